@@ -1,0 +1,83 @@
+//! Congestion control for umptcp, coupled and single-path.
+//!
+//! One [`CongestionController`] belongs to a *connection* and sees all its sibling subflows: only so can it couple
+//! them (RFC 6356). Loss recovery decides what was lost and when to send; the controller answers with windows and
+//! pacing rates, in bytes.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod registry;
+
+pub use registry::{Factory, Registry};
+
+use core::fmt;
+use umptcp_types::{Duration, Instant, SubflowId};
+
+/// What an acknowledgement said, at the level of one subflow.
+#[derive(Clone, Copy, Debug)]
+pub struct AckSample {
+    /// Bytes newly acknowledged, cumulatively or by SACK.
+    pub acked: u64,
+    /// Round-trip time measured by this ACK, when it allowed a measurement (Karn's rule).
+    pub rtt: Option<Duration>,
+    /// Smoothed round-trip time (RFC 6298), this sample included.
+    pub srtt: Duration,
+    /// Least round-trip time seen.
+    pub min_rtt: Duration,
+    /// Bytes in flight after this ACK.
+    pub in_flight: u64,
+    /// The application or the peer's window, not the congestion window, limited what was sent (RFC 7661): the window must not grow.
+    pub app_limited: bool,
+    /// The subflow is in loss recovery: the window is governed by proportional rate reduction meanwhile.
+    pub in_recovery: bool,
+}
+
+/// Constants of a subflow that the controller needs.
+#[derive(Clone, Copy, Debug)]
+pub struct SubflowParams {
+    /// Sender maximum segment size in bytes, without options that every segment carries.
+    pub mss: u32,
+    /// Initial window in bytes (RFC 6928: ten segments).
+    pub initial_window: u64,
+}
+
+/// The congestion control of one connection.
+///
+/// Windows are in bytes. A subflow the controller does not know has window 0; calls that name one are ignored.
+pub trait CongestionController: fmt::Debug + Send {
+    /// The name under which the registry knows it.
+    fn name(&self) -> &'static str;
+    /// A subflow was established and may carry data.
+    fn subflow_added(&mut self, now: Instant, subflow: SubflowId, params: SubflowParams);
+    /// A subflow has gone; it no longer counts in the coupling.
+    fn subflow_removed(&mut self, now: Instant, subflow: SubflowId);
+    /// The sender maximum segment size changed (path MTU).
+    fn mss_changed(&mut self, subflow: SubflowId, mss: u32);
+    /// `bytes` were sent; `in_flight` counts them.
+    fn on_sent(&mut self, _now: Instant, _subflow: SubflowId, _bytes: u64, _in_flight: u64) {}
+    /// Data were acknowledged.
+    fn on_ack(&mut self, now: Instant, subflow: SubflowId, ack: &AckSample);
+    /// A round trip has passed on `subflow`: the first byte sent after the last call was acknowledged.
+    fn on_round(&mut self, _now: Instant, _subflow: SubflowId) {}
+    /// Loss was detected and recovery begins: called once per episode (RFC 5681 §3.2, RFC 6675). Afterwards
+    /// [`ssthresh`](Self::ssthresh) is what recovery aims at.
+    fn on_loss(&mut self, now: Instant, subflow: SubflowId, in_flight: u64);
+    /// The peer echoed congestion-experienced (RFC 3168): at most once per window.
+    fn on_ecn(&mut self, now: Instant, subflow: SubflowId, in_flight: u64);
+    /// The retransmission timer fired for the first time in an episode (RFC 5681 §3.1).
+    fn on_rto(&mut self, now: Instant, subflow: SubflowId, in_flight: u64);
+    /// The last reduction was for nothing (spurious retransmission): restore what stood before it.
+    fn undo(&mut self, now: Instant, subflow: SubflowId);
+    /// The scheduler's penalty for a subflow that blocks the shared window (Raiciu et al., NSDI 2012): halve once.
+    fn penalise(&mut self, now: Instant, subflow: SubflowId);
+    /// Congestion window in bytes.
+    fn window(&self, subflow: SubflowId) -> u64;
+    /// Slow-start threshold in bytes; `u64::MAX` before the first reduction.
+    fn ssthresh(&self, subflow: SubflowId) -> u64;
+    /// Pacing rate in bytes per second if the algorithm chooses one; otherwise the stack paces by window and RTT.
+    fn pacing_rate(&self, _subflow: SubflowId) -> Option<u64> {
+        None
+    }
+}

@@ -1,0 +1,130 @@
+//! What a program may set, per stack and per connection.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+use umptcp_types::{Duration, PathId};
+
+/// Settings of a whole stack.
+#[derive(Clone, Debug)]
+pub struct StackConfig {
+    /// Congestion control algorithms that connections may name.
+    pub congestion: umptcp_congestion::Registry,
+    /// Schedulers that connections may name.
+    pub schedulers: umptcp_scheduler::Registry,
+    /// Local ports for connections that name none (IANA's dynamic range by default).
+    pub ephemeral_ports: core::ops::RangeInclusive<u16>,
+    /// Most connections at once, TIME_WAIT not counted.
+    pub max_connections: usize,
+    /// Most events kept for the application before older, superseded ones are coalesced away.
+    pub max_events: usize,
+}
+
+impl Default for StackConfig {
+    fn default() -> Self {
+        StackConfig {
+            congestion: umptcp_congestion::Registry::empty(),
+            schedulers: umptcp_scheduler::Registry::empty(),
+            ephemeral_ports: 49152..=65535,
+            max_connections: 1 << 20,
+            max_events: 1 << 16,
+        }
+    }
+}
+
+/// Settings of one connection, and of those a listener accepts.
+#[derive(Clone, Debug)]
+pub struct ConnectionConfig {
+    /// Negotiate MPTCP; otherwise plain TCP from the start.
+    pub mptcp: bool,
+    /// Require DSS checksums (the A bit, RFC 8684 §3.1).
+    pub checksum: bool,
+    /// Name of the congestion control algorithm.
+    pub congestion: String,
+    /// Name of the scheduler.
+    pub scheduler: String,
+    /// Bytes the application may have written that are not acknowledged yet.
+    pub send_buffer: usize,
+    /// Bytes received that the application has not read yet, shared by all subflows.
+    pub receive_buffer: usize,
+    /// Data that is neither acknowledged nor accepted for so long ends the connection (RFC 5482). Also bounds the handshake.
+    pub user_timeout: Duration,
+    /// Idle time before keep-alive probes start; `None`: no probes.
+    pub keep_alive: Option<Duration>,
+    /// Send small segments at once instead of waiting to fill them (no Nagle).
+    pub no_delay: bool,
+    /// Most subflows at once, the initial one included.
+    pub max_subflows: usize,
+    /// Most addresses of the peer's ADD_ADDRs to act on.
+    pub max_add_addr_accepted: usize,
+    /// Accept joins to the initial address and port (the C bit says so when not).
+    pub allow_join_initial: bool,
+    /// Advertise other paths' addresses to the peer (ADD_ADDR), and act as the side that does not itself join.
+    pub advertise_addresses: bool,
+    /// MPTCP SYNs that may go unanswered before the SYN goes without the option.
+    pub syn_retrans_before_tcp_fallback: u8,
+    /// How long a connection without a subflow waits for a new one.
+    pub close_timeout: Duration,
+    /// Consecutive retransmission timeouts after which a subflow counts as stale.
+    pub stale_loss_count: u8,
+}
+
+impl Default for ConnectionConfig {
+    fn default() -> Self {
+        ConnectionConfig {
+            mptcp: true,
+            checksum: false,
+            congestion: String::from("lia"),
+            scheduler: String::from("min-rtt"),
+            send_buffer: 8 << 20,
+            receive_buffer: 8 << 20,
+            user_timeout: Duration::from_secs(120),
+            keep_alive: None,
+            no_delay: false,
+            max_subflows: 8,
+            max_add_addr_accepted: 8,
+            allow_join_initial: true,
+            advertise_addresses: false,
+            syn_retrans_before_tcp_fallback: 2,
+            close_timeout: Duration::from_secs(60),
+            stale_loss_count: 4,
+        }
+    }
+}
+
+/// Where a new connection goes, and how.
+#[derive(Clone, Debug)]
+pub struct ConnectOptions {
+    /// The peer.
+    pub remote: SocketAddr,
+    /// Paths that may be used, the first for the initial subflow. Empty: every path with an address of a fitting family.
+    pub paths: Vec<PathId>,
+    /// Local address of the initial subflow; `None`: the first path's.
+    pub local_address: Option<IpAddr>,
+    /// Local port of the initial subflow; 0: chosen by the stack.
+    pub local_port: u16,
+    /// Settings.
+    pub config: ConnectionConfig,
+}
+
+impl ConnectOptions {
+    /// Connect to `remote` over every path, with the default settings.
+    pub fn new(remote: SocketAddr) -> Self {
+        ConnectOptions {
+            remote,
+            paths: Vec::new(),
+            local_address: None,
+            local_port: 0,
+            config: ConnectionConfig::default(),
+        }
+    }
+}
+
+/// Where to listen.
+#[derive(Clone, Debug)]
+pub struct ListenOptions {
+    /// Local address; unspecified: every address of every path.
+    pub local: SocketAddr,
+    /// Incoming connections offered and neither accepted nor refused yet, at most; further SYNs are dropped.
+    pub backlog: usize,
+}

@@ -1,0 +1,131 @@
+//! Why something could not be done, or ended.
+
+use alloc::string::String;
+use core::net::{IpAddr, SocketAddr};
+use thiserror::Error;
+
+/// A connection could not even be tried.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum ConnectError {
+    /// No path has an address of the destination's family.
+    #[error("no path has an address that can reach {0}: add a path with an address of its family")]
+    NoPath(IpAddr),
+    /// The requested local address belongs to no path.
+    #[error("local address {0} belongs to no path")]
+    LocalAddress(IpAddr),
+    /// The four-tuple exists already.
+    #[error("a connection from {0} to {1} exists already")]
+    TupleInUse(SocketAddr, SocketAddr),
+    /// No ephemeral port is left towards that destination.
+    #[error("no local port is left for connections to {0}")]
+    NoPort(SocketAddr),
+    /// The destination is not an address one can connect to.
+    #[error("{0} is not a unicast address and port that one can connect to")]
+    BadRemote(SocketAddr),
+    /// The stack holds as many connections as it may.
+    #[error("the stack holds its maximum of {0} connections")]
+    TooMany(usize),
+    /// A name that no registry has.
+    #[error("there is no {kind} named {name:?}; known are: {known}")]
+    UnknownName {
+        /// "congestion control" or "scheduler".
+        kind: &'static str,
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+}
+
+/// Listening failed.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum ListenError {
+    /// Another listener of this stack has that address and port.
+    #[error("{0} is in use by another listener")]
+    InUse(SocketAddr),
+    /// Port 0 cannot be listened on.
+    #[error("a listener needs a port number from 1 to 65535")]
+    NoPort,
+    /// No path has that address.
+    #[error("no path has the address {0}")]
+    NoAddress(IpAddr),
+}
+
+/// Why a connection ended, or cannot be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum ConnectionError {
+    /// No such connection (any more).
+    #[error("no such connection")]
+    NotFound,
+    /// The peer answered the SYN with a RST.
+    #[error("connection refused: nothing listens at that address and port")]
+    Refused,
+    /// The peer reset the connection.
+    #[error("connection reset by peer")]
+    Reset,
+    /// ICMP says the host or network cannot be reached.
+    #[error("host or network unreachable")]
+    Unreachable,
+    /// The peer did not answer within the user timeout.
+    #[error("connection timed out: the peer stopped answering")]
+    TimedOut,
+    /// The local application aborted it.
+    #[error("connection aborted")]
+    Aborted,
+    /// Sending after shutdown.
+    #[error("the sending direction is shut down")]
+    SendClosed,
+    /// Not connected yet.
+    #[error("not connected yet")]
+    NotConnected,
+    /// The data stream cannot be continued without risk of delivering wrong bytes (RFC 8684 §3.7).
+    #[error("the MPTCP data stream was broken by a middlebox and cannot fall back to TCP")]
+    Broken,
+    /// Every path the connection used has been removed.
+    #[error("no path is left")]
+    NoPath,
+    /// More was received or opened than the configured bounds allow.
+    #[error("a resource limit was reached")]
+    Resources,
+}
+
+/// Why a connection is not, or no longer, MPTCP (RFC 8684 §3.7).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum FallbackReason {
+    /// Switched off locally.
+    #[error("MPTCP is switched off")]
+    Disabled,
+    /// The peer's SYN carried no MP_CAPABLE (§3.1).
+    #[error("the peer's SYN carried no MP_CAPABLE option (RFC 8684 section 3.1)")]
+    NoOptionInSyn,
+    /// The SYN carried an MP_CAPABLE that must be ignored: version, B flag, no algorithm (§3.1).
+    #[error("the MP_CAPABLE offered nothing acceptable (RFC 8684 section 3.1)")]
+    Unacceptable,
+    /// The SYN/ACK carried no usable MP_CAPABLE (§3.1).
+    #[error("the SYN/ACK carried no MP_CAPABLE option: the peer or the path does not support MPTCP (RFC 8684 section 3.1)")]
+    NoOptionInSynAck,
+    /// SYNs with the option were lost; the one without was answered (§3.9).
+    #[error("SYNs with MP_CAPABLE went unanswered, one without was answered (RFC 8684 section 3.9)")]
+    SynsLost,
+    /// The third ACK carried no MP_CAPABLE (§3.7).
+    #[error("the third ACK of the handshake carried no MP_CAPABLE option (RFC 8684 section 3.7)")]
+    NoOptionInAck,
+    /// The first data carried no MPTCP option (§3.7).
+    #[error("the first data carried no MPTCP option (RFC 8684 section 3.7)")]
+    NoOptionInData,
+    /// The peer declared an infinite mapping (§3.7).
+    #[error("the peer declared an infinite mapping (RFC 8684 section 3.7)")]
+    InfiniteMapping,
+    /// Checksum failure on the only subflow (§3.7).
+    #[error("a middlebox changed the payload: DSS checksum failure on the only subflow (RFC 8684 section 3.7)")]
+    ChecksumFailure,
+    /// The peer sent MP_FAIL on the only subflow (§3.7).
+    #[error("the peer reported a checksum failure with MP_FAIL (RFC 8684 section 3.7)")]
+    MpFail,
+    /// Both ends sent a SYN (§3.1).
+    #[error("simultaneous open: both ends sent a SYN (RFC 8684 section 3.1)")]
+    SimultaneousOpen,
+    /// No unique token could be made (§3.1).
+    #[error("no unique token could be made for the connection (RFC 8684 section 3.1)")]
+    NoToken,
+}

@@ -1,0 +1,30 @@
+//! Multipath TCP (RFC 8684, version 1) without input, output or clock.
+//!
+//! [`Stack`] holds many connections. Its caller feeds it packets and time and takes packets and events from it.
+//! The same inputs give the same packets, bit for bit: time enters as `now`, randomness as a seed.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`wire`] | codecs: IPv4, IPv6, ICMP, TCP and its options, MPTCP options |
+//! | [`tcp`] | one subflow: states, queues, RTT, loss recovery, timers |
+//! | [`mptcp`] | one connection: handshake, mappings, reassembly, retransmission, fallback, close |
+//! | [`path_manager`] | which subflows should exist, and which addresses are advertised |
+//! | [`stack`] | many connections: demultiplexing, tokens, listeners, timers, the poll interface |
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod config;
+pub mod error;
+pub mod event;
+pub mod interface;
+pub mod observe;
+pub mod payload;
+pub mod wire;
+
+pub use umptcp_congestion as congestion;
+pub use umptcp_scheduler as scheduler;
+pub use umptcp_types as types;

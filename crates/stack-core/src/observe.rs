@@ -1,0 +1,212 @@
+//! The single source of observation: things are reported where they happen, and everything that watches (counters,
+//! `tracing`, packet comments, tests) is fed from here.
+
+use umptcp_types::{ConnectionId, Instant, SubflowId};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters with Linux's MIB names (prefix `MPTcpExt`), then a few for plain TCP (prefix `Tcp`).
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(usize)]
+        pub enum Counter { $($(#[$doc])* $name,)* }
+
+        impl Counter {
+            /// Every counter.
+            pub const ALL: &'static [Counter] = &[$(Counter::$name,)*];
+
+            /// Its name, without prefix.
+            pub const fn name(self) -> &'static str {
+                match self { $(Counter::$name => stringify!($name),)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// SYN with MP_CAPABLE received.
+    MPCapableSYNRX,
+    /// SYN with MP_CAPABLE sent.
+    MPCapableSYNTX,
+    /// SYN/ACK with MP_CAPABLE received.
+    MPCapableSYNACKRX,
+    /// Third ACK with MP_CAPABLE received.
+    MPCapableACKRX,
+    /// Server: fell back at the third ACK.
+    MPCapableFallbackACK,
+    /// Client: fell back at the SYN/ACK.
+    MPCapableFallbackSYNACK,
+    /// Client: SYNs with MP_CAPABLE were lost and the connection continued without.
+    MPCapableSYNTXDrop,
+    /// Fell back because no unique token could be made.
+    MPFallbackTokenInit,
+    /// Join for a token nobody has.
+    MPJoinNoTokenFound,
+    /// SYN with MP_JOIN received.
+    MPJoinSynRx,
+    /// The same with the backup flag.
+    MPJoinSynBackupRx,
+    /// SYN/ACK with MP_JOIN received.
+    MPJoinSynAckRx,
+    /// The same with the backup flag.
+    MPJoinSynAckBackupRx,
+    /// HMAC of the SYN/ACK was wrong.
+    MPJoinSynAckHMacFailure,
+    /// Third ACK with MP_JOIN received and valid.
+    MPJoinAckRx,
+    /// HMAC of the third ACK was wrong.
+    MPJoinAckHMacFailure,
+    /// Join refused (limits, closed or fallen-back connection).
+    MPJoinRejected,
+    /// SYN with MP_JOIN sent.
+    MPJoinSynTx,
+    /// Connection-level retransmissions (reinjections), in segments.
+    MPTCPRetrans,
+    /// A mapping did not agree with an earlier one.
+    DSSNotMatching,
+    /// Data without a mapping could not be delivered.
+    DSSNoMatchTCP,
+    /// Checksum failure or malformed DSS: fell back.
+    DSSCorruptionFallback,
+    /// Checksum failure or malformed DSS: subflow reset.
+    DSSCorruptionReset,
+    /// Infinite mapping sent.
+    InfiniteMapTx,
+    /// Infinite mapping received.
+    InfiniteMapRx,
+    /// DSS checksum wrong.
+    DataCsumErr,
+    /// Data segments that extended the tail of the out-of-order queue.
+    OFOQueueTail,
+    /// Data segments put into the out-of-order queue.
+    OFOQueue,
+    /// Data segments merged in the out-of-order queue.
+    OFOMerge,
+    /// Mapping outside the window.
+    NoDSSInWindow,
+    /// Data received that had been received before.
+    DuplicateData,
+    /// ADD_ADDR received.
+    AddAddr,
+    /// ADD_ADDR sent.
+    AddAddrTx,
+    /// ADD_ADDR echo received.
+    EchoAdd,
+    /// ADD_ADDR echo sent.
+    EchoAddTx,
+    /// ADD_ADDR with port received.
+    PortAdd,
+    /// ADD_ADDR dropped: HMAC, duplicate, limits.
+    AddAddrDrop,
+    /// REMOVE_ADDR received.
+    RmAddr,
+    /// REMOVE_ADDR dropped.
+    RmAddrDrop,
+    /// REMOVE_ADDR sent.
+    RmAddrTx,
+    /// Subflows closed because their address was removed.
+    RmSubflow,
+    /// MP_PRIO sent.
+    MPPrioTx,
+    /// MP_PRIO received.
+    MPPrioRx,
+    /// MP_FAIL sent.
+    MPFailTx,
+    /// MP_FAIL received.
+    MPFailRx,
+    /// MP_FASTCLOSE sent.
+    MPFastcloseTx,
+    /// MP_FASTCLOSE received.
+    MPFastcloseRx,
+    /// MP_TCPRST sent.
+    MPRstTx,
+    /// MP_TCPRST received.
+    MPRstRx,
+    /// A subflow stopped answering.
+    SubflowStale,
+    /// A stale subflow answered again.
+    SubflowRecover,
+    /// Probes of a closed connection-level window.
+    WinProbe,
+    /// Fell back at the first data.
+    MPCapableDataFallback,
+    /// Fell back for lack of a DSS option.
+    DssFallback,
+    /// Fell back after a simultaneous open.
+    SimultConnectFallback,
+    /// Fallback would have been needed and was not allowed any more.
+    FallbackFailed,
+    /// MPTCP connections established at the moment (a gauge).
+    MPCurrEstab,
+    /// Segments retransmitted on subflows.
+    TcpRetransSegs,
+    /// Retransmission timeouts.
+    TcpTimeouts,
+    /// Loss episodes repaired without a timeout.
+    TcpFastRecovery,
+    /// Tail loss probes sent.
+    TcpLossProbes,
+    /// Segments received with a wrong checksum.
+    TcpInCsumErrors,
+    /// Packets that could not be parsed.
+    TcpInErrs,
+    /// RSTs sent.
+    TcpOutRsts,
+    /// Challenge ACKs sent (RFC 5961).
+    TcpChallengeAck,
+    /// Segments rejected by PAWS (RFC 7323).
+    TcpPawsRejected,
+    /// SYNs dropped because a listener's backlog was full.
+    TcpListenOverflow,
+}
+
+/// The value of every [`Counter`].
+#[derive(Clone, Debug)]
+pub struct Counters([u64; Counter::ALL.len()]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters([0; Counter::ALL.len()])
+    }
+}
+
+impl Counters {
+    /// The value of one counter.
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+
+    /// Adds one.
+    pub fn increment(&mut self, counter: Counter) {
+        self.0[counter as usize] += 1;
+    }
+
+    /// Takes one off a gauge.
+    pub fn decrement(&mut self, counter: Counter) {
+        let c = &mut self.0[counter as usize];
+        *c = c.saturating_sub(1);
+    }
+
+    /// Counters that are not zero, by name.
+    pub fn iter_nonzero(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Counter::ALL.iter().map(|c| (c.name(), self.get(*c))).filter(|(_, v)| *v != 0)
+    }
+}
+
+/// One observation: what, when and to whom.
+#[derive(Clone, Copy, Debug)]
+pub struct Observation {
+    /// When it happened.
+    pub now: Instant,
+    /// The connection concerned, if any.
+    pub connection: Option<ConnectionId>,
+    /// The subflow concerned, if any.
+    pub subflow: Option<SubflowId>,
+    /// What happened.
+    pub what: Counter,
+}
+
+/// Somebody who wants to know at once.
+pub trait Observer: Send {
+    /// Called where it happens, inside the stack: must be quick and must not call the stack.
+    fn observe(&mut self, observation: &Observation);
+}
