@@ -1,0 +1,1 @@
+//! Round trips over any value and any bytes.
