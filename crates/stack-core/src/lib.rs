@@ -23,6 +23,8 @@ pub mod event;
 pub mod interface;
 pub mod observe;
 pub mod payload;
+pub mod reassembly;
+pub mod tcp;
 pub mod wire;
 
 pub use umptcp_congestion as congestion;

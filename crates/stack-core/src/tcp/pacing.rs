@@ -1,0 +1,215 @@
+//! Pacing: a token bucket that spreads a window over the round trip, and the size of the next large segment.
+//!
+//! A TUN device has no back-pressure: what is written faster than the next queue drains is dropped silently. Bursts
+//! are therefore about a millisecond at the current rate (RFC 9002 §7.7 asks for pacing or a bounded burst).
+
+use crate::types::{Duration, Instant};
+
+const NANOS: i128 = 1_000_000_000;
+/// Time at the current rate that one burst may take.
+const BURST: Duration = Duration::from_millis(1);
+/// Two MSS are sent together, so that a receiver that acknowledges every second segment does so at once, unless they take
+/// longer than this.
+const PAIR: Duration = Duration::from_millis(10);
+
+/// Token bucket. Sending is allowed while any token is left, and a segment larger than the tokens leaves a debt, so that
+/// 64 kB segments need no bucket of that size.
+#[derive(Clone, Debug)]
+pub struct Pacer {
+    /// Bytes per second; `None`: no limit.
+    rate: Option<u64>,
+    mss: u32,
+    /// Billionths of a byte at time `at`; negative: debt.
+    tokens: i128,
+    at: Instant,
+}
+
+impl Pacer {
+    /// An unlimited pacer for segments of `mss` bytes.
+    pub fn new(mss: u32) -> Self {
+        Pacer { rate: None, mss, tokens: 0, at: Instant::ZERO }
+    }
+
+    /// Sets the rate in bytes per second; 0 counts as 1. A debt stays, and is paid at the new rate.
+    pub fn set_rate(&mut self, rate: u64) {
+        let first = self.rate.is_none();
+        self.rate = Some(rate.max(1));
+        if first {
+            self.tokens = self.depth();
+        }
+    }
+
+    /// Lifts the limit.
+    pub fn set_unlimited(&mut self) {
+        self.rate = None;
+    }
+
+    /// The rate in bytes per second, if there is a limit.
+    pub fn rate(&self) -> Option<u64> {
+        self.rate
+    }
+
+    /// The segment size changed.
+    pub fn set_mss(&mut self, mss: u32) {
+        self.mss = mss;
+    }
+
+    /// Bytes that may leave at once after a pause: a millisecond at the rate, at least two segments. `u64::MAX` without a limit.
+    pub fn burst(&self) -> u64 {
+        match self.rate {
+            None => u64::MAX,
+            Some(rate) => (rate / 1_000).max(2 * u64::from(self.mss)),
+        }
+    }
+
+    fn depth(&self) -> i128 {
+        i128::from(self.burst()) * NANOS
+    }
+
+    fn tokens_at(&self, now: Instant, rate: u64) -> i128 {
+        let elapsed = i128::from(now.as_nanos().saturating_sub(self.at.as_nanos()));
+        self.tokens.saturating_add(elapsed.saturating_mul(i128::from(rate))).min(self.depth())
+    }
+
+    /// `bytes` were sent.
+    pub fn on_sent(&mut self, now: Instant, bytes: u64) {
+        let Some(rate) = self.rate else { return };
+        self.tokens = self.tokens_at(now, rate).saturating_sub(i128::from(bytes) * NANOS);
+        self.at = self.at.max(now);
+    }
+
+    /// When the next segment may be sent: `now` if at once.
+    pub fn next_send(&self, now: Instant) -> Instant {
+        let Some(rate) = self.rate else { return now };
+        let tokens = self.tokens_at(now, rate);
+        if tokens > 0 {
+            return now;
+        }
+        // One billionth of a byte more than nothing.
+        let wait = (1 - tokens + i128::from(rate) - 1) / i128::from(rate);
+        now + Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX))
+    }
+}
+
+/// Payload bytes of the next large segment at `rate` bytes per second: about a millisecond's worth, a multiple of `mss`, at most
+/// `max`; at least two `mss` where these take no longer than ten milliseconds, otherwise one.
+///
+/// So a 3 Mbit/s path sends one or two packets at a time and a 10 Gbit/s path 64 kB. Without a limit (`None`) it is
+/// the largest multiple of `mss` up to `max`. When `max` is below `mss` the answer is `max`.
+pub fn segment_size(rate: Option<u64>, mss: u32, max: usize) -> usize {
+    let mss = mss.max(1) as usize;
+    if max < mss {
+        return max;
+    }
+    let most = max / mss;
+    let Some(rate) = rate else { return most * mss };
+    let within = |t: Duration| {
+        let bytes = u128::from(rate) * t.as_nanos() / NANOS.unsigned_abs();
+        usize::try_from(bytes).unwrap_or(usize::MAX) / mss
+    };
+    let least = if within(PAIR) >= 2 { 2 } else { 1 };
+    within(BURST).max(least).min(most) * mss
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MSS: u32 = 1_460;
+
+    /// Sends segments of `size` as early as allowed for one second; returns bytes sent and the largest burst.
+    fn run(rate: u64, size: u64) -> (u64, u64) {
+        let mut p = Pacer::new(MSS);
+        p.set_rate(rate);
+        let (mut now, end) = (Instant::from_millis(7), Instant::from_millis(1_007));
+        let (mut total, mut burst, mut largest) = (0, 0, 0);
+        while now < end {
+            p.on_sent(now, size);
+            total += size;
+            burst += size;
+            largest = largest.max(burst);
+            let next = p.next_send(now);
+            if next > now {
+                burst = 0;
+            }
+            now = next;
+        }
+        (total, largest)
+    }
+
+    #[test]
+    fn keeps_the_rate_and_the_burst() {
+        for (rate, size) in [
+            (375_000, 1_460u64),
+            (375_000, 2_920),
+            (37_500_000, 36_500),
+            (1_250_000_000, 64_240),
+            (12_500_000_000, 64_240),
+            (375_000, 64_240),
+        ] {
+            let (total, burst) = run(rate, size);
+            let allowance = (rate / 1_000).max(2 * u64::from(MSS));
+            assert!(total >= rate && total <= rate + allowance + 2 * size, "{rate} {size}: {total}");
+            assert!(burst <= allowance + size, "{rate} {size}: burst {burst}");
+        }
+    }
+
+    #[test]
+    fn unlimited_until_a_rate_is_set_and_a_debt_is_paid_at_the_new_rate() {
+        let now = Instant::from_millis(1);
+        let mut p = Pacer::new(MSS);
+        p.on_sent(now, 1_000_000);
+        assert_eq!((p.next_send(now), p.burst(), p.rate()), (now, u64::MAX, None));
+        p.set_rate(1_000_000);
+        p.on_sent(now, 2_920 + 10_000);
+        assert_eq!(p.next_send(now), now + Duration::from_millis(10) + Duration::from_nanos(1));
+        p.set_rate(10_000_000);
+        assert!(p.next_send(now) <= now + Duration::from_millis(1) + Duration::from_nanos(1));
+        p.set_unlimited();
+        assert_eq!(p.next_send(now), now);
+    }
+
+    #[test]
+    fn idle_time_does_not_add_up_beyond_the_burst() {
+        let mut p = Pacer::new(MSS);
+        p.set_rate(1_000_000);
+        p.on_sent(Instant::ZERO, 1);
+        let later = Instant::from_millis(60_000);
+        p.on_sent(later, 2_920);
+        assert!(p.next_send(later) > later);
+    }
+
+    #[test]
+    fn segment_size_follows_the_rate() {
+        for (rate, max, expected) in [
+            (Some(100_000), 65_000, 1_460),
+            (Some(375_000), 65_000, 2_920),
+            (Some(12_500_000), 65_000, 11_680),
+            (Some(37_500_000), 65_000, 36_500),
+            (Some(1_250_000_000), 65_000, 64_240),
+            (None, 65_000, 64_240),
+            (None, 1_460, 1_460),
+            (Some(1_250_000_000), 1_000, 1_000),
+            (Some(0), 65_000, 1_460),
+            (Some(u64::MAX), usize::MAX, usize::MAX / 1_460 * 1_460),
+        ] {
+            let size = segment_size(rate, MSS, max);
+            if rate != Some(u64::MAX) {
+                assert_eq!(size, expected, "{rate:?} {max}");
+            }
+            assert!(size <= max);
+        }
+    }
+
+    #[test]
+    fn extreme_values_do_not_panic() {
+        for rate in [0, 1, u64::MAX] {
+            let mut p = Pacer::new(u32::MAX);
+            p.set_rate(rate);
+            for now in [Instant::MAX, Instant::ZERO, Instant::from_millis(3)] {
+                p.on_sent(now, u64::MAX);
+                assert!(p.next_send(now) >= now);
+            }
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Acknowledgements: what they deliver, and what they say about round-trip time, reordering and needless retransmission.
+
+use super::loss::Delivered;
+use super::{Scoreboard, echo_precedes};
+use crate::types::{Duration, Instant, SubflowOffset};
+use core::fmt::Debug;
+use core::ops::Range;
+use smallvec::SmallVec;
+
+/// What one acknowledgement said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AckOutcome {
+    /// Bytes by which the cumulative acknowledgement advanced, SYN and FIN included.
+    pub cumulative: u64,
+    /// Bytes newly acknowledged or newly SACKed.
+    pub delivered: u64,
+    /// Round-trip time that Karn's rule allows to measure: from the latest range newly delivered that was never
+    /// retransmitted, else from the timestamp if the cumulative acknowledgement advanced (RFC 7323 §4.1).
+    pub rtt: Option<Duration>,
+    /// The newest transmission among the delivered was made when the application limited the sender.
+    pub app_limited: bool,
+    /// There was a D-SACK block (RFC 2883): the peer received something twice.
+    pub dsack: bool,
+    /// The D-SACK block.
+    pub dsack_range: Option<Range<SubflowOffset>>,
+    /// The SYN was acknowledged by this.
+    pub syn_acked: bool,
+    /// The FIN was acknowledged by this.
+    pub fin_acked: bool,
+    /// Something never retransmitted was delivered after something above it (RFC 8985 §6.2 step 3).
+    pub reordering: bool,
+    /// The retransmissions of the current or last recovery episode turn out to have been for nothing: the
+    /// controller's reduction may be undone. Reported once per episode. See [`Scoreboard::undo_losses`].
+    pub spurious_retransmission: bool,
+    /// Something delivered had been retransmitted.
+    pub retransmitted_acked: bool,
+    /// The cumulative acknowledgement reached the recovery point: the episode is over.
+    pub recovery_ended: bool,
+}
+
+/// What is gathered while going through the newly delivered ranges.
+#[derive(Default)]
+struct Tally {
+    /// Latest transmission delivered: id and whether application-limited.
+    newest: Option<(u64, bool)>,
+    /// Latest transmission of bytes sent only once: id and time; acknowledged cumulatively, and by SACK.
+    once: [Option<(u64, Instant)>; 2],
+    /// Candidate for RACK.segment.
+    rack: Option<Delivered>,
+    /// Something acknowledged cumulatively, not SACKed before, had been retransmitted.
+    cumulative_retransmitted: bool,
+}
+
+/// One newly delivered range of a single transmission.
+struct Piece {
+    end: u64,
+    /// `None`: it was judged lost since it was last sent, so its transmission is no longer known.
+    tx: Option<super::Transmission>,
+    retransmitted: bool,
+    app_limited: bool,
+    cumulative: bool,
+}
+
+impl<M: Clone + Debug> Scoreboard<M> {
+    /// Takes an acknowledgement: cumulative number, SACK blocks in the order of the option, and the round-trip time
+    /// that its timestamp echo gives, if any.
+    ///
+    /// An `ack` above [`nxt`](Self::nxt) counts as `nxt`; the caller should have refused it (RFC 5961 §5). SACK blocks
+    /// that are empty or reach above `nxt` are ignored. Call [`detect_loss`](Self::detect_loss) afterwards.
+    pub fn on_ack(
+        &mut self,
+        now: Instant,
+        ack: SubflowOffset,
+        sacks: &[Range<SubflowOffset>],
+        rtt_from_timestamp: Option<Duration>,
+    ) -> AckOutcome {
+        let mut out = AckOutcome::default();
+        let mut tally = Tally::default();
+        let old_una = self.una;
+        let ack = ack.0.clamp(self.una, self.nxt);
+        self.take_dsack(ack, sacks, &mut out);
+
+        self.deliver(now, old_una..ack, true, rtt_from_timestamp, &mut tally, &mut out);
+        let mut blocks: SmallVec<[Range<u64>; 4]> = sacks
+            .iter()
+            .filter(|b| b.start < b.end && b.end.0 <= self.nxt && b.end.0 > ack)
+            .map(|b| b.start.0.max(ack)..b.end.0)
+            .collect();
+        // Ascending, so that blocks of the same ACK do not look like reordering.
+        blocks.sort_unstable_by_key(|b| b.start);
+        for block in blocks {
+            if self.may_sack(&block) {
+                self.deliver(now, block.clone(), false, rtt_from_timestamp, &mut tally, &mut out);
+                self.sacked.insert(block);
+            }
+        }
+        self.advance(ack, &mut out);
+
+        out.app_limited = tally.newest.is_some_and(|(_, limited)| limited);
+        out.rtt = self.round_trip_time(now, &tally, out.cumulative > 0, rtt_from_timestamp);
+        if let Some(delivered) = tally.rack {
+            self.rack.update(now, delivered);
+        }
+        self.rack.reordering_seen |= out.reordering;
+        // Eifel detection (RFC 3522 §3.2): the echo tells that the original transmission filled the hole. In fast
+        // recovery other holes may be genuine, so nothing else may be believed lost.
+        if out.cumulative > 0
+            && tally.cumulative_retransmitted
+            && self.undo.first_retransmission.is_some_and(|t| echo_precedes(now, rtt_from_timestamp, t))
+            && (self.recovery.is_some_and(|r| r.rto) || self.lost.is_empty())
+        {
+            out.spurious_retransmission |= self.undo.report();
+        }
+        let ended = self.recovery.is_some_and(|r| self.una >= r.point);
+        if ended {
+            self.recovery = None;
+            out.recovery_ended = true;
+        }
+        self.rack.adapt_window(self.una, self.nxt, out.dsack, ended);
+        self.prune();
+        out
+    }
+
+    /// Recognises a D-SACK (RFC 2883 §4): only the first block can be one, and it lies below the cumulative
+    /// acknowledgement or inside the second block.
+    fn take_dsack(&mut self, ack: u64, sacks: &[Range<SubflowOffset>], out: &mut AckOutcome) {
+        let Some(first) = sacks.first().filter(|b| b.start < b.end && b.end.0 <= self.nxt) else { return };
+        let below = first.end.0 <= ack;
+        let inside =
+            sacks.get(1).is_some_and(|second| second.start <= first.start && first.end <= second.end);
+        if !(below || inside) {
+            return;
+        }
+        out.dsack_range = Some(first.clone());
+        // More duplicates than we ever sent are the network's doing and say nothing about our reordering window.
+        out.dsack = self.undo.count_dsack();
+        if self.undo.all_duplicated(first.start.0..first.end.0) {
+            out.spurious_retransmission |= self.undo.report();
+        }
+    }
+
+    fn may_sack(&self, block: &Range<u64>) -> bool {
+        self.sacked.len() < self.sack_range_limit()
+            || self.sacked.covering(block.start.saturating_sub(1)).is_some()
+            || self.sacked.next_from(block.start).is_some_and(|r| r.start <= block.end)
+    }
+
+    /// Accounts for those bytes of `range` that were not known to be delivered.
+    fn deliver(
+        &mut self,
+        now: Instant,
+        range: Range<u64>,
+        cumulative: bool,
+        rtt_from_timestamp: Option<Duration>,
+        tally: &mut Tally,
+        out: &mut AckOutcome,
+    ) {
+        let mut at = range.start;
+        while let Some(gap) = self.sacked.first_gap(at..range.end) {
+            at = gap.end;
+            out.delivered += gap.end - gap.start;
+            let mut index = self.segment_index(gap.start);
+            let mut from = gap.start;
+            while from < gap.end {
+                let Some(segment) = self.segments.get(index) else { break };
+                let to = segment.end.min(gap.end);
+                while from < to {
+                    let (end, tx, retransmitted) = self.transmission_of(from, to, segment.tx);
+                    let piece =
+                        Piece { end, tx, retransmitted, app_limited: segment.app_limited, cumulative };
+                    self.rack.take_piece(&piece, out);
+                    tally.take_piece(&piece, now, rtt_from_timestamp, self.rack.min_rtt);
+                    from = end;
+                }
+                index += 1;
+            }
+            self.lost.remove(gap.clone());
+            self.resent.remove(gap);
+        }
+    }
+
+    /// The latest transmission of the bytes from `at` on, how far it goes (at most to `end`), and whether it was a
+    /// retransmission. `first` is that of the segment.
+    fn transmission_of(
+        &self,
+        at: u64,
+        end: u64,
+        first: super::Transmission,
+    ) -> (u64, Option<super::Transmission>, bool) {
+        match self.retransmitted.next_from(at).filter(|r| r.start < end) {
+            None => (end, Some(first), false),
+            Some(r) if r.start > at => (r.start, Some(first), false),
+            Some(r) => {
+                let end = r.end.min(end);
+                match self.resent.next_from(at).filter(|(r, _)| r.start < end) {
+                    None => (end, None, true),
+                    Some((r, _)) if r.start > at => (r.start, None, true),
+                    Some((r, tx)) => (r.end.min(end), Some(tx), true),
+                }
+            }
+        }
+    }
+
+    /// Moves SND.UNA to `ack` and forgets what is below.
+    fn advance(&mut self, ack: u64, out: &mut AckOutcome) {
+        let below = self.una..ack;
+        out.cumulative = ack - self.una;
+        if below.is_empty() {
+            return;
+        }
+        self.una = ack;
+        self.sacked.remove(below.clone());
+        self.retransmitted.remove(below);
+        while self.segments.front().is_some_and(|s| s.end <= ack) {
+            let Some(s) = self.segments.pop_front() else { break };
+            out.syn_acked |= s.syn;
+            out.fin_acked |= s.fin;
+        }
+        if let Some(s) = self.segments.front() {
+            out.syn_acked |= s.syn && below_syn(s.start, out.cumulative, ack);
+        }
+    }
+
+    fn round_trip_time(
+        &self,
+        now: Instant,
+        tally: &Tally,
+        advanced: bool,
+        rtt_from_timestamp: Option<Duration>,
+    ) -> Option<Duration> {
+        let [cumulative, sacked] = tally.once;
+        // Without SACK, data behind a hole are acknowledged only once it is filled: their age is no round-trip time.
+        let cumulative = cumulative.filter(|_| !tally.cumulative_retransmitted);
+        match cumulative.max(sacked) {
+            Some((_, at)) => Some(now - at),
+            None => rtt_from_timestamp.filter(|_| advanced),
+        }
+    }
+}
+
+/// A segment that starts with the SYN at `start` had it acknowledged by the advance of `by` up to `ack`.
+fn below_syn(start: u64, by: u64, ack: u64) -> bool {
+    start < ack && ack - by <= start
+}
+
+impl Tally {
+    fn take_piece(
+        &mut self,
+        piece: &Piece,
+        now: Instant,
+        echo_rtt: Option<Duration>,
+        min_rtt: Option<Duration>,
+    ) {
+        self.cumulative_retransmitted |= piece.retransmitted && piece.cumulative;
+        let Some(tx) = piece.tx else { return };
+        if self.newest.is_none_or(|(id, _)| id <= tx.id) {
+            self.newest = Some((tx.id, piece.app_limited));
+        }
+        if piece.retransmitted {
+            // RFC 8985 §6.2 step 2: an ACK that the retransmission cannot have caused says nothing about it.
+            if echo_precedes(now, echo_rtt, tx.at) || min_rtt.is_some_and(|min| now - tx.at < min) {
+                return;
+            }
+        } else {
+            let once = &mut self.once[usize::from(!piece.cumulative)];
+            *once = (*once).max(Some((tx.id, tx.at)));
+        }
+        let candidate = Delivered { tx, end: piece.end };
+        if self.rack.is_none_or(|best| candidate.sent_after(&best)) {
+            self.rack = Some(candidate);
+        }
+    }
+}
+
+impl super::loss::Rack {
+    /// RFC 8985 §6.2 step 3.
+    fn take_piece(&mut self, piece: &Piece, out: &mut AckOutcome) {
+        out.retransmitted_acked |= piece.retransmitted;
+        if piece.end > self.fack {
+            self.fack = piece.end;
+        } else if piece.end < self.fack && !piece.retransmitted {
+            out.reordering = true;
+        }
+    }
+}
