@@ -3,14 +3,31 @@
 //! One [`CongestionController`] belongs to a *connection* and sees all its sibling subflows: only so can it couple
 //! them (RFC 6356). Loss recovery decides what was lost and when to send; the controller answers with windows and
 //! pacing rates, in bytes.
+//!
+//! What all algorithms share — slow start with HyStart++, the reductions, undo, the bookkeeping per subflow — is in
+//! [`Controller`]. An algorithm implements [`Algorithm`], which asks for the increase in congestion avoidance and, if
+//! it is not a halving, for the decrease; every algorithm here is one such file. One that shares nothing of this
+//! implements [`CongestionController`] directly.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
+mod controller;
+mod cubic;
+mod flow;
+mod hystart;
+mod lia;
 mod registry;
+mod reno;
 
-pub use registry::{Factory, Registry};
+pub use controller::{Algorithm, Controller};
+pub use cubic::Cubic;
+pub use flow::{Congestion, Flow};
+pub use hystart::HyStart;
+pub use lia::Lia;
+pub use registry::{DEFAULT_NAME, Factory, Registry};
+pub use reno::Reno;
 
 use core::fmt;
 use umptcp_types::{Duration, Instant, SubflowId};
@@ -62,11 +79,15 @@ pub trait CongestionController: fmt::Debug + Send {
     /// A round trip has passed on `subflow`: the first byte sent after the last call was acknowledged.
     fn on_round(&mut self, _now: Instant, _subflow: SubflowId) {}
     /// Loss was detected and recovery begins: called once per episode (RFC 5681 §3.2, RFC 6675). Afterwards
-    /// [`ssthresh`](Self::ssthresh) is what recovery aims at.
+    /// [`ssthresh`](Self::ssthresh) is what recovery aims at, and [`window`](Self::window) is the same.
+    ///
+    /// Here and below `in_flight` may be either FlightSize or what is left of it once losses are marked: reductions
+    /// start from the most that was in flight during the last two rounds, if that is more, and never from more than the window.
     fn on_loss(&mut self, now: Instant, subflow: SubflowId, in_flight: u64);
     /// The peer echoed congestion-experienced (RFC 3168): at most once per window.
     fn on_ecn(&mut self, now: Instant, subflow: SubflowId, in_flight: u64);
-    /// The retransmission timer fired for the first time in an episode (RFC 5681 §3.1).
+    /// The retransmission timer fired for the first time in an episode (RFC 5681 §3.1). The window is then one segment
+    /// and grows by slow start, so acknowledgements that follow are not `in_recovery`.
     fn on_rto(&mut self, now: Instant, subflow: SubflowId, in_flight: u64);
     /// The last reduction was for nothing (spurious retransmission): restore what stood before it.
     fn undo(&mut self, now: Instant, subflow: SubflowId);
@@ -81,3 +102,6 @@ pub trait CongestionController: fmt::Debug + Send {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

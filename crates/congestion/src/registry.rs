@@ -1,12 +1,15 @@
 //! Algorithms by name, extensible by other crates.
 
-use crate::CongestionController;
+use crate::{Algorithm, CongestionController, Controller, Cubic, Lia, Reno};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
 /// Makes the controller of a new connection.
 pub type Factory = fn() -> Box<dyn CongestionController>;
+
+/// The algorithm a connection uses unless told otherwise.
+pub const DEFAULT_NAME: &str = Lia::NAME;
 
 /// The algorithms a program offers, by name. A crate that brings its own adds it with [`Registry::register`].
 #[derive(Clone)]
@@ -16,6 +19,11 @@ impl Registry {
     /// A registry without entries.
     pub const fn empty() -> Self {
         Registry(Vec::new())
+    }
+
+    /// Adds an algorithm written against [`Algorithm`], under its own name.
+    pub fn register_algorithm<A: Algorithm>(&mut self) {
+        self.register(A::NAME, || Box::new(Controller::<A>::default()));
     }
 
     /// Adds an algorithm, or replaces the one of that name.
@@ -32,6 +40,17 @@ impl Registry {
     /// The names, in order of registration.
     pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.0.iter().map(|(n, _)| *n)
+    }
+}
+
+impl Default for Registry {
+    /// Every algorithm of this crate.
+    fn default() -> Self {
+        let mut registry = Registry::empty();
+        registry.register_algorithm::<Lia>();
+        registry.register_algorithm::<Reno>();
+        registry.register_algorithm::<Cubic>();
+        registry
     }
 }
 

@@ -7,9 +7,15 @@
 
 extern crate alloc;
 
+mod eligible;
+mod min_rtt;
 mod registry;
+mod round_robin;
 
-pub use registry::{Factory, Registry};
+pub use eligible::{limit, may_send, preferred};
+pub use min_rtt::MinRtt;
+pub use registry::{DEFAULT_NAME, Factory, Registry};
+pub use round_robin::RoundRobin;
 
 use core::fmt;
 use core::ops::Range;
@@ -39,7 +45,8 @@ pub struct SubflowView {
     pub window: u64,
     /// Sent and neither acknowledged nor deemed lost.
     pub in_flight: u64,
-    /// Room left in the congestion window and in the subflow's own send window.
+    /// What the subflow may be given now: room left in the congestion window and in the subflow's own send window,
+    /// less what is queued.
     pub room: u64,
     /// Handed to the subflow and not sent yet.
     pub queued: u64,
@@ -89,7 +96,8 @@ pub enum Decision {
         /// At most so many bytes.
         limit: u64,
     },
-    /// Send nothing until something changes.
+    /// Send nothing until something changes: an acknowledgement, new data, a subflow, or a [`SubflowView::next_send`]
+    /// that has come (a scheduler may wait for a subflow that is merely paced).
     Wait,
 }
 
@@ -110,3 +118,6 @@ pub trait Scheduler: fmt::Debug + Send {
     /// The peer's connection-level window stopped the sender.
     fn on_blocked(&mut self, _now: Instant) {}
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,15 @@
 //! Schedulers by name, extensible by other crates.
 
-use crate::Scheduler;
+use crate::{MinRtt, RoundRobin, Scheduler};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
 /// Makes the scheduler of a new connection.
 pub type Factory = fn() -> Box<dyn Scheduler>;
+
+/// The scheduler a connection uses unless told otherwise.
+pub const DEFAULT_NAME: &str = MinRtt::NAME;
 
 /// The schedulers a program offers, by name. A crate that brings its own adds it with [`Registry::register`].
 #[derive(Clone)]
@@ -18,7 +21,7 @@ impl Registry {
         Registry(Vec::new())
     }
 
-    /// Adds an scheduler, or replaces the one of that name.
+    /// Adds a scheduler, or replaces the one of that name.
     pub fn register(&mut self, name: &'static str, factory: Factory) {
         self.0.retain(|(n, _)| *n != name);
         self.0.push((name, factory));
@@ -32,6 +35,16 @@ impl Registry {
     /// The names, in order of registration.
     pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.0.iter().map(|(n, _)| *n)
+    }
+}
+
+impl Default for Registry {
+    /// Every scheduler of this crate.
+    fn default() -> Self {
+        let mut registry = Registry::empty();
+        registry.register(MinRtt::NAME, || Box::new(MinRtt));
+        registry.register(RoundRobin::NAME, || Box::<RoundRobin>::default());
+        registry
     }
 }
 

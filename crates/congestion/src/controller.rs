@@ -1,0 +1,191 @@
+//! Plain TCP around an algorithm: slow start, reductions, undo.
+
+use crate::{AckSample, Congestion, CongestionController, Flow, SubflowParams};
+use alloc::vec::Vec;
+use core::fmt;
+use umptcp_types::{Instant, SubflowId};
+
+/// What one algorithm does differently from another.
+///
+/// `flows` are all subflows of the connection and `i` is the one that is meant. Only [`increase`](Self::increase) is
+/// required; without more the algorithm halves on congestion and keeps no state per subflow.
+pub trait Algorithm: Default + fmt::Debug + Send + 'static {
+    /// The name under which the registry knows it.
+    const NAME: &'static str;
+    /// Whether the first slow start uses HyStart++ (RFC 9406).
+    const HYSTART: bool = true;
+    /// What it keeps per subflow. A reduction that is undone takes this back, too.
+    type State: Clone + Default + fmt::Debug + Send;
+
+    /// Congestion avoidance: the bytes by which the window of `flows[i]` changes when `acked` bytes (at most a window)
+    /// were acknowledged. Not called in slow start, in recovery, or when the subflow did not use its window.
+    fn increase(&mut self, flows: &mut [Flow<Self::State>], i: usize, acked: f64) -> f64;
+
+    /// Congestion: the window in bytes that `flows[i]` is to have, given that `used` bytes of it were in use. After a
+    /// timeout it is the new threshold only.
+    fn decrease(&mut self, flows: &mut [Flow<Self::State>], i: usize, used: f64, why: Congestion) -> f64 {
+        let _ = (flows, i, why);
+        used / 2.0
+    }
+
+    /// The least slow-start threshold in segments, given the number of subflows (RFC 5681 §3.1: 2).
+    fn least_ssthresh(&self, subflows: usize) -> f64 {
+        let _ = subflows;
+        2.0
+    }
+
+    /// `acked` bytes were acknowledged on `flows[i]`, in whatever state it is; comes before [`increase`](Self::increase).
+    fn acked(&mut self, flows: &mut [Flow<Self::State>], i: usize, ack: &AckSample) {
+        let _ = (flows, i, ack);
+    }
+
+    /// A round trip has ended on `flows[i]`.
+    fn round(&mut self, flows: &mut [Flow<Self::State>], i: usize) {
+        let _ = (flows, i);
+    }
+
+    /// The window of `flows[i]` was halved, not for congestion but because the subflow holds up the others.
+    fn penalised(&mut self, flows: &mut [Flow<Self::State>], i: usize) {
+        let _ = (flows, i);
+    }
+
+    /// Something other than an increase changed: a round ended, a window was reduced or restored, a subflow came or
+    /// went. What was computed over all subflows is due to be computed again.
+    fn refresh(&mut self) {}
+}
+
+/// The [`CongestionController`] made of an [`Algorithm`] and everything in which plain TCP and all algorithms agree.
+#[derive(Debug)]
+pub struct Controller<A: Algorithm> {
+    algorithm: A,
+    /// Few, so that a search through them is quicker than any map.
+    flows: Vec<Flow<A::State>>,
+}
+
+impl<A: Algorithm> Default for Controller<A> {
+    fn default() -> Self {
+        Controller { algorithm: A::default(), flows: Vec::new() }
+    }
+}
+
+impl<A: Algorithm> Controller<A> {
+    fn index(&self, subflow: SubflowId) -> Option<usize> {
+        self.flows.iter().position(|f| f.id == subflow)
+    }
+
+    fn flow(&self, subflow: SubflowId) -> Option<&Flow<A::State>> {
+        self.flows.iter().find(|f| f.id == subflow)
+    }
+
+    fn reduce(&mut self, subflow: SubflowId, in_flight: u64, why: Congestion) {
+        let Some(i) = self.index(subflow) else { return };
+        let used = self.flows[i].used_window(in_flight);
+        self.flows[i].remember();
+        let target = self.algorithm.decrease(&mut self.flows, i, used, why);
+        let least = self.algorithm.least_ssthresh(self.flows.len());
+        let flow = &mut self.flows[i];
+        let ssthresh = target.max(least * flow.mss);
+        let cwnd = match why {
+            Congestion::Loss => ssthresh,
+            // RFC 9438 §4.6, in the spirit of RFC 3168 §6.1.2: marks may bring the window down to one segment.
+            Congestion::Ecn => target,
+            // RFC 5681 §3.1: the loss window.
+            Congestion::Timeout => flow.mss,
+        };
+        flow.reduced(cwnd, ssthresh);
+        self.algorithm.refresh();
+    }
+}
+
+impl<A: Algorithm> CongestionController for Controller<A> {
+    fn name(&self) -> &'static str {
+        A::NAME
+    }
+
+    fn subflow_added(&mut self, now: Instant, subflow: SubflowId, params: SubflowParams) {
+        self.subflow_removed(now, subflow);
+        self.flows.push(Flow::new(now, subflow, params, A::HYSTART));
+        self.algorithm.refresh();
+    }
+
+    fn subflow_removed(&mut self, _now: Instant, subflow: SubflowId) {
+        self.flows.retain(|f| f.id != subflow);
+        self.algorithm.refresh();
+    }
+
+    fn mss_changed(&mut self, subflow: SubflowId, mss: u32) {
+        if let Some(i) = self.index(subflow) {
+            self.flows[i].set_mss(mss);
+            self.algorithm.refresh();
+        }
+    }
+
+    fn on_sent(&mut self, now: Instant, subflow: SubflowId, bytes: u64, in_flight: u64) {
+        if let Some(i) = self.index(subflow) {
+            self.flows[i].note_sent(now, bytes, in_flight);
+        }
+    }
+
+    fn on_ack(&mut self, now: Instant, subflow: SubflowId, ack: &AckSample) {
+        let Some(i) = self.index(subflow) else { return };
+        self.flows[i].note_ack(now, ack);
+        self.algorithm.acked(&mut self.flows, i, ack);
+        if ack.app_limited || ack.in_recovery || ack.acked == 0 {
+            return;
+        }
+        let left = self.flows[i].slow_start(ack.acked as f64);
+        if left > 0.0 {
+            // No more than a window can be news of one round trip; without the bound an ACK that covers more would
+            // raise the window by more than RFC 5681 §3.1 allows per round trip.
+            let counted = left.min(self.flows[i].cwnd);
+            let change = self.algorithm.increase(&mut self.flows, i, counted);
+            self.flows[i].grow(change);
+        }
+    }
+
+    fn on_round(&mut self, now: Instant, subflow: SubflowId) {
+        self.flows.iter_mut().for_each(|f| f.note_silence(now));
+        if let Some(i) = self.index(subflow) {
+            self.flows[i].note_round();
+            self.algorithm.round(&mut self.flows, i);
+            self.algorithm.refresh();
+        }
+    }
+
+    fn on_loss(&mut self, _now: Instant, subflow: SubflowId, in_flight: u64) {
+        self.reduce(subflow, in_flight, Congestion::Loss);
+    }
+
+    fn on_ecn(&mut self, _now: Instant, subflow: SubflowId, in_flight: u64) {
+        self.reduce(subflow, in_flight, Congestion::Ecn);
+    }
+
+    fn on_rto(&mut self, _now: Instant, subflow: SubflowId, in_flight: u64) {
+        self.reduce(subflow, in_flight, Congestion::Timeout);
+    }
+
+    fn undo(&mut self, _now: Instant, subflow: SubflowId) {
+        if let Some(i) = self.index(subflow)
+            && self.flows[i].restore()
+        {
+            self.algorithm.refresh();
+        }
+    }
+
+    fn penalise(&mut self, now: Instant, subflow: SubflowId) {
+        let Some(i) = self.index(subflow) else { return };
+        if self.flows[i].penalise(now) {
+            self.algorithm.penalised(&mut self.flows, i);
+            self.algorithm.refresh();
+        }
+    }
+
+    fn window(&self, subflow: SubflowId) -> u64 {
+        self.flow(subflow).map_or(0, |f| f.cwnd as u64)
+    }
+
+    fn ssthresh(&self, subflow: SubflowId) -> u64 {
+        // The conversion saturates: infinity becomes u64::MAX.
+        self.flow(subflow).map_or(u64::MAX, |f| f.ssthresh as u64)
+    }
+}

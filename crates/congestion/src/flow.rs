@@ -1,0 +1,272 @@
+//! What is kept per subflow, whatever the algorithm.
+
+use crate::{AckSample, HyStart, SubflowParams};
+use core::time::Duration;
+use umptcp_types::{Instant, SubflowId};
+
+/// More than any TCP window can use (RFC 7323: 1 GiB); keeps the arithmetic finite.
+const MAX_WINDOW: f64 = (1u64 << 32) as f64;
+/// Round-trip times are at least this, in seconds, so that rates stay finite.
+const LEAST_RTT: f64 = 1e-6;
+/// What was in flight longer ago than this no longer validates the window (RFC 7661 §4.2: the pipeACK sampling period).
+const VALIDATION_PERIOD: Duration = Duration::from_secs(1);
+/// RFC 7661 §4.4: how long a window may stand unused.
+const NON_VALIDATED_PERIOD: Duration = Duration::from_secs(300);
+
+/// Why a window is reduced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Congestion {
+    /// Loss found by acknowledgements (RFC 5681 §3.2).
+    Loss,
+    /// Congestion experienced, echoed (RFC 3168).
+    Ecn,
+    /// The retransmission timer fired (RFC 5681 §3.1).
+    Timeout,
+}
+
+/// One subflow as an [`Algorithm`](crate::Algorithm) sees it, with the algorithm's own state `S`.
+///
+/// Windows are in bytes and times in seconds, both as real numbers: an increase of a fraction of a byte is not lost, so
+/// the rule of RFC 5681 §3.1 and RFC 6356 §3 that it be at least 1 has nothing left to mend.
+#[derive(Clone, Debug)]
+pub struct Flow<S> {
+    /// Which subflow.
+    pub id: SubflowId,
+    /// Sender maximum segment size.
+    pub mss: f64,
+    /// Congestion window, at least one segment.
+    pub cwnd: f64,
+    /// Slow-start threshold; infinite before the first reduction.
+    pub ssthresh: f64,
+    /// Smoothed round-trip time; `None` before the first sample.
+    pub srtt: Option<f64>,
+    /// Least round-trip time; infinite before the first sample.
+    pub min_rtt: f64,
+    /// Bytes in flight when last heard of; at an ACK, before it took its own away.
+    pub in_flight: f64,
+    /// Something other than the congestion window limits this subflow.
+    pub app_limited: bool,
+    /// In loss recovery.
+    pub in_recovery: bool,
+    /// Time during which the window might grow: neither in recovery, nor idle, nor limited by something else.
+    pub growing: f64,
+    /// What the algorithm keeps.
+    pub state: S,
+    /// Bytes in flight after the last ACK or transmission.
+    outstanding: u64,
+    initial_window: f64,
+    hystart: Option<HyStart>,
+    before: Option<Before<S>>,
+    /// Most bytes in flight in this round and in the one before.
+    peak: [f64; 2],
+    last_ack: Instant,
+    last_sent: Instant,
+    /// When the window was last seen to be used.
+    validated: Instant,
+    penalised: Option<Instant>,
+}
+
+/// What stood before a reduction.
+#[derive(Clone, Debug)]
+struct Before<S> {
+    cwnd: f64,
+    ssthresh: f64,
+    state: S,
+}
+
+impl<S: Clone + Default> Flow<S> {
+    pub(crate) fn new(now: Instant, id: SubflowId, params: SubflowParams, hystart: bool) -> Self {
+        let mss = f64::from(params.mss.max(1));
+        let initial_window = (params.initial_window as f64).clamp(mss, MAX_WINDOW);
+        Flow {
+            id,
+            mss,
+            cwnd: initial_window,
+            ssthresh: f64::INFINITY,
+            srtt: None,
+            min_rtt: f64::INFINITY,
+            in_flight: 0.0,
+            app_limited: true,
+            in_recovery: false,
+            growing: 0.0,
+            state: S::default(),
+            outstanding: 0,
+            initial_window,
+            hystart: hystart.then(HyStart::default),
+            before: None,
+            peak: [0.0; 2],
+            last_ack: now,
+            last_sent: now,
+            validated: now,
+            penalised: None,
+        }
+    }
+
+    /// Slow start rather than congestion avoidance (RFC 5681 §3.1; at equality, congestion avoidance).
+    pub fn in_slow_start(&self) -> bool {
+        self.cwnd < self.ssthresh
+    }
+
+    /// The part of the window that is in use, as RFC 6356 §3 wants it in sums over subflows: all of it while the
+    /// window is what limits the subflow, otherwise no more than is in flight. In recovery the window already equals
+    /// ssthresh, since its inflation is the business of loss recovery.
+    pub fn window_in_use(&self) -> f64 {
+        if self.app_limited { self.in_flight.min(self.cwnd) } else { self.cwnd }
+    }
+
+    /// The window in segments.
+    pub fn segments(&self) -> f64 {
+        self.cwnd / self.mss
+    }
+
+    /// Changes the window by `bytes`, of either sign, within its bounds.
+    pub fn grow(&mut self, bytes: f64) {
+        if bytes.is_finite() {
+            self.cwnd = (self.cwnd + bytes).clamp(self.mss, MAX_WINDOW.max(self.mss));
+        }
+    }
+
+    /// Leaves slow start with the window as it is (RFC 9406 §4.2).
+    pub fn leave_slow_start(&mut self) {
+        self.ssthresh = self.cwnd;
+        self.hystart = None;
+    }
+
+    pub(crate) fn set_mss(&mut self, mss: u32) {
+        let mss = f64::from(mss.max(1));
+        // RFC 5681 §3.1: an initial window that turns out to be made of smaller segments shrinks with them. A window
+        // that acknowledgements have built is a measure of the path in bytes and stays.
+        if mss < self.mss && self.cwnd <= self.initial_window && self.ssthresh.is_infinite() {
+            self.cwnd *= mss / self.mss;
+        }
+        self.initial_window *= mss / self.mss;
+        self.mss = mss;
+        self.cwnd = self.cwnd.max(mss);
+    }
+
+    pub(crate) fn note_sent(&mut self, now: Instant, bytes: u64, in_flight: u64) {
+        let resumed = in_flight <= bytes;
+        if resumed {
+            // Idle until now: that time is not time in which the window could grow (RFC 9438 §5.8).
+            self.last_ack = self.last_ack.max(now);
+            let period = VALIDATION_PERIOD.max(Duration::from_secs_f64(3.0 * self.srtt.unwrap_or(0.0)));
+            if now - self.last_sent > period {
+                self.peak = [0.0; 2];
+            }
+        }
+        self.expire(now);
+        self.outstanding = in_flight;
+        self.in_flight = in_flight as f64;
+        self.peak[0] = self.peak[0].max(self.in_flight);
+        self.last_sent = now;
+        if self.in_flight >= self.cwnd / 2.0 {
+            self.validated = now;
+        }
+    }
+
+    /// RFC 7661 §4.4.3: a window unused for too long is halved, and remembered as a threshold.
+    fn expire(&mut self, now: Instant) {
+        if now - self.validated > NON_VALIDATED_PERIOD {
+            self.ssthresh = self.ssthresh.max(0.75 * self.cwnd);
+            self.cwnd = self.cwnd.min((self.cwnd / 2.0).max(self.initial_window));
+            self.validated = now;
+        }
+    }
+
+    pub(crate) fn note_ack(&mut self, now: Instant, ack: &AckSample) {
+        self.srtt = Some(ack.srtt.as_secs_f64().max(LEAST_RTT));
+        self.min_rtt = ack.min_rtt.as_secs_f64().max(LEAST_RTT);
+        self.in_flight = (ack.in_flight + ack.acked) as f64;
+        self.outstanding = ack.in_flight;
+        self.app_limited = ack.app_limited;
+        self.in_recovery = ack.in_recovery;
+        if !(ack.app_limited || ack.in_recovery) {
+            self.growing += (now - self.last_ack).as_secs_f64();
+        }
+        self.last_ack = now;
+        if self.ssthresh.is_infinite()
+            && let (Some(hystart), Some(rtt)) = (&mut self.hystart, ack.rtt)
+        {
+            hystart.sample(rtt.as_secs_f64().max(LEAST_RTT));
+        }
+    }
+
+    /// A subflow with nothing in flight for a round-trip time does not use its window, whatever its last ACK said.
+    pub(crate) fn note_silence(&mut self, now: Instant) {
+        let rtt = Duration::from_secs_f64(self.srtt.unwrap_or(0.0));
+        if self.outstanding == 0 && now - self.last_ack.max(self.last_sent) > rtt {
+            self.app_limited = true;
+            self.in_flight = 0.0;
+        }
+    }
+
+    pub(crate) fn note_round(&mut self) {
+        self.peak = [0.0, self.peak[0]];
+        if self.ssthresh.is_infinite() && self.hystart.as_mut().is_some_and(HyStart::round) {
+            self.leave_slow_start();
+        }
+    }
+
+    /// Slow start on `acked` bytes (RFC 5681 §3.1); returns those left over for congestion avoidance once the
+    /// threshold is reached.
+    ///
+    /// The window grows by all bytes acknowledged: with segments of 64 kB one ACK covers many MSS, and RFC 3465's limit
+    /// L guards against bursts, which pacing prevents (RFC 9406 §4.3 makes L infinite for this case), and against
+    /// ACKs that jump over a repaired hole, which do not occur when bytes already SACKed are not counted again.
+    pub(crate) fn slow_start(&mut self, acked: f64) -> f64 {
+        if !self.in_slow_start() {
+            return acked;
+        }
+        let factor = match &self.hystart {
+            Some(hystart) if self.ssthresh.is_infinite() => hystart.growth(),
+            _ => 1.0,
+        };
+        let step = (acked * factor).min(self.ssthresh - self.cwnd);
+        self.grow(step);
+        (acked - step / factor).max(0.0)
+    }
+
+    /// The window that was really used, from which reductions start: FlightSize for a sender with enough to send (RFC
+    /// 5681 §3.1 equation 4), the most that was in flight during the last two rounds for one that pauses (RFC 7661 §4.4.1).
+    pub(crate) fn used_window(&self, in_flight: u64) -> f64 {
+        let flight = self.peak[0].max(self.peak[1]).max(in_flight as f64);
+        self.cwnd.min(flight).max(self.mss)
+    }
+
+    pub(crate) fn remember(&mut self) {
+        self.before = Some(Before { cwnd: self.cwnd, ssthresh: self.ssthresh, state: self.state.clone() });
+    }
+
+    pub(crate) fn reduced(&mut self, cwnd: f64, ssthresh: f64) {
+        self.ssthresh = ssthresh;
+        self.cwnd = cwnd.clamp(self.mss, MAX_WINDOW.max(self.mss));
+        self.hystart = None;
+        // RFC 7661 §4.4.1: what was in flight before congestion validates nothing after it.
+        self.peak = [0.0; 2];
+    }
+
+    /// Back to what stood before the last reduction, unless the window has outgrown it (RFC 9438 §4.9.2).
+    pub(crate) fn restore(&mut self) -> bool {
+        let Some(before) = self.before.take() else { return false };
+        if self.cwnd < before.cwnd {
+            self.cwnd = before.cwnd;
+            self.ssthresh = before.ssthresh;
+            self.state = before.state;
+        }
+        true
+    }
+
+    /// Halves the window, at most once per round-trip time (Raiciu et al., NSDI 2012). Whether it was done.
+    pub(crate) fn penalise(&mut self, now: Instant) -> bool {
+        let pause = Duration::from_secs_f64(self.srtt.unwrap_or(1.0));
+        if self.penalised.is_some_and(|last| now - last < pause) {
+            return false;
+        }
+        self.penalised = Some(now);
+        self.cwnd = (self.cwnd / 2.0).max(self.mss);
+        self.leave_slow_start();
+        // An undo must not take the penalty back along with the reduction it is meant for.
+        self.before = None;
+        true
+    }
+}
