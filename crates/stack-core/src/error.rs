@@ -22,6 +22,9 @@ pub enum ConnectError {
     /// The destination is not an address one can connect to.
     #[error("{0} is not a unicast address and port that one can connect to")]
     BadRemote(SocketAddr),
+    /// The incoming connection is not pending any more.
+    #[error("the incoming connection has gone")]
+    Gone,
     /// The stack holds as many connections as it may.
     #[error("the stack holds its maximum of {0} connections")]
     TooMany(usize),
@@ -102,7 +105,9 @@ pub enum FallbackReason {
     #[error("the MP_CAPABLE offered nothing acceptable (RFC 8684 section 3.1)")]
     Unacceptable,
     /// The SYN/ACK carried no usable MP_CAPABLE (§3.1).
-    #[error("the SYN/ACK carried no MP_CAPABLE option: the peer or the path does not support MPTCP (RFC 8684 section 3.1)")]
+    #[error(
+        "the SYN/ACK carried no MP_CAPABLE option: the peer or the path does not support MPTCP (RFC 8684 section 3.1)"
+    )]
     NoOptionInSynAck,
     /// SYNs with the option were lost; the one without was answered (§3.9).
     #[error("SYNs with MP_CAPABLE went unanswered, one without was answered (RFC 8684 section 3.9)")]
@@ -117,7 +122,9 @@ pub enum FallbackReason {
     #[error("the peer declared an infinite mapping (RFC 8684 section 3.7)")]
     InfiniteMapping,
     /// Checksum failure on the only subflow (§3.7).
-    #[error("a middlebox changed the payload: DSS checksum failure on the only subflow (RFC 8684 section 3.7)")]
+    #[error(
+        "a middlebox changed the payload: DSS checksum failure on the only subflow (RFC 8684 section 3.7)"
+    )]
     ChecksumFailure,
     /// The peer sent MP_FAIL on the only subflow (§3.7).
     #[error("the peer reported a checksum failure with MP_FAIL (RFC 8684 section 3.7)")]

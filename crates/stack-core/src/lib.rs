@@ -21,12 +21,16 @@ pub mod config;
 pub mod error;
 pub mod event;
 pub mod interface;
+pub mod mptcp;
 pub mod observe;
+pub mod path_manager;
 pub mod payload;
 pub mod reassembly;
+pub mod stack;
 pub mod tcp;
 pub mod wire;
 
+pub use stack::Stack;
 pub use umptcp_congestion as congestion;
 pub use umptcp_scheduler as scheduler;
 pub use umptcp_types as types;

@@ -1,6 +1,406 @@
-//! One subflow: loss recovery and its timers.
+//! One subflow: a TCP connection (RFC 9293) whose payload belongs to an MPTCP connection, or to a plain one.
+//!
+//! The state machine knows sequence numbers, windows, timers and loss. It does not know what the bytes mean: payload
+//! and the mapping declared for it come from the connection, which also writes the MPTCP options. Congestion windows
+//! come from the connection's controller, which every call that needs one borrows.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`input`] | processing of a received segment, in the order of RFC 9293 §3.10.7 |
+//! | [`output`] | what to send next: handshake, retransmission, acknowledgement, probes |
+//! | [`timer`] | the timer table and what happens when one fires |
+//! | [`scoreboard`], [`rtt`], [`prr`], [`pacing`] | loss recovery |
 
+pub mod input;
+pub mod output;
 pub mod pacing;
 pub mod prr;
 pub mod rtt;
 pub mod scoreboard;
+pub mod state;
+pub mod timer;
+
+use crate::mptcp::mapping::Mapping;
+use crate::reassembly::Reassembly;
+use core::net::SocketAddr;
+use core::ops::Range;
+use pacing::Pacer;
+use prr::Prr;
+use rtt::RttEstimator;
+use scoreboard::Scoreboard;
+pub use state::State;
+use timer::Timers;
+use umptcp_congestion::CongestionController;
+use umptcp_types::{Duration, Instant, PathId, SeqNumber, SubflowId, SubflowOffset};
+
+/// Largest window scale (RFC 7323 §2.3).
+const MAX_WINDOW_SCALE: u8 = 14;
+/// Sender MSS assumed when the peer's SYN names none (RFC 9293 §3.7.1).
+pub(crate) fn default_mss(v6: bool) -> u32 {
+    if v6 { 1220 } else { 536 }
+}
+/// Delayed ACKs wait this long at most (RFC 9293 §3.8.6.3 allows 500 ms; Linux starts at 40 ms).
+const DELAYED_ACK: Duration = Duration::from_millis(40);
+/// Segments acknowledged at once when a subflow is new, so that the peer's slow start is not held up.
+const QUICK_ACKS: u32 = 16;
+/// How long the peer may hold an ACK back (RFC 8985 §7.2's WCDelAckT): Linux's longest.
+const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
+/// Twice the maximum segment lifetime, as Linux has it (RFC 9293 §3.4.2 would allow 4 minutes).
+pub(crate) const TIME_WAIT: Duration = Duration::from_secs(60);
+
+/// The two ends of a subflow.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FourTuple {
+    /// This end.
+    pub local: SocketAddr,
+    /// The peer's end.
+    pub remote: SocketAddr,
+}
+
+/// Constants of a subflow.
+#[derive(Clone, Debug)]
+pub struct SubflowConfig {
+    /// Our MSS option: largest TCP payload without options that the local link carries.
+    pub mss: u32,
+    /// Largest segment payload handed to the device at once (a multiple of the MSS is sent), without headers.
+    pub max_segment: u32,
+    /// Window scale we offer.
+    pub window_scale: u8,
+    /// Time without progress that ends the subflow (RFC 5482).
+    pub user_timeout: Duration,
+    /// Idle time before keep-alive probes.
+    pub keep_alive: Option<Duration>,
+    /// No Nagle (RFC 9293 §3.7.4).
+    pub no_delay: bool,
+    /// Initial sequence number (RFC 6528).
+    pub isn: SeqNumber,
+    /// Offset of our timestamp clock, per four-tuple (RFC 7323 §5.4 asks that it does not reveal uptime).
+    pub timestamp_offset: u32,
+}
+
+/// The window scale that lets `buffer` bytes be advertised (RFC 7323 §2.2).
+pub fn window_scale_for(buffer: usize) -> u8 {
+    let mut scale = 0;
+    while scale < MAX_WINDOW_SCALE && (buffer >> scale) > usize::from(u16::MAX) {
+        scale += 1;
+    }
+    scale
+}
+
+/// Why a subflow ended other than by FIN.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CloseReason {
+    /// RST in answer to our SYN.
+    Refused,
+    /// RST later.
+    Reset,
+    /// User timeout.
+    TimedOut,
+    /// We sent a RST.
+    Aborted,
+    /// ICMP said so while connecting.
+    Unreachable,
+}
+
+/// How far loss recovery is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Recovery {
+    /// No loss outstanding.
+    Open,
+    /// Fast recovery until everything sent before it began is acknowledged.
+    Fast {
+        /// SND.NXT when it began.
+        until: SubflowOffset,
+    },
+    /// After a retransmission timeout, until everything sent before it is acknowledged.
+    Loss {
+        /// SND.NXT when it began.
+        until: SubflowOffset,
+    },
+}
+
+/// How urgently an ACK is owed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum AckOwed {
+    /// None.
+    No,
+    /// By the delayed-ACK timer or with the next data.
+    Later,
+    /// Now.
+    Now,
+}
+
+/// Statistics of a subflow, in bytes and segments.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct SubflowStats {
+    /// Payload bytes sent for the first time.
+    pub bytes_sent: u64,
+    /// Payload bytes acknowledged.
+    pub bytes_acked: u64,
+    /// Payload bytes received in order.
+    pub bytes_received: u64,
+    /// Payload bytes sent again.
+    pub bytes_retransmitted: u64,
+    /// Retransmission timeouts.
+    pub timeouts: u64,
+    /// Fast recoveries entered.
+    pub recoveries: u64,
+}
+
+/// One subflow.
+#[derive(Debug)]
+pub struct Subflow {
+    /// Its id within the connection.
+    pub id: SubflowId,
+    /// The path it uses.
+    pub path: PathId,
+    /// Its addresses and ports.
+    pub tuple: FourTuple,
+    /// Its RFC 9293 state.
+    pub(crate) state: State,
+    pub(crate) config: SubflowConfig,
+    pub(crate) close_reason: Option<CloseReason>,
+
+    // Sending.
+    pub(crate) board: Scoreboard<Option<Mapping>>,
+    /// First offset the peer's window on this subflow does not allow.
+    pub(crate) send_edge: SubflowOffset,
+    /// Largest window the peer has offered (RFC 9293 §3.8.6.2.1).
+    pub(crate) max_send_window: u64,
+    /// SND.WL1 and SND.WL2.
+    pub(crate) window_update: (SubflowOffset, SubflowOffset),
+    pub(crate) send_scale: u8,
+    /// Payload bytes of a full segment without options.
+    pub(crate) send_mss: u32,
+    pub(crate) fin_wanted: bool,
+    pub(crate) fin_sent: bool,
+    pub(crate) recovery: Recovery,
+    pub(crate) prr: Prr,
+    /// What proportional rate reduction lets us send until the next ACK.
+    pub(crate) prr_budget: u64,
+    pub(crate) rtt: RttEstimator,
+    pub(crate) pacer: Pacer,
+    pub(crate) limited: WindowUse,
+    /// The end of the current round, for the controller's `on_round`.
+    pub(crate) round_end: SubflowOffset,
+    /// Data that a tail loss probe carried: its end, until acknowledged.
+    pub(crate) probe_outstanding: Option<SubflowOffset>,
+    /// A tail loss probe is due.
+    pub(crate) probe_wanted: bool,
+    /// The first unacknowledged segment is to be sent again whatever the window (timeout, handshake).
+    pub(crate) resend_first: bool,
+    /// A zero-window probe is due.
+    pub(crate) persist_wanted: bool,
+    pub(crate) keepalive_wanted: bool,
+
+    // Receiving.
+    pub(crate) irs: SeqNumber,
+    pub(crate) rcv_next: SubflowOffset,
+    /// First offset not covered by any window we advertised.
+    pub(crate) rcv_edge: SubflowOffset,
+    pub(crate) rcv_queue: Reassembly,
+    /// Offset of the peer's FIN, once seen.
+    pub(crate) rcv_fin: Option<SubflowOffset>,
+    pub(crate) fin_received: bool,
+    pub(crate) duplicate: Option<Range<SubflowOffset>>,
+    pub(crate) peer_scale_ok: bool,
+
+    // Acknowledging.
+    pub(crate) ack: AckOwed,
+    pub(crate) acks_now: u32,
+    pub(crate) quick_acks: u32,
+    pub(crate) unacked_bytes: u64,
+    pub(crate) last_ack_sent: SubflowOffset,
+    /// The last DATA_ACK this subflow carried, for deciding whether a SACK may displace it.
+    pub(crate) last_data_ack_sent: u64,
+
+    // Options.
+    pub(crate) timestamps: bool,
+    pub(crate) sack: bool,
+    pub(crate) ts_recent: u32,
+    pub(crate) ts_recent_at: Instant,
+
+    pub(crate) timers: Timers,
+    pub(crate) stats: SubflowStats,
+    /// Smoothed share of bytes lost.
+    pub(crate) loss: f32,
+    /// When the peer last acknowledged something new or nothing was outstanding.
+    pub(crate) progress: Instant,
+}
+
+/// Whether the congestion window, not the application, limits what is sent (RFC 7661's question, answered per round).
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct WindowUse {
+    /// Most bytes in flight in this round.
+    pub(crate) max_in_flight: u64,
+    /// The window was full at some moment of this round.
+    pub(crate) full: bool,
+    /// When the round ends.
+    pub(crate) until: SubflowOffset,
+}
+
+impl Subflow {
+    fn new(
+        id: SubflowId,
+        path: PathId,
+        tuple: FourTuple,
+        config: SubflowConfig,
+        state: State,
+        now: Instant,
+    ) -> Self {
+        Subflow {
+            id,
+            path,
+            tuple,
+            state,
+            close_reason: None,
+            board: Scoreboard::new(),
+            send_edge: SubflowOffset(1),
+            max_send_window: 0,
+            window_update: (SubflowOffset(0), SubflowOffset(0)),
+            send_scale: 0,
+            send_mss: config.mss.min(default_mss(tuple.remote.is_ipv6())),
+            fin_wanted: false,
+            fin_sent: false,
+            recovery: Recovery::Open,
+            prr: Prr::new(),
+            prr_budget: 0,
+            rtt: RttEstimator::new(),
+            pacer: Pacer::new(config.mss),
+            limited: WindowUse::default(),
+            round_end: SubflowOffset(0),
+            probe_outstanding: None,
+            probe_wanted: false,
+            resend_first: false,
+            persist_wanted: false,
+            keepalive_wanted: false,
+            irs: SeqNumber(0),
+            rcv_next: SubflowOffset(0),
+            rcv_edge: SubflowOffset(0),
+            rcv_queue: Reassembly::new(),
+            rcv_fin: None,
+            fin_received: false,
+            duplicate: None,
+            peer_scale_ok: false,
+            ack: AckOwed::No,
+            acks_now: 0,
+            quick_acks: QUICK_ACKS,
+            unacked_bytes: 0,
+            last_ack_sent: SubflowOffset(0),
+            last_data_ack_sent: 0,
+            timestamps: false,
+            sack: false,
+            ts_recent: 0,
+            ts_recent_at: now,
+            timers: Timers::default(),
+            stats: SubflowStats::default(),
+            loss: 0.0,
+            progress: now,
+            config,
+        }
+    }
+
+    /// A subflow that will send a SYN.
+    pub fn connect(
+        id: SubflowId,
+        path: PathId,
+        tuple: FourTuple,
+        config: SubflowConfig,
+        now: Instant,
+    ) -> Self {
+        Self::new(id, path, tuple, config, State::SynSent, now)
+    }
+
+    /// Its RFC 9293 state.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The handshake is complete and it has not ended.
+    pub fn is_synchronized(&self) -> bool {
+        !matches!(self.state, State::SynSent | State::SynReceived | State::Closed | State::TimeWait)
+    }
+
+    /// New data may be given to it.
+    pub fn can_send_data(&self) -> bool {
+        matches!(self.state, State::Established | State::CloseWait) && !self.fin_wanted
+    }
+
+    /// It has gone, or only lingers in TIME_WAIT.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.state, State::Closed | State::TimeWait)
+    }
+
+    /// Bytes in flight.
+    pub fn in_flight(&self) -> u64 {
+        self.board.in_flight()
+    }
+
+    /// Payload bytes per packet that also carries `options` bytes of TCP options.
+    pub fn packet_payload(&self, options: usize) -> u32 {
+        self.send_mss.saturating_sub(options as u32).max(1)
+    }
+
+    /// What the congestion window, or proportional rate reduction during recovery, lets us send now.
+    pub fn congestion_room(&self, cc: &dyn CongestionController) -> u64 {
+        match self.recovery {
+            Recovery::Fast { .. } => self.prr_budget,
+            _ => cc.window(self.id).saturating_sub(self.board.in_flight()),
+        }
+    }
+
+    /// What the peer's window on this subflow lets us send now.
+    pub fn window_room(&self) -> u64 {
+        self.send_edge - self.board.nxt()
+    }
+
+    /// The pacing rate in bytes per second; `None` before the first RTT sample, when the initial window goes at once.
+    pub fn pacing_rate(&self, cc: &dyn CongestionController) -> Option<u64> {
+        if let Some(rate) = cc.pacing_rate(self.id) {
+            return Some(rate);
+        }
+        let srtt = self.rtt.srtt()?.as_nanos().max(1) as u64;
+        let window = cc.window(self.id);
+        // Twice the window per RTT in slow start, so that pacing does not hold it up; 1.25 times in congestion
+        // avoidance (RFC 9002 §7.7).
+        let (num, den) = if window < cc.ssthresh(self.id) { (2, 1) } else { (5, 4) };
+        let rate = u128::from(window) * num * 1_000_000_000 / (den * u128::from(srtt));
+        Some(u64::try_from(rate).unwrap_or(u64::MAX).max(1))
+    }
+
+    /// Our timestamp clock: milliseconds, offset per four-tuple (RFC 7323 §5.4).
+    pub(crate) fn timestamp_now(&self, now: Instant) -> u32 {
+        (now.as_millis() as u32).wrapping_add(self.config.timestamp_offset)
+    }
+
+    /// The wire sequence number of one of our offsets.
+    pub(crate) fn wire_seq(&self, offset: SubflowOffset) -> SeqNumber {
+        offset.to_wire(self.config.isn)
+    }
+
+    /// The ACK number to send.
+    pub(crate) fn wire_ack(&self) -> SeqNumber {
+        self.rcv_next.to_wire(self.irs)
+    }
+
+    /// Asks for a FIN after everything that was given to this subflow.
+    pub fn close(&mut self) {
+        self.fin_wanted = true;
+    }
+
+    /// Ends it without another packet (the caller sends the RST, if one is due).
+    pub(crate) fn terminate(&mut self, reason: CloseReason) {
+        if self.close_reason.is_none() {
+            self.close_reason = Some(reason);
+        }
+        self.state = State::Closed;
+        self.timers = Timers::default();
+        self.rcv_queue.clear();
+    }
+
+    /// An ACK is owed at once.
+    pub(crate) fn ack_now(&mut self) {
+        self.ack = AckOwed::Now;
+        self.acks_now = self.acks_now.saturating_add(1).min(4);
+    }
+}

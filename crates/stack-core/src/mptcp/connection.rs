@@ -1,0 +1,418 @@
+//! The connection itself: what it holds, how it begins, and what the application asks of it.
+
+use super::data_ack::Reinject;
+use super::keys::token_and_idsn;
+use super::member::{Join, Member};
+use super::receive_queue::ReceiveQueue;
+use super::send_queue::SendQueue;
+use crate::config::ConnectionConfig;
+use crate::error::{ConnectionError, FallbackReason};
+use crate::event::Event;
+use crate::observe::Counter;
+use crate::path_manager::{PathPolicy, RemoteAddress};
+use crate::stack::env::Env;
+use crate::tcp::{FourTuple, Subflow, SubflowConfig, window_scale_for};
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::net::{IpAddr, SocketAddr};
+use umptcp_congestion::CongestionController;
+use umptcp_scheduler::Scheduler;
+use umptcp_types::{AddressId, ConnectionId, DataOffset, DataSeq, Instant, PathId, SubflowId};
+
+/// Whether the connection is MPTCP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    /// Our SYN or SYN/ACK carried MP_CAPABLE and the peer's word is outstanding.
+    Negotiating,
+    /// MPTCP, since then.
+    Mptcp { since: Instant },
+    /// Plain TCP.
+    Plain { reason: FallbackReason },
+}
+
+/// How far our DATA_FIN (or FIN, in plain TCP) is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct FinState {
+    /// The application has finished writing.
+    pub(crate) queued: bool,
+    /// It has been sent.
+    pub(crate) sent: bool,
+    /// It is to be sent (again) on an ACK.
+    pub(crate) wanted: bool,
+    /// The peer has acknowledged it.
+    pub(crate) acked: bool,
+}
+
+/// An address we told the peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Advert {
+    pub(crate) id: AddressId,
+    pub(crate) address: IpAddr,
+    pub(crate) echoed: bool,
+    pub(crate) resend: Option<Instant>,
+    pub(crate) tries: u8,
+}
+
+/// One MPTCP or TCP connection.
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    pub(crate) client: bool,
+    pub(crate) config: ConnectionConfig,
+    /// The first four-tuple: what the application sees (RFC 8684 §4).
+    pub(crate) first: FourTuple,
+    pub(crate) mode: Mode,
+    pub(crate) established: bool,
+    /// The end, once it has come.
+    pub(crate) ended: Option<Option<ConnectionError>>,
+    /// The application has let go of it.
+    pub(crate) detached: bool,
+
+    // MPTCP.
+    pub(crate) local_key: u64,
+    pub(crate) remote_key: u64,
+    pub(crate) local_token: u32,
+    pub(crate) remote_token: u32,
+    pub(crate) local_idsn: DataSeq,
+    pub(crate) remote_idsn: DataSeq,
+    pub(crate) checksum: bool,
+    /// The peer is known to have both keys (RFC 8684 §3.1): joins may begin.
+    pub(crate) fully_established: bool,
+    /// The peer's C flag was not set.
+    pub(crate) peer_allows_initial_join: bool,
+    /// The peer sends 8-byte DSNs, so DATA_ACKs are owed in 8 bytes (RFC 8684 §3.3.2).
+    pub(crate) long_data_acks: bool,
+
+    // Data level, sending.
+    pub(crate) send: SendQueue,
+    /// Next data offset to be sent for the first time.
+    pub(crate) send_next: DataOffset,
+    /// First data offset the peer's window does not allow; never moves back.
+    pub(crate) send_edge: DataOffset,
+    pub(crate) fin: FinState,
+    pub(crate) reinject: VecDeque<Reinject>,
+    /// Data-level retransmission timer (RFC 8684 §3.3.6).
+    pub(crate) retransmit_at: Option<Instant>,
+    pub(crate) retransmit_count: u32,
+    /// The window stopped us; told the scheduler.
+    pub(crate) blocked: bool,
+    /// When pacing lets the next data leave.
+    pub(crate) pacing_wake: Option<Instant>,
+
+    // Data level, receiving.
+    pub(crate) recv: ReceiveQueue,
+
+    // Subflows.
+    pub(crate) members: Vec<Member>,
+    pub(crate) next_subflow: u32,
+    pub(crate) turn: usize,
+    pub(crate) cc: Box<dyn CongestionController>,
+    pub(crate) scheduler: Box<dyn Scheduler>,
+    /// Paths the application allows; empty: all.
+    pub(crate) paths: Vec<PathId>,
+    pub(crate) policy: Box<dyn PathPolicy>,
+    pub(crate) remotes: Vec<RemoteAddress>,
+    pub(crate) failed: Vec<(IpAddr, SocketAddr)>,
+    pub(crate) local_ids: Vec<(IpAddr, AddressId)>,
+    pub(crate) adverts: Vec<Advert>,
+    /// Why the last subflow ended, should it have been the last.
+    pub(crate) last_error: Option<ConnectionError>,
+    /// When a connection without subflow, or one the peer does not close, is given up.
+    pub(crate) give_up_at: Option<Instant>,
+
+    // Towards the stack and the application.
+    pub(crate) ready: bool,
+    pub(crate) armed: Option<Instant>,
+    pub(crate) readable_queued: bool,
+    pub(crate) writable_queued: bool,
+    pub(crate) want_write: bool,
+    pub(crate) bytes_sent: u64,
+    pub(crate) bytes_acked: u64,
+    pub(crate) bytes_received: u64,
+}
+
+impl core::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Connection")
+            .field("id", &self.id)
+            .field("first", &self.first)
+            .field("mode", &self.mode)
+            .field("members", &self.members.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The parts of a connection that names in its configuration stand for.
+pub(crate) struct Parts {
+    pub(crate) cc: Box<dyn CongestionController>,
+    pub(crate) scheduler: Box<dyn Scheduler>,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        id: ConnectionId,
+        client: bool,
+        config: ConnectionConfig,
+        first: FourTuple,
+        parts: Parts,
+    ) -> Self {
+        Connection {
+            id,
+            client,
+            first,
+            mode: if config.mptcp {
+                Mode::Negotiating
+            } else {
+                Mode::Plain { reason: FallbackReason::Disabled }
+            },
+            established: false,
+            ended: None,
+            detached: false,
+            local_key: 0,
+            remote_key: 0,
+            local_token: 0,
+            remote_token: 0,
+            local_idsn: DataSeq(0),
+            remote_idsn: DataSeq(0),
+            checksum: config.checksum,
+            fully_established: false,
+            peer_allows_initial_join: true,
+            long_data_acks: true,
+            send: SendQueue::new(config.send_buffer),
+            send_next: DataOffset(1),
+            send_edge: DataOffset(1),
+            fin: FinState::default(),
+            reinject: VecDeque::new(),
+            retransmit_at: None,
+            retransmit_count: 0,
+            blocked: false,
+            pacing_wake: None,
+            recv: ReceiveQueue::new(config.receive_buffer),
+            members: Vec::new(),
+            next_subflow: 0,
+            turn: 0,
+            cc: parts.cc,
+            scheduler: parts.scheduler,
+            paths: Vec::new(),
+            policy: crate::path_manager::default_policy(),
+            remotes: alloc::vec![RemoteAddress { id: AddressId(0), address: first.remote }],
+            failed: Vec::new(),
+            local_ids: alloc::vec![(first.local.ip(), AddressId(0))],
+            adverts: Vec::new(),
+            last_error: None,
+            give_up_at: None,
+            ready: false,
+            armed: None,
+            readable_queued: false,
+            writable_queued: false,
+            want_write: false,
+            bytes_sent: 0,
+            bytes_acked: 0,
+            bytes_received: 0,
+            config,
+        }
+    }
+
+    /// Sets our key and what follows from it, and makes the token known.
+    pub(crate) fn set_local_key(&mut self, env: &mut Env, key: u64) {
+        (self.local_token, self.local_idsn) = token_and_idsn(key);
+        self.local_key = key;
+        env.tokens.insert(self.local_token, self.id);
+    }
+
+    /// Sets the peer's key and what follows from it.
+    pub(crate) fn set_remote_key(&mut self, key: u64) {
+        self.remote_key = key;
+        (self.remote_token, self.remote_idsn) = token_and_idsn(key);
+    }
+
+    /// Whether MPTCP is in use.
+    pub(crate) fn is_mptcp(&self) -> bool {
+        matches!(self.mode, Mode::Mptcp { .. })
+    }
+
+    /// Counts something that happened to this connection.
+    pub(crate) fn count(&self, env: &mut Env, now: Instant, subflow: Option<SubflowId>, what: Counter) {
+        env.observe(now, Some(self.id), subflow, what);
+    }
+
+    /// The TCP settings of a subflow of this connection on `path`.
+    pub(crate) fn subflow_config(
+        &self,
+        env: &Env,
+        now: Instant,
+        path: PathId,
+        tuple: &FourTuple,
+    ) -> SubflowConfig {
+        let (mtu, max_packet) =
+            env.paths.get(&path).map_or((1500, 1500), |p| (p.config.mtu, p.config.max_packet));
+        let headers = crate::wire::ip::ip_header_len(&tuple.local.ip()) as u32 + 20;
+        let max_packet = max_packet.clamp(u32::from(mtu), 65_535);
+        SubflowConfig {
+            mss: u32::from(mtu).saturating_sub(headers).max(48),
+            max_segment: max_packet.saturating_sub(headers + 40).max(1),
+            window_scale: window_scale_for(self.config.receive_buffer),
+            user_timeout: self.config.user_timeout,
+            keep_alive: self.config.keep_alive,
+            no_delay: self.config.no_delay,
+            isn: env.isn(now, tuple),
+            timestamp_offset: env.timestamp_offset(tuple),
+        }
+    }
+
+    /// A subflow of ours towards the peer, not yet sent a SYN.
+    pub(crate) fn new_subflow(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        path: PathId,
+        tuple: FourTuple,
+    ) -> Subflow {
+        let id = SubflowId(self.next_subflow);
+        self.next_subflow += 1;
+        env.time_wait.remove(&tuple);
+        env.demux.insert(tuple, (self.id, id));
+        let config = self.subflow_config(env, now, path, &tuple);
+        Subflow::connect(id, path, tuple, config, now)
+    }
+
+    /// Adds `member`, with what its path is configured to be.
+    pub(crate) fn add_member(&mut self, env: &Env, mut member: Member) {
+        if let Some(p) = env.paths.get(&member.tcp.path) {
+            member.backup_local = p.config.backup;
+            member.weight = p.config.weight;
+        }
+        self.members.push(member);
+    }
+
+    /// Index of a subflow.
+    pub(crate) fn index(&self, id: SubflowId) -> Option<usize> {
+        self.members.iter().position(|m| m.tcp.id == id)
+    }
+
+    /// The first subflow and its SYN.
+    pub(crate) fn open_first(&mut self, env: &mut Env, now: Instant, path: PathId) {
+        if self.config.mptcp {
+            match env.unique_key() {
+                Some(key) => self.set_local_key(env, key),
+                None => {
+                    self.count(env, now, None, Counter::MPFallbackTokenInit);
+                    self.mode = Mode::Plain { reason: FallbackReason::NoToken };
+                }
+            }
+        }
+        let tcp = self.new_subflow(env, now, path, self.first);
+        self.add_member(env, Member::new(tcp, Join::Initial, AddressId(0), AddressId(0)));
+    }
+
+    /// A member became able to carry data: tell controller, scheduler and application.
+    pub(crate) fn announce(&mut self, env: &mut Env, now: Instant, i: usize) {
+        let m = &mut self.members[i];
+        if m.announced {
+            return;
+        }
+        m.announced = true;
+        let mss = m.tcp.packet_payload(12);
+        let initial_window = u64::from(mss) * 10;
+        let params = umptcp_congestion::SubflowParams { mss, initial_window };
+        self.cc.subflow_added(now, m.tcp.id, params);
+        self.scheduler.subflow_added(m.tcp.id);
+        let event = Event::SubflowEstablished { connection: self.id, subflow: m.tcp.id, path: m.tcp.path };
+        env.events.push_back(event);
+    }
+
+    // ---- the application's side ----
+
+    /// Room in the send buffer, if sending is possible at all.
+    fn check_writable(&self) -> Result<(), ConnectionError> {
+        match self.ended {
+            Some(Some(e)) => return Err(e),
+            Some(None) => return Err(ConnectionError::SendClosed),
+            None => {}
+        }
+        if self.fin.queued { Err(ConnectionError::SendClosed) } else { Ok(()) }
+    }
+
+    pub(crate) fn write(&mut self, data: Bytes) -> Result<usize, ConnectionError> {
+        self.check_writable()?;
+        let len = data.len();
+        let n = self.send.push(data);
+        self.want_write |= n < len;
+        Ok(n)
+    }
+
+    pub(crate) fn write_slice(&mut self, data: &[u8]) -> Result<usize, ConnectionError> {
+        self.check_writable()?;
+        let n = self.send.push_slice(data);
+        self.want_write |= n < data.len();
+        Ok(n)
+    }
+
+    /// Bytes for the application; `Ok(None)`: none now. `Err(None)`: the end of the stream.
+    pub(crate) fn read(&mut self, max: usize) -> Result<Option<Bytes>, Option<ConnectionError>> {
+        if let Some(bytes) = self.recv.read(max) {
+            self.offer_window();
+            return Ok(Some(bytes));
+        }
+        if self.recv.finished() {
+            return Err(None);
+        }
+        match self.ended {
+            Some(Some(e)) => Err(Some(e)),
+            Some(None) => Err(None),
+            None => Ok(None),
+        }
+    }
+
+    /// Sends a window update when reading has opened the window enough (RFC 9293 §3.8.6.2.2: not for a few bytes).
+    fn offer_window(&mut self) {
+        let now_open = self.recv.advertised_edge() - self.recv.next();
+        let could_be = self.recv.window_edge() - self.recv.next();
+        let mss = self.members.first().map_or(1460, |m| u64::from(m.tcp.send_mss));
+        if could_be >= 2 * now_open && could_be - now_open >= mss.min(self.config.receive_buffer as u64 / 2) {
+            for m in &mut self.members {
+                if m.tcp.is_synchronized() && m.is_joined() {
+                    m.tcp.ack_now();
+                }
+            }
+        }
+    }
+
+    /// Some subflow has an ACK to send at once.
+    pub(crate) fn owes_ack(&self) -> bool {
+        self.members.iter().any(|m| m.tcp.ack == crate::tcp::AckOwed::Now)
+    }
+
+    pub(crate) fn notify_readable(&mut self, env: &mut Env) {
+        if !self.readable_queued && !self.detached {
+            self.readable_queued = true;
+            env.events.push_back(Event::Readable { connection: self.id });
+        }
+    }
+
+    pub(crate) fn notify_writable(&mut self, env: &mut Env) {
+        if self.want_write && !self.writable_queued && !self.detached && self.send.room() > 0 {
+            self.want_write = false;
+            self.writable_queued = true;
+            env.events.push_back(Event::Writable { connection: self.id });
+        }
+    }
+
+    /// When something is due although nothing arrives.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        if self.ended.is_some() && self.members.is_empty() {
+            return None;
+        }
+        let members = self.members.iter().filter_map(|m| {
+            let join = match m.join {
+                Join::AckSent { resend, .. } => Some(resend),
+                _ => None,
+            };
+            [m.tcp.next_deadline(), join].into_iter().flatten().min()
+        });
+        let adverts = self.adverts.iter().filter_map(|a| a.resend);
+        let own = [self.retransmit_at, self.pacing_wake, self.give_up_at].into_iter().flatten();
+        members.chain(adverts).chain(own).min()
+    }
+}

@@ -1,0 +1,119 @@
+//! DATA_ACK, the data-level retransmission timer and reinjection (RFC 8684 §3.3.2, §3.3.5, §3.3.6).
+
+use super::connection::Connection;
+use crate::observe::Counter;
+use crate::stack::env::Env;
+use crate::wire::mptcp::DataAck;
+use core::ops::Range;
+use smallvec::SmallVec;
+use umptcp_types::{DataOffset, DataSeq, Duration, Instant, SubflowId};
+
+/// Data to be sent again on another subflow than those that carry it.
+#[derive(Clone, Debug)]
+pub(crate) struct Reinject {
+    pub(crate) range: Range<DataOffset>,
+    pub(crate) carried_by: SmallVec<[SubflowId; 2]>,
+}
+
+impl Connection {
+    /// Takes a DATA_ACK and the window that came with it.
+    pub(crate) fn on_data_ack(&mut self, env: &mut Env, now: Instant, ack: DataAck, window: u64) {
+        let near = self.send.una().to_wire(self.local_idsn);
+        let seq = match ack {
+            DataAck::Long(v) => DataSeq(v),
+            DataAck::Short(v) => DataSeq::from_low32(v, near),
+        };
+        let Some(ack) = DataOffset::from_wire(seq, self.local_idsn) else { return };
+        let sent = self.send_next + u64::from(self.fin.sent);
+        if ack > sent {
+            // An acknowledgement of data never sent: ignored, as TCP does (RFC 9293 §3.10.7.4).
+            return;
+        }
+        // RFC 8684 §3.3.5: the right edge only ever grows.
+        self.send_edge = self.send_edge.max(ack + window);
+        let freed = self.send.acknowledge(ack);
+        if freed > 0 {
+            self.bytes_acked += freed;
+            self.retransmit_count = 0;
+            self.notify_writable(env);
+        }
+        if self.fin.sent && !self.fin.acked && ack > self.send.end() {
+            self.fin.acked = true;
+            self.fin.wanted = false;
+        }
+        if freed > 0 || self.fin.acked {
+            self.arm_data_timer(now, true);
+        }
+    }
+
+    /// Starts the data-level timer if something is unacknowledged; `restart` even when it runs.
+    pub(crate) fn arm_data_timer(&mut self, now: Instant, restart: bool) {
+        let outstanding = self.send.una() < self.send_next || (self.fin.sent && !self.fin.acked);
+        if !self.is_mptcp() || !outstanding {
+            self.retransmit_at = None;
+            return;
+        }
+        if self.retransmit_at.is_some() && !restart {
+            return;
+        }
+        let rto = self.members.iter().filter(|m| m.tcp.is_synchronized()).map(|m| m.tcp.rtt.rto()).max();
+        let rto = rto.unwrap_or(Duration::from_secs(1)).max(Duration::from_millis(200));
+        self.retransmit_at = Some(now + rto.saturating_mul(1 << self.retransmit_count.min(6)));
+    }
+
+    /// The data-level timer fired: what every subflow has acknowledged but the data level has not is sent again
+    /// (RFC 8684 §3.3.6: middleboxes that acknowledge by themselves), and so is a DATA_FIN.
+    pub(crate) fn on_data_timer(&mut self, env: &mut Env, now: Instant) {
+        self.retransmit_at = None;
+        let una = self.send.una();
+        if self.fin.sent && !self.fin.acked {
+            self.fin.wanted = true;
+        }
+        if una < self.send_next {
+            let carried = self.members.iter().any(|m| {
+                m.tcp.board.unacked_iter().any(|(range, tag)| {
+                    tag.is_some_and(|t| {
+                        let start = t.data.0 + (range.start.0.saturating_sub(t.subflow.0));
+                        start <= una.0 && una.0 < start + (range.end.0 - range.start.0)
+                    })
+                })
+            });
+            if !carried && self.reinject.is_empty() {
+                let end = self.send_next.min(una + 65_536);
+                self.reinject.push_back(Reinject { range: una..end, carried_by: SmallVec::new() });
+            }
+        }
+        self.retransmit_count += 1;
+        self.count(env, now, None, Counter::WinProbe);
+        self.arm_data_timer(now, true);
+    }
+
+    /// What member `i` carries and the peer has not DATA_ACKed goes to other subflows, in order.
+    pub(crate) fn reinject_from(&mut self, i: usize) {
+        if !self.is_mptcp() {
+            return;
+        }
+        let una = self.send.una();
+        let id = self.members[i].tcp.id;
+        for (range, tag) in self.members[i].tcp.board.unacked_iter() {
+            let Some(t) = tag else { continue };
+            let start = DataOffset(t.data.0 + range.start.0.saturating_sub(t.subflow.0)).max(una);
+            let end = DataOffset(t.data.0 + range.end.0.saturating_sub(t.subflow.0));
+            if start >= end {
+                continue;
+            }
+            match self.reinject.back_mut() {
+                Some(last) if last.range.end == start && last.carried_by.contains(&id) => {
+                    last.range.end = end;
+                }
+                _ => {
+                    let known = self.reinject.iter().any(|r| r.range.start <= start && end <= r.range.end);
+                    if !known {
+                        let carried_by = SmallVec::from_slice(&[id]);
+                        self.reinject.push_back(Reinject { range: start..end, carried_by });
+                    }
+                }
+            }
+        }
+    }
+}

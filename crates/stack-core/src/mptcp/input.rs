@@ -1,0 +1,391 @@
+//! A received segment on its way from the subflow to the data level (RFC 8684 §3.3).
+
+use super::connection::{Connection, Mode};
+use super::handshake::capable;
+use super::mapping::{Inserted, RxMapping};
+use super::member::Join;
+use crate::error::{ConnectionError, FallbackReason};
+use crate::event::Event;
+use crate::observe::Counter;
+use crate::stack::env::Env;
+use crate::tcp::CloseReason;
+use crate::tcp::input::Outcome;
+use crate::wire::checksum;
+use crate::wire::mptcp::{Dsn, Dss, MpCapable, MptcpOption, ResetReason, dss_pseudo_header};
+use crate::wire::tcp::TcpRepr;
+use bytes::Bytes;
+use umptcp_types::{DataOffset, DataSeq, Instant, SubflowId, SubflowOffset};
+
+impl Connection {
+    /// Processes a segment of subflow `id`.
+    pub(crate) fn on_segment(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        id: SubflowId,
+        seg: &TcpRepr,
+        payload: Bytes,
+    ) {
+        let Some(i) = self.index(id) else { return };
+        let len = payload.len();
+        let was_stale = self.members[i].tcp.rtt.backoff_count() > 0;
+        let mut out = self.members[i].tcp.on_segment(now, seg, payload, self.cc.as_mut());
+        if out.paws {
+            self.count(env, now, Some(id), Counter::TcpPawsRejected);
+        }
+        if out.challenge && env.challenge_allowed(now) {
+            self.count(env, now, Some(id), Counter::TcpChallengeAck);
+            self.members[i].tcp.ack_now();
+        }
+        if out.recovery {
+            self.count(env, now, Some(id), Counter::TcpFastRecovery);
+        }
+        if out.reset {
+            self.answer_with_reset(env, now, i, seg);
+            return;
+        }
+        if out.repeat_syn_ack {
+            return;
+        }
+        if out.simultaneous_open {
+            self.count(env, now, Some(id), Counter::SimultConnectFallback);
+            self.fall_back(env, FallbackReason::SimultaneousOpen);
+        }
+        if out.ended {
+            self.on_member_ended(env, now, i, seg);
+            return;
+        }
+        if was_stale && out.advanced && self.members[i].stale {
+            self.members[i].stale = false;
+            self.count(env, now, Some(id), Counter::SubflowRecover);
+        }
+        if out.established && !self.on_member_established(env, now, i, seg) {
+            self.reset_member(env, now, i, ResetReason::MptcpSpecific);
+            return;
+        }
+        if !out.acceptable {
+            // A late duplicate still says that the peer got our third ACK, or did not: a SYN/ACK asks for it again.
+            if seg.flags.syn && matches!(self.members[i].join, Join::AckSent { .. }) {
+                self.members[i].tcp.ack_now();
+            }
+            return;
+        }
+        if !out.established && !seg.flags.syn {
+            self.on_join_confirmed(env, now, i);
+        }
+        if out.acked > 0 {
+            self.scheduler.on_ack(now, id, out.acked);
+        }
+        let fell_back = self.check_first_options(env, now, seg, len, out.acked);
+        if !fell_back && self.is_mptcp() && !self.on_options(env, now, i, seg, len) {
+            return;
+        }
+        self.hand_over(env, now, i, &mut out);
+        if matches!(self.mode, Mode::Plain { .. }) {
+            self.on_plain_progress(env, now, i, &out);
+        }
+        self.after_progress(env, now);
+    }
+
+    /// Member `i` completed its TCP handshake. False: it must be reset.
+    fn on_member_established(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr) -> bool {
+        match self.members[i].join {
+            Join::Initial => {
+                if self.client {
+                    self.on_syn_ack(env, now, i, seg);
+                } else {
+                    self.on_third_ack(env, now, i, seg);
+                }
+                self.established = true;
+                self.announce(env, now, i);
+                env.events.push_back(Event::Connected { connection: self.id });
+                true
+            }
+            Join::SynSent { .. } => self.on_join_syn_ack(env, now, i, seg),
+            Join::SynReceived { .. } => self.on_join_ack(env, now, i, seg),
+            _ => true,
+        }
+    }
+
+    /// Processes the MPTCP options of an acceptable segment. False: the subflow or connection has gone.
+    fn on_options(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr, len: usize) -> bool {
+        let id = self.members[i].tcp.id;
+        for option in &seg.options.mptcp {
+            match option {
+                MptcpOption::Dss(dss) => {
+                    if !self.on_dss(env, now, i, dss, seg, len) {
+                        return false;
+                    }
+                }
+                MptcpOption::AddAddr(a) => self.on_add_addr(env, now, i, a),
+                MptcpOption::RemoveAddr(r) => self.on_remove_addr(env, now, r),
+                MptcpOption::Prio(p) => self.on_prio(env, now, i, p),
+                MptcpOption::FastClose(f) => {
+                    if f.receiver_key == self.local_key {
+                        self.on_fast_close(env, now);
+                        return false;
+                    }
+                }
+                MptcpOption::Fail(_) => self.count(env, now, Some(id), Counter::MPFailRx),
+                MptcpOption::Capable(_) | MptcpOption::Join(_) | MptcpOption::Reset(_) => {}
+            }
+        }
+        if let Some(&MpCapable::Data { sender_key, receiver_key, len: mapped, checksum, .. }) = capable(seg)
+            && sender_key == self.remote_key
+            && receiver_key == self.local_key
+        {
+            // RFC 8684 §3.1: stands for a DSS that maps the first data.
+            let m = RxMapping {
+                subflow: SubflowOffset(1),
+                data: DataOffset(1),
+                len: u64::from(mapped),
+                declared: mapped,
+                checksum,
+            };
+            return self.on_mapping(env, now, i, m);
+        }
+        true
+    }
+
+    fn on_dss(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        i: usize,
+        dss: &Dss,
+        seg: &TcpRepr,
+        len: usize,
+    ) -> bool {
+        if let Some(ack) = dss.ack {
+            self.fully_established = true;
+            let window = u64::from(seg.window) << self.members[i].tcp.send_scale;
+            self.on_data_ack(env, now, ack, window);
+        }
+        let Some(m) = dss.mapping else { return true };
+        if m.len == 0 && !dss.data_fin {
+            self.count(env, now, Some(self.members[i].tcp.id), Counter::InfiniteMapRx);
+            return self.on_infinite_mapping(env, now, i);
+        }
+        if m.checksum.is_some() != self.checksum {
+            // RFC 8684 §3.3: not as negotiated.
+            self.count(env, now, Some(self.members[i].tcp.id), Counter::DSSCorruptionReset);
+            self.reset_member(env, now, i, ResetReason::MptcpSpecific);
+            return false;
+        }
+        let near = self.recv.next().to_wire(self.remote_idsn);
+        let seq = match m.dsn {
+            Dsn::Long(v) => {
+                self.long_data_acks = true;
+                DataSeq(v)
+            }
+            Dsn::Short(v) => {
+                self.long_data_acks = false;
+                DataSeq::from_low32(v, near)
+            }
+        };
+        let Some(data) = DataOffset::from_wire(seq, self.remote_idsn) else {
+            self.count(env, now, Some(self.members[i].tcp.id), Counter::NoDSSInWindow);
+            return true;
+        };
+        let payload_len = u64::from(m.len) - u64::from(dss.data_fin && m.len > 0);
+        if dss.data_fin && !self.recv.finished() && self.recv.data_fin(data + payload_len) {
+            self.members[i].tcp.ack_now();
+        } else if dss.data_fin {
+            // A repeated DATA_FIN: our DATA_ACK was lost.
+            self.members[i].tcp.ack_now();
+        }
+        if payload_len == 0 || (m.ssn == 0 && len == 0) {
+            return true;
+        }
+        let near = self.members[i].consumed;
+        let delta = m.ssn.wrapping_sub(near.0 as u32) as i32;
+        let Some(subflow) = near.0.checked_add_signed(i64::from(delta)).map(SubflowOffset) else {
+            return true;
+        };
+        let mapping = RxMapping { subflow, data, len: payload_len, declared: m.len, checksum: m.checksum };
+        self.on_mapping(env, now, i, mapping)
+    }
+
+    /// Remembers a mapping. False: the subflow was reset because of it.
+    fn on_mapping(&mut self, env: &mut Env, now: Instant, i: usize, m: RxMapping) -> bool {
+        let member = &mut self.members[i];
+        let id = Some(member.tcp.id);
+        match member.mappings.insert(m, member.consumed) {
+            Inserted::New | Inserted::Known => true,
+            Inserted::Conflict => {
+                self.count(env, now, id, Counter::DSSNotMatching);
+                self.count(env, now, id, Counter::DSSCorruptionReset);
+                self.reset_member(env, now, i, ResetReason::MptcpSpecific);
+                false
+            }
+            Inserted::TooMany => {
+                self.reset_member(env, now, i, ResetReason::LackOfResources);
+                false
+            }
+        }
+    }
+
+    /// RFC 8684 §3.7: from here on the subflow's bytes are the data, in order. Only sound with one subflow.
+    fn on_infinite_mapping(&mut self, env: &mut Env, now: Instant, i: usize) -> bool {
+        let m = &self.members[i];
+        let aligned = self.recv.next().0 == m.consumed.0 && self.send_next.0 == m.tcp.board.nxt().0;
+        if self.members.len() == 1 && m.join == Join::Initial && aligned {
+            self.fall_back(env, FallbackReason::InfiniteMapping);
+            return true;
+        }
+        self.count(env, now, Some(m.tcp.id), Counter::FallbackFailed);
+        self.reset_member(env, now, i, ResetReason::MiddleboxInterference);
+        false
+    }
+
+    /// Passes in-order subflow bytes to the data level, through their mappings.
+    fn hand_over(&mut self, env: &mut Env, now: Instant, i: usize, out: &mut Outcome) {
+        if matches!(self.mode, Mode::Plain { .. }) {
+            while let Some((at, bytes)) = self.members[i].unmapped.pop_front() {
+                self.insert_data(env, now, i, DataOffset(at.0), bytes);
+            }
+            self.members[i].unmapped_bytes = 0;
+            for (at, bytes) in out.delivered.drain(..) {
+                self.insert_data(env, now, i, DataOffset(at.0), bytes);
+            }
+            return;
+        }
+        for (at, bytes) in out.delivered.drain(..) {
+            let m = &mut self.members[i];
+            m.unmapped_bytes += bytes.len();
+            m.unmapped.push_back((at, bytes));
+        }
+        while let Some((at, front)) = self.members[i].unmapped.front() {
+            let (at, front_len) = (*at, front.len());
+            let m = &mut self.members[i];
+            let Some(mapping) = m.mappings.covering(at) else { break };
+            if mapping.checksum.is_some() && m.verified_to < mapping.end() {
+                match m.checksum_verdict(&mapping, self.remote_idsn) {
+                    None => break,
+                    Some(true) => m.verified_to = mapping.end(),
+                    Some(false) => {
+                        self.on_checksum_failure(env, now, i);
+                        return;
+                    }
+                }
+            }
+            let take = (mapping.end() - at).min(front_len as u64) as usize;
+            let Some((_, mut bytes)) = m.unmapped.pop_front() else { break };
+            if take < front_len {
+                let rest = bytes.split_off(take);
+                m.unmapped.push_front((at + take as u64, rest));
+            }
+            m.unmapped_bytes -= take;
+            m.consumed = at + take as u64;
+            m.mappings.consumed(m.consumed);
+            let data = mapping.data + (at - mapping.subflow);
+            self.insert_data(env, now, i, data, bytes);
+        }
+        // RFC 8684 §3.3.1: data whose mapping does not arrive within a window of data breaks the subflow.
+        if self.members[i].unmapped_bytes > self.config.receive_buffer {
+            self.count(env, now, Some(self.members[i].tcp.id), Counter::DSSNoMatchTCP);
+            self.reset_member(env, now, i, ResetReason::MptcpSpecific);
+        }
+    }
+
+    fn insert_data(&mut self, env: &mut Env, now: Instant, i: usize, at: DataOffset, bytes: Bytes) {
+        let id = Some(self.members[i].tcp.id);
+        let d = self.recv.insert(at, bytes);
+        if d.readable > 0 {
+            self.bytes_received += d.readable;
+            self.notify_readable(env);
+        }
+        let happened = [
+            (d.out_of_order, Counter::OFOQueue),
+            (d.tail && d.out_of_order, Counter::OFOQueueTail),
+            (d.merged, Counter::OFOMerge),
+            (d.duplicate && self.is_mptcp(), Counter::DuplicateData),
+            (d.outside, Counter::NoDSSInWindow),
+        ];
+        for (yes, what) in happened {
+            if yes {
+                self.count(env, now, id, what);
+            }
+        }
+    }
+
+    /// RFC 8684 §3.3.1, §3.7: a checksum failed.
+    fn on_checksum_failure(&mut self, env: &mut Env, now: Instant, i: usize) {
+        let id = Some(self.members[i].tcp.id);
+        self.count(env, now, id, Counter::DataCsumErr);
+        self.count(env, now, id, Counter::DSSCorruptionReset);
+        self.reset_member(env, now, i, ResetReason::MiddleboxInterference);
+    }
+
+    /// Plain TCP: subflow acknowledgements are data acknowledgements, FIN is the end of data.
+    fn on_plain_progress(&mut self, env: &mut Env, now: Instant, i: usize, out: &Outcome) {
+        let m = &self.members[i];
+        let una = m.tcp.board.una();
+        let fin_acked = m.tcp.fin_sent && una >= m.tcp.board.nxt();
+        self.send_edge = DataOffset(m.tcp.send_edge.0);
+        let freed = self.send.acknowledge(DataOffset(una.0));
+        if freed > 0 {
+            self.bytes_acked += freed;
+            self.notify_writable(env);
+        }
+        if fin_acked {
+            self.fin.acked = true;
+        }
+        if out.fin && self.recv.data_fin(self.recv.next()) {
+            self.notify_readable(env);
+        }
+        let _ = now;
+    }
+
+    /// Subflow `i` ended by a segment.
+    fn on_member_ended(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr) {
+        for option in &seg.options.mptcp {
+            match option {
+                MptcpOption::Reset(_) => {
+                    self.count(env, now, Some(self.members[i].tcp.id), Counter::MPRstRx);
+                }
+                // RFC 8684 §3.5: the RST form closes the whole connection.
+                MptcpOption::FastClose(f) if self.is_mptcp() && f.receiver_key == self.local_key => {
+                    self.on_fast_close(env, now);
+                    return;
+                }
+                _ => {}
+            }
+        }
+        let m = &self.members[i];
+        if matches!(self.mode, Mode::Plain { .. }) && m.tcp.close_reason.is_none() {
+            // LAST-ACK is over: our FIN is acknowledged.
+            self.send.acknowledge(DataOffset(m.tcp.board.una().0));
+            self.fin.acked = true;
+        }
+        if m.tcp.close_reason == Some(CloseReason::Refused) {
+            self.last_error = Some(ConnectionError::Refused);
+        }
+        self.after_progress(env, now);
+    }
+}
+
+impl super::member::Member {
+    /// Whether the checksum of `mapping` is right; `None` while bytes are missing (RFC 8684 §3.3.1, figure 10).
+    fn checksum_verdict(&self, mapping: &RxMapping, idsn: DataSeq) -> Option<bool> {
+        let expected = mapping.checksum?;
+        let (mut sum, mut position) = (0, 0);
+        for (at, bytes) in &self.unmapped {
+            let from = mapping.subflow.0.max(at.0) - at.0;
+            let to = mapping.end().0.min(at.0 + bytes.len() as u64).saturating_sub(at.0);
+            if from >= to {
+                break;
+            }
+            let part = checksum::sum(&bytes[from as usize..to as usize], 0);
+            sum = checksum::add_at(sum, part, position);
+            position += (to - from) as usize;
+        }
+        if (position as u64) < mapping.len {
+            return None;
+        }
+        let dsn = mapping.data.to_wire(idsn).0;
+        let ssn = mapping.subflow.0 as u32;
+        sum = checksum::add(sum, dss_pseudo_header(dsn, ssn, mapping.declared));
+        Some(checksum::fold(checksum::add(sum, u64::from(expected))) == 0xffff)
+    }
+}

@@ -1,0 +1,94 @@
+//! A subflow as a member of its connection: TCP state, and what MPTCP keeps per subflow.
+
+use super::mapping::RxMappings;
+use crate::tcp::Subflow;
+use crate::wire::mptcp::MptcpOption;
+use alloc::collections::VecDeque;
+use bytes::Bytes;
+use umptcp_types::{AddressId, Instant, SubflowOffset};
+
+/// How far a subflow's MPTCP handshake is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Join {
+    /// The subflow that began the connection: MP_CAPABLE, not MP_JOIN.
+    Initial,
+    /// We sent a SYN with MP_JOIN.
+    SynSent { nonce: u32 },
+    /// We sent the third ACK and wait for any answer (PRE_ESTABLISHED, RFC 8684 §3.2).
+    AckSent {
+        hmac: [u8; 20],
+        /// When to send it again.
+        resend: Instant,
+        tries: u8,
+    },
+    /// We answered a SYN with MP_JOIN.
+    SynReceived { nonce: u32, peer_nonce: u32 },
+    /// Both HMACs are verified.
+    Joined,
+}
+
+/// One subflow of a connection.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) tcp: Subflow,
+    pub(crate) join: Join,
+    /// Our Address ID of the local address, and the peer's of the remote one.
+    pub(crate) local_id: AddressId,
+    pub(crate) remote_id: AddressId,
+    /// Backup as we asked for, and as the peer did.
+    pub(crate) backup_local: bool,
+    pub(crate) backup_remote: bool,
+    pub(crate) weight: u32,
+    /// Consecutive retransmission timeouts reached the limit.
+    pub(crate) stale: bool,
+    /// Mappings for bytes not handed to the data level yet.
+    pub(crate) mappings: RxMappings,
+    /// In-order subflow bytes that wait for their mapping, or for the rest of a checksummed one.
+    pub(crate) unmapped: VecDeque<(SubflowOffset, Bytes)>,
+    pub(crate) unmapped_bytes: usize,
+    /// First subflow offset not handed to the data level.
+    pub(crate) consumed: SubflowOffset,
+    /// The mapping at `consumed` has passed its checksum.
+    pub(crate) verified_to: SubflowOffset,
+    /// Options that go out on ACKs of their own.
+    pub(crate) signals: VecDeque<MptcpOption>,
+    /// Announced to the application and the controller.
+    pub(crate) announced: bool,
+}
+
+impl Member {
+    pub(crate) fn new(tcp: Subflow, join: Join, local_id: AddressId, remote_id: AddressId) -> Self {
+        Member {
+            tcp,
+            join,
+            local_id,
+            remote_id,
+            backup_local: false,
+            backup_remote: false,
+            weight: 1,
+            stale: false,
+            mappings: RxMappings::default(),
+            unmapped: VecDeque::new(),
+            unmapped_bytes: 0,
+            consumed: SubflowOffset(1),
+            verified_to: SubflowOffset(1),
+            signals: VecDeque::new(),
+            announced: false,
+        }
+    }
+
+    /// It may carry data, as far as its handshake goes (RFC 8684 §3.2: none while PRE_ESTABLISHED).
+    pub(crate) fn is_joined(&self) -> bool {
+        matches!(self.join, Join::Initial | Join::Joined)
+    }
+
+    /// New data may be given to it.
+    pub(crate) fn can_send_data(&self) -> bool {
+        self.is_joined() && self.tcp.can_send_data()
+    }
+
+    /// Either end wants it as a backup only.
+    pub(crate) fn backup(&self) -> bool {
+        self.backup_local || self.backup_remote
+    }
+}

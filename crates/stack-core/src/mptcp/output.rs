@@ -1,0 +1,274 @@
+//! What a connection sends next, and which MPTCP options go on it.
+//!
+//! Option space (40 bytes) is shared in this order: timestamps; the option the segment is for (handshake, mapping,
+//! signal); DATA_ACK; SACK with what is left. A pure ACK with several SACK blocks leaves out a DATA_ACK that says
+//! nothing new (RFC 8684 §3.3.2 allows it), because two blocks do not fit beside an 8-byte DATA_ACK.
+
+use super::connection::{Connection, Mode};
+use super::member::Join;
+use crate::interface::Transmit;
+use crate::observe::Counter;
+use crate::stack::env::Env;
+use crate::tcp::output::{Kind, Plan};
+use crate::wire::mptcp::{DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION};
+use crate::wire::tcp::{MAX_OPTIONS, TcpOptions};
+use umptcp_types::{Instant, SubflowOffset};
+
+impl Connection {
+    /// The next packet of this connection, or `None` when there is none to send now.
+    pub(crate) fn poll_transmit(&mut self, env: &mut Env, now: Instant) -> Option<Transmit> {
+        let count = self.members.len();
+        for k in 0..count {
+            let i = (self.turn + k) % count;
+            if env.paths.get(&self.members[i].tcp.path).is_none_or(|p| p.blocked) {
+                continue;
+            }
+            if let Some(plan) = self.poll_member(env, now, i) {
+                self.turn = i + 1;
+                return self.emit(env, now, i, plan);
+            }
+        }
+        if let Some((i, plan)) = self.poll_data(env, now) {
+            return self.emit(env, now, i, plan);
+        }
+        self.poll_fin(env, now);
+        for k in 0..count {
+            let i = (self.turn + k) % count;
+            if env.paths.get(&self.members[i].tcp.path).is_none_or(|p| p.blocked) {
+                continue;
+            }
+            let plan = match self.members[i].tcp.poll_fin(now) {
+                Some(plan) => Some(plan),
+                None => self.members[i].tcp.poll_ack(),
+            };
+            if let Some(plan) = plan {
+                self.turn = i + 1;
+                return self.emit(env, now, i, plan);
+            }
+        }
+        None
+    }
+
+    /// Handshake, retransmissions and signals of one subflow.
+    fn poll_member(&mut self, env: &mut Env, now: Instant, i: usize) -> Option<Plan> {
+        let packet = self.packet_payload(i);
+        let m = &mut self.members[i];
+        let id = Some(m.tcp.id);
+        if let Some(plan) = m.tcp.poll_handshake(now) {
+            return Some(plan);
+        }
+        let probe = m.tcp.probe_wanted;
+        if let Some(plan) = m.tcp.poll_retransmit(now, self.cc.as_ref(), packet) {
+            self.count(env, now, id, if probe { Counter::TcpLossProbes } else { Counter::TcpRetransSegs });
+            return Some(plan);
+        }
+        if m.tcp.board.lost_bytes() > 0 {
+            let next = m.tcp.next_send(now);
+            if next > now {
+                self.pacing_wake = Some(self.pacing_wake.map_or(next, |w| w.min(next)));
+            }
+        }
+        let m = &self.members[i];
+        if !m.signals.is_empty() && m.tcp.is_synchronized() {
+            return Some(m.tcp.pure_ack());
+        }
+        None
+    }
+
+    /// Our end of data: DATA_FIN, or FIN in plain TCP, once everything has been sent.
+    fn poll_fin(&mut self, env: &mut Env, now: Instant) {
+        if !self.fin.queued || !self.established || self.send_next < self.send.end() {
+            return;
+        }
+        match self.mode {
+            Mode::Negotiating => {}
+            Mode::Plain { .. } => {
+                self.fin.sent = true;
+                if let Some(m) = self.members.first_mut() {
+                    m.tcp.close();
+                }
+            }
+            Mode::Mptcp { .. } => {
+                if !self.fin.sent {
+                    self.fin.sent = true;
+                    self.fin.wanted = true;
+                    self.arm_data_timer(now, true);
+                }
+                if self.fin.wanted && !self.fin.acked {
+                    self.fin.wanted = false;
+                    // On every subflow: one may be dead, and a DATA_FIN is a few bytes.
+                    for m in &mut self.members {
+                        if m.is_joined() && m.tcp.is_synchronized() {
+                            m.tcp.ack_now();
+                        }
+                    }
+                }
+            }
+        }
+        let _ = env;
+    }
+
+    /// Completes a planned segment with options and window, and builds the packet.
+    pub(crate) fn emit(&mut self, env: &mut Env, now: Instant, i: usize, plan: Plan) -> Option<Transmit> {
+        let mut options = self.members[i].tcp.base_options(now, plan.kind);
+        self.add_mptcp_options(env, now, i, &plan, &mut options);
+        let syn = matches!(plan.kind, Kind::Syn | Kind::SynAck);
+        let window = self.window_field(i, syn);
+        let m = &mut self.members[i];
+        if plan.kind == Kind::Ack {
+            let room = MAX_OPTIONS.saturating_sub(options.len());
+            m.tcp.add_sack(&mut options, room);
+        }
+        let packet_payload = m.tcp.packet_payload(options.len());
+        let repr = m.tcp.repr(&plan, window, options);
+        if plan.flags.ack {
+            if syn {
+                m.tcp.last_ack_sent = m.tcp.rcv_next;
+                m.tcp.rcv_edge = m.tcp.rcv_edge.max(m.tcp.rcv_next + u64::from(window));
+            } else {
+                m.tcp.on_ack_sent(window);
+            }
+        }
+        let (path, tuple) = (m.tcp.path, m.tcp.tuple);
+        env.packet(now, path, &tuple, &repr, plan.payload, packet_payload)
+    }
+
+    /// The window field for a segment of member `i`; notes what is advertised.
+    fn window_field(&mut self, i: usize, syn: bool) -> u16 {
+        let next = self.recv.next();
+        let offered = self.recv.advertised_edge();
+        let mut edge = self.recv.window_edge();
+        // RFC 9293 §3.8.6.2.2: the edge does not move for a few bytes.
+        let tcp = &self.members[i].tcp;
+        let step = u64::from(tcp.send_mss).min(self.config.receive_buffer as u64 / 2);
+        if edge - offered < step {
+            edge = offered;
+        }
+        let free = edge - next;
+        if syn {
+            return free.min(u64::from(u16::MAX)) as u16;
+        }
+        let scale = tcp.receive_scale();
+        let mut field = free >> scale;
+        if next + (field << scale) < offered {
+            // Rounding down would move the edge back.
+            field += 1;
+        }
+        let field = field.min(u64::from(u16::MAX));
+        self.recv.advertised(next + (field << scale));
+        field as u16
+    }
+
+    fn data_ack(&self) -> DataAck {
+        let v = self.recv.next().to_wire(self.remote_idsn).0;
+        if self.long_data_acks { DataAck::Long(v) } else { DataAck::Short(v as u32) }
+    }
+
+    fn add_mptcp_options(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        i: usize,
+        plan: &Plan,
+        options: &mut TcpOptions,
+    ) {
+        let id = Some(self.members[i].tcp.id);
+        match plan.kind {
+            Kind::Syn | Kind::SynAck => {
+                let option = match (self.members[i].join, plan.kind) {
+                    (Join::Initial, Kind::Syn) => {
+                        let option = self.syn_option(self.members[i].tcp.stats.timeouts);
+                        if option.is_some() {
+                            self.count(env, now, id, Counter::MPCapableSYNTX);
+                        }
+                        option
+                    }
+                    (Join::Initial, _) => self.syn_ack_option(),
+                    (_, kind) => {
+                        if kind == Kind::Syn {
+                            self.count(env, now, id, Counter::MPJoinSynTx);
+                        }
+                        self.join_option(i)
+                    }
+                };
+                options.mptcp.extend(option);
+            }
+            Kind::Data | Kind::Ack if self.is_mptcp() => {
+                self.add_established_options(env, now, i, plan, options)
+            }
+            Kind::Data | Kind::Ack => {}
+        }
+    }
+
+    /// Options of segments after the handshake.
+    fn add_established_options(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        i: usize,
+        plan: &Plan,
+        options: &mut TcpOptions,
+    ) {
+        if let Join::AckSent { hmac, .. } = self.members[i].join {
+            options.mptcp.push(MptcpOption::Join(MpJoin::Ack { hmac }));
+            return;
+        }
+        if self.needs_capable(i, plan.seq <= SubflowOffset(1)) {
+            let (version, flags) = (VERSION, self.own_flags());
+            let (sender_key, receiver_key) = (self.local_key, self.remote_key);
+            let option = match plan.mapping {
+                Some(m) => MpCapable::Data {
+                    version,
+                    flags,
+                    sender_key,
+                    receiver_key,
+                    len: m.len,
+                    checksum: m.checksum,
+                },
+                None => MpCapable::Ack { version, flags, sender_key, receiver_key },
+            };
+            options.mptcp.push(MptcpOption::Capable(option));
+            return;
+        }
+        if plan.kind == Kind::Ack
+            && let Some(signal) = self.members[i].signals.pop_front()
+        {
+            self.count_signal(env, now, i, &signal);
+            let room = options.room();
+            if signal.len() <= room {
+                options.mptcp.push(signal);
+            }
+            // A DATA_ACK too, if it still fits: the window only counts with one.
+            let dss = Dss { data_fin: false, ack: Some(self.data_ack()), mapping: None };
+            if MptcpOption::Dss(dss).len() <= options.room() {
+                options.mptcp.push(MptcpOption::Dss(dss));
+            }
+            return;
+        }
+        let mut dss = Dss { data_fin: false, ack: Some(self.data_ack()), mapping: None };
+        if let Some(m) = plan.mapping {
+            let dsn = Dsn::Long(m.data.to_wire(self.local_idsn).0);
+            let (ssn, len, checksum) = (m.subflow.0 as u32, m.len, m.checksum);
+            dss.mapping = Some(DssMapping { dsn, ssn, len, checksum });
+        } else if plan.kind == Kind::Ack && self.fin.sent && !self.fin.acked {
+            // RFC 8684 §3.3.3: a DATA_FIN of its own has subflow sequence 0 and length 1.
+            let at = self.send.end().to_wire(self.local_idsn).0;
+            let checksum = self.checksum.then(|| {
+                let sum = crate::wire::mptcp::dss_pseudo_header(at, 0, 1);
+                !crate::wire::checksum::fold(sum)
+            });
+            dss.data_fin = true;
+            dss.mapping = Some(DssMapping { dsn: Dsn::Long(at), ssn: 0, len: 1, checksum });
+        }
+        let m = &mut self.members[i];
+        let acked = self.recv.next().0;
+        let displaced = plan.kind == Kind::Ack
+            && dss.mapping.is_none()
+            && m.tcp.sack_count() > 1
+            && m.tcp.last_data_ack_sent == acked;
+        if !displaced {
+            m.tcp.last_data_ack_sent = acked;
+            options.mptcp.push(MptcpOption::Dss(dss));
+        }
+    }
+}

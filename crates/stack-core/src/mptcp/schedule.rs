@@ -1,0 +1,234 @@
+//! Which bytes go on which subflow next: snapshots for the scheduler, and the cutting of segments.
+
+use super::connection::{Connection, Mode};
+use super::mapping::Mapping;
+use crate::observe::Counter;
+use crate::stack::env::Env;
+use crate::tcp::output::Plan;
+use core::ops::Range;
+use smallvec::SmallVec;
+use umptcp_scheduler::{Decision, Health, Reinjection, Snapshot, SubflowView};
+use umptcp_types::{DataOffset, Instant, SubflowId};
+
+/// Bytes that TCP options take on a data segment of an MPTCP connection: timestamps 12, DSS 28 (RFC 8684 figure 9 with
+/// 8-byte fields, padded).
+const DSS_OPTIONS: usize = 28;
+const TIMESTAMP_OPTIONS: usize = 12;
+
+impl Connection {
+    /// Payload bytes per packet of data on member `i`.
+    pub(crate) fn packet_payload(&self, i: usize) -> u32 {
+        let m = &self.members[i];
+        let timestamps = if m.tcp.timestamps { TIMESTAMP_OPTIONS } else { 0 };
+        let dss = if self.is_mptcp() { DSS_OPTIONS } else { 0 };
+        m.tcp.packet_payload(timestamps + dss)
+    }
+
+    /// What the scheduler sees.
+    fn views(&self, env: &Env, now: Instant) -> SmallVec<[SubflowView; 4]> {
+        let mut views = SmallVec::new();
+        for (i, m) in self.members.iter().enumerate() {
+            let blocked = env.paths.get(&m.tcp.path).is_none_or(|p| p.blocked);
+            if !m.can_send_data() || blocked {
+                continue;
+            }
+            let packet = u64::from(self.packet_payload(i));
+            let in_flight = m.tcp.in_flight();
+            let congestion = m.tcp.congestion_room(self.cc.as_ref());
+            // A window with room for less than a packet waits, unless nothing is in flight (RFC 9293 §3.8.6.2.1).
+            let congestion = match congestion {
+                c if c >= packet => c,
+                _ if in_flight == 0 => packet,
+                _ => 0,
+            };
+            // What was lost goes first.
+            let lost = m.tcp.board.lost_bytes() > 0;
+            let room = if lost { 0 } else { congestion.min(m.tcp.window_room()) };
+            let stale = m.stale || m.tcp.rtt.backoff_count() > 0;
+            views.push(SubflowView {
+                id: m.tcp.id,
+                srtt: m.tcp.rtt.srtt(),
+                rttvar: m.tcp.rtt.rttvar(),
+                mss: packet as u32,
+                window: self.cc.window(m.tcp.id),
+                in_flight,
+                room,
+                queued: 0,
+                pacing_rate: m.tcp.pacing_rate(self.cc.as_ref()).unwrap_or(u64::MAX),
+                next_send: m.tcp.next_send(now),
+                loss: m.tcp.loss,
+                backup: m.backup(),
+                weight: m.weight,
+                health: if stale { Health::Stale } else { Health::Good },
+            });
+        }
+        views
+    }
+
+    /// The next segment of data: reinjection first, then new data.
+    pub(crate) fn poll_data(&mut self, env: &mut Env, now: Instant) -> Option<(usize, Plan)> {
+        self.pacing_wake = None;
+        if !self.established || self.mode == Mode::Negotiating || self.ended.is_some() {
+            return None;
+        }
+        while self.reinject.front().is_some_and(|r| r.range.end <= self.send.una()) {
+            self.reinject.pop_front();
+        }
+        let backlog = self.send.end() - self.send_next;
+        if backlog == 0 && self.reinject.is_empty() {
+            return None;
+        }
+        let views = self.views(env, now);
+        if views.is_empty() {
+            return None;
+        }
+        let send_window = self.send_edge - self.send_next;
+        let snapshot = Snapshot { now, subflows: &views, send_window, backlog };
+        if let Some(found) = self.poll_reinject(env, now, &snapshot) {
+            return Some(found);
+        }
+        if backlog == 0 {
+            return None;
+        }
+        if send_window == 0 || views.iter().all(|v| self.window_room_of(v.id) == 0) {
+            self.on_window_closed(now);
+            return None;
+        }
+        self.blocked = false;
+        if let Decision::Send { subflow, limit } = self.scheduler.schedule(&snapshot)
+            && let Some(view) = views.iter().find(|v| v.id == subflow)
+            && let Some(i) = self.index(subflow)
+            && let Some(n) = self.segment_size(i, view, limit, backlog.min(send_window), backlog)
+        {
+            let range = self.send_next..self.send_next + n;
+            self.send_next = range.end;
+            self.bytes_sent += n;
+            return Some((i, self.cut(now, i, range)));
+        }
+        self.note_pacing(now, &views);
+        None
+    }
+
+    fn window_room_of(&self, id: SubflowId) -> u64 {
+        self.index(id).map_or(0, |i| self.members[i].tcp.window_room())
+    }
+
+    /// If only pacing holds data back, wake up when it no longer does.
+    fn note_pacing(&mut self, now: Instant, views: &[SubflowView]) {
+        let paced = views.iter().filter(|v| v.room > 0 && v.next_send > now).map(|v| v.next_send).min();
+        self.pacing_wake = paced;
+    }
+
+    /// The peer's window stops us: ask it now and then (RFC 9293 §3.8.6.1).
+    fn on_window_closed(&mut self, now: Instant) {
+        if !self.blocked {
+            self.blocked = true;
+            self.scheduler.on_blocked(now);
+        }
+        if self.send.una() < self.send_next {
+            return;
+        }
+        for m in &mut self.members {
+            if m.can_send_data() && m.tcp.in_flight() == 0 && m.tcp.timers.persist.is_none() {
+                m.tcp.arm_persist(now);
+            }
+        }
+    }
+
+    /// How many bytes the next segment on member `i` carries; `None`: better wait.
+    fn segment_size(
+        &self,
+        i: usize,
+        view: &SubflowView,
+        limit: u64,
+        available: u64,
+        backlog: u64,
+    ) -> Option<u64> {
+        if view.room == 0 || limit == 0 {
+            return None;
+        }
+        let packet = u64::from(view.mss);
+        let tcp = &self.members[i].tcp;
+        let mut n = available.min(limit).min(view.room);
+        n = n.min(u64::from(tcp.segment_limit(self.cc.as_ref(), view.mss)));
+        // The first data repeats MP_CAPABLE, which some peers take on one packet only.
+        if self.needs_capable(i, self.send_next == DataOffset(1)) {
+            n = n.min(packet);
+        }
+        if n >= packet {
+            n -= n % packet;
+        } else if n < backlog {
+            // A window, not the lack of data, makes it small (RFC 9293 §3.8.6.2.1).
+            let worth_it = view.in_flight == 0 || n >= tcp.max_send_window / 2;
+            if !worth_it {
+                return None;
+            }
+        } else if !self.config.no_delay && view.in_flight > 0 && !self.fin.queued {
+            // Nagle (RFC 9293 §3.7.4).
+            return None;
+        }
+        Some(n)
+    }
+
+    /// Cuts `range` out of the send queue and gives it to member `i`.
+    fn cut(&mut self, now: Instant, i: usize, range: Range<DataOffset>) -> Plan {
+        let payload = self.send.slice(range.clone());
+        let last = range.end >= self.send.end();
+        let app_limited = last && range.end >= self.send_next;
+        let mapping = self.is_mptcp().then(|| self.declare(i, range.start, &payload));
+        let plan = self.members[i].tcp.send_data(now, payload, mapping, last, app_limited, self.cc.as_mut());
+        self.arm_data_timer(now, false);
+        plan
+    }
+
+    /// Declares the mapping of `payload`, which is about to be sent on member `i` (RFC 8684 §3.3.1).
+    fn declare(&self, i: usize, data: DataOffset, payload: &crate::payload::Payload) -> Mapping {
+        let subflow = self.members[i].tcp.board.nxt();
+        let len = payload.len().min(usize::from(u16::MAX)) as u16;
+        let checksum = self.checksum.then(|| {
+            use crate::wire::{checksum, mptcp::dss_pseudo_header};
+            let sum = checksum::sum_slices(payload.slices().iter().map(|b| &b[..]), 0);
+            let dsn = data.to_wire(self.local_idsn).0;
+            !checksum::fold(checksum::add(sum, dss_pseudo_header(dsn, subflow.0 as u32, len)))
+        });
+        Mapping { data, subflow, len, checksum }
+    }
+
+    /// A segment of data that other subflows carry already but do not deliver.
+    fn poll_reinject(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        snapshot: &Snapshot<'_>,
+    ) -> Option<(usize, Plan)> {
+        let front = self.reinject.front_mut()?;
+        front.range.start = front.range.start.max(self.send.una());
+        let what = Reinjection { range: front.range.clone(), carried_by: &front.carried_by };
+        let Decision::Send { subflow, limit } = self.scheduler.reinject(snapshot, &what) else {
+            self.note_pacing(now, snapshot.subflows);
+            return None;
+        };
+        let range = front.range.clone();
+        let view = snapshot.subflows.iter().find(|v| v.id == subflow)?;
+        let i = self.index(subflow)?;
+        let wanted = range.end - range.start;
+        let packet = u64::from(view.mss);
+        let segment = u64::from(self.members[i].tcp.segment_limit(self.cc.as_ref(), view.mss));
+        let mut n = wanted.min(limit).min(view.room).min(segment);
+        if n >= packet {
+            n -= n % packet;
+        }
+        if n == 0 {
+            return None;
+        }
+        let piece = range.start..range.start + n;
+        if let Some(front) = self.reinject.front_mut() {
+            front.range.start = piece.end;
+            if front.range.start >= front.range.end {
+                self.reinject.pop_front();
+            }
+        }
+        self.count(env, now, Some(subflow), Counter::MPTCPRetrans);
+        Some((i, self.cut(now, i, piece)))
+    }
+}

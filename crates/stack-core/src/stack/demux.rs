@@ -1,0 +1,217 @@
+//! From a packet to the connection it belongs to.
+
+use super::Stack;
+use super::listen::Pending;
+use super::time_wait::Verdict;
+use crate::interface::{ChecksumState, PathKind, RxPacket};
+use crate::mptcp::close::{reset_options, send_reset};
+use crate::mptcp::join::join;
+use crate::observe::Counter;
+use crate::tcp::{CloseReason, FourTuple, State};
+use crate::wire::icmp::{IcmpCause, IcmpError};
+use crate::wire::ip::{self, IpHeader};
+use crate::wire::mptcp::{MpJoin, ResetReason};
+use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
+use bytes::Bytes;
+use core::net::{IpAddr, SocketAddr};
+use umptcp_types::{Instant, PathId, SeqNumber};
+
+impl Stack {
+    /// A packet, TCP or ICMP, came in on `path`. Anything malformed is counted and dropped.
+    pub fn handle_packet(&mut self, now: Instant, path: PathId, packet: RxPacket) {
+        let Ok(header) = IpHeader::parse(&packet.buffer) else {
+            self.env.observe(now, None, None, Counter::TcpInErrs);
+            return;
+        };
+        if !self.is_ours(path, header.dst) {
+            return;
+        }
+        match header.protocol {
+            ip::PROTOCOL_TCP if !header.fragment => self.handle_tcp(now, path, &header, &packet),
+            ip::PROTOCOL_ICMP | ip::PROTOCOL_ICMPV6 => {
+                if let Ok(error) = IcmpError::parse(&header, &packet.buffer) {
+                    self.handle_icmp(now, &error);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether packets to `address` on `path` concern this stack. Not bound to the very path (weak host model): the
+    /// peer may answer by another device.
+    fn is_ours(&self, path: PathId, address: IpAddr) -> bool {
+        let capture = self.env.paths.get(&path).is_some_and(|p| p.config.kind == PathKind::Capture);
+        capture || self.env.path_of(address).is_some()
+    }
+
+    fn handle_tcp(&mut self, now: Instant, path: PathId, header: &IpHeader, packet: &RxPacket) {
+        let segment = packet.buffer.slice(header.header_len..header.total_len);
+        if packet.checksum == ChecksumState::Unverified
+            && !TcpRepr::verify_checksum(header.src, header.dst, &segment)
+        {
+            self.env.observe(now, None, None, Counter::TcpInCsumErrors);
+            return;
+        }
+        let Ok((seg, header_len)) = TcpRepr::parse(&segment) else {
+            self.env.observe(now, None, None, Counter::TcpInErrs);
+            return;
+        };
+        let payload = segment.slice(header_len..);
+        let tuple = FourTuple {
+            local: SocketAddr::new(header.dst, seg.dst_port),
+            remote: SocketAddr::new(header.src, seg.src_port),
+        };
+        tracing::trace!(%path, "in  {}", seg.summary(header.src, header.dst, payload.len()));
+        if let Some(&(connection, subflow)) = self.env.demux.get(&tuple) {
+            if let Some(c) = self.connections.get_mut(&connection) {
+                c.on_segment(&mut self.env, now, subflow, &seg, payload);
+                self.touched(now, connection);
+            }
+            return;
+        }
+        self.handle_unknown(now, path, tuple, &seg, &payload);
+    }
+
+    /// A segment for no existing subflow: TIME_WAIT, a join, a listener, or nothing.
+    fn handle_unknown(
+        &mut self,
+        now: Instant,
+        path: PathId,
+        tuple: FourTuple,
+        seg: &TcpRepr,
+        payload: &Bytes,
+    ) {
+        if self.env.time_wait.get(&tuple).is_some() {
+            match self.env.time_wait.on_segment(now, &tuple, seg, payload.len()) {
+                Verdict::Drop => return,
+                Verdict::Acknowledge => {
+                    self.acknowledge_time_wait(now, &tuple);
+                    return;
+                }
+                Verdict::NewConnection => {}
+            }
+        }
+        if seg.flags.rst {
+            return;
+        }
+        let is_syn = seg.flags.syn && !seg.flags.ack && !seg.flags.fin;
+        if is_syn && Self::can_be_peer(tuple.remote) {
+            // RFC 8684 §3.2: a join is demultiplexed by its token, not by the port.
+            if let Some(&MpJoin::Syn { token, .. }) = join(seg) {
+                self.handle_join(now, path, tuple, seg, token);
+                return;
+            }
+            if let Some(listener) = self.listener_for(tuple.local) {
+                self.offer(now, listener, Pending::new(path, tuple, seg.clone(), now));
+                return;
+            }
+        }
+        self.refuse_segment(now, path, &tuple, seg, payload.len(), TcpOptions::default());
+    }
+
+    /// A source that can be answered: a unicast address and a port.
+    pub(crate) fn can_be_peer(remote: SocketAddr) -> bool {
+        let unicast = match remote.ip() {
+            IpAddr::V4(a) => !a.is_multicast() && !a.is_broadcast() && !a.is_unspecified(),
+            IpAddr::V6(a) => !a.is_multicast() && !a.is_unspecified(),
+        };
+        unicast && remote.port() != 0
+    }
+
+    fn handle_join(&mut self, now: Instant, path: PathId, tuple: FourTuple, seg: &TcpRepr, token: u32) {
+        let known = self.env.tokens.get(&token).copied();
+        let Some(connection) = known else {
+            self.env.observe(now, None, None, Counter::MPJoinSynRx);
+            self.env.observe(now, None, None, Counter::MPJoinNoTokenFound);
+            self.refuse_join(now, path, &tuple, seg);
+            return;
+        };
+        let joined = self
+            .connections
+            .get_mut(&connection)
+            .is_some_and(|c| c.on_join_syn(&mut self.env, now, path, tuple, seg));
+        if joined {
+            self.touched(now, connection);
+        } else {
+            self.refuse_join(now, path, &tuple, seg);
+        }
+    }
+
+    /// RFC 8684 §3.2: an unknown token or a refused join is answered with a RST that says so.
+    fn refuse_join(&mut self, now: Instant, path: PathId, tuple: &FourTuple, seg: &TcpRepr) {
+        self.env.observe(now, None, None, Counter::MPRstTx);
+        let options = reset_options(ResetReason::MptcpSpecific, false);
+        self.refuse_segment(now, path, tuple, seg, 0, options);
+    }
+
+    /// RFC 9293 §3.10.7.1: nobody is there.
+    pub(crate) fn refuse_segment(
+        &mut self,
+        now: Instant,
+        path: PathId,
+        tuple: &FourTuple,
+        seg: &TcpRepr,
+        len: usize,
+        options: TcpOptions,
+    ) {
+        if !Self::can_be_peer(tuple.remote) || !self.env.challenge_allowed(now) {
+            return;
+        }
+        let length = len as u32 + u32::from(seg.flags.syn) + u32::from(seg.flags.fin);
+        let (seq, ack) =
+            if seg.flags.ack { (seg.ack, None) } else { (SeqNumber(0), Some(seg.seq.wrapping_add(length))) };
+        send_reset(&mut self.env, now, path, tuple, seq, ack, options);
+    }
+
+    fn acknowledge_time_wait(&mut self, now: Instant, tuple: &FourTuple) {
+        let Some(&e) = self.env.time_wait.get(tuple) else { return };
+        if !self.env.challenge_allowed(now) {
+            return;
+        }
+        let mut options = TcpOptions::default();
+        if e.timestamps {
+            let value = (now.as_millis() as u32).wrapping_add(e.timestamp_offset);
+            options.timestamps = Some(Timestamps { value, echo: e.ts_recent });
+        }
+        let repr = TcpRepr {
+            src_port: tuple.local.port(),
+            dst_port: tuple.remote.port(),
+            seq: e.send_next,
+            ack: e.receive_next,
+            flags: TcpFlags { ack: true, ..TcpFlags::default() },
+            window: 0,
+            urgent: 0,
+            options,
+        };
+        let payload = crate::payload::Payload::new();
+        if let Some(t) = self.env.packet(now, e.path, tuple, &repr, payload, u32::MAX) {
+            self.env.outbox.push_back(t);
+        }
+    }
+
+    /// An ICMP error. Believed only while connecting, and only if it quotes the SYN in flight (RFC 5927 §4.1, RFC 9293
+    /// §3.9.2.2: "soft" errors never end an established connection).
+    fn handle_icmp(&mut self, now: Instant, error: &IcmpError) {
+        let tuple = FourTuple { local: error.src, remote: error.dst };
+        let Some(&(connection, subflow)) = self.env.demux.get(&tuple) else { return };
+        let Some(c) = self.connections.get_mut(&connection) else { return };
+        let Some(i) = c.index(subflow) else { return };
+        let tcp = &c.members[i].tcp;
+        if tcp.state() != State::SynSent || error.seq != tcp.config.isn {
+            return;
+        }
+        let fatal = matches!(
+            error.cause,
+            IcmpCause::NetworkUnreachable
+                | IcmpCause::HostUnreachable
+                | IcmpCause::ProtocolUnreachable
+                | IcmpCause::PortUnreachable
+                | IcmpCause::Prohibited
+        );
+        if fatal {
+            c.drop_member(&mut self.env, now, i, CloseReason::Unreachable);
+            c.after_progress(&mut self.env, now);
+            self.touched(now, connection);
+        }
+    }
+}

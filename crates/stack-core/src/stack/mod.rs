@@ -1,0 +1,407 @@
+//! Many connections: demultiplexing, tokens, listeners, timers, the poll interface.
+//!
+//! # Order of calls
+//!
+//! The stack never blocks, reads no clock and owns no descriptor. After any call that hands it something
+//! ([`Stack::handle_packet`], [`Stack::handle_timeout`], an application's call), its caller
+//!
+//! 1. calls [`Stack::poll_transmit`] until it returns `None`, and sends what it returns;
+//! 2. calls [`Stack::poll_event`] until it returns `None`;
+//! 3. calls [`Stack::handle_timeout`] when the time of [`Stack::poll_timeout`] has come.
+//!
+//! Batches are welcome: several packets may be handed in before the first poll.
+
+mod demux;
+pub(crate) mod env;
+mod info;
+mod listen;
+pub(crate) mod time_wait;
+mod timers;
+
+pub use info::{ConnectionInfo, ConnectionState, MptcpStatus, Received, SubflowInfo};
+
+use crate::config::{ConnectOptions, ConnectionConfig, StackConfig};
+use crate::error::{ConnectError, ConnectionError};
+use crate::event::{Event, IncomingId};
+use crate::interface::{PathConfig, PathKind, Transmit};
+use crate::mptcp::Connection;
+use crate::mptcp::connection::Parts;
+use crate::observe::{Counters, Observer};
+use crate::tcp::FourTuple;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::net::SocketAddr;
+use env::{Env, Path};
+use hashbrown::HashMap;
+use listen::{Listener, Pending};
+use timers::TimerQueue;
+use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
+
+/// Many MPTCP and TCP connections, without input, output or clock.
+#[derive(Debug)]
+pub struct Stack {
+    env: Env,
+    connections: HashMap<ConnectionId, Box<Connection>, env::Seeded>,
+    listeners: BTreeMap<ListenerId, Listener>,
+    incoming: BTreeMap<IncomingId, (ListenerId, Pending)>,
+    pending_tuples: HashMap<FourTuple, IncomingId, env::Seeded>,
+    /// Connections that may have something to send.
+    ready: VecDeque<ConnectionId>,
+    timers: TimerQueue,
+    next_connection: u64,
+    next_path: u32,
+    next_listener: u32,
+    next_incoming: u64,
+}
+
+impl Stack {
+    /// A stack without paths. All its randomness (keys, nonces, ports, sequence numbers) comes from `seed`, which must be
+    /// unpredictable outside tests.
+    pub fn new(config: StackConfig, seed: [u8; 32]) -> Stack {
+        let mut env = Env::new(config, seed);
+        let (connections, pending) = (env.hasher(), env.hasher());
+        Stack {
+            env,
+            connections: HashMap::with_hasher(connections),
+            listeners: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            pending_tuples: HashMap::with_hasher(pending),
+            ready: VecDeque::new(),
+            timers: TimerQueue::default(),
+            next_connection: 0,
+            next_path: 0,
+            next_listener: 0,
+            next_incoming: 0,
+        }
+    }
+
+    /// A local device appeared. Connections that may use every path open subflows on it.
+    pub fn path_added(&mut self, now: Instant, config: PathConfig) -> PathId {
+        let id = PathId(self.next_path);
+        self.next_path += 1;
+        self.env.paths.insert(id, Path { config, blocked: false });
+        self.env.path_order.push(id);
+        for c in self.sorted_connections() {
+            if let Some(connection) = self.connections.get_mut(&c) {
+                connection.manage_paths(&mut self.env, now);
+                self.touched(now, c);
+            }
+        }
+        id
+    }
+
+    /// A local device has gone: its subflows end, connections go on over others.
+    pub fn path_removed(&mut self, now: Instant, path: PathId) {
+        if self.env.paths.remove(&path).is_none() {
+            return;
+        }
+        self.env.path_order.retain(|p| *p != path);
+        for c in self.sorted_connections() {
+            if let Some(connection) = self.connections.get_mut(&c) {
+                connection.on_path_removed(&mut self.env, now, path);
+                self.touched(now, c);
+            }
+        }
+    }
+
+    /// Connections in order of id: hash order must not show in the packets.
+    fn sorted_connections(&self) -> Vec<ConnectionId> {
+        let mut ids: Vec<ConnectionId> = self.connections.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The device takes nothing (`blocked`) until told otherwise: nothing is offered for it meanwhile.
+    pub fn path_blocked(&mut self, now: Instant, path: PathId, blocked: bool) {
+        let Some(p) = self.env.paths.get_mut(&path) else { return };
+        let was = core::mem::replace(&mut p.blocked, blocked);
+        if was && !blocked {
+            for c in self.sorted_connections() {
+                self.touched(now, c);
+            }
+        }
+    }
+
+    /// Fires every timer that is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.env.time_wait.expire(now);
+        // Bounded: a connection that asks for the present again is served next time.
+        let mut due = Vec::new();
+        while let Some((at, id)) = self.timers.pop_due(now) {
+            if let Some(c) = self.connections.get_mut(&id)
+                && c.armed == Some(at)
+            {
+                c.armed = None;
+                due.push(id);
+            }
+        }
+        for id in due {
+            if let Some(c) = self.connections.get_mut(&id) {
+                if c.next_deadline().is_some_and(|d| d <= now) {
+                    c.on_timeout(&mut self.env, now);
+                }
+                self.touched(now, id);
+            }
+        }
+    }
+
+    /// The next packet to send. Call until `None`.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        if let Some(t) = self.env.outbox.pop_front() {
+            return Some(t);
+        }
+        while let Some(&id) = self.ready.front() {
+            let Some(c) = self.connections.get_mut(&id) else {
+                self.ready.pop_front();
+                continue;
+            };
+            let transmit = c.poll_transmit(&mut self.env, now);
+            self.ready.pop_front();
+            if let Some(t) = transmit {
+                // In turn with the others.
+                self.ready.push_back(id);
+                return Some(t);
+            }
+            c.ready = false;
+            c.after_progress(&mut self.env, now);
+            self.settle(id);
+            if let Some(t) = self.env.outbox.pop_front() {
+                return Some(t);
+            }
+        }
+        None
+    }
+
+    /// What the application should know. Call until `None`.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let event = self.env.events.pop_front()?;
+        match event {
+            Event::Readable { connection } => {
+                if let Some(c) = self.connections.get_mut(&connection) {
+                    c.readable_queued = false;
+                }
+            }
+            Event::Writable { connection } => {
+                if let Some(c) = self.connections.get_mut(&connection) {
+                    c.writable_queued = false;
+                }
+            }
+            _ => {}
+        }
+        Some(event)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) must be called; may be earlier than needed, never later.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.timers.next(), self.env.time_wait.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Something happened to a connection: it may have packets to send and other deadlines.
+    fn touched(&mut self, _now: Instant, id: ConnectionId) {
+        let Some(c) = self.connections.get_mut(&id) else { return };
+        if !c.ready {
+            c.ready = true;
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Sets the deadline of a connection that has nothing to send, or frees it.
+    fn settle(&mut self, id: ConnectionId) {
+        let Some(c) = self.connections.get_mut(&id) else { return };
+        if c.is_dead() {
+            self.connections.remove(&id);
+            return;
+        }
+        if let Some(deadline) = c.next_deadline()
+            && c.armed.is_none_or(|a| deadline < a)
+        {
+            c.armed = Some(deadline);
+            self.timers.push(deadline, id);
+        }
+    }
+
+    fn next_id(&mut self) -> ConnectionId {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        id
+    }
+
+    fn check_capacity(&self) -> Result<(), ConnectError> {
+        let max = self.env.config.max_connections;
+        if self.connections.len() >= max { Err(ConnectError::TooMany(max)) } else { Ok(()) }
+    }
+
+    /// Makes what the names in `config` stand for.
+    fn parts(&self, config: &ConnectionConfig) -> Result<Parts, ConnectError> {
+        let join = |names: Vec<&'static str>| -> String { names.join(", ") };
+        let (cc, schedulers) = (&self.env.config.congestion, &self.env.config.schedulers);
+        let cc = cc.create(&config.congestion).ok_or_else(|| ConnectError::UnknownName {
+            kind: "congestion control",
+            name: config.congestion.clone(),
+            known: join(cc.names().collect()),
+        })?;
+        let scheduler = schedulers.create(&config.scheduler).ok_or_else(|| ConnectError::UnknownName {
+            kind: "scheduler",
+            name: config.scheduler.clone(),
+            known: join(schedulers.names().collect()),
+        })?;
+        Ok(Parts { cc, scheduler })
+    }
+
+    /// Begins a connection. [`Event::Connected`] or [`Event::Closed`] follows.
+    ///
+    /// # Errors
+    /// When it cannot even be tried: no path, no port, unknown names.
+    pub fn connect(&mut self, now: Instant, options: ConnectOptions) -> Result<ConnectionId, ConnectError> {
+        let ConnectOptions { remote, paths, local_address, local_port, config } = options;
+        if !Self::can_be_peer(remote) {
+            return Err(ConnectError::BadRemote(remote));
+        }
+        self.check_capacity()?;
+        let parts = self.parts(&config)?;
+        let candidates: Vec<PathId> =
+            if paths.is_empty() { self.env.path_order.clone() } else { paths.clone() };
+        let (path, address) = match local_address {
+            Some(a) => {
+                let owner = candidates.iter().copied().find(|p| {
+                    self.env.paths.get(p).is_some_and(|p| {
+                        p.config.kind == PathKind::Capture || p.config.addresses.contains(&a)
+                    })
+                });
+                (owner.ok_or(ConnectError::LocalAddress(a))?, a)
+            }
+            None => candidates
+                .iter()
+                .find_map(|p| self.env.address_on(*p, remote.ip()).map(|a| (*p, a)))
+                .ok_or(ConnectError::NoPath(remote.ip()))?,
+        };
+        let port = match local_port {
+            0 => self.env.free_port(now, address, remote).ok_or(ConnectError::NoPort(remote))?,
+            p => p,
+        };
+        let tuple = FourTuple { local: SocketAddr::new(address, port), remote };
+        if self.env.demux.contains_key(&tuple) || !self.env.time_wait.may_reuse(now, &tuple) {
+            return Err(ConnectError::TupleInUse(tuple.local, remote));
+        }
+        let id = self.next_id();
+        let mut c = Connection::new(id, true, config, tuple, parts);
+        c.paths = paths;
+        c.open_first(&mut self.env, now, path);
+        self.connections.insert(id, Box::new(c));
+        self.touched(now, id);
+        Ok(id)
+    }
+
+    /// Takes as much of `data` as fits the send buffer, without copying large pieces; returns how much. Less than all:
+    /// [`Event::Writable`] follows when there is room.
+    ///
+    /// # Errors
+    /// When the connection has ended or its sending direction is shut down.
+    pub fn send(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        data: Bytes,
+    ) -> Result<usize, ConnectionError> {
+        let c = self.connections.get_mut(&connection).ok_or(ConnectionError::NotFound)?;
+        let n = c.write(data)?;
+        self.touched(now, connection);
+        Ok(n)
+    }
+
+    /// [`send`](Self::send), copying.
+    ///
+    /// # Errors
+    /// As `send`.
+    pub fn send_slice(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        data: &[u8],
+    ) -> Result<usize, ConnectionError> {
+        let c = self.connections.get_mut(&connection).ok_or(ConnectionError::NotFound)?;
+        let n = c.write_slice(data)?;
+        self.touched(now, connection);
+        Ok(n)
+    }
+
+    /// At most `max` received bytes, shared, not copied.
+    ///
+    /// # Errors
+    /// When the connection ended with an error and everything received before has been read.
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        max: usize,
+    ) -> Result<Received, ConnectionError> {
+        let c = self.connections.get_mut(&connection).ok_or(ConnectionError::NotFound)?;
+        let result = match c.read(max) {
+            Ok(Some(bytes)) => Ok(Received::Data(bytes)),
+            Ok(None) => Ok(Received::Empty),
+            Err(None) => Ok(Received::End),
+            Err(Some(e)) => Err(e),
+        };
+        if matches!(result, Ok(Received::Data(_))) && c.owes_ack() {
+            self.touched(now, connection);
+        }
+        result
+    }
+
+    /// No more will be sent: DATA_FIN, or FIN in plain TCP, follows what is queued.
+    ///
+    /// # Errors
+    /// When the connection has ended.
+    pub fn shutdown(&mut self, now: Instant, connection: ConnectionId) -> Result<(), ConnectionError> {
+        let c = self.connections.get_mut(&connection).ok_or(ConnectionError::NotFound)?;
+        if let Some(error) = c.ended {
+            return error.map_or(Ok(()), Err);
+        }
+        c.shutdown();
+        self.touched(now, connection);
+        Ok(())
+    }
+
+    /// The application is done with it: what is queued is still delivered in the background, and the id is invalid from
+    /// now on. Unread data make it an abort. Also frees a connection that has ended.
+    pub fn close(&mut self, now: Instant, connection: ConnectionId) {
+        let Some(c) = self.connections.get_mut(&connection) else { return };
+        c.detach(&mut self.env, now);
+        self.touched(now, connection);
+    }
+
+    /// Ends it at once: MP_FASTCLOSE and RST.
+    pub fn abort(&mut self, now: Instant, connection: ConnectionId) {
+        let Some(c) = self.connections.get_mut(&connection) else { return };
+        c.abort(&mut self.env, now, ConnectionError::Aborted);
+        self.touched(now, connection);
+    }
+
+    /// What there is to know about a connection.
+    pub fn info(&self, connection: ConnectionId) -> Option<ConnectionInfo> {
+        self.connections.get(&connection).map(|c| c.info())
+    }
+
+    /// Its subflows, in order of id.
+    pub fn subflows(&self, connection: ConnectionId) -> Vec<SubflowInfo> {
+        self.connections.get(&connection).map(|c| c.subflow_infos()).unwrap_or_default()
+    }
+
+    /// Counters of everything that happened, named as Linux names them.
+    pub fn counters(&self) -> &Counters {
+        &self.env.counters
+    }
+
+    /// Watches everything that happens, where it happens.
+    pub fn set_observer(&mut self, observer: Box<dyn Observer>) {
+        self.env.set_observer(observer);
+    }
+
+    /// Connections there are, those the application has let go of included.
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+}

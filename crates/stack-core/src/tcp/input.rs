@@ -1,0 +1,529 @@
+//! Processing of a received segment, in the order of RFC 9293 §3.10.7.
+
+use super::{AckOwed, CloseReason, Recovery, State, Subflow, default_mss};
+use crate::wire::tcp::TcpRepr;
+use bytes::Bytes;
+use core::ops::Range;
+use smallvec::SmallVec;
+use umptcp_congestion::{AckSample, CongestionController};
+use umptcp_types::{Duration, Instant, SubflowOffset};
+
+/// What a segment brought about.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// The segment was acceptable: its MPTCP options count.
+    pub(crate) acceptable: bool,
+    /// The handshake is complete with this segment.
+    pub(crate) established: bool,
+    /// Bytes that are now in order, with their offsets.
+    pub(crate) delivered: SmallVec<[(SubflowOffset, Bytes); 4]>,
+    /// The peer's FIN is in order now.
+    pub(crate) fin: bool,
+    /// Bytes newly acknowledged or SACKed.
+    pub(crate) acked: u64,
+    /// SND.UNA advanced.
+    pub(crate) advanced: bool,
+    /// The subflow ended (see `close_reason`).
+    pub(crate) ended: bool,
+    /// Answer with a RST whose sequence number is the segment's ACK.
+    pub(crate) reset: bool,
+    /// A challenge ACK (RFC 5961) is due, if the rate limit allows.
+    pub(crate) challenge: bool,
+    /// Counted by the caller: PAWS rejection.
+    pub(crate) paws: bool,
+    /// Fast recovery began.
+    pub(crate) recovery: bool,
+    /// A duplicate SYN of a half-open subflow: answer it again.
+    pub(crate) repeat_syn_ack: bool,
+    /// Both ends sent a SYN (RFC 9293 §3.5).
+    pub(crate) simultaneous_open: bool,
+}
+
+impl Subflow {
+    /// A subflow made by a SYN that came in. The SYN/ACK is sent when the subflow is polled.
+    pub(crate) fn accept(mut self, now: Instant, syn: &TcpRepr) -> Subflow {
+        self.state = State::SynReceived;
+        self.take_syn(now, syn);
+        self
+    }
+
+    /// Learns what the peer's SYN or SYN/ACK says.
+    fn take_syn(&mut self, now: Instant, syn: &TcpRepr) {
+        self.irs = syn.seq;
+        self.rcv_next = SubflowOffset(1);
+        self.rcv_edge = self.rcv_edge.max(SubflowOffset(1));
+        let o = &syn.options;
+        let peer_mss = o.mss.map_or(default_mss(self.tuple.remote.is_ipv6()), u32::from);
+        // A hostile MSS of a few bytes would make us send almost nothing but headers; Linux's floor is 48.
+        self.send_mss = peer_mss.min(self.config.mss).max(48);
+        self.board.set_mss(self.send_mss);
+        self.pacer.set_mss(self.send_mss);
+        self.peer_scale_ok = o.window_scale.is_some();
+        self.send_scale = o.window_scale.unwrap_or(0).min(super::MAX_WINDOW_SCALE);
+        self.sack = o.sack_permitted;
+        if let Some(ts) = o.timestamps {
+            self.timestamps = true;
+            self.ts_recent = ts.value;
+            self.ts_recent_at = now;
+        }
+        // RFC 7323 §2.2: the window of a SYN is never scaled.
+        self.max_send_window = u64::from(syn.window);
+        self.window_update = (SubflowOffset(0), SubflowOffset(0));
+        self.send_edge = SubflowOffset(1) + u64::from(syn.window);
+    }
+
+    /// Processes one segment (RFC 9293 §3.10.7).
+    pub(crate) fn on_segment(
+        &mut self,
+        now: Instant,
+        seg: &TcpRepr,
+        payload: Bytes,
+        cc: &mut dyn CongestionController,
+    ) -> Outcome {
+        let mut out = Outcome::default();
+        match self.state {
+            State::Closed => out.reset = !seg.flags.rst,
+            State::SynSent => self.on_segment_syn_sent(now, seg, cc, &mut out),
+            _ => self.on_segment_synchronized(now, seg, payload, cc, &mut out),
+        }
+        out
+    }
+
+    /// RFC 9293 §3.10.7.3.
+    fn on_segment_syn_sent(
+        &mut self,
+        now: Instant,
+        seg: &TcpRepr,
+        cc: &mut dyn CongestionController,
+        out: &mut Outcome,
+    ) {
+        let ack = SubflowOffset::from_wire(seg.ack, self.config.isn, self.board.una());
+        let ack_ok = seg.flags.ack && ack == Some(SubflowOffset(1)) && self.board.nxt() >= SubflowOffset(1);
+        if seg.flags.ack && !ack_ok {
+            out.reset = !seg.flags.rst;
+            return;
+        }
+        if seg.flags.rst {
+            if ack_ok {
+                self.terminate(CloseReason::Refused);
+                out.ended = true;
+            }
+            return;
+        }
+        if !seg.flags.syn {
+            return;
+        }
+        self.take_syn(now, seg);
+        out.acceptable = true;
+        if seg.flags.ack {
+            let o = self.board.on_ack(now, SubflowOffset(1), &[], None);
+            if let Some(rtt) = o.rtt {
+                self.rtt.sample(now, rtt);
+            }
+            self.rtt.reset_back_off();
+            self.progress = now;
+            self.timers.retransmit = None;
+            self.resend_first = false;
+            self.window_update = (SubflowOffset(0), SubflowOffset(1));
+            self.state = State::Established;
+            out.established = true;
+            out.advanced = true;
+            self.round_end = self.board.nxt();
+            self.ack_now();
+            self.heard(now);
+            let _ = cc;
+        } else {
+            // RFC 9293 §3.5, figure 8: simultaneous open.
+            self.state = State::SynReceived;
+            self.resend_first = true;
+            self.board.mark_all_lost();
+            out.simultaneous_open = true;
+        }
+    }
+
+    /// RFC 9293 §3.10.7.4.
+    fn on_segment_synchronized(
+        &mut self,
+        now: Instant,
+        seg: &TcpRepr,
+        payload: Bytes,
+        cc: &mut dyn CongestionController,
+        out: &mut Outcome,
+    ) {
+        let Some(start) = SubflowOffset::from_wire(seg.seq, self.irs, self.rcv_next) else {
+            // Before the SYN: an old duplicate.
+            if !seg.flags.rst {
+                out.challenge = true;
+            }
+            return;
+        };
+        let len = payload.len() as u64 + u64::from(seg.flags.syn) + u64::from(seg.flags.fin);
+        // RFC 7323 §5.3 R1: PAWS comes before the sequence check, and never for RST.
+        if self.paws_rejects(now, seg) && !seg.flags.rst && !seg.flags.syn {
+            out.paws = true;
+            self.note_duplicate(start, payload.len() as u64);
+            self.ack_now();
+            return;
+        }
+        if self.state == State::SynReceived && seg.flags.syn && !seg.flags.ack && start == SubflowOffset(0) {
+            out.repeat_syn_ack = true;
+            self.board.mark_all_lost();
+            self.resend_first = true;
+            return;
+        }
+        if self.state == State::SynReceived && seg.flags.syn && seg.flags.ack && start == SubflowOffset(0) {
+            // RFC 9293 figure 8: the answer to our SYN of a simultaneous open.
+            if self.process_ack(now, seg, start, cc, out) {
+                out.acceptable = true;
+                self.ack_now();
+            }
+            return;
+        }
+        if !self.sequence_acceptable(start, len) {
+            if seg.flags.rst {
+                return;
+            }
+            if payload.is_empty() {
+                // Keep-alive and window probes end here too; the answer is the same.
+                out.challenge = true;
+            } else {
+                self.note_duplicate(start, payload.len() as u64);
+                self.ack_now();
+            }
+            // The ACK of an old duplicate still counts when it is in range: a probe may carry news.
+            if seg.flags.ack && start + len <= self.rcv_next && self.is_synchronized() {
+                self.process_ack(now, seg, start, cc, out);
+            }
+            self.heard(now);
+            return;
+        }
+        if seg.flags.rst {
+            // RFC 5961 §3.2: only the exact sequence number resets.
+            if start == self.rcv_next {
+                let reason = match self.state {
+                    State::SynReceived => CloseReason::Refused,
+                    _ => CloseReason::Reset,
+                };
+                out.acceptable = true;
+                self.terminate(reason);
+                out.ended = true;
+            } else {
+                out.challenge = true;
+            }
+            return;
+        }
+        if seg.flags.syn {
+            // RFC 5961 §4.2.
+            out.challenge = true;
+            return;
+        }
+        if !seg.flags.ack {
+            return;
+        }
+        if !self.process_ack(now, seg, start, cc, out) {
+            return;
+        }
+        out.acceptable = true;
+        self.remember_timestamp(now, seg, start);
+        self.heard(now);
+        if self.state == State::TimeWait {
+            // RFC 9293: a retransmitted FIN restarts the timer and is acknowledged again.
+            if seg.flags.fin {
+                self.ack_now();
+                self.enter_time_wait(now);
+            }
+            return;
+        }
+        self.take_payload(now, start, payload, seg, out);
+    }
+
+    /// RFC 9293 §3.10.7.4, first check: table of acceptable segments.
+    fn sequence_acceptable(&self, start: SubflowOffset, len: u64) -> bool {
+        let window = self.rcv_edge - self.rcv_next;
+        match (len, window) {
+            (0, 0) => start == self.rcv_next,
+            (0, _) => self.rcv_next <= start && start <= self.rcv_edge,
+            (_, 0) => false,
+            _ => start < self.rcv_edge && start + len > self.rcv_next,
+        }
+    }
+
+    fn paws_rejects(&self, now: Instant, seg: &TcpRepr) -> bool {
+        let (true, Some(ts)) = (self.timestamps, seg.options.timestamps) else { return false };
+        // RFC 7323 §5.5: after 24 idle days TS.Recent is invalid.
+        let fresh = now - self.ts_recent_at < Duration::from_secs(24 * 24 * 3600);
+        fresh && (ts.value.wrapping_sub(self.ts_recent) as i32) < 0
+    }
+
+    /// RFC 7323 §4.3: TS.Recent comes from segments that span Last.ACK.sent.
+    fn remember_timestamp(&mut self, now: Instant, seg: &TcpRepr, start: SubflowOffset) {
+        let (true, Some(ts)) = (self.timestamps, seg.options.timestamps) else { return };
+        if start <= self.last_ack_sent && (ts.value.wrapping_sub(self.ts_recent) as i32) >= 0 {
+            self.ts_recent = ts.value;
+            self.ts_recent_at = now;
+        }
+    }
+
+    /// RFC 2883 §4: the duplicate that the next ACK reports.
+    fn note_duplicate(&mut self, start: SubflowOffset, len: u64) {
+        if self.sack && len > 0 {
+            self.duplicate = Some(start..start + len);
+        }
+    }
+
+    /// RFC 9293 §3.10.7.4, fifth check. False: the segment is dropped.
+    fn process_ack(
+        &mut self,
+        now: Instant,
+        seg: &TcpRepr,
+        start: SubflowOffset,
+        cc: &mut dyn CongestionController,
+        out: &mut Outcome,
+    ) -> bool {
+        let una = self.board.una();
+        let Some(ack) = SubflowOffset::from_wire(seg.ack, self.config.isn, una) else {
+            out.challenge = true;
+            return false;
+        };
+        if self.state == State::SynReceived {
+            if ack != SubflowOffset(1) || self.board.nxt() < SubflowOffset(1) {
+                out.reset = true;
+                return false;
+            }
+            self.state = State::Established;
+            out.established = true;
+            self.window_update = (start, ack);
+            self.round_end = self.board.nxt();
+        } else if ack > self.board.nxt() || ack.0 + self.max_send_window < una.0 {
+            // RFC 5961 §5.2.
+            out.challenge = true;
+            return false;
+        }
+        if ack < una {
+            return true;
+        }
+        let (wl1, wl2) = self.window_update;
+        if start > wl1 || (start == wl1 && ack >= wl2) || out.established {
+            let window = u64::from(seg.window) << self.send_scale;
+            self.max_send_window = self.max_send_window.max(window);
+            self.send_edge = ack + window;
+            self.window_update = (start, ack);
+            if window > 0 && self.send_edge > self.board.nxt() {
+                self.stop_persist();
+            } else if self.timers.persist.is_some() {
+                // RFC 9293 §3.8.6.1: a peer that answers probes is alive, however long its window stays shut.
+                self.progress = now;
+            }
+        }
+        self.on_acknowledged(now, seg, ack, cc, out);
+        true
+    }
+
+    /// Scoreboard, RTT, recovery and congestion control for one ACK.
+    fn on_acknowledged(
+        &mut self,
+        now: Instant,
+        seg: &TcpRepr,
+        ack: SubflowOffset,
+        cc: &mut dyn CongestionController,
+        out: &mut Outcome,
+    ) {
+        let mut sacks: SmallVec<[Range<SubflowOffset>; 4]> = SmallVec::new();
+        if self.sack {
+            let nxt = self.board.nxt();
+            for (left, right) in &seg.options.sack {
+                let l = SubflowOffset::from_wire(*left, self.config.isn, ack);
+                let r = SubflowOffset::from_wire(*right, self.config.isn, ack);
+                if let (Some(l), Some(r)) = (l, r)
+                    && l < r
+                    && r <= nxt
+                {
+                    sacks.push(l..r);
+                }
+            }
+        }
+        if self.board.is_empty() {
+            self.progress = now;
+            return;
+        }
+        let echoed = seg.options.timestamps.filter(|t| self.timestamps && t.echo != 0).and_then(|t| {
+            let age = self.timestamp_now(now).wrapping_sub(t.echo);
+            (age < 1 << 31).then(|| Duration::from_millis(u64::from(age)))
+        });
+        let o = self.board.on_ack(now, ack, &sacks, echoed);
+        if let Some(rtt) = o.rtt {
+            self.rtt.sample(now, rtt);
+        }
+        out.acked = o.delivered;
+        out.advanced = o.cumulative > 0;
+        self.stats.bytes_acked += o.cumulative - u64::from(o.syn_acked) - u64::from(o.fin_acked);
+        if out.advanced {
+            self.progress = now;
+            self.rtt.reset_back_off();
+            self.resend_first = false;
+        }
+        if self.probe_outstanding.is_some_and(|end| ack >= end) {
+            self.probe_outstanding = None;
+        }
+        if o.delivered > 0 {
+            self.loss *= 0.98;
+        }
+        if o.spurious_retransmission && self.recovery != Recovery::Open {
+            // RFC 4015 and RFC 3708: what was sent again had arrived, so the reduction was for nothing.
+            self.board.undo_losses();
+            cc.undo(now, self.id);
+            self.recovery = Recovery::Open;
+            self.prr.exit();
+        }
+        let lost = self.board.detect_loss(now, &self.rtt);
+        out.recovery = self.on_lost(now, lost, o.delivered, cc);
+        match self.recovery {
+            Recovery::Fast { until } => {
+                if self.recovered(until) {
+                    self.recovery = Recovery::Open;
+                    self.prr.exit();
+                } else {
+                    let budget =
+                        self.prr.on_ack(o.delivered, self.board.in_flight(), out.advanced, self.send_mss);
+                    self.prr_budget = if out.recovery { self.prr_budget.max(budget) } else { budget };
+                }
+            }
+            Recovery::Loss { until } if self.recovered(until) => self.recovery = Recovery::Open,
+            _ => {}
+        }
+        if o.delivered > 0 {
+            let sample = AckSample {
+                acked: o.delivered,
+                rtt: o.rtt,
+                srtt: self.rtt.srtt().unwrap_or(Duration::from_secs(1)),
+                min_rtt: self.rtt.min_rtt().unwrap_or(Duration::from_secs(1)),
+                in_flight: self.board.in_flight(),
+                app_limited: !self.window_limited(cc),
+                in_recovery: matches!(self.recovery, Recovery::Fast { .. }),
+            };
+            cc.on_ack(now, self.id, &sample);
+        }
+        if ack >= self.round_end && out.advanced {
+            cc.on_round(now, self.id);
+            self.round_end = self.board.nxt();
+        }
+        if out.advanced || o.delivered > 0 {
+            self.arm_retransmit(now);
+        }
+        if o.fin_acked {
+            self.on_fin_acked(now, out);
+        }
+    }
+
+    /// RFC 7661's question: did the congestion window limit us in this round? In slow start a window used by half
+    /// may still grow, because growth per round doubles it.
+    fn window_limited(&self, cc: &dyn CongestionController) -> bool {
+        let window = cc.window(self.id);
+        self.limited.full || (window < cc.ssthresh(self.id) && window < 2 * self.limited.max_in_flight)
+    }
+
+    fn on_fin_acked(&mut self, now: Instant, out: &mut Outcome) {
+        self.state = self.state.on_fin_acked();
+        match self.state {
+            State::TimeWait => self.enter_time_wait(now),
+            State::Closed => out.ended = true,
+            _ => {}
+        }
+    }
+
+    /// RFC 9293 §3.10.7.4, seventh and eighth: payload and FIN.
+    fn take_payload(
+        &mut self,
+        now: Instant,
+        start: SubflowOffset,
+        payload: Bytes,
+        seg: &TcpRepr,
+        out: &mut Outcome,
+    ) {
+        let end = start + payload.len() as u64;
+        if seg.flags.fin && self.rcv_fin.is_none() && end < self.rcv_edge + 1 {
+            self.rcv_fin = Some(end);
+        }
+        // Nothing may follow the FIN, nor lie beyond the window.
+        let limit = self.rcv_fin.unwrap_or(self.rcv_edge).min(self.rcv_edge);
+        if !payload.is_empty() && self.rcv_fin_received() {
+            self.note_duplicate(start, payload.len() as u64);
+            self.ack_now();
+            return;
+        }
+        let before = self.rcv_next;
+        let had_holes = !self.rcv_queue.is_empty();
+        if !payload.is_empty() {
+            if start <= self.rcv_next && !had_holes && end <= limit {
+                // The ordinary case: in order, nothing queued.
+                let skip = (self.rcv_next - start) as usize;
+                if skip > 0 {
+                    self.note_duplicate(start, skip.min(payload.len()) as u64);
+                }
+                if skip < payload.len() {
+                    out.delivered.push((self.rcv_next, payload.slice(skip..)));
+                    self.rcv_next = end;
+                }
+            } else {
+                self.queue_payload(start, payload.clone(), limit, out);
+            }
+            self.unacked_bytes += payload.len() as u64;
+        }
+        self.stats.bytes_received += self.rcv_next - before;
+        if let Some(fin) = self.rcv_fin
+            && self.rcv_next == fin
+        {
+            self.rcv_next += 1;
+            self.rcv_edge = self.rcv_edge.max(self.rcv_next);
+            self.fin_received = true;
+            out.fin = true;
+            self.state = self.state.on_fin_received();
+            if self.state == State::TimeWait {
+                self.enter_time_wait(now);
+            }
+            self.ack_now();
+        }
+        self.decide_ack(now, payload.len(), had_holes, before);
+    }
+
+    fn rcv_fin_received(&self) -> bool {
+        self.fin_received
+    }
+
+    fn queue_payload(
+        &mut self,
+        start: SubflowOffset,
+        payload: Bytes,
+        limit: SubflowOffset,
+        out: &mut Outcome,
+    ) {
+        let inserted = self.rcv_queue.insert(self.rcv_next.0, start.0, payload, limit.0);
+        if let Some(d) = inserted.duplicate
+            && self.sack
+        {
+            self.duplicate = Some(SubflowOffset(d.start)..SubflowOffset(d.end));
+        }
+        while let Some(bytes) = self.rcv_queue.pop(self.rcv_next.0) {
+            let at = self.rcv_next;
+            self.rcv_next += bytes.len() as u64;
+            out.delivered.push((at, bytes));
+        }
+    }
+
+    /// When the ACK goes out (RFC 5681 §4.2): at once for anything out of order, for every second full segment, and
+    /// while the subflow is new.
+    fn decide_ack(&mut self, now: Instant, len: usize, had_holes: bool, before: SubflowOffset) {
+        if len == 0 {
+            return;
+        }
+        let out_of_order = !self.rcv_queue.is_empty() || had_holes || self.rcv_next == before;
+        let enough = self.unacked_bytes >= 2 * u64::from(self.send_mss.min(self.config.mss)).max(1);
+        if out_of_order || enough || self.quick_acks > 0 || self.duplicate.is_some() {
+            self.quick_acks = self.quick_acks.saturating_sub(1);
+            if out_of_order { self.ack_now() } else { self.ack = AckOwed::Now }
+        } else if self.ack == AckOwed::No {
+            self.ack = AckOwed::Later;
+            self.timers.delayed_ack = Some(now + super::DELAYED_ACK);
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! What a subflow sends next, apart from MPTCP options, which the connection adds.
+
+use super::{AckOwed, State, Subflow};
+use crate::mptcp::mapping::Mapping;
+use crate::payload::Payload;
+use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
+use umptcp_congestion::CongestionController;
+use umptcp_types::{Instant, SeqNumber, SubflowOffset};
+
+/// What a segment is for; decides which MPTCP options belong on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// SYN of the active side.
+    Syn,
+    /// SYN/ACK.
+    SynAck,
+    /// Carries payload.
+    Data,
+    /// Carries no payload; may carry FIN.
+    Ack,
+}
+
+/// A segment that is to be sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) kind: Kind,
+    pub(crate) seq: SubflowOffset,
+    pub(crate) flags: TcpFlags,
+    pub(crate) payload: Payload,
+    /// The mapping declared for the payload.
+    pub(crate) mapping: Option<Mapping>,
+}
+
+const ACK: TcpFlags = TcpFlags {
+    fin: false,
+    syn: false,
+    rst: false,
+    psh: false,
+    ack: true,
+    urg: false,
+    ece: false,
+    cwr: false,
+};
+
+impl Subflow {
+    /// The SYN or SYN/ACK, for the first time or again. `None` when none is due.
+    pub(crate) fn poll_handshake(&mut self, now: Instant) -> Option<Plan> {
+        let (kind, flags) = match self.state {
+            State::SynSent => (Kind::Syn, TcpFlags { syn: true, ack: false, ..ACK }),
+            State::SynReceived => (Kind::SynAck, TcpFlags { syn: true, ..ACK }),
+            _ => return None,
+        };
+        if self.board.nxt() == SubflowOffset(0) {
+            self.board.push(now, Payload::new(), true, false, None, false);
+        } else if self.resend_first {
+            let chunk = self.board.first_unacked(0)?;
+            self.board.retransmitted(now, chunk.range);
+        } else {
+            return None;
+        }
+        self.resend_first = false;
+        if self.timers.retransmit.is_none() {
+            self.arm_retransmit(now);
+        }
+        Some(Plan { kind, seq: SubflowOffset(0), flags, payload: Payload::new(), mapping: None })
+    }
+
+    /// The next segment of what was lost, or a tail loss probe, if window and pacing allow. `packet` is the payload
+    /// of one packet with the options that data segments carry.
+    pub(crate) fn poll_retransmit(
+        &mut self,
+        now: Instant,
+        cc: &dyn CongestionController,
+        packet: u32,
+    ) -> Option<Plan> {
+        if !self.is_synchronized() && self.state != State::TimeWait {
+            return None;
+        }
+        if self.probe_wanted {
+            self.probe_wanted = false;
+            if let Some(chunk) = self.board.tail_probe(packet as usize) {
+                self.probe_outstanding = Some(self.board.nxt());
+                return Some(self.retransmit(now, chunk, cc));
+            }
+        }
+        let room = self.congestion_room(cc);
+        let packet = u64::from(packet);
+        let budget = if self.resend_first { room.max(packet) } else { room };
+        if budget < packet && self.board.in_flight() > 0 {
+            return None;
+        }
+        if !self.resend_first && self.pacer.next_send(now) > now {
+            return None;
+        }
+        let max = self.segment_limit(cc, packet as u32);
+        let max = u64::from(max).min(budget.max(packet) / packet * packet);
+        let chunk = self.board.next_lost(max as usize)?;
+        self.resend_first = false;
+        Some(self.retransmit(now, chunk, cc))
+    }
+
+    fn retransmit(
+        &mut self,
+        now: Instant,
+        chunk: super::scoreboard::Chunk<Option<Mapping>>,
+        cc: &dyn CongestionController,
+    ) -> Plan {
+        self.board.retransmitted(now, chunk.range.clone());
+        let len = chunk.payload.len() as u64;
+        self.prr_budget = self.prr_budget.saturating_sub(len);
+        self.prr.on_sent(len);
+        self.stats.bytes_retransmitted += len;
+        self.pace(now, cc, len);
+        if self.timers.retransmit.is_none() {
+            self.arm_retransmit(now);
+        }
+        let kind = if chunk.payload.is_empty() { Kind::Ack } else { Kind::Data };
+        Plan {
+            kind,
+            seq: chunk.range.start,
+            flags: TcpFlags { fin: chunk.fin, psh: len > 0, ..ACK },
+            payload: chunk.payload,
+            mapping: chunk.tag,
+        }
+    }
+
+    fn pace(&mut self, now: Instant, cc: &dyn CongestionController, bytes: u64) {
+        if let Some(rate) = self.pacing_rate(cc) {
+            self.pacer.set_rate(rate);
+            self.pacer.on_sent(now, bytes);
+        }
+    }
+
+    /// Payload bytes of the largest segment worth sending at the current rate: a multiple of `packet`.
+    pub(crate) fn segment_limit(&self, cc: &dyn CongestionController, packet: u32) -> u32 {
+        let max = (self.config.max_segment / packet * packet).max(packet);
+        match self.pacing_rate(cc) {
+            Some(rate) => super::pacing::segment_size(Some(rate), packet, max as usize) as u32,
+            // Before the first RTT sample: the initial window in two segments, so that a shallow queue survives it.
+            None => (packet * 5).min(max),
+        }
+    }
+
+    /// When new data may leave, as pacing has it.
+    pub(crate) fn next_send(&self, now: Instant) -> Instant {
+        self.pacer.next_send(now)
+    }
+
+    /// Sends new data. The caller has checked windows and pacing.
+    pub(crate) fn send_data(
+        &mut self,
+        now: Instant,
+        payload: Payload,
+        mapping: Option<Mapping>,
+        push: bool,
+        app_limited: bool,
+        cc: &mut dyn CongestionController,
+    ) -> Plan {
+        let len = payload.len() as u64;
+        if self.board.is_empty() {
+            self.progress = now;
+        }
+        let range = self.board.push(now, payload.clone(), false, false, mapping.clone(), app_limited);
+        self.stats.bytes_sent += len;
+        self.prr_budget = self.prr_budget.saturating_sub(len);
+        self.prr.on_sent(len);
+        let in_flight = self.board.in_flight();
+        if range.start >= self.limited.until {
+            self.limited = super::WindowUse { max_in_flight: 0, full: false, until: self.board.nxt() };
+        }
+        self.limited.max_in_flight = self.limited.max_in_flight.max(in_flight);
+        self.limited.full |= in_flight + u64::from(self.send_mss) > cc.window(self.id);
+        cc.on_sent(now, self.id, len, in_flight);
+        self.pace(now, cc, len);
+        if self.timers.retransmit.is_none() || self.timers.tail_probe.is_some() {
+            self.arm_retransmit(now);
+        }
+        Plan { kind: Kind::Data, seq: range.start, flags: TcpFlags { psh: push, ..ACK }, payload, mapping }
+    }
+
+    /// The FIN, once everything given to the subflow has been sent at least once.
+    pub(crate) fn poll_fin(&mut self, now: Instant) -> Option<Plan> {
+        if !self.fin_wanted || self.fin_sent || !matches!(self.state, State::Established | State::CloseWait) {
+            return None;
+        }
+        if self.board.is_empty() {
+            self.progress = now;
+        }
+        let range = self.board.push(now, Payload::new(), false, true, None, true);
+        self.fin_sent = true;
+        self.state = self.state.on_fin_sent();
+        self.stop_persist();
+        if self.timers.retransmit.is_none() {
+            self.arm_retransmit(now);
+        }
+        Some(Plan {
+            kind: Kind::Ack,
+            seq: range.start,
+            flags: TcpFlags { fin: true, ..ACK },
+            payload: Payload::new(),
+            mapping: None,
+        })
+    }
+
+    /// A pure ACK that is due, or a probe that makes the peer send one.
+    pub(crate) fn poll_ack(&mut self) -> Option<Plan> {
+        if matches!(self.state, State::SynSent | State::SynReceived | State::Closed) {
+            return None;
+        }
+        if self.persist_wanted || self.keepalive_wanted {
+            self.persist_wanted = false;
+            self.keepalive_wanted = false;
+            // A sequence number just below the window makes the peer acknowledge (RFC 9293 §3.8.4).
+            let seq = SubflowOffset(self.board.una().0.saturating_sub(1));
+            return Some(self.pure_ack_at(seq));
+        }
+        if self.ack != AckOwed::Now {
+            return None;
+        }
+        Some(self.pure_ack())
+    }
+
+    /// A pure ACK, due or not.
+    pub(crate) fn pure_ack(&self) -> Plan {
+        self.pure_ack_at(self.board.nxt())
+    }
+
+    fn pure_ack_at(&self, seq: SubflowOffset) -> Plan {
+        Plan { kind: Kind::Ack, seq, flags: ACK, payload: Payload::new(), mapping: None }
+    }
+
+    /// Notes that a segment carrying the current ACK and `window` (already scaled down) left.
+    pub(crate) fn on_ack_sent(&mut self, window: u16) {
+        self.last_ack_sent = self.rcv_next;
+        let window = u64::from(window) << self.receive_scale();
+        self.rcv_edge = self.rcv_edge.max(self.rcv_next + window);
+        self.unacked_bytes = 0;
+        self.timers.delayed_ack = None;
+        self.duplicate = None;
+        // Without SACK the peer counts duplicate ACKs, so each is sent (RFC 5681 §3.2); with it one says everything.
+        self.acks_now = if self.sack { 0 } else { self.acks_now.saturating_sub(1) };
+        self.ack = if self.acks_now > 0 { AckOwed::Now } else { AckOwed::No };
+    }
+
+    /// The scale that applies to windows we send (RFC 7323 §2.2: only when both SYNs carried the option).
+    pub(crate) fn receive_scale(&self) -> u8 {
+        if self.peer_scale_ok { self.config.window_scale } else { 0 }
+    }
+
+    /// TCP options other than MPTCP's and SACK's.
+    pub(crate) fn base_options(&self, now: Instant, kind: Kind) -> TcpOptions {
+        let mut o = TcpOptions::default();
+        let stamp = Timestamps { value: self.timestamp_now(now), echo: self.ts_recent };
+        match kind {
+            Kind::Syn => {
+                o.mss = Some(self.config.mss.min(65535) as u16);
+                o.window_scale = Some(self.config.window_scale);
+                o.sack_permitted = true;
+                o.timestamps = Some(Timestamps { echo: 0, ..stamp });
+            }
+            Kind::SynAck => {
+                o.mss = Some(self.config.mss.min(65535) as u16);
+                o.window_scale = self.peer_scale_ok.then_some(self.config.window_scale);
+                o.sack_permitted = self.sack;
+                o.timestamps = self.timestamps.then_some(stamp);
+            }
+            Kind::Data | Kind::Ack => o.timestamps = self.timestamps.then_some(stamp),
+        }
+        o
+    }
+
+    /// Adds as many SACK blocks as `space` bytes of options hold, a D-SACK first (RFC 2018 §3, RFC 2883 §4).
+    pub(crate) fn add_sack(&self, options: &mut TcpOptions, space: usize) {
+        if !self.sack || (self.rcv_queue.is_empty() && self.duplicate.is_none()) {
+            return;
+        }
+        let max = (space.saturating_sub(4) / 8).min(4);
+        let wire = |o: SubflowOffset| o.to_wire(self.irs);
+        if max > 0
+            && let Some(d) = &self.duplicate
+        {
+            options.sack.push((wire(d.start), wire(d.end)));
+        }
+        for r in self.rcv_queue.sack_blocks(max.saturating_sub(options.sack.len())) {
+            options.sack.push((wire(SubflowOffset(r.start)), wire(SubflowOffset(r.end))));
+        }
+    }
+
+    /// How many SACK blocks there are to report.
+    pub(crate) fn sack_count(&self) -> usize {
+        if !self.sack {
+            return 0;
+        }
+        usize::from(self.duplicate.is_some()) + self.rcv_queue.sack_blocks(4).len()
+    }
+
+    /// The TCP header of a planned segment, without options.
+    pub(crate) fn repr(&self, plan: &Plan, window: u16, options: TcpOptions) -> TcpRepr {
+        TcpRepr {
+            src_port: self.tuple.local.port(),
+            dst_port: self.tuple.remote.port(),
+            seq: self.wire_seq(plan.seq),
+            ack: if plan.flags.ack { self.wire_ack() } else { SeqNumber(0) },
+            flags: plan.flags,
+            window,
+            urgent: 0,
+            options,
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The timers of a subflow: one table, one place where they fire.
+
+use super::{CloseReason, Recovery, State, Subflow, TIME_WAIT};
+use umptcp_congestion::CongestionController;
+use umptcp_types::{Duration, Instant, SubflowOffset};
+
+/// Longest interval between zero-window or keep-alive probes (RFC 9293 §3.8.6.1 leaves it open; as Linux).
+const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(75);
+/// Keep-alive probes without an answer that end the subflow (RFC 9293 §3.8.4; Linux's default).
+const KEEPALIVE_PROBES: u32 = 9;
+
+/// When the timers fire; `None`: not running.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Timers {
+    /// RFC 6298 retransmission.
+    pub(crate) retransmit: Option<Instant>,
+    /// RFC 8985 tail loss probe.
+    pub(crate) tail_probe: Option<Instant>,
+    /// RFC 9293 §3.8.6.1 zero-window probe.
+    pub(crate) persist: Option<Instant>,
+    /// Probes sent since the window closed.
+    pub(crate) persist_count: u32,
+    /// Delayed ACK.
+    pub(crate) delayed_ack: Option<Instant>,
+    /// Keep-alive.
+    pub(crate) keep_alive: Option<Instant>,
+    /// Keep-alive probes without an answer.
+    pub(crate) keep_alive_count: u32,
+    /// End of TIME_WAIT, or of waiting for the peer's FIN.
+    pub(crate) close: Option<Instant>,
+}
+
+/// What happened when timers fired.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fired {
+    /// A retransmission timeout: the subflow may be dead.
+    pub(crate) timeout: bool,
+    /// The subflow ended.
+    pub(crate) ended: bool,
+    /// A tail loss probe goes out.
+    pub(crate) tail_probe: bool,
+    /// RACK found losses and recovery began.
+    pub(crate) recovery: bool,
+}
+
+impl Subflow {
+    /// When [`on_timer`](Self::on_timer) must be called next.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        if self.state == State::Closed {
+            return None;
+        }
+        let t = &self.timers;
+        let user = self.user_deadline();
+        [
+            t.retransmit,
+            t.tail_probe,
+            t.persist,
+            t.delayed_ack,
+            t.keep_alive,
+            t.close,
+            self.board.reorder_deadline(),
+            user,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// When the user timeout expires, if something is waited for (RFC 5482).
+    fn user_deadline(&self) -> Option<Instant> {
+        let waiting = !self.board.is_empty() || self.timers.persist.is_some();
+        waiting.then(|| self.progress + self.config.user_timeout)
+    }
+
+    /// Fires what is due at `now`.
+    pub(crate) fn on_timer(&mut self, now: Instant, cc: &mut dyn CongestionController) -> Fired {
+        let mut fired = Fired::default();
+        if self.state == State::Closed {
+            return fired;
+        }
+        let due = |t: Option<Instant>| t.is_some_and(|t| t <= now);
+        if due(self.user_deadline()) {
+            self.terminate(CloseReason::TimedOut);
+            fired.ended = true;
+            return fired;
+        }
+        if due(self.timers.close) {
+            self.timers.close = None;
+            self.state = State::Closed;
+            fired.ended = true;
+            return fired;
+        }
+        if due(self.board.reorder_deadline()) {
+            let lost = self.board.detect_loss(now, &self.rtt);
+            fired.recovery = self.on_lost(now, lost, 0, cc);
+        }
+        if due(self.timers.retransmit) {
+            self.on_retransmission_timeout(now, cc);
+            fired.timeout = true;
+        } else if due(self.timers.tail_probe) {
+            self.timers.tail_probe = None;
+            self.probe_wanted = true;
+            fired.tail_probe = true;
+            self.arm_retransmit(now);
+        }
+        if due(self.timers.delayed_ack) {
+            self.timers.delayed_ack = None;
+            self.ack_now();
+        }
+        if due(self.timers.persist) {
+            self.persist_wanted = true;
+            self.timers.persist_count += 1;
+            self.arm_persist(now);
+        }
+        if due(self.timers.keep_alive) {
+            self.timers.keep_alive_count += 1;
+            if self.timers.keep_alive_count > KEEPALIVE_PROBES {
+                self.terminate(CloseReason::TimedOut);
+                fired.ended = true;
+            } else {
+                self.keepalive_wanted = true;
+                self.timers.keep_alive = Some(now + MAX_PROBE_INTERVAL);
+            }
+        }
+        fired
+    }
+
+    /// RFC 6298 §5.4–5.7 and RFC 5681 §3.1.
+    fn on_retransmission_timeout(&mut self, now: Instant, cc: &mut dyn CongestionController) {
+        self.stats.timeouts += 1;
+        self.rtt.back_off();
+        self.timers.tail_probe = None;
+        self.probe_wanted = false;
+        self.probe_outstanding = None;
+        if self.is_synchronized() {
+            if !matches!(self.recovery, Recovery::Loss { .. }) {
+                cc.on_rto(now, self.id, self.board.in_flight());
+            } else {
+                // A second timeout in a row: what was SACKed may have been reneged (RFC 2018 §8).
+                self.board.forget_sacks();
+            }
+            self.recovery = Recovery::Loss { until: self.board.nxt() };
+        }
+        self.board.mark_all_lost();
+        self.resend_first = true;
+        self.timers.retransmit = Some(now + self.rtt.rto());
+    }
+
+    /// Losses were found: begin fast recovery unless one is under way. True when it began.
+    pub(crate) fn on_lost(
+        &mut self,
+        now: Instant,
+        lost: u64,
+        delivered: u64,
+        cc: &mut dyn CongestionController,
+    ) -> bool {
+        if lost == 0 {
+            return false;
+        }
+        self.loss += (lost as f32 / (lost as f32 + self.board.in_flight() as f32 + 1.0)) * 0.1;
+        self.loss = self.loss.min(1.0);
+        if self.recovery != Recovery::Open {
+            return false;
+        }
+        let flight = self.board.recovery_flight(delivered);
+        cc.on_loss(now, self.id, flight);
+        self.recovery = Recovery::Fast { until: self.board.nxt() };
+        self.prr.enter(flight, cc.ssthresh(self.id));
+        // RFC 6937 §3.1 leaves the first retransmission to the recovery algorithm: one segment at once.
+        self.prr_budget = u64::from(self.send_mss);
+        self.stats.recoveries += 1;
+        self.timers.tail_probe = None;
+        true
+    }
+
+    /// Starts or restarts the timer that guards what is outstanding: a tail loss probe where RFC 8985 §7.2 allows
+    /// one, else the retransmission timer.
+    pub(crate) fn arm_retransmit(&mut self, now: Instant) {
+        self.timers.tail_probe = None;
+        if self.board.is_empty() {
+            self.timers.retransmit = None;
+            return;
+        }
+        self.timers.retransmit = Some(now + self.rtt.rto());
+        let probe_ok = self.sack
+            && self.recovery == Recovery::Open
+            && self.is_synchronized()
+            && self.probe_outstanding.is_none()
+            && !self.probe_wanted
+            && self.rtt.srtt().is_some();
+        if probe_ok {
+            let rto = self.rtt.rto();
+            let flight = self.board.in_flight();
+            let pto = super::rtt::pto(self.rtt.srtt(), flight, self.send_mss, super::MAX_ACK_DELAY, rto);
+            if pto < rto {
+                self.timers.tail_probe = Some(now + pto);
+            }
+        }
+    }
+
+    /// Starts the zero-window probe timer (RFC 9293 §3.8.6.1: first after the RTO, then with exponential back-off).
+    pub(crate) fn arm_persist(&mut self, now: Instant) {
+        let interval = self.rtt.rto().saturating_mul(1 << self.timers.persist_count.min(10));
+        self.timers.persist = Some(now + interval.min(MAX_PROBE_INTERVAL));
+    }
+
+    /// The window is open again.
+    pub(crate) fn stop_persist(&mut self) {
+        self.timers.persist = None;
+        self.timers.persist_count = 0;
+        self.persist_wanted = false;
+    }
+
+    /// Something arrived: the peer lives.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.timers.keep_alive_count = 0;
+        self.timers.keep_alive = match self.config.keep_alive {
+            Some(idle) if self.is_synchronized() => Some(now + idle),
+            _ => None,
+        };
+    }
+
+    /// Enters TIME_WAIT (RFC 9293 §3.6): 2 MSL from now.
+    pub(crate) fn enter_time_wait(&mut self, now: Instant) {
+        self.state = State::TimeWait;
+        self.timers = Timers { close: Some(now + TIME_WAIT), ..Timers::default() };
+    }
+
+    /// Everything sent up to `until` has been acknowledged.
+    pub(crate) fn recovered(&self, until: SubflowOffset) -> bool {
+        self.board.una() >= until
+    }
+}

@@ -1,0 +1,203 @@
+//! Two stacks joined by perfect wires of a fixed delay: the shortest way from a SYN to a file over two paths.
+//! Everything a network can do wrong is netsim's business.
+
+use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use umptcp_stack_core::Stack;
+use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, StackConfig};
+use umptcp_stack_core::event::Event;
+use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
+use umptcp_stack_core::stack::{MptcpStatus, Received};
+use umptcp_stack_core::types::{ConnectionId, Duration, Instant, PathId};
+
+const DELAY: Duration = Duration::from_millis(5);
+
+struct Host {
+    stack: Stack,
+    conn: Option<ConnectionId>,
+    received: Vec<u8>,
+    ended: bool,
+    closed: Option<Option<umptcp_stack_core::error::ConnectionError>>,
+}
+
+struct Wire {
+    now: Instant,
+    hosts: [Host; 2],
+    /// Packets under way, by time of arrival and number: destination host, path and packet.
+    in_flight: BTreeMap<(Instant, u64), (usize, PathId, RxPacket)>,
+    number: u64,
+    accept: ConnectionConfig,
+}
+
+fn address(host: u8, path: u8) -> IpAddr {
+    IpAddr::from([10, 0, path, host])
+}
+
+impl Wire {
+    fn new(client_paths: u8) -> Wire {
+        let host = |n: u8, paths: u8| {
+            let mut stack = Stack::new(StackConfig::default(), [n; 32]);
+            for p in 0..paths {
+                stack.path_added(Instant::ZERO, PathConfig::new(format!("nic{p}"), address(n, p)));
+            }
+            Host { stack, conn: None, received: Vec::new(), ended: false, closed: None }
+        };
+        Wire {
+            now: Instant::ZERO,
+            hosts: [host(1, client_paths), host(2, 1)],
+            in_flight: BTreeMap::new(),
+            number: 0,
+            accept: ConnectionConfig::default(),
+        }
+    }
+
+    fn poll(&mut self, h: usize) {
+        let now = self.now;
+        loop {
+            let host = &mut self.hosts[h];
+            while let Some(t) = host.stack.poll_transmit(now) {
+                let packet = RxPacket {
+                    buffer: Bytes::from(t.to_vec()),
+                    gso_size: t.gso_size,
+                    checksum: ChecksumState::Unverified,
+                };
+                self.number += 1;
+                // The server has one path; what the client sends by any path arrives there, and back by address.
+                let path = if h == 0 { PathId(0) } else { path_of(&t.to_vec()) };
+                self.in_flight.insert((now + DELAY, self.number), (1 - h, path, packet));
+            }
+            let Some(event) = host.stack.poll_event() else { break };
+            match event {
+                Event::Incoming { incoming, .. } => {
+                    host.conn = Some(host.stack.accept(now, incoming, &self.accept).expect("accept"));
+                }
+                Event::Readable { connection } => loop {
+                    match host.stack.receive(now, connection, 1 << 20) {
+                        Ok(Received::Data(b)) => host.received.extend_from_slice(&b),
+                        Ok(Received::End) => {
+                            host.ended = true;
+                            break;
+                        }
+                        Ok(Received::Empty) | Err(_) => break,
+                    }
+                },
+                Event::Closed { error, .. } => host.closed = Some(error),
+                _ => {}
+            }
+        }
+    }
+
+    /// Runs until nothing is due any more, or `limit` has passed.
+    fn run(&mut self, limit: Duration) {
+        let end = self.now + limit;
+        for _ in 0..2_000_000 {
+            self.poll(0);
+            self.poll(1);
+            let arrival = self.in_flight.keys().next().map(|k| k.0);
+            let timeout = self.hosts.iter().filter_map(|h| h.stack.poll_timeout()).min();
+            let Some(next) = [arrival, timeout].into_iter().flatten().min().filter(|t| *t <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(next);
+            while let Some((&key, _)) = self.in_flight.iter().next()
+                && key.0 <= self.now
+                && let Some((h, path, packet)) = self.in_flight.remove(&key)
+            {
+                self.hosts[h].stack.handle_packet(self.now, path, packet);
+            }
+            for h in &mut self.hosts {
+                if h.stack.poll_timeout().is_some_and(|t| t <= self.now) {
+                    h.stack.handle_timeout(self.now);
+                }
+            }
+        }
+        panic!("the stacks never come to rest");
+    }
+}
+
+fn path_of(packet: &[u8]) -> PathId {
+    PathId(u32::from(packet[18]))
+}
+
+fn listen(w: &mut Wire) -> SocketAddr {
+    let local = SocketAddr::new(address(2, 0), 80);
+    w.hosts[1].stack.listen(ListenOptions { local, backlog: 8 }).expect("listen");
+    local
+}
+
+fn bytes(n: usize, seed: u64) -> Vec<u8> {
+    let mut x = seed | 1;
+    (0..n)
+        .map(|_| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            x as u8
+        })
+        .collect()
+}
+
+fn transfer(client_paths: u8, client: ConnectionConfig, server: ConnectionConfig) -> Wire {
+    let mut w = Wire::new(client_paths);
+    w.accept = server;
+    let remote = listen(&mut w);
+    let mut options = ConnectOptions::new(remote);
+    options.config = client;
+    let c = w.hosts[0].stack.connect(w.now, options).expect("connect");
+    w.hosts[0].conn = Some(c);
+    w.run(Duration::from_secs(1));
+    let s = w.hosts[1].conn.expect("accepted");
+    let (up, down) = (bytes(3_000_000, 1), bytes(2_000_000, 2));
+    let now = w.now;
+    assert_eq!(w.hosts[0].stack.send(now, c, up.clone().into()), Ok(up.len()));
+    assert_eq!(w.hosts[1].stack.send(now, s, down.clone().into()), Ok(down.len()));
+    w.hosts[0].stack.shutdown(now, c).expect("shutdown");
+    w.run(Duration::from_secs(3));
+    assert!(w.hosts[1].ended && !w.hosts[0].ended);
+    let now = w.now;
+    w.hosts[1].stack.shutdown(now, s).expect("shutdown");
+    w.run(Duration::from_secs(100));
+    assert!(w.hosts[0].received == down, "downstream bytes differ");
+    assert!(w.hosts[1].received == up, "upstream bytes differ");
+    assert_eq!(w.hosts[0].closed, Some(None));
+    assert_eq!(w.hosts[1].closed, Some(None));
+    w
+}
+
+#[test]
+fn a_file_over_two_paths_both_ways() {
+    let w = transfer(2, ConnectionConfig::default(), ConnectionConfig::default());
+    let counters = w.hosts[0].stack.counters();
+    for (name, value) in counters.iter_nonzero() {
+        println!("{name} {value}");
+    }
+    use umptcp_stack_core::observe::Counter;
+    assert_eq!(counters.get(Counter::MPJoinSynAckRx), 1);
+    assert_eq!(counters.get(Counter::TcpRetransSegs), 0);
+    assert_eq!(counters.get(Counter::TcpTimeouts), 0);
+}
+
+#[test]
+fn checksums_when_one_side_asks() {
+    let checksum = ConnectionConfig { checksum: true, ..ConnectionConfig::default() };
+    let w = transfer(2, ConnectionConfig::default(), checksum);
+    use umptcp_stack_core::observe::Counter;
+    assert_eq!(w.hosts[0].stack.counters().get(Counter::DataCsumErr), 0);
+    assert_eq!(w.hosts[1].stack.counters().get(Counter::MPJoinAckRx), 1);
+}
+
+#[test]
+fn plain_tcp_when_either_side_wants_it() {
+    let plain = ConnectionConfig { mptcp: false, ..ConnectionConfig::default() };
+    for (client, server) in
+        [(plain.clone(), ConnectionConfig::default()), (ConnectionConfig::default(), plain.clone())]
+    {
+        let w = transfer(2, client, server);
+        for h in &w.hosts {
+            let info = h.stack.info(h.conn.expect("connection")).expect("info");
+            assert!(matches!(info.mptcp, MptcpStatus::Plain { .. }), "{:?}", info.mptcp);
+        }
+    }
+}
