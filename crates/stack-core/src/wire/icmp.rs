@@ -148,3 +148,128 @@ fn cause_v6(icmp_type: u8, code: u8, parameter: u32) -> Option<IcmpCause> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ip::emit_ip_header_for;
+    use super::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    fn addresses(v6: bool) -> [IpAddr; 3] {
+        match v6 {
+            false => ["10.0.0.1", "10.0.0.2", "10.9.9.9"],
+            true => ["2001:db8::1", "2001:db8::2", "2001:db8:9::9"],
+        }
+        .map(|a| a.parse().unwrap())
+    }
+
+    /// An error from a router about a segment of 1500 bytes from port 1234 to port 80, of which `quoted` bytes after the IP
+    /// header are quoted.
+    fn error(v6: bool, icmp_type: u8, code: u8, parameter: u32, protocol: u8, quoted: usize) -> Vec<u8> {
+        let [local, remote, router] = addresses(v6);
+        let header_len = ip::ip_header_len(&local);
+        let mut quotation = vec![0; header_len];
+        emit_ip_header_for(&mut quotation, local, remote, protocol, 1500 - header_len, 0, 0);
+        // A router decrements the TTL and may not mend the checksum in what it quotes.
+        quotation[if v6 { 7 } else { 8 }] = 1;
+        quotation.extend(&[0x04, 0xd2, 0, 80, 0xa1, 0xa2, 0xa3, 0xa4][..quoted.min(8)]);
+        quotation.resize(header_len + quoted, 0x77);
+        let mut message = vec![icmp_type, code, 0, 0];
+        message.extend(parameter.to_be_bytes());
+        message.extend(quotation);
+        let pseudo = if v6 { checksum::pseudo_header(router, local, 58, message.len() as u32) } else { 0 };
+        let sum = !checksum::fold(checksum::sum(&message, pseudo));
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        let mut packet = vec![0; header_len];
+        let icmp = if v6 { PROTOCOL_ICMPV6 } else { PROTOCOL_ICMP };
+        emit_ip_header_for(&mut packet, router, local, icmp, message.len(), 0, 0);
+        packet.extend(message);
+        packet
+    }
+
+    fn parse(packet: &[u8]) -> Result<IcmpError, WireError> {
+        IcmpError::parse(&IpHeader::parse(packet).unwrap(), packet)
+    }
+
+    #[test]
+    fn packet_too_big() {
+        for (v6, icmp_type, code) in [(false, 3, 4), (true, 2, 0)] {
+            let [local, remote, router] = addresses(v6);
+            for quoted in [8, 20, 500] {
+                let packet = error(v6, icmp_type, code, 1280, PROTOCOL_TCP, quoted);
+                let expected = IcmpError {
+                    reporter: router,
+                    icmp_type,
+                    code,
+                    cause: IcmpCause::PacketTooBig { mtu: Some(1280) },
+                    src: SocketAddr::new(local, 1234),
+                    dst: SocketAddr::new(remote, 80),
+                    seq: SeqNumber(0xa1a2_a3a4),
+                    quoted_len: 1500,
+                };
+                assert_eq!(parse(&packet), Ok(expected));
+                assert_eq!(expected.next_hop_mtu(), Some(1280));
+            }
+            assert_eq!(parse(&error(v6, icmp_type, code, 0, PROTOCOL_TCP, 8)).unwrap().next_hop_mtu(), None);
+            assert_eq!(parse(&error(v6, icmp_type, code, 0, PROTOCOL_TCP, 7)), Err(WireError::Truncated));
+            assert_eq!(parse(&error(v6, icmp_type, code, 0, 17, 8)), Err(WireError::NotTcp));
+        }
+        // Above the MTU there may be anything in IPv4 (RFC 4884 puts a length there).
+        assert_eq!(parse(&error(false, 3, 4, 0x0011_0580, 6, 8)).unwrap().next_hop_mtu(), Some(0x580));
+    }
+
+    #[test]
+    fn causes() {
+        let cause = |v6, icmp_type, code| parse(&error(v6, icmp_type, code, 0, 6, 8)).map(|e| e.cause);
+        for (icmp_type, code, expected) in [
+            (3, 0, IcmpCause::NetworkUnreachable),
+            (3, 1, IcmpCause::HostUnreachable),
+            (3, 2, IcmpCause::ProtocolUnreachable),
+            (3, 3, IcmpCause::PortUnreachable),
+            (3, 5, IcmpCause::Other),
+            (3, 13, IcmpCause::Prohibited),
+            (11, 0, IcmpCause::TimeExceeded),
+            (12, 0, IcmpCause::ParameterProblem),
+        ] {
+            assert_eq!(cause(false, icmp_type, code), Ok(expected));
+        }
+        for (icmp_type, code, expected) in [
+            (1, 0, IcmpCause::NetworkUnreachable),
+            (1, 1, IcmpCause::Prohibited),
+            (1, 3, IcmpCause::HostUnreachable),
+            (1, 4, IcmpCause::PortUnreachable),
+            (3, 0, IcmpCause::TimeExceeded),
+            (4, 1, IcmpCause::ProtocolUnreachable),
+            (4, 0, IcmpCause::ParameterProblem),
+            (100, 0, IcmpCause::Other),
+        ] {
+            assert_eq!(cause(true, icmp_type, code), Ok(expected));
+        }
+        // Echo, source quench, redirect; echo and router advertisement.
+        for (v6, icmp_type) in [(false, 8), (false, 0), (false, 4), (false, 5), (true, 128), (true, 134)] {
+            assert_eq!(cause(v6, icmp_type, 0), Err(WireError::NotTcp));
+        }
+    }
+
+    #[test]
+    fn damaged_messages() {
+        for (v6, icmp_type) in [(false, 3), (true, 1)] {
+            let packet = error(v6, icmp_type, 1, 0, 6, 8);
+            let header = IpHeader::parse(&packet).unwrap();
+            for bit in (header.header_len + 2) * 8..packet.len() * 8 {
+                let mut flipped = packet.clone();
+                flipped[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(parse(&flipped), Err(WireError::BadChecksum));
+            }
+            for cut in header.header_len..packet.len() {
+                let short = IpHeader { total_len: cut, ..header };
+                assert!(IcmpError::parse(&short, &packet[..cut]).is_err());
+            }
+            let fragment = IpHeader { fragment: true, ..header };
+            assert_eq!(IcmpError::parse(&fragment, &packet), Err(WireError::NotTcp));
+            let other = IpHeader { protocol: 6, ..header };
+            assert_eq!(IcmpError::parse(&other, &packet), Err(WireError::NotTcp));
+        }
+    }
+}

@@ -256,3 +256,168 @@ pub fn emit_ip_header_for(
         (src, dst) => panic!("no packet goes from {src} to {dst}: different address families"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+    use std::vec::Vec;
+
+    const V4: (IpAddr, IpAddr) = (
+        IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 0, 1)),
+        IpAddr::V4(core::net::Ipv4Addr::new(10, 0, 0, 2)),
+    );
+
+    fn v6() -> (IpAddr, IpAddr) {
+        ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap())
+    }
+
+    #[test]
+    fn ipv4_header_byte_by_byte() {
+        let mut buf = [0xee; 24];
+        assert_eq!(emit_ip_header(&mut buf, V4.0, V4.1, 4, ecn::ECT_0, 0x1234), 20);
+        let header = [0x45, 2, 0, 24, 0x12, 0x34, 0x40, 0, 64, 6, 0x14, 0xa8, 10, 0, 0, 1, 10, 0, 0, 2];
+        assert_eq!(buf[..20], header);
+        let parsed = IpHeader::parse(&buf).unwrap();
+        let expected = IpHeader {
+            src: V4.0,
+            dst: V4.1,
+            protocol: PROTOCOL_TCP,
+            header_len: 20,
+            total_len: 24,
+            ecn: ecn::ECT_0,
+            fragment: false,
+        };
+        assert_eq!(parsed, expected);
+        assert_eq!(parsed.payload(&buf), [0xee; 4]);
+    }
+
+    #[test]
+    fn ipv6_header_byte_by_byte() {
+        let (src, dst) = v6();
+        let mut buf = [0xee; 44];
+        assert_eq!(emit_ip_header(&mut buf, src, dst, 4, ecn::CE, 7), 40);
+        assert_eq!(buf[..8], [0x60, 0x30, 0, 0, 0, 4, 6, 64]);
+        assert_eq!(buf[8..24], [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(buf[24..40], [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+        let parsed = IpHeader::parse(&buf).unwrap();
+        let expected = IpHeader {
+            src,
+            dst,
+            protocol: PROTOCOL_TCP,
+            header_len: 40,
+            total_len: 44,
+            ecn: ecn::CE,
+            fragment: false,
+        };
+        assert_eq!(parsed, expected);
+        assert_eq!(parsed.payload(&buf), [0xee; 4]);
+    }
+
+    fn fix_checksum(packet: &mut [u8]) {
+        let header = usize::from(packet[0] & 0xf) * 4;
+        packet[10..12].fill(0);
+        let sum = !checksum::fold(checksum::sum(&packet[..header], 0));
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+
+    #[test]
+    fn ipv4_lengths_options_and_fragments() {
+        let mut packet = vec![0u8; 32];
+        emit_ip_header(&mut packet, V4.0, V4.1, 12, 0, 0);
+        // Padding of the link is not payload.
+        packet.extend([0; 14]);
+        assert_eq!(IpHeader::parse(&packet).unwrap().payload(&packet).len(), 12);
+        assert_eq!(IpHeader::parse(&packet[..31]), Err(WireError::Truncated));
+        assert_eq!(IpHeader::parse(&packet[..19]), Err(WireError::Truncated));
+        assert_eq!(IpHeader::parse(&[]), Err(WireError::Truncated));
+        let with = |edit: &dyn Fn(&mut [u8])| {
+            let mut p = packet.clone();
+            edit(&mut p);
+            fix_checksum(&mut p);
+            IpHeader::parse(&p)
+        };
+        assert_eq!(with(&|p| p[0] = 0x46).unwrap().header_len, 24);
+        assert_eq!(with(&|p| p[0] = 0x44), Err(WireError::BadLength));
+        assert_eq!(with(&|p| p[3] = 19), Err(WireError::BadLength));
+        assert!(with(&|p| p[6] = 0x20).unwrap().fragment, "more fragments");
+        assert!(with(&|p| p[7] = 1).unwrap().fragment, "offset");
+        assert_eq!(with(&|p| p[9] = 17).unwrap().protocol, 17);
+        for version in (0..16).filter(|v| ![4, 6].contains(v)) {
+            assert_eq!(with(&|p| p[0] = version << 4 | 5), Err(WireError::BadVersion));
+        }
+        for bit in 8..160 {
+            let mut p = packet.clone();
+            p[bit / 8] ^= 1 << (bit % 8);
+            assert!(IpHeader::parse(&p).is_err(), "bit {bit} flipped under the checksum");
+        }
+    }
+
+    /// An IPv6 packet with these extension headers (each its type and its bytes after the next-header octet), then 20 bytes of TCP.
+    fn with_extensions(extensions: &[(u8, &[u8])]) -> Vec<u8> {
+        let len: usize = extensions.iter().map(|(_, body)| 1 + body.len()).sum();
+        let mut packet = vec![0; 40];
+        let (src, dst) = v6();
+        emit_ip_header(&mut packet, src, dst, len + 20, 0, 0);
+        let mut next = 6;
+        for (i, (kind, body)) in extensions.iter().enumerate() {
+            let field = if i == 0 { &mut packet[6] } else { &mut packet[next] };
+            *field = *kind;
+            next = packet.len();
+            packet.push(PROTOCOL_TCP);
+            packet.extend(*body);
+        }
+        packet.extend([0; 20]);
+        packet
+    }
+
+    #[test]
+    fn ipv6_extension_headers_are_skipped() {
+        let hop = (HOP_BY_HOP, &[0, 1, 4, 0, 0, 0, 0][..]);
+        let long = (DESTINATION_OPTIONS, &[1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..]);
+        let routing = (ROUTING, &[0, 4, 0, 0, 0, 0, 0][..]);
+        let packet = with_extensions(&[hop, long, routing]);
+        let header = IpHeader::parse(&packet).unwrap();
+        assert_eq!(
+            (header.protocol, header.header_len, header.fragment),
+            (PROTOCOL_TCP, 40 + 8 + 16 + 8, false)
+        );
+        assert_eq!(header.payload(&packet), [0; 20]);
+
+        let atomic = with_extensions(&[(FRAGMENT, &[0, 0, 0, 1, 2, 3, 4])]);
+        let header = IpHeader::parse(&atomic).unwrap();
+        assert_eq!((header.protocol, header.header_len, header.fragment), (PROTOCOL_TCP, 48, false));
+        for offset in [[0, 1], [0, 8], [0x80, 0]] {
+            let fragment = with_extensions(&[(FRAGMENT, &[0, offset[0], offset[1], 1, 2, 3, 4])]);
+            assert!(IpHeader::parse(&fragment).unwrap().fragment, "{offset:?}");
+        }
+        // Segments left: the destination is not the last one.
+        let en_route = with_extensions(&[(ROUTING, &[0, 4, 1, 0, 0, 0, 0])]);
+        assert_eq!(IpHeader::parse(&en_route), Err(WireError::Malformed));
+        // An unknown header is the upper layer.
+        let authentication = with_extensions(&[hop, (51, &[0; 7])]);
+        assert_eq!(IpHeader::parse(&authentication).unwrap().protocol, 51);
+    }
+
+    #[test]
+    fn ipv6_extension_headers_that_run_out() {
+        let beyond = with_extensions(&[(DESTINATION_OPTIONS, &[200, 0, 0, 0, 0, 0, 0])]);
+        assert_eq!(IpHeader::parse(&beyond), Err(WireError::BadLength));
+        // A chain of headers that all announce another, to the end of the packet.
+        let mut chain = with_extensions(&[(HOP_BY_HOP, &[0; 7])]);
+        chain[40..].fill(0);
+        assert!(IpHeader::parse(&chain).is_err());
+        let fine = with_extensions(&[]);
+        for cut in 0..fine.len() {
+            assert_eq!(IpHeader::parse(&fine[..cut]), Err(WireError::Truncated), "{cut} bytes");
+        }
+        // The quoted form does not mind a cut after the header.
+        assert_eq!(parse_quoted(&fine[..48]).unwrap().total_len, 60);
+    }
+
+    #[test]
+    #[should_panic(expected = "different address families")]
+    fn families_do_not_mix() {
+        emit_ip_header(&mut [0; 40], V4.0, v6().1, 0, 0, 0);
+    }
+}

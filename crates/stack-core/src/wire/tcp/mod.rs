@@ -206,7 +206,8 @@ impl TcpRepr {
         w.u16(*dst_port);
         w.u32(seq.0);
         w.u32(ack.0);
-        w.u8(((MIN_HEADER + options_len) / 4 << 4) as u8);
+        // The data offset counts 32-bit words, in the upper half of the octet.
+        w.u8(((MIN_HEADER + options_len) / 4 * 16) as u8);
         w.u8(flags.bits());
         w.u16(*window);
         w.u16(0);

@@ -176,7 +176,8 @@ impl TcpOptions {
                 self.fast_open = Some(SmallVec::from_slice(data));
             }
             kind::MPTCP => {
-                if MptcpPacket::new(raw.bytes)?.is_known() {
+                let known = MptcpPacket::new(raw.bytes)?.is_known();
+                if known {
                     self.mptcp.push(MptcpOption::parse(raw.bytes)?);
                 }
             }
