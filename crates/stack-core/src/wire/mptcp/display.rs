@@ -12,7 +12,7 @@ impl fmt::Display for MptcpOption {
             MptcpOption::AddAddr(o) => o.fmt(f),
             MptcpOption::RemoveAddr(o) => o.fmt(f),
             MptcpOption::Prio(o) => o.fmt(f),
-            MptcpOption::Fail(o) => write!(f, "MP_FAIL dsn={:#x}", o.dsn),
+            MptcpOption::Fail(o) => write!(f, "MP_FAIL dsn={:#018x}", o.dsn),
             MptcpOption::FastClose(o) => write!(f, "MP_FASTCLOSE key={:#018x}", o.receiver_key),
             MptcpOption::Reset(o) => o.fmt(f),
         }

@@ -308,7 +308,7 @@ fn options_read_well() {
     assert_eq!(line("1e 0a 31 03 c0000201 1f90"), "ADD_ADDR id=3 192.0.2.1 port 8080 echo");
     assert_eq!(line("1e 06 40 01 02 03"), "REMOVE_ADDR id=1,2,3");
     assert_eq!(line("1e 03 51"), "MP_PRIO backup");
-    assert_eq!(line("1e 0c 60 00 0102030405060708"), "MP_FAIL dsn=0x102030405060708");
+    assert_eq!(line("1e 0c 60 00 0102030405060708"), "MP_FAIL dsn=0x0102030405060708");
     assert_eq!(line("1e 04 81 02"), "MP_TCPRST lack of resources transient");
     assert_eq!(line("1e 04 80 63"), "MP_TCPRST reason 99");
 }

@@ -231,7 +231,7 @@ impl TcpOptions {
     /// Writes the options to the start of `buf` and returns their length, [`len`](Self::len).
     ///
     /// The layout is the common one: MSS, SACK permitted and timestamps in one row of 12 bytes, window scale, Fast Open, SACK, MPTCP, each
-    /// row aligned to 4 bytes by no-operations: before fixed options, after MPTCP's. When only that padding makes
+    /// row aligned to 4 bytes by no-operations before it; end-of-list octets fill the header up. When only that padding makes
     /// them exceed the room, they are packed instead.
     ///
     /// Options that do not [`fit`](Self::fits) are left out, SACK blocks first, then MPTCP options, last ones
@@ -289,11 +289,13 @@ impl TcpOptions {
             }
         }
         for option in &self.mptcp {
+            let written = w.written();
+            pad(&mut w, written.next_multiple_of(4) - written);
             let n = option.emit(w.unwritten());
             w.advance(n);
-            pad(&mut w, n.next_multiple_of(4) - n);
         }
-        w.unwritten().fill(kind::NOP);
+        // RFC 9293 §3.1: after the end of the list the header is padded with zeros.
+        w.unwritten().fill(kind::END);
         len
     }
 
@@ -308,6 +310,6 @@ impl TcpOptions {
             cut.fast_open = None;
         }
         let written = cut.emit(buf);
-        buf[written..].fill(kind::NOP);
+        buf[written..].fill(kind::END);
     }
 }
