@@ -71,6 +71,12 @@ impl Rack {
         }
     }
 
+    /// How many quarters of the least round-trip time the reordering window is.
+    #[cfg(test)]
+    pub(super) fn multiplier(&self) -> u32 {
+        self.window_multiplier
+    }
+
     /// RACK_update, given the most recently sent of what an ACK delivered.
     pub(super) fn update(&mut self, now: Instant, delivered: Delivered) {
         self.rtt = now - delivered.tx.at;
