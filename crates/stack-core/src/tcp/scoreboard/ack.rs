@@ -257,7 +257,10 @@ impl Tally {
             self.newest = Some((tx.id, piece.app_limited));
         }
         if piece.retransmitted {
-            // RFC 8985 §6.2 step 2: an ACK that the retransmission cannot have caused says nothing about it.
+            // RFC 8985 §6.2 step 2: an ACK that the retransmission cannot have caused says nothing about it. The RFC
+            // compares the timestamp echo for SACKed data as well, but what arrives above a hole does not change the
+            // echo (RFC 7323 §4.3): the SACK of a tail loss probe would be ignored and a time-out needed after all.
+            let echo_rtt = echo_rtt.filter(|_| piece.cumulative);
             if echo_precedes(now, echo_rtt, tx.at) || min_rtt.is_some_and(|min| now - tx.at < min) {
                 return;
             }
