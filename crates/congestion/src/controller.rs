@@ -22,7 +22,7 @@ pub trait Algorithm: Default + fmt::Debug + Send + 'static {
     fn increase(&mut self, flows: &mut [Flow<Self::State>], i: usize, acked: f64) -> f64;
 
     /// Congestion: the window in bytes that `flows[i]` is to have, given that `used` bytes of it were in use. After a
-    /// timeout it is the new threshold only.
+    /// timeout it is the new threshold only, and not even that when recovery has already reduced the same window.
     fn decrease(&mut self, flows: &mut [Flow<Self::State>], i: usize, used: f64, why: Congestion) -> f64 {
         let _ = (flows, i, why);
         used / 2.0
@@ -57,6 +57,7 @@ pub trait Algorithm: Default + fmt::Debug + Send + 'static {
 /// The [`CongestionController`] made of an [`Algorithm`] and everything in which plain TCP and all algorithms agree.
 #[derive(Debug)]
 pub struct Controller<A: Algorithm> {
+    name: &'static str,
     algorithm: A,
     /// Few, so that a search through them is quicker than any map.
     flows: Vec<Flow<A::State>>,
@@ -64,11 +65,16 @@ pub struct Controller<A: Algorithm> {
 
 impl<A: Algorithm> Default for Controller<A> {
     fn default() -> Self {
-        Controller { algorithm: A::default(), flows: Vec::new() }
+        Controller::named(A::NAME)
     }
 }
 
 impl<A: Algorithm> Controller<A> {
+    /// A controller that goes by another name than its algorithm's.
+    pub fn named(name: &'static str) -> Self {
+        Controller { name, algorithm: A::default(), flows: Vec::new() }
+    }
+
     fn index(&self, subflow: SubflowId) -> Option<usize> {
         self.flows.iter().position(|f| f.id == subflow)
     }
@@ -80,10 +86,17 @@ impl<A: Algorithm> Controller<A> {
     fn reduce(&mut self, subflow: SubflowId, in_flight: u64, why: Congestion) {
         let Some(i) = self.index(subflow) else { return };
         let used = self.flows[i].used_window(in_flight);
+        // A timeout in the midst of recovery is about the window that recovery answered already: equation 4 of RFC 5681
+        // §3.1, applied to the same FlightSize, gives the same threshold.
+        let answered = why == Congestion::Timeout && self.flows[i].in_recovery;
         self.flows[i].remember();
-        let target = self.algorithm.decrease(&mut self.flows, i, used, why);
+        let mut target = self.algorithm.decrease(&mut self.flows, i, used, why);
+        if answered {
+            target = self.flows[i].ssthresh;
+        }
         let least = self.algorithm.least_ssthresh(self.flows.len());
         let flow = &mut self.flows[i];
+        flow.in_recovery = why == Congestion::Loss;
         let ssthresh = target.max(least * flow.mss);
         let cwnd = match why {
             Congestion::Loss => ssthresh,
@@ -99,7 +112,7 @@ impl<A: Algorithm> Controller<A> {
 
 impl<A: Algorithm> CongestionController for Controller<A> {
     fn name(&self) -> &'static str {
-        A::NAME
+        self.name
     }
 
     fn subflow_added(&mut self, now: Instant, subflow: SubflowId, params: SubflowParams) {

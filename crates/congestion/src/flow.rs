@@ -119,10 +119,14 @@ impl<S: Clone + Default> Flow<S> {
         self.cwnd / self.mss
     }
 
-    /// Changes the window by `bytes`, of either sign, within its bounds.
+    /// Changes the window by `bytes`, of either sign, within its bounds. One that shrinks takes the threshold along,
+    /// or it would be in slow start and go back up at once.
     pub fn grow(&mut self, bytes: f64) {
         if bytes.is_finite() {
             self.cwnd = (self.cwnd + bytes).clamp(self.mss, MAX_WINDOW.max(self.mss));
+        }
+        if bytes < 0.0 {
+            self.ssthresh = self.ssthresh.min(self.cwnd);
         }
     }
 

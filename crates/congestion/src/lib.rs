@@ -13,21 +13,27 @@
 
 extern crate alloc;
 
+mod balia;
 mod controller;
 mod cubic;
 mod flow;
 mod hystart;
 mod lia;
+mod olia;
 mod registry;
 mod reno;
+mod wvegas;
 
+pub use balia::Balia;
 pub use controller::{Algorithm, Controller};
-pub use cubic::Cubic;
+pub use cubic::{Cubic, CubicState};
 pub use flow::{Congestion, Flow};
 pub use hystart::HyStart;
 pub use lia::Lia;
+pub use olia::{Olia, OliaState};
 pub use registry::{DEFAULT_NAME, Factory, Registry};
 pub use reno::Reno;
+pub use wvegas::{WVegas, WVegasState};
 
 use core::fmt;
 use umptcp_types::{Duration, Instant, SubflowId};

@@ -1,6 +1,6 @@
 //! Algorithms by name, extensible by other crates.
 
-use crate::{Algorithm, CongestionController, Controller, Cubic, Lia, Reno};
+use crate::{Algorithm, Balia, CongestionController, Controller, Cubic, Lia, Olia, Reno, WVegas};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
@@ -44,12 +44,17 @@ impl Registry {
 }
 
 impl Default for Registry {
-    /// Every algorithm of this crate.
+    /// Every algorithm of this crate, the default first. `uncoupled` is Reno under the name that papers on coupling
+    /// compare with; `cubic` is as uncoupled.
     fn default() -> Self {
         let mut registry = Registry::empty();
         registry.register_algorithm::<Lia>();
         registry.register_algorithm::<Reno>();
         registry.register_algorithm::<Cubic>();
+        registry.register_algorithm::<Olia>();
+        registry.register_algorithm::<Balia>();
+        registry.register_algorithm::<WVegas>();
+        registry.register("uncoupled", || Box::new(Controller::<Reno>::named("uncoupled")));
         registry
     }
 }

@@ -5,6 +5,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 mod coupled;
+mod fluid;
 mod plain;
 mod properties;
 

@@ -88,3 +88,191 @@ fn lia_refreshes_alpha() {
     let after = increase(&mut b, 0, 10_000, 50);
     assert!((110..=112).contains(&after), "{after}");
 }
+
+/// draft-khalili-mptcp-congestion-control-05.
+#[test]
+fn olia_increases() {
+    // One subflow: (w/r²)/(w/r)² = 1/w, no alpha: Reno.
+    assert_eq!(increase(&mut coupled("olia", &[(40, 50)]), 0, 10_000, 50), 250);
+    // Two alike: 1/(4w), nobody to move window to. 10⁷ / 160,000.
+    let mut b = coupled("olia", &[(40, 50), (40, 50)]);
+    assert_eq!(increase(&mut b, 0, 10_000, 50), 62);
+
+    // 40 and 10 segments at 50 ms, of which the smaller has delivered more since its loss: B = C = {1}, M = {0}.
+    let mut b = coupled("olia", &[(40, 50), (10, 50)]);
+    let delivered = AckSample { in_recovery: true, ..b.sample(B, 100_000, 50) };
+    b.cc.on_ack(b.now, B, &delivered);
+    // First term w/(Σw)² = 40,000 / 50,000² = 16 · 10⁻⁶, alpha = −1/2: 10⁷ · (16 − 12.5) · 10⁻⁶ = 35.
+    assert_eq!(increase(&mut b, 0, 10_000, 50), 35);
+    // 10,000 / 50,035² = 4 · 10⁻⁶ and alpha = 1/2 of 10,000: 10⁷ · (4 + 50) · 10⁻⁶ = 540, a little less for the 35.
+    assert_eq!(increase(&mut b, 1, 10_000, 50), 539);
+
+    // The larger is also the best: C is empty.
+    let mut b = coupled("olia", &[(40, 50), (10, 50)]);
+    let delivered = AckSample { in_recovery: true, ..b.sample(A, 100_000, 50) };
+    b.cc.on_ack(b.now, A, &delivered);
+    assert_eq!(increase(&mut b, 0, 10_000, 50), 160);
+    assert_eq!(increase(&mut b, 1, 10_000, 50), 39, "40, a little less for the 160");
+}
+
+/// A window that OLIA shrinks right after a loss must not count as being in slow start, which would restore it.
+#[test]
+fn olia_shrinks_below_the_threshold() {
+    let mut b = coupled("olia", &[(40, 50), (39, 50)]);
+    let delivered = AckSample { in_recovery: true, ..b.sample(B, 100_000, 50) };
+    b.cc.on_ack(b.now, B, &delivered);
+    // 40 / 79² − 1/2 / 40 = −0.00609 per segment acknowledged.
+    for _ in 0..3 {
+        let change = increase(&mut b, 0, 10_000, 50);
+        assert!((-62..=-60).contains(&change), "{change}");
+    }
+    assert_eq!(b.ssthresh(A), b.window(A));
+}
+
+/// l/rtt², not l²/rtt: 90 kB at 50 ms are better than 300 kB at 100 ms (36 against 30 Mbyte/s²), though the square of
+/// 300 kB over 100 ms is more than that of 90 kB over 50 ms.
+#[test]
+fn olia_ranks_by_bytes_over_the_square_of_the_round_trip_time() {
+    let mut b = coupled("olia", &[(10, 50), (40, 100)]);
+    for (id, bytes, rtt) in [(A, 89_999, 50), (B, 299_999, 100)] {
+        let delivered = AckSample { in_recovery: true, ..b.sample(id, bytes, rtt) };
+        b.cc.on_ack(b.now, id, &delivered);
+    }
+    // Σ w/r = 600; first term 4,000 / 360,000 per segment; alpha = 1/2 / 10: 10⁴ · (0.01111 + 0.05) = 611.
+    assert_eq!(increase(&mut b, 0, 10_000, 50), 611);
+    // 4,000 / 360,000 − 1/2 / 40 = −0.00139, little changed by the above.
+    let shrunk = increase(&mut b, 1, 10_000, 100);
+    assert!((-20..=-12).contains(&shrunk), "{shrunk}");
+}
+
+/// What counts is the larger of the last two intervals between losses, and a loss starts a new one.
+#[test]
+fn olia_remembers_the_interval_before_the_last_loss() {
+    let mut b = coupled("olia", &[(40, 50), (10, 50)]);
+    let delivered = AckSample { in_recovery: true, ..b.sample(B, 100_000, 50) };
+    b.cc.on_ack(b.now, B, &delivered);
+    b.cc.on_loss(b.now, B, 10_000);
+    assert_eq!(b.window(B), 5_000);
+    // w/(Σw)² = 40,000 / 45,000² = 19.75 · 10⁻⁶, alpha still −1/2: 10⁷ · (19.75 − 12.5) · 10⁻⁶ = 72.5.
+    assert_eq!(increase(&mut b, 0, 10_000, 50), 72);
+    // Another loss with next to nothing delivered in between: now the other path is the better one.
+    b.cc.on_loss(b.now, B, 10_000);
+    // With 2,500 left there: 40,072 / 42,572² = 22.1 · 10⁻⁶.
+    assert_eq!(increase(&mut b, 0, 10_000, 50), 221);
+}
+
+/// draft-walid-mptcp-congestion-control-04.
+#[test]
+fn balia_increases() {
+    assert_eq!(increase(&mut coupled("balia", &[(40, 50)]), 0, 10_000, 50), 250);
+    // Two alike: alpha = 1, x/(r (2x)²) = 1/(4w).
+    assert_eq!(increase(&mut coupled("balia", &[(40, 50), (40, 50)]), 0, 10_000, 50), 62);
+    // x = 800 and 533 segments per second. On the second alpha = 1.5: x/(r·Σ²) = 533.3 / (0.05 · 1,333.3²) = 0.006 per
+    // segment, times 1.25 · 1.1: 10⁴ · 0.00825 = 82.5. Cut to the integer 1 it would be 60.
+    let mut b = Bench::new("balia", 2);
+    b.avoid(A, 42, 50);
+    b.avoid(B, 28, 50);
+    // In these: 28 / 70² · 1.25 · 1.1 = 0.0078571.
+    assert_eq!(increase(&mut b, 1, 10_000, 50), 78);
+    // On the faster one, alpha = 1: 42,000 / 70,078² · 10⁷ = 85.5.
+    assert_eq!(increase(&mut b, 0, 10_000, 50), 85);
+}
+
+#[test]
+fn balia_decreases_by_up_to_three_quarters() {
+    let after_loss = |a, b: u64| {
+        let mut bench = coupled("balia", &[(a, 50), (b, 50)]);
+        bench.cc.on_loss(bench.now, B, b * MSS);
+        bench.window(B)
+    };
+    assert_eq!(after_loss(20, 40), 20_000, "alpha 1: half");
+    assert_eq!(after_loss(40, 40), 20_000, "alpha 1: half");
+    assert_eq!(after_loss(48, 40), 16_000, "alpha 1.2: six tenths");
+    assert_eq!(after_loss(400, 40), 10_000, "alpha 10, bounded by 1.5: three quarters");
+    let mut bench = coupled("balia", &[(400, 50), (40, 50)]);
+    bench.ack(B, 1, 50);
+    bench.cc.on_rto(bench.now, B, 40 * MSS);
+    assert_eq!(bench.ssthresh(B), 20_000, "a timeout: half");
+}
+
+/// Both drafts: a single segment is a legal threshold when there is another path; otherwise RFC 5681's two.
+#[test]
+fn least_threshold_with_several_paths() {
+    for (name, subflows, least) in
+        [("olia", 2, 1), ("balia", 2, 1), ("lia", 2, 2), ("olia", 1, 2), ("balia", 1, 2)]
+    {
+        let mut b = Bench::new(name, subflows);
+        for _ in 0..8 {
+            b.cc.on_loss(b.now, A, b.window(A));
+        }
+        assert_eq!((b.window(A), b.ssthresh(A)), (least * MSS, least * MSS), "{name}, {subflows}");
+    }
+}
+
+/// A round with a given mean round-trip time, in ten ACKs.
+fn vegas_round(b: &mut Bench, id: SubflowId, rtt_ms: u64, base_ms: u64) {
+    let window = b.window(id);
+    b.cc.on_sent(b.now, id, window, window);
+    b.now += Duration::from_millis(rtt_ms);
+    for _ in 0..10 {
+        let sample =
+            AckSample { min_rtt: Duration::from_millis(base_ms), ..b.sample(id, window / 10, rtt_ms) };
+        b.cc.on_ack(b.now, id, &sample);
+    }
+    b.cc.on_round(b.now, id);
+}
+
+/// draft-xu-mptcp-congestion-control-05.
+#[test]
+fn wvegas_keeps_a_few_segments_queued() {
+    // Slow start: 10 → 20 → 40 → 80 without delay; then 52 ms instead of 50: diff = 160 · 2/52 = 6.2 > 1.
+    let mut b = Bench::new("wvegas", 1);
+    for _ in 0..3 {
+        vegas_round(&mut b, A, 50, 50);
+    }
+    assert_eq!((b.window(A), b.ssthresh(A)), (80_000, u64::MAX));
+    vegas_round(&mut b, A, 52, 50);
+    assert_eq!((b.window(A), b.ssthresh(A)), (160_000, 159_000));
+    // diff = 160 · 2/52 = 6.15 ≥ 2: it is the only path, alpha becomes 10, one more.
+    vegas_round(&mut b, A, 52, 50);
+    assert_eq!(b.window(A), 161_000);
+    // diff = 161 · 3/53 = 9.1 < 10, and 162 · 5/55 = 14.7 > 10. The delay, 5 ms, has doubled: 161,000 · 50/110.
+    vegas_round(&mut b, A, 53, 50);
+    assert_eq!(b.window(A), 162_000);
+    vegas_round(&mut b, A, 55, 50);
+    assert_eq!(b.window(A), 161_000 * 50 / 110);
+    // Little to queue: one up per round.
+    let drained = b.window(A);
+    vegas_round(&mut b, A, 50, 50);
+    assert_eq!(b.window(A), drained + 1_000);
+    // Fewer than three round-trip times measured: a Reno step.
+    b.cc.on_round(b.now, A);
+    assert_eq!(b.window(A), drained + 2_000);
+}
+
+/// The targets are weighted by rate, 3 : 1 of ten segments here.
+#[test]
+fn wvegas_weighs_its_targets_by_rate() {
+    let mut b = coupled("wvegas", &[(90, 50), (30, 50)]);
+    for _ in 0..2 {
+        vegas_round(&mut b, A, 52, 50);
+        vegas_round(&mut b, B, 52, 50);
+    }
+    // diff of A: 90 · 2/52 = 3.5 ≥ 2: its target becomes 10 · 1.73 / (1.73 + 0.6) = 7.4. Of B: 1.15 < 2. Both grow.
+    assert_eq!((b.window(A), b.window(B)), (92_000, 32_000));
+    // A: 92 · 5/55 = 8.4 > 7.3, one less; the delay has more than doubled, so the queue is drained: by 50/110.
+    vegas_round(&mut b, A, 55, 50);
+    assert_eq!(b.window(A), 91_000 * 50 / 110);
+    // B: 32 · 5/55 = 2.9 ≥ 2: its target becomes 10 · 32 / (32 + 41.4) = 4.4. One more, and no part in the draining.
+    vegas_round(&mut b, B, 55, 50);
+    assert_eq!(b.window(B), 33_000);
+}
+
+#[test]
+fn wvegas_never_goes_below_two_segments() {
+    let mut b = coupled("wvegas", &[(3, 50)]);
+    for rtt in [100, 200, 400, 800, 1_600] {
+        vegas_round(&mut b, A, rtt, 50);
+        assert!(b.window(A) >= 2_000);
+    }
+}

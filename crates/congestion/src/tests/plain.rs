@@ -2,10 +2,13 @@
 
 use super::*;
 
+/// Those that react to loss as RFC 5681 has it, apart from the factor.
+const EVERY: [&str; 5] = ["reno", "cubic", "lia", "olia", "balia"];
+
 /// RFC 5681 §3.1: the window grows by what is acknowledged, however much one ACK covers.
 #[test]
 fn slow_start_doubles_per_round_trip_whatever_the_size_of_acks() {
-    for name in ["reno", "cubic", "lia"] {
+    for name in EVERY {
         for acks in [1, 5, 10] {
             let mut b = Bench::new(name, 1);
             assert_eq!((b.window(A), b.ssthresh(A)), (10 * MSS, u64::MAX), "RFC 6928");
@@ -30,7 +33,7 @@ fn reno_grows_by_a_segment_per_round_trip() {
 #[test]
 fn what_slow_start_does_not_need_counts_for_congestion_avoidance() {
     let mut b = Bench::new("reno", 1);
-    b.avoid(A, 20, 50);
+    b.start(A, 20_000, 50);
     b.cc.on_rto(b.now, A, 20_000);
     assert_eq!(
         (b.window(A), b.ssthresh(A)),
@@ -77,6 +80,25 @@ fn reductions() {
     }
 }
 
+/// RFC 5681 §3.1: FlightSize is what it was when recovery began, so a retransmission that is lost, too, does not lower the
+/// threshold once more. A timeout later on does.
+#[test]
+fn a_timeout_in_recovery_keeps_the_threshold() {
+    for name in EVERY {
+        let mut b = Bench::new(name, 1);
+        b.start(A, 40_000, 50);
+        b.cc.on_loss(b.now, A, 40_000);
+        let threshold = b.ssthresh(A);
+        let sample = AckSample { in_recovery: true, ..b.sample(A, 5_000, 50) };
+        b.cc.on_ack(b.now, A, &sample);
+        b.cc.on_rto(b.now, A, 3_000);
+        assert_eq!((b.window(A), b.ssthresh(A)), (MSS, threshold), "{name}");
+        b.ack(A, 1_000, 50);
+        b.cc.on_rto(b.now, A, 20_000);
+        assert!(b.ssthresh(A) < threshold, "{name}");
+    }
+}
+
 /// RFC 9438 §4.6, RFC 3168 §6.1.2: marks reduce the window to one segment, though the threshold stays at two.
 #[test]
 fn marks_reduce_to_one_segment() {
@@ -104,7 +126,7 @@ fn a_loss_at_the_end_of_a_burst_halves_the_burst() {
 
 #[test]
 fn undo_restores_what_the_last_reduction_took() {
-    for name in ["reno", "cubic", "lia"] {
+    for name in EVERY {
         let mut b = Bench::new(name, 1);
         b.avoid(A, 20, 50);
         for _ in 0..3 {
@@ -154,7 +176,7 @@ fn a_penalty_halves_once_per_round_trip() {
 
 #[test]
 fn no_growth_in_recovery_or_while_the_application_is_the_limit() {
-    for name in ["reno", "cubic", "lia"] {
+    for name in EVERY {
         let mut b = Bench::new(name, 1);
         for _ in 0..2 {
             let before = b.window(A);
