@@ -1,4 +1,11 @@
-//! Plain TCP around an algorithm: slow start, reductions, undo.
+//! Plain TCP around an algorithm.
+//!
+//! - Slow start by bytes acknowledged (RFC 5681 §3.1), the first one with HyStart++ (RFC 9406).
+//! - Reductions: ssthresh from what was in flight, at least two segments; the window to ssthresh after loss, to one
+//!   segment after a timeout (RFC 5681). How recovery gets there is its own business (RFC 6937).
+//! - Nothing grows while something other than the window limits the subflow. Instead of restarting after an idle RTO
+//!   (RFC 5681 §4.1) a window is kept for five minutes, then halved (RFC 7661), since sending is paced.
+//! - Undo of the last reduction (RFC 9438 §4.9); the penalty for blocking the shared window.
 
 use crate::{AckSample, Congestion, CongestionController, Flow, SubflowParams};
 use alloc::vec::Vec;
@@ -9,6 +16,33 @@ use umptcp_types::{Instant, SubflowId};
 ///
 /// `flows` are all subflows of the connection and `i` is the one that is meant. Only [`increase`](Self::increase) is
 /// required; without more the algorithm halves on congestion and keeps no state per subflow.
+///
+/// Scalable TCP, for instance, coupled by doing as if all subflows were one:
+///
+/// ```
+/// use umptcp_congestion::{Algorithm, Congestion, Flow, Registry};
+///
+/// #[derive(Debug, Default)]
+/// struct Scalable;
+///
+/// impl Algorithm for Scalable {
+///     const NAME: &'static str = "scalable";
+///     type State = ();
+///
+///     fn increase(&mut self, flows: &mut [Flow<()>], i: usize, acked: f64) -> f64 {
+///         let total: f64 = flows.iter().map(Flow::window_in_use).sum();
+///         0.01 * acked * flows[i].cwnd / total
+///     }
+///
+///     fn decrease(&mut self, _: &mut [Flow<()>], _: usize, used: f64, why: Congestion) -> f64 {
+///         if why == Congestion::Timeout { used / 2.0 } else { 0.875 * used }
+///     }
+/// }
+///
+/// let mut registry = Registry::default();
+/// registry.register_algorithm::<Scalable>();
+/// assert_eq!(registry.create("scalable").unwrap().name(), "scalable");
+/// ```
 pub trait Algorithm: Default + fmt::Debug + Send + 'static {
     /// The name under which the registry knows it.
     const NAME: &'static str;

@@ -8,8 +8,9 @@ use umptcp_types::{Instant, SubflowId};
 const MAX_WINDOW: f64 = (1u64 << 32) as f64;
 /// Round-trip times are at least this, in seconds, so that rates stay finite.
 const LEAST_RTT: f64 = 1e-6;
-/// What was in flight longer ago than this no longer validates the window (RFC 7661 §4.2: the pipeACK sampling period).
-const VALIDATION_PERIOD: Duration = Duration::from_secs(1);
+/// What was in flight longer ago than this, in seconds, or than three round-trip times no longer validates the window
+/// (RFC 7661 §4.2: the pipeACK sampling period).
+const VALIDATION_PERIOD: f64 = 1.0;
 /// RFC 7661 §4.4: how long a window may stand unused.
 const NON_VALIDATED_PERIOD: Duration = Duration::from_secs(300);
 
@@ -153,8 +154,8 @@ impl<S: Clone + Default> Flow<S> {
         if resumed {
             // Idle until now: that time is not time in which the window could grow (RFC 9438 §5.8).
             self.last_ack = self.last_ack.max(now);
-            let period = VALIDATION_PERIOD.max(Duration::from_secs_f64(3.0 * self.srtt.unwrap_or(0.0)));
-            if now - self.last_sent > period {
+            let period = (3.0 * self.srtt.unwrap_or(0.0)).max(VALIDATION_PERIOD);
+            if (now - self.last_sent).as_secs_f64() > period {
                 self.peak = [0.0; 2];
             }
         }
@@ -180,7 +181,7 @@ impl<S: Clone + Default> Flow<S> {
     pub(crate) fn note_ack(&mut self, now: Instant, ack: &AckSample) {
         self.srtt = Some(ack.srtt.as_secs_f64().max(LEAST_RTT));
         self.min_rtt = ack.min_rtt.as_secs_f64().max(LEAST_RTT);
-        self.in_flight = (ack.in_flight + ack.acked) as f64;
+        self.in_flight = ack.in_flight.saturating_add(ack.acked) as f64;
         self.outstanding = ack.in_flight;
         self.app_limited = ack.app_limited;
         self.in_recovery = ack.in_recovery;
@@ -197,8 +198,8 @@ impl<S: Clone + Default> Flow<S> {
 
     /// A subflow with nothing in flight for a round-trip time does not use its window, whatever its last ACK said.
     pub(crate) fn note_silence(&mut self, now: Instant) {
-        let rtt = Duration::from_secs_f64(self.srtt.unwrap_or(0.0));
-        if self.outstanding == 0 && now - self.last_ack.max(self.last_sent) > rtt {
+        let silence = (now - self.last_ack.max(self.last_sent)).as_secs_f64();
+        if self.outstanding == 0 && silence > self.srtt.unwrap_or(0.0) {
             self.app_limited = true;
             self.in_flight = 0.0;
         }
@@ -262,8 +263,8 @@ impl<S: Clone + Default> Flow<S> {
 
     /// Halves the window, at most once per round-trip time (Raiciu et al., NSDI 2012). Whether it was done.
     pub(crate) fn penalise(&mut self, now: Instant) -> bool {
-        let pause = Duration::from_secs_f64(self.srtt.unwrap_or(1.0));
-        if self.penalised.is_some_and(|last| now - last < pause) {
+        let pause = self.srtt.unwrap_or(1.0);
+        if self.penalised.is_some_and(|last| (now - last).as_secs_f64() < pause) {
             return false;
         }
         self.penalised = Some(now);

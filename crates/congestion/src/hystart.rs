@@ -42,7 +42,7 @@ impl HyStart {
     /// A round-trip time measured in slow start.
     pub fn sample(&mut self, rtt: f64) {
         self.current_round_min = self.current_round_min.min(rtt);
-        self.samples += 1;
+        self.samples = self.samples.saturating_add(1);
         if self.samples < N_RTT_SAMPLE {
             return;
         }

@@ -82,8 +82,9 @@ impl Algorithm for WVegas {
 
     fn acked(&mut self, flows: &mut [Flow<WVegasState>], i: usize, ack: &AckSample) {
         if let Some(rtt) = ack.rtt {
-            flows[i].state.samples += 1;
-            flows[i].state.sum += rtt.as_secs_f64();
+            let state = &mut flows[i].state;
+            state.samples = state.samples.saturating_add(1);
+            state.sum += rtt.as_secs_f64();
         }
     }
 
