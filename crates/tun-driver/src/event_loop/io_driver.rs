@@ -1,0 +1,316 @@
+//! The devices of a loop: reading, writing, and what happens when one is full or gone.
+
+use super::poller::Poller;
+use super::{Engine, LoopOptions, Waker};
+use crate::clock::Clock;
+use crate::device::{BufferPool, Device, TransmitOutcome, is_gone};
+use crate::pcap::{InterfaceId, PcapWriter};
+use std::any::Any;
+use std::io;
+use std::time::Duration;
+use umptcp_stack_core::interface::{PathConfig, Transmit};
+use umptcp_types::{Instant, PathId};
+
+/// Something that undoes a path's set-up when it is dropped.
+pub type Guard = Box<dyn Any + Send>;
+
+/// Where packets are written down.
+pub type Capture = PcapWriter<Box<dyn io::Write + Send>>;
+
+/// Token of the waker. Paths use their ids, which have 32 bits.
+const WAKER: u64 = 1 << 32;
+
+/// How often memory that nobody uses is given back.
+const TRIM_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A path with all that belongs to it.
+pub struct AttachedPath {
+    /// Its device.
+    pub device: Box<dyn Device>,
+    /// What the stack is to know of it.
+    pub config: PathConfig,
+    /// Dropped after the device when the path ends.
+    pub guard: Guard,
+}
+
+impl std::fmt::Debug for AttachedPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AttachedPath").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// A path whose device vanished.
+pub(super) struct LostPath {
+    pub(super) path: PathId,
+    pub(super) error: io::Error,
+    pub(super) guard: Guard,
+}
+
+struct Slot {
+    path: PathId,
+    // Declared, and so dropped, before the guard: no packet may leave once translation is undone.
+    device: Box<dyn Device>,
+    guard: Guard,
+    name: String,
+    /// Input was reported and has not been read to its end.
+    readable: bool,
+    /// The packet that the device had no room for. While there is one the path is blocked.
+    pending: Option<Transmit>,
+    interface: Option<InterfaceId>,
+    errors: u64,
+}
+
+pub(super) struct IoDriver {
+    pub(super) waker: Waker,
+    /// Paths that vanished and that the handler has not been told of.
+    pub(super) lost: Vec<LostPath>,
+    clock: Clock,
+    poller: Poller,
+    pool: BufferPool,
+    slots: Vec<Slot>,
+    /// Which device is read first; the turn goes round.
+    first: usize,
+    receive_batch: usize,
+    transmit_batch: usize,
+    capture: Option<Capture>,
+    unflushed: bool,
+    last_trim: Instant,
+}
+
+impl IoDriver {
+    pub(super) fn new(clock: Clock, options: LoopOptions) -> io::Result<Self> {
+        let LoopOptions { receive_batch, transmit_batch, busy_poll: _, buffer_limit, capture } = options;
+        let poller = Poller::new()?;
+        let waker = Waker::new()?;
+        poller.add_edge(waker.fd(), WAKER)?;
+        Ok(IoDriver {
+            waker,
+            lost: Vec::new(),
+            clock,
+            poller,
+            pool: BufferPool::new(buffer_limit),
+            slots: Vec::new(),
+            first: 0,
+            receive_batch: receive_batch.max(1),
+            transmit_batch: transmit_batch.max(1),
+            capture,
+            unflushed: false,
+            last_trim: Instant::ZERO,
+        })
+    }
+
+    pub(super) fn add<E: Engine>(
+        &mut self,
+        now: Instant,
+        engine: &mut E,
+        path: AttachedPath,
+    ) -> io::Result<PathId> {
+        let AttachedPath { device, config, guard } = path;
+        let name = config.name.clone();
+        let addresses: Vec<String> = config.addresses.iter().map(ToString::to_string).collect();
+        let id = engine.path_added(now, config);
+        if let Err(e) = self.poller.add(device.fd(), u64::from(id.0)) {
+            engine.path_removed(now, id);
+            return Err(e);
+        }
+        let interface = self.captured(|c| c.add_interface(&name, &addresses.join(" ")));
+        let slot =
+            Slot { path: id, device, guard, name, readable: true, pending: None, interface, errors: 0 };
+        self.slots.push(slot);
+        Ok(id)
+    }
+
+    pub(super) fn remove<E: Engine>(&mut self, now: Instant, engine: &mut E, path: PathId) -> Option<Guard> {
+        let at = self.slots.iter().position(|s| s.path == path)?;
+        let slot = self.slots.remove(at);
+        self.poller.remove(slot.device.fd());
+        engine.path_removed(now, path);
+        Some(slot.guard)
+    }
+
+    pub(super) fn paths(&self) -> Vec<PathId> {
+        self.slots.iter().map(|s| s.path).collect()
+    }
+
+    pub(super) fn any_ready(&self) -> bool {
+        self.slots.iter().any(|s| s.readable)
+    }
+
+    /// Hands received packets to the engine, a batch from each device in turn. `true` when there may be more.
+    pub(super) fn receive<E: Engine>(&mut self, engine: &mut E) -> bool {
+        let count = self.slots.len();
+        let mut gone = None;
+        for turn in 0..count {
+            let at = (self.first + turn) % count;
+            if self.slots[at].readable
+                && let Err(e) = self.receive_batch(engine, at)
+            {
+                gone = Some((at, e));
+                break;
+            }
+        }
+        self.first = self.first.wrapping_add(1);
+        if let Some((at, error)) = gone {
+            self.lose(engine, at, error);
+        }
+        self.any_ready()
+    }
+
+    /// An error means that the device is gone.
+    fn receive_batch<E: Engine>(&mut self, engine: &mut E, at: usize) -> io::Result<()> {
+        let now = self.clock.now();
+        for _ in 0..self.receive_batch {
+            let slot = &mut self.slots[at];
+            match slot.device.receive(&mut self.pool) {
+                Ok(Some(packet)) => {
+                    if let (Some(capture), Some(interface)) = (&mut self.capture, slot.interface) {
+                        let written = capture.inbound(interface, self.clock.wall_time(now), &packet);
+                        self.unflushed = true;
+                        if let Err(e) = written {
+                            self.end_capture(&e);
+                        }
+                    }
+                    engine.handle_packet(now, self.slots[at].path, packet);
+                }
+                Ok(None) => {
+                    slot.readable = false;
+                    return Ok(());
+                }
+                Err(e) if is_gone(&e) => return Err(e),
+                Err(e) => {
+                    // Level-triggered: if it lasts, the next wait reports it again.
+                    slot.readable = false;
+                    slot.report("receive", &e);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what the engine has to send. `true` when the batch ended before the engine did.
+    pub(super) fn transmit<E: Engine>(&mut self, engine: &mut E) -> bool {
+        for _ in 0..self.transmit_batch {
+            let now = self.clock.now();
+            let Some(packet) = engine.poll_transmit(now) else { return false };
+            let Some(at) = self.slots.iter().position(|s| s.path == packet.path) else { continue };
+            if self.slots[at].pending.is_some() {
+                // Blocked, and offered all the same (it was under way): lost, as in any full queue.
+                continue;
+            }
+            self.send(engine, now, at, packet);
+        }
+        true
+    }
+
+    fn send<E: Engine>(&mut self, engine: &mut E, now: Instant, at: usize, packet: Transmit) {
+        let slot = &mut self.slots[at];
+        match slot.device.transmit(&packet) {
+            Ok(TransmitOutcome::Sent) => {
+                if let (Some(capture), Some(interface)) = (&mut self.capture, slot.interface) {
+                    let written = capture.outbound(interface, self.clock.wall_time(now), &packet);
+                    self.unflushed = true;
+                    if let Err(e) = written {
+                        self.end_capture(&e);
+                    }
+                }
+            }
+            Ok(TransmitOutcome::Full) => {
+                slot.pending = Some(packet);
+                engine.path_blocked(now, slot.path, true);
+                if let Err(e) = self.poller.watch_writable(slot.device.fd(), u64::from(slot.path.0), true) {
+                    slot.report("wait for", &e);
+                }
+            }
+            Err(e) if is_gone(&e) => self.lose(engine, at, e),
+            Err(e) => slot.report("send by", &e),
+        }
+    }
+
+    /// A full device has room again.
+    fn unblock<E: Engine>(&mut self, engine: &mut E, now: Instant, at: usize) {
+        let slot = &mut self.slots[at];
+        if let Err(e) = self.poller.watch_writable(slot.device.fd(), u64::from(slot.path.0), false) {
+            slot.report("wait for", &e);
+        }
+        let (path, pending) = (slot.path, slot.pending.take());
+        if let Some(packet) = pending {
+            self.send(engine, now, at, packet);
+            if self.slots.get(at).is_some_and(|s| s.path == path && s.pending.is_none()) {
+                engine.path_blocked(now, path, false);
+            }
+        }
+    }
+
+    fn lose<E: Engine>(&mut self, engine: &mut E, at: usize, error: io::Error) {
+        let slot = self.slots.remove(at);
+        tracing::warn!(path = slot.name, %error, "the device has vanished");
+        self.poller.remove(slot.device.fd());
+        engine.path_removed(self.clock.now(), slot.path);
+        let Slot { path, device, guard, .. } = slot;
+        drop(device);
+        self.lost.push(LostPath { path, error, guard });
+    }
+
+    /// Waits, and notes which devices have something. Room on full devices is used at once.
+    pub(super) fn wait<E: Engine>(&mut self, engine: &mut E, timeout: Option<Duration>) -> io::Result<()> {
+        self.poller.wait(timeout)?;
+        let mut writable = Vec::new();
+        for ready in self.poller.ready() {
+            let Some(slot) = self.slots.iter_mut().find(|s| u64::from(s.path.0) == ready.token) else {
+                continue;
+            };
+            slot.readable |= ready.readable;
+            if ready.writable && slot.pending.is_some() {
+                writable.push(slot.path);
+            }
+        }
+        for path in writable {
+            if let Some(at) = self.slots.iter().position(|s| s.path == path) {
+                self.unblock(engine, self.clock.now(), at);
+            }
+        }
+        Ok(())
+    }
+
+    /// Housekeeping for quiet moments.
+    pub(super) fn before_sleep(&mut self, now: Instant) {
+        if now - self.last_trim >= TRIM_INTERVAL {
+            self.last_trim = now;
+            self.pool.trim();
+            self.flush_capture();
+        }
+    }
+
+    pub(super) fn flush_capture(&mut self) {
+        if std::mem::take(&mut self.unflushed) {
+            self.captured(PcapWriter::flush);
+        }
+    }
+
+    fn captured<T>(&mut self, write: impl FnOnce(&mut Capture) -> io::Result<T>) -> Option<T> {
+        match write(self.capture.as_mut()?) {
+            Ok(done) => Some(done),
+            Err(e) => {
+                self.end_capture(&e);
+                None
+            }
+        }
+    }
+
+    /// A trace that cannot be written must not stop the traffic.
+    fn end_capture(&mut self, error: &io::Error) {
+        tracing::error!(%error, "the packet trace cannot be written and ends here");
+        self.capture = None;
+    }
+}
+
+impl Slot {
+    /// Reports an error that passes: the first of a path, then every 1,024th.
+    fn report(&mut self, what: &str, error: &io::Error) {
+        if self.errors.is_multiple_of(1024) {
+            tracing::warn!(path = self.name, %error, times = self.errors + 1, "cannot {what} the device");
+        }
+        self.errors += 1;
+    }
+}
