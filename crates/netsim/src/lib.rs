@@ -1,1 +1,58 @@
-//! netsim
+//! A deterministic network simulator that runs the real umptcp stack.
+//!
+//! Links with rate, delay, queue, loss, reordering and duplication ([`Link`], [`LinkEngine`]), cables made of two of them with
+//! middleboxes on them ([`Cable`], [`Middlebox`]), and two ways to run them:
+//!
+//! - [`Network`], and [`Pair`] for the common case: hosts with a real `Stack` each under a virtual clock. Nothing reads a
+//!   real clock, and all randomness derives from one seed: the same seed gives the same packets, bit for bit.
+//! - [`realtime`]: the same links between packet queues under a real clock, for demonstrations and tests with real devices.
+//!
+//! Packets on links are never larger than the MTU: segments (GSO) are cut before any queue sees them, so that a queue of
+//! 25 packets means 25 packets.
+//!
+//! # Example
+//!
+//! ```no_run
+//! use umptcp_netsim::{Duration, Instant, Link, Pair, Side};
+//!
+//! let mut net = Pair::builder()
+//!     .path(Link::mbit(50).delay_ms(10))
+//!     .path(Link::mbit(50).delay_ms(20))
+//!     .seed(7)
+//!     .build();
+//! let flow = net.connect().unwrap();
+//! let path = net.path_cable(1);
+//! net.at(Instant::from_millis(2_000), move |net| net.cut(path));
+//! net.transfer(flow, Side::Client, 20_000_000).unwrap(); // every byte is compared on receipt
+//! assert!(net.path_payload(Side::Client, 0) > net.path_payload(Side::Client, 1));
+//! net.close(flow).unwrap();
+//! ```
+#![forbid(unsafe_code)]
+
+mod cable;
+mod checksum;
+mod engine;
+mod error;
+mod gro;
+mod link;
+pub mod middlebox;
+pub mod model;
+pub mod network;
+pub mod packet;
+mod pair;
+mod random;
+pub mod realtime;
+pub mod stream;
+#[cfg(test)]
+mod testing;
+pub mod trace;
+
+pub use cable::{Cable, Direction};
+pub use engine::{LinkEngine, LinkStats};
+pub use error::SimError;
+pub use link::{Link, Loss, Queue, Reorder};
+pub use middlebox::Middlebox;
+pub use network::{CableId, FlowId, FlowSpec, Limits, Network, NodeId, Side};
+pub use packet::Packet;
+pub use pair::{Pair, PairBuilder};
+pub use umptcp_types::{Duration, Instant};

@@ -1,0 +1,310 @@
+//! What happened to each packet: text lines for people, a hash for determinism tests.
+
+use crate::cable::Direction;
+use crate::packet::{OPTION_MPTCP, Packet, TcpHeader};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::fmt::{self, Write as _};
+use std::net::IpAddr;
+use umptcp_stack_core::interface::ChecksumState;
+use umptcp_types::Instant;
+
+/// Why a packet did not arrive.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum DropReason {
+    /// The link's queue was full.
+    Queue,
+    /// The link's loss model took it.
+    Loss,
+    /// The link was cut.
+    Cut,
+    /// Larger than the link's MTU.
+    TooBig,
+    /// Nobody has its destination address.
+    NoRoute,
+}
+
+/// What happened to a packet.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Happening {
+    /// Handed to the link, after cutting and before the middleboxes.
+    Sent,
+    /// Came out at the other end.
+    Delivered,
+    /// Gone.
+    Dropped(DropReason),
+}
+
+/// One thing that happened to one packet.
+#[derive(Debug)]
+pub struct PacketEvent<'a> {
+    /// When.
+    pub at: Instant,
+    /// The cable, by number in order of creation.
+    pub cable: usize,
+    /// The way the packet goes.
+    pub direction: Direction,
+    /// What.
+    pub what: Happening,
+    /// The packet.
+    pub packet: &'a Packet,
+}
+
+/// How much of what happens is kept as text.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TraceMode {
+    /// Nothing.
+    #[default]
+    Off,
+    /// The last so many packet events.
+    Last(usize),
+    /// Every packet event.
+    All,
+}
+
+/// A packet event that is kept: header bytes only.
+#[derive(Clone, Debug)]
+struct Record {
+    at: Instant,
+    cable: usize,
+    direction: Direction,
+    what: Happening,
+    header: Vec<u8>,
+    payload_len: usize,
+}
+
+/// Somebody who sees every packet event, such as a capture file's writer.
+pub trait Tap: Send {
+    /// Called for each event, in the order the simulator finds out. A loss on a link is found out when the link is
+    /// next looked at, so its time may be a little before the previous event's.
+    fn packet(&mut self, event: &PacketEvent<'_>);
+}
+
+/// Collects packet events.
+#[derive(Default)]
+pub(crate) struct Recorder {
+    mode: TraceMode,
+    records: VecDeque<Record>,
+    hash: Hash,
+    count: u64,
+    tap: Option<Box<dyn Tap>>,
+}
+
+impl Recorder {
+    pub(crate) fn set_mode(&mut self, mode: TraceMode) {
+        self.mode = mode;
+        if mode == TraceMode::Off {
+            self.records.clear();
+        }
+    }
+
+    pub(crate) fn set_tap(&mut self, tap: Option<Box<dyn Tap>>) {
+        self.tap = tap;
+    }
+
+    pub(crate) fn record(&mut self, event: &PacketEvent<'_>) {
+        self.count += 1;
+        let (tag, reason) = match event.what {
+            Happening::Sent => (1, 0),
+            Happening::Delivered => (2, 0),
+            Happening::Dropped(reason) => (3, reason as u64),
+        };
+        self.hash.word(event.at.as_nanos());
+        self.hash.word((event.cable as u64) << 16 | (event.direction as u64) << 12 | tag << 8 | reason);
+        self.hash.bytes(event.packet.header());
+        for s in event.packet.payload().slices() {
+            self.hash.bytes(s);
+        }
+        if let Some(tap) = &mut self.tap {
+            tap.packet(event);
+        }
+        let limit = match self.mode {
+            TraceMode::Off => return,
+            TraceMode::Last(n) => n,
+            TraceMode::All => usize::MAX,
+        };
+        while self.records.len() >= limit.max(1) {
+            self.records.pop_front();
+        }
+        self.records.push_back(Record {
+            at: event.at,
+            cable: event.cable,
+            direction: event.direction,
+            what: event.what,
+            header: event.packet.header().to_vec(),
+            payload_len: event.packet.payload().len(),
+        });
+    }
+
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash.finish()
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The kept events as lines of text, in order of time.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut order: Vec<&Record> = self.records.iter().collect();
+        order.sort_by_key(|r| r.at);
+        order.into_iter().map(ToString::to_string).collect()
+    }
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Recorder({} packet events, hash {:016x})", self.count, self.hash.finish())
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let arrow = match self.direction {
+            Direction::Forward => '>',
+            Direction::Reverse => '<',
+        };
+        let what = match self.what {
+            Happening::Sent => "sent",
+            Happening::Delivered => "recv",
+            Happening::Dropped(DropReason::Queue) => "DROP queue",
+            Happening::Dropped(DropReason::Loss) => "DROP loss",
+            Happening::Dropped(DropReason::Cut) => "DROP cut",
+            Happening::Dropped(DropReason::TooBig) => "DROP too-big",
+            Happening::Dropped(DropReason::NoRoute) => "DROP no-route",
+        };
+        write!(f, "{} {}{arrow} {what:<4} {}", self.at, self.cable, describe(&self.header, self.payload_len))
+    }
+}
+
+/// One line about a packet: addresses, flags, numbers and options.
+pub(crate) fn describe(header: &[u8], payload_len: usize) -> String {
+    let packet = Packet::from_bytes(Bytes::copy_from_slice(header), None, ChecksumState::Unverified);
+    let mut line = String::new();
+    let address = |a: Option<IpAddr>| a.map_or_else(|| "?".to_string(), |a| a.to_string());
+    let Some(tcp) = packet.tcp() else {
+        let _ = write!(
+            line,
+            "{} > {} protocol {} length {payload_len}",
+            address(packet.source()),
+            address(packet.destination()),
+            header.get(if header.len() >= 40 { 6 } else { 9 }).copied().unwrap_or(0)
+        );
+        return line;
+    };
+    let _ = write!(
+        line,
+        "{}.{} > {}.{} ",
+        address(packet.source()),
+        tcp.source_port(),
+        address(packet.destination()),
+        tcp.destination_port()
+    );
+    let names = ['F', 'S', 'R', 'P', '.', 'U', 'E', 'C'];
+    line.extend((0..8).filter(|i| tcp.flags() >> i & 1 == 1).map(|i| names[i]));
+    let _ = write!(line, " seq {} ack {} win {} len {payload_len}", tcp.seq(), tcp.ack(), tcp.window());
+    describe_options(&mut line, &tcp);
+    line
+}
+
+fn describe_options(line: &mut String, tcp: &TcpHeader<'_>) {
+    let word =
+        |o: &[u8], at: usize| o.get(at..at + 4).map_or(0, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
+    for (kind, o) in tcp.option_list() {
+        let _ = match kind {
+            1 => Ok(()),
+            2 if o.len() == 4 => write!(line, " mss {}", u16::from_be_bytes([o[2], o[3]])),
+            3 if o.len() == 3 => write!(line, " wscale {}", o[2]),
+            4 => write!(line, " sackOK"),
+            5 => {
+                let _ = write!(line, " sack");
+                for block in o[2..].chunks_exact(8) {
+                    let _ = write!(line, " {}-{}", word(block, 0), word(block, 4));
+                }
+                Ok(())
+            }
+            8 if o.len() == 10 => write!(line, " ts {}/{}", word(o, 2), word(o, 6)),
+            OPTION_MPTCP if o.len() >= 3 => describe_mptcp(line, o),
+            _ => write!(line, " opt{kind}[{}]", o.len()),
+        };
+    }
+}
+
+/// One MPTCP option of at least 3 bytes (RFC 8684 §3 gives the layouts).
+fn describe_mptcp(line: &mut String, o: &[u8]) -> fmt::Result {
+    let number = |at: usize, len: usize| {
+        o.get(at..at + len).map_or(0, |b| b.iter().fold(0u64, |n, b| n << 8 | u64::from(*b)))
+    };
+    match o[2] >> 4 {
+        0 => write!(line, " mp_capable v{} [{}]", o[2] & 0xf, o.len()),
+        1 => write!(line, " mp_join [{}]", o.len()),
+        2 => {
+            let bits = o.get(3).copied().unwrap_or(0);
+            let _ = write!(line, " dss");
+            let mut at = 4;
+            if bits & 0x01 != 0 {
+                let len = if bits & 0x02 != 0 { 8 } else { 4 };
+                let _ = write!(line, " ack {}", number(at, len));
+                at += len;
+            }
+            if bits & 0x04 != 0 {
+                let len = if bits & 0x08 != 0 { 8 } else { 4 };
+                let _ = write!(
+                    line,
+                    " seq {} ssn {} len {}",
+                    number(at, len),
+                    number(at + len, 4),
+                    number(at + len + 4, 2)
+                );
+                if o.len() >= at + len + 8 {
+                    let _ = write!(line, " sum {:04x}", number(at + len + 6, 2));
+                }
+            }
+            if bits & 0x10 != 0 {
+                let _ = write!(line, " fin");
+            }
+            Ok(())
+        }
+        3 => write!(line, " add_addr id {} [{}]", o.get(3).copied().unwrap_or(0), o.len()),
+        4 => write!(line, " remove_addr {:?}", &o[3..]),
+        5 => write!(line, " mp_prio {}", o[2] & 1),
+        6 => write!(line, " mp_fail {}", number(4, 8)),
+        7 => write!(line, " mp_fastclose"),
+        8 => write!(line, " mp_tcprst reason {}", o.get(3).copied().unwrap_or(0)),
+        subtype => write!(line, " mptcp{subtype} [{}]", o.len()),
+    }
+}
+
+/// A fast 64-bit hash that is the same on every platform and in every version: it may stand in committed snapshots.
+#[derive(Clone, Copy, Debug)]
+struct Hash(u64);
+
+impl Default for Hash {
+    fn default() -> Self {
+        Hash(0x243f_6a88_85a3_08d3)
+    }
+}
+
+impl Hash {
+    fn word(&mut self, v: u64) {
+        let product = u128::from(self.0 ^ v) * 0x9e37_79b9_7f4a_7c15_u128;
+        self.0 = (product as u64) ^ ((product >> 64) as u64) ^ v.rotate_left(32);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        let mut words = bytes.chunks_exact(8);
+        for w in &mut words {
+            self.word(u64::from_le_bytes([w[0], w[1], w[2], w[3], w[4], w[5], w[6], w[7]]));
+        }
+        let mut rest = [0u8; 8];
+        rest[..words.remainder().len()].copy_from_slice(words.remainder());
+        self.word(u64::from_le_bytes(rest));
+        self.word(bytes.len() as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        let mut h = *self;
+        h.word(0x5851_f42d_4c95_7f2d);
+        h.0
+    }
+}
