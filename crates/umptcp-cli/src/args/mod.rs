@@ -1,0 +1,362 @@
+//! The command line.
+
+pub(crate) mod values;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use std::path::PathBuf;
+use std::time::Duration;
+pub(crate) use values::{ListenAddress, PathArg, PathMode};
+use values::{parse_bytes, parse_duration};
+
+/// Port of `umptcp bench` when none is named: the number of the RFC.
+pub(crate) const BENCH_PORT: u16 = 8684;
+
+const EXAMPLES: &str = "\
+Examples:
+  umptcp demo                                see it work: two NICs, one connection, no root needed
+  umptcp demo --sim                          the same in virtual time, with no privilege at all
+  umptcp bench server                        wait for measurements
+  umptcp bench client 192.0.2.10             measure throughput to that server
+  umptcp listen 9000 > file                  receive a file over MPTCP
+  umptcp connect 192.0.2.10 9000 < file      send it
+  umptcp connect --path eth0 --path wlan0,backup 192.0.2.10 9000 < file
+
+Every command has its own --help.";
+
+const ENVIRONMENT: &str = "\
+Environment:
+  UMPTCP_LOG   what to log, by module: info, umptcp=debug, umptcp_stack_core::mptcp=trace (overrides -v)";
+
+/// Multipath TCP (RFC 8684) in user space: one connection over several network interfaces at once.
+#[derive(Parser, Debug)]
+#[command(name = "umptcp", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{ENVIRONMENT}"))]
+#[command(propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// Say more on standard error: -v what happens to connections, -vv details, -vvv everything.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    Demo(DemoArgs),
+    Listen(ListenArgs),
+    Connect(ConnectArgs),
+    Bench(BenchArgs),
+    Completions(CompletionsArgs),
+    Man(ManArgs),
+}
+
+/// Which implementation of TCP carries the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum StackKind {
+    /// umptcp itself: MPTCP in user space.
+    #[default]
+    Umptcp,
+    /// The kernel's MPTCP (Linux).
+    KernelMptcp,
+    /// The kernel's TCP.
+    KernelTcp,
+}
+
+impl StackKind {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            StackKind::Umptcp => "umptcp",
+            StackKind::KernelMptcp => "kernel-mptcp",
+            StackKind::KernelTcp => "kernel-tcp",
+        }
+    }
+}
+
+/// Options of everything that opens connections.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Connection options")]
+pub(crate) struct StackArgs {
+    /// Whose TCP carries the connection.
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    pub(crate) stack: StackKind,
+    /// A network interface to use, DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N];
+    /// may be given several times.
+    ///
+    /// By default every usable NIC is used, in nat mode. `address` is the stack's own address on that path (with
+    /// mode=routed the one that the network routes to this host), `advertise` the one to tell the peer, `backup`
+    /// keeps the path idle while another works, `weight` is for schedulers that use one.
+    #[arg(long = "path", value_name = "DEV[,OPTION]...")]
+    pub(crate) paths: Vec<PathArg>,
+    /// Congestion control algorithm.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) congestion: Option<String>,
+    /// Packet scheduler.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scheduler: Option<String>,
+    /// Ask for DSS checksums (RFC 8684 section 3.3).
+    #[arg(long)]
+    pub(crate) checksum: bool,
+    /// Plain TCP: do not offer or accept MPTCP.
+    #[arg(long)]
+    pub(crate) no_mptcp: bool,
+    /// Write the packets of every path to FILE (pcapng, one interface per path).
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) pcap: Option<PathBuf>,
+}
+
+/// See it work: one connection over two network interfaces, on an emulated network on this machine.
+///
+/// Makes user and network namespaces of its own (no root needed, nothing on this machine is changed): a client with two
+/// NICs and a server with one, and between them links with a rate and a delay. The same transfer runs over one NIC, then
+/// over both, then over both while the first goes silent and comes back.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  umptcp demo                       about half a minute
+  umptcp demo --sim                 in virtual time: no namespaces, no devices, any operating system
+  umptcp demo --rates 20,5 --delay 40ms --scheduler round-robin
+  umptcp demo --pcap demo.pcapng    and look at it with: tshark -r demo.pcapng")]
+pub(crate) struct DemoArgs {
+    /// Simulate: the same in virtual time, needing no privilege and no TUN devices.
+    #[arg(long)]
+    pub(crate) sim: bool,
+    /// How long the transfer over one NIC takes, about; the others carry as many bytes.
+    #[arg(long, value_name = "SECONDS", default_value = "8", value_parser = parse_duration)]
+    pub(crate) seconds: Duration,
+    /// Rates of the client's two NICs, in Mbit/s.
+    #[arg(long, value_name = "MBIT,MBIT", default_value = "300,200", value_delimiter = ',', num_args = 1)]
+    pub(crate) rates: Vec<u32>,
+    /// Delay of each link, each way.
+    #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = parse_duration)]
+    pub(crate) delay: Duration,
+    /// Send from the server to the client instead.
+    #[arg(long)]
+    pub(crate) down: bool,
+    /// The server's implementation: the kernel's MPTCP where there is one, unless named.
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(crate) server: Option<DemoServer>,
+    /// Seed of the data sent and of the simulation.
+    #[arg(long, value_name = "NUMBER", default_value_t = 8684)]
+    pub(crate) seed: u64,
+    /// Congestion control algorithm of the client.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) congestion: Option<String>,
+    /// Packet scheduler of the client.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scheduler: Option<String>,
+    /// Ask for DSS checksums (RFC 8684 section 3.3).
+    #[arg(long)]
+    pub(crate) checksum: bool,
+    /// Write the packets of the client's paths to FILE (pcapng, one interface per path).
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) pcap: Option<PathBuf>,
+}
+
+/// Who plays the server in the demo.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum DemoServer {
+    /// The kernel's MPTCP.
+    Kernel,
+    /// A second umptcp.
+    Umptcp,
+}
+
+/// Wait for one connection and join it to standard input and output.
+///
+/// What the peer sends goes to standard output, standard input goes to the peer. The end of standard input closes
+/// only that direction; the program ends when both directions have.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  umptcp listen 9000 > file
+  umptcp listen --stack kernel-mptcp 127.0.0.1:9000
+  umptcp listen -v --path eth0 --path eth1 9000 | tar x")]
+pub(crate) struct ListenArgs {
+    /// Where to listen.
+    #[arg(value_name = "PORT|ADDRESS:PORT")]
+    pub(crate) address: ListenAddress,
+    #[command(flatten)]
+    pub(crate) stack: StackArgs,
+}
+
+/// Connect to a server and join standard input and output to the connection.
+///
+/// What the peer sends goes to standard output, standard input goes to the peer. The end of standard input closes
+/// only that direction; the program ends when both directions have.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  umptcp connect 192.0.2.10 9000 < file
+  printf 'GET / HTTP/1.0\\r\\n\\r\\n' | umptcp connect -v example.org 80
+  umptcp connect --path eth0 --path wlan0,backup 2001:db8::10 9000")]
+pub(crate) struct ConnectArgs {
+    /// Name or address of the server.
+    #[arg(value_hint = ValueHint::Hostname)]
+    pub(crate) host: String,
+    /// Its port.
+    pub(crate) port: u16,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) stack: StackArgs,
+}
+
+/// How to reach a server.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct TargetArgs {
+    /// IPv4 only.
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    pub(crate) ipv4: bool,
+    /// IPv6 only.
+    #[arg(short = '6', long)]
+    pub(crate) ipv6: bool,
+    /// Give up connecting after so long.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_duration)]
+    pub(crate) timeout: Duration,
+}
+
+/// Measure throughput, latency and connection rate.
+#[derive(Args, Clone, Debug)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) side: BenchSide,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum BenchSide {
+    Server(BenchServerArgs),
+    Client(BenchClientArgs),
+}
+
+/// Answer measurements; the client says what is measured.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  umptcp bench server
+  umptcp bench server --stack kernel-mptcp 10.0.0.1:8684 --once")]
+pub(crate) struct BenchServerArgs {
+    /// Where to listen.
+    #[arg(value_name = "PORT|ADDRESS:PORT", default_value_t = ListenAddress { address: None, port: BENCH_PORT })]
+    pub(crate) address: ListenAddress,
+    /// End after the first measurement.
+    #[arg(long, conflicts_with = "count")]
+    pub(crate) once: bool,
+    /// End after so many measurements.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Report each measurement as one line of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) stack: StackArgs,
+}
+
+/// What to measure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum BenchMode {
+    /// Bytes per second in one direction or both.
+    #[default]
+    Throughput,
+    /// Time from request to response, one after the other on one connection.
+    Latency,
+    /// Connections per second: connect, one byte back, close.
+    Connections,
+}
+
+/// Who sends in a throughput measurement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(crate) enum Direction {
+    /// The client sends.
+    #[default]
+    Up,
+    /// The server sends.
+    Down,
+    /// Both send at the same time.
+    Both,
+}
+
+/// Measure against a server.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  umptcp bench client 192.0.2.10                              10 s from client to server
+  umptcp bench client 192.0.2.10 --direction both --bytes 64Mi --verify
+  umptcp bench client 192.0.2.10 --mode latency --request 1 --count 10000
+  umptcp bench client 192.0.2.10 --mode connections --seconds 5 --parallel 8
+  umptcp bench client 192.0.2.10 --stack kernel-mptcp --congestion cubic --json")]
+pub(crate) struct BenchClientArgs {
+    /// Name or address of the server.
+    #[arg(value_hint = ValueHint::Hostname)]
+    pub(crate) host: String,
+    /// Its port.
+    #[arg(default_value_t = BENCH_PORT)]
+    pub(crate) port: u16,
+    /// What to measure.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) mode: BenchMode,
+    /// Throughput: who sends.
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) direction: Direction,
+    /// Throughput: end after so many bytes in each direction.
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, conflicts_with_all = ["seconds", "count"])]
+    pub(crate) bytes: Option<u64>,
+    /// End after so long; the default without --bytes and --count is 10.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_duration, conflicts_with = "count")]
+    pub(crate) seconds: Option<Duration>,
+    /// Latency and connections: end after so many.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+    /// Latency: bytes of each request.
+    #[arg(long, value_name = "SIZE", default_value = "1", value_parser = parse_bytes)]
+    pub(crate) request: u64,
+    /// Latency: bytes of each response.
+    #[arg(long, value_name = "SIZE", default_value = "1", value_parser = parse_bytes)]
+    pub(crate) response: u64,
+    /// Connections: how many at a time.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) parallel: u16,
+    /// Throughput: send pseudo-random data all along and compare its SHA-256 at both ends.
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Seed of the data.
+    #[arg(long, value_name = "NUMBER", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Time between progress reports.
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = parse_duration)]
+    pub(crate) interval: Duration,
+    /// No progress reports.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Write the result as JSON to standard output, progress to standard error.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) stack: StackArgs,
+}
+
+/// Print a completion script for a shell.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  umptcp completions bash > /etc/bash_completion.d/umptcp
+  umptcp completions zsh > ~/.zfunc/_umptcp
+  umptcp completions fish > ~/.config/fish/completions/umptcp.fish")]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Print the manual page, or write the pages of all commands to a directory.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  umptcp man | man -l -
+  umptcp man --dir /usr/local/share/man/man1")]
+pub(crate) struct ManArgs {
+    /// Write umptcp.1, umptcp-demo.1, … there; the directory is made if need be.
+    #[arg(long, value_hint = ValueHint::DirPath)]
+    pub(crate) dir: Option<PathBuf>,
+}

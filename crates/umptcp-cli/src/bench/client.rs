@@ -1,0 +1,470 @@
+//! The side that says what is measured.
+
+use super::histogram::{Histogram, Summary};
+use super::meter::{Interval, Meter};
+use super::protocol::{self, Header, MAX_CHUNK, Mode, Report, Transfer};
+use super::transfer::{self, Until};
+use super::{IDLE_TIMEOUT, join};
+use crate::args::{BenchClientArgs, BenchMode, Direction};
+use crate::data::Source;
+use crate::session::Session;
+use crate::transport::{self, Facts, Stream, Subflow, Transport};
+use crate::{Registry, units, usage};
+use anyhow::{Context as _, bail, ensure};
+use serde::Serialize;
+use std::io::{self, BufReader, Read, Write};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+const DEFAULT_TIME: Duration = Duration::from_secs(10);
+/// Bytes read at once.
+const READ: usize = 512 << 10;
+
+/// Everything a measurement found, as `--json` prints it.
+#[derive(Debug, Serialize)]
+struct Outcome {
+    version: &'static str,
+    mode: &'static str,
+    stack: &'static str,
+    local: Option<SocketAddr>,
+    remote: Option<SocketAddr>,
+    /// Whether the connection is MPTCP; absent when the kernel does not say.
+    mptcp: Option<bool>,
+    description: Option<String>,
+    congestion: Option<String>,
+    scheduler: Option<String>,
+    /// From client to server, as the server saw it.
+    up: Option<Rated>,
+    /// From server to client, as the client saw it.
+    down: Option<Rated>,
+    /// SHA-256 equal at both ends; absent without `--verify`.
+    verified: Option<bool>,
+    /// Times from request to response, or from connecting to the answer.
+    latency: Option<Summary>,
+    /// Requests or connections per second.
+    per_second: Option<f64>,
+    subflows: Vec<Subflow>,
+    intervals: Vec<Interval>,
+    server: Option<Report>,
+}
+
+#[derive(Debug, Serialize)]
+struct Rated {
+    #[serde(flatten)]
+    transfer: Transfer,
+    bits_per_second: f64,
+}
+
+impl From<Transfer> for Rated {
+    fn from(transfer: Transfer) -> Rated {
+        Rated { bits_per_second: transfer.rate(), transfer }
+    }
+}
+
+impl Outcome {
+    fn new(args: &BenchClientArgs, facts: Option<&Facts>) -> Outcome {
+        Outcome {
+            version: env!("CARGO_PKG_VERSION"),
+            mode: match args.mode {
+                BenchMode::Throughput => "throughput",
+                BenchMode::Latency => "latency",
+                BenchMode::Connections => "connections",
+            },
+            stack: args.stack.stack.name(),
+            local: facts.map(|f| f.local),
+            remote: facts.map(|f| f.remote),
+            mptcp: facts.and_then(|f| f.mptcp),
+            description: facts.map(|f| f.description.clone()),
+            congestion: facts.and_then(|f| f.congestion.clone()),
+            scheduler: facts.and_then(|f| f.scheduler.clone()),
+            up: None,
+            down: None,
+            verified: None,
+            latency: None,
+            per_second: None,
+            subflows: Vec::new(),
+            intervals: Vec::new(),
+            server: None,
+        }
+    }
+}
+
+pub(crate) fn run(args: &BenchClientArgs, registry: &Registry) -> anyhow::Result<()> {
+    check(args)?;
+    let remotes = transport::resolve(&args.host, args.port, &args.target)?;
+    let session = Session::start()?;
+    let transport = Transport::open(&args.stack, registry, &session)?;
+    let outcome = match args.mode {
+        BenchMode::Throughput => throughput(args, &transport, &remotes),
+        BenchMode::Latency => latency(args, &transport, &remotes),
+        BenchMode::Connections => connections(args, &transport, &remotes),
+    }?;
+    transport.close()?;
+    if args.json {
+        let mut text = serde_json::to_string_pretty(&outcome)?;
+        text.push('\n');
+        io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    } else {
+        print(&outcome);
+    }
+    if outcome.verified == Some(false) {
+        bail!("the data arrived damaged: SHA-256 differs between the ends");
+    }
+    Ok(())
+}
+
+/// Refuses options that the mode has no use for.
+fn check(args: &BenchClientArgs) -> anyhow::Result<()> {
+    let throughput = args.mode == BenchMode::Throughput;
+    let needless = [
+        (args.bytes.is_some() && !throughput, "--bytes", "throughput"),
+        (args.verify && !throughput, "--verify", "throughput"),
+        (args.direction != Direction::Up && !throughput, "--direction", "throughput"),
+        (args.count.is_some() && throughput, "--count", "latency or --mode connections"),
+        (args.parallel != 1 && args.mode != BenchMode::Connections, "--parallel", "connections"),
+    ];
+    if let Some((_, option, mode)) = needless.iter().find(|(given, ..)| *given) {
+        return Err(usage(format!("{option} needs --mode {mode}")));
+    }
+    for (option, size) in [("--request", args.request), ("--response", args.response)] {
+        if !(1..=MAX_CHUNK as u64).contains(&size) {
+            return Err(usage(format!("{option} takes a size from 1 to {MAX_CHUNK} bytes, not {size}")));
+        }
+    }
+    Ok(())
+}
+
+/// Connects, asks for `mode` and waits for the answer.
+fn begin(
+    args: &BenchClientArgs,
+    transport: &Transport,
+    remotes: &[SocketAddr],
+    mode: Mode,
+) -> anyhow::Result<Stream> {
+    let stream = transport.connect(remotes, args.target.timeout)?;
+    stream.set_timeout(Some(IDLE_TIMEOUT))?;
+    stream.set_no_delay()?;
+    (&stream).write_all(&Header { mode }.encode()).context("sending the request for the measurement")?;
+    protocol::read_status(&stream)?;
+    Ok(stream)
+}
+
+/// A line of progress: beside the JSON, not in it.
+fn report(args: &BenchClientArgs, line: &str) {
+    match (args.quiet, args.json) {
+        (true, _) => {}
+        (false, true) => eprintln!("{line}"),
+        (false, false) => println!("{line}"),
+    }
+}
+
+fn throughput(
+    args: &BenchClientArgs,
+    transport: &Transport,
+    remotes: &[SocketAddr],
+) -> anyhow::Result<Outcome> {
+    let (up, down) = (args.direction != Direction::Down, args.direction != Direction::Up);
+    let time = args.seconds.unwrap_or(DEFAULT_TIME);
+    let until = args.bytes.map_or(Until::Time(time), Until::Bytes);
+    let mode = Mode::Throughput {
+        up,
+        down,
+        verify: args.verify,
+        bytes: args.bytes,
+        milliseconds: u32::try_from(time.as_millis()).unwrap_or(u32::MAX),
+        seed: args.seed,
+    };
+    let stream = &begin(args, transport, remotes, mode)?;
+    let facts = stream.facts()?;
+    report(args, &format!("{} to {}, {}", facts.local, facts.remote, facts.description));
+
+    let (sent, received) = (&AtomicU64::new(0), &AtomicU64::new(0));
+    let (done, ended) = mpsc::channel::<()>();
+    let mut outcome = Outcome::new(args, Some(&facts));
+    let (up_sent, down_received, server) = std::thread::scope(|scope| -> anyhow::Result<_> {
+        let sender = up.then(|| {
+            scope.spawn(move || {
+                let source = Source::new(args.seed, 0, args.verify);
+                let transfer = transfer::send(stream, source, until, sent)?;
+                stream.shutdown_write().context("ending the sending direction")?;
+                anyhow::Ok(transfer)
+            })
+        });
+        let receiver = scope.spawn(move || {
+            // Dropped when this thread ends, however it ends: that ends the progress reports.
+            let _done = done;
+            let mut from = BufReader::with_capacity(READ, stream);
+            let transfer = down.then(|| transfer::receive(&mut from, args.verify, received)).transpose()?;
+            let server = Report::read(&mut from)?;
+            if !up {
+                stream.shutdown_write().context("ending the sending direction")?;
+            }
+            let rest = io::copy(&mut from, &mut io::sink()).context("waiting for the server to close")?;
+            ensure!(rest == 0, "the server sent {rest} bytes after its report");
+            anyhow::Ok((transfer, server))
+        });
+        outcome.intervals = watch(args, stream, &ended, (up, sent), (down, received));
+        let received = join(receiver);
+        let sent = sender.map(join).transpose();
+        // When sending failed, the receiver only saw the consequences.
+        match (sent, received) {
+            (Err(error), Err(other)) => Err(error.context(format!("{other:#}"))),
+            (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
+            (Ok(sent), Ok((received, server))) => Ok((sent, received, server)),
+        }
+    })?;
+    outcome.subflows = stream.subflows();
+    let pairs = [(&up_sent, &server.received), (&server.sent, &down_received)];
+    for (sent, received) in pairs.iter().filter_map(|(s, r)| Some((s.as_ref()?, r.as_ref()?))) {
+        ensure!(
+            sent.bytes == received.bytes,
+            "{} bytes were sent and {} arrived, without an error from either end",
+            sent.bytes,
+            received.bytes
+        );
+        if args.verify {
+            let equal = sent.sha256.is_some() && sent.sha256 == received.sha256;
+            outcome.verified = Some(outcome.verified.unwrap_or(true) && equal);
+        }
+    }
+    outcome.up = server.received.clone().map(Rated::from);
+    outcome.down = down_received.map(Rated::from);
+    outcome.server = Some(server);
+    Ok(outcome)
+}
+
+/// Reports progress until `ended` is closed.
+fn watch(
+    args: &BenchClientArgs,
+    stream: &Stream,
+    ended: &mpsc::Receiver<()>,
+    (up, sent): (bool, &AtomicU64),
+    (down, received): (bool, &AtomicU64),
+) -> Vec<Interval> {
+    let started = Instant::now();
+    let mut meter = Meter::default();
+    let mut intervals = Vec::new();
+    let mut next = args.interval;
+    loop {
+        match ended.recv_timeout(next.saturating_sub(started.elapsed())) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return intervals,
+        }
+        next += args.interval;
+        let subflows = stream.subflows();
+        // What the peer has acknowledged says more than what the send buffer took, where it is known.
+        let up_bytes = stream.bytes_acknowledged().unwrap_or_else(|| sent.load(Ordering::Relaxed));
+        let down_bytes = received.load(Ordering::Relaxed);
+        let interval = meter.look(started.elapsed().as_secs_f64(), up_bytes, down_bytes, &subflows);
+        report(args, &interval.line(up, down));
+        intervals.push(interval);
+    }
+}
+
+/// When latency and connection measurements end.
+struct Limit {
+    count: Option<u64>,
+    deadline: Instant,
+}
+
+impl Limit {
+    fn new(args: &BenchClientArgs) -> Limit {
+        Limit { count: args.count, deadline: Instant::now() + args.seconds.unwrap_or(DEFAULT_TIME) }
+    }
+
+    fn reached(&self, done: u64) -> bool {
+        match self.count {
+            Some(count) => done >= count,
+            None => Instant::now() >= self.deadline,
+        }
+    }
+}
+
+fn latency(args: &BenchClientArgs, transport: &Transport, remotes: &[SocketAddr]) -> anyhow::Result<Outcome> {
+    // Both fit: `check` has seen to that.
+    let mode = Mode::Latency { request: args.request as u32, response: args.response as u32 };
+    let stream = begin(args, transport, remotes, mode)?;
+    let facts = stream.facts()?;
+    report(args, &format!("{} to {}, {}", facts.local, facts.remote, facts.description));
+    let mut outcome = Outcome::new(args, Some(&facts));
+
+    let mut request = vec![0; args.request as usize];
+    Source::new(args.seed, 0, false).fill(&mut request);
+    let mut response = vec![0; args.response as usize];
+    let mut times = Histogram::new();
+    let mut recent = Histogram::new();
+    let limit = Limit::new(args);
+    let started = Instant::now();
+    let mut next = args.interval;
+    let (mut to, mut from) = (&stream, &stream);
+    while !limit.reached(times.count()) {
+        let before = Instant::now();
+        to.write_all(&request).context("sending a request")?;
+        from.read_exact(&mut response).context("receiving a response")?;
+        let time = u64::try_from(before.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        times.add(time);
+        recent.add(time);
+        if started.elapsed() >= next {
+            next += args.interval;
+            let count = recent.count();
+            let (median, p99) =
+                (units::nanoseconds(recent.quantile(0.5)), units::nanoseconds(recent.quantile(0.99)));
+            report(
+                args,
+                &format!(
+                    "{:7.1} s   {count} requests, median {median}, p99 {p99}",
+                    started.elapsed().as_secs_f64()
+                ),
+            );
+            recent = Histogram::new();
+        }
+    }
+    let elapsed = started.elapsed().as_secs_f64();
+    stream.shutdown_write().context("ending the sending direction")?;
+    let server = Report::read(&stream)?;
+    ensure!(
+        server.requests == Some(times.count()),
+        "{} requests were answered, but the server counted {:?}",
+        times.count(),
+        server.requests
+    );
+    outcome.latency = times.summary();
+    outcome.per_second = Some(times.count() as f64 / elapsed);
+    outcome.subflows = stream.subflows();
+    outcome.server = Some(server);
+    Ok(outcome)
+}
+
+fn connections(
+    args: &BenchClientArgs,
+    transport: &Transport,
+    remotes: &[SocketAddr],
+) -> anyhow::Result<Outcome> {
+    // The first tells what there is to tell, and fails alone if it must.
+    let facts = one_connection(args, transport, remotes)?;
+    let mut outcome = Outcome::new(args, Some(&facts));
+    report(args, &format!("{} to {}, {}", facts.local, facts.remote, facts.description));
+    let limit = &Limit::new(args);
+    // Connections begun, and ended; the first run's is not among them.
+    let (begun, ended, stop) = (&AtomicU64::new(0), &AtomicU64::new(0), &AtomicBool::new(false));
+    let started = Instant::now();
+    let (done, finished) = mpsc::channel::<()>();
+    let results = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..args.parallel)
+            .map(|_| {
+                let done = done.clone();
+                scope.spawn(move || {
+                    let _done = done;
+                    let mut times = Histogram::new();
+                    while !stop.load(Ordering::Relaxed)
+                        && !limit.reached(begun.fetch_add(1, Ordering::Relaxed))
+                    {
+                        let before = Instant::now();
+                        if let Err(error) = one_connection(args, transport, remotes) {
+                            stop.store(true, Ordering::Relaxed);
+                            return Err(error);
+                        }
+                        times.add(u64::try_from(before.elapsed().as_nanos()).unwrap_or(u64::MAX));
+                        ended.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ok(times)
+                })
+            })
+            .collect();
+        drop(done);
+        let (mut next, mut before) = (args.interval, 0);
+        while let Err(RecvTimeoutError::Timeout) =
+            finished.recv_timeout(next.saturating_sub(started.elapsed()))
+        {
+            next += args.interval;
+            let now = ended.load(Ordering::Relaxed);
+            let seconds = started.elapsed().as_secs_f64();
+            let rate = (now - before) as f64 / args.interval.as_secs_f64();
+            report(args, &format!("{seconds:7.1} s   {rate:.0} connections/s"));
+            before = now;
+        }
+        workers.into_iter().map(join).collect::<Vec<_>>()
+    });
+    let elapsed = started.elapsed().as_secs_f64();
+    let mut times = Histogram::new();
+    for result in results {
+        let ended = ended.load(Ordering::Relaxed);
+        times.merge(&result.with_context(|| format!("after {ended} connections"))?);
+    }
+    outcome.latency = times.summary();
+    outcome.per_second = Some(times.count() as f64 / elapsed);
+    Ok(outcome)
+}
+
+/// Connects, gets one byte back, closes.
+fn one_connection(
+    args: &BenchClientArgs,
+    transport: &Transport,
+    remotes: &[SocketAddr],
+) -> anyhow::Result<Facts> {
+    let stream = begin(args, transport, remotes, Mode::Connection)?;
+    let facts = stream.facts()?;
+    let mut rest = [0];
+    let n = (&stream).read(&mut rest).context("waiting for the server to close")?;
+    ensure!(n == 0, "the server sent more than its answer");
+    Ok(facts)
+}
+
+fn print(outcome: &Outcome) {
+    println!();
+    for (name, rated) in [("up", &outcome.up), ("down", &outcome.down)] {
+        if let Some(Rated { transfer, bits_per_second }) = rated {
+            println!(
+                "{name:<8}{} in {:.2} s = {}",
+                units::bytes(transfer.bytes),
+                transfer.seconds,
+                units::rate(*bits_per_second)
+            );
+        }
+    }
+    if let (Some(latency), Some(per_second)) = (&outcome.latency, outcome.per_second) {
+        let what = if outcome.mode == "latency" { "requests" } else { "connections" };
+        let us = |value: f64| units::nanoseconds((value * 1e3) as u64);
+        println!("{} {what}, {per_second:.0} per second", latency.count);
+        println!(
+            "time    min {}   median {}   mean {}   p90 {}   p99 {}   p99.9 {}   max {}",
+            us(latency.min_us),
+            us(latency.median_us),
+            us(latency.mean_us),
+            us(latency.p90_us),
+            us(latency.p99_us),
+            us(latency.p999_us),
+            us(latency.max_us)
+        );
+    }
+    for s in &outcome.subflows {
+        println!(
+            "subflow {} on {}: {} to {}, sent {}, received {}, retransmitted {}{}",
+            s.id,
+            s.path,
+            s.local,
+            s.remote,
+            units::bytes(s.bytes_sent),
+            units::bytes(s.bytes_received),
+            units::bytes(s.bytes_retransmitted),
+            s.srtt_ms.map(|ms| format!(", round trip {ms:.1} ms")).unwrap_or_default()
+        );
+    }
+    let ends = [("client", outcome.stack, &outcome.congestion)]
+        .into_iter()
+        .chain(outcome.server.as_ref().map(|s| ("server", s.stack.as_str(), &s.congestion)));
+    let ends: Vec<String> = ends
+        .map(|(end, stack, congestion)| match congestion {
+            Some(congestion) => format!("{end} {stack} ({congestion})"),
+            None => format!("{end} {stack}"),
+        })
+        .collect();
+    println!("stacks  {}", ends.join(", "));
+    match outcome.verified {
+        Some(true) => println!("data    every byte arrived intact (SHA-256 equal at both ends)"),
+        Some(false) => println!("data    DAMAGED: SHA-256 differs between the ends"),
+        None => {}
+    }
+}

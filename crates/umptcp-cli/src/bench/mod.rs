@@ -1,0 +1,18 @@
+//! `bench`: throughput, latency and connection rate, between any two of umptcp, kernel MPTCP and kernel TCP.
+
+pub(crate) mod client;
+pub(crate) mod histogram;
+pub(crate) mod meter;
+pub(crate) mod protocol;
+pub(crate) mod server;
+pub(crate) mod transfer;
+
+use std::time::Duration;
+
+/// A peer that moves no byte for so long has vanished.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The result of a scoped thread; a panic in it goes on in this one.
+fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}

@@ -1,0 +1,174 @@
+//! The side that answers.
+
+use super::IDLE_TIMEOUT;
+use super::protocol::{self, Header, Mode, Report};
+use super::transfer::{self, Until};
+use crate::args::{BenchServerArgs, StackKind};
+use crate::data::Source;
+use crate::session::Session;
+use crate::transport::{Stream, Transport};
+use crate::{Registry, units};
+use anyhow::{Context as _, bail};
+use std::io::{self, BufReader, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Connections served at a time; further ones are told so.
+const MAX_ACTIVE: usize = 1024;
+/// Bytes read at once.
+const READ: usize = 512 << 10;
+
+pub(crate) fn run(args: &BenchServerArgs, registry: &Registry) -> anyhow::Result<()> {
+    let session = Session::start()?;
+    let transport = Transport::open(&args.stack, registry, &session)?;
+    let listener = transport.listen(args.address)?;
+    // Programs that start this one wait for this line.
+    println!("listening on {} ({})", listener.local_address()?, args.stack.stack.name());
+    io::stdout().flush().context("cannot write to standard output")?;
+
+    let count = if args.once { Some(1) } else { args.count };
+    let active = Arc::new(AtomicUsize::new(0));
+    let failed = Arc::new(AtomicBool::new(false));
+    let mut workers = Vec::new();
+    let mut accepted = 0;
+    while count.is_none_or(|count| accepted < count) {
+        let stream = listener.accept().context("cannot accept connections any more")?;
+        accepted += 1;
+        let (active, failed) = (Arc::clone(&active), Arc::clone(&failed));
+        let (kind, json) = (args.stack.stack, args.json);
+        let busy = active.fetch_add(1, Ordering::Relaxed) >= MAX_ACTIVE;
+        let worker = std::thread::Builder::new()
+            .name("connection".to_owned())
+            .spawn(move || {
+                if let Err(error) = serve(&stream, kind, json, busy) {
+                    failed.store(true, Ordering::Relaxed);
+                    let peer = stream.facts().map(|f| f.remote.to_string()).unwrap_or_default();
+                    eprintln!("umptcp: measurement with {peer} failed: {error:#}");
+                }
+                drop(stream);
+                active.fetch_sub(1, Ordering::Relaxed);
+            })
+            .context("cannot start a thread")?;
+        workers.push(worker);
+        workers.retain(|w| !w.is_finished());
+    }
+    for worker in workers {
+        if worker.join().is_err() {
+            failed.store(true, Ordering::Relaxed);
+        }
+    }
+    transport.close()?;
+    if failed.load(Ordering::Relaxed) {
+        bail!("not every measurement succeeded");
+    }
+    Ok(())
+}
+
+/// Serves one connection.
+fn serve(stream: &Stream, kind: StackKind, json: bool, busy: bool) -> anyhow::Result<()> {
+    stream.set_timeout(Some(IDLE_TIMEOUT))?;
+    stream.set_no_delay()?;
+    let mut from = BufReader::with_capacity(READ, stream);
+    let mut header = [0; Header::LEN];
+    from.read_exact(&mut header).context("the client said nothing")?;
+    let header = match Header::decode(&header) {
+        Ok(_) if busy => {
+            protocol::refuse(stream, "too many measurements at once")?;
+            bail!("{MAX_ACTIVE} measurements are running already");
+        }
+        Ok(header) => header,
+        Err(error) => {
+            protocol::refuse(stream, &error.to_string())?;
+            return Err(error);
+        }
+    };
+    protocol::accept(stream)?;
+    let facts = stream.facts()?;
+    let mut report = Report {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        stack: kind.name().to_owned(),
+        mptcp: facts.mptcp,
+        congestion: facts.congestion,
+        ..Report::default()
+    };
+    match header.mode {
+        // This side closes first, so that TIME_WAIT and the client's ports do not limit the rate.
+        Mode::Connection => return Ok(()),
+        Mode::Latency { request, response } => {
+            report.requests = Some(answer(stream, &mut from, request as usize, response as usize)?);
+        }
+        mode @ Mode::Throughput { .. } => throughput(stream, &mut from, mode, &mut report)?,
+    }
+    report.write(stream)?;
+    stream.shutdown_write().context("ending the sending direction")?;
+    // The client closes after reading the report: only then has it arrived.
+    let rest = io::copy(&mut from, &mut io::sink()).context("waiting for the client to close")?;
+    if rest > 0 {
+        bail!("the client sent {rest} bytes after the measurement's end");
+    }
+    print(&facts.remote.to_string(), &report, json)
+}
+
+/// Answers requests until the client has no more; returns how many there were.
+fn answer(stream: &Stream, from: &mut impl Read, request: usize, response: usize) -> anyhow::Result<u64> {
+    let mut buffer = vec![0; request];
+    let mut answer = vec![0; response];
+    Source::new(0, 1, false).fill(&mut answer);
+    let mut count = 0;
+    let mut to = stream;
+    while from.read(&mut buffer[..1]).context("receiving a request")? == 1 {
+        from.read_exact(&mut buffer[1..]).context("receiving a request")?;
+        to.write_all(&answer).context("sending a response")?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+fn throughput(
+    stream: &Stream,
+    from: &mut BufReader<&Stream>,
+    mode: Mode,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let Mode::Throughput { up, down, verify, bytes, milliseconds, seed } = mode else {
+        return Ok(());
+    };
+    let until = match bytes {
+        Some(bytes) => Until::Bytes(bytes),
+        None => Until::Time(Duration::from_millis(milliseconds.into())),
+    };
+    let uncounted = AtomicU64::new(0);
+    let send = || transfer::send(stream, Source::new(seed, 1, verify), until, &uncounted);
+    let mut receive = || transfer::receive(&mut *from, verify, &AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let sender = down.then(|| scope.spawn(send));
+        if up {
+            report.received = Some(receive()?);
+        }
+        if let Some(sender) = sender {
+            report.sent = Some(super::join(sender)?);
+        }
+        Ok(())
+    })
+}
+
+fn print(peer: &str, report: &Report, json: bool) -> anyhow::Result<()> {
+    let mut line = if json {
+        serde_json::to_string(&serde_json::json!({ "client": peer, "report": report }))?
+    } else {
+        let mut parts = vec![peer.to_owned()];
+        for (what, transfer) in [("received", &report.received), ("sent", &report.sent)] {
+            if let Some(t) = transfer {
+                let amount = units::bytes(t.bytes);
+                parts.push(format!("{what} {amount} in {:.2} s, {}", t.seconds, units::rate(t.rate())));
+            }
+        }
+        if let Some(requests) = report.requests {
+            parts.push(format!("answered {requests} requests"));
+        }
+        parts.join("  ")
+    };
+    line.push('\n');
+    io::stdout().lock().write_all(line.as_bytes()).context("cannot write to standard output")
+}

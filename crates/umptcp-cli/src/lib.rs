@@ -1,0 +1,106 @@
+//! The program `umptcp`, as a library: a crate with congestion controllers or schedulers of its own gets the whole
+//! program with them.
+//!
+//! ```no_run
+//! fn main() -> std::process::ExitCode {
+//!     let mut registry = umptcp_cli::Registry::standard();
+//!     // registry.schedulers.register("mine", || Box::new(Mine::default()));
+//!     umptcp_cli::main_with(registry)
+//! }
+//! ```
+
+mod args;
+mod bench;
+mod data;
+mod generate;
+mod netcat;
+mod registry;
+mod session;
+mod transport;
+mod units;
+
+pub use registry::Registry;
+
+use args::{BenchSide, Cli, Command};
+use clap::{CommandFactory as _, FromArgMatches as _};
+use std::fmt;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+/// Runs the program with the process's arguments and returns its exit code: 0 when all went well, 1 when not, 2 when
+/// the arguments made no sense, 128 and the signal's number when a signal ended it.
+///
+/// Call it before the process starts other threads: `demo` makes a user namespace, which the kernel allows to
+/// single-threaded processes only.
+pub fn main_with(registry: Registry) -> ExitCode {
+    let mut command = registry.describe(Cli::command());
+    let cli =
+        match command.try_get_matches_from_mut(std::env::args_os()).and_then(|m| Cli::from_arg_matches(&m)) {
+            Ok(cli) => cli,
+            Err(error) => {
+                // Help and version are "errors" with exit code 0, all others have 2. A closed standard error is no reason to panic.
+                let _ = error.print();
+                return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            }
+        };
+    if let Err(error) = start_logging(cli.verbose) {
+        eprintln!("umptcp: {error:#}");
+        return ExitCode::from(2);
+    }
+    match run(cli, &registry) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("umptcp: {error:#}");
+            ExitCode::from(if error.chain().any(|e| e.is::<Usage>()) { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(cli: Cli, registry: &Registry) -> anyhow::Result<()> {
+    let verbose = cli.verbose > 0;
+    match cli.command {
+        Command::Listen(args) => netcat::listen(&args, registry, verbose),
+        Command::Connect(args) => netcat::connect(&args, registry, verbose),
+        Command::Bench(args) => match args.side {
+            BenchSide::Server(args) => bench::server::run(&args, registry),
+            BenchSide::Client(args) => bench::client::run(&args, registry),
+        },
+        Command::Completions(args) => generate::completions(registry.describe(Cli::command()), args.shell),
+        Command::Man(args) => generate::man(registry.describe(Cli::command()), args.dir.as_deref()),
+        Command::Demo(_) => anyhow::bail!("demo"),
+    }
+}
+
+/// Log lines go to standard error. `UMPTCP_LOG` outranks `-v`.
+fn start_logging(verbose: u8) -> anyhow::Result<()> {
+    let filter = match std::env::var("UMPTCP_LOG") {
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text)
+            .map_err(|e| usage(format!("UMPTCP_LOG={text:?}: {e}; it takes e.g. info or umptcp=debug")))?,
+        _ => EnvFilter::new(match verbose {
+            0 => "warn",
+            1 => "info",
+            2 => "debug",
+            _ => "trace",
+        }),
+    };
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A program that calls us may have a subscriber already: then that one stays.
+    let _ = subscriber.try_init();
+    Ok(())
+}
+
+/// A mistake in the arguments that clap cannot see: the exit code is 2.
+#[derive(Debug)]
+struct Usage(String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+fn usage(message: impl Into<String>) -> anyhow::Error {
+    anyhow::Error::new(Usage(message.into()))
+}

@@ -1,0 +1,113 @@
+//! `listen` and `connect`: standard input and output over one connection.
+
+use crate::Registry;
+use crate::args::{ConnectArgs, ListenArgs};
+use crate::session::Session;
+use crate::transport::{self, Stream, Transport};
+use anyhow::Context as _;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::time::Instant;
+
+const BUFFER: usize = 256 << 10;
+
+pub(crate) fn listen(args: &ListenArgs, registry: &Registry, verbose: bool) -> anyhow::Result<()> {
+    let session = Session::start()?;
+    let transport = Transport::open(&args.stack, registry, &session)?;
+    let listener = transport.listen(args.address)?;
+    if verbose {
+        eprintln!("listening on {}", listener.local_address()?);
+    }
+    let stream = listener.accept().context("cannot accept a connection")?;
+    // One connection only: the next client is refused instead of left waiting.
+    drop(listener);
+    relay(stream, verbose)?;
+    transport.close()
+}
+
+pub(crate) fn connect(args: &ConnectArgs, registry: &Registry, verbose: bool) -> anyhow::Result<()> {
+    let remotes = transport::resolve(&args.host, args.port, &args.target)?;
+    let session = Session::start()?;
+    let transport = Transport::open(&args.stack, registry, &session)?;
+    let stream = transport.connect(&remotes, args.target.timeout)?;
+    relay(stream, verbose)?;
+    transport.close()
+}
+
+/// Copies both ways until both have ended, or one has failed.
+fn relay(stream: Stream, verbose: bool) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let stream = Arc::new(stream);
+    if verbose {
+        let facts = stream.facts()?;
+        eprintln!("connected: {} to {}, {}", facts.local, facts.remote, facts.description);
+    }
+    let (done, results) = mpsc::channel();
+    let up = {
+        let (stream, done) = (Arc::clone(&stream), done.clone());
+        move || {
+            let result = copy(io::stdin(), "reading standard input", &*stream, "sending")
+                .and_then(|n| stream.shutdown_write().context("ending the sending direction").map(|()| n));
+            let _ = done.send(("sent", result));
+        }
+    };
+    let down = {
+        let stream = Arc::clone(&stream);
+        move || {
+            let result = copy(&*stream, "receiving", io::stdout(), "writing standard output");
+            let _ = done.send(("received", result));
+        }
+    };
+    // Detached: a thread that waits for standard input cannot be woken when the connection breaks.
+    std::thread::Builder::new().name("up".to_owned()).spawn(up).context("cannot start a thread")?;
+    std::thread::Builder::new().name("down".to_owned()).spawn(down).context("cannot start a thread")?;
+
+    let mut counts = Vec::new();
+    for (what, result) in results.iter().take(2) {
+        counts.push((what, result?));
+    }
+    if verbose {
+        let facts = stream.facts().ok();
+        for (what, bytes) in counts {
+            eprintln!("{what} {bytes} bytes");
+        }
+        for s in stream.subflows() {
+            eprintln!(
+                "subflow {} on {}: {} to {}, sent {} bytes, received {}, retransmitted {}{}",
+                s.id,
+                s.path,
+                s.local,
+                s.remote,
+                s.bytes_sent,
+                s.bytes_received,
+                s.bytes_retransmitted,
+                s.srtt_ms.map(|ms| format!(", round trip {ms:.1} ms")).unwrap_or_default(),
+            );
+        }
+        if let Some(facts) = facts {
+            eprintln!("{} for {:.1} s", facts.description, started.elapsed().as_secs_f64());
+        }
+    }
+    Ok(())
+}
+
+fn copy(
+    mut from: impl Read,
+    reading: &'static str,
+    mut to: impl Write,
+    writing: &'static str,
+) -> anyhow::Result<u64> {
+    let mut buffer = vec![0; BUFFER];
+    let mut total = 0;
+    loop {
+        let n = match from.read(&mut buffer) {
+            Ok(0) => return Ok(total),
+            Ok(n) => n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e).context(reading),
+        };
+        to.write_all(&buffer[..n]).and_then(|()| to.flush()).context(writing)?;
+        total += n as u64;
+    }
+}

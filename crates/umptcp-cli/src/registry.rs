@@ -1,0 +1,58 @@
+//! What can be chosen by name.
+
+use std::fmt::Write as _;
+
+/// The congestion controllers and schedulers that the program offers.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    /// Congestion control algorithms, for `--congestion`.
+    pub congestion: umptcp_congestion::Registry,
+    /// Packet schedulers, for `--scheduler`.
+    pub schedulers: umptcp_scheduler::Registry,
+}
+
+impl Registry {
+    /// Everything that umptcp itself brings.
+    pub fn standard() -> Registry {
+        Registry {
+            congestion: umptcp_congestion::Registry::empty(),
+            schedulers: umptcp_scheduler::Registry::empty(),
+        }
+    }
+
+    /// Refuses names that nobody registered, and says which there are.
+    pub(crate) fn check(&self, congestion: Option<&str>, scheduler: Option<&str>) -> anyhow::Result<()> {
+        check("congestion control", congestion, self.congestion.names())?;
+        check("scheduler", scheduler, self.schedulers.names())
+    }
+
+    /// Adds the names to the help of `--congestion` and `--scheduler`, in `command` and everything below it.
+    pub(crate) fn describe(&self, command: clap::Command) -> clap::Command {
+        command
+            .mut_args(|arg| {
+                let names = match arg.get_id().as_str() {
+                    "congestion" => list(self.congestion.names()),
+                    "scheduler" => list(self.schedulers.names()),
+                    _ => return arg,
+                };
+                let mut help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                let _ = write!(help, " [known: {names}]");
+                arg.help(help)
+            })
+            .mut_subcommands(|sub| self.describe(sub))
+    }
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn check<'a>(kind: &str, name: Option<&str>, names: impl Iterator<Item = &'a str>) -> anyhow::Result<()> {
+    let names: Vec<&str> = names.collect();
+    match name {
+        Some(name) if !names.contains(&name) => {
+            Err(crate::usage(format!("there is no {kind} named {name:?}; known are: {}", names.join(", "))))
+        }
+        _ => Ok(()),
+    }
+}

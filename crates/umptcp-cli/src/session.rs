@@ -1,0 +1,84 @@
+//! Ends the program cleanly on signals.
+
+use std::sync::{Arc, Mutex};
+
+type CleanUp = Box<dyn FnOnce() + Send>;
+
+/// Knows what must be undone before the process ends, whatever ends it.
+#[derive(Clone, Default)]
+pub(crate) struct Session {
+    clean_ups: Arc<Mutex<Vec<CleanUp>>>,
+}
+
+impl Session {
+    /// A session that ends the process on SIGINT, SIGTERM and SIGHUP, after cleaning up; a second signal ends it at once.
+    pub(crate) fn start() -> anyhow::Result<Session> {
+        let session = Session::default();
+        #[cfg(unix)]
+        session.watch_signals()?;
+        Ok(session)
+    }
+
+    /// Has `undo` run if a signal ends the process.
+    pub(crate) fn on_signal(&self, undo: impl FnOnce() + Send + 'static) {
+        lock(&self.clean_ups).push(Box::new(undo));
+    }
+
+    #[cfg(unix)]
+    fn watch_signals(&self) -> anyhow::Result<()> {
+        use anyhow::Context as _;
+        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+        use std::sync::atomic::AtomicBool;
+
+        let again = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // The order matters: the first arms what the second would do.
+            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))
+                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&again)))
+                .context("cannot watch for signals")?;
+        }
+        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
+            .context("cannot watch for signals")?;
+        let session = self.clone();
+        std::thread::Builder::new()
+            .name("signals".to_owned())
+            .spawn(move || {
+                if let Some(signal) = signals.forever().next() {
+                    session.clean_up();
+                    std::process::exit(128 + signal);
+                }
+            })
+            .context("cannot start a thread")?;
+        Ok(())
+    }
+
+    #[cfg_attr(not(unix), allow(dead_code))]
+    fn clean_up(&self) {
+        // Last made, first undone.
+        while let Some(undo) = { lock(&self.clean_ups).pop() } {
+            undo();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn undoes_in_reverse_order_and_once() {
+        let session = Session::default();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        for n in 0..3 {
+            let seen = Arc::clone(&seen);
+            session.on_signal(move || lock(&seen).push(n));
+        }
+        session.clean_up();
+        session.clean_up();
+        assert_eq!(*lock(&seen), [2, 1, 0]);
+    }
+}

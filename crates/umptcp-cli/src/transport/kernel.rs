@@ -1,0 +1,180 @@
+//! Connections by the kernel's TCP and MPTCP.
+
+use crate::args::{ListenAddress, StackArgs, StackKind};
+use anyhow::{Context as _, anyhow};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+/// How sockets are made.
+#[derive(Clone, Debug)]
+pub(crate) struct Kernel {
+    mptcp: bool,
+    congestion: Option<String>,
+}
+
+impl Kernel {
+    /// Takes what applies to kernel sockets from `args` and refuses what does not.
+    pub(crate) fn new(args: &StackArgs) -> anyhow::Result<Kernel> {
+        let given = [
+            (!args.paths.is_empty(), "--path"),
+            (args.scheduler.is_some(), "--scheduler"),
+            (args.checksum, "--checksum"),
+            (args.pcap.is_some(), "--pcap"),
+        ];
+        if let Some((_, option)) = given.iter().find(|(given, _)| *given) {
+            return Err(crate::usage(format!(
+                "{option} applies to --stack umptcp only: the kernel's own settings are made with `ip mptcp` and sysctl"
+            )));
+        }
+        if args.no_mptcp && args.stack == StackKind::KernelMptcp {
+            return Err(crate::usage("--no-mptcp contradicts --stack kernel-mptcp; use --stack kernel-tcp"));
+        }
+        Ok(Kernel { mptcp: args.stack == StackKind::KernelMptcp, congestion: args.congestion.clone() })
+    }
+
+    /// MPTCP sockets with the kernel's defaults.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn mptcp() -> Kernel {
+        Kernel { mptcp: true, congestion: None }
+    }
+
+    /// Whether the sockets are MPTCP sockets (the connections may still fall back).
+    pub(crate) fn is_mptcp(&self) -> bool {
+        self.mptcp
+    }
+
+    fn socket(&self, domain: Domain) -> anyhow::Result<Socket> {
+        let socket = if self.mptcp {
+            mptcp_socket(domain)?
+        } else {
+            Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).context("making a TCP socket")?
+        };
+        if let Some(name) = &self.congestion {
+            set_congestion(&socket, name)?;
+        }
+        Ok(socket)
+    }
+
+    pub(crate) fn connect(&self, remote: SocketAddr, timeout: Duration) -> anyhow::Result<TcpStream> {
+        let socket = self.socket(Domain::for_address(remote))?;
+        socket
+            .connect_timeout(&SockAddr::from(remote), timeout)
+            .map_err(|e| explain_connect(e, timeout))
+            .with_context(|| format!("cannot connect to {remote}"))?;
+        Ok(socket.into())
+    }
+
+    pub(crate) fn listen(&self, address: ListenAddress) -> anyhow::Result<TcpListener> {
+        let result = match address.address {
+            Some(ip) => self.bind(SocketAddr::new(ip, address.port)),
+            // One IPv6 socket serves both families, unless this host has no IPv6.
+            None => {
+                self.bind(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), address.port)).or_else(|e| {
+                    if is_in_use(&e) {
+                        Err(e)
+                    } else {
+                        self.bind(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port))
+                    }
+                })
+            }
+        };
+        result.with_context(|| format!("cannot listen on {address}"))
+    }
+
+    fn bind(&self, address: SocketAddr) -> anyhow::Result<TcpListener> {
+        let socket = self.socket(Domain::for_address(address))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(!address.ip().is_unspecified())?;
+        }
+        // Connections in TIME_WAIT must not stop a server from being started again.
+        socket.set_reuse_address(true)?;
+        socket.bind(&SockAddr::from(address)).map_err(explain_bind)?;
+        socket.listen(1024)?;
+        Ok(socket.into())
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn mptcp_socket(domain: Domain) -> anyhow::Result<Socket> {
+    Socket::new(domain, Type::STREAM, Some(Protocol::MPTCP)).map_err(|e| match e.raw_os_error() {
+        Some(code) if code == nix::errno::Errno::ENOPROTOOPT as i32 => anyhow!(
+            "MPTCP is switched off in this kernel: `sysctl -w net.mptcp.enabled=1` switches it on; or use --stack umptcp"
+        ),
+        Some(code) if code == nix::errno::Errno::EPROTONOSUPPORT as i32 || code == nix::errno::Errno::EINVAL as i32 => {
+            anyhow!("this kernel was built without MPTCP (CONFIG_MPTCP); use --stack umptcp")
+        }
+        _ => anyhow::Error::new(e).context("making an MPTCP socket"),
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn mptcp_socket(_: Domain) -> anyhow::Result<Socket> {
+    Err(anyhow!("--stack kernel-mptcp is available on Linux only; use --stack umptcp or kernel-tcp"))
+}
+
+#[cfg(target_os = "linux")]
+fn set_congestion(socket: &Socket, name: &str) -> anyhow::Result<()> {
+    socket.set_tcp_congestion(name.as_bytes()).map_err(|e| match e.raw_os_error() {
+        Some(code) if code == nix::errno::Errno::ENOENT as i32 => {
+            let known = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control");
+            let known = known.map_or_else(|_| "unknown".to_owned(), |text| text.split_whitespace().collect::<Vec<_>>().join(", "));
+            crate::usage(format!("the kernel has no congestion control named {name:?}; it has: {known}"))
+        }
+        Some(code) if code == nix::errno::Errno::EPERM as i32 => anyhow!(
+            "the kernel lets only root use the congestion control {name:?}; `sysctl net.ipv4.tcp_allowed_congestion_control` names the others"
+        ),
+        _ => anyhow::Error::new(e).context(format!("setting the congestion control {name:?}")),
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn set_congestion(_: &Socket, name: &str) -> anyhow::Result<()> {
+    Err(anyhow!("--congestion {name} cannot be set for kernel sockets on this operating system"))
+}
+
+/// The congestion control a connection uses.
+pub(crate) fn congestion(stream: &TcpStream) -> Option<String> {
+    #[cfg(target_os = "linux")]
+    {
+        let name = socket2::SockRef::from(stream).tcp_congestion().ok()?;
+        let end = name.iter().position(|b| *b == 0).unwrap_or(name.len());
+        Some(String::from_utf8_lossy(&name[..end]).into_owned())
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = stream;
+        None
+    }
+}
+
+fn is_in_use(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::AddrInUse)
+}
+
+fn explain_connect(error: io::Error, timeout: Duration) -> anyhow::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "connection refused: nothing listens at that address and port".to_owned()
+        }
+        io::ErrorKind::TimedOut => format!("no answer within {} s", timeout.as_secs_f64()),
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            "host or network unreachable: is there a route to it? (`ip route get`)".to_owned()
+        }
+        _ => return error.into(),
+    };
+    anyhow::Error::new(error).context(hint)
+}
+
+fn explain_bind(error: io::Error) -> anyhow::Error {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => "the port is in use by another program (`ss -ltnp` shows which)",
+        io::ErrorKind::AddrNotAvailable => {
+            "no interface of this host has that address (`ip address` shows which there are)"
+        }
+        io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        _ => return error.into(),
+    };
+    anyhow::Error::new(error).context(hint)
+}

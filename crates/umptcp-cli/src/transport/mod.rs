@@ -1,0 +1,236 @@
+//! Connections by whichever stack was asked for, behind one type.
+
+pub(crate) mod kernel;
+
+use crate::Registry;
+use crate::args::{ListenAddress, StackArgs, StackKind, TargetArgs};
+use crate::session::Session;
+use anyhow::{Context as _, anyhow, bail};
+use kernel::Kernel;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
+use std::time::Duration;
+
+/// A stack to open connections with.
+pub(crate) enum Transport {
+    /// The kernel's.
+    Kernel(Kernel),
+}
+
+impl Transport {
+    /// Sets up what `args` ask for.
+    pub(crate) fn open(
+        args: &StackArgs,
+        registry: &Registry,
+        session: &Session,
+    ) -> anyhow::Result<Transport> {
+        match args.stack {
+            StackKind::KernelMptcp | StackKind::KernelTcp => Ok(Transport::Kernel(Kernel::new(args)?)),
+            StackKind::Umptcp => {
+                registry.check(args.congestion.as_deref(), args.scheduler.as_deref())?;
+                bail!("umptcp is not joined yet")
+            }
+        }
+    }
+
+    /// Connects to the first of `remotes` that answers.
+    pub(crate) fn connect(&self, remotes: &[SocketAddr], timeout: Duration) -> anyhow::Result<Stream> {
+        let mut last = None;
+        for remote in remotes {
+            let result = match self {
+                Transport::Kernel(kernel) => {
+                    kernel.connect(*remote, timeout).map(|s| Stream::Kernel(s, kernel.is_mptcp()))
+                }
+            };
+            match result {
+                Ok(stream) => return Ok(stream),
+                Err(error) => {
+                    tracing::info!("{error:#}");
+                    last = Some(error);
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| anyhow!("there is no address to connect to")))
+    }
+
+    /// Waits until what was sent has arrived, then takes down what was set up.
+    pub(crate) fn close(self) -> anyhow::Result<()> {
+        match self {
+            Transport::Kernel(_) => Ok(()),
+        }
+    }
+
+    /// Listens.
+    pub(crate) fn listen(&self, address: ListenAddress) -> anyhow::Result<Listener> {
+        match self {
+            Transport::Kernel(kernel) => Ok(Listener::Kernel(kernel.listen(address)?, kernel.is_mptcp())),
+        }
+    }
+}
+
+/// The addresses of `host`, of the families asked for, in the resolver's order.
+pub(crate) fn resolve(host: &str, port: u16, target: &TargetArgs) -> anyhow::Result<Vec<SocketAddr>> {
+    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    let all: Vec<SocketAddr> = (bare, port)
+        .to_socket_addrs()
+        .with_context(|| format!("cannot find the address of {host:?}"))?
+        .collect();
+    let fitting: Vec<SocketAddr> =
+        all.iter().copied().filter(|a| !(target.ipv4 && a.is_ipv6() || target.ipv6 && a.is_ipv4())).collect();
+    if fitting.is_empty() {
+        let family = if target.ipv4 { "IPv4" } else { "IPv6" };
+        bail!("{host:?} has no {family} address");
+    }
+    Ok(fitting)
+}
+
+/// Waits for connections.
+pub(crate) enum Listener {
+    /// The kernel's, and whether it is an MPTCP socket.
+    Kernel(TcpListener, bool),
+}
+
+impl Listener {
+    pub(crate) fn accept(&self) -> io::Result<Stream> {
+        match self {
+            Listener::Kernel(listener, mptcp) => loop {
+                match listener.accept() {
+                    Ok((stream, _)) => return Ok(Stream::Kernel(stream, *mptcp)),
+                    // The client has gone already: that concerns nobody but it.
+                    Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(e) => return Err(e),
+                }
+            },
+        }
+    }
+
+    /// The address, with the port the system chose when none was named.
+    pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
+        match self {
+            Listener::Kernel(listener, _) => listener.local_addr(),
+        }
+    }
+}
+
+/// A connection. Reading and writing work on shared references, so that two threads can do one each.
+pub(crate) enum Stream {
+    /// The kernel's, and whether it is an MPTCP socket.
+    Kernel(TcpStream, bool),
+}
+
+/// What can be told about a connection.
+#[derive(Clone, Debug)]
+pub(crate) struct Facts {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    /// Whether it is MPTCP; `None` when the kernel does not say.
+    pub(crate) mptcp: Option<bool>,
+    /// The same in words, with the reason when it is not.
+    pub(crate) description: String,
+    pub(crate) congestion: Option<String>,
+    pub(crate) scheduler: Option<String>,
+}
+
+/// One subflow at one moment.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub(crate) struct Subflow {
+    /// Distinguishes it from the connection's others, for good.
+    pub(crate) id: u32,
+    /// The path's name, usually the NIC's.
+    pub(crate) path: String,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    /// RFC 9293's name of its state.
+    pub(crate) state: String,
+    pub(crate) backup: bool,
+    pub(crate) stale: bool,
+    /// Payload bytes acknowledged by the peer.
+    pub(crate) bytes_sent: u64,
+    /// Payload bytes received.
+    pub(crate) bytes_received: u64,
+    pub(crate) bytes_retransmitted: u64,
+    /// Smoothed round-trip time, milliseconds.
+    pub(crate) srtt_ms: Option<f64>,
+    /// Congestion window, bytes.
+    pub(crate) window: u64,
+}
+
+impl Stream {
+    /// No Nagle: small writes leave at once.
+    pub(crate) fn set_no_delay(&self) -> io::Result<()> {
+        match self {
+            Stream::Kernel(stream, _) => stream.set_nodelay(true),
+        }
+    }
+
+    /// Most time a read or write may take without moving a byte.
+    pub(crate) fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            Stream::Kernel(stream, _) => {
+                stream.set_read_timeout(timeout)?;
+                stream.set_write_timeout(timeout)
+            }
+        }
+    }
+
+    /// No more will be sent; receiving goes on.
+    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        match self {
+            Stream::Kernel(stream, _) => match stream.shutdown(Shutdown::Write) {
+                // The peer has closed both ways already.
+                Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
+                other => other,
+            },
+        }
+    }
+
+    pub(crate) fn facts(&self) -> io::Result<Facts> {
+        match self {
+            Stream::Kernel(stream, mptcp) => Ok(Facts {
+                local: stream.local_addr()?,
+                remote: stream.peer_addr()?,
+                mptcp: if *mptcp { None } else { Some(false) },
+                description: match mptcp {
+                    true => "the kernel's MPTCP, or TCP if it fell back (`ss -M` shows which)".to_owned(),
+                    false => "the kernel's TCP".to_owned(),
+                },
+                congestion: kernel::congestion(stream),
+                scheduler: None,
+            }),
+        }
+    }
+
+    /// Bytes sent that the peer has acknowledged, at the level of the connection, where that is known.
+    pub(crate) fn bytes_acknowledged(&self) -> Option<u64> {
+        match self {
+            Stream::Kernel(..) => None,
+        }
+    }
+
+    /// The subflows, as far as the stack tells.
+    pub(crate) fn subflows(&self) -> Vec<Subflow> {
+        match self {
+            Stream::Kernel(..) => Vec::new(),
+        }
+    }
+}
+
+impl Read for &Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Kernel(stream, _) => (&*stream).read(buffer),
+        }
+    }
+}
+
+impl Write for &Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Kernel(stream, _) => (&*stream).write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
