@@ -1,10 +1,11 @@
 //! The side that says what is measured.
 
 use super::histogram::{Histogram, Summary};
-use super::meter::{Interval, Meter};
-use super::protocol::{self, Header, MAX_CHUNK, Mode, Report, Transfer};
-use super::transfer::{self, Until};
-use super::{IDLE_TIMEOUT, join};
+use super::join;
+use super::measure::{self, Measured, Plan};
+use super::meter::Interval;
+use super::protocol::{MAX_CHUNK, Mode, Report, Transfer};
+use super::transfer::Until;
 use crate::args::{BenchClientArgs, BenchMode, Direction};
 use crate::data::Source;
 use crate::session::Session;
@@ -12,15 +13,13 @@ use crate::transport::{self, Facts, Stream, Subflow, Transport};
 use crate::{Registry, units, usage};
 use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 const DEFAULT_TIME: Duration = Duration::from_secs(10);
-/// Bytes read at once.
-const READ: usize = 512 << 10;
 
 /// Everything a measurement found, as `--json` prints it.
 #[derive(Debug, Serialize)]
@@ -144,10 +143,7 @@ fn begin(
     mode: Mode,
 ) -> anyhow::Result<Stream> {
     let stream = transport.connect(remotes, args.target.timeout)?;
-    stream.set_timeout(Some(IDLE_TIMEOUT))?;
-    stream.set_no_delay()?;
-    (&stream).write_all(&Header { mode }.encode()).context("sending the request for the measurement")?;
-    protocol::read_status(&stream)?;
+    measure::ask(&stream, mode)?;
     Ok(stream)
 }
 
@@ -166,101 +162,30 @@ fn throughput(
     remotes: &[SocketAddr],
 ) -> anyhow::Result<Outcome> {
     let (up, down) = (args.direction != Direction::Down, args.direction != Direction::Up);
-    let time = args.seconds.unwrap_or(DEFAULT_TIME);
-    let until = args.bytes.map_or(Until::Time(time), Until::Bytes);
-    let mode = Mode::Throughput {
+    let plan = Plan {
         up,
         down,
+        until: args.bytes.map_or(Until::Time(args.seconds.unwrap_or(DEFAULT_TIME)), Until::Bytes),
         verify: args.verify,
-        bytes: args.bytes,
-        milliseconds: u32::try_from(time.as_millis()).unwrap_or(u32::MAX),
         seed: args.seed,
+        interval: args.interval,
     };
-    let stream = &begin(args, transport, remotes, mode)?;
+    let stream = transport.connect(remotes, args.target.timeout)?;
     let facts = stream.facts()?;
     report(args, &format!("{} to {}, {}", facts.local, facts.remote, facts.description));
-
-    let (sent, received) = (&AtomicU64::new(0), &AtomicU64::new(0));
-    let (done, ended) = mpsc::channel::<()>();
-    let mut outcome = Outcome::new(args, Some(&facts));
-    let (up_sent, down_received, server) = std::thread::scope(|scope| -> anyhow::Result<_> {
-        let sender = up.then(|| {
-            scope.spawn(move || {
-                let source = Source::new(args.seed, 0, args.verify);
-                let transfer = transfer::send(stream, source, until, sent)?;
-                stream.shutdown_write().context("ending the sending direction")?;
-                anyhow::Ok(transfer)
-            })
-        });
-        let receiver = scope.spawn(move || {
-            // Dropped when this thread ends, however it ends: that ends the progress reports.
-            let _done = done;
-            let mut from = BufReader::with_capacity(READ, stream);
-            let transfer = down.then(|| transfer::receive(&mut from, args.verify, received)).transpose()?;
-            let server = Report::read(&mut from)?;
-            if !up {
-                stream.shutdown_write().context("ending the sending direction")?;
-            }
-            let rest = io::copy(&mut from, &mut io::sink()).context("waiting for the server to close")?;
-            ensure!(rest == 0, "the server sent {rest} bytes after its report");
-            anyhow::Ok((transfer, server))
-        });
-        outcome.intervals = watch(args, stream, &ended, (up, sent), (down, received));
-        let received = join(receiver);
-        let sent = sender.map(join).transpose();
-        // When sending failed, the receiver only saw the consequences.
-        match (sent, received) {
-            (Err(error), Err(other)) => Err(error.context(format!("{other:#}"))),
-            (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
-            (Ok(sent), Ok((received, server))) => Ok((sent, received, server)),
-        }
-    })?;
-    outcome.subflows = stream.subflows();
-    let pairs = [(&up_sent, &server.received), (&server.sent, &down_received)];
-    for (sent, received) in pairs.iter().filter_map(|(s, r)| Some((s.as_ref()?, r.as_ref()?))) {
-        ensure!(
-            sent.bytes == received.bytes,
-            "{} bytes were sent and {} arrived, without an error from either end",
-            sent.bytes,
-            received.bytes
-        );
-        if args.verify {
-            let equal = sent.sha256.is_some() && sent.sha256 == received.sha256;
-            outcome.verified = Some(outcome.verified.unwrap_or(true) && equal);
-        }
-    }
-    outcome.up = server.received.clone().map(Rated::from);
-    outcome.down = down_received.map(Rated::from);
-    outcome.server = Some(server);
-    Ok(outcome)
-}
-
-/// Reports progress until `ended` is closed.
-fn watch(
-    args: &BenchClientArgs,
-    stream: &Stream,
-    ended: &mpsc::Receiver<()>,
-    (up, sent): (bool, &AtomicU64),
-    (down, received): (bool, &AtomicU64),
-) -> Vec<Interval> {
-    let started = Instant::now();
-    let mut meter = Meter::default();
-    let mut intervals = Vec::new();
-    let mut next = args.interval;
-    loop {
-        match ended.recv_timeout(next.saturating_sub(started.elapsed())) {
-            Err(RecvTimeoutError::Timeout) => {}
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => return intervals,
-        }
-        next += args.interval;
-        let subflows = stream.subflows();
-        // What the peer has acknowledged says more than what the send buffer took, where it is known.
-        let up_bytes = stream.bytes_acknowledged().unwrap_or_else(|| sent.load(Ordering::Relaxed));
-        let down_bytes = received.load(Ordering::Relaxed);
-        let interval = meter.look(started.elapsed().as_secs_f64(), up_bytes, down_bytes, &subflows);
-        report(args, &interval.line(up, down));
-        intervals.push(interval);
-    }
+    let measured =
+        measure::throughput(&stream, &plan, &mut |interval| report(args, &interval.line(up, down)))?;
+    let Measured { up, down, verified, server, intervals, subflows } = measured;
+    Ok(Outcome {
+        up: up.map(Rated::from),
+        down: down.map(Rated::from),
+        verified,
+        server: Some(server),
+        intervals,
+        subflows,
+        // Looked at again: MPTCP may have been settled, or given up, only after the first bytes.
+        ..Outcome::new(args, Some(&stream.facts().unwrap_or(facts)))
+    })
 }
 
 /// When latency and connection measurements end.

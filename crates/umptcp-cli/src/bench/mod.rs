@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod histogram;
+pub(crate) mod measure;
 pub(crate) mod meter;
 pub(crate) mod protocol;
 pub(crate) mod server;

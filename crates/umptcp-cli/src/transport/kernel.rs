@@ -31,6 +31,13 @@ impl Kernel {
         if args.no_mptcp && args.stack == StackKind::KernelMptcp {
             return Err(crate::usage("--no-mptcp contradicts --stack kernel-mptcp; use --stack kernel-tcp"));
         }
+        if let Some(name) = &args.congestion {
+            // An MPTCP socket takes any name and leaves the complaint to its subflows: ask a TCP socket.
+            let probe = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))
+                .or_else(|_| Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)))
+                .context("making a TCP socket")?;
+            set_congestion(&probe, name)?;
+        }
         Ok(Kernel { mptcp: args.stack == StackKind::KernelMptcp, congestion: args.congestion.clone() })
     }
 
@@ -164,7 +171,7 @@ fn explain_connect(error: io::Error, timeout: Duration) -> anyhow::Error {
         }
         _ => return error.into(),
     };
-    anyhow::Error::new(error).context(hint)
+    io::Error::new(error.kind(), hint).into()
 }
 
 fn explain_bind(error: io::Error) -> anyhow::Error {
@@ -176,5 +183,5 @@ fn explain_bind(error: io::Error) -> anyhow::Error {
         io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
         _ => return error.into(),
     };
-    anyhow::Error::new(error).context(hint)
+    io::Error::new(error.kind(), hint).into()
 }

@@ -1,0 +1,144 @@
+//! A throughput measurement over a connection that stands.
+
+use super::meter::{Interval, Meter};
+use super::protocol::{self, Header, Mode, Report, Transfer};
+use super::transfer::{self, Until};
+use super::{IDLE_TIMEOUT, join};
+use crate::data::Source;
+use crate::transport::{Stream, Subflow};
+use anyhow::{Context as _, ensure};
+use std::io::{self, BufReader, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+/// Bytes read at once.
+const READ: usize = 512 << 10;
+
+/// What to transfer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) up: bool,
+    pub(crate) down: bool,
+    pub(crate) until: Until,
+    pub(crate) verify: bool,
+    pub(crate) seed: u64,
+    /// Time between looks at the counters.
+    pub(crate) interval: Duration,
+}
+
+/// What was found. Each direction as its receiver saw it.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) up: Option<Transfer>,
+    pub(crate) down: Option<Transfer>,
+    /// SHA-256 equal at both ends, when asked for.
+    pub(crate) verified: Option<bool>,
+    pub(crate) server: Report,
+    pub(crate) intervals: Vec<Interval>,
+    pub(crate) subflows: Vec<Subflow>,
+}
+
+/// Tells the server what is to be measured and waits for its consent.
+pub(crate) fn ask(stream: &Stream, mode: Mode) -> anyhow::Result<()> {
+    stream.set_timeout(Some(IDLE_TIMEOUT))?;
+    stream.set_no_delay()?;
+    let mut to = stream;
+    to.write_all(&Header { mode }.encode()).context("sending the request for the measurement")?;
+    protocol::read_status(stream)
+}
+
+/// Transfers as `plan` says and calls `look` after each interval.
+pub(crate) fn throughput(
+    stream: &Stream,
+    plan: &Plan,
+    look: &mut dyn FnMut(&Interval),
+) -> anyhow::Result<Measured> {
+    let &Plan { up, down, until, verify, seed, interval: _ } = plan;
+    let (bytes, milliseconds) = match until {
+        Until::Bytes(bytes) => (Some(bytes), 0),
+        Until::Time(time) => (None, u32::try_from(time.as_millis()).unwrap_or(u32::MAX)),
+    };
+    ask(stream, Mode::Throughput { up, down, verify, bytes, milliseconds, seed })?;
+    let (sent, received) = (&AtomicU64::new(0), &AtomicU64::new(0));
+    let (done, ended) = mpsc::channel::<()>();
+    let (intervals, up_sent, down_received, server) = std::thread::scope(|scope| -> anyhow::Result<_> {
+        let sender = up.then(|| {
+            scope.spawn(move || {
+                let transfer = transfer::send(stream, Source::new(seed, 0, verify), until, sent)?;
+                stream.shutdown_write().context("ending the sending direction")?;
+                anyhow::Ok(transfer)
+            })
+        });
+        let receiver = scope.spawn(move || {
+            // Dropped when this thread ends, however it ends: that ends the progress reports.
+            let _done = done;
+            let mut from = BufReader::with_capacity(READ, stream);
+            let transfer = down.then(|| transfer::receive(&mut from, verify, received)).transpose()?;
+            let server = Report::read(&mut from)?;
+            if !up {
+                stream.shutdown_write().context("ending the sending direction")?;
+            }
+            let rest = io::copy(&mut from, &mut io::sink()).context("waiting for the server to close")?;
+            ensure!(rest == 0, "the server sent {rest} bytes after its report");
+            anyhow::Ok((transfer, server))
+        });
+        let intervals = watch(stream, plan.interval, &ended, sent, received, look);
+        let received = join(receiver);
+        let sent = sender.map(join).transpose();
+        // When sending failed, the receiver only saw the consequences.
+        match (sent, received) {
+            (Err(error), Err(other)) => Err(error.context(format!("{other:#}"))),
+            (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
+            (Ok(sent), Ok((received, server))) => Ok((intervals, sent, received, server)),
+        }
+    })?;
+    let mut verified = verify.then_some(true);
+    let pairs = [(&up_sent, &server.received), (&server.sent, &down_received)];
+    for (sent, received) in pairs.iter().filter_map(|(s, r)| Some((s.as_ref()?, r.as_ref()?))) {
+        ensure!(
+            sent.bytes == received.bytes,
+            "{} bytes were sent and {} arrived, without an error from either end",
+            sent.bytes,
+            received.bytes
+        );
+        verified = verified.map(|so_far| so_far && sent.sha256.is_some() && sent.sha256 == received.sha256);
+    }
+    Ok(Measured {
+        up: server.received.clone(),
+        down: down_received,
+        verified,
+        server,
+        intervals,
+        subflows: stream.subflows(),
+    })
+}
+
+/// Looks at the counters until `ended` is closed.
+fn watch(
+    stream: &Stream,
+    every: Duration,
+    ended: &mpsc::Receiver<()>,
+    sent: &AtomicU64,
+    received: &AtomicU64,
+    look: &mut dyn FnMut(&Interval),
+) -> Vec<Interval> {
+    let started = Instant::now();
+    let mut meter = Meter::default();
+    let mut intervals = Vec::new();
+    let mut next = every;
+    loop {
+        match ended.recv_timeout(next.saturating_sub(started.elapsed())) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return intervals,
+        }
+        next += every;
+        let subflows = stream.subflows();
+        // What the peer has acknowledged says more than what the send buffer took, where it is known.
+        let up = stream.bytes_acknowledged().unwrap_or_else(|| sent.load(Ordering::Relaxed));
+        let down = received.load(Ordering::Relaxed);
+        let interval = meter.look(started.elapsed().as_secs_f64(), up, down, &subflows);
+        look(&interval);
+        intervals.push(interval);
+    }
+}
