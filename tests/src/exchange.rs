@@ -1,0 +1,246 @@
+//! Transfers whose bytes can be proved: seeded random data in each direction at the same time.
+
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+/// A stream of `length` random bytes that `seed` determines.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Seeded {
+    /// Which bytes.
+    pub seed: u64,
+    /// How many.
+    pub length: u64,
+}
+
+impl Seeded {
+    /// The bytes, in order.
+    pub fn generator(self) -> Generator {
+        Generator { state: self.seed, left: self.length }
+    }
+
+    /// SHA-256 of all bytes; computed once per stream.
+    pub fn digest(self) -> [u8; 32] {
+        static KNOWN: Mutex<Option<HashMap<Seeded, [u8; 32]>>> = Mutex::new(None);
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        *known.get_or_insert_default().entry(self).or_insert_with(|| {
+            let mut hash = Sha256::new();
+            let mut buffer = vec![0; 1 << 16];
+            let mut generator = self.generator();
+            loop {
+                match generator.fill(&mut buffer) {
+                    0 => break hash.finalize().into(),
+                    n => hash.update(&buffer[..n]),
+                }
+            }
+        })
+    }
+}
+
+/// Yields the bytes of a [`Seeded`] stream (SplitMix64, eight bytes a step).
+#[derive(Clone, Debug)]
+pub struct Generator {
+    state: u64,
+    left: u64,
+}
+
+impl Generator {
+    /// Writes the next bytes into `buffer`, whose length must be a multiple of 8; returns how many. 0: that was all.
+    pub fn fill(&mut self, buffer: &mut [u8]) -> usize {
+        debug_assert_eq!(buffer.len() % 8, 0);
+        for word in buffer.chunks_exact_mut(8) {
+            self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = self.state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            word.copy_from_slice(&(z ^ (z >> 31)).to_le_bytes());
+        }
+        let n = self.left.min(buffer.len() as u64);
+        self.left -= n;
+        n as usize
+    }
+}
+
+/// One end of a connection, whatever stack it belongs to.
+pub trait Conversation: Send + Sync {
+    /// Reads, as [`Read::read`] does; 0 is the end that the peer announced.
+    ///
+    /// # Errors
+    /// What the connection reports.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Writes, as [`Write::write`] does.
+    ///
+    /// # Errors
+    /// What the connection reports.
+    fn send(&self, data: &[u8]) -> io::Result<usize>;
+
+    /// Ends the sending direction.
+    ///
+    /// # Errors
+    /// What the connection reports.
+    fn finish(&self) -> io::Result<()>;
+}
+
+/// [`Read`] and [`Write`] by way of a [`Conversation`].
+struct Io<'a>(&'a dyn Conversation);
+
+impl Read for Io<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.receive(buffer)
+    }
+}
+
+impl Write for Io<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.0.send(data)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What an end of an exchange says when it did not go as it should.
+pub type Verdict = Result<(), String>;
+
+/// Sends `out`, ends that direction, and at the same time receives to the end, which must be exactly `expected`.
+///
+/// # Errors
+/// What failed first: an error of the connection, or bytes that differ, are missing or too many.
+pub fn exchange(connection: &dyn Conversation, out: Seeded, expected: Seeded) -> Verdict {
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| send_all(connection, out));
+        let receiving = receive_all(connection, expected);
+        let sending = sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        match (sending, receiving) {
+            (Ok(()), Ok(())) => Ok(()),
+            (sent, received) => {
+                let say = |r: Verdict| r.err().unwrap_or_else(|| "fine".to_owned());
+                Err(format!("sending: {}; receiving: {}", say(sent), say(received)))
+            }
+        }
+    })
+}
+
+/// Sends the whole of `out` and ends the sending direction.
+///
+/// # Errors
+/// What the connection reports.
+pub fn send_all(connection: &dyn Conversation, out: Seeded) -> Verdict {
+    let mut buffer = vec![0; 1 << 16];
+    let mut generator = out.generator();
+    let mut done = 0_u64;
+    loop {
+        match generator.fill(&mut buffer) {
+            0 => break,
+            n => Io(connection)
+                .write_all(&buffer[..n])
+                .map_err(|e| format!("{e} after {done} bytes or more"))?,
+        }
+        done = out.length - generator.left;
+    }
+    connection.finish().map_err(|e| format!("{e} when finishing"))
+}
+
+/// Receives to the end of the stream, which must be exactly `expected`.
+///
+/// # Errors
+/// What failed first: an error of the connection, or bytes that differ, are missing or too many.
+pub fn receive_all(connection: &dyn Conversation, expected: Seeded) -> Verdict {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    let mut length = 0_u64;
+    loop {
+        match Io(connection).read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => {
+                hash.update(&buffer[..n]);
+                length += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(format!("{e} after {length} of {} bytes", expected.length)),
+        }
+    }
+    if length != expected.length {
+        return Err(format!("the stream ended after {length} of {} bytes", expected.length));
+    }
+    let digest: [u8; 32] = hash.finalize().into();
+    if digest == expected.digest() { Ok(()) } else { Err("SHA-256 differs".to_owned()) }
+}
+
+/// Runs `work` and fails when it has not ended after `limit`: a hang becomes a message instead of a test that never ends.
+///
+/// # Panics
+/// When the time is over, or `work` panics.
+pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, wait) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        let result = work();
+        let _ = done.send(());
+        result
+    });
+    match wait.recv_timeout(limit) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("not done after {limit:?}"),
+        Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_determines_the_bytes_and_their_number() {
+        let stream = Seeded { seed: 7, length: 1001 };
+        let collect = |mut g: Generator| {
+            let (mut all, mut buffer) = (Vec::new(), [0; 64]);
+            loop {
+                match g.fill(&mut buffer) {
+                    0 => return all,
+                    n => all.extend_from_slice(&buffer[..n]),
+                }
+            }
+        };
+        let bytes = collect(stream.generator());
+        assert_eq!(bytes.len(), 1001);
+        assert_eq!(bytes, collect(stream.generator()));
+        assert_ne!(bytes, collect(Seeded { seed: 8, length: 1001 }.generator()));
+        assert_eq!(<[u8; 32]>::from(Sha256::digest(&bytes)), stream.digest());
+    }
+
+    /// A connection that plays back fixed bytes and swallows what is sent.
+    struct Tape(Mutex<io::Cursor<Vec<u8>>>);
+
+    impl Conversation for Tape {
+        fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().read(buffer)
+        }
+
+        fn send(&self, data: &[u8]) -> io::Result<usize> {
+            Ok(data.len())
+        }
+
+        fn finish(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn damage_and_loss_are_noticed() {
+        let stream = Seeded { seed: 1, length: 4096 };
+        let mut bytes = vec![0; 4096];
+        stream.generator().fill(&mut bytes);
+        let play =
+            |bytes: &[u8]| exchange(&Tape(Mutex::new(io::Cursor::new(bytes.to_vec()))), stream, stream);
+        assert_eq!(play(&bytes), Ok(()));
+        assert!(play(&bytes[1..]).unwrap_err().contains("4095 of 4096"));
+        bytes[77] ^= 1;
+        assert!(play(&bytes).unwrap_err().contains("SHA-256 differs"));
+    }
+}

@@ -1,0 +1,352 @@
+//! The networks that tests are made on.
+//!
+//! [`Routed`]: a client and a server with some NICs each, every NIC on a link of its own to one router.
+//!
+//! ```text
+//!   client                    router                     server
+//!   c0 10.1.0.2/24 ───── r-c0 10.1.0.1
+//!   c1 10.1.1.2/24 ───── r-c1 10.1.1.1   r-s0 10.2.0.1 ───── s0 10.2.0.2/24
+//! ```
+//!
+//! IPv6 has `fd00:1:<i>::2/64` and `fd00:2:<i>::2/64` in the same places. The router sends 10.11.i.0/24 and
+//! `fd00:11:<i>::/64` (10.12 and `fd00:12` for the server) to NIC i, for stacks with an address of their own there.
+//!
+//! [`bridged`]: every NIC of both sides in one subnet, 192.168.140.0/24, without a gateway.
+
+use crate::kernel;
+use crate::netns::{Netns, device_bytes, shape, veth};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// IPv4 or IPv6.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// A host's network interface.
+#[derive(Clone, Debug)]
+pub struct Nic {
+    /// Device name on the host.
+    pub device: String,
+    /// Name of the device at the other end of its link, in the router or bridge.
+    pub far_device: String,
+    /// The host's IPv4 address on it.
+    pub v4: Ipv4Addr,
+    /// The host's IPv6 address on it.
+    pub v6: Ipv6Addr,
+    /// An IPv4 address that the network routes to the host by this NIC, for a stack in `routed` mode.
+    pub routed_v4: Ipv4Addr,
+    /// The same for IPv6.
+    pub routed_v6: Ipv6Addr,
+    /// The gateway, IPv4.
+    pub gateway_v4: Ipv4Addr,
+    /// The gateway, IPv6.
+    pub gateway_v6: Ipv6Addr,
+}
+
+impl Nic {
+    /// The host's address on it.
+    pub fn address(&self, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => self.v4.into(),
+            Family::V6 => self.v6.into(),
+        }
+    }
+
+    /// The address for a stack in `routed` mode.
+    pub fn routed_address(&self, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => self.routed_v4.into(),
+            Family::V6 => self.routed_v6.into(),
+        }
+    }
+
+    /// The host's address on it, with a port.
+    pub fn socket_address(&self, family: Family, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address(family), port)
+    }
+}
+
+/// A host and its NICs.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Its namespace.
+    pub ns: Netns,
+    /// Its NICs, in order.
+    pub nics: Vec<Nic>,
+}
+
+impl Site {
+    /// Makes the kernel's MPTCP use every NIC: limits, a `subflow` endpoint per further NIC, and routing by source
+    /// address as multihomed hosts have it. What a stack of its own brings with it, the kernel must be told.
+    pub fn use_kernel_mptcp(&self) {
+        kernel::set_limits(&self.ns, 8);
+        for (i, nic) in self.nics.iter().enumerate() {
+            let (table, device) = (100 + i, &nic.device);
+            self.ns.script(&format!(
+                "ip rule add from {v4} lookup {table}
+                 ip route add default via {g4} dev {device} table {table}
+                 ip -6 rule add from {v6} lookup {table}
+                 ip -6 route add default via {g6} dev {device} table {table}",
+                v4 = nic.v4,
+                g4 = nic.gateway_v4,
+                v6 = nic.v6,
+                g6 = nic.gateway_v6,
+            ));
+            if i > 0 {
+                self.add_endpoints(nic);
+            }
+        }
+    }
+
+    fn add_endpoints(&self, nic: &Nic) {
+        let device = &nic.device;
+        self.ns.script(&format!(
+            "ip mptcp endpoint add {} dev {device} subflow
+             ip mptcp endpoint add {} dev {device} subflow",
+            nic.v4, nic.v6
+        ));
+    }
+}
+
+/// A client and a server, each NIC on a link of its own to a router between them.
+#[derive(Debug)]
+pub struct Routed {
+    /// The client.
+    pub client: Site,
+    /// The server.
+    pub server: Site,
+    /// The router.
+    pub router: Netns,
+}
+
+impl Routed {
+    /// Makes it, with that many NICs.
+    pub fn new(client_nics: u8, server_nics: u8) -> Self {
+        let router = Netns::new("router");
+        router.sysctl("net.ipv4.ip_forward", "1");
+        router.sysctl("net.ipv6.conf.all.forwarding", "1");
+        let client = site(&router, "client", 1, client_nics);
+        let server = site(&router, "server", 2, server_nics);
+        Routed { client, server, router }
+    }
+
+    /// Limits NIC `nic` of the client to `mbit` Mbit/s in both directions.
+    pub fn shape_client(&self, nic: usize, mbit: f64) {
+        let nic = &self.client.nics[nic];
+        shape(&self.client.ns, &nic.device, mbit);
+        shape(&self.router, &nic.far_device, mbit);
+    }
+
+    /// Bytes that have crossed each link of the client, towards the server and back.
+    pub fn client_link_bytes(&self) -> Vec<LinkBytes> {
+        self.client
+            .nics
+            .iter()
+            .map(|nic| {
+                let bytes = device_bytes(&self.router, &nic.far_device);
+                LinkBytes { to_server: bytes.received, to_client: bytes.sent }
+            })
+            .collect()
+    }
+
+    /// Waits until `bytes` have come to the client over its link `nic`, for at most 30 seconds.
+    ///
+    /// # Panics
+    /// When they have not by then.
+    pub fn wait_client_link(&self, nic: usize, bytes: u64) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.client_link_bytes()[nic].to_client < bytes {
+            assert!(Instant::now() < deadline, "only {:?} crossed the links", self.client_link_bytes());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Makes the router take the MPTCP option out of every SYN that comes from the client's NIC `nic`, as some
+    /// middleboxes do.
+    pub fn strip_mptcp_from_syn(&self, nic: usize) {
+        let far = &self.client.nics[nic].far_device;
+        self.router.nft(&format!(
+            "table inet strip-{nic} {{
+               chain forward {{
+                 type filter hook forward priority 0;
+                 iifname {far} tcp flags & (syn | ack) == syn reset tcp option mptcp
+               }}
+             }}"
+        ));
+    }
+
+    /// Cuts (or mends) the client's link `nic` in the middle: nothing crosses it any more, and nobody is told.
+    pub fn silence(&self, nic: usize, silent: bool) {
+        let far = &self.client.nics[nic].far_device;
+        if silent {
+            self.router.nft(&format!(
+                "table netdev silence-{nic} {{
+                   chain in {{ type filter hook ingress device {far} priority 0; drop; }}
+                 }}
+                 table inet silence-{nic} {{
+                   chain out {{ type filter hook postrouting priority 0; oifname {far} drop; }}
+                 }}"
+            ));
+        } else {
+            self.router.nft(&format!("delete table netdev silence-{nic}; delete table inet silence-{nic}"));
+        }
+    }
+}
+
+/// Bytes that have crossed a link, with their link headers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LinkBytes {
+    /// Towards the server.
+    pub to_server: u64,
+    /// Towards the client.
+    pub to_client: u64,
+}
+
+fn site(router: &Netns, name: &str, number: u8, nics: u8) -> Site {
+    let ns = Netns::new(name);
+    let nics: Vec<_> = (0..nics)
+        .map(|i| {
+            let device = format!("{}{i}", &name[..1]);
+            let n = u16::from(number);
+            let v6 = |net: u16, host: u16| Ipv6Addr::new(0xfd00, net, u16::from(i), 0, 0, 0, 0, host);
+            let nic = Nic {
+                far_device: format!("r-{device}"),
+                v4: Ipv4Addr::new(10, number, i, 2),
+                v6: v6(n, 2),
+                routed_v4: Ipv4Addr::new(10, 10 + number, i, 2),
+                // 0x10 + n, so that it reads fd00:11 and fd00:12 as the IPv4 addresses do.
+                routed_v6: v6(0x10 + n, 2),
+                gateway_v4: Ipv4Addr::new(10, number, i, 1),
+                gateway_v6: v6(n, 1),
+                device,
+            };
+            attach(router, &ns, &nic, i);
+            nic
+        })
+        .collect();
+    Site { ns, nics }
+}
+
+/// Makes the link of `nic` with addresses and routes at both ends. `nodad`: addresses are usable at once.
+fn attach(router: &Netns, ns: &Netns, nic: &Nic, index: u8) {
+    let (device, far) = (&nic.device, &nic.far_device);
+    veth(ns, device, router, far);
+    let metric = 100 + u32::from(index);
+    ns.script(&format!(
+        "ip addr add {v4}/24 dev {device}
+         ip addr add {v6}/64 dev {device} nodad
+         ip route add default via {g4} dev {device} metric {metric}
+         ip -6 route add default via {g6} dev {device} metric {metric}",
+        v4 = nic.v4,
+        v6 = nic.v6,
+        g4 = nic.gateway_v4,
+        g6 = nic.gateway_v6,
+    ));
+    router.script(&format!(
+        "ip addr add {g4}/24 dev {far}
+         ip addr add {g6}/64 dev {far} nodad
+         ip route add {r4}/24 via {v4} dev {far}
+         ip -6 route add {r6}/64 via {v6} dev {far}",
+        g4 = nic.gateway_v4,
+        g6 = nic.gateway_v6,
+        r4 = Ipv4Addr::from(u32::from(nic.routed_v4) & 0xffff_ff00),
+        r6 = Ipv6Addr::from(u128::from(nic.routed_v6) >> 64 << 64),
+        v4 = nic.v4,
+        v6 = nic.v6,
+    ));
+}
+
+/// A client with two NICs (192.168.140.231 and .232) and a server with one (.110) on one bridge; nobody has a gateway.
+#[derive(Debug)]
+pub struct Bridged {
+    /// The client.
+    pub client: Site,
+    /// The server.
+    pub server: Site,
+    /// Where the bridge is.
+    pub switch: Netns,
+}
+
+/// Makes the one-subnet network.
+pub fn bridged() -> Bridged {
+    let switch = Netns::new("switch");
+    switch.script("ip link add br0 type bridge\nip link set br0 up");
+    let host = |name: &str, last_bytes: &[u8]| {
+        let ns = Netns::new(name);
+        let nics = last_bytes
+            .iter()
+            .enumerate()
+            .map(|(i, last)| {
+                let device = format!("{}{i}", &name[..1]);
+                let far = format!("b-{device}");
+                let v4 = Ipv4Addr::new(192, 168, 140, *last);
+                let v6 = Ipv6Addr::new(0xfd00, 0x140, 0, 0, 0, 0, 0, u16::from(*last));
+                veth(&ns, &device, &switch, &far);
+                switch.sh(&format!("ip link set {far} master br0"));
+                ns.script(&format!(
+                    "ip addr add {v4}/24 dev {device}\nip addr add {v6}/64 dev {device} nodad"
+                ));
+                Nic {
+                    device,
+                    far_device: far,
+                    v4,
+                    v6,
+                    // Free addresses of the subnet, which the host would answer ARP for.
+                    routed_v4: Ipv4Addr::new(192, 168, 140, last - 100),
+                    routed_v6: Ipv6Addr::new(0xfd00, 0x140, 0, 0, 0, 0, 1, u16::from(*last)),
+                    gateway_v4: Ipv4Addr::UNSPECIFIED,
+                    gateway_v6: Ipv6Addr::UNSPECIFIED,
+                }
+            })
+            .collect();
+        Site { ns, nics }
+    };
+    Bridged { client: host("client", &[231, 232]), server: host("server", &[110]), switch }
+}
+
+impl Bridged {
+    /// Makes the kernel's MPTCP use both client NICs, each for packets from its own address.
+    pub fn use_kernel_mptcp(&self) {
+        let ns = &self.client.ns;
+        kernel::set_limits(ns, 8);
+        kernel::set_limits(&self.server.ns, 8);
+        for (i, nic) in self.client.nics.iter().enumerate() {
+            let (table, device) = (100 + i, &nic.device);
+            ns.script(&format!(
+                "ip rule add from {v4} lookup {table}
+                 ip route add 192.168.140.0/24 dev {device} src {v4} table {table}
+                 ip -6 rule add from {v6} lookup {table}
+                 ip -6 route add fd00:140::/64 dev {device} table {table}",
+                v4 = nic.v4,
+                v6 = nic.v6,
+            ));
+            ns.sysctl(&format!("net.ipv4.conf.{device}.arp_ignore"), "1");
+            ns.sysctl(&format!("net.ipv4.conf.{device}.arp_announce"), "2");
+        }
+        self.client.add_endpoints(&self.client.nics[1]);
+    }
+
+    /// Limits both client NICs to `mbit` Mbit/s in both directions.
+    pub fn shape(&self, mbit: f64) {
+        for nic in &self.client.nics {
+            shape(&self.client.ns, &nic.device, mbit);
+            shape(&self.switch, &nic.far_device, mbit);
+        }
+    }
+
+    /// Bytes that have crossed each client link.
+    pub fn client_link_bytes(&self) -> Vec<LinkBytes> {
+        let bytes = |nic: &Nic| device_bytes(&self.switch, &nic.far_device);
+        self.client
+            .nics
+            .iter()
+            .map(bytes)
+            .map(|b| LinkBytes { to_server: b.received, to_client: b.sent })
+            .collect()
+    }
+}
