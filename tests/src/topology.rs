@@ -261,6 +261,41 @@ fn attach(router: &Netns, ns: &Netns, nic: &Nic, index: u8) {
     ));
 }
 
+/// A client and a server on one link, without a router: 10.1.0.2/24 and 10.1.0.1/24.
+#[derive(Debug)]
+pub struct Direct {
+    /// The client.
+    pub client: Site,
+    /// The server.
+    pub server: Site,
+}
+
+impl Direct {
+    /// Makes it.
+    pub fn new() -> Self {
+        let server = Netns::new("server");
+        let client = site(&server, "client", 1, 1);
+        let there = &client.nics[0];
+        let nic = Nic {
+            device: there.far_device.clone(),
+            far_device: there.device.clone(),
+            v4: there.gateway_v4,
+            v6: there.gateway_v6,
+            routed_v4: Ipv4Addr::new(10, 12, 0, 2),
+            routed_v6: Ipv6Addr::new(0xfd00, 0x12, 0, 0, 0, 0, 0, 2),
+            gateway_v4: there.v4,
+            gateway_v6: there.v6,
+        };
+        Direct { client, server: Site { ns: server, nics: vec![nic] } }
+    }
+}
+
+impl Default for Direct {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// A client with two NICs (192.168.140.231 and .232) and a server with one (.110) on one bridge; nobody has a gateway.
 #[derive(Debug)]
 pub struct Bridged {

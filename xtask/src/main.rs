@@ -1,2 +1,37 @@
-//! main
-fn main() {}
+//! Project tasks, run as `cargo xtask TASK`.
+
+mod bench;
+mod book;
+mod test;
+mod tools;
+
+use clap::{Parser, Subcommand};
+
+/// Tasks of the umptcp project.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Run every test: unit tests, simulations, and the end-to-end tests in network namespaces.
+    Test(test::Options),
+    /// Measure the project's figures beside the kernel's MPTCP and print a table.
+    Bench(bench::Options),
+    /// Check the book's chapters and links, and build it where mdbook is installed.
+    Book,
+    /// Install the Debian packages that tests and benchmarks need, or name those that are missing.
+    Tools,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().task {
+        Task::Test(options) => test::run(&options),
+        Task::Bench(options) => bench::run(&options),
+        Task::Book => book::run(),
+        Task::Tools => tools::require(tools::END_TO_END),
+    }
+}

@@ -1,0 +1,329 @@
+//! `cargo xtask bench`: the figures that umptcp is held against, each beside the kernel's MPTCP in the same run.
+//!
+//! Every measurement is one `umptcp bench client` in a network namespace against one `umptcp bench server` with the
+//! kernel's MPTCP in another. Runs of the stacks alternate, so that what else the machine does falls on all of them.
+
+use crate::tools;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use umptcp_tests::Netns;
+use umptcp_tests::command::Running;
+use umptcp_tests::topology::{Direct, Family, Routed, Site};
+
+const PORT: u16 = 8684;
+
+/// Options of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Measurements of each kind; the table has their medians.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// Length of each throughput measurement in seconds.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    seconds: u16,
+    /// How umptcp's packets reach the NIC.
+    #[arg(long, default_value = "nat", value_parser = ["nat", "routed"])]
+    mode: String,
+    /// Only figures whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+    /// Also write every measurement to this file, as JSON.
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// What carries a measurement's client side.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Contestant {
+    Kernel,
+    UmptcpCubic,
+    UmptcpDefault,
+}
+
+impl Contestant {
+    const ALL: [Contestant; 3] = [Contestant::Kernel, Contestant::UmptcpCubic, Contestant::UmptcpDefault];
+
+    fn name(self) -> &'static str {
+        match self {
+            Contestant::Kernel => "kernel, cubic",
+            Contestant::UmptcpCubic => "umptcp, cubic",
+            Contestant::UmptcpDefault => "umptcp, lia",
+        }
+    }
+
+    fn arguments(self, client: &Site, mode: &str) -> Vec<String> {
+        let congestion = if self == Contestant::UmptcpDefault { "lia" } else { "cubic" };
+        let mut arguments = vec!["--congestion".to_owned(), congestion.to_owned(), "--stack".to_owned()];
+        if self == Contestant::Kernel {
+            arguments.push("kernel-mptcp".to_owned());
+            return arguments;
+        }
+        arguments.push("umptcp".to_owned());
+        for nic in &client.nics {
+            arguments.push("--path".to_owned());
+            arguments.push(match mode {
+                "routed" => format!("{},mode=routed,address={}", nic.device, nic.routed_address(Family::V4)),
+                _ => nic.device.clone(),
+            });
+        }
+        arguments
+    }
+}
+
+/// One figure: how it is measured and what is asked of umptcp.
+struct Figure {
+    name: &'static str,
+    what: &'static str,
+    unit: &'static str,
+    /// Where it is measured.
+    network: Network,
+    /// Arguments of `umptcp bench client`.
+    arguments: &'static [&'static str],
+    /// The value in its JSON, and what to divide it by to be in `unit`.
+    value: (&'static str, f64),
+    goal: Goal,
+}
+
+#[derive(Clone, Copy)]
+enum Network {
+    /// Client NICs shaped to 300 and 200 Mbit/s, through a router.
+    Shaped,
+    /// One veth pair, not shaped.
+    Plain,
+}
+
+/// What is asked of umptcp, given the kernel's value.
+#[derive(Clone, Copy)]
+enum Goal {
+    AtLeast { factor: f64, but_no_more_than: Option<f64> },
+    AtMost { factor: f64 },
+}
+
+impl Goal {
+    /// The bound, and whether `value` keeps it.
+    fn judge(self, kernel: f64, value: f64) -> (f64, bool) {
+        match self {
+            Goal::AtLeast { factor, but_no_more_than } => {
+                let bound = (kernel * factor).min(but_no_more_than.unwrap_or(f64::INFINITY));
+                (bound, value >= bound)
+            }
+            Goal::AtMost { factor } => (kernel * factor, value <= kernel * factor),
+        }
+    }
+}
+
+const SHAPED_GOAL: Goal = Goal::AtLeast { factor: 0.97, but_no_more_than: None };
+
+const FIGURES: &[Figure] = &[
+    Figure {
+        name: "shaped-up",
+        what: "two NICs, 300 + 200 Mbit/s, client to server",
+        unit: "Mbit/s",
+        network: Network::Shaped,
+        arguments: &["--direction", "up"],
+        value: ("/up/bits_per_second", 1e6),
+        goal: SHAPED_GOAL,
+    },
+    Figure {
+        name: "shaped-down",
+        what: "two NICs, 300 + 200 Mbit/s, server to client",
+        unit: "Mbit/s",
+        network: Network::Shaped,
+        arguments: &["--direction", "down"],
+        value: ("/down/bits_per_second", 1e6),
+        goal: SHAPED_GOAL,
+    },
+    Figure {
+        name: "unshaped",
+        what: "one veth, not shaped, client to server",
+        unit: "Gbit/s",
+        network: Network::Plain,
+        arguments: &["--direction", "up"],
+        value: ("/up/bits_per_second", 1e9),
+        goal: Goal::AtLeast { factor: 0.25, but_no_more_than: Some(5.0) },
+    },
+    Figure {
+        name: "latency",
+        what: "request and response of 1 byte, median",
+        unit: "µs",
+        network: Network::Plain,
+        arguments: &["--mode", "latency", "--request", "1", "--response", "1", "--count", "10000"],
+        value: ("/latency/median_us", 1.0),
+        goal: Goal::AtMost { factor: 4.0 },
+    },
+];
+
+/// A client and a server namespace, and what keeps them connected.
+struct Ground {
+    client: Site,
+    server: Site,
+    _router: Option<Netns>,
+}
+
+impl Ground {
+    fn new(network: Network) -> Ground {
+        match network {
+            Network::Shaped => {
+                let net = Routed::new(2, 1);
+                net.shape_client(0, 300.0);
+                net.shape_client(1, 200.0);
+                Ground { client: net.client, server: net.server, _router: Some(net.router) }
+            }
+            Network::Plain => {
+                let net = Direct::new();
+                Ground { client: net.client, server: net.server, _router: None }
+            }
+        }
+    }
+}
+
+/// Measures, prints the table and writes the JSON file.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    ensure!(tools::is_root(), "benchmarks make network namespaces and need root: sudo -E cargo xtask bench");
+    tools::require(tools::BENCH)?;
+    let mut build = tools::cargo();
+    build.args(["build", "--release", "--package", "umptcp-cli"]);
+    tools::run(&mut build, "cargo build --release of umptcp-cli")?;
+    let program = tools::target_directory()?.join("release/umptcp");
+
+    let wanted = |f: &&Figure| options.only.as_ref().is_none_or(|part| f.name.contains(part.as_str()));
+    let mut all = Vec::new();
+    println!("{:<46} {:<14} {:>10} {:>8} {:>16}", "figure", "client", "median", "kernel", "goal");
+    for figure in FIGURES.iter().filter(wanted) {
+        let measured = measure(figure, options, &program)?;
+        let kernel = median(&measured[0]);
+        for (contestant, values) in Contestant::ALL.iter().zip(&measured) {
+            print_row(figure, *contestant, median(values), kernel);
+        }
+        all.push(json!({
+            "figure": figure.name,
+            "what": figure.what,
+            "unit": figure.unit,
+            "kernel": measured[0],
+            "umptcp_cubic": measured[1],
+            "umptcp_default": measured[2],
+        }));
+    }
+    ensure!(!all.is_empty(), "no figure has that in its name; there are: {}", names());
+    if let Some(path) = &options.json {
+        let report = json!({
+            "kernel_version": std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
+            "processors": std::thread::available_parallelism()?.get(),
+            "runs": options.runs,
+            "seconds": options.seconds,
+            "mode": options.mode,
+            "figures": all,
+        });
+        let mut file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+        writeln!(file, "{report:#}")?;
+    }
+    Ok(())
+}
+
+fn names() -> String {
+    FIGURES.iter().map(|f| f.name).collect::<Vec<_>>().join(", ")
+}
+
+fn print_row(figure: &Figure, contestant: Contestant, value: f64, kernel: f64) {
+    let unit = figure.unit;
+    let (what, comparison) = if contestant == Contestant::Kernel {
+        (figure.what, String::new())
+    } else {
+        let (bound, kept) = figure.goal.judge(kernel, value);
+        let sign = if matches!(figure.goal, Goal::AtMost { .. }) { '≤' } else { '≥' };
+        let verdict = if kept { "met" } else { "MISSED" };
+        ("", format!("{:>7.2}x {:>16}", value / kernel, format!("{sign} {bound:.1} {verdict}")))
+    };
+    println!("{what:<46} {:<14} {:>10} {comparison}", contestant.name(), format!("{value:.1} {unit}"));
+}
+
+/// The values of every contestant, in the order of [`Contestant::ALL`].
+fn measure(figure: &Figure, options: &Options, program: &std::path::Path) -> Result<[Vec<f64>; 3]> {
+    let mut values = [const { Vec::new() }; 3];
+    for run in 0..options.runs {
+        for (contestant, values) in Contestant::ALL.iter().zip(&mut values) {
+            // A network of its own for each: nothing of an earlier run is left in queues, caches or rules.
+            let ground = Ground::new(figure.network);
+            ground.server.use_kernel_mptcp();
+            if *contestant == Contestant::Kernel {
+                ground.client.use_kernel_mptcp();
+            }
+            let what = || format!("figure {}, run {} with {}", figure.name, run + 1, contestant.name());
+            let outcome = measure_once(figure, *contestant, &ground, options, program).with_context(what)?;
+            let (pointer, scale) = figure.value;
+            let value = outcome.pointer(pointer).and_then(Value::as_f64);
+            values.push(
+                value.with_context(|| format!("no {pointer} in {outcome}")).with_context(what)? / scale,
+            );
+        }
+    }
+    Ok(values)
+}
+
+fn measure_once(
+    figure: &Figure,
+    contestant: Contestant,
+    ground: &Ground,
+    options: &Options,
+    program: &std::path::Path,
+) -> Result<Value> {
+    let address = ground.server.nics[0].v4.to_string();
+    let mut server = Command::new(program);
+    server.args(["bench", "server", "--once", "--stack", "kernel-mptcp", "--congestion", "cubic"]);
+    server.arg(format!("{address}:{PORT}"));
+    server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+    let server = Running::new(ground.server.ns.run(|| server.spawn()).context("cannot start the server")?);
+    wait_listening(&ground.server.ns)?;
+
+    let mut client = Command::new(program);
+    client.args(["bench", "client", "--json", "--quiet"]).args(figure.arguments);
+    if !figure.arguments.contains(&"--count") {
+        client.arg("--seconds").arg(options.seconds.to_string());
+    }
+    client.args(contestant.arguments(&ground.client, &options.mode)).arg(&address).arg(PORT.to_string());
+    let output =
+        ground.client.ns.run(|| client.stdin(Stdio::null()).output()).context("cannot start the client")?;
+    if !output.status.success() {
+        bail!("the client failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    server.wait();
+    let outcome: Value = serde_json::from_slice(&output.stdout).context("the client's output is not JSON")?;
+    ensure!(outcome["mptcp"] != false, "the connection is not MPTCP: {outcome}");
+    Ok(outcome)
+}
+
+fn wait_listening(ns: &Netns) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while ns.sh(&format!("ss -Htln sport = :{PORT}")).trim().is_empty() {
+        ensure!(Instant::now() < deadline, "the server does not listen after 10 s");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_and_goals() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        let goal = Goal::AtLeast { factor: 0.25, but_no_more_than: Some(5.0) };
+        assert_eq!(goal.judge(28.0, 5.1), (5.0, true));
+        assert_eq!(goal.judge(16.0, 3.9), (4.0, false));
+        assert_eq!(Goal::AtMost { factor: 4.0 }.judge(20.0, 81.0), (80.0, false));
+    }
+}

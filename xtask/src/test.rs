@@ -1,0 +1,92 @@
+//! `cargo xtask test`: every test there is.
+
+use crate::tools;
+use anyhow::{Context, Result, bail};
+use std::fs::OpenOptions;
+use std::process::{Command, Stdio};
+
+/// Options of `cargo xtask test`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Only tests that need no privilege: unit tests, simulations, documentation examples.
+    #[arg(long, conflicts_with = "only_e2e")]
+    no_e2e: bool,
+    /// Only the end-to-end tests.
+    #[arg(long)]
+    only_e2e: bool,
+    /// Only tests whose name contains this.
+    filter: Option<String>,
+}
+
+/// How the end-to-end tests get the right to make network namespaces.
+enum Privilege {
+    Root,
+    UserNamespace,
+}
+
+/// Runs the tests; fails at the first group with a failure.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    // What is missing shows before the first minutes are spent.
+    let privilege = if options.no_e2e { None } else { Some(prepare_end_to_end()?) };
+    if !options.only_e2e {
+        let mut tests = tools::cargo();
+        tests.args(["test", "--workspace", "--exclude", "umptcp-tests"]).args(&options.filter);
+        tools::run(&mut tests, "cargo test of the crates")?;
+    }
+    match privilege {
+        None => Ok(()),
+        Some(privilege) => end_to_end(&privilege, options.filter.as_deref()),
+    }
+}
+
+/// Makes sure that the end-to-end tests can run here.
+fn prepare_end_to_end() -> Result<Privilege> {
+    tools::require(tools::END_TO_END)?;
+    let privilege = if tools::is_root() {
+        Privilege::Root
+    } else if user_namespaces_work() {
+        Privilege::UserNamespace
+    } else {
+        bail!(
+            "the end-to-end tests make network namespaces. This user may not, and unprivileged user namespaces are \
+             switched off here: run `sudo -E env PATH=\"$PATH\" cargo xtask test`, or leave them out with --no-e2e"
+        );
+    };
+    open_tun()?;
+    Ok(privilege)
+}
+
+fn user_namespaces_work() -> bool {
+    Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "--mount", "true"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn open_tun() -> Result<()> {
+    const TUN: &str = "/dev/net/tun";
+    OpenOptions::new().read(true).write(true).open(TUN).map(drop).with_context(|| {
+        format!(
+            "cannot open {TUN}, which the end-to-end tests need: load the module (`modprobe tun`) where it is missing, \
+             run as root where permission is denied, or leave these tests out with --no-e2e"
+        )
+    })
+}
+
+fn end_to_end(privilege: &Privilege, filter: Option<&str>) -> Result<()> {
+    let mut build = tools::cargo();
+    build.args(["build", "--package", "umptcp-cli"]);
+    tools::run(&mut build, "cargo build of umptcp-cli")?;
+    let cargo = tools::cargo();
+    let mut tests = match privilege {
+        Privilege::Root => cargo,
+        Privilege::UserNamespace => {
+            let mut unshare = Command::new("unshare");
+            unshare.args(["--user", "--map-root-user", "--net", "--mount"]).arg(cargo.get_program());
+            unshare
+        }
+    };
+    tests.args(["test", "--package", "umptcp-tests"]).args(filter).env("PATH", tools::system_path());
+    tools::run(&mut tests, "cargo test of the end-to-end tests")
+}

@@ -1,0 +1,116 @@
+//! External programs: which are needed, from which Debian package, and installing them where we may.
+
+use anyhow::{Context, Result, bail};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// A program and the Debian package that has it.
+pub(crate) struct Tool {
+    program: &'static str,
+    package: &'static str,
+}
+
+/// What the end-to-end tests call.
+pub(crate) const END_TO_END: &[Tool] = &[
+    Tool { program: "ip", package: "iproute2" },
+    Tool { program: "tc", package: "iproute2" },
+    Tool { program: "ss", package: "iproute2" },
+    Tool { program: "nft", package: "nftables" },
+    Tool { program: "tshark", package: "tshark" },
+    Tool { program: "dumpcap", package: "wireshark-common" },
+    Tool { program: "unshare", package: "util-linux" },
+];
+
+/// What `cargo xtask bench` calls.
+pub(crate) const BENCH: &[Tool] = &[
+    Tool { program: "ip", package: "iproute2" },
+    Tool { program: "tc", package: "iproute2" },
+    Tool { program: "nft", package: "nftables" },
+];
+
+/// Finds `program` as the shell would, and in the system directories that are not on every user's path.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|directory| directory.join(program))
+        .find(|file| file.is_file())
+}
+
+/// Whether this process has root's rights.
+pub(crate) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Makes sure that every tool is there: installs missing ones as root with apt, otherwise fails and names them.
+pub(crate) fn require(tools: &[Tool]) -> Result<()> {
+    let missing: Vec<_> = tools.iter().filter(|t| find(t.program).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let programs: Vec<_> = missing.iter().map(|t| t.program).collect();
+    let packages: Vec<_> = missing.iter().map(|t| t.package).collect::<BTreeSet<_>>().into_iter().collect();
+    let (programs, list) = (programs.join(", "), packages.join(" "));
+    if find("apt-get").is_none() {
+        bail!("these programs are missing: {programs}. On Debian they are in the packages: {list}");
+    }
+    if !is_root() {
+        bail!("these programs are missing: {programs}. Install them with: sudo apt-get install {list}");
+    }
+    println!("Installing {list} (for {programs})");
+    apt(&["update", "-qq"])?;
+    let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    arguments.extend(&packages);
+    apt(&arguments)?;
+    if let Some(still) = missing.iter().find(|t| find(t.program).is_none()) {
+        bail!("{} is still missing after installing the package {}", still.program, still.package);
+    }
+    Ok(())
+}
+
+fn apt(arguments: &[&str]) -> Result<()> {
+    let status = Command::new("apt-get")
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .status()
+        .context("cannot start apt-get")?;
+    if !status.success() {
+        bail!("`apt-get {}` failed ({status})", arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// Runs a command and fails when it does; `what` says what it was for.
+pub(crate) fn run(command: &mut Command, what: &str) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start {what}"))?;
+    if !status.success() {
+        bail!("{what} failed ({status})");
+    }
+    Ok(())
+}
+
+/// Cargo, as the one that runs us.
+pub(crate) fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// `PATH` with the system directories, where nft, ip and tc are.
+pub(crate) fn system_path() -> std::ffi::OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
+    path
+}
+
+/// Cargo's target directory.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    let output = cargo()
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .output()
+        .context("cargo metadata")?;
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("cargo metadata prints JSON")?;
+    let directory =
+        metadata["target_directory"].as_str().context("cargo metadata names the target directory")?;
+    Ok(directory.into())
+}
