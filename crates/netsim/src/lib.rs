@@ -21,8 +21,7 @@
 //!     .seed(7)
 //!     .build();
 //! let flow = net.connect().unwrap();
-//! let path = net.path_cable(1);
-//! net.at(Instant::from_millis(2_000), move |net| net.cut(path));
+//! net.cut_path_at(Instant::from_millis(2_000), 1);
 //! net.transfer(flow, Side::Client, 20_000_000).unwrap(); // every byte is compared on receipt
 //! assert!(net.path_payload(Side::Client, 0) > net.path_payload(Side::Client, 1));
 //! net.close(flow).unwrap();

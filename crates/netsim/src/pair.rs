@@ -3,13 +3,14 @@
 use crate::cable::Direction;
 use crate::error::SimError;
 use crate::link::Link;
+use crate::middlebox::Middlebox;
 use crate::network::{CableId, FlowId, FlowSpec, Network, NodeId, Side};
 use crate::trace::TraceMode;
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
 use umptcp_stack_core::interface::PathConfig;
-use umptcp_types::Duration;
+use umptcp_types::{Duration, Instant};
 
 /// A client and a server joined by one cable per path of the client.
 ///
@@ -211,6 +212,23 @@ impl Pair {
     /// All cables, in order of the paths.
     pub fn cables(&self) -> &[CableId] {
         &self.cables
+    }
+
+    /// Path `index` goes silent at `at`, in both directions.
+    pub fn cut_path_at(&mut self, at: Instant, index: usize) {
+        let cable = self.cables[index];
+        self.net.at(at, move |net| net.cut(cable));
+    }
+
+    /// Path `index` is mended at `at`.
+    pub fn restore_path_at(&mut self, at: Instant, index: usize) {
+        let cable = self.cables[index];
+        self.net.at(at, move |net| net.restore(cable));
+    }
+
+    /// Puts a middlebox on path `index`, at the client's end.
+    pub fn middlebox(&mut self, index: usize, middlebox: impl Middlebox + 'static) {
+        self.net.add_middlebox(self.cables[index], middlebox);
     }
 
     /// The description of a connection between the two with the settings given to the builder.

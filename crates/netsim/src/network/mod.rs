@@ -470,6 +470,14 @@ impl Network {
         self.run_end(flow, side);
     }
 
+    /// The application at `side` aborts the connection.
+    pub fn abort(&mut self, flow: FlowId, side: Side) {
+        let end = self.flows[flow.0].end(side);
+        if let Some(connection) = end.connection.filter(|_| !end.freed) {
+            self.with_stack(end.node, |now, stack| stack.abort(now, connection));
+        }
+    }
+
     /// The application at `side` stops or resumes reading.
     pub fn pause_reading(&mut self, flow: FlowId, side: Side, paused: bool) {
         self.flows[flow.0].end_mut(side).reading_paused = paused;
