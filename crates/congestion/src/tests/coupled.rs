@@ -115,6 +115,17 @@ fn olia_increases() {
     assert_eq!(increase(&mut b, 1, 10_000, 50), 39, "40, a little less for the 160");
 }
 
+/// An idle path is no better path to move window to, however well it did.
+#[test]
+fn olia_ignores_the_idle() {
+    let mut b = coupled("olia", &[(40, 50), (10, 50)]);
+    for (acked, app_limited) in [(100_000, false), (0, true)] {
+        let sample = AckSample { app_limited, in_flight: 0, in_recovery: true, ..b.sample(B, acked, 50) };
+        b.cc.on_ack(b.now, B, &sample);
+    }
+    assert_eq!(increase(&mut b, 0, 10_000, 50), 250);
+}
+
 /// A window that OLIA shrinks right after a loss must not count as being in slow start, which would restore it.
 #[test]
 fn olia_shrinks_below_the_threshold() {

@@ -172,6 +172,11 @@ fn a_penalty_halves_once_per_round_trip() {
     assert_eq!(b.window(A), 10_000);
     b.cc.undo(b.now, A);
     assert_eq!(b.window(A), 10_000, "a penalty is not a mistake about loss");
+    b.cc.on_loss(b.now, A, 10_000);
+    b.now += Duration::from_millis(100);
+    b.cc.penalise(b.now, A);
+    b.cc.undo(b.now, A);
+    assert_eq!(b.window(A), 2_500, "nor is it forgiven with one");
 }
 
 #[test]
@@ -335,10 +340,13 @@ fn cubic_converges_fast() {
 #[test]
 fn cubic_after_a_timeout_starts_from_where_it_is() {
     let mut b = Bench::new("cubic", 1);
-    b.start(A, 100_000, 100);
+    b.start(A, 200_000, 100);
+    b.cc.on_loss(b.now, A, 200_000);
+    b.round(A, 20, 100);
     b.cc.on_rto(b.now, A, 100_000);
-    assert_eq!((b.window(A), b.ssthresh(A)), (1_000, 70_000));
-    while b.window(A) < 70_000 {
+    let (window, threshold) = (b.window(A), b.ssthresh(A));
+    assert_eq!((window, threshold / 1_000), (1_000, 98), "0.7 · 140.5");
+    while b.window(A) < threshold {
         b.round(A, 20, 100);
     }
     let start = b.window(A);
@@ -346,6 +354,34 @@ fn cubic_after_a_timeout_starts_from_where_it_is() {
     // K = 0: W_cubic(0.1 + 0.1) = 0.4 · 0.008 segments above; the Reno estimate of half a segment leads.
     let grown = b.window(A) - start;
     assert!((490..=530).contains(&grown), "{grown}");
+}
+
+/// RFC 9438 §4.2: however far ahead the curve is, half a window per round trip is the most. Window 70, W_max 100, K =
+/// 4.217 s, RTT 10 s: W_cubic(1 + 10) = 0.4 · 6.783³ + 100 = 225 segments.
+#[test]
+fn cubic_grows_no_faster_than_half_a_window_per_round_trip() {
+    let mut b = Bench::new("cubic", 1);
+    b.start(A, 100_000, 10_000);
+    b.cc.on_loss(b.now, A, 100_000);
+    b.ack(A, 1, 10_000);
+    b.now += Duration::from_secs(1);
+    b.ack(A, 7_000, 10_000);
+    assert_eq!(b.window(A), 73_500);
+}
+
+/// After a penalty the curve starts anew; going on, the next ACK would take the window back to where it was.
+#[test]
+fn cubic_does_not_jump_back_after_a_penalty() {
+    let mut b = Bench::new("cubic", 1);
+    b.avoid(A, 70, 100);
+    for _ in 0..20 {
+        b.round(A, 20, 100);
+    }
+    b.cc.penalise(b.now, A);
+    let window = b.window(A);
+    b.now += Duration::from_millis(1);
+    b.ack(A, 1_000, 100);
+    assert!(b.window(A) - window < 50, "{} after {window}", b.window(A));
 }
 
 /// RFC 9438 §5.8: a pause, idle or limited by the application, does not let the curve run ahead.
