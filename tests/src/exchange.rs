@@ -83,6 +83,9 @@ pub trait Conversation: Send + Sync {
     /// # Errors
     /// What the connection reports.
     fn finish(&self) -> io::Result<()>;
+
+    /// Whether the connection is MPTCP now; `None` when this end cannot tell.
+    fn is_mptcp(&self) -> Option<bool>;
 }
 
 /// [`Read`] and [`Write`] by way of a [`Conversation`].
@@ -228,6 +231,10 @@ mod tests {
 
         fn finish(&self) -> io::Result<()> {
             Ok(())
+        }
+
+        fn is_mptcp(&self) -> Option<bool> {
+            None
         }
     }
 

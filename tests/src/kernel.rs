@@ -42,6 +42,11 @@ impl Conversation for KernelStream {
     fn finish(&self) -> io::Result<()> {
         self.0.shutdown(Shutdown::Write)
     }
+
+    fn is_mptcp(&self) -> Option<bool> {
+        // MPTCP_INFO would say, but has no safe wrapper; tests read the namespace's counters instead.
+        None
+    }
 }
 
 impl KernelStream {

@@ -13,6 +13,7 @@ pub mod command;
 pub mod endpoint;
 pub mod exchange;
 pub mod host;
+pub mod inject;
 pub mod kernel;
 pub mod netns;
 pub mod topology;

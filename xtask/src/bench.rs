@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use umptcp_tests::Netns;
@@ -32,6 +32,9 @@ pub(crate) struct Options {
     /// Only figures whose name contains this.
     #[arg(long)]
     only: Option<String>,
+    /// Measure this program instead of building it.
+    #[arg(long)]
+    program: Option<PathBuf>,
     /// Also write every measurement to this file, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
@@ -186,27 +189,34 @@ impl Ground {
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(tools::is_root(), "benchmarks make network namespaces and need root: sudo -E cargo xtask bench");
     tools::require(tools::BENCH)?;
-    let mut build = tools::cargo();
-    build.args(["build", "--release", "--package", "umptcp-cli"]);
-    tools::run(&mut build, "cargo build --release of umptcp-cli")?;
-    let program = tools::target_directory()?.join("release/umptcp");
+    let program = match &options.program {
+        Some(program) => program.clone(),
+        None => tools::build_program(true)?,
+    };
 
     let wanted = |f: &&Figure| options.only.as_ref().is_none_or(|part| f.name.contains(part.as_str()));
     let mut all = Vec::new();
+    let mut failed = false;
     println!("{:<46} {:<14} {:>10} {:>8} {:>16}", "figure", "client", "median", "kernel", "goal");
     for figure in FIGURES.iter().filter(wanted) {
         let measured = measure(figure, options, &program)?;
-        let kernel = median(&measured[0]);
-        for (contestant, values) in Contestant::ALL.iter().zip(&measured) {
-            print_row(figure, *contestant, median(values), kernel);
+        let kernel = median(&measured[0].values);
+        for (contestant, result) in Contestant::ALL.iter().zip(&measured) {
+            match &result.failure {
+                None => print_row(figure, *contestant, median(&result.values), kernel),
+                Some(failure) => {
+                    println!("{:<46} {:<14} FAILED: {failure:#}", figure.what, contestant.name());
+                    failed = true;
+                }
+            }
         }
         all.push(json!({
             "figure": figure.name,
             "what": figure.what,
             "unit": figure.unit,
-            "kernel": measured[0],
-            "umptcp_cubic": measured[1],
-            "umptcp_default": measured[2],
+            "kernel": measured[0].values,
+            "umptcp_cubic": measured[1].values,
+            "umptcp_default": measured[2].values,
         }));
     }
     ensure!(!all.is_empty(), "no figure has that in its name; there are: {}", names());
@@ -222,6 +232,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let mut file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
         writeln!(file, "{report:#}")?;
     }
+    ensure!(!failed, "some measurements failed");
     Ok(())
 }
 
@@ -242,36 +253,51 @@ fn print_row(figure: &Figure, contestant: Contestant, value: f64, kernel: f64) {
     println!("{what:<46} {:<14} {:>10} {comparison}", contestant.name(), format!("{value:.1} {unit}"));
 }
 
-/// The values of every contestant, in the order of [`Contestant::ALL`].
-fn measure(figure: &Figure, options: &Options, program: &std::path::Path) -> Result<[Vec<f64>; 3]> {
-    let mut values = [const { Vec::new() }; 3];
-    for run in 0..options.runs {
-        for (contestant, values) in Contestant::ALL.iter().zip(&mut values) {
-            // A network of its own for each: nothing of an earlier run is left in queues, caches or rules.
-            let ground = Ground::new(figure.network);
-            ground.server.use_kernel_mptcp();
-            if *contestant == Contestant::Kernel {
-                ground.client.use_kernel_mptcp();
-            }
-            let what = || format!("figure {}, run {} with {}", figure.name, run + 1, contestant.name());
-            let outcome = measure_once(figure, *contestant, &ground, options, program).with_context(what)?;
-            let (pointer, scale) = figure.value;
-            let value = outcome.pointer(pointer).and_then(Value::as_f64);
-            values.push(
-                value.with_context(|| format!("no {pointer} in {outcome}")).with_context(what)? / scale,
-            );
-        }
-    }
-    Ok(values)
+/// What a contestant's measurements gave.
+#[derive(Default)]
+struct Measured {
+    values: Vec<f64>,
+    /// Why it was measured no further.
+    failure: Option<anyhow::Error>,
 }
 
-fn measure_once(
-    figure: &Figure,
-    contestant: Contestant,
-    ground: &Ground,
-    options: &Options,
-    program: &std::path::Path,
-) -> Result<Value> {
+/// The measurements of every contestant, in the order of [`Contestant::ALL`]. One that fails is left out from then on;
+/// without the kernel's there is nothing to compare with.
+fn measure(figure: &Figure, options: &Options, program: &Path) -> Result<[Measured; 3]> {
+    let mut measured: [Measured; 3] = Default::default();
+    for run in 0..options.runs {
+        for (contestant, result) in Contestant::ALL.iter().zip(&mut measured) {
+            if result.failure.is_some() {
+                continue;
+            }
+            match measure_once(figure, *contestant, options, program) {
+                Ok(value) => result.values.push(value),
+                Err(e) => {
+                    let e = e.context(format!(
+                        "figure {}, run {} with {}",
+                        figure.name,
+                        run + 1,
+                        contestant.name()
+                    ));
+                    if *contestant == Contestant::Kernel {
+                        return Err(e);
+                    }
+                    result.failure = Some(e);
+                }
+            }
+        }
+    }
+    Ok(measured)
+}
+
+/// Runs one client and one server on a network of their own, so that nothing of an earlier run is left in queues,
+/// caches or rules.
+fn measure_once(figure: &Figure, contestant: Contestant, options: &Options, program: &Path) -> Result<f64> {
+    let ground = Ground::new(figure.network);
+    ground.server.use_kernel_mptcp();
+    if contestant == Contestant::Kernel {
+        ground.client.use_kernel_mptcp();
+    }
     let address = ground.server.nics[0].v4.to_string();
     let mut server = Command::new(program);
     server.args(["bench", "server", "--once", "--stack", "kernel-mptcp", "--congestion", "cubic"]);
@@ -294,7 +320,9 @@ fn measure_once(
     server.wait();
     let outcome: Value = serde_json::from_slice(&output.stdout).context("the client's output is not JSON")?;
     ensure!(outcome["mptcp"] != false, "the connection is not MPTCP: {outcome}");
-    Ok(outcome)
+    let (pointer, scale) = figure.value;
+    let value = outcome.pointer(pointer).and_then(Value::as_f64);
+    Ok(value.with_context(|| format!("no {pointer} in {outcome}"))? / scale)
 }
 
 fn wait_listening(ns: &Netns) -> Result<()> {

@@ -75,9 +75,7 @@ fn open_tun() -> Result<()> {
 }
 
 fn end_to_end(privilege: &Privilege, filter: Option<&str>) -> Result<()> {
-    let mut build = tools::cargo();
-    build.args(["build", "--package", "umptcp-cli"]);
-    tools::run(&mut build, "cargo build of umptcp-cli")?;
+    let program = tools::build_program(false)?;
     let cargo = tools::cargo();
     let mut tests = match privilege {
         Privilege::Root => cargo,
@@ -88,5 +86,6 @@ fn end_to_end(privilege: &Privilege, filter: Option<&str>) -> Result<()> {
         }
     };
     tests.args(["test", "--package", "umptcp-tests"]).args(filter).env("PATH", tools::system_path());
+    tests.env("UMPTCP_PROGRAM", program);
     tools::run(&mut tests, "cargo test of the end-to-end tests")
 }

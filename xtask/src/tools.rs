@@ -102,8 +102,16 @@ pub(crate) fn system_path() -> std::ffi::OsString {
     path
 }
 
+/// Builds the program `umptcp` and returns where it is.
+pub(crate) fn build_program(release: bool) -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["build", "--package", "umptcp-cli"]).args(release.then_some("--release"));
+    run(&mut build, "cargo build of umptcp-cli")?;
+    Ok(target_directory()?.join(if release { "release" } else { "debug" }).join("umptcp"))
+}
+
 /// Cargo's target directory.
-pub(crate) fn target_directory() -> Result<PathBuf> {
+fn target_directory() -> Result<PathBuf> {
     let output = cargo()
         .args(["metadata", "--no-deps", "--format-version", "1"])
         .output()

@@ -1,12 +1,14 @@
 //! The laboratory itself, with the kernel at both ends: what fails here is not umptcp's fault.
 
+use std::net::SocketAddrV4;
 use std::time::Duration;
 use umptcp_tests::capture::Capture;
 use umptcp_tests::endpoint::{KernelHost, connect};
 use umptcp_tests::exchange::within;
 use umptcp_tests::host::Snapshot;
+use umptcp_tests::inject::{self, Segment};
 use umptcp_tests::kernel::{self, Counters, Kind};
-use umptcp_tests::topology::{Family, Routed, bridged};
+use umptcp_tests::topology::{Family, Routed, Site, bridged};
 
 const LIMIT: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
@@ -136,5 +138,43 @@ fn a_snapshot_shows_what_was_changed() {
         {
             assert!(difference.contains(part), "{part} is not in:\n{difference}");
         }
+    });
+}
+
+#[test]
+fn tshark_reports_what_is_malformed() {
+    within(LIMIT, || {
+        let net = Routed::new(1, 1);
+        let address = |site: &Site| SocketAddrV4::new(site.nics[0].v4, 4000);
+        let (from, to) = (address(&net.client), address(&net.server));
+        let bad = [
+            Segment { cut: Some(10), ..Segment::new(from, to) },
+            // A DSS too short for its flags, an option that reaches past the header, one of length 0, an MSS of 3 bytes.
+            Segment { options: vec![30, 5, 0x20, 0xff, 0xff], ..Segment::new(from, to) },
+            Segment { options: vec![8, 40, 0, 0], ..Segment::new(from, to) },
+            Segment { options: vec![30, 0], ..Segment::new(from, to) },
+            Segment { flags: inject::SYN, options: vec![2, 3, 5], ..Segment::new(from, to) },
+        ];
+        for segment in bad {
+            let capture = Capture::start(&net.client.ns, &["c0"]);
+            inject::send(&net.client.ns, std::slice::from_ref(&segment));
+            let packets = capture.stop();
+            assert_eq!(packets.count("ip.src == 10.1.0.2"), 1, "captured:\n{}", packets.describe("frame"));
+            let verdict = std::panic::catch_unwind(|| packets.assert_well_formed());
+            assert!(verdict.is_err(), "tshark has nothing to say about {segment:?}");
+        }
+    });
+}
+
+#[test]
+fn the_kernel_bears_malformed_segments() {
+    within(LIMIT, || {
+        let net = Routed::new(1, 1);
+        let client = KernelHost::new(&net.client.ns, Kind::Mptcp);
+        let server = KernelHost::new(&net.server.ns, Kind::Mptcp);
+        let to = SocketAddrV4::new(net.server.nics[0].v4, 4000);
+        let pair = connect(&client, &server, to.into());
+        let segments = inject::malformed(SocketAddrV4::new(net.client.nics[0].v4, 5000), to, 1, 1);
+        pair.exchange_while(16 * MIB, || inject::send(&net.client.ns, &segments));
     });
 }

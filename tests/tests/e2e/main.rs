@@ -1,0 +1,3 @@
+//! The end-to-end tests. `cargo xtask test` runs them with what they need.
+
+mod baseline;
