@@ -15,6 +15,9 @@ use umptcp_types::{Duration, Instant, PathId, SeqNumber};
 /// How long a connection that the application has let go of waits for the peer to close (Linux's tcp_fin_timeout).
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How often a subflow that does not answer is tried while others deliver.
+const STALE_PROBE: Duration = Duration::from_secs(1);
+
 fn error_of(reason: CloseReason) -> ConnectionError {
     match reason {
         CloseReason::Refused => ConnectionError::Refused,
@@ -140,7 +143,8 @@ impl Connection {
 
     /// Looks at what a segment, a timer or the application has changed: subflows to close or remove, the end.
     pub(crate) fn after_progress(&mut self, env: &mut Env, now: Instant) {
-        if self.recv.finished() {
+        if self.recv.finished() && !self.end_notified {
+            self.end_notified = true;
             self.notify_readable(env);
         }
         if self.is_mptcp() && self.finished() {
@@ -339,6 +343,13 @@ impl Connection {
         let others = self.members.iter().enumerate().any(|(j, o)| j != i && o.can_send_data());
         if others && self.is_mptcp() {
             self.reinject_from(i);
+        }
+        let m = &mut self.members[i];
+        if others {
+            // The connection as a whole is not congested, since others deliver: a path that comes back should not
+            // wait for a timer backed off to a minute. One segment a second is what keeping it costs.
+            let soon = now + STALE_PROBE;
+            m.tcp.timers.retransmit = m.tcp.timers.retransmit.map(|t| t.min(soon));
         }
         let m = &mut self.members[i];
         if !m.stale && m.tcp.rtt.backoff_count() >= u32::from(self.config.stale_loss_count) {

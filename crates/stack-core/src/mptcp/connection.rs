@@ -79,6 +79,8 @@ pub(crate) struct Connection {
     pub(crate) checksum: bool,
     /// The peer is known to have both keys (RFC 8684 §3.1): joins may begin.
     pub(crate) fully_established: bool,
+    /// A DATA_ACK has come: options survive the path from the peer, so it is too late for a silent fallback.
+    pub(crate) dss_seen: bool,
     /// The peer's C flag was not set.
     pub(crate) peer_allows_initial_join: bool,
     /// The peer sends 8-byte DSNs, so DATA_ACKs are owed in 8 bytes (RFC 8684 §3.3.2).
@@ -125,6 +127,8 @@ pub(crate) struct Connection {
     pub(crate) ready: bool,
     pub(crate) armed: Option<Instant>,
     pub(crate) readable_queued: bool,
+    /// The application has been told of the end of the stream.
+    pub(crate) end_notified: bool,
     pub(crate) writable_queued: bool,
     pub(crate) want_write: bool,
     pub(crate) bytes_sent: u64,
@@ -177,6 +181,7 @@ impl Connection {
             remote_idsn: DataSeq(0),
             checksum: config.checksum,
             fully_established: false,
+            dss_seen: false,
             peer_allows_initial_join: true,
             long_data_acks: true,
             send: SendQueue::new(config.send_buffer),
@@ -205,6 +210,7 @@ impl Connection {
             ready: false,
             armed: None,
             readable_queued: false,
+            end_notified: false,
             writable_queued: false,
             want_write: false,
             bytes_sent: 0,

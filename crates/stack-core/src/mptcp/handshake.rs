@@ -99,6 +99,9 @@ impl Connection {
                 self.set_remote_key(key);
                 self.mode = Mode::Mptcp { since: now };
                 self.fully_established = true;
+                // RFC 8684 §3.1: the client may not open subflows before a DSS has come; if nobody has data to send,
+                // this ACK is it.
+                self.members[i].tcp.ack_now();
                 env.observe(now, Some(self.id), None, Counter::MPCurrEstab);
             }
             None => {
@@ -108,25 +111,29 @@ impl Connection {
         }
     }
 
-    /// Before the peer is known to have our key, data or an acknowledgement of data without a DSS option means that a
-    /// middlebox removes options (RFC 8684 §3.7). True: the connection is plain TCP now.
+    /// Data without an MPTCP option before any DSS has come, or an acknowledgement without one of the first data we
+    /// sent, means that a middlebox removes options, or that the peer has fallen back for that reason (RFC 8684
+    /// §3.7). True: the connection is plain TCP now. Sound because only the initial subflow has carried data, so that
+    /// data offsets and subflow offsets are the same.
     pub(crate) fn check_first_options(
         &mut self,
         env: &mut Env,
         now: Instant,
         seg: &TcpRepr,
         payload: usize,
-        acked: u64,
+        advanced: bool,
     ) -> bool {
-        if !self.is_mptcp() || (self.fully_established && self.recv.next() > DataOffset(1)) {
+        if !self.is_mptcp() || self.members.len() > 1 || self.next_subflow > 1 {
             return false;
         }
         let has_mptcp =
             seg.options.mptcp.iter().any(|o| !matches!(o, MptcpOption::Reset(_) | MptcpOption::Fail(_)));
-        if has_mptcp || (payload == 0 && (acked == 0 || self.fully_established)) || self.members.len() > 1 {
+        let data = (payload > 0 || seg.flags.fin) && !self.dss_seen;
+        let first_ack = advanced && self.send_next > DataOffset(1) && self.send.una() == DataOffset(1);
+        if has_mptcp || !(data || first_ack) {
             return false;
         }
-        let what = if payload > 0 { Counter::MPCapableDataFallback } else { Counter::DssFallback };
+        let what = if data { Counter::MPCapableDataFallback } else { Counter::DssFallback };
         self.count(env, now, None, what);
         self.fall_back(env, FallbackReason::NoOptionInData);
         true

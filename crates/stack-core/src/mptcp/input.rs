@@ -8,8 +8,8 @@ use crate::error::{ConnectionError, FallbackReason};
 use crate::event::Event;
 use crate::observe::Counter;
 use crate::stack::env::Env;
-use crate::tcp::CloseReason;
 use crate::tcp::input::Outcome;
+use crate::tcp::{CloseReason, State};
 use crate::wire::checksum;
 use crate::wire::mptcp::{Dsn, Dss, MpCapable, MptcpOption, ResetReason, dss_pseudo_header};
 use crate::wire::tcp::TcpRepr;
@@ -27,6 +27,9 @@ impl Connection {
         payload: Bytes,
     ) {
         let Some(i) = self.index(id) else { return };
+        if self.overtakes_third_ack(i, seg) {
+            return;
+        }
         let len = payload.len();
         let was_stale = self.members[i].tcp.rtt.backoff_count() > 0;
         let mut out = self.members[i].tcp.on_segment(now, seg, payload, self.cc.as_mut());
@@ -76,15 +79,27 @@ impl Connection {
         if out.acked > 0 {
             self.scheduler.on_ack(now, id, out.acked);
         }
-        let fell_back = self.check_first_options(env, now, seg, len, out.acked);
+        let fell_back = self.check_first_options(env, now, seg, len, out.advanced);
         if !fell_back && self.is_mptcp() && !self.on_options(env, now, i, seg, len) {
             return;
         }
+        let Some(i) = self.index(id) else { return };
         self.hand_over(env, now, i, &mut out);
+        let Some(i) = self.index(id) else { return };
         if matches!(self.mode, Mode::Plain { .. }) {
             self.on_plain_progress(env, now, i, &out);
         }
         self.after_progress(env, now);
+    }
+
+    /// Server: data with a DSS option that overtook the third ACK, or whose third ACK was lost. It shows that options
+    /// pass and that the client is MPTCP, but lacks its key; the client repeats MP_CAPABLE with the first data, so this
+    /// segment is dropped rather than the connection's MPTCP (RFC 8684 §3.1).
+    fn overtakes_third_ack(&self, i: usize, seg: &TcpRepr) -> bool {
+        let waiting = self.mode == Mode::Negotiating && self.members[i].tcp.state() == State::SynReceived;
+        waiting
+            && capable(seg).is_none()
+            && seg.options.mptcp.iter().any(|o| matches!(o, MptcpOption::Dss(_)))
     }
 
     /// Member `i` completed its TCP handshake. False: it must be reset.
@@ -111,6 +126,8 @@ impl Connection {
     fn on_options(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr, len: usize) -> bool {
         let id = self.members[i].tcp.id;
         for option in &seg.options.mptcp {
+            // An option before this one may have removed other subflows, or this one.
+            let Some(i) = self.index(id) else { return false };
             match option {
                 MptcpOption::Dss(dss) => {
                     if !self.on_dss(env, now, i, dss, seg, len) {
@@ -135,6 +152,7 @@ impl Connection {
             && receiver_key == self.local_key
         {
             // RFC 8684 §3.1: stands for a DSS that maps the first data.
+            let Some(i) = self.index(id) else { return false };
             let m = RxMapping {
                 subflow: SubflowOffset(1),
                 data: DataOffset(1),
@@ -158,6 +176,7 @@ impl Connection {
     ) -> bool {
         if let Some(ack) = dss.ack {
             self.fully_established = true;
+            self.dss_seen = true;
             let window = u64::from(seg.window) << self.members[i].tcp.send_scale;
             self.on_data_ack(env, now, ack, window);
         }

@@ -9,6 +9,7 @@ use super::member::Join;
 use crate::interface::Transmit;
 use crate::observe::Counter;
 use crate::stack::env::Env;
+use crate::tcp::AckOwed;
 use crate::tcp::output::{Kind, Plan};
 use crate::wire::mptcp::{DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION};
 use crate::wire::tcp::{MAX_OPTIONS, TcpOptions};
@@ -58,7 +59,7 @@ impl Connection {
             return Some(plan);
         }
         let probe = m.tcp.probe_wanted;
-        if let Some(plan) = m.tcp.poll_retransmit(now, self.cc.as_ref(), packet) {
+        if let Some(plan) = m.tcp.poll_retransmit(now, self.cc.as_mut(), packet) {
             self.count(env, now, id, if probe { Counter::TcpLossProbes } else { Counter::TcpRetransSegs });
             return Some(plan);
         }
@@ -69,6 +70,11 @@ impl Connection {
             }
         }
         let m = &self.members[i];
+        // The third ACK goes before the first data, so that both would have to be lost for the peer to miss our key.
+        let third = m.tcp.board.nxt() == SubflowOffset(1) && m.tcp.ack == AckOwed::Now;
+        if third && self.needs_capable(i, true) && !self.fin.sent {
+            return Some(m.tcp.pure_ack());
+        }
         if !m.signals.is_empty() && m.tcp.is_synchronized() {
             return Some(m.tcp.pure_ack());
         }
@@ -213,7 +219,9 @@ impl Connection {
             options.mptcp.push(MptcpOption::Join(MpJoin::Ack { hmac }));
             return;
         }
-        if self.needs_capable(i, plan.seq <= SubflowOffset(1)) {
+        // A DATA_FIN without data needs a DSS option; its DATA_ACK will show that the peer has the keys.
+        let only_fin = plan.mapping.is_none() && self.fin.sent;
+        if !only_fin && self.needs_capable(i, plan.seq <= SubflowOffset(1)) {
             let (version, flags) = (VERSION, self.own_flags());
             let (sender_key, receiver_key) = (self.local_key, self.remote_key);
             let option = match plan.mapping {

@@ -344,7 +344,6 @@ impl Subflow {
         }
         if self.board.is_empty() {
             self.progress = now;
-            return;
         }
         let echoed = seg.options.timestamps.filter(|t| self.timestamps && t.echo != 0).and_then(|t| {
             let age = self.timestamp_now(now).wrapping_sub(t.echo);
@@ -368,7 +367,7 @@ impl Subflow {
         if o.delivered > 0 {
             self.loss *= 0.98;
         }
-        if o.spurious_retransmission && self.recovery != Recovery::Open {
+        if o.spurious_retransmission {
             // RFC 4015 and RFC 3708: what was sent again had arrived, so the reduction was for nothing.
             self.board.undo_losses();
             cc.undo(now, self.id);
@@ -377,14 +376,15 @@ impl Subflow {
         }
         let lost = self.board.detect_loss(now, &self.rtt);
         out.recovery = self.on_lost(now, lost, o.delivered, cc);
+        // RFC 9937's SafeACK: progress, and nothing more lost.
+        let safe = out.advanced && lost == 0;
         match self.recovery {
             Recovery::Fast { until } => {
                 if self.recovered(until) {
                     self.recovery = Recovery::Open;
                     self.prr.exit();
                 } else {
-                    let budget =
-                        self.prr.on_ack(o.delivered, self.board.in_flight(), out.advanced, self.send_mss);
+                    let budget = self.prr.on_ack(o.delivered, self.board.in_flight(), safe, self.send_mss);
                     self.prr_budget = if out.recovery { self.prr_budget.max(budget) } else { budget };
                 }
             }

@@ -70,7 +70,7 @@ impl Subflow {
     pub(crate) fn poll_retransmit(
         &mut self,
         now: Instant,
-        cc: &dyn CongestionController,
+        cc: &mut dyn CongestionController,
         packet: u32,
     ) -> Option<Plan> {
         if !self.is_synchronized() && self.state != State::TimeWait {
@@ -103,13 +103,14 @@ impl Subflow {
         &mut self,
         now: Instant,
         chunk: super::scoreboard::Chunk<Option<Mapping>>,
-        cc: &dyn CongestionController,
+        cc: &mut dyn CongestionController,
     ) -> Plan {
         self.board.retransmitted(now, chunk.range.clone());
         let len = chunk.payload.len() as u64;
         self.prr_budget = self.prr_budget.saturating_sub(len);
         self.prr.on_sent(len);
         self.stats.bytes_retransmitted += len;
+        cc.on_sent(now, self.id, len, self.board.in_flight());
         self.pace(now, cc, len);
         if self.timers.retransmit.is_none() {
             self.arm_retransmit(now);

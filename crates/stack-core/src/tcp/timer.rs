@@ -154,7 +154,8 @@ impl Subflow {
         delivered: u64,
         cc: &mut dyn CongestionController,
     ) -> bool {
-        if lost == 0 {
+        // An episode may also begin with losses that an earlier one marked and did not get to.
+        if lost == 0 && !(self.recovery == Recovery::Open && self.board.in_recovery()) {
             return false;
         }
         self.loss += (lost as f32 / (lost as f32 + self.board.in_flight() as f32 + 1.0)) * 0.1;
