@@ -9,7 +9,7 @@
 //! | [`input`] | processing of a received segment, in the order of RFC 9293 §3.10.7 |
 //! | [`output`] | what to send next: handshake, retransmission, acknowledgement, probes |
 //! | [`timer`] | the timer table and what happens when one fires |
-//! | [`scoreboard`], [`rtt`], [`prr`], [`pacing`] | loss recovery |
+//! | [`scoreboard`], [`rtt`], [`prr`], [`tlp`], [`pacing`] | loss recovery |
 
 pub mod input;
 pub mod output;
@@ -19,6 +19,7 @@ pub mod rtt;
 pub mod scoreboard;
 pub mod state;
 pub mod timer;
+pub mod tlp;
 
 use crate::mptcp::mapping::Mapping;
 use crate::reassembly::Reassembly;

@@ -44,7 +44,8 @@ impl Prr {
     ///
     /// `delivered`: bytes newly acknowledged or SACKed. `in_flight`: after this ACK and its loss detection. `safe`:
     /// the cumulative acknowledgement advanced and no further loss was detected (RFC 9937's SafeACK).
-    /// Outside recovery the answer is 0.
+    /// Outside recovery the answer is 0. An ACK that delivers nothing allows nothing new: the answer is what earlier ones
+    /// left unused.
     ///
     /// The budget is not a whole number of segments; what is not used now is not lost, so waiting until it
     /// covers a full segment avoids sending small ones.
@@ -52,17 +53,14 @@ impl Prr {
         let Some(e) = &mut self.episode else { return 0 };
         let mss = u64::from(mss);
         e.delivered = e.delivered.saturating_add(delivered);
-        let budget = if delivered == 0 {
-            // RFC 9937: an ACK that delivers nothing clocks nothing out.
-            0
-        } else if in_flight > e.ssthresh {
+        let budget = if in_flight > e.ssthresh {
             let target =
                 (u128::from(e.delivered) * u128::from(e.ssthresh)).div_ceil(u128::from(e.recover_flight));
             u64::try_from(target).unwrap_or(u64::MAX).saturating_sub(e.out)
         } else {
             // Packet conservation; slow start only while recovery makes good progress.
             let mut limit = e.delivered.saturating_sub(e.out).max(delivered);
-            if safe {
+            if safe && delivered > 0 {
                 limit = limit.saturating_add(mss);
             }
             limit.min(e.ssthresh - in_flight)
@@ -137,6 +135,20 @@ mod tests {
         assert_eq!(p.on_ack(0, 19_000, false, MSS), 1_000);
         p.on_sent(1_000);
         assert_eq!(p.on_ack(0, 19_000, false, MSS), 0);
+    }
+
+    #[test]
+    fn an_ack_that_delivers_nothing_neither_adds_nor_takes() {
+        let mut p = Prr::new();
+        p.enter(20_000, 10_000);
+        p.on_sent(1_000);
+        assert_eq!(p.on_ack(6_000, 14_000, false, MSS), 2_000);
+        assert_eq!(p.on_ack(0, 14_000, true, MSS), 2_000);
+        p.on_sent(2_000);
+        assert_eq!(p.on_ack(0, 14_000, true, MSS), 0);
+        // Below ssthresh likewise.
+        assert_eq!(p.on_ack(1_000, 4_000, true, MSS), 5_000);
+        assert_eq!(p.on_ack(0, 4_000, true, MSS), 4_000);
     }
 
     #[test]

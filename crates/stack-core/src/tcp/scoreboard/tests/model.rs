@@ -263,7 +263,7 @@ fn compare(b: &Board, m: &Model) {
     assert_eq!(b.next_lost(usize::MAX).map(|c| c.range.start.0), lowest_lost);
     let lowest = bytes().find(|(_, b)| b.state != State::Sacked).map(|(at, _)| at);
     assert_eq!(b.first_unacked(usize::MAX).map(|c| c.range.start.0), lowest);
-    let highest = bytes().filter(|(_, b)| b.state != State::Sacked).last().map(|(at, _)| at + 1);
+    let highest = bytes().rfind(|(_, b)| b.state != State::Sacked).map(|(at, _)| at + 1);
     assert_eq!(b.tail_probe(usize::MAX).map(|c| c.range.end.0), highest);
     let oldest = bytes().filter(|(_, b)| b.state == State::Flying).filter_map(|(_, b)| b.tx).min();
     assert_eq!(b.oldest_sent(), oldest.map(|(_, t)| t), "oldest");

@@ -1,0 +1,133 @@
+//! The episode of a tail loss probe (RFC 8985 §7): whether one may be sent, and whether it repaired a loss.
+
+use crate::types::SubflowOffset;
+use core::ops::Range;
+
+/// State of the tail loss probe of one subflow. When it is due is [`pto`](super::rtt::pto)'s to say, and what it repeats
+/// [`Scoreboard::tail_probe`](super::scoreboard::Scoreboard::tail_probe)'s.
+#[derive(Clone, Debug)]
+pub struct TailProbe {
+    /// TLP.end_seq: SND.NXT after the probe.
+    outstanding: Option<SubflowOffset>,
+    /// TLP.is_retrans.
+    retransmission: bool,
+    /// There was a round-trip time sample since the last probe.
+    sampled: bool,
+}
+
+impl Default for TailProbe {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl TailProbe {
+    /// No probe outstanding; the first one is allowed.
+    pub fn new() -> Self {
+        TailProbe { outstanding: None, retransmission: false, sampled: true }
+    }
+
+    /// Whether a probe may be sent (RFC 8985 §7.3): none is outstanding, and the round-trip time was measured since the last, so
+    /// that probes do not keep SRTT from following a path that became longer.
+    pub fn may_send(&self) -> bool {
+        self.outstanding.is_none() && self.sampled
+    }
+
+    /// Whether a probe awaits its acknowledgement.
+    pub fn is_outstanding(&self) -> bool {
+        self.outstanding.is_some()
+    }
+
+    /// A probe was sent; `nxt` is SND.NXT after it. `retransmission`: it repeated old data.
+    pub fn sent(&mut self, nxt: SubflowOffset, retransmission: bool) {
+        self.outstanding = Some(nxt);
+        self.retransmission = retransmission;
+        self.sampled = false;
+    }
+
+    /// A round-trip time was measured.
+    pub fn on_rtt_sample(&mut self) {
+        self.sampled = true;
+    }
+
+    /// Fast recovery or a time-out begins: the probe does not matter any more (RFC 8985 §7.1).
+    pub fn reset(&mut self) {
+        self.outstanding = None;
+        self.retransmission = false;
+    }
+
+    /// An acknowledgement arrived. True when the probe repaired a loss that nothing else shows: the controller must then
+    /// react as to any loss (RFC 8985 §7.4.2).
+    ///
+    /// `dsack`: its D-SACK block. `duplicate`: it is a duplicate ACK without any SACK block, from a peer that does without.
+    pub fn on_ack(
+        &mut self,
+        ack: SubflowOffset,
+        dsack: Option<&Range<SubflowOffset>>,
+        duplicate: bool,
+    ) -> bool {
+        let Some(end) = self.outstanding.filter(|&end| ack >= end) else { return false };
+        // Original and probe both arrived when the peer says so; a probe of new data repeats nothing.
+        let both_arrived = dsack.is_some_and(|d| d.end == end) || (duplicate && ack == end);
+        if !self.retransmission || both_arrived {
+            self.reset();
+            return false;
+        }
+        // Only an acknowledgement of something later leaves no doubt that no duplicate is still to be reported.
+        let repaired = ack > end;
+        if repaired {
+            self.reset();
+        }
+        repaired
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const END: SubflowOffset = SubflowOffset(1_000);
+
+    fn probe(retransmission: bool) -> TailProbe {
+        let mut t = TailProbe::new();
+        t.sent(END, retransmission);
+        t
+    }
+
+    #[test]
+    fn one_probe_at_a_time_and_only_after_a_measurement() {
+        // RFC 8985 §7.3.
+        let mut t = TailProbe::new();
+        assert!(t.may_send());
+        t.sent(END, true);
+        assert!(!t.may_send() && t.is_outstanding());
+        t.reset();
+        assert!(!t.may_send() && !t.is_outstanding());
+        t.on_rtt_sample();
+        assert!(t.may_send());
+    }
+
+    #[test]
+    fn what_an_acknowledgement_says_of_a_probe() {
+        // RFC 8985 §7.4.2.
+        let matching = SubflowOffset(500)..END;
+        let other = SubflowOffset(100)..SubflowOffset(200);
+        let later = SubflowOffset(1_001);
+        for (name, retransmission, ack, dsack, duplicate, repaired, outstanding) in [
+            ("below", true, SubflowOffset(999), None, false, false, true),
+            ("first acknowledgement", true, END, None, false, false, true),
+            ("case 1: reported twice", true, END, Some(&matching), false, false, false),
+            ("another D-SACK", true, END, Some(&other), false, false, true),
+            ("case 2: duplicate ACK", true, END, None, true, false, false),
+            ("later data, no duplicate seen", true, later, None, false, true, false),
+            ("later data and D-SACK", true, later, Some(&matching), false, false, false),
+            ("probe of new data", false, END, None, false, false, false),
+            ("probe of new data, later", false, later, None, false, false, false),
+        ] {
+            let mut t = probe(retransmission);
+            assert_eq!(t.on_ack(ack, dsack, duplicate), repaired, "{name}");
+            assert_eq!(t.is_outstanding(), outstanding, "{name}");
+        }
+        assert!(!TailProbe::new().on_ack(later, None, true));
+    }
+}
