@@ -285,3 +285,308 @@ impl Piece {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::collections::BTreeMap;
+    use core::slice;
+    use proptest::prelude::*;
+
+    fn bytes(range: Range<u64>, salt: u8) -> Bytes {
+        range.map(|at| (at as u8).wrapping_mul(31).wrapping_add(salt)).collect::<Vec<u8>>().into()
+    }
+
+    fn put(r: &mut Reassembly, next: u64, range: Range<u64>) -> Insertion {
+        r.insert(next, range.start, bytes(range.clone(), 0), u64::MAX)
+    }
+
+    /// Everything that is deliverable from `next` on.
+    fn drain(r: &mut Reassembly, next: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        while let Some(b) = r.pop(next + out.len() as u64) {
+            assert!(!b.is_empty());
+            out.extend_from_slice(&b);
+        }
+        out
+    }
+
+    #[test]
+    fn the_first_copy_of_a_byte_stays() {
+        // RFC 8684 §3.3.1.
+        let mut r = Reassembly::new();
+        r.insert(0, 10, Bytes::from_static(b"BBBB"), u64::MAX);
+        let i = r.insert(0, 8, Bytes::from_static(b"aaaaaaaa"), u64::MAX);
+        assert_eq!((i.new_bytes, i.duplicate, i.merged, i.tail), (4, Some(10..14), true, true));
+        assert_eq!(drain(&mut r, 8), b"aaBBBBaa");
+        assert!(r.is_empty() && r.buffered_bytes() == 0);
+    }
+
+    #[test]
+    fn what_lies_outside_the_window_is_cut_off() {
+        let mut r = Reassembly::new();
+        for (next, at, limit, kept, duplicate) in [
+            (5, 0, 100, 0, Some(0..5)),
+            (6, 0, 100, 0, Some(0..5)),
+            (3, 0, 100, 2, Some(0..3)),
+            (0, 10, 10, 0, None),
+            (0, 10, 12, 2, None),
+            (0, 10, 5, 0, None),
+            (0, u64::MAX - 2, u64::MAX, 2, None),
+            (u64::MAX, u64::MAX - 2, u64::MAX, 0, Some(u64::MAX - 2..u64::MAX)),
+            (u64::MAX, u64::MAX, u64::MAX, 0, None),
+        ] {
+            r.clear();
+            let i = r.insert(next, at, Bytes::from_static(b"12345"), limit);
+            assert_eq!((i.new_bytes, i.duplicate, r.len()), (kept, duplicate, kept), "{next} {at} {limit}");
+        }
+        r.clear();
+        assert_eq!(r.insert(0, 5, Bytes::new(), 100), Insertion::default());
+    }
+
+    #[test]
+    fn duplicates_are_reported_as_one_block() {
+        // RFC 2883 §4: a D-SACK block names one contiguous sequence.
+        let mut r = Reassembly::new();
+        put(&mut r, 0, 10..20);
+        put(&mut r, 0, 30..40);
+        for (next, range, expected) in [
+            (0, 0..5, None),
+            (0, 10..20, Some(10..20)),
+            (0, 12..15, Some(12..15)),
+            (5, 12..45, Some(12..20)),
+            (10, 8..15, Some(8..15)),
+            (9, 5..12, Some(5..9)),
+        ] {
+            let mut r = r.clone();
+            assert_eq!(put(&mut r, next, range.clone()).duplicate, expected, "{next} {range:?}");
+        }
+    }
+
+    #[test]
+    fn tail_and_merged_say_where_bytes_went() {
+        let mut r = Reassembly::new();
+        for (range, tail, merged) in [
+            (10..20, true, false),
+            (30..40, true, false),
+            (22..25, false, false),
+            (40..45, true, true),
+            (25..30, false, true),
+            (5..10, false, true),
+            (6..8, false, false),
+            (44..50, true, true),
+        ] {
+            let i = put(&mut r, 0, range.clone());
+            assert_eq!((i.tail, i.merged), (tail, merged), "{range:?}");
+        }
+    }
+
+    #[test]
+    fn sack_blocks_start_with_the_latest() {
+        // RFC 2018 §4.
+        let mut r = Reassembly::new();
+        assert!(r.sack_blocks(4).is_empty());
+        put(&mut r, 0, 10..20);
+        put(&mut r, 0, 30..40);
+        put(&mut r, 0, 50..60);
+        assert_eq!(r.sack_blocks(4).as_slice(), [50..60, 30..40, 10..20]);
+        put(&mut r, 0, 20..22);
+        assert_eq!(r.sack_blocks(4).as_slice(), [10..22, 50..60, 30..40]);
+        assert_eq!(r.sack_blocks(2).as_slice(), [10..22, 50..60]);
+        assert!(r.sack_blocks(0).is_empty());
+        // A duplicate counts as received, too.
+        put(&mut r, 0, 32..34);
+        assert_eq!(r.sack_blocks(4).as_slice(), [30..40, 10..22, 50..60]);
+        // Joined blocks are named once; delivered ones no longer.
+        put(&mut r, 0, 22..30);
+        assert_eq!(r.sack_blocks(4).as_slice(), [10..40, 50..60]);
+        put(&mut r, 0, 0..10);
+        drain(&mut r, 0);
+        assert_eq!(r.sack_blocks(4).as_slice(), slice::from_ref(&(50..60)));
+        // Blocks that changed long ago fill the remaining places.
+        for i in (100..200).step_by(2) {
+            put(&mut r, 40, i..i + 1);
+        }
+        assert_eq!(r.sack_blocks(12).last(), Some(&(104..105)));
+        assert_eq!(r.sack_blocks(12).len(), 12);
+    }
+
+    #[test]
+    fn large_payloads_are_not_copied() {
+        let mut r = Reassembly::new();
+        let payload = bytes(0..50_000, 0);
+        r.insert(0, 100, payload.clone(), u64::MAX);
+        assert_eq!(r.buffered_bytes(), 50_000 + PIECE_OVERHEAD);
+        let out = r.pop(100).unwrap();
+        assert_eq!(out.as_ptr(), payload.as_ptr());
+    }
+
+    #[test]
+    fn small_payloads_do_not_hold_their_buffers() {
+        let mut r = Reassembly::new();
+        let buffer = bytes(0..65_536, 0);
+        r.insert(0, 100, buffer.slice(500..501), u64::MAX);
+        let out = r.pop(100).unwrap();
+        assert_ne!(out.as_ptr(), buffer.slice(500..501).as_ptr());
+        assert_eq!(out[..], buffer[500..501]);
+    }
+
+    #[test]
+    fn many_tiny_payloads_take_little_memory_in_any_order() {
+        const N: u64 = 100_000;
+        let in_order: Vec<u64> = (0..N).collect();
+        let reverse: Vec<u64> = (0..N).rev().collect();
+        let strided: Vec<u64> = (0..1_000).flat_map(|i| (0..100).map(move |j| j * 1_000 + i)).collect();
+        // Never more islands than allowed: 2 × 8192 at a time.
+        let odd_first: Vec<u64> = (0..N)
+            .step_by(16_384)
+            .flat_map(|s| (0..2).flat_map(move |p| (s + p..(s + 16_384).min(N)).step_by(2)))
+            .collect();
+        for (name, order) in
+            [("in order", in_order), ("reverse", reverse), ("strided", strided), ("odd first", odd_first)]
+        {
+            let mut r = Reassembly::new();
+            for at in order {
+                assert_eq!(put(&mut r, 0, at + 1..at + 2).new_bytes, 1, "{name} {at}");
+            }
+            assert_eq!(r.len(), N);
+            assert!(r.buffered_bytes() < 4 * N as usize, "{name}: {}", r.buffered_bytes());
+            assert!(r.pieces.len() < 200, "{name}: {} pieces", r.pieces.len());
+            assert_eq!(drain(&mut r, 1), bytes(1..N + 1, 0));
+            assert_eq!(r.buffered_bytes(), 0);
+        }
+    }
+
+    #[test]
+    fn islands_are_bounded_and_refused_data_are_accepted_later() {
+        let mut r = Reassembly::new();
+        for i in 0..MAX_ISLANDS as u64 {
+            assert!(!put(&mut r, 0, 2 * i + 1..2 * i + 2).refused);
+        }
+        let beyond = 4 * MAX_ISLANDS as u64;
+        let i = put(&mut r, 0, beyond..beyond + 1);
+        assert!(i.refused && i.new_bytes == 0);
+        assert!(r.buffered_bytes() < MAX_ISLANDS * (PIECE_OVERHEAD + 16));
+        // What closes a gap is welcome.
+        assert_eq!(put(&mut r, 0, 2..3).new_bytes, 1);
+        assert!(!put(&mut r, 0, beyond..beyond + 1).refused);
+    }
+
+    #[test]
+    fn pop_forgets_what_was_delivered_by_other_means() {
+        let mut r = Reassembly::new();
+        put(&mut r, 0, 10..20);
+        put(&mut r, 0, 30..40);
+        assert_eq!(r.pop(5), None);
+        assert_eq!(r.pop(15), Some(bytes(15..20, 0)));
+        assert_eq!(r.pop(25), None);
+        assert_eq!(r.pop(100), None);
+        assert!(r.is_empty() && r.buffered_bytes() == 0 && r.end().is_none());
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        /// Distance from the next expected position, length, and what distinguishes this copy.
+        Put(i64, u64, u8),
+        Pop,
+        PopAll,
+        Window(u64),
+    }
+
+    fn op(scale: u64) -> impl Strategy<Value = Op> {
+        prop_oneof![
+            10 => (-(scale as i64) / 4..scale as i64, 0..scale / 2, any::<u8>()).prop_map(|(d, l, s)| Op::Put(d, l, s)),
+            2 => Just(Op::Pop),
+            1 => Just(Op::PopAll),
+            1 => (0..2 * scale).prop_map(Op::Window),
+        ]
+    }
+
+    fn run(ops: Vec<Op>) {
+        let mut r = Reassembly::new();
+        let mut model: BTreeMap<u64, u8> = BTreeMap::new();
+        let (mut next, mut limit) = (1_000_000u64, u64::MAX);
+        for op in ops {
+            match op {
+                Op::Put(distance, len, salt) => {
+                    let at = next.saturating_add_signed(distance);
+                    let payload = bytes(at..at + len, salt);
+                    let highest = model.last_key_value().map(|(&at, _)| at + 1);
+                    let fresh: Vec<u64> =
+                        (at.max(next)..(at + len).min(limit)).filter(|p| !model.contains_key(p)).collect();
+                    let old: Vec<u64> = (at..at + len)
+                        .filter(|p| *p < next || (*p < limit && model.contains_key(p)))
+                        .collect();
+                    let adjoins = fresh
+                        .iter()
+                        .any(|&p| model.contains_key(&(p + 1)) || p > 0 && model.contains_key(&(p - 1)));
+                    for &p in &fresh {
+                        model.insert(p, payload[(p - at) as usize]);
+                    }
+                    let got = r.insert(next, at, payload, limit);
+                    assert_eq!(got.new_bytes, fresh.len() as u64);
+                    assert_eq!(got.duplicate.clone().map(|d| d.start), old.first().copied());
+                    if let Some(d) = got.duplicate {
+                        assert!(
+                            d.clone().all(|p| old.contains(&p)) && !old.contains(&d.end),
+                            "{d:?} {old:?}"
+                        );
+                    }
+                    assert_eq!(got.tail, fresh.iter().any(|&p| highest.is_none_or(|h| p >= h)));
+                    assert_eq!(got.merged, adjoins);
+                    assert!(!got.refused);
+                }
+                Op::Pop => {
+                    if let Some(b) = r.pop(next) {
+                        for &byte in &b {
+                            assert_eq!(model.remove(&next), Some(byte));
+                            next += 1;
+                        }
+                    } else {
+                        assert!(!model.contains_key(&next));
+                    }
+                }
+                Op::PopAll => {
+                    for byte in drain(&mut r, next) {
+                        assert_eq!(model.remove(&next), Some(byte));
+                        next += 1;
+                    }
+                    assert!(!model.contains_key(&next));
+                }
+                Op::Window(size) => limit = next + size,
+            }
+            assert_eq!(r.len(), model.len() as u64);
+            assert_eq!(r.is_empty(), model.is_empty());
+            assert_eq!(r.end(), model.last_key_value().map(|(&at, _)| at + 1));
+            assert_eq!(r.memory, r.pieces.values().map(Piece::memory).sum::<usize>());
+            let mut ranges: Vec<Range<u64>> = Vec::new();
+            for &at in model.keys() {
+                match ranges.last_mut() {
+                    Some(last) if last.end == at => last.end += 1,
+                    _ => ranges.push(at..at + 1),
+                }
+            }
+            let mut blocks = r.sack_blocks(usize::MAX).to_vec();
+            blocks.sort_by_key(|b| b.start);
+            assert_eq!(blocks, ranges);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_map_of_bytes(ops in proptest::collection::vec(op(60), 1..80)) {
+            run(ops);
+        }
+
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 10))]
+
+        /// Large enough for pieces that are not copied, and for the limit of joining.
+        #[test]
+        fn agrees_with_a_map_of_bytes_in_large_pieces(ops in proptest::collection::vec(op(40_000), 1..12)) {
+            run(ops);
+        }
+    }
+}
