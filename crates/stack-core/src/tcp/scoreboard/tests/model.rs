@@ -1,6 +1,7 @@
 //! The scoreboard against a model that holds one record per byte and walks them all.
 
 use super::*;
+use alloc::vec;
 use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -138,6 +139,42 @@ impl Model {
         (0..states.len()).filter(|&i| states[i] && (i == 0 || !states[i - 1])).count()
     }
 
+    fn window(&self, rtt: &RttEstimator, mss: u64, quarters: u32) -> Duration {
+        let many = self.count(State::Sacked) > 2 * mss || self.sacked_ranges() >= 3;
+        if !self.reordering_seen && (many || self.recovery.is_some()) {
+            return Duration::ZERO;
+        }
+        (rtt.min_rtt().unwrap() / 4 * quarters).min(rtt.srtt().unwrap())
+    }
+
+    /// RFC 8985 §6.3. `segments`: where segments end.
+    fn recent_time_out(
+        &mut self,
+        now: Instant,
+        rtt: &RttEstimator,
+        mss: u64,
+        quarters: u32,
+        segments: &[u64],
+    ) {
+        if self.bytes.get(self.una as usize).is_some_and(|b| b.state == State::Sacked) {
+            self.forget_sacks();
+        }
+        let unsacked = |m: &Model, at: u64| m.bytes[at as usize].state != State::Sacked;
+        let Some(first) = (self.una..self.nxt()).find(|&at| unsacked(self, at)) else { return };
+        self.recovery = Some(self.nxt());
+        let end = segments.iter().copied().find(|&e| e > first).unwrap();
+        let end = (first..end).find(|&at| !unsacked(self, at)).unwrap_or(end);
+        let round_trip = if self.rack.is_some() { self.rack_rtt } else { rtt.srtt().unwrap() };
+        let allowance = round_trip + self.window(rtt, mss, quarters);
+        for at in first..self.nxt() {
+            let b = &mut self.bytes[at as usize];
+            let old = b.state == State::Flying && b.tx.is_some_and(|(_, sent)| sent + allowance <= now);
+            if at < end || old {
+                (b.state, b.tx) = (State::Lost, None);
+            }
+        }
+    }
+
     fn detect_loss(
         &mut self,
         now: Instant,
@@ -146,12 +183,7 @@ impl Model {
         quarters: u32,
     ) -> (u64, Option<Instant>) {
         self.min_rtt = rtt.min_rtt();
-        let many = self.count(State::Sacked) > 2 * mss || self.sacked_ranges() >= 3;
-        let window = if !self.reordering_seen && (many || self.recovery.is_some()) {
-            Duration::ZERO
-        } else {
-            (self.min_rtt.unwrap() / 4 * quarters).min(rtt.srtt().unwrap())
-        };
+        let window = self.window(rtt, mss, quarters);
         let (mut newly, mut deadline) = (0, None::<Instant>);
         if let Some(rack) = self.rack {
             for at in self.una..self.nxt() {
@@ -232,6 +264,7 @@ enum Op {
     Wait(u64),
     Deadline,
     TimeOut,
+    RecentTimeOut,
     Forget,
     Undo,
 }
@@ -247,6 +280,7 @@ fn op() -> impl Strategy<Value = Op> {
         6 => (0u64..60).prop_map(Op::Wait),
         3 => Just(Op::Deadline),
         1 => Just(Op::TimeOut),
+        1 => Just(Op::RecentTimeOut),
         1 => Just(Op::Forget),
         1 => Just(Op::Undo),
     ]
@@ -340,6 +374,13 @@ fn run(ops: Vec<Op>) {
             Op::TimeOut => {
                 b.mark_all_lost();
                 m.time_out();
+            }
+            Op::RecentTimeOut => {
+                let ends: Vec<u64> = b.unacked_iter().map(|(r, _)| r.end.0).collect();
+                let (before, quarters) = (m.count(State::Lost), b.rack.multiplier());
+                let newly = b.mark_lost_on_rto(now, &rtt);
+                m.recent_time_out(now, &rtt, u64::from(MSS), quarters, &ends);
+                assert_eq!(newly, m.count(State::Lost) - before);
             }
             Op::Forget => {
                 b.forget_sacks();
