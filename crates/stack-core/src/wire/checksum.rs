@@ -1,8 +1,8 @@
 //! The Internet checksum (RFC 1071): one's complement sums of big-endian 16-bit words.
 //!
-//! A *sum* is a `u64` that stands for its value modulo 2¹⁶ − 1; sums may be added with [`add`] in any order before
-//! [`fold`] reduces them. The value that goes into a header is the complement, `!fold(sum)`. The DSS checksum
-//! (RFC 8684 §3.3.1) uses the same sums, so the payload need be walked only once for both.
+//! A *sum* is a `u64` that stands for its value modulo 2¹⁶ − 1; sums may be added with [`add`] in any order
+//! before [`fold`] reduces them. The value that goes into a header is the complement, `!fold(sum)`. The DSS
+//! checksum (RFC 8684 §3.3.1) uses the same sums, so the payload need be walked only once for both.
 
 use core::net::IpAddr;
 
@@ -22,12 +22,12 @@ pub const fn fold(sum: u64) -> u16 {
     sum as u16
 }
 
-/// Adds the words of `data`, which starts at an even offset, to `initial`. An odd last byte counts as the high half of a
-/// word whose low half is zero.
+/// Adds the words of `data`, which starts at an even offset, to `initial`. An odd last byte counts as the
+/// high half of a word whose low half is zero.
 pub fn sum(data: &[u8], initial: u64) -> u64 {
     // RFC 1071 §2(B): the sum does not depend on byte order but for a final swap, so words are loaded as the
-    // machine has them. 64-byte blocks into separate lanes of 32-bit halves: the compiler vectorises this, and a
-    // lane cannot overflow before 2³² blocks.
+    // machine has them. 64-byte blocks into separate lanes of 32-bit halves: the compiler vectorises this,
+    // and a lane cannot overflow before 2³² blocks.
     let mut lanes = [0u64; 8];
     let (blocks, tail) = data.as_chunks::<64>();
     for block in blocks {
@@ -48,8 +48,8 @@ pub fn sum(data: &[u8], initial: u64) -> u64 {
     add(initial, u64::from(u16::from_be(fold(total))))
 }
 
-/// Adds `part`, the sum of bytes that stand at `offset` within the whole, to `total`. At an odd offset the bytes change places
-/// within their words, which swaps the halves of the sum (RFC 1071 §2(B)).
+/// Adds `part`, the sum of bytes that stand at `offset` within the whole, to `total`. At an odd offset the
+/// bytes change places within their words, which swaps the halves of the sum (RFC 1071 §2(B)).
 pub const fn add_at(total: u64, part: u64, offset: usize) -> u64 {
     let folded = fold(part);
     add(total, if offset.is_multiple_of(2) { folded } else { folded.swap_bytes() } as u64)

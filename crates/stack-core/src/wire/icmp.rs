@@ -32,8 +32,8 @@ pub enum IcmpCause {
     Other,
 }
 
-/// An ICMP error about a TCP segment. Unauthenticated: to be believed only as far as the quoted sequence number is one
-/// in flight (RFC 5927 §4.1).
+/// An ICMP error about a TCP segment. Unauthenticated: to be believed only as far as the quoted sequence
+/// number is one in flight (RFC 5927 §4.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IcmpError {
     /// Who reports it.
@@ -58,9 +58,9 @@ impl IcmpError {
     /// Parses `packet`, whose IP header is `header`.
     ///
     /// # Errors
-    /// [`WireError::NotTcp`] for other protocols, for ICMP messages that are no errors and for errors about anything but the start
-    /// of a TCP segment; [`WireError::BadChecksum`]; [`WireError::Truncated`] and the other errors of
-    /// [`IpHeader::parse`] when the quotation does not reach the sequence number.
+    /// [`WireError::NotTcp`] for other protocols, for ICMP messages that are no errors and for errors about
+    /// anything but the start of a TCP segment; [`WireError::BadChecksum`]; [`WireError::Truncated`] and the
+    /// other errors of [`IpHeader::parse`] when the quotation does not reach the sequence number.
     pub fn parse(header: &IpHeader, packet: &[u8]) -> Result<IcmpError, WireError> {
         if header.fragment {
             return Err(WireError::NotTcp);
@@ -164,8 +164,8 @@ mod tests {
         .map(|a| a.parse().unwrap())
     }
 
-    /// An error from a router about a segment of 1500 bytes from port 1234 to port 80, of which `quoted` bytes after the IP
-    /// header are quoted.
+    /// An error from a router about a segment of 1500 bytes from port 1234 to port 80, of which `quoted`
+    /// bytes after the IP header are quoted.
     fn error(v6: bool, icmp_type: u8, code: u8, parameter: u32, protocol: u8, quoted: usize) -> Vec<u8> {
         let [local, remote, router] = addresses(v6);
         let header_len = ip::ip_header_len(&local);

@@ -45,7 +45,8 @@ pub struct IpHeader {
     pub protocol: u8,
     /// Bytes before the payload: IPv4 options and IPv6 extension headers included.
     pub header_len: usize,
-    /// Length of the packet in bytes, headers included. At most the buffer's; what follows is padding of the link.
+    /// Length of the packet in bytes, headers included. At most the buffer's; what follows is padding of the
+    /// link.
     pub total_len: usize,
     /// ECN codepoint, see [`ecn`].
     pub ecn: u8,
@@ -59,9 +60,9 @@ impl IpHeader {
     /// IPv6 hop-by-hop, destination-option, routing and atomic fragment headers (RFC 6946) are skipped.
     ///
     /// # Errors
-    /// [`WireError::Truncated`] when lengths exceed the buffer, [`WireError::BadLength`] when they contradict one another,
-    /// [`WireError::BadVersion`], [`WireError::BadChecksum`] for the IPv4 header's own checksum, and
-    /// [`WireError::Malformed`] for a routing header that has the packet travel on to another host.
+    /// [`WireError::Truncated`] when lengths exceed the buffer, [`WireError::BadLength`] when they contradict
+    /// one another, [`WireError::BadVersion`], [`WireError::BadChecksum`] for the IPv4 header's own checksum,
+    /// and [`WireError::Malformed`] for a routing header that has the packet travel on to another host.
     pub fn parse(packet: &[u8]) -> Result<IpHeader, WireError> {
         match packet.first().map(|b| b >> 4) {
             None => Err(WireError::Truncated),
@@ -77,8 +78,9 @@ impl IpHeader {
     }
 }
 
-/// As [`IpHeader::parse`], for the packet quoted in an ICMP error: it may be cut anywhere after its header, and a router may
-/// have changed it without mending the header's checksum, so neither is checked. `total_len` is what the header says.
+/// As [`IpHeader::parse`], for the packet quoted in an ICMP error: it may be cut anywhere after its header,
+/// and a router may have changed it without mending the header's checksum, so neither is checked. `total_len`
+/// is what the header says.
 pub(super) fn parse_quoted(packet: &[u8]) -> Result<IpHeader, WireError> {
     match packet.first().map(|b| b >> 4) {
         None => Err(WireError::Truncated),
@@ -180,7 +182,8 @@ fn v6_fields(packet: &[u8], header: &Ipv6HeaderSlice<'_>, limit: usize) -> Resul
     })
 }
 
-/// Length of the IP header that [`emit_ip_header`] writes for packets between addresses of this family: 20 or 40 bytes.
+/// Length of the IP header that [`emit_ip_header`] writes for packets between addresses of this family: 20 or
+/// 40 bytes.
 pub fn ip_header_len(addr: &IpAddr) -> usize {
     match addr {
         IpAddr::V4(_) => IPV4_HEADER,
@@ -188,8 +191,9 @@ pub fn ip_header_len(addr: &IpAddr) -> usize {
     }
 }
 
-/// Writes the header of a TCP packet with `payload_len` bytes after the IP header (TCP header included) to the start of
-/// `buf` and returns its length. DF is set, the TTL is 64; `ecn` is the codepoint; `ident` is used by IPv4 only.
+/// Writes the header of a TCP packet with `payload_len` bytes after the IP header (TCP header included) to
+/// the start of `buf` and returns its length. DF is set, the TTL is 64; `ecn` is the codepoint; `ident` is
+/// used by IPv4 only.
 ///
 /// # Panics
 /// When `buf` is shorter than the header, or `src` and `dst` are of different families.
@@ -353,7 +357,8 @@ mod tests {
         }
     }
 
-    /// An IPv6 packet with these extension headers (each its type and its bytes after the next-header octet), then 20 bytes of TCP.
+    /// An IPv6 packet with these extension headers (each its type and its bytes after the next-header octet),
+    /// then 20 bytes of TCP.
     fn with_extensions(extensions: &[(u8, &[u8])]) -> Vec<u8> {
         let len: usize = extensions.iter().map(|(_, body)| 1 + body.len()).sum();
         let mut packet = vec![0; 40];

@@ -7,8 +7,8 @@
 //! - a *repr* ([`tcp::TcpRepr`], [`tcp::TcpOptions`], [`mptcp::MptcpOption`], …), which holds legal values only and
 //!   is parsed from bytes or emitted as bytes.
 //!
-//! Parsing never panics, whatever the bytes, and allocates only for option lists that no ordinary sender emits
-//! (more than two MPTCP options in one segment, more than eight addresses removed at once).
+//! Parsing never panics, whatever the bytes, and allocates only for option lists that no ordinary sender
+//! emits (more than two MPTCP options in one segment, more than eight addresses removed at once).
 
 pub mod checksum;
 mod cursor;

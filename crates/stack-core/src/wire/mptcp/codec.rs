@@ -5,7 +5,8 @@ use super::super::cursor::{Reader, Writer};
 use super::*;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-/// A view of an MPTCP option's bytes, from the kind on: what can be said of any bytes, whatever their subtype and length.
+/// A view of an MPTCP option's bytes, from the kind on: what can be said of any bytes, whatever their subtype
+/// and length.
 #[derive(Clone, Copy, Debug)]
 pub struct MptcpPacket<'a> {
     bytes: &'a [u8],
@@ -60,8 +61,9 @@ impl MptcpOption {
     /// Parses `data`, exactly one option from its kind to its end.
     ///
     /// # Errors
-    /// [`WireError::BadLength`] when the length is none that the subtype (and its flags) can have, or not the slice's;
-    /// [`WireError::Malformed`] when the kind or subtype is unknown; [`WireError::Truncated`] below 3 bytes.
+    /// [`WireError::BadLength`] when the length is none that the subtype (and its flags) can have, or not the
+    /// slice's; [`WireError::Malformed`] when the kind or subtype is unknown; [`WireError::Truncated`] below
+    /// 3 bytes.
     pub fn parse(data: &[u8]) -> Result<MptcpOption, WireError> {
         let packet = MptcpPacket::new(data)?;
         let body = Reader(packet.body());

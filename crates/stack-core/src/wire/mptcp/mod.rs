@@ -12,8 +12,8 @@
 //! | 7 MP_FASTCLOSE | [`MpFastClose`] | 12 |
 //! | 8 MP_TCPRST | [`MpTcpRst`] | 4 |
 //!
-//! The length decides the form; whether a form belongs on the segment that carries it is the connection's business.
-//! Reserved bits are sent as 0 and ignored on receipt, as RFC 8684 has it.
+//! The length decides the form; whether a form belongs on the segment that carries it is the connection's
+//! business. Reserved bits are sent as 0 and ignored on receipt, as RFC 8684 has it.
 
 mod codec;
 mod display;
@@ -86,7 +86,8 @@ pub struct CapableFlags {
     pub extensibility: bool,
     /// C: the sender takes no further subflows to the address and port this comes from.
     pub no_join_initial: bool,
-    /// D to H, five bits: the algorithms proposed or, in the answer, chosen. See [`CapableFlags::HMAC_SHA256`].
+    /// D to H, five bits: the algorithms proposed or, in the answer, chosen. See
+    /// [`CapableFlags::HMAC_SHA256`].
     pub algorithms: u8,
 }
 
@@ -107,9 +108,9 @@ impl CapableFlags {
 
 /// MP_CAPABLE (RFC 8684 §3.1, figure 4). A key's big-endian bytes are those on the wire.
 ///
-/// The shape tells which fields are there, not on which segment the option came: version 0 put a key into the SYN, which
-/// is `SynAck` here. Of a version other than 1, and with the B flag set, an unknown length still parses, as `Syn`: the
-/// receiver needs version and flags to decide on fallback.
+/// The shape tells which fields are there, not on which segment the option came: version 0 put a key into the
+/// SYN, which is `SynAck` here. Of a version other than 1, and with the B flag set, an unknown length still
+/// parses, as `Syn`: the receiver needs version and flags to decide on fallback.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MpCapable {
     /// SYN: 4 bytes.
@@ -139,7 +140,8 @@ pub enum MpCapable {
         /// The option receiver's key.
         receiver_key: u64,
     },
-    /// ACK with the first data: 22 bytes, 24 with checksum. Stands for a DSS mapping of the first `len` bytes.
+    /// ACK with the first data: 22 bytes, 24 with checksum. Stands for a DSS mapping of the first `len`
+    /// bytes.
     Data {
         /// Version in use.
         version: u8,
@@ -252,8 +254,9 @@ pub struct Dss {
     pub mapping: Option<DssMapping>,
 }
 
-/// Sum of the pseudo-header of a DSS checksum (RFC 8684 §3.3.1, figure 10), for [`checksum::add`]ing to the sum of the
-/// mapped payload. `dsn` is the 64-bit number, whichever form the option carries. The checksum on the wire is `!fold`.
+/// Sum of the pseudo-header of a DSS checksum (RFC 8684 §3.3.1, figure 10), for [`checksum::add`]ing to the
+/// sum of the mapped payload. `dsn` is the 64-bit number, whichever form the option carries. The checksum on
+/// the wire is `!fold`.
 pub const fn dss_pseudo_header(dsn: u64, ssn: u32, len: u16) -> u64 {
     let words = (dsn >> 32) + (dsn & 0xffff_ffff) + ssn as u64;
     checksum::add(words, len as u64)
@@ -289,8 +292,8 @@ impl RemoveAddr {
 pub struct MpPrio {
     /// B: use the subflow only when no other is usable.
     pub backup: bool,
-    /// The address whose subflows are meant, in RFC 6824's form. `None`, the form of RFC 8684: the subflow that carries
-    /// the option.
+    /// The address whose subflows are meant, in RFC 6824's form. `None`, the form of RFC 8684: the subflow
+    /// that carries the option.
     pub address_id: Option<AddressId>,
 }
 

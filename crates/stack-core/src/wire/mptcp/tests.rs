@@ -194,7 +194,8 @@ fn figure_12_add_addr_with_and_without_port_and_hmac() {
     check(&std::format!("1e 1e 30 03 {six} 1f90 0102030405060708"), add(v6, Some(8080), mac));
     check(&std::format!("1e 14 31 03 {six}"), add(v6, None, None));
     check(&std::format!("1e 16 31 03 {six} 1f90"), add(v6, Some(8080), None));
-    // An advertisement without HMAC, an echo with one, and RFC 6824's form with the IP version where the flags are now.
+    // An advertisement without HMAC, an echo with one, and RFC 6824's form with the IP version where the
+    // flags are now.
     assert_eq!(MptcpOption::parse(&hex("1e 08 30 03 c0000201")), Err(WireError::BadLength));
     assert_eq!(MptcpOption::parse(&hex("1e 10 31 03 c0000201 0102030405060708")), Err(WireError::BadLength));
     assert_eq!(MptcpOption::parse(&hex("1e 08 34 03 c0000201")), Err(WireError::BadLength));

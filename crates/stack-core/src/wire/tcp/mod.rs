@@ -82,7 +82,8 @@ impl<'a> TcpPacket<'a> {
     /// Views `segment`, the whole IP payload. The checksum is not looked at.
     ///
     /// # Errors
-    /// [`WireError::Truncated`] when the header exceeds the slice, [`WireError::BadLength`] when the data offset is below 5.
+    /// [`WireError::Truncated`] when the header exceeds the slice, [`WireError::BadLength`] when the data
+    /// offset is below 5.
     pub fn new(segment: &'a [u8]) -> Result<Self, WireError> {
         let header = TcpHeaderSlice::from_slice(segment).map_err(|e| match e {
             err::tcp::HeaderSliceError::Len(_) => WireError::Truncated,
@@ -169,8 +170,9 @@ pub struct TcpRepr {
 }
 
 impl TcpRepr {
-    /// Parses the header at the start of `segment` and returns it with its length in bytes. The checksum is not looked at:
-    /// see [`verify_checksum`](Self::verify_checksum). Options never make it fail: see [`TcpOptions::parse`].
+    /// Parses the header at the start of `segment` and returns it with its length in bytes. The checksum is
+    /// not looked at: see [`verify_checksum`](Self::verify_checksum). Options never make it fail: see
+    /// [`TcpOptions::parse`].
     ///
     /// # Errors
     /// As [`TcpPacket::new`].
@@ -220,14 +222,15 @@ impl TcpRepr {
         checksum::fold(checksum::sum(segment, pseudo)) == 0xffff
     }
 
-    /// The header as one line of a trace: `10.0.0.1:80 > 10.0.0.2:3 [S.] seq 1 ack 2 win 3 len 0 <mss 1460, …>`.
+    /// The header as one line of a trace: `10.0.0.1:80 > 10.0.0.2:3 [S.] seq 1 ack 2 win 3 len 0 <mss 1460,
+    /// …>`.
     pub fn summary(&self, src: IpAddr, dst: IpAddr, payload_len: usize) -> Summary<'_> {
         Summary { repr: self, src, dst, payload_len }
     }
 }
 
-/// Completes the checksum of an emitted `header` (exactly the TCP header, its checksum field 0), for a payload of
-/// `payload_len` bytes whose [`checksum::sum_slices`] is `payload_sum`.
+/// Completes the checksum of an emitted `header` (exactly the TCP header, its checksum field 0), for a
+/// payload of `payload_len` bytes whose [`checksum::sum_slices`] is `payload_sum`.
 ///
 /// # Panics
 /// When `header` is shorter than 20 bytes.
@@ -238,8 +241,9 @@ pub fn complete_checksum(header: &mut [u8], src: IpAddr, dst: IpAddr, payload_su
     put_checksum(header, !checksum::fold(sum));
 }
 
-/// Puts the pseudo-header's sum, not complemented, into the checksum field of an emitted `header`: what a device with
-/// checksum offload expects ([`ChecksumRequest::Partial`](crate::interface::ChecksumRequest::Partial)).
+/// Puts the pseudo-header's sum, not complemented, into the checksum field of an emitted `header`: what a
+/// device with checksum offload expects
+/// ([`ChecksumRequest::Partial`](crate::interface::ChecksumRequest::Partial)).
 ///
 /// # Panics
 /// When `header` is shorter than 20 bytes.

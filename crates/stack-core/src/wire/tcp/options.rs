@@ -52,8 +52,8 @@ impl<'a> RawOption<'a> {
     }
 }
 
-/// Walks options without decoding them. No-operations are passed over; the end-of-list option ends the walk, and so does, after
-/// one error, a length that leaves the list no way to continue.
+/// Walks options without decoding them. No-operations are passed over; the end-of-list option ends the walk,
+/// and so does, after one error, a length that leaves the list no way to continue.
 #[derive(Clone, Debug)]
 pub struct RawOptions<'a> {
     bytes: &'a [u8],
@@ -61,7 +61,8 @@ pub struct RawOptions<'a> {
 }
 
 impl<'a> RawOptions<'a> {
-    /// Walks `bytes`, the options of a TCP header. Bytes beyond [`MAX_OPTIONS`] cannot be in one and are not looked at.
+    /// Walks `bytes`, the options of a TCP header. Bytes beyond [`MAX_OPTIONS`] cannot be in one and are not
+    /// looked at.
     pub fn new(bytes: &'a [u8]) -> Self {
         RawOptions { bytes: &bytes[..bytes.len().min(MAX_OPTIONS)], at: 0 }
     }
@@ -117,15 +118,16 @@ pub struct TcpOptions {
     pub mptcp: SmallVec<[MptcpOption; 2]>,
     /// Fast Open cookie of 4 to 16 bytes, an even number (RFC 7413 §4.1.1); empty to ask for one.
     pub fast_open: Option<SmallVec<[u8; 16]>>,
-    /// Options that were dropped because their length is wrong for their kind or the list breaks off in them. Received headers only:
-    /// nothing is emitted for it.
+    /// Options that were dropped because their length is wrong for their kind or the list breaks off in them.
+    /// Received headers only: nothing is emitted for it.
     pub malformed: u8,
 }
 
 impl TcpOptions {
-    /// Decodes `bytes`, the options of a TCP header; bytes beyond [`MAX_OPTIONS`] are ignored. Unknown kinds and MPTCP subtypes are skipped, an
-    /// option of the wrong length is counted and skipped, a list that breaks off is counted and read that far. Of an
-    /// option that stands there twice the last counts; MPTCP options and SACK blocks add up.
+    /// Decodes `bytes`, the options of a TCP header; bytes beyond [`MAX_OPTIONS`] are ignored. Unknown kinds
+    /// and MPTCP subtypes are skipped, an option of the wrong length is counted and skipped, a list that
+    /// breaks off is counted and read that far. Of an option that stands there twice the last counts; MPTCP
+    /// options and SACK blocks add up.
     pub fn parse(bytes: &[u8]) -> TcpOptions {
         let mut options = TcpOptions::default();
         for raw in RawOptions::new(bytes) {
@@ -186,7 +188,8 @@ impl TcpOptions {
         Ok(())
     }
 
-    /// Length in bytes as emitted, padding included: a multiple of 4. Above [`MAX_OPTIONS`] when they do not [`fit`](Self::fits).
+    /// Length in bytes as emitted, padding included: a multiple of 4. Above [`MAX_OPTIONS`] when they do not
+    /// [`fit`](Self::fits).
     pub fn len(&self) -> usize {
         let aligned = self.length(true);
         if aligned <= MAX_OPTIONS { aligned } else { self.length(false).next_multiple_of(4) }
@@ -208,7 +211,8 @@ impl TcpOptions {
         MAX_OPTIONS.saturating_sub(self.length(false))
     }
 
-    /// Drops the last SACK blocks until all options fit, as RFC 8684 appendix A advises when a DATA_ACK needs the room.
+    /// Drops the last SACK blocks until all options fit, as RFC 8684 appendix A advises when a DATA_ACK needs
+    /// the room.
     pub fn shed_sack(&mut self) {
         while !self.fits() && self.sack.pop().is_some() {}
     }
@@ -230,9 +234,9 @@ impl TcpOptions {
 
     /// Writes the options to the start of `buf` and returns their length, [`len`](Self::len).
     ///
-    /// The layout is the common one: MSS, SACK permitted and timestamps in one row of 12 bytes, window scale, Fast Open, SACK, MPTCP, each
-    /// row aligned to 4 bytes by no-operations before it; end-of-list octets fill the header up. When only that padding makes
-    /// them exceed the room, they are packed instead.
+    /// The layout is the common one: MSS, SACK permitted and timestamps in one row of 12 bytes, window scale,
+    /// Fast Open, SACK, MPTCP, each row aligned to 4 bytes by no-operations before it; end-of-list octets
+    /// fill the header up. When only that padding makes them exceed the room, they are packed instead.
     ///
     /// Options that do not [`fit`](Self::fits) are left out, SACK blocks first, then MPTCP options, last ones
     /// first; then the length is [`MAX_OPTIONS`].

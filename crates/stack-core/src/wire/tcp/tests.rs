@@ -212,8 +212,8 @@ fn fast_open_cookies() {
 
 #[test]
 fn checksums() {
-    // An ACK between 10.0.0.1 and 10.0.0.2; the expected sum was worked out by hand: pseudo-header 1400+3+6+16h,
-    // words 04d2 0050 0001 0000 0002 5010 2000.
+    // An ACK between 10.0.0.1 and 10.0.0.2; the expected sum was worked out by hand: pseudo-header
+    // 1400+3+6+16h, words 04d2 0050 0001 0000 0002 5010 2000.
     let (src, dst) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
     let repr = TcpRepr {
         src_port: 1234,
