@@ -16,6 +16,7 @@ pub mod host;
 pub mod inject;
 pub mod kernel;
 pub mod netns;
+pub mod program;
 pub mod topology;
 
 pub use netns::Netns;

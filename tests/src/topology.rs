@@ -166,6 +166,18 @@ impl Routed {
         }
     }
 
+    /// Waits until `bytes` have crossed the client's links towards the server in all, for at most 30 seconds.
+    ///
+    /// # Panics
+    /// When they have not by then.
+    pub fn wait_server_bytes(&self, bytes: u64) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.client_link_bytes().iter().map(|l| l.to_server).sum::<u64>() < bytes {
+            assert!(Instant::now() < deadline, "only {:?} crossed the links", self.client_link_bytes());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Makes the router take the MPTCP option out of every SYN that comes from the client's NIC `nic`, as some
     /// middleboxes do.
     pub fn strip_mptcp_from_syn(&self, nic: usize) {

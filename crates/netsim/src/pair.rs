@@ -273,11 +273,11 @@ impl Pair {
         })
     }
 
-    /// Sends `bytes` from `side`, runs until the other side has received them, and returns the time it took.
+    /// Sends `bytes` more from `side`, runs until the other side has received everything, and returns the time it took.
     pub fn transfer(&mut self, flow: FlowId, side: Side, bytes: u64) -> Result<Duration, SimError> {
         let start = self.net.now();
-        let goal = self.net.flow(flow).end(side.peer()).progress.received + bytes;
         self.net.send(flow, side, bytes);
+        let goal = self.net.flow(flow).end(side).plan().send;
         self.net.run_until_true(&format!("{bytes} bytes from {side:?}"), PATIENCE, |net| {
             let f = net.flow(flow);
             f.end(side.peer()).progress.received >= goal || f.error().is_some()

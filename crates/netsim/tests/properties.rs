@@ -1,9 +1,10 @@
 //! Any paths, any seed: every byte arrives, and then there is silence.
 
 use proptest::prelude::*;
+use umptcp_netsim::middlebox::{OneWay, StripMptcp, StripWhere};
 use umptcp_netsim::model::Bulk;
 use umptcp_netsim::trace::TraceMode;
-use umptcp_netsim::{Direction, Duration, Instant, Link, Loss, Pair, Queue, SimError};
+use umptcp_netsim::{Direction, Duration, FlowId, Instant, Link, Loss, Pair, Queue, Side, SimError};
 use umptcp_stack_core::config::ConnectionConfig;
 
 fn loss() -> impl Strategy<Value = Loss> {
@@ -120,7 +121,7 @@ prop_compose! {
     }
 }
 
-fn run(plan: &Plan) -> Result<u64, (SimError, Box<Pair>)> {
+fn build(plan: &Plan, user_timeout: Duration) -> Pair {
     let config = ConnectionConfig {
         mptcp: plan.mptcp,
         checksum: plan.dss_checksum,
@@ -128,8 +129,7 @@ fn run(plan: &Plan) -> Result<u64, (SimError, Box<Pair>)> {
         congestion: plan.congestion.to_string(),
         send_buffer: plan.buffers,
         receive_buffer: plan.buffers,
-        // Bad luck must not end a connection here.
-        user_timeout: Duration::from_secs(1800),
+        user_timeout,
         ..ConnectionConfig::default()
     };
     let mut builder = Pair::builder()
@@ -144,7 +144,12 @@ fn run(plan: &Plan) -> Result<u64, (SimError, Box<Pair>)> {
     for p in &plan.paths {
         builder = builder.path_both(p.up.clone(), p.down.clone());
     }
-    let mut net = builder.build();
+    builder.build()
+}
+
+fn run(plan: &Plan) -> Result<u64, (SimError, Box<Pair>)> {
+    // Bad luck must not end a connection here.
+    let mut net = build(plan, Duration::from_secs(1800));
     for (i, p) in plan.paths.iter().enumerate() {
         let Some((at, time, direction)) = p.cut else { continue };
         let cable = net.path_cable(i);
@@ -167,15 +172,19 @@ fn run(plan: &Plan) -> Result<u64, (SimError, Box<Pair>)> {
     go(&mut net).map_err(|e| (e, Box::new(net)))
 }
 
+fn fail(e: &SimError, net: &Pair) -> ! {
+    let flows: Vec<_> = (0..net.flow_count()).map(|i| net.flow(FlowId(i))).collect();
+    panic!(
+        "{e}\n{flows:#?}\n{:?}\nlast packets of {}:\n{}",
+        net.sample().ends,
+        net.packet_events(),
+        net.trace().join("\n")
+    );
+}
+
 fn check(plan: &Plan) {
     if let Err((e, net)) = run(plan) {
-        let flows: Vec<_> = (0..net.flow_count()).map(|i| net.flow(umptcp_netsim::FlowId(i))).collect();
-        panic!(
-            "{e}\n{flows:#?}\n{:#?}\nlast packets of {}:\n{}",
-            net.sample().ends,
-            net.packet_events(),
-            net.trace().join("\n")
-        );
+        fail(&e, &net);
     }
 }
 
@@ -199,5 +208,108 @@ proptest! {
     fn the_same_seed_gives_the_same_packets(plan in plan()) {
         let hash = |p: &Plan| run(p).map_err(|(e, _)| e);
         prop_assert_eq!(hash(&plan), hash(&plan));
+    }
+}
+
+/// Something that happens to a connection under way.
+#[derive(Clone, Debug)]
+enum Trouble {
+    /// The application of a side stops reading for so many milliseconds.
+    Pause(Side, u64),
+    /// A path of the client's is taken away for good. The first `paths - 1` of these count.
+    Remove(usize),
+    /// A middlebox begins to strip options from one direction of a path.
+    Strip(usize, StripWhere, Direction),
+    /// A path goes silent for so many milliseconds.
+    Cut(usize, u64),
+}
+
+fn side() -> impl Strategy<Value = Side> {
+    prop_oneof![Just(Side::Client), Just(Side::Server)]
+}
+
+fn direction() -> impl Strategy<Value = Direction> {
+    prop_oneof![Just(Direction::Forward), Just(Direction::Reverse)]
+}
+
+fn trouble() -> impl Strategy<Value = Trouble> {
+    let strip = prop_oneof![
+        Just(StripWhere::Syn),
+        Just(StripWhere::InitialSyn),
+        Just(StripWhere::SynAck),
+        Just(StripWhere::AfterSyn),
+        Just(StripWhere::Everything),
+    ];
+    prop_oneof![
+        (side(), 1u64..3_000).prop_map(|(s, ms)| Trouble::Pause(s, ms)),
+        (0usize..3).prop_map(Trouble::Remove),
+        (0usize..3, strip, direction()).prop_map(|(p, w, d)| Trouble::Strip(p, w, d)),
+        (0usize..3, 1u64..5_000).prop_map(|(p, ms)| Trouble::Cut(p, ms)),
+    ]
+}
+
+/// What must hold whatever happens: no wrong byte, no byte too many, an end, and then silence. The connection itself may
+/// end with an error.
+fn survive(plan: &Plan, troubles: &[(u64, Trouble)]) -> Result<(), (SimError, Box<Pair>)> {
+    let mut net = build(plan, Duration::from_secs(60));
+    let paths = plan.paths.len();
+    let spec = net.flow_spec().models(Bulk(plan.up_bytes), Bulk(plan.down_bytes));
+    let flow = FlowId(0);
+    let mut removed = Vec::new();
+    for (at, trouble) in troubles {
+        let (at, client) = (Instant::from_millis(*at), net.client());
+        match trouble.clone() {
+            Trouble::Pause(side, ms) => {
+                net.at(at, move |n| n.pause_reading(flow, side, true));
+                net.at(at + Duration::from_millis(ms), move |n| n.pause_reading(flow, side, false));
+            }
+            Trouble::Remove(p) => {
+                let p = p % paths;
+                if removed.len() + 1 < paths && !removed.contains(&p) {
+                    removed.push(p);
+                    let id = net.paths(client)[p];
+                    net.at(at, move |n| n.remove_path(client, id));
+                }
+            }
+            Trouble::Strip(p, which, direction) => {
+                let cable = net.path_cable(p % paths);
+                let inner = StripMptcp::new(which);
+                net.at(at, move |n| n.add_middlebox(cable, OneWay { direction, inner }));
+            }
+            Trouble::Cut(p, ms) => {
+                net.cut_path_at(at, p % paths);
+                net.restore_path_at(at + Duration::from_millis(ms), p % paths);
+            }
+        }
+    }
+    let go = |net: &mut Pair| {
+        net.add_flow(spec)?;
+        net.run_until_true("both sides to end", Duration::from_secs(3600), |n| {
+            let f = n.flow(flow);
+            // A server that never heard of the connection has nothing to end.
+            f.is_closed() || (f.client.closed.is_some() && f.server.connection.is_none())
+        })?;
+        net.run_until_idle(Duration::from_secs(1800))?;
+        let f = net.flow(flow);
+        if f.error().is_none() {
+            let got = (f.client.progress.received, f.server.progress.received);
+            assert_eq!(got, (plan.down_bytes, plan.up_bytes));
+        }
+        Ok(())
+    };
+    go(&mut net).map_err(|e| (e, Box::new(net)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn trouble_never_delivers_a_wrong_byte(
+        plan in plan(),
+        troubles in prop::collection::vec((0u64..3_000, trouble()), 0..6),
+    ) {
+        if let Err((e, net)) = survive(&plan, &troubles) {
+            fail(&e, &net);
+        }
     }
 }

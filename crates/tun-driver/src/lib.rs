@@ -3,6 +3,8 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`device`] | TUN devices and the memory packets are received into |
+//! | [`paths`] | a TUN device bound to each NIC: addresses, routes, translation, forwarding |
+//! | [`error`] | why paths could not be set up, and what to do |
 //! | [`event_loop`] | one thread that owns a stack and its devices |
 //! | [`clock`] | the monotonic clock that drives it |
 //! | [`pcap`] | packets written down, one interface per path |
@@ -12,5 +14,9 @@
 pub mod clock;
 pub mod device;
 #[cfg(target_os = "linux")]
+pub mod error;
+#[cfg(target_os = "linux")]
 pub mod event_loop;
+#[cfg(target_os = "linux")]
+pub mod paths;
 pub mod pcap;

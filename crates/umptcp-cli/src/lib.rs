@@ -11,7 +11,9 @@
 
 mod args;
 mod bench;
+mod console;
 mod data;
+mod demo;
 mod generate;
 mod netcat;
 mod registry;
@@ -24,6 +26,7 @@ pub use registry::Registry;
 use args::{BenchSide, Cli, Command};
 use clap::{CommandFactory as _, FromArgMatches as _};
 use std::fmt;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
@@ -44,13 +47,13 @@ pub fn main_with(registry: Registry) -> ExitCode {
             }
         };
     if let Err(error) = start_logging(cli.verbose) {
-        eprintln!("umptcp: {error:#}");
+        console::say(&format!("umptcp: {error:#}"));
         return ExitCode::from(2);
     }
     match run(cli, &registry) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("umptcp: {error:#}");
+            console::say(&format!("umptcp: {error:#}"));
             ExitCode::from(if error.chain().any(|e| e.is::<Usage>()) { 2 } else { 1 })
         }
     }
@@ -67,7 +70,7 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<()> {
         },
         Command::Completions(args) => generate::completions(registry.describe(Cli::command()), args.shell),
         Command::Man(args) => generate::man(registry.describe(Cli::command()), args.dir.as_deref()),
-        Command::Demo(_) => anyhow::bail!("demo"),
+        Command::Demo(args) => demo::run(&args, registry),
     }
 }
 
@@ -83,7 +86,10 @@ fn start_logging(verbose: u8) -> anyhow::Result<()> {
             _ => "trace",
         }),
     };
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // A program that calls us may have a subscriber already: then that one stays.
     let _ = subscriber.try_init();
     Ok(())

@@ -2,6 +2,7 @@
 
 use crate::Registry;
 use crate::args::{ConnectArgs, ListenArgs};
+use crate::console::say;
 use crate::session::Session;
 use crate::transport::{self, Stream, Transport};
 use anyhow::Context as _;
@@ -14,10 +15,10 @@ const BUFFER: usize = 256 << 10;
 
 pub(crate) fn listen(args: &ListenArgs, registry: &Registry, verbose: bool) -> anyhow::Result<()> {
     let session = Session::start()?;
-    let transport = Transport::open(&args.stack, registry, &session)?;
+    let transport = Transport::open(&args.stack, registry, &session, &[args.address.port])?;
     let listener = transport.listen(args.address)?;
     if verbose {
-        eprintln!("listening on {}", listener.local_address()?);
+        say(&format!("listening on {}", listener.local_address()?));
     }
     let stream = listener.accept().context("cannot accept a connection")?;
     // One connection only: the next client is refused instead of left waiting.
@@ -29,7 +30,7 @@ pub(crate) fn listen(args: &ListenArgs, registry: &Registry, verbose: bool) -> a
 pub(crate) fn connect(args: &ConnectArgs, registry: &Registry, verbose: bool) -> anyhow::Result<()> {
     let remotes = transport::resolve(&args.host, args.port, &args.target)?;
     let session = Session::start()?;
-    let transport = Transport::open(&args.stack, registry, &session)?;
+    let transport = Transport::open(&args.stack, registry, &session, &[])?;
     let stream = transport.connect(&remotes, args.target.timeout)?;
     relay(stream, verbose)?;
     transport.close()
@@ -41,7 +42,7 @@ fn relay(stream: Stream, verbose: bool) -> anyhow::Result<()> {
     let stream = Arc::new(stream);
     if verbose {
         let facts = stream.facts()?;
-        eprintln!("connected: {} to {}, {}", facts.local, facts.remote, facts.description);
+        say(&format!("connected: {} to {}, {}", facts.local, facts.remote, facts.description));
     }
     let (done, results) = mpsc::channel();
     let up = {
@@ -70,23 +71,13 @@ fn relay(stream: Stream, verbose: bool) -> anyhow::Result<()> {
     if verbose {
         let facts = stream.facts().ok();
         for (what, bytes) in counts {
-            eprintln!("{what} {bytes} bytes");
+            say(&format!("{what} {bytes} bytes"));
         }
         for s in stream.subflows() {
-            eprintln!(
-                "subflow {} on {}: {} to {}, sent {} bytes, received {}, retransmitted {}{}",
-                s.id,
-                s.path,
-                s.local,
-                s.remote,
-                s.bytes_sent,
-                s.bytes_received,
-                s.bytes_retransmitted,
-                s.srtt_ms.map(|ms| format!(", round trip {ms:.1} ms")).unwrap_or_default(),
-            );
+            say(&s.describe());
         }
         if let Some(facts) = facts {
-            eprintln!("{} for {:.1} s", facts.description, started.elapsed().as_secs_f64());
+            say(&format!("{} for {:.1} s", facts.description, started.elapsed().as_secs_f64()));
         }
     }
     Ok(())

@@ -15,8 +15,8 @@ impl Registry {
     /// Everything that umptcp itself brings.
     pub fn standard() -> Registry {
         Registry {
-            congestion: umptcp_congestion::Registry::empty(),
-            schedulers: umptcp_scheduler::Registry::empty(),
+            congestion: umptcp_congestion::Registry::default(),
+            schedulers: umptcp_scheduler::Registry::default(),
         }
     }
 

@@ -1,1 +1,57 @@
-//! umptcp
+//! Multipath TCP (RFC 8684) in user space: one TCP connection over several NICs at once.
+//!
+//! A [`Stack`] runs on a thread of its own over a set of paths, each a device that carries IP packets. Its
+//! [`MptcpStream`]s and [`MptcpListener`]s work like those of the standard library, from any thread:
+//!
+//! ```no_run
+//! # #[cfg(target_os = "linux")]
+//! # fn run(paths: Vec<umptcp::AttachedPath>) -> std::io::Result<()> {
+//! use std::io::{Read, Write};
+//!
+//! let stack = umptcp::Stack::builder().paths(paths).start()?;
+//! let mut stream = stack.connect("192.0.2.1:80")?;
+//! stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+//! println!("{}", stream.mptcp_status()?);
+//! std::io::copy(&mut stream, &mut std::io::stdout())?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A connection whose peer or path does not support MPTCP is the same type and works the same, as plain TCP;
+//! [`MptcpStream::mptcp_status`] tells which it is, since when, and why not.
+#![forbid(unsafe_code)]
+
+#[cfg(target_os = "linux")]
+mod copies;
+mod error;
+#[cfg(target_os = "linux")]
+mod listener;
+#[cfg(target_os = "linux")]
+mod shared;
+#[cfg(target_os = "linux")]
+mod stack;
+mod status;
+#[cfg(target_os = "linux")]
+mod stream;
+#[cfg(target_os = "linux")]
+mod worker;
+
+pub use error::Error;
+pub use status::MptcpStatus;
+pub use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
+pub use umptcp_stack_core::error::{ConnectError, ConnectionError, FallbackReason, ListenError};
+pub use umptcp_stack_core::interface::{PathConfig, PathKind};
+pub use umptcp_stack_core::observe::{Counter, Counters, Observation, Observer};
+pub use umptcp_stack_core::stack::{ConnectionInfo, ConnectionState, SubflowInfo};
+pub use umptcp_types::{ConnectionId, PathId, SubflowId};
+
+#[cfg(target_os = "linux")]
+pub use listener::{Incoming, ListenerBuilder, MptcpListener};
+#[cfg(target_os = "linux")]
+pub use stack::{Guard, PathInfo, Stack, StackBuilder};
+#[cfg(target_os = "linux")]
+pub use stream::{MptcpStream, StreamBuilder};
+#[cfg(target_os = "linux")]
+pub use umptcp_tun_driver::device::Device;
+#[cfg(target_os = "linux")]
+pub use umptcp_tun_driver::event_loop::AttachedPath;

@@ -5,6 +5,7 @@ use crate::error::SimError;
 use crate::model::{Model, Plan, Progress};
 use crate::stream::ByteStream;
 use bytes::Bytes;
+use std::fmt;
 use std::net::IpAddr;
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_stack_core::error::{ConnectionError, FallbackReason};
@@ -95,7 +96,6 @@ pub struct SubflowRecord {
 }
 
 /// One end of a connection.
-#[derive(Debug)]
 pub struct FlowEnd {
     /// The host.
     pub node: NodeId,
@@ -124,6 +124,28 @@ pub struct FlowEnd {
     receiving: ByteStream,
     /// Generated and not taken by the stack yet.
     pending: Bytes,
+}
+
+impl fmt::Debug for FlowEnd {
+    /// In a few lines: tests print it when something goes wrong.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} {:?}: {:?} of {:?}, connected {:?}, shut {}, fell back {:?}, closed {:?}, subflows [",
+            self.node,
+            self.connection,
+            self.progress,
+            self.plan,
+            self.connected_at,
+            self.shut,
+            self.fell_back,
+            self.closed
+        )?;
+        for s in &self.subflows {
+            write!(f, " {} on {} from {} to {:?};", s.id, s.path, s.established_at, s.closed)?;
+        }
+        write!(f, " ]")
+    }
 }
 
 impl FlowEnd {
@@ -157,6 +179,11 @@ impl FlowEnd {
     pub fn model<M: Model>(&self) -> Option<&M> {
         let model: &dyn std::any::Any = self.model.as_deref()?;
         model.downcast_ref()
+    }
+
+    /// What the application wants at present.
+    pub fn plan(&self) -> Plan {
+        self.plan
     }
 
     /// Whether the application has sent all it wants for now.
@@ -271,7 +298,6 @@ impl FlowEnd {
 }
 
 /// A connection with both its ends.
-#[derive(Debug)]
 pub struct Flow {
     /// The end that connects.
     pub client: FlowEnd,
@@ -280,6 +306,13 @@ pub struct Flow {
     /// Port it listens on.
     pub port: u16,
     pub(super) server_config: ConnectionConfig,
+}
+
+impl fmt::Debug for Flow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "client {:?}", self.client)?;
+        write!(f, "server {:?}", self.server)
+    }
 }
 
 impl Flow {

@@ -10,10 +10,10 @@ use crate::args::{BenchClientArgs, BenchMode, Direction};
 use crate::data::Source;
 use crate::session::Session;
 use crate::transport::{self, Facts, Stream, Subflow, Transport};
-use crate::{Registry, units, usage};
+use crate::{Registry, console, units, usage};
 use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;
-use std::io::{self, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &BenchClientArgs, registry: &Registry) -> anyhow::Result
     check(args)?;
     let remotes = transport::resolve(&args.host, args.port, &args.target)?;
     let session = Session::start()?;
-    let transport = Transport::open(&args.stack, registry, &session)?;
+    let transport = Transport::open(&args.stack, registry, &session, &[])?;
     let outcome = match args.mode {
         BenchMode::Throughput => throughput(args, &transport, &remotes),
         BenchMode::Latency => latency(args, &transport, &remotes),
@@ -102,11 +102,9 @@ pub(crate) fn run(args: &BenchClientArgs, registry: &Registry) -> anyhow::Result
     }?;
     transport.close()?;
     if args.json {
-        let mut text = serde_json::to_string_pretty(&outcome)?;
-        text.push('\n');
-        io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+        console::print(&serde_json::to_string_pretty(&outcome)?)?;
     } else {
-        print(&outcome);
+        console::print(&outcome.describe())?;
     }
     if outcome.verified == Some(false) {
         bail!("the data arrived damaged: SHA-256 differs between the ends");
@@ -151,8 +149,9 @@ fn begin(
 fn report(args: &BenchClientArgs, line: &str) {
     match (args.quiet, args.json) {
         (true, _) => {}
-        (false, true) => eprintln!("{line}"),
-        (false, false) => println!("{line}"),
+        (false, true) => console::say(line),
+        // Without readers the measurement goes on: its exit code may be all that is wanted.
+        (false, false) => drop(console::print(line)),
     }
 }
 
@@ -337,59 +336,43 @@ fn one_connection(
     Ok(facts)
 }
 
-fn print(outcome: &Outcome) {
-    println!();
-    for (name, rated) in [("up", &outcome.up), ("down", &outcome.down)] {
-        if let Some(Rated { transfer, bits_per_second }) = rated {
-            println!(
-                "{name:<8}{} in {:.2} s = {}",
-                units::bytes(transfer.bytes),
-                transfer.seconds,
-                units::rate(*bits_per_second)
-            );
+impl Outcome {
+    /// The result for people.
+    fn describe(&self) -> String {
+        let mut lines = vec![String::new()];
+        for (name, rated) in [("up", &self.up), ("down", &self.down)] {
+            if let Some(Rated { transfer, bits_per_second }) = rated {
+                let (amount, rate) = (units::bytes(transfer.bytes), units::rate(*bits_per_second));
+                lines.push(format!("{name:<8}{amount} in {:.2} s = {rate}", transfer.seconds));
+            }
         }
-    }
-    if let (Some(latency), Some(per_second)) = (&outcome.latency, outcome.per_second) {
-        let what = if outcome.mode == "latency" { "requests" } else { "connections" };
-        let us = |value: f64| units::nanoseconds((value * 1e3) as u64);
-        println!("{} {what}, {per_second:.0} per second", latency.count);
-        println!(
-            "time    min {}   median {}   mean {}   p90 {}   p99 {}   p99.9 {}   max {}",
-            us(latency.min_us),
-            us(latency.median_us),
-            us(latency.mean_us),
-            us(latency.p90_us),
-            us(latency.p99_us),
-            us(latency.p999_us),
-            us(latency.max_us)
-        );
-    }
-    for s in &outcome.subflows {
-        println!(
-            "subflow {} on {}: {} to {}, sent {}, received {}, retransmitted {}{}",
-            s.id,
-            s.path,
-            s.local,
-            s.remote,
-            units::bytes(s.bytes_sent),
-            units::bytes(s.bytes_received),
-            units::bytes(s.bytes_retransmitted),
-            s.srtt_ms.map(|ms| format!(", round trip {ms:.1} ms")).unwrap_or_default()
-        );
-    }
-    let ends = [("client", outcome.stack, &outcome.congestion)]
-        .into_iter()
-        .chain(outcome.server.as_ref().map(|s| ("server", s.stack.as_str(), &s.congestion)));
-    let ends: Vec<String> = ends
-        .map(|(end, stack, congestion)| match congestion {
+        if let (Some(times), Some(per_second)) = (&self.latency, self.per_second) {
+            let what = if self.mode == "latency" { "requests" } else { "connections" };
+            lines.push(format!("{:<8}{} {what}, {per_second:.0} per second", "count", times.count));
+            let values = [
+                ("min", times.min_us),
+                ("median", times.median_us),
+                ("mean", times.mean_us),
+                ("p90", times.p90_us),
+                ("p99", times.p99_us),
+                ("p99.9", times.p999_us),
+                ("max", times.max_us),
+            ];
+            let values = values.map(|(name, us)| format!("{name} {}", units::nanoseconds((us * 1e3) as u64)));
+            lines.push(format!("{:<8}{}", "time", values.join("   ")));
+        }
+        lines.extend(self.subflows.iter().map(Subflow::describe));
+        let named = |end: &str, stack: &str, congestion: &Option<String>| match congestion {
             Some(congestion) => format!("{end} {stack} ({congestion})"),
             None => format!("{end} {stack}"),
-        })
-        .collect();
-    println!("stacks  {}", ends.join(", "));
-    match outcome.verified {
-        Some(true) => println!("data    every byte arrived intact (SHA-256 equal at both ends)"),
-        Some(false) => println!("data    DAMAGED: SHA-256 differs between the ends"),
-        None => {}
+        };
+        let mut ends = vec![named("client", self.stack, &self.congestion)];
+        ends.extend(self.server.as_ref().map(|s| named("server", &s.stack, &s.congestion)));
+        lines.push(format!("{:<8}{}", "stacks", ends.join(", ")));
+        lines.extend(self.verified.map(|equal| match equal {
+            true => format!("{:<8}every byte arrived intact (SHA-256 equal at both ends)", "data"),
+            false => format!("{:<8}DAMAGED: SHA-256 differs between the ends", "data"),
+        }));
+        lines.join("\n")
     }
 }

@@ -7,7 +7,7 @@ use crate::args::{BenchServerArgs, StackKind};
 use crate::data::Source;
 use crate::session::Session;
 use crate::transport::{Stream, Transport};
-use crate::{Registry, units};
+use crate::{Registry, console, units};
 use anyhow::{Context as _, bail};
 use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
@@ -21,11 +21,10 @@ const READ: usize = 512 << 10;
 
 pub(crate) fn run(args: &BenchServerArgs, registry: &Registry) -> anyhow::Result<()> {
     let session = Session::start()?;
-    let transport = Transport::open(&args.stack, registry, &session)?;
+    let transport = Transport::open(&args.stack, registry, &session, &[args.address.port])?;
     let listener = transport.listen(args.address)?;
     // Programs that start this one wait for this line.
-    println!("listening on {} ({})", listener.local_address()?, args.stack.stack.name());
-    io::stdout().flush().context("cannot write to standard output")?;
+    console::print(&format!("listening on {} ({})", listener.local_address()?, args.stack.stack.name()))?;
 
     let count = if args.once { Some(1) } else { args.count };
     let active = Arc::new(AtomicUsize::new(0));
@@ -41,10 +40,14 @@ pub(crate) fn run(args: &BenchServerArgs, registry: &Registry) -> anyhow::Result
         let worker = std::thread::Builder::new()
             .name("connection".to_owned())
             .spawn(move || {
-                if let Err(error) = serve(&stream, kind, json, busy) {
+                let served = serve(&stream, kind, busy).and_then(|report| match report {
+                    Some(report) => print(&stream, &report, json),
+                    None => Ok(()),
+                });
+                if let Err(error) = served {
                     failed.store(true, Ordering::Relaxed);
                     let peer = stream.facts().map(|f| f.remote.to_string()).unwrap_or_default();
-                    eprintln!("umptcp: measurement with {peer} failed: {error:#}");
+                    console::say(&format!("umptcp: measurement with {peer} failed: {error:#}"));
                 }
                 drop(stream);
                 active.fetch_sub(1, Ordering::Relaxed);
@@ -65,8 +68,8 @@ pub(crate) fn run(args: &BenchServerArgs, registry: &Registry) -> anyhow::Result
     Ok(())
 }
 
-/// Serves one connection.
-fn serve(stream: &Stream, kind: StackKind, json: bool, busy: bool) -> anyhow::Result<()> {
+/// Serves one connection. `busy`: refuses. There is no report of a connection that was made only to be closed.
+pub(crate) fn serve(stream: &Stream, kind: StackKind, busy: bool) -> anyhow::Result<Option<Report>> {
     stream.set_timeout(Some(IDLE_TIMEOUT))?;
     stream.set_no_delay()?;
     let mut from = BufReader::with_capacity(READ, stream);
@@ -94,7 +97,7 @@ fn serve(stream: &Stream, kind: StackKind, json: bool, busy: bool) -> anyhow::Re
     };
     match header.mode {
         // This side closes first, so that TIME_WAIT and the client's ports do not limit the rate.
-        Mode::Connection => return Ok(()),
+        Mode::Connection => return Ok(None),
         Mode::Latency { request, response } => {
             report.requests = Some(answer(stream, &mut from, request as usize, response as usize)?);
         }
@@ -107,7 +110,7 @@ fn serve(stream: &Stream, kind: StackKind, json: bool, busy: bool) -> anyhow::Re
     if rest > 0 {
         bail!("the client sent {rest} bytes after the measurement's end");
     }
-    print(&facts.remote.to_string(), &report, json)
+    Ok(Some(report))
 }
 
 /// Answers requests until the client has no more; returns how many there were.
@@ -153,11 +156,12 @@ fn throughput(
     })
 }
 
-fn print(peer: &str, report: &Report, json: bool) -> anyhow::Result<()> {
-    let mut line = if json {
+fn print(stream: &Stream, report: &Report, json: bool) -> anyhow::Result<()> {
+    let peer = stream.facts().map(|facts| facts.remote.to_string()).unwrap_or_default();
+    let line = if json {
         serde_json::to_string(&serde_json::json!({ "client": peer, "report": report }))?
     } else {
-        let mut parts = vec![peer.to_owned()];
+        let mut parts = vec![peer];
         for (what, transfer) in [("received", &report.received), ("sent", &report.sent)] {
             if let Some(t) = transfer {
                 let amount = units::bytes(t.bytes);
@@ -169,6 +173,5 @@ fn print(peer: &str, report: &Report, json: bool) -> anyhow::Result<()> {
         }
         parts.join("  ")
     };
-    line.push('\n');
-    io::stdout().lock().write_all(line.as_bytes()).context("cannot write to standard output")
+    console::print(&line)
 }

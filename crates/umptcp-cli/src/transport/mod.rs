@@ -1,36 +1,67 @@
 //! Connections by whichever stack was asked for, behind one type.
 
 pub(crate) mod kernel;
+#[cfg(target_os = "linux")]
+pub(crate) mod user_space;
 
-use crate::Registry;
 use crate::args::{ListenAddress, StackArgs, StackKind, TargetArgs};
 use crate::session::Session;
+use crate::{Registry, units};
 use anyhow::{Context as _, anyhow, bail};
 use kernel::Kernel;
+use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
+use umptcp_stack_core::stack::SubflowInfo;
+#[cfg(target_os = "linux")]
+use user_space::{Connection, Settings, UserSpace, UserSpaceListener};
 
 /// A stack to open connections with.
 pub(crate) enum Transport {
     /// The kernel's.
     Kernel(Kernel),
+    /// umptcp.
+    #[cfg(target_os = "linux")]
+    UserSpace(UserSpace),
 }
 
 impl Transport {
-    /// Sets up what `args` ask for.
+    /// Sets up what `args` ask for. `listen` are the ports that are going to be listened on.
     pub(crate) fn open(
         args: &StackArgs,
         registry: &Registry,
         session: &Session,
+        listen: &[u16],
     ) -> anyhow::Result<Transport> {
         match args.stack {
             StackKind::KernelMptcp | StackKind::KernelTcp => Ok(Transport::Kernel(Kernel::new(args)?)),
-            StackKind::Umptcp => {
-                registry.check(args.congestion.as_deref(), args.scheduler.as_deref())?;
-                bail!("umptcp is not joined yet")
-            }
+            StackKind::Umptcp => Transport::open_user_space(args, registry, session, listen),
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn open_user_space(
+        args: &StackArgs,
+        registry: &Registry,
+        session: &Session,
+        listen: &[u16],
+    ) -> anyhow::Result<Transport> {
+        let settings = Settings {
+            paths: args.paths.clone(),
+            congestion: args.congestion.clone(),
+            scheduler: args.scheduler.clone(),
+            checksum: args.checksum,
+            no_mptcp: args.no_mptcp,
+            pcap: args.pcap.clone(),
+            listen: listen.to_vec(),
+        };
+        UserSpace::open(&settings, registry, session).map(Transport::UserSpace)
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn open_user_space(_: &StackArgs, _: &Registry, _: &Session, _: &[u16]) -> anyhow::Result<Transport> {
+        bail!("--stack umptcp needs Linux; `umptcp demo --sim` works everywhere")
     }
 
     /// Connects to the first of `remotes` that answers.
@@ -41,6 +72,8 @@ impl Transport {
                 Transport::Kernel(kernel) => {
                     kernel.connect(*remote, timeout).map(|s| Stream::Kernel(s, kernel.is_mptcp()))
                 }
+                #[cfg(target_os = "linux")]
+                Transport::UserSpace(stack) => stack.connect(*remote, timeout, &[]).map(Stream::UserSpace),
             };
             match result {
                 Ok(stream) => return Ok(stream),
@@ -57,6 +90,8 @@ impl Transport {
     pub(crate) fn close(self) -> anyhow::Result<()> {
         match self {
             Transport::Kernel(_) => Ok(()),
+            #[cfg(target_os = "linux")]
+            Transport::UserSpace(stack) => stack.close(),
         }
     }
 
@@ -64,6 +99,8 @@ impl Transport {
     pub(crate) fn listen(&self, address: ListenAddress) -> anyhow::Result<Listener> {
         match self {
             Transport::Kernel(kernel) => Ok(Listener::Kernel(kernel.listen(address)?, kernel.is_mptcp())),
+            #[cfg(target_os = "linux")]
+            Transport::UserSpace(stack) => stack.listen(address).map(Listener::UserSpace),
         }
     }
 }
@@ -88,6 +125,9 @@ pub(crate) fn resolve(host: &str, port: u16, target: &TargetArgs) -> anyhow::Res
 pub(crate) enum Listener {
     /// The kernel's, and whether it is an MPTCP socket.
     Kernel(TcpListener, bool),
+    /// umptcp's.
+    #[cfg(target_os = "linux")]
+    UserSpace(UserSpaceListener),
 }
 
 impl Listener {
@@ -101,6 +141,8 @@ impl Listener {
                     Err(e) => return Err(e),
                 }
             },
+            #[cfg(target_os = "linux")]
+            Listener::UserSpace(listener) => listener.accept().map(Stream::UserSpace),
         }
     }
 
@@ -108,6 +150,8 @@ impl Listener {
     pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
         match self {
             Listener::Kernel(listener, _) => listener.local_addr(),
+            #[cfg(target_os = "linux")]
+            Listener::UserSpace(listener) => Ok(listener.local_address()),
         }
     }
 }
@@ -116,6 +160,9 @@ impl Listener {
 pub(crate) enum Stream {
     /// The kernel's, and whether it is an MPTCP socket.
     Kernel(TcpStream, bool),
+    /// umptcp's.
+    #[cfg(target_os = "linux")]
+    UserSpace(Connection),
 }
 
 /// What can be told about a connection.
@@ -155,11 +202,56 @@ pub(crate) struct Subflow {
     pub(crate) window: u64,
 }
 
+impl Subflow {
+    /// What the stack says of one, and the name of its path.
+    pub(crate) fn new(path: String, info: SubflowInfo) -> Subflow {
+        Subflow {
+            id: info.id.0,
+            path,
+            local: info.local,
+            remote: info.remote,
+            state: info.state.to_owned(),
+            backup: info.backup,
+            stale: info.stale,
+            bytes_sent: info.bytes_acked,
+            bytes_received: info.bytes_received,
+            bytes_retransmitted: info.bytes_retransmitted,
+            srtt_ms: info.srtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+            window: info.window,
+        }
+    }
+
+    /// One line for people.
+    pub(crate) fn describe(&self) -> String {
+        let Subflow { id, path, local, remote, state, .. } = self;
+        let mut line = format!("subflow {id} on {path}: {local} to {remote}, {state}");
+        for (what, bytes) in [
+            ("sent", self.bytes_sent),
+            ("received", self.bytes_received),
+            ("retransmitted", self.bytes_retransmitted),
+        ] {
+            let _ = write!(line, ", {what} {}", units::bytes(bytes));
+        }
+        if let Some(ms) = self.srtt_ms {
+            let _ = write!(line, ", round trip {ms:.1} ms");
+        }
+        for (holds, what) in [(self.backup, "backup"), (self.stale, "silent")] {
+            if holds {
+                let _ = write!(line, ", {what}");
+            }
+        }
+        line
+    }
+}
+
 impl Stream {
     /// No Nagle: small writes leave at once.
     pub(crate) fn set_no_delay(&self) -> io::Result<()> {
         match self {
             Stream::Kernel(stream, _) => stream.set_nodelay(true),
+            // Connections are made so: see `Settings::connection`.
+            #[cfg(target_os = "linux")]
+            Stream::UserSpace(_) => Ok(()),
         }
     }
 
@@ -169,6 +261,11 @@ impl Stream {
             Stream::Kernel(stream, _) => {
                 stream.set_read_timeout(timeout)?;
                 stream.set_write_timeout(timeout)
+            }
+            #[cfg(target_os = "linux")]
+            Stream::UserSpace(connection) => {
+                connection.stream.set_read_timeout(timeout)?;
+                connection.stream.set_write_timeout(timeout)
             }
         }
     }
@@ -181,6 +278,8 @@ impl Stream {
                 Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
                 other => other,
             },
+            #[cfg(target_os = "linux")]
+            Stream::UserSpace(connection) => connection.stream.shutdown(Shutdown::Write),
         }
     }
 
@@ -197,6 +296,8 @@ impl Stream {
                 congestion: kernel::congestion(stream),
                 scheduler: None,
             }),
+            #[cfg(target_os = "linux")]
+            Stream::UserSpace(connection) => connection.facts(),
         }
     }
 
@@ -204,6 +305,8 @@ impl Stream {
     pub(crate) fn bytes_acknowledged(&self) -> Option<u64> {
         match self {
             Stream::Kernel(..) => None,
+            #[cfg(target_os = "linux")]
+            Stream::UserSpace(connection) => connection.bytes_acknowledged(),
         }
     }
 
@@ -211,6 +314,8 @@ impl Stream {
     pub(crate) fn subflows(&self) -> Vec<Subflow> {
         match self {
             Stream::Kernel(..) => Vec::new(),
+            #[cfg(target_os = "linux")]
+            Stream::UserSpace(connection) => connection.subflows(),
         }
     }
 }
@@ -219,6 +324,8 @@ impl Read for &Stream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Kernel(stream, _) => (&*stream).read(buffer),
+            #[cfg(target_os = "linux")]
+            Stream::UserSpace(connection) => (&connection.stream).read(buffer),
         }
     }
 }
@@ -227,10 +334,16 @@ impl Write for &Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Kernel(stream, _) => (&*stream).write(bytes),
+            #[cfg(target_os = "linux")]
+            Stream::UserSpace(connection) => (&connection.stream).write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        match self {
+            Stream::Kernel(stream, _) => (&*stream).flush(),
+            #[cfg(target_os = "linux")]
+            Stream::UserSpace(connection) => (&connection.stream).flush(),
+        }
     }
 }

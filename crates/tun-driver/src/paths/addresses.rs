@@ -1,0 +1,202 @@
+//! Choosing and checking the addresses of the stack.
+
+use super::netlink::{HostAddress, Link, Route, TABLE_LOCAL, contains};
+use super::spec::unusable_because;
+use crate::error::DriverError;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Where private IPv4 addresses are taken from: the shared address space (RFC 6598) first, which hosts seldom use, then
+/// parts of the private ones (RFC 1918) and of the benchmarking range (RFC 2544).
+const CANDIDATES: [Ipv4Addr; 5] = [
+    Ipv4Addr::new(100, 109, 112, 0),
+    Ipv4Addr::new(10, 255, 112, 0),
+    Ipv4Addr::new(172, 31, 112, 0),
+    Ipv4Addr::new(192, 168, 255, 0),
+    Ipv4Addr::new(198, 18, 112, 0),
+];
+
+/// What the host knows of addresses.
+pub(super) struct Known<'a> {
+    pub(super) links: &'a [Link],
+    pub(super) addresses: &'a [HostAddress],
+    /// Of both families, with their tables.
+    pub(super) routes: &'a [(u32, Route)],
+}
+
+impl Known<'_> {
+    fn name(&self, index: u32) -> &str {
+        self.links.iter().find(|l| l.index == index).map_or("a device that is gone", |l| &l.name)
+    }
+
+    /// Whether some network the host knows has `address` in it. Default routes, also in halves as VPNs have them, do not
+    /// count.
+    fn covered(&self, address: &IpAddr) -> bool {
+        self.addresses.iter().any(|a| contains(&a.address, a.prefix, address))
+            || self.routes.iter().any(|(_, r)| r.prefix > 1 && contains(&r.destination, r.prefix, address))
+    }
+
+    /// A free private IPv4 address.
+    fn private_v4(&self) -> Option<IpAddr> {
+        CANDIDATES
+            .iter()
+            .flat_map(|base| (1..=254).map(|n| IpAddr::from(Ipv4Addr::from_bits(base.to_bits() | n))))
+            .find(|address| !self.covered(address))
+    }
+
+    /// A free unique local IPv6 address, with a random global identifier (RFC 4193 §3.2.2).
+    fn private_v6(&self) -> Option<IpAddr> {
+        (0..16)
+            .map(|_| {
+                let random = u128::from(RandomState::new().build_hasher().finish());
+                let prefix = 0xfd << 120 | (random & 0xff_ffff_ffff) << 80;
+                IpAddr::from(Ipv6Addr::from_bits(prefix | 1))
+            })
+            .find(|address| !self.covered(address))
+    }
+
+    /// A free private address for the path over `nic`.
+    pub(super) fn private(&self, nic: &Link, v6: bool) -> Result<IpAddr, DriverError> {
+        let found = if v6 { self.private_v6() } else { self.private_v4() };
+        found.ok_or_else(|| DriverError::NoPrivateAddress { device: nic.name.clone() })
+    }
+
+    /// Checks an address that the user gave for the stack.
+    pub(super) fn check(&self, nic: &Link, address: IpAddr) -> Result<(), DriverError> {
+        if let Some(reason) = unusable_because(&address) {
+            return Err(DriverError::BadAddress { address, reason: reason.into() });
+        }
+        if let Some(own) = self.addresses.iter().find(|a| a.address == address) {
+            let holder = format!(
+                "it is this host's own, on {}; the stack needs one of its own beside it (or use mode=nat without address=)",
+                self.name(own.index)
+            );
+            return Err(DriverError::AddressTaken { address, holder });
+        }
+        let full = if address.is_ipv4() { 32 } else { 128 };
+        let exact = |(table, r): &&(u32, Route)| {
+            *table != TABLE_LOCAL
+                && r.destination == address
+                && r.prefix == full
+                && r.device != Some(nic.index)
+        };
+        if let Some((_, route)) = self.routes.iter().find(exact) {
+            let holder = match route.device {
+                Some(device) => format!("this host has a route to it by {}", self.name(device)),
+                None => "this host has a route that refuses it".into(),
+            };
+            return Err(DriverError::AddressTaken { address, holder });
+        }
+        if let Some(reason) = self.subnets(nic, &address).find_map(|a| edge(a, &address)) {
+            return Err(DriverError::BadAddress { address, reason: reason.into() });
+        }
+        Ok(())
+    }
+
+    fn subnets(&self, nic: &Link, address: &IpAddr) -> impl Iterator<Item = &HostAddress> {
+        let (index, address) = (nic.index, *address);
+        self.addresses.iter().filter(move |a| a.index == index && contains(&a.address, a.prefix, &address))
+    }
+
+    /// Whether `address` lies in a subnet of the NIC's, whose hosts will ask for it there.
+    pub(super) fn in_subnet(&self, nic: &Link, address: &IpAddr) -> bool {
+        self.subnets(nic, address).next().is_some()
+    }
+}
+
+/// Why an address at the edge of a subnet cannot be a host's.
+fn edge(subnet: &HostAddress, address: &IpAddr) -> Option<&'static str> {
+    match address {
+        // RFC 3021: with 31 bits both are hosts.
+        IpAddr::V4(a) if subnet.prefix < 31 => {
+            let host = u32::MAX >> subnet.prefix;
+            match a.to_bits() & host {
+                0 => Some("it is the network's own address"),
+                bits if bits == host => Some("it is the subnet's broadcast address"),
+                _ => None,
+            }
+        }
+        // RFC 4291 §2.6.1.
+        IpAddr::V6(a) if subnet.prefix < 127 && a.to_bits() & (u128::MAX >> subnet.prefix) == 0 => {
+            Some("it is the subnet's router anycast address")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nic() -> Link {
+        Link {
+            index: 2,
+            name: "eth0".into(),
+            up: true,
+            carrier: true,
+            loopback: false,
+            kind: None,
+            mtu: 1500,
+        }
+    }
+
+    fn host_address(address: &str, prefix: u8) -> HostAddress {
+        HostAddress {
+            index: 2,
+            address: address.parse().unwrap(),
+            prefix,
+            universal: true,
+            tentative: false,
+            failed: false,
+            deprecated: false,
+            secondary: false,
+        }
+    }
+
+    fn route(destination: &str, prefix: u8) -> (u32, Route) {
+        (254, Route { prefix, ..Route::host(destination.parse().unwrap(), 3) })
+    }
+
+    #[test]
+    fn private_addresses_avoid_networks_the_host_knows() {
+        let links = [nic()];
+        let known = Known { links: &links, addresses: &[], routes: &[route("0.0.0.0", 0)] };
+        assert_eq!(known.private(&links[0], false).unwrap().to_string(), "100.109.112.1");
+        let routes = [route("100.64.0.0", 10), route("10.255.112.1", 32)];
+        let known = Known { links: &links, addresses: &[], routes: &routes };
+        assert_eq!(known.private(&links[0], false).unwrap().to_string(), "10.255.112.2");
+        let addresses = [host_address("100.70.0.1", 10), host_address("10.1.1.1", 8)];
+        let known = Known { links: &links, addresses: &addresses, routes: &[] };
+        assert_eq!(known.private(&links[0], false).unwrap().to_string(), "172.31.112.1");
+        let IpAddr::V6(v6) = known.private(&links[0], true).unwrap() else { panic!("not IPv6") };
+        assert!(v6.is_unique_local() && v6.segments()[4..] == [0, 0, 0, 1]);
+        let all: Vec<_> = CANDIDATES.iter().map(|c| route(&c.to_string(), 16)).collect();
+        let known = Known { links: &links, addresses: &[], routes: &all };
+        assert!(matches!(known.private(&links[0], false), Err(DriverError::NoPrivateAddress { .. })));
+    }
+
+    #[test]
+    fn addresses_that_cannot_be_the_stack_s() {
+        let links = [nic()];
+        let addresses = [host_address("192.0.2.1", 24), host_address("2001:db8::1", 64)];
+        let routes = [route("192.0.2.9", 32)];
+        let known = Known { links: &links, addresses: &addresses, routes: &routes };
+        for (address, text) in [
+            ("192.0.2.1", "own, on eth0"),
+            ("192.0.2.9", "has a route to it"),
+            ("192.0.2.0", "network's own"),
+            ("192.0.2.255", "broadcast"),
+            ("2001:db8::", "anycast"),
+            ("127.0.0.1", "loopback"),
+        ] {
+            let error = known.check(&links[0], address.parse().unwrap()).unwrap_err().to_string();
+            assert!(error.contains(text), "{address}: {error}");
+        }
+        for address in ["192.0.2.2", "198.51.100.0", "2001:db8::2"] {
+            known.check(&links[0], address.parse().unwrap()).unwrap();
+        }
+        assert!(known.in_subnet(&links[0], &"192.0.2.2".parse().unwrap()));
+        assert!(!known.in_subnet(&links[0], &"198.51.100.1".parse().unwrap()));
+    }
+}

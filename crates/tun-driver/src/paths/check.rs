@@ -1,0 +1,288 @@
+//! Whether something else on this host would drop a path's packets, and what.
+
+use super::netlink::Route;
+use super::nft::{Nft, PROBE_PORT, TUN_PREFIX};
+use crate::device::Tun;
+use crate::error::DriverError;
+use nix::errno::Errno;
+use serde_json::Value;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+/// A chain at the forward hook that could drop packets of a path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Suspect {
+    /// As `nft list chain` takes it.
+    chain: String,
+    /// Drops what no rule accepts.
+    policy: bool,
+    /// Has rules that accept something, or that go on in chains that may.
+    accepts: bool,
+    /// Has rules that drop or reject.
+    drops: bool,
+    /// The remedy: a command that lets the path's packets through.
+    remedy: String,
+}
+
+/// Chains of others' at the forward hook that may drop.
+fn suspects(ruleset: &Value) -> Vec<Suspect> {
+    let empty = Vec::new();
+    let items = ruleset["nftables"].as_array().unwrap_or(&empty);
+    let mut found = Vec::new();
+    for chain in items.iter().filter_map(|i| i.get("chain")) {
+        let text = |key: &str| chain[key].as_str().unwrap_or_default();
+        if text("hook") != "forward" || text("table").starts_with(TUN_PREFIX) {
+            continue;
+        }
+        let (family, table, name) = (text("family"), text("table"), text("name"));
+        let (mut accepts, mut drops) = (false, false);
+        for rule in items.iter().filter_map(|i| i.get("rule")) {
+            if rule["family"] != chain["family"]
+                || rule["table"] != chain["table"]
+                || rule["chain"] != chain["name"]
+            {
+                continue;
+            }
+            for statement in rule["expr"].as_array().unwrap_or(&empty) {
+                let has = |key: &str| statement.get(key).is_some();
+                // A match's verdict map or a jump may lead to either.
+                accepts |= has("accept") || has("jump") || has("goto") || has("vmap");
+                drops |= has("drop") || has("reject") || has("jump") || has("goto") || has("vmap");
+            }
+        }
+        let policy = text("policy") == "drop";
+        if policy || drops {
+            // The tables that iptables keeps are better changed through it.
+            let remedy = if table == "filter" && name == "FORWARD" {
+                let program = if family == "ip6" { "ip6tables" } else { "iptables" };
+                format!(
+                    "let them through with `{program} -I FORWARD -i {TUN_PREFIX}+ -j ACCEPT; {program} -I FORWARD -o {TUN_PREFIX}+ -j ACCEPT`"
+                )
+            } else {
+                format!(
+                    "let them through with `nft insert rule {family} {table} {name} iifname '\"{TUN_PREFIX}*\"' accept; nft insert rule {family} {table} {name} oifname '\"{TUN_PREFIX}*\"' accept`"
+                )
+            };
+            found.push(Suspect { chain: format!("{family} {table} {name}"), policy, accepts, drops, remedy });
+        }
+    }
+    found
+}
+
+fn blocked(device: &str, suspects: &[Suspect]) -> DriverError {
+    let (by, remedy) = match suspects {
+        [] => (
+            "a firewall of this host that nftables does not show (the older iptables, or a BPF program)"
+                .to_owned(),
+            format!("let packets from and to devices named {TUN_PREFIX}* be forwarded"),
+        ),
+        some => {
+            let chains: Vec<String> = some
+                .iter()
+                .map(|s| format!("`{}`{}", s.chain, if s.policy { " (policy drop)" } else { "" }))
+                .collect();
+            let remedies: Vec<&str> = some.iter().map(|s| s.remedy.as_str()).collect();
+            (format!("this host's firewall, chain {}", chains.join(", ")), remedies.join("; "))
+        }
+    };
+    DriverError::Blocked { device: device.to_owned(), by, remedy }
+}
+
+/// The Internet checksum (RFC 1071) of `parts` one after the other, each of even length but the last.
+fn checksum(parts: &[&[u8]]) -> u16 {
+    let mut sum = 0u32;
+    for part in parts {
+        for pair in part.chunks(2) {
+            sum += u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)]));
+        }
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+/// A SYN from `source` to `destination` that the path's ruleset recognises and keeps on this host.
+fn probe_packet(source: IpAddr, destination: IpAddr) -> Option<Vec<u8>> {
+    let mut tcp = [0u8; 20];
+    tcp[..2].copy_from_slice(&PROBE_PORT.to_be_bytes());
+    tcp[2..4].copy_from_slice(&443u16.to_be_bytes());
+    tcp[12] = 5 << 4;
+    tcp[13] = 0x02;
+    tcp[14..16].copy_from_slice(&1024u16.to_be_bytes());
+    let fill = |tcp: &mut [u8; 20], source: &[u8], destination: &[u8]| {
+        let sum = checksum(&[source, destination, &[0, 6, 0, 20], tcp]);
+        tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+    };
+    let mut packet;
+    match (source, destination) {
+        (IpAddr::V4(s), IpAddr::V4(d)) => {
+            fill(&mut tcp, &s.octets(), &d.octets());
+            packet = vec![0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0];
+            packet.extend(s.octets());
+            packet.extend(d.octets());
+            let sum = checksum(&[&packet]);
+            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        }
+        (IpAddr::V6(s), IpAddr::V6(d)) => {
+            fill(&mut tcp, &s.octets(), &d.octets());
+            packet = vec![0x60, 0, 0, 0, 0, 20, 6, 64];
+            packet.extend(s.octets());
+            packet.extend(d.octets());
+        }
+        _ => return None,
+    }
+    packet.extend(tcp);
+    Some(packet)
+}
+
+/// Some address to which the NIC has a route: what is beyond a gateway rather than a neighbour.
+fn some_destination(routes: &[Route], v6: bool, taken: &[IpAddr]) -> Option<IpAddr> {
+    let mut routes: Vec<&Route> =
+        routes.iter().filter(|r| r.destination.is_ipv6() == v6 && r.device.is_some()).collect();
+    routes.sort_by_key(|r| r.prefix);
+    routes.iter().find_map(|route| {
+        if route.prefix == 0 {
+            // Documentation addresses (RFC 5737, RFC 3849): belong to nobody.
+            return Some(match v6 {
+                false => IpAddr::from(Ipv4Addr::new(198, 51, 100, 1)),
+                true => IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1)),
+            });
+        }
+        (0..4).find_map(|n| {
+            let address = match route.destination {
+                IpAddr::V4(a) => IpAddr::from(Ipv4Addr::from_bits(a.to_bits().checked_add(n)?)),
+                IpAddr::V6(a) if a.is_unicast_link_local() || a.is_multicast() => return None,
+                IpAddr::V6(a) => IpAddr::from(Ipv6Addr::from_bits(a.to_bits().checked_add(u128::from(n))?)),
+            };
+            let inside = super::netlink::contains(&route.destination, route.prefix, &address);
+            let edge = n == 0 && route.prefix < if v6 { 127 } else { 31 };
+            (inside && !edge && !taken.contains(&address)).then_some(address)
+        })
+    })
+}
+
+/// Sends a packet into the path and sees whether it gets to the end of the forward hook, where the path's own ruleset keeps
+/// it. For translated paths.
+pub(super) fn probe(
+    nft: &Nft,
+    tun: &Tun,
+    device: &str,
+    addresses: &[IpAddr],
+    routes: &[Route],
+    taken: &[IpAddr],
+) -> Result<(), DriverError> {
+    for &source in addresses {
+        let Some(destination) = some_destination(routes, source.is_ipv6(), taken) else { continue };
+        let Some(packet) = probe_packet(source, destination) else { continue };
+        let before = nft.probes(tun.name())?;
+        let mut frame = if tun.has_offload() { vec![0u8; 10] } else { Vec::new() };
+        frame.extend(packet);
+        match nix::unistd::write(tun.as_fd(), &frame) {
+            Ok(_) => {}
+            Err(Errno::EAGAIN) => continue,
+            Err(error) => return Err(DriverError::netlink(format!("write to {}", tun.name()), error.into())),
+        }
+        // The kernel takes it up at once, in a softirq; the waits are for a busy machine.
+        let mut arrived = false;
+        for wait in [0, 1, 5, 20, 50, 100, 200] {
+            std::thread::sleep(Duration::from_millis(wait));
+            if nft.probes(tun.name())? > before {
+                arrived = true;
+                break;
+            }
+        }
+        if !arrived {
+            let suspects = nft.ruleset().map(|r| suspects(&r)).unwrap_or_default();
+            return Err(blocked(device, &suspects));
+        }
+    }
+    Ok(())
+}
+
+/// Looks for a firewall that drops whatever is forwarded, where no packet can be sent to try. For routed paths; without
+/// `nft` nothing is known.
+pub(super) fn inspect(nft: Option<&Nft>, device: &str) -> Result<(), DriverError> {
+    let Some(Ok(ruleset)) = nft.map(Nft::ruleset) else { return Ok(()) };
+    let suspects = suspects(&ruleset);
+    let certain: Vec<Suspect> = suspects.iter().filter(|s| s.policy && !s.accepts).cloned().collect();
+    if !certain.is_empty() {
+        return Err(blocked(device, &certain));
+    }
+    for suspect in suspects {
+        tracing::warn!(
+            chain = suspect.chain,
+            device,
+            "a firewall may drop packets of this path; {}",
+            suspect.remedy
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn finds_chains_that_may_drop() {
+        let chain = |table: &str, name: &str, hook: &str, policy: &str| json!({"chain": {"family": "ip", "table": table, "name": name, "hook": hook, "policy": policy}});
+        let rule = |table: &str, name: &str, verdict: &str| json!({"rule": {"family": "ip", "table": table, "chain": name, "expr": [{verdict: null}]}});
+        let ruleset = json!({"nftables": [
+            {"metainfo": {}},
+            chain("filter", "FORWARD", "forward", "drop"),
+            chain("filter", "INPUT", "input", "drop"),
+            chain("umptcp0", "forward", "forward", "drop"),
+            chain("mine", "open", "forward", "accept"),
+            chain("mine", "picky", "forward", "accept"),
+            rule("mine", "picky", "reject"),
+            rule("filter", "FORWARD", "accept"),
+        ]});
+        let found = suspects(&ruleset);
+        assert_eq!(found.len(), 2);
+        assert!(
+            found[0].chain == "ip filter FORWARD" && found[0].policy && found[0].accepts && !found[0].drops
+        );
+        assert!(found[0].remedy.contains("iptables -I FORWARD"));
+        assert!(found[1].chain == "ip mine picky" && !found[1].policy && found[1].drops);
+        assert!(blocked("eth0", &found).to_string().contains("nft insert rule ip mine picky"));
+        assert!(suspects(&json!(null)).is_empty());
+    }
+
+    #[test]
+    fn probes_are_well_formed() {
+        for (a, b) in [("100.64.0.1", "198.51.100.1"), ("fd00::1", "2001:db8::1")] {
+            let packet = probe_packet(a.parse().unwrap(), b.parse().unwrap()).unwrap();
+            let parsed = etherparse::SlicedPacket::from_ip(&packet).unwrap();
+            let Some(etherparse::TransportSlice::Tcp(tcp)) = parsed.transport else { panic!("no TCP") };
+            let sum = match parsed.net.unwrap() {
+                etherparse::NetSlice::Ipv4(ip) => {
+                    assert_eq!(ip.header().header_checksum(), ip.header().to_header().calc_header_checksum());
+                    tcp.calc_checksum_ipv4(ip.header().source(), ip.header().destination())
+                }
+                etherparse::NetSlice::Ipv6(ip) => {
+                    tcp.calc_checksum_ipv6(ip.header().source(), ip.header().destination())
+                }
+                etherparse::NetSlice::Arp(_) => panic!("no IP"),
+            };
+            assert_eq!(sum.unwrap(), tcp.checksum());
+            assert!(tcp.syn() && tcp.source_port() == PROBE_PORT);
+        }
+        assert!(probe_packet("10.0.0.1".parse().unwrap(), "::1".parse().unwrap()).is_none());
+    }
+
+    #[test]
+    fn a_destination_is_one_the_nic_has_a_route_to() {
+        let net = Route { prefix: 24, ..Route::host("192.0.2.0".parse().unwrap(), 2) };
+        let taken = ["192.0.2.1".parse().unwrap()];
+        assert_eq!(
+            some_destination(std::slice::from_ref(&net), false, &taken),
+            Some("192.0.2.2".parse().unwrap())
+        );
+        let default = Route { prefix: 0, ..Route::host("0.0.0.0".parse().unwrap(), 2) };
+        assert_eq!(some_destination(&[net, default], false, &[]), Some("198.51.100.1".parse().unwrap()));
+        assert_eq!(some_destination(&[Route::unreachable(false)], false, &[]), None);
+    }
+}

@@ -1,0 +1,166 @@
+//! Which network devices can carry a path.
+
+use super::netlink::{HostAddress, Link, Netlink, Route, TABLE_LOCAL, contains};
+use super::nft::TUN_PREFIX;
+use crate::error::DriverError;
+use rtnetlink::packet_route::link::InfoKind;
+use std::net::IpAddr;
+
+/// A network device that can carry a path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NicInfo {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub index: u32,
+    /// Largest IP packet it carries, in bytes.
+    pub mtu: u32,
+    /// Its addresses of universal scope that may be used for new connections.
+    pub addresses: Vec<IpAddr>,
+    /// Destinations it has routes to, as network and prefix length.
+    pub destinations: Vec<(IpAddr, u8)>,
+}
+
+impl NicInfo {
+    /// Whether it has a route to `destination`, on-link ones included.
+    pub fn has_route(&self, destination: IpAddr) -> bool {
+        self.destinations.iter().any(|(network, prefix)| contains(network, *prefix, &destination))
+    }
+
+    /// Whether it has a default route.
+    pub fn has_default_route(&self) -> bool {
+        self.destinations.iter().any(|(_, prefix)| *prefix == 0)
+    }
+}
+
+/// Devices, addresses and routes at one moment.
+pub(super) struct Snapshot {
+    pub(super) links: Vec<Link>,
+    pub(super) addresses: Vec<HostAddress>,
+    /// Of both families, with their tables.
+    pub(super) routes: Vec<(u32, Route)>,
+}
+
+impl Snapshot {
+    pub(super) async fn take(netlink: &Netlink) -> Result<Snapshot, DriverError> {
+        let error = |what: &'static str| move |e| DriverError::netlink(what, e);
+        let mut routes = netlink.routes(false).await.map_err(error("list routes"))?;
+        routes.extend(netlink.routes(true).await.map_err(error("list IPv6 routes"))?);
+        Ok(Snapshot {
+            links: netlink.links().await.map_err(error("list network devices"))?,
+            addresses: netlink.addresses().await.map_err(error("list addresses"))?,
+            routes,
+        })
+    }
+
+    /// Addresses of a device to which packets may be translated, the preferred of each family first.
+    pub(super) fn translatable(&self, index: u32) -> Vec<IpAddr> {
+        translatable(&self.addresses, index)
+    }
+
+    /// Destinations of a device's routes. A link-local one leads to nobody the stack could speak with.
+    pub(super) fn destinations(&self, index: u32) -> Vec<(IpAddr, u8)> {
+        let link_local = |r: &Route| matches!(r.destination, IpAddr::V6(a) if a.is_unicast_link_local() || a.is_multicast());
+        self.routes
+            .iter()
+            .filter(|(table, r)| *table != TABLE_LOCAL && r.device == Some(index) && !link_local(r))
+            .map(|(_, r)| (r.destination, r.prefix))
+            .collect()
+    }
+
+    fn info(&self, link: &Link) -> NicInfo {
+        NicInfo {
+            name: link.name.clone(),
+            index: link.index,
+            mtu: link.mtu,
+            addresses: self.translatable(link.index),
+            destinations: self.destinations(link.index),
+        }
+    }
+}
+
+/// See [`Snapshot::translatable`].
+pub(super) fn translatable(addresses: &[HostAddress], index: u32) -> Vec<IpAddr> {
+    let mut found: Vec<&HostAddress> =
+        addresses.iter().filter(|a| a.index == index && a.universal && !a.tentative && !a.failed).collect();
+    found.sort_by_key(|a| (a.deprecated, a.secondary));
+    found.iter().map(|a| a.address).collect()
+}
+
+/// Why a device is not used unless it is named; `None` when it may be.
+fn passed_over(link: &Link) -> Option<&'static str> {
+    if link.loopback {
+        return Some("loopback");
+    }
+    if link.name.starts_with(TUN_PREFIX) {
+        return Some("a path's own device");
+    }
+    let virtual_nic = match &link.kind {
+        // Hardware, or something that stands for it.
+        None
+        | Some(
+            InfoKind::Veth
+            | InfoKind::Vlan
+            | InfoKind::Bond
+            | InfoKind::Team
+            | InfoKind::MacVlan
+            | InfoKind::MacVtap
+            | InfoKind::IpVlan
+            | InfoKind::IpVtap
+            | InfoKind::VirtWifi
+            | InfoKind::Ipoib
+            | InfoKind::Wwan
+            | InfoKind::RmNet
+            | InfoKind::Dsa
+            | InfoKind::Netkit
+            | InfoKind::Netdevsim,
+        ) => true,
+        Some(_) => false,
+    };
+    (!virtual_nic).then_some("a bridge, tunnel or other virtual device, used only when named")
+}
+
+/// The devices that can carry a path, and why the others cannot.
+pub(super) fn usable(snapshot: &Snapshot) -> (Vec<NicInfo>, Vec<String>) {
+    let (mut found, mut others) = (Vec::new(), Vec::new());
+    for link in &snapshot.links {
+        let info = snapshot.info(link);
+        let reason = match passed_over(link) {
+            Some(reason) => reason,
+            None if !link.up => "down",
+            None if !link.carrier => "no carrier",
+            None if info.addresses.is_empty() => "no address",
+            None if info.destinations.is_empty() => "no route",
+            None => {
+                found.push(info);
+                continue;
+            }
+        };
+        others.push(format!("{}: {reason}", link.name));
+    }
+    (found, others)
+}
+
+/// Checks that a device that was named can carry a path.
+pub(super) fn named<'a>(snapshot: &'a Snapshot, device: &str) -> Result<&'a Link, DriverError> {
+    let Some(link) = snapshot.links.iter().find(|l| l.name == device) else {
+        let known = snapshot.links.iter().map(|l| l.name.clone()).collect();
+        return Err(DriverError::UnknownDevice { device: device.to_owned(), known });
+    };
+    let unsuitable =
+        |reason: &str| DriverError::UnsuitableDevice { device: device.to_owned(), reason: reason.into() };
+    if link.loopback {
+        return Err(unsuitable("it is the loopback device, which leads nowhere"));
+    }
+    if link.name.starts_with(TUN_PREFIX) {
+        return Err(unsuitable("it is itself the TUN device of a path"));
+    }
+    let down = |reason: String| Err(DriverError::DeviceDown { device: device.to_owned(), reason });
+    if !link.up {
+        return down(format!("bring it up with `ip link set {device} up`"));
+    }
+    if !link.carrier {
+        return down("it has no carrier (cable, access point or peer)".into());
+    }
+    Ok(link)
+}

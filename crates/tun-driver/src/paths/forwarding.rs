@@ -1,0 +1,196 @@
+//! Settings that let packets pass between a TUN device and its NIC, and nothing else.
+
+use super::host::{ALL_FORWARDING_V6, Changes};
+use super::netlink::{HostAddress, Link, contains};
+use super::record::Deed;
+use super::sysctl;
+use crate::error::DriverError;
+use std::net::IpAddr;
+
+/// How forwarding was before, by family, and how it is allowed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Forwarding {
+    /// The host did not forward IPv4 packets that came in by the NIC.
+    pub(super) closed_v4: bool,
+    /// The same for IPv6.
+    pub(super) closed_v6: bool,
+    /// IPv6 forwarding is to be allowed on TUN and NIC alone.
+    pub(super) force_v6: bool,
+    /// IPv6 forwarding is to be allowed on all interfaces.
+    pub(super) all_v6: bool,
+}
+
+fn write(name: &str, value: &str) -> Result<(), DriverError> {
+    sysctl::write(name, value).map_err(|source| DriverError::Sysctl {
+        name: name.to_owned(),
+        value: value.to_owned(),
+        source,
+    })
+}
+
+/// Settings of a TUN device that is still down. They vanish with it.
+pub(super) fn prepare_tun(tun: &str, v6: bool) -> Result<(), DriverError> {
+    write(&format!("net/ipv4/conf/{tun}/forwarding"), "1")?;
+    let setting = |name: &str| format!("net/ipv6/conf/{tun}/{name}");
+    if !v6 {
+        // No neighbour discovery to the stack, which would have to ignore it.
+        let _ = sysctl::write(&setting("disable_ipv6"), "1");
+        return Ok(());
+    }
+    write(&setting("disable_ipv6"), "0")?;
+    // No link-local address, no router solicitations.
+    write(&setting("addr_gen_mode"), "1")?;
+    write(&setting("accept_ra"), "0")?;
+    Ok(())
+}
+
+/// The value of a setting before any instance changed it; -1 where the kernel has no such setting.
+fn original(changes: &Changes<'_>, name: &str) -> i64 {
+    let shared = super::record::prior_value(
+        changes.record.entries().iter().chain(changes.others.iter().flatten()),
+        name,
+    );
+    shared.and_then(|v| v.parse().ok()).or_else(|| sysctl::number(name)).unwrap_or(-1)
+}
+
+fn force(device: &str) -> String {
+    format!("net/ipv6/conf/{device}/force_forwarding")
+}
+
+/// Finds out what is forwarded already, and so what must be dropped once more is.
+pub(super) fn plan(
+    changes: &Changes<'_>,
+    tun: &str,
+    nic: &Link,
+    (v4, v6): (bool, bool),
+    never_force: bool,
+) -> Forwarding {
+    let closed_v4 = v4 && original(changes, &format!("net/ipv4/conf/{}/forwarding", nic.name)) == 0;
+    let mut plan = Forwarding { closed_v4, ..Forwarding::default() };
+    if v6 {
+        // One of ours may have seen to it that all interfaces forward.
+        let ours = changes
+            .record
+            .entries()
+            .iter()
+            .chain(changes.others.iter().flatten())
+            .any(|e| matches!(e.deed, Deed::Ipv6Forwarding { .. }));
+        let all = !ours && sysctl::number(ALL_FORWARDING_V6) == Some(1);
+        if !never_force && sysctl::number(&force(tun)).is_some() {
+            plan.closed_v6 = !all && original(changes, &force(&nic.name)) == 0;
+            plan.force_v6 = true;
+        } else {
+            plan.all_v6 = !all;
+        }
+    }
+    plan
+}
+
+/// Lets packets pass between `tun` and `nic`.
+pub(super) fn enable(
+    changes: &mut Changes<'_>,
+    tun: &str,
+    nic: &Link,
+    (v4, _): (bool, bool),
+    links: &[Link],
+    plan: &Forwarding,
+) -> Result<(), DriverError> {
+    if v4 {
+        changes.sysctl(&format!("net/ipv4/conf/{}/forwarding", nic.name), "1")?;
+    }
+    if plan.force_v6 {
+        // From Linux 6.17 on an interface can forward by itself.
+        write(&force(tun), "1")?;
+        changes.sysctl(&force(&nic.name), "1")?;
+    }
+    if plan.all_v6 {
+        // Before, an interface's `forwarding` makes it a router towards its neighbours, but the host forwards only if all
+        // interfaces do.
+        let names: Vec<String> =
+            links.iter().filter(|l| !l.loopback && l.name != tun).map(|l| l.name.clone()).collect();
+        changes.forward_all_v6(&names)?;
+    }
+    Ok(())
+}
+
+/// Other devices with an IPv4 address in a subnet of the NIC's.
+pub(super) fn neighbours_in_subnet<'a>(
+    nic: &Link,
+    links: &'a [Link],
+    addresses: &[HostAddress],
+) -> Vec<&'a Link> {
+    let own: Vec<&HostAddress> =
+        addresses.iter().filter(|a| a.index == nic.index && a.address.is_ipv4()).collect();
+    links
+        .iter()
+        .filter(|link| link.index != nic.index && !link.loopback)
+        .filter(|link| {
+            addresses.iter().filter(|a| a.index == link.index && a.prefix < 32).any(|a| {
+                own.iter().any(|o| o.prefix < 32 && contains(&o.address, o.prefix.min(a.prefix), &a.address))
+            })
+        })
+        .collect()
+}
+
+fn effective(device: &str, name: &str) -> i64 {
+    let of = |d: &str| sysctl::number(&format!("net/ipv4/conf/{d}/{name}")).unwrap_or(0);
+    of("all").max(of(device))
+}
+
+/// Two NICs in one subnet: each is to answer for its own address only, to ask with its own address, and not to take for
+/// spoofed what comes from a host that the main table reaches by the other.
+pub(super) fn separate(changes: &mut Changes<'_>, nic: &Link, others: &[&Link]) -> Result<(), DriverError> {
+    if others.is_empty() {
+        return Ok(());
+    }
+    for device in others.iter().copied().chain([nic]) {
+        let setting = |name: &str| format!("net/ipv4/conf/{}/{name}", device.name);
+        // By default a host answers an ARP request for any of its addresses on any interface, and the server would send
+        // to whichever answered last.
+        if effective(&device.name, "arp_ignore") == 0 || owned(changes, &setting("arp_ignore")) {
+            changes.sysctl(&setting("arp_ignore"), "1")?;
+        }
+        if effective(&device.name, "arp_announce") < 2 || owned(changes, &setting("arp_announce")) {
+            changes.sysctl(&setting("arp_announce"), "2")?;
+        }
+        // The strict filter looks up the way back for the host's own addresses in the main table, which knows one NIC per
+        // subnet; it would even drop ARP requests for this NIC's address. Packets of the stack pass the strict one,
+        // because their way back is looked up from the stack's address.
+        if effective(&device.name, "rp_filter") == 1 || owned(changes, &setting("rp_filter")) {
+            changes.sysctl(&setting("rp_filter"), "2")?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether one of our instances has changed a setting: then we depend on it as well.
+fn owned(changes: &Changes<'_>, name: &str) -> bool {
+    super::record::prior_value(changes.record.entries().iter().chain(changes.others.iter().flatten()), name)
+        .is_some()
+}
+
+/// Makes the NIC answer for an address that lies in its own subnet (proxy ARP, proxy neighbour discovery).
+pub(super) async fn answer_for(
+    changes: &mut Changes<'_>,
+    nic: &Link,
+    address: IpAddr,
+) -> Result<(), DriverError> {
+    let (ip, setting) = match address {
+        IpAddr::V4(_) => ("ipv4", None),
+        IpAddr::V6(_) => ("ipv6", Some(format!("net/ipv6/conf/{}", nic.name))),
+    };
+    if let Some(conf) = setting {
+        // Only a router answers for others (RFC 4861 §7.2.8), and to the kernel only an interface that forwards is one; it
+        // ignores router advertisements then unless told otherwise, and forgets at once what it learnt from them.
+        if sysctl::number(&format!("{conf}/accept_ra")) == Some(1)
+            || owned(changes, &format!("{conf}/accept_ra"))
+        {
+            changes.sysctl(&format!("{conf}/accept_ra"), "2")?;
+        }
+        changes.sysctl(&format!("{conf}/forwarding"), "1")?;
+        changes.sysctl(&format!("{conf}/proxy_ndp"), "1")?;
+    }
+    // The delay, up to 0.8 s, is for several hosts that answer for the same address.
+    changes.sysctl(&format!("net/{ip}/neigh/{}/proxy_delay", nic.name), "0")?;
+    changes.proxy(nic, address).await
+}

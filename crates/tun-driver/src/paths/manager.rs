@@ -1,0 +1,724 @@
+//! The thread that sets paths up, keeps them in agreement with their NICs, and takes them down.
+//!
+//! All of it happens in one thread, which stays in the network namespace of the thread that started it: netlink sockets,
+//! /proc/sys and the `nft` program all go by it.
+
+use super::addresses::Known;
+use super::discover::{self, NicInfo, Snapshot};
+use super::forwarding::{self, Forwarding};
+use super::host::{self, Changes};
+use super::netlink::{Link, Netlink, Notifications, Route, Rule};
+use super::nft::{self, Nft, Ruleset};
+use super::ports::{self, HeldPort};
+use super::record::{Deed, Entry, Record, Registry};
+use super::spec::{Mode, PathSpec};
+use super::{PathChange, SetupOptions, check, mirror};
+use crate::device::{Tun, TunOptions};
+use crate::error::DriverError;
+use futures::channel::mpsc::UnboundedReceiver;
+use futures::stream::{self, StreamExt};
+use rtnetlink::packet_core::NetlinkPayload;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::mpsc::{Sender, SyncSender};
+use std::time::Duration;
+use tokio::time::Instant;
+use umptcp_stack_core::interface::{PathConfig, PathKind};
+
+/// Rules of ours, in this order, ahead of `main` (32766) and of what VPN software adds. Packets to an address of a stack:
+const TO_STACK: u32 = 1400;
+/// Packets from it.
+const FROM_STACK: u32 = 1401;
+/// Packets that came in by a TUN device, or by a NIC that did not forward before, and are neither: dropped.
+const STRAY: u32 = 1402;
+/// Where the first table of ours is; TUN devices' indices are added, which differ among instances.
+const TABLES: u32 = 0x756d_0000;
+/// How long addresses may take to pass duplicate address detection.
+const DAD_PATIENCE: Duration = Duration::from_secs(3);
+/// Changes come in bursts.
+const SETTLE: Duration = Duration::from_millis(20);
+/// Agreement is checked also without a notification: one may have been lost.
+const RECHECK: Duration = Duration::from_secs(30);
+
+/// What the owner of paths asks for; each is answered once.
+pub(super) enum Command {
+    Add(PathSpec, Sender<Result<(PathConfig, Tun), DriverError>>),
+    Remove(String, Sender<()>),
+    HasRoute(String, IpAddr, Sender<Result<bool, DriverError>>),
+    Listen(u16, bool, Sender<Result<(), DriverError>>),
+    PortRange(Sender<Option<(u16, u16)>>),
+    Stop(Sender<Vec<DriverError>>),
+}
+
+/// A path that is set up.
+struct Installed {
+    /// Name of the TUN device, by which the path is known.
+    tun: String,
+    tun_index: u32,
+    nic: String,
+    /// `None` while there is no such device.
+    nic_index: Option<u32>,
+    mode: Mode,
+    addresses: Vec<IpAddr>,
+    /// Those of `addresses` that the NIC answers for.
+    proxied: Vec<IpAddr>,
+    table: u32,
+    /// The NIC's addresses, as far as packets are translated to them.
+    nic_addresses: Vec<IpAddr>,
+    forwarding: Forwarding,
+    held: Vec<HeldPort>,
+    usable: bool,
+    mtu: u32,
+}
+
+impl Installed {
+    /// The stack's addresses by way of the TUN device.
+    fn own_routes(&self) -> Vec<Route> {
+        self.addresses.iter().map(|a| Route::host(*a, self.tun_index)).collect()
+    }
+
+    fn has(&self, v6: bool) -> bool {
+        self.addresses.iter().any(|a| a.is_ipv6() == v6)
+    }
+
+    fn closed(&self) -> Vec<&'static str> {
+        let mut closed = Vec::new();
+        if self.forwarding.closed_v4 {
+            closed.push("ipv4");
+        }
+        if self.forwarding.closed_v6 {
+            closed.push("ipv6");
+        }
+        closed
+    }
+}
+
+/// The thread's state.
+pub(super) struct Manager {
+    netlink: Netlink,
+    notifications: Option<Notifications>,
+    registry: Registry,
+    record: Option<Record>,
+    options: SetupOptions,
+    nft: Option<Nft>,
+    listen: BTreeSet<u16>,
+    range: Option<(u16, u16)>,
+    paths: Vec<Installed>,
+    changes: SyncSender<PathChange>,
+    /// NICs that could carry a path, when last looked at.
+    nics: Vec<String>,
+}
+
+enum Turn {
+    Command(Command),
+    Changed,
+    Closed,
+}
+
+impl Manager {
+    /// Connects to the kernel. To be called in a tokio runtime.
+    pub(super) async fn start(
+        options: SetupOptions,
+        changes: SyncSender<PathChange>,
+    ) -> Result<Manager, DriverError> {
+        let connect = |e| DriverError::netlink("connect to the kernel's routing (netlink)", e);
+        let netlink = Netlink::connect().map_err(connect)?;
+        let notifications = Netlink::subscribe().map_err(connect)?;
+        let registry = Registry::open(options.record_directory.as_deref())?;
+        // Without leftovers of a translated path `nft` is not needed to clean up.
+        let nft = Nft::find(options.nft_program.as_deref()).ok();
+        host::clean_up_leftovers(&netlink, &registry, nft.as_ref()).await?;
+        let lock = registry.lock()?;
+        let record = registry.create(&lock)?;
+        let listen = options.listen_ports.iter().copied().collect();
+        Ok(Manager {
+            netlink,
+            notifications: Some(notifications),
+            registry,
+            record: Some(record),
+            options,
+            nft,
+            listen,
+            range: None,
+            paths: Vec::new(),
+            changes,
+            nics: Vec::new(),
+        })
+    }
+
+    /// Serves commands and follows the kernel's notifications until told to stop.
+    pub(super) async fn run(mut self, commands: UnboundedReceiver<Command>) {
+        let Some(notifications) = self.notifications.take() else { return };
+        let changed = notifications.filter_map(|(message, _)| async move {
+            // Our own routes change because of us.
+            let ours =
+                matches!(&message.payload, NetlinkPayload::InnerMessage(m) if super::netlink::is_ours(m));
+            (!ours).then_some(Turn::Changed)
+        });
+        let commands = commands.map(Turn::Command).chain(stream::iter([Turn::Closed]));
+        let mut turns = std::pin::pin!(stream::select(commands, changed));
+        let mut next_check = Instant::now() + RECHECK;
+        loop {
+            match tokio::time::timeout_at(next_check, turns.next()).await {
+                Ok(Some(Turn::Command(Command::Stop(reply)))) => {
+                    let _ = reply.send(self.stop().await);
+                    return;
+                }
+                Ok(Some(Turn::Command(command))) => self.serve(command).await,
+                Ok(Some(Turn::Changed)) => next_check = next_check.min(Instant::now() + SETTLE),
+                Ok(Some(Turn::Closed) | None) => {
+                    self.stop().await;
+                    return;
+                }
+                Err(_) => {
+                    next_check = Instant::now() + RECHECK;
+                    if let Err(error) = self.follow().await {
+                        tracing::warn!(%error, "cannot bring paths into agreement with their NICs");
+                        next_check = Instant::now() + Duration::from_secs(1);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn serve(&mut self, command: Command) {
+        // Whoever asked may be gone by now.
+        match command {
+            Command::Add(spec, reply) => {
+                let _ = reply.send(self.add(&spec).await);
+            }
+            Command::Remove(tun, reply) => {
+                self.remove(&tun).await;
+                let _ = reply.send(());
+            }
+            Command::HasRoute(tun, destination, reply) => {
+                let _ = reply.send(self.has_route(&tun, destination).await);
+            }
+            Command::Listen(port, on, reply) => {
+                let _ = reply.send(self.listen(port, on));
+            }
+            Command::PortRange(reply) => {
+                let _ = reply.send(self.range);
+            }
+            Command::Stop(_) => {}
+        }
+    }
+
+    /// A snapshot in which the addresses of `device` have passed duplicate address detection.
+    async fn settled_snapshot(&self, device: &str) -> Result<Snapshot, DriverError> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let snapshot = Snapshot::take(&self.netlink).await?;
+            let index = discover::named(&snapshot, device)?.index;
+            let unsettled = snapshot.addresses.iter().any(|a| a.index == index && a.universal && a.tentative);
+            if !unsettled || waited >= DAD_PATIENCE {
+                return Ok(snapshot);
+            }
+            let step = Duration::from_millis(100);
+            tokio::time::sleep(step).await;
+            waited += step;
+        }
+    }
+
+    /// The stack's addresses for `spec`.
+    fn choose_addresses(
+        &self,
+        spec: &PathSpec,
+        nic: &Link,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<IpAddr>, DriverError> {
+        let known =
+            Known { links: &snapshot.links, addresses: &snapshot.addresses, routes: &snapshot.routes };
+        let device = || spec.device.clone();
+        let destinations = snapshot.destinations(nic.index);
+        let routed = |v6: bool| destinations.iter().any(|(d, _)| d.is_ipv6() == v6);
+        let translatable = snapshot.translatable(nic.index);
+        let mut addresses = spec.addresses.clone();
+        for &address in &addresses {
+            known.check(nic, address)?;
+            if !routed(address.is_ipv6()) {
+                let family = if address.is_ipv6() { " for IPv6" } else { " for IPv4" };
+                return Err(DriverError::NoRoute { device: device(), family });
+            }
+            if spec.mode == Mode::Nat && !translatable.iter().any(|a| a.is_ipv6() == address.is_ipv6()) {
+                return Err(DriverError::NoAddress { device: device() });
+            }
+        }
+        if spec.mode == Mode::Routed && addresses.is_empty() {
+            return Err(DriverError::AddressRequired { device: device() });
+        }
+        if addresses.is_empty() {
+            if translatable.is_empty() {
+                return Err(DriverError::NoAddress { device: device() });
+            }
+            for v6 in [false, true] {
+                if routed(v6) && translatable.iter().any(|a| a.is_ipv6() == v6) {
+                    addresses.push(known.private(nic, v6)?);
+                }
+            }
+            if addresses.is_empty() {
+                return Err(DriverError::NoRoute { device: device(), family: "" });
+            }
+        }
+        Ok(addresses)
+    }
+
+    /// Sets a path up. If that fails everything done for it is undone.
+    async fn add(&mut self, spec: &PathSpec) -> Result<(PathConfig, Tun), DriverError> {
+        if self.record.is_none() {
+            return Err(DriverError::Gone);
+        }
+        let twice = |p: &Installed| p.nic == spec.device && (p.mode, spec.mode) == (Mode::Nat, Mode::Nat);
+        if self.paths.iter().any(twice) {
+            let reason = "there is a translated path over it already".into();
+            return Err(DriverError::UnsuitableDevice { device: spec.device.clone(), reason });
+        }
+        if spec.mode == Mode::Nat {
+            nft::check_name(&spec.device)?;
+            if self.nft.is_none() {
+                self.nft = Some(Nft::find(self.options.nft_program.as_deref())?);
+            }
+        }
+        self.settled_snapshot(&spec.device).await?;
+        // From the choice of an address on, no other instance may choose.
+        let registry = self.registry.clone();
+        let lock = registry.lock()?;
+        let snapshot = Snapshot::take(&self.netlink).await?;
+        let nic = discover::named(&snapshot, &spec.device)?.clone();
+        let addresses = self.choose_addresses(spec, &nic, &snapshot)?;
+        if spec.mode == Mode::Nat {
+            self.reserve_ports()?;
+        }
+        let mtu = nic.mtu.min(u32::from(u16::MAX));
+        let config_mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+        let tun = Tun::open(&TunOptions { name: None, offload: self.options.offload, mtu: config_mtu })?;
+        let known =
+            Known { links: &snapshot.links, addresses: &snapshot.addresses, routes: &snapshot.routes };
+        let nat = spec.mode == Mode::Nat;
+        let path = Installed {
+            tun: tun.name().to_owned(),
+            tun_index: tun.index(),
+            nic: nic.name.clone(),
+            nic_index: Some(nic.index),
+            mode: spec.mode,
+            proxied: addresses.iter().copied().filter(|a| !nat && known.in_subnet(&nic, a)).collect(),
+            addresses,
+            table: self.free_table(tun.index(), &snapshot).await?,
+            nic_addresses: if nat { snapshot.translatable(nic.index) } else { Vec::new() },
+            forwarding: Forwarding::default(),
+            held: Vec::new(),
+            usable: true,
+            mtu,
+        };
+        let result = self.install(path, &nic, &snapshot, &lock).await;
+        drop(lock);
+        let result = match result {
+            Ok(path) => {
+                self.paths.push(path);
+                self.check(&tun, &snapshot).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = result {
+            self.remove(tun.name()).await;
+            return Err(error);
+        }
+        let path = self.paths.last().ok_or(DriverError::Gone)?;
+        let mut config = PathConfig {
+            name: spec.device.clone(),
+            addresses: path.addresses.clone(),
+            advertise: advertised(spec, path),
+            kind: if nat { PathKind::Nat } else { PathKind::Routed },
+            mtu: config_mtu,
+            max_packet: u32::from(config_mtu),
+            checksum_offload: false,
+            backup: spec.backup,
+            weight: spec.weight,
+        };
+        tun.describe(&mut config);
+        tracing::info!(
+            device = spec.device, tun = path.tun, mode = %path.mode, addresses = ?path.addresses,
+            advertise = ?config.advertise, "path set up"
+        );
+        Ok((config, tun))
+    }
+
+    /// A table that neither a route nor a rule refers to.
+    async fn free_table(&self, index: u32, snapshot: &Snapshot) -> Result<u32, DriverError> {
+        let mut taken: BTreeSet<u32> = snapshot.routes.iter().map(|(table, _)| *table).collect();
+        let of_rules = self.netlink.tables_of_rules().await;
+        taken.extend(of_rules.map_err(|e| DriverError::netlink("list routing rules", e))?);
+        let first = TABLES + index % 0x1_0000;
+        Ok((first..u32::MAX).find(|t| !taken.contains(t)).unwrap_or(first))
+    }
+
+    fn reserve_ports(&mut self) -> Result<(), DriverError> {
+        if self.range.is_some() {
+            return Ok(());
+        }
+        let (first, last) = ports::choose_range(self.options.port_range.as_ref())?;
+        let record = self.record.as_mut().ok_or(DriverError::Gone)?;
+        record.note(None, Deed::ReservedPorts { first, last })?;
+        ports::reserve(first, last)?;
+        tracing::info!(first, last, "reserved local ports for translated connections, until the end");
+        self.range = Some((first, last));
+        Ok(())
+    }
+
+    /// Does everything a path takes, in an order in which no packet can get out a wrong way.
+    async fn install(
+        &mut self,
+        mut path: Installed,
+        nic: &Link,
+        snapshot: &Snapshot,
+        lock: &super::record::RegistryLock,
+    ) -> Result<Installed, DriverError> {
+        let record = self.record.as_mut().ok_or(DriverError::Gone)?;
+        let others: Vec<Vec<Entry>> = self.registry.survey(lock, Some(record))?.0;
+        let tun = path.tun.clone();
+        let netlink = &self.netlink;
+        forwarding::prepare_tun(&tun, path.has(true))?;
+        if path.mode == Mode::Nat {
+            hold_ports(&mut path, &self.listen)?;
+        }
+        record.note(Some(&tun), Deed::Table(path.table))?;
+        let up = netlink.bring_up(path.tun_index, path.mtu).await;
+        up.map_err(|e| DriverError::netlink(format!("bring {tun} up"), e))?;
+        let mirrored = mirror::synchronise(netlink, path.table, Some(nic.index), &path.own_routes()).await;
+        let (_, refused) =
+            mirrored.map_err(|e| DriverError::netlink(format!("mirror the routes of {}", nic.name), e))?;
+        for (route, error) in refused {
+            // Without its own routes the path is nothing; a strange one of the NIC's may be missing.
+            let own = path.addresses.contains(&route.destination)
+                || route == Route::unreachable(route.destination.is_ipv6());
+            if own || matches!(error.raw_os_error(), Some(libc::EPERM)) {
+                return Err(DriverError::netlink(format!("add a route for {}", route.destination), error));
+            }
+            tracing::warn!(?route, %error, "a route of the NIC could not be mirrored");
+        }
+        let mut changes = Changes { netlink, record, others: &others, path: &tun, _lock: lock };
+        rules(&mut changes, &path).await?;
+        apply_settings(&mut changes, &mut path, nic, &snapshot.links, snapshot, &self.options).await?;
+        if path.mode == Mode::Nat {
+            let nft = self.nft.as_ref().ok_or_else(|| DriverError::NoNft { searched: String::new() })?;
+            changes.record.note(Some(&tun), Deed::NftTable(tun.clone()))?;
+            nft.apply(&path.nic, &ruleset(&path, self.range, &self.listen, &path.closed(), |r| r.script()))?;
+        }
+        Ok(path)
+    }
+
+    /// Whether the host's firewall lets the last path's packets through.
+    async fn check(&self, tun: &Tun, snapshot: &Snapshot) -> Result<(), DriverError> {
+        if !self.options.check_firewall {
+            return Ok(());
+        }
+        let path = self.paths.last().ok_or(DriverError::Gone)?;
+        if path.mode == Mode::Routed {
+            return check::inspect(self.nft.as_ref(), &path.nic);
+        }
+        let Some(nft) = &self.nft else { return Ok(()) };
+        let routes: Vec<Route> = snapshot
+            .routes
+            .iter()
+            .filter(|(_, r)| r.device == path.nic_index)
+            .map(|(_, r)| r.clone())
+            .collect();
+        let taken: Vec<IpAddr> = snapshot.addresses.iter().map(|a| a.address).collect();
+        check::probe(nft, tun, &path.nic, &path.addresses, &routes, &taken)
+    }
+
+    /// Takes a path down.
+    async fn remove(&mut self, tun: &str) {
+        self.paths.retain(|p| p.tun != tun);
+        self.undo(|e| e.path.as_deref() == Some(tun)).await;
+    }
+
+    async fn undo(&mut self, which: impl Fn(&Entry) -> bool) -> Vec<DriverError> {
+        let Some(record) = self.record.as_mut() else { return Vec::new() };
+        let begun = self.registry.lock().and_then(|lock| {
+            let others = self.registry.survey(&lock, Some(record))?.0;
+            Ok((lock, others))
+        });
+        match begun {
+            Ok((_lock, others)) => host::undo(&self.netlink, record, &others, self.nft.as_ref(), which).await,
+            Err(error) => {
+                tracing::warn!(%error, "could not undo changes to the host");
+                vec![error]
+            }
+        }
+    }
+
+    /// Takes everything down.
+    async fn stop(&mut self) -> Vec<DriverError> {
+        self.paths.clear();
+        let errors = self.undo(|_| true).await;
+        if let Some(record) = self.record.take()
+            && errors.is_empty()
+        {
+            record.remove();
+        }
+        errors
+    }
+
+    async fn has_route(&self, tun: &str, destination: IpAddr) -> Result<bool, DriverError> {
+        let path = self.paths.iter().find(|p| p.tun == tun).ok_or(DriverError::Gone)?;
+        let Some(source) = path.addresses.iter().find(|a| a.is_ipv6() == destination.is_ipv6()) else {
+            return Ok(false);
+        };
+        let answer = self.netlink.route_of(*source, destination, path.tun_index).await;
+        let device =
+            answer.map_err(|e| DriverError::netlink(format!("look up the route to {destination}"), e))?;
+        Ok(device.is_some() && device == path.nic_index)
+    }
+
+    /// Begins or ends to forward a port to the stack.
+    fn listen(&mut self, port: u16, on: bool) -> Result<(), DriverError> {
+        let mut listen = self.listen.clone();
+        let changed = if on { listen.insert(port) } else { listen.remove(&port) };
+        if !changed {
+            return Ok(());
+        }
+        for path in self.paths.iter_mut().filter(|p| p.mode == Mode::Nat) {
+            if on && let Err(error) = hold_ports(path, &listen) {
+                self.release_ports();
+                return Err(error);
+            }
+            let Some(nft) = &self.nft else { continue };
+            let script = ruleset(path, self.range, &listen, &[], |r| r.update());
+            if let Err(error) = nft.apply(&path.nic, &script) {
+                self.release_ports();
+                return Err(error);
+            }
+        }
+        self.listen = listen;
+        self.release_ports();
+        Ok(())
+    }
+
+    /// Lets go of ports on which the stack does not listen.
+    fn release_ports(&mut self) {
+        for path in &mut self.paths {
+            path.held.retain(|h| self.listen.contains(&h.port) && path.nic_addresses.contains(&h.address));
+        }
+    }
+
+    fn tell(&self, change: PathChange) {
+        tracing::info!(?change, "a path changed");
+        if self.changes.try_send(change).is_err() {
+            tracing::debug!("nobody takes note of changes of paths");
+        }
+    }
+
+    /// Brings all paths into agreement with their NICs.
+    async fn follow(&mut self) -> Result<(), DriverError> {
+        let links =
+            self.netlink.links().await.map_err(|e| DriverError::netlink("list network devices", e))?;
+        let addresses =
+            self.netlink.addresses().await.map_err(|e| DriverError::netlink("list addresses", e))?;
+        for i in 0..self.paths.len() {
+            let nic = links.iter().find(|l| l.name == self.paths[i].nic).cloned();
+            self.follow_device(i, nic.as_ref()).await?;
+            self.follow_addresses(i, nic.as_ref(), &addresses);
+        }
+        self.follow_newcomers().await
+    }
+
+    async fn follow_device(&mut self, i: usize, nic: Option<&Link>) -> Result<(), DriverError> {
+        let index = nic.map(|n| n.index);
+        if let Some(nic) = nic
+            && self.paths[i].nic_index != Some(nic.index)
+        {
+            // A device that came back is a new one: its settings and proxy entries are gone.
+            self.reapply(i, nic).await?;
+        }
+        let path = &mut self.paths[i];
+        path.nic_index = index;
+        let running = nic.is_some_and(|n| n.up && n.carrier);
+        let mirrored =
+            mirror::synchronise(&self.netlink, path.table, index.filter(|_| running), &path.own_routes())
+                .await;
+        let (changed, refused) = mirrored.map_err(|e| DriverError::netlink("mirror routes", e))?;
+        for (route, error) in refused {
+            tracing::debug!(?route, %error, "a route of the NIC could not be mirrored");
+        }
+        let mtu = nic.map_or(path.mtu, |n| n.mtu.min(u32::from(u16::MAX)));
+        let mut news = Vec::new();
+        if mtu != path.mtu {
+            path.mtu = mtu;
+            if let Err(error) = self.netlink.bring_up(path.tun_index, mtu).await {
+                tracing::warn!(%error, tun = path.tun, "cannot follow the NIC's MTU");
+            }
+            news.push(PathChange::Mtu { tun: path.tun.clone(), mtu: u16::try_from(mtu).unwrap_or(u16::MAX) });
+        }
+        if changed {
+            news.push(PathChange::Routes { tun: path.tun.clone() });
+        }
+        if running != path.usable {
+            path.usable = running;
+            let tun = path.tun.clone();
+            news.push(if running {
+                PathChange::Up { tun }
+            } else {
+                PathChange::Down { tun, gone: nic.is_none() }
+            });
+        }
+        news.into_iter().for_each(|n| self.tell(n));
+        Ok(())
+    }
+
+    async fn reapply(&mut self, i: usize, nic: &Link) -> Result<(), DriverError> {
+        let snapshot = Snapshot::take(&self.netlink).await?;
+        let lock = self.registry.lock()?;
+        let record = self.record.as_mut().ok_or(DriverError::Gone)?;
+        let others = self.registry.survey(&lock, Some(record))?.0;
+        let path = &mut self.paths[i];
+        let tun = path.tun.clone();
+        let mut changes =
+            Changes { netlink: &self.netlink, record, others: &others, path: &tun, _lock: &lock };
+        apply_settings(&mut changes, path, nic, &snapshot.links, &snapshot, &self.options).await
+    }
+
+    fn follow_addresses(&mut self, i: usize, nic: Option<&Link>, addresses: &[super::netlink::HostAddress]) {
+        let path = &mut self.paths[i];
+        let Some(nic) = nic.filter(|_| path.mode == Mode::Nat) else { return };
+        let mut now = discover::translatable(addresses, nic.index);
+        if now == path.nic_addresses {
+            return;
+        }
+        std::mem::swap(&mut now, &mut path.nic_addresses);
+        let before = now;
+        // An address on which a program of the host listens already stays the host's.
+        while let Err(error) = hold_ports(path, &self.listen) {
+            tracing::warn!(%error, "connections to this address are not taken");
+            let DriverError::PortInUse { address, .. } = error else { break };
+            path.nic_addresses.retain(|a| *a != address);
+        }
+        if path.nic_addresses == before {
+            return;
+        }
+        if let Some(nft) = &self.nft
+            && let Err(error) =
+                nft.apply(&path.nic, &ruleset(path, self.range, &self.listen, &[], |r| r.update()))
+        {
+            tracing::warn!(%error, "cannot follow the NIC's addresses");
+        }
+        let change =
+            PathChange::Addresses { tun: path.tun.clone(), advertise: first_of_each(&path.nic_addresses) };
+        self.release_ports();
+        self.tell(change);
+    }
+
+    /// Tells of NICs that could carry a path and could not before.
+    async fn follow_newcomers(&mut self) -> Result<(), DriverError> {
+        let snapshot = Snapshot::take(&self.netlink).await?;
+        let usable: Vec<NicInfo> = discover::usable(&snapshot).0;
+        let names = usable.iter().map(|n| n.name.clone()).collect();
+        let before = std::mem::replace(&mut self.nics, names);
+        for nic in usable {
+            if !before.contains(&nic.name) && !self.paths.iter().any(|p| p.nic == nic.name) {
+                self.tell(PathChange::NewNic(nic));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn first_of_each(addresses: &[IpAddr]) -> Vec<IpAddr> {
+    [false, true].iter().filter_map(|v6| addresses.iter().find(|a| a.is_ipv6() == *v6).copied()).collect()
+}
+
+/// What peers are told instead of the path's own addresses.
+fn advertised(spec: &PathSpec, path: &Installed) -> Vec<IpAddr> {
+    match (spec.advertise, path.mode) {
+        (Some(address), _) => vec![address],
+        (None, Mode::Nat) => {
+            first_of_each(&path.nic_addresses).into_iter().filter(|a| path.has(a.is_ipv6())).collect()
+        }
+        (None, Mode::Routed) => Vec::new(),
+    }
+}
+
+fn ruleset(
+    path: &Installed,
+    range: Option<(u16, u16)>,
+    listen: &BTreeSet<u16>,
+    closed: &[&str],
+    make: impl Fn(&Ruleset<'_>) -> String,
+) -> String {
+    let listen: Vec<u16> = listen.iter().copied().collect();
+    make(&Ruleset {
+        tun: &path.tun,
+        nic: &path.nic,
+        addresses: &path.addresses,
+        nic_addresses: &path.nic_addresses,
+        ports: range.unwrap_or((0, 0)),
+        listen: &listen,
+        closed,
+    })
+}
+
+/// Holds every port to listen on, of every address of the NIC.
+fn hold_ports(path: &mut Installed, listen: &BTreeSet<u16>) -> Result<(), DriverError> {
+    for address in path.nic_addresses.clone() {
+        if !path.has(address.is_ipv6()) {
+            continue;
+        }
+        for &port in listen {
+            if !path.held.iter().any(|h| h.address == address && h.port == port) {
+                path.held.push(ports::hold(address, port)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Binds the path's addresses to its table.
+async fn rules(changes: &mut Changes<'_>, path: &Installed) -> Result<(), DriverError> {
+    for &address in &path.addresses {
+        let v6 = address.is_ipv6();
+        let table = Some(path.table);
+        changes.rule(Rule { to: Some(address), table, ..Rule::new(v6, TO_STACK) }).await?;
+        changes.rule(Rule { from: Some(address), table, ..Rule::new(v6, FROM_STACK) }).await?;
+    }
+    for v6 in [false, true] {
+        if path.has(v6) {
+            changes.rule(Rule { input: Some(path.tun.clone()), ..Rule::new(v6, STRAY) }).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Settings, and what depends on them: they may have to be made again when a NIC comes back.
+async fn apply_settings(
+    changes: &mut Changes<'_>,
+    path: &mut Installed,
+    nic: &Link,
+    links: &[Link],
+    snapshot: &Snapshot,
+    options: &SetupOptions,
+) -> Result<(), DriverError> {
+    // What would be forwarded besides is dropped from before forwarding begins. A translated path has nftables for it.
+    let tun = path.tun.clone();
+    let families = (path.has(false), path.has(true));
+    let plan = forwarding::plan(changes, &tun, nic, families, !options.force_forwarding);
+    if path.mode == Mode::Routed {
+        for (v6, closed) in [(false, plan.closed_v4), (true, plan.closed_v6)] {
+            if closed {
+                changes.rule(Rule { input: Some(nic.name.clone()), ..Rule::new(v6, STRAY) }).await?;
+            }
+        }
+    }
+    if plan.all_v6 {
+        // Nothing was forwarded before, by any interface.
+        let rule = Rule { input: Some("lo".into()), invert: true, ..Rule::new(true, STRAY + 1) };
+        changes.rule(rule).await?;
+    }
+    forwarding::enable(changes, &tun, nic, families, links, &plan)?;
+    path.forwarding = plan;
+    let neighbours = forwarding::neighbours_in_subnet(nic, links, &snapshot.addresses);
+    forwarding::separate(changes, nic, &neighbours)?;
+    for &address in &path.proxied {
+        forwarding::answer_for(changes, nic, address).await?;
+    }
+    Ok(())
+}

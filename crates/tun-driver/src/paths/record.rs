@@ -1,0 +1,376 @@
+//! Records of what running instances have set up, so that whatever is left of a crashed one can be undone.
+//!
+//! An instance keeps one file, locked as long as it lives: a line for what is about to be done, and one when it has been
+//! undone. Who finds a file it can lock knows that its owner is gone. All changes to shared settings are made under a
+//! lock common to all instances of the network namespace, because two of them may want the same setting: the one
+//! that leaves last restores the value from before the first.
+
+use super::netlink::Rule;
+use crate::error::DriverError;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Something that was done to the host and is to be undone.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Deed {
+    /// A setting, from `prior` to `set`.
+    Sysctl { name: String, prior: String, set: String },
+    /// net.ipv6.conf.all.forwarding, from 0 to 1, which sets every interface's; with what these were.
+    Ipv6Forwarding { interfaces: Vec<(String, String)> },
+    /// Ports entered into ip_local_reserved_ports.
+    ReservedPorts { first: u16, last: u16 },
+    /// A policy rule.
+    Rule(Rule),
+    /// Routes in a table of our own.
+    Table(u32),
+    /// A table of nftables, of family inet.
+    NftTable(String),
+    /// A proxy neighbour entry.
+    Proxy { device: String, address: IpAddr },
+}
+
+/// A deed of an instance.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct Entry {
+    /// Distinguishes the deeds of a record.
+    pub(super) number: u64,
+    /// The path (name of its TUN device) it was done for; none: for all of the instance's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) path: Option<String>,
+    /// What was done.
+    pub(super) deed: Deed,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Instance { version: u32, pid: u32, boot: String, namespace: String },
+    Done(Entry),
+    Undone(u64),
+}
+
+const VERSION: u32 = 1;
+
+/// The network namespace of the calling thread, by a name that is not used again while this kernel runs.
+fn namespace_name() -> io::Result<String> {
+    let probe: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and the kernel writes at most `length` bytes to `cookie`.
+    #[allow(unsafe_code)]
+    let result = unsafe {
+        libc::getsockopt(
+            probe.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        return Ok(format!("{cookie:x}"));
+    }
+    // Before Linux 5.14: the inode, which may be used again after the namespace is gone.
+    Ok(format!("i{:x}", fs::metadata("/proc/thread-self/ns/net")?.ino()))
+}
+
+fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// A directory that only we can write to, made if need be.
+fn private_directory(path: &Path) -> io::Result<PathBuf> {
+    match fs::DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    // What stands in a record is done with our privileges: nobody else may have written it.
+    let metadata = fs::symlink_metadata(path)?;
+    if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "the directory belongs to somebody else",
+        ));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    }
+    // Root of a user namespace may own a directory on a file system it cannot write to.
+    nix::unistd::access(path, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK)?;
+    Ok(path.to_owned())
+}
+
+fn directory(chosen: Option<&Path>) -> Result<PathBuf, DriverError> {
+    if let Some(path) = chosen {
+        return private_directory(path)
+            .map_err(|source| DriverError::Record { path: path.to_owned(), source });
+    }
+    let mut candidates = vec![PathBuf::from("/run/umptcp")];
+    candidates.extend(
+        std::env::var_os("XDG_RUNTIME_DIR")
+            .filter(|d| !d.is_empty())
+            .map(|d| PathBuf::from(d).join("umptcp")),
+    );
+    candidates.push(std::env::temp_dir().join(format!("umptcp-{}", nix::unistd::geteuid())));
+    let mut last = None;
+    for path in candidates {
+        match private_directory(&path) {
+            Ok(path) => return Ok(path),
+            Err(source) => last = Some(DriverError::Record { path, source }),
+        }
+    }
+    Err(last.unwrap_or(DriverError::Gone))
+}
+
+/// Where records of this network namespace are kept.
+#[derive(Clone, Debug)]
+pub(super) struct Registry {
+    directory: PathBuf,
+    namespace: String,
+    boot: String,
+}
+
+/// Held while shared settings are read and changed.
+pub(super) struct RegistryLock {
+    _file: File,
+}
+
+impl Registry {
+    /// The registry of the calling thread's network namespace; `chosen` instead of the usual directories.
+    pub(super) fn open(chosen: Option<&Path>) -> Result<Registry, DriverError> {
+        let directory = directory(chosen)?;
+        let namespace =
+            namespace_name().map_err(|source| DriverError::Record { path: directory.clone(), source })?;
+        Ok(Registry { directory, namespace, boot: boot_id() })
+    }
+
+    fn error(&self, path: &Path) -> impl Fn(io::Error) -> DriverError + use<> {
+        let path = path.to_owned();
+        move |source| DriverError::Record { path: path.clone(), source }
+    }
+
+    /// Waits until no other instance is changing settings, in whatever namespace: one file, to leave no more behind.
+    pub(super) fn lock(&self) -> Result<RegistryLock, DriverError> {
+        let path = self.directory.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(self.error(&path))?;
+        file.lock().map_err(self.error(&path))?;
+        Ok(RegistryLock { _file: file })
+    }
+
+    /// Starts a record of our own.
+    pub(super) fn create(&self, _lock: &RegistryLock) -> Result<Record, DriverError> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let pid = std::process::id();
+        loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = self.directory.join(format!("{}-{pid}-{count}.record", self.namespace));
+            let created = OpenOptions::new().create_new(true).append(true).mode(0o600).open(&path);
+            let file = match created {
+                // Of a process of another process namespace, or of one that is gone.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                other => other.map_err(self.error(&path))?,
+            };
+            file.lock().map_err(self.error(&path))?;
+            let mut record = Record { file, path, entries: Vec::new(), next: 0 };
+            record.append(&Line::Instance {
+                version: VERSION,
+                pid,
+                boot: self.boot.clone(),
+                namespace: self.namespace.clone(),
+            })?;
+            return Ok(record);
+        }
+    }
+
+    /// Records of this namespace but `own`: those that a process holds (what it has set up), and those that none does any
+    /// more, locked for us. Records from before a reboot are removed: there is nothing left to undo.
+    pub(super) fn survey(
+        &self,
+        _lock: &RegistryLock,
+        own: Option<&Record>,
+    ) -> Result<(Vec<Vec<Entry>>, Vec<Record>), DriverError> {
+        let (mut held, mut left) = (Vec::new(), Vec::new());
+        let listing = fs::read_dir(&self.directory).map_err(self.error(&self.directory))?;
+        for path in listing.filter_map(|entry| entry.ok().map(|e| e.path())) {
+            if path.extension().is_none_or(|e| e != "record") || own.is_some_and(|r| r.path == path) {
+                continue;
+            }
+            let Ok(mut file) = OpenOptions::new().read(true).append(true).open(&path) else { continue };
+            let mut text = String::new();
+            if file.read_to_string(&mut text).is_err() {
+                continue;
+            }
+            let Some((boot, namespace, entries)) = parse(&text) else {
+                tracing::warn!(record = %path.display(), "unreadable record left alone");
+                continue;
+            };
+            let locked = file.try_lock().is_ok();
+            if boot != self.boot {
+                if locked {
+                    let _ = fs::remove_file(&path);
+                }
+            } else if namespace == self.namespace {
+                if locked {
+                    let next = entries.iter().map(|e| e.number + 1).max().unwrap_or(0);
+                    left.push(Record { file, path, entries, next });
+                } else {
+                    held.push(entries);
+                }
+            }
+        }
+        Ok((held, left))
+    }
+}
+
+/// Boot, namespace and deeds not yet undone; `None` if it is no record of this version. A last line cut short by a crash is
+/// one whose deed was not yet done.
+fn parse(text: &str) -> Option<(String, String, Vec<Entry>)> {
+    let mut lines = text.lines();
+    let Line::Instance { version: VERSION, boot, namespace, .. } =
+        serde_json::from_str(lines.next()?).ok()?
+    else {
+        return None;
+    };
+    let mut entries: Vec<Entry> = Vec::new();
+    for line in lines {
+        match serde_json::from_str(line) {
+            Ok(Line::Done(entry)) => entries.push(entry),
+            Ok(Line::Undone(number)) => entries.retain(|e| e.number != number),
+            _ => {}
+        }
+    }
+    Some((boot, namespace, entries))
+}
+
+/// The record of one instance, locked.
+#[derive(Debug)]
+pub(super) struct Record {
+    file: File,
+    path: PathBuf,
+    entries: Vec<Entry>,
+    next: u64,
+}
+
+impl Record {
+    fn append(&mut self, line: &Line) -> Result<(), DriverError> {
+        let error = |source| DriverError::Record { path: self.path.clone(), source };
+        let mut text = serde_json::to_string(line).map_err(|e| error(e.into()))?;
+        text.push('\n');
+        self.file.write_all(text.as_bytes()).map_err(error)
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Deeds not undone.
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Notes a deed, before it is done.
+    pub(super) fn note(&mut self, path: Option<&str>, deed: Deed) -> Result<u64, DriverError> {
+        let entry = Entry { number: self.next, path: path.map(str::to_owned), deed };
+        self.append(&Line::Done(entry.clone()))?;
+        self.next += 1;
+        self.entries.push(entry);
+        Ok(self.next - 1)
+    }
+
+    /// Notes that a deed has been undone.
+    pub(super) fn strike(&mut self, number: u64) -> Result<(), DriverError> {
+        self.append(&Line::Undone(number))?;
+        self.entries.retain(|e| e.number != number);
+        Ok(())
+    }
+
+    /// The end of a record all of whose deeds are undone.
+    pub(super) fn remove(self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(record = %self.path.display(), %error, "cannot remove the record");
+        }
+    }
+}
+
+/// The value a setting had before any instance changed it, if one that still runs did.
+pub(super) fn prior_value<'a>(entries: impl Iterator<Item = &'a Entry>, setting: &str) -> Option<String> {
+    entries.into_iter().find_map(|entry| match &entry.deed {
+        Deed::Sysctl { name, prior, .. } if name == setting => Some(prior.clone()),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry(name: &str) -> (Registry, PathBuf) {
+        let path = std::env::temp_dir().join(format!("umptcp-record-test-{}-{name}", std::process::id()));
+        (Registry::open(Some(&path)).unwrap(), path)
+    }
+
+    #[test]
+    fn a_record_is_held_until_its_file_is_closed() {
+        let (registry, path) = registry("held");
+        let lock = registry.lock().unwrap();
+        let mut record = registry.create(&lock).unwrap();
+        let first = record.note(Some("umptcp0"), Deed::Table(7)).unwrap();
+        record.note(None, Deed::ReservedPorts { first: 1, last: 2 }).unwrap();
+        record.strike(first).unwrap();
+        let (held, left) = registry.survey(&lock, None).unwrap();
+        assert_eq!(held.len(), 1);
+        assert_eq!(held[0].len(), 1);
+        assert!(left.is_empty());
+        drop(record);
+        let (held, mut left) = registry.survey(&lock, None).unwrap();
+        assert!(held.is_empty());
+        assert_eq!(left[0].entries()[0].deed, Deed::ReservedPorts { first: 1, last: 2 });
+        left.remove(0).remove();
+        assert!(registry.survey(&lock, None).unwrap().1.is_empty());
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_line_cut_short_is_a_deed_not_done() {
+        let header = serde_json::to_string(&Line::Instance {
+            version: VERSION,
+            pid: 1,
+            boot: "b".into(),
+            namespace: "n".into(),
+        })
+        .unwrap();
+        let (_, _, entries) = parse(&format!(
+            "{header}\n{{\"done\":{{\"number\":0,\"deed\":{{\"table\":5}}}}}}\n{{\"done\":{{\"num"
+        ))
+        .unwrap();
+        assert_eq!(entries, [Entry { number: 0, path: None, deed: Deed::Table(5) }]);
+        assert!(parse("").is_none());
+        assert!(
+            parse("{\"instance\":{\"version\":99,\"pid\":1,\"boot\":\"\",\"namespace\":\"\"}}").is_none()
+        );
+    }
+
+    #[test]
+    fn a_stranger_s_directory_is_refused() {
+        let path = std::env::temp_dir().join(format!("umptcp-record-test-{}-link", std::process::id()));
+        let _ = fs::remove_file(&path);
+        std::os::unix::fs::symlink("/tmp", &path).unwrap();
+        assert!(matches!(Registry::open(Some(&path)), Err(DriverError::Record { .. })));
+        fs::remove_file(path).unwrap();
+    }
+}

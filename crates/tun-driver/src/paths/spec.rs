@@ -1,0 +1,236 @@
+//! What the user says about a path.
+
+use crate::error::DriverError;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// How a path's address is bound to its NIC.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// A private address, masqueraded to the NIC's.
+    #[default]
+    Nat,
+    /// An address of its own that the network routes, or answers for, to this host. No translation.
+    Routed,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Mode::Nat => "nat",
+            Mode::Routed => "routed",
+        })
+    }
+}
+
+/// A path as asked for: `DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PathSpec {
+    /// Name of the NIC.
+    pub device: String,
+    /// Addresses of the stack on this path: at most one of each family. Empty in mode `nat`: chosen.
+    pub addresses: Vec<IpAddr>,
+    /// Translation or not.
+    pub mode: Mode,
+    /// The address to tell peers instead of the NIC's (`nat`) or the path's own (`routed`): that of a translator
+    /// further out, say.
+    pub advertise: Option<IpAddr>,
+    /// Subflows on it ask to be backups.
+    pub backup: bool,
+    /// Weight for schedulers that use one; at least 1.
+    pub weight: u32,
+}
+
+impl PathSpec {
+    /// A path over `device` with all else at its default.
+    pub fn new(device: impl Into<String>) -> Self {
+        PathSpec {
+            device: device.into(),
+            addresses: Vec::new(),
+            mode: Mode::Nat,
+            advertise: None,
+            backup: false,
+            weight: 1,
+        }
+    }
+
+    /// A routed path over `device` with `address`.
+    pub fn routed(device: impl Into<String>, address: IpAddr) -> Self {
+        PathSpec { mode: Mode::Routed, addresses: vec![address], ..PathSpec::new(device) }
+    }
+}
+
+fn parse_address(key: &str, value: &str) -> Result<IpAddr, String> {
+    value.parse().map_err(|_| format!("{key}={value} is no IPv4 or IPv6 address"))
+}
+
+/// Whether `address` may be an end of a connection beyond this host.
+pub(crate) fn unusable_because(address: &IpAddr) -> Option<&'static str> {
+    if address.is_unspecified() {
+        return Some("it is the unspecified address");
+    }
+    if address.is_loopback() {
+        return Some("it is a loopback address");
+    }
+    if address.is_multicast() {
+        return Some("it is a multicast address");
+    }
+    match address {
+        IpAddr::V4(a) if a.is_broadcast() => Some("it is the broadcast address"),
+        IpAddr::V4(a) if a.octets()[0] == 0 => Some("0.0.0.0/8 stands for this network"),
+        IpAddr::V4(a) if a.octets()[0] >= 240 => Some("240.0.0.0/4 is reserved"),
+        // A link-local address means nothing without its link, and is not forwarded (RFC 4291 §2.5.6).
+        IpAddr::V6(a) if a.is_unicast_link_local() => Some("a link-local address is not forwarded"),
+        IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => {
+            Some("it is an IPv4-mapped address; write it as IPv4")
+        }
+        _ => None,
+    }
+}
+
+impl FromStr for PathSpec {
+    type Err = DriverError;
+
+    fn from_str(text: &str) -> Result<Self, DriverError> {
+        parse(text).map_err(|reason| DriverError::Spec { text: text.to_owned(), reason })
+    }
+}
+
+fn parse(text: &str) -> Result<PathSpec, String> {
+    let mut parts = text.split(',');
+    let device = parts.next().unwrap_or_default().trim();
+    if device.is_empty() {
+        return Err("it starts with the name of a network device".into());
+    }
+    if device.contains('=') {
+        return Err(format!("it starts with the name of a network device, not with {device}"));
+    }
+    if device.len() > 15 || device.contains('/') || device.contains(char::is_whitespace) {
+        return Err(format!("{device:?} cannot be the name of a network device"));
+    }
+    let mut spec = PathSpec::new(device);
+    let (mut mode_seen, mut backup_seen, mut weight_seen) = (false, false, false);
+    let once = |seen: &mut bool, key: &str| {
+        if std::mem::replace(seen, true) { Err(format!("{key} is given twice")) } else { Ok(()) }
+    };
+    for part in parts.map(str::trim) {
+        match part.split_once('=') {
+            Some((key @ "address", value)) => {
+                let address = parse_address(key, value)?;
+                if let Some(why) = unusable_because(&address) {
+                    return Err(format!("address={value}: {why}"));
+                }
+                if spec.addresses.iter().any(|a| a.is_ipv4() == address.is_ipv4()) {
+                    return Err("address may be given once for IPv4 and once for IPv6".into());
+                }
+                spec.addresses.push(address);
+            }
+            Some((key @ "advertise", value)) => {
+                let address = parse_address(key, value)?;
+                if let Some(why) = unusable_because(&address) {
+                    return Err(format!("advertise={value}: {why}"));
+                }
+                if spec.advertise.replace(address).is_some() {
+                    return Err("advertise is given twice".into());
+                }
+            }
+            Some(("mode", value)) => {
+                once(&mut mode_seen, "mode")?;
+                spec.mode = match value {
+                    "nat" => Mode::Nat,
+                    "routed" => Mode::Routed,
+                    _ => return Err(format!("mode={value}: the modes are nat and routed")),
+                };
+            }
+            Some(("weight", value)) => {
+                once(&mut weight_seen, "weight")?;
+                spec.weight = match value.parse() {
+                    Ok(n) if n >= 1 => n,
+                    _ => return Err(format!("weight={value}: a whole number from 1")),
+                };
+            }
+            None if part == "backup" => {
+                once(&mut backup_seen, "backup")?;
+                spec.backup = true;
+            }
+            None if matches!(part, "address" | "advertise" | "mode" | "weight") => {
+                return Err(format!("{part} takes a value: {part}=..."));
+            }
+            _ => {
+                return Err(format!(
+                    "{part:?} is not known; there are address=A, mode=nat|routed, advertise=A, backup and weight=N"
+                ));
+            }
+        }
+    }
+    if spec.mode == Mode::Routed && spec.addresses.is_empty() {
+        return Err("mode=routed takes address=A".into());
+    }
+    Ok(spec)
+}
+
+impl fmt::Display for PathSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.device)?;
+        for address in &self.addresses {
+            write!(f, ",address={address}")?;
+        }
+        if self.mode == Mode::Routed {
+            f.write_str(",mode=routed")?;
+        }
+        if let Some(address) = self.advertise {
+            write!(f, ",advertise={address}")?;
+        }
+        if self.backup {
+            f.write_str(",backup")?;
+        }
+        if self.weight != 1 {
+            write!(f, ",weight={}", self.weight)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_it_writes() {
+        for text in [
+            "eth0",
+            "eth0.5,address=10.0.0.1",
+            "wlan0,address=10.0.0.1,address=2001:db8::1,mode=routed,advertise=192.0.2.1,backup,weight=3",
+        ] {
+            let spec: PathSpec = text.parse().unwrap();
+            assert_eq!(spec.to_string(), text);
+        }
+        let spec: PathSpec = "eth0, mode=nat , weight=2".parse().unwrap();
+        assert_eq!(spec, PathSpec { weight: 2, ..PathSpec::new("eth0") });
+    }
+
+    #[test]
+    fn refuses_with_a_reason() {
+        for (text, reason) in [
+            ("", "starts with the name"),
+            ("mode=nat", "starts with the name"),
+            ("a-name-much-too-long", "cannot be the name"),
+            ("eth0,address=300.1.1.1", "no IPv4 or IPv6 address"),
+            ("eth0,address=127.0.0.1", "loopback"),
+            ("eth0,address=fe80::1", "link-local"),
+            ("eth0,address=224.0.0.1", "multicast"),
+            ("eth0,address=10.0.0.1,address=10.0.0.2", "once for IPv4"),
+            ("eth0,mode=bridge", "nat and routed"),
+            ("eth0,mode=routed", "takes address"),
+            ("eth0,weight=0", "whole number"),
+            ("eth0,weight", "takes a value"),
+            ("eth0,backup,backup", "twice"),
+            ("eth0,speed=3", "not known"),
+            ("eth0,", "not known"),
+        ] {
+            let error = text.parse::<PathSpec>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+}

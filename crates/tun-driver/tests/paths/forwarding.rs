@@ -1,0 +1,224 @@
+//! Forwarding is allowed between a path and its NIC, and for nothing else; and is as it was when the path is gone.
+
+use crate::lab::{Flow, Lab, Ns, PATIENCE, QUIET, Segment, assert_unchanged, options, wait_until};
+use std::net::IpAddr;
+use umptcp_tun_driver::paths::SetupOptions;
+
+/// A segment from the server that the client would have to forward, out of its other NIC.
+fn through_client(v6: bool) -> Segment {
+    let (source, destination) =
+        if v6 { ("[2001:db8:a0::1]:5", "[2001:db8:77::7]:6") } else { ("10.0.0.1:5", "203.0.113.7:6") };
+    Segment {
+        source: source.parse().unwrap(),
+        destination: destination.parse().unwrap(),
+        sequence: 1,
+        acknowledgment: 0,
+        flags: "S".into(),
+        payload: Vec::new(),
+    }
+}
+
+/// A third host behind the client's second NIC, to which the server sends by way of the client.
+fn lab() -> (Lab, Ns) {
+    let lab = Lab::new();
+    let third = Ns::new();
+    lab.client.link("eth2", &third, "eth2");
+    for (ns, host) in [(&lab.client, 2), (&third, 3)] {
+        ns.address("eth2", &format!("10.2.0.{host}/24"));
+        ns.address("eth2", &format!("2001:db8:a2::{host}/64"));
+    }
+    lab.client.ip("route add 203.0.113.0/24 via 10.2.0.3");
+    lab.client.ip("route add 2001:db8:77::/64 via 2001:db8:a2::3");
+    lab.server.ip("route add 203.0.113.0/24 via 10.0.0.2");
+    lab.server.ip("route add 2001:db8:77::/64 via 2001:db8:a0::2");
+    (lab, third)
+}
+
+fn passes(lab: &Lab, third: &Ns, v6: bool) -> bool {
+    let tap = third.tap();
+    let segment = through_client(v6);
+    lab.server.inject(&segment);
+    tap.find(QUIET, |s| s.destination == segment.destination).is_some()
+}
+
+const ROUTED: &str = "eth0,address=198.51.100.1,address=2001:db8:10::1,mode=routed";
+
+#[test]
+fn a_host_that_did_not_forward_still_forwards_nothing_else() {
+    for spec in ["eth0", ROUTED] {
+        let (lab, third) = lab();
+        let before = lab.client.state();
+        for v6 in [false, true] {
+            assert!(!passes(&lab, &third, v6));
+        }
+        let set = lab.client.set_up(&[spec], &options()).unwrap();
+        for v6 in [false, true] {
+            assert!(!passes(&lab, &third, v6), "{spec}, IPv6: {v6}");
+        }
+        // Without the rule it does.
+        if spec == "eth0" {
+            lab.client.delete_rules(set.paths[0].tun.name(), "forward", "closed");
+        } else {
+            lab.client.ip("-4 rule del iif eth0 blackhole");
+            lab.client.ip("-6 rule del iif eth0 blackhole");
+        }
+        for v6 in [false, true] {
+            assert!(passes(&lab, &third, v6), "this test shows nothing for {spec}, IPv6: {v6}");
+        }
+        drop(set);
+        assert_unchanged(&lab.client, &before);
+    }
+}
+
+#[test]
+fn a_router_goes_on_forwarding() {
+    for spec in ["eth0", ROUTED] {
+        let (lab, third) = lab();
+        lab.client.sysctl("net/ipv4/ip_forward", "1");
+        lab.client.sysctl("net/ipv6/conf/all/forwarding", "1");
+        let before = lab.client.state();
+        let set = lab.client.set_up(&[spec], &options()).unwrap();
+        for v6 in [false, true] {
+            assert!(passes(&lab, &third, v6), "{spec}, IPv6: {v6}");
+        }
+        drop(set);
+        assert_unchanged(&lab.client, &before);
+    }
+}
+
+#[test]
+fn only_the_nic_s_own_setting_changes() {
+    let lab = Lab::new();
+    let _set = lab.client.set_up(&["eth0"], &options()).unwrap();
+    let is = |name: &str, value: &str| {
+        let text = lab.client.run({
+            let name = format!("/proc/sys/net/{name}");
+            move || std::fs::read_to_string(name).unwrap()
+        });
+        assert_eq!(text.trim(), value, "{name}");
+    };
+    is("ipv4/conf/eth0/forwarding", "1");
+    is("ipv6/conf/eth0/force_forwarding", "1");
+    for device in ["all", "default", "eth1"] {
+        is(&format!("ipv4/conf/{device}/forwarding"), "0");
+        is(&format!("ipv6/conf/{device}/forwarding"), "0");
+    }
+    is("ipv6/conf/eth0/forwarding", "0");
+    is("ipv6/conf/eth1/force_forwarding", "0");
+}
+
+#[test]
+fn without_forwarding_nothing_comes_through() {
+    let lab = Lab::new();
+    lab.server.echo_server("[::]:80");
+    let set = lab.client.set_up(&["eth0"], &options()).unwrap();
+    let path = &set.paths[0];
+    for (i, server, settings) in [
+        (0, "10.0.0.1:80", ["net/ipv4/conf/eth0/forwarding", "net/ipv4/conf/TUN/forwarding"]),
+        (
+            1,
+            "[2001:db8:a0::1]:80",
+            ["net/ipv6/conf/eth0/force_forwarding", "net/ipv6/conf/TUN/force_forwarding"],
+        ),
+    ] {
+        for (n, setting) in settings.into_iter().enumerate() {
+            let setting = setting.replace("TUN", path.tun.name());
+            let local = |port| (path.config.addresses[i], port).into();
+            let remote = server.parse().unwrap();
+            let port = 42000 + 2 * n as u16;
+            lab.client.sysctl(&setting, "0");
+            assert!(
+                Flow::try_connect(&path.tun, local(port), remote, QUIET).is_none(),
+                "{setting} is of no use"
+            );
+            lab.client.sysctl(&setting, "1");
+            assert!(Flow::try_connect(&path.tun, local(port + 1), remote, PATIENCE).is_some());
+        }
+    }
+}
+
+/// Sends a router advertisement that makes the server the client's default router.
+fn advertise(server: &Ns) {
+    server.run(|| {
+        use nix::sys::socket::{
+            AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, sendto, setsockopt,
+            socket, sockopt,
+        };
+        use std::os::fd::AsRawFd;
+        let fd = socket(AddressFamily::Inet6, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::IcmpV6)
+            .unwrap();
+        // RFC 4861 §6.1.2: a hop limit of 255, and a link-local source.
+        setsockopt(&fd, sockopt::Ipv6MulticastHops, &255).unwrap();
+        let index = nix::net::if_::if_nametoindex("eth0").unwrap();
+        let everybody =
+            SockaddrIn6::from(std::net::SocketAddrV6::new("ff02::1".parse().unwrap(), 0, 0, index));
+        let message = [134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
+        sendto(fd.as_raw_fd(), &message, &everybody, MsgFlags::empty()).unwrap();
+    });
+}
+
+#[test]
+fn before_linux_6_17_all_interfaces_forward_ipv6_and_still_learn_from_routers() {
+    let old = SetupOptions { force_forwarding: false, ..options() };
+    for spec in ["eth0", ROUTED] {
+        let (lab, third) = lab();
+        lab.server.echo_server("[::]:80");
+        lab.server.ip("route add 2001:db8:10::1 via 2001:db8:a0::2");
+        lab.client.ip("-6 route flush default");
+        let learnt = || lab.client.ip("-6 route show default table main").contains("proto ra");
+        wait_until("a route is learnt", || {
+            advertise(&lab.server);
+            learnt()
+        });
+        let before = lab.client.state();
+        let set = lab.client.set_up(&[spec], &old).unwrap();
+        assert!(learnt(), "the route learnt from the router is gone");
+        let path = &set.paths[0];
+        let own = path.config.addresses[1];
+        Flow::connect(&path.tun, (own, 43000), "[2001:db8:9::9]:80").echo("by the router");
+        assert!(!passes(&lab, &third, true), "the host forwards other packets too");
+        lab.client.ip("-6 route flush default");
+        wait_until("a route is learnt while forwarding", || {
+            advertise(&lab.server);
+            learnt()
+        });
+        lab.client.ip("-6 rule del not iif lo blackhole");
+        if spec == "eth0" {
+            lab.client.delete_rules(path.tun.name(), "forward", "drop");
+        }
+        assert!(passes(&lab, &third, true), "this test shows nothing");
+        drop(set);
+        assert!(learnt());
+        assert_unchanged(&lab.client, &before);
+    }
+    // Without accept_ra=2 the route goes the moment the host forwards.
+    let lab = Lab::new();
+    lab.client.ip("-6 route flush default");
+    wait_until("a route is learnt", || {
+        advertise(&lab.server);
+        lab.client.ip("-6 route show default").contains("proto ra")
+    });
+    lab.client.sysctl("net/ipv6/conf/all/forwarding", "1");
+    assert!(!lab.client.ip("-6 route show default").contains("proto ra"), "this test shows nothing");
+}
+
+#[test]
+fn a_stranger_cannot_reach_the_private_address_by_way_of_the_host() {
+    let lab = Lab::new();
+    let set = lab.client.set_up(&["eth0"], &options()).unwrap();
+    let path = &set.paths[0];
+    let reaches = || {
+        path.config.addresses.iter().any(|own: &IpAddr| {
+            let gateway = if own.is_ipv6() { "2001:db8:a0::2" } else { "10.0.0.2" };
+            lab.server.ip(&format!("route replace {own} via {gateway}"));
+            let source = if own.is_ipv6() { "2001:db8:a0::1" } else { "10.0.0.1" };
+            let source = std::net::SocketAddr::new(source.parse().unwrap(), 5);
+            let segment = Segment { source, destination: (*own, 6).into(), ..through_client(false) };
+            lab.server.inject(&segment);
+            crate::lab::receive(&path.tun, QUIET, |s| s.source == source).is_some()
+        })
+    };
+    assert!(!reaches());
+    lab.client.delete_rules(path.tun.name(), "forward", "oifname");
+    assert!(reaches(), "this test shows nothing");
+}

@@ -1,0 +1,295 @@
+//! Several instances at once, crashes, and clean-up.
+
+use crate::lab::{Flow, Lab, Ns, assert_unchanged, echo_client, options, wait_until};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use umptcp_tun_driver::paths::{PathSpec, SetupOptions, clean_up, set_up};
+
+const CHILD: &str = "UMPTCP_TEST_CHILD";
+
+/// What a process of its own does: sets up the paths that the environment names, says so, and does what it is told.
+#[test]
+fn child() {
+    let Ok(text) = std::env::var(CHILD) else { return };
+    let (records, specs) = text.split_once('|').unwrap();
+    let specs: Vec<PathSpec> = specs.split('|').map(|s| s.parse().unwrap()).collect();
+    let options = SetupOptions { record_directory: Some(records.into()), ..options() };
+    let set = match set_up(&specs, &options) {
+        Ok(set) => set,
+        Err(error) => {
+            println!("\nfailed {error}");
+            return;
+        }
+    };
+    println!("\nready");
+    let mut line = String::new();
+    while std::io::stdin().read_line(&mut line).unwrap_or(0) > 0 {
+        match line.trim() {
+            "clean up" => {
+                let errors = clean_up();
+                println!("\ncleaned {}", errors.len());
+            }
+            "exit" => std::process::exit(0),
+            other => panic!("{other}"),
+        }
+        line.clear();
+    }
+    drop(set);
+}
+
+struct Instance {
+    process: Child,
+    lines: Box<dyn Iterator<Item = String> + Send>,
+}
+
+impl Instance {
+    /// A process that runs [`child`] in a namespace, wrapped into `wrapper`.
+    fn command(records: &Path, specs: &[&str], wrapper: &[&str]) -> Command {
+        let mut words: Vec<std::ffi::OsString> = wrapper.iter().map(Into::into).collect();
+        words.push(std::env::current_exe().unwrap().into());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(["--exact", "instances::child", "--nocapture", "--test-threads=1"]);
+        command.env(CHILD, format!("{}|{}", records.display(), specs.join("|")));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+    }
+
+    fn start(ns: &Ns, specs: &[&str]) -> Instance {
+        let mut command = Self::command(&ns.records, specs, &[]);
+        let mut instance = Self::spawn(ns.run(move || command.spawn().unwrap()));
+        instance.expect("ready");
+        instance
+    }
+
+    fn spawn(mut process: Child) -> Instance {
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
+        Instance { process, lines: Box::new(lines) }
+    }
+
+    fn expect(&mut self, wanted: &str) -> String {
+        let words = ["ready", "failed", "cleaned"];
+        let line = self.lines.find(|l| words.iter().any(|w| l.starts_with(w))).expect("the child ended");
+        assert!(line.starts_with(wanted), "{line}");
+        line
+    }
+
+    fn tell(&mut self, what: &str) {
+        writeln!(self.process.stdin.as_mut().unwrap(), "{what}").unwrap();
+    }
+
+    /// Ends it the way nothing can be done about.
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Ends it as it ends by itself.
+    fn finish(&mut self) {
+        drop(self.process.stdin.take());
+        assert!(self.process.wait().unwrap().success());
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+const ROUTED: &str = "eth0,address=10.0.0.7,address=2001:db8:a0::7,mode=routed";
+
+#[test]
+fn what_a_crash_leaves_is_removed_at_the_next_start() {
+    let lab = Lab::new();
+    let before = lab.client.state();
+    for specs in [["eth0", "eth1"], [ROUTED, "eth1"]] {
+        let mut crashed = Instance::start(&lab.client, &specs);
+        crashed.kill();
+        wait_until("the TUN devices are gone", || !lab.client.ip("link").contains("umptcp"));
+        assert!(lab.client.nft("list tables").contains("umptcp"));
+        assert!(lab.client.ip("rule").contains("14"));
+        assert_ne!(lab.client.state(), before);
+        let set = lab.client.set_up(&["eth0,address=198.51.100.1,mode=routed"], &options()).unwrap();
+        assert_eq!(lab.client.nft("list tables"), "");
+        drop(set);
+        assert_unchanged(&lab.client, &before);
+    }
+}
+
+#[test]
+fn what_a_running_instance_has_set_up_is_left_alone() {
+    let lab = Lab::new();
+    lab.server.echo_server("[::]:80");
+    let before = lab.client.state();
+    let mut port = 5000;
+    let mut connects = |set: &umptcp_tun_driver::paths::PathSet| {
+        let path = &set.paths[0];
+        port += 1;
+        Flow::connect(&path.tun, (path.config.addresses[0], port), "10.0.0.1:80").echo("alive");
+    };
+    let set = lab.client.set_up(&["eth0"], &options()).unwrap();
+    let settled = lab.client.state();
+    // Others over the same NIC come and go, in order and not, translated and not.
+    for specs in [["eth0", "eth1"], [ROUTED, "eth1"]] {
+        let mut other = Instance::start(&lab.client, &specs);
+        connects(&set);
+        other.finish();
+        assert_unchanged(&lab.client, &settled);
+        connects(&set);
+        let mut other = Instance::start(&lab.client, &specs);
+        other.kill();
+        // One more start removes what is left of it, and only that.
+        let mut next = Instance::start(&lab.client, &["eth1"]);
+        connects(&set);
+        next.finish();
+        assert_unchanged(&lab.client, &settled);
+        connects(&set);
+    }
+    drop(set);
+    assert_unchanged(&lab.client, &before);
+}
+
+#[test]
+fn the_last_of_several_instances_restores_what_was_before_the_first() {
+    let lab = Lab::new();
+    let before = lab.client.state();
+    let mut first = Instance::start(&lab.client, &[ROUTED]);
+    let second = lab.client.set_up(&["eth0"], &options()).unwrap();
+    first.finish();
+    assert!(
+        lab.client
+            .run(|| std::fs::read_to_string("/proc/sys/net/ipv4/conf/eth0/forwarding").unwrap())
+            .starts_with('1')
+    );
+    lab.server.echo_server("[::]:80");
+    let path = &second.paths[0];
+    Flow::connect(&path.tun, (path.config.addresses[1], 5000), "[2001:db8:a0::1]:80").echo("alive");
+    let mut third = Instance::start(&lab.client, &[ROUTED]);
+    drop(second);
+    assert!(
+        lab.client
+            .run(|| std::fs::read_to_string("/proc/sys/net/ipv4/conf/eth0/forwarding").unwrap())
+            .starts_with('1')
+    );
+    third.kill();
+    let fourth = lab.client.set_up(&["eth1"], &options()).unwrap();
+    drop(fourth);
+    assert_unchanged(&lab.client, &before);
+}
+
+#[test]
+fn a_setting_that_somebody_else_changed_meanwhile_stays() {
+    let lab = Lab::new();
+    let set = lab.client.set_up(&[ROUTED], &options()).unwrap();
+    lab.client.sysctl("net/ipv4/neigh/eth0/proxy_delay", "40");
+    drop(set);
+    let value =
+        lab.client.run(|| std::fs::read_to_string("/proc/sys/net/ipv4/neigh/eth0/proxy_delay").unwrap());
+    assert_eq!(value.trim(), "40");
+}
+
+#[test]
+fn clean_up_takes_everything_down_at_once() {
+    let lab = Lab::new();
+    let before = lab.client.state();
+    let mut instance = Instance::start(&lab.client, &["eth0", "eth1"]);
+    instance.tell("clean up");
+    assert_eq!(instance.expect("cleaned"), "cleaned 0");
+    // The TUN devices stay as long as somebody holds them; nothing leads to them.
+    let state = lab.client.state();
+    assert!(!state.contains("lookup 1970") && lab.client.nft("list tables").is_empty());
+    instance.tell("exit");
+    wait_until("the process has ended", || instance.process.try_wait().unwrap().is_some());
+    wait_until("the TUN devices are gone", || !lab.client.ip("link").contains("umptcp"));
+    assert_unchanged(&lab.client, &before);
+    assert_eq!(records(&lab.client), 0);
+}
+
+fn records(ns: &Ns) -> usize {
+    std::fs::read_dir(&ns.records).unwrap().flatten().filter(|e| e.path().extension().is_some()).count()
+}
+
+#[test]
+fn a_path_can_go_while_others_stay() {
+    let lab = Lab::new();
+    lab.server.echo_server("[::]:80");
+    let before = lab.client.state();
+    let mut set = lab.client.set_up(&["eth0"], &options()).unwrap();
+    let alone = lab.client.state();
+    let added = set.add(&"eth1".parse().unwrap()).unwrap();
+    let again = set.add(&ROUTED.parse().unwrap()).unwrap();
+    drop(added);
+    drop(again);
+    assert_unchanged(&lab.client, &alone);
+    let path = set.paths.remove(0);
+    drop(set);
+    assert_unchanged(&lab.client, &alone);
+    Flow::connect(&path.tun, (path.config.addresses[0], 5000), "10.0.0.1:80").echo("kept by its guard");
+    drop(path);
+    assert_unchanged(&lab.client, &before);
+    assert_eq!(records(&lab.client), 0);
+}
+
+#[test]
+fn an_address_in_the_nic_s_own_subnet_is_answered_for() {
+    let lab = Lab::new();
+    let before = lab.client.state();
+    let set = lab.client.set_up(&[ROUTED], &options()).unwrap();
+    for address in ["10.0.0.7:22", "[2001:db8:a0::7]:22"] {
+        let client = echo_client(&lab.server, address);
+        Flow::accept(&set.paths[0].tun, 22).answer();
+        client.join().unwrap();
+    }
+    // Without the entries nobody answers.
+    lab.client.ip("neighbour del proxy 10.0.0.7 dev eth0");
+    lab.client.ip("neighbour del proxy 2001:db8:a0::7 dev eth0");
+    lab.server.ip("neighbour flush all");
+    for address in ["10.0.0.7:22", "[2001:db8:a0::7]:22"] {
+        let address = address.parse().unwrap();
+        let wait = std::time::Duration::from_secs(1);
+        let result = lab.server.run(move || std::net::TcpStream::connect_timeout(&address, wait));
+        assert!(result.is_err());
+    }
+    drop(set);
+    assert_unchanged(&lab.client, &before);
+}
+
+/// Runs [`child`] wrapped into a command that takes something away; answers its verdict.
+fn verdict(ns: &Ns, specs: &[&str], wrapper: &[&str]) -> String {
+    let mut command = Instance::command(&ns.records, specs, wrapper);
+    let process = ns.run(move || command.spawn().unwrap());
+    let mut instance = Instance::spawn(process);
+    let line =
+        instance.lines.find(|l| l.starts_with("ready") || l.starts_with("failed")).expect("the child ended");
+    instance.finish();
+    line
+}
+
+#[test]
+fn without_privilege_it_says_what_is_needed() {
+    let lab = Lab::new();
+    let without = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"];
+    let failed = verdict(&lab.client, &["eth0"], &without);
+    assert!(failed.contains("no permission") && failed.contains("CAP_NET_ADMIN"), "{failed}");
+    let hidden = "mount -t tmpfs none /dev/net && exec \"$0\" \"$@\"";
+    let failed = verdict(&lab.client, &["eth0"], &["unshare", "-m", "sh", "-c", hidden]);
+    assert!(failed.contains("no /dev/net/tun"), "{failed}");
+}
+
+#[test]
+fn a_user_namespace_without_nft_is_enough_for_routed_paths() {
+    // As the demo does it: a process of its own makes the namespaces, and has no nft.
+    let ns = Ns::new();
+    let script = "ip link set lo up && ip link add eth0 type veth peer name peer0 && ip link set eth0 up && \
+                  ip link set peer0 up && ip address add 10.0.0.2/24 dev eth0 && \
+                  ip address add 2001:db8::2/64 dev eth0 nodad && \
+                  mount -t tmpfs none /run && exec env PATH=/nowhere \"$0\" \"$@\"";
+    let wrapper = ["unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-c", script];
+    let spec = "eth0,address=198.51.100.1,address=2001:db8:10::1,mode=routed";
+    let in_subnet = "eth0,address=10.0.0.7,address=2001:db8::7,mode=routed";
+    for spec in [spec, in_subnet] {
+        assert_eq!(verdict(&ns, &[spec], &wrapper), "ready");
+    }
+}

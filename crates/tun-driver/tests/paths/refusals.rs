@@ -1,0 +1,219 @@
+//! What cannot be set up is refused with the cause and the remedy, and nothing is left behind.
+
+use crate::lab::{Flow, Lab, Ns, assert_unchanged, options, wait_until};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use umptcp_tun_driver::paths::{NicInfo, SetupOptions, discover};
+
+/// The error of a set-up that must fail, and leave everything as it was.
+fn refusal(ns: &Ns, specs: &[&str], options: &SetupOptions) -> String {
+    let before = ns.state();
+    let error = ns.set_up(specs, options).expect_err("it was set up").to_string();
+    assert_unchanged(ns, &before);
+    assert_eq!(
+        std::fs::read_dir(&ns.records)
+            .map_or(0, |d| d.flatten().filter(|e| e.path().extension().is_some()).count()),
+        0
+    );
+    error
+}
+
+#[test]
+fn devices_that_cannot_carry_a_path() {
+    let lab = Lab::new();
+    let client = &lab.client;
+    client.link("bare0", &lab.server, "bare0");
+    client.ip("link add br9 type bridge");
+    client.ip("link add down0 type veth peer name down1");
+    for (spec, text) in [
+        ("eth9", "no network device \"eth9\""),
+        ("lo", "loopback"),
+        ("down0", "ip link set down0 up"),
+        ("bare0", "no address"),
+        ("bare0,address=198.51.100.7,mode=routed", "no route for IPv4"),
+        ("eth0,address=10.0.0.2,mode=routed", "already taken"),
+        ("eth0,address=10.0.0.255,mode=routed", "broadcast"),
+        ("eth0,address=10.1.0.2", "already taken"),
+    ] {
+        // The first path is set up, then undone again.
+        let error = refusal(client, &["eth1", spec], &options());
+        assert!(error.contains(text), "{spec}: {error}");
+    }
+    client.ip("link set down0 up");
+    let error = refusal(client, &["down0"], &options());
+    assert!(error.contains("no carrier"), "{error}");
+    let error = refusal(client, &["eth0", "eth0"], &options());
+    assert!(error.contains("already"), "{error}");
+    let twice = ["eth0,address=198.51.100.7,mode=routed", "eth1,address=198.51.100.7,mode=routed"];
+    let error = refusal(client, &twice, &options());
+    assert!(error.contains("already taken") && error.contains("umptcp"), "{error}");
+    // An address without a route.
+    client.ip("address add 10.9.0.2/32 dev bare0");
+    let error = refusal(client, &["bare0"], &options());
+    assert!(error.contains("has no route"), "{error}");
+}
+
+#[test]
+fn finds_the_devices_that_can() {
+    let lab = Lab::new();
+    let client = &lab.client;
+    client.link("bare0", &lab.server, "bare0");
+    client.link("noroute0", &lab.server, "noroute0");
+    client.ip("address add 10.9.0.2/32 dev noroute0");
+    client.ip("link add br9 type bridge");
+    client.ip("link set br9 up");
+    client.ip("address add 10.8.0.2/24 dev br9");
+    client.ip("tuntap add mode tun tun9");
+    client.ip("link set tun9 up");
+    let found: Vec<NicInfo> = client.run(|| discover().unwrap());
+    let names: Vec<&str> = found.iter().map(|n| n.name.as_str()).collect();
+    assert_eq!(names, ["eth0", "eth1"]);
+    assert!(found[0].has_default_route() && found[0].has_route("10.0.0.9".parse().unwrap()));
+    let set = client.set_up(&[], &options()).unwrap();
+    let devices: Vec<&str> = set.paths.iter().map(|p| p.config.name.as_str()).collect();
+    assert_eq!(devices, ["eth0", "eth1"]);
+    // Not its own.
+    assert_eq!(client.run(|| discover().unwrap()).len(), 2);
+    drop(set);
+    for device in ["eth0", "eth1"] {
+        client.ip(&format!("link set {device} down"));
+    }
+    let error = refusal(client, &[], &options());
+    assert!(
+        error.contains("eth0: down")
+            && error.contains("br9: a bridge")
+            && error.contains("bare0: no address"),
+        "{error}"
+    );
+    assert!(error.contains("noroute0: no route"), "{error}");
+}
+
+#[test]
+fn a_port_that_a_program_listens_on() {
+    let lab = Lab::new();
+    // A copy of the socket closed before may live a moment longer, in a program about to be started by another test.
+    let listen = |address: &'static str| {
+        let mut listener = None;
+        wait_until("the port is free", || {
+            listener = lab.client.run(move || TcpListener::bind(address).ok());
+            listener.is_some()
+        });
+        listener.unwrap()
+    };
+    let options = SetupOptions { listen_ports: vec![2222], ..options() };
+    for address in ["0.0.0.0:2222", "10.0.0.2:2222", "[2001:db8:a0::2]:2222", "[::]:2222"] {
+        let program = listen(address);
+        let error = refusal(&lab.client, &["eth0"], &options);
+        let pid = std::process::id();
+        assert!(
+            error.contains("port 2222") && error.contains(&format!("(process {pid})")),
+            "{address}: {error}"
+        );
+        drop(program);
+    }
+    let other_address = listen("127.0.0.1:2222");
+    let mut set = None;
+    wait_until("the port is free", || {
+        set = lab.client.set_up(&["eth0"], &options).ok();
+        set.is_some()
+    });
+    let set = set.unwrap();
+    drop(other_address);
+    // Held for us now.
+    let taken = lab.client.run(|| TcpListener::bind("10.0.0.2:2222").map(|_| ()).unwrap_err().kind());
+    assert_eq!(taken, std::io::ErrorKind::AddrInUse);
+    let program = listen("0.0.0.0:2223");
+    let error = set.listen(2223).unwrap_err().to_string();
+    assert!(error.contains("port 2223"), "{error}");
+    drop(program);
+    wait_until("the port is free", || set.listen(2223).is_ok());
+    set.unlisten(2223).unwrap();
+    drop(listen("0.0.0.0:2223"));
+    set.unlisten(2222).unwrap();
+    drop(listen("0.0.0.0:2222"));
+}
+
+#[test]
+fn a_firewall_that_would_drop_the_packets_is_named() {
+    let lab = Lab::new();
+    let client = &lab.client;
+    client.nft("add table inet corporate");
+    client.nft("add chain inet corporate fence { type filter hook forward priority 10 ; policy drop ; }");
+    let routed = "eth0,address=198.51.100.1,mode=routed";
+    for spec in ["eth0", routed] {
+        let error = refusal(client, &[spec], &options());
+        assert!(error.contains("`inet corporate fence` (policy drop)"), "{error}");
+        // The remedy works.
+        for command in error.split('`').filter(|c| c.starts_with("nft insert")) {
+            for command in command.split("; ") {
+                client.program("sh", &["-c", command]);
+            }
+        }
+        let set = client.set_up(&[spec], &options()).unwrap();
+        drop(set);
+        client.nft("flush chain inet corporate fence");
+    }
+    client.nft("delete table inet corporate");
+    // Rejecting rules in a chain that accepts otherwise.
+    client.nft("add table ip filter");
+    client.nft("add chain ip filter FORWARD { type filter hook forward priority 0 ; policy accept ; }");
+    client.nft("add rule ip filter FORWARD reject");
+    let error = refusal(client, &["eth0"], &options());
+    assert!(error.contains("iptables -I FORWARD"), "{error}");
+    let unchecked = SetupOptions { check_firewall: false, ..options() };
+    client.set_up(&["eth0"], &unchecked).unwrap();
+    client.nft("flush chain ip filter FORWARD");
+    // One that lets only answers in, and what leaves by a NIC out, is no hindrance.
+    client.nft("chain ip filter FORWARD { policy drop ; }");
+    client.nft("add rule ip filter FORWARD ct state established,related accept");
+    client.nft("add rule ip filter FORWARD oifname eth0 accept");
+    lab.server.echo_server("[::]:80");
+    let set = client.set_up(&["eth0"], &options()).unwrap();
+    Flow::connect(&set.paths[0].tun, (set.paths[0].config.addresses[0], 5000), "10.0.0.1:80").echo("through");
+}
+
+/// A program in place of `nft`.
+fn fake_nft(ns: &Ns, script: &str) -> SetupOptions {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(&ns.records).unwrap();
+    let program = ns.records.join("nft");
+    std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    SetupOptions { nft_program: Some(program), ..options() }
+}
+
+#[test]
+fn nftables_missing_or_incomplete() {
+    let lab = Lab::new();
+    let client = &lab.client;
+    let without = SetupOptions { nft_program: Some(PathBuf::from("/nowhere/nft")), ..options() };
+    let error = refusal(client, &["eth0"], &without);
+    assert!(error.contains("apt install nftables") && error.contains("mode=routed"), "{error}");
+    // Routed paths do without.
+    drop(client.set_up(&["eth0,address=198.51.100.1,mode=routed"], &without).unwrap());
+    // A kernel that knows nftables but no translation: only scripts without it succeed.
+    let incomplete = fake_nft(
+        client,
+        "script=$(cat); case \"$script\" in *'type nat'*|*masquerade*|*dnat*)\n\
+         echo 'Error: Could not process rule: No such file or directory' >&2; exit 1;; esac",
+    );
+    let error = client.set_up(&["eth0"], &incomplete).unwrap_err().to_string();
+    assert!(error.contains("CONFIG_NFT_NAT") && error.contains("CONFIG_NFT_MASQ"), "{error}");
+    assert!(!error.contains("CONFIG_NFT_CT"), "{error}");
+    let refusing = fake_nft(client, "cat >/dev/null; echo 'Error: Operation not permitted' >&2; exit 1");
+    let error = client.set_up(&["eth0"], &refusing).unwrap_err().to_string();
+    assert!(error.contains("no permission to change the nftables ruleset"), "{error}");
+}
+
+#[test]
+fn an_address_that_is_a_duplicate_is_none() {
+    // Duplicate address detection that fails leaves an address nobody can use.
+    let lab = Lab::new();
+    lab.client.sysctl("net/ipv6/conf/eth1/accept_dad", "1");
+    lab.client.ip("-4 address flush dev eth1");
+    lab.client.ip("-6 address flush dev eth1 scope global");
+    lab.client.ip("address add 2001:db8:a1::1/64 dev eth1");
+    wait_until("the duplicate is found", || lab.client.ip("address").contains("dadfailed"));
+    let error = refusal(&lab.client, &["eth1"], &options());
+    assert!(error.contains("no address"), "{error}");
+}

@@ -1,0 +1,293 @@
+//! The demo with real packets: namespaces, TUN devices, the kernel's MPTCP.
+
+use super::Act;
+use super::emulation::Network;
+use super::namespace::{self, Setting};
+use super::plan::{Plan, SERVER, SERVER_STACK, TICK};
+use super::view::{Part, View};
+use crate::args::{DemoArgs, DemoServer, ListenAddress, PathArg, PathMode, StackKind};
+use crate::bench::measure::{self, Measured};
+use crate::bench::protocol::{Report, Transfer};
+use crate::bench::server::serve;
+use crate::bench::transfer::Until;
+use crate::session::Session;
+use crate::transport::kernel::Kernel;
+use crate::transport::user_space::{Settings, UserSpace};
+use crate::transport::{Listener, Stream};
+use crate::{Registry, console};
+use anyhow::{Context as _, anyhow, bail};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::mpsc;
+use std::time::Duration;
+use umptcp_tun_driver::device::{Tun, TunOptions};
+
+/// How long to wait for connections, and for what the server says of one.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(super) fn run(
+    args: &DemoArgs,
+    plan: &Plan,
+    view: &View<'_>,
+    registry: &Registry,
+) -> anyhow::Result<Vec<Part>> {
+    namespace::check_tun()?;
+    // Before any other thread starts: see `enter`.
+    namespace::enter()?;
+    let session = Session::start()?;
+    let nics = client_nics(plan)?;
+    let (tun, server) = Server::start(args.server, registry, &session)?;
+    view.introduce(server.name(), "real packets through TUN devices, in namespaces of our own")?;
+    let network = Network::start(plan, nics, tun)?;
+
+    let path = |device: &str, address: Ipv4Addr| PathArg {
+        device: device.to_owned(),
+        addresses: vec![address.into()],
+        mode: PathMode::Routed,
+        advertise: Vec::new(),
+        backup: false,
+        weight: 1,
+    };
+    let settings = Settings {
+        paths: plan.nics.iter().map(|nic| path(&nic.name, nic.stack_address)).collect(),
+        congestion: args.congestion.clone(),
+        scheduler: args.scheduler.clone(),
+        checksum: args.checksum,
+        pcap: args.pcap.clone(),
+        ..Settings::default()
+    };
+    let client = UserSpace::open(&settings, registry, &session)?;
+    let mut parts = Vec::new();
+    for act in Act::ALL {
+        parts.push(transfer(plan, view, act, &client, &server, &network)?);
+    }
+    client.close()?;
+    drop(network);
+    if let Some(line) = server.kernel_counters() {
+        console::print(&format!("\n{line}"))?;
+    }
+    Ok(parts)
+}
+
+/// The client's NICs: TUN devices whose other ends are ours, as the cables' are.
+fn client_nics(plan: &Plan) -> anyhow::Result<Vec<Tun>> {
+    let tuns: Vec<Tun> = plan.nics.iter().map(|nic| nic_device(&nic.name)).collect::<anyhow::Result<_>>()?;
+    let settings: Vec<Setting<'_>> = plan
+        .nics
+        .iter()
+        .zip(1..)
+        .map(|(nic, metric)| Setting {
+            device: &nic.name,
+            address: Some((nic.address, 24)),
+            metric: Some(metric),
+        })
+        .collect();
+    namespace::set_up(&settings).context("cannot set up the client's NICs")?;
+    Ok(tuns)
+}
+
+fn nic_device(name: &str) -> anyhow::Result<Tun> {
+    let options = TunOptions { name: Some(name.to_owned()), ..TunOptions::default() };
+    Tun::open(&options).with_context(|| format!("cannot make the emulated NIC {name}"))
+}
+
+/// What is known of a connection at the server's end.
+struct Served {
+    report: anyhow::Result<Option<Report>>,
+    /// The kernel's counters after it.
+    counters: Vec<(String, u64)>,
+}
+
+/// The server, in a namespace of its own.
+struct Server {
+    kernel: bool,
+    /// Without the kernel's: what serves, and takes its paths down in the end.
+    _stack: Option<UserSpace>,
+    served: mpsc::Receiver<Served>,
+    last_counters: std::cell::RefCell<Vec<(String, u64)>>,
+}
+
+impl Server {
+    /// Starts it. Returns the other end of its NIC, too.
+    fn start(
+        wanted: Option<DemoServer>,
+        registry: &Registry,
+        session: &Session,
+    ) -> anyhow::Result<(Tun, Server)> {
+        let (ready, started) = mpsc::channel();
+        let (done, served) = mpsc::channel();
+        let (registry, session) = (registry.clone(), session.clone());
+        // Threads have network namespaces of their own; those it starts stay in its.
+        std::thread::Builder::new()
+            .name("server".to_owned())
+            .spawn(move || {
+                let result = prepare_server(wanted, &registry, &session);
+                match result {
+                    Ok(Prepared { tun, listener, stack }) => {
+                        let kernel = stack.is_none();
+                        if ready.send(Ok((tun, stack))).is_ok() {
+                            accept(&listener, kernel, &done);
+                        }
+                    }
+                    Err(error) => drop(ready.send(Err(error))),
+                }
+            })
+            .context("cannot start a thread")?;
+        let (tun, stack) = started
+            .recv()
+            .map_err(|_| anyhow!("the server's thread died"))?
+            .context("cannot start the server")?;
+        Ok((
+            tun,
+            Server {
+                kernel: stack.is_none(),
+                _stack: stack,
+                served,
+                last_counters: std::cell::RefCell::default(),
+            },
+        ))
+    }
+
+    fn name(&self) -> &'static str {
+        if self.kernel { "the kernel's MPTCP" } else { "umptcp" }
+    }
+
+    fn address(&self) -> SocketAddr {
+        SocketAddr::new(Plan::server_address(self.kernel), super::plan::PORT)
+    }
+
+    /// What the server says of the connection that has just ended.
+    fn report(&self) -> anyhow::Result<Report> {
+        let served = self.served.recv_timeout(PATIENCE).map_err(|_| anyhow!("the server does not report"))?;
+        *self.last_counters.borrow_mut() = served.counters;
+        served.report.context("at the server's end")?.context("the server saw no measurement")
+    }
+
+    /// The kernel's own account, if the kernel was the server.
+    fn kernel_counters(&self) -> Option<String> {
+        let counters = self.last_counters.borrow();
+        if !self.kernel || counters.is_empty() {
+            return None;
+        }
+        let of = |name: &str| counters.iter().find(|(n, _)| n == name).map_or(0, |(_, value)| *value);
+        let faults: u64 = counters
+            .iter()
+            .filter(|(n, _)| {
+                ["Fallback", "DataCsumErr", "HMacFailure", "DSSNotMatching"].iter().any(|f| n.contains(f))
+            })
+            .map(|(_, value)| value)
+            .sum();
+        Some(format!(
+            "The server's kernel counted {} MPTCP connections, {} subflows joined to them, {faults} fallbacks, checksum or HMAC failures.",
+            of("MPCapableACKRX"),
+            of("MPJoinAckRx"),
+        ))
+    }
+}
+
+/// A server that listens, and the other end of its NIC.
+struct Prepared {
+    tun: Tun,
+    listener: Listener,
+    /// `None`: the kernel serves.
+    stack: Option<UserSpace>,
+}
+
+fn prepare_server(
+    wanted: Option<DemoServer>,
+    registry: &Registry,
+    session: &Session,
+) -> anyhow::Result<Prepared> {
+    namespace::new_network().context("cannot make the server's network namespace")?;
+    let tun = nic_device("eth0")?;
+    namespace::set_up(&[Setting { device: "eth0", address: Some((SERVER, 24)), metric: Some(1) }])
+        .context("cannot set up the server's NIC")?;
+    let any = ListenAddress { address: None, port: super::plan::PORT };
+    if wanted != Some(DemoServer::Umptcp) {
+        match Kernel::mptcp().listen(any) {
+            Ok(listener) => {
+                return Ok(Prepared { tun, listener: Listener::Kernel(listener, true), stack: None });
+            }
+            Err(error) if wanted == Some(DemoServer::Kernel) => return Err(error),
+            Err(error) => tracing::info!("the server is umptcp: {error:#}"),
+        }
+    }
+    let settings = Settings {
+        paths: vec![PathArg {
+            device: "eth0".to_owned(),
+            addresses: vec![SERVER_STACK.into()],
+            mode: PathMode::Routed,
+            advertise: Vec::new(),
+            backup: false,
+            weight: 1,
+        }],
+        listen: vec![super::plan::PORT],
+        ..Settings::default()
+    };
+    let stack = UserSpace::open(&settings, registry, session)?;
+    let listener = stack.listen(any)?;
+    Ok(Prepared { tun, listener: Listener::UserSpace(listener), stack: Some(stack) })
+}
+
+/// Serves connections until the process ends.
+fn accept(listener: &Listener, kernel: bool, done: &mpsc::Sender<Served>) {
+    while let Ok(stream) = listener.accept() {
+        let done = done.clone();
+        let kind = if kernel { StackKind::KernelMptcp } else { StackKind::Umptcp };
+        let serve = move || {
+            let report = serve(&stream, kind, false);
+            drop(stream);
+            let counters = namespace::mptcp_counters().unwrap_or_default();
+            let _ = done.send(Served { report, counters });
+        };
+        if let Err(error) = std::thread::Builder::new().name("connection".to_owned()).spawn(serve) {
+            tracing::error!(%error, "cannot start a thread");
+        }
+    }
+}
+
+fn transfer(
+    plan: &Plan,
+    view: &View<'_>,
+    act: Act,
+    client: &UserSpace,
+    server: &Server,
+    network: &Network,
+) -> anyhow::Result<Part> {
+    view.heading(&act.title(plan))?;
+    let over: &[&str] = if act == Act::One { &[plan.nics[0].name.as_str()] } else { &[] };
+    let before = network.payload(plan.down)?;
+    let stream = Stream::UserSpace(client.connect(server.address(), PATIENCE, over)?);
+    let transfer = measure::Plan {
+        up: !plan.down,
+        down: plan.down,
+        until: if act == Act::Silence { Until::Time(plan.last) } else { Until::Bytes(plan.bytes) },
+        verify: true,
+        seed: plan.seed,
+        interval: TICK,
+    };
+    let mut failed = None;
+    let measured = measure::throughput(&stream, &transfer, &mut |interval| {
+        let elapsed = Duration::from_secs_f64(interval.seconds);
+        let note = act.note(plan, elapsed);
+        if !note.is_empty() {
+            network.set_silent(0, elapsed < plan.silent.1);
+        }
+        if let Err(error) = view.progress(interval, &note) {
+            failed.get_or_insert(error);
+        }
+    })?;
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let facts = stream.facts()?;
+    if facts.mptcp == Some(false) {
+        bail!("the connection is not MPTCP: {}", facts.description);
+    }
+    drop(stream);
+    server.report()?;
+    let by_nic =
+        network.payload(plan.down)?.iter().zip(before).map(|(after, before)| after - before).collect();
+    let Measured { up, down, verified, .. } = measured;
+    let Transfer { bytes, seconds, .. } = up.or(down).context("nothing was transferred")?;
+    Ok(Part { name: act.name(plan), bytes, seconds, by_nic, intact: verified == Some(true) })
+}

@@ -1,0 +1,131 @@
+//! Errors, and what they are in the standard library's terms.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use thiserror::Error;
+use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError};
+
+/// What can go wrong. Operations return it inside an [`io::Error`] of the fitting kind:
+/// `e.get_ref().and_then(|e| e.downcast_ref::<umptcp::Error>())` gets it out again.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum Error {
+    /// A connection could not even be tried.
+    #[error("cannot connect to {remote}: {source}")]
+    Connect {
+        /// The peer.
+        remote: SocketAddr,
+        /// Why.
+        source: ConnectError,
+    },
+    /// A connection could not be established, or has ended.
+    #[error("connection with {remote}: {source}")]
+    Connection {
+        /// The peer.
+        remote: SocketAddr,
+        /// Why.
+        source: ConnectionError,
+    },
+    /// The connection was not established within the time that was set.
+    #[error("connection with {remote}: not established within the time limit")]
+    ConnectTimeout {
+        /// The peer.
+        remote: SocketAddr,
+    },
+    /// Listening failed.
+    #[error("cannot listen on {local}: {source}")]
+    Listen {
+        /// The address and port.
+        local: SocketAddr,
+        /// Why.
+        source: ListenError,
+    },
+    /// A listener's settings cannot be had.
+    #[error("cannot listen on {local}: {source}")]
+    ListenSettings {
+        /// The address and port.
+        local: SocketAddr,
+        /// Why.
+        source: ConnectError,
+    },
+    /// The stack is no more.
+    #[error("the stack has been stopped")]
+    Stopped,
+    /// The listener has been closed.
+    #[error("the listener has been closed")]
+    ListenerClosed,
+    /// A timeout set on a stream or listener has passed.
+    #[error("nothing happened within the time limit")]
+    WouldBlock,
+}
+
+impl Error {
+    /// The kind of I/O error it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Connect { source, .. } => connect_kind(source),
+            Error::Connection { source, .. } => connection_kind(*source),
+            Error::ConnectTimeout { .. } => ErrorKind::TimedOut,
+            Error::Listen { source, .. } => match source {
+                ListenError::InUse(_) => ErrorKind::AddrInUse,
+                ListenError::NoPort => ErrorKind::InvalidInput,
+                ListenError::NoAddress(_) => ErrorKind::AddrNotAvailable,
+            },
+            Error::ListenSettings { source, .. } => connect_kind(source),
+            Error::Stopped | Error::ListenerClosed => ErrorKind::NotConnected,
+            Error::WouldBlock => ErrorKind::WouldBlock,
+        }
+    }
+}
+
+fn connect_kind(e: &ConnectError) -> ErrorKind {
+    match e {
+        ConnectError::NoPath(_) => ErrorKind::NetworkUnreachable,
+        ConnectError::LocalAddress(_) => ErrorKind::AddrNotAvailable,
+        ConnectError::TupleInUse(..) => ErrorKind::AddrInUse,
+        ConnectError::NoPort(_) => ErrorKind::AddrNotAvailable,
+        ConnectError::BadRemote(_) => ErrorKind::InvalidInput,
+        ConnectError::TooMany(_) => ErrorKind::QuotaExceeded,
+        ConnectError::UnknownName { .. } => ErrorKind::InvalidInput,
+        ConnectError::Gone => ErrorKind::NotConnected,
+    }
+}
+
+fn connection_kind(e: ConnectionError) -> ErrorKind {
+    match e {
+        ConnectionError::NotFound | ConnectionError::NotConnected => ErrorKind::NotConnected,
+        ConnectionError::Refused => ErrorKind::ConnectionRefused,
+        ConnectionError::Reset => ErrorKind::ConnectionReset,
+        ConnectionError::Unreachable => ErrorKind::HostUnreachable,
+        ConnectionError::TimedOut => ErrorKind::TimedOut,
+        ConnectionError::Aborted | ConnectionError::Broken => ErrorKind::ConnectionAborted,
+        ConnectionError::SendClosed => ErrorKind::BrokenPipe,
+        ConnectionError::NoPath => ErrorKind::NetworkDown,
+        ConnectionError::Resources => ErrorKind::QuotaExceeded,
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(e: Error) -> io::Error {
+        io::Error::new(e.kind(), e)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_say_what_and_with_whom_and_survive_in_io_errors() {
+        let remote = "192.0.2.1:80".parse().unwrap();
+        let e: io::Error = Error::Connection { remote, source: ConnectionError::Refused }.into();
+        assert_eq!(e.kind(), ErrorKind::ConnectionRefused);
+        let text =
+            "connection with 192.0.2.1:80: connection refused: nothing listens at that address and port";
+        assert_eq!(e.to_string(), text);
+        let back = e.get_ref().and_then(|e| e.downcast_ref::<Error>());
+        assert!(matches!(back, Some(Error::Connection { .. })));
+        let local = "[::]:22".parse().unwrap();
+        let e: io::Error = Error::Listen { local, source: ListenError::InUse(local) }.into();
+        assert_eq!(e.kind(), ErrorKind::AddrInUse);
+    }
+}

@@ -1,0 +1,205 @@
+//! Listeners.
+
+use crate::error::Error;
+use crate::shared::{TimedOut, deadline};
+use crate::stack::Stack;
+use crate::stream::MptcpStream;
+use crate::worker::{Command, Handle, ListenerShared};
+use std::fmt;
+use std::io;
+use std::iter::FusedIterator;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+use umptcp_stack_core::config::ConnectionConfig;
+use umptcp_types::ListenerId;
+
+/// A listener for connections, MPTCP and plain TCP alike. Usable from several threads at once.
+///
+/// Dropping it closes it and resets connections that nobody has accepted.
+pub struct MptcpListener {
+    handle: Handle,
+    id: ListenerId,
+    shared: Arc<ListenerShared>,
+    local: SocketAddr,
+}
+
+impl fmt::Debug for MptcpListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MptcpListener").field("local", &self.local).finish_non_exhaustive()
+    }
+}
+
+impl Drop for MptcpListener {
+    fn drop(&mut self) {
+        self.handle.send(Command::Unlisten(self.id));
+    }
+}
+
+/// Settings for a listener and the connections it accepts.
+///
+/// Starts with the stack's defaults.
+#[derive(Clone, Debug)]
+pub struct ListenerBuilder {
+    handle: Handle,
+    backlog: usize,
+    config: ConnectionConfig,
+}
+
+/// Connections that may wait to be accepted, unless told otherwise.
+const BACKLOG: usize = 128;
+
+impl ListenerBuilder {
+    pub(crate) fn new(handle: Handle) -> Self {
+        let config = (*handle.defaults).clone();
+        ListenerBuilder { handle, backlog: BACKLOG, config }
+    }
+
+    /// Replaces all settings of accepted connections at once.
+    pub fn config(mut self, config: ConnectionConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Whether to accept MPTCP; otherwise every connection is plain TCP.
+    pub fn mptcp(mut self, on: bool) -> Self {
+        self.config.mptcp = on;
+        self
+    }
+
+    /// Whether to require checksums over the data (RFC 8684 §3.3.1).
+    pub fn checksum(mut self, on: bool) -> Self {
+        self.config.checksum = on;
+        self
+    }
+
+    /// Name of the congestion control algorithm.
+    pub fn congestion(mut self, name: impl Into<String>) -> Self {
+        self.config.congestion = name.into();
+        self
+    }
+
+    /// Name of the packet scheduler.
+    pub fn scheduler(mut self, name: impl Into<String>) -> Self {
+        self.config.scheduler = name.into();
+        self
+    }
+
+    /// Bytes that may be written without being acknowledged yet, for each connection.
+    pub fn send_buffer(mut self, bytes: usize) -> Self {
+        self.config.send_buffer = bytes;
+        self
+    }
+
+    /// Bytes that may be received without having been read yet, for each connection.
+    pub fn receive_buffer(mut self, bytes: usize) -> Self {
+        self.config.receive_buffer = bytes;
+        self
+    }
+
+    /// Whether to send small segments at once instead of waiting to fill them (no Nagle algorithm).
+    pub fn nodelay(mut self, on: bool) -> Self {
+        self.config.no_delay = on;
+        self
+    }
+
+    /// Connections that may wait to be accepted; further SYNs are answered only when there is room again.
+    pub fn backlog(mut self, connections: usize) -> Self {
+        self.backlog = connections;
+        self
+    }
+
+    /// Listens on `address`; an unspecified address stands for every address of every path. Of several addresses the first
+    /// that can be had is used.
+    pub fn listen(self, address: impl ToSocketAddrs) -> io::Result<MptcpListener> {
+        let mut last = None;
+        for local in address.to_socket_addrs()? {
+            match self.listen_one(local) {
+                Ok(listener) => return Ok(listener),
+                Err(e) => last = Some(e),
+            }
+        }
+        Err(last.map_or_else(
+            || io::Error::new(io::ErrorKind::InvalidInput, "the name has no address"),
+            io::Error::from,
+        ))
+    }
+
+    fn listen_one(&self, local: SocketAddr) -> Result<MptcpListener, Error> {
+        let shared = Arc::new(ListenerShared::new(self.backlog));
+        let (config, to) = (self.config.clone(), shared.clone());
+        let id = self.handle.call(move |worker, cx| worker.listen(cx, local, config, to))??;
+        Ok(MptcpListener { handle: self.handle.clone(), id, shared, local })
+    }
+}
+
+impl MptcpListener {
+    /// Listens on `address` with the stack's default settings.
+    pub fn bind(stack: &Stack, address: impl ToSocketAddrs) -> io::Result<MptcpListener> {
+        Self::builder(stack).listen(address)
+    }
+
+    /// Settings for a listener.
+    pub fn builder(stack: &Stack) -> ListenerBuilder {
+        ListenerBuilder::new(stack.handle().clone())
+    }
+
+    /// Waits for the next connection.
+    pub fn accept(&self) -> io::Result<(MptcpStream, SocketAddr)> {
+        self.accept_within(None)
+    }
+
+    /// Waits for the next connection, but at most `limit`; [`io::ErrorKind::WouldBlock`] when it has passed.
+    pub fn accept_timeout(&self, limit: Duration) -> io::Result<(MptcpStream, SocketAddr)> {
+        self.accept_within(Some(limit))
+    }
+
+    fn accept_within(&self, limit: Option<Duration>) -> io::Result<(MptcpStream, SocketAddr)> {
+        match self.shared.take(deadline(limit)) {
+            Ok(Some((accepted, tell))) => {
+                if tell {
+                    self.handle.send(Command::Refill(self.id));
+                }
+                let remote = accepted.remote;
+                Ok((MptcpStream::new(self.handle.clone(), accepted), remote))
+            }
+            Ok(None) => Err(Error::ListenerClosed.into()),
+            Err(TimedOut) => Err(Error::WouldBlock.into()),
+        }
+    }
+
+    /// The connections, one after the other, for ever; ends when the stack is stopped.
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming { listener: self, ended: false }
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+}
+
+/// The connections of a listener; see [`MptcpListener::incoming`].
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    listener: &'a MptcpListener,
+    ended: bool,
+}
+
+impl Iterator for Incoming<'_> {
+    type Item = io::Result<MptcpStream>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended {
+            return None;
+        }
+        let next = self.listener.accept();
+        self.ended = next.is_err();
+        match next {
+            Ok((stream, _)) => Some(Ok(stream)),
+            Err(_) => None,
+        }
+    }
+}
+
+impl FusedIterator for Incoming<'_> {}

@@ -1,0 +1,390 @@
+//! What an application's threads and the worker share of one connection.
+//!
+//! Each direction is a queue behind a mutex that is held for a few instructions, once per batch. Each side takes the whole
+//! queue at once and works on it alone, so that neither waits while the other copies. Nobody is woken who does not
+//! wait: notifying a condition variable costs a system call even when nobody is there.
+
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use umptcp_stack_core::config::ConnectionConfig;
+use umptcp_stack_core::error::ConnectionError;
+use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
+
+/// Most bytes that wait between the application and the stack, for each direction.
+const MOST_QUEUED: usize = 1 << 20;
+
+/// Writes up to this length are copied together.
+pub(crate) const SMALL_WRITE: usize = 4096;
+
+/// Larger writes are copied in pieces of up to this length, so that the worker sends the first while the next is copied.
+pub(crate) const PIECE: usize = 64 * 1024;
+
+/// Memory that small writes are joined in.
+const TAIL: usize = 16 * 1024;
+
+/// Locks, and goes on after another thread panicked while it held the lock: the data is valid between any two statements.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How far a connection is.
+#[derive(Clone, Debug)]
+pub(crate) enum Phase {
+    Connecting,
+    Connected { local: SocketAddr, remote: SocketAddr },
+    Failed(ConnectionError),
+}
+
+/// How a direction has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// Properly: the peer has finished sending, or the application has.
+    Finished,
+    Error(ConnectionError),
+}
+
+/// A time limit that passed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TimedOut;
+
+/// A mutex with a condition variable that knows whether somebody waits.
+#[derive(Debug)]
+struct Queue<T> {
+    data: Mutex<Waiting<T>>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    value: T,
+    waiters: usize,
+}
+
+impl<T> Queue<T> {
+    fn new(value: T) -> Self {
+        Queue { data: Mutex::new(Waiting { value, waiters: 0 }), changed: Condvar::new() }
+    }
+
+    /// Changes the value and wakes who waits for the change.
+    fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+        let mut data = lock(&self.data);
+        let result = change(&mut data.value);
+        let wake = data.waiters > 0;
+        drop(data);
+        if wake {
+            self.changed.notify_all();
+        }
+        result
+    }
+
+    /// Looks at the value, or changes it in a way that nobody waits for.
+    fn with<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
+        look(&mut lock(&self.data).value)
+    }
+
+    /// Waits until `take` returns something.
+    fn wait<R>(
+        &self,
+        deadline: Option<Instant>,
+        mut take: impl FnMut(&mut T) -> Option<R>,
+    ) -> Result<R, TimedOut> {
+        let mut data = lock(&self.data);
+        loop {
+            if let Some(result) = take(&mut data.value) {
+                return Ok(result);
+            }
+            data.waiters += 1;
+            data = match deadline {
+                None => self.changed.wait(data).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    if left.is_zero() {
+                        data.waiters -= 1;
+                        return Err(TimedOut);
+                    }
+                    self.changed.wait_timeout(data, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+            data.waiters -= 1;
+        }
+    }
+}
+
+/// Received and not yet taken by a reader.
+#[derive(Debug, Default)]
+struct Inbound {
+    queue: VecDeque<Bytes>,
+    end: Option<End>,
+    /// The worker left data in the stack because the queue was full.
+    stalled: bool,
+}
+
+/// Written and not yet taken by the worker.
+#[derive(Debug, Default)]
+struct Outbound {
+    queue: VecDeque<Bytes>,
+    /// Small writes, joined; they come after `queue`.
+    tail: BytesMut,
+    bytes: usize,
+    end: Option<End>,
+}
+
+impl Outbound {
+    fn seal_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.queue.push_back(self.tail.split().freeze());
+        }
+    }
+}
+
+/// One connection, as its streams and the worker share it.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// The worker has been told to look at this connection and has not done so yet.
+    dirty: AtomicBool,
+    phase: Queue<Phase>,
+    inbound: Queue<Inbound>,
+    /// Bytes that readers have taken since the beginning.
+    taken: AtomicU64,
+    outbound: Queue<Outbound>,
+    read_ahead: u64,
+    write_ahead: usize,
+    /// What the connection was like when it ended.
+    last: Mutex<Option<(ConnectionInfo, Vec<SubflowInfo>)>>,
+}
+
+/// What a reader got.
+pub(crate) enum Taken {
+    /// Data, in the reader's own queue; `true`: the worker is to be told that there is room again.
+    Data(bool),
+    End(End),
+}
+
+/// What came of offering bytes.
+pub(crate) enum Put {
+    /// So many were taken; `true`: the worker is to be told.
+    Taken(usize, bool),
+    End(End),
+}
+
+impl Shared {
+    pub(crate) fn new(config: &ConnectionConfig) -> Self {
+        Shared {
+            dirty: AtomicBool::new(false),
+            phase: Queue::new(Phase::Connecting),
+            inbound: Queue::new(Inbound::default()),
+            taken: AtomicU64::new(0),
+            outbound: Queue::new(Outbound::default()),
+            // Received bytes count against the window only while they are in the stack, so what waits here is kept
+            // small against the buffer that the application asked for.
+            read_ahead: (config.receive_buffer / 4).clamp(1, MOST_QUEUED) as u64,
+            write_ahead: (config.send_buffer / 4).clamp(1, MOST_QUEUED),
+            last: Mutex::new(None),
+        }
+    }
+
+    /// Notes that the worker is to look. `true`: it has not been told yet, so tell it.
+    pub(crate) fn mark_dirty(&self) -> bool {
+        !self.dirty.swap(true, Ordering::AcqRel)
+    }
+
+    /// The worker is about to look.
+    pub(crate) fn clear_dirty(&self) {
+        self.dirty.swap(false, Ordering::AcqRel);
+    }
+
+    // ---- how far it is ----
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.change(|p| *p = phase);
+    }
+
+    /// Whether it is neither established nor failed.
+    pub(crate) fn is_connecting(&self) -> bool {
+        self.phase.with(|p| matches!(p, Phase::Connecting))
+    }
+
+    /// It will not be established. Without effect once it is.
+    pub(crate) fn fail_connecting(&self, error: ConnectionError) {
+        self.phase.change(|p| {
+            if matches!(p, Phase::Connecting) {
+                *p = Phase::Failed(error);
+            }
+        });
+    }
+
+    /// Waits until the connection is established, or will not be.
+    pub(crate) fn wait_connected(&self, deadline: Option<Instant>) -> Result<Phase, TimedOut> {
+        self.phase.wait(deadline, |p| match p {
+            Phase::Connecting => None,
+            other => Some(other.clone()),
+        })
+    }
+
+    // ---- receiving ----
+
+    /// How many bytes the worker may put into the queue, given how many it has put since the beginning.
+    pub(crate) fn read_room(&self, put: u64) -> usize {
+        let waiting = put - self.taken.load(Ordering::Acquire);
+        self.read_ahead.saturating_sub(waiting) as usize
+    }
+
+    /// The worker's: appends what was received; `put` counts it. `stalled`: there is more that found no room. `true`: a
+    /// reader has made room meanwhile, so go on.
+    pub(crate) fn deliver(&self, batch: &mut Vec<Bytes>, end: Option<End>, stalled: bool, put: u64) -> bool {
+        self.inbound.change(|i| {
+            if i.end.is_some() {
+                // Nobody is going to read it.
+                let bytes: usize = batch.drain(..).map(|b| b.len()).sum();
+                self.taken.fetch_add(bytes as u64, Ordering::AcqRel);
+            }
+            i.queue.extend(batch.drain(..));
+            i.end = i.end.or(end);
+            // Readers take under this lock, so one that comes later finds the flag and tells the worker.
+            let again = stalled && self.read_room(put) > 0;
+            i.stalled = stalled && !again;
+            again
+        })
+    }
+
+    /// Waits for data and takes all there is into `queue`, which is empty.
+    pub(crate) fn take(
+        &self,
+        queue: &mut VecDeque<Bytes>,
+        deadline: Option<Instant>,
+    ) -> Result<Taken, TimedOut> {
+        self.inbound.wait(deadline, |i| {
+            if i.queue.is_empty() {
+                return i.end.map(Taken::End);
+            }
+            std::mem::swap(queue, &mut i.queue);
+            let bytes: usize = queue.iter().map(Bytes::len).sum();
+            self.taken.fetch_add(bytes as u64, Ordering::AcqRel);
+            Some(Taken::Data(std::mem::take(&mut i.stalled)))
+        })
+    }
+
+    /// Ends reading. `discard`: what has arrived is thrown away.
+    pub(crate) fn end_reading(&self, end: End, discard: bool) {
+        self.inbound.change(|i| {
+            if discard {
+                let bytes: usize = i.queue.drain(..).map(|b| b.len()).sum();
+                self.taken.fetch_add(bytes as u64, Ordering::AcqRel);
+            }
+            i.end = i.end.or(Some(end));
+        });
+    }
+
+    // ---- sending ----
+
+    /// Waits for room and queues a copy of as much of `data` as there is room for. `copy` makes the larger pieces.
+    pub(crate) fn put_slice(
+        &self,
+        data: &[u8],
+        deadline: Option<Instant>,
+        copy: impl FnOnce(&[u8]) -> Bytes,
+    ) -> Result<Put, TimedOut> {
+        if data.len() > SMALL_WRITE {
+            // Writers exclude one another, so the room found cannot shrink while the copy is made outside the lock.
+            let room = match self.wait_room(deadline)? {
+                Ok(room) => room,
+                Err(end) => return Ok(Put::End(end)),
+            };
+            return Ok(self.put(copy(&data[..data.len().min(room).min(PIECE)])));
+        }
+        self.outbound.wait(deadline, |o| {
+            if let Some(end) = o.end {
+                return Some(Put::End(end));
+            }
+            let n = data.len().min(self.write_ahead.saturating_sub(o.bytes));
+            if n == 0 {
+                return None;
+            }
+            if o.tail.capacity() - o.tail.len() < n {
+                o.seal_tail();
+                o.tail.reserve(TAIL.max(n));
+            }
+            o.tail.extend_from_slice(&data[..n]);
+            o.bytes += n;
+            Some(Put::Taken(n, self.mark_dirty()))
+        })
+    }
+
+    /// Waits for room of at least one byte and returns how much there is.
+    pub(crate) fn wait_room(&self, deadline: Option<Instant>) -> Result<Result<usize, End>, TimedOut> {
+        self.outbound.wait(deadline, |o| match o.end {
+            Some(end) => Some(Err(end)),
+            None => Some(self.write_ahead.saturating_sub(o.bytes)).filter(|room| *room > 0).map(Ok),
+        })
+    }
+
+    /// Queues `data` whole.
+    pub(crate) fn put(&self, data: Bytes) -> Put {
+        self.outbound.with(|o| {
+            if let Some(end) = o.end {
+                return Put::End(end);
+            }
+            let n = data.len();
+            o.seal_tail();
+            o.bytes += n;
+            o.queue.push_back(data);
+            Put::Taken(n, self.mark_dirty())
+        })
+    }
+
+    /// The worker's: takes all that was written into `queue`, which is empty. `true`: there will be no more.
+    pub(crate) fn collect(&self, queue: &mut VecDeque<Bytes>) -> bool {
+        let mut data = lock(&self.outbound.data);
+        let o = &mut data.value;
+        o.seal_tail();
+        std::mem::swap(queue, &mut o.queue);
+        let full = std::mem::take(&mut o.bytes) > 0;
+        let finished = o.end == Some(End::Finished);
+        let wake = full && data.waiters > 0;
+        drop(data);
+        if wake {
+            self.outbound.changed.notify_all();
+        }
+        finished
+    }
+
+    /// Ends writing; what was written before is still sent, unless it ends with an error.
+    pub(crate) fn end_writing(&self, end: End) {
+        self.outbound.change(|o| {
+            if matches!(end, End::Error(_)) {
+                o.queue.clear();
+                o.tail.clear();
+                o.bytes = 0;
+                o.end = Some(end);
+            } else {
+                o.end = o.end.or(Some(end));
+            }
+        });
+    }
+
+    // ---- the end ----
+
+    /// Everything is over: wakes all who wait.
+    pub(crate) fn fail(&self, error: ConnectionError) {
+        self.fail_connecting(error);
+        self.end_reading(End::Error(error), false);
+        self.end_writing(End::Error(error));
+    }
+
+    pub(crate) fn set_last(&self, last: (ConnectionInfo, Vec<SubflowInfo>)) {
+        *lock(&self.last) = Some(last);
+    }
+
+    pub(crate) fn last(&self) -> Option<(ConnectionInfo, Vec<SubflowInfo>)> {
+        lock(&self.last).clone()
+    }
+}
+
+/// The point in time that a relative limit stands for.
+pub(crate) fn deadline(limit: Option<Duration>) -> Option<Instant> {
+    limit.and_then(|l| Instant::now().checked_add(l))
+}

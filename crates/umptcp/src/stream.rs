@@ -1,0 +1,434 @@
+//! Connections.
+
+use crate::error::Error;
+use crate::shared::{End, Phase, Put, Shared, Taken, TimedOut, deadline, lock};
+use crate::stack::Stack;
+use crate::status::MptcpStatus;
+use crate::worker::{Accepted, Command, Handle};
+use bytes::{Buf, Bytes};
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig};
+use umptcp_stack_core::error::ConnectionError;
+use umptcp_stack_core::stack::{self, ConnectionInfo, SubflowInfo};
+use umptcp_types::{ConnectionId, PathId};
+
+/// A connection: MPTCP, or plain TCP when the peer or the path does not support it.
+///
+/// It works like [`std::net::TcpStream`] and can be read and written from several threads, also through `&MptcpStream`
+/// or a clone made by [`MptcpStream::try_clone`]. Dropping the last handle closes the connection; what was written
+/// before is still delivered in the background.
+#[derive(Debug, Clone)]
+pub struct MptcpStream(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    handle: Handle,
+    id: ConnectionId,
+    shared: Arc<Shared>,
+    local: SocketAddr,
+    remote: SocketAddr,
+    reader: Mutex<VecDeque<Bytes>>,
+    /// Held while writing, so that the bytes of one write stay together.
+    writer: Mutex<()>,
+    /// Nanoseconds; 0: none.
+    read_timeout: AtomicU64,
+    write_timeout: AtomicU64,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.handle.send(Command::Close(self.id));
+    }
+}
+
+/// Settings for a connection that is to be made.
+///
+/// Starts with the stack's defaults.
+#[derive(Clone, Debug)]
+pub struct StreamBuilder {
+    handle: Handle,
+    paths: Vec<PathId>,
+    local_address: Option<IpAddr>,
+    local_port: u16,
+    timeout: Option<Duration>,
+    config: ConnectionConfig,
+}
+
+impl StreamBuilder {
+    pub(crate) fn new(handle: Handle) -> Self {
+        let config = (*handle.defaults).clone();
+        StreamBuilder { handle, paths: Vec::new(), local_address: None, local_port: 0, timeout: None, config }
+    }
+
+    /// Replaces all settings of the connection at once.
+    pub fn config(mut self, config: ConnectionConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Whether to negotiate MPTCP; otherwise the connection is plain TCP.
+    pub fn mptcp(mut self, on: bool) -> Self {
+        self.config.mptcp = on;
+        self
+    }
+
+    /// Whether to require checksums over the data (RFC 8684 §3.3.1).
+    pub fn checksum(mut self, on: bool) -> Self {
+        self.config.checksum = on;
+        self
+    }
+
+    /// Name of the congestion control algorithm.
+    pub fn congestion(mut self, name: impl Into<String>) -> Self {
+        self.config.congestion = name.into();
+        self
+    }
+
+    /// Name of the packet scheduler.
+    pub fn scheduler(mut self, name: impl Into<String>) -> Self {
+        self.config.scheduler = name.into();
+        self
+    }
+
+    /// Bytes that may be written without being acknowledged yet.
+    pub fn send_buffer(mut self, bytes: usize) -> Self {
+        self.config.send_buffer = bytes;
+        self
+    }
+
+    /// Bytes that may be received without having been read yet.
+    pub fn receive_buffer(mut self, bytes: usize) -> Self {
+        self.config.receive_buffer = bytes;
+        self
+    }
+
+    /// Whether to send small segments at once instead of waiting to fill them (no Nagle algorithm).
+    pub fn nodelay(mut self, on: bool) -> Self {
+        self.config.no_delay = on;
+        self
+    }
+
+    /// How long the peer may leave data unacknowledged until the connection ends (RFC 5482).
+    pub fn user_timeout(mut self, limit: Duration) -> Self {
+        self.config.user_timeout = limit;
+        self
+    }
+
+    /// After how much idle time to probe whether the peer is still there; `None`: never.
+    pub fn keep_alive(mut self, idle: Option<Duration>) -> Self {
+        self.config.keep_alive = idle;
+        self
+    }
+
+    /// Paths to use, the first for the initial subflow. Without this: all.
+    pub fn paths(mut self, paths: impl IntoIterator<Item = PathId>) -> Self {
+        self.paths = paths.into_iter().collect();
+        self
+    }
+
+    /// Local address and port of the initial subflow. An unspecified address, or port 0, is chosen by the stack.
+    pub fn local(mut self, local: SocketAddr) -> Self {
+        self.local_address = Some(local.ip()).filter(|a| !a.is_unspecified());
+        self.local_port = local.port();
+        self
+    }
+
+    /// How long to wait for the connection to be established, for each address tried.
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// Connects. With several addresses, each is tried in turn, and the last one's error is returned.
+    pub fn connect(self, address: impl ToSocketAddrs) -> io::Result<MptcpStream> {
+        let mut last = None;
+        for remote in address.to_socket_addrs()? {
+            match self.connect_one(remote) {
+                Ok(stream) => return Ok(stream),
+                Err(e) => last = Some(e),
+            }
+        }
+        Err(last.map_or_else(
+            || io::Error::new(io::ErrorKind::InvalidInput, "the name has no address"),
+            io::Error::from,
+        ))
+    }
+
+    fn connect_one(&self, remote: SocketAddr) -> Result<MptcpStream, Error> {
+        let options = ConnectOptions {
+            remote,
+            paths: self.paths.clone(),
+            local_address: self.local_address,
+            local_port: self.local_port,
+            config: self.config.clone(),
+        };
+        let (id, shared) = self
+            .handle
+            .call(move |worker, cx| worker.connect(cx, options))?
+            .map_err(|source| Error::Connect { remote, source })?;
+        match shared.wait_connected(deadline(self.timeout)) {
+            Ok(Phase::Connected { local, remote }) => {
+                Ok(MptcpStream::new(self.handle.clone(), Accepted { id, shared, local, remote }))
+            }
+            Ok(Phase::Failed(source)) => Err(Error::Connection { remote, source }),
+            Ok(Phase::Connecting) | Err(TimedOut) => {
+                self.handle.call(move |worker, cx| worker.abort(cx, id))?;
+                Err(Error::ConnectTimeout { remote })
+            }
+        }
+    }
+}
+
+impl MptcpStream {
+    pub(crate) fn new(handle: Handle, connection: Accepted) -> Self {
+        let Accepted { id, shared, local, remote } = connection;
+        MptcpStream(Arc::new(Inner {
+            handle,
+            id,
+            shared,
+            local,
+            remote,
+            reader: Mutex::default(),
+            writer: Mutex::default(),
+            read_timeout: AtomicU64::new(0),
+            write_timeout: AtomicU64::new(0),
+        }))
+    }
+
+    /// Connects to `address` with the stack's default settings.
+    pub fn connect(stack: &Stack, address: impl ToSocketAddrs) -> io::Result<MptcpStream> {
+        Self::builder(stack).connect(address)
+    }
+
+    /// Settings for a connection.
+    pub fn builder(stack: &Stack) -> StreamBuilder {
+        StreamBuilder::new(stack.handle().clone())
+    }
+
+    /// The connection's name within its stack.
+    pub fn id(&self) -> ConnectionId {
+        self.0.id
+    }
+
+    /// The peer of the initial subflow.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.0.remote
+    }
+
+    /// The local address of the initial subflow.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.0.local
+    }
+
+    /// Another handle to the same connection.
+    pub fn try_clone(&self) -> io::Result<MptcpStream> {
+        Ok(self.clone())
+    }
+
+    /// Whether the connection is MPTCP, since when, and why not.
+    pub fn mptcp_status(&self) -> io::Result<MptcpStatus> {
+        Ok(match self.info()?.mptcp {
+            stack::MptcpStatus::Negotiating => MptcpStatus::Negotiating,
+            stack::MptcpStatus::Active { since } => {
+                MptcpStatus::Active { since: self.0.handle.clock.wall_time(since) }
+            }
+            stack::MptcpStatus::Plain { reason } => MptcpStatus::Plain { reason },
+        })
+    }
+
+    /// State and statistics of the connection; the last ones when it has ended.
+    pub fn info(&self) -> io::Result<ConnectionInfo> {
+        Ok(self.describe()?.0)
+    }
+
+    /// State and statistics of each subflow; the last ones when the connection has ended.
+    pub fn subflows(&self) -> io::Result<Vec<SubflowInfo>> {
+        Ok(self.describe()?.1)
+    }
+
+    fn describe(&self) -> Result<(ConnectionInfo, Vec<SubflowInfo>), Error> {
+        let (id, shared) = (self.0.id, self.0.shared.clone());
+        let found = match self.0.handle.call(move |worker, cx| worker.describe(cx, id, &shared)) {
+            Err(Error::Stopped) => self.0.shared.last(),
+            other => other?,
+        };
+        found.ok_or(self.error(ConnectionError::NotFound))
+    }
+
+    /// Ends reading, writing or both. What was written before is still delivered.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        if matches!(how, Shutdown::Read | Shutdown::Both) {
+            self.0.shared.end_reading(End::Finished, true);
+        }
+        if matches!(how, Shutdown::Write | Shutdown::Both) {
+            self.0.shared.end_writing(End::Finished);
+        }
+        self.look(self.0.shared.mark_dirty());
+        Ok(())
+    }
+
+    /// Ends the connection at once; what is on its way is lost, and the peer gets a reset.
+    pub fn abort(self) {
+        let id = self.0.id;
+        // If the worker is gone, so is the connection.
+        let _ = self.0.handle.call(move |worker, cx| worker.abort(cx, id));
+    }
+
+    /// How long a read may wait; `None`: for ever. A read that waited longer fails with [`io::ErrorKind::WouldBlock`].
+    pub fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        set_timeout(&self.0.read_timeout, limit)
+    }
+
+    /// How long a write may wait; `None`: for ever. A write that waited longer fails with [`io::ErrorKind::WouldBlock`].
+    pub fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        set_timeout(&self.0.write_timeout, limit)
+    }
+
+    /// How long a read may wait.
+    pub fn read_timeout(&self) -> Option<Duration> {
+        timeout(&self.0.read_timeout)
+    }
+
+    /// How long a write may wait.
+    pub fn write_timeout(&self) -> Option<Duration> {
+        timeout(&self.0.write_timeout)
+    }
+
+    /// Receives some bytes without copying them; empty at the end of the stream.
+    ///
+    /// They share memory with the packets they came in, so keep them no longer than needed.
+    pub fn recv_bytes(&self) -> io::Result<Bytes> {
+        let mut queue = lock(&self.0.reader);
+        if queue.is_empty() && !self.fill(&mut queue)? {
+            return Ok(Bytes::new());
+        }
+        Ok(queue.pop_front().unwrap_or_default())
+    }
+
+    /// Sends `data` without copying it. Returns as soon as it is queued, which may take until earlier data has been sent.
+    pub fn send_bytes(&self, data: Bytes) -> io::Result<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let _writer = lock(&self.0.writer);
+        let room = self.0.shared.wait_room(deadline(self.write_timeout())).map_err(|_| Error::WouldBlock)?;
+        room.map_err(|end| self.write_error(end))?;
+        match self.0.shared.put(data) {
+            Put::Taken(_, tell) => self.look(tell),
+            Put::End(end) => return Err(self.write_error(end).into()),
+        }
+        Ok(())
+    }
+
+    /// Waits for data and takes it. `false`: the end of the stream.
+    fn fill(&self, queue: &mut VecDeque<Bytes>) -> Result<bool, Error> {
+        match self.0.shared.take(queue, deadline(self.read_timeout())) {
+            Ok(Taken::Data(tell)) => {
+                self.look(tell && self.0.shared.mark_dirty());
+                Ok(true)
+            }
+            Ok(Taken::End(End::Finished)) => Ok(false),
+            Ok(Taken::End(End::Error(e))) => Err(self.error(e)),
+            Err(TimedOut) => Err(Error::WouldBlock),
+        }
+    }
+
+    fn look(&self, tell: bool) {
+        self.0.handle.look(self.0.id, tell);
+    }
+
+    fn error(&self, source: ConnectionError) -> Error {
+        Error::Connection { remote: self.0.remote, source }
+    }
+
+    fn write_error(&self, end: End) -> Error {
+        self.error(match end {
+            End::Finished => ConnectionError::SendClosed,
+            End::Error(e) => e,
+        })
+    }
+}
+
+impl Read for &MptcpStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let mut queue = lock(&self.0.reader);
+        if queue.is_empty() && !self.fill(&mut queue)? {
+            return Ok(0);
+        }
+        let mut done = 0;
+        while let Some(front) = queue.front_mut() {
+            let n = front.len().min(buf.len() - done);
+            buf[done..done + n].copy_from_slice(&front[..n]);
+            done += n;
+            if n < front.len() {
+                front.advance(n);
+                break;
+            }
+            queue.pop_front();
+        }
+        Ok(done)
+    }
+}
+
+impl Write for &MptcpStream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let _writer = lock(&self.0.writer);
+        let limit = deadline(self.write_timeout());
+        match self.0.shared.put_slice(buf, limit, |piece| self.0.handle.copies.copy(piece)) {
+            Ok(Put::Taken(n, tell)) => {
+                self.look(tell);
+                Ok(n)
+            }
+            Ok(Put::End(end)) => Err(self.write_error(end).into()),
+            Err(TimedOut) => Err(Error::WouldBlock.into()),
+        }
+    }
+
+    /// Does nothing: what is written is sent as soon as windows allow.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for MptcpStream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        (&*self).read(buf)
+    }
+}
+
+impl Write for MptcpStream {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        (&*self).write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn set_timeout(to: &AtomicU64, limit: Option<Duration>) -> io::Result<()> {
+    if limit == Some(Duration::ZERO) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a time limit must not be zero"));
+    }
+    let nanos = limit.map_or(0, |l| u64::try_from(l.as_nanos()).unwrap_or(u64::MAX));
+    to.store(nanos, Ordering::Relaxed);
+    Ok(())
+}
+
+fn timeout(of: &AtomicU64) -> Option<Duration> {
+    match of.load(Ordering::Relaxed) {
+        0 => None,
+        nanos => Some(Duration::from_nanos(nanos)),
+    }
+}

@@ -1,0 +1,401 @@
+//! Streams and listeners between two stacks in one process.
+#![cfg(target_os = "linux")]
+#![allow(missing_docs)]
+
+mod common;
+
+use bytes::Bytes;
+use common::{PipeDevice, path, pattern, two_stacks};
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use umptcp::{ConnectionState, FallbackReason, MptcpListener, MptcpStatus, MptcpStream, Stack};
+
+const SERVER: &str = "10.0.0.2:80";
+
+/// A connection between the two, both ends.
+fn connected(a: &Stack, b: &Stack) -> (MptcpStream, MptcpStream) {
+    let listener = b.listen(SERVER).unwrap();
+    let client = a.connect(SERVER).unwrap();
+    let (server, from) = listener.accept().unwrap();
+    assert_eq!(from, client.local_addr());
+    assert_eq!(server.local_addr(), client.peer_addr());
+    (client, server)
+}
+
+fn wait_for(mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < end, "it did not happen");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn both_directions_at_once_over_two_paths() {
+    let (a, b) = two_stacks(2, |s| s);
+    let (client, server) = connected(&a, &b);
+    assert!(client.mptcp_status().unwrap().is_active());
+    // Joins begin once the server is known to have both keys, which its first DATA_ACK shows (RFC 8684 §3.1).
+    (&client).write_all(b"x").unwrap();
+    (&server).read_exact(&mut [0]).unwrap();
+    wait_for(|| client.subflows().unwrap().len() == 2);
+    std::thread::scope(|scope| {
+        for (stream, seed) in [(&client, 1), (&server, 2)] {
+            scope.spawn(move || {
+                let data = pattern(32 << 20, seed);
+                let mut stream = stream;
+                stream.write_all(&data).unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+            });
+            scope.spawn(move || {
+                let mut got = Vec::new();
+                let mut stream = stream;
+                stream.read_to_end(&mut got).unwrap();
+                assert!(got == pattern(32 << 20, 3 - seed), "every byte, in order");
+            });
+        }
+    });
+    wait_for(|| client.info().unwrap().state == ConnectionState::Closed);
+    let info = client.info().unwrap();
+    assert_eq!((info.bytes_acked, info.error), ((32 << 20) + 1, None));
+    assert!(client.mptcp_status().unwrap().is_active(), "known after the end, too");
+}
+
+#[test]
+fn bytes_cross_without_copies_in_the_library() {
+    let (a, b) = two_stacks(1, |s| s);
+    let (client, server) = connected(&a, &b);
+    let data: Bytes = pattern(4 << 20, 7).into();
+    let sent = data.clone();
+    let sender = std::thread::spawn(move || {
+        for piece in sent.chunks(300_000) {
+            client.send_bytes(sent.slice_ref(piece)).unwrap();
+        }
+    });
+    let mut got = Vec::new();
+    loop {
+        let bytes = server.recv_bytes().unwrap();
+        if bytes.is_empty() {
+            break;
+        }
+        got.extend_from_slice(&bytes);
+    }
+    sender.join().unwrap();
+    assert!(got == data);
+}
+
+#[test]
+fn single_bytes_go_to_and_fro() {
+    for busy_poll in [Duration::ZERO, Duration::from_micros(50)] {
+        let (a, b) = two_stacks(1, |s| s.busy_poll(busy_poll));
+        let (mut client, mut server) = connected(&a, &b);
+        let echo = std::thread::spawn(move || {
+            let mut byte = [0];
+            while server.read(&mut byte).unwrap() == 1 {
+                server.write_all(&byte).unwrap();
+            }
+        });
+        for i in 0..2000u32 {
+            let mut byte = [i as u8];
+            client.write_all(&byte).unwrap();
+            client.read_exact(&mut byte).unwrap();
+            assert_eq!(byte, [i as u8]);
+        }
+        drop(client);
+        echo.join().unwrap();
+    }
+}
+
+#[test]
+fn mptcp_can_be_switched_off_at_either_end() {
+    let (a, b) = two_stacks(2, |s| s);
+    let plain = MptcpListener::builder(&b).mptcp(false).listen("0.0.0.0:1").unwrap();
+    let multi = MptcpListener::builder(&b).listen("0.0.0.0:2").unwrap();
+    let off = FallbackReason::Disabled;
+    for (port, mptcp, client_says, server_says) in [
+        (1, true, Some(FallbackReason::NoOptionInSynAck), Some(off)),
+        (2, false, Some(off), Some(FallbackReason::NoOptionInSyn)),
+        (2, true, None, None),
+    ] {
+        let client = MptcpStream::builder(&a).mptcp(mptcp).connect(("10.0.0.2", port)).unwrap();
+        let listener = if port == 1 { &plain } else { &multi };
+        let (server, _) = listener.accept().unwrap();
+        (&client).write_all(b"hello").unwrap();
+        let mut got = [0; 5];
+        (&server).read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"hello");
+        for (stream, says) in [(&client, client_says), (&server, server_says)] {
+            match (stream.mptcp_status().unwrap(), says) {
+                (MptcpStatus::Active { since }, None) => {
+                    assert!(since.elapsed().unwrap() < Duration::from_secs(60))
+                }
+                (MptcpStatus::Plain { reason }, Some(expected)) => assert_eq!(reason, expected),
+                (status, expected) => panic!("{status:?}, not {expected:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn dropping_a_stream_still_delivers_what_was_written() {
+    let (a, b) = two_stacks(1, |s| s);
+    let (mut client, mut server) = connected(&a, &b);
+    let data = pattern(6 << 20, 5);
+    client.write_all(&data).unwrap();
+    drop(client);
+    let mut got = Vec::new();
+    server.read_to_end(&mut got).unwrap();
+    assert!(got == data);
+}
+
+#[test]
+fn dropping_the_stack_still_delivers_what_was_written() {
+    for keep_stream in [false, true] {
+        let (a, b) = two_stacks(1, |s| s);
+        let (mut client, mut server) = connected(&a, &b);
+        let data = pattern(6 << 20, 5);
+        client.write_all(&data).unwrap();
+        let kept = keep_stream.then(|| client.try_clone().unwrap());
+        drop(client);
+        let reader = std::thread::spawn(move || {
+            let mut got = Vec::new();
+            server.read_to_end(&mut got).map(|_| got)
+        });
+        let start = Instant::now();
+        drop(a);
+        assert!(start.elapsed() < Duration::from_millis(2500), "no linger without need");
+        assert!(reader.join().unwrap().unwrap() == data);
+        if let Some(mut kept) = kept {
+            assert!(kept.write(b"x").is_err());
+            assert!(kept.read(&mut [0]).is_err());
+            assert!(kept.mptcp_status().is_err() || kept.info().is_ok());
+        }
+    }
+}
+
+#[test]
+fn a_stack_that_cannot_deliver_gives_up_after_the_linger_time() {
+    let (x, y) = PipeDevice::pair();
+    let cut = x.cut.clone();
+    let a =
+        Stack::builder().linger(Duration::from_millis(300)).path(path("a", "10.0.0.1", x)).start().unwrap();
+    let b = Stack::builder().path(path("b", "10.0.0.2", y)).start().unwrap();
+    let (mut client, _server) = connected(&a, &b);
+    cut.store(true, Ordering::Relaxed);
+    client.write_all(&[0; 1000]).unwrap();
+    let blocked = std::thread::spawn(move || client.read(&mut [0]).unwrap_err().kind());
+    let start = Instant::now();
+    drop(a);
+    let took = start.elapsed();
+    assert!((Duration::from_millis(290)..Duration::from_secs(2)).contains(&took), "{took:?}");
+    assert_eq!(blocked.join().unwrap(), ErrorKind::ConnectionAborted);
+}
+
+#[test]
+fn errors_have_kinds_and_say_what_is_wrong() {
+    let (a, b) = two_stacks(1, |s| s);
+    let refused = a.connect("10.0.0.2:9").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    assert!(refused.to_string().contains("10.0.0.2:9"), "{refused}");
+    assert_eq!(a.connect("[2001:db8::1]:9").unwrap_err().kind(), ErrorKind::NetworkUnreachable);
+    let unknown = MptcpStream::builder(&a).congestion("nosuch").connect(SERVER).unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::InvalidInput);
+    assert!(unknown.to_string().contains("cubic"), "names what there is: {unknown}");
+    let unknown = MptcpListener::builder(&b).scheduler("nosuch").listen(SERVER).unwrap_err();
+    assert!(unknown.to_string().contains("min-rtt"), "{unknown}");
+    let _first = b.listen(SERVER).unwrap();
+    assert_eq!(b.listen(SERVER).unwrap_err().kind(), ErrorKind::AddrInUse);
+    assert_eq!(b.listen("10.0.0.2:0").unwrap_err().kind(), ErrorKind::InvalidInput);
+    assert_eq!(b.listen("10.9.9.9:80").unwrap_err().kind(), ErrorKind::AddrNotAvailable);
+    let local = "10.9.9.9:0".parse().unwrap();
+    let e = MptcpStream::builder(&a).local(local).connect(SERVER).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::AddrNotAvailable);
+}
+
+#[test]
+fn nobody_waits_longer_than_allowed() {
+    let (x, y) = PipeDevice::pair();
+    let cut = x.cut.clone();
+    let a = Stack::builder().linger(Duration::ZERO).path(path("a", "10.0.0.1", x)).start().unwrap();
+    let b = Stack::builder().linger(Duration::ZERO).path(path("b", "10.0.0.2", y)).start().unwrap();
+    let listener = b.listen(SERVER).unwrap();
+    assert_eq!(listener.accept_timeout(Duration::from_millis(20)).unwrap_err().kind(), ErrorKind::WouldBlock);
+    let mut client = a.connect(SERVER).unwrap();
+    let limit = Some(Duration::from_millis(30));
+    client.set_read_timeout(limit).unwrap();
+    client.set_write_timeout(limit).unwrap();
+    assert_eq!((client.read_timeout(), client.write_timeout()), (limit, limit));
+    assert!(client.set_read_timeout(Some(Duration::ZERO)).is_err());
+    assert_eq!(client.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+    cut.store(true, Ordering::Relaxed);
+    let stuck = loop {
+        if let Err(e) = client.write(&[0; 65536]) {
+            break e;
+        }
+    };
+    assert_eq!(stuck.kind(), ErrorKind::WouldBlock);
+    let start = Instant::now();
+    let e = MptcpStream::builder(&a).connect_timeout(Duration::from_millis(50)).connect(SERVER).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::TimedOut);
+    assert!(start.elapsed() < Duration::from_secs(5));
+    assert_eq!(a.connections().unwrap().len(), 1, "the attempt is forgotten");
+    client.abort();
+    assert_eq!(a.connections().unwrap().len(), 0);
+}
+
+#[test]
+fn shutdown_and_abort_reach_both_ends() {
+    let (a, b) = two_stacks(1, |s| s);
+    let listener = b.listen(SERVER).unwrap();
+    let client = a.connect(SERVER).unwrap();
+    let (server, _) = listener.accept().unwrap();
+
+    // A reader that waits is woken by shutting its own side.
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| (&server).read(&mut [0; 9]).unwrap());
+        std::thread::sleep(Duration::from_millis(20));
+        server.shutdown(Shutdown::Read).unwrap();
+        assert_eq!(waiting.join().unwrap(), 0);
+    });
+    // Half-closed: the other direction goes on.
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!((&client).write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
+    (&server).write_all(b"still").unwrap();
+    let mut got = [0; 5];
+    (&client).read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"still");
+
+    let second = a.connect(SERVER).unwrap();
+    let (other, _) = listener.accept().unwrap();
+    second.abort();
+    assert_eq!((&other).read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!((&other).write(b"x").unwrap_err().kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_reader_that_sleeps_bounds_what_the_peer_sends() {
+    let (a, b) = two_stacks(1, |s| s);
+    let listener = MptcpListener::builder(&b).receive_buffer(64 * 1024).listen(SERVER).unwrap();
+    let mut client = MptcpStream::builder(&a).send_buffer(64 * 1024).connect(SERVER).unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    let data = pattern(8 << 20, 11);
+    client.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    let mut written = 0;
+    while let Ok(n) = client.write(&data[written..]) {
+        written += n;
+    }
+    assert!(written < 400 * 1024, "{written} bytes accepted although nobody reads");
+    client.set_write_timeout(None).unwrap();
+    let rest = data.clone();
+    let writer = std::thread::spawn(move || client.write_all(&rest[written..]).unwrap());
+    let mut got = Vec::new();
+    server.read_to_end(&mut got).unwrap();
+    writer.join().unwrap();
+    assert!(got == data);
+}
+
+#[test]
+fn a_listener_holds_back_what_nobody_accepts() {
+    let (a, b) = two_stacks(1, |s| s);
+    let listener = MptcpListener::builder(&b).backlog(3).listen(SERVER).unwrap();
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..12)
+            .map(|i: u8| {
+                let a = &a;
+                scope.spawn(move || {
+                    let mut s = a.connect(SERVER).unwrap();
+                    s.write_all(&[i]).unwrap();
+                    assert_eq!(s.read(&mut [0]).unwrap(), 0);
+                })
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(b.connections().unwrap().len() <= 3);
+        let mut seen: Vec<u8> = listener
+            .incoming()
+            .take(12)
+            .map(|s| {
+                let mut byte = [0];
+                s.unwrap().read_exact(&mut byte).unwrap();
+                byte[0]
+            })
+            .collect();
+        seen.sort_unstable();
+        assert_eq!(seen, (0..12).collect::<Vec<u8>>());
+        clients.into_iter().for_each(|c| c.join().unwrap());
+    });
+    // Closing a listener resets what waits.
+    let waiting = a.connect(SERVER).unwrap();
+    drop(listener);
+    assert_eq!((&waiting).read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(a.connect(SERVER).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn paths_come_and_go_under_a_connection() {
+    let (x, y) = PipeDevice::pair();
+    let a = Stack::builder().path(path("a0", "10.0.0.1", x)).start().unwrap();
+    let b = Stack::builder().path(path("b0", "10.0.0.2", y)).start().unwrap();
+    let (mut client, mut server) = connected(&a, &b);
+    let first = a.paths().unwrap();
+    assert_eq!(first.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["a0"]);
+
+    let data = pattern(24 << 20, 3);
+    let expected = data.clone();
+    let reader = std::thread::spawn(move || {
+        let mut got = Vec::new();
+        server.read_to_end(&mut got).unwrap();
+        assert!(got == expected);
+    });
+    client.write_all(&data[..8 << 20]).unwrap();
+    let (x, y) = PipeDevice::pair();
+    // The second path of each: the client's leads to the server's first address, too, in this little world.
+    b.add_path(path("b1", "10.1.0.2", y)).unwrap();
+    let second = a.add_path(path("a1", "10.1.0.1", x)).unwrap();
+    wait_for(|| client.subflows().unwrap().iter().any(|s| s.path == second && s.state == "ESTABLISHED"));
+    client.write_all(&data[8 << 20..16 << 20]).unwrap();
+    assert!(a.remove_path(first[0].id).unwrap());
+    assert!(!a.remove_path(first[0].id).unwrap());
+    client.write_all(&data[16 << 20..]).unwrap();
+    drop(client);
+    reader.join().unwrap();
+}
+
+#[test]
+fn many_threads_use_one_stack() {
+    let (a, b) = two_stacks(2, |s| s);
+    let listener = b.listen("0.0.0.0:7").unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let (mut s, _) = listener.accept().unwrap();
+                    std::thread::spawn(move || {
+                        let mut data = Vec::new();
+                        s.read_to_end(&mut data).unwrap();
+                        data.reverse();
+                        s.write_all(&data).unwrap();
+                    });
+                }
+            });
+        }
+        for t in 0..4u64 {
+            let a = &a;
+            scope.spawn(move || {
+                for i in 0..10 {
+                    let mut s = a.connect("10.0.0.2:7").unwrap();
+                    let data = pattern(50_000 + i * 1000, t * 100 + i as u64);
+                    s.write_all(&data).unwrap();
+                    s.shutdown(Shutdown::Write).unwrap();
+                    let mut got = Vec::new();
+                    s.read_to_end(&mut got).unwrap();
+                    got.reverse();
+                    assert!(got == data);
+                }
+            });
+        }
+    });
+    wait_for(|| a.connections().unwrap().is_empty() && b.connections().unwrap().is_empty());
+}

@@ -1,0 +1,130 @@
+//! The program `umptcp`, run inside a namespace.
+
+use crate::command::Running;
+use crate::netns::Netns;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+/// Where the program is: what `UMPTCP_PROGRAM` names (`cargo xtask test` sets it), or a build of our own.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn path() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| match std::env::var_os("UMPTCP_PROGRAM") {
+        Some(path) => path.into(),
+        None => build(),
+    })
+    .clone()
+}
+
+fn build() -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["build", "--package", "umptcp-cli", "--message-format", "json"])
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo can be started");
+    assert!(output.status.success(), "the program does not build");
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .find_map(|message| match message["executable"].as_str() {
+            Some(path) if message["target"]["name"] == "umptcp" => Some(path.into()),
+            _ => None,
+        })
+        .expect("cargo names the program it has built")
+}
+
+/// The program with `arguments`, split at white space; standard input is empty.
+pub fn command(arguments: &str) -> Command {
+    let mut command = Command::new(path());
+    command
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command.env_remove("RUST_BACKTRACE");
+    command
+}
+
+/// Runs the program in `ns` to its end.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn run(ns: &Netns, arguments: &str) -> Output {
+    ns.run(|| command(arguments).output()).expect("the program can be started")
+}
+
+/// A program that runs in the background, whose standard error can be waited for line by line.
+#[derive(Debug)]
+pub struct Background {
+    running: Running,
+    errors: Receiver<String>,
+    said: Vec<String>,
+}
+
+impl Background {
+    /// Starts it in `ns`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(ns: &Netns, arguments: &str) -> Self {
+        let mut running =
+            Running::new(ns.run(|| command(arguments).spawn()).expect("the program can be started"));
+        let stderr = running.child().stderr.take().expect("piped");
+        let (sender, errors) = mpsc::channel();
+        // Ends with the program, whose end of the pipe is then closed.
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Background { running, errors, said: Vec::new() }
+    }
+
+    /// Waits until it says something with `part` in it on standard error.
+    ///
+    /// # Panics
+    /// When it does not within 20 seconds, or ends.
+    pub fn wait_for(&mut self, part: &str) {
+        loop {
+            match self.errors.recv_timeout(Duration::from_secs(20)) {
+                Ok(line) => {
+                    let found = line.contains(part);
+                    self.said.push(line);
+                    if found {
+                        return;
+                    }
+                }
+                Err(_) => panic!("it did not say {part:?} but:\n{}", self.said.join("\n")),
+            }
+        }
+    }
+
+    /// The process, to signal it.
+    pub fn process(&self) -> &Running {
+        &self.running
+    }
+
+    /// Waits for its end: exit code, what it wrote to standard output, and everything it said on standard error.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    pub fn finish(mut self) -> (Option<i32>, Vec<u8>, String) {
+        let mut output = Vec::new();
+        if let Some(mut stdout) = self.running.child().stdout.take() {
+            stdout.read_to_end(&mut output).expect("a pipe can be read");
+        }
+        let status = self.running.child().wait().expect("a child can be waited for");
+        self.said.extend(self.errors.iter());
+        (status.code(), output, self.said.join("\n"))
+    }
+}
