@@ -161,7 +161,7 @@ impl Subflow {
         if self.board.is_empty() {
             self.progress = now;
         }
-        let range = self.board.push(now, payload.clone(), false, false, mapping.clone(), app_limited);
+        let range = self.board.push(now, payload.clone(), false, false, mapping, app_limited);
         self.stats.bytes_sent += len;
         self.prr_budget = self.prr_budget.saturating_sub(len);
         self.prr.on_sent(len);

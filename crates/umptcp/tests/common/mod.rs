@@ -1,4 +1,5 @@
 //! Two stacks in one process, joined by datagram sockets in place of TUN devices: no privilege needed.
+#![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
