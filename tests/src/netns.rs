@@ -35,6 +35,8 @@ impl Netns {
         });
         let ns = Netns { name: name.to_owned(), file: Arc::new(file) };
         ns.sh("ip link set lo up");
+        // Link-local addresses are there at once, or snapshots taken in their first second would differ from later ones.
+        ns.sysctl("net.ipv6.conf.default.accept_dad", "0");
         ns
     }
 

@@ -198,13 +198,10 @@ impl Connection {
         }
         let error = self.last_error.unwrap_or(ConnectionError::Reset);
         // RFC 8684 §3.3.3: break before make. A subflow lost to its path may be followed by another; a peer that
-        // resets the last one means it.
+        // resets the last one means it, and the user timeout is the application's own limit.
         let may_return = self.is_mptcp()
             && self.established
-            && matches!(
-                error,
-                ConnectionError::TimedOut | ConnectionError::NoPath | ConnectionError::Unreachable
-            );
+            && matches!(error, ConnectionError::NoPath | ConnectionError::Unreachable);
         if may_return {
             if self.give_up_at.is_none() {
                 self.give_up_at = Some(now + self.config.close_timeout);
