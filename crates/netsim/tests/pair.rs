@@ -333,6 +333,55 @@ fn lost_handshake_packets_are_repeated() {
 }
 
 #[test]
+fn a_lost_third_ack_before_a_bare_data_fin() {
+    // The client shuts down at once: its first ACKs compete, one with the keys and one with the DATA_FIN.
+    for lost in 1..4 {
+        let mut net = two_paths().build();
+        let mut count = 0;
+        net.middlebox(
+            0,
+            DropIf::new(move |_, d, p: &Packet| {
+                let ack = d == Direction::Forward && p.tcp().is_some_and(|t| t.flags() == flags::ACK);
+                count += u32::from(ack);
+                ack && count <= lost
+            }),
+        );
+        let spec = net.flow_spec().models(Bulk(0), Bulk(0));
+        let flow = run(&mut net, |n| n.add_flow(spec));
+        run(&mut net, |n| n.await_closed(flow));
+        assert!(net.now() < Instant::from_millis(20_000), "took until {}", net.now());
+    }
+}
+
+#[test]
+fn data_acks_that_stop_coming_end_the_connection() {
+    // From 1 s on a middlebox strips everything the server says. Its TCP acknowledgements still arrive, its DATA_ACKs do
+    // not: there is no progress, and the user timeout applies to the connection, not to its subflows.
+    for paths in 1..3 {
+        let config =
+            ConnectionConfig { user_timeout: Duration::from_secs(20), ..ConnectionConfig::default() };
+        let mut b = Pair::builder().seed(4).config(config);
+        for _ in 0..paths {
+            b = b.path(Link::mbit(10).delay_ms(10));
+        }
+        let mut net = b.build();
+        let flow = connect_all(&mut net);
+        net.send(flow, Side::Client, 20 * MB);
+        run(&mut net, |n| n.run_until(Instant::from_millis(1_000)));
+        for path in 0..paths {
+            let inner = StripMptcp::new(StripWhere::Everything);
+            net.middlebox(path, OneWay { direction: Direction::Reverse, inner });
+        }
+        run(&mut net, |n| {
+            n.run_until_true("the client to give up", Duration::from_secs(120), |n| {
+                n.flow(flow).client.closed.is_some()
+            })
+        });
+        assert!(net.flow(flow).client.closed.unwrap().1.is_some());
+    }
+}
+
+#[test]
 fn the_first_data_may_be_lost_with_its_keys() {
     // Data sent at once carries MP_CAPABLE in place of a third ACK; without it the server learns no key from what
     // follows. Plain TCP is what RFC 8684 §3.1 then leaves; the bytes arrive in any case.

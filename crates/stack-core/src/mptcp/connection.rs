@@ -97,6 +97,8 @@ pub(crate) struct Connection {
     /// Data-level retransmission timer (RFC 8684 §3.3.6).
     pub(crate) retransmit_at: Option<Instant>,
     pub(crate) retransmit_count: u32,
+    /// When the peer last DATA_ACKed something new, or something became outstanding.
+    pub(crate) data_progress: Instant,
     /// The window stopped us; told the scheduler.
     pub(crate) blocked: bool,
     /// When pacing lets the next data leave.
@@ -191,6 +193,7 @@ impl Connection {
             reinject: VecDeque::new(),
             retransmit_at: None,
             retransmit_count: 0,
+            data_progress: Instant::ZERO,
             blocked: false,
             pacing_wake: None,
             recv: ReceiveQueue::new(config.receive_buffer),

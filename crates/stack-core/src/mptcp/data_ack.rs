@@ -1,6 +1,7 @@
 //! DATA_ACK, the data-level retransmission timer and reinjection (RFC 8684 §3.3.2, §3.3.5, §3.3.6).
 
 use super::connection::Connection;
+use crate::error::ConnectionError;
 use crate::observe::Counter;
 use crate::stack::env::Env;
 use crate::wire::mptcp::DataAck;
@@ -41,6 +42,9 @@ impl Connection {
             self.fin.acked = true;
             self.fin.wanted = false;
         }
+        if freed > 0 || self.fin.acked || self.send.una() == self.send_next {
+            self.data_progress = now;
+        }
         if freed > 0 || self.fin.acked {
             self.arm_data_timer(now, true);
         }
@@ -48,13 +52,18 @@ impl Connection {
 
     /// Starts the data-level timer if something is unacknowledged; `restart` even when it runs.
     pub(crate) fn arm_data_timer(&mut self, now: Instant, restart: bool) {
-        let outstanding = self.send.una() < self.send_next || (self.fin.sent && !self.fin.acked);
+        let unacked = self.send.una() < self.send_next || (self.fin.sent && !self.fin.acked);
+        // A closed window too waits for a DATA_ACK; the subflow's own probes ask for it.
+        let outstanding = unacked || self.blocked;
         if !self.is_mptcp() || !outstanding {
             self.retransmit_at = None;
             return;
         }
         if self.retransmit_at.is_some() && !restart {
             return;
+        }
+        if self.retransmit_at.is_none() && self.retransmit_count == 0 {
+            self.data_progress = now;
         }
         let rto = self.members.iter().filter(|m| m.tcp.is_synchronized()).map(|m| m.tcp.rtt.rto()).max();
         let rto = rto.unwrap_or(Duration::from_secs(1)).max(Duration::from_millis(200));
@@ -65,6 +74,11 @@ impl Connection {
     /// (RFC 8684 §3.3.6: middleboxes that acknowledge by themselves), and so is a DATA_FIN.
     pub(crate) fn on_data_timer(&mut self, env: &mut Env, now: Instant) {
         self.retransmit_at = None;
+        if now - self.data_progress >= self.config.user_timeout {
+            // RFC 5482, at the level the application sees: subflows may acknowledge while DATA_ACKs are lost for good.
+            self.abort(env, now, ConnectionError::TimedOut);
+            return;
+        }
         let una = self.send.una();
         if self.fin.sent && !self.fin.acked {
             self.fin.wanted = true;
@@ -78,7 +92,9 @@ impl Connection {
                     })
                 })
             });
-            if !carried && self.reinject.is_empty() {
+            // Only when there has been more than one subflow: a peer with one may have fallen back because its DSS options
+            // are stripped, and would take what is sent again for new data.
+            if !carried && self.reinject.is_empty() && self.next_subflow > 1 {
                 let end = self.send_next.min(una + 65_536);
                 self.reinject.push_back(Reinject { range: una..end, carried_by: SmallVec::new() });
             }

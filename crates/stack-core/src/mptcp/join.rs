@@ -162,8 +162,11 @@ impl Connection {
 
     /// Sends third ACKs again that nobody answered.
     pub(crate) fn resend_join_acks(&mut self, env: &mut Env, now: Instant) {
-        for i in 0..self.members.len() {
-            let Join::AckSent { hmac, resend, tries } = self.members[i].join else { continue };
+        // Backwards, because a reset removes the member.
+        for i in (0..self.members.len()).rev() {
+            let Some(&Join::AckSent { hmac, resend, tries }) = self.members.get(i).map(|m| &m.join) else {
+                continue;
+            };
             if resend > now {
                 continue;
             }

@@ -219,8 +219,9 @@ impl Connection {
             options.mptcp.push(MptcpOption::Join(MpJoin::Ack { hmac }));
             return;
         }
-        // A DATA_FIN without data needs a DSS option; its DATA_ACK will show that the peer has the keys.
-        let only_fin = plan.mapping.is_none() && self.fin.sent;
+        // A DATA_FIN without data needs a DSS option; its DATA_ACK will show that the peer has the keys. Should the third
+        // ACK be lost, every other repetition carries the keys instead: both do not fit.
+        let only_fin = plan.mapping.is_none() && self.fin.sent && self.retransmit_count.is_multiple_of(2);
         if !only_fin && self.needs_capable(i, plan.seq <= SubflowOffset(1)) {
             let (version, flags) = (VERSION, self.own_flags());
             let (sender_key, receiver_key) = (self.local_key, self.remote_key);

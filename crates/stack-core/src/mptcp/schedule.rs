@@ -124,6 +124,7 @@ impl Connection {
         if !self.blocked {
             self.blocked = true;
             self.scheduler.on_blocked(now);
+            self.arm_data_timer(now, false);
         }
         if self.send.una() < self.send_next {
             return;

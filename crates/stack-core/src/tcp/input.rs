@@ -200,12 +200,13 @@ impl Subflow {
         if seg.flags.rst {
             // RFC 5961 §3.2: only the exact sequence number resets.
             if start == self.rcv_next {
-                let reason = match self.state {
-                    State::SynReceived => CloseReason::Refused,
-                    _ => CloseReason::Reset,
-                };
                 out.acceptable = true;
-                self.terminate(reason);
+                match self.state {
+                    // RFC 9293 §3.10.7.4, second: both directions are done; the peer has merely forgotten us.
+                    State::Closing | State::LastAck => self.state = State::Closed,
+                    State::SynReceived => self.terminate(CloseReason::Refused),
+                    _ => self.terminate(CloseReason::Reset),
+                }
                 out.ended = true;
             } else {
                 out.challenge = true;

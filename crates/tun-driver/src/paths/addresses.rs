@@ -1,11 +1,12 @@
 //! Choosing and checking the addresses of the stack.
 
-use super::netlink::{HostAddress, Link, Route, TABLE_LOCAL, contains};
+use super::netlink::{HostAddress, Link, Netlink, Route, TABLE_LOCAL, contains};
 use super::spec::unusable_because;
 use crate::error::DriverError;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 /// Where private IPv4 addresses are taken from: the shared address space (RFC 6598) first, which hosts seldom use, then
 /// parts of the private ones (RFC 1918) and of the benchmarking range (RFC 2544).
@@ -103,6 +104,30 @@ impl Known<'_> {
     pub(super) fn in_subnet(&self, nic: &Link, address: &IpAddr) -> bool {
         self.subnets(nic, address).next().is_some()
     }
+}
+
+/// How long a host of the same link may take to say that an address is its own.
+const ANSWER: Duration = Duration::from_millis(300);
+
+/// Checks that no host on the NIC's link has an address that we are to answer for (after RFC 5227 and RFC 4862 §5.4, in
+/// that it is asked for before it is taken).
+pub(super) async fn check_link(netlink: &Netlink, nic: &Link, address: IpAddr) -> Result<(), DriverError> {
+    let error = |e| DriverError::netlink(format!("ask on {} who has {address}", nic.name), e);
+    netlink.solicit(nic.index, address).await.map_err(error)?;
+    let step = Duration::from_millis(20);
+    let mut holder = None;
+    for _ in 0..ANSWER.as_millis() / step.as_millis() {
+        tokio::time::sleep(step).await;
+        holder = netlink.neighbour(nic.index, address).await.map_err(error)?;
+        if holder.is_some() {
+            break;
+        }
+    }
+    netlink.forget_neighbour(nic.index, address).await.map_err(error)?;
+    let Some(bytes) = holder else { return Ok(()) };
+    let bytes: Vec<String> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    let holder = format!("another host on the link of {} has it, {}", nic.name, bytes.join(":"));
+    Err(DriverError::AddressTaken { address, holder })
 }
 
 /// Why an address at the edge of a subnet cannot be a host's.

@@ -58,25 +58,20 @@ impl Snapshot {
         translatable(&self.addresses, index)
     }
 
-    /// Destinations of a device's routes. A link-local one leads to nobody the stack could speak with.
+    /// Destinations of a device's routes.
     pub(super) fn destinations(&self, index: u32) -> Vec<(IpAddr, u8)> {
-        let link_local = |r: &Route| matches!(r.destination, IpAddr::V6(a) if a.is_unicast_link_local() || a.is_multicast());
-        self.routes
-            .iter()
-            .filter(|(table, r)| *table != TABLE_LOCAL && r.device == Some(index) && !link_local(r))
-            .map(|(_, r)| (r.destination, r.prefix))
-            .collect()
+        destinations(self.routes.iter().filter(|(_, r)| r.device == Some(index)))
     }
+}
 
-    fn info(&self, link: &Link) -> NicInfo {
-        NicInfo {
-            name: link.name.clone(),
-            index: link.index,
-            mtu: link.mtu,
-            addresses: self.translatable(link.index),
-            destinations: self.destinations(link.index),
-        }
-    }
+/// Where routes lead. A link-local destination is nobody the stack could speak with.
+fn destinations<'a>(routes: impl Iterator<Item = &'a (u32, Route)>) -> Vec<(IpAddr, u8)> {
+    let link_local =
+        |r: &Route| matches!(r.destination, IpAddr::V6(a) if a.is_unicast_link_local() || a.is_multicast());
+    routes
+        .filter(|(table, r)| *table != TABLE_LOCAL && r.device.is_some() && !link_local(r))
+        .map(|(_, r)| (r.destination, r.prefix))
+        .collect()
 }
 
 /// See [`Snapshot::translatable`].
@@ -120,25 +115,52 @@ fn passed_over(link: &Link) -> Option<&'static str> {
     (!virtual_nic).then_some("a bridge, tunnel or other virtual device, used only when named")
 }
 
+/// What a device lacks, routes not considered; `None` when nothing.
+fn lacking(link: &Link, addresses: &[IpAddr]) -> Option<&'static str> {
+    match passed_over(link) {
+        Some(reason) => Some(reason),
+        None if !link.up => Some("down"),
+        None if !link.carrier => Some("no carrier"),
+        None if addresses.is_empty() => Some("no address"),
+        None => None,
+    }
+}
+
 /// The devices that can carry a path, and why the others cannot.
 pub(super) fn usable(snapshot: &Snapshot) -> (Vec<NicInfo>, Vec<String>) {
     let (mut found, mut others) = (Vec::new(), Vec::new());
     for link in &snapshot.links {
-        let info = snapshot.info(link);
-        let reason = match passed_over(link) {
-            Some(reason) => reason,
-            None if !link.up => "down",
-            None if !link.carrier => "no carrier",
-            None if info.addresses.is_empty() => "no address",
-            None if info.destinations.is_empty() => "no route",
-            None => {
-                found.push(info);
-                continue;
-            }
-        };
-        others.push(format!("{}: {reason}", link.name));
+        let addresses = snapshot.translatable(link.index);
+        let destinations = snapshot.destinations(link.index);
+        match lacking(link, &addresses).or_else(|| destinations.is_empty().then_some("no route")) {
+            Some(reason) => others.push(format!("{}: {reason}", link.name)),
+            None => found.push(info(link, addresses, destinations)),
+        }
     }
     (found, others)
+}
+
+fn info(link: &Link, addresses: Vec<IpAddr>, destinations: Vec<(IpAddr, u8)>) -> NicInfo {
+    NicInfo { name: link.name.clone(), index: link.index, mtu: link.mtu, addresses, destinations }
+}
+
+/// One device, if it can carry a path; asks for its own routes only, for tables can be long.
+pub(super) async fn usable_now(
+    netlink: &Netlink,
+    link: &Link,
+    addresses: &[HostAddress],
+) -> Result<Option<NicInfo>, DriverError> {
+    let addresses = translatable(addresses, link.index);
+    if lacking(link, &addresses).is_some() {
+        return Ok(None);
+    }
+    let mut routes = Vec::new();
+    for v6 in [false, true] {
+        let found = netlink.routes_by(v6, link.index).await;
+        routes.extend(found.map_err(|e| DriverError::netlink("list routes", e))?);
+    }
+    let destinations = destinations(routes.iter());
+    Ok((!destinations.is_empty()).then(|| info(link, addresses, destinations)))
 }
 
 /// Checks that a device that was named can carry a path.

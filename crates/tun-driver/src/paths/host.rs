@@ -12,6 +12,9 @@ use std::net::IpAddr;
 /// Setting that lets the host forward IPv6 at all.
 pub(super) const ALL_FORWARDING_V6: &str = "net/ipv6/conf/all/forwarding";
 
+/// Setting that lets, or lets no, interface forward IPv4 when it is written.
+const ALL_FORWARDING_V4: &str = "net/ipv4/conf/all/forwarding";
+
 /// What changes are made through: the kernel, our record, and what other running instances have changed.
 pub(super) struct Changes<'a> {
     pub(super) netlink: &'a Netlink,
@@ -38,7 +41,12 @@ impl Changes<'_> {
             return Ok(prior);
         }
         if !noted {
-            let deed = Deed::Sysctl { name: name.to_owned(), prior: prior.clone(), set: value.to_owned() };
+            // Who makes a router of the host by conf/all/forwarding sets it for every interface: then it stays.
+            let unless = (name.starts_with("net/ipv4/conf/") && name.ends_with("/forwarding"))
+                .then(|| ALL_FORWARDING_V4.to_owned())
+                .filter(|all| sysctl::number(all) == Some(0));
+            let deed =
+                Deed::Sysctl { name: name.to_owned(), prior: prior.clone(), set: value.to_owned(), unless };
             self.record.note(Some(self.path), deed)?;
         }
         if current != value {
@@ -139,9 +147,14 @@ async fn undo_one(
     rest: &[&Entry],
     nft: Option<&Nft>,
 ) -> Result<(), DriverError> {
+    // Another path over the same NIC, or another instance, has done the same: say a rule that drops strays.
+    if rest.iter().any(|e| e.deed == *deed) {
+        return Ok(());
+    }
     match deed {
-        Deed::Sysctl { name, prior, set } => {
-            if prior_value(rest.iter().copied(), name).is_some() {
+        Deed::Sysctl { name, prior, set, unless } => {
+            let needed = prior_value(rest.iter().copied(), name).is_some();
+            if needed || unless.as_ref().is_some_and(|other| sysctl::number(other) == Some(1)) {
                 return Ok(());
             }
             restore(name, prior, Some(set))
@@ -159,10 +172,6 @@ async fn undo_one(
         }
         Deed::ReservedPorts { first, last } => ports::release(*first, *last),
         Deed::Rule(rule) => {
-            // The same rule for another path over the same NIC.
-            if rest.iter().any(|e| matches!(&e.deed, Deed::Rule(r) if r == rule)) {
-                return Ok(());
-            }
             netlink.delete_rule(rule).await.map_err(|e| DriverError::netlink("remove a routing rule", e))
         }
         Deed::Table(table) => {

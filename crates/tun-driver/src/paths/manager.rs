@@ -3,11 +3,11 @@
 //! All of it happens in one thread, which stays in the network namespace of the thread that started it: netlink sockets,
 //! /proc/sys and the `nft` program all go by it.
 
-use super::addresses::Known;
-use super::discover::{self, NicInfo, Snapshot};
+use super::addresses::{self, Known};
+use super::discover::{self, Snapshot};
 use super::forwarding::{self, Forwarding};
 use super::host::{self, Changes};
-use super::netlink::{Link, Netlink, Notifications, Route, Rule};
+use super::netlink::{HostAddress, Link, Netlink, Notifications, Route, Rule};
 use super::nft::{self, Nft, Ruleset};
 use super::ports::{self, HeldPort};
 use super::record::{Deed, Entry, Record, Registry};
@@ -130,6 +130,8 @@ impl Manager {
         host::clean_up_leftovers(&netlink, &registry, nft.as_ref()).await?;
         let lock = registry.lock()?;
         let record = registry.create(&lock)?;
+        drop(lock);
+        let usable = discover::usable(&Snapshot::take(&netlink).await?).0;
         let listen = options.listen_ports.iter().copied().collect();
         Ok(Manager {
             netlink,
@@ -142,7 +144,7 @@ impl Manager {
             range: None,
             paths: Vec::new(),
             changes,
-            nics: Vec::new(),
+            nics: usable.into_iter().map(|nic| nic.name).collect(),
         })
     }
 
@@ -157,7 +159,7 @@ impl Manager {
         });
         let commands = commands.map(Turn::Command).chain(stream::iter([Turn::Closed]));
         let mut turns = std::pin::pin!(stream::select(commands, changed));
-        let mut next_check = Instant::now() + RECHECK;
+        let (mut next_check, mut settle) = (Instant::now() + RECHECK, SETTLE);
         loop {
             match tokio::time::timeout_at(next_check, turns.next()).await {
                 Ok(Some(Turn::Command(Command::Stop(reply)))) => {
@@ -165,17 +167,20 @@ impl Manager {
                     return;
                 }
                 Ok(Some(Turn::Command(command))) => self.serve(command).await,
-                Ok(Some(Turn::Changed)) => next_check = next_check.min(Instant::now() + SETTLE),
+                Ok(Some(Turn::Changed)) => next_check = next_check.min(Instant::now() + settle),
                 Ok(Some(Turn::Closed) | None) => {
                     self.stop().await;
                     return;
                 }
                 Err(_) => {
-                    next_check = Instant::now() + RECHECK;
+                    let start = Instant::now();
+                    next_check = start + RECHECK;
                     if let Err(error) = self.follow().await {
                         tracing::warn!(%error, "cannot bring paths into agreement with their NICs");
-                        next_check = Instant::now() + Duration::from_secs(1);
+                        next_check = start + Duration::from_secs(1);
                     }
+                    // Where routes change all the time and there are many, not all the time is spent here.
+                    settle = SETTLE.max(4 * start.elapsed());
                 }
             }
         }
@@ -286,14 +291,20 @@ impl Manager {
         let snapshot = Snapshot::take(&self.netlink).await?;
         let nic = discover::named(&snapshot, &spec.device)?.clone();
         let addresses = self.choose_addresses(spec, &nic, &snapshot)?;
-        if spec.mode == Mode::Nat {
+        let nat = spec.mode == Mode::Nat;
+        let known =
+            Known { links: &snapshot.links, addresses: &snapshot.addresses, routes: &snapshot.routes };
+        let proxied: Vec<IpAddr> =
+            addresses.iter().copied().filter(|a| !nat && known.in_subnet(&nic, a)).collect();
+        for &address in &proxied {
+            addresses::check_link(&self.netlink, &nic, address).await?;
+        }
+        if nat {
             self.reserve_ports()?;
         }
         let mtu = nic.mtu.min(u32::from(u16::MAX));
         let config_mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
         let tun = Tun::open(&TunOptions { name: None, offload: self.options.offload, mtu: config_mtu })?;
-        let known =
-            Known { links: &snapshot.links, addresses: &snapshot.addresses, routes: &snapshot.routes };
         let nat = spec.mode == Mode::Nat;
         let path = Installed {
             tun: tun.name().to_owned(),
@@ -301,7 +312,7 @@ impl Manager {
             nic: nic.name.clone(),
             nic_index: Some(nic.index),
             mode: spec.mode,
-            proxied: addresses.iter().copied().filter(|a| !nat && known.in_subnet(&nic, a)).collect(),
+            proxied,
             addresses,
             table: self.free_table(tun.index(), &snapshot).await?,
             nic_addresses: if nat { snapshot.translatable(nic.index) } else { Vec::new() },
@@ -520,7 +531,7 @@ impl Manager {
             self.follow_device(i, nic.as_ref()).await?;
             self.follow_addresses(i, nic.as_ref(), &addresses);
         }
-        self.follow_newcomers().await
+        self.follow_newcomers(&links, &addresses).await
     }
 
     async fn follow_device(&mut self, i: usize, nic: Option<&Link>) -> Result<(), DriverError> {
@@ -578,7 +589,7 @@ impl Manager {
         apply_settings(&mut changes, path, nic, &snapshot.links, &snapshot, &self.options).await
     }
 
-    fn follow_addresses(&mut self, i: usize, nic: Option<&Link>, addresses: &[super::netlink::HostAddress]) {
+    fn follow_addresses(&mut self, i: usize, nic: Option<&Link>, addresses: &[HostAddress]) {
         let path = &mut self.paths[i];
         let Some(nic) = nic.filter(|_| path.mode == Mode::Nat) else { return };
         let mut now = discover::translatable(addresses, nic.index);
@@ -609,16 +620,20 @@ impl Manager {
     }
 
     /// Tells of NICs that could carry a path and could not before.
-    async fn follow_newcomers(&mut self) -> Result<(), DriverError> {
-        let snapshot = Snapshot::take(&self.netlink).await?;
-        let usable: Vec<NicInfo> = discover::usable(&snapshot).0;
-        let names = usable.iter().map(|n| n.name.clone()).collect();
-        let before = std::mem::replace(&mut self.nics, names);
-        for nic in usable {
-            if !before.contains(&nic.name) && !self.paths.iter().any(|p| p.nic == nic.name) {
+    async fn follow_newcomers(
+        &mut self,
+        links: &[Link],
+        addresses: &[HostAddress],
+    ) -> Result<(), DriverError> {
+        let mut names = Vec::new();
+        for link in links {
+            let Some(nic) = discover::usable_now(&self.netlink, link, addresses).await? else { continue };
+            names.push(nic.name.clone());
+            if !self.nics.contains(&nic.name) && !self.paths.iter().any(|p| p.nic == nic.name) {
                 self.tell(PathChange::NewNic(nic));
             }
         }
+        self.nics = names;
         Ok(())
     }
 }

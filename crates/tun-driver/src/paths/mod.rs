@@ -7,8 +7,23 @@
 //! Either way a policy rule `from ADDRESS` selects a table that mirrors the NIC's own routes and ends in `unreachable`, so
 //! that what is sent from the address leaves by that NIC or not at all.
 //!
-//! Everything done to the host is noted in a record before it is done, and undone when the path is dropped, by
-//! [`clean_up`], or at the next start if the process could not.
+//! What a path changes on the host:
+//!
+//! | what | for |
+//! |---|---|
+//! | rule 1400 `to ADDRESS` and 1401 `from ADDRESS`, to a table of the path's own | packets to the stack go to its TUN device, packets from it by its NIC |
+//! | that table | a copy of the NIC's routes, kept in agreement with them; the stack's address; `unreachable` |
+//! | rule 1402, `blackhole` for what came in by the TUN device or (mode `routed`) by the NIC otherwise | a host that did not forward does not begin to |
+//! | `forwarding` of the NIC (IPv4), `force_forwarding` (IPv6; before Linux 6.17: `forwarding` of all, with accept_ra=2 where router advertisements were accepted, and rule 1403, `blackhole` for the rest) | packets pass between NIC and TUN device |
+//! | `arp_ignore`, `arp_announce`, `rp_filter` | another device has an address in the same IPv4 subnet |
+//! | a proxy neighbour entry, `proxy_delay`, for IPv6 also `proxy_ndp`, `forwarding`, `accept_ra` of the NIC | an address in the NIC's own subnet is answered for (mode `routed`) |
+//! | a table of nftables named after the TUN device | translation, and dropping what conntrack calls invalid (mode `nat`) |
+//! | `ip_local_reserved_ports` | the host's sockets leave the ports of translated connections alone (mode `nat`) |
+//! | a bound TCP socket per port and address of the NIC | nobody else listens on a port that is forwarded to the stack (mode `nat`) |
+//!
+//! All of it is noted in a record before it is done, and undone when the path is dropped, by [`clean_up`], or at the next
+//! start if the process could not. Settings are put back to what they were before the first of several instances, by the last
+//! of them, and only if nobody else has changed them meanwhile.
 
 mod addresses;
 mod check;
@@ -305,12 +320,16 @@ fn connect() -> Result<netlink::Netlink, DriverError> {
         .map_err(|e| DriverError::netlink("connect to the kernel's routing (netlink)", e))
 }
 
-/// Sets up a path for each of `specs`; with none, one for every usable NIC. All or nothing.
+/// Sets up a path for each of `specs`, or none of them. With no `specs`, a path for every usable NIC: one that cannot have
+/// a path after all is left out, with a warning, as long as another can.
 ///
 /// What a crashed instance left is removed first. Everything is done in the network namespace of the calling thread.
 pub fn set_up(specs: &[PathSpec], options: &SetupOptions) -> Result<PathSet, DriverError> {
     let chosen: Vec<PathSpec>;
-    let specs = if specs.is_empty() {
+    let all_or_nothing = !specs.is_empty();
+    let specs = if all_or_nothing {
+        specs
+    } else {
         let (usable, seen) = apart(async || {
             let netlink = connect()?;
             Ok(discover::usable(&discover::Snapshot::take(&netlink).await?))
@@ -320,16 +339,24 @@ pub fn set_up(specs: &[PathSpec], options: &SetupOptions) -> Result<PathSet, Dri
         }
         chosen = usable.iter().map(|nic| PathSpec::new(&nic.name)).collect();
         &chosen
-    } else {
-        specs
     };
     let (inner, changes) = Inner::start(options.clone())?;
     let mut set = PathSet { paths: Vec::new(), inner, changes: Some(changes) };
+    let mut first_error = None;
     for spec in specs {
-        let path = set.add(spec)?;
-        set.paths.push(path);
+        match set.add(spec) {
+            Ok(path) => set.paths.push(path),
+            Err(error) if all_or_nothing => return Err(error),
+            Err(error) => {
+                tracing::warn!(device = spec.device, %error, "no path over this device");
+                first_error = first_error.or(Some(error));
+            }
+        }
     }
-    Ok(set)
+    match first_error {
+        Some(error) if set.paths.is_empty() => Err(error),
+        _ => Ok(set),
+    }
 }
 
 /// Undoes, in this network namespace, what instances have set up that are gone without having done so themselves. Those that

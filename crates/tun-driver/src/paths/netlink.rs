@@ -626,17 +626,57 @@ impl Netlink {
         absent_is_fine(self.change(RouteNetlinkMessage::DelRule(rule.message()), 0).await)
     }
 
-    fn proxy_message(device: u32, address: IpAddr) -> NeighbourMessage {
+    fn neighbour_message(device: u32, address: IpAddr) -> NeighbourMessage {
         let mut message = NeighbourMessage::default();
         message.header.family = family_of(address.is_ipv6());
         message.header.ifindex = device;
-        message.header.state = NeighbourState::Permanent;
-        message.header.flags = NeighbourFlags::Proxy;
         message.attributes.push(NeighbourAttribute::Destination(match address {
             IpAddr::V4(a) => NeighbourAddress::Inet(a),
             IpAddr::V6(a) => NeighbourAddress::Inet6(a),
         }));
         message
+    }
+
+    fn proxy_message(device: u32, address: IpAddr) -> NeighbourMessage {
+        let mut message = Self::neighbour_message(device, address);
+        message.header.state = NeighbourState::Permanent;
+        message.header.flags = NeighbourFlags::Proxy;
+        message
+    }
+
+    /// Makes the kernel ask on `device` who has `address`, whatever it knew.
+    pub(crate) async fn solicit(&self, device: u32, address: IpAddr) -> io::Result<()> {
+        self.forget_neighbour(device, address).await?;
+        let mut message = Self::neighbour_message(device, address);
+        message.header.flags = NeighbourFlags::Use;
+        self.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE).await
+    }
+
+    /// Forgets what answered to [`Netlink::solicit`].
+    pub(crate) async fn forget_neighbour(&self, device: u32, address: IpAddr) -> io::Result<()> {
+        let message = Self::neighbour_message(device, address);
+        absent_is_fine(self.change(RouteNetlinkMessage::DelNeighbour(message), 0).await)
+    }
+
+    /// The link-layer address of a neighbour, if known.
+    pub(crate) async fn neighbour(&self, device: u32, address: IpAddr) -> io::Result<Option<Vec<u8>>> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = family_of(address.is_ipv6());
+        let wanted = Self::neighbour_message(device, address).attributes.remove(0);
+        let found = self
+            .dump(RouteNetlinkMessage::GetNeighbour(message), |m| match m {
+                RouteNetlinkMessage::NewNeighbour(n) if n.header.ifindex == device => {
+                    let known =
+                        !matches!(n.header.state, NeighbourState::Incomplete | NeighbourState::Failed);
+                    (known && n.attributes.contains(&wanted)).then_some(n.attributes)
+                }
+                _ => None,
+            })
+            .await?;
+        Ok(found.into_iter().flatten().find_map(|a| match a {
+            NeighbourAttribute::LinkLayerAddress(bytes) => Some(bytes),
+            _ => None,
+        }))
     }
 
     /// Makes the host answer on `device` for `address` (`ip neighbour add proxy`).

@@ -21,8 +21,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Deed {
-    /// A setting, from `prior` to `set`.
-    Sysctl { name: String, prior: String, set: String },
+    /// A setting, from `prior` to `set`. It stays if the setting `unless` is 1 by then, as it was not.
+    Sysctl {
+        name: String,
+        prior: String,
+        set: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unless: Option<String>,
+    },
     /// net.ipv6.conf.all.forwarding, from 0 to 1, which sets every interface's; with what these were.
     Ipv6Forwarding { interfaces: Vec<(String, String)> },
     /// Ports entered into ip_local_reserved_ports.

@@ -1,7 +1,7 @@
 //! Kernel settings beneath /proc/sys, those of the calling thread's network namespace.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 /// Where a setting is: `name` is relative to /proc/sys, with slashes, for interface names may hold dots.
@@ -17,7 +17,11 @@ fn file(name: &str) -> io::Result<PathBuf> {
 
 /// Value of a setting, without white space at its ends.
 pub(crate) fn read(name: &str) -> io::Result<String> {
-    Ok(fs::read_to_string(file(name)?)?.trim().to_owned())
+    // In one read: the kernel gives only one piece of a list of ports, as long as the buffer, and then the end of the file.
+    let mut buffer = vec![0; 65536];
+    let length = fs::File::open(file(name)?)?.read(&mut buffer)?;
+    buffer.truncate(length);
+    Ok(String::from_utf8_lossy(&buffer).trim().to_owned())
 }
 
 /// Value of a numeric setting, `None` where the kernel has no such setting.

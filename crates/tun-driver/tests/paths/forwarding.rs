@@ -87,15 +87,42 @@ fn a_router_goes_on_forwarding() {
 }
 
 #[test]
+fn a_host_made_a_router_meanwhile_stays_one() {
+    let (lab, third) = lab();
+    let set = lab.client.set_up(&["eth0"], &options()).unwrap();
+    // As Docker does when it starts.
+    lab.client.sysctl("net/ipv4/ip_forward", "1");
+    drop(set);
+    assert!(passes(&lab, &third, false));
+}
+
+#[test]
+fn a_strict_reverse_path_filter_is_no_hindrance() {
+    for spec in ["eth1", "eth1,address=198.51.100.1,address=2001:db8:10::1,mode=routed"] {
+        let lab = Lab::new();
+        lab.client.sysctl("net/ipv4/conf/all/rp_filter", "1");
+        lab.client.sysctl("net/ipv4/conf/default/rp_filter", "1");
+        lab.server.echo_server("[::]:80");
+        lab.server.ip("route add 198.51.100.1 via 10.1.0.2");
+        let options = SetupOptions { listen_ports: vec![22], ..options() };
+        let set = lab.client.set_up(&[spec], &options).unwrap();
+        let path = &set.paths[0];
+        // The host itself would reach this server by the other NIC.
+        let own = path.config.addresses[0];
+        Flow::connect(&path.tun, (own, 44000), "192.0.2.9:80").echo("by the second NIC");
+        let seen = path.config.advertise.first().unwrap_or(&own);
+        let client = crate::lab::echo_client(&lab.server, &std::net::SocketAddr::new(*seen, 22).to_string());
+        Flow::accept(&path.tun, 22).answer();
+        client.join().unwrap();
+    }
+}
+
+#[test]
 fn only_the_nic_s_own_setting_changes() {
     let lab = Lab::new();
     let _set = lab.client.set_up(&["eth0"], &options()).unwrap();
     let is = |name: &str, value: &str| {
-        let text = lab.client.run({
-            let name = format!("/proc/sys/net/{name}");
-            move || std::fs::read_to_string(name).unwrap()
-        });
-        assert_eq!(text.trim(), value, "{name}");
+        assert_eq!(lab.client.read(&format!("net/{name}")), value, "{name}");
     };
     is("ipv4/conf/eth0/forwarding", "1");
     is("ipv6/conf/eth0/force_forwarding", "1");
@@ -200,6 +227,28 @@ fn before_linux_6_17_all_interfaces_forward_ipv6_and_still_learn_from_routers() 
     });
     lab.client.sysctl("net/ipv6/conf/all/forwarding", "1");
     assert!(!lab.client.ip("-6 route show default").contains("proto ra"), "this test shows nothing");
+}
+
+#[test]
+fn a_nic_that_answers_for_an_ipv6_address_still_learns_from_routers() {
+    let lab = Lab::new();
+    lab.client.ip("-6 route flush default");
+    let learnt = || lab.client.ip("-6 route show default table main").contains("proto ra");
+    wait_until("a route is learnt", || {
+        advertise(&lab.server);
+        learnt()
+    });
+    let before = lab.client.state();
+    let set = lab.client.set_up(&["eth0,address=2001:db8:a0::7,mode=routed"], &options()).unwrap();
+    assert!(learnt(), "the route learnt from the router is gone");
+    lab.client.ip("-6 route flush default");
+    wait_until("a route is learnt", || {
+        advertise(&lab.server);
+        learnt()
+    });
+    drop(set);
+    assert!(learnt());
+    assert_unchanged(&lab.client, &before);
 }
 
 #[test]

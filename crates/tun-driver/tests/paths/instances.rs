@@ -119,6 +119,55 @@ fn what_a_crash_leaves_is_removed_at_the_next_start() {
 }
 
 #[test]
+fn a_crash_at_any_moment_leaves_nothing_that_cannot_be_undone() {
+    let lab = Lab::new();
+    lab.client.sysctl("net/ipv4/ip_local_reserved_ports", "60990-60995");
+    let before = lab.client.state();
+    // Set-up takes about 200 ms, and these are spread over it.
+    for delay in (0..300).step_by(15) {
+        let mut command = Instance::command(&lab.client.records, &["eth0", ROUTED, "eth1"], &[]);
+        let mut instance = Instance::spawn(lab.client.run(move || command.spawn().unwrap()));
+        std::thread::sleep(std::time::Duration::from_millis(delay));
+        instance.kill();
+    }
+    drop(lab.client.set_up(&["eth1,address=198.51.100.1,mode=routed"], &options()).unwrap());
+    assert_unchanged(&lab.client, &before);
+    assert_eq!(records(&lab.client), 0);
+}
+
+#[test]
+fn instances_that_start_at_the_same_time_do_not_collide() {
+    let lab = Lab::new();
+    lab.server.echo_server("[::]:80");
+    let before = lab.client.state();
+    let mut instances: Vec<Instance> = (0..4)
+        .map(|_| {
+            let mut command = Instance::command(&lab.client.records, &["eth0", "eth1"], &[]);
+            Instance::spawn(lab.client.run(move || command.spawn().unwrap()))
+        })
+        .collect();
+    for instance in &mut instances {
+        instance.expect("ready");
+    }
+    let rules = lab.client.ip("rule");
+    let own: std::collections::BTreeSet<&str> =
+        rules.lines().filter_map(|l| l.split(" to ").nth(1)?.split(' ').next()).collect();
+    assert_eq!(own.len(), 8, "{rules}");
+    let reserved = lab.client.read("net/ipv4/ip_local_reserved_ports");
+    let ports: u32 = reserved
+        .split(',')
+        .map(|r| {
+            r.split_once('-').map(|(a, b)| b.parse::<u32>().unwrap() - a.parse::<u32>().unwrap() + 1).unwrap()
+        })
+        .sum();
+    assert!(ports >= 4 * 64, "{reserved}");
+    for instance in &mut instances {
+        instance.finish();
+    }
+    assert_unchanged(&lab.client, &before);
+}
+
+#[test]
 fn what_a_running_instance_has_set_up_is_left_alone() {
     let lab = Lab::new();
     lab.server.echo_server("[::]:80");
@@ -158,21 +207,13 @@ fn the_last_of_several_instances_restores_what_was_before_the_first() {
     let mut first = Instance::start(&lab.client, &[ROUTED]);
     let second = lab.client.set_up(&["eth0"], &options()).unwrap();
     first.finish();
-    assert!(
-        lab.client
-            .run(|| std::fs::read_to_string("/proc/sys/net/ipv4/conf/eth0/forwarding").unwrap())
-            .starts_with('1')
-    );
+    assert!(lab.client.read("net/ipv4/conf/eth0/forwarding").starts_with('1'));
     lab.server.echo_server("[::]:80");
     let path = &second.paths[0];
     Flow::connect(&path.tun, (path.config.addresses[1], 5000), "[2001:db8:a0::1]:80").echo("alive");
     let mut third = Instance::start(&lab.client, &[ROUTED]);
     drop(second);
-    assert!(
-        lab.client
-            .run(|| std::fs::read_to_string("/proc/sys/net/ipv4/conf/eth0/forwarding").unwrap())
-            .starts_with('1')
-    );
+    assert!(lab.client.read("net/ipv4/conf/eth0/forwarding").starts_with('1'));
     third.kill();
     let fourth = lab.client.set_up(&["eth1"], &options()).unwrap();
     drop(fourth);
@@ -185,8 +226,7 @@ fn a_setting_that_somebody_else_changed_meanwhile_stays() {
     let set = lab.client.set_up(&[ROUTED], &options()).unwrap();
     lab.client.sysctl("net/ipv4/neigh/eth0/proxy_delay", "40");
     drop(set);
-    let value =
-        lab.client.run(|| std::fs::read_to_string("/proc/sys/net/ipv4/neigh/eth0/proxy_delay").unwrap());
+    let value = lab.client.read("net/ipv4/neigh/eth0/proxy_delay");
     assert_eq!(value.trim(), "40");
 }
 

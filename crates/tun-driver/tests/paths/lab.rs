@@ -9,7 +9,7 @@ use nix::sys::socket::{
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
@@ -96,6 +96,11 @@ impl Ns {
         self.run(move || std::fs::write(&name, value).unwrap_or_else(|e| panic!("{name}: {e}")));
     }
 
+    pub(crate) fn read(&self, name: &str) -> String {
+        let path = PathBuf::from("/proc/sys").join(name);
+        self.run(move || read_setting(&path).unwrap().trim().to_owned())
+    }
+
     /// A link to a device of another namespace, both ends up. Checksums are computed, not left to a NIC that is not there:
     /// packets are looked at on the way.
     pub(crate) fn link(&self, name: &str, peer: &Ns, peer_name: &str) {
@@ -153,7 +158,7 @@ impl Ns {
                 for entry in std::fs::read_dir(&directory).unwrap().flatten() {
                     if entry.file_type().unwrap().is_dir() {
                         directories.push(entry.path());
-                    } else if let Ok(value) = std::fs::read_to_string(entry.path()) {
+                    } else if let Ok(value) = read_setting(&entry.path()) {
                         settings.push(format!("{} = {}", entry.path().display(), value.trim()));
                     }
                 }
@@ -255,6 +260,14 @@ impl Drop for Ns {
         }
         let _ = std::fs::remove_dir_all(&self.records);
     }
+}
+
+/// Reads a kernel setting, in one read: a list of ports is cut off after the first.
+fn read_setting(path: &Path) -> std::io::Result<String> {
+    let mut buffer = vec![0; 65536];
+    let length = std::fs::File::open(path)?.read(&mut buffer)?;
+    buffer.truncate(length);
+    Ok(String::from_utf8(buffer).unwrap())
 }
 
 /// Waits for `condition`.

@@ -1,8 +1,9 @@
 //! Mode `nat`: a private address, masqueraded to the NIC's.
 
 use crate::lab::{Flow, Lab, PATIENCE, assert_unchanged, echo_client, options};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::interface::PathKind;
+use umptcp_tun_driver::device::Offload;
 use umptcp_tun_driver::paths::SetupOptions;
 
 #[test]
@@ -69,4 +70,42 @@ fn takes_connections_to_the_nic_s_address_from_the_network_and_from_this_host() 
         assert_eq!(flow.answer(), b"hello");
         client.join().unwrap();
     }
+}
+
+#[test]
+fn takes_the_families_that_the_nic_has() {
+    let lab = Lab::new();
+    lab.client.ip("-6 address flush dev eth0 scope global");
+    lab.client.ip("-4 address flush dev eth1");
+    lab.server.echo_server("[::]:80");
+    let set = lab.client.set_up(&["eth0", "eth1"], &options()).unwrap();
+    let [v4, v6] = &set.paths[..] else { panic!("not two paths") };
+    assert!(
+        v4.config.addresses.iter().all(IpAddr::is_ipv4) && v6.config.addresses.iter().all(IpAddr::is_ipv6)
+    );
+    Flow::connect(&v4.tun, (v4.config.addresses[0], 5000), "10.0.0.1:80").echo("IPv4 only");
+    Flow::connect(&v6.tun, (v6.config.addresses[0], 5000), "[2001:db8:a1::1]:80").echo("IPv6 only");
+    assert!(!v4.has_route("2001:db8:9::9".parse().unwrap()).unwrap());
+    // Listening is for the path's families only: nothing is held on the others.
+    set.listen(22).unwrap();
+}
+
+#[test]
+fn what_is_said_of_a_path_is_passed_on() {
+    let lab = Lab::new();
+    lab.server.echo_server("[::]:80");
+    let set = lab
+        .client
+        .set_up(&["eth0,address=10.77.0.1,advertise=203.0.113.5,backup,weight=7", "eth1"], &options())
+        .unwrap();
+    let config = &set.paths[0].config;
+    assert_eq!(config.name, "eth0");
+    assert_eq!(config.addresses, ["10.77.0.1".parse::<IpAddr>().unwrap()]);
+    assert_eq!(config.advertise, ["203.0.113.5".parse::<IpAddr>().unwrap()]);
+    assert!(config.backup && config.weight == 7 && config.mtu == 1500 && config.max_packet == 1500);
+    assert!(!set.paths[1].config.backup && set.paths[1].config.weight == 1);
+    Flow::connect(&set.paths[0].tun, (config.addresses[0], 5000), "10.0.0.1:80").echo("chosen address");
+    drop(set);
+    let set = lab.client.set_up(&["eth0"], &SetupOptions { offload: Offload::Auto, ..options() }).unwrap();
+    assert!(set.paths[0].config.checksum_offload && set.paths[0].config.max_packet == 65535);
 }

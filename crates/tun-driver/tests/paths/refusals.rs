@@ -54,6 +54,19 @@ fn devices_that_cannot_carry_a_path() {
 }
 
 #[test]
+fn an_address_that_another_host_of_the_subnet_has() {
+    let lab = Lab::new();
+    for (address, own) in [("10.0.0.8", "10.0.0.9"), ("2001:db8:a0::8", "2001:db8:a0::9")] {
+        lab.server.address("eth0", &format!("{address}/32"));
+        let error = refusal(&lab.client, &[&format!("eth0,address={address},mode=routed")], &options());
+        assert!(error.contains("another host on the link of eth0"), "{error}");
+        // Only an answer counts, not what was known once.
+        lab.client.ip(&format!("neighbour replace {own} dev eth0 lladdr 02:00:00:00:00:01 nud stale"));
+        drop(lab.client.set_up(&[&format!("eth0,address={own},mode=routed")], &options()).unwrap());
+    }
+}
+
+#[test]
 fn finds_the_devices_that_can() {
     let lab = Lab::new();
     let client = &lab.client;
