@@ -12,7 +12,7 @@
 //!
 //! # Example
 //!
-//! ```no_run
+//! ```
 //! use umptcp_netsim::{Duration, Instant, Link, Pair, Side};
 //!
 //! let mut net = Pair::builder()

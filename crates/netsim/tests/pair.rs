@@ -388,7 +388,7 @@ fn the_first_data_may_be_lost_with_its_keys() {
     let mut net = two_paths().build();
     let mut lost = false;
     let unlucky = move |_, d, p: &Packet| {
-        let hit = !lost && d == Direction::Forward && p.payload().len() > 0;
+        let hit = !lost && d == Direction::Forward && !p.payload().is_empty();
         lost |= hit;
         hit
     };

@@ -1,6 +1,7 @@
 //! Any paths, any seed: every byte arrives, and then there is silence.
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use umptcp_netsim::middlebox::{OneWay, StripMptcp, StripWhere};
 use umptcp_netsim::model::Bulk;
 use umptcp_netsim::trace::TraceMode;
@@ -188,12 +189,21 @@ fn check(plan: &Plan) {
     }
 }
 
-fn cases() -> u32 {
-    std::env::var("PROPTEST_CASES").ok().and_then(|v| v.parse().ok()).unwrap_or(48)
+/// So many cases from a fixed seed, so that a run shows what a change did. `PROPTEST_CASES` and `PROPTEST_RNG_SEED` (a
+/// number) ask for others; a plan that fails is printed whole and belongs, as small as it gets, among the tests of `pair.rs`.
+fn config(share: u32) -> ProptestConfig {
+    let number = |name| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    ProptestConfig {
+        cases: number("PROPTEST_CASES").unwrap_or(48) as u32 / share + 1,
+        rng_seed: RngSeed::Fixed(number("PROPTEST_RNG_SEED").unwrap_or(1)),
+        failure_persistence: None,
+        max_shrink_iters: 400,
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 400, ..ProptestConfig::default() })]
+    #![proptest_config(config(1))]
 
     #[test]
     fn every_byte_arrives_and_then_there_is_silence(plan in plan()) {
@@ -202,7 +212,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases() / 8 + 1, max_shrink_iters: 20, ..ProptestConfig::default() })]
+    #![proptest_config(config(8))]
 
     #[test]
     fn the_same_seed_gives_the_same_packets(plan in plan()) {
@@ -297,7 +307,7 @@ fn survive(plan: &Plan, troubles: &[(u64, Trouble)]) -> Result<(), (SimError, Bo
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 400, ..ProptestConfig::default() })]
+    #![proptest_config(config(1))]
 
     #[test]
     fn trouble_never_delivers_a_wrong_byte(

@@ -306,8 +306,12 @@ fn a_device_that_goes_down_blocks_its_path_and_one_deleted_ends_it() {
         // Removed on purpose.
         let second = running.add(device("near1", "10.97.1.1/24"), Box::new(7u8));
         assert_eq!(running.run(|cx| cx.paths()), [second]);
-        let guard = running.run(move |cx| cx.remove_path(second)).unwrap();
-        assert_eq!(guard.downcast_ref::<u8>(), Some(&7));
+        let removed = running.run(move |cx| cx.remove_path(second)).unwrap();
+        assert_eq!(removed.guard.downcast_ref::<u8>(), Some(&7));
+        // It can be put back, under another id.
+        let third = running.run(move |cx| cx.add_path(removed).unwrap());
+        assert_ne!(third, second);
+        drop(running.run(move |cx| cx.remove_path(third)).unwrap());
         assert!(running.run(move |cx| cx.remove_path(second)).is_none());
         assert!(nix::net::if_::if_nametoindex("near1").is_err(), "the interface is gone");
         running.stop();
@@ -345,13 +349,11 @@ fn timers_fire_when_due_and_wakes_are_not_lost() {
 
 #[test]
 fn descriptors_are_closed_on_exec() {
-    let running = Running::start(LoopOptions::default());
     let tun = in_namespace_device();
     if let Some(tun) = tun {
         let flags = nix::fcntl::fcntl(tun.as_fd(), nix::fcntl::FcntlArg::F_GETFD).unwrap();
         assert_eq!(flags & nix::libc::FD_CLOEXEC, nix::libc::FD_CLOEXEC);
     }
-    running.stop();
 }
 
 fn in_namespace_device() -> Option<Tun> {

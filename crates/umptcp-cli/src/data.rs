@@ -53,6 +53,11 @@ impl Source {
         }
     }
 
+    /// Whether every byte is fresh and hashed.
+    pub(crate) fn is_verified(&self) -> bool {
+        matches!(self.kind, Kind::Verified { .. })
+    }
+
     /// SHA-256 of everything made so far, hexadecimal, when verifying.
     pub(crate) fn sha256(self) -> Option<String> {
         match self.kind {

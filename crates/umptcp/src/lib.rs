@@ -5,10 +5,10 @@
 //!
 //! ```no_run
 //! # #[cfg(target_os = "linux")]
-//! # fn run(paths: Vec<umptcp::AttachedPath>) -> std::io::Result<()> {
+//! # fn run() -> std::io::Result<()> {
 //! use std::io::{Read, Write};
 //!
-//! let stack = umptcp::Stack::builder().paths(paths).start()?;
+//! let stack = umptcp::Stack::builder().nics(["wlan0", "wwan0"]).start()?;
 //! let mut stream = stack.connect("192.0.2.1:80")?;
 //! stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
 //! println!("{}", stream.mptcp_status()?);
@@ -26,6 +26,8 @@ mod copies;
 mod error;
 #[cfg(target_os = "linux")]
 mod listener;
+#[cfg(target_os = "linux")]
+mod nics;
 #[cfg(target_os = "linux")]
 mod shared;
 #[cfg(target_os = "linux")]
@@ -55,3 +57,5 @@ pub use stream::{MptcpStream, StreamBuilder};
 pub use umptcp_tun_driver::device::Device;
 #[cfg(target_os = "linux")]
 pub use umptcp_tun_driver::event_loop::AttachedPath;
+#[cfg(target_os = "linux")]
+pub use umptcp_tun_driver::paths::{PathSpec, SetupOptions};

@@ -32,13 +32,16 @@ impl fmt::Debug for MptcpListener {
 
 impl Drop for MptcpListener {
     fn drop(&mut self) {
+        if let Some(nics) = self.handle.nics.upgrade() {
+            nics.unlisten(self.local.port());
+        }
         self.handle.send(Command::Unlisten(self.id));
     }
 }
 
 /// Settings for a listener and the connections it accepts.
 ///
-/// Starts with the stack's defaults.
+/// Starts with the stack's defaults, except that the other paths' addresses are advertised.
 #[derive(Clone, Debug)]
 pub struct ListenerBuilder {
     handle: Handle,
@@ -51,7 +54,8 @@ const BACKLOG: usize = 128;
 
 impl ListenerBuilder {
     pub(crate) fn new(handle: Handle) -> Self {
-        let config = (*handle.defaults).clone();
+        // A server tells its other addresses and leaves joining to the client, which may be behind translation.
+        let config = ConnectionConfig { advertise_addresses: true, ..(*handle.defaults).clone() };
         ListenerBuilder { handle, backlog: BACKLOG, config }
     }
 
@@ -103,6 +107,13 @@ impl ListenerBuilder {
         self
     }
 
+    /// Whether to tell clients the addresses of the other paths (ADD_ADDR, RFC 8684 §3.4.1), which they may then join; otherwise the stack
+    /// itself joins the client's address from its other paths.
+    pub fn advertise_addresses(mut self, on: bool) -> Self {
+        self.config.advertise_addresses = on;
+        self
+    }
+
     /// Connections that may wait to be accepted; further SYNs are answered only when there is room again.
     pub fn backlog(mut self, connections: usize) -> Self {
         self.backlog = connections;
@@ -119,16 +130,19 @@ impl ListenerBuilder {
                 Err(e) => last = Some(e),
             }
         }
-        Err(last.map_or_else(
-            || io::Error::new(io::ErrorKind::InvalidInput, "the name has no address"),
-            io::Error::from,
-        ))
+        Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the name has no address")))
     }
 
-    fn listen_one(&self, local: SocketAddr) -> Result<MptcpListener, Error> {
+    fn listen_one(&self, local: SocketAddr) -> io::Result<MptcpListener> {
         let shared = Arc::new(ListenerShared::new(self.backlog));
         let (config, to) = (self.config.clone(), shared.clone());
         let id = self.handle.call(move |worker, cx| worker.listen(cx, local, config, to))??;
+        if let Some(nics) = self.handle.nics.upgrade()
+            && let Err(e) = nics.listen(local.port())
+        {
+            self.handle.send(Command::Unlisten(id));
+            return Err(e);
+        }
         Ok(MptcpListener { handle: self.handle.clone(), id, shared, local })
     }
 }

@@ -1,12 +1,14 @@
 //! The stack as programs hold it.
 
 use crate::listener::{ListenerBuilder, MptcpListener};
+use crate::nics::Nics;
 use crate::stream::{MptcpStream, StreamBuilder};
 use crate::worker::{Handle, Worker};
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
@@ -16,6 +18,7 @@ use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
 use umptcp_tun_driver::clock::Clock;
 use umptcp_tun_driver::device::Device;
 use umptcp_tun_driver::event_loop::{AttachedPath, Capture, EventLoop, LoopOptions};
+use umptcp_tun_driver::paths::{PathSpec, SetupOptions};
 use umptcp_tun_driver::pcap::PcapWriter;
 use umptcp_types::{ConnectionId, PathId};
 
@@ -33,6 +36,7 @@ pub struct Stack {
     handle: Handle,
     thread: Option<JoinHandle<io::Result<()>>>,
     linger: Duration,
+    nics: Option<Arc<Nics>>,
 }
 
 /// A path of a stack.
@@ -47,6 +51,9 @@ pub struct PathInfo {
 /// Settings for a stack.
 pub struct StackBuilder {
     paths: Vec<AttachedPath>,
+    /// NICs to set up paths on; empty: all. `None`: no NIC.
+    nics: Option<Vec<PathSpec>>,
+    setup: SetupOptions,
     stack: StackConfig,
     connections: ConnectionConfig,
     linger: Duration,
@@ -60,6 +67,8 @@ impl std::fmt::Debug for StackBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StackBuilder")
             .field("paths", &self.paths)
+            .field("nics", &self.nics)
+            .field("setup", &self.setup)
             .field("stack", &self.stack)
             .field("connections", &self.connections)
             .field("linger", &self.linger)
@@ -71,6 +80,8 @@ impl Default for StackBuilder {
     fn default() -> Self {
         StackBuilder {
             paths: Vec::new(),
+            nics: None,
+            setup: SetupOptions::default(),
             stack: StackConfig::default(),
             connections: ConnectionConfig::default(),
             linger: LINGER,
@@ -83,13 +94,28 @@ impl Default for StackBuilder {
 }
 
 impl StackBuilder {
-    /// Adds a path.
+    /// Sets up a path on each of these NICs of this host, or on every usable one if there are none; takes the privilege to make
+    /// TUN devices. The stack follows NICs that go down, come back, or change their addresses, and takes up new ones if it uses all.
+    /// [`Stack::listen`] lets connections to the NICs' addresses through. With translated paths, local ports
+    /// are taken from the range reserved for them.
+    pub fn nics<S: Into<PathSpec>>(mut self, nics: impl IntoIterator<Item = S>) -> Self {
+        self.nics.get_or_insert_default().extend(nics.into_iter().map(Into::into));
+        self
+    }
+
+    /// How paths are set up on NICs.
+    pub fn setup(mut self, options: SetupOptions) -> Self {
+        self.setup = options;
+        self
+    }
+
+    /// Adds a path that is set up already.
     pub fn path(mut self, path: impl Into<AttachedPath>) -> Self {
         self.paths.push(path.into());
         self
     }
 
-    /// Adds paths.
+    /// Adds paths that are set up already.
     pub fn paths<P: Into<AttachedPath>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
         self.paths.extend(paths.into_iter().map(Into::into));
         self
@@ -145,8 +171,22 @@ impl StackBuilder {
 
     /// Starts the stack.
     pub fn start(self) -> io::Result<Stack> {
-        let StackBuilder { paths, stack, connections, linger, mut event_loop, capture, observer, seed } =
-            self;
+        let StackBuilder {
+            paths,
+            nics,
+            setup,
+            mut stack,
+            connections,
+            linger,
+            mut event_loop,
+            capture,
+            observer,
+            seed,
+        } = self;
+        let nics = nics.map(|specs| Nics::set_up(&specs, &setup)).transpose()?;
+        if let Some(range) = nics.as_ref().and_then(|n| n.port_range()) {
+            stack.ephemeral_ports = range;
+        }
         let seed = match seed {
             Some(seed) => seed,
             None => random_seed()?,
@@ -162,7 +202,13 @@ impl StackBuilder {
             engine.set_observer(observer);
         }
         let mut event_loop = EventLoop::new(engine, worker, clock, event_loop)?;
-        let handle = Handle::new(tx, event_loop.waker(), clock, connections);
+        let handle = Handle::new(
+            tx,
+            event_loop.waker(),
+            clock,
+            connections,
+            nics.as_ref().map(Arc::downgrade).unwrap_or_default(),
+        );
         let thread = std::thread::Builder::new().name("umptcp".into()).spawn(move || {
             let result = event_loop.run();
             if let Err(error) = &result {
@@ -170,9 +216,12 @@ impl StackBuilder {
             }
             result
         })?;
-        let stack = Stack { handle, thread: Some(thread), linger };
+        let stack = Stack { handle, thread: Some(thread), linger, nics };
         for path in paths {
             stack.add_path(path)?;
+        }
+        if let Some(nics) = &stack.nics {
+            nics.attach(&stack.handle)?;
         }
         Ok(stack)
     }
@@ -207,32 +256,24 @@ impl Stack {
 
     /// Adds a path while the stack runs.
     pub fn add_path(&self, path: impl Into<AttachedPath>) -> io::Result<PathId> {
-        let path = path.into();
-        let name = path.config.name.clone();
-        self.handle.call(move |worker, cx| {
-            let id = cx.add_path(path)?;
-            worker.path_names().insert(id, name);
-            Ok(id)
-        })?
+        self.handle.add_path(path.into())
     }
 
     /// Removes a path: its subflows end, connections go on over the others, and its set-up is undone before this returns. `false`:
     /// there is no such path.
     pub fn remove_path(&self, path: PathId) -> io::Result<bool> {
-        let guard = self.handle.call(move |worker, cx| {
-            worker.path_names().remove(&path);
-            cx.remove_path(path)
-        })?;
-        // Dropped here, not on the worker's thread: it may take long.
-        Ok(guard.is_some())
+        let removed = self.handle.remove_path(path)?;
+        if let Some(nics) = &self.nics {
+            nics.forget(path);
+        }
+        // Dropped here, not on the worker's thread: undoing may take long.
+        Ok(removed.is_some())
     }
 
     /// The paths there are.
     pub fn paths(&self) -> io::Result<Vec<PathInfo>> {
         Ok(self.handle.call(|worker, cx| {
-            let names = worker.path_names();
-            let info = |id| PathInfo { id, name: names.get(&id).cloned().unwrap_or_default() };
-            cx.paths().into_iter().map(info).collect()
+            cx.paths().into_iter().map(|id| PathInfo { id, name: worker.path_name(id) }).collect()
         })?)
     }
 

@@ -160,10 +160,16 @@ impl StreamBuilder {
     }
 
     fn connect_one(&self, remote: SocketAddr) -> Result<MptcpStream, Error> {
+        // The first path in the list may lead elsewhere.
+        let routed = || self.handle.nics.upgrade().and_then(|n| n.address_towards(remote.ip()));
+        let local_address = match self.local_address {
+            None if self.paths.is_empty() => routed(),
+            chosen => chosen,
+        };
         let options = ConnectOptions {
             remote,
             paths: self.paths.clone(),
-            local_address: self.local_address,
+            local_address,
             local_port: self.local_port,
             config: self.config.clone(),
         };

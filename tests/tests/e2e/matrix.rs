@@ -40,7 +40,9 @@ fn cell(client_side: Side, server_side: Side, family: Family, mode: Mode) {
     let client = client_side.host(&net.client, mode);
     let server = server_side.host(&net.server, mode);
     let address = match (server_side, mode) {
-        (Side::Umptcp, Mode::Routed) => std::net::SocketAddr::new(net.server.nics[0].routed_address(family), 4000),
+        (Side::Umptcp, Mode::Routed) => {
+            std::net::SocketAddr::new(net.server.nics[0].routed_address(family), 4000)
+        }
         _ => net.server.nics[0].socket_address(family, 4000),
     };
     let pair = connect(&*client, &*server, address);
@@ -48,7 +50,10 @@ fn cell(client_side: Side, server_side: Side, family: Family, mode: Mode) {
 
     let links = net.client_link_bytes();
     for link in &links {
-        assert!(link.to_server >= LENGTH / 4 && link.to_client >= LENGTH / 4, "one path carried too little: {links:?}");
+        assert!(
+            link.to_server >= LENGTH / 4 && link.to_client >= LENGTH / 4,
+            "one path carried too little: {links:?}"
+        );
     }
     for end in [&pair.client, &pair.server] {
         assert_ne!(end.is_mptcp(), Some(false), "the connection is not MPTCP at its end");
@@ -58,7 +63,9 @@ fn cell(client_side: Side, server_side: Side, family: Family, mode: Mode) {
         kernel::wait_closed(&net.client.ns);
         let counters = Counters::read(&net.client.ns);
         counters.assert_untroubled();
-        for (name, value) in [("MPCapableSYNTX", 1), ("MPCapableSYNACKRX", 1), ("MPJoinSynTx", 1), ("MPJoinSynAckRx", 1)] {
+        for (name, value) in
+            [("MPCapableSYNTX", 1), ("MPCapableSYNACKRX", 1), ("MPJoinSynTx", 1), ("MPJoinSynAckRx", 1)]
+        {
             assert_eq!(counters.mptcp(name), value, "{name}; all: {counters}");
         }
     }
@@ -66,7 +73,9 @@ fn cell(client_side: Side, server_side: Side, family: Family, mode: Mode) {
         kernel::wait_closed(&net.server.ns);
         let counters = Counters::read(&net.server.ns);
         counters.assert_untroubled();
-        for (name, value) in [("MPCapableSYNRX", 1), ("MPCapableACKRX", 1), ("MPJoinSynRx", 1), ("MPJoinAckRx", 1)] {
+        for (name, value) in
+            [("MPCapableSYNRX", 1), ("MPCapableACKRX", 1), ("MPJoinSynRx", 1), ("MPJoinAckRx", 1)]
+        {
             assert_eq!(counters.mptcp(name), value, "{name}; all: {counters}");
         }
     }

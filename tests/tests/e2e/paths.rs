@@ -24,7 +24,10 @@ fn silence_and_return(net: &Routed, client: &dyn Endpoint, server: &dyn Endpoint
         net.wait_client_link(other, cut[other].to_client + 8 * MIB);
         let later = net.client_link_bytes();
         // What lay in the router's queue may still have come out, no more.
-        assert!(later[path].to_client - cut[path].to_client < MIB, "the silent path carried {cut:?} to {later:?}");
+        assert!(
+            later[path].to_client - cut[path].to_client < MIB,
+            "the silent path carried {cut:?} to {later:?}"
+        );
         net.silence(path, false);
     });
 }

@@ -10,11 +10,17 @@ use umptcp_tests::endpoint::{Endpoint, KernelHost, connect};
 use umptcp_tests::exchange::{Conversation, within};
 use umptcp_tests::host::Snapshot;
 use umptcp_tests::inject::{self, Segment};
-use umptcp_tests::kernel::{Counters, Kind, KernelStream};
+use umptcp_tests::kernel::{Counters, KernelStream, Kind};
 use umptcp_tests::topology::{Family, Routed};
 
 const MIB: u64 = 1 << 20;
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// Gives up after 2 s without an answer.
+fn impatient() -> ConnectionConfig {
+    let short = Duration::from_secs(2);
+    ConnectionConfig { user_timeout: short, ..ConnectionConfig::default() }
+}
 
 /// Sends until the connection reports an error.
 fn send_until_error(end: &dyn Conversation) -> io::Error {
@@ -32,7 +38,7 @@ fn a_peer_that_vanishes_ends_the_connection_after_the_user_timeout() {
         let net = Routed::new(2, 1);
         net.server.use_kernel_mptcp();
         let untouched = Snapshot::take(&net.client.ns);
-        let config = ConnectionConfig { user_timeout: Duration::from_secs(2), ..ConnectionConfig::default() };
+        let config = impatient();
         let client = UmptcpHost::with(&net.client, Mode::Nat, config);
         let server = KernelHost::new(&net.server.ns, Kind::Mptcp);
         let pair = connect(&client, &server, net.server.nics[0].socket_address(Family::V4, PORT));
@@ -58,7 +64,7 @@ fn a_client_that_vanishes_ends_the_connection_after_the_user_timeout() {
     within(LIMIT, || {
         let net = Routed::new(2, 1);
         net.client.use_kernel_mptcp();
-        let config = ConnectionConfig { user_timeout: Duration::from_secs(2), ..ConnectionConfig::default() };
+        let config = impatient();
         let server = UmptcpHost::with(&net.server, Mode::Routed, config);
         let client = KernelHost::new(&net.client.ns, Kind::Mptcp);
         let address = SocketAddr::new(net.server.nics[0].routed_address(Family::V4), PORT);
@@ -119,7 +125,8 @@ fn a_closed_port_answers_with_a_reset() {
         for family in [Family::V4, Family::V6] {
             let closed = SocketAddr::new(net.server.nics[0].routed_address(family), 4001);
             for kind in [Kind::Mptcp, Kind::Tcp] {
-                let error = net.client.ns.run(|| KernelStream::connect(closed, kind)).expect_err("nothing listens");
+                let error =
+                    net.client.ns.run(|| KernelStream::connect(closed, kind)).expect_err("nothing listens");
                 assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused, "{closed} by {kind:?}: {error}");
             }
         }

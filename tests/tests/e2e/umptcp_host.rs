@@ -44,7 +44,8 @@ impl UmptcpHost {
         let specs: Vec<_> = site.nics.iter().map(|nic| spec(nic, mode)).collect();
         let options = SetupOptions { listen_ports: vec![PORT], ..SetupOptions::default() };
         let (stack, paths) = site.ns.run(|| {
-            let mut paths = paths::set_up(&specs, &options).unwrap_or_else(|e| panic!("cannot set paths up: {e}"));
+            let mut paths =
+                paths::set_up(&specs, &options).unwrap_or_else(|e| panic!("cannot set paths up: {e}"));
             let mut config = StackConfig {
                 congestion: umptcp_congestion::Registry::default(),
                 schedulers: umptcp_scheduler::Registry::default(),
@@ -81,14 +82,17 @@ impl UmptcpHost {
     /// When there is none of that name.
     pub(crate) fn counter(&self, name: &str) -> u64 {
         let all = umptcp::Counter::ALL;
-        let counter = all.iter().find(|c| c.name() == name).unwrap_or_else(|| panic!("there is no counter {name}"));
+        let counter =
+            all.iter().find(|c| c.name() == name).unwrap_or_else(|| panic!("there is no counter {name}"));
         self.with_stack(|stack| stack.counters().expect("the stack runs").get(*counter))
     }
 }
 
 impl Drop for UmptcpHost {
     fn drop(&mut self) {
-        let take = |s: &Mutex<Option<umptcp::Stack>>| s.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        let take = |s: &Mutex<Option<umptcp::Stack>>| {
+            s.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+        };
         let stack = take(&self.stack);
         let paths = self.paths.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         self.ns.run(|| {

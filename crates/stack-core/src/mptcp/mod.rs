@@ -2,15 +2,15 @@
 //!
 //! | module | RFC 8684 | what is in it |
 //! |---|---|---|
-//! | [`keys`] | §3.1, §3.2 | tokens, IDSNs, HMACs |
-//! | [`handshake`] | §3.1, §3.7 | MP_CAPABLE in both roles, fallback |
-//! | [`join`] | §3.2 | MP_JOIN in both roles |
-//! | [`mapping`] | §3.3.1 | data sequence mappings |
-//! | [`input`], [`receive_queue`] | §3.3 | received segments, reassembly, window |
-//! | [`output`], [`send_queue`], [`schedule`] | §3.3 | what is sent next, and on which subflow |
-//! | [`data_ack`] | §3.3.2, §3.3.6 | DATA_ACK, reinjection |
-//! | [`address`] | §3.4 | ADD_ADDR, REMOVE_ADDR, MP_PRIO |
-//! | [`close`] | §3.3.3, §3.5, §3.6 | DATA_FIN, MP_FASTCLOSE, RST |
+//! | `keys` | §3.1, §3.2 | tokens, IDSNs, HMACs |
+//! | `handshake` | §3.1, §3.7 | MP_CAPABLE in both roles, fallback |
+//! | `join` | §3.2 | MP_JOIN in both roles |
+//! | `mapping` | §3.3.1 | data sequence mappings |
+//! | `input`, `receive_queue` | §3.3 | received segments, reassembly, window |
+//! | `output`, `send_queue`, `schedule` | §3.3 | what is sent next, and on which subflow |
+//! | `data_ack` | §3.3.2, §3.3.6 | DATA_ACK, reinjection |
+//! | `address` | §3.4 | ADD_ADDR, REMOVE_ADDR, MP_PRIO |
+//! | `close` | §3.3.3, §3.5, §3.6 | DATA_FIN, MP_FASTCLOSE, RST |
 
 pub(crate) mod address;
 pub(crate) mod close;

@@ -202,8 +202,10 @@ impl Subflow {
             if start == self.rcv_next {
                 out.acceptable = true;
                 match self.state {
-                    // RFC 9293 §3.10.7.4, second: both directions are done; the peer has merely forgotten us.
-                    State::Closing | State::LastAck => self.state = State::Closed,
+                    // RFC 9293 §3.10.7.4, second: only our FIN is outstanding; the peer has merely forgotten us.
+                    State::Closing | State::LastAck if self.board.nxt() - self.board.una() <= 1 => {
+                        self.state = State::Closed;
+                    }
                     State::SynReceived => self.terminate(CloseReason::Refused),
                     _ => self.terminate(CloseReason::Reset),
                 }

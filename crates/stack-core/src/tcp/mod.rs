@@ -6,10 +6,10 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`input`] | processing of a received segment, in the order of RFC 9293 §3.10.7 |
-//! | [`output`] | what to send next: handshake, retransmission, acknowledgement, probes |
-//! | [`timer`] | the timer table and what happens when one fires |
-//! | [`scoreboard`], [`rtt`], [`prr`], [`tlp`], [`pacing`] | loss recovery |
+//! | `input` | processing of a received segment, in the order of RFC 9293 §3.10.7 |
+//! | `output` | what to send next: handshake, retransmission, acknowledgement, probes |
+//! | `timer` | the timer table and what happens when one fires |
+//! | `scoreboard`, `rtt`, `prr`, `tlp`, `pacing` | loss recovery |
 
 pub mod input;
 pub mod output;

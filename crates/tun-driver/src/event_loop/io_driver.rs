@@ -24,6 +24,7 @@ const WAKER: u64 = 1 << 32;
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A path with all that belongs to it.
+// In the order in which it is to be dropped: no packet may leave once translation is undone.
 pub struct AttachedPath {
     /// Its device.
     pub device: Box<dyn Device>,
@@ -39,6 +40,13 @@ impl std::fmt::Debug for AttachedPath {
     }
 }
 
+impl From<crate::paths::Path> for AttachedPath {
+    fn from(path: crate::paths::Path) -> Self {
+        let crate::paths::Path { config, guard, tun } = path;
+        AttachedPath { device: Box::new(tun), config, guard: Box::new(guard) }
+    }
+}
+
 /// A path whose device vanished.
 pub(super) struct LostPath {
     pub(super) path: PathId,
@@ -48,10 +56,9 @@ pub(super) struct LostPath {
 
 struct Slot {
     path: PathId,
-    // Declared, and so dropped, before the guard: no packet may leave once translation is undone.
     device: Box<dyn Device>,
+    config: PathConfig,
     guard: Guard,
-    name: String,
     /// Input was reported and has not been read to its end.
     readable: bool,
     /// The packet that the device had no room for. While there is one the path is blocked.
@@ -106,26 +113,30 @@ impl IoDriver {
         path: AttachedPath,
     ) -> io::Result<PathId> {
         let AttachedPath { device, config, guard } = path;
-        let name = config.name.clone();
         let addresses: Vec<String> = config.addresses.iter().map(ToString::to_string).collect();
-        let id = engine.path_added(now, config);
+        let id = engine.path_added(now, config.clone());
         if let Err(e) = self.poller.add(device.fd(), u64::from(id.0)) {
             engine.path_removed(now, id);
             return Err(e);
         }
-        let interface = self.captured(|c| c.add_interface(&name, &addresses.join(" ")));
+        let interface = self.captured(|c| c.add_interface(&config.name, &addresses.join(" ")));
         let slot =
-            Slot { path: id, device, guard, name, readable: true, pending: None, interface, errors: 0 };
+            Slot { path: id, device, config, guard, readable: true, pending: None, interface, errors: 0 };
         self.slots.push(slot);
         Ok(id)
     }
 
-    pub(super) fn remove<E: Engine>(&mut self, now: Instant, engine: &mut E, path: PathId) -> Option<Guard> {
+    pub(super) fn remove<E: Engine>(
+        &mut self,
+        now: Instant,
+        engine: &mut E,
+        path: PathId,
+    ) -> Option<AttachedPath> {
         let at = self.slots.iter().position(|s| s.path == path)?;
         let slot = self.slots.remove(at);
         self.poller.remove(slot.device.fd());
         engine.path_removed(now, path);
-        Some(slot.guard)
+        Some(AttachedPath { device: slot.device, config: slot.config, guard: slot.guard })
     }
 
     pub(super) fn paths(&self) -> Vec<PathId> {
@@ -244,7 +255,7 @@ impl IoDriver {
 
     fn lose<E: Engine>(&mut self, engine: &mut E, at: usize, error: io::Error) {
         let slot = self.slots.remove(at);
-        tracing::warn!(path = slot.name, %error, "the device has vanished");
+        tracing::warn!(path = slot.config.name, %error, "the device has vanished");
         self.poller.remove(slot.device.fd());
         engine.path_removed(self.clock.now(), slot.path);
         let Slot { path, device, guard, .. } = slot;
@@ -309,7 +320,7 @@ impl Slot {
     /// Reports an error that passes: the first of a path, then every 1,024th.
     fn report(&mut self, what: &str, error: &io::Error) {
         if self.errors.is_multiple_of(1024) {
-            tracing::warn!(path = self.name, %error, times = self.errors + 1, "cannot {what} the device");
+            tracing::warn!(path = self.config.name, %error, times = self.errors + 1, "cannot {what} the device");
         }
         self.errors += 1;
     }

@@ -62,9 +62,9 @@ impl<E: Engine> Context<'_, E> {
         self.io.add(self.now, self.engine, path)
     }
 
-    /// Removes a path; its subflows end. Returns what undoes the path's set-up when dropped, which may take long enough to
-    /// be worth another thread; `None` when there is no such path.
-    pub fn remove_path(&mut self, path: PathId) -> Option<Guard> {
+    /// Removes a path; its subflows end. Returns it, to be dropped, which undoes its set-up and may take long enough to be worth
+    /// another thread, or to be added again; `None` when there is no such path.
+    pub fn remove_path(&mut self, path: PathId) -> Option<AttachedPath> {
         self.io.remove(self.now, self.engine, path)
     }
 

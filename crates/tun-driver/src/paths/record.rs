@@ -9,6 +9,7 @@ use super::netlink::Rule;
 use crate::error::DriverError;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::net::IpAddr;
@@ -58,7 +59,15 @@ pub(super) struct Entry {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
-    Instance { version: u32, pid: u32, boot: String, namespace: String },
+    Instance {
+        version: u32,
+        pid: u32,
+        boot: String,
+        namespace: String,
+        /// The namespace as /proc/PID/ns/net shows it; empty if unknown.
+        #[serde(default)]
+        shown: String,
+    },
     Done(Entry),
     Undone(u64),
 }
@@ -86,6 +95,38 @@ fn namespace_name() -> io::Result<String> {
     }
     // Before Linux 5.14: the inode, which may be used again after the namespace is gone.
     Ok(format!("i{:x}", fs::metadata("/proc/thread-self/ns/net")?.ino()))
+}
+
+/// The network namespace of the calling thread as links to it read: `net:[INODE]`.
+fn namespace_shown() -> String {
+    fs::read_link("/proc/thread-self/ns/net").map(|l| l.display().to_string()).unwrap_or_default()
+}
+
+/// Network namespaces in use, as links to them read: of processes, their threads, and mounts. `None` if not all can be
+/// seen.
+fn namespaces_in_use() -> Option<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    for process in fs::read_dir("/proc").ok()?.flatten() {
+        if !process.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()) {
+            continue;
+        }
+        // Threads and processes that end meanwhile hold nothing.
+        let Ok(threads) = fs::read_dir(process.path().join("task")) else { continue };
+        for thread in threads.flatten() {
+            match fs::read_link(thread.path().join("ns/net")) {
+                Ok(link) => {
+                    found.insert(link.display().to_string());
+                }
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+                Err(_) => {}
+            }
+        }
+    }
+    // `... INODE:[...] /run/netns/NAME ... - nsfs nsfs ...`: the fourth field is the root, `net:[INODE]`.
+    for line in fs::read_to_string("/proc/thread-self/mountinfo").ok()?.lines() {
+        found.extend(line.split(' ').nth(3).filter(|root| root.starts_with("net:[")).map(str::to_owned));
+    }
+    Some(found)
 }
 
 fn boot_id() -> String {
@@ -197,19 +238,22 @@ impl Registry {
                 pid,
                 boot: self.boot.clone(),
                 namespace: self.namespace.clone(),
+                shown: namespace_shown(),
             })?;
             return Ok(record);
         }
     }
 
     /// Records of this namespace but `own`: those that a process holds (what it has set up), and those that none does any
-    /// more, locked for us. Records from before a reboot are removed: there is nothing left to undo.
+    /// more, locked for us. Records from before a reboot, or of a namespace that is gone, are removed: there is nothing left
+    /// to undo.
     pub(super) fn survey(
         &self,
         _lock: &RegistryLock,
         own: Option<&Record>,
     ) -> Result<(Vec<Vec<Entry>>, Vec<Record>), DriverError> {
         let (mut held, mut left) = (Vec::new(), Vec::new());
+        let mut in_use = None;
         let listing = fs::read_dir(&self.directory).map_err(self.error(&self.directory))?;
         for path in listing.filter_map(|entry| entry.ok().map(|e| e.path())) {
             if path.extension().is_none_or(|e| e != "record") || own.is_some_and(|r| r.path == path) {
@@ -220,21 +264,27 @@ impl Registry {
             if file.read_to_string(&mut text).is_err() {
                 continue;
             }
-            let Some((boot, namespace, entries)) = parse(&text) else {
+            let Some((origin, entries)) = parse(&text) else {
                 tracing::warn!(record = %path.display(), "unreadable record left alone");
                 continue;
             };
             let locked = file.try_lock().is_ok();
-            if boot != self.boot {
-                if locked {
-                    let _ = fs::remove_file(&path);
-                }
-            } else if namespace == self.namespace {
+            if origin.boot == self.boot && origin.namespace == self.namespace {
                 if locked {
                     let next = entries.iter().map(|e| e.number + 1).max().unwrap_or(0);
                     left.push(Record { file, path, entries, next });
                 } else {
                     held.push(entries);
+                }
+            } else if locked {
+                let gone = origin.boot != self.boot || {
+                    let in_use = in_use.get_or_insert_with(namespaces_in_use);
+                    in_use
+                        .as_ref()
+                        .is_some_and(|names| !origin.shown.is_empty() && !names.contains(&origin.shown))
+                };
+                if gone {
+                    let _ = fs::remove_file(&path);
                 }
             }
         }
@@ -242,15 +292,20 @@ impl Registry {
     }
 }
 
-/// Boot, namespace and deeds not yet undone; `None` if it is no record of this version. A last line cut short by a crash is
-/// one whose deed was not yet done.
-fn parse(text: &str) -> Option<(String, String, Vec<Entry>)> {
+/// Whose record it is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Origin {
+    boot: String,
+    namespace: String,
+    shown: String,
+}
+
+/// Origin, and deeds not yet undone; `None` if it is no record of this version. A last line cut short by a crash is one
+/// whose deed was not yet done.
+fn parse(text: &str) -> Option<(Origin, Vec<Entry>)> {
     let mut lines = text.lines();
-    let Line::Instance { version: VERSION, boot, namespace, .. } =
-        serde_json::from_str(lines.next()?).ok()?
-    else {
-        return None;
-    };
+    let first = serde_json::from_str(lines.next()?).ok()?;
+    let Line::Instance { version: VERSION, boot, namespace, shown, .. } = first else { return None };
     let mut entries: Vec<Entry> = Vec::new();
     for line in lines {
         match serde_json::from_str(line) {
@@ -259,7 +314,7 @@ fn parse(text: &str) -> Option<(String, String, Vec<Entry>)> {
             _ => {}
         }
     }
-    Some((boot, namespace, entries))
+    Some((Origin { boot, namespace, shown }, entries))
 }
 
 /// The record of one instance, locked.
@@ -352,22 +407,52 @@ mod tests {
     }
 
     #[test]
+    fn records_of_namespaces_and_kernels_that_are_gone_are_removed() {
+        let (registry, path) = registry("gone");
+        let lock = registry.lock().unwrap();
+        let put = |name: &str, boot: &str, shown: &str| {
+            let line = Line::Instance {
+                version: VERSION,
+                pid: 1,
+                boot: boot.into(),
+                namespace: "elsewhere".into(),
+                shown: shown.into(),
+            };
+            fs::write(path.join(name), serde_json::to_string(&line).unwrap() + "\n").unwrap();
+        };
+        put("a.record", "another boot", &namespace_shown());
+        put("b.record", &registry.boot, "net:[1]");
+        // Of a namespace that is there, though it is not ours by name.
+        put("c.record", &registry.boot, &namespace_shown());
+        assert!(namespaces_in_use().is_none_or(|n| n.contains(&namespace_shown())));
+        let (held, left) = registry.survey(&lock, None).unwrap();
+        assert!(held.is_empty() && left.is_empty());
+        assert!(!path.join("a.record").exists() && path.join("c.record").exists());
+        assert_eq!(path.join("b.record").exists(), namespaces_in_use().is_none());
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
     fn a_line_cut_short_is_a_deed_not_done() {
         let header = serde_json::to_string(&Line::Instance {
             version: VERSION,
             pid: 1,
             boot: "b".into(),
             namespace: "n".into(),
+            shown: "net:[1]".into(),
         })
         .unwrap();
-        let (_, _, entries) = parse(&format!(
+        let (_, entries) = parse(&format!(
             "{header}\n{{\"done\":{{\"number\":0,\"deed\":{{\"table\":5}}}}}}\n{{\"done\":{{\"num"
         ))
         .unwrap();
         assert_eq!(entries, [Entry { number: 0, path: None, deed: Deed::Table(5) }]);
         assert!(parse("").is_none());
         assert!(
-            parse("{\"instance\":{\"version\":99,\"pid\":1,\"boot\":\"\",\"namespace\":\"\"}}").is_none()
+            parse(
+                "{\"instance\":{\"version\":99,\"pid\":1,\"boot\":\"\",\"namespace\":\"\",\"shown\":\"\"}}"
+            )
+            .is_none()
         );
     }
 

@@ -61,6 +61,20 @@ impl PathSpec {
     }
 }
 
+impl From<&str> for PathSpec {
+    /// [`PathSpec::new`]: the name of a NIC. A whole description is read by `parse`.
+    fn from(device: &str) -> Self {
+        PathSpec::new(device)
+    }
+}
+
+impl From<String> for PathSpec {
+    /// [`PathSpec::new`]: the name of a NIC. A whole description is read by `parse`.
+    fn from(device: String) -> Self {
+        PathSpec::new(device)
+    }
+}
+
 fn parse_address(key: &str, value: &str) -> Result<IpAddr, String> {
     value.parse().map_err(|_| format!("{key}={value} is no IPv4 or IPv6 address"))
 }

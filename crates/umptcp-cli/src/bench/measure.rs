@@ -5,15 +5,12 @@ use super::protocol::{self, Header, Mode, Report, Transfer};
 use super::transfer::{self, Until};
 use super::{IDLE_TIMEOUT, join};
 use crate::data::Source;
-use crate::transport::{Stream, Subflow};
+use crate::transport::{Incoming, Stream, Subflow};
 use anyhow::{Context as _, ensure};
-use std::io::{self, BufReader, Write};
+use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
-
-/// Bytes read at once.
-const READ: usize = 512 << 10;
 
 /// What to transfer.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +62,12 @@ pub(crate) fn throughput(
     let (intervals, up_sent, down_received, server) = std::thread::scope(|scope| -> anyhow::Result<_> {
         let sender = up.then(|| {
             scope.spawn(move || {
-                let transfer = transfer::send(stream, Source::new(seed, 0, verify), until, sent)?;
+                let transfer = transfer::send(
+                    |frame| stream.send_bytes(frame),
+                    Source::new(seed, 0, verify),
+                    until,
+                    sent,
+                )?;
                 stream.shutdown_write().context("ending the sending direction")?;
                 anyhow::Ok(transfer)
             })
@@ -73,7 +75,7 @@ pub(crate) fn throughput(
         let receiver = scope.spawn(move || {
             // Dropped when this thread ends, however it ends: that ends the progress reports.
             let _done = done;
-            let mut from = BufReader::with_capacity(READ, stream);
+            let mut from = Incoming::new(stream);
             let transfer = down.then(|| transfer::receive(&mut from, verify, received)).transpose()?;
             let server = Report::read(&mut from)?;
             if !up {

@@ -6,18 +6,16 @@ use super::transfer::{self, Until};
 use crate::args::{BenchServerArgs, StackKind};
 use crate::data::Source;
 use crate::session::Session;
-use crate::transport::{Stream, Transport};
+use crate::transport::{Incoming, Stream, Transport};
 use crate::{Registry, console, units};
 use anyhow::{Context as _, bail};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Connections served at a time; further ones are told so.
 const MAX_ACTIVE: usize = 1024;
-/// Bytes read at once.
-const READ: usize = 512 << 10;
 
 pub(crate) fn run(args: &BenchServerArgs, registry: &Registry) -> anyhow::Result<()> {
     let session = Session::start()?;
@@ -72,7 +70,7 @@ pub(crate) fn run(args: &BenchServerArgs, registry: &Registry) -> anyhow::Result
 pub(crate) fn serve(stream: &Stream, kind: StackKind, busy: bool) -> anyhow::Result<Option<Report>> {
     stream.set_timeout(Some(IDLE_TIMEOUT))?;
     stream.set_no_delay()?;
-    let mut from = BufReader::with_capacity(READ, stream);
+    let mut from = Incoming::new(stream);
     let mut header = [0; Header::LEN];
     from.read_exact(&mut header).context("the client said nothing")?;
     let header = match Header::decode(&header) {
@@ -130,7 +128,7 @@ fn answer(stream: &Stream, from: &mut impl Read, request: usize, response: usize
 
 fn throughput(
     stream: &Stream,
-    from: &mut BufReader<&Stream>,
+    from: &mut Incoming<'_>,
     mode: Mode,
     report: &mut Report,
 ) -> anyhow::Result<()> {
@@ -142,7 +140,8 @@ fn throughput(
         None => Until::Time(Duration::from_millis(milliseconds.into())),
     };
     let uncounted = AtomicU64::new(0);
-    let send = || transfer::send(stream, Source::new(seed, 1, verify), until, &uncounted);
+    let send =
+        || transfer::send(|frame| stream.send_bytes(frame), Source::new(seed, 1, verify), until, &uncounted);
     let mut receive = || transfer::receive(&mut *from, verify, &AtomicU64::new(0));
     std::thread::scope(|scope| {
         let sender = down.then(|| scope.spawn(send));

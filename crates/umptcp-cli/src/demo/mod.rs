@@ -70,7 +70,7 @@ impl Act {
         let bytes = crate::units::bytes(plan.bytes);
         match self {
             Act::One => format!("1. {bytes} over {first} alone"),
-            Act::Both => format!("2. The same over both NICs, in one connection"),
+            Act::Both => "2. The same over both NICs, in one connection".to_string(),
             Act::Silence => format!(
                 "3. {:.0} s over both NICs; {first} goes silent for {:.1} s and comes back",
                 plan.last.as_secs_f64(),

@@ -15,7 +15,7 @@ pub(super) fn enter() -> anyhow::Result<()> {
     match unshare(CloneFlags::CLONE_NEWUSER) {
         Ok(()) => {
             map_ids(uid.as_raw(), gid.as_raw())
-                .map_err(|e| explain(&e.into(), "give this process an identity in its user namespace"))?;
+                .map_err(|e| explain(&e, "give this process an identity in its user namespace"))?;
         }
         // Root may do without.
         Err(error) if uid.is_root() => tracing::info!("no user namespace ({error}), going on as root"),

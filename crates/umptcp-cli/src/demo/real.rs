@@ -17,6 +17,7 @@ use crate::transport::{Listener, Stream};
 use crate::{Registry, console};
 use anyhow::{Context as _, anyhow, bail};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 use umptcp_tun_driver::device::{Tun, TunOptions};
@@ -34,8 +35,9 @@ pub(super) fn run(
     // Before any other thread starts: see `enter`.
     namespace::enter()?;
     let session = Session::start()?;
+    let scratch = Scratch::new(&session);
     let nics = client_nics(plan)?;
-    let (tun, server) = Server::start(args.server, registry, &session)?;
+    let (tun, server) = Server::start(args.server, registry, &session, &scratch)?;
     view.introduce(server.name(), "real packets through TUN devices, in namespaces of our own")?;
     let network = Network::start(plan, nics, tun)?;
 
@@ -53,6 +55,7 @@ pub(super) fn run(
         scheduler: args.scheduler.clone(),
         checksum: args.checksum,
         pcap: args.pcap.clone(),
+        record: Some(scratch.0.clone()),
         ..Settings::default()
     };
     let client = UserSpace::open(&settings, registry, &session)?;
@@ -66,6 +69,26 @@ pub(super) fn run(
         console::print(&format!("\n{line}"))?;
     }
     Ok(parts)
+}
+
+/// A directory for the records of what was set up. All that goes with our namespaces: the records of the host are none of
+/// our business, and nothing of ours shall stay.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(session: &Session) -> Scratch {
+        let path = std::env::temp_dir().join(format!("umptcp-demo-{}", std::process::id()));
+        let on_signal = path.clone();
+        session.on_signal(move || drop(std::fs::remove_dir_all(on_signal)));
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It was not even made if setting paths up failed early.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// The client's NICs: TUN devices whose other ends are ours, as the cables' are.
@@ -112,15 +135,16 @@ impl Server {
         wanted: Option<DemoServer>,
         registry: &Registry,
         session: &Session,
+        scratch: &Scratch,
     ) -> anyhow::Result<(Tun, Server)> {
         let (ready, started) = mpsc::channel();
         let (done, served) = mpsc::channel();
-        let (registry, session) = (registry.clone(), session.clone());
+        let (registry, session, record) = (registry.clone(), session.clone(), scratch.0.clone());
         // Threads have network namespaces of their own; those it starts stay in its.
         std::thread::Builder::new()
             .name("server".to_owned())
             .spawn(move || {
-                let result = prepare_server(wanted, &registry, &session);
+                let result = prepare_server(wanted, &registry, &session, record);
                 match result {
                     Ok(Prepared { tun, listener, stack }) => {
                         let kernel = stack.is_none();
@@ -196,6 +220,7 @@ fn prepare_server(
     wanted: Option<DemoServer>,
     registry: &Registry,
     session: &Session,
+    record: PathBuf,
 ) -> anyhow::Result<Prepared> {
     namespace::new_network().context("cannot make the server's network namespace")?;
     let tun = nic_device("eth0")?;
@@ -221,11 +246,12 @@ fn prepare_server(
             weight: 1,
         }],
         listen: vec![super::plan::PORT],
+        record: Some(record),
         ..Settings::default()
     };
     let stack = UserSpace::open(&settings, registry, session)?;
     let listener = stack.listen(any)?;
-    Ok(Prepared { tun, listener: Listener::UserSpace(listener), stack: Some(stack) })
+    Ok(Prepared { tun, listener: Listener::UserSpace(Box::new(listener)), stack: Some(stack) })
 }
 
 /// Serves connections until the process ends.

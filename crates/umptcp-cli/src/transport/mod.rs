@@ -8,14 +8,18 @@ use crate::args::{ListenAddress, StackArgs, StackKind, TargetArgs};
 use crate::session::Session;
 use crate::{Registry, units};
 use anyhow::{Context as _, anyhow, bail};
+use bytes::{Buf as _, Bytes};
 use kernel::Kernel;
 use std::fmt::Write as _;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 use umptcp_stack_core::stack::SubflowInfo;
 #[cfg(target_os = "linux")]
 use user_space::{Connection, Settings, UserSpace, UserSpaceListener};
+
+/// Bytes read from the kernel at once.
+const READ: usize = 512 << 10;
 
 /// A stack to open connections with.
 pub(crate) enum Transport {
@@ -55,6 +59,7 @@ impl Transport {
             no_mptcp: args.no_mptcp,
             pcap: args.pcap.clone(),
             listen: listen.to_vec(),
+            record: None,
         };
         UserSpace::open(&settings, registry, session).map(Transport::UserSpace)
     }
@@ -100,7 +105,7 @@ impl Transport {
         match self {
             Transport::Kernel(kernel) => Ok(Listener::Kernel(kernel.listen(address)?, kernel.is_mptcp())),
             #[cfg(target_os = "linux")]
-            Transport::UserSpace(stack) => stack.listen(address).map(Listener::UserSpace),
+            Transport::UserSpace(stack) => stack.listen(address).map(|l| Listener::UserSpace(Box::new(l))),
         }
     }
 }
@@ -127,7 +132,7 @@ pub(crate) enum Listener {
     Kernel(TcpListener, bool),
     /// umptcp's.
     #[cfg(target_os = "linux")]
-    UserSpace(UserSpaceListener),
+    UserSpace(Box<UserSpaceListener>),
 }
 
 impl Listener {
@@ -317,6 +322,81 @@ impl Stream {
             #[cfg(target_os = "linux")]
             Stream::UserSpace(connection) => connection.subflows(),
         }
+    }
+}
+
+impl Stream {
+    /// Sends all of `data`, without copying it where the stack can do without.
+    pub(crate) fn send_bytes(&self, data: Bytes) -> io::Result<()> {
+        match self {
+            Stream::Kernel(stream, _) => (&*stream).write_all(&data),
+            #[cfg(target_os = "linux")]
+            Stream::UserSpace(connection) => connection.stream.send_bytes(data),
+        }
+    }
+}
+
+/// What arrives on a [`Stream`], in pieces as large as they come and without a copy where the stack can do without.
+pub(crate) struct Incoming<'a> {
+    stream: &'a Stream,
+    piece: Piece,
+}
+
+enum Piece {
+    /// Filled by reading; what is left is between the two numbers.
+    Buffer(Vec<u8>, usize, usize),
+    /// The stack's own memory.
+    #[cfg(target_os = "linux")]
+    Shared(Bytes),
+}
+
+impl<'a> Incoming<'a> {
+    pub(crate) fn new(stream: &'a Stream) -> Incoming<'a> {
+        let piece = match stream {
+            Stream::Kernel(..) => Piece::Buffer(vec![0; READ], 0, 0),
+            #[cfg(target_os = "linux")]
+            Stream::UserSpace(_) => Piece::Shared(Bytes::new()),
+        };
+        Incoming { stream, piece }
+    }
+}
+
+impl BufRead for Incoming<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match (&mut self.piece, self.stream) {
+            (Piece::Buffer(buffer, start, end), mut stream) => {
+                if start == end {
+                    (*start, *end) = (0, 0);
+                    *end = stream.read(buffer)?;
+                }
+                Ok(&buffer[*start..*end])
+            }
+            #[cfg(target_os = "linux")]
+            (Piece::Shared(bytes), stream) => {
+                if let (true, Stream::UserSpace(connection)) = (bytes.is_empty(), stream) {
+                    *bytes = connection.stream.recv_bytes()?;
+                }
+                Ok(bytes)
+            }
+        }
+    }
+
+    fn consume(&mut self, amount: usize) {
+        match &mut self.piece {
+            Piece::Buffer(_, start, end) => *start = (*start + amount).min(*end),
+            #[cfg(target_os = "linux")]
+            Piece::Shared(bytes) => bytes.advance(amount.min(bytes.len())),
+        }
+    }
+}
+
+impl Read for Incoming<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.fill_buf()?;
+        let n = bytes.len().min(into.len());
+        into[..n].copy_from_slice(&bytes[..n]);
+        self.consume(n);
+        Ok(n)
     }
 }
 

@@ -9,10 +9,11 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use umptcp::{AttachedPath, ConnectionConfig, MptcpListener, MptcpStream, PathId, StackConfig};
-use umptcp_tun_driver::paths::{self, Mode, PathSpec, SetupOptions};
+use umptcp_tun_driver::paths::{self, Mode, PathChange, PathSet, PathSpec, SetupOptions};
 
 /// How long the end of the program waits for what was sent to arrive. A peer that does not answer at all is given up by the
 /// user timeout.
@@ -31,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) pcap: Option<PathBuf>,
     /// Ports to be listened on, which translation must let through.
     pub(crate) listen: Vec<u16>,
+    /// Where the record of what was set up is kept; `None`: where all instances of this host have it.
+    pub(crate) record: Option<PathBuf>,
 }
 
 impl Settings {
@@ -56,9 +59,9 @@ impl Settings {
 pub(crate) struct UserSpace {
     stack: Arc<Mutex<Option<umptcp::Stack>>>,
     connection: ConnectionConfig,
-    names: Arc<HashMap<PathId, String>>,
+    names: Names,
     /// Watches the NICs as long as it lives.
-    _paths: Mutex<paths::PathSet>,
+    _paths: Arc<Mutex<PathSet>>,
 }
 
 impl UserSpace {
@@ -70,8 +73,14 @@ impl UserSpace {
     ) -> anyhow::Result<UserSpace> {
         registry.check(settings.congestion.as_deref(), settings.scheduler.as_deref())?;
         let specs: Vec<PathSpec> = settings.paths.iter().map(spec).collect::<anyhow::Result<_>>()?;
-        let options = SetupOptions { listen_ports: settings.listen.clone(), ..SetupOptions::default() };
+        let options = SetupOptions {
+            listen_ports: settings.listen.clone(),
+            record_directory: settings.record.clone(),
+            ..SetupOptions::default()
+        };
         let mut set = paths::set_up(&specs, &options).context("cannot set the paths up")?;
+        let paths = std::mem::take(&mut set.paths);
+        let nics = paths.iter().map(|path| (path.tun.name().to_owned(), path.config.name.clone())).collect();
         let connection = settings.connection();
         let mut config = StackConfig {
             congestion: registry.congestion.clone(),
@@ -86,13 +95,29 @@ impl UserSpace {
             .stack_config(config)
             .connection_config(connection.clone())
             .linger(LINGER)
-            .paths(set.paths.drain(..).map(attach));
+            .paths(paths.into_iter().map(attach));
         if let Some(file) = &settings.pcap {
             builder = builder.pcap(file);
         }
         let stack = builder.start().context("cannot start the stack")?;
         let names = stack.paths()?.into_iter().map(|path| (path.id, path.name)).collect();
+        let names: Names = Arc::new(Mutex::new(names));
         let stack = Arc::new(Mutex::new(Some(stack)));
+        let changes = set.changes();
+        let set = Arc::new(Mutex::new(set));
+        let keeper = Keeper {
+            stack: Arc::downgrade(&stack),
+            set: Arc::downgrade(&set),
+            names: Arc::clone(&names),
+            specs,
+            nics,
+        };
+        if let Some(changes) = changes {
+            std::thread::Builder::new()
+                .name("paths".to_owned())
+                .spawn(move || keeper.run(&changes))
+                .context("cannot start a thread")?;
+        }
         let on_signal = Arc::clone(&stack);
         session.on_signal(move || {
             if let Some(stack) = lock(&on_signal).take() {
@@ -102,7 +127,7 @@ impl UserSpace {
                 tracing::error!(%error, "not everything could be undone");
             }
         });
-        Ok(UserSpace { stack, connection, names: Arc::new(names), _paths: Mutex::new(set) })
+        Ok(UserSpace { stack, connection, names, _paths: set })
     }
 
     /// Connects, over the named paths only if there are names.
@@ -116,8 +141,11 @@ impl UserSpace {
             Some(stack) => MptcpStream::builder(stack),
             None => return Err(ending()),
         };
-        let paths: Vec<PathId> =
-            self.names.iter().filter(|(_, name)| over.contains(&name.as_str())).map(|(id, _)| *id).collect();
+        let paths: Vec<PathId> = lock(&self.names)
+            .iter()
+            .filter(|(_, name)| over.contains(&name.as_str()))
+            .map(|(id, _)| *id)
+            .collect();
         let stream = builder
             .paths(paths)
             .connect_timeout(timeout)
@@ -167,6 +195,70 @@ impl Drop for UserSpace {
     }
 }
 
+/// Names of the stack's paths.
+type Names = Arc<Mutex<HashMap<PathId, String>>>;
+
+/// Makes paths come and go with their NICs.
+struct Keeper {
+    stack: Weak<Mutex<Option<umptcp::Stack>>>,
+    set: Weak<Mutex<PathSet>>,
+    names: Names,
+    /// What was asked for; empty: every NIC.
+    specs: Vec<PathSpec>,
+    /// The paths' names by those of their TUN devices.
+    nics: HashMap<String, String>,
+}
+
+impl Keeper {
+    /// Until the paths are taken down.
+    fn run(mut self, changes: &Receiver<PathChange>) {
+        for change in changes {
+            if let Err(error) = self.follow(change) {
+                tracing::warn!("{error:#}");
+            }
+        }
+    }
+
+    fn follow(&mut self, change: PathChange) -> anyhow::Result<()> {
+        match change {
+            PathChange::Down { tun, gone: true } => self.remove(&tun),
+            PathChange::NewNic(nic) => {
+                let named = self.specs.iter().find(|spec| spec.device == nic.name);
+                match named.cloned().or_else(|| self.specs.is_empty().then(|| PathSpec::new(&nic.name))) {
+                    Some(spec) => self.add(&spec).with_context(|| format!("cannot use {}", nic.name)),
+                    None => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn add(&mut self, spec: &PathSpec) -> anyhow::Result<()> {
+        let (Some(stack), Some(set)) = (self.stack.upgrade(), self.set.upgrade()) else { return Ok(()) };
+        let path = lock(&set).add(spec)?;
+        let (tun, name) = (path.tun.name().to_owned(), path.config.name.clone());
+        if let Some(stack) = &*lock(&stack) {
+            let id = stack.add_path(attach(path))?;
+            tracing::info!(path = name, "a NIC has come: its path is in use");
+            lock(&self.names).insert(id, name.clone());
+            self.nics.insert(tun, name);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, tun: &str) -> anyhow::Result<()> {
+        let Some(name) = self.nics.remove(tun) else { return Ok(()) };
+        let Some(stack) = self.stack.upgrade() else { return Ok(()) };
+        let id = lock(&self.names).iter().find(|(_, n)| **n == name).map(|(id, _)| *id);
+        if let (Some(id), Some(stack)) = (id, &*lock(&stack)) {
+            tracing::info!(path = name, "a NIC has gone, and its path with it");
+            stack.remove_path(id)?;
+            lock(&self.names).remove(&id);
+        }
+        Ok(())
+    }
+}
+
 fn attach(path: paths::Path) -> AttachedPath {
     let paths::Path { config, guard, tun } = path;
     AttachedPath { device: Box::new(tun), config, guard: Box::new(guard) }
@@ -200,7 +292,7 @@ fn spec(path: &PathArg) -> anyhow::Result<PathSpec> {
 /// Waits for connections.
 pub(crate) struct UserSpaceListener {
     listener: MptcpListener,
-    names: Arc<HashMap<PathId, String>>,
+    names: Names,
     config: ConnectionConfig,
 }
 
@@ -218,7 +310,7 @@ impl UserSpaceListener {
 /// A connection, with what is needed to describe it.
 pub(crate) struct Connection {
     pub(crate) stream: MptcpStream,
-    names: Arc<HashMap<PathId, String>>,
+    names: Names,
     config: ConnectionConfig,
 }
 
@@ -246,8 +338,8 @@ impl Connection {
     /// The subflows; none once the connection has ended.
     pub(crate) fn subflows(&self) -> Vec<Subflow> {
         let subflows = self.stream.subflows().unwrap_or_default();
-        let name =
-            |path: PathId| self.names.get(&path).cloned().unwrap_or_else(|| format!("path {}", path.0));
+        let names = lock(&self.names);
+        let name = |path: PathId| names.get(&path).cloned().unwrap_or_else(|| format!("path {}", path.0));
         subflows.into_iter().map(|s| Subflow::new(name(s.path), s)).collect()
     }
 }

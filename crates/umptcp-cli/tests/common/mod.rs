@@ -76,6 +76,16 @@ impl Namespace {
         namespace
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// Runs `ip` on it.
+    pub fn ip(&self, arguments: &[&str]) {
+        ip(&[&["-n", &self.0], arguments].concat());
+    }
+
     /// The program, to run inside.
     pub fn umptcp(&self) -> Command {
         let mut command = Command::new("ip");

@@ -4,20 +4,21 @@ mod connections;
 mod listeners;
 
 use crate::copies::CopyPool;
+use crate::nics::Nics;
 use crate::shared::Shared;
 use connections::Entry;
 use crossbeam_channel::{Receiver, Sender};
 use listeners::ListenerEntry;
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
 use umptcp_stack_core::error::ConnectionError;
 use umptcp_stack_core::event::Event;
 use umptcp_tun_driver::clock::Clock;
-use umptcp_tun_driver::event_loop::{self, Guard, Handler, Waker};
+use umptcp_tun_driver::event_loop::{self, AttachedPath, Guard, Handler, Waker};
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
 
 pub(crate) use listeners::{Accepted, ListenerShared};
@@ -87,9 +88,9 @@ impl Worker {
         }
     }
 
-    /// The paths' names, for reports.
-    pub(crate) fn path_names(&mut self) -> &mut HashMap<PathId, String> {
-        &mut self.path_names
+    /// A path's name, for reports.
+    pub(crate) fn path_name(&self, path: PathId) -> String {
+        self.path_names.get(&path).cloned().unwrap_or_default()
     }
 
     /// Begins to stop: every connection is closed, gets up to `linger` to deliver what was written, and is then aborted.
@@ -219,6 +220,8 @@ pub(crate) struct Handle {
     pub(crate) clock: Clock,
     pub(crate) defaults: Arc<ConnectionConfig>,
     pub(crate) copies: Arc<CopyPool>,
+    /// Weak, for streams must not keep a stack's paths that is no more.
+    pub(crate) nics: Weak<Nics>,
 }
 
 impl Handle {
@@ -227,8 +230,27 @@ impl Handle {
         waker: Waker,
         clock: Clock,
         defaults: ConnectionConfig,
+        nics: Weak<Nics>,
     ) -> Self {
-        Handle { commands, waker, clock, defaults: Arc::new(defaults), copies: Arc::default() }
+        Handle { commands, waker, clock, defaults: Arc::new(defaults), copies: Arc::default(), nics }
+    }
+
+    /// Gives a path to the stack.
+    pub(crate) fn add_path(&self, path: AttachedPath) -> io::Result<PathId> {
+        let name = path.config.name.clone();
+        self.call(move |worker, cx| {
+            let id = cx.add_path(path)?;
+            worker.path_names.insert(id, name);
+            Ok(id)
+        })?
+    }
+
+    /// Takes a path from the stack; `None` when there is no such path.
+    pub(crate) fn remove_path(&self, path: PathId) -> io::Result<Option<AttachedPath>> {
+        Ok(self.call(move |worker, cx| {
+            worker.path_names.remove(&path);
+            cx.remove_path(path)
+        })?)
     }
 
     /// Sends a command. One that the worker does not live to see is of no account: it has failed everybody by then.

@@ -1,0 +1,153 @@
+//! `demo`, in virtual time and with real packets.
+#![cfg(target_os = "linux")]
+
+mod common;
+
+use common::{Output, TempDir, run, umptcp};
+use std::process::{Command, Stdio};
+
+const INTACT: &str = "Every byte arrived intact";
+
+/// The table's line that starts with `name`: bits per second of goodput, and percent of the bytes by NIC.
+fn row(out: &Output, name: &str) -> (f64, [f64; 2]) {
+    let line =
+        out.stdout.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {out:?}"));
+    assert!(line.ends_with("intact"), "{line}");
+    // Values come with a unit: "<value> bit/s|kbit/s|...", "<share> %".
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let unit = words.iter().position(|w| w.ends_with("bit/s")).expect("a rate");
+    let factor = match words[unit] {
+        "kbit/s" => 1e3,
+        "Mbit/s" => 1e6,
+        "Gbit/s" => 1e9,
+        _ => 1.0,
+    };
+    let rate = words[unit - 1].parse::<f64>().unwrap() * factor;
+    let mut shares = words[unit + 1..].iter().filter(|w| **w != "%").map(|w| w.parse().unwrap_or(0.0));
+    (rate, [shares.next().unwrap(), shares.next().unwrap()])
+}
+
+/// What every run of the demo must show, whatever its speed.
+fn check(out: &Output) {
+    assert_eq!(out.code, 0, "{}\n{}", out.stdout, out.stderr);
+    assert!(out.stdout.contains(INTACT), "{}", out.stdout);
+    assert_eq!(row(out, "nic0 alone").1, [100.0, 0.0]);
+    let (_, [first, second]) = row(out, "both NICs");
+    assert!(first >= 10.0 && second >= 10.0, "{first} % and {second} %:\n{}", out.stdout);
+    let (_, [_, second]) = row(out, "both, nic0");
+    assert!(second >= 10.0, "{}", out.stdout);
+    for note in ["<- nic0 goes silent", "<- nic0 is back"] {
+        assert!(out.stdout.contains(note), "{}", out.stdout);
+    }
+}
+
+#[test]
+fn simulated_it_is_the_same_every_time() {
+    let arguments = ["demo", "--sim", "--seconds", "4", "--rates", "30,20"];
+    let out = run(umptcp().args(arguments));
+    check(&out);
+    let (one, _) = row(&out, "nic0 alone");
+    let (both, _) = row(&out, "both NICs");
+    assert!(one > 0.8 * 30e6 && one < 30e6, "{one}");
+    assert!(both > 0.8 * 50e6 && both < 50e6, "{both}");
+    assert_eq!(run(umptcp().args(arguments)).stdout, out.stdout);
+    let other = run(umptcp().args(arguments).args(["--scheduler", "round-robin", "--congestion", "cubic"]));
+    check(&other);
+    assert_ne!(other.stdout, out.stdout);
+}
+
+#[test]
+fn simulated_from_server_to_client() {
+    let out =
+        run(umptcp().args(["demo", "--sim", "--seconds", "4", "--rates", "30,20", "--down", "--checksum"]));
+    check(&out);
+}
+
+/// Slow links: a loaded machine must keep up with them.
+const SLOW: [&str; 7] = ["demo", "--seconds", "4", "--rates", "16,12", "--delay", "5ms"];
+
+#[test]
+fn real_packets_to_the_kernel() {
+    let dir = TempDir::new("demo");
+    let pcap = dir.path().join("demo.pcapng");
+    let out = run(umptcp().args(SLOW).arg("--pcap").arg(&pcap));
+    check(&out);
+    assert!(out.stdout.contains("receiver: the kernel's MPTCP"), "{}", out.stdout);
+    assert!(
+        out.stdout.contains("3 MPTCP connections, 2 subflows joined to them, 0 fallbacks"),
+        "{}",
+        out.stdout
+    );
+    let decode = |filter: &str| {
+        let out = run(Command::new("tshark").arg("-r").arg(&pcap).args([
+            "-Y",
+            filter,
+            "-T",
+            "fields",
+            "-e",
+            "frame.number",
+        ]));
+        assert_eq!(out.code, 0, "{}", out.stderr);
+        out.stdout.lines().count()
+    };
+    assert!(decode("tcp.options.mptcp.subtype == 2") > 100, "DSS in the trace");
+    assert_eq!(decode("_ws.malformed"), 0);
+}
+
+#[test]
+fn real_packets_to_umptcp_and_back() {
+    let out = run(umptcp().args(SLOW).args(["--server", "umptcp", "--down"]));
+    check(&out);
+    assert!(out.stdout.contains("sender: umptcp; receiver: umptcp"), "{}", out.stdout);
+}
+
+/// A shell in a mount namespace of its own, in which `script` may hide files.
+fn shell(script: &str) -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-ec", script, "sh", env!("CARGO_BIN_EXE_umptcp")]);
+    command.env_remove("UMPTCP_LOG").stdin(Stdio::null());
+    command
+}
+
+const AS_USER: &str = "setpriv --reuid 1234 --regid 1234 --clear-groups";
+
+/// The program where an ordinary user can start it.
+const COPY: &str = "d=$(mktemp -d); trap 'rm -rf $d' EXIT; chmod 755 $d; cp $1 $d/umptcp";
+
+#[test]
+fn an_ordinary_user_can_run_it() {
+    let script = format!(
+        "{COPY}; mknod $d/tun c 10 200; chmod 666 $d/tun; mount --bind $d/tun /dev/net/tun; {AS_USER} $d/umptcp {}",
+        SLOW.join(" ")
+    );
+    let out = run(&mut shell(&script));
+    check(&out);
+}
+
+#[test]
+fn without_tun_it_says_how_to_proceed() {
+    let script = format!(
+        "{COPY}; touch $d/no; chmod 0 $d/no; mount --bind $d/no /dev/net/tun; {AS_USER} $d/umptcp demo"
+    );
+    let out = run(&mut shell(&script));
+    assert_eq!(out.code, 1, "{}", out.stdout);
+    assert!(out.stderr.contains("/dev/net/tun") && out.stderr.contains("demo --sim"), "{}", out.stderr);
+}
+
+#[test]
+fn where_user_namespaces_are_forbidden_it_says_how_to_proceed() {
+    let inner = format!(
+        "echo 0 > /proc/sys/user/max_user_namespaces; {AS_USER} $d/umptcp demo && exit 1; \
+         $d/umptcp {}",
+        SLOW.join(" ")
+    );
+    let script = format!(
+        "{COPY}; mknod $d/tun c 10 200; chmod 666 $d/tun; mount --bind $d/tun /dev/net/tun; export d; \
+         unshare --user --map-users=0,0,65536 --map-groups=0,0,65536 sh -c '{inner}'"
+    );
+    let out = run(&mut shell(&script));
+    // First as a user, who is refused; then as root, who needs no user namespace.
+    assert!(out.stderr.contains("user.max_user_namespaces=10000 (it is 0 now)"), "{}", out.stderr);
+    assert!(out.stderr.contains("demo --sim"), "{}", out.stderr);
+    check(&out);
+}

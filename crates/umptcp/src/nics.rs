@@ -1,0 +1,233 @@
+//! Paths that the library itself sets up on this host's NICs, and follows as NICs come and go.
+
+use crate::error::Error;
+use crate::worker::Handle;
+use std::collections::HashMap;
+use std::io;
+use std::net::IpAddr;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, Weak};
+use umptcp_stack_core::interface::PathConfig;
+use umptcp_tun_driver::device::DeviceError;
+use umptcp_tun_driver::error::DriverError;
+use umptcp_tun_driver::event_loop::AttachedPath;
+use umptcp_tun_driver::paths::{self, Path, PathChange, PathGuard, PathSet, PathSpec, SetupOptions};
+use umptcp_types::PathId;
+
+use crate::shared::lock;
+
+/// The paths of a stack that this host's NICs carry.
+pub(crate) struct Nics {
+    // Dropped before the set, whose thread undoes what they stand for.
+    paths: Mutex<Vec<NicPath>>,
+    set: Mutex<PathSet>,
+    /// How many listeners use each port.
+    ports: Mutex<HashMap<u16, usize>>,
+    /// NICs that become usable later get paths, too.
+    adopt: bool,
+}
+
+struct NicPath {
+    guard: Arc<PathGuard>,
+    config: PathConfig,
+    place: Place,
+}
+
+/// Where a path is.
+enum Place {
+    /// The stack uses it.
+    Attached(PathId),
+    /// Its NIC cannot be used at the moment. `None` while it is on its way to the stack.
+    Aside(Option<AttachedPath>),
+}
+
+impl Nics {
+    /// Sets up a path for each of `specs`, or for each usable NIC when there are none.
+    pub(crate) fn set_up(specs: &[PathSpec], options: &SetupOptions) -> io::Result<Arc<Nics>> {
+        let mut set = paths::set_up(specs, options).map_err(io_error)?;
+        let paths = set.paths.drain(..).map(NicPath::new).collect();
+        let ports = options.listen_ports.iter().map(|p| (*p, 1)).collect();
+        Ok(Arc::new(Nics {
+            paths: Mutex::new(paths),
+            set: Mutex::new(set),
+            ports: Mutex::new(ports),
+            adopt: specs.is_empty(),
+        }))
+    }
+
+    /// Local ports that the stack should use, so that translation need not change them.
+    pub(crate) fn port_range(&self) -> Option<std::ops::RangeInclusive<u16>> {
+        lock(&self.set).port_range()
+    }
+
+    /// Gives all paths to the stack, and has a thread follow what happens to them.
+    pub(crate) fn attach(self: &Arc<Self>, handle: &Handle) -> io::Result<()> {
+        for path in lock(&self.paths).iter_mut() {
+            path.attach(handle)?;
+        }
+        let Some(changes) = lock(&self.set).changes() else { return Ok(()) };
+        let (nics, handle) = (Arc::downgrade(self), handle.clone());
+        std::thread::Builder::new()
+            .name("umptcp-nics".into())
+            .spawn(move || follow(&nics, &handle, changes))?;
+        Ok(())
+    }
+
+    /// The stack's address on the first path whose NIC has a route to `remote`: where a connection should begin.
+    pub(crate) fn address_towards(&self, remote: IpAddr) -> Option<IpAddr> {
+        let paths = lock(&self.paths);
+        paths.iter().filter(|p| matches!(p.place, Place::Attached(_))).find_map(|p| {
+            let address = p.config.addresses.iter().find(|a| a.is_ipv4() == remote.is_ipv4())?;
+            p.guard.has_route(remote).unwrap_or(false).then_some(*address)
+        })
+    }
+
+    /// Lets connections to a port of the NICs' addresses go to the stack.
+    pub(crate) fn listen(&self, port: u16) -> io::Result<()> {
+        let mut ports = lock(&self.ports);
+        let users = ports.entry(port).or_insert(0);
+        if *users == 0 {
+            lock(&self.set).listen(port).map_err(io_error)?;
+        }
+        *users += 1;
+        Ok(())
+    }
+
+    /// Ends what [`Nics::listen`] began.
+    pub(crate) fn unlisten(&self, port: u16) {
+        let mut ports = lock(&self.ports);
+        let Some(users) = ports.get_mut(&port) else { return };
+        *users -= 1;
+        if *users == 0 {
+            ports.remove(&port);
+            if let Err(error) = lock(&self.set).unlisten(port) {
+                tracing::warn!(port, %error, "the port stays reserved");
+            }
+        }
+    }
+
+    /// The program has removed a path.
+    pub(crate) fn forget(&self, id: PathId) {
+        lock(&self.paths).retain(|p| !matches!(p.place, Place::Attached(at) if at == id));
+    }
+
+    fn on_change(&self, change: PathChange, handle: &Handle) -> io::Result<()> {
+        let mut paths = lock(&self.paths);
+        let find = |paths: &mut Vec<NicPath>, tun: &str| paths.iter().position(|p| p.guard.name() == tun);
+        match change {
+            PathChange::Down { tun, gone } => {
+                let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
+                tracing::info!(path = paths[at].config.name, gone, "the NIC cannot be used");
+                paths[at].detach(handle)
+            }
+            PathChange::Up { tun } => {
+                let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
+                tracing::info!(path = paths[at].config.name, "the NIC can be used again");
+                paths[at].attach(handle)
+            }
+            PathChange::Addresses { tun, advertise } => {
+                let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
+                let path = &mut paths[at];
+                if path.config.advertise == advertise {
+                    return Ok(());
+                }
+                // What was translated to the old address is lost in any case.
+                tracing::info!(path = path.config.name, ?advertise, "the NIC's addresses have changed");
+                let was_attached = matches!(path.place, Place::Attached(_));
+                path.detach(handle)?;
+                let usable = !advertise.is_empty();
+                path.config.advertise = advertise;
+                if was_attached && usable { path.attach(handle) } else { Ok(()) }
+            }
+            PathChange::Mtu { tun, mtu } => {
+                // For subflows that stand, the kernel tells by ICMP what no longer fits.
+                if let Some(at) = find(&mut paths, &tun) {
+                    let config = &mut paths[at].config;
+                    if config.max_packet == u32::from(config.mtu) {
+                        config.max_packet = u32::from(mtu);
+                    }
+                    config.mtu = mtu;
+                }
+                Ok(())
+            }
+            PathChange::NewNic(nic) if self.adopt => {
+                tracing::info!(nic = nic.name, "a NIC has become usable");
+                let mut path = NicPath::new(lock(&self.set).add(&PathSpec::new(nic.name)).map_err(io_error)?);
+                path.attach(handle)?;
+                paths.push(path);
+                Ok(())
+            }
+            PathChange::NewNic(_) | PathChange::Routes { .. } => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Nics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Nics").field("ports", &self.ports).finish_non_exhaustive()
+    }
+}
+
+impl NicPath {
+    fn new(path: Path) -> Self {
+        let Path { config, guard, tun } = path;
+        let guard = Arc::new(guard);
+        let attached = AttachedPath {
+            device: Box::new(tun),
+            config: config.clone(),
+            // The last to let go undoes the set-up.
+            guard: Box::new(Arc::clone(&guard)),
+        };
+        NicPath { guard, config, place: Place::Aside(Some(attached)) }
+    }
+
+    /// Gives the path to the stack, unless it has it.
+    fn attach(&mut self, handle: &Handle) -> io::Result<()> {
+        let Place::Aside(aside) = &mut self.place else { return Ok(()) };
+        let Some(mut path) = aside.take() else { return Ok(()) };
+        path.config = self.config.clone();
+        self.place = Place::Attached(handle.add_path(path)?);
+        Ok(())
+    }
+
+    /// Takes the path from the stack, if it has it.
+    fn detach(&mut self, handle: &Handle) -> io::Result<()> {
+        let Place::Attached(id) = self.place else { return Ok(()) };
+        self.place = Place::Aside(handle.remove_path(id)?);
+        Ok(())
+    }
+}
+
+/// Runs until the set of paths is dropped.
+fn follow(nics: &Weak<Nics>, handle: &Handle, changes: Receiver<PathChange>) {
+    for change in changes {
+        let Some(nics) = nics.upgrade() else { return };
+        if let Err(error) = nics.on_change(change, handle) {
+            tracing::warn!(%error, "a change of a NIC could not be followed");
+        }
+    }
+}
+
+/// Paths may be set up by hand, so this is no `From`.
+fn io_error(e: DriverError) -> io::Error {
+    use io::ErrorKind as Kind;
+    let kind = match &e {
+        DriverError::Spec { .. } | DriverError::BadAddress { .. } | DriverError::AddressRequired { .. } => {
+            Kind::InvalidInput
+        }
+        DriverError::UnknownDevice { .. } | DriverError::NoDevice { .. } | DriverError::NoNft { .. } => {
+            Kind::NotFound
+        }
+        DriverError::DeviceDown { .. } => Kind::NetworkDown,
+        DriverError::NoAddress { .. } => Kind::AddrNotAvailable,
+        DriverError::NoRoute { .. } => Kind::NetworkUnreachable,
+        DriverError::AddressTaken { .. } | DriverError::PortInUse { .. } => Kind::AddrInUse,
+        DriverError::Permission { .. } | DriverError::Device(DeviceError::Permission { .. }) => {
+            Kind::PermissionDenied
+        }
+        DriverError::NatUnsupported { .. } => Kind::Unsupported,
+        DriverError::Gone => Error::Stopped.kind(),
+        _ => Kind::Other,
+    };
+    io::Error::new(kind, e)
+}

@@ -1,0 +1,214 @@
+//! Paths that the library sets up itself, and the examples, in network namespaces.
+#![cfg(target_os = "linux")]
+#![allow(missing_docs)]
+
+mod common;
+
+use common::pattern;
+use nix::sched::{CloneFlags, unshare};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use umptcp::{Stack, SubflowInfo};
+
+fn ip(arguments: &str) {
+    let out = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip is installed");
+    assert!(out.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// Runs `client` and `server` in a namespace each. The client's NICs c0 and c1 (192.168.140.231 and .232) and the server's s0 (.110)
+/// are in one subnet, on a bridge in a third.
+fn two_hosts(client: impl FnOnce() + Send + 'static, server: impl FnOnce() + Send + 'static) {
+    let host = |work: Box<dyn FnOnce() + Send>, nics: &'static [(&'static str, u8)]| {
+        let (tid_tx, tid) = mpsc::channel();
+        let (wired_tx, wired) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            if unshare(CloneFlags::CLONE_NEWNET).is_err() {
+                return;
+            }
+            tid_tx.send(nix::unistd::gettid()).unwrap();
+            wired.recv().unwrap();
+            ip("link set lo up");
+            for (name, last) in nics {
+                ip(&format!("addr add 192.168.140.{last}/24 dev {name}"));
+                ip(&format!("link set {name} up"));
+            }
+            work();
+        });
+        (thread, tid.recv(), wired_tx)
+    };
+    let (client, client_tid, client_wired) = host(Box::new(client), &[("c0", 231), ("c1", 232)]);
+    let (server, server_tid, server_wired) = host(Box::new(server), &[("s0", 110)]);
+    let (Ok(client_tid), Ok(server_tid)) = (client_tid, server_tid) else {
+        eprintln!("skipped: cannot make a network namespace");
+        return;
+    };
+    let (done, finished) = mpsc::channel::<()>();
+    let bridge = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        ip("link add br0 type bridge");
+        ip("link set br0 up");
+        for (port, name, host) in
+            [("p0", "c0", client_tid), ("p1", "c1", client_tid), ("p2", "s0", server_tid)]
+        {
+            ip(&format!("link add {port} type veth peer name {name} netns {host}"));
+            ip(&format!("link set {port} master br0 up"));
+        }
+        client_wired.send(()).unwrap();
+        server_wired.send(()).unwrap();
+        // The bridge goes with this thread.
+        let _ = finished.recv();
+    });
+    // All, so that each has cleaned up.
+    let results = [client.join(), server.join()];
+    drop(done);
+    for result in results.into_iter().chain([bridge.join()]) {
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(Instant::now() < end, "{what}: it did not happen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Listens on all NICs and sends back what comes, until the flag falls.
+fn echo_until(done: &mpsc::Receiver<()>, ready: &mpsc::Sender<()>) {
+    let stack = Stack::builder().nics(["s0"]).start().unwrap();
+    let listener = stack.listen("0.0.0.0:7").unwrap();
+    ready.send(()).unwrap();
+    let (stream, _) = listener.accept_timeout(Duration::from_secs(20)).unwrap();
+    std::io::copy(&mut &stream, &mut &stream).unwrap();
+    drop(stream);
+    done.recv().unwrap();
+    drop(listener);
+    drop(stack);
+    nothing_left();
+}
+
+/// Nothing that was set up in this namespace may remain.
+fn nothing_left() {
+    let show = |arguments: &str| {
+        let out = Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    assert!(!show("-o link").contains("umptcp"), "{}", show("-o link"));
+    assert_eq!(show("rule").lines().count(), 3, "{}", show("rule"));
+    let nft = Command::new("nft").args(["list", "ruleset"]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&nft.stdout), "");
+}
+
+#[test]
+fn nics_that_go_down_and_come_back_are_followed() {
+    let (ready_tx, ready) = mpsc::channel();
+    let (done_tx, done) = mpsc::channel();
+    let client = move || {
+        ready.recv().unwrap();
+        // None named: all that are usable.
+        let stack = Stack::builder().nics([""; 0]).start().unwrap();
+        let names = || {
+            let mut names: Vec<String> = stack.paths().unwrap().into_iter().map(|p| p.name).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(), ["c0", "c1"]);
+        let stream = stack.connect("192.168.140.110:7").unwrap();
+        let data = pattern(3 << 20, 9);
+        let mut got = vec![0; data.len()];
+        let mut there_and_back = || {
+            std::thread::scope(|s| {
+                s.spawn(|| (&stream).write_all(&data).unwrap());
+                (&stream).read_exact(&mut got).unwrap();
+            });
+            assert!(got == data);
+        };
+        let established =
+            |subflows: Vec<SubflowInfo>| subflows.iter().filter(|s| s.state == "ESTABLISHED").count();
+        there_and_back();
+        wait_for("two subflows", || established(stream.subflows().unwrap()) == 2);
+        ip("link set c0 down");
+        wait_for("the path leaves", || names() == ["c1"]);
+        there_and_back();
+        ip("link set c0 up");
+        wait_for("the path returns", || names() == ["c0", "c1"]);
+        wait_for("two subflows again", || established(stream.subflows().unwrap()) == 2);
+        there_and_back();
+        assert!(stream.mptcp_status().unwrap().is_active());
+        drop(stream);
+        drop(stack);
+        nothing_left();
+        done_tx.send(()).unwrap();
+    };
+    two_hosts(client, move || echo_until(&done, &ready_tx));
+}
+
+#[test]
+fn errors_of_nics_are_said_plainly() {
+    let (done_tx, done) = mpsc::channel::<()>();
+    let client = move || {
+        let e = Stack::builder().nics(["nosuch0"]).start().unwrap_err();
+        assert_eq!(e.kind(), std::io::ErrorKind::NotFound);
+        assert!(e.to_string().contains("nosuch0") && e.to_string().contains("c0"), "{e}");
+        let stack = Stack::builder().nics(["c0"]).start().unwrap();
+        // A kernel socket holds the port.
+        let _held = std::net::TcpListener::bind("0.0.0.0:4000").unwrap();
+        let e = stack.listen("0.0.0.0:4000").unwrap_err();
+        assert_eq!(e.kind(), std::io::ErrorKind::AddrInUse, "{e}");
+        let first = stack.listen("0.0.0.0:4001").unwrap();
+        assert_eq!(
+            std::net::TcpListener::bind("0.0.0.0:4001").unwrap_err().kind(),
+            std::io::ErrorKind::AddrInUse
+        );
+        drop(first);
+        drop(std::net::TcpListener::bind("0.0.0.0:4001").unwrap());
+        drop(stack);
+        nothing_left();
+        drop(done_tx);
+    };
+    two_hosts(client, move || assert!(done.recv().is_err()));
+}
+
+fn example(name: &str) -> Command {
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent().and_then(|deps| deps.parent()).unwrap().join("examples").join(name);
+    assert!(program.exists(), "{} is missing: `cargo test -p umptcp` builds it", program.display());
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+}
+
+#[test]
+fn the_examples_speak_mptcp_with_one_another() {
+    let (ready_tx, ready) = mpsc::channel();
+    let (done_tx, done) = mpsc::channel();
+    let client = move || {
+        ready.recv().unwrap();
+        let out = example("echo_client").args(["192.168.140.110:7777", "c0", "c1"]).output().unwrap();
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        done_tx.send(()).unwrap();
+        assert!(out.status.success(), "{text}");
+        assert!(text.contains("connected to 192.168.140.110:7777: MPTCP, for"), "{text}");
+        assert!(text.contains("intact, MPTCP"), "{text}");
+    };
+    let server = move || {
+        let mut child = example("echo_server").args(["7777", "s0"]).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert_eq!(lines.next().as_deref(), Some("listening on port 7777"));
+        ready_tx.send(()).unwrap();
+        done.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(lines.next().unwrap().contains(": MPTCP, for"));
+        assert!(lines.next().unwrap().ends_with(": 1000000 bytes"));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Killed, it could not clean up; the next to start would.
+        assert_eq!(umptcp_tun_driver::paths::clean_up_leftovers().unwrap().len(), 1);
+        nothing_left();
+    };
+    two_hosts(client, server);
+}
