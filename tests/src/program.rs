@@ -26,7 +26,7 @@ pub fn path() -> PathBuf {
 fn build() -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
-        .args(["build", "--package", "umptcp-cli", "--message-format", "json"])
+        .args(["build", "--workspace", "--bin", "umptcp", "--message-format", "json"])
         .stderr(Stdio::inherit())
         .output()
         .expect("cargo can be started");

@@ -30,7 +30,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let privilege = if options.no_e2e { None } else { Some(prepare_end_to_end()?) };
     if !options.only_e2e {
         let mut tests = tools::cargo();
-        tests.args(["test", "--workspace", "--exclude", "umptcp-tests"]).args(&options.filter);
+        tests.args(["test", "--workspace"]).args(&options.filter);
         tools::run(&mut tests, "cargo test of the crates")?;
     }
     match privilege {
@@ -85,7 +85,8 @@ fn end_to_end(privilege: &Privilege, filter: Option<&str>) -> Result<()> {
             unshare
         }
     };
-    tests.args(["test", "--package", "umptcp-tests"]).args(filter).env("PATH", tools::system_path());
+    // The whole workspace is named, or cargo would choose other features and compile everything again.
+    tests.args(["test", "--workspace", "--test", "e2e"]).args(filter).env("PATH", tools::system_path());
     tests.env("UMPTCP_PROGRAM", program);
     tools::run(&mut tests, "cargo test of the end-to-end tests")
 }

@@ -105,7 +105,12 @@ pub(crate) fn system_path() -> std::ffi::OsString {
 /// Builds the program `umptcp` and returns where it is.
 pub(crate) fn build_program(release: bool) -> Result<PathBuf> {
     let mut build = cargo();
-    build.args(["build", "--package", "umptcp-cli"]).args(release.then_some("--release"));
+    // As `cargo run --release` and `cargo test --workspace` build it: nothing is compiled twice.
+    build.args(if release {
+        ["build", "--release", "--package", "umptcp-cli"]
+    } else {
+        ["build", "--workspace", "--bin", "umptcp"]
+    });
     run(&mut build, "cargo build of umptcp-cli")?;
     Ok(target_directory()?.join(if release { "release" } else { "debug" }).join("umptcp"))
 }

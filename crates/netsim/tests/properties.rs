@@ -1,7 +1,7 @@
 //! Any paths, any seed: every byte arrives, and then there is silence.
 
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
+use proptest::test_runner::{FileFailurePersistence, RngSeed};
 use umptcp_netsim::middlebox::{OneWay, StripMptcp, StripWhere};
 use umptcp_netsim::model::Bulk;
 use umptcp_netsim::trace::TraceMode;
@@ -190,13 +190,13 @@ fn check(plan: &Plan) {
 }
 
 /// So many cases from a fixed seed, so that a run shows what a change did. `PROPTEST_CASES` and `PROPTEST_RNG_SEED` (a
-/// number) ask for others; a plan that fails is printed whole and belongs, as small as it gets, among the tests of `pair.rs`.
+/// number) ask for others. What failed once is tried first: its seed goes to the file beside this one, to be committed.
 fn config(share: u32) -> ProptestConfig {
     let number = |name| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     ProptestConfig {
         cases: number("PROPTEST_CASES").unwrap_or(48) as u32 / share + 1,
         rng_seed: RngSeed::Fixed(number("PROPTEST_RNG_SEED").unwrap_or(1)),
-        failure_persistence: None,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions"))),
         max_shrink_iters: 400,
         ..ProptestConfig::default()
     }

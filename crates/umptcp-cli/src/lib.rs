@@ -50,7 +50,9 @@ pub fn main_with(registry: Registry) -> ExitCode {
         console::say(&format!("umptcp: {error:#}"));
         return ExitCode::from(2);
     }
-    match run(cli, &registry) {
+    let result = run(cli, &registry);
+    session::wait_if_ending();
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             console::say(&format!("umptcp: {error:#}"));

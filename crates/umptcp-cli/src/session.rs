@@ -1,6 +1,17 @@
 //! Ends the program cleanly on signals.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+
+/// A signal has come.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// Never returns once a signal has come: what failed since then failed because of the clean-up, which ends the process.
+pub(crate) fn wait_if_ending() {
+    while ENDING.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
+}
 
 type CleanUp = Box<dyn FnOnce() + Send>;
 
@@ -28,7 +39,6 @@ impl Session {
     fn watch_signals(&self) -> anyhow::Result<()> {
         use anyhow::Context as _;
         use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-        use std::sync::atomic::AtomicBool;
 
         let again = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -44,6 +54,7 @@ impl Session {
             .name("signals".to_owned())
             .spawn(move || {
                 if let Some(signal) = signals.forever().next() {
+                    ENDING.store(true, Ordering::SeqCst);
                     session.clean_up();
                     std::process::exit(128 + signal);
                 }

@@ -136,16 +136,20 @@ fn without_tun_it_says_how_to_proceed() {
 
 #[test]
 fn where_user_namespaces_are_forbidden_it_says_how_to_proceed() {
+    // In a user namespace of many users, whose limits root in it may set. It has its privileges only from the exec after
+    // its identities are mapped.
+    let script = format!(
+        "{COPY}; mknod $d/tun c 10 200; chmod 666 $d/tun; mount --bind $d/tun /dev/net/tun; mkfifo $d/go; export d
+         unshare --user sh -c 'read go < $d/go; exec sh -c \"$INNER\"' & p=$!
+         while [ $(readlink /proc/$p/ns/user) = $(readlink /proc/self/ns/user) ]; do sleep 0.05; done
+         echo 0 0 65536 > /proc/$p/uid_map; echo 0 0 65536 > /proc/$p/gid_map
+         echo go > $d/go; wait $p"
+    );
     let inner = format!(
-        "echo 0 > /proc/sys/user/max_user_namespaces; {AS_USER} $d/umptcp demo && exit 1; \
-         $d/umptcp {}",
+        "echo 0 > /proc/sys/user/max_user_namespaces; {AS_USER} $d/umptcp demo && exit 1; $d/umptcp {}",
         SLOW.join(" ")
     );
-    let script = format!(
-        "{COPY}; mknod $d/tun c 10 200; chmod 666 $d/tun; mount --bind $d/tun /dev/net/tun; export d; \
-         unshare --user --map-users=0,0,65536 --map-groups=0,0,65536 sh -c '{inner}'"
-    );
-    let out = run(&mut shell(&script));
+    let out = run(shell(&script).env("INNER", inner));
     // First as a user, who is refused; then as root, who needs no user namespace.
     assert!(out.stderr.contains("user.max_user_namespaces=10000 (it is 0 now)"), "{}", out.stderr);
     assert!(out.stderr.contains("demo --sim"), "{}", out.stderr);

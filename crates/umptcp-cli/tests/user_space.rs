@@ -51,7 +51,7 @@ impl Lab {
     /// Nothing of ours is left on the client's side.
     fn assert_clean(&self) {
         let links = run(self.client.command("ip").args(["-o", "link"])).stdout;
-        assert!(!links.contains("umptcp"), "{links}");
+        assert!(!links.contains(": umptcp"), "{links}");
         let rules = run(self.client.command("ip").args(["rule"])).stdout;
         assert_eq!(rules.lines().count(), 3, "{rules}");
     }
