@@ -14,7 +14,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use umptcp::{AttachedPath, FallbackReason, MptcpStatus, MptcpStream, PathConfig, Stack, StackBuilder};
 use umptcp_tun_driver::device::{Tun, TunOptions};
 
@@ -250,115 +250,4 @@ fn kernel_and_library_refuse_alike() {
             .unwrap_err();
         assert_eq!(e.kind(), std::io::ErrorKind::HostUnreachable, "{e}");
     });
-}
-
-/// Prints what the library achieves against a kernel server, beside kernel against kernel over the same veth; with each rate the
-/// processor time of both ends together, which other programs disturb less.
-/// `cargo test --release -p umptcp --test kernel -- --ignored --nocapture measure`
-#[test]
-#[ignore = "a measurement, meaningful on an idle machine only"]
-fn measure() {
-    with_server(|server, mut paths| {
-        paths.truncate(1);
-        let stack = builder(paths).start().unwrap();
-        use_cubic();
-        server.run(use_cubic).recv().unwrap();
-        for mptcp in [true, false] {
-            let result = start(server, mptcp, sink);
-            let mut stream =
-                MptcpStream::builder(&stack).mptcp(mptcp).congestion("cubic").connect(SERVER).unwrap();
-            pour(&mut stream);
-            drop(stream);
-            println!("umptcp to kernel, mptcp {mptcp}: {}", result.recv().unwrap());
-
-            let result = start(server, mptcp, |mut s| pour(&mut s));
-            let stream = MptcpStream::builder(&stack).mptcp(mptcp).connect(SERVER).unwrap();
-            println!("kernel to umptcp, mptcp {mptcp}: {}", sink(&stream));
-            result.recv().unwrap();
-
-            let result = start(server, mptcp, sink);
-            let mut stream = kernel_connection(mptcp);
-            pour(&mut stream);
-            drop(stream);
-            println!("kernel to kernel, mptcp {mptcp}: {}", result.recv().unwrap());
-
-            let echo = |mut s: TcpStream| {
-                s.set_nodelay(true).unwrap();
-                let mut byte = [0];
-                while let Ok(1) = s.read(&mut byte) {
-                    s.write_all(&byte).unwrap();
-                }
-            };
-            let result = start(server, mptcp, echo);
-            let mut stream = MptcpStream::builder(&stack).mptcp(mptcp).nodelay(true).connect(SERVER).unwrap();
-            println!("1-byte exchange umptcp, mptcp {mptcp}: {:?}", exchange(&mut stream));
-            drop(stream);
-            result.recv().unwrap();
-            let result = start(server, mptcp, echo);
-            let mut stream = kernel_connection(mptcp);
-            stream.set_nodelay(true).unwrap();
-            println!("1-byte exchange kernel, mptcp {mptcp}: {:?}", exchange(&mut stream));
-            drop(stream);
-            result.recv().unwrap();
-        }
-    });
-}
-
-/// The machine's default may be another, and is kept if this one is not allowed.
-fn use_cubic() {
-    let _ = std::fs::write("/proc/sys/net/ipv4/tcp_congestion_control", "cubic");
-}
-
-fn kernel_connection(mptcp: bool) -> TcpStream {
-    let socket = kernel_socket(mptcp);
-    socket.connect(&SERVER.parse::<SocketAddr>().unwrap().into()).unwrap();
-    socket.into()
-}
-
-fn processor_time() -> f64 {
-    use nix::sys::time::TimeValLike;
-    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).unwrap();
-    (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()) as f64 * 1e-6
-}
-
-/// Reads to the end and says how fast that was.
-fn sink(mut stream: impl Read) -> String {
-    let mut buf = vec![0; 1 << 18];
-    let mut total = 0u64;
-    let (start, processor) = (Instant::now(), processor_time());
-    while let Ok(n @ 1..) = stream.read(&mut buf) {
-        total += n as u64;
-    }
-    let gbit = total as f64 * 8e-9;
-    let (took, used) = (start.elapsed().as_secs_f64(), processor_time() - processor);
-    format!(
-        "{:.2} Gbit/s, {:.3} s of processor time per Gbit ({:.0} % of one)",
-        gbit / took,
-        used / gbit,
-        100.0 * used / took
-    )
-}
-
-/// Writes for some seconds.
-fn pour(stream: &mut impl Write) {
-    let data = vec![7; 1 << 17];
-    let start = Instant::now();
-    while start.elapsed() < Duration::from_secs(5) {
-        stream.write_all(&data).unwrap();
-    }
-}
-
-/// Median time of a byte there and back.
-fn exchange(stream: &mut (impl Read + Write)) -> Duration {
-    let mut times: Vec<Duration> = (0..5000)
-        .map(|i| {
-            let start = Instant::now();
-            let mut byte = [i as u8];
-            stream.write_all(&byte).unwrap();
-            stream.read_exact(&mut byte).unwrap();
-            start.elapsed()
-        })
-        .collect();
-    times.sort_unstable();
-    times[times.len() / 2]
 }

@@ -88,6 +88,10 @@ impl Connection {
         let Some(i) = self.index(id) else { return };
         if matches!(self.mode, Mode::Plain { .. }) {
             self.on_plain_progress(env, now, i, &out);
+        } else if out.fin && !self.recv.finished() {
+            // RFC 8684 §3.3.3: a FIN closes its subflow only. Ours follows what was given to it; should it have been
+            // the last subflow, the connection ends without the peer's DATA_FIN, which is an error.
+            self.members[i].tcp.close();
         }
         self.after_progress(env, now);
     }
