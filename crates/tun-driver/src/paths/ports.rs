@@ -222,6 +222,16 @@ fn holder(port: u16) -> Option<String> {
 pub(super) fn hold(address: IpAddr, port: u16) -> Result<HeldPort, DriverError> {
     let target = SocketAddr::new(address, port);
     let mut result = bound(target, false);
+    // A socket that was just closed here lives on in a child process between its fork and its exec. No process that can be
+    // named holds the port then, and it is free at once.
+    for _ in 0..10 {
+        let taken = result.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EADDRINUSE));
+        if !taken || holder(port).is_some() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        result = bound(target, false);
+    }
     if result.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EADDRINUSE)) {
         let sockets = host_sockets();
         let mut here = sockets.iter().filter(|s| s.port == port).peekable();
