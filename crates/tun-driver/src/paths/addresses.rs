@@ -107,7 +107,7 @@ impl Known<'_> {
 }
 
 /// How long a host of the same link may take to say that an address is its own.
-const ANSWER: Duration = Duration::from_millis(300);
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// Checks that no host on the NIC's link has an address that we are to answer for (after RFC 5227 and RFC 4862 §5.4, in
 /// that it is asked for before it is taken).
