@@ -191,7 +191,6 @@ fn a_silent_host_ends_in_a_timeout() {
 
 /// `listen` in both modes is ended by each signal: exit code 128 + number, and the host as it was.
 #[test]
-#[ignore = "known defect: ip_local_reserved_ports is sometimes not restored when a signal ends `listen`"]
 fn signals_end_it_and_leave_nothing() {
     use nix::sys::signal::Signal;
     within(LIMIT, || {
