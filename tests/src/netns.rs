@@ -167,10 +167,16 @@ pub fn veth(a: &Netns, a_device: &str, b: &Netns, b_device: &str) {
 /// # Panics
 /// When tc refuses.
 pub fn shape(ns: &Netns, device: &str, mbit: f64) {
-    // The bucket holds one 64 kB segment; the queue behind it 20 ms, but never less than four segments.
-    let limit = ((mbit * 1e6 / 8.0 * 0.020) as u64).max(4 * 65_536);
+    // Fast links take 64 kB segments whole, as a NIC with segmentation does: the bucket holds one, the queue behind it
+    // 20 ms but never less than four. Slow ones cut them to packets, or a queue of four segments would be a second long.
+    let bytes_per_second = mbit * 1e6 / 8.0;
+    let (burst, limit) = if mbit < 20.0 {
+        (3_100, ((bytes_per_second * 0.120) as u64).max(16 * 1_514))
+    } else {
+        (66_000, ((bytes_per_second * 0.020) as u64).max(4 * 65_536))
+    };
     let kbit = (mbit * 1000.0) as u64;
-    ns.sh(&format!("tc qdisc replace dev {device} root tbf rate {kbit}kbit burst 66000 limit {limit}"));
+    ns.sh(&format!("tc qdisc replace dev {device} root tbf rate {kbit}kbit burst {burst} limit {limit}"));
 }
 
 /// Bytes that a device has received and sent, from its own counters.
