@@ -200,7 +200,7 @@ fn signals_end_it_and_leave_nothing() {
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
             let paths = "--path s0 --path s1,mode=routed,address=10.12.1.2,address=fd00:12:1::2";
             let mut listen = Background::start(ns, &format!("listen -v {paths} 4000"));
-            listen.wait_for("4000");
+            listen.wait_for("listening on");
             assert!(!before.difference(&Snapshot::take(ns)).is_empty(), "it has set up nothing");
             listen.process().signal(signal);
             let (code, _, said) = listen.finish();
@@ -219,15 +219,15 @@ fn leftovers_of_a_crash_go_at_the_next_start_and_others_stay() {
         let ns = &net.server.ns;
         let before = Snapshot::take(ns);
         let mut killed = Background::start(ns, "listen -v --path s0 4000");
-        killed.wait_for("4000");
+        killed.wait_for("listening on");
         let mut running = Background::start(ns, "listen -v --path s1 4001");
-        running.wait_for("4001");
+        running.wait_for("listening on");
         killed.process().signal(Signal::SIGKILL);
         assert_eq!(killed.finish().0, None);
 
         // The next start serves one connection over the path of the killed one; then only the running one's is left.
         let mut next = Background::start(ns, "listen -v --path s0 4000");
-        next.wait_for("4000");
+        next.wait_for("listening on");
         let client = net.client.ns.run(|| {
             program::command("connect --stack kernel-mptcp 10.2.0.2 4000")
                 .output()
