@@ -245,7 +245,7 @@ fn prepare_server(
             backup: false,
             weight: 1,
         }],
-        listen: vec![super::plan::PORT],
+        listens: true,
         record: Some(record),
         ..Settings::default()
     };

@@ -31,16 +31,16 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// Sets up what `args` ask for. `listen` are the ports that are going to be listened on.
+    /// Sets up what `args` ask for. `listens`: it is going to listen.
     pub(crate) fn open(
         args: &StackArgs,
         registry: &Registry,
         session: &Session,
-        listen: &[u16],
+        listens: bool,
     ) -> anyhow::Result<Transport> {
         match args.stack {
             StackKind::KernelMptcp | StackKind::KernelTcp => Ok(Transport::Kernel(Kernel::new(args)?)),
-            StackKind::Umptcp => Transport::open_user_space(args, registry, session, listen),
+            StackKind::Umptcp => Transport::open_user_space(args, registry, session, listens),
         }
     }
 
@@ -49,7 +49,7 @@ impl Transport {
         args: &StackArgs,
         registry: &Registry,
         session: &Session,
-        listen: &[u16],
+        listens: bool,
     ) -> anyhow::Result<Transport> {
         let settings = Settings {
             paths: args.paths.clone(),
@@ -58,14 +58,14 @@ impl Transport {
             checksum: args.checksum,
             no_mptcp: args.no_mptcp,
             pcap: args.pcap.clone(),
-            listen: listen.to_vec(),
+            listens,
             record: None,
         };
         UserSpace::open(&settings, registry, session).map(Transport::UserSpace)
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn open_user_space(_: &StackArgs, _: &Registry, _: &Session, _: &[u16]) -> anyhow::Result<Transport> {
+    fn open_user_space(_: &StackArgs, _: &Registry, _: &Session, _: bool) -> anyhow::Result<Transport> {
         bail!("--stack umptcp needs Linux; `umptcp demo --sim` works everywhere")
     }
 

@@ -9,17 +9,16 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use umptcp::{AttachedPath, ConnectionConfig, MptcpListener, MptcpStream, PathId, StackConfig};
-use umptcp_tun_driver::paths::{self, Mode, PathChange, PathSet, PathSpec, SetupOptions};
+use umptcp::{ConnectionConfig, MptcpListener, MptcpStatus, MptcpStream, PathId, StackConfig};
+use umptcp_tun_driver::paths::{self, Mode, PathSpec, SetupOptions};
 
 /// How long the end of the program waits for what was sent to arrive. A peer that does not answer at all is given up by the
 /// user timeout.
 const LINGER: Duration = Duration::from_secs(60);
-/// The same when a signal ends the program.
-const LINGER_ON_SIGNAL: Duration = Duration::from_millis(500);
+/// The same when the program fails or a signal ends it.
+const LINGER_ON_FAILURE: Duration = Duration::from_millis(500);
 
 /// How connections are made.
 #[derive(Clone, Debug, Default)]
@@ -30,14 +29,14 @@ pub(crate) struct Settings {
     pub(crate) checksum: bool,
     pub(crate) no_mptcp: bool,
     pub(crate) pcap: Option<PathBuf>,
-    /// Ports to be listened on, which translation must let through.
-    pub(crate) listen: Vec<u16>,
+    /// It is going to listen.
+    pub(crate) listens: bool,
     /// Where the record of what was set up is kept; `None`: where all instances of this host have it.
     pub(crate) record: Option<PathBuf>,
 }
 
 impl Settings {
-    pub(crate) fn connection(&self) -> ConnectionConfig {
+    fn connection(&self) -> ConnectionConfig {
         let mut config = ConnectionConfig::default();
         if let Some(name) = &self.congestion {
             config.congestion.clone_from(name);
@@ -50,18 +49,42 @@ impl Settings {
         // Bytes are written in blocks as large as they come; what is small is wanted at once.
         config.no_delay = true;
         // A server tells its other addresses and leaves joining to the client, which may be behind translation.
-        config.advertise_addresses = !self.listen.is_empty();
+        config.advertise_addresses = self.listens;
         config
     }
 }
 
-/// A running stack with its paths. The clean-up on signals shares it.
+/// A running stack with its paths.
 pub(crate) struct UserSpace {
-    stack: Arc<Mutex<Option<umptcp::Stack>>>,
+    shared: Arc<Shared>,
     connection: ConnectionConfig,
-    names: Names,
-    /// Watches the NICs as long as it lives.
-    _paths: Arc<Mutex<PathSet>>,
+}
+
+/// What connections and the clean-up on signals have in common with it.
+struct Shared {
+    /// `None` once it has been stopped.
+    stack: Mutex<Option<umptcp::Stack>>,
+    /// Names of the paths, those that have gone included.
+    names: Mutex<HashMap<PathId, String>>,
+}
+
+impl Shared {
+    /// Adds the names of paths that have come, and returns those of all there are now.
+    fn look(&self) -> Vec<umptcp::PathInfo> {
+        let paths = lock(&self.stack).as_ref().and_then(|stack| stack.paths().ok()).unwrap_or_default();
+        lock(&self.names).extend(paths.iter().map(|path| (path.id, path.name.clone())));
+        paths
+    }
+
+    fn name(&self, path: PathId) -> String {
+        let known = |names: &HashMap<_, String>| names.get(&path).cloned();
+        let name = known(&lock(&self.names));
+        let name = name.or_else(|| {
+            self.look();
+            known(&lock(&self.names))
+        });
+        name.unwrap_or_else(|| format!("path{}", path.0))
+    }
 }
 
 impl UserSpace {
@@ -73,61 +96,36 @@ impl UserSpace {
     ) -> anyhow::Result<UserSpace> {
         registry.check(settings.congestion.as_deref(), settings.scheduler.as_deref())?;
         let specs: Vec<PathSpec> = settings.paths.iter().map(spec).collect::<anyhow::Result<_>>()?;
-        let options = SetupOptions {
-            listen_ports: settings.listen.clone(),
-            record_directory: settings.record.clone(),
-            ..SetupOptions::default()
-        };
-        let mut set = paths::set_up(&specs, &options).context("cannot set the paths up")?;
-        let paths = std::mem::take(&mut set.paths);
-        let nics = paths.iter().map(|path| (path.tun.name().to_owned(), path.config.name.clone())).collect();
+        let setup = SetupOptions { record_directory: settings.record.clone(), ..SetupOptions::default() };
         let connection = settings.connection();
-        let mut config = StackConfig {
+        let config = StackConfig {
             congestion: registry.congestion.clone(),
             schedulers: registry.schedulers.clone(),
             ..StackConfig::default()
         };
-        if let Some(ports) = set.port_range() {
-            // Then translation does not change them.
-            config.ephemeral_ports = ports;
-        }
         let mut builder = umptcp::Stack::builder()
+            .nics(specs)
+            .setup(setup)
             .stack_config(config)
             .connection_config(connection.clone())
-            .linger(LINGER)
-            .paths(paths.into_iter().map(attach));
+            .linger(LINGER);
         if let Some(file) = &settings.pcap {
             builder = builder.pcap(file);
         }
-        let stack = builder.start().context("cannot start the stack")?;
-        let names = stack.paths()?.into_iter().map(|path| (path.id, path.name)).collect();
-        let names: Names = Arc::new(Mutex::new(names));
-        let stack = Arc::new(Mutex::new(Some(stack)));
-        let changes = set.changes();
-        let set = Arc::new(Mutex::new(set));
-        let keeper = Keeper {
-            stack: Arc::downgrade(&stack),
-            set: Arc::downgrade(&set),
-            names: Arc::clone(&names),
-            specs,
-            nics,
-        };
-        if let Some(changes) = changes {
-            std::thread::Builder::new()
-                .name("paths".to_owned())
-                .spawn(move || keeper.run(&changes))
-                .context("cannot start a thread")?;
-        }
-        let on_signal = Arc::clone(&stack);
+        let stack = builder.start().context("cannot start umptcp's stack")?;
+        let shared = Arc::new(Shared { stack: Mutex::new(Some(stack)), names: Mutex::default() });
+        shared.look();
+        let on_signal = Arc::clone(&shared);
         session.on_signal(move || {
-            if let Some(stack) = lock(&on_signal).take() {
-                let _ = stack.stop(LINGER_ON_SIGNAL);
+            let stack = lock(&on_signal.stack).take();
+            if let Some(stack) = stack {
+                let _ = stack.stop(LINGER_ON_FAILURE);
             }
             for error in paths::clean_up() {
                 tracing::error!(%error, "not everything could be undone");
             }
         });
-        Ok(UserSpace { stack, connection, names, _paths: set })
+        Ok(UserSpace { shared, connection })
     }
 
     /// Connects, over the named paths only if there are names.
@@ -137,21 +135,18 @@ impl UserSpace {
         timeout: Duration,
         over: &[&str],
     ) -> anyhow::Result<Connection> {
-        let builder = match &*lock(&self.stack) {
+        let builder = match &*lock(&self.shared.stack) {
             Some(stack) => MptcpStream::builder(stack),
-            None => return Err(ending()),
+            None => return Err(stopped()),
         };
-        let paths: Vec<PathId> = lock(&self.names)
-            .iter()
-            .filter(|(_, name)| over.contains(&name.as_str()))
-            .map(|(id, _)| *id)
-            .collect();
+        let paths = self.shared.look().into_iter();
+        let paths = paths.filter(|path| over.contains(&path.name.as_str())).map(|path| path.id);
         let stream = builder
             .paths(paths)
             .connect_timeout(timeout)
             .connect(remote)
             .with_context(|| format!("cannot connect to {remote}"))?;
-        Ok(Connection { stream, names: Arc::clone(&self.names), config: self.connection.clone() })
+        Ok(Connection { stream, shared: Arc::clone(&self.shared), config: self.connection.clone() })
     }
 
     pub(crate) fn listen(&self, address: ListenAddress) -> anyhow::Result<UserSpaceListener> {
@@ -160,111 +155,36 @@ impl UserSpace {
                 "umptcp listens on a port from 1 to 65535: its ports are not the kernel's to choose",
             ));
         }
-        let ip = address.address.unwrap_or_else(|| self.any_address());
-        let stack = lock(&self.stack);
-        let stack = stack.as_ref().ok_or_else(ending)?;
+        // Unspecified, it stands for every address of every path, whatever its family.
+        let ip = address.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        let stack = lock(&self.shared.stack);
         let listener = stack
+            .as_ref()
+            .ok_or_else(stopped)?
             .listen(SocketAddr::new(ip, address.port))
             .with_context(|| format!("cannot listen on {address}"))?;
-        Ok(UserSpaceListener { listener, names: Arc::clone(&self.names), config: self.connection.clone() })
-    }
-
-    /// Stands for every address of every path.
-    fn any_address(&self) -> IpAddr {
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+        Ok(UserSpaceListener { listener, shared: Arc::clone(&self.shared), config: self.connection.clone() })
     }
 
     /// Waits until what was sent has arrived, then takes the paths down.
     pub(crate) fn close(self) -> anyhow::Result<()> {
-        let stack = lock(&self.stack).take();
-        match stack {
-            Some(stack) => stack.stop(LINGER).context("the stack ended badly"),
-            None => Err(ending()),
-        }
+        let stack = lock(&self.shared.stack).take().ok_or_else(stopped)?;
+        stack.stop(LINGER).context("umptcp's stack ended badly")
     }
 }
 
 impl Drop for UserSpace {
-    /// Without [`UserSpace::close`] something has failed: the paths must go all the same, and the clean-up on signals
-    /// holds the stack, too.
+    /// Without [`UserSpace::close`] something has failed: the paths must go all the same, and connections and the clean-up
+    /// on signals hold the stack, too.
     fn drop(&mut self) {
-        let stack = lock(&self.stack).take();
+        let stack = lock(&self.shared.stack).take();
         if let Some(stack) = stack {
-            let _ = stack.stop(LINGER_ON_SIGNAL);
+            let _ = stack.stop(LINGER_ON_FAILURE);
         }
     }
 }
 
-/// Names of the stack's paths.
-type Names = Arc<Mutex<HashMap<PathId, String>>>;
-
-/// Makes paths come and go with their NICs.
-struct Keeper {
-    stack: Weak<Mutex<Option<umptcp::Stack>>>,
-    set: Weak<Mutex<PathSet>>,
-    names: Names,
-    /// What was asked for; empty: every NIC.
-    specs: Vec<PathSpec>,
-    /// The paths' names by those of their TUN devices.
-    nics: HashMap<String, String>,
-}
-
-impl Keeper {
-    /// Until the paths are taken down.
-    fn run(mut self, changes: &Receiver<PathChange>) {
-        for change in changes {
-            if let Err(error) = self.follow(change) {
-                tracing::warn!("{error:#}");
-            }
-        }
-    }
-
-    fn follow(&mut self, change: PathChange) -> anyhow::Result<()> {
-        match change {
-            PathChange::Down { tun, gone: true } => self.remove(&tun),
-            PathChange::NewNic(nic) => {
-                let named = self.specs.iter().find(|spec| spec.device == nic.name);
-                match named.cloned().or_else(|| self.specs.is_empty().then(|| PathSpec::new(&nic.name))) {
-                    Some(spec) => self.add(&spec).with_context(|| format!("cannot use {}", nic.name)),
-                    None => Ok(()),
-                }
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn add(&mut self, spec: &PathSpec) -> anyhow::Result<()> {
-        let (Some(stack), Some(set)) = (self.stack.upgrade(), self.set.upgrade()) else { return Ok(()) };
-        let path = lock(&set).add(spec)?;
-        let (tun, name) = (path.tun.name().to_owned(), path.config.name.clone());
-        if let Some(stack) = &*lock(&stack) {
-            let id = stack.add_path(attach(path))?;
-            tracing::info!(path = name, "a NIC has come: its path is in use");
-            lock(&self.names).insert(id, name.clone());
-            self.nics.insert(tun, name);
-        }
-        Ok(())
-    }
-
-    fn remove(&mut self, tun: &str) -> anyhow::Result<()> {
-        let Some(name) = self.nics.remove(tun) else { return Ok(()) };
-        let Some(stack) = self.stack.upgrade() else { return Ok(()) };
-        let id = lock(&self.names).iter().find(|(_, n)| **n == name).map(|(id, _)| *id);
-        if let (Some(id), Some(stack)) = (id, &*lock(&stack)) {
-            tracing::info!(path = name, "a NIC has gone, and its path with it");
-            stack.remove_path(id)?;
-            lock(&self.names).remove(&id);
-        }
-        Ok(())
-    }
-}
-
-fn attach(path: paths::Path) -> AttachedPath {
-    let paths::Path { config, guard, tun } = path;
-    AttachedPath { device: Box::new(tun), config, guard: Box::new(guard) }
-}
-
-fn ending() -> anyhow::Error {
+fn stopped() -> anyhow::Error {
     anyhow!("the program is ending")
 }
 
@@ -292,14 +212,14 @@ fn spec(path: &PathArg) -> anyhow::Result<PathSpec> {
 /// Waits for connections.
 pub(crate) struct UserSpaceListener {
     listener: MptcpListener,
-    names: Names,
+    shared: Arc<Shared>,
     config: ConnectionConfig,
 }
 
 impl UserSpaceListener {
     pub(crate) fn accept(&self) -> io::Result<Connection> {
         let (stream, _) = self.listener.accept()?;
-        Ok(Connection { stream, names: Arc::clone(&self.names), config: self.config.clone() })
+        Ok(Connection { stream, shared: Arc::clone(&self.shared), config: self.config.clone() })
     }
 
     pub(crate) fn local_address(&self) -> SocketAddr {
@@ -310,7 +230,7 @@ impl UserSpaceListener {
 /// A connection, with what is needed to describe it.
 pub(crate) struct Connection {
     pub(crate) stream: MptcpStream,
-    names: Names,
+    shared: Arc<Shared>,
     config: ConnectionConfig,
 }
 
@@ -321,7 +241,7 @@ impl Connection {
             local: self.stream.local_addr(),
             remote: self.stream.peer_addr(),
             mptcp: match status {
-                umptcp::MptcpStatus::Negotiating => None,
+                MptcpStatus::Negotiating => None,
                 other => Some(other.is_active()),
             },
             description: status.to_string(),
@@ -338,8 +258,6 @@ impl Connection {
     /// The subflows; none once the connection has ended.
     pub(crate) fn subflows(&self) -> Vec<Subflow> {
         let subflows = self.stream.subflows().unwrap_or_default();
-        let names = lock(&self.names);
-        let name = |path: PathId| names.get(&path).cloned().unwrap_or_else(|| format!("path {}", path.0));
-        subflows.into_iter().map(|s| Subflow::new(name(s.path), s)).collect()
+        subflows.into_iter().map(|s| Subflow::new(self.shared.name(s.path), s)).collect()
     }
 }
