@@ -19,17 +19,17 @@ pub(crate) enum PathMode {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct PathArg {
     /// The NIC.
-    pub device: String,
+    pub(crate) device: String,
     /// Addresses for the stack, at most one of each family; empty: chosen when the path is set up.
-    pub addresses: Vec<IpAddr>,
+    pub(crate) addresses: Vec<IpAddr>,
     /// Translation or not.
-    pub mode: PathMode,
-    /// Addresses to tell the peer instead, at most one of each family.
-    pub advertise: Vec<IpAddr>,
+    pub(crate) mode: PathMode,
+    /// The address to tell the peer instead.
+    pub(crate) advertise: Option<IpAddr>,
     /// Its subflows are backups.
-    pub backup: bool,
+    pub(crate) backup: bool,
     /// Weight for schedulers that use one.
-    pub weight: u32,
+    pub(crate) weight: u32,
 }
 
 const PATH_KEYS: &str = "address=A, mode=nat|routed, advertise=A, backup, weight=N";
@@ -50,15 +50,25 @@ impl FromStr for PathArg {
             device: device.to_owned(),
             addresses: Vec::new(),
             mode: PathMode::default(),
-            advertise: Vec::new(),
+            advertise: None,
             backup: false,
             weight: 1,
         };
         let mut mode_given = false;
         for part in parts {
             match part.split_once('=') {
-                Some(("address", value)) => add_address(&mut path.addresses, "address", value)?,
-                Some(("advertise", value)) => add_address(&mut path.advertise, "advertise", value)?,
+                Some(("address", value)) => {
+                    let address = parse_address("address", value)?;
+                    if path.addresses.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
+                        return Err("address= is given twice for the same address family".to_owned());
+                    }
+                    path.addresses.push(address);
+                }
+                Some(("advertise", value)) => {
+                    if path.advertise.replace(parse_address("advertise", value)?).is_some() {
+                        return Err("advertise= is given twice".to_owned());
+                    }
+                }
                 Some(("mode", value)) => {
                     path.mode = match value {
                         "nat" => PathMode::Nat,
@@ -93,17 +103,13 @@ impl FromStr for PathArg {
     }
 }
 
-fn add_address(list: &mut Vec<IpAddr>, key: &str, value: &str) -> Result<(), String> {
+fn parse_address(key: &str, value: &str) -> Result<IpAddr, String> {
     let address: IpAddr =
         value.parse().map_err(|_| format!("{key}={value}: that is not an IPv4 or IPv6 address"))?;
     if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
         return Err(format!("{key}={value}: that is not an address a host can have on a network"));
     }
-    if list.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
-        return Err(format!("{key}= is given twice for the same address family"));
-    }
-    list.push(address);
-    Ok(())
+    Ok(address)
 }
 
 impl fmt::Display for PathArg {
@@ -115,7 +121,7 @@ impl fmt::Display for PathArg {
         if self.mode == PathMode::Routed {
             f.write_str(",mode=routed")?;
         }
-        for address in &self.advertise {
+        if let Some(address) = self.advertise {
             write!(f, ",advertise={address}")?;
         }
         if self.backup {
@@ -132,9 +138,9 @@ impl fmt::Display for PathArg {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ListenAddress {
     /// The address, `None` for all.
-    pub address: Option<IpAddr>,
+    pub(crate) address: Option<IpAddr>,
     /// The port.
-    pub port: u16,
+    pub(crate) port: u16,
 }
 
 impl FromStr for ListenAddress {
@@ -223,7 +229,7 @@ mod tests {
         let text = "eth1,address=10.1.0.2,address=fd00::2,mode=routed,advertise=192.0.2.7,backup,weight=3";
         let p: PathArg = text.parse().unwrap();
         assert_eq!(p.addresses, ["10.1.0.2".parse::<IpAddr>().unwrap(), "fd00::2".parse().unwrap()]);
-        assert_eq!(p.advertise, ["192.0.2.7".parse::<IpAddr>().unwrap()]);
+        assert_eq!(p.advertise, "192.0.2.7".parse().ok());
         assert_eq!((p.mode, p.backup, p.weight), (PathMode::Routed, true, 3));
         assert_eq!(p.to_string(), text);
         for (bad, names) in [
@@ -237,6 +243,7 @@ mod tests {
             ("eth0,address=nowhere", "not an IPv4 or IPv6"),
             ("eth0,address=127.0.0.1", "on a network"),
             ("eth0,address=10.0.0.1,address=10.0.0.2", "twice"),
+            ("eth0,advertise=10.0.0.1,advertise=10.0.0.2", "twice"),
             ("averyveryverylongname", "network interface"),
         ] {
             let error = bad.parse::<PathArg>().unwrap_err();

@@ -45,7 +45,7 @@ pub(super) fn run(
         device: device.to_owned(),
         addresses: vec![address.into()],
         mode: PathMode::Routed,
-        advertise: Vec::new(),
+        advertise: None,
         backup: false,
         weight: 1,
     };
@@ -241,7 +241,7 @@ fn prepare_server(
             device: "eth0".to_owned(),
             addresses: vec![SERVER_STACK.into()],
             mode: PathMode::Routed,
-            advertise: Vec::new(),
+            advertise: None,
             backup: false,
             weight: 1,
         }],

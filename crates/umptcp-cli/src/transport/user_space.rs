@@ -95,7 +95,7 @@ impl UserSpace {
         session: &Session,
     ) -> anyhow::Result<UserSpace> {
         registry.check(settings.congestion.as_deref(), settings.scheduler.as_deref())?;
-        let specs: Vec<PathSpec> = settings.paths.iter().map(spec).collect::<anyhow::Result<_>>()?;
+        let specs = settings.paths.iter().map(spec);
         let setup = SetupOptions { record_directory: settings.record.clone(), ..SetupOptions::default() };
         let connection = settings.connection();
         let config = StackConfig {
@@ -192,21 +192,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn spec(path: &PathArg) -> anyhow::Result<PathSpec> {
-    if path.advertise.len() > 1 {
-        return Err(usage(format!("{}: advertise= is given twice", path.device)));
-    }
-    Ok(PathSpec {
+fn spec(path: &PathArg) -> PathSpec {
+    PathSpec {
         addresses: path.addresses.clone(),
         mode: match path.mode {
             PathMode::Nat => Mode::Nat,
             PathMode::Routed => Mode::Routed,
         },
-        advertise: path.advertise.first().copied(),
+        advertise: path.advertise,
         backup: path.backup,
         weight: path.weight,
         ..PathSpec::new(&path.device)
-    })
+    }
 }
 
 /// Waits for connections.
