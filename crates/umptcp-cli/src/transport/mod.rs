@@ -8,7 +8,9 @@ use crate::args::{ListenAddress, StackArgs, StackKind, TargetArgs};
 use crate::session::Session;
 use crate::{Registry, units};
 use anyhow::{Context as _, anyhow, bail};
-use bytes::{Buf as _, Bytes};
+#[cfg(target_os = "linux")]
+use bytes::Buf as _;
+use bytes::Bytes;
 use kernel::Kernel;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, Read, Write};
