@@ -14,10 +14,40 @@ pub(crate) fn say(text: &str) {
     let _ = write(io::stderr().lock(), text);
 }
 
+/// An error with its causes in one line. Errors that quote their causes are not followed by them again.
+pub(crate) fn describe(error: &anyhow::Error) -> String {
+    let texts: Vec<String> = error.chain().map(ToString::to_string).collect();
+    let quoted = |at: usize| {
+        texts.iter().enumerate().any(|(other, text)| {
+            // Of equal ones the first stays.
+            other != at && text.contains(&texts[at]) && (text.len() > texts[at].len() || other < at)
+        })
+    };
+    let told: Vec<&str> = (0..texts.len()).filter(|at| !quoted(*at)).map(|at| texts[at].as_str()).collect();
+    told.join(": ")
+}
+
 fn write(mut to: impl io::Write, text: &str) -> io::Result<()> {
     let mut line = String::with_capacity(text.len() + 1);
     line.push_str(text);
     line.push('\n');
     to.write_all(line.as_bytes())?;
     to.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::anyhow;
+
+    #[test]
+    fn causes_are_told_once() {
+        let plain = anyhow!("no route").context("connecting");
+        assert_eq!(describe(&plain), "connecting: no route");
+        let quoting =
+            anyhow!("no route").context("cannot connect to a: no route").context("cannot connect to a");
+        assert_eq!(describe(&quoting), "cannot connect to a: no route");
+        let twice = anyhow!("stopped").context("stopped").context("closing");
+        assert_eq!(describe(&twice), "closing: stopped");
+    }
 }

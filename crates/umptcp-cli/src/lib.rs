@@ -47,7 +47,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
             }
         };
     if let Err(error) = start_logging(cli.verbose) {
-        console::say(&format!("umptcp: {error:#}"));
+        console::say(&format!("umptcp: {}", console::describe(&error)));
         return ExitCode::from(2);
     }
     let result = run(cli, &registry);
@@ -55,7 +55,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            console::say(&format!("umptcp: {error:#}"));
+            console::say(&format!("umptcp: {}", console::describe(&error)));
             ExitCode::from(if error.chain().any(|e| e.is::<Usage>()) { 2 } else { 1 })
         }
     }

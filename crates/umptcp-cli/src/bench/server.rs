@@ -45,7 +45,10 @@ pub(crate) fn run(args: &BenchServerArgs, registry: &Registry) -> anyhow::Result
                 if let Err(error) = served {
                     failed.store(true, Ordering::Relaxed);
                     let peer = stream.facts().map(|f| f.remote.to_string()).unwrap_or_default();
-                    console::say(&format!("umptcp: measurement with {peer} failed: {error:#}"));
+                    console::say(&format!(
+                        "umptcp: measurement with {peer} failed: {}",
+                        console::describe(&error)
+                    ));
                 }
                 drop(stream);
                 active.fetch_sub(1, Ordering::Relaxed);
