@@ -146,7 +146,11 @@ impl Worker {
                     }
                     Ok(Received::Empty) | Err(ConnectionError::NotConnected) => break,
                     Ok(Received::End) => end = Some(End::Finished),
-                    Err(e) => end = Some(End::Error(e)),
+                    Err(e) => {
+                        // Before a reader learns of it: whoever writes after that must fail, too.
+                        entry.shared.end_writing(End::Error(e));
+                        end = Some(End::Error(e));
+                    }
                 }
             }
             entry.read_ended |= end.is_some();
