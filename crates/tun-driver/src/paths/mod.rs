@@ -50,7 +50,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use umptcp_stack_core::interface::PathConfig;
 
@@ -214,11 +214,29 @@ impl PathSet {
     }
 }
 
+/// Keeps the paths that were set up together until nobody holds one any more.
+#[derive(Debug)]
+struct Inner(Arc<Keeper>);
+
 /// The thread that keeps paths, from outside.
 #[derive(Debug)]
-struct Inner {
+struct Keeper {
     commands: UnboundedSender<Command>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// All that live in this process, for [`clean_up`]. Each stays until everything it did has been undone: also one whose last
+/// holder is just letting go of it in another thread, or that has only begun, must not be cut short by the end of the process.
+static KEEPERS: Mutex<Keepers> = Mutex::new(Keepers { all: Vec::new(), ending: false });
+
+struct Keepers {
+    all: Vec<Arc<Keeper>>,
+    /// No more may begin: the process is about to end.
+    ending: bool,
+}
+
+fn keepers() -> MutexGuard<'static, Keepers> {
+    KEEPERS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Inner {
@@ -227,42 +245,50 @@ impl Inner {
         // Nobody need read them.
         let (change_sender, changes) = mpsc::sync_channel(1024);
         let (ready_sender, ready) = mpsc::channel();
+        let mut keepers = keepers();
+        if keepers.ending {
+            return Err(DriverError::Gone);
+        }
         let thread = std::thread::Builder::new()
             .name("umptcp-paths".into())
             .spawn(move || keep(options, received, change_sender, &ready_sender))
             .map_err(|source| DriverError::Netlink { what: "start a thread".into(), source })?;
+        let inner = Inner(Arc::new(Keeper { commands, thread: Mutex::new(Some(thread)) }));
+        keepers.all.push(Arc::clone(&inner.0));
+        drop(keepers);
         ready.recv().unwrap_or(Err(DriverError::Gone))?;
-        let inner = Arc::new(Inner { commands, thread: Mutex::new(Some(thread)) });
-        let mut instances = INSTANCES.lock().unwrap_or_else(PoisonError::into_inner);
-        instances.retain(|i| i.strong_count() > 0);
-        instances.push(Arc::downgrade(&inner));
-        Ok((inner, changes))
+        Ok((Arc::new(inner), changes))
     }
 
+    fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, DriverError> {
+        self.0.ask(command)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.0.stop();
+        keepers().all.retain(|keeper| !Arc::ptr_eq(keeper, &self.0));
+    }
+}
+
+impl Keeper {
     fn ask<T>(&self, command: impl FnOnce(Sender<T>) -> Command) -> Result<T, DriverError> {
         let (reply, answer) = mpsc::channel();
         self.commands.unbounded_send(command(reply)).map_err(|_| DriverError::Gone)?;
         answer.recv().map_err(|_| DriverError::Gone)
     }
 
+    /// Undoes everything. Returns when that is done, whoever else has asked for it too.
     fn stop(&self) -> Vec<DriverError> {
         let errors = self.ask(Command::Stop).unwrap_or_default();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
             let _ = thread.join();
         }
         errors
     }
 }
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
-
-/// All that live in this process, for [`clean_up`].
-static INSTANCES: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
 
 /// A runtime of this thread's own: rtnetlink is asynchronous.
 fn runtime() -> Result<tokio::runtime::Runtime, DriverError> {
@@ -370,12 +396,13 @@ pub fn clean_up_leftovers() -> Result<Vec<String>, DriverError> {
     })
 }
 
-/// Takes down all paths of this process, at once, whoever holds them: for a thread that handles signals, and before
-/// `std::process::exit`, which drops nothing. Answers what could not be undone.
+/// Takes down all paths of this process, at once, whoever holds them, and lets no more be set up: for a thread that handles
+/// signals, and before `std::process::exit`, which drops nothing. Answers what could not be undone.
 pub fn clean_up() -> Vec<DriverError> {
-    let instances: Vec<Arc<Inner>> = {
-        let instances = INSTANCES.lock().unwrap_or_else(PoisonError::into_inner);
-        instances.iter().filter_map(Weak::upgrade).collect()
+    let all = {
+        let mut keepers = keepers();
+        keepers.ending = true;
+        keepers.all.clone()
     };
-    instances.iter().flat_map(|inner| inner.stop()).collect()
+    all.iter().flat_map(|keeper| keeper.stop()).collect()
 }

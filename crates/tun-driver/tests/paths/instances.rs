@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use umptcp_tun_driver::paths::{PathSpec, SetupOptions, clean_up, set_up};
 
 const CHILD: &str = "UMPTCP_TEST_CHILD";
+const ENDED_EARLY: &str = "UMPTCP_TEST_CHILD_ENDED_EARLY";
 
 /// What a process of its own does: sets up the paths that the environment names, says so, and does what it is told.
 #[test]
@@ -15,8 +16,16 @@ fn child() {
     let (records, specs) = text.split_once('|').unwrap();
     let specs: Vec<PathSpec> = specs.split('|').map(|s| s.parse().unwrap()).collect();
     let options = SetupOptions { record_directory: Some(records.into()), ..options() };
-    let set = match set_up(&specs, &options) {
-        Ok(set) => set,
+    if std::env::var_os(ENDED_EARLY).is_some() {
+        // As a signal does it, whatever this thread is about.
+        std::thread::spawn(|| {
+            let _ = std::io::stdin().read_line(&mut String::new());
+            let _ = clean_up();
+            std::process::exit(0);
+        });
+    }
+    let mut set = match set_up(&specs, &options) {
+        Ok(set) => Some(set),
         Err(error) => {
             println!("\nfailed {error}");
             return;
@@ -31,6 +40,15 @@ fn child() {
                 println!("\ncleaned {}", errors.len());
             }
             "exit" => std::process::exit(0),
+            "let go and exit" => {
+                let set = set.take();
+                let other = std::thread::spawn(move || drop(set));
+                // So that it has begun, and is not over.
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                let _ = clean_up();
+                drop(other);
+                std::process::exit(0);
+            }
             other => panic!("{other}"),
         }
         line.clear();
@@ -133,6 +151,36 @@ fn a_crash_at_any_moment_leaves_nothing_that_cannot_be_undone() {
     drop(lab.client.set_up(&["eth1,address=198.51.100.1,mode=routed"], &options()).unwrap());
     assert_unchanged(&lab.client, &before);
     assert_eq!(records(&lab.client), 0);
+}
+
+/// The clean-up waits for what another thread is undoing at that moment.
+#[test]
+fn a_process_that_ends_while_it_lets_go_leaves_nothing() {
+    let lab = Lab::new();
+    let before = lab.client.state();
+    for _ in 0..5 {
+        let mut instance = Instance::start(&lab.client, &["eth0", "eth1"]);
+        instance.tell("let go and exit");
+        assert!(instance.process.wait().unwrap().success());
+        assert_unchanged(&lab.client, &before);
+        assert_eq!(records(&lab.client), 0);
+    }
+}
+
+#[test]
+fn a_clean_up_at_any_moment_of_the_set_up_leaves_nothing() {
+    let lab = Lab::new();
+    let before = lab.client.state();
+    for delay in (0..300).step_by(20) {
+        let mut command = Instance::command(&lab.client.records, &["eth0", ROUTED, "eth1"], &[]);
+        command.env(ENDED_EARLY, "1");
+        let mut instance = Instance::spawn(lab.client.run(move || command.spawn().unwrap()));
+        std::thread::sleep(std::time::Duration::from_millis(delay));
+        instance.tell("now");
+        instance.process.wait().unwrap();
+        assert_unchanged(&lab.client, &before);
+        assert_eq!(records(&lab.client), 0, "ended after {delay} ms");
+    }
 }
 
 #[test]

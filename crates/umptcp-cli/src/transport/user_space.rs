@@ -112,10 +112,9 @@ impl UserSpace {
         if let Some(file) = &settings.pcap {
             builder = builder.pcap(file);
         }
-        let stack = builder.start().context("cannot start umptcp's stack")?;
-        let shared = Arc::new(Shared { stack: Mutex::new(Some(stack)), names: Mutex::default() });
-        shared.look();
+        let shared = Arc::new(Shared { stack: Mutex::new(None), names: Mutex::default() });
         let on_signal = Arc::clone(&shared);
+        // Before anything is set up: a signal may come at any moment.
         session.on_signal(move || {
             let stack = lock(&on_signal.stack).take();
             if let Some(stack) = stack {
@@ -125,6 +124,8 @@ impl UserSpace {
                 tracing::error!(%error, "not everything could be undone");
             }
         });
+        *lock(&shared.stack) = Some(builder.start().context("cannot start umptcp's stack")?);
+        shared.look();
         Ok(UserSpace { shared, connection })
     }
 
