@@ -255,6 +255,53 @@ fn a_device_describes_itself() {
     });
 }
 
+/// Prints how fast packets cross from one device to the other through the kernel's forwarding, in segments of 64 kB and in single packets.
+/// `cargo test --release -p umptcp-tun-driver --test devices -- --ignored --nocapture measure`
+#[test]
+#[ignore = "a measurement, meaningful on an idle machine only"]
+fn measure_forwarding() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    in_namespace(|| {
+        for (offload, payload) in [(Offload::Auto, 64_400), (Offload::Off, 1_400)] {
+            let (mut a, mut b) = two_devices(offload, offload);
+            let partial = offload == Offload::Auto;
+            let bytes: Bytes = vec![7; payload].into();
+            let packet = segment(V4.0, V4.1, &[bytes], partial.then_some(1400), partial);
+            let received = Arc::new(AtomicUsize::new(0));
+            let done = Arc::new(AtomicBool::new(false));
+            let (count, end) = (received.clone(), done.clone());
+            let reader = std::thread::spawn(move || {
+                let mut pool = BufferPool::default();
+                while !end.load(Ordering::Relaxed) {
+                    match b.receive(&mut pool).unwrap() {
+                        Some(p) => {
+                            count.fetch_add(p.buffer.len().saturating_sub(40), Ordering::Relaxed);
+                        }
+                        None => std::thread::yield_now(),
+                    }
+                }
+            });
+            let start = Instant::now();
+            let mut sent = 0;
+            while start.elapsed() < Duration::from_secs(2) {
+                // The queue between the two holds 500 packets and tells nobody when it overflows.
+                if sent - received.load(Ordering::Relaxed).min(sent) < 100 * payload {
+                    assert_eq!(a.transmit(&packet).unwrap(), TransmitOutcome::Sent);
+                    sent += payload;
+                } else {
+                    std::thread::yield_now();
+                }
+            }
+            let rate = received.load(Ordering::Relaxed) as f64 * 8e-9 / start.elapsed().as_secs_f64();
+            println!("{offload:?}, {payload} bytes a segment: {rate:.2} Gbit/s");
+            done.store(true, Ordering::Relaxed);
+            reader.join().unwrap();
+            drop(a);
+        }
+    });
+}
+
 /// The Internet checksum's sum of 16-bit words, not complemented.
 fn sum(bytes: &[u8], start: u64) -> u64 {
     let mut sum = start;

@@ -388,3 +388,149 @@ impl Shared {
 pub(crate) fn deadline(limit: Option<Duration>) -> Option<Instant> {
     limit.and_then(|l| Instant::now().checked_add(l))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    fn shared(buffer: usize) -> Shared {
+        let (send_buffer, receive_buffer) = (4 * buffer, 4 * buffer);
+        Shared::new(&ConnectionConfig { send_buffer, receive_buffer, ..ConnectionConfig::default() })
+    }
+
+    /// A worker that loops back what is written, as far as there is room, and looks only when told.
+    fn loop_back(shared: &Shared, looks: mpsc::Receiver<()>) {
+        let (mut pending, mut batch, mut put) = (VecDeque::new(), Vec::new(), 0);
+        let mut finished = false;
+        for () in looks {
+            shared.clear_dirty();
+            loop {
+                if pending.is_empty() {
+                    finished |= shared.collect(&mut pending);
+                }
+                let mut room = shared.read_room(put);
+                let mut stalled = false;
+                while let Some(mut bytes) = pending.pop_front() {
+                    if room == 0 {
+                        stalled = true;
+                        pending.push_front(bytes);
+                        break;
+                    }
+                    let part = bytes.split_to(bytes.len().min(room));
+                    room -= part.len();
+                    put += part.len() as u64;
+                    batch.push(part);
+                    if !bytes.is_empty() {
+                        pending.push_front(bytes);
+                    }
+                }
+                let moved = !batch.is_empty();
+                let again = shared.deliver(&mut batch, None, stalled, put);
+                if !again && (stalled || !moved) {
+                    break;
+                }
+            }
+            if finished && pending.is_empty() {
+                shared.deliver(&mut batch, Some(End::Finished), false, put);
+                return;
+            }
+        }
+    }
+
+    #[test]
+    fn no_wake_is_lost_however_small_the_queues_are() {
+        for (room, total) in [(1, 3_000), (7, 30_000), (100_000, 5_000_000)] {
+            let shared = shared(room);
+            let (look_tx, looks) = mpsc::channel();
+            std::thread::scope(|scope| {
+                scope.spawn(|| loop_back(&shared, looks));
+                let (shared, look) = (&shared, look_tx.clone());
+                scope.spawn(move || {
+                    let mut written = 0;
+                    while written < total {
+                        // Small and large writes in turn.
+                        let len = [1, 3, SMALL_WRITE, PIECE + 5][written % 4].min(total - written);
+                        let data: Vec<u8> = (written..written + len).map(|i| (i % 251) as u8).collect();
+                        let limit = deadline(Some(Duration::from_secs(20)));
+                        match shared.put_slice(&data, limit, Bytes::copy_from_slice) {
+                            Ok(Put::Taken(n, tell)) => {
+                                assert!(n > 0 && n <= len);
+                                written += n;
+                                if tell {
+                                    let _ = look.send(());
+                                }
+                            }
+                            _ => panic!("a write was not taken"),
+                        }
+                    }
+                    shared.end_writing(End::Finished);
+                    shared.mark_dirty();
+                    let _ = look.send(());
+                });
+                let mut queue = VecDeque::new();
+                let mut read = 0;
+                loop {
+                    match shared.take(&mut queue, deadline(Some(Duration::from_secs(20)))) {
+                        Ok(Taken::Data(tell)) => {
+                            for b in queue.drain(..).flatten() {
+                                assert_eq!(b, (read % 251) as u8);
+                                read += 1;
+                            }
+                            if tell && shared.mark_dirty() {
+                                let _ = look_tx.send(());
+                            }
+                        }
+                        Ok(Taken::End(end)) => {
+                            assert_eq!(end, End::Finished);
+                            break;
+                        }
+                        Err(TimedOut) => panic!("a wake was lost after {read} of {total} bytes"),
+                    }
+                }
+                assert_eq!(read, total);
+                drop(look_tx);
+            });
+        }
+    }
+
+    #[test]
+    fn small_writes_are_joined_and_keep_their_order() {
+        let shared = shared(1 << 20);
+        for i in 0..100u8 {
+            assert!(matches!(shared.put_slice(&[i], None, |_| Bytes::new()), Ok(Put::Taken(1, _))));
+        }
+        shared.put(Bytes::from_static(b"large"));
+        assert!(matches!(shared.put_slice(b"!", None, |_| Bytes::new()), Ok(Put::Taken(1, false))));
+        let mut queue = VecDeque::new();
+        assert!(!shared.collect(&mut queue));
+        assert_eq!(queue.len(), 3, "a hundred writes in one piece");
+        assert_eq!(queue[0], (0..100).collect::<Vec<u8>>());
+        assert_eq!((&queue[1][..], &queue[2][..]), (&b"large"[..], &b"!"[..]));
+    }
+
+    #[test]
+    fn the_worker_is_told_once_until_it_looks() {
+        let shared = shared(1 << 20);
+        let tell = || matches!(shared.put_slice(b"x", None, |_| Bytes::new()), Ok(Put::Taken(1, true)));
+        assert!(tell());
+        assert!(!tell());
+        shared.clear_dirty();
+        assert!(tell());
+    }
+
+    #[test]
+    fn an_error_ends_both_directions_but_not_what_has_arrived() {
+        let shared = shared(1 << 20);
+        shared.deliver(&mut vec![Bytes::from_static(b"last")], None, false, 4);
+        shared.put(Bytes::from_static(b"lost"));
+        shared.fail(ConnectionError::Reset);
+        assert!(matches!(shared.put(Bytes::new()), Put::End(End::Error(ConnectionError::Reset))));
+        let mut queue = VecDeque::new();
+        assert!(!shared.collect(&mut queue) && queue.is_empty());
+        assert!(matches!(shared.take(&mut queue, None), Ok(Taken::Data(false))));
+        queue.clear();
+        assert!(matches!(shared.take(&mut queue, None), Ok(Taken::End(End::Error(ConnectionError::Reset)))));
+        assert!(matches!(shared.wait_connected(None), Ok(Phase::Failed(ConnectionError::Reset))));
+    }
+}
