@@ -118,6 +118,9 @@ pub enum FallbackReason {
     /// The first data carried no MPTCP option (§3.7).
     #[error("the first data carried no MPTCP option (RFC 8684 section 3.7)")]
     NoOptionInData,
+    /// The first data we sent was acknowledged without a DATA_ACK (§3.7).
+    #[error("the first data was acknowledged without a DATA_ACK (RFC 8684 section 3.7)")]
+    NoDataAck,
     /// The peer declared an infinite mapping (§3.7).
     #[error("the peer declared an infinite mapping (RFC 8684 section 3.7)")]
     InfiniteMapping,

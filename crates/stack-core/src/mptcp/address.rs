@@ -223,6 +223,7 @@ impl Connection {
             MptcpOption::AddAddr(_) => Counter::EchoAddTx,
             MptcpOption::RemoveAddr(_) => Counter::RmAddrTx,
             MptcpOption::Prio(_) => Counter::MPPrioTx,
+            MptcpOption::Fail(_) => Counter::MPFailTx,
             _ => return,
         };
         self.count(env, now, Some(self.members[i].tcp.id), what);

@@ -78,11 +78,25 @@ impl Connection {
 
     /// Resets one subflow and tells the peer why.
     pub(crate) fn reset_member(&mut self, env: &mut Env, now: Instant, i: usize, reason: ResetReason) {
+        self.reset_member_saying(env, now, i, reason, None);
+    }
+
+    /// The same with one more option on the RST.
+    pub(crate) fn reset_member_saying(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        i: usize,
+        reason: ResetReason,
+        also: Option<MptcpOption>,
+    ) {
         let m = &self.members[i];
         if m.tcp.state() != State::SynSent && m.tcp.state() != State::Closed {
             let options = if self.is_mptcp() {
                 self.count(env, now, Some(m.tcp.id), Counter::MPRstTx);
-                reset_options(reason, false)
+                let mut options = reset_options(reason, false);
+                options.mptcp.extend(also);
+                options
             } else {
                 TcpOptions::default()
             };
@@ -92,6 +106,9 @@ impl Connection {
             send_reset(env, now, path, &tuple, seq, Some(ack), options);
         }
         self.drop_member(env, now, i, CloseReason::Reset);
+        if matches!(reason, ResetReason::MiddleboxInterference | ResetReason::MptcpSpecific) {
+            self.last_error = Some(ConnectionError::Broken);
+        }
         self.after_progress(env, now);
     }
 
@@ -313,6 +330,12 @@ impl Connection {
             }
         }
         self.resend_join_acks(env, now);
+        self.resend_fails(env, now);
+        for i in (0..self.members.len()).rev() {
+            if self.members.get(i).and_then(|m| m.unmapped_deadline()).is_some_and(|t| t <= now) {
+                self.on_unmapped(env, now, i);
+            }
+        }
         self.resend_adverts(now);
         if self.retransmit_at.is_some_and(|t| t <= now) {
             self.on_data_timer(env, now);

@@ -1,6 +1,7 @@
 //! The connection itself: what it holds, how it begins, and what the application asks of it.
 
 use super::data_ack::Reinject;
+use super::fallback::Infinite;
 use super::keys::token_and_idsn;
 use super::member::{Join, Member};
 use super::receive_queue::ReceiveQueue;
@@ -85,6 +86,14 @@ pub(crate) struct Connection {
     pub(crate) peer_allows_initial_join: bool,
     /// The peer sends 8-byte DSNs, so DATA_ACKs are owed in 8 bytes (RFC 8684 §3.3.2).
     pub(crate) long_data_acks: bool,
+
+    // Plain TCP after MPTCP (RFC 8684 §3.7).
+    /// Data offset minus subflow offset of what we send, modulo 2⁶⁴.
+    pub(crate) plain_send: u64,
+    /// The same of what we receive.
+    pub(crate) plain_recv: u64,
+    /// The infinite mapping that the peer is still to be told.
+    pub(crate) infinite: Option<Infinite>,
 
     // Data level, sending.
     pub(crate) send: SendQueue,
@@ -186,6 +195,9 @@ impl Connection {
             dss_seen: false,
             peer_allows_initial_join: true,
             long_data_acks: true,
+            plain_send: 0,
+            plain_recv: 0,
+            infinite: None,
             send: SendQueue::new(config.send_buffer),
             send_next: DataOffset(1),
             send_edge: DataOffset(1),
@@ -418,7 +430,8 @@ impl Connection {
                 Join::AckSent { resend, .. } => Some(resend),
                 _ => None,
             };
-            [m.tcp.next_deadline(), join].into_iter().flatten().min()
+            let fail = m.fail.map(|f| f.resend);
+            [m.tcp.next_deadline(), join, fail, m.unmapped_deadline()].into_iter().flatten().min()
         });
         let adverts = self.adverts.iter().filter_map(|a| a.resend);
         let own = [self.retransmit_at, self.pacing_wake, self.give_up_at].into_iter().flatten();

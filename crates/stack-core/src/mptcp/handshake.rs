@@ -3,7 +3,6 @@
 use super::connection::{Connection, Mode};
 use super::member::Join;
 use crate::error::FallbackReason;
-use crate::event::Event;
 use crate::observe::Counter;
 use crate::stack::env::Env;
 use crate::wire::mptcp::{CapableFlags, MpCapable, MptcpOption, VERSION};
@@ -108,55 +107,6 @@ impl Connection {
                 self.count(env, now, None, Counter::MPCapableFallbackACK);
                 self.fall_back(env, FallbackReason::NoOptionInAck);
             }
-        }
-    }
-
-    /// Data without an MPTCP option before any DSS has come, or an acknowledgement without one of the first data we
-    /// sent, means that a middlebox removes options, or that the peer has fallen back for that reason (RFC 8684
-    /// §3.7). True: the connection is plain TCP now. Sound because only the initial subflow has carried data, so that
-    /// data offsets and subflow offsets are the same.
-    pub(crate) fn check_first_options(
-        &mut self,
-        env: &mut Env,
-        now: Instant,
-        seg: &TcpRepr,
-        payload: usize,
-        advanced: bool,
-    ) -> bool {
-        if !self.is_mptcp() || self.members.len() > 1 || self.next_subflow > 1 {
-            return false;
-        }
-        let has_mptcp =
-            seg.options.mptcp.iter().any(|o| !matches!(o, MptcpOption::Reset(_) | MptcpOption::Fail(_)));
-        let data = (payload > 0 || seg.flags.fin) && !self.dss_seen;
-        let first_ack = advanced && self.send_next > DataOffset(1) && self.send.una() == DataOffset(1);
-        if has_mptcp || !(data || first_ack) {
-            return false;
-        }
-        let what = if data { Counter::MPCapableDataFallback } else { Counter::DssFallback };
-        self.count(env, now, None, what);
-        self.fall_back(env, FallbackReason::NoOptionInData);
-        true
-    }
-
-    /// From here on plain TCP. Data offsets and subflow offsets coincide, because nothing but the initial subflow has
-    /// carried data.
-    pub(crate) fn fall_back(&mut self, env: &mut Env, reason: FallbackReason) {
-        if matches!(self.mode, Mode::Plain { .. }) {
-            return;
-        }
-        if self.is_mptcp() {
-            env.counters.decrement(Counter::MPCurrEstab);
-        }
-        tracing::info!(connection = ?self.id, %reason, "falling back to TCP");
-        self.mode = Mode::Plain { reason };
-        env.tokens.remove(&self.local_token);
-        self.retransmit_at = None;
-        self.reinject.clear();
-        env.events.push_back(Event::FellBack { connection: self.id, reason });
-        for i in 0..self.members.len() {
-            self.members[i].signals.clear();
-            self.send_edge = self.send_edge.max(DataOffset(self.members[i].tcp.send_edge.0));
         }
     }
 

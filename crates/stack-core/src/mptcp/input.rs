@@ -14,7 +14,7 @@ use crate::wire::checksum;
 use crate::wire::mptcp::{Dsn, Dss, MpCapable, MptcpOption, ResetReason, dss_pseudo_header};
 use crate::wire::tcp::TcpRepr;
 use bytes::Bytes;
-use umptcp_types::{DataOffset, DataSeq, Instant, SubflowId, SubflowOffset};
+use umptcp_types::{DataOffset, DataSeq, Duration, Instant, SubflowId, SubflowOffset};
 
 impl Connection {
     /// Processes a segment of subflow `id`.
@@ -80,8 +80,13 @@ impl Connection {
             self.scheduler.on_ack(now, id, out.acked);
         }
         let fell_back = self.check_first_options(env, now, seg, len, out.advanced);
-        if !fell_back && self.is_mptcp() && !self.on_options(env, now, i, seg, len) {
-            return;
+        if !fell_back && self.is_mptcp() {
+            if !seg.flags.syn && self.check_member_options(env, now, i, seg) {
+                return;
+            }
+            if !self.on_options(env, now, i, seg, len) {
+                return;
+            }
         }
         let Some(i) = self.index(id) else { return };
         self.hand_over(env, now, i, &mut out);
@@ -147,7 +152,11 @@ impl Connection {
                         return false;
                     }
                 }
-                MptcpOption::Fail(_) => self.count(env, now, Some(id), Counter::MPFailRx),
+                MptcpOption::Fail(f) => {
+                    if !self.on_fail(env, now, i, *f) {
+                        return false;
+                    }
+                }
                 MptcpOption::Capable(_) | MptcpOption::Join(_) | MptcpOption::Reset(_) => {}
             }
         }
@@ -157,6 +166,9 @@ impl Connection {
         {
             // RFC 8684 §3.1: stands for a DSS that maps the first data.
             let Some(i) = self.index(id) else { return false };
+            if checksum.is_some() != self.checksum {
+                return self.on_wrong_checksum_use(env, now, i);
+            }
             let m = RxMapping {
                 subflow: SubflowOffset(1),
                 data: DataOffset(1),
@@ -186,14 +198,10 @@ impl Connection {
         }
         let Some(m) = dss.mapping else { return true };
         if m.len == 0 && !dss.data_fin {
-            self.count(env, now, Some(self.members[i].tcp.id), Counter::InfiniteMapRx);
-            return self.on_infinite_mapping(env, now, i);
+            return self.on_infinite_mapping(env, now, i, &m);
         }
         if m.checksum.is_some() != self.checksum {
-            // RFC 8684 §3.3: not as negotiated.
-            self.count(env, now, Some(self.members[i].tcp.id), Counter::DSSCorruptionReset);
-            self.reset_member(env, now, i, ResetReason::MptcpSpecific);
-            return false;
+            return self.on_wrong_checksum_use(env, now, i);
         }
         let near = self.recv.next().to_wire(self.remote_idsn);
         let seq = match m.dsn {
@@ -248,16 +256,10 @@ impl Connection {
         }
     }
 
-    /// RFC 8684 §3.7: from here on the subflow's bytes are the data, in order. Only sound with one subflow.
-    fn on_infinite_mapping(&mut self, env: &mut Env, now: Instant, i: usize) -> bool {
-        let m = &self.members[i];
-        let aligned = self.recv.next().0 == m.consumed.0 && self.send_next.0 == m.tcp.board.nxt().0;
-        if self.members.len() == 1 && m.join == Join::Initial && aligned {
-            self.fall_back(env, FallbackReason::InfiniteMapping);
-            return true;
-        }
-        self.count(env, now, Some(m.tcp.id), Counter::FallbackFailed);
-        self.reset_member(env, now, i, ResetReason::MiddleboxInterference);
+    /// RFC 8684 §3.3: a checksum that was not negotiated, or none where one was. Always false: the subflow is reset.
+    fn on_wrong_checksum_use(&mut self, env: &mut Env, now: Instant, i: usize) -> bool {
+        self.count(env, now, Some(self.members[i].tcp.id), Counter::DSSCorruptionReset);
+        self.reset_member(env, now, i, ResetReason::MptcpSpecific);
         false
     }
 
@@ -265,11 +267,12 @@ impl Connection {
     fn hand_over(&mut self, env: &mut Env, now: Instant, i: usize, out: &mut Outcome) {
         if matches!(self.mode, Mode::Plain { .. }) {
             while let Some((at, bytes)) = self.members[i].unmapped.pop_front() {
-                self.insert_data(env, now, i, DataOffset(at.0), bytes);
+                self.insert_data(env, now, i, self.plain_received(at), bytes);
             }
             self.members[i].unmapped_bytes = 0;
+            self.members[i].unmapped_since = None;
             for (at, bytes) in out.delivered.drain(..) {
-                self.insert_data(env, now, i, DataOffset(at.0), bytes);
+                self.insert_data(env, now, i, self.plain_received(at), bytes);
             }
             return;
         }
@@ -278,17 +281,28 @@ impl Connection {
             m.unmapped_bytes += bytes.len();
             m.unmapped.push_back((at, bytes));
         }
-        while let Some((at, front)) = self.members[i].unmapped.front() {
+        let mut unmapped = false;
+        while let Some((at, front)) =
+            self.members[i].unmapped.front().filter(|_| self.members[i].fail.is_none())
+        {
             let (at, front_len) = (*at, front.len());
             let m = &mut self.members[i];
-            let Some(mapping) = m.mappings.covering(at) else { break };
+            let Some(mapping) = m.mappings.covering(at) else {
+                unmapped = true;
+                break;
+            };
+            m.unmapped_since = None;
             if mapping.checksum.is_some() && m.verified_to < mapping.end() {
                 match m.checksum_verdict(&mapping, self.remote_idsn) {
                     None => break,
                     Some(true) => m.verified_to = mapping.end(),
                     Some(false) => {
-                        self.on_checksum_failure(env, now, i);
-                        return;
+                        let id = m.tcp.id;
+                        self.on_checksum_failure(env, now, i, mapping.data);
+                        if self.index(id).is_none() {
+                            return;
+                        }
+                        break;
                     }
                 }
             }
@@ -304,11 +318,18 @@ impl Connection {
             let data = mapping.data + (at - mapping.subflow);
             self.insert_data(env, now, i, data, bytes);
         }
+        let m = &mut self.members[i];
+        m.unmapped_since = unmapped.then(|| m.unmapped_since.unwrap_or(now));
         // RFC 8684 §3.3.1: data whose mapping does not arrive within a window of data breaks the subflow.
-        if self.members[i].unmapped_bytes > self.config.receive_buffer {
-            self.count(env, now, Some(self.members[i].tcp.id), Counter::DSSNoMatchTCP);
-            self.reset_member(env, now, i, ResetReason::MptcpSpecific);
+        if m.unmapped_bytes >= self.config.receive_buffer {
+            self.on_unmapped(env, now, i);
         }
+    }
+
+    /// Data on subflow `i` came without a mapping, and none will come (RFC 8684 §3.3.1, §3.7).
+    pub(crate) fn on_unmapped(&mut self, env: &mut Env, now: Instant, i: usize) {
+        self.count(env, now, Some(self.members[i].tcp.id), Counter::DSSNoMatchTCP);
+        self.reset_member(env, now, i, ResetReason::MiddleboxInterference);
     }
 
     fn insert_data(&mut self, env: &mut Env, now: Instant, i: usize, at: DataOffset, bytes: Bytes) {
@@ -332,21 +353,14 @@ impl Connection {
         }
     }
 
-    /// RFC 8684 §3.3.1, §3.7: a checksum failed.
-    fn on_checksum_failure(&mut self, env: &mut Env, now: Instant, i: usize) {
-        let id = Some(self.members[i].tcp.id);
-        self.count(env, now, id, Counter::DataCsumErr);
-        self.count(env, now, id, Counter::DSSCorruptionReset);
-        self.reset_member(env, now, i, ResetReason::MiddleboxInterference);
-    }
-
     /// Plain TCP: subflow acknowledgements are data acknowledgements, FIN is the end of data.
     fn on_plain_progress(&mut self, env: &mut Env, now: Instant, i: usize, out: &Outcome) {
         let m = &self.members[i];
         let una = m.tcp.board.una();
         let fin_acked = m.tcp.fin_sent && una >= m.tcp.board.nxt();
-        self.send_edge = DataOffset(m.tcp.send_edge.0);
-        let freed = self.send.acknowledge(DataOffset(una.0));
+        self.send_edge = self.plain_sent(m.tcp.send_edge);
+        self.infinite_acknowledged(una);
+        let freed = self.send.acknowledge(self.plain_sent(una));
         if freed > 0 {
             self.bytes_acked += freed;
             self.notify_writable(env);
@@ -367,6 +381,10 @@ impl Connection {
                 MptcpOption::Reset(_) => {
                     self.count(env, now, Some(self.members[i].tcp.id), Counter::MPRstRx);
                 }
+                // RFC 8684 §3.7: what it carried goes to the other subflows, as with any reset.
+                MptcpOption::Fail(_) => {
+                    self.count(env, now, Some(self.members[i].tcp.id), Counter::MPFailRx);
+                }
                 // RFC 8684 §3.5: the RST form closes the whole connection.
                 MptcpOption::FastClose(f) if self.is_mptcp() && f.receiver_key == self.local_key => {
                     self.on_fast_close(env, now);
@@ -378,7 +396,7 @@ impl Connection {
         let m = &self.members[i];
         if matches!(self.mode, Mode::Plain { .. }) && m.tcp.close_reason.is_none() {
             // LAST-ACK is over: our FIN is acknowledged.
-            self.send.acknowledge(DataOffset(m.tcp.board.una().0));
+            self.send.acknowledge(self.plain_sent(m.tcp.board.una()));
             self.fin.acked = true;
         }
         if m.tcp.close_reason == Some(CloseReason::Refused) {
@@ -388,7 +406,15 @@ impl Connection {
     }
 }
 
+/// How long data waits for its mapping (RFC 8684 §3.3.1: "a short while").
+const UNMAPPED_WAIT: Duration = Duration::from_secs(2);
+
 impl super::member::Member {
+    /// When data that waits for its mapping has waited long enough.
+    pub(crate) fn unmapped_deadline(&self) -> Option<Instant> {
+        self.unmapped_since.map(|t| t + UNMAPPED_WAIT)
+    }
+
     /// Whether the checksum of `mapping` is right; `None` while bytes are missing (RFC 8684 §3.3.1, figure 10).
     fn checksum_verdict(&self, mapping: &RxMapping, idsn: DataSeq) -> Option<bool> {
         let expected = mapping.checksum?;

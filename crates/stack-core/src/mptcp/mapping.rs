@@ -105,6 +105,11 @@ impl RxMappings {
         self.list.iter().take(2).find(|m| m.subflow <= at && at < m.end()).copied()
     }
 
+    /// Whether every mapping maps subflow offsets to data offsets that are larger by `shift` (modulo 2⁶⁴).
+    pub fn all_shifted_by(&self, shift: u64) -> bool {
+        self.list.iter().all(|m| m.data.0.wrapping_sub(m.subflow.0) == shift)
+    }
+
     /// Forgets mappings whose bytes all precede `consumed`.
     pub fn consumed(&mut self, consumed: SubflowOffset) {
         while self.list.front().is_some_and(|m| m.end() <= consumed) {

@@ -1,5 +1,6 @@
 //! A subflow as a member of its connection: TCP state, and what MPTCP keeps per subflow.
 
+use super::fallback::FailSent;
 use super::mapping::RxMappings;
 use crate::tcp::Subflow;
 use crate::wire::mptcp::MptcpOption;
@@ -50,6 +51,17 @@ pub(crate) struct Member {
     pub(crate) consumed: SubflowOffset,
     /// The mapping at `consumed` has passed its checksum.
     pub(crate) verified_to: SubflowOffset,
+    /// Since when the bytes at `consumed` have waited for a mapping.
+    pub(crate) unmapped_since: Option<Instant>,
+    /// A checksum failed here and the peer was told with MP_FAIL: nothing is handed on until it answers.
+    pub(crate) fail: Option<FailSent>,
+    /// Data offset minus subflow offset of what we send, and since which subflow offset it has been that.
+    pub(crate) send_shift: Option<u64>,
+    pub(crate) send_shift_since: SubflowOffset,
+    /// We have sent a DSS option, or MP_CAPABLE after the SYN.
+    pub(crate) dss_sent: bool,
+    /// An MPTCP option has come after the SYN: options pass, and the peer sends them.
+    pub(crate) options_seen: bool,
     /// Options that go out on ACKs of their own.
     pub(crate) signals: VecDeque<MptcpOption>,
     /// Announced to the application and the controller.
@@ -72,6 +84,12 @@ impl Member {
             unmapped_bytes: 0,
             consumed: SubflowOffset(1),
             verified_to: SubflowOffset(1),
+            unmapped_since: None,
+            fail: None,
+            send_shift: None,
+            send_shift_since: SubflowOffset(1),
+            dss_sent: false,
+            options_seen: false,
             signals: VecDeque::new(),
             announced: false,
         }

@@ -3,7 +3,8 @@
 //! | module | RFC 8684 | what is in it |
 //! |---|---|---|
 //! | `keys` | §3.1, §3.2 | tokens, IDSNs, HMACs |
-//! | `handshake` | §3.1, §3.7 | MP_CAPABLE in both roles, fallback |
+//! | `handshake` | §3.1 | MP_CAPABLE in both roles |
+//! | `fallback` | §3.7 | back to plain TCP: options lost, checksums that fail, MP_FAIL, infinite mappings |
 //! | `join` | §3.2 | MP_JOIN in both roles |
 //! | `mapping` | §3.3.1 | data sequence mappings |
 //! | `input`, `receive_queue` | §3.3 | received segments, reassembly, window |
@@ -16,6 +17,7 @@ pub(crate) mod address;
 pub(crate) mod close;
 pub(crate) mod connection;
 pub(crate) mod data_ack;
+pub(crate) mod fallback;
 pub(crate) mod handshake;
 pub(crate) mod input;
 pub(crate) mod join;

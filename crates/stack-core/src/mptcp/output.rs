@@ -202,8 +202,27 @@ impl Connection {
             Kind::Data | Kind::Ack if self.is_mptcp() => {
                 self.add_established_options(env, now, i, plan, options)
             }
-            Kind::Data | Kind::Ack => {}
+            Kind::Data | Kind::Ack => self.add_plain_options(env, now, i, plan, options),
         }
+    }
+
+    /// Options after a fallback: what tells the peer of it (RFC 8684 §3.7).
+    fn add_plain_options(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        i: usize,
+        plan: &Plan,
+        options: &mut TcpOptions,
+    ) {
+        if plan.kind == Kind::Ack
+            && let Some(signal) = self.members[i].signals.pop_front()
+        {
+            self.count_signal(env, now, i, &signal);
+            options.mptcp.push(signal);
+        }
+        let infinite = self.infinite_option(env, now, plan.mapping, plan.kind == Kind::Ack);
+        options.mptcp.extend(infinite.filter(|o| o.len() <= options.room()));
     }
 
     /// Options of segments after the handshake.
@@ -215,6 +234,7 @@ impl Connection {
         plan: &Plan,
         options: &mut TcpOptions,
     ) {
+        self.members[i].dss_sent = true;
         if let Join::AckSent { hmac, .. } = self.members[i].join {
             options.mptcp.push(MptcpOption::Join(MpJoin::Ack { hmac }));
             return;

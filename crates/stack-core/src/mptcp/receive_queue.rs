@@ -59,6 +59,23 @@ impl ReceiveQueue {
         self.next
     }
 
+    /// Next data byte expected, a DATA_FIN not counted.
+    pub(crate) fn next_data(&self) -> DataOffset {
+        DataOffset(self.next.0 - u64::from(self.fin_passed))
+    }
+
+    /// Nothing lies beyond the first byte that is missing.
+    pub(crate) fn is_contiguous(&self) -> bool {
+        self.out_of_order.is_empty()
+    }
+
+    /// Forgets where the DATA_FIN stands, unless everything before it has arrived: in plain TCP the FIN says it.
+    pub(crate) fn forget_fin(&mut self) {
+        if !self.fin_passed {
+            self.fin = None;
+        }
+    }
+
     /// Bytes the application could read now.
     pub(crate) fn readable_bytes(&self) -> usize {
         self.readable_bytes

@@ -176,15 +176,24 @@ impl Connection {
         let payload = self.send.slice(range.clone());
         let last = range.end >= self.send.end();
         let app_limited = last && range.end >= self.send_next;
-        let mapping = self.is_mptcp().then(|| self.declare(i, range.start, &payload));
+        let mapping = if self.is_mptcp() {
+            Some(self.declare(i, range.start, &payload))
+        } else {
+            self.infinite_mapping(self.members[i].tcp.board.nxt() + payload.len() as u64)
+        };
         let plan = self.members[i].tcp.send_data(now, payload, mapping, last, app_limited, self.cc.as_mut());
         self.arm_data_timer(now, false);
         plan
     }
 
     /// Declares the mapping of `payload`, which is about to be sent on member `i` (RFC 8684 §3.3.1).
-    fn declare(&self, i: usize, data: DataOffset, payload: &crate::payload::Payload) -> Mapping {
-        let subflow = self.members[i].tcp.board.nxt();
+    fn declare(&mut self, i: usize, data: DataOffset, payload: &crate::payload::Payload) -> Mapping {
+        let m = &mut self.members[i];
+        let subflow = m.tcp.board.nxt();
+        let shift = Some(data.0.wrapping_sub(subflow.0));
+        if m.send_shift != shift {
+            (m.send_shift, m.send_shift_since) = (shift, subflow);
+        }
         let len = payload.len().min(usize::from(u16::MAX)) as u16;
         let checksum = self.checksum.then(|| {
             use crate::wire::{checksum, mptcp::dss_pseudo_header};

@@ -1,0 +1,355 @@
+//! Falling back to plain TCP, and subflows that cannot (RFC 8684 §3.7).
+//!
+//! | what happens | one subflow, data in flight contiguous | otherwise |
+//! |---|---|---|
+//! | data or its first acknowledgement comes without options | plain TCP, announced by an infinite mapping | subflow reset, reason 6 |
+//! | a checksum fails | MP_FAIL on ACKs until it is answered, then plain TCP | RST with MP_FAIL, reason 6 |
+//! | MP_FAIL comes | MP_FAIL in answer, infinite mapping, plain TCP | RST with MP_FAIL, reason 6 |
+//! | an infinite mapping comes | plain TCP | subflow reset, reason 6 |
+//!
+//! Plain TCP after MPTCP keeps one number per direction: data offset minus subflow offset. It is constant from then on,
+//! because one subflow carries everything in order; it need not be 0, since other subflows may have come and gone.
+
+use super::connection::{Connection, Mode};
+use super::mapping::Mapping;
+use crate::error::{ConnectionError, FallbackReason};
+use crate::event::Event;
+use crate::observe::Counter;
+use crate::stack::env::Env;
+use crate::wire::mptcp::{Dsn, Dss, DssMapping, MpFail, MptcpOption, ResetReason};
+use crate::wire::tcp::TcpRepr;
+use umptcp_types::{DataOffset, DataSeq, Duration, Instant, SubflowOffset};
+
+/// Pure ACKs that carry an infinite mapping when there is no data to carry it.
+const ANNOUNCING_ACKS: u8 = 8;
+/// MP_FAILs sent, on timers that start from the RTO and double, before a subflow whose peer does not answer is reset.
+const FAIL_TRIES: u8 = 5;
+
+/// An infinite mapping that the peer is to be told (RFC 8684 §3.7).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Infinite {
+    /// First data byte: the last DATA_ACK, for the mapping acts retroactively.
+    data: DataOffset,
+    /// Its place on the subflow.
+    subflow: SubflowOffset,
+    /// End of the first data segment that carried it.
+    carried: Option<SubflowOffset>,
+    /// Pure ACKs that may still carry it.
+    acks: u8,
+}
+
+/// A checksum failed on the only subflow, and the peer has been told (RFC 8684 §3.7).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FailSent {
+    /// Where the failed mapping begins.
+    pub(crate) data: DataOffset,
+    /// When to say it again.
+    pub(crate) resend: Instant,
+    /// How often it has been said.
+    pub(crate) tries: u8,
+}
+
+impl Connection {
+    /// Index of the only subflow, if there is one only, able to carry data, and no other is being opened.
+    pub(crate) fn sole_member(&self) -> Option<usize> {
+        match self.members.as_slice() {
+            [m] if m.is_joined() && m.tcp.is_synchronized() && !m.tcp.fin_sent => Some(0),
+            _ => None,
+        }
+    }
+
+    /// Whether everything we sent and the peer has not DATA_ACKed lies on subflow `i`, in one piece.
+    fn contiguous_out(&self, i: usize) -> bool {
+        let m = &self.members[i];
+        let shift = self.send_next.0.wrapping_sub(m.tcp.board.nxt().0);
+        let una = SubflowOffset(self.send.una().0.min(self.send_next.0).wrapping_sub(shift));
+        let since = |at: SubflowOffset| m.send_shift == Some(shift) && at >= m.send_shift_since;
+        let data = self.send.una() >= self.send_next || since(una);
+        // What the subflow may still send again must be new to the peer too, or it would be taken for other data.
+        let subflow = m.tcp.board.is_empty() || since(m.tcp.board.una());
+        self.reinject.is_empty() && data && subflow
+    }
+
+    /// Whether what subflow `i` brings next is what the data level waits for, and nothing lies beyond it.
+    fn contiguous_in(&self, i: usize) -> bool {
+        let m = &self.members[i];
+        let shift = self.recv.next_data().0.wrapping_sub(m.consumed.0);
+        self.recv.is_contiguous() && m.mappings.all_shifted_by(shift)
+    }
+
+    /// Data without an MPTCP option before any DSS has come, or an acknowledgement without one of the first data we
+    /// sent, means that a middlebox removes options, or that the peer has fallen back for that reason (RFC 8684
+    /// §3.7). True: the connection is plain TCP now. Sound because only the initial subflow has carried data, so that
+    /// data offsets and subflow offsets are the same.
+    pub(crate) fn check_first_options(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        seg: &TcpRepr,
+        payload: usize,
+        advanced: bool,
+    ) -> bool {
+        if !self.is_mptcp() || self.members.len() > 1 || self.next_subflow > 1 {
+            return false;
+        }
+        let data = (payload > 0 || seg.flags.fin) && !self.dss_seen;
+        let first_ack = advanced && self.send_next > DataOffset(1) && self.send.una() == DataOffset(1);
+        if carries_signal(seg) || !(data || first_ack) {
+            return false;
+        }
+        let what = if data { Counter::MPCapableDataFallback } else { Counter::DssFallback };
+        self.count(env, now, None, what);
+        self.fall_back(env, if data { FallbackReason::NoOptionInData } else { FallbackReason::NoDataAck });
+        true
+    }
+
+    /// The same on a connection that has, or has had, other subflows: the first data on subflow `i` was acknowledged without a
+    /// DATA_ACK. RFC 8684 §3.7 has the subflow reset. True: it was.
+    pub(crate) fn check_member_options(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        i: usize,
+        seg: &TcpRepr,
+    ) -> bool {
+        let m = &mut self.members[i];
+        if carries_signal(seg) {
+            m.options_seen = true;
+            return false;
+        }
+        // A SACK may have taken a DATA_ACK's place.
+        if m.options_seen || m.tcp.stats.bytes_acked == 0 || !seg.options.sack.is_empty() {
+            return false;
+        }
+        let id = Some(m.tcp.id);
+        self.count(env, now, id, Counter::FallbackFailed);
+        self.reset_member(env, now, i, ResetReason::MiddleboxInterference);
+        true
+    }
+
+    /// From here on plain TCP.
+    pub(crate) fn fall_back(&mut self, env: &mut Env, reason: FallbackReason) {
+        if matches!(self.mode, Mode::Plain { .. }) {
+            return;
+        }
+        if self.is_mptcp() {
+            env.counters.decrement(Counter::MPCurrEstab);
+        }
+        tracing::info!(connection = ?self.id, %reason, "falling back to TCP");
+        let was_mptcp = self.is_mptcp();
+        self.mode = Mode::Plain { reason };
+        env.tokens.remove(&self.local_token);
+        self.retransmit_at = None;
+        self.reinject.clear();
+        self.recv.forget_fin();
+        env.events.push_back(Event::FellBack { connection: self.id, reason });
+        let una = self.send.una();
+        let next = self.recv.next_data();
+        if let Some(m) = self.members.first_mut() {
+            m.signals.clear();
+            m.fail = None;
+            if was_mptcp {
+                self.plain_send = self.send_next.0.wrapping_sub(m.tcp.board.nxt().0);
+                self.plain_recv = next.0.wrapping_sub(m.consumed.0);
+                // RFC 8684 §3.7: the peer is told, should options pass in our direction only. When the peer began it, it knows.
+                if m.dss_sent && reason != FallbackReason::InfiniteMapping {
+                    let subflow = SubflowOffset(una.0.min(self.send_next.0).wrapping_sub(self.plain_send));
+                    self.infinite =
+                        Some(Infinite { data: una, subflow, carried: None, acks: ANNOUNCING_ACKS });
+                    m.tcp.ack_now();
+                }
+            }
+            let edge = DataOffset(m.tcp.send_edge.0.wrapping_add(self.plain_send));
+            self.send_edge = self.send_edge.max(edge);
+        }
+    }
+
+    /// The data offset of a subflow offset of ours, in plain TCP.
+    pub(crate) fn plain_sent(&self, at: SubflowOffset) -> DataOffset {
+        DataOffset(at.0.wrapping_add(self.plain_send))
+    }
+
+    /// The data offset of a subflow offset of the peer's, in plain TCP.
+    pub(crate) fn plain_received(&self, at: SubflowOffset) -> DataOffset {
+        DataOffset(at.0.wrapping_add(self.plain_recv))
+    }
+
+    /// The mapping for a segment of data that ends at `end`, in plain TCP: an infinite one, if the peer is still to be told.
+    pub(crate) fn infinite_mapping(&mut self, end: SubflowOffset) -> Option<Mapping> {
+        let checksum = self.checksum.then_some(0);
+        let infinite = self.infinite.as_mut()?;
+        infinite.carried.get_or_insert(end);
+        Some(Mapping { data: infinite.data, subflow: infinite.subflow, len: 0, checksum })
+    }
+
+    /// The peer acknowledged our subflow bytes up to `una`, in plain TCP.
+    pub(crate) fn infinite_acknowledged(&mut self, una: SubflowOffset) {
+        if self.infinite.is_some_and(|i| i.carried.is_some_and(|end| una >= end)) {
+            self.infinite = None;
+        }
+    }
+
+    /// The option that announces plain TCP, for a segment of data with `mapping`, or for a pure ACK.
+    pub(crate) fn infinite_option(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        mapping: Option<Mapping>,
+        ack_only: bool,
+    ) -> Option<MptcpOption> {
+        let (data, subflow) = match mapping {
+            Some(m) if m.len == 0 => (m.data, m.subflow),
+            None if ack_only => {
+                let infinite = self.infinite.as_mut().filter(|i| i.acks > 0)?;
+                infinite.acks -= 1;
+                (infinite.data, infinite.subflow)
+            }
+            _ => return None,
+        };
+        self.count(env, now, None, Counter::InfiniteMapTx);
+        let dsn = Dsn::Long(data.to_wire(self.local_idsn).0);
+        let checksum = self.checksum.then_some(0);
+        let mapping = DssMapping { dsn, ssn: subflow.0 as u32, len: 0, checksum };
+        Some(MptcpOption::Dss(Dss { data_fin: false, ack: None, mapping: Some(mapping) }))
+    }
+
+    /// RFC 8684 §3.7: from `ssn`, which is data byte `dsn`, on the subflow's bytes are the data. False: it cannot be, and
+    /// the subflow was reset.
+    pub(crate) fn on_infinite_mapping(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        i: usize,
+        map: &DssMapping,
+    ) -> bool {
+        let id = Some(self.members[i].tcp.id);
+        self.count(env, now, id, Counter::InfiniteMapRx);
+        let m = &self.members[i];
+        let near = self.recv.next().to_wire(self.remote_idsn);
+        let seq = match map.dsn {
+            Dsn::Long(v) => DataSeq(v),
+            Dsn::Short(v) => DataSeq::from_low32(v, near),
+        };
+        let data = seq.0.wrapping_sub(self.remote_idsn.0) as u32;
+        let expected = self.recv.next_data().0.wrapping_sub(m.consumed.0) as u32;
+        let fits = data.wrapping_sub(map.ssn) == expected;
+        if fits
+            && self.contiguous_in(i)
+            && self.contiguous_out(i)
+            && let Some(_) = self.alone(env, now, i)
+        {
+            self.fall_back(env, FallbackReason::InfiniteMapping);
+            return true;
+        }
+        self.count(env, now, id, Counter::FallbackFailed);
+        self.reset_member(env, now, i, ResetReason::MiddleboxInterference);
+        false
+    }
+
+    /// RFC 8684 §3.3.1, §3.7: the checksum of the mapping that begins at `data` failed on subflow `i`.
+    pub(crate) fn on_checksum_failure(&mut self, env: &mut Env, now: Instant, i: usize, data: DataOffset) {
+        let id = Some(self.members[i].tcp.id);
+        self.count(env, now, id, Counter::DataCsumErr);
+        if data == self.recv.next_data()
+            && self.contiguous_in(i)
+            && let Some(i) = self.alone(env, now, i)
+        {
+            let resend = now + self.members[i].tcp.rtt.rto();
+            self.members[i].fail = Some(FailSent { data, resend, tries: 1 });
+            self.say_fail(i, data);
+            return;
+        }
+        self.count(env, now, id, Counter::DSSCorruptionReset);
+        self.reset_with_fail(env, now, i, data);
+    }
+
+    fn say_fail(&mut self, i: usize, data: DataOffset) {
+        let dsn = data.to_wire(self.remote_idsn).0;
+        let m = &mut self.members[i];
+        m.signals.retain(|s| !matches!(s, MptcpOption::Fail(_)));
+        m.signals.push_back(MptcpOption::Fail(MpFail { dsn }));
+    }
+
+    fn reset_with_fail(&mut self, env: &mut Env, now: Instant, i: usize, data: DataOffset) {
+        let dsn = data.to_wire(self.remote_idsn).0;
+        self.count(env, now, Some(self.members[i].tcp.id), Counter::MPFailTx);
+        self.last_error = Some(ConnectionError::Broken);
+        self.reset_member_saying(
+            env,
+            now,
+            i,
+            ResetReason::MiddleboxInterference,
+            Some(MptcpOption::Fail(MpFail { dsn })),
+        );
+    }
+
+    /// MP_FAIL came (RFC 8684 §3.7): the peer's answer to ours, or the news that what we sent was changed. False: the
+    /// subflow was reset.
+    pub(crate) fn on_fail(&mut self, env: &mut Env, now: Instant, i: usize, fail: MpFail) -> bool {
+        let id = Some(self.members[i].tcp.id);
+        self.count(env, now, id, Counter::MPFailRx);
+        let next = self.recv.next_data();
+        let answer = self.members[i].fail.is_some();
+        let about = DataOffset::from_wire(DataSeq(fail.dsn), self.local_idsn);
+        if !answer && about.is_none_or(|d| d > self.send_next) {
+            // About data never sent: not from our peer, or of no use.
+            return true;
+        }
+        if self.contiguous_out(i)
+            && self.contiguous_in(i)
+            && let Some(i) = self.alone(env, now, i)
+        {
+            let reason = if answer { FallbackReason::ChecksumFailure } else { FallbackReason::MpFail };
+            if answer {
+                self.count(env, now, id, Counter::DSSCorruptionFallback);
+            }
+            self.fall_back(env, reason);
+            if !answer {
+                // RFC 8684 §3.7: answered in kind, so that both directions become plain TCP.
+                self.say_fail(i, next);
+            }
+            return true;
+        }
+        self.count(env, now, id, Counter::FallbackFailed);
+        self.reset_with_fail(env, now, i, next);
+        false
+    }
+
+    /// Repeats MP_FAILs that nobody answered; in the end the subflow goes.
+    pub(crate) fn resend_fails(&mut self, env: &mut Env, now: Instant) {
+        for i in (0..self.members.len()).rev() {
+            let Some(fail) = self.members.get(i).and_then(|m| m.fail).filter(|f| f.resend <= now) else {
+                continue;
+            };
+            if fail.tries >= FAIL_TRIES {
+                self.count(env, now, Some(self.members[i].tcp.id), Counter::FallbackFailed);
+                self.reset_with_fail(env, now, i, fail.data);
+                continue;
+            }
+            let interval: Duration = self.members[i].tcp.rtt.rto().saturating_mul(1 << fail.tries);
+            let next = FailSent { resend: now + interval, tries: fail.tries + 1, ..fail };
+            self.members[i].fail = Some(next);
+            self.say_fail(i, fail.data);
+        }
+    }
+
+    /// Whether subflow `i` alone carries data, so that the connection may fall back on it; where it stands now. Subflows
+    /// that are still being opened have no place in a connection that falls back, and are reset.
+    fn alone(&mut self, env: &mut Env, now: Instant, i: usize) -> Option<usize> {
+        let id = self.members[i].tcp.id;
+        if self.members.iter().any(|m| m.tcp.id != id && m.is_joined()) {
+            return None;
+        }
+        for j in (0..self.members.len()).rev() {
+            if self.members.get(j).is_some_and(|m| m.tcp.id != id) {
+                self.reset_member(env, now, j, ResetReason::MptcpSpecific);
+            }
+        }
+        self.sole_member().filter(|_| self.index(id).is_some())
+    }
+}
+
+/// The segment carries an MPTCP option that only an MPTCP peer, not one that has fallen back, sends.
+fn carries_signal(seg: &TcpRepr) -> bool {
+    seg.options.mptcp.iter().any(|o| !matches!(o, MptcpOption::Reset(_) | MptcpOption::Fail(_)))
+}
