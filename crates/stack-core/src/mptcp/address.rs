@@ -144,6 +144,9 @@ impl Connection {
             self.count(env, now, id, Counter::AddAddrDrop);
             return;
         }
+        // Nobody without both keys makes this HMAC. A peer that sends nothing but the advertisement (its DATA_ACK does not
+        // fit beside an IPv6 address) would otherwise get MP_CAPABLE in place of the echo, for ever.
+        self.peer_has_keys = true;
         // The echo says that it arrived; whether it is used is another matter.
         let echo = AddAddr { hmac: None, ..*a };
         self.members[i].signals.push_back(MptcpOption::AddAddr(echo));

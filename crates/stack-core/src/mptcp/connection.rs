@@ -78,8 +78,10 @@ pub(crate) struct Connection {
     pub(crate) local_idsn: DataSeq,
     pub(crate) remote_idsn: DataSeq,
     pub(crate) checksum: bool,
-    /// The peer is known to have both keys (RFC 8684 §3.1): joins may begin.
+    /// A DATA_ACK has shown that the peer has both keys (RFC 8684 §3.1): joins may begin.
     pub(crate) fully_established: bool,
+    /// The peer has proved otherwise, by an HMAC, that it has both keys: MP_CAPABLE need not be repeated.
+    pub(crate) peer_has_keys: bool,
     /// A DATA_ACK has come: options survive the path from the peer, so it is too late for a silent fallback.
     pub(crate) dss_seen: bool,
     /// The peer's C flag was not set.
@@ -192,6 +194,7 @@ impl Connection {
             remote_idsn: DataSeq(0),
             checksum: config.checksum,
             fully_established: false,
+            peer_has_keys: false,
             dss_seen: false,
             peer_allows_initial_join: true,
             long_data_acks: true,

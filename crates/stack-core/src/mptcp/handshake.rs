@@ -115,6 +115,7 @@ impl Connection {
         self.client
             && self.is_mptcp()
             && !self.fully_established
+            && !self.peer_has_keys
             && at_start
             && self.members.get(i).is_some_and(|m| m.join == Join::Initial)
     }

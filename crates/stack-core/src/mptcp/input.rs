@@ -30,6 +30,7 @@ impl Connection {
         if self.overtakes_third_ack(i, seg) {
             return;
         }
+        let was_fully_established = self.fully_established;
         let len = payload.len();
         let was_stale = self.members[i].tcp.rtt.backoff_count() > 0;
         let mut out = self.members[i].tcp.on_segment(now, seg, payload, self.cc.as_mut());
@@ -99,6 +100,10 @@ impl Connection {
             self.members[i].tcp.close();
         }
         self.after_progress(env, now);
+        if self.fully_established && !was_fully_established {
+            // What the path manager had to put off: joins, also to addresses advertised before, and our own advertisements.
+            self.manage_paths(env, now);
+        }
     }
 
     /// Server: data with a DSS option that overtook the third ACK, or whose third ACK was lost. It shows that options
