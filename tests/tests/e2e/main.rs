@@ -8,3 +8,4 @@ mod packets;
 mod paths;
 mod robustness;
 mod umptcp_host;
+mod with_kernel;

@@ -24,7 +24,8 @@ pub(crate) struct UmptcpHost {
     paths: Mutex<Option<PathSet>>,
 }
 
-fn spec(nic: &Nic, mode: Mode) -> PathSpec {
+/// The path over `nic`, as tests have it unless they say otherwise.
+pub(crate) fn spec(nic: &Nic, mode: Mode) -> PathSpec {
     let mut spec = PathSpec::new(&nic.device);
     spec.mode = mode;
     if mode == Mode::Routed {
@@ -42,10 +43,15 @@ impl UmptcpHost {
     /// With these settings for its connections.
     pub(crate) fn with(site: &Site, mode: Mode, connection: ConnectionConfig) -> Self {
         let specs: Vec<_> = site.nics.iter().map(|nic| spec(nic, mode)).collect();
+        Self::with_paths(site, &specs, connection)
+    }
+
+    /// With these paths and these settings for its connections.
+    pub(crate) fn with_paths(site: &Site, specs: &[PathSpec], connection: ConnectionConfig) -> Self {
         let options = SetupOptions { listen_ports: vec![PORT], ..SetupOptions::default() };
         let (stack, paths) = site.ns.run(|| {
             let mut paths =
-                paths::set_up(&specs, &options).unwrap_or_else(|e| panic!("cannot set paths up: {e}"));
+                paths::set_up(specs, &options).unwrap_or_else(|e| panic!("cannot set paths up: {e}"));
             let mut config = StackConfig {
                 congestion: umptcp_congestion::Registry::default(),
                 schedulers: umptcp_scheduler::Registry::default(),
@@ -86,6 +92,18 @@ impl UmptcpHost {
             all.iter().find(|c| c.name() == name).unwrap_or_else(|| panic!("there is no counter {name}"));
         self.with_stack(|stack| stack.counters().expect("the stack runs").get(*counter))
     }
+
+    /// Its counters that are not zero, for messages.
+    pub(crate) fn counters(&self) -> String {
+        let counters = self.with_stack(|stack| stack.counters().expect("the stack runs"));
+        counters.iter_nonzero().map(|(name, value)| format!("{name} {value}, ")).collect()
+    }
+
+    /// A connection to `remote` whose every method the test can call.
+    pub(crate) fn stream(&self, remote: SocketAddr) -> io::Result<MptcpStream> {
+        let builder = self.with_stack(MptcpStream::builder);
+        builder.connect_timeout(Duration::from_secs(10)).connect(remote)
+    }
 }
 
 impl Drop for UmptcpHost {
@@ -114,8 +132,7 @@ impl Endpoint for UmptcpHost {
     }
 
     fn connect(&self, remote: SocketAddr) -> io::Result<Box<dyn Conversation>> {
-        let builder = self.with_stack(MptcpStream::builder);
-        Ok(Box::new(Stream(builder.connect_timeout(Duration::from_secs(10)).connect(remote)?)))
+        Ok(Box::new(Stream(self.stream(remote)?)))
     }
 }
 
@@ -127,7 +144,8 @@ impl Listener for Listening {
     }
 }
 
-struct Stream(MptcpStream);
+/// A connection of the library's.
+pub(crate) struct Stream(pub(crate) MptcpStream);
 
 impl Conversation for Stream {
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -1,0 +1,128 @@
+//! Ends without a DATA_FIN: MP_FASTCLOSE, and subflows that the peer closes (RFC 8684 §3.5, §3.6).
+
+use super::*;
+use crate::umptcp_host::{Mode, Stream};
+use std::io;
+use umptcp_tests::exchange::Conversation;
+use umptcp_tests::exchange::within;
+use umptcp_tests::kernel::{self, KernelListener, KernelStream};
+
+/// Reads until the connection reports something else than data.
+fn read_to_the_end(end: &dyn Conversation) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match end.receive(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Closes so that the kernel sends MP_FASTCLOSE: at once, whatever is outstanding.
+fn kernel_abort(stream: KernelStream) {
+    stream.socket().set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set");
+}
+
+#[test]
+fn a_kernel_server_aborts_and_we_learn_of_it() {
+    within(LIMIT, || {
+        let net = Routed::new(2, 1);
+        net.server.use_kernel_mptcp();
+        let client = UmptcpHost::new(&net.client, Mode::Nat);
+        let address = server_address(&net, Family::V4);
+        let listener =
+            net.server.ns.run(|| KernelListener::bind(address, Kind::Mptcp)).expect("the port is free");
+        let ours = client.stream(address).expect("the kernel listens");
+        let ours = Stream(ours);
+        let theirs = listener.accept().expect("one is there");
+        hello(&ours, &theirs);
+        wait_ours(&client, "MPJoinSynAckRx", 1);
+        kernel_abort(theirs);
+        let error = read_to_the_end(&ours).expect_err("the connection was aborted");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+        assert!(Counters::read(&net.server.ns).mptcp("MPFastcloseTx") >= 1);
+        assert_eq!(client.counter("MPFastcloseRx"), 1, "{}", client.counters());
+        kernel::wait_closed(&net.server.ns);
+    });
+}
+
+#[test]
+fn a_kernel_client_aborts_and_we_learn_of_it() {
+    within(LIMIT, || {
+        let net = Routed::new(2, 1);
+        net.client.use_kernel_mptcp();
+        let server = UmptcpHost::new(&net.server, Mode::Nat);
+        let address = server_address(&net, Family::V4);
+        let listener = server.listen(address).expect("the port is free");
+        let theirs = net.client.ns.run(|| KernelStream::connect(address, Kind::Mptcp)).expect("we listen");
+        let ours = listener.accept().expect("one is there");
+        hello(&theirs, &*ours);
+        wait_ours(&server, "MPJoinAckRx", 1);
+        kernel_abort(theirs);
+        let error = read_to_the_end(&*ours).expect_err("the connection was aborted");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+        assert!(Counters::read(&net.client.ns).mptcp("MPFastcloseTx") >= 1);
+        assert_eq!(server.counter("MPFastcloseRx"), 1, "{}", server.counters());
+        kernel::wait_closed(&net.client.ns);
+    });
+}
+
+#[test]
+fn we_abort_and_the_kernel_learns_of_it() {
+    within(LIMIT, || {
+        let net = Routed::new(2, 1);
+        net.server.use_kernel_mptcp();
+        let client = UmptcpHost::new(&net.client, Mode::Nat);
+        let address = server_address(&net, Family::V4);
+        let listener =
+            net.server.ns.run(|| KernelListener::bind(address, Kind::Mptcp)).expect("the port is free");
+        let ours = client.stream(address).expect("the kernel listens");
+        let theirs = listener.accept().expect("one is there");
+        hello(&Stream(ours.clone()), &theirs);
+        wait_ours(&client, "MPJoinSynAckRx", 1);
+        ours.abort();
+        let error = read_to_the_end(&theirs).expect_err("the connection was aborted");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+        assert!(client.counter("MPFastcloseTx") >= 1, "{}", client.counters());
+        assert!(Counters::read(&net.server.ns).mptcp("MPFastcloseRx") >= 1);
+        kernel::wait_closed(&net.server.ns);
+    });
+}
+
+/// A subflow that an administrator of the peer kills is not the connection's end: the other carries on.
+fn killed_subflow(net: &Routed, kernel: &Netns, nic: usize, pair: &Pair, ours: &UmptcpHost) {
+    pair.exchange_while(32 * MIB, || {
+        net.wait_client_link(nic, 2 * MIB);
+        kernel.sh(&format!("ss -K src {} or dst {}", net.client.nics[nic].v4, net.client.nics[nic].v4));
+        let other = 1 - nic;
+        net.wait_client_link(other, net.client_link_bytes()[other].to_client + 4 * MIB);
+    });
+    assert!(ours.counter("MPCapableSYNTX") + ours.counter("MPCapableSYNRX") == 1);
+}
+
+#[test]
+fn a_kernel_client_kills_the_second_subflow() {
+    within(LIMIT, || {
+        let net = Routed::new(2, 1);
+        net.shape_client(0, 100.0);
+        net.shape_client(1, 100.0);
+        let client = kernel_client(&net);
+        let server = UmptcpHost::new(&net.server, Mode::Nat);
+        let pair = connected(&net, &client, &server);
+        killed_subflow(&net, &net.client.ns, 1, &pair, &server);
+    });
+}
+
+#[test]
+fn a_kernel_server_kills_the_second_subflow() {
+    within(LIMIT, || {
+        let net = Routed::new(2, 1);
+        net.shape_client(0, 100.0);
+        net.shape_client(1, 100.0);
+        let server = kernel_server(&net);
+        let client = UmptcpHost::new(&net.client, Mode::Nat);
+        let pair = connected(&net, &client, &server);
+        killed_subflow(&net, &net.server.ns, 1, &pair, &client);
+    });
+}
