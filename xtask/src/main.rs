@@ -2,6 +2,7 @@
 
 mod bench;
 mod book;
+mod conformance;
 mod test;
 mod tools;
 
@@ -23,6 +24,8 @@ enum Task {
     Bench(bench::Options),
     /// Check the book's chapters and links, and build it where mdbook is installed.
     Book,
+    /// Make docs/conformance.md from its table, or check that the table and the page are true.
+    Conformance(conformance::Options),
     /// Install the Debian packages that tests and benchmarks need, or name those that are missing.
     Tools,
 }
@@ -32,6 +35,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Book => book::run(),
+        Task::Conformance(options) => conformance::run(&options),
         Task::Tools => tools::require(tools::END_TO_END),
     }
 }

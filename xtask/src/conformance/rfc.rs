@@ -1,0 +1,113 @@
+//! Key words counted in the RFC's own text, to check those kept.
+
+use super::table::{KEYWORDS, Section};
+use std::collections::BTreeMap;
+
+/// Key words per section.
+pub(super) type Counts = BTreeMap<String, BTreeMap<&'static str, usize>>;
+
+/// The number of the section whose heading `line` is.
+fn heading(line: &str) -> Option<&str> {
+    if let Some(rest) = line.strip_prefix("Appendix ") {
+        return rest.split_once(".  ").map(|(number, _)| number);
+    }
+    let (number, title) = line.split_once(".  ")?;
+    let mut parts = number.split('.');
+    let first = parts.next()?;
+    let first_ok = first.chars().all(|c| c.is_ascii_digit())
+        || first.len() == 1 && first.starts_with(|c: char| c.is_ascii_uppercase());
+    let rest_ok = parts.all(|p| !p.is_empty() && p.chars().all(|c| c.is_ascii_digit()));
+    (!first.is_empty() && first_ok && rest_ok && title.starts_with(|c: char| c.is_ascii_uppercase()))
+        .then_some(number)
+}
+
+/// Counts the key words of the body: from the first heading at the left margin on, page headers and footers left out.
+pub(super) fn count(text: &str) -> Counts {
+    let mut words: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let mut section = None;
+    for line in text.lines().map(|l| l.trim_matches(['\r', '\u{c}'])) {
+        if line.starts_with("RFC 8684 ") || line.starts_with("Ford, et al.") {
+            continue;
+        }
+        if let Some(number) = heading(line) {
+            section = Some(number.to_owned());
+        }
+        if let Some(section) = &section {
+            words.entry(section.clone()).or_default().extend(line.split_whitespace());
+        }
+    }
+    let mut counts = Counts::new();
+    for (section, words) in words {
+        // Section 1.5 defines the key words.
+        if section == "1.5" {
+            continue;
+        }
+        let bare: Vec<&str> = words.iter().map(|w| w.trim_matches(|c: char| !c.is_alphanumeric())).collect();
+        let mut i = 0;
+        while i < bare.len() {
+            let two = bare.get(i + 1).map(|next| format!("{} {next}", bare[i]));
+            let found = KEYWORDS.iter().find(|k| two.as_deref() == Some(**k) || bare[i] == **k);
+            if let Some(word) = found {
+                *counts.entry(section.clone()).or_default().entry(word).or_default() += 1;
+                i += usize::from(word.contains(' '));
+            }
+            i += 1;
+        }
+    }
+    counts
+}
+
+/// What differs between the key words counted and those kept: one line each.
+pub(super) fn compare(counted: &Counts, kept: &[Section]) -> Vec<String> {
+    let empty = BTreeMap::new();
+    let mut errors = Vec::new();
+    for section in counted.keys().filter(|s| !kept.iter().any(|k| k.number == **s)) {
+        errors.push(format!("keywords.toml lacks section {section}"));
+    }
+    for section in kept {
+        let here = counted.get(&section.number).unwrap_or(&empty);
+        for word in KEYWORDS {
+            let (text, table) = (here.get(word), section.keywords.get(*word));
+            if text != table {
+                errors.push(format!(
+                    "section {}: {word} stands in the text {} times, in keywords.toml {}",
+                    section.number,
+                    text.unwrap_or(&0),
+                    table.unwrap_or(&0)
+                ));
+            }
+        }
+    }
+    errors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "   1.  Introduction ....... 3\n1.5.  Requirements\n   MUST, SHOULD\n2.  First\n   It MUST\n\nRFC 8684   MUST   March 2020\n   NOT do. It MUST do \"MAY\".\n\
+                        Appendix B.  Last\nB.1.  Sub\n   RECOMMENDED (NOT RECOMMENDED).\n";
+
+    #[test]
+    fn key_words_are_found_across_lines_and_pages() {
+        let counts = count(TEXT);
+        assert_eq!(counts["2"], BTreeMap::from([("MUST NOT", 1), ("MUST", 1), ("MAY", 1)]));
+        assert_eq!(counts["B.1"], BTreeMap::from([("RECOMMENDED", 1), ("NOT RECOMMENDED", 1)]));
+        assert_eq!(counts.len(), 2);
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let keywords =
+            BTreeMap::from([("MUST".to_owned(), 2), ("MUST NOT".to_owned(), 1), ("MAY".to_owned(), 1)]);
+        let kept = [Section { number: "2".into(), title: "First".into(), keywords }];
+        let errors = compare(&count(TEXT), &kept);
+        assert_eq!(
+            errors,
+            [
+                "keywords.toml lacks section B.1",
+                "section 2: MUST stands in the text 1 times, in keywords.toml 2"
+            ]
+        );
+    }
+}

@@ -1,0 +1,232 @@
+//! The table: reading it, and what must hold of it.
+
+use super::places::{Kind, Places};
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// The key words of BCP 14, each with those it contains after it.
+pub(super) const KEYWORDS: &[&str] = &[
+    "MUST NOT",
+    "MUST",
+    "SHALL NOT",
+    "SHALL",
+    "SHOULD NOT",
+    "SHOULD",
+    "NOT RECOMMENDED",
+    "RECOMMENDED",
+    "REQUIRED",
+    "MAY",
+    "OPTIONAL",
+];
+
+/// A section of the RFC in which key words stand.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Section {
+    /// Its number: "3.4.1", or "B.2" in an appendix.
+    pub(super) number: String,
+    /// Its title.
+    pub(super) title: String,
+    /// How often each key word stands in it.
+    #[serde(default)]
+    pub(super) keywords: BTreeMap<String, usize>,
+}
+
+/// How a requirement stands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum State {
+    /// It is met.
+    Met,
+    /// A part of it is met; the note says which.
+    Partly,
+    /// It is not met.
+    NotMet,
+    /// It is a permission or a recommendation that we do not follow; the note says why.
+    Declined,
+    /// It cannot apply to this implementation; the note says why.
+    NotApplicable,
+}
+
+/// One requirement of the RFC.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Requirement {
+    /// The section it stands in.
+    pub(super) section: String,
+    /// The key words it stands for, one for each time they stand in the RFC; none for a rule without one.
+    #[serde(default)]
+    pub(super) words: Vec<String>,
+    /// What is demanded, in our own words.
+    pub(super) text: String,
+    /// How it stands.
+    pub(super) state: State,
+    /// Where it is done: `place#item`.
+    #[serde(default)]
+    pub(super) code: Vec<String>,
+    /// What proves it: `place#test`.
+    #[serde(default)]
+    pub(super) tests: Vec<String>,
+    /// What else is to say; why it is not met, or needs no test.
+    #[serde(default)]
+    pub(super) note: String,
+}
+
+/// Everything under `docs/conformance`.
+#[derive(Debug)]
+pub(super) struct Table {
+    /// The sections, in the RFC's order.
+    pub(super) sections: Vec<Section>,
+    /// The requirements, in the order of the files and within them.
+    pub(super) requirements: Vec<Requirement>,
+    /// Short names of files.
+    pub(super) places: Places,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeywordFile {
+    section: Vec<Section>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RequirementFile {
+    requirement: Vec<Requirement>,
+}
+
+fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("{} is not as it should be", path.display()))
+}
+
+impl Table {
+    /// Reads the folder.
+    pub(super) fn read(folder: &Path) -> Result<Table> {
+        let keywords: KeywordFile = parse(&folder.join("keywords.toml"))?;
+        let places = Places::new(parse(&folder.join("places.toml"))?);
+        let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+        let mut files: Vec<_> = entries.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
+        let fixed = ["keywords.toml", "places.toml"].map(|name| folder.join(name));
+        files.retain(|f| f.extension().is_some_and(|e| e == "toml") && !fixed.contains(f));
+        files.sort();
+        let mut requirements = Vec::new();
+        for file in &files {
+            requirements.extend(parse::<RequirementFile>(file)?.requirement);
+        }
+        Ok(Table { sections: keywords.section, requirements, places })
+    }
+
+    /// What is wrong with it: one line each. `root` is the repository's.
+    pub(super) fn check(&self, root: &Path) -> Vec<String> {
+        let mut errors = self.check_keywords();
+        for r in &self.requirements {
+            let wrong = |what: String| format!("section {}, \"{}\": {what}", r.section, r.text);
+            errors.extend(check_state(r).map(|e| wrong(e.to_owned())));
+            for (list, kind) in [(&r.code, Kind::Item), (&r.tests, Kind::Test)] {
+                errors.extend(list.iter().filter_map(|c| self.places.find(root, c, kind).err()).map(&wrong));
+            }
+        }
+        errors
+            .extend(self.places.unused(self.requirements.iter().flat_map(|r| r.code.iter().chain(&r.tests))));
+        errors
+    }
+
+    /// Every key word of every section is covered, and none twice.
+    fn check_keywords(&self) -> Vec<String> {
+        let mut covered: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+        let mut errors = Vec::new();
+        for r in &self.requirements {
+            if !self.sections.iter().any(|s| s.number == r.section) {
+                errors.push(format!("\"{}\": keywords.toml has no section {}", r.text, r.section));
+            }
+            for word in &r.words {
+                if !KEYWORDS.contains(&word.as_str()) {
+                    errors.push(format!("section {}, \"{}\": {word} is no key word", r.section, r.text));
+                }
+                *covered.entry((&r.section, word)).or_default() += 1;
+            }
+        }
+        for s in &self.sections {
+            for word in KEYWORDS {
+                let stands = s.keywords.get(*word).copied().unwrap_or(0);
+                let here = covered.get(&(s.number.as_str(), *word)).copied().unwrap_or(0);
+                if stands != here {
+                    let n = &s.number;
+                    errors.push(format!(
+                        "section {n}: {word} stands there {stands} times, the table has {here}"
+                    ));
+                }
+            }
+        }
+        errors
+    }
+}
+
+/// Whether a requirement says what its state calls for.
+fn check_state(r: &Requirement) -> Option<&'static str> {
+    let (code, tests, note) = (!r.code.is_empty(), !r.tests.is_empty(), !r.note.is_empty());
+    match r.state {
+        State::Met if !code && !note => Some("met, but it says neither where nor why it holds"),
+        State::Met if !tests && !note => Some("met, but neither proved by a test nor is it said why not"),
+        State::Partly if !note => Some("met in part, but it is not said which part"),
+        State::NotMet | State::Declined | State::NotApplicable if !note => Some("it is not said why"),
+        State::NotMet | State::NotApplicable if tests => Some("not met, and yet tests prove it"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(words: &[&str]) -> Table {
+        let keywords = BTreeMap::from([("MUST".to_owned(), 2), ("MAY".to_owned(), 1)]);
+        let section = Section { number: "3.1".into(), title: "Title".into(), keywords };
+        let requirement = Requirement {
+            section: "3.1".into(),
+            words: words.iter().map(|w| (*w).to_owned()).collect(),
+            text: "it does".into(),
+            state: State::Declined,
+            code: Vec::new(),
+            tests: Vec::new(),
+            note: "why".into(),
+        };
+        Table {
+            sections: vec![section],
+            requirements: vec![requirement],
+            places: Places::new(BTreeMap::new()),
+        }
+    }
+
+    #[test]
+    fn key_words_are_counted() {
+        assert_eq!(table(&["MUST", "MUST", "MAY"]).check_keywords(), Vec::<String>::new());
+        assert_eq!(
+            table(&["MUST", "MAY"]).check_keywords(),
+            ["section 3.1: MUST stands there 2 times, the table has 1"]
+        );
+        assert_eq!(table(&["MUST", "MUST", "MAY", "SHALL"]).check_keywords().len(), 1);
+        assert_eq!(table(&["MUST", "MUST", "MAY", "WILL"]).check_keywords().len(), 1);
+    }
+
+    #[test]
+    fn a_state_needs_its_reasons() {
+        let mut t = table(&[]);
+        let r = &mut t.requirements[0];
+        assert_eq!(check_state(r), None);
+        r.note.clear();
+        assert!(check_state(r).is_some());
+        r.state = State::Met;
+        r.code.push("a#b".into());
+        assert!(check_state(r).is_some());
+        r.tests.push("a#c".into());
+        assert_eq!(check_state(r), None);
+        r.state = State::NotMet;
+        r.note = "why".into();
+        assert!(check_state(r).is_some());
+    }
+}
