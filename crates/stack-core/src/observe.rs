@@ -145,6 +145,16 @@ counters! {
     TcpFastRecovery,
     /// Tail loss probes sent.
     TcpLossProbes,
+    /// Losses that a tail loss probe repaired and nothing else shows (RFC 8985 §7.4.2).
+    TcpLossProbeRecovery,
+    /// Timeouts found spurious by F-RTO and undone (RFC 5682).
+    TcpSpuriousRTOs,
+    /// Timeouts found spurious by timestamps and undone (RFC 3522).
+    TcpLossUndo,
+    /// Fast recoveries found needless by timestamps and undone (RFC 3522).
+    TcpFullUndo,
+    /// Recoveries undone because all that was sent again arrived twice (RFC 3708).
+    TcpDSACKUndo,
     /// Segments received with a wrong checksum.
     TcpInCsumErrors,
     /// Packets that could not be parsed.

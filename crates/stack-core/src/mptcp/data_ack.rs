@@ -104,6 +104,11 @@ impl Connection {
         self.arm_data_timer(now, true);
     }
 
+    /// The timeout of `subflow` was spurious: what it carries need not be sent again elsewhere.
+    pub(crate) fn withdraw_reinjection(&mut self, subflow: SubflowId) {
+        self.reinject.retain(|r| r.carried_by[..] != [subflow]);
+    }
+
     /// What member `i` carries and the peer has not DATA_ACKed goes to other subflows, in order.
     pub(crate) fn reinject_from(&mut self, i: usize) {
         if !self.is_mptcp() {

@@ -8,6 +8,7 @@ use crate::error::{ConnectionError, FallbackReason};
 use crate::event::Event;
 use crate::observe::Counter;
 use crate::stack::env::Env;
+use crate::tcp::acknowledge::Undone;
 use crate::tcp::input::Outcome;
 use crate::tcp::{CloseReason, State};
 use crate::wire::checksum;
@@ -41,9 +42,7 @@ impl Connection {
             self.count(env, now, Some(id), Counter::TcpChallengeAck);
             self.members[i].tcp.ack_now();
         }
-        if out.recovery {
-            self.count(env, now, Some(id), Counter::TcpFastRecovery);
-        }
+        self.on_recovery_news(env, now, id, &out);
         if out.reset {
             self.answer_with_reset(env, now, i, seg);
             return;
@@ -103,6 +102,27 @@ impl Connection {
         if self.fully_established && !was_fully_established {
             // What the path manager had to put off: joins, also to addresses advertised before, and our own advertisements.
             self.manage_paths(env, now);
+        }
+    }
+
+    /// Loss recovery began, or something of it turned out to be needless.
+    fn on_recovery_news(&mut self, env: &mut Env, now: Instant, id: SubflowId, out: &Outcome) {
+        if out.recovery {
+            self.count(env, now, Some(id), Counter::TcpFastRecovery);
+        }
+        if out.probe_repaired {
+            self.count(env, now, Some(id), Counter::TcpLossProbeRecovery);
+        }
+        let Some(undone) = out.undone else { return };
+        let what = match undone {
+            Undone::TimeoutByTimestamp => Counter::TcpLossUndo,
+            Undone::TimeoutByForwarding => Counter::TcpSpuriousRTOs,
+            Undone::Duplicates { .. } => Counter::TcpDSACKUndo,
+            Undone::Recovery => Counter::TcpFullUndo,
+        };
+        self.count(env, now, Some(id), what);
+        if undone.was_timeout() {
+            self.withdraw_reinjection(id);
         }
     }
 

@@ -58,9 +58,20 @@ impl Connection {
         if let Some(plan) = m.tcp.poll_handshake(now) {
             return Some(plan);
         }
+        if m.tcp.wants_new_data() {
+            if m.tcp.probe_wanted {
+                self.count(env, now, id, Counter::TcpLossProbes);
+            }
+            if let Some(plan) = self.poll_forward(now, i) {
+                return Some(plan);
+            }
+        }
+        let m = &mut self.members[i];
         let probe = m.tcp.probe_wanted;
         if let Some(plan) = m.tcp.poll_retransmit(now, self.cc.as_mut(), packet) {
-            self.count(env, now, id, if probe { Counter::TcpLossProbes } else { Counter::TcpRetransSegs });
+            if !probe {
+                self.count(env, now, id, Counter::TcpRetransSegs);
+            }
             return Some(plan);
         }
         if m.tcp.board.lost_bytes() > 0 {

@@ -171,6 +171,28 @@ impl Connection {
         Some(n)
     }
 
+    /// One packet of new data that member `i` wants whatever its congestion window: as a tail loss probe or for F-RTO.
+    ///
+    /// Only when it is the only subflow: new data on a path that may be dead would hold up the whole connection.
+    pub(crate) fn poll_forward(&mut self, now: Instant, i: usize) -> Option<Plan> {
+        let alone = self.members.iter().filter(|m| m.can_send_data()).count() == 1;
+        let backlog = self.send.end() - self.send_next;
+        let window = (self.send_edge - self.send_next).min(self.members[i].tcp.window_room());
+        let n = backlog.min(window).min(u64::from(self.packet_payload(i)));
+        let ready = self.established && self.mode != Mode::Negotiating && self.ended.is_none();
+        let may = ready && alone && self.members[i].can_send_data() && n > 0;
+        if !may {
+            self.members[i].tcp.no_new_data();
+            return None;
+        }
+        let range = self.send_next..self.send_next + n;
+        self.send_next = range.end;
+        self.bytes_sent += n;
+        let plan = self.cut(now, i, range);
+        self.members[i].tcp.new_data_sent(now);
+        Some(plan)
+    }
+
     /// Cuts `range` out of the send queue and gives it to member `i`.
     fn cut(&mut self, now: Instant, i: usize, range: Range<DataOffset>) -> Plan {
         let payload = self.send.slice(range.clone());

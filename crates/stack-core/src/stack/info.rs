@@ -130,6 +130,8 @@ pub struct SubflowInfo {
     pub timeouts: u64,
     /// Loss episodes repaired without a timeout.
     pub recoveries: u64,
+    /// Loss episodes and timeouts that turned out to be needless and were undone.
+    pub undone: u64,
 }
 
 impl Connection {
@@ -192,6 +194,7 @@ impl Connection {
                 bytes_retransmitted: tcp.stats.bytes_retransmitted,
                 timeouts: tcp.stats.timeouts,
                 recoveries: tcp.stats.recoveries,
+                undone: tcp.stats.undone,
             }
         };
         self.members.iter().enumerate().map(info).collect()

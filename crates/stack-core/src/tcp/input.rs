@@ -1,16 +1,18 @@
 //! Processing of a received segment, in the order of RFC 9293 §3.10.7.
 
-use super::{AckOwed, CloseReason, Recovery, State, Subflow, default_mss};
+use super::acknowledge::Undone;
+use super::{AckOwed, CloseReason, State, Subflow, default_mss};
 use crate::wire::tcp::TcpRepr;
 use bytes::Bytes;
-use core::ops::Range;
 use smallvec::SmallVec;
-use umptcp_congestion::{AckSample, CongestionController};
+use umptcp_congestion::CongestionController;
 use umptcp_types::{Duration, Instant, SubflowOffset};
 
 /// What a segment brought about.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
+    /// Neither payload nor SYN nor FIN.
+    pub(crate) pure: bool,
     /// The segment was acceptable: its MPTCP options count.
     pub(crate) acceptable: bool,
     /// The handshake is complete with this segment.
@@ -33,6 +35,10 @@ pub(crate) struct Outcome {
     pub(crate) paws: bool,
     /// Fast recovery began.
     pub(crate) recovery: bool,
+    /// A recovery turned out to be needless and was undone.
+    pub(crate) undone: Option<Undone>,
+    /// A tail loss probe repaired a loss.
+    pub(crate) probe_repaired: bool,
     /// A duplicate SYN of a half-open subflow: answer it again.
     pub(crate) repeat_syn_ack: bool,
     /// Both ends sent a SYN (RFC 9293 §3.5).
@@ -80,7 +86,8 @@ impl Subflow {
         payload: Bytes,
         cc: &mut dyn CongestionController,
     ) -> Outcome {
-        let mut out = Outcome::default();
+        let pure = payload.is_empty() && !seg.flags.syn && !seg.flags.fin;
+        let mut out = Outcome { pure, ..Outcome::default() };
         match self.state {
             State::Closed => out.reset = !seg.flags.rst,
             State::SynSent => self.on_segment_syn_sent(now, seg, cc, &mut out),
@@ -322,110 +329,7 @@ impl Subflow {
         true
     }
 
-    /// Scoreboard, RTT, recovery and congestion control for one ACK.
-    fn on_acknowledged(
-        &mut self,
-        now: Instant,
-        seg: &TcpRepr,
-        ack: SubflowOffset,
-        cc: &mut dyn CongestionController,
-        out: &mut Outcome,
-    ) {
-        let mut sacks: SmallVec<[Range<SubflowOffset>; 4]> = SmallVec::new();
-        if self.sack {
-            let nxt = self.board.nxt();
-            for (left, right) in &seg.options.sack {
-                let l = SubflowOffset::from_wire(*left, self.config.isn, ack);
-                let r = SubflowOffset::from_wire(*right, self.config.isn, ack);
-                if let (Some(l), Some(r)) = (l, r)
-                    && l < r
-                    && r <= nxt
-                {
-                    sacks.push(l..r);
-                }
-            }
-        }
-        if self.board.is_empty() {
-            self.progress = now;
-        }
-        let echoed = seg.options.timestamps.filter(|t| self.timestamps && t.echo != 0).and_then(|t| {
-            let age = self.timestamp_now(now).wrapping_sub(t.echo);
-            (age < 1 << 31).then(|| Duration::from_millis(u64::from(age)))
-        });
-        let o = self.board.on_ack(now, ack, &sacks, echoed);
-        if let Some(rtt) = o.rtt {
-            self.rtt.sample(now, rtt);
-        }
-        out.acked = o.delivered;
-        out.advanced = o.cumulative > 0;
-        self.stats.bytes_acked += o.cumulative - u64::from(o.syn_acked) - u64::from(o.fin_acked);
-        if out.advanced {
-            self.progress = now;
-            self.rtt.reset_back_off();
-            self.resend_first = false;
-        }
-        if self.probe_outstanding.is_some_and(|end| ack >= end) {
-            self.probe_outstanding = None;
-        }
-        if o.delivered > 0 {
-            self.loss *= 0.98;
-        }
-        if o.spurious_retransmission {
-            // RFC 4015 and RFC 3708: what was sent again had arrived, so the reduction was for nothing.
-            self.board.undo_losses();
-            cc.undo(now, self.id);
-            self.recovery = Recovery::Open;
-            self.prr.exit();
-        }
-        let lost = self.board.detect_loss(now, &self.rtt);
-        out.recovery = self.on_lost(now, lost, o.delivered, cc);
-        // RFC 9937's SafeACK: progress, and nothing more lost.
-        let safe = out.advanced && lost == 0;
-        match self.recovery {
-            Recovery::Fast { until } => {
-                if self.recovered(until) {
-                    self.recovery = Recovery::Open;
-                    self.prr.exit();
-                } else {
-                    let budget = self.prr.on_ack(o.delivered, self.board.in_flight(), safe, self.send_mss);
-                    self.prr_budget = if out.recovery { self.prr_budget.max(budget) } else { budget };
-                }
-            }
-            Recovery::Loss { until } if self.recovered(until) => self.recovery = Recovery::Open,
-            _ => {}
-        }
-        if o.delivered > 0 {
-            let sample = AckSample {
-                acked: o.delivered,
-                rtt: o.rtt,
-                srtt: self.rtt.srtt().unwrap_or(Duration::from_secs(1)),
-                min_rtt: self.rtt.min_rtt().unwrap_or(Duration::from_secs(1)),
-                in_flight: self.board.in_flight(),
-                app_limited: !self.window_limited(cc),
-                in_recovery: matches!(self.recovery, Recovery::Fast { .. }),
-            };
-            cc.on_ack(now, self.id, &sample);
-        }
-        if ack >= self.round_end && out.advanced {
-            cc.on_round(now, self.id);
-            self.round_end = self.board.nxt();
-        }
-        if out.advanced || o.delivered > 0 {
-            self.arm_retransmit(now);
-        }
-        if o.fin_acked {
-            self.on_fin_acked(now, out);
-        }
-    }
-
-    /// RFC 7661's question: did the congestion window limit us in this round? In slow start a window used by half
-    /// may still grow, because growth per round doubles it.
-    fn window_limited(&self, cc: &dyn CongestionController) -> bool {
-        let window = cc.window(self.id);
-        self.limited.full || (window < cc.ssthresh(self.id) && window < 2 * self.limited.max_in_flight)
-    }
-
-    fn on_fin_acked(&mut self, now: Instant, out: &mut Outcome) {
+    pub(super) fn on_fin_acked(&mut self, now: Instant, out: &mut Outcome) {
         self.state = self.state.on_fin_acked();
         match self.state {
             State::TimeWait => self.enter_time_wait(now),
@@ -520,7 +424,13 @@ impl Subflow {
             return;
         }
         let out_of_order = !self.rcv_queue.is_empty() || had_holes || self.rcv_next == before;
-        let enough = self.unacked_bytes >= 2 * u64::from(self.send_mss.min(self.config.mss)).max(1);
+        // A full segment of the peer's is less than the MSS by its options; more than an MSS was merged from several.
+        let mss = self.send_mss.min(self.config.mss);
+        let merged = len > mss as usize;
+        if !merged {
+            self.full_segment = self.full_segment.max(len as u32);
+        }
+        let enough = merged || self.unacked_bytes >= 2 * u64::from(self.full_segment);
         if out_of_order || enough || self.quick_acks > 0 || self.duplicate.is_some() {
             self.quick_acks = self.quick_acks.saturating_sub(1);
             if out_of_order { self.ack_now() } else { self.ack = AckOwed::Now }

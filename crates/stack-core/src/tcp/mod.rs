@@ -7,10 +7,13 @@
 //! | module | what is in it |
 //! |---|---|
 //! | `input` | processing of a received segment, in the order of RFC 9293 §3.10.7 |
+//! | `acknowledge` | what an acknowledgement brings about: loss recovery, its undo, congestion control |
 //! | `output` | what to send next: handshake, retransmission, acknowledgement, probes |
 //! | `timer` | the timer table and what happens when one fires |
-//! | `scoreboard`, `rtt`, `prr`, `tlp`, `pacing` | loss recovery |
+//! | `scoreboard`, `rtt`, `prr`, `tlp`, `frto`, `pacing` | loss recovery |
 
+pub(crate) mod acknowledge;
+pub mod frto;
 pub mod input;
 pub mod output;
 pub mod pacing;
@@ -25,12 +28,14 @@ use crate::mptcp::mapping::Mapping;
 use crate::reassembly::Reassembly;
 use core::net::SocketAddr;
 use core::ops::Range;
+use frto::Frto;
 use pacing::Pacer;
 use prr::Prr;
 use rtt::RttEstimator;
 use scoreboard::Scoreboard;
 pub use state::State;
 use timer::Timers;
+use tlp::TailProbe;
 use umptcp_congestion::CongestionController;
 use umptcp_types::{Duration, Instant, PathId, SeqNumber, SubflowId, SubflowOffset};
 
@@ -44,8 +49,12 @@ pub(crate) fn default_mss(v6: bool) -> u32 {
 const DELAYED_ACK: Duration = Duration::from_millis(40);
 /// Segments acknowledged at once when a subflow is new, so that the peer's slow start is not held up.
 const QUICK_ACKS: u32 = 16;
-/// How long the peer may hold an ACK back (RFC 8985 §7.2's WCDelAckT): Linux's longest.
+/// How long the peer is taken to hold an ACK back (RFC 8985 §7.2's TLP.max_ack_delay): a round-trip time, within these
+/// bounds. Linux holds one back for no longer than the greater of a round-trip time and 40 ms, and never above 200 ms.
+const MIN_ACK_DELAY: Duration = Duration::from_millis(50);
 const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
+/// A packet with less payload than this is not taken for a full one (RFC 9293 §3.7.1: the least MSS everyone can take).
+const LEAST_FULL_SEGMENT: u32 = 536;
 /// Twice the maximum segment lifetime, as Linux has it (RFC 9293 §3.4.2 would allow 4 minutes).
 pub(crate) const TIME_WAIT: Duration = Duration::from_secs(60);
 
@@ -146,6 +155,8 @@ pub struct SubflowStats {
     pub timeouts: u64,
     /// Fast recoveries entered.
     pub recoveries: u64,
+    /// Recoveries and timeouts that turned out to be needless and were undone.
+    pub undone: u64,
 }
 
 /// One subflow.
@@ -184,8 +195,12 @@ pub struct Subflow {
     pub(crate) limited: WindowUse,
     /// The end of the current round, for the controller's `on_round`.
     pub(crate) round_end: SubflowOffset,
-    /// Data that a tail loss probe carried: its end, until acknowledged.
-    pub(crate) probe_outstanding: Option<SubflowOffset>,
+    pub(crate) tail: TailProbe,
+    pub(crate) frto: Frto,
+    /// SND.NXT at the first timeout of the last episode that had one.
+    pub(crate) timeout_point: Option<SubflowOffset>,
+    /// After a spurious timeout: a measurement by data from here on makes the timer more conservative (RFC 4015 §3.6).
+    pub(crate) adapt_rtt_after: Option<SubflowOffset>,
     /// A tail loss probe is due.
     pub(crate) probe_wanted: bool,
     /// The first unacknowledged segment is to be sent again whatever the window (timeout, handshake).
@@ -211,6 +226,8 @@ pub struct Subflow {
     pub(crate) acks_now: u32,
     pub(crate) quick_acks: u32,
     pub(crate) unacked_bytes: u64,
+    /// Payload of the largest single packet received: the peer's full segment, options taken off.
+    pub(crate) full_segment: u32,
     pub(crate) last_ack_sent: SubflowOffset,
     /// The last DATA_ACK this subflow carried, for deciding whether a SACK may displace it.
     pub(crate) last_data_ack_sent: u64,
@@ -270,7 +287,10 @@ impl Subflow {
             pacer: Pacer::new(config.mss),
             limited: WindowUse::default(),
             round_end: SubflowOffset(0),
-            probe_outstanding: None,
+            tail: TailProbe::new(),
+            frto: Frto::new(),
+            timeout_point: None,
+            adapt_rtt_after: None,
             probe_wanted: false,
             resend_first: false,
             persist_wanted: false,
@@ -287,6 +307,7 @@ impl Subflow {
             acks_now: 0,
             quick_acks: QUICK_ACKS,
             unacked_bytes: 0,
+            full_segment: LEAST_FULL_SEGMENT,
             last_ack_sent: SubflowOffset(0),
             last_data_ack_sent: 0,
             timestamps: false,

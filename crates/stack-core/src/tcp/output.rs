@@ -79,9 +79,12 @@ impl Subflow {
         if self.probe_wanted {
             self.probe_wanted = false;
             if let Some(chunk) = self.board.tail_probe(packet as usize) {
-                self.probe_outstanding = Some(self.board.nxt());
+                self.tail.sent(self.board.nxt(), true);
                 return Some(self.retransmit(now, chunk, cc));
             }
+        }
+        if self.frto.holds_back() {
+            return None;
         }
         let room = self.congestion_room(cc);
         let packet = u64::from(packet);
@@ -123,6 +126,27 @@ impl Subflow {
             payload: chunk.payload,
             mapping: chunk.tag,
         }
+    }
+
+    /// A segment of new data should go out now, before anything is sent again and whatever the congestion window: as a
+    /// tail loss probe (RFC 8985 §7.3) or for F-RTO (RFC 5682 §3.1 step 2b).
+    pub(crate) fn wants_new_data(&self) -> bool {
+        self.can_send_data() && (self.probe_wanted || self.frto.wants_new_data())
+    }
+
+    /// That segment was sent.
+    pub(crate) fn new_data_sent(&mut self, now: Instant) {
+        if core::mem::take(&mut self.probe_wanted) {
+            self.tail.sent(self.board.nxt(), false);
+            self.arm_retransmit(now);
+        } else {
+            self.frto.new_data_sent();
+        }
+    }
+
+    /// There is none, or no window for it: a tail loss probe repeats old data instead, and F-RTO ends.
+    pub(crate) fn no_new_data(&mut self) {
+        self.frto.no_new_data();
     }
 
     fn pace(&mut self, now: Instant, cc: &dyn CongestionController, bytes: u64) {

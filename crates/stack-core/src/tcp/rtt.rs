@@ -43,6 +43,8 @@ pub struct RttEstimator {
     min: MinFilter,
     initial: Duration,
     backoff: u32,
+    /// SRTT and RTTVAR before a timeout that may be spurious (RFC 4015 §3.1 step 0).
+    before_timeout: Option<(u64, u64)>,
 }
 
 impl Default for RttEstimator {
@@ -64,6 +66,7 @@ impl RttEstimator {
             min: MinFilter::default(),
             initial: INITIAL_RTO,
             backoff: 0,
+            before_timeout: None,
         }
     }
 
@@ -98,6 +101,24 @@ impl RttEstimator {
             self.mdev_max = 0;
             self.round_start = now;
         }
+    }
+
+    /// The retransmission timer expired: remembers what it was made of, should that turn out to be needless.
+    pub fn remember(&mut self) {
+        self.before_timeout = self.srtt.map(|srtt| (srtt + 2 * nanos(CLOCK_GRANULARITY), self.rttvar));
+    }
+
+    /// As [`sample`](Self::sample), for the first data that were new when a timeout was spurious: the time-out becomes as
+    /// conservative as before it or as after a first measurement, whichever is longer (RFC 4015 §3.1 step 11).
+    pub fn sample_after_spurious_timeout(&mut self, now: Instant, rtt: Duration) {
+        self.sample(now, rtt);
+        let Some((srtt, rttvar)) = self.before_timeout.take() else { return };
+        let r = nanos(rtt.min(MAX_RTO));
+        self.srtt = Some(srtt.max(r));
+        self.rttvar = rttvar.max(r / 2);
+        self.mdev = self.rttvar;
+        self.mdev_max = self.rttvar;
+        self.round_start = now;
     }
 
     /// The SYN timed out: until a measurement exists the time-out is three seconds (RFC 6298 §5.7).
@@ -314,6 +335,25 @@ mod tests {
         e.sample(Instant::from_millis(90_000), ms(70));
         assert_eq!(e.min_rtt(), Some(ms(70)));
         assert_eq!(e.latest(), Some(ms(70)));
+    }
+
+    #[test]
+    fn after_a_spurious_timeout_the_timer_is_as_conservative_as_after_a_first_sample() {
+        // RFC 4015 §3.1 steps 0 and 11.
+        for (rtt, srtt, rttvar) in [(900, 900, 450), (50, 102, 25), (150, 150, 75)] {
+            let mut e = RttEstimator::new();
+            for i in 0..2_000 {
+                e.sample(Instant::from_millis(i * 10), ms(100));
+            }
+            e.remember();
+            e.sample_after_spurious_timeout(Instant::from_millis(21_000), ms(rtt));
+            let near = |a: Duration, b| a.abs_diff(ms(b)) < ms(1);
+            assert!(near(e.srtt().unwrap(), srtt) && near(e.rttvar(), rttvar), "{rtt}: {e:?}");
+        }
+        // Without a timeout before, it is a sample like any other.
+        let mut e = RttEstimator::new();
+        e.sample_after_spurious_timeout(Instant::from_millis(5), ms(40));
+        assert_eq!((e.srtt(), e.rttvar()), (Some(ms(40)), ms(20)));
     }
 
     #[test]

@@ -94,14 +94,15 @@ impl Subflow {
             let lost = self.board.detect_loss(now, &self.rtt);
             fired.recovery = self.on_lost(now, lost, 0, cc);
         }
-        if due(self.timers.retransmit) {
-            self.on_retransmission_timeout(now, cc);
-            fired.timeout = true;
-        } else if due(self.timers.tail_probe) {
+        if due(self.timers.tail_probe) {
+            // RFC 8985 §7.2: where both are due at once the probe goes first, and the timer runs anew from it.
             self.timers.tail_probe = None;
             self.probe_wanted = true;
             fired.tail_probe = true;
             self.arm_retransmit(now);
+        } else if due(self.timers.retransmit) {
+            self.on_retransmission_timeout(now, cc);
+            fired.timeout = true;
         }
         if due(self.timers.delayed_ack) {
             self.timers.delayed_ack = None;
@@ -128,22 +129,38 @@ impl Subflow {
     /// RFC 6298 §5.4–5.7 and RFC 5681 §3.1.
     fn on_retransmission_timeout(&mut self, now: Instant, cc: &mut dyn CongestionController) {
         self.stats.timeouts += 1;
-        self.rtt.back_off();
         self.timers.tail_probe = None;
         self.probe_wanted = false;
-        self.probe_outstanding = None;
+        self.tail.reset();
         if self.is_synchronized() {
-            if !matches!(self.recovery, Recovery::Loss { .. }) {
-                cc.on_rto(now, self.id, self.board.in_flight());
-            } else {
-                // A second timeout in a row: what was SACKed may have been reneged (RFC 2018 §8).
-                self.board.forget_sacks();
-            }
-            self.recovery = Recovery::Loss { until: self.board.nxt() };
+            self.begin_timeout_recovery(now, cc);
+        } else {
+            self.board.mark_all_lost();
         }
-        self.board.mark_all_lost();
+        self.rtt.back_off();
         self.resend_first = true;
         self.timers.retransmit = Some(now + self.rtt.rto());
+    }
+
+    fn begin_timeout_recovery(&mut self, now: Instant, cc: &mut dyn CongestionController) {
+        let nxt = self.board.nxt();
+        // RFC 5682 §3.1 step 1: only outside recovery, or again for the same segment.
+        match self.recovery {
+            Recovery::Open if !self.timestamps && self.sack => self.frto.on_timeout(nxt),
+            Recovery::Loss { until } if self.frto.is_repeating() => self.frto.on_timeout(until),
+            _ => self.frto.stop(),
+        }
+        if matches!(self.recovery, Recovery::Loss { .. }) {
+            // A second timeout in a row: what was SACKed may have been reneged (RFC 2018 §8).
+            self.board.forget_sacks();
+        } else {
+            cc.on_rto(now, self.id, self.board.in_flight());
+            self.rtt.remember();
+            self.timeout_point = Some(nxt);
+        }
+        self.prr.exit();
+        self.recovery = Recovery::Loss { until: nxt };
+        self.board.mark_lost_on_rto(now, &self.rtt);
     }
 
     /// Losses were found: begin fast recovery unless one is under way. True when it began.
@@ -170,7 +187,10 @@ impl Subflow {
         // RFC 6937 §3.1 leaves the first retransmission to the recovery algorithm: one segment at once.
         self.prr_budget = u64::from(self.send_mss);
         self.stats.recoveries += 1;
+        self.timeout_point = None;
         self.timers.tail_probe = None;
+        self.probe_wanted = false;
+        self.tail.reset();
         true
     }
 
@@ -183,19 +203,19 @@ impl Subflow {
             return;
         }
         self.timers.retransmit = Some(now + self.rtt.rto());
+        // RFC 8985 §7.2 and §7.3. Where SACK blocks are known the reordering timer finds the losses.
         let probe_ok = self.sack
             && self.recovery == Recovery::Open
+            && self.board.sacked_bytes() == 0
             && self.is_synchronized()
-            && self.probe_outstanding.is_none()
+            && self.tail.may_send()
             && !self.probe_wanted
             && self.rtt.srtt().is_some();
         if probe_ok {
-            let rto = self.rtt.rto();
-            let flight = self.board.in_flight();
-            let pto = super::rtt::pto(self.rtt.srtt(), flight, self.send_mss, super::MAX_ACK_DELAY, rto);
-            if pto < rto {
-                self.timers.tail_probe = Some(now + pto);
-            }
+            let (rto, flight) = (self.rtt.rto(), self.board.in_flight());
+            let delay = self.rtt.srtt().unwrap_or_default().clamp(super::MIN_ACK_DELAY, super::MAX_ACK_DELAY);
+            let pto = super::rtt::pto(self.rtt.srtt(), flight, self.send_mss, delay, rto);
+            self.timers.tail_probe = Some(now + pto);
         }
     }
 

@@ -7,6 +7,15 @@ use core::fmt::Debug;
 use core::ops::Range;
 use smallvec::SmallVec;
 
+/// How it is known that retransmissions were for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// The timestamp echo is older than the first retransmission: the original arrived (RFC 3522).
+    Timestamp,
+    /// Everything that was sent again arrived twice, as D-SACKs say (RFC 3708).
+    Duplicates,
+}
+
 /// What one acknowledgement said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AckOutcome {
@@ -23,6 +32,8 @@ pub struct AckOutcome {
     pub dsack: bool,
     /// The D-SACK block.
     pub dsack_range: Option<Range<SubflowOffset>>,
+    /// By that block everything that this episode sent again has arrived twice.
+    pub duplicated: bool,
     /// The SYN was acknowledged by this.
     pub syn_acked: bool,
     /// The FIN was acknowledged by this.
@@ -31,7 +42,7 @@ pub struct AckOutcome {
     pub reordering: bool,
     /// The retransmissions of the current or last recovery episode turn out to have been for nothing: the
     /// controller's reduction may be undone. Reported once per episode. See [`Scoreboard::undo_losses`].
-    pub spurious_retransmission: bool,
+    pub spurious: Option<Evidence>,
     /// Something delivered had been retransmitted.
     pub retransmitted_acked: bool,
     /// The cumulative acknowledgement reached the recovery point: the episode is over.
@@ -103,13 +114,23 @@ impl<M: Clone + Debug> Scoreboard<M> {
         }
         self.rack.reordering_seen |= out.reordering;
         // Eifel detection (RFC 3522 §3.2): the echo tells that the original transmission filled the hole. In fast
-        // recovery other holes may be genuine, so nothing else may be believed lost.
+        // recovery other holes may be genuine, so nothing else may be believed lost. Step 5: a D-SACK, or an ACK of
+        // everything from a peer not known to send any, may mean that only the ACKs of the originals were lost.
+        let acks_lost = out.dsack_range.is_some() || (self.una == self.nxt && !self.undo.dsack_seen());
         if out.cumulative > 0
+            && !acks_lost
             && tally.cumulative_retransmitted
             && self.undo.first_retransmission.is_some_and(|t| echo_precedes(now, rtt_from_timestamp, t))
             && (self.recovery.is_some_and(|r| r.rto) || self.lost.is_empty())
+            && self.undo.report()
         {
-            out.spurious_retransmission |= self.undo.report();
+            out.spurious = Some(Evidence::Timestamp);
+            // What was taken for a loss was late: a fast retransmission is to wait longer from now on.
+            self.rack.reordering_seen |= !self.recovery.is_some_and(|r| r.rto);
+        }
+        // RFC 3708: what was judged lost and not sent again yet may be genuine, so none of that may be left.
+        if out.duplicated && self.lost.is_empty() && self.undo.report() {
+            out.spurious = Some(Evidence::Duplicates);
         }
         let ended = self.recovery.is_some_and(|r| self.una >= r.point);
         if ended {
@@ -134,9 +155,7 @@ impl<M: Clone + Debug> Scoreboard<M> {
         out.dsack_range = Some(first.clone());
         // More duplicates than we ever sent are the network's doing and say nothing about our reordering window.
         out.dsack = self.undo.count_dsack();
-        if self.undo.all_duplicated(first.start.0..first.end.0) {
-            out.spurious_retransmission |= self.undo.report();
-        }
+        out.duplicated = self.undo.all_duplicated(first.start.0..first.end.0);
     }
 
     fn may_sack(&self, block: &Range<u64>) -> bool {

@@ -152,6 +152,11 @@ impl Undo {
         self.dsacks <= self.retransmissions
     }
 
+    /// There was ever a D-SACK.
+    pub(super) fn dsack_seen(&self) -> bool {
+        self.dsacks > 0
+    }
+
     /// A D-SACK reported `range`: whether every retransmission of the episode has now arrived twice.
     pub(super) fn all_duplicated(&mut self, range: Range<u64>) -> bool {
         !self.closed && self.pending.remove(range) > 0 && self.pending.is_empty()
@@ -329,9 +334,10 @@ impl<M: Clone + Debug> Scoreboard<M> {
         }
     }
 
-    /// After [`spurious_retransmission`](super::AckOutcome::spurious_retransmission): what was judged lost but not retransmitted yet is in
+    /// After [`spurious`](super::AckOutcome::spurious), or when something else shows it: what was judged lost but not retransmitted yet is in
     /// flight again as it was sent first, so that it is not sent twice as well. The episode ends. Costs O(n log n); at most once per episode.
     pub fn undo_losses(&mut self) {
+        self.undo.report();
         let mut revived: Vec<Range<u64>> = Vec::new();
         for r in self.lost.iter() {
             let mut at = r.start;
@@ -353,6 +359,9 @@ impl<M: Clone + Debug> Scoreboard<M> {
             }
         }
         self.sent.make_contiguous().sort_by_key(|s| (s.tx.id, s.start));
+        // A retransmission, if it was what was delivered last, must not condemn what was sent before it once more.
+        self.rack.segment = None;
+        self.rack.deadline = None;
         self.prune();
         if self.lost.is_empty() {
             self.recovery = None;

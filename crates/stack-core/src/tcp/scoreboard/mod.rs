@@ -25,7 +25,7 @@ mod retransmit;
 #[cfg(test)]
 mod tests;
 
-pub use ack::AckOutcome;
+pub use ack::{AckOutcome, Evidence};
 pub(crate) use ranges::RangeSet;
 
 use crate::payload::Payload;

@@ -245,6 +245,7 @@ impl Model {
                 (b.state, b.tx) = (State::Flying, Some(b.first_tx));
             }
         }
+        self.rack = None;
         if self.count(State::Lost) == 0 {
             self.recovery = None;
         }
@@ -341,7 +342,8 @@ fn run(ops: Vec<Op>) {
                 // These are checked rule by rule elsewhere.
                 want.dsack = got.dsack;
                 want.dsack_range = got.dsack_range.clone();
-                want.spurious_retransmission = got.spurious_retransmission;
+                want.spurious = got.spurious;
+                want.duplicated = got.duplicated;
                 if m.reneged {
                     // A range that straddles the highest delivered byte is judged as a whole.
                     want.reordering = got.reordering;

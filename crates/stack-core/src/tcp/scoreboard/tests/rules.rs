@@ -322,19 +322,42 @@ fn an_ack_too_early_for_the_retransmission_is_ignored() {
 
 #[test]
 fn timestamps_tell_that_the_original_arrived() {
-    // RFC 8985 §6.2 step 2, first check; RFC 3522 §3.2 (Eifel).
-    let (mut b, e) = established();
-    send_train(&mut b, 200, 5);
-    ack(&mut b, at(304), 1, &[1_001..5_001]);
-    b.detect_loss(at(304), &e);
-    repeat(&mut b, 304);
-    let mut genuine = b.clone();
-    // Echo of what was sent at 200.
-    let out = b.on_ack(at(310), SubflowOffset(5_001), &[], Some(ms(110)));
-    assert!(out.spurious_retransmission && out.recovery_ended);
-    // Echo of the retransmission.
-    let out = genuine.on_ack(at(404), SubflowOffset(5_001), &[], Some(ms(100)));
-    assert!(!out.spurious_retransmission && out.recovery_ended);
+    // RFC 8985 §6.2 step 2, first check; RFC 3522 §3.2 (Eifel). 5 of 6 segments are out when the first is sent again.
+    // Cumulative acknowledgement, round trip by the echo, SACK blocks.
+    type Ack<'a> = (u64, u64, &'a [Range<u64>]);
+    let table: [(&str, Ack<'_>, Option<Evidence>); 5] = [
+        ("echo of the original", (5_001, 110, &[]), Some(Evidence::Timestamp)),
+        ("echo of the retransmission", (5_001, 6, &[]), None),
+        ("step 5: a D-SACK is evidence of its own", (5_001, 110, &[1..1_001]), Some(Evidence::Duplicates)),
+        ("step 5: everything, and D-SACK never seen", (6_001, 110, &[]), None),
+        ("no advance", (1, 110, &[1_001..5_001]), None),
+    ];
+    for (name, (to, echo, blocks), spurious) in table {
+        let (mut b, e) = established();
+        send_train(&mut b, 200, 6);
+        ack(&mut b, at(304), 1, &[1_001..5_001]);
+        b.detect_loss(at(304), &e);
+        repeat(&mut b, 304);
+        let blocks: Vec<_> = blocks.iter().cloned().map(range).collect();
+        let out = b.on_ack(at(310), SubflowOffset(to), &blocks, Some(ms(echo)));
+        assert_eq!(out.spurious, spurious, "{name}");
+        assert_eq!(b.reordering_seen(), spurious == Some(Evidence::Timestamp), "{name}");
+    }
+}
+
+#[test]
+fn duplicates_prove_nothing_while_something_lost_was_not_sent_again() {
+    // RFC 3708: the rest may well be lost.
+    let (mut b, _) = established();
+    send_train(&mut b, 200, 7);
+    b.mark_all_lost();
+    assert_eq!(repeat(&mut b, 500), Some(1..1_001));
+    let out = ack(&mut b, at(600), 3_001, &[1..1_001]);
+    assert_eq!((out.duplicated, out.spurious), (true, None));
+    // With nothing left to send again, they do.
+    assert_eq!(repeat(&mut b, 600), Some(3_001..4_001));
+    ack(&mut b, at(650), 7_001, &[]);
+    assert_eq!(ack(&mut b, at(700), 7_001, &[3_001..4_001]).spurious, Some(Evidence::Duplicates));
 }
 
 #[test]
@@ -346,10 +369,10 @@ fn when_all_retransmissions_arrived_twice_they_were_needless() {
     assert_eq!(b.detect_loss(at(306), &e), 2_000);
     assert_eq!(repeat(&mut b, 306), Some(1..1_001));
     assert_eq!(repeat(&mut b, 306), Some(1_001..2_001));
-    assert!(!ack(&mut b, at(310), 7_001, &[]).spurious_retransmission);
-    assert!(!ack(&mut b, at(406), 7_001, &[1..1_001]).spurious_retransmission);
-    assert!(ack(&mut b, at(406), 7_001, &[1_001..2_001]).spurious_retransmission);
-    assert!(!ack(&mut b, at(407), 7_001, &[1_001..2_001]).spurious_retransmission, "once only");
+    assert!(ack(&mut b, at(310), 7_001, &[]).spurious.is_none());
+    assert!(ack(&mut b, at(406), 7_001, &[1..1_001]).spurious.is_none());
+    assert!(ack(&mut b, at(406), 7_001, &[1_001..2_001]).spurious.is_some());
+    assert!(ack(&mut b, at(407), 7_001, &[1_001..2_001]).spurious.is_none(), "once only");
 }
 
 #[test]
@@ -439,7 +462,7 @@ fn after_a_needless_time_out_the_rest_is_not_sent_twice() {
     b.mark_all_lost();
     repeat(&mut b, 500);
     let out = b.on_ack(at(520), SubflowOffset(1_001), &[], Some(ms(320)));
-    assert!(out.spurious_retransmission && b.in_recovery());
+    assert!(out.spurious.is_some() && b.in_recovery());
     b.undo_losses();
     assert_eq!((b.lost_bytes(), b.in_flight(), b.in_recovery()), (0, 9_000, false));
     assert_eq!(b.oldest_sent(), Some(at(201)));

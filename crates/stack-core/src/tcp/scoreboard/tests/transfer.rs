@@ -230,7 +230,7 @@ impl Transfer {
             assert!(rtt >= ms(2 * self.net.delay_ms) || self.net.timestamps, "{rtt:?} is impossible");
             self.rtt.sample(self.now, rtt);
         }
-        if out.spurious_retransmission {
+        if out.spurious.is_some() {
             self.window = WINDOW;
             self.board.undo_losses();
         }
