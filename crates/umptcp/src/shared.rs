@@ -7,7 +7,7 @@
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use umptcp_stack_core::config::ConnectionConfig;
@@ -56,6 +56,8 @@ pub(crate) struct TimedOut;
 struct Queue<T> {
     data: Mutex<Waiting<T>>,
     changed: Condvar,
+    /// Counts changes, for those who look without the lock.
+    changes: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -66,7 +68,8 @@ struct Waiting<T> {
 
 impl<T> Queue<T> {
     fn new(value: T) -> Self {
-        Queue { data: Mutex::new(Waiting { value, waiters: 0 }), changed: Condvar::new() }
+        let data = Mutex::new(Waiting { value, waiters: 0 });
+        Queue { data, changed: Condvar::new(), changes: AtomicU32::new(0) }
     }
 
     /// Changes the value and wakes who waits for the change.
@@ -74,6 +77,7 @@ impl<T> Queue<T> {
         let mut data = lock(&self.data);
         let result = change(&mut data.value);
         let wake = data.waiters > 0;
+        self.changes.fetch_add(1, Ordering::Release);
         drop(data);
         if wake {
             self.changed.notify_all();
@@ -92,7 +96,42 @@ impl<T> Queue<T> {
         deadline: Option<Instant>,
         mut take: impl FnMut(&mut T) -> Option<R>,
     ) -> Result<R, TimedOut> {
+        self.wait_asleep(lock(&self.data), deadline, &mut take)
+    }
+
+    /// The same, but looks for a change for a while before it sleeps, if that has been worthwhile.
+    fn wait_spinning<R>(
+        &self,
+        deadline: Option<Instant>,
+        spin: &Spin,
+        mut take: impl FnMut(&mut T) -> Option<R>,
+    ) -> Result<R, TimedOut> {
         let mut data = lock(&self.data);
+        if let Some(result) = take(&mut data.value) {
+            return Ok(result);
+        }
+        let start = Instant::now();
+        if spin.worthwhile.load(Ordering::Relaxed) {
+            let seen = self.changes.load(Ordering::Acquire);
+            drop(data);
+            let end = deadline.map_or(start + spin.limit, |d| d.min(start + spin.limit));
+            while self.changes.load(Ordering::Acquire) == seen && Instant::now() < end {
+                // Others may want this processor, the worker first of all.
+                std::thread::yield_now();
+            }
+            data = lock(&self.data);
+        }
+        let result = self.wait_asleep(data, deadline, &mut take);
+        spin.worthwhile.store(start.elapsed() < 4 * spin.limit, Ordering::Relaxed);
+        result
+    }
+
+    fn wait_asleep<R>(
+        &self,
+        mut data: MutexGuard<'_, Waiting<T>>,
+        deadline: Option<Instant>,
+        take: &mut impl FnMut(&mut T) -> Option<R>,
+    ) -> Result<R, TimedOut> {
         loop {
             if let Some(result) = take(&mut data.value) {
                 return Ok(result);
@@ -112,6 +151,17 @@ impl<T> Queue<T> {
             data.waiters -= 1;
         }
     }
+}
+
+/// How long a reader looks for data before it sleeps.
+///
+/// Being woken on another processor takes longer than much of what one waits for: for a byte there and back over a local
+/// link several times as long as all the rest. Where waits turn out to be long there is nothing to gain, and nobody spins.
+#[derive(Debug)]
+struct Spin {
+    limit: Duration,
+    /// The last wait was short enough.
+    worthwhile: AtomicBool,
 }
 
 /// Received and not yet taken by a reader.
@@ -148,6 +198,7 @@ pub(crate) struct Shared {
     dirty: AtomicBool,
     phase: Queue<Phase>,
     inbound: Queue<Inbound>,
+    spin: Spin,
     /// Bytes that readers have taken since the beginning.
     taken: AtomicU64,
     outbound: Queue<Outbound>,
@@ -172,8 +223,9 @@ pub(crate) enum Put {
 }
 
 impl Shared {
-    pub(crate) fn new(config: &ConnectionConfig) -> Self {
+    pub(crate) fn new(config: &ConnectionConfig, spin: Duration) -> Self {
         Shared {
+            spin: Spin { limit: spin, worthwhile: AtomicBool::new(!spin.is_zero()) },
             dirty: AtomicBool::new(false),
             phase: Queue::new(Phase::Connecting),
             inbound: Queue::new(Inbound::default()),
@@ -257,7 +309,7 @@ impl Shared {
         queue: &mut VecDeque<Bytes>,
         deadline: Option<Instant>,
     ) -> Result<Taken, TimedOut> {
-        self.inbound.wait(deadline, |i| {
+        self.inbound.wait_spinning(deadline, &self.spin, |i| {
             if i.queue.is_empty() {
                 return i.end.map(Taken::End);
             }
@@ -396,7 +448,8 @@ mod tests {
 
     fn shared(buffer: usize) -> Shared {
         let (send_buffer, receive_buffer) = (4 * buffer, 4 * buffer);
-        Shared::new(&ConnectionConfig { send_buffer, receive_buffer, ..ConnectionConfig::default() })
+        let config = ConnectionConfig { send_buffer, receive_buffer, ..ConnectionConfig::default() };
+        Shared::new(&config, Duration::from_micros(20))
     }
 
     /// A worker that loops back what is written, as far as there is room, and looks only when told.

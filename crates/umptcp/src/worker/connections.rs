@@ -1,6 +1,6 @@
 //! The worker's side of connections.
 
-use super::{Context, Worker, new_shared};
+use super::{Context, Worker};
 use crate::shared::{End, Phase, Shared};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -51,7 +51,7 @@ impl Worker {
         cx: &mut Context<'_>,
         options: ConnectOptions,
     ) -> Result<(ConnectionId, Arc<Shared>), ConnectError> {
-        let shared = new_shared(&options.config);
+        let shared = Arc::new(Shared::new(&options.config, self.spin));
         let id = cx.engine.connect(cx.now, options)?;
         self.connections.insert(id, Entry::new(shared.clone(), None));
         Ok((id, shared))

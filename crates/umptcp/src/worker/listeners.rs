@@ -1,7 +1,7 @@
 //! The worker's side of listeners.
 
 use super::connections::Entry;
-use super::{Context, Worker, new_shared};
+use super::{Context, Worker};
 use crate::error::Error;
 use crate::shared::{Shared, TimedOut, lock};
 use std::collections::VecDeque;
@@ -161,7 +161,7 @@ impl Worker {
             match cx.engine.accept(cx.now, incoming, &l.config) {
                 Ok(id) => {
                     l.handshaking += 1;
-                    let shared = new_shared(&l.config);
+                    let shared = Arc::new(Shared::new(&l.config, self.spin));
                     self.connections.insert(id, Entry::new(shared, Some(listener)));
                 }
                 Err(error) => {

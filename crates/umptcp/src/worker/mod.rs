@@ -5,7 +5,6 @@ mod listeners;
 
 use crate::copies::CopyPool;
 use crate::nics::Nics;
-use crate::shared::Shared;
 use connections::Entry;
 use crossbeam_channel::{Receiver, Sender};
 use listeners::ListenerEntry;
@@ -69,12 +68,14 @@ pub(crate) struct Worker {
     orphans_checked_at: usize,
     path_names: HashMap<PathId, String>,
     stopping: Option<Stopping>,
+    /// How long readers look for data before they sleep.
+    spin: Duration,
     /// Reused for what is received at once.
     batch: Vec<bytes::Bytes>,
 }
 
 impl Worker {
-    pub(crate) fn new(commands: Receiver<Command>, names: StackConfig) -> Self {
+    pub(crate) fn new(commands: Receiver<Command>, names: StackConfig, spin: Duration) -> Self {
         Worker {
             commands,
             names,
@@ -84,6 +85,7 @@ impl Worker {
             orphans_checked_at: FEW_ORPHANS,
             path_names: HashMap::new(),
             stopping: None,
+            spin,
             batch: Vec::new(),
         }
     }
@@ -285,9 +287,4 @@ impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handle").finish_non_exhaustive()
     }
-}
-
-/// A connection as the worker makes it.
-fn new_shared(config: &ConnectionConfig) -> Arc<Shared> {
-    Arc::new(Shared::new(config))
 }
