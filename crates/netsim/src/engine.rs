@@ -1,15 +1,17 @@
 //! One direction of a link at work: a queue, a transmitter and a stretch of wire.
 //!
 //! ```text
-//! enqueue → [cut into packets] → [MTU] → queue (tail-drop) → transmitter (rate) → loss, duplication → wire (delay) → poll
+//! enqueue → [cut into packets] → [MTU] → RED, tail-drop → queue → CoDel → transmitter (rate) → loss, duplication → wire (delay) → poll
 //! ```
 //!
 //! The engine owns no clock. It catches up with the `now` it is given whenever it is called, and within one instant the
 //! transmitter first finishes, and so frees its place in the queue, before a new packet is looked at.
 
+use crate::discipline::{CoDelState, Discipline, RedState, Verdict};
 use crate::link::{Link, Loss, Queue};
 use crate::packet::Packet;
 use crate::random::Random;
+use crate::rate_trace::TraceState;
 use crate::trace::DropReason;
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
@@ -30,6 +32,10 @@ pub struct LinkStats {
     pub delivered_payload: u64,
     /// Packets dropped because the queue was full.
     pub dropped_queue: u64,
+    /// Packets dropped by RED or CoDel.
+    pub dropped_early: u64,
+    /// Packets marked by RED or CoDel instead (ECN).
+    pub marked: u64,
     /// Packets taken by the loss model.
     pub dropped_loss: u64,
     /// Packets dropped because the link was cut.
@@ -86,7 +92,8 @@ pub struct LinkEngine {
     link: Link,
     random: Random,
     cut: bool,
-    waiting: VecDeque<Packet>,
+    /// When each packet came, and the packet.
+    waiting: VecDeque<(Instant, Packet)>,
     waiting_bytes: u64,
     /// The packet being transmitted, and when it is done.
     sending: Option<(Packet, Instant)>,
@@ -100,6 +107,9 @@ pub struct LinkEngine {
     transmitted: u64,
     order: u64,
     bad_state: bool,
+    red: RedState,
+    codel: CoDelState,
+    trace: TraceState,
     stats: LinkStats,
     keep_dropped: bool,
     dropped: Vec<(Instant, DropReason, Packet)>,
@@ -122,6 +132,9 @@ impl LinkEngine {
             transmitted: 0,
             order: 0,
             bad_state: false,
+            red: RedState::default(),
+            codel: CoDelState::default(),
+            trace: TraceState::default(),
             stats: LinkStats::default(),
             keep_dropped: false,
             dropped: Vec::new(),
@@ -173,13 +186,13 @@ impl LinkEngine {
         self.link = link;
         if self.sending.is_none() {
             self.carry = 0;
-        } else if self.link.rate.is_none() {
+        } else if self.link.is_instant() {
             // Nothing waits on a link without rate. The packet being transmitted keeps its time.
             let done = self.sending.as_ref().map_or(now, |(_, done)| *done);
             if let Some((packet, _)) = self.sending.take() {
                 self.launch(done, packet);
             }
-            while let Some(packet) = self.waiting.pop_front() {
+            while let Some((_, packet)) = self.waiting.pop_front() {
                 self.launch(done, packet);
             }
             self.waiting_bytes = 0;
@@ -192,8 +205,8 @@ impl LinkEngine {
         if cut && !self.cut {
             let sending = self.sending.take().map(|(packet, _)| packet);
             let wire = std::mem::take(&mut self.ordered).into_iter().chain(self.late.drain_sorted_by_order());
-            let gone: Vec<Packet> =
-                wire.map(|f| f.packet).chain(sending).chain(std::mem::take(&mut self.waiting)).collect();
+            let waiting = std::mem::take(&mut self.waiting).into_iter().map(|(_, packet)| packet);
+            let gone: Vec<Packet> = wire.map(|f| f.packet).chain(sending).chain(waiting).collect();
             self.waiting_bytes = 0;
             for packet in gone {
                 self.drop_packet(now, DropReason::Cut, packet);
@@ -212,7 +225,7 @@ impl LinkEngine {
         }
     }
 
-    fn enqueue_one(&mut self, now: Instant, packet: Packet) {
+    fn enqueue_one(&mut self, now: Instant, mut packet: Packet) {
         self.stats.offered_packets += 1;
         self.stats.offered_bytes += packet.len() as u64;
         if self.cut {
@@ -221,8 +234,15 @@ impl LinkEngine {
         if packet.len() > usize::from(self.link.mtu) {
             return self.drop_packet(now, DropReason::TooBig, packet);
         }
-        if self.link.rate.is_none() {
+        if self.link.is_instant() {
             return self.launch(now, packet);
+        }
+        if let Discipline::Red(red) = &self.link.discipline {
+            let slot = self.link.transmission(usize::from(self.link.mtu), 0).0;
+            if self.red.drops(now, red, self.waiting.len(), slot, &mut self.random) && !self.mark(&mut packet)
+            {
+                return self.drop_packet(now, DropReason::Early, packet);
+            }
         }
         if self.sending.is_none() {
             self.carry = 0;
@@ -232,7 +252,7 @@ impl LinkEngine {
             return self.drop_packet(now, DropReason::Queue, packet);
         }
         self.waiting_bytes += packet.len() as u64;
-        self.waiting.push_back(packet);
+        self.waiting.push_back((now, packet));
         self.stats.longest_queue = self.stats.longest_queue.max(self.waiting.len());
     }
 
@@ -254,8 +274,40 @@ impl LinkEngine {
         }
     }
 
+    /// Marks a packet if the link may and its connection can (RFC 3168 §5). Whether it was done.
+    fn mark(&mut self, packet: &mut Packet) -> bool {
+        let marked = self.link.ecn && packet.mark_congestion();
+        self.stats.marked += u64::from(marked);
+        marked
+    }
+
+    /// The next packet to transmit.
+    fn dequeue(&mut self, now: Instant) -> Option<Packet> {
+        while let Some((since, mut packet)) = self.waiting.pop_front() {
+            self.waiting_bytes -= packet.len() as u64;
+            if let Discipline::CoDel(codel) = self.link.discipline {
+                let small = self.waiting_bytes + packet.len() as u64 <= u64::from(self.link.mtu);
+                let verdict = self.codel.judge(now, &codel, now - since, small);
+                if verdict == Verdict::Drop && !self.mark(&mut packet) {
+                    self.drop_packet(now, DropReason::Early, packet);
+                    continue;
+                }
+            }
+            return Some(packet);
+        }
+        self.codel.empty();
+        self.red.idle(now);
+        None
+    }
+
     /// Begins to transmit `packet`.
     fn start(&mut self, now: Instant, packet: Packet) {
+        if let Some(trace) = &self.link.trace {
+            let bytes = packet.len() as u64 + u64::from(self.link.overhead);
+            let done = self.trace.transmit(now, trace, bytes);
+            self.sending = Some((packet, done));
+            return;
+        }
         let (time, carry) = self.link.transmission(packet.len(), self.carry);
         self.carry = carry;
         self.sending = Some((packet, now + time));
@@ -266,8 +318,7 @@ impl LinkEngine {
         while self.sending.as_ref().is_some_and(|(_, done)| *done <= now) {
             let Some((packet, done)) = self.sending.take() else { break };
             self.launch(done, packet);
-            if let Some(next) = self.waiting.pop_front() {
-                self.waiting_bytes -= next.len() as u64;
+            if let Some(next) = self.dequeue(done) {
                 self.start(done, next);
             }
         }
@@ -323,6 +374,7 @@ impl LinkEngine {
     fn drop_packet(&mut self, at: Instant, reason: DropReason, packet: Packet) {
         match reason {
             DropReason::Queue => self.stats.dropped_queue += 1,
+            DropReason::Early => self.stats.dropped_early += 1,
             DropReason::Loss => self.stats.dropped_loss += 1,
             DropReason::Cut => self.stats.dropped_cut += 1,
             DropReason::TooBig => self.stats.dropped_too_big += 1,

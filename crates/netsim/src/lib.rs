@@ -30,9 +30,11 @@
 
 mod cable;
 mod checksum;
+pub mod discipline;
 mod engine;
 mod error;
 mod gro;
+pub mod lab;
 mod link;
 pub mod middlebox;
 pub mod model;
@@ -40,6 +42,7 @@ pub mod network;
 pub mod packet;
 mod pair;
 mod random;
+pub mod rate_trace;
 pub mod realtime;
 pub mod stream;
 #[cfg(test)]
@@ -47,6 +50,7 @@ mod testing;
 pub mod trace;
 
 pub use cable::{Cable, Direction};
+pub use discipline::{CoDel, Discipline, Red};
 pub use engine::{LinkEngine, LinkStats};
 pub use error::SimError;
 pub use link::{Link, Loss, Queue, Reorder};
@@ -54,4 +58,5 @@ pub use middlebox::Middlebox;
 pub use network::{CableId, FlowId, FlowSpec, Limits, Network, NodeId, Side};
 pub use packet::Packet;
 pub use pair::{Pair, PairBuilder};
+pub use rate_trace::RateTrace;
 pub use umptcp_types::{Duration, Instant};

@@ -1,6 +1,9 @@
 //! One direction of a link, as one describes it.
 
+use crate::discipline::{CoDel, Discipline, Red};
+use crate::rate_trace::RateTrace;
 use std::fmt;
+use std::sync::Arc;
 use umptcp_types::Duration;
 
 /// How much may wait for the transmitter. The packet being transmitted does not count. Arrivals beyond it are dropped.
@@ -72,6 +75,8 @@ pub struct Reorder {
 pub struct Link {
     /// Bits per second; `None`: transmission takes no time and nothing waits. A rate of 0 counts as 1.
     pub rate: Option<u64>,
+    /// A recorded rate, in the place of `rate`.
+    pub trace: Option<Arc<RateTrace>>,
     /// Propagation delay.
     pub delay: Duration,
     /// A random delay, uniform between zero and this, added to each packet. It alone never changes the packets' order.
@@ -80,6 +85,10 @@ pub struct Link {
     pub reorder: Reorder,
     /// What may wait.
     pub queue: Queue,
+    /// What is dropped before the queue is full.
+    pub discipline: Discipline,
+    /// Where the discipline would drop a packet of a connection that uses ECN, it marks it (RFC 3168 §5).
+    pub ecn: bool,
     /// What is lost.
     pub loss: Loss,
     /// Probability that a packet arrives twice.
@@ -95,10 +104,13 @@ impl Default for Link {
     fn default() -> Self {
         Link {
             rate: None,
+            trace: None,
             delay: Duration::ZERO,
             jitter: Duration::ZERO,
             reorder: Reorder::default(),
             queue: Queue::Packets(1000),
+            discipline: Discipline::TailDrop,
+            ecn: false,
             loss: Loss::None,
             duplicate: 0.0,
             mtu: 1500,
@@ -143,6 +155,36 @@ impl Link {
         Link { queue, ..self }
     }
 
+    /// With a recorded rate.
+    pub fn trace(self, trace: RateTrace) -> Link {
+        Link { trace: Some(Arc::new(trace)), ..self }
+    }
+
+    /// With random early detection.
+    pub fn red(self, red: Red) -> Link {
+        Link { discipline: Discipline::Red(red), ..self }
+    }
+
+    /// With CoDel as RFC 8289 has it.
+    pub fn codel(self) -> Link {
+        Link { discipline: Discipline::CoDel(CoDel::default()), ..self }
+    }
+
+    /// Marking instead of dropping, where both ends can (ECN).
+    pub fn ecn(self, ecn: bool) -> Link {
+        Link { ecn, ..self }
+    }
+
+    /// Whether transmission takes no time, so that nothing ever waits.
+    pub fn is_instant(&self) -> bool {
+        self.rate.is_none() && self.trace.is_none()
+    }
+
+    /// Bits per second, the mean of a recorded rate; `None`: no limit.
+    pub fn mean_rate(&self) -> Option<u64> {
+        self.trace.as_ref().map(|t| t.mean_rate()).or(self.rate)
+    }
+
     /// Losing each packet with this probability.
     pub fn loss(self, probability: f64) -> Link {
         Link { loss: Loss::Random(probability), ..self }
@@ -176,7 +218,7 @@ impl Link {
     /// The transmission time of `bytes` bytes in nanoseconds, and what is left over in units of 1/rate nanoseconds, to
     /// be handed in as `carry` with the next packet of a busy period so that rounding never accumulates.
     pub(crate) fn transmission(&self, bytes: usize, carry: u64) -> (Duration, u64) {
-        let Some(rate) = self.rate.map(|r| r.max(1)) else { return (Duration::ZERO, 0) };
+        let Some(rate) = self.mean_rate().map(|r| r.max(1)) else { return (Duration::ZERO, 0) };
         let bits = (bytes as u128 + u128::from(self.overhead)) * 8;
         let nanos = bits * 1_000_000_000 + u128::from(carry % rate);
         let whole = u64::try_from(nanos / u128::from(rate)).unwrap_or(u64::MAX);
@@ -186,9 +228,12 @@ impl Link {
 
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.rate {
-            Some(rate) => write!(f, "{} Mbit/s", rate as f64 / 1e6)?,
-            None => f.write_str("unlimited")?,
+        match (&self.trace, self.rate) {
+            (Some(trace), _) => {
+                write!(f, "recorded, {:.1} Mbit/s on average", trace.mean_rate() as f64 / 1e6)?
+            }
+            (None, Some(rate)) => write!(f, "{} Mbit/s", rate as f64 / 1e6)?,
+            (None, None) => f.write_str("unlimited")?,
         }
         write!(f, ", {:?}", self.delay)?;
         match &self.loss {

@@ -233,6 +233,33 @@ impl Packet {
         matches!(self.kind, Kind::Tcp4(_) | Kind::Tcp6)
     }
 
+    /// Sets congestion experienced in the IP header if the sender said that its transport understands it (RFC 3168 §5).
+    /// Whether the packet is marked now.
+    pub fn mark_congestion(&mut self) -> bool {
+        let h = self.header.as_mut_slice();
+        match self.kind {
+            Kind::Tcp4(_) | Kind::Other4 => {
+                if h[1] & 3 == 0 {
+                    return false;
+                }
+                h[1] |= 3;
+                put16(h, 10, 0);
+                let sum = checksum::of(&h[..usize::from(h[0] & 0x0f) * 4]);
+                put16(h, 10, sum);
+                true
+            }
+            // The traffic class straddles the first two bytes (RFC 8200 §3).
+            Kind::Tcp6 | Kind::Other6 => {
+                let capable = h[1] & 0x30 != 0;
+                if capable {
+                    h[1] |= 0x30;
+                }
+                capable
+            }
+            Kind::Unknown => false,
+        }
+    }
+
     /// Source address, if it is IP.
     pub fn source(&self) -> Option<IpAddr> {
         self.address(12, 8)

@@ -13,6 +13,8 @@ pub(crate) enum Purpose {
     Stack = 2,
     /// The bytes of one direction of a flow.
     Stream = 3,
+    /// What a scenario leaves to chance, such as when connections start.
+    Scenario = 4,
 }
 
 /// The 32-byte seed of user `index` of a kind. Distinct users get distinct ChaCha keys, hence independent streams.

@@ -22,6 +22,8 @@ pub enum DropReason {
     TooBig,
     /// Nobody has its destination address.
     NoRoute,
+    /// RED or CoDel took it from a queue that had room.
+    Early,
 }
 
 /// What happened to a packet.
@@ -168,6 +170,7 @@ impl fmt::Display for Record {
             Happening::Sent => "sent",
             Happening::Delivered => "recv",
             Happening::Dropped(DropReason::Queue) => "DROP queue",
+            Happening::Dropped(DropReason::Early) => "DROP early",
             Happening::Dropped(DropReason::Loss) => "DROP loss",
             Happening::Dropped(DropReason::Cut) => "DROP cut",
             Happening::Dropped(DropReason::TooBig) => "DROP too-big",

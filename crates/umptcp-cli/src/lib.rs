@@ -18,6 +18,7 @@ mod generate;
 mod netcat;
 mod registry;
 mod session;
+mod sim;
 mod transport;
 mod units;
 
@@ -70,6 +71,7 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<()> {
             BenchSide::Server(args) => bench::server::run(&args, registry),
             BenchSide::Client(args) => bench::client::run(&args, registry),
         },
+        Command::Sim(args) => sim::run(&args, registry),
         Command::Completions(args) => generate::completions(registry.describe(Cli::command()), args.shell),
         Command::Man(args) => generate::man(registry.describe(Cli::command()), args.dir.as_deref()),
         Command::Demo(args) => demo::run(&args, registry),

@@ -141,6 +141,8 @@ pub struct Network {
     agenda: Agenda,
     /// Per path of per node, and per router (with path 0): where a destination lies.
     routes: Option<HashMap<(usize, usize, IpAddr), CableEnd>>,
+    /// Ways prescribed by [`Network::set_route`].
+    fixed: HashMap<(IpAddr, IpAddr), route::FixedRoute>,
     recorder: Recorder,
     recording: bool,
     limits: Limits,
@@ -169,6 +171,7 @@ impl Network {
             action_count: 0,
             agenda: Agenda::default(),
             routes: None,
+            fixed: HashMap::new(),
             recorder: Recorder::default(),
             recording: true,
             limits: Limits::default(),

@@ -1,11 +1,70 @@
-//! Where packets go: shortest ways, by number of cables, ties to the cable made first.
+//! Where packets go: shortest ways, by number of cables, ties to the cable made first; or as prescribed for a pair of
+//! addresses.
 
-use super::{CableEnd, Network, NodeKind};
+use super::{CableEnd, CableId, Network, NodeKind};
 use crate::cable::Direction;
+use crate::packet::Packet;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
+/// The way prescribed for packets from one address to another.
+#[derive(Debug)]
+pub(super) struct FixedRoute {
+    cables: Vec<CableEnd>,
+    /// The node and the number of its path that has the destination address.
+    owner: (usize, usize),
+}
+
+/// Where a packet on a prescribed way goes next.
+pub(super) enum Hop {
+    Cable(CableEnd),
+    /// It is there: the node, and the number of its path.
+    Node(usize, usize),
+}
+
 impl Network {
+    /// Prescribes the way of all packets from `source` to `destination`: along these cables in this order, wherever the
+    /// cables' ends are attached. Each cable may occur once. Nothing happens between one cable and the next.
+    ///
+    /// So subflows take routes of their own when each has an address of its own. The way back is prescribed separately.
+    ///
+    /// # Panics
+    ///
+    /// When `cables` is empty or no path has the address `destination`.
+    pub fn set_route(&mut self, source: IpAddr, destination: IpAddr, cables: &[(CableId, Direction)]) {
+        assert!(!cables.is_empty(), "a route needs a cable");
+        let has = |(n, node): (usize, &super::Node)| {
+            let p = node.paths.iter().position(|p| !p.removed && p.addresses.contains(&destination))?;
+            Some((n, p))
+        };
+        let owner = self.nodes.iter().enumerate().find_map(has);
+        let owner = owner.expect("a route's destination is the address of a path");
+        let cables = cables.iter().map(|(c, d)| (c.0, *d)).collect();
+        self.fixed.insert((source, destination), FixedRoute { cables, owner });
+    }
+
+    /// The first cable of the way prescribed for a packet, if one is.
+    pub(super) fn fixed_start(&self, packet: &Packet) -> Option<CableEnd> {
+        if self.fixed.is_empty() {
+            return None;
+        }
+        let route = self.fixed.get(&(packet.source()?, packet.destination()?))?;
+        route.cables.first().copied()
+    }
+
+    /// Where a packet that has come by `end` goes on its prescribed way, if one is.
+    pub(super) fn fixed_hop(&self, end: CableEnd, packet: &Packet) -> Option<Hop> {
+        if self.fixed.is_empty() {
+            return None;
+        }
+        let route = self.fixed.get(&(packet.source()?, packet.destination()?))?;
+        let at = route.cables.iter().position(|c| *c == end)?;
+        Some(match route.cables.get(at + 1) {
+            Some(next) => Hop::Cable(*next),
+            None => Hop::Node(route.owner.0, route.owner.1),
+        })
+    }
+
     /// The cable by which `node` (on its path number `path`; 0 for routers) sends to `destination`.
     pub(super) fn route(&mut self, node: usize, path: usize, destination: IpAddr) -> Option<CableEnd> {
         if self.routes.is_none() {

@@ -1,5 +1,6 @@
 //! The event loop.
 
+use super::route::Hop;
 use super::{CableEnd, FlowId, Network, NodeKind, Side};
 use crate::error::SimError;
 use crate::gro::Coalescer;
@@ -232,6 +233,20 @@ impl Network {
         let mut ready = Vec::new();
         while let Some((direction, packet)) = self.cables[cable].cable.poll(self.now) {
             self.record((cable, direction), Happening::Delivered, &packet);
+            match self.fixed_hop((cable, direction), &packet) {
+                Some(Hop::Cable(next)) => {
+                    self.send_by(next, packet);
+                    continue;
+                }
+                Some(Hop::Node(node, path)) => {
+                    if !settle.contains(&node) {
+                        settle.push(node);
+                    }
+                    self.hand_over(node, path, &packet);
+                    continue;
+                }
+                None => {}
+            }
             let node = self.far_end(cable, direction);
             if matches!(self.nodes[node].kind, NodeKind::Router) {
                 let destination = packet.destination();
@@ -369,7 +384,9 @@ impl Network {
     fn transmit(&mut self, node: usize, path: PathId, packet: Packet) {
         let index = self.nodes[node].paths.iter().position(|p| p.id == path && !p.removed);
         let destination = packet.destination();
-        let end = index.zip(destination).and_then(|(i, d)| self.route(node, i, d));
+        let end = self
+            .fixed_start(&packet)
+            .or_else(|| index.zip(destination).and_then(|(i, d)| self.route(node, i, d)));
         match end {
             Some(end) => self.send_by(end, packet),
             None => {

@@ -15,6 +15,7 @@ const EXAMPLES: &str = "\
 Examples:
   umptcp demo                                see it work: two NICs, one connection, no root needed
   umptcp demo --sim                          the same in virtual time, with no privilege at all
+  umptcp sim scenarios/olia-a.toml           an experiment in the simulator: tables, numbers, plots
   umptcp bench server                        wait for measurements
   umptcp bench client 192.0.2.10             measure throughput to that server
   umptcp listen 9000 > file                  receive a file over MPTCP
@@ -45,6 +46,7 @@ pub(crate) enum Command {
     Listen(ListenArgs),
     Connect(ConnectArgs),
     Bench(BenchArgs),
+    Sim(crate::sim::SimArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }

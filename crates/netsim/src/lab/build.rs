@@ -1,0 +1,189 @@
+//! From a checked scenario to a network with hosts, links, routes and connections.
+
+use super::Registries;
+use super::error::LabError;
+use super::model::{EventSetup, FlowSetup, Leg, Setup};
+use crate::cable::Direction;
+use crate::error::SimError;
+use crate::link::Loss;
+use crate::model::{Model, Plan, Progress, Sink};
+use crate::network::{CableId, FlowId, FlowSpec, Limits, Network, NodeId, Side};
+use crate::random::{Purpose, Random, derive};
+use crate::trace::TraceMode;
+use std::net::IpAddr;
+use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
+use umptcp_stack_core::interface::PathConfig;
+use umptcp_types::{Instant, PathId};
+
+/// How much more than it has sent a sender without a known end offers.
+const AHEAD: u64 = 1 << 20;
+/// Events of a run: a day of simulated traffic, and a bound for bugs.
+const MOST_EVENTS: u64 = 20_000_000_000;
+
+/// One connection of a group.
+#[derive(Clone, Debug)]
+pub(super) struct Instance {
+    /// Which group.
+    pub(super) group: usize,
+    pub(super) flow: FlowId,
+    /// The end that sends.
+    pub(super) sender: Side,
+    /// The client's path for each route: a subflow's path names its route, on either side by the client's address.
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) start: Instant,
+}
+
+/// A network with everything in it, ready to run.
+#[derive(Debug)]
+pub(super) struct Built {
+    pub(super) network: Network,
+    pub(super) cables: Vec<CableId>,
+    pub(super) instances: Vec<Instance>,
+}
+
+/// Sends a number of bytes, or as many as fit until a time has come, and shuts down.
+#[derive(Debug)]
+struct Source {
+    size: Option<u64>,
+    stop: Option<Instant>,
+}
+
+impl Model for Source {
+    fn plan(&mut self, now: Instant, progress: &Progress) -> Plan {
+        if self.stop.is_some_and(|stop| now >= stop) {
+            return Plan { send: progress.sent, finish: true, wake: None };
+        }
+        match self.size {
+            Some(size) => Plan { send: size, finish: true, wake: self.stop },
+            None => Plan { send: progress.sent + AHEAD, finish: false, wake: self.stop },
+        }
+    }
+}
+
+/// Builds the network of `setup` for one seed.
+pub(super) fn build(setup: &Setup, seed: u64, registries: &Registries) -> Result<Built, SimError> {
+    let mut network = Network::new(seed);
+    network.set_recording(false);
+    network.set_trace(TraceMode::Off);
+    network.set_limits(Limits { events: MOST_EVENTS, ..Limits::default() });
+    // Routes are prescribed, so that the cables' ends are attached to nothing that matters.
+    let fabric = network.add_router("fabric");
+    let cables: Vec<CableId> = setup
+        .links
+        .iter()
+        .map(|l| network.add_cable(fabric, fabric, l.forward.clone(), l.reverse.clone()))
+        .collect();
+    let mut random = Random::new(derive(seed, Purpose::Scenario, 0));
+    let mut built = Built { network, cables, instances: Vec::new() };
+    for (group, flow) in setup.flows.iter().enumerate() {
+        for _ in 0..flow.count {
+            let spread = flow.spread.mul_f64(random.unit());
+            built.add(setup, group, flow, Instant::ZERO + flow.start + spread, registries)?;
+        }
+    }
+    for event in &setup.events {
+        built.add_event(event);
+    }
+    Ok(built)
+}
+
+impl Built {
+    fn add(
+        &mut self,
+        setup: &Setup,
+        group: usize,
+        flow: &FlowSetup,
+        start: Instant,
+        registries: &Registries,
+    ) -> Result<(), SimError> {
+        let number = self.instances.len();
+        // Checked before: fewer than 4096 connections and 33 routes.
+        let [high, low] = [(number >> 8) as u8, number as u8];
+        let server_address = IpAddr::from([172, 16 + high, low, 1]);
+        let addresses: Vec<IpAddr> =
+            (0..flow.routes.len()).map(|r| IpAddr::from([10, high, low, r as u8 + 1])).collect();
+        let stack = StackConfig {
+            congestion: registries.congestion.clone(),
+            schedulers: registries.schedulers.clone(),
+            ..StackConfig::default()
+        };
+        let mtu = |legs: &[Leg]| {
+            let of = |l: &Leg| setup.links[l.link].forward.mtu.min(setup.links[l.link].reverse.mtu);
+            legs.iter().map(of).min().unwrap_or(1500)
+        };
+        let net = &mut self.network;
+        let client = net.add_host(&format!("{}-{number}-client", flow.name), stack.clone());
+        let server = net.add_host(&format!("{}-{number}-server", flow.name), stack);
+        let server_mtu = flow.routes.iter().map(|r| mtu(r)).max().unwrap_or(1500);
+        add_path(net, server, server_address, server_mtu);
+        for (route, address) in flow.routes.iter().zip(&addresses) {
+            add_path(net, client, *address, mtu(route));
+            let along: Vec<_> = route.iter().map(|leg| (self.cables[leg.link], direction(leg))).collect();
+            let back: Vec<_> = along.iter().rev().map(|(c, d)| (*c, d.opposite())).collect();
+            let (up, down) = if flow.down { (back, along) } else { (along, back) };
+            net.set_route(*address, server_address, &up);
+            net.set_route(server_address, *address, &down);
+        }
+        let stop = flow.stop.map(|s| Instant::ZERO + s);
+        let source: Box<dyn Model> = Box::new(Source { size: flow.size, stop });
+        let sink: Box<dyn Model> = Box::new(Sink);
+        let mut spec = FlowSpec::new(client, server).config(config(flow)).start(start);
+        let (client_model, server_model) = if flow.down { (sink, source) } else { (source, sink) };
+        (spec.client_model, spec.server_model) = (Some(client_model), Some(server_model));
+        let id = net.add_flow(spec)?;
+        let sender = if flow.down { Side::Server } else { Side::Client };
+        self.instances.push(Instance { group, flow: id, sender, addresses, start });
+        Ok(())
+    }
+
+    fn add_event(&mut self, event: &EventSetup) {
+        let (cable, event) = (self.cables[event.link], event.clone());
+        self.network.at(Instant::ZERO + event.at, move |net| {
+            for d in Direction::BOTH {
+                let mut link = net.cable(cable).engine(d).link().clone();
+                if event.rate.is_some() {
+                    (link.rate, link.trace) = (event.rate, None);
+                }
+                link.delay = event.delay.unwrap_or(link.delay);
+                if let Some(p) = event.loss {
+                    link.loss = if p > 0.0 { Loss::Random(p) } else { Loss::None };
+                }
+                net.set_link(cable, d, link);
+                if let Some(cut) = event.cut {
+                    net.set_cut(cable, d, cut);
+                }
+            }
+        });
+    }
+}
+
+fn direction(leg: &Leg) -> Direction {
+    if leg.backward { Direction::Reverse } else { Direction::Forward }
+}
+
+fn add_path(net: &mut Network, host: NodeId, address: IpAddr, mtu: u16) -> PathId {
+    let mut config = PathConfig::new(format!("{address}"), address);
+    config.mtu = mtu;
+    config.max_packet = 65_535;
+    config.checksum_offload = true;
+    net.add_path(host, config, &[], false)
+}
+
+fn config(flow: &FlowSetup) -> ConnectionConfig {
+    ConnectionConfig {
+        mptcp: flow.mptcp,
+        checksum: flow.checksum,
+        congestion: flow.congestion.clone(),
+        scheduler: flow.scheduler.clone(),
+        send_buffer: flow.send_buffer,
+        receive_buffer: flow.receive_buffer,
+        max_subflows: flow.routes.len(),
+        ..ConnectionConfig::default()
+    }
+}
+
+/// An error of the simulator with what was simulated.
+pub(super) fn failed(point: &str, seed: u64) -> impl Fn(SimError) -> LabError {
+    let point = point.to_string();
+    move |error| LabError::Simulation { point: point.clone(), seed, error }
+}

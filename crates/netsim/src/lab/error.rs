@@ -1,0 +1,82 @@
+//! What is wrong with a scenario, and where.
+
+use crate::error::SimError;
+use std::fmt;
+use std::ops::Range;
+
+/// Why a scenario cannot be run, or what went wrong when it was.
+#[derive(Clone, Debug)]
+pub enum LabError {
+    /// The text is wrong.
+    Scenario {
+        /// Name of the file.
+        file: String,
+        /// Number of the line, from 1; `None` when it concerns the whole file.
+        line: Option<usize>,
+        /// What is wrong: names the field.
+        message: String,
+    },
+    /// The simulation found a fault.
+    Simulation {
+        /// The parameters, as `name=value` with commas between.
+        point: String,
+        /// The seed.
+        seed: u64,
+        /// The fault.
+        error: SimError,
+    },
+    /// A file cannot be read or written.
+    File {
+        /// Its name.
+        file: String,
+        /// Why.
+        message: String,
+    },
+}
+
+impl fmt::Display for LabError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LabError::Scenario { file, line: Some(line), message } => write!(f, "{file}:{line}: {message}"),
+            LabError::Scenario { file, line: None, message } => write!(f, "{file}: {message}"),
+            LabError::Simulation { point, seed, error } if point.is_empty() => {
+                write!(f, "seed {seed}: {error}")
+            }
+            LabError::Simulation { point, seed, error } => write!(f, "{point}, seed {seed}: {error}"),
+            LabError::File { file, message } => write!(f, "{file}: {message}"),
+        }
+    }
+}
+
+impl std::error::Error for LabError {}
+
+/// The text of a scenario, to say where something stands in it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source<'a> {
+    pub(crate) file: &'a str,
+    pub(crate) text: &'a str,
+}
+
+impl Source<'_> {
+    /// An error about what stands at `span`.
+    pub(crate) fn at(&self, span: Range<usize>, message: impl Into<String>) -> LabError {
+        let line = self.text.get(..span.start).map(|before| before.matches('\n').count() + 1);
+        LabError::Scenario { file: self.file.to_string(), line, message: message.into() }
+    }
+
+    /// An error about the whole file.
+    pub(crate) fn whole(&self, message: impl Into<String>) -> LabError {
+        LabError::Scenario { file: self.file.to_string(), line: None, message: message.into() }
+    }
+
+    /// What the parser says: its message, and the line that it quotes.
+    pub(crate) fn parser(&self, error: &toml::de::Error) -> LabError {
+        let line = error.span().and_then(|s| self.text.get(..s.start)).map(|t| t.matches('\n').count() + 1);
+        let quoted = line.and_then(|n| self.text.lines().nth(n - 1)).map(str::trim).unwrap_or_default();
+        let mut message = error.message().trim().to_string();
+        if !quoted.is_empty() {
+            message = format!("{message}\n  in: {quoted}");
+        }
+        LabError::Scenario { file: self.file.to_string(), line, message }
+    }
+}

@@ -1,0 +1,336 @@
+//! A scenario with its parameters, and running all of it.
+
+use super::Registries;
+use super::build::failed;
+use super::error::{LabError, Source};
+use super::measure::Recording;
+use super::model::Setup;
+use super::report::{PointReport, Report};
+use super::run::{Values, evaluate, run};
+use super::scenario::{self, Scenario};
+use super::validate::Validator;
+use sha2::{Digest as _, Sha256};
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// Combinations of parameters of one scenario.
+const MOST_POINTS: usize = 10_000;
+
+/// How to run an experiment.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// Seeds in the place of the scenario's.
+    pub seeds: Option<Vec<u64>>,
+    /// Length of the measurement in the place of the scenario's.
+    pub duration: Option<Duration>,
+    /// Time before the measurement in the place of the scenario's.
+    pub warm_up: Option<Duration>,
+    /// Runs at a time; 0: as many as there are processors.
+    pub threads: usize,
+}
+
+/// One combination of parameters.
+#[derive(Clone, Debug)]
+pub(crate) struct Point {
+    pub(crate) parameters: Vec<(String, String)>,
+    pub(crate) setup: Setup,
+}
+
+impl Point {
+    /// `name=value` with commas between.
+    pub(crate) fn name(&self) -> String {
+        self.parameters.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// A scenario that was read and checked.
+#[derive(Clone, Debug)]
+pub struct Experiment {
+    pub(crate) name: String,
+    pub(crate) title: String,
+    pub(crate) description: String,
+    pub(crate) hash: String,
+    pub(crate) points: Vec<Point>,
+}
+
+impl Experiment {
+    /// Reads the scenario `text` from the file `file`, which is named in errors. Other files that it names are looked
+    /// for in `folder`. `set` gives parameters values in the place of those in the text.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the text, with line and field.
+    pub fn parse(
+        file: &str,
+        text: &str,
+        folder: Option<&Path>,
+        set: &[(String, String)],
+        registries: &Registries,
+    ) -> Result<Experiment, LabError> {
+        let source = Source { file, text };
+        let grid = grid(&source, set)?;
+        let mut points = Vec::with_capacity(grid.len());
+        let mut first = None;
+        for parameters in grid {
+            let filled = fill(text, &parameters);
+            // Values have no line breaks, so that lines are those of the file.
+            let source = Source { file, text: &filled };
+            let scenario: Scenario = toml::from_str(&filled).map_err(|e| source.parser(&e))?;
+            if let Some(at) = filled.find("${") {
+                let name = filled[at + 2..].split(['}', '\n']).next().unwrap_or_default();
+                let message = format!("there is no parameter {name:?}; parameters stand in [parameters]");
+                return Err(source.at(at..at + 2, message));
+            }
+            let validator = Validator { source, folder, registries, parameters: &parameters };
+            let setup = validator.check(&scenario)?;
+            points.push(Point { parameters, setup });
+            first.get_or_insert(scenario);
+        }
+        let Some(scenario) = first else { return Err(source.whole("a parameter has no value")) };
+        Ok(Experiment {
+            title: scenario.title.unwrap_or_else(|| scenario.name.clone()),
+            name: scenario.name,
+            description: scenario.description.unwrap_or_default().trim().to_string(),
+            hash: hash(text, set),
+            points,
+        })
+    }
+
+    /// The scenario's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Combinations of parameters, each as `name=value` with commas between.
+    pub fn point_names(&self) -> Vec<String> {
+        self.points.iter().map(Point::name).collect()
+    }
+
+    /// Runs every combination of parameters with every seed. `progress` is told how many runs of how many are done.
+    ///
+    /// # Errors
+    ///
+    /// The first fault that a simulation found.
+    pub fn run(
+        &self,
+        options: &RunOptions,
+        registries: &Registries,
+        progress: impl Fn(usize, usize) + Sync,
+    ) -> Result<Report, LabError> {
+        let points = self.points_with(options);
+        let jobs: Vec<(usize, u64)> = points
+            .iter()
+            .enumerate()
+            .flat_map(|(i, p)| p.setup.seeds.iter().map(move |seed| (i, *seed)))
+            .collect();
+        let results = parallel(jobs.len(), options.threads, &progress, |job| {
+            let (point, seed) = jobs[job];
+            let point = &points[point];
+            // The first seed of each point is kept for plots.
+            let keep = point.setup.seeds.first() == Some(&seed);
+            let recording = run(&point.setup, &point.name(), seed, registries, None)?;
+            Ok((evaluate(&point.setup, &recording), keep.then_some(recording)))
+        })?;
+        Ok(self.report(points, &jobs, results))
+    }
+
+    /// Runs one combination of parameters with one seed, showing all packets to `tap`.
+    ///
+    /// # Errors
+    ///
+    /// The first fault that the simulation found.
+    pub fn capture(
+        &self,
+        point: usize,
+        options: &RunOptions,
+        registries: &Registries,
+        tap: Box<dyn crate::trace::Tap>,
+    ) -> Result<(), LabError> {
+        let points = self.points_with(options);
+        let Some(point) = points.get(point) else { return Ok(()) };
+        let Some(seed) = point.setup.seeds.first() else { return Ok(()) };
+        run(&point.setup, &point.name(), *seed, registries, Some(tap)).map(|_| ())
+    }
+
+    /// The links' names, in order of the cables that a tap is told of.
+    pub fn links(&self) -> Vec<&str> {
+        self.points.first().map_or_else(Vec::new, |p| p.setup.links.iter().map(|l| l.name.as_str()).collect())
+    }
+
+    fn points_with(&self, options: &RunOptions) -> Vec<Point> {
+        let mut points = self.points.clone();
+        for point in &mut points {
+            let setup = &mut point.setup;
+            setup.duration = options.duration.unwrap_or(setup.duration);
+            setup.warm_up = options.warm_up.unwrap_or(setup.warm_up);
+            if let Some(seeds) = &options.seeds {
+                setup.seeds.clone_from(seeds);
+            }
+        }
+        points
+    }
+
+    fn report(
+        &self,
+        points: Vec<Point>,
+        jobs: &[(usize, u64)],
+        results: Vec<(Values, Option<Recording>)>,
+    ) -> Report {
+        let mut runs: Vec<Vec<Values>> = points.iter().map(|_| Vec::new()).collect();
+        let mut recordings: Vec<Option<Recording>> = points.iter().map(|_| None).collect();
+        for ((point, _), (values, recording)) in jobs.iter().zip(results) {
+            runs[*point].push(values);
+            if recording.is_some() {
+                recordings[*point] = recording;
+            }
+        }
+        let points = points
+            .into_iter()
+            .zip(runs)
+            .zip(recordings)
+            .map(|((point, runs), recording)| PointReport::new(point, runs, recording))
+            .collect();
+        Report {
+            version: env!("CARGO_PKG_VERSION").to_string(),
+            scenario: self.name.clone(),
+            title: self.title.clone(),
+            description: self.description.clone(),
+            hash: self.hash.clone(),
+            points,
+        }
+    }
+}
+
+/// Every combination of the parameters' values, the last parameter varying fastest.
+fn grid(source: &Source<'_>, set: &[(String, String)]) -> Result<Vec<Vec<(String, String)>>, LabError> {
+    // Only the parameters: everything else may not make sense before they are filled in.
+    let table: toml::Table = toml::from_str(source.text).map_err(|e| source.parser(&e))?;
+    let parameters: Vec<(String, Vec<String>)> = match table.get("parameters") {
+        None => Vec::new(),
+        Some(value) => {
+            let map: std::collections::BTreeMap<String, scenario::Values> = value
+                .clone()
+                .try_into()
+                .map_err(|e: toml::de::Error| source.whole(format!("parameters: {}", e.message())))?;
+            let text = |v: scenario::Values| match v {
+                scenario::Values::One(v) => vec![v.to_string()],
+                scenario::Values::Many(list) => list.iter().map(ToString::to_string).collect(),
+            };
+            map.into_iter().map(|(name, values)| (name, text(values))).collect()
+        }
+    };
+    for (name, _) in set {
+        if !parameters.iter().any(|(n, _)| n == name) {
+            let known: Vec<&str> = parameters.iter().map(|(n, _)| n.as_str()).collect();
+            return Err(source
+                .whole(format!("there is no parameter {name:?} to set; there are: {}", known.join(", "))));
+        }
+    }
+    let mut grid: Vec<Vec<(String, String)>> = vec![Vec::new()];
+    for (name, values) in parameters {
+        if !source.text.contains(&format!("${{{name}}}")) {
+            return Err(
+                source.whole(format!("parameter {name:?} is used nowhere; use it as \"${{{name}}}\""))
+            );
+        }
+        let given: Vec<String> = set
+            .iter()
+            .filter(|(n, _)| *n == name)
+            .flat_map(|(_, v)| v.split(',').map(|v| v.trim().to_string()))
+            .collect();
+        let values = if given.is_empty() { values } else { given };
+        if values.iter().any(|v| v.contains(['\n', '\r', '"', '\\', '$'])) {
+            return Err(
+                source.whole(format!("parameter {name:?}: a value has a character that it may not have"))
+            );
+        }
+        grid = grid
+            .into_iter()
+            .flat_map(|point| {
+                let name = &name;
+                values.iter().map(move |v| {
+                    let mut point = point.clone();
+                    point.push((name.clone(), v.clone()));
+                    point
+                })
+            })
+            .collect();
+        if grid.len() > MOST_POINTS {
+            return Err(source.whole(format!("the parameters have more than {MOST_POINTS} combinations")));
+        }
+    }
+    Ok(grid)
+}
+
+/// The text with `${name}` replaced by the parameter's value.
+fn fill(text: &str, parameters: &[(String, String)]) -> String {
+    let put = |text: String, (name, value): &(String, String)| text.replace(&format!("${{{name}}}"), value);
+    parameters.iter().fold(text.to_string(), put)
+}
+
+/// The first 16 digits of the SHA-256 of the scenario's text, and of parameters that were set.
+fn hash(text: &str, set: &[(String, String)]) -> String {
+    let mut sha = Sha256::new();
+    sha.update(text.as_bytes());
+    for (name, value) in set {
+        sha.update(format!("\n{name}={value}").as_bytes());
+    }
+    sha.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
+}
+
+/// Does jobs 0 to `count` on several threads; their results in order.
+fn parallel<T: Send>(
+    count: usize,
+    threads: usize,
+    progress: &(impl Fn(usize, usize) + Sync),
+    job: impl Fn(usize) -> Result<T, LabError> + Sync,
+) -> Result<Vec<T>, LabError> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = if threads == 0 { processors } else { threads }.min(count).max(1);
+    let next = AtomicUsize::new(0);
+    let done = AtomicUsize::new(0);
+    let results: Mutex<Vec<Option<Result<T, LabError>>>> = Mutex::new((0..count).map(|_| None).collect());
+    let work = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                return;
+            }
+            let result = job(index);
+            if result.is_err() {
+                // Nobody begins another one.
+                next.store(count, Ordering::Relaxed);
+            }
+            if let Ok(mut results) = results.lock() {
+                results[index] = Some(result);
+            }
+            progress(done.fetch_add(1, Ordering::Relaxed) + 1, count);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+    let results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    // After a fault some were never begun: the fault is what is reported.
+    let mut ordered = Vec::with_capacity(count);
+    let mut missing = false;
+    for result in results {
+        match result {
+            Some(Ok(value)) => ordered.push(value),
+            Some(Err(error)) => return Err(error),
+            None => missing = true,
+        }
+    }
+    if missing {
+        let nothing = crate::error::SimError::Stalled {
+            at: umptcp_types::Instant::ZERO,
+            waiting_for: "a run that was never begun".to_string(),
+        };
+        return Err(failed("", 0)(nothing));
+    }
+    Ok(ordered)
+}

@@ -1,0 +1,113 @@
+//! Results as CSV and JSON. The columns are part of the interface: see [`FORMAT`].
+
+use super::report::{FORMAT, PointReport, Report};
+use serde_json::{Value, json};
+use std::fmt::Write as _;
+
+/// The columns of [`Report::csv`].
+pub const CSV_COLUMNS: &str = "format,version,scenario,hash,parameters,seed,object,name,quantity,unit,value";
+
+impl Report {
+    /// Every number of every run as CSV (RFC 4180), one per line, with a header line: the columns [`CSV_COLUMNS`].
+    ///
+    /// `parameters` is `name=value` with semicolons between; `value` is empty when there is none (a transfer that did
+    /// not end, a round-trip time without a sample).
+    pub fn csv(&self) -> String {
+        let mut out = format!("{CSV_COLUMNS}\n");
+        for point in &self.points {
+            let list: Vec<String> = point.parameters.iter().map(|(n, v)| format!("{n}={v}")).collect();
+            let parameters = field(&list.join(";"));
+            for row in &point.rows {
+                for (seed, value) in point.seeds.iter().zip(&row.summary.values) {
+                    let _ = write!(
+                        out,
+                        "{FORMAT},{},{},{},{parameters},{seed},{},{},{},{},",
+                        self.version,
+                        field(&self.scenario),
+                        self.hash,
+                        row.object,
+                        field(&row.name),
+                        row.quantity,
+                        row.unit
+                    );
+                    if value.is_finite() {
+                        let _ = write!(out, "{value}");
+                    }
+                    out.push('\n');
+                }
+            }
+        }
+        out
+    }
+
+    /// Everything as JSON: per combination of parameters the rows with means, standard deviations, half-widths of 95 %
+    /// confidence intervals and the value of each seed, and published values beside ours. Missing numbers are `null`.
+    pub fn json(&self) -> String {
+        let points: Vec<Value> = self.points.iter().map(point).collect();
+        let all = json!({
+            "format": FORMAT,
+            "version": self.version,
+            "scenario": self.scenario,
+            "title": self.title,
+            "hash": self.hash,
+            "points": points,
+        });
+        format!("{all:#}\n")
+    }
+}
+
+fn point(point: &PointReport) -> Value {
+    let parameters: serde_json::Map<String, Value> =
+        point.parameters.iter().map(|(n, v)| (n.clone(), Value::from(v.clone()))).collect();
+    let rows: Vec<Value> = point
+        .rows
+        .iter()
+        .map(|row| {
+            json!({
+                "object": row.object,
+                "name": row.name,
+                "quantity": row.quantity,
+                "unit": row.unit,
+                "mean": row.summary.mean,
+                "deviation": row.summary.deviation,
+                "confidence_95": row.summary.confidence,
+                "values": row.summary.values,
+            })
+        })
+        .collect();
+    let comparisons: Vec<Value> = point
+        .comparisons
+        .iter()
+        .map(|c| {
+            json!({
+                "what": c.what,
+                "mean": c.summary.mean,
+                "confidence_95": c.summary.confidence,
+                "published": c.published,
+                "predicted": c.predicted,
+                "at_least": c.at_least,
+                "tolerance": c.tolerance,
+                "deviation": c.deviation(),
+                "agrees": c.agrees(),
+                "source": c.source,
+            })
+        })
+        .collect();
+    json!({
+        "parameters": parameters,
+        "seeds": point.seeds,
+        "warm_up_s": point.setup.warm_up.as_secs_f64(),
+        "duration_s": point.setup.duration.as_secs_f64(),
+        "rows": rows,
+        "comparisons": comparisons,
+    })
+}
+
+/// A field of CSV: quoted when it has to be.
+pub(super) fn field(text: &str) -> String {
+    if text.contains([',', '"', '\n', '\r']) {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    } else {
+        text.to_string()
+    }
+}

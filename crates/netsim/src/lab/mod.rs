@@ -1,0 +1,60 @@
+//! The laboratory: scenarios as text, run with real stacks, measured and reported.
+//!
+//! A scenario names links, groups of connections with a route per subflow, and parameters; see `docs/` for the format.
+//! [`Experiment::parse`] reads it, [`Experiment::run`] runs every combination of parameters with every seed, on several
+//! threads, and gives a [`Report`]. The same text and seeds give the same report, whatever the number of threads.
+//!
+//! ```
+//! use umptcp_netsim::lab::{Experiment, Registries, RunOptions};
+//!
+//! let text = r#"
+//!     name = "two-links"
+//!     duration = "2 s"
+//!     seeds = 1
+//!     [[link]]
+//!     name = "a"
+//!     rate = "10 Mbit/s"
+//!     delay = "10 ms"
+//!     [[link]]
+//!     name = "b"
+//!     rate = "5 Mbit/s"
+//!     delay = "10 ms"
+//!     [[flow]]
+//!     name = "both"
+//!     routes = [["a"], ["b"]]
+//! "#;
+//! let registries = Registries::default();
+//! let experiment = Experiment::parse("two-links.toml", text, None, &[], &registries).unwrap();
+//! let report = experiment.run(&RunOptions::default(), &registries, |_, _| ()).unwrap();
+//! assert!(report.points[0].value("flow", "both", "goodput").unwrap().mean > 12.0); // Mbit/s
+//! ```
+
+mod build;
+mod error;
+mod experiment;
+mod export;
+mod measure;
+mod model;
+mod report;
+mod run;
+mod scenario;
+mod series;
+mod statistics;
+mod units;
+mod validate;
+
+pub use error::LabError;
+pub use experiment::{Experiment, RunOptions};
+pub use export::CSV_COLUMNS;
+pub use report::{Comparison, FORMAT, PointReport, Report, Row};
+pub use series::SERIES_COLUMNS;
+pub use statistics::{Summary, student_t};
+
+/// What scenarios may name.
+#[derive(Clone, Debug, Default)]
+pub struct Registries {
+    /// Congestion control algorithms.
+    pub congestion: umptcp_congestion::Registry,
+    /// Schedulers.
+    pub schedulers: umptcp_scheduler::Registry,
+}

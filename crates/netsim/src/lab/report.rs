@@ -1,0 +1,255 @@
+//! What an experiment showed.
+
+use super::experiment::Point;
+use super::measure::Recording;
+use super::model::{ReferenceSetup, Setup};
+use super::run::{Key, Values};
+use super::statistics::Summary;
+use std::fmt::Write as _;
+
+/// Name and version of the output's format: it changes when a column does.
+pub const FORMAT: &str = "umptcp-sim/1";
+
+/// One quantity over all seeds.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// `flow`, `route`, `link` or `recovery`.
+    pub object: &'static str,
+    /// Its name: `FLOW`, `FLOW/ROUTE` (from 1), `LINK` or `LINK/reverse`.
+    pub name: String,
+    /// What was measured.
+    pub quantity: &'static str,
+    /// In which unit.
+    pub unit: &'static str,
+    /// The values.
+    pub summary: Summary,
+}
+
+/// A published value and ours.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// What is compared, such as `multipath goodput` or `mptcp / tcp goodput`.
+    pub what: String,
+    /// Ours.
+    pub summary: Summary,
+    /// The published measurement.
+    pub published: Option<f64>,
+    /// What the published model predicts.
+    pub predicted: Option<f64>,
+    /// At least this is right.
+    pub at_least: Option<f64>,
+    /// Deviation from the published value that is right.
+    pub tolerance: f64,
+    /// Where it was published.
+    pub source: String,
+}
+
+impl Comparison {
+    /// Our mean relative to the published value, such as 0.05 for 5 % more.
+    pub fn deviation(&self) -> Option<f64> {
+        self.published.map(|p| self.summary.mean / p - 1.0)
+    }
+
+    /// Whether ours is within the tolerance, or between the measurement and the model, and not less than it may be.
+    pub fn agrees(&self) -> bool {
+        let ours = self.summary.mean;
+        let enough = self.at_least.is_none_or(|least| ours >= least);
+        let close = self.deviation().is_none_or(|d| d.abs() <= self.tolerance);
+        let between = match (self.published, self.predicted) {
+            (Some(a), Some(b)) => (a.min(b)..=a.max(b)).contains(&ours),
+            _ => false,
+        };
+        enough && (close || between)
+    }
+}
+
+/// The results of one combination of parameters.
+#[derive(Clone, Debug)]
+pub struct PointReport {
+    /// The parameters' values.
+    pub parameters: Vec<(String, String)>,
+    /// The seeds.
+    pub seeds: Vec<u64>,
+    /// Everything that was measured.
+    pub rows: Vec<Row>,
+    /// Published values beside ours.
+    pub comparisons: Vec<Comparison>,
+    pub(crate) setup: Setup,
+    /// The run with the first seed.
+    pub(crate) recording: Option<Recording>,
+}
+
+/// The results of an experiment.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Version of umptcp.
+    pub version: String,
+    /// The scenario's name.
+    pub scenario: String,
+    /// Its title.
+    pub title: String,
+    /// What it is about.
+    pub description: String,
+    /// The first 16 hexadecimal digits of the SHA-256 of its text.
+    pub hash: String,
+    /// One for each combination of parameters.
+    pub points: Vec<PointReport>,
+}
+
+impl PointReport {
+    pub(crate) fn new(point: Point, runs: Vec<Values>, recording: Option<Recording>) -> PointReport {
+        let keys: Vec<Key> =
+            runs.first().map_or_else(Vec::new, |v| v.iter().map(|(k, _)| k.clone()).collect());
+        let rows: Vec<Row> = keys
+            .into_iter()
+            .enumerate()
+            .map(|(i, key)| Row {
+                object: key.object,
+                name: key.name,
+                quantity: key.quantity,
+                unit: key.unit,
+                summary: Summary::of(runs.iter().map(|v| v[i].1).collect()),
+            })
+            .collect();
+        let comparisons = point.setup.references.iter().filter_map(|r| compare(r, &rows)).collect();
+        PointReport {
+            parameters: point.parameters,
+            seeds: point.setup.seeds.clone(),
+            rows,
+            comparisons,
+            setup: point.setup,
+            recording,
+        }
+    }
+
+    /// The parameters as `name=value` with commas between; `-` without parameters.
+    pub fn name(&self) -> String {
+        let list: Vec<String> = self.parameters.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        if list.is_empty() { "-".to_string() } else { list.join(",") }
+    }
+
+    /// One quantity, by the names of object, thing and quantity.
+    pub fn value(&self, object: &str, name: &str, quantity: &str) -> Option<&Summary> {
+        let row = self.rows.iter().find(|r| r.object == object && r.name == name && r.quantity == quantity);
+        row.map(|r| &r.summary)
+    }
+}
+
+fn compare(reference: &ReferenceSetup, rows: &[Row]) -> Option<Comparison> {
+    let of = |name: &str| {
+        let row =
+            rows.iter().find(|r| r.object == "flow" && r.name == name && r.quantity == reference.quantity);
+        row.map(|r| r.summary.clone())
+    };
+    let ours = of(&reference.flow)?;
+    let (what, summary) = match &reference.per {
+        None => (reference.flow.clone(), ours),
+        Some(per) => {
+            let ratios = ours.values.iter().zip(of(per)?.values).map(|(a, b)| a / b).collect();
+            (format!("{} / {per}", reference.flow), Summary::of(ratios))
+        }
+    };
+    Some(Comparison {
+        what: format!("{what} {}", reference.quantity),
+        summary,
+        published: reference.published,
+        predicted: reference.predicted,
+        at_least: reference.at_least,
+        tolerance: reference.tolerance,
+        source: reference.source.clone(),
+    })
+}
+
+impl Report {
+    /// The results as text for people. With `all`, every row; otherwise the groups' and what was published.
+    pub fn table(&self, all: bool) -> String {
+        let mut out = format!("{} (scenario {}, umptcp {})\n", self.title, self.hash, self.version);
+        for point in &self.points {
+            let seeds = point.seeds.len();
+            let runs = if seeds == 1 { "1 seed".to_string() } else { format!("{seeds} seeds") };
+            let time = point.setup.duration.as_secs_f64();
+            let _ = writeln!(
+                out,
+                "\n{}: {runs}, {time} s after {} s",
+                point.name(),
+                point.setup.warm_up.as_secs_f64()
+            );
+            let mut lines = vec![["", "", "mean", "±95 %", ""].map(str::to_string)];
+            for row in &point.rows {
+                let shown = all
+                    || (row.object == "flow" && ["goodput", "completion"].contains(&row.quantity))
+                    || row.object == "recovery";
+                if shown {
+                    lines.push([
+                        format!("{} {}", row.object, row.name),
+                        row.quantity.to_string(),
+                        number(row.summary.mean),
+                        row.summary.confidence.map_or_else(String::new, number),
+                        if row.unit == "1" { String::new() } else { row.unit.to_string() },
+                    ]);
+                }
+            }
+            out.push_str(&columns(&lines, 2..4));
+            if !point.comparisons.is_empty() {
+                out.push_str(&comparison_table(&point.comparisons));
+            }
+        }
+        out
+    }
+}
+
+fn comparison_table(comparisons: &[Comparison]) -> String {
+    let mut lines = vec![["published", "ours", "±95 %", "published", "model", ""].map(str::to_string)];
+    for c in comparisons {
+        let verdict = match (c.agrees(), c.deviation()) {
+            (true, Some(d)) => format!("agrees ({:+.0} %)", 100.0 * d),
+            (false, Some(d)) => format!("MISSES ({:+.0} %)", 100.0 * d),
+            (true, None) => "agrees".to_string(),
+            (false, None) => "MISSES".to_string(),
+        };
+        lines.push([
+            c.what.clone(),
+            number(c.summary.mean),
+            c.summary.confidence.map_or_else(String::new, number),
+            match (c.published, c.at_least) {
+                (Some(p), _) => number(p),
+                (None, Some(least)) => format!(">= {}", number(least)),
+                (None, None) => String::new(),
+            },
+            c.predicted.map_or_else(String::new, number),
+            verdict,
+        ]);
+    }
+    columns(&lines, 1..5)
+}
+
+/// Four significant digits.
+pub(crate) fn number(value: f64) -> String {
+    if !value.is_finite() {
+        return "-".to_string();
+    }
+    let magnitude = if value == 0.0 { 0 } else { value.abs().log10().floor() as i32 };
+    let decimals = (3 - magnitude).clamp(0, 4) as usize;
+    format!("{value:.decimals$}")
+}
+
+/// Lines whose columns have equal widths, those in `right` flush right.
+fn columns<const N: usize>(lines: &[[String; N]], right: std::ops::Range<usize>) -> String {
+    let width = |c: usize| lines.iter().map(|l| l[c].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let mut out = String::new();
+    for line in lines {
+        let mut text = String::from(" ");
+        for (c, cell) in line.iter().enumerate() {
+            let pad = " ".repeat(widths[c] - cell.chars().count());
+            if right.contains(&c) {
+                let _ = write!(text, " {pad}{cell}");
+            } else {
+                let _ = write!(text, " {cell}{pad}");
+            }
+        }
+        out.push_str(text.trim_end());
+        out.push('\n');
+    }
+    out
+}

@@ -1,0 +1,205 @@
+//! One run: one combination of parameters with one seed, and the numbers that come of it.
+
+use super::Registries;
+use super::build::{build, failed};
+use super::error::LabError;
+use super::measure::{LinkState, Recording, RouteState, Snapshot, per_second};
+use super::model::{FlowSetup, RecoverySetup, Setup};
+use super::statistics::fairness;
+use crate::trace::Tap;
+use std::time::Duration;
+use umptcp_types::Instant;
+
+/// What a value is about.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Key {
+    pub(crate) object: &'static str,
+    pub(crate) name: String,
+    pub(crate) quantity: &'static str,
+    pub(crate) unit: &'static str,
+}
+
+/// The numbers of one run, always the same keys in the same order for the same scenario.
+pub(crate) type Values = Vec<(Key, f64)>;
+
+/// Runs `setup` with `seed`. With a tap the packets of all links are shown to it.
+pub(crate) fn run(
+    setup: &Setup,
+    point: &str,
+    seed: u64,
+    registries: &Registries,
+    tap: Option<Box<dyn Tap>>,
+) -> Result<Recording, LabError> {
+    let fault = failed(point, seed);
+    let mut built = build(setup, seed, registries).map_err(&fault)?;
+    if tap.is_some() {
+        built.network.set_recording(true);
+        built.network.set_tap(tap);
+    }
+    let mut snapshots = vec![Snapshot::take(&mut built)];
+    let mut next = Instant::ZERO;
+    while next < setup.end() {
+        // The beginning of the measurement is a snapshot, too, whatever the interval.
+        let regular = next + setup.sample;
+        next = if next < setup.begin() { regular.min(setup.begin()) } else { regular.min(setup.end()) };
+        built.network.run_until(next).map_err(&fault)?;
+        snapshots.push(Snapshot::take(&mut built));
+    }
+    let completions = built.instances.iter().map(|i| {
+        let flow = built.network.flow(i.flow);
+        let (size, got) = (setup.flows[i.group].size?, flow.end(i.sender.peer()));
+        let last = got.last_received_at.filter(|_| got.progress.received >= size)?;
+        Some((last - i.start).as_secs_f64())
+    });
+    let completions = completions.collect();
+    // The capture's writer is let go, so that it writes what it still holds.
+    built.network.set_tap(None);
+    let groups = built.instances.iter().map(|i| i.group).collect();
+    Ok(Recording { snapshots, groups, completions })
+}
+
+/// The numbers of a run.
+pub(crate) fn evaluate(setup: &Setup, recording: &Recording) -> Values {
+    let mut values = Values::new();
+    let measured = recording.measured(setup);
+    let (Some(first), Some(last)) = (measured.first(), measured.last()) else { return values };
+    for (group, flow) in setup.flows.iter().enumerate() {
+        flow_values(&mut values, group, setup, recording, first, last);
+        for route in 0..flow.routes.len() {
+            route_values(&mut values, group, flow, route, recording, measured);
+        }
+    }
+    for (l, link) in setup.links.iter().enumerate() {
+        for (d, suffix) in ["", "/reverse"].into_iter().enumerate() {
+            let rate = if d == 0 { link.forward.mean_rate() } else { link.reverse.mean_rate() };
+            link_values(&mut values, format!("{}{suffix}", link.name), rate, measured, |s| s.links[l][d]);
+        }
+    }
+    for recovery in &setup.recoveries {
+        let name = setup.flows[recovery.flow].name.clone();
+        let key = Key { object: "recovery", name, quantity: "time", unit: "s" };
+        values.push((key, recovery_time(recovery, recording)));
+    }
+    values
+}
+
+fn flow_values(
+    values: &mut Values,
+    group: usize,
+    setup: &Setup,
+    recording: &Recording,
+    first: &Snapshot,
+    last: &Snapshot,
+) {
+    let flow = &setup.flows[group];
+    let legs = flow.routes.iter().flatten();
+    let mtu = legs.map(|leg| setup.links[leg.link].forward.mtu).min().unwrap_or(1500);
+    let members: Vec<usize> = (0..recording.groups.len()).filter(|i| recording.groups[*i] == group).collect();
+    let n = members.len() as f64;
+    let rates: Vec<f64> = members
+        .iter()
+        .map(|i| per_second((last.received[*i] - first.received[*i]) * 8, first, last) / 1e6)
+        .collect();
+    let total: f64 = rates.iter().sum();
+    let sum = |f: &dyn Fn(&RouteState) -> u64| {
+        let of = |s: &Snapshot| members.iter().flat_map(|i| &s.routes[*i]).map(f).sum::<u64>();
+        of(last).saturating_sub(of(first)) as f64
+    };
+    let again = sum(&|r| r.retransmitted);
+    let sent = sum(&|r| r.sent) + again;
+    let mut add = |quantity, unit, value| {
+        values.push((Key { object: "flow", name: flow.name.clone(), quantity, unit }, value));
+    };
+    // A transfer in full packets takes so much of the links with its headers.
+    let full: Vec<f64> = members
+        .iter()
+        .flat_map(|i| &last.routes[*i])
+        .filter(|r| r.mss > 0)
+        .map(|r| f64::from(mtu) / f64::from(r.mss))
+        .collect();
+    add("goodput", "Mbit/s", total / n);
+    add("throughput", "Mbit/s", total / n * full.iter().sum::<f64>() / full.len() as f64);
+    add("total", "Mbit/s", total);
+    add("fairness", "1", fairness(&rates));
+    add("retransmitted", "%", if sent > 0.0 { 100.0 * again / sent } else { 0.0 });
+    add("timeouts", "1", sum(&|r| r.timeouts) / n);
+    if flow.size.is_some() {
+        let done: Vec<f64> = members.iter().filter_map(|i| recording.completions[*i]).collect();
+        // With one that did not end there is no mean.
+        let mean = if done.len() == members.len() { done.iter().sum::<f64>() / n } else { f64::NAN };
+        add("completion", "s", mean);
+    }
+}
+
+fn route_values(
+    values: &mut Values,
+    group: usize,
+    flow: &FlowSetup,
+    route: usize,
+    recording: &Recording,
+    measured: &[Snapshot],
+) {
+    let (Some(first), Some(last)) = (measured.first(), measured.last()) else { return };
+    let members: Vec<usize> = (0..recording.groups.len()).filter(|i| recording.groups[*i] == group).collect();
+    let n = members.len() as f64;
+    let acked = |s: &Snapshot| members.iter().map(|i| s.routes[*i][route].acked).sum::<u64>();
+    let mean = |f: &dyn Fn(&RouteState) -> f64| {
+        let states = measured.iter().flat_map(|s| members.iter().map(|i| &s.routes[*i][route]));
+        let known: Vec<f64> = states.map(f).filter(|v| v.is_finite()).collect();
+        known.iter().sum::<f64>() / known.len() as f64
+    };
+    let name = format!("{}/{}", flow.name, route + 1);
+    let mut add = |quantity, unit, value| {
+        values.push((Key { object: "route", name: name.clone(), quantity, unit }, value));
+    };
+    let bits = acked(last).saturating_sub(acked(first)) * 8;
+    add("acknowledged", "Mbit/s", per_second(bits, first, last) / 1e6 / n);
+    add("rtt", "ms", 1e3 * mean(&|r| r.srtt));
+    add("window", "kB", mean(&|r| r.window as f64) / 1e3);
+}
+
+fn link_values(
+    values: &mut Values,
+    name: String,
+    rate: Option<u64>,
+    measured: &[Snapshot],
+    state: impl Fn(&Snapshot) -> LinkState,
+) {
+    let (Some(first), Some(last)) = (measured.first(), measured.last()) else { return };
+    let (a, b) = (state(first).stats, state(last).stats);
+    let bits = per_second((b.delivered_bytes - a.delivered_bytes) * 8, first, last);
+    let offered = (b.offered_packets - a.offered_packets) as f64;
+    let share = |n: u64| if offered > 0.0 { 100.0 * n as f64 / offered } else { 0.0 };
+    let queue = |s: &crate::engine::LinkStats| s.dropped_queue + s.dropped_early;
+    let mut add = |quantity, unit, value| {
+        values.push((Key { object: "link", name: name.clone(), quantity, unit }, value));
+    };
+    add("throughput", "Mbit/s", bits / 1e6);
+    add("utilisation", "%", rate.map_or(f64::NAN, |r| 100.0 * bits / r as f64));
+    add("congestion-loss", "%", share(queue(&b) - queue(&a)));
+    add("random-loss", "%", share(b.dropped_loss - a.dropped_loss));
+    add("marked", "%", share(b.marked - a.marked));
+    let queued = measured.iter().map(|s| state(s).queued as f64).sum::<f64>() / measured.len() as f64;
+    add("queue", "packets", queued);
+}
+
+/// Seconds until the goodput is back; `NaN` when it never is.
+fn recovery_time(recovery: &RecoverySetup, recording: &Recording) -> f64 {
+    let snapshots = &recording.snapshots;
+    let at = |t: Duration| recording.index_at(Instant::ZERO + t);
+    let (from, to) = (&snapshots[at(recovery.compare.0)], &snapshots[at(recovery.compare.1)]);
+    let goal = recovery.share * recording.group_rate(recovery.flow, from, to);
+    let after = Instant::ZERO + recovery.after;
+    for end in at(recovery.after)..snapshots.len() {
+        let begin = snapshots[end].at.saturating_duration_since(Instant::ZERO + recovery.window);
+        let begin = recording.index_at(Instant::ZERO + begin);
+        if snapshots[begin].at < after {
+            continue;
+        }
+        if recording.group_rate(recovery.flow, &snapshots[begin], &snapshots[end]) >= goal {
+            // The middle of the window in which it was reached.
+            return ((snapshots[end].at - after) - recovery.window / 2).as_secs_f64();
+        }
+    }
+    f64::NAN
+}

@@ -1,0 +1,200 @@
+//! Quantities with units, as scenarios write them: `"10 Mbit/s"`, `"40 ms"`, `"64 KiB"`, `"1.5 %"`.
+
+use serde::de::{self, Deserializer, Visitor};
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+/// A number and what follows it, without the space between.
+fn split(text: &str) -> Result<(f64, &str), String> {
+    let text = text.trim();
+    let end = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '_' | '+' | '-')).unwrap_or(text.len());
+    let number = text[..end].replace('_', "");
+    let value: f64 = number.parse().map_err(|_| format!("{text:?} does not start with a number"))?;
+    if value < 0.0 {
+        return Err(format!("{text:?} is negative"));
+    }
+    Ok((value, text[end..].trim()))
+}
+
+fn scaled(text: &str, units: &[(&str, f64)], example: &str) -> Result<f64, String> {
+    let (value, unit) = split(text)?;
+    match units.iter().find(|(name, _)| *name == unit) {
+        Some((_, factor)) => Ok(value * factor),
+        None => {
+            let known: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
+            let unit = if unit.is_empty() { "no unit".into() } else { format!("the unit {unit:?}") };
+            Err(format!("{text:?} has {unit}; write for instance {example:?} (units: {})", known.join(", ")))
+        }
+    }
+}
+
+/// Bits per second.
+pub(crate) fn rate(text: &str) -> Result<u64, String> {
+    const UNITS: &[(&str, f64)] = &[("bit/s", 1.0), ("kbit/s", 1e3), ("Mbit/s", 1e6), ("Gbit/s", 1e9)];
+    match scaled(text, UNITS, "10 Mbit/s")? {
+        r if (1.0..=1e15).contains(&r) => Ok(r.round() as u64),
+        _ => Err(format!("{text:?} is not a rate between 1 bit/s and 1000000 Gbit/s")),
+    }
+}
+
+/// A time.
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
+    const UNITS: &[(&str, f64)] =
+        &[("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("min", 60.0)];
+    let seconds = scaled(text, UNITS, "40 ms")?;
+    if seconds > 1e8 {
+        return Err(format!("{text:?} is longer than three years"));
+    }
+    Ok(Duration::from_nanos((seconds * 1e9).round() as u64))
+}
+
+/// Bytes.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    const UNITS: &[(&str, f64)] = &[
+        ("B", 1.0),
+        ("kB", 1e3),
+        ("MB", 1e6),
+        ("GB", 1e9),
+        ("KiB", 1024.0),
+        ("MiB", 1024.0 * 1024.0),
+        ("GiB", 1024.0 * 1024.0 * 1024.0),
+    ];
+    Ok(scaled(text, UNITS, "64 KiB")?.round() as u64)
+}
+
+/// A probability: a number from 0 to 1, or a percentage.
+pub(crate) fn probability(text: &str) -> Result<f64, String> {
+    let (value, unit) = split(text)?;
+    let p = match unit {
+        "%" => value / 100.0,
+        "" => value,
+        _ => return Err(format!("{text:?} is not a probability; write for instance \"1 %\" or 0.01")),
+    };
+    if p > 1.0 {
+        return Err(format!("{text:?} is more than 1 (100 %)"));
+    }
+    Ok(p)
+}
+
+/// A value that a scenario writes as text, or as a plain number where that has one meaning only.
+pub(crate) trait Quantity: Sized {
+    fn parse(text: &str) -> Result<Self, String>;
+    /// What is expected, for error messages.
+    const EXPECTED: &'static str;
+    /// Whether a number without quotes will do.
+    const NUMBER: bool = false;
+}
+
+macro_rules! quantity {
+    ($(#[$doc:meta])* $name:ident($inner:ty) = $parse:expr, $expected:literal, number: $number:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Debug)]
+        pub(crate) struct $name(pub(crate) $inner);
+
+        impl Quantity for $name {
+            const EXPECTED: &'static str = $expected;
+            const NUMBER: bool = $number;
+            fn parse(text: &str) -> Result<Self, String> {
+                ($parse)(text).map($name)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+                d.deserialize_any(QuantityVisitor(PhantomData))
+            }
+        }
+    };
+}
+
+quantity!(
+    /// A rate in bits per second.
+    Rate(u64) = rate, "a rate such as \"10 Mbit/s\"", number: false
+);
+quantity!(
+    /// A time.
+    Time(Duration) = time, "a time such as \"40 ms\"", number: false
+);
+quantity!(
+    /// Bytes.
+    Bytes(u64) = bytes, "a size such as \"64 KiB\"", number: false
+);
+quantity!(
+    /// A probability.
+    Probability(f64) = probability, "a probability such as \"1 %\" or 0.01", number: true
+);
+quantity!(
+    /// A whole number, which may stand in quotes so that it can be a parameter.
+    Count(u32) = |t: &str| t.trim().parse::<u32>().map_err(|_| format!("{t:?} is not a whole number")),
+    "a whole number", number: true
+);
+quantity!(
+    /// A real number, which may stand in quotes so that it can be a parameter.
+    Real(f64) = |t: &str| t.trim().parse::<f64>().map_err(|_| format!("{t:?} is not a number")),
+    "a number", number: true
+);
+
+struct QuantityVisitor<Q>(PhantomData<Q>);
+
+impl<Q: Quantity> QuantityVisitor<Q> {
+    fn number<E: de::Error>(self, shown: &str) -> Result<Q, E> {
+        if Q::NUMBER {
+            Q::parse(shown).map_err(E::custom)
+        } else {
+            Err(E::custom(format!("{shown} has no unit; expected {}", Q::EXPECTED)))
+        }
+    }
+}
+
+impl<Q: Quantity> Visitor<'_> for QuantityVisitor<Q> {
+    type Value = Q;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Q::EXPECTED)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Q, E> {
+        Q::parse(text).map_err(E::custom)
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Q, E> {
+        self.number(&value.to_string())
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Q, E> {
+        self.number(&value.to_string())
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Q, E> {
+        self.number(&value.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_needed_and_understood() {
+        assert_eq!(rate("10 Mbit/s"), Ok(10_000_000));
+        assert_eq!(rate("1.5Gbit/s"), Ok(1_500_000_000));
+        assert_eq!(time("40 ms"), Ok(Duration::from_millis(40)));
+        assert_eq!(time("1.5 s"), Ok(Duration::from_millis(1_500)));
+        assert_eq!(bytes("64 KiB"), Ok(65_536));
+        assert_eq!(probability("1.5 %"), Ok(0.015));
+        assert_eq!(probability("0.25"), Ok(0.25));
+        for (error, hint) in [
+            (rate("10"), "Mbit/s"),
+            (rate("10 MB/s"), "Mbit/s"),
+            (rate("fast"), "does not start with a number"),
+            (rate("-1 Mbit/s"), "negative"),
+            (rate("0 bit/s"), "between"),
+            (bytes("3 packets"), "KiB"),
+        ] {
+            assert!(error.as_ref().unwrap_err().contains(hint), "{error:?}");
+        }
+        assert!(time("1").unwrap_err().contains("no unit"));
+        assert!(probability("101 %").unwrap_err().contains("more than 1"));
+    }
+}

@@ -1,0 +1,149 @@
+//! `sim`: scenarios in virtual time, with tables, files of numbers, captures and plots.
+
+use crate::{Registry, console, usage};
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueHint};
+use std::fs;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+use umptcp_netsim::lab::{Experiment, LabError, Registries, Report, RunOptions};
+
+/// Run a scenario in the simulator: real stacks, virtual time.
+///
+/// A scenario is a TOML file with links, groups of connections and a route per subflow. It runs with every combination of
+/// its parameters and every seed, and shows means with 95 % confidence intervals over the seeds. The same file and seeds give the
+/// same numbers on every machine. Nothing here needs a privilege.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  umptcp sim scenarios/shared-bottleneck.toml
+  umptcp sim scenarios/olia-a.toml --set congestion=olia --set n1=10 --seeds 3
+  umptcp sim scenarios/wireless.toml --csv results.csv --json results.json --html results.html
+  umptcp sim scenarios/triangle.toml --check                   is it right? nothing is run
+  umptcp sim scenarios/triangle.toml --seeds 1 --pcap triangle.pcapng")]
+pub(crate) struct SimArgs {
+    /// The scenarios.
+    #[arg(value_name = "SCENARIO.toml", required = true, value_hint = ValueHint::FilePath)]
+    scenarios: Vec<PathBuf>,
+    /// Give a parameter a value, or several with commas between, in the place of the scenario's; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE[,VALUE]...", value_parser = parse_set)]
+    set: Vec<(String, String)>,
+    /// Seeds 1 to N in the place of the scenario's.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    seeds: Option<u64>,
+    /// Length of the measurement in the place of the scenario's.
+    #[arg(long, value_name = "SECONDS", value_parser = crate::args::values::parse_duration)]
+    duration: Option<Duration>,
+    /// Time before the measurement in the place of the scenario's.
+    #[arg(long, value_name = "SECONDS", value_parser = crate::args::values::parse_duration)]
+    warm_up: Option<Duration>,
+    /// Simulations at a time; as many as there are processors unless given.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+    /// Show everything that was measured: routes and links, too.
+    #[arg(long)]
+    all: bool,
+    /// Write all numbers as CSV to FILE (`-`: standard output, in the place of the table).
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    csv: Option<PathBuf>,
+    /// Write all numbers as JSON to FILE (`-`: standard output, in the place of the table).
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    json: Option<PathBuf>,
+    /// Only read the scenario and say whether it is right.
+    #[arg(long)]
+    check: bool,
+    /// Fail when a result misses a published one.
+    #[arg(long)]
+    strict: bool,
+    /// No progress reports.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+fn parse_set(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
+            Ok((name.to_string(), value.to_string()))
+        }
+        _ => Err(format!("{text:?} is not NAME=VALUE")),
+    }
+}
+
+pub(crate) fn run(args: &SimArgs, registry: &Registry) -> anyhow::Result<()> {
+    let registries =
+        Registries { congestion: registry.congestion.clone(), schedulers: registry.schedulers.clone() };
+    let one_output = [&args.csv, &args.json];
+    if args.scenarios.len() > 1 && one_output.iter().any(|o| o.is_some()) {
+        return Err(usage("--csv and --json take one scenario"));
+    }
+    let mut misses = 0;
+    for path in &args.scenarios {
+        let experiment = read(path, &args.set, &registries)?;
+        if args.check {
+            let points = experiment.point_names().len();
+            console::print(&format!("{}: right; {points} combination(s) of parameters", path.display()))?;
+            continue;
+        }
+        let report = simulate(&experiment, args, &registries)?;
+        misses += report.points.iter().flat_map(|p| &p.comparisons).filter(|c| !c.agrees()).count();
+        output(&report, args)?;
+    }
+    if args.strict && misses > 0 {
+        bail!("{misses} result(s) miss what was published");
+    }
+    Ok(())
+}
+
+/// Reads and checks a scenario. A mistake in it is one in the arguments: the exit code is 2.
+fn read(path: &Path, set: &[(String, String)], registries: &Registries) -> anyhow::Result<Experiment> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file = path.display().to_string();
+    Experiment::parse(&file, &text, path.parent(), set, registries).map_err(|e| match e {
+        LabError::Scenario { .. } => usage(e.to_string()),
+        other => other.into(),
+    })
+}
+
+fn options(args: &SimArgs) -> RunOptions {
+    RunOptions {
+        seeds: args.seeds.map(|n| (1..=n).collect()),
+        duration: args.duration,
+        warm_up: args.warm_up,
+        threads: args.threads,
+    }
+}
+
+fn simulate(experiment: &Experiment, args: &SimArgs, registries: &Registries) -> anyhow::Result<Report> {
+    let show = !args.quiet && std::io::stderr().is_terminal();
+    let last = Mutex::new(Instant::now());
+    let progress = |done: usize, all: usize| {
+        // A line now and then is enough.
+        if show
+            && let Ok(mut last) = last.lock()
+            && (last.elapsed() > Duration::from_secs(1) || done == all)
+        {
+            *last = Instant::now();
+            console::say(&format!("{}: {done} of {all} runs", experiment.name()));
+        }
+    };
+    Ok(experiment.run(&options(args), registries, progress)?)
+}
+
+fn output(report: &Report, args: &SimArgs) -> anyhow::Result<()> {
+    let mut table = true;
+    for (file, text) in [(&args.csv, report.csv()), (&args.json, report.json())] {
+        match file {
+            None => {}
+            Some(file) if file.as_os_str() == "-" => {
+                table = false;
+                console::print(text.trim_end())?;
+            }
+            Some(file) => {
+                fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
+            }
+        }
+    }
+    if table { console::print(report.table(args.all).trim_end()) } else { Ok(()) }
+}
