@@ -9,7 +9,6 @@ use anyhow::Context as _;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc;
-use std::time::Instant;
 
 const BUFFER: usize = 256 << 10;
 
@@ -38,7 +37,6 @@ pub(crate) fn connect(args: &ConnectArgs, registry: &Registry, verbose: bool) ->
 
 /// Copies both ways until both have ended, or one has failed.
 fn relay(stream: Stream, verbose: bool) -> anyhow::Result<()> {
-    let started = Instant::now();
     let stream = Arc::new(stream);
     if verbose {
         let facts = stream.facts()?;
@@ -77,7 +75,7 @@ fn relay(stream: Stream, verbose: bool) -> anyhow::Result<()> {
             say(&s.describe());
         }
         if let Some(facts) = facts {
-            say(&format!("{} for {:.1} s", facts.description, started.elapsed().as_secs_f64()));
+            say(&facts.description);
         }
     }
     Ok(())

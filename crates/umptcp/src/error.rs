@@ -25,6 +25,17 @@ pub enum Error {
         /// Why.
         source: ConnectionError,
     },
+    /// None of the NICs that could be used has a route to the peer.
+    #[error(
+        "no route to {} by {}: add one (ip route add {} via GATEWAY dev {}), or use another NIC", remote.ip(),
+        nics.join(", "), remote.ip(), nics.first().map_or("NIC", String::as_str)
+    )]
+    NoRoute {
+        /// The peer.
+        remote: SocketAddr,
+        /// The NICs' names.
+        nics: Vec<String>,
+    },
     /// The connection was not established within the time that was set.
     #[error("connection with {remote}: not established within the time limit")]
     ConnectTimeout {
@@ -64,6 +75,7 @@ impl Error {
         match self {
             Error::Connect { source, .. } => connect_kind(source),
             Error::Connection { source, .. } => connection_kind(*source),
+            Error::NoRoute { .. } => ErrorKind::NetworkUnreachable,
             Error::ConnectTimeout { .. } => ErrorKind::TimedOut,
             Error::Listen { source, .. } => match source {
                 ListenError::InUse(_) => ErrorKind::AddrInUse,
@@ -124,6 +136,11 @@ mod tests {
         assert_eq!(e.to_string(), text);
         let back = e.get_ref().and_then(|e| e.downcast_ref::<Error>());
         assert!(matches!(back, Some(Error::Connection { .. })));
+        let e = Error::NoRoute { remote, nics: vec!["eth0".into(), "wlan0".into()] };
+        assert_eq!(
+            e.to_string(),
+            "no route to 192.0.2.1 by eth0, wlan0: add one (ip route add 192.0.2.1 via GATEWAY dev eth0), or use another NIC"
+        );
         let local = "[::]:22".parse().unwrap();
         let e: io::Error = Error::Listen { local, source: ListenError::InUse(local) }.into();
         assert_eq!(e.kind(), ErrorKind::AddrInUse);

@@ -82,6 +82,17 @@ impl Nics {
         })
     }
 
+    /// Names of the NICs in use that have an address of `remote`'s family and no route to it.
+    pub(crate) fn without_route(&self, remote: IpAddr) -> Vec<String> {
+        let paths = lock(&self.paths);
+        let fitting = paths.iter().filter(|p| {
+            matches!(p.place, Place::Attached(_))
+                && p.config.addresses.iter().any(|a| a.is_ipv4() == remote.is_ipv4())
+        });
+        let cut_off = fitting.filter(|p| matches!(p.guard.has_route(remote), Ok(false)));
+        cut_off.map(|p| p.config.name.clone()).collect()
+    }
+
     /// Lets connections to a port of the NICs' addresses go to the stack.
     pub(crate) fn listen(&self, port: u16) -> io::Result<()> {
         let mut ports = lock(&self.ports);

@@ -181,7 +181,16 @@ impl StreamBuilder {
             Ok(Phase::Connected { local, remote }) => {
                 Ok(MptcpStream::new(self.handle.clone(), Accepted { id, shared, local, remote }))
             }
-            Ok(Phase::Failed(source)) => Err(Error::Connection { remote, source }),
+            Ok(Phase::Failed(source)) => {
+                let cut_off = || self.handle.nics.upgrade().map(|n| n.without_route(remote.ip()));
+                match source {
+                    ConnectionError::Unreachable => match cut_off() {
+                        Some(nics) if !nics.is_empty() => Err(Error::NoRoute { remote, nics }),
+                        _ => Err(Error::Connection { remote, source }),
+                    },
+                    _ => Err(Error::Connection { remote, source }),
+                }
+            }
             Ok(Phase::Connecting) | Err(TimedOut) => {
                 self.handle.call(move |worker, cx| worker.abort(cx, id))?;
                 Err(Error::ConnectTimeout { remote })
