@@ -105,11 +105,12 @@ pub(crate) fn system_path() -> std::ffi::OsString {
 /// Builds the program `umptcp` and returns where it is.
 pub(crate) fn build_program(release: bool) -> Result<PathBuf> {
     let mut build = cargo();
-    // As `cargo run --release` and `cargo test --workspace` build it: nothing is compiled twice.
+    // As `cargo run --release` and `cargo test --workspace` build it: nothing is compiled twice. A test among the targets has
+    // cargo choose the features that tests are built with.
     build.args(if release {
-        ["build", "--release", "--package", "umptcp-cli"]
+        &["build", "--release", "--package", "umptcp-cli"][..]
     } else {
-        ["build", "--workspace", "--bin", "umptcp"]
+        &["build", "--workspace", "--bin", "umptcp", "--test", "e2e"]
     });
     run(&mut build, "cargo build of umptcp-cli")?;
     Ok(target_directory()?.join(if release { "release" } else { "debug" }).join("umptcp"))
