@@ -32,6 +32,17 @@ impl Default for StackConfig {
     }
 }
 
+/// How an abort tells the peer (RFC 8684 §3.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum FastClose {
+    /// Option R: a RST with MP_FASTCLOSE on every subflow, and all state is gone at once.
+    #[default]
+    Reset,
+    /// Option A: an ACK with MP_FASTCLOSE on one subflow, repeated until the peer answers with a RST; the other subflows are
+    /// reset. Reaches the peer although packets are lost, and takes a few round trips.
+    Ack,
+}
+
 /// Settings of one connection, and of those a listener accepts.
 #[derive(Clone, Debug)]
 pub struct ConnectionConfig {
@@ -67,6 +78,8 @@ pub struct ConnectionConfig {
     pub close_timeout: Duration,
     /// Consecutive retransmission timeouts after which a subflow counts as stale.
     pub stale_loss_count: u8,
+    /// How an abort tells the peer.
+    pub fast_close: FastClose,
 }
 
 impl Default for ConnectionConfig {
@@ -88,6 +101,7 @@ impl Default for ConnectionConfig {
             syn_retrans_before_tcp_fallback: 2,
             close_timeout: Duration::from_secs(60),
             stale_loss_count: 4,
+            fast_close: FastClose::Reset,
         }
     }
 }

@@ -1,12 +1,56 @@
 //! What the application should know.
 
 use crate::error::{ConnectionError, FallbackReason};
+use crate::wire::mptcp::ResetReason;
 use core::net::SocketAddr;
-use umptcp_types::{ConnectionId, ListenerId, PathId, SubflowId};
+use umptcp_types::{ConnectionId, Instant, ListenerId, PathId, SubflowId};
 
 /// An incoming connection that waits for the caller to accept or refuse it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IncomingId(pub u64);
+
+/// The RST that ended a subflow, with what its MP_TCPRST option says (RFC 8684 §3.6).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SubflowReset {
+    /// The peer (or a middlebox in its name) sent it; otherwise we did.
+    pub by_peer: bool,
+    /// The reason given; `None`: the RST carried no MP_TCPRST.
+    pub reason: Option<ResetReason>,
+    /// T: another attempt on this path may succeed.
+    pub transient: bool,
+}
+
+impl core::fmt::Display for SubflowReset {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(if self.by_peer { "reset by peer" } else { "reset by us" })?;
+        match self.reason {
+            Some(reason) => {
+                let lasting = if self.transient { "transient" } else { "permanent" };
+                write!(f, ": {reason} ({lasting}; RFC 8684 section 3.6)")
+            }
+            None => f.write_str(" without a reason"),
+        }
+    }
+}
+
+/// A subflow that ended other than by FIN, or whose join failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LostSubflow {
+    /// When.
+    pub at: Instant,
+    /// Its id.
+    pub subflow: SubflowId,
+    /// Its local end.
+    pub local: SocketAddr,
+    /// Its remote end.
+    pub remote: SocketAddr,
+    /// Why.
+    pub error: ConnectionError,
+    /// The RST that ended it, if one did.
+    pub reset: Option<SubflowReset>,
+    /// It had been established.
+    pub established: bool,
+}
 
 /// One thing that happened. Bounded: readiness events are coalesced, so treat each as "look again".
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,6 +107,23 @@ pub enum Event {
         subflow: SubflowId,
         /// Why, when it did not end by FIN.
         error: Option<ConnectionError>,
+        /// The RST that ended it, if one did.
+        reset: Option<SubflowReset>,
+    },
+    /// A subflow that we tried to open was refused or not answered (RFC 8684 §3.2).
+    JoinFailed {
+        /// The connection.
+        connection: ConnectionId,
+        /// The subflow.
+        subflow: SubflowId,
+        /// The path it would have used.
+        path: PathId,
+        /// Where it was to lead.
+        remote: SocketAddr,
+        /// Why.
+        error: ConnectionError,
+        /// The RST that refused it, if one did.
+        reset: Option<SubflowReset>,
     },
     /// The connection has ended: cleanly, with all data delivered both ways, or with an error. Its id is free of use
     /// once the data that remains has been received.

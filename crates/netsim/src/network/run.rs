@@ -422,6 +422,7 @@ impl Network {
             | Event::FellBack { connection, .. }
             | Event::SubflowEstablished { connection, .. }
             | Event::SubflowClosed { connection, .. }
+            | Event::JoinFailed { connection, .. }
             | Event::Closed { connection, .. } => connection,
         };
         let Some((f, side)) = self.connections.get(&(node, connection)).copied() else { return Ok(()) };
@@ -441,7 +442,10 @@ impl Network {
                 end.refresh(stack);
                 end.closed = Some((now, error));
             }
-            Event::Incoming { .. } | Event::Readable { .. } | Event::Writable { .. } => {}
+            Event::Incoming { .. }
+            | Event::Readable { .. }
+            | Event::Writable { .. }
+            | Event::JoinFailed { .. } => {}
         }
         self.run_end_inner(f, side)?;
         let end = self.flows[f].end_mut(side);

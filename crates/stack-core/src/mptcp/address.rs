@@ -37,7 +37,11 @@ impl Connection {
 
     /// Asks the path manager what to do, and does it.
     pub(crate) fn manage_paths(&mut self, env: &mut Env, now: Instant) {
-        if !self.is_mptcp() || !self.fully_established || self.ended.is_some() || self.fin.sent {
+        if !self.is_mptcp() || !self.fully_established || self.ended.is_some() {
+            return;
+        }
+        // Little is left to send after a DATA_FIN, so no subflow is worth it, unless there is none.
+        if self.fin.sent && !self.members.is_empty() {
             return;
         }
         let local = self.local_addresses(env);
@@ -227,6 +231,7 @@ impl Connection {
             MptcpOption::RemoveAddr(_) => Counter::RmAddrTx,
             MptcpOption::Prio(_) => Counter::MPPrioTx,
             MptcpOption::Fail(_) => Counter::MPFailTx,
+            MptcpOption::FastClose(_) => Counter::MPFastcloseTx,
             _ => return,
         };
         self.count(env, now, Some(self.members[i].tcp.id), what);

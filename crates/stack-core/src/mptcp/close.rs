@@ -1,19 +1,29 @@
 //! How subflows and connections end: FIN and RST, DATA_FIN, MP_FASTCLOSE (RFC 8684 §3.3.3, §3.5, §3.6), timers.
 
 use super::connection::{Connection, Mode};
-use super::member::Join;
+use super::member::{Join, Member};
+use crate::config::FastClose;
 use crate::error::ConnectionError;
-use crate::event::Event;
+use crate::event::{Event, LostSubflow, SubflowReset};
 use crate::observe::Counter;
+use crate::stack::LOST_KEPT;
 use crate::stack::env::Env;
 use crate::stack::time_wait::TimeWait;
+use crate::tcp::timer::Timers;
 use crate::tcp::{CloseReason, FourTuple, State, TIME_WAIT};
 use crate::wire::mptcp::{MpFastClose, MpTcpRst, MptcpOption, ResetReason};
 use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr};
-use umptcp_types::{Duration, Instant, PathId, SeqNumber};
+use core::net::{IpAddr, SocketAddr};
+use umptcp_types::{Duration, Instant, PathId, SeqNumber, SubflowId};
 
 /// How long a connection that the application has let go of waits for the peer to close (Linux's tcp_fin_timeout).
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Resets between two addresses after which no further subflow is opened between them.
+const RESETS_ALLOWED: u8 = 3;
+
+/// Pairs of addresses remembered for having failed, at most.
+const FAILED_KEPT: usize = 256;
 
 /// How often a subflow that does not answer is tried while others deliver.
 const STALE_PROBE: Duration = Duration::from_secs(1);
@@ -63,6 +73,18 @@ pub(crate) fn reset_options(reason: ResetReason, transient: bool) -> TcpOptions 
     options
 }
 
+/// MP_FASTCLOSEs on ACKs sent again before giving up (RFC 8684 §3.5 recommends 3).
+const FAST_CLOSE_RETRIES: u8 = 3;
+
+/// FASTCLOSE_WAIT (RFC 8684 §3.5).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FastCloseWait {
+    /// When to send it again.
+    pub(crate) resend: Instant,
+    /// How often it has been sent.
+    pub(crate) tries: u8,
+}
+
 impl Connection {
     /// RFC 9293 §3.10.7: a segment that fits no state is answered with a RST built from it.
     pub(crate) fn answer_with_reset(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr) {
@@ -100,11 +122,10 @@ impl Connection {
             } else {
                 TcpOptions::default()
             };
-            let m = &self.members[i];
-            let (path, tuple) = (m.tcp.path, m.tcp.tuple);
-            let (seq, ack) = (m.tcp.wire_seq(m.tcp.board.nxt()), m.tcp.wire_ack());
-            send_reset(env, now, path, &tuple, seq, Some(ack), options);
+            self.send_member_reset(env, now, i, options);
         }
+        let reason_given = self.is_mptcp().then_some(reason);
+        self.members[i].reset = Some(SubflowReset { by_peer: false, reason: reason_given, transient: false });
         self.drop_member(env, now, i, CloseReason::Reset);
         if matches!(reason, ResetReason::MiddleboxInterference | ResetReason::MptcpSpecific) {
             self.last_error = Some(ConnectionError::Broken);
@@ -140,17 +161,67 @@ impl Connection {
             );
         }
         let error = m.tcp.close_reason.map(error_of);
-        if error.is_some() {
+        if m.is_joined() || self.members.is_empty() {
             self.last_error = error;
-            if !matches!(m.join, Join::Initial) && !m.is_joined() {
-                self.failed.push((m.tcp.tuple.local.ip(), m.tcp.tuple.remote));
-            }
         }
+        if let Some(error) = error {
+            self.note_lost(now, &m, error);
+        }
+        let (connection, reset) = (self.id, m.reset);
         if m.announced {
             self.cc.subflow_removed(now, id);
             self.scheduler.subflow_removed(id);
-            env.events.push_back(Event::SubflowClosed { connection: self.id, subflow: id, error });
+            env.events.push_back(Event::SubflowClosed { connection, subflow: id, error, reset });
+        } else if let (Join::SynSent { .. } | Join::AckSent { .. }, Some(error)) = (m.join, error) {
+            let (path, remote) = (m.tcp.path, m.tcp.tuple.remote);
+            env.events.push_back(Event::JoinFailed { connection, subflow: id, path, remote, error, reset });
         }
+    }
+
+    /// Remembers a subflow that did not end by FIN, and decides whether its pair of addresses is tried again.
+    fn note_lost(&mut self, now: Instant, m: &Member, error: ConnectionError) {
+        let (local, remote) = (m.tcp.tuple.local.ip(), m.tcp.tuple.remote);
+        if self.lost.len() == LOST_KEPT {
+            self.lost.pop_front();
+        }
+        self.lost.push_back(LostSubflow {
+            at: now,
+            subflow: m.tcp.id,
+            local: m.tcp.tuple.local,
+            remote,
+            error,
+            reset: m.reset,
+            established: m.announced,
+        });
+        let failed = if !m.is_joined() {
+            // RFC 8684 §3.4.1, §3.9.3: not again, unless the peer advertises the address anew.
+            let refused = m.tcp.close_reason == Some(CloseReason::Refused);
+            self.gone |= refused && self.members.is_empty() && matches!(m.join, Join::SynSent { .. });
+            let ours = matches!(m.join, Join::SynSent { .. } | Join::AckSent { .. });
+            ours && m.tcp.close_reason != Some(CloseReason::Aborted)
+        } else {
+            match m.reset {
+                // RFC 8684 §3.6: a permanent condition, so says the peer.
+                Some(SubflowReset { by_peer: true, reason: Some(_), transient: false }) => true,
+                Some(_) => self.count_reset(local, remote) >= RESETS_ALLOWED,
+                None => false,
+            }
+        };
+        if failed && !self.failed.contains(&(local, remote)) && self.failed.len() < FAILED_KEPT {
+            self.failed.push((local, remote));
+        }
+    }
+
+    /// One more reset between two addresses; how many there have been.
+    fn count_reset(&mut self, local: IpAddr, remote: SocketAddr) -> u8 {
+        if let Some((_, _, n)) = self.resets.iter_mut().find(|(l, r, _)| (*l, *r) == (local, remote)) {
+            *n = n.saturating_add(1);
+            return *n;
+        }
+        if self.resets.len() < FAILED_KEPT {
+            self.resets.push((local, remote, 1));
+        }
+        1
     }
 
     /// Both directions are done (RFC 8684 §3.3.3).
@@ -164,10 +235,8 @@ impl Connection {
             self.end_notified = true;
             self.notify_readable(env);
         }
-        if self.is_mptcp() && self.finished() {
-            for m in &mut self.members {
-                m.tcp.close();
-            }
+        if self.is_mptcp() {
+            self.close_subflows(env, now);
         }
         let mut i = 0;
         while i < self.members.len() {
@@ -196,6 +265,32 @@ impl Connection {
         }
     }
 
+    /// Closes the subflows that are of no more use (RFC 8684 §3.3.3).
+    fn close_subflows(&mut self, env: &mut Env, now: Instant) {
+        if self.finished() {
+            for i in (0..self.members.len()).rev() {
+                let Some(m) = self.members.get_mut(i) else { continue };
+                // What it still carries has been acknowledged over others, and it does not get through.
+                let stuck = !m.tcp.board.is_empty() && m.stale && self.can_be_reset(i);
+                if stuck {
+                    self.reset_member(env, now, i, ResetReason::TooMuchOutstandingData);
+                } else {
+                    self.members[i].tcp.close();
+                }
+            }
+            return;
+        }
+        // The peer's FIN closes its subflow only. Ours follows, but not while it is the only one for what is left to send: the
+        // last subflow stays open until everything has been DATA_ACKed.
+        let done = self.send.una() >= self.send.end() && (!self.fin.queued || self.fin.acked);
+        let usable = self.members.iter().filter(|m| m.can_send_data() && !m.tcp.fin_received).count();
+        for m in self.members.iter_mut().filter(|m| m.tcp.fin_received) {
+            if done || usable > 0 {
+                m.tcp.close();
+            }
+        }
+    }
+
     /// Whether the path manager should look again: a path has no subflow of ours.
     fn paths_changed(&self, env: &Env) -> bool {
         self.ended.is_none() && self.members.len() < env.path_order.len().min(self.config.max_subflows)
@@ -214,17 +309,26 @@ impl Connection {
             return;
         }
         let error = self.last_error.unwrap_or(ConnectionError::Reset);
-        // RFC 8684 §3.3.3: break before make. A subflow lost to its path may be followed by another; a peer that
-        // resets the last one means it, and the user timeout is the application's own limit.
-        let may_return = self.is_mptcp()
-            && self.established
-            && matches!(error, ConnectionError::NoPath | ConnectionError::Unreachable);
-        if may_return {
-            if self.give_up_at.is_none() {
-                self.give_up_at = Some(now + self.config.close_timeout);
-            }
-        } else {
+        // RFC 8684 §3.3.3: break before make. FIN and RST end a subflow, not the connection; another may follow. A peer that
+        // refuses it knows the connection no more, and the user timeout is the application's own limit.
+        let may_return =
+            self.is_mptcp() && self.fully_established && !self.gone && error != ConnectionError::TimedOut;
+        if !may_return {
+            let error = if self.gone { ConnectionError::Reset } else { error };
             self.end(env, Some(error));
+            return;
+        }
+        if self.client {
+            self.manage_paths(env, now);
+            let lasting = matches!(error, ConnectionError::Reset | ConnectionError::Broken);
+            if lasting && self.members.is_empty() {
+                // The paths are there, and every one has been tried.
+                self.end(env, Some(error));
+                return;
+            }
+        }
+        if self.give_up_at.is_none() {
+            self.give_up_at = Some(now + self.config.close_timeout);
         }
     }
 
@@ -248,40 +352,117 @@ impl Connection {
         }
     }
 
-    /// Ends everything at once: RST on every subflow, with MP_FASTCLOSE when it is MPTCP (RFC 8684 §3.5, RST form).
+    /// A RST with `options` on subflow `i`.
+    fn send_member_reset(&mut self, env: &mut Env, now: Instant, i: usize, options: TcpOptions) {
+        let m = &self.members[i];
+        let (path, tuple) = (m.tcp.path, m.tcp.tuple);
+        let (seq, ack) = (m.tcp.wire_seq(m.tcp.board.nxt()), m.tcp.wire_ack());
+        send_reset(env, now, path, &tuple, seq, Some(ack), options);
+    }
+
+    /// Subflow `i` may be told of the end: its peer has state for it.
+    fn can_be_reset(&self, i: usize) -> bool {
+        !matches!(self.members[i].tcp.state(), State::SynSent | State::Closed | State::TimeWait)
+    }
+
+    fn fast_close_option(&self) -> MptcpOption {
+        MptcpOption::FastClose(MpFastClose { receiver_key: self.remote_key })
+    }
+
+    /// Ends everything at once, as configured: MP_FASTCLOSE on an ACK, or on a RST of every subflow (RFC 8684 §3.5). Plain TCP is
+    /// reset.
     pub(crate) fn abort(&mut self, env: &mut Env, now: Instant, error: ConnectionError) {
+        let ack_form = self.config.fast_close == FastClose::Ack;
+        if ack_form && self.ended.is_none() && self.is_mptcp() && self.fully_established {
+            let usable = |m: &&Member| m.is_joined() && m.tcp.is_synchronized();
+            let best = self.members.iter().filter(usable).min_by_key(|m| (m.stale, m.tcp.rtt.srtt()));
+            if let Some(id) = best.map(|m| m.tcp.id) {
+                self.abort_with_ack(env, now, id, error);
+                return;
+            }
+        }
+        self.abort_with_reset(env, now, error);
+    }
+
+    /// RFC 8684 §3.5, option R.
+    fn abort_with_reset(&mut self, env: &mut Env, now: Instant, error: ConnectionError) {
         while let Some(m) = self.members.first() {
-            let (path, tuple) = (m.tcp.path, m.tcp.tuple);
-            let (seq, ack) = (m.tcp.wire_seq(m.tcp.board.nxt()), m.tcp.wire_ack());
-            let id = Some(m.tcp.id);
-            let state = m.tcp.state();
-            if !matches!(state, State::SynSent | State::Closed | State::TimeWait) {
+            let (id, joined) = (m.tcp.id, m.is_joined());
+            if self.can_be_reset(0) {
                 let mut options = TcpOptions::default();
-                if self.is_mptcp() && m.is_joined() {
-                    let fast_close = MpFastClose { receiver_key: self.remote_key };
-                    options.mptcp.push(MptcpOption::FastClose(fast_close));
-                    self.count(env, now, id, Counter::MPFastcloseTx);
+                if self.is_mptcp() && joined {
+                    options.mptcp.push(self.fast_close_option());
+                    self.count(env, now, Some(id), Counter::MPFastcloseTx);
                 }
-                send_reset(env, now, path, &tuple, seq, Some(ack), options);
+                self.send_member_reset(env, now, 0, options);
             }
             self.members[0].tcp.terminate(CloseReason::Aborted);
             self.remove_member(env, now, 0);
         }
+        self.fast_close = None;
         self.end(env, Some(error));
+    }
+
+    /// RFC 8684 §3.5, option A: FASTCLOSE_WAIT on subflow `id`, a RST on every other.
+    fn abort_with_ack(&mut self, env: &mut Env, now: Instant, id: SubflowId, error: ConnectionError) {
+        for i in (0..self.members.len()).rev() {
+            if self.members[i].tcp.id == id {
+                continue;
+            }
+            if self.can_be_reset(i) {
+                self.send_member_reset(env, now, i, TcpOptions::default());
+            }
+            self.members[i].tcp.terminate(CloseReason::Aborted);
+            self.remove_member(env, now, i);
+        }
+        let option = self.fast_close_option();
+        if let Some(m) = self.members.first_mut() {
+            m.tcp.timers = Timers::default();
+            m.signals.clear();
+            m.signals.push_back(option);
+            self.fast_close = Some(FastCloseWait { resend: now + m.tcp.rtt.rto(), tries: 1 });
+        }
+        self.end(env, Some(error));
+    }
+
+    /// Repeats MP_FASTCLOSE, and in the end gives up with a RST that carries it (RFC 8684 §3.5).
+    fn resend_fast_close(&mut self, env: &mut Env, now: Instant) {
+        let Some(wait) = self.fast_close.filter(|f| f.resend <= now) else { return };
+        let option = self.fast_close_option();
+        let Some(m) = self.members.first_mut() else {
+            self.fast_close = None;
+            return;
+        };
+        if wait.tries > FAST_CLOSE_RETRIES {
+            self.abort_with_reset(env, now, ConnectionError::Aborted);
+            return;
+        }
+        m.signals.push_back(option);
+        let resend = now + m.tcp.rtt.rto().saturating_mul(1 << wait.tries);
+        self.fast_close = Some(FastCloseWait { resend, tries: wait.tries + 1 });
+    }
+
+    /// In FASTCLOSE_WAIT only a RST counts, which the subflow has dealt with already, and an MP_FASTCLOSE: both ends closed at
+    /// the same time.
+    pub(crate) fn on_segment_after_fast_close(&mut self, env: &mut Env, now: Instant, seg: &TcpRepr) {
+        let key = self.local_key;
+        let closes = |o: &MptcpOption| matches!(o, MptcpOption::FastClose(f) if f.receiver_key == key);
+        if seg.options.mptcp.iter().any(closes) {
+            self.on_fast_close(env, now);
+        }
     }
 
     /// The peer closed the connection at once (RFC 8684 §3.5): our subflows are reset without the option.
     pub(crate) fn on_fast_close(&mut self, env: &mut Env, now: Instant) {
         self.count(env, now, None, Counter::MPFastcloseRx);
-        while let Some(m) = self.members.first() {
-            let (path, tuple) = (m.tcp.path, m.tcp.tuple);
-            let (seq, ack) = (m.tcp.wire_seq(m.tcp.board.nxt()), m.tcp.wire_ack());
-            if !matches!(m.tcp.state(), State::SynSent | State::Closed | State::TimeWait) {
-                send_reset(env, now, path, &tuple, seq, Some(ack), TcpOptions::default());
+        while !self.members.is_empty() {
+            if self.can_be_reset(0) {
+                self.send_member_reset(env, now, 0, TcpOptions::default());
             }
             self.members[0].tcp.terminate(CloseReason::Reset);
             self.remove_member(env, now, 0);
         }
+        self.fast_close = None;
         self.end(env, Some(ConnectionError::Reset));
     }
 
@@ -324,6 +505,15 @@ impl Connection {
                 self.on_member_timeout(env, now, i);
             }
             if fired.ended {
+                let timed_out = self.members[i].tcp.close_reason == Some(CloseReason::TimedOut);
+                if timed_out && self.is_mptcp() && self.members[i].is_joined() {
+                    // RFC 8684 §3.3.6: the path does not deliver, whatever else the peer may think.
+                    self.count(env, now, Some(id), Counter::MPRstTx);
+                    let reason = ResetReason::UnacceptablePerformance;
+                    self.send_member_reset(env, now, i, reset_options(reason, true));
+                    self.members[i].reset =
+                        Some(SubflowReset { by_peer: false, reason: Some(reason), transient: true });
+                }
                 self.remove_member(env, now, i);
             } else {
                 i += 1;
@@ -331,6 +521,7 @@ impl Connection {
         }
         self.resend_join_acks(env, now);
         self.resend_fails(env, now);
+        self.resend_fast_close(env, now);
         for i in (0..self.members.len()).rev() {
             if self.members.get(i).and_then(|m| m.unmapped_deadline()).is_some_and(|t| t <= now) {
                 self.on_unmapped(env, now, i);

@@ -1,5 +1,6 @@
 //! The connection itself: what it holds, how it begins, and what the application asks of it.
 
+use super::close::FastCloseWait;
 use super::data_ack::Reinject;
 use super::fallback::Infinite;
 use super::keys::token_and_idsn;
@@ -8,7 +9,7 @@ use super::receive_queue::ReceiveQueue;
 use super::send_queue::SendQueue;
 use crate::config::ConnectionConfig;
 use crate::error::{ConnectionError, FallbackReason};
-use crate::event::Event;
+use crate::event::{Event, LostSubflow};
 use crate::observe::Counter;
 use crate::path_manager::{PathPolicy, RemoteAddress};
 use crate::stack::env::Env;
@@ -86,8 +87,9 @@ pub(crate) struct Connection {
     pub(crate) dss_seen: bool,
     /// The peer's C flag was not set.
     pub(crate) peer_allows_initial_join: bool,
-    /// The peer sends 8-byte DSNs, so DATA_ACKs are owed in 8 bytes (RFC 8684 §3.3.2).
+    /// DATA_ACKs go out in 8 bytes, as is owed for 8-byte DSNs (RFC 8684 §3.3.2); in 4 once the peer has sent shorter ones only.
     pub(crate) long_data_acks: bool,
+    pub(crate) long_dsn_seen: bool,
 
     // Plain TCP after MPTCP (RFC 8684 §3.7).
     /// Data offset minus subflow offset of what we send, modulo 2⁶⁴.
@@ -112,6 +114,9 @@ pub(crate) struct Connection {
     pub(crate) data_progress: Instant,
     /// The window stopped us; told the scheduler.
     pub(crate) blocked: bool,
+    /// Probes asked for since the data-level window closed. Kept here, because a subflow whose own window is open forgets
+    /// with every answer that it has probed.
+    pub(crate) window_probes: u32,
     /// When pacing lets the next data leave.
     pub(crate) pacing_wake: Option<Instant>,
 
@@ -129,8 +134,16 @@ pub(crate) struct Connection {
     pub(crate) policy: Box<dyn PathPolicy>,
     pub(crate) remotes: Vec<RemoteAddress>,
     pub(crate) failed: Vec<(IpAddr, SocketAddr)>,
+    /// How often established subflows between these addresses were reset (bounded like `failed`).
+    pub(crate) resets: Vec<(IpAddr, SocketAddr, u8)>,
+    /// The last subflows that did not end by FIN.
+    pub(crate) lost: VecDeque<LostSubflow>,
     pub(crate) local_ids: Vec<(IpAddr, AddressId)>,
     pub(crate) adverts: Vec<Advert>,
+    /// MP_FASTCLOSE was sent on an ACK, and its answer is outstanding.
+    pub(crate) fast_close: Option<FastCloseWait>,
+    /// A subflow was refused when there was no other: the peer knows nothing of the connection any more.
+    pub(crate) gone: bool,
     /// Why the last subflow ended, should it have been the last.
     pub(crate) last_error: Option<ConnectionError>,
     /// When a connection without subflow, or one the peer does not close, is given up.
@@ -198,6 +211,7 @@ impl Connection {
             dss_seen: false,
             peer_allows_initial_join: true,
             long_data_acks: true,
+            long_dsn_seen: false,
             plain_send: 0,
             plain_recv: 0,
             infinite: None,
@@ -210,6 +224,7 @@ impl Connection {
             retransmit_count: 0,
             data_progress: Instant::ZERO,
             blocked: false,
+            window_probes: 0,
             pacing_wake: None,
             recv: ReceiveQueue::new(config.receive_buffer),
             members: Vec::new(),
@@ -221,8 +236,12 @@ impl Connection {
             policy: crate::path_manager::default_policy(),
             remotes: alloc::vec![RemoteAddress { id: AddressId(0), address: first.remote }],
             failed: Vec::new(),
+            resets: Vec::new(),
+            lost: VecDeque::new(),
             local_ids: alloc::vec![(first.local.ip(), AddressId(0))],
             adverts: Vec::new(),
+            fast_close: None,
+            gone: false,
             last_error: None,
             give_up_at: None,
             ready: false,
@@ -437,7 +456,8 @@ impl Connection {
             [m.tcp.next_deadline(), join, fail, m.unmapped_deadline()].into_iter().flatten().min()
         });
         let adverts = self.adverts.iter().filter_map(|a| a.resend);
-        let own = [self.retransmit_at, self.pacing_wake, self.give_up_at].into_iter().flatten();
+        let fast_close = self.fast_close.map(|f| f.resend);
+        let own = [self.retransmit_at, self.pacing_wake, self.give_up_at, fast_close].into_iter().flatten();
         members.chain(adverts).chain(own).min()
     }
 }

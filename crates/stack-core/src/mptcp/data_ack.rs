@@ -31,7 +31,10 @@ impl Connection {
             return;
         }
         // RFC 8684 §3.3.5: the right edge only ever grows.
-        self.send_edge = self.send_edge.max(ack + window);
+        if ack + window > self.send_edge {
+            self.send_edge = ack + window;
+            self.window_probes = 0;
+        }
         let freed = self.send.acknowledge(ack);
         if freed > 0 {
             self.bytes_acked += freed;

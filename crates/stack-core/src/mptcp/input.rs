@@ -4,13 +4,13 @@ use super::connection::{Connection, Mode};
 use super::handshake::capable;
 use super::mapping::{Inserted, RxMapping};
 use super::member::Join;
-use crate::error::{ConnectionError, FallbackReason};
-use crate::event::Event;
+use crate::error::FallbackReason;
+use crate::event::{Event, SubflowReset};
 use crate::observe::Counter;
 use crate::stack::env::Env;
+use crate::tcp::State;
 use crate::tcp::acknowledge::Undone;
 use crate::tcp::input::Outcome;
-use crate::tcp::{CloseReason, State};
 use crate::wire::checksum;
 use crate::wire::mptcp::{Dsn, Dss, MpCapable, MptcpOption, ResetReason, dss_pseudo_header};
 use crate::wire::tcp::TcpRepr;
@@ -73,6 +73,10 @@ impl Connection {
             }
             return;
         }
+        if self.fast_close.is_some() {
+            self.on_segment_after_fast_close(env, now, seg);
+            return;
+        }
         if !out.established && !seg.flags.syn {
             self.on_join_confirmed(env, now, i);
         }
@@ -93,10 +97,6 @@ impl Connection {
         let Some(i) = self.index(id) else { return };
         if matches!(self.mode, Mode::Plain { .. }) {
             self.on_plain_progress(env, now, i, &out);
-        } else if out.fin && !self.recv.finished() {
-            // RFC 8684 §3.3.3: a FIN closes its subflow only. Ours follows what was given to it; should it have been
-            // the last subflow, the connection ends without the peer's DATA_FIN, which is an error.
-            self.members[i].tcp.close();
         }
         self.after_progress(env, now);
         if self.fully_established && !was_fully_established {
@@ -232,10 +232,12 @@ impl Connection {
         let seq = match m.dsn {
             Dsn::Long(v) => {
                 self.long_data_acks = true;
+                self.long_dsn_seen = true;
                 DataSeq(v)
             }
             Dsn::Short(v) => {
-                self.long_data_acks = false;
+                // RFC 8684 §3.3.2: short DATA_ACKs only while nothing that came with a long number may be unacknowledged.
+                self.long_data_acks &= self.long_dsn_seen;
                 DataSeq::from_low32(v, near)
             }
         };
@@ -244,11 +246,16 @@ impl Connection {
             return true;
         };
         let payload_len = u64::from(m.len) - u64::from(dss.data_fin && m.len > 0);
-        if dss.data_fin && !self.recv.finished() && self.recv.data_fin(data + payload_len) {
+        if dss.data_fin {
+            // Acknowledged also when it is repeated: our DATA_ACK was lost.
             self.members[i].tcp.ack_now();
-        } else if dss.data_fin {
-            // A repeated DATA_FIN: our DATA_ACK was lost.
-            self.members[i].tcp.ack_now();
+            if payload_len > 0 && self.checksum {
+                // It counts when the checksum of its mapping has been verified.
+            } else if m.checksum.is_none_or(|sum| bare_checksum_holds(seq.0, m.ssn, m.len, sum)) {
+                self.recv.data_fin(data + payload_len);
+            } else {
+                self.count(env, now, Some(self.members[i].tcp.id), Counter::DataCsumErr);
+            }
         }
         if payload_len == 0 || (m.ssn == 0 && len == 0) {
             return true;
@@ -266,6 +273,17 @@ impl Connection {
     fn on_mapping(&mut self, env: &mut Env, now: Instant, i: usize, m: RxMapping) -> bool {
         let member = &mut self.members[i];
         let id = Some(member.tcp.id);
+        if m.subflow > member.tcp.rcv_edge + u64::from(u16::MAX) {
+            // It maps nothing that may come now (RFC 8684 §3.3.1: some of the segment that carries it).
+            self.count(env, now, id, Counter::NoDSSInWindow);
+            return true;
+        }
+        if m.checksum.is_some() && m.len > self.config.receive_buffer as u64 {
+            // It could not be verified without holding more than we offered.
+            self.count(env, now, id, Counter::DSSCorruptionReset);
+            self.reset_member(env, now, i, ResetReason::LackOfResources);
+            return false;
+        }
         match member.mappings.insert(m, member.consumed) {
             Inserted::New | Inserted::Known => true,
             Inserted::Conflict => {
@@ -320,7 +338,12 @@ impl Connection {
             if mapping.checksum.is_some() && m.verified_to < mapping.end() {
                 match m.checksum_verdict(&mapping, self.remote_idsn) {
                     None => break,
-                    Some(true) => m.verified_to = mapping.end(),
+                    Some(true) => {
+                        m.verified_to = mapping.end();
+                        if u64::from(mapping.declared) > mapping.len {
+                            self.recv.data_fin(mapping.data + mapping.len);
+                        }
+                    }
                     Some(false) => {
                         let id = m.tcp.id;
                         self.on_checksum_failure(env, now, i, mapping.data);
@@ -401,10 +424,12 @@ impl Connection {
 
     /// Subflow `i` ended by a segment.
     fn on_member_ended(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr) {
+        let mut reset = SubflowReset { by_peer: true, reason: None, transient: false };
         for option in &seg.options.mptcp {
             match option {
-                MptcpOption::Reset(_) => {
+                MptcpOption::Reset(r) => {
                     self.count(env, now, Some(self.members[i].tcp.id), Counter::MPRstRx);
+                    reset = SubflowReset { reason: Some(r.reason.into()), transient: r.transient, ..reset };
                 }
                 // RFC 8684 §3.7: what it carried goes to the other subflows, as with any reset.
                 MptcpOption::Fail(_) => {
@@ -418,17 +443,21 @@ impl Connection {
                 _ => {}
             }
         }
+        let m = &mut self.members[i];
+        m.reset = seg.flags.rst.then_some(reset);
         let m = &self.members[i];
         if matches!(self.mode, Mode::Plain { .. }) && m.tcp.close_reason.is_none() {
             // LAST-ACK is over: our FIN is acknowledged.
             self.send.acknowledge(self.plain_sent(m.tcp.board.una()));
             self.fin.acked = true;
         }
-        if m.tcp.close_reason == Some(CloseReason::Refused) {
-            self.last_error = Some(ConnectionError::Refused);
-        }
         self.after_progress(env, now);
     }
+}
+
+/// Whether the checksum of a DATA_FIN alone, which covers the pseudo-header only (RFC 8684 §3.3.3), is right.
+fn bare_checksum_holds(dsn: u64, ssn: u32, len: u16, sum: u16) -> bool {
+    checksum::fold(checksum::add(dss_pseudo_header(dsn, ssn, len), u64::from(sum))) == 0xffff
 }
 
 /// How long data waits for its mapping (RFC 8684 §3.3.1: "a short while").

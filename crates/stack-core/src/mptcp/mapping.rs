@@ -1,6 +1,7 @@
 //! Data sequence mappings (RFC 8684 §3.3.1): which subflow bytes are which data bytes.
 
 use alloc::collections::VecDeque;
+use smallvec::SmallVec;
 use umptcp_types::{DataOffset, SubflowOffset};
 
 /// A mapping we declared. Once sent it never changes: a retransmission repeats it verbatim.
@@ -32,6 +33,11 @@ pub struct RxMapping {
 }
 
 impl RxMapping {
+    /// What it says of the subflow bytes `from..to`, which it covers.
+    fn part(&self, from: SubflowOffset, to: SubflowOffset) -> RxMapping {
+        RxMapping { subflow: from, data: self.data + (from - self.subflow), len: to - from, ..*self }
+    }
+
     /// First subflow offset after it.
     pub fn end(&self) -> SubflowOffset {
         self.subflow + self.len
@@ -55,6 +61,10 @@ pub enum Inserted {
 /// the table is bounded.
 const MAX_MAPPINGS: usize = 65_536;
 
+/// Known mappings that a new one may overlap: a sender that cut its data anew would overlap a few, and the work per packet
+/// must not depend on what a hostile peer declares.
+const MAX_OVERLAPS: usize = 64;
+
 /// The mappings the peer declared on one subflow for bytes not consumed yet, in order of subflow offset.
 #[derive(Clone, Debug, Default)]
 pub struct RxMappings {
@@ -67,6 +77,10 @@ impl RxMappings {
         if m.end() <= consumed || m.len == 0 {
             return Inserted::Known;
         }
+        if m.checksum.is_some() && m.subflow < consumed {
+            // Mappings with a checksum are consumed whole, so this one was not declared so before, and cannot be verified.
+            return Inserted::Conflict;
+        }
         // Usually it follows the last one.
         let at = match self.list.back() {
             Some(last) if last.subflow < m.subflow => self.list.len(),
@@ -76,27 +90,49 @@ impl RxMappings {
         if let Some(same) = self.list.get(at)
             && same.subflow == m.subflow
         {
-            return if same.data == m.data && same.len == m.len {
-                Inserted::Known
-            } else {
-                Inserted::Conflict
-            };
+            if same.data != m.data {
+                return Inserted::Conflict;
+            }
+            return if m.len <= same.len { Inserted::Known } else { self.insert_uncovered(at, m) };
         }
-        let overlaps_previous = at > 0 && self.list[at - 1].end() > m.subflow;
-        let overlaps_next = self.list.get(at).is_some_and(|n| m.end() > n.subflow);
-        if overlaps_previous || overlaps_next {
-            // An overlap that says the same is harmless; the part not covered yet would come again by itself.
-            let previous = (at > 0).then(|| self.list[at - 1]);
-            let agrees =
-                |x: &RxMapping| x.data.0.wrapping_sub(x.subflow.0) == m.data.0.wrapping_sub(m.subflow.0);
-            let ok = previous.filter(|_| overlaps_previous).is_none_or(|p| agrees(&p))
-                && self.list.get(at).filter(|_| overlaps_next).is_none_or(agrees);
-            return if ok { Inserted::Known } else { Inserted::Conflict };
+        let first = at - usize::from(at > 0 && self.list[at - 1].end() > m.subflow);
+        self.insert_uncovered(first, m)
+    }
+
+    /// Inserts the parts of `m` that no known mapping covers; `first` is the first known one that ends after its start.
+    fn insert_uncovered(&mut self, first: usize, m: RxMapping) -> Inserted {
+        let shift = |x: &RxMapping| x.data.0.wrapping_sub(x.subflow.0);
+        let mut parts: SmallVec<[RxMapping; 4]> = SmallVec::new();
+        let mut at = m.subflow;
+        for (overlaps, known) in self.list.range(first..).take_while(|x| x.subflow < m.end()).enumerate() {
+            if shift(known) != shift(&m) {
+                return Inserted::Conflict;
+            }
+            if overlaps >= MAX_OVERLAPS {
+                return Inserted::TooMany;
+            }
+            if known.subflow > at {
+                parts.push(m.part(at, known.subflow));
+            }
+            at = at.max(known.end());
         }
-        if self.list.len() >= MAX_MAPPINGS {
+        if at < m.end() {
+            parts.push(m.part(at, m.end()));
+        }
+        if parts.is_empty() {
+            return Inserted::Known;
+        }
+        // A checksum covers a mapping as it was declared: what was declared otherwise before cannot be joined to it.
+        if m.checksum.is_some() && parts[0].len != m.len {
+            return Inserted::Conflict;
+        }
+        if self.list.len() + parts.len() > MAX_MAPPINGS {
             return Inserted::TooMany;
         }
-        self.list.insert(at, m);
+        for part in parts {
+            let at = self.list.partition_point(|x| x.subflow < part.subflow);
+            self.list.insert(at, part);
+        }
         Inserted::New
     }
 
@@ -146,5 +182,35 @@ mod tests {
         t.consumed(SubflowOffset(101));
         assert_eq!(t.covering(SubflowOffset(101)), Some(m(101, 501, 100)));
         assert_eq!(t.insert(m(1, 301, 100), SubflowOffset(101)), Inserted::Known);
+    }
+
+    #[test]
+    fn a_mapping_that_overlaps_known_ones_adds_what_they_lack() {
+        let mut t = RxMappings::default();
+        let one = SubflowOffset(1);
+        assert_eq!(t.insert(m(101, 501, 50), one), Inserted::New);
+        assert_eq!(t.insert(m(201, 601, 50), one), Inserted::New);
+        assert_eq!(t.insert(m(51, 451, 250), one), Inserted::New);
+        let parts: alloc::vec::Vec<_> = t.list.iter().map(|x| (x.subflow.0, x.data.0, x.len)).collect();
+        assert_eq!(parts, [(51, 451, 50), (101, 501, 50), (151, 551, 50), (201, 601, 50), (251, 651, 50)]);
+        assert_eq!(t.insert(m(51, 451, 250), one), Inserted::Known);
+        assert_eq!(t.insert(m(251, 651, 60), one), Inserted::New);
+        assert_eq!(t.insert(m(300, 999, 60), one), Inserted::Conflict);
+        // With a checksum the parts could not be verified.
+        let whole = RxMapping { checksum: Some(1), ..m(1, 401, 100) };
+        assert_eq!(t.insert(whole, one), Inserted::Conflict);
+        let inside = RxMapping { checksum: Some(1), ..m(110, 510, 10) };
+        assert_eq!(t.insert(inside, one), Inserted::Known);
+    }
+
+    #[test]
+    fn one_mapping_over_very_many_is_refused() {
+        let mut t = RxMappings::default();
+        let one = SubflowOffset(1);
+        for i in 0..200 {
+            assert_eq!(t.insert(m(2 * i + 1, 2 * i + 1, 1), one), Inserted::New);
+        }
+        assert_eq!(t.insert(m(1, 1, 400), one), Inserted::TooMany);
+        assert_eq!(t.insert(m(1, 1, 20), one), Inserted::New);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::fallback::FailSent;
 use super::mapping::RxMappings;
+use crate::event::SubflowReset;
 use crate::tcp::Subflow;
 use crate::wire::mptcp::MptcpOption;
 use alloc::collections::VecDeque;
@@ -62,6 +63,8 @@ pub(crate) struct Member {
     pub(crate) dss_sent: bool,
     /// An MPTCP option has come after the SYN: options pass, and the peer sends them.
     pub(crate) options_seen: bool,
+    /// The RST that ends it.
+    pub(crate) reset: Option<SubflowReset>,
     /// Options that go out on ACKs of their own.
     pub(crate) signals: VecDeque<MptcpOption>,
     /// Announced to the application and the controller.
@@ -90,6 +93,7 @@ impl Member {
             send_shift_since: SubflowOffset(1),
             dss_sent: false,
             options_seen: false,
+            reset: None,
             signals: VecDeque::new(),
             announced: false,
         }

@@ -58,6 +58,10 @@ impl Connection {
         if let Some(plan) = m.tcp.poll_handshake(now) {
             return Some(plan);
         }
+        if self.fast_close.is_some() {
+            // RFC 8684 §3.5: FASTCLOSE_WAIT. Nothing is left to say but that.
+            return (!m.signals.is_empty()).then(|| m.tcp.pure_ack());
+        }
         if m.tcp.wants_new_data() {
             if m.tcp.probe_wanted {
                 self.count(env, now, id, Counter::TcpLossProbes);
@@ -86,7 +90,10 @@ impl Connection {
         if third && self.needs_capable(i, true) && !self.fin.sent {
             return Some(m.tcp.pure_ack());
         }
-        if !m.signals.is_empty() && m.tcp.is_synchronized() {
+        // Only where the options of an ACK leave room for it: not before the handshakes are through.
+        let joining = matches!(m.join, Join::AckSent { .. });
+        let at_start = m.tcp.board.nxt() <= SubflowOffset(1);
+        if !m.signals.is_empty() && m.tcp.is_synchronized() && !joining && !self.needs_capable(i, at_start) {
             return Some(m.tcp.pure_ack());
         }
         None
@@ -94,7 +101,8 @@ impl Connection {
 
     /// Our end of data: DATA_FIN, or FIN in plain TCP, once everything has been sent.
     fn poll_fin(&mut self, env: &mut Env, now: Instant) {
-        if !self.fin.queued || !self.established || self.send_next < self.send.end() {
+        let over = self.fast_close.is_some();
+        if over || !self.fin.queued || !self.established || self.send_next < self.send.end() {
             return;
         }
         match self.mode {
@@ -302,8 +310,10 @@ impl Connection {
         }
         let m = &mut self.members[i];
         let acked = self.recv.next().0;
+        // Not before both sides know that options pass: a missing DATA_ACK would be taken for a middlebox (RFC 8684 §3.7).
         let displaced = plan.kind == Kind::Ack
             && dss.mapping.is_none()
+            && self.dss_seen
             && m.tcp.sack_count() > 1
             && m.tcp.last_data_ack_sent == acked;
         if !displaced {

@@ -145,8 +145,12 @@ impl ReceiveQueue {
 
     /// The peer's DATA_FIN stands at `at`. False: it contradicts data or an earlier DATA_FIN and is ignored.
     pub(crate) fn data_fin(&mut self, at: DataOffset) -> bool {
-        if self.fin.is_some_and(|f| f != at) || (self.fin.is_none() && at < self.next) || at > self.edge {
-            return self.fin == Some(at);
+        if let Some(fin) = self.fin {
+            return fin == at;
+        }
+        let received = self.out_of_order.end().map_or(self.next, |end| DataOffset(end).max(self.next));
+        if at < received || at > self.edge {
+            return false;
         }
         self.fin = Some(at);
         self.pass_fin();
@@ -216,5 +220,17 @@ mod tests {
         assert!(q.data_fin(DataOffset(50)));
         assert!(!q.data_fin(DataOffset(40)));
         assert!(q.data_fin(DataOffset(50)));
+    }
+
+    #[test]
+    fn a_data_fin_before_data_that_has_come_is_ignored() {
+        let mut q = ReceiveQueue::new(100);
+        q.insert(DataOffset(11), Bytes::from_static(b"later"));
+        assert!(!q.data_fin(DataOffset(6)));
+        assert!(!q.data_fin(DataOffset(102)));
+        q.insert(DataOffset(1), Bytes::from_static(b"0123456789"));
+        assert!(!q.finished());
+        assert!(q.data_fin(DataOffset(16)));
+        assert!(q.finished());
     }
 }

@@ -129,11 +129,15 @@ impl Connection {
         if self.send.una() < self.send_next {
             return;
         }
+        let (probes, mut armed) = (self.window_probes, false);
         for m in &mut self.members {
             if m.can_send_data() && m.tcp.in_flight() == 0 && m.tcp.timers.persist.is_none() {
+                m.tcp.timers.persist_count = probes.max(m.tcp.timers.persist_count);
                 m.tcp.arm_persist(now);
+                armed = true;
             }
         }
+        self.window_probes += u32::from(armed);
     }
 
     /// How many bytes the next segment on member `i` carries; `None`: better wait.

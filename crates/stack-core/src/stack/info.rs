@@ -1,6 +1,7 @@
 //! What can be asked about a connection.
 
 use crate::error::{ConnectionError, FallbackReason};
+use crate::event::LostSubflow;
 use crate::mptcp::Connection;
 use crate::mptcp::connection::Mode;
 use alloc::string::String;
@@ -81,7 +82,12 @@ pub struct ConnectionInfo {
     pub writable: usize,
     /// Why it ended, when not cleanly.
     pub error: Option<ConnectionError>,
+    /// Subflows that ended other than by FIN, and joins that failed: the last [`LOST_KEPT`], oldest first.
+    pub lost_subflows: Vec<LostSubflow>,
 }
+
+/// How many lost subflows a connection remembers.
+pub const LOST_KEPT: usize = 8;
 
 /// One subflow.
 #[derive(Clone, Debug)]
@@ -165,6 +171,7 @@ impl Connection {
             readable: self.recv.readable_bytes(),
             writable: if self.fin.queued || self.ended.is_some() { 0 } else { self.send.room() },
             error: self.ended.flatten(),
+            lost_subflows: self.lost.iter().copied().collect(),
         }
     }
 

@@ -18,7 +18,7 @@ mod listen;
 pub(crate) mod time_wait;
 mod timers;
 
-pub use info::{ConnectionInfo, ConnectionState, MptcpStatus, Received, SubflowInfo};
+pub use info::{ConnectionInfo, ConnectionState, LOST_KEPT, MptcpStatus, Received, SubflowInfo};
 
 use crate::config::{ConnectOptions, ConnectionConfig, StackConfig};
 use crate::error::{ConnectError, ConnectionError};

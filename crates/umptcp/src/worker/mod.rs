@@ -173,9 +173,15 @@ impl Handler<Stack> for Worker {
             Event::SubflowEstablished { connection, subflow, path } => {
                 tracing::debug!(%connection, %subflow, path = self.path_names.get(&path), "subflow established");
             }
-            Event::SubflowClosed { connection, subflow, error } => {
+            Event::SubflowClosed { connection, subflow, error, reset } => {
                 let error = error.as_ref().map(tracing::field::display);
-                tracing::debug!(%connection, %subflow, error, "subflow closed");
+                let reset = reset.as_ref().map(tracing::field::display);
+                tracing::debug!(%connection, %subflow, error, reset, "subflow closed");
+            }
+            Event::JoinFailed { connection, subflow, path, remote, error, reset } => {
+                let reset = reset.as_ref().map(tracing::field::display);
+                let path = self.path_names.get(&path);
+                tracing::debug!(%connection, %subflow, path, %remote, %error, reset, "join failed");
             }
         }
     }

@@ -1,0 +1,350 @@
+//! RFC 8684 §3.3.3, §3.5 and §3.6: DATA_FIN, subflows that end, MP_FASTCLOSE, MP_TCPRST.
+
+use crate::peer::{KEY, Lab, Out, Seen, bytes};
+use umptcp_stack_core::config::{ConnectionConfig, FastClose};
+use umptcp_stack_core::error::ConnectionError;
+use umptcp_stack_core::event::{Event, SubflowReset};
+use umptcp_stack_core::observe::Counter;
+use umptcp_stack_core::types::Duration;
+use umptcp_stack_core::wire::mptcp::{Dss, DssMapping, MpFastClose, MpTcpRst, MptcpOption, ResetReason};
+
+fn server() -> Lab {
+    Lab::server(ConnectionConfig::default(), 1)
+}
+
+fn closed(l: &Lab) -> Option<Option<ConnectionError>> {
+    l.events.iter().find_map(|e| match e {
+        Event::Closed { error, .. } => Some(*error),
+        _ => None,
+    })
+}
+
+fn data_fin(l: &Lab, mapping: DssMapping) -> MptcpOption {
+    match l.dss(Some(mapping)) {
+        MptcpOption::Dss(dss) => MptcpOption::Dss(Dss { data_fin: true, ..dss }),
+        other => other,
+    }
+}
+
+fn is_fast_close(s: &Seen) -> bool {
+    s.has(|o| matches!(o, MptcpOption::FastClose(f) if f.receiver_key == KEY))
+}
+
+fn fast_close(l: &Lab) -> MptcpOption {
+    MptcpOption::FastClose(MpFastClose { receiver_key: l.key })
+}
+
+#[test]
+fn data_fin_alone_and_with_data() {
+    for checksum in [false, true] {
+        let config = ConnectionConfig { checksum, ..ConnectionConfig::default() };
+        // Alone: subflow sequence 0, length 1.
+        let mut l = Lab::server(config.clone(), 1);
+        l.data(0, 1, 100);
+        let option = data_fin(&l, l.map_bytes(101, 0, 1, &[]));
+        l.send(0, Out::options([option.clone()]));
+        assert!(l.ended);
+        assert_eq!(l.data_acked, 102);
+        // Repeated, because its DATA_ACK was lost.
+        l.take_all();
+        l.send(0, Out::options([option]));
+        assert!(l.take(|s| s.dss().is_some_and(|d| d.ack.is_some())).is_some());
+        // With data: the length counts it.
+        let mut l = Lab::server(config.clone(), 1);
+        let option = data_fin(&l, l.map_bytes(1, 1, 101, &bytes(1, 100)));
+        l.send(0, Out::options([option]).payload(bytes(1, 100)));
+        assert_eq!((l.received.len(), l.ended, l.data_acked), (100, true, 102));
+        // Before the data that precedes it.
+        let mut l = Lab::server(config, 1);
+        let option = data_fin(&l, l.map_bytes(101, 0, 1, &[]));
+        l.send(0, Out::options([option]));
+        assert!(!l.ended);
+        l.data(0, 1, 100);
+        assert!(l.ended);
+    }
+}
+
+#[test]
+fn a_data_fin_that_is_not_the_peers_is_ignored() {
+    let mut l = Lab::server(ConnectionConfig { checksum: true, ..ConnectionConfig::default() }, 1);
+    l.data(0, 1, 100);
+    // Its checksum covers the pseudo-header.
+    let mapping = DssMapping { checksum: Some(0x4242), ..l.map_bytes(101, 0, 1, &[]) };
+    l.send(0, Out::options([data_fin(&l, mapping)]));
+    assert!(!l.ended);
+    assert_eq!(l.counter(Counter::DataCsumErr), 1);
+    // Injected outside the TCP window, where an attacker off the path would land.
+    let mut l = server();
+    l.data(0, 1, 100);
+    let option = data_fin(&l, l.map_bytes(101, 0, 1, &[]));
+    l.send(0, Out { at: Some(0x4000_0000), options: vec![option], ..Out::default() });
+    assert!(!l.ended);
+    // At a place that data received contradicts, and beyond the window.
+    for at in [50, 0x4000_0000] {
+        let option = data_fin(&l, l.map_bytes(at, 0, 1, &[]));
+        l.send(0, Out::options([option]));
+        assert!(!l.ended);
+    }
+    l.data(0, 101, 100);
+    assert_eq!(l.received, bytes(1, 200));
+}
+
+#[test]
+fn our_data_fin_is_repeated_until_acknowledged_and_then_every_subflow_closes() {
+    let mut l = server();
+    let second = l.join(1, 0);
+    l.write(100);
+    l.ack(0);
+    l.take_all();
+    l.stack.shutdown(l.now, l.conn).expect("shutdown");
+    l.poll();
+    let fin = l.take(|s| s.dss().is_some_and(|d| d.data_fin)).expect("a DATA_FIN");
+    assert_eq!(fin.mapping().map(|m| (m.ssn, m.len)), Some((0, 1)));
+    assert!(!fin.seg.flags.fin, "a DATA_FIN is not a FIN");
+    l.take_all();
+    assert!(l.advance_until(Duration::from_secs(5), |s| s.dss().is_some_and(|d| d.data_fin)).is_some());
+    l.ack(0);
+    // Half closed: the peer still sends.
+    l.data(0, 1, 50);
+    assert_eq!(l.received, bytes(1, 50));
+    l.take_all();
+    let option = data_fin(&l, l.map_bytes(51, 0, 1, &[]));
+    l.send(0, Out::options([option]));
+    assert_eq!(closed(&l), Some(None));
+    let fins: Vec<_> = l.take_all().into_iter().filter(|s| s.seg.flags.fin).map(|s| s.flow).collect();
+    assert!(fins.contains(&Some(0)) && fins.contains(&Some(second)), "{fins:?}");
+}
+
+#[test]
+fn the_last_subflow_stays_open_for_what_is_left_to_send() {
+    // The peer's FIN ends its direction of the subflow. RFC 8684 §3.3.3: a host does not close all subflows while data is
+    // outstanding.
+    let mut l = server();
+    l.write(10);
+    l.ack(0);
+    l.send(0, Out { fin: true, ..Out::options([l.dss(None)]) });
+    l.take_all();
+    // Nothing was left, so ours followed at once; but in this one something is.
+    let mut l = server();
+    let nothing_yet = l.dss(None);
+    l.write(1000);
+    l.take_all();
+    l.send(0, Out { fin: true, ..Out::options([nothing_yet]) });
+    let early: Vec<_> = l.take_all().into_iter().filter(|s| s.seg.flags.fin).collect();
+    assert!(early.is_empty(), "a FIN while data is outstanding");
+    l.write(500);
+    assert!(l.take(|s| s.payload.len() == 500).is_some(), "data still goes");
+    l.ack(0);
+    assert!(l.take(|s| s.seg.flags.fin).is_some(), "all is acknowledged");
+}
+
+#[test]
+fn break_before_make() {
+    let config = ConnectionConfig { close_timeout: Duration::from_secs(30), ..ConnectionConfig::default() };
+    // The server's last subflow ends by RST or by FIN; the client's next address joins.
+    for rst in [true, false] {
+        let mut l = Lab::server(config.clone(), 1);
+        l.data(0, 1, 100);
+        let end = Out { rst, fin: !rst, ..Out::default() };
+        l.send(0, end);
+        if !rst {
+            l.send(0, Out::default());
+        }
+        assert!(l.subflows().is_empty(), "{:?}", l.subflows());
+        assert_eq!(closed(&l), None);
+        l.advance(Duration::from_secs(20));
+        assert_eq!(closed(&l), None);
+        l.take_all();
+        let second = l.join(3, 0);
+        l.data(second, 101, 100);
+        assert_eq!(l.received, bytes(1, 200));
+        l.advance(Duration::from_secs(60));
+        assert_eq!(closed(&l), None);
+        // And nobody comes back.
+        l.send(second, Out { rst: true, ..Out::default() });
+        l.advance(Duration::from_secs(29));
+        assert_eq!(closed(&l), None);
+        l.advance(Duration::from_secs(2));
+        assert_eq!(closed(&l), Some(Some(ConnectionError::Reset)));
+    }
+}
+
+#[test]
+fn the_client_joins_again_after_a_reset() {
+    let mut l = Lab::client(ConnectionConfig::default(), 1);
+    l.write(1000);
+    l.take_all();
+    l.send(0, Out { rst: true, ..Out::default() });
+    assert_eq!(closed(&l), None);
+    l.data_expected = 1;
+    let second = l.accept_join(0);
+    // What the peer has not DATA_ACKed goes out again.
+    let data = l.advance_until(Duration::from_secs(3), |s| !s.payload.is_empty()).expect("data");
+    assert_eq!((data.flow, data.payload.len()), (Some(second), 1000));
+}
+
+#[test]
+fn a_peer_that_refuses_the_join_has_forgotten_the_connection() {
+    let mut l = Lab::client(ConnectionConfig::default(), 1);
+    l.take_all();
+    l.send(0, Out { rst: true, ..Out::default() });
+    let syn = l.take(|s| s.seg.flags.syn).expect("a join");
+    let mut rst = syn.seg.clone();
+    (rst.src_port, rst.dst_port) = (syn.seg.dst_port, syn.seg.src_port);
+    rst.ack = syn.seg.seq.wrapping_add(1);
+    rst.flags = umptcp_stack_core::wire::tcp::TcpFlags { rst: true, ack: true, ..Default::default() };
+    rst.options.mptcp = [reset(ResetReason::MptcpSpecific, false)].into_iter().collect();
+    l.inject(syn.local, syn.remote, &rst, &[]);
+    assert_eq!(closed(&l), Some(Some(ConnectionError::Reset)));
+    let told = l.events.iter().any(|e| {
+        let by = SubflowReset { by_peer: true, reason: Some(ResetReason::MptcpSpecific), transient: false };
+        matches!(e, Event::JoinFailed { reset, .. } if *reset == Some(by))
+    });
+    assert!(told, "{:?}", l.events);
+}
+
+fn reset(reason: ResetReason, transient: bool) -> MptcpOption {
+    MptcpOption::Reset(MpTcpRst { transient, reason: reason.into() })
+}
+
+#[test]
+fn the_reason_of_a_reset_reaches_the_application() {
+    let reasons = [
+        ResetReason::Unspecified,
+        ResetReason::MptcpSpecific,
+        ResetReason::LackOfResources,
+        ResetReason::Prohibited,
+        ResetReason::TooMuchOutstandingData,
+        ResetReason::UnacceptablePerformance,
+        ResetReason::MiddleboxInterference,
+        ResetReason::Unknown(99),
+    ];
+    for reason in reasons {
+        for transient in [true, false] {
+            let mut l = Lab::client(ConnectionConfig::default(), 2);
+            let second = l.accept_join(0);
+            l.take_all();
+            let options = vec![reset(reason, transient)];
+            l.send(second, Out { rst: true, options, ..Out::default() });
+            let expected = SubflowReset { by_peer: true, reason: Some(reason), transient };
+            assert!(
+                l.events
+                    .iter()
+                    .any(|e| matches!(e, Event::SubflowClosed { reset, .. } if *reset == Some(expected)))
+            );
+            let lost = l.stack.info(l.conn).expect("info").lost_subflows;
+            assert_eq!(lost.len(), 1);
+            assert_eq!((lost[0].reset, lost[0].established), (Some(expected), true));
+            assert!(expected.to_string().contains(&reason.to_string()));
+            // RFC 8684 §3.6: only a transient condition invites another attempt.
+            let again = l.advance_until(Duration::from_secs(5), |s| s.seg.flags.syn).is_some();
+            assert_eq!(again, transient, "{reason:?}");
+            assert_eq!(l.counter(Counter::MPRstRx), 1);
+        }
+    }
+}
+
+#[test]
+fn a_subflow_that_is_reset_again_and_again_is_not_opened_for_ever() {
+    let mut l = Lab::client(ConnectionConfig::default(), 2);
+    let mut joins = 0;
+    while l.sent.iter().any(|s| s.seg.flags.syn) {
+        let f = l.accept_join(0);
+        joins += 1;
+        assert!(joins < 10);
+        l.take_all();
+        l.send(f, Out { rst: true, ..Out::default() });
+        l.advance(Duration::from_secs(2));
+    }
+    assert_eq!(joins, 3);
+}
+
+#[test]
+fn fast_close_in_rst_form() {
+    let mut l = server();
+    let second = l.join(1, 0);
+    l.take_all();
+    l.stack.abort(l.now, l.conn);
+    l.poll();
+    let rsts: Vec<_> = l.take_all().into_iter().filter(|s| s.seg.flags.rst).collect();
+    assert_eq!(rsts.len(), 2);
+    assert!(rsts.iter().all(is_fast_close));
+    assert!(rsts.iter().any(|s| s.flow == Some(second)));
+    assert_eq!(closed(&l), Some(Some(ConnectionError::Aborted)));
+}
+
+#[test]
+fn fast_close_in_ack_form_is_repeated_and_answered() {
+    let config = ConnectionConfig { fast_close: FastClose::Ack, ..ConnectionConfig::default() };
+    // Answered with a RST, with an MP_FASTCLOSE of the peer's own, or not at all.
+    for answer in 0..3 {
+        let mut l = Lab::server(config.clone(), 1);
+        let second = l.join(1, 0);
+        l.take_all();
+        l.stack.abort(l.now, l.conn);
+        l.poll();
+        let sent = l.take_all();
+        let acks: Vec<_> = sent.iter().filter(|s| is_fast_close(s)).collect();
+        assert!(acks.len() == 1 && !acks[0].seg.flags.rst);
+        let on = acks[0].flow.expect("a subflow");
+        let rsts: Vec<_> = sent.iter().filter(|s| s.seg.flags.rst).collect();
+        assert_eq!(rsts.len(), 1);
+        assert!(rsts[0].flow == Some(if on == 0 { second } else { 0 }) && !is_fast_close(rsts[0]));
+        assert_eq!(closed(&l), Some(Some(ConnectionError::Aborted)));
+        // Data is not accepted any more.
+        l.data(on, 1, 100);
+        assert!(l.received.is_empty() && l.data_acked == 1);
+        l.take_all();
+        match answer {
+            0 => {
+                l.send(on, Out { rst: true, ..Out::default() });
+                assert!(l.take_all().is_empty());
+            }
+            1 => {
+                let option = fast_close(&l);
+                l.send(on, Out::options([option]));
+                let rst = l.take(|s| s.seg.flags.rst).expect("a RST");
+                assert!(!is_fast_close(&rst));
+            }
+            _ => {
+                for _ in 0..3 {
+                    let again = l.advance_until(Duration::from_secs(60), is_fast_close).expect("again");
+                    assert!(!again.seg.flags.rst);
+                }
+                let last = l.advance_until(Duration::from_secs(60), is_fast_close).expect("the last");
+                assert!(last.seg.flags.rst);
+            }
+        }
+        l.take_all();
+        l.stack.close(l.now, l.conn);
+        l.advance(Duration::from_secs(600));
+        assert!(l.take_all().is_empty());
+        assert_eq!(l.stack.connection_count(), 0);
+    }
+}
+
+#[test]
+fn fast_close_received_in_either_form_ends_the_connection() {
+    for rst in [true, false] {
+        let mut l = server();
+        let second = l.join(1, 0);
+        l.take_all();
+        let option = fast_close(&l);
+        l.send(0, Out { rst, ..Out::options([option]) });
+        assert_eq!(closed(&l), Some(Some(ConnectionError::Reset)));
+        let rsts: Vec<_> = l.take_all().into_iter().filter(|s| s.seg.flags.rst).collect();
+        assert!(rsts.iter().any(|s| s.flow == Some(second)));
+        assert_eq!(rsts.len(), if rst { 1 } else { 2 });
+        assert!(!rsts.iter().any(is_fast_close));
+        assert_eq!(l.counter(Counter::MPFastcloseRx), 1);
+    }
+}
+
+#[test]
+fn fast_close_with_a_wrong_key_is_ignored() {
+    let mut l = server();
+    let wrong = MptcpOption::FastClose(MpFastClose { receiver_key: l.key ^ 1 });
+    l.send(0, Out::options([wrong]));
+    l.data(0, 1, 100);
+    assert_eq!(l.received, bytes(1, 100));
+}

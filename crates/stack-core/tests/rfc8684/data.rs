@@ -1,0 +1,343 @@
+//! RFC 8684 §3.3: mappings, DATA_ACKs, windows.
+
+use crate::peer::{KEY, Lab, Out, bytes, seq};
+use umptcp_stack_core::config::ConnectionConfig;
+use umptcp_stack_core::mptcp::keys::token_and_idsn;
+use umptcp_stack_core::observe::Counter;
+use umptcp_stack_core::types::{DataOffset, Duration};
+use umptcp_stack_core::wire::mptcp::{
+    CapableFlags, DataAck, Dsn, Dss, DssMapping, MpCapable, MptcpOption, ResetReason, VERSION,
+};
+
+fn server() -> Lab {
+    Lab::server(ConnectionConfig::default(), 1)
+}
+
+fn checksums() -> ConnectionConfig {
+    ConnectionConfig { checksum: true, ..ConnectionConfig::default() }
+}
+
+fn reset_reason(l: &mut Lab) -> Option<ResetReason> {
+    let rst = l.take(|s| s.seg.flags.rst)?;
+    rst.seg.options.mptcp.iter().find_map(|o| match o {
+        MptcpOption::Reset(r) => Some(r.reason.into()),
+        _ => None,
+    })
+}
+
+/// Payload at a subflow offset, without an option.
+fn raw(l: &mut Lab, at: u64, data: u64, len: u64) {
+    l.send(0, Out { at: Some(at), ..Out::default() }.payload(bytes(data, len)));
+}
+
+#[test]
+fn one_mapping_spans_many_packets() {
+    for spread in [false, true] {
+        let mut l = server();
+        let option = l.dss(Some(l.map(1, 1, 3000)));
+        for k in 0..3 {
+            // On the first packet alone, or on each, as segmentation by a device does it.
+            let options = if spread || k == 0 { vec![option.clone()] } else { Vec::new() };
+            l.send(0, Out { options, payload: bytes(1 + 1000 * k, 1000), ..Out::default() });
+        }
+        assert_eq!(l.received, bytes(1, 3000));
+        assert_eq!(l.data_acked, 3001);
+    }
+}
+
+#[test]
+fn a_mapping_arrives_before_its_data_after_it_and_twice() {
+    let mut l = server();
+    // Before: on a packet that arrives out of order, and on a pure ACK.
+    let option = l.dss(Some(l.map(1, 1, 200)));
+    l.send(
+        0,
+        Out { at: Some(101), options: vec![option.clone()], payload: bytes(101, 100), ..Out::default() },
+    );
+    assert!(l.received.is_empty());
+    raw(&mut l, 1, 1, 100);
+    assert_eq!(l.received, bytes(1, 200));
+    // After.
+    raw(&mut l, 201, 201, 100);
+    assert_eq!(l.data_acked, 201);
+    let later = l.dss(Some(l.map(201, 201, 100)));
+    l.flows[0].next = 301;
+    l.send(0, Out::options([later.clone()]));
+    assert_eq!(l.received, bytes(1, 300));
+    // Twice, also when its data is long gone.
+    l.send(0, Out::options([later, option]));
+    assert_eq!(l.received, bytes(1, 300));
+    assert!(l.is_mptcp() && l.subflows().len() == 1);
+}
+
+#[test]
+fn mappings_that_disagree_reset_the_subflow() {
+    let mut l = server();
+    let first = l.dss(Some(l.map(101, 101, 100)));
+    let second = l.dss(Some(l.map(151, 151, 100)));
+    l.send(0, Out { at: Some(101), options: vec![first], payload: bytes(101, 100), ..Out::default() });
+    // Overlapping and of one mind: the part that is new counts.
+    l.send(0, Out { at: Some(201), options: vec![second], payload: bytes(201, 50), ..Out::default() });
+    l.take_all();
+    l.data(0, 1, 100);
+    assert_eq!(l.received, bytes(1, 250));
+    let ahead = l.dss(Some(l.map(351, 351, 100)));
+    l.send(0, Out { at: Some(351), options: vec![ahead], payload: bytes(351, 100), ..Out::default() });
+    l.take_all();
+    let conflicting = l.dss(Some(l.map(352, 351, 100)));
+    l.send(0, Out { at: Some(351), options: vec![conflicting], payload: bytes(351, 100), ..Out::default() });
+    assert_eq!(reset_reason(&mut l), Some(ResetReason::MptcpSpecific));
+    assert_eq!(l.counter(Counter::DSSNotMatching), 1);
+}
+
+#[test]
+fn data_outside_the_window_is_dropped_and_not_acknowledged() {
+    let config = ConnectionConfig { receive_buffer: 10_000, ..ConnectionConfig::default() };
+    let mut l = Lab::server(config, 1);
+    l.data(0, 1, 100);
+    // RFC 8684 §3.8.
+    let option = l.dss(Some(l.map(50_000, 101, 100)));
+    l.send(0, Out::options([option]).payload(bytes(50_000, 100)));
+    assert_eq!(l.data_acked, 101);
+    assert_eq!(l.counter(Counter::NoDSSInWindow), 1);
+    // Before the beginning of the data.
+    let dsn = token_and_idsn(KEY).1.0.wrapping_sub(1000);
+    let mapping = DssMapping { dsn: Dsn::Long(dsn), ssn: 201, len: 100, checksum: None };
+    l.send(0, Out::options([l.dss(Some(mapping))]).payload(bytes(1, 100)));
+    assert_eq!(l.received, bytes(1, 100));
+    assert_eq!(l.counter(Counter::NoDSSInWindow), 2);
+}
+
+#[test]
+fn a_mapping_of_bytes_far_beyond_the_window_is_ignored() {
+    let mut l = server();
+    l.data(0, 1, 10);
+    let option = l.dss(Some(l.map(11, 0x7000_0000, 100)));
+    l.send(0, Out::options([option]));
+    assert_eq!(l.counter(Counter::NoDSSInWindow), 1);
+    l.data(0, 11, 10);
+    assert_eq!(l.received, bytes(1, 20));
+}
+
+#[test]
+fn data_sent_again_is_ignored_whatever_it_says() {
+    // RFC 8684 §3.3.1: the first data received counts; RFC 6181: a replay changes nothing.
+    let mut l = server();
+    l.data(0, 1, 1000);
+    let second = l.join(1, 0);
+    let option = l.dss(Some(l.map(501, 1, 1000)));
+    let mut payload = vec![0xee; 500];
+    payload.extend(bytes(1001, 500));
+    l.send(second, Out::options([option]).payload(payload));
+    assert_eq!(l.received, bytes(1, 1500));
+    assert_eq!(l.counter(Counter::DuplicateData), 1);
+    // The same segment again, as an attacker would repeat it.
+    let option = l.dss(Some(l.map(1, 1, 1000)));
+    l.send(0, Out { at: Some(1), options: vec![option], payload: vec![0xee; 1000], ..Out::default() });
+    assert_eq!(l.received, bytes(1, 1500));
+}
+
+#[test]
+fn short_and_long_sequence_numbers_across_the_32_bit_wrap() {
+    // The peer's data runs across the wrap of the low 32 bits of its DSN.
+    let mut l = server();
+    let idsn = token_and_idsn(KEY).1.0;
+    let to_wrap = u64::from(u32::MAX - idsn as u32);
+    assert!(to_wrap > 1 << 20, "the key was chosen otherwise");
+    // Long numbers are acknowledged by long ones; short ones may then be too.
+    l.data(0, 1, 100);
+    let ack = l.take(|s| s.dss().is_some_and(|d| d.ack.is_some())).and_then(|s| s.dss());
+    assert!(matches!(ack.and_then(|d| d.ack), Some(DataAck::Long(_))));
+    let short = |l: &Lab, data: u64, subflow: u64, len: u16| {
+        let dsn = Dsn::Short(idsn.wrapping_add(data) as u32);
+        let mapping = DssMapping { dsn, ..l.map(data, subflow, len) };
+        l.dss(Some(mapping))
+    };
+    let option = short(&l, 101, 101, 100);
+    l.send(0, Out::options([option]).payload(bytes(101, 100)));
+    assert_eq!(l.received, bytes(1, 200));
+    l.take_all();
+    // RFC 8684 §3.3.2: data with 8-byte numbers may be unacknowledged still, so 8 bytes it stays.
+    let option = short(&l, 201, 201, 100);
+    l.send(0, Out::options([option]).payload(bytes(201, 100)));
+    let ack = l.take(|s| s.dss().is_some()).and_then(|s| s.dss());
+    assert!(matches!(ack.and_then(|d| d.ack), Some(DataAck::Long(_))));
+    // Short numbers behind and ahead of what is expected are promoted to the nearest.
+    let option = short(&l, 101, 301, 100);
+    l.send(0, Out::options([option]).payload(bytes(101, 100)));
+    assert_eq!(l.received, bytes(1, 300));
+}
+
+#[test]
+fn short_numbers_only_are_answered_by_short_ones() {
+    let mut l = server();
+    let idsn = token_and_idsn(KEY).1.0;
+    let dsn = Dsn::Short(idsn.wrapping_add(1) as u32);
+    let mapping = DssMapping { dsn, ..l.map(1, 1, 100) };
+    l.send(0, Out::options([l.dss(Some(mapping))]).payload(bytes(1, 100)));
+    let ack = l.take(|s| s.dss().is_some()).and_then(|s| s.dss()).and_then(|d| d.ack);
+    assert_eq!(ack, Some(DataAck::Short(idsn.wrapping_add(101) as u32)));
+}
+
+#[test]
+fn checksums_are_used_as_negotiated_or_the_subflow_is_reset() {
+    for negotiated in [true, false] {
+        for on_capable in [true, false] {
+            let config = ConnectionConfig { checksum: negotiated, ..ConnectionConfig::default() };
+            let mut l = Lab::server(config, 1);
+            l.take_all();
+            let right = l.map(1, 1, 10).checksum;
+            let checksum = if negotiated { None } else { right.or(Some(0x1234)) };
+            let option = if on_capable {
+                MptcpOption::Capable(MpCapable::Data {
+                    version: VERSION,
+                    flags: CapableFlags::sha256(negotiated, false),
+                    sender_key: KEY,
+                    receiver_key: l.key,
+                    len: 10,
+                    checksum,
+                })
+            } else {
+                l.dss(Some(DssMapping { checksum, ..l.map(1, 1, 10) }))
+            };
+            l.send(0, Out::options([option]).payload(bytes(1, 10)));
+            assert_eq!(reset_reason(&mut l), Some(ResetReason::MptcpSpecific), "{negotiated} {on_capable}");
+            assert!(l.received.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_checksummed_mapping_larger_than_the_buffer_is_refused() {
+    let config = ConnectionConfig { receive_buffer: 10_000, ..checksums() };
+    let mut l = Lab::server(config, 1);
+    let option = l.dss(Some(l.map(1, 1, 12_000)));
+    l.send(0, Out::options([option]).payload(bytes(1, 1000)));
+    assert_eq!(reset_reason(&mut l), Some(ResetReason::LackOfResources));
+}
+
+#[test]
+fn a_checksummed_mapping_counts_only_when_whole() {
+    let mut l = Lab::server(checksums(), 1);
+    let option = l.dss(Some(l.map(1, 1, 300)));
+    l.send(0, Out::options([option.clone()]).payload(bytes(1, 100)));
+    l.send(0, Out::options([option.clone()]).payload(bytes(101, 100)));
+    assert_eq!((l.data_acked, l.received.len()), (1, 0));
+    l.send(0, Out::options([option]).payload(bytes(201, 100)));
+    assert_eq!(l.received, bytes(1, 300));
+}
+
+#[test]
+fn a_window_counts_only_with_a_data_ack() {
+    let config = ConnectionConfig { no_delay: true, ..ConnectionConfig::default() };
+    let mut l = Lab::server(config, 1);
+    l.window = 1000;
+    l.ack(0);
+    l.window = 60_000;
+    l.data_expected = 1;
+    let seen = |l: &mut Lab| l.take_all().iter().map(|s| s.payload.len()).sum::<usize>();
+    // The third ACK offered a whole window, which an advertisement never takes back.
+    l.write(70_000);
+    for _ in 0..40 {
+        // Subflow ACKs with a large window, but the DATA_ACK stays where it is: nothing beyond the first window goes.
+        let ack = DataOffset(1).to_wire(l.idsn().0).0;
+        let option = MptcpOption::Dss(Dss { data_fin: false, ack: Some(DataAck::Long(ack)), mapping: None });
+        l.send(0, Out::options([option]));
+    }
+    assert_eq!(seen(&mut l), 60_000);
+    // A larger window without a DATA_ACK opens nothing.
+    l.window = 65_000;
+    l.send(0, Out::default());
+    assert_eq!(seen(&mut l), 0);
+    l.data_expected = 1;
+    let ack = DataOffset(1).to_wire(l.idsn().0).0;
+    let option = MptcpOption::Dss(Dss { data_fin: false, ack: Some(DataAck::Long(ack)), mapping: None });
+    l.send(0, Out::options([option]));
+    // In whole packets.
+    let opened = seen(&mut l);
+    assert!((4_000..=5_000).contains(&opened), "{opened}");
+}
+
+#[test]
+fn each_subflow_obeys_its_own_window() {
+    let config = ConnectionConfig { no_delay: true, ..ConnectionConfig::default() };
+    let mut l = Lab::client(config, 2);
+    l.write(1);
+    l.ack(0);
+    let second = l.accept_join(0);
+    // The second subflow's window is small at its own level.
+    l.window = 2_000;
+    l.ack(second);
+    l.window = 60_000;
+    l.ack(0);
+    l.take_all();
+    l.write(40_000);
+    let on_second: usize =
+        l.take_all().iter().filter(|s| s.flow == Some(second)).map(|s| s.payload.len()).sum();
+    assert!(on_second <= 2_000, "{on_second} bytes on a subflow with a window of 2000");
+}
+
+#[test]
+fn zero_window_probes_back_off() {
+    // The data-level window is shut while the subflow's is open: every probe is answered with a window, but no DATA_ACK.
+    let mut l = server();
+    l.write(60_000);
+    // The window that the handshake offered is used up, and nothing is added to it.
+    while l.window > 0 {
+        l.window = (60_001 - l.data_expected) as u16;
+        l.ack(0);
+    }
+    l.write(1000);
+    l.take_all();
+    let mut times = Vec::new();
+    while times.len() < 6 {
+        // A window, but no DATA_ACK: of use to the subflow only.
+        l.window = 60_000;
+        l.send(0, Out::default());
+        l.take_all();
+        let probe = l.advance_until(Duration::from_secs(300), |s| s.payload.is_empty() && s.flow == Some(0));
+        assert!(probe.is_some(), "no probe after {times:?}");
+        times.push(l.now);
+    }
+    let gaps: Vec<u128> = times.windows(2).map(|w| (w[1] - w[0]).as_millis()).collect();
+    assert!(gaps.windows(2).all(|g| g[1] >= g[0]), "{gaps:?}");
+    assert!(gaps[4] >= 8 * gaps[0], "{gaps:?}");
+}
+
+#[test]
+fn urgent_data_is_delivered_in_line() {
+    let mut l = server();
+    let option = l.dss(Some(l.map(1, 1, 100)));
+    l.send(0, Out { urgent: Some(50), ..Out::options([option]).payload(bytes(1, 100)) });
+    assert_eq!(l.received, bytes(1, 100));
+}
+
+#[test]
+fn unmapped_data_is_acknowledged_by_the_subflow_only() {
+    let mut l = server();
+    l.data(0, 1, 10);
+    l.take_all();
+    raw(&mut l, 11, 11, 100);
+    let ack = l.take(|s| s.payload.is_empty()).expect("an ACK");
+    assert_eq!(ack.seg.ack.0, seq(111));
+    assert_eq!(l.data_acked, 11);
+}
+
+#[test]
+fn what_a_middlebox_acknowledged_is_sent_again_on_a_timer() {
+    // RFC 8684 §3.3.6: acknowledged at the subflow level and never at the data level.
+    let mut l = Lab::client(ConnectionConfig::default(), 2);
+    l.write(1);
+    l.ack(0);
+    l.accept_join(0);
+    l.take_all();
+    let before = l.data_expected;
+    l.write(1000);
+    let sent = l.take(|s| !s.payload.is_empty()).expect("data");
+    l.data_expected = before;
+    l.ack(sent.flow.expect("a subflow"));
+    let again =
+        l.advance_until(Duration::from_secs(10), |s| !s.payload.is_empty()).expect("the data once more");
+    assert_eq!(again.mapping().map(|m| m.dsn), sent.mapping().map(|m| m.dsn));
+    assert_eq!(l.counter(Counter::MPTCPRetrans), 1);
+}
