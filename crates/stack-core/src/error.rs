@@ -54,6 +54,23 @@ pub enum ListenError {
     NoAddress(IpAddr),
 }
 
+/// A signal to the peer could not be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+pub enum SignalError {
+    /// No such connection.
+    #[error("no such connection")]
+    NotFound,
+    /// The connection is plain TCP, or has ended.
+    #[error("the connection is not MPTCP, or not any more")]
+    NotMptcp,
+    /// No such subflow.
+    #[error("the connection has no such subflow")]
+    NoSubflow,
+    /// All 255 Address IDs are in use (RFC 8684 §3.4.1).
+    #[error("every address ID of the connection is in use")]
+    NoAddressId,
+}
+
 /// Why a connection ended, or cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum ConnectionError {

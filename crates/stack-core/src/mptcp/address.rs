@@ -2,17 +2,29 @@
 
 use super::connection::{Advert, Connection};
 use super::keys::{add_addr_hmac, constant_time_eq};
+use super::member::{Member, Removal};
+use crate::error::SignalError;
 use crate::observe::Counter;
 use crate::path_manager::{Command, LocalAddress, RemoteAddress, SubflowEnds, View};
+use crate::stack::Stack;
 use crate::stack::env::Env;
 use crate::wire::mptcp::{AddAddr, MpPrio, MptcpOption, RemoveAddr, ResetReason};
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use smallvec::SmallVec;
-use umptcp_types::{AddressId, Duration, Instant, PathId};
+use umptcp_types::{AddressId, Duration, Instant, PathId, SubflowId};
 
 /// ADD_ADDRs sent before giving up on an echo.
 const ADVERT_TRIES: u8 = 4;
+
+/// IDs per REMOVE_ADDR: as many as fit beside timestamps.
+const IDS_PER_OPTION: usize = 27;
+
+/// Signals that wait on one subflow, beyond which echoes are left out: the peer repeats what was not echoed.
+const SIGNALS_QUEUED: usize = 32;
+
+/// Keep-alive probes on a subflow whose address was removed, before it is reset.
+const REMOVAL_PROBES: u8 = 3;
 
 impl Connection {
     /// Local addresses this connection may use, in order of path.
@@ -83,24 +95,93 @@ impl Connection {
                 }
                 Command::Advertise { local: l } => {
                     if let Some(&l) = local.get(l) {
-                        self.advertise(env, now, l);
+                        self.advertise(now, l);
                     }
                 }
             }
         }
     }
 
-    fn advertise(&mut self, env: &mut Env, now: Instant, local: LocalAddress) {
-        let Some(id) = self.local_id(local.address) else { return };
-        let _ = env;
-        self.adverts.push(Advert {
-            id,
-            address: local.advertise,
-            echoed: false,
-            resend: Some(now),
-            tries: 0,
-        });
+    fn advertise(&mut self, now: Instant, local: LocalAddress) {
+        if let Some(id) = self.local_id(local.address) {
+            self.push_advert(now, id, local.advertise, None, Some(local.address));
+        }
+    }
+
+    fn push_advert(
+        &mut self,
+        now: Instant,
+        id: AddressId,
+        address: IpAddr,
+        port: Option<u16>,
+        local: Option<IpAddr>,
+    ) {
+        // Advertised again, it is news to the peer: an address that failed may be tried once more (RFC 8684 §3.4.1).
+        self.adverts.retain(|a| (a.id, a.port) != (id, port));
+        self.adverts.push(Advert { id, address, port, local, echoed: false, resend: Some(now), tries: 0 });
         self.resend_adverts(now);
+    }
+
+    /// The application has an address told to the peer; returns its ID.
+    pub(crate) fn advertise_address(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        address: IpAddr,
+        port: Option<u16>,
+    ) -> Result<AddressId, SignalError> {
+        self.check_signal()?;
+        // Where a path is known by this address, the ID is that of the path's own, which joins from it carry.
+        let own = self.local_addresses(env);
+        let local = own.iter().find(|l| l.advertise == address || l.address == address).map(|l| l.address);
+        let id = self.local_id(local.unwrap_or(address)).ok_or(SignalError::NoAddressId)?;
+        self.push_advert(now, id, address, port, local);
+        Ok(id)
+    }
+
+    /// The application has addresses of ours taken back: subflows from them are closed while there are others, and the peer is
+    /// told (RFC 8684 §3.4.2).
+    pub(crate) fn withdraw_addresses(&mut self, ids: &[AddressId]) -> Result<(), SignalError> {
+        self.check_signal()?;
+        let others = self.members.iter().any(|m| m.can_send_data() && !ids.contains(&m.local_id));
+        if others {
+            // A subflow that works is closed by FIN.
+            for m in self.members.iter_mut().filter(|m| ids.contains(&m.local_id)) {
+                m.tcp.close();
+            }
+        }
+        self.say_removed(ids);
+        Ok(())
+    }
+
+    /// The application has the peer asked to use subflow `id` as a backup, or not any more (RFC 8684 §3.3.8).
+    pub(crate) fn set_backup(&mut self, id: SubflowId, backup: bool) -> Result<(), SignalError> {
+        self.check_signal()?;
+        let i = self.index(id).ok_or(SignalError::NoSubflow)?;
+        let m = &mut self.members[i];
+        if m.backup_local != backup {
+            m.backup_local = backup;
+            if m.is_joined() && m.tcp.is_synchronized() {
+                m.signals.retain(|s| !matches!(s, MptcpOption::Prio(_)));
+                m.signals.push_back(MptcpOption::Prio(MpPrio { backup, address_id: None }));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_signal(&self) -> Result<(), SignalError> {
+        if self.is_mptcp() && self.ended.is_none() { Ok(()) } else { Err(SignalError::NotMptcp) }
+    }
+
+    /// Tells the peer that addresses have gone, on a subflow that does not use them if there is one.
+    fn say_removed(&mut self, ids: &[AddressId]) {
+        self.adverts.retain(|a| !ids.contains(&a.id));
+        let able = |m: &&mut Member| m.is_joined() && m.tcp.is_synchronized();
+        let members = self.members.iter_mut().filter(able);
+        let Some(m) = members.min_by_key(|m| (ids.contains(&m.local_id), m.stale)) else { return };
+        for ids in ids.chunks(IDS_PER_OPTION) {
+            m.signals.push_back(MptcpOption::RemoveAddr(RemoveAddr { ids: SmallVec::from_slice(ids) }));
+        }
     }
 
     /// Sends ADD_ADDRs that are due: the first time, or because no echo came (RFC 8684 §3.4.1).
@@ -115,13 +196,17 @@ impl Connection {
                 continue;
             }
             a.resend = Some(now + rto.saturating_mul(1 << a.tries));
-            a.tries += 1;
-            let hmac = add_addr_hmac(self.local_key, self.remote_key, a.id, a.address, 0);
-            let option = AddAddr { address_id: a.id, address: a.address, port: None, hmac: Some(hmac) };
-            let member = self.members.iter_mut().find(|m| m.is_joined() && m.tcp.is_synchronized());
-            if let Some(m) = member {
-                m.signals.push_back(MptcpOption::AddAddr(option));
+            let mut able: SmallVec<[&mut Member; 8]> =
+                self.members.iter_mut().filter(|m| m.is_joined() && m.tcp.is_synchronized()).collect();
+            if able.is_empty() {
+                continue;
             }
+            // Another subflow each time: the first may be the reason that no echo came.
+            let turn = usize::from(a.tries) % able.len();
+            a.tries += 1;
+            let hmac = add_addr_hmac(self.local_key, self.remote_key, a.id, a.address, a.port.unwrap_or(0));
+            let option = AddAddr { address_id: a.id, address: a.address, port: a.port, hmac: Some(hmac) };
+            able[turn].signals.push_back(MptcpOption::AddAddr(option));
         }
     }
 
@@ -131,7 +216,7 @@ impl Connection {
         let Some(hmac) = a.hmac else {
             self.count(env, now, id, Counter::EchoAdd);
             for own in &mut self.adverts {
-                if own.id == a.address_id && own.address == a.address {
+                if own.id == a.address_id && own.address == a.address && own.port == a.port {
                     own.echoed = true;
                     own.resend = None;
                 }
@@ -151,48 +236,80 @@ impl Connection {
         // Nobody without both keys makes this HMAC. A peer that sends nothing but the advertisement (its DATA_ACK does not
         // fit beside an IPv6 address) would otherwise get MP_CAPABLE in place of the echo, for ever.
         self.peer_has_keys = true;
+        // RFC 8684 §3.4.1: without a port, that of the subflow which carries the option.
+        let port = a.port.unwrap_or(self.members[i].tcp.tuple.remote.port());
+        let address = SocketAddr::new(a.address, port);
         // The echo says that it arrived; whether it is used is another matter.
-        let echo = AddAddr { hmac: None, ..*a };
-        self.members[i].signals.push_back(MptcpOption::AddAddr(echo));
-        let address = SocketAddr::new(a.address, a.port.unwrap_or(self.first.remote.port()));
-        let advertised = self.remotes.iter().filter(|r| r.id != AddressId(0)).count();
-        match self.remotes.iter_mut().find(|r| r.id == a.address_id) {
-            // RFC 8684 §3.4.1: an ID keeps its address until it is removed; a repetition changes nothing.
-            Some(r) => {
-                if r.address != address {
-                    self.count(env, now, id, Counter::AddAddrDrop);
-                }
-                return;
-            }
-            None if advertised >= self.config.max_add_addr_accepted => {
-                self.count(env, now, id, Counter::AddAddrDrop);
-                return;
-            }
-            None => {
-                self.failed.retain(|(_, r)| *r != address);
-                self.remotes.push(RemoteAddress { id: a.address_id, address });
-            }
+        let signals = &mut self.members[i].signals;
+        if signals.len() < SIGNALS_QUEUED {
+            signals.push_back(MptcpOption::AddAddr(AddAddr { hmac: None, ..*a }));
         }
+        if !self.learn_remote(a.address_id, address) {
+            self.count(env, now, id, Counter::AddAddrDrop);
+            return;
+        }
+        // RFC 8684 §3.4.1: advertised anew, an address that failed may be tried again.
+        self.failed.retain(|(_, r)| *r != address);
+        self.resets.retain(|(_, r, _)| *r != address);
         self.manage_paths(env, now);
     }
 
-    /// REMOVE_ADDR (RFC 8684 §3.4.2).
-    pub(crate) fn on_remove_addr(&mut self, env: &mut Env, now: Instant, r: &RemoveAddr) {
+    /// Takes down an address of the peer's. False: it is of no use, or contradicts what its ID stands for.
+    fn learn_remote(&mut self, id: AddressId, address: SocketAddr) -> bool {
+        // An address of this host's own is none to connect to on the word of somebody elsewhere.
+        let elsewhere = address.ip().is_loopback() && !self.first.remote.ip().is_loopback();
+        if !Stack::can_be_peer(address) || elsewhere {
+            return false;
+        }
+        let advertised = self.remotes.iter().filter(|r| r.id != AddressId(0)).count();
+        match self.remotes.iter_mut().find(|r| r.id == id) {
+            // RFC 8684 §3.4.1: an ID keeps its address until it is removed; the port may change.
+            Some(r) if r.address.ip() == address.ip() => r.address = address,
+            Some(_) => return false,
+            None if advertised >= self.config.max_add_addr_accepted => return false,
+            None => self.remotes.push(RemoteAddress { id, address }),
+        }
+        true
+    }
+
+    /// REMOVE_ADDR (RFC 8684 §3.4.2): the addresses are forgotten, and their subflows asked whether they live.
+    pub(crate) fn on_remove_addr(&mut self, env: &mut Env, now: Instant, carrier: usize, r: &RemoveAddr) {
         for &address_id in &r.ids {
             self.count(env, now, None, Counter::RmAddr);
+            let known = self.remotes.len();
             self.remotes.retain(|r| r.id != address_id);
-            let mut found = false;
-            // Backwards, because a reset removes the member.
-            for i in (0..self.members.len()).rev() {
-                if self.members.get(i).is_some_and(|m| m.remote_id == address_id) && self.members.len() > 1 {
+            let mut found = self.remotes.len() < known;
+            for (i, m) in self.members.iter_mut().enumerate() {
+                if m.remote_id == address_id {
                     found = true;
-                    self.count(env, now, Some(self.members[i].tcp.id), Counter::RmSubflow);
-                    self.reset_member(env, now, i, ResetReason::Unspecified);
+                    // One that brings its own removal lives.
+                    if i != carrier && m.removal.is_none() {
+                        m.removal = Some(Removal { next: now, probes: 0 });
+                    }
                 }
             }
             if !found {
                 self.count(env, now, None, Counter::RmAddrDrop);
             }
+        }
+        self.check_removals(env, now);
+    }
+
+    /// Sends keep-alive probes on subflows whose address the peer has removed, and resets those that stay silent.
+    pub(crate) fn check_removals(&mut self, env: &mut Env, now: Instant) {
+        // Backwards, because a reset removes the member.
+        for i in (0..self.members.len()).rev() {
+            let Some(m) = self.members.get_mut(i) else { continue };
+            let Some(removal) = m.removal.filter(|r| r.next <= now) else { continue };
+            if removal.probes >= REMOVAL_PROBES || !m.tcp.is_synchronized() {
+                let id = Some(m.tcp.id);
+                self.count(env, now, id, Counter::RmSubflow);
+                self.reset_member(env, now, i, ResetReason::Unspecified);
+                continue;
+            }
+            m.tcp.keepalive_wanted = true;
+            let next = now + m.tcp.rtt.rto().saturating_mul(1 << removal.probes);
+            m.removal = Some(Removal { next, probes: removal.probes + 1 });
         }
     }
 
@@ -202,23 +319,22 @@ impl Connection {
         self.members[i].backup_remote = p.backup;
     }
 
-    /// A path has gone: its subflows end, and the peer is told that the addresses have (RFC 8684 §3.4.2).
+    /// A path has gone: its subflows end, and the peer is told that the addresses have, also of those that were only advertised
+    /// (RFC 8684 §3.4.2).
     pub(crate) fn on_path_removed(&mut self, env: &mut Env, now: Instant, path: PathId) {
-        let mut ids: SmallVec<[AddressId; 8]> = SmallVec::new();
+        let gone = |a: &&Advert| a.local.is_some_and(|l| env.path_of(l).is_none());
+        let mut ids: SmallVec<[AddressId; 8]> = self.adverts.iter().filter(gone).map(|a| a.id).collect();
         for i in (0..self.members.len()).rev() {
             if self.members.get(i).is_some_and(|m| m.tcp.path == path) {
-                let m = &self.members[i];
-                if !ids.contains(&m.local_id) {
-                    ids.push(m.local_id);
+                let id = self.members[i].local_id;
+                if !ids.contains(&id) {
+                    ids.push(id);
                 }
                 self.drop_member(env, now, i, crate::tcp::CloseReason::Aborted);
             }
         }
-        if !ids.is_empty()
-            && self.is_mptcp()
-            && let Some(m) = self.members.iter_mut().find(|m| m.is_joined() && m.tcp.is_synchronized())
-        {
-            m.signals.push_back(MptcpOption::RemoveAddr(RemoveAddr { ids }));
+        if !ids.is_empty() && self.is_mptcp() {
+            self.say_removed(&ids);
         }
         self.after_progress(env, now);
     }

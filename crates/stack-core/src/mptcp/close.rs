@@ -345,6 +345,7 @@ impl Connection {
         self.retransmit_at = None;
         self.pacing_wake = None;
         self.give_up_at = None;
+        self.adverts.clear();
         self.reinject.clear();
         if !self.detached {
             self.notify_readable(env);
@@ -522,6 +523,7 @@ impl Connection {
         self.resend_join_acks(env, now);
         self.resend_fails(env, now);
         self.resend_fast_close(env, now);
+        self.check_removals(env, now);
         for i in (0..self.members.len()).rev() {
             if self.members.get(i).and_then(|m| m.unmapped_deadline()).is_some_and(|t| t <= now) {
                 self.on_unmapped(env, now, i);

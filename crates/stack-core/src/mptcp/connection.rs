@@ -52,6 +52,9 @@ pub(crate) struct FinState {
 pub(crate) struct Advert {
     pub(crate) id: AddressId,
     pub(crate) address: IpAddr,
+    pub(crate) port: Option<u16>,
+    /// The address of a path of ours that it stands for; it goes when that goes.
+    pub(crate) local: Option<IpAddr>,
     pub(crate) echoed: bool,
     pub(crate) resend: Option<Instant>,
     pub(crate) tries: u8,
@@ -453,7 +456,12 @@ impl Connection {
                 _ => None,
             };
             let fail = m.fail.map(|f| f.resend);
-            [m.tcp.next_deadline(), join, fail, m.unmapped_deadline()].into_iter().flatten().min()
+            let removal = m.removal.map(|r| r.next);
+            let signal = m.signal_wait.filter(|_| !m.signals.is_empty());
+            [m.tcp.next_deadline(), join, fail, m.unmapped_deadline(), removal, signal]
+                .into_iter()
+                .flatten()
+                .min()
         });
         let adverts = self.adverts.iter().filter_map(|a| a.resend);
         let fast_close = self.fast_close.map(|f| f.resend);

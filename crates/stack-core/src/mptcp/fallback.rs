@@ -140,6 +140,7 @@ impl Connection {
         self.mode = Mode::Plain { reason };
         env.tokens.remove(&self.local_token);
         self.retransmit_at = None;
+        self.adverts.clear();
         self.reinject.clear();
         self.recv.forget_fin();
         env.events.push_back(Event::FellBack { connection: self.id, reason });
@@ -147,7 +148,7 @@ impl Connection {
         let next = self.recv.next_data();
         if let Some(m) = self.members.first_mut() {
             m.signals.clear();
-            m.fail = None;
+            (m.fail, m.removal) = (None, None);
             if was_mptcp {
                 self.plain_send = self.send_next.0.wrapping_sub(m.tcp.board.nxt().0);
                 self.plain_recv = next.0.wrapping_sub(m.consumed.0);

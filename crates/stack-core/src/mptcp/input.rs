@@ -80,6 +80,11 @@ impl Connection {
         if !out.established && !seg.flags.syn {
             self.on_join_confirmed(env, now, i);
         }
+        let m = &mut self.members[i];
+        m.removal = None;
+        if out.advanced || len > 0 {
+            m.signals_interrupted();
+        }
         if out.acked > 0 {
             self.scheduler.on_ack(now, id, out.acked);
         }
@@ -169,7 +174,7 @@ impl Connection {
                     }
                 }
                 MptcpOption::AddAddr(a) => self.on_add_addr(env, now, i, a),
-                MptcpOption::RemoveAddr(r) => self.on_remove_addr(env, now, r),
+                MptcpOption::RemoveAddr(r) => self.on_remove_addr(env, now, i, r),
                 MptcpOption::Prio(p) => self.on_prio(env, now, i, p),
                 MptcpOption::FastClose(f) => {
                     if f.receiver_key == self.local_key {

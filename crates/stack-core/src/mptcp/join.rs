@@ -26,14 +26,25 @@ pub(crate) fn join(seg: &TcpRepr) -> Option<&MpJoin> {
 }
 
 impl Connection {
-    /// Our Address ID for a local address: the same address always gets the same ID (RFC 8684 §3.2).
+    /// Our Address ID for a local address: the same address always gets the same ID (RFC 8684 §3.2). When every number has been
+    /// given out, one is used again whose address has neither subflow nor advertisement.
     pub(crate) fn local_id(&mut self, address: IpAddr) -> Option<AddressId> {
         if let Some((_, id)) = self.local_ids.iter().find(|(a, _)| *a == address) {
             return Some(*id);
         }
-        let next = self.local_ids.iter().map(|(_, id)| id.0).max()?.checked_add(1)?;
-        self.local_ids.push((address, AddressId(next)));
-        Some(AddressId(next))
+        let highest = self.local_ids.iter().map(|(_, id)| id.0).max()?;
+        if let Some(next) = highest.checked_add(1) {
+            self.local_ids.push((address, AddressId(next)));
+            return Some(AddressId(next));
+        }
+        let (members, adverts) = (&self.members, &self.adverts);
+        let free = |id: AddressId| {
+            let used = members.iter().any(|m| m.local_id == id) || adverts.iter().any(|a| a.id == id);
+            id != AddressId(0) && !used
+        };
+        let slot = self.local_ids.iter_mut().find(|(_, id)| free(*id))?;
+        slot.0 = address;
+        Some(slot.1)
     }
 
     /// Opens a subflow from `local` to `remote`.

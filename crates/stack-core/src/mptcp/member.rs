@@ -7,7 +7,7 @@ use crate::tcp::Subflow;
 use crate::wire::mptcp::MptcpOption;
 use alloc::collections::VecDeque;
 use bytes::Bytes;
-use umptcp_types::{AddressId, Instant, SubflowOffset};
+use umptcp_types::{AddressId, Duration, Instant, SubflowOffset};
 
 /// How far a subflow's MPTCP handshake is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +27,21 @@ pub(crate) enum Join {
     SynReceived { nonce: u32, peer_nonce: u32 },
     /// Both HMACs are verified.
     Joined,
+}
+
+/// ACKs that carry nothing but signals, in a row.
+const SIGNALS_IN_A_ROW: u8 = 2;
+/// How long the next waits when the round-trip time is not known, and at least.
+const SIGNAL_PAUSE: Duration = Duration::from_millis(100);
+const MIN_SIGNAL_PAUSE: Duration = Duration::from_millis(1);
+
+/// The check whether a subflow lives whose address the peer has removed (RFC 8684 §3.4.2).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Removal {
+    /// When the next probe goes out, or the subflow is given up.
+    pub(crate) next: Instant,
+    /// Probes sent.
+    pub(crate) probes: u8,
 }
 
 /// One subflow of a connection.
@@ -67,6 +82,11 @@ pub(crate) struct Member {
     pub(crate) reset: Option<SubflowReset>,
     /// Options that go out on ACKs of their own.
     pub(crate) signals: VecDeque<MptcpOption>,
+    /// Such ACKs sent in a row, and when the next may follow.
+    pub(crate) signal_run: u8,
+    pub(crate) signal_wait: Option<Instant>,
+    /// The peer removed its address, and we look whether the subflow still lives.
+    pub(crate) removal: Option<Removal>,
     /// Announced to the application and the controller.
     pub(crate) announced: bool,
 }
@@ -95,8 +115,34 @@ impl Member {
             options_seen: false,
             reset: None,
             signals: VecDeque::new(),
+            signal_run: 0,
+            signal_wait: None,
+            removal: None,
             announced: false,
         }
+    }
+
+    /// Whether an ACK may go out for the sake of a signal alone. RFC 8684 §3.4.1: not more than two duplicate ACKs in a row, lest
+    /// others take them for signs of congestion.
+    pub(crate) fn may_signal(&mut self, now: Instant) -> bool {
+        if self.signal_run >= SIGNALS_IN_A_ROW && self.signal_wait.is_some_and(|t| t <= now) {
+            self.signal_run = 0;
+        }
+        self.signal_run < SIGNALS_IN_A_ROW
+    }
+
+    /// An ACK with a signal leaves.
+    pub(crate) fn on_signal_sent(&mut self, now: Instant) {
+        self.signal_run += 1;
+        if self.signal_run >= SIGNALS_IN_A_ROW {
+            self.signal_wait = Some(now + self.tcp.rtt.srtt().unwrap_or(SIGNAL_PAUSE).max(MIN_SIGNAL_PAUSE));
+        }
+    }
+
+    /// Something else passed between the ends, so that the next ACK is no duplicate of the last.
+    pub(crate) fn signals_interrupted(&mut self) {
+        self.signal_run = 0;
+        self.signal_wait = None;
     }
 
     /// It may carry data, as far as its handshake goes (RFC 8684 §3.2: none while PRE_ESTABLISHED).

@@ -1,8 +1,21 @@
 //! What a connection sends next, and which MPTCP options go on it.
 //!
-//! Option space (40 bytes) is shared in this order: timestamps; the option the segment is for (handshake, mapping,
-//! signal); DATA_ACK; SACK with what is left. A pure ACK with several SACK blocks leaves out a DATA_ACK that says
-//! nothing new (RFC 8684 §3.3.2 allows it), because two blocks do not fit beside an 8-byte DATA_ACK.
+//! # Option space
+//!
+//! 40 bytes are shared in this order:
+//!
+//! | | what | bytes | where |
+//! |---|---|---|---|
+//! | 1 | timestamps | 12, or 10 where nothing else fits otherwise | every segment, once negotiated (RFC 7323 §3.2) |
+//! | 2 | what the segment is for: MP_CAPABLE, MP_JOIN; the mapping; one signal | up to 30 | handshake; data; ACK without data |
+//! | 3 | DATA_ACK | 12, within the mapping's option 8 | every segment that has room |
+//! | 4 | SACK blocks, the latest first | 4 and 8 for each | ACKs, with what is left |
+//!
+//! Data never carries a signal (ADD_ADDR, REMOVE_ADDR, MP_PRIO, MP_FAIL, MP_FASTCLOSE): mapping and DATA_ACK fill the space. Signals
+//! go on ACKs, one on each, and on ACKs of their own when none is due: at most two in a row without anything else passing
+//! (RFC 8684 §3.4.1). The longest, ADD_ADDR with an IPv6 address and port, leaves no room for a DATA_ACK; if that has news,
+//! one more ACK follows. A pure ACK with several SACK blocks leaves out a DATA_ACK that says nothing new (RFC 8684 §3.3.2
+//! allows it), because two blocks do not fit beside an 8-byte DATA_ACK.
 
 use super::connection::{Connection, Mode};
 use super::member::Join;
@@ -94,7 +107,11 @@ impl Connection {
         let joining = matches!(m.join, Join::AckSent { .. });
         let at_start = m.tcp.board.nxt() <= SubflowOffset(1);
         if !m.signals.is_empty() && m.tcp.is_synchronized() && !joining && !self.needs_capable(i, at_start) {
-            return Some(m.tcp.pure_ack());
+            let m = &mut self.members[i];
+            if m.may_signal(now) {
+                m.on_signal_sent(now);
+                return Some(m.tcp.pure_ack());
+            }
         }
         None
     }
@@ -139,6 +156,11 @@ impl Connection {
         self.add_mptcp_options(env, now, i, &plan, &mut options);
         let syn = matches!(plan.kind, Kind::Syn | Kind::SynAck);
         let window = self.window_field(i, syn);
+        // A signal took the place of a DATA_ACK with news: that goes on an ACK of its own.
+        let news = self.is_mptcp() && self.members[i].tcp.last_data_ack_sent != self.recv.next().0;
+        let has_ack = |o: &MptcpOption| matches!(o, MptcpOption::Dss(d) if d.ack.is_some());
+        let signal = |o: &MptcpOption| matches!(o, MptcpOption::AddAddr(_) | MptcpOption::RemoveAddr(_));
+        let left_out = news && options.mptcp.iter().any(signal) && !options.mptcp.iter().any(has_ack);
         let m = &mut self.members[i];
         if plan.kind == Kind::Ack {
             let room = MAX_OPTIONS.saturating_sub(options.len());
@@ -152,6 +174,9 @@ impl Connection {
                 m.tcp.rcv_edge = m.tcp.rcv_edge.max(m.tcp.rcv_next + u64::from(window));
             } else {
                 m.tcp.on_ack_sent(window);
+                if left_out {
+                    m.tcp.ack_now();
+                }
             }
         }
         let (path, tuple) = (m.tcp.path, m.tcp.tuple);
@@ -281,14 +306,16 @@ impl Connection {
         if plan.kind == Kind::Ack
             && let Some(signal) = self.members[i].signals.pop_front()
         {
-            self.count_signal(env, now, i, &signal);
-            let room = options.room();
-            if signal.len() <= room {
+            // Beside timestamps there is room for every signal (see the head of this file).
+            if signal.len() <= options.room() {
+                self.count_signal(env, now, i, &signal);
                 options.mptcp.push(signal);
             }
             // A DATA_ACK too, if it still fits: the window only counts with one.
             let dss = Dss { data_fin: false, ack: Some(self.data_ack()), mapping: None };
+            let m = &mut self.members[i];
             if MptcpOption::Dss(dss).len() <= options.room() {
+                m.tcp.last_data_ack_sent = self.recv.next().0;
                 options.mptcp.push(MptcpOption::Dss(dss));
             }
             return;

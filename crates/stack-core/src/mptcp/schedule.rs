@@ -208,6 +208,7 @@ impl Connection {
             self.infinite_mapping(self.members[i].tcp.board.nxt() + payload.len() as u64)
         };
         let plan = self.members[i].tcp.send_data(now, payload, mapping, last, app_limited, self.cc.as_mut());
+        self.members[i].signals_interrupted();
         self.arm_data_timer(now, false);
         plan
     }

@@ -21,7 +21,7 @@ mod timers;
 pub use info::{ConnectionInfo, ConnectionState, LOST_KEPT, MptcpStatus, Received, SubflowInfo};
 
 use crate::config::{ConnectOptions, ConnectionConfig, StackConfig};
-use crate::error::{ConnectError, ConnectionError};
+use crate::error::{ConnectError, ConnectionError, SignalError};
 use crate::event::{Event, IncomingId};
 use crate::interface::{PathConfig, PathKind, Transmit};
 use crate::mptcp::Connection;
@@ -33,12 +33,12 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use env::{Env, Path};
 use hashbrown::HashMap;
 use listen::{Listener, Pending};
 use timers::TimerQueue;
-use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
+use umptcp_types::{AddressId, ConnectionId, Instant, ListenerId, PathId, SubflowId};
 
 /// Many MPTCP and TCP connections, without input, output or clock.
 #[derive(Debug)]
@@ -378,6 +378,60 @@ impl Stack {
         let Some(c) = self.connections.get_mut(&connection) else { return };
         c.abort(&mut self.env, now, ConnectionError::Aborted);
         self.touched(now, connection);
+    }
+
+    /// Tells the peer of an address it may open subflows to (ADD_ADDR, RFC 8684 §3.4.1), and of a port if it is not the one in use.
+    /// Repeated until the peer echoes it; call it again to have an address that failed tried once more. Joins are recognised by
+    /// their token, so no listener is needed; that `address` and `port` lead to this stack is the caller's business.
+    ///
+    /// # Errors
+    /// When the connection is not MPTCP or has no free Address ID.
+    pub fn advertise_address(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        address: IpAddr,
+        port: Option<u16>,
+    ) -> Result<AddressId, SignalError> {
+        let c = self.connections.get_mut(&connection).ok_or(SignalError::NotFound)?;
+        let id = c.advertise_address(&mut self.env, now, address, port)?;
+        self.touched(now, connection);
+        Ok(id)
+    }
+
+    /// Tells the peer that addresses of ours are not to be used any more (REMOVE_ADDR, RFC 8684 §3.4.2). Subflows from them are
+    /// closed as long as others remain.
+    ///
+    /// # Errors
+    /// When the connection is not MPTCP.
+    pub fn withdraw_addresses(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        ids: &[AddressId],
+    ) -> Result<(), SignalError> {
+        let c = self.connections.get_mut(&connection).ok_or(SignalError::NotFound)?;
+        c.withdraw_addresses(ids)?;
+        self.touched(now, connection);
+        Ok(())
+    }
+
+    /// Asks the peer to send on a subflow only if no other works, or to use it like the others again (MP_PRIO, RFC 8684 §3.3.8).
+    /// Our own sending follows suit.
+    ///
+    /// # Errors
+    /// When the connection is not MPTCP or has no such subflow.
+    pub fn set_backup(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        subflow: SubflowId,
+        backup: bool,
+    ) -> Result<(), SignalError> {
+        let c = self.connections.get_mut(&connection).ok_or(SignalError::NotFound)?;
+        c.set_backup(subflow, backup)?;
+        self.touched(now, connection);
+        Ok(())
     }
 
     /// What there is to know about a connection.

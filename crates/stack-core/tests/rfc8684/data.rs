@@ -139,33 +139,52 @@ fn data_sent_again_is_ignored_whatever_it_says() {
 
 #[test]
 fn short_and_long_sequence_numbers_across_the_32_bit_wrap() {
-    // The peer's data runs across the wrap of the low 32 bits of its DSN.
-    let mut l = server();
     let idsn = token_and_idsn(KEY).1.0;
-    let to_wrap = u64::from(u32::MAX - idsn as u32);
-    assert!(to_wrap > 1 << 20, "the key was chosen otherwise");
-    // Long numbers are acknowledged by long ones; short ones may then be too.
-    l.data(0, 1, 100);
-    let ack = l.take(|s| s.dss().is_some_and(|d| d.ack.is_some())).and_then(|s| s.dss());
-    assert!(matches!(ack.and_then(|d| d.ack), Some(DataAck::Long(_))));
+    let wrap = u64::from(u32::MAX - idsn as u32) + 1;
+    assert!((200..900).contains(&wrap), "the key was chosen otherwise");
+    let mut l = server();
     let short = |l: &Lab, data: u64, subflow: u64, len: u16| {
         let dsn = Dsn::Short(idsn.wrapping_add(data) as u32);
         let mapping = DssMapping { dsn, ..l.map(data, subflow, len) };
         l.dss(Some(mapping))
     };
-    let option = short(&l, 101, 101, 100);
-    l.send(0, Out::options([option]).payload(bytes(101, 100)));
-    assert_eq!(l.received, bytes(1, 200));
-    l.take_all();
-    // RFC 8684 §3.3.2: data with 8-byte numbers may be unacknowledged still, so 8 bytes it stays.
-    let option = short(&l, 201, 201, 100);
-    l.send(0, Out::options([option]).payload(bytes(201, 100)));
-    let ack = l.take(|s| s.dss().is_some()).and_then(|s| s.dss());
-    assert!(matches!(ack.and_then(|d| d.ack), Some(DataAck::Long(_))));
-    // Short numbers behind and ahead of what is expected are promoted to the nearest.
-    let option = short(&l, 101, 301, 100);
-    l.send(0, Out::options([option]).payload(bytes(101, 100)));
-    assert_eq!(l.received, bytes(1, 300));
+    // Long numbers are owed long DATA_ACKs (RFC 8684 §3.3.2), and go on to be after a short one, since data with 8-byte
+    // numbers may be unacknowledged still.
+    l.data(0, 1, 100);
+    let option = short(&l, 101, 101, 50);
+    l.send(0, Out::options([option]).payload(bytes(101, 50)));
+    for s in l.take_all() {
+        assert!(s.dss().and_then(|d| d.ack).is_none_or(|a| matches!(a, DataAck::Long(_))));
+    }
+    // Out of order around the wrap: first what lies beyond it, then what lies before it and across it.
+    let option = short(&l, wrap + 50, 151, 100);
+    l.send(0, Out::options([option]).payload(bytes(wrap + 50, 100)));
+    assert_eq!(l.received, bytes(1, 150));
+    let option = short(&l, 151, 251, (wrap - 101) as u16);
+    l.send(0, Out::options([option]).payload(bytes(151, wrap - 101)));
+    assert_eq!(l.received, bytes(1, wrap + 149));
+    assert_eq!(l.data_acked, wrap + 150);
+    // An old number from before the wrap stays old.
+    let at = l.flows[0].next;
+    let option = short(&l, 101, at, 50);
+    l.send(0, Out::options([option]).payload(bytes(101, 50)));
+    assert_eq!((l.received.len() as u64, l.data_acked), (wrap + 149, wrap + 150));
+    assert_eq!(l.counter(Counter::DuplicateData), 1);
+}
+
+#[test]
+fn short_data_acks_are_understood() {
+    let mut l = server();
+    l.write(1000);
+    let ack = DataOffset(1001).to_wire(l.idsn().0).0 as u32;
+    l.send(0, Out::options([MptcpOption::Dss(Dss { ack: Some(DataAck::Short(ack)), ..Dss::default() })]));
+    assert_eq!(l.stack.info(l.conn).map(|i| i.bytes_acked), Some(1000));
+    // One of data never sent is not (RFC 9293 §3.10.7.4).
+    let ack = ack.wrapping_add(500);
+    l.send(0, Out::options([MptcpOption::Dss(Dss { ack: Some(DataAck::Short(ack)), ..Dss::default() })]));
+    assert_eq!(l.stack.info(l.conn).map(|i| i.bytes_acked), Some(1000));
+    l.write(500);
+    assert_eq!(l.stack.info(l.conn).map(|i| i.bytes_acked), Some(1000));
 }
 
 #[test]

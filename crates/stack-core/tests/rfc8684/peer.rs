@@ -9,7 +9,7 @@ use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, StackConfig};
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
-use umptcp_stack_core::mptcp::keys::{join_hmac, leftmost_64, leftmost_160, token_and_idsn};
+use umptcp_stack_core::mptcp::keys::{add_addr_hmac, join_hmac, leftmost_64, leftmost_160, token_and_idsn};
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::stack::{MptcpStatus, Received, SubflowInfo};
 use umptcp_stack_core::types::{
@@ -18,12 +18,13 @@ use umptcp_stack_core::types::{
 use umptcp_stack_core::wire::checksum;
 use umptcp_stack_core::wire::ip::{self, IpHeader};
 use umptcp_stack_core::wire::mptcp::{
-    CapableFlags, DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION, dss_pseudo_header,
+    AddAddr, CapableFlags, DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION,
+    dss_pseudo_header,
 };
-use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions, TcpRepr};
+use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
 
-/// The peer's key.
-pub(crate) const KEY: u64 = 0x0123_4567_89ab_cdef;
+/// The peer's key, found by trial: the low 32 bits of its IDSN wrap after 648 bytes, so that most tests cross that point.
+pub(crate) const KEY: u64 = 0x0123_4567_89cf_16e9;
 /// Sequence number of the peer's SYNs.
 const ISN: u32 = 5_000;
 /// The peer's nonce in joins.
@@ -115,6 +116,7 @@ pub(crate) struct Lab {
     pub(crate) sent: Vec<Seen>,
     /// Window field of the peer's segments.
     pub(crate) window: u16,
+    timestamps: bool,
 }
 
 /// What the peer sends in one segment besides the usual.
@@ -171,6 +173,7 @@ impl Lab {
             data_acked: 1,
             sent: Vec::new(),
             window: WINDOW,
+            timestamps: false,
         }
     }
 
@@ -180,7 +183,15 @@ impl Lab {
 
     /// The stack is the server, its connection established and known to be MPTCP by both ends.
     pub(crate) fn server(config: ConnectionConfig, paths: u8) -> Lab {
-        let mut l = Lab::new(paths);
+        Lab::serve(Lab::new(paths), config)
+    }
+
+    /// The same with timestamps in the peer's SYN, so that they are in every segment of the stack's.
+    pub(crate) fn server_with_timestamps(config: ConnectionConfig, paths: u8) -> Lab {
+        Lab::serve(Lab { timestamps: true, ..Lab::new(paths) }, config)
+    }
+
+    fn serve(mut l: Lab, config: ConnectionConfig) -> Lab {
         l.checksum = config.checksum;
         let local = SocketAddr::new(stack_address(0), 80);
         l.stack.listen(ListenOptions { local, backlog: 4 }).expect("listen");
@@ -277,7 +288,11 @@ impl Lab {
         packet.extend_from_slice(payload);
         let packet =
             RxPacket { buffer: Bytes::from(packet), gso_size: None, checksum: ChecksumState::Verified };
-        self.stack.handle_packet(self.now, PathId(0), packet);
+        let path = match local.ip() {
+            IpAddr::V4(a) => PathId(u32::from(a.octets()[2])),
+            IpAddr::V6(_) => PathId(0),
+        };
+        self.stack.handle_packet(self.now, path, packet);
         self.poll();
     }
 
@@ -293,6 +308,7 @@ impl Lab {
             urgent: 0,
             options: TcpOptions {
                 mss: Some(1460),
+                timestamps: self.timestamps.then(Timestamps::default),
                 sack_permitted: true,
                 mptcp: [option].into_iter().collect(),
                 ..TcpOptions::default()
@@ -540,5 +556,13 @@ impl Lab {
             self.send(f, Out::default());
         }
         f
+    }
+
+    /// ADD_ADDR with the right HMAC.
+    pub(crate) fn add_addr(&self, id: u8, address: SocketAddr, port: bool) -> AddAddr {
+        let (address_id, ip) = (AddressId(id), address.ip());
+        let port = port.then_some(address.port());
+        let hmac = add_addr_hmac(KEY, self.key, address_id, ip, port.unwrap_or(0));
+        AddAddr { address_id, address: ip, port, hmac: Some(hmac) }
     }
 }

@@ -1,0 +1,431 @@
+//! RFC 8684 §3.3.8 and §3.4: ADD_ADDR, REMOVE_ADDR, MP_PRIO.
+
+use crate::peer::{KEY, Lab, Out, Seen, bytes, peer_address, stack_address};
+use std::net::{IpAddr, SocketAddr};
+use umptcp_stack_core::config::ConnectionConfig;
+use umptcp_stack_core::error::SignalError;
+use umptcp_stack_core::event::Event;
+use umptcp_stack_core::interface::PathConfig;
+use umptcp_stack_core::mptcp::keys::add_addr_hmac;
+use umptcp_stack_core::observe::Counter;
+use umptcp_stack_core::types::{AddressId, Duration, PathId, SubflowId};
+use umptcp_stack_core::wire::mptcp::{AddAddr, MpPrio, MptcpOption, RemoveAddr};
+use umptcp_stack_core::wire::tcp::TcpFlags;
+
+fn client(paths: u8) -> Lab {
+    Lab::client(ConnectionConfig::default(), paths)
+}
+
+fn add_addr_of(s: &Seen) -> Option<AddAddr> {
+    s.seg.options.mptcp.iter().find_map(|o| match o {
+        MptcpOption::AddAddr(a) => Some(*a),
+        _ => None,
+    })
+}
+
+fn removed(s: &Seen) -> Vec<u8> {
+    s.seg
+        .options
+        .mptcp
+        .iter()
+        .filter_map(|o| match o {
+            MptcpOption::RemoveAddr(r) => Some(r.ids.iter().map(|i| i.0)),
+            _ => None,
+        })
+        .flatten()
+        .collect()
+}
+
+fn add(l: &mut Lab, flow: usize, id: u8, address: SocketAddr, port: bool) {
+    let option = l.add_addr(id, address, port);
+    l.send(flow, Out::options([option.into()]));
+}
+
+fn remove(l: &mut Lab, flow: usize, ids: &[u8]) {
+    let ids = ids.iter().map(|i| AddressId(*i)).collect();
+    l.send(flow, Out::options([MptcpOption::RemoveAddr(RemoveAddr { ids })]));
+}
+
+/// Refuses the join that is among the segments not looked at.
+fn refuse_join(l: &mut Lab) -> SocketAddr {
+    let syn = l.take(|s| s.seg.flags.syn).expect("a join");
+    let mut rst = syn.seg.clone();
+    (rst.src_port, rst.dst_port) = (syn.seg.dst_port, syn.seg.src_port);
+    rst.ack = syn.seg.seq.wrapping_add(1);
+    rst.flags = TcpFlags { rst: true, ack: true, ..TcpFlags::default() };
+    rst.options.mptcp.clear();
+    l.inject(syn.local, syn.remote, &rst, &[]);
+    syn.remote
+}
+
+#[test]
+fn add_addr_is_echoed_and_followed() {
+    let v6: IpAddr = "2001:db8::7".parse().expect("an address");
+    for (address, port) in [
+        (SocketAddr::new(peer_address(5), 80), false),
+        (SocketAddr::new(peer_address(5), 8080), true),
+        (SocketAddr::new(v6, 80), false),
+        (SocketAddr::new(v6, 8080), true),
+    ] {
+        let mut l = client(1);
+        l.stack.path_added(l.now, PathConfig::new("v6", "2001:db8::1".parse().expect("an address")));
+        l.take_all();
+        add(&mut l, 0, 5, address, port);
+        let sent = l.take_all();
+        let echo = sent.iter().find_map(add_addr_of).expect("an echo");
+        let expected = AddAddr { hmac: None, ..l.add_addr(5, address, port) };
+        assert_eq!(echo, expected);
+        let syn = sent.iter().find(|s| s.seg.flags.syn).expect("a join");
+        assert_eq!(syn.remote, address);
+        assert_eq!(l.counter(Counter::AddAddr), 1);
+        assert_eq!(l.counter(Counter::EchoAddTx), 1);
+        assert_eq!(l.counter(Counter::PortAdd), u64::from(port));
+    }
+}
+
+#[test]
+fn add_addr_without_port_means_that_of_the_subflow_that_carries_it() {
+    let mut l = client(1);
+    add(&mut l, 0, 5, SocketAddr::new(peer_address(5), 8080), true);
+    let second = l.accept_join(5);
+    add(&mut l, second, 6, SocketAddr::new(peer_address(6), 0), false);
+    let syn = l.take(|s| s.seg.flags.syn).expect("a join");
+    assert_eq!(syn.remote, SocketAddr::new(peer_address(6), 8080));
+}
+
+#[test]
+fn a_forged_add_addr_is_ignored() {
+    // RFC 8684 §3.4.1, §5: who does not know the keys cannot divert the connection.
+    let mut l = client(1);
+    let address = SocketAddr::new(peer_address(5), 80);
+    let right = l.add_addr(5, address, false);
+    let elsewhere = AddAddr { address: peer_address(6), ..right };
+    let other_id = AddAddr { address_id: AddressId(6), ..right };
+    let other_port = AddAddr { port: Some(22), ..right };
+    let guessed = AddAddr { hmac: Some(0), ..right };
+    // What we ourselves sent, reflected.
+    let hmac = add_addr_hmac(l.key, KEY, AddressId(5), address.ip(), 0);
+    let reflected = AddAddr { hmac: Some(hmac), ..right };
+    for forged in [elsewhere, other_id, other_port, guessed, reflected] {
+        l.send(0, Out::options([forged.into()]));
+    }
+    let sent = l.take_all();
+    assert!(sent.iter().all(|s| add_addr_of(s).is_none() && !s.seg.flags.syn), "{sent:?}");
+    assert_eq!(l.counter(Counter::AddAddrDrop), 5);
+    // The right one outside the TCP window counts for nothing either.
+    l.send(0, Out { at: Some(0x4000_0000), ..Out::options([right.into()]) });
+    assert!(l.take_all().iter().all(|s| add_addr_of(s).is_none() && !s.seg.flags.syn));
+}
+
+#[test]
+fn add_addr_before_the_first_data_ack_is_echoed_at_once_and_followed_later() {
+    let mut l = Lab::client_unconfirmed(ConnectionConfig::default(), 1);
+    add(&mut l, 0, 5, SocketAddr::new(peer_address(5), 80), false);
+    // Its HMAC shows that the peer has the keys, so that MP_CAPABLE gives way to the echo; joins wait for a DATA_ACK.
+    let sent = l.take_all();
+    assert!(sent.iter().any(|s| add_addr_of(s).is_some()));
+    assert!(sent.iter().all(|s| !s.seg.flags.syn));
+    l.ack(0);
+    assert!(l.take(|s| s.seg.flags.syn).is_some());
+}
+
+#[test]
+fn addresses_that_cannot_be_connected_to_are_dropped() {
+    let mut l = client(1);
+    for ip in ["224.0.0.1", "0.0.0.0", "255.255.255.255", "127.0.0.1"] {
+        let ip: IpAddr = ip.parse().expect("an address");
+        add(&mut l, 0, 5, SocketAddr::new(ip, 80), false);
+    }
+    assert!(l.take_all().iter().all(|s| !s.seg.flags.syn));
+    assert_eq!(l.counter(Counter::AddAddrDrop), 4);
+    // Private ones are not (RFC 8684 §3.4.1).
+    add(&mut l, 0, 5, SocketAddr::from(([192, 168, 1, 1], 80)), false);
+    assert!(l.take(|s| s.seg.flags.syn).is_some());
+}
+
+#[test]
+fn an_address_that_failed_is_not_tried_until_advertised_anew() {
+    let mut l = client(1);
+    let address = SocketAddr::new(peer_address(5), 80);
+    add(&mut l, 0, 5, address, false);
+    assert_eq!(refuse_join(&mut l), address);
+    assert!(l.events.iter().any(|e| matches!(e, Event::JoinFailed { remote, .. } if *remote == address)));
+    l.data(0, 1, 10);
+    l.advance(Duration::from_secs(30));
+    assert!(l.take_all().iter().all(|s| !s.seg.flags.syn));
+    // Another address of the same ID is a contradiction, and no way to refresh it.
+    add(&mut l, 0, 5, SocketAddr::new(peer_address(6), 80), false);
+    assert!(l.take_all().iter().all(|s| !s.seg.flags.syn));
+    // The same again is.
+    add(&mut l, 0, 5, address, false);
+    assert_eq!(refuse_join(&mut l), address);
+    // And so is another port, which replaces the first.
+    let other_port = SocketAddr::new(peer_address(5), 443);
+    add(&mut l, 0, 5, other_port, true);
+    assert_eq!(l.take(|s| s.seg.flags.syn).map(|s| s.remote), Some(other_port));
+}
+
+#[test]
+fn no_more_addresses_are_followed_than_configured() {
+    let config = ConnectionConfig { max_add_addr_accepted: 2, ..ConnectionConfig::default() };
+    let mut l = Lab::client(config, 1);
+    for id in 1..100 {
+        add(&mut l, 0, id, SocketAddr::new(peer_address(id), 80), false);
+    }
+    let syns: std::collections::BTreeSet<_> =
+        l.take_all().into_iter().filter(|s| s.seg.flags.syn).map(|s| s.remote).collect();
+    assert_eq!(syns.len(), 2);
+    assert_eq!(l.counter(Counter::AddAddrDrop), 97);
+}
+
+#[test]
+fn our_advertisement_is_repeated_until_echoed() {
+    for port in [None, Some(8443)] {
+        let mut l = Lab::server(ConnectionConfig::default(), 2);
+        let address = stack_address(1);
+        let id = l.stack.advertise_address(l.now, l.conn, address, port).expect("advertise");
+        l.poll();
+        let first = l.take(|s| add_addr_of(s).is_some()).and_then(|s| add_addr_of(&s)).expect("ADD_ADDR");
+        let hmac = add_addr_hmac(l.key, KEY, id, address, port.unwrap_or(0));
+        assert_eq!(first, AddAddr { address_id: id, address, port, hmac: Some(hmac) });
+        let again = l.advance_until(Duration::from_secs(10), |s| add_addr_of(s).is_some());
+        assert_eq!(again.and_then(|s| add_addr_of(&s)), Some(first));
+        // An echo of something else is none of this.
+        let other = AddAddr { hmac: None, address_id: AddressId(99), ..first };
+        l.send(0, Out::options([other.into()]));
+        assert!(l.advance_until(Duration::from_secs(10), |s| add_addr_of(s).is_some()).is_some());
+        l.send(0, Out::options([AddAddr { hmac: None, ..first }.into()]));
+        l.take_all();
+        l.advance(Duration::from_secs(100));
+        assert!(l.take_all().iter().all(|s| add_addr_of(s).is_none()));
+        assert_eq!(l.counter(Counter::EchoAdd), 2);
+        // A join to that address carries the same ID in the SYN/ACK; withdrawn, the ID is named.
+        l.join(3, 1);
+        l.take_all();
+        l.stack.withdraw_addresses(l.now, l.conn, &[id]).expect("withdraw");
+        l.poll();
+        let sent = l.take_all();
+        assert!(sent.iter().any(|s| removed(s) == [id.0] && s.flow == Some(0)));
+        // The subflow worked, so it is closed by FIN.
+        assert!(sent.iter().any(|s| s.seg.flags.fin && s.flow == Some(1)));
+    }
+}
+
+#[test]
+fn an_advertisement_nobody_echoes_is_given_up() {
+    let mut l = Lab::server(ConnectionConfig::default(), 2);
+    l.stack.advertise_address(l.now, l.conn, stack_address(1), None).expect("advertise");
+    l.advance(Duration::from_secs(600));
+    let times = l.take_all().iter().filter(|s| add_addr_of(s).is_some()).count();
+    assert_eq!(times, 4);
+    assert_eq!(l.stack.poll_timeout(), None);
+}
+
+#[test]
+fn configured_advertisement_names_the_other_paths() {
+    let config = ConnectionConfig { advertise_addresses: true, ..ConnectionConfig::default() };
+    let mut l = Lab::server(config, 3);
+    l.data(0, 1, 1);
+    // Made at the next occasion for the path manager: another path comes.
+    l.stack.path_added(l.now, PathConfig::new("late", stack_address(9)));
+    l.poll();
+    l.advance(Duration::from_secs(60));
+    let told: std::collections::BTreeSet<IpAddr> =
+        l.take_all().iter().filter_map(add_addr_of).map(|a| a.address).collect();
+    assert_eq!(told, [stack_address(1), stack_address(2), stack_address(9)].into_iter().collect());
+}
+
+#[test]
+fn signals_make_at_most_two_duplicate_acks_in_a_row() {
+    let mut l = Lab::server(ConnectionConfig::default(), 1);
+    for n in 1..=7 {
+        l.stack.advertise_address(l.now, l.conn, peer_address(100 + n), None).expect("advertise");
+    }
+    l.poll();
+    let burst = l.take_all();
+    assert_eq!(burst.iter().filter(|s| add_addr_of(s).is_some()).count(), 2);
+    l.advance(Duration::from_micros(900));
+    assert!(l.take_all().is_empty());
+    l.advance(Duration::from_secs(1));
+    let mut told: std::collections::BTreeSet<u8> =
+        burst.iter().chain(&l.take_all()).filter_map(add_addr_of).map(|a| a.address_id.0).collect();
+    // What is sent anyway may carry one as well.
+    l.data(0, 1, 10);
+    told.extend(l.take_all().iter().filter_map(add_addr_of).map(|a| a.address_id.0));
+    assert_eq!(told.len(), 7, "{told:?}");
+}
+
+#[test]
+fn duplicate_acks_with_signals_are_no_sign_of_congestion() {
+    let mut l = Lab::server(ConnectionConfig::default(), 1);
+    l.write(5000);
+    l.take_all();
+    for id in 1..10 {
+        let option = AddAddr { hmac: None, ..l.add_addr(id, SocketAddr::new(peer_address(id), 80), false) };
+        // ACKs that acknowledge nothing new.
+        let expected = std::mem::replace(&mut l.flows[0].expected, 1);
+        l.send(0, Out::options([option.into()]));
+        l.flows[0].expected = expected;
+    }
+    assert_eq!(l.counter(Counter::TcpRetransSegs), 0);
+    assert_eq!(l.counter(Counter::TcpFastRecovery), 0);
+}
+
+#[test]
+fn remove_addr_asks_whether_the_subflow_lives() {
+    for alive in [true, false] {
+        let mut l = Lab::server(ConnectionConfig::default(), 1);
+        let second = l.join(3, 0);
+        let third = l.join(4, 0);
+        l.take_all();
+        // Several IDs, of which one is unknown.
+        remove(&mut l, 0, &[3, 77, 4]);
+        let probe = l.take(|s| s.flow == Some(second)).expect("a keep-alive probe");
+        assert!(probe.payload.is_empty() && !probe.seg.flags.rst);
+        assert_eq!(l.counter(Counter::RmAddrDrop), 1);
+        if alive {
+            l.send(second, Out::default());
+            l.advance(Duration::from_secs(30));
+            assert!(l.take_all().iter().all(|s| s.flow != Some(second) || !s.seg.flags.rst));
+            l.data(second, 1, 100);
+            assert_eq!(l.received, bytes(1, 100));
+            assert_eq!(l.counter(Counter::RmSubflow), 1);
+        } else {
+            l.advance(Duration::from_secs(30));
+            let resets: Vec<_> = l.take_all().into_iter().filter(|s| s.seg.flags.rst).collect();
+            assert!(resets.iter().any(|s| s.flow == Some(second)));
+            assert!(resets.iter().any(|s| s.flow == Some(third)));
+            assert_eq!(l.counter(Counter::RmSubflow), 2);
+            assert_eq!(l.subflows().len(), 1);
+        }
+    }
+}
+
+#[test]
+fn an_injected_remove_addr_takes_nothing_from_a_connection_that_lives() {
+    // RFC 8684 §3.4.2: an answer to the keep-alive keeps the path; ID 0 is an address like any other.
+    let mut l = Lab::server(ConnectionConfig::default(), 1);
+    let second = l.join(3, 0);
+    remove(&mut l, second, &[0, 3]);
+    l.send(0, Out::default());
+    l.advance(Duration::from_secs(30));
+    assert_eq!(l.subflows().len(), 2);
+    // Outside the window it is not even read.
+    let ids = [AddressId(0)].into_iter().collect();
+    let option = MptcpOption::RemoveAddr(RemoveAddr { ids });
+    l.take_all();
+    l.send(second, Out { at: Some(0x4000_0000), ..Out::options([option]) });
+    assert!(l.take_all().iter().all(|s| s.flow != Some(0)));
+}
+
+#[test]
+fn an_address_removed_is_not_connected_to_any_more() {
+    let mut l = client(1);
+    let address = SocketAddr::new(peer_address(5), 80);
+    add(&mut l, 0, 5, address, false);
+    let second = l.accept_join(5);
+    remove(&mut l, 0, &[5]);
+    // Alive, it stays; once it has ended, no other follows.
+    l.send(second, Out::default());
+    l.take_all();
+    l.send(second, Out { rst: true, ..Out::default() });
+    l.stack.path_added(l.now, PathConfig::new("late", stack_address(9)));
+    l.poll();
+    let syns: Vec<_> = l.take_all().into_iter().filter(|s| s.seg.flags.syn).map(|s| s.remote).collect();
+    assert!(!syns.contains(&address), "{syns:?}");
+    // The ID may now stand for another address.
+    add(&mut l, 0, 5, SocketAddr::new(peer_address(8), 80), false);
+    assert!(l.take(|s| s.seg.flags.syn && s.remote.ip() == peer_address(8)).is_some());
+}
+
+#[test]
+fn a_path_that_goes_takes_its_addresses_with_it() {
+    let mut l = Lab::server(ConnectionConfig::default(), 3);
+    let used = l.stack.advertise_address(l.now, l.conn, stack_address(1), None).expect("advertise");
+    let idle = l.stack.advertise_address(l.now, l.conn, stack_address(2), None).expect("advertise");
+    l.join(3, 1);
+    l.take_all();
+    l.stack.path_removed(l.now, PathId(1));
+    let told = l.advance_until(Duration::from_secs(1), |s| !removed(s).is_empty());
+    assert_eq!(told.map(|s| removed(&s)), Some(vec![used.0]));
+    assert_eq!(l.subflows().len(), 1);
+    // Advertised and never used.
+    l.data(0, 1, 10);
+    l.stack.path_removed(l.now, PathId(2));
+    let told = l.advance_until(Duration::from_secs(1), |s| !removed(s).is_empty());
+    assert_eq!(told.map(|s| removed(&s)), Some(vec![idle.0]));
+}
+
+#[test]
+fn more_ids_than_fit_one_option_are_spread() {
+    let mut l = Lab::server(ConnectionConfig::default(), 1);
+    let ids: Vec<AddressId> = (1..=60).map(AddressId).collect();
+    l.stack.withdraw_addresses(l.now, l.conn, &ids).expect("withdraw");
+    l.advance(Duration::from_secs(10));
+    let told: Vec<u8> = l.take_all().iter().flat_map(removed).collect();
+    assert_eq!(told, (1..=60).collect::<Vec<u8>>());
+}
+
+#[test]
+fn mp_prio_concerns_the_subflow_that_carries_it() {
+    let mut l = Lab::server(ConnectionConfig { no_delay: true, ..ConnectionConfig::default() }, 1);
+    let second = l.join(3, 0);
+    for (backup, id) in [(true, None), (false, None), (true, Some(AddressId(3)))] {
+        // An ID in RFC 6824's form would name another subflow; it means nothing any more (RFC 8684 appendix E).
+        let prio = MpPrio { backup, address_id: id };
+        l.send(0, Out::options([prio.into()]));
+        let infos = l.subflows();
+        assert_eq!((infos[0].backup, infos[1].backup), (backup, false));
+    }
+    l.take_all();
+    l.write(10_000);
+    let on: Vec<_> = l.take_all().into_iter().filter(|s| !s.payload.is_empty()).map(|s| s.flow).collect();
+    assert!(!on.is_empty() && on.iter().all(|f| *f == Some(second)), "{on:?}");
+    assert_eq!(l.counter(Counter::MPPrioRx), 3);
+}
+
+#[test]
+fn set_backup_tells_the_peer() {
+    let mut l = Lab::server(ConnectionConfig::default(), 1);
+    let second = l.join(3, 0);
+    l.take_all();
+    let id = l.subflows()[1].id;
+    for backup in [true, false] {
+        l.stack.set_backup(l.now, l.conn, id, backup).expect("set");
+        l.poll();
+        let prio = MptcpOption::Prio(MpPrio { backup, address_id: None });
+        let said = l.take(|s| s.has(|o| *o == prio)).expect("MP_PRIO");
+        assert_eq!(said.flow, Some(second));
+        assert_eq!(l.subflows()[1].backup, backup);
+        l.advance(Duration::from_secs(1));
+    }
+    assert_eq!(l.counter(Counter::MPPrioTx), 2);
+    let error = l.stack.set_backup(l.now, l.conn, SubflowId(99), true);
+    assert_eq!(error, Err(SignalError::NoSubflow));
+}
+
+#[test]
+fn a_plain_connection_has_no_signals() {
+    let mut l = Lab::server(ConnectionConfig::default(), 1);
+    l.send(0, Out::default().payload(bytes(1, 10)));
+    assert!(!l.is_mptcp());
+    let error = l.stack.advertise_address(l.now, l.conn, stack_address(0), None);
+    assert_eq!(error, Err(SignalError::NotMptcp));
+}
+
+#[test]
+fn address_ids_are_unique_and_used_again_when_they_run_out() {
+    let mut l = Lab::server(ConnectionConfig::default(), 1);
+    let mut seen = std::collections::BTreeSet::new();
+    let address = |n: u32| IpAddr::from([172, 16, (n >> 8) as u8, n as u8]);
+    for n in 0..255 {
+        let id = l.stack.advertise_address(l.now, l.conn, address(n), None).expect("an ID");
+        assert!(id != AddressId(0) && seen.insert(id));
+        // The same address has the same ID.
+        assert_eq!(l.stack.advertise_address(l.now, l.conn, address(n), Some(1)), Ok(id));
+    }
+    assert_eq!(l.stack.advertise_address(l.now, l.conn, address(999), None), Err(SignalError::NoAddressId));
+    let free = *seen.iter().nth(40).expect("41 IDs");
+    l.stack.withdraw_addresses(l.now, l.conn, &[free]).expect("withdraw");
+    assert_eq!(l.stack.advertise_address(l.now, l.conn, address(999), None), Ok(free));
+}
