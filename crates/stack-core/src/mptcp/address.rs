@@ -56,12 +56,17 @@ impl Connection {
         if self.fin.sent && !self.members.is_empty() {
             return;
         }
+        self.look_for_paths = false;
         let local = self.local_addresses(env);
         // The C flag forbids joins to the initial address and port (RFC 8684 §3.1).
         let remote: Vec<RemoteAddress> = self
             .remotes
             .iter()
             .filter(|r| self.peer_allows_initial_join || r.address != self.first.remote)
+            // RFC 8684 §3.4: the peer has joined from it already, from whatever address a translator made of it.
+            .filter(|r| {
+                r.id == AddressId(0) || !self.members.iter().any(|m| m.incoming && m.remote_id == r.id)
+            })
             .copied()
             .collect();
         let subflows: Vec<SubflowEnds> = self
@@ -74,12 +79,17 @@ impl Connection {
             })
             .collect();
         let advertised: Vec<IpAddr> = self.adverts.iter().map(|a| a.address).collect();
+        let mut failed = self.failed.clone();
+        self.later.retain(|(_, _, at)| *at > now);
+        if !self.members.is_empty() {
+            failed.extend(self.later.iter().map(|(l, r, _)| (*l, *r)));
+        }
         let view = View {
             client: self.client,
             local: &local,
             remote: &remote,
             subflows: &subflows,
-            failed: &self.failed,
+            failed: &failed,
             max_subflows: self.config.max_subflows,
             advertise: self.config.advertise_addresses,
             advertised: &advertised,
@@ -251,6 +261,7 @@ impl Connection {
         // RFC 8684 §3.4.1: advertised anew, an address that failed may be tried again.
         self.failed.retain(|(_, r)| *r != address);
         self.resets.retain(|(_, r, _)| *r != address);
+        self.later.retain(|(_, r, _)| *r != address);
         self.manage_paths(env, now);
     }
 

@@ -22,6 +22,17 @@ const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
 /// Resets between two addresses after which no further subflow is opened between them.
 const RESETS_ALLOWED: u8 = 3;
 
+/// How long after a reset another subflow waits, while there are others (RFC 8684 §3.6: by the reason).
+fn retry_after(reason: Option<ResetReason>) -> Duration {
+    match reason {
+        // The path was away for a while, and starting afresh is what the peer wants.
+        Some(ResetReason::TooMuchOutstandingData) => Duration::ZERO,
+        Some(ResetReason::LackOfResources) => Duration::from_secs(30),
+        Some(ResetReason::UnacceptablePerformance) => Duration::from_secs(60),
+        _ => Duration::from_secs(1),
+    }
+}
+
 /// Pairs of addresses remembered for having failed, at most.
 const FAILED_KEPT: usize = 256;
 
@@ -143,6 +154,7 @@ impl Connection {
     fn remove_member(&mut self, env: &mut Env, now: Instant, i: usize) {
         self.reinject_from(i);
         let m = self.members.remove(i);
+        self.look_for_paths = true;
         let id = m.tcp.id;
         env.demux.remove(&m.tcp.tuple);
         if m.tcp.state() == State::TimeWait {
@@ -203,7 +215,12 @@ impl Connection {
             match m.reset {
                 // RFC 8684 §3.6: a permanent condition, so says the peer.
                 Some(SubflowReset { by_peer: true, reason: Some(_), transient: false }) => true,
-                Some(_) => self.count_reset(local, remote) >= RESETS_ALLOWED,
+                Some(reset) => {
+                    if self.later.len() < FAILED_KEPT {
+                        self.later.push((local, remote, now + retry_after(reset.reason)));
+                    }
+                    self.count_reset(local, remote) >= RESETS_ALLOWED
+                }
                 None => false,
             }
         };
@@ -255,13 +272,8 @@ impl Connection {
         if self.detached && self.ended.is_none() && self.fin.acked && self.give_up_at.is_none() {
             self.give_up_at = Some(now + ORPHAN_TIMEOUT);
         }
-        if self.fully_established && self.client {
-            // Cheap when there is nothing to do: compares a few addresses.
-            if self.members.iter().filter(|m| !m.tcp.is_finished()).count() < self.config.max_subflows
-                && self.paths_changed(env)
-            {
-                self.manage_paths(env, now);
-            }
+        if self.look_for_paths && self.fully_established && self.client {
+            self.manage_paths(env, now);
         }
     }
 
@@ -289,11 +301,6 @@ impl Connection {
                 m.tcp.close();
             }
         }
-    }
-
-    /// Whether the path manager should look again: a path has no subflow of ours.
-    fn paths_changed(&self, env: &Env) -> bool {
-        self.ended.is_none() && self.members.len() < env.path_order.len().min(self.config.max_subflows)
     }
 
     /// Whether the connection has ended, now that subflows have.
@@ -535,6 +542,12 @@ impl Connection {
         }
         if self.pacing_wake.is_some_and(|t| t <= now) {
             self.pacing_wake = None;
+        }
+        if self.later.iter().any(|l| l.2 <= now) {
+            self.later.retain(|l| l.2 > now);
+            if self.client {
+                self.manage_paths(env, now);
+            }
         }
         if self.give_up_at.is_some_and(|t| t <= now) {
             self.give_up_at = None;

@@ -139,6 +139,10 @@ pub(crate) struct Connection {
     pub(crate) failed: Vec<(IpAddr, SocketAddr)>,
     /// How often established subflows between these addresses were reset (bounded like `failed`).
     pub(crate) resets: Vec<(IpAddr, SocketAddr, u8)>,
+    /// The path manager is to look again: a subflow has gone, or it has not looked yet.
+    pub(crate) look_for_paths: bool,
+    /// Pairs whose subflow was reset, and when another may be opened while there are others (bounded like `failed`).
+    pub(crate) later: Vec<(IpAddr, SocketAddr, Instant)>,
     /// The last subflows that did not end by FIN.
     pub(crate) lost: VecDeque<LostSubflow>,
     pub(crate) local_ids: Vec<(IpAddr, AddressId)>,
@@ -240,6 +244,8 @@ impl Connection {
             remotes: alloc::vec![RemoteAddress { id: AddressId(0), address: first.remote }],
             failed: Vec::new(),
             resets: Vec::new(),
+            look_for_paths: true,
+            later: Vec::new(),
             lost: VecDeque::new(),
             local_ids: alloc::vec![(first.local.ip(), AddressId(0))],
             adverts: Vec::new(),
@@ -465,7 +471,9 @@ impl Connection {
         });
         let adverts = self.adverts.iter().filter_map(|a| a.resend);
         let fast_close = self.fast_close.map(|f| f.resend);
-        let own = [self.retransmit_at, self.pacing_wake, self.give_up_at, fast_close].into_iter().flatten();
+        let later = self.later.iter().map(|l| l.2).min().filter(|_| self.ended.is_none());
+        let own = [self.retransmit_at, self.pacing_wake, self.give_up_at, fast_close, later];
+        let own = own.into_iter().flatten();
         members.chain(adverts).chain(own).min()
     }
 }

@@ -56,6 +56,8 @@ pub(crate) struct Member {
     pub(crate) backup_local: bool,
     pub(crate) backup_remote: bool,
     pub(crate) weight: u32,
+    /// The peer opened it.
+    pub(crate) incoming: bool,
     /// Consecutive retransmission timeouts reached the limit.
     pub(crate) stale: bool,
     /// Mappings for bytes not handed to the data level yet.
@@ -101,6 +103,7 @@ impl Member {
             backup_local: false,
             backup_remote: false,
             weight: 1,
+            incoming: matches!(join, Join::SynReceived { .. }),
             stale: false,
             mappings: RxMappings::default(),
             unmapped: VecDeque::new(),

@@ -429,3 +429,17 @@ fn address_ids_are_unique_and_used_again_when_they_run_out() {
     l.stack.withdraw_addresses(l.now, l.conn, &[free]).expect("withdraw");
     assert_eq!(l.stack.advertise_address(l.now, l.conn, address(999), None), Ok(free));
 }
+
+#[test]
+fn an_advertised_address_that_the_peer_has_joined_from_is_not_joined() {
+    // RFC 8684 §3.4: the Address ID tells, for a translator may have changed the address.
+    let mut l = client(1);
+    l.join(5, 0);
+    l.take_all();
+    add(&mut l, 0, 5, SocketAddr::from(([192, 168, 0, 5], 80)), false);
+    let sent = l.take_all();
+    assert!(sent.iter().any(|s| add_addr_of(s).is_some()) && sent.iter().all(|s| !s.seg.flags.syn));
+    // One that it has not joined from is another matter.
+    add(&mut l, 0, 6, SocketAddr::from(([192, 168, 0, 6], 80)), false);
+    assert!(l.take(|s| s.seg.flags.syn).is_some());
+}

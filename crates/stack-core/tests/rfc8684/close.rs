@@ -236,9 +236,16 @@ fn the_reason_of_a_reset_reaches_the_application() {
             assert_eq!(lost.len(), 1);
             assert_eq!((lost[0].reset, lost[0].established), (Some(expected), true));
             assert!(expected.to_string().contains(&reason.to_string()));
-            // RFC 8684 §3.6: only a transient condition invites another attempt.
-            let again = l.advance_until(Duration::from_secs(5), |s| s.seg.flags.syn).is_some();
-            assert_eq!(again, transient, "{reason:?}");
+            // RFC 8684 §3.6: only a transient condition invites another attempt, and the reason says when.
+            let wait = match reason {
+                ResetReason::LackOfResources => 30,
+                ResetReason::TooMuchOutstandingData => 0,
+                ResetReason::UnacceptablePerformance => 60,
+                _ => 1,
+            };
+            let at = l.now + Duration::from_secs(wait);
+            let again = l.advance_until(Duration::from_secs(100), |s| s.seg.flags.syn);
+            assert_eq!(again.map(|_| l.now), transient.then_some(at), "{reason:?}");
             assert_eq!(l.counter(Counter::MPRstRx), 1);
         }
     }
@@ -347,4 +354,52 @@ fn fast_close_with_a_wrong_key_is_ignored() {
     l.send(0, Out::options([wrong]));
     l.data(0, 1, 100);
     assert_eq!(l.received, bytes(1, 100));
+}
+
+#[test]
+fn a_subflow_stuck_with_data_that_others_delivered_is_reset_at_the_end() {
+    let mut l = server();
+    let second = l.join(1, 0);
+    l.write(30_000);
+    // Nothing that goes by the second subflow is acknowledged by it, until it counts as stale.
+    let frozen = l.flows[second];
+    for _ in 0..60 {
+        l.ack(0);
+        l.advance(Duration::from_millis(200));
+        l.flows[second] = frozen;
+    }
+    assert!(l.subflows().iter().any(|s| s.stale), "{:?}", l.subflows());
+    assert_eq!(l.stack.info(l.conn).map(|i| i.bytes_acked), Some(30_000));
+    l.stack.shutdown(l.now, l.conn).expect("shutdown");
+    l.poll();
+    l.ack(0);
+    l.take_all();
+    let option = data_fin(&l, l.map_bytes(1, 0, 1, &[]));
+    l.send(0, Out::options([option]));
+    let sent = l.take_all();
+    let rst = sent.iter().find(|s| s.seg.flags.rst).expect("a RST");
+    assert_eq!(rst.flow, Some(second));
+    assert!(rst.has(|o| *o == reset(ResetReason::TooMuchOutstandingData, false)));
+    assert!(sent.iter().any(|s| s.seg.flags.fin && s.flow == Some(0)));
+}
+
+#[test]
+fn a_subflow_silent_for_the_user_timeout_is_reset() {
+    let config = ConnectionConfig { user_timeout: Duration::from_secs(10), ..ConnectionConfig::default() };
+    let mut l = Lab::server(config, 1);
+    let second = l.join(1, 0);
+    l.write(30_000);
+    let frozen = l.flows[second];
+    let mut rst = None;
+    for _ in 0..100 {
+        l.ack(0);
+        l.advance(Duration::from_millis(200));
+        l.flows[second] = frozen;
+        rst = rst.or_else(|| l.take(|s| s.seg.flags.rst));
+    }
+    let rst = rst.expect("a RST");
+    assert_eq!(rst.flow, Some(second));
+    assert!(rst.has(|o| *o == reset(ResetReason::UnacceptablePerformance, true)));
+    assert_eq!(closed(&l), None);
+    assert_eq!(l.subflows().len(), 1);
 }
