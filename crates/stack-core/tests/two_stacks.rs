@@ -28,6 +28,8 @@ struct Wire {
     in_flight: BTreeMap<(Instant, u64), (usize, PathId, RxPacket)>,
     number: u64,
     accept: ConnectionConfig,
+    /// A middlebox: changes the payload of the packets of a host, with their TCP checksum.
+    change: fn(host: usize, number: u64, payload: &mut Vec<u8>),
 }
 
 fn address(host: u8, path: u8) -> IpAddr {
@@ -49,6 +51,7 @@ impl Wire {
             in_flight: BTreeMap::new(),
             number: 0,
             accept: ConnectionConfig::default(),
+            change: |_, _, _| {},
         }
     }
 
@@ -57,12 +60,17 @@ impl Wire {
         loop {
             let host = &mut self.hosts[h];
             while let Some(t) = host.stack.poll_transmit(now) {
-                let packet = RxPacket {
-                    buffer: Bytes::from(t.to_vec()),
-                    gso_size: t.gso_size,
-                    checksum: ChecksumState::Unverified,
-                };
                 self.number += 1;
+                let mut payload = t.payload.to_bytes().to_vec();
+                (self.change)(h, self.number, &mut payload);
+                let changed = payload[..] != t.payload.to_bytes()[..];
+                let mut buffer = t.header.as_slice().to_vec();
+                buffer.extend(payload);
+                let packet = RxPacket {
+                    buffer: Bytes::from(buffer),
+                    gso_size: t.gso_size,
+                    checksum: if changed { ChecksumState::Verified } else { ChecksumState::Unverified },
+                };
                 // The server has one path; what the client sends by any path arrives there, and back by address.
                 let path = if h == 0 { PathId(0) } else { path_of(&t.to_vec()) };
                 self.in_flight.insert((now + DELAY, self.number), (1 - h, path, packet));
@@ -199,5 +207,68 @@ fn plain_tcp_when_either_side_wants_it() {
             let info = h.stack.info(h.conn.expect("connection")).expect("info");
             assert!(matches!(info.mptcp, MptcpStatus::Plain { .. }), "{:?}", info.mptcp);
         }
+    }
+}
+
+/// One connection over one path with DSS checksums; the middlebox `change` does its work.
+fn transfer_changed(change: fn(usize, u64, &mut Vec<u8>)) -> Wire {
+    let config = ConnectionConfig { checksum: true, ..ConnectionConfig::default() };
+    let mut w = Wire::new(1);
+    w.accept = config.clone();
+    w.change = change;
+    let remote = listen(&mut w);
+    let mut options = ConnectOptions::new(remote);
+    options.config = config;
+    let c = w.hosts[0].stack.connect(w.now, options).expect("connect");
+    w.hosts[0].conn = Some(c);
+    w.run(Duration::from_secs(1));
+    let s = w.hosts[1].conn.expect("accepted");
+    let now = w.now;
+    for (h, conn, seed) in [(0, c, 1), (1, s, 2)] {
+        let data = bytes(400_000, seed);
+        assert_eq!(w.hosts[h].stack.send(now, conn, data.into()), Ok(400_000));
+        w.hosts[h].stack.shutdown(now, conn).expect("shutdown");
+    }
+    w.run(Duration::from_secs(100));
+    w
+}
+
+#[test]
+fn a_payload_changed_on_the_only_path_ends_in_plain_tcp_on_both_sides() {
+    use umptcp_stack_core::error::FallbackReason;
+    // One byte of one packet of the client's, early or late; of the server's; and of both.
+    let cases: [fn(usize, u64, &mut Vec<u8>); 4] = [
+        |h, n, p| flip(h == 0 && n > 10, p),
+        |h, n, p| flip(h == 0 && n > 60, p),
+        |h, n, p| flip(h == 1 && n > 20, p),
+        |_, n, p| flip(n > 30, p),
+    ];
+    for change in cases {
+        let w = transfer_changed(change);
+        let reasons = w.hosts.each_ref().map(|h| match h.stack.info(h.conn.expect("connection")) {
+            Some(info) => match info.mptcp {
+                MptcpStatus::Plain { reason } => reason,
+                other => panic!("{other:?}"),
+            },
+            None => panic!("no connection"),
+        });
+        let expected =
+            [FallbackReason::ChecksumFailure, FallbackReason::MpFail, FallbackReason::InfiniteMapping];
+        assert!(reasons.iter().all(|r| expected.contains(r)), "{reasons:?}");
+        // What plain TCP would have delivered: every byte in its place, and the changed ones changed.
+        for (h, seed) in [(0, 2), (1, 1)] {
+            let (got, sent) = (&w.hosts[h].received, bytes(400_000, seed));
+            assert_eq!(got.len(), sent.len(), "{reasons:?}");
+            assert!(got.iter().zip(&sent).all(|(g, s)| g == s || g ^ s == 0x20));
+            assert_eq!(w.hosts[h].closed, Some(None), "{reasons:?}");
+        }
+    }
+}
+
+/// Changes the middle byte of a large payload.
+fn flip(when: bool, payload: &mut [u8]) {
+    if when && payload.len() > 1000 {
+        let at = payload.len() / 2;
+        payload[at] ^= 0x20;
     }
 }

@@ -181,6 +181,10 @@ fn the_client_joins_again_after_a_reset() {
     // What the peer has not DATA_ACKed goes out again.
     let data = l.advance_until(Duration::from_secs(3), |s| !s.payload.is_empty()).expect("data");
     assert_eq!((data.flow, data.payload.len()), (Some(second), 1000));
+    // RFC 8684 §4: the application sees the first five-tuple, though its subflow has gone.
+    let info = l.stack.info(l.conn).expect("info");
+    assert_eq!((info.local, info.remote), (l.flows[0].stack, l.flows[0].peer));
+    assert_ne!(l.flows[0].stack, l.flows[second].stack);
 }
 
 #[test]
