@@ -3,6 +3,7 @@
 mod bench;
 mod book;
 mod conformance;
+mod fuzz;
 mod test;
 mod tools;
 
@@ -22,6 +23,8 @@ enum Task {
     Test(test::Options),
     /// Measure the project's figures beside the kernel's MPTCP and print a table.
     Bench(bench::Options),
+    /// Run the fuzz targets for a bounded time: with cargo-fuzz where it is installed, else over random mutations.
+    Fuzz(fuzz::Options),
     /// Check the book's chapters and links, and build it where mdbook is installed.
     Book,
     /// Make docs/conformance.md from its table, or check that the table and the page are true.
@@ -34,6 +37,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().task {
         Task::Test(options) => test::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Book => book::run(),
         Task::Conformance(options) => conformance::run(&options),
         Task::Tools => tools::require(tools::END_TO_END),

@@ -16,7 +16,8 @@ use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr};
 use core::net::{IpAddr, SocketAddr};
 use umptcp_types::{Duration, Instant, PathId, SeqNumber, SubflowId};
 
-/// How long a connection that the application has let go of waits for the peer to close (Linux's tcp_fin_timeout).
+/// How long a connection that the application has let go of waits for the peer to close, and one that has ended for its
+/// subflows (Linux's tcp_fin_timeout).
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Resets between two addresses after which no further subflow is opened between them.
@@ -270,6 +271,10 @@ impl Connection {
             self.check_end(env, now);
         }
         if self.detached && self.ended.is_none() && self.fin.acked && self.give_up_at.is_none() {
+            self.give_up_at = Some(now + ORPHAN_TIMEOUT);
+        }
+        if self.ended.is_some() && !self.members.is_empty() && self.give_up_at.is_none() {
+            // The data level is done with; a peer that leaves its half of a subflow open must not keep us for ever.
             self.give_up_at = Some(now + ORPHAN_TIMEOUT);
         }
         if self.look_for_paths && self.fully_established && self.client {
@@ -551,6 +556,13 @@ impl Connection {
         }
         if self.give_up_at.is_some_and(|t| t <= now) {
             self.give_up_at = None;
+            if self.ended.is_some() {
+                // As Linux does with FIN-WAIT-2: without a word. Whatever still comes is answered with RST.
+                while !self.members.is_empty() {
+                    self.drop_member(env, now, 0, CloseReason::TimedOut);
+                }
+                return;
+            }
             let error = if self.members.is_empty() {
                 self.last_error.unwrap_or(ConnectionError::TimedOut)
             } else {

@@ -142,6 +142,7 @@ impl Connection {
         self.retransmit_at = None;
         self.adverts.clear();
         self.reinject.clear();
+        self.adverts.clear();
         self.recv.forget_fin();
         env.events.push_back(Event::FellBack { connection: self.id, reason });
         let una = self.send.una();

@@ -71,6 +71,11 @@ impl Connection {
             if seg.flags.syn && matches!(self.members[i].join, Join::AckSent { .. }) {
                 self.members[i].tcp.ack_now();
             }
+            // So does its ACK, should it be the one that acknowledges the last data or the FIN.
+            if out.advanced && matches!(self.mode, Mode::Plain { .. }) {
+                self.on_plain_progress(env, now, i, &out);
+                self.after_progress(env, now);
+            }
             return;
         }
         if self.fast_close.is_some() {

@@ -1,0 +1,33 @@
+//! What the fuzz targets do, as functions of the bytes a fuzzer chose.
+//!
+//! `fuzz/` wraps each of them for libFuzzer, which needs a nightly compiler; [`driver`] runs them on any, over the
+//! committed inputs and random mutations of them. A function returns when all is well and panics when not.
+//!
+//! | function | what the bytes are |
+//! |---|---|
+//! | [`options`](options::options) | the options of a TCP header |
+//! | [`packet`](packet::packet) | an IP packet |
+//! | [`connection`](connection::connection) | packets into a live connection, from a peer that knows its keys |
+//! | [`operations`](operations::operations) | what applications and the network do to a stack with a hostile peer |
+#![forbid(unsafe_code)]
+
+pub mod connection;
+pub mod driver;
+pub mod input;
+pub mod operations;
+pub mod options;
+pub mod packet;
+mod peer;
+mod segment;
+mod world;
+
+/// A target: its name, which is that of its directory of seeds, and its function.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const TARGETS: [Target; 4] = [
+    ("options", options::options),
+    ("packet", packet::packet),
+    ("connection", connection::connection),
+    ("operations", operations::operations),
+];
