@@ -174,7 +174,8 @@ impl Connection {
             );
         }
         let error = m.tcp.close_reason.map(error_of);
-        if m.is_joined() || self.members.is_empty() {
+        // A join that never came to be, last though it was, is not why the connection ends if another subflow ended before.
+        if m.is_joined() || (self.members.is_empty() && self.last_error.is_none()) {
             self.last_error = error;
         }
         if let Some(error) = error {
@@ -532,6 +533,12 @@ impl Connection {
                 i += 1;
             }
         }
+        for m in &mut self.members {
+            // Over even when nothing can leave now (a busy device): a deadline that stays would fire without end.
+            if m.signal_wait.is_some_and(|t| t <= now) {
+                m.signals_interrupted();
+            }
+        }
         self.resend_join_acks(env, now);
         self.resend_fails(env, now);
         self.resend_fast_close(env, now);
@@ -583,7 +590,7 @@ impl Connection {
             self.reinject_from(i);
         }
         let m = &mut self.members[i];
-        if others {
+        if others && m.tcp.is_synchronized() {
             // The connection as a whole is not congested, since others deliver: a path that comes back should not
             // wait for a timer backed off to a minute. One segment a second is what keeping it costs.
             let soon = now + STALE_PROBE;

@@ -113,6 +113,8 @@ pub(crate) struct Connection {
     /// Data-level retransmission timer (RFC 8684 §3.3.6).
     pub(crate) retransmit_at: Option<Instant>,
     pub(crate) retransmit_count: u32,
+    /// Whose turn it is to carry what some subflow acknowledged and the data level did not: counts up.
+    pub(crate) rescuer: usize,
     /// When the peer last DATA_ACKed something new, or something became outstanding.
     pub(crate) data_progress: Instant,
     /// The window stopped us; told the scheduler.
@@ -229,6 +231,7 @@ impl Connection {
             reinject: VecDeque::new(),
             retransmit_at: None,
             retransmit_count: 0,
+            rescuer: 0,
             data_progress: Instant::ZERO,
             blocked: false,
             window_probes: 0,

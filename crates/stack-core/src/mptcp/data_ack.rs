@@ -73,6 +73,22 @@ impl Connection {
         self.retransmit_at = Some(now + rto.saturating_mul(1 << self.retransmit_count.min(6)));
     }
 
+    /// Every subflow but one, for data that was acknowledged by a subflow's peer and not by ours. It is not known which one
+    /// that was, and a box that answers at once may be what the scheduler likes best, so they take turns: the one that
+    /// brought a DATA_ACK stays, after one that did not the next is tried.
+    fn all_but_rescuer(&mut self) -> SmallVec<[SubflowId; 2]> {
+        let able: SmallVec<[SubflowId; 4]> =
+            self.members.iter().filter(|m| m.can_send_data()).map(|m| m.tcp.id).collect();
+        if able.len() < 2 {
+            return SmallVec::new();
+        }
+        if self.retransmit_count > 0 {
+            self.rescuer = self.rescuer.wrapping_add(1);
+        }
+        let chosen = able[self.rescuer % able.len()];
+        able.into_iter().filter(|id| *id != chosen).collect()
+    }
+
     /// The data-level timer fired: what every subflow has acknowledged but the data level has not is sent again
     /// (RFC 8684 §3.3.6: middleboxes that acknowledge by themselves), and so is a DATA_FIN.
     pub(crate) fn on_data_timer(&mut self, env: &mut Env, now: Instant) {
@@ -99,7 +115,8 @@ impl Connection {
             // are stripped, and would take what is sent again for new data.
             if !carried && self.reinject.is_empty() && self.next_subflow > 1 {
                 let end = self.send_next.min(una + 65_536);
-                self.reinject.push_back(Reinject { range: una..end, carried_by: SmallVec::new() });
+                let carried_by = self.all_but_rescuer();
+                self.reinject.push_back(Reinject { range: una..end, carried_by });
             }
         }
         self.retransmit_count += 1;

@@ -92,7 +92,11 @@ impl Connection {
         if !self.is_mptcp() || self.members.len() > 1 || self.next_subflow > 1 {
             return false;
         }
-        let data = (payload > 0 || seg.flags.fin) && !self.dss_seen;
+        // A piece of a segment that was cut on its way is covered by the mapping that came with the first piece.
+        let m = &self.members[0];
+        let covered = SubflowOffset::from_wire(seg.seq, m.tcp.irs, m.tcp.rcv_next)
+            .is_some_and(|at| payload > 0 && (at < m.consumed || m.mappings.covering(at).is_some()));
+        let data = (payload > 0 || seg.flags.fin) && !self.dss_seen && !covered;
         let first_ack = advanced && self.send_next > DataOffset(1) && self.send.una() == DataOffset(1);
         if carries_signal(seg) || !(data || first_ack) {
             return false;

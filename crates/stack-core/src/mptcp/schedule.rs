@@ -106,6 +106,7 @@ impl Connection {
             return Some((i, self.cut(now, i, range)));
         }
         self.note_pacing(now, &views);
+        self.probe_closed_windows(now);
         None
     }
 
@@ -138,6 +139,17 @@ impl Connection {
             }
         }
         self.window_probes += u32::from(armed);
+    }
+
+    /// A subflow that the scheduler waits for may be one whose own window is closed while others' are not: nothing but a
+    /// probe brings the news that it opened (RFC 9293 §3.8.6.1).
+    fn probe_closed_windows(&mut self, now: Instant) {
+        for m in &mut self.members {
+            let closed = m.can_send_data() && m.tcp.in_flight() == 0 && m.tcp.window_room() == 0;
+            if closed && m.tcp.timers.persist.is_none() {
+                m.tcp.arm_persist(now);
+            }
+        }
     }
 
     /// How many bytes the next segment on member `i` carries; `None`: better wait.

@@ -1,0 +1,243 @@
+//! The network, the workload, and what is looked at afterwards.
+
+use std::collections::BTreeSet;
+use umptcp_netsim::middlebox::Middlebox;
+use umptcp_netsim::model::{Bulk, Requests, Responder};
+use umptcp_netsim::trace::TraceMode;
+use umptcp_netsim::{
+    CableId, Direction, Duration, FlowId, FlowSpec, Instant, Link, Network, NodeId, Side, SimError,
+};
+use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
+use umptcp_stack_core::error::{ConnectionError, FallbackReason};
+use umptcp_stack_core::interface::PathConfig;
+use umptcp_stack_core::observe::Counter;
+
+/// Where a box stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// On the first path, before the client's queue.
+    ClientSide,
+    /// On the first path, behind the router.
+    ServerSide,
+    /// On the second path only.
+    SecondPath,
+    /// On both paths.
+    Both,
+}
+
+impl Place {
+    pub(crate) const ALL: [Place; 4] = [Place::ClientSide, Place::ServerSide, Place::SecondPath, Place::Both];
+
+    /// Whether it meets the connection's first subflow.
+    pub(crate) fn first(self) -> bool {
+        self != Place::SecondPath
+    }
+
+    fn cables(self) -> &'static [usize] {
+        match self {
+            Place::ClientSide => &[0],
+            Place::ServerSide => &[2],
+            Place::SecondPath => &[1],
+            Place::Both => &[0, 1],
+        }
+    }
+}
+
+/// Whose packets a box acts on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Whose {
+    Client,
+    Server,
+    /// Either's.
+    All,
+}
+
+impl Whose {
+    pub(crate) fn directions(self) -> Vec<Direction> {
+        match self {
+            Whose::Client => vec![Direction::Forward],
+            Whose::Server => vec![Direction::Reverse],
+            Whose::All => Direction::BOTH.to_vec(),
+        }
+    }
+}
+
+/// Bytes sent each way.
+pub(crate) const BYTES: u64 = 400_000;
+
+fn network(seed: u64) -> (Network, NodeId, NodeId, Vec<CableId>) {
+    let mut net = Network::new(seed);
+    net.set_trace(TraceMode::Last(300));
+    let client = net.add_host("client", StackConfig::default());
+    let routers = [net.add_router("r0"), net.add_router("r1")];
+    let server = net.add_host("server", StackConfig::default());
+    let link = |ms| Link::mbit(10).delay_ms(ms);
+    let mut cables: Vec<CableId> =
+        (0..2).map(|i| net.add_cable(client, routers[i], link(4 + i as u64), link(4 + i as u64))).collect();
+    cables.extend((0..2).map(|i| net.add_cable(routers[i], server, link(6), link(6))));
+    for i in 0..2u8 {
+        let config = PathConfig::new(format!("client{i}"), [10, 1, i, 1].into());
+        net.add_path(client, config, &[cables[usize::from(i)]], true);
+    }
+    net.add_path(server, PathConfig::new("server", [10, 2, 0, 1].into()), &cables[2..], true);
+    (net, client, server, cables)
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// MPTCP to the end, all bytes right; subflows that were used at some time, and how many of them were lost to an error.
+    Mptcp { subflows: usize, lost: usize },
+    /// All bytes right, as plain TCP; the reasons that client and server give.
+    Plain(Option<FallbackReason>, Option<FallbackReason>),
+    /// An error, as seen by the application that saw one first.
+    Error(ConnectionError),
+    /// Bytes other than those sent, from this offset on.
+    Changed(Side, u64),
+}
+
+/// An outcome, and the counters that moved.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) outcome: Outcome,
+    pub(crate) counters: [BTreeSet<&'static str>; 2],
+    /// Why each application was told that MPTCP ended.
+    pub(crate) told: [Option<FallbackReason>; 2],
+    pub(crate) trace: Vec<String>,
+}
+
+/// What a cell asks for.
+#[derive(Clone, Debug)]
+pub(crate) enum Want {
+    /// MPTCP, all bytes, and exactly so many subflows, none lost to an error.
+    Kept(usize),
+    /// The same, and a counter has moved on one side at least.
+    KeptCounting(usize, Counter),
+    /// MPTCP and all bytes, though a subflow was lost, which this counter shows.
+    Lost(Counter),
+    /// The same without a counter.
+    LostSilently,
+    /// MPTCP and all bytes, whatever became of single subflows.
+    Mptcp,
+    /// All bytes by plain TCP, for the reasons that client and server are told; `None`: it never was MPTCP there.
+    Plain(Option<FallbackReason>, Option<FallbackReason>),
+    /// An end with one of these errors.
+    Error(&'static [ConnectionError]),
+    /// A wrong byte on this side, not before this offset: as with plain TCP.
+    Changed(Side, u64),
+    /// All bytes, or an error, or a wrong byte after a checksum failure on the last subflow had the connection fall back and
+    /// the application was told so.
+    ErrorOrTold,
+}
+
+impl Seen {
+    fn counted(&self, counter: Counter) -> bool {
+        self.counters.iter().any(|c| c.contains(counter.name()))
+    }
+
+    fn satisfies(&self, want: &Want) -> bool {
+        let reasons = [Some(FallbackReason::ChecksumFailure), Some(FallbackReason::MpFail)];
+        match (want, &self.outcome) {
+            (Want::Kept(n), Outcome::Mptcp { subflows, lost }) => subflows == n && *lost == 0,
+            (Want::KeptCounting(n, counter), Outcome::Mptcp { subflows, lost }) => {
+                subflows == n && *lost == 0 && self.counted(*counter)
+            }
+            (Want::Lost(counter), Outcome::Mptcp { lost, .. }) => *lost > 0 && self.counted(*counter),
+            (Want::LostSilently, Outcome::Mptcp { lost, .. }) => *lost > 0,
+            (Want::Mptcp, Outcome::Mptcp { .. }) => true,
+            (Want::Plain(c, s), Outcome::Plain(client, server)) => c == client && s == server,
+            (Want::Error(errors), Outcome::Error(e)) => errors.contains(e),
+            (Want::Changed(side, from), Outcome::Changed(at, offset)) => side == at && offset >= from,
+            (Want::ErrorOrTold, Outcome::Changed(side, _)) => reasons.contains(&self.told[*side as usize]),
+            (Want::ErrorOrTold, Outcome::Plain(..)) => self.told.iter().any(|t| reasons.contains(t)),
+            (Want::ErrorOrTold, Outcome::Mptcp { .. } | Outcome::Error(_)) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Fails when a cell is not as it should be.
+#[track_caller]
+pub(crate) fn check(cell: &str, seen: &Seen, want: &Want) {
+    assert!(
+        seen.satisfies(want),
+        "{cell}: wanted {want:?}, got {:?}, told {:?}\n{:?}\n{}",
+        seen.outcome,
+        seen.told,
+        seen.counters,
+        seen.trace.join("\n")
+    );
+}
+
+pub(crate) fn settings(checksum: bool) -> ConnectionConfig {
+    ConnectionConfig { checksum, user_timeout: Duration::from_secs(30), ..ConnectionConfig::default() }
+}
+
+/// Runs a transfer both ways through the boxes that `make` makes for a cable.
+pub(crate) fn transfer_with(
+    place: Place,
+    config: ConnectionConfig,
+    make: impl Fn() -> Vec<Box<dyn Middlebox>>,
+) -> Seen {
+    let (mut net, client, server, cables) = network(5);
+    for cable in place.cables() {
+        for b in make() {
+            net.add_middlebox(cables[*cable], b);
+        }
+    }
+    let spec = FlowSpec::new(client, server).config(config).models(Bulk(BYTES), Bulk(BYTES));
+    let flow = net.add_flow(spec).expect("a connection can be tried");
+    let result = net.run_until_idle(Duration::from_secs(3_600));
+    seen(&net, flow, BYTES, result)
+}
+
+/// Requests with pauses of half a minute, through a box on both paths.
+pub(crate) fn conversation(keep_alive: Option<Duration>, make: impl Fn() -> Box<dyn Middlebox>) -> Seen {
+    const COUNT: u64 = 6;
+    let config = ConnectionConfig { keep_alive, ..settings(false) };
+    let (mut net, client, server, cables) = network(6);
+    for cable in &cables[..2] {
+        net.add_middlebox(*cable, make());
+    }
+    let requests = Requests::new(COUNT, 1_000, 1_000, Duration::from_secs(30));
+    let responder = Responder { request: 1_000, response: 1_000 };
+    let spec = FlowSpec::new(client, server).config(config).models(requests, responder);
+    let flow = net.add_flow(spec).expect("a connection can be tried");
+    let result = net.run_until_idle(Duration::from_secs(3_600));
+    seen(&net, flow, COUNT * 1_000, result)
+}
+
+fn seen(net: &Network, flow: FlowId, bytes: u64, result: Result<(), SimError>) -> Seen {
+    let f = net.flow(flow);
+    let counters = [Side::Client, Side::Server].map(|side| {
+        let stack = net.stack(f.end(side).node).expect("both ends have a stack");
+        stack.counters().iter_nonzero().map(|(name, _)| name).collect()
+    });
+    let subflows = f.client.subflows.len().max(f.server.subflows.len());
+    let lost =
+        |side| f.end(side).subflows.iter().filter(|s| s.closed.is_some_and(|(_, e)| e.is_some())).count();
+    let outcome = match result {
+        Err(SimError::Corrupt { side, offset, .. }) => Outcome::Changed(side, offset),
+        Err(SimError::Length { side, received, .. }) => Outcome::Changed(side, received),
+        Err(e) => panic!("{e}\n{f:#?}\n{}", net.trace().join("\n")),
+        Ok(()) => match f.error() {
+            Some((_, e)) => Outcome::Error(e),
+            None => {
+                assert!(f.is_closed(), "silence, and no end: {f:#?}\n{}", net.trace().join("\n"));
+                let got = (f.client.progress.received, f.server.progress.received);
+                assert_eq!(got, (bytes, bytes), "an end without error, and bytes are missing");
+                match (f.client.fell_back, f.server.fell_back) {
+                    (None, None) => {
+                        Outcome::Mptcp { subflows, lost: lost(Side::Client).max(lost(Side::Server)) }
+                    }
+                    (c, s) => Outcome::Plain(c, s),
+                }
+            }
+        },
+    };
+    let told = [f.client.fell_back, f.server.fell_back];
+    Seen { outcome, counters, told, trace: net.trace() }
+}
+
+/// Time at which the connection is in full swing.
+pub(crate) const MIDDLE: Instant = Instant::from_millis(200);

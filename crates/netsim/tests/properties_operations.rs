@@ -1,0 +1,284 @@
+//! Any sequence of what applications, links and boxes do to a connection between two stacks.
+//!
+//! After every operation: no wrong byte, no byte too many (the simulator compares on receipt), no window that shrinks, no
+//! more buffered and no more subflows than configured. In the end the network is mended and everybody reads: whatever has
+//! not ended with an error makes progress, closes cleanly, and leaves silence.
+
+use proptest::prelude::*;
+use proptest::test_runner::{FileFailurePersistence, RngSeed};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use umptcp_netsim::middlebox::{DropIf, Duplicate, Nat, OneWay, Reorder, Since};
+use umptcp_netsim::packet::flags;
+use umptcp_netsim::trace::{Happening, PacketEvent, Tap, TraceMode};
+use umptcp_netsim::{Direction, Duration, FlowId, Instant, Link, Packet, Pair, Side};
+use umptcp_stack_core::config::ConnectionConfig;
+use umptcp_stack_core::wire::mptcp::{DataAck, MptcpOption};
+
+#[derive(Clone, Debug)]
+enum Op {
+    Send(Side, u64),
+    Pause(Side, bool),
+    /// The next packets one way on a path are lost.
+    Drop(usize, Direction, u8),
+    /// For a while, one packet of so many is held back, or comes twice.
+    Reorder(usize, u8),
+    Duplicate(usize, u8),
+    Cut(usize, Option<Direction>),
+    Restore(usize),
+    RemovePath(usize),
+    /// The NAT on a path forgets every mapping.
+    Rebind(usize),
+    Wait(u64),
+    HalfClose(Side),
+    Abort(Side),
+}
+
+fn side() -> impl Strategy<Value = Side> {
+    prop_oneof![Just(Side::Client), Just(Side::Server)]
+}
+
+fn direction() -> impl Strategy<Value = Direction> {
+    prop_oneof![Just(Direction::Forward), Just(Direction::Reverse)]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let path = || 0usize..3;
+    prop_oneof![
+        6 => (side(), 1u64..200_000).prop_map(|(s, n)| Op::Send(s, n)),
+        2 => (side(), any::<bool>()).prop_map(|(s, p)| Op::Pause(s, p)),
+        3 => (path(), direction(), 1u8..20).prop_map(|(p, d, n)| Op::Drop(p, d, n)),
+        1 => (path(), 2u8..10).prop_map(|(p, n)| Op::Reorder(p, n)),
+        1 => (path(), 2u8..10).prop_map(|(p, n)| Op::Duplicate(p, n)),
+        2 => (path(), prop::option::of(direction())).prop_map(|(p, d)| Op::Cut(p, d)),
+        3 => path().prop_map(Op::Restore),
+        1 => path().prop_map(Op::RemovePath),
+        1 => path().prop_map(Op::Rebind),
+        8 => prop_oneof![0u64..50, 50u64..3_000, 3_000u64..40_000].prop_map(Op::Wait),
+        1 => side().prop_map(Op::HalfClose),
+        1 => prop_oneof![9 => Just(None), 1 => side().prop_map(Some)]
+            .prop_map(|s| s.map_or(Op::Wait(1), Op::Abort)),
+    ]
+}
+
+#[derive(Clone, Debug)]
+struct Shape {
+    seed: u64,
+    paths: usize,
+    checksum: bool,
+    mptcp: bool,
+    buffers: usize,
+    round_robin: bool,
+}
+
+prop_compose! {
+    fn shape()(
+        seed in any::<u64>(),
+        paths in 1usize..4,
+        bits in any::<[bool; 2]>(),
+        plain in prop::bool::weighted(0.1),
+        buffers in prop_oneof![Just(1usize << 20), 5_000usize..200_000],
+    ) -> Shape {
+        Shape { seed, paths, checksum: bits[0], mptcp: !plain, buffers, round_robin: bits[1] }
+    }
+}
+
+/// Watches windows: the right edge that a side advertises on a subflow never moves back (RFC 8684 §3.3.4 for the data
+/// level, RFC 9293 §3.8.6 for plain TCP).
+#[derive(Default)]
+struct Windows {
+    scales: HashMap<(SocketAddr, SocketAddr), u8>,
+    edges: HashMap<(SocketAddr, SocketAddr), u64>,
+    shrunk: Arc<Mutex<Option<String>>>,
+}
+
+impl Tap for Windows {
+    fn packet(&mut self, event: &PacketEvent<'_>) {
+        let (Happening::Sent, Some(tcp)) = (event.what, event.packet.tcp()) else { return };
+        let (Some(from), Some(to)) = (event.packet.tcp_source(), event.packet.tcp_destination()) else {
+            return;
+        };
+        if tcp.flags() & flags::SYN != 0 {
+            let scale = tcp.option_list().find(|(kind, _)| *kind == 3).and_then(|(_, o)| o.get(2).copied());
+            self.scales.insert((from, to), scale.unwrap_or(0));
+            self.edges.remove(&(from, to));
+            return;
+        }
+        let data_ack = tcp.option_list().find_map(|(_, o)| match MptcpOption::parse(o).ok()? {
+            MptcpOption::Dss(dss) => match dss.ack? {
+                DataAck::Long(v) => Some(v),
+                DataAck::Short(_) => None,
+            },
+            _ => None,
+        });
+        let Some(ack) = data_ack.filter(|_| tcp.flags() & (flags::RST | flags::FIN) == 0) else { return };
+        let edge = ack.wrapping_add(u64::from(tcp.window()) << self.scales.get(&(from, to)).unwrap_or(&0));
+        let before = self.edges.insert((from, to), edge).unwrap_or(edge);
+        if (edge.wrapping_sub(before) as i64) < 0 {
+            let told = format!(
+                "{}: {:?} moved the window's edge back from {before} to {edge}",
+                event.at, event.packet
+            );
+            self.shrunk.lock().expect("nobody panics while holding it").get_or_insert(told);
+        }
+    }
+}
+
+fn apply(net: &mut Pair, flow: FlowId, op: &Op, removed: &mut Vec<usize>) {
+    let paths = net.cables().len();
+    let cables = net.cables().to_vec();
+    let cable = |p: &usize| cables[p % paths];
+    let soon = net.now() + Duration::from_secs(2);
+    match op {
+        Op::Send(side, n) => net.send(flow, *side, *n),
+        Op::Pause(side, paused) => net.pause_reading(flow, *side, *paused),
+        Op::Drop(p, direction, n) => {
+            let (cable, direction, mut left) = (cable(p), *direction, *n);
+            net.add_middlebox(
+                cable,
+                DropIf::new(move |_, d, _: &Packet| {
+                    let hit = d == direction && left > 0;
+                    left -= u8::from(hit);
+                    hit
+                }),
+            );
+        }
+        Op::Reorder(p, every) => {
+            let inner = Reorder::new(u64::from(*every), Duration::from_millis(15));
+            net.add_middlebox(cable(p), OneWay { direction: Direction::Forward, inner });
+        }
+        Op::Duplicate(p, every) => {
+            let inner = Duplicate::new(u64::from(*every));
+            net.add_middlebox(cable(p), Since { at: soon, inner });
+        }
+        Op::Cut(p, direction) => {
+            let directions = direction.map_or(Direction::BOTH.to_vec(), |d| vec![d]);
+            for d in directions {
+                net.set_cut(cable(p), d, true);
+            }
+        }
+        Op::Restore(p) => net.restore(cable(p)),
+        Op::RemovePath(p) => {
+            let p = p % paths;
+            if removed.len() + 1 < paths && !removed.contains(&p) {
+                removed.push(p);
+                let client = net.client();
+                let id = umptcp_stack_core::types::PathId(p as u32);
+                net.remove_path(client, id);
+            }
+        }
+        Op::Rebind(p) => {
+            let cable = cable(p);
+            net.with_cable(cable, |_, c| {
+                c.clear_middleboxes();
+                c.push_middlebox(Box::new(Nat::new().rebinding(Instant::ZERO)));
+            });
+        }
+        Op::Wait(_) => {}
+        Op::HalfClose(side) => net.finish(flow, *side),
+        Op::Abort(side) => net.abort(flow, *side),
+    }
+}
+
+/// Runs; the text says what did not hold.
+fn run(shape: &Shape, ops: &[Op]) -> Result<(), String> {
+    let config = ConnectionConfig {
+        mptcp: shape.mptcp,
+        checksum: shape.checksum,
+        scheduler: if shape.round_robin { "round-robin" } else { "min-rtt" }.to_string(),
+        send_buffer: shape.buffers,
+        receive_buffer: shape.buffers,
+        user_timeout: Duration::from_secs(300),
+        ..ConnectionConfig::default()
+    };
+    let max_subflows = config.max_subflows;
+    let mut builder = Pair::builder().seed(shape.seed).trace(TraceMode::Last(300)).config(config);
+    for i in 0..shape.paths {
+        builder = builder.path(Link::mbit(10).delay_ms(5 + 10 * i as u64));
+    }
+    let mut net = builder.build();
+    let windows = Windows::default();
+    let shrunk = windows.shrunk.clone();
+    net.set_tap(Some(Box::new(windows)));
+    for cable in net.cables().to_vec() {
+        net.add_middlebox(cable, Nat::new());
+    }
+    let spec = net.flow_spec();
+    let flow = net.add_flow(spec).map_err(|e| e.to_string())?;
+    let fail =
+        |net: &Pair, what: String| format!("{what}\n{:#?}\n{}", net.flow(flow), net.trace().join("\n"));
+    let mut removed = Vec::new();
+    for op in ops {
+        apply(&mut net, flow, op, &mut removed);
+        let time = if let Op::Wait(ms) = op { *ms } else { 1 };
+        net.run_for(Duration::from_millis(time)).map_err(|e| fail(&net, e.to_string()))?;
+        if let Some(told) = shrunk.lock().expect("nobody panics while holding it").take() {
+            return Err(fail(&net, told));
+        }
+        for side in [Side::Client, Side::Server] {
+            let end = net.flow(flow).end(side);
+            let (Some(id), Some(stack)) = (end.connection, net.stack(end.node)) else { continue };
+            let Some(info) = stack.info(id) else { continue };
+            // Scaled windows are rounded up where rounding down would move an edge back.
+            if info.readable > shape.buffers + shape.buffers / 8 + 1_024
+                || stack.subflows(id).len() > max_subflows
+            {
+                return Err(fail(&net, format!("{side:?} exceeds its bounds: {info:?}")));
+            }
+        }
+    }
+    mend_and_close(&mut net, flow).map_err(|e| fail(&net, e))
+}
+
+/// The end: see the module.
+fn mend_and_close(net: &mut Pair, flow: FlowId) -> Result<(), String> {
+    for cable in net.cables().to_vec() {
+        net.restore(cable);
+    }
+    for side in [Side::Client, Side::Server] {
+        net.pause_reading(flow, side, false);
+        net.finish(flow, side);
+    }
+    net.run_until_idle(Duration::from_secs(7_200)).map_err(|e| e.to_string())?;
+    let f = net.flow(flow);
+    if f.error().is_some() {
+        // The other side may wait for ever when nothing tells it and it has nothing to say (RFC 9293 §3.8.4).
+        return Ok(());
+    }
+    if !f.is_closed() {
+        return Err("silence, and neither an end nor an error".to_string());
+    }
+    for side in [Side::Client, Side::Server] {
+        let (sent, received) = (f.end(side).progress.sent, f.end(side.peer()).progress.received);
+        if sent != received {
+            return Err(format!("{side:?} sent {sent} and {received} arrived"));
+        }
+        if let Some(at) = net.stack(f.end(side).node).and_then(|s| s.poll_timeout()) {
+            return Err(format!("{side:?} has a timer for {at} and nothing to do"));
+        }
+    }
+    Ok(())
+}
+
+fn config() -> ProptestConfig {
+    let number = |name| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
+    ProptestConfig {
+        cases: number("PROPTEST_CASES").unwrap_or(64) as u32,
+        rng_seed: RngSeed::Fixed(number("PROPTEST_RNG_SEED").unwrap_or(1)),
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("proptest-regressions"))),
+        max_shrink_iters: 400,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn operations_never_break_a_stream(shape in shape(), ops in prop::collection::vec(op(), 1..40)) {
+        if let Err(told) = run(&shape, &ops) {
+            return Err(TestCaseError::fail(told));
+        }
+    }
+}
