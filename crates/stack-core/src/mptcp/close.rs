@@ -511,6 +511,7 @@ impl Connection {
         let mut i = 0;
         while i < self.members.len() {
             let id = self.members[i].tcp.id;
+            self.members[i].end_signal_pause(now);
             let fired = self.members[i].tcp.on_timer(now, self.cc.as_mut());
             if fired.recovery {
                 self.count(env, now, Some(id), Counter::TcpFastRecovery);

@@ -127,11 +127,15 @@ impl Member {
 
     /// Whether an ACK may go out for the sake of a signal alone. RFC 8684 §3.4.1: not more than two duplicate ACKs in a row, lest
     /// others take them for signs of congestion.
-    pub(crate) fn may_signal(&mut self, now: Instant) -> bool {
-        if self.signal_run >= SIGNALS_IN_A_ROW && self.signal_wait.is_some_and(|t| t <= now) {
-            self.signal_run = 0;
-        }
+    pub(crate) fn may_signal(&self) -> bool {
         self.signal_run < SIGNALS_IN_A_ROW
+    }
+
+    /// The pause after the last of them may be over.
+    pub(crate) fn end_signal_pause(&mut self, now: Instant) {
+        if self.signal_wait.is_some_and(|t| t <= now) {
+            self.signals_interrupted();
+        }
     }
 
     /// An ACK with a signal leaves.

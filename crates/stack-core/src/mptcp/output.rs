@@ -108,7 +108,7 @@ impl Connection {
         let at_start = m.tcp.board.nxt() <= SubflowOffset(1);
         if !m.signals.is_empty() && m.tcp.is_synchronized() && !joining && !self.needs_capable(i, at_start) {
             let m = &mut self.members[i];
-            if m.may_signal(now) {
+            if m.may_signal() {
                 m.on_signal_sent(now);
                 return Some(m.tcp.pure_ack());
             }

@@ -443,3 +443,21 @@ fn an_advertised_address_that_the_peer_has_joined_from_is_not_joined() {
     add(&mut l, 0, 6, SocketAddr::from(([192, 168, 0, 6], 80)), false);
     assert!(l.take(|s| s.seg.flags.syn).is_some());
 }
+
+#[test]
+fn signals_wait_for_a_blocked_path_without_a_timer_that_never_rests() {
+    let mut l = Lab::server(ConnectionConfig::default(), 1);
+    for n in 1..=7 {
+        l.stack.advertise_address(l.now, l.conn, peer_address(100 + n), None).expect("advertise");
+    }
+    l.poll();
+    l.stack.path_blocked(l.now, PathId(0), true);
+    l.take_all();
+    l.advance(Duration::from_secs(1));
+    assert!(l.take_all().is_empty());
+    l.stack.path_blocked(l.now, PathId(0), false);
+    l.advance(Duration::from_secs(1));
+    let told: std::collections::BTreeSet<u8> =
+        l.take_all().iter().filter_map(add_addr_of).map(|a| a.address_id.0).collect();
+    assert_eq!(told.len(), 7, "{told:?}");
+}
