@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use thiserror::Error;
-use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError};
+use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError, SignalError};
 
 /// What can go wrong. Operations return it inside an [`io::Error`] of the fitting kind:
 /// `e.get_ref().and_then(|e| e.downcast_ref::<umptcp::Error>())` gets it out again.
@@ -58,6 +58,14 @@ pub enum Error {
         /// Why.
         source: ConnectError,
     },
+    /// The peer cannot be told what the caller wants it told.
+    #[error("connection with {remote}: {source}")]
+    Signal {
+        /// The peer.
+        remote: SocketAddr,
+        /// Why.
+        source: SignalError,
+    },
     /// The stack is no more.
     #[error("the stack has been stopped")]
     Stopped,
@@ -83,6 +91,12 @@ impl Error {
                 ListenError::NoAddress(_) => ErrorKind::AddrNotAvailable,
             },
             Error::ListenSettings { source, .. } => connect_kind(source),
+            Error::Signal { source, .. } => match source {
+                SignalError::NotFound => ErrorKind::NotConnected,
+                SignalError::NotMptcp => ErrorKind::Unsupported,
+                SignalError::NoSubflow => ErrorKind::NotFound,
+                SignalError::NoAddressId => ErrorKind::QuotaExceeded,
+            },
             Error::Stopped | Error::ListenerClosed => ErrorKind::NotConnected,
             Error::WouldBlock => ErrorKind::WouldBlock,
         }

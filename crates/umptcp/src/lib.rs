@@ -41,13 +41,13 @@ mod worker;
 pub use error::Error;
 pub use status::MptcpStatus;
 pub use umptcp_stack_core::config::{ConnectionConfig, FastClose, StackConfig};
-pub use umptcp_stack_core::error::{ConnectError, ConnectionError, FallbackReason, ListenError};
+pub use umptcp_stack_core::error::{ConnectError, ConnectionError, FallbackReason, ListenError, SignalError};
 pub use umptcp_stack_core::event::{LostSubflow, SubflowReset};
 pub use umptcp_stack_core::interface::{PathConfig, PathKind};
 pub use umptcp_stack_core::observe::{Counter, Counters, Observation, Observer};
 pub use umptcp_stack_core::stack::{ConnectionInfo, ConnectionState, SubflowInfo};
 pub use umptcp_stack_core::wire::mptcp::ResetReason;
-pub use umptcp_types::{ConnectionId, PathId, SubflowId};
+pub use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};
 
 #[cfg(target_os = "linux")]
 pub use listener::{Incoming, ListenerBuilder, MptcpListener};

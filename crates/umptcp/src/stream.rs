@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::shared::{End, Phase, Put, Shared, Taken, TimedOut, deadline, lock};
 use crate::stack::Stack;
 use crate::status::MptcpStatus;
-use crate::worker::{Accepted, Command, Handle};
+use crate::worker::{Accepted, Command, Context, Handle, Worker};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig};
-use umptcp_stack_core::error::ConnectionError;
+use umptcp_stack_core::error::{ConnectionError, SignalError};
 use umptcp_stack_core::stack::{self, ConnectionInfo, SubflowInfo};
-use umptcp_types::{ConnectionId, PathId};
+use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};
 
 /// A connection: MPTCP, or plain TCP when the peer or the path does not support it.
 ///
@@ -273,6 +273,39 @@ impl MptcpStream {
             other => other?,
         };
         found.ok_or(self.error(ConnectionError::NotFound))
+    }
+
+    /// Asks the peer to send on a subflow only when no other works, or to use it like the others again (MP_PRIO, RFC 8684
+    /// §3.3.8); our own sending follows suit.
+    pub fn set_backup(&self, subflow: SubflowId, backup: bool) -> io::Result<()> {
+        let id = self.0.id;
+        let set =
+            move |_: &mut Worker, cx: &mut Context<'_>| cx.engine.set_backup(cx.now, id, subflow, backup);
+        self.signalled(self.0.handle.call(set)?)
+    }
+
+    /// Tells the peer of an address it may open subflows to, and of a port if it is not the one in use (ADD_ADDR, RFC 8684
+    /// §3.4.1). That they lead to this stack is the caller's business.
+    pub fn advertise_address(&self, address: IpAddr, port: Option<u16>) -> io::Result<AddressId> {
+        let id = self.0.id;
+        let tell = move |_: &mut Worker, cx: &mut Context<'_>| {
+            cx.engine.advertise_address(cx.now, id, address, port)
+        };
+        self.signalled(self.0.handle.call(tell)?)
+    }
+
+    /// Tells the peer that an address is not to be used any more (REMOVE_ADDR, RFC 8684 §3.4.2). Subflows from it are closed as
+    /// long as others remain.
+    pub fn withdraw_address(&self, address: AddressId) -> io::Result<()> {
+        let id = self.0.id;
+        let tell =
+            move |_: &mut Worker, cx: &mut Context<'_>| cx.engine.withdraw_addresses(cx.now, id, &[address]);
+        self.signalled(self.0.handle.call(tell)?)
+    }
+
+    fn signalled<T>(&self, result: Result<T, SignalError>) -> io::Result<T> {
+        let remote = self.0.remote;
+        Ok(result.map_err(|source| Error::Signal { remote, source })?)
     }
 
     /// Ends reading, writing or both. What was written before is still delivered.
