@@ -23,8 +23,14 @@ fn socket(address: SocketAddr, kind: Kind) -> io::Result<Socket> {
         Kind::Mptcp => Protocol::MPTCP,
         Kind::Tcp => Protocol::TCP,
     };
-    Socket::new(Domain::for_address(address), Type::STREAM, Some(protocol))
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(protocol))?;
+    // Linux 6.18 does not wake a sender whose MPTCP connection has lost its last subflow. Accepted sockets inherit this.
+    socket.set_write_timeout(Some(SEND_TIMEOUT))?;
+    Ok(socket)
 }
+
+/// How long a kernel's end waits for room in its send buffer.
+const SEND_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection of the kernel's.
 #[derive(Debug)]

@@ -99,6 +99,13 @@ impl UmptcpHost {
         counters.iter_nonzero().map(|(name, value)| format!("{name} {value}, ")).collect()
     }
 
+    /// A listener on `local` whose every method the test can call.
+    pub(crate) fn listener(&self, local: SocketAddr) -> io::Result<MptcpListener> {
+        // The NIC's address is not the stack's own where packets are translated: listen on all.
+        let any: IpAddr = if local.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
+        self.with_stack(|stack| stack.listen(SocketAddr::new(any, local.port())))
+    }
+
     /// A connection to `remote` whose every method the test can call.
     pub(crate) fn stream(&self, remote: SocketAddr) -> io::Result<MptcpStream> {
         let builder = self.with_stack(MptcpStream::builder);
@@ -126,9 +133,7 @@ impl Drop for UmptcpHost {
 
 impl Endpoint for UmptcpHost {
     fn listen(&self, local: SocketAddr) -> io::Result<Box<dyn Listener>> {
-        // The NIC's address is not the stack's own where packets are translated: listen on all.
-        let any: IpAddr = if local.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
-        Ok(Box::new(Listening(self.with_stack(|stack| stack.listen(SocketAddr::new(any, local.port())))?)))
+        Ok(Box::new(Listening(self.listener(local)?)))
     }
 
     fn connect(&self, remote: SocketAddr) -> io::Result<Box<dyn Conversation>> {
@@ -136,7 +141,8 @@ impl Endpoint for UmptcpHost {
     }
 }
 
-struct Listening(MptcpListener);
+/// A listener of the library's.
+pub(crate) struct Listening(pub(crate) MptcpListener);
 
 impl Listener for Listening {
     fn accept(&self) -> io::Result<Box<dyn Conversation>> {

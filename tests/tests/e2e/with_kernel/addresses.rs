@@ -1,9 +1,10 @@
 //! ADD_ADDR and REMOVE_ADDR in both roles (RFC 8684 §3.4).
 
 use super::*;
-use crate::umptcp_host::Mode;
+use crate::umptcp_host::{Listening, Mode, Stream};
 use umptcp::ConnectionConfig;
 use umptcp_tests::exchange::within;
+use umptcp_tests::kernel;
 use umptcp_tests::netns::device_bytes;
 
 /// Bytes that have gone to the server by its NIC `nic`.
@@ -161,8 +162,8 @@ fn the_kernel_server_removes_the_address_it_signalled() {
 fn a_kernel_client_removes_an_address_in_use() {
     within(LIMIT, || {
         let net = Routed::new(2, 1);
-        net.shape_client(0, 100.0);
-        net.shape_client(1, 100.0);
+        net.shape_client(0, 50.0);
+        net.shape_client(1, 50.0);
         let client = kernel_client(&net);
         net.client.ns.script(&format!(
             "ip mptcp endpoint flush
@@ -186,5 +187,51 @@ fn a_kernel_client_removes_an_address_in_use() {
         });
         assert_eq!(server.counter("RmAddr"), 1, "{}", server.counters());
         assert_eq!(server.counter("MPJoinAckRx"), 2, "{}", server.counters());
+    });
+}
+
+/// Our server advertises an address with a port on which nothing listens: the token leads the join to the connection. Then it
+/// takes the address back.
+#[test]
+fn the_kernel_joins_the_port_that_we_advertise_until_we_withdraw_it() {
+    within(LIMIT, || {
+        let net = Routed::new(1, 2);
+        net.client.use_kernel_mptcp();
+        for nic in &net.server.nics {
+            umptcp_tests::netns::shape(&net.router, &nic.far_device, 50.0);
+        }
+        // Routed: no translation that would have to know the port.
+        let server = UmptcpHost::new(&net.server, Mode::Routed);
+        let address = SocketAddr::new(net.server.nics[0].routed_address(Family::V4), PORT);
+        let listener = server.listener(address).expect("the port is free");
+        let client = KernelHost::new(&net.client.ns, Kind::Mptcp).connect(address).expect("we listen");
+        let ours = listener.accept().expect("one is there").0;
+        let pair =
+            Pair { client, server: Box::new(Stream(ours.clone())), listener: Box::new(Listening(listener)) };
+        hello(&*pair.client, &*pair.server);
+        let second = net.server.nics[1].routed_address(Family::V4);
+        let id = ours.advertise_address(second, Some(4999)).expect("an ID is free");
+        pair.exchange_while(32 * MIB, || {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            let joined = || {
+                let subflows = ours.subflows().expect("the connection stands");
+                subflows.iter().any(|s| s.local == SocketAddr::new(second, 4999))
+            };
+            while !joined() || to_server(&net, 1) < 2 * MIB {
+                assert!(Instant::now() < deadline, "the second address is not used: {}", server.counters());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            ours.withdraw_address(id).expect("the connection is MPTCP");
+            kernel::wait_for(&net.client.ns, "told of the removal", |c| c.mptcp("RmAddr") >= 1);
+            std::thread::sleep(Duration::from_millis(300));
+            let before = [to_server(&net, 0), to_server(&net, 1)];
+            net.wait_server_bytes(net.client_link_bytes()[0].to_server + 4 * MIB);
+            let later = to_server(&net, 1) - before[1];
+            assert!(later < MIB / 2, "{later} bytes went to the removed address");
+        });
+        let counters = Counters::read(&net.client.ns);
+        assert!(counters.mptcp("PortAdd") >= 1, "{counters}");
+        // Listeners advertise the other addresses too.
+        assert!(server.counter("EchoAdd") >= 1 && counters.mptcp("RmAddr") == 1, "{counters}");
     });
 }

@@ -126,3 +126,53 @@ fn a_kernel_server_kills_the_second_subflow() {
         killed_subflow(&net, &net.server.ns, 1, &pair, &client);
     });
 }
+
+/// The kernel's connections, in user space's hands: their subflows as `ss` has them, and the token.
+fn subflows_and_token(ns: &Netns) -> (Vec<(SocketAddr, SocketAddr)>, u32) {
+    let mapped = |text: &str| -> Option<SocketAddr> {
+        let address: SocketAddr = text.parse().ok()?;
+        Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
+    };
+    let table = ns.sh("ss -tHn state established");
+    let subflows = table.lines().filter_map(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        Some((mapped(words.get(2)?)?, mapped(words.get(3)?)?))
+    });
+    let connection = ns.sh("ss -MHni state established");
+    let token = connection.split_once("token:").expect("there is a connection").1;
+    let token: String = token.chars().take_while(char::is_ascii_hexdigit).collect();
+    (subflows.collect(), u32::from_str_radix(&token, 16).expect("a token is hexadecimal"))
+}
+
+#[test]
+fn a_path_manager_of_the_kernel_server_destroys_a_subflow() {
+    within(LIMIT, || {
+        let net = Routed::new(2, 1);
+        net.shape_client(0, 50.0);
+        net.shape_client(1, 50.0);
+        net.server.use_kernel_mptcp();
+        // Of IPv4 alone: the path manager finds a subflow by the family of its socket.
+        let server = KernelHost::new(&net.server.ns, Kind::Mptcp);
+        net.server.ns.sysctl("net.mptcp.path_manager", "userspace");
+        // The kernel admits subflows only while some path manager of user space listens to its events.
+        let mut command = std::process::Command::new("ip");
+        command.args(["mptcp", "monitor"]).stdout(std::process::Stdio::null());
+        let listening = net.server.ns.run(|| command.spawn()).expect("`ip` can be started");
+        let _listening = umptcp_tests::command::Running::new(listening);
+        std::thread::sleep(Duration::from_millis(300));
+        let client = UmptcpHost::new(&net.client, Mode::Nat);
+        let pair = connected(&net, &client, &server);
+        wait_ours(&client, "MPJoinSynAckRx", 1);
+        pair.exchange_while(32 * MIB, || {
+            net.wait_client_link(1, 2 * MIB);
+            let (subflows, token) = subflows_and_token(&net.server.ns);
+            let second = net.client.nics[1].v4;
+            let (local, remote) =
+                *subflows.iter().find(|(_, r)| r.ip() == second).expect("a subflow from the second NIC");
+            umptcp_tests::path_manager::destroy_subflow(&net.server.ns, token, local, remote);
+            net.wait_client_link(0, net.client_link_bytes()[0].to_client + 4 * MIB);
+        });
+        assert_eq!(pair.client.is_mptcp(), Some(true));
+        assert!(Counters::read(&net.server.ns).mptcp("RmSubflow") >= 1);
+    });
+}

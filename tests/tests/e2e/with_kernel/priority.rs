@@ -1,9 +1,10 @@
 //! Backup paths: the B flag of MP_JOIN and MP_PRIO (RFC 8684 §3.3.8).
 
 use super::*;
-use crate::umptcp_host::{Mode, spec};
+use crate::umptcp_host::{Mode, Stream, spec};
 use umptcp::ConnectionConfig;
 use umptcp_tests::exchange::within;
+use umptcp_tests::kernel;
 
 /// What crosses a link on which no data does: handshake, acknowledgements, DATA_FINs, and what neighbours say.
 const QUIET: u64 = 200_000;
@@ -151,6 +152,45 @@ fn a_kernel_server_makes_a_path_a_backup_and_takes_it_back() {
             wait(1, before[1] + 3 * MIB);
         });
         assert_eq!(client.counter("MPPrioRx"), 2, "{}", client.counters());
+        same_story(&client, &net.server.ns);
+    });
+}
+
+/// MP_PRIO from us: the kernel's data leave that path and return to it.
+#[test]
+fn we_make_a_path_a_backup_and_take_it_back() {
+    within(LIMIT, || {
+        let net = shaped();
+        let server = kernel_server(&net);
+        let client = UmptcpHost::new(&net.client, Mode::Nat);
+        let address = server_address(&net, Family::V4);
+        let listener = server.listen(address).expect("the port is free");
+        let ours = client.stream(address).expect("the kernel listens");
+        let theirs = listener.accept().expect("one is there");
+        let pair = Pair { client: Box::new(Stream(ours.clone())), server: theirs, listener };
+        hello(&*pair.client, &*pair.server);
+        wait_ours(&client, "MPJoinSynAckRx", 1);
+        let first = ours.subflows().expect("the connection stands")[0].id;
+        let second = ours
+            .subflows()
+            .expect("the connection stands")
+            .iter()
+            .map(|s| s.id)
+            .find(|id| *id != first)
+            .expect("there are two");
+        pair.exchange_while(48 * MIB, || {
+            net.wait_client_link(1, 2 * MIB);
+            ours.set_backup(second, true).expect("the subflow is there");
+            kernel::wait_for(&net.server.ns, "told of the backup", |c| c.mptcp("MPPrioRx") >= 1);
+            std::thread::sleep(Duration::from_millis(300));
+            let before = net.client_link_bytes();
+            net.wait_client_link(0, before[0].to_client + 6 * MIB);
+            let carried = since(&net, &before);
+            assert!(carried[1].to_client < MIB, "data on the backup path: {carried:?}");
+            ours.set_backup(second, false).expect("the subflow is there");
+            net.wait_client_link(1, before[1].to_client + 3 * MIB);
+        });
+        assert_eq!(client.counter("MPPrioTx"), 2, "{}", client.counters());
         same_story(&client, &net.server.ns);
     });
 }

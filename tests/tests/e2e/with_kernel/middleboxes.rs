@@ -1,0 +1,312 @@
+//! Middleboxes that get in the way after the handshake (RFC 8684 §3.7): they take options out, or change the payload.
+
+use super::*;
+use crate::umptcp_host::Mode;
+use umptcp::ConnectionConfig;
+use umptcp_tests::exchange::{Seeded, within};
+
+/// Which end is ours.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ours {
+    Client,
+    Server,
+}
+
+/// Which way a middlebox looks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Towards {
+    Server,
+    Client,
+}
+
+impl Towards {
+    /// nftables' words for packets of that direction on the client's link `link`.
+    fn on(self, link: usize) -> String {
+        match self {
+            Towards::Server => format!("iifname r-c{link} tcp dport {PORT}"),
+            Towards::Client => format!("oifname r-c{link} tcp sport {PORT}"),
+        }
+    }
+}
+
+/// From now on the router treats packets on the client's link `link` as `action` says.
+fn middlebox(net: &Routed, link: usize, towards: &[Towards], action: &str) {
+    let rules: Vec<_> = towards.iter().map(|t| format!("{} {action}", t.on(link))).collect();
+    net.router.nft(&format!(
+        "table inet middlebox {{\n chain forward {{\n type filter hook forward priority 0;\n {}\n }}\n}}",
+        rules.join("\n ")
+    ));
+}
+
+/// Every MPTCP option becomes padding, except on SYNs and RSTs.
+const STRIP: &str = "tcp flags & (syn | rst) == 0 reset tcp option mptcp";
+/// DSS alone does.
+const STRIP_DSS: &str = "tcp option mptcp subtype 2 reset tcp option mptcp";
+/// Two bytes of the payload of one packet are changed: behind at most 60 bytes of header and 40 of payload.
+const CHANGE_ONCE: &str = "meta length > 1000 limit rate 1/day burst 1 packets @th,800,16 set 0x6162";
+
+fn shaped(nics: u8, mbit: f64) -> Routed {
+    let net = Routed::new(nics, 1);
+    for nic in 0..usize::from(nics) {
+        net.shape_client(nic, mbit);
+    }
+    net
+}
+
+/// The kernel and us, connected as `ours` says; our stack, the kernel's namespace, the connection.
+fn pair(net: &Routed, ours: Ours, checksum: bool) -> (UmptcpHost, Netns, Pair) {
+    let config = ConnectionConfig { checksum, ..ConnectionConfig::default() };
+    match ours {
+        Ours::Client => {
+            let server = kernel_server(net);
+            let client = UmptcpHost::with(&net.client, Mode::Nat, config);
+            let pair = connected(net, &client, &server);
+            (client, net.server.ns.clone(), pair)
+        }
+        Ours::Server => {
+            let client = kernel_client(net);
+            let server = UmptcpHost::with(&net.server, Mode::Nat, config);
+            let pair = connected(net, &client, &server);
+            (server, net.client.ns.clone(), pair)
+        }
+    }
+}
+
+/// One of two paths loses its options in mid-transfer: whoever receives data there that nothing maps resets that subflow,
+/// and the other path delivers every byte.
+fn one_path_loses_options(ours: Ours, towards: &[Towards], action: &str) {
+    // Slow enough for the transfer to be under way while nft loads its rules.
+    let net = shaped(2, 30.0);
+    let (host, kernel, pair) = pair(&net, ours, false);
+    pair.exchange_while(32 * MIB, || {
+        net.wait_client_link(1, 2 * MIB);
+        middlebox(&net, 1, towards, action);
+    });
+    for end in [&pair.client, &pair.server] {
+        assert_ne!(end.is_mptcp(), Some(false), "the connection fell back");
+    }
+    let theirs = Counters::read(&kernel);
+    let resets = host.counter("MPRstTx") + theirs.mptcp("MPRstTx");
+    assert!(resets >= 1, "nobody reset the subflow; ours: {}; the kernel's: {theirs}", host.counters());
+}
+
+#[test]
+fn our_second_path_loses_its_options_both_ways() {
+    within(LIMIT, || one_path_loses_options(Ours::Client, &[Towards::Server, Towards::Client], STRIP));
+}
+
+#[test]
+fn our_second_path_loses_its_options_towards_us() {
+    within(LIMIT, || one_path_loses_options(Ours::Client, &[Towards::Client], STRIP));
+}
+
+#[test]
+fn our_second_path_loses_its_options_towards_the_kernel() {
+    within(LIMIT, || one_path_loses_options(Ours::Client, &[Towards::Server], STRIP));
+}
+
+#[test]
+fn our_second_path_loses_its_dss_options() {
+    within(LIMIT, || one_path_loses_options(Ours::Client, &[Towards::Server, Towards::Client], STRIP_DSS));
+}
+
+#[test]
+fn a_kernel_clients_second_path_loses_its_options_both_ways() {
+    within(LIMIT, || one_path_loses_options(Ours::Server, &[Towards::Server, Towards::Client], STRIP));
+}
+
+#[test]
+fn a_kernel_clients_second_path_loses_its_options_towards_us() {
+    within(LIMIT, || one_path_loses_options(Ours::Server, &[Towards::Server], STRIP));
+}
+
+#[test]
+fn a_kernel_clients_second_path_loses_its_options_towards_the_kernel() {
+    within(LIMIT, || one_path_loses_options(Ours::Server, &[Towards::Client], STRIP));
+}
+
+/// One of two paths changes payload, once: the checksum tells, that subflow is reset, and the other delivers every byte.
+fn one_path_changes_payload(ours: Ours, towards: Towards) {
+    let net = shaped(2, 100.0);
+    let (host, kernel, pair) = pair(&net, ours, true);
+    let joined = if ours == Ours::Client { "MPJoinSynAckRx" } else { "MPJoinAckRx" };
+    wait_ours(&host, joined, 1);
+    middlebox(&net, 1, &[towards], CHANGE_ONCE);
+    pair.exchange(16 * MIB);
+    let theirs = Counters::read(&kernel);
+    let we_receive = (ours == Ours::Client) == (towards == Towards::Client);
+    let (errors, fails) = if we_receive {
+        (host.counter("DataCsumErr"), host.counter("MPFailTx"))
+    } else {
+        (theirs.mptcp("DataCsumErr"), theirs.mptcp("MPFailTx"))
+    };
+    assert!(errors >= 1 && fails >= 1, "ours: {}; the kernel's: {theirs}", host.counters());
+    for end in [&pair.client, &pair.server] {
+        assert_ne!(end.is_mptcp(), Some(false), "the connection fell back");
+    }
+    plausible_story(&host, &kernel);
+}
+
+#[test]
+fn a_change_on_our_second_path_towards_us_is_repaired() {
+    within(LIMIT, || one_path_changes_payload(Ours::Client, Towards::Client));
+}
+
+#[test]
+fn a_change_on_our_second_path_towards_the_kernel_is_repaired() {
+    within(LIMIT, || one_path_changes_payload(Ours::Client, Towards::Server));
+}
+
+#[test]
+fn a_change_on_a_kernel_clients_second_path_towards_us_is_repaired() {
+    within(LIMIT, || one_path_changes_payload(Ours::Server, Towards::Server));
+}
+
+#[test]
+fn a_change_on_a_kernel_clients_second_path_towards_the_kernel_is_repaired() {
+    within(LIMIT, || one_path_changes_payload(Ours::Server, Towards::Client));
+}
+
+/// What `stream` consists of.
+fn bytes_of(stream: Seeded) -> Vec<u8> {
+    let mut all = vec![0; stream.length as usize];
+    assert_eq!(stream.generator().fill(&mut all), all.len());
+    all
+}
+
+/// Sends `out` and at the same time receives to the end: what came, and whether both went without an error.
+fn converse(end: &dyn Conversation, out: &[u8]) -> (Vec<u8>, io::Result<()>) {
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let mut rest = out;
+            while !rest.is_empty() {
+                let n = end.send(rest)?;
+                rest = &rest[n..];
+            }
+            end.finish()
+        });
+        let (mut came, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+        let received = loop {
+            match end.receive(&mut buffer) {
+                Ok(0) => break Ok(()),
+                Ok(n) => came.extend_from_slice(&buffer[..n]),
+                Err(e) => break Err(e),
+            }
+        };
+        let sent = sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (came, received.and(sent))
+    })
+}
+
+/// Both ends send 16 MiB at the same time while `meanwhile` runs: what they sent, what came, and how it ended, of the client
+/// and of the server.
+fn converse_while(pair: &Pair, meanwhile: impl FnOnce()) -> [(Vec<u8>, Vec<u8>, io::Result<()>); 2] {
+    let streams = [1, 2].map(|seed| bytes_of(Seeded { seed, length: 16 * MIB }));
+    let [to_server, to_client] = &streams;
+    let (client, server) = std::thread::scope(|scope| {
+        let client = scope.spawn(|| converse(&*pair.client, to_server));
+        let server = scope.spawn(|| converse(&*pair.server, to_client));
+        meanwhile();
+        let join = |t: std::thread::ScopedJoinHandle<'_, (Vec<u8>, io::Result<()>)>| {
+            t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        (join(client), join(server))
+    });
+    let [to_server, to_client] = streams;
+    [(to_client, client.0, client.1), (to_server, server.0, server.1)]
+}
+
+/// The only path loses its options in mid-transfer: too late for a fallback, so that the connection ends with an error at our
+/// end, and no wrong byte was delivered at either.
+fn the_only_path_loses_options(ours: Ours, towards: &[Towards]) {
+    let net = shaped(1, 30.0);
+    let (host, kernel, pair) = pair(&net, ours, false);
+    // How long the kernel keeps a connection without a subflow.
+    kernel.sysctl("net.mptcp.close_timeout", "1");
+    let ends = converse_while(&pair, || {
+        net.wait_client_link(0, 2 * MIB);
+        middlebox(&net, 0, towards, STRIP);
+    });
+    let story = format!("ours: {}; the kernel's: {}", host.counters(), Counters::read(&kernel));
+    for (sent, came, _) in &ends {
+        assert!(sent.starts_with(came), "a wrong byte was delivered; {story}");
+    }
+    let our_end = if ours == Ours::Client { &ends[0] } else { &ends[1] };
+    let whole = ends.iter().all(|(sent, came, end)| sent.len() == came.len() && end.is_ok());
+    assert!(our_end.2.is_err() || whole, "neither an error nor every byte; {story}");
+}
+
+#[test]
+fn our_only_path_loses_its_options_both_ways() {
+    within(LIMIT, || the_only_path_loses_options(Ours::Client, &[Towards::Server, Towards::Client]));
+}
+
+#[test]
+fn our_only_path_loses_its_options_towards_us() {
+    within(LIMIT, || the_only_path_loses_options(Ours::Client, &[Towards::Client]));
+}
+
+#[test]
+fn our_only_path_loses_its_options_towards_the_kernel() {
+    within(LIMIT, || the_only_path_loses_options(Ours::Client, &[Towards::Server]));
+}
+
+#[test]
+fn a_kernel_clients_only_path_loses_its_options_both_ways() {
+    within(LIMIT, || the_only_path_loses_options(Ours::Server, &[Towards::Server, Towards::Client]));
+}
+
+/// The only path changes payload, once: MP_FAIL and its answer, an infinite mapping, and plain TCP, which delivers what the
+/// middlebox made of it.
+fn the_only_path_changes_payload(ours: Ours, towards: Towards) {
+    let net = shaped(1, 100.0);
+    // Linux 6.18 counts on 28 bytes less of options once it has fallen back, and its infinite mapping makes a full segment
+    // exceed the MTU: it tries to send that for ever (IpFragFails grows). Smaller segments leave room.
+    net.router.nft(
+        "table inet mss {
+           chain forward {
+             type filter hook forward priority 0;
+             tcp flags & syn == syn tcp option maxseg size set 1300
+           }
+         }",
+    );
+    let (host, kernel, pair) = pair(&net, ours, true);
+    middlebox(&net, 0, &[towards], CHANGE_ONCE);
+    let ends = converse_while(&pair, || {});
+    let story = format!("ours: {}; the kernel's: {}", host.counters(), Counters::read(&kernel));
+    for (to, (sent, came, end)) in [Towards::Client, Towards::Server].into_iter().zip(&ends) {
+        assert!(end.is_ok(), "{end:?}; {story}");
+        assert_eq!(sent.len(), came.len(), "{story}");
+        let different = sent.iter().zip(came).filter(|(a, b)| a != b).count();
+        if to == towards {
+            assert!((1..=2).contains(&different), "{different} bytes differ; {story}");
+        } else {
+            assert_eq!(different, 0, "{story}");
+        }
+    }
+    let our_end = if ours == Ours::Client { &pair.client } else { &pair.server };
+    assert_eq!(our_end.is_mptcp(), Some(false), "{story}");
+    let theirs = Counters::read(&kernel);
+    assert!(host.counter("MPFailTx") >= 1 && host.counter("MPFailRx") >= 1, "{story}");
+    assert!(theirs.mptcp("MPFailTx") >= 1 && theirs.mptcp("MPFailRx") >= 1, "{story}");
+}
+
+#[test]
+fn a_change_on_our_only_path_towards_us_means_plain_tcp() {
+    within(LIMIT, || the_only_path_changes_payload(Ours::Client, Towards::Client));
+}
+
+#[test]
+fn a_change_on_our_only_path_towards_the_kernel_means_plain_tcp() {
+    within(LIMIT, || the_only_path_changes_payload(Ours::Client, Towards::Server));
+}
+
+#[test]
+fn a_change_on_a_kernel_clients_only_path_towards_us_means_plain_tcp() {
+    within(LIMIT, || the_only_path_changes_payload(Ours::Server, Towards::Server));
+}
+
+#[test]
+fn a_change_on_a_kernel_clients_only_path_towards_the_kernel_means_plain_tcp() {
+    within(LIMIT, || the_only_path_changes_payload(Ours::Server, Towards::Client));
+}
