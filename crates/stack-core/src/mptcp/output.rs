@@ -200,8 +200,12 @@ impl Connection {
         }
         let scale = tcp.receive_scale();
         let mut field = free >> scale;
-        if next + (field << scale) < offered {
-            // Rounding down would move the edge back.
+        if next + (field << scale) < offered
+            && next + ((field + 1) << scale) <= self.recv.room_edge() + (1 << scale)
+        {
+            // Rounding down would move the edge back. Rounding up moves it on, though, and a peer that sends a byte at a time
+            // would have it move as fast as it sends: so no further than a unit beyond the buffer, where the edge moves
+            // back by less than a unit instead, which senders must expect of scaled windows (RFC 7323 §2.4).
             field += 1;
         }
         let field = field.min(u64::from(u16::MAX));

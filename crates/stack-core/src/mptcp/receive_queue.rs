@@ -92,6 +92,12 @@ impl ReceiveQueue {
         self.edge.max(self.next + free)
     }
 
+    /// First offset beyond what the buffer has room for, whatever was advertised.
+    pub(crate) fn room_edge(&self) -> DataOffset {
+        // What is readable lies before `next`, so this does not wrap, not even when more is buffered than there is room for.
+        DataOffset(self.next.0 + self.capacity as u64 - self.readable_bytes as u64)
+    }
+
     /// Notes that `edge` was advertised.
     pub(crate) fn advertised(&mut self, edge: DataOffset) {
         self.edge = self.edge.max(edge);
