@@ -173,7 +173,7 @@ impl Connection {
                 m.tcp.last_ack_sent = m.tcp.rcv_next;
                 m.tcp.rcv_edge = m.tcp.rcv_edge.max(m.tcp.rcv_next + u64::from(window));
             } else {
-                m.tcp.on_ack_sent(window);
+                m.tcp.on_ack_sent(window, plan.kind == Kind::Data && m.tcp.sack_count() > 0);
                 if left_out {
                     m.tcp.ack_now();
                 }

@@ -254,12 +254,17 @@ impl Subflow {
         Plan { kind: Kind::Ack, seq, flags: ACK, payload: Payload::new(), mapping: None }
     }
 
-    /// Notes that a segment carrying the current ACK and `window` (already scaled down) left.
-    pub(crate) fn on_ack_sent(&mut self, window: u16) {
+    /// Notes that a segment carrying the current ACK and `window` (already scaled down) left. `silent`: it had no room for SACK
+    /// blocks that there are. An ACK of its own follows then where one was due: the sender's recovery lives on these blocks,
+    /// and where data flow both ways there may be hardly any other ACK.
+    pub(crate) fn on_ack_sent(&mut self, window: u16, silent: bool) {
         self.last_ack_sent = self.rcv_next;
         let window = u64::from(window) << self.receive_scale();
         self.rcv_edge = self.rcv_edge.max(self.rcv_next + window);
         self.unacked_bytes = 0;
+        if silent && self.ack == AckOwed::Now {
+            return;
+        }
         self.timers.delayed_ack = None;
         self.duplicate = None;
         // Without SACK the peer counts duplicate ACKs, so each is sent (RFC 5681 §3.2); with it one says everything.
