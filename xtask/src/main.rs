@@ -3,6 +3,7 @@
 mod bench;
 mod book;
 mod conformance;
+mod figures;
 mod fuzz;
 mod test;
 mod tools;
@@ -29,6 +30,10 @@ enum Task {
     Book,
     /// Make docs/conformance.md from its table, or check that the table and the page are true.
     Conformance(conformance::Options),
+    /// Run the shipped scenarios in full and make the book's chapter on congestion control.
+    Figures(figures::Options),
+    /// Build and run the example crate with an algorithm and a scheduler of its own.
+    OwnAlgorithm,
     /// Install the Debian packages that tests and benchmarks need, or name those that are missing.
     Tools,
 }
@@ -40,6 +45,8 @@ fn main() -> anyhow::Result<()> {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Book => book::run(),
         Task::Conformance(options) => conformance::run(&options),
+        Task::Figures(options) => figures::run(&options),
+        Task::OwnAlgorithm => figures::own_algorithm(),
         Task::Tools => tools::require(tools::END_TO_END),
     }
 }

@@ -32,6 +32,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let mut tests = tools::cargo();
         tests.args(["test", "--workspace"]).args(&options.filter);
         tools::run(&mut tests, "cargo test of the crates")?;
+        if options.filter.is_none() {
+            crate::figures::own_algorithm()?;
+        }
     }
     match privilege {
         None => Ok(()),

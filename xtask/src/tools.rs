@@ -117,7 +117,7 @@ pub(crate) fn build_program(release: bool) -> Result<PathBuf> {
 }
 
 /// Cargo's target directory.
-fn target_directory() -> Result<PathBuf> {
+pub(crate) fn target_directory() -> Result<PathBuf> {
     let output = cargo()
         .args(["metadata", "--no-deps", "--format-version", "1"])
         .output()

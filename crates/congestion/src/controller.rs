@@ -227,6 +227,13 @@ impl<A: Algorithm> CongestionController for Controller<A> {
         }
     }
 
+    fn resume(&mut self, subflow: SubflowId, window: u64, ssthresh: u64) {
+        if let Some(i) = self.index(subflow) {
+            self.flows[i].resume(window, ssthresh);
+            self.algorithm.refresh();
+        }
+    }
+
     fn window(&self, subflow: SubflowId) -> u64 {
         self.flow(subflow).map_or(0, |f| f.cwnd as u64)
     }

@@ -137,6 +137,15 @@ impl<S: Clone + Default> Flow<S> {
         self.hystart = None;
     }
 
+    /// Carries on with what another algorithm left.
+    pub(crate) fn resume(&mut self, window: u64, ssthresh: u64) {
+        self.cwnd = (window as f64).clamp(self.mss, MAX_WINDOW.max(self.mss));
+        if ssthresh != u64::MAX {
+            self.ssthresh = ssthresh as f64;
+            self.hystart = None;
+        }
+    }
+
     pub(crate) fn set_mss(&mut self, mss: u32) {
         let mss = f64::from(mss.max(1));
         // RFC 5681 §3.1: an initial window that turns out to be made of smaller segments shrinks with them. A window

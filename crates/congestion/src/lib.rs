@@ -99,6 +99,9 @@ pub trait CongestionController: fmt::Debug + Send {
     fn undo(&mut self, now: Instant, subflow: SubflowId);
     /// The scheduler's penalty for a subflow that blocks the shared window (Raiciu et al., NSDI 2012): halve once.
     fn penalise(&mut self, now: Instant, subflow: SubflowId);
+    /// Takes `subflow`, just added, over from another algorithm, which left it with this window and slow-start
+    /// threshold in bytes. An algorithm that has no use for them starts as on a new path.
+    fn resume(&mut self, _subflow: SubflowId, _window: u64, _ssthresh: u64) {}
     /// Congestion window in bytes.
     fn window(&self, subflow: SubflowId) -> u64;
     /// Slow-start threshold in bytes; `u64::MAX` before the first reduction.

@@ -29,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 mod cable;
+pub mod capture;
 mod checksum;
 pub mod discipline;
 mod engine;

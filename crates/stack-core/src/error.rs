@@ -109,6 +109,24 @@ pub enum ConnectionError {
     Resources,
 }
 
+/// Why a running connection could not be given another part.
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+pub enum SetError {
+    /// There is no such connection (any more).
+    #[error("no such connection")]
+    NotFound,
+    /// No algorithm of that name is registered.
+    #[error("there is no {kind} named {name:?}; known are: {known}")]
+    UnknownName {
+        /// "congestion control" or "scheduler".
+        kind: &'static str,
+        /// The name asked for.
+        name: alloc::string::String,
+        /// Those there are.
+        known: alloc::string::String,
+    },
+}
+
 /// Why a connection is not, or no longer, MPTCP (RFC 8684 §3.7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum FallbackReason {

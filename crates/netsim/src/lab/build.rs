@@ -2,7 +2,7 @@
 
 use super::Registries;
 use super::error::LabError;
-use super::model::{EventSetup, FlowSetup, Leg, Setup};
+use super::model::{Change, EventSetup, FlowSetup, Leg, LinkChange, Setup};
 use crate::cable::Direction;
 use crate::error::SimError;
 use crate::link::Loss;
@@ -137,23 +137,41 @@ impl Built {
     }
 
     fn add_event(&mut self, event: &EventSetup) {
-        let (cable, event) = (self.cables[event.link], event.clone());
-        self.network.at(Instant::ZERO + event.at, move |net| {
-            for d in Direction::BOTH {
-                let mut link = net.cable(cable).engine(d).link().clone();
-                if event.rate.is_some() {
-                    (link.rate, link.trace) = (event.rate, None);
-                }
-                link.delay = event.delay.unwrap_or(link.delay);
-                if let Some(p) = event.loss {
-                    link.loss = if p > 0.0 { Loss::Random(p) } else { Loss::None };
-                }
-                net.set_link(cable, d, link);
-                if let Some(cut) = event.cut {
-                    net.set_cut(cable, d, cut);
+        let at = Instant::ZERO + event.at;
+        match event.what.clone() {
+            Change::Link(change) => {
+                let cable = self.cables[change.link];
+                self.network.at(at, move |net| change_link(net, cable, &change));
+            }
+            Change::Flow { group, congestion, scheduler } => {
+                for instance in self.instances.iter().filter(|i| i.group == group) {
+                    let (flow, sides) = (instance.flow, [Side::Client, Side::Server]);
+                    let (congestion, scheduler) = (congestion.clone(), scheduler.clone());
+                    self.network.at(at, move |net| {
+                        for side in sides {
+                            net.change_algorithms(flow, side, congestion.as_deref(), scheduler.as_deref());
+                        }
+                    });
                 }
             }
-        });
+        }
+    }
+}
+
+fn change_link(net: &mut Network, cable: CableId, change: &LinkChange) {
+    for d in Direction::BOTH {
+        let mut link = net.cable(cable).engine(d).link().clone();
+        if change.rate.is_some() {
+            (link.rate, link.trace) = (change.rate, None);
+        }
+        link.delay = change.delay.unwrap_or(link.delay);
+        if let Some(p) = change.loss {
+            link.loss = if p > 0.0 { Loss::Random(p) } else { Loss::None };
+        }
+        net.set_link(cable, d, link);
+        if let Some(cut) = change.cut {
+            net.set_cut(cable, d, cut);
+        }
     }
 }
 

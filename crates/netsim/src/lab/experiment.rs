@@ -51,6 +51,7 @@ pub struct Experiment {
     pub(crate) name: String,
     pub(crate) title: String,
     pub(crate) description: String,
+    pub(crate) discussion: String,
     pub(crate) hash: String,
     pub(crate) points: Vec<Point>,
 }
@@ -93,6 +94,7 @@ impl Experiment {
             title: scenario.title.unwrap_or_else(|| scenario.name.clone()),
             name: scenario.name,
             description: scenario.description.unwrap_or_default().trim().to_string(),
+            discussion: scenario.discussion.unwrap_or_default().trim().to_string(),
             hash: hash(text, set),
             points,
         })
@@ -197,6 +199,7 @@ impl Experiment {
             scenario: self.name.clone(),
             title: self.title.clone(),
             description: self.description.clone(),
+            discussion: self.discussion.clone(),
             hash: self.hash.clone(),
             points,
         }

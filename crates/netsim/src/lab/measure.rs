@@ -20,6 +20,8 @@ pub(crate) struct RouteState {
     pub(crate) window: u64,
     /// Smoothed round-trip time in seconds; `NaN` when not known.
     pub(crate) srtt: f64,
+    /// Where in the connection's data the last byte sent on it ends.
+    pub(crate) data_sent: u64,
     /// Payload bytes of a full packet; 0 when there is no subflow.
     pub(crate) mss: u32,
 }
@@ -87,6 +89,7 @@ impl RouteState {
         if alive {
             self.window = info.window;
             self.mss = info.mss;
+            self.data_sent = info.data_sent;
             self.srtt = info.srtt.map_or(f64::NAN, |t| t.as_secs_f64());
         }
     }

@@ -67,6 +67,23 @@ pub(crate) struct FlowSetup {
 #[derive(Clone, Debug)]
 pub(crate) struct EventSetup {
     pub(crate) at: Duration,
+    pub(crate) what: Change,
+}
+
+/// What an event changes.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Link(LinkChange),
+    /// A group gets another congestion control algorithm, another scheduler, or both.
+    Flow {
+        group: usize,
+        congestion: Option<String>,
+        scheduler: Option<String>,
+    },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct LinkChange {
     pub(crate) link: usize,
     pub(crate) cut: Option<bool>,
     pub(crate) rate: Option<u64>,
@@ -77,7 +94,8 @@ pub(crate) struct EventSetup {
 /// Published values that apply to this combination of parameters.
 #[derive(Clone, Debug)]
 pub(crate) struct ReferenceSetup {
-    pub(crate) flow: String,
+    /// The mean over these groups.
+    pub(crate) flows: Vec<String>,
     pub(crate) per: Option<String>,
     pub(crate) quantity: String,
     pub(crate) published: Option<f64>,

@@ -90,6 +90,8 @@ pub struct Report {
     pub title: String,
     /// What it is about.
     pub description: String,
+    /// What there is to say about its results.
+    pub discussion: String,
     /// The first 16 hexadecimal digits of the SHA-256 of its text.
     pub hash: String,
     /// One for each combination of parameters.
@@ -141,12 +143,16 @@ fn compare(reference: &ReferenceSetup, rows: &[Row]) -> Option<Comparison> {
             rows.iter().find(|r| r.object == "flow" && r.name == name && r.quantity == reference.quantity);
         row.map(|r| r.summary.clone())
     };
-    let ours = of(&reference.flow)?;
+    let all: Vec<Summary> = reference.flows.iter().map(|f| of(f)).collect::<Option<_>>()?;
+    let runs = all.first().map_or(0, |s| s.values.len());
+    let mean = |run: usize| all.iter().map(|s| s.values[run]).sum::<f64>() / all.len() as f64;
+    let ours: Vec<f64> = (0..runs).map(mean).collect();
+    let names = reference.flows.join(", ");
     let (what, summary) = match &reference.per {
-        None => (reference.flow.clone(), ours),
+        None => (names, Summary::of(ours)),
         Some(per) => {
-            let ratios = ours.values.iter().zip(of(per)?.values).map(|(a, b)| a / b).collect();
-            (format!("{} / {per}", reference.flow), Summary::of(ratios))
+            let ratios = ours.iter().zip(of(per)?.values).map(|(a, b)| a / b).collect();
+            (format!("{names} / {per}"), Summary::of(ratios))
         }
     };
     Some(Comparison {

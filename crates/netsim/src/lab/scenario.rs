@@ -14,6 +14,9 @@ pub(crate) struct Scenario {
     pub(crate) title: Option<String>,
     #[serde(default)]
     pub(crate) description: Option<String>,
+    /// What there is to say about the results, in Markdown.
+    #[serde(default)]
+    pub(crate) discussion: Option<String>,
     /// Measured from here on.
     #[serde(default)]
     pub(crate) warm_up: Option<Time>,
@@ -192,12 +195,15 @@ pub(crate) struct FlowText {
     pub(crate) checksum: Option<bool>,
 }
 
-/// Something that happens to a link.
+/// Something that happens to a link or to a group of connections.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct EventText {
-    pub(crate) at: Time,
-    pub(crate) link: Spanned<String>,
+    pub(crate) at: Spanned<Time>,
+    pub(crate) link: Option<Spanned<String>>,
+    pub(crate) flow: Option<Spanned<String>>,
+    pub(crate) congestion: Option<Spanned<String>>,
+    pub(crate) scheduler: Option<Spanned<String>>,
     /// Cut (true) or mend (false) it.
     pub(crate) cut: Option<bool>,
     pub(crate) rate: Option<Rate>,
@@ -210,6 +216,9 @@ pub(crate) struct EventText {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct ReferenceText {
     pub(crate) flow: Spanned<String>,
+    /// The mean is taken with these groups, too.
+    #[serde(default)]
+    pub(crate) with: Vec<Spanned<String>>,
     /// Divided by the same quantity of this group.
     pub(crate) per: Option<Spanned<String>>,
     /// Which quantity; `goodput` when left out.

@@ -62,7 +62,7 @@ fn subflow_curves(
     add("throughput", "Mbit/s", rates(snapshots, |s| state(s).acked));
     add("window", "kB", values(&|r| r.window as f64 / 1e3));
     add("rtt", "ms", values(&|r| r.srtt * 1e3));
-    add("acknowledged", "MB", values(&|r| r.acked as f64 / 1e6));
+    add("data-sequence", "MB", values(&|r| r.data_sent as f64 / 1e6));
 }
 
 fn time(s: &Snapshot) -> f64 {

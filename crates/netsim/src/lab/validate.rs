@@ -2,7 +2,9 @@
 
 use super::Registries;
 use super::error::{LabError, Source};
-use super::model::{EventSetup, FlowSetup, Leg, LinkSetup, RecoverySetup, ReferenceSetup, Setup};
+use super::model::{
+    Change, EventSetup, FlowSetup, Leg, LinkChange, LinkSetup, RecoverySetup, ReferenceSetup, Setup,
+};
 use super::scenario::{
     AqmText, EventText, FlowText, LinkText, LossText, RecoveryText, ReferenceText, ReverseText, Scenario,
     Seeds,
@@ -64,7 +66,7 @@ impl Validator<'_> {
         if flows.iter().map(|f| u64::from(f.count)).sum::<u64>() > MOST_FLOWS {
             return Err(self.source.whole(format!("there are more than {MOST_FLOWS} connections")));
         }
-        let events = text.events.iter().map(|e| self.event(e, &links)).collect::<Checked<_>>()?;
+        let events = text.events.iter().map(|e| self.event(e, &links, &flows)).collect::<Checked<_>>()?;
         let references = text.references.iter().filter_map(|r| self.reference(r, &flows).transpose());
         let references = references.collect::<Checked<_>>()?;
         let recoveries = text.recoveries.iter().map(|r| self.recovery(r, &flows)).collect::<Checked<_>>()?;
@@ -252,15 +254,9 @@ impl Validator<'_> {
 
     fn flow(&self, text: &FlowText, links: &[LinkSetup]) -> Checked<FlowSetup> {
         let name = text.name.get_ref().clone();
-        let word = |field: &Option<Spanned<String>>, what: &str, known: &[&str], default: &str| match field {
-            None => Ok(default.to_string()),
-            Some(value) if known.contains(&value.get_ref().as_str()) => Ok(value.get_ref().clone()),
-            Some(value) => {
-                let (got, known) = (value.get_ref(), known.join(", "));
-                Err(self
-                    .source
-                    .at(value.span(), format!("flow {name:?}: {what} {got:?} is none of: {known}")))
-            }
+        let word = |field: &Option<Spanned<String>>, what: &str, known: &[&str], default: &str| {
+            let found = self.known(field, &format!("flow {name:?}: {what}"), known)?;
+            Ok::<String, LabError>(found.unwrap_or_else(|| default.to_string()))
         };
         let algorithms: Vec<&str> = self.registries.congestion.names().collect();
         let schedulers: Vec<&str> = self.registries.schedulers.names().collect();
@@ -345,24 +341,56 @@ impl Validator<'_> {
         })
     }
 
-    fn event(&self, text: &EventText, links: &[LinkSetup]) -> Checked<EventSetup> {
-        let wrong = |e: String| self.source.at(text.link.span(), format!("event: link {e}"));
-        let link = self.find(text.link.get_ref(), links.iter().map(|l| l.name.as_str())).map_err(wrong)?;
-        if text.cut.is_none() && text.rate.is_none() && text.delay.is_none() && text.loss.is_none() {
-            return Err(self.source.at(text.link.span(), "event: it needs one of cut, rate, delay, loss"));
+    fn event(&self, text: &EventText, links: &[LinkSetup], flows: &[FlowSetup]) -> Checked<EventSetup> {
+        let at = text.at.get_ref().0;
+        let of_link =
+            text.cut.is_some() || text.rate.is_some() || text.delay.is_some() || text.loss.is_some();
+        let of_flow = text.congestion.is_some() || text.scheduler.is_some();
+        let what = match (&text.link, &text.flow) {
+            (Some(name), None) if of_link && !of_flow => {
+                let wrong = |e: String| self.source.at(name.span(), format!("event: link {e}"));
+                let link = self.find(name.get_ref(), links.iter().map(|l| l.name.as_str())).map_err(wrong)?;
+                Change::Link(LinkChange {
+                    link,
+                    cut: text.cut,
+                    rate: text.rate.map(|r| r.0),
+                    delay: text.delay.map(|t| t.0),
+                    loss: text.loss.map(|p| p.0),
+                })
+            }
+            (None, Some(name)) if of_flow && !of_link => {
+                let wrong = |e: String| self.source.at(name.span(), format!("event: flow {e}"));
+                let group =
+                    self.find(name.get_ref(), flows.iter().map(|f| f.name.as_str())).map_err(wrong)?;
+                let algorithms: Vec<&str> = self.registries.congestion.names().collect();
+                let schedulers: Vec<&str> = self.registries.schedulers.names().collect();
+                Change::Flow {
+                    group,
+                    congestion: self.known(&text.congestion, "event: congestion", &algorithms)?,
+                    scheduler: self.known(&text.scheduler, "event: scheduler", &schedulers)?,
+                }
+            }
+            _ => {
+                let message = "event: it needs a link and one of cut, rate, delay, loss; or a flow and congestion or scheduler";
+                return Err(self.source.at(text.at.span(), message));
+            }
+        };
+        Ok(EventSetup { at, what })
+    }
+
+    /// A word, if there is one, that must be one of `known`.
+    fn known(&self, text: &Option<Spanned<String>>, what: &str, known: &[&str]) -> Checked<Option<String>> {
+        match text {
+            Some(value) if !known.contains(&value.get_ref().as_str()) => {
+                let (got, known) = (value.get_ref(), known.join(", "));
+                Err(self.source.at(value.span(), format!("{what} {got:?} is none of: {known}")))
+            }
+            value => Ok(value.as_ref().map(|v| v.get_ref().clone())),
         }
-        Ok(EventSetup {
-            at: text.at.0,
-            link,
-            cut: text.cut,
-            rate: text.rate.map(|r| r.0),
-            delay: text.delay.map(|t| t.0),
-            loss: text.loss.map(|p| p.0),
-        })
     }
 
     fn reference(&self, text: &ReferenceText, flows: &[FlowSetup]) -> Checked<Option<ReferenceSetup>> {
-        for name in [Some(&text.flow), text.per.as_ref()].into_iter().flatten() {
+        for name in [Some(&text.flow), text.per.as_ref()].into_iter().flatten().chain(&text.with) {
             let wrong = |e: String| self.source.at(name.span(), format!("reference: flow {e}"));
             self.find(name.get_ref(), flows.iter().map(|f| f.name.as_str())).map_err(wrong)?;
         }
@@ -386,7 +414,7 @@ impl Validator<'_> {
             return Err(self.source.at(text.flow.span(), "reference: it needs published or at-least"));
         }
         Ok(Some(ReferenceSetup {
-            flow: text.flow.get_ref().clone(),
+            flows: std::iter::once(&text.flow).chain(&text.with).map(|f| f.get_ref().clone()).collect(),
             per: text.per.as_ref().map(|p| p.get_ref().clone()),
             quantity: quantity.to_string(),
             published: text.published.map(|r| r.0),

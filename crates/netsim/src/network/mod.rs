@@ -487,6 +487,24 @@ impl Network {
         self.run_end(flow, side);
     }
 
+    /// Gives one end of a connection another congestion control algorithm, another scheduler, or both, by the names in its
+    /// stack's registries. An end that is not connected, or a name that does not exist, changes nothing.
+    pub fn change_algorithms(
+        &mut self,
+        flow: FlowId,
+        side: Side,
+        congestion: Option<&str>,
+        scheduler: Option<&str>,
+    ) -> bool {
+        let end = self.flows[flow.0].end(side);
+        let Some(connection) = end.connection.filter(|_| !end.freed) else { return false };
+        let change = |now, stack: &mut Stack| {
+            congestion.is_none_or(|name| stack.set_congestion(now, connection, name).is_ok())
+                && scheduler.is_none_or(|name| stack.set_scheduler(now, connection, name).is_ok())
+        };
+        self.with_stack(end.node, change).unwrap_or(false)
+    }
+
     /// Asks the stack about the subflows of both ends and updates [`FlowEnd::subflows`].
     pub fn refresh(&mut self, flow: FlowId) {
         for side in [Side::Client, Side::Server] {

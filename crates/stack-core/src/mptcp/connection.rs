@@ -368,13 +368,28 @@ impl Connection {
             return;
         }
         m.announced = true;
-        let mss = m.tcp.packet_payload(12);
-        let initial_window = u64::from(mss) * 10;
-        let params = umptcp_congestion::SubflowParams { mss, initial_window };
-        self.cc.subflow_added(now, m.tcp.id, params);
+        self.cc.subflow_added(now, m.tcp.id, m.congestion_params());
         self.scheduler.subflow_added(m.tcp.id);
         let event = Event::SubflowEstablished { connection: self.id, subflow: m.tcp.id, path: m.tcp.path };
         env.events.push_back(event);
+    }
+
+    /// Another congestion controller takes over: it is told of the subflows with their windows as they are.
+    pub(crate) fn set_congestion(&mut self, now: Instant, cc: Box<dyn CongestionController>) {
+        let before = core::mem::replace(&mut self.cc, cc);
+        for m in self.members.iter().filter(|m| m.announced) {
+            let id = m.tcp.id;
+            self.cc.subflow_added(now, id, m.congestion_params());
+            self.cc.resume(id, before.window(id), before.ssthresh(id));
+        }
+    }
+
+    /// Another scheduler takes over.
+    pub(crate) fn set_scheduler(&mut self, scheduler: Box<dyn Scheduler>) {
+        self.scheduler = scheduler;
+        for m in self.members.iter().filter(|m| m.announced) {
+            self.scheduler.subflow_added(m.tcp.id);
+        }
     }
 
     // ---- the application's side ----

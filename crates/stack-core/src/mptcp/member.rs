@@ -7,6 +7,7 @@ use crate::tcp::Subflow;
 use crate::wire::mptcp::MptcpOption;
 use alloc::collections::VecDeque;
 use bytes::Bytes;
+use umptcp_congestion::SubflowParams;
 use umptcp_types::{AddressId, Duration, Instant, SubflowOffset};
 
 /// How far a subflow's MPTCP handshake is.
@@ -150,6 +151,21 @@ impl Member {
     pub(crate) fn signals_interrupted(&mut self) {
         self.signal_run = 0;
         self.signal_wait = None;
+    }
+
+    /// What the congestion controller is to know of the subflow (RFC 6928: an initial window of ten segments).
+    pub(crate) fn congestion_params(&self) -> SubflowParams {
+        let mss = self.tcp.packet_payload(12);
+        SubflowParams { mss, initial_window: u64::from(mss) * 10 }
+    }
+
+    /// Where in the connection's data the last byte ends that was sent here for the first time.
+    pub(crate) fn data_sent(&self) -> u64 {
+        // Offset 0 is the SYN's, on either level. In plain TCP there is one subflow and no mapping.
+        match self.send_shift {
+            Some(shift) => self.tcp.board.nxt().0.wrapping_add(shift).saturating_sub(1),
+            None => self.tcp.stats.bytes_sent,
+        }
     }
 
     /// It may carry data, as far as its handshake goes (RFC 8684 §3.2: none while PRE_ESTABLISHED).

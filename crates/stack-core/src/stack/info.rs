@@ -128,6 +128,8 @@ pub struct SubflowInfo {
     pub bytes_sent: u64,
     /// Payload bytes acknowledged.
     pub bytes_acked: u64,
+    /// Where in the connection's data the last byte ends that was sent on it for the first time; 0 before there is one.
+    pub data_sent: u64,
     /// Payload bytes received in order.
     pub bytes_received: u64,
     /// Payload bytes sent again.
@@ -197,6 +199,7 @@ impl Connection {
                 pacing_rate: tcp.rtt.srtt().and_then(|_| tcp.pacing_rate(self.cc.as_ref())).unwrap_or(0),
                 bytes_sent: tcp.stats.bytes_sent,
                 bytes_acked: tcp.stats.bytes_acked,
+                data_sent: m.data_sent(),
                 bytes_received: tcp.stats.bytes_received,
                 bytes_retransmitted: tcp.stats.bytes_retransmitted,
                 timeouts: tcp.stats.timeouts,

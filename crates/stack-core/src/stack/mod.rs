@@ -11,6 +11,7 @@
 //!
 //! Batches are welcome: several packets may be handed in before the first poll.
 
+mod change;
 mod demux;
 pub(crate) mod env;
 mod info;

@@ -417,8 +417,8 @@ impl Subflow {
         }
     }
 
-    /// When the ACK goes out (RFC 5681 §4.2): at once for anything out of order, for every second full segment, and
-    /// while the subflow is new.
+    /// When the ACK goes out (RFC 5681 §4.2): at once for anything out of order, for every second full segment,
+    /// while the subflow is new, and for a while after a loss.
     fn decide_ack(&mut self, now: Instant, len: usize, had_holes: bool, before: SubflowOffset) {
         if len == 0 {
             return;
@@ -433,6 +433,11 @@ impl Subflow {
         let enough = merged || self.unacked_bytes >= 2 * u64::from(self.full_segment);
         if out_of_order || enough || self.quick_acks > 0 || self.duplicate.is_some() {
             self.quick_acks = self.quick_acks.saturating_sub(1);
+            if out_of_order {
+                // After a loss the sender's window is small: to hold an ACK back would stall it, and a coupled
+                // controller would take the path for a slower one than it is.
+                self.quick_acks = super::QUICK_ACKS;
+            }
             if out_of_order { self.ack_now() } else { self.ack = AckOwed::Now }
         } else if self.ack == AckOwed::No {
             self.ack = AckOwed::Later;

@@ -4,11 +4,12 @@ use crate::{Registry, console, usage};
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueHint};
 use std::fs;
-use std::io::IsTerminal as _;
+use std::io::{BufWriter, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
-use umptcp_netsim::lab::{Experiment, LabError, Registries, Report, RunOptions};
+use umptcp_netsim::capture::Capture;
+use umptcp_netsim::lab::{Experiment, Figure, LabError, Registries, Report, RunOptions};
 
 /// Run a scenario in the simulator: real stacks, virtual time.
 ///
@@ -51,6 +52,24 @@ pub(crate) struct SimArgs {
     /// Write all numbers as JSON to FILE (`-`: standard output, in the place of the table).
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     json: Option<PathBuf>,
+    /// Write the first run's time series (windows, round-trip times, queues, …) as CSV to FILE.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    series: Option<PathBuf>,
+    /// Write figures of the first run, and of what was published, as SVG into DIRECTORY.
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    figures: Option<PathBuf>,
+    /// Write numbers and figures as one page to FILE; it needs no other file.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    html: Option<PathBuf>,
+    /// Write a chapter in Markdown to FILE, a section for each scenario, and its figures into a folder beside it.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    markdown: Option<PathBuf>,
+    /// Write the packets of every link in the first run to FILE (pcapng, one interface per link, at its first end).
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pcap: Option<PathBuf>,
+    /// Only the packets of this link; may be repeated.
+    #[arg(long, value_name = "LINK", requires = "pcap")]
+    pcap_link: Vec<String>,
     /// Only read the scenario and say whether it is right.
     #[arg(long)]
     check: bool,
@@ -74,11 +93,12 @@ fn parse_set(text: &str) -> Result<(String, String), String> {
 pub(crate) fn run(args: &SimArgs, registry: &Registry) -> anyhow::Result<()> {
     let registries =
         Registries { congestion: registry.congestion.clone(), schedulers: registry.schedulers.clone() };
-    let one_output = [&args.csv, &args.json];
+    let one_output = [&args.csv, &args.json, &args.series, &args.html, &args.pcap];
     if args.scenarios.len() > 1 && one_output.iter().any(|o| o.is_some()) {
-        return Err(usage("--csv and --json take one scenario"));
+        return Err(usage("--csv, --json, --series, --html and --pcap take one scenario"));
     }
     let mut misses = 0;
+    let mut chapter = String::new();
     for path in &args.scenarios {
         let experiment = read(path, &args.set, &registries)?;
         if args.check {
@@ -89,6 +109,18 @@ pub(crate) fn run(args: &SimArgs, registry: &Registry) -> anyhow::Result<()> {
         let report = simulate(&experiment, args, &registries)?;
         misses += report.points.iter().flat_map(|p| &p.comparisons).filter(|c| !c.agrees()).count();
         output(&report, args)?;
+        if let Some(file) = &args.markdown {
+            let folder = file.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
+            let (section, figures) = report.markdown(&folder)?;
+            chapter.push_str(&section);
+            write_figures(&file.with_extension(""), &figures)?;
+        }
+        if let Some(file) = &args.pcap {
+            capture(&experiment, &report, args, &registries, file)?;
+        }
+    }
+    if let Some(file) = &args.markdown {
+        write(file, &chapter)?;
     }
     if args.strict && misses > 0 {
         bail!("{misses} result(s) miss what was published");
@@ -140,10 +172,59 @@ fn output(report: &Report, args: &SimArgs) -> anyhow::Result<()> {
                 table = false;
                 console::print(text.trim_end())?;
             }
-            Some(file) => {
-                fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
-            }
+            Some(file) => write(file, &text)?,
         }
     }
+    if let Some(file) = &args.series {
+        write(file, &report.series_csv())?;
+    }
+    if let Some(file) = &args.html {
+        write(file, &report.html()?)?;
+    }
+    if let Some(folder) = &args.figures {
+        let mut figures = report.figures()?;
+        figures.extend(report.comparison_figure()?);
+        write_figures(folder, &figures)?;
+    }
     if table { console::print(report.table(args.all).trim_end()) } else { Ok(()) }
+}
+
+fn write(file: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+fn write_figures(folder: &Path, figures: &[Figure]) -> anyhow::Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    for figure in figures {
+        write(&folder.join(format!("{}.svg", figure.name)), &figure.svg)?;
+    }
+    Ok(())
+}
+
+/// Runs the first combination of parameters with its first seed once more, and writes what passes the links.
+fn capture(
+    experiment: &Experiment,
+    report: &Report,
+    args: &SimArgs,
+    registries: &Registries,
+    file: &Path,
+) -> anyhow::Result<()> {
+    let links = experiment.links();
+    if let Some(unknown) = args.pcap_link.iter().find(|l| !links.contains(&l.as_str())) {
+        return Err(usage(format!(
+            "--pcap-link: there is no link {unknown:?}; there are: {}",
+            links.join(", ")
+        )));
+    }
+    let wanted = |name: &&str| args.pcap_link.is_empty() || args.pcap_link.iter().any(|l| l == name);
+    let names: Vec<Option<&str>> = links.iter().map(|name| Some(*name).filter(wanted)).collect();
+    let cannot = || format!("cannot write {}", file.display());
+    let out = BufWriter::new(fs::File::create(file).with_context(cannot)?);
+    let first = report.points.first();
+    let seed = first.and_then(|p| p.seeds.first()).copied().unwrap_or_default();
+    let parameters = first.map_or_else(String::new, |p| p.name());
+    let comment = format!("scenario {} ({}), {parameters}, seed {seed}", report.scenario, report.hash);
+    let (tap, status) = Capture::new(out, &names, &comment).with_context(cannot)?;
+    experiment.capture(0, &options(args), registries, Box::new(tap))?;
+    status.check().with_context(cannot)
 }
