@@ -284,12 +284,12 @@ impl Lab {
             let Peer { interface, sockets, .. } = &mut self.peer;
             // smoltcp counts in microseconds; what is due within one is due at its end.
             let peer = interface.poll_at(smol(self.now), sockets).map(|t| {
-                Instant::from_nanos(t.total_micros() as u64 * 1_000)
-                    .max(self.now + Duration::from_micros(1))
+                Instant::from_nanos(t.total_micros() as u64 * 1_000).max(self.now + Duration::from_micros(1))
             });
             let links = self.links.iter().filter_map(LinkEngine::next_deadline);
             let next = links.chain(peer).chain(self.stack.poll_timeout()).min();
-            let next = next.unwrap_or_else(|| panic!("nothing left to happen: {state}, {:?}", self.connection));
+            let next =
+                next.unwrap_or_else(|| panic!("nothing left to happen: {state}, {:?}", self.connection));
             self.now = next.max(self.now);
             assert!(self.now < limit, "{state}, {} of {:?}", self.received, self.plan);
             if self.stack.poll_timeout().is_some_and(|t| t <= self.now) {

@@ -43,6 +43,35 @@ pub enum FastClose {
     Ack,
 }
 
+/// Keep-alive probes (RFC 9293 §3.8.4), with Linux's defaults.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeepAlive {
+    /// Idle time before the first probe (TCP_KEEPIDLE).
+    pub idle: Duration,
+    /// Time between probes (TCP_KEEPINTVL).
+    pub interval: Duration,
+    /// Probes without an answer that end the subflow (TCP_KEEPCNT).
+    pub count: u32,
+}
+
+impl Default for KeepAlive {
+    fn default() -> Self {
+        KeepAlive { idle: Duration::from_secs(7200), interval: Duration::from_secs(75), count: 9 }
+    }
+}
+
+/// Explicit congestion notification (RFC 3168), as Linux's net.ipv4.tcp_ecn has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Ecn {
+    /// Never.
+    Off,
+    /// When the peer asks for it.
+    #[default]
+    Accept,
+    /// Ask for it when connecting, and agree when the peer asks.
+    Request,
+}
+
 /// Settings of one connection, and of those a listener accepts.
 #[derive(Clone, Debug)]
 pub struct ConnectionConfig {
@@ -60,8 +89,12 @@ pub struct ConnectionConfig {
     pub receive_buffer: usize,
     /// Data that is neither acknowledged nor accepted for so long ends the connection (RFC 5482). Also bounds the handshake.
     pub user_timeout: Duration,
-    /// Idle time before keep-alive probes start; `None`: no probes.
-    pub keep_alive: Option<Duration>,
+    /// Probes of an idle connection; `None`: none (SO_KEEPALIVE).
+    pub keep_alive: Option<KeepAlive>,
+    /// Most payload and options per packet, in either direction (TCP_MAXSEG); `None`: what the path's MTU allows.
+    pub max_segment_size: Option<u16>,
+    /// Explicit congestion notification.
+    pub ecn: Ecn,
     /// Send small segments at once instead of waiting to fill them (no Nagle).
     pub no_delay: bool,
     /// Most subflows at once, the initial one included.
@@ -93,6 +126,8 @@ impl Default for ConnectionConfig {
             receive_buffer: 8 << 20,
             user_timeout: Duration::from_secs(120),
             keep_alive: None,
+            max_segment_size: None,
+            ecn: Ecn::Accept,
             no_delay: false,
             max_subflows: 8,
             max_add_addr_accepted: 8,

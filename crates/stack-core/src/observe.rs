@@ -155,6 +155,16 @@ counters! {
     TcpFullUndo,
     /// Recoveries undone because all that was sent again arrived twice (RFC 3708).
     TcpDSACKUndo,
+    /// Windows reduced because the peer reported congestion marks (RFC 3168).
+    TcpECNReductions,
+    /// Data packets received with a congestion mark (Linux: IpExtInCEPkts).
+    TcpInCEPkts,
+    /// Packets made smaller because ICMP said that they are too big (RFC 1191, RFC 8201).
+    TcpPmtuReduced,
+    /// Packets made smaller because full ones seem to vanish (RFC 4821).
+    TcpMTUPFail,
+    /// ICMP errors that quote nothing outstanding (RFC 5927).
+    TcpOutOfWindowIcmps,
     /// Segments received with a wrong checksum.
     TcpInCsumErrors,
     /// Packets that could not be parsed.

@@ -11,7 +11,7 @@ use std::iter::FusedIterator;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
-use umptcp_stack_core::config::ConnectionConfig;
+use umptcp_stack_core::config::{ConnectionConfig, Ecn, KeepAlive};
 use umptcp_types::ListenerId;
 
 /// A listener for connections, MPTCP and plain TCP alike. Usable from several threads at once.
@@ -104,6 +104,43 @@ impl ListenerBuilder {
     /// Whether to send small segments at once instead of waiting to fill them (no Nagle algorithm).
     pub fn nodelay(mut self, on: bool) -> Self {
         self.config.no_delay = on;
+        self
+    }
+
+    /// How long the peer may leave data unacknowledged until a connection ends (TCP_USER_TIMEOUT, RFC 5482).
+    pub fn user_timeout(mut self, limit: Duration) -> Self {
+        self.config.user_timeout = limit;
+        self
+    }
+
+    /// After how much idle time to probe whether the peer is still there (SO_KEEPALIVE, TCP_KEEPIDLE); `None`: never.
+    pub fn keep_alive(mut self, idle: Option<Duration>) -> Self {
+        let settings = self.config.keep_alive.unwrap_or_default();
+        self.config.keep_alive = idle.map(|idle| KeepAlive { idle, ..settings });
+        self
+    }
+
+    /// Time between keep-alive probes (TCP_KEEPINTVL; 75 s unless set). Turns them on.
+    pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
+        self.config.keep_alive.get_or_insert_default().interval = interval;
+        self
+    }
+
+    /// Keep-alive probes without an answer that end a subflow (TCP_KEEPCNT; 9 unless set). Turns them on.
+    pub fn keep_alive_count(mut self, count: u32) -> Self {
+        self.config.keep_alive.get_or_insert_default().count = count;
+        self
+    }
+
+    /// Most payload and options per packet, in either direction (TCP_MAXSEG); without this, what the path's MTU allows.
+    pub fn maxseg(mut self, bytes: u16) -> Self {
+        self.config.max_segment_size = Some(bytes);
+        self
+    }
+
+    /// Whether to use explicit congestion notification (RFC 3168); when the peer asks for it, unless set.
+    pub fn ecn(mut self, ecn: Ecn) -> Self {
+        self.config.ecn = ecn;
         self
     }
 

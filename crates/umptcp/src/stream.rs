@@ -12,7 +12,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig};
+use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, Ecn, KeepAlive};
 use umptcp_stack_core::error::{ConnectionError, SignalError};
 use umptcp_stack_core::stack::{self, ConnectionInfo, SubflowInfo};
 use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};
@@ -119,9 +119,34 @@ impl StreamBuilder {
         self
     }
 
-    /// After how much idle time to probe whether the peer is still there; `None`: never.
+    /// After how much idle time to probe whether the peer is still there (SO_KEEPALIVE, TCP_KEEPIDLE); `None`: never.
     pub fn keep_alive(mut self, idle: Option<Duration>) -> Self {
-        self.config.keep_alive = idle;
+        let settings = self.config.keep_alive.unwrap_or_default();
+        self.config.keep_alive = idle.map(|idle| KeepAlive { idle, ..settings });
+        self
+    }
+
+    /// Time between keep-alive probes (TCP_KEEPINTVL; 75 s unless set). Turns them on.
+    pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
+        self.config.keep_alive.get_or_insert_default().interval = interval;
+        self
+    }
+
+    /// Keep-alive probes without an answer that end a subflow (TCP_KEEPCNT; 9 unless set). Turns them on.
+    pub fn keep_alive_count(mut self, count: u32) -> Self {
+        self.config.keep_alive.get_or_insert_default().count = count;
+        self
+    }
+
+    /// Most payload and options per packet, in either direction (TCP_MAXSEG); without this, what the path's MTU allows.
+    pub fn maxseg(mut self, bytes: u16) -> Self {
+        self.config.max_segment_size = Some(bytes);
+        self
+    }
+
+    /// Whether to use explicit congestion notification (RFC 3168); when the peer asks for it, unless set.
+    pub fn ecn(mut self, ecn: Ecn) -> Self {
+        self.config.ecn = ecn;
         self
     }
 

@@ -513,6 +513,9 @@ impl Connection {
             let id = self.members[i].tcp.id;
             self.members[i].end_signal_pause(now);
             let fired = self.members[i].tcp.on_timer(now, self.cc.as_mut());
+            if fired.smaller_packets {
+                self.count(env, now, Some(id), Counter::TcpMTUPFail);
+            }
             if fired.recovery {
                 self.count(env, now, Some(id), Counter::TcpFastRecovery);
             }

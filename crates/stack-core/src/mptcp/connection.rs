@@ -305,12 +305,16 @@ impl Connection {
         let headers = crate::wire::ip::ip_header_len(&tuple.local.ip()) as u32 + 20;
         let max_packet = max_packet.clamp(u32::from(mtu), 65_535);
         SubflowConfig {
-            mss: u32::from(mtu).saturating_sub(headers).max(48),
+            mss: u32::from(mtu)
+                .saturating_sub(headers)
+                .min(self.config.max_segment_size.map_or(u32::MAX, u32::from))
+                .max(48),
             max_segment: max_packet.saturating_sub(headers + 40).max(1),
             window_scale: window_scale_for(self.config.receive_buffer),
             user_timeout: self.config.user_timeout,
             keep_alive: self.config.keep_alive,
             no_delay: self.config.no_delay,
+            ecn: self.config.ecn,
             isn: env.isn(now, tuple),
             timestamp_offset: env.timestamp_offset(tuple),
         }

@@ -120,6 +120,9 @@ impl Connection {
         if out.recovery {
             self.count(env, now, Some(id), Counter::TcpFastRecovery);
         }
+        if out.congestion_marked {
+            self.count(env, now, Some(id), Counter::TcpECNReductions);
+        }
         if out.probe_repaired {
             self.count(env, now, Some(id), Counter::TcpLossProbeRecovery);
         }

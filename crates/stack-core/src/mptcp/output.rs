@@ -151,7 +151,7 @@ impl Connection {
     }
 
     /// Completes a planned segment with options and window, and builds the packet.
-    pub(crate) fn emit(&mut self, env: &mut Env, now: Instant, i: usize, plan: Plan) -> Option<Transmit> {
+    pub(crate) fn emit(&mut self, env: &mut Env, now: Instant, i: usize, mut plan: Plan) -> Option<Transmit> {
         let mut options = self.members[i].tcp.base_options(now, plan.kind);
         self.add_mptcp_options(env, now, i, &plan, &mut options);
         let syn = matches!(plan.kind, Kind::Syn | Kind::SynAck);
@@ -162,6 +162,10 @@ impl Connection {
         let signal = |o: &MptcpOption| matches!(o, MptcpOption::AddAddr(_) | MptcpOption::RemoveAddr(_));
         let left_out = news && options.mptcp.iter().any(signal) && !options.mptcp.iter().any(has_ack);
         let m = &mut self.members[i];
+        let mut ecn = crate::wire::ip::ecn::NOT_ECT;
+        if !syn && m.tcp.ecn.mark(plan.fresh, &mut plan.flags) {
+            ecn = crate::wire::ip::ecn::ECT_0;
+        }
         if plan.kind == Kind::Ack {
             let room = MAX_OPTIONS.saturating_sub(options.len());
             m.tcp.add_sack(&mut options, room);
@@ -180,7 +184,7 @@ impl Connection {
             }
         }
         let (path, tuple) = (m.tcp.path, m.tcp.tuple);
-        env.packet(now, path, &tuple, &repr, plan.payload, packet_payload)
+        env.packet_with_ecn(now, path, &tuple, &repr, plan.payload, packet_payload, ecn)
     }
 
     /// The window field for a segment of member `i`; notes what is advertised.

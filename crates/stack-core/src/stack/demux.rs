@@ -7,8 +7,9 @@ use crate::interface::{ChecksumState, PathKind, RxPacket};
 use crate::mptcp::close::{reset_options, send_reset};
 use crate::mptcp::join::join;
 use crate::observe::Counter;
-use crate::tcp::{CloseReason, FourTuple, State};
-use crate::wire::icmp::{IcmpCause, IcmpError};
+use crate::tcp::icmp::IcmpOutcome;
+use crate::tcp::{CloseReason, FourTuple};
+use crate::wire::icmp::IcmpError;
 use crate::wire::ip::{self, IpHeader};
 use crate::wire::mptcp::{MpJoin, ResetReason};
 use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
@@ -64,6 +65,13 @@ impl Stack {
         tracing::trace!(%path, "in  {}", seg.summary(header.src, header.dst, payload.len()));
         if let Some(&(connection, subflow)) = self.env.demux.get(&tuple) {
             if let Some(c) = self.connections.get_mut(&connection) {
+                let marked = header.ecn == ip::ecn::CE;
+                if marked {
+                    self.env.observe(now, Some(connection), Some(subflow), Counter::TcpInCEPkts);
+                }
+                if let Some(i) = c.index(subflow) {
+                    c.members[i].tcp.marked = marked;
+                }
                 c.on_segment(&mut self.env, now, subflow, &seg, payload);
                 self.touched(now, connection);
             }
@@ -189,29 +197,24 @@ impl Stack {
         }
     }
 
-    /// An ICMP error. Believed only while connecting, and only if it quotes the SYN in flight (RFC 5927 §4.1, RFC 9293
-    /// §3.9.2.2: "soft" errors never end an established connection).
+    /// An ICMP error about one of our segments.
     fn handle_icmp(&mut self, now: Instant, error: &IcmpError) {
         let tuple = FourTuple { local: error.src, remote: error.dst };
         let Some(&(connection, subflow)) = self.env.demux.get(&tuple) else { return };
         let Some(c) = self.connections.get_mut(&connection) else { return };
         let Some(i) = c.index(subflow) else { return };
-        let tcp = &c.members[i].tcp;
-        if tcp.state() != State::SynSent || error.seq != tcp.config.isn {
-            return;
-        }
-        let fatal = matches!(
-            error.cause,
-            IcmpCause::NetworkUnreachable
-                | IcmpCause::HostUnreachable
-                | IcmpCause::ProtocolUnreachable
-                | IcmpCause::PortUnreachable
-                | IcmpCause::Prohibited
-        );
-        if fatal {
-            c.drop_member(&mut self.env, now, i, CloseReason::Unreachable);
-            c.after_progress(&mut self.env, now);
-            self.touched(now, connection);
-        }
+        let what = match c.members[i].tcp.on_icmp(now, error, c.cc.as_mut()) {
+            IcmpOutcome::Noted => return,
+            IcmpOutcome::OutOfWindow => Counter::TcpOutOfWindowIcmps,
+            IcmpOutcome::Smaller => Counter::TcpPmtuReduced,
+            IcmpOutcome::Refused => {
+                c.drop_member(&mut self.env, now, i, CloseReason::Unreachable);
+                c.after_progress(&mut self.env, now);
+                self.touched(now, connection);
+                return;
+            }
+        };
+        self.env.observe(now, Some(connection), Some(subflow), what);
+        self.touched(now, connection);
     }
 }

@@ -205,6 +205,22 @@ impl Env {
         payload: Payload,
         packet_payload: u32,
     ) -> Option<Transmit> {
+        let not_capable = ip::ecn::NOT_ECT;
+        self.packet_with_ecn(now, path, tuple, repr, payload, packet_payload, not_capable)
+    }
+
+    /// [`packet`](Self::packet) with an ECN codepoint (RFC 3168 §5).
+    #[allow(clippy::too_many_arguments)] // The fields of a packet are that many.
+    pub(crate) fn packet_with_ecn(
+        &mut self,
+        now: Instant,
+        path: PathId,
+        tuple: &FourTuple,
+        repr: &TcpRepr,
+        payload: Payload,
+        packet_payload: u32,
+        ecn: u8,
+    ) -> Option<Transmit> {
         let offload = self.paths.get(&path)?.config.checksum_offload;
         let (src, dst) = (tuple.local.ip(), tuple.remote.ip());
         let ip_len = ip::ip_header_len(&src);
@@ -212,7 +228,7 @@ impl Env {
         let mut header = HeaderBuf::zeroed(ip_len + tcp_len);
         let bytes = header.as_mut_slice();
         let ident = self.rng.next_u32() as u16;
-        ip::emit_ip_header(bytes, src, dst, tcp_len + payload.len(), 0, ident);
+        ip::emit_ip_header(bytes, src, dst, tcp_len + payload.len(), ecn, ident);
         let tcp = &mut bytes[ip_len..];
         repr.emit(tcp);
         let gso_size = (payload.len() as u64 > u64::from(packet_payload))

@@ -55,6 +55,7 @@ impl Subflow {
         if let Some(rtt) = o.rtt {
             self.take_rtt_sample(now, rtt, ack);
         }
+        self.pmtu.on_acked(ack);
         out.acked = o.delivered;
         out.advanced = o.cumulative > 0;
         self.stats.bytes_acked += o.cumulative - u64::from(o.syn_acked) - u64::from(o.fin_acked);
@@ -67,9 +68,14 @@ impl Subflow {
             self.loss *= 0.98;
         }
         self.check_tail_probe(now, seg, ack, &o, cc, out);
-        self.check_undo(now, ack, &sacks, &o, cc, out);
+        self.check_undo(now, seg, ack, &sacks, &o, cc, out);
         let lost = self.board.detect_loss(now, &self.rtt);
         out.recovery = self.on_lost(now, lost, o.delivered, cc);
+        let recovering = self.recovery != Recovery::Open;
+        if self.ecn.on_ack(seg.flags, ack, self.board.nxt(), recovering) {
+            cc.on_ecn(now, self.id, self.board.in_flight());
+            out.congestion_marked = true;
+        }
         // RFC 9937's SafeACK: progress, and nothing more lost.
         let safe = out.advanced && lost == 0;
         match self.recovery {
@@ -158,9 +164,11 @@ impl Subflow {
     }
 
     /// Takes back what a recovery did that turns out to have been needless (RFC 3522, RFC 3708, RFC 5682).
+    #[allow(clippy::too_many_arguments)] // One ACK has that many sides.
     fn check_undo(
         &mut self,
         now: Instant,
+        seg: &TcpRepr,
         ack: SubflowOffset,
         sacks: &[Range<SubflowOffset>],
         o: &AckOutcome,
@@ -183,7 +191,10 @@ impl Subflow {
         self.stats.undone += 1;
         self.frto.stop();
         self.board.undo_losses();
-        cc.undo(now, self.id);
+        // RFC 4015 §3.1 step 9: a mark is a reason of its own to stay with the smaller window.
+        if !(self.ecn.enabled() && seg.flags.ece) {
+            cc.undo(now, self.id);
+        }
         self.recovery = Recovery::Open;
         self.prr.exit();
         self.adapt_rtt_after = self.timeout_point.take().or(self.adapt_rtt_after);

@@ -1,6 +1,7 @@
 //! Processing of a received segment, in the order of RFC 9293 §3.10.7.
 
 use super::acknowledge::Undone;
+use super::pmtu::PathMtu;
 use super::{AckOwed, CloseReason, State, Subflow, default_mss};
 use crate::wire::tcp::TcpRepr;
 use bytes::Bytes;
@@ -37,6 +38,8 @@ pub(crate) struct Outcome {
     pub(crate) recovery: bool,
     /// A recovery turned out to be needless and was undone.
     pub(crate) undone: Option<Undone>,
+    /// The window was reduced because the peer reports congestion marks.
+    pub(crate) congestion_marked: bool,
     /// A tail loss probe repaired a loss.
     pub(crate) probe_repaired: bool,
     /// A duplicate SYN of a half-open subflow: answer it again.
@@ -62,6 +65,8 @@ impl Subflow {
         let peer_mss = o.mss.map_or(default_mss(self.tuple.remote.is_ipv6()), u32::from);
         // A hostile MSS of a few bytes would make us send almost nothing but headers; Linux's floor is 48.
         self.send_mss = peer_mss.min(self.config.mss).max(48);
+        self.pmtu = PathMtu::new(self.send_mss, self.tuple.remote.is_ipv6());
+        self.ecn.on_syn(self.config.ecn, syn.flags);
         self.board.set_mss(self.send_mss);
         self.pacer.set_mss(self.send_mss);
         self.peer_scale_ok = o.window_scale.is_some();
@@ -348,6 +353,9 @@ impl Subflow {
         out: &mut Outcome,
     ) {
         let end = start + payload.len() as u64;
+        if !payload.is_empty() && self.ecn.on_data(self.marked, seg.flags) {
+            self.ack_now();
+        }
         if seg.flags.fin && self.rcv_fin.is_none() && end < self.rcv_edge + 1 {
             self.rcv_fin = Some(end);
         }

@@ -10,13 +10,18 @@
 //! | `acknowledge` | what an acknowledgement brings about: loss recovery, its undo, congestion control |
 //! | `output` | what to send next: handshake, retransmission, acknowledgement, probes |
 //! | `timer` | the timer table and what happens when one fires |
+//! | `pmtu`, `icmp` | the size of packets, and what ICMP errors do |
+//! | `ecn` | explicit congestion notification |
 //! | `scoreboard`, `rtt`, `prr`, `tlp`, `frto`, `pacing` | loss recovery |
 
 pub(crate) mod acknowledge;
+pub mod ecn;
 pub mod frto;
+pub(crate) mod icmp;
 pub mod input;
 pub mod output;
 pub mod pacing;
+pub mod pmtu;
 pub mod prr;
 pub mod rtt;
 pub mod scoreboard;
@@ -24,12 +29,16 @@ pub mod state;
 pub mod timer;
 pub mod tlp;
 
+use crate::config::{Ecn, KeepAlive};
 use crate::mptcp::mapping::Mapping;
 use crate::reassembly::Reassembly;
+use crate::wire::icmp::IcmpCause;
 use core::net::SocketAddr;
 use core::ops::Range;
+use ecn::EcnState;
 use frto::Frto;
 use pacing::Pacer;
+use pmtu::PathMtu;
 use prr::Prr;
 use rtt::RttEstimator;
 use scoreboard::Scoreboard;
@@ -78,8 +87,10 @@ pub struct SubflowConfig {
     pub window_scale: u8,
     /// Time without progress that ends the subflow (RFC 5482).
     pub user_timeout: Duration,
-    /// Idle time before keep-alive probes.
-    pub keep_alive: Option<Duration>,
+    /// Keep-alive probes (RFC 9293 §3.8.4).
+    pub keep_alive: Option<KeepAlive>,
+    /// Explicit congestion notification.
+    pub ecn: Ecn,
     /// No Nagle (RFC 9293 §3.7.4).
     pub no_delay: bool,
     /// Initial sequence number (RFC 6528).
@@ -205,6 +216,12 @@ pub struct Subflow {
     pub(crate) probe_wanted: bool,
     /// The first unacknowledged segment is to be sent again whatever the window (timeout, handshake).
     pub(crate) resend_first: bool,
+    pub(crate) pmtu: PathMtu,
+    pub(crate) ecn: EcnState,
+    /// The packet being processed bears a congestion mark.
+    pub(crate) marked: bool,
+    /// The last ICMP error that was noted.
+    pub(crate) last_icmp: Option<IcmpCause>,
     /// A zero-window probe is due.
     pub(crate) persist_wanted: bool,
     pub(crate) keepalive_wanted: bool,
@@ -293,6 +310,10 @@ impl Subflow {
             adapt_rtt_after: None,
             probe_wanted: false,
             resend_first: false,
+            pmtu: PathMtu::new(config.mss, tuple.remote.is_ipv6()),
+            ecn: EcnState::default(),
+            marked: false,
+            last_icmp: None,
             persist_wanted: false,
             keepalive_wanted: false,
             irs: SeqNumber(0),

@@ -29,6 +29,8 @@ pub(crate) struct Plan {
     pub(crate) payload: Payload,
     /// The mapping declared for the payload.
     pub(crate) mapping: Option<Mapping>,
+    /// It carries data for the first time.
+    pub(crate) fresh: bool,
 }
 
 const ACK: TcpFlags = TcpFlags {
@@ -45,7 +47,7 @@ const ACK: TcpFlags = TcpFlags {
 impl Subflow {
     /// The SYN or SYN/ACK, for the first time or again. `None` when none is due.
     pub(crate) fn poll_handshake(&mut self, now: Instant) -> Option<Plan> {
-        let (kind, flags) = match self.state {
+        let (kind, mut flags) = match self.state {
             State::SynSent => (Kind::Syn, TcpFlags { syn: true, ack: false, ..ACK }),
             State::SynReceived => (Kind::SynAck, TcpFlags { syn: true, ..ACK }),
             _ => return None,
@@ -62,7 +64,18 @@ impl Subflow {
         if self.timers.retransmit.is_none() {
             self.arm_retransmit(now);
         }
-        Some(Plan { kind, seq: SubflowOffset(0), flags, payload: Payload::new(), mapping: None })
+        match kind {
+            Kind::Syn => self.ecn.mark_syn(self.config.ecn, self.stats.timeouts > 0, &mut flags),
+            _ => self.ecn.mark_syn_ack(&mut flags),
+        }
+        Some(Plan {
+            kind,
+            seq: SubflowOffset(0),
+            flags,
+            payload: Payload::new(),
+            mapping: None,
+            fresh: false,
+        })
     }
 
     /// The next segment of what was lost, or a tail loss probe, if window and pacing allow. `packet` is the payload
@@ -125,6 +138,7 @@ impl Subflow {
             flags: TcpFlags { fin: chunk.fin, psh: len > 0, ..ACK },
             payload: chunk.payload,
             mapping: chunk.tag,
+            fresh: false,
         }
     }
 
@@ -158,6 +172,9 @@ impl Subflow {
 
     /// Payload bytes of the largest segment worth sending at the current rate: a multiple of `packet`.
     pub(crate) fn segment_limit(&self, cc: &dyn CongestionController, packet: u32) -> u32 {
+        if self.ecn.owes_cwr() {
+            return packet;
+        }
         let max = (self.config.max_segment / packet * packet).max(packet);
         match self.pacing_rate(cc) {
             Some(rate) => super::pacing::segment_size(Some(rate), packet, max as usize) as u32,
@@ -200,7 +217,10 @@ impl Subflow {
         if self.timers.retransmit.is_none() || self.timers.tail_probe.is_some() {
             self.arm_retransmit(now);
         }
-        Plan { kind: Kind::Data, seq: range.start, flags: TcpFlags { psh: push, ..ACK }, payload, mapping }
+        self.pmtu.on_sent(range.end, len);
+        self.raise_packet_size(now, cc);
+        let flags = TcpFlags { psh: push, ..ACK };
+        Plan { kind: Kind::Data, seq: range.start, flags, payload, mapping, fresh: true }
     }
 
     /// The FIN, once everything given to the subflow has been sent at least once.
@@ -224,6 +244,7 @@ impl Subflow {
             flags: TcpFlags { fin: true, ..ACK },
             payload: Payload::new(),
             mapping: None,
+            fresh: false,
         })
     }
 
@@ -251,7 +272,7 @@ impl Subflow {
     }
 
     fn pure_ack_at(&self, seq: SubflowOffset) -> Plan {
-        Plan { kind: Kind::Ack, seq, flags: ACK, payload: Payload::new(), mapping: None }
+        Plan { kind: Kind::Ack, seq, flags: ACK, payload: Payload::new(), mapping: None, fresh: false }
     }
 
     /// Notes that a segment carrying the current ACK and `window` (already scaled down) left. `silent`: it had no room for SACK

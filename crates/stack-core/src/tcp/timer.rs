@@ -4,10 +4,8 @@ use super::{CloseReason, Recovery, State, Subflow, TIME_WAIT};
 use umptcp_congestion::CongestionController;
 use umptcp_types::{Duration, Instant, SubflowOffset};
 
-/// Longest interval between zero-window or keep-alive probes (RFC 9293 §3.8.6.1 leaves it open; as Linux).
+/// Longest interval between zero-window probes (RFC 9293 §3.8.6.1 leaves it open).
 const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(75);
-/// Keep-alive probes without an answer that end the subflow (RFC 9293 §3.8.4; Linux's default).
-const KEEPALIVE_PROBES: u32 = 9;
 
 /// When the timers fire; `None`: not running.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,6 +39,8 @@ pub(crate) struct Fired {
     pub(crate) tail_probe: bool,
     /// RACK found losses and recovery began.
     pub(crate) recovery: bool,
+    /// The path seems to swallow packets of the size so far: they are smaller from now on.
+    pub(crate) smaller_packets: bool,
 }
 
 impl Subflow {
@@ -101,7 +101,7 @@ impl Subflow {
             fired.tail_probe = true;
             self.arm_retransmit(now);
         } else if due(self.timers.retransmit) {
-            self.on_retransmission_timeout(now, cc);
+            self.on_retransmission_timeout(now, cc, &mut fired);
             fired.timeout = true;
         }
         if due(self.timers.delayed_ack) {
@@ -115,25 +115,31 @@ impl Subflow {
         }
         if due(self.timers.keep_alive) {
             self.timers.keep_alive_count += 1;
-            if self.timers.keep_alive_count > KEEPALIVE_PROBES {
+            let settings = self.config.keep_alive.unwrap_or_default();
+            if self.timers.keep_alive_count > settings.count {
                 self.terminate(CloseReason::TimedOut);
                 fired.ended = true;
             } else {
                 self.keepalive_wanted = true;
-                self.timers.keep_alive = Some(now + MAX_PROBE_INTERVAL);
+                self.timers.keep_alive = Some(now + settings.interval);
             }
         }
         fired
     }
 
     /// RFC 6298 §5.4–5.7 and RFC 5681 §3.1.
-    fn on_retransmission_timeout(&mut self, now: Instant, cc: &mut dyn CongestionController) {
+    fn on_retransmission_timeout(
+        &mut self,
+        now: Instant,
+        cc: &mut dyn CongestionController,
+        fired: &mut Fired,
+    ) {
         self.stats.timeouts += 1;
         self.timers.tail_probe = None;
         self.probe_wanted = false;
         self.tail.reset();
         if self.is_synchronized() {
-            self.begin_timeout_recovery(now, cc);
+            fired.smaller_packets = self.begin_timeout_recovery(now, cc);
         } else {
             self.board.mark_all_lost();
         }
@@ -142,7 +148,8 @@ impl Subflow {
         self.timers.retransmit = Some(now + self.rtt.rto());
     }
 
-    fn begin_timeout_recovery(&mut self, now: Instant, cc: &mut dyn CongestionController) {
+    /// True: packets are smaller from now on.
+    fn begin_timeout_recovery(&mut self, now: Instant, cc: &mut dyn CongestionController) -> bool {
         let nxt = self.board.nxt();
         // RFC 5682 §3.1 step 1: only outside recovery, or again for the same segment.
         match self.recovery {
@@ -155,12 +162,20 @@ impl Subflow {
             self.board.forget_sacks();
         } else {
             cc.on_rto(now, self.id, self.board.in_flight());
+            self.ecn.on_reduction(nxt);
             self.rtt.remember();
             self.timeout_point = Some(nxt);
         }
         self.prr.exit();
         self.recovery = Recovery::Loss { until: nxt };
+        // RFC 4821 §7.7: silence may mean that the path swallows packets of this size.
+        let count = self.rtt.backoff_count() + 1;
+        let smaller = self.pmtu.on_timeout(now, self.board.una(), count);
+        if let Some(mss) = smaller {
+            self.set_packet_size(mss, cc);
+        }
         self.board.mark_lost_on_rto(now, &self.rtt);
+        smaller.is_some()
     }
 
     /// Losses were found: begin fast recovery unless one is under way. True when it began.
@@ -182,6 +197,7 @@ impl Subflow {
         }
         let flight = self.board.recovery_flight(delivered);
         cc.on_loss(now, self.id, flight);
+        self.ecn.on_reduction(self.board.nxt());
         self.recovery = Recovery::Fast { until: self.board.nxt() };
         self.prr.enter(flight, cc.ssthresh(self.id));
         // RFC 6937 §3.1 leaves the first retransmission to the recovery algorithm: one segment at once.
@@ -236,7 +252,7 @@ impl Subflow {
     pub(crate) fn heard(&mut self, now: Instant) {
         self.timers.keep_alive_count = 0;
         self.timers.keep_alive = match self.config.keep_alive {
-            Some(idle) if self.is_synchronized() => Some(now + idle),
+            Some(k) if self.is_synchronized() => Some(now + k.idle),
             _ => None,
         };
     }

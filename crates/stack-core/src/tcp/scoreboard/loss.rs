@@ -323,6 +323,11 @@ impl<M: Clone + Debug> Scoreboard<M> {
         }
     }
 
+    /// Whatever the peer says, what is being sent again is not to be taken for needless.
+    pub fn close_undo(&mut self) {
+        self.undo.report();
+    }
+
     /// What the peer SACKed it no longer has (reneging, RFC 2018 §8): all of it is lost and will be sent again.
     pub fn forget_sacks(&mut self) {
         for r in self.sacked.iter() {
