@@ -38,7 +38,7 @@ impl Connection {
         if out.paws {
             self.count(env, now, Some(id), Counter::TcpPawsRejected);
         }
-        if out.challenge && env.challenge_allowed(now) {
+        if out.challenge && self.members[i].tcp.may_challenge(now) && env.challenge_allowed(now) {
             self.count(env, now, Some(id), Counter::TcpChallengeAck);
             self.members[i].tcp.ack_now();
         }

@@ -105,6 +105,7 @@ impl Connection {
             self.bytes_sent += n;
             return Some((i, self.cut(now, i, range)));
         }
+        self.note_small_window(now, &views, send_window, backlog);
         self.note_pacing(now, &views);
         self.probe_closed_windows(now);
         None
@@ -118,6 +119,21 @@ impl Connection {
     fn note_pacing(&mut self, now: Instant, views: &[SubflowView]) {
         let paced = views.iter().filter(|v| v.room > 0 && v.next_send > now).map(|v| v.next_send).min();
         self.pacing_wake = paced;
+    }
+
+    /// A window that is open by less than a packet: that little goes once the override timeout has passed (RFC 9293 §3.8.6.2.1), for
+    /// which the timer of the zero window serves.
+    fn note_small_window(&mut self, now: Instant, views: &[SubflowView], send_window: u64, backlog: u64) {
+        for view in views {
+            let Some(i) = self.index(view.id) else { continue };
+            let packet = u64::from(view.mss);
+            let tcp = &mut self.members[i].tcp;
+            let open = tcp.window_room().min(send_window);
+            let small = open < packet && open < backlog;
+            if small && view.in_flight == 0 && view.room > 0 && tcp.timers.persist.is_none() {
+                tcp.arm_persist(now);
+            }
+        }
     }
 
     /// The peer's window stops us: ask it now and then (RFC 9293 §3.8.6.1).
@@ -176,7 +192,7 @@ impl Connection {
             n -= n % packet;
         } else if n < backlog {
             // A window, not the lack of data, makes it small (RFC 9293 §3.8.6.2.1).
-            let worth_it = view.in_flight == 0 || n >= tcp.max_send_window / 2;
+            let worth_it = n >= tcp.max_send_window / 2 || (view.in_flight == 0 && tcp.small_allowed);
             if !worth_it {
                 return None;
             }

@@ -32,7 +32,9 @@ impl BuildHasher for Seeded {
     }
 }
 
-/// Challenge ACKs and RSTs for unknown segments per second and stack (RFC 5961 §7).
+/// Challenge ACKs and RSTs for unknown segments per second and stack, on average (RFC 5961 §7). The limit of each second is drawn
+/// at random: a known one tells somebody off the path, who uses up the rest, whether a four-tuple is in use (Cao et al.,
+/// USENIX Security 2016).
 const CHALLENGES_PER_SECOND: u32 = 1000;
 
 /// One path and its state.
@@ -59,7 +61,7 @@ pub(crate) struct Env {
     /// Packets that belong to no connection: RSTs, answers out of TIME_WAIT.
     pub(crate) outbox: VecDeque<Transmit>,
     challenge_second: u64,
-    challenges: u32,
+    challenges_left: u32,
     next_port: u16,
 }
 
@@ -92,8 +94,8 @@ impl Env {
             path_order: Vec::new(),
             time_wait: TimeWaitTable::new(waiting),
             outbox: VecDeque::new(),
-            challenge_second: 0,
-            challenges: 0,
+            challenge_second: u64::MAX,
+            challenges_left: 0,
             next_port,
         }
     }
@@ -163,10 +165,11 @@ impl Env {
         let second = now.as_millis() / 1000;
         if second != self.challenge_second {
             self.challenge_second = second;
-            self.challenges = 0;
+            self.challenges_left = CHALLENGES_PER_SECOND / 2 + self.rng.next_u32() % CHALLENGES_PER_SECOND;
         }
-        self.challenges += 1;
-        self.challenges <= CHALLENGES_PER_SECOND
+        let allowed = self.challenges_left > 0;
+        self.challenges_left = self.challenges_left.saturating_sub(1);
+        allowed
     }
 
     /// The path that owns `address`, if any.

@@ -1,7 +1,7 @@
 //! TIME_WAIT (RFC 9293 §3.6) in a compact table, so that a closed subflow costs tens of bytes, not a connection.
 
 use super::env::Seeded;
-use crate::tcp::FourTuple;
+use crate::tcp::{FourTuple, TIME_WAIT};
 use crate::wire::tcp::TcpRepr;
 use alloc::collections::VecDeque;
 use hashbrown::HashMap;
@@ -9,6 +9,8 @@ use umptcp_types::{Duration, Instant, PathId, SeqNumber};
 
 /// RFC 6191: a four-tuple whose last segment is this old may be reused by us when timestamps protect it.
 const REUSE_AFTER: Duration = Duration::from_secs(1);
+/// A retransmitted FIN restarts the wait, but not more often than this, so that the order of expiry stays short.
+const RESTART_AFTER: Duration = Duration::from_millis(500);
 /// Most entries; the oldest goes first. Linux has the same kind of bound (tcp_max_tw_buckets).
 const MAX_ENTRIES: usize = 65_536;
 
@@ -88,7 +90,10 @@ impl TimeWaitTable {
         }
         if seg.flags.syn && !seg.flags.ack {
             let newer = match seg.options.timestamps {
-                Some(ts) if e.timestamps => (ts.value.wrapping_sub(e.ts_recent) as i32) > 0,
+                // RFC 6191 §2: at an equal timestamp the sequence number decides.
+                Some(ts) if e.timestamps && ts.value != e.ts_recent => {
+                    (ts.value.wrapping_sub(e.ts_recent) as i32) > 0
+                }
                 _ => seg.seq.after(e.receive_next),
             };
             if newer {
@@ -97,8 +102,11 @@ impl TimeWaitTable {
             }
             return Verdict::Acknowledge;
         }
-        if seg.flags.fin {
+        if seg.flags.fin && now - e.since >= RESTART_AFTER {
+            // RFC 9293 §3.10.7.4, eighth: our last ACK was lost, and the wait begins anew.
             e.since = now;
+            e.until = now + TIME_WAIT;
+            self.order.push_back((e.until, *tuple));
         }
         if seg.flags.fin || len > 0 { Verdict::Acknowledge } else { Verdict::Drop }
     }

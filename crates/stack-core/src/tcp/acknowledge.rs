@@ -69,8 +69,14 @@ impl Subflow {
         }
         self.check_tail_probe(now, seg, ack, &o, cc, out);
         self.check_undo(now, seg, ack, &sacks, &o, cc, out);
-        let lost = self.board.detect_loss(now, &self.rtt);
-        out.recovery = self.on_lost(now, lost, o.delivered, cc);
+        // RACK needs SACK (RFC 8985 §3.1): without, all that is behind a hole would look lost.
+        let (lost, delivered) = if self.sack {
+            (self.board.detect_loss(now, &self.rtt), o.delivered)
+        } else {
+            let (lost, left) = self.count_duplicates(now, ack, out);
+            (lost, o.delivered + left)
+        };
+        out.recovery = self.on_lost(now, lost, delivered, cc);
         let recovering = self.recovery != Recovery::Open;
         if self.ecn.on_ack(seg.flags, ack, self.board.nxt(), recovering) {
             cc.on_ecn(now, self.id, self.board.in_flight());
@@ -84,7 +90,7 @@ impl Subflow {
                     self.recovery = Recovery::Open;
                     self.prr.exit();
                 } else {
-                    let budget = self.prr.on_ack(o.delivered, self.board.in_flight(), safe, self.send_mss);
+                    let budget = self.prr.on_ack(delivered, self.board.in_flight(), safe, self.send_mss);
                     self.prr_budget = if out.recovery { self.prr_budget.max(budget) } else { budget };
                 }
             }
@@ -132,6 +138,32 @@ impl Subflow {
             }
         }
         sacks
+    }
+
+    /// Fast retransmit and NewReno for a peer without SACK (RFC 5681 §3.2, RFC 6582 §3.2). Returns the bytes now taken for lost, and
+    /// those that a duplicate ACK says have left the network.
+    fn count_duplicates(&mut self, now: Instant, ack: SubflowOffset, out: &Outcome) -> (u64, u64) {
+        if out.advanced {
+            self.dup_acks = 0;
+            // A partial acknowledgement: the next hole is where it ends.
+            let partial = matches!(self.recovery, Recovery::Fast { until } if ack < until);
+            return if partial {
+                (self.board.mark_first_lost(now, u64::from(self.send_mss)), 0)
+            } else {
+                (0, 0)
+            };
+        }
+        if !out.pure || out.window_changed || self.board.is_empty() {
+            return (0, 0);
+        }
+        self.dup_acks = self.dup_acks.saturating_add(1);
+        let packet = u64::from(self.send_mss).min(self.board.in_flight());
+        let lost = if self.dup_acks == 3 && self.recovery == Recovery::Open {
+            self.board.mark_first_lost(now, u64::from(self.send_mss))
+        } else {
+            0
+        };
+        (lost, packet)
     }
 
     fn take_rtt_sample(&mut self, now: Instant, rtt: Duration, ack: SubflowOffset) {

@@ -14,6 +14,8 @@ use umptcp_types::{Duration, Instant, SubflowOffset};
 pub(crate) struct Outcome {
     /// Neither payload nor SYN nor FIN.
     pub(crate) pure: bool,
+    /// It changes the window.
+    pub(crate) window_changed: bool,
     /// The segment was acceptable: its MPTCP options count.
     pub(crate) acceptable: bool,
     /// The handshake is complete with this segment.
@@ -320,6 +322,7 @@ impl Subflow {
         let (wl1, wl2) = self.window_update;
         if start > wl1 || (start == wl1 && ack >= wl2) || out.established {
             let window = u64::from(seg.window) << self.send_scale;
+            out.window_changed = self.send_edge != ack + window;
             self.max_send_window = self.max_send_window.max(window);
             self.send_edge = ack + window;
             self.window_update = (start, ack);

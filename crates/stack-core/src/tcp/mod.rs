@@ -64,6 +64,8 @@ const MIN_ACK_DELAY: Duration = Duration::from_millis(50);
 const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
 /// A packet with less payload than this is not taken for a full one (RFC 9293 §3.7.1: the least MSS everyone can take).
 const LEAST_FULL_SEGMENT: u32 = 536;
+/// Challenge ACKs of one subflow are at least this far apart (RFC 5961 §7; as Linux's tcp_invalid_ratelimit).
+const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
 /// Twice the maximum segment lifetime, as Linux has it (RFC 9293 §3.4.2 would allow 4 minutes).
 pub(crate) const TIME_WAIT: Duration = Duration::from_secs(60);
 
@@ -225,6 +227,12 @@ pub struct Subflow {
     /// A zero-window probe is due.
     pub(crate) persist_wanted: bool,
     pub(crate) keepalive_wanted: bool,
+    /// A segment made small by the peer's window may go (RFC 9293 §3.8.6.2.1's override timeout has passed).
+    pub(crate) small_allowed: bool,
+    /// Duplicate ACKs in a row, where the peer does without SACK (RFC 5681 §3.2).
+    pub(crate) dup_acks: u32,
+    /// When a challenge ACK was last sent.
+    pub(crate) challenged: Option<Instant>,
 
     // Receiving.
     pub(crate) irs: SeqNumber,
@@ -316,6 +324,9 @@ impl Subflow {
             last_icmp: None,
             persist_wanted: false,
             keepalive_wanted: false,
+            small_allowed: false,
+            dup_acks: 0,
+            challenged: None,
             irs: SeqNumber(0),
             rcv_next: SubflowOffset(0),
             rcv_edge: SubflowOffset(0),
@@ -388,7 +399,13 @@ impl Subflow {
     pub fn congestion_room(&self, cc: &dyn CongestionController) -> u64 {
         match self.recovery {
             Recovery::Fast { .. } => self.prr_budget,
-            _ => cc.window(self.id).saturating_sub(self.board.in_flight()),
+            // RFC 3042, for peers without SACK: each of the first two duplicate ACKs lets one new packet out. With SACK what they
+            // report leaves the flight by itself.
+            Recovery::Open => {
+                let extra = u64::from(self.dup_acks.min(2)) * u64::from(self.send_mss);
+                (cc.window(self.id) + extra).saturating_sub(self.board.in_flight())
+            }
+            Recovery::Loss { .. } => cc.window(self.id).saturating_sub(self.board.in_flight()),
         }
     }
 
@@ -439,6 +456,15 @@ impl Subflow {
         self.state = State::Closed;
         self.timers = Timers::default();
         self.rcv_queue.clear();
+    }
+
+    /// Whether this subflow may answer an unacceptable segment now.
+    pub(crate) fn may_challenge(&mut self, now: Instant) -> bool {
+        if self.challenged.is_some_and(|last| now - last < CHALLENGE_INTERVAL) {
+            return false;
+        }
+        self.challenged = Some(now);
+        true
     }
 
     /// An ACK is owed at once.

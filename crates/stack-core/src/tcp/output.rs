@@ -202,6 +202,7 @@ impl Subflow {
         if self.board.is_empty() {
             self.progress = now;
         }
+        self.small_allowed = false;
         let range = self.board.push(now, payload.clone(), false, false, mapping, app_limited);
         self.stats.bytes_sent += len;
         self.prr_budget = self.prr_budget.saturating_sub(len);

@@ -110,6 +110,7 @@ impl Subflow {
         }
         if due(self.timers.persist) {
             self.persist_wanted = true;
+            self.small_allowed = self.window_room() > 0;
             self.timers.persist_count += 1;
             self.arm_persist(now);
         }
@@ -174,7 +175,12 @@ impl Subflow {
         if let Some(mss) = smaller {
             self.set_packet_size(mss, cc);
         }
-        self.board.mark_lost_on_rto(now, &self.rtt);
+        if self.sack {
+            self.board.mark_lost_on_rto(now, &self.rtt);
+        } else {
+            self.board.mark_all_lost();
+        }
+        self.dup_acks = 0;
         smaller.is_some()
     }
 
@@ -246,6 +252,7 @@ impl Subflow {
         self.timers.persist = None;
         self.timers.persist_count = 0;
         self.persist_wanted = false;
+        self.small_allowed = false;
     }
 
     /// Something arrived: the peer lives.

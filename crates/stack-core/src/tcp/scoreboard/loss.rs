@@ -328,6 +328,23 @@ impl<M: Clone + Debug> Scoreboard<M> {
         self.undo.report();
     }
 
+    /// The first `len` outstanding bytes are lost, as duplicate ACKs say of a peer without SACK, unless they were sent again less than a round trip
+    /// ago. Returns how many bytes that adds.
+    pub fn mark_first_lost(&mut self, now: Instant, len: u64) -> u64 {
+        let end = self.nxt.min(self.una + len);
+        let recent = |tx: Transmission| self.rack.min_rtt.is_some_and(|min| now - tx.at < min);
+        if self.una >= end || self.resent.covering(self.una).is_some_and(|(_, tx)| recent(tx)) {
+            return 0;
+        }
+        self.resent.remove(self.una..end);
+        let newly = self.lost.insert(self.una..end);
+        self.prune();
+        if self.recovery.is_none() {
+            self.begin_recovery(false);
+        }
+        newly
+    }
+
     /// What the peer SACKed it no longer has (reneging, RFC 2018 §8): all of it is lost and will be sent again.
     pub fn forget_sacks(&mut self) {
         for r in self.sacked.iter() {

@@ -1,0 +1,519 @@
+//! TCP rule by rule, against a peer that is a script: what RFC 9293 and its companions ask of a single connection.
+
+use bytes::Bytes;
+use std::net::{IpAddr, SocketAddr};
+use umptcp_stack_core::Stack;
+use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, KeepAlive, ListenOptions, StackConfig};
+use umptcp_stack_core::error::ConnectionError;
+use umptcp_stack_core::event::Event;
+use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
+use umptcp_stack_core::observe::Counter;
+use umptcp_stack_core::types::{ConnectionId, Duration, Instant, PathId, SeqNumber};
+use umptcp_stack_core::wire::ip::{self, IpHeader};
+use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
+
+const MSS: usize = 1_000;
+/// The peer's initial sequence number.
+const PEER: u32 = 7_000;
+
+const ACK: TcpFlags = TcpFlags {
+    fin: false,
+    syn: false,
+    rst: false,
+    psh: false,
+    ack: true,
+    urg: false,
+    ece: false,
+    cwr: false,
+};
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// One stack, one connection of it, and the script's end.
+struct Script {
+    stack: Stack,
+    path: PathId,
+    now: Instant,
+    local: SocketAddr,
+    remote: SocketAddr,
+    connection: Option<ConnectionId>,
+    /// Our first sequence number, as the peer learned it.
+    isn: u32,
+    /// Sequence number and acknowledgement of the peer, relative; its window.
+    seq: u32,
+    ack: u32,
+    window: u16,
+    /// The peer's timestamp, if it uses the option.
+    stamp: Option<u32>,
+    echo: u32,
+    sent: Vec<(Instant, TcpRepr, Bytes)>,
+    events: Vec<Event>,
+}
+
+impl Script {
+    /// A listener on port 80, and nothing else yet.
+    fn new() -> Script {
+        let (local, remote) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let mut stack = Stack::new(StackConfig::default(), [5; 32]);
+        let path = stack.path_added(Instant::ZERO, PathConfig::new("wire", local));
+        stack.listen(ListenOptions { local: SocketAddr::new(local, 80), backlog: 8 }).unwrap();
+        Script {
+            stack,
+            path,
+            now: Instant::from_millis(1),
+            local: SocketAddr::new(local, 80),
+            remote: SocketAddr::new(remote, 5_000),
+            connection: None,
+            isn: 0,
+            seq: 0,
+            ack: 0,
+            window: 60_000,
+            stamp: None,
+            echo: 0,
+            sent: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    fn config() -> ConnectionConfig {
+        ConnectionConfig { mptcp: false, ..Default::default() }
+    }
+
+    /// A connection we opened; `sack`: the peer does SACK.
+    fn connected_with(config: ConnectionConfig, sack: bool) -> Script {
+        let mut s = Script::new();
+        s.connect(config);
+        let mut options = TcpOptions { mss: Some(MSS as u16), sack_permitted: sack, ..Default::default() };
+        options.timestamps = s.stamp.map(|value| Timestamps { value, echo: 0 });
+        s.wait(ms(20));
+        s.ack = 1;
+        s.inject(TcpFlags { syn: true, ..ACK }, &[], options);
+        s.seq = 1;
+        assert_eq!(s.state(), "ESTABLISHED");
+        s.take();
+        s
+    }
+
+    fn connected(config: ConnectionConfig) -> Script {
+        Script::connected_with(config, true)
+    }
+
+    /// Sends the SYN of a connection of ours.
+    fn connect(&mut self, config: ConnectionConfig) {
+        let mut options = ConnectOptions::new(self.remote);
+        options.config = config;
+        options.local_port = 4_000;
+        self.local.set_port(4_000);
+        self.connection = Some(self.stack.connect(self.now, options).unwrap());
+        self.poll();
+        let (_, syn, _) = self.take().remove(0);
+        self.isn = syn.seq.0;
+    }
+
+    fn poll(&mut self) {
+        while let Some(t) = self.stack.poll_transmit(self.now) {
+            let bytes = Bytes::from(t.to_vec());
+            let header = IpHeader::parse(&bytes).unwrap();
+            let (seg, len) = TcpRepr::parse(&bytes.slice(header.header_len..)).unwrap();
+            self.sent.push((self.now, seg, bytes.slice(header.header_len + len..)));
+        }
+        while let Some(event) = self.stack.poll_event() {
+            if let Event::Incoming { incoming, .. } = event {
+                self.connection = Some(self.stack.accept(self.now, incoming, &Script::config()).unwrap());
+                self.poll();
+            }
+            self.events.push(event);
+        }
+    }
+
+    /// What was sent since the last call.
+    fn take(&mut self) -> Vec<(Instant, TcpRepr, Bytes)> {
+        std::mem::take(&mut self.sent)
+    }
+
+    /// Payload ranges sent since the last call, relative to the first byte of data.
+    fn take_data(&mut self) -> Vec<(u32, usize)> {
+        let isn = self.isn.wrapping_add(1);
+        let data = self.take().into_iter().filter(|(_, _, p)| !p.is_empty());
+        data.map(|(_, seg, p)| (seg.seq.0.wrapping_sub(isn), p.len())).collect()
+    }
+
+    /// Lets time pass, timers included.
+    fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(t) = self.stack.poll_timeout().filter(|t| *t <= end) {
+            self.now = self.now.max(t);
+            self.stack.handle_timeout(self.now);
+            self.poll();
+        }
+        self.now = end;
+    }
+
+    /// The peer sends a segment at its current numbers.
+    fn inject(&mut self, flags: TcpFlags, payload: &[u8], mut options: TcpOptions) {
+        if let (Some(value), None) = (self.stamp, options.timestamps) {
+            options.timestamps = Some(Timestamps { value, echo: self.echo });
+        }
+        let repr = TcpRepr {
+            src_port: self.remote.port(),
+            dst_port: self.local.port(),
+            seq: SeqNumber(PEER.wrapping_add(self.seq)),
+            ack: SeqNumber(self.isn.wrapping_add(self.ack)),
+            flags,
+            window: self.window,
+            urgent: 0,
+            options,
+        };
+        let mut packet = vec![0; 20 + repr.header_len()];
+        let (src, dst) = (self.remote.ip(), self.local.ip());
+        ip::emit_ip_header(&mut packet, src, dst, repr.header_len() + payload.len(), 0, 0);
+        repr.emit(&mut packet[20..]);
+        packet.extend_from_slice(payload);
+        let rx = RxPacket { buffer: packet.into(), gso_size: None, checksum: ChecksumState::Verified };
+        self.stack.handle_packet(self.now, self.path, rx);
+        self.poll();
+    }
+
+    fn segment(&mut self, flags: TcpFlags, payload: &[u8]) {
+        self.inject(flags, payload, TcpOptions::default());
+    }
+
+    /// The peer acknowledges `bytes` of data in all.
+    fn acknowledge(&mut self, bytes: u32) {
+        self.ack = 1 + bytes;
+        self.segment(ACK, &[]);
+    }
+
+    fn write(&mut self, len: usize) {
+        let n = self.stack.send_slice(self.now, self.connection.unwrap(), &vec![7; len]).unwrap();
+        assert_eq!(n, len);
+        self.poll();
+    }
+
+    fn state(&self) -> &'static str {
+        let subflows = self.connection.map(|c| self.stack.subflows(c)).unwrap_or_default();
+        subflows.first().map_or("gone", |s| s.state)
+    }
+
+    fn error(&self) -> Option<ConnectionError> {
+        self.events.iter().find_map(|e| match e {
+            Event::Closed { error, .. } => *error,
+            _ => None,
+        })
+    }
+
+    fn counter(&self, c: Counter) -> u64 {
+        self.stack.counters().get(c)
+    }
+}
+
+#[test]
+fn a_closed_window_is_probed_with_back_off_and_never_given_up_while_answered() {
+    // RFC 9293 §3.8.6.1.
+    let mut s = Script::connected(Script::config());
+    s.write(20_000);
+    s.wait(ms(20));
+    let sent: usize = s.take_data().iter().map(|(_, n)| n).sum();
+    s.window = 0;
+    s.acknowledge(sent as u32);
+    let closed = s.now;
+    let mut probes = Vec::new();
+    while s.now - closed < Duration::from_secs(400) {
+        s.wait(ms(10));
+        for (at, seg, payload) in s.take() {
+            assert!(payload.is_empty() && seg.seq.0 == s.isn.wrapping_add(sent as u32), "below the window");
+            probes.push(at - closed);
+            s.segment(ACK, &[]);
+        }
+    }
+    let gaps: Vec<_> = probes.windows(2).map(|p| p[1] - p[0]).collect();
+    assert!(probes[0] >= ms(200) && probes[0] <= ms(300), "{probes:?}");
+    for pair in gaps.windows(2) {
+        let expected = (pair[0] * 2).min(Duration::from_secs(75));
+        assert!(pair[1].abs_diff(expected) < ms(50), "{gaps:?}");
+    }
+    assert_eq!(s.state(), "ESTABLISHED", "far beyond the user timeout of 120 s");
+    s.window = 60_000;
+    s.segment(ACK, &[]);
+    s.wait(ms(300));
+    assert!(!s.take_data().is_empty());
+}
+
+#[test]
+fn a_peer_that_leaves_data_or_probes_unanswered_is_given_up() {
+    // RFC 5482, RFC 9293 §3.8.3.
+    for window in [60_000, 0] {
+        let user_timeout = Duration::from_secs(30);
+        let mut s = Script::connected(ConnectionConfig { user_timeout, ..Script::config() });
+        s.window = window;
+        s.segment(ACK, &[]);
+        s.write(500);
+        s.wait(Duration::from_secs(29));
+        assert_eq!((s.state(), s.error()), ("ESTABLISHED", None), "{window}");
+        s.wait(Duration::from_secs(2));
+        assert_eq!(s.error(), Some(ConnectionError::TimedOut), "{window}");
+    }
+}
+
+#[test]
+fn a_window_open_by_a_little_is_not_filled_at_once() {
+    // RFC 9293 §3.8.6.2.1: not before the override timeout; half the largest window is enough.
+    for (window, at_once) in [(300, false), (700, true), (5_000, true)] {
+        let mut s = Script::new();
+        s.window = 1_200;
+        s.connect(Script::config());
+        s.wait(ms(20));
+        s.ack = 1;
+        s.inject(TcpFlags { syn: true, ..ACK }, &[], TcpOptions { mss: Some(1_000), ..Default::default() });
+        s.seq = 1;
+        s.take();
+        s.window = window;
+        s.segment(ACK, &[]);
+        s.write(9_000);
+        let first = s.take_data();
+        assert_eq!(!first.is_empty(), at_once, "{window}: {first:?}");
+        s.wait(ms(500));
+        let later: usize = first.iter().chain(&s.take_data()).map(|(_, n)| n).sum();
+        assert!(later >= usize::from(window.min(1_000)), "{window}: {later}");
+    }
+}
+
+#[test]
+fn small_writes_wait_for_the_acknowledgement_of_earlier_ones_unless_told_otherwise() {
+    // RFC 9293 §3.7.4.
+    for (no_delay, expected) in [(false, vec![(0, 10)]), (true, vec![(0, 10), (10, 10), (20, 10)])] {
+        let mut s = Script::connected(ConnectionConfig { no_delay, ..Script::config() });
+        for _ in 0..3 {
+            s.write(10);
+        }
+        assert_eq!(s.take_data(), expected);
+        s.wait(ms(5));
+        s.acknowledge(10);
+        assert_eq!(s.take_data(), if no_delay { vec![] } else { vec![(10, 20)] });
+    }
+}
+
+#[test]
+fn keep_alive_probes_end_a_silent_connection_and_spare_a_living_one() {
+    // RFC 9293 §3.8.4.
+    let settings = KeepAlive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 3 };
+    let config = ConnectionConfig { keep_alive: Some(settings), ..Script::config() };
+    let mut s = Script::connected(config.clone());
+    let start = s.now;
+    s.wait(Duration::from_secs(85));
+    let probes: Vec<_> = s.take().into_iter().map(|(at, seg, _)| ((at - start).as_secs(), seg)).collect();
+    assert_eq!(probes.iter().map(|p| p.0).collect::<Vec<_>>(), [60, 70, 80]);
+    assert!(probes.iter().all(|(_, seg)| seg.seq.0 == s.isn), "one below SND.NXT");
+    s.wait(Duration::from_secs(6));
+    assert_eq!(s.error(), Some(ConnectionError::TimedOut));
+    let mut s = Script::connected(config);
+    for _ in 0..10 {
+        s.wait(Duration::from_secs(61));
+        assert_eq!(s.take().len(), 1);
+        s.segment(ACK, &[]);
+    }
+    assert_eq!(s.state(), "ESTABLISHED");
+}
+
+#[test]
+fn both_ends_close_at_once() {
+    // RFC 9293 figure 13.
+    let mut s = Script::connected(Script::config());
+    s.stack.shutdown(s.now, s.connection.unwrap()).unwrap();
+    s.poll();
+    assert_eq!(s.state(), "FIN-WAIT-1");
+    let (_, fin, _) = s.take().remove(0);
+    assert!(fin.flags.fin);
+    // The peer's FIN does not know of ours.
+    s.segment(TcpFlags { fin: true, ..ACK }, &[]);
+    assert_eq!(s.state(), "CLOSING");
+    assert_eq!(s.take().last().unwrap().1.ack.0, PEER + 2);
+    s.seq = 2;
+    s.ack = 2;
+    s.segment(ACK, &[]);
+    assert_eq!((s.state(), s.error()), ("gone", None));
+    assert!(s.events.iter().any(|e| matches!(e, Event::Closed { error: None, .. })));
+    // TIME-WAIT answers a FIN that comes again, for two minutes from the last one on if need be.
+    s.take();
+    s.seq = 1;
+    s.segment(TcpFlags { fin: true, ..ACK }, &[]);
+    assert_eq!(s.take().len(), 1);
+}
+
+#[test]
+fn both_ends_open_at_once() {
+    // RFC 9293 figure 8.
+    let mut s = Script::new();
+    s.connect(Script::config());
+    s.inject(
+        TcpFlags { syn: true, ack: false, ..ACK },
+        &[],
+        TcpOptions { mss: Some(1_000), ..Default::default() },
+    );
+    assert_eq!(s.state(), "SYN-RECEIVED");
+    let (_, answer, _) = s.take().remove(0);
+    assert!(answer.flags.syn && answer.flags.ack && answer.seq.0 == s.isn && answer.ack.0 == PEER + 1);
+    s.ack = 1;
+    s.inject(TcpFlags { syn: true, ..ACK }, &[], TcpOptions::default());
+    assert_eq!(s.state(), "ESTABLISHED");
+    s.seq = 1;
+    s.take();
+    s.write(100);
+    assert_eq!(s.take_data(), [(0, 100)]);
+}
+
+#[test]
+fn segments_from_a_guesser_are_challenged() {
+    // RFC 5961 §3.2, §4.2, §5.2: flags, offset of the sequence number, offset of the acknowledgement, challenged.
+    let rst = TcpFlags { rst: true, ack: false, ..ACK };
+    let syn = TcpFlags { syn: true, ack: false, ..ACK };
+    for (name, flags, seq, ack, challenged, alive) in [
+        ("exact RST", rst, 0, 0, false, false),
+        ("RST within the window", rst, 100, 0, true, true),
+        ("RST outside the window", rst, 1 << 30, 0, false, true),
+        ("SYN within the window", syn, 5, 0, true, true),
+        ("SYN at the old number", syn, -1, 0, true, true),
+        ("ACK of the future", ACK, 0, 5_000, true, true),
+        ("ACK of the distant past", ACK, 0, -(1 << 30), true, true),
+        ("outside the window", ACK, 1 << 30, 0, true, true),
+    ] {
+        let mut s = Script::connected(Script::config());
+        s.seq = s.seq.wrapping_add_signed(seq);
+        s.ack = s.ack.wrapping_add_signed(ack);
+        s.segment(flags, &[]);
+        assert_eq!(s.counter(Counter::TcpChallengeAck), u64::from(challenged), "{name}");
+        let acks = s.take();
+        assert_eq!(acks.len(), usize::from(challenged), "{name}: {acks:?}");
+        assert!(acks.iter().all(|(_, seg, _)| seg.ack.0 == PEER + 1 && !seg.flags.rst), "{name}");
+        assert_eq!(s.state() == "ESTABLISHED", alive, "{name}");
+    }
+}
+
+#[test]
+fn challenges_are_rationed() {
+    // RFC 5961 §7.
+    let mut s = Script::connected(Script::config());
+    s.seq = 100;
+    for _ in 0..10 {
+        s.segment(TcpFlags { rst: true, ack: false, ..ACK }, &[]);
+        s.wait(ms(10));
+    }
+    assert_eq!(s.counter(Counter::TcpChallengeAck), 1);
+    s.wait(ms(500));
+    s.segment(TcpFlags { rst: true, ack: false, ..ACK }, &[]);
+    assert_eq!(s.counter(Counter::TcpChallengeAck), 2);
+    // For all connections together the number per second cannot be known beforehand.
+    let mut counts = Vec::new();
+    for _ in 0..4 {
+        s.wait(Duration::from_secs(1));
+        let before = s.counter(Counter::TcpOutRsts);
+        for port in 1..3_000 {
+            s.remote.set_port(port);
+            s.segment(ACK, &[]);
+        }
+        counts.push(s.counter(Counter::TcpOutRsts) - before);
+    }
+    assert!(counts.iter().all(|n| (500..1_500).contains(n)), "{counts:?}");
+    counts.dedup();
+    assert!(counts.len() > 1, "{counts:?}");
+}
+
+#[test]
+fn time_wait_gives_way_to_what_is_newer() {
+    // RFC 9293 §3.10.7.4 (TIME-WAIT), RFC 6191 §2, RFC 1337. Timestamp of the SYN, its sequence number, accepted.
+    for (stamp, seq, accepted) in [
+        (Some(101), 0, true),
+        (Some(99), 90_000, false),
+        (Some(100), 90_000, true),
+        (Some(100), 0, false),
+        (None, 90_000, true),
+        (None, 0, false),
+    ] {
+        let mut s = Script::new();
+        // The peer connects and we close first, so that TIME-WAIT is ours.
+        s.stamp = Some(100);
+        let syn = TcpFlags { syn: true, ack: false, ..ACK };
+        s.segment(syn, &[]);
+        s.isn = s.take().remove(0).1.seq.0;
+        (s.seq, s.ack) = (1, 1);
+        s.segment(ACK, &[]);
+        s.stack.shutdown(s.now, s.connection.unwrap()).unwrap();
+        s.poll();
+        s.ack = 2;
+        s.segment(TcpFlags { fin: true, ..ACK }, &[]);
+        s.poll();
+        s.seq = 2;
+        assert_eq!(s.state(), "gone");
+        s.take();
+        // A RST does not end it.
+        s.segment(TcpFlags { rst: true, ..ACK }, &[]);
+        s.stamp = stamp;
+        s.seq = seq;
+        s.wait(ms(10));
+        s.segment(syn, &[]);
+        let answers = s.take();
+        let accepts = answers.iter().any(|(_, seg, _)| seg.flags.syn && seg.flags.ack);
+        assert_eq!((answers.len(), accepts), (1, accepted), "{stamp:?} {seq}: {answers:?}");
+    }
+}
+
+#[test]
+fn every_second_full_segment_is_acknowledged_at_once_and_one_alone_a_little_later() {
+    // RFC 9293 §3.8.6.3, RFC 5681 §4.2. The segments are full, though options make them shorter than the MSS.
+    let mut s = Script::connected(Script::config());
+    let full = [1; 988];
+    let send = |s: &mut Script| {
+        s.segment(ACK, &full);
+        s.seq += full.len() as u32;
+        s.take().len()
+    };
+    // The first ones are acknowledged one by one, for the peer's slow start.
+    while send(&mut s) == 1 {
+        assert!(s.seq < 20 * 988);
+    }
+    assert_eq!([send(&mut s), send(&mut s), send(&mut s)], [1, 0, 1]);
+    assert_eq!(send(&mut s), 0);
+    s.wait(ms(39));
+    assert_eq!(s.take().len(), 0);
+    s.wait(ms(2));
+    assert_eq!(s.take().len(), 1);
+    // Out of order: at once.
+    s.seq += 988;
+    assert_eq!(send(&mut s), 1);
+}
+
+#[test]
+fn without_sack_three_duplicates_repeat_one_segment_and_partial_acknowledgements_the_next() {
+    // RFC 5681 §3.2, RFC 6582 §3.2, RFC 3042.
+    let mut s = Script::connected_with(Script::config(), false);
+    s.write(40 * MSS);
+    s.wait(ms(20));
+    let first = s.take_data();
+    let sent = first.iter().map(|(at, n)| at + *n as u32).max().unwrap();
+    assert!(sent >= 9 * MSS as u32, "{first:?}");
+    // Two segments are lost: 0 and 3000.
+    let mut fresh = Vec::new();
+    for _ in 0..2 {
+        s.segment(ACK, &[]);
+        s.wait(ms(4));
+        fresh.extend(s.take_data());
+    }
+    assert!(!fresh.is_empty() && fresh.iter().all(|(at, _)| *at >= sent), "limited transmit: {fresh:?}");
+    s.segment(ACK, &[]);
+    s.wait(ms(1));
+    assert_eq!(s.take_data().first(), Some(&(0, MSS)));
+    for _ in 0..4 {
+        s.segment(ACK, &[]);
+    }
+    s.wait(ms(12));
+    s.take_data();
+    s.acknowledge(3 * MSS as u32);
+    s.wait(ms(10));
+    let again: Vec<_> = s.take_data().into_iter().filter(|(at, _)| *at < sent).collect();
+    assert_eq!(again, [(3 * MSS as u32, MSS)]);
+    s.acknowledge(sent + fresh.iter().map(|(_, n)| *n as u32).sum::<u32>());
+    let info = s.stack.subflows(s.connection.unwrap()).remove(0);
+    assert_eq!((info.recoveries, info.timeouts, info.bytes_retransmitted), (1, 0, 2 * MSS as u64));
+}
