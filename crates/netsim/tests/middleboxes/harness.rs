@@ -7,7 +7,7 @@ use umptcp_netsim::trace::TraceMode;
 use umptcp_netsim::{
     CableId, Direction, Duration, FlowId, FlowSpec, Instant, Link, Network, NodeId, Side, SimError,
 };
-use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
+use umptcp_stack_core::config::{ConnectionConfig, KeepAlive, StackConfig};
 use umptcp_stack_core::error::{ConnectionError, FallbackReason};
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::Counter;
@@ -194,6 +194,7 @@ pub(crate) fn transfer_with(
 /// Requests with pauses of half a minute, through a box on both paths.
 pub(crate) fn conversation(keep_alive: Option<Duration>, make: impl Fn() -> Box<dyn Middlebox>) -> Seen {
     const COUNT: u64 = 6;
+    let keep_alive = keep_alive.map(|idle| KeepAlive { idle, ..KeepAlive::default() });
     let config = ConnectionConfig { keep_alive, ..settings(false) };
     let (mut net, client, server, cables) = network(6);
     for cable in &cables[..2] {
