@@ -52,7 +52,7 @@ pub fn connection(data: &[u8]) {
         }
     } else {
         let local = SocketAddr::new(world.addresses[0], PORT);
-        world.stack.listen(ListenOptions { local, backlog: 4 }).expect("a listener on a free port");
+        world.stack.listen(ListenOptions::new(local, 4)).expect("a listener on a free port");
         world.open_and_accept(&mut input);
         if !world.conns.is_empty() {
             world.third_ack(0, 0, &mut input);

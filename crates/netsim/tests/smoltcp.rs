@@ -149,7 +149,7 @@ impl Lab {
             let options = ConnectOptions::new(SocketAddr::new(theirs, PORT));
             connection = Some(stack.connect(Instant::ZERO, options).unwrap());
         } else {
-            stack.listen(ListenOptions { local: SocketAddr::new(ours, PORT), backlog: 4 }).unwrap();
+            stack.listen(ListenOptions::new(SocketAddr::new(ours, PORT), 4)).unwrap();
             let Peer { interface, sockets, socket, .. } = &mut peer;
             let socket = sockets.get_mut::<tcp::Socket<'_>>(*socket);
             socket.connect(interface.context(), (ours, PORT), 50_000).unwrap();

@@ -18,6 +18,9 @@ pub struct StackConfig {
     pub max_connections: usize,
     /// Most events kept for the application before older, superseded ones are coalesced away.
     pub max_events: usize,
+    /// How long MPTCP is not tried towards a network (/24 in IPv4, /48 in IPv6) after SYNs with MP_CAPABLE were lost there and
+    /// one without was answered; doubles each time, up to 64-fold. Zero: it is always tried.
+    pub blackhole_timeout: Duration,
 }
 
 impl Default for StackConfig {
@@ -28,6 +31,7 @@ impl Default for StackConfig {
             ephemeral_ports: 49152..=65535,
             max_connections: 1 << 20,
             max_events: 1 << 16,
+            blackhole_timeout: Duration::from_secs(3600),
         }
     }
 }
@@ -79,6 +83,9 @@ pub struct ConnectionConfig {
     pub mptcp: bool,
     /// Require DSS checksums (the A bit, RFC 8684 §3.1).
     pub checksum: bool,
+    /// Use DSS checksums when the peer requires them; otherwise such a connection falls back to plain TCP. Without
+    /// effect when [`checksum`](Self::checksum) is set.
+    pub accept_checksum: bool,
     /// Name of the congestion control algorithm.
     pub congestion: String,
     /// Name of the scheduler.
@@ -103,8 +110,11 @@ pub struct ConnectionConfig {
     pub max_add_addr_accepted: usize,
     /// Accept joins to the initial address and port (the C bit says so when not).
     pub allow_join_initial: bool,
-    /// Advertise other paths' addresses to the peer (ADD_ADDR), and act as the side that does not itself join.
+    /// Advertise other paths' addresses to the peer (ADD_ADDR).
     pub advertise_addresses: bool,
+    /// As a server, open subflows too: from other paths to the client's address. It may be behind translation, so that they
+    /// fail; therefore clients usually do it (RFC 8684 §3.2).
+    pub server_joins: bool,
     /// MPTCP SYNs that may go unanswered before the SYN goes without the option.
     pub syn_retrans_before_tcp_fallback: u8,
     /// How long a connection without a subflow waits for a new one.
@@ -120,6 +130,7 @@ impl Default for ConnectionConfig {
         ConnectionConfig {
             mptcp: true,
             checksum: false,
+            accept_checksum: true,
             congestion: String::from("lia"),
             scheduler: String::from("min-rtt"),
             send_buffer: 8 << 20,
@@ -133,6 +144,7 @@ impl Default for ConnectionConfig {
             max_add_addr_accepted: 8,
             allow_join_initial: true,
             advertise_addresses: false,
+            server_joins: false,
             syn_retrans_before_tcp_fallback: 2,
             close_timeout: Duration::from_secs(60),
             stale_loss_count: 4,
@@ -169,11 +181,37 @@ impl ConnectOptions {
     }
 }
 
+/// When a listener answers SYNs without keeping state (SYN cookies, RFC 4987 §3.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SynCookiePolicy {
+    /// Never: SYNs beyond the backlog are dropped.
+    Never,
+    /// When the backlog is full of handshakes that do not complete.
+    #[default]
+    UnderPressure,
+    /// Always.
+    Always,
+}
+
 /// Where to listen.
 #[derive(Clone, Debug)]
 pub struct ListenOptions {
     /// Local address; unspecified: every address of every path.
     pub local: SocketAddr,
-    /// Incoming connections offered and neither accepted nor refused yet, at most; further SYNs are dropped.
+    /// Incoming connections whose handshake is not complete, offered or accepted, at most; and as many that are complete and
+    /// not accepted yet.
     pub backlog: usize,
+    /// What becomes of further SYNs.
+    pub syn_cookies: SynCookiePolicy,
+    /// What answers without state are made from: whether MPTCP is spoken, checksums, joins, the receive buffer. Should be
+    /// what connections are accepted with.
+    pub config: ConnectionConfig,
+}
+
+impl ListenOptions {
+    /// Listen on `local` with that backlog.
+    pub fn new(local: SocketAddr, backlog: usize) -> Self {
+        let config = ConnectionConfig::default();
+        ListenOptions { local, backlog, syn_cookies: SynCookiePolicy::default(), config }
+    }
 }

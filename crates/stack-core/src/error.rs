@@ -136,10 +136,14 @@ pub enum FallbackReason {
     /// The peer's SYN carried no MP_CAPABLE (§3.1).
     #[error("the peer's SYN carried no MP_CAPABLE option (RFC 8684 section 3.1)")]
     NoOptionInSyn,
-    /// The SYN carried an MP_CAPABLE that must be ignored: version, B flag, no algorithm (§3.1).
+    /// An MP_CAPABLE that must be ignored: its form, version, B flag, algorithm, or a checksum decision that was not
+    /// confirmed (§3.1).
     #[error("the MP_CAPABLE offered nothing acceptable (RFC 8684 section 3.1)")]
     Unacceptable,
-    /// The SYN/ACK carried no usable MP_CAPABLE (§3.1).
+    /// The peer requires DSS checksums, which are refused here (§3.1).
+    #[error("the peer requires checksums, which are refused here (RFC 8684 section 3.1)")]
+    ChecksumRefused,
+    /// The SYN/ACK carried no MP_CAPABLE (§3.1).
     #[error(
         "the SYN/ACK carried no MP_CAPABLE option: the peer or the path does not support MPTCP (RFC 8684 section 3.1)"
     )]
@@ -147,6 +151,12 @@ pub enum FallbackReason {
     /// SYNs with the option were lost; the one without was answered (§3.9).
     #[error("SYNs with MP_CAPABLE went unanswered, one without was answered (RFC 8684 section 3.9)")]
     SynsLost,
+    /// SYNs with the option were lost on the way to this network lately, so it was not tried (§3.9.3).
+    #[error("SYNs with MP_CAPABLE were lost on the way to this network lately (RFC 8684 section 3.9.3)")]
+    BlackHole,
+    /// The third ACK repeated another key than ours (§3.1).
+    #[error("the third ACK of the handshake repeated a wrong key (RFC 8684 section 3.1)")]
+    KeyMismatch,
     /// The third ACK carried no MP_CAPABLE (§3.7).
     #[error("the third ACK of the handshake carried no MP_CAPABLE option (RFC 8684 section 3.7)")]
     NoOptionInAck,

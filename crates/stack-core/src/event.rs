@@ -67,6 +67,8 @@ pub enum Event {
         local: SocketAddr,
         /// The SYN carries MP_CAPABLE.
         mptcp: bool,
+        /// The handshake is complete already, by SYN cookie: the connection is established when accepted.
+        complete: bool,
     },
     /// The handshake is complete; data may be sent and received.
     Connected {

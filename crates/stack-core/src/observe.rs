@@ -37,6 +37,10 @@ counters! {
     MPCapableFallbackSYNACK,
     /// Client: SYNs with MP_CAPABLE were lost and the connection continued without.
     MPCapableSYNTXDrop,
+    /// Client: MPTCP was not tried because SYNs with it were lost towards that network lately.
+    MPCapableSYNTXDisabled,
+    /// A network was found to lose SYNs with MP_CAPABLE.
+    Blackhole,
     /// Fell back because no unique token could be made.
     MPFallbackTokenInit,
     /// Join for a token nobody has.
@@ -57,8 +61,18 @@ counters! {
     MPJoinAckHMacFailure,
     /// Join refused (limits, closed or fallen-back connection).
     MPJoinRejected,
+    /// SYN with MP_JOIN received for another port than the first subflow's.
+    MPJoinPortSynRx,
+    /// SYN/ACK with MP_JOIN received from another port than the first subflow's.
+    MPJoinPortSynAckRx,
+    /// Third ACK with MP_JOIN received and valid, for another port than the first subflow's.
+    MPJoinPortAckRx,
+    /// Half-open join dropped because too many were, the oldest first.
+    MPJoinHalfOpenDrop,
     /// SYN with MP_JOIN sent.
     MPJoinSynTx,
+    /// No local port was left for a SYN with MP_JOIN.
+    MPJoinSynTxBindErr,
     /// Connection-level retransmissions (reinjections), in segments.
     MPTCPRetrans,
     /// A mapping did not agree with an earlier one.
@@ -177,6 +191,12 @@ counters! {
     TcpPawsRejected,
     /// SYNs dropped because a listener's backlog was full.
     TcpListenOverflow,
+    /// SYNs answered without state.
+    TcpSyncookiesSent,
+    /// Third ACKs that brought a valid cookie back.
+    TcpSyncookiesRecv,
+    /// Segments that should have brought one and did not.
+    TcpSyncookiesFailed,
 }
 
 /// The value of every [`Counter`].

@@ -58,7 +58,7 @@ impl Script {
         let (local, remote) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         let mut stack = Stack::new(StackConfig::default(), [5; 32]);
         let path = stack.path_added(Instant::ZERO, PathConfig::new("wire", local));
-        stack.listen(ListenOptions { local: SocketAddr::new(local, 80), backlog: 8 }).unwrap();
+        stack.listen(ListenOptions::new(SocketAddr::new(local, 80), 8)).unwrap();
         Script {
             stack,
             path,

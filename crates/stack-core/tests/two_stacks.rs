@@ -5,7 +5,9 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
-use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, StackConfig};
+use umptcp_stack_core::config::{
+    ConnectOptions, ConnectionConfig, ListenOptions, StackConfig, SynCookiePolicy,
+};
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
 use umptcp_stack_core::stack::{MptcpStatus, Received};
@@ -30,6 +32,7 @@ struct Wire {
     accept: ConnectionConfig,
     /// A middlebox: changes the payload of the packets of a host, with their TCP checksum.
     change: fn(host: usize, number: u64, payload: &mut Vec<u8>),
+    syn_cookies: SynCookiePolicy,
 }
 
 fn address(host: u8, path: u8) -> IpAddr {
@@ -52,6 +55,7 @@ impl Wire {
             number: 0,
             accept: ConnectionConfig::default(),
             change: |_, _, _| {},
+            syn_cookies: SynCookiePolicy::default(),
         }
     }
 
@@ -131,7 +135,10 @@ fn path_of(packet: &[u8]) -> PathId {
 
 fn listen(w: &mut Wire) -> SocketAddr {
     let local = SocketAddr::new(address(2, 0), 80);
-    w.hosts[1].stack.listen(ListenOptions { local, backlog: 8 }).expect("listen");
+    let mut options = ListenOptions::new(local, 8);
+    options.syn_cookies = w.syn_cookies;
+    options.config = w.accept.clone();
+    w.hosts[1].stack.listen(options).expect("listen");
     local
 }
 
@@ -148,7 +155,17 @@ fn bytes(n: usize, seed: u64) -> Vec<u8> {
 }
 
 fn transfer(client_paths: u8, client: ConnectionConfig, server: ConnectionConfig) -> Wire {
+    transfer_by(SynCookiePolicy::default(), client_paths, client, server)
+}
+
+fn transfer_by(
+    syn_cookies: SynCookiePolicy,
+    client_paths: u8,
+    client: ConnectionConfig,
+    server: ConnectionConfig,
+) -> Wire {
     let mut w = Wire::new(client_paths);
+    w.syn_cookies = syn_cookies;
     w.accept = server;
     let remote = listen(&mut w);
     let mut options = ConnectOptions::new(remote);
@@ -270,5 +287,20 @@ fn flip(when: bool, payload: &mut [u8]) {
     if when && payload.len() > 1000 {
         let at = payload.len() / 2;
         payload[at] ^= 0x20;
+    }
+}
+
+#[test]
+fn a_server_without_memory_speaks_mptcp_all_the_same() {
+    use umptcp_stack_core::observe::Counter;
+    let checksum = ConnectionConfig { checksum: true, ..ConnectionConfig::default() };
+    let plain = ConnectionConfig { mptcp: false, ..ConnectionConfig::default() };
+    for (client, joins) in [(ConnectionConfig::default(), 1), (checksum, 1), (plain, 0)] {
+        let w = transfer_by(SynCookiePolicy::Always, 2, client, ConnectionConfig::default());
+        let counters = w.hosts[1].stack.counters();
+        assert_eq!(counters.get(Counter::TcpSyncookiesSent), 1);
+        assert_eq!(counters.get(Counter::TcpSyncookiesRecv), 1);
+        assert_eq!(counters.get(Counter::MPJoinAckRx), joins);
+        assert_eq!(counters.get(Counter::TcpTimeouts), 0);
     }
 }

@@ -40,7 +40,9 @@ mod worker;
 
 pub use error::Error;
 pub use status::MptcpStatus;
-pub use umptcp_stack_core::config::{ConnectionConfig, Ecn, FastClose, KeepAlive, StackConfig};
+pub use umptcp_stack_core::config::{
+    ConnectionConfig, Ecn, FastClose, KeepAlive, StackConfig, SynCookiePolicy,
+};
 pub use umptcp_stack_core::error::{ConnectError, ConnectionError, FallbackReason, ListenError, SignalError};
 pub use umptcp_stack_core::event::{LostSubflow, SubflowReset};
 pub use umptcp_stack_core::interface::{PathConfig, PathKind};

@@ -11,7 +11,7 @@ use std::iter::FusedIterator;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
-use umptcp_stack_core::config::{ConnectionConfig, Ecn, KeepAlive};
+use umptcp_stack_core::config::{ConnectionConfig, Ecn, KeepAlive, ListenOptions, SynCookiePolicy};
 use umptcp_types::ListenerId;
 
 /// A listener for connections, MPTCP and plain TCP alike. Usable from several threads at once.
@@ -46,6 +46,7 @@ impl Drop for MptcpListener {
 pub struct ListenerBuilder {
     handle: Handle,
     backlog: usize,
+    syn_cookies: SynCookiePolicy,
     config: ConnectionConfig,
 }
 
@@ -56,7 +57,7 @@ impl ListenerBuilder {
     pub(crate) fn new(handle: Handle) -> Self {
         // A server tells its other addresses and leaves joining to the client, which may be behind translation.
         let config = ConnectionConfig { advertise_addresses: true, ..(*handle.defaults).clone() };
-        ListenerBuilder { handle, backlog: BACKLOG, config }
+        ListenerBuilder { handle, backlog: BACKLOG, syn_cookies: SynCookiePolicy::default(), config }
     }
 
     /// Replaces all settings of accepted connections at once.
@@ -148,6 +149,14 @@ impl ListenerBuilder {
     /// itself joins the client's address from its other paths.
     pub fn advertise_addresses(mut self, on: bool) -> Self {
         self.config.advertise_addresses = on;
+        self.config.server_joins = !on;
+        self
+    }
+
+    /// When to answer SYNs without keeping state (SYN cookies, RFC 8684 §3.1); by default when the backlog is full of handshakes that
+    /// do not complete, as in a SYN flood.
+    pub fn syn_cookies(mut self, policy: SynCookiePolicy) -> Self {
+        self.syn_cookies = policy;
         self
     }
 
@@ -172,8 +181,11 @@ impl ListenerBuilder {
 
     fn listen_one(&self, local: SocketAddr) -> io::Result<MptcpListener> {
         let shared = Arc::new(ListenerShared::new(self.backlog));
-        let (config, to) = (self.config.clone(), shared.clone());
-        let id = self.handle.call(move |worker, cx| worker.listen(cx, local, config, to))??;
+        let to = shared.clone();
+        let mut options = ListenOptions::new(local, self.backlog.max(1));
+        options.syn_cookies = self.syn_cookies;
+        options.config = self.config.clone();
+        let id = self.handle.call(move |worker, cx| worker.listen(cx, options, to))??;
         if let Some(nics) = self.handle.nics.upgrade()
             && let Err(e) = nics.listen(local.port())
         {

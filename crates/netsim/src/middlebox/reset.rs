@@ -42,6 +42,12 @@ impl InjectReset {
 
 impl Middlebox for InjectReset {
     fn process(&mut self, _now: Instant, direction: Direction, packet: Packet, out: &mut Output) {
+        if let (Some(flow), Some(tcp)) = (Flow::of(&packet, direction), packet.tcp())
+            && tcp.flags() & flags::SYN != 0
+        {
+            // Another connection of the same ports.
+            self.done.remove(&flow);
+        }
         let forged = match (Flow::of(&packet, direction), packet.tcp()) {
             (Some(flow), Some(tcp)) if direction == self.direction && !packet.payload().is_empty() => {
                 self.seen += 1;

@@ -407,7 +407,7 @@ impl Network {
             SocketAddr::V4(_) => IpAddr::from([0u8; 4]),
             SocketAddr::V6(_) => IpAddr::from([0u8; 16]),
         };
-        let options = ListenOptions { local: SocketAddr::new(any, port), backlog: 16 };
+        let options = ListenOptions::new(SocketAddr::new(any, port), 16);
         let listener = self
             .with_stack(server, |_, stack| stack.listen(options))
             .ok_or(SimError::NotAHost(server))?

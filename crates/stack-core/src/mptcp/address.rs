@@ -56,7 +56,8 @@ impl Connection {
         if self.fin.sent && !self.members.is_empty() {
             return;
         }
-        self.look_for_paths = false;
+        // A server that opens subflows looks again once it may.
+        self.look_for_paths = self.config.server_joins && !self.client && !self.dss_seen;
         let local = self.local_addresses(env);
         // The C flag forbids joins to the initial address and port (RFC 8684 §3.1).
         let remote: Vec<RemoteAddress> = self
@@ -86,6 +87,7 @@ impl Connection {
         }
         let view = View {
             client: self.client,
+            opens: self.opens_subflows(),
             local: &local,
             remote: &remote,
             subflows: &subflows,
@@ -98,7 +100,7 @@ impl Connection {
             match command {
                 Command::Open { local: l, remote: r } => {
                     if let (Some(&l), Some(&r)) = (local.get(l), remote.get(r))
-                        && self.members.len() < self.config.max_subflows
+                        && self.subflow_count() < self.config.max_subflows
                     {
                         self.open_join(env, now, l, r);
                     }

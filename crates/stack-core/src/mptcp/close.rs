@@ -1,6 +1,7 @@
 //! How subflows and connections end: FIN and RST, DATA_FIN, MP_FASTCLOSE (RFC 8684 §3.3.3, §3.5, §3.6), timers.
 
 use super::connection::{Connection, Mode};
+use super::join::Refusal;
 use super::member::{Join, Member};
 use crate::config::FastClose;
 use crate::error::ConnectionError;
@@ -20,6 +21,9 @@ use umptcp_types::{Duration, Instant, PathId, SeqNumber, SubflowId};
 /// subflows (Linux's tcp_fin_timeout).
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Times a join is tried again that the peer refuses for the moment.
+const JOINS_RETRIED: u8 = 6;
+
 /// Resets between two addresses after which no further subflow is opened between them.
 const RESETS_ALLOWED: u8 = 3;
 
@@ -36,6 +40,9 @@ fn retry_after(reason: Option<ResetReason>) -> Duration {
 
 /// Pairs of addresses remembered for having failed, at most.
 const FAILED_KEPT: usize = 256;
+/// Times a SYN/ACK is sent again before the half-open connection is forgotten (Linux's tcp_synack_retries): a minute, while
+/// the user timeout is for those who have completed a handshake.
+const SYN_ACK_RETRIES: u64 = 5;
 
 /// How often a subflow that does not answer is tried while others deliver.
 const STALE_PROBE: Duration = Duration::from_secs(1);
@@ -112,7 +119,12 @@ impl Connection {
 
     /// Resets one subflow and tells the peer why.
     pub(crate) fn reset_member(&mut self, env: &mut Env, now: Instant, i: usize, reason: ResetReason) {
-        self.reset_member_saying(env, now, i, reason, None);
+        self.reset_member_saying(env, now, i, Refusal { reason, transient: false }, None);
+    }
+
+    /// The same, for a join that may succeed later.
+    pub(crate) fn refuse_member(&mut self, env: &mut Env, now: Instant, i: usize, refusal: Refusal) {
+        self.reset_member_saying(env, now, i, refusal, None);
     }
 
     /// The same with one more option on the RST.
@@ -121,14 +133,14 @@ impl Connection {
         env: &mut Env,
         now: Instant,
         i: usize,
-        reason: ResetReason,
+        refusal: Refusal,
         also: Option<MptcpOption>,
     ) {
         let m = &self.members[i];
         if m.tcp.state() != State::SynSent && m.tcp.state() != State::Closed {
             let options = if self.is_mptcp() {
                 self.count(env, now, Some(m.tcp.id), Counter::MPRstTx);
-                let mut options = reset_options(reason, false);
+                let mut options = reset_options(refusal.reason, refusal.transient);
                 options.mptcp.extend(also);
                 options
             } else {
@@ -136,10 +148,11 @@ impl Connection {
             };
             self.send_member_reset(env, now, i, options);
         }
-        let reason_given = self.is_mptcp().then_some(reason);
-        self.members[i].reset = Some(SubflowReset { by_peer: false, reason: reason_given, transient: false });
+        let reason_given = self.is_mptcp().then_some(refusal.reason);
+        let transient = refusal.transient;
+        self.members[i].reset = Some(SubflowReset { by_peer: false, reason: reason_given, transient });
         self.drop_member(env, now, i, CloseReason::Reset);
-        if matches!(reason, ResetReason::MiddleboxInterference | ResetReason::MptcpSpecific) {
+        if matches!(refusal.reason, ResetReason::MiddleboxInterference | ResetReason::MptcpSpecific) {
             self.last_error = Some(ConnectionError::Broken);
         }
         self.after_progress(env, now);
@@ -212,7 +225,18 @@ impl Connection {
             let refused = m.tcp.close_reason == Some(CloseReason::Refused);
             self.gone |= refused && self.members.is_empty() && matches!(m.join, Join::SynSent { .. });
             let ours = matches!(m.join, Join::SynSent { .. } | Join::AckSent { .. });
-            ours && m.tcp.close_reason != Some(CloseReason::Aborted)
+            let passing = matches!(m.reset, Some(SubflowReset { by_peer: true, transient: true, .. }));
+            if ours && passing {
+                // RFC 8684 §3.6: so says the peer; each time later.
+                let tries = self.count_reset(local, remote);
+                if self.later.len() < FAILED_KEPT {
+                    let wait = Duration::from_secs(1).saturating_mul(1 << (tries - 1).min(6));
+                    self.later.push((local, remote, now + wait));
+                }
+                tries > JOINS_RETRIED
+            } else {
+                ours && m.tcp.close_reason != Some(CloseReason::Aborted)
+            }
         } else {
             match m.reset {
                 // RFC 8684 §3.6: a permanent condition, so says the peer.
@@ -278,7 +302,7 @@ impl Connection {
             // The data level is done with; a peer that leaves its half of a subflow open must not keep us for ever.
             self.give_up_at = Some(now + ORPHAN_TIMEOUT);
         }
-        if self.look_for_paths && self.fully_established && self.client {
+        if self.look_for_paths && self.opens_subflows() {
             self.manage_paths(env, now);
         }
     }
@@ -288,6 +312,11 @@ impl Connection {
         if self.finished() {
             for i in (0..self.members.len()).rev() {
                 let Some(m) = self.members.get_mut(i) else { continue };
+                if m.tcp.state() == State::SynSent {
+                    // RFC 9293 §3.10.4: a join that nobody has answered is of no use any more.
+                    m.tcp.terminate(CloseReason::Aborted);
+                    continue;
+                }
                 // What it still carries has been acknowledged over others, and it does not get through.
                 let stuck = !m.tcp.board.is_empty() && m.stale && self.can_be_reset(i);
                 if stuck {
@@ -351,6 +380,9 @@ impl Connection {
             return;
         }
         self.ended = Some(error);
+        if let Some(listener) = self.half_open.take() {
+            env.leave_half_open(listener);
+        }
         if self.is_mptcp() {
             env.counters.decrement(Counter::MPCurrEstab);
         }
@@ -522,7 +554,12 @@ impl Connection {
             if fired.timeout {
                 self.on_member_timeout(env, now, i);
             }
-            if fired.ended {
+            let m = &mut self.members[i];
+            let half_open = m.tcp.state() == State::SynReceived && m.tcp.stats.timeouts > SYN_ACK_RETRIES;
+            if half_open {
+                m.tcp.terminate(CloseReason::TimedOut);
+            }
+            if fired.ended || half_open {
                 let timed_out = self.members[i].tcp.close_reason == Some(CloseReason::TimedOut);
                 if timed_out && self.is_mptcp() && self.members[i].is_joined() {
                     // RFC 8684 §3.3.6: the path does not deliver, whatever else the peer may think.

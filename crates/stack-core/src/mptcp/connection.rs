@@ -21,7 +21,7 @@ use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
 use umptcp_congestion::CongestionController;
 use umptcp_scheduler::Scheduler;
-use umptcp_types::{AddressId, ConnectionId, DataOffset, DataSeq, Instant, PathId, SubflowId};
+use umptcp_types::{AddressId, ConnectionId, DataOffset, DataSeq, Instant, ListenerId, PathId, SubflowId};
 
 /// Whether the connection is MPTCP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +69,8 @@ pub(crate) struct Connection {
     pub(crate) first: FourTuple,
     pub(crate) mode: Mode,
     pub(crate) established: bool,
+    /// The listener whose backlog it counts against until the third ACK comes.
+    pub(crate) half_open: Option<ListenerId>,
     /// The end, once it has come.
     pub(crate) ended: Option<Option<ConnectionError>>,
     /// The application has let go of it.
@@ -206,6 +208,7 @@ impl Connection {
                 Mode::Plain { reason: FallbackReason::Disabled }
             },
             established: false,
+            half_open: None,
             ended: None,
             detached: false,
             local_key: 0,
@@ -352,7 +355,10 @@ impl Connection {
 
     /// The first subflow and its SYN.
     pub(crate) fn open_first(&mut self, env: &mut Env, now: Instant, path: PathId) {
-        if self.config.mptcp {
+        if self.config.mptcp && env.black_holes.avoid(now, self.first.remote.ip()) {
+            self.count(env, now, None, Counter::MPCapableSYNTXDisabled);
+            self.mode = Mode::Plain { reason: FallbackReason::BlackHole };
+        } else if self.config.mptcp {
             match env.unique_key() {
                 Some(key) => self.set_local_key(env, key),
                 None => {

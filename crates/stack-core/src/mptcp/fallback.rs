@@ -11,6 +11,7 @@
 //! because one subflow carries everything in order; it need not be 0, since other subflows may have come and gone.
 
 use super::connection::{Connection, Mode};
+use super::join::Refusal;
 use super::mapping::Mapping;
 use crate::error::{ConnectionError, FallbackReason};
 use crate::event::Event;
@@ -280,13 +281,9 @@ impl Connection {
         let dsn = data.to_wire(self.remote_idsn).0;
         self.count(env, now, Some(self.members[i].tcp.id), Counter::MPFailTx);
         self.last_error = Some(ConnectionError::Broken);
-        self.reset_member_saying(
-            env,
-            now,
-            i,
-            ResetReason::MiddleboxInterference,
-            Some(MptcpOption::Fail(MpFail { dsn })),
-        );
+        let interference = Refusal { reason: ResetReason::MiddleboxInterference, transient: false };
+        let fail = MptcpOption::Fail(MpFail { dsn });
+        self.reset_member_saying(env, now, i, interference, Some(fail));
     }
 
     /// MP_FAIL came (RFC 8684 §3.7): the peer's answer to ours, or the news that what we sent was changed. False: the

@@ -1,13 +1,16 @@
 //! MP_CAPABLE in both roles, and what leads back to plain TCP (RFC 8684 §3.1, §3.7).
 
 use super::connection::{Connection, Mode};
+use super::keys::constant_time_eq;
+use super::mapping::RxMapping;
 use super::member::Join;
+use crate::config::ConnectionConfig;
 use crate::error::FallbackReason;
 use crate::observe::Counter;
 use crate::stack::env::Env;
-use crate::wire::mptcp::{CapableFlags, MpCapable, MptcpOption, VERSION};
+use crate::wire::mptcp::{CapableFlags, Dsn, DssMapping, MpCapable, MptcpOption, VERSION};
 use crate::wire::tcp::TcpRepr;
-use umptcp_types::{DataOffset, Instant};
+use umptcp_types::{DataOffset, Instant, SubflowId, SubflowOffset};
 
 /// The MP_CAPABLE option of a segment.
 pub(crate) fn capable(seg: &TcpRepr) -> Option<&MpCapable> {
@@ -17,9 +20,46 @@ pub(crate) fn capable(seg: &TcpRepr) -> Option<&MpCapable> {
     })
 }
 
-/// RFC 8684 §3.1: version 1, no B flag, HMAC-SHA256 on offer.
-pub(crate) fn acceptable(version: u8, flags: CapableFlags) -> bool {
-    version == VERSION && !flags.extensibility && flags.algorithms & CapableFlags::HMAC_SHA256 != 0
+/// The MP_CAPABLE option of a segment of the handshake. Two different ones, or one beside an MP_JOIN, contradict each other:
+/// something on the path has been at the options (RFC 8684 §3.1), so they count as unusable. The same one twice is one.
+pub(crate) fn sole_capable(seg: &TcpRepr) -> Result<Option<&MpCapable>, FallbackReason> {
+    let of_handshake = |o: &&MptcpOption| matches!(o, MptcpOption::Capable(_) | MptcpOption::Join(_));
+    let mut options = seg.options.mptcp.iter().filter(of_handshake);
+    let first = options.next();
+    if options.any(|other| Some(other) != first) {
+        return Err(FallbackReason::Unacceptable);
+    }
+    Ok(match first {
+        Some(MptcpOption::Capable(c)) => Some(c),
+        _ => None,
+    })
+}
+
+/// Whether the flags of an MP_CAPABLE leave something to agree on (RFC 8684 §3.1): no B flag, because nobody knows what it
+/// changes; one algorithm, and of those HMAC-SHA256; no checksums if we refuse them. An answer names exactly one algorithm.
+fn check_flags(flags: CapableFlags, answer: bool, config: &ConnectionConfig) -> Result<(), FallbackReason> {
+    let sha256 = CapableFlags::HMAC_SHA256;
+    let algorithm = if answer { flags.algorithms == sha256 } else { flags.algorithms & sha256 != 0 };
+    if flags.extensibility || !algorithm {
+        return Err(FallbackReason::Unacceptable);
+    }
+    if flags.checksum_required && !config.checksum && !config.accept_checksum {
+        return Err(FallbackReason::ChecksumRefused);
+    }
+    Ok(())
+}
+
+/// What the MP_CAPABLE of a SYN offers, or why it comes to nothing. A later version than ours is answered with ours; version
+/// 0 has another form (RFC 8684 §3.1).
+pub(crate) fn offer(syn: &TcpRepr, config: &ConnectionConfig) -> Result<CapableFlags, FallbackReason> {
+    match sole_capable(syn)? {
+        Some(&MpCapable::Syn { version, flags }) if version >= VERSION => {
+            check_flags(flags, false, config)?;
+            Ok(flags)
+        }
+        Some(_) => Err(FallbackReason::Unacceptable),
+        None => Err(FallbackReason::NoOptionInSyn),
+    }
 }
 
 impl Connection {
@@ -30,11 +70,15 @@ impl Connection {
 
     /// The option for our SYN: left out once too many SYNs with it were lost (RFC 8684 §3.9).
     pub(crate) fn syn_option(&self, timeouts: u64) -> Option<MptcpOption> {
-        let tried = timeouts > u64::from(self.config.syn_retrans_before_tcp_fallback);
-        if self.mode != Mode::Negotiating || tried {
+        if self.mode != Mode::Negotiating || self.syns_lost(timeouts) {
             return None;
         }
         Some(MptcpOption::Capable(MpCapable::Syn { version: VERSION, flags: self.own_flags() }))
+    }
+
+    /// So many SYNs with the option went unanswered that the path may swallow them.
+    fn syns_lost(&self, timeouts: u64) -> bool {
+        timeouts > u64::from(self.config.syn_retrans_before_tcp_fallback)
     }
 
     /// The option for our SYN/ACK.
@@ -51,28 +95,36 @@ impl Connection {
         if self.mode != Mode::Negotiating {
             return;
         }
-        let timeouts = self.members[i].tcp.stats.timeouts;
-        let asked = timeouts <= u64::from(self.config.syn_retrans_before_tcp_fallback);
-        match capable(seg) {
-            Some(&MpCapable::SynAck { version, flags, key }) if asked && acceptable(version, flags) => {
+        let key = match sole_capable(seg) {
+            Ok(Some(&MpCapable::SynAck { version: VERSION, flags, key })) => {
+                check_flags(flags, true, &self.config).map(|()| (flags, key))
+            }
+            Ok(Some(_)) => Err(FallbackReason::Unacceptable),
+            Ok(None) => Err(FallbackReason::NoOptionInSynAck),
+            Err(reason) => Err(reason),
+        };
+        // Even when the last SYN went without the option: an earlier one arrived then (RFC 8684 §3.1: SYNs with and
+        // without it may be reordered, the third packet tells).
+        match key {
+            Ok((flags, key)) => {
                 self.count(env, now, None, Counter::MPCapableSYNACKRX);
                 self.checksum |= flags.checksum_required;
                 self.peer_allows_initial_join = !flags.no_join_initial;
                 self.set_remote_key(key);
                 self.mode = Mode::Mptcp { since: now };
+                env.black_holes.works(self.first.remote.ip());
                 env.observe(now, Some(self.id), None, Counter::MPCurrEstab);
             }
-            Some(_) if asked => {
-                self.count(env, now, None, Counter::MPCapableFallbackSYNACK);
-                self.fall_back(env, FallbackReason::Unacceptable);
-            }
-            _ if asked => {
-                self.count(env, now, None, Counter::MPCapableFallbackSYNACK);
-                self.fall_back(env, FallbackReason::NoOptionInSynAck);
-            }
-            _ => {
+            Err(FallbackReason::NoOptionInSynAck) if self.syns_lost(self.members[i].tcp.stats.timeouts) => {
                 self.count(env, now, None, Counter::MPCapableSYNTXDrop);
+                if env.black_holes.found(now, self.first.remote.ip(), env.config.blackhole_timeout) {
+                    self.count(env, now, None, Counter::Blackhole);
+                }
                 self.fall_back(env, FallbackReason::SynsLost);
+            }
+            Err(reason) => {
+                self.count(env, now, None, Counter::MPCapableFallbackSYNACK);
+                self.fall_back(env, reason);
             }
         }
     }
@@ -83,18 +135,11 @@ impl Connection {
         if self.mode != Mode::Negotiating {
             return;
         }
-        let keys = match capable(seg) {
-            Some(&MpCapable::Ack { version, flags, sender_key, receiver_key })
-            | Some(&MpCapable::Data { version, flags, sender_key, receiver_key, .. }) => {
-                (acceptable(version, flags) && receiver_key == self.local_key)
-                    .then_some((sender_key, flags.checksum_required))
-            }
-            _ => None,
-        };
-        match keys {
-            Some((key, checksum)) => {
+        match self.check_third_ack(seg) {
+            Ok((key, flags)) => {
                 self.count(env, now, None, Counter::MPCapableACKRX);
-                self.checksum |= checksum;
+                self.checksum |= flags.checksum_required;
+                self.peer_allows_initial_join &= !flags.no_join_initial;
                 self.set_remote_key(key);
                 self.mode = Mode::Mptcp { since: now };
                 self.fully_established = true;
@@ -103,11 +148,70 @@ impl Connection {
                 self.members[i].tcp.ack_now();
                 env.observe(now, Some(self.id), None, Counter::MPCurrEstab);
             }
-            None => {
+            Err(reason) => {
                 self.count(env, now, None, Counter::MPCapableFallbackACK);
-                self.fall_back(env, FallbackReason::NoOptionInAck);
+                self.fall_back(env, reason);
             }
         }
+    }
+
+    /// The client's key and flags, if the third ACK confirms what was agreed.
+    fn check_third_ack(&self, seg: &TcpRepr) -> Result<(u64, CapableFlags), FallbackReason> {
+        let (version, flags, sender_key, receiver_key) = match sole_capable(seg)? {
+            Some(&MpCapable::Ack { version, flags, sender_key, receiver_key })
+            | Some(&MpCapable::Data { version, flags, sender_key, receiver_key, .. }) => {
+                (version, flags, sender_key, receiver_key)
+            }
+            Some(_) => return Err(FallbackReason::Unacceptable),
+            None => return Err(FallbackReason::NoOptionInAck),
+        };
+        if version != VERSION {
+            return Err(FallbackReason::Unacceptable);
+        }
+        check_flags(flags, true, &self.config)?;
+        // RFC 8684 §3.1: A in the third packet confirms the decision; a client that knows nothing of it would send
+        // mappings without checksums.
+        if self.checksum && !flags.checksum_required {
+            return Err(FallbackReason::Unacceptable);
+        }
+        if !constant_time_eq(&receiver_key.to_be_bytes(), &self.local_key.to_be_bytes()) {
+            return Err(FallbackReason::KeyMismatch);
+        }
+        Ok((sender_key, flags))
+    }
+
+    /// The MP_CAPABLE of the client's first data stands for a DSS that maps it (RFC 8684 §3.1). It comes again with every
+    /// packet cut from the segment, and when the segment does. False: the subflow or its MPTCP has gone.
+    pub(crate) fn on_capable_data(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        id: SubflowId,
+        seg: &TcpRepr,
+    ) -> bool {
+        let Some(&MpCapable::Data { sender_key, receiver_key, len, checksum, .. }) = capable(seg) else {
+            return true;
+        };
+        let Some(i) = self.index(id) else { return false };
+        let ours = sender_key == self.remote_key && receiver_key == self.local_key;
+        if self.client || self.members[i].join != Join::Initial || !ours {
+            return true;
+        }
+        if len == 0 {
+            let dsn = Dsn::Long(DataOffset(1).to_wire(self.remote_idsn).0);
+            return self.on_infinite_mapping(env, now, i, &DssMapping { dsn, ssn: 1, len, checksum });
+        }
+        if checksum.is_some() != self.checksum {
+            return self.on_wrong_checksum_use(env, now, i);
+        }
+        let mapping = RxMapping {
+            subflow: SubflowOffset(1),
+            data: DataOffset(1),
+            len: u64::from(len),
+            declared: len,
+            checksum,
+        };
+        self.on_mapping(env, now, i, mapping)
     }
 
     /// The client's first ACK, and its first data until the peer is known to have the keys, carry MP_CAPABLE.

@@ -2,9 +2,9 @@
 
 use super::connection::{Connection, Mode};
 use super::handshake::capable;
+use super::join::Refusal;
 use super::mapping::{Inserted, RxMapping};
 use super::member::Join;
-use crate::error::FallbackReason;
 use crate::event::{Event, SubflowReset};
 use crate::observe::Counter;
 use crate::stack::env::Env;
@@ -12,7 +12,7 @@ use crate::tcp::State;
 use crate::tcp::acknowledge::Undone;
 use crate::tcp::input::Outcome;
 use crate::wire::checksum;
-use crate::wire::mptcp::{Dsn, Dss, MpCapable, MptcpOption, ResetReason, dss_pseudo_header};
+use crate::wire::mptcp::{Dsn, Dss, MptcpOption, ResetReason, dss_pseudo_header};
 use crate::wire::tcp::TcpRepr;
 use bytes::Bytes;
 use umptcp_types::{DataOffset, DataSeq, Duration, Instant, SubflowId, SubflowOffset};
@@ -50,9 +50,8 @@ impl Connection {
         if out.repeat_syn_ack {
             return;
         }
-        if out.simultaneous_open {
-            self.count(env, now, Some(id), Counter::SimultConnectFallback);
-            self.fall_back(env, FallbackReason::SimultaneousOpen);
+        if out.simultaneous_open && !self.on_simultaneous_open(env, now, i, seg) {
+            return;
         }
         if out.ended {
             self.on_member_ended(env, now, i, seg);
@@ -62,8 +61,10 @@ impl Connection {
             self.members[i].stale = false;
             self.count(env, now, Some(id), Counter::SubflowRecover);
         }
-        if out.established && !self.on_member_established(env, now, i, seg) {
-            self.reset_member(env, now, i, ResetReason::MptcpSpecific);
+        if out.established
+            && let Err(refusal) = self.on_member_established(env, now, i, seg)
+        {
+            self.refuse_member(env, now, i, refusal);
             return;
         }
         if !out.acceptable {
@@ -149,8 +150,14 @@ impl Connection {
             && seg.options.mptcp.iter().any(|o| matches!(o, MptcpOption::Dss(_)))
     }
 
-    /// Member `i` completed its TCP handshake. False: it must be reset.
-    fn on_member_established(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr) -> bool {
+    /// Member `i` completed its TCP handshake. An error says why it must be reset.
+    fn on_member_established(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        i: usize,
+        seg: &TcpRepr,
+    ) -> Result<(), Refusal> {
         match self.members[i].join {
             Join::Initial => {
                 if self.client {
@@ -159,13 +166,16 @@ impl Connection {
                     self.on_third_ack(env, now, i, seg);
                 }
                 self.established = true;
+                if let Some(listener) = self.half_open.take() {
+                    env.leave_half_open(listener);
+                }
                 self.announce(env, now, i);
                 env.events.push_back(Event::Connected { connection: self.id });
-                true
+                Ok(())
             }
             Join::SynSent { .. } => self.on_join_syn_ack(env, now, i, seg),
             Join::SynReceived { .. } => self.on_join_ack(env, now, i, seg),
-            _ => true,
+            _ => Ok(()),
         }
     }
 
@@ -198,25 +208,7 @@ impl Connection {
                 MptcpOption::Capable(_) | MptcpOption::Join(_) | MptcpOption::Reset(_) => {}
             }
         }
-        if let Some(&MpCapable::Data { sender_key, receiver_key, len: mapped, checksum, .. }) = capable(seg)
-            && sender_key == self.remote_key
-            && receiver_key == self.local_key
-        {
-            // RFC 8684 §3.1: stands for a DSS that maps the first data.
-            let Some(i) = self.index(id) else { return false };
-            if checksum.is_some() != self.checksum {
-                return self.on_wrong_checksum_use(env, now, i);
-            }
-            let m = RxMapping {
-                subflow: SubflowOffset(1),
-                data: DataOffset(1),
-                len: u64::from(mapped),
-                declared: mapped,
-                checksum,
-            };
-            return self.on_mapping(env, now, i, m);
-        }
-        true
+        self.on_capable_data(env, now, id, seg)
     }
 
     fn on_dss(
@@ -283,7 +275,7 @@ impl Connection {
     }
 
     /// Remembers a mapping. False: the subflow was reset because of it.
-    fn on_mapping(&mut self, env: &mut Env, now: Instant, i: usize, m: RxMapping) -> bool {
+    pub(crate) fn on_mapping(&mut self, env: &mut Env, now: Instant, i: usize, m: RxMapping) -> bool {
         let member = &mut self.members[i];
         let id = Some(member.tcp.id);
         if m.subflow > member.tcp.rcv_edge + u64::from(u16::MAX) {
@@ -313,7 +305,7 @@ impl Connection {
     }
 
     /// RFC 8684 §3.3: a checksum that was not negotiated, or none where one was. Always false: the subflow is reset.
-    fn on_wrong_checksum_use(&mut self, env: &mut Env, now: Instant, i: usize) -> bool {
+    pub(crate) fn on_wrong_checksum_use(&mut self, env: &mut Env, now: Instant, i: usize) -> bool {
         self.count(env, now, Some(self.members[i].tcp.id), Counter::DSSCorruptionReset);
         self.reset_member(env, now, i, ResetReason::MptcpSpecific);
         false

@@ -1,17 +1,21 @@
 //! MP_JOIN in both roles (RFC 8684 §3.2).
 
-use super::connection::Connection;
+use super::connection::{Connection, Mode};
 use super::keys::{constant_time_eq, join_hmac, leftmost_64, leftmost_160};
 use super::member::{Join, Member};
+use crate::error::FallbackReason;
 use crate::observe::Counter;
 use crate::path_manager::{LocalAddress, RemoteAddress};
 use crate::stack::env::Env;
-use crate::tcp::FourTuple;
+use crate::tcp::{CloseReason, FourTuple};
 use crate::wire::mptcp::{MpJoin, MptcpOption, ResetReason};
 use crate::wire::tcp::TcpRepr;
 use core::net::{IpAddr, SocketAddr};
 use umptcp_types::{AddressId, Duration, Instant, PathId};
 
+/// Joins of the peer at once whose third ACK has not come: who knows a token but not the keys gets no further (RFC 7430
+/// §2.2), so the oldest makes room and established subflows are never the price.
+const MAX_HALF_OPEN: usize = 8;
 /// First interval between third ACKs that nobody answers; doubles.
 const ACK_RESEND: Duration = Duration::from_millis(200);
 /// Third ACKs sent before the subflow is given up.
@@ -23,6 +27,27 @@ pub(crate) fn join(seg: &TcpRepr) -> Option<&MpJoin> {
         MptcpOption::Join(j) => Some(j),
         _ => None,
     })
+}
+
+/// Why a join is refused: what goes into the MP_TCPRST option (RFC 8684 §3.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) reason: ResetReason,
+    /// The same join may succeed later.
+    pub(crate) transient: bool,
+}
+
+impl Refusal {
+    /// RFC 8684 §3.2: an unknown token, a missing option, a wrong HMAC.
+    pub(crate) const PROTOCOL: Refusal = Refusal { reason: ResetReason::MptcpSpecific, transient: false };
+    /// The connection is not far enough.
+    const EARLY: Refusal = Refusal { reason: ResetReason::MptcpSpecific, transient: true };
+    /// The C flag says so.
+    const PROHIBITED: Refusal = Refusal { reason: ResetReason::Prohibited, transient: false };
+    /// The limit of subflows, which is a policy: there may be room later.
+    const LIMIT: Refusal = Refusal { reason: ResetReason::Prohibited, transient: true };
+    /// Nothing left to make one with.
+    const RESOURCES: Refusal = Refusal { reason: ResetReason::LackOfResources, transient: true };
 }
 
 impl Connection {
@@ -55,7 +80,19 @@ impl Connection {
         local: LocalAddress,
         remote: RemoteAddress,
     ) {
-        let Some(port) = env.free_port(now, local.address, remote.address) else {
+        // RFC 8684 §3.9.1: the port of the first subflow, so that firewalls let it pass, if it is free. Not that of a subflow
+        // that was lost: the peer, or something on the path, may still know it.
+        let same = SocketAddr::new(local.address, self.first.local.port());
+        let tuple = FourTuple { local: same, remote: remote.address };
+        let used = tuple == self.first
+            || self.lost.iter().any(|l| l.local == tuple.local && l.remote == tuple.remote);
+        let port = if !used && env.is_free(now, &tuple) {
+            Some(same.port())
+        } else {
+            env.free_port(now, local.address, remote.address)
+        };
+        let Some(port) = port else {
+            self.count(env, now, None, Counter::MPJoinSynTxBindErr);
             self.failed.push((local.address, remote.address));
             return;
         };
@@ -81,18 +118,37 @@ impl Connection {
         Some(MptcpOption::Join(option))
     }
 
-    /// Whether this connection takes one more subflow from its peer.
-    fn admits_join(&self, to: SocketAddr) -> bool {
-        let initial = to == self.first.local;
-        self.is_mptcp()
-            && self.fully_established
-            && self.ended.is_none()
-            && !(self.fin.acked && self.recv.finished())
-            && self.members.len() < self.config.max_subflows
-            && (self.config.allow_join_initial || !initial)
+    /// Whether this side opens subflows. RFC 8684 §3.1: none before a DSS has come. A client is not fully established before;
+    /// a server is by the third ACK, so it waits for more.
+    pub(crate) fn opens_subflows(&self) -> bool {
+        self.fully_established && (self.client || (self.config.server_joins && self.dss_seen))
     }
 
-    /// A SYN with MP_JOIN and our token arrived. False: it is to be refused with a RST.
+    /// Subflows that count against the limit: not those of the peer that lack the third ACK.
+    pub(crate) fn subflow_count(&self) -> usize {
+        let counts = |m: &&Member| !matches!(m.join, Join::SynReceived { .. }) && !m.tcp.is_finished();
+        self.members.iter().filter(counts).count()
+    }
+
+    /// Whether this connection takes one more subflow from its peer, to the address `to`.
+    fn admits_join(&self, to: SocketAddr) -> Result<(), Refusal> {
+        let over = self.ended.is_some() || (self.fin.acked && self.recv.finished());
+        if matches!(self.mode, Mode::Plain { .. }) || over {
+            return Err(Refusal::PROTOCOL);
+        }
+        if !self.is_mptcp() || !self.fully_established {
+            return Err(Refusal::EARLY);
+        }
+        if !self.config.allow_join_initial && to == self.first.local {
+            return Err(Refusal::PROHIBITED);
+        }
+        if self.subflow_count() >= self.config.max_subflows {
+            return Err(Refusal::LIMIT);
+        }
+        Ok(())
+    }
+
+    /// A SYN with MP_JOIN and our token arrived. An error says with which RST to refuse it.
     pub(crate) fn on_join_syn(
         &mut self,
         env: &mut Env,
@@ -100,67 +156,155 @@ impl Connection {
         path: PathId,
         tuple: FourTuple,
         seg: &TcpRepr,
-    ) -> bool {
+    ) -> Result<(), Refusal> {
         let Some(&MpJoin::Syn { backup, address_id, nonce: peer_nonce, .. }) = join(seg) else {
-            return false;
+            return Err(Refusal::PROTOCOL);
         };
         self.count(env, now, None, Counter::MPJoinSynRx);
         if backup {
             self.count(env, now, None, Counter::MPJoinSynBackupRx);
         }
-        if !self.admits_join(tuple.local) {
-            self.count(env, now, None, Counter::MPJoinRejected);
-            return false;
+        if tuple.local.port() != self.first.local.port() {
+            self.count(env, now, None, Counter::MPJoinPortSynRx);
         }
-        let Some(local_id) = self.local_id(tuple.local.ip()) else { return false };
+        if let Err(refusal) = self.admits_join(tuple.local) {
+            self.count(env, now, None, Counter::MPJoinRejected);
+            return Err(refusal);
+        }
+        let Some(local_id) = self.local_id(tuple.local.ip()) else {
+            self.count(env, now, None, Counter::MPJoinRejected);
+            return Err(Refusal::RESOURCES);
+        };
+        let half_open = |m: &Member| matches!(m.join, Join::SynReceived { .. });
+        if self.members.iter().filter(|m| half_open(m)).count() >= MAX_HALF_OPEN
+            && let Some(oldest) = self.members.iter().position(half_open)
+        {
+            self.count(env, now, Some(self.members[oldest].tcp.id), Counter::MPJoinHalfOpenDrop);
+            self.drop_member(env, now, oldest, CloseReason::TimedOut);
+        }
         let nonce = env.random_u32();
         let tcp = self.new_subflow(env, now, path, tuple).accept(now, seg);
         let mut member = Member::new(tcp, Join::SynReceived { nonce, peer_nonce }, local_id, address_id);
         member.backup_remote = backup;
         self.add_member(env, member);
-        true
+        Ok(())
     }
 
-    /// The SYN/ACK of a join arrived. False: the subflow must be reset (RFC 8684 §3.2).
-    pub(crate) fn on_join_syn_ack(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr) -> bool {
-        let Join::SynSent { nonce } = self.members[i].join else { return false };
+    /// Both ends sent a SYN (RFC 9293 §3.5). The first subflow falls back, since neither end knows the other's key. Joins
+    /// with crossing SYNs become one subflow (RFC 8684 §3.9.2): each end answers the other's SYN and proves itself twice.
+    /// False: the subflow has gone.
+    pub(crate) fn on_simultaneous_open(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        i: usize,
+        seg: &TcpRepr,
+    ) -> bool {
+        let Join::SynSent { nonce } = self.members[i].join else {
+            self.count(env, now, Some(self.members[i].tcp.id), Counter::SimultConnectFallback);
+            self.fall_back(env, FallbackReason::SimultaneousOpen);
+            return true;
+        };
+        self.count(env, now, Some(self.members[i].tcp.id), Counter::MPJoinSynRx);
+        match join(seg) {
+            Some(&MpJoin::Syn { backup, address_id, token, nonce: peer_nonce })
+                if token == self.local_token =>
+            {
+                let m = &mut self.members[i];
+                m.join = Join::SynReceived { nonce, peer_nonce };
+                m.backup_remote = backup;
+                m.remote_id = address_id;
+                true
+            }
+            _ => {
+                self.count(env, now, Some(self.members[i].tcp.id), Counter::MPJoinRejected);
+                self.refuse_member(env, now, i, Refusal::PROTOCOL);
+                false
+            }
+        }
+    }
+
+    /// The SYN/ACK of a join arrived. An error: the subflow must be reset (RFC 8684 §3.2).
+    pub(crate) fn on_join_syn_ack(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        i: usize,
+        seg: &TcpRepr,
+    ) -> Result<(), Refusal> {
+        let nonce = match self.members[i].join {
+            Join::SynSent { nonce } | Join::SynReceived { nonce, .. } => nonce,
+            _ => return Err(Refusal::PROTOCOL),
+        };
         let id = Some(self.members[i].tcp.id);
         let Some(&MpJoin::SynAck { backup, address_id, hmac, nonce: peer_nonce }) = join(seg) else {
-            return false;
+            self.count(env, now, id, Counter::MPJoinRejected);
+            return Err(Refusal::PROTOCOL);
         };
         self.count(env, now, id, Counter::MPJoinSynAckRx);
         if backup {
             self.count(env, now, id, Counter::MPJoinSynAckBackupRx);
         }
+        if self.members[i].tcp.tuple.remote.port() != self.first.remote.port() {
+            self.count(env, now, id, Counter::MPJoinPortSynAckRx);
+        }
         let expected = leftmost_64(&join_hmac(self.remote_key, self.local_key, peer_nonce, nonce));
         if !constant_time_eq(&expected.to_be_bytes(), &hmac.to_be_bytes()) {
             self.count(env, now, id, Counter::MPJoinSynAckHMacFailure);
-            return false;
+            return Err(Refusal::PROTOCOL);
         }
         let hmac = leftmost_160(&join_hmac(self.local_key, self.remote_key, nonce, peer_nonce));
         let m = &mut self.members[i];
         m.backup_remote = backup;
         m.remote_id = address_id;
         m.join = Join::AckSent { hmac, resend: now + ACK_RESEND.max(m.tcp.rtt.rto()), tries: 1 };
-        true
+        Ok(())
     }
 
-    /// The third ACK of a join arrived. False: the subflow must be reset.
-    pub(crate) fn on_join_ack(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr) -> bool {
-        let Join::SynReceived { nonce, peer_nonce } = self.members[i].join else { return true };
+    /// The third ACK of a join arrived. An error: the subflow must be reset.
+    pub(crate) fn on_join_ack(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        i: usize,
+        seg: &TcpRepr,
+    ) -> Result<(), Refusal> {
+        let Join::SynReceived { nonce, peer_nonce } = self.members[i].join else { return Ok(()) };
+        if seg.flags.syn {
+            // The answer to our SYN of a simultaneous open.
+            return self.on_join_syn_ack(env, now, i, seg);
+        }
         let id = Some(self.members[i].tcp.id);
-        let Some(&MpJoin::Ack { hmac }) = join(seg) else { return false };
+        let Some(&MpJoin::Ack { hmac }) = join(seg) else {
+            self.count(env, now, id, Counter::MPJoinRejected);
+            return Err(Refusal::PROTOCOL);
+        };
         let expected = leftmost_160(&join_hmac(self.remote_key, self.local_key, peer_nonce, nonce));
         if !constant_time_eq(&expected, &hmac) {
             self.count(env, now, id, Counter::MPJoinAckHMacFailure);
-            return false;
+            return Err(Refusal::PROTOCOL);
         }
         self.count(env, now, id, Counter::MPJoinAckRx);
+        if self.members[i].tcp.tuple.local.port() != self.first.local.port() {
+            self.count(env, now, id, Counter::MPJoinPortAckRx);
+        }
+        // More joins may have been under way than there is room for.
+        if let Err(refusal) = self.admits_join(self.members[i].tcp.tuple.local) {
+            self.count(env, now, id, Counter::MPJoinRejected);
+            return Err(refusal);
+        }
         self.members[i].join = Join::Joined;
         // RFC 8684 §3.2: the third ACK must be answered, or the peer keeps sending it.
         self.members[i].tcp.ack_now();
         self.announce(env, now, i);
-        true
+        Ok(())
+    }
+
+    /// A path with these addresses came: what failed from them before may work now.
+    pub(crate) fn forget_failures(&mut self, addresses: &[IpAddr]) {
+        self.failed.retain(|(local, _)| !addresses.contains(local));
+        self.resets.retain(|(local, _, _)| !addresses.contains(local));
+        self.later.retain(|(local, _, _)| !addresses.contains(local));
     }
 
     /// Anything the peer sends after our third ACK shows that it arrived: ESTABLISHED (RFC 8684 §3.2).

@@ -46,6 +46,8 @@ pub struct SubflowEnds {
 pub struct View<'a> {
     /// Our side opened the connection.
     pub client: bool,
+    /// This side opens subflows: the client, and a server whose settings say so, once a DSS has come (RFC 8684 §3.1).
+    pub opens: bool,
     /// Local addresses that may be used, in order of path.
     pub local: &'a [LocalAddress],
     /// Addresses of the peer that may be connected to.
@@ -89,7 +91,8 @@ pub trait PathPolicy: core::fmt::Debug + Send {
 }
 
 /// The default: the client opens one subflow from every local address to the peer's first address, and one to every
-/// address the peer advertises; the server opens none and, if asked to, advertises its other addresses.
+/// address the peer advertises; the server opens none, unless its settings have it do the same, and, if asked to, advertises its
+/// other addresses.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OnePerPath;
 
@@ -108,7 +111,7 @@ impl PathPolicy for OnePerPath {
                 }
             }
         }
-        if !view.client {
+        if !view.opens {
             return commands;
         }
         let mut count = view.subflows.len();
@@ -185,6 +188,7 @@ mod tests {
         let first = SubflowEnds { path: PathId(0), local: locals[0].address, remote: remotes[0].address };
         let mut view = View {
             client: true,
+            opens: true,
             local: &locals,
             remote: &remotes[..1],
             subflows: &[first],
@@ -215,6 +219,7 @@ mod tests {
         let first = SubflowEnds { path: PathId(0), local: locals[0].address, remote: remotes[0].address };
         let view = View {
             client: false,
+            opens: false,
             local: &locals,
             remote: &remotes,
             subflows: &[first],
@@ -226,5 +231,7 @@ mod tests {
         assert_eq!(OnePerPath.decide(&view), vec![Command::Advertise { local: 1 }]);
         let view = View { advertised: &[locals[1].address], ..view };
         assert_eq!(OnePerPath.decide(&view), vec![]);
+        let view = View { opens: true, advertise: false, ..view };
+        assert_eq!(OnePerPath.decide(&view), vec![Command::Open { local: 1, remote: 0 }]);
     }
 }

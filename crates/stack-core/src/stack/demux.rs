@@ -5,13 +5,14 @@ use super::listen::Pending;
 use super::time_wait::Verdict;
 use crate::interface::{ChecksumState, PathKind, RxPacket};
 use crate::mptcp::close::{reset_options, send_reset};
-use crate::mptcp::join::join;
+use crate::mptcp::handshake::sole_capable;
+use crate::mptcp::join::{Refusal, join};
 use crate::observe::Counter;
 use crate::tcp::icmp::IcmpOutcome;
 use crate::tcp::{CloseReason, FourTuple};
 use crate::wire::icmp::IcmpError;
 use crate::wire::ip::{self, IpHeader};
-use crate::wire::mptcp::{MpJoin, ResetReason};
+use crate::wire::mptcp::MpJoin;
 use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
 use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
@@ -100,12 +101,14 @@ impl Stack {
             }
         }
         if seg.flags.rst {
+            self.withdraw(&tuple, seg);
             return;
         }
         let is_syn = seg.flags.syn && !seg.flags.ack && !seg.flags.fin;
         if is_syn && Self::can_be_peer(tuple.remote) {
-            // RFC 8684 §3.2: a join is demultiplexed by its token, not by the port.
-            if let Some(&MpJoin::Syn { token, .. }) = join(seg) {
+            // RFC 8684 §3.2: a join is demultiplexed by its token, not by the port. With an MP_CAPABLE beside it it is
+            // no join: the listener's connection is plain TCP then.
+            if let (Some(&MpJoin::Syn { token, .. }), Ok(None)) = (join(seg), sole_capable(seg)) {
                 self.handle_join(now, path, tuple, seg, token);
                 return;
             }
@@ -113,6 +116,12 @@ impl Stack {
                 self.offer(now, listener, Pending::new(path, tuple, seg.clone(), now));
                 return;
             }
+        }
+        if !seg.flags.syn
+            && let Some(listener) = self.listener_for(tuple.local)
+            && self.take_cookie(now, path, listener, tuple, seg, payload)
+        {
+            return;
         }
         self.refuse_segment(now, path, &tuple, seg, payload.len(), TcpOptions::default());
     }
@@ -131,24 +140,28 @@ impl Stack {
         let Some(connection) = known else {
             self.env.observe(now, None, None, Counter::MPJoinSynRx);
             self.env.observe(now, None, None, Counter::MPJoinNoTokenFound);
-            self.refuse_join(now, path, &tuple, seg);
+            self.refuse_join(now, path, &tuple, seg, Refusal::PROTOCOL);
             return;
         };
-        let joined = self
-            .connections
-            .get_mut(&connection)
-            .is_some_and(|c| c.on_join_syn(&mut self.env, now, path, tuple, seg));
-        if joined {
-            self.touched(now, connection);
-        } else {
-            self.refuse_join(now, path, &tuple, seg);
+        let Some(c) = self.connections.get_mut(&connection) else { return };
+        match c.on_join_syn(&mut self.env, now, path, tuple, seg) {
+            Ok(()) => self.touched(now, connection),
+            Err(refusal) => self.refuse_join(now, path, &tuple, seg, refusal),
         }
     }
 
     /// RFC 8684 §3.2: an unknown token or a refused join is answered with a RST that says so.
-    fn refuse_join(&mut self, now: Instant, path: PathId, tuple: &FourTuple, seg: &TcpRepr) {
+    fn refuse_join(
+        &mut self,
+        now: Instant,
+        path: PathId,
+        tuple: &FourTuple,
+        seg: &TcpRepr,
+        refusal: Refusal,
+    ) {
+        tracing::debug!(?tuple, reason = ?refusal.reason, transient = refusal.transient, "join refused");
         self.env.observe(now, None, None, Counter::MPRstTx);
-        let options = reset_options(ResetReason::MptcpSpecific, false);
+        let options = reset_options(refusal.reason, refusal.transient);
         self.refuse_segment(now, path, tuple, seg, 0, options);
     }
 

@@ -1,5 +1,7 @@
 //! What all connections of a stack share: randomness, addresses in use, counters, events.
 
+use super::black_holes::BlackHoles;
+use super::syn_cookies::SynCookies;
 use super::time_wait::TimeWaitTable;
 use crate::config::StackConfig;
 use crate::event::Event;
@@ -10,7 +12,7 @@ use crate::tcp::FourTuple;
 use crate::wire::tcp::TcpRepr;
 use crate::wire::{checksum, ip};
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::hash::{BuildHasher, Hash, Hasher};
 use core::net::{IpAddr, SocketAddr};
@@ -19,7 +21,7 @@ use hashbrown::HashMap;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
 use siphasher::sip::SipHasher13;
-use umptcp_types::{ConnectionId, Instant, PathId, SeqNumber, SubflowId};
+use umptcp_types::{ConnectionId, Instant, ListenerId, PathId, SeqNumber, SubflowId};
 
 /// Hash tables keyed with a secret, so that a peer cannot choose four-tuples that collide.
 #[derive(Clone, Debug)]
@@ -36,6 +38,9 @@ impl BuildHasher for Seeded {
 /// at random: a known one tells somebody off the path, who uses up the rest, whether a four-tuple is in use (Cao et al.,
 /// USENIX Security 2016).
 const CHALLENGES_PER_SECOND: u32 = 1000;
+
+/// Ports in TIME_WAIT passed over in search of one that is not.
+const MAX_WAITING_PORTS: u32 = 64;
 
 /// One path and its state.
 #[derive(Debug)]
@@ -58,6 +63,10 @@ pub(crate) struct Env {
     pub(crate) paths: HashMap<PathId, Path, Seeded>,
     pub(crate) path_order: Vec<PathId>,
     pub(crate) time_wait: TimeWaitTable,
+    pub(crate) black_holes: BlackHoles,
+    pub(crate) syn_cookies: SynCookies,
+    /// Accepted connections whose third ACK has not come, by listener.
+    pub(crate) half_open: BTreeMap<ListenerId, usize>,
     /// Packets that belong to no connection: RSTs, answers out of TIME_WAIT.
     pub(crate) outbox: VecDeque<Transmit>,
     challenge_second: u64,
@@ -77,7 +86,9 @@ impl Env {
         let mut rng = ChaCha12Rng::from_seed(seed);
         let mut hasher = || Seeded(rng.next_u64(), rng.next_u64());
         let (demux, tokens, paths, waiting) = (hasher(), hasher(), hasher(), hasher());
+        let holes = hasher();
         let isn_key = (rng.next_u64(), rng.next_u64());
+        let cookie_key = (rng.next_u64(), rng.next_u64());
         let first = *config.ephemeral_ports.start();
         let span = config.ephemeral_ports.end().saturating_sub(first).max(1);
         let next_port = first + (rng.next_u32() % u32::from(span)) as u16;
@@ -93,6 +104,9 @@ impl Env {
             paths: HashMap::with_hasher(paths),
             path_order: Vec::new(),
             time_wait: TimeWaitTable::new(waiting),
+            black_holes: BlackHoles::new(holes),
+            syn_cookies: SynCookies::new(cookie_key),
+            half_open: BTreeMap::new(),
             outbox: VecDeque::new(),
             challenge_second: u64::MAX,
             challenges_left: 0,
@@ -132,12 +146,26 @@ impl Env {
     pub(crate) fn unique_key(&mut self) -> Option<u64> {
         for _ in 0..8 {
             let key = self.rng.next_u64();
-            let (token, _) = crate::mptcp::keys::token_and_idsn(key);
-            if !self.tokens.contains_key(&token) {
+            if self.is_unused(key) {
                 return Some(key);
             }
         }
         None
+    }
+
+    /// No connection has this key's token.
+    pub(crate) fn is_unused(&self, key: u64) -> bool {
+        !self.tokens.contains_key(&crate::mptcp::keys::token_and_idsn(key).0)
+    }
+
+    /// A connection by way of `listener` is no longer half-open.
+    pub(crate) fn leave_half_open(&mut self, listener: ListenerId) {
+        if let Some(n) = self.half_open.get_mut(&listener) {
+            *n -= 1;
+            if *n == 0 {
+                self.half_open.remove(&listener);
+            }
+        }
     }
 
     fn keyed_hash(&self, tuple: &FourTuple, salt: u64) -> u64 {
@@ -184,18 +212,35 @@ impl Env {
         path.config.addresses.iter().copied().find(|a| a.is_ipv4() == like.is_ipv4())
     }
 
-    /// A free local port for a connection from `local` to `remote` (RFC 6056 in spirit: a random start, then in turn).
+    /// Whether a connection of ours may use `tuple` now.
+    pub(crate) fn is_free(&self, now: Instant, tuple: &FourTuple) -> bool {
+        !self.demux.contains_key(tuple) && self.time_wait.may_reuse(now, tuple)
+    }
+
+    /// A free local port for a connection from `local` to `remote` (RFC 6056 in spirit: a random start, then in turn, so
+    /// that ports used lately come last). Four-tuples in TIME_WAIT come after the others, the oldest first: the peer may
+    /// not have forgotten them.
     pub(crate) fn free_port(&mut self, now: Instant, local: IpAddr, remote: SocketAddr) -> Option<u16> {
         let (first, last) = (*self.config.ephemeral_ports.start(), *self.config.ephemeral_ports.end());
+        let mut waiting: Option<(Instant, u16)> = None;
+        let mut seen = 0;
         for _ in first..=last {
             let port = self.next_port;
             self.next_port = if port >= last { first } else { port + 1 };
             let tuple = FourTuple { local: SocketAddr::new(local, port), remote };
-            if !self.demux.contains_key(&tuple) && self.time_wait.may_reuse(now, &tuple) {
-                return Some(port);
+            if !self.is_free(now, &tuple) {
+                continue;
+            }
+            let Some(entry) = self.time_wait.get(&tuple) else { return Some(port) };
+            if waiting.is_none_or(|(since, _)| entry.since < since) {
+                waiting = Some((entry.since, port));
+            }
+            seen += 1;
+            if seen >= MAX_WAITING_PORTS {
+                break;
             }
         }
-        None
+        waiting.map(|(_, port)| port)
     }
 
     /// Builds the packet for a segment. `packet_payload`: payload bytes per packet if the device is to cut it.

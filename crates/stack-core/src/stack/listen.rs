@@ -1,19 +1,20 @@
 //! Listeners, and connections offered to the caller.
 
 use super::Stack;
-use crate::config::{ConnectionConfig, ListenOptions};
+use crate::config::{ConnectionConfig, ListenOptions, SynCookiePolicy};
 use crate::error::{ConnectError, FallbackReason, ListenError};
 use crate::event::{Event, IncomingId};
 use crate::mptcp::Connection;
 use crate::mptcp::connection::Mode;
-use crate::mptcp::handshake::{acceptable, capable};
+use crate::mptcp::handshake::{capable, offer};
 use crate::mptcp::member::{Join, Member};
 use crate::observe::Counter;
 use crate::tcp::FourTuple;
-use crate::wire::mptcp::MpCapable;
 use crate::wire::tcp::{TcpOptions, TcpRepr};
+use alloc::boxed::Box;
+use bytes::Bytes;
 use core::net::SocketAddr;
-use umptcp_types::{AddressId, ConnectionId, Duration, Instant, ListenerId, PathId};
+use umptcp_types::{AddressId, ConnectionId, Duration, Instant, ListenerId, PathId, SeqNumber};
 
 /// A SYN that nobody accepts or refuses is forgotten after this long; the peer has given up by then.
 const PENDING_TIMEOUT: Duration = Duration::from_secs(60);
@@ -25,11 +26,25 @@ pub(crate) struct Pending {
     pub(crate) tuple: FourTuple,
     pub(crate) syn: TcpRepr,
     pub(crate) since: Instant,
+    /// The handshake is over already: it went without state here.
+    pub(crate) complete: Option<Complete>,
+}
+
+/// The third ACK of a handshake that went by SYN cookie, and what the cookie says.
+#[derive(Clone, Debug)]
+pub(crate) struct Complete {
+    pub(crate) isn: SeqNumber,
+    pub(crate) key: u64,
+    /// The window and its scale that the SYN/ACK offered.
+    pub(crate) window: u16,
+    pub(crate) window_scale: u8,
+    pub(crate) ack: TcpRepr,
+    pub(crate) payload: Bytes,
 }
 
 impl Pending {
     pub(crate) fn new(path: PathId, tuple: FourTuple, syn: TcpRepr, since: Instant) -> Self {
-        Pending { path, tuple, syn, since }
+        Pending { path, tuple, syn, since, complete: None }
     }
 }
 
@@ -38,7 +53,13 @@ impl Pending {
 pub(crate) struct Listener {
     pub(crate) local: SocketAddr,
     pub(crate) backlog: usize,
+    /// SYNs that wait for the caller's word.
     pub(crate) pending: usize,
+    /// Complete handshakes that do.
+    pub(crate) complete: usize,
+    pub(crate) syn_cookies: SynCookiePolicy,
+    /// What SYN/ACKs that go out before the caller's word are made from.
+    pub(crate) config: Box<ConnectionConfig>,
 }
 
 impl Stack {
@@ -47,7 +68,7 @@ impl Stack {
     /// # Errors
     /// When the port is 0 or taken by another listener, or the address belongs to no path.
     pub fn listen(&mut self, options: ListenOptions) -> Result<ListenerId, ListenError> {
-        let local = options.local;
+        let ListenOptions { local, backlog, syn_cookies, config } = options;
         if local.port() == 0 {
             return Err(ListenError::NoPort);
         }
@@ -65,7 +86,8 @@ impl Stack {
         }
         let id = ListenerId(self.next_listener);
         self.next_listener += 1;
-        self.listeners.insert(id, Listener { local, backlog: options.backlog.max(1), pending: 0 });
+        let (backlog, config) = (backlog.max(1), Box::new(config));
+        self.listeners.insert(id, Listener { local, backlog, pending: 0, complete: 0, syn_cookies, config });
         Ok(id)
     }
 
@@ -93,7 +115,8 @@ impl Stack {
             .map(|(id, _)| *id)
     }
 
-    /// Offers a SYN to the caller.
+    /// Offers a SYN to the caller. With the backlog full of handshakes that do not complete, the peer is answered without
+    /// state instead: it may be a flood, and those who mean it come back with the third ACK.
     pub(crate) fn offer(&mut self, now: Instant, listener: ListenerId, pending: Pending) {
         self.expire_pending(now);
         // A retransmitted SYN is not a second connection.
@@ -101,35 +124,62 @@ impl Stack {
             return;
         }
         let Some(l) = self.listeners.get_mut(&listener) else { return };
-        if l.pending >= l.backlog {
+        let half_open = l.pending + self.env.half_open.get(&listener).copied().unwrap_or(0);
+        let full = half_open >= l.backlog;
+        let mptcp = capable(&pending.syn).is_some();
+        if l.syn_cookies == SynCookiePolicy::Always || (full && l.syn_cookies != SynCookiePolicy::Never) {
+            let config = l.config.clone();
+            if mptcp {
+                self.env.observe(now, None, None, Counter::MPCapableSYNRX);
+            }
+            self.send_syn_cookie(now, pending.path, &pending.tuple, &pending.syn, &config);
+            return;
+        }
+        if full {
             self.env.observe(now, None, None, Counter::TcpListenOverflow);
             return;
         }
         l.pending += 1;
-        let incoming = IncomingId(self.next_incoming);
-        self.next_incoming += 1;
-        let mptcp = capable(&pending.syn).is_some();
         if mptcp {
             self.env.observe(now, None, None, Counter::MPCapableSYNRX);
         }
+        self.enlist(listener, pending);
+    }
+
+    /// Tells the caller of a connection that waits for its word.
+    pub(crate) fn enlist(&mut self, listener: ListenerId, pending: Pending) {
+        let incoming = IncomingId(self.next_incoming);
+        self.next_incoming += 1;
         self.env.events.push_back(Event::Incoming {
             listener,
             incoming,
             remote: pending.tuple.remote,
             local: pending.tuple.local,
-            mptcp,
+            mptcp: capable(&pending.syn).is_some(),
+            complete: pending.complete.is_some(),
         });
         self.pending_tuples.insert(pending.tuple, incoming);
         self.incoming.insert(incoming, (listener, pending));
     }
 
-    fn take_pending(&mut self, incoming: IncomingId) -> Option<Pending> {
+    fn take_pending(&mut self, incoming: IncomingId) -> Option<(ListenerId, Pending)> {
         let (listener, pending) = self.incoming.remove(&incoming)?;
         self.pending_tuples.remove(&pending.tuple);
         if let Some(l) = self.listeners.get_mut(&listener) {
-            l.pending = l.pending.saturating_sub(1);
+            let count = if pending.complete.is_some() { &mut l.complete } else { &mut l.pending };
+            *count = count.saturating_sub(1);
         }
-        Some(pending)
+        Some((listener, pending))
+    }
+
+    /// A RST for a SYN that waits for the caller's word: the peer has given up (RFC 9293 §3.10.7.4, SYN-RECEIVED). Only the
+    /// exact sequence number counts (RFC 5961 §3.2).
+    pub(crate) fn withdraw(&mut self, tuple: &FourTuple, rst: &TcpRepr) {
+        let Some(&incoming) = self.pending_tuples.get(tuple) else { return };
+        let exact = self.incoming.get(&incoming).is_some_and(|(_, p)| p.syn.seq.wrapping_add(1) == rst.seq);
+        if exact {
+            self.take_pending(incoming);
+        }
     }
 
     /// Forgets SYNs that waited too long. Ids grow with time, so the oldest come first.
@@ -155,15 +205,20 @@ impl Stack {
     ) -> Result<ConnectionId, ConnectError> {
         let parts = self.parts(config)?;
         self.check_capacity()?;
-        let Pending { path, tuple, syn, .. } = self.take_pending(incoming).ok_or(ConnectError::Gone)?;
+        let (listener, pending) = self.take_pending(incoming).ok_or(ConnectError::Gone)?;
+        let Pending { path, tuple, syn, complete, .. } = pending;
         let id = self.next_id();
         let mut c = Connection::new(id, false, config.clone(), tuple, parts);
         if config.mptcp {
-            match capable(&syn) {
-                Some(&MpCapable::Syn { version, flags }) if acceptable(version, flags) => {
+            match offer(&syn, config) {
+                Ok(flags) => {
                     c.checksum |= flags.checksum_required;
                     c.peer_allows_initial_join = !flags.no_join_initial;
-                    match self.env.unique_key() {
+                    let key = match &complete {
+                        Some(done) => self.env.is_unused(done.key).then_some(done.key),
+                        None => self.env.unique_key(),
+                    };
+                    match key {
                         Some(key) => c.set_local_key(&mut self.env, key),
                         None => {
                             self.env.observe(now, Some(id), None, Counter::MPFallbackTokenInit);
@@ -171,21 +226,35 @@ impl Stack {
                         }
                     }
                 }
-                Some(_) => c.mode = Mode::Plain { reason: FallbackReason::Unacceptable },
-                None => c.mode = Mode::Plain { reason: FallbackReason::NoOptionInSyn },
+                Err(reason) => c.mode = Mode::Plain { reason },
             }
         }
-        let tcp = c.new_subflow(&mut self.env, now, path, tuple).accept(now, &syn);
+        let mut tcp = c.new_subflow(&mut self.env, now, path, tuple);
+        let subflow = tcp.id;
+        if let Some(done) = &complete {
+            tcp.config.isn = done.isn;
+            tcp.config.window_scale = done.window_scale;
+        } else {
+            c.half_open = Some(listener);
+            *self.env.half_open.entry(listener).or_default() += 1;
+        }
+        let mut tcp = tcp.accept(now, &syn);
+        if let Some(done) = &complete {
+            tcp.syn_ack_sent_before(now, done.window);
+        }
         c.add_member(&self.env, Member::new(tcp, Join::Initial, AddressId(0), AddressId(0)));
-        self.connections.insert(id, alloc::boxed::Box::new(c));
+        if let Some(done) = complete {
+            c.on_segment(&mut self.env, now, subflow, &done.ack, done.payload);
+        }
+        self.connections.insert(id, Box::new(c));
         self.touched(now, id);
         Ok(id)
     }
 
     /// Answers a pending SYN with RST.
     pub fn refuse(&mut self, now: Instant, incoming: IncomingId) {
-        if let Some(p) = self.take_pending(incoming) {
-            self.refuse_segment(now, p.path, &p.tuple, &p.syn, 0, TcpOptions::default());
-        }
+        let Some((_, p)) = self.take_pending(incoming) else { return };
+        let seg = p.complete.as_ref().map_or(&p.syn, |done| &done.ack);
+        self.refuse_segment(now, p.path, &p.tuple, seg, 0, TcpOptions::default());
     }
 }

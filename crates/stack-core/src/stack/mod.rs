@@ -11,11 +11,13 @@
 //!
 //! Batches are welcome: several packets may be handed in before the first poll.
 
+pub(crate) mod black_holes;
 mod change;
 mod demux;
 pub(crate) mod env;
 mod info;
 mod listen;
+pub(crate) mod syn_cookies;
 pub(crate) mod time_wait;
 mod timers;
 
@@ -83,10 +85,12 @@ impl Stack {
     pub fn path_added(&mut self, now: Instant, config: PathConfig) -> PathId {
         let id = PathId(self.next_path);
         self.next_path += 1;
+        let addresses = config.addresses.clone();
         self.env.paths.insert(id, Path { config, blocked: false });
         self.env.path_order.push(id);
         for c in self.sorted_connections() {
             if let Some(connection) = self.connections.get_mut(&c) {
+                connection.forget_failures(&addresses);
                 connection.manage_paths(&mut self.env, now);
                 self.touched(now, c);
             }
@@ -284,7 +288,7 @@ impl Stack {
             p => p,
         };
         let tuple = FourTuple { local: SocketAddr::new(address, port), remote };
-        if self.env.demux.contains_key(&tuple) || !self.env.time_wait.may_reuse(now, &tuple) {
+        if !self.env.is_free(now, &tuple) {
             return Err(ConnectError::TupleInUse(tuple.local, remote));
         }
         let id = self.next_id();

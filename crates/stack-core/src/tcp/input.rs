@@ -115,6 +115,16 @@ impl Subflow {
         let ack_ok = seg.flags.ack && ack == Some(SubflowOffset(1)) && self.board.nxt() >= SubflowOffset(1);
         if seg.flags.ack && !ack_ok {
             out.reset = !seg.flags.rst;
+            if out.reset
+                && self.board.nxt() > SubflowOffset(0)
+                && self.syns_after_old_ack < super::SYNS_AFTER_OLD_ACK
+            {
+                // RFC 9293 §3.5.1, figure 9: the peer still has an old connection of these ports (TIME_WAIT, LAST_ACK),
+                // which our RST ends. The SYN follows it at once, not when its timer has run out.
+                self.syns_after_old_ack += 1;
+                self.board.mark_all_lost();
+                self.resend_first = true;
+            }
             return;
         }
         if seg.flags.rst {

@@ -66,6 +66,9 @@ const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
 const LEAST_FULL_SEGMENT: u32 = 536;
 /// Challenge ACKs of one subflow are at least this far apart (RFC 5961 §7; as Linux's tcp_invalid_ratelimit).
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
+/// SYNs sent again at once after answering an old ACK with RST. Once is enough for a peer that holds an old connection; the
+/// bound keeps a peer that answers every SYN so from making us flood it.
+const SYNS_AFTER_OLD_ACK: u8 = 3;
 /// Twice the maximum segment lifetime, as Linux has it (RFC 9293 §3.4.2 would allow 4 minutes).
 pub(crate) const TIME_WAIT: Duration = Duration::from_secs(60);
 
@@ -233,6 +236,8 @@ pub struct Subflow {
     pub(crate) dup_acks: u32,
     /// When a challenge ACK was last sent.
     pub(crate) challenged: Option<Instant>,
+    /// SYNs sent again at once because the peer acknowledged something older.
+    pub(crate) syns_after_old_ack: u8,
 
     // Receiving.
     pub(crate) irs: SeqNumber,
@@ -327,6 +332,7 @@ impl Subflow {
             small_allowed: false,
             dup_acks: 0,
             challenged: None,
+            syns_after_old_ack: 0,
             irs: SeqNumber(0),
             rcv_next: SubflowOffset(0),
             rcv_edge: SubflowOffset(0),

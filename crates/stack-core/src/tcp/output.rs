@@ -78,6 +78,16 @@ impl Subflow {
         })
     }
 
+    /// The SYN/ACK went out with this window before there was any state (SYN cookies). When is not known, so that its ACK gives
+    /// no round-trip time: it counts as sent twice (Karn's rule).
+    pub(crate) fn syn_ack_sent_before(&mut self, now: Instant, window: u16) {
+        self.poll_handshake(now);
+        self.resend_first = true;
+        self.poll_handshake(now);
+        self.rcv_edge = self.rcv_next + u64::from(window);
+        self.last_ack_sent = self.rcv_next;
+    }
+
     /// The next segment of what was lost, or a tail loss probe, if window and pacing allow. `packet` is the payload
     /// of one packet with the options that data segments carry.
     pub(crate) fn poll_retransmit(

@@ -194,7 +194,7 @@ impl Lab {
     fn serve(mut l: Lab, config: ConnectionConfig) -> Lab {
         l.checksum = config.checksum;
         let local = SocketAddr::new(stack_address(0), 80);
-        l.stack.listen(ListenOptions { local, backlog: 4 }).expect("listen");
+        l.stack.listen(ListenOptions::new(local, 4)).expect("listen");
         let peer = SocketAddr::new(peer_address(0), 4000);
         l.flows.push(Flow { stack: local, peer, irs: 0, next: 0, expected: 0 });
         let syn = MpCapable::Syn { version: VERSION, flags: l.capable_flags() };

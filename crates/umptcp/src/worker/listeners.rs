@@ -103,6 +103,8 @@ pub(super) struct ListenerEntry {
     config: ConnectionConfig,
     /// SYNs not answered yet because the queue is full.
     waiting: VecDeque<IncomingId>,
+    /// Complete handshakes (by SYN cookie) not accepted yet for the same reason.
+    complete: VecDeque<IncomingId>,
     /// Answered SYNs whose handshake is not complete.
     handshaking: usize,
 }
@@ -112,17 +114,15 @@ impl Worker {
     pub(crate) fn listen(
         &mut self,
         cx: &mut Context<'_>,
-        local: SocketAddr,
-        config: ConnectionConfig,
+        options: ListenOptions,
         shared: Arc<ListenerShared>,
     ) -> Result<ListenerId, Error> {
+        let (local, config) = (options.local, options.config.clone());
         // Accepting would fail for every connection, when nobody is there to be told.
         self.check_names(&config).map_err(|source| Error::ListenSettings { local, source })?;
-        let id = cx
-            .engine
-            .listen(ListenOptions { local, backlog: shared.backlog })
-            .map_err(|source| Error::Listen { local, source })?;
-        let entry = ListenerEntry { shared, config, waiting: VecDeque::new(), handshaking: 0 };
+        let id = cx.engine.listen(options).map_err(|source| Error::Listen { local, source })?;
+        let (waiting, complete) = (VecDeque::new(), VecDeque::new());
+        let entry = ListenerEntry { shared, config, waiting, complete, handshaking: 0 };
         self.listeners.insert(id, entry);
         Ok(id)
     }
@@ -144,10 +144,19 @@ impl Worker {
         Ok(())
     }
 
-    /// A SYN came in.
-    pub(super) fn incoming(&mut self, cx: &mut Context<'_>, listener: ListenerId, incoming: IncomingId) {
+    /// A SYN came in, or the third ACK of a handshake that went without state.
+    pub(super) fn incoming(
+        &mut self,
+        cx: &mut Context<'_>,
+        listener: ListenerId,
+        incoming: IncomingId,
+        complete: bool,
+    ) {
         match self.listeners.get_mut(&listener) {
-            Some(l) if self.stopping.is_none() => l.waiting.push_back(incoming),
+            Some(l) if self.stopping.is_none() => {
+                let queue = if complete { &mut l.complete } else { &mut l.waiting };
+                queue.push_back(incoming);
+            }
             _ => return cx.engine.refuse(cx.now, incoming),
         }
         self.refill(cx, listener);
@@ -156,8 +165,16 @@ impl Worker {
     /// Answers SYNs as long as there is room.
     pub(super) fn refill(&mut self, cx: &mut Context<'_>, listener: ListenerId) {
         let Some(l) = self.listeners.get_mut(&listener) else { return };
-        while !l.waiting.is_empty() && l.shared.has_room(l.handshaking) {
-            let Some(incoming) = l.waiting.pop_front() else { break };
+        loop {
+            // Handshakes that do not complete must not keep those out that have.
+            let next = if !l.complete.is_empty() && l.shared.has_room(0) {
+                l.complete.pop_front()
+            } else if !l.waiting.is_empty() && l.shared.has_room(l.handshaking) {
+                l.waiting.pop_front()
+            } else {
+                None
+            };
+            let Some(incoming) = next else { break };
             match cx.engine.accept(cx.now, incoming, &l.config) {
                 Ok(id) => {
                     l.handshaking += 1;
@@ -201,7 +218,7 @@ impl Worker {
     /// Closes a listener. Connections that nobody accepted are reset, as with the kernel's sockets.
     pub(super) fn unlisten(&mut self, cx: &mut Context<'_>, id: ListenerId) {
         let Some(l) = self.listeners.remove(&id) else { return };
-        for incoming in l.waiting {
+        for incoming in l.waiting.into_iter().chain(l.complete) {
             cx.engine.refuse(cx.now, incoming);
         }
         cx.engine.unlisten(cx.now, id);

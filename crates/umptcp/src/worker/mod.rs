@@ -162,7 +162,9 @@ impl Handler<Stack> for Worker {
 
     fn on_event(&mut self, cx: &mut Context<'_>, event: Event) {
         match event {
-            Event::Incoming { listener, incoming, .. } => self.incoming(cx, listener, incoming),
+            Event::Incoming { listener, incoming, complete, .. } => {
+                self.incoming(cx, listener, incoming, complete);
+            }
             Event::Connected { connection } => self.connected(cx, connection),
             Event::Readable { connection } => self.receive(cx, connection),
             Event::Writable { connection } => self.send(cx, connection),

@@ -1,0 +1,7 @@
+//! Handshakes segment by segment: a stack against a peer played by hand.
+
+mod capable;
+mod cookies;
+mod join;
+mod raw;
+mod security;

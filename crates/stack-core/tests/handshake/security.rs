@@ -1,0 +1,130 @@
+//! Attacks on handshakes, and what they come to (RFC 8684 §5, RFC 6181 §3, RFC 7430 §2).
+
+use crate::raw::*;
+use std::net::SocketAddr;
+use umptcp_stack_core::observe::Counter;
+use umptcp_stack_core::types::Duration;
+use umptcp_stack_core::wire::mptcp::{MpJoin, MptcpOption};
+
+fn stack_at() -> SocketAddr {
+    SocketAddr::new(STACK, PORT)
+}
+
+/// Who guesses tokens learns nothing but RSTs, and those are limited in number; nothing is remembered of it.
+#[test]
+fn guessing_tokens_leaves_no_state_and_is_answered_within_bounds() {
+    let mut lab = Lab::listening();
+    let (mut end, keys, c) = establish(&mut lab, peer(1, 4000));
+    let timer = lab.stack.poll_timeout();
+    let mut answers = 0;
+    for guess in 0..20_000u32 {
+        let at = peer(9, 1024 + (guess % 60_000) as u16);
+        let token = guess.wrapping_mul(0x9e37_79b9);
+        assert_ne!(token, keys.stack_token());
+        let sent = End::new(at, stack_at()).send(&mut lab, SYN, &[join_syn(token, 1, 1)], &[]);
+        assert!(sent.iter().all(|s| s.seg.flags.rst && s.payload.is_empty()));
+        answers += sent.len();
+    }
+    assert_eq!(lab.counter(Counter::MPJoinNoTokenFound), 20_000);
+    assert!(answers <= 1000, "{answers} RSTs in one instant");
+    assert_eq!(lab.stack.poll_timeout(), timer, "guesses left timers");
+    assert_eq!(lab.stack.subflows(c).len(), 1);
+    assert_eq!(lab.stack.connection_count(), 1);
+    end.send(&mut lab, ACK, &[keys.dss(0, Some((1, 1, 2)))], b"ok");
+    assert_eq!(lab.received(c), b"ok");
+}
+
+/// RFC 7430 §2.2: who has seen the token but not the keys floods the connection with joins. The half-open ones are bounded
+/// and short-lived, and real joins get through all the while.
+#[test]
+fn join_flooding_does_not_keep_real_joins_out() {
+    let mut lab = Lab::listening();
+    let (_, keys, c) = establish(&mut lab, peer(1, 4000));
+    let syn = [join_syn(keys.stack_token(), 1, 1)];
+    let flood = |lab: &mut Lab, n: u16| {
+        for port in 0..n {
+            End::new(peer(9, 10_000 + port), stack_at()).send(lab, SYN, &syn, &[]);
+        }
+    };
+    flood(&mut lab, 5000);
+    assert!(lab.stack.subflows(c).len() <= 9);
+    assert_eq!(lab.counter(Counter::MPJoinHalfOpenDrop), 4992);
+    for n in 0..3 {
+        let mut end = End::new(peer(2 + n, 5000), stack_at());
+        let syn_ack = only(end.send(&mut lab, SYN, &[join_syn(keys.stack_token(), 5, 2 + n)], &[]));
+        end.hear(&syn_ack);
+        let Some(MpJoin::SynAck { nonce, .. }) = syn_ack.join() else { panic!("{syn_ack:?}") };
+        flood(&mut lab, 4);
+        let hmac = MptcpOption::Join(MpJoin::Ack { hmac: keys.ack_hmac(5, nonce) });
+        end.send(&mut lab, ACK, &[hmac], &[]);
+        assert_eq!(lab.counter(Counter::MPJoinAckRx), u64::from(n) + 1);
+    }
+    // A guessed HMAC is one chance in 2^160, and costs the attacker its subflow.
+    let mut end = End::new(peer(9, 9999), stack_at());
+    let syn_ack = only(end.send(&mut lab, SYN, &syn, &[]));
+    end.hear(&syn_ack);
+    let rst = only(end.send(&mut lab, ACK, &[MptcpOption::Join(MpJoin::Ack { hmac: [0; 20] })], &[]));
+    assert!(rst.seg.flags.rst && rst.reset() == Some((1, false)));
+    assert_eq!(lab.counter(Counter::MPJoinAckHMacFailure), 1);
+    // After a minute and a bit only the real ones are left.
+    lab.pass(Duration::from_secs(100));
+    assert_eq!(lab.stack.subflows(c).len(), 4);
+    lab.assert_mptcp(c);
+}
+
+/// RFC 6181 §3, RFC 8684 §5: a recorded handshake, replayed, fails, because the stack's nonce is fresh each time.
+#[test]
+fn a_replayed_join_fails() {
+    let mut lab = Lab::listening();
+    let (_, keys, c) = establish(&mut lab, peer(1, 4000));
+    let mut end = End::new(peer(2, 5000), stack_at());
+    let syn_ack = only(end.send(&mut lab, SYN, &[join_syn(keys.stack_token(), 5, 2)], &[]));
+    end.hear(&syn_ack);
+    let Some(MpJoin::SynAck { nonce, .. }) = syn_ack.join() else { panic!("{syn_ack:?}") };
+    let recorded = MptcpOption::Join(MpJoin::Ack { hmac: keys.ack_hmac(5, nonce) });
+    end.send(&mut lab, ACK, std::slice::from_ref(&recorded), &[]);
+    assert_eq!(lab.stack.subflows(c).len(), 2);
+    end.send(&mut lab, RST, &[], &[]);
+    assert_eq!(lab.stack.subflows(c).len(), 1);
+    // The attacker takes over the address and says the same again, from there and from elsewhere.
+    for at in [peer(2, 5000), peer(3, 5000)] {
+        let mut end = End::new(at, stack_at());
+        let syn_ack = only(end.send(&mut lab, SYN, &[join_syn(keys.stack_token(), 5, 2)], &[]));
+        end.hear(&syn_ack);
+        let rst = only(end.send(&mut lab, ACK, std::slice::from_ref(&recorded), &[]));
+        assert!(rst.seg.flags.rst, "{rst:?}");
+    }
+    assert_eq!(lab.counter(Counter::MPJoinAckHMacFailure), 2);
+    assert_eq!(lab.stack.subflows(c).len(), 1);
+}
+
+/// An MP_CAPABLE handshake replayed: the stack's key is fresh, so the recorded third ACK repeats the wrong one.
+#[test]
+fn a_replayed_connection_gets_no_mptcp() {
+    use umptcp_stack_core::error::FallbackReason;
+    let mut lab = Lab::listening();
+    let (mut end, keys, _) = establish(&mut lab, peer(1, 4000));
+    end.send(&mut lab, RST, &[], &[]);
+    lab.now += Duration::from_secs(1);
+    let mut end = End::new(peer(1, 4000), stack_at());
+    let syn_ack = only(end.send(&mut lab, SYN, &[capable_syn()], &[]));
+    assert_ne!(key_of(&syn_ack), keys.stack);
+    end.hear(&syn_ack);
+    end.send(&mut lab, ACK, &[capable_ack(keys)], &[]);
+    lab.assert_plain(lab.accepted[1], FallbackReason::KeyMismatch);
+}
+
+/// A blind attacker's data on a half-open join reach nobody: no subflow counts before its HMAC.
+#[test]
+fn data_on_an_unproven_join_is_never_delivered() {
+    let mut lab = Lab::listening();
+    let (_, keys, c) = establish(&mut lab, peer(1, 4000));
+    let mut end = End::new(peer(9, 5000), stack_at());
+    let syn_ack = only(end.send(&mut lab, SYN, &[join_syn(keys.stack_token(), 5, 2)], &[]));
+    end.hear(&syn_ack);
+    // Even with the right mapping, which only the keys' owner could know.
+    let rst = only(end.send(&mut lab, ACK, &[keys.dss(0, Some((1, 1, 4)))], b"evil"));
+    assert!(rst.seg.flags.rst);
+    assert_eq!(lab.received(c), b"");
+    assert_eq!(lab.stack.subflows(c).len(), 1);
+}
