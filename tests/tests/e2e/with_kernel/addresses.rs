@@ -148,7 +148,7 @@ fn the_kernel_server_removes_the_address_it_signalled() {
             wait_ours(&client, "RmAddr", 1);
             std::thread::sleep(Duration::from_millis(300));
             let before = to_server(&net, 1);
-            net.wait_client_link(0, net.client_link_bytes()[0].to_client + 4 * MIB);
+            net.wait_server_bytes(net.client_link_bytes()[0].to_server + 4 * MIB);
             let later = to_server(&net, 1) - before;
             assert!(later < MIB / 2, "{later} bytes went to the removed address");
         });
