@@ -1,18 +1,32 @@
 //! What our packets look like to somebody else's decoder.
 
 use crate::umptcp_host::{Mode, UmptcpHost};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use umptcp_tests::Netns;
 use umptcp_tests::capture::Capture;
 use umptcp_tests::endpoint::{Endpoint, KernelHost, connect};
 use umptcp_tests::exchange::within;
-use umptcp_tests::kernel::Kind;
+use umptcp_tests::kernel::{Counters, Kind};
 use umptcp_tests::topology::{Family, Routed};
 
 const MIB: u64 = 1 << 20;
 
-fn every_packet_decodes(net: &Routed, client: &dyn Endpoint, server: &dyn Endpoint, family: Family) {
+/// `joined`: the counter of a kernel's namespace that shows that the second subflow stands: the transfer may be over sooner than a
+/// kernel joins. Our client joins once the first data are acknowledged.
+fn every_packet_decodes(
+    net: &Routed,
+    client: &dyn Endpoint,
+    server: &dyn Endpoint,
+    family: Family,
+    joined: Option<(&Netns, &str)>,
+) {
     let capture = Capture::start(&net.router, &["r-c0", "r-c1"]);
     let pair = connect(client, server, net.server.nics[0].socket_address(family, 4000));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while joined.is_some_and(|(ns, name)| Counters::read(ns).mptcp(name) == 0) {
+        assert!(Instant::now() < deadline, "no second subflow");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     pair.exchange(4 * MIB);
     drop(pair);
     let packets = capture.stop();
@@ -37,7 +51,7 @@ fn every_packet_of_a_client_decodes_ipv4() {
         let net = Routed::new(2, 1);
         net.server.use_kernel_mptcp();
         let client = UmptcpHost::new(&net.client, Mode::Nat);
-        every_packet_decodes(&net, &client, &KernelHost::new(&net.server.ns, Kind::Mptcp), Family::V4);
+        every_packet_decodes(&net, &client, &KernelHost::new(&net.server.ns, Kind::Mptcp), Family::V4, None);
     });
 }
 
@@ -47,7 +61,7 @@ fn every_packet_of_a_client_decodes_ipv6() {
         let net = Routed::new(2, 1);
         net.server.use_kernel_mptcp();
         let client = UmptcpHost::new(&net.client, Mode::Nat);
-        every_packet_decodes(&net, &client, &KernelHost::new(&net.server.ns, Kind::Mptcp), Family::V6);
+        every_packet_decodes(&net, &client, &KernelHost::new(&net.server.ns, Kind::Mptcp), Family::V6, None);
     });
 }
 
@@ -57,6 +71,12 @@ fn every_packet_of_a_server_decodes() {
         let net = Routed::new(2, 1);
         net.client.use_kernel_mptcp();
         let server = UmptcpHost::new(&net.server, Mode::Nat);
-        every_packet_decodes(&net, &KernelHost::new(&net.client.ns, Kind::Mptcp), &server, Family::V4);
+        every_packet_decodes(
+            &net,
+            &KernelHost::new(&net.client.ns, Kind::Mptcp),
+            &server,
+            Family::V4,
+            Some((&net.client.ns, "MPJoinSynAckRx")),
+        );
     });
 }
