@@ -9,7 +9,7 @@ use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
 use umptcp_stack_core::event::{Event, IncomingId};
 use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
 use umptcp_stack_core::mptcp::keys::token_and_idsn;
-use umptcp_stack_core::stack::{MptcpStatus, Received};
+use umptcp_stack_core::stack::{MptcpStatus, Received, SubflowInfo};
 use umptcp_stack_core::types::{ConnectionId, Duration, Instant, PathId};
 use umptcp_stack_core::wire::checksum;
 use umptcp_stack_core::wire::ip::IpHeader;
@@ -21,6 +21,8 @@ use umptcp_stack_core::wire::tcp::TcpRepr;
 /// Packets that one step may bring forth, and timers that may fire without time passing.
 const MAX_PACKETS: usize = 20_000;
 const MAX_TIMERS: usize = 1_000;
+/// Joins of one connection whose third ACK has not come.
+const MAX_HALF_OPEN: usize = 8;
 /// By how much rounding may exceed a buffer: a unit of the largest window scale that the settings bring about.
 const WINDOW_UNIT: usize = 64;
 /// Packets of the peer and of the stack that are kept for replay.
@@ -257,7 +259,12 @@ impl World {
                 info.readable <= conn.receive_buffer + WINDOW_UNIT,
                 "more is buffered than the buffer holds"
             );
-            assert!(self.stack.subflows(id).len() <= conn.max_subflows.max(1), "more subflows than allowed");
+            // Joins that have proved nothing yet have a limit of their own.
+            let half_open = |s: &&SubflowInfo| s.state == "SYN-RECEIVED";
+            let subflows = self.stack.subflows(id);
+            let waiting = subflows.iter().filter(half_open).count();
+            assert!(waiting <= MAX_HALF_OPEN, "more half-open joins than allowed");
+            assert!(subflows.len() - waiting <= conn.max_subflows.max(1), "more subflows than allowed");
             assert!(info.bytes_acked <= info.bytes_sent, "more acknowledged than sent");
         }
     }
