@@ -29,6 +29,8 @@ mod listener;
 #[cfg(target_os = "linux")]
 mod nics;
 #[cfg(target_os = "linux")]
+mod settings;
+#[cfg(target_os = "linux")]
 mod shared;
 #[cfg(target_os = "linux")]
 mod stack;

@@ -1,6 +1,7 @@
 //! Connections.
 
 use crate::error::Error;
+use crate::settings::connection_settings;
 use crate::shared::{End, Phase, Put, Shared, Taken, TimedOut, deadline, lock};
 use crate::stack::Stack;
 use crate::status::MptcpStatus;
@@ -77,78 +78,7 @@ impl StreamBuilder {
         self
     }
 
-    /// Whether to require checksums over the data (RFC 8684 §3.3.1).
-    pub fn checksum(mut self, on: bool) -> Self {
-        self.config.checksum = on;
-        self
-    }
-
-    /// Name of the congestion control algorithm.
-    pub fn congestion(mut self, name: impl Into<String>) -> Self {
-        self.config.congestion = name.into();
-        self
-    }
-
-    /// Name of the packet scheduler.
-    pub fn scheduler(mut self, name: impl Into<String>) -> Self {
-        self.config.scheduler = name.into();
-        self
-    }
-
-    /// Bytes that may be written without being acknowledged yet.
-    pub fn send_buffer(mut self, bytes: usize) -> Self {
-        self.config.send_buffer = bytes;
-        self
-    }
-
-    /// Bytes that may be received without having been read yet.
-    pub fn receive_buffer(mut self, bytes: usize) -> Self {
-        self.config.receive_buffer = bytes;
-        self
-    }
-
-    /// Whether to send small segments at once instead of waiting to fill them (no Nagle algorithm).
-    pub fn nodelay(mut self, on: bool) -> Self {
-        self.config.no_delay = on;
-        self
-    }
-
-    /// How long the peer may leave data unacknowledged until the connection ends (RFC 5482).
-    pub fn user_timeout(mut self, limit: Duration) -> Self {
-        self.config.user_timeout = limit;
-        self
-    }
-
-    /// After how much idle time to probe whether the peer is still there (SO_KEEPALIVE, TCP_KEEPIDLE); `None`: never.
-    pub fn keep_alive(mut self, idle: Option<Duration>) -> Self {
-        let settings = self.config.keep_alive.unwrap_or_default();
-        self.config.keep_alive = idle.map(|idle| KeepAlive { idle, ..settings });
-        self
-    }
-
-    /// Time between keep-alive probes (TCP_KEEPINTVL; 75 s unless set). Turns them on.
-    pub fn keep_alive_interval(mut self, interval: Duration) -> Self {
-        self.config.keep_alive.get_or_insert_default().interval = interval;
-        self
-    }
-
-    /// Keep-alive probes without an answer that end a subflow (TCP_KEEPCNT; 9 unless set). Turns them on.
-    pub fn keep_alive_count(mut self, count: u32) -> Self {
-        self.config.keep_alive.get_or_insert_default().count = count;
-        self
-    }
-
-    /// Most payload and options per packet, in either direction (TCP_MAXSEG); without this, what the path's MTU allows.
-    pub fn maxseg(mut self, bytes: u16) -> Self {
-        self.config.max_segment_size = Some(bytes);
-        self
-    }
-
-    /// Whether to use explicit congestion notification (RFC 3168); when the peer asks for it, unless set.
-    pub fn ecn(mut self, ecn: Ecn) -> Self {
-        self.config.ecn = ecn;
-        self
-    }
+    connection_settings!();
 
     /// Paths to use, the first for the initial subflow. Without this: all.
     pub fn paths(mut self, paths: impl IntoIterator<Item = PathId>) -> Self {
@@ -207,14 +137,13 @@ impl StreamBuilder {
                 Ok(MptcpStream::new(self.handle.clone(), Accepted { id, shared, local, remote }))
             }
             Ok(Phase::Failed(source)) => {
-                let cut_off = || self.handle.nics.upgrade().map(|n| n.without_route(remote.ip()));
-                match source {
-                    ConnectionError::Unreachable => match cut_off() {
-                        Some(nics) if !nics.is_empty() => Err(Error::NoRoute { remote, nics }),
-                        _ => Err(Error::Connection { remote, source }),
-                    },
-                    _ => Err(Error::Connection { remote, source }),
-                }
+                let nics = self.handle.nics.upgrade().filter(|_| source == ConnectionError::Unreachable);
+                let nics = nics.map(|n| n.without_route(remote.ip())).unwrap_or_default();
+                Err(if nics.is_empty() {
+                    Error::Connection { remote, source }
+                } else {
+                    Error::NoRoute { remote, nics }
+                })
             }
             Ok(Phase::Connecting) | Err(TimedOut) => {
                 self.handle.call(move |worker, cx| worker.abort(cx, id))?;
