@@ -1,8 +1,13 @@
-//! Changing a connection's congestion control and scheduler while it runs.
+//! Finding congestion control and scheduler by name, and changing them while a connection runs.
 
 use super::Stack;
-use crate::error::SetError;
+use super::env::Env;
+use crate::error::{ConnectError, SetError};
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use umptcp_congestion::CongestionController;
+use umptcp_scheduler::Scheduler;
 use umptcp_types::{ConnectionId, Instant};
 
 impl Stack {
@@ -18,10 +23,7 @@ impl Stack {
         name: &str,
     ) -> Result<(), SetError> {
         let c = self.connections.get_mut(&connection).ok_or(SetError::NotFound)?;
-        let registry = &self.env.config.congestion;
-        let cc =
-            registry.create(name).ok_or_else(|| unknown("congestion control", name, registry.names()))?;
-        c.set_congestion(now, cc);
+        c.set_congestion(now, self.env.congestion(name)?);
         self.touched(now, connection);
         Ok(())
     }
@@ -37,21 +39,47 @@ impl Stack {
         name: &str,
     ) -> Result<(), SetError> {
         let c = self.connections.get_mut(&connection).ok_or(SetError::NotFound)?;
-        let registry = &self.env.config.schedulers;
-        let scheduler = registry.create(name).ok_or_else(|| unknown("scheduler", name, registry.names()))?;
-        c.set_scheduler(scheduler);
+        c.set_scheduler(self.env.scheduler(name)?);
         self.touched(now, connection);
         Ok(())
     }
 }
 
-fn unknown<'a>(kind: &'static str, name: &str, known: impl Iterator<Item = &'a str>) -> SetError {
-    let mut list = String::new();
-    for name in known {
-        if !list.is_empty() {
-            list.push_str(", ");
-        }
-        list.push_str(name);
+/// A name that no registry has.
+pub(crate) struct Unknown {
+    kind: &'static str,
+    name: String,
+    known: String,
+}
+
+impl Unknown {
+    fn new(kind: &'static str, name: &str, known: impl Iterator<Item = &'static str>) -> Self {
+        Unknown { kind, name: name.to_string(), known: known.collect::<Vec<_>>().join(", ") }
     }
-    SetError::UnknownName { kind, name: name.to_string(), known: list }
+}
+
+impl From<Unknown> for SetError {
+    fn from(Unknown { kind, name, known }: Unknown) -> Self {
+        SetError::UnknownName { kind, name, known }
+    }
+}
+
+impl From<Unknown> for ConnectError {
+    fn from(Unknown { kind, name, known }: Unknown) -> Self {
+        ConnectError::UnknownName { kind, name, known }
+    }
+}
+
+impl Env {
+    /// The congestion control algorithm of that name.
+    pub(crate) fn congestion(&self, name: &str) -> Result<Box<dyn CongestionController>, Unknown> {
+        let registry = &self.config.congestion;
+        registry.create(name).ok_or_else(|| Unknown::new("congestion control", name, registry.names()))
+    }
+
+    /// The scheduler of that name.
+    pub(crate) fn scheduler(&self, name: &str) -> Result<Box<dyn Scheduler>, Unknown> {
+        let registry = &self.config.schedulers;
+        registry.create(name).ok_or_else(|| Unknown::new("scheduler", name, registry.names()))
+    }
 }

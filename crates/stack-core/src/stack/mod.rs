@@ -33,7 +33,6 @@ use crate::observe::{Counters, Observer};
 use crate::tcp::FourTuple;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
-use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
@@ -241,18 +240,8 @@ impl Stack {
 
     /// Makes what the names in `config` stand for.
     fn parts(&self, config: &ConnectionConfig) -> Result<Parts, ConnectError> {
-        let join = |names: Vec<&'static str>| -> String { names.join(", ") };
-        let (cc, schedulers) = (&self.env.config.congestion, &self.env.config.schedulers);
-        let cc = cc.create(&config.congestion).ok_or_else(|| ConnectError::UnknownName {
-            kind: "congestion control",
-            name: config.congestion.clone(),
-            known: join(cc.names().collect()),
-        })?;
-        let scheduler = schedulers.create(&config.scheduler).ok_or_else(|| ConnectError::UnknownName {
-            kind: "scheduler",
-            name: config.scheduler.clone(),
-            known: join(schedulers.names().collect()),
-        })?;
+        let cc = self.env.congestion(&config.congestion)?;
+        let scheduler = self.env.scheduler(&config.scheduler)?;
         Ok(Parts { cc, scheduler })
     }
 
