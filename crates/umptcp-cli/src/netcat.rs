@@ -14,7 +14,7 @@ const BUFFER: usize = 256 << 10;
 
 pub(crate) fn listen(args: &ListenArgs, registry: &Registry, verbose: bool) -> anyhow::Result<()> {
     let session = Session::start()?;
-    let transport = Transport::open(&args.stack, registry, &session, true)?;
+    let transport = Transport::open(&args.stack, registry, &session)?;
     let listener = transport.listen(args.address)?;
     if verbose {
         say(&format!("listening on {}", listener.local_address()?));
@@ -29,7 +29,7 @@ pub(crate) fn listen(args: &ListenArgs, registry: &Registry, verbose: bool) -> a
 pub(crate) fn connect(args: &ConnectArgs, registry: &Registry, verbose: bool) -> anyhow::Result<()> {
     let remotes = transport::resolve(&args.host, args.port, &args.target)?;
     let session = Session::start()?;
-    let transport = Transport::open(&args.stack, registry, &session, false)?;
+    let transport = Transport::open(&args.stack, registry, &session)?;
     let stream = transport.connect(&remotes, args.target.timeout)?;
     relay(stream, verbose)?;
     transport.close()

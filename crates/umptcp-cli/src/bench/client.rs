@@ -94,7 +94,7 @@ pub(crate) fn run(args: &BenchClientArgs, registry: &Registry) -> anyhow::Result
     check(args)?;
     let remotes = transport::resolve(&args.host, args.port, &args.target)?;
     let session = Session::start()?;
-    let transport = Transport::open(&args.stack, registry, &session, false)?;
+    let transport = Transport::open(&args.stack, registry, &session)?;
     let outcome = match args.mode {
         BenchMode::Throughput => throughput(args, &transport, &remotes),
         BenchMode::Latency => latency(args, &transport, &remotes),

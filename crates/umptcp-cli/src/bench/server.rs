@@ -19,7 +19,7 @@ const MAX_ACTIVE: usize = 1024;
 
 pub(crate) fn run(args: &BenchServerArgs, registry: &Registry) -> anyhow::Result<()> {
     let session = Session::start()?;
-    let transport = Transport::open(&args.stack, registry, &session, true)?;
+    let transport = Transport::open(&args.stack, registry, &session)?;
     let listener = transport.listen(args.address)?;
     // Programs that start this one wait for this line.
     console::print(&format!("listening on {} ({})", listener.local_address()?, args.stack.stack.name()))?;

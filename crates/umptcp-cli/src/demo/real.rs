@@ -245,7 +245,6 @@ fn prepare_server(
             backup: false,
             weight: 1,
         }],
-        listens: true,
         record: Some(record),
         ..Settings::default()
     };

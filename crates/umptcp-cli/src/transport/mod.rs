@@ -33,16 +33,15 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// Sets up what `args` ask for. `listens`: it is going to listen.
+    /// Sets up what `args` ask for.
     pub(crate) fn open(
         args: &StackArgs,
         registry: &Registry,
         session: &Session,
-        listens: bool,
     ) -> anyhow::Result<Transport> {
         match args.stack {
             StackKind::KernelMptcp | StackKind::KernelTcp => Ok(Transport::Kernel(Kernel::new(args)?)),
-            StackKind::Umptcp => Transport::open_user_space(args, registry, session, listens),
+            StackKind::Umptcp => Transport::open_user_space(args, registry, session),
         }
     }
 
@@ -51,7 +50,6 @@ impl Transport {
         args: &StackArgs,
         registry: &Registry,
         session: &Session,
-        listens: bool,
     ) -> anyhow::Result<Transport> {
         let settings = Settings {
             paths: args.paths.clone(),
@@ -60,14 +58,13 @@ impl Transport {
             checksum: args.checksum,
             no_mptcp: args.no_mptcp,
             pcap: args.pcap.clone(),
-            listens,
             record: None,
         };
         UserSpace::open(&settings, registry, session).map(Transport::UserSpace)
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn open_user_space(_: &StackArgs, _: &Registry, _: &Session, _: bool) -> anyhow::Result<Transport> {
+    fn open_user_space(_: &StackArgs, _: &Registry, _: &Session) -> anyhow::Result<Transport> {
         bail!("--stack umptcp needs Linux; `umptcp demo --sim` works everywhere")
     }
 

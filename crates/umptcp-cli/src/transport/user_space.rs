@@ -29,8 +29,6 @@ pub(crate) struct Settings {
     pub(crate) checksum: bool,
     pub(crate) no_mptcp: bool,
     pub(crate) pcap: Option<PathBuf>,
-    /// It is going to listen.
-    pub(crate) listens: bool,
     /// Where the record of what was set up is kept; `None`: where all instances of this host have it.
     pub(crate) record: Option<PathBuf>,
 }
@@ -48,8 +46,6 @@ impl Settings {
         config.mptcp = !self.no_mptcp;
         // Bytes are written in blocks as large as they come; what is small is wanted at once.
         config.no_delay = true;
-        // A server tells its other addresses and leaves joining to the client, which may be behind translation.
-        config.advertise_addresses = self.listens;
         config
     }
 }
