@@ -56,6 +56,17 @@ fn row(
     }
 }
 
+/// What comes of data whose DSS options are lost on the way.
+fn without_options(place: Place, whose: Whose) -> Want {
+    match (place.first(), whose) {
+        (true, Whose::Client) => Want::Plain(Some(InfiniteMapping), Some(NoOptionInData)),
+        (true, Whose::Server) => Want::Plain(Some(NoOptionInData), Some(InfiniteMapping)),
+        (true, Whose::All) => Want::Plain(Some(NoOptionInData), Some(NoOptionInData)),
+        (false, Whose::Client) => Want::Mptcp,
+        (false, _) => Want::Lost(Counter::MPRstTx),
+    }
+}
+
 #[test]
 fn options_stripped_from_syns() {
     for which in [StripWhere::Syn, StripWhere::Everything] {
@@ -89,15 +100,7 @@ fn options_stripped_after_the_syns() {
         Place::ClientSide | Place::ServerSide => KEPT,
         Place::SecondPath | Place::Both => ALONE,
     });
-    row("strip DSS", &ROLES, &[false], strip_subtype(subtype::DSS), |place, whose| {
-        match (place.first(), whose) {
-            (true, Whose::Client) => Want::Plain(Some(InfiniteMapping), Some(NoOptionInData)),
-            (true, Whose::Server) => Want::Plain(Some(NoOptionInData), Some(InfiniteMapping)),
-            (true, Whose::All) => Want::Plain(Some(NoOptionInData), Some(NoOptionInData)),
-            (false, Whose::Client) => Want::Mptcp,
-            (false, _) => Want::Lost(Counter::MPRstTx),
-        }
-    });
+    row("strip DSS", &ROLES, &[false], strip_subtype(subtype::DSS), without_options);
 }
 
 #[test]
@@ -121,15 +124,7 @@ fn addresses_and_sequence_numbers_translated() {
 fn segments_cut() {
     row("cut, options copied", &ROLES, &[false, true], split(Options::Copied), |_, _| KEPT);
     row("cut, options on the first", &ROLES, &[false, true], split(Options::First), |_, _| KEPT);
-    row("cut, options dropped", &ROLES, &[true], split(Options::Dropped), |place, whose| {
-        match (place.first(), whose) {
-            (true, Whose::Client) => Want::Plain(Some(InfiniteMapping), Some(NoOptionInData)),
-            (true, Whose::Server) => Want::Plain(Some(NoOptionInData), Some(InfiniteMapping)),
-            (true, Whose::All) => Want::Plain(Some(NoOptionInData), Some(NoOptionInData)),
-            (false, Whose::Client) => Want::Mptcp,
-            (false, _) => Want::Lost(Counter::MPRstTx),
-        }
-    });
+    row("cut, options dropped", &ROLES, &[true], split(Options::Dropped), without_options);
 }
 
 #[test]

@@ -60,16 +60,11 @@ impl UmptcpHost {
             if let Some(range) = paths.port_range() {
                 config.ephemeral_ports = range;
             }
-            let attached = std::mem::take(&mut paths.paths).into_iter().map(|path| AttachedPath {
-                device: Box::new(path.tun),
-                config: path.config,
-                guard: Box::new(path.guard),
-            });
             let stack = umptcp::Stack::builder()
                 .stack_config(config)
                 .connection_config(connection)
                 .linger(Duration::from_secs(10))
-                .paths(attached)
+                .paths(std::mem::take(&mut paths.paths).into_iter().map(AttachedPath::from))
                 .start()
                 .unwrap_or_else(|e| panic!("cannot start the stack: {e}"));
             (stack, paths)

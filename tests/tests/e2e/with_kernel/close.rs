@@ -3,6 +3,7 @@
 use super::*;
 use crate::umptcp_host::{Mode, Stream};
 use std::io;
+use umptcp::MptcpStream;
 use umptcp_tests::exchange::Conversation;
 use umptcp_tests::exchange::within;
 use umptcp_tests::kernel::{self, KernelListener, KernelStream};
@@ -24,22 +25,28 @@ fn kernel_abort(stream: KernelStream) {
     stream.socket().set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set");
 }
 
+/// A connection of our client to the kernel's server, over both paths, both ends of which can be aborted; and the listener, which
+/// the kernel needs for joins.
+fn joined_to_kernel(net: &Routed, client: &UmptcpHost) -> (MptcpStream, KernelStream, KernelListener) {
+    let address = server_address(net, Family::V4);
+    let listener =
+        net.server.ns.run(|| KernelListener::bind(address, Kind::Mptcp)).expect("the port is free");
+    let ours = client.stream(address).expect("the kernel listens");
+    let theirs = listener.accept().expect("one is there");
+    hello(&Stream(ours.clone()), &theirs);
+    wait_ours(client, "MPJoinSynAckRx", 1);
+    (ours, theirs, listener)
+}
+
 #[test]
 fn a_kernel_server_aborts_and_we_learn_of_it() {
     within(LIMIT, || {
         let net = Routed::new(2, 1);
         net.server.use_kernel_mptcp();
         let client = UmptcpHost::new(&net.client, Mode::Nat);
-        let address = server_address(&net, Family::V4);
-        let listener =
-            net.server.ns.run(|| KernelListener::bind(address, Kind::Mptcp)).expect("the port is free");
-        let ours = client.stream(address).expect("the kernel listens");
-        let ours = Stream(ours);
-        let theirs = listener.accept().expect("one is there");
-        hello(&ours, &theirs);
-        wait_ours(&client, "MPJoinSynAckRx", 1);
+        let (ours, theirs, _listener) = joined_to_kernel(&net, &client);
         kernel_abort(theirs);
-        let error = read_to_the_end(&ours).expect_err("the connection was aborted");
+        let error = read_to_the_end(&Stream(ours)).expect_err("the connection was aborted");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
         assert!(Counters::read(&net.server.ns).mptcp("MPFastcloseTx") >= 1);
         assert_eq!(client.counter("MPFastcloseRx"), 1, "{}", client.counters());
@@ -74,13 +81,7 @@ fn we_abort_and_the_kernel_learns_of_it() {
         let net = Routed::new(2, 1);
         net.server.use_kernel_mptcp();
         let client = UmptcpHost::new(&net.client, Mode::Nat);
-        let address = server_address(&net, Family::V4);
-        let listener =
-            net.server.ns.run(|| KernelListener::bind(address, Kind::Mptcp)).expect("the port is free");
-        let ours = client.stream(address).expect("the kernel listens");
-        let theirs = listener.accept().expect("one is there");
-        hello(&Stream(ours.clone()), &theirs);
-        wait_ours(&client, "MPJoinSynAckRx", 1);
+        let (ours, theirs, _listener) = joined_to_kernel(&net, &client);
         ours.abort();
         let error = read_to_the_end(&theirs).expect_err("the connection was aborted");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
@@ -104,9 +105,7 @@ fn killed_subflow(net: &Routed, kernel: &Netns, nic: usize, pair: &Pair, ours: &
 #[test]
 fn a_kernel_client_kills_the_second_subflow() {
     within(LIMIT, || {
-        let net = Routed::new(2, 1);
-        net.shape_client(0, 100.0);
-        net.shape_client(1, 100.0);
+        let net = shaped();
         let client = kernel_client(&net);
         let server = UmptcpHost::new(&net.server, Mode::Nat);
         let pair = connected(&net, &client, &server);
@@ -117,9 +116,7 @@ fn a_kernel_client_kills_the_second_subflow() {
 #[test]
 fn a_kernel_server_kills_the_second_subflow() {
     within(LIMIT, || {
-        let net = Routed::new(2, 1);
-        net.shape_client(0, 100.0);
-        net.shape_client(1, 100.0);
+        let net = shaped();
         let server = kernel_server(&net);
         let client = UmptcpHost::new(&net.client, Mode::Nat);
         let pair = connected(&net, &client, &server);

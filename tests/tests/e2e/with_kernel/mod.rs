@@ -106,6 +106,14 @@ impl Endpoint for BothFamilies {
     }
 }
 
+/// A client with two NICs of 100 Mbit/s.
+fn shaped() -> Routed {
+    let net = Routed::new(2, 1);
+    net.shape_client(0, 100.0);
+    net.shape_client(1, 100.0);
+    net
+}
+
 /// The kernel of the server's namespace, set up to use every NIC.
 fn kernel_server(net: &Routed) -> BothFamilies {
     net.server.use_kernel_mptcp();

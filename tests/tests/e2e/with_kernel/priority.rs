@@ -9,11 +9,11 @@ use umptcp_tests::kernel;
 /// What crosses a link on which no data does: handshake, acknowledgements, DATA_FINs, and what neighbours say.
 const QUIET: u64 = 200_000;
 
-fn shaped() -> Routed {
-    let net = Routed::new(2, 1);
-    net.shape_client(0, 100.0);
-    net.shape_client(1, 100.0);
-    net
+/// Our client, whose second path is a backup.
+fn client_with_backup(net: &Routed) -> UmptcpHost {
+    let mut specs: Vec<_> = net.client.nics.iter().map(|nic| spec(nic, Mode::Nat)).collect();
+    specs[1].backup = true;
+    UmptcpHost::with_paths(&net.client, &specs, ConnectionConfig::default())
 }
 
 fn assert_backup_idle(net: &Routed) {
@@ -29,9 +29,7 @@ fn a_path_of_ours_that_is_a_backup_carries_nothing() {
     within(LIMIT, || {
         let net = shaped();
         let server = kernel_server(&net);
-        let mut specs: Vec<_> = net.client.nics.iter().map(|nic| spec(nic, Mode::Nat)).collect();
-        specs[1].backup = true;
-        let client = UmptcpHost::with_paths(&net.client, &specs, ConnectionConfig::default());
+        let client = client_with_backup(&net);
         let pair = connected(&net, &client, &server);
         wait_ours(&client, "MPJoinSynAckRx", 1);
         pair.exchange(8 * MIB);
@@ -66,9 +64,7 @@ fn a_backup_of_ours_takes_over_when_the_other_path_falls_silent() {
     within(LIMIT, || {
         let net = shaped();
         let server = kernel_server(&net);
-        let mut specs: Vec<_> = net.client.nics.iter().map(|nic| spec(nic, Mode::Nat)).collect();
-        specs[1].backup = true;
-        let client = UmptcpHost::with_paths(&net.client, &specs, ConnectionConfig::default());
+        let client = client_with_backup(&net);
         let pair = connected(&net, &client, &server);
         wait_ours(&client, "MPJoinSynAckRx", 1);
         pair.exchange_while(16 * MIB, || {
