@@ -40,10 +40,10 @@ impl Stack {
     }
 
     /// Whether packets to `address` on `path` concern this stack. Not bound to the very path (weak host model): the
-    /// peer may answer by another device.
+    /// peer may answer by another device. One that has been removed cannot carry an answer.
     fn is_ours(&self, path: PathId, address: IpAddr) -> bool {
-        let capture = self.env.paths.get(&path).is_some_and(|p| p.config.kind == PathKind::Capture);
-        capture || self.env.path_of(address).is_some()
+        let path = self.env.paths.get(&path);
+        path.is_some_and(|p| p.config.kind == PathKind::Capture || self.env.path_of(address).is_some())
     }
 
     fn handle_tcp(&mut self, now: Instant, path: PathId, header: &IpHeader, packet: &RxPacket) {

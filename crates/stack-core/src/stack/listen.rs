@@ -207,6 +207,9 @@ impl Stack {
         self.check_capacity()?;
         let (listener, pending) = self.take_pending(incoming).ok_or(ConnectError::Gone)?;
         let Pending { path, tuple, syn, complete, .. } = pending;
+        if !self.env.paths.contains_key(&path) {
+            return Err(ConnectError::Gone);
+        }
         let id = self.next_id();
         let mut c = Connection::new(id, false, config.clone(), tuple, parts);
         if config.mptcp {

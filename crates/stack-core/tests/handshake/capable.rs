@@ -4,6 +4,7 @@ use crate::raw::*;
 use std::net::SocketAddr;
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
 use umptcp_stack_core::error::FallbackReason;
+use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::Duration;
 use umptcp_stack_core::wire::mptcp::{CapableFlags, MpCapable, MptcpOption, VERSION};
@@ -434,4 +435,22 @@ fn a_pending_syn_can_be_withdrawn() {
     end.send(&mut lab, RST, &[], &[]);
     let incoming = lab.incoming[1];
     assert!(lab.stack.accept(lab.now, incoming, &ConnectionConfig::default()).is_ok());
+}
+
+/// Nothing that came by a path which has gone since can be answered: it must not become a subflow that waits for ever.
+#[test]
+fn what_came_by_a_removed_path_is_forgotten() {
+    let mut lab = Lab::listening();
+    lab.accept = None;
+    let mut end = End::new(peer(1, 4000), stack_at());
+    end.send(&mut lab, SYN, &[capable_syn()], &[]);
+    let (incoming, path) = (lab.incoming[0], lab.paths[0]);
+    lab.stack.path_removed(lab.now, path);
+    let gone = lab.stack.accept(lab.now, incoming, &ConnectionConfig::default());
+    assert_eq!(gone, Err(umptcp_stack_core::error::ConnectError::Gone));
+    // The address may be there again, on a path of another name, when the device hands over what it still had.
+    lab.stack.path_added(lab.now, PathConfig::new("nic", STACK));
+    let late = End::new(peer(1, 4001), stack_at()).send(&mut lab, SYN, &[capable_syn()], &[]);
+    assert!(late.is_empty() && lab.incoming.len() == 1, "{late:?}");
+    assert_eq!(lab.stack.connection_count(), 0);
 }
