@@ -189,7 +189,8 @@ impl Subflow {
     ) {
         let duplicate = out.pure && o.cumulative == 0 && seg.options.sack.is_empty();
         let dsack = o.dsack_range.as_ref();
-        if self.tail.on_ack(ack, dsack, duplicate) && self.recovery == Recovery::Open {
+        let echo = seg.options.timestamps.filter(|t| self.timestamps && t.echo != 0).map(|t| t.echo);
+        if self.tail.on_ack(ack, dsack, duplicate, echo) && self.recovery == Recovery::Open {
             cc.on_loss(now, self.id, self.board.recovery_flight(o.delivered));
             out.probe_repaired = true;
         }

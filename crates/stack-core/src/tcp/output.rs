@@ -102,7 +102,7 @@ impl Subflow {
         if self.probe_wanted {
             self.probe_wanted = false;
             if let Some(chunk) = self.board.tail_probe(packet as usize) {
-                self.tail.sent(self.board.nxt(), true);
+                self.tail.sent(self.board.nxt(), true, self.timestamp_now(now));
                 return Some(self.retransmit(now, chunk, cc));
             }
         }
@@ -161,7 +161,7 @@ impl Subflow {
     /// That segment was sent.
     pub(crate) fn new_data_sent(&mut self, now: Instant) {
         if core::mem::take(&mut self.probe_wanted) {
-            self.tail.sent(self.board.nxt(), false);
+            self.tail.sent(self.board.nxt(), false, self.timestamp_now(now));
             self.arm_retransmit(now);
         } else {
             self.frto.new_data_sent();

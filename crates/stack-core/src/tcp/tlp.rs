@@ -11,6 +11,8 @@ pub struct TailProbe {
     outstanding: Option<SubflowOffset>,
     /// TLP.is_retrans.
     retransmission: bool,
+    /// The timestamp that the probe carried.
+    stamp: u32,
     /// There was a round-trip time sample since the last probe.
     sampled: bool,
 }
@@ -24,7 +26,7 @@ impl Default for TailProbe {
 impl TailProbe {
     /// No probe outstanding; the first one is allowed.
     pub fn new() -> Self {
-        TailProbe { outstanding: None, retransmission: false, sampled: true }
+        TailProbe { outstanding: None, retransmission: false, stamp: 0, sampled: true }
     }
 
     /// Whether a probe may be sent (RFC 8985 §7.3): none is outstanding, and the round-trip time was measured since the last, so
@@ -38,10 +40,11 @@ impl TailProbe {
         self.outstanding.is_some()
     }
 
-    /// A probe was sent; `nxt` is SND.NXT after it. `retransmission`: it repeated old data.
-    pub fn sent(&mut self, nxt: SubflowOffset, retransmission: bool) {
+    /// A probe was sent; `nxt` is SND.NXT after it. `retransmission`: it repeated old data. `stamp`: its timestamp.
+    pub fn sent(&mut self, nxt: SubflowOffset, retransmission: bool, stamp: u32) {
         self.outstanding = Some(nxt);
         self.retransmission = retransmission;
+        self.stamp = stamp;
         self.sampled = false;
     }
 
@@ -60,16 +63,20 @@ impl TailProbe {
     /// react as to any loss (RFC 8985 §7.4.2).
     ///
     /// `dsack`: its D-SACK block. `duplicate`: it is a duplicate ACK without any SACK block, from a peer that does without.
+    /// `echo`: the timestamp it echoes. One from before the probe shows that the original arrived (RFC 3522 §3.2): where data
+    /// flow both ways a peer's D-SACK may find no room beside them, and the RFC's rule would take each probe for a repair.
     pub fn on_ack(
         &mut self,
         ack: SubflowOffset,
         dsack: Option<&Range<SubflowOffset>>,
         duplicate: bool,
+        echo: Option<u32>,
     ) -> bool {
         let Some(end) = self.outstanding.filter(|&end| ack >= end) else { return false };
         // Original and probe both arrived when the peer says so; a probe of new data repeats nothing.
         let both_arrived = dsack.is_some_and(|d| d.end == end) || (duplicate && ack == end);
-        if !self.retransmission || both_arrived {
+        let original = echo.is_some_and(|e| (e.wrapping_sub(self.stamp) as i32) < 0);
+        if !self.retransmission || both_arrived || original {
             self.reset();
             return false;
         }
@@ -87,10 +94,11 @@ mod tests {
     use super::*;
 
     const END: SubflowOffset = SubflowOffset(1_000);
+    const STAMP: u32 = 5;
 
     fn probe(retransmission: bool) -> TailProbe {
         let mut t = TailProbe::new();
-        t.sent(END, retransmission);
+        t.sent(END, retransmission, STAMP);
         t
     }
 
@@ -99,7 +107,7 @@ mod tests {
         // RFC 8985 §7.3.
         let mut t = TailProbe::new();
         assert!(t.may_send());
-        t.sent(END, true);
+        t.sent(END, true, STAMP);
         assert!(!t.may_send() && t.is_outstanding());
         t.reset();
         assert!(!t.may_send() && !t.is_outstanding());
@@ -125,9 +133,24 @@ mod tests {
             ("probe of new data, later", false, later, None, false, false, false),
         ] {
             let mut t = probe(retransmission);
-            assert_eq!(t.on_ack(ack, dsack, duplicate), repaired, "{name}");
+            assert_eq!(t.on_ack(ack, dsack, duplicate, None), repaired, "{name}");
             assert_eq!(t.is_outstanding(), outstanding, "{name}");
         }
-        assert!(!TailProbe::new().on_ack(later, None, true));
+        assert!(!TailProbe::new().on_ack(later, None, true, None));
+    }
+
+    #[test]
+    fn an_echo_from_before_the_probe_shows_that_the_original_arrived() {
+        let later = SubflowOffset(1_001);
+        for (ack, echo, repaired, outstanding) in [
+            (END, 4, false, false),
+            (later, 4, false, false),
+            (END, STAMP, false, true),
+            (later, STAMP, true, false),
+        ] {
+            let mut t = probe(true);
+            assert_eq!(t.on_ack(ack, None, false, Some(echo)), repaired, "{ack:?} {echo}");
+            assert_eq!(t.is_outstanding(), outstanding, "{ack:?} {echo}");
+        }
     }
 }
