@@ -67,6 +67,10 @@ counters! {
     MPJoinPortSynAckRx,
     /// Third ACK with MP_JOIN received and valid, for another port than the first subflow's.
     MPJoinPortAckRx,
+    /// SYN with MP_JOIN received for a port that is neither the first subflow's nor advertised: refused.
+    MismatchPortSynRx,
+    /// The same at the third ACK: the advertisement was taken back meanwhile.
+    MismatchPortAckRx,
     /// Half-open join dropped because too many were, the oldest first.
     MPJoinHalfOpenDrop,
     /// SYN with MP_JOIN sent.

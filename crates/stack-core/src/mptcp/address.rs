@@ -100,6 +100,7 @@ impl Connection {
             match command {
                 Command::Open { local: l, remote: r } => {
                     if let (Some(&l), Some(&r)) = (local.get(l), remote.get(r))
+                        && l.address.is_ipv4() == r.address.is_ipv4()
                         && self.subflow_count() < self.config.max_subflows
                     {
                         self.open_join(env, now, l, r);
@@ -130,7 +131,17 @@ impl Connection {
     ) {
         // Advertised again, it is news to the peer: an address that failed may be tried once more (RFC 8684 §3.4.1).
         self.adverts.retain(|a| (a.id, a.port) != (id, port));
-        self.adverts.push(Advert { id, address, port, local, echoed: false, resend: Some(now), tries: 0 });
+        let ports = port.into_iter().collect();
+        self.adverts.push(Advert {
+            id,
+            address,
+            port,
+            ports,
+            local,
+            echoed: false,
+            resend: Some(now),
+            tries: 0,
+        });
         self.resend_adverts(now);
     }
 
@@ -219,6 +230,10 @@ impl Connection {
             let hmac = add_addr_hmac(self.local_key, self.remote_key, a.id, a.address, a.port.unwrap_or(0));
             let option = AddAddr { address_id: a.id, address: a.address, port: a.port, hmac: Some(hmac) };
             able[turn].signals.push_back(MptcpOption::AddAddr(option));
+            let meant = a.port.unwrap_or(able[turn].tcp.tuple.local.port());
+            if !a.ports.contains(&meant) {
+                a.ports.push(meant);
+            }
         }
     }
 

@@ -19,6 +19,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
+use smallvec::SmallVec;
 use umptcp_congestion::CongestionController;
 use umptcp_scheduler::Scheduler;
 use umptcp_types::{AddressId, ConnectionId, DataOffset, DataSeq, Instant, ListenerId, PathId, SubflowId};
@@ -48,11 +49,13 @@ pub(crate) struct FinState {
 }
 
 /// An address we told the peer.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Advert {
     pub(crate) id: AddressId,
     pub(crate) address: IpAddr,
     pub(crate) port: Option<u16>,
+    /// The ports that the peer may take it to mean: `port`, or those of the subflows that carried it (RFC 8684 §3.4.1).
+    pub(crate) ports: SmallVec<[u16; 2]>,
     /// The address of a path of ours that it stands for; it goes when that goes.
     pub(crate) local: Option<IpAddr>,
     pub(crate) echoed: bool,

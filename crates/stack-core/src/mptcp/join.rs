@@ -42,7 +42,7 @@ impl Refusal {
     pub(crate) const PROTOCOL: Refusal = Refusal { reason: ResetReason::MptcpSpecific, transient: false };
     /// The connection is not far enough.
     const EARLY: Refusal = Refusal { reason: ResetReason::MptcpSpecific, transient: true };
-    /// The C flag says so.
+    /// The C flag says so, or the port is none that we have told the peer of.
     const PROHIBITED: Refusal = Refusal { reason: ResetReason::Prohibited, transient: false };
     /// The limit of subflows, which is a policy: there may be room later.
     const LIMIT: Refusal = Refusal { reason: ResetReason::Prohibited, transient: true };
@@ -148,6 +148,13 @@ impl Connection {
         Ok(())
     }
 
+    /// Whether the peer has reason to join to our `port`: it is the first subflow's, or was advertised. The token would do to find
+    /// the connection (RFC 8684 §3.2), but it is no reason to answer on ports that the application never opened, past whatever
+    /// guards them by their number. Linux refuses such joins too.
+    fn offers_port(&self, port: u16) -> bool {
+        port == self.first.local.port() || self.adverts.iter().any(|a| a.ports.contains(&port))
+    }
+
     /// A SYN with MP_JOIN and our token arrived. An error says with which RST to refuse it.
     pub(crate) fn on_join_syn(
         &mut self,
@@ -164,12 +171,17 @@ impl Connection {
         if backup {
             self.count(env, now, None, Counter::MPJoinSynBackupRx);
         }
-        if tuple.local.port() != self.first.local.port() {
-            self.count(env, now, None, Counter::MPJoinPortSynRx);
-        }
         if let Err(refusal) = self.admits_join(tuple.local) {
             self.count(env, now, None, Counter::MPJoinRejected);
             return Err(refusal);
+        }
+        let port = tuple.local.port();
+        if !self.offers_port(port) {
+            self.count(env, now, None, Counter::MismatchPortSynRx);
+            return Err(Refusal::PROHIBITED);
+        }
+        if port != self.first.local.port() {
+            self.count(env, now, None, Counter::MPJoinPortSynRx);
         }
         let Some(local_id) = self.local_id(tuple.local.ip()) else {
             self.count(env, now, None, Counter::MPJoinRejected);
@@ -285,7 +297,13 @@ impl Connection {
             return Err(Refusal::PROTOCOL);
         }
         self.count(env, now, id, Counter::MPJoinAckRx);
-        if self.members[i].tcp.tuple.local.port() != self.first.local.port() {
+        let port = self.members[i].tcp.tuple.local.port();
+        if self.members[i].incoming && !self.offers_port(port) {
+            // The advertisement was taken back meanwhile.
+            self.count(env, now, id, Counter::MismatchPortAckRx);
+            return Err(Refusal::PROHIBITED);
+        }
+        if port != self.first.local.port() {
             self.count(env, now, id, Counter::MPJoinPortAckRx);
         }
         // More joins may have been under way than there is room for.

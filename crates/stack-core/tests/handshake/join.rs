@@ -62,17 +62,54 @@ fn a_join_by_the_book_carries_data() {
     assert_eq!(lab.counter(Counter::MPJoinPortSynRx), 0);
 }
 
-/// RFC 8684 §3.2: any port will do; the token says which connection. Nobody needs to listen there.
+/// RFC 8684 §3.2: the token says which connection. Nobody needs to listen at the port, if it was advertised.
 #[test]
 fn the_token_not_the_port_finds_the_connection() {
     let mut lab = Lab::listening();
     let (_, keys, c) = establish(&mut lab, peer(1, 4000));
+    lab.stack.advertise_address(lab.now, c, STACK, Some(9999)).expect("advertise");
+    lab.poll();
     for (n, to) in [(2, stack_at(9999)), (3, SocketAddr::new(STACK_2, PORT))] {
         let (mut end, nonce) = half_join(&mut lab, peer(n, 5000), to, keys, 11);
         end.send(&mut lab, ACK, &[join_ack(keys.ack_hmac(11, nonce))], &[]);
     }
     assert_eq!(subflows(&lab, c), 3);
     assert_eq!((lab.counter(Counter::MPJoinPortSynRx), lab.counter(Counter::MPJoinPortAckRx)), (1, 1));
+}
+
+/// As Linux has it: a token opens no port but the first subflow's and those that were advertised.
+#[test]
+fn a_join_to_a_port_that_was_not_advertised_is_refused() {
+    const PROHIBITED: u8 = 3;
+    let syn = |lab: &mut Lab, n, to, keys: Keys| {
+        End::new(peer(n, 5000), to).send(lab, SYN, &[join_syn(keys.stack_token(), 1, n)], &[])
+    };
+    let mut lab = Lab::listening();
+    let (_, keys, c) = establish(&mut lab, peer(1, 4000));
+    refused(syn(&mut lab, 2, stack_at(9999), keys), PROHIBITED, false);
+    assert_eq!((lab.counter(Counter::MismatchPortSynRx), lab.counter(Counter::MPJoinPortSynRx)), (1, 0));
+    // Two joins under way when the advertisement is taken back, one of them complete.
+    let id = lab.stack.advertise_address(lab.now, c, STACK, Some(9999)).expect("advertise");
+    lab.poll();
+    let (mut early, nonce) = half_join(&mut lab, peer(3, 5000), stack_at(9999), keys, 7);
+    let (mut late, late_nonce) = half_join(&mut lab, peer(4, 5000), stack_at(9999), keys, 8);
+    early.send(&mut lab, ACK, &[join_ack(keys.ack_hmac(7, nonce))], &[]);
+    lab.stack.withdraw_addresses(lab.now, c, &[id]).expect("withdraw");
+    lab.poll();
+    refused(late.send(&mut lab, ACK, &[join_ack(keys.ack_hmac(8, late_nonce))], &[]), PROHIBITED, false);
+    assert_eq!((lab.counter(Counter::MismatchPortAckRx), lab.counter(Counter::MPJoinPortAckRx)), (1, 1));
+    refused(syn(&mut lab, 5, stack_at(9999), keys), PROHIBITED, false);
+    // RFC 8684 §3.4.1: an advertisement without a port means that of the subflow which carries it. The first goes out on the
+    // first subflow, the next on the one to 9999.
+    lab.stack.advertise_address(lab.now, c, STACK_2, None).expect("advertise");
+    lab.poll();
+    let there = SocketAddr::new(STACK_2, 9999);
+    refused(syn(&mut lab, 6, there, keys), PROHIBITED, false);
+    let sent = lab.pass(Duration::from_secs(5));
+    let carries = |s: &Sent| s.seg.options.mptcp.iter().any(|o| matches!(o, MptcpOption::AddAddr(_)));
+    assert!(sent.iter().any(|(_, s)| carries(s) && s.from == stack_at(9999)), "{sent:#?}");
+    half_join(&mut lab, peer(7, 5000), there, keys, 9);
+    assert_eq!(lab.counter(Counter::MismatchPortSynRx), 3);
 }
 
 #[test]
