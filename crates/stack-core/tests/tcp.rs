@@ -392,6 +392,31 @@ fn segments_from_a_guesser_are_challenged() {
 }
 
 #[test]
+fn a_reset_behind_missing_segments_counts() {
+    // RFC 5961 §3.2, extended by the right edge of what SACK has reported: that is the next number of a peer whose last segments
+    // were lost or overtaken. SACK, FIN at the end, offset of the RST from the end, alive.
+    for (sack, fin, offset, alive) in [
+        (true, false, 0, false),
+        (true, false, -1, true),
+        (true, false, 1, true),
+        (true, false, -500, true),
+        (true, true, 1, false),
+        (true, true, 0, true),
+        (false, false, 0, true),
+    ] {
+        let mut s = Script::connected_with(Script::config(), sack);
+        s.seq = 1_001;
+        s.segment(TcpFlags { fin, ..ACK }, &[1; 500]);
+        s.take();
+        s.seq = 1_501u32.wrapping_add_signed(offset);
+        s.segment(TcpFlags { rst: true, ..ACK }, &[]);
+        let case = (sack, fin, offset);
+        assert_eq!(s.error(), (!alive).then_some(ConnectionError::Reset), "{case:?}");
+        assert_eq!(s.counter(Counter::TcpChallengeAck), u64::from(alive), "{case:?}");
+    }
+}
+
+#[test]
 fn challenges_are_rationed() {
     // RFC 5961 §7.
     let mut s = Script::connected(Script::config());

@@ -223,7 +223,7 @@ impl Subflow {
         }
         if seg.flags.rst {
             // RFC 5961 §3.2: only the exact sequence number resets.
-            if start == self.rcv_next {
+            if start == self.rcv_next || self.heard_up_to() == Some(start) {
                 out.acceptable = true;
                 match self.state {
                     // RFC 9293 §3.10.7.4, second: only our FIN is outstanding; the peer has merely forgotten us.
@@ -273,6 +273,18 @@ impl Subflow {
             (_, 0) => false,
             _ => start < self.rcv_edge && start + len > self.rcv_next,
         }
+    }
+
+    /// Where the peer's next segment would begin, when some before it are missing. A peer that resets has that for its next
+    /// number, not ours: taken for one of a stranger's, its RST would be lost together with the reason it gives (MP_TCPRST,
+    /// MP_FAIL), since it knows no connection any more when the challenge reaches it. To somebody off the path it is one more number
+    /// of 2³² that hits. Only with SACK, which has shown this edge to the peer; Linux does the same.
+    fn heard_up_to(&self) -> Option<SubflowOffset> {
+        let end = match self.rcv_fin {
+            Some(fin) => Some(fin + 1),
+            None => self.rcv_queue.end().map(SubflowOffset),
+        };
+        end.filter(|_| self.sack)
     }
 
     fn paws_rejects(&self, now: Instant, seg: &TcpRepr) -> bool {

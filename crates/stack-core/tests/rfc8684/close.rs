@@ -255,6 +255,23 @@ fn the_reason_of_a_reset_reaches_the_application() {
     }
 }
 
+/// The peer's last segments before a RST were lost or overtaken: its RST counts nonetheless, and so does its reason.
+#[test]
+fn the_reason_of_a_reset_behind_a_hole_reaches_the_application() {
+    let mut l = Lab::server(ConnectionConfig::default(), 1);
+    let second = l.join(1, 0);
+    let option = l.dss(Some(l.map(1001, 1001, 100)));
+    l.send(second, Out { at: Some(1001), ..Out::options([option]).payload(bytes(1001, 100)) });
+    let options = vec![reset(ResetReason::UnacceptablePerformance, true)];
+    l.send(second, Out { at: Some(1101), rst: true, options, ..Out::default() });
+    let reason = Some(ResetReason::UnacceptablePerformance);
+    let expected = SubflowReset { by_peer: true, reason, transient: true };
+    let told =
+        l.events.iter().any(|e| matches!(e, Event::SubflowClosed { reset, .. } if *reset == Some(expected)));
+    assert!(told, "{:?}", l.events);
+    assert_eq!((l.counter(Counter::MPRstRx), l.counter(Counter::TcpChallengeAck)), (1, 0));
+}
+
 #[test]
 fn a_subflow_that_is_reset_again_and_again_is_not_opened_for_ever() {
     let mut l = Lab::client(ConnectionConfig::default(), 2);
