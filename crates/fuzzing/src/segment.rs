@@ -34,7 +34,8 @@ impl Segment {
         let options = self.options.len().min(MAX_OPTIONS).next_multiple_of(4);
         let payload = self.payload.len().min(65_535 - ip - 20 - options);
         let mut b = vec![0; ip + 20 + options + payload];
-        emit_ip_header(&mut b, self.from.ip(), self.to.ip(), 20 + options + payload, 0, 1);
+        let written = emit_ip_header(&mut b, self.from.ip(), self.to.ip(), 20 + options + payload, 0, 1);
+        assert_eq!(written, Some(ip), "{} and {} are of different families", self.from, self.to);
         let t = &mut b[ip..];
         t[0..2].copy_from_slice(&self.from.port().to_be_bytes());
         t[2..4].copy_from_slice(&self.to.port().to_be_bytes());
@@ -110,7 +111,8 @@ pub(crate) fn icmp_error(reporter: std::net::IpAddr, packet: &[u8], kind: u8, co
     let protocol = if quoted.src.is_ipv4() { 1 } else { 58 };
     let mut b = vec![0; ip + 8 + quote.len()];
     let len = 8 + quote.len();
-    umptcp_stack_core::wire::ip::emit_ip_header_for(&mut b, reporter, quoted.src, protocol, len, 0, 1);
+    umptcp_stack_core::wire::ip::emit_ip_header_for(&mut b, reporter, quoted.src, protocol, len, 0, 1)
+        .expect("the reporter has the family of the packet");
     b[ip] = kind;
     b[ip + 1] = code;
     b[ip + 4..ip + 8].copy_from_slice(&rest.to_be_bytes());

@@ -13,6 +13,9 @@ pub enum ConnectError {
     /// The requested local address belongs to no path.
     #[error("local address {0} belongs to no path")]
     LocalAddress(IpAddr),
+    /// The requested local address and the destination are of different families.
+    #[error("no connection goes from {0} to {1}: one is IPv4 and the other IPv6")]
+    Families(IpAddr, IpAddr),
     /// The four-tuple exists already.
     #[error("a connection from {0} to {1} exists already")]
     TupleInUse(SocketAddr, SocketAddr),

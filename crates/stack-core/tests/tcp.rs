@@ -4,7 +4,7 @@ use bytes::Bytes;
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, KeepAlive, ListenOptions, StackConfig};
-use umptcp_stack_core::error::ConnectionError;
+use umptcp_stack_core::error::{ConnectError, ConnectionError};
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
 use umptcp_stack_core::observe::Counter;
@@ -168,7 +168,7 @@ impl Script {
         };
         let mut packet = vec![0; 20 + repr.header_len()];
         let (src, dst) = (self.remote.ip(), self.local.ip());
-        ip::emit_ip_header(&mut packet, src, dst, repr.header_len() + payload.len(), 0, 0);
+        ip::emit_ip_header(&mut packet, src, dst, repr.header_len() + payload.len(), 0, 0).unwrap();
         repr.emit(&mut packet[20..]);
         packet.extend_from_slice(payload);
         let rx = RxPacket { buffer: packet.into(), gso_size: None, checksum: ChecksumState::Verified };
@@ -414,6 +414,17 @@ fn a_reset_behind_missing_segments_counts() {
         assert_eq!(s.error(), (!alive).then_some(ConnectionError::Reset), "{case:?}");
         assert_eq!(s.counter(Counter::TcpChallengeAck), u64::from(alive), "{case:?}");
     }
+}
+
+#[test]
+fn a_connection_has_addresses_of_one_family() {
+    let mut s = Script::new();
+    let remote: SocketAddr = "[2001:db8::2]:80".parse().unwrap();
+    let mut options = ConnectOptions::new(remote);
+    options.local_address = Some(s.local.ip());
+    let refused = s.stack.connect(s.now, options);
+    assert_eq!(refused, Err(ConnectError::Families(s.local.ip(), remote.ip())));
+    assert_eq!((s.stack.poll_transmit(s.now).is_none(), s.stack.connection_count()), (true, 0));
 }
 
 #[test]

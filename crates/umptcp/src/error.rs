@@ -107,6 +107,7 @@ fn connect_kind(e: &ConnectError) -> ErrorKind {
     match e {
         ConnectError::NoPath(_) => ErrorKind::NetworkUnreachable,
         ConnectError::LocalAddress(_) => ErrorKind::AddrNotAvailable,
+        ConnectError::Families(..) => ErrorKind::InvalidInput,
         ConnectError::TupleInUse(..) => ErrorKind::AddrInUse,
         ConnectError::NoPort(_) => ErrorKind::AddrNotAvailable,
         ConnectError::BadRemote(_) => ErrorKind::InvalidInput,

@@ -243,7 +243,7 @@ impl Env {
         waiting.map(|(_, port)| port)
     }
 
-    /// Builds the packet for a segment. `packet_payload`: payload bytes per packet if the device is to cut it.
+    /// Builds the packet for a segment. `None`: its path has gone. `packet_payload`: payload bytes per packet if the device is to cut it.
     pub(crate) fn packet(
         &mut self,
         now: Instant,
@@ -276,7 +276,7 @@ impl Env {
         let mut header = HeaderBuf::zeroed(ip_len + tcp_len);
         let bytes = header.as_mut_slice();
         let ident = self.rng.next_u32() as u16;
-        ip::emit_ip_header(bytes, src, dst, tcp_len + payload.len(), ecn, ident);
+        ip::emit_ip_header(bytes, src, dst, tcp_len + payload.len(), ecn, ident)?;
         let tcp = &mut bytes[ip_len..];
         repr.emit(tcp);
         let gso_size = (payload.len() as u64 > u64::from(packet_payload))

@@ -259,6 +259,9 @@ impl Stack {
         let candidates: Vec<PathId> =
             if paths.is_empty() { self.env.path_order.clone() } else { paths.clone() };
         let (path, address) = match local_address {
+            Some(a) if a.is_ipv4() != remote.is_ipv4() => {
+                return Err(ConnectError::Families(a, remote.ip()));
+            }
             Some(a) => {
                 let owner = candidates.iter().copied().find(|p| {
                     self.env.paths.get(p).is_some_and(|p| {

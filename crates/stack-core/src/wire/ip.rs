@@ -193,10 +193,10 @@ pub fn ip_header_len(addr: &IpAddr) -> usize {
 
 /// Writes the header of a TCP packet with `payload_len` bytes after the IP header (TCP header included) to
 /// the start of `buf` and returns its length. DF is set, the TTL is 64; `ecn` is the codepoint; `ident` is
-/// used by IPv4 only.
+/// used by IPv4 only. `None`: the addresses are of different families, and nothing was written.
 ///
 /// # Panics
-/// When `buf` is shorter than the header, or `src` and `dst` are of different families.
+/// When `buf` is shorter than [`ip_header_len`] says.
 pub fn emit_ip_header(
     buf: &mut [u8],
     src: IpAddr,
@@ -204,14 +204,14 @@ pub fn emit_ip_header(
     payload_len: usize,
     ecn: u8,
     ident: u16,
-) -> usize {
+) -> Option<usize> {
     emit_ip_header_for(buf, src, dst, PROTOCOL_TCP, payload_len, ecn, ident)
 }
 
 /// [`emit_ip_header`] for any protocol.
 ///
 /// # Panics
-/// When `buf` is shorter than the header, or `src` and `dst` are of different families.
+/// When `buf` is shorter than [`ip_header_len`] says.
 pub fn emit_ip_header_for(
     buf: &mut [u8],
     src: IpAddr,
@@ -220,7 +220,7 @@ pub fn emit_ip_header_for(
     payload_len: usize,
     ecn: u8,
     ident: u16,
-) -> usize {
+) -> Option<usize> {
     const TTL: u8 = 64;
     const DONT_FRAGMENT: [u8; 2] = [0x40, 0];
     let ecn = ecn & 3;
@@ -243,7 +243,7 @@ pub fn emit_ip_header_for(
             header[16..20].copy_from_slice(&dst.octets());
             let sum = !checksum::fold(checksum::sum(header, 0));
             header[10..12].copy_from_slice(&sum.to_be_bytes());
-            IPV4_HEADER
+            Some(IPV4_HEADER)
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
             let header = &mut buf[..IPV6_HEADER];
@@ -255,9 +255,9 @@ pub fn emit_ip_header_for(
             header[7] = TTL;
             header[8..24].copy_from_slice(&src.octets());
             header[24..40].copy_from_slice(&dst.octets());
-            IPV6_HEADER
+            Some(IPV6_HEADER)
         }
-        (src, dst) => panic!("no packet goes from {src} to {dst}: different address families"),
+        _ => None,
     }
 }
 
@@ -279,7 +279,7 @@ mod tests {
     #[test]
     fn ipv4_header_byte_by_byte() {
         let mut buf = [0xee; 24];
-        assert_eq!(emit_ip_header(&mut buf, V4.0, V4.1, 4, ecn::ECT_0, 0x1234), 20);
+        assert_eq!(emit_ip_header(&mut buf, V4.0, V4.1, 4, ecn::ECT_0, 0x1234), Some(20));
         let header = [0x45, 2, 0, 24, 0x12, 0x34, 0x40, 0, 64, 6, 0x14, 0xa8, 10, 0, 0, 1, 10, 0, 0, 2];
         assert_eq!(buf[..20], header);
         let parsed = IpHeader::parse(&buf).unwrap();
@@ -300,7 +300,7 @@ mod tests {
     fn ipv6_header_byte_by_byte() {
         let (src, dst) = v6();
         let mut buf = [0xee; 44];
-        assert_eq!(emit_ip_header(&mut buf, src, dst, 4, ecn::CE, 7), 40);
+        assert_eq!(emit_ip_header(&mut buf, src, dst, 4, ecn::CE, 7), Some(40));
         assert_eq!(buf[..8], [0x60, 0x30, 0, 0, 0, 4, 6, 64]);
         assert_eq!(buf[8..24], [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
         assert_eq!(buf[24..40], [0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn ipv4_lengths_options_and_fragments() {
         let mut packet = vec![0u8; 32];
-        emit_ip_header(&mut packet, V4.0, V4.1, 12, 0, 0);
+        emit_ip_header(&mut packet, V4.0, V4.1, 12, 0, 0).unwrap();
         // Padding of the link is not payload.
         packet.extend([0; 14]);
         assert_eq!(IpHeader::parse(&packet).unwrap().payload(&packet).len(), 12);
@@ -363,7 +363,7 @@ mod tests {
         let len: usize = extensions.iter().map(|(_, body)| 1 + body.len()).sum();
         let mut packet = vec![0; 40];
         let (src, dst) = v6();
-        emit_ip_header(&mut packet, src, dst, len + 20, 0, 0);
+        emit_ip_header(&mut packet, src, dst, len + 20, 0, 0).unwrap();
         let mut next = 6;
         for (i, (kind, body)) in extensions.iter().enumerate() {
             let field = if i == 0 { &mut packet[6] } else { &mut packet[next] };
@@ -421,8 +421,10 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "different address families")]
     fn families_do_not_mix() {
-        emit_ip_header(&mut [0; 40], V4.0, v6().1, 0, 0, 0);
+        let mut buf = [0xee; 40];
+        assert_eq!(emit_ip_header(&mut buf, V4.0, v6().1, 0, 0, 0), None);
+        assert_eq!(emit_ip_header(&mut buf, v6().0, V4.1, 0, 0, 0), None);
+        assert_eq!(buf, [0xee; 40]);
     }
 }

@@ -221,7 +221,7 @@ proptest! {
         };
         let (src, dst) = (address(a), address(b));
         let mut packet = std::vec![0xee; ip_header_len(&src)];
-        let len = emit_ip_header(&mut packet, src, dst, payload.len(), ecn, ident);
+        let len = emit_ip_header(&mut packet, src, dst, payload.len(), ecn, ident).unwrap();
         prop_assert_eq!(len, packet.len());
         packet.extend(&payload);
         let total_len = packet.len();

@@ -119,7 +119,7 @@ impl Lab {
         (seg.src_port, seg.dst_port) = (from.port(), to.port());
         let (ip, tcp) = (ip_header_len(&from.ip()), seg.header_len());
         let mut packet = vec![0; ip + tcp];
-        emit_ip_header(&mut packet, from.ip(), to.ip(), tcp + payload.len(), 0, 7);
+        emit_ip_header(&mut packet, from.ip(), to.ip(), tcp + payload.len(), 0, 7).expect("one family");
         seg.emit(&mut packet[ip..]);
         packet.extend_from_slice(payload);
         let path = if to.ip() == STACK_2 { self.paths[1] } else { self.paths[0] };

@@ -283,7 +283,8 @@ impl Lab {
     pub(crate) fn inject(&mut self, local: SocketAddr, remote: SocketAddr, seg: &TcpRepr, payload: &[u8]) {
         let ip_len = ip::ip_header_len(&remote.ip());
         let mut packet = vec![0; ip_len + seg.header_len()];
-        ip::emit_ip_header(&mut packet, remote.ip(), local.ip(), seg.header_len() + payload.len(), 0, 0);
+        let len = seg.header_len() + payload.len();
+        ip::emit_ip_header(&mut packet, remote.ip(), local.ip(), len, 0, 0).expect("one family");
         seg.emit(&mut packet[ip_len..]);
         packet.extend_from_slice(payload);
         let packet =
