@@ -20,7 +20,7 @@ mod harness;
 #[path = "middleboxes/rows.rs"]
 mod rows;
 
-use harness::{Outcome, Place, Seen, Want, Whose, check, settings, transfer_with};
+use harness::{Family, Outcome, Place, Seen, Want, Whose, check, settings, transfer_with};
 use rows::*;
 use umptcp_netsim::middlebox::{Aim, Options, StripWhere};
 use umptcp_netsim::{Duration, Side};
@@ -36,7 +36,8 @@ const ROLES: [Whose; 3] = [Whose::Client, Whose::Server, Whose::All];
 const KEPT: Want = Want::Kept(2);
 const ALONE: Want = Want::Kept(1);
 
-/// Runs a row: every place, each of `roles`, with and without checksums as `checksums` says.
+/// Runs a row: both families, every place, each of `roles`, with and without checksums as `checksums` says. No box looks at the
+/// addresses, so a cell wants the same of both families.
 #[track_caller]
 fn row(
     name: &str,
@@ -47,13 +48,18 @@ fn row(
 ) {
     for whose in roles {
         for checksum in checksums {
-            for place in Place::ALL {
-                let seen = transfer_with(place, settings(*checksum), || make(*whose));
-                let cell = format!("{name}, {place:?}, {whose:?}, checksums {checksum}");
+            for (place, family) in cells() {
+                let seen = transfer_with(place, family, settings(*checksum), || make(*whose));
+                let cell = format!("{name}, {place:?}, {whose:?}, {family:?}, checksums {checksum}");
                 check(&cell, &seen, &want(place, *whose));
             }
         }
     }
+}
+
+/// Every place in every family.
+fn cells() -> impl Iterator<Item = (Place, Family)> {
+    Family::BOTH.into_iter().flat_map(|family| Place::ALL.map(|place| (place, family)))
 }
 
 /// What comes of data whose DSS options are lost on the way.
@@ -162,11 +168,13 @@ fn payload_rewritten_and_checksums_off() {
     for (remove, insert) in REWRITES {
         for (whose, receiver) in [(Whose::Client, Side::Server), (Whose::Server, Side::Client)] {
             let make = || rewrite(remove, insert)(whose);
-            let tcp = transfer_with(Place::ClientSide, plain.clone(), make);
-            assert_eq!(tcp.outcome, Outcome::Changed(receiver, 50_000), "plain TCP");
-            for place in Place::ALL {
-                let seen = transfer_with(place, settings(false), make);
-                let cell = format!("rewritten, {place:?}, {whose:?}, no checksums");
+            for family in Family::BOTH {
+                let tcp = transfer_with(Place::ClientSide, family, plain.clone(), make);
+                assert_eq!(tcp.outcome, Outcome::Changed(receiver, 50_000), "plain TCP, {family:?}");
+            }
+            for (place, family) in cells() {
+                let seen = transfer_with(place, family, settings(false), make);
+                let cell = format!("rewritten, {place:?}, {whose:?}, {family:?}, no checksums");
                 check(&cell, &seen, &Want::Changed(receiver, 50_000));
             }
         }
@@ -211,8 +219,12 @@ fn options_doubled_and_packets_disordered() {
 /// that the server does not know, and its resets end the last subflows. Keep-alives hold the mappings.
 #[test]
 fn nat_forgets_during_a_pause() {
-    let seen: Seen = harness::conversation(None, || Box::new(nat_expiring()));
-    check("NAT that expires", &seen, &Want::Error(&[ConnectionError::Reset]));
-    let seen = harness::conversation(Some(Duration::from_secs(10)), || Box::new(nat_expiring()));
-    check("NAT that expires, with keep-alives", &seen, &KEPT);
+    for family in Family::BOTH {
+        let seen: Seen = harness::conversation(family, None, || Box::new(nat_expiring()));
+        let ended = Want::Error(&[ConnectionError::Reset]);
+        check(&format!("NAT that expires, {family:?}"), &seen, &ended);
+        let keep_alive = Some(Duration::from_secs(10));
+        let seen = harness::conversation(family, keep_alive, || Box::new(nat_expiring()));
+        check(&format!("NAT that expires, with keep-alives, {family:?}"), &seen, &KEPT);
+    }
 }

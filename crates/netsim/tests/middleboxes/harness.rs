@@ -1,6 +1,7 @@
 //! The network, the workload, and what is looked at afterwards.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use umptcp_netsim::middlebox::Middlebox;
 use umptcp_netsim::model::{Bulk, Requests, Responder};
 use umptcp_netsim::trace::TraceMode;
@@ -43,6 +44,24 @@ impl Place {
     }
 }
 
+/// The addresses of all hosts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub(crate) const BOTH: [Family; 2] = [Family::V4, Family::V6];
+
+    fn address(self, block: u8, index: u8) -> IpAddr {
+        match self {
+            Family::V4 => [10, block, index, 1].into(),
+            Family::V6 => [0xfd00, 0, 0, u16::from(block), u16::from(index), 0, 0, 1].into(),
+        }
+    }
+}
+
 /// Whose packets a box acts on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Whose {
@@ -65,7 +84,7 @@ impl Whose {
 /// Bytes sent each way.
 pub(crate) const BYTES: u64 = 400_000;
 
-fn network(seed: u64) -> (Network, NodeId, NodeId, Vec<CableId>) {
+fn network(seed: u64, family: Family) -> (Network, NodeId, NodeId, Vec<CableId>) {
     let mut net = Network::new(seed);
     net.set_trace(TraceMode::Last(300));
     let client = net.add_host("client", StackConfig::default());
@@ -76,10 +95,10 @@ fn network(seed: u64) -> (Network, NodeId, NodeId, Vec<CableId>) {
         (0..2).map(|i| net.add_cable(client, routers[i], link(4 + i as u64), link(4 + i as u64))).collect();
     cables.extend((0..2).map(|i| net.add_cable(routers[i], server, link(6), link(6))));
     for i in 0..2u8 {
-        let config = PathConfig::new(format!("client{i}"), [10, 1, i, 1].into());
+        let config = PathConfig::new(format!("client{i}"), family.address(1, i));
         net.add_path(client, config, &[cables[usize::from(i)]], true);
     }
-    net.add_path(server, PathConfig::new("server", [10, 2, 0, 1].into()), &cables[2..], true);
+    net.add_path(server, PathConfig::new("server", family.address(2, 0)), &cables[2..], true);
     (net, client, server, cables)
 }
 
@@ -176,10 +195,11 @@ pub(crate) fn settings(checksum: bool) -> ConnectionConfig {
 /// Runs a transfer both ways through the boxes that `make` makes for a cable.
 pub(crate) fn transfer_with(
     place: Place,
+    family: Family,
     config: ConnectionConfig,
     make: impl Fn() -> Vec<Box<dyn Middlebox>>,
 ) -> Seen {
-    let (mut net, client, server, cables) = network(5);
+    let (mut net, client, server, cables) = network(5, family);
     for cable in place.cables() {
         for b in make() {
             net.add_middlebox(cables[*cable], b);
@@ -192,11 +212,15 @@ pub(crate) fn transfer_with(
 }
 
 /// Requests with pauses of half a minute, through a box on both paths.
-pub(crate) fn conversation(keep_alive: Option<Duration>, make: impl Fn() -> Box<dyn Middlebox>) -> Seen {
+pub(crate) fn conversation(
+    family: Family,
+    keep_alive: Option<Duration>,
+    make: impl Fn() -> Box<dyn Middlebox>,
+) -> Seen {
     const COUNT: u64 = 6;
     let keep_alive = keep_alive.map(|idle| KeepAlive { idle, ..KeepAlive::default() });
     let config = ConnectionConfig { keep_alive, ..settings(false) };
-    let (mut net, client, server, cables) = network(6);
+    let (mut net, client, server, cables) = network(6, family);
     for cable in &cables[..2] {
         net.add_middlebox(*cable, make());
     }
