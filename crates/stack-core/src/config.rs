@@ -108,6 +108,10 @@ pub struct ConnectionConfig {
     pub max_subflows: usize,
     /// Most addresses of the peer's ADD_ADDRs to act on.
     pub max_add_addr_accepted: usize,
+    /// TCP Fast Open as a client (RFC 7413, TCP_FASTOPEN_CONNECT): ask the server for a cookie, and when it has given one to an
+    /// earlier connection, put off the SYN until there are data, which it carries. A server may see them twice, should the
+    /// network duplicate the SYN: only for requests that bear it (RFC 7413 §6.1). For servers see [`ListenOptions::fast_open`].
+    pub fast_open: bool,
     /// Accept joins to the initial address and port (the C bit says so when not).
     pub allow_join_initial: bool,
     /// Advertise other paths' addresses to the peer (ADD_ADDR).
@@ -142,6 +146,7 @@ impl Default for ConnectionConfig {
             no_delay: false,
             max_subflows: 8,
             max_add_addr_accepted: 8,
+            fast_open: false,
             allow_join_initial: true,
             advertise_addresses: false,
             server_joins: false,
@@ -203,6 +208,10 @@ pub struct ListenOptions {
     pub backlog: usize,
     /// What becomes of further SYNs.
     pub syn_cookies: SynCookiePolicy,
+    /// TCP Fast Open as a server (RFC 7413, TCP_FASTOPEN): most connections at once that brought data in the SYN and have not
+    /// completed the handshake; 0: no Fast Open. The application has these before the handshake is through, and may see the same
+    /// data twice, should the network duplicate the SYN (RFC 7413 §6.1).
+    pub fast_open: usize,
     /// What answers without state are made from: whether MPTCP is spoken, checksums, joins, the receive buffer. Should be
     /// what connections are accepted with.
     pub config: ConnectionConfig,
@@ -212,6 +221,6 @@ impl ListenOptions {
     /// Listen on `local` with that backlog.
     pub fn new(local: SocketAddr, backlog: usize) -> Self {
         let config = ConnectionConfig::default();
-        ListenOptions { local, backlog, syn_cookies: SynCookiePolicy::default(), config }
+        ListenOptions { local, backlog, syn_cookies: SynCookiePolicy::default(), fast_open: 0, config }
     }
 }

@@ -70,7 +70,8 @@ pub enum Event {
         /// The handshake is complete already, by SYN cookie: the connection is established when accepted.
         complete: bool,
     },
-    /// The handshake is complete; data may be sent and received.
+    /// The handshake is complete; data may be sent and received. A connection accepted with data in its SYN (Fast Open, RFC 7413) is
+    /// the application's before that.
     Connected {
         /// The connection.
         connection: ConnectionId,

@@ -195,6 +195,20 @@ counters! {
     TcpPawsRejected,
     /// SYNs dropped because a listener's backlog was full.
     TcpListenOverflow,
+    /// Client: the server took data that a SYN carried (RFC 7413).
+    TcpFastOpenActive,
+    /// Client: it took none of them.
+    TcpFastOpenActiveFail,
+    /// Client: a SYN with Fast Open was lost, the next without it was answered: not tried with that server for a while.
+    TcpFastOpenBlackhole,
+    /// Server: data taken from a SYN.
+    TcpFastOpenPassive,
+    /// Server: a SYN whose cookie was not valid.
+    TcpFastOpenPassiveFail,
+    /// Server: Fast Open ignored, because too many connections that used it were half-open.
+    TcpFastOpenListenOverflow,
+    /// Server: a SYN that asked for a cookie.
+    TcpFastOpenCookieReqd,
     /// SYNs answered without state.
     TcpSyncookiesSent,
     /// Third ACKs that brought a valid cookie back.

@@ -48,6 +48,7 @@ pub struct ListenerBuilder {
     handle: Handle,
     backlog: usize,
     syn_cookies: SynCookiePolicy,
+    fast_open: usize,
     config: ConnectionConfig,
 }
 
@@ -58,7 +59,13 @@ impl ListenerBuilder {
     pub(crate) fn new(handle: Handle) -> Self {
         // A server tells its other addresses and leaves joining to the client, which may be behind translation.
         let config = ConnectionConfig { advertise_addresses: true, ..(*handle.defaults).clone() };
-        ListenerBuilder { handle, backlog: BACKLOG, syn_cookies: SynCookiePolicy::default(), config }
+        ListenerBuilder {
+            handle,
+            backlog: BACKLOG,
+            syn_cookies: SynCookiePolicy::default(),
+            fast_open: 0,
+            config,
+        }
     }
 
     /// Replaces all settings of accepted connections at once.
@@ -80,6 +87,16 @@ impl ListenerBuilder {
     pub fn advertise_addresses(mut self, on: bool) -> Self {
         self.config.advertise_addresses = on;
         self.config.server_joins = !on;
+        self
+    }
+
+    /// How many connections at once may have brought data in the SYN and not completed the handshake (TCP Fast Open, RFC 7413,
+    /// TCP_FASTOPEN); 0, unless set: no Fast Open. Such connections are accepted before the handshake is through, and what is written
+    /// then does not wait for it.
+    ///
+    /// Should the network duplicate a SYN, its data may be received twice, by two connections: only for servers that bear it.
+    pub fn fast_open(mut self, queue: usize) -> Self {
+        self.fast_open = queue;
         self
     }
 
@@ -114,6 +131,7 @@ impl ListenerBuilder {
         let to = shared.clone();
         let mut options = ListenOptions::new(local, self.backlog.max(1));
         options.syn_cookies = self.syn_cookies;
+        options.fast_open = self.fast_open;
         options.config = self.config.clone();
         let id = self.handle.call(move |worker, cx| worker.listen(cx, options, to))??;
         if let Some(nics) = self.handle.nics.upgrade()

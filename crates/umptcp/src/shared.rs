@@ -196,6 +196,8 @@ impl Outbound {
 pub(crate) struct Shared {
     /// The worker has been told to look at this connection and has not done so yet.
     dirty: AtomicBool,
+    /// The SYN waits for data (Fast Open).
+    awaits_data: AtomicBool,
     phase: Queue<Phase>,
     inbound: Queue<Inbound>,
     spin: Spin,
@@ -227,6 +229,7 @@ impl Shared {
         Shared {
             spin: Spin { limit: spin, worthwhile: AtomicBool::new(!spin.is_zero()) },
             dirty: AtomicBool::new(false),
+            awaits_data: AtomicBool::new(false),
             phase: Queue::new(Phase::Connecting),
             inbound: Queue::new(Inbound::default()),
             taken: AtomicU64::new(0),
@@ -253,6 +256,16 @@ impl Shared {
 
     pub(crate) fn set_phase(&self, phase: Phase) {
         self.phase.change(|p| *p = phase);
+    }
+
+    /// Nothing will happen before something is written (Fast Open).
+    pub(crate) fn set_awaits_data(&self) {
+        self.awaits_data.store(true, Ordering::Release);
+    }
+
+    /// Whether nothing would have happened before something was written; asked by readers, and true once.
+    pub(crate) fn stop_awaiting_data(&self) -> bool {
+        self.awaits_data.load(Ordering::Acquire) && self.awaits_data.swap(false, Ordering::AcqRel)
     }
 
     /// Whether it is neither established nor failed.

@@ -26,6 +26,9 @@ use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};
 #[derive(Debug, Clone)]
 pub struct MptcpStream(Arc<Inner>);
 
+/// How long a reader leaves others the time to write something that can go with the SYN.
+const FAST_OPEN_PATIENCE: Duration = Duration::from_millis(20);
+
 #[derive(Debug)]
 struct Inner {
     handle: Handle,
@@ -90,6 +93,16 @@ impl StreamBuilder {
     pub fn local(mut self, local: SocketAddr) -> Self {
         self.local_address = Some(local.ip()).filter(|a| !a.is_unspecified());
         self.local_port = local.port();
+        self
+    }
+
+    /// Whether to use TCP Fast Open (RFC 7413, TCP_FASTOPEN_CONNECT). The first connection to a server asks it for a cookie. Later ones
+    /// of this stack are returned without a word to the server, and what is written first goes with the SYN, so that the answer may
+    /// be there a round trip earlier; what is wrong with the server shows when reading or writing, then.
+    ///
+    /// Should the network duplicate the SYN, the server may take what it carries twice: only for requests that bear it.
+    pub fn fast_open(mut self, on: bool) -> Self {
+        self.config.fast_open = on;
         self
     }
 
@@ -329,7 +342,23 @@ impl MptcpStream {
 
     /// Waits for data and takes it. `false`: the end of the stream.
     fn fill(&self, queue: &mut VecDeque<Bytes>) -> Result<bool, Error> {
-        match self.0.shared.take(queue, deadline(self.read_timeout())) {
+        let limit = deadline(self.read_timeout());
+        if self.0.shared.stop_awaiting_data() {
+            // Fast Open, and is the server to speak first after all? Another thread may be about to write.
+            let patience = deadline(Some(FAST_OPEN_PATIENCE));
+            match self.0.shared.take(queue, limit.into_iter().chain(patience).min()) {
+                Err(TimedOut) => {
+                    let id = self.0.id;
+                    self.0.handle.call(move |_, cx| cx.engine.open(cx.now, id))?;
+                }
+                taken => return self.filled(taken),
+            }
+        }
+        self.filled(self.0.shared.take(queue, limit))
+    }
+
+    fn filled(&self, taken: Result<Taken, TimedOut>) -> Result<bool, Error> {
+        match taken {
             Ok(Taken::Data(tell)) => {
                 self.look(tell && self.0.shared.mark_dirty());
                 Ok(true)

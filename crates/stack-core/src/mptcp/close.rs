@@ -341,7 +341,7 @@ impl Connection {
     /// Whether the connection has ended, now that subflows have.
     fn check_end(&mut self, env: &mut Env, now: Instant) {
         if self.finished() && (self.members.is_empty() || self.is_mptcp()) {
-            self.end(env, None);
+            self.end(env, now, None);
             return;
         }
         if !self.members.is_empty() {
@@ -357,7 +357,7 @@ impl Connection {
             self.is_mptcp() && self.fully_established && !self.gone && error != ConnectionError::TimedOut;
         if !may_return {
             let error = if self.gone { ConnectionError::Reset } else { error };
-            self.end(env, Some(error));
+            self.end(env, now, Some(error));
             return;
         }
         if self.client {
@@ -365,7 +365,7 @@ impl Connection {
             let lasting = matches!(error, ConnectionError::Reset | ConnectionError::Broken);
             if lasting && self.members.is_empty() {
                 // The paths are there, and every one has been tried.
-                self.end(env, Some(error));
+                self.end(env, now, Some(error));
                 return;
             }
         }
@@ -375,13 +375,16 @@ impl Connection {
     }
 
     /// The connection has ended.
-    pub(crate) fn end(&mut self, env: &mut Env, error: Option<ConnectionError>) {
+    pub(crate) fn end(&mut self, env: &mut Env, now: Instant, error: Option<ConnectionError>) {
         if self.ended.is_some() {
             return;
         }
         self.ended = Some(error);
         if let Some(listener) = self.half_open.take() {
             env.leave_half_open(listener);
+        }
+        if let Some(listener) = self.fast_opened.take() {
+            env.fast_open.abandoned(now, listener);
         }
         if self.is_mptcp() {
             env.counters.decrement(Counter::MPCurrEstab);
@@ -446,7 +449,7 @@ impl Connection {
             self.remove_member(env, now, 0);
         }
         self.fast_close = None;
-        self.end(env, Some(error));
+        self.end(env, now, Some(error));
     }
 
     /// RFC 8684 §3.5, option A: FASTCLOSE_WAIT on subflow `id`, a RST on every other.
@@ -468,7 +471,7 @@ impl Connection {
             m.signals.push_back(option);
             self.fast_close = Some(FastCloseWait { resend: now + m.tcp.rtt.rto(), tries: 1 });
         }
-        self.end(env, Some(error));
+        self.end(env, now, Some(error));
     }
 
     /// Repeats MP_FASTCLOSE, and in the end gives up with a RST that carries it (RFC 8684 §3.5).
@@ -509,12 +512,13 @@ impl Connection {
             self.remove_member(env, now, 0);
         }
         self.fast_close = None;
-        self.end(env, Some(ConnectionError::Reset));
+        self.end(env, now, Some(ConnectionError::Reset));
     }
 
     /// The application has finished writing.
     pub(crate) fn shutdown(&mut self) {
         self.fin.queued = true;
+        self.waiting = false;
     }
 
     /// The application lets go: what it wrote is still delivered. Data it has not read, or that comes later, cannot be:
@@ -524,7 +528,9 @@ impl Connection {
         if self.ended.is_some() {
             return;
         }
-        if self.recv.readable_bytes() > 0 || !self.established {
+        // With Fast Open the application may be done before the handshake is.
+        let begun = self.established || (self.early && !self.waiting);
+        if self.recv.readable_bytes() > 0 || !begun {
             self.abort(env, now, ConnectionError::Aborted);
             return;
         }

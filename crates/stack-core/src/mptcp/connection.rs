@@ -74,6 +74,12 @@ pub(crate) struct Connection {
     pub(crate) established: bool,
     /// The listener whose backlog it counts against until the third ACK comes.
     pub(crate) half_open: Option<ListenerId>,
+    /// The listener whose pending Fast Open requests it counts as one of until then (RFC 7413 §4.2).
+    pub(crate) fast_opened: Option<ListenerId>,
+    /// The application has it before the handshake is through (Fast Open, in either role).
+    pub(crate) early: bool,
+    /// The SYN waits for data that it can carry.
+    pub(crate) waiting: bool,
     /// The end, once it has come.
     pub(crate) ended: Option<Option<ConnectionError>>,
     /// The application has let go of it.
@@ -87,6 +93,8 @@ pub(crate) struct Connection {
     pub(crate) local_idsn: DataSeq,
     pub(crate) remote_idsn: DataSeq,
     pub(crate) checksum: bool,
+    /// Bytes of the stream that came in the SYN, before the peer's data sequence space (RFC 8684 appendix B.2).
+    pub(crate) syn_data_received: u64,
     /// A DATA_ACK has shown that the peer has both keys (RFC 8684 §3.1): joins may begin.
     pub(crate) fully_established: bool,
     /// The peer has proved otherwise, by an HMAC, that it has both keys: MP_CAPABLE need not be repeated.
@@ -212,6 +220,9 @@ impl Connection {
             },
             established: false,
             half_open: None,
+            fast_opened: None,
+            early: false,
+            waiting: false,
             ended: None,
             detached: false,
             local_key: 0,
@@ -221,6 +232,7 @@ impl Connection {
             local_idsn: DataSeq(0),
             remote_idsn: DataSeq(0),
             checksum: config.checksum,
+            syn_data_received: 0,
             fully_established: false,
             peer_has_keys: false,
             dss_seen: false,
@@ -285,7 +297,9 @@ impl Connection {
     /// Sets the peer's key and what follows from it.
     pub(crate) fn set_remote_key(&mut self, key: u64) {
         self.remote_key = key;
-        (self.remote_token, self.remote_idsn) = token_and_idsn(key);
+        let (token, idsn) = token_and_idsn(key);
+        self.remote_token = token;
+        self.remote_idsn = DataSeq(idsn.0.wrapping_sub(self.syn_data_received));
     }
 
     /// Whether MPTCP is in use.
@@ -372,6 +386,7 @@ impl Connection {
         }
         let tcp = self.new_subflow(env, now, path, self.first);
         self.add_member(env, Member::new(tcp, Join::Initial, AddressId(0), AddressId(0)));
+        self.put_off_syn(env, now);
     }
 
     /// A member became able to carry data: tell controller, scheduler and application.
@@ -421,6 +436,7 @@ impl Connection {
         self.check_writable()?;
         let len = data.len();
         let n = self.send.push(data);
+        self.waiting &= n == 0;
         self.want_write |= n < len;
         Ok(n)
     }
@@ -428,6 +444,7 @@ impl Connection {
     pub(crate) fn write_slice(&mut self, data: &[u8]) -> Result<usize, ConnectionError> {
         self.check_writable()?;
         let n = self.send.push_slice(data);
+        self.waiting &= n == 0;
         self.want_write |= n < data.len();
         Ok(n)
     }

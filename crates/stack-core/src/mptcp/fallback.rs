@@ -98,7 +98,8 @@ impl Connection {
         let covered = SubflowOffset::from_wire(seg.seq, m.tcp.irs, m.tcp.rcv_next)
             .is_some_and(|at| payload > 0 && (at < m.consumed || m.mappings.covering(at).is_some()));
         let data = (payload > 0 || seg.flags.fin) && !self.dss_seen && !covered;
-        let first_ack = advanced && self.send_next > DataOffset(1) && self.send.una() == DataOffset(1);
+        let first = DataOffset(self.first_data(0));
+        let first_ack = advanced && self.send_next > first && self.send.una() == first;
         if carries_signal(seg) || !(data || first_ack) {
             return false;
         }
@@ -216,7 +217,9 @@ impl Connection {
         self.count(env, now, None, Counter::InfiniteMapTx);
         let dsn = Dsn::Long(data.to_wire(self.local_idsn).0);
         let checksum = self.checksum.then_some(0);
-        let mapping = DssMapping { dsn, ssn: subflow.0 as u32, len: 0, checksum };
+        let syn_data = self.members.first().map_or(0, |m| m.syn_data_sent);
+        let ssn = subflow.0.wrapping_sub(syn_data) as u32;
+        let mapping = DssMapping { dsn, ssn, len: 0, checksum };
         Some(MptcpOption::Dss(Dss { data_fin: false, ack: None, mapping: Some(mapping) }))
     }
 
@@ -239,7 +242,8 @@ impl Connection {
         };
         let data = seq.0.wrapping_sub(self.remote_idsn.0) as u32;
         let expected = self.recv.next_data().0.wrapping_sub(m.consumed.0) as u32;
-        let fits = data.wrapping_sub(map.ssn) == expected;
+        let ssn = map.ssn.wrapping_add(m.syn_data_received as u32);
+        let fits = data.wrapping_sub(ssn) == expected;
         if fits
             && self.contiguous_in(i)
             && self.contiguous_out(i)

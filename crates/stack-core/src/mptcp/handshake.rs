@@ -91,7 +91,8 @@ impl Connection {
 
     /// Client: the SYN/ACK decides whether this is MPTCP.
     pub(crate) fn on_syn_ack(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr) {
-        self.send_edge = DataOffset(1) + u64::from(seg.window);
+        self.on_fast_open_answer(env, now, i, seg);
+        self.send_edge = DataOffset(self.members[i].tcp.send_edge.0);
         if self.mode != Mode::Negotiating {
             return;
         }
@@ -131,7 +132,7 @@ impl Connection {
 
     /// Server: the third ACK decides (RFC 8684 §3.1, §3.7).
     pub(crate) fn on_third_ack(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr) {
-        self.send_edge = DataOffset(1) + (u64::from(seg.window) << self.members[i].tcp.send_scale);
+        self.send_edge = DataOffset(self.members[i].tcp.send_edge.0);
         if self.mode != Mode::Negotiating {
             return;
         }
@@ -146,6 +147,8 @@ impl Connection {
                 // RFC 8684 §3.1: the client may not open subflows before a DSS has come; if nobody has data to send,
                 // this ACK is it.
                 self.members[i].tcp.ack_now();
+                // For what was sent before.
+                self.arm_data_timer(now, false);
                 env.observe(now, Some(self.id), None, Counter::MPCurrEstab);
             }
             Err(reason) => {
@@ -197,16 +200,17 @@ impl Connection {
         if self.client || self.members[i].join != Join::Initial || !ours {
             return true;
         }
+        let first = 1 + self.members[i].syn_data_received;
         if len == 0 {
-            let dsn = Dsn::Long(DataOffset(1).to_wire(self.remote_idsn).0);
+            let dsn = Dsn::Long(DataOffset(first).to_wire(self.remote_idsn).0);
             return self.on_infinite_mapping(env, now, i, &DssMapping { dsn, ssn: 1, len, checksum });
         }
         if checksum.is_some() != self.checksum {
             return self.on_wrong_checksum_use(env, now, i);
         }
         let mapping = RxMapping {
-            subflow: SubflowOffset(1),
-            data: DataOffset(1),
+            subflow: SubflowOffset(first),
+            data: DataOffset(first),
             len: u64::from(len),
             declared: len,
             checksum,

@@ -169,8 +169,13 @@ impl Connection {
                 if let Some(listener) = self.half_open.take() {
                     env.leave_half_open(listener);
                 }
+                if let Some(listener) = self.fast_opened.take() {
+                    env.fast_open.settled(listener);
+                }
                 self.announce(env, now, i);
-                env.events.push_back(Event::Connected { connection: self.id });
+                if self.client || !self.early {
+                    env.events.push_back(Event::Connected { connection: self.id });
+                }
                 Ok(())
             }
             Join::SynSent { .. } => self.on_join_syn_ack(env, now, i, seg),
@@ -221,6 +226,10 @@ impl Connection {
         len: usize,
     ) -> bool {
         if let Some(ack) = dss.ack {
+            // Data that came with the SYN/ACK, so to say, was acknowledged with our keys where a DATA_ACK would have stood.
+            if self.client && !self.fully_established && self.recv.next() > DataOffset(1) {
+                self.members[i].tcp.ack_now();
+            }
             self.fully_established = true;
             self.dss_seen = true;
             let window = u64::from(seg.window) << self.members[i].tcp.send_scale;
@@ -266,7 +275,8 @@ impl Connection {
             return true;
         }
         let near = self.members[i].consumed;
-        let delta = m.ssn.wrapping_sub(near.0 as u32) as i32;
+        let ssn = m.ssn.wrapping_add(self.members[i].syn_data_received as u32);
+        let delta = ssn.wrapping_sub(near.0 as u32) as i32;
         let Some(subflow) = near.0.checked_add_signed(i64::from(delta)).map(SubflowOffset) else {
             return true;
         };
@@ -385,7 +395,14 @@ impl Connection {
         self.reset_member(env, now, i, ResetReason::MiddleboxInterference);
     }
 
-    fn insert_data(&mut self, env: &mut Env, now: Instant, i: usize, at: DataOffset, bytes: Bytes) {
+    pub(crate) fn insert_data(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        i: usize,
+        at: DataOffset,
+        bytes: Bytes,
+    ) {
         let id = Some(self.members[i].tcp.id);
         let d = self.recv.insert(at, bytes);
         if d.readable > 0 {
@@ -492,7 +509,7 @@ impl super::member::Member {
             return None;
         }
         let dsn = mapping.data.to_wire(idsn).0;
-        let ssn = mapping.subflow.0 as u32;
+        let ssn = mapping.subflow.0.wrapping_sub(self.syn_data_received) as u32;
         sum = checksum::add(sum, dss_pseudo_header(dsn, ssn, mapping.declared));
         Some(checksum::fold(checksum::add(sum, u64::from(expected))) == 0xffff)
     }

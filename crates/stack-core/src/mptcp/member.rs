@@ -3,6 +3,7 @@
 use super::fallback::FailSent;
 use super::mapping::RxMappings;
 use crate::event::SubflowReset;
+use crate::stack::fast_open::Cookie;
 use crate::tcp::Subflow;
 use crate::wire::mptcp::MptcpOption;
 use alloc::collections::VecDeque;
@@ -83,6 +84,14 @@ pub(crate) struct Member {
     pub(crate) options_seen: bool,
     /// The RST that ends it.
     pub(crate) reset: Option<SubflowReset>,
+    /// Fast Open option for the next SYN or SYN/ACK.
+    pub(crate) fast_open: Option<Cookie>,
+    /// Our SYN asked for a cookie.
+    pub(crate) asked_cookie: bool,
+    /// Bytes that the SYN carried, ours as far as acknowledged and the peer's. They lie before the data sequence space, and subflow
+    /// sequence numbers in mappings do not count them (RFC 8684 appendix B.2).
+    pub(crate) syn_data_sent: u64,
+    pub(crate) syn_data_received: u64,
     /// Options that go out on ACKs of their own.
     pub(crate) signals: VecDeque<MptcpOption>,
     /// Such ACKs sent in a row, and when the next may follow.
@@ -117,6 +126,10 @@ impl Member {
             send_shift_since: SubflowOffset(1),
             dss_sent: false,
             options_seen: false,
+            fast_open: None,
+            asked_cookie: false,
+            syn_data_sent: 0,
+            syn_data_received: 0,
             reset: None,
             signals: VecDeque::new(),
             signal_run: 0,

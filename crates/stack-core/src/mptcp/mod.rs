@@ -6,6 +6,7 @@
 //! | `handshake` | §3.1 | MP_CAPABLE in both roles |
 //! | `fallback` | §3.7 | back to plain TCP: options lost, checksums that fail, MP_FAIL, infinite mappings |
 //! | `join` | §3.2 | MP_JOIN in both roles |
+//! | `fast_open` | appendix B | data in the SYN |
 //! | `mapping` | §3.3.1 | data sequence mappings |
 //! | `input`, `receive_queue` | §3.3 | received segments, reassembly, window |
 //! | `output`, `send_queue`, `schedule` | §3.3 | what is sent next, and on which subflow |
@@ -18,6 +19,7 @@ pub(crate) mod close;
 pub(crate) mod connection;
 pub(crate) mod data_ack;
 pub(crate) mod fallback;
+pub(crate) mod fast_open;
 pub(crate) mod handshake;
 pub(crate) mod input;
 pub(crate) mod join;

@@ -18,6 +18,7 @@
 //! allows it), because two blocks do not fit beside an 8-byte DATA_ACK.
 
 use super::connection::{Connection, Mode};
+use super::mapping::Mapping;
 use super::member::Join;
 use crate::interface::Transmit;
 use crate::observe::Counter;
@@ -68,7 +69,13 @@ impl Connection {
         let packet = self.packet_payload(i);
         let m = &mut self.members[i];
         let id = Some(m.tcp.id);
-        if let Some(plan) = m.tcp.poll_handshake(now) {
+        if self.waiting {
+            return None;
+        }
+        if let Some(mut plan) = m.tcp.poll_handshake(now) {
+            if plan.kind == Kind::Syn {
+                self.add_fast_open(env, now, i, &mut plan);
+            }
             return Some(plan);
         }
         if self.fast_close.is_some() {
@@ -99,7 +106,7 @@ impl Connection {
         }
         let m = &self.members[i];
         // The third ACK goes before the first data, so that both would have to be lost for the peer to miss our key.
-        let third = m.tcp.board.nxt() == SubflowOffset(1) && m.tcp.ack == AckOwed::Now;
+        let third = m.tcp.board.nxt() == SubflowOffset(self.first_data(i)) && m.tcp.ack == AckOwed::Now;
         if third && self.needs_capable(i, true) && !self.fin.sent {
             return Some(m.tcp.pure_ack());
         }
@@ -170,7 +177,13 @@ impl Connection {
             let room = MAX_OPTIONS.saturating_sub(options.len());
             m.tcp.add_sack(&mut options, room);
         }
-        let packet_payload = m.tcp.packet_payload(options.len());
+        let packet_payload = if syn {
+            // What a SYN carries is one packet, whatever the MSS assumed before the peer has named its own.
+            options.fast_open = m.fast_open.take();
+            u32::MAX
+        } else {
+            m.tcp.packet_payload(options.len())
+        };
         let repr = m.tcp.repr(&plan, window, options);
         if plan.flags.ack {
             if syn {
@@ -222,6 +235,13 @@ impl Connection {
         if self.long_data_acks { DataAck::Long(v) } else { DataAck::Short(v as u32) }
     }
 
+    /// A mapping on subflow `i` as it stands on the wire.
+    fn declared(&self, i: usize, m: Mapping) -> DssMapping {
+        let dsn = Dsn::Long(m.data.to_wire(self.local_idsn).0);
+        let ssn = m.subflow.0.wrapping_sub(self.members[i].syn_data_sent) as u32;
+        DssMapping { dsn, ssn, len: m.len, checksum: m.checksum }
+    }
+
     fn add_mptcp_options(
         &mut self,
         env: &mut Env,
@@ -250,6 +270,12 @@ impl Connection {
                     }
                 };
                 options.mptcp.extend(option);
+            }
+            Kind::Data if self.mode == Mode::Negotiating => {
+                // An early answer to data in the SYN. Without the peer's key there is no DATA_ACK.
+                let mapping = plan.mapping.map(|m| self.declared(i, m));
+                options.mptcp.push(MptcpOption::Dss(Dss { data_fin: false, ack: None, mapping }));
+                self.members[i].dss_sent = true;
             }
             Kind::Data | Kind::Ack if self.is_mptcp() => {
                 self.add_established_options(env, now, i, plan, options)
@@ -294,7 +320,7 @@ impl Connection {
         // A DATA_FIN without data needs a DSS option; its DATA_ACK will show that the peer has the keys. Should the third
         // ACK be lost, every other repetition carries the keys instead: both do not fit.
         let only_fin = plan.mapping.is_none() && self.fin.sent && self.retransmit_count.is_multiple_of(2);
-        if !only_fin && self.needs_capable(i, plan.seq <= SubflowOffset(1)) {
+        if !only_fin && self.needs_capable(i, plan.seq <= SubflowOffset(self.first_data(i))) {
             let (version, flags) = (VERSION, self.own_flags());
             let (sender_key, receiver_key) = (self.local_key, self.remote_key);
             let option = match plan.mapping {
@@ -330,9 +356,7 @@ impl Connection {
         }
         let mut dss = Dss { data_fin: false, ack: Some(self.data_ack()), mapping: None };
         if let Some(m) = plan.mapping {
-            let dsn = Dsn::Long(m.data.to_wire(self.local_idsn).0);
-            let (ssn, len, checksum) = (m.subflow.0 as u32, m.len, m.checksum);
-            dss.mapping = Some(DssMapping { dsn, ssn, len, checksum });
+            dss.mapping = Some(self.declared(i, m));
         } else if plan.kind == Kind::Ack && self.fin.sent && !self.fin.acked {
             // RFC 8684 §3.3.3: a DATA_FIN of its own has subflow sequence 0 and length 1.
             let at = self.send.end().to_wire(self.local_idsn).0;

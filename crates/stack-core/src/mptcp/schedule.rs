@@ -8,7 +8,7 @@ use crate::tcp::output::Plan;
 use core::ops::Range;
 use smallvec::SmallVec;
 use umptcp_scheduler::{Decision, Health, Reinjection, Snapshot, SubflowView};
-use umptcp_types::{DataOffset, Instant, SubflowId};
+use umptcp_types::{DataOffset, Instant, SubflowId, SubflowOffset};
 
 /// Bytes that TCP options take on a data segment of an MPTCP connection: timestamps 12, DSS 28 (RFC 8684 figure 9 with
 /// 8-byte fields, padded).
@@ -20,7 +20,7 @@ impl Connection {
     pub(crate) fn packet_payload(&self, i: usize) -> u32 {
         let m = &self.members[i];
         let timestamps = if m.tcp.timestamps { TIMESTAMP_OPTIONS } else { 0 };
-        let dss = if self.is_mptcp() { DSS_OPTIONS } else { 0 };
+        let dss = if matches!(self.mode, Mode::Plain { .. }) { 0 } else { DSS_OPTIONS };
         m.tcp.packet_payload(timestamps + dss)
     }
 
@@ -68,7 +68,8 @@ impl Connection {
     /// The next segment of data: reinjection first, then new data.
     pub(crate) fn poll_data(&mut self, env: &mut Env, now: Instant) -> Option<(usize, Plan)> {
         self.pacing_wake = None;
-        if !self.established || self.mode == Mode::Negotiating || self.ended.is_some() {
+        let through = self.established && self.mode != Mode::Negotiating;
+        if !(through || self.answers_early()) || self.ended.is_some() {
             return None;
         }
         while self.reinject.front().is_some_and(|r| r.range.end <= self.send.una()) {
@@ -185,7 +186,7 @@ impl Connection {
         let mut n = available.min(limit).min(view.room);
         n = n.min(u64::from(tcp.segment_limit(self.cc.as_ref(), view.mss)));
         // The first data repeats MP_CAPABLE, which some peers take on one packet only.
-        if self.needs_capable(i, self.send_next == DataOffset(1)) {
+        if self.needs_capable(i, self.send_next == DataOffset(self.first_data(i))) {
             n = n.min(packet);
         }
         if n >= packet {
@@ -197,8 +198,9 @@ impl Connection {
                 return None;
             }
         } else if !self.config.no_delay && view.in_flight > 0 && !self.fin.queued {
-            // Nagle (RFC 9293 §3.7.4).
-            return None;
+            // Nagle (RFC 9293 §3.7.4). A SYN/ACK is no data.
+            let syn_ack_only = self.answers_early() && tcp.board.nxt() == SubflowOffset(1);
+            return syn_ack_only.then_some(n);
         }
         Some(n)
     }
@@ -230,7 +232,7 @@ impl Connection {
         let payload = self.send.slice(range.clone());
         let last = range.end >= self.send.end();
         let app_limited = last && range.end >= self.send_next;
-        let mapping = if self.is_mptcp() {
+        let mapping = if self.is_mptcp() || self.mode == Mode::Negotiating {
             Some(self.declare(i, range.start, &payload))
         } else {
             self.infinite_mapping(self.members[i].tcp.board.nxt() + payload.len() as u64)
@@ -250,11 +252,12 @@ impl Connection {
             (m.send_shift, m.send_shift_since) = (shift, subflow);
         }
         let len = payload.len().min(usize::from(u16::MAX)) as u16;
+        let ssn = subflow.0.wrapping_sub(self.members[i].syn_data_sent) as u32;
         let checksum = self.checksum.then(|| {
             use crate::wire::{checksum, mptcp::dss_pseudo_header};
             let sum = checksum::sum_slices(payload.slices().iter().map(|b| &b[..]), 0);
             let dsn = data.to_wire(self.local_idsn).0;
-            !checksum::fold(checksum::add(sum, dss_pseudo_header(dsn, subflow.0 as u32, len)))
+            !checksum::fold(checksum::add(sum, dss_pseudo_header(dsn, ssn, len)))
         });
         Mapping { data, subflow, len, checksum }
     }

@@ -101,7 +101,7 @@ impl Stack {
             }
         }
         if seg.flags.rst {
-            self.withdraw(&tuple, seg);
+            self.withdraw(now, &tuple, seg);
             return;
         }
         let is_syn = seg.flags.syn && !seg.flags.ack && !seg.flags.fin;
@@ -113,7 +113,7 @@ impl Stack {
                 return;
             }
             if let Some(listener) = self.listener_for(tuple.local) {
-                self.offer(now, listener, Pending::new(path, tuple, seg.clone(), now));
+                self.offer(now, listener, Pending::new(path, tuple, seg.clone(), now), payload);
                 return;
             }
         }
@@ -221,6 +221,7 @@ impl Stack {
             IcmpOutcome::OutOfWindow => Counter::TcpOutOfWindowIcmps,
             IcmpOutcome::Smaller => Counter::TcpPmtuReduced,
             IcmpOutcome::Refused => {
+                c.doubt_fast_open(&mut self.env, now, i);
                 c.drop_member(&mut self.env, now, i, CloseReason::Unreachable);
                 c.after_progress(&mut self.env, now);
                 self.touched(now, connection);

@@ -1,6 +1,7 @@
 //! What all connections of a stack share: randomness, addresses in use, counters, events.
 
 use super::black_holes::BlackHoles;
+use super::fast_open::FastOpen;
 use super::syn_cookies::SynCookies;
 use super::time_wait::TimeWaitTable;
 use crate::config::StackConfig;
@@ -25,7 +26,7 @@ use umptcp_types::{ConnectionId, Instant, ListenerId, PathId, SeqNumber, Subflow
 
 /// Hash tables keyed with a secret, so that a peer cannot choose four-tuples that collide.
 #[derive(Clone, Debug)]
-pub(crate) struct Seeded(u64, u64);
+pub(crate) struct Seeded(pub(crate) u64, pub(crate) u64);
 
 impl BuildHasher for Seeded {
     type Hasher = SipHasher13;
@@ -65,6 +66,7 @@ pub(crate) struct Env {
     pub(crate) time_wait: TimeWaitTable,
     pub(crate) black_holes: BlackHoles,
     pub(crate) syn_cookies: SynCookies,
+    pub(crate) fast_open: FastOpen,
     /// Accepted connections whose third ACK has not come, by listener.
     pub(crate) half_open: BTreeMap<ListenerId, usize>,
     /// Packets that belong to no connection: RSTs, answers out of TIME_WAIT.
@@ -106,6 +108,7 @@ impl Env {
             time_wait: TimeWaitTable::new(waiting),
             black_holes: BlackHoles::new(holes),
             syn_cookies: SynCookies::new(cookie_key),
+            fast_open: FastOpen::new(seed),
             half_open: BTreeMap::new(),
             outbox: VecDeque::new(),
             challenge_second: u64::MAX,

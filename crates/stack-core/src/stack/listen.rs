@@ -1,6 +1,7 @@
 //! Listeners, and connections offered to the caller.
 
 use super::Stack;
+use super::fast_open::FastOpenSyn;
 use crate::config::{ConnectionConfig, ListenOptions, SynCookiePolicy};
 use crate::error::{ConnectError, FallbackReason, ListenError};
 use crate::event::{Event, IncomingId};
@@ -26,6 +27,8 @@ pub(crate) struct Pending {
     pub(crate) tuple: FourTuple,
     pub(crate) syn: TcpRepr,
     pub(crate) since: Instant,
+    /// What it asks of Fast Open (RFC 7413).
+    pub(crate) fast_open: FastOpenSyn,
     /// The handshake is over already: it went without state here.
     pub(crate) complete: Option<Complete>,
 }
@@ -44,7 +47,7 @@ pub(crate) struct Complete {
 
 impl Pending {
     pub(crate) fn new(path: PathId, tuple: FourTuple, syn: TcpRepr, since: Instant) -> Self {
-        Pending { path, tuple, syn, since, complete: None }
+        Pending { path, tuple, syn, since, fast_open: FastOpenSyn::default(), complete: None }
     }
 }
 
@@ -68,7 +71,7 @@ impl Stack {
     /// # Errors
     /// When the port is 0 or taken by another listener, or the address belongs to no path.
     pub fn listen(&mut self, options: ListenOptions) -> Result<ListenerId, ListenError> {
-        let ListenOptions { local, backlog, syn_cookies, config } = options;
+        let ListenOptions { local, backlog, syn_cookies, fast_open, config } = options;
         if local.port() == 0 {
             return Err(ListenError::NoPort);
         }
@@ -87,6 +90,7 @@ impl Stack {
         let id = ListenerId(self.next_listener);
         self.next_listener += 1;
         let (backlog, config) = (backlog.max(1), Box::new(config));
+        self.env.fast_open.listen(id, fast_open);
         self.listeners.insert(id, Listener { local, backlog, pending: 0, complete: 0, syn_cookies, config });
         Ok(id)
     }
@@ -96,6 +100,7 @@ impl Stack {
         if self.listeners.remove(&listener).is_none() {
             return;
         }
+        self.env.fast_open.unlisten(listener);
         let waiting: alloc::vec::Vec<IncomingId> =
             self.incoming.iter().filter(|(_, (l, _))| *l == listener).map(|(id, _)| *id).collect();
         for id in waiting {
@@ -117,7 +122,13 @@ impl Stack {
 
     /// Offers a SYN to the caller. With the backlog full of handshakes that do not complete, the peer is answered without
     /// state instead: it may be a flood, and those who mean it come back with the third ACK.
-    pub(crate) fn offer(&mut self, now: Instant, listener: ListenerId, pending: Pending) {
+    pub(crate) fn offer(
+        &mut self,
+        now: Instant,
+        listener: ListenerId,
+        mut pending: Pending,
+        payload: &Bytes,
+    ) {
         self.expire_pending(now);
         // A retransmitted SYN is not a second connection.
         if self.pending_tuples.contains_key(&pending.tuple) {
@@ -143,6 +154,7 @@ impl Stack {
         if mptcp {
             self.env.observe(now, None, None, Counter::MPCapableSYNRX);
         }
+        pending.fast_open = self.env.on_fast_open_syn(now, listener, &pending.tuple, &pending.syn, payload);
         self.enlist(listener, pending);
     }
 
@@ -174,11 +186,11 @@ impl Stack {
 
     /// A RST for a SYN that waits for the caller's word: the peer has given up (RFC 9293 §3.10.7.4, SYN-RECEIVED). Only the
     /// exact sequence number counts (RFC 5961 §3.2).
-    pub(crate) fn withdraw(&mut self, tuple: &FourTuple, rst: &TcpRepr) {
+    pub(crate) fn withdraw(&mut self, now: Instant, tuple: &FourTuple, rst: &TcpRepr) {
         let Some(&incoming) = self.pending_tuples.get(tuple) else { return };
         let exact = self.incoming.get(&incoming).is_some_and(|(_, p)| p.syn.seq.wrapping_add(1) == rst.seq);
-        if exact {
-            self.take_pending(incoming);
+        if exact && let Some((listener, p)) = self.take_pending(incoming) {
+            self.env.fast_open.failed(now, listener, &p.fast_open);
         }
     }
 
@@ -188,7 +200,9 @@ impl Stack {
             if now - p.since < PENDING_TIMEOUT {
                 break;
             }
-            self.take_pending(id);
+            if let Some((listener, p)) = self.take_pending(id) {
+                self.env.fast_open.failed(now, listener, &p.fast_open);
+            }
         }
     }
 
@@ -206,8 +220,9 @@ impl Stack {
         let parts = self.parts(config)?;
         self.check_capacity()?;
         let (listener, pending) = self.take_pending(incoming).ok_or(ConnectError::Gone)?;
-        let Pending { path, tuple, syn, complete, .. } = pending;
+        let Pending { path, tuple, syn, fast_open, complete, .. } = pending;
         if !self.env.paths.contains_key(&path) {
+            self.env.fast_open.failed(now, listener, &fast_open);
             return Err(ConnectError::Gone);
         }
         let id = self.next_id();
@@ -245,7 +260,13 @@ impl Stack {
         if let Some(done) = &complete {
             tcp.syn_ack_sent_before(now, done.window);
         }
-        c.add_member(&self.env, Member::new(tcp, Join::Initial, AddressId(0), AddressId(0)));
+        let mut member = Member::new(tcp, Join::Initial, AddressId(0), AddressId(0));
+        member.fast_open = fast_open.answer;
+        c.add_member(&self.env, member);
+        if !fast_open.data.is_empty() {
+            c.fast_opened = Some(listener);
+            c.take_syn_data(&mut self.env, now, fast_open.data);
+        }
         if let Some(done) = complete {
             c.on_segment(&mut self.env, now, subflow, &done.ack, done.payload);
         }
@@ -256,7 +277,8 @@ impl Stack {
 
     /// Answers a pending SYN with RST.
     pub fn refuse(&mut self, now: Instant, incoming: IncomingId) {
-        let Some((_, p)) = self.take_pending(incoming) else { return };
+        let Some((listener, p)) = self.take_pending(incoming) else { return };
+        self.env.fast_open.failed(now, listener, &p.fast_open);
         let seg = p.complete.as_ref().map_or(&p.syn, |done| &done.ack);
         self.refuse_segment(now, p.path, &p.tuple, seg, 0, TcpOptions::default());
     }

@@ -15,6 +15,7 @@ pub(crate) mod black_holes;
 mod change;
 mod demux;
 pub(crate) mod env;
+pub(crate) mod fast_open;
 mod info;
 mod listen;
 pub(crate) mod syn_cookies;
@@ -245,7 +246,8 @@ impl Stack {
         Ok(Parts { cc, scheduler })
     }
 
-    /// Begins a connection. [`Event::Connected`] or [`Event::Closed`] follows.
+    /// Begins a connection. [`Event::Connected`] or [`Event::Closed`] follows, with Fast Open only after something was written
+    /// (see [`awaits_data`](Self::awaits_data)).
     ///
     /// # Errors
     /// When it cannot even be tried: no path, no port, unknown names.
@@ -290,6 +292,18 @@ impl Stack {
         self.connections.insert(id, Box::new(c));
         self.touched(now, id);
         Ok(id)
+    }
+
+    /// Whether a connection's SYN waits for data that it can carry ([`ConnectionConfig::fast_open`]).
+    pub fn awaits_data(&self, connection: ConnectionId) -> bool {
+        self.connections.get(&connection).is_some_and(|c| c.waiting)
+    }
+
+    /// Sends the SYN of a connection that waits for data, without any.
+    pub fn open(&mut self, now: Instant, connection: ConnectionId) {
+        let Some(c) = self.connections.get_mut(&connection) else { return };
+        c.waiting = false;
+        self.touched(now, connection);
     }
 
     /// Takes as much of `data` as fits the send buffer, without copying large pieces; returns how much. Less than all:

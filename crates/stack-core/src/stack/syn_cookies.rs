@@ -256,7 +256,8 @@ impl Stack {
             ack,
             payload: payload.clone(),
         };
-        let pending = Pending { path, tuple, syn, since: now, complete: Some(complete) };
+        let mut pending = Pending::new(path, tuple, syn, now);
+        pending.complete = Some(complete);
         self.enlist(listener, pending);
         true
     }

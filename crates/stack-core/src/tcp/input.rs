@@ -3,6 +3,7 @@
 use super::acknowledge::Undone;
 use super::pmtu::PathMtu;
 use super::{AckOwed, CloseReason, State, Subflow, default_mss};
+use crate::payload::Payload;
 use crate::wire::tcp::TcpRepr;
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -85,6 +86,24 @@ impl Subflow {
         self.send_edge = SubflowOffset(1) + u64::from(syn.window);
     }
 
+    /// The SYN that came in carried `n` bytes, which are accepted (RFC 7413).
+    pub(crate) fn syn_data_received(&mut self, n: u64) {
+        self.rcv_next += n;
+        self.rcv_edge = self.rcv_edge.max(self.rcv_next);
+        self.stats.bytes_received += n;
+    }
+
+    /// Our SYN carried `payload`, and the SYN/ACK acknowledged it (RFC 7413). The scoreboard hears of it only now, so that what
+    /// is not acknowledged needs no taking back.
+    pub(crate) fn syn_data_delivered(&mut self, now: Instant, payload: Payload) {
+        let n = payload.len() as u64;
+        let end = self.board.push(now, payload, false, false, None, true).end;
+        self.board.on_ack(now, end, &[], None);
+        self.round_end = end;
+        self.stats.bytes_sent += n;
+        self.stats.bytes_acked += n;
+    }
+
     /// Processes one segment (RFC 9293 §3.10.7).
     pub(crate) fn on_segment(
         &mut self,
@@ -112,7 +131,9 @@ impl Subflow {
         out: &mut Outcome,
     ) {
         let ack = SubflowOffset::from_wire(seg.ack, self.config.isn, self.board.una());
-        let ack_ok = seg.flags.ack && ack == Some(SubflowOffset(1)) && self.board.nxt() >= SubflowOffset(1);
+        let limit = SubflowOffset(1 + u64::from(self.syn_data));
+        let in_range = ack.is_some_and(|a| a >= SubflowOffset(1) && a <= limit);
+        let ack_ok = seg.flags.ack && in_range && self.board.nxt() >= SubflowOffset(1);
         if seg.flags.ack && !ack_ok {
             out.reset = !seg.flags.rst;
             if out.reset
@@ -148,7 +169,11 @@ impl Subflow {
             self.progress = now;
             self.timers.retransmit = None;
             self.resend_first = false;
-            self.window_update = (SubflowOffset(0), SubflowOffset(1));
+            // With Fast Open it may acknowledge data too (RFC 7413 §4.2.2).
+            let ack = ack.unwrap_or(SubflowOffset(1));
+            self.syn_data_acked = (ack - SubflowOffset(1)) as u32;
+            self.send_edge = ack + u64::from(seg.window);
+            self.window_update = (SubflowOffset(0), ack);
             self.state = State::Established;
             out.established = true;
             out.advanced = true;
@@ -325,7 +350,8 @@ impl Subflow {
             return false;
         };
         if self.state == State::SynReceived {
-            if ack != SubflowOffset(1) || self.board.nxt() < SubflowOffset(1) {
+            // More than the SYN only with Fast Open.
+            if ack < SubflowOffset(1) || ack > self.board.nxt() {
                 out.reset = true;
                 return false;
             }

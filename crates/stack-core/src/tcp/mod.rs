@@ -236,6 +236,11 @@ pub struct Subflow {
     pub(crate) dup_acks: u32,
     /// When a challenge ACK was last sent.
     pub(crate) challenged: Option<Instant>,
+    /// Payload bytes that the SYN carried, and those of them that the SYN/ACK acknowledged (RFC 7413).
+    pub(crate) syn_data: u32,
+    pub(crate) syn_data_acked: u32,
+    /// Data of the peer's SYN were taken: ours may follow the SYN/ACK (RFC 7413 §4.2.2).
+    pub(crate) fast_opened: bool,
     /// SYNs sent again at once because the peer acknowledged something older.
     pub(crate) syns_after_old_ack: u8,
 
@@ -332,6 +337,9 @@ impl Subflow {
             small_allowed: false,
             dup_acks: 0,
             challenged: None,
+            syn_data: 0,
+            syn_data_acked: 0,
+            fast_opened: false,
             syns_after_old_ack: 0,
             irs: SeqNumber(0),
             rcv_next: SubflowOffset(0),
@@ -383,7 +391,9 @@ impl Subflow {
 
     /// New data may be given to it.
     pub fn can_send_data(&self) -> bool {
-        matches!(self.state, State::Established | State::CloseWait) && !self.fin_wanted
+        let early =
+            self.state == State::SynReceived && self.fast_opened && self.board.nxt() > SubflowOffset(0);
+        (matches!(self.state, State::Established | State::CloseWait) || early) && !self.fin_wanted
     }
 
     /// It has gone, or only lingers in TIME_WAIT.

@@ -53,6 +53,8 @@ impl Subflow {
             _ => return None,
         };
         if self.board.nxt() == SubflowOffset(0) {
+            // It may have waited for data (RFC 7413).
+            self.progress = now;
             self.board.push(now, Payload::new(), true, false, None, false);
         } else if self.resend_first {
             let chunk = self.board.first_unacked(0)?;

@@ -2,6 +2,7 @@
 
 mod capable;
 mod cookies;
+mod fast_open;
 mod join;
 mod raw;
 mod security;

@@ -53,6 +53,11 @@ impl Worker {
     ) -> Result<(ConnectionId, Arc<Shared>), ConnectError> {
         let shared = Arc::new(Shared::new(&options.config, self.spin));
         let id = cx.engine.connect(cx.now, options)?;
+        if let Some(info) = cx.engine.info(id).filter(|_| cx.engine.awaits_data(id)) {
+            // Fast Open: the application writes first.
+            shared.set_phase(Phase::Connected { local: info.local, remote: info.remote });
+            shared.set_awaits_data();
+        }
         self.connections.insert(id, Entry::new(shared.clone(), None));
         Ok((id, shared))
     }
