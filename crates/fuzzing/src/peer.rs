@@ -37,6 +37,7 @@ impl World {
             id: None,
             by_stack,
             key: self.key(),
+            given: Vec::new(),
             stack_key: None,
             mptcp: config.mptcp,
             checksum: config.checksum,

@@ -68,6 +68,8 @@ pub(crate) struct Conn {
     /// The stack began it.
     pub(crate) by_stack: bool,
     pub(crate) key: u64,
+    /// Keys that the stack was given in the peer's place: packets may come changed.
+    pub(crate) given: Vec<u64>,
     pub(crate) stack_key: Option<u64>,
     /// The SYN carried MP_CAPABLE.
     pub(crate) mptcp: bool,
@@ -162,9 +164,57 @@ impl World {
         }
         self.peer_packets.push_back((path, packet.clone()));
         self.show("in ", &packet);
+        self.note_handshake(&packet);
         let rx = RxPacket { buffer: packet, gso_size: None, checksum: ChecksumState::Verified };
         self.stack.handle_packet(self.now, path, rx);
         self.settle();
+    }
+
+    /// Remembers what a packet to the stack says in the peer's place: its key, and the answer to a SYN.
+    fn note_handshake(&mut self, packet: &[u8]) {
+        let Ok(ip) = IpHeader::parse(packet) else { return };
+        let Ok((seg, _)) = TcpRepr::parse(ip.payload(packet)) else { return };
+        let (stack, peer) = (SocketAddr::new(ip.dst, seg.dst_port), SocketAddr::new(ip.src, seg.src_port));
+        let Some((c, f)) = self.find(stack, peer) else { return };
+        let conn = &mut self.conns[c];
+        let mut capable = false;
+        for option in &seg.options.mptcp {
+            if let MptcpOption::Capable(
+                MpCapable::SynAck { key, .. }
+                | MpCapable::Ack { sender_key: key, .. }
+                | MpCapable::Data { sender_key: key, .. },
+            ) = option
+            {
+                conn.given.push(*key);
+                capable = true;
+            }
+        }
+        // What is said twice counts the first time: a changed packet may answer before the peer does, or open at the same time.
+        let flow = &mut conn.flows[f];
+        let fits = !seg.flags.ack || flow.stack_isn.is_some_and(|isn| seg.ack.0 == isn.wrapping_add(1));
+        if seg.flags.syn && !seg.flags.rst && fits && flow.next == 0 && flow.stack_isn.is_some() {
+            flow.next = 1;
+            flow.isn = seg.seq.0;
+            flow.sent_scale = seg.options.window_scale.is_some();
+            conn.mptcp &= flow.join.is_some() || (seg.flags.ack && capable);
+        }
+    }
+
+    /// The connection of the peer's token; the key it came from is the peer's from now on.
+    fn find_token(&mut self, token: u32) -> Option<usize> {
+        let is = |key: u64| token_and_idsn(key).0 == token;
+        if let Some(c) = self.conns.iter().rposition(|c| is(c.key)) {
+            return Some(c);
+        }
+        let (c, key) = self.conns.iter().enumerate().rev().find_map(|(c, conn)| {
+            let key = conn.given.iter().find(|k| is(**k))?;
+            Some((c, *key))
+        })?;
+        let conn = &mut self.conns[c];
+        conn.key = key;
+        // The data sequence numbers so far were counted from another key's.
+        conn.flows.iter_mut().for_each(|f| f.edges[0] = None);
+        Some(c)
     }
 
     fn show(&self, direction: &str, packet: &[u8]) {
@@ -303,10 +353,12 @@ impl World {
         }
         for option in &seg.options.mptcp {
             if let MptcpOption::Capable(
-                MpCapable::Ack { sender_key, .. } | MpCapable::Data { sender_key, .. },
+                MpCapable::Ack { sender_key, receiver_key, .. }
+                | MpCapable::Data { sender_key, receiver_key, .. },
             ) = option
             {
                 conn.stack_key = Some(*sender_key);
+                conn.key = *receiver_key;
             }
         }
         if !seg.flags.rst && !conn.fell_back {
@@ -343,7 +395,7 @@ impl World {
             edges: [None; 2],
         };
         let c = match join {
-            Some((token, _)) => self.conns.iter().rposition(|c| token_and_idsn(c.key).0 == token),
+            Some((token, _)) => self.find_token(token),
             // The connection whose initial subflow has no SYN yet.
             None => self.conns.iter().rposition(|c| c.by_stack && c.flows.is_empty()),
         };
