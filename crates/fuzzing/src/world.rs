@@ -200,6 +200,15 @@ impl World {
         }
     }
 
+    /// The connection whose initial subflow has had no SYN yet and begins here. SYNs of several may have waited for a blocked path.
+    fn find_opening(&self, local: SocketAddr) -> Option<usize> {
+        let opening = |c: &Conn| c.by_stack && c.flows.is_empty();
+        let begins =
+            |c: &Conn| c.id.is_some_and(|id| self.stack.subflows(id).iter().any(|s| s.local == local));
+        let found = self.conns.iter().rposition(|c| opening(c) && begins(c));
+        found.or_else(|| self.conns.iter().rposition(opening))
+    }
+
     /// The connection of the peer's token; the key it came from is the peer's from now on.
     fn find_token(&mut self, token: u32) -> Option<usize> {
         let is = |key: u64| token_and_idsn(key).0 == token;
@@ -396,8 +405,7 @@ impl World {
         };
         let c = match join {
             Some((token, _)) => self.find_token(token),
-            // The connection whose initial subflow has no SYN yet.
-            None => self.conns.iter().rposition(|c| c.by_stack && c.flows.is_empty()),
+            None => self.find_opening(sent.from),
         };
         let c = c.expect("every SYN belongs to a connection that was begun, and a join names its token");
         if join.is_none() {
