@@ -13,7 +13,8 @@
 //! ([`Whose`]). A cell says what comes of a transfer both ways ([`Want`]). Everywhere each byte arrives as it was sent, or
 //! the connection ends with an error, but for payload that a box rewrites. Without DSS checksums MPTCP delivers that as
 //! plain TCP would have. With them it does not, until the only subflow is damaged: then RFC 8684 §3.7 has the connection
-//! fall back, the application is told why, and from there on the box may do to it what it does to TCP.
+//! fall back, the application is told why, and from there on the box may do to it what it does to TCP. With
+//! `strict_checksums` the connection ends with an error instead.
 
 #[path = "middleboxes/harness.rs"]
 mod harness;
@@ -46,13 +47,24 @@ fn row(
     make: impl Fn(Whose) -> Boxes,
     want: impl Fn(Place, Whose) -> Want,
 ) {
+    for checksum in checksums {
+        row_with(&format!("{name}, checksums {checksum}"), &settings(*checksum), roles, &make, &want);
+    }
+}
+
+/// A row with settings of its own.
+#[track_caller]
+fn row_with(
+    name: &str,
+    config: &ConnectionConfig,
+    roles: &[Whose],
+    make: impl Fn(Whose) -> Boxes,
+    want: impl Fn(Place, Whose) -> Want,
+) {
     for whose in roles {
-        for checksum in checksums {
-            for (place, family) in cells() {
-                let seen = transfer_with(place, family, settings(*checksum), || make(*whose));
-                let cell = format!("{name}, {place:?}, {whose:?}, {family:?}, checksums {checksum}");
-                check(&cell, &seen, &want(place, *whose));
-            }
+        for (place, family) in cells() {
+            let seen = transfer_with(place, family, config.clone(), || make(*whose));
+            check(&format!("{name}, {place:?}, {whose:?}, {family:?}"), &seen, &want(place, *whose));
         }
     }
 }
@@ -160,6 +172,24 @@ fn payload_rewritten_and_checksums_on() {
             Place::Both => Want::ErrorOrTold,
         });
     }
+}
+
+/// `strict_checksums`: no wrong byte, not even where plain TCP would have carried on.
+#[test]
+fn payload_rewritten_and_checksums_strict() {
+    let strict = ConnectionConfig { strict_checksums: true, ..settings(true) };
+    const ENDS: Want = Want::Error(&[ConnectionError::Broken, ConnectionError::Reset]);
+    for (remove, insert) in REWRITES {
+        row_with("rewritten, strict", &strict, &ROLES, rewrite(remove, insert), |place, _| match place {
+            Place::ClientSide | Place::ServerSide | Place::SecondPath => Want::Lost(Counter::MPFailTx),
+            // Each subflow brings 50,000 bytes and is reset, until none is opened any more.
+            Place::Both => ENDS,
+        });
+    }
+    let strip = strip_subtype(subtype::DSS);
+    row_with("strip DSS, strict", &strict, &ROLES, strip, |place, whose| {
+        if place.first() { ENDS } else { without_options(place, whose) }
+    });
 }
 
 #[test]

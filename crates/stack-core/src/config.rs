@@ -86,6 +86,12 @@ pub struct ConnectionConfig {
     /// Use DSS checksums when the peer requires them; otherwise such a connection falls back to plain TCP. Without
     /// effect when [`checksum`](Self::checksum) is set.
     pub accept_checksum: bool,
+    /// Deliver nothing that no checksum vouches for, once both ends have agreed on checksums: what would otherwise have the
+    /// connection continue as plain TCP (RFC 8684 §3.7: a checksum that fails on the only subflow, MP_FAIL, an infinite mapping,
+    /// lost options) resets the subflow, and ends the connection with [`ConnectionError::Broken`] when no other takes over.
+    ///
+    /// [`ConnectionError::Broken`]: crate::error::ConnectionError::Broken
+    pub strict_checksums: bool,
     /// Name of the congestion control algorithm.
     pub congestion: String,
     /// Name of the scheduler.
@@ -135,6 +141,7 @@ impl Default for ConnectionConfig {
             mptcp: true,
             checksum: false,
             accept_checksum: true,
+            strict_checksums: false,
             congestion: String::from("lia"),
             scheduler: String::from("min-rtt"),
             send_buffer: 8 << 20,

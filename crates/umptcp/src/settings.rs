@@ -10,6 +10,13 @@ macro_rules! connection_settings {
             self
         }
 
+        /// Whether a connection with checksums ends with an error where it would otherwise continue as plain TCP, without them
+        /// (RFC 8684 §3.7). Without effect when neither end requires checksums.
+        pub fn strict_checksums(mut self, on: bool) -> Self {
+            self.config.strict_checksums = on;
+            self
+        }
+
         /// Name of the congestion control algorithm.
         pub fn congestion(mut self, name: impl Into<String>) -> Self {
             self.config.congestion = name.into();

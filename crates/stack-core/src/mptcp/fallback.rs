@@ -7,6 +7,8 @@
 //! | MP_FAIL comes | MP_FAIL in answer, infinite mapping, plain TCP | RST with MP_FAIL, reason 6 |
 //! | an infinite mapping comes | plain TCP | subflow reset, reason 6 |
 //!
+//! With [`strict_checksums`](crate::config::ConnectionConfig::strict_checksums) the last column holds for one subflow too.
+//!
 //! Plain TCP after MPTCP keeps one number per direction: data offset minus subflow offset. It is constant from then on,
 //! because one subflow carries everything in order; it need not be 0, since other subflows may have come and gone.
 
@@ -59,6 +61,11 @@ impl Connection {
         }
     }
 
+    /// Whether plain TCP is an option for a connection that is MPTCP.
+    fn may_fall_back(&self) -> bool {
+        !(self.checksum && self.config.strict_checksums)
+    }
+
     /// Whether everything we sent and the peer has not DATA_ACKed lies on subflow `i`, in one piece.
     fn contiguous_out(&self, i: usize) -> bool {
         let m = &self.members[i];
@@ -90,7 +97,7 @@ impl Connection {
         payload: usize,
         advanced: bool,
     ) -> bool {
-        if !self.is_mptcp() || self.members.len() > 1 || self.next_subflow > 1 {
+        if !self.is_mptcp() || !self.may_fall_back() || self.members.len() > 1 || self.next_subflow > 1 {
             return false;
         }
         // A piece of a segment that was cut on its way is covered by the mapping that came with the first piece.
@@ -245,6 +252,7 @@ impl Connection {
         let ssn = map.ssn.wrapping_add(m.syn_data_received as u32);
         let fits = data.wrapping_sub(ssn) == expected;
         if fits
+            && self.may_fall_back()
             && self.contiguous_in(i)
             && self.contiguous_out(i)
             && let Some(_) = self.alone(env, now, i)
@@ -262,6 +270,7 @@ impl Connection {
         let id = Some(self.members[i].tcp.id);
         self.count(env, now, id, Counter::DataCsumErr);
         if data == self.recv.next_data()
+            && self.may_fall_back()
             && self.contiguous_in(i)
             && let Some(i) = self.alone(env, now, i)
         {
@@ -302,7 +311,8 @@ impl Connection {
             // About data never sent: not from our peer, or of no use.
             return true;
         }
-        if self.contiguous_out(i)
+        if self.may_fall_back()
+            && self.contiguous_out(i)
             && self.contiguous_in(i)
             && let Some(i) = self.alone(env, now, i)
         {

@@ -2,7 +2,7 @@
 
 use crate::peer::{Lab, Out, bytes};
 use umptcp_stack_core::config::ConnectionConfig;
-use umptcp_stack_core::error::FallbackReason;
+use umptcp_stack_core::error::{ConnectionError, FallbackReason};
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::stack::MptcpStatus;
@@ -357,6 +357,62 @@ fn an_infinite_mapping_with_several_subflows_resets_the_one_that_carries_it() {
     let rst = l.take(|s| s.seg.flags.rst).expect("a RST");
     assert_eq!(rst.flow, Some(second));
     assert!(l.is_mptcp());
+}
+
+/// `strict_checksums`: what would be plain TCP otherwise is a reset, and the end of a connection that finds no other path.
+#[test]
+fn strict_checksums_never_lead_to_plain_tcp() {
+    type Cause = fn(&mut Lab);
+    let causes: [(&str, Option<u64>, Cause); 4] = [
+        ("failed checksum", Some(1001), |l| send_changed(l, 0, 1001, 1000)),
+        ("MP_FAIL", Some(1001), |l| {
+            let dsn = DataOffset(1).to_wire(l.idsn().0).0;
+            l.send(0, Out::options([MptcpOption::Fail(MpFail { dsn })]));
+        }),
+        ("infinite mapping", None, |l| {
+            let option = infinite(l, 1001, 1001);
+            l.send(0, Out::options([option]).payload(bytes(1001, 10)));
+        }),
+        ("data without options", None, |l| l.send(0, Out::default().payload(bytes(1001, 10)))),
+    ];
+    for (name, fail, cause) in causes {
+        let mut l = Lab::server(ConnectionConfig { strict_checksums: true, ..checksums() }, 1);
+        l.data(0, 1, 1000);
+        l.take_all();
+        cause(&mut l);
+        let rst = l.advance_until(Duration::from_secs(5), |s| s.seg.flags.rst).expect(name);
+        assert_eq!(reset_reason(&rst), Some(ResetReason::MiddleboxInterference), "{name}");
+        let fail = fail.map(|at| DataOffset(at).to_wire(l.idsn().1).0);
+        assert_eq!(fail_dsn(&rst), fail, "{name}");
+        // Break before make: the peer may come back on another path, until the time for that is over.
+        assert!(l.is_mptcp(), "{name}");
+        let again = l.join(1, 0);
+        l.data(again, 1001, 10);
+        assert_eq!(l.received, bytes(1, 1010), "{name}");
+        l.send(again, Out { rst: true, ..Out::default() });
+        l.advance(Duration::from_secs(61));
+        let ended = |e: &Event| matches!(e, Event::Closed { error: Some(_), .. });
+        let fell_back = |e: &Event| matches!(e, Event::FellBack { .. });
+        assert!(l.events.iter().any(ended) && !l.events.iter().any(fell_back), "{name}");
+    }
+}
+
+/// The same before the first DATA_ACK, on both sides, and with the error at the end.
+#[test]
+fn strict_checksums_end_a_connection_that_loses_its_options_at_once() {
+    let config = ConnectionConfig { strict_checksums: true, ..checksums() };
+    let mut l = Lab::server(config.clone(), 1);
+    l.send(0, Out::default().payload(bytes(1, 100)));
+    l.advance(Duration::from_secs(70));
+    let closed = |l: &Lab| {
+        l.events.iter().any(|e| matches!(e, Event::Closed { error: Some(ConnectionError::Broken), .. }))
+    };
+    assert!(closed(&l) && l.received.is_empty(), "{:?}", l.events);
+    let mut l = Lab::client_unconfirmed(config, 1);
+    l.write(1000);
+    l.send(0, Out::default());
+    assert!(closed(&l), "{:?}", l.events);
+    assert_eq!(l.counter(Counter::FallbackFailed), 1);
 }
 
 #[test]
