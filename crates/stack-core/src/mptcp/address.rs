@@ -20,6 +20,9 @@ const ADVERT_TRIES: u8 = 4;
 /// IDs per REMOVE_ADDR: as many as fit beside timestamps.
 const IDS_PER_OPTION: usize = 27;
 
+/// Addresses remembered for having been taken back: one for each Address ID.
+const WITHDRAWN_KEPT: usize = 256;
+
 /// Signals that wait on one subflow, beyond which echoes are left out: the peer repeats what was not echoed.
 const SIGNALS_QUEUED: usize = 32;
 
@@ -58,7 +61,8 @@ impl Connection {
         }
         // A server that opens subflows looks again once it may.
         self.look_for_paths = self.config.server_joins && !self.client && !self.dss_seen;
-        let local = self.local_addresses(env);
+        let mut local = self.local_addresses(env);
+        local.retain(|l| !self.withdrawn.contains(&l.address));
         // The C flag forbids joins to the initial address and port (RFC 8684 §3.1).
         let remote: Vec<RemoteAddress> = self
             .remotes
@@ -158,12 +162,15 @@ impl Connection {
         let own = self.local_addresses(env);
         let local = own.iter().find(|l| l.advertise == address || l.address == address).map(|l| l.address);
         let id = self.local_id(local.unwrap_or(address)).ok_or(SignalError::NoAddressId)?;
+        // What was taken back may be used again.
+        self.withdrawn.retain(|a| *a != address && Some(*a) != local);
+        self.look_for_paths = true;
         self.push_advert(now, id, address, port, local);
         Ok(id)
     }
 
-    /// The application has addresses of ours taken back: subflows from them are closed while there are others, and the peer is
-    /// told (RFC 8684 §3.4.2).
+    /// The application has addresses of ours taken back: subflows from them are closed while there are others, none is opened from
+    /// them any more, and the peer is told (RFC 8684 §3.4.2).
     pub(crate) fn withdraw_addresses(&mut self, ids: &[AddressId]) -> Result<(), SignalError> {
         self.check_signal()?;
         let others = self.members.iter().any(|m| m.can_send_data() && !ids.contains(&m.local_id));
@@ -171,6 +178,12 @@ impl Connection {
             // A subflow that works is closed by FIN.
             for m in self.members.iter_mut().filter(|m| ids.contains(&m.local_id)) {
                 m.tcp.close();
+            }
+        }
+        for (address, id) in &self.local_ids {
+            if ids.contains(id) && !self.withdrawn.contains(address) && self.withdrawn.len() < WITHDRAWN_KEPT
+            {
+                self.withdrawn.push(*address);
             }
         }
         self.say_removed(ids);

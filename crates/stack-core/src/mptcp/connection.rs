@@ -162,6 +162,8 @@ pub(crate) struct Connection {
     pub(crate) lost: VecDeque<LostSubflow>,
     pub(crate) local_ids: Vec<(IpAddr, AddressId)>,
     pub(crate) adverts: Vec<Advert>,
+    /// Addresses of ours that the application has taken back: no subflow is opened from them.
+    pub(crate) withdrawn: Vec<IpAddr>,
     /// MP_FASTCLOSE was sent on an ACK, and its answer is outstanding.
     pub(crate) fast_close: Option<FastCloseWait>,
     /// A subflow was refused when there was no other: the peer knows nothing of the connection any more.
@@ -270,6 +272,7 @@ impl Connection {
             lost: VecDeque::new(),
             local_ids: alloc::vec![(first.local.ip(), AddressId(0))],
             adverts: Vec::new(),
+            withdrawn: Vec::new(),
             fast_close: None,
             gone: false,
             last_error: None,

@@ -323,6 +323,7 @@ impl Connection {
         self.failed.retain(|(local, _)| !addresses.contains(local));
         self.resets.retain(|(local, _, _)| !addresses.contains(local));
         self.later.retain(|(local, _, _)| !addresses.contains(local));
+        self.withdrawn.retain(|local| !addresses.contains(local));
     }
 
     /// Anything the peer sends after our third ACK shows that it arrived: ESTABLISHED (RFC 8684 §3.2).

@@ -411,7 +411,7 @@ impl Stack {
     }
 
     /// Tells the peer that addresses of ours are not to be used any more (REMOVE_ADDR, RFC 8684 §3.4.2). Subflows from them are
-    /// closed as long as others remain.
+    /// closed as long as others remain, and none is opened from them until they are advertised anew or their path is added again.
     ///
     /// # Errors
     /// When the connection is not MPTCP.

@@ -4,6 +4,7 @@ use super::acknowledge::Undone;
 use super::pmtu::PathMtu;
 use super::{AckOwed, CloseReason, State, Subflow, default_mss};
 use crate::payload::Payload;
+use crate::wire::mptcp::MptcpOption;
 use crate::wire::tcp::TcpRepr;
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -13,7 +14,8 @@ use umptcp_types::{Duration, Instant, SubflowOffset};
 /// What a segment brought about.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// Neither payload nor SYN nor FIN.
+    /// Neither payload nor SYN nor FIN, and no MPTCP option but a DSS: others make no ACK a duplicate that says something of
+    /// congestion (RFC 8684 §3.4.1).
     pub(crate) pure: bool,
     /// It changes the window.
     pub(crate) window_changed: bool,
@@ -112,7 +114,9 @@ impl Subflow {
         payload: Bytes,
         cc: &mut dyn CongestionController,
     ) -> Outcome {
-        let pure = payload.is_empty() && !seg.flags.syn && !seg.flags.fin;
+        let signal = |o: &MptcpOption| !matches!(o, MptcpOption::Dss(_));
+        let signals = seg.options.mptcp.iter().any(signal);
+        let pure = payload.is_empty() && !seg.flags.syn && !seg.flags.fin && !signals;
         let mut out = Outcome { pure, ..Outcome::default() };
         match self.state {
             State::Closed => out.reset = !seg.flags.rst,

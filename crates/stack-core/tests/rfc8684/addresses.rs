@@ -257,18 +257,33 @@ fn signals_make_at_most_two_duplicate_acks_in_a_row() {
 
 #[test]
 fn duplicate_acks_with_signals_are_no_sign_of_congestion() {
-    let mut l = Lab::server(ConnectionConfig::default(), 1);
-    l.write(5000);
-    l.take_all();
-    for id in 1..10 {
-        let option = AddAddr { hmac: None, ..l.add_addr(id, SocketAddr::new(peer_address(id), 80), false) };
-        // ACKs that acknowledge nothing new.
-        let expected = std::mem::replace(&mut l.flows[0].expected, 1);
-        l.send(0, Out::options([option.into()]));
-        l.flows[0].expected = expected;
+    // Without SACK duplicates are counted; those with signals are not, nor are they cause for limited transmit.
+    for mut l in [
+        Lab::server(ConnectionConfig::default(), 1),
+        Lab::server_without_sack(ConnectionConfig::default(), 1),
+    ] {
+        l.write(5000);
+        l.take_all();
+        for id in 1..10 {
+            let option =
+                AddAddr { hmac: None, ..l.add_addr(id, SocketAddr::new(peer_address(id), 80), false) };
+            // ACKs that acknowledge nothing new.
+            let expected = std::mem::replace(&mut l.flows[0].expected, 1);
+            l.send(0, Out::options([option.into()]));
+            l.flows[0].expected = expected;
+        }
+        assert_eq!(l.counter(Counter::TcpRetransSegs), 0);
+        assert_eq!(l.counter(Counter::TcpFastRecovery), 0);
     }
-    assert_eq!(l.counter(Counter::TcpRetransSegs), 0);
-    assert_eq!(l.counter(Counter::TcpFastRecovery), 0);
+    // With nothing but a DSS they do count (RFC 8684 §4).
+    let mut l = Lab::server_without_sack(ConnectionConfig::default(), 1);
+    l.write(5000);
+    l.flows[0].expected = 1;
+    l.data_expected = 1;
+    for _ in 0..3 {
+        l.ack(0);
+    }
+    assert_eq!(l.counter(Counter::TcpFastRecovery), 1);
 }
 
 #[test]
@@ -336,6 +351,31 @@ fn an_address_removed_is_not_connected_to_any_more() {
     // The ID may now stand for another address.
     add(&mut l, 0, 5, SocketAddr::new(peer_address(8), 80), false);
     assert!(l.take(|s| s.seg.flags.syn && s.remote.ip() == peer_address(8)).is_some());
+}
+
+/// What the application has taken back is not joined from again, until it is advertised anew or its path comes again.
+#[test]
+fn an_address_that_we_withdrew_is_not_joined_from_again() {
+    for anew in [false, true] {
+        let mut l = client(2);
+        let second = l.accept_join(0);
+        l.stack.withdraw_addresses(l.now, l.conn, &[AddressId(1)]).expect("withdraw");
+        l.poll();
+        l.take(|s| s.seg.flags.fin && s.flow == Some(second)).expect("a FIN");
+        l.send(second, Out { fin: true, ..Out::default() });
+        l.advance(Duration::from_secs(10));
+        assert_eq!(l.subflows().len(), 1);
+        let from = |s: &Seen| s.seg.flags.syn && s.local.ip() == stack_address(1);
+        assert!(!l.take_all().iter().any(from));
+        if anew {
+            l.stack.advertise_address(l.now, l.conn, stack_address(1), None).expect("advertise");
+        } else {
+            l.stack.path_removed(l.now, PathId(1));
+            l.stack.path_added(l.now, PathConfig::new("again", stack_address(1)));
+        }
+        l.poll();
+        assert!(l.take(from).is_some(), "anew {anew}");
+    }
 }
 
 #[test]

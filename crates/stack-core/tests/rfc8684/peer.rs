@@ -117,6 +117,8 @@ pub(crate) struct Lab {
     /// Window field of the peer's segments.
     pub(crate) window: u16,
     timestamps: bool,
+    /// The peer's SYNs allow SACK.
+    sack: bool,
 }
 
 /// What the peer sends in one segment besides the usual.
@@ -174,6 +176,7 @@ impl Lab {
             sent: Vec::new(),
             window: WINDOW,
             timestamps: false,
+            sack: true,
         }
     }
 
@@ -189,6 +192,11 @@ impl Lab {
     /// The same with timestamps in the peer's SYN, so that they are in every segment of the stack's.
     pub(crate) fn server_with_timestamps(config: ConnectionConfig, paths: u8) -> Lab {
         Lab::serve(Lab { timestamps: true, ..Lab::new(paths) }, config)
+    }
+
+    /// The same with a peer that does without SACK.
+    pub(crate) fn server_without_sack(config: ConnectionConfig, paths: u8) -> Lab {
+        Lab::serve(Lab { sack: false, ..Lab::new(paths) }, config)
     }
 
     fn serve(mut l: Lab, config: ConnectionConfig) -> Lab {
@@ -310,7 +318,7 @@ impl Lab {
             options: TcpOptions {
                 mss: Some(1460),
                 timestamps: self.timestamps.then(Timestamps::default),
-                sack_permitted: true,
+                sack_permitted: self.sack,
                 mptcp: [option].into_iter().collect(),
                 ..TcpOptions::default()
             },
