@@ -71,12 +71,18 @@ counters! {
     MismatchPortSynRx,
     /// The same at the third ACK: the advertisement was taken back meanwhile.
     MismatchPortAckRx,
-    /// Half-open join dropped because too many were, the oldest first.
+    /// Half-open join dropped: its third ACK never came, or too many were half-open, the oldest first.
     MPJoinHalfOpenDrop,
     /// SYN with MP_JOIN sent.
     MPJoinSynTx,
     /// No local port was left for a SYN with MP_JOIN.
     MPJoinSynTxBindErr,
+    /// No subflow to open for a join: every Address ID is in use.
+    MPJoinSynTxCreatSkErr,
+    /// Server: data dropped that overtook the third ACK, or came in its stead; the client sends its keys again.
+    MPCapableAckOvertaken,
+    /// MP_CAPABLE on data with other keys than the connection's: ignored.
+    MPCapableKeyMismatch,
     /// Connection-level retransmissions (reinjections), in segments.
     MPTCPRetrans,
     /// A mapping did not agree with an earlier one.
@@ -87,6 +93,8 @@ counters! {
     DSSCorruptionFallback,
     /// Checksum failure or malformed DSS: subflow reset.
     DSSCorruptionReset,
+    /// DATA_ACK of data never sent: ignored.
+    DataAckInvalid,
     /// Infinite mapping sent.
     InfiniteMapTx,
     /// Infinite mapping received.
@@ -107,10 +115,14 @@ counters! {
     AddAddr,
     /// ADD_ADDR sent.
     AddAddrTx,
+    /// ADD_ADDR given up: nobody echoed it.
+    AddAddrTxDrop,
     /// ADD_ADDR echo received.
     EchoAdd,
     /// ADD_ADDR echo sent.
     EchoAddTx,
+    /// ADD_ADDR echo left out: too many signals wait.
+    EchoAddTxDrop,
     /// ADD_ADDR with port received.
     PortAdd,
     /// ADD_ADDR dropped: HMAC, duplicate, limits.
@@ -121,6 +133,8 @@ counters! {
     RmAddrDrop,
     /// REMOVE_ADDR sent.
     RmAddrTx,
+    /// REMOVE_ADDR that no subflow could carry.
+    RmAddrTxDrop,
     /// Subflows closed because their address was removed.
     RmSubflow,
     /// MP_PRIO sent.
@@ -135,6 +149,8 @@ counters! {
     MPFastcloseTx,
     /// MP_FASTCLOSE received.
     MPFastcloseRx,
+    /// MP_FASTCLOSE with another key than ours: ignored.
+    MPFastcloseKeyMismatch,
     /// MP_TCPRST sent.
     MPRstTx,
     /// MP_TCPRST received.
@@ -183,14 +199,26 @@ counters! {
     TcpMTUPFail,
     /// ICMP errors that quote nothing outstanding (RFC 5927).
     TcpOutOfWindowIcmps,
+    /// Subflows and connections given up because the peer stopped answering.
+    TcpAbortOnTimeout,
+    /// Out-of-order data dropped, on a subflow or at the data level: too many pieces were held.
+    TcpOFODrop,
     /// Segments received with a wrong checksum.
     TcpInCsumErrors,
     /// Packets that could not be parsed.
     TcpInErrs,
+    /// Packets for an address that is not ours, or from one that cannot be answered (Linux: IpInAddrErrors).
+    TcpInAddrErrors,
+    /// Fragments of TCP segments: they are not put together (Linux: IpReasmFails).
+    TcpReasmFails,
+    /// ICMP messages that are malformed or concern no connection (Linux: IcmpInErrors).
+    TcpIcmpInErrors,
     /// RSTs sent.
     TcpOutRsts,
     /// Challenge ACKs sent (RFC 5961).
     TcpChallengeAck,
+    /// Challenge ACKs and RSTs left out because there were too many (RFC 5961 §7).
+    TcpACKSkippedChallenge,
     /// Segments rejected by PAWS (RFC 7323).
     TcpPawsRejected,
     /// SYNs dropped because a listener's backlog was full.
@@ -209,6 +237,8 @@ counters! {
     TcpFastOpenListenOverflow,
     /// Server: a SYN that asked for a cookie.
     TcpFastOpenCookieReqd,
+    /// SYNs forgotten that nobody accepted, and half-open connections whose third ACK never came.
+    TcpListenDrops,
     /// SYNs answered without state.
     TcpSyncookiesSent,
     /// Third ACKs that brought a valid cookie back.

@@ -437,6 +437,7 @@ fn challenges_are_rationed() {
         s.wait(ms(10));
     }
     assert_eq!(s.counter(Counter::TcpChallengeAck), 1);
+    assert_eq!(s.counter(Counter::TcpACKSkippedChallenge), 9);
     s.wait(ms(500));
     s.segment(TcpFlags { rst: true, ack: false, ..ACK }, &[]);
     assert_eq!(s.counter(Counter::TcpChallengeAck), 2);
@@ -454,6 +455,37 @@ fn challenges_are_rationed() {
     assert!(counts.iter().all(|n| (500..1_500).contains(n)), "{counts:?}");
     counts.dedup();
     assert!(counts.len() > 1, "{counts:?}");
+}
+
+#[test]
+fn packets_that_lead_nowhere_are_counted() {
+    use umptcp_stack_core::wire::checksum;
+    let mut s = Script::connected(Script::config());
+    let (local, remote) = (s.local, s.remote);
+    s.local = "10.0.0.77:4000".parse().unwrap();
+    s.segment(ACK, &[]);
+    s.local = local;
+    s.remote = "224.0.0.1:5000".parse().unwrap();
+    s.segment(ACK, &[]);
+    s.remote = remote;
+    assert_eq!(s.counter(Counter::TcpInAddrErrors), 2);
+    // A fragment, and an ICMP message of one byte.
+    let mut put = |protocol, fragment: u8| {
+        let mut packet = vec![0; 21];
+        let (from, to) = (remote.ip(), local.ip());
+        ip::emit_ip_header_for(&mut packet, from, to, protocol, 1, 0, 9).unwrap();
+        packet[6] = fragment;
+        packet[10..12].fill(0);
+        let sum = !checksum::fold(checksum::sum(&packet[..20], 0));
+        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        let rx = RxPacket { buffer: packet.into(), gso_size: None, checksum: ChecksumState::Verified };
+        s.stack.handle_packet(s.now, s.path, rx);
+    };
+    put(ip::PROTOCOL_TCP, 0x20);
+    put(ip::PROTOCOL_ICMP, 0x40);
+    assert_eq!((s.counter(Counter::TcpReasmFails), s.counter(Counter::TcpIcmpInErrors)), (1, 1));
+    assert_eq!((s.counter(Counter::TcpInErrs), s.state()), (0, "ESTABLISHED"));
+    assert!(s.take().is_empty());
 }
 
 #[test]

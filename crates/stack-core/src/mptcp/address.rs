@@ -112,21 +112,22 @@ impl Connection {
                 }
                 Command::Advertise { local: l } => {
                     if let Some(&l) = local.get(l) {
-                        self.advertise(now, l);
+                        self.advertise(env, now, l);
                     }
                 }
             }
         }
     }
 
-    fn advertise(&mut self, now: Instant, local: LocalAddress) {
+    fn advertise(&mut self, env: &mut Env, now: Instant, local: LocalAddress) {
         if let Some(id) = self.local_id(local.address) {
-            self.push_advert(now, id, local.advertise, None, Some(local.address));
+            self.push_advert(env, now, id, local.advertise, None, Some(local.address));
         }
     }
 
     fn push_advert(
         &mut self,
+        env: &mut Env,
         now: Instant,
         id: AddressId,
         address: IpAddr,
@@ -146,7 +147,7 @@ impl Connection {
             resend: Some(now),
             tries: 0,
         });
-        self.resend_adverts(now);
+        self.resend_adverts(env, now);
     }
 
     /// The application has an address told to the peer; returns its ID.
@@ -165,13 +166,18 @@ impl Connection {
         // What was taken back may be used again.
         self.withdrawn.retain(|a| *a != address && Some(*a) != local);
         self.look_for_paths = true;
-        self.push_advert(now, id, address, port, local);
+        self.push_advert(env, now, id, address, port, local);
         Ok(id)
     }
 
     /// The application has addresses of ours taken back: subflows from them are closed while there are others, none is opened from
     /// them any more, and the peer is told (RFC 8684 §3.4.2).
-    pub(crate) fn withdraw_addresses(&mut self, ids: &[AddressId]) -> Result<(), SignalError> {
+    pub(crate) fn withdraw_addresses(
+        &mut self,
+        env: &mut Env,
+        now: Instant,
+        ids: &[AddressId],
+    ) -> Result<(), SignalError> {
         self.check_signal()?;
         let others = self.members.iter().any(|m| m.can_send_data() && !ids.contains(&m.local_id));
         if others {
@@ -186,7 +192,7 @@ impl Connection {
                 self.withdrawn.push(*address);
             }
         }
-        self.say_removed(ids);
+        self.say_removed(env, now, ids);
         Ok(())
     }
 
@@ -210,18 +216,22 @@ impl Connection {
     }
 
     /// Tells the peer that addresses have gone, on a subflow that does not use them if there is one.
-    fn say_removed(&mut self, ids: &[AddressId]) {
+    fn say_removed(&mut self, env: &mut Env, now: Instant, ids: &[AddressId]) {
         self.adverts.retain(|a| !ids.contains(&a.id));
         let able = |m: &&mut Member| m.is_joined() && m.tcp.is_synchronized();
         let members = self.members.iter_mut().filter(able);
-        let Some(m) = members.min_by_key(|m| (ids.contains(&m.local_id), m.stale)) else { return };
+        let Some(m) = members.min_by_key(|m| (ids.contains(&m.local_id), m.stale)) else {
+            self.count(env, now, None, Counter::RmAddrTxDrop);
+            return;
+        };
         for ids in ids.chunks(IDS_PER_OPTION) {
             m.signals.push_back(MptcpOption::RemoveAddr(RemoveAddr { ids: SmallVec::from_slice(ids) }));
         }
     }
 
     /// Sends ADD_ADDRs that are due: the first time, or because no echo came (RFC 8684 §3.4.1).
-    pub(crate) fn resend_adverts(&mut self, now: Instant) {
+    pub(crate) fn resend_adverts(&mut self, env: &mut Env, now: Instant) {
+        let connection = Some(self.id);
         let rto = self.members.iter().map(|m| m.tcp.rtt.rto()).max().unwrap_or(Duration::from_secs(1));
         for a in &mut self.adverts {
             if a.resend.is_none_or(|t| t > now) {
@@ -229,6 +239,9 @@ impl Connection {
             }
             if a.echoed || a.tries >= ADVERT_TRIES {
                 a.resend = None;
+                if !a.echoed {
+                    env.observe(now, connection, None, Counter::AddAddrTxDrop);
+                }
                 continue;
             }
             a.resend = Some(now + rto.saturating_mul(1 << a.tries));
@@ -283,6 +296,8 @@ impl Connection {
         let signals = &mut self.members[i].signals;
         if signals.len() < SIGNALS_QUEUED {
             signals.push_back(MptcpOption::AddAddr(AddAddr { hmac: None, ..*a }));
+        } else {
+            self.count(env, now, id, Counter::EchoAddTxDrop);
         }
         if !self.learn_remote(a.address_id, address) {
             self.count(env, now, id, Counter::AddAddrDrop);
@@ -375,7 +390,7 @@ impl Connection {
             }
         }
         if !ids.is_empty() && self.is_mptcp() {
-            self.say_removed(&ids);
+            self.say_removed(env, now, &ids);
         }
         self.after_progress(env, now);
     }

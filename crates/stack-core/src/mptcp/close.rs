@@ -108,6 +108,7 @@ impl Connection {
     /// RFC 9293 §3.10.7: a segment that fits no state is answered with a RST built from it.
     pub(crate) fn answer_with_reset(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr) {
         if !env.challenge_allowed(now) {
+            self.count(env, now, Some(self.members[i].tcp.id), Counter::TcpACKSkippedChallenge);
             return;
         }
         let m = &self.members[i];
@@ -185,6 +186,9 @@ impl Connection {
                     until: now + TIME_WAIT,
                 },
             );
+        }
+        if m.tcp.close_reason == Some(CloseReason::TimedOut) {
+            self.count(env, now, Some(id), Counter::TcpAbortOnTimeout);
         }
         let error = m.tcp.close_reason.map(error_of);
         // A join that never came to be, last though it was, is not why the connection ends if another subflow ended before.
@@ -564,6 +568,9 @@ impl Connection {
             let half_open = m.tcp.state() == State::SynReceived && m.tcp.stats.timeouts > SYN_ACK_RETRIES;
             if half_open {
                 m.tcp.terminate(CloseReason::TimedOut);
+                let initial = m.join == Join::Initial;
+                let what = if initial { Counter::TcpListenDrops } else { Counter::MPJoinHalfOpenDrop };
+                self.count(env, now, Some(id), what);
             }
             if fired.ended || half_open {
                 let timed_out = self.members[i].tcp.close_reason == Some(CloseReason::TimedOut);
@@ -595,7 +602,7 @@ impl Connection {
                 self.on_unmapped(env, now, i);
             }
         }
-        self.resend_adverts(now);
+        self.resend_adverts(env, now);
         if self.retransmit_at.is_some_and(|t| t <= now) {
             self.on_data_timer(env, now);
         }

@@ -24,12 +24,12 @@ impl Connection {
             DataAck::Long(v) => DataSeq(v),
             DataAck::Short(v) => DataSeq::from_low32(v, near),
         };
-        let Some(ack) = DataOffset::from_wire(seq, self.local_idsn) else { return };
         let sent = self.send_next + u64::from(self.fin.sent);
-        if ack > sent {
+        let Some(ack) = DataOffset::from_wire(seq, self.local_idsn).filter(|ack| *ack <= sent) else {
             // An acknowledgement of data never sent: ignored, as TCP does (RFC 9293 §3.10.7.4).
+            self.count(env, now, None, Counter::DataAckInvalid);
             return;
-        }
+        };
         // RFC 8684 §3.3.5: the right edge only ever grows.
         if ack + window > self.send_edge {
             self.send_edge = ack + window;

@@ -198,6 +198,7 @@ impl Connection {
         let Some(i) = self.index(id) else { return false };
         let ours = sender_key == self.remote_key && receiver_key == self.local_key;
         if self.client || self.members[i].join != Join::Initial || !ours {
+            self.count(env, now, Some(id), Counter::MPCapableKeyMismatch);
             return true;
         }
         let first = 1 + self.members[i].syn_data_received;

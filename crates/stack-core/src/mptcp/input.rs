@@ -29,6 +29,7 @@ impl Connection {
     ) {
         let Some(i) = self.index(id) else { return };
         if self.overtakes_third_ack(i, seg) {
+            self.count(env, now, Some(id), Counter::MPCapableAckOvertaken);
             return;
         }
         let was_fully_established = self.fully_established;
@@ -38,9 +39,16 @@ impl Connection {
         if out.paws {
             self.count(env, now, Some(id), Counter::TcpPawsRejected);
         }
-        if out.challenge && self.members[i].tcp.may_challenge(now) && env.challenge_allowed(now) {
-            self.count(env, now, Some(id), Counter::TcpChallengeAck);
-            self.members[i].tcp.ack_now();
+        if out.challenge {
+            let allowed = self.members[i].tcp.may_challenge(now) && env.challenge_allowed(now);
+            if allowed {
+                self.members[i].tcp.ack_now();
+            }
+            let what = if allowed { Counter::TcpChallengeAck } else { Counter::TcpACKSkippedChallenge };
+            self.count(env, now, Some(id), what);
+        }
+        if out.refused {
+            self.count(env, now, Some(id), Counter::TcpOFODrop);
         }
         self.on_recovery_news(env, now, id, &out);
         if out.reset {
@@ -204,6 +212,7 @@ impl Connection {
                         self.on_fast_close(env, now);
                         return false;
                     }
+                    self.count(env, now, Some(id), Counter::MPFastcloseKeyMismatch);
                 }
                 MptcpOption::Fail(f) => {
                     if !self.on_fail(env, now, i, *f) {
@@ -266,7 +275,7 @@ impl Connection {
             if payload_len > 0 && self.checksum {
                 // It counts when the checksum of its mapping has been verified.
             } else if m.checksum.is_none_or(|sum| bare_checksum_holds(seq.0, m.ssn, m.len, sum)) {
-                self.recv.data_fin(data + payload_len);
+                self.on_data_fin(env, now, i, data + payload_len);
             } else {
                 self.count(env, now, Some(self.members[i].tcp.id), Counter::DataCsumErr);
             }
@@ -278,10 +287,18 @@ impl Connection {
         let ssn = m.ssn.wrapping_add(self.members[i].syn_data_received as u32);
         let delta = ssn.wrapping_sub(near.0 as u32) as i32;
         let Some(subflow) = near.0.checked_add_signed(i64::from(delta)).map(SubflowOffset) else {
+            self.count(env, now, Some(self.members[i].tcp.id), Counter::NoDSSInWindow);
             return true;
         };
         let mapping = RxMapping { subflow, data, len: payload_len, declared: m.len, checksum: m.checksum };
         self.on_mapping(env, now, i, mapping)
+    }
+
+    /// The peer's data end at `at`; a DATA_FIN that contradicts what has come is ignored.
+    fn on_data_fin(&mut self, env: &mut Env, now: Instant, i: usize, at: DataOffset) {
+        if !self.recv.data_fin(at) {
+            self.count(env, now, Some(self.members[i].tcp.id), Counter::DSSNotMatching);
+        }
     }
 
     /// Remembers a mapping. False: the subflow was reset because of it.
@@ -308,6 +325,7 @@ impl Connection {
                 false
             }
             Inserted::TooMany => {
+                self.count(env, now, id, Counter::DSSCorruptionReset);
                 self.reset_member(env, now, i, ResetReason::LackOfResources);
                 false
             }
@@ -356,7 +374,7 @@ impl Connection {
                     Some(true) => {
                         m.verified_to = mapping.end();
                         if u64::from(mapping.declared) > mapping.len {
-                            self.recv.data_fin(mapping.data + mapping.len);
+                            self.on_data_fin(env, now, i, mapping.data + mapping.len);
                         }
                     }
                     Some(false) => {
@@ -415,6 +433,7 @@ impl Connection {
             (d.merged, Counter::OFOMerge),
             (d.duplicate && self.is_mptcp(), Counter::DuplicateData),
             (d.outside, Counter::NoDSSInWindow),
+            (d.refused, Counter::TcpOFODrop),
         ];
         for (yes, what) in happened {
             if yes {
@@ -461,6 +480,9 @@ impl Connection {
                 MptcpOption::FastClose(f) if self.is_mptcp() && f.receiver_key == self.local_key => {
                     self.on_fast_close(env, now);
                     return;
+                }
+                MptcpOption::FastClose(_) => {
+                    self.count(env, now, Some(self.members[i].tcp.id), Counter::MPFastcloseKeyMismatch);
                 }
                 _ => {}
             }

@@ -96,7 +96,10 @@ impl Connection {
             self.failed.push((local.address, remote.address));
             return;
         };
-        let Some(local_id) = self.local_id(local.address) else { return };
+        let Some(local_id) = self.local_id(local.address) else {
+            self.count(env, now, None, Counter::MPJoinSynTxCreatSkErr);
+            return;
+        };
         let tuple = FourTuple { local: SocketAddr::new(local.address, port), remote: remote.address };
         let tcp = self.new_subflow(env, now, local.path, tuple);
         let nonce = env.random_u32();

@@ -20,6 +20,8 @@ pub(crate) struct Delivered {
     pub(crate) duplicate: bool,
     /// Some or all of it lay outside the window and was dropped.
     pub(crate) outside: bool,
+    /// Some or all of it was dropped because too many pieces are held.
+    pub(crate) refused: bool,
 }
 
 /// Received data, from the first byte the application has not read.
@@ -130,6 +132,7 @@ impl ReceiveQueue {
             d.duplicate = i.duplicate.is_some();
             d.out_of_order = at > self.next && i.new_bytes > 0;
             d.tail = i.tail;
+            d.refused = i.refused;
             d.merged = i.merged;
             while let Some(bytes) = self.out_of_order.pop(self.next.0) {
                 self.append(bytes, &mut d);

@@ -26,15 +26,18 @@ impl Stack {
             return;
         };
         if !self.is_ours(path, header.dst) {
+            self.env.observe(now, None, None, Counter::TcpInAddrErrors);
             return;
         }
         match header.protocol {
             ip::PROTOCOL_TCP if !header.fragment => self.handle_tcp(now, path, &header, &packet),
             ip::PROTOCOL_ICMP | ip::PROTOCOL_ICMPV6 => {
-                if let Ok(error) = IcmpError::parse(&header, &packet.buffer) {
-                    self.handle_icmp(now, &error);
+                let error = IcmpError::parse(&header, &packet.buffer).ok();
+                if error.and_then(|e| self.handle_icmp(now, &e)).is_none() {
+                    self.env.observe(now, None, None, Counter::TcpIcmpInErrors);
                 }
             }
+            ip::PROTOCOL_TCP => self.env.observe(now, None, None, Counter::TcpReasmFails),
             _ => {}
         }
     }
@@ -175,7 +178,12 @@ impl Stack {
         len: usize,
         options: TcpOptions,
     ) {
-        if !Self::can_be_peer(tuple.remote) || !self.env.challenge_allowed(now) {
+        if !Self::can_be_peer(tuple.remote) {
+            self.env.observe(now, None, None, Counter::TcpInAddrErrors);
+            return;
+        }
+        if !self.env.challenge_allowed(now) {
+            self.env.observe(now, None, None, Counter::TcpACKSkippedChallenge);
             return;
         }
         let length = len as u32 + u32::from(seg.flags.syn) + u32::from(seg.flags.fin);
@@ -187,6 +195,7 @@ impl Stack {
     fn acknowledge_time_wait(&mut self, now: Instant, tuple: &FourTuple) {
         let Some(&e) = self.env.time_wait.get(tuple) else { return };
         if !self.env.challenge_allowed(now) {
+            self.env.observe(now, None, None, Counter::TcpACKSkippedChallenge);
             return;
         }
         let mut options = TcpOptions::default();
@@ -210,14 +219,14 @@ impl Stack {
         }
     }
 
-    /// An ICMP error about one of our segments.
-    fn handle_icmp(&mut self, now: Instant, error: &IcmpError) {
+    /// An ICMP error about one of our segments. `None`: no subflow of ours sent it.
+    fn handle_icmp(&mut self, now: Instant, error: &IcmpError) -> Option<()> {
         let tuple = FourTuple { local: error.src, remote: error.dst };
-        let Some(&(connection, subflow)) = self.env.demux.get(&tuple) else { return };
-        let Some(c) = self.connections.get_mut(&connection) else { return };
-        let Some(i) = c.index(subflow) else { return };
+        let &(connection, subflow) = self.env.demux.get(&tuple)?;
+        let c = self.connections.get_mut(&connection)?;
+        let i = c.index(subflow)?;
         let what = match c.members[i].tcp.on_icmp(now, error, c.cc.as_mut()) {
-            IcmpOutcome::Noted => return,
+            IcmpOutcome::Noted => return Some(()),
             IcmpOutcome::OutOfWindow => Counter::TcpOutOfWindowIcmps,
             IcmpOutcome::Smaller => Counter::TcpPmtuReduced,
             IcmpOutcome::Refused => {
@@ -225,10 +234,11 @@ impl Stack {
                 c.drop_member(&mut self.env, now, i, CloseReason::Unreachable);
                 c.after_progress(&mut self.env, now);
                 self.touched(now, connection);
-                return;
+                return Some(());
             }
         };
         self.env.observe(now, Some(connection), Some(subflow), what);
         self.touched(now, connection);
+        Some(())
     }
 }

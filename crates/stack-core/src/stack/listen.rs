@@ -203,6 +203,7 @@ impl Stack {
             if let Some((listener, p)) = self.take_pending(id) {
                 self.env.fast_open.failed(now, listener, &p.fast_open);
             }
+            self.env.observe(now, None, None, Counter::TcpListenDrops);
         }
     }
 

@@ -422,7 +422,7 @@ impl Stack {
         ids: &[AddressId],
     ) -> Result<(), SignalError> {
         let c = self.connections.get_mut(&connection).ok_or(SignalError::NotFound)?;
-        c.withdraw_addresses(ids)?;
+        c.withdraw_addresses(&mut self.env, now, ids)?;
         self.touched(now, connection);
         Ok(())
     }

@@ -37,6 +37,8 @@ pub(crate) struct Outcome {
     pub(crate) reset: bool,
     /// A challenge ACK (RFC 5961) is due, if the rate limit allows.
     pub(crate) challenge: bool,
+    /// Out-of-order payload was dropped: too many pieces are held.
+    pub(crate) refused: bool,
     /// Counted by the caller: PAWS rejection.
     pub(crate) paws: bool,
     /// Fast recovery began.
@@ -468,6 +470,7 @@ impl Subflow {
         out: &mut Outcome,
     ) {
         let inserted = self.rcv_queue.insert(self.rcv_next.0, start.0, payload, limit.0);
+        out.refused = inserted.refused;
         if let Some(d) = inserted.duplicate
             && self.sack
         {

@@ -248,6 +248,7 @@ fn data_before_the_third_ack_waits_for_the_keys() {
     let keys = Keys { own: 1234, stack: key_of(&syn_ack) };
     let mut early = end.clone();
     assert!(early.send(&mut lab, ACK, &[keys.dss(0, Some((1, 1, 4)))], b"data").is_empty());
+    assert_eq!(lab.counter(Counter::MPCapableAckOvertaken), 1);
     let c = lab.accepted[0];
     assert_eq!(lab.received(c), b"");
     end.send(&mut lab, ACK, &[capable_ack(keys)], &[]);

@@ -218,6 +218,7 @@ fn an_advertisement_nobody_echoes_is_given_up() {
     l.advance(Duration::from_secs(600));
     let times = l.take_all().iter().filter(|s| add_addr_of(s).is_some()).count();
     assert_eq!(times, 4);
+    assert_eq!(l.counter(Counter::AddAddrTxDrop), 1);
     assert_eq!(l.stack.poll_timeout(), None);
 }
 

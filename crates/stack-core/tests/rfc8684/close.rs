@@ -85,6 +85,7 @@ fn a_data_fin_that_is_not_the_peers_is_ignored() {
         l.send(0, Out::options([option]));
         assert!(!l.ended);
     }
+    assert_eq!(l.counter(Counter::DSSNotMatching), 2);
     l.data(0, 101, 100);
     assert_eq!(l.received, bytes(1, 200));
 }
@@ -372,9 +373,15 @@ fn fast_close_received_in_either_form_ends_the_connection() {
 fn fast_close_with_a_wrong_key_is_ignored() {
     let mut l = server();
     let wrong = MptcpOption::FastClose(MpFastClose { receiver_key: l.key ^ 1 });
-    l.send(0, Out::options([wrong]));
+    l.send(0, Out::options([wrong.clone()]));
     l.data(0, 1, 100);
     assert_eq!(l.received, bytes(1, 100));
+    assert_eq!(l.counter(Counter::MPFastcloseKeyMismatch), 1);
+    // On a RST it ends that subflow only.
+    let second = l.join(1, 0);
+    l.send(second, Out { rst: true, ..Out::options([wrong]) });
+    assert_eq!((l.subflows().len(), l.counter(Counter::MPFastcloseKeyMismatch)), (1, 2));
+    assert_eq!(closed(&l), None);
 }
 
 #[test]

@@ -183,6 +183,7 @@ fn short_data_acks_are_understood() {
     let ack = ack.wrapping_add(500);
     l.send(0, Out::options([MptcpOption::Dss(Dss { ack: Some(DataAck::Short(ack)), ..Dss::default() })]));
     assert_eq!(l.stack.info(l.conn).map(|i| i.bytes_acked), Some(1000));
+    assert_eq!(l.counter(Counter::DataAckInvalid), 1);
     l.write(500);
     assert_eq!(l.stack.info(l.conn).map(|i| i.bytes_acked), Some(1000));
 }
@@ -361,4 +362,28 @@ fn what_a_middlebox_acknowledged_is_sent_again_on_a_timer() {
         l.advance_until(Duration::from_secs(10), |s| !s.payload.is_empty()).expect("the data once more");
     assert_eq!(again.mapping().map(|m| m.dsn), sent.mapping().map(|m| m.dsn));
     assert_eq!(l.counter(Counter::MPTCPRetrans), 1);
+}
+
+/// RFC 8684 §5: a peer that knows the keys gets no more memory than it is meant to, by mappings without data or by data with
+/// gaps.
+#[test]
+fn state_that_a_hostile_peer_can_make_is_bounded() {
+    let mut l = server();
+    for at in 1..=65_536 {
+        let option = l.dss(Some(l.map(at, at, 1)));
+        l.send(0, Out::options([option]));
+    }
+    assert_eq!((l.subflows().len(), l.counter(Counter::DSSCorruptionReset)), (1, 0));
+    let option = l.dss(Some(l.map(65_537, 65_537, 1)));
+    l.send(0, Out::options([option]));
+    assert_eq!(reset_reason(&mut l), Some(ResetReason::LackOfResources));
+    assert_eq!(l.counter(Counter::DSSCorruptionReset), 1);
+    // Single bytes with gaps between them: so many pieces are held, and the rest counts as lost.
+    let mut l = server();
+    for k in 0..20_000 {
+        raw(&mut l, 3 + 2 * k, 3 + 2 * k, 1);
+        l.take_all();
+    }
+    assert_eq!(l.counter(Counter::TcpOFODrop), 20_000 - 16 * 1024);
+    assert_eq!((l.subflows().len(), l.received.len()), (1, 0));
 }
