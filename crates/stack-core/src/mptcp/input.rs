@@ -388,6 +388,7 @@ impl Connection {
                 }
             }
             let take = (mapping.end() - at).min(front_len as u64) as usize;
+            let m = &mut self.members[i];
             let Some((_, mut bytes)) = m.unmapped.pop_front() else { break };
             if take < front_len {
                 let rest = bytes.split_off(take);

@@ -171,8 +171,14 @@ impl Stack {
                 return Some(t);
             }
             c.ready = false;
+            let subflows = c.next_subflow;
             c.after_progress(&mut self.env, now);
+            let opened = c.next_subflow != subflows;
             self.settle(id);
+            if opened {
+                // Their SYNs wait, and have no timer yet.
+                self.touched(now, id);
+            }
             if let Some(t) = self.env.outbox.pop_front() {
                 return Some(t);
             }
