@@ -142,6 +142,8 @@ pub(crate) enum Want {
     Plain(Option<FallbackReason>, Option<FallbackReason>),
     /// An end with one of these errors.
     Error(&'static [ConnectionError]),
+    /// MPTCP and all bytes, or an end with one of these errors.
+    MptcpOrError(&'static [ConnectionError]),
     /// A wrong byte on this side, not before this offset: as with plain TCP.
     Changed(Side, u64),
     /// All bytes, or an error, or a wrong byte after a checksum failure on the last subflow had the connection fall back and
@@ -166,6 +168,8 @@ impl Seen {
             (Want::Mptcp, Outcome::Mptcp { .. }) => true,
             (Want::Plain(c, s), Outcome::Plain(client, server)) => c == client && s == server,
             (Want::Error(errors), Outcome::Error(e)) => errors.contains(e),
+            (Want::MptcpOrError(_), Outcome::Mptcp { .. }) => true,
+            (Want::MptcpOrError(errors), Outcome::Error(e)) => errors.contains(e),
             (Want::Changed(side, from), Outcome::Changed(at, offset)) => side == at && offset >= from,
             (Want::ErrorOrTold, Outcome::Changed(side, _)) => reasons.contains(&self.told[*side as usize]),
             (Want::ErrorOrTold, Outcome::Plain(..)) => self.told.iter().any(|t| reasons.contains(t)),
