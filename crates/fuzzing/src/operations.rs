@@ -10,11 +10,45 @@ use crate::world::{MAX_CONNECTIONS, World};
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::config::ListenOptions;
 use umptcp_stack_core::interface::PathConfig;
+use umptcp_stack_core::types::{AddressId, SubflowId};
 
 /// Steps that one input may take.
 const MAX_STEPS: usize = 600;
 /// Connections and paths that one input may make in all.
 const MAX_MADE: usize = 24;
+
+impl World {
+    /// An application advertises an address of the stack's or of somebody else's, takes one back, or changes the priority of a
+    /// subflow.
+    fn signal(&mut self, input: &mut Input<'_>) {
+        if self.conns.is_empty() {
+            return;
+        }
+        let (c, what) = (input.below(self.conns.len()), input.byte());
+        let Some(id) = self.conns[c].id else { return };
+        let now = self.now;
+        // What a connection cannot say, it refuses.
+        let _ = match what & 3 {
+            0 | 1 => {
+                let port = (what & 4 != 0).then(|| input.word());
+                let address = match what & 8 {
+                    0 => self.addresses[input.below(self.addresses.len())],
+                    _ => IpAddr::from([192, 0, 2, input.byte()]),
+                };
+                self.stack.advertise_address(now, id, address, port).map(|_| ())
+            }
+            2 => {
+                let ids: Vec<AddressId> = input.bytes(40).iter().map(|b| AddressId(*b & 7)).collect();
+                self.stack.withdraw_addresses(now, id, &ids)
+            }
+            _ => {
+                let subflow = SubflowId(u32::from(input.byte() & 7));
+                self.stack.set_backup(now, id, subflow, what & 4 != 0)
+            }
+        };
+        self.settle();
+    }
+}
 
 /// The target: see the module.
 ///
@@ -93,6 +127,8 @@ pub fn operations(data: &[u8]) {
             }
             12 => world.eager_reader = what & 32 == 0,
             13 => world.wait(&mut input),
+            // Inputs from before there were such operations do not set this bit.
+            14 if shape & 0x80 != 0 => world.signal(&mut input),
             _ => world.step(&mut input),
         }
         assert!(world.stack.connection_count() <= MAX_CONNECTIONS);

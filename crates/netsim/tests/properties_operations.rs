@@ -7,17 +7,23 @@
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use umptcp_netsim::middlebox::{DropIf, Duplicate, Nat, OneWay, Reorder, Since};
 use umptcp_netsim::packet::flags;
 use umptcp_netsim::trace::{Happening, PacketEvent, Tap, TraceMode};
 use umptcp_netsim::{Direction, Duration, FlowId, Instant, Link, Packet, Pair, Side};
 use umptcp_stack_core::config::ConnectionConfig;
+use umptcp_stack_core::error::SignalError;
+use umptcp_stack_core::interface::PathConfig;
+use umptcp_stack_core::types::{AddressId, PathId};
 use umptcp_stack_core::wire::mptcp::{DataAck, MptcpOption};
 
 /// A unit of the largest window scale that the settings bring about: an edge is told only that exactly (RFC 7323 §2.4).
 const WINDOW_UNIT: usize = 32;
+
+/// Joins of the peer at once whose third ACK has not come.
+const MAX_HALF_OPEN: usize = 8;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -36,6 +42,14 @@ enum Op {
     Wait(u64),
     HalfClose(Side),
     Abort(Side),
+    /// MP_PRIO: a subflow becomes a backup, or is none any more.
+    SetBackup(Side, usize, bool),
+    /// A path of the client's comes: one that was removed with the address that it had, or another with a new one.
+    AddPath(usize),
+    /// ADD_ADDR with one of the side's addresses, and perhaps a port.
+    Advertise(Side, usize, Option<u16>),
+    /// REMOVE_ADDR.
+    Withdraw(Side, u8),
 }
 
 fn side() -> impl Strategy<Value = Side> {
@@ -62,6 +76,11 @@ fn op() -> impl Strategy<Value = Op> {
         1 => side().prop_map(Op::HalfClose),
         1 => prop_oneof![9 => Just(None), 1 => side().prop_map(Some)]
             .prop_map(|s| s.map_or(Op::Wait(1), Op::Abort)),
+        2 => (side(), 0usize..4, any::<bool>()).prop_map(|(s, i, b)| Op::SetBackup(s, i, b)),
+        2 => path().prop_map(Op::AddPath),
+        2 => (side(), 0usize..4, prop::option::weighted(0.3, 4_000u16..6_000))
+            .prop_map(|(s, i, port)| Op::Advertise(s, i, port)),
+        1 => (side(), 0u8..4).prop_map(|(s, id)| Op::Withdraw(s, id)),
     ]
 }
 
@@ -73,17 +92,23 @@ struct Shape {
     mptcp: bool,
     buffers: usize,
     round_robin: bool,
+    ipv6: bool,
+    multihomed: bool,
+    server_joins: bool,
+    advertise: bool,
 }
 
 prop_compose! {
     fn shape()(
         seed in any::<u64>(),
         paths in 1usize..4,
-        bits in any::<[bool; 2]>(),
+        bits in any::<[bool; 6]>(),
         plain in prop::bool::weighted(0.1),
         buffers in prop_oneof![Just(1usize << 20), 5_000usize..200_000],
     ) -> Shape {
-        Shape { seed, paths, checksum: bits[0], mptcp: !plain, buffers, round_robin: bits[1] }
+        let [checksum, round_robin, ipv6, multihomed, server_joins, advertise] = bits;
+        let mptcp = !plain;
+        Shape { seed, paths, checksum, mptcp, buffers, round_robin, ipv6, multihomed, server_joins, advertise }
     }
 }
 
@@ -128,7 +153,71 @@ impl Tap for Windows {
     }
 }
 
-fn apply(net: &mut Pair, flow: FlowId, op: &Op, removed: &mut Vec<usize>) {
+/// The client's paths: by cable, and those that came later.
+struct Paths {
+    addresses: Vec<IpAddr>,
+    /// `None`: it has been removed.
+    ids: Vec<Option<PathId>>,
+    extra: u8,
+}
+
+impl Paths {
+    fn of(net: &Pair) -> Paths {
+        let ids = net.paths(net.client()).into_iter().map(Some).collect();
+        Paths { addresses: net.addresses(net.client()), ids, extra: 0 }
+    }
+
+    /// Another path over cable `p`.
+    fn add(&mut self, net: &mut Pair, p: usize) {
+        let (client, cable) = (net.client(), net.path_cable(p));
+        let address = match (self.ids[p], self.addresses[p]) {
+            (None, address) => address,
+            (Some(_), _) if self.extra >= EXTRA_PATHS => return,
+            (Some(_), IpAddr::V4(_)) => [10, 1, 100 + self.extra, 1].into(),
+            (Some(_), IpAddr::V6(_)) => IpAddr::from([0xfd00, 0, 0, 1, 100 + u16::from(self.extra), 0, 0, 1]),
+        };
+        let id = net.add_path(client, PathConfig::new(format!("again{p}"), address), &[cable], true);
+        match self.ids[p] {
+            None => self.ids[p] = Some(id),
+            Some(_) => self.extra += 1,
+        }
+    }
+}
+
+/// Paths that come besides those there are at first.
+const EXTRA_PATHS: u8 = 2;
+
+/// Lets the application of a side say something to its stack. What cannot be said is left unsaid.
+fn signal(net: &mut Pair, flow: FlowId, op: &Op) {
+    let side = match op {
+        Op::SetBackup(side, ..) | Op::Advertise(side, ..) | Op::Withdraw(side, _) => *side,
+        _ => return,
+    };
+    let end = net.flow(flow).end(side);
+    let (node, Some(id)) = (end.node, end.connection) else { return };
+    let addresses = net.addresses(node);
+    let op = op.clone();
+    net.with_stack(node, move |now, stack| {
+        let said = match op {
+            Op::SetBackup(_, i, backup) => {
+                let subflows = stack.subflows(id);
+                match subflows.get(i % subflows.len().max(1)) {
+                    Some(s) => stack.set_backup(now, id, s.id, backup),
+                    None => Ok(()),
+                }
+            }
+            Op::Advertise(_, i, port) => {
+                stack.advertise_address(now, id, addresses[i % addresses.len()], port).map(|_| ())
+            }
+            Op::Withdraw(_, address) => stack.withdraw_addresses(now, id, &[AddressId(address)]),
+            _ => Ok(()),
+        };
+        // A connection that is plain TCP, or over, has no signals.
+        assert!(matches!(said, Ok(()) | Err(SignalError::NotMptcp | SignalError::NotFound)), "{said:?}");
+    });
+}
+
+fn apply(net: &mut Pair, flow: FlowId, op: &Op, client_paths: &mut Paths) {
     let paths = net.cables().len();
     let cables = net.cables().to_vec();
     let cable = |p: &usize| cables[p % paths];
@@ -163,14 +252,16 @@ fn apply(net: &mut Pair, flow: FlowId, op: &Op, removed: &mut Vec<usize>) {
         }
         Op::Restore(p) => net.restore(cable(p)),
         Op::RemovePath(p) => {
-            let p = p % paths;
-            if removed.len() + 1 < paths && !removed.contains(&p) {
-                removed.push(p);
+            let left = client_paths.ids.iter().flatten().count();
+            if left > 1
+                && let Some(id) = client_paths.ids[p % paths].take()
+            {
                 let client = net.client();
-                let id = umptcp_stack_core::types::PathId(p as u32);
                 net.remove_path(client, id);
             }
         }
+        Op::AddPath(p) => client_paths.add(net, p % paths),
+        Op::SetBackup(..) | Op::Advertise(..) | Op::Withdraw(..) => signal(net, flow, op),
         Op::Rebind(p) => {
             let cable = cable(p);
             net.with_cable(cable, |_, c| {
@@ -193,10 +284,17 @@ fn run(shape: &Shape, ops: &[Op]) -> Result<(), String> {
         send_buffer: shape.buffers,
         receive_buffer: shape.buffers,
         user_timeout: Duration::from_secs(300),
+        server_joins: shape.server_joins,
+        advertise_addresses: shape.advertise,
         ..ConnectionConfig::default()
     };
     let max_subflows = config.max_subflows;
-    let mut builder = Pair::builder().seed(shape.seed).trace(TraceMode::Last(300)).config(config);
+    let mut builder = Pair::builder()
+        .seed(shape.seed)
+        .trace(TraceMode::Last(300))
+        .ipv6(shape.ipv6)
+        .multihomed(shape.multihomed)
+        .config(config);
     for i in 0..shape.paths {
         builder = builder.path(Link::mbit(10).delay_ms(5 + 10 * i as u64));
     }
@@ -211,9 +309,9 @@ fn run(shape: &Shape, ops: &[Op]) -> Result<(), String> {
     let flow = net.add_flow(spec).map_err(|e| e.to_string())?;
     let fail =
         |net: &Pair, what: String| format!("{what}\n{:#?}\n{}", net.flow(flow), net.trace().join("\n"));
-    let mut removed = Vec::new();
+    let mut paths = Paths::of(&net);
     for op in ops {
-        apply(&mut net, flow, op, &mut removed);
+        apply(&mut net, flow, op, &mut paths);
         let time = if let Op::Wait(ms) = op { *ms } else { 1 };
         net.run_for(Duration::from_millis(time)).map_err(|e| fail(&net, e.to_string()))?;
         if let Some(told) = shrunk.lock().expect("nobody panics while holding it").take() {
@@ -223,7 +321,11 @@ fn run(shape: &Shape, ops: &[Op]) -> Result<(), String> {
             let end = net.flow(flow).end(side);
             let (Some(id), Some(stack)) = (end.connection, net.stack(end.node)) else { continue };
             let Some(info) = stack.info(id) else { continue };
-            if info.readable > shape.buffers + WINDOW_UNIT || stack.subflows(id).len() > max_subflows {
+            // Joins of the peer that have proved nothing yet have a limit of their own.
+            let subflows = stack.subflows(id);
+            let half_open = subflows.iter().filter(|s| s.state == "SYN-RECEIVED").count();
+            let too_many = subflows.len() - half_open > max_subflows || half_open > MAX_HALF_OPEN;
+            if info.readable > shape.buffers + WINDOW_UNIT || too_many {
                 return Err(fail(&net, format!("{side:?} exceeds its bounds: {info:?}")));
             }
         }
