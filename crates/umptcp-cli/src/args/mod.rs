@@ -5,8 +5,9 @@ pub(crate) mod values;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::path::PathBuf;
 use std::time::Duration;
-pub(crate) use values::{ListenAddress, PathArg, PathMode};
-use values::{parse_bytes, parse_duration};
+use umptcp_tun_driver::paths::PathSpec;
+pub(crate) use values::ListenAddress;
+use values::{parse_bytes, parse_duration, parse_path};
 
 /// Port of `umptcp bench` when none is named: the number of the RFC.
 pub(crate) const BENCH_PORT: u16 = 8684;
@@ -86,8 +87,8 @@ pub(crate) struct StackArgs {
     /// By default every usable NIC is used, in nat mode. `address` is the stack's own address on that path (with
     /// mode=routed the one that the network routes to this host), `advertise` the one to tell the peer, `backup`
     /// keeps the path idle while another works, `weight` is for schedulers that use one.
-    #[arg(long = "path", value_name = "DEV[,OPTION]...")]
-    pub(crate) paths: Vec<PathArg>,
+    #[arg(long = "path", value_name = "DEV[,OPTION]...", value_parser = parse_path)]
+    pub(crate) paths: Vec<PathSpec>,
     /// Congestion control algorithm.
     #[arg(long, value_name = "NAME")]
     pub(crate) congestion: Option<String>,

@@ -4,134 +4,16 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
+use umptcp_tun_driver::error::DriverError;
+use umptcp_tun_driver::paths::PathSpec;
 
-/// How packets get from the stack's TUN device to the NIC.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) enum PathMode {
-    /// The stack's address is private and translated to the NIC's.
-    #[default]
-    Nat,
-    /// The network routes the stack's address to this host.
-    Routed,
-}
-
-/// A `--path` option: `DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N]`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct PathArg {
-    /// The NIC.
-    pub(crate) device: String,
-    /// Addresses for the stack, at most one of each family; empty: chosen when the path is set up.
-    pub(crate) addresses: Vec<IpAddr>,
-    /// Translation or not.
-    pub(crate) mode: PathMode,
-    /// The address to tell the peer instead.
-    pub(crate) advertise: Option<IpAddr>,
-    /// Its subflows are backups.
-    pub(crate) backup: bool,
-    /// Weight for schedulers that use one.
-    pub(crate) weight: u32,
-}
-
-const PATH_KEYS: &str = "address=A, mode=nat|routed, advertise=A, backup, weight=N";
-
-impl FromStr for PathArg {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut parts = text.split(',');
-        let device = parts.next().unwrap_or_default();
-        // The kernel's IFNAMSIZ is 16 with the terminating zero.
-        if device.is_empty() || device.len() > 15 || device.contains(['/', '=', ' ']) {
-            return Err(format!(
-                "{device:?} is not the name of a network interface; a path is DEV[,OPTION]... with the options {PATH_KEYS}"
-            ));
-        }
-        let mut path = PathArg {
-            device: device.to_owned(),
-            addresses: Vec::new(),
-            mode: PathMode::default(),
-            advertise: None,
-            backup: false,
-            weight: 1,
-        };
-        let mut mode_given = false;
-        for part in parts {
-            match part.split_once('=') {
-                Some(("address", value)) => {
-                    let address = parse_address("address", value)?;
-                    if path.addresses.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
-                        return Err("address= is given twice for the same address family".to_owned());
-                    }
-                    path.addresses.push(address);
-                }
-                Some(("advertise", value)) => {
-                    if path.advertise.replace(parse_address("advertise", value)?).is_some() {
-                        return Err("advertise= is given twice".to_owned());
-                    }
-                }
-                Some(("mode", value)) => {
-                    path.mode = match value {
-                        "nat" => PathMode::Nat,
-                        "routed" => PathMode::Routed,
-                        _ => return Err(format!("there is no path mode {value:?}; known are: nat, routed")),
-                    };
-                    if std::mem::replace(&mut mode_given, true) {
-                        return Err("mode is given twice".to_owned());
-                    }
-                }
-                Some(("weight", value)) => {
-                    path.weight = match value.parse() {
-                        Ok(weight) if weight > 0 => weight,
-                        _ => {
-                            return Err(format!(
-                                "weight={value} is not a whole number from 1 to {}",
-                                u32::MAX
-                            ));
-                        }
-                    };
-                }
-                None if part == "backup" => path.backup = true,
-                _ => return Err(format!("there is no path option {part:?}; known are: {PATH_KEYS}")),
-            }
-        }
-        if path.mode == PathMode::Routed && path.addresses.is_empty() {
-            return Err(format!(
-                "a routed path needs the address that the network routes to this host: {device},mode=routed,address=A"
-            ));
-        }
-        Ok(path)
-    }
-}
-
-fn parse_address(key: &str, value: &str) -> Result<IpAddr, String> {
-    let address: IpAddr =
-        value.parse().map_err(|_| format!("{key}={value}: that is not an IPv4 or IPv6 address"))?;
-    if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
-        return Err(format!("{key}={value}: that is not an address a host can have on a network"));
-    }
-    Ok(address)
-}
-
-impl fmt::Display for PathArg {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.device)?;
-        for address in &self.addresses {
-            write!(f, ",address={address}")?;
-        }
-        if self.mode == PathMode::Routed {
-            f.write_str(",mode=routed")?;
-        }
-        if let Some(address) = self.advertise {
-            write!(f, ",advertise={address}")?;
-        }
-        if self.backup {
-            f.write_str(",backup")?;
-        }
-        if self.weight != 1 {
-            write!(f, ",weight={}", self.weight)?;
-        }
-        Ok(())
-    }
+/// Reads a `--path` option: `DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N]`.
+pub(crate) fn parse_path(text: &str) -> Result<PathSpec, String> {
+    text.parse().map_err(|error| match error {
+        // The option's value is named already.
+        DriverError::Spec { reason, .. } => reason,
+        other => other.to_string(),
+    })
 }
 
 /// Where to listen: `PORT` (every address) or `ADDRESS:PORT`, an IPv6 address in brackets.
@@ -224,31 +106,9 @@ mod tests {
 
     #[test]
     fn paths() {
-        let p: PathArg = "wlan0".parse().unwrap();
-        assert_eq!((p.device.as_str(), p.mode, p.backup, p.weight), ("wlan0", PathMode::Nat, false, 1));
-        let text = "eth1,address=10.1.0.2,address=fd00::2,mode=routed,advertise=192.0.2.7,backup,weight=3";
-        let p: PathArg = text.parse().unwrap();
-        assert_eq!(p.addresses, ["10.1.0.2".parse::<IpAddr>().unwrap(), "fd00::2".parse().unwrap()]);
-        assert_eq!(p.advertise, "192.0.2.7".parse().ok());
-        assert_eq!((p.mode, p.backup, p.weight), (PathMode::Routed, true, 3));
-        assert_eq!(p.to_string(), text);
-        for (bad, names) in [
-            ("", "address=A"),
-            ("eth0,", "known are"),
-            ("eth0,metric=2", "weight=N"),
-            ("eth0,mode=bridge", "nat, routed"),
-            ("eth0,mode=nat,mode=nat", "twice"),
-            ("eth0,mode=routed", "address"),
-            ("eth0,weight=0", "whole number"),
-            ("eth0,address=nowhere", "not an IPv4 or IPv6"),
-            ("eth0,address=127.0.0.1", "on a network"),
-            ("eth0,address=10.0.0.1,address=10.0.0.2", "twice"),
-            ("eth0,advertise=10.0.0.1,advertise=10.0.0.2", "twice"),
-            ("averyveryverylongname", "network interface"),
-        ] {
-            let error = bad.parse::<PathArg>().unwrap_err();
-            assert!(error.contains(names), "{bad}: {error}");
-        }
+        let path = parse_path("eth1,address=10.1.0.2,mode=routed").unwrap();
+        assert_eq!(path, PathSpec::routed("eth1", "10.1.0.2".parse().unwrap()));
+        assert_eq!(parse_path("eth0,mode=bridge").unwrap_err(), "mode=bridge: the modes are nat and routed");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::emulation::Network;
 use super::namespace::{self, Setting};
 use super::plan::{Plan, SERVER, SERVER_STACK, TICK};
 use super::view::{Part, View};
-use crate::args::{DemoArgs, DemoServer, ListenAddress, PathArg, PathMode, StackKind};
+use crate::args::{DemoArgs, DemoServer, ListenAddress, StackKind};
 use crate::bench::measure::{self, Measured};
 use crate::bench::protocol::{Report, Transfer};
 use crate::bench::server::serve;
@@ -16,11 +16,12 @@ use crate::transport::user_space::{Settings, UserSpace};
 use crate::transport::{Listener, Stream};
 use crate::{Registry, console};
 use anyhow::{Context as _, anyhow, bail};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 use umptcp_tun_driver::device::{Tun, TunOptions};
+use umptcp_tun_driver::paths::PathSpec;
 
 /// How long to wait for connections, and for what the server says of one.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -41,16 +42,8 @@ pub(super) fn run(
     view.introduce(server.name(), "real packets through TUN devices, in namespaces of our own")?;
     let network = Network::start(plan, nics, tun)?;
 
-    let path = |device: &str, address: Ipv4Addr| PathArg {
-        device: device.to_owned(),
-        addresses: vec![address.into()],
-        mode: PathMode::Routed,
-        advertise: None,
-        backup: false,
-        weight: 1,
-    };
     let settings = Settings {
-        paths: plan.nics.iter().map(|nic| path(&nic.name, nic.stack_address)).collect(),
+        paths: plan.nics.iter().map(|nic| PathSpec::routed(&nic.name, nic.stack_address.into())).collect(),
         congestion: args.congestion.clone(),
         scheduler: args.scheduler.clone(),
         checksum: args.checksum,
@@ -237,14 +230,7 @@ fn prepare_server(
         }
     }
     let settings = Settings {
-        paths: vec![PathArg {
-            device: "eth0".to_owned(),
-            addresses: vec![SERVER_STACK.into()],
-            mode: PathMode::Routed,
-            advertise: None,
-            backup: false,
-            weight: 1,
-        }],
+        paths: vec![PathSpec::routed("eth0", SERVER_STACK.into())],
         record: Some(record),
         ..Settings::default()
     };

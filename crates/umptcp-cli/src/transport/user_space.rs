@@ -1,7 +1,7 @@
 //! Connections by umptcp itself.
 
 use super::{Facts, Subflow};
-use crate::args::{ListenAddress, PathArg, PathMode};
+use crate::args::ListenAddress;
 use crate::session::Session;
 use crate::{Registry, usage};
 use anyhow::{Context as _, anyhow};
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use umptcp::{ConnectionConfig, MptcpListener, MptcpStatus, MptcpStream, PathId, StackConfig};
-use umptcp_tun_driver::paths::{self, Mode, PathSpec, SetupOptions};
+use umptcp_tun_driver::paths::{self, PathSpec, SetupOptions};
 
 /// How long the end of the program waits for what was sent to arrive. A peer that does not answer at all is given up by the
 /// user timeout.
@@ -23,7 +23,7 @@ const LINGER_ON_FAILURE: Duration = Duration::from_millis(500);
 /// How connections are made.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
-    pub(crate) paths: Vec<PathArg>,
+    pub(crate) paths: Vec<PathSpec>,
     pub(crate) congestion: Option<String>,
     pub(crate) scheduler: Option<String>,
     pub(crate) checksum: bool,
@@ -91,7 +91,6 @@ impl UserSpace {
         session: &Session,
     ) -> anyhow::Result<UserSpace> {
         registry.check(settings.congestion.as_deref(), settings.scheduler.as_deref())?;
-        let specs = settings.paths.iter().map(spec);
         let setup = SetupOptions { record_directory: settings.record.clone(), ..SetupOptions::default() };
         let connection = settings.connection();
         let config = StackConfig {
@@ -100,7 +99,7 @@ impl UserSpace {
             ..StackConfig::default()
         };
         let mut builder = umptcp::Stack::builder()
-            .nics(specs)
+            .nics(settings.paths.iter().cloned())
             .setup(setup)
             .stack_config(config)
             .connection_config(connection.clone())
@@ -187,20 +186,6 @@ fn stopped() -> anyhow::Error {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn spec(path: &PathArg) -> PathSpec {
-    PathSpec {
-        addresses: path.addresses.clone(),
-        mode: match path.mode {
-            PathMode::Nat => Mode::Nat,
-            PathMode::Routed => Mode::Routed,
-        },
-        advertise: path.advertise,
-        backup: path.backup,
-        weight: path.weight,
-        ..PathSpec::new(&path.device)
-    }
 }
 
 /// Waits for connections.
