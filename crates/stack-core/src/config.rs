@@ -88,7 +88,8 @@ pub struct ConnectionConfig {
     pub accept_checksum: bool,
     /// Deliver nothing that no checksum vouches for, once both ends have agreed on checksums: what would otherwise have the
     /// connection continue as plain TCP (RFC 8684 §3.7: a checksum that fails on the only subflow, MP_FAIL, an infinite mapping,
-    /// lost options) resets the subflow, and ends the connection with [`ConnectionError::Broken`] when no other takes over.
+    /// lost options) resets the subflow, and ends the connection with [`ConnectionError::Broken`] when no other takes over. Data on a
+    /// SYN ([`fast_open`](Self::fast_open)) never have a checksum (appendix B.2).
     ///
     /// [`ConnectionError::Broken`]: crate::error::ConnectionError::Broken
     pub strict_checksums: bool,

@@ -393,7 +393,7 @@ impl Connection {
         if self.is_mptcp() {
             env.counters.decrement(Counter::MPCurrEstab);
         }
-        env.tokens.remove(&self.local_token);
+        env.forget_token(self.local_token, self.id);
         self.retransmit_at = None;
         self.pacing_wake = None;
         self.give_up_at = None;

@@ -151,7 +151,7 @@ impl Connection {
         tracing::info!(connection = ?self.id, %reason, "falling back to TCP");
         let was_mptcp = self.is_mptcp();
         self.mode = Mode::Plain { reason };
-        env.tokens.remove(&self.local_token);
+        env.forget_token(self.local_token, self.id);
         self.retransmit_at = None;
         self.adverts.clear();
         self.reinject.clear();

@@ -402,8 +402,10 @@ impl Connection {
         }
         let m = &mut self.members[i];
         m.unmapped_since = unmapped.then(|| m.unmapped_since.unwrap_or(now));
-        // RFC 8684 §3.3.1: data whose mapping does not arrive within a window of data breaks the subflow.
-        if m.unmapped_bytes >= self.config.receive_buffer {
+        // RFC 8684 §3.3.1: data whose mapping does not arrive within a window of data breaks the subflow. Behind a failed checksum a
+        // window of data, and what a box inserted, may wait for the answer to MP_FAIL.
+        let windows = if m.fail.is_some() { 2 } else { 1 };
+        if m.unmapped_bytes >= windows * self.config.receive_buffer {
             self.on_unmapped(env, now, i);
         }
     }
@@ -517,6 +519,10 @@ impl super::member::Member {
     /// Whether the checksum of `mapping` is right; `None` while bytes are missing (RFC 8684 §3.3.1, figure 10).
     fn checksum_verdict(&self, mapping: &RxMapping, idsn: DataSeq) -> Option<bool> {
         let expected = mapping.checksum?;
+        // Not summed anew for each packet of it.
+        if self.unmapped.back().is_none_or(|(at, bytes)| *at + (bytes.len() as u64) < mapping.end()) {
+            return None;
+        }
         let (mut sum, mut position) = (0, 0);
         for (at, bytes) in &self.unmapped {
             let from = mapping.subflow.0.max(at.0) - at.0;

@@ -161,6 +161,13 @@ impl Env {
         !self.tokens.contains_key(&crate::mptcp::keys::token_and_idsn(key).0)
     }
 
+    /// `connection` has no use for its token any more. It may have none, or have given it back before.
+    pub(crate) fn forget_token(&mut self, token: u32, connection: ConnectionId) {
+        if self.tokens.get(&token) == Some(&connection) {
+            self.tokens.remove(&token);
+        }
+    }
+
     /// A connection by way of `listener` is no longer half-open.
     pub(crate) fn leave_half_open(&mut self, listener: ListenerId) {
         if let Some(n) = self.half_open.get_mut(&listener) {

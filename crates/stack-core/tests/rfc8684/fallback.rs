@@ -229,6 +229,20 @@ fn mp_fail_that_nobody_answers_ends_in_a_reset() {
     assert!(l.received.is_empty());
 }
 
+/// A sender that the window limits has filled it before its answer to MP_FAIL can come.
+#[test]
+fn a_window_of_data_behind_a_failed_checksum_waits_for_the_answer() {
+    let mut l = Lab::server(ConnectionConfig { receive_buffer: 4000, ..checksums() }, 1);
+    send_changed(&mut l, 0, 1, 1000);
+    for data in [1001, 2001, 3001] {
+        l.data(0, data, 1000);
+    }
+    let dsn = DataOffset(1).to_wire(l.idsn().0).0;
+    l.send(0, Out::options([MptcpOption::Fail(MpFail { dsn })]));
+    assert_eq!(plain(&l), Some(FallbackReason::ChecksumFailure));
+    assert_eq!((l.received.len(), l.counter(Counter::DSSNoMatchTCP)), (4000, 0));
+}
+
 #[test]
 fn a_failed_checksum_on_one_of_several_subflows_resets_it() {
     let mut l = Lab::server(checksums(), 1);
