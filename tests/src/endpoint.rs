@@ -36,12 +36,18 @@ pub trait Listener: Send + Sync {
 pub struct KernelHost {
     ns: Netns,
     kind: Kind,
+    fast_open: bool,
 }
 
 impl KernelHost {
     /// Sockets of that kind in that namespace.
     pub fn new(ns: &Netns, kind: Kind) -> Self {
-        KernelHost { ns: ns.clone(), kind }
+        KernelHost { ns: ns.clone(), kind, fast_open: false }
+    }
+
+    /// The same, connecting with Fast Open.
+    pub fn with_fast_open(self) -> Self {
+        KernelHost { fast_open: true, ..self }
     }
 }
 
@@ -51,7 +57,8 @@ impl Endpoint for KernelHost {
     }
 
     fn connect(&self, remote: SocketAddr) -> io::Result<Box<dyn Conversation>> {
-        Ok(Box::new(self.ns.run(|| KernelStream::connect(remote, self.kind))?))
+        let connect = if self.fast_open { KernelStream::connect_fast_open } else { KernelStream::connect };
+        Ok(Box::new(self.ns.run(|| connect(remote, self.kind))?))
     }
 }
 

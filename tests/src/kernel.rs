@@ -77,6 +77,17 @@ impl KernelStream {
         Ok(KernelStream(socket))
     }
 
+    /// Connects to `remote` with Fast Open (TCP_FASTOPEN_CONNECT): with a cookie of the server's at hand, when something is written.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    pub fn connect_fast_open(remote: SocketAddr, kind: Kind) -> io::Result<Self> {
+        let socket = socket(remote, kind)?;
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::TcpFastOpenConnect, &true)?;
+        socket.connect(&remote.into())?;
+        Ok(KernelStream(socket))
+    }
+
     /// The socket, for its options.
     pub fn socket(&self) -> &Socket {
         &self.0

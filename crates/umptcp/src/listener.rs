@@ -91,8 +91,7 @@ impl ListenerBuilder {
     }
 
     /// How many connections at once may have brought data in the SYN and not completed the handshake (TCP Fast Open, RFC 7413,
-    /// TCP_FASTOPEN); 0, unless set: no Fast Open. Such connections are accepted before the handshake is through, and what is written
-    /// then does not wait for it.
+    /// TCP_FASTOPEN); 0, unless set: no Fast Open. Such connections are accepted before the handshake is through.
     ///
     /// Should the network duplicate a SYN, its data may be received twice, by two connections: only for servers that bear it.
     pub fn fast_open(mut self, queue: usize) -> Self {

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::Mutex;
 use std::time::Duration;
-use umptcp::{AttachedPath, ConnectionConfig, MptcpListener, MptcpStream, StackConfig};
+use umptcp::{AttachedPath, ConnectionConfig, ListenerBuilder, MptcpListener, MptcpStream, StackConfig};
 use umptcp_tests::Netns;
 use umptcp_tests::endpoint::{Endpoint, Listener};
 use umptcp_tests::exchange::Conversation;
@@ -96,9 +96,18 @@ impl UmptcpHost {
 
     /// A listener on `local` whose every method the test can call.
     pub(crate) fn listener(&self, local: SocketAddr) -> io::Result<MptcpListener> {
+        self.listener_with(local, |builder| builder)
+    }
+
+    /// The same, with settings.
+    pub(crate) fn listener_with(
+        &self,
+        local: SocketAddr,
+        set: impl FnOnce(ListenerBuilder) -> ListenerBuilder,
+    ) -> io::Result<MptcpListener> {
         // The NIC's address is not the stack's own where packets are translated: listen on all.
         let any: IpAddr = if local.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
-        self.with_stack(|stack| stack.listen(SocketAddr::new(any, local.port())))
+        set(self.with_stack(MptcpListener::builder)).listen(SocketAddr::new(any, local.port()))
     }
 
     /// A connection to `remote` whose every method the test can call.

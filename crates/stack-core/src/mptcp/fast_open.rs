@@ -5,13 +5,14 @@
 //! carried and take them off data and subflow sequence numbers on the wire.
 
 use super::connection::{Connection, Mode};
-use super::member::Join;
+use super::member::{Join, Member};
 use crate::event::Event;
 use crate::observe::Counter;
 use crate::stack::env::Env;
 use crate::stack::fast_open::{Advice, Cookie};
 use crate::tcp::default_mss;
 use crate::tcp::output::Plan;
+use crate::wire::mptcp::{MpCapable, MptcpOption};
 use crate::wire::tcp::{MAX_OPTIONS, TcpRepr};
 use bytes::Bytes;
 use umptcp_types::{DataOffset, DataSeq, Instant, SubflowOffset};
@@ -25,15 +26,28 @@ fn longest_syn(v6: bool) -> u64 {
     if v6 { 1440 } else { 1460 }
 }
 
+impl Member {
+    /// Client: an ACK leaves. A Linux server that has answered data of the SYN before the third ACK does not send the answer then, but
+    /// when a DATA_ACK comes (6.18), so that one follows the keys. Should they be lost it is ignored, or leads to plain TCP.
+    pub(crate) fn follow_up_keys(&mut self, sent: &TcpRepr) {
+        let keys = |o: &MptcpOption| matches!(o, MptcpOption::Capable(MpCapable::Ack { .. }));
+        self.follow_up = self.syn_data_sent > 0 && sent.options.mptcp.iter().any(keys);
+        if self.follow_up {
+            self.tcp.ack_now();
+        }
+    }
+}
+
 impl Connection {
     /// Offset of the first byte that the SYN of subflow `i` did not carry to the peer.
     pub(crate) fn first_data(&self, i: usize) -> u64 {
         1 + self.members[i].syn_data_sent
     }
 
-    /// Server: data may be sent although the handshake is not through.
+    /// Server: data may be sent although the handshake is not through (RFC 7413 §4.2.2). Only in plain TCP: a DATA_ACK cannot be
+    /// given before the third ACK brings the client's key, and Linux falls back when the first data come without one.
     pub(crate) fn answers_early(&self) -> bool {
-        self.early && !self.client && !self.established
+        self.early && !self.client && !self.established && matches!(self.mode, Mode::Plain { .. })
     }
 
     /// What the first SYN is to do.
@@ -152,10 +166,12 @@ impl Connection {
         m.verified_to = m.consumed;
         self.syn_data_received = n;
         self.early = true;
-        // RFC 7413 §4.2.2: the answer need not wait for the handshake, within the window of the SYN and the initial one.
-        m.tcp.fast_opened = true;
-        self.send_edge = DataOffset(m.tcp.send_edge.0);
-        self.announce(env, now, 0);
+        if self.answers_early() {
+            // Within the window of the SYN and the initial one.
+            self.members[0].tcp.fast_opened = true;
+            self.send_edge = DataOffset(self.members[0].tcp.send_edge.0);
+            self.announce(env, now, 0);
+        }
         env.events.push_back(Event::Connected { connection: self.id });
         self.count(env, now, id, Counter::TcpFastOpenPassive);
         self.insert_data(env, now, 0, DataOffset(1), data);

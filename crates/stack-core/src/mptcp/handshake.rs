@@ -147,8 +147,6 @@ impl Connection {
                 // RFC 8684 §3.1: the client may not open subflows before a DSS has come; if nobody has data to send,
                 // this ACK is it.
                 self.members[i].tcp.ack_now();
-                // For what was sent before.
-                self.arm_data_timer(now, false);
                 env.observe(now, Some(self.id), None, Counter::MPCurrEstab);
             }
             Err(reason) => {

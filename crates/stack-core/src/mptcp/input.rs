@@ -28,7 +28,7 @@ impl Connection {
         payload: Bytes,
     ) {
         let Some(i) = self.index(id) else { return };
-        if self.overtakes_third_ack(i, seg) {
+        if self.overtakes_third_ack(i, seg, payload.is_empty()) {
             self.count(env, now, Some(id), Counter::MPCapableAckOvertaken);
             return;
         }
@@ -150,12 +150,17 @@ impl Connection {
 
     /// Server: data with a DSS option that overtook the third ACK, or whose third ACK was lost. It shows that options
     /// pass and that the client is MPTCP, but lacks its key; the client repeats MP_CAPABLE with the first data, so this
-    /// segment is dropped rather than the connection's MPTCP (RFC 8684 §3.1).
-    fn overtakes_third_ack(&self, i: usize, seg: &TcpRepr) -> bool {
+    /// segment is dropped rather than the connection's MPTCP (RFC 8684 §3.1). Data without a mapping is another matter: Linux
+    /// as a client sends data of its SYN that were not acknowledged again that way, and means plain TCP.
+    fn overtakes_third_ack(&self, i: usize, seg: &TcpRepr, pure: bool) -> bool {
         let waiting = self.mode == Mode::Negotiating && self.members[i].tcp.state() == State::SynReceived;
         waiting
             && capable(seg).is_none()
-            && seg.options.mptcp.iter().any(|o| matches!(o, MptcpOption::Dss(_)))
+            && seg
+                .options
+                .mptcp
+                .iter()
+                .any(|o| matches!(o, MptcpOption::Dss(d) if pure || d.mapping.is_some()))
     }
 
     /// Member `i` completed its TCP handshake. An error says why it must be reset.
@@ -235,10 +240,6 @@ impl Connection {
         len: usize,
     ) -> bool {
         if let Some(ack) = dss.ack {
-            // Data that came with the SYN/ACK, so to say, was acknowledged with our keys where a DATA_ACK would have stood.
-            if self.client && !self.fully_established && self.recv.next() > DataOffset(1) {
-                self.members[i].tcp.ack_now();
-            }
             self.fully_established = true;
             self.dss_seen = true;
             let window = u64::from(seg.window) << self.members[i].tcp.send_scale;

@@ -92,6 +92,8 @@ pub(crate) struct Member {
     /// sequence numbers in mappings do not count them (RFC 8684 appendix B.2).
     pub(crate) syn_data_sent: u64,
     pub(crate) syn_data_received: u64,
+    /// The ACK that brought our keys is to be followed by one with a DATA_ACK (see `follow_up_keys`).
+    pub(crate) follow_up: bool,
     /// Options that go out on ACKs of their own.
     pub(crate) signals: VecDeque<MptcpOption>,
     /// Such ACKs sent in a row, and when the next may follow.
@@ -130,6 +132,7 @@ impl Member {
             asked_cookie: false,
             syn_data_sent: 0,
             syn_data_received: 0,
+            follow_up: false,
             reset: None,
             signals: VecDeque::new(),
             signal_run: 0,

@@ -18,7 +18,6 @@
 //! allows it), because two blocks do not fit beside an 8-byte DATA_ACK.
 
 use super::connection::{Connection, Mode};
-use super::mapping::Mapping;
 use super::member::Join;
 use crate::interface::Transmit;
 use crate::observe::Counter;
@@ -194,6 +193,7 @@ impl Connection {
                 if left_out {
                     m.tcp.ack_now();
                 }
+                m.follow_up_keys(&repr);
             }
         }
         let (path, tuple) = (m.tcp.path, m.tcp.tuple);
@@ -235,13 +235,6 @@ impl Connection {
         if self.long_data_acks { DataAck::Long(v) } else { DataAck::Short(v as u32) }
     }
 
-    /// A mapping on subflow `i` as it stands on the wire.
-    fn declared(&self, i: usize, m: Mapping) -> DssMapping {
-        let dsn = Dsn::Long(m.data.to_wire(self.local_idsn).0);
-        let ssn = m.subflow.0.wrapping_sub(self.members[i].syn_data_sent) as u32;
-        DssMapping { dsn, ssn, len: m.len, checksum: m.checksum }
-    }
-
     fn add_mptcp_options(
         &mut self,
         env: &mut Env,
@@ -270,12 +263,6 @@ impl Connection {
                     }
                 };
                 options.mptcp.extend(option);
-            }
-            Kind::Data if self.mode == Mode::Negotiating => {
-                // An early answer to data in the SYN. Without the peer's key there is no DATA_ACK.
-                let mapping = plan.mapping.map(|m| self.declared(i, m));
-                options.mptcp.push(MptcpOption::Dss(Dss { data_fin: false, ack: None, mapping }));
-                self.members[i].dss_sent = true;
             }
             Kind::Data | Kind::Ack if self.is_mptcp() => {
                 self.add_established_options(env, now, i, plan, options)
@@ -320,7 +307,8 @@ impl Connection {
         // A DATA_FIN without data needs a DSS option; its DATA_ACK will show that the peer has the keys. Should the third
         // ACK be lost, every other repetition carries the keys instead: both do not fit.
         let only_fin = plan.mapping.is_none() && self.fin.sent && self.retransmit_count.is_multiple_of(2);
-        if !only_fin && self.needs_capable(i, plan.seq <= SubflowOffset(self.first_data(i))) {
+        let follow_up = plan.kind == Kind::Ack && self.members[i].follow_up;
+        if !only_fin && !follow_up && self.needs_capable(i, plan.seq <= SubflowOffset(self.first_data(i))) {
             let (version, flags) = (VERSION, self.own_flags());
             let (sender_key, receiver_key) = (self.local_key, self.remote_key);
             let option = match plan.mapping {
@@ -356,7 +344,9 @@ impl Connection {
         }
         let mut dss = Dss { data_fin: false, ack: Some(self.data_ack()), mapping: None };
         if let Some(m) = plan.mapping {
-            dss.mapping = Some(self.declared(i, m));
+            let dsn = Dsn::Long(m.data.to_wire(self.local_idsn).0);
+            let ssn = m.subflow.0.wrapping_sub(self.members[i].syn_data_sent) as u32;
+            dss.mapping = Some(DssMapping { dsn, ssn, len: m.len, checksum: m.checksum });
         } else if plan.kind == Kind::Ack && self.fin.sent && !self.fin.acked {
             // RFC 8684 §3.3.3: a DATA_FIN of its own has subflow sequence 0 and length 1.
             let at = self.send.end().to_wire(self.local_idsn).0;

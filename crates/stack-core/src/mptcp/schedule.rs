@@ -20,7 +20,7 @@ impl Connection {
     pub(crate) fn packet_payload(&self, i: usize) -> u32 {
         let m = &self.members[i];
         let timestamps = if m.tcp.timestamps { TIMESTAMP_OPTIONS } else { 0 };
-        let dss = if matches!(self.mode, Mode::Plain { .. }) { 0 } else { DSS_OPTIONS };
+        let dss = if self.is_mptcp() { DSS_OPTIONS } else { 0 };
         m.tcp.packet_payload(timestamps + dss)
     }
 
@@ -232,7 +232,7 @@ impl Connection {
         let payload = self.send.slice(range.clone());
         let last = range.end >= self.send.end();
         let app_limited = last && range.end >= self.send_next;
-        let mapping = if self.is_mptcp() || self.mode == Mode::Negotiating {
+        let mapping = if self.is_mptcp() {
             Some(self.declare(i, range.start, &payload))
         } else {
             self.infinite_mapping(self.members[i].tcp.board.nxt() + payload.len() as u64)

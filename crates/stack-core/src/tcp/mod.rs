@@ -239,7 +239,7 @@ pub struct Subflow {
     /// Payload bytes that the SYN carried, and those of them that the SYN/ACK acknowledged (RFC 7413).
     pub(crate) syn_data: u32,
     pub(crate) syn_data_acked: u32,
-    /// Data of the peer's SYN were taken: ours may follow the SYN/ACK (RFC 7413 §4.2.2).
+    /// Data of the peer's SYN were taken, and ours may follow the SYN/ACK (RFC 7413 §4.2.2).
     pub(crate) fast_opened: bool,
     /// SYNs sent again at once because the peer acknowledged something older.
     pub(crate) syns_after_old_ack: u8,

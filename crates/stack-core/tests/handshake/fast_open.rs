@@ -7,7 +7,7 @@ use umptcp_stack_core::error::FallbackReason;
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::{ConnectionId, Duration};
-use umptcp_stack_core::wire::mptcp::{DataAck, MpCapable, MptcpOption, VERSION};
+use umptcp_stack_core::wire::mptcp::{DataAck, Dss, MpCapable, MptcpOption, VERSION};
 use umptcp_stack_core::wire::tcp::TcpFlags;
 
 type Cookie = Vec<u8>;
@@ -218,8 +218,13 @@ fn a_client_asks_for_a_cookie_and_then_sends_data_in_the_syn() {
     assert_eq!(syn.payload, b"twenty bytes of data");
     assert!(syn.capable().is_some());
     let (mut end, keys, sent) = answer(&mut lab, &syn, 20, None);
-    let third = only(sent);
+    // Keys, then a DATA_ACK, for which a Linux server waits.
+    let [third, follow_up] = &sent[..] else { panic!("{sent:#?}") };
     assert_eq!(third.seg.seq, syn.seg.seq.wrapping_add(21));
+    assert!(
+        follow_up.payload.is_empty()
+            && matches!(follow_up.dss(), Some(Dss { ack: Some(_), mapping: None, .. }))
+    );
     assert!(matches!(third.capable(), Some(MpCapable::Ack { .. })) && third.payload.is_empty());
     assert_eq!(lab.counter(Counter::TcpFastOpenActive), 1);
     assert_eq!(lab.stack.info(c).expect("info").bytes_acked, 20);
@@ -288,31 +293,30 @@ fn an_answer_to_more_than_was_sent_is_reset() {
     assert!(sent[0].seg.flags.rst, "{sent:?}");
 }
 
-/// The server's answer follows the SYN/ACK at once (figure 19, apart from the DATA_ACK, for which it lacks the key).
+/// A plain client's, and its end.
+fn early_plain(lab: &mut Lab, at: SocketAddr, cookie: &[u8], data: &[u8]) -> (End, Sent, ConnectionId) {
+    let mut end = End::new(at, SocketAddr::new(STACK, PORT));
+    let syn_ack = only(send(&mut end, lab, SYN, &[], Some(cookie), data));
+    end.hear(&syn_ack);
+    let c = *lab.accepted.last().expect("accepted");
+    assert_eq!(lab.received(c), data);
+    lab.stack.send_slice(lab.now, c, b"answer").expect("send");
+    (end, syn_ack, c)
+}
+
+/// In plain TCP the server's answer follows the SYN/ACK at once.
 #[test]
-fn the_answer_does_not_wait_for_the_handshake() {
+fn a_plain_answer_does_not_wait_for_the_handshake() {
     let mut lab = listening(16);
     let cookie = ask(&mut lab, peer(1, 4000));
-    let (mut end, syn_ack) = early(&mut lab, peer(1, 4001), &cookie, b"question");
-    let c = lab.accepted[1];
-    assert_eq!(lab.received(c), b"question");
+    let (mut end, syn_ack, c) = early_plain(&mut lab, peer(1, 4001), &cookie, b"question");
     assert!(lab.events.contains(&Event::Connected { connection: c }));
-    lab.stack.send_slice(lab.now, c, b"answer").expect("send");
     let answer = only(lab.poll());
     assert_eq!((answer.seg.seq, &answer.payload[..]), (syn_ack.seg.seq.wrapping_add(1), &b"answer"[..]));
-    let dss = answer.dss().expect("a mapping");
-    assert_eq!(dss.ack, None);
-    let keys = Keys { own: 1234, stack: key_of(&syn_ack) };
-    let MptcpOption::Dss(expected) = Keys { own: keys.stack, stack: keys.own }.dss(0, Some((1, 1, 6))) else {
-        panic!()
-    };
-    assert_eq!(dss.mapping, expected.mapping);
+    assert!(answer.seg.options.mptcp.is_empty());
     end.hear(&answer);
     // One ACK completes the handshake and acknowledges the answer.
-    let sent = end.send(&mut lab, ACK, &[capable_ack(keys)], &[]);
-    lab.assert_mptcp(c);
-    assert!(sent.iter().any(|s| s.dss().is_some() && acked(s, keys) == 0), "{sent:?}");
-    end.send(&mut lab, ACK, &[keys.dss(6, None)], &[]);
+    end.send(&mut lab, ACK, &[], &[]);
     assert_eq!(lab.stack.info(c).expect("info").bytes_acked, 6);
     let connected = lab.events.iter().filter(|e| **e == Event::Connected { connection: c }).count();
     assert_eq!(connected, 1);
@@ -324,23 +328,53 @@ fn the_answer_does_not_wait_for_the_handshake() {
 fn an_early_answer_survives_loss() {
     let mut lab = listening(16);
     let cookie = ask(&mut lab, peer(1, 4000));
-    let (mut end, syn_ack) = early(&mut lab, peer(1, 4001), &cookie, b"question");
-    let c = lab.accepted[1];
-    lab.stack.send_slice(lab.now, c, b"answer").expect("send");
+    let (mut end, syn_ack, _) = early_plain(&mut lab, peer(1, 4001), &cookie, b"question");
     lab.poll();
     let again = lab.pass(Duration::from_millis(1100));
     let again: Vec<&Sent> = again.iter().map(|(_, s)| s).filter(|s| s.to == end.at).collect();
     let [again] = again[..] else { panic!("{again:?}") };
     assert!(again.seg.flags.syn && again.payload.is_empty() && again.seg.ack == syn_ack.seg.ack);
-    assert_eq!(key_of(again), key_of(&syn_ack));
     end.hear(again);
-    let keys = Keys { own: 1234, stack: key_of(&syn_ack) };
-    let mut sent = end.send(&mut lab, ACK, &[capable_ack(keys)], &[]);
+    let mut sent = end.send(&mut lab, ACK, &[], &[]);
     sent.extend(lab.pass(Duration::from_secs(4)).into_iter().map(|(_, s)| s));
     let answer = sent.iter().find(|s| !s.payload.is_empty()).expect("the answer again");
     assert_eq!((answer.seg.seq, &answer.payload[..]), (end.ack, &b"answer"[..]));
+}
+
+/// In MPTCP it waits for the client's key: Linux falls back when data come without a DATA_ACK, which needs the key. The application
+/// has the connection at once all the same.
+#[test]
+fn an_answer_in_mptcp_waits_for_the_key() {
+    let mut lab = listening(16);
+    let cookie = ask(&mut lab, peer(1, 4000));
+    let (mut end, syn_ack) = early(&mut lab, peer(1, 4001), &cookie, b"question");
+    let c = lab.accepted[1];
+    assert!(lab.events.contains(&Event::Connected { connection: c }));
+    assert_eq!(lab.received(c), b"question");
+    lab.stack.send_slice(lab.now, c, b"answer").expect("send");
+    assert!(lab.poll().is_empty());
+    let keys = Keys { own: 1234, stack: key_of(&syn_ack) };
+    let answer = only(end.send(&mut lab, ACK, &[capable_ack(keys)], &[]));
+    assert_eq!(answer.payload, b"answer");
+    assert_eq!(acked(&answer, keys), 0);
     assert_eq!(answer.dss().and_then(|d| d.mapping).map(|m| (m.ssn, m.len)), Some((1, 6)));
-    lab.assert_mptcp(c);
+    let connected = lab.events.iter().filter(|e| **e == Event::Connected { connection: c }).count();
+    assert_eq!(connected, 1);
+}
+
+/// Linux as a client sends data that the SYN/ACK does not acknowledge again with a DATA_ACK, but neither keys nor mapping: plain
+/// TCP, then (RFC 8684 §3.7).
+#[test]
+fn data_sent_again_without_a_mapping_are_plain_tcp() {
+    let mut lab = listening(16);
+    let (mut end, syn_ack) = early(&mut lab, peer(1, 4001), &[7; 6], b"question");
+    let c = lab.accepted[0];
+    let keys = Keys { own: 1234, stack: key_of(&syn_ack) };
+    // An acknowledgement that overtakes the third ACK, on the other hand, is none.
+    assert!(end.send(&mut lab, ACK, &[keys.dss(0, None)], &[]).is_empty());
+    end.send(&mut lab, ACK, &[keys.dss(0, None)], b"question");
+    lab.assert_plain(c, FallbackReason::NoOptionInAck);
+    assert_eq!(lab.received(c), b"question");
 }
 
 /// Neither side speaks MPTCP: Fast Open as RFC 7413 has it.
@@ -348,16 +382,8 @@ fn an_early_answer_survives_loss() {
 fn plain_tcp_has_it_too() {
     let mut lab = listening(16);
     let cookie = ask(&mut lab, peer(1, 4000));
-    let mut end = End::new(peer(1, 4001), SocketAddr::new(STACK, PORT));
-    let syn_ack = only(send(&mut end, &mut lab, SYN, &[], Some(&cookie), b"question"));
-    end.hear(&syn_ack);
-    let c = lab.accepted[1];
-    assert_eq!(lab.received(c), b"question");
-    lab.stack.send_slice(lab.now, c, b"answer").expect("send");
-    let answer = only(lab.poll());
-    assert_eq!((answer.seg.seq, &answer.payload[..]), (end.ack, &b"answer"[..]));
-    assert!(answer.seg.options.mptcp.is_empty());
-    end.hear(&answer);
+    let (mut end, _, c) = early_plain(&mut lab, peer(1, 4001), &cookie, b"question");
+    end.hear(&only(lab.poll()));
     end.send(&mut lab, ACK, &[], b"more");
     assert_eq!(lab.received(c), b"more");
     assert_eq!(lab.stack.info(c).expect("info").bytes_acked, 6);
@@ -582,7 +608,7 @@ fn a_cookie_that_does_not_fit_is_left_out() {
     assert!(syn.seg.options.fits());
 }
 
-/// A server that answers before it has our key: DSS without DATA_ACK, which is owed once it has.
+/// A server that answers before it has our key: DSS without DATA_ACK.
 #[test]
 fn early_answers_are_understood() {
     let mut lab = Lab::new();
@@ -593,10 +619,10 @@ fn early_answers_are_understood() {
     dss.ack = None;
     let sent = end.send(&mut lab, ACK, &[MptcpOption::Dss(dss)], b"answer");
     assert_eq!(lab.received(c), b"answer");
-    assert!(sent.iter().all(|s| matches!(s.capable(), Some(MpCapable::Ack { .. }))), "{sent:?}");
-    let sent = end.send(&mut lab, ACK, &[keys.dss(0, None)], &[]);
     let MptcpOption::Dss(start) = Keys { own: keys.stack, stack: keys.own }.dss(6, None) else { panic!() };
-    assert_eq!(only(sent).dss().and_then(|d| d.ack), start.ack);
+    let [third, follow_up] = &sent[..] else { panic!("{sent:#?}") };
+    assert!(matches!(third.capable(), Some(MpCapable::Ack { .. })), "{third:?}");
+    assert_eq!(follow_up.dss().and_then(|d| d.ack), start.ack);
     lab.assert_mptcp(c);
 }
 

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod close;
+mod fast_open;
 mod middleboxes;
 mod options;
 mod priority;

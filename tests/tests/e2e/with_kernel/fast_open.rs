@@ -1,0 +1,306 @@
+//! TCP Fast Open with MPTCP (RFC 7413, RFC 8684 appendix B), and a server of ours without state (RFC 8684 §3.1).
+
+use super::*;
+use crate::umptcp_host::{Listening, Mode};
+use std::thread;
+use umptcp::{ConnectionConfig, SynCookiePolicy};
+use umptcp_tests::capture::{Capture, Packets};
+use umptcp_tests::exchange::within;
+use umptcp_tests::kernel::wait_for;
+
+/// What each connection begins with.
+const FIRST: &[u8] = b"what goes with the SYN";
+/// A SYN with data.
+const SYN_DATA: &str = "tcp.flags.syn == 1 && tcp.flags.ack == 0 && tcp.len > 0";
+/// Client and server.
+type Ends = (Box<dyn Conversation>, Box<dyn Conversation>);
+
+fn receive_exactly(end: &dyn Conversation, expected: &[u8]) {
+    let mut got = Vec::new();
+    let mut buffer = [0; 64];
+    while got.len() < expected.len() {
+        let room = buffer.len().min(expected.len() - got.len());
+        match end.receive(&mut buffer[..room]).expect("the connection stands") {
+            0 => panic!("the stream ends after {got:?}"),
+            n => got.extend_from_slice(&buffer[..n]),
+        }
+    }
+    assert_eq!(got, expected);
+}
+
+/// A connection on which the client has sent [`FIRST`], and the server received it.
+fn begun(client: &dyn Endpoint, listener: &dyn Listener, address: SocketAddr) -> Ends {
+    thread::scope(|scope| {
+        let accepting = scope.spawn(|| listener.accept());
+        let client = client.connect(address).unwrap_or_else(|e| panic!("cannot connect to {address}: {e}"));
+        assert_eq!(client.send(FIRST).expect("the connection stands"), FIRST.len());
+        let server = accepting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let server = server.unwrap_or_else(|e| panic!("cannot accept on {address}: {e}"));
+        receive_exactly(&*server, FIRST);
+        (client, server)
+    })
+}
+
+/// Both ends finish, and see the other's end.
+fn finished((client, server): Ends) {
+    for end in [&client, &server] {
+        end.finish().expect("the connection stands");
+    }
+    for end in [client, server] {
+        assert_eq!(end.receive(&mut [0; 8]).expect("the connection stands"), 0);
+    }
+}
+
+/// A kernel server that takes Fast Open on every listener (0x400, which stands for the TCP_FASTOPEN of each).
+fn fast_kernel_server(net: &Routed) -> BothFamilies {
+    net.server.ns.sysctl("net.ipv4.tcp_fastopen", "1027");
+    kernel_server(net)
+}
+
+fn fast_kernel_client(net: &Routed) -> KernelHost {
+    net.client.ns.sysctl("net.ipv4.tcp_fastopen", "1");
+    kernel_client(net).with_fast_open()
+}
+
+fn fast_client(net: &Routed, checksum: bool) -> UmptcpHost {
+    let config = ConnectionConfig { fast_open: true, checksum, ..ConnectionConfig::default() };
+    UmptcpHost::with(&net.client, Mode::Nat, config)
+}
+
+fn fast_listener(server: &UmptcpHost, address: SocketAddr) -> Box<dyn Listener> {
+    let listener = server.listener_with(address, |builder| builder.fast_open(16)).expect("listen");
+    Box::new(Listening(listener))
+}
+
+fn captured(net: &Routed) -> Capture {
+    Capture::start(&net.router, &["r-c0", "r-c1"])
+}
+
+/// A connection that asks for a cookie and one that uses it, over which more follows, joins included. `joined` waits for the first's
+/// join, lest it be refused by a connection that has ended.
+fn twice(client: &dyn Endpoint, listener: Box<dyn Listener>, address: SocketAddr, joined: impl Fn()) {
+    let (first_client, first_server) = begun(client, &*listener, address);
+    hello(&*first_client, &*first_server);
+    joined();
+    finished((first_client, first_server));
+    let (client, server) = begun(client, &*listener, address);
+    Pair { client, server, listener }.exchange(4 * MIB);
+}
+
+/// One SYN carried data, and no mapping of that connection covers them: its first subflow sequence number is 1, and the sequence
+/// number after the SYN's data.
+fn assert_outside_the_data_sequence_space(packets: &Packets) {
+    packets.assert_well_formed();
+    let syns = packets.select(SYN_DATA, &["tcp.stream", "tcp.srcport", "tcp.len"]);
+    let [syn] = &syns[..] else { panic!("{}", packets.describe("tcp.flags.syn == 1")) };
+    assert_eq!(syn[2], FIRST.len().to_string());
+    let after =
+        format!("tcp.stream == {} && tcp.srcport == {} && tcp.flags.syn == 0 && tcp.len > 0", syn[0], syn[1]);
+    let covered = format!("{after} && tcp.seq <= {}", FIRST.len());
+    assert_eq!(packets.count(&covered), 0, "{}", packets.describe(&covered));
+    let next = packets
+        .select(&format!("{after} && tcp.seq == {}", FIRST.len() + 1), &["tcp.options.mptcp.subflowseqno"]);
+    // The first data may repeat MP_CAPABLE, which has no subflow sequence number.
+    assert!(next.first().is_some_and(|f| matches!(&f[0][..], "" | "1")), "{next:?}");
+}
+
+fn our_request(checksum: bool) {
+    let net = Routed::new(2, 1);
+    let server = fast_kernel_server(&net);
+    let client = fast_client(&net, checksum);
+    let address = server_address(&net, Family::V4);
+    let capture = captured(&net);
+    twice(&client, server.listen(address).expect("listen"), address, || {
+        wait_for(&net.server.ns, "joined", |c| c.mptcp("MPJoinAckRx") == 1);
+    });
+    assert_outside_the_data_sequence_space(&capture.stop());
+    let theirs = Counters::read(&net.server.ns);
+    assert_eq!(theirs.get("TcpExtTCPFastOpenCookieReqd"), 1);
+    assert_eq!(theirs.get("TcpExtTCPFastOpenPassive"), 1);
+    assert_eq!(client.counter("TcpFastOpenActive"), 1, "{}", client.counters());
+    assert_eq!(theirs.mptcp("MPCapableACKRX"), 2, "{theirs}; ours: {}", client.counters());
+    assert!(theirs.mptcp("MPJoinAckRx") >= 2, "no join; {theirs}; ours: {}", client.counters());
+    theirs.assert_untroubled();
+    same_story(&client, &net.server.ns);
+}
+
+#[test]
+fn our_request_goes_with_the_syn() {
+    within(LIMIT, || our_request(false));
+}
+
+#[test]
+fn our_request_goes_with_the_syn_and_checksums_cover_the_rest() {
+    within(LIMIT, || our_request(true));
+}
+
+fn the_kernels_request(checksum: bool) {
+    let net = Routed::new(2, 1);
+    let client = fast_kernel_client(&net);
+    let config = ConnectionConfig { checksum, ..ConnectionConfig::default() };
+    let server = UmptcpHost::with(&net.server, Mode::Nat, config);
+    let address = server_address(&net, Family::V4);
+    let capture = captured(&net);
+    twice(&client, fast_listener(&server, address), address, || wait_ours(&server, "MPJoinAckRx", 1));
+    assert_outside_the_data_sequence_space(&capture.stop());
+    let theirs = Counters::read(&net.client.ns);
+    assert_eq!(theirs.get("TcpExtTCPFastOpenActive"), 1);
+    assert_eq!(server.counter("TcpFastOpenCookieReqd"), 1, "{}", server.counters());
+    assert_eq!(server.counter("TcpFastOpenPassive"), 1, "{}", server.counters());
+    assert_eq!(theirs.mptcp("MPCapableSYNACKRX"), 2, "{theirs}; ours: {}", server.counters());
+    assert!(theirs.mptcp("MPJoinSynAckRx") >= 2, "no join; {theirs}; ours: {}", server.counters());
+    theirs.assert_untroubled();
+    same_story(&server, &net.client.ns);
+}
+
+#[test]
+fn the_kernels_request_goes_with_the_syn() {
+    within(LIMIT, || the_kernels_request(false));
+}
+
+#[test]
+fn the_kernels_request_goes_with_the_syn_and_checksums_cover_the_rest() {
+    within(LIMIT, || the_kernels_request(true));
+}
+
+/// The server's key has changed: the data come again, now with a mapping, and the SYN/ACK brings a new cookie.
+#[test]
+fn our_request_comes_again_when_the_kernel_does_not_take_it() {
+    within(LIMIT, || {
+        let net = Routed::new(1, 1);
+        let server = fast_kernel_server(&net);
+        let client = fast_client(&net, false);
+        let address = server_address(&net, Family::V4);
+        let listener = server.listen(address).expect("listen");
+        finished(begun(&client, &*listener, address));
+        net.server.ns.sysctl("net.ipv4.tcp_fastopen_key", "00000001-00000002-00000003-00000004");
+        finished(begun(&client, &*listener, address));
+        let theirs = Counters::read(&net.server.ns);
+        assert_eq!(theirs.get("TcpExtTCPFastOpenPassiveFail"), 1);
+        assert_eq!(client.counter("TcpFastOpenActiveFail"), 1);
+        let (client_end, server) = begun(&client, &*listener, address);
+        Pair { client: client_end, server, listener }.exchange(MIB);
+        let theirs = Counters::read(&net.server.ns);
+        assert_eq!(theirs.get("TcpExtTCPFastOpenPassive"), 1);
+        assert_eq!(theirs.mptcp("MPCapableACKRX"), 3, "{theirs}; ours: {}", client.counters());
+        theirs.assert_untroubled();
+        same_story(&client, &net.server.ns);
+    });
+}
+
+/// Linux 6.18 sends the data again with neither keys nor mapping, so that this connection is plain TCP; the next is not.
+#[test]
+fn the_kernels_request_comes_again_when_we_do_not_take_it() {
+    within(LIMIT, || {
+        let net = Routed::new(1, 1);
+        let client = fast_kernel_client(&net);
+        let address = server_address(&net, Family::V4);
+        let server = UmptcpHost::new(&net.server, Mode::Nat);
+        finished(begun(&client, &*fast_listener(&server, address), address));
+        drop(server);
+        // Another stack, another key.
+        let server = UmptcpHost::new(&net.server, Mode::Nat);
+        let listener = fast_listener(&server, address);
+        let plain = begun(&client, &*listener, address);
+        assert_eq!(plain.1.is_mptcp(), Some(false));
+        finished(plain);
+        assert_eq!(server.counter("TcpFastOpenPassiveFail"), 1);
+        assert_eq!(server.counter("MPCapableFallbackACK"), 1);
+        assert_eq!(Counters::read(&net.client.ns).mptcp("MPCapableDataFallback"), 1);
+        let (client, server_end) = begun(&client, &*listener, address);
+        let pair = Pair { client, server: server_end, listener };
+        pair.exchange(MIB);
+        assert_eq!(pair.server.is_mptcp(), Some(true));
+        assert_eq!(server.counter("TcpFastOpenPassive"), 1);
+        assert_eq!(Counters::read(&net.client.ns).get("TcpExtTCPFastOpenActive"), 1);
+    });
+}
+
+/// While every third ACK is lost, the server has the request, and its answer waits; with the path whole again it comes.
+fn late_third_ack(net: &Routed, client: &dyn Endpoint, listener: &dyn Listener) {
+    let address = server_address(net, Family::V4);
+    finished(begun(client, listener, address));
+    net.router.nft(
+        "table inet lossy { chain forward { type filter hook forward priority 0;
+         iifname \"r-c0\" tcp flags & syn == 0 drop; }; }",
+    );
+    let (client, server) = begun(client, listener, address);
+    let answer = b"the answer";
+    assert_eq!(server.send(answer).expect("the connection stands"), answer.len());
+    net.router.sh("nft delete table inet lossy");
+    receive_exactly(&*client, answer);
+    hello(&*client, &*server);
+    finished((client, server));
+}
+
+#[test]
+fn our_answer_waits_for_the_kernels_third_ack() {
+    within(LIMIT, || {
+        let net = Routed::new(1, 1);
+        let client = fast_kernel_client(&net);
+        let server = UmptcpHost::new(&net.server, Mode::Nat);
+        late_third_ack(&net, &client, &*fast_listener(&server, server_address(&net, Family::V4)));
+        assert_eq!(server.counter("TcpFastOpenPassive"), 1);
+        assert_eq!(server.counter("MPCapableACKRX"), 2, "{}", server.counters());
+        Counters::read(&net.client.ns).assert_untroubled();
+    });
+}
+
+/// A kernel that connects to a kernel would not get it: Linux 6.18 sends what was written before the third ACK only when the
+/// application writes again or a DATA_ACK comes, which is why we send one.
+#[test]
+fn the_kernels_answer_waits_for_our_third_ack() {
+    within(LIMIT, || {
+        let net = Routed::new(1, 1);
+        let server = fast_kernel_server(&net);
+        let client = fast_client(&net, false);
+        late_third_ack(&net, &client, &*server.listen(server_address(&net, Family::V4)).expect("listen"));
+        assert_eq!(client.counter("TcpFastOpenActive"), 1);
+        let theirs = Counters::read(&net.server.ns);
+        assert_eq!(theirs.mptcp("MPCapableACKRX"), 2, "{theirs}; ours: {}", client.counters());
+        theirs.assert_untroubled();
+    });
+}
+
+/// Plain TCP with a server that does Fast Open and no MPTCP.
+#[test]
+fn our_request_goes_with_the_syn_to_a_server_without_mptcp() {
+    within(LIMIT, || {
+        let net = Routed::new(1, 1);
+        net.server.ns.sysctl("net.ipv4.tcp_fastopen", "1027");
+        let server = KernelHost::new(&net.server.ns, Kind::Tcp);
+        let client = fast_client(&net, false);
+        let address = server_address(&net, Family::V4);
+        let listener = server.listen(address).expect("listen");
+        finished(begun(&client, &*listener, address));
+        let (client_end, server_end) = begun(&client, &*listener, address);
+        assert_eq!(client_end.is_mptcp(), Some(false));
+        Pair { client: client_end, server: server_end, listener }.exchange(MIB);
+        assert_eq!(client.counter("TcpFastOpenActive"), 1, "{}", client.counters());
+        assert_eq!(Counters::read(&net.server.ns).get("TcpExtTCPFastOpenPassive"), 1);
+    });
+}
+
+/// Every SYN is answered without state: what the kernel's third ACK brings back keeps MPTCP, and joins follow.
+#[test]
+fn a_kernel_client_of_our_server_that_keeps_no_state() {
+    within(LIMIT, || {
+        let net = Routed::new(2, 1);
+        let client = kernel_client(&net);
+        let server = UmptcpHost::new(&net.server, Mode::Nat);
+        let address = server_address(&net, Family::V4);
+        let listener =
+            server.listener_with(address, |b| b.syn_cookies(SynCookiePolicy::Always)).expect("listen");
+        let listener: Box<dyn Listener> = Box::new(Listening(listener));
+        let (client_end, server_end) = begun(&client, &*listener, address);
+        let pair = Pair { client: client_end, server: server_end, listener };
+        pair.exchange(8 * MIB);
+        assert_eq!(pair.server.is_mptcp(), Some(true));
+        assert_eq!(server.counter("TcpSyncookiesRecv"), 1, "{}", server.counters());
+        let theirs = Counters::read(&net.client.ns);
+        theirs.assert_untroubled();
+        assert_eq!(theirs.mptcp("MPJoinSynAckRx"), 1, "{theirs}; ours: {}", server.counters());
+        assert_eq!(server.counter("MPJoinAckRx"), 1, "{}", server.counters());
+        same_story(&server, &net.client.ns);
+    });
+}
