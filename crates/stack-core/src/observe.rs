@@ -77,6 +77,8 @@ counters! {
     MPJoinSynTx,
     /// No local port was left for a SYN with MP_JOIN.
     MPJoinSynTxBindErr,
+    /// Join put off: the connection has begun too many of late.
+    MPJoinSynTxPutOff,
     /// No subflow to open for a join: every Address ID is in use.
     MPJoinSynTxCreatSkErr,
     /// Server: data dropped that overtook the third ACK, or came in its stead; the client sends its keys again.

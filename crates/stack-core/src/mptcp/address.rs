@@ -23,6 +23,10 @@ const IDS_PER_OPTION: usize = 27;
 /// Addresses remembered for having been taken back: one for each Address ID.
 const WITHDRAWN_KEPT: usize = 256;
 
+/// Most joins that one connection begins within this time.
+const JOINS_PER_PERIOD: u32 = 16;
+const JOINS_PERIOD: Duration = Duration::from_secs(1);
+
 /// Signals that wait on one subflow, beyond which echoes are left out: the peer repeats what was not echoed.
 const SIGNALS_QUEUED: usize = 32;
 
@@ -107,7 +111,12 @@ impl Connection {
                         && l.address.is_ipv4() == r.address.is_ipv4()
                         && self.subflow_count() < self.config.max_subflows
                     {
-                        self.open_join(env, now, l, r);
+                        if self.may_join(now) {
+                            self.open_join(env, now, l, r);
+                        } else {
+                            self.count(env, now, None, Counter::MPJoinSynTxPutOff);
+                            self.put_off(l.address, r.address, now + JOINS_PERIOD);
+                        }
                     }
                 }
                 Command::Advertise { local: l } => {
@@ -117,6 +126,16 @@ impl Connection {
                 }
             }
         }
+    }
+
+    /// RFC 8684 §3.9.2 has the rate of new subflows limited, and §5 the use that a peer can make of us against others: each
+    /// ADD_ADDR with another port, or anew, may be cause for a SYN.
+    fn may_join(&mut self, now: Instant) -> bool {
+        if now - self.joins.0 >= JOINS_PERIOD {
+            self.joins = (now, 0);
+        }
+        self.joins.1 += 1;
+        self.joins.1 <= JOINS_PER_PERIOD
     }
 
     fn advertise(&mut self, env: &mut Env, now: Instant, local: LocalAddress) {

@@ -197,6 +197,9 @@ impl Connection {
         }
         if let Some(error) = error {
             self.note_lost(now, &m, error);
+        } else if m.announced && self.ended.is_none() && !self.finished() {
+            // The peer closed it. Opened again at once it might be closed again at once, without end.
+            self.put_off(m.tcp.tuple.local.ip(), m.tcp.tuple.remote, now + retry_after(None));
         }
         let (connection, reset) = (self.id, m.reset);
         if m.announced {
@@ -233,10 +236,8 @@ impl Connection {
             if ours && passing {
                 // RFC 8684 §3.6: so says the peer; each time later.
                 let tries = self.count_reset(local, remote);
-                if self.later.len() < FAILED_KEPT {
-                    let wait = Duration::from_secs(1).saturating_mul(1 << (tries - 1).min(6));
-                    self.later.push((local, remote, now + wait));
-                }
+                let wait = Duration::from_secs(1).saturating_mul(1 << (tries - 1).min(6));
+                self.put_off(local, remote, now + wait);
                 tries > JOINS_RETRIED
             } else {
                 ours && m.tcp.close_reason != Some(CloseReason::Aborted)
@@ -246,9 +247,7 @@ impl Connection {
                 // RFC 8684 §3.6: a permanent condition, so says the peer.
                 Some(SubflowReset { by_peer: true, reason: Some(_), transient: false }) => true,
                 Some(reset) => {
-                    if self.later.len() < FAILED_KEPT {
-                        self.later.push((local, remote, now + retry_after(reset.reason)));
-                    }
+                    self.put_off(local, remote, now + retry_after(reset.reason));
                     self.count_reset(local, remote) >= RESETS_ALLOWED
                 }
                 None => false,
@@ -256,6 +255,15 @@ impl Connection {
         };
         if failed && !self.failed.contains(&(local, remote)) && self.failed.len() < FAILED_KEPT {
             self.failed.push((local, remote));
+        }
+    }
+
+    /// No subflow between these addresses before `until`, while there are others.
+    pub(crate) fn put_off(&mut self, local: IpAddr, remote: SocketAddr, until: Instant) {
+        if let Some(known) = self.later.iter_mut().find(|(l, r, _)| (*l, *r) == (local, remote)) {
+            known.2 = known.2.max(until);
+        } else if self.later.len() < FAILED_KEPT {
+            self.later.push((local, remote, until));
         }
     }
 
@@ -611,7 +619,7 @@ impl Connection {
         }
         if self.later.iter().any(|l| l.2 <= now) {
             self.later.retain(|l| l.2 > now);
-            if self.client {
+            if self.opens_subflows() {
                 self.manage_paths(env, now);
             }
         }

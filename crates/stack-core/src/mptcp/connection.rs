@@ -158,6 +158,8 @@ pub(crate) struct Connection {
     pub(crate) look_for_paths: bool,
     /// Pairs whose subflow was reset, and when another may be opened while there are others (bounded like `failed`).
     pub(crate) later: Vec<(IpAddr, SocketAddr, Instant)>,
+    /// Joins of ours in the second that began then.
+    pub(crate) joins: (Instant, u32),
     /// The last subflows that did not end by FIN.
     pub(crate) lost: VecDeque<LostSubflow>,
     pub(crate) local_ids: Vec<(IpAddr, AddressId)>,
@@ -269,6 +271,7 @@ impl Connection {
             resets: Vec::new(),
             look_for_paths: true,
             later: Vec::new(),
+            joins: (Instant::ZERO, 0),
             lost: VecDeque::new(),
             local_ids: alloc::vec![(first.local.ip(), AddressId(0))],
             adverts: Vec::new(),

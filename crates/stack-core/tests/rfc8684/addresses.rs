@@ -178,6 +178,25 @@ fn no_more_addresses_are_followed_than_configured() {
     assert_eq!(l.counter(Counter::AddAddrDrop), 97);
 }
 
+/// RFC 8684 §5: whoever has us connect to others by ADD_ADDR gets a few SYNs a second, however often it says so.
+#[test]
+fn advertisements_without_end_make_few_joins() {
+    let mut l = client(1);
+    let mut syns = 0;
+    for port in 1_000..1_200 {
+        add(&mut l, 0, 5, SocketAddr::new(peer_address(5), port), true);
+        while l.sent.iter().any(|s| s.seg.flags.syn) {
+            syns += 1;
+            refuse_join(&mut l);
+        }
+    }
+    assert_eq!(syns, 16);
+    assert!(l.counter(Counter::MPJoinSynTxPutOff) >= 180);
+    // The last one advertised is tried when there is room again.
+    l.advance(Duration::from_secs(2));
+    assert_eq!(refuse_join(&mut l), SocketAddr::new(peer_address(5), 1_199));
+}
+
 #[test]
 fn our_advertisement_is_repeated_until_echoed() {
     for port in [None, Some(8443)] {

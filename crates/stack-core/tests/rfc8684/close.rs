@@ -170,6 +170,23 @@ fn break_before_make() {
     }
 }
 
+/// The peer closes a subflow of ours by FIN: another is opened, but not at once, lest it go on like that for ever.
+#[test]
+fn a_subflow_that_the_peer_closed_is_opened_again_after_a_while() {
+    let mut l = Lab::client(ConnectionConfig::default(), 2);
+    let second = l.accept_join(0);
+    let address = l.flows[second].stack.ip();
+    l.send(second, Out { fin: true, ..Out::default() });
+    l.take(|s| s.seg.flags.fin && s.flow == Some(second)).expect("our FIN");
+    l.send(second, Out::default());
+    assert_eq!(l.subflows().len(), 1);
+    let joins = |s: &Seen| s.seg.flags.syn && s.local.ip() == address;
+    l.advance(Duration::from_millis(950));
+    assert!(!l.take_all().iter().any(joins));
+    l.advance(Duration::from_millis(100));
+    assert!(l.take_all().iter().any(joins));
+}
+
 #[test]
 fn the_client_joins_again_after_a_reset() {
     let mut l = Lab::client(ConnectionConfig::default(), 1);
