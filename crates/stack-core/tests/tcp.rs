@@ -585,3 +585,34 @@ fn without_sack_three_duplicates_repeat_one_segment_and_partial_acknowledgements
     let info = s.stack.subflows(s.connection.unwrap()).remove(0);
     assert_eq!((info.recoveries, info.timeouts, info.bytes_retransmitted), (1, 0, 2 * MSS as u64));
 }
+
+#[test]
+fn what_pacing_holds_back_of_a_repair_goes_when_its_time_has_come() {
+    // The path has become much faster than its smoothed round-trip time: every acknowledgement is there before the pacer lets the
+    // next retransmission out, and nothing else happens that would wake the stack.
+    for backlog in [0, 20] {
+        let mut s = Script::connected(ConnectionConfig { congestion: "reno".into(), ..Script::config() });
+        s.write((9 + backlog) * MSS);
+        s.wait(ms(25));
+        let sent = s.take_data().iter().map(|(at, n)| at + *n as u32).max().unwrap();
+        assert_eq!(sent, 9 * MSS as u32);
+        // Six of nine are lost.
+        let edge = |at: u32| SeqNumber(s.isn.wrapping_add(1 + at));
+        let sack = [(edge(6 * MSS as u32), edge(sent))].into_iter().collect();
+        s.inject(ACK, &[], TcpOptions { sack, ..Default::default() });
+        let mut acknowledged = 0;
+        let began = s.now;
+        while acknowledged < sent && s.now - began < ms(150) {
+            s.wait(Duration::from_micros(100));
+            let end = s.take_data().iter().map(|(at, n)| at + *n as u32).max().unwrap_or(0);
+            if end > acknowledged {
+                acknowledged = if end >= 6 * MSS as u32 { end.max(sent) } else { end };
+                s.acknowledge(acknowledged);
+            }
+        }
+        let info = s.stack.subflows(s.connection.unwrap()).remove(0);
+        assert_eq!((info.recoveries, info.timeouts, info.bytes_retransmitted), (1, 0, 6 * MSS as u64));
+        // Three more than the two and one that may go at once, 3.5 ms apart: a segment at 1.25 windows per round trip.
+        assert!(s.now - began < ms(15), "{:?} with {backlog} more to send", s.now - began);
+    }
+}

@@ -31,6 +31,7 @@ use umptcp_types::{Instant, SubflowOffset};
 impl Connection {
     /// The next packet of this connection, or `None` when there is none to send now.
     pub(crate) fn poll_transmit(&mut self, env: &mut Env, now: Instant) -> Option<Transmit> {
+        self.pacing_wake = None;
         let count = self.members.len();
         for k in 0..count {
             let i = (self.turn + k) % count;
@@ -100,7 +101,7 @@ impl Connection {
         if m.tcp.board.lost_bytes() > 0 {
             let next = m.tcp.next_send(now);
             if next > now {
-                self.pacing_wake = Some(self.pacing_wake.map_or(next, |w| w.min(next)));
+                self.pacing_wake = self.pacing_wake.into_iter().chain([next]).min();
             }
         }
         let m = &self.members[i];

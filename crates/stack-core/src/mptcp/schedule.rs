@@ -67,7 +67,6 @@ impl Connection {
 
     /// The next segment of data: reinjection first, then new data.
     pub(crate) fn poll_data(&mut self, env: &mut Env, now: Instant) -> Option<(usize, Plan)> {
-        self.pacing_wake = None;
         let through = self.established && self.mode != Mode::Negotiating;
         if !(through || self.answers_early()) || self.ended.is_some() {
             return None;
@@ -119,7 +118,8 @@ impl Connection {
     /// If only pacing holds data back, wake up when it no longer does.
     fn note_pacing(&mut self, now: Instant, views: &[SubflowView]) {
         let paced = views.iter().filter(|v| v.room > 0 && v.next_send > now).map(|v| v.next_send).min();
-        self.pacing_wake = paced;
+        // A retransmission that is held back on another subflow, or on this one, may be due earlier.
+        self.pacing_wake = self.pacing_wake.into_iter().chain(paced).min();
     }
 
     /// A window that is open by less than a packet: that little goes once the override timeout has passed (RFC 9293 §3.8.6.2.1), for
