@@ -4,7 +4,8 @@
 //! - Reductions: ssthresh from what was in flight, at least two segments; the window to ssthresh after loss, to one
 //!   segment after a timeout (RFC 5681). How recovery gets there is its own business (RFC 6937).
 //! - Nothing grows while something other than the window limits the subflow. Instead of restarting after an idle RTO
-//!   (RFC 5681 §4.1) a window is kept for five minutes, then halved (RFC 7661), since sending is paced.
+//!   (RFC 5681 §4.1) a window is kept, since sending is paced; but a loss while it stands unused is answered from what was used, and
+//!   every five minutes of that cost half of it (RFC 7661).
 //! - Undo of the last reduction (RFC 9438 §4.9); the penalty for blocking the shared window.
 
 use crate::{AckSample, Congestion, CongestionController, Flow, SubflowParams};
@@ -117,16 +118,31 @@ impl<A: Algorithm> Controller<A> {
         self.flows.iter().find(|f| f.id == subflow)
     }
 
-    fn reduce(&mut self, subflow: SubflowId, in_flight: u64, why: Congestion) {
+    fn reduce(&mut self, now: Instant, subflow: SubflowId, in_flight: u64, why: Congestion) {
         let Some(i) = self.index(subflow) else { return };
-        let used = self.flows[i].used_window(in_flight);
+        let unused = match why {
+            Congestion::Loss => self.flows[i].lost_unused(now, in_flight),
+            Congestion::Ecn | Congestion::Timeout => {
+                self.flows[i].congested();
+                None
+            }
+        };
+        let used = unused.unwrap_or_else(|| self.flows[i].used_window(in_flight));
         // A timeout in the midst of recovery is about the window that recovery answered already: equation 4 of RFC 5681
         // §3.1, applied to the same FlightSize, gives the same threshold.
         let answered = why == Congestion::Timeout && self.flows[i].in_recovery;
         self.flows[i].remember();
+        if let Some(unused) = unused {
+            // What was not used is not what congestion was found with, nor what to come back to.
+            self.flows[i].cwnd = unused;
+        }
         let mut target = self.algorithm.decrease(&mut self.flows, i, used, why);
         if answered {
             target = self.flows[i].ssthresh;
+        }
+        if let Some(unused) = unused {
+            // RFC 7661 §4.4.1: half of it, whatever the algorithm would leave of a window that was in use.
+            target = target.min(unused / 2.0);
         }
         let least = self.algorithm.least_ssthresh(self.flows.len());
         let flow = &mut self.flows[i];
@@ -193,22 +209,30 @@ impl<A: Algorithm> CongestionController for Controller<A> {
     fn on_round(&mut self, now: Instant, subflow: SubflowId) {
         self.flows.iter_mut().for_each(|f| f.note_silence(now));
         if let Some(i) = self.index(subflow) {
-            self.flows[i].note_round();
+            self.flows[i].note_round(now);
             self.algorithm.round(&mut self.flows, i);
             self.algorithm.refresh();
         }
     }
 
-    fn on_loss(&mut self, _now: Instant, subflow: SubflowId, in_flight: u64) {
-        self.reduce(subflow, in_flight, Congestion::Loss);
+    fn on_loss(&mut self, now: Instant, subflow: SubflowId, in_flight: u64) {
+        self.reduce(now, subflow, in_flight, Congestion::Loss);
     }
 
-    fn on_ecn(&mut self, _now: Instant, subflow: SubflowId, in_flight: u64) {
-        self.reduce(subflow, in_flight, Congestion::Ecn);
+    fn on_recovered(&mut self, _now: Instant, subflow: SubflowId, retransmitted: u64) {
+        if let Some(i) = self.index(subflow)
+            && self.flows[i].recovered(retransmitted)
+        {
+            self.algorithm.refresh();
+        }
     }
 
-    fn on_rto(&mut self, _now: Instant, subflow: SubflowId, in_flight: u64) {
-        self.reduce(subflow, in_flight, Congestion::Timeout);
+    fn on_ecn(&mut self, now: Instant, subflow: SubflowId, in_flight: u64) {
+        self.reduce(now, subflow, in_flight, Congestion::Ecn);
+    }
+
+    fn on_rto(&mut self, now: Instant, subflow: SubflowId, in_flight: u64) {
+        self.reduce(now, subflow, in_flight, Congestion::Timeout);
     }
 
     fn undo(&mut self, _now: Instant, subflow: SubflowId) {

@@ -1,19 +1,13 @@
 //! What is kept per subflow, whatever the algorithm.
 
+use crate::validation::Validation;
 use crate::{AckSample, HyStart, SubflowParams};
-use core::time::Duration;
 use umptcp_types::{Instant, SubflowId};
 
 /// More than any TCP window can use (RFC 7323: 1 GiB); keeps the arithmetic finite.
 const MAX_WINDOW: f64 = (1u64 << 32) as f64;
 /// Round-trip times are at least this, in seconds, so that rates stay finite.
 const LEAST_RTT: f64 = 1e-6;
-/// What was in flight longer ago than this, in seconds, or than three round-trip times no longer validates the window
-/// (RFC 7661 §4.2: the pipeACK sampling period).
-const VALIDATION_PERIOD: f64 = 1.0;
-/// RFC 7661 §4.4: how long a window may stand unused.
-const NON_VALIDATED_PERIOD: Duration = Duration::from_secs(300);
-
 /// Why a window is reduced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Congestion {
@@ -62,8 +56,7 @@ pub struct Flow<S> {
     peak: [f64; 2],
     last_ack: Instant,
     last_sent: Instant,
-    /// When the window was last seen to be used.
-    validated: Instant,
+    validation: Validation,
     penalised: Option<Instant>,
 }
 
@@ -98,7 +91,7 @@ impl<S: Clone + Default> Flow<S> {
             peak: [0.0; 2],
             last_ack: now,
             last_sent: now,
-            validated: now,
+            validation: Validation::new(now),
             penalised: None,
         }
     }
@@ -159,31 +152,34 @@ impl<S: Clone + Default> Flow<S> {
     }
 
     pub(crate) fn note_sent(&mut self, now: Instant, bytes: u64, in_flight: u64) {
-        let resumed = in_flight <= bytes;
-        if resumed {
-            // Idle until now: that time is not time in which the window could grow (RFC 9438 §5.8).
-            self.last_ack = self.last_ack.max(now);
-            let period = (3.0 * self.srtt.unwrap_or(0.0)).max(VALIDATION_PERIOD);
-            if (now - self.last_sent).as_secs_f64() > period {
+        let mut limited = self.app_limited;
+        if in_flight <= bytes {
+            // Idle until now.
+            self.validation.on_resumed(self.last_ack, self.srtt);
+            let pause = now - self.last_sent.max(self.last_ack);
+            limited |= pause.as_secs_f64() > self.srtt.unwrap_or(0.0);
+            if pause > Validation::period(self.srtt) {
                 self.peak = [0.0; 2];
             }
+            // That time is not time in which the window could grow (RFC 9438 §5.8).
+            self.last_ack = self.last_ack.max(now);
         }
-        self.expire(now);
+        self.validate(now, limited);
         self.outstanding = in_flight;
         self.in_flight = in_flight as f64;
         self.peak[0] = self.peak[0].max(self.in_flight);
         self.last_sent = now;
-        if self.in_flight >= self.cwnd / 2.0 {
-            self.validated = now;
-        }
     }
 
     /// RFC 7661 §4.4.3: a window unused for too long is halved, and remembered as a threshold.
-    fn expire(&mut self, now: Instant) {
-        if now - self.validated > NON_VALIDATED_PERIOD {
+    fn validate(&mut self, now: Instant, limited: bool) {
+        let periods = self.validation.assess(now, self.cwnd, self.srtt, limited);
+        for _ in 0..periods {
+            if self.cwnd <= self.initial_window {
+                break;
+            }
             self.ssthresh = self.ssthresh.max(0.75 * self.cwnd);
-            self.cwnd = self.cwnd.min((self.cwnd / 2.0).max(self.initial_window));
-            self.validated = now;
+            self.cwnd = (self.cwnd / 2.0).max(self.initial_window);
         }
     }
 
@@ -198,6 +194,8 @@ impl<S: Clone + Default> Flow<S> {
             self.growing += (now - self.last_ack).as_secs_f64();
         }
         self.last_ack = now;
+        self.validation.on_ack(ack.acked as f64, ack.in_recovery);
+        self.validate(now, ack.app_limited);
         if self.ssthresh.is_infinite()
             && let (Some(hystart), Some(rtt)) = (&mut self.hystart, ack.rtt)
         {
@@ -214,8 +212,9 @@ impl<S: Clone + Default> Flow<S> {
         }
     }
 
-    pub(crate) fn note_round(&mut self) {
+    pub(crate) fn note_round(&mut self, now: Instant) {
         self.peak = [0.0, self.peak[0]];
+        self.validation.on_round(now, self.srtt);
         if self.ssthresh.is_infinite() && self.hystart.as_mut().is_some_and(HyStart::round) {
             self.leave_slow_start();
         }
@@ -240,8 +239,29 @@ impl<S: Clone + Default> Flow<S> {
         (acked - step / factor).max(0.0)
     }
 
+    /// A loss with so many bytes in flight, in the non-validated phase: what was really used, from which to reduce (RFC 7661 §4.4.1).
+    pub(crate) fn lost_unused(&mut self, now: Instant, in_flight: u64) -> Option<f64> {
+        let used = self.validation.on_loss(now, self.srtt, in_flight as f64)?;
+        Some(self.cwnd.min(used).max(self.mss))
+    }
+
+    /// Congestion of another kind than loss ends the non-validated phase, too.
+    pub(crate) fn congested(&mut self) {
+        self.validation.on_congestion();
+    }
+
+    /// RFC 7661 §4.4.1: after a recovery that began in the non-validated phase the window is less by half of what was lost. Whether
+    /// it was such a one.
+    pub(crate) fn recovered(&mut self, retransmitted: u64) -> bool {
+        let Some(used) = self.validation.on_recovered() else { return false };
+        let reset = ((used - retransmitted as f64) / 2.0).max(self.mss);
+        self.cwnd = self.cwnd.min(reset);
+        self.ssthresh = self.ssthresh.min(self.cwnd);
+        true
+    }
+
     /// The window that was really used, from which reductions start: FlightSize for a sender with enough to send (RFC
-    /// 5681 §3.1 equation 4), the most that was in flight during the last two rounds for one that pauses (RFC 7661 §4.4.1).
+    /// 5681 §3.1 equation 4), the most that was in flight during the last two rounds for one whose data end within them.
     pub(crate) fn used_window(&self, in_flight: u64) -> f64 {
         let flight = self.peak[0].max(self.peak[1]).max(in_flight as f64);
         self.cwnd.min(flight).max(self.mss)
@@ -262,6 +282,7 @@ impl<S: Clone + Default> Flow<S> {
     /// Back to what stood before the last reduction, unless the window has outgrown it (RFC 9438 §4.9.2).
     pub(crate) fn restore(&mut self) -> bool {
         let Some(before) = self.before.take() else { return false };
+        self.validation.on_congestion();
         if self.cwnd < before.cwnd {
             self.cwnd = before.cwnd;
             self.ssthresh = before.ssthresh;

@@ -22,6 +22,7 @@ mod lia;
 mod olia;
 mod registry;
 mod reno;
+mod validation;
 mod wvegas;
 
 pub use balia::Balia;
@@ -90,6 +91,10 @@ pub trait CongestionController: fmt::Debug + Send {
     /// Here and below `in_flight` may be either FlightSize or what is left of it once losses are marked: reductions
     /// start from the most that was in flight during the last two rounds, if that is more, and never from more than the window.
     fn on_loss(&mut self, now: Instant, subflow: SubflowId, in_flight: u64);
+    /// The recovery that [`on_loss`](Self::on_loss) began has ended, neither undone nor overtaken by a timeout; `retransmitted` bytes
+    /// were sent again in it. Called before the `on_ack` of the ACK that ended it. [`ssthresh`](Self::ssthresh) and
+    /// [`window`](Self::window) may be less than before (RFC 7661 §4.4.1).
+    fn on_recovered(&mut self, _now: Instant, _subflow: SubflowId, _retransmitted: u64) {}
     /// The peer echoed congestion-experienced (RFC 3168): at most once per window.
     fn on_ecn(&mut self, now: Instant, subflow: SubflowId, in_flight: u64);
     /// The retransmission timer fired for the first time in an episode (RFC 5681 §3.1). The window is then one segment

@@ -8,6 +8,7 @@ mod coupled;
 mod fluid;
 mod plain;
 mod properties;
+mod validation;
 
 pub(crate) const MSS: u64 = 1_000;
 pub(crate) const T0: Instant = Instant::from_millis(5_000);

@@ -13,6 +13,7 @@ enum Op {
     Ack { acked: u64, rtt: Duration, in_flight: u64, app_limited: bool, in_recovery: bool },
     Round,
     Loss(u64),
+    Recovered(u64),
     Ecn(u64),
     Rto(u64),
     Undo,
@@ -39,6 +40,7 @@ fn op() -> impl Strategy<Value = Op> {
         ),
         5 => Just(Op::Round),
         1 => bytes().prop_map(Op::Loss),
+        1 => bytes().prop_map(Op::Recovered),
         1 => bytes().prop_map(Op::Ecn),
         1 => bytes().prop_map(Op::Rto),
         1 => Just(Op::Undo),
@@ -69,6 +71,7 @@ fn apply(cc: &mut dyn CongestionController, now: &mut Instant, id: SubflowId, op
         }
         Op::Round => cc.on_round(*now, id),
         Op::Loss(n) => cc.on_loss(*now, id, n),
+        Op::Recovered(n) => cc.on_recovered(*now, id, n),
         Op::Ecn(n) => cc.on_ecn(*now, id, n),
         Op::Rto(n) => cc.on_rto(*now, id, n),
         Op::Undo => cc.undo(*now, id),

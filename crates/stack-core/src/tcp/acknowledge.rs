@@ -89,6 +89,8 @@ impl Subflow {
                 if self.recovered(until) {
                     self.recovery = Recovery::Open;
                     self.prr.exit();
+                    let retransmitted = self.stats.bytes_retransmitted - self.retransmitted_before;
+                    cc.on_recovered(now, self.id, retransmitted);
                 } else {
                     let budget = self.prr.on_ack(delivered, self.board.in_flight(), safe, self.send_mss);
                     self.prr_budget = if out.recovery { self.prr_budget.max(budget) } else { budget };

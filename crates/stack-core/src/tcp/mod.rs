@@ -206,6 +206,8 @@ pub struct Subflow {
     pub(crate) prr: Prr,
     /// What proportional rate reduction lets us send until the next ACK.
     pub(crate) prr_budget: u64,
+    /// Bytes sent again before the present fast recovery.
+    pub(crate) retransmitted_before: u64,
     pub(crate) rtt: RttEstimator,
     pub(crate) pacer: Pacer,
     pub(crate) limited: WindowUse,
@@ -318,6 +320,7 @@ impl Subflow {
             recovery: Recovery::Open,
             prr: Prr::new(),
             prr_budget: 0,
+            retransmitted_before: 0,
             rtt: RttEstimator::new(),
             pacer: Pacer::new(config.mss),
             limited: WindowUse::default(),

@@ -205,6 +205,7 @@ impl Subflow {
         cc.on_loss(now, self.id, flight);
         self.ecn.on_reduction(self.board.nxt());
         self.recovery = Recovery::Fast { until: self.board.nxt() };
+        self.retransmitted_before = self.stats.bytes_retransmitted;
         self.prr.enter(flight, cc.ssthresh(self.id));
         // RFC 6937 §3.1 leaves the first retransmission to the recovery algorithm: one segment at once.
         self.prr_budget = u64::from(self.send_mss);
