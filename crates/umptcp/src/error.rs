@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use thiserror::Error;
-use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError, SignalError};
+use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError, SetError, SignalError};
 
 /// What can go wrong. Operations return it inside an [`io::Error`] of the fitting kind:
 /// `e.get_ref().and_then(|e| e.downcast_ref::<umptcp::Error>())` gets it out again.
@@ -66,6 +66,14 @@ pub enum Error {
         /// Why.
         source: SignalError,
     },
+    /// A running connection cannot be given what the caller wants it to have.
+    #[error("connection with {remote}: {source}")]
+    Set {
+        /// The peer.
+        remote: SocketAddr,
+        /// Why.
+        source: SetError,
+    },
     /// The stack is no more.
     #[error("the stack has been stopped")]
     Stopped,
@@ -96,6 +104,10 @@ impl Error {
                 SignalError::NotMptcp => ErrorKind::Unsupported,
                 SignalError::NoSubflow => ErrorKind::NotFound,
                 SignalError::NoAddressId => ErrorKind::QuotaExceeded,
+            },
+            Error::Set { source, .. } => match source {
+                SetError::NotFound => ErrorKind::NotConnected,
+                SetError::UnknownName { .. } => ErrorKind::InvalidInput,
             },
             Error::Stopped | Error::ListenerClosed => ErrorKind::NotConnected,
             Error::WouldBlock => ErrorKind::WouldBlock,

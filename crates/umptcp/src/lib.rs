@@ -45,7 +45,9 @@ pub use status::MptcpStatus;
 pub use umptcp_stack_core::config::{
     ConnectionConfig, Ecn, FastClose, KeepAlive, StackConfig, SynCookiePolicy,
 };
-pub use umptcp_stack_core::error::{ConnectError, ConnectionError, FallbackReason, ListenError, SignalError};
+pub use umptcp_stack_core::error::{
+    ConnectError, ConnectionError, FallbackReason, ListenError, SetError, SignalError,
+};
 pub use umptcp_stack_core::event::{LostSubflow, SubflowReset};
 pub use umptcp_stack_core::interface::{PathConfig, PathKind};
 pub use umptcp_stack_core::observe::{Counter, Counters, Observation, Observer};

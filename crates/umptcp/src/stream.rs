@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, Ecn, KeepAlive};
-use umptcp_stack_core::error::{ConnectionError, SignalError};
+use umptcp_stack_core::error::{ConnectionError, SetError, SignalError};
 use umptcp_stack_core::stack::{self, ConnectionInfo, SubflowInfo};
 use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};
 
@@ -268,6 +268,27 @@ impl MptcpStream {
         let tell =
             move |_: &mut Worker, cx: &mut Context<'_>| cx.engine.withdraw_addresses(cx.now, id, &[address]);
         self.signalled(self.0.handle.call(tell)?)
+    }
+
+    /// Gives the connection another congestion control algorithm of the stack's registry (the socket option TCP_CONGESTION). Windows
+    /// and slow-start thresholds are kept. [`info`](Self::info) tells which one is in use.
+    pub fn set_congestion(&self, name: &str) -> io::Result<()> {
+        let (id, name) = (self.0.id, name.to_owned());
+        self.changed(move |_, cx| cx.engine.set_congestion(cx.now, id, &name))
+    }
+
+    /// Gives the connection another scheduler of the stack's registry.
+    pub fn set_scheduler(&self, name: &str) -> io::Result<()> {
+        let (id, name) = (self.0.id, name.to_owned());
+        self.changed(move |_, cx| cx.engine.set_scheduler(cx.now, id, &name))
+    }
+
+    fn changed(
+        &self,
+        set: impl FnOnce(&mut Worker, &mut Context<'_>) -> Result<(), SetError> + Send + 'static,
+    ) -> io::Result<()> {
+        let remote = self.0.remote;
+        Ok(self.0.handle.call(set)?.map_err(|source| Error::Set { remote, source })?)
     }
 
     fn signalled<T>(&self, result: Result<T, SignalError>) -> io::Result<T> {

@@ -64,6 +64,46 @@ fn both_directions_at_once_over_two_paths() {
 }
 
 #[test]
+fn algorithms_are_changed_while_data_flow() {
+    let (a, b) = two_stacks(2, |s| s);
+    let (client, server) = connected(&a, &b);
+    let names = |stream: &MptcpStream| {
+        let info = stream.info().unwrap();
+        (info.congestion, info.scheduler)
+    };
+    assert_eq!(names(&client), ("lia".to_owned(), "min-rtt".to_owned()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut got = Vec::new();
+            (&server).read_to_end(&mut got).unwrap();
+            assert!(got == pattern(8 << 20, 5), "every byte, in order");
+        });
+        let data = pattern(8 << 20, 5);
+        for (piece, (congestion, scheduler)) in data.chunks(2 << 20).zip([
+            ("cubic", "round-robin"),
+            ("olia", "min-rtt"),
+            ("reno", "round-robin"),
+            ("lia", "min-rtt"),
+        ]) {
+            (&client).write_all(piece).unwrap();
+            client.set_congestion(congestion).unwrap();
+            client.set_scheduler(scheduler).unwrap();
+            assert_eq!(names(&client), (congestion.to_owned(), scheduler.to_owned()));
+        }
+        client.shutdown(Shutdown::Write).unwrap();
+    });
+    for (error, known) in [
+        (client.set_congestion("fastest").unwrap_err(), "cubic"),
+        (client.set_scheduler("best").unwrap_err(), "min-rtt"),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(known), "{error}");
+    }
+    assert_eq!(names(&client), ("lia".to_owned(), "min-rtt".to_owned()), "as it was");
+    assert_eq!(names(&server), ("lia".to_owned(), "min-rtt".to_owned()), "each end has its own");
+}
+
+#[test]
 fn bytes_cross_without_copies_in_the_library() {
     let (a, b) = two_stacks(1, |s| s);
     let (client, server) = connected(&a, &b);
