@@ -385,3 +385,64 @@ fn a_recorded_rate_is_kept() {
     assert!((4_990..=5_024).contains(&stats.delivered_packets), "{stats:?}");
     assert!(delays.iter().any(|d| *d > Duration::from_millis(490)));
 }
+
+/// Two connections share a link whose RED or CoDel would drop; with ECN at both ends and on the link it marks instead.
+#[test]
+fn connections_with_ecn_are_marked_and_lose_nothing() {
+    for aqm in [
+        r#"{ kind = "red", curve = [[25, 0], [50, 0.1], [100, 1]], per = "10 Mbit/s" }"#,
+        r#"{ kind = "codel" }"#,
+    ] {
+        let text = |ecn: bool, protocol: &str| {
+            format!(
+                r#"
+name = "marks"
+warm-up = "5 s"
+duration = "20 s"
+seeds = 1
+
+[[link]]
+name = "bottleneck"
+rate = "10 Mbit/s"
+delay = "20 ms"
+aqm = {aqm}
+ecn = true
+
+[[flow]]
+name = "pair"
+count = 2
+protocol = "{protocol}"
+congestion = "reno"
+routes = [["bottleneck"]]
+ecn = {ecn}
+"#
+            )
+        };
+        for protocol in ["tcp", "mptcp"] {
+            let value = |ecn: bool, object: &str, name: &str, quantity: &str| {
+                let report = run(&parse(&text(ecn, protocol)).unwrap(), &RunOptions::default());
+                report.points[0].value(object, name, quantity).unwrap().mean
+            };
+            let marked = |ecn| value(ecn, "link", "bottleneck", "marked");
+            let lost = |ecn| value(ecn, "link", "bottleneck", "congestion-loss");
+            let repeated = |ecn| value(ecn, "flow", "pair", "retransmitted");
+            let what = format!("{aqm}, {protocol}");
+            assert!(
+                marked(true) > 0.05 && marked(false) == 0.0,
+                "{what}: {} {}",
+                marked(true),
+                marked(false)
+            );
+            assert!(lost(true) == 0.0 && lost(false) > 0.05, "{what}: {} {}", lost(true), lost(false));
+            assert!(
+                repeated(true) == 0.0 && repeated(false) > 0.0,
+                "{what}: {} {}",
+                repeated(true),
+                repeated(false)
+            );
+            // Marks are obeyed: the link is full and the queue is not.
+            assert!(value(true, "link", "bottleneck", "utilisation") > 90.0, "{what}");
+            assert!(value(true, "link", "bottleneck", "queue") < 60.0, "{what}");
+        }
+    }
+}

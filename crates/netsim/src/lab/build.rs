@@ -11,7 +11,7 @@ use crate::network::{CableId, FlowId, FlowSpec, Limits, Network, NodeId, Side};
 use crate::random::{Purpose, Random, derive};
 use crate::trace::TraceMode;
 use std::net::IpAddr;
-use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
+use umptcp_stack_core::config::{ConnectionConfig, Ecn, StackConfig};
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_types::{Instant, PathId};
 
@@ -191,6 +191,7 @@ fn config(flow: &FlowSetup) -> ConnectionConfig {
     ConnectionConfig {
         mptcp: flow.mptcp,
         checksum: flow.checksum,
+        ecn: if flow.ecn { Ecn::Request } else { Ecn::default() },
         congestion: flow.congestion.clone(),
         scheduler: flow.scheduler.clone(),
         send_buffer: flow.send_buffer,

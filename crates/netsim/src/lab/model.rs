@@ -62,6 +62,8 @@ pub(crate) struct FlowSetup {
     pub(crate) send_buffer: usize,
     pub(crate) receive_buffer: usize,
     pub(crate) checksum: bool,
+    /// Ask for explicit congestion notification; otherwise it is used when the peer asks, which it does not.
+    pub(crate) ecn: bool,
 }
 
 #[derive(Clone, Debug)]

@@ -193,6 +193,8 @@ pub(crate) struct FlowText {
     pub(crate) send_buffer: Option<Bytes>,
     pub(crate) receive_buffer: Option<Bytes>,
     pub(crate) checksum: Option<bool>,
+    /// Both ends ask for explicit congestion notification (RFC 3168).
+    pub(crate) ecn: Option<bool>,
 }
 
 /// Something that happens to a link or to a group of connections.

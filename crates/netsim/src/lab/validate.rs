@@ -299,6 +299,7 @@ impl Validator<'_> {
             send_buffer: buffer(text.send_buffer),
             receive_buffer: buffer(text.receive_buffer),
             checksum: text.checksum.unwrap_or(false),
+            ecn: text.ecn.unwrap_or(false),
             name,
         })
     }

@@ -76,7 +76,7 @@ pub(crate) struct SimArgs {
     /// Fail when a result misses a published one.
     #[arg(long)]
     strict: bool,
-    /// No progress reports.
+    /// No progress reports, and not how long it took.
     #[arg(short, long)]
     quiet: bool,
 }
@@ -160,7 +160,14 @@ fn simulate(experiment: &Experiment, args: &SimArgs, registries: &Registries) ->
             console::say(&format!("{}: {done} of {all} runs", experiment.name()));
         }
     };
-    Ok(experiment.run(&options(args), registries, progress)?)
+    let started = Instant::now();
+    let report = experiment.run(&options(args), registries, progress)?;
+    if !args.quiet {
+        let runs: usize = report.points.iter().map(|p| p.seeds.len()).sum();
+        let seconds = started.elapsed().as_secs_f64();
+        console::say(&format!("{}: {runs} run(s) in {seconds:.2} s", experiment.name()));
+    }
+    Ok(report)
 }
 
 fn output(report: &Report, args: &SimArgs) -> anyhow::Result<()> {
