@@ -1,6 +1,6 @@
 //! End-to-end tests of umptcp: real packets between network namespaces, with the Linux kernel's MPTCP as the peer.
 //!
-//! This library is the laboratory: [`Netns`] is a namespace, [`topology`] the networks that tests are made on, [`kernel`]
+//! This library is the laboratory: [`Netns`] is a namespace, [`topology`] the networks that tests are made on, [`emulation`] one with a link of netsim's, [`kernel`]
 //! the kernel's MPTCP sockets and counters, [`exchange`] the transfer of seeded random bytes with its proof, [`capture`]
 //! what tshark makes of the packets. The tests themselves are in `tests/`.
 //!
@@ -10,6 +10,7 @@
 
 pub mod capture;
 pub mod command;
+pub mod emulation;
 pub mod endpoint;
 pub mod exchange;
 pub mod host;

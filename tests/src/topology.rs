@@ -142,6 +142,41 @@ impl Routed {
         shape(&self.router, &nic.far_device, mbit);
     }
 
+    /// Makes the router lose this share of the packets of each direction, each independently. The links carry packets one by
+    /// one from then on, as they do without segmentation offload, so that packets are lost and not aggregates of 64 kB.
+    pub fn lose_at_random(&self, share: f64) {
+        for (ns, devices) in [
+            (&self.client.ns, self.client.nics.iter().map(|n| &n.device).collect::<Vec<_>>()),
+            (&self.server.ns, self.server.nics.iter().map(|n| &n.device).collect()),
+            (&self.router, self.client.nics.iter().chain(&self.server.nics).map(|n| &n.far_device).collect()),
+        ] {
+            for device in devices {
+                // The size counts for forwarded segments, the number for those of the host itself.
+                ns.sh(&format!("ip link set {device} gso_max_size 1500 gso_max_segs 1"));
+            }
+        }
+        let lost = (share * 1e6).round();
+        self.router.nft(&format!(
+            "table inet loss {{
+               chain forward {{
+                 type filter hook forward priority 0;
+                 meta l4proto tcp numgen random mod 1000000 < {lost} counter drop
+               }}
+             }}"
+        ));
+    }
+
+    /// Packets lost so far by the rule of [`lose_at_random`](Self::lose_at_random).
+    ///
+    /// # Panics
+    /// Without such a rule.
+    pub fn lost_at_random(&self) -> u64 {
+        let rules = self.router.sh("nft list table inet loss");
+        let count =
+            rules.split("counter packets ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+        count.unwrap_or_else(|| panic!("no counter in {rules}"))
+    }
+
     /// Bytes that have crossed each link of the client, towards the server and back.
     pub fn client_link_bytes(&self) -> Vec<LinkBytes> {
         self.client

@@ -3,6 +3,8 @@
 //! Every measurement is one `umptcp bench client` in a network namespace against one `umptcp bench server` with the
 //! kernel's MPTCP in another. Runs of the stacks alternate, so that what else the machine does falls on all of them.
 
+mod goodput;
+
 use crate::tools;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
@@ -38,6 +40,12 @@ pub(crate) struct Options {
     /// Also write every measurement to this file, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+}
+
+impl Options {
+    fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|part| name.contains(part.as_str()))
+    }
 }
 
 /// What carries a measurement's client side.
@@ -194,11 +202,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         None => tools::build_program(true)?,
     };
 
-    let wanted = |f: &&Figure| options.only.as_ref().is_none_or(|part| f.name.contains(part.as_str()));
     let mut all = Vec::new();
     let mut failed = false;
-    println!("{:<46} {:<14} {:>10} {:>8} {:>16}", "figure", "client", "median", "kernel", "goal");
-    for figure in FIGURES.iter().filter(wanted) {
+    for (i, figure) in FIGURES.iter().filter(|f| options.wants(f.name)).enumerate() {
+        if i == 0 {
+            println!("{:<46} {:<14} {:>10} {:>8} {:>16}", "figure", "client", "median", "kernel", "goal");
+        }
         let measured = measure(figure, options, &program)?;
         let kernel = median(&measured[0].values);
         for (contestant, result) in Contestant::ALL.iter().zip(&measured) {
@@ -219,7 +228,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             "umptcp_default": measured[2].values,
         }));
     }
-    ensure!(!all.is_empty(), "no figure has that in its name; there are: {}", names());
+    failed |= !goodput::run(options, &program, &mut all)?;
+    ensure!(failed || !all.is_empty(), "no figure has that in its name; there are: {}", names());
     if let Some(path) = &options.json {
         let report = json!({
             "kernel_version": std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
@@ -237,7 +247,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn names() -> String {
-    FIGURES.iter().map(|f| f.name).collect::<Vec<_>>().join(", ")
+    FIGURES.iter().map(|f| f.name).chain(goodput::names()).collect::<Vec<_>>().join(", ")
 }
 
 fn print_row(figure: &Figure, contestant: Contestant, value: f64, kernel: f64) {
@@ -298,31 +308,45 @@ fn measure_once(figure: &Figure, contestant: Contestant, options: &Options, prog
     if contestant == Contestant::Kernel {
         ground.client.use_kernel_mptcp();
     }
-    let address = ground.server.nics[0].v4.to_string();
-    let mut server = Command::new(program);
-    server.args(["bench", "server", "--once", "--stack", "kernel-mptcp", "--congestion", "cubic"]);
-    server.arg(format!("{address}:{PORT}"));
-    server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
-    let server = Running::new(ground.server.ns.run(|| server.spawn()).context("cannot start the server")?);
-    wait_listening(&ground.server.ns)?;
-
-    let mut client = Command::new(program);
-    client.args(["bench", "client", "--json", "--quiet"]).args(figure.arguments);
+    let mut arguments: Vec<String> = figure.arguments.iter().map(|a| (*a).to_owned()).collect();
     if !figure.arguments.contains(&"--count") {
-        client.arg("--seconds").arg(options.seconds.to_string());
+        arguments.extend(["--seconds".to_owned(), options.seconds.to_string()]);
     }
-    client.args(contestant.arguments(&ground.client, &options.mode)).arg(&address).arg(PORT.to_string());
-    let output =
-        ground.client.ns.run(|| client.stdin(Stdio::null()).output()).context("cannot start the client")?;
-    if !output.status.success() {
-        bail!("the client failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-    }
-    server.wait();
-    let outcome: Value = serde_json::from_slice(&output.stdout).context("the client's output is not JSON")?;
+    arguments.extend(contestant.arguments(&ground.client, &options.mode));
+    let sites = (&ground.client, &ground.server);
+    let outcome = serve_and_measure(program, sites, ("kernel-mptcp", "cubic"), &arguments)?;
     ensure!(outcome["mptcp"] != false, "the connection is not MPTCP: {outcome}");
     let (pointer, scale) = figure.value;
     let value = outcome.pointer(pointer).and_then(Value::as_f64);
     Ok(value.with_context(|| format!("no {pointer} in {outcome}"))? / scale)
+}
+
+/// Runs `umptcp bench server` with the stack and algorithm of `service` and `umptcp bench client` with `arguments`; returns the
+/// client's JSON.
+fn serve_and_measure(
+    program: &Path,
+    (client_site, server_site): (&Site, &Site),
+    service: (&str, &str),
+    arguments: &[String],
+) -> Result<Value> {
+    let address = server_site.nics[0].v4.to_string();
+    let mut server = Command::new(program);
+    server.args(["bench", "server", "--once", "--stack", service.0, "--congestion", service.1]);
+    server.arg(format!("{address}:{PORT}"));
+    server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit());
+    let server = Running::new(server_site.ns.run(|| server.spawn()).context("cannot start the server")?);
+    wait_listening(&server_site.ns)?;
+
+    let mut client = Command::new(program);
+    client.args(["bench", "client", "--json", "--quiet"]).args(arguments);
+    client.arg(&address).arg(PORT.to_string());
+    let output =
+        client_site.ns.run(|| client.stdin(Stdio::null()).output()).context("cannot start the client")?;
+    if !output.status.success() {
+        bail!("the client failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    server.wait();
+    serde_json::from_slice(&output.stdout).context("the client's output is not JSON")
 }
 
 fn wait_listening(ns: &Netns) -> Result<()> {

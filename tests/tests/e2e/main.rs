@@ -3,6 +3,7 @@
 mod bad_input;
 mod baseline;
 mod fallback;
+mod lossy;
 mod matrix;
 mod packets;
 mod paths;
