@@ -31,6 +31,7 @@ pub(crate) fn settings(choice: u8) -> ConnectionConfig {
         receive_buffer: buffer,
         advertise_addresses: choice & 16 != 0,
         max_subflows: if choice & 32 == 0 { 8 } else { 2 },
+        fast_open: choice & 64 != 0,
         ..ConnectionConfig::default()
     }
 }
@@ -52,7 +53,10 @@ pub fn connection(data: &[u8]) {
         }
     } else {
         let local = SocketAddr::new(world.addresses[0], PORT);
-        world.stack.listen(ListenOptions::new(local, 4)).expect("a listener on a free port");
+        let mut listen = ListenOptions::new(local, 4);
+        world.fast_open = choice & 64 != 0;
+        listen.fast_open = 2 * usize::from(world.fast_open);
+        world.stack.listen(listen).expect("a listener on a free port");
         world.open_and_accept(&mut input);
         if !world.conns.is_empty() {
             world.third_ack(0, 0, &mut input);
@@ -104,6 +108,9 @@ impl World {
         let which = input.byte();
         let c = usize::from(which >> 4) % self.conns.len();
         let count = self.conns[c].flows.len();
+        if count == 0 && self.conns[c].id.is_some_and(|id| self.stack.awaits_data(id)) {
+            return self.write(c, [1, 500, 3_000, 30_000][usize::from(what >> 6)]);
+        }
         if count == 0 {
             return self.wait(input);
         }
@@ -122,6 +129,7 @@ impl World {
                 }
             }
             14 if count < 12 => self.open(Some(c), input),
+            15 if self.fast_open && self.conns.len() < 3 => self.open_and_accept(input),
             14 | 15 => self.third_ack(c, f, input),
             16 => self.replay(input),
             17 => self.complain(input),

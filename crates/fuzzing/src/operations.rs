@@ -59,7 +59,9 @@ pub fn operations(data: &[u8]) {
     let shape = input.byte();
     let mut world = World::new(&addresses(shape & 1 != 0), 1500);
     let any = if shape & 1 != 0 { IpAddr::from([0u8; 16]) } else { IpAddr::from([0u8; 4]) };
-    let listen = ListenOptions::new(SocketAddr::new(any, PORT), 1 + usize::from(shape >> 1 & 3));
+    let mut listen = ListenOptions::new(SocketAddr::new(any, PORT), 1 + usize::from(shape >> 1 & 3));
+    world.fast_open = shape & 0x40 != 0;
+    listen.fast_open = 2 * usize::from(world.fast_open);
     let mut listener = world.stack.listen(listen.clone()).ok();
     for _ in 0..MAX_STEPS {
         if input.is_empty() {

@@ -50,6 +50,7 @@ impl World {
             fell_back: false,
             receive_buffer: config.receive_buffer,
             max_subflows: config.max_subflows,
+            syn_taken: 0,
         }
     }
 
@@ -97,6 +98,10 @@ impl World {
         let scale = (how & 4 == 0).then_some(7);
         // What is said twice counts the first time.
         if flow.next == 0 {
+            // Some or all of the SYN's data.
+            let taken = [0, flow.early / 2, flow.early, flow.early][usize::from(how >> 5 & 3)];
+            flow.stack_next = 1 + taken;
+            conn.syn_taken = u64::from(taken);
             flow.sent_scale = scale.is_some();
             if flow.join.is_none() {
                 conn.mptcp &= option.is_some();
@@ -105,7 +110,9 @@ impl World {
         }
         let mut segment = flow.segment(SYN | ACK, 0xffff);
         segment.seq = flow.isn;
-        segment.options = encode_syn(option, 1460, scale, how & 0x40 == 0);
+        let cookie = [how, 1, 2, 3, 4, 5];
+        let cookie = flow.fast_open.then_some(&cookie[..if how & 0x80 == 0 { 6 } else { 4 }]);
+        segment.options = encode_syn(option, 1460, scale, how & 0x40 == 0, cookie);
         flow.next = flow.next.max(1);
         let path = flow.path;
         self.inject(path, &segment);
@@ -148,7 +155,14 @@ impl World {
         };
         let mut segment = flow.segment(SYN, 0xffff);
         let option = (join.is_some() || how & 0x30 != 0x30).then_some(option);
-        segment.options = encode_syn(option, if how & 0x40 == 0 { 1460 } else { 200 }, Some(7), true);
+        // What the SYN carries is not in the model of what the peer says: nothing is known of the connection's bytes then.
+        let cookie = (self.fast_open && join.is_none()).then_some(&self.cookie[..]);
+        if cookie.is_some_and(|c| !c.is_empty()) {
+            segment.payload = vec![how; usize::from(how) + 1];
+            self.conns[c].lied = true;
+        }
+        let mss = if how & 0x40 == 0 { 1460 } else { 200 };
+        segment.options = encode_syn(option, mss, Some(7), true, cookie);
         let mut flow = flow;
         flow.next = 1;
         self.conns[c].flows.push(flow);

@@ -66,9 +66,11 @@ pub(crate) fn encode_syn(
     mss: u16,
     window_scale: Option<u8>,
     sack: bool,
+    cookie: Option<&[u8]>,
 ) -> Vec<u8> {
     let mut options =
         TcpOptions { mss: Some(mss), window_scale, sack_permitted: sack, ..TcpOptions::default() };
+    options.fast_open = cookie.map(|c| c.iter().copied().collect());
     options.mptcp.extend(mptcp);
     let mut b = [0; MAX_OPTIONS];
     let n = options.emit(&mut b);

@@ -59,6 +59,9 @@ pub(crate) struct Flow {
     pub(crate) over: bool,
     /// Highest right window edge advertised, in data sequence space and in the subflow's.
     edges: [Option<u64>; 2],
+    /// Bytes that the stack's SYN carried, and whether it had a Fast Open option.
+    pub(crate) early: u32,
+    pub(crate) fast_open: bool,
 }
 
 /// A connection as the peer sees it.
@@ -89,6 +92,8 @@ pub(crate) struct Conn {
     /// What the stack was configured to.
     pub(crate) receive_buffer: usize,
     pub(crate) max_subflows: usize,
+    /// Bytes of the stack's SYN that the SYN/ACK acknowledged.
+    pub(crate) syn_taken: u64,
 }
 
 /// The stack under test and its surroundings.
@@ -110,6 +115,9 @@ pub(crate) struct World {
     pub(crate) accept_config: ConnectionConfig,
     /// What the application reads at once after every step; otherwise only when told.
     pub(crate) eager_reader: bool,
+    /// The listener takes Fast Open, and the peer's SYNs have the option: the last cookie that the stack gave, empty at first.
+    pub(crate) fast_open: bool,
+    pub(crate) cookie: Vec<u8>,
     serial: u32,
     /// Print every packet: `UMPTCP_FUZZ_TRACE` is set.
     trace: bool,
@@ -140,6 +148,8 @@ impl World {
             unanswered: VecDeque::new(),
             accept_config: ConnectionConfig::default(),
             eager_reader: true,
+            fast_open: false,
+            cookie: Vec::new(),
             serial: 0,
             trace: std::env::var_os("UMPTCP_FUZZ_TRACE").is_some(),
         }
@@ -191,10 +201,15 @@ impl World {
         }
         // What is said twice counts the first time: a changed packet may answer before the peer does, or open at the same time.
         let flow = &mut conn.flows[f];
-        let fits = !seg.flags.ack || flow.stack_isn.is_some_and(|isn| seg.ack.0 == isn.wrapping_add(1));
+        let taken = flow.stack_isn.map_or(u32::MAX, |isn| seg.ack.0.wrapping_sub(isn).wrapping_sub(1));
+        let fits = !seg.flags.ack || taken <= flow.early;
         if seg.flags.syn && !seg.flags.rst && fits && flow.next == 0 && flow.stack_isn.is_some() {
             flow.next = 1;
             flow.isn = seg.seq.0;
+            if seg.flags.ack {
+                flow.stack_next = 1 + taken;
+                conn.syn_taken = u64::from(taken);
+            }
             flow.sent_scale = seg.options.window_scale.is_some();
             conn.mptcp &= flow.join.is_some() || (seg.flags.ack && capable);
         }
@@ -388,6 +403,13 @@ impl World {
             MptcpOption::Join(MpJoin::Syn { token, nonce, .. }) => Some((*token, *nonce)),
             _ => None,
         });
+        for (i, b) in sent.payload.iter().enumerate() {
+            assert_eq!(*b, content(false, 1 + i as u64), "byte {i} of a SYN was sent wrong");
+        }
+        assert!(
+            join.is_none() || (sent.payload.is_empty() && seg.options.fast_open.is_none()),
+            "a join with data"
+        );
         let mine = self.fresh();
         let flow = Flow {
             path,
@@ -402,6 +424,8 @@ impl World {
             join: join.map(|(_, nonce)| (mine, Some(nonce))),
             over: false,
             edges: [None; 2],
+            early: sent.payload.len() as u32,
+            fast_open: seg.options.fast_open.is_some(),
         };
         let c = match join {
             Some((token, _)) => self.find_token(token),
@@ -419,6 +443,9 @@ impl World {
         let seg = &sent.repr;
         let conn = &mut self.conns[c];
         let flow = &mut conn.flows[f];
+        if let Some(cookie) = &seg.options.fast_open {
+            self.cookie = cookie.to_vec();
+        }
         flow.stack_isn = Some(seg.seq.0);
         flow.stack_next = flow.stack_next.max(1);
         flow.scale = seg.options.window_scale;
@@ -496,6 +523,8 @@ fn check_payload(conn: &mut Conn, f: usize, at: u32, sent: &Sent) {
         return;
     };
     let (_, idsn) = token_and_idsn(stack_key);
+    // Before the data sequence space (RFC 8684 appendix B.2).
+    let early = conn.syn_taken;
     for option in &sent.repr.options.mptcp {
         let (mapping, fin, dsn) = match option {
             MptcpOption::Dss(dss) => {
@@ -518,16 +547,22 @@ fn check_payload(conn: &mut Conn, f: usize, at: u32, sent: &Sent) {
         }
         let data = dsn.wrapping_sub(idsn.0);
         let len = u64::from(mapping.len) - u64::from(fin);
-        assert!(data + len <= conn.written + 1, "more mapped than written");
+        assert!(early + data + len <= conn.written + 1, "more mapped than written");
         conn.stack_data_next = conn.stack_data_next.max(data + u64::from(mapping.len));
         for (i, b) in sent.payload.iter().enumerate() {
-            let place = u64::from(at.wrapping_add(i as u32).wrapping_sub(mapping.ssn));
+            let shift = if f == 0 { early as u32 } else { 0 };
+            let place = u64::from(at.wrapping_add(i as u32).wrapping_sub(shift).wrapping_sub(mapping.ssn));
             if mapping.ssn != 0 && place < len {
-                assert_eq!(*b, content(false, data + place), "data byte {} was sent wrong", data + place);
+                assert_eq!(
+                    *b,
+                    content(false, early + data + place),
+                    "data byte {} was sent wrong",
+                    data + place
+                );
             }
         }
         if let Some(sum) = mapping.checksum {
-            let bytes: Vec<u8> = (0..len).map(|i| content(false, data + i)).collect();
+            let bytes: Vec<u8> = (0..len).map(|i| content(false, early + data + i)).collect();
             let total =
                 checksum::add(checksum::sum(&bytes, 0), dss_pseudo_header(dsn, mapping.ssn, mapping.len));
             let total = checksum::add(total, u64::from(sum));
@@ -589,6 +624,8 @@ impl Flow {
             join: join.map(|nonce| (nonce, None)),
             over: false,
             edges: [None; 2],
+            early: 0,
+            fast_open: false,
         }
     }
 

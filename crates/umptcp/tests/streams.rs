@@ -10,7 +10,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use umptcp::{ConnectionState, FallbackReason, MptcpListener, MptcpStatus, MptcpStream, Stack};
+use umptcp::{ConnectionState, Counter, FallbackReason, MptcpListener, MptcpStatus, MptcpStream, Stack};
 
 const SERVER: &str = "10.0.0.2:80";
 
@@ -438,4 +438,47 @@ fn many_threads_use_one_stack() {
         }
     });
     wait_for(|| a.connections().unwrap().is_empty() && b.connections().unwrap().is_empty());
+}
+
+/// Fast Open: after a first connection, what is written first goes with the SYN.
+#[test]
+fn a_request_goes_with_the_syn() {
+    let (a, b) = two_stacks(1, |s| s);
+    let listener = MptcpListener::builder(&b).fast_open(8).listen(SERVER).unwrap();
+    let connect = || MptcpStream::builder(&a).fast_open(true).connect(SERVER).unwrap();
+    for _ in 0..3 {
+        let mut client = connect();
+        client.write_all(b"question").unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let mut got = [0; 8];
+        server.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"question");
+        server.write_all(b"answered").unwrap();
+        client.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"answered");
+        assert!([client, server].iter().all(|end| end.mptcp_status().unwrap().is_active()));
+    }
+    assert_eq!(a.counters().unwrap().get(Counter::TcpFastOpenActive), 2);
+    assert_eq!(b.counters().unwrap().get(Counter::TcpFastOpenPassive), 2);
+
+    // Written and let go of at once.
+    connect().write_all(b"one-way").unwrap();
+    let mut got = Vec::new();
+    listener.accept().unwrap().0.read_to_end(&mut got).unwrap();
+    assert_eq!(got, b"one-way");
+
+    // The server speaks first: a reader has the SYN sent without data.
+    let mut client = connect();
+    std::thread::scope(|scope| {
+        scope.spawn(|| listener.accept().unwrap().0.write_all(b"greeting").unwrap());
+        let mut got = [0; 8];
+        client.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"greeting");
+    });
+
+    // What is wrong with the server shows later than otherwise.
+    drop(listener);
+    let mut client = connect();
+    let _ = client.write_all(b"question");
+    assert_eq!(client.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }

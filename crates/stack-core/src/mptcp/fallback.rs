@@ -131,7 +131,7 @@ impl Connection {
             return false;
         }
         // A SACK may have taken a DATA_ACK's place.
-        if m.options_seen || m.tcp.stats.bytes_acked == 0 || !seg.options.sack.is_empty() {
+        if m.options_seen || m.tcp.stats.bytes_acked <= m.syn_data_sent || !seg.options.sack.is_empty() {
             return false;
         }
         let id = Some(m.tcp.id);

@@ -112,7 +112,7 @@ impl Connection {
         }
         // Only where the options of an ACK leave room for it: not before the handshakes are through.
         let joining = matches!(m.join, Join::AckSent { .. });
-        let at_start = m.tcp.board.nxt() <= SubflowOffset(1);
+        let at_start = m.tcp.board.nxt() <= SubflowOffset(self.first_data(i));
         if !m.signals.is_empty() && m.tcp.is_synchronized() && !joining && !self.needs_capable(i, at_start) {
             let m = &mut self.members[i];
             if m.may_signal() {
@@ -327,6 +327,7 @@ impl Connection {
             return;
         }
         if plan.kind == Kind::Ack
+            && !follow_up
             && let Some(signal) = self.members[i].signals.pop_front()
         {
             // Beside timestamps there is room for every signal (see the head of this file).

@@ -626,6 +626,53 @@ fn early_answers_are_understood() {
     lab.assert_mptcp(c);
 }
 
+/// Options that vanish after the SYN/ACK: what the SYN carried is no data without a DATA_ACK, so that this is plain TCP as ever.
+#[test]
+fn options_lost_after_the_syn_ack_mean_plain_tcp() {
+    let mut lab = Lab::new();
+    get_cookie(&mut lab);
+    let (c, syn) = connect(&mut lab, b"question");
+    let (mut end, _, _) = answer(&mut lab, &syn, 8, None);
+    end.send(&mut lab, ACK, &[], &[]);
+    lab.assert_mptcp(c);
+    end.send(&mut lab, ACK, &[], b"answer");
+    lab.assert_plain(c, FallbackReason::NoOptionInData);
+    assert_eq!(lab.received(c), b"answer");
+    lab.stack.send_slice(lab.now, c, b"thanks").expect("send");
+    let thanks = only(lab.poll());
+    assert_eq!((thanks.seg.seq, &thanks.payload[..]), (syn.seg.seq.wrapping_add(9), &b"thanks"[..]));
+    end.hear(&thanks);
+    end.send(&mut lab, ACK, &[], &[]);
+    assert_eq!(lab.stack.info(c).expect("info").bytes_acked, 14);
+
+    // The same from the server's side, after its first data.
+    let mut lab = listening(16);
+    let cookie = ask(&mut lab, peer(1, 4000));
+    let (mut end, syn_ack) = early(&mut lab, peer(1, 4001), &cookie, b"early ");
+    let keys = Keys { own: 1234, stack: key_of(&syn_ack) };
+    end.send(&mut lab, ACK, &[capable_ack(keys)], &[]);
+    end.send(&mut lab, ACK, &[], b"and plain");
+    let c = lab.accepted[1];
+    lab.assert_plain(c, FallbackReason::NoOptionInData);
+    assert_eq!(lab.received(c), b"early and plain");
+}
+
+/// What is to be said before the server is known to have our key waits, instead of that key being said again and again.
+#[test]
+fn signals_wait_for_the_keys() {
+    let mut lab = Lab::new();
+    get_cookie(&mut lab);
+    let (c, syn) = connect(&mut lab, b"question");
+    let (mut end, keys, _) = answer(&mut lab, &syn, 8, None);
+    lab.stack.advertise_address(lab.now, c, STACK_2, None).expect("advertise");
+    assert!(lab.poll().is_empty());
+    let sent = end.send(&mut lab, ACK, &[keys.dss(0, None)], &[]);
+    assert!(
+        sent.iter().any(|s| s.seg.options.mptcp.iter().any(|o| matches!(o, MptcpOption::AddAddr(_)))),
+        "{sent:?}"
+    );
+}
+
 /// A join's SYN carries no data and no cookie.
 #[test]
 fn joins_have_no_fast_open() {

@@ -101,6 +101,13 @@ pub(crate) struct StackArgs {
     /// Plain TCP: do not offer or accept MPTCP.
     #[arg(long)]
     pub(crate) no_mptcp: bool,
+    /// TCP Fast Open (RFC 7413): data go with the SYN.
+    ///
+    /// Who listens gives cookies and takes such data. Who connects asks for a cookie with the first connection and sends data with the
+    /// SYN of later ones; cookies are kept as long as the program runs, so it is `bench client` with --mode connections that gains. Should
+    /// the network duplicate a SYN, its data may arrive twice.
+    #[arg(long)]
+    pub(crate) fast_open: bool,
     /// Write the packets of every path to FILE (pcapng, one interface per path).
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) pcap: Option<PathBuf>,

@@ -21,6 +21,7 @@ impl Kernel {
             (!args.paths.is_empty(), "--path"),
             (args.scheduler.is_some(), "--scheduler"),
             (args.checksum, "--checksum"),
+            (args.fast_open, "--fast-open"),
             (args.pcap.is_some(), "--pcap"),
         ];
         if let Some((_, option)) = given.iter().find(|(given, _)| *given) {

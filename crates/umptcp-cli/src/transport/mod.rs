@@ -57,6 +57,7 @@ impl Transport {
             scheduler: args.scheduler.clone(),
             checksum: args.checksum,
             no_mptcp: args.no_mptcp,
+            fast_open: args.fast_open,
             pcap: args.pcap.clone(),
             record: None,
         };

@@ -19,6 +19,8 @@ use umptcp_tun_driver::paths::{self, PathSpec, SetupOptions};
 const LINGER: Duration = Duration::from_secs(60);
 /// The same when the program fails or a signal ends it.
 const LINGER_ON_FAILURE: Duration = Duration::from_millis(500);
+/// Connections at once that may have brought data with the SYN and not completed the handshake.
+const FAST_OPEN_QUEUE: usize = 64;
 
 /// How connections are made.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,7 @@ pub(crate) struct Settings {
     pub(crate) scheduler: Option<String>,
     pub(crate) checksum: bool,
     pub(crate) no_mptcp: bool,
+    pub(crate) fast_open: bool,
     pub(crate) pcap: Option<PathBuf>,
     /// Where the record of what was set up is kept; `None`: where all instances of this host have it.
     pub(crate) record: Option<PathBuf>,
@@ -44,6 +47,7 @@ impl Settings {
         }
         config.checksum = self.checksum;
         config.mptcp = !self.no_mptcp;
+        config.fast_open = self.fast_open;
         // Bytes are written in blocks as large as they come; what is small is wanted at once.
         config.no_delay = true;
         config
@@ -153,10 +157,9 @@ impl UserSpace {
         }
         // Unspecified, it stands for every address of every path, whatever its family.
         let ip = address.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-        let stack = lock(&self.shared.stack);
-        let listener = stack
-            .as_ref()
-            .ok_or_else(stopped)?
+        let builder = lock(&self.shared.stack).as_ref().map(MptcpListener::builder).ok_or_else(stopped)?;
+        let listener = builder
+            .fast_open(if self.connection.fast_open { FAST_OPEN_QUEUE } else { 0 })
             .listen(SocketAddr::new(ip, address.port))
             .with_context(|| format!("cannot listen on {address}"))?;
         Ok(UserSpaceListener { listener, shared: Arc::clone(&self.shared), config: self.connection.clone() })
