@@ -616,3 +616,34 @@ fn what_pacing_holds_back_of_a_repair_goes_when_its_time_has_come() {
         assert!(s.now - began < ms(15), "{:?} with {backlog} more to send", s.now - began);
     }
 }
+
+#[test]
+fn what_is_refused_as_too_old_is_not_reported_as_received() {
+    // RFC 7323 §5.3, RFC 2883 §4: a packet that a retransmission with a newer timestamp has overtaken.
+    let mut s = Script::new();
+    s.stamp = Some(100);
+    s.remote.set_port(5_001);
+    s.connect(Script::config());
+    s.wait(ms(20));
+    s.ack = 1;
+    let timestamps = Some(Timestamps { value: 100, echo: 0 });
+    let options =
+        TcpOptions { mss: Some(MSS as u16), sack_permitted: true, timestamps, ..Default::default() };
+    s.inject(TcpFlags { syn: true, ..ACK }, &[], options);
+    s.seq = 1;
+    s.stamp = Some(200);
+    s.segment(ACK, &[1; 100]);
+    s.seq = 101;
+    s.take();
+    let reported = |s: &mut Script, seq: u32, len: usize, stamp: u32| {
+        (s.seq, s.stamp) = (seq, Some(stamp));
+        s.segment(ACK, &vec![1; len]);
+        let (_, ack, _) = s.take().pop().expect("it is answered");
+        assert_eq!(ack.ack.0.wrapping_sub(PEER), 101);
+        let relative = |n: SeqNumber| n.0.wrapping_sub(PEER);
+        ack.options.sack.iter().map(|(l, r)| (relative(*l), relative(*r))).collect::<Vec<_>>()
+    };
+    assert_eq!(reported(&mut s, 1_101, 1_000, 150), [], "refused: not there");
+    assert_eq!(reported(&mut s, 51, 1_000, 150), [(51, 101)], "what is there of it");
+    assert_eq!(reported(&mut s, 1_101, 1_000, 200), [(1_101, 2_101)], "taken");
+}

@@ -334,10 +334,12 @@ impl Subflow {
         }
     }
 
-    /// RFC 2883 §4: the duplicate that the next ACK reports.
+    /// RFC 2883 §4: the duplicate that the next ACK reports, as far as it is one: what was refused as too old (PAWS) or beyond the
+    /// window was not received, and the sender would take the block for a SACK.
     fn note_duplicate(&mut self, start: SubflowOffset, len: u64) {
-        if self.sack && len > 0 {
-            self.duplicate = Some(start..start + len);
+        let end = (start + len).min(self.rcv_next);
+        if self.sack && start < end {
+            self.duplicate = Some(start..end);
         }
     }
 
