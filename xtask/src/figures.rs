@@ -16,13 +16,19 @@ pub(crate) struct Options {
     /// Seeds 1 to N in the place of the scenarios'; fewer make a quicker, less certain chapter.
     #[arg(long)]
     seeds: Option<u64>,
+    /// Run this program instead of building it.
+    #[arg(long)]
+    program: Option<PathBuf>,
 }
 
 /// Runs all shipped scenarios in full and writes the chapter with its figures.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let root =
         Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is a folder of the workspace")?;
-    let program = tools::build_program(true)?;
+    let program = match &options.program {
+        Some(program) => program.clone(),
+        None => tools::build_program(true)?,
+    };
     let source = root.join("docs/src");
     let chapter = source.join("congestion-control.md");
     // Figures that are no longer made do not stay behind.
