@@ -98,6 +98,11 @@ pub(crate) struct StackArgs {
     /// Ask for DSS checksums (RFC 8684 section 3.3).
     #[arg(long)]
     pub(crate) checksum: bool,
+    /// With checksums, end the connection where RFC 8684 section 3.7 has it go on as plain TCP.
+    ///
+    /// A box on the only path that changes the data then leads to an error, never to changed data. Implies --checksum.
+    #[arg(long)]
+    pub(crate) strict_checksums: bool,
     /// Plain TCP: do not offer or accept MPTCP.
     #[arg(long)]
     pub(crate) no_mptcp: bool,

@@ -21,6 +21,7 @@ impl Kernel {
             (!args.paths.is_empty(), "--path"),
             (args.scheduler.is_some(), "--scheduler"),
             (args.checksum, "--checksum"),
+            (args.strict_checksums, "--strict-checksums"),
             (args.fast_open, "--fast-open"),
             (args.pcap.is_some(), "--pcap"),
         ];

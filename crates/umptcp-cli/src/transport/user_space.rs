@@ -29,6 +29,7 @@ pub(crate) struct Settings {
     pub(crate) congestion: Option<String>,
     pub(crate) scheduler: Option<String>,
     pub(crate) checksum: bool,
+    pub(crate) strict_checksums: bool,
     pub(crate) no_mptcp: bool,
     pub(crate) fast_open: bool,
     pub(crate) pcap: Option<PathBuf>,
@@ -46,6 +47,7 @@ impl Settings {
             config.scheduler.clone_from(name);
         }
         config.checksum = self.checksum;
+        config.strict_checksums = self.strict_checksums;
         config.mptcp = !self.no_mptcp;
         config.fast_open = self.fast_open;
         // Bytes are written in blocks as large as they come; what is small is wanted at once.
