@@ -106,7 +106,8 @@ impl ListenerBuilder {
         self
     }
 
-    /// Connections that may wait to be accepted; further SYNs are answered only when there is room again.
+    /// Connections that may wait to be accepted; further SYNs are answered only when there is room again. As many again may come
+    /// on top whose handshakes were under way when others completed theirs by SYN cookie.
     pub fn backlog(mut self, connections: usize) -> Self {
         self.backlog = connections;
         self

@@ -352,7 +352,7 @@ fn a_listener_holds_back_what_nobody_accepts() {
             })
             .collect();
         std::thread::sleep(Duration::from_millis(100));
-        assert!(b.connections().unwrap().len() <= 3);
+        let held = b.connections().unwrap();
         let mut seen: Vec<u8> = listener
             .incoming()
             .take(12)
@@ -365,6 +365,8 @@ fn a_listener_holds_back_what_nobody_accepts() {
         seen.sort_unstable();
         assert_eq!(seen, (0..12).collect::<Vec<u8>>());
         clients.into_iter().for_each(|c| c.join().unwrap());
+        // Up to three that wait, and up to three whose handshakes were under way when others came complete, by SYN cookie.
+        assert!((3..=6).contains(&held.len()), "{held:?}");
     });
     // Closing a listener resets what waits.
     let waiting = a.connect(SERVER).unwrap();

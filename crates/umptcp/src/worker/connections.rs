@@ -194,7 +194,7 @@ impl Worker {
             self.receive(cx, id);
         }
         if let Some(listener) = listener {
-            self.not_accepted(cx, listener);
+            self.not_accepted(cx, listener, id);
         }
     }
 

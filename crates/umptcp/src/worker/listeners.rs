@@ -107,6 +107,8 @@ pub(super) struct ListenerEntry {
     complete: VecDeque<IncomingId>,
     /// Answered SYNs whose handshake is not complete.
     handshaking: usize,
+    /// Of the `complete` ones, that which was accepted last and is on its way into the queue.
+    arriving: Option<ConnectionId>,
 }
 
 impl Worker {
@@ -122,7 +124,7 @@ impl Worker {
         self.check_names(&config).map_err(|source| Error::ListenSettings { local, source })?;
         let id = cx.engine.listen(options).map_err(|source| Error::Listen { local, source })?;
         let (waiting, complete) = (VecDeque::new(), VecDeque::new());
-        let entry = ListenerEntry { shared, config, waiting, complete, handshaking: 0 };
+        let entry = ListenerEntry { shared, config, waiting, complete, handshaking: 0, arriving: None };
         self.listeners.insert(id, entry);
         Ok(id)
     }
@@ -166,8 +168,10 @@ impl Worker {
     pub(super) fn refill(&mut self, cx: &mut Context<'_>, listener: ListenerId) {
         let Some(l) = self.listeners.get_mut(&listener) else { return };
         loop {
-            // Handshakes that do not complete must not keep those out that have.
-            let next = if !l.complete.is_empty() && l.shared.has_room(0) {
+            // Handshakes that do not complete must not keep those out that have. One at a time: the queue shows whether there is room
+            // for the next when this one has arrived there.
+            let arrives = !l.complete.is_empty() && l.arriving.is_none() && l.shared.has_room(0);
+            let next = if arrives {
                 l.complete.pop_front()
             } else if !l.waiting.is_empty() && l.shared.has_room(l.handshaking) {
                 l.waiting.pop_front()
@@ -178,6 +182,9 @@ impl Worker {
             match cx.engine.accept(cx.now, incoming, &l.config) {
                 Ok(id) => {
                     l.handshaking += 1;
+                    if arrives {
+                        l.arriving = Some(id);
+                    }
                     let shared = Arc::new(Shared::new(&l.config, self.spin));
                     self.connections.insert(id, Entry::new(shared, Some(listener)));
                 }
@@ -202,15 +209,20 @@ impl Worker {
             Some(l) => {
                 l.handshaking = l.handshaking.saturating_sub(1);
                 l.shared.push(Accepted { id, shared, local: info.local, remote: info.remote });
+                if l.arriving == Some(id) {
+                    l.arriving = None;
+                    self.refill(cx, listener);
+                }
             }
             None => self.abort(cx, id),
         }
     }
 
     /// A handshake that came by this listener failed.
-    pub(super) fn not_accepted(&mut self, cx: &mut Context<'_>, listener: ListenerId) {
+    pub(super) fn not_accepted(&mut self, cx: &mut Context<'_>, listener: ListenerId, id: ConnectionId) {
         if let Some(l) = self.listeners.get_mut(&listener) {
             l.handshaking = l.handshaking.saturating_sub(1);
+            l.arriving = l.arriving.filter(|arriving| *arriving != id);
             self.refill(cx, listener);
         }
     }
