@@ -95,6 +95,8 @@ counters! {
     DSSCorruptionFallback,
     /// Checksum failure or malformed DSS: subflow reset.
     DSSCorruptionReset,
+    /// More mappings than the window has use for, or one over very many: subflow reset.
+    DSSTooMany,
     /// DATA_ACK of data never sent: ignored.
     DataAckInvalid,
     /// Infinite mapping sent.

@@ -1,11 +1,12 @@
 //! The connection itself: what it holds, how it begins, and what the application asks of it.
 
 use super::close::FastCloseWait;
-use super::data_ack::Reinject;
 use super::fallback::Infinite;
 use super::keys::token_and_idsn;
+use super::mapping::RxMappings;
 use super::member::{Join, Member};
 use super::receive_queue::ReceiveQueue;
+use super::reinject::ReinjectQueue;
 use super::send_queue::SendQueue;
 use crate::config::ConnectionConfig;
 use crate::error::{ConnectionError, FallbackReason};
@@ -122,7 +123,7 @@ pub(crate) struct Connection {
     /// First data offset the peer's window does not allow; never moves back.
     pub(crate) send_edge: DataOffset,
     pub(crate) fin: FinState,
-    pub(crate) reinject: VecDeque<Reinject>,
+    pub(crate) reinject: ReinjectQueue,
     /// Data-level retransmission timer (RFC 8684 §3.3.6).
     pub(crate) retransmit_at: Option<Instant>,
     pub(crate) retransmit_count: u32,
@@ -250,7 +251,7 @@ impl Connection {
             send_next: DataOffset(1),
             send_edge: DataOffset(1),
             fin: FinState::default(),
-            reinject: VecDeque::new(),
+            reinject: ReinjectQueue::default(),
             retransmit_at: None,
             retransmit_count: 0,
             rescuer: 0,
@@ -368,6 +369,7 @@ impl Connection {
             member.backup_local = p.config.backup;
             member.weight = p.config.weight;
         }
+        member.mappings = RxMappings::new(self.config.receive_buffer);
         self.members.push(member);
     }
 

@@ -5,16 +5,8 @@ use crate::error::ConnectionError;
 use crate::observe::Counter;
 use crate::stack::env::Env;
 use crate::wire::mptcp::DataAck;
-use core::ops::Range;
 use smallvec::SmallVec;
 use umptcp_types::{DataOffset, DataSeq, Duration, Instant, SubflowId};
-
-/// Data to be sent again on another subflow than those that carry it.
-#[derive(Clone, Debug)]
-pub(crate) struct Reinject {
-    pub(crate) range: Range<DataOffset>,
-    pub(crate) carried_by: SmallVec<[SubflowId; 2]>,
-}
 
 impl Connection {
     /// Takes a DATA_ACK and the window that came with it.
@@ -116,7 +108,7 @@ impl Connection {
             if !carried && self.reinject.is_empty() && self.next_subflow > 1 {
                 let end = self.send_next.min(una + 65_536);
                 let carried_by = self.all_but_rescuer();
-                self.reinject.push_back(Reinject { range: una..end, carried_by });
+                self.reinject.push(una..end, &carried_by);
             }
         }
         self.retransmit_count += 1;
@@ -126,10 +118,10 @@ impl Connection {
 
     /// The timeout of `subflow` was spurious: what it carries need not be sent again elsewhere.
     pub(crate) fn withdraw_reinjection(&mut self, subflow: SubflowId) {
-        self.reinject.retain(|r| r.carried_by[..] != [subflow]);
+        self.reinject.withdraw(subflow);
     }
 
-    /// What member `i` carries and the peer has not DATA_ACKed goes to other subflows, in order.
+    /// What member `i` carries and the peer has not DATA_ACKed goes to other subflows.
     pub(crate) fn reinject_from(&mut self, i: usize) {
         if !self.is_mptcp() {
             return;
@@ -143,18 +135,7 @@ impl Connection {
             if start >= end {
                 continue;
             }
-            match self.reinject.back_mut() {
-                Some(last) if last.range.end == start && last.carried_by.contains(&id) => {
-                    last.range.end = end;
-                }
-                _ => {
-                    let known = self.reinject.iter().any(|r| r.range.start <= start && end <= r.range.end);
-                    if !known {
-                        let carried_by = SmallVec::from_slice(&[id]);
-                        self.reinject.push_back(Reinject { range: start..end, carried_by });
-                    }
-                }
-            }
+            self.reinject.push(start..end, &[id]);
         }
     }
 }

@@ -326,7 +326,7 @@ impl Connection {
                 false
             }
             Inserted::TooMany => {
-                self.count(env, now, id, Counter::DSSCorruptionReset);
+                self.count(env, now, id, Counter::DSSTooMany);
                 self.reset_member(env, now, i, ResetReason::LackOfResources);
                 false
             }
@@ -343,27 +343,26 @@ impl Connection {
     /// Passes in-order subflow bytes to the data level, through their mappings.
     fn hand_over(&mut self, env: &mut Env, now: Instant, i: usize, out: &mut Outcome) {
         if matches!(self.mode, Mode::Plain { .. }) {
-            while let Some((at, bytes)) = self.members[i].unmapped.pop_front() {
+            while let Some(bytes) = self.members[i].unmapped.pop(usize::MAX) {
+                let at = self.members[i].consumed;
+                self.members[i].consumed += bytes.len() as u64;
                 self.insert_data(env, now, i, self.plain_received(at), bytes);
             }
-            self.members[i].unmapped_bytes = 0;
             self.members[i].unmapped_since = None;
             for (at, bytes) in out.delivered.drain(..) {
                 self.insert_data(env, now, i, self.plain_received(at), bytes);
             }
             return;
         }
+        let m = &mut self.members[i];
         for (at, bytes) in out.delivered.drain(..) {
-            let m = &mut self.members[i];
-            m.unmapped_bytes += bytes.len();
-            m.unmapped.push_back((at, bytes));
+            debug_assert_eq!(at, m.consumed + m.unmapped.len() as u64);
+            m.unmapped.push(bytes);
         }
         let mut unmapped = false;
-        while let Some((at, front)) =
-            self.members[i].unmapped.front().filter(|_| self.members[i].fail.is_none())
-        {
-            let (at, front_len) = (*at, front.len());
+        while self.members[i].unmapped.len() > 0 && self.members[i].fail.is_none() {
             let m = &mut self.members[i];
+            let at = m.consumed;
             let Some(mapping) = m.mappings.covering(at) else {
                 unmapped = true;
                 break;
@@ -388,15 +387,10 @@ impl Connection {
                     }
                 }
             }
-            let take = (mapping.end() - at).min(front_len as u64) as usize;
             let m = &mut self.members[i];
-            let Some((_, mut bytes)) = m.unmapped.pop_front() else { break };
-            if take < front_len {
-                let rest = bytes.split_off(take);
-                m.unmapped.push_front((at + take as u64, rest));
-            }
-            m.unmapped_bytes -= take;
-            m.consumed = at + take as u64;
+            let mapped = usize::try_from(mapping.end() - at).unwrap_or(usize::MAX);
+            let Some(bytes) = m.unmapped.pop(mapped) else { break };
+            m.consumed = at + bytes.len() as u64;
             m.mappings.consumed(m.consumed);
             let data = mapping.data + (at - mapping.subflow);
             self.insert_data(env, now, i, data, bytes);
@@ -406,7 +400,7 @@ impl Connection {
         // RFC 8684 §3.3.1: data whose mapping does not arrive within a window of data breaks the subflow. Behind a failed checksum a
         // window of data, and what a box inserted, may wait for the answer to MP_FAIL.
         let windows = if m.fail.is_some() { 2 } else { 1 };
-        if m.unmapped_bytes >= windows * self.config.receive_buffer {
+        if m.unmapped.len() >= windows * self.config.receive_buffer {
             self.on_unmapped(env, now, i);
         }
     }
@@ -521,22 +515,18 @@ impl super::member::Member {
     fn checksum_verdict(&self, mapping: &RxMapping, idsn: DataSeq) -> Option<bool> {
         let expected = mapping.checksum?;
         // Not summed anew for each packet of it.
-        if self.unmapped.back().is_none_or(|(at, bytes)| *at + (bytes.len() as u64) < mapping.end()) {
+        if mapping.subflow != self.consumed || (self.unmapped.len() as u64) < mapping.len {
             return None;
         }
-        let (mut sum, mut position) = (0, 0);
-        for (at, bytes) in &self.unmapped {
-            let from = mapping.subflow.0.max(at.0) - at.0;
-            let to = mapping.end().0.min(at.0 + bytes.len() as u64).saturating_sub(at.0);
-            if from >= to {
+        let (mut sum, mut position, mut left) = (0, 0, mapping.len as usize);
+        for bytes in self.unmapped.iter() {
+            let bytes = &bytes[..bytes.len().min(left)];
+            sum = checksum::add_at(sum, checksum::sum(bytes, 0), position);
+            position += bytes.len();
+            left -= bytes.len();
+            if left == 0 {
                 break;
             }
-            let part = checksum::sum(&bytes[from as usize..to as usize], 0);
-            sum = checksum::add_at(sum, part, position);
-            position += (to - from) as usize;
-        }
-        if (position as u64) < mapping.len {
-            return None;
         }
         let dsn = mapping.data.to_wire(idsn).0;
         let ssn = mapping.subflow.0.wrapping_sub(self.syn_data_received) as u32;

@@ -1,6 +1,6 @@
 //! Data sequence mappings (RFC 8684 §3.3.1): which subflow bytes are which data bytes.
 
-use alloc::collections::VecDeque;
+use alloc::collections::BTreeMap;
 use smallvec::SmallVec;
 use umptcp_types::{DataOffset, SubflowOffset};
 
@@ -42,6 +42,16 @@ impl RxMapping {
     pub fn end(&self) -> SubflowOffset {
         self.subflow + self.len
     }
+
+    /// Data offset minus subflow offset, modulo 2⁶⁴.
+    fn shift(&self) -> u64 {
+        self.data.0.wrapping_sub(self.subflow.0)
+    }
+
+    /// Whether it says of its bytes what `before`, which it adjoins, says of those before them.
+    fn continues(&self, before: &RxMapping) -> bool {
+        self.checksum.is_none() && before.checksum.is_none() && self.shift() == before.shift()
+    }
 }
 
 /// What became of a received mapping.
@@ -57,21 +67,43 @@ pub enum Inserted {
     TooMany,
 }
 
-/// Mappings that arrived before the bytes they map: as many as fit a window of one-byte mappings would be absurd, so
-/// the table is bounded.
-const MAX_MAPPINGS: usize = 65_536;
-
 /// Known mappings that a new one may overlap: a sender that cut its data anew would overlap a few, and the work per packet
 /// must not depend on what a hostile peer declares.
 const MAX_OVERLAPS: usize = 64;
 
+/// Mappings that any connection may hold per subflow, however small its window.
+const MIN_LIMIT: usize = 1024;
+
+/// Bytes of window that allow one mapping more: several times what one takes in memory, so that the table never outweighs the
+/// data.
+const WINDOW_PER_MAPPING: usize = 512;
+
 /// The mappings the peer declared on one subflow for bytes not consumed yet, in order of subflow offset.
-#[derive(Clone, Debug, Default)]
+///
+/// Neighbours that say the same of their bytes are joined, unless a checksum covers each by itself. So what a peer can make us
+/// hold is the number of times it changes from one place in the data to another, and a bound on that (see [`RxMappings::new`])
+/// troubles no sender that merely writes little at a time. Every operation costs O(log n).
+#[derive(Clone, Debug)]
 pub struct RxMappings {
-    list: VecDeque<RxMapping>,
+    /// By first subflow byte. Disjoint.
+    map: BTreeMap<SubflowOffset, RxMapping>,
+    limit: usize,
+    /// Entries looked at, for tests of how much work a packet makes.
+    #[cfg(test)]
+    visited: usize,
 }
 
 impl RxMappings {
+    /// An empty table for a subflow of a connection whose receive window is `window` bytes.
+    pub fn new(window: usize) -> Self {
+        RxMappings {
+            map: BTreeMap::new(),
+            limit: MIN_LIMIT + window / WINDOW_PER_MAPPING,
+            #[cfg(test)]
+            visited: 0,
+        }
+    }
+
     /// Remembers `m`. `consumed`: first subflow offset whose bytes have not been handed on yet.
     pub fn insert(&mut self, m: RxMapping, consumed: SubflowOffset) -> Inserted {
         if m.end() <= consumed || m.len == 0 {
@@ -81,31 +113,16 @@ impl RxMappings {
             // Mappings with a checksum are consumed whole, so this one was not declared so before, and cannot be verified.
             return Inserted::Conflict;
         }
-        // Usually it follows the last one.
-        let at = match self.list.back() {
-            Some(last) if last.subflow < m.subflow => self.list.len(),
-            None => 0,
-            _ => self.list.partition_point(|x| x.subflow < m.subflow),
-        };
-        if let Some(same) = self.list.get(at)
-            && same.subflow == m.subflow
-        {
-            if same.data != m.data {
-                return Inserted::Conflict;
-            }
-            return if m.len <= same.len { Inserted::Known } else { self.insert_uncovered(at, m) };
-        }
-        let first = at - usize::from(at > 0 && self.list[at - 1].end() > m.subflow);
-        self.insert_uncovered(first, m)
-    }
-
-    /// Inserts the parts of `m` that no known mapping covers; `first` is the first known one that ends after its start.
-    fn insert_uncovered(&mut self, first: usize, m: RxMapping) -> Inserted {
-        let shift = |x: &RxMapping| x.data.0.wrapping_sub(x.subflow.0);
+        let shift = m.shift();
         let mut parts: SmallVec<[RxMapping; 4]> = SmallVec::new();
         let mut at = m.subflow;
-        for (overlaps, known) in self.list.range(first..).take_while(|x| x.subflow < m.end()).enumerate() {
-            if shift(known) != shift(&m) {
+        let first = self.last_from(m.subflow).filter(|x| x.end() > m.subflow).map_or(m.subflow, |x| x.subflow);
+        for (overlaps, known) in self.map.range(first..m.end()).map(|(_, x)| x).enumerate() {
+            #[cfg(test)]
+            {
+                self.visited += 1;
+            }
+            if known.shift() != shift {
                 return Inserted::Conflict;
             }
             if overlaps >= MAX_OVERLAPS {
@@ -126,30 +143,56 @@ impl RxMappings {
         if m.checksum.is_some() && parts[0].len != m.len {
             return Inserted::Conflict;
         }
-        if self.list.len() + parts.len() > MAX_MAPPINGS {
-            return Inserted::TooMany;
-        }
         for part in parts {
-            let at = self.list.partition_point(|x| x.subflow < part.subflow);
-            self.list.insert(at, part);
+            if !self.add(part) {
+                return Inserted::TooMany;
+            }
         }
         Inserted::New
     }
 
-    /// The mapping that covers `at`, if it is the first one; mappings are consumed in order.
-    pub fn covering(&self, at: SubflowOffset) -> Option<RxMapping> {
-        self.list.iter().take(2).find(|m| m.subflow <= at && at < m.end()).copied()
+    /// Adds `m`, which overlaps none, joined with its neighbours if they say the same. False: there are too many.
+    fn add(&mut self, mut m: RxMapping) -> bool {
+        if m.checksum.is_none()
+            && let Some(after) = self.map.get(&m.end()).filter(|x| x.continues(&m)).copied()
+        {
+            self.map.remove(&after.subflow);
+            m.len += after.len;
+        }
+        if let Some((_, before)) = self.map.range_mut(..m.subflow).next_back()
+            && before.end() == m.subflow
+            && m.continues(before)
+        {
+            before.len += m.len;
+            return true;
+        }
+        if self.map.len() >= self.limit {
+            return false;
+        }
+        self.map.insert(m.subflow, m);
+        true
     }
 
-    /// Whether every mapping maps subflow offsets to data offsets that are larger by `shift` (modulo 2⁶⁴).
+    /// The last mapping that begins at `at` or before.
+    fn last_from(&self, at: SubflowOffset) -> Option<&RxMapping> {
+        self.map.range(..=at).next_back().map(|(_, m)| m)
+    }
+
+    /// The mapping that covers `at`.
+    pub fn covering(&self, at: SubflowOffset) -> Option<RxMapping> {
+        self.last_from(at).filter(|m| at < m.end()).copied()
+    }
+
+    /// Whether every mapping maps subflow offsets to data offsets that are larger by `shift` (modulo 2⁶⁴). It looks at them all, so it
+    /// is for questions whose answer ends the subflow's MPTCP.
     pub fn all_shifted_by(&self, shift: u64) -> bool {
-        self.list.iter().all(|m| m.data.0.wrapping_sub(m.subflow.0) == shift)
+        self.map.values().all(|m| m.shift() == shift)
     }
 
     /// Forgets mappings whose bytes all precede `consumed`.
     pub fn consumed(&mut self, consumed: SubflowOffset) {
-        while self.list.front().is_some_and(|m| m.end() <= consumed) {
-            self.list.pop_front();
+        while let Some(first) = self.map.first_entry().filter(|e| e.get().end() <= consumed) {
+            first.remove();
         }
     }
 }
@@ -157,6 +200,7 @@ impl RxMappings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec::Vec;
 
     fn m(subflow: u64, data: u64, len: u64) -> RxMapping {
         RxMapping {
@@ -170,7 +214,7 @@ mod tests {
 
     #[test]
     fn mappings_are_kept_in_order_and_retired() {
-        let mut t = RxMappings::default();
+        let mut t = RxMappings::new(0);
         let zero = SubflowOffset(1);
         assert_eq!(t.insert(m(101, 501, 100), zero), Inserted::New);
         assert_eq!(t.insert(m(1, 301, 100), zero), Inserted::New);
@@ -186,13 +230,14 @@ mod tests {
 
     #[test]
     fn a_mapping_that_overlaps_known_ones_adds_what_they_lack() {
-        let mut t = RxMappings::default();
+        let mut t = RxMappings::new(0);
         let one = SubflowOffset(1);
         assert_eq!(t.insert(m(101, 501, 50), one), Inserted::New);
         assert_eq!(t.insert(m(201, 601, 50), one), Inserted::New);
         assert_eq!(t.insert(m(51, 451, 250), one), Inserted::New);
-        let parts: alloc::vec::Vec<_> = t.list.iter().map(|x| (x.subflow.0, x.data.0, x.len)).collect();
-        assert_eq!(parts, [(51, 451, 50), (101, 501, 50), (151, 551, 50), (201, 601, 50), (251, 651, 50)]);
+        // All say the same of their bytes, so they have become one.
+        let parts: Vec<_> = t.map.values().map(|x| (x.subflow.0, x.data.0, x.len)).collect();
+        assert_eq!(parts, [(51, 451, 250)]);
         assert_eq!(t.insert(m(51, 451, 250), one), Inserted::Known);
         assert_eq!(t.insert(m(251, 651, 60), one), Inserted::New);
         assert_eq!(t.insert(m(300, 999, 60), one), Inserted::Conflict);
@@ -203,14 +248,78 @@ mod tests {
         assert_eq!(t.insert(inside, one), Inserted::Known);
     }
 
+    /// Inserts mappings of ten bytes each, in the order of `order`; no two neighbours can be joined.
+    fn insert_all(t: &mut RxMappings, order: impl Iterator<Item = u64>) -> Vec<Inserted> {
+        order.map(|i| t.insert(m(10 * i + 1, 100 * i + 1, 10), SubflowOffset(1))).collect()
+    }
+
+    #[test]
+    fn the_order_of_arrival_makes_no_work() {
+        // A peer that declares its mappings backwards, or inwards from both ends, costs no more than one that does so in order.
+        const N: u64 = 10_000;
+        let orders: [(&str, Vec<u64>); 3] = [
+            ("in order", (0..N).collect()),
+            ("backwards", (0..N).rev().collect()),
+            ("inwards", (0..N).map(|i| if i % 2 == 0 { i / 2 } else { N - 1 - i / 2 }).collect()),
+        ];
+        for (name, order) in orders {
+            let mut t = RxMappings::new(N as usize * WINDOW_PER_MAPPING);
+            assert!(insert_all(&mut t, order.into_iter()).iter().all(|i| *i == Inserted::New), "{name}");
+            assert_eq!(t.visited, 0, "{name}: mappings that do not overlap meet none");
+            assert_eq!(t.map.len() as u64, N);
+            for i in [0, 1, N / 2, N - 1] {
+                assert_eq!(t.covering(SubflowOffset(10 * i + 5)), Some(m(10 * i + 1, 100 * i + 1, 10)), "{name}");
+            }
+            // Said again, each meets itself only.
+            assert!(insert_all(&mut t, 0..N).iter().all(|i| *i == Inserted::Known), "{name}");
+            assert_eq!(t.visited as u64, N, "{name}");
+            t.consumed(SubflowOffset(10 * (N - 1) + 1));
+            assert_eq!(t.map.len(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_window_bounds_how_many_are_held() {
+        for window in [0, 64 << 10, 8 << 20] {
+            let mut t = RxMappings::new(window);
+            let most = MIN_LIMIT + window / WINDOW_PER_MAPPING;
+            let told = insert_all(&mut t, 0..most as u64 + 5);
+            assert!(told[..most].iter().all(|i| *i == Inserted::New));
+            assert!(told[most..].iter().all(|i| *i == Inserted::TooMany));
+            assert_eq!(t.map.len(), most);
+            assert!(most * size_of::<RxMapping>() <= MIN_LIMIT * 64 + window);
+            // What continues one that is held needs no place.
+            let last = most as u64 - 1;
+            assert_eq!(t.insert(m(10 * last + 11, 100 * last + 11, 5), SubflowOffset(1)), Inserted::New);
+        }
+    }
+
+    #[test]
+    fn one_byte_after_the_other_is_one_mapping_but_not_with_checksums() {
+        let mut t = RxMappings::new(0);
+        for i in (0..100_000).rev() {
+            assert_eq!(t.insert(m(i + 1, i + 501, 1), SubflowOffset(1)), Inserted::New);
+        }
+        assert_eq!(t.covering(SubflowOffset(1)).map(|x| x.len), Some(100_000));
+        assert_eq!(t.insert(m(50_000, 50_501, 1), SubflowOffset(1)), Inserted::Conflict);
+        let mut t = RxMappings::new(0);
+        for i in 0..10 {
+            let part = RxMapping { checksum: Some(7), ..m(i + 1, i + 501, 1) };
+            assert_eq!(t.insert(part, SubflowOffset(1)), Inserted::New);
+        }
+        assert_eq!(t.map.len(), 10);
+    }
+
     #[test]
     fn one_mapping_over_very_many_is_refused() {
-        let mut t = RxMappings::default();
+        let mut t = RxMappings::new(0);
         let one = SubflowOffset(1);
         for i in 0..200 {
             assert_eq!(t.insert(m(2 * i + 1, 2 * i + 1, 1), one), Inserted::New);
         }
+        t.visited = 0;
         assert_eq!(t.insert(m(1, 1, 400), one), Inserted::TooMany);
+        assert!(t.visited <= MAX_OVERLAPS + 1);
         assert_eq!(t.insert(m(1, 1, 20), one), Inserted::New);
     }
 }

@@ -2,12 +2,12 @@
 
 use super::fallback::FailSent;
 use super::mapping::RxMappings;
+use super::slices::Slices;
 use crate::event::SubflowReset;
 use crate::stack::fast_open::Cookie;
 use crate::tcp::Subflow;
 use crate::wire::mptcp::MptcpOption;
 use alloc::collections::VecDeque;
-use bytes::Bytes;
 use umptcp_congestion::SubflowParams;
 use umptcp_types::{AddressId, Duration, Instant, SubflowOffset};
 
@@ -65,9 +65,8 @@ pub(crate) struct Member {
     /// Mappings for bytes not handed to the data level yet.
     pub(crate) mappings: RxMappings,
     /// In-order subflow bytes that wait for their mapping, or for the rest of a checksummed one.
-    pub(crate) unmapped: VecDeque<(SubflowOffset, Bytes)>,
-    pub(crate) unmapped_bytes: usize,
-    /// First subflow offset not handed to the data level.
+    pub(crate) unmapped: Slices,
+    /// First subflow offset not handed to the data level, where they begin.
     pub(crate) consumed: SubflowOffset,
     /// The mapping at `consumed` has passed its checksum.
     pub(crate) verified_to: SubflowOffset,
@@ -117,9 +116,8 @@ impl Member {
             weight: 1,
             incoming: matches!(join, Join::SynReceived { .. }),
             stale: false,
-            mappings: RxMappings::default(),
-            unmapped: VecDeque::new(),
-            unmapped_bytes: 0,
+            mappings: RxMappings::new(0),
+            unmapped: Slices::default(),
             consumed: SubflowOffset(1),
             verified_to: SubflowOffset(1),
             unmapped_since: None,

@@ -8,9 +8,9 @@
 //! | `join` | §3.2 | MP_JOIN in both roles |
 //! | `fast_open` | appendix B | data in the SYN |
 //! | `mapping` | §3.3.1 | data sequence mappings |
-//! | `input`, `receive_queue` | §3.3 | received segments, reassembly, window |
+//! | `input`, `receive_queue`, `slices` | §3.3 | received segments, reassembly, window |
 //! | `output`, `send_queue`, `schedule` | §3.3 | what is sent next, and on which subflow |
-//! | `data_ack` | §3.3.2, §3.3.6 | DATA_ACK, reinjection |
+//! | `data_ack`, `reinject` | §3.3.2, §3.3.6 | DATA_ACK, reinjection |
 //! | `address` | §3.4 | ADD_ADDR, REMOVE_ADDR, MP_PRIO |
 //! | `close` | §3.3.3, §3.5, §3.6 | DATA_FIN, MP_FASTCLOSE, RST |
 
@@ -28,7 +28,9 @@ pub mod mapping;
 pub(crate) mod member;
 pub(crate) mod output;
 pub(crate) mod receive_queue;
+mod reinject;
 pub(crate) mod schedule;
 pub(crate) mod send_queue;
+mod slices;
 
 pub(crate) use connection::Connection;

@@ -1,7 +1,7 @@
 //! The data level of receiving: reassembly across subflows, the shared window, DATA_FIN (RFC 8684 §3.3.3–3.3.4).
 
+use super::slices::Slices;
 use crate::reassembly::Reassembly;
-use alloc::collections::VecDeque;
 use bytes::Bytes;
 use umptcp_types::DataOffset;
 
@@ -29,8 +29,7 @@ pub(crate) struct Delivered {
 pub(crate) struct ReceiveQueue {
     /// Next data offset expected: the DATA_ACK.
     next: DataOffset,
-    readable: VecDeque<Bytes>,
-    readable_bytes: usize,
+    readable: Slices,
     out_of_order: Reassembly,
     /// First offset no window we advertised covers.
     edge: DataOffset,
@@ -45,8 +44,7 @@ impl ReceiveQueue {
     pub(crate) fn new(capacity: usize) -> Self {
         ReceiveQueue {
             next: DataOffset(1),
-            readable: VecDeque::new(),
-            readable_bytes: 0,
+            readable: Slices::default(),
             out_of_order: Reassembly::new(),
             edge: DataOffset(1) + capacity as u64,
             fin: None,
@@ -80,7 +78,7 @@ impl ReceiveQueue {
 
     /// Bytes the application could read now.
     pub(crate) fn readable_bytes(&self) -> usize {
-        self.readable_bytes
+        self.readable.len()
     }
 
     /// All data and the DATA_FIN have been received.
@@ -90,14 +88,14 @@ impl ReceiveQueue {
 
     /// First offset beyond the window we may advertise now; never moves back (RFC 8684 §3.3.4).
     pub(crate) fn window_edge(&self) -> DataOffset {
-        let free = self.capacity.saturating_sub(self.readable_bytes) as u64;
+        let free = self.capacity.saturating_sub(self.readable.len()) as u64;
         self.edge.max(self.next + free)
     }
 
     /// First offset beyond what the buffer has room for, whatever was advertised.
     pub(crate) fn room_edge(&self) -> DataOffset {
         // What is readable lies before `next`, so this does not wrap, not even when more is buffered than there is room for.
-        DataOffset(self.next.0 + self.capacity as u64 - self.readable_bytes as u64)
+        DataOffset(self.next.0 + self.capacity as u64 - self.readable.len() as u64)
     }
 
     /// Notes that `edge` was advertised.
@@ -147,8 +145,7 @@ impl ReceiveQueue {
         self.next += n as u64;
         d.readable += n as u64;
         if !self.discard {
-            self.readable_bytes += n;
-            self.readable.push_back(bytes);
+            self.readable.push(bytes);
         }
     }
 
@@ -175,17 +172,13 @@ impl ReceiveQueue {
 
     /// At most `max` bytes for the application.
     pub(crate) fn read(&mut self, max: usize) -> Option<Bytes> {
-        let front = self.readable.front_mut()?;
-        let bytes = if front.len() <= max { self.readable.pop_front()? } else { front.split_to(max) };
-        self.readable_bytes -= bytes.len();
-        Some(bytes)
+        self.readable.pop(max)
     }
 
     /// The application will not read any more: what is queued is dropped, what still comes is acknowledged and dropped.
     pub(crate) fn discard(&mut self) {
         self.discard = true;
         self.readable.clear();
-        self.readable_bytes = 0;
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::connection::{Connection, Mode};
 use super::mapping::Mapping;
+use super::reinject::Reinject;
 use crate::observe::Counter;
 use crate::stack::env::Env;
 use crate::tcp::output::Plan;
@@ -71,11 +72,9 @@ impl Connection {
         if !(through || self.answers_early()) || self.ended.is_some() {
             return None;
         }
-        while self.reinject.front().is_some_and(|r| r.range.end <= self.send.una()) {
-            self.reinject.pop_front();
-        }
         let backlog = self.send.end() - self.send_next;
-        if backlog == 0 && self.reinject.is_empty() {
+        let again = self.reinject.front(self.send.una());
+        if backlog == 0 && again.is_none() {
             return None;
         }
         let views = self.views(env, now);
@@ -84,7 +83,9 @@ impl Connection {
         }
         let send_window = self.send_edge - self.send_next;
         let snapshot = Snapshot { now, subflows: &views, send_window, backlog };
-        if let Some(found) = self.poll_reinject(env, now, &snapshot) {
+        if let Some(front) = again
+            && let Some(found) = self.poll_reinject(env, now, &snapshot, &front)
+        {
             return Some(found);
         }
         if backlog == 0 {
@@ -262,15 +263,14 @@ impl Connection {
         Mapping { data, subflow, len, checksum }
     }
 
-    /// A segment of data that other subflows carry already but do not deliver.
+    /// A segment of `front`: data that other subflows carry already but do not deliver.
     fn poll_reinject(
         &mut self,
         env: &mut Env,
         now: Instant,
         snapshot: &Snapshot<'_>,
+        front: &Reinject,
     ) -> Option<(usize, Plan)> {
-        let front = self.reinject.front_mut()?;
-        front.range.start = front.range.start.max(self.send.una());
         let what = Reinjection { range: front.range.clone(), carried_by: &front.carried_by };
         let Decision::Send { subflow, limit } = self.scheduler.reinject(snapshot, &what) else {
             self.note_pacing(now, snapshot.subflows);
@@ -290,12 +290,7 @@ impl Connection {
             return None;
         }
         let piece = range.start..range.start + n;
-        if let Some(front) = self.reinject.front_mut() {
-            front.range.start = piece.end;
-            if front.range.start >= front.range.end {
-                self.reinject.pop_front();
-            }
-        }
+        self.reinject.sent(piece.end);
         self.count(env, now, Some(subflow), Counter::MPTCPRetrans);
         Some((i, self.cut(now, i, piece)))
     }
