@@ -149,6 +149,8 @@ counters! {
     MPFailTx,
     /// MP_FAIL received.
     MPFailRx,
+    /// MP_FAIL received on a connection without checksums: ignored.
+    MPFailUnexpected,
     /// MP_FASTCLOSE sent.
     MPFastcloseTx,
     /// MP_FASTCLOSE received.

@@ -5,6 +5,7 @@
 //! | data or its first acknowledgement comes without options | plain TCP, announced by an infinite mapping | subflow reset, reason 6 |
 //! | a checksum fails | MP_FAIL on ACKs until it is answered, then plain TCP | RST with MP_FAIL, reason 6 |
 //! | MP_FAIL comes | MP_FAIL in answer, infinite mapping, plain TCP | RST with MP_FAIL, reason 6 |
+//! | MP_FAIL comes, and no checksums are in use | ignored | ignored |
 //! | an infinite mapping comes | plain TCP | subflow reset, reason 6 |
 //!
 //! With [`strict_checksums`](crate::config::ConnectionConfig::strict_checksums) the last column holds for one subflow too.
@@ -304,6 +305,12 @@ impl Connection {
     pub(crate) fn on_fail(&mut self, env: &mut Env, now: Instant, i: usize, fail: MpFail) -> bool {
         let id = Some(self.members[i].tcp.id);
         self.count(env, now, id, Counter::MPFailRx);
+        if !self.checksum {
+            // RFC 8684 §3.7: without checksums nothing tells the peer of a change. Anybody who sees the connection could have sent it to
+            // take the other subflows away; a peer that means it can send an infinite mapping, or reset the subflow.
+            self.count(env, now, id, Counter::MPFailUnexpected);
+            return true;
+        }
         let next = self.recv.next_data();
         let answer = self.members[i].fail.is_some();
         let about = DataOffset::from_wire(DataSeq(fail.dsn), self.local_idsn);

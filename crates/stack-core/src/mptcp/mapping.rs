@@ -116,7 +116,8 @@ impl RxMappings {
         let shift = m.shift();
         let mut parts: SmallVec<[RxMapping; 4]> = SmallVec::new();
         let mut at = m.subflow;
-        let first = self.last_from(m.subflow).filter(|x| x.end() > m.subflow).map_or(m.subflow, |x| x.subflow);
+        let first =
+            self.last_from(m.subflow).filter(|x| x.end() > m.subflow).map_or(m.subflow, |x| x.subflow);
         for (overlaps, known) in self.map.range(first..m.end()).map(|(_, x)| x).enumerate() {
             #[cfg(test)]
             {
@@ -268,7 +269,11 @@ mod tests {
             assert_eq!(t.visited, 0, "{name}: mappings that do not overlap meet none");
             assert_eq!(t.map.len() as u64, N);
             for i in [0, 1, N / 2, N - 1] {
-                assert_eq!(t.covering(SubflowOffset(10 * i + 5)), Some(m(10 * i + 1, 100 * i + 1, 10)), "{name}");
+                assert_eq!(
+                    t.covering(SubflowOffset(10 * i + 5)),
+                    Some(m(10 * i + 1, 100 * i + 1, 10)),
+                    "{name}"
+                );
             }
             // Said again, each meets itself only.
             assert!(insert_all(&mut t, 0..N).iter().all(|i| *i == Inserted::Known), "{name}");

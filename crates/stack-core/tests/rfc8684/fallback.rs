@@ -348,6 +348,40 @@ fn mp_fail_about_data_never_sent_is_ignored() {
 }
 
 #[test]
+fn mp_fail_without_checksums_is_ignored() {
+    // RFC 8684 §3.7: nothing could have failed, so it is no reason to give up the other subflows, or MPTCP.
+    let mut l = Lab::client(ConnectionConfig::default(), 2);
+    l.write(1000);
+    l.ack(0);
+    let second = l.accept_join(0);
+    l.write(1000);
+    l.take_all();
+    let fail = |l: &Lab| MptcpOption::Fail(MpFail { dsn: DataOffset(1001).to_wire(l.idsn().0).0 });
+    for flow in [0, second] {
+        let option = fail(&l);
+        l.send(flow, Out::options([option]));
+    }
+    assert!(l.take(|s| s.seg.flags.rst || fail_dsn(s).is_some()).is_none(), "not answered");
+    assert_eq!((l.counter(Counter::MPFailRx), l.counter(Counter::MPFailUnexpected)), (2, 2));
+    // The same with one subflow, where it would have meant plain TCP.
+    let mut single = Lab::server(ConnectionConfig::default(), 1);
+    single.data(0, 1, 100);
+    single.write(500);
+    single.ack(0);
+    let option = fail(&single);
+    single.send(0, Out::options([option]));
+    for l in [&mut l, &mut single] {
+        assert!(l.is_mptcp());
+        let next = l.received.len() as u64 + 1;
+        l.data(0, next, 200);
+        assert_eq!(l.received, bytes(1, next + 199));
+        l.write(300);
+        l.ack(0);
+        assert_eq!(l.counter(Counter::FallbackFailed) + l.counter(Counter::MPFailTx), 0);
+    }
+}
+
+#[test]
 fn an_infinite_mapping_that_does_not_fit_resets_the_subflow() {
     let mut l = Lab::server(ConnectionConfig::default(), 1);
     l.data(0, 1, 100);
