@@ -107,6 +107,9 @@ pub struct ConnectionConfig {
     pub keep_alive: Option<KeepAlive>,
     /// Most payload and options per packet, in either direction (TCP_MAXSEG); `None`: what the path's MTU allows.
     pub max_segment_size: Option<u16>,
+    /// How long after a search for the largest packet that a path carries the next begins (RFC 8899's PMTU_RAISE_TIMER, Linux's
+    /// net.ipv4.tcp_probe_interval). Searches are made where ICMP or silence has made packets smaller; `None`: none are.
+    pub mtu_probe_interval: Option<Duration>,
     /// Explicit congestion notification.
     pub ecn: Ecn,
     /// Send small segments at once instead of waiting to fill them (no Nagle).
@@ -150,6 +153,7 @@ impl Default for ConnectionConfig {
             user_timeout: Duration::from_secs(120),
             keep_alive: None,
             max_segment_size: None,
+            mtu_probe_interval: Some(Duration::from_secs(600)),
             ecn: Ecn::Accept,
             no_delay: false,
             max_subflows: 8,

@@ -201,7 +201,11 @@ counters! {
     TcpInCEPkts,
     /// Packets made smaller because ICMP said that they are too big (RFC 1191, RFC 8201).
     TcpPmtuReduced,
-    /// Packets made smaller because full ones seem to vanish (RFC 4821).
+    /// Packets made smaller because full ones seem to vanish (RFC 4821 §7.7).
+    TcpPmtuBlackHole,
+    /// Probes by which packets were found to pass that are larger than those before (RFC 4821 §7.6.1).
+    TcpMTUPSuccess,
+    /// Such probes that were lost, and nothing else with them (RFC 4821 §7.6.2).
     TcpMTUPFail,
     /// ICMP errors that quote nothing outstanding (RFC 5927).
     TcpOutOfWindowIcmps,

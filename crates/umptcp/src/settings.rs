@@ -78,6 +78,13 @@ macro_rules! connection_settings {
             self
         }
 
+        /// How long after a search for the largest packets that a path carries the next begins (Linux's net.ipv4.tcp_probe_interval,
+        /// RFC 8899; ten minutes unless set); `None`: packets that ICMP or silence has made smaller stay so.
+        pub fn mtu_probe_interval(mut self, interval: Option<Duration>) -> Self {
+            self.config.mtu_probe_interval = interval;
+            self
+        }
+
         /// Whether to use explicit congestion notification (RFC 3168); when the peer asks for it, unless set.
         pub fn ecn(mut self, ecn: Ecn) -> Self {
             self.config.ecn = ecn;

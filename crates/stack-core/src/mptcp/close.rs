@@ -564,8 +564,9 @@ impl Connection {
             self.members[i].end_signal_pause(now);
             let fired = self.members[i].tcp.on_timer(now, self.cc.as_mut());
             if fired.smaller_packets {
-                self.count(env, now, Some(id), Counter::TcpMTUPFail);
+                self.count(env, now, Some(id), Counter::TcpPmtuBlackHole);
             }
+            self.count_failed_size_probes(env, now, id);
             if fired.recovery {
                 self.count(env, now, Some(id), Counter::TcpFastRecovery);
             }

@@ -342,6 +342,7 @@ impl Connection {
             keep_alive: self.config.keep_alive,
             no_delay: self.config.no_delay,
             ecn: self.config.ecn,
+            mtu_probe_interval: self.config.mtu_probe_interval,
             isn: env.isn(now, tuple),
             timestamp_offset: env.timestamp_offset(tuple),
         }

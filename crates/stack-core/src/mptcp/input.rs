@@ -135,6 +135,10 @@ impl Connection {
         if out.probe_repaired {
             self.count(env, now, Some(id), Counter::TcpLossProbeRecovery);
         }
+        if out.larger_packets {
+            self.count(env, now, Some(id), Counter::TcpMTUPSuccess);
+        }
+        self.count_failed_size_probes(env, now, id);
         let Some(undone) = out.undone else { return };
         let what = match undone {
             Undone::TimeoutByTimestamp => Counter::TcpLossUndo,
@@ -145,6 +149,14 @@ impl Connection {
         self.count(env, now, Some(id), what);
         if undone.was_timeout() {
             self.withdraw_reinjection(id);
+        }
+    }
+
+    /// Probes for larger packets that have failed on a subflow.
+    pub(crate) fn count_failed_size_probes(&mut self, env: &mut Env, now: Instant, id: SubflowId) {
+        let failures = self.index(id).map_or(0, |i| self.members[i].tcp.pmtu.take_failures());
+        for _ in 0..failures {
+            self.count(env, now, Some(id), Counter::TcpMTUPFail);
         }
     }
 

@@ -181,6 +181,8 @@ impl Connection {
             // What a SYN carries is one packet, whatever the MSS assumed before the peer has named its own.
             options.fast_open = m.fast_open.take();
             u32::MAX
+        } else if plan.fresh && m.tcp.is_size_probe(plan.seq) {
+            plan.payload.len() as u32
         } else {
             m.tcp.packet_payload(options.len())
         };

@@ -5,6 +5,7 @@ use super::mapping::Mapping;
 use super::reinject::Reinject;
 use crate::observe::Counter;
 use crate::stack::env::Env;
+use crate::tcp::SizeProbe;
 use crate::tcp::output::Plan;
 use core::ops::Range;
 use smallvec::SmallVec;
@@ -44,7 +45,12 @@ impl Connection {
             };
             // What was lost goes first.
             let lost = m.tcp.board.lost_bytes() > 0;
-            let room = if lost { 0 } else { congestion.min(m.tcp.window_room()) };
+            let mut room = if lost { 0 } else { congestion.min(m.tcp.window_room()) };
+            // RFC 4821 §7.4: where a probe is due ordinary data wait until there is room for that.
+            let narrow = |p: SizeProbe| room.min(self.send_edge - self.send_next) < p.payload;
+            if in_flight > 0 && self.size_probe(now, i).is_some_and(narrow) {
+                room = 0;
+            }
             let stale = m.stale || m.tcp.rtt.backoff_count() > 0;
             views.push(SubflowView {
                 id: m.tcp.id,
@@ -99,12 +105,24 @@ impl Connection {
         if let Decision::Send { subflow, limit } = self.scheduler.schedule(&snapshot)
             && let Some(view) = views.iter().find(|v| v.id == subflow)
             && let Some(i) = self.index(subflow)
-            && let Some(n) = self.segment_size(i, view, limit, backlog.min(send_window), backlog)
         {
-            let range = self.send_next..self.send_next + n;
-            self.send_next = range.end;
-            self.bytes_sent += n;
-            return Some((i, self.cut(now, i, range)));
+            let available = backlog.min(send_window);
+            let room = limit.min(view.room).min(available);
+            let probe = self.size_probe(now, i).filter(|p| p.payload <= room);
+            let size = match probe {
+                Some(probe) => Some(probe.payload),
+                None => self.segment_size(i, view, limit, available, backlog),
+            };
+            if let Some(n) = size {
+                let range = self.send_next..self.send_next + n;
+                self.send_next = range.end;
+                self.bytes_sent += n;
+                let plan = self.cut(now, i, range);
+                if let Some(probe) = probe {
+                    self.members[i].tcp.size_probe_sent(now, plan.seq, probe);
+                }
+                return Some((i, plan));
+            }
         }
         self.note_small_window(now, &views, send_window, backlog);
         self.note_pacing(now, &views);
@@ -168,6 +186,19 @@ impl Connection {
                 m.tcp.arm_persist(now);
             }
         }
+    }
+
+    /// The probe for larger packets that the next new data on member `i` should be, if one is due.
+    fn size_probe(&self, now: Instant, i: usize) -> Option<SizeProbe> {
+        let tcp = &self.members[i].tcp;
+        let due = tcp.pmtu.probe_due(now).is_some();
+        // Not where the next segment needs options of its own.
+        let first = due && self.needs_capable(i, self.send_next == DataOffset(self.first_data(i)));
+        if !due || first || !tcp.is_synchronized() {
+            return None;
+        }
+        let enough = (self.send.end() - self.send_next).min(self.send_edge - self.send.una());
+        tcp.size_probe(now, self.cc.as_ref(), self.packet_payload(i), enough)
     }
 
     /// How many bytes the next segment on member `i` carries; `None`: better wait.

@@ -55,7 +55,10 @@ impl Subflow {
         if let Some(rtt) = o.rtt {
             self.take_rtt_sample(now, rtt, ack);
         }
-        self.pmtu.on_acked(ack);
+        if let Some(larger) = self.pmtu.on_acked(now, ack) {
+            self.set_packet_size(larger, cc);
+            out.larger_packets = true;
+        }
         out.acked = o.delivered;
         out.advanced = o.cumulative > 0;
         self.stats.bytes_acked += o.cumulative - u64::from(o.syn_acked) - u64::from(o.fin_acked);

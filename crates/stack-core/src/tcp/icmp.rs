@@ -87,14 +87,4 @@ impl Subflow {
         }
         self.resend_first = true;
     }
-
-    /// Larger packets may be tried again: the path may have changed (RFC 1191 §6.3). Called when new data are about to be sent.
-    pub(super) fn raise_packet_size(&mut self, now: Instant, cc: &mut dyn CongestionController) {
-        if self.pmtu.raise_due(now)
-            && self.recovery == Recovery::Open
-            && let Some(mss) = self.pmtu.on_timer(now)
-        {
-            self.set_packet_size(mss, cc);
-        }
-    }
 }

@@ -49,6 +49,8 @@ pub(crate) struct Outcome {
     pub(crate) congestion_marked: bool,
     /// A tail loss probe repaired a loss.
     pub(crate) probe_repaired: bool,
+    /// A probe showed that the path carries larger packets.
+    pub(crate) larger_packets: bool,
     /// A duplicate SYN of a half-open subflow: answer it again.
     pub(crate) repeat_syn_ack: bool,
     /// Both ends sent a SYN (RFC 9293 §3.5).
@@ -72,7 +74,7 @@ impl Subflow {
         let peer_mss = o.mss.map_or(default_mss(self.tuple.remote.is_ipv6()), u32::from);
         // A hostile MSS of a few bytes would make us send almost nothing but headers; Linux's floor is 48.
         self.send_mss = peer_mss.min(self.config.mss).max(48);
-        self.pmtu = PathMtu::new(self.send_mss, self.tuple.remote.is_ipv6());
+        self.pmtu = PathMtu::new(self.send_mss, self.tuple.remote.is_ipv6(), self.config.mtu_probe_interval);
         self.ecn.on_syn(self.config.ecn, syn.flags);
         self.board.set_mss(self.send_mss);
         self.pacer.set_mss(self.send_mss);

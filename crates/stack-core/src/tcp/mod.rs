@@ -10,7 +10,7 @@
 //! | `acknowledge` | what an acknowledgement brings about: loss recovery, its undo, congestion control |
 //! | `output` | what to send next: handshake, retransmission, acknowledgement, probes |
 //! | `timer` | the timer table and what happens when one fires |
-//! | `pmtu`, `icmp` | the size of packets, and what ICMP errors do |
+//! | `pmtu`, `probing`, `icmp` | the size of packets, probes for larger ones, and what ICMP errors do |
 //! | `ecn` | explicit congestion notification |
 //! | `scoreboard`, `rtt`, `prr`, `tlp`, `frto`, `pacing` | loss recovery |
 
@@ -22,6 +22,7 @@ pub mod input;
 pub mod output;
 pub mod pacing;
 pub mod pmtu;
+mod probing;
 pub mod prr;
 pub mod rtt;
 pub mod scoreboard;
@@ -39,6 +40,7 @@ use ecn::EcnState;
 use frto::Frto;
 use pacing::Pacer;
 use pmtu::PathMtu;
+pub(crate) use probing::SizeProbe;
 use prr::Prr;
 use rtt::RttEstimator;
 use scoreboard::Scoreboard;
@@ -98,6 +100,8 @@ pub struct SubflowConfig {
     pub ecn: Ecn,
     /// No Nagle (RFC 9293 §3.7.4).
     pub no_delay: bool,
+    /// How long after a search for the largest packets the next begins (RFC 8899 §5.1.1); `None`: there are none.
+    pub mtu_probe_interval: Option<Duration>,
     /// Initial sequence number (RFC 6528).
     pub isn: SeqNumber,
     /// Offset of our timestamp clock, per four-tuple (RFC 7323 §5.4 asks that it does not reveal uptime).
@@ -331,7 +335,7 @@ impl Subflow {
             adapt_rtt_after: None,
             probe_wanted: false,
             resend_first: false,
-            pmtu: PathMtu::new(config.mss, tuple.remote.is_ipv6()),
+            pmtu: PathMtu::new(config.mss, tuple.remote.is_ipv6(), config.mtu_probe_interval),
             ecn: EcnState::default(),
             marked: false,
             last_icmp: None,

@@ -231,7 +231,6 @@ impl Subflow {
             self.arm_retransmit(now);
         }
         self.pmtu.on_sent(range.end, len);
-        self.raise_packet_size(now, cc);
         let flags = TcpFlags { psh: push, ..ACK };
         Plan { kind: Kind::Data, seq: range.start, flags, payload, mapping, fresh: true }
     }

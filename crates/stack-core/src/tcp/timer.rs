@@ -171,7 +171,8 @@ impl Subflow {
         self.recovery = Recovery::Loss { until: nxt };
         // RFC 4821 §7.7: silence may mean that the path swallows packets of this size.
         let count = self.rtt.backoff_count() + 1;
-        let smaller = self.pmtu.on_timeout(now, self.board.una(), count);
+        let pause = self.size_probe_pause(cc);
+        let smaller = self.pmtu.on_timeout(now, self.board.una(), count, pause);
         if let Some(mss) = smaller {
             self.set_packet_size(mss, cc);
         }
@@ -192,6 +193,9 @@ impl Subflow {
         delivered: u64,
         cc: &mut dyn CongestionController,
     ) -> bool {
+        if self.lost_only_size_probe(cc) {
+            return false;
+        }
         // An episode may also begin with losses that an earlier one marked and did not get to.
         if lost == 0 && !(self.recovery == Recovery::Open && self.board.in_recovery()) {
             return false;

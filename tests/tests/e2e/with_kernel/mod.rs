@@ -6,6 +6,7 @@ mod close;
 mod fast_open;
 mod middleboxes;
 mod options;
+mod path_mtu;
 mod priority;
 
 use crate::umptcp_host::{PORT, UmptcpHost};

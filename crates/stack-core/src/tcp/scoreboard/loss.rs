@@ -15,6 +15,17 @@ const DUP_THRESH: u64 = 3;
 /// Ranges beyond which we no longer try to learn whether all retransmissions of an episode were needless.
 const UNDO_RANGES: usize = 1_024;
 
+/// What became of a range. See [`Scoreboard::fate`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// None of it is lost.
+    NotLost,
+    /// Of what was sent, some of it is lost and nothing else.
+    LostAlone,
+    /// Something else is lost as well, or some of it for the second time.
+    LostWithOthers,
+}
+
 /// A recovery episode.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Recovery {
@@ -321,6 +332,24 @@ impl<M: Clone + Debug> Scoreboard<M> {
         if self.sacked.covering(self.una).is_some() {
             self.forget_sacks();
         }
+    }
+
+    /// Whether `range` is among what is lost now and was never sent again, and whether anything else is.
+    pub fn fate(&self, range: &Range<SubflowOffset>) -> Fate {
+        let range = range.start.0.max(self.una)..range.end.0;
+        let Some(hit) = self.lost.next_from(range.start).filter(|r| r.start < range.end) else {
+            return Fate::NotLost;
+        };
+        let within = self.lost.first().is_some_and(|r| range.start <= r.start)
+            && self.lost.last().is_some_and(|r| r.end <= range.end);
+        let once = self.retransmitted.first_gap(hit.clone()) == Some(hit);
+        if within && once { Fate::LostAlone } else { Fate::LostWithOthers }
+    }
+
+    /// What is lost is no reason for a recovery; it remains to be sent again. Should anything be found lost later, a recovery begins.
+    pub fn forgive(&mut self) {
+        self.recovery = None;
+        self.undo.report();
     }
 
     /// Whatever the peer says, what is being sent again is not to be taken for needless.

@@ -26,6 +26,7 @@ mod retransmit;
 mod tests;
 
 pub use ack::{AckOutcome, Evidence};
+pub use loss::Fate;
 pub(crate) use ranges::RangeSet;
 
 use crate::payload::Payload;

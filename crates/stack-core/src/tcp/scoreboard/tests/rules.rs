@@ -33,6 +33,47 @@ fn repeat(b: &mut Board, now: u64) -> Option<Range<u64>> {
 }
 
 #[test]
+fn a_probe_for_larger_packets_may_be_all_that_is_lost() {
+    // RFC 4821 §7.5. Six segments; the third is the probe.
+    let probe = range(2_001..3_001);
+    type Case = (&'static str, &'static [Range<u64>], Fate);
+    let cases: &[Case] = &[
+        ("all that followed arrived", &[3_001..6_001], Fate::LostAlone),
+        ("the middle of it arrived", &[2_301..2_501, 3_001..6_001], Fate::LostAlone),
+        ("it arrived", &[2_001..3_001, 4_001..6_001], Fate::NotLost),
+        ("what followed is lost, too", &[4_001..6_001], Fate::LostWithOthers),
+        ("and what follows that", &[3_001..4_001, 5_001..6_001], Fate::LostWithOthers),
+    ];
+    for (name, sacks, fate) in cases {
+        let (mut b, e) = established();
+        send_train(&mut b, 200, 6);
+        ack(&mut b, at(310), 2_001, sacks);
+        b.detect_loss(at(400), &e);
+        assert_eq!(b.fate(&probe), *fate, "{name}");
+    }
+    // What went before is lost, too.
+    let (mut b, e) = established();
+    send_train(&mut b, 200, 6);
+    ack(&mut b, at(310), 1_001, &[3_001..6_001]);
+    b.detect_loss(at(400), &e);
+    assert_eq!(b.fate(&probe), Fate::LostWithOthers);
+
+    // Forgiven, it is no recovery, until its retransmission is lost as well.
+    let (mut b, e) = established();
+    send_train(&mut b, 200, 6);
+    ack(&mut b, at(310), 2_001, &[3_001..6_001]);
+    assert!(b.detect_loss(at(400), &e) > 0 && b.in_recovery());
+    b.forgive();
+    assert!(!b.in_recovery());
+    assert_eq!(repeat(&mut b, 401), Some(2_001..3_001));
+    assert_eq!((b.detect_loss(at(402), &e), b.in_recovery(), b.fate(&probe)), (0, false, Fate::NotLost));
+    send_train(&mut b, 403, 1);
+    ack(&mut b, at(510), 2_001, &[3_001..7_001]);
+    assert_eq!((b.detect_loss(at(600), &e), b.in_recovery()), (1_000, true));
+    assert_eq!(b.fate(&probe), Fate::LostWithOthers);
+}
+
+#[test]
 fn syn_and_fin_take_one_offset_each() {
     // RFC 9293 §3.4.
     let (mut b, _) = established();
