@@ -148,7 +148,7 @@ impl UserSpace {
             .connect_timeout(timeout)
             .connect(remote)
             .with_context(|| format!("cannot connect to {remote}"))?;
-        Ok(Connection { stream, shared: Arc::clone(&self.shared), config: self.connection.clone() })
+        Ok(Connection::new(stream, &self.shared, &self.connection))
     }
 
     pub(crate) fn listen(&self, address: ListenAddress) -> anyhow::Result<UserSpaceListener> {
@@ -203,7 +203,7 @@ pub(crate) struct UserSpaceListener {
 impl UserSpaceListener {
     pub(crate) fn accept(&self) -> io::Result<Connection> {
         let (stream, _) = self.listener.accept()?;
-        Ok(Connection { stream, shared: Arc::clone(&self.shared), config: self.config.clone() })
+        Ok(Connection::new(stream, &self.shared, &self.config))
     }
 
     pub(crate) fn local_address(&self) -> SocketAddr {
@@ -215,10 +215,16 @@ impl UserSpaceListener {
 pub(crate) struct Connection {
     pub(crate) stream: MptcpStream,
     shared: Arc<Shared>,
-    config: ConnectionConfig,
+    congestion: String,
+    scheduler: String,
 }
 
 impl Connection {
+    fn new(stream: MptcpStream, shared: &Arc<Shared>, config: &ConnectionConfig) -> Self {
+        let (congestion, scheduler) = (config.congestion.clone(), config.scheduler.clone());
+        Connection { stream, shared: Arc::clone(shared), congestion, scheduler }
+    }
+
     pub(crate) fn facts(&self) -> io::Result<Facts> {
         let status = self.stream.mptcp_status()?;
         Ok(Facts {
@@ -229,8 +235,8 @@ impl Connection {
                 other => Some(other.is_active()),
             },
             description: status.to_string(),
-            congestion: Some(self.config.congestion.clone()),
-            scheduler: Some(self.config.scheduler.clone()),
+            congestion: Some(self.congestion.clone()),
+            scheduler: Some(self.scheduler.clone()),
         })
     }
 
