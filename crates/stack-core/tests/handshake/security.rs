@@ -2,6 +2,9 @@
 
 use crate::raw::*;
 use std::net::SocketAddr;
+use umptcp_stack_core::config::ConnectionConfig;
+use umptcp_stack_core::error::{ConnectError, ConnectionError};
+use umptcp_stack_core::event::Event;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::Duration;
 use umptcp_stack_core::wire::mptcp::{MpJoin, MptcpOption};
@@ -127,4 +130,29 @@ fn data_on_an_unproven_join_is_never_delivered() {
     assert!(rst.seg.flags.rst);
     assert_eq!(lab.received(c), b"");
     assert_eq!(lab.stack.subflows(c).len(), 1);
+}
+
+/// A SYN that nobody accepts is forgotten, and so is a connection whose third ACK never comes; both are counted.
+#[test]
+fn handshakes_that_are_not_completed_are_dropped() {
+    let mut lab = Lab::listening();
+    lab.accept = None;
+    End::new(peer(1, 4000), stack_at()).send(&mut lab, SYN, &[capable_syn()], &[]);
+    let incoming = lab.incoming[0];
+    lab.pass(Duration::from_secs(59));
+    assert_eq!(lab.counter(Counter::TcpListenDrops), 0);
+    lab.pass(Duration::from_secs(2));
+    // The next SYN has it looked for.
+    lab.accept = Some(ConnectionConfig::default());
+    End::new(peer(1, 4001), stack_at()).send(&mut lab, SYN, &[capable_syn()], &[]);
+    assert_eq!(lab.counter(Counter::TcpListenDrops), 1);
+    let late = lab.stack.accept(lab.now, incoming, &ConnectionConfig::default());
+    assert_eq!(late, Err(ConnectError::Gone));
+    // The second was accepted and answered; its client is silent.
+    assert_eq!((lab.accepted.len(), lab.stack.connection_count()), (1, 1));
+    let sent = lab.pass(Duration::from_secs(120));
+    assert!(sent.len() >= 5 && sent.iter().all(|(_, s)| s.seg.flags.syn), "SYN/ACKs: {sent:?}");
+    assert_eq!((lab.counter(Counter::TcpListenDrops), lab.counter(Counter::TcpAbortOnTimeout)), (2, 1));
+    let end = |e: &Event| matches!(e, Event::Closed { error: Some(ConnectionError::TimedOut), .. });
+    assert!(lab.events.iter().any(end) && lab.stack.subflows(lab.accepted[0]).is_empty());
 }

@@ -4,5 +4,6 @@ mod addresses;
 mod close;
 mod data;
 mod fallback;
+mod limits;
 mod options;
 mod peer;

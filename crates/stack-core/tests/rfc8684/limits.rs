@@ -1,0 +1,121 @@
+//! What happens at the limits of a connection, and that each is counted.
+
+use crate::peer::{KEY, Lab, Out, bytes, peer_address, stack_address};
+use std::net::{IpAddr, SocketAddr};
+use umptcp_stack_core::config::ConnectionConfig;
+use umptcp_stack_core::error::{ConnectionError, SignalError};
+use umptcp_stack_core::event::Event;
+use umptcp_stack_core::interface::PathConfig;
+use umptcp_stack_core::observe::Counter;
+use umptcp_stack_core::types::{AddressId, Duration, PathId};
+use umptcp_stack_core::wire::mptcp::{CapableFlags, MpCapable, MpJoin, MptcpOption, VERSION};
+
+#[test]
+fn echoes_beyond_what_may_wait_are_left_out() {
+    // RFC 8684 §3.4.1: the sender repeats an ADD_ADDR that was not echoed, so leaving one out is no loss. Two ACKs that carry
+    // nothing else may leave at once (§3.4.1); the rest waits, and of that 32.
+    let mut l = Lab::server(ConnectionConfig::default(), 1);
+    l.ack(0);
+    l.take_all();
+    const ADVERTS: u64 = 50;
+    for id in 1..=ADVERTS as u8 {
+        let address = SocketAddr::new(peer_address(id), 4000);
+        let option = l.add_addr(id, address, false);
+        l.send(0, Out::options([option.into()]));
+    }
+    assert_eq!(l.counter(Counter::AddAddr), ADVERTS);
+    assert_eq!(l.counter(Counter::EchoAddTx), 2);
+    assert_eq!(l.counter(Counter::EchoAddTxDrop), ADVERTS - 34);
+    l.advance(Duration::from_secs(10));
+    assert_eq!(l.counter(Counter::EchoAddTx), 34, "what waited has gone out");
+    let again = l.add_addr(ADVERTS as u8, SocketAddr::new(peer_address(ADVERTS as u8), 4000), false);
+    l.send(0, Out::options([again.into()]));
+    l.advance(Duration::ZERO);
+    assert_eq!((l.counter(Counter::EchoAddTx), l.counter(Counter::EchoAddTxDrop)), (35, ADVERTS - 34));
+}
+
+#[test]
+fn remove_addr_that_no_subflow_can_carry_is_counted() {
+    let mut l = Lab::client(ConnectionConfig::default(), 1);
+    l.write(100);
+    l.ack(0);
+    l.take_all();
+    l.stack.path_removed(l.now, PathId(0));
+    l.poll();
+    assert_eq!(
+        (l.subflows().len(), l.counter(Counter::RmAddrTxDrop), l.counter(Counter::RmAddrTx)),
+        (0, 1, 0)
+    );
+    // With another subflow it is told.
+    let mut l = Lab::client(ConnectionConfig::default(), 2);
+    l.write(100);
+    l.ack(0);
+    let second = l.accept_join(0);
+    l.take_all();
+    l.stack.path_removed(l.now, PathId(0));
+    l.poll();
+    let told = l.take(|s| s.has(|o| matches!(o, MptcpOption::RemoveAddr(_)))).expect("REMOVE_ADDR");
+    assert_eq!(told.flow, Some(second));
+    assert_eq!((l.counter(Counter::RmAddrTxDrop), l.counter(Counter::RmAddrTx)), (0, 1));
+}
+
+#[test]
+fn no_join_when_every_address_id_is_in_use() {
+    let mut l = Lab::client(ConnectionConfig::default(), 1);
+    l.ack(0);
+    for n in 1..=255 {
+        let address = IpAddr::from([192, 0, 2, n]);
+        assert_eq!(l.stack.advertise_address(l.now, l.conn, address, None), Ok(AddressId(n)));
+    }
+    let one_more = l.stack.advertise_address(l.now, l.conn, [198, 51, 100, 1].into(), None);
+    assert_eq!(one_more, Err(SignalError::NoAddressId));
+    l.stack.path_added(l.now, PathConfig::new("late", stack_address(1)));
+    l.poll();
+    assert!(l.counter(Counter::MPJoinSynTxCreatSkErr) > 0);
+    assert_eq!((l.counter(Counter::MPJoinSynTx), l.subflows().len()), (0, 1));
+    // With an ID free again the join is made.
+    l.stack.withdraw_addresses(l.now, l.conn, &[AddressId(7)]).expect("withdraw");
+    l.stack.path_added(l.now, PathConfig::new("later", stack_address(2)));
+    l.poll();
+    assert_eq!(l.counter(Counter::MPJoinSynTx), 1);
+    let syn = l.take(|s| s.seg.flags.syn).expect("a join");
+    assert!(syn.has(|o| matches!(o, MptcpOption::Join(MpJoin::Syn { address_id: AddressId(7), .. }))));
+}
+
+#[test]
+fn mp_capable_with_other_keys_maps_nothing() {
+    let mut l = Lab::server(ConnectionConfig::default(), 1);
+    let capable = |sender_key, receiver_key| {
+        let flags = CapableFlags::sha256(false, false);
+        let len = 100;
+        let data = MpCapable::Data { version: VERSION, flags, sender_key, receiver_key, len, checksum: None };
+        MptcpOption::from(data)
+    };
+    // On its first data, and twice more; the data wait.
+    for (sender, receiver, len) in [(KEY, l.key ^ 1, 100), (KEY ^ 1, l.key, 0), (l.key, KEY, 0)] {
+        l.send(0, Out::options([capable(sender, receiver)]).payload(bytes(1, len)));
+    }
+    assert_eq!((l.counter(Counter::MPCapableKeyMismatch), l.received.len()), (3, 0));
+    let right = capable(KEY, l.key);
+    l.send(0, Out::options([right]));
+    assert_eq!((l.counter(Counter::MPCapableKeyMismatch), l.received.len()), (3, 100));
+    assert!(l.is_mptcp());
+}
+
+#[test]
+fn a_peer_that_stops_answering_is_given_up_and_counted() {
+    let config = ConnectionConfig { user_timeout: Duration::from_secs(20), ..ConnectionConfig::default() };
+    let mut l = Lab::client(config, 1);
+    l.write(100);
+    l.ack(0);
+    l.write(100);
+    l.advance(Duration::from_secs(19));
+    assert_eq!(l.counter(Counter::TcpAbortOnTimeout), 0);
+    l.advance(Duration::from_secs(120));
+    assert_eq!((l.counter(Counter::TcpAbortOnTimeout), l.subflows().len()), (1, 0));
+    let end = l.events.iter().find_map(|e| match e {
+        Event::Closed { error, .. } => Some(*error),
+        _ => None,
+    });
+    assert_eq!(end, Some(Some(ConnectionError::TimedOut)));
+}
