@@ -168,8 +168,23 @@ fn strong_reordering_is_learned_and_undone() {
     assert!(reordered > 20, "{reordered}");
     let s = lab.subflow();
     assert!(s.recoveries <= 1 && s.undone == s.recoveries && s.timeouts == 0, "{s:?}");
+    assert_eq!((lab.counter(Counter::TcpFullUndo), s.recoveries), (1, 1), "by timestamps");
     assert!(lab.count("again") <= 1);
     lab.snapshot("strong_reordering");
+}
+
+#[test]
+fn a_needless_recovery_is_undone_by_the_duplicates_it_made() {
+    // RFC 3708: without timestamps nothing but D-SACK (RFC 2883) says that what was sent again was not lost.
+    let late = link().reorder(0.02, Duration::from_millis(9));
+    let mut lab = Lab::with(plain(late, link()).gro(false).build(), |net| net.middlebox(0, NoTimestamps));
+    lab.send(2 * MB);
+    lab.rest();
+    let s = lab.subflow();
+    assert!(s.recoveries >= 1 && s.timeouts == 0, "{s:?}");
+    assert_eq!((lab.counter(Counter::TcpDSACKUndo), lab.counter(Counter::TcpFullUndo)), (s.undone, 0));
+    // A recovery that begins while the last one's duplicates are still on their way may miss them.
+    assert!(4 * s.undone >= 3 * s.recoveries, "{s:?}\n{}", lab.text());
 }
 
 #[test]

@@ -165,8 +165,10 @@ counters! {
     SubflowStale,
     /// A stale subflow answered again.
     SubflowRecover,
-    /// Probes of a closed connection-level window.
+    /// Probes of a closed window.
     WinProbe,
+    /// Data-level retransmission timeouts: no DATA_ACK came (RFC 8684 §3.3.6).
+    MPTCPTimeouts,
     /// Fell back at the first data.
     MPCapableDataFallback,
     /// Fell back for lack of a DSS option.

@@ -645,5 +645,7 @@ fn what_is_refused_as_too_old_is_not_reported_as_received() {
     };
     assert_eq!(reported(&mut s, 1_101, 1_000, 150), [], "refused: not there");
     assert_eq!(reported(&mut s, 51, 1_000, 150), [(51, 101)], "what is there of it");
+    assert_eq!(s.counter(Counter::TcpPawsRejected), 2);
     assert_eq!(reported(&mut s, 1_101, 1_000, 200), [(1_101, 2_101)], "taken");
+    assert_eq!(s.counter(Counter::TcpPawsRejected), 2);
 }

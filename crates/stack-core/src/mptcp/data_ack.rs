@@ -112,7 +112,7 @@ impl Connection {
             }
         }
         self.retransmit_count += 1;
-        self.count(env, now, None, Counter::WinProbe);
+        self.count(env, now, None, Counter::MPTCPTimeouts);
         self.arm_data_timer(now, true);
     }
 

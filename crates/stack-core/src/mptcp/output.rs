@@ -52,9 +52,18 @@ impl Connection {
             if env.paths.get(&self.members[i].tcp.path).is_none_or(|p| p.blocked) {
                 continue;
             }
-            let plan = match self.members[i].tcp.poll_fin(now) {
+            let m = &mut self.members[i];
+            let plan = match m.tcp.poll_fin(now) {
                 Some(plan) => Some(plan),
-                None => self.members[i].tcp.poll_ack(),
+                None => {
+                    let probe = m.tcp.persist_wanted;
+                    let plan = m.tcp.poll_ack();
+                    if probe && plan.is_some() {
+                        let id = Some(m.tcp.id);
+                        self.count(env, now, id, Counter::WinProbe);
+                    }
+                    plan
+                }
             };
             if let Some(plan) = plan {
                 self.turn = i + 1;

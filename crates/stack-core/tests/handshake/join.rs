@@ -2,12 +2,12 @@
 
 use crate::raw::*;
 use std::net::SocketAddr;
-use umptcp_stack_core::config::ConnectionConfig;
+use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, StackConfig};
 use umptcp_stack_core::event::{Event, SubflowReset};
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::stack::MptcpStatus;
 use umptcp_stack_core::types::{AddressId, ConnectionId, Duration};
-use umptcp_stack_core::wire::mptcp::{Dss, MpJoin, MpTcpRst, MptcpOption, ResetReason};
+use umptcp_stack_core::wire::mptcp::{Dss, MpCapable, MpJoin, MpTcpRst, MptcpOption, ResetReason, VERSION};
 
 fn stack_at(port: u16) -> SocketAddr {
     SocketAddr::new(STACK, port)
@@ -75,6 +75,28 @@ fn the_token_not_the_port_finds_the_connection() {
     }
     assert_eq!(subflows(&lab, c), 3);
     assert_eq!((lab.counter(Counter::MPJoinPortSynRx), lab.counter(Counter::MPJoinPortAckRx)), (1, 1));
+}
+
+/// A join needs a local port that no other connection to the same address has.
+#[test]
+fn a_join_without_a_free_port_is_not_sent() {
+    let mut lab = Lab::with(StackConfig { ephemeral_ports: 50_000..=50_000, ..StackConfig::default() });
+    let mut other = ConnectOptions::new(peer(1, PORT));
+    (other.paths, other.local_port) = (vec![lab.paths[1]], 50_000);
+    lab.stack.connect(lab.now, other).expect("connect");
+    lab.poll();
+    let c = lab.stack.connect(lab.now, ConnectOptions::new(peer(1, PORT))).expect("connect");
+    let syn = only(lab.poll());
+    assert_eq!(syn.from, SocketAddr::new(STACK, 50_000));
+    let mut end = End::new(peer(1, PORT), syn.from);
+    end.hear(&syn);
+    let answer = MpCapable::SynAck { version: VERSION, flags: flags(), key: 7 };
+    let third = only(end.send(&mut lab, SYN_ACK, &[MptcpOption::Capable(answer)], &[]));
+    let Some(MpCapable::Ack { sender_key, .. }) = third.capable() else { panic!("{third:?}") };
+    let keys = Keys { own: 7, stack: sender_key };
+    let sent = end.send(&mut lab, ACK, &[keys.dss(0, None)], &[]);
+    assert!(sent.iter().all(|s| s.join().is_none()), "{sent:?}");
+    assert_eq!((lab.counter(Counter::MPJoinSynTxBindErr), subflows(&lab, c)), (1, 1));
 }
 
 /// As Linux has it: a token opens no port but the first subflow's and those that were advertised.

@@ -119,3 +119,80 @@ fn a_peer_that_stops_answering_is_given_up_and_counted() {
     });
     assert_eq!(end, Some(Some(ConnectionError::TimedOut)));
 }
+
+#[test]
+fn what_the_answer_to_a_join_says_is_counted() {
+    // RFC 8684 §3.2: B asks for a backup, and §3.4.1: an advertisement may name another port.
+    let mut l = Lab::client(ConnectionConfig::default(), 1);
+    l.write(1);
+    l.ack(0);
+    let option = l.add_addr(2, SocketAddr::new(peer_address(2), 8080), true);
+    l.send(0, Out::options([option.into()]));
+    let f = l.accept_join_as_backup(2);
+    assert_eq!(l.flows[f].peer.port(), 8080);
+    assert_eq!((l.counter(Counter::MPJoinSynAckRx), l.counter(Counter::MPJoinSynAckBackupRx)), (1, 1));
+    assert_eq!(l.counter(Counter::MPJoinPortSynAckRx), 1);
+    assert!(l.subflows()[1].backup);
+    // The ordinary case.
+    let mut l = Lab::client(ConnectionConfig::default(), 2);
+    l.write(1);
+    l.ack(0);
+    l.accept_join(0);
+    assert_eq!((l.counter(Counter::MPJoinSynAckRx), l.counter(Counter::MPJoinSynAckBackupRx)), (1, 0));
+    assert_eq!(l.counter(Counter::MPJoinPortSynAckRx), 0);
+}
+
+#[test]
+fn data_that_wait_for_others_are_counted() {
+    let mut l = Lab::server(ConnectionConfig::default(), 1);
+    let queue = |l: &Lab| [Counter::OFOQueue, Counter::OFOQueueTail, Counter::OFOMerge].map(|c| l.counter(c));
+    // At the end of what waits, before it, between, and at last what all wait for.
+    for (data, expected) in [(301, [1, 1, 0]), (101, [2, 1, 0]), (201, [3, 1, 1]), (1, [3, 1, 2])] {
+        l.data(0, data, 100);
+        assert_eq!(queue(&l), expected, "{data}");
+    }
+    assert_eq!(l.received, bytes(1, 400));
+    l.data(0, 401, 100);
+    assert_eq!((queue(&l), l.received.len()), ([3, 1, 2], 500), "in order, nothing waits");
+}
+
+#[test]
+fn a_subflow_goes_stale_and_recovers() {
+    let mut l = Lab::client(ConnectionConfig::default(), 2);
+    l.write(1);
+    l.ack(0);
+    let second = l.accept_join(0);
+    l.write(1000);
+    let lost = l.take(|s| !s.payload.is_empty()).and_then(|s| s.flow).expect("data");
+    l.advance(Duration::from_millis(600));
+    assert_eq!(l.counter(Counter::SubflowStale), 0, "one timeout, or two, are none of its faults");
+    // The other one delivers meanwhile.
+    let other = second - lost;
+    l.ack(other);
+    l.advance(Duration::from_secs(30));
+    assert_eq!((l.counter(Counter::SubflowStale), l.counter(Counter::SubflowRecover)), (1, 0));
+    l.ack(lost);
+    assert_eq!((l.counter(Counter::SubflowStale), l.counter(Counter::SubflowRecover)), (1, 1));
+}
+
+#[test]
+fn probes_of_a_closed_window_are_counted_and_timeouts_apart_from_them() {
+    let mut l = Lab::client(ConnectionConfig::default(), 1);
+    l.write(1000);
+    l.window = 0;
+    l.ack(0);
+    // The window was open up to 60,000; what is beyond waits.
+    l.write(70_000);
+    l.advance(Duration::from_millis(100));
+    l.ack(0);
+    assert_eq!((l.counter(Counter::WinProbe), l.counter(Counter::MPTCPTimeouts)), (0, 0));
+    let probe = l.advance_until(Duration::from_secs(3), |s| s.payload.is_empty()).expect("a probe");
+    assert!(probe.seg.seq.0.wrapping_sub(l.flows[0].irs) < l.flows[0].expected as u32, "below the window");
+    assert_eq!(l.counter(Counter::WinProbe), 1);
+    // Open again and left unanswered, it is not the window.
+    l.window = 60_000;
+    l.ack(0);
+    l.advance(Duration::from_secs(5));
+    assert_eq!(l.counter(Counter::WinProbe), 1);
+    assert!(l.counter(Counter::MPTCPTimeouts) > 0);
+}

@@ -534,15 +534,20 @@ impl Lab {
     /// Answers a join of the stack's that is among the segments not looked at; the peer's address gets ID `id`. Returns the
     /// subflow, established on both sides.
     pub(crate) fn accept_join(&mut self, id: u8) -> usize {
-        self.accept_join_then(id, true)
+        self.accept_join_then(id, false, true)
+    }
+
+    /// The same, with the backup flag in the SYN/ACK.
+    pub(crate) fn accept_join_as_backup(&mut self, id: u8) -> usize {
+        self.accept_join_then(id, true, true)
     }
 
     /// The same, with a middlebox that removes the peer's options after the SYN/ACK.
     pub(crate) fn accept_join_stripped(&mut self, id: u8) -> usize {
-        self.accept_join_then(id, false)
+        self.accept_join_then(id, false, false)
     }
 
-    fn accept_join_then(&mut self, id: u8, options: bool) -> usize {
+    fn accept_join_then(&mut self, id: u8, backup: bool, options: bool) -> usize {
         let syn = self.take(|s| s.seg.flags.syn).expect("a SYN of a join");
         let nonce = match syn.seg.options.mptcp[..] {
             [MptcpOption::Join(MpJoin::Syn { token, nonce, .. })] => {
@@ -555,7 +560,7 @@ impl Lab {
         self.flows.push(Flow { stack, peer, irs: syn.seg.seq.0, next: 0, expected: 1 });
         let f = self.flows.len() - 1;
         let hmac = leftmost_64(&join_hmac(KEY, self.key, NONCE, nonce));
-        let answer = MpJoin::SynAck { backup: false, address_id: AddressId(id), hmac, nonce: NONCE };
+        let answer = MpJoin::SynAck { backup, address_id: AddressId(id), hmac, nonce: NONCE };
         self.syn(f, answer.into());
         self.take(|s| s.has(|o| matches!(o, MptcpOption::Join(MpJoin::Ack { .. })))).expect("a third ACK");
         // The fourth ACK shows that the third arrived.
