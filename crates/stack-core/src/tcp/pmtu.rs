@@ -206,7 +206,9 @@ impl PathMtu {
             self.set(fits, self.complete(now));
             return Some(fits);
         }
-        if let Some(probe) = self.probe.take().filter(|p| p.lost.is_none() && p.range.contains(&una)) {
+        if let Some(probe) = self.probe.take()
+            && (probe.explained || (probe.lost.is_none() && probe.range.contains(&una)))
+        {
             // RFC 4821 §7.6.3: such a loss is dear, hence five times the pause.
             self.failed(now, &probe, pause.saturating_mul(5));
         }
@@ -265,8 +267,12 @@ impl PathMtu {
         self.probe.as_ref().is_some_and(|p| p.lost.is_some())
     }
 
-    /// The probe was lost, and more: that says nothing about its size, which is tried again later (RFC 4821 §7.6.4).
-    pub fn on_probe_inconclusive(&mut self) {
+    /// The probe was lost, and more: that says nothing about its size, which is tried again later (RFC 4821 §7.6.4), unless ICMP has
+    /// explained the loss.
+    pub fn on_probe_inconclusive(&mut self, now: Instant) {
+        if let Some(probe) = self.probe.take_if(|p| p.explained) {
+            self.failed(now, &probe, Duration::ZERO);
+        }
         self.probe = None;
     }
 
@@ -453,12 +459,17 @@ mod tests {
                 true
             }
             Network::Congested => {
-                p.on_probe_inconclusive();
+                p.on_probe_inconclusive(at(seconds));
                 false
             }
             Network::Icmp(fits) => {
                 assert_eq!(p.on_too_big(at(seconds), off(5_000), size, Some(fits)), Claim::Ignore);
-                p.on_probe_lost(PAUSE);
+                // Whatever else is lost.
+                match seconds % 3 {
+                    0 => p.on_probe_lost(PAUSE),
+                    1 => p.on_probe_inconclusive(at(seconds)),
+                    _ => assert_eq!(p.on_timeout(at(seconds), off(4_000), 1, PAUSE), None),
+                }
                 false
             }
             Network::Silent(_) => {
@@ -513,6 +524,17 @@ mod tests {
             assert_eq!(p.probe_due(at(now - 4 + 599)), None, "{name}");
             let top = (*found < 1_460).then_some(1_460);
             assert_eq!(p.probe_due(at(now + 601)), top, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_explained_loss_settles_the_matter_whatever_else_is_lost() {
+        for seconds in [600, 601, 602] {
+            let mut p = PathMtu::new(1_460, false, RAISE);
+            assert_eq!(p.on_too_big(at(0), off(1), 1_460, Some(1_360)), Claim::Obey(1_360));
+            assert_eq!(probe(&mut p, seconds, Network::Icmp(1_360)), Some((1_460, false)));
+            assert_eq!((p.take_failures(), p.probe_due(at(seconds + 599))), (1, None), "{seconds}");
+            assert_eq!(p.probe_due(at(seconds + 600)), Some(1_460), "{seconds}");
         }
     }
 

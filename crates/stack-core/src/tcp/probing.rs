@@ -57,13 +57,13 @@ impl Subflow {
 
     /// Looks whether a probe is among what is lost now. True: nothing else is, which is no sign of congestion (RFC 4821 §7.6.2). It is
     /// sent again as soon as the window allows, and the recovery that the scoreboard has begun for it is none.
-    pub(super) fn lost_only_size_probe(&mut self, cc: &dyn CongestionController) -> bool {
+    pub(super) fn lost_only_size_probe(&mut self, now: Instant, cc: &dyn CongestionController) -> bool {
         let Some(range) = self.pmtu.probe() else { return false };
         match self.board.fate(&range) {
             Fate::NotLost => {
                 // It was sent again, and something else is lost now.
                 if self.pmtu.is_probe_lost() && self.board.lost_bytes() > 0 {
-                    self.pmtu.on_probe_inconclusive();
+                    self.pmtu.on_probe_inconclusive(now);
                 }
                 false
             }
@@ -73,7 +73,7 @@ impl Subflow {
                 true
             }
             Fate::LostAlone | Fate::LostWithOthers => {
-                self.pmtu.on_probe_inconclusive();
+                self.pmtu.on_probe_inconclusive(now);
                 false
             }
         }

@@ -193,7 +193,7 @@ impl Subflow {
         delivered: u64,
         cc: &mut dyn CongestionController,
     ) -> bool {
-        if self.lost_only_size_probe(cc) {
+        if self.lost_only_size_probe(now, cc) {
             return false;
         }
         // An episode may also begin with losses that an earlier one marked and did not get to.

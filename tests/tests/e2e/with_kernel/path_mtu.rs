@@ -37,7 +37,7 @@ fn packets_follow_the_mtu_of_a_route_down_and_up_again() {
             let nic = &net.server.nics[0];
             net.router.sh(&format!("ip link set {} gso_max_size 1500 gso_max_segs 1", nic.far_device));
             let pair = connect(&client, &server, nic.socket_address(family, PORT));
-            pair.exchange_while(12 * MIB, || {
+            pair.exchange_while(16 * MIB, || {
                 wait_ours(&client, "TcpPmtuReduced", 1);
                 // Probes that are too large still, to which the router answers.
                 wait_ours(&client, "TcpMTUPFail", 1);
@@ -50,7 +50,7 @@ fn packets_follow_the_mtu_of_a_route_down_and_up_again() {
                 assert_eq!(packets.count(&format!("{to_us} > 1514")), 0);
                 assert!(packets.count(&format!("{to_us} == 1514")) > 100, "{}", client.counters());
             });
-            assert_eq!(client.counter("TcpMTUPSuccess"), 1, "{}", client.counters());
+            assert!(client.counter("TcpMTUPSuccess") >= 1, "{}", client.counters());
             same_story(&client, &net.server.ns);
         });
     }
