@@ -145,6 +145,21 @@ impl Routed {
     /// Makes the router lose this share of the packets of each direction, each independently. The links carry packets one by
     /// one from then on, as they do without segmentation offload, so that packets are lost and not aggregates of 64 kB.
     pub fn lose_at_random(&self, share: f64) {
+        self.carry_single_packets();
+        self.lose(&[(share, String::new())]);
+    }
+
+    /// The same with a share for each of the client's links.
+    pub fn lose_at_random_on_links(&self, shares: &[f64]) {
+        self.carry_single_packets();
+        let rules = shares.iter().zip(&self.client.nics).flat_map(|(&share, nic)| {
+            ["iifname", "oifname"].map(|side| (share, format!("{side} {}", nic.far_device)))
+        });
+        self.lose(&rules.collect::<Vec<_>>());
+    }
+
+    /// Makes no device hand over more than one packet at once.
+    fn carry_single_packets(&self) {
         for (ns, devices) in [
             (&self.client.ns, self.client.nics.iter().map(|n| &n.device).collect::<Vec<_>>()),
             (&self.server.ns, self.server.nics.iter().map(|n| &n.device).collect()),
@@ -155,26 +170,36 @@ impl Routed {
                 ns.sh(&format!("ip link set {device} gso_max_size 1500 gso_max_segs 1"));
             }
         }
-        let lost = (share * 1e6).round();
+    }
+
+    /// Makes the router lose each share of the packets of which the rest is true.
+    fn lose(&self, rules: &[(f64, String)]) {
+        let rules = rules.iter().map(|(share, when)| {
+            let lost = (share * 1e6).round();
+            format!("{when} meta l4proto tcp numgen random mod 1000000 < {lost} counter drop")
+        });
         self.router.nft(&format!(
             "table inet loss {{
                chain forward {{
                  type filter hook forward priority 0;
-                 meta l4proto tcp numgen random mod 1000000 < {lost} counter drop
+                 {}
                }}
-             }}"
+             }}",
+            rules.collect::<Vec<_>>().join("\n")
         ));
     }
 
-    /// Packets lost so far by the rule of [`lose_at_random`](Self::lose_at_random).
+    /// Packets lost so far by the rules of [`lose_at_random`](Self::lose_at_random) or
+    /// [`lose_at_random_on_links`](Self::lose_at_random_on_links).
     ///
     /// # Panics
     /// Without such a rule.
     pub fn lost_at_random(&self) -> u64 {
         let rules = self.router.sh("nft list table inet loss");
-        let count =
-            rules.split("counter packets ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
-        count.unwrap_or_else(|| panic!("no counter in {rules}"))
+        let counts = rules.split("counter packets ").skip(1);
+        let counts: Option<Vec<u64>> = counts.map(|rest| rest.split(' ').next()?.parse().ok()).collect();
+        let counts = counts.filter(|c| !c.is_empty());
+        counts.unwrap_or_else(|| panic!("no counter in {rules}")).iter().sum()
     }
 
     /// Bytes that have crossed each link of the client, towards the server and back.

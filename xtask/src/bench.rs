@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: the figures that umptcp is held against, each beside the kernel's MPTCP in the same run.
 //!
 //! Every measurement is one `umptcp bench client` in a network namespace against one `umptcp bench server` with the
-//! kernel's MPTCP in another. Runs of the stacks alternate, so that what else the machine does falls on all of them.
+//! kernel's MPTCP (or TCP, see [`goodput`]) in another. Runs of the stacks alternate, so that what else the machine does falls on all of them.
 
 mod goodput;
 
@@ -26,14 +26,17 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
     /// Length of each throughput measurement in seconds.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     seconds: u16,
     /// How umptcp's packets reach the NIC.
     #[arg(long, default_value = "nat", value_parser = ["nat", "routed"])]
     mode: String,
-    /// Only figures whose name contains this.
+    /// Only figures whose name contains this. Without it: the figures beside kernel MPTCP and one with loss.
     #[arg(long)]
     only: Option<String>,
+    /// Every figure.
+    #[arg(long, conflicts_with = "only")]
+    all: bool,
     /// Measure this program instead of building it.
     #[arg(long)]
     program: Option<PathBuf>,
@@ -44,9 +47,26 @@ pub(crate) struct Options {
 
 impl Options {
     fn wants(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|part| name.contains(part.as_str()))
+        match &self.only {
+            Some(part) => name.contains(part.as_str()),
+            None => self.all || USUAL.contains(&name),
+        }
+    }
+
+    /// `--path` for each NIC of a client.
+    fn path_arguments(&self, client: &Site) -> impl Iterator<Item = String> {
+        client.nics.iter().flat_map(|nic| {
+            let path = match self.mode.as_str() {
+                "routed" => format!("{},mode=routed,address={}", nic.device, nic.routed_address(Family::V4)),
+                _ => nic.device.clone(),
+            };
+            ["--path".to_owned(), path]
+        })
     }
 }
+
+/// Figures that are measured unless others are named.
+const USUAL: &[&str] = &["shaped-up", "shaped-down", "unshaped", "latency", "loss-1"];
 
 /// What carries a measurement's client side.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,7 +87,7 @@ impl Contestant {
         }
     }
 
-    fn arguments(self, client: &Site, mode: &str) -> Vec<String> {
+    fn arguments(self, client: &Site, options: &Options) -> Vec<String> {
         let congestion = if self == Contestant::UmptcpDefault { "lia" } else { "cubic" };
         let mut arguments = vec!["--congestion".to_owned(), congestion.to_owned(), "--stack".to_owned()];
         if self == Contestant::Kernel {
@@ -75,13 +95,7 @@ impl Contestant {
             return arguments;
         }
         arguments.push("umptcp".to_owned());
-        for nic in &client.nics {
-            arguments.push("--path".to_owned());
-            arguments.push(match mode {
-                "routed" => format!("{},mode=routed,address={}", nic.device, nic.routed_address(Family::V4)),
-                _ => nic.device.clone(),
-            });
-        }
+        arguments.extend(options.path_arguments(client));
         arguments
     }
 }
@@ -312,7 +326,7 @@ fn measure_once(figure: &Figure, contestant: Contestant, options: &Options, prog
     if !figure.arguments.contains(&"--count") {
         arguments.extend(["--seconds".to_owned(), options.seconds.to_string()]);
     }
-    arguments.extend(contestant.arguments(&ground.client, &options.mode));
+    arguments.extend(contestant.arguments(&ground.client, options));
     let sites = (&ground.client, &ground.server);
     let outcome = serve_and_measure(program, sites, ("kernel-mptcp", "cubic"), &arguments)?;
     ensure!(outcome["mptcp"] != false, "the connection is not MPTCP: {outcome}");
@@ -368,6 +382,30 @@ fn median(values: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn figures_are_chosen_by_name() {
+        let options = |only: Option<&str>, all| Options {
+            runs: 1,
+            seconds: 1,
+            mode: "nat".to_owned(),
+            only: only.map(str::to_owned),
+            all,
+            program: None,
+            json: None,
+        };
+        let chosen = |options: Options| -> Vec<&str> {
+            FIGURES
+                .iter()
+                .map(|f| f.name)
+                .chain(goodput::names())
+                .filter(|name| options.wants(name))
+                .collect()
+        };
+        assert_eq!(chosen(options(None, false)), USUAL);
+        assert_eq!(chosen(options(Some("mptcp-loss"), false)), ["mptcp-loss"]);
+        assert_eq!(chosen(options(None, true)).len(), FIGURES.len() + goodput::names().count());
+    }
 
     #[test]
     fn medians_and_goals() {

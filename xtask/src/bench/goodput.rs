@@ -1,4 +1,5 @@
-//! Goodput of one plain TCP connection where packets are lost, late or out of order: umptcp and the kernel against the kernel.
+//! Goodput of one connection where packets are lost, late or out of order: umptcp and the kernel against the kernel. Plain TCP but
+//! for one scenario, whose two paths MPTCP uses.
 //!
 //! Loss is nftables' in a router between links of 100 Mbit/s that carry single packets; delay and disorder are netsim's, in real
 //! time. Both stacks and both directions are measured at the same time, each on a network of its own: none of them uses more
@@ -11,13 +12,31 @@ use std::path::Path;
 use std::time::Duration;
 use umptcp_netsim::{Link, Queue};
 use umptcp_tests::emulation::Emulated;
-use umptcp_tests::topology::{Family, Routed, Site};
+use umptcp_tests::topology::{Routed, Site};
 
 /// What is asked: umptcp's median is at least this share of the kernel's.
 const GOAL: f64 = 0.9;
 
-/// Algorithms that both stacks have.
-const ALGORITHMS: [&str; 2] = ["cubic", "reno"];
+/// A pair of algorithms that is compared.
+#[derive(Clone, Copy)]
+struct Algorithms {
+    umptcp: &'static str,
+    kernel: &'static str,
+    /// Also where the kernel sends: another algorithm of umptcp's makes no difference there.
+    both_directions: bool,
+}
+
+/// What both stacks have.
+const PLAIN: &[Algorithms] = &[
+    Algorithms { umptcp: "cubic", kernel: "cubic", both_directions: true },
+    Algorithms { umptcp: "reno", kernel: "reno", both_directions: true },
+];
+
+/// The kernel has no coupled algorithm.
+const MPTCP: &[Algorithms] = &[
+    Algorithms { umptcp: "cubic", kernel: "cubic", both_directions: true },
+    Algorithms { umptcp: "lia", kernel: "cubic", both_directions: false },
+];
 
 /// A network and what goes wrong on it.
 struct Scenario {
@@ -33,6 +52,18 @@ enum Trouble {
     Loss(f64),
     /// A link of netsim's.
     Link(fn() -> Link),
+    /// Two paths of which a router loses these shares, and MPTCP over both.
+    Paths([f64; 2]),
+}
+
+impl Scenario {
+    fn is_mptcp(&self) -> bool {
+        matches!(self.trouble, Trouble::Paths(_))
+    }
+
+    fn algorithms(&self) -> &'static [Algorithms] {
+        if self.is_mptcp() { MPTCP } else { PLAIN }
+    }
 }
 
 /// 50 Mbit/s with that delay each way and a queue of a round-trip time, at least 20 packets.
@@ -45,6 +76,12 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "loss-0.1", what: "100 Mbit/s, 0.1 % lost", longer: 1, trouble: Trouble::Loss(0.001) },
     Scenario { name: "loss-1", what: "100 Mbit/s, 1 % lost", longer: 1, trouble: Trouble::Loss(0.01) },
     Scenario { name: "loss-5", what: "100 Mbit/s, 5 % lost", longer: 1, trouble: Trouble::Loss(0.05) },
+    Scenario {
+        name: "mptcp-loss",
+        what: "MPTCP, 2 x 50 Mbit/s, 0.1 and 1 % lost",
+        longer: 1,
+        trouble: Trouble::Paths([0.001, 0.01]),
+    },
     Scenario {
         name: "delayed-loss",
         what: "50 Mbit/s, 10 ms, 0.1 % lost",
@@ -90,13 +127,6 @@ struct Measurement {
     down: bool,
 }
 
-const MEASUREMENTS: [Measurement; 4] = [
-    Measurement { umptcp: false, down: false },
-    Measurement { umptcp: true, down: false },
-    Measurement { umptcp: false, down: true },
-    Measurement { umptcp: true, down: true },
-];
-
 /// Measures the scenarios that are wanted, prints a row for each and returns all values. Whether all went through.
 pub(super) fn run(options: &Options, program: &Path, all: &mut Vec<Value>) -> Result<bool> {
     let mut sound = true;
@@ -105,42 +135,61 @@ pub(super) fn run(options: &Options, program: &Path, all: &mut Vec<Value>) -> Re
         if i == 0 {
             println!(
                 "\n{:<38} {:<6} {:<9} {:>9} {:>9} {:>7}  least and most of umptcp's",
-                "goodput of plain TCP, Mbit/s", "", "sender", "kernel", "umptcp", "ratio"
+                "goodput, Mbit/s", "", "sender", "kernel", "umptcp", "ratio"
             );
         }
-        for algorithm in ALGORITHMS {
-            let mut values: [Vec<f64>; 4] = Default::default();
-            for run in 0..options.runs {
-                let results = at_once(scenario, algorithm, u64::from(run), options, program);
-                for (values, result) in values.iter_mut().zip(results) {
-                    match result {
-                        Ok(value) => values.push(value),
-                        Err(e) => {
-                            println!("{:<38} {algorithm:<6} FAILED: {e:#}", scenario.what);
-                            sound = false;
-                        }
-                    }
-                }
-            }
-            if values.iter().any(Vec::is_empty) {
-                continue;
-            }
-            for direction in [&values[..2], &values[2..]] {
-                let sender = if std::ptr::eq(&direction[0], &values[0]) { "umptcp" } else { "kernel" };
-                print_row(scenario, algorithm, sender, &direction[0], &direction[1]);
-                all.push(json!({
-                    "figure": scenario.name,
-                    "what": scenario.what,
-                    "unit": "Mbit/s",
-                    "congestion": algorithm,
-                    "sender": sender,
-                    "kernel": direction[0],
-                    "umptcp": direction[1],
-                }));
-            }
+        for algorithms in scenario.algorithms() {
+            sound &= compare(scenario, *algorithms, options, program, all);
         }
     }
     Ok(sound)
+}
+
+/// Measures one scenario with one pair of algorithms. Whether all went through.
+fn compare(
+    scenario: &Scenario,
+    algorithms: Algorithms,
+    options: &Options,
+    program: &Path,
+    all: &mut Vec<Value>,
+) -> bool {
+    let directions: &[bool] = if algorithms.both_directions { &[false, true] } else { &[false] };
+    let measurements: Vec<Measurement> = directions
+        .iter()
+        .flat_map(|&down| [false, true].map(|umptcp| Measurement { umptcp, down }))
+        .collect();
+    let mut values = vec![Vec::new(); measurements.len()];
+    let mut sound = true;
+    for run in 0..options.runs {
+        let results = at_once(scenario, algorithms, &measurements, u64::from(run), options, program);
+        for (values, result) in values.iter_mut().zip(results) {
+            match result {
+                Ok(value) => values.push(value),
+                Err(e) => {
+                    println!("{:<38} {:<6} FAILED: {e:#}", scenario.what, algorithms.umptcp);
+                    sound = false;
+                }
+            }
+        }
+    }
+    if values.iter().any(Vec::is_empty) {
+        return false;
+    }
+    for (direction, &down) in values.chunks(2).zip(directions) {
+        let sender = if down { "kernel" } else { "umptcp" };
+        print_row(scenario, algorithms.umptcp, sender, &direction[0], &direction[1]);
+        all.push(json!({
+            "figure": scenario.name,
+            "what": scenario.what,
+            "unit": "Mbit/s",
+            "congestion": algorithms.umptcp,
+            "kernel_congestion": algorithms.kernel,
+            "sender": sender,
+            "kernel": direction[0],
+            "umptcp": direction[1],
+        }));
+    }
+    sound
 }
 
 fn print_row(scenario: &Scenario, algorithm: &str, sender: &str, kernel: &[f64], umptcp: &[f64]) {
@@ -154,17 +203,20 @@ fn print_row(scenario: &Scenario, algorithm: &str, sender: &str, kernel: &[f64],
     );
 }
 
-/// All measurements of one run at the same time, in the order of [`MEASUREMENTS`].
+/// All measurements of one run at the same time, in that order.
 fn at_once(
     scenario: &Scenario,
-    algorithm: &str,
+    algorithms: Algorithms,
+    measurements: &[Measurement],
     seed: u64,
     options: &Options,
     program: &Path,
 ) -> Vec<Result<f64>> {
     std::thread::scope(|scope| {
-        let threads = MEASUREMENTS
-            .map(|m| scope.spawn(move || measure_once(scenario, algorithm, m, seed, options, program)));
+        let threads: Vec<_> = measurements
+            .iter()
+            .map(|m| scope.spawn(move || measure_once(scenario, algorithms, *m, seed, options, program)))
+            .collect();
         let join = |thread: std::thread::ScopedJoinHandle<'_, Result<f64>>| {
             thread.join().unwrap_or_else(|_| Err(anyhow!("the laboratory failed")))
         };
@@ -174,36 +226,51 @@ fn at_once(
 
 fn measure_once(
     scenario: &Scenario,
-    algorithm: &str,
+    algorithms: Algorithms,
     measurement: Measurement,
     seed: u64,
     options: &Options,
     program: &Path,
 ) -> Result<f64> {
+    let sites =
+        |client, server| transfer(scenario, algorithms, measurement, options, program, (client, server));
     match scenario.trouble {
         Trouble::Loss(share) => {
             let net = Routed::new(1, 1);
             net.shape_client(0, 100.0);
             net.lose_at_random(share);
-            transfer(scenario, algorithm, measurement, options, program, (&net.client, &net.server))
+            sites(&net.client, &net.server)
         }
         Trouble::Link(link) => {
             // The same draws for both stacks, as long as they send the same packets.
             let net = Emulated::new(link(), link(), seed);
-            transfer(scenario, algorithm, measurement, options, program, (&net.client, &net.server))
+            sites(&net.client, &net.server)
+        }
+        Trouble::Paths(shares) => {
+            let net = Routed::new(2, 1);
+            net.shape_client(0, 50.0);
+            net.shape_client(1, 50.0);
+            net.lose_at_random_on_links(&shares);
+            net.server.use_kernel_mptcp();
+            if !measurement.umptcp {
+                net.client.use_kernel_mptcp();
+            }
+            sites(&net.client, &net.server)
         }
     }
 }
 
 fn transfer(
     scenario: &Scenario,
-    algorithm: &str,
+    algorithms: Algorithms,
     measurement: Measurement,
     options: &Options,
     program: &Path,
     (client, server): (&Site, &Site),
 ) -> Result<f64> {
     let direction = if measurement.down { "down" } else { "up" };
+    let algorithm = if measurement.umptcp { algorithms.umptcp } else { algorithms.kernel };
+    let kernel = if scenario.is_mptcp() { "kernel-mptcp" } else { "kernel-tcp" };
     let seconds = options.seconds * scenario.longer;
     let mut arguments: Vec<String> =
         ["--verify", "--direction", direction, "--congestion", algorithm, "--seconds"]
@@ -211,21 +278,24 @@ fn transfer(
             .to_vec();
     arguments.push(seconds.to_string());
     if measurement.umptcp {
-        arguments.extend(["--stack", "umptcp", "--no-mptcp", "--path"].map(str::to_owned));
-        let nic = &client.nics[0];
-        arguments.push(match options.mode.as_str() {
-            "routed" => format!("{},mode=routed,address={}", nic.device, nic.routed_address(Family::V4)),
-            _ => nic.device.clone(),
-        });
+        arguments.extend(["--stack", "umptcp"].map(str::to_owned));
+        if !scenario.is_mptcp() {
+            arguments.push("--no-mptcp".to_owned());
+        }
+        arguments.extend(options.path_arguments(client));
     } else {
-        arguments.extend(["--stack", "kernel-tcp"].map(str::to_owned));
+        arguments.extend(["--stack", kernel].map(str::to_owned));
     }
-    let outcome = serve_and_measure(program, (client, server), ("kernel-tcp", algorithm), &arguments)?;
+    let service = (kernel, algorithms.kernel);
+    let outcome = serve_and_measure(program, (client, server), service, &arguments)?;
     ensure!(outcome["verified"] == true, "the bytes that arrived are not those that were sent: {outcome}");
     ensure!(
-        outcome["congestion"] == algorithm && outcome["server"]["congestion"] == algorithm,
-        "another algorithm than {algorithm} was used: {outcome}"
+        outcome["congestion"] == algorithm && outcome["server"]["congestion"] == algorithms.kernel,
+        "other algorithms than {algorithm} and {} were used: {outcome}",
+        algorithms.kernel
     );
+    // The kernel does not always say.
+    ensure!(outcome["mptcp"] != !scenario.is_mptcp(), "MPTCP or not, it should be the other: {outcome}");
     let value = outcome.pointer(&format!("/{direction}/bits_per_second")).and_then(Value::as_f64);
     Ok(value.with_context(|| format!("no rate in {outcome}"))? / 1e6)
 }
