@@ -163,6 +163,8 @@ mod tests {
             loopback: false,
             kind: None,
             mtu: 1500,
+            gso_max_size: 65_536,
+            gso_max_segments: 65_535,
         }
     }
 

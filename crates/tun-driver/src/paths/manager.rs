@@ -347,6 +347,7 @@ impl Manager {
             weight: spec.weight,
         };
         tun.describe(&mut config);
+        config.max_packet = config.max_packet.min(nic.largest_segment());
         tracing::info!(
             device = spec.device, tun = path.tun, mode = %path.mode, addresses = ?path.addresses,
             advertise = ?config.advertise, "path set up"

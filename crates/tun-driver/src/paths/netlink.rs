@@ -73,9 +73,19 @@ pub(crate) struct Link {
     /// Kind of a virtual device, as `ip -d link` shows it.
     pub(crate) kind: Option<InfoKind>,
     pub(crate) mtu: u32,
+    /// The largest segment, in bytes, that the kernel's own TCP hands it for cutting (`gso_max_size`).
+    pub(crate) gso_max_size: u32,
+    /// Into how many packets such a segment may be cut (`gso_max_segs`).
+    pub(crate) gso_max_segments: u32,
 }
 
 impl Link {
+    /// The largest IP packet worth handing to this device for cutting: where the administrator allows the kernel single packets
+    /// only, we send single packets too.
+    pub(crate) fn largest_segment(&self) -> u32 {
+        self.gso_max_size.min(self.gso_max_segments.saturating_mul(self.mtu)).max(self.mtu)
+    }
+
     fn read(message: LinkMessage) -> Option<Link> {
         let flags = message.header.flags;
         let mut link = Link {
@@ -86,11 +96,15 @@ impl Link {
             loopback: flags.contains(LinkFlags::Loopback),
             kind: None,
             mtu: 1500,
+            gso_max_size: u32::MAX,
+            gso_max_segments: u32::MAX,
         };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+                LinkAttribute::GsoMaxSize(bytes) => link.gso_max_size = bytes,
+                LinkAttribute::GsoMaxSegs(count) => link.gso_max_segments = count,
                 LinkAttribute::LinkInfo(infos) => {
                     link.kind = infos.into_iter().find_map(|info| match info {
                         LinkInfo::Kind(kind) => Some(kind),

@@ -109,3 +109,17 @@ fn what_is_said_of_a_path_is_passed_on() {
     let set = lab.client.set_up(&["eth0"], &SetupOptions { offload: Offload::Auto, ..options() }).unwrap();
     assert!(set.paths[0].config.checksum_offload && set.paths[0].config.max_packet == 65535);
 }
+
+/// Where the kernel is told to hand a NIC small segments or single packets, we do so too.
+#[test]
+fn segments_are_no_larger_than_the_nic_is_given_by_the_kernel() {
+    let lab = Lab::new();
+    for (limit, expected) in
+        [("gso_max_size 20000", 20_000), ("gso_max_segs 4", 4 * 1_500), ("gso_max_segs 1", 1_500)]
+    {
+        lab.client.ip(&format!("link set eth0 {limit}"));
+        let set =
+            lab.client.set_up(&["eth0"], &SetupOptions { offload: Offload::Auto, ..options() }).unwrap();
+        assert_eq!(set.paths[0].config.max_packet, expected, "{limit}");
+    }
+}
