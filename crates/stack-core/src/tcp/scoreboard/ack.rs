@@ -7,6 +7,9 @@ use core::fmt::Debug;
 use core::ops::Range;
 use smallvec::SmallVec;
 
+/// A tick of the timestamp clock.
+const TIMESTAMP_TICK: Duration = Duration::from_millis(1);
+
 /// How it is known that retransmissions were for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
@@ -252,7 +255,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
         let cumulative = cumulative.filter(|_| !tally.cumulative_retransmitted);
         match cumulative.max(sacked) {
             Some((_, at)) => Some(now - at),
-            None => rtt_from_timestamp.filter(|_| advanced),
+            // The timestamp clock counts milliseconds: within one of them, no time at all may seem to have passed.
+            None => rtt_from_timestamp.filter(|_| advanced).map(|rtt| rtt.max(TIMESTAMP_TICK)),
         }
     }
 }
