@@ -55,9 +55,15 @@ struct Script {
 impl Script {
     /// A listener on port 80, and nothing else yet.
     fn new() -> Script {
+        Script::with_packets(1_500)
+    }
+
+    /// The same over a device that takes packets of `max_packet` bytes and cuts them.
+    fn with_packets(max_packet: u32) -> Script {
         let (local, remote) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         let mut stack = Stack::new(StackConfig::default(), [5; 32]);
-        let path = stack.path_added(Instant::ZERO, PathConfig::new("wire", local));
+        let path =
+            stack.path_added(Instant::ZERO, PathConfig { max_packet, ..PathConfig::new("wire", local) });
         stack.listen(ListenOptions::new(SocketAddr::new(local, 80), 8)).unwrap();
         Script {
             stack,
@@ -83,7 +89,11 @@ impl Script {
 
     /// A connection we opened; `sack`: the peer does SACK.
     fn connected_with(config: ConnectionConfig, sack: bool) -> Script {
-        let mut s = Script::new();
+        Script::new().establish(config, sack)
+    }
+
+    fn establish(self, config: ConnectionConfig, sack: bool) -> Script {
+        let mut s = self;
         s.connect(config);
         let mut options = TcpOptions { mss: Some(MSS as u16), sack_permitted: sack, ..Default::default() };
         options.timestamps = s.stamp.map(|value| Timestamps { value, echo: 0 });
@@ -615,6 +625,45 @@ fn what_pacing_holds_back_of_a_repair_goes_when_its_time_has_come() {
         // Three more than the two and one that may go at once, 3.5 ms apart: a segment at 1.25 windows per round trip.
         assert!(s.now - began < ms(15), "{:?} with {backlog} more to send", s.now - began);
     }
+}
+
+#[test]
+fn one_late_acknowledgement_does_not_slow_what_follows() {
+    // A receiver delays the ACK of a tail loss probe by more than the round trip. SRTT remembers it for long; pacing must not.
+    let mut s = Script::connected(ConnectionConfig { congestion: "reno".into(), ..Script::config() });
+    s.write(200 * MSS);
+    let all = |s: &mut Script| s.take_data().iter().map(|(at, n)| at + *n as u32).max().unwrap();
+    for rtt in [ms(20), ms(150), ms(2)] {
+        s.wait(rtt);
+        let edge = all(&mut s);
+        s.acknowledge(edge);
+    }
+    let info = s.stack.subflows(s.connection.unwrap()).remove(0);
+    assert!(info.srtt.unwrap() > ms(20) && info.timeouts == 0, "{info:?}");
+    s.wait(ms(3));
+    let sent: usize = s.take_data().iter().map(|(_, n)| n).sum();
+    assert!(sent as u64 >= info.window / 2, "{sent} of {} bytes in one and a half round trips", info.window);
+}
+
+#[test]
+fn a_large_segment_is_at_most_a_quarter_of_the_window() {
+    let config = ConnectionConfig { congestion: "reno".into(), ..Script::config() };
+    let mut s = Script::with_packets(65_535).establish(config, true);
+    s.write(1_000 * MSS);
+    // Round trips of half a millisecond: what the rate allows to send at once is more than a window.
+    let mut largest = 0;
+    for _ in 0..20 {
+        s.wait(Duration::from_micros(500));
+        let window = s.stack.subflows(s.connection.unwrap()).remove(0).window as usize;
+        let data = s.take_data();
+        let most = data.iter().map(|(_, n)| *n).max().unwrap_or(0);
+        assert!(most <= window / 4, "{most} of {window}");
+        largest = largest.max(most);
+        if let Some(edge) = data.iter().map(|(at, n)| at + *n as u32).max() {
+            s.acknowledge(edge);
+        }
+    }
+    assert!(largest > 4 * MSS, "{largest}");
 }
 
 #[test]

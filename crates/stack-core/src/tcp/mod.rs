@@ -442,12 +442,15 @@ impl Subflow {
         if let Some(rate) = cc.pacing_rate(self.id) {
             return Some(rate);
         }
-        let srtt = self.rtt.srtt()?.as_nanos().max(1) as u64;
+        // One ACK that a receiver delayed weighs on SRTT for dozens of ACKs to come, and a window of a few packets spread over it would
+        // reach a fraction of what the path gives. The newest sample shows at once that the round trip is shorter.
+        let newest = self.rtt.latest()?;
+        let rtt = self.rtt.srtt()?.min(newest).as_nanos().max(1) as u64;
         let window = cc.window(self.id);
         // Twice the window per RTT in slow start, so that pacing does not hold it up; 1.25 times in congestion
         // avoidance (RFC 9002 §7.7).
         let (num, den) = if window < cc.ssthresh(self.id) { (2, 1) } else { (5, 4) };
-        let rate = u128::from(window) * num * 1_000_000_000 / (den * u128::from(srtt));
+        let rate = u128::from(window) * num * 1_000_000_000 / (den * u128::from(rtt));
         Some(u64::try_from(rate).unwrap_or(u64::MAX).max(1))
     }
 

@@ -33,6 +33,9 @@ pub(crate) struct Plan {
     pub(crate) fresh: bool,
 }
 
+/// How many of the largest segments a congestion window holds, at least.
+const SEGMENTS_PER_WINDOW: u64 = 4;
+
 const ACK: TcpFlags = TcpFlags {
     fin: false,
     syn: false,
@@ -183,15 +186,18 @@ impl Subflow {
     }
 
     /// Payload bytes of the largest segment worth sending at the current rate: a multiple of `packet`.
+    ///
+    /// It is never more than a quarter of the congestion window. A segment becomes a burst that the receiver may answer with
+    /// one ACK, and where a window is one or two such bursts, a single lost ACK leaves nothing to be clocked by.
     pub(crate) fn segment_limit(&self, cc: &dyn CongestionController, packet: u32) -> u32 {
         if self.ecn.owes_cwr() {
             return packet;
         }
-        let max = (self.config.max_segment / packet * packet).max(packet);
+        let share = u32::try_from(cc.window(self.id) / SEGMENTS_PER_WINDOW).unwrap_or(u32::MAX);
+        let max = (self.config.max_segment.min(share) / packet * packet).max(packet);
         match self.pacing_rate(cc) {
             Some(rate) => super::pacing::segment_size(Some(rate), packet, max as usize) as u32,
-            // Before the first RTT sample: the initial window in two segments, so that a shallow queue survives it.
-            None => (packet * 5).min(max),
+            None => max,
         }
     }
 
