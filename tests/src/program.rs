@@ -4,7 +4,7 @@ use crate::command::Running;
 use crate::netns::Netns;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
@@ -65,6 +65,7 @@ pub fn run(ns: &Netns, arguments: &str) -> Output {
 #[derive(Debug)]
 pub struct Background {
     running: Running,
+    output: BufReader<ChildStdout>,
     errors: Receiver<String>,
     said: Vec<String>,
 }
@@ -78,6 +79,7 @@ impl Background {
         let mut running =
             Running::new(ns.run(|| command(arguments).spawn()).expect("the program can be started"));
         let stderr = running.child().stderr.take().expect("piped");
+        let output = BufReader::new(running.child().stdout.take().expect("piped"));
         let (sender, errors) = mpsc::channel();
         // Ends with the program, whose end of the pipe is then closed.
         thread::spawn(move || {
@@ -87,7 +89,7 @@ impl Background {
                 }
             }
         });
-        Background { running, errors, said: Vec::new() }
+        Background { running, output, errors, said: Vec::new() }
     }
 
     /// Waits until it says something with `part` in it on standard error.
@@ -109,20 +111,28 @@ impl Background {
         }
     }
 
+    /// The next line it writes to standard output, without its end; empty once there is none.
+    ///
+    /// # Panics
+    /// When the output cannot be read.
+    pub fn next_line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("a pipe can be read");
+        line.trim_end().to_owned()
+    }
+
     /// The process, to signal it.
     pub fn process(&self) -> &Running {
         &self.running
     }
 
-    /// Waits for its end: exit code, what it wrote to standard output, and everything it said on standard error.
+    /// Waits for its end: exit code, what it wrote to standard output and was not taken yet, and everything it said on standard error.
     ///
     /// # Panics
     /// When it cannot be waited for.
     pub fn finish(mut self) -> (Option<i32>, Vec<u8>, String) {
         let mut output = Vec::new();
-        if let Some(mut stdout) = self.running.child().stdout.take() {
-            stdout.read_to_end(&mut output).expect("a pipe can be read");
-        }
+        self.output.read_to_end(&mut output).expect("a pipe can be read");
         let status = self.running.child().wait().expect("a child can be waited for");
         self.said.extend(self.errors.iter());
         (status.code(), output, self.said.join("\n"))

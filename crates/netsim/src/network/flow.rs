@@ -119,6 +119,8 @@ pub struct FlowEnd {
     pub(super) model: Option<Box<dyn Model>>,
     /// The application has shut its sending direction down.
     pub(super) shut: bool,
+    /// The application writes before the connection is established.
+    pub(super) writes_early: bool,
     pub(super) freed: bool,
     sending: ByteStream,
     receiving: ByteStream,
@@ -168,6 +170,7 @@ impl FlowEnd {
             plan: Plan::default(),
             model,
             shut: false,
+            writes_early: false,
             freed: false,
             sending,
             receiving,
@@ -222,7 +225,7 @@ impl FlowEnd {
     ) -> Result<(), SimError> {
         let Some(connection) = self.connection.filter(|_| !self.freed) else { return Ok(()) };
         self.read(now, stack, connection, flow, side, peer_sent)?;
-        if self.connected_at.is_none() || self.closed.is_some() {
+        if (self.connected_at.is_none() && !self.writes_early) || self.closed.is_some() {
             return Ok(());
         }
         loop {

@@ -126,6 +126,9 @@ impl Default for Limits {
     }
 }
 
+/// Connections at once that may have brought data with the SYN and not completed the handshake, per listener.
+const FAST_OPEN_QUEUE: usize = 16;
+
 /// A network in virtual time. Starts empty, at time zero.
 pub struct Network {
     seed: u64,
@@ -135,7 +138,10 @@ pub struct Network {
     flows: Vec<Flow>,
     flow_wake: Vec<[Option<Instant>; 2]>,
     connections: HashMap<(usize, ConnectionId), (usize, Side)>,
-    listeners: HashMap<(usize, ListenerId), usize>,
+    /// The flows that are to be accepted where a host listens, in the order in which they were added.
+    listeners: HashMap<(usize, ListenerId), Vec<usize>>,
+    /// The listener of each port of a host.
+    ports: HashMap<(usize, u16), ListenerId>,
     actions: BTreeMap<u64, Action>,
     action_count: u64,
     agenda: Agenda,
@@ -167,6 +173,7 @@ impl Network {
             flow_wake: Vec::new(),
             connections: HashMap::new(),
             listeners: HashMap::new(),
+            ports: HashMap::new(),
             actions: BTreeMap::new(),
             action_count: 0,
             agenda: Agenda::default(),
@@ -396,7 +403,9 @@ impl Network {
         self.with_cable(cable, |_, c| c.push_middlebox(Box::new(middlebox)));
     }
 
-    /// Sets a connection up: listens at once, connects at `spec.start`.
+    /// Sets a connection up: listens at once, connects at `spec.start`. Several to one port have one listener, that of the first, and
+    /// are accepted in the order in which they were added. With `fast_open` in a side's settings the client asks for cookies
+    /// and writes before it is connected, and the listener gives cookies (RFC 7413).
     pub fn add_flow(&mut self, spec: FlowSpec) -> Result<FlowId, SimError> {
         let index = self.flows.len();
         let FlowSpec { client, server, server_address, port, paths, client_config, server_config, .. } = spec;
@@ -407,12 +416,17 @@ impl Network {
             SocketAddr::V4(_) => IpAddr::from([0u8; 4]),
             SocketAddr::V6(_) => IpAddr::from([0u8; 16]),
         };
-        let options = ListenOptions::new(SocketAddr::new(any, port), 16);
-        let listener = self
-            .with_stack(server, |_, stack| stack.listen(options))
-            .ok_or(SimError::NotAHost(server))?
-            .map_err(SimError::Listen)?;
-        self.listeners.insert((server.0, listener), index);
+        let mut options = ListenOptions::new(SocketAddr::new(any, port), 16);
+        options.fast_open = if server_config.fast_open { FAST_OPEN_QUEUE } else { 0 };
+        let listener = match self.ports.get(&(server.0, port)) {
+            Some(listener) => *listener,
+            None => self
+                .with_stack(server, |_, stack| stack.listen(options))
+                .ok_or(SimError::NotAHost(server))?
+                .map_err(SimError::Listen)?,
+        };
+        self.ports.insert((server.0, port), listener);
+        self.listeners.entry((server.0, listener)).or_default().push(index);
         let streams = [0, 1].map(|d| ByteStream::new(self.seed, index as u64 * 2 + d));
         self.flows.push(Flow {
             client: FlowEnd::new(client, spec.client_model, streams[0], streams[1]),
@@ -420,6 +434,8 @@ impl Network {
             port,
             server_config,
         });
+        // With Fast Open the SYN may wait for what is written.
+        self.flows[index].client.writes_early = client_config.fast_open;
         self.flow_wake.push([None; 2]);
         let mut connect = ConnectOptions::new(remote);
         connect.paths = paths;
@@ -446,7 +462,7 @@ impl Network {
         let connection = stack.connect(now, options).map_err(SimError::Connect)?;
         self.flows[flow.0].client.connection = Some(connection);
         self.connections.insert((node.0, connection), (flow.0, Side::Client));
-        self.settle(node.0);
+        self.run_end(flow, Side::Client);
         Ok(())
     }
 

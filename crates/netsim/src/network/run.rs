@@ -404,8 +404,8 @@ impl Network {
         let connection = match event {
             Event::Incoming { listener, incoming, .. } => {
                 let NodeKind::Host(stack) = &mut self.nodes[node].kind else { return Ok(()) };
-                let flow = self.listeners.get(&(node, listener)).copied();
-                match flow.filter(|f| self.flows[*f].server.connection.is_none()) {
+                let flows = self.listeners.get(&(node, listener)).into_iter().flatten();
+                match flows.copied().find(|f| self.flows[*f].server.connection.is_none()) {
                     Some(f) => {
                         let config = &self.flows[f].server_config;
                         let connection = stack.accept(now, incoming, config).map_err(SimError::Connect)?;

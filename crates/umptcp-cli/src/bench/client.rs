@@ -9,7 +9,7 @@ use super::transfer::Until;
 use crate::args::{BenchClientArgs, BenchMode, Direction};
 use crate::data::Source;
 use crate::session::Session;
-use crate::transport::{self, Facts, Stream, Subflow, Transport};
+use crate::transport::{self, Facts, FastOpen, Stream, Subflow, Transport};
 use crate::{Registry, console, units, usage};
 use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;
@@ -44,6 +44,8 @@ struct Outcome {
     latency: Option<Summary>,
     /// Requests or connections per second.
     per_second: Option<f64>,
+    /// What became of data in SYNs; absent without `--fast-open`.
+    fast_open: Option<FastOpen>,
     subflows: Vec<Subflow>,
     intervals: Vec<Interval>,
     server: Option<Report>,
@@ -83,6 +85,7 @@ impl Outcome {
             verified: None,
             latency: None,
             per_second: None,
+            fast_open: None,
             subflows: Vec::new(),
             intervals: Vec::new(),
             server: None,
@@ -95,11 +98,12 @@ pub(crate) fn run(args: &BenchClientArgs, registry: &Registry) -> anyhow::Result
     let remotes = transport::resolve(&args.host, args.port, &args.target)?;
     let session = Session::start()?;
     let transport = Transport::open(&args.stack, registry, &session)?;
-    let outcome = match args.mode {
+    let mut outcome = match args.mode {
         BenchMode::Throughput => throughput(args, &transport, &remotes),
         BenchMode::Latency => latency(args, &transport, &remotes),
         BenchMode::Connections => connections(args, &transport, &remotes),
     }?;
+    outcome.fast_open = transport.fast_open();
     transport.close()?;
     if args.json {
         console::print(&serde_json::to_string_pretty(&outcome)?)?;
@@ -361,6 +365,10 @@ impl Outcome {
             let values = values.map(|(name, us)| format!("{name} {}", units::nanoseconds((us * 1e3) as u64)));
             lines.push(format!("{:<8}{}", "time", values.join("   ")));
         }
+        lines.extend(self.fast_open.as_ref().map(|FastOpen { taken, refused }| {
+            let sent = taken + refused;
+            format!("{:<8}data went with {sent} SYNs; the server took those of {taken}", "SYN")
+        }));
         lines.extend(self.subflows.iter().map(Subflow::describe));
         let named = |end: &str, stack: &str, congestion: &Option<String>| match congestion {
             Some(congestion) => format!("{end} {stack} ({congestion})"),

@@ -92,6 +92,15 @@ impl Transport {
         Err(last.unwrap_or_else(|| anyhow!("there is no address to connect to")))
     }
 
+    /// What became of data in SYNs; `None`: Fast Open is off.
+    pub(crate) fn fast_open(&self) -> Option<FastOpen> {
+        match self {
+            Transport::Kernel(_) => None,
+            #[cfg(target_os = "linux")]
+            Transport::UserSpace(stack) => stack.fast_open(),
+        }
+    }
+
     /// Waits until what was sent has arrived, then takes down what was set up.
     pub(crate) fn close(self) -> anyhow::Result<()> {
         match self {
@@ -109,6 +118,15 @@ impl Transport {
             Transport::UserSpace(stack) => stack.listen(address).map(|l| Listener::UserSpace(Box::new(l))),
         }
     }
+}
+
+/// SYNs with data (RFC 7413).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+pub(crate) struct FastOpen {
+    /// Those whose data the server took, some at least.
+    pub(crate) taken: u64,
+    /// Those whose data came again in the connection.
+    pub(crate) refused: u64,
 }
 
 /// The addresses of `host`, of the families asked for, in the resolver's order.

@@ -1,6 +1,6 @@
 //! Connections by umptcp itself.
 
-use super::{Facts, Subflow};
+use super::{Facts, FastOpen, Subflow};
 use crate::args::ListenAddress;
 use crate::session::Session;
 use crate::{Registry, usage};
@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use umptcp::{ConnectionConfig, MptcpListener, MptcpStatus, MptcpStream, PathId, StackConfig};
+use umptcp::{ConnectionConfig, Counter, MptcpListener, MptcpStatus, MptcpStream, PathId, StackConfig};
 use umptcp_tun_driver::paths::{self, PathSpec, SetupOptions};
 
 /// How long the end of the program waits for what was sent to arrive. A peer that does not answer at all is given up by the
@@ -165,6 +165,14 @@ impl UserSpace {
             .listen(SocketAddr::new(ip, address.port))
             .with_context(|| format!("cannot listen on {address}"))?;
         Ok(UserSpaceListener { listener, shared: Arc::clone(&self.shared), config: self.connection.clone() })
+    }
+
+    /// What became of data in SYNs; `None`: Fast Open is off.
+    pub(crate) fn fast_open(&self) -> Option<FastOpen> {
+        let counters = lock(&self.shared.stack).as_ref().and_then(|stack| stack.counters().ok());
+        let counters = counters.filter(|_| self.connection.fast_open)?;
+        let taken = counters.get(Counter::TcpFastOpenActive);
+        Some(FastOpen { taken, refused: counters.get(Counter::TcpFastOpenActiveFail) })
     }
 
     /// Waits until what was sent has arrived, then takes the paths down.

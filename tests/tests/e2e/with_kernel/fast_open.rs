@@ -7,6 +7,7 @@ use umptcp::{ConnectionConfig, SynCookiePolicy};
 use umptcp_tests::capture::{Capture, Packets};
 use umptcp_tests::exchange::within;
 use umptcp_tests::kernel::wait_for;
+use umptcp_tests::program::{self, Background};
 
 /// What each connection begins with.
 const FIRST: &[u8] = b"what goes with the SYN";
@@ -278,6 +279,40 @@ fn our_request_goes_with_the_syn_to_a_server_without_mptcp() {
         Pair { client: client_end, server: server_end, listener }.exchange(MIB);
         assert_eq!(client.counter("TcpFastOpenActive"), 1, "{}", client.counters());
         assert_eq!(Counters::read(&net.server.ns).get("TcpExtTCPFastOpenPassive"), 1);
+    });
+}
+
+/// `umptcp bench` at both ends: the first connection gets the cookie, and every other begins with data in its SYN.
+#[test]
+fn the_bench_uses_fast_open_when_told_to() {
+    within(LIMIT, || {
+        const COUNT: usize = 20;
+        let net = Routed::new(1, 1);
+        let capture = Capture::start(&net.router, &["r-c0"]);
+        let connections = COUNT + 1;
+        let mut server = Background::start(
+            &net.server.ns,
+            &format!("bench server --path s0 --fast-open --count {connections} {PORT}"),
+        );
+        assert!(server.next_line().contains("listening on"));
+        let client = program::run(
+            &net.client.ns,
+            &format!(
+                "bench client --path c0 --fast-open --json --mode connections --count {COUNT} 10.2.0.2 {PORT}"
+            ),
+        );
+        let said = String::from_utf8_lossy(&client.stderr);
+        assert!(client.status.success(), "{said}");
+        let (code, _, errors) = server.finish();
+        assert_eq!(code, Some(0), "{errors}");
+        let result: serde_json::Value = serde_json::from_slice(&client.stdout).expect("JSON");
+        assert_eq!(result["latency"]["count"], COUNT, "{result}");
+        assert_eq!(result["mptcp"], true, "{result}");
+        assert_eq!(result["fast_open"], serde_json::json!({ "taken": COUNT, "refused": 0 }), "{result}");
+        let packets = capture.stop();
+        packets.assert_well_formed();
+        assert_eq!(packets.count(SYN_DATA), COUNT, "{}", packets.describe("tcp.flags.syn == 1"));
+        assert_eq!(packets.count(&format!("{SYN_DATA} && tcp.options.mptcp.subtype == 0")), COUNT);
     });
 }
 

@@ -42,6 +42,8 @@ fn middlebox(net: &Routed, link: usize, towards: &[Towards], action: &str) {
 const STRIP: &str = "tcp flags & (syn | rst) == 0 reset tcp option mptcp";
 /// DSS alone does.
 const STRIP_DSS: &str = "tcp option mptcp subtype 2 reset tcp option mptcp";
+/// Of every 200 packets with much payload one is changed like that.
+const CHANGE_NOW_AND_THEN: &str = "meta length > 1000 numgen inc mod 200 == 0 @th,800,16 set 0x6162";
 /// Two bytes of the payload of one packet are changed: behind at most 60 bytes of header and 40 of payload.
 const CHANGE_ONCE: &str = "meta length > 1000 limit rate 1/day burst 1 packets @th,800,16 set 0x6162";
 
@@ -55,7 +57,11 @@ fn shaped(nics: u8, mbit: f64) -> Routed {
 
 /// The kernel and us, connected as `ours` says; our stack, the kernel's namespace, the connection.
 fn pair(net: &Routed, ours: Ours, checksum: bool) -> (UmptcpHost, Netns, Pair) {
-    let config = ConnectionConfig { checksum, ..ConnectionConfig::default() };
+    pair_with(net, ours, ConnectionConfig { checksum, ..ConnectionConfig::default() })
+}
+
+/// The same with these settings at our end.
+fn pair_with(net: &Routed, ours: Ours, config: ConnectionConfig) -> (UmptcpHost, Netns, Pair) {
     match ours {
         Ours::Client => {
             let server = kernel_server(net);
@@ -309,4 +315,58 @@ fn a_change_on_a_kernel_clients_only_path_towards_us_means_plain_tcp() {
 #[test]
 fn a_change_on_a_kernel_clients_only_path_towards_the_kernel_means_plain_tcp() {
     within(LIMIT, || the_only_path_changes_payload(Ours::Server, Towards::Client));
+}
+
+/// The only path goes on changing payload, and our end has strict checksums: where RFC 8684 §3.7 has the connection become plain
+/// TCP it ends with an error at both ends, and nothing that a box made up has been delivered at ours. (The kernel, which reckons with
+/// plain TCP, delivers data whose checksum has failed.)
+fn strict_checksums(ours: Ours, towards: Towards) {
+    let net = shaped(1, 100.0);
+    let config = ConnectionConfig {
+        checksum: true,
+        strict_checksums: true,
+        close_timeout: Duration::from_secs(1),
+        ..ConnectionConfig::default()
+    };
+    let (host, kernel, pair) = pair_with(&net, ours, config);
+    // How long it keeps a connection without a subflow.
+    kernel.sysctl("net.mptcp.close_timeout", "1");
+    middlebox(&net, 0, &[towards], CHANGE_NOW_AND_THEN);
+    let ends = converse_while(&pair, || {});
+    let story = format!("ours: {}; the kernel's: {}", host.counters(), Counters::read(&kernel));
+    let (our_end, conversation) =
+        if ours == Ours::Client { (&ends[0], &pair.client) } else { (&ends[1], &pair.server) };
+    assert!(ends.iter().all(|(_, _, end)| end.is_err()), "no error; {story}");
+    assert!(our_end.0.starts_with(&our_end.1), "a wrong byte was delivered; {story}");
+    assert_ne!(conversation.is_mptcp(), Some(false), "it fell back; {story}");
+    let we_receive = (ours == Ours::Client) == (towards == Towards::Client);
+    let theirs = Counters::read(&kernel);
+    if we_receive {
+        assert!(host.counter("DataCsumErr") >= 1 && host.counter("MPFailTx") >= 1, "{story}");
+        assert!(our_end.0.len() > our_end.1.len(), "what was changed came through; {story}");
+    } else {
+        assert!(theirs.mptcp("DataCsumErr") >= 1 && host.counter("MPFailRx") >= 1, "{story}");
+        assert!(host.counter("FallbackFailed") >= 1, "{story}");
+    }
+    assert_eq!(theirs.mptcp("InfiniteMapRx") + host.counter("InfiniteMapTx"), 0, "{story}");
+}
+
+#[test]
+fn strict_checksums_end_a_connection_changed_towards_us() {
+    within(LIMIT, || strict_checksums(Ours::Client, Towards::Client));
+}
+
+#[test]
+fn strict_checksums_end_a_connection_changed_towards_the_kernel() {
+    within(LIMIT, || strict_checksums(Ours::Client, Towards::Server));
+}
+
+#[test]
+fn strict_checksums_end_a_kernel_clients_connection_changed_towards_us() {
+    within(LIMIT, || strict_checksums(Ours::Server, Towards::Server));
+}
+
+#[test]
+fn strict_checksums_end_a_kernel_clients_connection_changed_towards_the_kernel() {
+    within(LIMIT, || strict_checksums(Ours::Server, Towards::Client));
 }

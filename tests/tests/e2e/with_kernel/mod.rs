@@ -7,6 +7,7 @@ mod fast_open;
 mod middleboxes;
 mod options;
 mod path_mtu;
+mod ports;
 mod priority;
 
 use crate::umptcp_host::{PORT, UmptcpHost};
