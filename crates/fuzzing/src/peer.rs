@@ -51,6 +51,7 @@ impl World {
             receive_buffer: config.receive_buffer,
             max_subflows: config.max_subflows,
             syn_taken: 0,
+            syn_given: 0,
         }
     }
 
@@ -155,16 +156,24 @@ impl World {
         };
         let mut segment = flow.segment(SYN, 0xffff);
         let option = (join.is_some() || how & 0x30 != 0x30).then_some(option);
-        // What the SYN carries is not in the model of what the peer says: nothing is known of the connection's bytes then.
-        let cookie = (self.fast_open && join.is_none()).then_some(&self.cookie[..]);
-        if cookie.is_some_and(|c| !c.is_empty()) {
-            segment.payload = vec![how; usize::from(how) + 1];
-            self.conns[c].lied = true;
+        // With a cookie, or one that has been tampered with, the SYN carries data: the first of the stream, or others.
+        let mut cookie = (self.fast_open && join.is_none()).then(|| self.cookie.clone());
+        if let Some(cookie) = cookie.as_mut().filter(|c| !c.is_empty()) {
+            let n = (usize::from(how) + 1) * if how & 4 == 0 { 1 } else { 8 };
+            segment.payload = (1..=n as u64).map(|at| content(true, at)).collect();
+            if how & 0x80 != 0 {
+                segment.payload.fill(how);
+                self.conns[c].lied = true;
+            }
+            if how & 0x48 == 0x48 {
+                cookie[0] ^= how;
+            }
         }
         let mss = if how & 0x40 == 0 { 1460 } else { 200 };
-        segment.options = encode_syn(option, mss, Some(7), true, cookie);
+        segment.options = encode_syn(option, mss, Some(7), true, cookie.as_deref());
         let mut flow = flow;
         flow.next = 1;
+        flow.early = segment.payload.len() as u32;
         self.conns[c].flows.push(flow);
         self.inject(path, &segment);
     }
@@ -217,14 +226,17 @@ impl World {
         }
         let (_, idsn) = token_and_idsn(conn.key);
         let first = conn.data_next;
-        let payload: Vec<u8> = (0..u64::from(n)).map(|i| content(true, first + i)).collect();
+        let given = conn.syn_given;
+        let payload: Vec<u8> = (0..u64::from(n)).map(|i| content(true, given + first + i)).collect();
         let fin = how & 0x80 != 0 && n < u16::MAX;
         let plain_fin = fin && !conn.mptcp;
         let fin = fin && conn.mptcp;
         let declared = n + u16::from(fin);
         let dsn = DataOffset(first).to_wire(idsn).0;
         let flow = &conn.flows[f];
-        let ssn = if n == 0 { 0 } else { flow.next };
+        // What the SYN carried lies before the data, on both levels (RFC 8684 appendix B.2).
+        let before = if f == 0 { given as u32 } else { 0 };
+        let ssn = if n == 0 { 0 } else { flow.next.wrapping_sub(before) };
         let sum = checksum::add(checksum::sum(&payload, 0), dss_pseudo_header(dsn, ssn, declared));
         let mapping = DssMapping {
             dsn: if how & 1 == 0 { Dsn::Long(dsn) } else { Dsn::Short(dsn as u32) },

@@ -59,7 +59,7 @@ pub(crate) struct Flow {
     pub(crate) over: bool,
     /// Highest right window edge advertised, in data sequence space and in the subflow's.
     edges: [Option<u64>; 2],
-    /// Bytes that the stack's SYN carried, and whether it had a Fast Open option.
+    /// Bytes that the SYN carried, and whether it was the stack's and had a Fast Open option.
     pub(crate) early: u32,
     pub(crate) fast_open: bool,
 }
@@ -94,6 +94,8 @@ pub(crate) struct Conn {
     pub(crate) max_subflows: usize,
     /// Bytes of the stack's SYN that the SYN/ACK acknowledged.
     pub(crate) syn_taken: u64,
+    /// Bytes of the peer's SYN that the stack's SYN/ACK acknowledged.
+    pub(crate) syn_given: u64,
 }
 
 /// The stack under test and its surroundings.
@@ -375,6 +377,7 @@ impl World {
         if !seg.flags.rst && (end.wrapping_sub(flow.stack_next) as i32) > 0 {
             flow.stack_next = end;
         }
+        let mut data_edges_unknown = false;
         for option in &seg.options.mptcp {
             if let MptcpOption::Capable(
                 MpCapable::Ack { sender_key, receiver_key, .. }
@@ -382,8 +385,15 @@ impl World {
             ) = option
             {
                 conn.stack_key = Some(*sender_key);
-                conn.key = *receiver_key;
+                if conn.key != *receiver_key {
+                    // It was told another one by a packet that had been changed; edges were measured from the wrong place.
+                    conn.key = *receiver_key;
+                    data_edges_unknown = true;
+                }
             }
+        }
+        if data_edges_unknown {
+            conn.flows.iter_mut().for_each(|flow| flow.edges[0] = None);
         }
         if !seg.flags.rst && !conn.fell_back {
             check_payload(conn, f, at, sent);
@@ -445,6 +455,18 @@ impl World {
         let flow = &mut conn.flows[f];
         if let Some(cookie) = &seg.options.fast_open {
             self.cookie = cookie.to_vec();
+        }
+        if !conn.by_stack && flow.join.is_none() && flow.stack_isn.is_none() {
+            // Some or all of what the peer's SYN carried; the rest comes as ordinary data.
+            let taken = seg.ack.0.wrapping_sub(flow.isn).wrapping_sub(1);
+            // A changed packet may have opened the connection in the peer's place.
+            assert!(
+                conn.lied || taken <= flow.early,
+                "{taken} bytes of {} in a SYN acknowledged",
+                flow.early
+            );
+            flow.next = flow.next.max(taken.wrapping_add(1));
+            conn.syn_given = u64::from(taken);
         }
         flow.stack_isn = Some(seg.seq.0);
         flow.stack_next = flow.stack_next.max(1);

@@ -311,14 +311,16 @@ impl Connection {
         plan: &Plan,
         options: &mut TcpOptions,
     ) {
-        self.members[i].dss_sent = true;
+        let first = !core::mem::replace(&mut self.members[i].dss_sent, true);
         if let Join::AckSent { hmac, .. } = self.members[i].join {
             options.mptcp.push(MptcpOption::Join(MpJoin::Ack { hmac }));
             return;
         }
         // A DATA_FIN without data needs a DSS option; its DATA_ACK will show that the peer has the keys. Should the third
         // ACK be lost, every other repetition carries the keys instead: both do not fit.
-        let only_fin = plan.mapping.is_none() && self.fin.sent && self.retransmit_count.is_multiple_of(2);
+        // The third ACK always does, even if a busy device kept it back until the application had closed (RFC 8684 §3.1).
+        let fin_sent = plan.mapping.is_none() && self.fin.sent;
+        let only_fin = fin_sent && !first && self.retransmit_count.is_multiple_of(2);
         let follow_up = plan.kind == Kind::Ack && self.members[i].follow_up;
         if !only_fin && !follow_up && self.needs_capable(i, plan.seq <= SubflowOffset(self.first_data(i))) {
             let (version, flags) = (VERSION, self.own_flags());
@@ -335,6 +337,7 @@ impl Connection {
                 None => MpCapable::Ack { version, flags, sender_key, receiver_key },
             };
             options.mptcp.push(MptcpOption::Capable(option));
+            self.fin.wanted |= fin_sent && first;
             return;
         }
         if plan.kind == Kind::Ack

@@ -455,3 +455,23 @@ fn what_came_by_a_removed_path_is_forgotten() {
     assert!(late.is_empty() && lab.incoming.len() == 1, "{late:?}");
     assert_eq!(lab.stack.connection_count(), 0);
 }
+
+/// RFC 8684 §3.1: the third ACK carries the keys, also when the device was busy until the application had closed the connection.
+#[test]
+fn keys_go_before_a_data_fin_that_was_waiting_with_them() {
+    let mut lab = Lab::new();
+    let at = peer(1, PORT);
+    let c = lab.connect(at, ConnectionConfig::default());
+    let syn = only(lab.poll());
+    let mut end = End::new(at, syn.from);
+    end.hear(&syn);
+    lab.stack.path_blocked(lab.now, lab.paths[0], true);
+    let answer = MpCapable::SynAck { version: VERSION, flags: flags(), key: 7 };
+    assert!(end.send(&mut lab, SYN_ACK, &[MptcpOption::Capable(answer)], &[]).is_empty());
+    lab.stack.shutdown(lab.now, c).expect("shutdown");
+    assert!(lab.poll().is_empty(), "the device is busy");
+    lab.stack.path_blocked(lab.now, lab.paths[0], false);
+    let sent = lab.poll();
+    assert!(matches!(sent[0].capable(), Some(MpCapable::Ack { receiver_key: 7, .. })), "{sent:?}");
+    assert!(sent[1..].iter().any(|s| s.dss().is_some_and(|d| d.data_fin)), "{sent:?}");
+}
