@@ -102,9 +102,9 @@ impl World {
             // Some or all of the SYN's data.
             let taken = [0, flow.early / 2, flow.early, flow.early][usize::from(how >> 5 & 3)];
             flow.stack_next = 1 + taken;
-            conn.syn_taken = u64::from(taken);
             flow.sent_scale = scale.is_some();
             if flow.join.is_none() {
+                conn.syn_taken = u64::from(taken);
                 conn.mptcp &= option.is_some();
                 conn.checksum = checksum;
             }

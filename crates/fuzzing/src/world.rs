@@ -210,7 +210,9 @@ impl World {
             flow.isn = seg.seq.0;
             if seg.flags.ack {
                 flow.stack_next = 1 + taken;
-                conn.syn_taken = u64::from(taken);
+                if flow.join.is_none() {
+                    conn.syn_taken = u64::from(taken);
+                }
             }
             flow.sent_scale = seg.options.window_scale.is_some();
             conn.mptcp &= flow.join.is_some() || (seg.flags.ack && capable);
