@@ -131,7 +131,7 @@ pub struct ConnectionConfig {
     pub server_joins: bool,
     /// MPTCP SYNs that may go unanswered before the SYN goes without the option.
     pub syn_retrans_before_tcp_fallback: u8,
-    /// How long a connection without a subflow waits for a new one.
+    /// How long a connection without a subflow, or without one that is open for what is left to send, waits for a new one.
     pub close_timeout: Duration,
     /// Consecutive retransmission timeouts after which a subflow counts as stale.
     pub stale_loss_count: u8,

@@ -357,8 +357,9 @@ impl Connection {
             return;
         }
         if !self.members.is_empty() {
-            if self.members.iter().any(|m| m.is_joined()) {
-                self.give_up_at = self.give_up_at.filter(|_| self.detached);
+            if self.members.iter().any(|m| m.is_joined()) && !self.is_stranded() {
+                // Only the wait for the peer's end goes on, of one that nobody has any more.
+                self.give_up_at = self.give_up_at.filter(|_| self.detached && self.fin.acked);
             }
             return;
         }
@@ -382,6 +383,20 @@ impl Connection {
             }
         }
         if self.give_up_at.is_none() {
+            self.give_up_at = Some(now + self.config.close_timeout);
+        }
+    }
+
+    /// Data wait that no subflow will carry: those left have been closed by us, when others still could, and not by the peer.
+    fn is_stranded(&self) -> bool {
+        let open = |m: &Member| m.is_joined() && !m.tcp.fin_wanted;
+        self.send_next < self.send.end() && !self.members.iter().any(open)
+    }
+
+    /// Data wait for a subflow. With none that is open it is as without any (RFC 8684 §3.3.3): another may come, but no timer of
+    /// those that are left would ever end it.
+    pub(crate) fn wait_for_subflow(&mut self, now: Instant) {
+        if self.is_stranded() && self.give_up_at.is_none() {
             self.give_up_at = Some(now + self.config.close_timeout);
         }
     }

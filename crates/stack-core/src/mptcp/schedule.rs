@@ -85,6 +85,7 @@ impl Connection {
         }
         let views = self.views(env, now);
         if views.is_empty() {
+            self.wait_for_subflow(now);
             return None;
         }
         let send_window = self.send_edge - self.send_next;

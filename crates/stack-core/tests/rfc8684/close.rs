@@ -1,11 +1,12 @@
 //! RFC 8684 §3.3.3, §3.5 and §3.6: DATA_FIN, subflows that end, MP_FASTCLOSE, MP_TCPRST.
 
-use crate::peer::{KEY, Lab, Out, Seen, bytes};
+use crate::peer::{KEY, Lab, Out, Seen, bytes, stack_address};
 use umptcp_stack_core::config::{ConnectionConfig, FastClose};
 use umptcp_stack_core::error::ConnectionError;
 use umptcp_stack_core::event::{Event, SubflowReset};
+use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::Counter;
-use umptcp_stack_core::types::Duration;
+use umptcp_stack_core::types::{AddressId, Duration, PathId};
 use umptcp_stack_core::wire::mptcp::{Dss, DssMapping, MpFastClose, MpTcpRst, MptcpOption, ResetReason};
 
 fn server() -> Lab {
@@ -168,6 +169,76 @@ fn break_before_make() {
         l.advance(Duration::from_secs(2));
         assert_eq!(closed(&l), Some(Some(ConnectionError::Reset)));
     }
+}
+
+/// The peer never closes its half of a subflow whose address we took back, and the other subflow's path goes: nothing can be sent any
+/// more. That waits for another subflow no longer than if there were none. Found by fuzzing.
+#[test]
+fn data_with_nothing_but_half_closed_subflows_wait_for_another() {
+    let config = ConnectionConfig { close_timeout: Duration::from_secs(30), ..ConnectionConfig::default() };
+    for (comes, detached) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut l = Lab::client(config.clone(), 2);
+        let second = l.accept_join(1);
+        l.stack.withdraw_addresses(l.now, l.conn, &[AddressId(0)]).expect("withdraw");
+        l.poll();
+        l.take(|s| s.seg.flags.fin && s.flow == Some(0)).expect("a FIN");
+        l.send(0, Out::default());
+        l.stack.path_removed(l.now, PathId(1));
+        l.poll();
+        // Time without data to send does not count.
+        l.advance(Duration::from_secs(100));
+        l.write(1000);
+        if detached {
+            l.stack.close(l.now, l.conn);
+            l.poll();
+        }
+        l.advance(Duration::from_secs(29));
+        assert!(l.take_all().iter().all(|s| s.payload.is_empty()));
+        assert_eq!((closed(&l), l.stack.connection_count()), (None, 1));
+        if !comes {
+            l.advance(Duration::from_secs(2));
+            assert_eq!(l.stack.connection_count(), usize::from(!detached));
+            assert_eq!(closed(&l), (!detached).then_some(Some(ConnectionError::TimedOut)));
+            assert_eq!(l.stack.poll_timeout(), None);
+            continue;
+        }
+        l.stack.path_added(l.now, PathConfig::new("late", stack_address(2)));
+        l.poll();
+        let third = l.accept_join(1);
+        assert_ne!(third, second);
+        let data = l.advance_until(Duration::from_secs(1), |s| !s.payload.is_empty()).expect("data");
+        assert_eq!((data.flow, data.payload.len()), (Some(third), 1000));
+        l.ack(third);
+        l.advance(Duration::from_secs(20));
+        assert_eq!((closed(&l), l.stack.connection_count()), (None, 1));
+    }
+}
+
+/// What the application has let go of is still delivered after a break: the subflow that follows ends the wait for one.
+#[test]
+fn a_connection_let_go_of_goes_on_after_a_break() {
+    let config = ConnectionConfig { close_timeout: Duration::from_secs(30), ..ConnectionConfig::default() };
+    let mut l = Lab::server(config, 1);
+    l.data(0, 1, 100);
+    l.write(1000);
+    l.stack.close(l.now, l.conn);
+    l.poll();
+    l.send(0, Out { rst: true, ..Out::default() });
+    assert!(l.subflows().is_empty());
+    l.advance(Duration::from_secs(20));
+    l.take_all();
+    l.data_expected = 1;
+    let second = l.join(3, 0);
+    let sent = |s: &Seen| s.flow == Some(second) && s.payload.len() == 1000;
+    assert!(l.advance_until(Duration::from_secs(5), sent).is_some());
+    l.advance(Duration::from_secs(20));
+    assert_eq!(l.stack.connection_count(), 1);
+    // DATA_ACKed with its DATA_FIN and answered by the peer's own, it ends.
+    l.data_expected = 1002;
+    l.ack(second);
+    let option = data_fin(&l, l.map_bytes(101, 0, 1, &[]));
+    l.send(second, Out::options([option]));
+    assert!(l.take(|s| s.seg.flags.fin && s.flow == Some(second)).is_some());
 }
 
 /// The peer closes a subflow of ours by FIN: another is opened, but not at once, lest it go on like that for ever.
