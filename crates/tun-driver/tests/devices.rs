@@ -3,10 +3,13 @@
 #![allow(missing_docs)]
 
 mod common;
+#[path = "common/two_devices.rs"]
+mod lab;
 
 use bytes::Bytes;
-use common::{in_namespace, ip, sysctl};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use common::{in_namespace, ip};
+use lab::{V4, V6, fold, open, segment, sum, two_devices};
+use std::net::UdpSocket;
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 use umptcp_stack_core::interface::{
@@ -17,10 +20,6 @@ use umptcp_tun_driver::device::{
     BufferPool, Device, DeviceError, Offload, TransmitOutcome, Tun, TunOptions, is_gone,
 };
 use umptcp_types::{Instant as StackInstant, PathId};
-
-fn open(name: &str, offload: Offload) -> Tun {
-    Tun::open(&TunOptions { name: Some(name.into()), offload, mtu: 1500 }).expect("a TUN device")
-}
 
 /// Waits for a packet that `wanted` takes; others (router solicitations and the like) are dropped.
 fn receive(tun: &mut Tun, pool: &mut BufferPool, wanted: impl Fn(&RxPacket) -> bool) -> RxPacket {
@@ -33,58 +32,6 @@ fn receive(tun: &mut Tun, pool: &mut BufferPool, wanted: impl Fn(&RxPacket) -> b
         }
     }
     panic!("no such packet came");
-}
-
-/// A TCP segment with a header as the stack writes it: the checksum is left to the device where `partial`.
-fn segment(from: IpAddr, to: IpAddr, payload: &[Bytes], gso: Option<u16>, partial: bool) -> Transmit {
-    let mut body = Payload::new();
-    payload.iter().for_each(|p| body.push(p.clone()));
-    let ip_len = if from.is_ipv4() { 20 } else { 40 };
-    let mut header = HeaderBuf::zeroed(ip_len + 20);
-    let h = header.as_mut_slice();
-    let tcp_len = 20 + body.len();
-    let mut pseudo = 6 + tcp_len as u64;
-    match (from, to) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => {
-            h[0] = 0x45;
-            h[2..4].copy_from_slice(&((20 + tcp_len) as u16).to_be_bytes());
-            h[6] = 0x40;
-            h[8] = 64;
-            h[9] = 6;
-            h[12..16].copy_from_slice(&a.octets());
-            h[16..20].copy_from_slice(&b.octets());
-            let check = !fold(sum(&h[..20], 0));
-            h[10..12].copy_from_slice(&check.to_be_bytes());
-            pseudo = sum(&h[12..20], pseudo);
-        }
-        (IpAddr::V6(a), IpAddr::V6(b)) => {
-            h[0] = 0x60;
-            h[4..6].copy_from_slice(&(tcp_len as u16).to_be_bytes());
-            h[6] = 6;
-            h[7] = 64;
-            h[8..24].copy_from_slice(&a.octets());
-            h[24..40].copy_from_slice(&b.octets());
-            pseudo = sum(&h[8..40], pseudo);
-        }
-        _ => panic!("two families"),
-    }
-    h[ip_len..ip_len + 20]
-        .copy_from_slice(&[0x30, 0x39, 0xd4, 0x31, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
-    let checksum =
-        if partial { fold(pseudo) } else { !fold(sum(&body.to_bytes(), sum(&h[ip_len..], pseudo))) };
-    h[ip_len + 16..ip_len + 18].copy_from_slice(&checksum.to_be_bytes());
-    Transmit {
-        path: PathId(0),
-        header,
-        payload: body,
-        gso_size: gso.and_then(NonZeroU16::new),
-        checksum: if partial {
-            ChecksumRequest::Partial { start: ip_len as u16, offset: 16 }
-        } else {
-            ChecksumRequest::Complete
-        },
-        earliest: StackInstant::ZERO,
-    }
 }
 
 /// Whether a received TCP packet's checksum is right; and its payload.
@@ -100,26 +47,6 @@ fn is_tcp(p: &RxPacket) -> bool {
         4 => p.buffer[9] == 6,
         _ => p.buffer[6] == 6,
     }
-}
-
-const V4: (IpAddr, IpAddr) =
-    (IpAddr::V4(Ipv4Addr::new(10, 99, 1, 2)), IpAddr::V4(Ipv4Addr::new(10, 99, 2, 2)));
-const V6: (IpAddr, IpAddr) = (
-    IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 1, 0, 0, 0, 2)),
-    IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 2, 0, 0, 0, 2)),
-);
-
-/// Two devices between which this namespace forwards.
-fn two_devices(a: Offload, b: Offload) -> (Tun, Tun) {
-    let devices = (open("a0", a), open("b0", b));
-    for (name, net) in [("a0", 1), ("b0", 2)] {
-        ip(&format!("addr add 10.99.{net}.1/24 dev {name}"));
-        ip(&format!("-6 addr add fd99:0:0:{net}::1/64 dev {name} nodad"));
-        ip(&format!("link set {name} up"));
-    }
-    sysctl("net.ipv4.ip_forward", "1");
-    sysctl("net.ipv6.conf.all.forwarding", "1");
-    devices
 }
 
 #[test]
@@ -253,68 +180,4 @@ fn a_device_describes_itself() {
         open("d1", Offload::Off).describe(&mut config);
         assert_eq!((config.max_packet, config.checksum_offload), (1500, false));
     });
-}
-
-/// Prints how fast packets cross from one device to the other through the kernel's forwarding, in segments of 64 kB and in single packets.
-/// `cargo test --release -p umptcp-tun-driver --test devices -- --ignored --nocapture measure`
-#[test]
-#[ignore = "a measurement, meaningful on an idle machine only"]
-fn measure_forwarding() {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-    in_namespace(|| {
-        for (offload, payload) in [(Offload::Auto, 64_400), (Offload::Off, 1_400)] {
-            let (mut a, mut b) = two_devices(offload, offload);
-            let partial = offload == Offload::Auto;
-            let bytes: Bytes = vec![7; payload].into();
-            let packet = segment(V4.0, V4.1, &[bytes], partial.then_some(1400), partial);
-            let received = Arc::new(AtomicUsize::new(0));
-            let done = Arc::new(AtomicBool::new(false));
-            let (count, end) = (received.clone(), done.clone());
-            let reader = std::thread::spawn(move || {
-                let mut pool = BufferPool::default();
-                while !end.load(Ordering::Relaxed) {
-                    match b.receive(&mut pool).unwrap() {
-                        Some(p) => {
-                            count.fetch_add(p.buffer.len().saturating_sub(40), Ordering::Relaxed);
-                        }
-                        None => std::thread::yield_now(),
-                    }
-                }
-            });
-            let start = Instant::now();
-            let mut sent = 0;
-            while start.elapsed() < Duration::from_secs(2) {
-                // The queue between the two holds 500 packets and tells nobody when it overflows.
-                if sent - received.load(Ordering::Relaxed).min(sent) < 100 * payload {
-                    assert_eq!(a.transmit(&packet).unwrap(), TransmitOutcome::Sent);
-                    sent += payload;
-                } else {
-                    std::thread::yield_now();
-                }
-            }
-            let rate = received.load(Ordering::Relaxed) as f64 * 8e-9 / start.elapsed().as_secs_f64();
-            println!("{offload:?}, {payload} bytes a segment: {rate:.2} Gbit/s");
-            done.store(true, Ordering::Relaxed);
-            reader.join().unwrap();
-            drop(a);
-        }
-    });
-}
-
-/// The Internet checksum's sum of 16-bit words, not complemented.
-fn sum(bytes: &[u8], start: u64) -> u64 {
-    let mut sum = start;
-    for w in bytes.chunks(2) {
-        sum += u64::from(u16::from_be_bytes([w[0], *w.get(1).unwrap_or(&0)]));
-    }
-    sum
-}
-
-/// Folds a sum to 16 bits.
-fn fold(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    sum as u16
 }
