@@ -24,6 +24,9 @@ pub(crate) struct Validation {
     volume: f64,
     /// The newest first.
     samples: [Option<Sample>; MEASUREMENTS],
+    /// The largest of the samples that count, and until when it does. Found again at most once a round trip and when it expires, since it
+    /// is asked for with every packet.
+    largest: Option<(f64, Instant)>,
     /// There was a measurement since the start, or since the last loss recovery: pipeACK has a value.
     defined: bool,
     /// In loss recovery, when nothing is measured.
@@ -42,6 +45,7 @@ impl Validation {
         Validation {
             volume: 0.0,
             samples: [None; MEASUREMENTS],
+            largest: None,
             defined: false,
             recovering: false,
             validated: now,
@@ -57,10 +61,21 @@ impl Validation {
     }
 
     /// pipeACK in bytes; `None`: undefined (RFC 7661 §4.2). The measurement that is under way counts as far as it has come.
-    pub(crate) fn pipe_ack(&self, now: Instant, srtt: Option<f64>) -> Option<f64> {
-        let period = Self::period(srtt);
-        let recent = self.samples.iter().flatten().filter(|s| now - s.start <= period).map(|s| s.bytes);
-        self.defined.then(|| recent.fold(self.volume, f64::max))
+    pub(crate) fn pipe_ack(&mut self, now: Instant, srtt: Option<f64>) -> Option<f64> {
+        if !self.defined {
+            return None;
+        }
+        let largest = match self.largest {
+            Some((bytes, until)) if now <= until => bytes,
+            _ => {
+                let period = Self::period(srtt);
+                let recent = self.samples.iter().flatten().filter(|s| now - s.start <= period);
+                let largest = recent.max_by(|a, b| a.bytes.total_cmp(&b.bytes));
+                self.largest = largest.map(|s| (s.bytes, s.start + period));
+                largest.map_or(0.0, |s| s.bytes)
+            }
+        };
+        Some(largest.max(self.volume))
     }
 
     /// `bytes` were acknowledged, in loss recovery or not.
@@ -80,6 +95,7 @@ impl Validation {
             return;
         }
         self.defined = true;
+        self.largest = None;
         let length = Self::period(srtt) / MEASUREMENTS as u32;
         match &mut self.samples[0] {
             Some(newest) if at - newest.start < length => newest.bytes = newest.bytes.max(bytes),
@@ -104,8 +120,8 @@ impl Validation {
     ///
     /// Returns how many non-validated periods have passed unused, each of which costs (RFC 7661 §4.4.3, §4.5.2).
     pub(crate) fn assess(&mut self, now: Instant, cwnd: f64, srtt: Option<f64>, limited: bool) -> u32 {
-        let small = self.pipe_ack(now, srtt).is_some_and(|p| p < cwnd / 2.0);
-        self.unused = small && (self.unused || limited);
+        let may = self.unused || limited;
+        self.unused = may && self.pipe_ack(now, srtt).is_some_and(|p| p < cwnd / 2.0);
         if !self.unused {
             self.validated = now;
             return 0;
@@ -140,5 +156,35 @@ impl Validation {
     /// RFC 7661 §4.4.1: pipeACK is undefined after a loss: what was used before congestion validates nothing after it.
     fn reset(&mut self) {
         *self = Validation::new(self.validated);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pipe_ack_is_the_largest_sample_of_the_last_second_and_what_is_being_measured() {
+        let at = Instant::from_millis;
+        let mut v = Validation::new(at(0));
+        assert_eq!(v.pipe_ack(at(0), Some(0.05)), None, "undefined");
+        for (ms, bytes) in [(100, 3_000.0), (400, 9_000.0), (700, 5_000.0)] {
+            v.on_ack(bytes, false);
+            v.on_round(at(ms), Some(0.05));
+        }
+        v.on_ack(4_000.0, false);
+        // By and by the samples expire; asked often or not, the answer is the same.
+        for (ms, expected) in
+            [(700, 9_000.0), (1_400, 9_000.0), (1_401, 5_000.0), (1_700, 5_000.0), (1_701, 4_000.0)]
+        {
+            assert_eq!(v.clone().pipe_ack(at(ms), Some(0.05)), Some(expected), "{ms}");
+            assert_eq!(v.pipe_ack(at(ms), Some(0.05)), Some(expected), "{ms}");
+        }
+        v.on_ack(2_000.0, false);
+        assert_eq!(v.pipe_ack(at(1_702), Some(0.05)), Some(6_000.0));
+        // A longer round trip makes old samples count again, from the next one on.
+        v.on_round(at(1_710), Some(0.5));
+        assert_eq!(v.pipe_ack(at(1_900), Some(0.5)), Some(9_000.0));
+        assert_eq!(v.pipe_ack(at(1_901), Some(0.5)), Some(6_000.0));
     }
 }
