@@ -173,6 +173,50 @@ fn strong_reordering_is_learned_and_undone() {
     lab.snapshot("strong_reordering");
 }
 
+/// Lets packets of data pass a certain one of them, the first being 1.
+#[derive(Debug)]
+struct Overtaken {
+    number: usize,
+    by: usize,
+    seen: usize,
+    held: Option<Packet>,
+}
+
+impl Middlebox for Overtaken {
+    fn process(&mut self, _: Instant, direction: Direction, packet: Packet, out: &mut Output) {
+        if direction == Direction::Forward && !packet.payload().is_empty() {
+            self.seen += 1;
+            if self.seen == self.number {
+                self.held = Some(packet);
+                return;
+            }
+        }
+        out.send(direction, packet);
+        if self.seen == self.number + self.by {
+            self.held.take().into_iter().for_each(|held| out.send(direction, held));
+        }
+    }
+}
+
+#[test]
+fn what_was_only_late_and_is_not_sent_again_costs_no_window() {
+    // It is judged lost, since three packets have overtaken it, and arrives while pacing still holds back what would be sent again.
+    let mut undone_in_time = 0;
+    for number in 1..=10 {
+        let link = || Link::mbit(50).delay_ms(10).queue(Queue::Time(Duration::from_millis(20)));
+        let mut lab = Lab::with(plain(link(), link()).gro(false).build(), |net| {
+            net.middlebox(0, Overtaken { number, by: 4, seen: 0, held: None });
+        });
+        lab.net.send(lab.flow, Side::Client, 20 * MB);
+        lab.net.run_until(Instant::from_millis(100)).unwrap();
+        let s = lab.subflow();
+        assert!(s.undone == s.recoveries && s.ssthresh == u64::MAX, "{number}: {s:?}\n{}", lab.text());
+        assert!(s.window >= 50_000, "{number}: {s:?}");
+        undone_in_time += u64::from(s.undone > 0 && s.bytes_retransmitted == 0);
+    }
+    assert!(undone_in_time > 0);
+}
+
 #[test]
 fn a_needless_recovery_is_undone_by_the_duplicates_it_made() {
     // RFC 3708: without timestamps nothing but D-SACK (RFC 2883) says that what was sent again was not lost.

@@ -191,9 +191,9 @@ counters! {
     TcpLossProbeRecovery,
     /// Timeouts found spurious by F-RTO and undone (RFC 5682).
     TcpSpuriousRTOs,
-    /// Timeouts found spurious by timestamps and undone (RFC 3522).
+    /// Timeouts found spurious by timestamps (RFC 3522), or before anything was sent again, and undone.
     TcpLossUndo,
-    /// Fast recoveries found needless by timestamps and undone (RFC 3522).
+    /// Fast recoveries found needless by timestamps (RFC 3522), or before anything was sent again, and undone.
     TcpFullUndo,
     /// Recoveries undone because all that was sent again arrived twice (RFC 3708).
     TcpDSACKUndo,

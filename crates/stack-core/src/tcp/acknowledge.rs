@@ -13,7 +13,7 @@ use umptcp_types::{Duration, Instant, SubflowOffset};
 /// A recovery that turned out to be needless, by how that was found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Undone {
-    /// A retransmission timeout, by timestamps (RFC 3522).
+    /// A retransmission timeout, by timestamps (RFC 3522) or because nothing had been sent again.
     TimeoutByTimestamp,
     /// A retransmission timeout, by F-RTO (RFC 5682).
     TimeoutByForwarding,
@@ -22,7 +22,7 @@ pub(crate) enum Undone {
         /// There was a timeout.
         timeout: bool,
     },
-    /// A fast recovery, by timestamps.
+    /// A fast recovery, by timestamps or because nothing had been sent again.
     Recovery,
 }
 
@@ -220,8 +220,8 @@ impl Subflow {
                 == Verdict::Spurious;
         let timeout = self.timeout_point.is_some();
         let undone = match o.spurious {
-            Some(Evidence::Timestamp) if timeout => Undone::TimeoutByTimestamp,
-            Some(Evidence::Timestamp) => Undone::Recovery,
+            Some(Evidence::Timestamp | Evidence::Late) if timeout => Undone::TimeoutByTimestamp,
+            Some(Evidence::Timestamp | Evidence::Late) => Undone::Recovery,
             Some(Evidence::Duplicates) => Undone::Duplicates { timeout },
             None if forwarded => Undone::TimeoutByForwarding,
             None => return,

@@ -17,6 +17,8 @@ pub enum Evidence {
     Timestamp,
     /// Everything that was sent again arrived twice, as D-SACKs say (RFC 3708).
     Duplicates,
+    /// What was judged lost arrived before anything was sent again.
+    Late,
 }
 
 /// What one acknowledgement said.
@@ -63,6 +65,8 @@ struct Tally {
     rack: Option<Delivered>,
     /// Something acknowledged cumulatively, not SACKed before, had been retransmitted.
     cumulative_retransmitted: bool,
+    /// Something was judged lost that had not been sent again since.
+    late: bool,
 }
 
 /// One newly delivered range of a single transmission.
@@ -131,6 +135,11 @@ impl<M: Clone + Debug> Scoreboard<M> {
             // What was taken for a loss was late: a fast retransmission is to wait longer from now on.
             self.rack.reordering_seen |= !self.recovery.is_some_and(|r| r.rto);
         }
+        // No timestamp is needed where there was no retransmission that could have caused this. Pacing may hold back the first.
+        let nothing_sent_again = self.recovery.is_some() && self.undo.first_retransmission.is_none();
+        if tally.late && nothing_sent_again && self.lost.is_empty() && self.undo.report() {
+            out.spurious = Some(Evidence::Late);
+        }
         // RFC 3708: what was judged lost and not sent again yet may be genuine, so none of that may be left.
         if out.duplicated && self.lost.is_empty() && self.undo.report() {
             out.spurious = Some(Evidence::Duplicates);
@@ -196,7 +205,7 @@ impl<M: Clone + Debug> Scoreboard<M> {
                 }
                 index += 1;
             }
-            self.lost.remove(gap.clone());
+            tally.late |= self.lost.remove(gap.clone()) > 0;
             self.resent.remove(gap);
         }
     }

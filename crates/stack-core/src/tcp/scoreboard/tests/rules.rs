@@ -33,6 +33,29 @@ fn repeat(b: &mut Board, now: u64) -> Option<Range<u64>> {
 }
 
 #[test]
+fn what_was_late_and_not_sent_again_undoes_the_episode() {
+    type Case = (&'static str, u64, &'static [Range<u64>], bool, Option<Evidence>);
+    let cases: &[Case] = &[
+        ("acknowledged", 6_001, &[], false, Some(Evidence::Late)),
+        ("SACKed", 1, &[1..6_001], false, Some(Evidence::Late)),
+        ("a part of it", 501, &[1_001..6_001], false, None),
+        ("sent again", 6_001, &[], true, None),
+    ];
+    for (name, una, sacks, again, evidence) in cases {
+        let (mut b, e) = established();
+        send_train(&mut b, 200, 6);
+        ack(&mut b, at(310), 1, &[1_001..6_001]);
+        assert_eq!((b.detect_loss(at(310), &e), b.in_recovery()), (1_000, true), "{name}");
+        if *again {
+            repeat(&mut b, 311);
+        }
+        let out = ack(&mut b, at(312), *una, sacks);
+        assert_eq!(out.spurious, *evidence, "{name}");
+        assert!(b.reordering_seen() != *again, "{name}");
+    }
+}
+
+#[test]
 fn a_probe_for_larger_packets_may_be_all_that_is_lost() {
     // RFC 4821 §7.5. Six segments; the third is the probe.
     let probe = range(2_001..3_001);
