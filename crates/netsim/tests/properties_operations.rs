@@ -96,6 +96,8 @@ struct Shape {
     multihomed: bool,
     server_joins: bool,
     advertise: bool,
+    /// The client has a cookie, so that what it sends first goes with the SYN (RFC 7413).
+    fast_open: bool,
 }
 
 prop_compose! {
@@ -104,11 +106,14 @@ prop_compose! {
         paths in 1usize..4,
         bits in any::<[bool; 6]>(),
         plain in prop::bool::weighted(0.1),
+        fast_open in prop::bool::weighted(0.3),
         buffers in prop_oneof![Just(1usize << 20), 5_000usize..200_000],
     ) -> Shape {
         let [checksum, round_robin, ipv6, multihomed, server_joins, advertise] = bits;
         let mptcp = !plain;
-        Shape { seed, paths, checksum, mptcp, buffers, round_robin, ipv6, multihomed, server_joins, advertise }
+        Shape {
+            seed, paths, checksum, mptcp, buffers, round_robin, ipv6, multihomed, server_joins, advertise, fast_open,
+        }
     }
 }
 
@@ -286,6 +291,7 @@ fn run(shape: &Shape, ops: &[Op]) -> Result<(), String> {
         user_timeout: Duration::from_secs(300),
         server_joins: shape.server_joins,
         advertise_addresses: shape.advertise,
+        fast_open: shape.fast_open,
         ..ConnectionConfig::default()
     };
     let max_subflows = config.max_subflows;
@@ -305,8 +311,17 @@ fn run(shape: &Shape, ops: &[Op]) -> Result<(), String> {
     for cable in net.cables().to_vec() {
         net.add_middlebox(cable, Nat::new());
     }
-    let spec = net.flow_spec();
-    let flow = net.add_flow(spec).map_err(|e| e.to_string())?;
+    let connect = |net: &mut Pair| {
+        let mut spec = net.flow_spec();
+        spec.port = Some(4000);
+        net.add_flow(spec).map_err(|e| e.to_string())
+    };
+    if shape.fast_open {
+        // A connection before, for the cookie.
+        let first = connect(&mut net)?;
+        mend_and_close(&mut net, first)?;
+    }
+    let flow = connect(&mut net)?;
     let fail =
         |net: &Pair, what: String| format!("{what}\n{:#?}\n{}", net.flow(flow), net.trace().join("\n"));
     let mut paths = Paths::of(&net);

@@ -22,6 +22,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(target_os = "linux")]
+mod cookies;
+#[cfg(target_os = "linux")]
 mod copies;
 mod error;
 #[cfg(target_os = "linux")]

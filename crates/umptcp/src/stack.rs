@@ -1,5 +1,6 @@
 //! The stack as programs hold it.
 
+use crate::cookies::CookieFile;
 use crate::listener::{ListenerBuilder, MptcpListener};
 use crate::nics::Nics;
 use crate::stream::{MptcpStream, StreamBuilder};
@@ -65,6 +66,7 @@ pub struct StackBuilder {
     capture: Option<PathBuf>,
     observer: Option<Box<dyn Observer>>,
     seed: Option<[u8; 32]>,
+    cookies: Option<PathBuf>,
 }
 
 impl std::fmt::Debug for StackBuilder {
@@ -94,6 +96,7 @@ impl Default for StackBuilder {
             capture: None,
             observer: None,
             seed: None,
+            cookies: None,
         }
     }
 }
@@ -174,6 +177,15 @@ impl StackBuilder {
         self
     }
 
+    /// Keeps the cookies of [`StreamBuilder::fast_open`] in this file, so that a later stack's first connection to a server can
+    /// send data with its SYN. It is made if there is none, read when the stack starts and written, readable by its owner only,
+    /// when the stack stops. Several stacks may share it. Cookies belong to the stack's own addresses; a server that has another by
+    /// now refuses it and gives a new one.
+    pub fn fast_open_cookies(mut self, file: impl Into<PathBuf>) -> Self {
+        self.cookies = Some(file.into());
+        self
+    }
+
     /// Makes the stack's random choices repeatable: for tests only, since keys and sequence numbers become predictable.
     pub fn seed(mut self, seed: [u8; 32]) -> Self {
         self.seed = Some(seed);
@@ -194,7 +206,9 @@ impl StackBuilder {
             capture,
             observer,
             seed,
+            cookies,
         } = self;
+        let cookies = cookies.map(CookieFile::open).transpose()?;
         let nics = nics.map(|specs| Nics::set_up(&specs, &setup)).transpose()?;
         if let Some(range) = nics.as_ref().and_then(|n| n.port_range()) {
             stack.ephemeral_ports = range;
@@ -213,6 +227,10 @@ impl StackBuilder {
         if let Some(observer) = observer {
             engine.set_observer(observer);
         }
+        let (cookies, known) = cookies.unzip();
+        for server in known.iter().flatten() {
+            engine.remember_fast_open_server(clock.now(), server);
+        }
         let mut event_loop = EventLoop::new(engine, worker, clock, event_loop)?;
         let handle = Handle::new(
             tx,
@@ -223,6 +241,10 @@ impl StackBuilder {
         );
         let thread = std::thread::Builder::new().name("umptcp".into()).spawn(move || {
             let result = event_loop.run();
+            let learned = event_loop.engine().fast_open_servers(clock.now());
+            if let Some(Err(error)) = cookies.map(|file| file.save(learned)) {
+                tracing::warn!(%error, "Fast Open cookies are not kept");
+            }
             if let Err(error) = &result {
                 tracing::error!(%error, "the worker cannot go on");
             }

@@ -442,6 +442,42 @@ fn many_threads_use_one_stack() {
     wait_for(|| a.connections().unwrap().is_empty() && b.connections().unwrap().is_empty());
 }
 
+/// Cookies in a file: the first connection of a later stack sends data with its SYN.
+#[test]
+fn cookies_outlive_the_stack() {
+    let file = std::env::temp_dir().join(format!("umptcp-streams-cookies-{}", std::process::id()));
+    let _ = std::fs::remove_file(&file);
+    // The same key of the server's, so that it knows its cookies.
+    let run = || {
+        let (a, b) = two_stacks(1, |s| s.seed([3; 32]).fast_open_cookies(&file));
+        let listener = MptcpListener::builder(&b).fast_open(8).listen(SERVER).unwrap();
+        let mut client = MptcpStream::builder(&a).fast_open(true).connect(SERVER).unwrap();
+        client.write_all(b"question").unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let mut got = [0; 8];
+        server.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"question");
+        server.write_all(b"answered").unwrap();
+        client.read_exact(&mut got).unwrap();
+        let taken = a.counters().unwrap().get(Counter::TcpFastOpenActive);
+        drop((client, server, listener));
+        a.stop(Duration::from_secs(5)).unwrap();
+        taken
+    };
+    assert_eq!(run(), 0);
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap().lines().filter(|l| l.starts_with("10.0.0.1 ")).count(),
+        1
+    );
+    assert_eq!((run(), run()), (1, 1));
+    // Without it, or with what is none, the stack begins anew.
+    std::fs::write(&file, "no cookie at all\n").unwrap();
+    assert_eq!((run(), run()), (0, 1));
+    std::fs::remove_file(&file).unwrap();
+    let nowhere = Stack::builder().fast_open_cookies("/nonexistent/cookies").start().unwrap_err();
+    assert!(nowhere.to_string().contains("/nonexistent/cookies"), "{nowhere}");
+}
+
 /// Fast Open: after a first connection, what is written first goes with the SYN.
 #[test]
 fn a_request_goes_with_the_syn() {

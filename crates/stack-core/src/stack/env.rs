@@ -13,6 +13,7 @@ use crate::tcp::FourTuple;
 use crate::wire::tcp::TcpRepr;
 use crate::wire::{checksum, ip};
 use alloc::boxed::Box;
+use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use core::hash::{BuildHasher, Hash, Hasher};
@@ -74,6 +75,9 @@ pub(crate) struct Env {
     challenge_second: u64,
     challenges_left: u32,
     next_port: u16,
+    /// Local ports that joins to these addresses are to come from, whatever the local address (RFC 8684 §3.9.1), and how many
+    /// connections each is that port of.
+    kept_ports: BTreeMap<(u16, SocketAddr), u32>,
 }
 
 impl core::fmt::Debug for Env {
@@ -114,6 +118,7 @@ impl Env {
             challenge_second: u64::MAX,
             challenges_left: 0,
             next_port,
+            kept_ports: BTreeMap::new(),
         }
     }
 
@@ -227,18 +232,41 @@ impl Env {
         !self.demux.contains_key(tuple) && self.time_wait.may_reuse(now, tuple)
     }
 
+    /// Keeps the local port of a connection to `remote` for its joins, from other local addresses.
+    pub(crate) fn keep_port(&mut self, port: u16, remote: SocketAddr) {
+        *self.kept_ports.entry((port, remote)).or_default() += 1;
+    }
+
+    /// The connection is over.
+    pub(crate) fn release_port(&mut self, port: u16, remote: SocketAddr) {
+        if let Entry::Occupied(mut kept) = self.kept_ports.entry((port, remote)) {
+            *kept.get_mut() -= 1;
+            if *kept.get() == 0 {
+                kept.remove();
+            }
+        }
+    }
+
     /// A free local port for a connection from `local` to `remote` (RFC 6056 in spirit: a random start, then in turn, so
     /// that ports used lately come last). Four-tuples in TIME_WAIT come after the others, the oldest first: the peer may
-    /// not have forgotten them.
+    /// not have forgotten them. Ports kept for the joins of other connections come last of all.
     pub(crate) fn free_port(&mut self, now: Instant, local: IpAddr, remote: SocketAddr) -> Option<u16> {
         let (first, last) = (*self.config.ephemeral_ports.start(), *self.config.ephemeral_ports.end());
         let mut waiting: Option<(Instant, u16)> = None;
-        let mut seen = 0;
+        let (mut seen, mut kept) = (0, None);
         for _ in first..=last {
             let port = self.next_port;
             self.next_port = if port >= last { first } else { port + 1 };
             let tuple = FourTuple { local: SocketAddr::new(local, port), remote };
             if !self.is_free(now, &tuple) {
+                continue;
+            }
+            if self.kept_ports.contains_key(&(port, remote)) {
+                kept.get_or_insert(port);
+                seen += 1;
+                if seen >= MAX_WAITING_PORTS {
+                    break;
+                }
                 continue;
             }
             let Some(entry) = self.time_wait.get(&tuple) else { return Some(port) };
@@ -250,7 +278,7 @@ impl Env {
                 break;
             }
         }
-        waiting.map(|(_, port)| port)
+        waiting.map(|(_, port)| port).or(kept)
     }
 
     /// Builds the packet for a segment. `None`: its path has gone. `packet_payload`: payload bytes per packet if the device is to cut it.

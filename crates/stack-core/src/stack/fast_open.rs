@@ -1,14 +1,17 @@
 //! TCP Fast Open (RFC 7413): the cookies that this stack gives as a server, and those that it has been given as a client.
 
+use super::Stack;
 use super::env::{Env, Seeded};
 use crate::mptcp::keys::constant_time_eq;
 use crate::observe::Counter;
 use crate::tcp::FourTuple;
 use crate::wire::tcp::TcpRepr;
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
 use bytes::Bytes;
 use core::hash::{Hash, Hasher};
 use core::net::{IpAddr, SocketAddr};
+use core::ops::RangeInclusive;
 use hashbrown::HashMap;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
@@ -57,6 +60,65 @@ struct Server {
     mss: u16,
     heard: Instant,
     disabled_until: Option<Instant>,
+    /// Of its own experience, not taken over from another stack.
+    learned: bool,
+}
+
+/// What a client has learned of a server's Fast Open (RFC 7413 §4.1.3), for keeping beyond the life of a stack: Linux keeps the same
+/// per destination. See [`Stack::fast_open_servers`] and [`Stack::remember_fast_open_server`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FastOpenServer {
+    /// The address of ours that the cookie was given to.
+    pub local: IpAddr,
+    /// The server.
+    pub remote: SocketAddr,
+    /// Its cookie, of 4 to 16 bytes; none: empty.
+    pub cookie: Vec<u8>,
+    /// Its MSS, which limits what goes with a SYN.
+    pub mss: u16,
+    /// For how long it is to be left alone, after a bad experience (RFC 7413 §4.1.3.1).
+    pub left_alone: Option<Duration>,
+}
+
+impl FastOpenServer {
+    /// How long a cookie may be (RFC 7413 §4.1.1).
+    pub const COOKIE_LENGTHS: RangeInclusive<usize> = 4..=16;
+}
+
+impl Stack {
+    /// What the stack, as a client, has learned of servers itself, those heard of least recently first; at most 1024.
+    pub fn fast_open_servers(&self, now: Instant) -> Vec<FastOpenServer> {
+        let known = &self.env.fast_open.servers;
+        let mut known: Vec<_> = known.iter().filter(|(_, s)| s.learned).collect();
+        known.sort_by_key(|(key, s)| (s.heard, **key));
+        known
+            .into_iter()
+            .map(|((local, remote), s)| FastOpenServer {
+                local: *local,
+                remote: *remote,
+                cookie: s.cookie.to_vec(),
+                mss: s.mss,
+                left_alone: s.disabled_until.filter(|t| *t > now).map(|t| t - now),
+            })
+            .collect()
+    }
+
+    /// Takes over what another stack had learned, unless this one knows the server already or there are 1024. False: it was not
+    /// taken, for one of these reasons or because no server gives such a cookie.
+    pub fn remember_fast_open_server(&mut self, now: Instant, server: &FastOpenServer) -> bool {
+        let FastOpenServer { local, remote, cookie, mss, left_alone } = server;
+        let fits = cookie.is_empty() || FastOpenServer::COOKIE_LENGTHS.contains(&cookie.len());
+        let known = &mut self.env.fast_open.servers;
+        if !fits || known.len() >= MAX_SERVERS || known.contains_key(&(*local, *remote)) {
+            return false;
+        }
+        // However long somebody says: no longer than what one does by oneself.
+        let disabled_until = left_alone.map(|time| now + time.min(DISABLED));
+        let cookie = Cookie::from_slice(cookie);
+        let server = Server { cookie, mss: *mss, heard: now, disabled_until, learned: false };
+        known.insert((*local, *remote), server);
+        true
+    }
 }
 
 /// What to do with a SYN.
@@ -178,7 +240,7 @@ impl FastOpen {
                 self.servers.remove(&oldest);
             }
         }
-        let new = Server { cookie: Cookie::new(), mss: 0, heard: now, disabled_until: None };
+        let new = Server { cookie: Cookie::new(), mss: 0, heard: now, disabled_until: None, learned: true };
         self.servers.entry((local, remote)).or_insert(new)
     }
 
@@ -192,13 +254,13 @@ impl FastOpen {
         mss: u16,
     ) {
         let s = self.entry(now, local, remote);
-        *s = Server { cookie: cookie.clone(), mss, heard: now, disabled_until: None };
+        *s = Server { cookie: cookie.clone(), mss, heard: now, disabled_until: None, learned: true };
     }
 
     /// The server took data.
     pub(crate) fn works(&mut self, now: Instant, local: IpAddr, remote: SocketAddr) {
         if let Some(s) = self.servers.get_mut(&(local, remote)) {
-            s.heard = now;
+            (s.heard, s.learned) = (now, true);
             s.disabled_until = None;
         }
     }
@@ -207,7 +269,7 @@ impl FastOpen {
     /// (RFC 7413 §4.1.3.1).
     pub(crate) fn doubt(&mut self, now: Instant, local: IpAddr, remote: SocketAddr) {
         let s = self.entry(now, local, remote);
-        s.heard = now;
+        (s.heard, s.learned) = (now, true);
         s.disabled_until = Some(now + DISABLED);
     }
 
@@ -313,5 +375,44 @@ mod tests {
         }
         assert_eq!(t.servers.len(), MAX_SERVERS);
         assert_eq!(t.advise(at(3000), local, server(2999)), Advice::Send(cookie, 1400));
+    }
+
+    #[test]
+    fn what_was_learned_goes_from_stack_to_stack() {
+        let local = IpAddr::from([10, 0, 0, 1]);
+        let server = |n: u32| SocketAddr::from((n.to_be_bytes(), 80));
+        let at = |n: u64| Instant::from_millis(n * 1000);
+        let stack = || Stack::new(crate::config::StackConfig::default(), [7; 32]);
+        let (mut a, mut b) = (stack(), stack());
+        let cookie = Cookie::from_slice(&[7; 8]);
+        a.env.fast_open.remember(at(1), local, server(2), &cookie, 1400);
+        a.env.fast_open.remember(at(2), local, server(1), &cookie, 1300);
+        a.env.fast_open.doubt(at(3), local, server(3));
+        let learned = a.fast_open_servers(at(4));
+        assert_eq!(learned.iter().map(|s| s.remote).collect::<Vec<_>>(), [server(2), server(1), server(3)]);
+        assert_eq!(learned[2].left_alone, Some(DISABLED - Duration::from_secs(1)));
+        assert!(learned.iter().all(|s| b.remember_fast_open_server(at(100), s)));
+        assert_eq!(b.env.fast_open.advise(at(100), local, server(1)), Advice::Send(cookie.clone(), 1300));
+        assert_eq!(b.env.fast_open.advise(at(100), local, server(3)), Advice::Leave);
+        assert_eq!(b.env.fast_open.advise(at(100) + DISABLED, local, server(3)), Advice::Ask);
+        assert_eq!(b.fast_open_servers(at(100)), [], "nothing of its own");
+        // What it knows itself counts more, and what it learns anew is its own.
+        let other = FastOpenServer { cookie: alloc::vec![9; 4], ..learned[1].clone() };
+        assert!(!b.remember_fast_open_server(at(100), &other));
+        b.env.fast_open.works(at(101), local, server(1));
+        assert_eq!(b.fast_open_servers(at(102)), [learned[1].clone()]);
+        // Cookies that cannot be, and more than there is room for.
+        for length in [1, 3, 17] {
+            let bad = FastOpenServer { remote: server(9), cookie: alloc::vec![0; length], ..other.clone() };
+            assert!(!b.remember_fast_open_server(at(100), &bad));
+        }
+        let long =
+            FastOpenServer { remote: server(8), left_alone: Some(DISABLED + DISABLED), ..other.clone() };
+        assert!(b.remember_fast_open_server(at(100), &long));
+        assert_ne!(b.env.fast_open.advise(at(100) + DISABLED, local, server(8)), Advice::Leave);
+        for n in 10..3000 {
+            b.remember_fast_open_server(at(103), &FastOpenServer { remote: server(n), ..other.clone() });
+        }
+        assert_eq!(b.env.fast_open.servers.len(), MAX_SERVERS);
     }
 }

@@ -22,6 +22,7 @@ pub(crate) mod syn_cookies;
 pub(crate) mod time_wait;
 mod timers;
 
+pub use fast_open::FastOpenServer;
 pub use info::{ConnectionInfo, ConnectionState, LOST_KEPT, MptcpStatus, Received, SubflowInfo};
 
 use crate::config::{ConnectOptions, ConnectionConfig, StackConfig};
@@ -223,6 +224,9 @@ impl Stack {
     fn settle(&mut self, id: ConnectionId) {
         let Some(c) = self.connections.get_mut(&id) else { return };
         if c.is_dead() {
+            if c.client && c.config.mptcp {
+                self.env.release_port(c.first.local.port(), c.first.remote);
+            }
             self.connections.remove(&id);
             return;
         }
@@ -292,6 +296,9 @@ impl Stack {
             return Err(ConnectError::TupleInUse(tuple.local, remote));
         }
         let id = self.next_id();
+        if config.mptcp {
+            self.env.keep_port(port, remote);
+        }
         let mut c = Connection::new(id, true, config, tuple, parts);
         c.paths = paths;
         c.open_first(&mut self.env, now, path);

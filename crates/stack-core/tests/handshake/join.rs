@@ -77,6 +77,38 @@ fn the_token_not_the_port_finds_the_connection() {
     assert_eq!((lab.counter(Counter::MPJoinPortSynRx), lab.counter(Counter::MPJoinPortAckRx)), (1, 1));
 }
 
+/// RFC 8684 §3.9.1: the local port of the first subflow is kept for joins from our other addresses, as long as there are others.
+#[test]
+fn the_first_subflows_port_is_kept_on_all_local_addresses() {
+    let mut lab = Lab::with(StackConfig { ephemeral_ports: 50_000..=50_001, ..StackConfig::default() });
+    let server = peer(1, PORT);
+    let connect = |lab: &mut Lab, path: usize, mptcp: bool| {
+        let mut options = ConnectOptions::new(server);
+        options.paths = vec![lab.paths[path]];
+        options.config.mptcp = mptcp;
+        let c = lab.stack.connect(lab.now, options).expect("connect");
+        (c, only(lab.poll()).from)
+    };
+    let (first, from) = connect(&mut lab, 0, true);
+    // The other port is taken twice: whose turn it is comes round to the first one's.
+    let (_, second) = connect(&mut lab, 0, false);
+    assert_ne!(second.port(), from.port());
+    let (third, at) = connect(&mut lab, 1, true);
+    assert_eq!(at, SocketAddr::new(STACK_2, second.port()), "plain TCP has no joins");
+    // Now both are kept, and one must do: it is free on this address.
+    let (fourth, at) = connect(&mut lab, 1, true);
+    assert_eq!(at, SocketAddr::new(STACK_2, from.port()));
+    for c in [first, third, fourth] {
+        lab.stack.abort(lab.now, c);
+        lab.stack.close(lab.now, c);
+    }
+    lab.poll();
+    assert_eq!(lab.stack.connection_count(), 1);
+    let mut ports = [0, 1].map(|_| connect(&mut lab, 1, true).1.port());
+    ports.sort_unstable();
+    assert_eq!(ports, [50_000, 50_001]);
+}
+
 /// A join needs a local port that no other connection to the same address has.
 #[test]
 fn a_join_without_a_free_port_is_not_sent() {

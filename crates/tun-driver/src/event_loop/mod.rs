@@ -123,6 +123,11 @@ impl<E: Engine, H: Handler<E>> EventLoop<E, H> {
         Ok(EventLoop { engine, handler, io: IoDriver::new(clock, options)?, clock, busy_poll, stop: false })
     }
 
+    /// The stack it drives, while it is not running.
+    pub fn engine(&self) -> &E {
+        &self.engine
+    }
+
     /// What wakes this loop.
     pub fn waker(&self) -> Waker {
         self.io.waker.clone()

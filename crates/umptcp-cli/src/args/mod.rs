@@ -109,10 +109,16 @@ pub(crate) struct StackArgs {
     /// TCP Fast Open (RFC 7413): data go with the SYN.
     ///
     /// Who listens gives cookies and takes such data. Who connects asks for a cookie with the first connection and sends data with the
-    /// SYN of later ones; cookies are kept as long as the program runs, so it is `bench client` with --mode connections that gains. Should
-    /// the network duplicate a SYN, its data may arrive twice.
+    /// SYN of later ones; cookies are kept as long as the program runs, or in a file with --fast-open-cookies. Should the network
+    /// duplicate a SYN, its data may arrive twice.
     #[arg(long)]
     pub(crate) fast_open: bool,
+    /// Keep the cookies of Fast Open in FILE, for later runs. Implies --fast-open.
+    ///
+    /// It is made if there is none, readable by its owner only; several programs may share it. With it even the only connection of
+    /// `connect` sends data with its SYN, from the second run on.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) fast_open_cookies: Option<PathBuf>,
     /// Write the packets of every path to FILE (pcapng, one interface per path).
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) pcap: Option<PathBuf>,

@@ -23,6 +23,7 @@ impl Kernel {
             (args.checksum, "--checksum"),
             (args.strict_checksums, "--strict-checksums"),
             (args.fast_open, "--fast-open"),
+            (args.fast_open_cookies.is_some(), "--fast-open-cookies"),
             (args.pcap.is_some(), "--pcap"),
         ];
         if let Some((_, option)) = given.iter().find(|(given, _)| *given) {

@@ -58,7 +58,8 @@ impl Transport {
             checksum: args.checksum || args.strict_checksums,
             strict_checksums: args.strict_checksums,
             no_mptcp: args.no_mptcp,
-            fast_open: args.fast_open,
+            fast_open: args.fast_open || args.fast_open_cookies.is_some(),
+            fast_open_cookies: args.fast_open_cookies.clone(),
             pcap: args.pcap.clone(),
             record: None,
         };

@@ -32,6 +32,7 @@ pub(crate) struct Settings {
     pub(crate) strict_checksums: bool,
     pub(crate) no_mptcp: bool,
     pub(crate) fast_open: bool,
+    pub(crate) fast_open_cookies: Option<PathBuf>,
     pub(crate) pcap: Option<PathBuf>,
     /// Where the record of what was set up is kept; `None`: where all instances of this host have it.
     pub(crate) record: Option<PathBuf>,
@@ -112,6 +113,9 @@ impl UserSpace {
             .linger(LINGER);
         if let Some(file) = &settings.pcap {
             builder = builder.pcap(file);
+        }
+        if let Some(file) = &settings.fast_open_cookies {
+            builder = builder.fast_open_cookies(file);
         }
         let shared = Arc::new(Shared { stack: Mutex::new(None), names: Mutex::default() });
         let on_signal = Arc::clone(&shared);
