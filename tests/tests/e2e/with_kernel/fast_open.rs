@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::umptcp_host::{Listening, Mode};
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Stdio;
 use std::thread;
 use umptcp::{ConnectionConfig, SynCookiePolicy};
-use umptcp_tests::capture::{Capture, Packets};
+use umptcp_tests::capture::{Capture, Packets, Temporary};
 use umptcp_tests::exchange::within;
 use umptcp_tests::kernel::wait_for;
 use umptcp_tests::program::{self, Background};
@@ -313,6 +316,46 @@ fn the_bench_uses_fast_open_when_told_to() {
         packets.assert_well_formed();
         assert_eq!(packets.count(SYN_DATA), COUNT, "{}", packets.describe("tcp.flags.syn == 1"));
         assert_eq!(packets.count(&format!("{SYN_DATA} && tcp.options.mptcp.subtype == 0")), COUNT);
+    });
+}
+
+/// `umptcp connect` makes one connection a run: from the second run on its request goes with the SYN, since the cookie is in a file.
+#[test]
+fn cookies_in_a_file_serve_the_next_run() {
+    within(LIMIT, || {
+        let net = Routed::new(2, 1);
+        let server = fast_kernel_server(&net);
+        let address = server_address(&net, Family::V4);
+        let listener = server.listen(address).expect("listen");
+        let cookies = Temporary::new(".cookies");
+        let file = cookies.path().display();
+        let connect = format!("connect --fast-open-cookies {file} {} {}", address.ip(), address.port());
+        let capture = captured(&net);
+        for _ in 0..3 {
+            let mut command = program::command(&connect);
+            command.stdin(Stdio::piped());
+            let mut client = net.client.ns.run(|| command.spawn()).expect("the program can be started");
+            // Dropped, it ends the input.
+            client.stdin.take().expect("piped").write_all(FIRST).expect("the program reads");
+            let end = listener.accept().expect("it connects");
+            receive_exactly(&*end, FIRST);
+            assert_eq!(end.receive(&mut [0; 8]).expect("the connection stands"), 0);
+            end.finish().expect("the connection stands");
+            let done = client.wait_with_output().expect("a child can be waited for");
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        }
+        let packets = capture.stop();
+        packets.assert_well_formed();
+        // The program may get to its input too late (20 ms after it has begun to wait for the answer), but not to its cookie.
+        let with_data = packets.count(SYN_DATA);
+        assert!((1..=2).contains(&with_data), "{}", packets.describe("tcp.flags.syn == 1"));
+        let theirs = Counters::read(&net.server.ns);
+        assert_eq!(theirs.get("TcpExtTCPFastOpenCookieReqd"), 1);
+        assert_eq!(theirs.get("TcpExtTCPFastOpenPassive"), with_data as u64);
+        assert_eq!(theirs.mptcp("MPCapableACKRX"), 3, "{theirs}");
+        theirs.assert_untroubled();
+        let mode = std::fs::metadata(cookies.path()).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     });
 }
 
