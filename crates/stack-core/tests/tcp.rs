@@ -1,6 +1,8 @@
 //! TCP rule by rule, against a peer that is a script: what RFC 9293 and its companions ask of a single connection.
 
-use bytes::Bytes;
+mod common;
+
+use common::{Sent, received};
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, KeepAlive, ListenOptions, StackConfig};
@@ -9,23 +11,14 @@ use umptcp_stack_core::event::Event;
 use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::{ConnectionId, Duration, Instant, PathId, SeqNumber};
-use umptcp_stack_core::wire::ip::{self, IpHeader};
+use umptcp_stack_core::wire::ip;
 use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
 
 const MSS: usize = 1_000;
 /// The peer's initial sequence number.
 const PEER: u32 = 7_000;
 
-const ACK: TcpFlags = TcpFlags {
-    fin: false,
-    syn: false,
-    rst: false,
-    psh: false,
-    ack: true,
-    urg: false,
-    ece: false,
-    cwr: false,
-};
+const ACK: TcpFlags = TcpFlags::ACK;
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -48,7 +41,7 @@ struct Script {
     /// The peer's timestamp, if it uses the option.
     stamp: Option<u32>,
     echo: u32,
-    sent: Vec<(Instant, TcpRepr, Bytes)>,
+    sent: Vec<(Instant, TcpRepr, Vec<u8>)>,
     events: Vec<Event>,
 }
 
@@ -124,10 +117,8 @@ impl Script {
 
     fn poll(&mut self) {
         while let Some(t) = self.stack.poll_transmit(self.now) {
-            let bytes = Bytes::from(t.to_vec());
-            let header = IpHeader::parse(&bytes).unwrap();
-            let (seg, len) = TcpRepr::parse(&bytes.slice(header.header_len..)).unwrap();
-            self.sent.push((self.now, seg, bytes.slice(header.header_len + len..)));
+            let Sent { seg, payload, .. } = Sent::parse(&t);
+            self.sent.push((self.now, seg, payload));
         }
         while let Some(event) = self.stack.poll_event() {
             if let Event::Incoming { incoming, .. } = event {
@@ -139,7 +130,7 @@ impl Script {
     }
 
     /// What was sent since the last call.
-    fn take(&mut self) -> Vec<(Instant, TcpRepr, Bytes)> {
+    fn take(&mut self) -> Vec<(Instant, TcpRepr, Vec<u8>)> {
         std::mem::take(&mut self.sent)
     }
 
@@ -176,12 +167,7 @@ impl Script {
             urgent: 0,
             options,
         };
-        let mut packet = vec![0; 20 + repr.header_len()];
-        let (src, dst) = (self.remote.ip(), self.local.ip());
-        ip::emit_ip_header(&mut packet, src, dst, repr.header_len() + payload.len(), 0, 0).unwrap();
-        repr.emit(&mut packet[20..]);
-        packet.extend_from_slice(payload);
-        let rx = RxPacket { buffer: packet.into(), gso_size: None, checksum: ChecksumState::Verified };
+        let rx = received(self.remote, self.local, &repr, payload);
         self.stack.handle_packet(self.now, self.path, rx);
         self.poll();
     }

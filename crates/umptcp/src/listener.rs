@@ -68,18 +68,6 @@ impl ListenerBuilder {
         }
     }
 
-    /// Replaces all settings of accepted connections at once.
-    pub fn config(mut self, config: ConnectionConfig) -> Self {
-        self.config = config;
-        self
-    }
-
-    /// Whether to accept MPTCP; otherwise every connection is plain TCP.
-    pub fn mptcp(mut self, on: bool) -> Self {
-        self.config.mptcp = on;
-        self
-    }
-
     connection_settings!();
 
     /// Whether to tell clients the addresses of the other paths (ADD_ADDR, RFC 8684 §3.4.1), which they may then join; otherwise the stack

@@ -4,6 +4,18 @@
 /// will be accepted.
 macro_rules! connection_settings {
     () => {
+        /// Replaces all these settings at once.
+        pub fn config(mut self, config: ConnectionConfig) -> Self {
+            self.config = config;
+            self
+        }
+
+        /// Whether to use MPTCP; otherwise every connection is plain TCP.
+        pub fn mptcp(mut self, on: bool) -> Self {
+            self.config.mptcp = on;
+            self
+        }
+
         /// Whether to require checksums over the data (RFC 8684 §3.3.1).
         pub fn checksum(mut self, on: bool) -> Self {
             self.config.checksum = on;

@@ -69,18 +69,6 @@ impl StreamBuilder {
         StreamBuilder { handle, paths: Vec::new(), local_address: None, local_port: 0, timeout: None, config }
     }
 
-    /// Replaces all settings of the connection at once.
-    pub fn config(mut self, config: ConnectionConfig) -> Self {
-        self.config = config;
-        self
-    }
-
-    /// Whether to negotiate MPTCP; otherwise the connection is plain TCP.
-    pub fn mptcp(mut self, on: bool) -> Self {
-        self.config.mptcp = on;
-        self
-    }
-
     connection_settings!();
 
     /// Paths to use, the first for the initial subflow. Without this: all.

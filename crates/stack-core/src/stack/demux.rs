@@ -208,7 +208,7 @@ impl Stack {
             dst_port: tuple.remote.port(),
             seq: e.send_next,
             ack: e.receive_next,
-            flags: TcpFlags { ack: true, ..TcpFlags::default() },
+            flags: TcpFlags::ACK,
             window: 0,
             urgent: 0,
             options,

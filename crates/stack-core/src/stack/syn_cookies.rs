@@ -177,7 +177,7 @@ impl Stack {
             dst_port: tuple.remote.port(),
             seq: cookies.isn(tuple, syn.seq, period, mss, bits),
             ack: syn.seq.wrapping_add(1),
-            flags: TcpFlags { syn: true, ack: true, ..TcpFlags::default() },
+            flags: TcpFlags::SYN_ACK,
             window: syn_window(config),
             urgent: 0,
             options,
@@ -243,7 +243,7 @@ impl Stack {
             src_port: seg.src_port,
             dst_port: seg.dst_port,
             seq: SeqNumber(seg.seq.0.wrapping_sub(1)),
-            flags: TcpFlags { syn: true, ..TcpFlags::default() },
+            flags: TcpFlags::SYN,
             window: seg.window,
             options,
             ..TcpRepr::default()

@@ -36,23 +36,12 @@ pub(crate) struct Plan {
 /// How many of the largest segments a congestion window holds, at least.
 const SEGMENTS_PER_WINDOW: u64 = 4;
 
-const ACK: TcpFlags = TcpFlags {
-    fin: false,
-    syn: false,
-    rst: false,
-    psh: false,
-    ack: true,
-    urg: false,
-    ece: false,
-    cwr: false,
-};
-
 impl Subflow {
     /// The SYN or SYN/ACK, for the first time or again. `None` when none is due.
     pub(crate) fn poll_handshake(&mut self, now: Instant) -> Option<Plan> {
         let (kind, mut flags) = match self.state {
-            State::SynSent => (Kind::Syn, TcpFlags { syn: true, ack: false, ..ACK }),
-            State::SynReceived => (Kind::SynAck, TcpFlags { syn: true, ..ACK }),
+            State::SynSent => (Kind::Syn, TcpFlags::SYN),
+            State::SynReceived => (Kind::SynAck, TcpFlags::SYN_ACK),
             _ => return None,
         };
         if self.board.nxt() == SubflowOffset(0) {
@@ -150,7 +139,7 @@ impl Subflow {
         Plan {
             kind,
             seq: chunk.range.start,
-            flags: TcpFlags { fin: chunk.fin, psh: len > 0, ..ACK },
+            flags: TcpFlags { fin: chunk.fin, psh: len > 0, ..TcpFlags::ACK },
             payload: chunk.payload,
             mapping: chunk.tag,
             fresh: false,
@@ -237,7 +226,7 @@ impl Subflow {
             self.arm_retransmit(now);
         }
         self.pmtu.on_sent(range.end, len);
-        let flags = TcpFlags { psh: push, ..ACK };
+        let flags = TcpFlags { psh: push, ..TcpFlags::ACK };
         Plan { kind: Kind::Data, seq: range.start, flags, payload, mapping, fresh: true }
     }
 
@@ -259,7 +248,7 @@ impl Subflow {
         Some(Plan {
             kind: Kind::Ack,
             seq: range.start,
-            flags: TcpFlags { fin: true, ..ACK },
+            flags: TcpFlags { fin: true, ..TcpFlags::ACK },
             payload: Payload::new(),
             mapping: None,
             fresh: false,
@@ -290,7 +279,14 @@ impl Subflow {
     }
 
     fn pure_ack_at(&self, seq: SubflowOffset) -> Plan {
-        Plan { kind: Kind::Ack, seq, flags: ACK, payload: Payload::new(), mapping: None, fresh: false }
+        Plan {
+            kind: Kind::Ack,
+            seq,
+            flags: TcpFlags::ACK,
+            payload: Payload::new(),
+            mapping: None,
+            fresh: false,
+        }
     }
 
     /// Notes that a segment carrying the current ACK and `window` (already scaled down) left. `silent`: it had no room for SACK

@@ -1,18 +1,18 @@
 //! One stack, and a peer played by hand: each test says segment by segment what the peer sends, and looks at what the stack
 //! answers. For what no well-behaved stack would do, and for what must be exact.
 
-use bytes::Bytes;
+pub(crate) use crate::common::Sent;
+use crate::common::received;
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, StackConfig};
 use umptcp_stack_core::error::FallbackReason;
 use umptcp_stack_core::event::{Event, IncomingId};
-use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
+use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::mptcp::keys::{join_hmac, leftmost_64, leftmost_160, token_and_idsn};
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::stack::{MptcpStatus, Received};
 use umptcp_stack_core::types::{AddressId, ConnectionId, Duration, Instant, PathId, SeqNumber};
-use umptcp_stack_core::wire::ip::{IpHeader, emit_ip_header, ip_header_len};
 use umptcp_stack_core::wire::mptcp::{
     CapableFlags, DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION,
 };
@@ -23,46 +23,6 @@ pub(crate) const STACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2)
 pub(crate) const STACK_2: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 1, 2));
 /// The port it listens on, or that it connects to.
 pub(crate) const PORT: u16 = 80;
-
-/// A segment that the stack sent.
-#[derive(Clone, Debug)]
-pub(crate) struct Sent {
-    pub(crate) from: SocketAddr,
-    pub(crate) to: SocketAddr,
-    pub(crate) seg: TcpRepr,
-    pub(crate) payload: Vec<u8>,
-}
-
-impl Sent {
-    pub(crate) fn capable(&self) -> Option<MpCapable> {
-        self.seg.options.mptcp.iter().find_map(|o| match o {
-            MptcpOption::Capable(c) => Some(*c),
-            _ => None,
-        })
-    }
-
-    pub(crate) fn join(&self) -> Option<MpJoin> {
-        self.seg.options.mptcp.iter().find_map(|o| match o {
-            MptcpOption::Join(j) => Some(*j),
-            _ => None,
-        })
-    }
-
-    pub(crate) fn dss(&self) -> Option<Dss> {
-        self.seg.options.mptcp.iter().find_map(|o| match o {
-            MptcpOption::Dss(d) => Some(*d),
-            _ => None,
-        })
-    }
-
-    /// Reason and T flag of the MP_TCPRST it carries.
-    pub(crate) fn reset(&self) -> Option<(u8, bool)> {
-        self.seg.options.mptcp.iter().find_map(|o| match o {
-            MptcpOption::Reset(r) => Some((r.reason, r.transient)),
-            _ => None,
-        })
-    }
-}
 
 /// The stack under test.
 pub(crate) struct Lab {
@@ -117,14 +77,8 @@ impl Lab {
     ) -> Vec<Sent> {
         let mut seg = seg.clone();
         (seg.src_port, seg.dst_port) = (from.port(), to.port());
-        let (ip, tcp) = (ip_header_len(&from.ip()), seg.header_len());
-        let mut packet = vec![0; ip + tcp];
-        emit_ip_header(&mut packet, from.ip(), to.ip(), tcp + payload.len(), 0, 7).expect("one family");
-        seg.emit(&mut packet[ip..]);
-        packet.extend_from_slice(payload);
         let path = if to.ip() == STACK_2 { self.paths[1] } else { self.paths[0] };
-        let packet =
-            RxPacket { buffer: Bytes::from(packet), gso_size: None, checksum: ChecksumState::Verified };
+        let packet = received(from, to, &seg, payload);
         self.stack.handle_packet(self.now, path, packet);
         self.poll()
     }
@@ -134,16 +88,7 @@ impl Lab {
         let mut sent = Vec::new();
         loop {
             while let Some(t) = self.stack.poll_transmit(self.now) {
-                let bytes = t.to_vec();
-                let header = IpHeader::parse(&bytes).expect("an IP header");
-                let segment = &bytes[header.header_len..header.total_len];
-                let (seg, len) = TcpRepr::parse(segment).expect("a TCP header");
-                sent.push(Sent {
-                    from: SocketAddr::new(header.src, seg.src_port),
-                    to: SocketAddr::new(header.dst, seg.dst_port),
-                    seg,
-                    payload: segment[len..].to_vec(),
-                });
+                sent.push(Sent::parse(&t));
             }
             let Some(event) = self.stack.poll_event() else { return sent };
             if let Event::Incoming { incoming, .. } = event {
@@ -217,18 +162,9 @@ pub(crate) struct End {
     pub(crate) echo: u32,
 }
 
-pub(crate) const SYN: TcpFlags = TcpFlags {
-    fin: false,
-    syn: true,
-    rst: false,
-    psh: false,
-    ack: false,
-    urg: false,
-    ece: false,
-    cwr: false,
-};
-pub(crate) const ACK: TcpFlags = TcpFlags { syn: false, ack: true, ..SYN };
-pub(crate) const SYN_ACK: TcpFlags = TcpFlags { ack: true, ..SYN };
+pub(crate) const SYN: TcpFlags = TcpFlags::SYN;
+pub(crate) const ACK: TcpFlags = TcpFlags::ACK;
+pub(crate) const SYN_ACK: TcpFlags = TcpFlags::SYN_ACK;
 pub(crate) const RST: TcpFlags = TcpFlags { syn: false, rst: true, ..SYN };
 
 /// The address of the peer with this number.

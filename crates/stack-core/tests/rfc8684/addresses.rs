@@ -54,8 +54,8 @@ fn refuse_join(l: &mut Lab) -> SocketAddr {
     rst.ack = syn.seg.seq.wrapping_add(1);
     rst.flags = TcpFlags { rst: true, ack: true, ..TcpFlags::default() };
     rst.options.mptcp.clear();
-    l.inject(syn.local, syn.remote, &rst, &[]);
-    syn.remote
+    l.inject(syn.from, syn.to, &rst, &[]);
+    syn.to
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn add_addr_is_echoed_and_followed() {
         let expected = AddAddr { hmac: None, ..l.add_addr(5, address, port) };
         assert_eq!(echo, expected);
         let syn = sent.iter().find(|s| s.seg.flags.syn).expect("a join");
-        assert_eq!(syn.remote, address);
+        assert_eq!(syn.to, address);
         assert_eq!(l.counter(Counter::AddAddr), 1);
         assert_eq!(l.counter(Counter::EchoAddTx), 1);
         assert_eq!(l.counter(Counter::PortAdd), u64::from(port));
@@ -90,7 +90,7 @@ fn add_addr_without_port_means_that_of_the_subflow_that_carries_it() {
     let second = l.accept_join(5);
     add(&mut l, second, 6, SocketAddr::new(peer_address(6), 0), false);
     let syn = l.take(|s| s.seg.flags.syn).expect("a join");
-    assert_eq!(syn.remote, SocketAddr::new(peer_address(6), 8080));
+    assert_eq!(syn.to, SocketAddr::new(peer_address(6), 8080));
 }
 
 #[test]
@@ -162,7 +162,7 @@ fn an_address_that_failed_is_not_tried_until_advertised_anew() {
     // And so is another port, which replaces the first.
     let other_port = SocketAddr::new(peer_address(5), 443);
     add(&mut l, 0, 5, other_port, true);
-    assert_eq!(l.take(|s| s.seg.flags.syn).map(|s| s.remote), Some(other_port));
+    assert_eq!(l.take(|s| s.seg.flags.syn).map(|s| s.to), Some(other_port));
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn no_more_addresses_are_followed_than_configured() {
         add(&mut l, 0, id, SocketAddr::new(peer_address(id), 80), false);
     }
     let syns: std::collections::BTreeSet<_> =
-        l.take_all().into_iter().filter(|s| s.seg.flags.syn).map(|s| s.remote).collect();
+        l.take_all().into_iter().filter(|s| s.seg.flags.syn).map(|s| s.to).collect();
     assert_eq!(syns.len(), 2);
     assert_eq!(l.counter(Counter::AddAddrDrop), 97);
 }
@@ -366,11 +366,11 @@ fn an_address_removed_is_not_connected_to_any_more() {
     l.send(second, Out { rst: true, ..Out::default() });
     l.stack.path_added(l.now, PathConfig::new("late", stack_address(9)));
     l.poll();
-    let syns: Vec<_> = l.take_all().into_iter().filter(|s| s.seg.flags.syn).map(|s| s.remote).collect();
+    let syns: Vec<_> = l.take_all().into_iter().filter(|s| s.seg.flags.syn).map(|s| s.to).collect();
     assert!(!syns.contains(&address), "{syns:?}");
     // The ID may now stand for another address.
     add(&mut l, 0, 5, SocketAddr::new(peer_address(8), 80), false);
-    assert!(l.take(|s| s.seg.flags.syn && s.remote.ip() == peer_address(8)).is_some());
+    assert!(l.take(|s| s.seg.flags.syn && s.to.ip() == peer_address(8)).is_some());
 }
 
 /// What the application has taken back is not joined from again, until it is advertised anew or its path comes again.
@@ -385,7 +385,7 @@ fn an_address_that_we_withdrew_is_not_joined_from_again() {
         l.send(second, Out { fin: true, ..Out::default() });
         l.advance(Duration::from_secs(10));
         assert_eq!(l.subflows().len(), 1);
-        let from = |s: &Seen| s.seg.flags.syn && s.local.ip() == stack_address(1);
+        let from = |s: &Seen| s.seg.flags.syn && s.from.ip() == stack_address(1);
         assert!(!l.take_all().iter().any(from));
         if anew {
             l.stack.advertise_address(l.now, l.conn, stack_address(1), None).expect("advertise");

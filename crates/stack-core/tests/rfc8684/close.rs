@@ -251,7 +251,7 @@ fn a_subflow_that_the_peer_closed_is_opened_again_after_a_while() {
     l.take(|s| s.seg.flags.fin && s.flow == Some(second)).expect("our FIN");
     l.send(second, Out::default());
     assert_eq!(l.subflows().len(), 1);
-    let joins = |s: &Seen| s.seg.flags.syn && s.local.ip() == address;
+    let joins = |s: &Seen| s.seg.flags.syn && s.from.ip() == address;
     l.advance(Duration::from_millis(950));
     assert!(!l.take_all().iter().any(joins));
     l.advance(Duration::from_millis(100));
@@ -287,7 +287,7 @@ fn a_peer_that_refuses_the_join_has_forgotten_the_connection() {
     rst.ack = syn.seg.seq.wrapping_add(1);
     rst.flags = umptcp_stack_core::wire::tcp::TcpFlags { rst: true, ack: true, ..Default::default() };
     rst.options.mptcp = [reset(ResetReason::MptcpSpecific, false)].into_iter().collect();
-    l.inject(syn.local, syn.remote, &rst, &[]);
+    l.inject(syn.from, syn.to, &rst, &[]);
     assert_eq!(closed(&l), Some(Some(ConnectionError::Reset)));
     let told = l.events.iter().any(|e| {
         let by = SubflowReset { by_peer: true, reason: Some(ResetReason::MptcpSpecific), transient: false };

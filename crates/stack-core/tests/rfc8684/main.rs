@@ -2,6 +2,8 @@
 
 mod addresses;
 mod close;
+#[path = "../common/mod.rs"]
+mod common;
 mod data;
 mod fallback;
 mod limits;

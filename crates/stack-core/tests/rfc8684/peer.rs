@@ -3,12 +3,12 @@
 //! It keeps no state machine: it knows the keys and, per subflow, the next sequence numbers, and sends what it is told. Its data
 //! is `byte(offset)`, so that a test can tell which bytes arrived. Windows are unscaled, and there are no timestamps.
 
-use bytes::Bytes;
+use crate::common::{Sent, received};
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, StackConfig};
 use umptcp_stack_core::event::Event;
-use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
+use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::mptcp::keys::{add_addr_hmac, join_hmac, leftmost_64, leftmost_160, token_and_idsn};
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::stack::{MptcpStatus, Received, SubflowInfo};
@@ -16,7 +16,6 @@ use umptcp_stack_core::types::{
     AddressId, ConnectionId, DataOffset, DataSeq, Duration, Instant, PathId, SeqNumber,
 };
 use umptcp_stack_core::wire::checksum;
-use umptcp_stack_core::wire::ip::{self, IpHeader};
 use umptcp_stack_core::wire::mptcp::{
     AddAddr, CapableFlags, DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION,
     dss_pseudo_header,
@@ -67,30 +66,21 @@ pub(crate) struct Flow {
 pub(crate) struct Seen {
     /// The subflow, if it is a known one.
     pub(crate) flow: Option<usize>,
-    /// Where from and to.
-    pub(crate) local: SocketAddr,
-    pub(crate) remote: SocketAddr,
-    pub(crate) seg: TcpRepr,
-    pub(crate) payload: Vec<u8>,
+    sent: Sent,
+}
+
+impl std::ops::Deref for Seen {
+    type Target = Sent;
+
+    fn deref(&self) -> &Sent {
+        &self.sent
+    }
 }
 
 impl Seen {
-    /// Its DSS option.
-    pub(crate) fn dss(&self) -> Option<Dss> {
-        self.seg.options.mptcp.iter().find_map(|o| match o {
-            MptcpOption::Dss(d) => Some(*d),
-            _ => None,
-        })
-    }
-
     /// The mapping in its DSS option.
     pub(crate) fn mapping(&self) -> Option<DssMapping> {
         self.dss().and_then(|d| d.mapping)
-    }
-
-    /// Whether one of its options is as `wanted` says.
-    pub(crate) fn has(&self, wanted: impl Fn(&MptcpOption) -> bool) -> bool {
-        self.seg.options.mptcp.iter().any(wanted)
     }
 }
 
@@ -149,10 +139,6 @@ pub(crate) fn stack_address(path: u8) -> IpAddr {
 
 pub(crate) fn peer_address(n: u8) -> IpAddr {
     IpAddr::from([10, 9, n, 2])
-}
-
-fn flags() -> TcpFlags {
-    TcpFlags { ack: true, ..TcpFlags::default() }
 }
 
 impl Lab {
@@ -255,7 +241,7 @@ impl Lab {
         l.conn = l.stack.connect(l.now, options).expect("connect");
         l.poll();
         let syn = l.take(|s| s.seg.flags.syn).expect("a SYN");
-        l.flows.push(Flow { stack: syn.local, peer: remote, irs: syn.seg.seq.0, next: 0, expected: 1 });
+        l.flows.push(Flow { stack: syn.from, peer: remote, irs: syn.seg.seq.0, next: 0, expected: 1 });
         let answer = MpCapable::SynAck { version: VERSION, flags: l.capable_flags(), key: KEY };
         l.syn(0, answer.into());
         let ack = l.take(|s| s.has(|o| matches!(o, MptcpOption::Capable(_)))).expect("a third ACK");
@@ -289,14 +275,7 @@ impl Lab {
 
     /// Hands a segment of the peer's to the stack.
     pub(crate) fn inject(&mut self, local: SocketAddr, remote: SocketAddr, seg: &TcpRepr, payload: &[u8]) {
-        let ip_len = ip::ip_header_len(&remote.ip());
-        let mut packet = vec![0; ip_len + seg.header_len()];
-        let len = seg.header_len() + payload.len();
-        ip::emit_ip_header(&mut packet, remote.ip(), local.ip(), len, 0, 0).expect("one family");
-        seg.emit(&mut packet[ip_len..]);
-        packet.extend_from_slice(payload);
-        let packet =
-            RxPacket { buffer: Bytes::from(packet), gso_size: None, checksum: ChecksumState::Verified };
+        let packet = received(remote, local, seg, payload);
         let path = match local.ip() {
             IpAddr::V4(a) => PathId(u32::from(a.octets()[2])),
             IpAddr::V6(_) => PathId(0),
@@ -339,7 +318,7 @@ impl Lab {
             dst_port: f.stack.port(),
             seq: SeqNumber(ISN.wrapping_add(at as u32)),
             ack: SeqNumber(f.irs.wrapping_add(f.expected as u32)),
-            flags: TcpFlags { fin: out.fin, rst: out.rst, urg: out.urgent.is_some(), ..flags() },
+            flags: TcpFlags { fin: out.fin, rst: out.rst, urg: out.urgent.is_some(), ..TcpFlags::ACK },
             window: self.window,
             urgent: out.urgent.unwrap_or(0),
             options: TcpOptions { mptcp: out.options.into_iter().collect(), ..TcpOptions::default() },
@@ -394,7 +373,7 @@ impl Lab {
         for round in 0.. {
             assert!(round < 10_000, "the stack never stops sending");
             if let Some(t) = self.stack.poll_transmit(self.now) {
-                self.note(&t.to_vec());
+                self.note(Sent::parse(&t));
                 continue;
             }
             let Some(event) = self.stack.poll_event() else { break };
@@ -419,15 +398,9 @@ impl Lab {
     }
 
     /// Writes down a segment of the stack's, and what the peer learns from it.
-    fn note(&mut self, packet: &[u8]) {
-        let header = IpHeader::parse(packet).expect("an IP packet");
-        let segment = &packet[header.header_len..];
-        let (seg, len) = TcpRepr::parse(segment).expect("a TCP segment");
-        let payload = segment[len..].to_vec();
-        let local = SocketAddr::new(header.src, seg.src_port);
-        let remote = SocketAddr::new(header.dst, seg.dst_port);
-        let flow = self.flows.iter().position(|f| f.stack == local && f.peer == remote);
-        let seen = Seen { flow, local, remote, seg, payload };
+    fn note(&mut self, sent: Sent) {
+        let flow = self.flows.iter().position(|f| f.stack == sent.from && f.peer == sent.to);
+        let seen = Seen { flow, sent };
         if let Some(f) = flow {
             let flow = &mut self.flows[f];
             if seen.seg.flags.syn {
@@ -556,7 +529,7 @@ impl Lab {
             }
             ref other => panic!("{other:?} in the SYN of a join"),
         };
-        let (stack, peer) = (syn.local, syn.remote);
+        let (stack, peer) = (syn.from, syn.to);
         self.flows.push(Flow { stack, peer, irs: syn.seg.seq.0, next: 0, expected: 1 });
         let f = self.flows.len() - 1;
         let hmac = leftmost_64(&join_hmac(KEY, self.key, NONCE, nonce));

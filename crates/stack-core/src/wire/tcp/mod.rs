@@ -44,6 +44,14 @@ pub struct TcpFlags {
 }
 
 impl TcpFlags {
+    const NONE: TcpFlags = TcpFlags::from_bits(0);
+    /// ACK alone.
+    pub const ACK: TcpFlags = TcpFlags { ack: true, ..TcpFlags::NONE };
+    /// SYN alone.
+    pub const SYN: TcpFlags = TcpFlags { syn: true, ..TcpFlags::NONE };
+    /// SYN and ACK.
+    pub const SYN_ACK: TcpFlags = TcpFlags { syn: true, ..TcpFlags::ACK };
+
     /// The flags in octet 13 of the header.
     pub const fn from_bits(bits: u8) -> Self {
         TcpFlags {
