@@ -65,7 +65,7 @@ struct Tally {
     rack: Option<Delivered>,
     /// Something acknowledged cumulatively, not SACKed before, had been retransmitted.
     cumulative_retransmitted: bool,
-    /// Something was judged lost that had not been sent again since.
+    /// Something was judged lost that had never been sent again.
     late: bool,
 }
 
@@ -205,7 +205,9 @@ impl<M: Clone + Debug> Scoreboard<M> {
                 }
                 index += 1;
             }
-            tally.late |= self.lost.remove(gap.clone()) > 0;
+            // What a tail loss probe had sent again may have come by that.
+            let once = self.retransmitted.next_from(gap.start).is_none_or(|r| r.start >= gap.end);
+            tally.late |= self.lost.remove(gap.clone()) > 0 && once;
             self.resent.remove(gap);
         }
     }

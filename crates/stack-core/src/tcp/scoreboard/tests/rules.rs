@@ -53,6 +53,15 @@ fn what_was_late_and_not_sent_again_undoes_the_episode() {
         assert_eq!(out.spurious, *evidence, "{name}");
         assert!(b.reordering_seen() != *again, "{name}");
     }
+    // A tail loss probe repeated it before it was judged lost for good: that may be what arrived.
+    let (mut b, e) = established();
+    send_train(&mut b, 200, 1);
+    let probe = b.tail_probe(1_000).unwrap();
+    b.retransmitted(at(400), probe.range);
+    send_train(&mut b, 401, 4);
+    ack(&mut b, at(510), 1, &[1_001..5_001]);
+    assert_eq!((b.detect_loss(at(700), &e), b.in_recovery()), (1_000, true));
+    assert_eq!(ack(&mut b, at(701), 5_001, &[]).spurious, None);
 }
 
 #[test]
