@@ -330,13 +330,15 @@ impl Connection {
         let (mtu, max_packet) =
             env.paths.get(&path).map_or((1500, 1500), |p| (p.config.mtu, p.config.max_packet));
         let headers = crate::wire::ip::ip_header_len(&tuple.local.ip()) as u32 + 20;
+        // A device that cannot cut is given single packets, also when the path's packets have become much smaller than its own MTU.
+        let cuts = max_packet > u32::from(mtu);
         let max_packet = max_packet.clamp(u32::from(mtu), 65_535);
         SubflowConfig {
             mss: u32::from(mtu)
                 .saturating_sub(headers)
                 .min(self.config.max_segment_size.map_or(u32::MAX, u32::from))
                 .max(48),
-            max_segment: max_packet.saturating_sub(headers + 40).max(1),
+            max_segment: if cuts { max_packet.saturating_sub(headers + 40).max(1) } else { 1 },
             window_scale: window_scale_for(self.config.receive_buffer),
             user_timeout: self.config.user_timeout,
             keep_alive: self.config.keep_alive,
