@@ -614,6 +614,30 @@ fn what_pacing_holds_back_of_a_repair_goes_when_its_time_has_come() {
 }
 
 #[test]
+fn a_path_that_was_only_down_gets_its_packet_size_back_even_with_a_small_window() {
+    // RFC 4821 §7.4 wants packets to follow a probe. A window of four small ones has too little for that; the size is known to pass.
+    let mut s = Script::connected(ConnectionConfig { congestion: "reno".into(), ..Script::config() });
+    s.write(60 * MSS);
+    s.wait(ms(20));
+    let mut edge = s.take_data().iter().map(|(at, n)| at + *n as u32).max().unwrap();
+    s.acknowledge(edge);
+    s.wait(ms(3_000));
+    let sizes: Vec<usize> = s.take_data().iter().map(|(_, n)| *n).collect();
+    let small = *sizes.last().unwrap();
+    assert!(sizes.contains(&MSS) && small < MSS, "{sizes:?}");
+    s.window = (4 * small) as u16;
+    let mut largest = 0;
+    for _ in 0..60 {
+        s.acknowledge(edge);
+        s.wait(ms(20));
+        let data = s.take_data();
+        largest = largest.max(data.iter().map(|(_, n)| *n).max().unwrap_or(0));
+        edge = data.iter().map(|(at, n)| at + *n as u32).max().unwrap_or(edge).max(edge);
+    }
+    assert_eq!(largest, MSS);
+}
+
+#[test]
 fn one_late_acknowledgement_does_not_slow_what_follows() {
     // A receiver delays the ACK of a tail loss probe by more than the round trip. SRTT remembers it for long; pacing must not.
     let mut s = Script::connected(ConnectionConfig { congestion: "reno".into(), ..Script::config() });

@@ -96,6 +96,8 @@ pub struct PathMtu {
     raise_after: Option<Duration>,
     /// Largest that is known to have arrived.
     confirmed: u32,
+    /// Largest that has ever arrived, unless ICMP or a lost probe said since that the path has become narrower.
+    carried: u32,
     /// End of the first packet of the size in force.
     trial: Option<SubflowOffset>,
     /// What an ICMP message claimed that is in doubt: the quoted position and the size.
@@ -118,6 +120,7 @@ impl PathMtu {
             headers: if v6 { 60 } else { 40 },
             raise_after,
             confirmed: 0,
+            carried: 0,
             trial: None,
             claim: None,
             phase: Phase::Base { failures: 0 },
@@ -146,6 +149,7 @@ impl PathMtu {
         if self.trial.is_some_and(|end| end <= una) {
             self.trial = None;
             self.confirmed = self.mss;
+            self.carried = self.carried.max(self.mss);
             if let Phase::Base { failures } = self.phase {
                 self.search(now, failures);
             }
@@ -157,6 +161,7 @@ impl PathMtu {
             return None;
         }
         (self.mss, self.confirmed, self.trial) = (probe.size, probe.size, None);
+        self.carried = self.carried.max(probe.size);
         if let Phase::Search { next, failures, .. } = &mut self.phase {
             (*next, *failures) = (None, 0);
         }
@@ -184,6 +189,7 @@ impl PathMtu {
             self.claim = Some((at, fits));
             return Claim::Doubt;
         }
+        self.carried = self.carried.min(fits);
         self.set(fits, self.complete(now));
         Claim::Obey(fits)
     }
@@ -202,7 +208,7 @@ impl PathMtu {
             && fits < self.mss
         {
             // RFC 5927 §7.2: what it quotes did not arrive, so it may be true.
-            self.confirmed = 0;
+            (self.confirmed, self.carried) = (0, self.carried.min(fits));
             self.set(fits, self.complete(now));
             return Some(fits);
         }
@@ -224,6 +230,11 @@ impl PathMtu {
         let failures = u32::from(!confirmed);
         self.set(next, Phase::Base { failures });
         Some(next)
+    }
+
+    /// Packets of `size` have arrived before: the path was not too narrow for them but, more likely, down or crowded for a while.
+    pub fn has_carried(&self, size: u32) -> bool {
+        size <= self.carried
     }
 
     /// The size of a probe that is due; the caller sees to the other conditions of RFC 4821 §7.4.
@@ -283,6 +294,7 @@ impl PathMtu {
 
     fn failed(&mut self, now: Instant, probe: &Probe, pause: Duration) {
         self.failures += 1;
+        self.carried = self.carried.min(probe.size - 1);
         let Phase::Search { beyond, next, failures, not_before } = &mut self.phase else { return };
         if !probe.explained {
             *beyond = (*beyond).min(probe.size);

@@ -39,7 +39,10 @@ impl Subflow {
             && !self.probe_wanted;
         // Without SACK a loss is not told from others.
         let may = self.sack && quiet;
-        let needed = payload + FOLLOWERS * u64::from(packet);
+        // A size that the path has carried before is not held back by a window too small for followers, as where losses are heavy it
+        // may stay for ever.
+        let followers = if self.pmtu.has_carried(size) { 0 } else { FOLLOWERS };
+        let needed = payload + followers * u64::from(packet);
         // What follows may have to wait for acknowledgements of what went before.
         let window = (self.send_edge - self.board.una()).min(cc.window(self.id));
         (may && window.min(enough) >= needed).then_some(SizeProbe { size, payload })
