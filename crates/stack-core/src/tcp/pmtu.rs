@@ -7,7 +7,7 @@
 //! | phase | entered | left |
 //! |---|---|---|
 //! | Base | at first, and when packets of the size in force vanish | when a packet of the size in force has arrived |
-//! | Search | from Base; when the raise timer expires | when the range is too narrow to be worth a probe, or [`MAX_PROBES`] in a row were lost |
+//! | Search | from Base; when the raise timer expires | when the range is too narrow to be worth a probe, or `MAX_PROBES` in a row were lost |
 //! | Complete | from Search; when ICMP names the size | when the raise timer expires: not a timer of its own, but looked at when data are sent |
 //!
 //! A probe is a segment of new data in a single larger packet (RFC 4821 §7). Each that is lost lowers the upper bound of the search
