@@ -219,20 +219,25 @@ fn a_lost_syn_comes_again_without_data() {
     });
 }
 
+/// Waits for one timeout, then for none, until an hour has passed.
+fn one_timeout_in_an_hour(lab: &mut Lab, mptcp: bool) {
+    let time = lab.exchange();
+    assert!(time > Duration::from_secs(1) && time < LATE, "{time:?}");
+    assert_eq!(lab.moved(Side::Client, Counter::TcpFastOpenBlackhole), 1);
+    for _ in 0..3 {
+        assert!(lab.exchange() < SOON);
+        assert_eq!((lab.fates(), lab.kept_mptcp()), ((0, 0), mptcp));
+    }
+    lab.net.run_for(AN_HOUR).unwrap();
+}
+
 #[test]
 fn a_path_that_swallows_syns_with_data_costs_one_timeout_an_hour() {
     both(|mptcp| {
         let mut lab = Lab::ready(mptcp, "SYNs with data swallowed");
         lab.middlebox(DropIf::new(|_, _, p: &Packet| is_syn(p) && !p.payload().is_empty()));
         for _ in 0..2 {
-            let time = lab.exchange();
-            assert!(time > Duration::from_secs(1) && time < LATE, "{time:?}");
-            assert_eq!(lab.moved(Side::Client, Counter::TcpFastOpenBlackhole), 1);
-            for _ in 0..3 {
-                assert!(lab.exchange() < SOON);
-                assert_eq!((lab.fates(), lab.kept_mptcp()), ((0, 0), mptcp));
-            }
-            lab.net.run_for(AN_HOUR).unwrap();
+            one_timeout_in_an_hour(&mut lab, mptcp);
             assert!(lab.exchange() < SOON, "a new cookie is asked for");
         }
     });
@@ -244,14 +249,7 @@ fn a_path_that_swallows_the_option_costs_one_timeout_an_hour() {
         let mut lab = Lab::new(mptcp, "the option swallowed");
         lab.middlebox(DropIf::new(|_, _, p: &Packet| is_syn(p) && asks_or_tells(p)));
         for _ in 0..2 {
-            let time = lab.exchange();
-            assert!(time > Duration::from_secs(1) && time < LATE, "{time:?}");
-            assert_eq!(lab.moved(Side::Client, Counter::TcpFastOpenBlackhole), 1);
-            for _ in 0..3 {
-                assert!(lab.exchange() < SOON);
-                assert_eq!((lab.fates(), lab.kept_mptcp()), ((0, 0), mptcp));
-            }
-            lab.net.run_for(AN_HOUR).unwrap();
+            one_timeout_in_an_hour(&mut lab, mptcp);
         }
     });
 }

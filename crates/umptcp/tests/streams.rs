@@ -442,6 +442,19 @@ fn many_threads_use_one_stack() {
     wait_for(|| a.connections().unwrap().is_empty() && b.connections().unwrap().is_empty());
 }
 
+/// A question, and its answer by the server, whose end is returned.
+fn ask(client: &mut MptcpStream, listener: &MptcpListener) -> MptcpStream {
+    client.write_all(b"question").unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    let mut got = [0; 8];
+    server.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"question");
+    server.write_all(b"answered").unwrap();
+    client.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"answered");
+    server
+}
+
 /// Cookies in a file: the first connection of a later stack sends data with its SYN.
 #[test]
 fn cookies_outlive_the_stack() {
@@ -452,13 +465,7 @@ fn cookies_outlive_the_stack() {
         let (a, b) = two_stacks(1, |s| s.seed([3; 32]).fast_open_cookies(&file));
         let listener = MptcpListener::builder(&b).fast_open(8).listen(SERVER).unwrap();
         let mut client = MptcpStream::builder(&a).fast_open(true).connect(SERVER).unwrap();
-        client.write_all(b"question").unwrap();
-        let (mut server, _) = listener.accept().unwrap();
-        let mut got = [0; 8];
-        server.read_exact(&mut got).unwrap();
-        assert_eq!(&got, b"question");
-        server.write_all(b"answered").unwrap();
-        client.read_exact(&mut got).unwrap();
+        let server = ask(&mut client, &listener);
         let taken = a.counters().unwrap().get(Counter::TcpFastOpenActive);
         drop((client, server, listener));
         a.stop(Duration::from_secs(5)).unwrap();
@@ -486,14 +493,7 @@ fn a_request_goes_with_the_syn() {
     let connect = || MptcpStream::builder(&a).fast_open(true).connect(SERVER).unwrap();
     for _ in 0..3 {
         let mut client = connect();
-        client.write_all(b"question").unwrap();
-        let (mut server, _) = listener.accept().unwrap();
-        let mut got = [0; 8];
-        server.read_exact(&mut got).unwrap();
-        assert_eq!(&got, b"question");
-        server.write_all(b"answered").unwrap();
-        client.read_exact(&mut got).unwrap();
-        assert_eq!(&got, b"answered");
+        let server = ask(&mut client, &listener);
         assert!([client, server].iter().all(|end| end.mptcp_status().unwrap().is_active()));
     }
     assert_eq!(a.counters().unwrap().get(Counter::TcpFastOpenActive), 2);
