@@ -184,10 +184,7 @@ impl Subflow {
         }
         let share = u32::try_from(cc.window(self.id) / SEGMENTS_PER_WINDOW).unwrap_or(u32::MAX);
         let max = (self.config.max_segment.min(share) / packet * packet).max(packet);
-        match self.pacing_rate(cc) {
-            Some(rate) => super::pacing::segment_size(Some(rate), packet, max as usize) as u32,
-            None => max,
-        }
+        super::pacing::segment_size(self.pacing_rate(cc), packet, max as usize) as u32
     }
 
     /// When new data may leave, as pacing has it.

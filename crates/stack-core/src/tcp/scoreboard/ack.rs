@@ -205,9 +205,10 @@ impl<M: Clone + Debug> Scoreboard<M> {
                 }
                 index += 1;
             }
-            // What a tail loss probe had sent again may have come by that.
-            let once = self.retransmitted.next_from(gap.start).is_none_or(|r| r.start >= gap.end);
-            tally.late |= self.lost.remove(gap.clone()) > 0 && once;
+            if self.lost.remove(gap.clone()) > 0 {
+                // What a tail loss probe had sent again may have come by that.
+                tally.late |= self.retransmitted.next_from(gap.start).is_none_or(|r| r.start >= gap.end);
+            }
             self.resent.remove(gap);
         }
     }
