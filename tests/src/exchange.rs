@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread;
@@ -157,22 +158,99 @@ pub fn receive_all(connection: &dyn Conversation, expected: Seeded) -> Verdict {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     let mut length = 0_u64;
+    let mut watch = Watch::new(expected);
     loop {
         match Io(connection).read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => {
                 hash.update(&buffer[..n]);
+                watch.see(&buffer[..n]);
                 length += n as u64;
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(format!("{e} after {length} of {} bytes", expected.length)),
+            Err(e) => return Err(format!("{e} after {length} of {} bytes{watch}", expected.length)),
         }
     }
     if length != expected.length {
-        return Err(format!("the stream ended after {length} of {} bytes", expected.length));
+        return Err(format!("the stream ended after {length} of {} bytes{watch}", expected.length));
     }
     let digest: [u8; 32] = hash.finalize().into();
-    if digest == expected.digest() { Ok(()) } else { Err("SHA-256 differs".to_owned()) }
+    if digest == expected.digest() { Ok(()) } else { Err(format!("SHA-256 differs{watch}")) }
+}
+
+/// Finds where a received stream differs from what was sent, so that a failure says more than that a digest is another.
+struct Watch {
+    expected: Seeded,
+    generator: Generator,
+    /// Expected bytes that `generator` has yielded; those before `used` have been compared.
+    ready: Vec<u8>,
+    used: usize,
+    seen: u64,
+    /// Where the first wrong byte stood, and what came from there on.
+    wrong: Option<(u64, Vec<u8>)>,
+    /// How many bytes were wrong, and where the last one stood.
+    count: u64,
+    last: u64,
+}
+
+impl Watch {
+    /// Enough bytes to recognise where in the stream they belong.
+    const SAMPLE: usize = 64;
+
+    fn new(expected: Seeded) -> Self {
+        let (generator, ready) = (expected.generator(), Vec::new());
+        Watch { expected, generator, ready, used: 0, seen: 0, wrong: None, count: 0, last: 0 }
+    }
+
+    fn see(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            if self.used == self.ready.len() {
+                self.ready.resize(1 << 16, 0);
+                let n = self.generator.fill(&mut self.ready);
+                self.ready.truncate(n);
+                self.used = 0;
+                if n == 0 {
+                    // More than was sent: the length tells.
+                    return;
+                }
+            }
+            let n = data.len().min(self.ready.len() - self.used);
+            if data[..n] != self.ready[self.used..][..n] {
+                self.note(&data[..n]);
+            }
+            self.used += n;
+            self.seen += n as u64;
+            data = &data[n..];
+        }
+    }
+
+    fn note(&mut self, data: &[u8]) {
+        let expected = &self.ready[self.used..];
+        for at in data.iter().zip(expected).enumerate().filter(|(_, (a, b))| a != b).map(|(at, _)| at) {
+            self.count += 1;
+            self.last = self.seen + at as u64;
+            let came = || data[at..].iter().copied().take(Self::SAMPLE).collect();
+            self.wrong.get_or_insert_with(|| (self.last, came()));
+        }
+    }
+
+    /// Where in the stream `sample` stands.
+    fn origin(&self, sample: &[u8]) -> Option<usize> {
+        let mut stream = vec![0; (self.expected.length as usize).next_multiple_of(8)];
+        let n = self.expected.generator().fill(&mut stream);
+        stream[..n].windows(sample.len()).position(|w| w == sample)
+    }
+}
+
+impl fmt::Display for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((at, sample)) = &self.wrong else { return Ok(()) };
+        write!(f, "; {} bytes from {at} to {} are wrong, where there came ", self.count, self.last)?;
+        match self.origin(sample) {
+            Some(origin) => write!(f, "those of {origin}"),
+            None => write!(f, "some that are nowhere in the stream: {sample:02x?}"),
+        }
+    }
 }
 
 /// Runs `work` and fails when it has not ended after `limit`: a hang becomes a message instead of a test that never ends.
@@ -247,7 +325,12 @@ mod tests {
             |bytes: &[u8]| exchange(&Tape(Mutex::new(io::Cursor::new(bytes.to_vec()))), stream, stream);
         assert_eq!(play(&bytes), Ok(()));
         assert!(play(&bytes[1..]).unwrap_err().contains("4095 of 4096"));
-        bytes[77] ^= 1;
-        assert!(play(&bytes).unwrap_err().contains("SHA-256 differs"));
+        bytes.copy_within(4000..4064, 77);
+        let message = play(&bytes).unwrap_err();
+        assert!(message.contains("SHA-256 differs"), "{message}");
+        assert!(message.contains("from 77 to 140 are wrong, where there came those of 4000"), "{message}");
+        bytes[77..141].fill(0xaa);
+        let message = play(&bytes).unwrap_err();
+        assert!(message.contains("nowhere in the stream: [aa, aa"), "{message}");
     }
 }
