@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::umptcp_host::{Mode, Stream};
-use umptcp_tests::endpoint::Listener as _;
 use umptcp_tests::exchange::within;
 use umptcp_tests::kernel::wait_for;
 
