@@ -23,6 +23,14 @@ impl Seeded {
         Generator { state: self.seed, left: self.length }
     }
 
+    /// All of them at once.
+    pub fn bytes(self) -> Vec<u8> {
+        let mut bytes = vec![0; (self.length as usize).next_multiple_of(8)];
+        let n = self.generator().fill(&mut bytes);
+        bytes.truncate(n);
+        bytes
+    }
+
     /// SHA-256 of all bytes; computed once per stream.
     pub fn digest(self) -> [u8; 32] {
         static KNOWN: Mutex<Option<HashMap<Seeded, [u8; 32]>>> = Mutex::new(None);
@@ -150,6 +158,15 @@ pub fn send_all(connection: &dyn Conversation, out: Seeded) -> Verdict {
     connection.finish().map_err(|e| format!("{e} when finishing"))
 }
 
+/// Sends `bytes` with as few calls as the connection allows, and ends the sending direction.
+///
+/// # Errors
+/// What the connection reports.
+pub fn send_bytes(connection: &dyn Conversation, bytes: &[u8]) -> Verdict {
+    Io(connection).write_all(bytes).map_err(|e| format!("{e} when sending"))?;
+    connection.finish().map_err(|e| format!("{e} when finishing"))
+}
+
 /// Receives to the end of the stream, which must be exactly `expected`.
 ///
 /// # Errors
@@ -236,9 +253,7 @@ impl Watch {
 
     /// Where in the stream `sample` stands.
     fn origin(&self, sample: &[u8]) -> Option<usize> {
-        let mut stream = vec![0; (self.expected.length as usize).next_multiple_of(8)];
-        let n = self.expected.generator().fill(&mut stream);
-        stream[..n].windows(sample.len()).position(|w| w == sample)
+        self.expected.bytes().windows(sample.len()).position(|w| w == sample)
     }
 }
 
@@ -319,8 +334,7 @@ mod tests {
     #[test]
     fn damage_and_loss_are_noticed() {
         let stream = Seeded { seed: 1, length: 4096 };
-        let mut bytes = vec![0; 4096];
-        stream.generator().fill(&mut bytes);
+        let mut bytes = stream.bytes();
         let play =
             |bytes: &[u8]| exchange(&Tape(Mutex::new(io::Cursor::new(bytes.to_vec()))), stream, stream);
         assert_eq!(play(&bytes), Ok(()));

@@ -142,6 +142,11 @@ impl Routed {
         shape(&self.router, &nic.far_device, mbit);
     }
 
+    /// The same for what the client sends only.
+    pub fn shape_client_upwards(&self, nic: usize, mbit: f64) {
+        shape(&self.client.ns, &self.client.nics[nic].device, mbit);
+    }
+
     /// Makes the router lose this share of the packets of each direction, each independently. The links carry packets one by
     /// one from then on, as they do without segmentation offload, so that packets are lost and not aggregates of 64 kB.
     pub fn lose_at_random(&self, share: f64) {

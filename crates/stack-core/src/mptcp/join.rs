@@ -21,6 +21,14 @@ const ACK_RESEND: Duration = Duration::from_millis(200);
 /// Third ACKs sent before the subflow is given up.
 const ACK_TRIES: u8 = 6;
 
+/// From the third ACK of a join to the first data on its subflow.
+///
+/// RFC 8684 §3.2 has data wait for the answer to that ACK. Linux 6.18 as a server answers before the subflow belongs to its
+/// connection; that follows when its program lets go of the socket, and data that have come by then are delivered where the
+/// connection's stream stands, or dropped as duplicates. Few system calls hold a socket for so long. Where the round-trip
+/// time is longer than this nothing waits.
+const JOIN_SETTLE: Duration = Duration::from_millis(10);
+
 /// The MP_JOIN option of a segment.
 pub(crate) fn join(seg: &TcpRepr) -> Option<&MpJoin> {
     seg.options.mptcp.iter().find_map(|o| match o {
@@ -272,7 +280,7 @@ impl Connection {
         let m = &mut self.members[i];
         m.backup_remote = backup;
         m.remote_id = address_id;
-        m.join = Join::AckSent { hmac, resend: now + ACK_RESEND.max(m.tcp.rtt.rto()), tries: 1 };
+        m.join = Join::AckSent { hmac, resend: now + ACK_RESEND.max(m.tcp.rtt.rto()), tries: 1, sent: now };
         Ok(())
     }
 
@@ -331,8 +339,9 @@ impl Connection {
 
     /// Anything the peer sends after our third ACK shows that it arrived: ESTABLISHED (RFC 8684 §3.2).
     pub(crate) fn on_join_confirmed(&mut self, env: &mut Env, now: Instant, i: usize) {
-        if matches!(self.members[i].join, Join::AckSent { .. }) {
+        if let Join::AckSent { sent, .. } = self.members[i].join {
             self.members[i].join = Join::Joined;
+            self.members[i].data_from = sent + JOIN_SETTLE;
             self.announce(env, now, i);
         }
     }
@@ -341,7 +350,8 @@ impl Connection {
     pub(crate) fn resend_join_acks(&mut self, env: &mut Env, now: Instant) {
         // Backwards, because a reset removes the member.
         for i in (0..self.members.len()).rev() {
-            let Some(&Join::AckSent { hmac, resend, tries }) = self.members.get(i).map(|m| &m.join) else {
+            let Some(&Join::AckSent { hmac, resend, tries, .. }) = self.members.get(i).map(|m| &m.join)
+            else {
                 continue;
             };
             if resend > now {
@@ -352,7 +362,8 @@ impl Connection {
                 continue;
             }
             let interval = ACK_RESEND.saturating_mul(1 << tries);
-            self.members[i].join = Join::AckSent { hmac, resend: now + interval, tries: tries + 1 };
+            self.members[i].join =
+                Join::AckSent { hmac, resend: now + interval, tries: tries + 1, sent: now };
             self.members[i].tcp.ack_now();
         }
     }

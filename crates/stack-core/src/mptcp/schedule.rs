@@ -62,7 +62,7 @@ impl Connection {
                 room,
                 queued: 0,
                 pacing_rate: m.tcp.pacing_rate(self.cc.as_ref()).unwrap_or(u64::MAX),
-                next_send: m.tcp.next_send(now),
+                next_send: m.tcp.next_send(now).max(m.data_from),
                 loss: m.tcp.loss,
                 backup: m.backup(),
                 weight: m.weight,

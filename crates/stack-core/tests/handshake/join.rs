@@ -300,6 +300,25 @@ fn the_third_ack_of_a_join_is_repeated_until_answered() {
     assert_eq!(subflows(&lab, c), 2);
 }
 
+/// The answer to the third ACK lets data go to the new subflow, but not sooner than a busy Linux server needs for the join.
+#[test]
+fn the_first_data_follow_the_third_ack_at_a_distance() {
+    for (answered_after, waits) in [(0, 10), (4, 6), (10, 0), (50, 0)] {
+        let mut lab = Lab::new();
+        let (_first, keys, c, mut join, nonce) = joining(&mut lab);
+        join.send(&mut lab, SYN_ACK, &[join_syn_ack(keys.syn_ack_hmac(22, nonce), 22)], &[]);
+        // More than the first subflow's window admits.
+        lab.stack.send_slice(lab.now, c, &[7; 100_000]).expect("send");
+        lab.pass(Duration::from_millis(answered_after));
+        let answered = lab.now;
+        let mut sent: Vec<_> =
+            join.send(&mut lab, ACK, &[keys.dss(0, None)], &[]).into_iter().map(|s| (answered, s)).collect();
+        sent.extend(lab.pass(Duration::from_millis(30)));
+        let (at, _) = sent.iter().find(|(_, s)| s.from == join.to && !s.payload.is_empty()).expect("data");
+        assert_eq!(*at - answered, Duration::from_millis(waits), "answered after {answered_after} ms");
+    }
+}
+
 /// A third ACK that nobody ever answers: the path lets no such option through, and the join is given up.
 #[test]
 fn a_join_whose_third_ack_is_never_answered_is_given_up() {

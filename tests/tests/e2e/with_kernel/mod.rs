@@ -4,6 +4,7 @@
 mod addresses;
 mod close;
 mod fast_open;
+mod joins;
 mod middleboxes;
 mod options;
 mod path_mtu;
