@@ -48,10 +48,11 @@ fn cell(client_side: Side, server_side: Side, family: Family, mode: Mode) {
     let pair = connect(&*client, &*server, address);
     pair.exchange(LENGTH);
 
+    // About half each; where other work keeps the processors from the stacks, a fifth has been seen. An unused path has next to nothing.
     let links = net.client_link_bytes();
     for link in &links {
         assert!(
-            link.to_server >= LENGTH / 4 && link.to_client >= LENGTH / 4,
+            link.to_server >= LENGTH / 8 && link.to_client >= LENGTH / 8,
             "one path carried too little: {links:?}"
         );
     }
