@@ -137,9 +137,8 @@ impl Routed {
 
     /// Limits NIC `nic` of the client to `mbit` Mbit/s in both directions.
     pub fn shape_client(&self, nic: usize, mbit: f64) {
-        let nic = &self.client.nics[nic];
-        shape(&self.client.ns, &nic.device, mbit);
-        shape(&self.router, &nic.far_device, mbit);
+        self.shape_client_upwards(nic, mbit);
+        shape(&self.router, &self.client.nics[nic].far_device, mbit);
     }
 
     /// The same for what the client sends only.

@@ -280,7 +280,8 @@ impl Connection {
         let m = &mut self.members[i];
         m.backup_remote = backup;
         m.remote_id = address_id;
-        m.join = Join::AckSent { hmac, resend: now + ACK_RESEND.max(m.tcp.rtt.rto()), tries: 1, sent: now };
+        m.join = Join::AckSent { hmac, resend: now + ACK_RESEND.max(m.tcp.rtt.rto()), tries: 1 };
+        m.data_from = now + JOIN_SETTLE;
         Ok(())
     }
 
@@ -339,9 +340,8 @@ impl Connection {
 
     /// Anything the peer sends after our third ACK shows that it arrived: ESTABLISHED (RFC 8684 §3.2).
     pub(crate) fn on_join_confirmed(&mut self, env: &mut Env, now: Instant, i: usize) {
-        if let Join::AckSent { sent, .. } = self.members[i].join {
+        if matches!(self.members[i].join, Join::AckSent { .. }) {
             self.members[i].join = Join::Joined;
-            self.members[i].data_from = sent + JOIN_SETTLE;
             self.announce(env, now, i);
         }
     }
@@ -350,8 +350,7 @@ impl Connection {
     pub(crate) fn resend_join_acks(&mut self, env: &mut Env, now: Instant) {
         // Backwards, because a reset removes the member.
         for i in (0..self.members.len()).rev() {
-            let Some(&Join::AckSent { hmac, resend, tries, .. }) = self.members.get(i).map(|m| &m.join)
-            else {
+            let Some(&Join::AckSent { hmac, resend, tries }) = self.members.get(i).map(|m| &m.join) else {
                 continue;
             };
             if resend > now {
@@ -362,8 +361,8 @@ impl Connection {
                 continue;
             }
             let interval = ACK_RESEND.saturating_mul(1 << tries);
-            self.members[i].join =
-                Join::AckSent { hmac, resend: now + interval, tries: tries + 1, sent: now };
+            self.members[i].join = Join::AckSent { hmac, resend: now + interval, tries: tries + 1 };
+            self.members[i].data_from = now + JOIN_SETTLE;
             self.members[i].tcp.ack_now();
         }
     }

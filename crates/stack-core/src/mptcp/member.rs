@@ -24,8 +24,6 @@ pub(crate) enum Join {
         /// When to send it again.
         resend: Instant,
         tries: u8,
-        /// When it was sent last.
-        sent: Instant,
     },
     /// We answered a SYN with MP_JOIN.
     SynReceived { nonce: u32, peer_nonce: u32 },
@@ -56,7 +54,7 @@ pub(crate) struct Member {
     /// Our Address ID of the local address, and the peer's of the remote one.
     pub(crate) local_id: AddressId,
     pub(crate) remote_id: AddressId,
-    /// When data may go out on a subflow that joined (see `JOIN_SETTLE`).
+    /// When data may go out on a subflow that we joined (see `JOIN_SETTLE`).
     pub(crate) data_from: Instant,
     /// Backup as we asked for, and as the peer did.
     pub(crate) backup_local: bool,
