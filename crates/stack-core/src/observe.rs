@@ -169,6 +169,8 @@ counters! {
     WinProbe,
     /// Data-level retransmission timeouts: no DATA_ACK came (RFC 8684 §3.3.6).
     MPTCPTimeouts,
+    /// Times the peer was asked for a DATA_ACK that did not come although subflows acknowledge.
+    DataAckProbe,
     /// Fell back at the first data.
     MPCapableDataFallback,
     /// Fell back for lack of a DSS option.

@@ -91,29 +91,50 @@ impl Connection {
             return;
         }
         let una = self.send.una();
-        if self.fin.sent && !self.fin.acked {
+        let waits_for_data = una < self.send_next && !self.is_carried(una);
+        let waits_for_fin = self.fin.sent && !self.fin.acked;
+        if waits_for_fin {
             self.fin.wanted = true;
         }
-        if una < self.send_next {
-            let carried = self.members.iter().any(|m| {
-                m.tcp.board.unacked_iter().any(|(range, tag)| {
-                    tag.is_some_and(|t| {
-                        let start = t.data.0 + (range.start.0.saturating_sub(t.subflow.0));
-                        start <= una.0 && una.0 < start + (range.end.0 - range.start.0)
-                    })
-                })
-            });
-            // Only when there has been more than one subflow: a peer with one may have fallen back because its DSS options
-            // are stripped, and would take what is sent again for new data.
-            if !carried && self.reinject.is_empty() && self.next_subflow > 1 {
-                let end = self.send_next.min(una + 65_536);
-                let carried_by = self.all_but_rescuer();
-                self.reinject.push(una..end, &carried_by);
-            }
+        if waits_for_data || waits_for_fin {
+            self.ask_for_data_ack(env, now);
+        }
+        // Only when there has been more than one subflow: a peer with one may have fallen back because its DSS options
+        // are stripped, and would take what is sent again for new data.
+        if waits_for_data && self.reinject.is_empty() && self.next_subflow > 1 {
+            let end = self.send_next.min(una + 65_536);
+            let carried_by = self.all_but_rescuer();
+            self.reinject.push(una..end, &carried_by);
         }
         self.retransmit_count += 1;
         self.count(env, now, None, Counter::MPTCPTimeouts);
         self.arm_data_timer(now, true);
+    }
+
+    /// Whether a subflow still has the data at `at` outstanding, so that its own timers see to it.
+    fn is_carried(&self, at: DataOffset) -> bool {
+        self.members.iter().any(|m| {
+            m.tcp.board.unacked_iter().any(|(range, tag)| {
+                tag.is_some_and(|t| {
+                    let start = t.data.0 + (range.start.0.saturating_sub(t.subflow.0));
+                    start <= at.0 && at.0 < start + (range.end.0 - range.start.0)
+                })
+            })
+        })
+    }
+
+    /// Makes the peer send its DATA_ACK. The subflows have acknowledged everything, so nothing of theirs makes it speak, and a
+    /// DATA_ACK that was lost is not repeated unasked: an ACK below the window is answered at once (RFC 9293 §3.10.7.4), and
+    /// the answer carries the current DATA_ACK. On every subflow, because one may be dead.
+    fn ask_for_data_ack(&mut self, env: &mut Env, now: Instant) {
+        let mut asked = false;
+        for m in self.members.iter_mut().filter(|m| m.is_joined() && m.tcp.is_synchronized()) {
+            m.tcp.keepalive_wanted = true;
+            asked = true;
+        }
+        if asked {
+            self.count(env, now, None, Counter::DataAckProbe);
+        }
     }
 
     /// The timeout of `subflow` was spurious: what it carries need not be sent again elsewhere.

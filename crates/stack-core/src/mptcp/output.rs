@@ -56,9 +56,9 @@ impl Connection {
             let plan = match m.tcp.poll_fin(now) {
                 Some(plan) => Some(plan),
                 None => {
-                    let probe = m.tcp.persist_wanted;
+                    let window_probe = m.tcp.persist_wanted;
                     let plan = m.tcp.poll_ack();
-                    if probe && plan.is_some() {
+                    if window_probe && plan.as_ref().is_some_and(|p| p.kind == Kind::Probe) {
                         let id = Some(m.tcp.id);
                         self.count(env, now, id, Counter::WinProbe);
                     }
@@ -200,6 +200,8 @@ impl Connection {
             if syn {
                 m.tcp.last_ack_sent = m.tcp.rcv_next;
                 m.tcp.rcv_edge = m.tcp.rcv_edge.max(m.tcp.rcv_next + u64::from(window));
+            } else if plan.kind == Kind::Probe {
+                m.tcp.on_window_sent(window);
             } else {
                 m.tcp.on_ack_sent(window, plan.kind == Kind::Data && m.tcp.sack_count() > 0);
                 if left_out {
@@ -279,7 +281,12 @@ impl Connection {
             Kind::Data | Kind::Ack if self.is_mptcp() => {
                 self.add_established_options(env, now, i, plan, options)
             }
+            Kind::Probe if self.is_mptcp() && self.fully_established => {
+                let dss = Dss { data_fin: false, ack: Some(self.data_ack()), mapping: None };
+                options.mptcp.push(MptcpOption::Dss(dss));
+            }
             Kind::Data | Kind::Ack => self.add_plain_options(env, now, i, plan, options),
+            Kind::Probe => {}
         }
     }
 

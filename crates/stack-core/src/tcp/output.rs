@@ -18,6 +18,9 @@ pub(crate) enum Kind {
     Data,
     /// Carries no payload; may carry FIN.
     Ack,
+    /// An ACK below the peer's window, to make it answer. The peer takes nothing else from it (RFC 9293 §3.10.7.4), so it carries
+    /// no signal and stands for no ACK that is owed.
+    Probe,
 }
 
 /// A segment that is to be sent.
@@ -257,42 +260,34 @@ impl Subflow {
         if matches!(self.state, State::SynSent | State::SynReceived | State::Closed) {
             return None;
         }
+        if self.ack == AckOwed::Now {
+            return Some(self.pure_ack());
+        }
         if self.persist_wanted || self.keepalive_wanted {
             self.persist_wanted = false;
             self.keepalive_wanted = false;
             // A sequence number just below the window makes the peer acknowledge (RFC 9293 §3.8.4).
             let seq = SubflowOffset(self.board.una().0.saturating_sub(1));
-            return Some(self.pure_ack_at(seq));
+            return Some(self.without_payload(Kind::Probe, seq));
         }
-        if self.ack != AckOwed::Now {
-            return None;
-        }
-        Some(self.pure_ack())
+        None
     }
 
     /// A pure ACK, due or not.
     pub(crate) fn pure_ack(&self) -> Plan {
-        self.pure_ack_at(self.board.nxt())
+        self.without_payload(Kind::Ack, self.board.nxt())
     }
 
-    fn pure_ack_at(&self, seq: SubflowOffset) -> Plan {
-        Plan {
-            kind: Kind::Ack,
-            seq,
-            flags: TcpFlags::ACK,
-            payload: Payload::new(),
-            mapping: None,
-            fresh: false,
-        }
+    fn without_payload(&self, kind: Kind, seq: SubflowOffset) -> Plan {
+        Plan { kind, seq, flags: TcpFlags::ACK, payload: Payload::new(), mapping: None, fresh: false }
     }
 
     /// Notes that a segment carrying the current ACK and `window` (already scaled down) left. `silent`: it had no room for SACK
     /// blocks that there are. An ACK of its own follows then where one was due: the sender's recovery lives on these blocks,
     /// and where data flow both ways there may be hardly any other ACK.
     pub(crate) fn on_ack_sent(&mut self, window: u16, silent: bool) {
+        self.on_window_sent(window);
         self.last_ack_sent = self.rcv_next;
-        let window = u64::from(window) << self.receive_scale();
-        self.rcv_edge = self.rcv_edge.max(self.rcv_next + window);
         self.unacked_bytes = 0;
         if silent && self.ack == AckOwed::Now {
             return;
@@ -302,6 +297,12 @@ impl Subflow {
         // Without SACK the peer counts duplicate ACKs, so each is sent (RFC 5681 §3.2); with it one says everything.
         self.acks_now = if self.sack { 0 } else { self.acks_now.saturating_sub(1) };
         self.ack = if self.acks_now > 0 { AckOwed::Now } else { AckOwed::No };
+    }
+
+    /// Notes that a segment offered `window` (already scaled down).
+    pub(crate) fn on_window_sent(&mut self, window: u16) {
+        let window = u64::from(window) << self.receive_scale();
+        self.rcv_edge = self.rcv_edge.max(self.rcv_next + window);
     }
 
     /// The scale that applies to windows we send (RFC 7323 §2.2: only when both SYNs carried the option).
@@ -326,7 +327,7 @@ impl Subflow {
                 o.sack_permitted = self.sack;
                 o.timestamps = self.timestamps.then_some(stamp);
             }
-            Kind::Data | Kind::Ack => o.timestamps = self.timestamps.then_some(stamp),
+            Kind::Data | Kind::Ack | Kind::Probe => o.timestamps = self.timestamps.then_some(stamp),
         }
         o
     }

@@ -1,6 +1,6 @@
 //! RFC 8684 §3.3: mappings, DATA_ACKs, windows.
 
-use crate::peer::{KEY, Lab, Out, bytes, seq};
+use crate::peer::{Flow, KEY, Lab, Out, Seen, bytes, seq};
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_stack_core::mptcp::keys::token_and_idsn;
 use umptcp_stack_core::observe::Counter;
@@ -387,4 +387,75 @@ fn state_that_a_hostile_peer_can_make_is_bounded() {
     }
     assert_eq!(l.counter(Counter::TcpOFODrop), 20_000 - 16 * 1024);
     assert_eq!((l.subflows().len(), l.received.len()), (1, 0));
+}
+
+/// A segment below the peer's window: it makes the peer repeat its DATA_ACK.
+fn asks_for_an_ack(f: &Flow, s: &Seen) -> bool {
+    s.flow == Some(0) && s.payload.is_empty() && u64::from(s.seg.seq.0.wrapping_sub(f.irs)) + 1 == f.expected
+}
+
+#[test]
+fn a_data_ack_that_was_lost_is_asked_for_on_an_only_subflow() {
+    for fin in [false, true] {
+        let mut l = Lab::client(ConnectionConfig::default(), 1);
+        let old = l.dss(None);
+        l.write(1000);
+        if fin {
+            l.stack.shutdown(l.now, l.conn).expect("shutdown");
+            l.poll();
+        }
+        // The subflow acknowledges everything; the DATA_ACK stays behind.
+        l.send(0, Out::options([old]));
+        l.take_all();
+        let flow = l.flows[0];
+        for asked in 1..=3 {
+            let probe = l.advance_until(Duration::from_secs(3), |s| asks_for_an_ack(&flow, s));
+            assert!(probe.is_some(), "fin {fin}: the peer was not asked {asked} times");
+            assert_eq!(l.counter(Counter::DataAckProbe), asked);
+        }
+        assert_eq!(l.counter(Counter::MPTCPRetrans), 0, "nothing is sent twice on an only subflow");
+        // The answer frees the data; nobody is asked any more.
+        l.ack(0);
+        l.take_all();
+        l.advance(Duration::from_secs(60));
+        let probes = l.take_all().iter().filter(|s| asks_for_an_ack(&flow, s)).count();
+        assert_eq!((probes, l.counter(Counter::DataAckProbe)), (0, 3), "fin {fin}");
+    }
+}
+
+#[test]
+fn a_probe_does_not_take_the_place_of_a_data_fin_that_is_repeated() {
+    // The peer takes no option from a segment below its window: on one of these a DATA_FIN would never arrive.
+    let mut l = Lab::client(ConnectionConfig::default(), 1);
+    l.stack.shutdown(l.now, l.conn).expect("shutdown");
+    l.poll();
+    l.take_all();
+    l.advance(Duration::from_secs(10));
+    let flow = l.flows[0];
+    let sent = l.take_all();
+    let (probes, acks): (Vec<_>, Vec<_>) = sent.iter().partition(|s| asks_for_an_ack(&flow, s));
+    let data_fin = |s: &&&Seen| s.dss().is_some_and(|d| d.data_fin);
+    assert!(probes.len() > 2 && probes.iter().filter(data_fin).count() == 0);
+    assert!(acks.iter().filter(data_fin).count() > 2);
+}
+
+#[test]
+fn a_full_send_buffer_behind_a_lost_data_ack_empties_again() {
+    let config = ConnectionConfig { send_buffer: 20_000, ..ConnectionConfig::default() };
+    let mut l = Lab::client(config, 1);
+    let old = l.dss(None);
+    l.write(20_000);
+    for _ in 0..100 {
+        l.send(0, Out::options([old.clone()]));
+        l.advance(Duration::from_millis(1));
+    }
+    assert_eq!(l.data_expected, 20_001);
+    l.take_all();
+    assert_eq!(l.stack.send_slice(l.now, l.conn, b"more"), Ok(0), "the buffer is full");
+    l.advance(Duration::from_secs(1));
+    let flow = l.flows[0];
+    assert!(l.take_all().iter().any(|s| asks_for_an_ack(&flow, s)));
+    l.ack(0);
+    l.write(10_000);
+    assert!(l.take(|s| !s.payload.is_empty()).is_some(), "sending goes on");
 }
