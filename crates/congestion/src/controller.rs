@@ -9,6 +9,7 @@
 //! - Undo of the last reduction (RFC 9438 §4.9); the penalty for blocking the shared window.
 
 use crate::{AckSample, Congestion, CongestionController, Flow, SubflowParams};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use umptcp_types::{Instant, SubflowId};
@@ -21,7 +22,7 @@ use umptcp_types::{Instant, SubflowId};
 /// Scalable TCP, for instance, coupled by doing as if all subflows were one:
 ///
 /// ```
-/// use umptcp_congestion::{Algorithm, Congestion, Flow, Registry};
+/// use umptcp_congestion::{Algorithm, Congestion, Controller, Flow};
 ///
 /// #[derive(Debug, Default)]
 /// struct Scalable;
@@ -40,8 +41,8 @@ use umptcp_types::{Instant, SubflowId};
 ///     }
 /// }
 ///
-/// let mut registry = Registry::default();
-/// registry.register_algorithm::<Scalable>();
+/// let mut registry = umptcp_congestion::built_in();
+/// registry.register(Scalable::NAME, Controller::<Scalable>::boxed);
 /// assert_eq!(registry.create("scalable").unwrap().name(), "scalable");
 /// ```
 pub trait Algorithm: Default + fmt::Debug + Send + 'static {
@@ -108,6 +109,11 @@ impl<A: Algorithm> Controller<A> {
     /// A controller that goes by another name than its algorithm's.
     pub fn named(name: &'static str) -> Self {
         Controller { name, algorithm: A::default(), flows: Vec::new() }
+    }
+
+    /// A controller to put into a [`Registry`](crate::Registry).
+    pub fn boxed() -> Box<dyn CongestionController> {
+        Box::new(Self::default())
     }
 
     fn index(&self, subflow: SubflowId) -> Option<usize> {

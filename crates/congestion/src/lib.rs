@@ -20,7 +20,6 @@ mod flow;
 mod hystart;
 mod lia;
 mod olia;
-mod registry;
 mod reno;
 mod validation;
 mod wvegas;
@@ -32,12 +31,33 @@ pub use flow::{Congestion, Flow};
 pub use hystart::HyStart;
 pub use lia::Lia;
 pub use olia::{Olia, OliaState};
-pub use registry::{DEFAULT_NAME, Factory, Registry};
 pub use reno::Reno;
 pub use wvegas::{WVegas, WVegasState};
 
+use alloc::boxed::Box;
 use core::fmt;
 use umptcp_types::{Duration, Instant, SubflowId};
+
+/// Congestion control algorithms by name. A program adds its own with [`register`](umptcp_types::Registry::register),
+/// an [`Algorithm`] as [`Controller::boxed`].
+pub type Registry = umptcp_types::Registry<dyn CongestionController>;
+
+/// The algorithm that a connection uses by default.
+pub const DEFAULT_NAME: &str = Lia::NAME;
+
+/// Every algorithm of this crate, the default first. `uncoupled` is Reno under the name that papers on coupled
+/// congestion control use for their baseline.
+pub fn built_in() -> Registry {
+    let mut registry = Registry::empty();
+    registry.register(Lia::NAME, Controller::<Lia>::boxed);
+    registry.register(Reno::NAME, Controller::<Reno>::boxed);
+    registry.register(Cubic::NAME, Controller::<Cubic>::boxed);
+    registry.register(Olia::NAME, Controller::<Olia>::boxed);
+    registry.register(Balia::NAME, Controller::<Balia>::boxed);
+    registry.register(WVegas::NAME, Controller::<WVegas>::boxed);
+    registry.register("uncoupled", || Box::new(Controller::<Reno>::named("uncoupled")));
+    registry
+}
 
 /// What an acknowledgement said, at the level of one subflow.
 #[derive(Clone, Copy, Debug)]

@@ -25,7 +25,7 @@ pub(crate) struct Bench {
 impl Bench {
     /// A controller with `n` subflows of ten segments.
     pub(crate) fn new(name: &str, n: u32) -> Self {
-        let mut cc = Registry::default().create(name).unwrap();
+        let mut cc = built_in().create(name).unwrap();
         for id in 0..n {
             cc.subflow_added(T0, SubflowId(id), SubflowParams { mss: MSS as u32, initial_window: 10 * MSS });
         }
@@ -95,7 +95,7 @@ impl Bench {
 
 #[test]
 fn registry_knows_them_all_and_takes_more() {
-    let mut registry = Registry::default();
+    let mut registry = built_in();
     assert_eq!(DEFAULT_NAME, "lia");
     for name in registry.names() {
         assert_eq!(registry.create(name).unwrap().name(), name);
@@ -110,5 +110,5 @@ fn registry_knows_them_all_and_takes_more() {
 /// The order of `names` is that of registration, and the default comes first.
 #[test]
 fn the_default_algorithm_comes_first() {
-    assert_eq!(Registry::default().names().collect::<Vec<_>>()[0], DEFAULT_NAME);
+    assert_eq!(built_in().names().collect::<Vec<_>>()[0], DEFAULT_NAME);
 }

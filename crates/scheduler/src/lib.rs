@@ -9,17 +9,30 @@ extern crate alloc;
 
 mod eligible;
 mod min_rtt;
-mod registry;
 mod round_robin;
 
 pub use eligible::{limit, may_send, preferred};
 pub use min_rtt::MinRtt;
-pub use registry::{DEFAULT_NAME, Factory, Registry};
 pub use round_robin::RoundRobin;
 
+use alloc::boxed::Box;
 use core::fmt;
 use core::ops::Range;
 use umptcp_types::{DataOffset, Duration, Instant, SubflowId};
+
+/// Schedulers by name. A program adds its own with [`register`](umptcp_types::Registry::register).
+pub type Registry = umptcp_types::Registry<dyn Scheduler>;
+
+/// The scheduler that a connection uses by default.
+pub const DEFAULT_NAME: &str = MinRtt::NAME;
+
+/// Every scheduler of this crate, the default first.
+pub fn built_in() -> Registry {
+    let mut registry = Registry::empty();
+    registry.register(MinRtt::NAME, || Box::new(MinRtt));
+    registry.register(RoundRobin::NAME, || Box::<RoundRobin>::default());
+    registry
+}
 
 /// How a subflow is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

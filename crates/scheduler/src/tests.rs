@@ -221,7 +221,7 @@ fn round_robin_survives_the_subflow_whose_turn_it_was() {
 
 #[test]
 fn registry_knows_both_and_takes_more() {
-    let mut registry = Registry::default();
+    let mut registry = built_in();
     assert!(registry.create(DEFAULT_NAME).is_some());
     for name in registry.names() {
         assert_eq!(registry.create(name).unwrap().name(), name);
@@ -267,7 +267,7 @@ proptest! {
     /// busy before anything else.
     #[test]
     fn decisions_are_legal_and_end(subflows in any_subflows(), backlog in 0u64..500_000) {
-        let registry = Registry::default();
+        let registry = built_in();
         for name in registry.names() {
             let mut scheduler = registry.create(name).unwrap();
             let mut after = subflows.clone();
@@ -299,7 +299,7 @@ proptest! {
     fn reinjection_is_legal(subflows in any_subflows(), carried in prop::collection::vec(0u32..6, 0..4), length in 0u64..100_000) {
         let carried_by: Vec<_> = carried.into_iter().map(SubflowId).collect();
         let what = Reinjection { range: DataOffset(9)..DataOffset(9 + length), carried_by: &carried_by };
-        for mut scheduler in vec![Registry::default().create("min-rtt"), Registry::default().create("round-robin")].into_iter().flatten() {
+        for mut scheduler in vec![built_in().create("min-rtt"), built_in().create("round-robin")].into_iter().flatten() {
             if let Decision::Send { subflow, limit } = scheduler.reinject(&snapshot(&subflows, 0), &what) {
                 let s = subflows.iter().find(|s| s.id == subflow).unwrap();
                 prop_assert!(!carried_by.contains(&subflow) && limit > 0 && limit <= s.room.min(length) && s.next_send <= NOW);

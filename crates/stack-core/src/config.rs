@@ -26,8 +26,8 @@ pub struct StackConfig {
 impl Default for StackConfig {
     fn default() -> Self {
         StackConfig {
-            congestion: umptcp_congestion::Registry::default(),
-            schedulers: umptcp_scheduler::Registry::default(),
+            congestion: umptcp_congestion::built_in(),
+            schedulers: umptcp_scheduler::built_in(),
             ephemeral_ports: 49152..=65535,
             max_connections: 1 << 20,
             max_events: 1 << 16,

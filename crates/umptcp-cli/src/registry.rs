@@ -14,10 +14,7 @@ pub struct Registry {
 impl Registry {
     /// Everything that umptcp itself brings.
     pub fn standard() -> Registry {
-        Registry {
-            congestion: umptcp_congestion::Registry::default(),
-            schedulers: umptcp_scheduler::Registry::default(),
-        }
+        Registry { congestion: umptcp_congestion::built_in(), schedulers: umptcp_scheduler::built_in() }
     }
 
     /// Refuses names that nobody registered, and says which there are.

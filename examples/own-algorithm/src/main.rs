@@ -6,9 +6,13 @@
 mod ewtcp;
 mod widest;
 
+use ewtcp::Ewtcp;
+use umptcp_congestion::{Algorithm, Controller};
+use widest::Widest;
+
 fn main() -> std::process::ExitCode {
     let mut registry = umptcp_cli::Registry::standard();
-    registry.congestion.register_algorithm::<ewtcp::Ewtcp>();
-    registry.schedulers.register(widest::Widest::NAME, || Box::new(widest::Widest));
+    registry.congestion.register(Ewtcp::NAME, Controller::<Ewtcp>::boxed);
+    registry.schedulers.register(Widest::NAME, || Box::new(Widest));
     umptcp_cli::main_with(registry)
 }

@@ -53,8 +53,8 @@ impl UmptcpHost {
             let mut paths =
                 paths::set_up(specs, &options).unwrap_or_else(|e| panic!("cannot set paths up: {e}"));
             let mut config = StackConfig {
-                congestion: umptcp_congestion::Registry::default(),
-                schedulers: umptcp_scheduler::Registry::default(),
+                congestion: umptcp_congestion::built_in(),
+                schedulers: umptcp_scheduler::built_in(),
                 ..StackConfig::default()
             };
             if let Some(range) = paths.port_range() {

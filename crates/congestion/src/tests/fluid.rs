@@ -46,7 +46,7 @@ struct Subflow {
 
 impl Connection {
     fn new(name: &str, links: &[usize]) -> Self {
-        let mut cc = Registry::default().create(name).unwrap();
+        let mut cc = built_in().create(name).unwrap();
         let params = SubflowParams { mss: MSS as u32, initial_window: 10 * MSS };
         (0..links.len()).for_each(|i| cc.subflow_added(T0, SubflowId(i as u32), params));
         let subflow = |link: &usize| Subflow {
@@ -172,7 +172,7 @@ fn shared_bottleneck() {
 /// draining of a queue that is its own.
 #[test]
 fn two_links_are_filled() {
-    for name in Registry::default().names() {
+    for name in built_in().names() {
         let rates = run(&[10.0, 5.0], &[(name, &[0, 1])], 300.0);
         let least = if matches!(name, "balia" | "wvegas") { 0.7 } else { 0.85 };
         assert!(rates[0][0] > 10.0 * least && rates[0][1] > 5.0 * least, "{name}: {:?}", rates[0]);
