@@ -8,7 +8,6 @@
 //! | [`wire`] | codecs: IPv4, IPv6, ICMP, TCP and its options, MPTCP options |
 //! | [`tcp`] | one subflow: states, queues, RTT, loss recovery, timers |
 //! | [`mptcp`] | one connection: handshake, mappings, reassembly, retransmission, fallback, close |
-//! | [`path_manager`] | which subflows should exist, and which addresses are advertised |
 //! | [`stack`] | many connections: demultiplexing, tokens, listeners, timers, the poll interface |
 #![no_std]
 #![forbid(unsafe_code)]
@@ -23,7 +22,6 @@ pub mod event;
 pub mod interface;
 pub mod mptcp;
 pub mod observe;
-pub mod path_manager;
 pub mod payload;
 pub mod reassembly;
 pub mod stack;
@@ -32,5 +30,6 @@ pub mod wire;
 
 pub use stack::Stack;
 pub use umptcp_congestion as congestion;
+pub use umptcp_path_manager as path_manager;
 pub use umptcp_scheduler as scheduler;
 pub use umptcp_types as types;

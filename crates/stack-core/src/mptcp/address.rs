@@ -48,7 +48,10 @@ impl Connection {
             for &address in &p.config.addresses {
                 let family = |a: &&IpAddr| a.is_ipv4() == address.is_ipv4();
                 let advertise = p.config.advertise.iter().find(family).copied().unwrap_or(address);
-                out.push(LocalAddress { path, address, advertise, backup: p.config.backup });
+                let mut local = LocalAddress::new(path, address);
+                local.advertise = advertise;
+                local.backup = p.config.backup;
+                out.push(local);
             }
         }
         out
@@ -81,11 +84,7 @@ impl Connection {
         let subflows: Vec<SubflowEnds> = self
             .members
             .iter()
-            .map(|m| SubflowEnds {
-                path: m.tcp.path,
-                local: m.tcp.tuple.local.ip(),
-                remote: m.tcp.tuple.remote,
-            })
+            .map(|m| SubflowEnds::new(m.tcp.path, m.tcp.tuple.local.ip(), m.tcp.tuple.remote))
             .collect();
         let advertised: Vec<IpAddr> = self.adverts.iter().map(|a| a.address).collect();
         let mut failed = self.failed.clone();
@@ -93,17 +92,14 @@ impl Connection {
         if !self.members.is_empty() {
             failed.extend(self.later.iter().map(|(l, r, _)| (*l, *r)));
         }
-        let view = View {
-            client: self.client,
-            opens: self.opens_subflows(),
-            local: &local,
-            remote: &remote,
-            subflows: &subflows,
-            failed: &failed,
-            max_subflows: self.config.max_subflows,
-            advertise: self.config.advertise_addresses,
-            advertised: &advertised,
-        };
+        let mut view = View::new(&local, &remote);
+        view.client = self.client;
+        view.opens = self.opens_subflows();
+        view.subflows = &subflows;
+        view.failed = &failed;
+        view.max_subflows = self.config.max_subflows;
+        view.advertise = self.config.advertise_addresses;
+        view.advertised = &advertised;
         for command in self.policy.decide(&view) {
             match command {
                 Command::Open { local: l, remote: r } => {
@@ -342,7 +338,7 @@ impl Connection {
             Some(r) if r.address.ip() == address.ip() => r.address = address,
             Some(_) => return false,
             None if advertised >= self.config.max_add_addr_accepted => return false,
-            None => self.remotes.push(RemoteAddress { id, address }),
+            None => self.remotes.push(RemoteAddress::new(id, address)),
         }
         true
     }

@@ -267,7 +267,7 @@ impl Connection {
             scheduler: parts.scheduler,
             paths: Vec::new(),
             policy: crate::path_manager::default_policy(),
-            remotes: alloc::vec![RemoteAddress { id: AddressId(0), address: first.remote }],
+            remotes: alloc::vec![RemoteAddress::new(AddressId(0), first.remote)],
             failed: Vec::new(),
             resets: Vec::new(),
             look_for_paths: true,

@@ -1,98 +1,13 @@
-//! Which subflows should exist, and which addresses the peer is told.
-//!
-//! A [`PathPolicy`] is told of events and answers with [`Command`]s; the connection carries them out. Policies are
-//! replaceable: the default opens one subflow per local path.
+//! The default policy.
 
-use alloc::boxed::Box;
+use crate::{Command, PathPolicy, SubflowEnds, View};
 use alloc::vec::Vec;
-use core::net::{IpAddr, SocketAddr};
-use umptcp_types::{AddressId, PathId};
 
-/// One local address a connection may use.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LocalAddress {
-    /// The path.
-    pub path: PathId,
-    /// The address on it.
-    pub address: IpAddr,
-    /// What the peer sees of it (the NIC's address behind NAT).
-    pub advertise: IpAddr,
-    /// Subflows from it ask to be backups.
-    pub backup: bool,
-}
-
-/// One address of the peer: the one first connected to (ID 0), or one it advertised.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RemoteAddress {
-    /// The peer's Address ID.
-    pub id: AddressId,
-    /// Where to connect.
-    pub address: SocketAddr,
-}
-
-/// A subflow that exists or is being opened.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SubflowEnds {
-    /// The path it uses.
-    pub path: PathId,
-    /// Local address.
-    pub local: IpAddr,
-    /// The peer's address and port.
-    pub remote: SocketAddr,
-}
-
-/// What a policy may look at.
-#[derive(Clone, Debug)]
-pub struct View<'a> {
-    /// Our side opened the connection.
-    pub client: bool,
-    /// This side opens subflows: the client, and a server whose settings say so, once a DSS has come (RFC 8684 §3.1).
-    pub opens: bool,
-    /// Local addresses that may be used, in order of path.
-    pub local: &'a [LocalAddress],
-    /// Addresses of the peer that may be connected to.
-    pub remote: &'a [RemoteAddress],
-    /// Subflows there are, handshakes under way included.
-    pub subflows: &'a [SubflowEnds],
-    /// Pairs that were tried and failed.
-    pub failed: &'a [(IpAddr, SocketAddr)],
-    /// Most subflows allowed.
-    pub max_subflows: usize,
-    /// The application asked to advertise addresses.
-    pub advertise: bool,
-    /// Local addresses advertised already.
-    pub advertised: &'a [IpAddr],
-}
-
-/// What a policy wants done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Command {
-    /// Open a subflow from a local address to one of the peer's.
-    Open {
-        /// Index into `View::local`.
-        local: usize,
-        /// Index into `View::remote`.
-        remote: usize,
-    },
-    /// Tell the peer about a local address (ADD_ADDR).
-    Advertise {
-        /// Index into `View::local`.
-        local: usize,
-    },
-}
-
-/// Decides which subflows should exist. Called when the connection is fully established and whenever an address, a path
-/// or a subflow comes or goes.
-pub trait PathPolicy: core::fmt::Debug + Send {
-    /// The name of the policy.
-    fn name(&self) -> &'static str;
-    /// What to do now. Commands that cannot be carried out (limits, no port) are skipped.
-    fn decide(&mut self, view: &View<'_>) -> Vec<Command>;
-}
-
-/// The default: the client opens one subflow from every local address to the peer's first address, and one to every
-/// address the peer advertises; the server opens none, unless its settings have it do the same, and, if asked to, advertises its
-/// other addresses.
+/// A subflow on every local path and to every address the peer advertises.
+///
+/// The client opens one subflow from every local path to the peer's first address, and one to every address the peer
+/// advertises. The server opens none unless it is configured to, in which case it does the same. Either side, if asked
+/// to, advertises its other addresses.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OnePerPath;
 
@@ -131,7 +46,7 @@ impl PathPolicy for OnePerPath {
                     commands.push(Command::Open { local, remote });
                 }
             };
-        // Every path once, towards the first address of a fitting family.
+        // One subflow per path, to the first remote address of the same family.
         for (i, l) in view.local.iter().enumerate() {
             if used.iter().any(|s| s.path == l.path) {
                 continue;
@@ -141,7 +56,7 @@ impl PathPolicy for OnePerPath {
                 open(&mut commands, &mut used, i, r);
             }
         }
-        // Every advertised address once, from the path that carries the fewest subflows.
+        // One subflow per advertised address, from the path with the fewest subflows.
         for (j, r) in view.remote.iter().enumerate() {
             if used.iter().any(|s| s.remote == r.address) {
                 continue;
@@ -162,15 +77,13 @@ impl PathPolicy for OnePerPath {
     }
 }
 
-/// The policy a connection starts with.
-pub fn default_policy() -> Box<dyn PathPolicy> {
-    Box::new(OnePerPath)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{LocalAddress, RemoteAddress};
     use alloc::vec;
+    use core::net::{IpAddr, SocketAddr};
+    use umptcp_types::{AddressId, PathId};
 
     fn local(path: u32, last: u8) -> LocalAddress {
         let a = IpAddr::from([10, 0, path as u8, last]);

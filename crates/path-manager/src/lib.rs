@@ -1,0 +1,150 @@
+//! Path management for umptcp: which subflows should exist, and which addresses the peer is told about.
+//!
+//! A [`PathPolicy`] sees a read-only [`View`] of a connection and answers with [`Command`]s, which the connection
+//! carries out. [`OnePerPath`] is the policy that connections use.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod one_per_path;
+
+pub use one_per_path::OnePerPath;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+use umptcp_types::{AddressId, PathId};
+
+/// One local address a connection may use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct LocalAddress {
+    /// The path that has this address.
+    pub path: PathId,
+    /// The source address of packets as the stack sends them.
+    pub address: IpAddr,
+    /// The address as the peer sees it: the NIC's own, where the path translates addresses.
+    pub advertise: IpAddr,
+    /// Subflows from this address ask to be backups.
+    pub backup: bool,
+}
+
+impl LocalAddress {
+    /// An address for regular subflows that the peer sees as it is.
+    pub const fn new(path: PathId, address: IpAddr) -> Self {
+        LocalAddress { path, address, advertise: address, backup: false }
+    }
+}
+
+/// One address of the peer: the one that was connected to first (ID 0), or one that the peer advertised.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct RemoteAddress {
+    /// The peer's Address ID.
+    pub id: AddressId,
+    /// Where to connect.
+    pub address: SocketAddr,
+}
+
+impl RemoteAddress {
+    /// The address to which the peer has given this ID.
+    pub const fn new(id: AddressId, address: SocketAddr) -> Self {
+        RemoteAddress { id, address }
+    }
+}
+
+/// A subflow that exists or is being opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct SubflowEnds {
+    /// The path it uses.
+    pub path: PathId,
+    /// Its local address.
+    pub local: IpAddr,
+    /// The peer's address and port.
+    pub remote: SocketAddr,
+}
+
+impl SubflowEnds {
+    /// A subflow on `path` between these addresses.
+    pub const fn new(path: PathId, local: IpAddr, remote: SocketAddr) -> Self {
+        SubflowEnds { path, local, remote }
+    }
+}
+
+/// What a policy sees of a connection.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct View<'a> {
+    /// This side opened the connection.
+    pub client: bool,
+    /// This side opens subflows. True on the client, and on a server configured to do so once it has received a DSS
+    /// option (RFC 8684 §3.1).
+    pub opens: bool,
+    /// Usable local addresses, in order of path.
+    pub local: &'a [LocalAddress],
+    /// Addresses of the peer that may be connected to.
+    pub remote: &'a [RemoteAddress],
+    /// Existing subflows, including those whose handshake is still in progress.
+    pub subflows: &'a [SubflowEnds],
+    /// Pairs of local and remote address that were tried without success.
+    pub failed: &'a [(IpAddr, SocketAddr)],
+    /// The maximum number of subflows.
+    pub max_subflows: usize,
+    /// The application asked to advertise addresses.
+    pub advertise: bool,
+    /// Local addresses that were already advertised.
+    pub advertised: &'a [IpAddr],
+}
+
+impl<'a> View<'a> {
+    /// A connection between these addresses, with all other fields zero, false or empty.
+    pub const fn new(local: &'a [LocalAddress], remote: &'a [RemoteAddress]) -> Self {
+        View {
+            client: false,
+            opens: false,
+            local,
+            remote,
+            subflows: &[],
+            failed: &[],
+            max_subflows: 0,
+            advertise: false,
+            advertised: &[],
+        }
+    }
+}
+
+/// What a policy wants done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Open a subflow from a local address to one of the peer's.
+    Open {
+        /// Index into `View::local`.
+        local: usize,
+        /// Index into `View::remote`.
+        remote: usize,
+    },
+    /// Tell the peer about a local address (ADD_ADDR).
+    Advertise {
+        /// Index into `View::local`.
+        local: usize,
+    },
+}
+
+/// Decides which subflows should exist.
+///
+/// Asked once the connection is fully established, and again whenever an address, a path or a subflow is added or
+/// removed.
+pub trait PathPolicy: fmt::Debug + Send {
+    /// The name of the policy.
+    fn name(&self) -> &'static str;
+    /// What to do now. Commands that cannot be carried out, because of a limit or for want of a port, are skipped.
+    fn decide(&mut self, view: &View<'_>) -> Vec<Command>;
+}
+
+/// The policy that a connection uses by default.
+pub fn default_policy() -> Box<dyn PathPolicy> {
+    Box::new(OnePerPath)
+}
