@@ -1,12 +1,12 @@
 //! Congestion control for umptcp, coupled and single-path.
 //!
-//! One [`CongestionController`] belongs to a *connection* and sees all its sibling subflows: only so can it couple
-//! them (RFC 6356). Loss recovery decides what was lost and when to send; the controller answers with windows and
+//! There is one [`CongestionController`] per *connection*. It sees all subflows of the connection, which it needs to
+//! couple them (RFC 6356). Loss recovery decides what was lost and when to send; the controller sets windows and
 //! pacing rates, in bytes.
 //!
-//! What all algorithms share — slow start with HyStart++, the reductions, undo, the bookkeeping per subflow — is in
-//! [`Controller`]. An algorithm implements [`Algorithm`], which asks for the increase in congestion avoidance and, if
-//! it is not a halving, for the decrease; every algorithm here is one such file. One that shares nothing of this
+//! [`Controller`] implements what all algorithms share: slow start with HyStart++, reductions, undo and the state per
+//! subflow. An algorithm implements [`Algorithm`]: the increase in congestion avoidance and, unless it halves the
+//! window, the decrease. Each algorithm of this crate is one such file. An algorithm that shares none of this
 //! implements [`CongestionController`] directly.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -59,79 +59,106 @@ pub fn built_in() -> Registry {
     registry
 }
 
-/// What an acknowledgement said, at the level of one subflow.
+/// What an ACK reports about one subflow.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct AckSample {
     /// Bytes newly acknowledged, cumulatively or by SACK.
     pub acked: u64,
-    /// Round-trip time measured by this ACK, when it allowed a measurement (Karn's rule).
+    /// Round-trip time measured by this ACK; `None` if it allows no measurement (Karn's algorithm).
     pub rtt: Option<Duration>,
-    /// Smoothed round-trip time (RFC 6298), this sample included.
+    /// Smoothed round-trip time (RFC 6298), including this sample.
     pub srtt: Duration,
-    /// Least round-trip time seen.
+    /// Minimum round-trip time so far.
     pub min_rtt: Duration,
     /// Bytes in flight after this ACK.
     pub in_flight: u64,
-    /// The application or the peer's window, not the congestion window, limited what was sent (RFC 7661): the window must not grow.
+    /// What was sent was limited by the application or the peer's window, not by the congestion window, so that the
+    /// congestion window must not grow (RFC 7661).
     pub app_limited: bool,
-    /// The subflow is in loss recovery: the window is governed by proportional rate reduction meanwhile.
+    /// The subflow is in loss recovery, during which proportional rate reduction controls sending.
     pub in_recovery: bool,
 }
 
-/// Constants of a subflow that the controller needs.
+impl AckSample {
+    /// An ACK of `acked` bytes that measured no round-trip time, left nothing in flight and was neither
+    /// application-limited nor in recovery. `srtt` is also the minimum round-trip time.
+    #[inline]
+    pub const fn new(acked: u64, srtt: Duration) -> Self {
+        AckSample {
+            acked,
+            rtt: None,
+            srtt,
+            min_rtt: srtt,
+            in_flight: 0,
+            app_limited: false,
+            in_recovery: false,
+        }
+    }
+}
+
+/// Parameters of a new subflow.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct SubflowParams {
-    /// Sender maximum segment size in bytes, without options that every segment carries.
+    /// Sender maximum segment size in bytes, not counting the options that every segment carries.
     pub mss: u32,
     /// Initial window in bytes (RFC 6928: ten segments).
     pub initial_window: u64,
 }
 
+impl SubflowParams {
+    /// Both values are in bytes.
+    pub const fn new(mss: u32, initial_window: u64) -> Self {
+        SubflowParams { mss, initial_window }
+    }
+}
+
 /// The congestion control of one connection.
 ///
-/// Windows are in bytes. A subflow the controller does not know has window 0; calls that name one are ignored.
+/// Windows are in bytes. The window of an unknown subflow is 0, and calls for it are ignored.
 pub trait CongestionController: fmt::Debug + Send {
-    /// The name under which the registry knows it.
+    /// The name it is registered under.
     fn name(&self) -> &'static str;
     /// A subflow was established and may carry data.
     fn subflow_added(&mut self, now: Instant, subflow: SubflowId, params: SubflowParams);
-    /// A subflow has gone; it no longer counts in the coupling.
+    /// A subflow no longer exists and must not count in the coupling.
     fn subflow_removed(&mut self, now: Instant, subflow: SubflowId);
     /// The sender maximum segment size changed (path MTU).
     fn mss_changed(&mut self, subflow: SubflowId, mss: u32);
-    /// `bytes` were sent; `in_flight` counts them.
+    /// `bytes` were sent. `in_flight` includes them.
     fn on_sent(&mut self, _now: Instant, _subflow: SubflowId, _bytes: u64, _in_flight: u64) {}
-    /// Data were acknowledged.
+    /// An ACK acknowledged new data.
     fn on_ack(&mut self, now: Instant, subflow: SubflowId, ack: &AckSample);
-    /// A round trip has passed on `subflow`: the first byte sent after the last call was acknowledged.
+    /// A round trip has ended on `subflow`: the first byte sent after the last call was acknowledged.
     fn on_round(&mut self, _now: Instant, _subflow: SubflowId) {}
-    /// Loss was detected and recovery begins: called once per episode (RFC 5681 §3.2, RFC 6675). Afterwards
-    /// [`ssthresh`](Self::ssthresh) is what recovery aims at, and [`window`](Self::window) is the same.
+    /// Loss was detected and recovery begins. Called once per episode (RFC 5681 §3.2, RFC 6675). Afterwards both
+    /// [`ssthresh`](Self::ssthresh) and [`window`](Self::window) are the target of the recovery.
     ///
-    /// Here and below `in_flight` may be either FlightSize or what is left of it once losses are marked: reductions
-    /// start from the most that was in flight during the last two rounds, if that is more, and never from more than the window.
+    /// Here and below, `in_flight` may be FlightSize before or after lost segments are subtracted. Reductions start
+    /// from the maximum in flight during the last two rounds if that is larger, but at most from the window.
     fn on_loss(&mut self, now: Instant, subflow: SubflowId, in_flight: u64);
-    /// The recovery that [`on_loss`](Self::on_loss) began has ended, neither undone nor overtaken by a timeout; `retransmitted` bytes
-    /// were sent again in it. Called before the `on_ack` of the ACK that ended it. [`ssthresh`](Self::ssthresh) and
-    /// [`window`](Self::window) may be less than before (RFC 7661 §4.4.1).
+    /// The recovery that [`on_loss`](Self::on_loss) started has ended normally: it was not undone and no timeout
+    /// interrupted it. `retransmitted` bytes were retransmitted during it. Called before the `on_ack` of the ACK that
+    /// ended it. It may lower [`ssthresh`](Self::ssthresh) and [`window`](Self::window) (RFC 7661 §4.4.1).
     fn on_recovered(&mut self, _now: Instant, _subflow: SubflowId, _retransmitted: u64) {}
-    /// The peer echoed congestion-experienced (RFC 3168): at most once per window.
+    /// The peer echoed a congestion mark (RFC 3168). Called at most once per window.
     fn on_ecn(&mut self, now: Instant, subflow: SubflowId, in_flight: u64);
-    /// The retransmission timer fired for the first time in an episode (RFC 5681 §3.1). The window is then one segment
-    /// and grows by slow start, so acknowledgements that follow are not `in_recovery`.
+    /// The retransmission timer fired for the first time in an episode (RFC 5681 §3.1). The window becomes one segment
+    /// and grows by slow start, so the ACKs that follow are not marked `in_recovery`.
     fn on_rto(&mut self, now: Instant, subflow: SubflowId, in_flight: u64);
-    /// The last reduction was for nothing (spurious retransmission): restore what stood before it.
+    /// The last reduction was caused by a spurious retransmission. Restores the state before it.
     fn undo(&mut self, now: Instant, subflow: SubflowId);
-    /// The scheduler's penalty for a subflow that blocks the shared window (Raiciu et al., NSDI 2012): halve once.
+    /// Halves the window of a subflow that blocks the shared window (Raiciu et al., NSDI 2012).
     fn penalise(&mut self, now: Instant, subflow: SubflowId);
-    /// Takes `subflow`, just added, over from another algorithm, which left it with this window and slow-start
-    /// threshold in bytes. An algorithm that has no use for them starts as on a new path.
+    /// Takes over `subflow`, which was just added, from another algorithm, with the window and slow-start threshold
+    /// that it had there. An algorithm that cannot use them starts as on a new path.
     fn resume(&mut self, _subflow: SubflowId, _window: u64, _ssthresh: u64) {}
     /// Congestion window in bytes.
     fn window(&self, subflow: SubflowId) -> u64;
     /// Slow-start threshold in bytes; `u64::MAX` before the first reduction.
     fn ssthresh(&self, subflow: SubflowId) -> u64;
-    /// Pacing rate in bytes per second if the algorithm chooses one; otherwise the stack paces by window and RTT.
+    /// Pacing rate in bytes per second. `None` lets the stack derive the rate from the window and RTT.
     fn pacing_rate(&self, _subflow: SubflowId) -> Option<u64> {
         None
     }

@@ -1,7 +1,7 @@
 //! Packet schedulers for umptcp: which subflow carries the next bytes.
 //!
-//! A [`Scheduler`] sees a read-only [`Snapshot`] and answers with a [`Decision`]. It keeps only its own state and
-//! never touches the connection.
+//! A [`Scheduler`] sees a read-only [`Snapshot`] and answers with a [`Decision`]. It has no access to the connection
+//! and keeps only its own state.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -34,21 +34,23 @@ pub fn built_in() -> Registry {
     registry
 }
 
-/// How a subflow is doing.
+/// Whether a subflow responds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Health {
-    /// Acknowledgements arrive.
+    /// The peer acknowledges what is sent.
     Good,
-    /// Retransmission timeouts without an answer: not to be given new data while another subflow can take them.
+    /// The retransmission timer has fired and nothing has been acknowledged since. New data should go to other
+    /// subflows if there are any.
     Stale,
 }
 
-/// One subflow as a scheduler sees it. Bytes and bytes per second throughout.
+/// One subflow as a scheduler sees it. Sizes are in bytes.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SubflowView {
-    /// Which subflow.
+    /// Identifies the subflow within its connection.
     pub id: SubflowId,
-    /// Smoothed round-trip time (RFC 6298); the initial 1 s RTO guess is not in it: `None` before the first sample.
+    /// Smoothed round-trip time (RFC 6298), `None` before the first sample.
     pub srtt: Option<Duration>,
     /// Round-trip time variation (RFC 6298).
     pub rttvar: Duration,
@@ -56,29 +58,52 @@ pub struct SubflowView {
     pub mss: u32,
     /// Congestion window.
     pub window: u64,
-    /// Sent and neither acknowledged nor deemed lost.
+    /// Bytes sent that are neither acknowledged nor marked lost.
     pub in_flight: u64,
-    /// What the subflow may be given now: room left in the congestion window and in the subflow's own send window,
-    /// less what is queued.
+    /// How much the subflow can take now: the room in its congestion window and its send window, less `queued`.
     pub room: u64,
-    /// Handed to the subflow and not sent yet.
+    /// Bytes given to the subflow but not sent yet.
     pub queued: u64,
     /// Pacing rate in bytes per second.
     pub pacing_rate: u64,
-    /// When pacing lets this subflow send next; not later than `now` when it may send at once.
+    /// When pacing next allows the subflow to send. Not later than [`Snapshot::now`] if it may send at once.
     pub next_send: Instant,
-    /// Segments lost per segment sent, smoothed, 0.0 to 1.0.
+    /// Smoothed loss rate, in segments lost per segment sent: 0.0 to 1.0.
     pub loss: f32,
-    /// Either end asked for it to be a backup (MP_JOIN's B bit, MP_PRIO).
+    /// Either end asked for this subflow to be a backup (B flag of MP_JOIN, MP_PRIO).
     pub backup: bool,
     /// Configured weight, 1 by default.
     pub weight: u32,
-    /// Whether it answers.
+    /// Whether the subflow responds.
     pub health: Health,
 }
 
-/// What a scheduler may look at.
+impl SubflowView {
+    /// A regular, responsive and unpaced subflow without a round-trip time sample, whose window and room are 0.
+    #[inline]
+    pub const fn new(id: SubflowId, mss: u32) -> Self {
+        SubflowView {
+            id,
+            srtt: None,
+            rttvar: Duration::ZERO,
+            mss,
+            window: 0,
+            in_flight: 0,
+            room: 0,
+            queued: 0,
+            pacing_rate: u64::MAX,
+            next_send: Instant::ZERO,
+            loss: 0.0,
+            backup: false,
+            weight: 1,
+            health: Health::Good,
+        }
+    }
+}
+
+/// What a scheduler sees of a connection.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Snapshot<'a> {
     /// The current time.
     pub now: Instant,
@@ -86,17 +111,34 @@ pub struct Snapshot<'a> {
     pub subflows: &'a [SubflowView],
     /// Room left in the peer's connection-level window.
     pub send_window: u64,
-    /// Bytes the application has written that no subflow carries yet.
+    /// Bytes that the application has written and no subflow has been given yet.
     pub backlog: u64,
 }
 
-/// The bytes that are to be sent a second time because their first subflow does not deliver them.
+impl<'a> Snapshot<'a> {
+    /// A connection with these subflows. `send_window` and `backlog` are in bytes.
+    #[inline]
+    pub const fn new(now: Instant, subflows: &'a [SubflowView], send_window: u64, backlog: u64) -> Self {
+        Snapshot { now, subflows, send_window, backlog }
+    }
+}
+
+/// Data to be sent again on another subflow, because the ones that carry it do not deliver it.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Reinjection<'a> {
-    /// The range of the data sequence space.
+    /// The range in the data sequence space.
     pub range: Range<DataOffset>,
-    /// Subflows that carry it already.
+    /// The subflows on which it has been sent.
     pub carried_by: &'a [SubflowId],
+}
+
+impl<'a> Reinjection<'a> {
+    /// `range`, which has been sent on the subflows `carried_by`.
+    #[inline]
+    pub const fn new(range: Range<DataOffset>, carried_by: &'a [SubflowId]) -> Self {
+        Reinjection { range, carried_by }
+    }
 }
 
 /// A scheduler's answer.
@@ -106,29 +148,29 @@ pub enum Decision {
     Send {
         /// The subflow to use.
         subflow: SubflowId,
-        /// At most so many bytes.
+        /// The maximum number of bytes.
         limit: u64,
     },
-    /// Send nothing until something changes: an acknowledgement, new data, a subflow, or a [`SubflowView::next_send`]
-    /// that has come (a scheduler may wait for a subflow that is merely paced).
+    /// Send nothing until something changes: an acknowledgement or new data arrives, a subflow is added or removed, or
+    /// the [`SubflowView::next_send`] of a paced subflow is reached.
     Wait,
 }
 
 /// Decides which subflow carries the next bytes of one connection.
 pub trait Scheduler: fmt::Debug + Send {
-    /// The name under which the registry knows it.
+    /// The name it is registered under.
     fn name(&self) -> &'static str;
-    /// New data are to be sent. Called again until it waits or there is nothing left.
+    /// Schedules new data. Called repeatedly until it returns [`Decision::Wait`] or no data is left.
     fn schedule(&mut self, snapshot: &Snapshot<'_>) -> Decision;
-    /// Data are to be sent again on another subflow.
+    /// Schedules data that was already sent on other subflows.
     fn reinject(&mut self, snapshot: &Snapshot<'_>, what: &Reinjection<'_>) -> Decision;
-    /// A subflow may carry data from now on.
+    /// A subflow can now carry data.
     fn subflow_added(&mut self, _subflow: SubflowId) {}
-    /// A subflow has gone.
+    /// A subflow no longer exists.
     fn subflow_removed(&mut self, _subflow: SubflowId) {}
     /// `bytes` were acknowledged on a subflow.
     fn on_ack(&mut self, _now: Instant, _subflow: SubflowId, _bytes: u64) {}
-    /// The peer's connection-level window stopped the sender.
+    /// The peer's connection-level window has become full.
     fn on_blocked(&mut self, _now: Instant) {}
 }
 

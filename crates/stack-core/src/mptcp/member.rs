@@ -173,7 +173,7 @@ impl Member {
     /// What the congestion controller is to know of the subflow (RFC 6928: an initial window of ten segments).
     pub(crate) fn congestion_params(&self) -> SubflowParams {
         let mss = self.tcp.packet_payload(12);
-        SubflowParams { mss, initial_window: u64::from(mss) * 10 }
+        SubflowParams::new(mss, u64::from(mss) * 10)
     }
 
     /// Where in the connection's data the last byte ends that was sent here for the first time.

@@ -52,22 +52,19 @@ impl Connection {
                 room = 0;
             }
             let stale = m.stale || m.tcp.rtt.backoff_count() > 0;
-            views.push(SubflowView {
-                id: m.tcp.id,
-                srtt: m.tcp.rtt.srtt(),
-                rttvar: m.tcp.rtt.rttvar(),
-                mss: packet as u32,
-                window: self.cc.window(m.tcp.id),
-                in_flight,
-                room,
-                queued: 0,
-                pacing_rate: m.tcp.pacing_rate(self.cc.as_ref()).unwrap_or(u64::MAX),
-                next_send: m.tcp.next_send(now).max(m.data_from),
-                loss: m.tcp.loss,
-                backup: m.backup(),
-                weight: m.weight,
-                health: if stale { Health::Stale } else { Health::Good },
-            });
+            let mut view = SubflowView::new(m.tcp.id, packet as u32);
+            view.srtt = m.tcp.rtt.srtt();
+            view.rttvar = m.tcp.rtt.rttvar();
+            view.window = self.cc.window(m.tcp.id);
+            view.in_flight = in_flight;
+            view.room = room;
+            view.pacing_rate = m.tcp.pacing_rate(self.cc.as_ref()).unwrap_or(u64::MAX);
+            view.next_send = m.tcp.next_send(now).max(m.data_from);
+            view.loss = m.tcp.loss;
+            view.backup = m.backup();
+            view.weight = m.weight;
+            view.health = if stale { Health::Stale } else { Health::Good };
+            views.push(view);
         }
         views
     }
@@ -89,7 +86,7 @@ impl Connection {
             return None;
         }
         let send_window = self.send_edge - self.send_next;
-        let snapshot = Snapshot { now, subflows: &views, send_window, backlog };
+        let snapshot = Snapshot::new(now, &views, send_window, backlog);
         if let Some(front) = again
             && let Some(found) = self.poll_reinject(env, now, &snapshot, &front)
         {
@@ -303,7 +300,7 @@ impl Connection {
         snapshot: &Snapshot<'_>,
         front: &Reinject,
     ) -> Option<(usize, Plan)> {
-        let what = Reinjection { range: front.range.clone(), carried_by: &front.carried_by };
+        let what = Reinjection::new(front.range.clone(), &front.carried_by);
         let Decision::Send { subflow, limit } = self.scheduler.reinject(snapshot, &what) else {
             self.note_pacing(now, snapshot.subflows);
             return None;

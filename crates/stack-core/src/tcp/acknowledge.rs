@@ -103,15 +103,12 @@ impl Subflow {
             _ => {}
         }
         if o.delivered > 0 {
-            let sample = AckSample {
-                acked: o.delivered,
-                rtt: o.rtt,
-                srtt: self.rtt.srtt().unwrap_or(Duration::from_secs(1)),
-                min_rtt: self.rtt.min_rtt().unwrap_or(Duration::from_secs(1)),
-                in_flight: self.board.in_flight(),
-                app_limited: !self.window_limited(cc),
-                in_recovery: matches!(self.recovery, Recovery::Fast { .. }),
-            };
+            let mut sample = AckSample::new(o.delivered, self.rtt.srtt().unwrap_or(Duration::from_secs(1)));
+            sample.rtt = o.rtt;
+            sample.min_rtt = self.rtt.min_rtt().unwrap_or(Duration::from_secs(1));
+            sample.in_flight = self.board.in_flight();
+            sample.app_limited = !self.window_limited(cc);
+            sample.in_recovery = matches!(self.recovery, Recovery::Fast { .. });
             cc.on_ack(now, self.id, &sample);
         }
         if ack >= self.round_end && out.advanced {
