@@ -2,16 +2,16 @@
 
 use crate::{Algorithm, Congestion, Flow};
 
-/// BALIA couples increase and decrease, balancing friendliness against how quickly window moves between paths.
+/// BALIA couples both increase and decrease, to balance TCP friendliness against responsiveness.
 #[derive(Debug, Default)]
 pub struct Balia;
 
-/// x of a subflow: bytes per second in use; 0 before the first round-trip time.
+/// x of a subflow: bytes per second in use, 0 before the first RTT sample.
 fn rate(flow: &Flow<()>) -> f64 {
     flow.srtt.map_or(0.0, |rtt| flow.window_in_use() / rtt)
 }
 
-/// alpha_r = max x / x_r, a real number: cut to an integer, it would be 1 for every path up to twice as slow.
+/// alpha_r = max x / x_r, not rounded: as an integer it would be 1 for every path up to twice as slow.
 fn alpha(flows: &[Flow<()>], own: f64) -> f64 {
     flows.iter().map(rate).fold(own, f64::max) / own
 }
@@ -32,7 +32,7 @@ impl Algorithm for Balia {
     fn decrease(&mut self, flows: &mut [Flow<()>], i: usize, used: f64, why: Congestion) -> f64 {
         let flow = &flows[i];
         let factor = match (why, flow.srtt) {
-            // A timeout is answered as TCP does.
+            // As TCP does after a timeout.
             (Congestion::Timeout, _) | (_, None) => 1.0,
             (_, Some(rtt)) => alpha(flows, flow.cwnd / rtt).min(1.5),
         };

@@ -1,12 +1,13 @@
-//! Plain TCP around an algorithm.
+//! What plain TCP does around the algorithm.
 //!
 //! - Slow start by bytes acknowledged (RFC 5681 §3.1), the first one with HyStart++ (RFC 9406).
-//! - Reductions: ssthresh from what was in flight, at least two segments; the window to ssthresh after loss, to one
-//!   segment after a timeout (RFC 5681). How recovery gets there is its own business (RFC 6937).
-//! - Nothing grows while something other than the window limits the subflow. Instead of restarting after an idle RTO
-//!   (RFC 5681 §4.1) a window is kept, since sending is paced; but a loss while it stands unused is answered from what was used, and
-//!   every five minutes of that cost half of it (RFC 7661).
-//! - Undo of the last reduction (RFC 9438 §4.9); the penalty for blocking the shared window.
+//! - Reductions (RFC 5681): ssthresh is set from the bytes in flight, at least two segments. The window becomes
+//!   ssthresh after loss and one segment after a timeout. Proportional rate reduction is left to loss recovery
+//!   (RFC 6937).
+//! - The window does not grow while something else limits the subflow. It is kept after an idle period instead of
+//!   being restarted (RFC 5681 §4.1), because sending is paced. After a loss, an unused window is reduced from the part
+//!   that was used, and every five minutes without use halve it (RFC 7661).
+//! - Undo of the last reduction (RFC 9438 §4.9), and the penalty for blocking the shared window.
 
 use crate::{AckSample, Congestion, CongestionController, Flow, SubflowParams};
 use alloc::boxed::Box;
@@ -14,12 +15,12 @@ use alloc::vec::Vec;
 use core::fmt;
 use umptcp_types::{Instant, SubflowId};
 
-/// What one algorithm does differently from another.
+/// What distinguishes one algorithm from another.
 ///
-/// `flows` are all subflows of the connection and `i` is the one that is meant. Only [`increase`](Self::increase) is
-/// required; without more the algorithm halves on congestion and keeps no state per subflow.
+/// `flows` are all subflows of the connection, and `i` is the index of the subflow concerned. Only
+/// [`increase`](Self::increase) is required. By default the algorithm halves the window on congestion.
 ///
-/// Scalable TCP, for instance, coupled by doing as if all subflows were one:
+/// As an example, Scalable TCP, coupled by treating all subflows as one:
 ///
 /// ```
 /// use umptcp_congestion::{Algorithm, Congestion, Controller, Flow};
@@ -46,31 +47,31 @@ use umptcp_types::{Instant, SubflowId};
 /// assert_eq!(registry.create("scalable").unwrap().name(), "scalable");
 /// ```
 pub trait Algorithm: Default + fmt::Debug + Send + 'static {
-    /// The name under which the registry knows it.
+    /// The name it is registered under.
     const NAME: &'static str;
     /// Whether the first slow start uses HyStart++ (RFC 9406).
     const HYSTART: bool = true;
-    /// What it keeps per subflow. A reduction that is undone takes this back, too.
+    /// State per subflow. Undoing a reduction also restores this.
     type State: Clone + Default + fmt::Debug + Send;
 
-    /// Congestion avoidance: the bytes by which the window of `flows[i]` changes when `acked` bytes (at most a window)
+    /// Congestion avoidance: by how many bytes the window of `flows[i]` changes after `acked` bytes (at most a window)
     /// were acknowledged. Not called in slow start, in recovery, or when the subflow did not use its window.
     fn increase(&mut self, flows: &mut [Flow<Self::State>], i: usize, acked: f64) -> f64;
 
-    /// Congestion: the window in bytes that `flows[i]` is to have, given that `used` bytes of it were in use. After a
-    /// timeout it is the new threshold only, and not even that when recovery has already reduced the same window.
+    /// Congestion: the new window of `flows[i]` in bytes, given that `used` bytes of it were in use. After a timeout
+    /// the result only sets the threshold, and is ignored if recovery has already reduced the same window.
     fn decrease(&mut self, flows: &mut [Flow<Self::State>], i: usize, used: f64, why: Congestion) -> f64 {
         let _ = (flows, i, why);
         used / 2.0
     }
 
-    /// The least slow-start threshold in segments, given the number of subflows (RFC 5681 §3.1: 2).
+    /// The minimum slow-start threshold in segments, given the number of subflows (RFC 5681 §3.1: 2).
     fn least_ssthresh(&self, subflows: usize) -> f64 {
         let _ = subflows;
         2.0
     }
 
-    /// `acked` bytes were acknowledged on `flows[i]`, in whatever state it is; comes before [`increase`](Self::increase).
+    /// An ACK arrived for `flows[i]`. Called in every state, before [`increase`](Self::increase).
     fn acked(&mut self, flows: &mut [Flow<Self::State>], i: usize, ack: &AckSample) {
         let _ = (flows, i, ack);
     }
@@ -80,22 +81,22 @@ pub trait Algorithm: Default + fmt::Debug + Send + 'static {
         let _ = (flows, i);
     }
 
-    /// The window of `flows[i]` was halved, not for congestion but because the subflow holds up the others.
+    /// The window of `flows[i]` was halved because the subflow holds up the others, not because of congestion.
     fn penalised(&mut self, flows: &mut [Flow<Self::State>], i: usize) {
         let _ = (flows, i);
     }
 
-    /// Something other than an increase changed: a round ended, a window was reduced or restored, a subflow came or
-    /// went. What was computed over all subflows is due to be computed again.
+    /// A round ended, a window was reduced or restored, or a subflow was added or removed. Values cached over all
+    /// subflows must be recomputed.
     fn refresh(&mut self) {}
 }
 
-/// The [`CongestionController`] made of an [`Algorithm`] and everything in which plain TCP and all algorithms agree.
+/// A [`CongestionController`] made of an [`Algorithm`] and the parts that are the same for all algorithms.
 #[derive(Debug)]
 pub struct Controller<A: Algorithm> {
     name: &'static str,
     algorithm: A,
-    /// Few, so that a search through them is quicker than any map.
+    /// A connection has few subflows, so a linear search is faster than a map.
     flows: Vec<Flow<A::State>>,
 }
 
@@ -106,7 +107,7 @@ impl<A: Algorithm> Default for Controller<A> {
 }
 
 impl<A: Algorithm> Controller<A> {
-    /// A controller that goes by another name than its algorithm's.
+    /// A controller with a name other than its algorithm's.
     pub fn named(name: &'static str) -> Self {
         Controller { name, algorithm: A::default(), flows: Vec::new() }
     }
@@ -134,12 +135,12 @@ impl<A: Algorithm> Controller<A> {
             }
         };
         let used = unused.unwrap_or_else(|| self.flows[i].used_window(in_flight));
-        // A timeout in the midst of recovery is about the window that recovery answered already: equation 4 of RFC 5681
-        // §3.1, applied to the same FlightSize, gives the same threshold.
+        // A timeout during recovery concerns the window that recovery has already reduced: equation 4 of RFC 5681 §3.1,
+        // applied to the same FlightSize, gives the same threshold.
         let answered = why == Congestion::Timeout && self.flows[i].in_recovery;
         self.flows[i].remember();
         if let Some(unused) = unused {
-            // What was not used is not what congestion was found with, nor what to come back to.
+            // The unused part did not cause the congestion, and an undo must not restore it.
             self.flows[i].cwnd = unused;
         }
         let mut target = self.algorithm.decrease(&mut self.flows, i, used, why);
@@ -147,7 +148,7 @@ impl<A: Algorithm> Controller<A> {
             target = self.flows[i].ssthresh;
         }
         if let Some(unused) = unused {
-            // RFC 7661 §4.4.1: half of it, whatever the algorithm would leave of a window that was in use.
+            // RFC 7661 §4.4.1: at most half of what was used, even if the algorithm reduces used windows by less.
             target = target.min(unused / 2.0);
         }
         let least = self.algorithm.least_ssthresh(self.flows.len());
@@ -156,7 +157,7 @@ impl<A: Algorithm> Controller<A> {
         let ssthresh = target.max(least * flow.mss);
         let cwnd = match why {
             Congestion::Loss => ssthresh,
-            // RFC 9438 §4.6, in the spirit of RFC 3168 §6.1.2: marks may bring the window down to one segment.
+            // RFC 9438 §4.6, RFC 3168 §6.1.2: marks can reduce the window to one segment.
             Congestion::Ecn => target,
             // RFC 5681 §3.1: the loss window.
             Congestion::Timeout => flow.mss,
@@ -204,8 +205,8 @@ impl<A: Algorithm> CongestionController for Controller<A> {
         }
         let left = self.flows[i].slow_start(ack.acked as f64);
         if left > 0.0 {
-            // No more than a window can be news of one round trip; without the bound an ACK that covers more would
-            // raise the window by more than RFC 5681 §3.1 allows per round trip.
+            // Without this bound, an ACK for more than a window would raise the window by more than RFC 5681 §3.1
+            // allows per round trip.
             let counted = left.min(self.flows[i].cwnd);
             let change = self.algorithm.increase(&mut self.flows, i, counted);
             self.flows[i].grow(change);
@@ -269,7 +270,7 @@ impl<A: Algorithm> CongestionController for Controller<A> {
     }
 
     fn ssthresh(&self, subflow: SubflowId) -> u64 {
-        // The conversion saturates: infinity becomes u64::MAX.
+        // The cast saturates: infinity becomes u64::MAX.
         self.flow(subflow).map_or(u64::MAX, |f| f.ssthresh as u64)
     }
 }

@@ -1,23 +1,23 @@
-//! CUBIC (RFC 9438), each subflow for itself.
+//! CUBIC (RFC 9438), independently on each subflow.
 
 use crate::{Algorithm, Congestion, Flow};
 
-/// How steep the cubic is, in segments per second cubed (RFC 9438 §5.1).
+/// The scaling constant of the cubic function, in segments per second cubed (RFC 9438 §5.1).
 const C: f64 = 0.4;
-/// What remains of the window after congestion (RFC 9438 §4.6).
+/// The factor that reduces the window after congestion (RFC 9438 §4.6).
 const BETA: f64 = 0.7;
-/// The additive increase that takes as much as Reno despite the weaker decrease (RFC 9438 §4.3).
+/// The additive increase that gives Reno's throughput with this smaller decrease (RFC 9438 §4.3).
 const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
 
-/// CUBIC. Uncoupled: n subflows through one bottleneck take n shares.
+/// CUBIC. Uncoupled: n subflows through one bottleneck take n shares of it.
 #[derive(Debug, Default)]
 pub struct Cubic;
 
-/// Names as in RFC 9438 §4.1.2; windows in bytes.
+/// State per subflow. Names as in RFC 9438 §4.1.2, windows in bytes.
 #[derive(Clone, Debug, Default)]
 pub struct CubicState {
-    /// The window before the last reduction, lower with fast convergence; `None` when there is nothing to aim at:
-    /// before the first reduction and after a timeout.
+    /// The window before the last reduction, lower with fast convergence. `None` before the first reduction and after
+    /// a timeout.
     w_max: Option<f64>,
     /// The window when ssthresh was last set.
     cwnd_prior: Option<f64>,
@@ -27,7 +27,7 @@ pub struct CubicState {
 
 #[derive(Clone, Copy, Debug)]
 struct Epoch {
-    /// Start, on the clock of [`Flow::growing`], so that application-limited time does not count (RFC 9438 §5.8).
+    /// Start, in terms of [`Flow::growing`], so that application-limited time does not count (RFC 9438 §5.8).
     start: f64,
     k: f64,
     w_max: f64,
@@ -35,7 +35,7 @@ struct Epoch {
 }
 
 impl Epoch {
-    /// The beginning of a stage of congestion avoidance (RFC 9438 §4.2; §4.8 and §4.10 where w_max is not known).
+    /// Starts a stage of congestion avoidance (RFC 9438 §4.2; §4.8 and §4.10 without a w_max).
     fn begin(flow: &Flow<CubicState>) -> Epoch {
         let w_max = flow.state.w_max.unwrap_or(flow.cwnd).max(flow.cwnd);
         let k = libm::cbrt((w_max - flow.cwnd) / (C * flow.mss));
@@ -60,7 +60,7 @@ impl Algorithm for Cubic {
         let mut epoch = flow.state.epoch.unwrap_or_else(|| Epoch::begin(flow));
         let t = flow.growing - epoch.start;
 
-        // RFC 9438 §4.3 figure 4: as fast as Reno once the old window is reached.
+        // RFC 9438 §4.3 figure 4: as fast as Reno once the window before the last reduction is reached.
         let alpha = if epoch.w_est < cwnd_prior { ALPHA } else { 1.0 };
         epoch.w_est += alpha * mss * acked / cwnd;
         flow.state.epoch = Some(epoch);
@@ -69,8 +69,8 @@ impl Algorithm for Cubic {
             // Reno-friendly region.
             (epoch.w_est - cwnd).max(0.0)
         } else {
-            // Concave and convex regions (RFC 9438 §4.4, §4.5): never slower than standing still, never faster than
-            // half a window per round trip.
+            // Concave and convex regions (RFC 9438 §4.4, §4.5): the window never shrinks, and grows by at most half of
+            // itself per round trip.
             let rtt = flow.srtt.unwrap_or(0.0);
             let target = epoch.w_cubic(t + rtt, mss).clamp(cwnd, 1.5 * cwnd);
             (target - cwnd) * acked / cwnd
@@ -80,9 +80,9 @@ impl Algorithm for Cubic {
     fn decrease(&mut self, flows: &mut [Flow<CubicState>], i: usize, used: f64, why: Congestion) -> f64 {
         let flow = &mut flows[i];
         flow.state.w_max = match (why, flow.state.w_max) {
-            // RFC 9438 §4.8: the next stage starts where it starts.
+            // RFC 9438 §4.8: the next stage sets w_max to the window it starts with.
             (Congestion::Timeout, _) => None,
-            // RFC 9438 §4.7, fast convergence: the path has less to give than last time; leave some to the newcomer.
+            // RFC 9438 §4.7, fast convergence: less capacity than last time, so leave room for a new flow.
             (_, Some(w_max)) if flow.cwnd < w_max => Some(flow.cwnd * (1.0 + BETA) / 2.0),
             _ => Some(flow.cwnd),
         };

@@ -1,19 +1,20 @@
-//! What is kept per subflow, whatever the algorithm.
+//! The state per subflow that all algorithms share.
 
 use crate::validation::Validation;
 use crate::{AckSample, HyStart, SubflowParams};
 use umptcp_types::{Instant, SubflowId};
 
-/// More than any TCP window can use (RFC 7323: 1 GiB); keeps the arithmetic finite.
+/// More than any TCP window can be (RFC 7323: 1 GiB). Keeps the arithmetic finite.
 const MAX_WINDOW: f64 = (1u64 << 32) as f64;
-/// Round-trip times are at least this, in seconds, so that rates stay finite.
+/// The minimum RTT in seconds, so that rates stay finite.
 const LEAST_RTT: f64 = 1e-6;
+
 /// Why a window is reduced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Congestion {
-    /// Loss found by acknowledgements (RFC 5681 §3.2).
+    /// ACKs revealed a loss (RFC 5681 §3.2).
     Loss,
-    /// Congestion experienced, echoed (RFC 3168).
+    /// The peer echoed a congestion mark (RFC 3168).
     Ecn,
     /// The retransmission timer fired (RFC 5681 §3.1).
     Timeout,
@@ -21,11 +22,11 @@ pub enum Congestion {
 
 /// One subflow as an [`Algorithm`](crate::Algorithm) sees it, with the algorithm's own state `S`.
 ///
-/// Windows are in bytes and times in seconds, both as real numbers: an increase of a fraction of a byte is not lost, so
-/// the rule of RFC 5681 §3.1 and RFC 6356 §3 that it be at least 1 has nothing left to mend.
+/// Windows are in bytes and times in seconds, both as floating-point numbers. Fractions of a byte add up, so the rule
+/// of RFC 5681 §3.1 and RFC 6356 §3 that an increase be at least one byte is not needed.
 #[derive(Clone, Debug)]
 pub struct Flow<S> {
-    /// Which subflow.
+    /// Identifies the subflow within its connection.
     pub id: SubflowId,
     /// Sender maximum segment size.
     pub mss: f64,
@@ -35,24 +36,24 @@ pub struct Flow<S> {
     pub ssthresh: f64,
     /// Smoothed round-trip time; `None` before the first sample.
     pub srtt: Option<f64>,
-    /// Least round-trip time; infinite before the first sample.
+    /// Minimum round-trip time; infinite before the first sample.
     pub min_rtt: f64,
-    /// Bytes in flight when last heard of; at an ACK, before it took its own away.
+    /// Bytes in flight after the last transmission, or before the last ACK if that is later.
     pub in_flight: f64,
     /// Something other than the congestion window limits this subflow.
     pub app_limited: bool,
-    /// In loss recovery.
+    /// The subflow is in loss recovery.
     pub in_recovery: bool,
-    /// Time during which the window might grow: neither in recovery, nor idle, nor limited by something else.
+    /// Total time during which the window could grow: not in recovery, not idle, and not limited by something else.
     pub growing: f64,
-    /// What the algorithm keeps.
+    /// The algorithm's own state.
     pub state: S,
     /// Bytes in flight after the last ACK or transmission.
     outstanding: u64,
     initial_window: f64,
     hystart: Option<HyStart>,
     before: Option<Before<S>>,
-    /// Most bytes in flight in this round and in the one before.
+    /// Maximum bytes in flight in this round and in the previous one.
     peak: [f64; 2],
     last_ack: Instant,
     last_sent: Instant,
@@ -60,7 +61,7 @@ pub struct Flow<S> {
     penalised: Option<Instant>,
 }
 
-/// What stood before a reduction.
+/// The state before a reduction.
 #[derive(Clone, Debug)]
 struct Before<S> {
     cwnd: f64,
@@ -96,14 +97,14 @@ impl<S: Clone + Default> Flow<S> {
         }
     }
 
-    /// Slow start rather than congestion avoidance (RFC 5681 §3.1; at equality, congestion avoidance).
+    /// Slow start rather than congestion avoidance (RFC 5681 §3.1). When both are equal, congestion avoidance.
     pub fn in_slow_start(&self) -> bool {
         self.cwnd < self.ssthresh
     }
 
-    /// The part of the window that is in use, as RFC 6356 §3 wants it in sums over subflows: all of it while the
-    /// window is what limits the subflow, otherwise no more than is in flight. In recovery the window already equals
-    /// ssthresh, since its inflation is the business of loss recovery.
+    /// The part of the window that is in use, for sums over subflows (RFC 6356 §3): all of it while the window limits
+    /// the subflow, otherwise at most what is in flight. In recovery the window already equals ssthresh, because loss
+    /// recovery handles inflation.
     pub fn window_in_use(&self) -> f64 {
         if self.app_limited { self.in_flight.min(self.cwnd) } else { self.cwnd }
     }
@@ -113,8 +114,8 @@ impl<S: Clone + Default> Flow<S> {
         self.cwnd / self.mss
     }
 
-    /// Changes the window by `bytes`, of either sign, within its bounds. One that shrinks takes the threshold along,
-    /// or it would be in slow start and go back up at once.
+    /// Changes the window by `bytes`, which may be negative, within its bounds. When the window shrinks, so does the
+    /// threshold: otherwise slow start would restore the window at once.
     pub fn grow(&mut self, bytes: f64) {
         if bytes.is_finite() {
             self.cwnd = (self.cwnd + bytes).clamp(self.mss, MAX_WINDOW.max(self.mss));
@@ -124,13 +125,13 @@ impl<S: Clone + Default> Flow<S> {
         }
     }
 
-    /// Leaves slow start with the window as it is (RFC 9406 §4.2).
+    /// Ends slow start at the current window (RFC 9406 §4.2).
     pub fn leave_slow_start(&mut self) {
         self.ssthresh = self.cwnd;
         self.hystart = None;
     }
 
-    /// Carries on with what another algorithm left.
+    /// Takes over the window and threshold of another algorithm.
     pub(crate) fn resume(&mut self, window: u64, ssthresh: u64) {
         self.cwnd = (window as f64).clamp(self.mss, MAX_WINDOW.max(self.mss));
         if ssthresh != u64::MAX {
@@ -141,8 +142,8 @@ impl<S: Clone + Default> Flow<S> {
 
     pub(crate) fn set_mss(&mut self, mss: u32) {
         let mss = f64::from(mss.max(1));
-        // RFC 5681 §3.1: an initial window that turns out to be made of smaller segments shrinks with them. A window
-        // that acknowledgements have built is a measure of the path in bytes and stays.
+        // RFC 5681 §3.1: an initial window shrinks with its segments. A window grown by ACKs measures the path in bytes
+        // and stays.
         if mss < self.mss && self.cwnd <= self.initial_window && self.ssthresh.is_infinite() {
             self.cwnd *= mss / self.mss;
         }
@@ -154,14 +155,14 @@ impl<S: Clone + Default> Flow<S> {
     pub(crate) fn note_sent(&mut self, now: Instant, bytes: u64, in_flight: u64) {
         let mut limited = self.app_limited;
         if in_flight <= bytes {
-            // Idle until now.
+            // The subflow was idle until now.
             self.validation.on_resumed(self.last_ack, self.srtt);
             let pause = now - self.last_sent.max(self.last_ack);
             limited |= pause.as_secs_f64() > self.srtt.unwrap_or(0.0);
             if pause > Validation::period(self.srtt) {
                 self.peak = [0.0; 2];
             }
-            // That time is not time in which the window could grow (RFC 9438 §5.8).
+            // The window could not grow while idle (RFC 9438 §5.8).
             self.last_ack = self.last_ack.max(now);
         }
         self.validate(now, limited);
@@ -171,7 +172,7 @@ impl<S: Clone + Default> Flow<S> {
         self.last_sent = now;
     }
 
-    /// RFC 7661 §4.4.3: a window unused for too long is halved, and remembered as a threshold.
+    /// RFC 7661 §4.4.3: halves a window that has been unused for too long, and sets ssthresh from its former value.
     fn validate(&mut self, now: Instant, limited: bool) {
         let periods = self.validation.assess(now, self.cwnd, self.srtt, limited);
         for _ in 0..periods {
@@ -203,7 +204,7 @@ impl<S: Clone + Default> Flow<S> {
         }
     }
 
-    /// A subflow with nothing in flight for a round-trip time does not use its window, whatever its last ACK said.
+    /// A subflow with nothing in flight for a round-trip time does not use its window, even if its last ACK said so.
     pub(crate) fn note_silence(&mut self, now: Instant) {
         let silence = (now - self.last_ack.max(self.last_sent)).as_secs_f64();
         if self.outstanding == 0 && silence > self.srtt.unwrap_or(0.0) {
@@ -220,12 +221,12 @@ impl<S: Clone + Default> Flow<S> {
         }
     }
 
-    /// Slow start on `acked` bytes (RFC 5681 §3.1); returns those left over for congestion avoidance once the
+    /// Slow start on `acked` bytes (RFC 5681 §3.1). Returns the bytes left over for congestion avoidance once the
     /// threshold is reached.
     ///
-    /// The window grows by all bytes acknowledged: with segments of 64 kB one ACK covers many MSS, and RFC 3465's limit
-    /// L guards against bursts, which pacing prevents (RFC 9406 §4.3 makes L infinite for this case), and against
-    /// ACKs that jump over a repaired hole, which do not occur when bytes already SACKed are not counted again.
+    /// The window grows by all bytes acknowledged, without RFC 3465's limit L: with segments of 64 kB one ACK covers
+    /// many MSS. The limit guards against bursts, which pacing prevents (RFC 9406 §4.3 makes L infinite in this case),
+    /// and against ACKs that jump over a repaired hole, where bytes already SACKed are not counted again here.
     pub(crate) fn slow_start(&mut self, acked: f64) -> f64 {
         if !self.in_slow_start() {
             return acked;
@@ -239,19 +240,20 @@ impl<S: Clone + Default> Flow<S> {
         (acked - step / factor).max(0.0)
     }
 
-    /// A loss with so many bytes in flight, in the non-validated phase: what was really used, from which to reduce (RFC 7661 §4.4.1).
+    /// A loss was detected with `in_flight` bytes in flight. In the non-validated phase, returns the part of the window
+    /// that was used, from which to reduce (RFC 7661 §4.4.1).
     pub(crate) fn lost_unused(&mut self, now: Instant, in_flight: u64) -> Option<f64> {
         let used = self.validation.on_loss(now, self.srtt, in_flight as f64)?;
         Some(self.cwnd.min(used).max(self.mss))
     }
 
-    /// Congestion of another kind than loss ends the non-validated phase, too.
+    /// A timeout or a congestion mark also ends the non-validated phase.
     pub(crate) fn congested(&mut self) {
         self.validation.on_congestion();
     }
 
-    /// RFC 7661 §4.4.1: after a recovery that began in the non-validated phase the window is less by half of what was lost. Whether
-    /// it was such a one.
+    /// RFC 7661 §4.4.1: after a recovery that began in the non-validated phase, the window is at most half of what was
+    /// used less what was retransmitted. Returns whether the recovery was of that kind.
     pub(crate) fn recovered(&mut self, retransmitted: u64) -> bool {
         let Some(used) = self.validation.on_recovered() else { return false };
         let reset = ((used - retransmitted as f64) / 2.0).max(self.mss);
@@ -260,8 +262,8 @@ impl<S: Clone + Default> Flow<S> {
         true
     }
 
-    /// The window that was really used, from which reductions start: FlightSize for a sender with enough to send (RFC
-    /// 5681 §3.1 equation 4), the most that was in flight during the last two rounds for one whose data end within them.
+    /// The part of the window that was used, from which reductions start: FlightSize if there is enough data to send
+    /// (RFC 5681 §3.1 equation 4), otherwise the maximum in flight during the last two rounds.
     pub(crate) fn used_window(&self, in_flight: u64) -> f64 {
         let flight = self.peak[0].max(self.peak[1]).max(in_flight as f64);
         self.cwnd.min(flight).max(self.mss)
@@ -275,11 +277,12 @@ impl<S: Clone + Default> Flow<S> {
         self.ssthresh = ssthresh;
         self.cwnd = cwnd.clamp(self.mss, MAX_WINDOW.max(self.mss));
         self.hystart = None;
-        // RFC 7661 §4.4.1: what was in flight before congestion validates nothing after it.
+        // RFC 7661 §4.4.1: what was in flight before congestion does not validate the window after it.
         self.peak = [0.0; 2];
     }
 
-    /// Back to what stood before the last reduction, unless the window has outgrown it (RFC 9438 §4.9.2).
+    /// Restores the state before the last reduction, unless the window has outgrown it (RFC 9438 §4.9.2). Returns
+    /// whether there was a reduction to undo.
     pub(crate) fn restore(&mut self) -> bool {
         let Some(before) = self.before.take() else { return false };
         self.validation.on_congestion();
@@ -291,7 +294,7 @@ impl<S: Clone + Default> Flow<S> {
         true
     }
 
-    /// Halves the window, at most once per round-trip time (Raiciu et al., NSDI 2012). Whether it was done.
+    /// Halves the window, at most once per round-trip time (Raiciu et al., NSDI 2012). Returns whether it did.
     pub(crate) fn penalise(&mut self, now: Instant) -> bool {
         let pause = self.srtt.unwrap_or(1.0);
         if self.penalised.is_some_and(|last| (now - last).as_secs_f64() < pause) {
@@ -300,7 +303,7 @@ impl<S: Clone + Default> Flow<S> {
         self.penalised = Some(now);
         self.cwnd = (self.cwnd / 2.0).max(self.mss);
         self.leave_slow_start();
-        // An undo must not take the penalty back along with the reduction it is meant for.
+        // A later undo of a reduction must not undo the penalty as well.
         self.before = None;
         true
     }

@@ -1,31 +1,31 @@
-//! HyStart++ (RFC 9406): leaving the first slow start when the round-trip time rises, before the queue overflows.
+//! HyStart++ (RFC 9406): leaves the first slow start when the RTT rises, before the queue overflows.
 
-/// Bounds in seconds of the rise that counts (RFC 9406 §4.3: MIN_RTT_THRESH, MAX_RTT_THRESH).
+/// Bounds of the RTT increase that counts, in seconds (RFC 9406 §4.3).
 const MIN_RTT_THRESH: f64 = 0.004;
 const MAX_RTT_THRESH: f64 = 0.016;
-/// The rise that counts between these bounds, as a fraction of the round-trip time.
+/// Between these bounds, the increase that counts is the RTT divided by this.
 const MIN_RTT_DIVISOR: f64 = 8.0;
-/// Samples a round needs before its minimum is believed.
+/// The number of samples a round needs before its minimum is used.
 const N_RTT_SAMPLE: u32 = 8;
-/// How much slower conservative slow start grows.
+/// How much more slowly the window grows in conservative slow start.
 const CSS_GROWTH_DIVISOR: f64 = 4.0;
-/// Rounds of conservative slow start before congestion avoidance.
+/// The number of rounds of conservative slow start before congestion avoidance.
 const CSS_ROUNDS: u32 = 5;
 
-/// One subflow's HyStart++ (RFC 9406 §4.2). Times are in seconds; "no value yet" is infinity, as in the RFC.
+/// HyStart++ on one subflow (RFC 9406 §4.2). Times are in seconds; infinity means "no value yet", as in the RFC.
 ///
-/// Feed it with [`sample`](Self::sample) for every round-trip time and [`round`](Self::round) at the end of every
-/// round, and multiply slow start's growth by [`growth`](Self::growth). It is for the first slow start only (RFC 9406
-/// §4.3): after a reduction the threshold is known and there is nothing to search for.
+/// Call [`sample`](Self::sample) for every RTT sample and [`round`](Self::round) at the end of every round, and
+/// multiply the growth of slow start by [`growth`](Self::growth). It is only for the first slow start (RFC 9406 §4.3),
+/// because after a reduction the threshold is known.
 #[derive(Clone, Debug)]
 pub struct HyStart {
     last_round_min: f64,
     current_round_min: f64,
     samples: u32,
-    /// Conservative slow start: the round-trip time that sent us there, and rounds spent there.
     css: Option<Css>,
 }
 
+/// Conservative slow start: the RTT at which it was entered, and the number of rounds since.
 #[derive(Clone, Copy, Debug)]
 struct Css {
     baseline: f64,
@@ -39,7 +39,7 @@ impl Default for HyStart {
 }
 
 impl HyStart {
-    /// A round-trip time measured in slow start.
+    /// An RTT was measured in slow start.
     pub fn sample(&mut self, rtt: f64) {
         self.current_round_min = self.current_round_min.min(rtt);
         self.samples = self.samples.saturating_add(1);
@@ -53,13 +53,13 @@ impl HyStart {
                     self.css = Some(Css { baseline: self.current_round_min, rounds: 0 });
                 }
             }
-            // The rise was jitter: back to slow start proper.
+            // The increase was jitter: back to normal slow start.
             Some(css) if self.current_round_min < css.baseline => self.css = None,
             _ => {}
         }
     }
 
-    /// A round has ended. `true` when conservative slow start has run its course: congestion avoidance begins.
+    /// A round has ended. Returns `true` if conservative slow start is over and congestion avoidance begins.
     #[must_use]
     pub fn round(&mut self) -> bool {
         self.last_round_min = self.current_round_min;
@@ -74,9 +74,9 @@ impl HyStart {
         }
     }
 
-    /// What to multiply slow start's growth by: 1, or a quarter in conservative slow start.
+    /// The factor for the growth of slow start: 1, or a quarter in conservative slow start.
     ///
-    /// The RFC's limit L on the bytes that one ACK may count for is infinite, as §4.3 asks of a sender that paces.
+    /// The RFC's limit L on the bytes counted per ACK is infinite, as §4.3 recommends for a sender that paces.
     pub fn growth(&self) -> f64 {
         if self.css.is_some() { 1.0 / CSS_GROWTH_DIVISOR } else { 1.0 }
     }

@@ -2,10 +2,10 @@
 
 use crate::{Algorithm, Flow, reno};
 
-/// LIA couples the increases so that all subflows together take what one TCP would on the best path.
+/// LIA couples the increases so that all subflows together get the throughput of one TCP on the best path.
 #[derive(Debug, Default)]
 pub struct Lia {
-    /// Aggressiveness; computed again after every drop and every round trip (RFC 6356 §4.1).
+    /// Aggressiveness. Recomputed after every loss and every round trip (RFC 6356 §4.1).
     alpha: Option<f64>,
 }
 
@@ -13,7 +13,7 @@ fn total(flows: &[Flow<()>]) -> f64 {
     flows.iter().map(Flow::window_in_use).sum()
 }
 
-/// RFC 6356 §3 equation 2. Subflows without a round-trip time have had nothing acknowledged and do not count.
+/// RFC 6356 §3 equation 2. Subflows without an RTT sample have had nothing acknowledged and do not count.
 fn alpha(flows: &[Flow<()>]) -> f64 {
     let mut best = 0.0f64;
     let mut rate = 0.0;

@@ -2,11 +2,11 @@
 
 use crate::{AckSample, Algorithm, Congestion, Flow};
 
-/// OLIA moves window from the paths with the largest windows to better paths that have not got theirs yet.
+/// OLIA moves traffic from the paths with the largest windows to better paths whose windows are still small.
 #[derive(Debug, Default)]
 pub struct Olia;
 
-/// How good a path is, in bytes between losses.
+/// State per subflow: bytes between losses, from which the quality of the path is computed.
 #[derive(Clone, Debug, Default)]
 pub struct OliaState {
     /// Bytes acknowledged between the last two losses.
@@ -15,19 +15,19 @@ pub struct OliaState {
     l2: f64,
 }
 
-/// Paths that carry data; an established but idle one neither gets nor gives window.
+/// The RTT of a subflow that carries data. An idle subflow neither gains nor loses window.
 fn counts(flow: &Flow<OliaState>) -> Option<f64> {
     flow.srtt.filter(|_| flow.window_in_use() > 0.0)
 }
 
-/// `l²/rtt` in print, `l/rtt²` in its rationale: a path is as good as the rate that its losses let TCP have there,
-/// which is proportional to √l / rtt.
+/// The draft has `l²/rtt` in the formula but `l/rtt²` in the rationale, which is used here: the quality of a path is
+/// the rate that TCP reaches at its loss rate, proportional to √l / rtt.
 fn quality(flow: &Flow<OliaState>, rtt: f64) -> f64 {
     flow.state.l1.max(flow.state.l2) / (rtt * rtt)
 }
 
-/// alpha_r: positive on the best paths without the largest window, negative on those with the largest window, if
-/// there are any of the former.
+/// alpha_r: positive on the best paths unless they have the largest window. If there are such paths, negative on those
+/// with the largest window.
 fn alpha(flows: &[Flow<OliaState>], i: usize) -> f64 {
     let (mut best, mut largest, mut n) = (0.0f64, 0.0f64, 0.0);
     for flow in flows {

@@ -1,12 +1,12 @@
-//! Reno (RFC 5681): each subflow for itself, as a TCP connection of its own would.
+//! Reno (RFC 5681): each subflow behaves like an independent TCP connection.
 
 use crate::{Algorithm, Flow};
 
-/// Reno. Uncoupled: n subflows through one bottleneck take n shares.
+/// Reno. Uncoupled: n subflows through one bottleneck take n shares of it.
 #[derive(Debug, Default)]
 pub struct Reno;
 
-/// One segment per round-trip time: RFC 5681 §3.1 equation 3, for the bytes really acknowledged.
+/// One segment per round trip: RFC 5681 §3.1 equation 3, scaled by the bytes acknowledged.
 pub(crate) fn increase<S>(flow: &Flow<S>, acked: f64) -> f64 {
     flow.mss * acked / flow.cwnd
 }

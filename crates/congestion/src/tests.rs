@@ -1,4 +1,4 @@
-//! Tables with numbers worked out by hand from the papers, and properties that hold for every algorithm.
+//! Tables of numbers calculated by hand from the papers, and properties of every algorithm.
 
 use crate::*;
 use alloc::boxed::Box;
@@ -15,7 +15,7 @@ pub(crate) const T0: Instant = Instant::from_millis(5_000);
 pub(crate) const A: SubflowId = SubflowId(0);
 pub(crate) const B: SubflowId = SubflowId(1);
 
-/// A connection's controller with a clock, so that a test reads like a trace.
+/// A controller and a clock, so that a test reads like a trace.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) cc: Box<dyn CongestionController>,
@@ -32,8 +32,8 @@ impl Bench {
         Bench { cc, now: T0 }
     }
 
-    /// Puts a new subflow into congestion avoidance at `segments`, with its window in use, by a loss at twice that (or
-    /// as much as it takes with CUBIC's 0.7).
+    /// Puts a new subflow into congestion avoidance at `segments`, with its window in use, by a loss at twice that
+    /// window (at 1/0.7 of it with CUBIC).
     pub(crate) fn avoid(&mut self, id: SubflowId, segments: u64, rtt_ms: u64) {
         let beta = if self.cc.name() == "cubic" { 0.7 } else { 0.5 };
         let before = ((segments * MSS) as f64 / beta + 0.5) as u64;

@@ -1,13 +1,13 @@
-//! Congestion window validation (RFC 7661): whether a window has been used lately, and what a loss means while it has not.
+//! Congestion window validation (RFC 7661): whether the window was used recently, and how to react to a loss if not.
 
 use core::time::Duration;
 use umptcp_types::Instant;
 
-/// RFC 7661 §4.2: samples count for so many seconds, or for three round-trip times.
+/// RFC 7661 §4.2: samples count for this many seconds, or for three round-trip times if that is longer.
 const SAMPLING_PERIOD: f64 = 1.0;
-/// RFC 7661 §4.5.1: measurement periods in a sampling period, of each of which the largest sample is kept.
+/// RFC 7661 §4.5.1: the number of measurement periods in a sampling period. The largest sample of each is kept.
 const MEASUREMENTS: usize = 5;
-/// RFC 7661 §4.4: the non-validated period, how long a window may stand unused.
+/// RFC 7661 §4.4: the non-validated period, after which an unused window is halved.
 const NON_VALIDATED_PERIOD: Duration = Duration::from_secs(300);
 
 /// The largest sample of one measurement period.
@@ -17,30 +17,29 @@ struct Sample {
     bytes: f64,
 }
 
-/// What RFC 7661 keeps of one subflow.
+/// Congestion window validation of one subflow.
 #[derive(Clone, Debug)]
 pub(crate) struct Validation {
     /// Bytes acknowledged in the round trip being measured.
     volume: f64,
-    /// The newest first.
+    /// Newest first.
     samples: [Option<Sample>; MEASUREMENTS],
-    /// The largest of the samples that count, and until when it does. Found again at most once a round trip and when it expires, since it
-    /// is asked for with every packet.
+    /// The largest of the samples that count, and when it expires. Cached because every packet needs it.
     largest: Option<(f64, Instant)>,
-    /// There was a measurement since the start, or since the last loss recovery: pipeACK has a value.
+    /// pipeACK has a value: there was a measurement since the start or the last loss recovery.
     defined: bool,
-    /// In loss recovery, when nothing is measured.
+    /// In loss recovery, during which nothing is measured.
     recovering: bool,
-    /// The window was last seen to be validated, or was adjusted because it was not.
+    /// When the window was last validated, or halved because it was not.
     validated: Instant,
     /// In the non-validated phase.
     unused: bool,
-    /// What a loss in the non-validated phase found in use: Max(pipeACK, LossFlightSize).
+    /// The bytes in use at a loss in the non-validated phase: Max(pipeACK, LossFlightSize).
     lost_at: Option<f64>,
 }
 
 impl Validation {
-    /// RFC 7661 §4.1: validated, and pipeACK is undefined.
+    /// RFC 7661 §4.1: initially the window is validated and pipeACK is undefined.
     pub(crate) fn new(now: Instant) -> Self {
         Validation {
             volume: 0.0,
@@ -56,11 +55,11 @@ impl Validation {
 
     /// The sampling period, given the round-trip time in seconds.
     pub(crate) fn period(srtt: Option<f64>) -> Duration {
-        // As long as the longest timeouts at most, whatever the round-trip time: the conversion must not fail.
+        // The upper bound keeps the conversion from panicking.
         Duration::from_secs_f64((3.0 * srtt.unwrap_or(0.0)).clamp(SAMPLING_PERIOD, 3_600.0))
     }
 
-    /// pipeACK in bytes; `None`: undefined (RFC 7661 §4.2). The measurement that is under way counts as far as it has come.
+    /// pipeACK in bytes, `None` if undefined (RFC 7661 §4.2). Includes the measurement in progress.
     pub(crate) fn pipe_ack(&mut self, now: Instant, srtt: Option<f64>) -> Option<f64> {
         if !self.defined {
             return None;
@@ -78,7 +77,6 @@ impl Validation {
         Some(largest.max(self.volume))
     }
 
-    /// `bytes` were acknowledged, in loss recovery or not.
     pub(crate) fn on_ack(&mut self, bytes: f64, in_recovery: bool) {
         if self.recovering && !in_recovery {
             self.reset();
@@ -88,7 +86,7 @@ impl Validation {
         }
     }
 
-    /// The round trip that was measured has ended at `at`.
+    /// The round trip being measured ended at `at`.
     pub(crate) fn on_round(&mut self, at: Instant, srtt: Option<f64>) {
         let bytes = core::mem::take(&mut self.volume);
         if self.recovering {
@@ -106,19 +104,18 @@ impl Validation {
         }
     }
 
-    /// Something is sent after a pause in which nothing was in flight; what the measurement under way has found it found by the
-    /// last ACK, at `last_ack`.
+    /// Sending resumes after a pause with nothing in flight. The measurement in progress ended with the last ACK.
     pub(crate) fn on_resumed(&mut self, last_ack: Instant, srtt: Option<f64>) {
         if self.volume > 0.0 {
             self.on_round(last_ack, srtt);
         }
     }
 
-    /// RFC 7661 §4.3: finds out the phase. `limited`: the window is not what limits the sender. Without that the non-validated phase
-    /// is not entered: a sender that fills its window uses it, though a sample may fall short of half of it, taken while slow start
-    /// doubled the window.
+    /// RFC 7661 §4.3: determines the phase. `limited` means that something other than the window limits the sender. The
+    /// non-validated phase is only entered if so: a sender that fills its window uses it, although a sample taken while
+    /// slow start doubled the window may be less than half of it.
     ///
-    /// Returns how many non-validated periods have passed unused, each of which costs (RFC 7661 §4.4.3, §4.5.2).
+    /// Returns how many non-validated periods have passed. Each halves the window (RFC 7661 §4.4.3, §4.5.2).
     pub(crate) fn assess(&mut self, now: Instant, cwnd: f64, srtt: Option<f64>, limited: bool) -> u32 {
         let may = self.unused || limited;
         self.unused = may && self.pipe_ack(now, srtt).is_some_and(|p| p < cwnd / 2.0);
@@ -131,7 +128,7 @@ impl Validation {
         u32::try_from(periods).unwrap_or(u32::MAX)
     }
 
-    /// A loss with so many bytes in flight. In the non-validated phase: the bytes from which to reduce (RFC 7661 §4.4.1).
+    /// A loss was detected. In the non-validated phase, returns the bytes from which to reduce (RFC 7661 §4.4.1).
     pub(crate) fn on_loss(&mut self, now: Instant, srtt: Option<f64>, in_flight: f64) -> Option<f64> {
         let used = self.unused.then(|| self.pipe_ack(now, srtt).unwrap_or(0.0).max(in_flight));
         self.reset();
@@ -140,20 +137,20 @@ impl Validation {
         used
     }
 
-    /// Congestion that is not repaired by fast recovery (a timeout, a mark), or recovery that was for nothing: the non-validated phase
-    /// ends (RFC 7661 §4.4).
+    /// A timeout, a congestion mark or a spurious recovery ends the non-validated phase (RFC 7661 §4.4).
     pub(crate) fn on_congestion(&mut self) {
         self.reset();
     }
 
-    /// Fast recovery has ended. What was in use when it began, if that was in the non-validated phase.
+    /// Fast recovery has ended. If it began in the non-validated phase, returns the bytes in use at that time.
     pub(crate) fn on_recovered(&mut self) -> Option<f64> {
         let used = self.lost_at;
         self.reset();
         used
     }
 
-    /// RFC 7661 §4.4.1: pipeACK is undefined after a loss: what was used before congestion validates nothing after it.
+    /// RFC 7661 §4.4.1: pipeACK is undefined after a loss, because use before congestion does not validate the window
+    /// after it.
     fn reset(&mut self) {
         *self = Validation::new(self.validated);
     }

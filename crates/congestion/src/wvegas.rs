@@ -1,34 +1,34 @@
-//! wVegas, weighted Vegas (draft-xu-mptcp-congestion-control-05; Cao et al., ICNP 2012): queueing delay as the signal.
+//! wVegas, weighted Vegas (draft-xu-mptcp-congestion-control-05; Cao et al., ICNP 2012): reacts to queueing delay.
 
 use crate::{AckSample, Algorithm, Flow};
 
-/// Segments that the connection aims to keep queued in the network, over all its paths.
+/// The number of segments the connection aims to keep queued in the network, over all its paths.
 const TOTAL_ALPHA: f64 = 10.0;
-/// The least of them on one path.
+/// The minimum of that target on one path.
 const LEAST_ALPHA: f64 = 2.0;
-/// Segments queued that end slow start.
+/// The number of queued segments that ends slow start.
 const GAMMA: f64 = 1.0;
-/// The smallest window in segments.
+/// The minimum window in segments.
 const LEAST_WINDOW: f64 = 2.0;
-/// Round-trip times a round must have measured to be judged.
+/// The number of RTT samples a round needs before the window is adjusted by delay.
 const LEAST_SAMPLES: u32 = 3;
 
-/// wVegas keeps a few segments queued on each path, their number weighted by the path's share of the rate.
+/// wVegas keeps a few segments queued on each path. The target of each path is weighted by its share of the rate.
 ///
-/// The window changes once per round, by one segment. It gives way to loss-based flows that fill the same queue; and
-/// alone on a link, where the queue it drains is its own, it uses four fifths of the rate.
+/// The window changes once per round, by one segment. wVegas yields to loss-based flows that fill the same queue. Alone
+/// on a link it reaches about four fifths of the rate, because it drains its own queue.
 #[derive(Debug, Default)]
 pub struct WVegas;
 
-/// What wVegas keeps per subflow.
+/// State per subflow.
 #[derive(Clone, Debug)]
 pub struct WVegasState {
-    /// Round-trip times of this round: how many, and their sum in seconds.
+    /// RTT samples of this round: their number, and their sum in seconds.
     samples: u32,
     sum: f64,
-    /// Segments to keep queued on this path.
+    /// The number of segments to keep queued on this path.
     alpha: f64,
-    /// Least queueing delay since the last back-off, in seconds; infinite when none was seen.
+    /// Minimum queueing delay since the last back-off, in seconds. Infinite if none was measured.
     least_delay: f64,
 }
 
@@ -56,9 +56,9 @@ impl WVegas {
         }
         let delay = rtt - flow.min_rtt;
         flow.state.least_delay = flow.state.least_delay.min(delay);
-        // Queues are drained when the delay has doubled, so that base round-trip times can be seen at all. Below
-        // its target a flow has nothing queued that it could drain: without this condition a path measured
-        // without any delay would back off in every round.
+        // The queue is drained when the delay has doubled, so that the base RTT can be measured. A flow below its
+        // target has nothing queued to drain: without that condition a path without any delay would back off in every
+        // round.
         if diff >= flow.state.alpha && delay >= 2.0 * flow.state.least_delay {
             let back_off = flow.min_rtt / (2.0 * rtt);
             flow.grow(flow.cwnd * (back_off - 1.0));
@@ -75,7 +75,7 @@ impl Algorithm for WVegas {
     const HYSTART: bool = false;
     type State = WVegasState;
 
-    /// Nothing between the ends of rounds.
+    /// The window only changes at the end of a round.
     fn increase(&mut self, _flows: &mut [Flow<WVegasState>], _i: usize, _acked: f64) -> f64 {
         0.0
     }
@@ -102,7 +102,7 @@ impl Algorithm for WVegas {
             }
             return;
         }
-        // An average can fall below the least sample by rounding only.
+        // Rounding can put the average below the minimum.
         let rtt = (sum / f64::from(samples)).max(flow.min_rtt);
         let diff = flow.segments() * (1.0 - flow.min_rtt / rtt);
         if !flow.in_slow_start() {

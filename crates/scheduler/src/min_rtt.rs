@@ -4,33 +4,33 @@ use crate::eligible::{has_room, limit, may_send, preferred};
 use crate::{Decision, Reinjection, Scheduler, Snapshot, SubflowView};
 use umptcp_types::{Duration, SubflowId};
 
-/// The subflow with the least smoothed round-trip time among those whose congestion window has room.
+/// Chooses the subflow with the lowest smoothed round-trip time among those whose congestion window has room.
 ///
-/// Subflows without a round-trip time sample count after those with one. Backups and stale subflows: see [`preferred`].
+/// Subflows without an RTT sample come after those with one. [`preferred`] says how backups and stale subflows are
+/// treated.
 ///
-/// A subflow that has room but is held back by pacing is not available now, and the next one is taken in its place:
-/// with enough backlog all windows are filled, as they would be if pacing happened below the scheduler. But bytes
-/// that the faster subflow will have delivered sooner in spite of its pacing stay reserved for it: as many as its
-/// window and rate allow in the time by which it is faster. Without that the end of every message, sent
-/// while the fast subflow pauses for a fraction of a millisecond, would take the slow one.
+/// A subflow that has room but must wait for pacing is skipped for now, so that a large enough backlog fills all
+/// windows, as it would if pacing happened below the scheduler. But bytes that the faster subflow would still deliver
+/// sooner are reserved for it: as many as its window and rate allow in the time by which it is faster. Otherwise the
+/// end of every message, sent while the fast subflow pauses for a fraction of a millisecond, would go to the slow one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MinRtt;
 
 impl MinRtt {
-    /// The name under which the registry knows it.
+    /// The name it is registered under.
     pub const NAME: &'static str = "min-rtt";
 }
 
-/// Sorts by round-trip time, unknown last; equal ones by id, so that the order is total.
+/// Sort key: by RTT, unknown last, then by id, so that the order is total.
 fn speed(s: &SubflowView) -> (Duration, SubflowId) {
     (s.srtt.unwrap_or(Duration::MAX), s.id)
 }
 
-/// The bytes that `fast`, though paced, delivers sooner than `slow` would if it sent them now.
+/// How many bytes `fast`, which must wait for pacing, delivers sooner than `slow` would if it sent them now.
 fn reserved(snapshot: &Snapshot<'_>, fast: &SubflowView, slow: &SubflowView) -> u64 {
     let (Some(rtt_fast), Some(rtt_slow)) = (fast.srtt, slow.srtt) else { return 0 };
     let pause = fast.next_send - snapshot.now;
-    // Sending takes half a round trip on either.
+    // On either subflow, delivery takes half a round trip.
     let Some(head_start) = (rtt_slow / 2).checked_sub(rtt_fast / 2).and_then(|d| d.checked_sub(pause)) else {
         return 0;
     };
@@ -58,7 +58,7 @@ impl Scheduler for MinRtt {
             .fold(0u64, |sum, fast| sum.saturating_add(reserved(snapshot, fast, best)));
         let left = match wanted.saturating_sub(kept) {
             all if kept == 0 => all,
-            // What stays behind follows at once, so that the cut is made between segments.
+            // The reserved bytes follow soon, so cut at a segment boundary.
             some => some - some % u64::from(best.mss.max(1)),
         };
         if left == 0 {

@@ -1,28 +1,28 @@
-//! round-robin: every subflow in turn, as far as windows allow.
+//! round-robin: each subflow in turn, as far as windows allow.
 
 use crate::eligible::{limit, may_send, preferred};
 use crate::{Decision, Reinjection, Scheduler, Snapshot, SubflowView};
 use umptcp_types::SubflowId;
 
-/// Bytes of a turn: as many whole segments as fit here, at least one. About the largest segment that offload takes, so
-/// that taking turns costs no more packets than filling one subflow after the other.
+/// Bytes per turn, rounded down to whole segments, at least one. About the size of the largest offloaded segment, so
+/// that taking turns needs no more packets than filling one subflow after the other.
 const QUANTUM: u64 = 65_535;
 
-/// Every subflow in turn, in the order of their ids; one whose window or pacing lets it send nothing misses its turn.
+/// Chooses each subflow in turn, in order of id. A subflow that cannot send because of its window or pacing is skipped.
 ///
-/// The quantum is one large segment. Windows decide the shares under load (each turn is limited by the room there is), turns
-/// decide them when the application is the limit. Backups and stale subflows: see [`preferred`].
+/// A turn is one large segment. Under load, windows determine the shares, because each turn is limited by the room
+/// left; when the application is the limit, turns do. [`preferred`] says how backups and stale subflows are treated.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundRobin {
-    /// Whose turn was last.
+    /// The subflow that had the last turn.
     last: Option<SubflowId>,
 }
 
 impl RoundRobin {
-    /// The name under which the registry knows it.
+    /// The name it is registered under.
     pub const NAME: &'static str = "round-robin";
 
-    /// Gives the turn to the first of `candidates` after the one that had it last.
+    /// Gives the turn to the first of `candidates` after the subflow that had the last one.
     fn turn<'a>(&mut self, candidates: impl Iterator<Item = &'a SubflowView>, wanted: u64) -> Decision {
         let Some(next) = candidates.min_by_key(|s| (Some(s.id) <= self.last, s.id)) else {
             return Decision::Wait;

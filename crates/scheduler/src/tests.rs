@@ -1,4 +1,4 @@
-//! Tables: a snapshot, and what each scheduler makes of it.
+//! Tables of snapshots and the decision of each scheduler.
 
 use crate::*;
 use alloc::string::String;
@@ -119,7 +119,7 @@ fn sends_no_more_than_there_is_or_the_peer_takes_and_whole_segments_before_that(
     assert_eq!(MinRtt.schedule(&shut), Decision::Wait);
 }
 
-/// RFC 9293 §3.8.6.2: no sliver of a segment, unless nothing else would ever move.
+/// RFC 9293 §3.8.6.2: no fraction of a segment, unless nothing would be sent at all otherwise.
 #[test]
 fn room_for_a_fraction_of_a_segment_is_no_room_while_something_is_in_flight() {
     let sliver = subflow(0, 10, 300);
@@ -129,8 +129,8 @@ fn room_for_a_fraction_of_a_segment_is_no_room_while_something_is_in_flight() {
     assert_eq!(ask(&[idle(sliver)], 1_000_000), send(0, 300));
 }
 
-/// The fast subflow (10 ms) may send in 1 ms. The slow one's half round trip is 20 ms longer, so that 19 ms at 10
-/// Mbyte/s, 190 kB, would reach the peer sooner by the fast one, of which its window takes 20 kB.
+/// The fast subflow (10 ms) may send in 1 ms. Half the round trip of the slow one is 20 ms longer. So 19 ms at
+/// 10 Mbyte/s, 190 kB, would reach the peer sooner on the fast one, and 20 kB of that fit into its window.
 #[test]
 fn pacing_reserves_for_the_fast_subflow_what_it_delivers_sooner() {
     let fast = paced(subflow(0, 10, 20_000), 1_000);
@@ -139,14 +139,14 @@ fn pacing_reserves_for_the_fast_subflow_what_it_delivers_sooner() {
     assert_eq!(ask(&both, 1_000_000), send(1, 30_000));
     assert_eq!(ask(&both, 20_000), Decision::Wait);
     assert_eq!(ask(&both, 24_000), send(1, 4_000));
-    // 100 kbyte/s: 1,900 bytes in 19 ms; of the rest the whole segments.
+    // 100 kbyte/s: 1,900 bytes in 19 ms. Of the rest, the whole segments are sent.
     let trickle = SubflowView { pacing_rate: 100_000, ..fast.clone() };
     assert_eq!(ask(&[trickle, slow.clone()], 24_000), send(1, 22_000));
-    // Paced for longer than it is faster: as if it were not there.
+    // Paced for longer than it is faster: ignored.
     assert_eq!(ask(&[paced(fast.clone(), 21_000), slow.clone()], 20_000), send(1, 20_000));
     // As fast as the other: nothing is gained by waiting.
     assert_eq!(ask(&[fast, subflow(1, 10, 30_000)], 20_000), send(1, 20_000));
-    // The slow one has no say before the fast one.
+    // The slow one does not hold up the fast one.
     assert_eq!(ask(&[subflow(0, 10, 20_000), paced(slow, 1_000)], 20_000), send(0, 20_000));
 }
 
@@ -160,7 +160,7 @@ fn reinjection_goes_where_the_range_has_not_been() {
     assert_eq!(ask_again(&s, 0, &[]), Decision::Wait);
     let paced_first = [paced(s[0].clone(), 100), s[1].clone()];
     assert_eq!(ask_again(&paced_first, 3_000, &[]), send(1, 3_000));
-    // A backup does not help out a regular subflow that answers, but does replace one that does not.
+    // A backup is not used while a regular subflow responds, but replaces a stale one.
     assert_eq!(ask_again(&[s[0].clone(), backup(s[1].clone())], 3_000, &[0]), Decision::Wait);
     assert_eq!(ask_again(&[stale(s[0].clone()), backup(s[1].clone())], 3_000, &[0]), send(1, 3_000));
 }
@@ -263,8 +263,8 @@ fn any_subflows() -> impl Strategy<Value = Vec<SubflowView>> {
 }
 
 proptest! {
-    /// Whatever the snapshot: a decision is legal (checked in `drain`), asking again ends, and what answers is kept
-    /// busy before anything else.
+    /// For any snapshot, decisions are legal (checked in `drain`) and come to an end, and subflows in good health are
+    /// used before any others.
     #[test]
     fn decisions_are_legal_and_end(subflows in any_subflows(), backlog in 0u64..500_000) {
         let registry = built_in();
@@ -283,7 +283,7 @@ proptest! {
         }
     }
 
-    /// With more backlog than all windows take, min-RTT leaves no segment's worth of room on a subflow that may be used now.
+    /// With more backlog than all windows take, min-RTT leaves less than a segment of room on every usable subflow.
     #[test]
     fn enough_backlog_fills_every_window(subflows in any_subflows()) {
         let mut after = subflows.clone();

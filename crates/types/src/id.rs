@@ -1,4 +1,4 @@
-//! Identifiers. Ids instead of references keep the parts of the stack apart.
+//! Identifiers. The parts of the stack refer to one another by id instead of by reference.
 
 use core::fmt;
 
@@ -31,7 +31,7 @@ id! {
     SubflowId(u32), "sf"
 }
 id! {
-    /// One local device that packets enter and leave by. Never reused within a stack.
+    /// One local device that sends and receives packets. Never reused within a stack.
     PathId(u32), "p"
 }
 id! {

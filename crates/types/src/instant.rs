@@ -1,4 +1,4 @@
-//! Points in time, as the caller of a sans-IO stack hands them in.
+//! Points in time, as the caller of a sans-IO stack passes them in.
 
 use core::fmt;
 use core::ops::{Add, AddAssign, Sub};
@@ -6,13 +6,13 @@ use core::time::Duration;
 
 /// A point in time, in nanoseconds since an epoch that the caller chooses.
 ///
-/// The stack reads no clock: a real driver derives instants from a monotonic clock, the simulator from its
-/// virtual one. Arithmetic saturates, so no input can make it panic.
+/// The stack reads no clock. A real driver derives instants from a monotonic clock, the simulator from its virtual
+/// one. Arithmetic saturates and never panics.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Instant(u64);
 
 impl Instant {
-    /// The epoch itself.
+    /// The epoch.
     pub const ZERO: Instant = Instant(0);
     /// Later than every other instant.
     pub const MAX: Instant = Instant(u64::MAX);
@@ -47,12 +47,12 @@ impl Instant {
         self.0 / 1_000_000
     }
 
-    /// Seconds since the epoch, as a real number for reports.
+    /// Seconds since the epoch, for reports.
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 / 1e9
     }
 
-    /// Time from `earlier` to `self`; zero when `earlier` is in fact later.
+    /// The time from `earlier` to `self`; zero if `earlier` is later.
     pub const fn saturating_duration_since(self, earlier: Instant) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }

@@ -1,4 +1,4 @@
-//! Sequence numbers. Four types, because a value of one must never pass for another.
+//! Sequence numbers. There are four types, so that the compiler keeps them apart.
 //!
 //! | type | width | where | starts at |
 //! |---|---|---|---|
@@ -7,28 +7,28 @@
 //! | [`DataSeq`] | 64, wraps | DSS option | IDSN, hashed from the key |
 //! | [`DataOffset`] | 64 | inside a connection | MP_CAPABLE = 0, first byte = 1 |
 //!
-//! The two offsets count from the start of their space and cannot wrap in practice, so code inside the stack
-//! compares them as plain integers; the wire types exist at the edge only.
+//! The two offsets count from the start of their space and cannot wrap in practice, so code inside the stack compares
+//! them as plain integers. The wire types are only used when packets are read and written.
 
 use core::fmt;
 use core::ops::{Add, AddAssign, Sub};
 
-/// A TCP sequence number as it stands on the wire (RFC 9293 §3.4): modulo 2³².
+/// A TCP sequence number as in the TCP header (RFC 9293 §3.4): modulo 2³².
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct SeqNumber(pub u32);
 
 impl SeqNumber {
-    /// Signed distance from `other` to `self`, meaningful when they are within 2³¹ of one another.
+    /// The signed distance from `other` to `self`, meaningful if they are within 2³¹ of each other.
     pub const fn distance(self, other: SeqNumber) -> i32 {
         self.0.wrapping_sub(other.0) as i32
     }
 
-    /// `self` precedes `other` in sequence space.
+    /// Whether `self` precedes `other` in sequence space.
     pub const fn before(self, other: SeqNumber) -> bool {
         self.distance(other) < 0
     }
 
-    /// `self` follows `other` in sequence space.
+    /// Whether `self` follows `other` in sequence space.
     pub const fn after(self, other: SeqNumber) -> bool {
         self.distance(other) > 0
     }
@@ -53,8 +53,8 @@ impl fmt::Debug for SeqNumber {
 pub struct SubflowOffset(pub u64);
 
 impl SubflowOffset {
-    /// The offset that the wire number `seq` denotes, given the space's `isn`, taking the candidate nearest to
-    /// `near`. `None` when that would lie before the SYN.
+    /// The offset nearest to `near` that has the number `seq` on the wire, given the `isn`. `None` if that would be
+    /// before the SYN.
     pub const fn from_wire(seq: SeqNumber, isn: SeqNumber, near: SubflowOffset) -> Option<SubflowOffset> {
         let near_wire = isn.wrapping_add(near.0 as u32);
         match near.0.checked_add_signed(seq.distance(near_wire) as i64) {
@@ -63,7 +63,7 @@ impl SubflowOffset {
         }
     }
 
-    /// The number that stands in the TCP header.
+    /// The sequence number in the TCP header.
     pub const fn to_wire(self, isn: SeqNumber) -> SeqNumber {
         isn.wrapping_add(self.0 as u32)
     }
@@ -74,7 +74,7 @@ impl SubflowOffset {
 pub struct DataSeq(pub u64);
 
 impl DataSeq {
-    /// Promotes the 32 low bits seen on the wire to the 64-bit number nearest to `near` (RFC 8684 §3.3.1).
+    /// Extends the low 32 bits from the wire to the 64-bit number nearest to `near` (RFC 8684 §3.3.1).
     pub const fn from_low32(low: u32, near: DataSeq) -> DataSeq {
         let delta = low.wrapping_sub(near.0 as u32) as i32;
         DataSeq(near.0.wrapping_add(delta as i64 as u64))
@@ -92,13 +92,13 @@ impl fmt::Debug for DataSeq {
 pub struct DataOffset(pub u64);
 
 impl DataOffset {
-    /// The offset of `seq` in the space that starts at `idsn`. Numbers before the IDSN come out as `None`.
+    /// The offset of `seq` in the space that starts at `idsn`. `None` if `seq` is before the IDSN.
     pub const fn from_wire(seq: DataSeq, idsn: DataSeq) -> Option<DataOffset> {
         let distance = seq.0.wrapping_sub(idsn.0);
         if distance >> 63 == 0 { Some(DataOffset(distance)) } else { None }
     }
 
-    /// The absolute number for a DSS option.
+    /// The absolute data sequence number in a DSS option.
     pub const fn to_wire(self, idsn: DataSeq) -> DataSeq {
         DataSeq(idsn.0.wrapping_add(self.0))
     }
@@ -107,7 +107,7 @@ impl DataOffset {
 macro_rules! offset_ops {
     ($t:ident, $tag:literal) => {
         impl $t {
-            /// `self − earlier`, or 0 when `earlier` is in fact later.
+            /// `self − earlier`, or 0 if `earlier` is later.
             pub const fn saturating_sub(self, earlier: $t) -> u64 {
                 self.0.saturating_sub(earlier.0)
             }
@@ -125,7 +125,7 @@ macro_rules! offset_ops {
         }
         impl Sub<$t> for $t {
             type Output = u64;
-            /// The distance; 0 when `rhs` is in fact later, so hostile input cannot make it panic.
+            /// The distance; 0 if `rhs` is later, so that hostile input cannot cause a panic.
             fn sub(self, rhs: $t) -> u64 {
                 self.saturating_sub(rhs)
             }

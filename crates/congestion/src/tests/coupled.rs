@@ -1,4 +1,4 @@
-//! The coupled algorithms, against numbers worked out from their papers.
+//! The coupled algorithms, against numbers calculated from their papers.
 
 use super::*;
 
@@ -30,23 +30,23 @@ fn lia_increases() {
     // alpha = 50 · 16,000 / 810,000 = 0.98765. On either: 0.98765 · 10⁷ / 50,000 = 197.53.
     assert_eq!(increase(&mut coupled("lia", &[(40, 50), (10, 100)]), 0, 10_000, 50), 197);
     assert_eq!(increase(&mut coupled("lia", &[(40, 50), (10, 100)]), 1, 10_000, 100), 197);
-    // 4 at 10 ms, 40 at 200 ms: max = 40,000, Σ = 600, alpha = 44 · 40,000 / 360,000 = 4.889. The coupled increase on the
-    // second, 4.889 · 10⁷ / 44,000 = 1,111, would beat TCP's 10⁷ / 40,000 = 250: TCP's it is.
+    // 4 at 10 ms, 40 at 200 ms: max = 40,000, Σ = 600, alpha = 44 · 40,000 / 360,000 = 4.889. The coupled increase on
+    // the second, 4.889 · 10⁷ / 44,000 = 1,111, is more than TCP's 10⁷ / 40,000 = 250, so TCP's applies.
     assert_eq!(increase(&mut coupled("lia", &[(4, 10), (40, 200)]), 1, 10_000, 200), 250);
 }
 
-/// RFC 6356 §3: a subflow that does not use its window counts with what it uses.
+/// RFC 6356 §3: if a subflow does not use its window, only the part in use counts.
 #[test]
 fn lia_counts_what_is_in_use() {
     let mut b = coupled("lia", &[(40, 50), (40, 50)]);
     let limited = AckSample { app_limited: true, in_flight: 0, ..b.sample(B, 1, 50) };
     b.cc.on_ack(b.now, B, &limited);
     b.cc.on_round(b.now, B);
-    // With next to nothing on the other, 250 as if alone.
+    // With almost nothing on the other, 250, as if alone.
     assert_eq!(increase(&mut b, 0, 10_000, 50), 249);
 }
 
-/// A subflow that was busy and then got nothing more to do stops counting after a round-trip time.
+/// A subflow that was busy and then became idle stops counting after a round-trip time.
 #[test]
 fn lia_forgets_the_idle() {
     let mut b = coupled("lia", &[(40, 50), (40, 50)]);
@@ -94,7 +94,7 @@ fn lia_refreshes_alpha() {
 fn olia_increases() {
     // One subflow: (w/r²)/(w/r)² = 1/w, no alpha: Reno.
     assert_eq!(increase(&mut coupled("olia", &[(40, 50)]), 0, 10_000, 50), 250);
-    // Two alike: 1/(4w), nobody to move window to. 10⁷ / 160,000.
+    // Two alike: 1/(4w), no better path. 10⁷ / 160,000.
     let mut b = coupled("olia", &[(40, 50), (40, 50)]);
     assert_eq!(increase(&mut b, 0, 10_000, 50), 62);
 
@@ -115,7 +115,7 @@ fn olia_increases() {
     assert_eq!(increase(&mut b, 1, 10_000, 50), 39, "40, a little less for the 160");
 }
 
-/// An idle path is no better path to move window to, however well it did.
+/// OLIA moves no traffic to an idle path, however good it was.
 #[test]
 fn olia_ignores_the_idle() {
     let mut b = coupled("olia", &[(40, 50), (10, 50)]);
@@ -126,7 +126,7 @@ fn olia_ignores_the_idle() {
     assert_eq!(increase(&mut b, 0, 10_000, 50), 250);
 }
 
-/// A window that OLIA shrinks right after a loss must not count as being in slow start, which would restore it.
+/// When OLIA shrinks a window right after a loss, slow start must not restore it.
 #[test]
 fn olia_shrinks_below_the_threshold() {
     let mut b = coupled("olia", &[(40, 50), (39, 50)]);
@@ -166,7 +166,7 @@ fn olia_remembers_the_interval_before_the_last_loss() {
     assert_eq!(b.window(B), 5_000);
     // w/(Σw)² = 40,000 / 45,000² = 19.75 · 10⁻⁶, alpha still −1/2: 10⁷ · (19.75 − 12.5) · 10⁻⁶ = 72.5.
     assert_eq!(increase(&mut b, 0, 10_000, 50), 72);
-    // Another loss with next to nothing delivered in between: now the other path is the better one.
+    // Another loss with almost nothing delivered in between: now the other path is better.
     b.cc.on_loss(b.now, B, 10_000);
     // With 2,500 left there: 40,072 / 42,572² = 22.1 · 10⁻⁶.
     assert_eq!(increase(&mut b, 0, 10_000, 50), 221);
@@ -179,7 +179,7 @@ fn balia_increases() {
     // Two alike: alpha = 1, x/(r (2x)²) = 1/(4w).
     assert_eq!(increase(&mut coupled("balia", &[(40, 50), (40, 50)]), 0, 10_000, 50), 62);
     // x = 800 and 533 segments per second. On the second alpha = 1.5: x/(r·Σ²) = 533.3 / (0.05 · 1,333.3²) = 0.006 per
-    // segment, times 1.25 · 1.1: 10⁴ · 0.00825 = 82.5. Cut to the integer 1 it would be 60.
+    // segment, times 1.25 · 1.1: 10⁴ · 0.00825 = 82.5. Cut to the integer 1, it would be 60.
     let mut b = Bench::new("balia", 2);
     b.avoid(A, 42, 50);
     b.avoid(B, 28, 50);
@@ -206,7 +206,7 @@ fn balia_decreases_by_up_to_three_quarters() {
     assert_eq!(bench.ssthresh(B), 20_000, "a timeout: half");
 }
 
-/// Both drafts: a single segment is a legal threshold when there is another path; otherwise RFC 5681's two.
+/// Both drafts allow a threshold of one segment if there is another path. Otherwise it is two (RFC 5681).
 #[test]
 fn least_threshold_with_several_paths() {
     for (name, subflows, least) in

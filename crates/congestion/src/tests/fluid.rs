@@ -1,8 +1,8 @@
-//! A fluid sketch of a network: not a simulator (netsim is one), but enough to see that each algorithm balances as its
+//! A fluid model of a network: no simulator like netsim, but enough to check that each algorithm balances load as its
 //! paper says.
 //!
-//! Time goes in steps of 5 ms. In each a subflow sends window / RTT, the RTT being the base plus the queueing delay of
-//! its link; a link drops with RED's probability.
+//! Time advances in steps of 5 ms. In each step a subflow sends window / RTT, where the RTT is the base RTT plus the
+//! queueing delay of its link. A link drops packets with RED's probability.
 
 use super::*;
 
@@ -27,7 +27,7 @@ impl Link {
     }
 }
 
-/// One connection: a controller and the link each of its subflows goes by.
+/// One connection: a controller, and the link that each subflow uses.
 struct Connection {
     cc: Box<dyn CongestionController>,
     subflows: Vec<Subflow>,
@@ -145,7 +145,8 @@ fn sum(rates: &[f64]) -> f64 {
     rates.iter().sum()
 }
 
-/// The goal of RFC 6356 §3 at one bottleneck: two coupled subflows take what one TCP takes, two uncoupled ones twice that.
+/// The goal of RFC 6356 §3 at one bottleneck: two coupled subflows take as much as one TCP, two uncoupled ones twice
+/// as much.
 #[test]
 fn shared_bottleneck() {
     for (name, tcp, expected) in [
@@ -155,7 +156,7 @@ fn shared_bottleneck() {
         ("uncoupled", "reno", 2.0),
         ("cubic", "cubic", 2.0),
     ] {
-        // Five of each, so that luck evens out.
+        // Five of each, so that random differences even out.
         let mut connections: Vec<(&str, &[usize])> = Vec::new();
         connections.extend([(name, &[0, 0][..]); 5]);
         connections.extend([(tcp, &[0][..]); 5]);
@@ -168,8 +169,8 @@ fn shared_bottleneck() {
     }
 }
 
-/// Alone on two links every algorithm fills both, but for BALIA's deep cuts on the slower one and wVegas's
-/// draining of a queue that is its own.
+/// Alone on two links every algorithm fills both, except that BALIA reduces deeply on the slower one and wVegas drains
+/// its own queue.
 #[test]
 fn two_links_are_filled() {
     for name in built_in().names() {
@@ -179,8 +180,8 @@ fn two_links_are_filled() {
     }
 }
 
-/// RFC 6356 §1, goal 3: with a path shared with others and one of its own, coupled algorithms leave the shared one to the
-/// others more than an uncoupled one does.
+/// RFC 6356 §1, goal 3: with one shared path and one of its own, a coupled algorithm uses the shared path less than an
+/// uncoupled one does.
 #[test]
 fn coupling_moves_away_from_the_congested_path() {
     let share = |name| {

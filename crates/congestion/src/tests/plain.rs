@@ -1,8 +1,8 @@
-//! Slow start, reductions and undo, which all share; Reno; CUBIC.
+//! Slow start, reductions and undo, which all algorithms share, and Reno and CUBIC.
 
 use super::*;
 
-/// Those that react to loss as RFC 5681 has it, apart from the factor.
+/// The algorithms that react to loss as in RFC 5681, apart from the factor.
 const EVERY: [&str; 5] = ["reno", "cubic", "lia", "olia", "balia"];
 
 /// RFC 5681 §3.1: the window grows by what is acknowledged, however much one ACK covers.
@@ -80,8 +80,8 @@ fn reductions() {
     }
 }
 
-/// RFC 5681 §3.1: FlightSize is what it was when recovery began, so a retransmission that is lost, too, does not lower the
-/// threshold once more. A timeout later on does.
+/// RFC 5681 §3.1: FlightSize is that of the start of recovery, so a lost retransmission does not lower the threshold
+/// again. A later timeout does.
 #[test]
 fn a_timeout_in_recovery_keeps_the_threshold() {
     for name in EVERY {
@@ -109,7 +109,7 @@ fn marks_reduce_to_one_segment() {
     assert_eq!((b.window(A), b.ssthresh(A)), (1_000, 2_000));
 }
 
-/// RFC 7661 §4.4.1: the end of a burst is lost; the reduction starts from the burst, not from the few bytes left.
+/// RFC 7661 §4.4.1: when the end of a burst is lost, the reduction starts from the burst, not from the few bytes left.
 #[test]
 fn a_loss_at_the_end_of_a_burst_halves_the_burst() {
     let mut b = Bench::new("reno", 1);
@@ -119,7 +119,7 @@ fn a_loss_at_the_end_of_a_burst_halves_the_burst() {
     let used = b.window(A).min(40_000);
     b.cc.on_loss(b.now, A, 2_000);
     assert_eq!(b.window(A), used / 2);
-    // What was in flight then says nothing about a loss after it.
+    // That burst does not count for a later loss.
     b.cc.on_loss(b.now, A, 6_000);
     assert_eq!(b.window(A), 3_000);
 }
@@ -146,7 +146,7 @@ fn undo_restores_what_the_last_reduction_took() {
             b.cc.undo(b.now, A);
             assert_eq!((b.window(A), b.ssthresh(A)), before, "{name}: once only");
         }
-        // RFC 9438 §4.9.2: not when the window has outgrown what stood before.
+        // RFC 9438 §4.9.2: not if the window has outgrown the one before the reduction.
         b.cc.on_loss(b.now, A, b.window(A));
         for _ in 0..40 {
             b.round(A, 10, 50);
@@ -195,7 +195,7 @@ fn no_growth_in_recovery_or_while_the_application_is_the_limit() {
     }
 }
 
-/// RFC 5681 §3.1: an initial window of segments that prove too large shrinks with them; a grown one is bytes.
+/// RFC 5681 §3.1: if the segments prove too large, an initial window shrinks with them, but a grown one does not.
 #[test]
 fn segment_size_changes() {
     let mut b = Bench::new("reno", 2);
@@ -228,7 +228,7 @@ fn unknown_subflows_are_ignored() {
     assert_eq!(b.window(A), 0);
 }
 
-/// RFC 7661 §4.4.3: five minutes unused cost half the window, but not the memory of it.
+/// RFC 7661 §4.4.3: five minutes without use halve the window, but ssthresh remembers it.
 #[test]
 fn a_window_unused_for_five_minutes_is_halved() {
     let mut b = Bench::new("reno", 1);
@@ -253,7 +253,7 @@ fn rising_delay_ends_slow_start() {
     b.round(A, 10, 50);
     assert_eq!(b.window(A), 40_000);
     b.round(A, 10, 60);
-    // The eighth sample of that round, 60 ≥ 50 + 6.25 ms, slowed its last two ACKs and this one to a quarter.
+    // The eighth sample of that round, 60 ≥ 50 + 6.25 ms, reduced growth to a quarter from then on.
     let conservative = 40_000 + 28_000 + 12_000 / 4;
     assert_eq!(b.window(A), conservative);
     for _ in 0..4 {
@@ -271,7 +271,8 @@ fn cubic_follows_its_curve() {
     b.start(A, 300_000, 100);
     b.cc.on_loss(b.now, A, 300_000);
     assert_eq!(b.window(A), 210_000);
-    // §4.3: the first ACK starts the epoch, where W_cubic(0) is the window: Reno's estimate leads by 0.529 / 10 segments.
+    // §4.3: the first ACK starts the epoch, where W_cubic(0) is the window. Reno's estimate leads by 0.529 / 10
+    // segments.
     b.now += Duration::from_millis(100);
     b.ack(A, 21_000, 100);
     assert_eq!(b.window(A), 210_052);
@@ -356,8 +357,8 @@ fn cubic_after_a_timeout_starts_from_where_it_is() {
     assert!((490..=530).contains(&grown), "{grown}");
 }
 
-/// RFC 9438 §4.2: however far ahead the curve is, half a window per round trip is the most. Window 70, W_max 100, K =
-/// 4.217 s, RTT 10 s: W_cubic(1 + 10) = 0.4 · 6.783³ + 100 = 225 segments.
+/// RFC 9438 §4.2: however far ahead the curve is, the window grows by at most half per round trip. Window 70, W_max 100,
+/// K = 4.217 s, RTT 10 s: W_cubic(1 + 10) = 0.4 · 6.783³ + 100 = 225 segments.
 #[test]
 fn cubic_grows_no_faster_than_half_a_window_per_round_trip() {
     let mut b = Bench::new("cubic", 1);
@@ -369,7 +370,7 @@ fn cubic_grows_no_faster_than_half_a_window_per_round_trip() {
     assert_eq!(b.window(A), 73_500);
 }
 
-/// After a penalty the curve starts anew; going on, the next ACK would take the window back to where it was.
+/// After a penalty the curve starts anew. Otherwise the next ACK would restore the window.
 #[test]
 fn cubic_does_not_jump_back_after_a_penalty() {
     let mut b = Bench::new("cubic", 1);

@@ -1,4 +1,4 @@
-//! What holds for every algorithm after any sequence of events.
+//! Properties of every algorithm after any sequence of events.
 
 use super::*;
 use alloc::vec;
@@ -115,8 +115,8 @@ proptest! {
     /// second gained per second, no faster than TCP on the best path.
     #[test]
     fn lia_never_outgrows_reno(paths in prop::collection::vec((2u64..2_000, 1u64..1_000), 1..6)) {
-        // Windows as real numbers are not to be had from outside; a window acknowledged at once adds alpha · w/w_total
-        // segments, large enough to read. One controller per path, so that each starts from the same state.
+        // Windows are visible in whole bytes only, so a window is acknowledged at once, which adds alpha · w/w_total
+        // segments. Each path has its own controller, so that all start from the same state.
         let mut gained = 0.0;
         let mut best = 0.0f64;
         for (i, (segments, rtt)) in (0..).zip(&paths) {

@@ -1,8 +1,8 @@
-//! RFC 7661: windows that stand unused.
+//! RFC 7661: unused windows.
 
 use super::*;
 
-/// Those that share all but their factors.
+/// The algorithms that differ only in their factors.
 const EVERY: [&str; 5] = ["reno", "cubic", "lia", "olia", "balia"];
 
 /// A round trip of 50 ms in which the application has only `bytes` to send.
@@ -14,7 +14,7 @@ fn limited(b: &mut Bench, bytes: u64) {
     b.cc.on_round(b.now, A);
 }
 
-/// A window of 80 segments or a little more that was full for two round trips, and of which `rounds` then used ten segments.
+/// A window of at least 80 segments that was full for two round trips, then `rounds` that used ten segments of it.
 fn after(name: &str, rounds: u32) -> Bench {
     let mut b = Bench::new(name, 1);
     let before = if name == "cubic" { 114_286 } else { 160_000 };
@@ -29,8 +29,8 @@ fn after(name: &str, rounds: u32) -> Bench {
     b
 }
 
-/// §4.3, §4.4.1: within the sampling period of a second the full window still counts; after it, what was used is what a loss is
-/// answered from, by a half whatever the algorithm's factor.
+/// §4.3, §4.4.1: within the sampling period of a second the full window still counts. After that, a loss halves what
+/// was used, whatever the algorithm's own factor is.
 #[test]
 fn a_loss_with_an_unused_window_halves_what_was_used() {
     for name in EVERY {
@@ -39,7 +39,7 @@ fn a_loss_with_an_unused_window_halves_what_was_used() {
         assert!(window >= 80_000, "{name}: preserved, {window}");
         b.cc.on_loss(b.now, A, 4_000);
         assert_eq!((b.window(A), b.ssthresh(A)), (5_000, 5_000), "{name}: Max(pipeACK, LossFlightSize) / 2");
-        // Two segments of the ten were lost and sent again.
+        // Two of the ten segments were lost and retransmitted.
         b.cc.on_recovered(b.now, A, 2_000);
         assert_eq!((b.window(A), b.ssthresh(A)), (4_000, 4_000), "{name}: (Max(…) − R) / 2");
         b.cc.on_recovered(b.now, A, 2_000);
@@ -47,7 +47,7 @@ fn a_loss_with_an_unused_window_halves_what_was_used() {
     }
 }
 
-/// §4.4.1: a burst that is larger than what was used before counts as a whole.
+/// §4.4.1: a burst larger than what was used before counts fully.
 #[test]
 fn the_flight_counts_when_it_is_more_than_what_was_used_before() {
     let mut b = after("reno", 30);
@@ -80,7 +80,7 @@ fn using_the_window_validates_it() {
     assert_eq!(b.window(A), (window as f64 * 0.7) as u64);
 }
 
-/// §4.2: after a loss nothing is known; the standard answer is given until something is.
+/// §4.2: after a loss pipeACK is undefined. Until it is measured again, the standard reduction applies.
 #[test]
 fn after_recovery_the_standard_answer_is_given() {
     let mut b = after("cubic", 30);
@@ -92,7 +92,7 @@ fn after_recovery_the_standard_answer_is_given() {
     assert_eq!(b.window(A), (window as f64 * 0.7) as u64);
 }
 
-/// §4.4: a timeout ends the phase; an undone recovery takes the reduction back and leaves nothing for its end.
+/// §4.4: a timeout ends the phase. Undoing a recovery restores the window, and its end then changes nothing.
 #[test]
 fn timeouts_and_undo_end_the_phase() {
     let mut b = after("reno", 30);
@@ -110,7 +110,7 @@ fn timeouts_and_undo_end_the_phase() {
     assert_eq!(b.window(A), window);
 }
 
-/// §4.4.3, §4.5.2: every five minutes cost half the window down to the initial one, used a little or not at all.
+/// §4.4.3, §4.5.2: every five minutes of little or no use halve the window, down to the initial one.
 #[test]
 fn every_five_minutes_unused_cost_half_the_window() {
     for idle in [true, false] {
@@ -132,7 +132,7 @@ fn every_five_minutes_unused_cost_half_the_window() {
     }
 }
 
-/// A sender that always has data never stands in the phase, though slow start doubles the window between two samples.
+/// A sender that always has data never enters the phase, although slow start doubles the window between two samples.
 #[test]
 fn a_busy_sender_in_slow_start_is_never_taken_for_an_idle_one() {
     for rounds in 1..6 {
