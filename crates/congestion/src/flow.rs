@@ -1,7 +1,8 @@
 //! The state per subflow that all algorithms share.
 
+use crate::hystart::HyStart;
 use crate::validation::Validation;
-use crate::{AckSample, HyStart, SubflowParams};
+use crate::{AckSample, SubflowParams};
 use umptcp_types::{Instant, SubflowId};
 
 /// More than any TCP window can be (RFC 7323: 1 GiB). Keeps the arithmetic finite.

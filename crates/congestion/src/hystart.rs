@@ -18,7 +18,7 @@ const CSS_ROUNDS: u32 = 5;
 /// multiply the growth of slow start by [`growth`](Self::growth). It is only for the first slow start (RFC 9406 §4.3),
 /// because after a reduction the threshold is known.
 #[derive(Clone, Debug)]
-pub struct HyStart {
+pub(crate) struct HyStart {
     last_round_min: f64,
     current_round_min: f64,
     samples: u32,
@@ -40,7 +40,7 @@ impl Default for HyStart {
 
 impl HyStart {
     /// An RTT was measured in slow start.
-    pub fn sample(&mut self, rtt: f64) {
+    pub(crate) fn sample(&mut self, rtt: f64) {
         self.current_round_min = self.current_round_min.min(rtt);
         self.samples = self.samples.saturating_add(1);
         if self.samples < N_RTT_SAMPLE {
@@ -61,7 +61,7 @@ impl HyStart {
 
     /// A round has ended. Returns `true` if conservative slow start is over and congestion avoidance begins.
     #[must_use]
-    pub fn round(&mut self) -> bool {
+    pub(crate) fn round(&mut self) -> bool {
         self.last_round_min = self.current_round_min;
         self.current_round_min = f64::INFINITY;
         self.samples = 0;
@@ -77,7 +77,7 @@ impl HyStart {
     /// The factor for the growth of slow start: 1, or a quarter in conservative slow start.
     ///
     /// The RFC's limit L on the bytes counted per ACK is infinite, as §4.3 recommends for a sender that paces.
-    pub fn growth(&self) -> f64 {
+    pub(crate) fn growth(&self) -> f64 {
         if self.css.is_some() { 1.0 / CSS_GROWTH_DIVISOR } else { 1.0 }
     }
 }

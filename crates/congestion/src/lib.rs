@@ -28,7 +28,6 @@ pub use balia::Balia;
 pub use controller::{Algorithm, Controller};
 pub use cubic::{Cubic, CubicState};
 pub use flow::{Congestion, Flow};
-pub use hystart::HyStart;
 pub use lia::Lia;
 pub use olia::{Olia, OliaState};
 pub use reno::Reno;
