@@ -1,6 +1,6 @@
 //! What passes between a stack and the device that carries its packets.
 
-use crate::payload::Payload;
+use crate::buffers::payload::Payload;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;

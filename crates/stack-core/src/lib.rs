@@ -16,18 +16,19 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod buffers;
 pub mod config;
+pub(crate) mod context;
 pub mod error;
 pub mod event;
 pub mod interface;
 pub mod mptcp;
 pub mod observe;
-pub mod payload;
-pub mod reassembly;
 pub mod stack;
 pub mod tcp;
 pub mod wire;
 
+pub use buffers::payload;
 pub use stack::Stack;
 pub use umptcp_congestion as congestion;
 pub use umptcp_path_manager as path_manager;

@@ -1,13 +1,13 @@
 //! Addresses: ADD_ADDR, REMOVE_ADDR, MP_PRIO, and what the path manager decides (RFC 8684 §3.3.8, §3.4).
 
 use super::connection::{Advert, Connection};
-use super::keys::{add_addr_hmac, constant_time_eq};
-use super::member::{Member, Removal};
+use super::subflow::{Removal, Subflow};
+use crate::context::Context;
 use crate::error::SignalError;
 use crate::observe::Counter;
 use crate::path_manager::{Command, LocalAddress, RemoteAddress, SubflowEnds, View};
 use crate::stack::Stack;
-use crate::stack::env::Env;
+use crate::wire::mptcp::keys::{add_addr_hmac, constant_time_eq};
 use crate::wire::mptcp::{AddAddr, MpPrio, MptcpOption, RemoveAddr, ResetReason};
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
@@ -35,13 +35,13 @@ const REMOVAL_PROBES: u8 = 3;
 
 impl Connection {
     /// Local addresses this connection may use, in order of path.
-    fn local_addresses(&self, env: &Env) -> Vec<LocalAddress> {
+    fn local_addresses(&self, ctx: &Context) -> Vec<LocalAddress> {
         let mut out = Vec::new();
-        for &path in &env.path_order {
+        for &path in &ctx.path_order {
             if !self.paths.is_empty() && !self.paths.contains(&path) {
                 continue;
             }
-            let Some(p) = env.paths.get(&path) else { continue };
+            let Some(p) = ctx.paths.get(&path) else { continue };
             if p.config.kind == crate::interface::PathKind::Capture {
                 continue;
             }
@@ -58,39 +58,39 @@ impl Connection {
     }
 
     /// Asks the path manager what to do, and does it.
-    pub(crate) fn manage_paths(&mut self, env: &mut Env, now: Instant) {
+    pub(crate) fn manage_paths(&mut self, ctx: &mut Context, now: Instant) {
         if !self.is_mptcp() || !self.fully_established || self.ended.is_some() {
             return;
         }
         // Little is left to send after a DATA_FIN, so no subflow is worth it, unless there is none.
-        if self.fin.sent && !self.members.is_empty() {
+        if self.fin.sent && !self.subflows.is_empty() {
             return;
         }
         // A server that opens subflows looks again once it may.
         self.look_for_paths = self.config.server_joins && !self.client && !self.dss_seen;
-        let mut local = self.local_addresses(env);
+        let mut local = self.local_addresses(ctx);
         local.retain(|l| !self.withdrawn.contains(&l.address));
         // The C flag forbids joins to the initial address and port (RFC 8684 §3.1).
         let remote: Vec<RemoteAddress> = self
             .remotes
             .iter()
-            .filter(|r| self.peer_allows_initial_join || r.address != self.first.remote)
+            .filter(|r| self.peer_allows_initial_join || r.address != self.initial_tuple.remote)
             // RFC 8684 §3.4: the peer has joined from it already, from whatever address a translator made of it.
             .filter(|r| {
-                r.id == AddressId(0) || !self.members.iter().any(|m| m.incoming && m.remote_id == r.id)
+                r.id == AddressId(0) || !self.subflows.iter().any(|m| m.incoming && m.remote_id == r.id)
             })
             .copied()
             .collect();
         let subflows: Vec<SubflowEnds> = self
-            .members
+            .subflows
             .iter()
             .map(|m| SubflowEnds::new(m.tcp.path, m.tcp.tuple.local.ip(), m.tcp.tuple.remote))
             .collect();
         let advertised: Vec<IpAddr> = self.adverts.iter().map(|a| a.address).collect();
         let mut failed = self.failed.clone();
-        self.later.retain(|(_, _, at)| *at > now);
-        if !self.members.is_empty() {
-            failed.extend(self.later.iter().map(|(l, r, _)| (*l, *r)));
+        self.retry_after.retain(|(_, _, at)| *at > now);
+        if !self.subflows.is_empty() {
+            failed.extend(self.retry_after.iter().map(|(l, r, _)| (*l, *r)));
         }
         let mut view = View::new(&local, &remote);
         view.client = self.client;
@@ -108,16 +108,16 @@ impl Connection {
                         && self.subflow_count() < self.config.max_subflows
                     {
                         if self.may_join(now) {
-                            self.open_join(env, now, l, r);
+                            self.open_join(ctx, now, l, r);
                         } else {
-                            self.count(env, now, None, Counter::MPJoinSynTxPutOff);
+                            self.count(ctx, now, None, Counter::MPJoinSynTxPutOff);
                             self.put_off(l.address, r.address, now + JOINS_PERIOD);
                         }
                     }
                 }
                 Command::Advertise { local: l } => {
                     if let Some(&l) = local.get(l) {
-                        self.advertise(env, now, l);
+                        self.advertise(ctx, now, l);
                     }
                 }
             }
@@ -134,15 +134,15 @@ impl Connection {
         self.joins.1 <= JOINS_PER_PERIOD
     }
 
-    fn advertise(&mut self, env: &mut Env, now: Instant, local: LocalAddress) {
+    fn advertise(&mut self, ctx: &mut Context, now: Instant, local: LocalAddress) {
         if let Some(id) = self.local_id(local.address) {
-            self.push_advert(env, now, id, local.advertise, None, Some(local.address));
+            self.push_advert(ctx, now, id, local.advertise, None, Some(local.address));
         }
     }
 
     fn push_advert(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         id: AddressId,
         address: IpAddr,
@@ -162,26 +162,26 @@ impl Connection {
             resend: Some(now),
             tries: 0,
         });
-        self.resend_adverts(env, now);
+        self.resend_adverts(ctx, now);
     }
 
     /// The application has an address told to the peer; returns its ID.
     pub(crate) fn advertise_address(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         address: IpAddr,
         port: Option<u16>,
     ) -> Result<AddressId, SignalError> {
         self.check_signal()?;
         // Where a path is known by this address, the ID is that of the path's own, which joins from it carry.
-        let own = self.local_addresses(env);
+        let own = self.local_addresses(ctx);
         let local = own.iter().find(|l| l.advertise == address || l.address == address).map(|l| l.address);
         let id = self.local_id(local.unwrap_or(address)).ok_or(SignalError::NoAddressId)?;
         // What was taken back may be used again.
         self.withdrawn.retain(|a| *a != address && Some(*a) != local);
         self.look_for_paths = true;
-        self.push_advert(env, now, id, address, port, local);
+        self.push_advert(ctx, now, id, address, port, local);
         Ok(id)
     }
 
@@ -189,15 +189,15 @@ impl Connection {
     /// them any more, and the peer is told (RFC 8684 §3.4.2).
     pub(crate) fn withdraw_addresses(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         ids: &[AddressId],
     ) -> Result<(), SignalError> {
         self.check_signal()?;
-        let others = self.members.iter().any(|m| m.can_send_data() && !ids.contains(&m.local_id));
+        let others = self.subflows.iter().any(|m| m.can_send_data() && !ids.contains(&m.local_id));
         if others {
             // A subflow that works is closed by FIN.
-            for m in self.members.iter_mut().filter(|m| ids.contains(&m.local_id)) {
+            for m in self.subflows.iter_mut().filter(|m| ids.contains(&m.local_id)) {
                 m.tcp.close();
             }
         }
@@ -207,7 +207,7 @@ impl Connection {
                 self.withdrawn.push(*address);
             }
         }
-        self.say_removed(env, now, ids);
+        self.say_removed(ctx, now, ids);
         Ok(())
     }
 
@@ -215,7 +215,7 @@ impl Connection {
     pub(crate) fn set_backup(&mut self, id: SubflowId, backup: bool) -> Result<(), SignalError> {
         self.check_signal()?;
         let i = self.index(id).ok_or(SignalError::NoSubflow)?;
-        let m = &mut self.members[i];
+        let m = &mut self.subflows[i];
         if m.backup_local != backup {
             m.backup_local = backup;
             if m.is_joined() && m.tcp.is_synchronized() {
@@ -231,12 +231,12 @@ impl Connection {
     }
 
     /// Tells the peer that addresses have gone, on a subflow that does not use them if there is one.
-    fn say_removed(&mut self, env: &mut Env, now: Instant, ids: &[AddressId]) {
+    fn say_removed(&mut self, ctx: &mut Context, now: Instant, ids: &[AddressId]) {
         self.adverts.retain(|a| !ids.contains(&a.id));
-        let able = |m: &&mut Member| m.is_joined() && m.tcp.is_synchronized();
-        let members = self.members.iter_mut().filter(able);
-        let Some(m) = members.min_by_key(|m| (ids.contains(&m.local_id), m.stale)) else {
-            self.count(env, now, None, Counter::RmAddrTxDrop);
+        let able = |m: &&mut Subflow| m.is_joined() && m.tcp.is_synchronized();
+        let subflows = self.subflows.iter_mut().filter(able);
+        let Some(m) = subflows.min_by_key(|m| (ids.contains(&m.local_id), m.stale)) else {
+            self.count(ctx, now, None, Counter::RmAddrTxDrop);
             return;
         };
         for ids in ids.chunks(IDS_PER_OPTION) {
@@ -245,9 +245,9 @@ impl Connection {
     }
 
     /// Sends ADD_ADDRs that are due: the first time, or because no echo came (RFC 8684 §3.4.1).
-    pub(crate) fn resend_adverts(&mut self, env: &mut Env, now: Instant) {
+    pub(crate) fn resend_adverts(&mut self, ctx: &mut Context, now: Instant) {
         let connection = Some(self.id);
-        let rto = self.members.iter().map(|m| m.tcp.rtt.rto()).max().unwrap_or(Duration::from_secs(1));
+        let rto = self.subflows.iter().map(|m| m.tcp.rtt.rto()).max().unwrap_or(Duration::from_secs(1));
         for a in &mut self.adverts {
             if a.resend.is_none_or(|t| t > now) {
                 continue;
@@ -255,13 +255,13 @@ impl Connection {
             if a.echoed || a.tries >= ADVERT_TRIES {
                 a.resend = None;
                 if !a.echoed {
-                    env.observe(now, connection, None, Counter::AddAddrTxDrop);
+                    ctx.observe(now, connection, None, Counter::AddAddrTxDrop);
                 }
                 continue;
             }
             a.resend = Some(now + rto.saturating_mul(1 << a.tries));
-            let mut able: SmallVec<[&mut Member; 8]> =
-                self.members.iter_mut().filter(|m| m.is_joined() && m.tcp.is_synchronized()).collect();
+            let mut able: SmallVec<[&mut Subflow; 8]> =
+                self.subflows.iter_mut().filter(|m| m.is_joined() && m.tcp.is_synchronized()).collect();
             if able.is_empty() {
                 continue;
             }
@@ -279,10 +279,10 @@ impl Connection {
     }
 
     /// ADD_ADDR or its echo (RFC 8684 §3.4.1).
-    pub(crate) fn on_add_addr(&mut self, env: &mut Env, now: Instant, i: usize, a: &AddAddr) {
-        let id = Some(self.members[i].tcp.id);
+    pub(crate) fn on_add_addr(&mut self, ctx: &mut Context, now: Instant, i: usize, a: &AddAddr) {
+        let id = Some(self.subflows[i].tcp.id);
         let Some(hmac) = a.hmac else {
-            self.count(env, now, id, Counter::EchoAdd);
+            self.count(ctx, now, id, Counter::EchoAdd);
             for own in &mut self.adverts {
                 if own.id == a.address_id && own.address == a.address && own.port == a.port {
                     own.echoed = true;
@@ -291,44 +291,44 @@ impl Connection {
             }
             return;
         };
-        self.count(env, now, id, Counter::AddAddr);
+        self.count(ctx, now, id, Counter::AddAddr);
         if a.port.is_some() {
-            self.count(env, now, id, Counter::PortAdd);
+            self.count(ctx, now, id, Counter::PortAdd);
         }
         let port = a.port.unwrap_or(0);
         let expected = add_addr_hmac(self.remote_key, self.local_key, a.address_id, a.address, port);
         if !constant_time_eq(&expected.to_be_bytes(), &hmac.to_be_bytes()) {
-            self.count(env, now, id, Counter::AddAddrDrop);
+            self.count(ctx, now, id, Counter::AddAddrDrop);
             return;
         }
         // Nobody without both keys makes this HMAC. A peer that sends nothing but the advertisement (its DATA_ACK does not
         // fit beside an IPv6 address) would otherwise get MP_CAPABLE in place of the echo, for ever.
         self.peer_has_keys = true;
         // RFC 8684 §3.4.1: without a port, that of the subflow which carries the option.
-        let port = a.port.unwrap_or(self.members[i].tcp.tuple.remote.port());
+        let port = a.port.unwrap_or(self.subflows[i].tcp.tuple.remote.port());
         let address = SocketAddr::new(a.address, port);
         // The echo says that it arrived; whether it is used is another matter.
-        let signals = &mut self.members[i].signals;
+        let signals = &mut self.subflows[i].signals;
         if signals.len() < SIGNALS_QUEUED {
             signals.push_back(MptcpOption::AddAddr(AddAddr { hmac: None, ..*a }));
         } else {
-            self.count(env, now, id, Counter::EchoAddTxDrop);
+            self.count(ctx, now, id, Counter::EchoAddTxDrop);
         }
         if !self.learn_remote(a.address_id, address) {
-            self.count(env, now, id, Counter::AddAddrDrop);
+            self.count(ctx, now, id, Counter::AddAddrDrop);
             return;
         }
         // RFC 8684 §3.4.1: advertised anew, an address that failed may be tried again.
         self.failed.retain(|(_, r)| *r != address);
         self.resets.retain(|(_, r, _)| *r != address);
-        self.later.retain(|(_, r, _)| *r != address);
-        self.manage_paths(env, now);
+        self.retry_after.retain(|(_, r, _)| *r != address);
+        self.manage_paths(ctx, now);
     }
 
     /// Takes down an address of the peer's. False: it is of no use, or contradicts what its ID stands for.
     fn learn_remote(&mut self, id: AddressId, address: SocketAddr) -> bool {
         // An address of this host's own is none to connect to on the word of somebody elsewhere.
-        let elsewhere = address.ip().is_loopback() && !self.first.remote.ip().is_loopback();
+        let elsewhere = address.ip().is_loopback() && !self.initial_tuple.remote.ip().is_loopback();
         if !Stack::can_be_peer(address) || elsewhere {
             return false;
         }
@@ -344,13 +344,13 @@ impl Connection {
     }
 
     /// REMOVE_ADDR (RFC 8684 §3.4.2): the addresses are forgotten, and their subflows asked whether they live.
-    pub(crate) fn on_remove_addr(&mut self, env: &mut Env, now: Instant, carrier: usize, r: &RemoveAddr) {
+    pub(crate) fn on_remove_addr(&mut self, ctx: &mut Context, now: Instant, carrier: usize, r: &RemoveAddr) {
         for &address_id in &r.ids {
-            self.count(env, now, None, Counter::RmAddr);
+            self.count(ctx, now, None, Counter::RmAddr);
             let known = self.remotes.len();
             self.remotes.retain(|r| r.id != address_id);
             let mut found = self.remotes.len() < known;
-            for (i, m) in self.members.iter_mut().enumerate() {
+            for (i, m) in self.subflows.iter_mut().enumerate() {
                 if m.remote_id == address_id {
                     found = true;
                     // One that brings its own removal lives.
@@ -360,22 +360,22 @@ impl Connection {
                 }
             }
             if !found {
-                self.count(env, now, None, Counter::RmAddrDrop);
+                self.count(ctx, now, None, Counter::RmAddrDrop);
             }
         }
-        self.check_removals(env, now);
+        self.check_removals(ctx, now);
     }
 
     /// Sends keep-alive probes on subflows whose address the peer has removed, and resets those that stay silent.
-    pub(crate) fn check_removals(&mut self, env: &mut Env, now: Instant) {
+    pub(crate) fn check_removals(&mut self, ctx: &mut Context, now: Instant) {
         // Backwards, because a reset removes the member.
-        for i in (0..self.members.len()).rev() {
-            let Some(m) = self.members.get_mut(i) else { continue };
+        for i in (0..self.subflows.len()).rev() {
+            let Some(m) = self.subflows.get_mut(i) else { continue };
             let Some(removal) = m.removal.filter(|r| r.next <= now) else { continue };
             if removal.probes >= REMOVAL_PROBES || !m.tcp.is_synchronized() {
                 let id = Some(m.tcp.id);
-                self.count(env, now, id, Counter::RmSubflow);
-                self.reset_member(env, now, i, ResetReason::Unspecified);
+                self.count(ctx, now, id, Counter::RmSubflow);
+                self.reset_subflow(ctx, now, i, ResetReason::Unspecified);
                 continue;
             }
             m.tcp.keepalive_wanted = true;
@@ -385,33 +385,33 @@ impl Connection {
     }
 
     /// MP_PRIO (RFC 8684 §3.3.8): for the subflow that carries it.
-    pub(crate) fn on_prio(&mut self, env: &mut Env, now: Instant, i: usize, p: &MpPrio) {
-        self.count(env, now, Some(self.members[i].tcp.id), Counter::MPPrioRx);
-        self.members[i].backup_remote = p.backup;
+    pub(crate) fn on_prio(&mut self, ctx: &mut Context, now: Instant, i: usize, p: &MpPrio) {
+        self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::MPPrioRx);
+        self.subflows[i].backup_remote = p.backup;
     }
 
     /// A path has gone: its subflows end, and the peer is told that the addresses have, also of those that were only advertised
     /// (RFC 8684 §3.4.2).
-    pub(crate) fn on_path_removed(&mut self, env: &mut Env, now: Instant, path: PathId) {
-        let gone = |a: &&Advert| a.local.is_some_and(|l| env.path_of(l).is_none());
+    pub(crate) fn on_path_removed(&mut self, ctx: &mut Context, now: Instant, path: PathId) {
+        let gone = |a: &&Advert| a.local.is_some_and(|l| ctx.path_of(l).is_none());
         let mut ids: SmallVec<[AddressId; 8]> = self.adverts.iter().filter(gone).map(|a| a.id).collect();
-        for i in (0..self.members.len()).rev() {
-            if self.members.get(i).is_some_and(|m| m.tcp.path == path) {
-                let id = self.members[i].local_id;
+        for i in (0..self.subflows.len()).rev() {
+            if self.subflows.get(i).is_some_and(|m| m.tcp.path == path) {
+                let id = self.subflows[i].local_id;
                 if !ids.contains(&id) {
                     ids.push(id);
                 }
-                self.drop_member(env, now, i, crate::tcp::CloseReason::Aborted);
+                self.drop_subflow(ctx, now, i, crate::tcp::CloseReason::Aborted);
             }
         }
         if !ids.is_empty() && self.is_mptcp() {
-            self.say_removed(env, now, &ids);
+            self.say_removed(ctx, now, &ids);
         }
-        self.after_progress(env, now);
+        self.after_progress(ctx, now);
     }
 
     /// Counts a signal that goes out.
-    pub(crate) fn count_signal(&self, env: &mut Env, now: Instant, i: usize, signal: &MptcpOption) {
+    pub(crate) fn count_signal(&self, ctx: &mut Context, now: Instant, i: usize, signal: &MptcpOption) {
         let what = match signal {
             MptcpOption::AddAddr(AddAddr { hmac: Some(_), .. }) => Counter::AddAddrTx,
             MptcpOption::AddAddr(_) => Counter::EchoAddTx,
@@ -421,6 +421,6 @@ impl Connection {
             MptcpOption::FastClose(_) => Counter::MPFastcloseTx,
             _ => return,
         };
-        self.count(env, now, Some(self.members[i].tcp.id), what);
+        self.count(ctx, now, Some(self.subflows[i].tcp.id), what);
     }
 }

@@ -2,14 +2,14 @@
 
 use super::connection::{Connection, Mode};
 use super::join::Refusal;
-use super::member::{Join, Member};
+use super::subflow::{Join, Subflow};
 use crate::config::FastClose;
+use crate::context::Context;
+use crate::context::time_wait::TimeWait;
 use crate::error::ConnectionError;
 use crate::event::{Event, LostSubflow, SubflowReset};
 use crate::observe::Counter;
 use crate::stack::LOST_KEPT;
-use crate::stack::env::Env;
-use crate::stack::time_wait::TimeWait;
 use crate::tcp::timer::Timers;
 use crate::tcp::{CloseReason, FourTuple, State, TIME_WAIT};
 use crate::wire::mptcp::{MpFastClose, MpTcpRst, MptcpOption, ResetReason};
@@ -28,7 +28,7 @@ const JOINS_RETRIED: u8 = 6;
 const RESETS_ALLOWED: u8 = 3;
 
 /// How long after a reset another subflow waits, while there are others (RFC 8684 §3.6: by the reason).
-fn retry_after(reason: Option<ResetReason>) -> Duration {
+fn pause_after(reason: Option<ResetReason>) -> Duration {
     match reason {
         // The path was away for a while, and starting afresh is what the peer wants.
         Some(ResetReason::TooMuchOutstandingData) => Duration::ZERO,
@@ -60,7 +60,7 @@ fn error_of(reason: CloseReason) -> ConnectionError {
 /// Sends a RST for `tuple`.
 #[allow(clippy::too_many_arguments)] // The fields of a TCP header are that many.
 pub(crate) fn send_reset(
-    env: &mut Env,
+    ctx: &mut Context,
     now: Instant,
     path: PathId,
     tuple: &FourTuple,
@@ -79,9 +79,9 @@ pub(crate) fn send_reset(
         urgent: 0,
         options,
     };
-    env.observe(now, None, None, Counter::TcpOutRsts);
-    if let Some(t) = env.packet(now, path, tuple, &repr, crate::payload::Payload::new(), u32::MAX) {
-        env.outbox.push_back(t);
+    ctx.observe(now, None, None, Counter::TcpOutRsts);
+    if let Some(t) = ctx.packet(now, path, tuple, &repr, crate::buffers::payload::Payload::new(), u32::MAX) {
+        ctx.outbox.push_back(t);
     }
 }
 
@@ -106,74 +106,74 @@ pub(crate) struct FastCloseWait {
 
 impl Connection {
     /// RFC 9293 §3.10.7: a segment that fits no state is answered with a RST built from it.
-    pub(crate) fn answer_with_reset(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr) {
-        if !env.challenge_allowed(now) {
-            self.count(env, now, Some(self.members[i].tcp.id), Counter::TcpACKSkippedChallenge);
+    pub(crate) fn answer_with_reset(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
+        if !ctx.challenge_allowed(now) {
+            self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::TcpACKSkippedChallenge);
             return;
         }
-        let m = &self.members[i];
+        let m = &self.subflows[i];
         let (path, tuple) = (m.tcp.path, m.tcp.tuple);
         let (seq, ack) =
             if seg.flags.ack { (seg.ack, None) } else { (SeqNumber(0), Some(seg.seq.wrapping_add(1))) };
-        send_reset(env, now, path, &tuple, seq, ack, TcpOptions::default());
+        send_reset(ctx, now, path, &tuple, seq, ack, TcpOptions::default());
     }
 
     /// Resets one subflow and tells the peer why.
-    pub(crate) fn reset_member(&mut self, env: &mut Env, now: Instant, i: usize, reason: ResetReason) {
-        self.reset_member_saying(env, now, i, Refusal { reason, transient: false }, None);
+    pub(crate) fn reset_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize, reason: ResetReason) {
+        self.reset_subflow_saying(ctx, now, i, Refusal { reason, transient: false }, None);
     }
 
     /// The same, for a join that may succeed later.
-    pub(crate) fn refuse_member(&mut self, env: &mut Env, now: Instant, i: usize, refusal: Refusal) {
-        self.reset_member_saying(env, now, i, refusal, None);
+    pub(crate) fn refuse_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize, refusal: Refusal) {
+        self.reset_subflow_saying(ctx, now, i, refusal, None);
     }
 
     /// The same with one more option on the RST.
-    pub(crate) fn reset_member_saying(
+    pub(crate) fn reset_subflow_saying(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         i: usize,
         refusal: Refusal,
         also: Option<MptcpOption>,
     ) {
-        let m = &self.members[i];
+        let m = &self.subflows[i];
         if m.tcp.state() != State::SynSent && m.tcp.state() != State::Closed {
             let options = if self.is_mptcp() {
-                self.count(env, now, Some(m.tcp.id), Counter::MPRstTx);
+                self.count(ctx, now, Some(m.tcp.id), Counter::MPRstTx);
                 let mut options = reset_options(refusal.reason, refusal.transient);
                 options.mptcp.extend(also);
                 options
             } else {
                 TcpOptions::default()
             };
-            self.send_member_reset(env, now, i, options);
+            self.send_subflow_reset(ctx, now, i, options);
         }
         let reason_given = self.is_mptcp().then_some(refusal.reason);
         let transient = refusal.transient;
-        self.members[i].reset = Some(SubflowReset { by_peer: false, reason: reason_given, transient });
-        self.drop_member(env, now, i, CloseReason::Reset);
+        self.subflows[i].reset = Some(SubflowReset { by_peer: false, reason: reason_given, transient });
+        self.drop_subflow(ctx, now, i, CloseReason::Reset);
         if matches!(refusal.reason, ResetReason::MiddleboxInterference | ResetReason::MptcpSpecific) {
             self.last_error = Some(ConnectionError::Broken);
         }
-        self.after_progress(env, now);
+        self.after_progress(ctx, now);
     }
 
     /// Ends one subflow without a word; what it carried goes to others.
-    pub(crate) fn drop_member(&mut self, env: &mut Env, now: Instant, i: usize, reason: CloseReason) {
-        self.members[i].tcp.terminate(reason);
-        self.remove_member(env, now, i);
+    pub(crate) fn drop_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize, reason: CloseReason) {
+        self.subflows[i].tcp.terminate(reason);
+        self.remove_subflow(ctx, now, i);
     }
 
     /// Takes a finished subflow out of the connection.
-    fn remove_member(&mut self, env: &mut Env, now: Instant, i: usize) {
+    fn remove_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize) {
         self.reinject_from(i);
-        let m = self.members.remove(i);
+        let m = self.subflows.remove(i);
         self.look_for_paths = true;
         let id = m.tcp.id;
-        env.demux.remove(&m.tcp.tuple);
+        ctx.demux.remove(&m.tcp.tuple);
         if m.tcp.state() == State::TimeWait {
-            env.time_wait.insert(
+            ctx.time_wait.insert(
                 m.tcp.tuple,
                 TimeWait {
                     path: m.tcp.path,
@@ -188,32 +188,32 @@ impl Connection {
             );
         }
         if m.tcp.close_reason == Some(CloseReason::TimedOut) {
-            self.count(env, now, Some(id), Counter::TcpAbortOnTimeout);
+            self.count(ctx, now, Some(id), Counter::TcpAbortOnTimeout);
         }
         let error = m.tcp.close_reason.map(error_of);
         // A join that never came to be, last though it was, is not why the connection ends if another subflow ended before.
-        if m.is_joined() || (self.members.is_empty() && self.last_error.is_none()) {
+        if m.is_joined() || (self.subflows.is_empty() && self.last_error.is_none()) {
             self.last_error = error;
         }
         if let Some(error) = error {
             self.note_lost(now, &m, error);
         } else if m.announced && self.ended.is_none() && !self.finished() {
             // The peer closed it. Opened again at once it might be closed again at once, without end.
-            self.put_off(m.tcp.tuple.local.ip(), m.tcp.tuple.remote, now + retry_after(None));
+            self.put_off(m.tcp.tuple.local.ip(), m.tcp.tuple.remote, now + pause_after(None));
         }
         let (connection, reset) = (self.id, m.reset);
         if m.announced {
             self.cc.subflow_removed(now, id);
             self.scheduler.subflow_removed(id);
-            env.events.push_back(Event::SubflowClosed { connection, subflow: id, error, reset });
+            ctx.events.push_back(Event::SubflowClosed { connection, subflow: id, error, reset });
         } else if let (Join::SynSent { .. } | Join::AckSent { .. }, Some(error)) = (m.join, error) {
             let (path, remote) = (m.tcp.path, m.tcp.tuple.remote);
-            env.events.push_back(Event::JoinFailed { connection, subflow: id, path, remote, error, reset });
+            ctx.events.push_back(Event::JoinFailed { connection, subflow: id, path, remote, error, reset });
         }
     }
 
     /// Remembers a subflow that did not end by FIN, and decides whether its pair of addresses is tried again.
-    fn note_lost(&mut self, now: Instant, m: &Member, error: ConnectionError) {
+    fn note_lost(&mut self, now: Instant, m: &Subflow, error: ConnectionError) {
         let (local, remote) = (m.tcp.tuple.local.ip(), m.tcp.tuple.remote);
         if self.lost.len() == LOST_KEPT {
             self.lost.pop_front();
@@ -230,7 +230,7 @@ impl Connection {
         let failed = if !m.is_joined() {
             // RFC 8684 §3.4.1, §3.9.3: not again, unless the peer advertises the address anew.
             let refused = m.tcp.close_reason == Some(CloseReason::Refused);
-            self.gone |= refused && self.members.is_empty() && matches!(m.join, Join::SynSent { .. });
+            self.gone |= refused && self.subflows.is_empty() && matches!(m.join, Join::SynSent { .. });
             let ours = matches!(m.join, Join::SynSent { .. } | Join::AckSent { .. });
             let passing = matches!(m.reset, Some(SubflowReset { by_peer: true, transient: true, .. }));
             if ours && passing {
@@ -247,7 +247,7 @@ impl Connection {
                 // RFC 8684 §3.6: a permanent condition, so says the peer.
                 Some(SubflowReset { by_peer: true, reason: Some(_), transient: false }) => true,
                 Some(reset) => {
-                    self.put_off(local, remote, now + retry_after(reset.reason));
+                    self.put_off(local, remote, now + pause_after(reset.reason));
                     self.count_reset(local, remote) >= RESETS_ALLOWED
                 }
                 None => false,
@@ -260,10 +260,10 @@ impl Connection {
 
     /// No subflow between these addresses before `until`, while there are others.
     pub(crate) fn put_off(&mut self, local: IpAddr, remote: SocketAddr, until: Instant) {
-        if let Some(known) = self.later.iter_mut().find(|(l, r, _)| (*l, *r) == (local, remote)) {
+        if let Some(known) = self.retry_after.iter_mut().find(|(l, r, _)| (*l, *r) == (local, remote)) {
             known.2 = known.2.max(until);
-        } else if self.later.len() < FAILED_KEPT {
-            self.later.push((local, remote, until));
+        } else if self.retry_after.len() < FAILED_KEPT {
+            self.retry_after.push((local, remote, until));
         }
     }
 
@@ -285,45 +285,45 @@ impl Connection {
     }
 
     /// Looks at what a segment, a timer or the application has changed: subflows to close or remove, the end.
-    pub(crate) fn after_progress(&mut self, env: &mut Env, now: Instant) {
+    pub(crate) fn after_progress(&mut self, ctx: &mut Context, now: Instant) {
         if self.recv.finished() && !self.end_notified {
             self.end_notified = true;
-            self.notify_readable(env);
+            self.notify_readable(ctx);
         }
         if self.is_mptcp() {
-            self.close_subflows(env, now);
+            self.close_subflows(ctx, now);
         }
         let mut i = 0;
-        while i < self.members.len() {
-            let m = &self.members[i];
+        while i < self.subflows.len() {
+            let m = &self.subflows[i];
             // A member in TIME_WAIT stays until its last ACK has left.
             let waiting_ack = m.tcp.state() == State::TimeWait && m.tcp.ack == crate::tcp::AckOwed::Now;
             if m.tcp.is_finished() && !waiting_ack {
-                self.remove_member(env, now, i);
+                self.remove_subflow(ctx, now, i);
             } else {
                 i += 1;
             }
         }
         if self.ended.is_none() {
-            self.check_end(env, now);
+            self.check_end(ctx, now);
         }
         if self.detached && self.ended.is_none() && self.fin.acked && self.give_up_at.is_none() {
             self.give_up_at = Some(now + ORPHAN_TIMEOUT);
         }
-        if self.ended.is_some() && !self.members.is_empty() && self.give_up_at.is_none() {
+        if self.ended.is_some() && !self.subflows.is_empty() && self.give_up_at.is_none() {
             // The data level is done with; a peer that leaves its half of a subflow open must not keep us for ever.
             self.give_up_at = Some(now + ORPHAN_TIMEOUT);
         }
         if self.look_for_paths && self.opens_subflows() {
-            self.manage_paths(env, now);
+            self.manage_paths(ctx, now);
         }
     }
 
     /// Closes the subflows that are of no more use (RFC 8684 §3.3.3).
-    fn close_subflows(&mut self, env: &mut Env, now: Instant) {
+    fn close_subflows(&mut self, ctx: &mut Context, now: Instant) {
         if self.finished() {
-            for i in (0..self.members.len()).rev() {
-                let Some(m) = self.members.get_mut(i) else { continue };
+            for i in (0..self.subflows.len()).rev() {
+                let Some(m) = self.subflows.get_mut(i) else { continue };
                 if m.tcp.state() == State::SynSent {
                     // RFC 9293 §3.10.4: a join that nobody has answered is of no use any more.
                     m.tcp.terminate(CloseReason::Aborted);
@@ -332,9 +332,9 @@ impl Connection {
                 // What it still carries has been acknowledged over others, and it does not get through.
                 let stuck = !m.tcp.board.is_empty() && m.stale && self.can_be_reset(i);
                 if stuck {
-                    self.reset_member(env, now, i, ResetReason::TooMuchOutstandingData);
+                    self.reset_subflow(ctx, now, i, ResetReason::TooMuchOutstandingData);
                 } else {
-                    self.members[i].tcp.close();
+                    self.subflows[i].tcp.close();
                 }
             }
             return;
@@ -342,8 +342,8 @@ impl Connection {
         // The peer's FIN closes its subflow only. Ours follows, but not while it is the only one for what is left to send: the
         // last subflow stays open until everything has been DATA_ACKed.
         let done = self.send.una() >= self.send.end() && (!self.fin.queued || self.fin.acked);
-        let usable = self.members.iter().filter(|m| m.can_send_data() && !m.tcp.fin_received).count();
-        for m in self.members.iter_mut().filter(|m| m.tcp.fin_received) {
+        let usable = self.subflows.iter().filter(|m| m.can_send_data() && !m.tcp.fin_received).count();
+        for m in self.subflows.iter_mut().filter(|m| m.tcp.fin_received) {
             if done || usable > 0 {
                 m.tcp.close();
             }
@@ -351,13 +351,13 @@ impl Connection {
     }
 
     /// Whether the connection has ended, now that subflows have.
-    fn check_end(&mut self, env: &mut Env, now: Instant) {
-        if self.finished() && (self.members.is_empty() || self.is_mptcp()) {
-            self.end(env, now, None);
+    fn check_end(&mut self, ctx: &mut Context, now: Instant) {
+        if self.finished() && (self.subflows.is_empty() || self.is_mptcp()) {
+            self.end(ctx, now, None);
             return;
         }
-        if !self.members.is_empty() {
-            if self.members.iter().any(|m| m.is_joined()) && !self.is_stranded() {
+        if !self.subflows.is_empty() {
+            if self.subflows.iter().any(|m| m.is_joined()) && !self.is_stranded() {
                 // Only the wait for the peer's end goes on, of one that nobody has any more.
                 self.give_up_at = self.give_up_at.filter(|_| self.detached && self.fin.acked);
             }
@@ -370,15 +370,15 @@ impl Connection {
             self.is_mptcp() && self.fully_established && !self.gone && error != ConnectionError::TimedOut;
         if !may_return {
             let error = if self.gone { ConnectionError::Reset } else { error };
-            self.end(env, now, Some(error));
+            self.end(ctx, now, Some(error));
             return;
         }
         if self.client {
-            self.manage_paths(env, now);
+            self.manage_paths(ctx, now);
             let lasting = matches!(error, ConnectionError::Reset | ConnectionError::Broken);
-            if lasting && self.members.is_empty() {
+            if lasting && self.subflows.is_empty() {
                 // The paths are there, and every one has been tried.
-                self.end(env, now, Some(error));
+                self.end(ctx, now, Some(error));
                 return;
             }
         }
@@ -389,8 +389,8 @@ impl Connection {
 
     /// Data wait that no subflow will carry: those left have been closed by us, when others still could, and not by the peer.
     fn is_stranded(&self) -> bool {
-        let open = |m: &Member| m.is_joined() && !m.tcp.fin_wanted;
-        self.send_next < self.send.end() && !self.members.iter().any(open)
+        let open = |m: &Subflow| m.is_joined() && !m.tcp.fin_wanted;
+        self.send_next < self.send.end() && !self.subflows.iter().any(open)
     }
 
     /// Data wait for a subflow. With none that is open it is as without any (RFC 8684 §3.3.3): another may come, but no timer of
@@ -402,43 +402,43 @@ impl Connection {
     }
 
     /// The connection has ended.
-    pub(crate) fn end(&mut self, env: &mut Env, now: Instant, error: Option<ConnectionError>) {
+    pub(crate) fn end(&mut self, ctx: &mut Context, now: Instant, error: Option<ConnectionError>) {
         if self.ended.is_some() {
             return;
         }
         self.ended = Some(error);
         if let Some(listener) = self.half_open.take() {
-            env.leave_half_open(listener);
+            ctx.leave_half_open(listener);
         }
         if let Some(listener) = self.fast_opened.take() {
-            env.fast_open.abandoned(now, listener);
+            ctx.fast_open.abandoned(now, listener);
         }
         if self.is_mptcp() {
-            env.counters.decrement(Counter::MPCurrEstab);
+            ctx.counters.decrement(Counter::MPCurrEstab);
         }
-        env.forget_token(self.local_token, self.id);
+        ctx.forget_token(self.local_token, self.id);
         self.retransmit_at = None;
         self.pacing_wake = None;
         self.give_up_at = None;
         self.adverts.clear();
         self.reinject.clear();
         if !self.detached {
-            self.notify_readable(env);
-            env.events.push_back(Event::Closed { connection: self.id, error });
+            self.notify_readable(ctx);
+            ctx.events.push_back(Event::Closed { connection: self.id, error });
         }
     }
 
     /// A RST with `options` on subflow `i`.
-    fn send_member_reset(&mut self, env: &mut Env, now: Instant, i: usize, options: TcpOptions) {
-        let m = &self.members[i];
+    fn send_subflow_reset(&mut self, ctx: &mut Context, now: Instant, i: usize, options: TcpOptions) {
+        let m = &self.subflows[i];
         let (path, tuple) = (m.tcp.path, m.tcp.tuple);
         let (seq, ack) = (m.tcp.wire_seq(m.tcp.board.nxt()), m.tcp.wire_ack());
-        send_reset(env, now, path, &tuple, seq, Some(ack), options);
+        send_reset(ctx, now, path, &tuple, seq, Some(ack), options);
     }
 
     /// Subflow `i` may be told of the end: its peer has state for it.
     fn can_be_reset(&self, i: usize) -> bool {
-        !matches!(self.members[i].tcp.state(), State::SynSent | State::Closed | State::TimeWait)
+        !matches!(self.subflows[i].tcp.state(), State::SynSent | State::Closed | State::TimeWait)
     }
 
     fn fast_close_option(&self) -> MptcpOption {
@@ -447,70 +447,70 @@ impl Connection {
 
     /// Ends everything at once, as configured: MP_FASTCLOSE on an ACK, or on a RST of every subflow (RFC 8684 §3.5). Plain TCP is
     /// reset.
-    pub(crate) fn abort(&mut self, env: &mut Env, now: Instant, error: ConnectionError) {
+    pub(crate) fn abort(&mut self, ctx: &mut Context, now: Instant, error: ConnectionError) {
         let ack_form = self.config.fast_close == FastClose::Ack;
         if ack_form && self.ended.is_none() && self.is_mptcp() && self.fully_established {
-            let usable = |m: &&Member| m.is_joined() && m.tcp.is_synchronized();
-            let best = self.members.iter().filter(usable).min_by_key(|m| (m.stale, m.tcp.rtt.srtt()));
+            let usable = |m: &&Subflow| m.is_joined() && m.tcp.is_synchronized();
+            let best = self.subflows.iter().filter(usable).min_by_key(|m| (m.stale, m.tcp.rtt.srtt()));
             if let Some(id) = best.map(|m| m.tcp.id) {
-                self.abort_with_ack(env, now, id, error);
+                self.abort_with_ack(ctx, now, id, error);
                 return;
             }
         }
-        self.abort_with_reset(env, now, error);
+        self.abort_with_reset(ctx, now, error);
     }
 
     /// RFC 8684 §3.5, option R.
-    fn abort_with_reset(&mut self, env: &mut Env, now: Instant, error: ConnectionError) {
-        while let Some(m) = self.members.first() {
+    fn abort_with_reset(&mut self, ctx: &mut Context, now: Instant, error: ConnectionError) {
+        while let Some(m) = self.subflows.first() {
             let (id, joined) = (m.tcp.id, m.is_joined());
             if self.can_be_reset(0) {
                 let mut options = TcpOptions::default();
                 if self.is_mptcp() && joined {
                     options.mptcp.push(self.fast_close_option());
-                    self.count(env, now, Some(id), Counter::MPFastcloseTx);
+                    self.count(ctx, now, Some(id), Counter::MPFastcloseTx);
                 }
-                self.send_member_reset(env, now, 0, options);
+                self.send_subflow_reset(ctx, now, 0, options);
             }
-            self.members[0].tcp.terminate(CloseReason::Aborted);
-            self.remove_member(env, now, 0);
+            self.subflows[0].tcp.terminate(CloseReason::Aborted);
+            self.remove_subflow(ctx, now, 0);
         }
         self.fast_close = None;
-        self.end(env, now, Some(error));
+        self.end(ctx, now, Some(error));
     }
 
     /// RFC 8684 §3.5, option A: FASTCLOSE_WAIT on subflow `id`, a RST on every other.
-    fn abort_with_ack(&mut self, env: &mut Env, now: Instant, id: SubflowId, error: ConnectionError) {
-        for i in (0..self.members.len()).rev() {
-            if self.members[i].tcp.id == id {
+    fn abort_with_ack(&mut self, ctx: &mut Context, now: Instant, id: SubflowId, error: ConnectionError) {
+        for i in (0..self.subflows.len()).rev() {
+            if self.subflows[i].tcp.id == id {
                 continue;
             }
             if self.can_be_reset(i) {
-                self.send_member_reset(env, now, i, TcpOptions::default());
+                self.send_subflow_reset(ctx, now, i, TcpOptions::default());
             }
-            self.members[i].tcp.terminate(CloseReason::Aborted);
-            self.remove_member(env, now, i);
+            self.subflows[i].tcp.terminate(CloseReason::Aborted);
+            self.remove_subflow(ctx, now, i);
         }
         let option = self.fast_close_option();
-        if let Some(m) = self.members.first_mut() {
+        if let Some(m) = self.subflows.first_mut() {
             m.tcp.timers = Timers::default();
             m.signals.clear();
             m.signals.push_back(option);
             self.fast_close = Some(FastCloseWait { resend: now + m.tcp.rtt.rto(), tries: 1 });
         }
-        self.end(env, now, Some(error));
+        self.end(ctx, now, Some(error));
     }
 
     /// Repeats MP_FASTCLOSE, and in the end gives up with a RST that carries it (RFC 8684 §3.5).
-    fn resend_fast_close(&mut self, env: &mut Env, now: Instant) {
+    fn resend_fast_close(&mut self, ctx: &mut Context, now: Instant) {
         let Some(wait) = self.fast_close.filter(|f| f.resend <= now) else { return };
         let option = self.fast_close_option();
-        let Some(m) = self.members.first_mut() else {
+        let Some(m) = self.subflows.first_mut() else {
             self.fast_close = None;
             return;
         };
         if wait.tries > FAST_CLOSE_RETRIES {
-            self.abort_with_reset(env, now, ConnectionError::Aborted);
+            self.abort_with_reset(ctx, now, ConnectionError::Aborted);
             return;
         }
         m.signals.push_back(option);
@@ -520,26 +520,26 @@ impl Connection {
 
     /// In FASTCLOSE_WAIT only a RST counts, which the subflow has dealt with already, and an MP_FASTCLOSE: both ends closed at
     /// the same time.
-    pub(crate) fn on_segment_after_fast_close(&mut self, env: &mut Env, now: Instant, seg: &TcpRepr) {
+    pub(crate) fn on_segment_after_fast_close(&mut self, ctx: &mut Context, now: Instant, seg: &TcpRepr) {
         let key = self.local_key;
         let closes = |o: &MptcpOption| matches!(o, MptcpOption::FastClose(f) if f.receiver_key == key);
         if seg.options.mptcp.iter().any(closes) {
-            self.on_fast_close(env, now);
+            self.on_fast_close(ctx, now);
         }
     }
 
     /// The peer closed the connection at once (RFC 8684 §3.5): our subflows are reset without the option.
-    pub(crate) fn on_fast_close(&mut self, env: &mut Env, now: Instant) {
-        self.count(env, now, None, Counter::MPFastcloseRx);
-        while !self.members.is_empty() {
+    pub(crate) fn on_fast_close(&mut self, ctx: &mut Context, now: Instant) {
+        self.count(ctx, now, None, Counter::MPFastcloseRx);
+        while !self.subflows.is_empty() {
             if self.can_be_reset(0) {
-                self.send_member_reset(env, now, 0, TcpOptions::default());
+                self.send_subflow_reset(ctx, now, 0, TcpOptions::default());
             }
-            self.members[0].tcp.terminate(CloseReason::Reset);
-            self.remove_member(env, now, 0);
+            self.subflows[0].tcp.terminate(CloseReason::Reset);
+            self.remove_subflow(ctx, now, 0);
         }
         self.fast_close = None;
-        self.end(env, now, Some(ConnectionError::Reset));
+        self.end(ctx, now, Some(ConnectionError::Reset));
     }
 
     /// The application has finished writing.
@@ -550,7 +550,7 @@ impl Connection {
 
     /// The application lets go: what it wrote is still delivered. Data it has not read, or that comes later, cannot be:
     /// unread data make it an abort, as in TCP (RFC 9293 §3.10.4 via RFC 2525 §2.17).
-    pub(crate) fn detach(&mut self, env: &mut Env, now: Instant) {
+    pub(crate) fn detach(&mut self, ctx: &mut Context, now: Instant) {
         self.detached = true;
         if self.ended.is_some() {
             return;
@@ -558,126 +558,126 @@ impl Connection {
         // With Fast Open the application may be done before the handshake is.
         let begun = self.established || (self.early && !self.waiting);
         if self.recv.readable_bytes() > 0 || !begun {
-            self.abort(env, now, ConnectionError::Aborted);
+            self.abort(ctx, now, ConnectionError::Aborted);
             return;
         }
         self.recv.discard();
         self.fin.queued = true;
-        self.after_progress(env, now);
+        self.after_progress(ctx, now);
     }
 
     /// Nothing is left of it, and nobody asks.
     pub(crate) fn is_dead(&self) -> bool {
-        self.ended.is_some() && self.detached && self.members.is_empty()
+        self.ended.is_some() && self.detached && self.subflows.is_empty()
     }
 
     /// Fires what is due.
-    pub(crate) fn on_timeout(&mut self, env: &mut Env, now: Instant) {
+    pub(crate) fn on_timeout(&mut self, ctx: &mut Context, now: Instant) {
         let mut i = 0;
-        while i < self.members.len() {
-            let id = self.members[i].tcp.id;
-            self.members[i].end_signal_pause(now);
-            let fired = self.members[i].tcp.on_timer(now, self.cc.as_mut());
+        while i < self.subflows.len() {
+            let id = self.subflows[i].tcp.id;
+            self.subflows[i].end_signal_pause(now);
+            let fired = self.subflows[i].tcp.on_timer(now, self.cc.as_mut());
             if fired.smaller_packets {
-                self.count(env, now, Some(id), Counter::TcpPmtuBlackHole);
+                self.count(ctx, now, Some(id), Counter::TcpPmtuBlackHole);
             }
-            self.count_failed_size_probes(env, now, id);
+            self.count_failed_size_probes(ctx, now, id);
             if fired.recovery {
-                self.count(env, now, Some(id), Counter::TcpFastRecovery);
+                self.count(ctx, now, Some(id), Counter::TcpFastRecovery);
             }
             if fired.timeout {
-                self.on_member_timeout(env, now, i);
+                self.on_subflow_timeout(ctx, now, i);
             }
-            let m = &mut self.members[i];
+            let m = &mut self.subflows[i];
             let half_open = m.tcp.state() == State::SynReceived && m.tcp.stats.timeouts > SYN_ACK_RETRIES;
             if half_open {
                 m.tcp.terminate(CloseReason::TimedOut);
                 let initial = m.join == Join::Initial;
                 let what = if initial { Counter::TcpListenDrops } else { Counter::MPJoinHalfOpenDrop };
-                self.count(env, now, Some(id), what);
+                self.count(ctx, now, Some(id), what);
             }
             if fired.ended || half_open {
-                let timed_out = self.members[i].tcp.close_reason == Some(CloseReason::TimedOut);
-                if timed_out && self.is_mptcp() && self.members[i].is_joined() {
+                let timed_out = self.subflows[i].tcp.close_reason == Some(CloseReason::TimedOut);
+                if timed_out && self.is_mptcp() && self.subflows[i].is_joined() {
                     // RFC 8684 §3.3.6: the path does not deliver, whatever else the peer may think.
-                    self.count(env, now, Some(id), Counter::MPRstTx);
+                    self.count(ctx, now, Some(id), Counter::MPRstTx);
                     let reason = ResetReason::UnacceptablePerformance;
-                    self.send_member_reset(env, now, i, reset_options(reason, true));
-                    self.members[i].reset =
+                    self.send_subflow_reset(ctx, now, i, reset_options(reason, true));
+                    self.subflows[i].reset =
                         Some(SubflowReset { by_peer: false, reason: Some(reason), transient: true });
                 }
-                self.remove_member(env, now, i);
+                self.remove_subflow(ctx, now, i);
             } else {
                 i += 1;
             }
         }
-        for m in &mut self.members {
+        for m in &mut self.subflows {
             // Over even when nothing can leave now (a busy device): a deadline that stays would fire without end.
             if m.signal_wait.is_some_and(|t| t <= now) {
                 m.signals_interrupted();
             }
         }
-        self.resend_join_acks(env, now);
-        self.resend_fails(env, now);
-        self.resend_fast_close(env, now);
-        self.check_removals(env, now);
-        for i in (0..self.members.len()).rev() {
-            if self.members.get(i).and_then(|m| m.unmapped_deadline()).is_some_and(|t| t <= now) {
-                self.on_unmapped(env, now, i);
+        self.resend_join_acks(ctx, now);
+        self.resend_fails(ctx, now);
+        self.resend_fast_close(ctx, now);
+        self.check_removals(ctx, now);
+        for i in (0..self.subflows.len()).rev() {
+            if self.subflows.get(i).and_then(|m| m.unmapped_deadline()).is_some_and(|t| t <= now) {
+                self.on_unmapped(ctx, now, i);
             }
         }
-        self.resend_adverts(env, now);
+        self.resend_adverts(ctx, now);
         if self.retransmit_at.is_some_and(|t| t <= now) {
-            self.on_data_timer(env, now);
+            self.on_data_timer(ctx, now);
         }
         if self.pacing_wake.is_some_and(|t| t <= now) {
             self.pacing_wake = None;
         }
-        if self.later.iter().any(|l| l.2 <= now) {
-            self.later.retain(|l| l.2 > now);
+        if self.retry_after.iter().any(|l| l.2 <= now) {
+            self.retry_after.retain(|l| l.2 > now);
             if self.opens_subflows() {
-                self.manage_paths(env, now);
+                self.manage_paths(ctx, now);
             }
         }
         if self.give_up_at.is_some_and(|t| t <= now) {
             self.give_up_at = None;
             if self.ended.is_some() {
                 // As Linux does with FIN-WAIT-2: without a word. Whatever still comes is answered with RST.
-                while !self.members.is_empty() {
-                    self.drop_member(env, now, 0, CloseReason::TimedOut);
+                while !self.subflows.is_empty() {
+                    self.drop_subflow(ctx, now, 0, CloseReason::TimedOut);
                 }
                 return;
             }
-            let error = if self.members.is_empty() {
+            let error = if self.subflows.is_empty() {
                 self.last_error.unwrap_or(ConnectionError::TimedOut)
             } else {
                 ConnectionError::TimedOut
             };
-            self.abort(env, now, error);
+            self.abort(ctx, now, error);
         }
-        self.after_progress(env, now);
+        self.after_progress(ctx, now);
     }
 
     /// Member `i` had a retransmission timeout: others take over what it carries.
-    fn on_member_timeout(&mut self, env: &mut Env, now: Instant, i: usize) {
-        let m = &self.members[i];
+    fn on_subflow_timeout(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+        let m = &self.subflows[i];
         let id = Some(m.tcp.id);
-        self.count(env, now, id, Counter::TcpTimeouts);
-        let others = self.members.iter().enumerate().any(|(j, o)| j != i && o.can_send_data());
+        self.count(ctx, now, id, Counter::TcpTimeouts);
+        let others = self.subflows.iter().enumerate().any(|(j, o)| j != i && o.can_send_data());
         if others && self.is_mptcp() {
             self.reinject_from(i);
         }
-        let m = &mut self.members[i];
+        let m = &mut self.subflows[i];
         if others && m.tcp.is_synchronized() {
             // The connection as a whole is not congested, since others deliver: a path that comes back should not
             // wait for a timer backed off to a minute. One segment a second is what keeping it costs.
             let soon = now + STALE_PROBE;
             m.tcp.timers.retransmit = m.tcp.timers.retransmit.map(|t| t.min(soon));
         }
-        let m = &mut self.members[i];
+        let m = &mut self.subflows[i];
         if !m.stale && m.tcp.rtt.backoff_count() >= u32::from(self.config.stale_loss_count) {
             m.stale = true;
-            self.count(env, now, id, Counter::SubflowStale);
+            self.count(ctx, now, id, Counter::SubflowStale);
         }
         let _ = matches!(self.mode, Mode::Negotiating);
     }

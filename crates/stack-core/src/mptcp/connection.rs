@@ -2,19 +2,19 @@
 
 use super::close::FastCloseWait;
 use super::fallback::Infinite;
-use super::keys::token_and_idsn;
 use super::mapping::RxMappings;
-use super::member::{Join, Member};
 use super::receive_queue::ReceiveQueue;
 use super::reinject::ReinjectQueue;
 use super::send_queue::SendQueue;
+use super::subflow::{Join, Subflow};
 use crate::config::ConnectionConfig;
+use crate::context::Context;
 use crate::error::{ConnectionError, FallbackReason};
 use crate::event::{Event, LostSubflow};
 use crate::observe::Counter;
 use crate::path_manager::{PathPolicy, RemoteAddress};
-use crate::stack::env::Env;
-use crate::tcp::{FourTuple, Subflow, SubflowConfig, window_scale_for};
+use crate::tcp::{FourTuple, Tcp, TcpConfig, window_scale_for};
+use crate::wire::mptcp::keys::token_and_idsn;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -70,7 +70,7 @@ pub(crate) struct Connection {
     pub(crate) client: bool,
     pub(crate) config: ConnectionConfig,
     /// The first four-tuple: what the application sees (RFC 8684 §4).
-    pub(crate) first: FourTuple,
+    pub(crate) initial_tuple: FourTuple,
     pub(crate) mode: Mode,
     pub(crate) established: bool,
     /// The listener whose backlog it counts against until the third ACK comes.
@@ -143,7 +143,7 @@ pub(crate) struct Connection {
     pub(crate) recv: ReceiveQueue,
 
     // Subflows.
-    pub(crate) members: Vec<Member>,
+    pub(crate) subflows: Vec<Subflow>,
     pub(crate) next_subflow: u32,
     pub(crate) turn: usize,
     pub(crate) cc: Box<dyn CongestionController>,
@@ -158,7 +158,7 @@ pub(crate) struct Connection {
     /// The path manager is to look again: a subflow has gone, or it has not looked yet.
     pub(crate) look_for_paths: bool,
     /// Pairs whose subflow was reset, and when another may be opened while there are others (bounded like `failed`).
-    pub(crate) later: Vec<(IpAddr, SocketAddr, Instant)>,
+    pub(crate) retry_after: Vec<(IpAddr, SocketAddr, Instant)>,
     /// Joins of ours in the second that began then.
     pub(crate) joins: (Instant, u32),
     /// The last subflows that did not end by FIN.
@@ -193,9 +193,9 @@ impl core::fmt::Debug for Connection {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Connection")
             .field("id", &self.id)
-            .field("first", &self.first)
+            .field("first", &self.initial_tuple)
             .field("mode", &self.mode)
-            .field("members", &self.members.len())
+            .field("subflows", &self.subflows.len())
             .finish_non_exhaustive()
     }
 }
@@ -217,7 +217,7 @@ impl Connection {
         Connection {
             id,
             client,
-            first,
+            initial_tuple: first,
             mode: if config.mptcp {
                 Mode::Negotiating
             } else {
@@ -260,7 +260,7 @@ impl Connection {
             window_probes: 0,
             pacing_wake: None,
             recv: ReceiveQueue::new(config.receive_buffer),
-            members: Vec::new(),
+            subflows: Vec::new(),
             next_subflow: 0,
             turn: 0,
             cc: parts.cc,
@@ -271,7 +271,7 @@ impl Connection {
             failed: Vec::new(),
             resets: Vec::new(),
             look_for_paths: true,
-            later: Vec::new(),
+            retry_after: Vec::new(),
             joins: (Instant::ZERO, 0),
             lost: VecDeque::new(),
             local_ids: alloc::vec![(first.local.ip(), AddressId(0))],
@@ -295,10 +295,10 @@ impl Connection {
     }
 
     /// Sets our key and what follows from it, and makes the token known.
-    pub(crate) fn set_local_key(&mut self, env: &mut Env, key: u64) {
+    pub(crate) fn set_local_key(&mut self, ctx: &mut Context, key: u64) {
         (self.local_token, self.local_idsn) = token_and_idsn(key);
         self.local_key = key;
-        env.tokens.insert(self.local_token, self.id);
+        ctx.tokens.insert(self.local_token, self.id);
     }
 
     /// Sets the peer's key and what follows from it.
@@ -315,25 +315,25 @@ impl Connection {
     }
 
     /// Counts something that happened to this connection.
-    pub(crate) fn count(&self, env: &mut Env, now: Instant, subflow: Option<SubflowId>, what: Counter) {
-        env.observe(now, Some(self.id), subflow, what);
+    pub(crate) fn count(&self, ctx: &mut Context, now: Instant, subflow: Option<SubflowId>, what: Counter) {
+        ctx.observe(now, Some(self.id), subflow, what);
     }
 
     /// The TCP settings of a subflow of this connection on `path`.
     pub(crate) fn subflow_config(
         &self,
-        env: &Env,
+        ctx: &Context,
         now: Instant,
         path: PathId,
         tuple: &FourTuple,
-    ) -> SubflowConfig {
+    ) -> TcpConfig {
         let (mtu, max_packet) =
-            env.paths.get(&path).map_or((1500, 1500), |p| (p.config.mtu, p.config.max_packet));
+            ctx.paths.get(&path).map_or((1500, 1500), |p| (p.config.mtu, p.config.max_packet));
         let headers = crate::wire::ip::ip_header_len(&tuple.local.ip()) as u32 + 20;
         // A device that cannot cut is given single packets, also when the path's packets have become much smaller than its own MTU.
         let cuts = max_packet > u32::from(mtu);
         let max_packet = max_packet.clamp(u32::from(mtu), 65_535);
-        SubflowConfig {
+        TcpConfig {
             mss: u32::from(mtu)
                 .saturating_sub(headers)
                 .min(self.config.max_segment_size.map_or(u32::MAX, u32::from))
@@ -345,64 +345,58 @@ impl Connection {
             no_delay: self.config.no_delay,
             ecn: self.config.ecn,
             mtu_probe_interval: self.config.mtu_probe_interval,
-            isn: env.isn(now, tuple),
-            timestamp_offset: env.timestamp_offset(tuple),
+            isn: ctx.isn(now, tuple),
+            timestamp_offset: ctx.timestamp_offset(tuple),
         }
     }
 
     /// A subflow of ours towards the peer, not yet sent a SYN.
-    pub(crate) fn new_subflow(
-        &mut self,
-        env: &mut Env,
-        now: Instant,
-        path: PathId,
-        tuple: FourTuple,
-    ) -> Subflow {
+    pub(crate) fn new_tcp(&mut self, ctx: &mut Context, now: Instant, path: PathId, tuple: FourTuple) -> Tcp {
         let id = SubflowId(self.next_subflow);
         self.next_subflow += 1;
-        env.time_wait.remove(&tuple);
-        env.demux.insert(tuple, (self.id, id));
-        let config = self.subflow_config(env, now, path, &tuple);
-        Subflow::connect(id, path, tuple, config, now)
+        ctx.time_wait.remove(&tuple);
+        ctx.demux.insert(tuple, (self.id, id));
+        let config = self.subflow_config(ctx, now, path, &tuple);
+        Tcp::connect(id, path, tuple, config, now)
     }
 
     /// Adds `member`, with what its path is configured to be.
-    pub(crate) fn add_member(&mut self, env: &Env, mut member: Member) {
-        if let Some(p) = env.paths.get(&member.tcp.path) {
-            member.backup_local = p.config.backup;
-            member.weight = p.config.weight;
+    pub(crate) fn add_subflow(&mut self, ctx: &Context, mut subflow: Subflow) {
+        if let Some(p) = ctx.paths.get(&subflow.tcp.path) {
+            subflow.backup_local = p.config.backup;
+            subflow.weight = p.config.weight;
         }
-        member.mappings = RxMappings::new(self.config.receive_buffer);
-        self.members.push(member);
+        subflow.mappings = RxMappings::new(self.config.receive_buffer);
+        self.subflows.push(subflow);
     }
 
     /// Index of a subflow.
     pub(crate) fn index(&self, id: SubflowId) -> Option<usize> {
-        self.members.iter().position(|m| m.tcp.id == id)
+        self.subflows.iter().position(|m| m.tcp.id == id)
     }
 
     /// The first subflow and its SYN.
-    pub(crate) fn open_first(&mut self, env: &mut Env, now: Instant, path: PathId) {
-        if self.config.mptcp && env.black_holes.avoid(now, self.first.remote.ip()) {
-            self.count(env, now, None, Counter::MPCapableSYNTXDisabled);
+    pub(crate) fn open_first(&mut self, ctx: &mut Context, now: Instant, path: PathId) {
+        if self.config.mptcp && ctx.black_holes.avoid(now, self.initial_tuple.remote.ip()) {
+            self.count(ctx, now, None, Counter::MPCapableSYNTXDisabled);
             self.mode = Mode::Plain { reason: FallbackReason::BlackHole };
         } else if self.config.mptcp {
-            match env.unique_key() {
-                Some(key) => self.set_local_key(env, key),
+            match ctx.unique_key() {
+                Some(key) => self.set_local_key(ctx, key),
                 None => {
-                    self.count(env, now, None, Counter::MPFallbackTokenInit);
+                    self.count(ctx, now, None, Counter::MPFallbackTokenInit);
                     self.mode = Mode::Plain { reason: FallbackReason::NoToken };
                 }
             }
         }
-        let tcp = self.new_subflow(env, now, path, self.first);
-        self.add_member(env, Member::new(tcp, Join::Initial, AddressId(0), AddressId(0)));
-        self.put_off_syn(env, now);
+        let tcp = self.new_tcp(ctx, now, path, self.initial_tuple);
+        self.add_subflow(ctx, Subflow::new(tcp, Join::Initial, AddressId(0), AddressId(0)));
+        self.put_off_syn(ctx, now);
     }
 
     /// A member became able to carry data: tell controller, scheduler and application.
-    pub(crate) fn announce(&mut self, env: &mut Env, now: Instant, i: usize) {
-        let m = &mut self.members[i];
+    pub(crate) fn announce(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+        let m = &mut self.subflows[i];
         if m.announced {
             return;
         }
@@ -410,13 +404,13 @@ impl Connection {
         self.cc.subflow_added(now, m.tcp.id, m.congestion_params());
         self.scheduler.subflow_added(m.tcp.id);
         let event = Event::SubflowEstablished { connection: self.id, subflow: m.tcp.id, path: m.tcp.path };
-        env.events.push_back(event);
+        ctx.events.push_back(event);
     }
 
     /// Another congestion controller takes over: it is told of the subflows with their windows as they are.
     pub(crate) fn set_congestion(&mut self, now: Instant, cc: Box<dyn CongestionController>) {
         let before = core::mem::replace(&mut self.cc, cc);
-        for m in self.members.iter().filter(|m| m.announced) {
+        for m in self.subflows.iter().filter(|m| m.announced) {
             let id = m.tcp.id;
             self.cc.subflow_added(now, id, m.congestion_params());
             self.cc.resume(id, before.window(id), before.ssthresh(id));
@@ -426,7 +420,7 @@ impl Connection {
     /// Another scheduler takes over.
     pub(crate) fn set_scheduler(&mut self, scheduler: Box<dyn Scheduler>) {
         self.scheduler = scheduler;
-        for m in self.members.iter().filter(|m| m.announced) {
+        for m in self.subflows.iter().filter(|m| m.announced) {
             self.scheduler.subflow_added(m.tcp.id);
         }
     }
@@ -480,9 +474,9 @@ impl Connection {
     fn offer_window(&mut self) {
         let now_open = self.recv.advertised_edge() - self.recv.next();
         let could_be = self.recv.window_edge() - self.recv.next();
-        let mss = self.members.first().map_or(1460, |m| u64::from(m.tcp.send_mss));
+        let mss = self.subflows.first().map_or(1460, |m| u64::from(m.tcp.send_mss));
         if could_be >= 2 * now_open && could_be - now_open >= mss.min(self.config.receive_buffer as u64 / 2) {
-            for m in &mut self.members {
+            for m in &mut self.subflows {
                 if m.tcp.is_synchronized() && m.is_joined() {
                     m.tcp.ack_now();
                 }
@@ -492,30 +486,30 @@ impl Connection {
 
     /// Some subflow has an ACK to send at once.
     pub(crate) fn owes_ack(&self) -> bool {
-        self.members.iter().any(|m| m.tcp.ack == crate::tcp::AckOwed::Now)
+        self.subflows.iter().any(|m| m.tcp.ack == crate::tcp::AckOwed::Now)
     }
 
-    pub(crate) fn notify_readable(&mut self, env: &mut Env) {
+    pub(crate) fn notify_readable(&mut self, ctx: &mut Context) {
         if !self.readable_queued && !self.detached {
             self.readable_queued = true;
-            env.events.push_back(Event::Readable { connection: self.id });
+            ctx.events.push_back(Event::Readable { connection: self.id });
         }
     }
 
-    pub(crate) fn notify_writable(&mut self, env: &mut Env) {
+    pub(crate) fn notify_writable(&mut self, ctx: &mut Context) {
         if self.want_write && !self.writable_queued && !self.detached && self.send.room() > 0 {
             self.want_write = false;
             self.writable_queued = true;
-            env.events.push_back(Event::Writable { connection: self.id });
+            ctx.events.push_back(Event::Writable { connection: self.id });
         }
     }
 
     /// When something is due although nothing arrives.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        if self.ended.is_some() && self.members.is_empty() {
+        if self.ended.is_some() && self.subflows.is_empty() {
             return None;
         }
-        let members = self.members.iter().filter_map(|m| {
+        let subflows = self.subflows.iter().filter_map(|m| {
             let join = match m.join {
                 Join::AckSent { resend, .. } => Some(resend),
                 _ => None,
@@ -530,9 +524,9 @@ impl Connection {
         });
         let adverts = self.adverts.iter().filter_map(|a| a.resend);
         let fast_close = self.fast_close.map(|f| f.resend);
-        let later = self.later.iter().map(|l| l.2).min().filter(|_| self.ended.is_none());
+        let later = self.retry_after.iter().map(|l| l.2).min().filter(|_| self.ended.is_none());
         let own = [self.retransmit_at, self.pacing_wake, self.give_up_at, fast_close, later];
         let own = own.into_iter().flatten();
-        members.chain(adverts).chain(own).min()
+        subflows.chain(adverts).chain(own).min()
     }
 }

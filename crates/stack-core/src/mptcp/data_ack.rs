@@ -1,16 +1,16 @@
 //! DATA_ACK, the data-level retransmission timer and reinjection (RFC 8684 §3.3.2, §3.3.5, §3.3.6).
 
 use super::connection::Connection;
+use crate::context::Context;
 use crate::error::ConnectionError;
 use crate::observe::Counter;
-use crate::stack::env::Env;
 use crate::wire::mptcp::DataAck;
 use smallvec::SmallVec;
 use umptcp_types::{DataOffset, DataSeq, Duration, Instant, SubflowId};
 
 impl Connection {
     /// Takes a DATA_ACK and the window that came with it.
-    pub(crate) fn on_data_ack(&mut self, env: &mut Env, now: Instant, ack: DataAck, window: u64) {
+    pub(crate) fn on_data_ack(&mut self, ctx: &mut Context, now: Instant, ack: DataAck, window: u64) {
         let near = self.send.una().to_wire(self.local_idsn);
         let seq = match ack {
             DataAck::Long(v) => DataSeq(v),
@@ -19,7 +19,7 @@ impl Connection {
         let sent = self.send_next + u64::from(self.fin.sent);
         let Some(ack) = DataOffset::from_wire(seq, self.local_idsn).filter(|ack| *ack <= sent) else {
             // An acknowledgement of data never sent: ignored, as TCP does (RFC 9293 §3.10.7.4).
-            self.count(env, now, None, Counter::DataAckInvalid);
+            self.count(ctx, now, None, Counter::DataAckInvalid);
             return;
         };
         // RFC 8684 §3.3.5: the right edge only ever grows.
@@ -31,7 +31,7 @@ impl Connection {
         if freed > 0 {
             self.bytes_acked += freed;
             self.retransmit_count = 0;
-            self.notify_writable(env);
+            self.notify_writable(ctx);
         }
         if self.fin.sent && !self.fin.acked && ack > self.send.end() {
             self.fin.acked = true;
@@ -60,7 +60,7 @@ impl Connection {
         if self.retransmit_at.is_none() && self.retransmit_count == 0 {
             self.data_progress = now;
         }
-        let rto = self.members.iter().filter(|m| m.tcp.is_synchronized()).map(|m| m.tcp.rtt.rto()).max();
+        let rto = self.subflows.iter().filter(|m| m.tcp.is_synchronized()).map(|m| m.tcp.rtt.rto()).max();
         let rto = rto.unwrap_or(Duration::from_secs(1)).max(Duration::from_millis(200));
         self.retransmit_at = Some(now + rto.saturating_mul(1 << self.retransmit_count.min(6)));
     }
@@ -70,7 +70,7 @@ impl Connection {
     /// brought a DATA_ACK stays, after one that did not the next is tried.
     fn all_but_rescuer(&mut self) -> SmallVec<[SubflowId; 2]> {
         let able: SmallVec<[SubflowId; 4]> =
-            self.members.iter().filter(|m| m.can_send_data()).map(|m| m.tcp.id).collect();
+            self.subflows.iter().filter(|m| m.can_send_data()).map(|m| m.tcp.id).collect();
         if able.len() < 2 {
             return SmallVec::new();
         }
@@ -83,11 +83,11 @@ impl Connection {
 
     /// The data-level timer fired: what every subflow has acknowledged but the data level has not is sent again
     /// (RFC 8684 §3.3.6: middleboxes that acknowledge by themselves), and so is a DATA_FIN.
-    pub(crate) fn on_data_timer(&mut self, env: &mut Env, now: Instant) {
+    pub(crate) fn on_data_timer(&mut self, ctx: &mut Context, now: Instant) {
         self.retransmit_at = None;
         if now - self.data_progress >= self.config.user_timeout {
             // RFC 5482, at the level the application sees: subflows may acknowledge while DATA_ACKs are lost for good.
-            self.abort(env, now, ConnectionError::TimedOut);
+            self.abort(ctx, now, ConnectionError::TimedOut);
             return;
         }
         let una = self.send.una();
@@ -97,7 +97,7 @@ impl Connection {
             self.fin.wanted = true;
         }
         if waits_for_data || waits_for_fin {
-            self.ask_for_data_ack(env, now);
+            self.ask_for_data_ack(ctx, now);
         }
         // Only when there has been more than one subflow: a peer with one may have fallen back because its DSS options
         // are stripped, and would take what is sent again for new data.
@@ -107,13 +107,13 @@ impl Connection {
             self.reinject.push(una..end, &carried_by);
         }
         self.retransmit_count += 1;
-        self.count(env, now, None, Counter::MPTCPTimeouts);
+        self.count(ctx, now, None, Counter::MPTCPTimeouts);
         self.arm_data_timer(now, true);
     }
 
     /// Whether a subflow still has the data at `at` outstanding, so that its own timers see to it.
     fn is_carried(&self, at: DataOffset) -> bool {
-        self.members.iter().any(|m| {
+        self.subflows.iter().any(|m| {
             m.tcp.board.unacked_iter().any(|(range, tag)| {
                 tag.is_some_and(|t| {
                     let start = t.data.0 + (range.start.0.saturating_sub(t.subflow.0));
@@ -126,14 +126,14 @@ impl Connection {
     /// Makes the peer send its DATA_ACK. The subflows have acknowledged everything, so nothing of theirs makes it speak, and a
     /// DATA_ACK that was lost is not repeated unasked: an ACK below the window is answered at once (RFC 9293 §3.10.7.4), and
     /// the answer carries the current DATA_ACK. On every subflow, because one may be dead.
-    fn ask_for_data_ack(&mut self, env: &mut Env, now: Instant) {
+    fn ask_for_data_ack(&mut self, ctx: &mut Context, now: Instant) {
         let mut asked = false;
-        for m in self.members.iter_mut().filter(|m| m.is_joined() && m.tcp.is_synchronized()) {
+        for m in self.subflows.iter_mut().filter(|m| m.is_joined() && m.tcp.is_synchronized()) {
             m.tcp.keepalive_wanted = true;
             asked = true;
         }
         if asked {
-            self.count(env, now, None, Counter::DataAckProbe);
+            self.count(ctx, now, None, Counter::DataAckProbe);
         }
     }
 
@@ -148,8 +148,8 @@ impl Connection {
             return;
         }
         let una = self.send.una();
-        let id = self.members[i].tcp.id;
-        for (range, tag) in self.members[i].tcp.board.unacked_iter() {
+        let id = self.subflows[i].tcp.id;
+        for (range, tag) in self.subflows[i].tcp.board.unacked_iter() {
             let Some(t) = tag else { continue };
             let start = DataOffset(t.data.0 + range.start.0.saturating_sub(t.subflow.0)).max(una);
             let end = DataOffset(t.data.0 + range.end.0.saturating_sub(t.subflow.0));

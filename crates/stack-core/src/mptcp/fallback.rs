@@ -16,10 +16,10 @@
 use super::connection::{Connection, Mode};
 use super::join::Refusal;
 use super::mapping::Mapping;
+use crate::context::Context;
 use crate::error::{ConnectionError, FallbackReason};
 use crate::event::Event;
 use crate::observe::Counter;
-use crate::stack::env::Env;
 use crate::wire::mptcp::{Dsn, Dss, DssMapping, MpFail, MptcpOption, ResetReason};
 use crate::wire::tcp::TcpRepr;
 use umptcp_types::{DataOffset, DataSeq, Duration, Instant, SubflowOffset};
@@ -55,8 +55,8 @@ pub(crate) struct FailSent {
 
 impl Connection {
     /// Index of the only subflow, if there is one only, able to carry data, and no other is being opened.
-    pub(crate) fn sole_member(&self) -> Option<usize> {
-        match self.members.as_slice() {
+    pub(crate) fn sole_subflow(&self) -> Option<usize> {
+        match self.subflows.as_slice() {
             [m] if m.is_joined() && m.tcp.is_synchronized() && !m.tcp.fin_sent => Some(0),
             _ => None,
         }
@@ -69,7 +69,7 @@ impl Connection {
 
     /// Whether everything we sent and the peer has not DATA_ACKed lies on subflow `i`, in one piece.
     fn contiguous_out(&self, i: usize) -> bool {
-        let m = &self.members[i];
+        let m = &self.subflows[i];
         let shift = self.send_next.0.wrapping_sub(m.tcp.board.nxt().0);
         let una = SubflowOffset(self.send.una().0.min(self.send_next.0).wrapping_sub(shift));
         let since = |at: SubflowOffset| m.send_shift == Some(shift) && at >= m.send_shift_since;
@@ -81,7 +81,7 @@ impl Connection {
 
     /// Whether what subflow `i` brings next is what the data level waits for, and nothing lies beyond it.
     fn contiguous_in(&self, i: usize) -> bool {
-        let m = &self.members[i];
+        let m = &self.subflows[i];
         let shift = self.recv.next_data().0.wrapping_sub(m.consumed.0);
         self.recv.is_contiguous() && m.mappings.all_shifted_by(shift)
     }
@@ -92,17 +92,17 @@ impl Connection {
     /// data offsets and subflow offsets are the same.
     pub(crate) fn check_first_options(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         seg: &TcpRepr,
         payload: usize,
         advanced: bool,
     ) -> bool {
-        if !self.is_mptcp() || !self.may_fall_back() || self.members.len() > 1 || self.next_subflow > 1 {
+        if !self.is_mptcp() || !self.may_fall_back() || self.subflows.len() > 1 || self.next_subflow > 1 {
             return false;
         }
         // A piece of a segment that was cut on its way is covered by the mapping that came with the first piece.
-        let m = &self.members[0];
+        let m = &self.subflows[0];
         let covered = SubflowOffset::from_wire(seg.seq, m.tcp.irs, m.tcp.rcv_next)
             .is_some_and(|at| payload > 0 && (at < m.consumed || m.mappings.covering(at).is_some()));
         let data = (payload > 0 || seg.flags.fin) && !self.dss_seen && !covered;
@@ -112,21 +112,21 @@ impl Connection {
             return false;
         }
         let what = if data { Counter::MPCapableDataFallback } else { Counter::DssFallback };
-        self.count(env, now, None, what);
-        self.fall_back(env, if data { FallbackReason::NoOptionInData } else { FallbackReason::NoDataAck });
+        self.count(ctx, now, None, what);
+        self.fall_back(ctx, if data { FallbackReason::NoOptionInData } else { FallbackReason::NoDataAck });
         true
     }
 
     /// The same on a connection that has, or has had, other subflows: the first data on subflow `i` was acknowledged without a
     /// DATA_ACK. RFC 8684 §3.7 has the subflow reset. True: it was.
-    pub(crate) fn check_member_options(
+    pub(crate) fn check_subflow_options(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         i: usize,
         seg: &TcpRepr,
     ) -> bool {
-        let m = &mut self.members[i];
+        let m = &mut self.subflows[i];
         if carries_signal(seg) {
             m.options_seen = true;
             return false;
@@ -136,32 +136,32 @@ impl Connection {
             return false;
         }
         let id = Some(m.tcp.id);
-        self.count(env, now, id, Counter::FallbackFailed);
-        self.reset_member(env, now, i, ResetReason::MiddleboxInterference);
+        self.count(ctx, now, id, Counter::FallbackFailed);
+        self.reset_subflow(ctx, now, i, ResetReason::MiddleboxInterference);
         true
     }
 
     /// From here on plain TCP.
-    pub(crate) fn fall_back(&mut self, env: &mut Env, reason: FallbackReason) {
+    pub(crate) fn fall_back(&mut self, ctx: &mut Context, reason: FallbackReason) {
         if matches!(self.mode, Mode::Plain { .. }) {
             return;
         }
         if self.is_mptcp() {
-            env.counters.decrement(Counter::MPCurrEstab);
+            ctx.counters.decrement(Counter::MPCurrEstab);
         }
         tracing::info!(connection = ?self.id, %reason, "falling back to TCP");
         let was_mptcp = self.is_mptcp();
         self.mode = Mode::Plain { reason };
-        env.forget_token(self.local_token, self.id);
+        ctx.forget_token(self.local_token, self.id);
         self.retransmit_at = None;
         self.adverts.clear();
         self.reinject.clear();
         self.adverts.clear();
         self.recv.forget_fin();
-        env.events.push_back(Event::FellBack { connection: self.id, reason });
+        ctx.events.push_back(Event::FellBack { connection: self.id, reason });
         let una = self.send.una();
         let next = self.recv.next_data();
-        if let Some(m) = self.members.first_mut() {
+        if let Some(m) = self.subflows.first_mut() {
             m.signals.clear();
             (m.fail, m.removal) = (None, None);
             if was_mptcp {
@@ -208,7 +208,7 @@ impl Connection {
     /// The option that announces plain TCP, for a segment of data with `mapping`, or for a pure ACK.
     pub(crate) fn infinite_option(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         mapping: Option<Mapping>,
         ack_only: bool,
@@ -222,10 +222,10 @@ impl Connection {
             }
             _ => return None,
         };
-        self.count(env, now, None, Counter::InfiniteMapTx);
+        self.count(ctx, now, None, Counter::InfiniteMapTx);
         let dsn = Dsn::Long(data.to_wire(self.local_idsn).0);
         let checksum = self.checksum.then_some(0);
-        let syn_data = self.members.first().map_or(0, |m| m.syn_data_sent);
+        let syn_data = self.subflows.first().map_or(0, |m| m.syn_data_sent);
         let ssn = subflow.0.wrapping_sub(syn_data) as u32;
         let mapping = DssMapping { dsn, ssn, len: 0, checksum };
         Some(MptcpOption::Dss(Dss { data_fin: false, ack: None, mapping: Some(mapping) }))
@@ -235,14 +235,14 @@ impl Connection {
     /// the subflow was reset.
     pub(crate) fn on_infinite_mapping(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         i: usize,
         map: &DssMapping,
     ) -> bool {
-        let id = Some(self.members[i].tcp.id);
-        self.count(env, now, id, Counter::InfiniteMapRx);
-        let m = &self.members[i];
+        let id = Some(self.subflows[i].tcp.id);
+        self.count(ctx, now, id, Counter::InfiniteMapRx);
+        let m = &self.subflows[i];
         let near = self.recv.next().to_wire(self.remote_idsn);
         let seq = match map.dsn {
             Dsn::Long(v) => DataSeq(v),
@@ -256,63 +256,69 @@ impl Connection {
             && self.may_fall_back()
             && self.contiguous_in(i)
             && self.contiguous_out(i)
-            && let Some(_) = self.alone(env, now, i)
+            && let Some(_) = self.alone(ctx, now, i)
         {
-            self.fall_back(env, FallbackReason::InfiniteMapping);
+            self.fall_back(ctx, FallbackReason::InfiniteMapping);
             return true;
         }
-        self.count(env, now, id, Counter::FallbackFailed);
-        self.reset_member(env, now, i, ResetReason::MiddleboxInterference);
+        self.count(ctx, now, id, Counter::FallbackFailed);
+        self.reset_subflow(ctx, now, i, ResetReason::MiddleboxInterference);
         false
     }
 
     /// RFC 8684 §3.3.1, §3.7: the checksum of the mapping that begins at `data` failed on subflow `i`.
-    pub(crate) fn on_checksum_failure(&mut self, env: &mut Env, now: Instant, i: usize, data: DataOffset) {
-        let id = Some(self.members[i].tcp.id);
-        self.count(env, now, id, Counter::DataCsumErr);
+    pub(crate) fn on_checksum_failure(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        i: usize,
+        data: DataOffset,
+    ) {
+        let id = Some(self.subflows[i].tcp.id);
+        self.count(ctx, now, id, Counter::DataCsumErr);
         if data == self.recv.next_data()
             && self.may_fall_back()
             && self.contiguous_in(i)
-            && let Some(i) = self.alone(env, now, i)
+            && let Some(i) = self.alone(ctx, now, i)
         {
-            let resend = now + self.members[i].tcp.rtt.rto();
-            self.members[i].fail = Some(FailSent { data, resend, tries: 1 });
+            let resend = now + self.subflows[i].tcp.rtt.rto();
+            self.subflows[i].fail = Some(FailSent { data, resend, tries: 1 });
             self.say_fail(i, data);
             return;
         }
-        self.count(env, now, id, Counter::DSSCorruptionReset);
-        self.reset_with_fail(env, now, i, data);
+        self.count(ctx, now, id, Counter::DSSCorruptionReset);
+        self.reset_with_fail(ctx, now, i, data);
     }
 
     fn say_fail(&mut self, i: usize, data: DataOffset) {
         let dsn = data.to_wire(self.remote_idsn).0;
-        let m = &mut self.members[i];
+        let m = &mut self.subflows[i];
         m.signals.retain(|s| !matches!(s, MptcpOption::Fail(_)));
         m.signals.push_back(MptcpOption::Fail(MpFail { dsn }));
     }
 
-    fn reset_with_fail(&mut self, env: &mut Env, now: Instant, i: usize, data: DataOffset) {
+    fn reset_with_fail(&mut self, ctx: &mut Context, now: Instant, i: usize, data: DataOffset) {
         let dsn = data.to_wire(self.remote_idsn).0;
-        self.count(env, now, Some(self.members[i].tcp.id), Counter::MPFailTx);
+        self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::MPFailTx);
         self.last_error = Some(ConnectionError::Broken);
         let interference = Refusal { reason: ResetReason::MiddleboxInterference, transient: false };
         let fail = MptcpOption::Fail(MpFail { dsn });
-        self.reset_member_saying(env, now, i, interference, Some(fail));
+        self.reset_subflow_saying(ctx, now, i, interference, Some(fail));
     }
 
     /// MP_FAIL came (RFC 8684 §3.7): the peer's answer to ours, or the news that what we sent was changed. False: the
     /// subflow was reset.
-    pub(crate) fn on_fail(&mut self, env: &mut Env, now: Instant, i: usize, fail: MpFail) -> bool {
-        let id = Some(self.members[i].tcp.id);
-        self.count(env, now, id, Counter::MPFailRx);
+    pub(crate) fn on_fail(&mut self, ctx: &mut Context, now: Instant, i: usize, fail: MpFail) -> bool {
+        let id = Some(self.subflows[i].tcp.id);
+        self.count(ctx, now, id, Counter::MPFailRx);
         if !self.checksum {
             // RFC 8684 §3.7: without checksums nothing tells the peer of a change. Anybody who sees the connection could have sent it to
             // take the other subflows away; a peer that means it can send an infinite mapping, or reset the subflow.
-            self.count(env, now, id, Counter::MPFailUnexpected);
+            self.count(ctx, now, id, Counter::MPFailUnexpected);
             return true;
         }
         let next = self.recv.next_data();
-        let answer = self.members[i].fail.is_some();
+        let answer = self.subflows[i].fail.is_some();
         let about = DataOffset::from_wire(DataSeq(fail.dsn), self.local_idsn);
         if !answer && about.is_none_or(|d| d > self.send_next) {
             // About data never sent: not from our peer, or of no use.
@@ -321,55 +327,55 @@ impl Connection {
         if self.may_fall_back()
             && self.contiguous_out(i)
             && self.contiguous_in(i)
-            && let Some(i) = self.alone(env, now, i)
+            && let Some(i) = self.alone(ctx, now, i)
         {
             let reason = if answer { FallbackReason::ChecksumFailure } else { FallbackReason::MpFail };
             if answer {
-                self.count(env, now, id, Counter::DSSCorruptionFallback);
+                self.count(ctx, now, id, Counter::DSSCorruptionFallback);
             }
-            self.fall_back(env, reason);
+            self.fall_back(ctx, reason);
             if !answer {
                 // RFC 8684 §3.7: answered in kind, so that both directions become plain TCP.
                 self.say_fail(i, next);
             }
             return true;
         }
-        self.count(env, now, id, Counter::FallbackFailed);
-        self.reset_with_fail(env, now, i, next);
+        self.count(ctx, now, id, Counter::FallbackFailed);
+        self.reset_with_fail(ctx, now, i, next);
         false
     }
 
     /// Repeats MP_FAILs that nobody answered; in the end the subflow goes.
-    pub(crate) fn resend_fails(&mut self, env: &mut Env, now: Instant) {
-        for i in (0..self.members.len()).rev() {
-            let Some(fail) = self.members.get(i).and_then(|m| m.fail).filter(|f| f.resend <= now) else {
+    pub(crate) fn resend_fails(&mut self, ctx: &mut Context, now: Instant) {
+        for i in (0..self.subflows.len()).rev() {
+            let Some(fail) = self.subflows.get(i).and_then(|m| m.fail).filter(|f| f.resend <= now) else {
                 continue;
             };
             if fail.tries >= FAIL_TRIES {
-                self.count(env, now, Some(self.members[i].tcp.id), Counter::FallbackFailed);
-                self.reset_with_fail(env, now, i, fail.data);
+                self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::FallbackFailed);
+                self.reset_with_fail(ctx, now, i, fail.data);
                 continue;
             }
-            let interval: Duration = self.members[i].tcp.rtt.rto().saturating_mul(1 << fail.tries);
+            let interval: Duration = self.subflows[i].tcp.rtt.rto().saturating_mul(1 << fail.tries);
             let next = FailSent { resend: now + interval, tries: fail.tries + 1, ..fail };
-            self.members[i].fail = Some(next);
+            self.subflows[i].fail = Some(next);
             self.say_fail(i, fail.data);
         }
     }
 
     /// Whether subflow `i` alone carries data, so that the connection may fall back on it; where it stands now. Subflows
     /// that are still being opened have no place in a connection that falls back, and are reset.
-    fn alone(&mut self, env: &mut Env, now: Instant, i: usize) -> Option<usize> {
-        let id = self.members[i].tcp.id;
-        if self.members.iter().any(|m| m.tcp.id != id && m.is_joined()) {
+    fn alone(&mut self, ctx: &mut Context, now: Instant, i: usize) -> Option<usize> {
+        let id = self.subflows[i].tcp.id;
+        if self.subflows.iter().any(|m| m.tcp.id != id && m.is_joined()) {
             return None;
         }
-        for j in (0..self.members.len()).rev() {
-            if self.members.get(j).is_some_and(|m| m.tcp.id != id) {
-                self.reset_member(env, now, j, ResetReason::MptcpSpecific);
+        for j in (0..self.subflows.len()).rev() {
+            if self.subflows.get(j).is_some_and(|m| m.tcp.id != id) {
+                self.reset_subflow(ctx, now, j, ResetReason::MptcpSpecific);
             }
         }
-        self.sole_member().filter(|_| self.index(id).is_some())
+        self.sole_subflow().filter(|_| self.index(id).is_some())
     }
 }
 

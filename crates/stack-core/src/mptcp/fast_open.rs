@@ -5,13 +5,13 @@
 //! carried and take them off data and subflow sequence numbers on the wire.
 
 use super::connection::{Connection, Mode};
-use super::member::{Join, Member};
+use super::subflow::{Join, Subflow};
+use crate::context::Context;
+use crate::context::fast_open::{Advice, Cookie};
 use crate::event::Event;
 use crate::observe::Counter;
-use crate::stack::env::Env;
-use crate::stack::fast_open::{Advice, Cookie};
 use crate::tcp::default_mss;
-use crate::tcp::output::Plan;
+use crate::tcp::output::Segment;
 use crate::wire::mptcp::{MpCapable, MptcpOption};
 use crate::wire::tcp::{MAX_OPTIONS, TcpRepr};
 use bytes::Bytes;
@@ -26,7 +26,7 @@ fn longest_syn(v6: bool) -> u64 {
     if v6 { 1440 } else { 1460 }
 }
 
-impl Member {
+impl Subflow {
     /// Client: an ACK leaves. A Linux server that has answered data of the SYN before the third ACK does not send the answer then, but
     /// when a DATA_ACK comes (6.18), so that one follows the keys. Should they be lost it is ignored, or leads to plain TCP.
     pub(crate) fn follow_up_keys(&mut self, sent: &TcpRepr) {
@@ -41,7 +41,7 @@ impl Member {
 impl Connection {
     /// Offset of the first byte that the SYN of subflow `i` did not carry to the peer.
     pub(crate) fn first_data(&self, i: usize) -> u64 {
-        1 + self.members[i].syn_data_sent
+        1 + self.subflows[i].syn_data_sent
     }
 
     /// Server: data may be sent although the handshake is not through (RFC 7413 §4.2.2). Only in plain TCP: a DATA_ACK cannot be
@@ -51,12 +51,12 @@ impl Connection {
     }
 
     /// What the first SYN is to do.
-    fn fast_open_advice(&self, env: &Env, now: Instant) -> Advice {
+    fn fast_open_advice(&self, ctx: &Context, now: Instant) -> Advice {
         if !self.config.fast_open || !self.client {
             return Advice::Leave;
         }
         let longest = if self.mode == Mode::Negotiating { LONGEST_COOKIE } else { LONGEST_PLAIN_COOKIE };
-        match env.fast_open.advise(now, self.first.local.ip(), self.first.remote) {
+        match ctx.fast_open.advise(now, self.initial_tuple.local.ip(), self.initial_tuple.remote) {
             // RFC 7413 §4.2.2: no room for the option, no Fast Open.
             Advice::Send(cookie, _) if cookie.len() > longest => Advice::Leave,
             advice => advice,
@@ -64,38 +64,38 @@ impl Connection {
     }
 
     /// Client: with a cookie at hand the SYN waits for data that it can carry.
-    pub(crate) fn put_off_syn(&mut self, env: &Env, now: Instant) {
-        self.waiting = matches!(self.fast_open_advice(env, now), Advice::Send(..));
+    pub(crate) fn put_off_syn(&mut self, ctx: &Context, now: Instant) {
+        self.waiting = matches!(self.fast_open_advice(ctx, now), Advice::Send(..));
         self.early |= self.waiting;
     }
 
     /// Client: data for the first SYN if a cookie is known, else a request for one. A SYN sent again has neither (RFC 7413
     /// §4.2.2).
-    pub(crate) fn add_fast_open(&mut self, env: &mut Env, now: Instant, i: usize, plan: &mut Plan) {
-        let m = &self.members[i];
+    pub(crate) fn add_fast_open(&mut self, ctx: &mut Context, now: Instant, i: usize, segment: &mut Segment) {
+        let m = &self.subflows[i];
         if m.join != Join::Initial || m.tcp.syns_after_old_ack > 0 {
             return;
         }
         if m.tcp.stats.timeouts > 0 {
-            self.doubt_fast_open(env, now, i);
+            self.doubt_fast_open(ctx, now, i);
             return;
         }
-        match self.fast_open_advice(env, now) {
+        match self.fast_open_advice(ctx, now) {
             Advice::Leave => {}
             Advice::Ask => {
-                let m = &mut self.members[i];
+                let m = &mut self.subflows[i];
                 m.fast_open = Some(Cookie::new());
                 m.asked_cookie = true;
             }
             Advice::Send(cookie, mss) => {
-                let m = &mut self.members[i];
+                let m = &mut self.subflows[i];
                 let mss = u64::from(mss).min(u64::from(m.tcp.config.mss));
                 let mss = mss.min(longest_syn(m.tcp.tuple.remote.is_ipv6()));
                 let n = (self.send.end() - DataOffset(1)).min(mss.saturating_sub(MAX_OPTIONS as u64));
                 if n == 0 {
                     return;
                 }
-                plan.payload = self.send.slice(DataOffset(1)..DataOffset(1 + n));
+                segment.payload = self.send.slice(DataOffset(1)..DataOffset(1 + n));
                 m.tcp.syn_data = n as u32;
                 m.fast_open = Some(cookie);
             }
@@ -103,16 +103,16 @@ impl Connection {
     }
 
     /// Client: a SYN with the option was not answered, or by an ICMP error. Maybe that is why (RFC 7413 §4.1.3.1).
-    pub(crate) fn doubt_fast_open(&mut self, env: &mut Env, now: Instant, i: usize) {
-        let m = &self.members[i];
+    pub(crate) fn doubt_fast_open(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+        let m = &self.subflows[i];
         if !self.established && (m.tcp.syn_data > 0 || m.asked_cookie) {
-            env.fast_open.doubt(now, m.tcp.tuple.local.ip(), m.tcp.tuple.remote);
+            ctx.fast_open.doubt(now, m.tcp.tuple.local.ip(), m.tcp.tuple.remote);
         }
     }
 
     /// Client: what the SYN/ACK says of the data in the SYN. What it does not acknowledge is sent again as ordinary data.
-    pub(crate) fn on_fast_open_answer(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr) {
-        let m = &self.members[i];
+    pub(crate) fn on_fast_open_answer(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
+        let m = &self.subflows[i];
         let id = Some(m.tcp.id);
         let (sent, acked) = (m.tcp.syn_data, u64::from(m.tcp.syn_data_acked));
         if sent == 0 && !m.asked_cookie {
@@ -122,27 +122,27 @@ impl Connection {
         match seg.options.fast_open.as_ref().filter(|c| !c.is_empty()) {
             Some(cookie) => {
                 let mss = seg.options.mss.unwrap_or(default_mss(remote.is_ipv6()) as u16);
-                env.fast_open.remember(now, local, remote, cookie, mss);
+                ctx.fast_open.remember(now, local, remote, cookie, mss);
             }
-            None if acked > 0 => env.fast_open.works(now, local, remote),
+            None if acked > 0 => ctx.fast_open.works(now, local, remote),
             // RFC 7413 §4.1.3.1: neither a cookie nor the data taken, or the SYN lost: left alone for a while.
             None => {
-                env.fast_open.disable(now, local, remote);
+                ctx.fast_open.disable(now, local, remote);
                 if m.tcp.stats.timeouts > 0 {
-                    self.count(env, now, id, Counter::TcpFastOpenBlackhole);
+                    self.count(ctx, now, id, Counter::TcpFastOpenBlackhole);
                 }
             }
         }
         if sent > 0 {
             let taken = acked > 0;
             let what = if taken { Counter::TcpFastOpenActive } else { Counter::TcpFastOpenActiveFail };
-            self.count(env, now, id, what);
+            self.count(ctx, now, id, what);
         }
         if acked == 0 {
             return;
         }
         let payload = self.send.slice(DataOffset(1)..DataOffset(1 + acked));
-        let m = &mut self.members[i];
+        let m = &mut self.subflows[i];
         m.tcp.syn_data_delivered(now, payload);
         m.syn_data_sent = acked;
         m.send_shift_since = SubflowOffset(1 + acked);
@@ -150,15 +150,15 @@ impl Connection {
         self.send_next = DataOffset(1 + acked);
         self.bytes_sent += acked;
         self.bytes_acked += self.send.acknowledge(self.send_next);
-        self.notify_writable(env);
+        self.notify_writable(ctx);
     }
 
     /// Server: the SYN of the first subflow carried `data`, and its cookie was valid. The application has the connection at once.
-    pub(crate) fn take_syn_data(&mut self, env: &mut Env, now: Instant, mut data: Bytes) {
+    pub(crate) fn take_syn_data(&mut self, ctx: &mut Context, now: Instant, mut data: Bytes) {
         // What the receive buffer has no room for is not acknowledged and comes again.
         data.truncate(usize::try_from(self.recv.window_edge() - DataOffset(1)).unwrap_or(usize::MAX));
         let n = data.len() as u64;
-        let Some(m) = self.members.first_mut().filter(|_| n > 0) else { return };
+        let Some(m) = self.subflows.first_mut().filter(|_| n > 0) else { return };
         let id = Some(m.tcp.id);
         m.tcp.syn_data_received(n);
         m.syn_data_received = n;
@@ -168,12 +168,12 @@ impl Connection {
         self.early = true;
         if self.answers_early() {
             // Within the window of the SYN and the initial one.
-            self.members[0].tcp.fast_opened = true;
-            self.send_edge = DataOffset(self.members[0].tcp.send_edge.0);
-            self.announce(env, now, 0);
+            self.subflows[0].tcp.fast_opened = true;
+            self.send_edge = DataOffset(self.subflows[0].tcp.send_edge.0);
+            self.announce(ctx, now, 0);
         }
-        env.events.push_back(Event::Connected { connection: self.id });
-        self.count(env, now, id, Counter::TcpFastOpenPassive);
-        self.insert_data(env, now, 0, DataOffset(1), data);
+        ctx.events.push_back(Event::Connected { connection: self.id });
+        self.count(ctx, now, id, Counter::TcpFastOpenPassive);
+        self.insert_data(ctx, now, 0, DataOffset(1), data);
     }
 }

@@ -1,13 +1,13 @@
 //! MP_CAPABLE in both roles, and what leads back to plain TCP (RFC 8684 §3.1, §3.7).
 
 use super::connection::{Connection, Mode};
-use super::keys::constant_time_eq;
 use super::mapping::RxMapping;
-use super::member::Join;
+use super::subflow::Join;
 use crate::config::ConnectionConfig;
+use crate::context::Context;
 use crate::error::FallbackReason;
 use crate::observe::Counter;
-use crate::stack::env::Env;
+use crate::wire::mptcp::keys::constant_time_eq;
 use crate::wire::mptcp::{CapableFlags, Dsn, DssMapping, MpCapable, MptcpOption, VERSION};
 use crate::wire::tcp::TcpRepr;
 use umptcp_types::{DataOffset, Instant, SubflowId, SubflowOffset};
@@ -90,9 +90,9 @@ impl Connection {
     }
 
     /// Client: the SYN/ACK decides whether this is MPTCP.
-    pub(crate) fn on_syn_ack(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr) {
-        self.on_fast_open_answer(env, now, i, seg);
-        self.send_edge = DataOffset(self.members[i].tcp.send_edge.0);
+    pub(crate) fn on_syn_ack(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
+        self.on_fast_open_answer(ctx, now, i, seg);
+        self.send_edge = DataOffset(self.subflows[i].tcp.send_edge.0);
         if self.mode != Mode::Negotiating {
             return;
         }
@@ -108,37 +108,37 @@ impl Connection {
         // without it may be reordered, the third packet tells).
         match key {
             Ok((flags, key)) => {
-                self.count(env, now, None, Counter::MPCapableSYNACKRX);
+                self.count(ctx, now, None, Counter::MPCapableSYNACKRX);
                 self.checksum |= flags.checksum_required;
                 self.peer_allows_initial_join = !flags.no_join_initial;
                 self.set_remote_key(key);
                 self.mode = Mode::Mptcp { since: now };
-                env.black_holes.works(self.first.remote.ip());
-                env.observe(now, Some(self.id), None, Counter::MPCurrEstab);
+                ctx.black_holes.works(self.initial_tuple.remote.ip());
+                ctx.observe(now, Some(self.id), None, Counter::MPCurrEstab);
             }
-            Err(FallbackReason::NoOptionInSynAck) if self.syns_lost(self.members[i].tcp.stats.timeouts) => {
-                self.count(env, now, None, Counter::MPCapableSYNTXDrop);
-                if env.black_holes.found(now, self.first.remote.ip(), env.config.blackhole_timeout) {
-                    self.count(env, now, None, Counter::Blackhole);
+            Err(FallbackReason::NoOptionInSynAck) if self.syns_lost(self.subflows[i].tcp.stats.timeouts) => {
+                self.count(ctx, now, None, Counter::MPCapableSYNTXDrop);
+                if ctx.black_holes.found(now, self.initial_tuple.remote.ip(), ctx.config.blackhole_timeout) {
+                    self.count(ctx, now, None, Counter::Blackhole);
                 }
-                self.fall_back(env, FallbackReason::SynsLost);
+                self.fall_back(ctx, FallbackReason::SynsLost);
             }
             Err(reason) => {
-                self.count(env, now, None, Counter::MPCapableFallbackSYNACK);
-                self.fall_back(env, reason);
+                self.count(ctx, now, None, Counter::MPCapableFallbackSYNACK);
+                self.fall_back(ctx, reason);
             }
         }
     }
 
     /// Server: the third ACK decides (RFC 8684 §3.1, §3.7).
-    pub(crate) fn on_third_ack(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr) {
-        self.send_edge = DataOffset(self.members[i].tcp.send_edge.0);
+    pub(crate) fn on_third_ack(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
+        self.send_edge = DataOffset(self.subflows[i].tcp.send_edge.0);
         if self.mode != Mode::Negotiating {
             return;
         }
         match self.check_third_ack(seg) {
             Ok((key, flags)) => {
-                self.count(env, now, None, Counter::MPCapableACKRX);
+                self.count(ctx, now, None, Counter::MPCapableACKRX);
                 self.checksum |= flags.checksum_required;
                 self.peer_allows_initial_join &= !flags.no_join_initial;
                 self.set_remote_key(key);
@@ -146,12 +146,12 @@ impl Connection {
                 self.fully_established = true;
                 // RFC 8684 §3.1: the client may not open subflows before a DSS has come; if nobody has data to send,
                 // this ACK is it.
-                self.members[i].tcp.ack_now();
-                env.observe(now, Some(self.id), None, Counter::MPCurrEstab);
+                self.subflows[i].tcp.ack_now();
+                ctx.observe(now, Some(self.id), None, Counter::MPCurrEstab);
             }
             Err(reason) => {
-                self.count(env, now, None, Counter::MPCapableFallbackACK);
-                self.fall_back(env, reason);
+                self.count(ctx, now, None, Counter::MPCapableFallbackACK);
+                self.fall_back(ctx, reason);
             }
         }
     }
@@ -185,7 +185,7 @@ impl Connection {
     /// packet cut from the segment, and when the segment does. False: the subflow or its MPTCP has gone.
     pub(crate) fn on_capable_data(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         id: SubflowId,
         seg: &TcpRepr,
@@ -195,17 +195,17 @@ impl Connection {
         };
         let Some(i) = self.index(id) else { return false };
         let ours = sender_key == self.remote_key && receiver_key == self.local_key;
-        if self.client || self.members[i].join != Join::Initial || !ours {
-            self.count(env, now, Some(id), Counter::MPCapableKeyMismatch);
+        if self.client || self.subflows[i].join != Join::Initial || !ours {
+            self.count(ctx, now, Some(id), Counter::MPCapableKeyMismatch);
             return true;
         }
-        let first = 1 + self.members[i].syn_data_received;
+        let first = 1 + self.subflows[i].syn_data_received;
         if len == 0 {
             let dsn = Dsn::Long(DataOffset(first).to_wire(self.remote_idsn).0);
-            return self.on_infinite_mapping(env, now, i, &DssMapping { dsn, ssn: 1, len, checksum });
+            return self.on_infinite_mapping(ctx, now, i, &DssMapping { dsn, ssn: 1, len, checksum });
         }
         if checksum.is_some() != self.checksum {
-            return self.on_wrong_checksum_use(env, now, i);
+            return self.on_wrong_checksum_use(ctx, now, i);
         }
         let mapping = RxMapping {
             subflow: SubflowOffset(first),
@@ -214,7 +214,7 @@ impl Connection {
             declared: len,
             checksum,
         };
-        self.on_mapping(env, now, i, mapping)
+        self.on_mapping(ctx, now, i, mapping)
     }
 
     /// The client's first ACK, and its first data until the peer is known to have the keys, carry MP_CAPABLE.
@@ -224,6 +224,6 @@ impl Connection {
             && !self.fully_established
             && !self.peer_has_keys
             && at_start
-            && self.members.get(i).is_some_and(|m| m.join == Join::Initial)
+            && self.subflows.get(i).is_some_and(|m| m.join == Join::Initial)
     }
 }

@@ -4,10 +4,10 @@ use super::connection::{Connection, Mode};
 use super::handshake::capable;
 use super::join::Refusal;
 use super::mapping::{Inserted, RxMapping};
-use super::member::Join;
+use super::subflow::Join;
+use crate::context::Context;
 use crate::event::{Event, SubflowReset};
 use crate::observe::Counter;
-use crate::stack::env::Env;
 use crate::tcp::State;
 use crate::tcp::acknowledge::Undone;
 use crate::tcp::input::Outcome;
@@ -21,7 +21,7 @@ impl Connection {
     /// Processes a segment of subflow `id`.
     pub(crate) fn on_segment(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         id: SubflowId,
         seg: &TcpRepr,
@@ -29,72 +29,72 @@ impl Connection {
     ) {
         let Some(i) = self.index(id) else { return };
         if self.overtakes_third_ack(i, seg, payload.is_empty()) {
-            self.count(env, now, Some(id), Counter::MPCapableAckOvertaken);
+            self.count(ctx, now, Some(id), Counter::MPCapableAckOvertaken);
             return;
         }
         let was_fully_established = self.fully_established;
         let len = payload.len();
-        let was_stale = self.members[i].tcp.rtt.backoff_count() > 0;
-        let mut out = self.members[i].tcp.on_segment(now, seg, payload, self.cc.as_mut());
+        let was_stale = self.subflows[i].tcp.rtt.backoff_count() > 0;
+        let mut out = self.subflows[i].tcp.on_segment(now, seg, payload, self.cc.as_mut());
         if out.paws {
-            self.count(env, now, Some(id), Counter::TcpPawsRejected);
+            self.count(ctx, now, Some(id), Counter::TcpPawsRejected);
         }
         if out.challenge {
-            let allowed = self.members[i].tcp.may_challenge(now) && env.challenge_allowed(now);
+            let allowed = self.subflows[i].tcp.may_challenge(now) && ctx.challenge_allowed(now);
             if allowed {
-                self.members[i].tcp.ack_now();
+                self.subflows[i].tcp.ack_now();
             }
             let what = if allowed { Counter::TcpChallengeAck } else { Counter::TcpACKSkippedChallenge };
-            self.count(env, now, Some(id), what);
+            self.count(ctx, now, Some(id), what);
         }
         if out.refused {
-            self.count(env, now, Some(id), Counter::TcpOFODrop);
+            self.count(ctx, now, Some(id), Counter::TcpOFODrop);
         }
-        self.on_recovery_news(env, now, id, &out);
+        self.on_recovery_news(ctx, now, id, &out);
         if out.reset {
-            self.answer_with_reset(env, now, i, seg);
+            self.answer_with_reset(ctx, now, i, seg);
             return;
         }
         if out.repeat_syn_ack {
             return;
         }
-        if out.simultaneous_open && !self.on_simultaneous_open(env, now, i, seg) {
+        if out.simultaneous_open && !self.on_simultaneous_open(ctx, now, i, seg) {
             return;
         }
         if out.ended {
-            self.on_member_ended(env, now, i, seg);
+            self.on_subflow_ended(ctx, now, i, seg);
             return;
         }
-        if was_stale && out.advanced && self.members[i].stale {
-            self.members[i].stale = false;
-            self.count(env, now, Some(id), Counter::SubflowRecover);
+        if was_stale && out.advanced && self.subflows[i].stale {
+            self.subflows[i].stale = false;
+            self.count(ctx, now, Some(id), Counter::SubflowRecover);
         }
         if out.established
-            && let Err(refusal) = self.on_member_established(env, now, i, seg)
+            && let Err(refusal) = self.on_subflow_established(ctx, now, i, seg)
         {
-            self.refuse_member(env, now, i, refusal);
+            self.refuse_subflow(ctx, now, i, refusal);
             return;
         }
         if !out.acceptable {
             // A late duplicate still says that the peer got our third ACK, or did not: a SYN/ACK asks for it again.
-            if seg.flags.syn && matches!(self.members[i].join, Join::AckSent { .. }) {
-                self.members[i].tcp.ack_now();
+            if seg.flags.syn && matches!(self.subflows[i].join, Join::AckSent { .. }) {
+                self.subflows[i].tcp.ack_now();
             }
             // So does its ACK, should it be the one that acknowledges the last data or the FIN.
             if out.advanced && matches!(self.mode, Mode::Plain { .. }) {
-                self.on_plain_progress(env, now, i, &out);
-                self.after_progress(env, now);
+                self.on_plain_progress(ctx, now, i, &out);
+                self.after_progress(ctx, now);
             }
             return;
         }
         if self.fast_close.is_some() {
-            self.on_segment_after_fast_close(env, now, seg);
+            self.on_segment_after_fast_close(ctx, now, seg);
             return;
         }
         if !out.established && !seg.flags.syn {
-            self.on_join_confirmed(env, now, i);
+            self.on_join_confirmed(ctx, now, i);
         }
-        let m = &mut self.members[i];
+        let m = &mut self.subflows[i];
         m.removal = None;
         if out.advanced || len > 0 {
             m.signals_interrupted();
@@ -102,43 +102,43 @@ impl Connection {
         if out.acked > 0 {
             self.scheduler.on_ack(now, id, out.acked);
         }
-        let fell_back = self.check_first_options(env, now, seg, len, out.advanced);
+        let fell_back = self.check_first_options(ctx, now, seg, len, out.advanced);
         if !fell_back && self.is_mptcp() {
-            if !seg.flags.syn && self.check_member_options(env, now, i, seg) {
+            if !seg.flags.syn && self.check_subflow_options(ctx, now, i, seg) {
                 return;
             }
-            if !self.on_options(env, now, i, seg, len) {
+            if !self.on_options(ctx, now, i, seg, len) {
                 return;
             }
         }
         let Some(i) = self.index(id) else { return };
-        self.hand_over(env, now, i, &mut out);
+        self.hand_over(ctx, now, i, &mut out);
         let Some(i) = self.index(id) else { return };
         if matches!(self.mode, Mode::Plain { .. }) {
-            self.on_plain_progress(env, now, i, &out);
+            self.on_plain_progress(ctx, now, i, &out);
         }
-        self.after_progress(env, now);
+        self.after_progress(ctx, now);
         if self.fully_established && !was_fully_established {
             // What the path manager had to put off: joins, also to addresses advertised before, and our own advertisements.
-            self.manage_paths(env, now);
+            self.manage_paths(ctx, now);
         }
     }
 
     /// Loss recovery began, or something of it turned out to be needless.
-    fn on_recovery_news(&mut self, env: &mut Env, now: Instant, id: SubflowId, out: &Outcome) {
+    fn on_recovery_news(&mut self, ctx: &mut Context, now: Instant, id: SubflowId, out: &Outcome) {
         if out.recovery {
-            self.count(env, now, Some(id), Counter::TcpFastRecovery);
+            self.count(ctx, now, Some(id), Counter::TcpFastRecovery);
         }
         if out.congestion_marked {
-            self.count(env, now, Some(id), Counter::TcpECNReductions);
+            self.count(ctx, now, Some(id), Counter::TcpECNReductions);
         }
         if out.probe_repaired {
-            self.count(env, now, Some(id), Counter::TcpLossProbeRecovery);
+            self.count(ctx, now, Some(id), Counter::TcpLossProbeRecovery);
         }
         if out.larger_packets {
-            self.count(env, now, Some(id), Counter::TcpMTUPSuccess);
+            self.count(ctx, now, Some(id), Counter::TcpMTUPSuccess);
         }
-        self.count_failed_size_probes(env, now, id);
+        self.count_failed_size_probes(ctx, now, id);
         let Some(undone) = out.undone else { return };
         let what = match undone {
             Undone::TimeoutByTimestamp => Counter::TcpLossUndo,
@@ -146,17 +146,17 @@ impl Connection {
             Undone::Duplicates { .. } => Counter::TcpDSACKUndo,
             Undone::Recovery => Counter::TcpFullUndo,
         };
-        self.count(env, now, Some(id), what);
+        self.count(ctx, now, Some(id), what);
         if undone.was_timeout() {
             self.withdraw_reinjection(id);
         }
     }
 
     /// Probes for larger packets that have failed on a subflow.
-    pub(crate) fn count_failed_size_probes(&mut self, env: &mut Env, now: Instant, id: SubflowId) {
-        let failures = self.index(id).map_or(0, |i| self.members[i].tcp.pmtu.take_failures());
+    pub(crate) fn count_failed_size_probes(&mut self, ctx: &mut Context, now: Instant, id: SubflowId) {
+        let failures = self.index(id).map_or(0, |i| self.subflows[i].tcp.pmtu.take_failures());
         for _ in 0..failures {
-            self.count(env, now, Some(id), Counter::TcpMTUPFail);
+            self.count(ctx, now, Some(id), Counter::TcpMTUPFail);
         }
     }
 
@@ -165,7 +165,7 @@ impl Connection {
     /// segment is dropped rather than the connection's MPTCP (RFC 8684 §3.1). Data without a mapping is another matter: Linux
     /// as a client sends data of its SYN that were not acknowledged again that way, and means plain TCP.
     fn overtakes_third_ack(&self, i: usize, seg: &TcpRepr, pure: bool) -> bool {
-        let waiting = self.mode == Mode::Negotiating && self.members[i].tcp.state() == State::SynReceived;
+        let waiting = self.mode == Mode::Negotiating && self.subflows[i].tcp.state() == State::SynReceived;
         waiting
             && capable(seg).is_none()
             && seg
@@ -176,75 +176,75 @@ impl Connection {
     }
 
     /// Member `i` completed its TCP handshake. An error says why it must be reset.
-    fn on_member_established(
+    fn on_subflow_established(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         i: usize,
         seg: &TcpRepr,
     ) -> Result<(), Refusal> {
-        match self.members[i].join {
+        match self.subflows[i].join {
             Join::Initial => {
                 if self.client {
-                    self.on_syn_ack(env, now, i, seg);
+                    self.on_syn_ack(ctx, now, i, seg);
                 } else {
-                    self.on_third_ack(env, now, i, seg);
+                    self.on_third_ack(ctx, now, i, seg);
                 }
                 self.established = true;
                 if let Some(listener) = self.half_open.take() {
-                    env.leave_half_open(listener);
+                    ctx.leave_half_open(listener);
                 }
                 if let Some(listener) = self.fast_opened.take() {
-                    env.fast_open.settled(listener);
+                    ctx.fast_open.settled(listener);
                 }
-                self.announce(env, now, i);
+                self.announce(ctx, now, i);
                 if self.client || !self.early {
-                    env.events.push_back(Event::Connected { connection: self.id });
+                    ctx.events.push_back(Event::Connected { connection: self.id });
                 }
                 Ok(())
             }
-            Join::SynSent { .. } => self.on_join_syn_ack(env, now, i, seg),
-            Join::SynReceived { .. } => self.on_join_ack(env, now, i, seg),
+            Join::SynSent { .. } => self.on_join_syn_ack(ctx, now, i, seg),
+            Join::SynReceived { .. } => self.on_join_ack(ctx, now, i, seg),
             _ => Ok(()),
         }
     }
 
     /// Processes the MPTCP options of an acceptable segment. False: the subflow or connection has gone.
-    fn on_options(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr, len: usize) -> bool {
-        let id = self.members[i].tcp.id;
+    fn on_options(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr, len: usize) -> bool {
+        let id = self.subflows[i].tcp.id;
         for option in &seg.options.mptcp {
             // An option before this one may have removed other subflows, or this one.
             let Some(i) = self.index(id) else { return false };
             match option {
                 MptcpOption::Dss(dss) => {
-                    if !self.on_dss(env, now, i, dss, seg, len) {
+                    if !self.on_dss(ctx, now, i, dss, seg, len) {
                         return false;
                     }
                 }
-                MptcpOption::AddAddr(a) => self.on_add_addr(env, now, i, a),
-                MptcpOption::RemoveAddr(r) => self.on_remove_addr(env, now, i, r),
-                MptcpOption::Prio(p) => self.on_prio(env, now, i, p),
+                MptcpOption::AddAddr(a) => self.on_add_addr(ctx, now, i, a),
+                MptcpOption::RemoveAddr(r) => self.on_remove_addr(ctx, now, i, r),
+                MptcpOption::Prio(p) => self.on_prio(ctx, now, i, p),
                 MptcpOption::FastClose(f) => {
                     if f.receiver_key == self.local_key {
-                        self.on_fast_close(env, now);
+                        self.on_fast_close(ctx, now);
                         return false;
                     }
-                    self.count(env, now, Some(id), Counter::MPFastcloseKeyMismatch);
+                    self.count(ctx, now, Some(id), Counter::MPFastcloseKeyMismatch);
                 }
                 MptcpOption::Fail(f) => {
-                    if !self.on_fail(env, now, i, *f) {
+                    if !self.on_fail(ctx, now, i, *f) {
                         return false;
                     }
                 }
                 MptcpOption::Capable(_) | MptcpOption::Join(_) | MptcpOption::Reset(_) => {}
             }
         }
-        self.on_capable_data(env, now, id, seg)
+        self.on_capable_data(ctx, now, id, seg)
     }
 
     fn on_dss(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         i: usize,
         dss: &Dss,
@@ -254,15 +254,15 @@ impl Connection {
         if let Some(ack) = dss.ack {
             self.fully_established = true;
             self.dss_seen = true;
-            let window = u64::from(seg.window) << self.members[i].tcp.send_scale;
-            self.on_data_ack(env, now, ack, window);
+            let window = u64::from(seg.window) << self.subflows[i].tcp.send_scale;
+            self.on_data_ack(ctx, now, ack, window);
         }
         let Some(m) = dss.mapping else { return true };
         if m.len == 0 && !dss.data_fin {
-            return self.on_infinite_mapping(env, now, i, &m);
+            return self.on_infinite_mapping(ctx, now, i, &m);
         }
         if m.checksum.is_some() != self.checksum {
-            return self.on_wrong_checksum_use(env, now, i);
+            return self.on_wrong_checksum_use(ctx, now, i);
         }
         let near = self.recv.next().to_wire(self.remote_idsn);
         let seq = match m.dsn {
@@ -278,102 +278,102 @@ impl Connection {
             }
         };
         let Some(data) = DataOffset::from_wire(seq, self.remote_idsn) else {
-            self.count(env, now, Some(self.members[i].tcp.id), Counter::NoDSSInWindow);
+            self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::NoDSSInWindow);
             return true;
         };
         let payload_len = u64::from(m.len) - u64::from(dss.data_fin && m.len > 0);
         if dss.data_fin {
             // Acknowledged also when it is repeated: our DATA_ACK was lost.
-            self.members[i].tcp.ack_now();
+            self.subflows[i].tcp.ack_now();
             if payload_len > 0 && self.checksum {
                 // It counts when the checksum of its mapping has been verified.
             } else if m.checksum.is_none_or(|sum| bare_checksum_holds(seq.0, m.ssn, m.len, sum)) {
-                self.on_data_fin(env, now, i, data + payload_len);
+                self.on_data_fin(ctx, now, i, data + payload_len);
             } else {
-                self.count(env, now, Some(self.members[i].tcp.id), Counter::DataCsumErr);
+                self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::DataCsumErr);
             }
         }
         if payload_len == 0 || (m.ssn == 0 && len == 0) {
             return true;
         }
-        let near = self.members[i].consumed;
-        let ssn = m.ssn.wrapping_add(self.members[i].syn_data_received as u32);
+        let near = self.subflows[i].consumed;
+        let ssn = m.ssn.wrapping_add(self.subflows[i].syn_data_received as u32);
         let delta = ssn.wrapping_sub(near.0 as u32) as i32;
         let Some(subflow) = near.0.checked_add_signed(i64::from(delta)).map(SubflowOffset) else {
-            self.count(env, now, Some(self.members[i].tcp.id), Counter::NoDSSInWindow);
+            self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::NoDSSInWindow);
             return true;
         };
         let mapping = RxMapping { subflow, data, len: payload_len, declared: m.len, checksum: m.checksum };
-        self.on_mapping(env, now, i, mapping)
+        self.on_mapping(ctx, now, i, mapping)
     }
 
     /// The peer's data end at `at`; a DATA_FIN that contradicts what has come is ignored.
-    fn on_data_fin(&mut self, env: &mut Env, now: Instant, i: usize, at: DataOffset) {
+    fn on_data_fin(&mut self, ctx: &mut Context, now: Instant, i: usize, at: DataOffset) {
         if !self.recv.data_fin(at) {
-            self.count(env, now, Some(self.members[i].tcp.id), Counter::DSSNotMatching);
+            self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::DSSNotMatching);
         }
     }
 
     /// Remembers a mapping. False: the subflow was reset because of it.
-    pub(crate) fn on_mapping(&mut self, env: &mut Env, now: Instant, i: usize, m: RxMapping) -> bool {
-        let member = &mut self.members[i];
-        let id = Some(member.tcp.id);
-        if m.subflow > member.tcp.rcv_edge + u64::from(u16::MAX) {
+    pub(crate) fn on_mapping(&mut self, ctx: &mut Context, now: Instant, i: usize, m: RxMapping) -> bool {
+        let subflow = &mut self.subflows[i];
+        let id = Some(subflow.tcp.id);
+        if m.subflow > subflow.tcp.rcv_edge + u64::from(u16::MAX) {
             // It maps nothing that may come now (RFC 8684 §3.3.1: some of the segment that carries it).
-            self.count(env, now, id, Counter::NoDSSInWindow);
+            self.count(ctx, now, id, Counter::NoDSSInWindow);
             return true;
         }
         if m.checksum.is_some() && m.len > self.config.receive_buffer as u64 {
             // It could not be verified without holding more than we offered.
-            self.count(env, now, id, Counter::DSSCorruptionReset);
-            self.reset_member(env, now, i, ResetReason::LackOfResources);
+            self.count(ctx, now, id, Counter::DSSCorruptionReset);
+            self.reset_subflow(ctx, now, i, ResetReason::LackOfResources);
             return false;
         }
-        match member.mappings.insert(m, member.consumed) {
+        match subflow.mappings.insert(m, subflow.consumed) {
             Inserted::New | Inserted::Known => true,
             Inserted::Conflict => {
-                self.count(env, now, id, Counter::DSSNotMatching);
-                self.count(env, now, id, Counter::DSSCorruptionReset);
-                self.reset_member(env, now, i, ResetReason::MptcpSpecific);
+                self.count(ctx, now, id, Counter::DSSNotMatching);
+                self.count(ctx, now, id, Counter::DSSCorruptionReset);
+                self.reset_subflow(ctx, now, i, ResetReason::MptcpSpecific);
                 false
             }
             Inserted::TooMany => {
-                self.count(env, now, id, Counter::DSSTooMany);
-                self.reset_member(env, now, i, ResetReason::LackOfResources);
+                self.count(ctx, now, id, Counter::DSSTooMany);
+                self.reset_subflow(ctx, now, i, ResetReason::LackOfResources);
                 false
             }
         }
     }
 
     /// RFC 8684 §3.3: a checksum that was not negotiated, or none where one was. Always false: the subflow is reset.
-    pub(crate) fn on_wrong_checksum_use(&mut self, env: &mut Env, now: Instant, i: usize) -> bool {
-        self.count(env, now, Some(self.members[i].tcp.id), Counter::DSSCorruptionReset);
-        self.reset_member(env, now, i, ResetReason::MptcpSpecific);
+    pub(crate) fn on_wrong_checksum_use(&mut self, ctx: &mut Context, now: Instant, i: usize) -> bool {
+        self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::DSSCorruptionReset);
+        self.reset_subflow(ctx, now, i, ResetReason::MptcpSpecific);
         false
     }
 
     /// Passes in-order subflow bytes to the data level, through their mappings.
-    fn hand_over(&mut self, env: &mut Env, now: Instant, i: usize, out: &mut Outcome) {
+    fn hand_over(&mut self, ctx: &mut Context, now: Instant, i: usize, out: &mut Outcome) {
         if matches!(self.mode, Mode::Plain { .. }) {
-            while let Some(bytes) = self.members[i].unmapped.pop(usize::MAX) {
-                let at = self.members[i].consumed;
-                self.members[i].consumed += bytes.len() as u64;
-                self.insert_data(env, now, i, self.plain_received(at), bytes);
+            while let Some(bytes) = self.subflows[i].unmapped.pop(usize::MAX) {
+                let at = self.subflows[i].consumed;
+                self.subflows[i].consumed += bytes.len() as u64;
+                self.insert_data(ctx, now, i, self.plain_received(at), bytes);
             }
-            self.members[i].unmapped_since = None;
+            self.subflows[i].unmapped_since = None;
             for (at, bytes) in out.delivered.drain(..) {
-                self.insert_data(env, now, i, self.plain_received(at), bytes);
+                self.insert_data(ctx, now, i, self.plain_received(at), bytes);
             }
             return;
         }
-        let m = &mut self.members[i];
+        let m = &mut self.subflows[i];
         for (at, bytes) in out.delivered.drain(..) {
             debug_assert_eq!(at, m.consumed + m.unmapped.len() as u64);
             m.unmapped.push(bytes);
         }
         let mut unmapped = false;
-        while self.members[i].unmapped.len() > 0 && self.members[i].fail.is_none() {
-            let m = &mut self.members[i];
+        while self.subflows[i].unmapped.len() > 0 && self.subflows[i].fail.is_none() {
+            let m = &mut self.subflows[i];
             let at = m.consumed;
             let Some(mapping) = m.mappings.covering(at) else {
                 unmapped = true;
@@ -386,12 +386,12 @@ impl Connection {
                     Some(true) => {
                         m.verified_to = mapping.end();
                         if u64::from(mapping.declared) > mapping.len {
-                            self.on_data_fin(env, now, i, mapping.data + mapping.len);
+                            self.on_data_fin(ctx, now, i, mapping.data + mapping.len);
                         }
                     }
                     Some(false) => {
                         let id = m.tcp.id;
-                        self.on_checksum_failure(env, now, i, mapping.data);
+                        self.on_checksum_failure(ctx, now, i, mapping.data);
                         if self.index(id).is_none() {
                             return;
                         }
@@ -399,43 +399,43 @@ impl Connection {
                     }
                 }
             }
-            let m = &mut self.members[i];
+            let m = &mut self.subflows[i];
             let mapped = usize::try_from(mapping.end() - at).unwrap_or(usize::MAX);
             let Some(bytes) = m.unmapped.pop(mapped) else { break };
             m.consumed = at + bytes.len() as u64;
             m.mappings.consumed(m.consumed);
             let data = mapping.data + (at - mapping.subflow);
-            self.insert_data(env, now, i, data, bytes);
+            self.insert_data(ctx, now, i, data, bytes);
         }
-        let m = &mut self.members[i];
+        let m = &mut self.subflows[i];
         m.unmapped_since = unmapped.then(|| m.unmapped_since.unwrap_or(now));
         // RFC 8684 §3.3.1: data whose mapping does not arrive within a window of data breaks the subflow. Behind a failed checksum a
         // window of data, and what a box inserted, may wait for the answer to MP_FAIL.
         let windows = if m.fail.is_some() { 2 } else { 1 };
         if m.unmapped.len() >= windows * self.config.receive_buffer {
-            self.on_unmapped(env, now, i);
+            self.on_unmapped(ctx, now, i);
         }
     }
 
     /// Data on subflow `i` came without a mapping, and none will come (RFC 8684 §3.3.1, §3.7).
-    pub(crate) fn on_unmapped(&mut self, env: &mut Env, now: Instant, i: usize) {
-        self.count(env, now, Some(self.members[i].tcp.id), Counter::DSSNoMatchTCP);
-        self.reset_member(env, now, i, ResetReason::MiddleboxInterference);
+    pub(crate) fn on_unmapped(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+        self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::DSSNoMatchTCP);
+        self.reset_subflow(ctx, now, i, ResetReason::MiddleboxInterference);
     }
 
     pub(crate) fn insert_data(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         i: usize,
         at: DataOffset,
         bytes: Bytes,
     ) {
-        let id = Some(self.members[i].tcp.id);
+        let id = Some(self.subflows[i].tcp.id);
         let d = self.recv.insert(at, bytes);
         if d.readable > 0 {
             self.bytes_received += d.readable;
-            self.notify_readable(env);
+            self.notify_readable(ctx);
         }
         let happened = [
             (d.out_of_order, Counter::OFOQueue),
@@ -447,14 +447,14 @@ impl Connection {
         ];
         for (yes, what) in happened {
             if yes {
-                self.count(env, now, id, what);
+                self.count(ctx, now, id, what);
             }
         }
     }
 
     /// Plain TCP: subflow acknowledgements are data acknowledgements, FIN is the end of data.
-    fn on_plain_progress(&mut self, env: &mut Env, now: Instant, i: usize, out: &Outcome) {
-        let m = &self.members[i];
+    fn on_plain_progress(&mut self, ctx: &mut Context, now: Instant, i: usize, out: &Outcome) {
+        let m = &self.subflows[i];
         let una = m.tcp.board.una();
         let fin_acked = m.tcp.fin_sent && una >= m.tcp.board.nxt();
         self.send_edge = self.plain_sent(m.tcp.send_edge);
@@ -462,50 +462,50 @@ impl Connection {
         let freed = self.send.acknowledge(self.plain_sent(una));
         if freed > 0 {
             self.bytes_acked += freed;
-            self.notify_writable(env);
+            self.notify_writable(ctx);
         }
         if fin_acked {
             self.fin.acked = true;
         }
         if out.fin && self.recv.data_fin(self.recv.next()) {
-            self.notify_readable(env);
+            self.notify_readable(ctx);
         }
         let _ = now;
     }
 
     /// Subflow `i` ended by a segment.
-    fn on_member_ended(&mut self, env: &mut Env, now: Instant, i: usize, seg: &TcpRepr) {
+    fn on_subflow_ended(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
         let mut reset = SubflowReset { by_peer: true, reason: None, transient: false };
         for option in &seg.options.mptcp {
             match option {
                 MptcpOption::Reset(r) => {
-                    self.count(env, now, Some(self.members[i].tcp.id), Counter::MPRstRx);
+                    self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::MPRstRx);
                     reset = SubflowReset { reason: Some(r.reason.into()), transient: r.transient, ..reset };
                 }
                 // RFC 8684 §3.7: what it carried goes to the other subflows, as with any reset.
                 MptcpOption::Fail(_) => {
-                    self.count(env, now, Some(self.members[i].tcp.id), Counter::MPFailRx);
+                    self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::MPFailRx);
                 }
                 // RFC 8684 §3.5: the RST form closes the whole connection.
                 MptcpOption::FastClose(f) if self.is_mptcp() && f.receiver_key == self.local_key => {
-                    self.on_fast_close(env, now);
+                    self.on_fast_close(ctx, now);
                     return;
                 }
                 MptcpOption::FastClose(_) => {
-                    self.count(env, now, Some(self.members[i].tcp.id), Counter::MPFastcloseKeyMismatch);
+                    self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::MPFastcloseKeyMismatch);
                 }
                 _ => {}
             }
         }
-        let m = &mut self.members[i];
+        let m = &mut self.subflows[i];
         m.reset = seg.flags.rst.then_some(reset);
-        let m = &self.members[i];
+        let m = &self.subflows[i];
         if matches!(self.mode, Mode::Plain { .. }) && m.tcp.close_reason.is_none() {
             // LAST-ACK is over: our FIN is acknowledged.
             self.send.acknowledge(self.plain_sent(m.tcp.board.una()));
             self.fin.acked = true;
         }
-        self.after_progress(env, now);
+        self.after_progress(ctx, now);
     }
 }
 
@@ -517,7 +517,7 @@ fn bare_checksum_holds(dsn: u64, ssn: u32, len: u16, sum: u16) -> bool {
 /// How long data waits for its mapping (RFC 8684 §3.3.1: "a short while").
 const UNMAPPED_WAIT: Duration = Duration::from_secs(2);
 
-impl super::member::Member {
+impl super::subflow::Subflow {
     /// When data that waits for its mapping has waited long enough.
     pub(crate) fn unmapped_deadline(&self) -> Option<Instant> {
         self.unmapped_since.map(|t| t + UNMAPPED_WAIT)

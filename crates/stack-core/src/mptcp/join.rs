@@ -1,13 +1,13 @@
 //! MP_JOIN in both roles (RFC 8684 §3.2).
 
 use super::connection::{Connection, Mode};
-use super::keys::{constant_time_eq, join_hmac, leftmost_64, leftmost_160};
-use super::member::{Join, Member};
+use super::subflow::{Join, Subflow};
+use crate::context::Context;
 use crate::error::FallbackReason;
 use crate::observe::Counter;
 use crate::path_manager::{LocalAddress, RemoteAddress};
-use crate::stack::env::Env;
 use crate::tcp::{CloseReason, FourTuple};
+use crate::wire::mptcp::keys::{constant_time_eq, join_hmac, leftmost_64, leftmost_160};
 use crate::wire::mptcp::{MpJoin, MptcpOption, ResetReason};
 use crate::wire::tcp::TcpRepr;
 use core::net::{IpAddr, SocketAddr};
@@ -70,9 +70,9 @@ impl Connection {
             self.local_ids.push((address, AddressId(next)));
             return Some(AddressId(next));
         }
-        let (members, adverts) = (&self.members, &self.adverts);
+        let (subflows, adverts) = (&self.subflows, &self.adverts);
         let free = |id: AddressId| {
-            let used = members.iter().any(|m| m.local_id == id) || adverts.iter().any(|a| a.id == id);
+            let used = subflows.iter().any(|m| m.local_id == id) || adverts.iter().any(|a| a.id == id);
             id != AddressId(0) && !used
         };
         let slot = self.local_ids.iter_mut().find(|(_, id)| free(*id))?;
@@ -83,40 +83,40 @@ impl Connection {
     /// Opens a subflow from `local` to `remote`.
     pub(crate) fn open_join(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         local: LocalAddress,
         remote: RemoteAddress,
     ) {
         // RFC 8684 §3.9.1: the port of the first subflow, so that firewalls let it pass, if it is free. Not that of a subflow
         // that was lost: the peer, or something on the path, may still know it.
-        let same = SocketAddr::new(local.address, self.first.local.port());
+        let same = SocketAddr::new(local.address, self.initial_tuple.local.port());
         let tuple = FourTuple { local: same, remote: remote.address };
-        let used = tuple == self.first
+        let used = tuple == self.initial_tuple
             || self.lost.iter().any(|l| l.local == tuple.local && l.remote == tuple.remote);
-        let port = if !used && env.is_free(now, &tuple) {
+        let port = if !used && ctx.is_free(now, &tuple) {
             Some(same.port())
         } else {
-            env.free_port(now, local.address, remote.address)
+            ctx.free_port(now, local.address, remote.address)
         };
         let Some(port) = port else {
-            self.count(env, now, None, Counter::MPJoinSynTxBindErr);
+            self.count(ctx, now, None, Counter::MPJoinSynTxBindErr);
             self.failed.push((local.address, remote.address));
             return;
         };
         let Some(local_id) = self.local_id(local.address) else {
-            self.count(env, now, None, Counter::MPJoinSynTxCreatSkErr);
+            self.count(ctx, now, None, Counter::MPJoinSynTxCreatSkErr);
             return;
         };
         let tuple = FourTuple { local: SocketAddr::new(local.address, port), remote: remote.address };
-        let tcp = self.new_subflow(env, now, local.path, tuple);
-        let nonce = env.random_u32();
-        self.add_member(env, Member::new(tcp, Join::SynSent { nonce }, local_id, remote.id));
+        let tcp = self.new_tcp(ctx, now, local.path, tuple);
+        let nonce = ctx.random_u32();
+        self.add_subflow(ctx, Subflow::new(tcp, Join::SynSent { nonce }, local_id, remote.id));
     }
 
     /// The option for a SYN or SYN/ACK of member `i`.
     pub(crate) fn join_option(&self, i: usize) -> Option<MptcpOption> {
-        let m = &self.members[i];
+        let m = &self.subflows[i];
         let (backup, address_id) = (m.backup_local, m.local_id);
         let option = match m.join {
             Join::SynSent { nonce } => MpJoin::Syn { backup, address_id, token: self.remote_token, nonce },
@@ -137,8 +137,8 @@ impl Connection {
 
     /// Subflows that count against the limit: not those of the peer that lack the third ACK.
     pub(crate) fn subflow_count(&self) -> usize {
-        let counts = |m: &&Member| !matches!(m.join, Join::SynReceived { .. }) && !m.tcp.is_finished();
-        self.members.iter().filter(counts).count()
+        let counts = |m: &&Subflow| !matches!(m.join, Join::SynReceived { .. }) && !m.tcp.is_finished();
+        self.subflows.iter().filter(counts).count()
     }
 
     /// Whether this connection takes one more subflow from its peer, to the address `to`.
@@ -150,7 +150,7 @@ impl Connection {
         if !self.is_mptcp() || !self.fully_established {
             return Err(Refusal::EARLY);
         }
-        if !self.config.allow_join_initial && to == self.first.local {
+        if !self.config.allow_join_initial && to == self.initial_tuple.local {
             return Err(Refusal::PROHIBITED);
         }
         if self.subflow_count() >= self.config.max_subflows {
@@ -163,13 +163,13 @@ impl Connection {
     /// the connection (RFC 8684 §3.2), but it is no reason to answer on ports that the application never opened, past whatever
     /// guards them by their number. Linux refuses such joins too.
     fn offers_port(&self, port: u16) -> bool {
-        port == self.first.local.port() || self.adverts.iter().any(|a| a.ports.contains(&port))
+        port == self.initial_tuple.local.port() || self.adverts.iter().any(|a| a.ports.contains(&port))
     }
 
     /// A SYN with MP_JOIN and our token arrived. An error says with which RST to refuse it.
     pub(crate) fn on_join_syn(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         path: PathId,
         tuple: FourTuple,
@@ -178,38 +178,38 @@ impl Connection {
         let Some(&MpJoin::Syn { backup, address_id, nonce: peer_nonce, .. }) = join(seg) else {
             return Err(Refusal::PROTOCOL);
         };
-        self.count(env, now, None, Counter::MPJoinSynRx);
+        self.count(ctx, now, None, Counter::MPJoinSynRx);
         if backup {
-            self.count(env, now, None, Counter::MPJoinSynBackupRx);
+            self.count(ctx, now, None, Counter::MPJoinSynBackupRx);
         }
         if let Err(refusal) = self.admits_join(tuple.local) {
-            self.count(env, now, None, Counter::MPJoinRejected);
+            self.count(ctx, now, None, Counter::MPJoinRejected);
             return Err(refusal);
         }
         let port = tuple.local.port();
         if !self.offers_port(port) {
-            self.count(env, now, None, Counter::MismatchPortSynRx);
+            self.count(ctx, now, None, Counter::MismatchPortSynRx);
             return Err(Refusal::PROHIBITED);
         }
-        if port != self.first.local.port() {
-            self.count(env, now, None, Counter::MPJoinPortSynRx);
+        if port != self.initial_tuple.local.port() {
+            self.count(ctx, now, None, Counter::MPJoinPortSynRx);
         }
         let Some(local_id) = self.local_id(tuple.local.ip()) else {
-            self.count(env, now, None, Counter::MPJoinRejected);
+            self.count(ctx, now, None, Counter::MPJoinRejected);
             return Err(Refusal::RESOURCES);
         };
-        let half_open = |m: &Member| matches!(m.join, Join::SynReceived { .. });
-        if self.members.iter().filter(|m| half_open(m)).count() >= MAX_HALF_OPEN
-            && let Some(oldest) = self.members.iter().position(half_open)
+        let half_open = |m: &Subflow| matches!(m.join, Join::SynReceived { .. });
+        if self.subflows.iter().filter(|m| half_open(m)).count() >= MAX_HALF_OPEN
+            && let Some(oldest) = self.subflows.iter().position(half_open)
         {
-            self.count(env, now, Some(self.members[oldest].tcp.id), Counter::MPJoinHalfOpenDrop);
-            self.drop_member(env, now, oldest, CloseReason::TimedOut);
+            self.count(ctx, now, Some(self.subflows[oldest].tcp.id), Counter::MPJoinHalfOpenDrop);
+            self.drop_subflow(ctx, now, oldest, CloseReason::TimedOut);
         }
-        let nonce = env.random_u32();
-        let tcp = self.new_subflow(env, now, path, tuple).accept(now, seg);
-        let mut member = Member::new(tcp, Join::SynReceived { nonce, peer_nonce }, local_id, address_id);
-        member.backup_remote = backup;
-        self.add_member(env, member);
+        let nonce = ctx.random_u32();
+        let tcp = self.new_tcp(ctx, now, path, tuple).accept(now, seg);
+        let mut subflow = Subflow::new(tcp, Join::SynReceived { nonce, peer_nonce }, local_id, address_id);
+        subflow.backup_remote = backup;
+        self.add_subflow(ctx, subflow);
         Ok(())
     }
 
@@ -218,30 +218,30 @@ impl Connection {
     /// False: the subflow has gone.
     pub(crate) fn on_simultaneous_open(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         i: usize,
         seg: &TcpRepr,
     ) -> bool {
-        let Join::SynSent { nonce } = self.members[i].join else {
-            self.count(env, now, Some(self.members[i].tcp.id), Counter::SimultConnectFallback);
-            self.fall_back(env, FallbackReason::SimultaneousOpen);
+        let Join::SynSent { nonce } = self.subflows[i].join else {
+            self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::SimultConnectFallback);
+            self.fall_back(ctx, FallbackReason::SimultaneousOpen);
             return true;
         };
-        self.count(env, now, Some(self.members[i].tcp.id), Counter::MPJoinSynRx);
+        self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::MPJoinSynRx);
         match join(seg) {
             Some(&MpJoin::Syn { backup, address_id, token, nonce: peer_nonce })
                 if token == self.local_token =>
             {
-                let m = &mut self.members[i];
+                let m = &mut self.subflows[i];
                 m.join = Join::SynReceived { nonce, peer_nonce };
                 m.backup_remote = backup;
                 m.remote_id = address_id;
                 true
             }
             _ => {
-                self.count(env, now, Some(self.members[i].tcp.id), Counter::MPJoinRejected);
-                self.refuse_member(env, now, i, Refusal::PROTOCOL);
+                self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::MPJoinRejected);
+                self.refuse_subflow(ctx, now, i, Refusal::PROTOCOL);
                 false
             }
         }
@@ -250,34 +250,34 @@ impl Connection {
     /// The SYN/ACK of a join arrived. An error: the subflow must be reset (RFC 8684 §3.2).
     pub(crate) fn on_join_syn_ack(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         i: usize,
         seg: &TcpRepr,
     ) -> Result<(), Refusal> {
-        let nonce = match self.members[i].join {
+        let nonce = match self.subflows[i].join {
             Join::SynSent { nonce } | Join::SynReceived { nonce, .. } => nonce,
             _ => return Err(Refusal::PROTOCOL),
         };
-        let id = Some(self.members[i].tcp.id);
+        let id = Some(self.subflows[i].tcp.id);
         let Some(&MpJoin::SynAck { backup, address_id, hmac, nonce: peer_nonce }) = join(seg) else {
-            self.count(env, now, id, Counter::MPJoinRejected);
+            self.count(ctx, now, id, Counter::MPJoinRejected);
             return Err(Refusal::PROTOCOL);
         };
-        self.count(env, now, id, Counter::MPJoinSynAckRx);
+        self.count(ctx, now, id, Counter::MPJoinSynAckRx);
         if backup {
-            self.count(env, now, id, Counter::MPJoinSynAckBackupRx);
+            self.count(ctx, now, id, Counter::MPJoinSynAckBackupRx);
         }
-        if self.members[i].tcp.tuple.remote.port() != self.first.remote.port() {
-            self.count(env, now, id, Counter::MPJoinPortSynAckRx);
+        if self.subflows[i].tcp.tuple.remote.port() != self.initial_tuple.remote.port() {
+            self.count(ctx, now, id, Counter::MPJoinPortSynAckRx);
         }
         let expected = leftmost_64(&join_hmac(self.remote_key, self.local_key, peer_nonce, nonce));
         if !constant_time_eq(&expected.to_be_bytes(), &hmac.to_be_bytes()) {
-            self.count(env, now, id, Counter::MPJoinSynAckHMacFailure);
+            self.count(ctx, now, id, Counter::MPJoinSynAckHMacFailure);
             return Err(Refusal::PROTOCOL);
         }
         let hmac = leftmost_160(&join_hmac(self.local_key, self.remote_key, nonce, peer_nonce));
-        let m = &mut self.members[i];
+        let m = &mut self.subflows[i];
         m.backup_remote = backup;
         m.remote_id = address_id;
         m.join = Join::AckSent { hmac, resend: now + ACK_RESEND.max(m.tcp.rtt.rto()), tries: 1 };
@@ -288,45 +288,45 @@ impl Connection {
     /// The third ACK of a join arrived. An error: the subflow must be reset.
     pub(crate) fn on_join_ack(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         i: usize,
         seg: &TcpRepr,
     ) -> Result<(), Refusal> {
-        let Join::SynReceived { nonce, peer_nonce } = self.members[i].join else { return Ok(()) };
+        let Join::SynReceived { nonce, peer_nonce } = self.subflows[i].join else { return Ok(()) };
         if seg.flags.syn {
             // The answer to our SYN of a simultaneous open.
-            return self.on_join_syn_ack(env, now, i, seg);
+            return self.on_join_syn_ack(ctx, now, i, seg);
         }
-        let id = Some(self.members[i].tcp.id);
+        let id = Some(self.subflows[i].tcp.id);
         let Some(&MpJoin::Ack { hmac }) = join(seg) else {
-            self.count(env, now, id, Counter::MPJoinRejected);
+            self.count(ctx, now, id, Counter::MPJoinRejected);
             return Err(Refusal::PROTOCOL);
         };
         let expected = leftmost_160(&join_hmac(self.remote_key, self.local_key, peer_nonce, nonce));
         if !constant_time_eq(&expected, &hmac) {
-            self.count(env, now, id, Counter::MPJoinAckHMacFailure);
+            self.count(ctx, now, id, Counter::MPJoinAckHMacFailure);
             return Err(Refusal::PROTOCOL);
         }
-        self.count(env, now, id, Counter::MPJoinAckRx);
-        let port = self.members[i].tcp.tuple.local.port();
-        if self.members[i].incoming && !self.offers_port(port) {
+        self.count(ctx, now, id, Counter::MPJoinAckRx);
+        let port = self.subflows[i].tcp.tuple.local.port();
+        if self.subflows[i].incoming && !self.offers_port(port) {
             // The advertisement was taken back meanwhile.
-            self.count(env, now, id, Counter::MismatchPortAckRx);
+            self.count(ctx, now, id, Counter::MismatchPortAckRx);
             return Err(Refusal::PROHIBITED);
         }
-        if port != self.first.local.port() {
-            self.count(env, now, id, Counter::MPJoinPortAckRx);
+        if port != self.initial_tuple.local.port() {
+            self.count(ctx, now, id, Counter::MPJoinPortAckRx);
         }
         // More joins may have been under way than there is room for.
-        if let Err(refusal) = self.admits_join(self.members[i].tcp.tuple.local) {
-            self.count(env, now, id, Counter::MPJoinRejected);
+        if let Err(refusal) = self.admits_join(self.subflows[i].tcp.tuple.local) {
+            self.count(ctx, now, id, Counter::MPJoinRejected);
             return Err(refusal);
         }
-        self.members[i].join = Join::Joined;
+        self.subflows[i].join = Join::Joined;
         // RFC 8684 §3.2: the third ACK must be answered, or the peer keeps sending it.
-        self.members[i].tcp.ack_now();
-        self.announce(env, now, i);
+        self.subflows[i].tcp.ack_now();
+        self.announce(ctx, now, i);
         Ok(())
     }
 
@@ -334,36 +334,36 @@ impl Connection {
     pub(crate) fn forget_failures(&mut self, addresses: &[IpAddr]) {
         self.failed.retain(|(local, _)| !addresses.contains(local));
         self.resets.retain(|(local, _, _)| !addresses.contains(local));
-        self.later.retain(|(local, _, _)| !addresses.contains(local));
+        self.retry_after.retain(|(local, _, _)| !addresses.contains(local));
         self.withdrawn.retain(|local| !addresses.contains(local));
     }
 
     /// Anything the peer sends after our third ACK shows that it arrived: ESTABLISHED (RFC 8684 §3.2).
-    pub(crate) fn on_join_confirmed(&mut self, env: &mut Env, now: Instant, i: usize) {
-        if matches!(self.members[i].join, Join::AckSent { .. }) {
-            self.members[i].join = Join::Joined;
-            self.announce(env, now, i);
+    pub(crate) fn on_join_confirmed(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+        if matches!(self.subflows[i].join, Join::AckSent { .. }) {
+            self.subflows[i].join = Join::Joined;
+            self.announce(ctx, now, i);
         }
     }
 
     /// Sends third ACKs again that nobody answered.
-    pub(crate) fn resend_join_acks(&mut self, env: &mut Env, now: Instant) {
+    pub(crate) fn resend_join_acks(&mut self, ctx: &mut Context, now: Instant) {
         // Backwards, because a reset removes the member.
-        for i in (0..self.members.len()).rev() {
-            let Some(&Join::AckSent { hmac, resend, tries }) = self.members.get(i).map(|m| &m.join) else {
+        for i in (0..self.subflows.len()).rev() {
+            let Some(&Join::AckSent { hmac, resend, tries }) = self.subflows.get(i).map(|m| &m.join) else {
                 continue;
             };
             if resend > now {
                 continue;
             }
             if tries >= ACK_TRIES {
-                self.reset_member(env, now, i, ResetReason::MiddleboxInterference);
+                self.reset_subflow(ctx, now, i, ResetReason::MiddleboxInterference);
                 continue;
             }
             let interval = ACK_RESEND.saturating_mul(1 << tries);
-            self.members[i].join = Join::AckSent { hmac, resend: now + interval, tries: tries + 1 };
-            self.members[i].data_from = now + JOIN_SETTLE;
-            self.members[i].tcp.ack_now();
+            self.subflows[i].join = Join::AckSent { hmac, resend: now + interval, tries: tries + 1 };
+            self.subflows[i].data_from = now + JOIN_SETTLE;
+            self.subflows[i].tcp.ack_now();
         }
     }
 }

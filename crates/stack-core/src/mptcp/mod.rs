@@ -23,14 +23,13 @@ pub(crate) mod fast_open;
 pub(crate) mod handshake;
 pub(crate) mod input;
 pub(crate) mod join;
-pub mod keys;
 pub mod mapping;
-pub(crate) mod member;
 pub(crate) mod output;
 pub(crate) mod receive_queue;
 mod reinject;
 pub(crate) mod schedule;
 pub(crate) mod send_queue;
-mod slices;
+pub(crate) mod subflow;
 
+pub use crate::wire::mptcp::keys;
 pub(crate) use connection::Connection;

@@ -18,74 +18,74 @@
 //! allows it), because two blocks do not fit beside an 8-byte DATA_ACK.
 
 use super::connection::{Connection, Mode};
-use super::member::Join;
+use super::subflow::Join;
+use crate::context::Context;
 use crate::interface::Transmit;
 use crate::observe::Counter;
-use crate::stack::env::Env;
 use crate::tcp::AckOwed;
-use crate::tcp::output::{Kind, Plan};
+use crate::tcp::output::{Kind, Segment};
 use crate::wire::mptcp::{DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION};
 use crate::wire::tcp::{MAX_OPTIONS, TcpOptions};
 use umptcp_types::{Instant, SubflowOffset};
 
 impl Connection {
     /// The next packet of this connection, or `None` when there is none to send now.
-    pub(crate) fn poll_transmit(&mut self, env: &mut Env, now: Instant) -> Option<Transmit> {
+    pub(crate) fn poll_transmit(&mut self, ctx: &mut Context, now: Instant) -> Option<Transmit> {
         self.pacing_wake = None;
-        let count = self.members.len();
+        let count = self.subflows.len();
         for k in 0..count {
             let i = (self.turn + k) % count;
-            if env.paths.get(&self.members[i].tcp.path).is_none_or(|p| p.blocked) {
+            if ctx.paths.get(&self.subflows[i].tcp.path).is_none_or(|p| p.blocked) {
                 continue;
             }
-            if let Some(plan) = self.poll_member(env, now, i) {
+            if let Some(segment) = self.poll_subflow(ctx, now, i) {
                 self.turn = i + 1;
-                return self.emit(env, now, i, plan);
+                return self.emit(ctx, now, i, segment);
             }
         }
-        if let Some((i, plan)) = self.poll_data(env, now) {
-            return self.emit(env, now, i, plan);
+        if let Some((i, segment)) = self.poll_data(ctx, now) {
+            return self.emit(ctx, now, i, segment);
         }
-        self.poll_fin(env, now);
+        self.poll_fin(ctx, now);
         for k in 0..count {
             let i = (self.turn + k) % count;
-            if env.paths.get(&self.members[i].tcp.path).is_none_or(|p| p.blocked) {
+            if ctx.paths.get(&self.subflows[i].tcp.path).is_none_or(|p| p.blocked) {
                 continue;
             }
-            let m = &mut self.members[i];
-            let plan = match m.tcp.poll_fin(now) {
-                Some(plan) => Some(plan),
+            let m = &mut self.subflows[i];
+            let segment = match m.tcp.poll_fin(now) {
+                Some(segment) => Some(segment),
                 None => {
                     let window_probe = m.tcp.persist_wanted;
-                    let plan = m.tcp.poll_ack();
-                    if window_probe && plan.as_ref().is_some_and(|p| p.kind == Kind::Probe) {
+                    let segment = m.tcp.poll_ack();
+                    if window_probe && segment.as_ref().is_some_and(|p| p.kind == Kind::Probe) {
                         let id = Some(m.tcp.id);
-                        self.count(env, now, id, Counter::WinProbe);
+                        self.count(ctx, now, id, Counter::WinProbe);
                     }
-                    plan
+                    segment
                 }
             };
-            if let Some(plan) = plan {
+            if let Some(segment) = segment {
                 self.turn = i + 1;
-                return self.emit(env, now, i, plan);
+                return self.emit(ctx, now, i, segment);
             }
         }
         None
     }
 
     /// Handshake, retransmissions and signals of one subflow.
-    fn poll_member(&mut self, env: &mut Env, now: Instant, i: usize) -> Option<Plan> {
+    fn poll_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize) -> Option<Segment> {
         let packet = self.packet_payload(i);
-        let m = &mut self.members[i];
+        let m = &mut self.subflows[i];
         let id = Some(m.tcp.id);
         if self.waiting {
             return None;
         }
-        if let Some(mut plan) = m.tcp.poll_handshake(now) {
-            if plan.kind == Kind::Syn {
-                self.add_fast_open(env, now, i, &mut plan);
+        if let Some(mut segment) = m.tcp.poll_handshake(now) {
+            if segment.kind == Kind::Syn {
+                self.add_fast_open(ctx, now, i, &mut segment);
             }
-            return Some(plan);
+            return Some(segment);
         }
         if self.fast_close.is_some() {
             // RFC 8684 §3.5: FASTCLOSE_WAIT. Nothing is left to say but that.
@@ -93,19 +93,19 @@ impl Connection {
         }
         if m.tcp.wants_new_data() {
             if m.tcp.probe_wanted {
-                self.count(env, now, id, Counter::TcpLossProbes);
+                self.count(ctx, now, id, Counter::TcpLossProbes);
             }
-            if let Some(plan) = self.poll_forward(now, i) {
-                return Some(plan);
+            if let Some(segment) = self.poll_forward(now, i) {
+                return Some(segment);
             }
         }
-        let m = &mut self.members[i];
+        let m = &mut self.subflows[i];
         let probe = m.tcp.probe_wanted;
-        if let Some(plan) = m.tcp.poll_retransmit(now, self.cc.as_mut(), packet) {
+        if let Some(segment) = m.tcp.poll_retransmit(now, self.cc.as_mut(), packet) {
             if !probe {
-                self.count(env, now, id, Counter::TcpRetransSegs);
+                self.count(ctx, now, id, Counter::TcpRetransSegs);
             }
-            return Some(plan);
+            return Some(segment);
         }
         if m.tcp.board.lost_bytes() > 0 {
             let next = m.tcp.next_send(now);
@@ -113,7 +113,7 @@ impl Connection {
                 self.pacing_wake = self.pacing_wake.into_iter().chain([next]).min();
             }
         }
-        let m = &self.members[i];
+        let m = &self.subflows[i];
         // The third ACK goes before the first data, so that both would have to be lost for the peer to miss our key.
         let third = m.tcp.board.nxt() == SubflowOffset(self.first_data(i)) && m.tcp.ack == AckOwed::Now;
         if third && self.needs_capable(i, true) && !self.fin.sent {
@@ -123,7 +123,7 @@ impl Connection {
         let joining = matches!(m.join, Join::AckSent { .. });
         let at_start = m.tcp.board.nxt() <= SubflowOffset(self.first_data(i));
         if !m.signals.is_empty() && m.tcp.is_synchronized() && !joining && !self.needs_capable(i, at_start) {
-            let m = &mut self.members[i];
+            let m = &mut self.subflows[i];
             if m.may_signal() {
                 m.on_signal_sent(now);
                 return Some(m.tcp.pure_ack());
@@ -133,7 +133,7 @@ impl Connection {
     }
 
     /// Our end of data: DATA_FIN, or FIN in plain TCP, once everything has been sent.
-    fn poll_fin(&mut self, env: &mut Env, now: Instant) {
+    fn poll_fin(&mut self, ctx: &mut Context, now: Instant) {
         let over = self.fast_close.is_some();
         if over || !self.fin.queued || !self.established || self.send_next < self.send.end() {
             return;
@@ -142,7 +142,7 @@ impl Connection {
             Mode::Negotiating => {}
             Mode::Plain { .. } => {
                 self.fin.sent = true;
-                if let Some(m) = self.members.first_mut() {
+                if let Some(m) = self.subflows.first_mut() {
                     m.tcp.close();
                 }
             }
@@ -155,7 +155,7 @@ impl Connection {
                 if self.fin.wanted && !self.fin.acked {
                     self.fin.wanted = false;
                     // On every subflow: one may be dead, and a DATA_FIN is a few bytes.
-                    for m in &mut self.members {
+                    for m in &mut self.subflows {
                         if m.is_joined() && m.tcp.is_synchronized() {
                             m.tcp.ack_now();
                         }
@@ -163,26 +163,32 @@ impl Connection {
                 }
             }
         }
-        let _ = env;
+        let _ = ctx;
     }
 
     /// Completes a planned segment with options and window, and builds the packet.
-    pub(crate) fn emit(&mut self, env: &mut Env, now: Instant, i: usize, mut plan: Plan) -> Option<Transmit> {
-        let mut options = self.members[i].tcp.base_options(now, plan.kind);
-        self.add_mptcp_options(env, now, i, &plan, &mut options);
-        let syn = matches!(plan.kind, Kind::Syn | Kind::SynAck);
+    pub(crate) fn emit(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        i: usize,
+        mut segment: Segment,
+    ) -> Option<Transmit> {
+        let mut options = self.subflows[i].tcp.base_options(now, segment.kind);
+        self.add_mptcp_options(ctx, now, i, &segment, &mut options);
+        let syn = matches!(segment.kind, Kind::Syn | Kind::SynAck);
         let window = self.window_field(i, syn);
         // A signal took the place of a DATA_ACK with news: that goes on an ACK of its own.
-        let news = self.is_mptcp() && self.members[i].tcp.last_data_ack_sent != self.recv.next().0;
+        let news = self.is_mptcp() && self.subflows[i].tcp.last_data_ack_sent != self.recv.next().0;
         let has_ack = |o: &MptcpOption| matches!(o, MptcpOption::Dss(d) if d.ack.is_some());
         let signal = |o: &MptcpOption| matches!(o, MptcpOption::AddAddr(_) | MptcpOption::RemoveAddr(_));
         let left_out = news && options.mptcp.iter().any(signal) && !options.mptcp.iter().any(has_ack);
-        let m = &mut self.members[i];
+        let m = &mut self.subflows[i];
         let mut ecn = crate::wire::ip::ecn::NOT_ECT;
-        if !syn && m.tcp.ecn.mark(plan.fresh, &mut plan.flags) {
+        if !syn && m.tcp.ecn.mark(segment.fresh, &mut segment.flags) {
             ecn = crate::wire::ip::ecn::ECT_0;
         }
-        if plan.kind == Kind::Ack {
+        if segment.kind == Kind::Ack {
             let room = MAX_OPTIONS.saturating_sub(options.len());
             m.tcp.add_sack(&mut options, room);
         }
@@ -190,20 +196,20 @@ impl Connection {
             // What a SYN carries is one packet, whatever the MSS assumed before the peer has named its own.
             options.fast_open = m.fast_open.take();
             u32::MAX
-        } else if plan.fresh && m.tcp.is_size_probe(plan.seq) {
-            plan.payload.len() as u32
+        } else if segment.fresh && m.tcp.is_size_probe(segment.seq) {
+            segment.payload.len() as u32
         } else {
             m.tcp.packet_payload(options.len())
         };
-        let repr = m.tcp.repr(&plan, window, options);
-        if plan.flags.ack {
+        let repr = m.tcp.repr(&segment, window, options);
+        if segment.flags.ack {
             if syn {
                 m.tcp.last_ack_sent = m.tcp.rcv_next;
                 m.tcp.rcv_edge = m.tcp.rcv_edge.max(m.tcp.rcv_next + u64::from(window));
-            } else if plan.kind == Kind::Probe {
+            } else if segment.kind == Kind::Probe {
                 m.tcp.on_window_sent(window);
             } else {
-                m.tcp.on_ack_sent(window, plan.kind == Kind::Data && m.tcp.sack_count() > 0);
+                m.tcp.on_ack_sent(window, segment.kind == Kind::Data && m.tcp.sack_count() > 0);
                 if left_out {
                     m.tcp.ack_now();
                 }
@@ -211,7 +217,7 @@ impl Connection {
             }
         }
         let (path, tuple) = (m.tcp.path, m.tcp.tuple);
-        env.packet_with_ecn(now, path, &tuple, &repr, plan.payload, packet_payload, ecn)
+        ctx.packet_with_ecn(now, path, &tuple, &repr, segment.payload, packet_payload, ecn)
     }
 
     /// The window field for a segment of member `i`; notes what is advertised.
@@ -220,7 +226,7 @@ impl Connection {
         let offered = self.recv.advertised_edge();
         let mut edge = self.recv.window_edge();
         // RFC 9293 §3.8.6.2.2: the edge does not move for a few bytes.
-        let tcp = &self.members[i].tcp;
+        let tcp = &self.subflows[i].tcp;
         let step = u64::from(tcp.send_mss).min(self.config.receive_buffer as u64 / 2);
         if edge - offered < step {
             edge = offered;
@@ -251,27 +257,27 @@ impl Connection {
 
     fn add_mptcp_options(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         i: usize,
-        plan: &Plan,
+        segment: &Segment,
         options: &mut TcpOptions,
     ) {
-        let id = Some(self.members[i].tcp.id);
-        match plan.kind {
+        let id = Some(self.subflows[i].tcp.id);
+        match segment.kind {
             Kind::Syn | Kind::SynAck => {
-                let option = match (self.members[i].join, plan.kind) {
+                let option = match (self.subflows[i].join, segment.kind) {
                     (Join::Initial, Kind::Syn) => {
-                        let option = self.syn_option(self.members[i].tcp.stats.timeouts);
+                        let option = self.syn_option(self.subflows[i].tcp.stats.timeouts);
                         if option.is_some() {
-                            self.count(env, now, id, Counter::MPCapableSYNTX);
+                            self.count(ctx, now, id, Counter::MPCapableSYNTX);
                         }
                         option
                     }
                     (Join::Initial, _) => self.syn_ack_option(),
                     (_, kind) => {
                         if kind == Kind::Syn {
-                            self.count(env, now, id, Counter::MPJoinSynTx);
+                            self.count(ctx, now, id, Counter::MPJoinSynTx);
                         }
                         self.join_option(i)
                     }
@@ -279,13 +285,13 @@ impl Connection {
                 options.mptcp.extend(option);
             }
             Kind::Data | Kind::Ack if self.is_mptcp() => {
-                self.add_established_options(env, now, i, plan, options)
+                self.add_established_options(ctx, now, i, segment, options)
             }
             Kind::Probe if self.is_mptcp() && self.fully_established => {
                 let dss = Dss { data_fin: false, ack: Some(self.data_ack()), mapping: None };
                 options.mptcp.push(MptcpOption::Dss(dss));
             }
-            Kind::Data | Kind::Ack => self.add_plain_options(env, now, i, plan, options),
+            Kind::Data | Kind::Ack => self.add_plain_options(ctx, now, i, segment, options),
             Kind::Probe => {}
         }
     }
@@ -293,46 +299,47 @@ impl Connection {
     /// Options after a fallback: what tells the peer of it (RFC 8684 §3.7).
     fn add_plain_options(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         i: usize,
-        plan: &Plan,
+        segment: &Segment,
         options: &mut TcpOptions,
     ) {
-        if plan.kind == Kind::Ack
-            && let Some(signal) = self.members[i].signals.pop_front()
+        if segment.kind == Kind::Ack
+            && let Some(signal) = self.subflows[i].signals.pop_front()
         {
-            self.count_signal(env, now, i, &signal);
+            self.count_signal(ctx, now, i, &signal);
             options.mptcp.push(signal);
         }
-        let infinite = self.infinite_option(env, now, plan.mapping, plan.kind == Kind::Ack);
+        let infinite = self.infinite_option(ctx, now, segment.mapping, segment.kind == Kind::Ack);
         options.mptcp.extend(infinite.filter(|o| o.len() <= options.room()));
     }
 
     /// Options of segments after the handshake.
     fn add_established_options(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         i: usize,
-        plan: &Plan,
+        segment: &Segment,
         options: &mut TcpOptions,
     ) {
-        let first = !core::mem::replace(&mut self.members[i].dss_sent, true);
-        if let Join::AckSent { hmac, .. } = self.members[i].join {
+        let first = !core::mem::replace(&mut self.subflows[i].dss_sent, true);
+        if let Join::AckSent { hmac, .. } = self.subflows[i].join {
             options.mptcp.push(MptcpOption::Join(MpJoin::Ack { hmac }));
             return;
         }
         // A DATA_FIN without data needs a DSS option; its DATA_ACK will show that the peer has the keys. Should the third
         // ACK be lost, every other repetition carries the keys instead: both do not fit.
         // The third ACK always does, even if a busy device kept it back until the application had closed (RFC 8684 §3.1).
-        let fin_sent = plan.mapping.is_none() && self.fin.sent;
+        let fin_sent = segment.mapping.is_none() && self.fin.sent;
         let only_fin = fin_sent && !first && self.retransmit_count.is_multiple_of(2);
-        let follow_up = plan.kind == Kind::Ack && self.members[i].follow_up;
-        if !only_fin && !follow_up && self.needs_capable(i, plan.seq <= SubflowOffset(self.first_data(i))) {
+        let follow_up = segment.kind == Kind::Ack && self.subflows[i].follow_up;
+        if !only_fin && !follow_up && self.needs_capable(i, segment.seq <= SubflowOffset(self.first_data(i)))
+        {
             let (version, flags) = (VERSION, self.own_flags());
             let (sender_key, receiver_key) = (self.local_key, self.remote_key);
-            let option = match plan.mapping {
+            let option = match segment.mapping {
                 Some(m) => MpCapable::Data {
                     version,
                     flags,
@@ -347,18 +354,18 @@ impl Connection {
             self.fin.wanted |= fin_sent && first;
             return;
         }
-        if plan.kind == Kind::Ack
+        if segment.kind == Kind::Ack
             && !follow_up
-            && let Some(signal) = self.members[i].signals.pop_front()
+            && let Some(signal) = self.subflows[i].signals.pop_front()
         {
             // Beside timestamps there is room for every signal (see the head of this file).
             if signal.len() <= options.room() {
-                self.count_signal(env, now, i, &signal);
+                self.count_signal(ctx, now, i, &signal);
                 options.mptcp.push(signal);
             }
             // A DATA_ACK too, if it still fits: the window only counts with one.
             let dss = Dss { data_fin: false, ack: Some(self.data_ack()), mapping: None };
-            let m = &mut self.members[i];
+            let m = &mut self.subflows[i];
             if MptcpOption::Dss(dss).len() <= options.room() {
                 m.tcp.last_data_ack_sent = self.recv.next().0;
                 options.mptcp.push(MptcpOption::Dss(dss));
@@ -366,11 +373,11 @@ impl Connection {
             return;
         }
         let mut dss = Dss { data_fin: false, ack: Some(self.data_ack()), mapping: None };
-        if let Some(m) = plan.mapping {
+        if let Some(m) = segment.mapping {
             let dsn = Dsn::Long(m.data.to_wire(self.local_idsn).0);
-            let ssn = m.subflow.0.wrapping_sub(self.members[i].syn_data_sent) as u32;
+            let ssn = m.subflow.0.wrapping_sub(self.subflows[i].syn_data_sent) as u32;
             dss.mapping = Some(DssMapping { dsn, ssn, len: m.len, checksum: m.checksum });
-        } else if plan.kind == Kind::Ack && self.fin.sent && !self.fin.acked {
+        } else if segment.kind == Kind::Ack && self.fin.sent && !self.fin.acked {
             // RFC 8684 §3.3.3: a DATA_FIN of its own has subflow sequence 0 and length 1.
             let at = self.send.end().to_wire(self.local_idsn).0;
             let checksum = self.checksum.then(|| {
@@ -380,10 +387,10 @@ impl Connection {
             dss.data_fin = true;
             dss.mapping = Some(DssMapping { dsn: Dsn::Long(at), ssn: 0, len: 1, checksum });
         }
-        let m = &mut self.members[i];
+        let m = &mut self.subflows[i];
         let acked = self.recv.next().0;
         // Not before both sides know that options pass: a missing DATA_ACK would be taken for a middlebox (RFC 8684 §3.7).
-        let displaced = plan.kind == Kind::Ack
+        let displaced = segment.kind == Kind::Ack
             && dss.mapping.is_none()
             && self.dss_seen
             && m.tcp.sack_count() > 1

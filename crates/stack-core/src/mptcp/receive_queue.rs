@@ -1,7 +1,7 @@
 //! The data level of receiving: reassembly across subflows, the shared window, DATA_FIN (RFC 8684 §3.3.3–3.3.4).
 
-use super::slices::Slices;
-use crate::reassembly::Reassembly;
+use crate::buffers::reassembly::Reassembly;
+use crate::buffers::slices::Slices;
 use bytes::Bytes;
 use umptcp_types::DataOffset;
 

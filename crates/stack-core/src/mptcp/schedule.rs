@@ -3,10 +3,10 @@
 use super::connection::{Connection, Mode};
 use super::mapping::Mapping;
 use super::reinject::Reinject;
+use crate::context::Context;
 use crate::observe::Counter;
-use crate::stack::env::Env;
 use crate::tcp::SizeProbe;
-use crate::tcp::output::Plan;
+use crate::tcp::output::Segment;
 use core::ops::Range;
 use smallvec::SmallVec;
 use umptcp_scheduler::{Decision, Health, Reinjection, Snapshot, SubflowView};
@@ -20,17 +20,17 @@ const TIMESTAMP_OPTIONS: usize = 12;
 impl Connection {
     /// Payload bytes per packet of data on member `i`.
     pub(crate) fn packet_payload(&self, i: usize) -> u32 {
-        let m = &self.members[i];
+        let m = &self.subflows[i];
         let timestamps = if m.tcp.timestamps { TIMESTAMP_OPTIONS } else { 0 };
         let dss = if self.is_mptcp() { DSS_OPTIONS } else { 0 };
         m.tcp.packet_payload(timestamps + dss)
     }
 
     /// What the scheduler sees.
-    fn views(&self, env: &Env, now: Instant) -> SmallVec<[SubflowView; 4]> {
+    fn views(&self, ctx: &Context, now: Instant) -> SmallVec<[SubflowView; 4]> {
         let mut views = SmallVec::new();
-        for (i, m) in self.members.iter().enumerate() {
-            let blocked = env.paths.get(&m.tcp.path).is_none_or(|p| p.blocked);
+        for (i, m) in self.subflows.iter().enumerate() {
+            let blocked = ctx.paths.get(&m.tcp.path).is_none_or(|p| p.blocked);
             if !m.can_send_data() || blocked {
                 continue;
             }
@@ -70,7 +70,7 @@ impl Connection {
     }
 
     /// The next segment of data: reinjection first, then new data.
-    pub(crate) fn poll_data(&mut self, env: &mut Env, now: Instant) -> Option<(usize, Plan)> {
+    pub(crate) fn poll_data(&mut self, ctx: &mut Context, now: Instant) -> Option<(usize, Segment)> {
         let through = self.established && self.mode != Mode::Negotiating;
         if !(through || self.answers_early()) || self.ended.is_some() {
             return None;
@@ -80,7 +80,7 @@ impl Connection {
         if backlog == 0 && again.is_none() {
             return None;
         }
-        let views = self.views(env, now);
+        let views = self.views(ctx, now);
         if views.is_empty() {
             self.wait_for_subflow(now);
             return None;
@@ -88,7 +88,7 @@ impl Connection {
         let send_window = self.send_edge - self.send_next;
         let snapshot = Snapshot::new(now, &views, send_window, backlog);
         if let Some(front) = again
-            && let Some(found) = self.poll_reinject(env, now, &snapshot, &front)
+            && let Some(found) = self.poll_reinject(ctx, now, &snapshot, &front)
         {
             return Some(found);
         }
@@ -115,11 +115,11 @@ impl Connection {
                 let range = self.send_next..self.send_next + n;
                 self.send_next = range.end;
                 self.bytes_sent += n;
-                let plan = self.cut(now, i, range);
+                let segment = self.cut(now, i, range);
                 if let Some(probe) = probe {
-                    self.members[i].tcp.size_probe_sent(now, plan.seq, probe);
+                    self.subflows[i].tcp.size_probe_sent(now, segment.seq, probe);
                 }
-                return Some((i, plan));
+                return Some((i, segment));
             }
         }
         self.note_small_window(now, &views, send_window, backlog);
@@ -129,7 +129,7 @@ impl Connection {
     }
 
     fn window_room_of(&self, id: SubflowId) -> u64 {
-        self.index(id).map_or(0, |i| self.members[i].tcp.window_room())
+        self.index(id).map_or(0, |i| self.subflows[i].tcp.window_room())
     }
 
     /// If only pacing holds data back, wake up when it no longer does.
@@ -145,7 +145,7 @@ impl Connection {
         for view in views {
             let Some(i) = self.index(view.id) else { continue };
             let packet = u64::from(view.mss);
-            let tcp = &mut self.members[i].tcp;
+            let tcp = &mut self.subflows[i].tcp;
             let open = tcp.window_room().min(send_window);
             let small = open < packet && open < backlog;
             if small && view.in_flight == 0 && view.room > 0 && tcp.timers.persist.is_none() {
@@ -165,7 +165,7 @@ impl Connection {
             return;
         }
         let (probes, mut armed) = (self.window_probes, false);
-        for m in &mut self.members {
+        for m in &mut self.subflows {
             if m.can_send_data() && m.tcp.in_flight() == 0 && m.tcp.timers.persist.is_none() {
                 m.tcp.timers.persist_count = probes.max(m.tcp.timers.persist_count);
                 m.tcp.arm_persist(now);
@@ -178,7 +178,7 @@ impl Connection {
     /// A subflow that the scheduler waits for may be one whose own window is closed while others' are not: nothing but a
     /// probe brings the news that it opened (RFC 9293 §3.8.6.1).
     fn probe_closed_windows(&mut self, now: Instant) {
-        for m in &mut self.members {
+        for m in &mut self.subflows {
             let closed = m.can_send_data() && m.tcp.in_flight() == 0 && m.tcp.window_room() == 0;
             if closed && m.tcp.timers.persist.is_none() {
                 m.tcp.arm_persist(now);
@@ -188,7 +188,7 @@ impl Connection {
 
     /// The probe for larger packets that the next new data on member `i` should be, if one is due.
     fn size_probe(&self, now: Instant, i: usize) -> Option<SizeProbe> {
-        let tcp = &self.members[i].tcp;
+        let tcp = &self.subflows[i].tcp;
         let due = tcp.pmtu.probe_due(now).is_some();
         // Not where the next segment needs options of its own.
         let first = due && self.needs_capable(i, self.send_next == DataOffset(self.first_data(i)));
@@ -212,7 +212,7 @@ impl Connection {
             return None;
         }
         let packet = u64::from(view.mss);
-        let tcp = &self.members[i].tcp;
+        let tcp = &self.subflows[i].tcp;
         let mut n = available.min(limit).min(view.room);
         n = n.min(u64::from(tcp.segment_limit(self.cc.as_ref(), view.mss)));
         // The first data repeats MP_CAPABLE, which some peers take on one packet only.
@@ -238,51 +238,52 @@ impl Connection {
     /// One packet of new data that member `i` wants whatever its congestion window: as a tail loss probe or for F-RTO.
     ///
     /// Only when it is the only subflow: new data on a path that may be dead would hold up the whole connection.
-    pub(crate) fn poll_forward(&mut self, now: Instant, i: usize) -> Option<Plan> {
-        let alone = self.members.iter().filter(|m| m.can_send_data()).count() == 1;
+    pub(crate) fn poll_forward(&mut self, now: Instant, i: usize) -> Option<Segment> {
+        let alone = self.subflows.iter().filter(|m| m.can_send_data()).count() == 1;
         let backlog = self.send.end() - self.send_next;
-        let window = (self.send_edge - self.send_next).min(self.members[i].tcp.window_room());
+        let window = (self.send_edge - self.send_next).min(self.subflows[i].tcp.window_room());
         let n = backlog.min(window).min(u64::from(self.packet_payload(i)));
         let ready = self.established && self.mode != Mode::Negotiating && self.ended.is_none();
-        let may = ready && alone && self.members[i].can_send_data() && n > 0;
+        let may = ready && alone && self.subflows[i].can_send_data() && n > 0;
         if !may {
-            self.members[i].tcp.no_new_data();
+            self.subflows[i].tcp.no_new_data();
             return None;
         }
         let range = self.send_next..self.send_next + n;
         self.send_next = range.end;
         self.bytes_sent += n;
-        let plan = self.cut(now, i, range);
-        self.members[i].tcp.new_data_sent(now);
-        Some(plan)
+        let segment = self.cut(now, i, range);
+        self.subflows[i].tcp.new_data_sent(now);
+        Some(segment)
     }
 
     /// Cuts `range` out of the send queue and gives it to member `i`.
-    fn cut(&mut self, now: Instant, i: usize, range: Range<DataOffset>) -> Plan {
+    fn cut(&mut self, now: Instant, i: usize, range: Range<DataOffset>) -> Segment {
         let payload = self.send.slice(range.clone());
         let last = range.end >= self.send.end();
         let app_limited = last && range.end >= self.send_next;
         let mapping = if self.is_mptcp() {
             Some(self.declare(i, range.start, &payload))
         } else {
-            self.infinite_mapping(self.members[i].tcp.board.nxt() + payload.len() as u64)
+            self.infinite_mapping(self.subflows[i].tcp.board.nxt() + payload.len() as u64)
         };
-        let plan = self.members[i].tcp.send_data(now, payload, mapping, last, app_limited, self.cc.as_mut());
-        self.members[i].signals_interrupted();
+        let segment =
+            self.subflows[i].tcp.send_data(now, payload, mapping, last, app_limited, self.cc.as_mut());
+        self.subflows[i].signals_interrupted();
         self.arm_data_timer(now, false);
-        plan
+        segment
     }
 
     /// Declares the mapping of `payload`, which is about to be sent on member `i` (RFC 8684 §3.3.1).
-    fn declare(&mut self, i: usize, data: DataOffset, payload: &crate::payload::Payload) -> Mapping {
-        let m = &mut self.members[i];
+    fn declare(&mut self, i: usize, data: DataOffset, payload: &crate::buffers::payload::Payload) -> Mapping {
+        let m = &mut self.subflows[i];
         let subflow = m.tcp.board.nxt();
         let shift = Some(data.0.wrapping_sub(subflow.0));
         if m.send_shift != shift {
             (m.send_shift, m.send_shift_since) = (shift, subflow);
         }
         let len = payload.len().min(usize::from(u16::MAX)) as u16;
-        let ssn = subflow.0.wrapping_sub(self.members[i].syn_data_sent) as u32;
+        let ssn = subflow.0.wrapping_sub(self.subflows[i].syn_data_sent) as u32;
         let checksum = self.checksum.then(|| {
             use crate::wire::{checksum, mptcp::dss_pseudo_header};
             let sum = checksum::sum_slices(payload.slices().iter().map(|b| &b[..]), 0);
@@ -295,11 +296,11 @@ impl Connection {
     /// A segment of `front`: data that other subflows carry already but do not deliver.
     fn poll_reinject(
         &mut self,
-        env: &mut Env,
+        ctx: &mut Context,
         now: Instant,
         snapshot: &Snapshot<'_>,
         front: &Reinject,
-    ) -> Option<(usize, Plan)> {
+    ) -> Option<(usize, Segment)> {
         let what = Reinjection::new(front.range.clone(), &front.carried_by);
         let Decision::Send { subflow, limit } = self.scheduler.reinject(snapshot, &what) else {
             self.note_pacing(now, snapshot.subflows);
@@ -310,7 +311,7 @@ impl Connection {
         let i = self.index(subflow)?;
         let wanted = range.end - range.start;
         let packet = u64::from(view.mss);
-        let segment = u64::from(self.members[i].tcp.segment_limit(self.cc.as_ref(), view.mss));
+        let segment = u64::from(self.subflows[i].tcp.segment_limit(self.cc.as_ref(), view.mss));
         let mut n = wanted.min(limit).min(view.room).min(segment);
         if n >= packet {
             n -= n % packet;
@@ -320,7 +321,7 @@ impl Connection {
         }
         let piece = range.start..range.start + n;
         self.reinject.sent(piece.end);
-        self.count(env, now, Some(subflow), Counter::MPTCPRetrans);
+        self.count(ctx, now, Some(subflow), Counter::MPTCPRetrans);
         Some((i, self.cut(now, i, piece)))
     }
 }

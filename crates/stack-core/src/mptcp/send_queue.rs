@@ -1,6 +1,6 @@
 //! The bytes an application wrote, until the peer's DATA_ACK frees them.
 
-use crate::payload::Payload;
+use crate::buffers::payload::Payload;
 use alloc::collections::VecDeque;
 use bytes::{Bytes, BytesMut};
 use core::ops::Range;

@@ -1,7 +1,7 @@
 //! Finding congestion control and scheduler by name, and changing them while a connection runs.
 
 use super::Stack;
-use super::env::Env;
+use crate::context::Context;
 use crate::error::{ConnectError, SetError};
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -23,7 +23,7 @@ impl Stack {
         name: &str,
     ) -> Result<(), SetError> {
         let c = self.connections.get_mut(&connection).ok_or(SetError::NotFound)?;
-        c.set_congestion(now, self.env.congestion(name)?);
+        c.set_congestion(now, self.ctx.congestion(name)?);
         self.touched(now, connection);
         Ok(())
     }
@@ -39,7 +39,7 @@ impl Stack {
         name: &str,
     ) -> Result<(), SetError> {
         let c = self.connections.get_mut(&connection).ok_or(SetError::NotFound)?;
-        c.set_scheduler(self.env.scheduler(name)?);
+        c.set_scheduler(self.ctx.scheduler(name)?);
         self.touched(now, connection);
         Ok(())
     }
@@ -70,7 +70,7 @@ impl From<Unknown> for ConnectError {
     }
 }
 
-impl Env {
+impl Context {
     /// The congestion control algorithm of that name.
     pub(crate) fn congestion(&self, name: &str) -> Result<Box<dyn CongestionController>, Unknown> {
         let registry = &self.config.congestion;

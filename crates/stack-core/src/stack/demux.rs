@@ -2,7 +2,7 @@
 
 use super::Stack;
 use super::listen::Pending;
-use super::time_wait::Verdict;
+use crate::context::time_wait::Verdict;
 use crate::interface::{ChecksumState, PathKind, RxPacket};
 use crate::mptcp::close::{reset_options, send_reset};
 use crate::mptcp::handshake::sole_capable;
@@ -22,11 +22,11 @@ impl Stack {
     /// A packet, TCP or ICMP, came in on `path`. Anything malformed is counted and dropped.
     pub fn handle_packet(&mut self, now: Instant, path: PathId, packet: RxPacket) {
         let Ok(header) = IpHeader::parse(&packet.buffer) else {
-            self.env.observe(now, None, None, Counter::TcpInErrs);
+            self.ctx.observe(now, None, None, Counter::TcpInErrs);
             return;
         };
         if !self.is_ours(path, header.dst) {
-            self.env.observe(now, None, None, Counter::TcpInAddrErrors);
+            self.ctx.observe(now, None, None, Counter::TcpInAddrErrors);
             return;
         }
         match header.protocol {
@@ -34,10 +34,10 @@ impl Stack {
             ip::PROTOCOL_ICMP | ip::PROTOCOL_ICMPV6 => {
                 let error = IcmpError::parse(&header, &packet.buffer).ok();
                 if error.and_then(|e| self.handle_icmp(now, &e)).is_none() {
-                    self.env.observe(now, None, None, Counter::TcpIcmpInErrors);
+                    self.ctx.observe(now, None, None, Counter::TcpIcmpInErrors);
                 }
             }
-            ip::PROTOCOL_TCP => self.env.observe(now, None, None, Counter::TcpReasmFails),
+            ip::PROTOCOL_TCP => self.ctx.observe(now, None, None, Counter::TcpReasmFails),
             _ => {}
         }
     }
@@ -45,8 +45,8 @@ impl Stack {
     /// Whether packets to `address` on `path` concern this stack. Not bound to the very path (weak host model): the
     /// peer may answer by another device. One that has been removed cannot carry an answer.
     fn is_ours(&self, path: PathId, address: IpAddr) -> bool {
-        let path = self.env.paths.get(&path);
-        path.is_some_and(|p| p.config.kind == PathKind::Capture || self.env.path_of(address).is_some())
+        let path = self.ctx.paths.get(&path);
+        path.is_some_and(|p| p.config.kind == PathKind::Capture || self.ctx.path_of(address).is_some())
     }
 
     fn handle_tcp(&mut self, now: Instant, path: PathId, header: &IpHeader, packet: &RxPacket) {
@@ -54,11 +54,11 @@ impl Stack {
         if packet.checksum == ChecksumState::Unverified
             && !TcpRepr::verify_checksum(header.src, header.dst, &segment)
         {
-            self.env.observe(now, None, None, Counter::TcpInCsumErrors);
+            self.ctx.observe(now, None, None, Counter::TcpInCsumErrors);
             return;
         }
         let Ok((seg, header_len)) = TcpRepr::parse(&segment) else {
-            self.env.observe(now, None, None, Counter::TcpInErrs);
+            self.ctx.observe(now, None, None, Counter::TcpInErrs);
             return;
         };
         let payload = segment.slice(header_len..);
@@ -67,16 +67,16 @@ impl Stack {
             remote: SocketAddr::new(header.src, seg.src_port),
         };
         tracing::trace!(%path, "in  {}", seg.summary(header.src, header.dst, payload.len()));
-        if let Some(&(connection, subflow)) = self.env.demux.get(&tuple) {
+        if let Some(&(connection, subflow)) = self.ctx.demux.get(&tuple) {
             if let Some(c) = self.connections.get_mut(&connection) {
                 let marked = header.ecn == ip::ecn::CE;
                 if marked {
-                    self.env.observe(now, Some(connection), Some(subflow), Counter::TcpInCEPkts);
+                    self.ctx.observe(now, Some(connection), Some(subflow), Counter::TcpInCEPkts);
                 }
                 if let Some(i) = c.index(subflow) {
-                    c.members[i].tcp.marked = marked;
+                    c.subflows[i].tcp.marked = marked;
                 }
-                c.on_segment(&mut self.env, now, subflow, &seg, payload);
+                c.on_segment(&mut self.ctx, now, subflow, &seg, payload);
                 self.touched(now, connection);
             }
             return;
@@ -93,8 +93,8 @@ impl Stack {
         seg: &TcpRepr,
         payload: &Bytes,
     ) {
-        if self.env.time_wait.get(&tuple).is_some() {
-            match self.env.time_wait.on_segment(now, &tuple, seg, payload.len()) {
+        if self.ctx.time_wait.get(&tuple).is_some() {
+            match self.ctx.time_wait.on_segment(now, &tuple, seg, payload.len()) {
                 Verdict::Drop => return,
                 Verdict::Acknowledge => {
                     self.acknowledge_time_wait(now, &tuple);
@@ -139,15 +139,15 @@ impl Stack {
     }
 
     fn handle_join(&mut self, now: Instant, path: PathId, tuple: FourTuple, seg: &TcpRepr, token: u32) {
-        let known = self.env.tokens.get(&token).copied();
+        let known = self.ctx.tokens.get(&token).copied();
         let Some(connection) = known else {
-            self.env.observe(now, None, None, Counter::MPJoinSynRx);
-            self.env.observe(now, None, None, Counter::MPJoinNoTokenFound);
+            self.ctx.observe(now, None, None, Counter::MPJoinSynRx);
+            self.ctx.observe(now, None, None, Counter::MPJoinNoTokenFound);
             self.refuse_join(now, path, &tuple, seg, Refusal::PROTOCOL);
             return;
         };
         let Some(c) = self.connections.get_mut(&connection) else { return };
-        match c.on_join_syn(&mut self.env, now, path, tuple, seg) {
+        match c.on_join_syn(&mut self.ctx, now, path, tuple, seg) {
             Ok(()) => self.touched(now, connection),
             Err(refusal) => self.refuse_join(now, path, &tuple, seg, refusal),
         }
@@ -163,7 +163,7 @@ impl Stack {
         refusal: Refusal,
     ) {
         tracing::debug!(?tuple, reason = ?refusal.reason, transient = refusal.transient, "join refused");
-        self.env.observe(now, None, None, Counter::MPRstTx);
+        self.ctx.observe(now, None, None, Counter::MPRstTx);
         let options = reset_options(refusal.reason, refusal.transient);
         self.refuse_segment(now, path, tuple, seg, 0, options);
     }
@@ -179,23 +179,23 @@ impl Stack {
         options: TcpOptions,
     ) {
         if !Self::can_be_peer(tuple.remote) {
-            self.env.observe(now, None, None, Counter::TcpInAddrErrors);
+            self.ctx.observe(now, None, None, Counter::TcpInAddrErrors);
             return;
         }
-        if !self.env.challenge_allowed(now) {
-            self.env.observe(now, None, None, Counter::TcpACKSkippedChallenge);
+        if !self.ctx.challenge_allowed(now) {
+            self.ctx.observe(now, None, None, Counter::TcpACKSkippedChallenge);
             return;
         }
         let length = len as u32 + u32::from(seg.flags.syn) + u32::from(seg.flags.fin);
         let (seq, ack) =
             if seg.flags.ack { (seg.ack, None) } else { (SeqNumber(0), Some(seg.seq.wrapping_add(length))) };
-        send_reset(&mut self.env, now, path, tuple, seq, ack, options);
+        send_reset(&mut self.ctx, now, path, tuple, seq, ack, options);
     }
 
     fn acknowledge_time_wait(&mut self, now: Instant, tuple: &FourTuple) {
-        let Some(&e) = self.env.time_wait.get(tuple) else { return };
-        if !self.env.challenge_allowed(now) {
-            self.env.observe(now, None, None, Counter::TcpACKSkippedChallenge);
+        let Some(&e) = self.ctx.time_wait.get(tuple) else { return };
+        if !self.ctx.challenge_allowed(now) {
+            self.ctx.observe(now, None, None, Counter::TcpACKSkippedChallenge);
             return;
         }
         let mut options = TcpOptions::default();
@@ -213,31 +213,31 @@ impl Stack {
             urgent: 0,
             options,
         };
-        let payload = crate::payload::Payload::new();
-        if let Some(t) = self.env.packet(now, e.path, tuple, &repr, payload, u32::MAX) {
-            self.env.outbox.push_back(t);
+        let payload = crate::buffers::payload::Payload::new();
+        if let Some(t) = self.ctx.packet(now, e.path, tuple, &repr, payload, u32::MAX) {
+            self.ctx.outbox.push_back(t);
         }
     }
 
     /// An ICMP error about one of our segments. `None`: no subflow of ours sent it.
     fn handle_icmp(&mut self, now: Instant, error: &IcmpError) -> Option<()> {
         let tuple = FourTuple { local: error.src, remote: error.dst };
-        let &(connection, subflow) = self.env.demux.get(&tuple)?;
+        let &(connection, subflow) = self.ctx.demux.get(&tuple)?;
         let c = self.connections.get_mut(&connection)?;
         let i = c.index(subflow)?;
-        let what = match c.members[i].tcp.on_icmp(now, error, c.cc.as_mut()) {
+        let what = match c.subflows[i].tcp.on_icmp(now, error, c.cc.as_mut()) {
             IcmpOutcome::Noted => return Some(()),
             IcmpOutcome::OutOfWindow => Counter::TcpOutOfWindowIcmps,
             IcmpOutcome::Smaller => Counter::TcpPmtuReduced,
             IcmpOutcome::Refused => {
-                c.doubt_fast_open(&mut self.env, now, i);
-                c.drop_member(&mut self.env, now, i, CloseReason::Unreachable);
-                c.after_progress(&mut self.env, now);
+                c.doubt_fast_open(&mut self.ctx, now, i);
+                c.drop_subflow(&mut self.ctx, now, i, CloseReason::Unreachable);
+                c.after_progress(&mut self.ctx, now);
                 self.touched(now, connection);
                 return Some(());
             }
         };
-        self.env.observe(now, Some(connection), Some(subflow), what);
+        self.ctx.observe(now, Some(connection), Some(subflow), what);
         self.touched(now, connection);
         Some(())
     }

@@ -160,8 +160,8 @@ impl Connection {
         };
         ConnectionInfo {
             state,
-            local: self.first.local,
-            remote: self.first.remote,
+            local: self.initial_tuple.local,
+            remote: self.initial_tuple.remote,
             mptcp,
             token: self.is_mptcp().then_some(self.local_token),
             checksum: self.checksum && self.is_mptcp(),
@@ -178,7 +178,7 @@ impl Connection {
     }
 
     pub(crate) fn subflow_infos(&self) -> Vec<SubflowInfo> {
-        let info = |(i, m): (usize, &crate::mptcp::member::Member)| {
+        let info = |(i, m): (usize, &crate::mptcp::subflow::Subflow)| {
             let tcp = &m.tcp;
             SubflowInfo {
                 id: tcp.id,
@@ -207,6 +207,6 @@ impl Connection {
                 undone: tcp.stats.undone,
             }
         };
-        self.members.iter().enumerate().map(info).collect()
+        self.subflows.iter().enumerate().map(info).collect()
     }
 }

@@ -1,14 +1,14 @@
 //! Listeners, and connections offered to the caller.
 
 use super::Stack;
-use super::fast_open::FastOpenSyn;
 use crate::config::{ConnectionConfig, ListenOptions, SynCookiePolicy};
+use crate::context::fast_open::FastOpenSyn;
 use crate::error::{ConnectError, FallbackReason, ListenError};
 use crate::event::{Event, IncomingId};
 use crate::mptcp::Connection;
 use crate::mptcp::connection::Mode;
 use crate::mptcp::handshake::{capable, offer};
-use crate::mptcp::member::{Join, Member};
+use crate::mptcp::subflow::{Join, Subflow};
 use crate::observe::Counter;
 use crate::tcp::FourTuple;
 use crate::wire::tcp::{TcpOptions, TcpRepr};
@@ -75,7 +75,7 @@ impl Stack {
         if local.port() == 0 {
             return Err(ListenError::NoPort);
         }
-        if !local.ip().is_unspecified() && self.env.path_of(local.ip()).is_none() {
+        if !local.ip().is_unspecified() && self.ctx.path_of(local.ip()).is_none() {
             return Err(ListenError::NoAddress(local.ip()));
         }
         let clash = |l: &Listener| {
@@ -90,7 +90,7 @@ impl Stack {
         let id = ListenerId(self.next_listener);
         self.next_listener += 1;
         let (backlog, config) = (backlog.max(1), Box::new(config));
-        self.env.fast_open.listen(id, fast_open);
+        self.ctx.fast_open.listen(id, fast_open);
         self.listeners.insert(id, Listener { local, backlog, pending: 0, complete: 0, syn_cookies, config });
         Ok(id)
     }
@@ -100,7 +100,7 @@ impl Stack {
         if self.listeners.remove(&listener).is_none() {
             return;
         }
-        self.env.fast_open.unlisten(listener);
+        self.ctx.fast_open.unlisten(listener);
         let waiting: alloc::vec::Vec<IncomingId> =
             self.incoming.iter().filter(|(_, (l, _))| *l == listener).map(|(id, _)| *id).collect();
         for id in waiting {
@@ -135,26 +135,26 @@ impl Stack {
             return;
         }
         let Some(l) = self.listeners.get_mut(&listener) else { return };
-        let half_open = l.pending + self.env.half_open.get(&listener).copied().unwrap_or(0);
+        let half_open = l.pending + self.ctx.half_open.get(&listener).copied().unwrap_or(0);
         let full = half_open >= l.backlog;
         let mptcp = capable(&pending.syn).is_some();
         if l.syn_cookies == SynCookiePolicy::Always || (full && l.syn_cookies != SynCookiePolicy::Never) {
             let config = l.config.clone();
             if mptcp {
-                self.env.observe(now, None, None, Counter::MPCapableSYNRX);
+                self.ctx.observe(now, None, None, Counter::MPCapableSYNRX);
             }
             self.send_syn_cookie(now, pending.path, &pending.tuple, &pending.syn, &config);
             return;
         }
         if full {
-            self.env.observe(now, None, None, Counter::TcpListenOverflow);
+            self.ctx.observe(now, None, None, Counter::TcpListenOverflow);
             return;
         }
         l.pending += 1;
         if mptcp {
-            self.env.observe(now, None, None, Counter::MPCapableSYNRX);
+            self.ctx.observe(now, None, None, Counter::MPCapableSYNRX);
         }
-        pending.fast_open = self.env.on_fast_open_syn(now, listener, &pending.tuple, &pending.syn, payload);
+        pending.fast_open = self.ctx.on_fast_open_syn(now, listener, &pending.tuple, &pending.syn, payload);
         self.enlist(listener, pending);
     }
 
@@ -162,7 +162,7 @@ impl Stack {
     pub(crate) fn enlist(&mut self, listener: ListenerId, pending: Pending) {
         let incoming = IncomingId(self.next_incoming);
         self.next_incoming += 1;
-        self.env.events.push_back(Event::Incoming {
+        self.ctx.events.push_back(Event::Incoming {
             listener,
             incoming,
             remote: pending.tuple.remote,
@@ -190,7 +190,7 @@ impl Stack {
         let Some(&incoming) = self.pending_tuples.get(tuple) else { return };
         let exact = self.incoming.get(&incoming).is_some_and(|(_, p)| p.syn.seq.wrapping_add(1) == rst.seq);
         if exact && let Some((listener, p)) = self.take_pending(incoming) {
-            self.env.fast_open.failed(now, listener, &p.fast_open);
+            self.ctx.fast_open.failed(now, listener, &p.fast_open);
         }
     }
 
@@ -201,9 +201,9 @@ impl Stack {
                 break;
             }
             if let Some((listener, p)) = self.take_pending(id) {
-                self.env.fast_open.failed(now, listener, &p.fast_open);
+                self.ctx.fast_open.failed(now, listener, &p.fast_open);
             }
-            self.env.observe(now, None, None, Counter::TcpListenDrops);
+            self.ctx.observe(now, None, None, Counter::TcpListenDrops);
         }
     }
 
@@ -222,8 +222,8 @@ impl Stack {
         self.check_capacity()?;
         let (listener, pending) = self.take_pending(incoming).ok_or(ConnectError::Gone)?;
         let Pending { path, tuple, syn, fast_open, complete, .. } = pending;
-        if !self.env.paths.contains_key(&path) {
-            self.env.fast_open.failed(now, listener, &fast_open);
+        if !self.ctx.paths.contains_key(&path) {
+            self.ctx.fast_open.failed(now, listener, &fast_open);
             return Err(ConnectError::Gone);
         }
         let id = self.next_id();
@@ -234,13 +234,13 @@ impl Stack {
                     c.checksum |= flags.checksum_required;
                     c.peer_allows_initial_join = !flags.no_join_initial;
                     let key = match &complete {
-                        Some(done) => self.env.is_unused(done.key).then_some(done.key),
-                        None => self.env.unique_key(),
+                        Some(done) => self.ctx.is_unused(done.key).then_some(done.key),
+                        None => self.ctx.unique_key(),
                     };
                     match key {
-                        Some(key) => c.set_local_key(&mut self.env, key),
+                        Some(key) => c.set_local_key(&mut self.ctx, key),
                         None => {
-                            self.env.observe(now, Some(id), None, Counter::MPFallbackTokenInit);
+                            self.ctx.observe(now, Some(id), None, Counter::MPFallbackTokenInit);
                             c.mode = Mode::Plain { reason: FallbackReason::NoToken };
                         }
                     }
@@ -248,28 +248,28 @@ impl Stack {
                 Err(reason) => c.mode = Mode::Plain { reason },
             }
         }
-        let mut tcp = c.new_subflow(&mut self.env, now, path, tuple);
+        let mut tcp = c.new_tcp(&mut self.ctx, now, path, tuple);
         let subflow = tcp.id;
         if let Some(done) = &complete {
             tcp.config.isn = done.isn;
             tcp.config.window_scale = done.window_scale;
         } else {
             c.half_open = Some(listener);
-            *self.env.half_open.entry(listener).or_default() += 1;
+            *self.ctx.half_open.entry(listener).or_default() += 1;
         }
         let mut tcp = tcp.accept(now, &syn);
         if let Some(done) = &complete {
             tcp.syn_ack_sent_before(now, done.window);
         }
-        let mut member = Member::new(tcp, Join::Initial, AddressId(0), AddressId(0));
-        member.fast_open = fast_open.answer;
-        c.add_member(&self.env, member);
+        let mut first = Subflow::new(tcp, Join::Initial, AddressId(0), AddressId(0));
+        first.fast_open = fast_open.answer;
+        c.add_subflow(&self.ctx, first);
         if !fast_open.data.is_empty() {
             c.fast_opened = Some(listener);
-            c.take_syn_data(&mut self.env, now, fast_open.data);
+            c.take_syn_data(&mut self.ctx, now, fast_open.data);
         }
         if let Some(done) = complete {
-            c.on_segment(&mut self.env, now, subflow, &done.ack, done.payload);
+            c.on_segment(&mut self.ctx, now, subflow, &done.ack, done.payload);
         }
         self.connections.insert(id, Box::new(c));
         self.touched(now, id);
@@ -279,7 +279,7 @@ impl Stack {
     /// Answers a pending SYN with RST.
     pub fn refuse(&mut self, now: Instant, incoming: IncomingId) {
         let Some((listener, p)) = self.take_pending(incoming) else { return };
-        self.env.fast_open.failed(now, listener, &p.fast_open);
+        self.ctx.fast_open.failed(now, listener, &p.fast_open);
         let seg = p.complete.as_ref().map_or(&p.syn, |done| &done.ack);
         self.refuse_segment(now, p.path, &p.tuple, seg, 0, TcpOptions::default());
     }

@@ -11,21 +11,19 @@
 //!
 //! Batches are welcome: several packets may be handed in before the first poll.
 
-pub(crate) mod black_holes;
 mod change;
 mod demux;
-pub(crate) mod env;
-pub(crate) mod fast_open;
+mod fast_open;
 mod info;
 mod listen;
-pub(crate) mod syn_cookies;
-pub(crate) mod time_wait;
+mod syn_cookies;
 mod timers;
 
-pub use fast_open::FastOpenServer;
+pub use crate::context::fast_open::FastOpenServer;
 pub use info::{ConnectionInfo, ConnectionState, LOST_KEPT, MptcpStatus, Received, SubflowInfo};
 
 use crate::config::{ConnectOptions, ConnectionConfig, StackConfig};
+use crate::context::{self, Context, Path};
 use crate::error::{ConnectError, ConnectionError, SignalError};
 use crate::event::{Event, IncomingId};
 use crate::interface::{PathConfig, PathKind, Transmit};
@@ -38,7 +36,6 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
-use env::{Env, Path};
 use hashbrown::HashMap;
 use listen::{Listener, Pending};
 use timers::TimerQueue;
@@ -47,11 +44,11 @@ use umptcp_types::{AddressId, ConnectionId, Instant, ListenerId, PathId, Subflow
 /// Many MPTCP and TCP connections, without input, output or clock.
 #[derive(Debug)]
 pub struct Stack {
-    env: Env,
-    connections: HashMap<ConnectionId, Box<Connection>, env::Seeded>,
+    ctx: Context,
+    connections: HashMap<ConnectionId, Box<Connection>, context::Seeded>,
     listeners: BTreeMap<ListenerId, Listener>,
     incoming: BTreeMap<IncomingId, (ListenerId, Pending)>,
-    pending_tuples: HashMap<FourTuple, IncomingId, env::Seeded>,
+    pending_tuples: HashMap<FourTuple, IncomingId, context::Seeded>,
     /// Connections that may have something to send.
     ready: VecDeque<ConnectionId>,
     timers: TimerQueue,
@@ -65,10 +62,10 @@ impl Stack {
     /// A stack without paths. All its randomness (keys, nonces, ports, sequence numbers) comes from `seed`, which must be
     /// unpredictable outside tests.
     pub fn new(config: StackConfig, seed: [u8; 32]) -> Stack {
-        let mut env = Env::new(config, seed);
-        let (connections, pending) = (env.hasher(), env.hasher());
+        let mut ctx = Context::new(config, seed);
+        let (connections, pending) = (ctx.hasher(), ctx.hasher());
         Stack {
-            env,
+            ctx,
             connections: HashMap::with_hasher(connections),
             listeners: BTreeMap::new(),
             incoming: BTreeMap::new(),
@@ -87,12 +84,12 @@ impl Stack {
         let id = PathId(self.next_path);
         self.next_path += 1;
         let addresses = config.addresses.clone();
-        self.env.paths.insert(id, Path { config, blocked: false });
-        self.env.path_order.push(id);
+        self.ctx.paths.insert(id, Path { config, blocked: false });
+        self.ctx.path_order.push(id);
         for c in self.sorted_connections() {
             if let Some(connection) = self.connections.get_mut(&c) {
                 connection.forget_failures(&addresses);
-                connection.manage_paths(&mut self.env, now);
+                connection.manage_paths(&mut self.ctx, now);
                 self.touched(now, c);
             }
         }
@@ -101,13 +98,13 @@ impl Stack {
 
     /// A local device has gone: its subflows end, connections go on over others.
     pub fn path_removed(&mut self, now: Instant, path: PathId) {
-        if self.env.paths.remove(&path).is_none() {
+        if self.ctx.paths.remove(&path).is_none() {
             return;
         }
-        self.env.path_order.retain(|p| *p != path);
+        self.ctx.path_order.retain(|p| *p != path);
         for c in self.sorted_connections() {
             if let Some(connection) = self.connections.get_mut(&c) {
-                connection.on_path_removed(&mut self.env, now, path);
+                connection.on_path_removed(&mut self.ctx, now, path);
                 self.touched(now, c);
             }
         }
@@ -122,7 +119,7 @@ impl Stack {
 
     /// The device takes nothing (`blocked`) until told otherwise: nothing is offered for it meanwhile.
     pub fn path_blocked(&mut self, now: Instant, path: PathId, blocked: bool) {
-        let Some(p) = self.env.paths.get_mut(&path) else { return };
+        let Some(p) = self.ctx.paths.get_mut(&path) else { return };
         let was = core::mem::replace(&mut p.blocked, blocked);
         if was && !blocked {
             for c in self.sorted_connections() {
@@ -133,7 +130,7 @@ impl Stack {
 
     /// Fires every timer that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        self.env.time_wait.expire(now);
+        self.ctx.time_wait.expire(now);
         // Bounded: a connection that asks for the present again is served next time.
         let mut due = Vec::new();
         while let Some((at, id)) = self.timers.pop_due(now) {
@@ -147,7 +144,7 @@ impl Stack {
         for id in due {
             if let Some(c) = self.connections.get_mut(&id) {
                 if c.next_deadline().is_some_and(|d| d <= now) {
-                    c.on_timeout(&mut self.env, now);
+                    c.on_timeout(&mut self.ctx, now);
                 }
                 self.touched(now, id);
             }
@@ -156,7 +153,7 @@ impl Stack {
 
     /// The next packet to send. Call until `None`.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
-        if let Some(t) = self.env.outbox.pop_front() {
+        if let Some(t) = self.ctx.outbox.pop_front() {
             return Some(t);
         }
         while let Some(&id) = self.ready.front() {
@@ -164,7 +161,7 @@ impl Stack {
                 self.ready.pop_front();
                 continue;
             };
-            let transmit = c.poll_transmit(&mut self.env, now);
+            let transmit = c.poll_transmit(&mut self.ctx, now);
             self.ready.pop_front();
             if let Some(t) = transmit {
                 // In turn with the others.
@@ -173,14 +170,14 @@ impl Stack {
             }
             c.ready = false;
             let subflows = c.next_subflow;
-            c.after_progress(&mut self.env, now);
+            c.after_progress(&mut self.ctx, now);
             let opened = c.next_subflow != subflows;
             self.settle(id);
             if opened {
                 // Their SYNs wait, and have no timer yet.
                 self.touched(now, id);
             }
-            if let Some(t) = self.env.outbox.pop_front() {
+            if let Some(t) = self.ctx.outbox.pop_front() {
                 return Some(t);
             }
         }
@@ -189,7 +186,7 @@ impl Stack {
 
     /// What the application should know. Call until `None`.
     pub fn poll_event(&mut self) -> Option<Event> {
-        let event = self.env.events.pop_front()?;
+        let event = self.ctx.events.pop_front()?;
         match event {
             Event::Readable { connection } => {
                 if let Some(c) = self.connections.get_mut(&connection) {
@@ -208,7 +205,7 @@ impl Stack {
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called; may be earlier than needed, never later.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.timers.next(), self.env.time_wait.next_deadline()].into_iter().flatten().min()
+        [self.timers.next(), self.ctx.time_wait.next_deadline()].into_iter().flatten().min()
     }
 
     /// Something happened to a connection: it may have packets to send and other deadlines.
@@ -225,7 +222,7 @@ impl Stack {
         let Some(c) = self.connections.get_mut(&id) else { return };
         if c.is_dead() {
             if c.client && c.config.mptcp {
-                self.env.release_port(c.first.local.port(), c.first.remote);
+                self.ctx.release_port(c.initial_tuple.local.port(), c.initial_tuple.remote);
             }
             self.connections.remove(&id);
             return;
@@ -245,14 +242,14 @@ impl Stack {
     }
 
     fn check_capacity(&self) -> Result<(), ConnectError> {
-        let max = self.env.config.max_connections;
+        let max = self.ctx.config.max_connections;
         if self.connections.len() >= max { Err(ConnectError::TooMany(max)) } else { Ok(()) }
     }
 
     /// Makes what the names in `config` stand for.
     fn parts(&self, config: &ConnectionConfig) -> Result<Parts, ConnectError> {
-        let cc = self.env.congestion(&config.congestion)?;
-        let scheduler = self.env.scheduler(&config.scheduler)?;
+        let cc = self.ctx.congestion(&config.congestion)?;
+        let scheduler = self.ctx.scheduler(&config.scheduler)?;
         Ok(Parts { cc, scheduler })
     }
 
@@ -269,14 +266,14 @@ impl Stack {
         self.check_capacity()?;
         let parts = self.parts(&config)?;
         let candidates: Vec<PathId> =
-            if paths.is_empty() { self.env.path_order.clone() } else { paths.clone() };
+            if paths.is_empty() { self.ctx.path_order.clone() } else { paths.clone() };
         let (path, address) = match local_address {
             Some(a) if a.is_ipv4() != remote.is_ipv4() => {
                 return Err(ConnectError::Families(a, remote.ip()));
             }
             Some(a) => {
                 let owner = candidates.iter().copied().find(|p| {
-                    self.env.paths.get(p).is_some_and(|p| {
+                    self.ctx.paths.get(p).is_some_and(|p| {
                         p.config.kind == PathKind::Capture || p.config.addresses.contains(&a)
                     })
                 });
@@ -284,24 +281,24 @@ impl Stack {
             }
             None => candidates
                 .iter()
-                .find_map(|p| self.env.address_on(*p, remote.ip()).map(|a| (*p, a)))
+                .find_map(|p| self.ctx.address_on(*p, remote.ip()).map(|a| (*p, a)))
                 .ok_or(ConnectError::NoPath(remote.ip()))?,
         };
         let port = match local_port {
-            0 => self.env.free_port(now, address, remote).ok_or(ConnectError::NoPort(remote))?,
+            0 => self.ctx.free_port(now, address, remote).ok_or(ConnectError::NoPort(remote))?,
             p => p,
         };
         let tuple = FourTuple { local: SocketAddr::new(address, port), remote };
-        if !self.env.is_free(now, &tuple) {
+        if !self.ctx.is_free(now, &tuple) {
             return Err(ConnectError::TupleInUse(tuple.local, remote));
         }
         let id = self.next_id();
         if config.mptcp {
-            self.env.keep_port(port, remote);
+            self.ctx.keep_port(port, remote);
         }
         let mut c = Connection::new(id, true, config, tuple, parts);
         c.paths = paths;
-        c.open_first(&mut self.env, now, path);
+        c.open_first(&mut self.ctx, now, path);
         self.connections.insert(id, Box::new(c));
         self.touched(now, id);
         Ok(id)
@@ -393,14 +390,14 @@ impl Stack {
     /// now on. Unread data make it an abort. Also frees a connection that has ended.
     pub fn close(&mut self, now: Instant, connection: ConnectionId) {
         let Some(c) = self.connections.get_mut(&connection) else { return };
-        c.detach(&mut self.env, now);
+        c.detach(&mut self.ctx, now);
         self.touched(now, connection);
     }
 
     /// Ends it at once: MP_FASTCLOSE and RST.
     pub fn abort(&mut self, now: Instant, connection: ConnectionId) {
         let Some(c) = self.connections.get_mut(&connection) else { return };
-        c.abort(&mut self.env, now, ConnectionError::Aborted);
+        c.abort(&mut self.ctx, now, ConnectionError::Aborted);
         self.touched(now, connection);
     }
 
@@ -418,7 +415,7 @@ impl Stack {
         port: Option<u16>,
     ) -> Result<AddressId, SignalError> {
         let c = self.connections.get_mut(&connection).ok_or(SignalError::NotFound)?;
-        let id = c.advertise_address(&mut self.env, now, address, port)?;
+        let id = c.advertise_address(&mut self.ctx, now, address, port)?;
         self.touched(now, connection);
         Ok(id)
     }
@@ -435,7 +432,7 @@ impl Stack {
         ids: &[AddressId],
     ) -> Result<(), SignalError> {
         let c = self.connections.get_mut(&connection).ok_or(SignalError::NotFound)?;
-        c.withdraw_addresses(&mut self.env, now, ids)?;
+        c.withdraw_addresses(&mut self.ctx, now, ids)?;
         self.touched(now, connection);
         Ok(())
     }
@@ -470,12 +467,12 @@ impl Stack {
 
     /// Counters of everything that happened, named as Linux names them.
     pub fn counters(&self) -> &Counters {
-        &self.env.counters
+        &self.ctx.counters
     }
 
     /// Watches everything that happens, where it happens.
     pub fn set_observer(&mut self, observer: Box<dyn Observer>) {
-        self.env.set_observer(observer);
+        self.ctx.set_observer(observer);
     }
 
     /// Connections there are, those the application has let go of included.

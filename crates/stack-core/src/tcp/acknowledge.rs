@@ -3,7 +3,7 @@
 use super::frto::Verdict;
 use super::input::Outcome;
 use super::scoreboard::{AckOutcome, Evidence};
-use super::{Recovery, Subflow};
+use super::{Recovery, Tcp};
 use crate::wire::tcp::TcpRepr;
 use core::ops::Range;
 use smallvec::SmallVec;
@@ -33,7 +33,7 @@ impl Undone {
     }
 }
 
-impl Subflow {
+impl Tcp {
     /// Scoreboard, RTT, recovery and congestion control for one ACK.
     pub(super) fn on_acknowledged(
         &mut self,

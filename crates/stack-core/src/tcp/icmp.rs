@@ -1,7 +1,7 @@
 //! ICMP errors about a subflow's segments, believed as far as RFC 5927 advises.
 
 use super::pmtu::Claim;
-use super::{Recovery, State, Subflow};
+use super::{Recovery, State, Tcp};
 use crate::wire::icmp::{IcmpCause, IcmpError};
 use crate::wire::ip;
 use umptcp_congestion::CongestionController;
@@ -20,7 +20,7 @@ pub(crate) enum IcmpOutcome {
     Smaller,
 }
 
-impl Subflow {
+impl Tcp {
     /// An ICMP error about a segment of this subflow.
     pub(crate) fn on_icmp(
         &mut self,

@@ -2,8 +2,8 @@
 
 use super::acknowledge::Undone;
 use super::pmtu::PathMtu;
-use super::{AckOwed, CloseReason, State, Subflow, default_mss};
-use crate::payload::Payload;
+use super::{AckOwed, CloseReason, State, Tcp, default_mss};
+use crate::buffers::payload::Payload;
 use crate::wire::mptcp::MptcpOption;
 use crate::wire::tcp::TcpRepr;
 use bytes::Bytes;
@@ -57,9 +57,9 @@ pub(crate) struct Outcome {
     pub(crate) simultaneous_open: bool,
 }
 
-impl Subflow {
+impl Tcp {
     /// A subflow made by a SYN that came in. The SYN/ACK is sent when the subflow is polled.
-    pub(crate) fn accept(mut self, now: Instant, syn: &TcpRepr) -> Subflow {
+    pub(crate) fn accept(mut self, now: Instant, syn: &TcpRepr) -> Tcp {
         self.state = State::SynReceived;
         self.take_syn(now, syn);
         self

@@ -30,9 +30,9 @@ pub mod state;
 pub mod timer;
 pub mod tlp;
 
+use crate::buffers::reassembly::Reassembly;
 use crate::config::{Ecn, KeepAlive};
 use crate::mptcp::mapping::Mapping;
-use crate::reassembly::Reassembly;
 use crate::wire::icmp::IcmpCause;
 use core::net::SocketAddr;
 use core::ops::Range;
@@ -85,7 +85,7 @@ pub struct FourTuple {
 
 /// Constants of a subflow.
 #[derive(Clone, Debug)]
-pub struct SubflowConfig {
+pub struct TcpConfig {
     /// Our MSS option: largest TCP payload without options that the local link carries.
     pub mss: u32,
     /// Largest segment payload handed to the device at once (a multiple of the MSS is sent), without headers.
@@ -162,7 +162,7 @@ pub(crate) enum AckOwed {
 
 /// Statistics of a subflow, in bytes and segments.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct SubflowStats {
+pub struct TcpStats {
     /// Payload bytes sent for the first time.
     pub bytes_sent: u64,
     /// Payload bytes acknowledged.
@@ -181,7 +181,7 @@ pub struct SubflowStats {
 
 /// One subflow.
 #[derive(Debug)]
-pub struct Subflow {
+pub struct Tcp {
     /// Its id within the connection.
     pub id: SubflowId,
     /// The path it uses.
@@ -190,7 +190,7 @@ pub struct Subflow {
     pub tuple: FourTuple,
     /// Its RFC 9293 state.
     pub(crate) state: State,
-    pub(crate) config: SubflowConfig,
+    pub(crate) config: TcpConfig,
     pub(crate) close_reason: Option<CloseReason>,
 
     // Sending.
@@ -280,7 +280,7 @@ pub struct Subflow {
     pub(crate) ts_recent_at: Instant,
 
     pub(crate) timers: Timers,
-    pub(crate) stats: SubflowStats,
+    pub(crate) stats: TcpStats,
     /// Smoothed share of bytes lost.
     pub(crate) loss: f32,
     /// When the peer last acknowledged something new or nothing was outstanding.
@@ -298,16 +298,16 @@ pub(crate) struct WindowUse {
     pub(crate) until: SubflowOffset,
 }
 
-impl Subflow {
+impl Tcp {
     fn new(
         id: SubflowId,
         path: PathId,
         tuple: FourTuple,
-        config: SubflowConfig,
+        config: TcpConfig,
         state: State,
         now: Instant,
     ) -> Self {
-        Subflow {
+        Tcp {
             id,
             path,
             tuple,
@@ -368,7 +368,7 @@ impl Subflow {
             ts_recent: 0,
             ts_recent_at: now,
             timers: Timers::default(),
-            stats: SubflowStats::default(),
+            stats: TcpStats::default(),
             loss: 0.0,
             progress: now,
             config,
@@ -376,13 +376,7 @@ impl Subflow {
     }
 
     /// A subflow that will send a SYN.
-    pub fn connect(
-        id: SubflowId,
-        path: PathId,
-        tuple: FourTuple,
-        config: SubflowConfig,
-        now: Instant,
-    ) -> Self {
+    pub fn connect(id: SubflowId, path: PathId, tuple: FourTuple, config: TcpConfig, now: Instant) -> Self {
         Self::new(id, path, tuple, config, State::SynSent, now)
     }
 

@@ -1,8 +1,8 @@
 //! What a subflow sends next, apart from MPTCP options, which the connection adds.
 
-use super::{AckOwed, State, Subflow};
+use super::{AckOwed, State, Tcp};
+use crate::buffers::payload::Payload;
 use crate::mptcp::mapping::Mapping;
-use crate::payload::Payload;
 use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
 use umptcp_congestion::CongestionController;
 use umptcp_types::{Instant, SeqNumber, SubflowOffset};
@@ -25,7 +25,7 @@ pub(crate) enum Kind {
 
 /// A segment that is to be sent.
 #[derive(Clone, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct Segment {
     pub(crate) kind: Kind,
     pub(crate) seq: SubflowOffset,
     pub(crate) flags: TcpFlags,
@@ -39,9 +39,9 @@ pub(crate) struct Plan {
 /// How many of the largest segments a congestion window holds, at least.
 const SEGMENTS_PER_WINDOW: u64 = 4;
 
-impl Subflow {
+impl Tcp {
     /// The SYN or SYN/ACK, for the first time or again. `None` when none is due.
-    pub(crate) fn poll_handshake(&mut self, now: Instant) -> Option<Plan> {
+    pub(crate) fn poll_handshake(&mut self, now: Instant) -> Option<Segment> {
         let (kind, mut flags) = match self.state {
             State::SynSent => (Kind::Syn, TcpFlags::SYN),
             State::SynReceived => (Kind::SynAck, TcpFlags::SYN_ACK),
@@ -65,7 +65,7 @@ impl Subflow {
             Kind::Syn => self.ecn.mark_syn(self.config.ecn, self.stats.timeouts > 0, &mut flags),
             _ => self.ecn.mark_syn_ack(&mut flags),
         }
-        Some(Plan {
+        Some(Segment {
             kind,
             seq: SubflowOffset(0),
             flags,
@@ -92,7 +92,7 @@ impl Subflow {
         now: Instant,
         cc: &mut dyn CongestionController,
         packet: u32,
-    ) -> Option<Plan> {
+    ) -> Option<Segment> {
         if !self.is_synchronized() && self.state != State::TimeWait {
             return None;
         }
@@ -127,7 +127,7 @@ impl Subflow {
         now: Instant,
         chunk: super::scoreboard::Chunk<Option<Mapping>>,
         cc: &mut dyn CongestionController,
-    ) -> Plan {
+    ) -> Segment {
         self.board.retransmitted(now, chunk.range.clone());
         let len = chunk.payload.len() as u64;
         self.prr_budget = self.prr_budget.saturating_sub(len);
@@ -139,7 +139,7 @@ impl Subflow {
             self.arm_retransmit(now);
         }
         let kind = if chunk.payload.is_empty() { Kind::Ack } else { Kind::Data };
-        Plan {
+        Segment {
             kind,
             seq: chunk.range.start,
             flags: TcpFlags { fin: chunk.fin, psh: len > 0, ..TcpFlags::ACK },
@@ -204,7 +204,7 @@ impl Subflow {
         push: bool,
         app_limited: bool,
         cc: &mut dyn CongestionController,
-    ) -> Plan {
+    ) -> Segment {
         let len = payload.len() as u64;
         if self.board.is_empty() {
             self.progress = now;
@@ -227,11 +227,11 @@ impl Subflow {
         }
         self.pmtu.on_sent(range.end, len);
         let flags = TcpFlags { psh: push, ..TcpFlags::ACK };
-        Plan { kind: Kind::Data, seq: range.start, flags, payload, mapping, fresh: true }
+        Segment { kind: Kind::Data, seq: range.start, flags, payload, mapping, fresh: true }
     }
 
     /// The FIN, once everything given to the subflow has been sent at least once.
-    pub(crate) fn poll_fin(&mut self, now: Instant) -> Option<Plan> {
+    pub(crate) fn poll_fin(&mut self, now: Instant) -> Option<Segment> {
         if !self.fin_wanted || self.fin_sent || !matches!(self.state, State::Established | State::CloseWait) {
             return None;
         }
@@ -245,7 +245,7 @@ impl Subflow {
         if self.timers.retransmit.is_none() {
             self.arm_retransmit(now);
         }
-        Some(Plan {
+        Some(Segment {
             kind: Kind::Ack,
             seq: range.start,
             flags: TcpFlags { fin: true, ..TcpFlags::ACK },
@@ -256,7 +256,7 @@ impl Subflow {
     }
 
     /// A pure ACK that is due, or a probe that makes the peer send one.
-    pub(crate) fn poll_ack(&mut self) -> Option<Plan> {
+    pub(crate) fn poll_ack(&mut self) -> Option<Segment> {
         if matches!(self.state, State::SynSent | State::SynReceived | State::Closed) {
             return None;
         }
@@ -274,12 +274,12 @@ impl Subflow {
     }
 
     /// A pure ACK, due or not.
-    pub(crate) fn pure_ack(&self) -> Plan {
+    pub(crate) fn pure_ack(&self) -> Segment {
         self.without_payload(Kind::Ack, self.board.nxt())
     }
 
-    fn without_payload(&self, kind: Kind, seq: SubflowOffset) -> Plan {
-        Plan { kind, seq, flags: TcpFlags::ACK, payload: Payload::new(), mapping: None, fresh: false }
+    fn without_payload(&self, kind: Kind, seq: SubflowOffset) -> Segment {
+        Segment { kind, seq, flags: TcpFlags::ACK, payload: Payload::new(), mapping: None, fresh: false }
     }
 
     /// Notes that a segment carrying the current ACK and `window` (already scaled down) left. `silent`: it had no room for SACK
@@ -358,13 +358,13 @@ impl Subflow {
     }
 
     /// The TCP header of a planned segment, without options.
-    pub(crate) fn repr(&self, plan: &Plan, window: u16, options: TcpOptions) -> TcpRepr {
+    pub(crate) fn repr(&self, segment: &Segment, window: u16, options: TcpOptions) -> TcpRepr {
         TcpRepr {
             src_port: self.tuple.local.port(),
             dst_port: self.tuple.remote.port(),
-            seq: self.wire_seq(plan.seq),
-            ack: if plan.flags.ack { self.wire_ack() } else { SeqNumber(0) },
-            flags: plan.flags,
+            seq: self.wire_seq(segment.seq),
+            ack: if segment.flags.ack { self.wire_ack() } else { SeqNumber(0) },
+            flags: segment.flags,
             window,
             urgent: 0,
             options,

@@ -1,6 +1,6 @@
 //! The timers of a subflow: one table, one place where they fire.
 
-use super::{CloseReason, Recovery, State, Subflow, TIME_WAIT};
+use super::{CloseReason, Recovery, State, TIME_WAIT, Tcp};
 use umptcp_congestion::CongestionController;
 use umptcp_types::{Duration, Instant, SubflowOffset};
 
@@ -43,7 +43,7 @@ pub(crate) struct Fired {
     pub(crate) smaller_packets: bool,
 }
 
-impl Subflow {
+impl Tcp {
     /// When [`on_timer`](Self::on_timer) must be called next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         if self.state == State::Closed {

@@ -1,7 +1,7 @@
 //! Loss detection: RACK (RFC 8985), the retransmission time-out, recovery episodes, and evidence that one was needless.
 
-use super::ranges::RangeSet;
 use super::{Scoreboard, Sent, Transmission};
+use crate::buffers::ranges::RangeSet;
 use crate::tcp::rtt::RttEstimator;
 use crate::types::{Duration, Instant, SubflowOffset};
 use alloc::vec::Vec;

@@ -20,22 +20,20 @@
 
 mod ack;
 mod loss;
-mod ranges;
 mod retransmit;
 #[cfg(test)]
 mod tests;
 
 pub use ack::{AckOutcome, Evidence};
 pub use loss::Fate;
-pub(crate) use ranges::RangeSet;
 
-use crate::payload::Payload;
+use crate::buffers::payload::Payload;
+use crate::buffers::ranges::{RangeMap, RangeSet};
 use crate::types::{Duration, Instant, SubflowOffset};
 use alloc::collections::VecDeque;
 use core::fmt::Debug;
 use core::ops::Range;
 use loss::{Rack, Recovery, Undo};
-use ranges::RangeMap;
 
 /// Until [`Scoreboard::set_mss`] says otherwise: an Ethernet's, IPv4 without options.
 const DEFAULT_MSS: u32 = 1_460;

@@ -17,6 +17,7 @@
 
 mod codec;
 mod display;
+pub mod keys;
 #[cfg(test)]
 mod tests;
 

@@ -2,7 +2,7 @@
 //! the receiver's reassembly put together as a subflow does.
 
 use super::*;
-use crate::reassembly::Reassembly;
+use crate::buffers::reassembly::Reassembly;
 use crate::tcp::prr::Prr;
 use crate::tcp::rtt::pto;
 use alloc::collections::BTreeMap;

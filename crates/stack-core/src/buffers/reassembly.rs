@@ -16,7 +16,7 @@ use bytes::Bytes;
 use core::ops::Range;
 use smallvec::SmallVec;
 
-use crate::tcp::scoreboard::RangeSet;
+use super::ranges::RangeSet;
 
 /// Pieces shorter than this are copied.
 pub const COPY_BELOW: usize = 8 * 1024;

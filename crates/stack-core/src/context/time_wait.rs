@@ -1,6 +1,6 @@
 //! TIME_WAIT (RFC 9293 §3.6) in a compact table, so that a closed subflow costs tens of bytes, not a connection.
 
-use super::env::Seeded;
+use super::Seeded;
 use crate::tcp::{FourTuple, TIME_WAIT};
 use crate::wire::tcp::TcpRepr;
 use alloc::collections::VecDeque;

@@ -2,10 +2,10 @@
 
 use super::fallback::FailSent;
 use super::mapping::RxMappings;
-use super::slices::Slices;
+use crate::buffers::slices::Slices;
+use crate::context::fast_open::Cookie;
 use crate::event::SubflowReset;
-use crate::stack::fast_open::Cookie;
-use crate::tcp::Subflow;
+use crate::tcp::Tcp;
 use crate::wire::mptcp::MptcpOption;
 use alloc::collections::VecDeque;
 use umptcp_congestion::SubflowParams;
@@ -48,8 +48,8 @@ pub(crate) struct Removal {
 
 /// One subflow of a connection.
 #[derive(Debug)]
-pub(crate) struct Member {
-    pub(crate) tcp: Subflow,
+pub(crate) struct Subflow {
+    pub(crate) tcp: Tcp,
     pub(crate) join: Join,
     /// Our Address ID of the local address, and the peer's of the remote one.
     pub(crate) local_id: AddressId,
@@ -106,9 +106,9 @@ pub(crate) struct Member {
     pub(crate) announced: bool,
 }
 
-impl Member {
-    pub(crate) fn new(tcp: Subflow, join: Join, local_id: AddressId, remote_id: AddressId) -> Self {
-        Member {
+impl Subflow {
+    pub(crate) fn new(tcp: Tcp, join: Join, local_id: AddressId, remote_id: AddressId) -> Self {
+        Subflow {
             tcp,
             join,
             local_id,

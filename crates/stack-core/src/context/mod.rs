@@ -1,14 +1,15 @@
 //! What all connections of a stack share: randomness, addresses in use, counters, events.
 
-use super::black_holes::BlackHoles;
-use super::fast_open::FastOpen;
-use super::syn_cookies::SynCookies;
-use super::time_wait::TimeWaitTable;
+pub(crate) mod black_holes;
+pub(crate) mod fast_open;
+pub(crate) mod syn_cookies;
+pub(crate) mod time_wait;
+
+use crate::buffers::payload::Payload;
 use crate::config::StackConfig;
 use crate::event::Event;
 use crate::interface::{ChecksumRequest, HeaderBuf, PathConfig, Transmit};
 use crate::observe::{Counter, Counters, Observation, Observer};
-use crate::payload::Payload;
 use crate::tcp::FourTuple;
 use crate::wire::tcp::TcpRepr;
 use crate::wire::{checksum, ip};
@@ -16,13 +17,17 @@ use alloc::boxed::Box;
 use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
+use black_holes::BlackHoles;
 use core::hash::{BuildHasher, Hash, Hasher};
 use core::net::{IpAddr, SocketAddr};
 use core::num::NonZeroU16;
+use fast_open::FastOpen;
 use hashbrown::HashMap;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
 use siphasher::sip::SipHasher13;
+use syn_cookies::SynCookies;
+use time_wait::TimeWaitTable;
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId, SeqNumber, SubflowId};
 
 /// Hash tables keyed with a secret, so that a peer cannot choose four-tuples that collide.
@@ -53,7 +58,7 @@ pub(crate) struct Path {
 }
 
 /// What the stack's connections share.
-pub(crate) struct Env {
+pub(crate) struct Context {
     pub(crate) config: StackConfig,
     rng: ChaCha12Rng,
     isn_key: (u64, u64),
@@ -80,14 +85,14 @@ pub(crate) struct Env {
     kept_ports: BTreeMap<(u16, SocketAddr), u32>,
 }
 
-impl core::fmt::Debug for Env {
+impl core::fmt::Debug for Context {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let (paths, tuples) = (&self.paths, self.demux.len());
-        f.debug_struct("Env").field("paths", paths).field("tuples", &tuples).finish_non_exhaustive()
+        f.debug_struct("Context").field("paths", paths).field("tuples", &tuples).finish_non_exhaustive()
     }
 }
 
-impl Env {
+impl Context {
     pub(crate) fn new(config: StackConfig, seed: [u8; 32]) -> Self {
         let mut rng = ChaCha12Rng::from_seed(seed);
         let mut hasher = || Seeded(rng.next_u64(), rng.next_u64());
@@ -98,7 +103,7 @@ impl Env {
         let first = *config.ephemeral_ports.start();
         let span = config.ephemeral_ports.end().saturating_sub(first).max(1);
         let next_port = first + (rng.next_u32() % u32::from(span)) as u16;
-        Env {
+        Context {
             config,
             rng,
             isn_key,
@@ -163,7 +168,7 @@ impl Env {
 
     /// No connection has this key's token.
     pub(crate) fn is_unused(&self, key: u64) -> bool {
-        !self.tokens.contains_key(&crate::mptcp::keys::token_and_idsn(key).0)
+        !self.tokens.contains_key(&crate::wire::mptcp::keys::token_and_idsn(key).0)
     }
 
     /// `connection` has no use for its token any more. It may have none, or have given it back before.
