@@ -84,7 +84,7 @@ impl Connection {
         let subflows: Vec<SubflowEnds> = self
             .subflows
             .iter()
-            .map(|m| SubflowEnds::new(m.tcp.path, m.tcp.tuple.local.ip(), m.tcp.tuple.remote))
+            .map(|m| SubflowEnds::new(m.tcp.path(), m.tcp.tuple().local.ip(), m.tcp.tuple().remote))
             .collect();
         let advertised: Vec<IpAddr> = self.adverts.iter().map(|a| a.address).collect();
         let mut failed = self.failed.clone();
@@ -247,7 +247,7 @@ impl Connection {
     /// Sends ADD_ADDRs that are due: the first time, or because no echo came (RFC 8684 §3.4.1).
     pub(crate) fn resend_adverts(&mut self, ctx: &mut Context, now: Instant) {
         let connection = Some(self.id);
-        let rto = self.subflows.iter().map(|m| m.tcp.rtt.rto()).max().unwrap_or(Duration::from_secs(1));
+        let rto = self.subflows.iter().map(|m| m.tcp.rto()).max().unwrap_or(Duration::from_secs(1));
         for a in &mut self.adverts {
             if a.resend.is_none_or(|t| t > now) {
                 continue;
@@ -271,7 +271,7 @@ impl Connection {
             let hmac = add_addr_hmac(self.local_key, self.remote_key, a.id, a.address, a.port.unwrap_or(0));
             let option = AddAddr { address_id: a.id, address: a.address, port: a.port, hmac: Some(hmac) };
             able[turn].signals.push_back(MptcpOption::AddAddr(option));
-            let meant = a.port.unwrap_or(able[turn].tcp.tuple.local.port());
+            let meant = a.port.unwrap_or(able[turn].tcp.tuple().local.port());
             if !a.ports.contains(&meant) {
                 a.ports.push(meant);
             }
@@ -280,7 +280,7 @@ impl Connection {
 
     /// ADD_ADDR or its echo (RFC 8684 §3.4.1).
     pub(crate) fn on_add_addr(&mut self, ctx: &mut Context, now: Instant, i: usize, a: &AddAddr) {
-        let id = Some(self.subflows[i].tcp.id);
+        let id = Some(self.subflows[i].tcp.id());
         let Some(hmac) = a.hmac else {
             self.count(ctx, now, id, Counter::EchoAdd);
             for own in &mut self.adverts {
@@ -305,7 +305,7 @@ impl Connection {
         // fit beside an IPv6 address) would otherwise get MP_CAPABLE in place of the echo, for ever.
         self.peer_has_keys = true;
         // RFC 8684 §3.4.1: without a port, that of the subflow which carries the option.
-        let port = a.port.unwrap_or(self.subflows[i].tcp.tuple.remote.port());
+        let port = a.port.unwrap_or(self.subflows[i].tcp.tuple().remote.port());
         let address = SocketAddr::new(a.address, port);
         // The echo says that it arrived; whether it is used is another matter.
         let signals = &mut self.subflows[i].signals;
@@ -373,20 +373,20 @@ impl Connection {
             let Some(m) = self.subflows.get_mut(i) else { continue };
             let Some(removal) = m.removal.filter(|r| r.next <= now) else { continue };
             if removal.probes >= REMOVAL_PROBES || !m.tcp.is_synchronized() {
-                let id = Some(m.tcp.id);
+                let id = Some(m.tcp.id());
                 self.count(ctx, now, id, Counter::RmSubflow);
                 self.reset_subflow(ctx, now, i, ResetReason::Unspecified);
                 continue;
             }
-            m.tcp.keepalive_wanted = true;
-            let next = now + m.tcp.rtt.rto().saturating_mul(1 << removal.probes);
+            m.tcp.probe_peer();
+            let next = now + m.tcp.rto().saturating_mul(1 << removal.probes);
             m.removal = Some(Removal { next, probes: removal.probes + 1 });
         }
     }
 
     /// MP_PRIO (RFC 8684 §3.3.8): for the subflow that carries it.
     pub(crate) fn on_prio(&mut self, ctx: &mut Context, now: Instant, i: usize, p: &MpPrio) {
-        self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::MPPrioRx);
+        self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPPrioRx);
         self.subflows[i].backup_remote = p.backup;
     }
 
@@ -396,7 +396,7 @@ impl Connection {
         let gone = |a: &&Advert| a.local.is_some_and(|l| ctx.path_of(l).is_none());
         let mut ids: SmallVec<[AddressId; 8]> = self.adverts.iter().filter(gone).map(|a| a.id).collect();
         for i in (0..self.subflows.len()).rev() {
-            if self.subflows.get(i).is_some_and(|m| m.tcp.path == path) {
+            if self.subflows.get(i).is_some_and(|m| m.tcp.path() == path) {
                 let id = self.subflows[i].local_id;
                 if !ids.contains(&id) {
                     ids.push(id);
@@ -421,6 +421,6 @@ impl Connection {
             MptcpOption::FastClose(_) => Counter::MPFastcloseTx,
             _ => return,
         };
-        self.count(ctx, now, Some(self.subflows[i].tcp.id), what);
+        self.count(ctx, now, Some(self.subflows[i].tcp.id()), what);
     }
 }

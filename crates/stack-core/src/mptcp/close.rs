@@ -10,7 +10,6 @@ use crate::error::ConnectionError;
 use crate::event::{Event, LostSubflow, SubflowReset};
 use crate::observe::Counter;
 use crate::stack::LOST_KEPT;
-use crate::tcp::timer::Timers;
 use crate::tcp::{CloseReason, FourTuple, State, TIME_WAIT};
 use crate::wire::mptcp::{MpFastClose, MpTcpRst, MptcpOption, ResetReason};
 use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr};
@@ -108,11 +107,11 @@ impl Connection {
     /// RFC 9293 §3.10.7: a segment that fits no state is answered with a RST built from it.
     pub(crate) fn answer_with_reset(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
         if !ctx.challenge_allowed(now) {
-            self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::TcpACKSkippedChallenge);
+            self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::TcpACKSkippedChallenge);
             return;
         }
         let m = &self.subflows[i];
-        let (path, tuple) = (m.tcp.path, m.tcp.tuple);
+        let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
         let (seq, ack) =
             if seg.flags.ack { (seg.ack, None) } else { (SeqNumber(0), Some(seg.seq.wrapping_add(1))) };
         send_reset(ctx, now, path, &tuple, seq, ack, TcpOptions::default());
@@ -140,7 +139,7 @@ impl Connection {
         let m = &self.subflows[i];
         if m.tcp.state() != State::SynSent && m.tcp.state() != State::Closed {
             let options = if self.is_mptcp() {
-                self.count(ctx, now, Some(m.tcp.id), Counter::MPRstTx);
+                self.count(ctx, now, Some(m.tcp.id()), Counter::MPRstTx);
                 let mut options = reset_options(refusal.reason, refusal.transient);
                 options.mptcp.extend(also);
                 options
@@ -170,27 +169,27 @@ impl Connection {
         self.reinject_from(i);
         let m = self.subflows.remove(i);
         self.look_for_paths = true;
-        let id = m.tcp.id;
-        ctx.demux.remove(&m.tcp.tuple);
+        let id = m.tcp.id();
+        ctx.demux.remove(&m.tcp.tuple());
         if m.tcp.state() == State::TimeWait {
             ctx.time_wait.insert(
-                m.tcp.tuple,
+                m.tcp.tuple(),
                 TimeWait {
-                    path: m.tcp.path,
-                    send_next: m.tcp.wire_seq(m.tcp.board.nxt()),
+                    path: m.tcp.path(),
+                    send_next: m.tcp.wire_seq(m.tcp.snd_nxt()),
                     receive_next: m.tcp.wire_ack(),
-                    timestamps: m.tcp.timestamps,
-                    ts_recent: m.tcp.ts_recent,
-                    timestamp_offset: m.tcp.config.timestamp_offset,
+                    timestamps: m.tcp.timestamps(),
+                    ts_recent: m.tcp.ts_recent(),
+                    timestamp_offset: m.tcp.timestamp_offset(),
                     since: now,
                     until: now + TIME_WAIT,
                 },
             );
         }
-        if m.tcp.close_reason == Some(CloseReason::TimedOut) {
+        if m.tcp.close_reason() == Some(CloseReason::TimedOut) {
             self.count(ctx, now, Some(id), Counter::TcpAbortOnTimeout);
         }
-        let error = m.tcp.close_reason.map(error_of);
+        let error = m.tcp.close_reason().map(error_of);
         // A join that never came to be, last though it was, is not why the connection ends if another subflow ended before.
         if m.is_joined() || (self.subflows.is_empty() && self.last_error.is_none()) {
             self.last_error = error;
@@ -199,7 +198,7 @@ impl Connection {
             self.note_lost(now, &m, error);
         } else if m.announced && self.ended.is_none() && !self.finished() {
             // The peer closed it. Opened again at once it might be closed again at once, without end.
-            self.put_off(m.tcp.tuple.local.ip(), m.tcp.tuple.remote, now + pause_after(None));
+            self.put_off(m.tcp.tuple().local.ip(), m.tcp.tuple().remote, now + pause_after(None));
         }
         let (connection, reset) = (self.id, m.reset);
         if m.announced {
@@ -207,21 +206,21 @@ impl Connection {
             self.scheduler.subflow_removed(id);
             ctx.events.push_back(Event::SubflowClosed { connection, subflow: id, error, reset });
         } else if let (Join::SynSent { .. } | Join::AckSent { .. }, Some(error)) = (m.join, error) {
-            let (path, remote) = (m.tcp.path, m.tcp.tuple.remote);
+            let (path, remote) = (m.tcp.path(), m.tcp.tuple().remote);
             ctx.events.push_back(Event::JoinFailed { connection, subflow: id, path, remote, error, reset });
         }
     }
 
     /// Remembers a subflow that did not end by FIN, and decides whether its pair of addresses is tried again.
     fn note_lost(&mut self, now: Instant, m: &Subflow, error: ConnectionError) {
-        let (local, remote) = (m.tcp.tuple.local.ip(), m.tcp.tuple.remote);
+        let (local, remote) = (m.tcp.tuple().local.ip(), m.tcp.tuple().remote);
         if self.lost.len() == LOST_KEPT {
             self.lost.pop_front();
         }
         self.lost.push_back(LostSubflow {
             at: now,
-            subflow: m.tcp.id,
-            local: m.tcp.tuple.local,
+            subflow: m.tcp.id(),
+            local: m.tcp.tuple().local,
             remote,
             error,
             reset: m.reset,
@@ -229,7 +228,7 @@ impl Connection {
         });
         let failed = if !m.is_joined() {
             // RFC 8684 §3.4.1, §3.9.3: not again, unless the peer advertises the address anew.
-            let refused = m.tcp.close_reason == Some(CloseReason::Refused);
+            let refused = m.tcp.close_reason() == Some(CloseReason::Refused);
             self.gone |= refused && self.subflows.is_empty() && matches!(m.join, Join::SynSent { .. });
             let ours = matches!(m.join, Join::SynSent { .. } | Join::AckSent { .. });
             let passing = matches!(m.reset, Some(SubflowReset { by_peer: true, transient: true, .. }));
@@ -240,7 +239,7 @@ impl Connection {
                 self.put_off(local, remote, now + wait);
                 tries > JOINS_RETRIED
             } else {
-                ours && m.tcp.close_reason != Some(CloseReason::Aborted)
+                ours && m.tcp.close_reason() != Some(CloseReason::Aborted)
             }
         } else {
             match m.reset {
@@ -297,7 +296,7 @@ impl Connection {
         while i < self.subflows.len() {
             let m = &self.subflows[i];
             // A member in TIME_WAIT stays until its last ACK has left.
-            let waiting_ack = m.tcp.state() == State::TimeWait && m.tcp.ack == crate::tcp::AckOwed::Now;
+            let waiting_ack = m.tcp.state() == State::TimeWait && m.tcp.owes_ack();
             if m.tcp.is_finished() && !waiting_ack {
                 self.remove_subflow(ctx, now, i);
             } else {
@@ -330,7 +329,7 @@ impl Connection {
                     continue;
                 }
                 // What it still carries has been acknowledged over others, and it does not get through.
-                let stuck = !m.tcp.board.is_empty() && m.stale && self.can_be_reset(i);
+                let stuck = !m.tcp.is_all_acked() && m.stale && self.can_be_reset(i);
                 if stuck {
                     self.reset_subflow(ctx, now, i, ResetReason::TooMuchOutstandingData);
                 } else {
@@ -342,8 +341,8 @@ impl Connection {
         // The peer's FIN closes its subflow only. Ours follows, but not while it is the only one for what is left to send: the
         // last subflow stays open until everything has been DATA_ACKed.
         let done = self.send.una() >= self.send.end() && (!self.fin.queued || self.fin.acked);
-        let usable = self.subflows.iter().filter(|m| m.can_send_data() && !m.tcp.fin_received).count();
-        for m in self.subflows.iter_mut().filter(|m| m.tcp.fin_received) {
+        let usable = self.subflows.iter().filter(|m| m.can_send_data() && !m.tcp.fin_received()).count();
+        for m in self.subflows.iter_mut().filter(|m| m.tcp.fin_received()) {
             if done || usable > 0 {
                 m.tcp.close();
             }
@@ -389,7 +388,7 @@ impl Connection {
 
     /// Data wait that no subflow will carry: those left have been closed by us, when others still could, and not by the peer.
     fn is_stranded(&self) -> bool {
-        let open = |m: &Subflow| m.is_joined() && !m.tcp.fin_wanted;
+        let open = |m: &Subflow| m.is_joined() && !m.tcp.is_closing();
         self.send_next < self.send.end() && !self.subflows.iter().any(open)
     }
 
@@ -431,8 +430,8 @@ impl Connection {
     /// A RST with `options` on subflow `i`.
     fn send_subflow_reset(&mut self, ctx: &mut Context, now: Instant, i: usize, options: TcpOptions) {
         let m = &self.subflows[i];
-        let (path, tuple) = (m.tcp.path, m.tcp.tuple);
-        let (seq, ack) = (m.tcp.wire_seq(m.tcp.board.nxt()), m.tcp.wire_ack());
+        let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
+        let (seq, ack) = (m.tcp.wire_seq(m.tcp.snd_nxt()), m.tcp.wire_ack());
         send_reset(ctx, now, path, &tuple, seq, Some(ack), options);
     }
 
@@ -451,8 +450,8 @@ impl Connection {
         let ack_form = self.config.fast_close == FastClose::Ack;
         if ack_form && self.ended.is_none() && self.is_mptcp() && self.fully_established {
             let usable = |m: &&Subflow| m.is_joined() && m.tcp.is_synchronized();
-            let best = self.subflows.iter().filter(usable).min_by_key(|m| (m.stale, m.tcp.rtt.srtt()));
-            if let Some(id) = best.map(|m| m.tcp.id) {
+            let best = self.subflows.iter().filter(usable).min_by_key(|m| (m.stale, m.tcp.srtt()));
+            if let Some(id) = best.map(|m| m.tcp.id()) {
                 self.abort_with_ack(ctx, now, id, error);
                 return;
             }
@@ -463,7 +462,7 @@ impl Connection {
     /// RFC 8684 §3.5, option R.
     fn abort_with_reset(&mut self, ctx: &mut Context, now: Instant, error: ConnectionError) {
         while let Some(m) = self.subflows.first() {
-            let (id, joined) = (m.tcp.id, m.is_joined());
+            let (id, joined) = (m.tcp.id(), m.is_joined());
             if self.can_be_reset(0) {
                 let mut options = TcpOptions::default();
                 if self.is_mptcp() && joined {
@@ -482,7 +481,7 @@ impl Connection {
     /// RFC 8684 §3.5, option A: FASTCLOSE_WAIT on subflow `id`, a RST on every other.
     fn abort_with_ack(&mut self, ctx: &mut Context, now: Instant, id: SubflowId, error: ConnectionError) {
         for i in (0..self.subflows.len()).rev() {
-            if self.subflows[i].tcp.id == id {
+            if self.subflows[i].tcp.id() == id {
                 continue;
             }
             if self.can_be_reset(i) {
@@ -493,10 +492,10 @@ impl Connection {
         }
         let option = self.fast_close_option();
         if let Some(m) = self.subflows.first_mut() {
-            m.tcp.timers = Timers::default();
+            m.tcp.stop_timers();
             m.signals.clear();
             m.signals.push_back(option);
-            self.fast_close = Some(FastCloseWait { resend: now + m.tcp.rtt.rto(), tries: 1 });
+            self.fast_close = Some(FastCloseWait { resend: now + m.tcp.rto(), tries: 1 });
         }
         self.end(ctx, now, Some(error));
     }
@@ -514,7 +513,7 @@ impl Connection {
             return;
         }
         m.signals.push_back(option);
-        let resend = now + m.tcp.rtt.rto().saturating_mul(1 << wait.tries);
+        let resend = now + m.tcp.rto().saturating_mul(1 << wait.tries);
         self.fast_close = Some(FastCloseWait { resend, tries: wait.tries + 1 });
     }
 
@@ -575,7 +574,7 @@ impl Connection {
     pub(crate) fn on_timeout(&mut self, ctx: &mut Context, now: Instant) {
         let mut i = 0;
         while i < self.subflows.len() {
-            let id = self.subflows[i].tcp.id;
+            let id = self.subflows[i].tcp.id();
             self.subflows[i].end_signal_pause(now);
             let fired = self.subflows[i].tcp.on_timer(now, self.cc.as_mut());
             if fired.smaller_packets {
@@ -589,7 +588,7 @@ impl Connection {
                 self.on_subflow_timeout(ctx, now, i);
             }
             let m = &mut self.subflows[i];
-            let half_open = m.tcp.state() == State::SynReceived && m.tcp.stats.timeouts > SYN_ACK_RETRIES;
+            let half_open = m.tcp.state() == State::SynReceived && m.tcp.stats().timeouts > SYN_ACK_RETRIES;
             if half_open {
                 m.tcp.terminate(CloseReason::TimedOut);
                 let initial = m.join == Join::Initial;
@@ -597,7 +596,7 @@ impl Connection {
                 self.count(ctx, now, Some(id), what);
             }
             if fired.ended || half_open {
-                let timed_out = self.subflows[i].tcp.close_reason == Some(CloseReason::TimedOut);
+                let timed_out = self.subflows[i].tcp.close_reason() == Some(CloseReason::TimedOut);
                 if timed_out && self.is_mptcp() && self.subflows[i].is_joined() {
                     // RFC 8684 §3.3.6: the path does not deliver, whatever else the peer may think.
                     self.count(ctx, now, Some(id), Counter::MPRstTx);
@@ -661,7 +660,7 @@ impl Connection {
     /// Member `i` had a retransmission timeout: others take over what it carries.
     fn on_subflow_timeout(&mut self, ctx: &mut Context, now: Instant, i: usize) {
         let m = &self.subflows[i];
-        let id = Some(m.tcp.id);
+        let id = Some(m.tcp.id());
         self.count(ctx, now, id, Counter::TcpTimeouts);
         let others = self.subflows.iter().enumerate().any(|(j, o)| j != i && o.can_send_data());
         if others && self.is_mptcp() {
@@ -672,10 +671,10 @@ impl Connection {
             // The connection as a whole is not congested, since others deliver: a path that comes back should not
             // wait for a timer backed off to a minute. One segment a second is what keeping it costs.
             let soon = now + STALE_PROBE;
-            m.tcp.timers.retransmit = m.tcp.timers.retransmit.map(|t| t.min(soon));
+            m.tcp.retransmit_by(soon);
         }
         let m = &mut self.subflows[i];
-        if !m.stale && m.tcp.rtt.backoff_count() >= u32::from(self.config.stale_loss_count) {
+        if !m.stale && m.tcp.timeouts_in_a_row() >= u32::from(self.config.stale_loss_count) {
             m.stale = true;
             self.count(ctx, now, id, Counter::SubflowStale);
         }

@@ -362,7 +362,7 @@ impl Connection {
 
     /// Adds `member`, with what its path is configured to be.
     pub(crate) fn add_subflow(&mut self, ctx: &Context, mut subflow: Subflow) {
-        if let Some(p) = ctx.paths.get(&subflow.tcp.path) {
+        if let Some(p) = ctx.paths.get(&subflow.tcp.path()) {
             subflow.backup_local = p.config.backup;
             subflow.weight = p.config.weight;
         }
@@ -372,7 +372,7 @@ impl Connection {
 
     /// Index of a subflow.
     pub(crate) fn index(&self, id: SubflowId) -> Option<usize> {
-        self.subflows.iter().position(|m| m.tcp.id == id)
+        self.subflows.iter().position(|m| m.tcp.id() == id)
     }
 
     /// The first subflow and its SYN.
@@ -401,9 +401,10 @@ impl Connection {
             return;
         }
         m.announced = true;
-        self.cc.subflow_added(now, m.tcp.id, m.congestion_params());
-        self.scheduler.subflow_added(m.tcp.id);
-        let event = Event::SubflowEstablished { connection: self.id, subflow: m.tcp.id, path: m.tcp.path };
+        self.cc.subflow_added(now, m.tcp.id(), m.congestion_params());
+        self.scheduler.subflow_added(m.tcp.id());
+        let event =
+            Event::SubflowEstablished { connection: self.id, subflow: m.tcp.id(), path: m.tcp.path() };
         ctx.events.push_back(event);
     }
 
@@ -411,7 +412,7 @@ impl Connection {
     pub(crate) fn set_congestion(&mut self, now: Instant, cc: Box<dyn CongestionController>) {
         let before = core::mem::replace(&mut self.cc, cc);
         for m in self.subflows.iter().filter(|m| m.announced) {
-            let id = m.tcp.id;
+            let id = m.tcp.id();
             self.cc.subflow_added(now, id, m.congestion_params());
             self.cc.resume(id, before.window(id), before.ssthresh(id));
         }
@@ -421,7 +422,7 @@ impl Connection {
     pub(crate) fn set_scheduler(&mut self, scheduler: Box<dyn Scheduler>) {
         self.scheduler = scheduler;
         for m in self.subflows.iter().filter(|m| m.announced) {
-            self.scheduler.subflow_added(m.tcp.id);
+            self.scheduler.subflow_added(m.tcp.id());
         }
     }
 
@@ -474,7 +475,7 @@ impl Connection {
     fn offer_window(&mut self) {
         let now_open = self.recv.advertised_edge() - self.recv.next();
         let could_be = self.recv.window_edge() - self.recv.next();
-        let mss = self.subflows.first().map_or(1460, |m| u64::from(m.tcp.send_mss));
+        let mss = self.subflows.first().map_or(1460, |m| u64::from(m.tcp.mss()));
         if could_be >= 2 * now_open && could_be - now_open >= mss.min(self.config.receive_buffer as u64 / 2) {
             for m in &mut self.subflows {
                 if m.tcp.is_synchronized() && m.is_joined() {
@@ -486,7 +487,7 @@ impl Connection {
 
     /// Some subflow has an ACK to send at once.
     pub(crate) fn owes_ack(&self) -> bool {
-        self.subflows.iter().any(|m| m.tcp.ack == crate::tcp::AckOwed::Now)
+        self.subflows.iter().any(|m| m.tcp.owes_ack())
     }
 
     pub(crate) fn notify_readable(&mut self, ctx: &mut Context) {

@@ -60,7 +60,7 @@ impl Connection {
         if self.retransmit_at.is_none() && self.retransmit_count == 0 {
             self.data_progress = now;
         }
-        let rto = self.subflows.iter().filter(|m| m.tcp.is_synchronized()).map(|m| m.tcp.rtt.rto()).max();
+        let rto = self.subflows.iter().filter(|m| m.tcp.is_synchronized()).map(|m| m.tcp.rto()).max();
         let rto = rto.unwrap_or(Duration::from_secs(1)).max(Duration::from_millis(200));
         self.retransmit_at = Some(now + rto.saturating_mul(1 << self.retransmit_count.min(6)));
     }
@@ -70,7 +70,7 @@ impl Connection {
     /// brought a DATA_ACK stays, after one that did not the next is tried.
     fn all_but_rescuer(&mut self) -> SmallVec<[SubflowId; 2]> {
         let able: SmallVec<[SubflowId; 4]> =
-            self.subflows.iter().filter(|m| m.can_send_data()).map(|m| m.tcp.id).collect();
+            self.subflows.iter().filter(|m| m.can_send_data()).map(|m| m.tcp.id()).collect();
         if able.len() < 2 {
             return SmallVec::new();
         }
@@ -114,7 +114,7 @@ impl Connection {
     /// Whether a subflow still has the data at `at` outstanding, so that its own timers see to it.
     fn is_carried(&self, at: DataOffset) -> bool {
         self.subflows.iter().any(|m| {
-            m.tcp.board.unacked_iter().any(|(range, tag)| {
+            m.tcp.unacked().any(|(range, tag)| {
                 tag.is_some_and(|t| {
                     let start = t.data.0 + (range.start.0.saturating_sub(t.subflow.0));
                     start <= at.0 && at.0 < start + (range.end.0 - range.start.0)
@@ -129,7 +129,7 @@ impl Connection {
     fn ask_for_data_ack(&mut self, ctx: &mut Context, now: Instant) {
         let mut asked = false;
         for m in self.subflows.iter_mut().filter(|m| m.is_joined() && m.tcp.is_synchronized()) {
-            m.tcp.keepalive_wanted = true;
+            m.tcp.probe_peer();
             asked = true;
         }
         if asked {
@@ -148,8 +148,8 @@ impl Connection {
             return;
         }
         let una = self.send.una();
-        let id = self.subflows[i].tcp.id;
-        for (range, tag) in self.subflows[i].tcp.board.unacked_iter() {
+        let id = self.subflows[i].tcp.id();
+        for (range, tag) in self.subflows[i].tcp.unacked() {
             let Some(t) = tag else { continue };
             let start = DataOffset(t.data.0 + range.start.0.saturating_sub(t.subflow.0)).max(una);
             let end = DataOffset(t.data.0 + range.end.0.saturating_sub(t.subflow.0));

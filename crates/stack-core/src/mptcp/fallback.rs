@@ -57,7 +57,7 @@ impl Connection {
     /// Index of the only subflow, if there is one only, able to carry data, and no other is being opened.
     pub(crate) fn sole_subflow(&self) -> Option<usize> {
         match self.subflows.as_slice() {
-            [m] if m.is_joined() && m.tcp.is_synchronized() && !m.tcp.fin_sent => Some(0),
+            [m] if m.is_joined() && m.tcp.is_synchronized() && !m.tcp.fin_sent() => Some(0),
             _ => None,
         }
     }
@@ -70,12 +70,12 @@ impl Connection {
     /// Whether everything we sent and the peer has not DATA_ACKed lies on subflow `i`, in one piece.
     fn contiguous_out(&self, i: usize) -> bool {
         let m = &self.subflows[i];
-        let shift = self.send_next.0.wrapping_sub(m.tcp.board.nxt().0);
+        let shift = self.send_next.0.wrapping_sub(m.tcp.snd_nxt().0);
         let una = SubflowOffset(self.send.una().0.min(self.send_next.0).wrapping_sub(shift));
         let since = |at: SubflowOffset| m.send_shift == Some(shift) && at >= m.send_shift_since;
         let data = self.send.una() >= self.send_next || since(una);
         // What the subflow may still send again must be new to the peer too, or it would be taken for other data.
-        let subflow = m.tcp.board.is_empty() || since(m.tcp.board.una());
+        let subflow = m.tcp.is_all_acked() || since(m.tcp.snd_una());
         self.reinject.is_empty() && data && subflow
     }
 
@@ -103,7 +103,9 @@ impl Connection {
         }
         // A piece of a segment that was cut on its way is covered by the mapping that came with the first piece.
         let m = &self.subflows[0];
-        let covered = SubflowOffset::from_wire(seg.seq, m.tcp.irs, m.tcp.rcv_next)
+        let covered = m
+            .tcp
+            .offset_of(seg.seq)
             .is_some_and(|at| payload > 0 && (at < m.consumed || m.mappings.covering(at).is_some()));
         let data = (payload > 0 || seg.flags.fin) && !self.dss_seen && !covered;
         let first = DataOffset(self.first_data(0));
@@ -132,10 +134,10 @@ impl Connection {
             return false;
         }
         // A SACK may have taken a DATA_ACK's place.
-        if m.options_seen || m.tcp.stats.bytes_acked <= m.syn_data_sent || !seg.options.sack.is_empty() {
+        if m.options_seen || m.tcp.stats().bytes_acked <= m.syn_data_sent || !seg.options.sack.is_empty() {
             return false;
         }
-        let id = Some(m.tcp.id);
+        let id = Some(m.tcp.id());
         self.count(ctx, now, id, Counter::FallbackFailed);
         self.reset_subflow(ctx, now, i, ResetReason::MiddleboxInterference);
         true
@@ -165,7 +167,7 @@ impl Connection {
             m.signals.clear();
             (m.fail, m.removal) = (None, None);
             if was_mptcp {
-                self.plain_send = self.send_next.0.wrapping_sub(m.tcp.board.nxt().0);
+                self.plain_send = self.send_next.0.wrapping_sub(m.tcp.snd_nxt().0);
                 self.plain_recv = next.0.wrapping_sub(m.consumed.0);
                 // RFC 8684 §3.7: the peer is told, should options pass in our direction only. When the peer began it, it knows.
                 if m.dss_sent && reason != FallbackReason::InfiniteMapping {
@@ -175,7 +177,7 @@ impl Connection {
                     m.tcp.ack_now();
                 }
             }
-            let edge = DataOffset(m.tcp.send_edge.0.wrapping_add(self.plain_send));
+            let edge = DataOffset(m.tcp.send_edge().0.wrapping_add(self.plain_send));
             self.send_edge = self.send_edge.max(edge);
         }
     }
@@ -240,7 +242,7 @@ impl Connection {
         i: usize,
         map: &DssMapping,
     ) -> bool {
-        let id = Some(self.subflows[i].tcp.id);
+        let id = Some(self.subflows[i].tcp.id());
         self.count(ctx, now, id, Counter::InfiniteMapRx);
         let m = &self.subflows[i];
         let near = self.recv.next().to_wire(self.remote_idsn);
@@ -274,14 +276,14 @@ impl Connection {
         i: usize,
         data: DataOffset,
     ) {
-        let id = Some(self.subflows[i].tcp.id);
+        let id = Some(self.subflows[i].tcp.id());
         self.count(ctx, now, id, Counter::DataCsumErr);
         if data == self.recv.next_data()
             && self.may_fall_back()
             && self.contiguous_in(i)
             && let Some(i) = self.alone(ctx, now, i)
         {
-            let resend = now + self.subflows[i].tcp.rtt.rto();
+            let resend = now + self.subflows[i].tcp.rto();
             self.subflows[i].fail = Some(FailSent { data, resend, tries: 1 });
             self.say_fail(i, data);
             return;
@@ -299,7 +301,7 @@ impl Connection {
 
     fn reset_with_fail(&mut self, ctx: &mut Context, now: Instant, i: usize, data: DataOffset) {
         let dsn = data.to_wire(self.remote_idsn).0;
-        self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::MPFailTx);
+        self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPFailTx);
         self.last_error = Some(ConnectionError::Broken);
         let interference = Refusal { reason: ResetReason::MiddleboxInterference, transient: false };
         let fail = MptcpOption::Fail(MpFail { dsn });
@@ -309,7 +311,7 @@ impl Connection {
     /// MP_FAIL came (RFC 8684 §3.7): the peer's answer to ours, or the news that what we sent was changed. False: the
     /// subflow was reset.
     pub(crate) fn on_fail(&mut self, ctx: &mut Context, now: Instant, i: usize, fail: MpFail) -> bool {
-        let id = Some(self.subflows[i].tcp.id);
+        let id = Some(self.subflows[i].tcp.id());
         self.count(ctx, now, id, Counter::MPFailRx);
         if !self.checksum {
             // RFC 8684 §3.7: without checksums nothing tells the peer of a change. Anybody who sees the connection could have sent it to
@@ -352,11 +354,11 @@ impl Connection {
                 continue;
             };
             if fail.tries >= FAIL_TRIES {
-                self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::FallbackFailed);
+                self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::FallbackFailed);
                 self.reset_with_fail(ctx, now, i, fail.data);
                 continue;
             }
-            let interval: Duration = self.subflows[i].tcp.rtt.rto().saturating_mul(1 << fail.tries);
+            let interval: Duration = self.subflows[i].tcp.rto().saturating_mul(1 << fail.tries);
             let next = FailSent { resend: now + interval, tries: fail.tries + 1, ..fail };
             self.subflows[i].fail = Some(next);
             self.say_fail(i, fail.data);
@@ -366,12 +368,12 @@ impl Connection {
     /// Whether subflow `i` alone carries data, so that the connection may fall back on it; where it stands now. Subflows
     /// that are still being opened have no place in a connection that falls back, and are reset.
     fn alone(&mut self, ctx: &mut Context, now: Instant, i: usize) -> Option<usize> {
-        let id = self.subflows[i].tcp.id;
-        if self.subflows.iter().any(|m| m.tcp.id != id && m.is_joined()) {
+        let id = self.subflows[i].tcp.id();
+        if self.subflows.iter().any(|m| m.tcp.id() != id && m.is_joined()) {
             return None;
         }
         for j in (0..self.subflows.len()).rev() {
-            if self.subflows.get(j).is_some_and(|m| m.tcp.id != id) {
+            if self.subflows.get(j).is_some_and(|m| m.tcp.id() != id) {
                 self.reset_subflow(ctx, now, j, ResetReason::MptcpSpecific);
             }
         }

@@ -73,10 +73,10 @@ impl Connection {
     /// §4.2.2).
     pub(crate) fn add_fast_open(&mut self, ctx: &mut Context, now: Instant, i: usize, segment: &mut Segment) {
         let m = &self.subflows[i];
-        if m.join != Join::Initial || m.tcp.syns_after_old_ack > 0 {
+        if m.join != Join::Initial || m.tcp.syn_follows_old_ack() {
             return;
         }
-        if m.tcp.stats.timeouts > 0 {
+        if m.tcp.stats().timeouts > 0 {
             self.doubt_fast_open(ctx, now, i);
             return;
         }
@@ -89,14 +89,14 @@ impl Connection {
             }
             Advice::Send(cookie, mss) => {
                 let m = &mut self.subflows[i];
-                let mss = u64::from(mss).min(u64::from(m.tcp.config.mss));
-                let mss = mss.min(longest_syn(m.tcp.tuple.remote.is_ipv6()));
+                let mss = u64::from(mss).min(u64::from(m.tcp.own_mss()));
+                let mss = mss.min(longest_syn(m.tcp.tuple().remote.is_ipv6()));
                 let n = (self.send.end() - DataOffset(1)).min(mss.saturating_sub(MAX_OPTIONS as u64));
                 if n == 0 {
                     return;
                 }
                 segment.payload = self.send.slice(DataOffset(1)..DataOffset(1 + n));
-                m.tcp.syn_data = n as u32;
+                m.tcp.syn_carries(n as u32);
                 m.fast_open = Some(cookie);
             }
         }
@@ -105,20 +105,20 @@ impl Connection {
     /// Client: a SYN with the option was not answered, or by an ICMP error. Maybe that is why (RFC 7413 §4.1.3.1).
     pub(crate) fn doubt_fast_open(&mut self, ctx: &mut Context, now: Instant, i: usize) {
         let m = &self.subflows[i];
-        if !self.established && (m.tcp.syn_data > 0 || m.asked_cookie) {
-            ctx.fast_open.doubt(now, m.tcp.tuple.local.ip(), m.tcp.tuple.remote);
+        if !self.established && (m.tcp.syn_data() > 0 || m.asked_cookie) {
+            ctx.fast_open.doubt(now, m.tcp.tuple().local.ip(), m.tcp.tuple().remote);
         }
     }
 
     /// Client: what the SYN/ACK says of the data in the SYN. What it does not acknowledge is sent again as ordinary data.
     pub(crate) fn on_fast_open_answer(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
         let m = &self.subflows[i];
-        let id = Some(m.tcp.id);
-        let (sent, acked) = (m.tcp.syn_data, u64::from(m.tcp.syn_data_acked));
+        let id = Some(m.tcp.id());
+        let (sent, acked) = (m.tcp.syn_data(), u64::from(m.tcp.syn_data_acked()));
         if sent == 0 && !m.asked_cookie {
             return;
         }
-        let (local, remote) = (m.tcp.tuple.local.ip(), m.tcp.tuple.remote);
+        let (local, remote) = (m.tcp.tuple().local.ip(), m.tcp.tuple().remote);
         match seg.options.fast_open.as_ref().filter(|c| !c.is_empty()) {
             Some(cookie) => {
                 let mss = seg.options.mss.unwrap_or(default_mss(remote.is_ipv6()) as u16);
@@ -128,7 +128,7 @@ impl Connection {
             // RFC 7413 §4.1.3.1: neither a cookie nor the data taken, or the SYN lost: left alone for a while.
             None => {
                 ctx.fast_open.disable(now, local, remote);
-                if m.tcp.stats.timeouts > 0 {
+                if m.tcp.stats().timeouts > 0 {
                     self.count(ctx, now, id, Counter::TcpFastOpenBlackhole);
                 }
             }
@@ -159,7 +159,7 @@ impl Connection {
         data.truncate(usize::try_from(self.recv.window_edge() - DataOffset(1)).unwrap_or(usize::MAX));
         let n = data.len() as u64;
         let Some(m) = self.subflows.first_mut().filter(|_| n > 0) else { return };
-        let id = Some(m.tcp.id);
+        let id = Some(m.tcp.id());
         m.tcp.syn_data_received(n);
         m.syn_data_received = n;
         m.consumed = SubflowOffset(1 + n);
@@ -168,8 +168,8 @@ impl Connection {
         self.early = true;
         if self.answers_early() {
             // Within the window of the SYN and the initial one.
-            self.subflows[0].tcp.fast_opened = true;
-            self.send_edge = DataOffset(self.subflows[0].tcp.send_edge.0);
+            self.subflows[0].tcp.allow_early_data();
+            self.send_edge = DataOffset(self.subflows[0].tcp.send_edge().0);
             self.announce(ctx, now, 0);
         }
         ctx.events.push_back(Event::Connected { connection: self.id });

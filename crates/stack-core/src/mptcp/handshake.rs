@@ -92,7 +92,7 @@ impl Connection {
     /// Client: the SYN/ACK decides whether this is MPTCP.
     pub(crate) fn on_syn_ack(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
         self.on_fast_open_answer(ctx, now, i, seg);
-        self.send_edge = DataOffset(self.subflows[i].tcp.send_edge.0);
+        self.send_edge = DataOffset(self.subflows[i].tcp.send_edge().0);
         if self.mode != Mode::Negotiating {
             return;
         }
@@ -116,7 +116,9 @@ impl Connection {
                 ctx.black_holes.works(self.initial_tuple.remote.ip());
                 ctx.observe(now, Some(self.id), None, Counter::MPCurrEstab);
             }
-            Err(FallbackReason::NoOptionInSynAck) if self.syns_lost(self.subflows[i].tcp.stats.timeouts) => {
+            Err(FallbackReason::NoOptionInSynAck)
+                if self.syns_lost(self.subflows[i].tcp.stats().timeouts) =>
+            {
                 self.count(ctx, now, None, Counter::MPCapableSYNTXDrop);
                 if ctx.black_holes.found(now, self.initial_tuple.remote.ip(), ctx.config.blackhole_timeout) {
                     self.count(ctx, now, None, Counter::Blackhole);
@@ -132,7 +134,7 @@ impl Connection {
 
     /// Server: the third ACK decides (RFC 8684 §3.1, §3.7).
     pub(crate) fn on_third_ack(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
-        self.send_edge = DataOffset(self.subflows[i].tcp.send_edge.0);
+        self.send_edge = DataOffset(self.subflows[i].tcp.send_edge().0);
         if self.mode != Mode::Negotiating {
             return;
         }

@@ -8,9 +8,9 @@ use super::subflow::Join;
 use crate::context::Context;
 use crate::event::{Event, SubflowReset};
 use crate::observe::Counter;
-use crate::tcp::State;
 use crate::tcp::acknowledge::Undone;
 use crate::tcp::input::Outcome;
+use crate::tcp::{Arrival, State};
 use crate::wire::checksum;
 use crate::wire::mptcp::{Dsn, Dss, MptcpOption, ResetReason, dss_pseudo_header};
 use crate::wire::tcp::TcpRepr;
@@ -24,18 +24,18 @@ impl Connection {
         ctx: &mut Context,
         now: Instant,
         id: SubflowId,
-        seg: &TcpRepr,
-        payload: Bytes,
+        arrival: Arrival<'_>,
     ) {
+        let seg = arrival.seg;
         let Some(i) = self.index(id) else { return };
-        if self.overtakes_third_ack(i, seg, payload.is_empty()) {
+        if self.overtakes_third_ack(i, seg, arrival.payload.is_empty()) {
             self.count(ctx, now, Some(id), Counter::MPCapableAckOvertaken);
             return;
         }
         let was_fully_established = self.fully_established;
-        let len = payload.len();
-        let was_stale = self.subflows[i].tcp.rtt.backoff_count() > 0;
-        let mut out = self.subflows[i].tcp.on_segment(now, seg, payload, self.cc.as_mut());
+        let len = arrival.payload.len();
+        let was_stale = self.subflows[i].tcp.timeouts_in_a_row() > 0;
+        let mut out = self.subflows[i].tcp.on_segment(now, arrival, self.cc.as_mut());
         if out.paws {
             self.count(ctx, now, Some(id), Counter::TcpPawsRejected);
         }
@@ -154,7 +154,7 @@ impl Connection {
 
     /// Probes for larger packets that have failed on a subflow.
     pub(crate) fn count_failed_size_probes(&mut self, ctx: &mut Context, now: Instant, id: SubflowId) {
-        let failures = self.index(id).map_or(0, |i| self.subflows[i].tcp.pmtu.take_failures());
+        let failures = self.index(id).map_or(0, |i| self.subflows[i].tcp.take_failed_size_probes());
         for _ in 0..failures {
             self.count(ctx, now, Some(id), Counter::TcpMTUPFail);
         }
@@ -211,7 +211,7 @@ impl Connection {
 
     /// Processes the MPTCP options of an acceptable segment. False: the subflow or connection has gone.
     fn on_options(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr, len: usize) -> bool {
-        let id = self.subflows[i].tcp.id;
+        let id = self.subflows[i].tcp.id();
         for option in &seg.options.mptcp {
             // An option before this one may have removed other subflows, or this one.
             let Some(i) = self.index(id) else { return false };
@@ -254,7 +254,7 @@ impl Connection {
         if let Some(ack) = dss.ack {
             self.fully_established = true;
             self.dss_seen = true;
-            let window = u64::from(seg.window) << self.subflows[i].tcp.send_scale;
+            let window = self.subflows[i].tcp.scaled_window(seg.window);
             self.on_data_ack(ctx, now, ack, window);
         }
         let Some(m) = dss.mapping else { return true };
@@ -278,7 +278,7 @@ impl Connection {
             }
         };
         let Some(data) = DataOffset::from_wire(seq, self.remote_idsn) else {
-            self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::NoDSSInWindow);
+            self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::NoDSSInWindow);
             return true;
         };
         let payload_len = u64::from(m.len) - u64::from(dss.data_fin && m.len > 0);
@@ -290,7 +290,7 @@ impl Connection {
             } else if m.checksum.is_none_or(|sum| bare_checksum_holds(seq.0, m.ssn, m.len, sum)) {
                 self.on_data_fin(ctx, now, i, data + payload_len);
             } else {
-                self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::DataCsumErr);
+                self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::DataCsumErr);
             }
         }
         if payload_len == 0 || (m.ssn == 0 && len == 0) {
@@ -300,7 +300,7 @@ impl Connection {
         let ssn = m.ssn.wrapping_add(self.subflows[i].syn_data_received as u32);
         let delta = ssn.wrapping_sub(near.0 as u32) as i32;
         let Some(subflow) = near.0.checked_add_signed(i64::from(delta)).map(SubflowOffset) else {
-            self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::NoDSSInWindow);
+            self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::NoDSSInWindow);
             return true;
         };
         let mapping = RxMapping { subflow, data, len: payload_len, declared: m.len, checksum: m.checksum };
@@ -310,15 +310,15 @@ impl Connection {
     /// The peer's data end at `at`; a DATA_FIN that contradicts what has come is ignored.
     fn on_data_fin(&mut self, ctx: &mut Context, now: Instant, i: usize, at: DataOffset) {
         if !self.recv.data_fin(at) {
-            self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::DSSNotMatching);
+            self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::DSSNotMatching);
         }
     }
 
     /// Remembers a mapping. False: the subflow was reset because of it.
     pub(crate) fn on_mapping(&mut self, ctx: &mut Context, now: Instant, i: usize, m: RxMapping) -> bool {
         let subflow = &mut self.subflows[i];
-        let id = Some(subflow.tcp.id);
-        if m.subflow > subflow.tcp.rcv_edge + u64::from(u16::MAX) {
+        let id = Some(subflow.tcp.id());
+        if m.subflow > subflow.tcp.rcv_edge() + u64::from(u16::MAX) {
             // It maps nothing that may come now (RFC 8684 §3.3.1: some of the segment that carries it).
             self.count(ctx, now, id, Counter::NoDSSInWindow);
             return true;
@@ -347,7 +347,7 @@ impl Connection {
 
     /// RFC 8684 §3.3: a checksum that was not negotiated, or none where one was. Always false: the subflow is reset.
     pub(crate) fn on_wrong_checksum_use(&mut self, ctx: &mut Context, now: Instant, i: usize) -> bool {
-        self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::DSSCorruptionReset);
+        self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::DSSCorruptionReset);
         self.reset_subflow(ctx, now, i, ResetReason::MptcpSpecific);
         false
     }
@@ -390,7 +390,7 @@ impl Connection {
                         }
                     }
                     Some(false) => {
-                        let id = m.tcp.id;
+                        let id = m.tcp.id();
                         self.on_checksum_failure(ctx, now, i, mapping.data);
                         if self.index(id).is_none() {
                             return;
@@ -419,7 +419,7 @@ impl Connection {
 
     /// Data on subflow `i` came without a mapping, and none will come (RFC 8684 §3.3.1, §3.7).
     pub(crate) fn on_unmapped(&mut self, ctx: &mut Context, now: Instant, i: usize) {
-        self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::DSSNoMatchTCP);
+        self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::DSSNoMatchTCP);
         self.reset_subflow(ctx, now, i, ResetReason::MiddleboxInterference);
     }
 
@@ -431,7 +431,7 @@ impl Connection {
         at: DataOffset,
         bytes: Bytes,
     ) {
-        let id = Some(self.subflows[i].tcp.id);
+        let id = Some(self.subflows[i].tcp.id());
         let d = self.recv.insert(at, bytes);
         if d.readable > 0 {
             self.bytes_received += d.readable;
@@ -455,9 +455,9 @@ impl Connection {
     /// Plain TCP: subflow acknowledgements are data acknowledgements, FIN is the end of data.
     fn on_plain_progress(&mut self, ctx: &mut Context, now: Instant, i: usize, out: &Outcome) {
         let m = &self.subflows[i];
-        let una = m.tcp.board.una();
-        let fin_acked = m.tcp.fin_sent && una >= m.tcp.board.nxt();
-        self.send_edge = self.plain_sent(m.tcp.send_edge);
+        let una = m.tcp.snd_una();
+        let fin_acked = m.tcp.fin_sent() && una >= m.tcp.snd_nxt();
+        self.send_edge = self.plain_sent(m.tcp.send_edge());
         self.infinite_acknowledged(una);
         let freed = self.send.acknowledge(self.plain_sent(una));
         if freed > 0 {
@@ -479,12 +479,12 @@ impl Connection {
         for option in &seg.options.mptcp {
             match option {
                 MptcpOption::Reset(r) => {
-                    self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::MPRstRx);
+                    self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPRstRx);
                     reset = SubflowReset { reason: Some(r.reason.into()), transient: r.transient, ..reset };
                 }
                 // RFC 8684 §3.7: what it carried goes to the other subflows, as with any reset.
                 MptcpOption::Fail(_) => {
-                    self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::MPFailRx);
+                    self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPFailRx);
                 }
                 // RFC 8684 §3.5: the RST form closes the whole connection.
                 MptcpOption::FastClose(f) if self.is_mptcp() && f.receiver_key == self.local_key => {
@@ -492,7 +492,7 @@ impl Connection {
                     return;
                 }
                 MptcpOption::FastClose(_) => {
-                    self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::MPFastcloseKeyMismatch);
+                    self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPFastcloseKeyMismatch);
                 }
                 _ => {}
             }
@@ -500,9 +500,9 @@ impl Connection {
         let m = &mut self.subflows[i];
         m.reset = seg.flags.rst.then_some(reset);
         let m = &self.subflows[i];
-        if matches!(self.mode, Mode::Plain { .. }) && m.tcp.close_reason.is_none() {
+        if matches!(self.mode, Mode::Plain { .. }) && m.tcp.close_reason().is_none() {
             // LAST-ACK is over: our FIN is acknowledged.
-            self.send.acknowledge(self.plain_sent(m.tcp.board.una()));
+            self.send.acknowledge(self.plain_sent(m.tcp.snd_una()));
             self.fin.acked = true;
         }
         self.after_progress(ctx, now);

@@ -202,7 +202,7 @@ impl Connection {
         if self.subflows.iter().filter(|m| half_open(m)).count() >= MAX_HALF_OPEN
             && let Some(oldest) = self.subflows.iter().position(half_open)
         {
-            self.count(ctx, now, Some(self.subflows[oldest].tcp.id), Counter::MPJoinHalfOpenDrop);
+            self.count(ctx, now, Some(self.subflows[oldest].tcp.id()), Counter::MPJoinHalfOpenDrop);
             self.drop_subflow(ctx, now, oldest, CloseReason::TimedOut);
         }
         let nonce = ctx.random_u32();
@@ -224,11 +224,11 @@ impl Connection {
         seg: &TcpRepr,
     ) -> bool {
         let Join::SynSent { nonce } = self.subflows[i].join else {
-            self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::SimultConnectFallback);
+            self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::SimultConnectFallback);
             self.fall_back(ctx, FallbackReason::SimultaneousOpen);
             return true;
         };
-        self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::MPJoinSynRx);
+        self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPJoinSynRx);
         match join(seg) {
             Some(&MpJoin::Syn { backup, address_id, token, nonce: peer_nonce })
                 if token == self.local_token =>
@@ -240,7 +240,7 @@ impl Connection {
                 true
             }
             _ => {
-                self.count(ctx, now, Some(self.subflows[i].tcp.id), Counter::MPJoinRejected);
+                self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPJoinRejected);
                 self.refuse_subflow(ctx, now, i, Refusal::PROTOCOL);
                 false
             }
@@ -259,7 +259,7 @@ impl Connection {
             Join::SynSent { nonce } | Join::SynReceived { nonce, .. } => nonce,
             _ => return Err(Refusal::PROTOCOL),
         };
-        let id = Some(self.subflows[i].tcp.id);
+        let id = Some(self.subflows[i].tcp.id());
         let Some(&MpJoin::SynAck { backup, address_id, hmac, nonce: peer_nonce }) = join(seg) else {
             self.count(ctx, now, id, Counter::MPJoinRejected);
             return Err(Refusal::PROTOCOL);
@@ -268,7 +268,7 @@ impl Connection {
         if backup {
             self.count(ctx, now, id, Counter::MPJoinSynAckBackupRx);
         }
-        if self.subflows[i].tcp.tuple.remote.port() != self.initial_tuple.remote.port() {
+        if self.subflows[i].tcp.tuple().remote.port() != self.initial_tuple.remote.port() {
             self.count(ctx, now, id, Counter::MPJoinPortSynAckRx);
         }
         let expected = leftmost_64(&join_hmac(self.remote_key, self.local_key, peer_nonce, nonce));
@@ -280,7 +280,7 @@ impl Connection {
         let m = &mut self.subflows[i];
         m.backup_remote = backup;
         m.remote_id = address_id;
-        m.join = Join::AckSent { hmac, resend: now + ACK_RESEND.max(m.tcp.rtt.rto()), tries: 1 };
+        m.join = Join::AckSent { hmac, resend: now + ACK_RESEND.max(m.tcp.rto()), tries: 1 };
         m.data_from = now + JOIN_SETTLE;
         Ok(())
     }
@@ -298,7 +298,7 @@ impl Connection {
             // The answer to our SYN of a simultaneous open.
             return self.on_join_syn_ack(ctx, now, i, seg);
         }
-        let id = Some(self.subflows[i].tcp.id);
+        let id = Some(self.subflows[i].tcp.id());
         let Some(&MpJoin::Ack { hmac }) = join(seg) else {
             self.count(ctx, now, id, Counter::MPJoinRejected);
             return Err(Refusal::PROTOCOL);
@@ -309,7 +309,7 @@ impl Connection {
             return Err(Refusal::PROTOCOL);
         }
         self.count(ctx, now, id, Counter::MPJoinAckRx);
-        let port = self.subflows[i].tcp.tuple.local.port();
+        let port = self.subflows[i].tcp.tuple().local.port();
         if self.subflows[i].incoming && !self.offers_port(port) {
             // The advertisement was taken back meanwhile.
             self.count(ctx, now, id, Counter::MismatchPortAckRx);
@@ -319,7 +319,7 @@ impl Connection {
             self.count(ctx, now, id, Counter::MPJoinPortAckRx);
         }
         // More joins may have been under way than there is room for.
-        if let Err(refusal) = self.admits_join(self.subflows[i].tcp.tuple.local) {
+        if let Err(refusal) = self.admits_join(self.subflows[i].tcp.tuple().local) {
             self.count(ctx, now, id, Counter::MPJoinRejected);
             return Err(refusal);
         }

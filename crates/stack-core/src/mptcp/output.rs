@@ -22,7 +22,6 @@ use super::subflow::Join;
 use crate::context::Context;
 use crate::interface::Transmit;
 use crate::observe::Counter;
-use crate::tcp::AckOwed;
 use crate::tcp::output::{Kind, Segment};
 use crate::wire::mptcp::{DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION};
 use crate::wire::tcp::{MAX_OPTIONS, TcpOptions};
@@ -35,7 +34,7 @@ impl Connection {
         let count = self.subflows.len();
         for k in 0..count {
             let i = (self.turn + k) % count;
-            if ctx.paths.get(&self.subflows[i].tcp.path).is_none_or(|p| p.blocked) {
+            if ctx.paths.get(&self.subflows[i].tcp.path()).is_none_or(|p| p.blocked) {
                 continue;
             }
             if let Some(segment) = self.poll_subflow(ctx, now, i) {
@@ -49,17 +48,17 @@ impl Connection {
         self.poll_fin(ctx, now);
         for k in 0..count {
             let i = (self.turn + k) % count;
-            if ctx.paths.get(&self.subflows[i].tcp.path).is_none_or(|p| p.blocked) {
+            if ctx.paths.get(&self.subflows[i].tcp.path()).is_none_or(|p| p.blocked) {
                 continue;
             }
             let m = &mut self.subflows[i];
             let segment = match m.tcp.poll_fin(now) {
                 Some(segment) => Some(segment),
                 None => {
-                    let window_probe = m.tcp.persist_wanted;
+                    let window_probe = m.tcp.window_probe_due();
                     let segment = m.tcp.poll_ack();
                     if window_probe && segment.as_ref().is_some_and(|p| p.kind == Kind::Probe) {
-                        let id = Some(m.tcp.id);
+                        let id = Some(m.tcp.id());
                         self.count(ctx, now, id, Counter::WinProbe);
                     }
                     segment
@@ -77,7 +76,7 @@ impl Connection {
     fn poll_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize) -> Option<Segment> {
         let packet = self.packet_payload(i);
         let m = &mut self.subflows[i];
-        let id = Some(m.tcp.id);
+        let id = Some(m.tcp.id());
         if self.waiting {
             return None;
         }
@@ -92,7 +91,7 @@ impl Connection {
             return (!m.signals.is_empty()).then(|| m.tcp.pure_ack());
         }
         if m.tcp.wants_new_data() {
-            if m.tcp.probe_wanted {
+            if m.tcp.tail_probe_due() {
                 self.count(ctx, now, id, Counter::TcpLossProbes);
             }
             if let Some(segment) = self.poll_forward(now, i) {
@@ -100,14 +99,14 @@ impl Connection {
             }
         }
         let m = &mut self.subflows[i];
-        let probe = m.tcp.probe_wanted;
+        let probe = m.tcp.tail_probe_due();
         if let Some(segment) = m.tcp.poll_retransmit(now, self.cc.as_mut(), packet) {
             if !probe {
                 self.count(ctx, now, id, Counter::TcpRetransSegs);
             }
             return Some(segment);
         }
-        if m.tcp.board.lost_bytes() > 0 {
+        if m.tcp.has_lost() {
             let next = m.tcp.next_send(now);
             if next > now {
                 self.pacing_wake = self.pacing_wake.into_iter().chain([next]).min();
@@ -115,13 +114,13 @@ impl Connection {
         }
         let m = &self.subflows[i];
         // The third ACK goes before the first data, so that both would have to be lost for the peer to miss our key.
-        let third = m.tcp.board.nxt() == SubflowOffset(self.first_data(i)) && m.tcp.ack == AckOwed::Now;
+        let third = m.tcp.snd_nxt() == SubflowOffset(self.first_data(i)) && m.tcp.owes_ack();
         if third && self.needs_capable(i, true) && !self.fin.sent {
             return Some(m.tcp.pure_ack());
         }
         // Only where the options of an ACK leave room for it: not before the handshakes are through.
         let joining = matches!(m.join, Join::AckSent { .. });
-        let at_start = m.tcp.board.nxt() <= SubflowOffset(self.first_data(i));
+        let at_start = m.tcp.snd_nxt() <= SubflowOffset(self.first_data(i));
         if !m.signals.is_empty() && m.tcp.is_synchronized() && !joining && !self.needs_capable(i, at_start) {
             let m = &mut self.subflows[i];
             if m.may_signal() {
@@ -179,13 +178,13 @@ impl Connection {
         let syn = matches!(segment.kind, Kind::Syn | Kind::SynAck);
         let window = self.window_field(i, syn);
         // A signal took the place of a DATA_ACK with news: that goes on an ACK of its own.
-        let news = self.is_mptcp() && self.subflows[i].tcp.last_data_ack_sent != self.recv.next().0;
+        let news = self.is_mptcp() && self.subflows[i].last_data_ack_sent != self.recv.next().0;
         let has_ack = |o: &MptcpOption| matches!(o, MptcpOption::Dss(d) if d.ack.is_some());
         let signal = |o: &MptcpOption| matches!(o, MptcpOption::AddAddr(_) | MptcpOption::RemoveAddr(_));
         let left_out = news && options.mptcp.iter().any(signal) && !options.mptcp.iter().any(has_ack);
         let m = &mut self.subflows[i];
         let mut ecn = crate::wire::ip::ecn::NOT_ECT;
-        if !syn && m.tcp.ecn.mark(segment.fresh, &mut segment.flags) {
+        if !syn && m.tcp.mark_ecn(segment.fresh, &mut segment.flags) {
             ecn = crate::wire::ip::ecn::ECT_0;
         }
         if segment.kind == Kind::Ack {
@@ -204,8 +203,7 @@ impl Connection {
         let repr = m.tcp.repr(&segment, window, options);
         if segment.flags.ack {
             if syn {
-                m.tcp.last_ack_sent = m.tcp.rcv_next;
-                m.tcp.rcv_edge = m.tcp.rcv_edge.max(m.tcp.rcv_next + u64::from(window));
+                m.tcp.on_syn_window_sent(window);
             } else if segment.kind == Kind::Probe {
                 m.tcp.on_window_sent(window);
             } else {
@@ -216,7 +214,7 @@ impl Connection {
                 m.follow_up_keys(&repr);
             }
         }
-        let (path, tuple) = (m.tcp.path, m.tcp.tuple);
+        let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
         ctx.packet_with_ecn(now, path, &tuple, &repr, segment.payload, packet_payload, ecn)
     }
 
@@ -227,7 +225,7 @@ impl Connection {
         let mut edge = self.recv.window_edge();
         // RFC 9293 §3.8.6.2.2: the edge does not move for a few bytes.
         let tcp = &self.subflows[i].tcp;
-        let step = u64::from(tcp.send_mss).min(self.config.receive_buffer as u64 / 2);
+        let step = u64::from(tcp.mss()).min(self.config.receive_buffer as u64 / 2);
         if edge - offered < step {
             edge = offered;
         }
@@ -263,12 +261,12 @@ impl Connection {
         segment: &Segment,
         options: &mut TcpOptions,
     ) {
-        let id = Some(self.subflows[i].tcp.id);
+        let id = Some(self.subflows[i].tcp.id());
         match segment.kind {
             Kind::Syn | Kind::SynAck => {
                 let option = match (self.subflows[i].join, segment.kind) {
                     (Join::Initial, Kind::Syn) => {
-                        let option = self.syn_option(self.subflows[i].tcp.stats.timeouts);
+                        let option = self.syn_option(self.subflows[i].tcp.stats().timeouts);
                         if option.is_some() {
                             self.count(ctx, now, id, Counter::MPCapableSYNTX);
                         }
@@ -367,7 +365,7 @@ impl Connection {
             let dss = Dss { data_fin: false, ack: Some(self.data_ack()), mapping: None };
             let m = &mut self.subflows[i];
             if MptcpOption::Dss(dss).len() <= options.room() {
-                m.tcp.last_data_ack_sent = self.recv.next().0;
+                m.last_data_ack_sent = self.recv.next().0;
                 options.mptcp.push(MptcpOption::Dss(dss));
             }
             return;
@@ -394,9 +392,9 @@ impl Connection {
             && dss.mapping.is_none()
             && self.dss_seen
             && m.tcp.sack_count() > 1
-            && m.tcp.last_data_ack_sent == acked;
+            && m.last_data_ack_sent == acked;
         if !displaced {
-            m.tcp.last_data_ack_sent = acked;
+            m.last_data_ack_sent = acked;
             options.mptcp.push(MptcpOption::Dss(dss));
         }
     }

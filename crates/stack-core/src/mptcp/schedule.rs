@@ -21,7 +21,7 @@ impl Connection {
     /// Payload bytes per packet of data on member `i`.
     pub(crate) fn packet_payload(&self, i: usize) -> u32 {
         let m = &self.subflows[i];
-        let timestamps = if m.tcp.timestamps { TIMESTAMP_OPTIONS } else { 0 };
+        let timestamps = if m.tcp.timestamps() { TIMESTAMP_OPTIONS } else { 0 };
         let dss = if self.is_mptcp() { DSS_OPTIONS } else { 0 };
         m.tcp.packet_payload(timestamps + dss)
     }
@@ -30,7 +30,7 @@ impl Connection {
     fn views(&self, ctx: &Context, now: Instant) -> SmallVec<[SubflowView; 4]> {
         let mut views = SmallVec::new();
         for (i, m) in self.subflows.iter().enumerate() {
-            let blocked = ctx.paths.get(&m.tcp.path).is_none_or(|p| p.blocked);
+            let blocked = ctx.paths.get(&m.tcp.path()).is_none_or(|p| p.blocked);
             if !m.can_send_data() || blocked {
                 continue;
             }
@@ -44,23 +44,23 @@ impl Connection {
                 _ => 0,
             };
             // What was lost goes first.
-            let lost = m.tcp.board.lost_bytes() > 0;
+            let lost = m.tcp.has_lost();
             let mut room = if lost { 0 } else { congestion.min(m.tcp.window_room()) };
             // RFC 4821 §7.4: where a probe is due ordinary data wait until there is room for that.
             let narrow = |p: SizeProbe| room.min(self.send_edge - self.send_next) < p.payload;
             if in_flight > 0 && self.size_probe(now, i).is_some_and(narrow) {
                 room = 0;
             }
-            let stale = m.stale || m.tcp.rtt.backoff_count() > 0;
-            let mut view = SubflowView::new(m.tcp.id, packet as u32);
-            view.srtt = m.tcp.rtt.srtt();
-            view.rttvar = m.tcp.rtt.rttvar();
-            view.window = self.cc.window(m.tcp.id);
+            let stale = m.stale || m.tcp.timeouts_in_a_row() > 0;
+            let mut view = SubflowView::new(m.tcp.id(), packet as u32);
+            view.srtt = m.tcp.srtt();
+            view.rttvar = m.tcp.rttvar();
+            view.window = self.cc.window(m.tcp.id());
             view.in_flight = in_flight;
             view.room = room;
             view.pacing_rate = m.tcp.pacing_rate(self.cc.as_ref()).unwrap_or(u64::MAX);
             view.next_send = m.tcp.next_send(now).max(m.data_from);
-            view.loss = m.tcp.loss;
+            view.loss = m.tcp.loss_rate();
             view.backup = m.backup();
             view.weight = m.weight;
             view.health = if stale { Health::Stale } else { Health::Good };
@@ -148,7 +148,7 @@ impl Connection {
             let tcp = &mut self.subflows[i].tcp;
             let open = tcp.window_room().min(send_window);
             let small = open < packet && open < backlog;
-            if small && view.in_flight == 0 && view.room > 0 && tcp.timers.persist.is_none() {
+            if small && view.in_flight == 0 && view.room > 0 && !tcp.is_window_probing() {
                 tcp.arm_persist(now);
             }
         }
@@ -166,9 +166,8 @@ impl Connection {
         }
         let (probes, mut armed) = (self.window_probes, false);
         for m in &mut self.subflows {
-            if m.can_send_data() && m.tcp.in_flight() == 0 && m.tcp.timers.persist.is_none() {
-                m.tcp.timers.persist_count = probes.max(m.tcp.timers.persist_count);
-                m.tcp.arm_persist(now);
+            if m.can_send_data() && m.tcp.in_flight() == 0 && !m.tcp.is_window_probing() {
+                m.tcp.arm_persist_after(now, probes);
                 armed = true;
             }
         }
@@ -180,7 +179,7 @@ impl Connection {
     fn probe_closed_windows(&mut self, now: Instant) {
         for m in &mut self.subflows {
             let closed = m.can_send_data() && m.tcp.in_flight() == 0 && m.tcp.window_room() == 0;
-            if closed && m.tcp.timers.persist.is_none() {
+            if closed && !m.tcp.is_window_probing() {
                 m.tcp.arm_persist(now);
             }
         }
@@ -189,7 +188,7 @@ impl Connection {
     /// The probe for larger packets that the next new data on member `i` should be, if one is due.
     fn size_probe(&self, now: Instant, i: usize) -> Option<SizeProbe> {
         let tcp = &self.subflows[i].tcp;
-        let due = tcp.pmtu.probe_due(now).is_some();
+        let due = tcp.size_probe_due(now);
         // Not where the next segment needs options of its own.
         let first = due && self.needs_capable(i, self.send_next == DataOffset(self.first_data(i)));
         if !due || first || !tcp.is_synchronized() {
@@ -223,13 +222,14 @@ impl Connection {
             n -= n % packet;
         } else if n < backlog {
             // A window, not the lack of data, makes it small (RFC 9293 §3.8.6.2.1).
-            let worth_it = n >= tcp.max_send_window / 2 || (view.in_flight == 0 && tcp.small_allowed);
+            let worth_it =
+                n >= tcp.max_send_window() / 2 || (view.in_flight == 0 && tcp.small_segment_allowed());
             if !worth_it {
                 return None;
             }
         } else if !self.config.no_delay && view.in_flight > 0 && !self.fin.queued {
             // Nagle (RFC 9293 §3.7.4). A SYN/ACK is no data.
-            let syn_ack_only = self.answers_early() && tcp.board.nxt() == SubflowOffset(1);
+            let syn_ack_only = self.answers_early() && tcp.snd_nxt() == SubflowOffset(1);
             return syn_ack_only.then_some(n);
         }
         Some(n)
@@ -265,7 +265,7 @@ impl Connection {
         let mapping = if self.is_mptcp() {
             Some(self.declare(i, range.start, &payload))
         } else {
-            self.infinite_mapping(self.subflows[i].tcp.board.nxt() + payload.len() as u64)
+            self.infinite_mapping(self.subflows[i].tcp.snd_nxt() + payload.len() as u64)
         };
         let segment =
             self.subflows[i].tcp.send_data(now, payload, mapping, last, app_limited, self.cc.as_mut());
@@ -277,7 +277,7 @@ impl Connection {
     /// Declares the mapping of `payload`, which is about to be sent on member `i` (RFC 8684 §3.3.1).
     fn declare(&mut self, i: usize, data: DataOffset, payload: &crate::buffers::payload::Payload) -> Mapping {
         let m = &mut self.subflows[i];
-        let subflow = m.tcp.board.nxt();
+        let subflow = m.tcp.snd_nxt();
         let shift = Some(data.0.wrapping_sub(subflow.0));
         if m.send_shift != shift {
             (m.send_shift, m.send_shift_since) = (shift, subflow);

@@ -81,6 +81,8 @@ pub(crate) struct Subflow {
     pub(crate) send_shift_since: SubflowOffset,
     /// We have sent a DSS option, or MP_CAPABLE after the SYN.
     pub(crate) dss_sent: bool,
+    /// The last DATA_ACK it carried, for deciding whether a SACK may displace the next.
+    pub(crate) last_data_ack_sent: u64,
     /// An MPTCP option has come after the SYN: options pass, and the peer sends them.
     pub(crate) options_seen: bool,
     /// The RST that ends it.
@@ -128,6 +130,7 @@ impl Subflow {
             send_shift: None,
             send_shift_since: SubflowOffset(1),
             dss_sent: false,
+            last_data_ack_sent: 0,
             options_seen: false,
             fast_open: None,
             asked_cookie: false,
@@ -160,7 +163,7 @@ impl Subflow {
     pub(crate) fn on_signal_sent(&mut self, now: Instant) {
         self.signal_run += 1;
         if self.signal_run >= SIGNALS_IN_A_ROW {
-            self.signal_wait = Some(now + self.tcp.rtt.srtt().unwrap_or(SIGNAL_PAUSE).max(MIN_SIGNAL_PAUSE));
+            self.signal_wait = Some(now + self.tcp.srtt().unwrap_or(SIGNAL_PAUSE).max(MIN_SIGNAL_PAUSE));
         }
     }
 
@@ -180,8 +183,8 @@ impl Subflow {
     pub(crate) fn data_sent(&self) -> u64 {
         // Offset 0 is the SYN's, on either level. In plain TCP there is one subflow and no mapping.
         match self.send_shift {
-            Some(shift) => self.tcp.board.nxt().0.wrapping_add(shift).saturating_sub(1),
-            None => self.tcp.stats.bytes_sent,
+            Some(shift) => self.tcp.snd_nxt().0.wrapping_add(shift).saturating_sub(1),
+            None => self.tcp.stats().bytes_sent,
         }
     }
 

@@ -9,7 +9,7 @@ use crate::mptcp::handshake::sole_capable;
 use crate::mptcp::join::{Refusal, join};
 use crate::observe::Counter;
 use crate::tcp::icmp::IcmpOutcome;
-use crate::tcp::{CloseReason, FourTuple};
+use crate::tcp::{Arrival, CloseReason, FourTuple};
 use crate::wire::icmp::IcmpError;
 use crate::wire::ip::{self, IpHeader};
 use crate::wire::mptcp::MpJoin;
@@ -73,10 +73,7 @@ impl Stack {
                 if marked {
                     self.ctx.observe(now, Some(connection), Some(subflow), Counter::TcpInCEPkts);
                 }
-                if let Some(i) = c.index(subflow) {
-                    c.subflows[i].tcp.marked = marked;
-                }
-                c.on_segment(&mut self.ctx, now, subflow, &seg, payload);
+                c.on_segment(&mut self.ctx, now, subflow, Arrival { seg: &seg, payload, marked });
                 self.touched(now, connection);
             }
             return;

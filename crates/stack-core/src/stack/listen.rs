@@ -10,7 +10,7 @@ use crate::mptcp::connection::Mode;
 use crate::mptcp::handshake::{capable, offer};
 use crate::mptcp::subflow::{Join, Subflow};
 use crate::observe::Counter;
-use crate::tcp::FourTuple;
+use crate::tcp::{Arrival, FourTuple};
 use crate::wire::tcp::{TcpOptions, TcpRepr};
 use alloc::boxed::Box;
 use bytes::Bytes;
@@ -249,10 +249,9 @@ impl Stack {
             }
         }
         let mut tcp = c.new_tcp(&mut self.ctx, now, path, tuple);
-        let subflow = tcp.id;
+        let subflow = tcp.id();
         if let Some(done) = &complete {
-            tcp.config.isn = done.isn;
-            tcp.config.window_scale = done.window_scale;
+            tcp.offered_before(done.isn, done.window_scale);
         } else {
             c.half_open = Some(listener);
             *self.ctx.half_open.entry(listener).or_default() += 1;
@@ -269,7 +268,12 @@ impl Stack {
             c.take_syn_data(&mut self.ctx, now, fast_open.data);
         }
         if let Some(done) = complete {
-            c.on_segment(&mut self.ctx, now, subflow, &done.ack, done.payload);
+            c.on_segment(
+                &mut self.ctx,
+                now,
+                subflow,
+                Arrival { seg: &done.ack, payload: done.payload, marked: false },
+            );
         }
         self.connections.insert(id, Box::new(c));
         self.touched(now, id);

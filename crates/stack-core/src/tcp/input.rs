@@ -11,6 +11,17 @@ use smallvec::SmallVec;
 use umptcp_congestion::CongestionController;
 use umptcp_types::{Duration, Instant, SubflowOffset};
 
+/// A segment that came in.
+#[derive(Debug)]
+pub(crate) struct Arrival<'a> {
+    /// Its header.
+    pub(crate) seg: &'a TcpRepr,
+    /// Its payload.
+    pub(crate) payload: Bytes,
+    /// The packet bears a congestion mark (RFC 3168 §5: CE).
+    pub(crate) marked: bool,
+}
+
 /// What a segment brought about.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
@@ -114,10 +125,10 @@ impl Tcp {
     pub(crate) fn on_segment(
         &mut self,
         now: Instant,
-        seg: &TcpRepr,
-        payload: Bytes,
+        arrival: Arrival<'_>,
         cc: &mut dyn CongestionController,
     ) -> Outcome {
+        let Arrival { seg, payload, marked } = arrival;
         let signal = |o: &MptcpOption| !matches!(o, MptcpOption::Dss(_));
         let signals = seg.options.mptcp.iter().any(signal);
         let pure = payload.is_empty() && !seg.flags.syn && !seg.flags.fin && !signals;
@@ -125,7 +136,7 @@ impl Tcp {
         match self.state {
             State::Closed => out.reset = !seg.flags.rst,
             State::SynSent => self.on_segment_syn_sent(now, seg, cc, &mut out),
-            _ => self.on_segment_synchronized(now, seg, payload, cc, &mut out),
+            _ => self.on_segment_synchronized(now, Arrival { seg, payload, marked }, cc, &mut out),
         }
         out
     }
@@ -202,11 +213,11 @@ impl Tcp {
     fn on_segment_synchronized(
         &mut self,
         now: Instant,
-        seg: &TcpRepr,
-        payload: Bytes,
+        arrival: Arrival<'_>,
         cc: &mut dyn CongestionController,
         out: &mut Outcome,
     ) {
+        let Arrival { seg, payload, marked } = arrival;
         let Some(start) = SubflowOffset::from_wire(seg.seq, self.irs, self.rcv_next) else {
             // Before the SYN: an old duplicate.
             if !seg.flags.rst {
@@ -294,7 +305,7 @@ impl Tcp {
             }
             return;
         }
-        self.take_payload(now, start, payload, seg, out);
+        self.take_payload(now, start, Arrival { seg, payload, marked }, out);
     }
 
     /// RFC 9293 §3.10.7.4, first check: table of acceptable segments.
@@ -405,16 +416,10 @@ impl Tcp {
     }
 
     /// RFC 9293 §3.10.7.4, seventh and eighth: payload and FIN.
-    fn take_payload(
-        &mut self,
-        now: Instant,
-        start: SubflowOffset,
-        payload: Bytes,
-        seg: &TcpRepr,
-        out: &mut Outcome,
-    ) {
+    fn take_payload(&mut self, now: Instant, start: SubflowOffset, arrival: Arrival<'_>, out: &mut Outcome) {
+        let Arrival { seg, payload, marked } = arrival;
         let end = start + payload.len() as u64;
-        if !payload.is_empty() && self.ecn.on_data(self.marked, seg.flags) {
+        if !payload.is_empty() && self.ecn.on_data(marked, seg.flags) {
             self.ack_now();
         }
         if seg.flags.fin && self.rcv_fin.is_none() && end < self.rcv_edge + 1 {

@@ -38,6 +38,7 @@ use core::net::SocketAddr;
 use core::ops::Range;
 use ecn::EcnState;
 use frto::Frto;
+pub(crate) use input::Arrival;
 use pacing::Pacer;
 use pmtu::PathMtu;
 pub(crate) use probing::SizeProbe;
@@ -183,108 +184,104 @@ pub struct TcpStats {
 #[derive(Debug)]
 pub struct Tcp {
     /// Its id within the connection.
-    pub id: SubflowId,
+    id: SubflowId,
     /// The path it uses.
-    pub path: PathId,
+    path: PathId,
     /// Its addresses and ports.
-    pub tuple: FourTuple,
+    tuple: FourTuple,
     /// Its RFC 9293 state.
-    pub(crate) state: State,
-    pub(crate) config: TcpConfig,
-    pub(crate) close_reason: Option<CloseReason>,
+    state: State,
+    config: TcpConfig,
+    close_reason: Option<CloseReason>,
 
     // Sending.
-    pub(crate) board: Scoreboard<Option<Mapping>>,
+    board: Scoreboard<Option<Mapping>>,
     /// First offset the peer's window on this subflow does not allow.
-    pub(crate) send_edge: SubflowOffset,
+    send_edge: SubflowOffset,
     /// Largest window the peer has offered (RFC 9293 §3.8.6.2.1).
-    pub(crate) max_send_window: u64,
+    max_send_window: u64,
     /// SND.WL1 and SND.WL2.
-    pub(crate) window_update: (SubflowOffset, SubflowOffset),
-    pub(crate) send_scale: u8,
+    window_update: (SubflowOffset, SubflowOffset),
+    send_scale: u8,
     /// Payload bytes of a full segment without options.
-    pub(crate) send_mss: u32,
-    pub(crate) fin_wanted: bool,
-    pub(crate) fin_sent: bool,
-    pub(crate) recovery: Recovery,
-    pub(crate) prr: Prr,
+    send_mss: u32,
+    fin_wanted: bool,
+    fin_sent: bool,
+    recovery: Recovery,
+    prr: Prr,
     /// What proportional rate reduction lets us send until the next ACK.
-    pub(crate) prr_budget: u64,
+    prr_budget: u64,
     /// Bytes sent again before the present fast recovery.
-    pub(crate) retransmitted_before: u64,
-    pub(crate) rtt: RttEstimator,
-    pub(crate) pacer: Pacer,
-    pub(crate) limited: WindowUse,
+    retransmitted_before: u64,
+    rtt: RttEstimator,
+    pacer: Pacer,
+    limited: WindowUse,
     /// The end of the current round, for the controller's `on_round`.
-    pub(crate) round_end: SubflowOffset,
-    pub(crate) tail: TailProbe,
-    pub(crate) frto: Frto,
+    round_end: SubflowOffset,
+    tail: TailProbe,
+    frto: Frto,
     /// SND.NXT at the first timeout of the last episode that had one.
-    pub(crate) timeout_point: Option<SubflowOffset>,
+    timeout_point: Option<SubflowOffset>,
     /// After a spurious timeout: a measurement by data from here on makes the timer more conservative (RFC 4015 §3.6).
-    pub(crate) adapt_rtt_after: Option<SubflowOffset>,
+    adapt_rtt_after: Option<SubflowOffset>,
     /// A tail loss probe is due.
-    pub(crate) probe_wanted: bool,
+    probe_wanted: bool,
     /// The first unacknowledged segment is to be sent again whatever the window (timeout, handshake).
-    pub(crate) resend_first: bool,
-    pub(crate) pmtu: PathMtu,
-    pub(crate) ecn: EcnState,
-    /// The packet being processed bears a congestion mark.
-    pub(crate) marked: bool,
+    resend_first: bool,
+    pmtu: PathMtu,
+    ecn: EcnState,
     /// The last ICMP error that was noted.
-    pub(crate) last_icmp: Option<IcmpCause>,
+    last_icmp: Option<IcmpCause>,
     /// A zero-window probe is due.
-    pub(crate) persist_wanted: bool,
-    pub(crate) keepalive_wanted: bool,
+    persist_wanted: bool,
+    keepalive_wanted: bool,
     /// A segment made small by the peer's window may go (RFC 9293 §3.8.6.2.1's override timeout has passed).
-    pub(crate) small_allowed: bool,
+    small_allowed: bool,
     /// Duplicate ACKs in a row, where the peer does without SACK (RFC 5681 §3.2).
-    pub(crate) dup_acks: u32,
+    dup_acks: u32,
     /// When a challenge ACK was last sent.
-    pub(crate) challenged: Option<Instant>,
+    challenged: Option<Instant>,
     /// Payload bytes that the SYN carried, and those of them that the SYN/ACK acknowledged (RFC 7413).
-    pub(crate) syn_data: u32,
-    pub(crate) syn_data_acked: u32,
+    syn_data: u32,
+    syn_data_acked: u32,
     /// Data of the peer's SYN were taken, and ours may follow the SYN/ACK (RFC 7413 §4.2.2).
-    pub(crate) fast_opened: bool,
+    fast_opened: bool,
     /// SYNs sent again at once because the peer acknowledged something older.
-    pub(crate) syns_after_old_ack: u8,
+    syns_after_old_ack: u8,
 
     // Receiving.
-    pub(crate) irs: SeqNumber,
-    pub(crate) rcv_next: SubflowOffset,
+    irs: SeqNumber,
+    rcv_next: SubflowOffset,
     /// First offset not covered by any window we advertised.
-    pub(crate) rcv_edge: SubflowOffset,
-    pub(crate) rcv_queue: Reassembly,
+    rcv_edge: SubflowOffset,
+    rcv_queue: Reassembly,
     /// Offset of the peer's FIN, once seen.
-    pub(crate) rcv_fin: Option<SubflowOffset>,
-    pub(crate) fin_received: bool,
-    pub(crate) duplicate: Option<Range<SubflowOffset>>,
-    pub(crate) peer_scale_ok: bool,
+    rcv_fin: Option<SubflowOffset>,
+    fin_received: bool,
+    duplicate: Option<Range<SubflowOffset>>,
+    peer_scale_ok: bool,
 
     // Acknowledging.
-    pub(crate) ack: AckOwed,
-    pub(crate) acks_now: u32,
-    pub(crate) quick_acks: u32,
-    pub(crate) unacked_bytes: u64,
+    ack: AckOwed,
+    acks_now: u32,
+    quick_acks: u32,
+    unacked_bytes: u64,
     /// Payload of the largest single packet received: the peer's full segment, options taken off.
-    pub(crate) full_segment: u32,
-    pub(crate) last_ack_sent: SubflowOffset,
-    /// The last DATA_ACK this subflow carried, for deciding whether a SACK may displace it.
-    pub(crate) last_data_ack_sent: u64,
+    full_segment: u32,
+    last_ack_sent: SubflowOffset,
 
     // Options.
-    pub(crate) timestamps: bool,
-    pub(crate) sack: bool,
-    pub(crate) ts_recent: u32,
-    pub(crate) ts_recent_at: Instant,
+    timestamps: bool,
+    sack: bool,
+    ts_recent: u32,
+    ts_recent_at: Instant,
 
-    pub(crate) timers: Timers,
-    pub(crate) stats: TcpStats,
+    timers: Timers,
+    stats: TcpStats,
     /// Smoothed share of bytes lost.
-    pub(crate) loss: f32,
+    loss: f32,
     /// When the peer last acknowledged something new or nothing was outstanding.
-    pub(crate) progress: Instant,
+    progress: Instant,
 }
 
 /// Whether the congestion window, not the application, limits what is sent (RFC 7661's question, answered per round).
@@ -337,7 +334,6 @@ impl Tcp {
             resend_first: false,
             pmtu: PathMtu::new(config.mss, tuple.remote.is_ipv6(), config.mtu_probe_interval),
             ecn: EcnState::default(),
-            marked: false,
             last_icmp: None,
             persist_wanted: false,
             keepalive_wanted: false,
@@ -362,7 +358,6 @@ impl Tcp {
             unacked_bytes: 0,
             full_segment: LEAST_FULL_SEGMENT,
             last_ack_sent: SubflowOffset(0),
-            last_data_ack_sent: 0,
             timestamps: false,
             sack: false,
             ts_recent: 0,
@@ -378,6 +373,202 @@ impl Tcp {
     /// A subflow that will send a SYN.
     pub fn connect(id: SubflowId, path: PathId, tuple: FourTuple, config: TcpConfig, now: Instant) -> Self {
         Self::new(id, path, tuple, config, State::SynSent, now)
+    }
+
+    /// Its id within the connection.
+    pub fn id(&self) -> SubflowId {
+        self.id
+    }
+
+    /// The path it uses.
+    pub fn path(&self) -> PathId {
+        self.path
+    }
+
+    /// Its addresses and ports.
+    pub fn tuple(&self) -> FourTuple {
+        self.tuple
+    }
+
+    /// Statistics.
+    pub fn stats(&self) -> &TcpStats {
+        &self.stats
+    }
+
+    /// Why it ended, if not by FIN.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.close_reason
+    }
+
+    /// SND.NXT.
+    pub(crate) fn snd_nxt(&self) -> SubflowOffset {
+        self.board.nxt()
+    }
+
+    /// SND.UNA.
+    pub(crate) fn snd_una(&self) -> SubflowOffset {
+        self.board.una()
+    }
+
+    /// Everything sent has been acknowledged.
+    pub(crate) fn is_all_acked(&self) -> bool {
+        self.board.is_empty()
+    }
+
+    /// Something counts as lost and has not been sent again.
+    pub(crate) fn has_lost(&self) -> bool {
+        self.board.lost_bytes() > 0
+    }
+
+    /// What is not acknowledged: ranges and their mappings.
+    pub(crate) fn unacked(&self) -> impl Iterator<Item = (Range<SubflowOffset>, Option<Mapping>)> + '_ {
+        self.board.unacked_iter().map(|(range, mapping)| (range, *mapping))
+    }
+
+    /// First offset the peer's window on this subflow does not allow.
+    pub(crate) fn send_edge(&self) -> SubflowOffset {
+        self.send_edge
+    }
+
+    /// The largest window the peer has offered.
+    pub(crate) fn max_send_window(&self) -> u64 {
+        self.max_send_window
+    }
+
+    /// The window that a window field of the peer's stands for.
+    pub(crate) fn scaled_window(&self, field: u16) -> u64 {
+        u64::from(field) << self.send_scale
+    }
+
+    /// First offset not covered by any window we advertised.
+    pub(crate) fn rcv_edge(&self) -> SubflowOffset {
+        self.rcv_edge
+    }
+
+    /// The offset that a sequence number of the peer's stands for, near what is expected next.
+    pub(crate) fn offset_of(&self, seq: SeqNumber) -> Option<SubflowOffset> {
+        SubflowOffset::from_wire(seq, self.irs, self.rcv_next)
+    }
+
+    /// Payload bytes of a full segment without options, as both ends have agreed.
+    pub(crate) fn mss(&self) -> u32 {
+        self.send_mss
+    }
+
+    /// Our MSS option.
+    pub(crate) fn own_mss(&self) -> u32 {
+        self.config.mss
+    }
+
+    /// Timestamps are in use.
+    pub(crate) fn timestamps(&self) -> bool {
+        self.timestamps
+    }
+
+    /// TS.Recent (RFC 7323 §4.3).
+    pub(crate) fn ts_recent(&self) -> u32 {
+        self.ts_recent
+    }
+
+    /// Offset of our timestamp clock.
+    pub(crate) fn timestamp_offset(&self) -> u32 {
+        self.config.timestamp_offset
+    }
+
+    /// Smoothed share of bytes lost.
+    pub(crate) fn loss_rate(&self) -> f32 {
+        self.loss
+    }
+
+    /// Smoothed round-trip time.
+    pub(crate) fn srtt(&self) -> Option<Duration> {
+        self.rtt.srtt()
+    }
+
+    /// Round-trip time variation.
+    pub(crate) fn rttvar(&self) -> Duration {
+        self.rtt.rttvar()
+    }
+
+    /// Least round-trip time seen.
+    pub(crate) fn min_rtt(&self) -> Option<Duration> {
+        self.rtt.min_rtt()
+    }
+
+    /// Retransmission timeout.
+    pub(crate) fn rto(&self) -> Duration {
+        self.rtt.rto()
+    }
+
+    /// Retransmission timeouts since the last progress.
+    pub(crate) fn timeouts_in_a_row(&self) -> u32 {
+        self.rtt.backoff_count()
+    }
+
+    /// The peer's FIN has come, and everything before it.
+    pub(crate) fn fin_received(&self) -> bool {
+        self.fin_received
+    }
+
+    /// Our FIN has been sent.
+    pub(crate) fn fin_sent(&self) -> bool {
+        self.fin_sent
+    }
+
+    /// A FIN has been asked for.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.fin_wanted
+    }
+
+    /// An ACK is to go out at once.
+    pub(crate) fn owes_ack(&self) -> bool {
+        self.ack == AckOwed::Now
+    }
+
+    /// A tail loss probe is due.
+    pub(crate) fn tail_probe_due(&self) -> bool {
+        self.probe_wanted
+    }
+
+    /// Asks the peer for an ACK, by one below its window (RFC 9293 §3.8.4).
+    pub(crate) fn probe_peer(&mut self) {
+        self.keepalive_wanted = true;
+    }
+
+    /// The SYN that is about to leave carries `n` bytes of data (RFC 7413).
+    pub(crate) fn syn_carries(&mut self, n: u32) {
+        self.syn_data = n;
+    }
+
+    /// Payload bytes that the SYN carried.
+    pub(crate) fn syn_data(&self) -> u32 {
+        self.syn_data
+    }
+
+    /// Those of them that the SYN/ACK acknowledged.
+    pub(crate) fn syn_data_acked(&self) -> u32 {
+        self.syn_data_acked
+    }
+
+    /// Data of the peer's SYN were taken, so ours may follow the SYN/ACK (RFC 7413 §4.2.2).
+    pub(crate) fn allow_early_data(&mut self) {
+        self.fast_opened = true;
+    }
+
+    /// The next SYN is one that follows our RST for an old ACK.
+    pub(crate) fn syn_follows_old_ack(&self) -> bool {
+        self.syns_after_old_ack > 0
+    }
+
+    /// The SYN/ACK went out before there was state for it (SYN cookies), with this sequence number and scale.
+    pub(crate) fn offered_before(&mut self, isn: SeqNumber, window_scale: u8) {
+        self.config.isn = isn;
+        self.config.window_scale = window_scale;
+    }
+
+    /// The ECN codepoint of a segment that is about to leave; sets CWR in its flags where that is due.
+    pub(crate) fn mark_ecn(&mut self, fresh: bool, flags: &mut crate::wire::tcp::TcpFlags) -> bool {
+        self.ecn.mark(fresh, flags)
     }
 
     /// Its RFC 9293 state.

@@ -299,6 +299,12 @@ impl Tcp {
         self.ack = if self.acks_now > 0 { AckOwed::Now } else { AckOwed::No };
     }
 
+    /// Notes that a SYN/ACK, or the SYN of a simultaneous open, left with `window`, which is never scaled (RFC 7323 §2.2).
+    pub(crate) fn on_syn_window_sent(&mut self, window: u16) {
+        self.last_ack_sent = self.rcv_next;
+        self.rcv_edge = self.rcv_edge.max(self.rcv_next + u64::from(window));
+    }
+
     /// Notes that a segment offered `window` (already scaled down).
     pub(crate) fn on_window_sent(&mut self, window: u16) {
         let window = u64::from(window) << self.receive_scale();

@@ -48,6 +48,16 @@ impl Tcp {
         (may && window.min(enough) >= needed).then_some(SizeProbe { size, payload })
     }
 
+    /// The search for the largest packet that passes wants a probe now.
+    pub(crate) fn size_probe_due(&self, now: Instant) -> bool {
+        self.pmtu.probe_due(now).is_some()
+    }
+
+    /// How many probes have failed since the last call.
+    pub(crate) fn take_failed_size_probes(&mut self) -> u32 {
+        self.pmtu.take_failures()
+    }
+
     /// The new data that follow offset `start` were sent as that probe.
     pub(crate) fn size_probe_sent(&mut self, now: Instant, start: SubflowOffset, probe: SizeProbe) {
         self.pmtu.on_probe_sent(now, start..start + probe.payload, probe.size);

@@ -9,7 +9,7 @@ const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(75);
 
 /// When the timers fire; `None`: not running.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Timers {
+pub(super) struct Timers {
     /// RFC 6298 retransmission.
     pub(crate) retransmit: Option<Instant>,
     /// RFC 8985 tail loss probe.
@@ -250,6 +250,37 @@ impl Tcp {
     pub(crate) fn arm_persist(&mut self, now: Instant) {
         let interval = self.rtt.rto().saturating_mul(1 << self.timers.persist_count.min(10));
         self.timers.persist = Some(now + interval.min(MAX_PROBE_INTERVAL));
+    }
+
+    /// Starts that timer as if `probes` had been sent already, where it has not seen as many itself.
+    pub(crate) fn arm_persist_after(&mut self, now: Instant, probes: u32) {
+        self.timers.persist_count = self.timers.persist_count.max(probes);
+        self.arm_persist(now);
+    }
+
+    /// The zero-window probe timer runs.
+    pub(crate) fn is_window_probing(&self) -> bool {
+        self.timers.persist.is_some()
+    }
+
+    /// A zero-window probe is due.
+    pub(crate) fn window_probe_due(&self) -> bool {
+        self.persist_wanted
+    }
+
+    /// A segment made small by the peer's window may go (RFC 9293 §3.8.6.2.1: its override timeout has passed).
+    pub(crate) fn small_segment_allowed(&self) -> bool {
+        self.small_allowed
+    }
+
+    /// If something is to be sent again, not later than `at`.
+    pub(crate) fn retransmit_by(&mut self, at: Instant) {
+        self.timers.retransmit = self.timers.retransmit.map(|t| t.min(at));
+    }
+
+    /// Nothing is due any more: the connection takes over.
+    pub(crate) fn stop_timers(&mut self) {
+        self.timers = Timers::default();
     }
 
     /// The window is open again.
