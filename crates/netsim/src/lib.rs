@@ -56,7 +56,7 @@ pub use engine::{LinkEngine, LinkStats};
 pub use error::SimError;
 pub use link::{Link, Loss, Queue, Reorder};
 pub use middlebox::Middlebox;
-pub use network::{CableId, FlowId, FlowSpec, Limits, Network, NodeId, Side};
+pub use network::{CableId, FlowId, FlowSpec, Limits, Network, NodeId, Probe, Side};
 pub use packet::Packet;
 pub use pair::{Pair, PairBuilder};
 pub use rate_trace::RateTrace;

@@ -7,7 +7,7 @@ use crate::cable::Direction;
 use crate::error::SimError;
 use crate::link::Loss;
 use crate::model::{Model, Plan, Progress, Sink};
-use crate::network::{CableId, FlowId, FlowSpec, Limits, Network, NodeId, Side};
+use crate::network::{CableId, FlowId, FlowSpec, Limits, Network, NodeId, Probe, Side};
 use crate::random::{Purpose, Random, derive};
 use crate::trace::TraceMode;
 use std::net::IpAddr;
@@ -61,8 +61,16 @@ impl Model for Source {
 }
 
 /// Builds the network of `setup` for one seed.
-pub(super) fn build(setup: &Setup, seed: u64, registries: &Registries) -> Result<Built, SimError> {
+pub(super) fn build(
+    setup: &Setup,
+    seed: u64,
+    registries: &Registries,
+    probe: Option<Box<dyn Probe>>,
+) -> Result<Built, SimError> {
     let mut network = Network::new(seed);
+    if let Some(probe) = probe {
+        network.set_probe(probe);
+    }
     network.set_recording(false);
     network.set_trace(TraceMode::Off);
     network.set_limits(Limits { events: MOST_EVENTS, ..Limits::default() });

@@ -6,7 +6,7 @@ use super::error::{LabError, Source};
 use super::measure::Recording;
 use super::model::Setup;
 use super::report::{PointReport, Report};
-use super::run::{Values, evaluate, run};
+use super::run::{Values, Watch, evaluate, run};
 use super::scenario::{self, Scenario};
 use super::validate::Validator;
 use sha2::{Digest as _, Sha256};
@@ -132,7 +132,7 @@ impl Experiment {
             let point = &points[point];
             // The first seed of each point is kept for plots.
             let keep = point.setup.seeds.first() == Some(&seed);
-            let recording = run(&point.setup, &point.name(), seed, registries, None)?;
+            let recording = run(&point.setup, &point.name(), seed, registries, Watch::default())?;
             Ok((evaluate(&point.setup, &recording), keep.then_some(recording)))
         })?;
         Ok(self.report(points, &jobs, results))
@@ -150,10 +150,35 @@ impl Experiment {
         registries: &Registries,
         tap: Box<dyn crate::trace::Tap>,
     ) -> Result<(), LabError> {
+        self.watch(point, options, registries, Watch { tap: Some(tap), probe: None })
+    }
+
+    /// Runs one combination of parameters with its first seed, showing what all stacks are given and give to `probe`.
+    ///
+    /// # Errors
+    ///
+    /// The first fault that the simulation found.
+    pub fn probe(
+        &self,
+        point: usize,
+        options: &RunOptions,
+        registries: &Registries,
+        probe: Box<dyn crate::network::Probe>,
+    ) -> Result<(), LabError> {
+        self.watch(point, options, registries, Watch { tap: None, probe: Some(probe) })
+    }
+
+    fn watch(
+        &self,
+        point: usize,
+        options: &RunOptions,
+        registries: &Registries,
+        watch: Watch,
+    ) -> Result<(), LabError> {
         let points = self.points_with(options);
         let Some(point) = points.get(point) else { return Ok(()) };
         let Some(seed) = point.setup.seeds.first() else { return Ok(()) };
-        run(&point.setup, &point.name(), *seed, registries, Some(tap)).map(|_| ())
+        run(&point.setup, &point.name(), *seed, registries, watch).map(|_| ())
     }
 
     /// The links' names, in order of the cables that a tap is told of.

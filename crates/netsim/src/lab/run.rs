@@ -6,6 +6,7 @@ use super::error::LabError;
 use super::measure::{LinkState, Recording, RouteState, Snapshot, per_second};
 use super::model::{FlowSetup, RecoverySetup, Setup};
 use super::statistics::fairness;
+use crate::network::Probe;
 use crate::trace::Tap;
 use std::time::Duration;
 use umptcp_types::Instant;
@@ -22,19 +23,28 @@ pub(crate) struct Key {
 /// The numbers of one run, always the same keys in the same order for the same scenario.
 pub(crate) type Values = Vec<(Key, f64)>;
 
-/// Runs `setup` with `seed`. With a tap the packets of all links are shown to it.
+/// Who watches a run.
+#[derive(Default)]
+pub(crate) struct Watch {
+    /// The packets of all links are shown to it.
+    pub(crate) tap: Option<Box<dyn Tap>>,
+    /// What all stacks are given and give is shown to it.
+    pub(crate) probe: Option<Box<dyn Probe>>,
+}
+
+/// Runs `setup` with `seed`.
 pub(crate) fn run(
     setup: &Setup,
     point: &str,
     seed: u64,
     registries: &Registries,
-    tap: Option<Box<dyn Tap>>,
+    watch: Watch,
 ) -> Result<Recording, LabError> {
     let fault = failed(point, seed);
-    let mut built = build(setup, seed, registries).map_err(&fault)?;
-    if tap.is_some() {
+    let mut built = build(setup, seed, registries, watch.probe).map_err(&fault)?;
+    if watch.tap.is_some() {
         built.network.set_recording(true);
-        built.network.set_tap(tap);
+        built.network.set_tap(watch.tap);
     }
     let mut snapshots = vec![Snapshot::take(&mut built)];
     let mut next = Instant::ZERO;

@@ -8,11 +8,13 @@
 //! until a node has neither. The same calls with the same seed give the same packets at the same times.
 
 mod flow;
+mod probe;
 mod route;
 mod run;
 mod sample;
 
 pub use flow::{Flow, FlowEnd, FlowSpec, SubflowRecord};
+pub use probe::Probe;
 pub use sample::{CableSample, EndSample, Sample};
 
 use crate::cable::{Cable, Direction};
@@ -151,6 +153,7 @@ pub struct Network {
     fixed: HashMap<(IpAddr, IpAddr), route::FixedRoute>,
     recorder: Recorder,
     recording: bool,
+    probe: Option<Box<dyn Probe>>,
     limits: Limits,
     events: u64,
     instant_events: u64,
@@ -181,6 +184,7 @@ impl Network {
             fixed: HashMap::new(),
             recorder: Recorder::default(),
             recording: true,
+            probe: None,
             limits: Limits::default(),
             events: 0,
             instant_events: 0,
@@ -195,7 +199,9 @@ impl Network {
     fn add_node(&mut self, name: &str, kind: NodeKind) -> NodeId {
         let node = Node { name: name.to_string(), kind, paths: Vec::new(), cables: Vec::new(), armed: None };
         self.nodes.push(node);
-        NodeId(self.nodes.len() - 1)
+        let id = NodeId(self.nodes.len() - 1);
+        self.attach_probe(id.0);
+        id
     }
 
     /// Adds a host with a stack of its own. It has no path yet.

@@ -1,7 +1,7 @@
 //! The event loop.
 
 use super::route::Hop;
-use super::{CableEnd, FlowId, Network, NodeKind, Side};
+use super::{CableEnd, FlowId, Network, NodeId, NodeKind, Side};
 use crate::error::SimError;
 use crate::gro::Coalescer;
 use crate::packet::Packet;
@@ -308,7 +308,13 @@ impl Network {
         let id = self.nodes[node].paths[path].id;
         let now = self.now;
         match &mut self.nodes[node].kind {
-            NodeKind::Host(stack) => stack.handle_packet(now, id, packet.to_rx()),
+            NodeKind::Host(stack) => {
+                let packet = packet.to_rx();
+                if let Some(probe) = &mut self.probe {
+                    probe.received(now, NodeId(node), id, &packet);
+                }
+                stack.handle_packet(now, id, packet);
+            }
             NodeKind::Custom(custom) => custom.handle_packet(now, id, packet.to_rx()),
             NodeKind::Router => {}
         }
@@ -350,11 +356,20 @@ impl Network {
             {
                 busy = true;
                 sent += 1;
+                if let Some(probe) = &mut self.probe {
+                    probe.event(now, NodeId(node), &event);
+                }
                 self.handle_event(node, event)?;
                 self.check_settling(node, sent)?;
             }
             while let Some(transmit) = match &mut self.nodes[node].kind {
-                NodeKind::Host(stack) => stack.poll_transmit(now),
+                NodeKind::Host(stack) => {
+                    let transmit = stack.poll_transmit(now);
+                    if let (Some(probe), Some(packet)) = (&mut self.probe, &transmit) {
+                        probe.sent(now, NodeId(node), packet);
+                    }
+                    transmit
+                }
                 NodeKind::Custom(custom) => custom.poll_transmit(now),
                 NodeKind::Router => None,
             } {
