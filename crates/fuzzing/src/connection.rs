@@ -3,6 +3,7 @@
 //! The first bytes choose roles and settings, and the handshake is done for the fuzzer. Each step after that is an
 //! honest peer's move, an arbitrary segment that is near one, a replay, or the application's.
 
+use crate::digest::Digest;
 use crate::input::Input;
 use crate::peer::PORT;
 use crate::world::World;
@@ -41,9 +42,22 @@ pub(crate) fn settings(choice: u8) -> ConnectionConfig {
 /// # Panics
 /// When something does not hold.
 pub fn connection(data: &[u8]) {
+    run(data, None);
+}
+
+/// The target, adding what the stack is given and gives to `digest`.
+///
+/// # Panics
+/// When something does not hold.
+pub fn record(data: &[u8], digest: &Digest) {
+    run(data, Some(digest));
+}
+
+fn run(data: &[u8], digest: Option<&Digest>) {
     let mut input = Input::new(data);
     let (shape, choice) = (input.byte(), input.byte());
-    let mut world = World::new(&addresses(shape & 2 != 0), if shape & 4 == 0 { 1500 } else { 65_535 });
+    let mut world =
+        World::new(&addresses(shape & 2 != 0), if shape & 4 == 0 { 1500 } else { 65_535 }, digest);
     world.eager_reader = shape & 8 == 0;
     world.accept_config = settings(choice);
     if shape & 1 == 0 {

@@ -1,4 +1,5 @@
-//! What the fuzz targets do, as functions of the bytes a fuzzer chose.
+//! What the fuzz targets do, as functions of the bytes a fuzzer chose; and, with the feature `simulation`, what netsim's
+//! property tests and matrix of middleboxes do, as functions of what a test chose. Both can be recorded in a [`digest`].
 //!
 //! `fuzz/` wraps each of them for libFuzzer, which needs a nightly compiler; [`driver`] runs them on any, over the
 //! committed inputs and random mutations of them. A function returns when all is well and panics when not.
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod connection;
+pub mod digest;
 pub mod driver;
 pub mod input;
 pub mod operations;
@@ -19,6 +21,8 @@ pub mod options;
 pub mod packet;
 mod peer;
 mod segment;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod world;
 
 /// A target: its name, which is that of its directory of seeds, and its function.

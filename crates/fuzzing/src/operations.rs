@@ -4,6 +4,7 @@
 //! sides, paths that come and go, and listeners; the peer moves in between.
 
 use crate::connection::{addresses, settings};
+use crate::digest::Digest;
 use crate::input::Input;
 use crate::peer::PORT;
 use crate::world::{MAX_CONNECTIONS, World};
@@ -55,9 +56,21 @@ impl World {
 /// # Panics
 /// When something does not hold.
 pub fn operations(data: &[u8]) {
+    run(data, None);
+}
+
+/// The target, adding what the stack is given and gives to `digest`.
+///
+/// # Panics
+/// When something does not hold.
+pub fn record(data: &[u8], digest: &Digest) {
+    run(data, Some(digest));
+}
+
+fn run(data: &[u8], digest: Option<&Digest>) {
     let mut input = Input::new(data);
     let shape = input.byte();
-    let mut world = World::new(&addresses(shape & 1 != 0), 1500);
+    let mut world = World::new(&addresses(shape & 1 != 0), 1500, digest);
     let any = if shape & 1 != 0 { IpAddr::from([0u8; 16]) } else { IpAddr::from([0u8; 4]) };
     let mut listen = ListenOptions::new(SocketAddr::new(any, PORT), 1 + usize::from(shape >> 1 & 3));
     world.fast_open = shape & 0x40 != 0;

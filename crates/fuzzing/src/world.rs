@@ -1,5 +1,6 @@
 //! A stack under test, what its peer knows of it, and what must hold after every step.
 
+use crate::digest::Digest;
 use crate::segment::{RST, Segment, Sent};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -121,15 +122,20 @@ pub(crate) struct World {
     pub(crate) fast_open: bool,
     pub(crate) cookie: Vec<u8>,
     serial: u32,
+    /// Everything that the stack is given and gives is added to it.
+    digest: Option<Digest>,
     /// Print every packet: `UMPTCP_FUZZ_TRACE` is set.
     trace: bool,
 }
 
 impl World {
     /// A stack with these addresses, a path each.
-    pub(crate) fn new(addresses: &[IpAddr], max_packet: u32) -> World {
+    pub(crate) fn new(addresses: &[IpAddr], max_packet: u32, digest: Option<&Digest>) -> World {
         let config = StackConfig { max_connections: MAX_CONNECTIONS, ..StackConfig::default() };
         let mut stack = Stack::new(config, [7; 32]);
+        if let Some(digest) = digest {
+            stack.set_observer(digest.observer(0));
+        }
         let mut paths = Vec::new();
         for (i, address) in addresses.iter().enumerate() {
             let path = PathConfig { max_packet, ..PathConfig::new(format!("nic{i}"), *address) };
@@ -153,6 +159,7 @@ impl World {
             fast_open: false,
             cookie: Vec::new(),
             serial: 0,
+            digest: digest.cloned(),
             trace: std::env::var_os("UMPTCP_FUZZ_TRACE").is_some(),
         }
     }
@@ -178,6 +185,9 @@ impl World {
         self.show("in ", &packet);
         self.note_handshake(&packet);
         let rx = RxPacket { buffer: packet, gso_size: None, checksum: ChecksumState::Verified };
+        if let Some(digest) = &self.digest {
+            digest.received(self.now, 0, path, &rx);
+        }
         self.stack.handle_packet(self.now, path, rx);
         self.settle();
     }
@@ -267,6 +277,9 @@ impl World {
                 packets += 1;
                 assert!(packets < MAX_PACKETS, "the stack sends without end");
                 busy = true;
+                if let Some(digest) = &self.digest {
+                    digest.sent(self.now, 0, &t);
+                }
                 let packet = Bytes::from(t.to_vec());
                 if self.stack_packets.len() == KEPT {
                     self.stack_packets.pop_front();
@@ -279,6 +292,9 @@ impl World {
                 packets += 1;
                 assert!(packets < MAX_PACKETS, "events without end");
                 busy = true;
+                if let Some(digest) = &self.digest {
+                    digest.event(self.now, 0, &event);
+                }
                 self.on_event(event);
             }
             if !busy {

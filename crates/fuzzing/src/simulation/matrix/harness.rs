@@ -1,21 +1,22 @@
 //! The network, the workload, and what is looked at afterwards.
 
+use super::boxes::Boxes;
+use crate::digest::Digest;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use umptcp_netsim::middlebox::Middlebox;
 use umptcp_netsim::model::{Bulk, Requests, Responder};
 use umptcp_netsim::trace::TraceMode;
 use umptcp_netsim::{
     CableId, Direction, Duration, FlowId, FlowSpec, Instant, Link, Network, NodeId, Side, SimError,
 };
-use umptcp_stack_core::config::{ConnectionConfig, KeepAlive, StackConfig};
+use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
 use umptcp_stack_core::error::{ConnectionError, FallbackReason};
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::Counter;
 
 /// Where a box stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Place {
+pub enum Place {
     /// On the first path, before the client's queue.
     ClientSide,
     /// On the first path, behind the router.
@@ -27,10 +28,21 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    pub(crate) const ALL: [Place; 4] = [Place::ClientSide, Place::ServerSide, Place::SecondPath, Place::Both];
+    /// Its name, for the name of a cell.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Place::ClientSide => "client's side",
+            Place::ServerSide => "server's side",
+            Place::SecondPath => "second path",
+            Place::Both => "both paths",
+        }
+    }
+
+    /// Every place.
+    pub const ALL: &[Place] = &[Place::ClientSide, Place::ServerSide, Place::SecondPath, Place::Both];
 
     /// Whether it meets the connection's first subflow.
-    pub(crate) fn first(self) -> bool {
+    pub fn first(self) -> bool {
         self != Place::SecondPath
     }
 
@@ -46,13 +58,24 @@ impl Place {
 
 /// The addresses of all hosts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Family {
+pub enum Family {
+    /// IPv4.
     V4,
+    /// IPv6.
     V6,
 }
 
 impl Family {
-    pub(crate) const BOTH: [Family; 2] = [Family::V4, Family::V6];
+    /// Its name, for the name of a cell.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        }
+    }
+
+    /// Both.
+    pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
     fn address(self, block: u8, index: u8) -> IpAddr {
         match self {
@@ -64,15 +87,26 @@ impl Family {
 
 /// Whose packets a box acts on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Whose {
+pub enum Whose {
+    /// The client's.
     Client,
+    /// The server's.
     Server,
     /// Either's.
     All,
 }
 
 impl Whose {
-    pub(crate) fn directions(self) -> Vec<Direction> {
+    /// Its name, for the name of a cell.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Whose::Client => "client's packets",
+            Whose::Server => "server's packets",
+            Whose::All => "all packets",
+        }
+    }
+
+    pub(super) fn directions(self) -> Vec<Direction> {
         match self {
             Whose::Client => vec![Direction::Forward],
             Whose::Server => vec![Direction::Reverse],
@@ -82,11 +116,14 @@ impl Whose {
 }
 
 /// Bytes sent each way.
-pub(crate) const BYTES: u64 = 400_000;
+const BYTES: u64 = 400_000;
 
-fn network(seed: u64, family: Family) -> (Network, NodeId, NodeId, Vec<CableId>) {
+fn network(seed: u64, family: Family, digest: Option<&Digest>) -> (Network, NodeId, NodeId, Vec<CableId>) {
     let mut net = Network::new(seed);
     net.set_trace(TraceMode::Last(300));
+    if let Some(digest) = digest {
+        net.set_probe(Box::new(digest.clone()));
+    }
     let client = net.add_host("client", StackConfig::default());
     let routers = [net.add_router("r0"), net.add_router("r1")];
     let server = net.add_host("server", StackConfig::default());
@@ -104,9 +141,14 @@ fn network(seed: u64, family: Family) -> (Network, NodeId, NodeId, Vec<CableId>)
 
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// MPTCP to the end, all bytes right; subflows that were used at some time, and how many of them were lost to an error.
-    Mptcp { subflows: usize, lost: usize },
+pub enum Outcome {
+    /// MPTCP to the end, all bytes right.
+    Mptcp {
+        /// Used at some time.
+        subflows: usize,
+        /// Lost to an error.
+        lost: usize,
+    },
     /// All bytes right, as plain TCP; the reasons that client and server give.
     Plain(Option<FallbackReason>, Option<FallbackReason>),
     /// An error, as seen by the application that saw one first.
@@ -117,17 +159,20 @@ pub(crate) enum Outcome {
 
 /// An outcome, and the counters that moved.
 #[derive(Debug)]
-pub(crate) struct Seen {
-    pub(crate) outcome: Outcome,
-    pub(crate) counters: [BTreeSet<&'static str>; 2],
+pub struct Seen {
+    /// What came of it.
+    pub outcome: Outcome,
+    /// The counters that moved, of client and server.
+    pub counters: [BTreeSet<&'static str>; 2],
     /// Why each application was told that MPTCP ended.
-    pub(crate) told: [Option<FallbackReason>; 2],
-    pub(crate) trace: Vec<String>,
+    pub told: [Option<FallbackReason>; 2],
+    /// The last packets.
+    pub trace: Vec<String>,
 }
 
 /// What a cell asks for.
 #[derive(Clone, Debug)]
-pub(crate) enum Want {
+pub enum Want {
     /// MPTCP, all bytes, and exactly so many subflows, none lost to an error.
     Kept(usize),
     /// The same, and a counter has moved on one side at least.
@@ -146,6 +191,8 @@ pub(crate) enum Want {
     MptcpOrError(&'static [ConnectionError]),
     /// A wrong byte on this side, not before this offset: as with plain TCP.
     Changed(Side, u64),
+    /// A wrong byte on this side, the first one exactly here.
+    ChangedAt(Side, u64),
     /// All bytes, or an error, or a wrong byte after a checksum failure on the last subflow had the connection fall back and
     /// the application was told so.
     ErrorOrTold,
@@ -171,6 +218,7 @@ impl Seen {
             (Want::MptcpOrError(_), Outcome::Mptcp { .. }) => true,
             (Want::MptcpOrError(errors), Outcome::Error(e)) => errors.contains(e),
             (Want::Changed(side, from), Outcome::Changed(at, offset)) => side == at && offset >= from,
+            (Want::ChangedAt(side, offset), Outcome::Changed(at, first)) => side == at && offset == first,
             (Want::ErrorOrTold, Outcome::Changed(side, _)) => reasons.contains(&self.told[*side as usize]),
             (Want::ErrorOrTold, Outcome::Plain(..)) => self.told.iter().any(|t| reasons.contains(t)),
             (Want::ErrorOrTold, Outcome::Mptcp { .. } | Outcome::Error(_)) => true,
@@ -180,8 +228,11 @@ impl Seen {
 }
 
 /// Fails when a cell is not as it should be.
+///
+/// # Panics
+/// With what was wanted, what came of it and the last packets.
 #[track_caller]
-pub(crate) fn check(cell: &str, seen: &Seen, want: &Want) {
+pub fn check(cell: &str, seen: &Seen, want: &Want) {
     assert!(
         seen.satisfies(want),
         "{cell}: wanted {want:?}, got {:?}, told {:?}\n{:?}\n{}",
@@ -192,48 +243,51 @@ pub(crate) fn check(cell: &str, seen: &Seen, want: &Want) {
     );
 }
 
-pub(crate) fn settings(checksum: bool) -> ConnectionConfig {
+pub(super) fn settings(checksum: bool) -> ConnectionConfig {
     ConnectionConfig { checksum, user_timeout: Duration::from_secs(30), ..ConnectionConfig::default() }
 }
 
 /// Runs a transfer both ways through the boxes that `make` makes for a cable.
-pub(crate) fn transfer_with(
+pub(super) fn transfer(
     place: Place,
     family: Family,
     config: ConnectionConfig,
-    make: impl Fn() -> Vec<Box<dyn Middlebox>>,
+    make: &dyn Fn() -> Boxes,
+    digest: Option<&Digest>,
 ) -> Seen {
-    let (mut net, client, server, cables) = network(5, family);
-    for cable in place.cables() {
-        for b in make() {
-            net.add_middlebox(cables[*cable], b);
-        }
-    }
+    let (mut net, client, server, cables) = network(5, family, digest);
+    put(&mut net, place, &cables, make);
     let spec = FlowSpec::new(client, server).config(config).models(Bulk(BYTES), Bulk(BYTES));
     let flow = net.add_flow(spec).expect("a connection can be tried");
     let result = net.run_until_idle(Duration::from_secs(3_600));
     seen(&net, flow, BYTES, result)
 }
 
-/// Requests with pauses of half a minute, through a box on both paths.
-pub(crate) fn conversation(
+/// Requests with pauses of half a minute, through the boxes that `make` makes for a cable.
+pub(super) fn conversation(
+    place: Place,
     family: Family,
-    keep_alive: Option<Duration>,
-    make: impl Fn() -> Box<dyn Middlebox>,
+    config: ConnectionConfig,
+    make: &dyn Fn() -> Boxes,
+    digest: Option<&Digest>,
 ) -> Seen {
     const COUNT: u64 = 6;
-    let keep_alive = keep_alive.map(|idle| KeepAlive { idle, ..KeepAlive::default() });
-    let config = ConnectionConfig { keep_alive, ..settings(false) };
-    let (mut net, client, server, cables) = network(6, family);
-    for cable in &cables[..2] {
-        net.add_middlebox(*cable, make());
-    }
+    let (mut net, client, server, cables) = network(6, family, digest);
+    put(&mut net, place, &cables, make);
     let requests = Requests::new(COUNT, 1_000, 1_000, Duration::from_secs(30));
     let responder = Responder { request: 1_000, response: 1_000 };
     let spec = FlowSpec::new(client, server).config(config).models(requests, responder);
     let flow = net.add_flow(spec).expect("a connection can be tried");
     let result = net.run_until_idle(Duration::from_secs(3_600));
     seen(&net, flow, COUNT * 1_000, result)
+}
+
+fn put(net: &mut Network, place: Place, cables: &[CableId], make: &dyn Fn() -> Boxes) {
+    for cable in place.cables() {
+        for b in make() {
+            net.add_middlebox(cables[*cable], b);
+        }
+    }
 }
 
 fn seen(net: &Network, flow: FlowId, bytes: u64, result: Result<(), SimError>) -> Seen {
@@ -269,4 +323,4 @@ fn seen(net: &Network, flow: FlowId, bytes: u64, result: Result<(), SimError>) -
 }
 
 /// Time at which the connection is in full swing.
-pub(crate) const MIDDLE: Instant = Instant::from_millis(200);
+pub(super) const MIDDLE: Instant = Instant::from_millis(200);

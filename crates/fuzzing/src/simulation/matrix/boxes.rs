@@ -9,7 +9,7 @@ use umptcp_netsim::middlebox::{
 use umptcp_stack_core::wire::mptcp::subtype;
 
 /// What to put on a cable.
-pub(crate) type Boxes = Vec<Box<dyn Middlebox>>;
+pub type Boxes = Vec<Box<dyn Middlebox>>;
 
 /// The box `b` on the packets of `whose`.
 fn on(whose: Whose, b: impl Middlebox + Clone + 'static) -> Boxes {
@@ -25,19 +25,19 @@ fn each<M: Middlebox + 'static>(whose: Whose, b: impl Fn(umptcp_netsim::Directio
     whose.directions().into_iter().map(|d| Box::new(b(d)) as Box<dyn Middlebox>).collect()
 }
 
-pub(crate) fn strip(which: StripWhere) -> impl Fn(Whose) -> Boxes {
+pub(super) fn strip(which: StripWhere) -> impl Fn(Whose) -> Boxes {
     move |whose| on(whose, StripMptcp::new(which))
 }
 
-pub(crate) fn strip_subtype(number: u8) -> impl Fn(Whose) -> Boxes {
+pub(super) fn strip_subtype(number: u8) -> impl Fn(Whose) -> Boxes {
     move |whose| on(whose, StripMptcp { which: StripWhere::AfterSyn, ..StripMptcp::subtype(number) })
 }
 
-pub(crate) fn strip_join(whose: Whose) -> Boxes {
+pub(super) fn strip_join(whose: Whose) -> Boxes {
     on(whose, StripMptcp::subtype(subtype::MP_JOIN))
 }
 
-pub(crate) fn strip_later(whose: Whose) -> Boxes {
+pub(super) fn strip_later(whose: Whose) -> Boxes {
     let inner = StripMptcp::new(StripWhere::Everything);
     let since = |direction| {
         Box::new(OneWay { direction, inner: Since { at: MIDDLE, inner: inner.clone() } })
@@ -46,23 +46,23 @@ pub(crate) fn strip_later(whose: Whose) -> Boxes {
     whose.directions().into_iter().map(since).collect()
 }
 
-pub(crate) fn nat(_: Whose) -> Boxes {
+pub(super) fn nat(_: Whose) -> Boxes {
     vec![Box::new(Nat::new())]
 }
 
-pub(crate) fn nat_rebinding(_: Whose) -> Boxes {
+pub(super) fn nat_rebinding(_: Whose) -> Boxes {
     vec![Box::new(Nat::new().rebinding(MIDDLE))]
 }
 
-pub(crate) fn randomise(_: Whose) -> Boxes {
+pub(super) fn randomise(_: Whose) -> Boxes {
     vec![Box::new(RandomiseSequence::new(99))]
 }
 
-pub(crate) fn split(options: Options) -> impl Fn(Whose) -> Boxes {
+pub(super) fn split(options: Options) -> impl Fn(Whose) -> Boxes {
     move |whose| on(whose, SplitSegments::new(500, options))
 }
 
-pub(crate) fn join(options: Options) -> impl Fn(Whose) -> Boxes {
+pub(super) fn join(options: Options) -> impl Fn(Whose) -> Boxes {
     // The stack's segments have 1,428 bytes and less, 1,408 with IPv6; with 1,460 only small ones are joined, so they are cut first.
     move |whose| {
         let mut boxes = on(whose, SplitSegments::new(600, Options::Copied));
@@ -74,31 +74,31 @@ pub(crate) fn join(options: Options) -> impl Fn(Whose) -> Boxes {
     }
 }
 
-pub(crate) fn rewrite(remove: u32, insert: &'static [u8]) -> impl Fn(Whose) -> Boxes {
+pub(super) fn rewrite(remove: u32, insert: &'static [u8]) -> impl Fn(Whose) -> Boxes {
     move |whose| each(whose, |direction| RewritePayload::new(direction, 50_000, remove, insert))
 }
 
-pub(crate) fn proxy(swallow_from: u32) -> impl Fn(Whose) -> Boxes {
+pub(super) fn proxy(swallow_from: u32) -> impl Fn(Whose) -> Boxes {
     move |whose| each(whose, |direction| AcknowledgingProxy::new(direction, swallow_from))
 }
 
-pub(crate) fn duplicate_options(whose: Whose) -> Boxes {
+pub(super) fn duplicate_options(whose: Whose) -> Boxes {
     on(whose, DuplicateOptions::default())
 }
 
-pub(crate) fn reset(aim: Aim) -> impl Fn(Whose) -> Boxes {
+pub(super) fn reset(aim: Aim) -> impl Fn(Whose) -> Boxes {
     move |whose| each(whose, |direction| InjectReset::new(direction, aim, 30))
 }
 
-pub(crate) fn reorder(whose: Whose) -> Boxes {
+pub(super) fn reorder(whose: Whose) -> Boxes {
     each(whose, |direction| OneWay { direction, inner: Reorder::new(7, Duration::from_millis(6)) })
 }
 
-pub(crate) fn duplicate(whose: Whose) -> Boxes {
+pub(super) fn duplicate(whose: Whose) -> Boxes {
     on(whose, Duplicate::new(5))
 }
 
 /// For a conversation with longer pauses.
-pub(crate) fn nat_expiring() -> impl Middlebox + 'static {
-    Nat::new().expiring(Duration::from_secs(20))
+pub(super) fn nat_expiring(_: Whose) -> Boxes {
+    vec![Box::new(Nat::new().expiring(Duration::from_secs(20)))]
 }

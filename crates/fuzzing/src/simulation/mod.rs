@@ -1,0 +1,17 @@
+//! Bodies of tests between real stacks on a simulated network, which `cargo xtask digest` runs, too.
+
+pub mod cases;
+pub mod matrix;
+pub mod operations;
+pub mod transfers;
+
+use proptest::prelude::*;
+use umptcp_netsim::{Direction, Side};
+
+fn side() -> impl Strategy<Value = Side> {
+    prop_oneof![Just(Side::Client), Just(Side::Server)]
+}
+
+fn direction() -> impl Strategy<Value = Direction> {
+    prop_oneof![Just(Direction::Forward), Just(Direction::Reverse)]
+}
