@@ -3,6 +3,7 @@
 mod bench;
 mod book;
 mod conformance;
+mod digest;
 mod figures;
 mod fuzz;
 mod test;
@@ -30,6 +31,8 @@ enum Task {
     Book,
     /// Make docs/conformance.md from its table, or check that the table and the page are true.
     Conformance(conformance::Options),
+    /// Compare every packet and event of simulations and property tests with what is stored: a refactoring changes none.
+    Digest(digest::Options),
     /// Run the shipped scenarios in full and make the book's chapter on congestion control.
     Figures(figures::Options),
     /// Build and run the example crate with an algorithm and a scheduler of its own.
@@ -45,6 +48,7 @@ fn main() -> anyhow::Result<()> {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Book => book::run(),
         Task::Conformance(options) => conformance::run(&options),
+        Task::Digest(options) => digest::run(&options),
         Task::Figures(options) => figures::run(&options),
         Task::OwnAlgorithm => figures::own_algorithm(),
         Task::Tools => tools::require(tools::END_TO_END),
