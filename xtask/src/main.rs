@@ -2,6 +2,7 @@
 
 mod bench;
 mod book;
+mod cli_reference;
 mod conformance;
 mod digest;
 mod figures;
@@ -29,10 +30,12 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Check the book's chapters and links, and build it where mdbook is installed.
     Book,
-    /// Make docs/conformance.md from its table, or check that the table and the page are true.
+    /// Generate the book's pages on RFC 8684 conformance, or check that they and their source are right.
     Conformance(conformance::Options),
     /// Compare every packet and event of simulations and property tests with what is stored: a refactoring changes none.
     Digest(digest::Options),
+    /// Generate the book's command-line reference, or check that it is up to date.
+    CliReference(cli_reference::Options),
     /// Run the shipped scenarios in full and make the book's chapter on congestion control.
     Figures(figures::Options),
     /// Build and run the example crate with an algorithm and a scheduler of its own.
@@ -49,6 +52,7 @@ fn main() -> anyhow::Result<()> {
         Task::Book => book::run(),
         Task::Conformance(options) => conformance::run(&options),
         Task::Digest(options) => digest::run(&options),
+        Task::CliReference(options) => cli_reference::run(&options),
         Task::Figures(options) => figures::run(&options),
         Task::OwnAlgorithm => figures::own_algorithm(),
         Task::Tools => tools::require(tools::END_TO_END),

@@ -37,7 +37,7 @@ use tracing_subscriber::EnvFilter;
 /// Call it before the process starts other threads: `demo` makes a user namespace, which the kernel allows to
 /// single-threaded processes only.
 pub fn main_with(registry: Registry) -> ExitCode {
-    let mut command = registry.describe(Cli::command());
+    let mut command = command(&registry);
     let cli =
         match command.try_get_matches_from_mut(std::env::args_os()).and_then(|m| Cli::from_arg_matches(&m)) {
             Ok(cli) => cli,
@@ -62,6 +62,11 @@ pub fn main_with(registry: Registry) -> ExitCode {
     }
 }
 
+/// The definition of the command line, with the names that `registry` knows: for documentation and completion scripts.
+pub fn command(registry: &Registry) -> clap::Command {
+    registry.describe(Cli::command())
+}
+
 fn run(cli: Cli, registry: &Registry) -> anyhow::Result<()> {
     let verbose = cli.verbose > 0;
     match cli.command {
@@ -72,8 +77,8 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<()> {
             BenchSide::Client(args) => bench::client::run(&args, registry),
         },
         Command::Sim(args) => sim::run(&args, registry),
-        Command::Completions(args) => generate::completions(registry.describe(Cli::command()), args.shell),
-        Command::Man(args) => generate::man(registry.describe(Cli::command()), args.dir.as_deref()),
+        Command::Completions(args) => generate::completions(command(registry), args.shell),
+        Command::Man(args) => generate::man(command(registry), args.dir.as_deref()),
         Command::Demo(args) => demo::run(&args, registry),
     }
 }
