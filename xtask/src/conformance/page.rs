@@ -19,7 +19,8 @@ const HEAD: &str = "\
 
 Every requirement of [RFC 8684](https://www.rfc-editor.org/rfc/rfc8684) (Multipath TCP, version 1), in our own words:
 everything the RFC states with a key word (MUST, SHOULD, MAY, RECOMMENDED), and rules without a key word that others depend
-on. Each entry says whether umptcp meets the requirement, where the code is, and which tests verify it.
+on. Each entry says whether umptcp meets the requirement, where the code is, and which tests verify it. *Declined* means a
+permission or recommendation that umptcp does not follow, for the reason given.
 
 `cargo xtask conformance --check` fails if a file, function or test named here no longer exists, or if a key word of the RFC is
 not covered.
@@ -33,8 +34,17 @@ fn word(state: State) -> &'static str {
         State::Met => "met",
         State::Partly => "partly met",
         State::NotMet => "not met",
-        State::Declined => "not implemented",
+        State::Declined => "declined",
         State::NotApplicable => "not applicable",
+    }
+}
+
+/// The same for the head of a table's column.
+fn short_word(state: State) -> &'static str {
+    match state {
+        State::Partly => "partly",
+        State::NotApplicable => "n/a",
+        other => word(other),
     }
 }
 
@@ -88,7 +98,7 @@ fn title(table: &Table, number: &str) -> String {
     }
 }
 
-/// "14 requirements: 13 met, 1 not implemented".
+/// "14 requirements: 13 met, 1 declined".
 fn tally(requirements: &[&Requirement]) -> String {
     let total = requirements.len();
     let mut text = format!("{total} requirement{}", if total == 1 { "" } else { "s" });
@@ -117,7 +127,7 @@ fn counts(table: &Table, page: &mut String) {
         STATES.into_iter().filter(|s| table.requirements.iter().any(|r| r.state == *s)).collect();
     page.push_str("| |");
     for state in &states {
-        let _ = write!(page, " {} |", word(*state));
+        let _ = write!(page, " {} |", short_word(*state));
     }
     page.push_str("\n|---|");
     page.push_str(&"--:|".repeat(states.len()));
@@ -273,7 +283,7 @@ mod tests {
     fn the_summary_counts_and_lists_the_exceptions() {
         let summary = &render(&table())["conformance.md"];
         for part in [
-            "\n| | met | partly met |\n",
+            "\n| | met | partly |\n",
             "\n| MUST | 2 | 1 |\n",
             "\n- [Section 3.3: Data](conformance/section-3.3.md): 2 requirements: 1 met, 1 partly met\n",
             "\n- [Appendix B](conformance/appendix-b.md): 1 requirement, met\n",
