@@ -222,7 +222,7 @@ fn by_file<'a>(table: &'a Table, citations: &'a [String]) -> Vec<(&'a str, Vec<&
 
 /// A path without the parts that all paths share.
 fn short(path: &str) -> String {
-    path.replace("crates/", "").replace("/src/", "/").replace("tests/tests/", "")
+    path.replace("crates/", "").replace("/src/", "/").replace("tests/e2e/", "e2e/")
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-/// Where private IPv4 addresses are taken from: the shared address space (RFC 6598) first, which hosts seldom use, then
-/// parts of the private ones (RFC 1918) and of the benchmarking range (RFC 2544).
+/// Ranges for private IPv4 addresses: first the shared address space (RFC 6598), which hosts seldom use, then parts of
+/// the private ranges (RFC 1918) and of the benchmarking range (RFC 2544).
 const CANDIDATES: [Ipv4Addr; 5] = [
     Ipv4Addr::new(100, 109, 112, 0),
     Ipv4Addr::new(10, 255, 112, 0),
@@ -18,7 +18,7 @@ const CANDIDATES: [Ipv4Addr; 5] = [
     Ipv4Addr::new(198, 18, 112, 0),
 ];
 
-/// What the host knows of addresses.
+/// The addresses and networks that the host knows.
 pub(super) struct Known<'a> {
     pub(super) links: &'a [Link],
     pub(super) addresses: &'a [HostAddress],
@@ -31,8 +31,8 @@ impl Known<'_> {
         self.links.iter().find(|l| l.index == index).map_or("a device that is gone", |l| &l.name)
     }
 
-    /// Whether some network the host knows has `address` in it. Default routes, also in halves as VPNs have them, do not
-    /// count.
+    /// Whether a network known to the host contains `address`. Default routes do not count, nor do the two halves that
+    /// VPNs install.
     fn covered(&self, address: &IpAddr) -> bool {
         self.addresses.iter().any(|a| contains(&a.address, a.prefix, address))
             || self.routes.iter().any(|(_, r)| r.prefix > 1 && contains(&r.destination, r.prefix, address))
@@ -63,14 +63,14 @@ impl Known<'_> {
         found.ok_or_else(|| DriverError::NoPrivateAddress { device: nic.name.clone() })
     }
 
-    /// Checks an address that the user gave for the stack.
+    /// Checks an address that the user has chosen for the stack.
     pub(super) fn check(&self, nic: &Link, address: IpAddr) -> Result<(), DriverError> {
         if let Some(reason) = unusable_because(&address) {
             return Err(DriverError::BadAddress { address, reason: reason.into() });
         }
         if let Some(own) = self.addresses.iter().find(|a| a.address == address) {
             let holder = format!(
-                "it is this host's own, on {}; the stack needs one of its own beside it (or use mode=nat without address=)",
+                "it belongs to this host, on {}; the stack needs an additional one (or use mode=nat without address=)",
                 self.name(own.index)
             );
             return Err(DriverError::AddressTaken { address, holder });
@@ -84,8 +84,8 @@ impl Known<'_> {
         };
         if let Some((_, route)) = self.routes.iter().find(exact) {
             let holder = match route.device {
-                Some(device) => format!("this host has a route to it by {}", self.name(device)),
-                None => "this host has a route that refuses it".into(),
+                Some(device) => format!("this host has a route to it via {}", self.name(device)),
+                None => "this host has a route that makes it unreachable".into(),
             };
             return Err(DriverError::AddressTaken { address, holder });
         }
@@ -100,19 +100,19 @@ impl Known<'_> {
         self.addresses.iter().filter(move |a| a.index == index && contains(&a.address, a.prefix, &address))
     }
 
-    /// Whether `address` lies in a subnet of the NIC's, whose hosts will ask for it there.
+    /// Whether `address` is in one of the NIC's subnets, where hosts will resolve it by ARP or neighbour discovery.
     pub(super) fn in_subnet(&self, nic: &Link, address: &IpAddr) -> bool {
         self.subnets(nic, address).next().is_some()
     }
 }
 
-/// How long a host of the same link may take to say that an address is its own.
+/// How long to wait for another host on the link to claim an address.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// Checks that no host on the NIC's link has an address that we are to answer for (after RFC 5227 and RFC 4862 §5.4, in
-/// that it is asked for before it is taken).
+/// Checks that no host on the NIC's link has an address that we will answer for: like RFC 5227 and RFC 4862 §5.4, by
+/// probing for it before using it.
 pub(super) async fn check_link(netlink: &Netlink, nic: &Link, address: IpAddr) -> Result<(), DriverError> {
-    let error = |e| DriverError::netlink(format!("ask on {} who has {address}", nic.name), e);
+    let error = |e| DriverError::netlink(format!("probe for {address} on {}", nic.name), e);
     netlink.solicit(nic.index, address).await.map_err(error)?;
     let step = Duration::from_millis(20);
     let mut holder = None;
@@ -130,10 +130,10 @@ pub(super) async fn check_link(netlink: &Netlink, nic: &Link, address: IpAddr) -
     Err(DriverError::AddressTaken { address, holder })
 }
 
-/// Why an address at the edge of a subnet cannot be a host's.
+/// Why an address at the edge of a subnet cannot be used by a host.
 fn edge(subnet: &HostAddress, address: &IpAddr) -> Option<&'static str> {
     match address {
-        // RFC 3021: with 31 bits both are hosts.
+        // In a 31-bit subnet both addresses are hosts (RFC 3021).
         IpAddr::V4(a) if subnet.prefix < 31 => {
             let host = u32::MAX >> subnet.prefix;
             match a.to_bits() & host {
@@ -210,7 +210,7 @@ mod tests {
         let routes = [route("192.0.2.9", 32)];
         let known = Known { links: &links, addresses: &addresses, routes: &routes };
         for (address, text) in [
-            ("192.0.2.1", "own, on eth0"),
+            ("192.0.2.1", "to this host, on eth0"),
             ("192.0.2.9", "has a route to it"),
             ("192.0.2.0", "network's own"),
             ("192.0.2.255", "broadcast"),

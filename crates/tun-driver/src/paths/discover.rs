@@ -1,4 +1,4 @@
-//! Which network devices can carry a path.
+//! Finding the network devices that can carry a path.
 
 use super::netlink::{HostAddress, Link, Netlink, Route, TABLE_LOCAL, contains};
 use super::nft::TUN_PREFIX;
@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 /// A network device that can carry a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct NicInfo {
     /// Its name.
     pub name: String,
@@ -15,14 +16,14 @@ pub struct NicInfo {
     pub index: u32,
     /// Largest IP packet it carries, in bytes.
     pub mtu: u32,
-    /// Its addresses of universal scope that may be used for new connections.
+    /// Its addresses of universal scope, preferred ones first.
     pub addresses: Vec<IpAddr>,
-    /// Destinations it has routes to, as network and prefix length.
+    /// Destinations of its routes, as network and prefix length.
     pub destinations: Vec<(IpAddr, u8)>,
 }
 
 impl NicInfo {
-    /// Whether it has a route to `destination`, on-link ones included.
+    /// Whether it has a route to `destination`, including on-link routes.
     pub fn has_route(&self, destination: IpAddr) -> bool {
         self.destinations.iter().any(|(network, prefix)| contains(network, *prefix, &destination))
     }
@@ -33,7 +34,7 @@ impl NicInfo {
     }
 }
 
-/// Devices, addresses and routes at one moment.
+/// The host's devices, addresses and routes at one moment.
 pub(super) struct Snapshot {
     pub(super) links: Vec<Link>,
     pub(super) addresses: Vec<HostAddress>,
@@ -53,7 +54,7 @@ impl Snapshot {
         })
     }
 
-    /// Addresses of a device to which packets may be translated, the preferred of each family first.
+    /// A device's addresses that packets can be translated to, preferred ones first.
     pub(super) fn translatable(&self, index: u32) -> Vec<IpAddr> {
         translatable(&self.addresses, index)
     }
@@ -64,7 +65,7 @@ impl Snapshot {
     }
 }
 
-/// Where routes lead. A link-local destination is nobody the stack could speak with.
+/// Destinations of routes, without link-local ones, which the stack cannot talk to.
 fn destinations<'a>(routes: impl Iterator<Item = &'a (u32, Route)>) -> Vec<(IpAddr, u8)> {
     let link_local =
         |r: &Route| matches!(r.destination, IpAddr::V6(a) if a.is_unicast_link_local() || a.is_multicast());
@@ -82,16 +83,16 @@ pub(super) fn translatable(addresses: &[HostAddress], index: u32) -> Vec<IpAddr>
     found.iter().map(|a| a.address).collect()
 }
 
-/// Why a device is not used unless it is named; `None` when it may be.
+/// Why a device is used only if named; `None` if there is no reason.
 fn passed_over(link: &Link) -> Option<&'static str> {
     if link.loopback {
         return Some("loopback");
     }
     if link.name.starts_with(TUN_PREFIX) {
-        return Some("a path's own device");
+        return Some("the TUN device of a path");
     }
     let virtual_nic = match &link.kind {
-        // Hardware, or something that stands for it.
+        // Hardware, or an equivalent.
         None
         | Some(
             InfoKind::Veth
@@ -115,7 +116,7 @@ fn passed_over(link: &Link) -> Option<&'static str> {
     (!virtual_nic).then_some("a bridge, tunnel or other virtual device, used only when named")
 }
 
-/// What a device lacks, routes not considered; `None` when nothing.
+/// Why a device cannot be used, apart from routes; `None` if it can.
 fn lacking(link: &Link, addresses: &[IpAddr]) -> Option<&'static str> {
     match passed_over(link) {
         Some(reason) => Some(reason),
@@ -144,7 +145,7 @@ fn info(link: &Link, addresses: Vec<IpAddr>, destinations: Vec<(IpAddr, u8)>) ->
     NicInfo { name: link.name.clone(), index: link.index, mtu: link.mtu, addresses, destinations }
 }
 
-/// One device, if it can carry a path; asks for its own routes only, for tables can be long.
+/// One device, if it can carry a path. Fetches only its own routes, because tables can be long.
 pub(super) async fn usable_now(
     netlink: &Netlink,
     link: &Link,
@@ -163,7 +164,7 @@ pub(super) async fn usable_now(
     Ok((!destinations.is_empty()).then(|| info(link, addresses, destinations)))
 }
 
-/// Checks that a device that was named can carry a path.
+/// Checks that a device named by the user can carry a path.
 pub(super) fn named<'a>(snapshot: &'a Snapshot, device: &str) -> Result<&'a Link, DriverError> {
     let Some(link) = snapshot.links.iter().find(|l| l.name == device) else {
         let known = snapshot.links.iter().map(|l| l.name.clone()).collect();
@@ -172,10 +173,10 @@ pub(super) fn named<'a>(snapshot: &'a Snapshot, device: &str) -> Result<&'a Link
     let unsuitable =
         |reason: &str| DriverError::UnsuitableDevice { device: device.to_owned(), reason: reason.into() };
     if link.loopback {
-        return Err(unsuitable("it is the loopback device, which leads nowhere"));
+        return Err(unsuitable("it is the loopback device"));
     }
     if link.name.starts_with(TUN_PREFIX) {
-        return Err(unsuitable("it is itself the TUN device of a path"));
+        return Err(unsuitable("it is the TUN device of a path"));
     }
     let down = |reason: String| Err(DriverError::DeviceDown { device: device.to_owned(), reason });
     if !link.up {

@@ -1,18 +1,18 @@
-//! The routes of a NIC, mirrored into a table of the path's own.
+//! Mirrors a NIC's routes into the path's own table.
 //!
-//! The table ends in `unreachable`: what the NIC has no route for is refused, and does not fall through to the routes
-//! of other NICs.
+//! The table ends with an `unreachable` route: packets for which the NIC has no route are rejected and do not fall
+//! through to the routes of other NICs.
 
 use super::netlink::{LAST_METRIC, Netlink, Route, RouteAction, TABLE_MAIN};
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 
-/// What the path's own table is to hold for one family: the NIC's routes, the way to the stack's `own` address by the
-/// TUN device, and `unreachable` for the rest.
+/// The intended content of the path's table for one family: the NIC's routes, the route to the stack's `own` address
+/// via the TUN device, and `unreachable` for the rest.
 fn wanted(routes: Vec<(u32, Route)>, own: &[Route]) -> Vec<Route> {
-    // Prefixes for which the main table has a route: other tables only complete it. They are for uses of their own,
-    // and some hosts keep a NIC's default route in a table of that NIC alone.
+    // Prefixes in the main table. Other tables serve special purposes and only add to it; but some hosts keep a NIC's
+    // default route in a separate table.
     let main: HashSet<(IpAddr, u8)> =
         routes.iter().filter(|(t, _)| *t == TABLE_MAIN).map(|(_, r)| (r.destination, r.prefix)).collect();
     let mut table = BTreeMap::new();
@@ -23,7 +23,7 @@ fn wanted(routes: Vec<(u32, Route)>, own: &[Route]) -> Vec<Route> {
         if route.prefix == 0 && route.priority == LAST_METRIC {
             continue;
         }
-        // A route to the very address of the stack would lead its packets away from it.
+        // A route to the stack's own address would divert its packets.
         if own.iter().any(|o| o.destination == route.destination && o.prefix == route.prefix) {
             continue;
         }
@@ -35,14 +35,14 @@ fn wanted(routes: Vec<(u32, Route)>, own: &[Route]) -> Vec<Route> {
         table.insert(unreachable.key(), unreachable);
     }
     let mut routes: Vec<Route> = table.into_values().collect();
-    // The kernel takes a gateway only if it can be reached: on-link routes first. `unreachable` before all, so that
-    // from the first moment nothing falls through.
+    // The kernel accepts a gateway only if it is reachable, so on-link routes come first. `unreachable` comes before
+    // all others, so that nothing ever falls through.
     routes.sort_by_key(|r| (r.action != RouteAction::Unreachable, r.gateway.is_some(), u8::MAX - r.prefix));
     routes
 }
 
-/// Brings `table` into agreement with the routes of `nic` (none: it is gone) for the families of the addresses in
-/// `own`. Answers whether anything changed, and which routes the kernel refused.
+/// Synchronises `table` with the routes of `nic` (`None` if it is gone) for the families of the addresses in `own`.
+/// Returns whether anything changed, and the routes that the kernel refused.
 pub(super) async fn synchronise(
     netlink: &Netlink,
     table: u32,

@@ -1,4 +1,4 @@
-//! Times, counted in buckets whose width is at most 1/512 of their value.
+//! Histogram of times, in buckets whose width is at most 1/512 of the value.
 
 use serde::Serialize;
 
@@ -15,7 +15,7 @@ pub(crate) struct Histogram {
     max: u64,
 }
 
-/// What is reported of a distribution; microseconds.
+/// Summary of a distribution, in microseconds.
 #[derive(Clone, Copy, PartialEq, Debug, Serialize)]
 pub(crate) struct Summary {
     pub(crate) count: u64,
@@ -62,7 +62,7 @@ impl Histogram {
         self.total
     }
 
-    /// The least value that at least `fraction` of all values do not exceed, in nanoseconds; 0 when there are none.
+    /// The smallest value that at least `fraction` of all values do not exceed, in nanoseconds; 0 if there are none.
     pub(crate) fn quantile(&self, fraction: f64) -> u64 {
         let wanted = ((self.total as f64 * fraction).ceil() as u64).max(1);
         let mut seen = 0;
@@ -93,7 +93,7 @@ impl Histogram {
     }
 }
 
-/// Values below 512 have a bucket each; each further power of two is cut into 512 buckets.
+/// Values below 512 have one bucket each; each higher power of two is divided into 512 buckets.
 fn bucket(value: u64) -> usize {
     if value < SUB {
         return value as usize;
@@ -102,7 +102,7 @@ fn bucket(value: u64) -> usize {
     ((u64::from(shift) + 1) * SUB + (value >> shift) - SUB) as usize
 }
 
-/// The greatest value of a bucket.
+/// The largest value of a bucket.
 fn upper(bucket: usize) -> u64 {
     let bucket = bucket as u64;
     if bucket < SUB {

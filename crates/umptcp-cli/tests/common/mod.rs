@@ -1,5 +1,5 @@
-//! Running the program, in a network namespace of its own where it needs a network.
-// Each test program is a crate of its own and uses a part of it.
+//! Running the program, in its own network namespace if it needs a network.
+// Each test program is a separate crate and uses a part of this module.
 #![allow(dead_code, unreachable_pub)]
 
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -7,23 +7,23 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What a run left.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Output {
-    /// Exit code, or 128 and the signal.
+    /// Exit code, or 128 plus the signal's number.
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
 }
 
-/// The program, without the settings of whoever runs the tests.
+/// The program, without the environment settings of the user who runs the tests.
 pub fn umptcp() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_umptcp"));
     command.env_remove("UMPTCP_LOG").stdin(Stdio::null());
     command
 }
 
-/// Runs to the end.
+/// Runs until exit.
 pub fn run(command: &mut Command) -> Output {
     let out = command.output().expect("the program starts");
     let code = out.status.code().unwrap_or_else(|| {
@@ -43,7 +43,7 @@ fn unique(what: &str) -> String {
     format!("umptcp-cli-{what}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A directory that goes when this is dropped.
+/// A directory that is removed on drop.
 pub struct TempDir(PathBuf);
 
 impl TempDir {
@@ -64,7 +64,7 @@ impl Drop for TempDir {
     }
 }
 
-/// A network namespace with nothing but a loopback interface, which is up. Goes when this is dropped.
+/// A network namespace with only a loopback interface, which is up. Removed on drop.
 pub struct Namespace(String);
 
 impl Namespace {
@@ -86,7 +86,7 @@ impl Namespace {
         ip(&[&["-n", &self.0], arguments].concat());
     }
 
-    /// The program, to run inside.
+    /// The program, run in the namespace.
     pub fn umptcp(&self) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.0, env!("CARGO_BIN_EXE_umptcp")]);
@@ -94,7 +94,7 @@ impl Namespace {
         command
     }
 
-    /// Another program, to run inside.
+    /// Another program, run in the namespace.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.0, program]).stdin(Stdio::null());
@@ -113,7 +113,7 @@ fn ip(arguments: &[&str]) {
     assert!(status.success(), "ip {arguments:?} failed: these tests need root");
 }
 
-/// A server that has said it listens.
+/// A server that has reported that it listens.
 pub struct Server {
     child: Child,
     stdout: BufReader<ChildStdout>,
@@ -133,7 +133,7 @@ impl Server {
         Server { child, stdout, address }
     }
 
-    /// Waits for its end; returns exit code and what else it printed.
+    /// Waits until it exits; returns the exit code and the rest of its output.
     pub fn wait(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).expect("the server's output");
