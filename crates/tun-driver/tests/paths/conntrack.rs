@@ -154,7 +154,7 @@ fn a_host_that_exempts_packets_from_tracking_does_not_make_private_addresses_lea
     };
     assert!(!leaks());
     network.client.delete_rules(path.tun.name(), "leak", "drop");
-    assert!(leaks(), "this test shows nothing");
+    assert!(leaks(), "otherwise this test proves nothing");
 }
 
 /// The NIC goes down and up again, which makes conntrack forget masqueraded connections.
@@ -189,7 +189,7 @@ fn a_segment_of_a_connection_conntrack_has_forgotten_is_not_the_host_s() {
     };
     assert!(!resets(first + 1));
     network.client.delete_rules(set.paths[0].tun.name(), "invalid", "forgotten");
-    assert!(resets(first + 2), "this test shows nothing");
+    assert!(resets(first + 2), "otherwise this test proves nothing");
 }
 
 #[test]
@@ -211,13 +211,13 @@ fn the_host_s_sockets_do_not_choose_the_reserved_ports() {
     assert_eq!(chosen(), 0);
     // Without the reservation, most are used.
     network.client.sysctl("net/ipv4/ip_local_reserved_ports", "40990-40995\n");
-    assert!(chosen() > 0, "this test shows nothing");
+    assert!(chosen() > 0, "otherwise this test proves nothing");
     network.client.sysctl("net/ipv4/ip_local_reserved_ports", "40000-40899,40990-40995\n");
     drop(set);
     crate::network::assert_unchanged(&network.client, &before);
     for (range, reason) in [
         (30000..=40100, "not within"),
-        (40900..=40992, "reserved already"),
+        (40900..=40992, "already reserved"),
         (std::ops::RangeInclusive::new(5, 4), "empty"),
     ] {
         let options = options.clone().port_range(range);

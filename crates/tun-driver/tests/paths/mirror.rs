@@ -62,7 +62,8 @@ fn what_the_nic_has_no_route_for_is_refused_and_goes_by_no_other() {
         network.client.ip(&format!("{family} route del unreachable default table {table} metric 4294967295"));
         tap.clear();
         syn(&path.tun, source, far);
-        let (by, _) = tap.find(PATIENCE, |s| s.source.ip() == ip(source)).expect("this test shows nothing");
+        let (by, _) =
+            tap.find(PATIENCE, |s| s.source.ip() == ip(source)).expect("otherwise this test proves nothing");
         assert_eq!(by, network.server.index("eth1"));
     }
 }

@@ -26,7 +26,7 @@ fn devices_that_cannot_carry_a_path() {
     client.ip("link add br9 type bridge");
     client.ip("link add down0 type veth peer name down1");
     for (spec, text) in [
-        ("eth9", "no network device \"eth9\""),
+        ("eth9", "no network device is called \"eth9\""),
         ("lo", "loopback"),
         ("down0", "ip link set down0 up"),
         ("bare0", "no address"),

@@ -136,7 +136,7 @@ fn without_arp_settings_the_server_may_send_to_the_wrong_nic() {
     for device in ["eth0", "eth1"] {
         lan.client.sysctl(&format!("net/ipv4/conf/{device}/arp_ignore"), "0");
     }
-    assert_eq!(answers(), 2, "this test shows nothing");
+    assert_eq!(answers(), 2, "otherwise this test proves nothing");
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn without_a_loose_reverse_path_filter_the_second_nic_is_deaf() {
     };
     assert!(connects(40100));
     lan.client.sysctl("net/ipv4/conf/eth1/rp_filter", "1");
-    assert!(!connects(40101), "this test shows nothing");
+    assert!(!connects(40101), "otherwise this test proves nothing");
 }
 
 #[test]
