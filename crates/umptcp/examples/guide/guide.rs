@@ -75,13 +75,13 @@ fn answer(stream: &MptcpStream) -> io::Result<()> {
 // ANCHOR_END: bytes
 
 // ANCHOR: status
-use umptcp::MptcpStatus;
+use umptcp::Protocol;
 
 fn report(stack: &Stack, stream: &MptcpStream) -> io::Result<()> {
-    match stream.mptcp_status()? {
-        MptcpStatus::Active { .. } => println!("MPTCP"),
-        MptcpStatus::Plain { reason } => println!("plain TCP: {reason}"),
-        MptcpStatus::Negotiating => println!("not decided yet"),
+    match stream.protocol()? {
+        Protocol::Mptcp { .. } => println!("MPTCP"),
+        Protocol::Tcp { reason } => println!("plain TCP: {reason}"),
+        Protocol::Negotiating => println!("not decided yet"),
     }
     for subflow in stream.subflows()? {
         println!("{} to {}: {:?}", subflow.local, subflow.remote, subflow.srtt);
