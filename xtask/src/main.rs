@@ -7,6 +7,7 @@ mod conformance;
 mod digest;
 mod figures;
 mod fuzz;
+mod instructions;
 mod test;
 mod tools;
 
@@ -36,6 +37,8 @@ enum Task {
     Digest(digest::Options),
     /// Generate the book's command-line reference, or check that it is up to date.
     CliReference(cli_reference::Options),
+    /// Count the instructions per packet of two stacks in memory, with callgrind.
+    Instructions(instructions::Options),
     /// Run the shipped scenarios in full and make the book's chapter on congestion control.
     Figures(figures::Options),
     /// Build and run the example crate with an algorithm and a scheduler of its own.
@@ -53,6 +56,7 @@ fn main() -> anyhow::Result<()> {
         Task::Conformance(options) => conformance::run(&options),
         Task::Digest(options) => digest::run(&options),
         Task::CliReference(options) => cli_reference::run(&options),
+        Task::Instructions(options) => instructions::run(&options),
         Task::Figures(options) => figures::run(&options),
         Task::OwnAlgorithm => figures::own_algorithm(),
         Task::Tools => tools::require(tools::END_TO_END),

@@ -29,6 +29,9 @@ pub(crate) const BENCH: &[Tool] = &[
     Tool { program: "nft", package: "nftables" },
 ];
 
+/// What `cargo xtask instructions` calls.
+pub(crate) const INSTRUCTIONS: &[Tool] = &[Tool { program: "valgrind", package: "valgrind" }];
+
 /// Finds `program` as the shell would, and in the system directories that are not on every user's path.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
