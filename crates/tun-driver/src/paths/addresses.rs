@@ -1,8 +1,9 @@
 //! Choosing and checking the addresses of the stack.
 
-use super::netlink::{HostAddress, Link, Netlink, Route, TABLE_LOCAL, contains};
+use super::netlink::{HostAddress, Link, Netlink, Route, TABLE_LOCAL};
 use super::spec::unusable_because;
 use crate::error::DriverError;
+use ipnet::IpNet;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -34,8 +35,11 @@ impl Known<'_> {
     /// Whether a network known to the host contains `address`. Default routes do not count, nor do the two halves that
     /// VPNs install.
     fn covered(&self, address: &IpAddr) -> bool {
-        self.addresses.iter().any(|a| contains(&a.address, a.prefix, address))
-            || self.routes.iter().any(|(_, r)| r.prefix > 1 && contains(&r.destination, r.prefix, address))
+        self.addresses.iter().any(|a| a.net.contains(address))
+            || self
+                .routes
+                .iter()
+                .any(|(_, r)| r.destination.prefix_len() > 1 && r.destination.contains(address))
     }
 
     /// A free private IPv4 address.
@@ -68,19 +72,15 @@ impl Known<'_> {
         if let Some(reason) = unusable_because(&address) {
             return Err(DriverError::BadAddress { address, reason: reason.into() });
         }
-        if let Some(own) = self.addresses.iter().find(|a| a.address == address) {
+        if let Some(own) = self.addresses.iter().find(|a| a.address() == address) {
             let holder = format!(
                 "it belongs to this host, on {}; the stack needs an additional one (or use mode=nat without address=)",
                 self.name(own.index)
             );
             return Err(DriverError::AddressTaken { address, holder });
         }
-        let full = if address.is_ipv4() { 32 } else { 128 };
         let exact = |(table, r): &&(u32, Route)| {
-            *table != TABLE_LOCAL
-                && r.destination == address
-                && r.prefix == full
-                && r.device != Some(nic.index)
+            *table != TABLE_LOCAL && r.destination == IpNet::from(address) && r.device != Some(nic.index)
         };
         if let Some((_, route)) = self.routes.iter().find(exact) {
             let holder = match route.device {
@@ -89,7 +89,7 @@ impl Known<'_> {
             };
             return Err(DriverError::AddressTaken { address, holder });
         }
-        if let Some(reason) = self.subnets(nic, &address).find_map(|a| edge(a, &address)) {
+        if let Some(reason) = self.subnets(nic, &address).find_map(|a| edge(&a.net, &address)) {
             return Err(DriverError::BadAddress { address, reason: reason.into() });
         }
         Ok(())
@@ -97,7 +97,7 @@ impl Known<'_> {
 
     fn subnets(&self, nic: &Link, address: &IpAddr) -> impl Iterator<Item = &HostAddress> {
         let (index, address) = (nic.index, *address);
-        self.addresses.iter().filter(move |a| a.index == index && contains(&a.address, a.prefix, &address))
+        self.addresses.iter().filter(move |a| a.index == index && a.net.contains(&address))
     }
 
     /// Whether `address` is in one of the NIC's subnets, where hosts will resolve it by ARP or neighbour discovery.
@@ -131,19 +131,16 @@ pub(super) async fn check_link(netlink: &Netlink, nic: &Link, address: IpAddr) -
 }
 
 /// Why an address at the edge of a subnet cannot be used by a host.
-fn edge(subnet: &HostAddress, address: &IpAddr) -> Option<&'static str> {
-    match address {
+fn edge(subnet: &IpNet, address: &IpAddr) -> Option<&'static str> {
+    match subnet {
         // In a 31-bit subnet both addresses are hosts (RFC 3021).
-        IpAddr::V4(a) if subnet.prefix < 31 => {
-            let host = u32::MAX >> subnet.prefix;
-            match a.to_bits() & host {
-                0 => Some("it is the network's own address"),
-                bits if bits == host => Some("it is the subnet's broadcast address"),
-                _ => None,
-            }
-        }
+        IpNet::V4(subnet) if subnet.prefix_len() < 31 => match address {
+            IpAddr::V4(a) if *a == subnet.network() => Some("it is the network's own address"),
+            IpAddr::V4(a) if *a == subnet.broadcast() => Some("it is the subnet's broadcast address"),
+            _ => None,
+        },
         // RFC 4291 §2.6.1.
-        IpAddr::V6(a) if subnet.prefix < 127 && a.to_bits() & (u128::MAX >> subnet.prefix) == 0 => {
+        IpNet::V6(subnet) if subnet.prefix_len() < 127 && *address == subnet.network() => {
             Some("it is the subnet's router anycast address")
         }
         _ => None,
@@ -168,11 +165,10 @@ mod tests {
         }
     }
 
-    fn host_address(address: &str, prefix: u8) -> HostAddress {
+    fn host_address(net: &str) -> HostAddress {
         HostAddress {
             index: 2,
-            address: address.parse().unwrap(),
-            prefix,
+            net: net.parse().unwrap(),
             universal: true,
             tentative: false,
             failed: false,
@@ -181,24 +177,25 @@ mod tests {
         }
     }
 
-    fn route(destination: &str, prefix: u8) -> (u32, Route) {
-        (254, Route { prefix, ..Route::host(destination.parse().unwrap(), 3) })
+    fn route(destination: &str) -> (u32, Route) {
+        let destination: IpNet = destination.parse().unwrap();
+        (254, Route { destination, ..Route::host(destination.addr(), 3) })
     }
 
     #[test]
     fn private_addresses_avoid_networks_the_host_knows() {
         let links = [nic()];
-        let known = Known { links: &links, addresses: &[], routes: &[route("0.0.0.0", 0)] };
+        let known = Known { links: &links, addresses: &[], routes: &[route("0.0.0.0/0")] };
         assert_eq!(known.private(&links[0], false).unwrap().to_string(), "100.109.112.1");
-        let routes = [route("100.64.0.0", 10), route("10.255.112.1", 32)];
+        let routes = [route("100.64.0.0/10"), route("10.255.112.1/32")];
         let known = Known { links: &links, addresses: &[], routes: &routes };
         assert_eq!(known.private(&links[0], false).unwrap().to_string(), "10.255.112.2");
-        let addresses = [host_address("100.70.0.1", 10), host_address("10.1.1.1", 8)];
+        let addresses = [host_address("100.70.0.1/10"), host_address("10.1.1.1/8")];
         let known = Known { links: &links, addresses: &addresses, routes: &[] };
         assert_eq!(known.private(&links[0], false).unwrap().to_string(), "172.31.112.1");
         let IpAddr::V6(v6) = known.private(&links[0], true).unwrap() else { panic!("not IPv6") };
         assert!(v6.is_unique_local() && v6.segments()[4..] == [0, 0, 0, 1]);
-        let all: Vec<_> = CANDIDATES.iter().map(|c| route(&c.to_string(), 16)).collect();
+        let all: Vec<_> = CANDIDATES.iter().map(|c| route(&format!("{c}/16"))).collect();
         let known = Known { links: &links, addresses: &[], routes: &all };
         assert!(matches!(known.private(&links[0], false), Err(DriverError::NoPrivateAddress { .. })));
     }
@@ -206,8 +203,8 @@ mod tests {
     #[test]
     fn addresses_that_cannot_be_the_stack_s() {
         let links = [nic()];
-        let addresses = [host_address("192.0.2.1", 24), host_address("2001:db8::1", 64)];
-        let routes = [route("192.0.2.9", 32)];
+        let addresses = [host_address("192.0.2.1/24"), host_address("2001:db8::1/64")];
+        let routes = [route("192.0.2.9/32")];
         let known = Known { links: &links, addresses: &addresses, routes: &routes };
         for (address, text) in [
             ("192.0.2.1", "to this host, on eth0"),

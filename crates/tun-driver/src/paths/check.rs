@@ -1,6 +1,6 @@
 //! Detects whether something else on this host would drop a path's packets.
 
-use super::netlink::{Route, contains};
+use super::netlink::Route;
 use super::nft::{Nft, PROBE_PORT, TUN_PREFIX};
 use crate::device::Tun;
 use crate::error::DriverError;
@@ -139,27 +139,24 @@ fn probe_packet(source: IpAddr, destination: IpAddr) -> Option<Vec<u8>> {
 
 /// An address to which the NIC has a route, preferably behind a gateway.
 fn some_destination(routes: &[Route], v6: bool, taken: &[IpAddr]) -> Option<IpAddr> {
-    let mut routes: Vec<&Route> =
-        routes.iter().filter(|r| r.destination.is_ipv6() == v6 && r.device.is_some()).collect();
-    routes.sort_by_key(|r| r.prefix);
+    let mut routes: Vec<&Route> = routes.iter().filter(|r| r.is_v6() == v6 && r.device.is_some()).collect();
+    routes.sort_by_key(|r| r.destination.prefix_len());
     routes.iter().find_map(|route| {
-        if route.prefix == 0 {
+        if route.destination.prefix_len() == 0 {
             // Documentation addresses (RFC 5737, RFC 3849), which nobody uses.
             return Some(match v6 {
                 false => IpAddr::from(Ipv4Addr::new(198, 51, 100, 1)),
                 true => IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1)),
             });
         }
-        (0..4).find_map(|n| {
-            let address = match route.destination {
-                IpAddr::V4(a) => IpAddr::from(Ipv4Addr::from_bits(a.to_bits().checked_add(n)?)),
-                IpAddr::V6(a) if a.is_unicast_link_local() || a.is_multicast() => return None,
-                IpAddr::V6(a) => IpAddr::from(Ipv6Addr::from_bits(a.to_bits().checked_add(u128::from(n))?)),
-            };
-            let inside = contains(&route.destination, route.prefix, &address);
-            let edge = n == 0 && route.prefix < if v6 { 127 } else { 31 };
-            (inside && !edge && !taken.contains(&address)).then_some(address)
-        })
+        if matches!(route.destination.addr(), IpAddr::V6(a) if a.is_unicast_link_local() || a.is_multicast())
+        {
+            return None;
+        }
+        // `hosts` leaves out IPv4's network and broadcast addresses, but not IPv6's router anycast address.
+        let anycast =
+            |a: &IpAddr| v6 && route.destination.prefix_len() < 127 && *a == route.destination.network();
+        route.destination.hosts().take(4).find(|a| !anycast(a) && !taken.contains(a))
     })
 }
 
@@ -275,13 +272,19 @@ mod tests {
 
     #[test]
     fn a_destination_is_one_the_nic_has_a_route_to() {
-        let net = Route { prefix: 24, ..Route::host("192.0.2.0".parse().unwrap(), 2) };
+        let route = |destination: &str, address: &str| {
+            let destination = destination.parse().unwrap();
+            Route { destination, ..Route::host(address.parse().unwrap(), 2) }
+        };
+        let net = route("192.0.2.0/24", "192.0.2.0");
         let taken = ["192.0.2.1".parse().unwrap()];
         assert_eq!(
             some_destination(std::slice::from_ref(&net), false, &taken),
             Some("192.0.2.2".parse().unwrap())
         );
-        let default = Route { prefix: 0, ..Route::host("0.0.0.0".parse().unwrap(), 2) };
+        let v6 = route("2001:db8::/64", "2001:db8::");
+        assert_eq!(some_destination(&[v6], true, &[]), Some("2001:db8::1".parse().unwrap()));
+        let default = route("0.0.0.0/0", "0.0.0.0");
         assert_eq!(some_destination(&[net, default], false, &[]), Some("198.51.100.1".parse().unwrap()));
         assert_eq!(some_destination(&[Route::unreachable(false)], false, &[]), None);
     }

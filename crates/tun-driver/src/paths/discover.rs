@@ -1,8 +1,9 @@
 //! Finding the network devices that can carry a path.
 
-use super::netlink::{HostAddress, Link, Netlink, Route, TABLE_LOCAL, contains};
+use super::netlink::{HostAddress, Link, Netlink, Route, TABLE_LOCAL};
 use super::nft::TUN_PREFIX;
 use crate::error::DriverError;
+use ipnet::IpNet;
 use rtnetlink::packet_route::link::InfoKind;
 use std::net::IpAddr;
 
@@ -18,19 +19,19 @@ pub struct NicInfo {
     pub mtu: u32,
     /// Its addresses of universal scope, preferred ones first.
     pub addresses: Vec<IpAddr>,
-    /// Destinations of its routes, as network and prefix length.
-    pub destinations: Vec<(IpAddr, u8)>,
+    /// Destinations of its routes.
+    pub destinations: Vec<IpNet>,
 }
 
 impl NicInfo {
     /// Whether it has a route to `destination`, including on-link routes.
     pub fn has_route(&self, destination: IpAddr) -> bool {
-        self.destinations.iter().any(|(network, prefix)| contains(network, *prefix, &destination))
+        self.destinations.iter().any(|net| net.contains(&destination))
     }
 
     /// Whether it has a default route.
     pub fn has_default_route(&self) -> bool {
-        self.destinations.iter().any(|(_, prefix)| *prefix == 0)
+        self.destinations.iter().any(|net| net.prefix_len() == 0)
     }
 }
 
@@ -60,18 +61,20 @@ impl Snapshot {
     }
 
     /// Destinations of a device's routes.
-    pub(super) fn destinations(&self, index: u32) -> Vec<(IpAddr, u8)> {
+    pub(super) fn destinations(&self, index: u32) -> Vec<IpNet> {
         destinations(self.routes.iter().filter(|(_, r)| r.device == Some(index)))
     }
 }
 
 /// Destinations of routes, without link-local ones, which the stack cannot talk to.
-fn destinations<'a>(routes: impl Iterator<Item = &'a (u32, Route)>) -> Vec<(IpAddr, u8)> {
-    let link_local =
-        |r: &Route| matches!(r.destination, IpAddr::V6(a) if a.is_unicast_link_local() || a.is_multicast());
+fn destinations<'a>(routes: impl Iterator<Item = &'a (u32, Route)>) -> Vec<IpNet> {
+    let link_local = |r: &Route| match r.destination.addr() {
+        IpAddr::V6(a) => a.is_unicast_link_local() || a.is_multicast(),
+        IpAddr::V4(_) => false,
+    };
     routes
         .filter(|(table, r)| *table != TABLE_LOCAL && r.device.is_some() && !link_local(r))
-        .map(|(_, r)| (r.destination, r.prefix))
+        .map(|(_, r)| r.destination)
         .collect()
 }
 
@@ -80,7 +83,7 @@ pub(super) fn translatable(addresses: &[HostAddress], index: u32) -> Vec<IpAddr>
     let mut found: Vec<&HostAddress> =
         addresses.iter().filter(|a| a.index == index && a.universal && !a.tentative && !a.failed).collect();
     found.sort_by_key(|a| (a.deprecated, a.secondary));
-    found.iter().map(|a| a.address).collect()
+    found.iter().map(|a| a.address()).collect()
 }
 
 /// Why a device is used only if named; `None` if there is no reason.
@@ -141,7 +144,7 @@ pub(super) fn usable(snapshot: &Snapshot) -> (Vec<NicInfo>, Vec<String>) {
     (found, others)
 }
 
-fn info(link: &Link, addresses: Vec<IpAddr>, destinations: Vec<(IpAddr, u8)>) -> NicInfo {
+fn info(link: &Link, addresses: Vec<IpAddr>, destinations: Vec<IpNet>) -> NicInfo {
     NicInfo { name: link.name.clone(), index: link.index, mtu: link.mtu, addresses, destinations }
 }
 

@@ -1,10 +1,11 @@
 //! Settings that allow forwarding between a TUN device and its NIC, and nothing else.
 
 use super::host::{ALL_FORWARDING_V6, Changes};
-use super::netlink::{HostAddress, Link, contains};
+use super::netlink::{HostAddress, Link};
 use super::record::{HostChange, prior_value};
 use super::sysctl;
 use crate::error::DriverError;
+use ipnet::{IpNet, Ipv4Net};
 use std::net::IpAddr;
 
 /// Per family: whether the host forwarded before, and how forwarding is enabled.
@@ -116,16 +117,17 @@ pub(super) fn neighbours_in_subnet<'a>(
     links: &'a [Link],
     addresses: &[HostAddress],
 ) -> Vec<&'a Link> {
-    let own: Vec<&HostAddress> =
-        addresses.iter().filter(|a| a.index == nic.index && a.address.is_ipv4()).collect();
+    let subnets = |index: u32| {
+        addresses.iter().filter(move |a| a.index == index).filter_map(|a| match a.net {
+            IpNet::V4(net) if net.prefix_len() < 32 => Some(net),
+            _ => None,
+        })
+    };
+    let overlap = |a: Ipv4Net, b: Ipv4Net| a.contains(&b.network()) || b.contains(&a.network());
     links
         .iter()
         .filter(|link| link.index != nic.index && !link.loopback)
-        .filter(|link| {
-            addresses.iter().filter(|a| a.index == link.index && a.prefix < 32).any(|a| {
-                own.iter().any(|o| o.prefix < 32 && contains(&o.address, o.prefix.min(a.prefix), &a.address))
-            })
-        })
+        .filter(|link| subnets(link.index).any(|a| subnets(nic.index).any(|own| overlap(a, own))))
         .collect()
 }
 

@@ -238,7 +238,7 @@ impl Manager {
             Known { links: &snapshot.links, addresses: &snapshot.addresses, routes: &snapshot.routes };
         let device = || spec.device.clone();
         let destinations = snapshot.destinations(nic.index);
-        let routed = |v6: bool| destinations.iter().any(|(d, _)| d.is_ipv6() == v6);
+        let routed = |v6: bool| destinations.iter().any(|net| net.addr().is_ipv6() == v6);
         let translatable = snapshot.translatable(nic.index);
         let mut addresses = spec.addresses.clone();
         for &address in &addresses {
@@ -403,10 +403,13 @@ impl Manager {
             mirrored.map_err(|e| DriverError::netlink(format!("mirror the routes of {}", nic.name), e))?;
         for (route, error) in refused {
             // The path cannot work without its own routes; an unusual route of the NIC may be missing.
-            let own = path.addresses.contains(&route.destination)
-                || route == Route::unreachable(route.destination.is_ipv6());
+            let own = path.addresses.contains(&route.destination.addr())
+                || route == Route::unreachable(route.is_v6());
             if own || matches!(error.raw_os_error(), Some(libc::EPERM)) {
-                return Err(DriverError::netlink(format!("add a route for {}", route.destination), error));
+                return Err(DriverError::netlink(
+                    format!("add a route for {}", route.destination.addr()),
+                    error,
+                ));
             }
             tracing::warn!(?route, %error, "cannot mirror a route of the NIC");
         }
@@ -437,7 +440,7 @@ impl Manager {
             .filter(|(_, r)| r.device == path.nic_index)
             .map(|(_, r)| r.clone())
             .collect();
-        let taken: Vec<IpAddr> = snapshot.addresses.iter().map(|a| a.address).collect();
+        let taken: Vec<IpAddr> = snapshot.addresses.iter().map(|a| a.address()).collect();
         check::probe(nft, tun, &path.nic, &path.addresses, &routes, &taken)
     }
 

@@ -4,6 +4,7 @@
 
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::stream::StreamExt;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
@@ -23,7 +24,7 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::SocketAddr;
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// Marks our routes and rules (rtm_protocol); not one of iproute2's well-known numbers.
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(0x6d);
@@ -43,23 +44,9 @@ fn full_length(address: &IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-fn unspecified(v6: bool) -> IpAddr {
-    if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
-}
-
-/// Whether `address` is within `network/prefix`.
-pub(crate) fn contains(network: &IpAddr, prefix: u8, address: &IpAddr) -> bool {
-    match (network, address) {
-        (IpAddr::V4(n), IpAddr::V4(a)) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
-            (n.to_bits() ^ a.to_bits()) & mask == 0
-        }
-        (IpAddr::V6(n), IpAddr::V6(a)) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0);
-            (n.to_bits() ^ a.to_bits()) & mask == 0
-        }
-        _ => false,
-    }
+/// The destination of a default route.
+fn anywhere(v6: bool) -> IpNet {
+    if v6 { Ipv6Net::default().into() } else { Ipv4Net::default().into() }
 }
 
 /// A network device.
@@ -122,8 +109,8 @@ impl Link {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct HostAddress {
     pub(crate) index: u32,
-    pub(crate) address: IpAddr,
-    pub(crate) prefix: u8,
+    /// The address, with the prefix length of its subnet.
+    pub(crate) net: IpNet,
     pub(crate) universal: bool,
     /// Not yet checked for duplicates (RFC 4862 §5.4).
     pub(crate) tentative: bool,
@@ -136,6 +123,10 @@ pub(crate) struct HostAddress {
 }
 
 impl HostAddress {
+    pub(crate) fn address(&self) -> IpAddr {
+        self.net.addr()
+    }
+
     fn read(message: AddressMessage) -> Option<HostAddress> {
         let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
         let (mut local, mut address) = (None, None);
@@ -150,8 +141,7 @@ impl HostAddress {
         Some(HostAddress {
             index: message.header.index,
             // On a point-to-point link, IFA_ADDRESS is the peer's.
-            address: local.or(address)?,
-            prefix: message.header.prefix_len,
+            net: IpNet::new(local.or(address)?, message.header.prefix_len).ok()?,
             universal: message.header.scope == AddressScope::Universe,
             tentative: flags.contains(AddressFlags::Tentative)
                 && !flags.intersects(AddressFlags::Optimistic | AddressFlags::Dadfailed),
@@ -174,8 +164,7 @@ pub(crate) enum RouteAction {
 /// A route with one next hop.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Route {
-    pub(crate) destination: IpAddr,
-    pub(crate) prefix: u8,
+    pub(crate) destination: IpNet,
     pub(crate) tos: u8,
     pub(crate) priority: u32,
     pub(crate) action: RouteAction,
@@ -195,8 +184,7 @@ impl Route {
     /// A route to one address via a device, without a gateway.
     pub(crate) fn host(address: IpAddr, device: u32) -> Route {
         Route {
-            destination: address,
-            prefix: full_length(&address),
+            destination: address.into(),
             tos: 0,
             // IPv6 replaces metric 0 by 1024 (IP6_RT_PRIO_USER), IPv4 keeps it.
             priority: if address.is_ipv4() { 0 } else { 1024 },
@@ -213,8 +201,7 @@ impl Route {
     /// `unreachable default` with the highest metric.
     pub(crate) fn unreachable(v6: bool) -> Route {
         Route {
-            destination: unspecified(v6),
-            prefix: 0,
+            destination: anywhere(v6),
             tos: 0,
             priority: LAST_METRIC,
             action: RouteAction::Unreachable,
@@ -227,16 +214,20 @@ impl Route {
         }
     }
 
+    pub(crate) fn is_v6(&self) -> bool {
+        matches!(self.destination, IpNet::V6(_))
+    }
+
     /// What identifies a route for the kernel.
-    pub(crate) fn key(&self) -> (IpAddr, u8, u8, u32) {
-        (self.destination, self.prefix, self.tos, self.priority)
+    pub(crate) fn key(&self) -> (IpNet, u8, u32) {
+        (self.destination, self.tos, self.priority)
     }
 
     fn message(&self, table: u32) -> RouteMessage {
-        let v6 = self.destination.is_ipv6();
+        let v6 = self.is_v6();
         let mut message = RouteMessage::default();
         message.header.address_family = family_of(v6);
-        message.header.destination_prefix_length = self.prefix;
+        message.header.destination_prefix_length = self.destination.prefix_len();
         message.header.tos = self.tos;
         message.header.table = u8::try_from(table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
         message.header.protocol = PROTOCOL;
@@ -250,8 +241,8 @@ impl Route {
         }
         let attributes = &mut message.attributes;
         attributes.push(RouteAttribute::Table(table));
-        if self.prefix > 0 {
-            attributes.push(RouteAttribute::Destination(self.destination.into()));
+        if self.destination.prefix_len() > 0 {
+            attributes.push(RouteAttribute::Destination(self.destination.addr().into()));
         }
         if self.priority != 0 {
             attributes.push(RouteAttribute::Priority(self.priority));
@@ -291,9 +282,9 @@ impl Route {
             return None;
         }
         let mut table = u32::from(header.table);
+        let mut destination = anywhere(v6).addr();
         let mut route = Route {
-            destination: unspecified(v6),
-            prefix: header.destination_prefix_length,
+            destination: anywhere(v6),
             tos: header.tos,
             priority: 0,
             action,
@@ -307,8 +298,8 @@ impl Route {
         for attribute in &message.attributes {
             match attribute {
                 RouteAttribute::Table(t) => table = *t,
-                RouteAttribute::Destination(RouteAddress::Inet(a)) => route.destination = (*a).into(),
-                RouteAttribute::Destination(RouteAddress::Inet6(a)) => route.destination = (*a).into(),
+                RouteAttribute::Destination(RouteAddress::Inet(a)) => destination = (*a).into(),
+                RouteAttribute::Destination(RouteAddress::Inet6(a)) => destination = (*a).into(),
                 RouteAttribute::Priority(p) => route.priority = *p,
                 RouteAttribute::Oif(index) => route.device = Some(*index),
                 RouteAttribute::Metrics(metrics) => {
@@ -331,6 +322,7 @@ impl Route {
                 other => route.gateway = gateway(other).or(route.gateway),
             }
         }
+        route.destination = IpNet::new(destination, header.destination_prefix_length).ok()?;
         route.mtu_locked &= route.mtu.is_some();
         if action == RouteAction::Unreachable {
             // IPv6 reports these with the loopback device.
@@ -755,22 +747,5 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
             Ok(())
         }
         other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prefixes() {
-        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
-        assert!(contains(&ip("0.0.0.0"), 0, &ip("1.2.3.4")));
-        assert!(contains(&ip("10.1.0.0"), 16, &ip("10.1.255.1")));
-        assert!(!contains(&ip("10.1.0.0"), 16, &ip("10.2.0.1")));
-        assert!(contains(&ip("10.1.0.1"), 32, &ip("10.1.0.1")));
-        assert!(contains(&ip("::"), 0, &ip("2001:db8::1")));
-        assert!(!contains(&ip("2001:db8::"), 64, &ip("2001:db8:0:1::1")));
-        assert!(!contains(&ip("::"), 0, &ip("1.2.3.4")));
     }
 }
