@@ -1,6 +1,6 @@
 //! The client, which determines what is measured.
 
-use super::histogram::{Histogram, Summary};
+use super::histogram::{Summary, Times};
 use super::join;
 use super::measure::{self, Measured, Plan};
 use super::meter::Interval;
@@ -240,8 +240,8 @@ fn latency(args: &BenchClientArgs, transport: &Transport, remotes: &[SocketAddr]
     let mut request = vec![0; args.request as usize];
     Source::new(args.seed, 0, false).fill(&mut request);
     let mut response = vec![0; args.response as usize];
-    let mut times = Histogram::new();
-    let mut recent = Histogram::new();
+    let mut times = Times::new();
+    let mut recent = Times::new();
     let limit = Limit::new(args);
     let started = Instant::now();
     let mut next = args.interval;
@@ -250,7 +250,7 @@ fn latency(args: &BenchClientArgs, transport: &Transport, remotes: &[SocketAddr]
         let before = Instant::now();
         to.write_all(&request).context("sending a request")?;
         from.read_exact(&mut response).context("receiving a response")?;
-        let time = u64::try_from(before.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let time = before.elapsed();
         times.add(time);
         recent.add(time);
         if started.elapsed() >= next {
@@ -265,7 +265,7 @@ fn latency(args: &BenchClientArgs, transport: &Transport, remotes: &[SocketAddr]
                     started.elapsed().as_secs_f64()
                 ),
             );
-            recent = Histogram::new();
+            recent = Times::new();
         }
     }
     let elapsed = started.elapsed().as_secs_f64();
@@ -304,7 +304,7 @@ fn connections(
                 let done = done.clone();
                 scope.spawn(move || {
                     let _done = done;
-                    let mut times = Histogram::new();
+                    let mut times = Times::new();
                     while !stop.load(Ordering::Relaxed)
                         && !limit.reached(begun.fetch_add(1, Ordering::Relaxed))
                     {
@@ -313,7 +313,7 @@ fn connections(
                             stop.store(true, Ordering::Relaxed);
                             return Err(error);
                         }
-                        times.add(u64::try_from(before.elapsed().as_nanos()).unwrap_or(u64::MAX));
+                        times.add(before.elapsed());
                         ended.fetch_add(1, Ordering::Relaxed);
                     }
                     Ok(times)
@@ -335,7 +335,7 @@ fn connections(
         workers.into_iter().map(join).collect::<Vec<_>>()
     });
     let elapsed = started.elapsed().as_secs_f64();
-    let mut times = Histogram::new();
+    let mut times = Times::new();
     for result in results {
         let ended = ended.load(Ordering::Relaxed);
         times.merge(&result.with_context(|| format!("after {ended} connections"))?);
