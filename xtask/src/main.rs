@@ -8,6 +8,7 @@ mod digest;
 mod figures;
 mod fuzz;
 mod instructions;
+mod modules;
 mod test;
 mod tools;
 
@@ -31,6 +32,8 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Check the book's chapters and links, and build it where mdbook is installed.
     Book,
+    /// Check that no crate has a circle of modules, and that layers use only those below them.
+    Modules(modules::Options),
     /// Generate the book's pages on RFC 8684 conformance, or check that they and their source are right.
     Conformance(conformance::Options),
     /// Compare every packet and event of simulations and property tests with what is stored: a refactoring changes none.
@@ -53,6 +56,7 @@ fn main() -> anyhow::Result<()> {
         Task::Bench(options) => bench::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Book => book::run(),
+        Task::Modules(options) => modules::run(&options),
         Task::Conformance(options) => conformance::run(&options),
         Task::Digest(options) => digest::run(&options),
         Task::CliReference(options) => cli_reference::run(&options),

@@ -119,14 +119,18 @@ pub(crate) fn build_program(release: bool) -> Result<PathBuf> {
     Ok(target_directory()?.join(if release { "release" } else { "debug" }).join("umptcp"))
 }
 
-/// Cargo's target directory.
-pub(crate) fn target_directory() -> Result<PathBuf> {
+/// What cargo says about the workspace, without its dependencies.
+pub(crate) fn metadata() -> Result<serde_json::Value> {
     let output = cargo()
         .args(["metadata", "--no-deps", "--format-version", "1"])
         .output()
         .context("cargo metadata")?;
-    let metadata: serde_json::Value =
-        serde_json::from_slice(&output.stdout).context("cargo metadata prints JSON")?;
+    serde_json::from_slice(&output.stdout).context("cargo metadata prints JSON")
+}
+
+/// Cargo's target directory.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    let metadata = metadata()?;
     let directory =
         metadata["target_directory"].as_str().context("cargo metadata names the target directory")?;
     Ok(directory.into())
