@@ -30,7 +30,7 @@ enum Task {
     Bench(bench::Options),
     /// Run the fuzz targets for a bounded time: with cargo-fuzz where it is installed, else over random mutations.
     Fuzz(fuzz::Options),
-    /// Check the book's chapters and links, and build it where mdbook is installed.
+    /// Build the book with mdbook and check its links.
     Book,
     /// Check that no crate has a circle of modules, and that layers use only those below them.
     Modules(modules::Options),
@@ -46,7 +46,8 @@ enum Task {
     Figures(figures::Options),
     /// Build and run the example crate with an algorithm and a scheduler of its own.
     OwnAlgorithm,
-    /// Install the Debian packages that tests and benchmarks need, or name those that are missing.
+    /// Install the programs that tests and checks need: Debian packages (as root; otherwise those missing are named), mdbook
+    /// and cargo-deny.
     Tools,
 }
 
@@ -63,6 +64,10 @@ fn main() -> anyhow::Result<()> {
         Task::Instructions(options) => instructions::run(&options),
         Task::Figures(options) => figures::run(&options),
         Task::OwnAlgorithm => figures::own_algorithm(),
-        Task::Tools => tools::require(tools::END_TO_END),
+        Task::Tools => {
+            tools::require(tools::END_TO_END)?;
+            tools::MDBOOK.install()?;
+            tools::CARGO_DENY.install()
+        }
     }
 }

@@ -11,6 +11,7 @@ mod places;
 mod rfc;
 mod table;
 
+use crate::tools;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::fs;
@@ -32,8 +33,7 @@ const BOOK: &str = "docs/src";
 
 /// Makes the pages, or checks them.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let root =
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is a folder of the workspace")?;
+    let root = tools::root()?;
     let table = table::Table::read(&root.join("docs/conformance"))?;
     let mut errors = table.check(root);
     if let Some(file) = &options.rfc {
