@@ -4,6 +4,7 @@ mod bench;
 mod book;
 mod cli_reference;
 mod conformance;
+mod dependencies;
 mod digest;
 mod figures;
 mod fuzz;
@@ -32,6 +33,10 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Build the book with mdbook and check its links.
     Book,
+    /// Check licences, versions and sources of the dependencies.
+    Dependencies,
+    /// Check the dependencies against the RustSec advisory database, which is fetched from the network.
+    Advisories,
     /// Check that no crate has a circle of modules, and that layers use only those below them.
     Modules(modules::Options),
     /// Generate the book's pages on RFC 8684 conformance, or check that they and their source are right.
@@ -57,6 +62,8 @@ fn main() -> anyhow::Result<()> {
         Task::Bench(options) => bench::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Book => book::run(),
+        Task::Dependencies => dependencies::check(),
+        Task::Advisories => dependencies::advisories(),
         Task::Modules(options) => modules::run(&options),
         Task::Conformance(options) => conformance::run(&options),
         Task::Digest(options) => digest::run(&options),
