@@ -10,6 +10,7 @@ mod figures;
 mod fuzz;
 mod instructions;
 mod modules;
+mod no_std;
 mod test;
 mod tools;
 
@@ -37,6 +38,8 @@ enum Task {
     Dependencies,
     /// Check the dependencies against the RustSec advisory database, which is fetched from the network.
     Advisories,
+    /// Build the `no_std` crates and check that nothing in them needs the standard library.
+    NoStd,
     /// Check that no crate has a circle of modules, and that layers use only those below them.
     Modules(modules::Options),
     /// Generate the book's pages on RFC 8684 conformance, or check that they and their source are right.
@@ -64,6 +67,7 @@ fn main() -> anyhow::Result<()> {
         Task::Book => book::run(),
         Task::Dependencies => dependencies::check(),
         Task::Advisories => dependencies::advisories(),
+        Task::NoStd => no_std::run(),
         Task::Modules(options) => modules::run(&options),
         Task::Conformance(options) => conformance::run(&options),
         Task::Digest(options) => digest::run(&options),
