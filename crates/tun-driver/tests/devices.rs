@@ -1,6 +1,5 @@
 //! TUN devices and the event loop on real packets.
 #![cfg(target_os = "linux")]
-#![allow(missing_docs)]
 
 mod common;
 #[path = "common/two_devices.rs"]

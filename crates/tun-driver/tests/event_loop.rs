@@ -1,6 +1,5 @@
 //! The event loop with a stack that only forwards packets, used by real kernel TCP.
 #![cfg(target_os = "linux")]
-#![allow(missing_docs)]
 
 mod common;
 

@@ -1,6 +1,5 @@
 //! Paths that the library sets up itself, and the examples, in network namespaces.
 #![cfg(target_os = "linux")]
-#![allow(missing_docs)]
 
 mod common;
 

@@ -1,6 +1,5 @@
 //! Streams and listeners between two stacks in one process.
 #![cfg(target_os = "linux")]
-#![allow(missing_docs)]
 
 mod common;
 

@@ -1,6 +1,5 @@
 //! Running the program, in its own network namespace if it needs a network.
-// Each test program is a separate crate and uses a part of this module.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, reason = "not every test program uses all of it")]
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -9,22 +8,22 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The result of a run.
 #[derive(Debug)]
-pub struct Output {
+pub(crate) struct Output {
     /// Exit code, or 128 plus the signal's number.
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// The program, without the environment settings of the user who runs the tests.
-pub fn umptcp() -> Command {
+pub(crate) fn umptcp() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_umptcp"));
     command.env_remove("UMPTCP_LOG").stdin(Stdio::null());
     command
 }
 
 /// Runs until exit.
-pub fn run(command: &mut Command) -> Output {
+pub(crate) fn run(command: &mut Command) -> Output {
     let out = command.output().expect("the program starts");
     let code = out.status.code().unwrap_or_else(|| {
         use std::os::unix::process::ExitStatusExt as _;
@@ -44,16 +43,16 @@ fn unique(what: &str) -> String {
 }
 
 /// A directory that is removed on drop.
-pub struct TempDir(PathBuf);
+pub(crate) struct TempDir(PathBuf);
 
 impl TempDir {
-    pub fn new(what: &str) -> TempDir {
+    pub(crate) fn new(what: &str) -> TempDir {
         let path = std::env::temp_dir().join(unique(what));
         std::fs::create_dir(&path).expect("a temporary directory");
         TempDir(path)
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -65,10 +64,10 @@ impl Drop for TempDir {
 }
 
 /// A network namespace with only a loopback interface, which is up. Removed on drop.
-pub struct Namespace(String);
+pub(crate) struct Namespace(String);
 
 impl Namespace {
-    pub fn new() -> Namespace {
+    pub(crate) fn new() -> Namespace {
         let name = unique("test");
         ip(&["netns", "add", &name]);
         let namespace = Namespace(name);
@@ -77,17 +76,17 @@ impl Namespace {
     }
 
     /// Its name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.0
     }
 
     /// Runs `ip` on it.
-    pub fn ip(&self, arguments: &[&str]) {
+    pub(crate) fn ip(&self, arguments: &[&str]) {
         ip(&[&["-n", &self.0], arguments].concat());
     }
 
     /// The program, run in the namespace.
-    pub fn umptcp(&self) -> Command {
+    pub(crate) fn umptcp(&self) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.0, env!("CARGO_BIN_EXE_umptcp")]);
         command.env_remove("UMPTCP_LOG").stdin(Stdio::null());
@@ -95,7 +94,7 @@ impl Namespace {
     }
 
     /// Another program, run in the namespace.
-    pub fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.0, program]).stdin(Stdio::null());
         command
@@ -114,16 +113,16 @@ fn ip(arguments: &[&str]) {
 }
 
 /// A server that has reported that it listens.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     stdout: BufReader<ChildStdout>,
     /// The address and port of its first line.
-    pub address: String,
+    pub(crate) address: String,
 }
 
 impl Server {
     /// Starts it and waits for the line "listening on ...".
-    pub fn start(command: &mut Command) -> Server {
+    pub(crate) fn start(command: &mut Command) -> Server {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
@@ -134,14 +133,14 @@ impl Server {
     }
 
     /// Waits until it exits; returns the exit code and the rest of its output.
-    pub fn wait(mut self) -> (Option<i32>, String) {
+    pub(crate) fn wait(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).expect("the server's output");
         (self.child.wait().expect("the server ends").code(), rest)
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
     }
