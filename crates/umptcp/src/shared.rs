@@ -4,12 +4,13 @@
 //! whole queue at once and works on it alone, so that neither waits while the other copies. Threads are notified only
 //! when one is waiting: notifying a condition variable may cost a system call even without waiters.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use umptcp_stack_core::buffers::join::{JoinRule, Joiner};
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_stack_core::error::ConnectionError;
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
@@ -24,8 +25,8 @@ pub(crate) const SMALL_WRITE: usize = 4096;
 /// copied.
 pub(crate) const PIECE: usize = 64 * 1024;
 
-/// Size of the buffers that small writes are joined in.
-const TAIL: usize = 16 * 1024;
+/// How small writes are joined.
+const JOIN: JoinRule = JoinRule { copy_below: SMALL_WRITE + 1, join_up_to: 16 * 1024 };
 
 /// Locks, ignoring poisoning: the data is valid between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -176,20 +177,22 @@ struct Inbound {
 }
 
 /// Data written and not yet taken by the worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Outbound {
     queue: VecDeque<Bytes>,
     /// Joined small writes; they follow `queue`.
-    tail: BytesMut,
+    tail: Joiner,
     bytes: usize,
     end: Option<End>,
 }
 
 impl Outbound {
+    fn new() -> Self {
+        Outbound { queue: VecDeque::new(), tail: Joiner::in_blocks(JOIN), bytes: 0, end: None }
+    }
+
     fn seal_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.queue.push_back(self.tail.split().freeze());
-        }
+        self.queue.extend(self.tail.seal());
     }
 }
 
@@ -235,7 +238,7 @@ impl Shared {
             phase: Queue::new(Phase::Connecting),
             inbound: Queue::new(Inbound::default()),
             taken: AtomicU64::new(0),
-            outbound: Queue::new(Outbound::default()),
+            outbound: Queue::new(Outbound::new()),
             // Received data counts against the window only while it is in the stack, so keep this queue small compared
             // with the buffer that the application asked for.
             read_ahead: (config.receive_buffer / 4).clamp(1, MOST_QUEUED) as u64,
@@ -355,7 +358,7 @@ impl Shared {
         deadline: Option<Instant>,
         copy: impl FnOnce(&[u8]) -> Bytes,
     ) -> Result<Put, TimedOut> {
-        if data.len() > SMALL_WRITE {
+        if !JOIN.copies(data.len()) {
             // Writers exclude one another, so the room found cannot shrink while the copy is made outside the lock.
             let room = match self.wait_room(deadline)? {
                 Ok(room) => room,
@@ -371,11 +374,7 @@ impl Shared {
             if n == 0 {
                 return None;
             }
-            if o.tail.capacity() - o.tail.len() < n {
-                o.seal_tail();
-                o.tail.reserve(TAIL.max(n));
-            }
-            o.tail.extend_from_slice(&data[..n]);
+            o.queue.extend(o.tail.push(&data[..n]));
             o.bytes += n;
             Some(Put::Taken(n, self.mark_dirty()))
         })
