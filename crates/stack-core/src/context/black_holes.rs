@@ -1,6 +1,6 @@
 //! Networks that lose SYNs with MP_CAPABLE (RFC 8684 §3.9.3 suggests such a memory; Linux keeps one per host).
 
-use super::Seeded;
+use super::hash::Seeded;
 use core::net::IpAddr;
 use hashbrown::HashMap;
 use umptcp_types::{Duration, Instant};
@@ -86,13 +86,11 @@ impl BlackHoles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::StackConfig;
-    use crate::context::Context;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn table() -> BlackHoles {
-        BlackHoles::new(Context::new(StackConfig::default(), [0; 32]).hasher())
+        BlackHoles::new(Seeded::new((1, 2)))
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::error::SignalError;
 use crate::observe::Counter;
 use crate::path_manager::{Command, LocalAddress, RemoteAddress, SubflowEnds, View};
-use crate::stack::Stack;
+use crate::wire::ip::can_be_peer;
 use crate::wire::mptcp::keys::{add_addr_hmac, constant_time_eq};
 use crate::wire::mptcp::{AddAddr, MpPrio, MptcpOption, RemoveAddr, ResetReason};
 use alloc::vec::Vec;
@@ -37,20 +37,19 @@ impl Connection {
     /// Local addresses this connection may use, in order of path.
     fn local_addresses(&self, ctx: &Context) -> Vec<LocalAddress> {
         let mut out = Vec::new();
-        for &path in &ctx.path_order {
+        for (path, p) in ctx.paths() {
             if !self.paths.is_empty() && !self.paths.contains(&path) {
                 continue;
             }
-            let Some(p) = ctx.paths.get(&path) else { continue };
-            if p.config.kind == crate::interface::PathKind::Capture {
+            if p.kind == crate::device::PathKind::Capture {
                 continue;
             }
-            for &address in &p.config.addresses {
+            for &address in &p.addresses {
                 let family = |a: &&IpAddr| a.is_ipv4() == address.is_ipv4();
-                let advertise = p.config.advertise.iter().find(family).copied().unwrap_or(address);
+                let advertise = p.advertise.iter().find(family).copied().unwrap_or(address);
                 let mut local = LocalAddress::new(path, address);
                 local.advertise = advertise;
-                local.backup = p.config.backup;
+                local.backup = p.backup;
                 out.push(local);
             }
         }
@@ -329,7 +328,7 @@ impl Connection {
     fn learn_remote(&mut self, id: AddressId, address: SocketAddr) -> bool {
         // An address of this host's own is none to connect to on the word of somebody elsewhere.
         let elsewhere = address.ip().is_loopback() && !self.initial_tuple.remote.ip().is_loopback();
-        if !Stack::can_be_peer(address) || elsewhere {
+        if !can_be_peer(address) || elsewhere {
             return false;
         }
         let advertised = self.remotes.iter().filter(|r| r.id != AddressId(0)).count();

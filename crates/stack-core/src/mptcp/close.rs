@@ -4,17 +4,17 @@ use super::connection::{Connection, Mode};
 use super::join::Refusal;
 use super::subflow::{Join, Subflow};
 use crate::config::FastClose;
-use crate::context::Context;
 use crate::context::time_wait::TimeWait;
+use crate::context::{Context, Reset};
 use crate::error::ConnectionError;
 use crate::event::{Event, LostSubflow, SubflowReset};
+use crate::info::LOST_KEPT;
 use crate::observe::Counter;
-use crate::stack::LOST_KEPT;
-use crate::tcp::{CloseReason, FourTuple, State, TIME_WAIT};
+use crate::tcp::{CloseReason, State, TIME_WAIT};
 use crate::wire::mptcp::{MpFastClose, MpTcpRst, MptcpOption, ResetReason};
-use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr};
+use crate::wire::tcp::{TcpOptions, TcpRepr};
 use core::net::{IpAddr, SocketAddr};
-use umptcp_types::{Duration, Instant, PathId, SeqNumber, SubflowId};
+use umptcp_types::{Duration, Instant, SeqNumber, SubflowId};
 
 /// How long a connection that the application has let go of waits for the peer to close, and one that has ended for its
 /// subflows (Linux's tcp_fin_timeout).
@@ -56,34 +56,6 @@ fn error_of(reason: CloseReason) -> ConnectionError {
     }
 }
 
-/// Sends a RST for `tuple`.
-#[allow(clippy::too_many_arguments)] // The fields of a TCP header are that many.
-pub(crate) fn send_reset(
-    ctx: &mut Context,
-    now: Instant,
-    path: PathId,
-    tuple: &FourTuple,
-    seq: SeqNumber,
-    ack: Option<SeqNumber>,
-    options: TcpOptions,
-) {
-    let flags = TcpFlags { rst: true, ack: ack.is_some(), ..TcpFlags::default() };
-    let repr = TcpRepr {
-        src_port: tuple.local.port(),
-        dst_port: tuple.remote.port(),
-        seq,
-        ack: ack.unwrap_or(SeqNumber(0)),
-        flags,
-        window: 0,
-        urgent: 0,
-        options,
-    };
-    ctx.observe(now, None, None, Counter::TcpOutRsts);
-    if let Some(t) = ctx.packet(now, path, tuple, &repr, crate::buffers::payload::Payload::new(), u32::MAX) {
-        ctx.outbox.push_back(t);
-    }
-}
-
 /// Options of a RST that gives `reason`.
 pub(crate) fn reset_options(reason: ResetReason, transient: bool) -> TcpOptions {
     let mut options = TcpOptions::default();
@@ -114,7 +86,7 @@ impl Connection {
         let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
         let (seq, ack) =
             if seg.flags.ack { (seg.ack, None) } else { (SeqNumber(0), Some(seg.seq.wrapping_add(1))) };
-        send_reset(ctx, now, path, &tuple, seq, ack, TcpOptions::default());
+        ctx.send_reset(now, path, &tuple, Reset { seq, ack, options: TcpOptions::default() });
     }
 
     /// Resets one subflow and tells the peer why.
@@ -170,22 +142,17 @@ impl Connection {
         let m = self.subflows.remove(i);
         self.look_for_paths = true;
         let id = m.tcp.id();
-        ctx.demux.remove(&m.tcp.tuple());
-        if m.tcp.state() == State::TimeWait {
-            ctx.time_wait.insert(
-                m.tcp.tuple(),
-                TimeWait {
-                    path: m.tcp.path(),
-                    send_next: m.tcp.wire_seq(m.tcp.snd_nxt()),
-                    receive_next: m.tcp.wire_ack(),
-                    timestamps: m.tcp.timestamps(),
-                    ts_recent: m.tcp.ts_recent(),
-                    timestamp_offset: m.tcp.timestamp_offset(),
-                    since: now,
-                    until: now + TIME_WAIT,
-                },
-            );
-        }
+        let waiting = (m.tcp.state() == State::TimeWait).then(|| TimeWait {
+            path: m.tcp.path(),
+            send_next: m.tcp.wire_seq(m.tcp.snd_nxt()),
+            receive_next: m.tcp.wire_ack(),
+            timestamps: m.tcp.timestamps(),
+            ts_recent: m.tcp.ts_recent(),
+            timestamp_offset: m.tcp.timestamp_offset(),
+            since: now,
+            until: now + TIME_WAIT,
+        });
+        ctx.close_tuple(m.tcp.tuple(), waiting);
         if m.tcp.close_reason() == Some(CloseReason::TimedOut) {
             self.count(ctx, now, Some(id), Counter::TcpAbortOnTimeout);
         }
@@ -204,10 +171,10 @@ impl Connection {
         if m.announced {
             self.cc.subflow_removed(now, id);
             self.scheduler.subflow_removed(id);
-            ctx.events.push_back(Event::SubflowClosed { connection, subflow: id, error, reset });
+            ctx.push_event(Event::SubflowClosed { connection, subflow: id, error, reset });
         } else if let (Join::SynSent { .. } | Join::AckSent { .. }, Some(error)) = (m.join, error) {
             let (path, remote) = (m.tcp.path(), m.tcp.tuple().remote);
-            ctx.events.push_back(Event::JoinFailed { connection, subflow: id, path, remote, error, reset });
+            ctx.push_event(Event::JoinFailed { connection, subflow: id, path, remote, error, reset });
         }
     }
 
@@ -410,10 +377,10 @@ impl Connection {
             ctx.leave_half_open(listener);
         }
         if let Some(listener) = self.fast_opened.take() {
-            ctx.fast_open.abandoned(now, listener);
+            ctx.fast_open_abandoned(now, listener);
         }
         if self.is_mptcp() {
-            ctx.counters.decrement(Counter::MPCurrEstab);
+            ctx.observe_end(Counter::MPCurrEstab);
         }
         ctx.forget_token(self.local_token, self.id);
         self.retransmit_at = None;
@@ -423,7 +390,7 @@ impl Connection {
         self.reinject.clear();
         if !self.detached {
             self.notify_readable(ctx);
-            ctx.events.push_back(Event::Closed { connection: self.id, error });
+            ctx.push_event(Event::Closed { connection: self.id, error });
         }
     }
 
@@ -432,7 +399,7 @@ impl Connection {
         let m = &self.subflows[i];
         let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
         let (seq, ack) = (m.tcp.wire_seq(m.tcp.snd_nxt()), m.tcp.wire_ack());
-        send_reset(ctx, now, path, &tuple, seq, Some(ack), options);
+        ctx.send_reset(now, path, &tuple, Reset { seq, ack: Some(ack), options });
     }
 
     /// Subflow `i` may be told of the end: its peer has state for it.

@@ -298,7 +298,7 @@ impl Connection {
     pub(crate) fn set_local_key(&mut self, ctx: &mut Context, key: u64) {
         (self.local_token, self.local_idsn) = token_and_idsn(key);
         self.local_key = key;
-        ctx.tokens.insert(self.local_token, self.id);
+        ctx.take_token(self.local_token, self.id);
     }
 
     /// Sets the peer's key and what follows from it.
@@ -327,8 +327,7 @@ impl Connection {
         path: PathId,
         tuple: &FourTuple,
     ) -> TcpConfig {
-        let (mtu, max_packet) =
-            ctx.paths.get(&path).map_or((1500, 1500), |p| (p.config.mtu, p.config.max_packet));
+        let (mtu, max_packet) = ctx.path(path).map_or((1500, 1500), |p| (p.mtu, p.max_packet));
         let headers = crate::wire::ip::ip_header_len(&tuple.local.ip()) as u32 + 20;
         // A device that cannot cut is given single packets, also when the path's packets have become much smaller than its own MTU.
         let cuts = max_packet > u32::from(mtu);
@@ -354,17 +353,16 @@ impl Connection {
     pub(crate) fn new_tcp(&mut self, ctx: &mut Context, now: Instant, path: PathId, tuple: FourTuple) -> Tcp {
         let id = SubflowId(self.next_subflow);
         self.next_subflow += 1;
-        ctx.time_wait.remove(&tuple);
-        ctx.demux.insert(tuple, (self.id, id));
+        ctx.open_tuple(tuple, self.id, id);
         let config = self.subflow_config(ctx, now, path, &tuple);
         Tcp::connect(id, path, tuple, config, now)
     }
 
     /// Adds `member`, with what its path is configured to be.
     pub(crate) fn add_subflow(&mut self, ctx: &Context, mut subflow: Subflow) {
-        if let Some(p) = ctx.paths.get(&subflow.tcp.path()) {
-            subflow.backup_local = p.config.backup;
-            subflow.weight = p.config.weight;
+        if let Some(p) = ctx.path(subflow.tcp.path()) {
+            subflow.backup_local = p.backup;
+            subflow.weight = p.weight;
         }
         subflow.mappings = RxMappings::new(self.config.receive_buffer);
         self.subflows.push(subflow);
@@ -377,7 +375,7 @@ impl Connection {
 
     /// The first subflow and its SYN.
     pub(crate) fn open_first(&mut self, ctx: &mut Context, now: Instant, path: PathId) {
-        if self.config.mptcp && ctx.black_holes.avoid(now, self.initial_tuple.remote.ip()) {
+        if self.config.mptcp && ctx.avoids_mptcp(now, self.initial_tuple.remote.ip()) {
             self.count(ctx, now, None, Counter::MPCapableSYNTXDisabled);
             self.mode = Mode::Plain { reason: FallbackReason::BlackHole };
         } else if self.config.mptcp {
@@ -405,7 +403,7 @@ impl Connection {
         self.scheduler.subflow_added(m.tcp.id());
         let event =
             Event::SubflowEstablished { connection: self.id, subflow: m.tcp.id(), path: m.tcp.path() };
-        ctx.events.push_back(event);
+        ctx.push_event(event);
     }
 
     /// Another congestion controller takes over: it is told of the subflows with their windows as they are.
@@ -493,7 +491,7 @@ impl Connection {
     pub(crate) fn notify_readable(&mut self, ctx: &mut Context) {
         if !self.readable_queued && !self.detached {
             self.readable_queued = true;
-            ctx.events.push_back(Event::Readable { connection: self.id });
+            ctx.push_event(Event::Readable { connection: self.id });
         }
     }
 
@@ -501,7 +499,7 @@ impl Connection {
         if self.want_write && !self.writable_queued && !self.detached && self.send.room() > 0 {
             self.want_write = false;
             self.writable_queued = true;
-            ctx.events.push_back(Event::Writable { connection: self.id });
+            ctx.push_event(Event::Writable { connection: self.id });
         }
     }
 

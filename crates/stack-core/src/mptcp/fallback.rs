@@ -149,7 +149,7 @@ impl Connection {
             return;
         }
         if self.is_mptcp() {
-            ctx.counters.decrement(Counter::MPCurrEstab);
+            ctx.observe_end(Counter::MPCurrEstab);
         }
         tracing::info!(connection = ?self.id, %reason, "falling back to TCP");
         let was_mptcp = self.is_mptcp();
@@ -160,7 +160,7 @@ impl Connection {
         self.reinject.clear();
         self.adverts.clear();
         self.recv.forget_fin();
-        ctx.events.push_back(Event::FellBack { connection: self.id, reason });
+        ctx.push_event(Event::FellBack { connection: self.id, reason });
         let una = self.send.una();
         let next = self.recv.next_data();
         if let Some(m) = self.subflows.first_mut() {

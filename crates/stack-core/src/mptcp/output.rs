@@ -19,8 +19,8 @@
 
 use super::connection::{Connection, Mode};
 use super::subflow::Join;
-use crate::context::Context;
-use crate::interface::Transmit;
+use crate::context::{Context, Outgoing};
+use crate::device::Transmit;
 use crate::observe::Counter;
 use crate::tcp::output::{Kind, Segment};
 use crate::wire::mptcp::{DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION};
@@ -34,7 +34,7 @@ impl Connection {
         let count = self.subflows.len();
         for k in 0..count {
             let i = (self.turn + k) % count;
-            if ctx.paths.get(&self.subflows[i].tcp.path()).is_none_or(|p| p.blocked) {
+            if ctx.is_path_blocked(self.subflows[i].tcp.path()) {
                 continue;
             }
             if let Some(segment) = self.poll_subflow(ctx, now, i) {
@@ -48,7 +48,7 @@ impl Connection {
         self.poll_fin(ctx, now);
         for k in 0..count {
             let i = (self.turn + k) % count;
-            if ctx.paths.get(&self.subflows[i].tcp.path()).is_none_or(|p| p.blocked) {
+            if ctx.is_path_blocked(self.subflows[i].tcp.path()) {
                 continue;
             }
             let m = &mut self.subflows[i];
@@ -215,7 +215,8 @@ impl Connection {
             }
         }
         let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
-        ctx.packet_with_ecn(now, path, &tuple, &repr, segment.payload, packet_payload, ecn)
+        let (tuple, repr, payload) = (&tuple, &repr, segment.payload);
+        ctx.packet(now, Outgoing { path, tuple, repr, payload, packet_payload, ecn })
     }
 
     /// The window field for a segment of member `i`; notes what is advertised.

@@ -30,7 +30,7 @@ impl Connection {
     fn views(&self, ctx: &Context, now: Instant) -> SmallVec<[SubflowView; 4]> {
         let mut views = SmallVec::new();
         for (i, m) in self.subflows.iter().enumerate() {
-            let blocked = ctx.paths.get(&m.tcp.path()).is_none_or(|p| p.blocked);
+            let blocked = ctx.is_path_blocked(m.tcp.path());
             if !m.can_send_data() || blocked {
                 continue;
             }

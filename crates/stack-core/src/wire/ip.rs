@@ -2,7 +2,7 @@
 
 use super::WireError;
 use super::checksum;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, err};
 
 /// IP protocol number of ICMP.
@@ -32,6 +32,15 @@ pub mod ecn {
     pub const ECT_0: u8 = 2;
     /// Congestion experienced.
     pub const CE: u8 = 3;
+}
+
+/// Whether packets from `remote` can be answered: it is a unicast address and a port.
+pub(crate) fn can_be_peer(remote: SocketAddr) -> bool {
+    let unicast = match remote.ip() {
+        IpAddr::V4(a) => !a.is_multicast() && !a.is_broadcast() && !a.is_unspecified(),
+        IpAddr::V6(a) => !a.is_multicast() && !a.is_unspecified(),
+    };
+    unicast && remote.port() != 0
 }
 
 /// What the stack needs of an IPv4 or IPv6 header.
