@@ -20,11 +20,13 @@ pub(super) struct Paths {
     paths: HashMap<PathId, Path, Seeded>,
     order: Vec<PathId>,
     next: u32,
+    /// How many are blocked.
+    blocked: usize,
 }
 
 impl Paths {
     pub(super) fn new(hasher: Seeded) -> Self {
-        Paths { paths: HashMap::with_hasher(hasher), order: Vec::new(), next: 0 }
+        Paths { paths: HashMap::with_hasher(hasher), order: Vec::new(), next: 0, blocked: 0 }
     }
 
     pub(super) fn add(&mut self, config: PathConfig) -> PathId {
@@ -37,20 +39,28 @@ impl Paths {
 
     /// False: there is no such path.
     pub(super) fn remove(&mut self, path: PathId) -> bool {
+        let Some(gone) = self.paths.remove(&path) else { return false };
+        self.blocked -= usize::from(gone.blocked);
         self.order.retain(|p| *p != path);
-        self.paths.remove(&path).is_some()
+        true
     }
 
     /// True: it was blocked and is not any more.
     pub(super) fn set_blocked(&mut self, path: PathId, blocked: bool) -> bool {
         let Some(p) = self.paths.get_mut(&path) else { return false };
         let was = core::mem::replace(&mut p.blocked, blocked);
+        self.blocked = self.blocked + usize::from(blocked) - usize::from(was);
         was && !blocked
     }
 
     /// Nothing can be sent on it now: its device takes nothing, or it has gone.
     pub(super) fn is_blocked(&self, path: PathId) -> bool {
         self.paths.get(&path).is_none_or(|p| p.blocked)
+    }
+
+    /// Some path is blocked.
+    pub(super) fn any_blocked(&self) -> bool {
+        self.blocked > 0
     }
 
     pub(super) fn get(&self, path: PathId) -> Option<&PathConfig> {

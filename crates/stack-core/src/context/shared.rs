@@ -162,6 +162,12 @@ impl Context {
         self.paths.is_blocked(path)
     }
 
+    /// The device of some path takes nothing.
+    #[inline]
+    pub(crate) fn any_path_blocked(&self) -> bool {
+        self.paths.any_blocked()
+    }
+
     pub(crate) fn path(&self, path: PathId) -> Option<&PathConfig> {
         self.paths.get(path)
     }

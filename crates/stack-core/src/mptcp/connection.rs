@@ -368,6 +368,11 @@ impl Connection {
         self.subflows.push(subflow);
     }
 
+    /// The paths that its subflows use.
+    pub(crate) fn paths_in_use(&self) -> impl Iterator<Item = PathId> {
+        self.subflows.iter().map(|m| m.tcp.path())
+    }
+
     /// Index of a subflow.
     pub(crate) fn index(&self, id: SubflowId) -> Option<usize> {
         self.subflows.iter().position(|m| m.tcp.id() == id)

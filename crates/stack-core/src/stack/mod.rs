@@ -22,6 +22,7 @@ mod listen;
 mod listeners;
 mod paths;
 mod poll;
+mod ready;
 mod segment;
 mod state;
 mod syn_cookies;

@@ -24,6 +24,7 @@ impl Stack {
         if !self.ctx.remove_path(path) {
             return;
         }
+        self.ready.release(path);
         for c in self.sorted_connections() {
             if let Some(connection) = self.connections.get_mut(&c) {
                 connection.on_path_removed(&mut self.ctx, now, path);
@@ -35,7 +36,7 @@ impl Stack {
     /// The device takes nothing (`blocked`) until told otherwise: nothing is offered for it meanwhile.
     pub fn path_blocked(&mut self, _now: Instant, path: PathId, blocked: bool) {
         if self.ctx.set_path_blocked(path, blocked) {
-            for c in self.sorted_connections() {
+            for c in self.ready.release(path) {
                 self.touched(c);
             }
         }

@@ -35,10 +35,10 @@ impl Stack {
         if let Some(t) = self.ctx.pop_control() {
             return Some(t);
         }
-        while let Some(id) = self.ready.pop_front() {
+        while let Some(id) = self.ready.pop() {
             let Some(c) = self.connections.get_mut(&id) else { continue };
             if let Some(t) = c.poll_transmit(&mut self.ctx, now) {
-                self.ready.push_back(id);
+                self.ready.push(id);
                 return Some(t);
             }
             c.ready = false;

@@ -1,12 +1,12 @@
 //! The stack: its parts, and what wakes and frees a connection.
 
 use super::listeners::Listeners;
+use super::ready::ReadyQueue;
 use super::timers::TimerQueue;
 use crate::config::StackConfig;
 use crate::context::{Context, Seeded};
 use crate::mptcp::Connection;
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use hashbrown::HashMap;
 use umptcp_types::ConnectionId;
@@ -17,8 +17,7 @@ pub struct Stack {
     pub(super) ctx: Context,
     pub(super) connections: HashMap<ConnectionId, Box<Connection>, Seeded>,
     pub(super) listeners: Listeners,
-    /// Connections that may have something to send.
-    pub(super) ready: VecDeque<ConnectionId>,
+    pub(super) ready: ReadyQueue,
     pub(super) timers: TimerQueue,
     next_connection: u64,
 }
@@ -33,7 +32,7 @@ impl Stack {
             ctx,
             connections: HashMap::with_hasher(connections),
             listeners: Listeners::new(pending),
-            ready: VecDeque::new(),
+            ready: ReadyQueue::default(),
             timers: TimerQueue::default(),
             next_connection: 0,
         }
@@ -57,11 +56,11 @@ impl Stack {
         let Some(c) = self.connections.get_mut(&id) else { return };
         if !c.ready {
             c.ready = true;
-            self.ready.push_back(id);
+            self.ready.push(id);
         }
     }
 
-    /// A connection has nothing to send: sets its deadline, or frees it.
+    /// A connection has nothing to send: sets its deadline and notes which paths hold it back, or frees it.
     pub(super) fn settle(&mut self, id: ConnectionId) {
         let Some(c) = self.connections.get_mut(&id) else { return };
         if c.is_dead() {
@@ -69,6 +68,7 @@ impl Stack {
                 self.ctx.release_port(c.initial_tuple.local.port(), c.initial_tuple.remote);
             }
             self.connections.remove(&id);
+            self.ready.forget(id, self.ctx.paths().map(|(path, _)| path));
             return;
         }
         if let Some(deadline) = c.next_deadline()
@@ -76,6 +76,11 @@ impl Stack {
         {
             c.armed = Some(deadline);
             self.timers.push(deadline, id);
+        }
+        if self.ctx.any_path_blocked() {
+            for path in c.paths_in_use().filter(|p| self.ctx.is_path_blocked(*p)) {
+                self.ready.hold(id, path);
+            }
         }
     }
 }
