@@ -16,7 +16,13 @@ pub struct StackConfig {
     pub ephemeral_ports: core::ops::RangeInclusive<u16>,
     /// Most connections at once, TIME_WAIT not counted.
     pub max_connections: usize,
-    /// Most events kept for the application before older, superseded ones are coalesced away.
+    /// With so many events waiting for the application, those are dropped that tell nothing which cannot be asked:
+    /// `FellBack` ([`ConnectionInfo::mptcp`]), `SubflowEstablished`, `SubflowClosed` and `JoinFailed` (`Stack::subflows`,
+    /// [`ConnectionInfo::lost_subflows`]). SYNs are treated as with a full backlog, so no `Incoming` is lost. Of the others
+    /// there are at most four for each connection, and none is dropped.
+    ///
+    /// [`ConnectionInfo::mptcp`]: crate::info::ConnectionInfo::mptcp
+    /// [`ConnectionInfo::lost_subflows`]: crate::info::ConnectionInfo::lost_subflows
     pub max_events: usize,
     /// How long MPTCP is not tried towards a network (/24 in IPv4, /48 in IPv6) after SYNs with MP_CAPABLE were lost there and
     /// one without was answered; doubles each time, up to 64-fold. Zero: it is always tried.

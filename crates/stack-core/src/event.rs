@@ -52,7 +52,8 @@ pub struct LostSubflow {
     pub established: bool,
 }
 
-/// One thing that happened. Bounded: readiness events are coalesced, so treat each as "look again".
+/// One thing that happened. Readiness events are coalesced, so treat each as "look again". If events are not taken, those go
+/// first whose contents can be asked for (`StackConfig::max_events`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
     /// A SYN came in for a listener. Answer with `accept` or `refuse`, or leave it pending.

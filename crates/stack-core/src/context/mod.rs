@@ -12,10 +12,11 @@
 //! | `half_open`, `syn_cookies` | listeners under load |
 //! | `challenges` | how many answers nobody asked for may be sent (RFC 5961) |
 //! | `randomness`, `hash` | all that is random, from one seed |
-//! | `observed` | what observers are told |
+//! | `observed`, `events` | what observers and the application are told |
 
 mod black_holes;
 mod challenges;
+mod events;
 pub(crate) mod fast_open;
 mod half_open;
 mod hash;

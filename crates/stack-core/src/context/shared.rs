@@ -2,6 +2,7 @@
 
 use super::black_holes::BlackHoles;
 use super::challenges::Challenges;
+use super::events::Events;
 use super::fast_open::FastOpen;
 use super::half_open::HalfOpen;
 use super::hash::Seeded;
@@ -29,7 +30,7 @@ pub(crate) struct Context {
     pub(super) config: StackConfig,
     pub(super) random: Randomness,
     observed: Observed,
-    events: VecDeque<Event>,
+    events: Events,
     /// Packets that belong to no connection: RSTs, answers out of TIME_WAIT.
     pub(super) outbox: VecDeque<Transmit>,
     pub(super) paths: Paths,
@@ -58,7 +59,7 @@ impl Context {
         Context {
             random,
             observed: Observed::default(),
-            events: VecDeque::new(),
+            events: Events::new(config.max_events),
             outbox: VecDeque::new(),
             paths: Paths::new(paths),
             tuples: Tuples::new(open, waiting),
@@ -133,11 +134,16 @@ impl Context {
 
     /// Tells the application.
     pub(crate) fn push_event(&mut self, event: Event) {
-        self.events.push_back(event);
+        self.events.push(event);
     }
 
     pub(crate) fn pop_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.events.pop()
+    }
+
+    /// The application does not take its events: no connection is to be offered to it.
+    pub(crate) fn events_full(&self) -> bool {
+        self.events.is_full()
     }
 
     // ---- paths ----

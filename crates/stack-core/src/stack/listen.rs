@@ -45,7 +45,8 @@ impl Stack {
         }
     }
 
-    /// Offers a SYN to the caller. With the backlog full of handshakes that do not complete, the peer is answered without state instead: it may be a flood, and those who mean it come back with the
+    /// Offers a SYN to the caller. With the backlog full of handshakes that do not complete, or a caller that does not take
+    /// its events, the peer is answered without state instead: it may be a flood, and those who mean it come back with the
     /// third ACK.
     pub(super) fn offer(&mut self, now: Instant, listener: ListenerId, syn: Stray<'_>) {
         self.expire_pending(now);
@@ -54,7 +55,7 @@ impl Stack {
             return;
         }
         let Some(l) = self.listeners.get(listener) else { return };
-        let full = l.is_full(self.ctx.half_open(listener));
+        let full = l.is_full(self.ctx.half_open(listener)) || self.ctx.events_full();
         let mptcp = capable(syn.seg).is_some();
         if l.answers_with_cookie(full) {
             if mptcp {

@@ -98,7 +98,7 @@ impl Stack {
             return overtook;
         };
         let Some(l) = self.listeners.get(listener) else { return false };
-        if l.is_full_of_complete() {
+        if l.is_full_of_complete() || self.ctx.events_full() {
             // As with a SYN: the client repeats its first data, and there may be room then.
             self.ctx.observe(now, None, None, Counter::TcpListenOverflow);
             return true;
