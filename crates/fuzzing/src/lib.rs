@@ -20,7 +20,8 @@ pub mod operations;
 pub mod options;
 pub mod packet;
 mod peer;
-mod segment;
+pub mod script;
+pub mod segment;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod world;

@@ -6,12 +6,12 @@ use crate::world::{Conn, Flow, World, content};
 use bytes::Bytes;
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig};
-use umptcp_stack_core::mptcp::keys::{add_addr_hmac, join_hmac, leftmost_64, leftmost_160, token_and_idsn};
-use umptcp_stack_core::types::{AddressId, DataOffset, Duration, SeqNumber};
+use umptcp_stack_core::mptcp::keys::{join_hmac, leftmost_64, leftmost_160};
+use umptcp_stack_core::types::{AddressId, Duration, SeqNumber};
 use umptcp_stack_core::wire::checksum;
 use umptcp_stack_core::wire::mptcp::{
-    AddAddr, CapableFlags, DataAck, Dsn, Dss, DssMapping, MpCapable, MpFail, MpFastClose, MpJoin, MpPrio,
-    MpTcpRst, MptcpOption, RemoveAddr, VERSION, dss_pseudo_header,
+    CapableFlags, DataAck, Dsn, Dss, DssMapping, MpCapable, MpFail, MpFastClose, MpJoin, MpPrio, MpTcpRst,
+    MptcpOption, RemoveAddr, VERSION, dss_pseudo_header,
 };
 use umptcp_stack_core::wire::tcp::{MAX_OPTIONS, TcpOptions, Timestamps};
 
@@ -79,6 +79,7 @@ impl World {
     pub(crate) fn answer(&mut self, c: usize, f: usize, input: &mut Input<'_>) {
         let how = input.byte();
         let conn = &mut self.conns[c];
+        let keys = conn.keys();
         let flow = &mut conn.flows[f];
         let checksum = conn.checksum || how & 1 != 0;
         let option = match flow.join {
@@ -88,7 +89,7 @@ impl World {
                 key: conn.key,
             })),
             Some((nonce, Some(theirs))) => {
-                let hmac = leftmost_64(&join_hmac(conn.key, conn.stack_key.unwrap_or(0), nonce, theirs));
+                let hmac = keys.syn_ack_hmac(nonce, theirs);
                 let hmac = if how >> 4 == 1 { !hmac } else { hmac };
                 let address_id = AddressId(how & 7);
                 Some(MptcpOption::Join(MpJoin::SynAck { backup: how & 8 != 0, address_id, hmac, nonce }))
@@ -133,7 +134,7 @@ impl World {
         let (c, option, flow) = match join {
             Some(c) => {
                 let conn = &self.conns[c];
-                let token = token_and_idsn(conn.stack_key.unwrap_or(0)).0;
+                let token = conn.keys().stack_token();
                 let token = if how & 0x30 == 0x30 { !token } else { token };
                 let address_id = AddressId(how & 7);
                 let option =
@@ -192,7 +193,7 @@ impl World {
                 receiver_key: if how >> 4 == 1 { !stack_key } else { stack_key },
             }),
             Some((nonce, theirs)) => {
-                let mut hmac = leftmost_160(&join_hmac(conn.key, stack_key, nonce, theirs.unwrap_or(0)));
+                let mut hmac = conn.keys().ack_hmac(nonce, theirs.unwrap_or(0));
                 hmac[usize::from(how) % 20] ^= u8::from(how >> 4 == 1);
                 MptcpOption::Join(MpJoin::Ack { hmac })
             }
@@ -207,9 +208,9 @@ impl World {
     pub(crate) fn acknowledge(&mut self, c: usize, f: usize, window: u8) {
         let conn = &self.conns[c];
         let mut segment = conn.flows[f].segment(ACK, u16::from(window) << 6);
-        if let (true, Some(stack_key)) = (conn.mptcp, conn.stack_key) {
-            let ack = DataOffset(conn.stack_data_next).to_wire(token_and_idsn(stack_key).1).0;
-            let dss = Dss { data_fin: false, ack: Some(DataAck::Long(ack)), mapping: None };
+        if conn.mptcp && conn.stack_key.is_some() {
+            let ack = conn.keys().data_ack(conn.stack_data_next);
+            let dss = Dss { data_fin: false, ack: Some(ack), mapping: None };
             segment.options = encode(&[MptcpOption::Dss(dss)], None);
         }
         let path = conn.flows[f].path;
@@ -224,7 +225,6 @@ impl World {
         if conn.flows[f].next == 0 || conn.flows[f].stack_isn.is_none() {
             return;
         }
-        let (_, idsn) = token_and_idsn(conn.key);
         let first = conn.data_next;
         let given = conn.syn_given;
         let payload: Vec<u8> = (0..u64::from(n)).map(|i| content(true, given + first + i)).collect();
@@ -232,20 +232,15 @@ impl World {
         let plain_fin = fin && !conn.mptcp;
         let fin = fin && conn.mptcp;
         let declared = n + u16::from(fin);
-        let dsn = DataOffset(first).to_wire(idsn).0;
         let flow = &conn.flows[f];
         // What the SYN carried lies before the data, on both levels (RFC 8684 appendix B.2).
         let before = if f == 0 { given as u32 } else { 0 };
         let ssn = if n == 0 { 0 } else { flow.next.wrapping_sub(before) };
-        let sum = checksum::add(checksum::sum(&payload, 0), dss_pseudo_header(dsn, ssn, declared));
-        let mapping = DssMapping {
-            dsn: if how & 1 == 0 { Dsn::Long(dsn) } else { Dsn::Short(dsn as u32) },
-            ssn,
-            len: declared,
-            checksum: conn.checksum.then_some(!checksum::fold(sum)),
-        };
-        let stack = token_and_idsn(conn.stack_key.unwrap_or(0)).1;
-        let ack = DataAck::Long(DataOffset(conn.stack_data_next).to_wire(stack).0);
+        let mut mapping = conn.keys().mapping(first, ssn, declared, conn.checksum.then_some(&payload));
+        if how & 1 != 0 {
+            mapping.dsn = Dsn::Short(conn.keys().own_data(first) as u32);
+        }
+        let ack = conn.keys().data_ack(conn.stack_data_next);
         let dss = Dss { data_fin: fin, ack: (how & 2 == 0).then_some(ack), mapping: Some(mapping) };
         let options = if conn.mptcp { encode(&[MptcpOption::Dss(dss)], None) } else { Vec::new() };
         let mut segments = Vec::new();
@@ -330,14 +325,14 @@ impl World {
     ) -> Option<MptcpOption> {
         let conn = &mut self.conns[c];
         let flow = &conn.flows[f];
-        let (own, theirs) = (conn.key, conn.stack_key.unwrap_or(0));
+        let keys = conn.keys();
+        let (own, theirs) = (keys.own, keys.stack);
         let wrong = |v: u64, input: &mut Input<'_>| v.wrapping_add(input.offset() as u64);
         Some(match input.byte() % 12 {
             0..=3 => {
                 conn.lied = true;
                 let what = input.byte();
-                let (_, idsn) = token_and_idsn(own);
-                let dsn = wrong(DataOffset(conn.data_next).to_wire(idsn).0, input);
+                let dsn = wrong(keys.own_data(conn.data_next), input);
                 let ssn = (flow.next as i64).wrapping_add(input.offset()) as u32;
                 let len = if what & 1 == 0 { segment.payload.len() as u16 } else { input.word() };
                 let sum = checksum::add(checksum::sum(&segment.payload, 0), dss_pseudo_header(dsn, ssn, len));
@@ -348,7 +343,7 @@ impl World {
                     len,
                     checksum: (conn.checksum ^ (what & 8 != 0)).then_some(sum),
                 };
-                let ack = wrong(DataOffset(conn.stack_data_next).to_wire(token_and_idsn(theirs).1).0, input);
+                let ack = wrong(keys.stack_data(conn.stack_data_next), input);
                 let ack = if what & 16 == 0 { DataAck::Long(ack) } else { DataAck::Short(ack as u32) };
                 MptcpOption::Dss(Dss {
                     data_fin: what & 32 != 0,
@@ -367,14 +362,9 @@ impl World {
                 };
                 let port = (what & 4 != 0).then(|| input.word());
                 let id = AddressId(input.byte() & 0x0f);
-                let hmac = add_addr_hmac(own, theirs, id, address, port.unwrap_or(0));
-                let hmac = wrong(hmac, input);
-                MptcpOption::AddAddr(AddAddr {
-                    address_id: id,
-                    address,
-                    port,
-                    hmac: (what & 0x80 == 0).then_some(hmac),
-                })
+                let mut add = keys.add_addr(id, address, port);
+                add.hmac = add.hmac.map(|hmac| wrong(hmac, input)).filter(|_| what & 0x80 == 0);
+                MptcpOption::AddAddr(add)
             }
             5 => {
                 let ids = input
@@ -410,7 +400,7 @@ impl World {
             _ => {
                 let (nonce, peer) = flow.join.unwrap_or((1, None));
                 let mac = join_hmac(own, theirs, nonce, peer.unwrap_or(0));
-                let token = token_and_idsn(theirs).0;
+                let token = keys.stack_token();
                 MptcpOption::Join(match input.byte() & 3 {
                     0 => MpJoin::Syn { backup: false, address_id: AddressId(2), token, nonce },
                     1 => MpJoin::SynAck {

@@ -1,11 +1,12 @@
-//! Packets as the peer makes them: any header, any options, well-formed or not.
+//! Packets as a peer makes them: any header, any options, well-formed or not; and those of the stack, taken apart.
 
 use bytes::Bytes;
 use std::net::SocketAddr;
+use umptcp_stack_core::device::{ChecksumState, RxPacket, Transmit};
 use umptcp_stack_core::wire::checksum;
 use umptcp_stack_core::wire::ip::{IpHeader, emit_ip_header, ip_header_len};
-use umptcp_stack_core::wire::mptcp::MptcpOption;
-use umptcp_stack_core::wire::tcp::{MAX_OPTIONS, TcpOptions, TcpRepr, Timestamps};
+use umptcp_stack_core::wire::mptcp::{Dss, MpCapable, MpJoin, MptcpOption};
+use umptcp_stack_core::wire::tcp::{MAX_HEADER, MAX_OPTIONS, TcpOptions, TcpRepr, Timestamps};
 
 /// FIN, SYN, RST and ACK in octet 13 of a TCP header.
 pub(crate) const FIN: u8 = 1;
@@ -15,21 +16,48 @@ pub(crate) const ACK: u8 = 16;
 
 /// One segment to be built.
 #[derive(Clone, Debug)]
-pub(crate) struct Segment {
-    pub(crate) from: SocketAddr,
-    pub(crate) to: SocketAddr,
-    pub(crate) seq: u32,
-    pub(crate) ack: u32,
-    pub(crate) flags: u8,
-    pub(crate) window: u16,
+pub struct Segment {
+    /// Its source.
+    pub from: SocketAddr,
+    /// Its destination.
+    pub to: SocketAddr,
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// Octet 13 of the header.
+    pub flags: u8,
+    /// Window field.
+    pub window: u16,
+    /// Urgent pointer.
+    pub urgent: u16,
     /// The option bytes, at most 40; padded when the packet is made.
-    pub(crate) options: Vec<u8>,
-    pub(crate) payload: Vec<u8>,
+    pub options: Vec<u8>,
+    /// The payload, cut to what an IP packet holds.
+    pub payload: Vec<u8>,
 }
 
 impl Segment {
+    /// A well-formed one; its ports are `header`'s.
+    pub fn of(from: SocketAddr, to: SocketAddr, header: &TcpRepr, payload: &[u8]) -> Segment {
+        let mut bytes = [0; MAX_HEADER];
+        let len = header.header_len();
+        header.emit(&mut bytes);
+        Segment {
+            from: SocketAddr::new(from.ip(), header.src_port),
+            to: SocketAddr::new(to.ip(), header.dst_port),
+            seq: header.seq.0,
+            ack: header.ack.0,
+            flags: bytes[13],
+            window: header.window,
+            urgent: header.urgent,
+            options: bytes[20..len].to_vec(),
+            payload: payload.to_vec(),
+        }
+    }
+
     /// The IP packet. The TCP checksum is left 0: packets are handed in as verified by the device.
-    pub(crate) fn packet(&self) -> Bytes {
+    pub fn packet(&self) -> Bytes {
         let ip = ip_header_len(&self.to.ip());
         let options = self.options.len().min(MAX_OPTIONS).next_multiple_of(4);
         let payload = self.payload.len().min(65_535 - ip - 20 - options);
@@ -44,10 +72,16 @@ impl Segment {
         t[12] = (((20 + options) / 4) << 4) as u8;
         t[13] = self.flags;
         t[14..16].copy_from_slice(&self.window.to_be_bytes());
+        t[18..20].copy_from_slice(&self.urgent.to_be_bytes());
         let n = self.options.len().min(options);
         t[20..20 + n].copy_from_slice(&self.options[..n]);
         t[20 + options..].copy_from_slice(&self.payload[..payload]);
         b.into()
+    }
+
+    /// The packet as the stack's device receives it, its checksum found right.
+    pub fn received(&self) -> RxPacket {
+        RxPacket { buffer: self.packet(), gso_size: None, checksum: ChecksumState::Verified }
     }
 }
 
@@ -78,29 +112,68 @@ pub(crate) fn encode_syn(
 }
 
 /// A packet that the stack sent, taken apart.
-#[derive(Debug)]
-pub(crate) struct Sent {
-    pub(crate) from: SocketAddr,
-    pub(crate) to: SocketAddr,
-    pub(crate) repr: TcpRepr,
-    pub(crate) payload: Vec<u8>,
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// Its source.
+    pub from: SocketAddr,
+    /// Its destination.
+    pub to: SocketAddr,
+    /// The TCP header.
+    pub seg: TcpRepr,
+    /// The payload.
+    pub payload: Vec<u8>,
 }
 
 impl Sent {
+    /// Takes a packet apart.
+    ///
     /// # Panics
-    /// When the packet is malformed or its checksums are wrong: the stack never sends such a thing.
-    pub(crate) fn parse(packet: &[u8]) -> Sent {
+    /// When it is malformed: the stack never sends such a thing.
+    pub fn parse(packet: &Transmit) -> Sent {
+        Sent::parse_bytes(&packet.to_vec())
+    }
+
+    pub(crate) fn parse_bytes(packet: &[u8]) -> Sent {
         let ip = IpHeader::parse(packet).expect("the stack sends well-formed IP packets");
         assert_eq!(ip.total_len, packet.len(), "the IP header's length is the packet's");
         let segment = ip.payload(packet);
-        let (repr, header) = TcpRepr::parse(segment).expect("the stack sends well-formed TCP segments");
-        assert_eq!(repr.options.malformed, 0, "the stack sends well-formed options");
+        let (seg, header) = TcpRepr::parse(segment).expect("the stack sends well-formed TCP segments");
+        assert_eq!(seg.options.malformed, 0, "the stack sends well-formed options");
         Sent {
-            from: SocketAddr::new(ip.src, repr.src_port),
-            to: SocketAddr::new(ip.dst, repr.dst_port),
+            from: SocketAddr::new(ip.src, seg.src_port),
+            to: SocketAddr::new(ip.dst, seg.dst_port),
             payload: segment[header..].to_vec(),
-            repr,
+            seg,
         }
+    }
+
+    fn option<T>(&self, wanted: impl Fn(&MptcpOption) -> Option<T>) -> Option<T> {
+        self.seg.options.mptcp.iter().find_map(wanted)
+    }
+
+    /// The MP_CAPABLE it carries.
+    pub fn capable(&self) -> Option<MpCapable> {
+        self.option(|o| if let MptcpOption::Capable(c) = o { Some(*c) } else { None })
+    }
+
+    /// The MP_JOIN it carries.
+    pub fn join(&self) -> Option<MpJoin> {
+        self.option(|o| if let MptcpOption::Join(j) = o { Some(*j) } else { None })
+    }
+
+    /// The DSS it carries.
+    pub fn dss(&self) -> Option<Dss> {
+        self.option(|o| if let MptcpOption::Dss(d) = o { Some(*d) } else { None })
+    }
+
+    /// Reason and T flag of the MP_TCPRST it carries.
+    pub fn reset(&self) -> Option<(u8, bool)> {
+        self.option(|o| if let MptcpOption::Reset(r) = o { Some((r.reason, r.transient)) } else { None })
+    }
+
+    /// Whether one of its options is as `wanted` says.
+    pub fn has(&self, wanted: impl Fn(&MptcpOption) -> bool) -> bool {
+        self.seg.options.mptcp.iter().any(wanted)
     }
 }
 

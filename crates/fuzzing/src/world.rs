@@ -1,6 +1,7 @@
 //! A stack under test, what its peer knows of it, and what must hold after every step.
 
 use crate::digest::Digest;
+use crate::script::Keys;
 use crate::segment::{RST, Segment, Sent};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -286,7 +287,7 @@ impl World {
                 }
                 self.stack_packets.push_back((t.path, packet.clone()));
                 self.show("out", &packet);
-                self.observe(t.path, &Sent::parse(&packet));
+                self.observe(t.path, &Sent::parse_bytes(&packet));
             }
             while let Some(event) = self.stack.poll_event() {
                 packets += 1;
@@ -374,7 +375,7 @@ impl World {
 
     /// Learns from a packet of the stack, and checks it.
     fn observe(&mut self, path: PathId, sent: &Sent) {
-        let seg = &sent.repr;
+        let seg = &sent.seg;
         if seg.flags.syn && !seg.flags.ack {
             self.observe_syn(path, sent);
             return;
@@ -420,7 +421,7 @@ impl World {
     }
 
     fn observe_syn(&mut self, path: PathId, sent: &Sent) {
-        let seg = &sent.repr;
+        let seg = &sent.seg;
         if let Some((c, f)) = self.find(sent.from, sent.to)
             && self.conns[c].flows[f].stack_isn == Some(seg.seq.0)
         {
@@ -468,7 +469,7 @@ impl World {
     }
 
     fn observe_syn_ack(&mut self, c: usize, f: usize, sent: &Sent) {
-        let seg = &sent.repr;
+        let seg = &sent.seg;
         let conn = &mut self.conns[c];
         let flow = &mut conn.flows[f];
         if let Some(cookie) = &seg.options.fast_open {
@@ -565,7 +566,7 @@ fn check_payload(conn: &mut Conn, f: usize, at: u32, sent: &Sent) {
     let (_, idsn) = token_and_idsn(stack_key);
     // Before the data sequence space (RFC 8684 appendix B.2).
     let early = conn.syn_taken;
-    for option in &sent.repr.options.mptcp {
+    for option in &sent.seg.options.mptcp {
         let (mapping, fin, dsn) = match option {
             MptcpOption::Dss(dss) => {
                 let Some(m) = dss.mapping else { continue };
@@ -613,7 +614,7 @@ fn check_payload(conn: &mut Conn, f: usize, at: u32, sent: &Sent) {
 
 /// The right edge of the window never moves back (RFC 9293 §3.8.6, RFC 8684 §3.3.4).
 fn check_window(conn: &mut Conn, f: usize, sent: &Sent) {
-    let seg = &sent.repr;
+    let seg = &sent.seg;
     let key = conn.key;
     let mptcp = conn.mptcp;
     let flow = &mut conn.flows[f];
@@ -640,6 +641,13 @@ fn check_window(conn: &mut Conn, f: usize, sent: &Sent) {
         assert!(edge + (1 << scale) > before, "the window's edge moved back from {before} to {edge}");
     }
     flow.edges[space] = Some(edge);
+}
+
+impl Conn {
+    /// The keys, as far as they are known.
+    pub(crate) fn keys(&self) -> Keys {
+        Keys { own: self.key, stack: self.stack_key.unwrap_or(0) }
+    }
 }
 
 impl Flow {
@@ -681,6 +689,7 @@ impl Flow {
             ack,
             flags,
             window,
+            urgent: 0,
             options: Vec::new(),
             payload: Vec::new(),
         }

@@ -1,9 +1,7 @@
 //! TCP rule by rule, against a peer that is a script: what RFC 9293 and its companions ask of a single connection.
 
-mod common;
-
-use common::{Sent, received};
 use std::net::{IpAddr, SocketAddr};
+use umptcp_fuzzing::segment::{Segment, Sent};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, KeepAlive, ListenOptions, StackConfig};
 use umptcp_stack_core::error::{ConnectError, ConnectionError};
@@ -167,7 +165,7 @@ impl Script {
             urgent: 0,
             options,
         };
-        let rx = received(self.remote, self.local, &repr, payload);
+        let rx = Segment::of(self.remote, self.local, &repr, payload).received();
         self.stack.handle_packet(self.now, self.path, rx);
         self.poll();
     }

@@ -1,7 +1,7 @@
 //! MP_CAPABLE, segment by segment: what is agreed, what falls back, and why (RFC 8684 §3.1, §3.7, §3.9.3).
 
-use crate::raw::*;
 use std::net::SocketAddr;
+use umptcp_fuzzing::script::*;
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
 use umptcp_stack_core::error::FallbackReason;
 use umptcp_stack_core::interface::PathConfig;

@@ -1,7 +1,7 @@
 //! A server that answers SYNs without remembering them (RFC 8684 §3.1, RFC 4987 §3.6).
 
-use crate::raw::*;
 use std::net::SocketAddr;
+use umptcp_fuzzing::script::*;
 use umptcp_stack_core::config::{ConnectionConfig, ListenOptions, SynCookiePolicy};
 use umptcp_stack_core::error::FallbackReason;
 use umptcp_stack_core::event::Event;

@@ -1,7 +1,7 @@
 //! Data in the SYN (RFC 7413), which lie before the data sequence space (RFC 8684 appendix B).
 
-use crate::raw::*;
 use std::net::SocketAddr;
+use umptcp_fuzzing::script::*;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions};
 use umptcp_stack_core::error::FallbackReason;
 use umptcp_stack_core::event::Event;

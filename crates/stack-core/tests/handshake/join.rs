@@ -1,7 +1,7 @@
 //! MP_JOIN, segment by segment, in both roles (RFC 8684 §3.2, §3.6, §3.9).
 
-use crate::raw::*;
 use std::net::SocketAddr;
+use umptcp_fuzzing::script::*;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, StackConfig};
 use umptcp_stack_core::event::{Event, SubflowReset};
 use umptcp_stack_core::observe::Counter;

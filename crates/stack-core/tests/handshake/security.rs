@@ -1,8 +1,8 @@
 //! Attacks on handshakes, and what they come to (RFC 8684 §5, RFC 6181 §3, RFC 7430 §2).
 
-use crate::common::received;
-use crate::raw::*;
 use std::net::SocketAddr;
+use umptcp_fuzzing::script::*;
+use umptcp_fuzzing::segment::Segment;
 use umptcp_stack_core::config::{ConnectionConfig, ListenOptions, StackConfig, SynCookiePolicy};
 use umptcp_stack_core::error::{ConnectError, ConnectionError};
 use umptcp_stack_core::event::Event;
@@ -173,7 +173,7 @@ fn events_that_nobody_takes_are_bounded() {
         for (flags, seq) in [(SYN, end.seq), (RST, end.seq.wrapping_add(1))] {
             let (src_port, dst_port) = (port, PORT);
             let seg = TcpRepr { src_port, dst_port, seq, flags, ..TcpRepr::default() };
-            lab.stack.handle_packet(lab.now, path, received(end.at, at, &seg, &[]));
+            lab.stack.handle_packet(lab.now, path, Segment::of(end.at, at, &seg, &[]).received());
             assert!(lab.stack.poll_transmit(lab.now).is_none(), "it waits for the caller");
         }
     }

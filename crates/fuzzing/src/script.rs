@@ -1,47 +1,64 @@
 //! One stack, and a peer played by hand: each test says segment by segment what the peer sends, and looks at what the stack
 //! answers. For what no well-behaved stack would do, and for what must be exact.
 
-pub(crate) use crate::common::Sent;
-use crate::common::received;
+use crate::segment::Segment;
+pub use crate::segment::Sent;
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, StackConfig};
+use umptcp_stack_core::device::PathConfig;
 use umptcp_stack_core::error::FallbackReason;
 use umptcp_stack_core::event::{Event, IncomingId};
-use umptcp_stack_core::interface::PathConfig;
-use umptcp_stack_core::mptcp::keys::{join_hmac, leftmost_64, leftmost_160, token_and_idsn};
+use umptcp_stack_core::mptcp::keys::{add_addr_hmac, join_hmac, leftmost_64, leftmost_160, token_and_idsn};
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::stack::{MptcpStatus, Received};
-use umptcp_stack_core::types::{AddressId, ConnectionId, Duration, Instant, PathId, SeqNumber};
+use umptcp_stack_core::types::{AddressId, ConnectionId, DataOffset, Duration, Instant, PathId, SeqNumber};
+use umptcp_stack_core::wire::checksum;
 use umptcp_stack_core::wire::mptcp::{
-    CapableFlags, DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION,
+    AddAddr, CapableFlags, DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION,
+    dss_pseudo_header,
 };
 use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
 
-/// The stack's address; the second one is on its second path.
-pub(crate) const STACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
-pub(crate) const STACK_2: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 1, 2));
+/// The stack's address on its first path.
+pub const STACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+/// The stack's address on its second path.
+pub const STACK_2: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 1, 2));
 /// The port it listens on, or that it connects to.
-pub(crate) const PORT: u16 = 80;
+pub const PORT: u16 = 80;
 
 /// The stack under test.
-pub(crate) struct Lab {
-    pub(crate) stack: Stack,
-    pub(crate) paths: Vec<PathId>,
-    pub(crate) now: Instant,
-    pub(crate) events: Vec<Event>,
-    pub(crate) accepted: Vec<ConnectionId>,
+pub struct Lab {
+    /// It.
+    pub stack: Stack,
+    /// Its two paths.
+    pub paths: Vec<PathId>,
+    /// The time.
+    pub now: Instant,
+    /// Everything it has told the application.
+    pub events: Vec<Event>,
+    /// The connections it has accepted.
+    pub accepted: Vec<ConnectionId>,
     /// How incoming connections are accepted; `None`: they are left pending.
-    pub(crate) accept: Option<ConnectionConfig>,
-    pub(crate) incoming: Vec<IncomingId>,
+    pub accept: Option<ConnectionConfig>,
+    /// Those left pending.
+    pub incoming: Vec<IncomingId>,
+}
+
+impl Default for Lab {
+    fn default() -> Self {
+        Lab::new()
+    }
 }
 
 impl Lab {
-    pub(crate) fn new() -> Lab {
+    /// One with two paths, that does not listen.
+    pub fn new() -> Lab {
         Lab::with(StackConfig::default())
     }
 
-    pub(crate) fn with(config: StackConfig) -> Lab {
+    /// The same with other settings.
+    pub fn with(config: StackConfig) -> Lab {
         let mut stack = Stack::new(config, [9; 32]);
         let now = Instant::from_millis(1_000_000);
         let paths = [STACK, STACK_2].map(|a| stack.path_added(now, PathConfig::new("nic", a))).to_vec();
@@ -50,17 +67,19 @@ impl Lab {
     }
 
     /// One that listens.
-    pub(crate) fn listening() -> Lab {
+    pub fn listening() -> Lab {
         let mut lab = Lab::new();
         lab.listen(ListenOptions::new(SocketAddr::new(STACK, PORT), 8));
         lab
     }
 
-    pub(crate) fn listen(&mut self, options: ListenOptions) {
+    /// Listens.
+    pub fn listen(&mut self, options: ListenOptions) {
         self.stack.listen(options).expect("listen");
     }
 
-    pub(crate) fn connect(&mut self, remote: SocketAddr, config: ConnectionConfig) -> ConnectionId {
+    /// Connects over the first path.
+    pub fn connect(&mut self, remote: SocketAddr, config: ConnectionConfig) -> ConnectionId {
         let mut options = ConnectOptions::new(remote);
         options.paths = vec![self.paths[0]];
         options.config = config;
@@ -68,23 +87,17 @@ impl Lab {
     }
 
     /// Hands a segment to the stack and returns what it sends.
-    pub(crate) fn put(
-        &mut self,
-        from: SocketAddr,
-        to: SocketAddr,
-        seg: &TcpRepr,
-        payload: &[u8],
-    ) -> Vec<Sent> {
+    pub fn put(&mut self, from: SocketAddr, to: SocketAddr, seg: &TcpRepr, payload: &[u8]) -> Vec<Sent> {
         let mut seg = seg.clone();
         (seg.src_port, seg.dst_port) = (from.port(), to.port());
         let path = if to.ip() == STACK_2 { self.paths[1] } else { self.paths[0] };
-        let packet = received(from, to, &seg, payload);
+        let packet = Segment::of(from, to, &seg, payload).received();
         self.stack.handle_packet(self.now, path, packet);
         self.poll()
     }
 
     /// What the stack sends now; its events are kept, incoming connections accepted.
-    pub(crate) fn poll(&mut self) -> Vec<Sent> {
+    pub fn poll(&mut self) -> Vec<Sent> {
         let mut sent = Vec::new();
         loop {
             while let Some(t) = self.stack.poll_transmit(self.now) {
@@ -105,7 +118,7 @@ impl Lab {
     }
 
     /// Lets time pass, timers firing when they are due, and returns what the stack sends with the time of each.
-    pub(crate) fn pass(&mut self, time: Duration) -> Vec<(Instant, Sent)> {
+    pub fn pass(&mut self, time: Duration) -> Vec<(Instant, Sent)> {
         let end = self.now + time;
         let mut sent = Vec::new();
         for _ in 0..100_000 {
@@ -121,27 +134,31 @@ impl Lab {
         panic!("the stack never comes to rest");
     }
 
-    pub(crate) fn counter(&self, counter: Counter) -> u64 {
+    /// The value of a counter.
+    pub fn counter(&self, counter: Counter) -> u64 {
         self.stack.counters().get(counter)
     }
 
-    pub(crate) fn status(&self, connection: ConnectionId) -> MptcpStatus {
+    /// Whether the connection is MPTCP.
+    pub fn status(&self, connection: ConnectionId) -> MptcpStatus {
         self.stack.info(connection).expect("the connection").mptcp
     }
 
+    /// Asserts that the connection is plain TCP, and why.
     #[track_caller]
-    pub(crate) fn assert_plain(&self, connection: ConnectionId, why: FallbackReason) {
+    pub fn assert_plain(&self, connection: ConnectionId, why: FallbackReason) {
         assert_eq!(self.status(connection), MptcpStatus::Plain { reason: why });
     }
 
+    /// Asserts that the connection is MPTCP.
     #[track_caller]
-    pub(crate) fn assert_mptcp(&self, connection: ConnectionId) {
+    pub fn assert_mptcp(&self, connection: ConnectionId) {
         let status = self.status(connection);
         assert!(matches!(status, MptcpStatus::Active { .. }), "{status:?}");
     }
 
     /// Everything there is to receive.
-    pub(crate) fn received(&mut self, connection: ConnectionId) -> Vec<u8> {
+    pub fn received(&mut self, connection: ConnectionId) -> Vec<u8> {
         let mut all = Vec::new();
         while let Ok(Received::Data(b)) = self.stack.receive(self.now, connection, 1 << 20) {
             all.extend_from_slice(&b);
@@ -152,34 +169,44 @@ impl Lab {
 
 /// The peer's end of one subflow.
 #[derive(Clone, Debug)]
-pub(crate) struct End {
-    pub(crate) at: SocketAddr,
-    pub(crate) to: SocketAddr,
+pub struct End {
+    /// Its address.
+    pub at: SocketAddr,
+    /// The stack's.
+    pub to: SocketAddr,
     /// Next sequence number to send, and to acknowledge.
-    pub(crate) seq: SeqNumber,
-    pub(crate) ack: SeqNumber,
-    pub(crate) timestamp: u32,
-    pub(crate) echo: u32,
+    pub seq: SeqNumber,
+    /// The latter.
+    pub ack: SeqNumber,
+    /// Its clock.
+    pub timestamp: u32,
+    /// The stack's last timestamp.
+    pub echo: u32,
 }
 
-pub(crate) const SYN: TcpFlags = TcpFlags::SYN;
-pub(crate) const ACK: TcpFlags = TcpFlags::ACK;
-pub(crate) const SYN_ACK: TcpFlags = TcpFlags::SYN_ACK;
-pub(crate) const RST: TcpFlags = TcpFlags { syn: false, rst: true, ..SYN };
+/// Flags of a SYN.
+pub const SYN: TcpFlags = TcpFlags::SYN;
+/// Flags of an ACK.
+pub const ACK: TcpFlags = TcpFlags::ACK;
+/// Flags of a SYN/ACK.
+pub const SYN_ACK: TcpFlags = TcpFlags::SYN_ACK;
+/// Flags of a RST.
+pub const RST: TcpFlags = TcpFlags { syn: false, rst: true, ..SYN };
 
 /// The address of the peer with this number.
-pub(crate) fn peer(n: u8, port: u16) -> SocketAddr {
+pub fn peer(n: u8, port: u16) -> SocketAddr {
     SocketAddr::from(([10, 9, 0, n], port))
 }
 
 impl End {
-    pub(crate) fn new(at: SocketAddr, to: SocketAddr) -> End {
+    /// One that has sent nothing.
+    pub fn new(at: SocketAddr, to: SocketAddr) -> End {
         let seq = SeqNumber(u32::from(at.port()).wrapping_mul(77_777));
         End { at, to, seq, ack: SeqNumber(0), timestamp: 1000, echo: 0 }
     }
 
     /// A segment at the current place of this end.
-    pub(crate) fn segment(&self, flags: TcpFlags, mptcp: &[MptcpOption]) -> TcpRepr {
+    pub fn segment(&self, flags: TcpFlags, mptcp: &[MptcpOption]) -> TcpRepr {
         let mut options = TcpOptions {
             timestamps: Some(Timestamps { value: self.timestamp, echo: self.echo }),
             mptcp: mptcp.iter().cloned().collect(),
@@ -195,7 +222,7 @@ impl End {
     }
 
     /// Sends a segment and moves on past what it carries.
-    pub(crate) fn send(
+    pub fn send(
         &mut self,
         lab: &mut Lab,
         flags: TcpFlags,
@@ -210,7 +237,7 @@ impl End {
     }
 
     /// Takes note of what came from the stack.
-    pub(crate) fn hear(&mut self, s: &Sent) {
+    pub fn hear(&mut self, s: &Sent) {
         assert_eq!((s.from, s.to), (self.to, self.at), "not for this end: {s:?}");
         let space = s.payload.len() as u32 + u32::from(s.seg.flags.syn) + u32::from(s.seg.flags.fin);
         self.ack = s.seg.seq.wrapping_add(space);
@@ -222,68 +249,110 @@ impl End {
 
 /// What the peer knows of an MPTCP connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Keys {
-    pub(crate) own: u64,
-    pub(crate) stack: u64,
+pub struct Keys {
+    /// The peer's key.
+    pub own: u64,
+    /// The stack's key.
+    pub stack: u64,
 }
 
 impl Keys {
-    pub(crate) fn stack_token(&self) -> u32 {
+    /// The token by which the stack's connection is joined.
+    pub fn stack_token(&self) -> u32 {
         token_and_idsn(self.stack).0
+    }
+
+    /// The token by which the stack joins the peer's.
+    pub fn own_token(&self) -> u32 {
+        token_and_idsn(self.own).0
+    }
+
+    /// The data sequence number of the peer's byte at `offset`; the first is 1.
+    pub fn own_data(&self, offset: u64) -> u64 {
+        DataOffset(offset).to_wire(token_and_idsn(self.own).1).0
+    }
+
+    /// The data sequence number of the stack's byte at `offset`.
+    pub fn stack_data(&self, offset: u64) -> u64 {
+        DataOffset(offset).to_wire(token_and_idsn(self.stack).1).0
+    }
+
+    /// The DATA_ACK that expects the stack's byte at `offset` next.
+    pub fn data_ack(&self, offset: u64) -> DataAck {
+        DataAck::Long(self.stack_data(offset))
+    }
+
+    /// The mapping of the peer's data from offset `data` on to subflow sequence numbers from `ssn` on. `summed`: with the
+    /// checksum of that payload.
+    pub fn mapping(&self, data: u64, ssn: u32, len: u16, summed: Option<&[u8]>) -> DssMapping {
+        let dsn = self.own_data(data);
+        let checksum = summed.map(|payload| {
+            let sum = checksum::add(checksum::sum(payload, 0), dss_pseudo_header(dsn, ssn, len));
+            !checksum::fold(sum)
+        });
+        DssMapping { dsn: Dsn::Long(dsn), ssn, len, checksum }
     }
 
     /// A DSS with a DATA_ACK of everything up to `received` bytes, and a mapping of `len` bytes at data offset and
     /// subflow offset `at`.
-    pub(crate) fn dss(&self, received: u64, mapping: Option<(u64, u32, u16)>) -> MptcpOption {
-        let (own, stack) = (token_and_idsn(self.own).1.0, token_and_idsn(self.stack).1.0);
-        let mapping = mapping.map(|(data, ssn, len)| DssMapping {
-            dsn: Dsn::Long(own.wrapping_add(data)),
-            ssn,
-            len,
-            checksum: None,
-        });
-        let ack = Some(DataAck::Long(stack.wrapping_add(1 + received)));
-        MptcpOption::Dss(Dss { data_fin: false, ack, mapping })
+    pub fn dss(&self, received: u64, mapping: Option<(u64, u32, u16)>) -> MptcpOption {
+        let mapping = mapping.map(|(data, ssn, len)| self.mapping(data, ssn, len, None));
+        MptcpOption::Dss(Dss { data_fin: false, ack: Some(self.data_ack(1 + received)), mapping })
     }
 
     /// The HMAC of the third ACK of a join by the peer.
-    pub(crate) fn ack_hmac(&self, own_nonce: u32, stack_nonce: u32) -> [u8; 20] {
+    pub fn ack_hmac(&self, own_nonce: u32, stack_nonce: u32) -> [u8; 20] {
         leftmost_160(&join_hmac(self.own, self.stack, own_nonce, stack_nonce))
     }
 
     /// The HMAC of the peer's SYN/ACK.
-    pub(crate) fn syn_ack_hmac(&self, own_nonce: u32, stack_nonce: u32) -> u64 {
+    pub fn syn_ack_hmac(&self, own_nonce: u32, stack_nonce: u32) -> u64 {
         leftmost_64(&join_hmac(self.own, self.stack, own_nonce, stack_nonce))
+    }
+
+    /// The HMAC of the stack's SYN/ACK.
+    pub fn stack_syn_ack_hmac(&self, own_nonce: u32, stack_nonce: u32) -> u64 {
+        leftmost_64(&join_hmac(self.stack, self.own, stack_nonce, own_nonce))
+    }
+
+    /// The peer's ADD_ADDR.
+    pub fn add_addr(&self, address_id: AddressId, address: IpAddr, port: Option<u16>) -> AddAddr {
+        let hmac = add_addr_hmac(self.own, self.stack, address_id, address, port.unwrap_or(0));
+        AddAddr { address_id, address, port, hmac: Some(hmac) }
     }
 }
 
-pub(crate) fn flags() -> CapableFlags {
+/// The flags of the peer's MP_CAPABLEs: no checksums, joins welcome.
+pub fn flags() -> CapableFlags {
     CapableFlags::sha256(false, false)
 }
 
-pub(crate) fn capable_syn() -> MptcpOption {
+/// MP_CAPABLE of a SYN.
+pub fn capable_syn() -> MptcpOption {
     MptcpOption::Capable(MpCapable::Syn { version: VERSION, flags: flags() })
 }
 
-pub(crate) fn capable_ack(keys: Keys) -> MptcpOption {
+/// MP_CAPABLE of a third ACK.
+pub fn capable_ack(keys: Keys) -> MptcpOption {
     let (version, flags) = (VERSION, flags());
     MptcpOption::Capable(MpCapable::Ack { version, flags, sender_key: keys.own, receiver_key: keys.stack })
 }
 
-pub(crate) fn join_syn(token: u32, nonce: u32, id: u8) -> MptcpOption {
+/// MP_JOIN of a SYN.
+pub fn join_syn(token: u32, nonce: u32, id: u8) -> MptcpOption {
     MptcpOption::Join(MpJoin::Syn { backup: false, address_id: AddressId(id), token, nonce })
 }
 
 /// The only segment in `sent`.
 #[track_caller]
-pub(crate) fn only(sent: Vec<Sent>) -> Sent {
+pub fn only(sent: Vec<Sent>) -> Sent {
     assert_eq!(sent.len(), 1, "{sent:#?}");
     sent.into_iter().next().expect("one")
 }
 
 /// The key in a SYN/ACK of the stack.
 #[track_caller]
-pub(crate) fn key_of(s: &Sent) -> u64 {
+pub fn key_of(s: &Sent) -> u64 {
     match s.capable() {
         Some(MpCapable::SynAck { key, .. }) => key,
         other => panic!("no SYN/ACK with MP_CAPABLE: {other:?} in {s:?}"),
@@ -291,7 +360,7 @@ pub(crate) fn key_of(s: &Sent) -> u64 {
 }
 
 /// The peer connects to the listening stack by the book; returns its end, the keys, and the stack's connection.
-pub(crate) fn establish(lab: &mut Lab, at: SocketAddr) -> (End, Keys, ConnectionId) {
+pub fn establish(lab: &mut Lab, at: SocketAddr) -> (End, Keys, ConnectionId) {
     let mut end = End::new(at, SocketAddr::new(STACK, PORT));
     let syn_ack = only(end.send(lab, SYN, &[capable_syn()], &[]));
     end.hear(&syn_ack);
@@ -304,11 +373,7 @@ pub(crate) fn establish(lab: &mut Lab, at: SocketAddr) -> (End, Keys, Connection
 }
 
 /// The stack connects to the peer by the book, which then sends ten bytes, so that joins may begin.
-pub(crate) fn establish_out(
-    lab: &mut Lab,
-    at: SocketAddr,
-    config: ConnectionConfig,
-) -> (End, Keys, ConnectionId) {
+pub fn establish_out(lab: &mut Lab, at: SocketAddr, config: ConnectionConfig) -> (End, Keys, ConnectionId) {
     let connection = lab.connect(at, config);
     let syn = only(lab.poll());
     let mut end = End::new(at, syn.from);
