@@ -1,7 +1,6 @@
 //! TCP rule by rule, against a peer that is a script: what RFC 9293 and its companions ask of a single connection.
 
 use std::net::{IpAddr, SocketAddr};
-use umptcp_fuzzing::segment::{Segment, Sent};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, KeepAlive, ListenOptions, StackConfig};
 use umptcp_stack_core::error::{ConnectError, ConnectionError};
@@ -11,6 +10,7 @@ use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::{ConnectionId, Duration, Instant, PathId, SeqNumber};
 use umptcp_stack_core::wire::ip;
 use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
+use umptcp_testkit::segment::{Segment, Sent};
 
 const MSS: usize = 1_000;
 /// The peer's initial sequence number.

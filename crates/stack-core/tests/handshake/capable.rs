@@ -1,13 +1,13 @@
 //! MP_CAPABLE, segment by segment: what is agreed, what falls back, and why (RFC 8684 §3.1, §3.7, §3.9.3).
 
 use std::net::SocketAddr;
-use umptcp_fuzzing::script::*;
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
 use umptcp_stack_core::error::FallbackReason;
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::Duration;
 use umptcp_stack_core::wire::mptcp::{CapableFlags, MpCapable, MptcpOption, VERSION};
+use umptcp_testkit::script::*;
 
 fn stack_at() -> SocketAddr {
     SocketAddr::new(STACK, PORT)

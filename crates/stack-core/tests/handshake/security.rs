@@ -1,8 +1,6 @@
 //! Attacks on handshakes, and what they come to (RFC 8684 §5, RFC 6181 §3, RFC 7430 §2).
 
 use std::net::SocketAddr;
-use umptcp_fuzzing::script::*;
-use umptcp_fuzzing::segment::Segment;
 use umptcp_stack_core::config::{ConnectionConfig, ListenOptions, StackConfig, SynCookiePolicy};
 use umptcp_stack_core::error::{ConnectError, ConnectionError};
 use umptcp_stack_core::event::Event;
@@ -10,6 +8,8 @@ use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::Duration;
 use umptcp_stack_core::wire::mptcp::{MpJoin, MptcpOption};
 use umptcp_stack_core::wire::tcp::TcpRepr;
+use umptcp_testkit::script::*;
+use umptcp_testkit::segment::Segment;
 
 fn stack_at() -> SocketAddr {
     SocketAddr::new(STACK, PORT)

@@ -4,8 +4,6 @@
 //! is `byte(offset)`, so that a test can tell which bytes arrived. Windows are unscaled, and there are no timestamps.
 
 use std::net::{IpAddr, SocketAddr};
-use umptcp_fuzzing::script::Keys;
-use umptcp_fuzzing::segment::{Segment, Sent};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, StackConfig};
 use umptcp_stack_core::event::Event;
@@ -17,6 +15,8 @@ use umptcp_stack_core::wire::mptcp::{
     AddAddr, CapableFlags, DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION,
 };
 use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
+use umptcp_testkit::script::Keys;
+use umptcp_testkit::segment::{Segment, Sent};
 
 /// The peer's key, found by trial: the low 32 bits of its IDSN wrap after 648 bytes, so that most tests cross that point.
 pub(crate) const KEY: u64 = 0x0123_4567_89cf_16e9;

@@ -6,8 +6,8 @@
 
 use std::path::Path;
 use std::time::{Duration, Instant};
-use umptcp_fuzzing::driver::{Random, mutate, read_corpus};
-use umptcp_fuzzing::{TARGETS, Target};
+use umptcp_testkit::driver::{Random, mutate, read_corpus};
+use umptcp_testkit::{TARGETS, Target};
 
 /// Mutations per target when no time is given: a few seconds at most.
 const RUNS: u64 = 300;
