@@ -8,12 +8,12 @@ use core::net::IpAddr;
 use core::num::NonZeroU16;
 use umptcp_types::{Instant, PathId};
 
-/// Whether somebody below has verified the transport checksum of a received packet.
+/// Whether the transport checksum of a received packet has been verified before it reached the stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ChecksumState {
-    /// Nobody has: the stack verifies it.
+    /// No: the stack verifies it.
     Unverified,
-    /// The device vouches for it, or the packet never left this host and bears no full checksum.
+    /// Yes, by the device; or the packet never left this host and has no full checksum.
     Verified,
 }
 
@@ -85,7 +85,7 @@ pub struct Transmit {
     pub header: HeaderBuf,
     /// TCP payload.
     pub payload: Payload,
-    /// Payload bytes per packet when the device must cut this segment; `None` when it fits one packet.
+    /// Payload bytes per packet if the device must split this segment; `None` if it fits one packet.
     pub gso_size: Option<NonZeroU16>,
     /// What is left to do about the checksum.
     pub checksum: ChecksumRequest,
@@ -100,7 +100,7 @@ impl Transmit {
         self.header.as_slice().len() + self.payload.len()
     }
 
-    /// Never: a packet has a header.
+    /// Always false: a packet has a header.
     pub fn is_empty(&self) -> bool {
         false
     }
@@ -141,8 +141,8 @@ pub struct PathConfig {
     pub kind: PathKind,
     /// Largest IP packet that the link carries, in bytes.
     pub mtu: u16,
-    /// Largest IP packet that the device takes for cutting, in bytes (65,535 with segmentation offload); not above
-    /// `mtu` when it cannot cut.
+    /// Largest IP packet that the device accepts for segmentation, in bytes (65,535 with segmentation offload); not above
+    /// `mtu` if it cannot segment.
     pub max_packet: u32,
     /// The device completes TCP checksums.
     pub checksum_offload: bool,

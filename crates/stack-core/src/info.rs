@@ -37,12 +37,12 @@ pub enum MptcpStatus {
     },
 }
 
-/// How far a connection is.
+/// The state of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ConnectionState {
     /// The handshake is under way.
     Connecting,
-    /// Data flow.
+    /// Data may flow both ways.
     Established,
     /// One direction or both have been closed.
     Closing,
@@ -54,7 +54,7 @@ pub enum ConnectionState {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectionInfo {
-    /// How far it is.
+    /// Its state.
     pub state: ConnectionState,
     /// Local end of the first subflow.
     pub local: SocketAddr,
@@ -105,7 +105,7 @@ pub struct SubflowInfo {
     pub state: &'static str,
     /// Either end wants it as a backup.
     pub backup: bool,
-    /// It does not answer.
+    /// It does not answer (`ConnectionConfig::stale_loss_count`).
     pub stale: bool,
     /// Smoothed round-trip time.
     pub srtt: Option<Duration>,
@@ -151,11 +151,11 @@ pub struct FastOpenServer {
     pub local: IpAddr,
     /// The server.
     pub remote: SocketAddr,
-    /// Its cookie, of 4 to 16 bytes; none: empty.
+    /// Its cookie, of 4 to 16 bytes; empty if it has given none.
     pub cookie: Vec<u8>,
     /// Its MSS, which limits what goes with a SYN.
     pub mss: u16,
-    /// For how long it is to be left alone, after a bad experience (RFC 7413 §4.1.3.1).
+    /// For how long it is not to be tried, after a failure (RFC 7413 §4.1.3.1).
     pub left_alone: Option<Duration>,
 }
 

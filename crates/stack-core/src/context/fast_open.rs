@@ -20,7 +20,7 @@ use umptcp_types::{Duration, Instant, ListenerId};
 
 /// Servers remembered; the one heard of longest ago makes room.
 const MAX_SERVERS: usize = 1024;
-/// How long a server is not tried after a bad experience (RFC 7413 §4.1.3.1).
+/// How long a server is not tried after a failure (RFC 7413 §4.1.3.1).
 const DISABLED: Duration = Duration::from_secs(3600);
 /// A cookie of ours is good in the period it was made in and the next (RFC 7413 §4.1.2, 5).
 const PERIOD: Duration = Duration::from_secs(24 * 3600);
@@ -59,7 +59,7 @@ struct Server {
     mss: u16,
     heard: Instant,
     disabled_until: Option<Instant>,
-    /// Of its own experience, not taken over from another stack.
+    /// Learned by this stack, not taken over from another.
     learned: bool,
 }
 
@@ -174,7 +174,7 @@ impl FastOpen {
         payload: &Bytes,
     ) -> (FastOpenSyn, Option<Counter>) {
         let mut result = FastOpenSyn::default();
-        // RFC 7413 §4.2: without the listener's word the option is ignored.
+        // RFC 7413 §4.2: unless the listener has enabled it, the option is ignored.
         let (Some(cookie), Some(requests)) = (&syn.options.fast_open, self.requests.get_mut(&listener))
         else {
             return (result, None);
@@ -241,7 +241,7 @@ impl FastOpen {
         if !fits || known.len() >= MAX_SERVERS || known.contains_key(&(*local, *remote)) {
             return false;
         }
-        // However long somebody says: no longer than what one does by oneself.
+        // Never for longer than we would leave it alone ourselves.
         let disabled_until = left_alone.map(|time| now + time.min(DISABLED));
         let cookie = Cookie::from_slice(cookie);
         let server = Server { cookie, mss: *mss, heard: now, disabled_until, learned: false };

@@ -1,4 +1,4 @@
-//! What outlives a stack of TCP Fast Open (RFC 7413).
+//! TCP Fast Open (RFC 7413): what can be kept beyond the life of a stack.
 
 use super::state::Stack;
 use crate::info::FastOpenServer;
