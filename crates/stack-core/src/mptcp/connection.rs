@@ -2,7 +2,7 @@
 
 use super::close::FastCloseWait;
 use super::fallback::Infinite;
-use super::mapping::RxMappings;
+use super::mapping::{RxMappings, Tcp};
 use super::receive_queue::ReceiveQueue;
 use super::reinject::ReinjectQueue;
 use super::send_queue::SendQueue;
@@ -13,7 +13,7 @@ use crate::error::{ConnectionError, FallbackReason};
 use crate::event::{Event, LostSubflow};
 use crate::observe::Counter;
 use crate::path_manager::{PathPolicy, RemoteAddress};
-use crate::tcp::{FourTuple, Tcp, TcpConfig, window_scale_for};
+use crate::tcp::{FourTuple, TcpConfig, window_scale_for};
 use crate::wire::mptcp::keys::token_and_idsn;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;

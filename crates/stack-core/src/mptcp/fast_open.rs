@@ -5,13 +5,13 @@
 //! carried and take them off data and subflow sequence numbers on the wire.
 
 use super::connection::{Connection, Mode};
+use super::mapping::Segment;
 use super::subflow::{Join, Subflow};
 use crate::context::Context;
 use crate::context::fast_open::{Advice, Cookie};
 use crate::event::Event;
 use crate::observe::Counter;
 use crate::tcp::default_mss;
-use crate::tcp::output::Segment;
 use crate::wire::mptcp::{MpCapable, MptcpOption};
 use crate::wire::tcp::{MAX_OPTIONS, TcpRepr};
 use bytes::Bytes;

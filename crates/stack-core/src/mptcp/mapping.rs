@@ -17,6 +17,11 @@ pub struct Mapping {
     pub checksum: Option<u16>,
 }
 
+/// A subflow's TCP: it keeps with each segment the mapping declared for it.
+pub(crate) type Tcp = crate::tcp::Tcp<Mapping>;
+/// A segment of it.
+pub(crate) type Segment = crate::tcp::output::Segment<Mapping>;
+
 /// A mapping the peer declared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RxMapping {

@@ -18,11 +18,12 @@
 //! allows it), because two blocks do not fit beside an 8-byte DATA_ACK.
 
 use super::connection::{Connection, Mode};
+use super::mapping::Segment;
 use super::subflow::Join;
 use crate::context::{Context, Outgoing};
 use crate::device::Transmit;
 use crate::observe::Counter;
-use crate::tcp::output::{Kind, Segment};
+use crate::tcp::output::Kind;
 use crate::wire::mptcp::{DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION};
 use crate::wire::tcp::{MAX_OPTIONS, TcpOptions};
 use umptcp_types::{Instant, SubflowOffset};
@@ -310,7 +311,7 @@ impl Connection {
             self.count_signal(ctx, now, i, &signal);
             options.mptcp.push(signal);
         }
-        let infinite = self.infinite_option(ctx, now, segment.mapping, segment.kind == Kind::Ack);
+        let infinite = self.infinite_option(ctx, now, segment.tag, segment.kind == Kind::Ack);
         options.mptcp.extend(infinite.filter(|o| o.len() <= options.room()));
     }
 
@@ -331,14 +332,14 @@ impl Connection {
         // A DATA_FIN without data needs a DSS option; its DATA_ACK will show that the peer has the keys. Should the third
         // ACK be lost, every other repetition carries the keys instead: both do not fit.
         // The third ACK always does, even if a busy device kept it back until the application had closed (RFC 8684 §3.1).
-        let fin_sent = segment.mapping.is_none() && self.fin.sent;
+        let fin_sent = segment.tag.is_none() && self.fin.sent;
         let only_fin = fin_sent && !first && self.retransmit_count.is_multiple_of(2);
         let follow_up = segment.kind == Kind::Ack && self.subflows[i].follow_up;
         if !only_fin && !follow_up && self.needs_capable(i, segment.seq <= SubflowOffset(self.first_data(i)))
         {
             let (version, flags) = (VERSION, self.own_flags());
             let (sender_key, receiver_key) = (self.local_key, self.remote_key);
-            let option = match segment.mapping {
+            let option = match segment.tag {
                 Some(m) => MpCapable::Data {
                     version,
                     flags,
@@ -372,7 +373,7 @@ impl Connection {
             return;
         }
         let mut dss = Dss { data_fin: false, ack: Some(self.data_ack()), mapping: None };
-        if let Some(m) = segment.mapping {
+        if let Some(m) = segment.tag {
             let dsn = Dsn::Long(m.data.to_wire(self.local_idsn).0);
             let ssn = m.subflow.0.wrapping_sub(self.subflows[i].syn_data_sent) as u32;
             dss.mapping = Some(DssMapping { dsn, ssn, len: m.len, checksum: m.checksum });

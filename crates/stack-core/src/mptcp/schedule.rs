@@ -1,12 +1,11 @@
 //! Which bytes go on which subflow next: snapshots for the scheduler, and the cutting of segments.
 
 use super::connection::{Connection, Mode};
-use super::mapping::Mapping;
+use super::mapping::{Mapping, Segment};
 use super::reinject::Reinject;
 use crate::context::Context;
 use crate::observe::Counter;
 use crate::tcp::SizeProbe;
-use crate::tcp::output::Segment;
 use core::ops::Range;
 use smallvec::SmallVec;
 use umptcp_scheduler::{Decision, Health, Reinjection, Snapshot, SubflowView};

@@ -1,11 +1,10 @@
 //! A subflow as a member of its connection: TCP state, and what MPTCP keeps per subflow.
 
 use super::fallback::FailSent;
-use super::mapping::RxMappings;
+use super::mapping::{RxMappings, Tcp};
 use crate::buffers::slices::Slices;
 use crate::context::fast_open::Cookie;
 use crate::event::SubflowReset;
-use crate::tcp::Tcp;
 use crate::wire::mptcp::MptcpOption;
 use alloc::collections::VecDeque;
 use umptcp_congestion::SubflowParams;

@@ -74,7 +74,8 @@ impl Stack {
                 if marked {
                     self.ctx.observe(now, Some(connection), Some(subflow), Counter::TcpInCEPkts);
                 }
-                c.on_segment(&mut self.ctx, now, subflow, Arrival { seg: &seg, payload, marked });
+                let signals = seg.options.has_signal();
+                c.on_segment(&mut self.ctx, now, subflow, Arrival { seg: &seg, payload, marked, signals });
                 self.touched(connection);
             }
             return;

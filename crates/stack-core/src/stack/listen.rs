@@ -158,7 +158,12 @@ impl Stack {
                 &mut self.ctx,
                 now,
                 subflow,
-                Arrival { seg: &done.ack, payload: done.payload, marked: false },
+                Arrival {
+                    seg: &done.ack,
+                    payload: done.payload,
+                    marked: false,
+                    signals: done.ack.options.has_signal(),
+                },
             );
         }
         self.connections.insert(id, Box::new(c));

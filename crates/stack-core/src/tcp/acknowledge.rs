@@ -5,6 +5,7 @@ use super::input::Outcome;
 use super::scoreboard::{AckOutcome, Evidence};
 use super::{Recovery, Tcp};
 use crate::wire::tcp::TcpRepr;
+use core::fmt::Debug;
 use core::ops::Range;
 use smallvec::SmallVec;
 use umptcp_congestion::{AckSample, CongestionController};
@@ -33,7 +34,7 @@ impl Undone {
     }
 }
 
-impl Tcp {
+impl<M: Copy + Debug> Tcp<M> {
     /// Scoreboard, RTT, recovery and congestion control for one ACK.
     pub(super) fn on_acknowledged(
         &mut self,

@@ -4,6 +4,7 @@ use super::pmtu::Claim;
 use super::{Recovery, State, Tcp};
 use crate::wire::icmp::{IcmpCause, IcmpError};
 use crate::wire::ip;
+use core::fmt::Debug;
 use umptcp_congestion::CongestionController;
 use umptcp_types::{Instant, SubflowOffset};
 
@@ -20,7 +21,7 @@ pub(crate) enum IcmpOutcome {
     Smaller,
 }
 
-impl Tcp {
+impl<M: Copy + Debug> Tcp<M> {
     /// An ICMP error about a segment of this subflow.
     pub(crate) fn on_icmp(
         &mut self,
@@ -60,7 +61,7 @@ impl Tcp {
         );
         // RFC 1122 §4.2.3.9 calls some of these soft even then; as RFC 5461 §4.1 describes of most systems, a connection that is only being
         // opened is given up for them, so that the next address can be tried.
-        if self.state == State::SynSent && unreachable { IcmpOutcome::Refused } else { IcmpOutcome::Noted }
+        if self.state() == State::SynSent && unreachable { IcmpOutcome::Refused } else { IcmpOutcome::Noted }
     }
 
     /// Packets carry `mss` bytes of payload and options from now on.

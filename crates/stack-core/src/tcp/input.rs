@@ -2,11 +2,12 @@
 
 use super::acknowledge::Undone;
 use super::pmtu::PathMtu;
+use super::state::Event;
 use super::{AckOwed, CloseReason, State, Tcp, default_mss};
 use crate::buffers::payload::Payload;
-use crate::wire::mptcp::MptcpOption;
 use crate::wire::tcp::TcpRepr;
 use bytes::Bytes;
+use core::fmt::Debug;
 use smallvec::SmallVec;
 use umptcp_congestion::CongestionController;
 use umptcp_types::{Duration, Instant, SubflowOffset};
@@ -20,13 +21,14 @@ pub(crate) struct Arrival<'a> {
     pub(crate) payload: Bytes,
     /// The packet bears a congestion mark (RFC 3168 §5: CE).
     pub(crate) marked: bool,
+    /// Its options carry a signal of the connection's, so that it is no duplicate ACK (RFC 8684 §3.4.1).
+    pub(crate) signals: bool,
 }
 
 /// What a segment brought about.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
-    /// Neither payload nor SYN nor FIN, and no MPTCP option but a DSS: others make no ACK a duplicate that says something of
-    /// congestion (RFC 8684 §3.4.1).
+    /// Neither payload nor SYN nor FIN nor a signal of the connection's.
     pub(crate) pure: bool,
     /// It changes the window.
     pub(crate) window_changed: bool,
@@ -68,10 +70,10 @@ pub(crate) struct Outcome {
     pub(crate) simultaneous_open: bool,
 }
 
-impl Tcp {
+impl<M: Copy + Debug> Tcp<M> {
     /// A subflow made by a SYN that came in. The SYN/ACK is sent when the subflow is polled.
-    pub(crate) fn accept(mut self, now: Instant, syn: &TcpRepr) -> Tcp {
-        self.state = State::SynReceived;
+    pub(crate) fn accept(mut self, now: Instant, syn: &TcpRepr) -> Self {
+        self.life.on(Event::Syn);
         self.take_syn(now, syn);
         self
     }
@@ -128,15 +130,13 @@ impl Tcp {
         arrival: Arrival<'_>,
         cc: &mut dyn CongestionController,
     ) -> Outcome {
-        let Arrival { seg, payload, marked } = arrival;
-        let signal = |o: &MptcpOption| !matches!(o, MptcpOption::Dss(_));
-        let signals = seg.options.mptcp.iter().any(signal);
+        let Arrival { seg, payload, marked, signals } = arrival;
         let pure = payload.is_empty() && !seg.flags.syn && !seg.flags.fin && !signals;
         let mut out = Outcome { pure, ..Outcome::default() };
-        match self.state {
+        match self.state() {
             State::Closed => out.reset = !seg.flags.rst,
             State::SynSent => self.on_segment_syn_sent(now, seg, cc, &mut out),
-            _ => self.on_segment_synchronized(now, Arrival { seg, payload, marked }, cc, &mut out),
+            _ => self.on_segment_synchronized(now, Arrival { seg, payload, marked, signals }, cc, &mut out),
         }
         out
     }
@@ -193,7 +193,7 @@ impl Tcp {
             self.syn_data_acked = (ack - SubflowOffset(1)) as u32;
             self.send_edge = ack + u64::from(seg.window);
             self.window_update = (SubflowOffset(0), ack);
-            self.state = State::Established;
+            self.life.on(Event::SynAck);
             out.established = true;
             out.advanced = true;
             self.round_end = self.board.nxt();
@@ -202,7 +202,7 @@ impl Tcp {
             let _ = cc;
         } else {
             // RFC 9293 §3.5, figure 8: simultaneous open.
-            self.state = State::SynReceived;
+            self.life.on(Event::Syn);
             self.resend_first = true;
             self.board.mark_all_lost();
             out.simultaneous_open = true;
@@ -217,7 +217,7 @@ impl Tcp {
         cc: &mut dyn CongestionController,
         out: &mut Outcome,
     ) {
-        let Arrival { seg, payload, marked } = arrival;
+        let Arrival { seg, payload, marked, signals } = arrival;
         let Some(start) = SubflowOffset::from_wire(seg.seq, self.irs, self.rcv_next) else {
             // Before the SYN: an old duplicate.
             if !seg.flags.rst {
@@ -233,13 +233,14 @@ impl Tcp {
             self.ack_now();
             return;
         }
-        if self.state == State::SynReceived && seg.flags.syn && !seg.flags.ack && start == SubflowOffset(0) {
+        if self.state() == State::SynReceived && seg.flags.syn && !seg.flags.ack && start == SubflowOffset(0)
+        {
             out.repeat_syn_ack = true;
             self.board.mark_all_lost();
             self.resend_first = true;
             return;
         }
-        if self.state == State::SynReceived && seg.flags.syn && seg.flags.ack && start == SubflowOffset(0) {
+        if self.state() == State::SynReceived && seg.flags.syn && seg.flags.ack && start == SubflowOffset(0) {
             // RFC 9293 figure 8: the answer to our SYN of a simultaneous open.
             if self.process_ack(now, seg, start, cc, out) {
                 out.acceptable = true;
@@ -269,10 +270,10 @@ impl Tcp {
             // RFC 5961 §3.2: only the exact sequence number resets.
             if start == self.rcv_next || self.heard_up_to() == Some(start) {
                 out.acceptable = true;
-                match self.state {
+                match self.state() {
                     // RFC 9293 §3.10.7.4, second: only our FIN is outstanding; the peer has merely forgotten us.
                     State::Closing | State::LastAck if self.board.nxt() - self.board.una() <= 1 => {
-                        self.state = State::Closed;
+                        self.life.on(Event::Ended);
                     }
                     State::SynReceived => self.terminate(CloseReason::Refused),
                     _ => self.terminate(CloseReason::Reset),
@@ -297,7 +298,7 @@ impl Tcp {
         out.acceptable = true;
         self.remember_timestamp(now, seg, start);
         self.heard(now);
-        if self.state == State::TimeWait {
+        if self.state() == State::TimeWait {
             // RFC 9293: a retransmitted FIN restarts the timer and is acknowledged again.
             if seg.flags.fin {
                 self.ack_now();
@@ -305,7 +306,7 @@ impl Tcp {
             }
             return;
         }
-        self.take_payload(now, start, Arrival { seg, payload, marked }, out);
+        self.take_payload(now, start, Arrival { seg, payload, marked, signals }, out);
     }
 
     /// RFC 9293 §3.10.7.4, first check: table of acceptable segments.
@@ -370,13 +371,13 @@ impl Tcp {
             out.challenge = true;
             return false;
         };
-        if self.state == State::SynReceived {
+        if self.state() == State::SynReceived {
             // More than the SYN only with Fast Open.
             if ack < SubflowOffset(1) || ack > self.board.nxt() {
                 out.reset = true;
                 return false;
             }
-            self.state = State::Established;
+            self.life.on(Event::AckOfSyn);
             out.established = true;
             self.window_update = (start, ack);
             self.round_end = self.board.nxt();
@@ -407,8 +408,7 @@ impl Tcp {
     }
 
     pub(super) fn on_fin_acked(&mut self, now: Instant, out: &mut Outcome) {
-        self.state = self.state.on_fin_acked();
-        match self.state {
+        match self.life.on(Event::AckOfFin) {
             State::TimeWait => self.enter_time_wait(now),
             State::Closed => out.ended = true,
             _ => {}
@@ -417,7 +417,7 @@ impl Tcp {
 
     /// RFC 9293 §3.10.7.4, seventh and eighth: payload and FIN.
     fn take_payload(&mut self, now: Instant, start: SubflowOffset, arrival: Arrival<'_>, out: &mut Outcome) {
-        let Arrival { seg, payload, marked } = arrival;
+        let Arrival { seg, payload, marked, .. } = arrival;
         let end = start + payload.len() as u64;
         if !payload.is_empty() && self.ecn.on_data(marked, seg.flags) {
             self.ack_now();
@@ -458,8 +458,7 @@ impl Tcp {
             self.rcv_edge = self.rcv_edge.max(self.rcv_next);
             self.fin_received = true;
             out.fin = true;
-            self.state = self.state.on_fin_received();
-            if self.state == State::TimeWait {
+            if self.life.on(Event::Fin) == State::TimeWait {
                 self.enter_time_wait(now);
             }
             self.ack_now();

@@ -32,8 +32,8 @@ pub mod tlp;
 
 use crate::buffers::reassembly::Reassembly;
 use crate::config::{Ecn, KeepAlive};
-use crate::mptcp::mapping::Mapping;
 use crate::wire::icmp::IcmpCause;
+use core::fmt::Debug;
 use core::net::SocketAddr;
 use core::ops::Range;
 use ecn::EcnState;
@@ -45,7 +45,8 @@ pub(crate) use probing::SizeProbe;
 use prr::Prr;
 use rtt::RttEstimator;
 use scoreboard::Scoreboard;
-pub use state::State;
+use state::Lifecycle;
+pub use state::{CloseReason, State};
 use timer::Timers;
 use tlp::TailProbe;
 use umptcp_congestion::CongestionController;
@@ -118,21 +119,6 @@ pub fn window_scale_for(buffer: usize) -> u8 {
     scale
 }
 
-/// Why a subflow ended other than by FIN.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CloseReason {
-    /// RST in answer to our SYN.
-    Refused,
-    /// RST later.
-    Reset,
-    /// User timeout.
-    TimedOut,
-    /// We sent a RST.
-    Aborted,
-    /// ICMP said so while connecting.
-    Unreachable,
-}
-
 /// How far loss recovery is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Recovery {
@@ -181,21 +167,21 @@ pub struct TcpStats {
 }
 
 /// One subflow.
+///
+/// `M` is what the connection attaches to the data it sends: kept with each segment, and repeated when it is sent again.
 #[derive(Debug)]
-pub struct Tcp {
+pub struct Tcp<M> {
     /// Its id within the connection.
     id: SubflowId,
     /// The path it uses.
     path: PathId,
     /// Its addresses and ports.
     tuple: FourTuple,
-    /// Its RFC 9293 state.
-    state: State,
+    life: Lifecycle,
     config: TcpConfig,
-    close_reason: Option<CloseReason>,
 
     // Sending.
-    board: Scoreboard<Option<Mapping>>,
+    board: Scoreboard<Option<M>>,
     /// First offset the peer's window on this subflow does not allow.
     send_edge: SubflowOffset,
     /// Largest window the peer has offered (RFC 9293 §3.8.6.2.1).
@@ -295,21 +281,14 @@ pub(crate) struct WindowUse {
     pub(crate) until: SubflowOffset,
 }
 
-impl Tcp {
-    fn new(
-        id: SubflowId,
-        path: PathId,
-        tuple: FourTuple,
-        config: TcpConfig,
-        state: State,
-        now: Instant,
-    ) -> Self {
+impl<M: Copy + Debug> Tcp<M> {
+    /// A subflow that will send a SYN.
+    pub fn connect(id: SubflowId, path: PathId, tuple: FourTuple, config: TcpConfig, now: Instant) -> Self {
         Tcp {
             id,
             path,
             tuple,
-            state,
-            close_reason: None,
+            life: Lifecycle::open(),
             board: Scoreboard::new(),
             send_edge: SubflowOffset(1),
             max_send_window: 0,
@@ -370,11 +349,6 @@ impl Tcp {
         }
     }
 
-    /// A subflow that will send a SYN.
-    pub fn connect(id: SubflowId, path: PathId, tuple: FourTuple, config: TcpConfig, now: Instant) -> Self {
-        Self::new(id, path, tuple, config, State::SynSent, now)
-    }
-
     /// Its id within the connection.
     pub fn id(&self) -> SubflowId {
         self.id
@@ -397,7 +371,7 @@ impl Tcp {
 
     /// Why it ended, if not by FIN.
     pub fn close_reason(&self) -> Option<CloseReason> {
-        self.close_reason
+        self.life.close_reason()
     }
 
     /// SND.NXT.
@@ -420,9 +394,9 @@ impl Tcp {
         self.board.lost_bytes() > 0
     }
 
-    /// What is not acknowledged: ranges and their mappings.
-    pub(crate) fn unacked(&self) -> impl Iterator<Item = (Range<SubflowOffset>, Option<Mapping>)> + '_ {
-        self.board.unacked_iter().map(|(range, mapping)| (range, *mapping))
+    /// What is not acknowledged: ranges and what the connection has attached to them.
+    pub(crate) fn unacked(&self) -> impl Iterator<Item = (Range<SubflowOffset>, Option<M>)> + '_ {
+        self.board.unacked_iter().map(|(range, tag)| (range, *tag))
     }
 
     /// First offset the peer's window on this subflow does not allow.
@@ -572,25 +546,26 @@ impl Tcp {
     }
 
     /// Its RFC 9293 state.
+    #[inline]
     pub fn state(&self) -> State {
-        self.state
+        self.life.state()
     }
 
     /// The handshake is complete and it has not ended.
     pub fn is_synchronized(&self) -> bool {
-        !matches!(self.state, State::SynSent | State::SynReceived | State::Closed | State::TimeWait)
+        !matches!(self.state(), State::SynSent | State::SynReceived | State::Closed | State::TimeWait)
     }
 
     /// New data may be given to it.
     pub fn can_send_data(&self) -> bool {
         let early =
-            self.state == State::SynReceived && self.fast_opened && self.board.nxt() > SubflowOffset(0);
-        (matches!(self.state, State::Established | State::CloseWait) || early) && !self.fin_wanted
+            self.state() == State::SynReceived && self.fast_opened && self.board.nxt() > SubflowOffset(0);
+        (matches!(self.state(), State::Established | State::CloseWait) || early) && !self.fin_wanted
     }
 
     /// It has gone, or only lingers in TIME_WAIT.
     pub fn is_finished(&self) -> bool {
-        matches!(self.state, State::Closed | State::TimeWait)
+        matches!(self.state(), State::Closed | State::TimeWait)
     }
 
     /// Bytes in flight.
@@ -661,10 +636,7 @@ impl Tcp {
 
     /// Ends it without another packet (the caller sends the RST, if one is due).
     pub(crate) fn terminate(&mut self, reason: CloseReason) {
-        if self.close_reason.is_none() {
-            self.close_reason = Some(reason);
-        }
-        self.state = State::Closed;
+        self.life.end(reason);
         self.timers = Timers::default();
         self.rcv_queue.clear();
     }

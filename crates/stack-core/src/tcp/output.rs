@@ -1,9 +1,10 @@
 //! What a subflow sends next, apart from MPTCP options, which the connection adds.
 
+use super::state::Event;
 use super::{AckOwed, State, Tcp};
 use crate::buffers::payload::Payload;
-use crate::mptcp::mapping::Mapping;
 use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
+use core::fmt::Debug;
 use umptcp_congestion::CongestionController;
 use umptcp_types::{Instant, SeqNumber, SubflowOffset};
 
@@ -25,13 +26,13 @@ pub(crate) enum Kind {
 
 /// A segment that is to be sent.
 #[derive(Clone, Debug)]
-pub(crate) struct Segment {
+pub(crate) struct Segment<M> {
     pub(crate) kind: Kind,
     pub(crate) seq: SubflowOffset,
     pub(crate) flags: TcpFlags,
     pub(crate) payload: Payload,
-    /// The mapping declared for the payload.
-    pub(crate) mapping: Option<Mapping>,
+    /// What the connection has attached to the payload.
+    pub(crate) tag: Option<M>,
     /// It carries data for the first time.
     pub(crate) fresh: bool,
 }
@@ -39,10 +40,10 @@ pub(crate) struct Segment {
 /// How many of the largest segments a congestion window holds, at least.
 const SEGMENTS_PER_WINDOW: u64 = 4;
 
-impl Tcp {
+impl<M: Copy + Debug> Tcp<M> {
     /// The SYN or SYN/ACK, for the first time or again. `None` when none is due.
-    pub(crate) fn poll_handshake(&mut self, now: Instant) -> Option<Segment> {
-        let (kind, mut flags) = match self.state {
+    pub(crate) fn poll_handshake(&mut self, now: Instant) -> Option<Segment<M>> {
+        let (kind, mut flags) = match self.state() {
             State::SynSent => (Kind::Syn, TcpFlags::SYN),
             State::SynReceived => (Kind::SynAck, TcpFlags::SYN_ACK),
             _ => return None,
@@ -65,14 +66,7 @@ impl Tcp {
             Kind::Syn => self.ecn.mark_syn(self.config.ecn, self.stats.timeouts > 0, &mut flags),
             _ => self.ecn.mark_syn_ack(&mut flags),
         }
-        Some(Segment {
-            kind,
-            seq: SubflowOffset(0),
-            flags,
-            payload: Payload::new(),
-            mapping: None,
-            fresh: false,
-        })
+        Some(Segment { kind, seq: SubflowOffset(0), flags, payload: Payload::new(), tag: None, fresh: false })
     }
 
     /// The SYN/ACK went out with this window before there was any state (SYN cookies). When is not known, so that its ACK gives
@@ -92,8 +86,8 @@ impl Tcp {
         now: Instant,
         cc: &mut dyn CongestionController,
         packet: u32,
-    ) -> Option<Segment> {
-        if !self.is_synchronized() && self.state != State::TimeWait {
+    ) -> Option<Segment<M>> {
+        if !self.is_synchronized() && self.state() != State::TimeWait {
             return None;
         }
         if self.probe_wanted {
@@ -125,9 +119,9 @@ impl Tcp {
     fn retransmit(
         &mut self,
         now: Instant,
-        chunk: super::scoreboard::Chunk<Option<Mapping>>,
+        chunk: super::scoreboard::Chunk<Option<M>>,
         cc: &mut dyn CongestionController,
-    ) -> Segment {
+    ) -> Segment<M> {
         self.board.retransmitted(now, chunk.range.clone());
         let len = chunk.payload.len() as u64;
         self.prr_budget = self.prr_budget.saturating_sub(len);
@@ -144,7 +138,7 @@ impl Tcp {
             seq: chunk.range.start,
             flags: TcpFlags { fin: chunk.fin, psh: len > 0, ..TcpFlags::ACK },
             payload: chunk.payload,
-            mapping: chunk.tag,
+            tag: chunk.tag,
             fresh: false,
         }
     }
@@ -200,17 +194,17 @@ impl Tcp {
         &mut self,
         now: Instant,
         payload: Payload,
-        mapping: Option<Mapping>,
+        tag: Option<M>,
         push: bool,
         app_limited: bool,
         cc: &mut dyn CongestionController,
-    ) -> Segment {
+    ) -> Segment<M> {
         let len = payload.len() as u64;
         if self.board.is_empty() {
             self.progress = now;
         }
         self.small_allowed = false;
-        let range = self.board.push(now, payload.clone(), false, false, mapping, app_limited);
+        let range = self.board.push(now, payload.clone(), false, false, tag, app_limited);
         self.stats.bytes_sent += len;
         self.prr_budget = self.prr_budget.saturating_sub(len);
         self.prr.on_sent(len);
@@ -227,12 +221,13 @@ impl Tcp {
         }
         self.pmtu.on_sent(range.end, len);
         let flags = TcpFlags { psh: push, ..TcpFlags::ACK };
-        Segment { kind: Kind::Data, seq: range.start, flags, payload, mapping, fresh: true }
+        Segment { kind: Kind::Data, seq: range.start, flags, payload, tag, fresh: true }
     }
 
     /// The FIN, once everything given to the subflow has been sent at least once.
-    pub(crate) fn poll_fin(&mut self, now: Instant) -> Option<Segment> {
-        if !self.fin_wanted || self.fin_sent || !matches!(self.state, State::Established | State::CloseWait) {
+    pub(crate) fn poll_fin(&mut self, now: Instant) -> Option<Segment<M>> {
+        if !self.fin_wanted || self.fin_sent || !matches!(self.state(), State::Established | State::CloseWait)
+        {
             return None;
         }
         if self.board.is_empty() {
@@ -240,7 +235,7 @@ impl Tcp {
         }
         let range = self.board.push(now, Payload::new(), false, true, None, true);
         self.fin_sent = true;
-        self.state = self.state.on_fin_sent();
+        self.life.on(Event::FinSent);
         self.stop_persist();
         if self.timers.retransmit.is_none() {
             self.arm_retransmit(now);
@@ -250,14 +245,14 @@ impl Tcp {
             seq: range.start,
             flags: TcpFlags { fin: true, ..TcpFlags::ACK },
             payload: Payload::new(),
-            mapping: None,
+            tag: None,
             fresh: false,
         })
     }
 
     /// A pure ACK that is due, or a probe that makes the peer send one.
-    pub(crate) fn poll_ack(&mut self) -> Option<Segment> {
-        if matches!(self.state, State::SynSent | State::SynReceived | State::Closed) {
+    pub(crate) fn poll_ack(&mut self) -> Option<Segment<M>> {
+        if matches!(self.state(), State::SynSent | State::SynReceived | State::Closed) {
             return None;
         }
         if self.ack == AckOwed::Now {
@@ -274,12 +269,12 @@ impl Tcp {
     }
 
     /// A pure ACK, due or not.
-    pub(crate) fn pure_ack(&self) -> Segment {
+    pub(crate) fn pure_ack(&self) -> Segment<M> {
         self.without_payload(Kind::Ack, self.board.nxt())
     }
 
-    fn without_payload(&self, kind: Kind, seq: SubflowOffset) -> Segment {
-        Segment { kind, seq, flags: TcpFlags::ACK, payload: Payload::new(), mapping: None, fresh: false }
+    fn without_payload(&self, kind: Kind, seq: SubflowOffset) -> Segment<M> {
+        Segment { kind, seq, flags: TcpFlags::ACK, payload: Payload::new(), tag: None, fresh: false }
     }
 
     /// Notes that a segment carrying the current ACK and `window` (already scaled down) left. `silent`: it had no room for SACK
@@ -364,7 +359,7 @@ impl Tcp {
     }
 
     /// The TCP header of a planned segment, without options.
-    pub(crate) fn repr(&self, segment: &Segment, window: u16, options: TcpOptions) -> TcpRepr {
+    pub(crate) fn repr(&self, segment: &Segment<M>, window: u16, options: TcpOptions) -> TcpRepr {
         TcpRepr {
             src_port: self.tuple.local.port(),
             dst_port: self.tuple.remote.port(),

@@ -3,6 +3,7 @@
 
 use super::scoreboard::Fate;
 use super::{Recovery, Tcp};
+use core::fmt::Debug;
 use core::ops::Range;
 use umptcp_congestion::CongestionController;
 use umptcp_types::{Duration, Instant, SubflowOffset};
@@ -21,7 +22,7 @@ pub(crate) struct SizeProbe {
     pub(crate) payload: u64,
 }
 
-impl Tcp {
+impl<M: Copy + Debug> Tcp<M> {
     /// The probe that should be the next segment of new data (RFC 4821 §7.4), once the windows have room for it. `packet`: payload of an
     /// ordinary one; `enough`: how much the application and the connection's window have for it and for what follows.
     pub(crate) fn size_probe(

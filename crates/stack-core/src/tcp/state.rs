@@ -44,33 +44,100 @@ impl State {
         }
     }
 
-    /// After our FIN was sent.
-    pub(crate) const fn on_fin_sent(self) -> State {
-        match self {
-            State::Established | State::SynReceived => State::FinWait1,
-            State::CloseWait => State::LastAck,
-            other => other,
+    /// Figure 5 of RFC 9293 §3.3.2 as a table: the state after `event`. What is not in it changes nothing.
+    const fn after(self, event: Event) -> State {
+        match (self, event) {
+            (State::Closed, Event::Open) => State::SynSent,
+            (State::SynSent, Event::Syn) => State::SynReceived,
+            (State::SynSent, Event::SynAck) => State::Established,
+            (State::SynReceived, Event::AckOfSyn) => State::Established,
+            (State::SynReceived | State::Established, Event::FinSent) => State::FinWait1,
+            (State::CloseWait, Event::FinSent) => State::LastAck,
+            (State::Established, Event::Fin) => State::CloseWait,
+            (State::FinWait1, Event::Fin) => State::Closing,
+            (State::FinWait2, Event::Fin) => State::TimeWait,
+            (State::FinWait1, Event::AckOfFin) => State::FinWait2,
+            (State::Closing, Event::AckOfFin) => State::TimeWait,
+            (State::LastAck, Event::AckOfFin) => State::Closed,
+            (State::TimeWait, Event::TimeWaitOver) => State::Closed,
+            (_, Event::Ended) => State::Closed,
+            (unchanged, _) => unchanged,
         }
     }
+}
 
-    /// After our FIN was acknowledged.
-    pub(crate) const fn on_fin_acked(self) -> State {
-        match self {
-            State::FinWait1 => State::FinWait2,
-            State::Closing => State::TimeWait,
-            State::LastAck => State::Closed,
-            other => other,
-        }
+/// What changes the state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Event {
+    /// Active open.
+    Open,
+    /// A SYN came in, without an ACK of ours.
+    Syn,
+    /// A SYN came in that acknowledges ours.
+    SynAck,
+    /// Our SYN was acknowledged after the peer's had come.
+    AckOfSyn,
+    /// Our FIN was sent.
+    FinSent,
+    /// Our FIN was acknowledged.
+    AckOfFin,
+    /// The peer's FIN was received in order.
+    Fin,
+    /// Twice the maximum segment lifetime has passed.
+    TimeWaitOver,
+    /// A RST came or went, a timeout expired, or the connection gave up.
+    Ended,
+}
+
+/// Why a subflow ended other than by FIN.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CloseReason {
+    /// RST in answer to our SYN.
+    Refused,
+    /// RST later.
+    Reset,
+    /// User timeout.
+    TimedOut,
+    /// We sent a RST.
+    Aborted,
+    /// ICMP said so while connecting.
+    Unreachable,
+}
+
+/// The life of a subflow: its state, and why it ended. Only [`on`](Self::on) and [`end`](Self::end) change it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lifecycle {
+    state: State,
+    close_reason: Option<CloseReason>,
+}
+
+impl Lifecycle {
+    /// An active open.
+    pub(super) const fn open() -> Self {
+        Lifecycle { state: State::Closed.after(Event::Open), close_reason: None }
     }
 
-    /// After the peer's FIN was received in order.
-    pub(crate) const fn on_fin_received(self) -> State {
-        match self {
-            State::Established | State::SynReceived => State::CloseWait,
-            State::FinWait1 => State::Closing,
-            State::FinWait2 => State::TimeWait,
-            other => other,
-        }
+    /// Its state.
+    #[inline]
+    pub(super) const fn state(&self) -> State {
+        self.state
+    }
+
+    /// Why it ended, if not by FIN.
+    pub(super) const fn close_reason(&self) -> Option<CloseReason> {
+        self.close_reason
+    }
+
+    /// `event` happened. Returns the state after it.
+    pub(super) const fn on(&mut self, event: Event) -> State {
+        self.state = self.state.after(event);
+        self.state
+    }
+
+    /// It ends for `reason`, unless there was one already.
+    pub(super) fn end(&mut self, reason: CloseReason) {
+        self.close_reason.get_or_insert(reason);
+        self.on(Event::Ended);
     }
 }
 
@@ -82,25 +149,68 @@ impl fmt::Display for State {
 
 #[cfg(test)]
 mod tests {
+    use super::Event::{self, *};
     use super::State::{self, *};
+    use super::{CloseReason, Lifecycle};
 
-    /// RFC 9293 figure 5, the closing half: event, state before, state after.
+    const STATES: [State; 10] = [
+        Closed,
+        SynSent,
+        SynReceived,
+        Established,
+        FinWait1,
+        FinWait2,
+        CloseWait,
+        Closing,
+        LastAck,
+        TimeWait,
+    ];
+    const EVENTS: [Event; 9] = [Open, Syn, SynAck, AckOfSyn, FinSent, AckOfFin, Fin, TimeWaitOver, Ended];
+
+    /// The arrows of figure 5, without those of LISTEN, which the stack has. "rcv FIN,ACK" of FIN-WAIT-1 is two events.
+    const FIGURE_5: [(State, Event, State); 13] = [
+        (Closed, Open, SynSent),
+        (SynSent, Syn, SynReceived),
+        (SynSent, SynAck, Established),
+        (SynReceived, AckOfSyn, Established),
+        (SynReceived, FinSent, FinWait1),
+        (Established, FinSent, FinWait1),
+        (Established, Fin, CloseWait),
+        (FinWait1, AckOfFin, FinWait2),
+        (FinWait1, Fin, Closing),
+        (FinWait2, Fin, TimeWait),
+        (Closing, AckOfFin, TimeWait),
+        (CloseWait, FinSent, LastAck),
+        (LastAck, AckOfFin, Closed),
+    ];
+
     #[test]
-    fn closing_transitions_follow_figure_5() {
-        type Event = fn(State) -> State;
-        let table: [(&str, Event, State, State); 9] = [
-            ("close", State::on_fin_sent, Established, FinWait1),
-            ("close", State::on_fin_sent, CloseWait, LastAck),
-            ("ack of FIN", State::on_fin_acked, FinWait1, FinWait2),
-            ("ack of FIN", State::on_fin_acked, Closing, TimeWait),
-            ("ack of FIN", State::on_fin_acked, LastAck, Closed),
-            ("FIN", State::on_fin_received, Established, CloseWait),
-            ("FIN", State::on_fin_received, FinWait1, Closing),
-            ("FIN", State::on_fin_received, FinWait2, TimeWait),
-            ("FIN", State::on_fin_received, TimeWait, TimeWait),
-        ];
-        for (event, apply, before, after) in table {
-            assert_eq!(apply(before), after, "{event} in {before}");
+    fn transitions_are_those_of_figure_5_and_no_others() {
+        for before in STATES {
+            for event in EVENTS {
+                let arrow = FIGURE_5.iter().find(|(s, e, _)| (*s, *e) == (before, event));
+                let expected = match (before, event) {
+                    (_, Ended) | (TimeWait, TimeWaitOver) => Closed,
+                    _ => arrow.map_or(before, |(_, _, after)| *after),
+                };
+                assert_eq!(before.after(event), expected, "{event:?} in {before}");
+            }
         }
+    }
+
+    #[test]
+    fn fin_and_its_ack_in_one_segment_end_in_time_wait() {
+        for events in [[AckOfFin, Fin], [Fin, AckOfFin]] {
+            assert_eq!(events.into_iter().fold(FinWait1, State::after), TimeWait);
+        }
+    }
+
+    #[test]
+    fn the_first_reason_stays() {
+        let mut life = Lifecycle::open();
+        assert_eq!((life.state(), life.close_reason()), (SynSent, None));
+        life.end(CloseReason::Reset);
+        life.end(CloseReason::TimedOut);
+        assert_eq!((life.state(), life.close_reason()), (Closed, Some(CloseReason::Reset)));
     }
 }

@@ -1,6 +1,8 @@
 //! The timers of a subflow: one table, one place where they fire.
 
+use super::state::Event;
 use super::{CloseReason, Recovery, State, TIME_WAIT, Tcp};
+use core::fmt::Debug;
 use umptcp_congestion::CongestionController;
 use umptcp_types::{Duration, Instant, SubflowOffset};
 
@@ -43,10 +45,10 @@ pub(crate) struct Fired {
     pub(crate) smaller_packets: bool,
 }
 
-impl Tcp {
+impl<M: Copy + Debug> Tcp<M> {
     /// When [`on_timer`](Self::on_timer) must be called next.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        if self.state == State::Closed {
+        if self.state() == State::Closed {
             return None;
         }
         let t = &self.timers;
@@ -75,7 +77,7 @@ impl Tcp {
     /// Fires what is due at `now`.
     pub(crate) fn on_timer(&mut self, now: Instant, cc: &mut dyn CongestionController) -> Fired {
         let mut fired = Fired::default();
-        if self.state == State::Closed {
+        if self.state() == State::Closed {
             return fired;
         }
         let due = |t: Option<Instant>| t.is_some_and(|t| t <= now);
@@ -86,7 +88,7 @@ impl Tcp {
         }
         if due(self.timers.close) {
             self.timers.close = None;
-            self.state = State::Closed;
+            self.life.on(Event::TimeWaitOver);
             fired.ended = true;
             return fired;
         }
@@ -300,9 +302,8 @@ impl Tcp {
         };
     }
 
-    /// Enters TIME_WAIT (RFC 9293 §3.6): 2 MSL from now.
+    /// TIME_WAIT begins, or begins anew (RFC 9293 §3.6): 2 MSL from now.
     pub(crate) fn enter_time_wait(&mut self, now: Instant) {
-        self.state = State::TimeWait;
         self.timers = Timers { close: Some(now + TIME_WAIT), ..Timers::default() };
     }
 

@@ -217,6 +217,11 @@ impl TcpOptions {
         while !self.fits() && self.sack.pop().is_some() {}
     }
 
+    /// There is an MPTCP option other than DSS. An ACK that carries one is no duplicate that tells of congestion (RFC 8684 §3.4.1).
+    pub fn has_signal(&self) -> bool {
+        self.mptcp.iter().any(|o| !matches!(o, MptcpOption::Dss(_)))
+    }
+
     fn length(&self, aligned: bool) -> usize {
         let padded = |len: usize| if aligned { len.next_multiple_of(4) } else { len };
         let mut len = if self.mss.is_some() { 4 } else { 0 };
