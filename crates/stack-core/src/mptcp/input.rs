@@ -8,9 +8,7 @@ use super::subflow::Join;
 use crate::context::Context;
 use crate::event::{Event, SubflowReset};
 use crate::observe::Counter;
-use crate::tcp::acknowledge::Undone;
-use crate::tcp::input::Outcome;
-use crate::tcp::{Arrival, State};
+use crate::tcp::{Arrival, Disposition, News, NewsSet, Outcome, State};
 use crate::wire::checksum;
 use crate::wire::mptcp::{Dsn, Dss, MptcpOption, ResetReason, dss_pseudo_header};
 use crate::wire::tcp::TcpRepr;
@@ -36,46 +34,30 @@ impl Connection {
         let len = arrival.payload.len();
         let was_stale = self.subflows[i].tcp.timeouts_in_a_row() > 0;
         let mut out = self.subflows[i].tcp.on_segment(now, arrival, self.cc.as_mut());
-        if out.paws {
-            self.count(ctx, now, Some(id), Counter::TcpPawsRejected);
-        }
-        if out.challenge {
-            let allowed = self.subflows[i].tcp.may_challenge(now) && ctx.challenge_allowed(now);
-            if allowed {
-                self.subflows[i].tcp.ack_now();
+        self.on_tcp_news(ctx, now, id, out.news);
+        match out.disposition {
+            Disposition::Reset => {
+                self.answer_with_reset(ctx, now, i, seg);
+                return;
             }
-            let what = if allowed { Counter::TcpChallengeAck } else { Counter::TcpACKSkippedChallenge };
-            self.count(ctx, now, Some(id), what);
+            Disposition::RepeatSynAck => return,
+            Disposition::Ended => {
+                self.on_subflow_ended(ctx, now, i, seg);
+                return;
+            }
+            Disposition::SimultaneousOpen if !self.on_simultaneous_open(ctx, now, i, seg) => return,
+            _ => {}
         }
-        if out.refused {
-            self.count(ctx, now, Some(id), Counter::TcpOFODrop);
-        }
-        self.on_recovery_news(ctx, now, id, &out);
-        if out.reset {
-            self.answer_with_reset(ctx, now, i, seg);
-            return;
-        }
-        if out.repeat_syn_ack {
-            return;
-        }
-        if out.simultaneous_open && !self.on_simultaneous_open(ctx, now, i, seg) {
-            return;
-        }
-        if out.ended {
-            self.on_subflow_ended(ctx, now, i, seg);
-            return;
-        }
+        let established = out.disposition == Disposition::Established;
         if was_stale && out.advanced && self.subflows[i].stale {
             self.subflows[i].stale = false;
             self.count(ctx, now, Some(id), Counter::SubflowRecover);
         }
-        if out.established
-            && let Err(refusal) = self.on_subflow_established(ctx, now, i, seg)
-        {
+        if established && let Err(refusal) = self.on_subflow_established(ctx, now, i, seg) {
             self.refuse_subflow(ctx, now, i, refusal);
             return;
         }
-        if !out.acceptable {
+        if out.disposition == Disposition::Dropped {
             // A late duplicate still says that the peer got our third ACK, or did not: a SYN/ACK asks for it again.
             if seg.flags.syn && matches!(self.subflows[i].join, Join::AckSent { .. }) {
                 self.subflows[i].tcp.ack_now();
@@ -91,7 +73,7 @@ impl Connection {
             self.on_segment_after_fast_close(ctx, now, seg);
             return;
         }
-        if !out.established && !seg.flags.syn {
+        if !established && !seg.flags.syn {
             self.on_join_confirmed(ctx, now, i);
         }
         let m = &mut self.subflows[i];
@@ -124,31 +106,38 @@ impl Connection {
         }
     }
 
-    /// Loss recovery began, or something of it turned out to be needless.
-    fn on_recovery_news(&mut self, ctx: &mut Context, now: Instant, id: SubflowId, out: &Outcome) {
-        if out.recovery {
-            self.count(ctx, now, Some(id), Counter::TcpFastRecovery);
-        }
-        if out.congestion_marked {
-            self.count(ctx, now, Some(id), Counter::TcpECNReductions);
-        }
-        if out.probe_repaired {
-            self.count(ctx, now, Some(id), Counter::TcpLossProbeRecovery);
-        }
-        if out.larger_packets {
-            self.count(ctx, now, Some(id), Counter::TcpMTUPSuccess);
-        }
-        self.count_failed_size_probes(ctx, now, id);
-        let Some(undone) = out.undone else { return };
-        let what = match undone {
-            Undone::TimeoutByTimestamp => Counter::TcpLossUndo,
-            Undone::TimeoutByForwarding => Counter::TcpSpuriousRTOs,
-            Undone::Duplicates { .. } => Counter::TcpDSACKUndo,
-            Undone::Recovery => Counter::TcpFullUndo,
-        };
-        self.count(ctx, now, Some(id), what);
-        if undone.was_timeout() {
-            self.withdraw_reinjection(id);
+    /// Counts what the TCP of subflow `id` reports, and does what follows from it.
+    fn on_tcp_news(&mut self, ctx: &mut Context, now: Instant, id: SubflowId, news: NewsSet) {
+        for what in news {
+            let counter = match what {
+                News::PawsRejected => Counter::TcpPawsRejected,
+                News::Challenge => {
+                    let Some(i) = self.index(id) else { continue };
+                    let tcp = &mut self.subflows[i].tcp;
+                    let allowed = tcp.may_challenge(now) && ctx.challenge_allowed(now);
+                    if allowed {
+                        tcp.ack_now();
+                    }
+                    if allowed { Counter::TcpChallengeAck } else { Counter::TcpACKSkippedChallenge }
+                }
+                News::PayloadRefused => Counter::TcpOFODrop,
+                News::RecoveryBegan => Counter::TcpFastRecovery,
+                News::EcnReduction => Counter::TcpECNReductions,
+                News::TailProbeRepaired => Counter::TcpLossProbeRecovery,
+                News::LargerPackets => Counter::TcpMTUPSuccess,
+                News::SizeProbesFailed => {
+                    self.count_failed_size_probes(ctx, now, id);
+                    continue;
+                }
+                News::TimeoutUndone => Counter::TcpLossUndo,
+                News::SpuriousTimeout => Counter::TcpSpuriousRTOs,
+                News::TimeoutDuplicated | News::RecoveryDuplicated => Counter::TcpDSACKUndo,
+                News::RecoveryUndone => Counter::TcpFullUndo,
+            };
+            self.count(ctx, now, Some(id), counter);
+            if what.is_needless_timeout() {
+                self.withdraw_reinjection(id);
+            }
         }
     }
 

@@ -20,7 +20,7 @@ pub struct Mapping {
 /// A subflow's TCP: it keeps with each segment the mapping declared for it.
 pub(crate) type Tcp = crate::tcp::Tcp<Mapping>;
 /// A segment of it.
-pub(crate) type Segment = crate::tcp::output::Segment<Mapping>;
+pub(crate) type Segment = crate::tcp::Segment<Mapping>;
 
 /// A mapping the peer declared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -23,7 +23,7 @@ use super::subflow::Join;
 use crate::context::{Context, Outgoing};
 use crate::device::Transmit;
 use crate::observe::Counter;
-use crate::tcp::output::Kind;
+use crate::tcp::Kind;
 use crate::wire::mptcp::{DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION};
 use crate::wire::tcp::{MAX_OPTIONS, TcpOptions};
 use umptcp_types::{Instant, SubflowOffset};

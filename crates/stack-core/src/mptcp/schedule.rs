@@ -5,7 +5,7 @@ use super::mapping::{Mapping, Segment};
 use super::reinject::Reinject;
 use crate::context::Context;
 use crate::observe::Counter;
-use crate::tcp::SizeProbe;
+use crate::tcp::{NewData, SizeProbe};
 use core::ops::Range;
 use smallvec::SmallVec;
 use umptcp_scheduler::{Decision, Health, Reinjection, Snapshot, SubflowView};
@@ -266,8 +266,8 @@ impl Connection {
         } else {
             self.infinite_mapping(self.subflows[i].tcp.snd_nxt() + payload.len() as u64)
         };
-        let segment =
-            self.subflows[i].tcp.send_data(now, payload, mapping, last, app_limited, self.cc.as_mut());
+        let data = NewData { payload, tag: mapping, push: last, app_limited };
+        let segment = self.subflows[i].tcp.send_data(now, data, self.cc.as_mut());
         self.subflows[i].signals_interrupted();
         self.arm_data_timer(now, false);
         segment

@@ -6,7 +6,7 @@ use crate::wire::tcp::TcpFlags;
 
 /// State of one subflow.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct EcnState {
+pub(super) struct EcnState {
     /// Both ends agreed to it.
     enabled: bool,
     /// Our SYN asked for it.
@@ -21,25 +21,25 @@ pub struct EcnState {
 
 impl EcnState {
     /// Both ends agreed to it.
-    pub fn enabled(&self) -> bool {
+    pub(super) fn enabled(&self) -> bool {
         self.enabled
     }
 
     /// The flags of our SYN. A SYN that was lost goes again without: some middleboxes drop it (RFC 3168 §6.1.1.1).
-    pub fn mark_syn(&mut self, config: Ecn, again: bool, flags: &mut TcpFlags) {
+    pub(super) fn mark_syn(&mut self, config: Ecn, again: bool, flags: &mut TcpFlags) {
         self.requested = config == Ecn::Request && !again;
         flags.ece = self.requested;
         flags.cwr = self.requested;
     }
 
     /// The flags of our SYN/ACK.
-    pub fn mark_syn_ack(&self, flags: &mut TcpFlags) {
+    pub(super) fn mark_syn_ack(&self, flags: &mut TcpFlags) {
         flags.ece = self.enabled;
         flags.cwr = false;
     }
 
     /// The peer's SYN or SYN/ACK.
-    pub fn on_syn(&mut self, config: Ecn, flags: TcpFlags) {
+    pub(super) fn on_syn(&mut self, config: Ecn, flags: TcpFlags) {
         self.enabled = if flags.ack {
             // A peer that reflects reserved bits sets both.
             self.requested && flags.ece && !flags.cwr
@@ -49,7 +49,7 @@ impl EcnState {
     }
 
     /// A segment with payload arrived: whether its packet was marked, and its flags. True: the mark is news.
-    pub fn on_data(&mut self, marked: bool, flags: TcpFlags) -> bool {
+    pub(super) fn on_data(&mut self, marked: bool, flags: TcpFlags) -> bool {
         if !self.enabled {
             return false;
         }
@@ -62,7 +62,7 @@ impl EcnState {
     }
 
     /// An ACK arrived: whether it calls for a reduction of the window now. `recovering`: it was reduced for a loss and that episode is on.
-    pub fn on_ack(
+    pub(super) fn on_ack(
         &mut self,
         flags: TcpFlags,
         ack: SubflowOffset,
@@ -85,7 +85,7 @@ impl EcnState {
     }
 
     /// The window was reduced for a loss: CWR is owed all the same, and marks of the same window call for nothing more.
-    pub fn on_reduction(&mut self, nxt: SubflowOffset) {
+    pub(super) fn on_reduction(&mut self, nxt: SubflowOffset) {
         if self.enabled {
             self.reduced = true;
             self.answered = Some(nxt);
@@ -93,13 +93,13 @@ impl EcnState {
     }
 
     /// CWR is owed: the next new data should be a single packet, so that the flag is not on a train of them.
-    pub fn owes_cwr(&self) -> bool {
+    pub(super) fn owes_cwr(&self) -> bool {
         self.reduced
     }
 
     /// Sets the flags of a segment after the handshake; `fresh`: it carries new data. Whether its packets are to be sent as ECN-capable: new
     /// data only (RFC 3168 §6.1.4 to §6.1.6 exclude ACKs, retransmissions and window probes).
-    pub fn mark(&mut self, fresh: bool, flags: &mut TcpFlags) -> bool {
+    pub(super) fn mark(&mut self, fresh: bool, flags: &mut TcpFlags) -> bool {
         if !self.enabled {
             return false;
         }

@@ -31,7 +31,7 @@ enum Step {
 
 /// What an acknowledgement decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// Nothing yet, or nothing any more.
     Undecided,
     /// What was in flight at the timeout arrives: the timeout was spurious.
@@ -40,51 +40,51 @@ pub enum Verdict {
 
 /// State of the algorithm for one subflow.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Frto {
+pub(super) struct Frto {
     step: Step,
 }
 
 impl Frto {
     /// Not at work.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::default()
     }
 
     /// Step 1: the timer expired and the first segment is sent again. `nxt`: SND.NXT. Not to be called when loss recovery
     /// was on already, except by an earlier timeout for the same segment.
-    pub fn on_timeout(&mut self, nxt: SubflowOffset) {
+    pub(super) fn on_timeout(&mut self, nxt: SubflowOffset) {
         self.step = Step::Repeated { point: nxt };
     }
 
     /// Recovery goes on in the conventional way.
-    pub fn stop(&mut self) {
+    pub(super) fn stop(&mut self) {
         self.step = Step::Off;
     }
 
     /// Step 2: only the first segment was sent again so far.
-    pub fn is_repeating(&self) -> bool {
+    pub(super) fn is_repeating(&self) -> bool {
         matches!(self.step, Step::Repeated { .. })
     }
 
     /// A new segment should be sent before anything else.
-    pub fn wants_new_data(&self) -> bool {
+    pub(super) fn wants_new_data(&self) -> bool {
         matches!(self.step, Step::Forward { left: 1.., .. })
     }
 
     /// What was marked lost is not to be sent again yet.
-    pub fn holds_back(&self) -> bool {
+    pub(super) fn holds_back(&self) -> bool {
         matches!(self.step, Step::Forward { .. })
     }
 
     /// A new segment was sent.
-    pub fn new_data_sent(&mut self) {
+    pub(super) fn new_data_sent(&mut self) {
         if let Step::Forward { left, .. } = &mut self.step {
             *left = left.saturating_sub(1);
         }
     }
 
     /// There is no new segment to be sent, or no window for one. Without any, step 3 cannot decide (RFC 5682 §3.1 step 2b).
-    pub fn no_new_data(&mut self) {
+    pub(super) fn no_new_data(&mut self) {
         if let Step::Forward { left, .. } = &mut self.step {
             if *left == NEW_SEGMENTS {
                 self.step = Step::Off;
@@ -97,7 +97,7 @@ impl Frto {
     /// An acknowledgement arrived that was no window update. `ack`: its number; `advanced`: higher than the last; `highest`: the end
     /// of the highest data that it covers, SACK blocks included; `delivered`: bytes that it is the first to acknowledge; `nxt`:
     /// SND.NXT.
-    pub fn on_ack(
+    pub(super) fn on_ack(
         &mut self,
         ack: SubflowOffset,
         advanced: bool,

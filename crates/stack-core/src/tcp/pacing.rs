@@ -15,7 +15,7 @@ const PAIR: Duration = Duration::from_millis(10);
 /// Token bucket. Sending is allowed while any token is left, and a segment larger than the tokens leaves a debt, so that
 /// 64 kB segments need no bucket of that size.
 #[derive(Clone, Debug)]
-pub struct Pacer {
+pub(super) struct Pacer {
     /// Bytes per second; `None`: no limit.
     rate: Option<u64>,
     mss: u32,
@@ -26,12 +26,12 @@ pub struct Pacer {
 
 impl Pacer {
     /// An unlimited pacer for segments of `mss` bytes.
-    pub fn new(mss: u32) -> Self {
+    pub(super) fn new(mss: u32) -> Self {
         Pacer { rate: None, mss, tokens: 0, at: Instant::ZERO }
     }
 
     /// Sets the rate in bytes per second; 0 counts as 1. A debt stays, and is paid at the new rate.
-    pub fn set_rate(&mut self, rate: u64) {
+    pub(super) fn set_rate(&mut self, rate: u64) {
         let first = self.rate.is_none();
         self.rate = Some(rate.max(1));
         if first {
@@ -40,22 +40,24 @@ impl Pacer {
     }
 
     /// Lifts the limit.
-    pub fn set_unlimited(&mut self) {
+    #[cfg(test)]
+    pub(super) fn set_unlimited(&mut self) {
         self.rate = None;
     }
 
     /// The rate in bytes per second, if there is a limit.
-    pub fn rate(&self) -> Option<u64> {
+    #[cfg(test)]
+    pub(super) fn rate(&self) -> Option<u64> {
         self.rate
     }
 
     /// The segment size changed.
-    pub fn set_mss(&mut self, mss: u32) {
+    pub(super) fn set_mss(&mut self, mss: u32) {
         self.mss = mss;
     }
 
     /// Bytes that may leave at once after a pause: a millisecond at the rate, at least two segments. `u64::MAX` without a limit.
-    pub fn burst(&self) -> u64 {
+    pub(super) fn burst(&self) -> u64 {
         match self.rate {
             None => u64::MAX,
             Some(rate) => (rate / 1_000).max(2 * u64::from(self.mss)),
@@ -72,14 +74,14 @@ impl Pacer {
     }
 
     /// `bytes` were sent.
-    pub fn on_sent(&mut self, now: Instant, bytes: u64) {
+    pub(super) fn on_sent(&mut self, now: Instant, bytes: u64) {
         let Some(rate) = self.rate else { return };
         self.tokens = self.tokens_at(now, rate).saturating_sub(i128::from(bytes) * NANOS);
         self.at = self.at.max(now);
     }
 
     /// When the next segment may be sent: `now` if at once.
-    pub fn next_send(&self, now: Instant) -> Instant {
+    pub(super) fn next_send(&self, now: Instant) -> Instant {
         let Some(rate) = self.rate else { return now };
         let tokens = self.tokens_at(now, rate);
         if tokens > 0 {
@@ -96,7 +98,7 @@ impl Pacer {
 ///
 /// So a 3 Mbit/s path sends one or two packets at a time and a 10 Gbit/s path 64 kB. Without a limit (`None`) it is
 /// the largest multiple of `mss` up to `max`. When `max` is below `mss` the answer is `max`.
-pub fn segment_size(rate: Option<u64>, mss: u32, max: usize) -> usize {
+pub(super) fn segment_size(rate: Option<u64>, mss: u32, max: usize) -> usize {
     let mss = mss.max(1) as usize;
     if max < mss {
         return max;

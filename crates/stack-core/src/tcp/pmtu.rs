@@ -39,7 +39,7 @@ const ETHERNET: u32 = 1500;
 
 /// What is to be done about a "packet too big".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Claim {
+pub(super) enum Claim {
     /// Nothing: it says nothing new, or cannot be true.
     Ignore,
     /// Send packets of this size from now on.
@@ -84,7 +84,7 @@ struct Probe {
 
 /// What is known of the path's packet size for one subflow.
 #[derive(Clone, Debug)]
-pub struct PathMtu {
+pub(super) struct PathMtu {
     /// Most that our link and the peer's MSS option allow (MAX_PLPMTU).
     most: u32,
     /// In force (PLPMTU).
@@ -111,7 +111,7 @@ pub struct PathMtu {
 impl PathMtu {
     /// Packets of up to `most`, none sent yet. Larger ones are tried again `raise_after` after a search has ended; `None`: there are no
     /// searches.
-    pub fn new(most: u32, v6: bool, raise_after: Option<Duration>) -> Self {
+    pub(super) fn new(most: u32, v6: bool, raise_after: Option<Duration>) -> Self {
         let least = if v6 { LEAST_V6 } else { LEAST_V4 };
         PathMtu {
             most,
@@ -130,12 +130,12 @@ impl PathMtu {
     }
 
     /// The size in force.
-    pub fn mss(&self) -> u32 {
+    pub(super) fn mss(&self) -> u32 {
         self.mss
     }
 
     /// `len` bytes of payload were sent for the first time, up to `end`; with options they fill a packet or more.
-    pub fn on_sent(&mut self, end: SubflowOffset, len: u64) {
+    pub(super) fn on_sent(&mut self, end: SubflowOffset, len: u64) {
         // At most 40 bytes of an MSS are options.
         let open = self.confirmed < self.mss || matches!(self.phase, Phase::Base { .. });
         if self.trial.is_none() && open && len + 40 >= u64::from(self.mss) {
@@ -144,7 +144,7 @@ impl PathMtu {
     }
 
     /// Everything below `una` has been acknowledged. The new size, if a probe has arrived.
-    pub fn on_acked(&mut self, now: Instant, una: SubflowOffset) -> Option<u32> {
+    pub(super) fn on_acked(&mut self, now: Instant, una: SubflowOffset) -> Option<u32> {
         self.claim = self.claim.filter(|(at, _)| *at >= una);
         if self.trial.is_some_and(|end| end <= una) {
             self.trial = None;
@@ -171,7 +171,13 @@ impl PathMtu {
 
     /// An ICMP message says that the packet at `at`, of `quoted` bytes after its headers, exceeds a link that takes `fits`; `None`: it
     /// does not say how much. The caller has made sure that `at` is outstanding (RFC 5927 §4.1).
-    pub fn on_too_big(&mut self, now: Instant, at: SubflowOffset, quoted: u32, fits: Option<u32>) -> Claim {
+    pub(super) fn on_too_big(
+        &mut self,
+        now: Instant,
+        at: SubflowOffset,
+        quoted: u32,
+        fits: Option<u32>,
+    ) -> Claim {
         let fits = fits.or_else(|| PLATEAUS.into_iter().find(|p| *p < quoted));
         let Some(fits) = fits.map(|f| f.max(self.least)) else { return Claim::Ignore };
         if fits >= self.mss {
@@ -196,7 +202,7 @@ impl PathMtu {
 
     /// The retransmission timer expired for the `count`th time in a row, with `una` unacknowledged. `pause`: as for
     /// [`on_probe_lost`](Self::on_probe_lost). The new size, if it changes.
-    pub fn on_timeout(
+    pub(super) fn on_timeout(
         &mut self,
         now: Instant,
         una: SubflowOffset,
@@ -233,12 +239,12 @@ impl PathMtu {
     }
 
     /// Packets of `size` have arrived before: the path was not too narrow for them but, more likely, down or crowded for a while.
-    pub fn has_carried(&self, size: u32) -> bool {
+    pub(super) fn has_carried(&self, size: u32) -> bool {
         size <= self.carried
     }
 
     /// The size of a probe that is due; the caller sees to the other conditions of RFC 4821 §7.4.
-    pub fn probe_due(&self, now: Instant) -> Option<u32> {
+    pub(super) fn probe_due(&self, now: Instant) -> Option<u32> {
         if self.mss >= self.most || self.probe.is_some() {
             return None;
         }
@@ -253,7 +259,7 @@ impl PathMtu {
     }
 
     /// The new data `range` were sent in a single packet of `size`, which was [due](Self::probe_due).
-    pub fn on_probe_sent(&mut self, now: Instant, range: Range<SubflowOffset>, size: u32) {
+    pub(super) fn on_probe_sent(&mut self, now: Instant, range: Range<SubflowOffset>, size: u32) {
         if matches!(self.phase, Phase::Complete { .. }) {
             self.search(now, 0);
         }
@@ -261,34 +267,39 @@ impl PathMtu {
     }
 
     /// What the probe under way carries. Also of a lost one, until its bytes have arrived.
-    pub fn probe(&self) -> Option<Range<SubflowOffset>> {
+    pub(super) fn probe(&self) -> Option<Range<SubflowOffset>> {
         self.probe.as_ref().map(|p| p.range.clone())
     }
 
     /// The probe was lost and nothing else. If it stays so until its bytes have arrived, the path does not carry that much (RFC 4821 §7.6.2),
     /// and the next does not go before `pause` has passed, unless ICMP has explained the loss.
-    pub fn on_probe_lost(&mut self, pause: Duration) {
+    pub(super) fn on_probe_lost(&mut self, pause: Duration) {
         if let Some(probe) = &mut self.probe {
             probe.lost = Some(pause);
         }
     }
 
     /// The probe under way was judged lost.
-    pub fn is_probe_lost(&self) -> bool {
+    pub(super) fn is_probe_lost(&self) -> bool {
         self.probe.as_ref().is_some_and(|p| p.lost.is_some())
     }
 
     /// The probe was lost, and more: that says nothing about its size, which is tried again later (RFC 4821 §7.6.4), unless ICMP has
     /// explained the loss.
-    pub fn on_probe_inconclusive(&mut self, now: Instant) {
+    pub(super) fn on_probe_inconclusive(&mut self, now: Instant) {
         if let Some(probe) = self.probe.take_if(|p| p.explained) {
             self.failed(now, &probe, Duration::ZERO);
         }
         self.probe = None;
     }
 
+    /// Probes have failed, and nobody has asked since.
+    pub(super) fn has_failures(&self) -> bool {
+        self.failures > 0
+    }
+
     /// How many probes have failed since this was last asked.
-    pub fn take_failures(&mut self) -> u32 {
+    pub(super) fn take_failures(&mut self) -> u32 {
         core::mem::take(&mut self.failures)
     }
 

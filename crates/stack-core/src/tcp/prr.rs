@@ -5,7 +5,7 @@
 
 /// State of one recovery episode.
 #[derive(Clone, Debug, Default)]
-pub struct Prr {
+pub(super) struct Prr {
     /// `None` outside recovery.
     episode: Option<Episode>,
 }
@@ -21,21 +21,22 @@ struct Episode {
 
 impl Prr {
     /// Not in recovery.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::default()
     }
 
     /// Recovery begins.
     ///
     /// `flight` is RFC 9937's RecoverFS: bytes outstanding, lost ones included, without those that had been SACKed
-    /// before the ACK that started recovery; [`Scoreboard::recovery_flight`](super::scoreboard::Scoreboard::recovery_flight)
+    /// before the ACK that started recovery; the scoreboard's `recovery_flight`
     /// computes it. `ssthresh` is the window the controller wants at the end.
-    pub fn enter(&mut self, flight: u64, ssthresh: u64) {
+    pub(super) fn enter(&mut self, flight: u64, ssthresh: u64) {
         self.episode = Some(Episode { ssthresh, recover_flight: flight.max(1), delivered: 0, out: 0 });
     }
 
     /// Whether an episode is on.
-    pub fn is_active(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_active(&self) -> bool {
         self.episode.is_some()
     }
 
@@ -49,7 +50,7 @@ impl Prr {
     ///
     /// The budget is not a whole number of segments; what is not used now is not lost, so waiting until it
     /// covers a full segment avoids sending small ones.
-    pub fn on_ack(&mut self, delivered: u64, in_flight: u64, safe: bool, mss: u32) -> u64 {
+    pub(super) fn on_ack(&mut self, delivered: u64, in_flight: u64, safe: bool, mss: u32) -> u64 {
         let Some(e) = &mut self.episode else { return 0 };
         let mss = u64::from(mss);
         e.delivered = e.delivered.saturating_add(delivered);
@@ -70,14 +71,14 @@ impl Prr {
     }
 
     /// `bytes` were sent or retransmitted during recovery.
-    pub fn on_sent(&mut self, bytes: u64) {
+    pub(super) fn on_sent(&mut self, bytes: u64) {
         if let Some(e) = &mut self.episode {
             e.out = e.out.saturating_add(bytes);
         }
     }
 
     /// Recovery ends. Returns the window to continue with, which is `ssthresh`; `None` when there was no episode.
-    pub fn exit(&mut self) -> Option<u64> {
+    pub(super) fn exit(&mut self) -> Option<u64> {
         self.episode.take().map(|e| e.ssthresh)
     }
 }

@@ -3,20 +3,18 @@
 use crate::types::{Duration, Instant};
 
 /// Time-out before the first measurement (RFC 6298 §2.1).
-pub const INITIAL_RTO: Duration = Duration::from_secs(1);
-/// Time-out after the handshake if its SYN had to be retransmitted and gave no measurement (RFC 6298 §5.7).
-pub const INITIAL_RTO_AFTER_SYN_TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const INITIAL_RTO: Duration = Duration::from_secs(1);
 /// Least allowance for variation: the time-out never falls below SRTT plus this.
 ///
 /// RFC 6298 §2.4 asks for a minimum of one second but expects research to lower it. We do as Linux does and
 /// count 200 ms on top of SRTT, because a receiver may delay its ACK by up to that much (Linux's longest delayed ACK)
 /// whatever the path's RTT: a minimum of 200 ms for the whole sum would fire before such an ACK on every
 /// path longer than nothing, and one second makes the loss of a lone segment cost five times as much as needed.
-pub const MIN_RTO: Duration = Duration::from_millis(200);
+pub(super) const MIN_RTO: Duration = Duration::from_millis(200);
 /// Largest time-out; RFC 6298 §2.5 wants at least 60 seconds.
-pub const MAX_RTO: Duration = Duration::from_secs(120);
+pub(super) const MAX_RTO: Duration = Duration::from_secs(120);
 /// Clock granularity G (RFC 6298 §4): timestamp options and timers are assumed no finer than this.
-pub const CLOCK_GRANULARITY: Duration = Duration::from_millis(1);
+pub(super) const CLOCK_GRANULARITY: Duration = Duration::from_millis(1);
 
 /// Length of one window of the minimum filter.
 const MIN_WINDOW: Duration = Duration::from_secs(10);
@@ -29,7 +27,7 @@ const MIN_WINDOW: Duration = Duration::from_secs(10);
 /// and downwards by a quarter once per round trip; and a sample below the smoothed value raises it only by
 /// an eighth of the usual gain, since a round trip that became shorter is no reason for a longer time-out.
 #[derive(Clone, Debug)]
-pub struct RttEstimator {
+pub(super) struct RttEstimator {
     /// Nanoseconds, as all below; `None` before the first sample.
     srtt: Option<u64>,
     /// Smoothed deviation, per sample.
@@ -41,7 +39,6 @@ pub struct RttEstimator {
     latest: Option<Duration>,
     /// Minimum of the current window and of the one before it.
     min: MinFilter,
-    initial: Duration,
     backoff: u32,
     /// SRTT and RTTVAR before a timeout that may be spurious (RFC 4015 §3.1 step 0).
     before_timeout: Option<(u64, u64)>,
@@ -55,7 +52,7 @@ impl Default for RttEstimator {
 
 impl RttEstimator {
     /// No measurement yet: the time-out is [`INITIAL_RTO`].
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         RttEstimator {
             srtt: None,
             mdev: 0,
@@ -64,14 +61,13 @@ impl RttEstimator {
             round_start: Instant::ZERO,
             latest: None,
             min: MinFilter::default(),
-            initial: INITIAL_RTO,
             backoff: 0,
             before_timeout: None,
         }
     }
 
     /// Takes a measurement that Karn's rule allows (RFC 6298 §3). It also ends back-off, as RFC 6298 §5 has it.
-    pub fn sample(&mut self, now: Instant, rtt: Duration) {
+    pub(super) fn sample(&mut self, now: Instant, rtt: Duration) {
         let rtt = rtt.clamp(Duration::from_nanos(1), MAX_RTO);
         self.latest = Some(rtt);
         self.min.update(now, rtt);
@@ -104,13 +100,13 @@ impl RttEstimator {
     }
 
     /// The retransmission timer expired: remembers what it was made of, should that turn out to be needless.
-    pub fn remember(&mut self) {
+    pub(super) fn remember(&mut self) {
         self.before_timeout = self.srtt.map(|srtt| (srtt + 2 * nanos(CLOCK_GRANULARITY), self.rttvar));
     }
 
     /// As [`sample`](Self::sample), for the first data that were new when a timeout was spurious: the time-out becomes as
     /// conservative as before it or as after a first measurement, whichever is longer (RFC 4015 §3.1 step 11).
-    pub fn sample_after_spurious_timeout(&mut self, now: Instant, rtt: Duration) {
+    pub(super) fn sample_after_spurious_timeout(&mut self, now: Instant, rtt: Duration) {
         self.sample(now, rtt);
         let Some((srtt, rttvar)) = self.before_timeout.take() else { return };
         let r = nanos(rtt.min(MAX_RTO));
@@ -121,36 +117,31 @@ impl RttEstimator {
         self.round_start = now;
     }
 
-    /// The SYN timed out: until a measurement exists the time-out is three seconds (RFC 6298 §5.7).
-    pub fn syn_timed_out(&mut self) {
-        self.initial = INITIAL_RTO_AFTER_SYN_TIMEOUT;
-    }
-
     /// Smoothed round-trip time.
-    pub fn srtt(&self) -> Option<Duration> {
+    pub(super) fn srtt(&self) -> Option<Duration> {
         self.srtt.map(Duration::from_nanos)
     }
 
     /// Round-trip time variation; zero before the first sample.
-    pub fn rttvar(&self) -> Duration {
+    pub(super) fn rttvar(&self) -> Duration {
         Duration::from_nanos(self.rttvar)
     }
 
     /// Least sample of the last 10 to 20 seconds in which there were samples, so that it adapts when a path becomes
     /// longer for good (RFC 8985 §6.2 step 1).
-    pub fn min_rtt(&self) -> Option<Duration> {
+    pub(super) fn min_rtt(&self) -> Option<Duration> {
         self.min.get()
     }
 
     /// The last sample.
-    pub fn latest(&self) -> Option<Duration> {
+    pub(super) fn latest(&self) -> Option<Duration> {
         self.latest
     }
 
     /// Retransmission time-out with back-off applied, between [`MIN_RTO`] and [`MAX_RTO`].
-    pub fn rto(&self) -> Duration {
+    pub(super) fn rto(&self) -> Duration {
         let base = match self.srtt {
-            None => self.initial,
+            None => INITIAL_RTO,
             Some(srtt) => {
                 let variation = self.rttvar.saturating_mul(4).max(nanos(CLOCK_GRANULARITY));
                 Duration::from_nanos(srtt.saturating_add(variation.max(nanos(MIN_RTO))))
@@ -160,17 +151,17 @@ impl RttEstimator {
     }
 
     /// The time-out expired: doubles it (RFC 6298 §5.5).
-    pub fn back_off(&mut self) {
+    pub(super) fn back_off(&mut self) {
         self.backoff = self.backoff.saturating_add(1);
     }
 
     /// Takes back all doublings, for instance because new data were acknowledged.
-    pub fn reset_back_off(&mut self) {
+    pub(super) fn reset_back_off(&mut self) {
         self.backoff = 0;
     }
 
     /// Doublings in force.
-    pub fn backoff_count(&self) -> u32 {
+    pub(super) fn backoff_count(&self) -> u32 {
         self.backoff
     }
 }
@@ -213,7 +204,7 @@ impl MinFilter {
 ///
 /// `flight` is the number of bytes in flight: with one segment or less (`mss`) the peer may be delaying its ACK, by
 /// `max_ack_delay` at most. `rto` is the time left until the retransmission time-out, which the probe never exceeds.
-pub fn pto(
+pub(super) fn pto(
     srtt: Option<Duration>,
     flight: u64,
     mss: u32,
@@ -253,16 +244,6 @@ mod tests {
         }
         e.reset_back_off();
         assert_eq!((e.rto(), e.backoff_count()), (Duration::from_secs(1), 0));
-    }
-
-    #[test]
-    fn after_a_syn_time_out_the_initial_rto_is_three_seconds_until_a_sample() {
-        // RFC 6298 §5.7.
-        let mut e = RttEstimator::new();
-        e.syn_timed_out();
-        assert_eq!(e.rto(), Duration::from_secs(3));
-        e.sample(Instant::from_millis(5), ms(50));
-        assert_eq!(e.rto(), ms(250));
     }
 
     #[test]

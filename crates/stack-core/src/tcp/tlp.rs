@@ -3,10 +3,9 @@
 use crate::types::SubflowOffset;
 use core::ops::Range;
 
-/// State of the tail loss probe of one subflow. When it is due is [`pto`](super::rtt::pto)'s to say, and what it repeats
-/// [`Scoreboard::tail_probe`](super::scoreboard::Scoreboard::tail_probe)'s.
+/// State of the tail loss probe of one subflow. `rtt::pto` says when it is due, the scoreboard's `tail_probe` what it repeats.
 #[derive(Clone, Debug)]
-pub struct TailProbe {
+pub(super) struct TailProbe {
     /// TLP.end_seq: SND.NXT after the probe.
     outstanding: Option<SubflowOffset>,
     /// TLP.is_retrans.
@@ -25,23 +24,24 @@ impl Default for TailProbe {
 
 impl TailProbe {
     /// No probe outstanding; the first one is allowed.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         TailProbe { outstanding: None, retransmission: false, stamp: 0, sampled: true }
     }
 
     /// Whether a probe may be sent (RFC 8985 §7.3): none is outstanding, and the round-trip time was measured since the last, so
     /// that probes do not keep SRTT from following a path that became longer.
-    pub fn may_send(&self) -> bool {
+    pub(super) fn may_send(&self) -> bool {
         self.outstanding.is_none() && self.sampled
     }
 
     /// Whether a probe awaits its acknowledgement.
-    pub fn is_outstanding(&self) -> bool {
+    #[cfg(test)]
+    pub(super) fn is_outstanding(&self) -> bool {
         self.outstanding.is_some()
     }
 
     /// A probe was sent; `nxt` is SND.NXT after it. `retransmission`: it repeated old data. `stamp`: its timestamp.
-    pub fn sent(&mut self, nxt: SubflowOffset, retransmission: bool, stamp: u32) {
+    pub(super) fn sent(&mut self, nxt: SubflowOffset, retransmission: bool, stamp: u32) {
         self.outstanding = Some(nxt);
         self.retransmission = retransmission;
         self.stamp = stamp;
@@ -49,12 +49,12 @@ impl TailProbe {
     }
 
     /// A round-trip time was measured.
-    pub fn on_rtt_sample(&mut self) {
+    pub(super) fn on_rtt_sample(&mut self) {
         self.sampled = true;
     }
 
     /// Fast recovery or a time-out begins: the probe does not matter any more (RFC 8985 §7.1).
-    pub fn reset(&mut self) {
+    pub(super) fn reset(&mut self) {
         self.outstanding = None;
         self.retransmission = false;
     }
@@ -65,7 +65,7 @@ impl TailProbe {
     /// `dsack`: its D-SACK block. `duplicate`: it is a duplicate ACK without any SACK block, from a peer that does without.
     /// `echo`: the timestamp it echoes. One from before the probe shows that the original arrived (RFC 3522 §3.2): where data
     /// flow both ways a peer's D-SACK may find no room beside them, and the RFC's rule would take each probe for a repair.
-    pub fn on_ack(
+    pub(super) fn on_ack(
         &mut self,
         ack: SubflowOffset,
         dsack: Option<&Range<SubflowOffset>>,

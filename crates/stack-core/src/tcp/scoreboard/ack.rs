@@ -1,7 +1,9 @@
 //! Acknowledgements: what they deliver, and what they say about round-trip time, reordering and needless retransmission.
 
-use super::loss::Delivered;
-use super::{Scoreboard, echo_precedes};
+use super::board::Scoreboard;
+use super::parts::Transmission;
+use super::rack::{Delivered, Rack};
+use crate::tcp::rtt::CLOCK_GRANULARITY;
 use crate::types::{Duration, Instant, SubflowOffset};
 use core::fmt::Debug;
 use core::ops::Range;
@@ -12,7 +14,7 @@ const TIMESTAMP_TICK: Duration = Duration::from_millis(1);
 
 /// How it is known that retransmissions were for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Evidence {
+pub(in crate::tcp) enum Evidence {
     /// The timestamp echo is older than the first retransmission: the original arrived (RFC 3522).
     Timestamp,
     /// Everything that was sent again arrived twice, as D-SACKs say (RFC 3708).
@@ -23,40 +25,42 @@ pub enum Evidence {
 
 /// What one acknowledgement said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AckOutcome {
+pub(in crate::tcp) struct AckOutcome {
     /// Bytes by which the cumulative acknowledgement advanced, SYN and FIN included.
-    pub cumulative: u64,
+    pub(in crate::tcp) cumulative: u64,
     /// Bytes newly acknowledged or newly SACKed.
-    pub delivered: u64,
+    pub(in crate::tcp) delivered: u64,
     /// Round-trip time that Karn's rule allows to measure: from the latest range newly delivered that was never
     /// retransmitted, else from the timestamp if the cumulative acknowledgement advanced (RFC 7323 §4.1).
-    pub rtt: Option<Duration>,
+    pub(in crate::tcp) rtt: Option<Duration>,
     /// The newest transmission among the delivered was made when the application limited the sender.
-    pub app_limited: bool,
+    pub(in crate::tcp) app_limited: bool,
     /// There was a D-SACK block (RFC 2883): the peer received something twice.
-    pub dsack: bool,
+    pub(in crate::tcp) dsack: bool,
     /// The D-SACK block.
-    pub dsack_range: Option<Range<SubflowOffset>>,
+    pub(in crate::tcp) dsack_range: Option<Range<SubflowOffset>>,
     /// By that block everything that this episode sent again has arrived twice.
-    pub duplicated: bool,
+    pub(in crate::tcp) duplicated: bool,
     /// The SYN was acknowledged by this.
-    pub syn_acked: bool,
+    pub(in crate::tcp) syn_acked: bool,
     /// The FIN was acknowledged by this.
-    pub fin_acked: bool,
+    pub(in crate::tcp) fin_acked: bool,
     /// Something never retransmitted was delivered after something above it (RFC 8985 §6.2 step 3).
-    pub reordering: bool,
+    pub(in crate::tcp) reordering: bool,
     /// The retransmissions of the current or last recovery episode turn out to have been for nothing: the
     /// controller's reduction may be undone. Reported once per episode. See [`Scoreboard::undo_losses`].
-    pub spurious: Option<Evidence>,
+    pub(in crate::tcp) spurious: Option<Evidence>,
     /// Something delivered had been retransmitted.
-    pub retransmitted_acked: bool,
+    pub(in crate::tcp) retransmitted_acked: bool,
     /// The cumulative acknowledgement reached the recovery point: the episode is over.
-    pub recovery_ended: bool,
+    pub(in crate::tcp) recovery_ended: bool,
 }
 
 /// What is gathered while going through the newly delivered ranges.
-#[derive(Default)]
 struct Tally {
+    now: Instant,
+    /// The round-trip time that the timestamp echo gives.
+    echo_rtt: Option<Duration>,
     /// Latest transmission delivered: id and whether application-limited.
     newest: Option<(u64, bool)>,
     /// Latest transmission of bytes sent only once: id and time; acknowledged cumulatively, and by SACK.
@@ -73,7 +77,7 @@ struct Tally {
 struct Piece {
     end: u64,
     /// `None`: it was judged lost since it was last sent, so its transmission is no longer known.
-    tx: Option<super::Transmission>,
+    tx: Option<Transmission>,
     retransmitted: bool,
     app_limited: bool,
     cumulative: bool,
@@ -85,7 +89,7 @@ impl<M: Clone + Debug> Scoreboard<M> {
     ///
     /// An `ack` above [`nxt`](Self::nxt) counts as `nxt`; the caller should have refused it (RFC 5961 §5). SACK blocks
     /// that are empty or reach above `nxt` are ignored. Call [`detect_loss`](Self::detect_loss) afterwards.
-    pub fn on_ack(
+    pub(in crate::tcp) fn on_ack(
         &mut self,
         now: Instant,
         ack: SubflowOffset,
@@ -93,12 +97,12 @@ impl<M: Clone + Debug> Scoreboard<M> {
         rtt_from_timestamp: Option<Duration>,
     ) -> AckOutcome {
         let mut out = AckOutcome::default();
-        let mut tally = Tally::default();
+        let mut tally = Tally::new(now, rtt_from_timestamp);
         let old_una = self.una;
         let ack = ack.0.clamp(self.una, self.nxt);
         self.take_dsack(ack, sacks, &mut out);
 
-        self.deliver(now, old_una..ack, true, rtt_from_timestamp, &mut tally, &mut out);
+        self.deliver(old_una..ack, true, &mut tally, &mut out);
         let mut blocks: SmallVec<[Range<u64>; 4]> = sacks
             .iter()
             .filter(|b| b.start < b.end && b.end.0 <= self.nxt && b.end.0 > ack)
@@ -108,18 +112,20 @@ impl<M: Clone + Debug> Scoreboard<M> {
         blocks.sort_unstable_by_key(|b| b.start);
         for block in blocks {
             if self.may_sack(&block) {
-                self.deliver(now, block.clone(), false, rtt_from_timestamp, &mut tally, &mut out);
+                self.deliver(block.clone(), false, &mut tally, &mut out);
                 self.sacked.insert(block);
             }
         }
         self.advance(ack, &mut out);
 
         out.app_limited = tally.newest.is_some_and(|(_, limited)| limited);
-        out.rtt = self.round_trip_time(now, &tally, out.cumulative > 0, rtt_from_timestamp);
+        out.rtt = tally.round_trip_time(out.cumulative > 0);
         if let Some(delivered) = tally.rack {
             self.rack.update(now, delivered);
         }
-        self.rack.reordering_seen |= out.reordering;
+        if out.reordering {
+            self.rack.on_reordering();
+        }
         // Eifel detection (RFC 3522 §3.2): the echo tells that the original transmission filled the hole. In fast
         // recovery other holes may be genuine, so nothing else may be believed lost. Step 5: a D-SACK, or an ACK of
         // everything from a peer not known to send any, may mean that only the ACKs of the originals were lost.
@@ -127,16 +133,18 @@ impl<M: Clone + Debug> Scoreboard<M> {
         if out.cumulative > 0
             && !acks_lost
             && tally.cumulative_retransmitted
-            && self.undo.first_retransmission.is_some_and(|t| echo_precedes(now, rtt_from_timestamp, t))
-            && (self.recovery.is_some_and(|r| r.rto) || self.lost.is_empty())
+            && self.undo.first_retransmission().is_some_and(|t| echo_precedes(now, rtt_from_timestamp, t))
+            && (self.recovery.timed_out() || self.lost.is_empty())
             && self.undo.report()
         {
             out.spurious = Some(Evidence::Timestamp);
             // What was taken for a loss was late: a fast retransmission is to wait longer from now on.
-            self.rack.reordering_seen |= !self.recovery.is_some_and(|r| r.rto);
+            if !self.recovery.timed_out() {
+                self.rack.on_reordering();
+            }
         }
         // No timestamp is needed where there was no retransmission that could have caused this. Pacing may hold back the first.
-        let nothing_sent_again = self.recovery.is_some() && self.undo.first_retransmission.is_none();
+        let nothing_sent_again = self.recovery.is_on() && self.undo.first_retransmission().is_none();
         if tally.late && nothing_sent_again && self.lost.is_empty() && self.undo.report() {
             out.spurious = Some(Evidence::Late);
         }
@@ -144,11 +152,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
         if out.duplicated && self.lost.is_empty() && self.undo.report() {
             out.spurious = Some(Evidence::Duplicates);
         }
-        let ended = self.recovery.is_some_and(|r| self.una >= r.point);
-        if ended {
-            self.recovery = None;
-            out.recovery_ended = true;
-        }
+        let ended = self.recovery.on_ack(self.una);
+        out.recovery_ended = ended;
         self.rack.adapt_window(self.una, self.nxt, out.dsack, ended);
         self.prune();
         out
@@ -177,15 +182,7 @@ impl<M: Clone + Debug> Scoreboard<M> {
     }
 
     /// Accounts for those bytes of `range` that were not known to be delivered.
-    fn deliver(
-        &mut self,
-        now: Instant,
-        range: Range<u64>,
-        cumulative: bool,
-        rtt_from_timestamp: Option<Duration>,
-        tally: &mut Tally,
-        out: &mut AckOutcome,
-    ) {
+    fn deliver(&mut self, range: Range<u64>, cumulative: bool, tally: &mut Tally, out: &mut AckOutcome) {
         let mut at = range.start;
         while let Some(gap) = self.sacked.first_gap(at..range.end) {
             at = gap.end;
@@ -199,8 +196,9 @@ impl<M: Clone + Debug> Scoreboard<M> {
                     let (end, tx, retransmitted) = self.transmission_of(from, to, segment.tx);
                     let piece =
                         Piece { end, tx, retransmitted, app_limited: segment.app_limited, cumulative };
-                    self.rack.take_piece(&piece, out);
-                    tally.take_piece(&piece, now, rtt_from_timestamp, self.rack.min_rtt);
+                    out.retransmitted_acked |= retransmitted;
+                    out.reordering |= self.rack.on_delivered(end, retransmitted);
+                    tally.take_piece(&piece, &self.rack);
                     from = end;
                 }
                 index += 1;
@@ -215,12 +213,7 @@ impl<M: Clone + Debug> Scoreboard<M> {
 
     /// The latest transmission of the bytes from `at` on, how far it goes (at most to `end`), and whether it was a
     /// retransmission. `first` is that of the segment.
-    fn transmission_of(
-        &self,
-        at: u64,
-        end: u64,
-        first: super::Transmission,
-    ) -> (u64, Option<super::Transmission>, bool) {
+    fn transmission_of(&self, at: u64, end: u64, first: Transmission) -> (u64, Option<Transmission>, bool) {
         match self.retransmitted.next_from(at).filter(|r| r.start < end) {
             None => (end, Some(first), false),
             Some(r) if r.start > at => (r.start, Some(first), false),
@@ -254,23 +247,11 @@ impl<M: Clone + Debug> Scoreboard<M> {
             out.syn_acked |= s.syn && below_syn(s.start, out.cumulative, ack);
         }
     }
+}
 
-    fn round_trip_time(
-        &self,
-        now: Instant,
-        tally: &Tally,
-        advanced: bool,
-        rtt_from_timestamp: Option<Duration>,
-    ) -> Option<Duration> {
-        let [cumulative, sacked] = tally.once;
-        // Without SACK, data behind a hole are acknowledged only once it is filled: their age is no round-trip time.
-        let cumulative = cumulative.filter(|_| !tally.cumulative_retransmitted);
-        match cumulative.max(sacked) {
-            Some((_, at)) => Some(now - at),
-            // The timestamp clock counts milliseconds: within one of them, no time at all may seem to have passed.
-            None => rtt_from_timestamp.filter(|_| advanced).map(|rtt| rtt.max(TIMESTAMP_TICK)),
-        }
-    }
+/// `now − rtt`, compared with a slack of one tick of the timestamp clock: the ACK was caused by something sent before `at`.
+fn echo_precedes(now: Instant, rtt: Option<Duration>, at: Instant) -> bool {
+    rtt.is_some_and(|rtt| now - rtt + CLOCK_GRANULARITY < at)
 }
 
 /// A segment that starts with the SYN at `start` had it acknowledged by the advance of `by` up to `ack`.
@@ -279,13 +260,19 @@ fn below_syn(start: u64, by: u64, ack: u64) -> bool {
 }
 
 impl Tally {
-    fn take_piece(
-        &mut self,
-        piece: &Piece,
-        now: Instant,
-        echo_rtt: Option<Duration>,
-        min_rtt: Option<Duration>,
-    ) {
+    fn new(now: Instant, echo_rtt: Option<Duration>) -> Self {
+        Tally {
+            now,
+            echo_rtt,
+            newest: None,
+            once: [None; 2],
+            rack: None,
+            cumulative_retransmitted: false,
+            late: false,
+        }
+    }
+
+    fn take_piece(&mut self, piece: &Piece, rack: &Rack) {
         self.cumulative_retransmitted |= piece.retransmitted && piece.cumulative;
         let Some(tx) = piece.tx else { return };
         if self.newest.is_none_or(|(id, _)| id <= tx.id) {
@@ -295,8 +282,9 @@ impl Tally {
             // RFC 8985 §6.2 step 2: an ACK that the retransmission cannot have caused says nothing about it. The RFC
             // compares the timestamp echo for SACKed data as well, but what arrives above a hole does not change the
             // echo (RFC 7323 §4.3): the SACK of a tail loss probe would be ignored and a time-out needed after all.
-            let echo_rtt = echo_rtt.filter(|_| piece.cumulative);
-            if echo_precedes(now, echo_rtt, tx.at) || min_rtt.is_some_and(|min| now - tx.at < min) {
+            let echo_rtt = self.echo_rtt.filter(|_| piece.cumulative);
+            let too_soon = rack.min_rtt().is_some_and(|min| self.now - tx.at < min);
+            if echo_precedes(self.now, echo_rtt, tx.at) || too_soon {
                 return;
             }
         } else {
@@ -308,16 +296,16 @@ impl Tally {
             self.rack = Some(candidate);
         }
     }
-}
 
-impl super::loss::Rack {
-    /// RFC 8985 §6.2 step 3.
-    fn take_piece(&mut self, piece: &Piece, out: &mut AckOutcome) {
-        out.retransmitted_acked |= piece.retransmitted;
-        if piece.end > self.fack {
-            self.fack = piece.end;
-        } else if piece.end < self.fack && !piece.retransmitted {
-            out.reordering = true;
+    /// `advanced`: the cumulative acknowledgement did.
+    fn round_trip_time(&self, advanced: bool) -> Option<Duration> {
+        let [cumulative, sacked] = self.once;
+        // Without SACK, data behind a hole are acknowledged only once it is filled: their age is no round-trip time.
+        let cumulative = cumulative.filter(|_| !self.cumulative_retransmitted);
+        match cumulative.max(sacked) {
+            Some((_, at)) => Some(self.now - at),
+            // The timestamp clock counts milliseconds: within one of them, no time at all may seem to have passed.
+            None => self.echo_rtt.filter(|_| advanced).map(|rtt| rtt.max(TIMESTAMP_TICK)),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What to send again.
 
-use super::{Chunk, Scoreboard, Segment, Sent};
+use super::board::Scoreboard;
+use super::parts::{Chunk, Sent};
 use crate::types::{Instant, SubflowOffset};
 use core::fmt::Debug;
 use core::ops::Range;
@@ -10,19 +11,19 @@ impl<M: Clone + Debug> Scoreboard<M> {
     /// [`retransmitted`](Self::retransmitted).
     ///
     /// `None` when nothing is lost, or when `max_len` is 0 and neither a SYN nor a FIN would fit by itself.
-    pub fn next_lost(&self, max_len: usize) -> Option<Chunk<M>> {
+    pub(in crate::tcp) fn next_lost(&self, max_len: usize) -> Option<Chunk<M>> {
         self.front_chunk(self.lost.first()?, max_len)
     }
 
     /// The lowest bytes not SACKed, whatever is thought of them: for the retransmission timer, a SYN, or a probe. Cut like
     /// [`next_lost`](Self::next_lost).
-    pub fn first_unacked(&self, max_len: usize) -> Option<Chunk<M>> {
+    pub(in crate::tcp) fn first_unacked(&self, max_len: usize) -> Option<Chunk<M>> {
         self.front_chunk(self.sacked.first_gap(self.una..self.nxt)?, max_len)
     }
 
     /// The end of the last segment not SACKed, at most `max_len` bytes of payload: what a tail loss probe repeats when there is nothing
     /// new to send (RFC 8985 §7.3).
-    pub fn tail_probe(&self, max_len: usize) -> Option<Chunk<M>> {
+    pub(in crate::tcp) fn tail_probe(&self, max_len: usize) -> Option<Chunk<M>> {
         let gap = self.sacked.last_gap(self.una..self.nxt)?;
         let segment = self.segments.get(self.segment_index(gap.end - 1))?;
         let data = segment.data();
@@ -47,7 +48,7 @@ impl<M: Clone + Debug> Scoreboard<M> {
 
     /// `range` was sent again: a chunk from [`next_lost`](Self::next_lost), [`first_unacked`](Self::first_unacked) or
     /// [`tail_probe`](Self::tail_probe). Bytes acknowledged or SACKed in the meantime are left out.
-    pub fn retransmitted(&mut self, now: Instant, range: Range<SubflowOffset>) {
+    pub(in crate::tcp) fn retransmitted(&mut self, now: Instant, range: Range<SubflowOffset>) {
         let (start, end) = (range.start.0.max(self.una), range.end.0.min(self.nxt));
         if start >= end {
             return;
@@ -64,21 +65,5 @@ impl<M: Clone + Debug> Scoreboard<M> {
         self.undo.retransmitted(tx.at, start..end, episode);
         self.sent.push_back(Sent { start, end, tx, first: false });
         self.prune();
-    }
-}
-
-impl<M: Clone> Segment<M> {
-    /// The part `range` of this segment.
-    fn chunk(&self, range: Range<u64>) -> Chunk<M> {
-        let data = self.data();
-        let from = range.start.clamp(data.start, data.end) - data.start;
-        let to = range.end.clamp(data.start, data.end) - data.start;
-        Chunk {
-            syn: self.syn && range.start <= self.start,
-            fin: self.fin && range.end >= self.end,
-            range: SubflowOffset(range.start)..SubflowOffset(range.end),
-            payload: self.payload.slice(from as usize..to as usize),
-            tag: self.tag.clone(),
-        }
     }
 }

@@ -8,9 +8,12 @@ mod rules;
 mod transfer;
 
 use super::*;
+use crate::buffers::payload::Payload;
 use crate::tcp::rtt::RttEstimator;
+use crate::types::{Duration, Instant, SubflowOffset};
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::ops::Range;
 
 type Board = Scoreboard<u32>;
 
@@ -38,7 +41,7 @@ fn range(r: Range<u64>) -> Range<SubflowOffset> {
 /// Sends `len` bytes of data; the tag is the number of the first byte.
 fn send(board: &mut Board, now: Instant, len: usize) -> Range<u64> {
     let start = board.nxt().0;
-    let r = board.push(now, payload(start, len), false, false, start as u32, false);
+    let r = board.push(now, Outgoing::data(payload(start, len), start as u32, false));
     r.start.0..r.end.0
 }
 

@@ -328,7 +328,7 @@ fn run(ops: Vec<Op>) {
         match op {
             Op::Send(len, app_limited) => {
                 let start = b.nxt().0;
-                b.push(now, payload(start, len), false, false, start as u32, app_limited);
+                b.push(now, Outgoing::data(payload(start, len), start as u32, app_limited));
                 m.push(now, len as u64, app_limited);
             }
             Op::Ack(advance, blocks) => {

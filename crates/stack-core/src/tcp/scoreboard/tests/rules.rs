@@ -8,7 +8,7 @@ const RTT: u64 = 100;
 fn established() -> (Board, RttEstimator) {
     let mut b = Board::new();
     b.set_mss(1_000);
-    b.push(at(0), Payload::new(), true, false, 0, false);
+    b.push(at(0), Outgoing::syn(0));
     let out = ack(&mut b, at(RTT), 1, &[]);
     assert!(out.syn_acked && !out.fin_acked);
     assert_eq!((out.cumulative, out.delivered, out.rtt), (1, 1, Some(ms(RTT))));
@@ -109,7 +109,13 @@ fn a_probe_for_larger_packets_may_be_all_that_is_lost() {
 fn syn_and_fin_take_one_offset_each() {
     // RFC 9293 §3.4.
     let (mut b, _) = established();
-    assert_eq!(b.push(at(101), payload(1, 10), false, true, 7, false), range(1..12));
+    assert_eq!(
+        b.push(
+            at(101),
+            Outgoing { payload: payload(1, 10), syn: false, fin: true, tag: 7, app_limited: false }
+        ),
+        range(1..12)
+    );
     assert_eq!((b.in_flight(), b.nxt().0), (11, 12));
     let all = b.first_unacked(10).unwrap();
     assert_eq!(
@@ -134,7 +140,7 @@ fn syn_and_fin_take_one_offset_each() {
 fn a_syn_with_data_can_be_acknowledged_in_part() {
     // RFC 7413 §4.2.2: the peer may acknowledge the SYN alone.
     let mut b = Board::new();
-    b.push(at(0), payload(1, 10), true, false, 3, false);
+    b.push(at(0), Outgoing { payload: payload(1, 10), syn: true, fin: false, tag: 3, app_limited: false });
     let out = ack(&mut b, at(5), 1, &[]);
     assert!(out.syn_acked);
     let rest = b.first_unacked(100).unwrap();
@@ -146,14 +152,14 @@ fn a_syn_with_data_can_be_acknowledged_in_part() {
 #[test]
 fn an_empty_segment_is_not_recorded() {
     let (mut b, _) = established();
-    assert_eq!(b.push(at(1), Payload::new(), false, false, 0, false), range(1..1));
+    assert_eq!(b.push(at(1), Outgoing::data(Payload::new(), 0, false)), range(1..1));
     assert!(b.is_empty() && b.oldest_sent().is_none());
 }
 
 #[test]
 fn an_ack_in_the_middle_of_a_large_segment_leaves_the_rest() {
     let (mut b, _) = established();
-    b.push(at(200), payload(1, 64_000), false, false, 42, true);
+    b.push(at(200), Outgoing::data(payload(1, 64_000), 42, true));
     let out = ack(&mut b, at(300), 20_001, &[30_001..40_001]);
     assert_eq!((out.cumulative, out.delivered), (20_000, 30_000));
     assert!(out.app_limited && !out.reordering);
@@ -322,7 +328,7 @@ fn each_round_with_a_dsack_widens_the_window_up_to_srtt() {
 
 #[test]
 fn an_inflated_window_lasts_sixteen_recoveries() {
-    let mut rack = loss::Rack::new();
+    let mut rack = rack::Rack::new();
     rack.adapt_window(0, 100, true, false);
     rack.adapt_window(50, 200, true, false);
     assert_eq!(rack.multiplier(), 2, "one round counts once");
@@ -550,7 +556,10 @@ fn the_tail_probe_repeats_the_end_of_the_last_segment_not_sacked() {
     // RFC 8985 §7.3.
     let (mut b, e) = established();
     send(&mut b, at(200), 64_000);
-    let r = b.push(at(200), payload(64_001, 500), false, true, 9, false);
+    let r = b.push(
+        at(200),
+        Outgoing { payload: payload(64_001, 500), syn: false, fin: true, tag: 9, app_limited: false },
+    );
     let probe = b.tail_probe(1_000).unwrap();
     assert_eq!((probe.range.clone(), probe.fin, probe.payload.len(), probe.tag), (r, true, 500, 9));
     let end_of_it = b.tail_probe(200).unwrap();
