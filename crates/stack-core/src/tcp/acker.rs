@@ -4,7 +4,7 @@ use umptcp_types::{Duration, Instant, SubflowOffset};
 
 /// Segments acknowledged at once when a subflow is new, so that the peer's slow start is not held up.
 const QUICK_ACKS: u32 = 16;
-/// A packet with less payload than this is not taken for a full one (RFC 9293 §3.7.1: the least MSS everyone can take).
+/// Packets with less payload than this do not count as full (RFC 9293 §3.7.1: the default MSS).
 const LEAST_FULL_SEGMENT: u32 = 536;
 /// Challenge ACKs of one subflow are at least this far apart (RFC 5961 §7; as Linux's tcp_invalid_ratelimit).
 const CHALLENGE_INTERVAL: Duration = Duration::from_millis(500);
@@ -71,9 +71,9 @@ impl Acker {
         self.last_ack_sent
     }
 
-    /// `len` bytes of payload came, in order or not. The ACK is owed at once for anything out of order, for every second full
-    /// segment, while the subflow is new, and for a while after a loss (RFC 5681 §4.2). True: it may wait, and the
-    /// delayed-ACK timer is to be started.
+    /// `len` bytes of payload came, in order or not. The ACK is owed at once for anything out of order, for every
+    /// second full segment, while the subflow is new, and for a while after a loss (RFC 5681 §4.2). True: it may
+    /// wait, and the delayed-ACK timer is to be started.
     pub(super) fn on_payload(&mut self, len: usize, mss: u32, out_of_order: bool, duplicate: bool) -> bool {
         self.unacked_bytes += len as u64;
         // A full segment of the peer's is less than the MSS by its options; more than an MSS was merged from several.
@@ -83,8 +83,8 @@ impl Acker {
         }
         let enough = merged || self.unacked_bytes >= 2 * u64::from(self.full_segment);
         if out_of_order {
-            // After a loss the sender's window is small: to hold an ACK back would stall it, and a coupled
-            // controller would take the path for a slower one than it is.
+            // After a loss the sender's window is small: a delayed ACK would stall it, and a coupled controller would
+            // underestimate the path.
             self.quick_acks = QUICK_ACKS;
             self.owe_now();
             false
@@ -105,8 +105,8 @@ impl Acker {
         self.last_ack_sent = next;
     }
 
-    /// A segment with the ACK number `next` went out. `silent`: it had no room for SACK blocks that there are. False: an ACK
-    /// of its own is still owed for these.
+    /// A segment with the ACK number `next` went out. `silent`: it had no room for SACK blocks that there are. False:
+    /// an ACK of its own is still owed for these.
     pub(super) fn on_sent(&mut self, next: SubflowOffset, sack: bool, silent: bool) -> bool {
         self.last_ack_sent = next;
         self.unacked_bytes = 0;

@@ -18,7 +18,8 @@ use umptcp_types::{Duration, Instant, PathId, SeqNumber, SubflowId, SubflowOffse
 
 /// One subflow.
 ///
-/// `M` is what the connection attaches to the data it sends: kept with each segment, and repeated when it is sent again.
+/// `M` is what the connection attaches to the data it sends: kept with each segment, and repeated when it is sent
+/// again.
 #[derive(Debug)]
 pub struct Tcp<M> {
     /// The path it uses.
@@ -56,7 +57,7 @@ impl<M: Copy + Debug> Tcp<M> {
     pub(super) fn moment(&self, now: Instant) -> Moment {
         Moment {
             now,
-            stamp: self.timestamps.stamp(now),
+            stamp_offset: self.timestamps.offset(),
             synchronized: self.is_synchronized(),
             sack: self.handshake.sack(),
             timestamps: self.timestamps.enabled(),
@@ -103,7 +104,7 @@ impl<M: Copy + Debug> Tcp<M> {
         !matches!(self.state(), State::SynSent | State::SynReceived | State::Closed | State::TimeWait)
     }
 
-    /// It has gone, or only lingers in TIME_WAIT.
+    /// It is closed, or in TIME_WAIT.
     pub fn is_finished(&self) -> bool {
         matches!(self.state(), State::Closed | State::TimeWait)
     }
@@ -121,7 +122,7 @@ impl<M: Copy + Debug> Tcp<M> {
         self.sender.close();
     }
 
-    /// Ends it without another packet (the caller sends the RST, if one is due).
+    /// Ends it without sending anything (the caller sends the RST, if one is due).
     pub(crate) fn terminate(&mut self, reason: CloseReason) {
         self.life.end(reason);
         self.timers.stop_all();
@@ -303,7 +304,7 @@ impl<M: Copy + Debug> Tcp<M> {
         self.sender.tail_probe_due()
     }
 
-    /// Asks the peer for an ACK, by one below its window (RFC 9293 §3.8.4).
+    /// Makes the peer send an ACK, by a segment below its window (RFC 9293 §3.8.4).
     pub(crate) fn probe_peer(&mut self) {
         self.sender.probe_peer();
     }
@@ -333,7 +334,7 @@ impl<M: Copy + Debug> Tcp<M> {
         self.timers.hasten(Timer::Retransmit, at);
     }
 
-    /// Nothing is due any more: the connection takes over.
+    /// Stops all timers: the connection takes over.
     pub(crate) fn stop_timers(&mut self) {
         self.timers.stop_all();
     }
@@ -394,9 +395,9 @@ impl<M: Copy + Debug> Tcp<M> {
         self.receiver.wire_ack()
     }
 
-    /// The probe for larger packets that should be the next segment of new data (RFC 4821 §7.4), once the windows have room for
-    /// it. `packet`: payload of an ordinary one; `enough`: how much the application and the connection's window have for it and
-    /// for what follows.
+    /// The probe for larger packets that should be the next segment of new data (RFC 4821 §7.4), once the windows
+    /// have room for it. `packet`: payload of an ordinary one; `enough`: how much the application and the
+    /// connection's window have for it and for what follows.
     pub(crate) fn size_probe(
         &self,
         now: Instant,
@@ -427,7 +428,7 @@ impl<M: Copy + Debug> Tcp<M> {
         self.sender.is_size_probe(start)
     }
 
-    /// A segment of new data should go out now, before anything is sent again and whatever the congestion window: as a
+    /// A segment of new data should be sent now, before retransmissions and regardless of the congestion window: as a
     /// tail loss probe (RFC 8985 §7.3) or for F-RTO (RFC 5682 §3.1 step 2b).
     pub(crate) fn wants_new_data(&self) -> bool {
         self.can_send_data() && self.sender.wants_new_data()
@@ -438,7 +439,7 @@ impl<M: Copy + Debug> Tcp<M> {
         self.sender.new_data_sent(self.moment(now), &mut self.timers);
     }
 
-    /// There is none, or no window for it: a tail loss probe repeats old data instead, and F-RTO ends.
+    /// No new data, or no window for it: a tail loss probe repeats old data instead, and F-RTO ends.
     pub(crate) fn no_new_data(&mut self) {
         self.sender.no_new_data();
     }

@@ -1,8 +1,8 @@
 //! Forward RTO recovery (RFC 5682 §3, the variant for SACK): whether a retransmission timeout was needless, for a peer
 //! without timestamps.
 //!
-//! With timestamps the first acknowledgement after the timeout already tells (Eifel, RFC 3522), and nothing need be
-//! held back; so this runs only where there are none.
+//! With timestamps the first acknowledgement after the timeout already decides this (Eifel, RFC 3522), and nothing
+//! needs to be held back, so this runs only without timestamps.
 
 use crate::types::SubflowOffset;
 
@@ -12,7 +12,7 @@ const NEW_SEGMENTS: u8 = 2;
 /// Where the algorithm stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 enum Step {
-    /// Not at work: recovery is conventional.
+    /// Not running: recovery is conventional.
     #[default]
     Off,
     /// Step 2: the first segment was sent again, and something new must be acknowledged.
@@ -45,13 +45,13 @@ pub(super) struct Frto {
 }
 
 impl Frto {
-    /// Not at work.
+    /// Not running.
     pub(super) fn new() -> Self {
         Self::default()
     }
 
-    /// Step 1: the timer expired and the first segment is sent again. `nxt`: SND.NXT. Not to be called when loss recovery
-    /// was on already, except by an earlier timeout for the same segment.
+    /// Step 1: the timer expired and the first segment is sent again. `nxt`: SND.NXT. Must not be called during loss
+    /// recovery, unless that was caused by an earlier timeout for the same segment.
     pub(super) fn on_timeout(&mut self, nxt: SubflowOffset) {
         self.step = Step::Repeated { point: nxt };
     }
@@ -71,7 +71,7 @@ impl Frto {
         matches!(self.step, Step::Forward { left: 1.., .. })
     }
 
-    /// What was marked lost is not to be sent again yet.
+    /// What was marked lost must not be sent again yet.
     pub(super) fn holds_back(&self) -> bool {
         matches!(self.step, Step::Forward { .. })
     }
@@ -83,7 +83,8 @@ impl Frto {
         }
     }
 
-    /// There is no new segment to be sent, or no window for one. Without any, step 3 cannot decide (RFC 5682 §3.1 step 2b).
+    /// There is no new segment to be sent, or no window for one. Without any, step 3 cannot decide (RFC 5682 §3.1
+    /// step 2b).
     pub(super) fn no_new_data(&mut self) {
         if let Step::Forward { left, .. } = &mut self.step {
             if *left == NEW_SEGMENTS {
@@ -94,9 +95,9 @@ impl Frto {
         }
     }
 
-    /// An acknowledgement arrived that was no window update. `ack`: its number; `advanced`: higher than the last; `highest`: the end
-    /// of the highest data that it covers, SACK blocks included; `delivered`: bytes that it is the first to acknowledge; `nxt`:
-    /// SND.NXT.
+    /// An acknowledgement arrived that was no window update. `ack`: its number; `advanced`: higher than the last;
+    /// `highest`: the end of the highest data that it covers, SACK blocks included; `delivered`: bytes that it is the
+    /// first to acknowledge; `nxt`: SND.NXT.
     pub(super) fn on_ack(
         &mut self,
         ack: SubflowOffset,

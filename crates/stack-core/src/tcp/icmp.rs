@@ -1,4 +1,4 @@
-//! ICMP errors about a subflow's segments, believed as far as RFC 5927 advises.
+//! ICMP errors about a subflow's segments, trusted as far as RFC 5927 advises.
 
 use super::control_block::Tcp;
 use super::sender::packet_size::TooBig;
@@ -17,7 +17,7 @@ const TCP_HEADER: u32 = 20;
 pub(crate) enum IcmpOutcome {
     /// It quotes nothing that is outstanding: perhaps forged (RFC 5927 §4.1).
     OutOfWindow,
-    /// Noted, no more: an error in the midst of a connection may pass, or be forged (RFC 5927 §5.2).
+    /// Ignored: during a connection an error may be temporary, or forged (RFC 5927 §5.2).
     Noted,
     /// The handshake fails.
     Refused,
@@ -56,8 +56,8 @@ impl<M: Copy + Debug> Tcp<M> {
                 | IcmpCause::PortUnreachable
                 | IcmpCause::Prohibited
         );
-        // RFC 1122 §4.2.3.9 calls some of these soft even then; as RFC 5461 §4.1 describes of most systems, a connection that is
-        // only being opened is given up for them, so that the next address can be tried.
+        // RFC 1122 §4.2.3.9 calls some of these soft even then; as RFC 5461 §4.1 describes of most systems, a
+        // connection that is only being opened is given up for them, so that the next address can be tried.
         if self.state() == State::SynSent && unreachable { IcmpOutcome::Refused } else { IcmpOutcome::Noted }
     }
 }

@@ -301,7 +301,8 @@ impl<M: Copy + Debug> Tcp<M> {
     }
 }
 
-/// The segment is acceptable as far as its ACK goes. One that acknowledges the last FIN still is, and its payload is looked at.
+/// The segment is acceptable as far as its ACK goes. One that acknowledges the last FIN still is, and its payload is
+/// looked at.
 fn is_acceptable(disposition: Disposition) -> bool {
     matches!(disposition, Disposition::Accepted | Disposition::Established | Disposition::Ended)
 }

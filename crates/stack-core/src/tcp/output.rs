@@ -97,9 +97,9 @@ impl<M: Copy + Debug> Tcp<M> {
         self.sender.pure_ack()
     }
 
-    /// Notes that a segment carrying the current ACK and `window` (already scaled down) left. `silent`: it had no room for SACK
-    /// blocks that there are. An ACK of its own follows then where one was due: the sender's recovery lives on these blocks,
-    /// and where data flow both ways there may be hardly any other ACK.
+    /// A segment with the current ACK and `window` (already scaled down) was sent. `silent`: it had no room for the
+    /// SACK blocks we have. If an ACK was due, a separate one follows then: the peer's recovery depends on these
+    /// blocks, and if data flow both ways there may be hardly any other ACK.
     pub(crate) fn on_ack_sent(&mut self, window: u16, silent: bool) {
         self.on_window_sent(window);
         if self.acker.on_sent(self.receiver.next(), self.handshake.sack(), silent) {
@@ -108,13 +108,13 @@ impl<M: Copy + Debug> Tcp<M> {
         }
     }
 
-    /// Notes that a SYN/ACK, or the SYN of a simultaneous open, left with `window`, which is never scaled (RFC 7323 §2.2).
+    /// A SYN/ACK, or the SYN of a simultaneous open, was sent with `window`, which is never scaled (RFC 7323 §2.2).
     pub(crate) fn on_syn_window_sent(&mut self, window: u16) {
         self.acker.on_syn_sent(self.receiver.next());
         self.receiver.on_window_sent(u64::from(window));
     }
 
-    /// Notes that a segment offered `window` (already scaled down).
+    /// A segment was sent that offers `window` (already scaled down).
     pub(crate) fn on_window_sent(&mut self, window: u16) {
         self.receiver.on_window_sent(u64::from(window) << self.receive_scale());
     }

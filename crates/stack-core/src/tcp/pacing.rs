@@ -8,12 +8,12 @@ use crate::types::{Duration, Instant};
 const NANOS: i128 = 1_000_000_000;
 /// Time at the current rate that one burst may take.
 const BURST: Duration = Duration::from_millis(1);
-/// Two MSS are sent together, so that a receiver that acknowledges every second segment does so at once, unless they take
-/// longer than this.
+/// Two MSS are sent together, so that a receiver that acknowledges every second segment does so at once, unless they
+/// take longer than this.
 const PAIR: Duration = Duration::from_millis(10);
 
-/// Token bucket. Sending is allowed while any token is left, and a segment larger than the tokens leaves a debt, so that
-/// 64 kB segments need no bucket of that size.
+/// Token bucket. Sending is allowed while any token is left, and a segment larger than the tokens leaves a debt, so
+/// that 64 kB segments need no bucket of that size.
 #[derive(Clone, Debug)]
 pub(super) struct Pacer {
     /// Bytes per second; `None`: no limit.
@@ -56,7 +56,8 @@ impl Pacer {
         self.mss = mss;
     }
 
-    /// Bytes that may leave at once after a pause: a millisecond at the rate, at least two segments. `u64::MAX` without a limit.
+    /// Bytes that may leave at once after a pause: a millisecond at the rate, at least two segments. `u64::MAX`
+    /// without a limit.
     pub(super) fn burst(&self) -> u64 {
         match self.rate {
             None => u64::MAX,
@@ -93,8 +94,8 @@ impl Pacer {
     }
 }
 
-/// Payload bytes of the next large segment at `rate` bytes per second: about a millisecond's worth, a multiple of `mss`, at most
-/// `max`; at least two `mss` where these take no longer than ten milliseconds, otherwise one.
+/// Payload bytes of the next large segment at `rate` bytes per second: about a millisecond's worth, a multiple of
+/// `mss`, at most `max`; at least two `mss` where these take no longer than ten milliseconds, otherwise one.
 ///
 /// So a 3 Mbit/s path sends one or two packets at a time and a 10 Gbit/s path 64 kB. Without a limit (`None`) it is
 /// the largest multiple of `mss` up to `max`. When `max` is below `mss` the answer is `max`.

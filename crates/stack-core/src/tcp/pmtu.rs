@@ -1,8 +1,8 @@
-//! The size of packets: what ICMP says of the path's MTU (RFC 1191, RFC 8201), how far that is believed (RFC 5927 §7.2), what
-//! silence says where no ICMP arrives, and the search for the largest size that passes (RFC 4821, RFC 8899).
+//! The packet size of a path: what ICMP reports (RFC 1191, RFC 8201) and when it is trusted (RFC 5927 §7.2), black hole
+//! detection where no ICMP arrives, and the search for the largest size that passes (RFC 4821, RFC 8899).
 //!
-//! A connection begins with the largest size that device and peer allow (RFC 4821 §7.2's eff_pmtu = search_high), so that most never
-//! search at all. The phases are those of RFC 8899 §5.1.4:
+//! A connection begins with the largest size that device and peer allow (RFC 4821 §7.2's eff_pmtu = search_high), so
+//! that most never search at all. The phases are those of RFC 8899 §5.1.4:
 //!
 //! | phase | entered | left |
 //! |---|---|---|
@@ -10,41 +10,44 @@
 //! | Search | from Base; when the raise timer expires | when the range is too narrow to be worth a probe, or `MAX_PROBES` in a row were lost |
 //! | Complete | from Search; when ICMP names the size | when the raise timer expires: not a timer of its own, but looked at when data are sent |
 //!
-//! A probe is a segment of new data in a single larger packet (RFC 4821 §7). Each that is lost lowers the upper bound of the search
-//! (§7.6.2), each that arrives becomes the size in force. What a lost one means to congestion control is `probing`'s to say.
+//! A probe is a segment of new data in a single larger packet (RFC 4821 §7). Each that is lost lowers the upper bound
+//! of the search (§7.6.2), each that arrives becomes the size in force. What a lost probe means for congestion
+//! control is decided in `sender/loss`.
 //!
 //! All sizes are of the TCP payload with options, as the MSS option counts it.
 
 use crate::types::{Duration, Instant, SubflowOffset};
 use core::ops::Range;
 
-/// Payload of a 1280-byte IPv6 packet, which every path carries (RFC 8200 §5), and of the same in IPv4, where almost every path
-/// does: the size to begin with on a path that swallows larger packets (RFC 8899 §5.1.2 has 1200 bytes for this).
+/// Payload of a 1280-byte IPv6 packet, which every path carries (RFC 8200 §5), and of the same in IPv4, where almost
+/// every path does: the size to begin with on a path that swallows larger packets (RFC 8899 §5.1.2 has 1200 bytes for
+/// this).
 const BASE: u32 = 1220;
-/// No IPv4 path is taken for narrower than 552 bytes: an attacker gains by smaller packets, nobody else (as Linux's min_pmtu).
+/// Smallest MTU accepted for an IPv4 path is 552 bytes, as Linux's min_pmtu: smaller packets would only help an
+/// attacker.
 const LEAST_V4: u32 = 512;
-/// Every IPv6 path carries 1280 bytes; less is not believed (RFC 8201 §4).
+/// Every IPv6 path carries 1280 bytes; a smaller claim is ignored (RFC 8201 §4).
 const LEAST_V6: u32 = 1220;
-/// Timeouts in a row after which a size that never arrived is taken to be too large, and one that did.
+/// Consecutive timeouts after which a size is taken to be too large: one that never arrived, and one that did.
 const TIMEOUTS_UNCONFIRMED: u32 = 2;
 const TIMEOUTS_CONFIRMED: u32 = 3;
-/// Probes lost in a row, of whatever sizes, that end a search (RFC 8899 §5.1.2).
+/// Consecutive lost probes, of any size, that end a search (RFC 8899 §5.1.2).
 const MAX_PROBES: u32 = 3;
 /// Sizes that routers older than RFC 1191 may mean (its §7.1), without headers.
 const PLATEAUS: [u32; 7] = [8126, 4312, 1962, 1452, 966, 468, 256];
-/// MTUs that links really have (RFC 8899 §5.3.2): IPv6's least, tunnels of several kinds over Ethernet, PPPoE, Ethernet, RFC 1191 §7.1's
-/// larger ones, jumbo frames.
+/// MTUs that links really have (RFC 8899 §5.3.2): IPv6's least, tunnels of several kinds over Ethernet, PPPoE,
+/// Ethernet, RFC 1191 §7.1's larger ones, jumbo frames.
 const COMMON_MTUS: [u32; 12] = [1280, 1400, 1420, 1440, 1450, 1480, 1492, ETHERNET, 2002, 4352, 8166, 9000];
 const ETHERNET: u32 = 1500;
 
-/// What is to be done about a "packet too big".
+/// How to react to a "packet too big".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Claim {
-    /// Nothing: it says nothing new, or cannot be true.
+    /// Ignore it: it is not news, or cannot be true.
     Ignore,
     /// Send packets of this size from now on.
     Obey(u32),
-    /// Larger packets have arrived before, so it is kept until the segment it quotes times out.
+    /// Larger packets have arrived before, so the claim is only applied if the segment it quotes times out.
     Doubt,
 }
 
@@ -109,8 +112,8 @@ pub(super) struct PathMtu {
 }
 
 impl PathMtu {
-    /// Packets of up to `most`, none sent yet. Larger ones are tried again `raise_after` after a search has ended; `None`: there are no
-    /// searches.
+    /// Packets of up to `most`, none sent yet. Larger ones are tried again `raise_after` after a search has ended;
+    /// `None`: there are no searches.
     pub(super) fn new(most: u32, v6: bool, raise_after: Option<Duration>) -> Self {
         let least = if v6 { LEAST_V6 } else { LEAST_V4 };
         PathMtu {
@@ -169,8 +172,8 @@ impl PathMtu {
         Some(probe.size)
     }
 
-    /// An ICMP message says that the packet at `at`, of `quoted` bytes after its headers, exceeds a link that takes `fits`; `None`: it
-    /// does not say how much. The caller has made sure that `at` is outstanding (RFC 5927 §4.1).
+    /// An ICMP message says that the packet at `at`, of `quoted` bytes after its headers, exceeds a link that takes
+    /// `fits`; `None`: it does not say how much. The caller has made sure that `at` is outstanding (RFC 5927 §4.1).
     pub(super) fn on_too_big(
         &mut self,
         now: Instant,
@@ -213,7 +216,7 @@ impl PathMtu {
             && at >= una
             && fits < self.mss
         {
-            // RFC 5927 §7.2: what it quotes did not arrive, so it may be true.
+            // RFC 5927 §7.2: what it quotes did not arrive, so the claim may be true.
             (self.confirmed, self.carried) = (0, self.carried.min(fits));
             self.set(fits, self.complete(now));
             return Some(fits);
@@ -221,7 +224,7 @@ impl PathMtu {
         if let Some(probe) = self.probe.take()
             && (probe.explained || (probe.lost.is_none() && probe.range.contains(&una)))
         {
-            // RFC 4821 §7.6.3: such a loss is dear, hence five times the pause.
+            // RFC 4821 §7.6.3: such a loss is expensive, hence five times the pause.
             self.failed(now, &probe, pause.saturating_mul(5));
         }
         let confirmed = self.confirmed >= self.mss;
@@ -232,13 +235,13 @@ impl PathMtu {
         }
         let next = if self.mss > BASE { BASE } else { self.mss / 2 }.max(self.least);
         self.confirmed = self.confirmed.min(next);
-        // What never arrived counts as a lost probe; what did more likely met a path that was down altogether.
+        // A size that never arrived counts as a lost probe. One that did more likely met a path that was down.
         let failures = u32::from(!confirmed);
         self.set(next, Phase::Base { failures });
         Some(next)
     }
 
-    /// Packets of `size` have arrived before: the path was not too narrow for them but, more likely, down or crowded for a while.
+    /// Packets of `size` have arrived before, so a loss since then was more likely an outage or congestion.
     pub(super) fn has_carried(&self, size: u32) -> bool {
         size <= self.carried
     }
@@ -271,8 +274,9 @@ impl PathMtu {
         self.probe.as_ref().map(|p| p.range.clone())
     }
 
-    /// The probe was lost and nothing else. If it stays so until its bytes have arrived, the path does not carry that much (RFC 4821 §7.6.2),
-    /// and the next does not go before `pause` has passed, unless ICMP has explained the loss.
+    /// The probe was lost and nothing else. If it stays so until its bytes have arrived, the path does not carry that
+    /// much (RFC 4821 §7.6.2), and the next does not go before `pause` has passed, unless ICMP has explained the
+    /// loss.
     pub(super) fn on_probe_lost(&mut self, pause: Duration) {
         if let Some(probe) = &mut self.probe {
             probe.lost = Some(pause);
@@ -284,8 +288,8 @@ impl PathMtu {
         self.probe.as_ref().is_some_and(|p| p.lost.is_some())
     }
 
-    /// The probe was lost, and more: that says nothing about its size, which is tried again later (RFC 4821 §7.6.4), unless ICMP has
-    /// explained the loss.
+    /// The probe was lost, and more: that says nothing about its size, which is tried again later (RFC 4821 §7.6.4),
+    /// unless ICMP has explained the loss.
     pub(super) fn on_probe_inconclusive(&mut self, now: Instant) {
         if let Some(probe) = self.probe.take_if(|p| p.explained) {
             self.failed(now, &probe, Duration::ZERO);
@@ -293,12 +297,12 @@ impl PathMtu {
         self.probe = None;
     }
 
-    /// Probes have failed, and nobody has asked since.
+    /// Probes have failed since [`take_failures`](Self::take_failures) was last called.
     pub(super) fn has_failures(&self) -> bool {
         self.failures > 0
     }
 
-    /// How many probes have failed since this was last asked.
+    /// How many probes have failed since the last call.
     pub(super) fn take_failures(&mut self) -> u32 {
         core::mem::take(&mut self.failures)
     }
@@ -336,8 +340,8 @@ impl PathMtu {
         Phase::Complete { raise_at: self.raise_after.map(|after| now + after) }
     }
 
-    /// What to try between the size in force and `beyond` (RFC 8899 §5.3.2): `next`, Ethernet's size, else a common one near the
-    /// middle. `None`: the range is too narrow.
+    /// What to try between the size in force and `beyond` (RFC 8899 §5.3.2): `next`, Ethernet's size, else a common
+    /// one near the middle. `None`: the range is too narrow.
     fn candidate(&self, beyond: u32, next: Option<u32>) -> Option<u32> {
         let within = |size: &u32| self.mss < *size && *size < beyond;
         let ethernet = ETHERNET - self.headers;

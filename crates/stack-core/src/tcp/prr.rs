@@ -34,7 +34,7 @@ impl Prr {
         self.episode = Some(Episode { ssthresh, recover_flight: flight.max(1), delivered: 0, out: 0 });
     }
 
-    /// Whether an episode is on.
+    /// Whether an episode is in progress.
     #[cfg(test)]
     pub(super) fn is_active(&self) -> bool {
         self.episode.is_some()
@@ -44,8 +44,8 @@ impl Prr {
     /// so that the window is `in_flight` plus that.
     ///
     /// `delivered`: bytes newly acknowledged or SACKed. `in_flight`: after this ACK and its loss detection. `safe`:
-    /// the cumulative acknowledgement advanced and no further loss was detected (RFC 9937's SafeACK).
-    /// Outside recovery the answer is 0. An ACK that delivers nothing allows nothing new: the answer is what earlier ones
+    /// the cumulative acknowledgement advanced and no further loss was detected (RFC 9937's SafeACK). Outside
+    /// recovery the answer is 0. An ACK that delivers nothing allows nothing new: the answer is what earlier ones
     /// left unused.
     ///
     /// The budget is not a whole number of segments; what is not used now is not lost, so waiting until it
@@ -114,7 +114,8 @@ mod tests {
         assert_eq!(p.exit(), None);
     }
 
-    /// RFC 6937 §3.1, second example: 15 of 20 lost. In flight is below ssthresh, so slow start is allowed on safe ACKs.
+    /// RFC 6937 §3.1, second example: 15 of 20 lost. In flight is below ssthresh, so slow start is allowed on safe
+    /// ACKs.
     #[test]
     fn heavy_loss_conserves_packets_and_slow_starts_on_safe_acks() {
         let mut p = Prr::new();

@@ -22,9 +22,9 @@ const MIN_WINDOW: Duration = Duration::from_secs(10);
 /// Smoothed round-trip time, its variation and the retransmission time-out of one subflow.
 ///
 /// Every ACK may give a sample. With many samples per round trip the gains of RFC 6298 §2 would let the variation
-/// forget within a fraction of a round trip (RFC 6298 §3, RFC 7323 appendix G). As Sarolahti and Kuznetsov describe for
-/// Linux (USENIX 2002), the variation therefore follows the *largest* smoothed deviation of a round trip at once upwards,
-/// and downwards by a quarter once per round trip; and a sample below the smoothed value raises it only by
+/// forget within a fraction of a round trip (RFC 6298 §3, RFC 7323 appendix G). As Sarolahti and Kuznetsov describe
+/// for Linux (USENIX 2002), the variation therefore follows the *largest* smoothed deviation of a round trip at once
+/// upwards, and downwards by a quarter once per round trip; and a sample below the smoothed value raises it only by
 /// an eighth of the usual gain, since a round trip that became shorter is no reason for a longer time-out.
 #[derive(Clone, Debug)]
 pub(super) struct RttEstimator {
@@ -104,8 +104,9 @@ impl RttEstimator {
         self.before_timeout = self.srtt.map(|srtt| (srtt + 2 * nanos(CLOCK_GRANULARITY), self.rttvar));
     }
 
-    /// As [`sample`](Self::sample), for the first data that were new when a timeout was spurious: the time-out becomes as
-    /// conservative as before it or as after a first measurement, whichever is longer (RFC 4015 §3.1 step 11).
+    /// As [`sample`](Self::sample), for the first data that were new when a timeout was spurious: the time-out
+    /// becomes as conservative as before it or as after a first measurement, whichever is longer (RFC 4015 §3.1 step
+    /// 11).
     pub(super) fn sample_after_spurious_timeout(&mut self, now: Instant, rtt: Duration) {
         self.sample(now, rtt);
         let Some((srtt, rttvar)) = self.before_timeout.take() else { return };
@@ -184,7 +185,7 @@ impl MinFilter {
         if self.current.is_none() {
             self.window_start = now;
         } else if age >= MIN_WINDOW {
-            // A window nobody measured in says nothing: after two, the old minimum is forgotten.
+            // After two windows without a sample the old minimum is forgotten.
             self.previous = if age < 2 * MIN_WINDOW { self.current } else { None };
             self.current = None;
             self.window_start = now;

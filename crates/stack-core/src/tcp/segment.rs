@@ -54,7 +54,7 @@ impl<M> Segment<M> {
     }
 }
 
-/// New data for [`send_data`](super::control_block::Tcp::send_data).
+/// New data to be sent.
 #[derive(Debug)]
 pub(crate) struct NewData<M> {
     /// The bytes.

@@ -8,7 +8,7 @@ const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(75);
 /// Delayed ACKs wait this long at most (RFC 9293 §3.8.6.3 allows 500 ms; Linux starts at 40 ms).
 const DELAYED_ACK: Duration = Duration::from_millis(40);
 
-/// What a subflow may wait for.
+/// The timers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(super) enum Timer {
@@ -31,8 +31,8 @@ pub(super) enum Timer {
 }
 
 impl Timer {
-    /// All of them, in the order in which they fire when several are due. RFC 8985 §7.2: a tail loss probe goes before a
-    /// retransmission timeout, whose timer runs anew from it.
+    /// All of them, in the order in which they fire when several are due. RFC 8985 §7.2: a tail loss probe goes
+    /// before a retransmission timeout, whose timer runs anew from it.
     pub(super) const ALL: [Timer; 8] = [
         Timer::User,
         Timer::Close,
@@ -67,7 +67,7 @@ impl Timers {
         self.deadline(timer).is_some()
     }
 
-    /// `timer` fires at `at`, whatever was before.
+    /// `timer` fires at `at`; an earlier setting is replaced.
     pub(super) fn start(&mut self, timer: Timer, at: Instant) {
         self.at[timer as usize] = Some(at);
     }

@@ -6,6 +6,12 @@ use umptcp_types::{Duration, Instant, SubflowOffset};
 /// After so long without a segment TS.Recent is invalid (RFC 7323 §5.5).
 const STALE_AFTER: Duration = Duration::from_secs(24 * 24 * 3600);
 
+/// The timestamp clock that runs `offset` ahead: milliseconds.
+#[inline]
+pub(super) fn stamp(now: Instant, offset: u32) -> u32 {
+    (now.as_millis() as u32).wrapping_add(offset)
+}
+
 /// Our clock, and what is known of the peer's.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TimestampClock {
@@ -51,7 +57,7 @@ impl TimestampClock {
     /// Our clock: milliseconds.
     #[inline]
     pub(super) fn stamp(&self, now: Instant) -> u32 {
-        (now.as_millis() as u32).wrapping_add(self.offset)
+        stamp(now, self.offset)
     }
 
     /// The option of our first SYN.

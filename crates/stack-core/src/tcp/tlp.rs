@@ -3,7 +3,8 @@
 use crate::types::SubflowOffset;
 use core::ops::Range;
 
-/// State of the tail loss probe of one subflow. `rtt::pto` says when it is due, the scoreboard's `tail_probe` what it repeats.
+/// State of the tail loss probe of one subflow. `rtt::pto` says when it is due, the scoreboard's `tail_probe` what it
+/// repeats.
 #[derive(Clone, Debug)]
 pub(super) struct TailProbe {
     /// TLP.end_seq: SND.NXT after the probe.
@@ -28,8 +29,8 @@ impl TailProbe {
         TailProbe { outstanding: None, retransmission: false, stamp: 0, sampled: true }
     }
 
-    /// Whether a probe may be sent (RFC 8985 §7.3): none is outstanding, and the round-trip time was measured since the last, so
-    /// that probes do not keep SRTT from following a path that became longer.
+    /// Whether a probe may be sent (RFC 8985 §7.3): none is outstanding, and the round-trip time was measured since
+    /// the last, so that probes do not keep SRTT from following a path that became longer.
     pub(super) fn may_send(&self) -> bool {
         self.outstanding.is_none() && self.sampled
     }
@@ -53,18 +54,19 @@ impl TailProbe {
         self.sampled = true;
     }
 
-    /// Fast recovery or a time-out begins: the probe does not matter any more (RFC 8985 §7.1).
+    /// Fast recovery or recovery from a timeout begins: the probe is no longer of interest (RFC 8985 §7.1).
     pub(super) fn reset(&mut self) {
         self.outstanding = None;
         self.retransmission = false;
     }
 
-    /// An acknowledgement arrived. True when the probe repaired a loss that nothing else shows: the controller must then
-    /// react as to any loss (RFC 8985 §7.4.2).
+    /// An acknowledgement arrived. True when the probe repaired a loss that nothing else shows: the controller must
+    /// then react as to any loss (RFC 8985 §7.4.2).
     ///
-    /// `dsack`: its D-SACK block. `duplicate`: it is a duplicate ACK without any SACK block, from a peer that does without.
-    /// `echo`: the timestamp it echoes. One from before the probe shows that the original arrived (RFC 3522 §3.2): where data
-    /// flow both ways a peer's D-SACK may find no room beside them, and the RFC's rule would take each probe for a repair.
+    /// `dsack`: its D-SACK block. `duplicate`: it is a duplicate ACK without any SACK block, from a peer that does
+    /// without. `echo`: the timestamp it echoes. One from before the probe shows that the original arrived (RFC 3522
+    /// §3.2): where data flow both ways a peer's D-SACK may find no room beside them, and the RFC's rule would take
+    /// each probe for a repair.
     pub(super) fn on_ack(
         &mut self,
         ack: SubflowOffset,

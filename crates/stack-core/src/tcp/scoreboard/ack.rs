@@ -1,4 +1,5 @@
-//! Acknowledgements: what they deliver, and what they say about round-trip time, reordering and needless retransmission.
+//! Acknowledgements: what they deliver, and what they say about round-trip time, reordering and needless
+//! retransmission.
 
 use super::board::Scoreboard;
 use super::parts::Transmission;
@@ -12,7 +13,7 @@ use smallvec::SmallVec;
 /// A tick of the timestamp clock.
 const TIMESTAMP_TICK: Duration = Duration::from_millis(1);
 
-/// How it is known that retransmissions were for nothing.
+/// How we know that retransmissions were needless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::tcp) enum Evidence {
     /// The timestamp echo is older than the first retransmission: the original arrived (RFC 3522).
@@ -47,7 +48,7 @@ pub(in crate::tcp) struct AckOutcome {
     pub(in crate::tcp) fin_acked: bool,
     /// Something never retransmitted was delivered after something above it (RFC 8985 §6.2 step 3).
     pub(in crate::tcp) reordering: bool,
-    /// The retransmissions of the current or last recovery episode turn out to have been for nothing: the
+    /// The retransmissions of the current or last recovery episode turn out to have been needless: the
     /// controller's reduction may be undone. Reported once per episode. See [`Scoreboard::undo_losses`].
     pub(in crate::tcp) spurious: Option<Evidence>,
     /// Something delivered had been retransmitted.
@@ -143,7 +144,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
                 self.rack.on_reordering();
             }
         }
-        // No timestamp is needed where there was no retransmission that could have caused this. Pacing may hold back the first.
+        // No timestamp is needed where there was no retransmission that could have caused this. Pacing may hold back
+        // the first.
         let nothing_sent_again = self.recovery.is_on() && self.undo.first_retransmission().is_none();
         if tally.late && nothing_sent_again && self.lost.is_empty() && self.undo.report() {
             out.spurious = Some(Evidence::Late);
@@ -249,7 +251,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
     }
 }
 
-/// `now − rtt`, compared with a slack of one tick of the timestamp clock: the ACK was caused by something sent before `at`.
+/// `now − rtt`, compared with a slack of one tick of the timestamp clock: the ACK was caused by something sent before
+/// `at`.
 fn echo_precedes(now: Instant, rtt: Option<Duration>, at: Instant) -> bool {
     rtt.is_some_and(|rtt| now - rtt + CLOCK_GRANULARITY < at)
 }

@@ -83,7 +83,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
         SubflowOffset(self.nxt)
     }
 
-    /// Bytes believed to be in the network: neither acknowledged nor SACKed nor lost. Lost bytes count again once retransmitted.
+    /// Bytes believed to be in the network: neither acknowledged nor SACKed nor lost. Lost bytes count again once
+    /// retransmitted.
     pub(in crate::tcp) fn in_flight(&self) -> u64 {
         self.nxt - self.una - self.sacked.total() - self.lost.total()
     }
@@ -115,8 +116,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
         self.last_sent
     }
 
-    /// Records what was sent at [`nxt`](Self::nxt) and returns the offsets it occupies. A segment with nothing in it is not recorded,
-    /// and the range is empty.
+    /// Records what was sent at [`nxt`](Self::nxt) and returns the offsets it occupies. A segment with nothing in it
+    /// is not recorded, and the range is empty.
     pub(in crate::tcp) fn push(&mut self, now: Instant, outgoing: Outgoing<M>) -> Range<SubflowOffset> {
         let Outgoing { payload, syn, fin, tag, app_limited } = outgoing;
         let start = self.nxt;
@@ -131,7 +132,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
     }
 
     /// What is not yet cumulatively acknowledged, lowest first, with its tag: the first range starts at
-    /// [`una`](Self::una) even when that is inside a segment. Meant for reinjection on another subflow, not for every packet.
+    /// [`una`](Self::una) even when that is inside a segment. Meant for reinjection on another subflow, not for every
+    /// packet.
     pub(in crate::tcp) fn unacked_iter(&self) -> impl Iterator<Item = (Range<SubflowOffset>, &M)> + '_ {
         self.segments.iter().map(|s| (SubflowOffset(s.start.max(self.una))..SubflowOffset(s.end), &s.tag))
     }

@@ -31,9 +31,9 @@ struct Episode {
 
 /// All that is known of recovery.
 ///
-/// The episode and the phase mostly begin and end together, but one may be there without the other: a loss that is found by the
-/// ACK that ends a recovery is answered by the next ACK; what is still to be sent again after an undo is an episode that needs
-/// no answer yet; and a SYN that timed out is none to be answered at all.
+/// Episode and phase usually begin and end together, but not always: a loss found by the ACK that ends a recovery is
+/// answered on the next ACK; after an undo, what is still to be sent again is an episode without an answer yet; and a
+/// SYN that times out needs no answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Recovery {
     episode: Option<Episode>,
@@ -63,7 +63,8 @@ impl Recovery {
         self.phase
     }
 
-    /// Losses were judged, with `nxt` as SND.NXT. False: the episode of an earlier timeout goes on (RFC 5681 §3.1 reduces once).
+    /// Losses were judged, with `nxt` as SND.NXT. False: the episode of an earlier timeout goes on (RFC 5681 §3.1
+    /// reduces once).
     pub(super) fn begin(&mut self, nxt: u64, timeout: bool) -> bool {
         let anew = !self.timed_out();
         self.episode = Some(Episode { point: nxt, timeout });
@@ -75,7 +76,7 @@ impl Recovery {
         self.episode.take_if(|e| una >= e.point).is_some()
     }
 
-    /// There is nothing to recover from. Of the phase nothing is said.
+    /// There is nothing to recover from. The phase stays.
     pub(super) fn forgive(&mut self) {
         self.episode = None;
     }

@@ -1,4 +1,5 @@
-//! Which bytes are lost: by RACK (RFC 8985), the retransmission timeout, duplicate ACKs; and that they were not after all.
+//! Which bytes are lost: by RACK (RFC 8985), the retransmission timeout, duplicate ACKs; and that they were not after
+//! all.
 
 use super::board::Scoreboard;
 use super::episode::Phase;
@@ -24,12 +25,12 @@ pub(in crate::tcp) enum Fate {
 }
 
 impl<M: Clone + Debug> Scoreboard<M> {
-    /// A recovery episode is on: something was judged lost, and not all that had been sent by then is acknowledged.
+    /// A recovery episode is in progress: something was judged lost, and not all sent by then is acknowledged.
     pub(in crate::tcp) fn in_recovery(&self) -> bool {
         self.recovery.is_on()
     }
 
-    /// The episode on includes a retransmission time-out.
+    /// The present episode includes a retransmission timeout.
     #[cfg(test)]
     pub(in crate::tcp) fn in_rto_recovery(&self) -> bool {
         self.recovery.timed_out()
@@ -109,8 +110,9 @@ impl<M: Clone + Debug> Scoreboard<M> {
 
     /// When [`detect_loss`](Self::detect_loss) must be called again if no ACK comes before (the RACK reordering timer).
     ///
-    /// It is when the oldest range that awaits the reordering window will be judged lost. RFC 8985 §6.2 recommends one time-out for all
-    /// of them, the last one's; the first one's repairs sooner and costs more wake-ups only while ACKs are missing.
+    /// It is when the oldest range that awaits the reordering window will be judged lost. RFC 8985 §6.2 recommends
+    /// one time-out for all of them, the last one's; the first one's repairs sooner and costs more wake-ups only
+    /// while ACKs are missing.
     pub(in crate::tcp) fn reorder_deadline(&self) -> Option<Instant> {
         self.rack.deadline()
     }
@@ -150,8 +152,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
     /// The retransmission timer expired: everything not SACKed is lost, and an episode with a time-out begins.
     ///
     /// This is RFC 6675 §5.1's and RFC 5681's view, which suits a path that has been silent throughout;
-    /// [`mark_lost_on_rto`](Self::mark_lost_on_rto) spares what was sent within the last round trip. If the very first byte is SACKed
-    /// the peer has reneged and no SACK counts any longer (RFC 2018 §8).
+    /// [`mark_lost_on_rto`](Self::mark_lost_on_rto) spares what was sent within the last round trip. If the very
+    /// first byte is SACKed the peer has reneged and no SACK counts any longer (RFC 2018 §8).
     pub(in crate::tcp) fn mark_all_lost(&mut self) {
         self.check_reneging();
         let mut at = self.una;
@@ -167,8 +169,9 @@ impl<M: Clone + Debug> Scoreboard<M> {
         }
     }
 
-    /// The retransmission timer expired: as [`mark_all_lost`](Self::mark_all_lost), but of what follows the first outstanding range only
-    /// that is lost which was sent longer ago than a round trip and the reordering window (RFC 8985 §6.3). Returns the bytes newly lost.
+    /// The retransmission timer expired: as [`mark_all_lost`](Self::mark_all_lost), but of what follows the first
+    /// outstanding range only that is lost which was sent longer ago than a round trip and the reordering window (RFC
+    /// 8985 §6.3). Returns the bytes newly lost.
     pub(in crate::tcp) fn mark_lost_on_rto(&mut self, now: Instant, rtt: &RttEstimator) -> u64 {
         let before = self.lost.total();
         self.check_reneging();
@@ -208,19 +211,19 @@ impl<M: Clone + Debug> Scoreboard<M> {
         if within && once { Fate::LostAlone } else { Fate::LostWithOthers }
     }
 
-    /// What is lost is no reason for a recovery; it remains to be sent again. Should anything be found lost later, a recovery begins.
+    /// What is lost is no reason for recovery; it is only sent again. Losses found later begin a recovery.
     pub(in crate::tcp) fn forgive(&mut self) {
         self.recovery.forgive();
         self.undo.report();
     }
 
-    /// Whatever the peer says, what is being sent again is not to be taken for needless.
+    /// What is being sent again is needed, even if the peer reports duplicates.
     pub(in crate::tcp) fn close_undo(&mut self) {
         self.undo.report();
     }
 
-    /// The first `len` outstanding bytes are lost, as duplicate ACKs say of a peer without SACK, unless they were sent again less than a round trip
-    /// ago. Returns how many bytes that adds.
+    /// The first `len` outstanding bytes are lost, as duplicate ACKs say of a peer without SACK, unless they were
+    /// sent again less than a round trip ago. Returns how many bytes that adds.
     pub(in crate::tcp) fn mark_first_lost(&mut self, now: Instant, len: u64) -> u64 {
         let end = self.nxt.min(self.una + len);
         let recent = |tx: Transmission| self.rack.min_rtt().is_some_and(|min| now - tx.at < min);
@@ -247,8 +250,9 @@ impl<M: Clone + Debug> Scoreboard<M> {
         }
     }
 
-    /// After [`spurious`](super::ack::AckOutcome::spurious), or when something else shows it: what was judged lost but not retransmitted yet is in
-    /// flight again as it was sent first, so that it is not sent twice as well. The episode ends. Costs O(n log n); at most once per episode.
+    /// After [`spurious`](super::ack::AckOutcome::spurious), or when something else shows it: what was judged lost
+    /// but not retransmitted yet is in flight again as it was sent first, so that it is not sent twice as well. The
+    /// episode ends. Costs O(n log n); at most once per episode.
     pub(in crate::tcp) fn undo_losses(&mut self) {
         self.undo.report();
         let mut revived: Vec<Range<u64>> = Vec::new();

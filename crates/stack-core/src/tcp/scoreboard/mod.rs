@@ -11,10 +11,10 @@
 //! | SACKed | `sacked` | no |
 //! | lost, not retransmitted since | `lost` | no |
 //!
-//! Without loss all the sets are empty, and sending and acknowledging are operations at the ends of two queues.
-//! Each transmission also stands in the queue `sent`, in order of time; entries whose bytes were delivered, lost or sent
-//! again are dropped only when they reach its front, so loss detection (RFC 8985) costs amortised O(1) per transmission and
-//! O(log n) per range.
+//! Without loss all the sets are empty, and sending and acknowledging are operations at the ends of two queues. Each
+//! transmission also stands in the queue `sent`, in order of time; entries whose bytes were delivered, lost or sent
+//! again are dropped only when they reach its front, so loss detection (RFC 8985) costs amortised O(1) per
+//! transmission and O(log n) per range.
 //!
 //! A SYN occupies offset 0 and a FIN the offset after the last byte. Both count as one byte in every figure here.
 //!

@@ -7,22 +7,22 @@ use core::fmt::Debug;
 use core::ops::Range;
 
 impl<M: Clone + Debug> Scoreboard<M> {
-    /// The lowest lost bytes, at most `max_len` of payload and of one segment only. A look, not a change: report the sending with
-    /// [`retransmitted`](Self::retransmitted).
+    /// The lowest lost bytes, at most `max_len` of payload and of one segment only. A look, not a change: report the
+    /// sending with [`retransmitted`](Self::retransmitted).
     ///
     /// `None` when nothing is lost, or when `max_len` is 0 and neither a SYN nor a FIN would fit by itself.
     pub(in crate::tcp) fn next_lost(&self, max_len: usize) -> Option<Chunk<M>> {
         self.front_chunk(self.lost.first()?, max_len)
     }
 
-    /// The lowest bytes not SACKed, whatever is thought of them: for the retransmission timer, a SYN, or a probe. Cut like
+    /// The lowest bytes not SACKed, lost or not: for the retransmission timer, a SYN, or a probe. Cut like
     /// [`next_lost`](Self::next_lost).
     pub(in crate::tcp) fn first_unacked(&self, max_len: usize) -> Option<Chunk<M>> {
         self.front_chunk(self.sacked.first_gap(self.una..self.nxt)?, max_len)
     }
 
-    /// The end of the last segment not SACKed, at most `max_len` bytes of payload: what a tail loss probe repeats when there is nothing
-    /// new to send (RFC 8985 §7.3).
+    /// The end of the last segment not SACKed, at most `max_len` bytes of payload: what a tail loss probe repeats
+    /// when there is nothing new to send (RFC 8985 §7.3).
     pub(in crate::tcp) fn tail_probe(&self, max_len: usize) -> Option<Chunk<M>> {
         let gap = self.sacked.last_gap(self.una..self.nxt)?;
         let segment = self.segments.get(self.segment_index(gap.end - 1))?;

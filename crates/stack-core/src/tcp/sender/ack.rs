@@ -48,8 +48,8 @@ impl Acked<'_> {
 }
 
 impl<M: Copy + Debug> Sender<M> {
-    /// Takes an acknowledgement that is not below SND.UNA (RFC 9293 §3.10.7.4, fifth check). True: our FIN is acknowledged by
-    /// it.
+    /// Takes an acknowledgement that is not below SND.UNA (RFC 9293 §3.10.7.4, fifth check). True: our FIN is
+    /// acknowledged by it.
     pub(in crate::tcp) fn on_ack(
         &mut self,
         m: Moment,
@@ -67,7 +67,7 @@ impl<M: Copy + Debug> Sender<M> {
             self.progress = m.now;
         }
         let echoed = ack.echo.and_then(|echo| {
-            let age = m.stamp.wrapping_sub(echo);
+            let age = m.stamp().wrapping_sub(echo);
             (age < 1 << 31).then(|| Duration::from_millis(u64::from(age)))
         });
         let board = self.board.on_ack(m.now, ack.number, &sacks, echoed);
@@ -196,8 +196,8 @@ impl<M: Copy + Debug> Sender<M> {
         }
     }
 
-    /// Fast retransmit and NewReno for a peer without SACK (RFC 5681 §3.2, RFC 6582 §3.2). Returns the bytes now taken for
-    /// lost, and those that a duplicate ACK says have left the network.
+    /// Fast retransmit and NewReno for a peer without SACK (RFC 5681 §3.2, RFC 6582 §3.2). Returns the bytes now
+    /// taken for lost, and those that a duplicate ACK says have left the network.
     fn count_duplicates(&mut self, m: Moment, acked: &Acked<'_>) -> (u64, u64) {
         let mss = u64::from(self.mss());
         if acked.advanced() {

@@ -11,6 +11,7 @@ use crate::tcp::pmtu::PathMtu;
 use crate::tcp::rtt::RttEstimator;
 use crate::tcp::scoreboard::{Outgoing, Phase, Scoreboard};
 use crate::tcp::timers::{Timer, Timers};
+use crate::tcp::timestamps::stamp;
 use crate::wire::tcp::{TcpFlags, TcpRepr};
 use core::fmt::Debug;
 use core::ops::Range;
@@ -24,8 +25,8 @@ const LEAST_MSS: u32 = 48;
 #[derive(Clone, Copy, Debug)]
 pub(in crate::tcp) struct Moment {
     pub(in crate::tcp) now: Instant,
-    /// Our timestamp clock.
-    pub(in crate::tcp) stamp: u32,
+    /// Of our timestamp clock.
+    pub(in crate::tcp) stamp_offset: u32,
     /// The handshake is complete, and the subflow has not ended.
     pub(in crate::tcp) synchronized: bool,
     /// Both ends use SACK.
@@ -34,12 +35,19 @@ pub(in crate::tcp) struct Moment {
     pub(in crate::tcp) timestamps: bool,
 }
 
+impl Moment {
+    /// Our timestamp clock.
+    pub(super) fn stamp(&self) -> u32 {
+        stamp(self.now, self.stamp_offset)
+    }
+}
+
 /// What is to be sent apart from data and FIN.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Due {
     /// A tail loss probe.
     pub(super) tail_probe: bool,
-    /// The first unacknowledged segment, whatever the window (timeout, handshake).
+    /// The first unacknowledged segment, even without room in the window (timeout, handshake).
     pub(super) first: bool,
     /// A zero-window probe.
     pub(super) window_probe: bool,
@@ -78,7 +86,7 @@ pub(in crate::tcp) struct Sender<M> {
     pub(super) loss: f32,
     /// When the peer last acknowledged something new or nothing was outstanding.
     pub(super) progress: Instant,
-    /// `bytes_received` is the receiver's to say.
+    /// Without `bytes_received`, which the receiver counts.
     pub(super) stats: TcpStats,
 }
 
@@ -135,8 +143,8 @@ impl<M: Copy + Debug> Sender<M> {
         self.rounds.begin(self.board.nxt());
     }
 
-    /// Our SYN carried `payload`, and the SYN/ACK acknowledged it (RFC 7413). The scoreboard hears of it only now, so that what
-    /// is not acknowledged needs no taking back.
+    /// Our SYN carried `payload`, and the SYN/ACK acknowledged it (RFC 7413). The scoreboard hears of it only now, so
+    /// that what is not acknowledged needs no taking back.
     pub(in crate::tcp) fn syn_data_delivered(&mut self, now: Instant, payload: Payload) {
         let n = payload.len() as u64;
         let end = self.board.push(now, Outgoing::data(payload, None, true)).end;
@@ -310,8 +318,8 @@ impl<M: Copy + Debug> Sender<M> {
     pub(in crate::tcp) fn congestion_room(&self, cc: &dyn CongestionController) -> u64 {
         match self.board.phase() {
             Phase::Fast { .. } => self.recovery.budget(),
-            // RFC 3042, for peers without SACK: each of the first two duplicate ACKs lets one new packet out. With SACK what they
-            // report leaves the flight by itself.
+            // RFC 3042, for peers without SACK: each of the first two duplicate ACKs allows one new packet. With
+            // SACK, what they report is no longer in flight anyway.
             Phase::Open => {
                 let extra = u64::from(self.recovery.limited_transmit()) * u64::from(self.mss());
                 (cc.window(self.id) + extra).saturating_sub(self.board.in_flight())
@@ -325,8 +333,8 @@ impl<M: Copy + Debug> Sender<M> {
         if let Some(rate) = cc.pacing_rate(self.id) {
             return Some(rate);
         }
-        // One ACK that a receiver delayed weighs on SRTT for dozens of ACKs to come, and a window of a few packets spread over it
-        // would reach a fraction of what the path gives. The newest sample shows at once that the round trip is shorter.
+        // One delayed ACK raises SRTT for dozens of ACKs, and a window of a few packets paced over it would use only a
+        // fraction of the path. The newest sample shows at once that the round trip is shorter.
         let newest = self.rtt.latest()?;
         let rtt = self.rtt.srtt()?.min(newest).as_nanos().max(1) as u64;
         let window = cc.window(self.id);

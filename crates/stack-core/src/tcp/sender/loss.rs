@@ -173,9 +173,9 @@ impl<M: Copy + Debug> Sender<M> {
         self.due.small = false;
     }
 
-    /// Looks whether a probe for larger packets is among what is lost now. True: nothing else is, which is no sign of congestion
-    /// (RFC 4821 §7.6.2). It is sent again as soon as the window allows, and the recovery that the scoreboard has begun for it is
-    /// none.
+    /// Looks whether a probe for larger packets is among what is lost now. True: nothing else is, which is no sign of
+    /// congestion (RFC 4821 §7.6.2). It is sent again as soon as the window allows, and the recovery that the
+    /// scoreboard has begun for it is none.
     fn lost_only_size_probe(&mut self, now: Instant, cc: &dyn CongestionController) -> bool {
         let Some(range) = self.pmtu.probe() else { return false };
         match self.board.fate(&range) {

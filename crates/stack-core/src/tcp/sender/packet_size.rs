@@ -1,5 +1,5 @@
-//! The size of packets: probes for larger ones (RFC 4821 §7.4 to §7.6), and what follows from a change. Which size, and when to
-//! search at all, is [`pmtu`](crate::tcp::pmtu)'s to say.
+//! The size of packets: probes for larger ones (RFC 4821 §7.4 to §7.6), and changes of the size.
+//! [`pmtu`](crate::tcp::pmtu) decides which sizes to probe and when to search.
 
 use super::half::{Moment, Sender};
 use crate::tcp::pmtu::Claim;
@@ -38,8 +38,9 @@ pub(in crate::tcp) struct TooBig {
 }
 
 impl<M: Copy + Debug> Sender<M> {
-    /// The probe that should be the next segment of new data (RFC 4821 §7.4), once the windows have room for it. `packet`: payload
-    /// of an ordinary one; `enough`: how much the application and the connection's window have for it and for what follows.
+    /// The probe that should be the next segment of new data (RFC 4821 §7.4), once the windows have room for it.
+    /// `packet`: payload of an ordinary one; `enough`: how much the application and the connection's window have for
+    /// it and for what follows.
     pub(in crate::tcp) fn size_probe(
         &self,
         m: Moment,
@@ -53,10 +54,10 @@ impl<M: Copy + Debug> Sender<M> {
             && self.board.lost_bytes() == 0
             && self.board.sacked_bytes() == 0
             && !self.due.tail_probe;
-        // Without SACK a loss is not told from others.
+        // Without SACK the loss of a probe cannot be told from other losses.
         let may = m.sack && quiet;
-        // A size that the path has carried before is not held back by a window too small for followers, as where losses are heavy it
-        // may stay for ever.
+        // A size that the path has carried before needs no followers: with heavy losses the window may never have
+        // room for them.
         let followers = if self.pmtu.has_carried(size) { 0 } else { FOLLOWERS };
         let needed = payload + followers * u64::from(packet);
         // What follows may have to wait for acknowledgements of what went before.
@@ -89,8 +90,8 @@ impl<M: Copy + Debug> Sender<M> {
         self.pmtu.probe().is_some_and(|range: Range<SubflowOffset>| range.start == start)
     }
 
-    /// How long no probe may be sent after one was lost: as long as it takes until congestion would show itself by a loss, for which
-    /// RFC 4821 §7.6.2 takes as many round trips as the window has packets.
+    /// How long no probe may be sent after one was lost: as long as it takes until congestion would show itself by a
+    /// loss, for which RFC 4821 §7.6.2 takes as many round trips as the window has packets.
     pub(super) fn size_probe_pause(&self, cc: &dyn CongestionController) -> Duration {
         let packets = cc.window(self.id) / u64::from(self.mss().max(1));
         let packets = u32::try_from(packets).unwrap_or(u32::MAX);
@@ -106,7 +107,7 @@ impl<M: Copy + Debug> Sender<M> {
         cc.mss_changed(self.id, mss.saturating_sub(options).max(1));
     }
 
-    /// An ICMP message says that a packet was too big. True: it is believed, and packets are smaller from now on.
+    /// An ICMP message says that a packet was too big. True: packets are smaller from now on.
     pub(in crate::tcp) fn on_too_big(
         &mut self,
         m: Moment,
@@ -124,7 +125,7 @@ impl<M: Copy + Debug> Sender<M> {
         }
     }
 
-    /// What is in flight was too large for the path and is dropped there: it goes again at once, which is no sign of congestion
+    /// What is in flight is dropped by the path as too large. It is sent again at once; this is no sign of congestion
     /// (RFC 1191 §6.5, RFC 8201 §5.4).
     fn resend_in_smaller_packets(&mut self, timers: &mut Timers) {
         self.recovery.frto.stop();

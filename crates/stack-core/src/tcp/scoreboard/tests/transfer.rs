@@ -1,5 +1,5 @@
-//! Whole transfers over a network that loses, delays, reorders and duplicates packets, with the parts of loss recovery and
-//! the receiver's reassembly put together as a subflow does.
+//! Whole transfers over a network that loses, delays, reorders and duplicates packets, with the parts of loss
+//! recovery and the receiver's reassembly put together as a subflow does.
 
 use super::*;
 use crate::buffers::reassembly::Reassembly;
