@@ -609,3 +609,28 @@ fn samples_tell_the_rates() {
     net.sample_every(None);
     run(&mut net, |n| n.run_until_idle(Duration::from_secs(600)));
 }
+
+#[test]
+fn windows_are_kept_when_the_algorithm_changes() {
+    let mut net =
+        Pair::builder().path(Link::mbit(20).delay_ms(20)).path(Link::mbit(20).delay_ms(20)).seed(3).build();
+    let flow = net.connect().unwrap();
+    net.await_subflows(flow, 2).unwrap();
+    net.send(flow, Side::Client, 60_000_000);
+    net.run_for(Duration::from_secs(8)).unwrap();
+    let windows = |net: &Pair| {
+        let id = net.flow(flow).client.connection.unwrap();
+        let infos = net.stack(net.client()).unwrap().subflows(id);
+        infos.iter().map(|s| (s.window, s.ssthresh)).collect::<Vec<_>>()
+    };
+    let before = windows(&net);
+    assert!(before.iter().all(|(w, _)| *w > 30_000), "{before:?}");
+    assert!(!net.change_algorithms(flow, Side::Client, Some("magic"), None));
+    assert!(net.change_algorithms(flow, Side::Client, Some("balia"), Some("round-robin")));
+    assert_eq!(windows(&net), before);
+    let id = net.flow(flow).client.connection.unwrap();
+    let info = net.stack(net.client()).unwrap().info(id).unwrap();
+    assert_eq!((info.congestion.as_str(), info.scheduler.as_str()), ("balia", "round-robin"));
+    net.run_for(Duration::from_secs(30)).unwrap();
+    assert_eq!(net.flow(flow).server.progress.received, 60_000_000);
+}

@@ -10,8 +10,8 @@ use std::io::{BufWriter, IsTerminal as _};
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use umptcp_lab::{Experiment, Figure, LabError, Registries, Report, RunOptions};
 use umptcp_netsim::capture::Capture;
-use umptcp_netsim::lab::{Experiment, Figure, LabError, Registries, Report, RunOptions};
 
 pub(crate) fn run(args: &SimArgs, registry: &Registry) -> anyhow::Result<()> {
     let registries =

@@ -1,16 +1,16 @@
 //! From a checked scenario to a network with hosts, links, routes and connections.
 
-use super::Registries;
-use super::error::LabError;
-use super::model::{Change, EventSetup, FlowSetup, Leg, LinkChange, Setup};
-use crate::cable::Direction;
-use crate::error::SimError;
-use crate::link::Loss;
-use crate::model::{Model, Plan, Progress, Sink};
-use crate::network::{CableId, FlowId, FlowSpec, Limits, Network, NodeId, Probe, Side};
-use crate::random::{Purpose, Random, derive};
-use crate::trace::TraceMode;
+use crate::Registries;
+use crate::error::LabError;
+use crate::model::{Change, EventSetup, FlowSetup, Leg, LinkChange, Setup};
 use std::net::IpAddr;
+use umptcp_netsim::Direction;
+use umptcp_netsim::Loss;
+use umptcp_netsim::SimError;
+use umptcp_netsim::model::{Model, Plan, Progress, Sink};
+use umptcp_netsim::network::{CableId, FlowId, FlowSpec, Limits, Network, NodeId, Probe, Side};
+use umptcp_netsim::random::{Purpose, Random, derive};
+use umptcp_netsim::trace::TraceMode;
 use umptcp_stack_core::config::{ConnectionConfig, Ecn, StackConfig};
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_types::{Instant, PathId};
@@ -22,23 +22,23 @@ const MOST_EVENTS: u64 = 20_000_000_000;
 
 /// One connection of a group.
 #[derive(Clone, Debug)]
-pub(super) struct Instance {
+pub(crate) struct Instance {
     /// Which group.
-    pub(super) group: usize,
-    pub(super) flow: FlowId,
+    pub(crate) group: usize,
+    pub(crate) flow: FlowId,
     /// The end that sends.
-    pub(super) sender: Side,
+    pub(crate) sender: Side,
     /// The client's path for each route: a subflow's path names its route, on either side by the client's address.
-    pub(super) addresses: Vec<IpAddr>,
-    pub(super) start: Instant,
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) start: Instant,
 }
 
 /// A network with everything in it, ready to run.
 #[derive(Debug)]
-pub(super) struct Built {
-    pub(super) network: Network,
-    pub(super) cables: Vec<CableId>,
-    pub(super) instances: Vec<Instance>,
+pub(crate) struct Built {
+    pub(crate) network: Network,
+    pub(crate) cables: Vec<CableId>,
+    pub(crate) instances: Vec<Instance>,
 }
 
 /// Sends a number of bytes, or as many as fit until a time has come, and shuts down.
@@ -61,7 +61,7 @@ impl Model for Source {
 }
 
 /// Builds the network of `setup` for one seed.
-pub(super) fn build(
+pub(crate) fn build(
     setup: &Setup,
     seed: u64,
     registries: &Registries,
@@ -210,7 +210,7 @@ fn config(flow: &FlowSetup) -> ConnectionConfig {
 }
 
 /// An error of the simulator with what was simulated.
-pub(super) fn failed(point: &str, seed: u64) -> impl Fn(SimError) -> LabError {
+pub(crate) fn failed(point: &str, seed: u64) -> impl Fn(SimError) -> LabError {
     let point = point.to_string();
     move |error| LabError::Simulation { point: point.clone(), seed, error }
 }

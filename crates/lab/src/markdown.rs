@@ -1,8 +1,8 @@
 //! A section of a book.
 
-use super::error::LabError;
-use super::plot::Figure;
-use super::report::{PointReport, Report, number};
+use crate::error::LabError;
+use crate::plot::Figure;
+use crate::report::{PointReport, Report, number};
 use std::fmt::Write as _;
 
 /// Quantities of groups that a section shows.
@@ -105,7 +105,7 @@ impl Report {
     }
 }
 
-fn line(point: &PointReport, row: &super::report::Row) -> String {
+fn line(point: &PointReport, row: &crate::report::Row) -> String {
     let what = if row.object == "recovery" { "recovery" } else { row.quantity };
     let mean = number(row.summary.mean);
     let interval = interval(row.summary.confidence);

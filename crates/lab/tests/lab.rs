@@ -1,14 +1,12 @@
-//! The laboratory: reading scenarios, running them, and what comes out.
+//! Reading scenarios, running them, and what comes out.
 
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use umptcp_lab::{CSV_COLUMNS, Experiment, FORMAT, Registries, Report, RunOptions};
 use umptcp_netsim::capture::Capture;
-use umptcp_netsim::lab::{CSV_COLUMNS, Experiment, FORMAT, Registries, Report, RunOptions};
-use umptcp_netsim::{Instant, Link, LinkEngine, LinkStats, Packet, Pair, Queue, RateTrace, Red, Side};
-use umptcp_stack_core::interface::ChecksumState;
 
 const TWO_LINKS: &str = r#"
 name = "two-links"
@@ -303,87 +301,6 @@ cut = true
         let error = parse(&format!("{TWO_LINKS}\n[[event]]\n{event}\n")).unwrap_err();
         assert!(error.contains(hint), "{error}");
     }
-}
-
-#[test]
-fn windows_are_kept_when_the_algorithm_changes() {
-    let mut net =
-        Pair::builder().path(Link::mbit(20).delay_ms(20)).path(Link::mbit(20).delay_ms(20)).seed(3).build();
-    let flow = net.connect().unwrap();
-    net.await_subflows(flow, 2).unwrap();
-    net.send(flow, Side::Client, 60_000_000);
-    net.run_for(Duration::from_secs(8)).unwrap();
-    let windows = |net: &Pair| {
-        let id = net.flow(flow).client.connection.unwrap();
-        let infos = net.stack(net.client()).unwrap().subflows(id);
-        infos.iter().map(|s| (s.window, s.ssthresh)).collect::<Vec<_>>()
-    };
-    let before = windows(&net);
-    assert!(before.iter().all(|(w, _)| *w > 30_000), "{before:?}");
-    assert!(!net.change_algorithms(flow, Side::Client, Some("magic"), None));
-    assert!(net.change_algorithms(flow, Side::Client, Some("balia"), Some("round-robin")));
-    assert_eq!(windows(&net), before);
-    let id = net.flow(flow).client.connection.unwrap();
-    let info = net.stack(net.client()).unwrap().info(id).unwrap();
-    assert_eq!((info.congestion.as_str(), info.scheduler.as_str()), ("balia", "round-robin"));
-    net.run_for(Duration::from_secs(30)).unwrap();
-    assert_eq!(net.flow(flow).server.progress.received, 60_000_000);
-}
-
-/// Packets of 1500 bytes offered to a link at twice its rate for ten seconds; what became of them.
-fn overload(link: Link) -> (LinkStats, Vec<Duration>) {
-    let packet = |i: u32| {
-        let mut b = vec![0u8; 1500];
-        // IPv4 with ECT(0) (RFC 3168), protocol 253 (for experiments), a number to know it by.
-        b[..12].copy_from_slice(&[0x45, 2, 0x05, 0xdc, 0, 0, 0x40, 0, 64, 253, 0, 0]);
-        b[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
-        b[20..24].copy_from_slice(&i.to_be_bytes());
-        Packet::from_bytes(b.into(), None, ChecksumState::Verified)
-    };
-    let gap = Duration::from_nanos(12_000 * 1_000_000_000 / 2 / link.mean_rate().unwrap());
-    let mut engine = LinkEngine::new(link, [7; 32]);
-    let (mut now, mut sent, mut delays) = (Instant::ZERO, Vec::new(), Vec::new());
-    while now < Instant::from_millis(10_000) {
-        engine.enqueue(now, packet(sent.len() as u32));
-        sent.push(now);
-        now += gap;
-        while let Some(p) = engine.poll(now) {
-            let s = p.payload().slices().concat();
-            let i = u32::from_be_bytes([s[0], s[1], s[2], s[3]]);
-            delays.push(now - sent[i as usize]);
-        }
-    }
-    (engine.stats(), delays)
-}
-
-#[test]
-fn red_and_codel_keep_queues_short_and_mark_instead_where_they_may() {
-    let link = Link::mbit(10).queue(Queue::Packets(1000));
-    let worst = |delays: &[Duration]| delays[delays.len() / 2..].iter().max().copied().unwrap_or_default();
-    // Twice the rate: half of the packets have to go, which RED's curve does between 50 and 100 packets of 1.2 ms.
-    let (stats, delays) = overload(link.clone().red(Red::khalili(10_000_000)));
-    let share = stats.dropped_early as f64 / stats.offered_packets as f64;
-    assert!((0.45..0.55).contains(&share) && stats.dropped_queue == 0, "{stats:?}");
-    assert!((70..110).contains(&worst(&delays).as_millis()), "{:?}", worst(&delays));
-    // CoDel drops too slowly for a sender that does not react, but it drops ever faster.
-    let (stats, _) = overload(link.clone().codel());
-    assert!(stats.dropped_early > 100, "{stats:?}");
-    // With ECN nothing is dropped before the queue is full.
-    let (stats, _) = overload(link.clone().codel().ecn(true));
-    assert!(stats.dropped_early == 0 && stats.marked > 100 && stats.dropped_queue > 1000, "{stats:?}");
-    let (stats, _) = overload(link.queue(Queue::Time(Duration::from_millis(30))));
-    assert!(stats.dropped_early == 0 && stats.marked == 0 && stats.dropped_queue > 3000, "{stats:?}");
-}
-
-#[test]
-fn a_recorded_rate_is_kept() {
-    // 1504 bytes every millisecond in the first half of each second, then nothing.
-    let text: String = (1..=500).map(|ms| format!("{ms}\n")).chain(["1000\n".to_string()]).collect();
-    let trace = RateTrace::parse(&text).unwrap();
-    let (stats, delays) = overload(Link::default().trace(trace).queue(Queue::Packets(50)));
-    // 501 opportunities a second, each with 4 bytes to spare.
-    assert!((4_990..=5_024).contains(&stats.delivered_packets), "{stats:?}");
-    assert!(delays.iter().any(|d| *d > Duration::from_millis(490)));
 }
 
 /// Two connections share a link whose RED or CoDel would drop; with ECN at both ends and on the link it marks instead.

@@ -1,6 +1,6 @@
 //! The text of a scenario: what may stand in it, and what it must agree with.
 
-use super::units::{Bytes, Count, Probability, Rate, Real, Time};
+use crate::units::{Bytes, Count, Probability, Rate, Real, Time};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use toml::Spanned;

@@ -1,14 +1,14 @@
 //! A scenario with its parameters, and running all of it.
 
-use super::Registries;
-use super::build::failed;
-use super::error::{LabError, Source};
-use super::measure::Recording;
-use super::model::Setup;
-use super::report::{PointReport, Report};
-use super::run::{Values, Watch, evaluate, run};
-use super::scenario::{self, Scenario};
-use super::validate::Validator;
+use crate::Registries;
+use crate::build::failed;
+use crate::error::{LabError, Source};
+use crate::measure::Recording;
+use crate::model::Setup;
+use crate::report::{PointReport, Report};
+use crate::run::{Values, Watch, evaluate, run};
+use crate::scenario::{self, Scenario};
+use crate::validate::Validator;
 use sha2::{Digest as _, Sha256};
 use std::path::Path;
 use std::sync::Mutex;
@@ -148,7 +148,7 @@ impl Experiment {
         point: usize,
         options: &RunOptions,
         registries: &Registries,
-        tap: Box<dyn crate::trace::Tap>,
+        tap: Box<dyn umptcp_netsim::trace::Tap>,
     ) -> Result<(), LabError> {
         self.watch(point, options, registries, Watch { tap: Some(tap), probe: None })
     }
@@ -163,7 +163,7 @@ impl Experiment {
         point: usize,
         options: &RunOptions,
         registries: &Registries,
-        probe: Box<dyn crate::network::Probe>,
+        probe: Box<dyn umptcp_netsim::Probe>,
     ) -> Result<(), LabError> {
         self.watch(point, options, registries, Watch { tap: None, probe: Some(probe) })
     }
@@ -354,7 +354,7 @@ fn parallel<T: Send>(
         }
     }
     if missing {
-        let nothing = crate::error::SimError::Stalled {
+        let nothing = umptcp_netsim::SimError::Stalled {
             at: umptcp_types::Instant::ZERO,
             waiting_for: "a run that was never begun".to_string(),
         };

@@ -1,14 +1,14 @@
 //! One run: one combination of parameters with one seed, and the numbers that come of it.
 
-use super::Registries;
-use super::build::{build, failed};
-use super::error::LabError;
-use super::measure::{LinkState, Recording, RouteState, Snapshot, per_second};
-use super::model::{FlowSetup, RecoverySetup, Setup};
-use super::statistics::fairness;
-use crate::network::Probe;
-use crate::trace::Tap;
+use crate::Registries;
+use crate::build::{build, failed};
+use crate::error::LabError;
+use crate::measure::{LinkState, Recording, RouteState, Snapshot, per_second};
+use crate::model::{FlowSetup, RecoverySetup, Setup};
+use crate::statistics::fairness;
 use std::time::Duration;
+use umptcp_netsim::Probe;
+use umptcp_netsim::trace::Tap;
 use umptcp_types::Instant;
 
 /// What a value is about.
@@ -180,7 +180,7 @@ fn link_values(
     let bits = per_second((b.delivered_bytes - a.delivered_bytes) * 8, first, last);
     let offered = (b.offered_packets - a.offered_packets) as f64;
     let share = |n: u64| if offered > 0.0 { 100.0 * n as f64 / offered } else { 0.0 };
-    let queue = |s: &crate::engine::LinkStats| s.dropped_queue + s.dropped_early;
+    let queue = |s: &umptcp_netsim::LinkStats| s.dropped_queue + s.dropped_early;
     let mut add = |quantity, unit, value| {
         values.push((Key { object: "link", name: name.clone(), quantity, unit }, value));
     };

@@ -1,10 +1,10 @@
 //! What an experiment showed.
 
-use super::experiment::Point;
-use super::measure::Recording;
-use super::model::{ReferenceSetup, Setup};
-use super::run::{Key, Values};
-use super::statistics::Summary;
+use crate::experiment::Point;
+use crate::measure::Recording;
+use crate::model::{ReferenceSetup, Setup};
+use crate::run::{Key, Values};
+use crate::statistics::Summary;
 use std::fmt::Write as _;
 
 /// Name and version of the output's format: it changes when a column does.

@@ -1,10 +1,10 @@
 //! What is measured while a network runs.
 
-use super::build::{Built, Instance};
-use super::model::Setup;
-use crate::cable::Direction;
-use crate::engine::LinkStats;
-use crate::network::Network;
+use crate::build::{Built, Instance};
+use crate::model::Setup;
+use umptcp_netsim::Direction;
+use umptcp_netsim::LinkStats;
+use umptcp_netsim::network::Network;
 use umptcp_stack_core::stack::SubflowInfo;
 use umptcp_types::Instant;
 
@@ -47,7 +47,7 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// The state of the network now.
-    pub(super) fn take(built: &mut Built) -> Snapshot {
+    pub(crate) fn take(built: &mut Built) -> Snapshot {
         let Built { network, cables, instances } = built;
         let received = instances.iter().map(|i| network.flow(i.flow).end(i.sender.peer()).progress.received);
         let received = received.collect();

@@ -1,8 +1,8 @@
 //! Figures as SVG, and a page with all of them as HTML.
 
-use super::error::LabError;
-use super::report::{Comparison, PointReport, Report, number};
-use super::series::{Curve, curves};
+use crate::error::LabError;
+use crate::report::{Comparison, PointReport, Report, number};
+use crate::series::{Curve, curves};
 use plotters::prelude::*;
 use std::fmt::{Display, Write as _};
 
@@ -60,7 +60,7 @@ impl Report {
         Ok(figures)
     }
 
-    pub(super) fn point_figures(&self, point: &PointReport) -> Result<Vec<Figure>, LabError> {
+    pub(crate) fn point_figures(&self, point: &PointReport) -> Result<Vec<Figure>, LabError> {
         let all = curves(point, INSTANCES);
         let mut figures = Vec::new();
         for (object, quantity, title, unit) in FIGURES {

@@ -1,8 +1,8 @@
 //! What is wrong with a scenario, and where.
 
-use crate::error::SimError;
 use std::fmt;
 use std::ops::Range;
+use umptcp_netsim::SimError;
 
 /// Why a scenario cannot be run, or what went wrong when it was.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! A scenario that was checked: plain values, indices instead of names.
 
-use crate::link::Link;
 use std::time::Duration;
+use umptcp_netsim::Link;
 use umptcp_types::Instant;
 
 /// One combination of parameters, ready to run.

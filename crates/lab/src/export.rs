@@ -1,6 +1,6 @@
 //! Results as CSV and JSON. The columns are part of the interface: see [`FORMAT`].
 
-use super::report::{FORMAT, PointReport, Report};
+use crate::report::{FORMAT, PointReport, Report};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -104,7 +104,7 @@ fn point(point: &PointReport) -> Value {
 }
 
 /// A field of CSV: quoted when it has to be.
-pub(super) fn field(text: &str) -> String {
+pub(crate) fn field(text: &str) -> String {
     if text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {

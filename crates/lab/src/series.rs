@@ -1,8 +1,8 @@
 //! What a run looked like over time.
 
-use super::export::field;
-use super::measure::{RouteState, Snapshot, per_second};
-use super::report::{FORMAT, PointReport, Report};
+use crate::export::field;
+use crate::measure::{RouteState, Snapshot, per_second};
+use crate::report::{FORMAT, PointReport, Report};
 use std::fmt::Write as _;
 
 /// The columns of [`Report::series_csv`].

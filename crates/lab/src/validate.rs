@@ -1,22 +1,22 @@
 //! From a scenario's text to what can be run: every name must exist, and every number make sense.
 
-use super::Registries;
-use super::error::{LabError, Source};
-use super::model::{
+use crate::Registries;
+use crate::error::{LabError, Source};
+use crate::model::{
     Change, EventSetup, FlowSetup, Leg, LinkChange, LinkSetup, RecoverySetup, ReferenceSetup, Setup,
 };
-use super::scenario::{
+use crate::scenario::{
     AqmText, EventText, FlowText, LinkText, LossText, RecoveryText, ReferenceText, ReverseText, Scenario,
     Seeds,
 };
-use super::units;
-use crate::discipline::{CoDel, Discipline, Red};
-use crate::link::{Link, Loss, Queue, Reorder};
-use crate::rate_trace::RateTrace;
+use crate::units;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use toml::Spanned;
+use umptcp_netsim::RateTrace;
+use umptcp_netsim::{CoDel, Discipline, Red};
+use umptcp_netsim::{Link, Loss, Queue, Reorder};
 
 /// Connections of one scenario: as many have addresses (see `build`).
 const MOST_FLOWS: u64 = 4096;

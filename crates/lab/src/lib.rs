@@ -1,11 +1,14 @@
-//! The laboratory: scenarios as text, run with real stacks, measured and reported.
+//! Experiments in the simulator: scenarios as text, run with real stacks, measured and reported.
 //!
-//! A scenario names links, groups of connections with a route per subflow, and parameters; see `docs/` for the format.
-//! [`Experiment::parse`] reads it, [`Experiment::run`] runs every combination of parameters with every seed, on several
-//! threads, and gives a [`Report`]. The same text and seeds give the same report, whatever the number of threads.
+//! A scenario names links, groups of connections with a route per subflow, and parameters; the format is described in
+//! `docs/src/simulator.md`. [`Experiment::parse`] reads one, [`Experiment::run`] runs every combination of parameters
+//! with every seed, on several threads, and returns a [`Report`]. The same text and seeds give the same report,
+//! whatever the number of threads.
+//!
+//! The network itself (links, middleboxes, hosts, virtual time) is the crate `umptcp-netsim`.
 //!
 //! ```
-//! use umptcp_netsim::lab::{Experiment, Registries, RunOptions};
+//! use umptcp_lab::{Experiment, Registries, RunOptions};
 //!
 //! let text = r#"
 //!     name = "two-links"
@@ -28,6 +31,7 @@
 //! let report = experiment.run(&RunOptions::default(), &registries, |_, _| ()).unwrap();
 //! assert!(report.points[0].value("flow", "both", "goodput").unwrap().mean > 12.0); // Mbit/s
 //! ```
+#![forbid(unsafe_code)]
 
 mod build;
 mod error;
