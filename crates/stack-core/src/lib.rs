@@ -28,6 +28,7 @@ pub mod error;
 pub mod event;
 pub mod info;
 pub mod mptcp;
+pub mod network_stack;
 pub mod observe;
 pub mod stack;
 pub mod tcp;

@@ -7,11 +7,10 @@
 use crate::netns::Netns;
 use crate::topology::{Nic, Site};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
-use umptcp_emulation::Network;
 use umptcp_netsim::Link;
 use umptcp_netsim::realtime::Emulation;
 use umptcp_tun_driver::device::{Tun, TunOptions};
+use umptcp_tun_driver::event_loop::{AttachedPath, EventLoopThread};
 
 /// A client (c0, 10.1.0.2/24) and a server (s0, 10.1.0.1/24) at the ends of one emulated link. Stops when dropped.
 #[derive(Debug)]
@@ -20,7 +19,7 @@ pub struct EmulatedLink {
     pub client: Site,
     /// The server.
     pub server: Site,
-    network: Network,
+    network: EventLoopThread<Emulation>,
 }
 
 impl EmulatedLink {
@@ -41,8 +40,11 @@ impl EmulatedLink {
         emulation.add_cable(ports[0], ports[1], up, down);
         let ((client, client_tun), (server, server_tun)) = (client, server);
         let address = |site: &Site| site.nics[0].v4.into();
-        let devices = [(client_tun, address(&client)), (server_tun, address(&server))];
-        let network = Network::start(emulation, devices, Duration::ZERO).expect("the link can be emulated");
+        let paths = [
+            AttachedPath::unmanaged(client_tun, address(&client)),
+            AttachedPath::unmanaged(server_tun, address(&server)),
+        ];
+        let network = EventLoopThread::start("network", emulation, paths).expect("the link can be emulated");
         EmulatedLink { client, server, network }
     }
 }

@@ -1,14 +1,15 @@
 //! The devices of a loop: receiving, sending, and what to do when one is full or gone.
 
-use super::network_stack::NetworkStack;
+use super::NetworkStack;
 use super::options::{Capture, LoopOptions};
 use super::poller::Poller;
 use super::waker::Waker;
 use crate::clock::Clock;
-use crate::device::{BufferPool, Device, TransmitOutcome, is_gone};
+use crate::device::{BufferPool, Device, TransmitOutcome, Tun, is_gone};
 use crate::pcap::{InterfaceId, PcapWriter};
 use std::any::Any;
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 use umptcp_stack_core::interface::{PathConfig, Transmit};
 use umptcp_types::{Instant, PathId};
@@ -36,6 +37,15 @@ pub struct AttachedPath {
 impl std::fmt::Debug for AttachedPath {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AttachedPath").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl AttachedPath {
+    /// A TUN device that somebody else has set up and will clean up, with its `address`.
+    pub fn unmanaged(tun: Tun, address: IpAddr) -> AttachedPath {
+        let mut config = PathConfig::new(tun.name(), address);
+        tun.describe(&mut config);
+        AttachedPath { device: Box::new(tun), config, guard: Box::new(()) }
     }
 }
 

@@ -5,14 +5,15 @@
 //! threads pass work in shared memory and then use the [`Waker`].
 
 mod io_driver;
-mod network_stack;
 mod options;
 mod poller;
+mod thread;
 mod waker;
 
 pub use io_driver::{AttachedPath, Guard};
-pub use network_stack::NetworkStack;
 pub use options::{Capture, LoopOptions};
+pub use thread::EventLoopThread;
+pub use umptcp_stack_core::network_stack::NetworkStack;
 pub use waker::Waker;
 
 use crate::clock::Clock;

@@ -6,13 +6,14 @@ use std::time::Duration;
 use umptcp_netsim::Direction;
 use umptcp_netsim::realtime::{Emulation, PortId};
 use umptcp_tun_driver::device::Tun;
+use umptcp_tun_driver::event_loop::{AttachedPath, EventLoopThread};
 
 /// Minimum time between batches of packets, negligible compared with the links' delays.
 const GRANULARITY: Duration = Duration::from_micros(200);
 
 /// The running network. Stops when dropped.
 pub(super) struct Network {
-    network: umptcp_emulation::Network,
+    network: EventLoopThread<Emulation>,
     cables: usize,
 }
 
@@ -20,6 +21,7 @@ impl Network {
     /// Starts it between the far ends of the client's NICs, in the plan's order, and of the server's NIC.
     pub(super) fn start(plan: &Plan, nics: Vec<Tun>, server: Tun) -> anyhow::Result<Network> {
         let mut emulation = Emulation::new(plan.seed);
+        emulation.set_granularity(GRANULARITY);
         let ports: Vec<PortId> = nics.iter().map(|_| emulation.add_port()).collect();
         let server_port = emulation.add_port();
         for (nic, port) in plan.nics.iter().zip(&ports) {
@@ -29,8 +31,9 @@ impl Network {
             }
         }
         let addresses = plan.nics.iter().map(|nic| nic.address).chain([SERVER]);
-        let devices = nics.into_iter().chain([server]).zip(addresses.map(Into::into));
-        let network = umptcp_emulation::Network::start(emulation, devices, GRANULARITY)
+        let devices = nics.into_iter().chain([server]).zip(addresses);
+        let paths = devices.map(|(tun, address)| AttachedPath::unmanaged(tun, address.into()));
+        let network = EventLoopThread::start("network", emulation, paths)
             .context("cannot start the emulated network")?;
         Ok(Network { network, cables: plan.nics.len() })
     }

@@ -1,12 +1,12 @@
-//! The interface between the loop and the stack.
+//! The interface between an event loop and the stack that it drives.
 
-use umptcp_stack_core::Stack;
-use umptcp_stack_core::event::Event;
-use umptcp_stack_core::interface::{PathConfig, RxPacket, Transmit};
+use crate::event::Event;
+use crate::interface::{PathConfig, RxPacket, Transmit};
+use crate::stack::Stack;
 use umptcp_types::{Instant, PathId};
 
-/// The part of a [`Stack`] that the loop drives: packets, time and events. It is a trait so that the loop can be tested
-/// and measured with something simpler, and so that a program can put something in between.
+/// The part of a [`Stack`] that an event loop drives: packets, time and events. It is a trait so that a loop can also
+/// drive something else, such as an emulated network, or something put in front of a stack.
 ///
 /// The methods have the same meaning as those of [`Stack`].
 pub trait NetworkStack {

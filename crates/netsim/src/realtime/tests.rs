@@ -1,8 +1,16 @@
 use super::*;
+use crate::cable::Direction;
+use crate::link::Link;
+use crate::packet::Packet;
 use crate::testing::Tcp;
 use std::collections::VecDeque;
+use std::io;
 use std::net::SocketAddr;
-use std::sync::{Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time;
+use umptcp_stack_core::interface::PathConfig;
+use umptcp_stack_core::network_stack::NetworkStack;
+use umptcp_types::{Duration, Instant, PathId};
 
 /// A queue that tests push to or read from.
 #[derive(Clone, Default)]
@@ -103,6 +111,28 @@ fn late_output_merges_more() {
 }
 
 #[test]
+fn an_event_loop_gets_batches_a_granularity_apart() {
+    // 1,440-byte packets at 11.52 Mbit/s: 1 ms each.
+    let mut e = star(Link::bps(11_520_000));
+    e.set_granularity(Duration::from_millis(5));
+    let paths = [1, 2, 9].map(|last| {
+        NetworkStack::path_added(&mut e, Instant::ZERO, PathConfig::new("port", address(last).ip()))
+    });
+    assert_eq!(paths, [PathId(0), PathId(1), PathId(2)]);
+    e.handle_packet(Instant::ZERO, paths[0], segment(1, 9, 28_000).to_rx());
+    let mut sent = Vec::new();
+    while let Some(at) = e.poll_timeout() {
+        e.handle_timeout(at);
+        while let Some(transmit) = e.poll_transmit(at) {
+            assert_eq!(transmit.path, paths[2]);
+            sent.push((at.as_millis(), transmit.payload.len()));
+        }
+    }
+    assert_eq!(sent, [(1, 1_400), (6, 7_000), (11, 7_000), (16, 7_000), (21, 5_600)]);
+    assert!(e.poll_event().is_none());
+}
+
+#[test]
 fn a_cut_cable_is_silent() {
     let mut e = star(Link::unlimited().delay_ms(1));
     e.set_cut(Instant::ZERO, 0, true);
@@ -126,9 +156,10 @@ fn runs_in_threads() {
         halves.collect::<Vec<_>>()
     };
     let delay = Duration::from_millis(30);
-    assert!(Emulator::start(star(Link::default()), ports().split_off(1), EmulatorConfig::default()).is_err());
-    let emulator =
-        Emulator::start(star(Link::mbit(1000).delay(delay)), ports(), EmulatorConfig::default()).unwrap();
+    assert!(Emulator::start(star(Link::default()), ports().split_off(1)).is_err());
+    let mut emulation = star(Link::mbit(1000).delay(delay));
+    emulation.set_granularity(Duration::from_micros(200));
+    let emulator = Emulator::start(emulation, ports()).unwrap();
     let start = time::Instant::now();
     let patience = Duration::from_secs(20);
     for _ in 0..10 {

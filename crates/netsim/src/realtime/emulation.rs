@@ -1,0 +1,202 @@
+//! Cables between ports under a clock that the caller brings.
+
+use crate::cable::{Cable, Direction};
+use crate::gro::Coalescer;
+use crate::link::Link;
+use crate::packet::Packet;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use umptcp_stack_core::event::Event;
+use umptcp_stack_core::interface::{PathConfig, RxPacket, Transmit};
+use umptcp_stack_core::network_stack::NetworkStack;
+use umptcp_types::{Duration, Instant, PathId};
+
+/// A place where packets enter and leave the emulated network.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PortId(pub usize);
+
+/// Cables between ports, without clock or thread.
+///
+/// As a [`NetworkStack`] its paths are its ports: the first path added is port 0, and so on.
+#[derive(Debug)]
+pub struct Emulation {
+    seed: u64,
+    cables: Vec<(Cable, [PortId; 2])>,
+    /// Cables at each port, with the direction that leads away from it.
+    ports: Vec<Vec<(usize, Direction)>>,
+    routes: HashMap<(PortId, IpAddr), usize>,
+    coalesce: bool,
+    unroutable: u64,
+    coalescer: Coalescer<PortId>,
+    granularity: Duration,
+    /// No batch leaves before this instant.
+    earliest: Instant,
+    /// The rest of the batch that is leaving.
+    batch: VecDeque<(PortId, Packet)>,
+    /// Paths added so far.
+    paths: u32,
+}
+
+impl Emulation {
+    /// An empty network whose draws derive from `seed`.
+    pub fn new(seed: u64) -> Emulation {
+        Emulation {
+            seed,
+            cables: Vec::new(),
+            ports: Vec::new(),
+            routes: HashMap::new(),
+            coalesce: true,
+            unroutable: 0,
+            coalescer: Coalescer::new(),
+            granularity: Duration::ZERO,
+            earliest: Instant::ZERO,
+            batch: VecDeque::new(),
+            paths: 0,
+        }
+    }
+
+    /// Packets leave in batches at least this far apart, so that fast links cost few wake-ups and their packets merge into
+    /// segments. A packet after a pause is not delayed by it. Zero, the default: each leaves as soon as it is due.
+    pub fn set_granularity(&mut self, granularity: Duration) {
+        self.granularity = granularity;
+    }
+
+    /// Whether packets that leave together are merged into segments (on by default).
+    pub fn set_coalescing(&mut self, on: bool) {
+        self.coalesce = on;
+    }
+
+    /// Adds a port.
+    pub fn add_port(&mut self) -> PortId {
+        self.ports.push(Vec::new());
+        PortId(self.ports.len() - 1)
+    }
+
+    /// Number of ports.
+    pub fn port_count(&self) -> usize {
+        self.ports.len()
+    }
+
+    /// Joins two ports; `forward` leads from `first` to `second`. Returns the cable's number. Panics when a port is not of
+    /// this network.
+    pub fn add_cable(&mut self, first: PortId, second: PortId, forward: Link, reverse: Link) -> usize {
+        let id = self.cables.len();
+        self.cables.push((Cable::new(forward, reverse, self.seed, id as u64), [first, second]));
+        self.ports[first.0].push((id, Direction::Forward));
+        self.ports[second.0].push((id, Direction::Reverse));
+        id
+    }
+
+    /// Packets to `destination` that enter at `port` take `cable`. Not needed at ports with only one cable, which takes all.
+    pub fn add_route(&mut self, port: PortId, destination: IpAddr, cable: usize) {
+        self.routes.insert((port, destination), cable);
+    }
+
+    /// A cable, to look at. Panics when there is none of that number.
+    pub fn cable(&self, cable: usize) -> &Cable {
+        &self.cables[cable].0
+    }
+
+    /// A cable, to change it.
+    pub fn cable_mut(&mut self, cable: usize) -> &mut Cable {
+        &mut self.cables[cable].0
+    }
+
+    /// Cuts a cable in both directions (it goes silent), or mends it.
+    pub fn set_cut(&mut self, now: Instant, cable: usize, cut: bool) {
+        for d in Direction::BOTH {
+            self.cable_mut(cable).engine_mut(d).set_cut(now, cut);
+        }
+    }
+
+    /// Packets dropped because no route leads to their destination.
+    pub fn unroutable(&self) -> u64 {
+        self.unroutable
+    }
+
+    /// A packet or segment entered at `port`.
+    pub fn input(&mut self, now: Instant, port: PortId, packet: Packet) {
+        let ends = self.ports.get(port.0).map_or(&[][..], Vec::as_slice);
+        let routed = || {
+            let cable = self.routes.get(&(port, packet.destination()?))?;
+            ends.iter().find(|(c, _)| c == cable)
+        };
+        let end = match ends {
+            [only] => Some(only),
+            _ => routed(),
+        };
+        match end {
+            Some(&(cable, direction)) => self.cables[cable].0.enqueue(now, direction, packet),
+            None => self.unroutable += 1,
+        }
+    }
+
+    /// Hands over everything that has arrived by `now`, merged where possible.
+    pub fn output(&mut self, now: Instant, mut deliver: impl FnMut(PortId, Packet)) {
+        for (cable, ends) in &mut self.cables {
+            while let Some((direction, packet)) = cable.poll(now) {
+                let port = match direction {
+                    Direction::Forward => ends[1],
+                    Direction::Reverse => ends[0],
+                };
+                if self.coalesce {
+                    self.coalescer.push(port, packet, &mut deliver);
+                } else {
+                    deliver(port, packet);
+                }
+            }
+        }
+        self.coalescer.flush(deliver);
+    }
+
+    /// When [`Emulation::output`] should be called next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.cables.iter().filter_map(|(c, _)| c.next_deadline()).min()
+    }
+
+    /// The next packet of the batch that is due at `now`. Call until `None`.
+    pub(super) fn poll_batch(&mut self, now: Instant) -> Option<(PortId, Packet)> {
+        if self.batch.is_empty() && now >= self.earliest {
+            let mut batch = std::mem::take(&mut self.batch);
+            self.output(now, |port, packet| batch.push_back((port, packet)));
+            if !batch.is_empty() {
+                self.earliest = now + self.granularity;
+            }
+            self.batch = batch;
+        }
+        self.batch.pop_front()
+    }
+}
+
+impl NetworkStack for Emulation {
+    fn path_added(&mut self, _now: Instant, _config: PathConfig) -> PathId {
+        self.paths += 1;
+        PathId(self.paths - 1)
+    }
+
+    fn path_removed(&mut self, _now: Instant, _path: PathId) {}
+
+    fn path_blocked(&mut self, _now: Instant, _path: PathId, _blocked: bool) {}
+
+    fn handle_packet(&mut self, now: Instant, path: PathId, packet: RxPacket) {
+        self.input(now, PortId(path.0 as usize), Packet::from_rx(packet));
+    }
+
+    fn handle_timeout(&mut self, _now: Instant) {}
+
+    fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        let (port, packet) = self.poll_batch(now)?;
+        Some(packet.into_transmit(PathId(port.0 as u32), now))
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        None
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        if !self.batch.is_empty() {
+            return Some(Instant::ZERO);
+        }
+        self.next_deadline().map(|deadline| deadline.max(self.earliest))
+    }
+}
