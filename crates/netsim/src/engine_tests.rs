@@ -131,7 +131,7 @@ fn segments_are_cut_before_the_queue() {
     assert_eq!(out.len(), 5);
     for (i, (at, p)) in out.iter().enumerate() {
         assert_eq!((*at, p.len()), (832 * (i as u64 + 1), 1040));
-        assert_eq!(p.tcp().unwrap().seq(), 1 + i as u32 * 1000);
+        assert_eq!(p.tcp().unwrap().seq().0, 1 + i as u32 * 1000);
         assert!(p.checksum_ok());
     }
     assert_eq!(e.stats().delivered_payload, 5_000);
@@ -205,8 +205,8 @@ fn jitter_keeps_order_and_reordering_does_not() {
             e.enqueue(AT(u64::from(i) * 10), Tcp { seq: i, ..Tcp::default() }.packet());
         }
         let out = drain(&mut e);
-        let order: Vec<u32> = out.iter().map(|(_, p)| p.tcp().unwrap().seq()).collect();
-        let late: Vec<u64> = out.iter().map(|(t, p)| t - u64::from(p.tcp().unwrap().seq()) * 10).collect();
+        let order: Vec<u32> = out.iter().map(|(_, p)| p.tcp().unwrap().seq().0).collect();
+        let late: Vec<u64> = out.iter().map(|(t, p)| t - u64::from(p.tcp().unwrap().seq().0) * 10).collect();
         (order, late, e.stats())
     };
     let (order, late, _) = send(Link::unlimited().delay_ms(1).jitter(Duration::from_micros(500)));

@@ -30,7 +30,6 @@
 
 mod cable;
 pub mod capture;
-mod checksum;
 pub mod discipline;
 mod engine;
 mod error;

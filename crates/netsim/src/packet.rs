@@ -2,41 +2,21 @@
 //!
 //! Headers are copied, payload is shared: cutting a 64 kB segment into packets of the MTU copies no payload byte.
 
-use crate::checksum::{self, Sum};
 use bytes::Bytes;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use umptcp_stack_core::interface::{
     ChecksumRequest, ChecksumState, HeaderBuf, MAX_HEADER, RxPacket, Transmit,
 };
 use umptcp_stack_core::payload::Payload;
-use umptcp_types::{Instant, PathId};
-
-/// TCP's number as an IP protocol.
-const TCP: u8 = 6;
-/// Where the checksum stands in a TCP header.
-const TCP_CHECKSUM: usize = 16;
-
-/// The flag bits of a TCP header (RFC 9293 §3.1).
-pub mod flags {
-    /// No more data from the sender.
-    pub const FIN: u8 = 0x01;
-    /// Synchronise sequence numbers.
-    pub const SYN: u8 = 0x02;
-    /// Reset the connection.
-    pub const RST: u8 = 0x04;
-    /// Push.
-    pub const PSH: u8 = 0x08;
-    /// The acknowledgement field counts.
-    pub const ACK: u8 = 0x10;
-    /// The urgent pointer counts.
-    pub const URG: u8 = 0x20;
-    /// Congestion experienced, echoed (RFC 3168).
-    pub const ECE: u8 = 0x40;
-    /// Congestion window reduced (RFC 3168).
-    pub const CWR: u8 = 0x80;
-}
+use umptcp_stack_core::wire::header::{IpView, TcpHeaderMut};
+use umptcp_stack_core::wire::ip::{PROTOCOL_TCP, ecn};
+use umptcp_stack_core::wire::tcp::{
+    CHECKSUM_OFFSET, MAX_OPTIONS, MIN_HEADER, TcpFlags, TcpPacket, complete_checksum, partial_checksum,
+};
+use umptcp_stack_core::wire::{PacketSummary, checksum};
+use umptcp_types::{Instant, PathId, SeqNumber};
 
 /// What the first bytes of a packet are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,54 +43,27 @@ pub struct Packet {
     kind: Kind,
 }
 
-fn be16(b: &[u8], at: usize) -> u16 {
-    match b.get(at..at + 2) {
-        Some(s) => u16::from_be_bytes([s[0], s[1]]),
-        None => 0,
-    }
-}
-
-fn be32(b: &[u8], at: usize) -> u32 {
-    (u32::from(be16(b, at)) << 16) | u32::from(be16(b, at + 2))
-}
-
-fn put16(b: &mut [u8], at: usize, v: u16) {
-    b[at..at + 2].copy_from_slice(&v.to_be_bytes());
-}
-
-fn put32(b: &mut [u8], at: usize, v: u32) {
-    b[at..at + 4].copy_from_slice(&v.to_be_bytes());
-}
-
-/// Kind of the packet that starts with `b`, length of its headers, and its whole length as the IP header has it.
+/// Kind of the packet that starts with `b`, length of its headers, and its whole length by the IP header's account.
 fn dissect(b: &[u8]) -> (Kind, usize, usize) {
-    let tcp_length = |at: usize| {
-        let len = usize::from(b.get(at + 12).copied().unwrap_or(0) >> 4) * 4;
-        (len >= 20 && at + len <= b.len() && at + len <= MAX_HEADER).then_some(len)
+    let Ok(ip) = IpView::new(b) else { return (Kind::Unknown, 0, b.len()) };
+    let (at, total) = (ip.header_len(), ip.total_len());
+    if total < at {
+        return (Kind::Unknown, 0, b.len());
+    }
+    let tcp = if ip.protocol() == PROTOCOL_TCP && !ip.is_fragment() {
+        // Headers that do not fit the buffer for headers stay in the payload.
+        TcpPacket::new(&b[at..])
+            .ok()
+            .map(|tcp| at + tcp.header_len())
+            .filter(|end| *end <= total.min(MAX_HEADER))
+    } else {
+        None
     };
-    match b.first().map(|v| v >> 4) {
-        Some(4) if b.len() >= 20 => {
-            let ihl = usize::from(b[0] & 0x0f) * 4;
-            let total = usize::from(be16(b, 2));
-            if ihl < 20 || ihl > b.len() || total < ihl {
-                return (Kind::Unknown, 0, b.len());
-            }
-            let fragment = be16(b, 6) & 0x3fff != 0;
-            match tcp_length(ihl) {
-                Some(tcp) if b[9] == TCP && !fragment && ihl + tcp <= total => {
-                    (Kind::Tcp4(ihl as u8), ihl + tcp, total)
-                }
-                _ => (Kind::Other4, ihl, total),
-            }
-        }
-        Some(6) if b.len() >= 40 => {
-            let total = 40 + usize::from(be16(b, 4));
-            match tcp_length(40) {
-                Some(tcp) if b[6] == TCP && 40 + tcp <= total => (Kind::Tcp6, 40 + tcp, total),
-                _ => (Kind::Other6, 40, total),
-            }
-        }
-        _ => (Kind::Unknown, 0, b.len()),
+    match tcp {
+        Some(end) if ip.is_v6() => (Kind::Tcp6, end, total),
+        Some(end) => (Kind::Tcp4(at as u8), end, total),
+        None if ip.is_v6() => (Kind::Other6, at, total),
+        None => (Kind::Other4, at, total),
     }
 }
 
@@ -236,50 +189,27 @@ impl Packet {
     /// Sets congestion experienced in the IP header if the sender said that its transport understands it (RFC 3168 §5).
     /// Whether the packet is marked now.
     pub fn mark_congestion(&mut self) -> bool {
-        let h = self.header.as_mut_slice();
-        match self.kind {
-            Kind::Tcp4(_) | Kind::Other4 => {
-                if h[1] & 3 == 0 {
-                    return false;
-                }
-                h[1] |= 3;
-                put16(h, 10, 0);
-                let sum = checksum::of(&h[..usize::from(h[0] & 0x0f) * 4]);
-                put16(h, 10, sum);
-                true
-            }
-            // The traffic class straddles the first two bytes (RFC 8200 §3).
-            Kind::Tcp6 | Kind::Other6 => {
-                let capable = h[1] & 0x30 != 0;
-                if capable {
-                    h[1] |= 0x30;
-                }
-                capable
-            }
-            Kind::Unknown => false,
-        }
+        let Some(mut ip) = self.ip_mut().filter(|ip| ip.ecn() != ecn::NOT_ECT) else { return false };
+        ip.set_ecn(ecn::CE);
+        true
     }
 
     /// Source address, if it is IP.
     pub fn source(&self) -> Option<IpAddr> {
-        self.address(12, 8)
+        self.ip().map(|ip| ip.src())
     }
 
     /// Destination address, if it is IP.
     pub fn destination(&self) -> Option<IpAddr> {
-        self.address(16, 24)
+        self.ip().map(|ip| ip.dst())
     }
 
-    fn address(&self, at4: usize, at6: usize) -> Option<IpAddr> {
-        let h = self.header();
-        match self.kind {
-            Kind::Tcp4(_) | Kind::Other4 => Some(IpAddr::V4(Ipv4Addr::from(be32(h, at4)))),
-            Kind::Tcp6 | Kind::Other6 => {
-                let bytes: [u8; 16] = h.get(at6..at6 + 16)?.try_into().ok()?;
-                Some(IpAddr::V6(Ipv6Addr::from(bytes)))
-            }
-            Kind::Unknown => None,
-        }
+    fn ip(&self) -> Option<IpView<&[u8]>> {
+        IpView::new(self.header.as_slice()).ok()
+    }
+
+    fn ip_mut(&mut self) -> Option<IpView<&mut [u8]>> {
+        IpView::new(self.header.as_mut_slice()).ok()
     }
 
     /// Length of the IP header of a TCP packet.
@@ -291,45 +221,50 @@ impl Packet {
         }
     }
 
-    /// The TCP header with its options, if it is TCP.
-    pub fn tcp(&self) -> Option<TcpHeader<'_>> {
-        self.tcp_offset().map(|at| TcpHeader { bytes: &self.header()[at..] })
+    /// The TCP header with its options, if it is TCP. The payload is not in this view.
+    pub fn tcp(&self) -> Option<TcpPacket<'_>> {
+        TcpPacket::new(&self.header()[self.tcp_offset()?..]).ok()
     }
 
     /// Source address and port, if it is TCP.
     pub fn tcp_source(&self) -> Option<SocketAddr> {
-        Some(SocketAddr::new(self.source()?, self.tcp()?.source_port()))
+        Some(SocketAddr::new(self.source()?, self.tcp()?.src_port()))
     }
 
     /// Destination address and port, if it is TCP.
     pub fn tcp_destination(&self) -> Option<SocketAddr> {
-        Some(SocketAddr::new(self.destination()?, self.tcp()?.destination_port()))
+        Some(SocketAddr::new(self.destination()?, self.tcp()?.dst_port()))
     }
 
-    /// Changes the TCP header in place, its length apart, and repairs the checksum. Nothing happens to other packets.
-    pub fn edit_tcp(&mut self, edit: impl FnOnce(&mut [u8])) {
-        let Some(at) = self.tcp_offset() else { return };
-        let before = self.header.as_slice()[at..].to_vec();
-        edit(&mut self.header.as_mut_slice()[at..]);
-        // The data offset is the layout: it may not change here.
-        self.header.as_mut_slice()[at + 12] = (before[12] & 0xf0) | (self.header.as_slice()[at + 12] & 0x0f);
+    /// Changes the TCP header in place and repairs the checksum. Its length, and so the data offset, stays as it is.
+    /// Nothing happens to other packets.
+    pub fn edit_tcp(&mut self, edit: impl FnOnce(&mut TcpHeaderMut<'_>)) {
+        let Some(mut tcp) = self.tcp_mut() else { return };
+        edit(&mut tcp);
+        tcp.set_data_offset();
         self.refresh_checksum();
+    }
+
+    fn tcp_mut(&mut self) -> Option<TcpHeaderMut<'_>> {
+        let at = self.tcp_offset()?;
+        TcpHeaderMut::new(&mut self.header.as_mut_slice()[at..]).ok()
     }
 
     /// Replaces the TCP options by `options`, padded with end-of-list to a multiple of 4 and cut at 40 bytes, and
     /// repairs lengths and checksum.
     pub fn set_tcp_options(&mut self, options: &[u8]) {
         let Some(at) = self.tcp_offset() else { return };
-        let options = &options[..options.len().min(40)];
-        let padded = options.len().next_multiple_of(4);
-        let mut header = HeaderBuf::zeroed((at + 20 + padded).min(MAX_HEADER));
-        let room = header.as_slice().len() - at - 20;
+        let fixed = at + MIN_HEADER;
+        let options = &options[..options.len().min(MAX_OPTIONS)];
+        let mut header = HeaderBuf::zeroed((fixed + options.len().next_multiple_of(4)).min(MAX_HEADER));
         let h = header.as_mut_slice();
-        h[..at + 20].copy_from_slice(&self.header.as_slice()[..at + 20]);
-        let n = options.len().min(room);
-        h[at + 20..at + 20 + n].copy_from_slice(&options[..n]);
-        h[at + 12] = (h[at + 12] & 0x0f) | (((20 + room) / 4) << 4) as u8;
+        h[..fixed].copy_from_slice(&self.header()[..fixed]);
+        let n = options.len().min(h.len() - fixed);
+        h[fixed..fixed + n].copy_from_slice(&options[..n]);
         self.header = header;
+        if let Some(mut tcp) = self.tcp_mut() {
+            tcp.set_data_offset();
+        }
         self.refresh_lengths();
         self.refresh_checksum();
     }
@@ -346,17 +281,15 @@ impl Packet {
 
     /// Replaces addresses, and ports of TCP, and repairs the checksums. An address of the other family is ignored.
     pub fn rewrite(&mut self, source: Option<SocketAddr>, destination: Option<SocketAddr>) {
-        let tcp = self.tcp_offset();
-        let v4 = matches!(self.kind, Kind::Tcp4(_) | Kind::Other4);
-        let h = self.header.as_mut_slice();
-        for (new, at4, at6, port) in [(source, 12, 8, 0), (destination, 16, 24, 2)] {
-            match new.map(|a| a.ip()) {
-                Some(IpAddr::V4(a)) if v4 => h[at4..at4 + 4].copy_from_slice(&a.octets()),
-                Some(IpAddr::V6(a)) if !v4 && h.len() >= 40 => h[at6..at6 + 16].copy_from_slice(&a.octets()),
-                _ => continue,
+        let Some(mut ip) = self.ip_mut() else { return };
+        let source = source.filter(|new| ip.set_src(new.ip()));
+        let destination = destination.filter(|new| ip.set_dst(new.ip()));
+        if let Some(mut tcp) = self.tcp_mut() {
+            if let Some(new) = source {
+                tcp.set_src_port(new.port());
             }
-            if let (Some(at), Some(new)) = (tcp, new) {
-                put16(h, at + port, new.port());
+            if let Some(new) = destination {
+                tcp.set_dst_port(new.port());
             }
         }
         self.refresh_lengths();
@@ -373,69 +306,58 @@ impl Packet {
 
     /// Whether the checksums in the packet are right; a TCP checksum that is yet to be completed counts as right.
     pub fn checksum_ok(&self) -> bool {
-        if let Kind::Tcp4(_) | Kind::Other4 = self.kind
-            && checksum::of(&self.header()[..usize::from(self.header()[0] & 0x0f) * 4]) != 0
-        {
+        let Some(ip) = self.ip() else { return true };
+        if !ip.checksum_ok() {
             return false;
         }
-        match self.checksum {
-            ChecksumRequest::Partial { .. } => true,
-            ChecksumRequest::Complete => self.tcp_sum().is_none_or(|sum| sum.folded() == 0xffff),
-        }
-    }
-
-    fn tcp_length(&self) -> Option<u32> {
-        Some((self.header().len() - self.tcp_offset()? + self.payload.len()) as u32)
-    }
-
-    fn pseudo_header(&self) -> Option<Sum> {
-        Some(checksum::pseudo_header(self.source()?, self.destination()?, TCP, self.tcp_length()?))
-    }
-
-    /// Sum of pseudo-header, TCP header and payload.
-    fn tcp_sum(&self) -> Option<Sum> {
-        let mut sum = self.pseudo_header()?;
-        sum.add(&self.header()[self.tcp_offset()?..]);
-        for s in self.payload.slices() {
-            sum.add(s);
-        }
-        Some(sum)
-    }
-
-    /// Makes the checksum agree with the packet, in the form it has (complete or partial).
-    fn refresh_checksum(&mut self) {
-        let Some(at) = self.tcp_offset() else { return };
-        match self.checksum {
-            ChecksumRequest::Partial { .. } => self.make_partial(),
-            ChecksumRequest::Complete => {
-                put16(self.header.as_mut_slice(), at + TCP_CHECKSUM, 0);
-                let sum = self.tcp_sum().map_or(0, |s| !s.folded());
-                put16(self.header.as_mut_slice(), at + TCP_CHECKSUM, sum);
+        match (self.checksum, self.tcp_offset()) {
+            (ChecksumRequest::Partial { .. }, _) | (_, None) => true,
+            (ChecksumRequest::Complete, Some(at)) => {
+                let tcp = &self.header()[at..];
+                let len = (tcp.len() + self.payload.len()) as u32;
+                let pseudo = checksum::pseudo_header(ip.src(), ip.dst(), PROTOCOL_TCP, len);
+                let sum = checksum::add(checksum::sum(tcp, pseudo), self.payload_sum());
+                checksum::fold(sum) == 0xffff
             }
         }
     }
 
+    fn payload_sum(&self) -> u64 {
+        checksum::sum_slices(self.payload.slices().iter().map(|s| &s[..]), 0)
+    }
+
+    /// Makes the checksum agree with the packet, in the form it has (complete or partial).
+    fn refresh_checksum(&mut self) {
+        let Some((at, src, dst)) = self.transport() else { return };
+        match self.checksum {
+            ChecksumRequest::Partial { .. } => self.make_partial(),
+            ChecksumRequest::Complete => {
+                let (sum, len) = (self.payload_sum(), self.payload.len());
+                if let Some(mut tcp) = self.tcp_mut() {
+                    tcp.set_checksum(0);
+                }
+                complete_checksum(&mut self.header.as_mut_slice()[at..], src, dst, sum, len);
+            }
+        }
+    }
+
+    /// Where the TCP header starts, and the addresses.
+    fn transport(&self) -> Option<(usize, IpAddr, IpAddr)> {
+        Some((self.tcp_offset()?, self.source()?, self.destination()?))
+    }
+
     /// Puts the pseudo-header's sum where the checksum belongs.
     fn make_partial(&mut self) {
-        let (Some(at), Some(sum)) = (self.tcp_offset(), self.pseudo_header()) else { return };
-        put16(self.header.as_mut_slice(), at + TCP_CHECKSUM, sum.folded());
-        self.checksum = ChecksumRequest::Partial { start: at as u16, offset: TCP_CHECKSUM as u16 };
+        let Some((at, src, dst)) = self.transport() else { return };
+        partial_checksum(&mut self.header.as_mut_slice()[at..], src, dst, self.payload.len());
+        self.checksum = ChecksumRequest::Partial { start: at as u16, offset: CHECKSUM_OFFSET as u16 };
     }
 
     /// Makes the IP header's length and checksum agree with the packet.
     fn refresh_lengths(&mut self) {
         let total = self.len();
-        let kind = self.kind;
-        let h = self.header.as_mut_slice();
-        match kind {
-            Kind::Tcp4(_) | Kind::Other4 => {
-                put16(h, 2, total.min(65_535) as u16);
-                put16(h, 10, 0);
-                let sum = checksum::of(&h[..usize::from(h[0] & 0x0f) * 4]);
-                put16(h, 10, sum);
-            }
-            Kind::Tcp6 | Kind::Other6 => put16(h, 4, (total - 40).min(65_535) as u16),
-            Kind::Unknown => {}
+        if let Some(mut ip) = self.ip_mut() {
+            ip.set_total_len(total);
         }
     }
 
@@ -453,32 +375,30 @@ impl Packet {
                 return;
             }
         };
-        let at = self.tcp_offset().unwrap_or(0);
-        let seq = be32(self.header(), at + 4);
-        let bits = self.header()[at + 13];
-        let id = be16(self.header(), 4);
+        let (seq, flags) = self.tcp().map_or_else(Default::default, |tcp| (tcp.seq(), tcp.flags()));
+        let ident = self.ip().map_or(0, |ip| ip.ident());
         let mut start = 0;
         let mut index = 0u16;
         while start < self.payload.len() {
             let end = (start + size).min(self.payload.len());
-            let mut bits = bits;
-            if end < self.payload.len() {
-                bits &= !(flags::FIN | flags::PSH);
-            }
-            if start > 0 {
-                bits &= !flags::CWR;
-            }
+            let (first, last) = (start == 0, end == self.payload.len());
             let mut part = Packet {
                 header: self.header.clone(),
                 payload: self.payload.slice(start..end),
                 gso_size: None,
                 ..self
             };
-            let h = part.header.as_mut_slice();
-            put32(h, at + 4, seq.wrapping_add(start as u32));
-            h[at + 13] = bits;
-            if matches!(self.kind, Kind::Tcp4(_)) {
-                put16(h, 4, id.wrapping_add(index));
+            if let Some(mut tcp) = part.tcp_mut() {
+                tcp.set_seq(seq.wrapping_add(start as u32));
+                tcp.set_flags(TcpFlags {
+                    fin: flags.fin && last,
+                    psh: flags.psh && last,
+                    cwr: flags.cwr && first,
+                    ..flags
+                });
+            }
+            if let Some(mut ip) = part.ip_mut() {
+                ip.set_ident(ident.wrapping_add(index));
             }
             part.refresh_lengths();
             part.refresh_checksum();
@@ -501,13 +421,16 @@ impl Packet {
         }
         let size = self.gso_size.map_or(self.payload.len(), |s| usize::from(s.get()));
         let Some(size) = u16::try_from(size).ok().and_then(NonZeroU16::new) else { return Some(next) };
-        let at = self.tcp_offset().unwrap_or(0);
-        let last = next.header()[at + 13] & (flags::FIN | flags::PSH);
+        let (Some(flags), Some(last)) = (self.tcp().map(|t| t.flags()), next.tcp().map(|t| t.flags())) else {
+            return Some(next);
+        };
         self.gso_size = Some(size);
         for s in next.payload.slices() {
             self.payload.push(s.clone());
         }
-        self.header.as_mut_slice()[at + 13] |= last;
+        if let Some(mut tcp) = self.tcp_mut() {
+            tcp.set_flags(TcpFlags { fin: flags.fin || last.fin, psh: flags.psh || last.psh, ..flags });
+        }
         self.refresh_lengths();
         self.make_partial();
         None
@@ -515,116 +438,55 @@ impl Packet {
 
     /// Whether both are TCP packets with the same addresses and ports.
     pub(crate) fn same_flow(&self, other: &Packet) -> bool {
-        let (Some(at), true) = (self.tcp_offset(), self.kind == other.kind) else { return false };
-        let (a, b) = (self.header(), other.header());
-        let addresses = if self.kind == Kind::Tcp6 { 8..40 } else { 12..20 };
-        a[addresses.clone()] == b[addresses] && a[at..at + 4] == b[at..at + 4]
+        self.kind == other.kind
+            && self.is_tcp()
+            && self.tcp_source() == other.tcp_source()
+            && self.tcp_destination() == other.tcp_destination()
     }
 
     fn mergeable(&self, next: &Packet) -> bool {
-        let (Some(at), true) = (self.tcp_offset(), self.kind == next.kind) else { return false };
-        let (a, b) = (self.header(), next.header());
+        let (Some(a), Some(b)) = (self.tcp(), next.tcp()) else { return false };
         let size = self.gso_size.map_or(self.payload.len(), |s| usize::from(s.get()));
         let len = next.payload.len();
-        let last_only = flags::FIN | flags::PSH;
-        let plain = flags::SYN | flags::RST | flags::URG;
-        let same_ip = match self.kind {
-            // All but length, identification and checksum.
-            Kind::Tcp4(_) => a[..2] == b[..2] && a[6..10] == b[6..10] && a[12..at] == b[12..at],
-            _ => a[..4] == b[..4] && a[6..40] == b[6..40],
-        };
-        same_ip
-            && a.len() == b.len()
-            && next.gso_size.is_none()
+        let (mine, theirs) = (a.flags(), b.flags());
+        let plain = |f: TcpFlags| !(f.syn || f.rst || f.urg);
+        next.gso_size.is_none()
             && len > 0
             && size > 0
             && len <= size
             && self.payload.len().is_multiple_of(size)
-            && a.len() + self.payload.len() + len <= 65_535
-            && a[at..at + 4] == b[at..at + 4]
-            && be32(b, at + 4) == be32(a, at + 4).wrapping_add(self.payload.len() as u32)
-            && a[at + 8..at + 13] == b[at + 8..at + 13]
-            && a[at + 13] & (plain | last_only) == 0
-            && b[at + 13] & (plain | flags::CWR) == 0
-            && (a[at + 13] ^ b[at + 13]) & !(last_only | flags::CWR) == 0
-            && a[at + 14..at + 16] == b[at + 14..at + 16]
-            && a[at + 18..] == b[at + 18..]
+            && self.len() + len <= 65_535
+            && b.seq() == a.seq().wrapping_add(self.payload.len() as u32)
+            && plain(mine)
+            && plain(theirs)
+            // Both end a segment, and CWR begins one.
+            && !(mine.fin || mine.psh || theirs.cwr)
+            && (mine.ack, mine.ece) == (theirs.ack, theirs.ece)
+            && self.kind == next.kind
+            && self.template().as_slice() == next.template().as_slice()
+    }
+
+    /// The headers without what may differ between packets of one segment.
+    fn template(&self) -> HeaderBuf {
+        let mut bare = Packet { header: self.header.clone(), payload: Payload::new(), ..*self };
+        if let Some(mut ip) = bare.ip_mut() {
+            ip.set_total_len(0);
+            ip.set_ident(0);
+        }
+        if let Some(mut tcp) = bare.tcp_mut() {
+            tcp.set_seq(SeqNumber(0));
+            tcp.set_flags(TcpFlags::default());
+            tcp.set_checksum(0);
+        }
+        bare.header
     }
 }
 
 impl fmt::Debug for Packet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&crate::trace::describe(self.header(), self.payload.len()))
+        fmt::Display::fmt(&PacketSummary { header: self.header(), payload_len: self.payload.len() }, f)
     }
 }
-
-/// A view of a TCP header of at least 20 bytes with its options.
-#[derive(Clone, Copy, Debug)]
-pub struct TcpHeader<'a> {
-    bytes: &'a [u8],
-}
-
-impl<'a> TcpHeader<'a> {
-    /// Source port.
-    pub fn source_port(&self) -> u16 {
-        be16(self.bytes, 0)
-    }
-
-    /// Destination port.
-    pub fn destination_port(&self) -> u16 {
-        be16(self.bytes, 2)
-    }
-
-    /// Sequence number.
-    pub fn seq(&self) -> u32 {
-        be32(self.bytes, 4)
-    }
-
-    /// Acknowledgement number.
-    pub fn ack(&self) -> u32 {
-        be32(self.bytes, 8)
-    }
-
-    /// The eight flags, as in [`flags`].
-    pub fn flags(&self) -> u8 {
-        self.bytes[13]
-    }
-
-    /// Window field, not scaled.
-    pub fn window(&self) -> u16 {
-        be16(self.bytes, 14)
-    }
-
-    /// The options as they stand, padding included.
-    pub fn options(&self) -> &'a [u8] {
-        &self.bytes[20..]
-    }
-
-    /// The options one by one: kind and the whole option, kind and length bytes included. Stops at the end-of-list
-    /// option and at the first that is malformed.
-    pub fn option_list(&self) -> impl Iterator<Item = (u8, &'a [u8])> + use<'a> {
-        let mut rest = self.options();
-        std::iter::from_fn(move || {
-            let kind = *rest.first()?;
-            let len = match kind {
-                0 => return None,
-                1 => 1,
-                _ => usize::from(*rest.get(1)?).max(2),
-            };
-            let option = rest.get(..len)?;
-            rest = &rest[len..];
-            Some((kind, option))
-        })
-    }
-
-    /// The subtypes of the MPTCP options (RFC 8684 §3) in the header.
-    pub fn mptcp_subtypes(&self) -> impl Iterator<Item = u8> + use<'a> {
-        self.option_list().filter(|(kind, _)| *kind == OPTION_MPTCP).filter_map(|(_, o)| Some(o.get(2)? >> 4))
-    }
-}
-
-/// The TCP option kind of MPTCP (RFC 8684 §8.1).
-pub const OPTION_MPTCP: u8 = 30;
 
 #[cfg(test)]
 #[path = "packet_tests.rs"]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::testing::{OPTIONS, Tcp};
+use umptcp_stack_core::wire::tcp::kind;
 
 fn v6(host: u16, port: u16) -> SocketAddr {
     SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 0, host], port))
@@ -18,11 +19,11 @@ fn assert_checksums(p: &Packet) {
     };
     let (pseudo, tcp) = if b[0] >> 4 == 4 {
         assert_eq!(slow(&b[..20]), 0xffff, "IPv4 header checksum");
-        assert_eq!(usize::from(be16(&b, 2)), b.len());
+        assert_eq!(IpView::new(&b).unwrap().total_len(), b.len());
         let len = (b.len() - 20) as u16;
         ([&b[12..20], &[0, 6], &len.to_be_bytes()].concat(), &b[20..])
     } else {
-        assert_eq!(usize::from(be16(&b, 4)), b.len() - 40);
+        assert_eq!(IpView::new(&b).unwrap().total_len(), b.len());
         let len = (b.len() - 40) as u16;
         ([&b[8..40], &[0, 0], &len.to_be_bytes(), &[0, 0, 0, 6]].concat(), &b[40..])
     };
@@ -45,10 +46,11 @@ fn dissects_and_rebuilds() {
     assert_eq!(p.tcp_source(), Some(SocketAddr::from(([10, 1, 0, 1], 1000))));
     assert_eq!(p.tcp_destination(), Some(SocketAddr::from(([10, 2, 0, 1], 80))));
     let tcp = p.tcp().unwrap();
-    assert_eq!((tcp.seq(), tcp.ack(), tcp.flags(), tcp.window()), (1, 77, flags::ACK, 256));
+    assert_eq!((tcp.seq().0, tcp.ack().0, tcp.flags(), tcp.window()), (1, 77, TcpFlags::ACK, 256));
+    let options = tcp.raw_options().for_forwarding().map(|o| o.unwrap()).map(|o| (o.kind, o.bytes.len()));
     assert_eq!(
-        tcp.option_list().map(|(k, o)| (k, o.len())).collect::<Vec<_>>(),
-        [(2, 4), (1, 1), (1, 1), (30, 8), (8, 10)]
+        options.collect::<Vec<_>>(),
+        [(kind::MSS, 4), (kind::NOP, 1), (kind::NOP, 1), (kind::MPTCP, 8), (kind::TIMESTAMPS, 10)]
     );
     assert_eq!(tcp.mptcp_subtypes().collect::<Vec<_>>(), [2]);
     let again = Packet::from_rx(p.to_rx());
@@ -87,12 +89,12 @@ fn splits_as_a_nic_does() {
     let families = [(Tcp::default().source, Tcp::default().destination), (v6(1, 5000), v6(2, 80))];
     for (source, destination) in families {
         for complete in [true, false] {
-            let bits = flags::ACK | flags::PSH | flags::FIN | flags::CWR;
+            let all = TcpFlags::ACK | TcpFlags::PSH | TcpFlags::FIN | TcpFlags::CWR;
             let segment = Tcp {
                 source,
                 destination,
                 seq: u32::MAX - 1500,
-                flags: bits,
+                flags: all,
                 options: &OPTIONS,
                 payload_len: 3501,
                 gso_size: 1400,
@@ -111,11 +113,15 @@ fn splits_as_a_nic_does() {
                 assert_eq!(p.gso_size(), None);
                 let tcp = p.tcp().unwrap();
                 assert_eq!(tcp.options(), OPTIONS);
-                assert_eq!(tcp.seq(), (u32::MAX - 1500).wrapping_add(i as u32 * 1400));
-                let expected = [flags::ACK | flags::CWR, flags::ACK, flags::ACK | flags::PSH | flags::FIN];
+                assert_eq!(tcp.seq().0, (u32::MAX - 1500).wrapping_add(i as u32 * 1400));
+                let expected = [
+                    TcpFlags::ACK | TcpFlags::CWR,
+                    TcpFlags::ACK,
+                    TcpFlags::ACK | TcpFlags::PSH | TcpFlags::FIN,
+                ];
                 assert_eq!(tcp.flags(), expected[i]);
                 if source.is_ipv4() {
-                    assert_eq!(be16(p.header(), 4), 0xabcd + i as u16);
+                    assert_eq!(p.ip().unwrap().ident(), 0xabcd + i as u16);
                 }
                 joined.extend_from_slice(&p.payload().to_bytes());
             }
@@ -137,7 +143,7 @@ fn splitting_shares_payload() {
 fn coalescing_undoes_splitting() {
     for complete in [true, false] {
         let t = Tcp {
-            flags: flags::ACK | flags::PSH,
+            flags: TcpFlags::ACK | TcpFlags::PSH,
             options: &OPTIONS,
             payload_len: 5000,
             gso_size: 1200,
@@ -172,10 +178,10 @@ fn coalesces_only_what_belongs_together() {
         Tcp { options: &OPTIONS[..4], ..next() },
         Tcp { payload_len: 1001, ..next() },
         Tcp { payload_len: 0, ..next() },
-        Tcp { flags: flags::ACK | flags::RST, ..next() },
-        Tcp { flags: flags::ACK | flags::CWR, ..next() },
-        Tcp { flags: flags::ACK | flags::ECE, ..next() },
-        Tcp { flags: 0, ..next() },
+        Tcp { flags: TcpFlags::ACK | TcpFlags::RST, ..next() },
+        Tcp { flags: TcpFlags::ACK | TcpFlags::CWR, ..next() },
+        Tcp { flags: TcpFlags::ACK | TcpFlags::ECE, ..next() },
+        Tcp { flags: TcpFlags::default(), ..next() },
         Tcp { source: SocketAddr::from(([10, 1, 0, 1], 1001)), ..next() },
         Tcp { source: SocketAddr::from(([10, 1, 0, 2], 1000)), ..next() },
     ];
@@ -186,7 +192,7 @@ fn coalesces_only_what_belongs_together() {
     let mut short = base().packet();
     assert!(short.coalesce(Tcp { payload_len: 500, ..next() }.packet()).is_none());
     assert!(short.coalesce(Tcp { seq: 1501, payload_len: 500, ..next() }.packet()).is_some());
-    let mut pushed = Tcp { flags: flags::ACK | flags::PSH, ..base() }.packet();
+    let mut pushed = Tcp { flags: TcpFlags::ACK | TcpFlags::PSH, ..base() }.packet();
     assert!(pushed.coalesce(next().packet()).is_some());
     // A wrong checksum stays where the stack will see it.
     let mut bytes = next().packet().to_vec();
@@ -204,12 +210,12 @@ fn edits_keep_checksums_right() {
     for complete in [true, false] {
         let t = Tcp { options: &OPTIONS, payload_len: 99, ..Tcp::default() };
         let mut p = if complete { t.packet() } else { t.partial() };
-        p.edit_tcp(|h| {
-            h[4..8].copy_from_slice(&[1, 2, 3, 4]);
+        p.edit_tcp(|tcp| {
+            tcp.set_seq(SeqNumber(0x0102_0304));
             // Not allowed: the layout stays.
-            h[12] = 0;
+            tcp.bytes_mut()[12] = 0;
         });
-        assert_eq!(p.tcp().unwrap().seq(), 0x0102_0304);
+        assert_eq!(p.tcp().unwrap().seq().0, 0x0102_0304);
         assert_eq!(p.tcp().unwrap().options(), OPTIONS);
         p.set_tcp_options(&[2, 4, 1, 1, 3, 3, 7]);
         assert_eq!(p.tcp().unwrap().options(), [2, 4, 1, 1, 3, 3, 7, 0]);
@@ -222,7 +228,7 @@ fn edits_keep_checksums_right() {
         assert_eq!(p.len(), 20 + 28 + 11);
         assert_eq!(
             format!("{p:?}"),
-            "192.0.2.7.7 > 192.0.2.8.8 . seq 16909060 ack 77 win 256 len 11 mss 257 wscale 7"
+            "192.0.2.7:7 > 192.0.2.8:8 [.] seq 16909060 ack 77 win 256 len 11 <mss 257, wscale 7>"
         );
     }
     let mut p = Tcp { source: v6(1, 1), destination: v6(2, 2), payload_len: 10, ..Tcp::default() }.packet();

@@ -1,17 +1,21 @@
 //! Packets for unit tests.
 
-use crate::packet::{Packet, flags};
+use crate::packet::Packet;
 use bytes::Bytes;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use umptcp_stack_core::interface::ChecksumState;
+use umptcp_stack_core::wire::header::TcpHeaderMut;
+use umptcp_stack_core::wire::ip::{emit_ip_header, ip_header_len};
+use umptcp_stack_core::wire::tcp::{MIN_HEADER, TcpFlags, TcpRepr};
+use umptcp_types::SeqNumber;
 
 /// A TCP packet with right checksums; `payload_len` bytes that count up from `first`.
 pub(crate) struct Tcp<'a> {
     pub(crate) source: SocketAddr,
     pub(crate) destination: SocketAddr,
     pub(crate) seq: u32,
-    pub(crate) flags: u8,
+    pub(crate) flags: TcpFlags,
     pub(crate) options: &'a [u8],
     pub(crate) payload_len: usize,
     pub(crate) first: u8,
@@ -28,7 +32,7 @@ impl Default for Tcp<'_> {
             source: SocketAddr::from(([10, 1, 0, 1], 1000)),
             destination: SocketAddr::from(([10, 2, 0, 1], 80)),
             seq: 1,
-            flags: flags::ACK,
+            flags: TcpFlags::ACK,
             options: &[],
             payload_len: 0,
             first: 0,
@@ -40,30 +44,23 @@ impl Default for Tcp<'_> {
 impl Tcp<'_> {
     /// The bytes, TCP checksum left 0.
     fn raw(&self) -> Vec<u8> {
-        let tcp_len = 20 + self.options.len();
-        let mut b = match (self.source.ip(), self.destination.ip()) {
-            (IpAddr::V4(s), IpAddr::V4(d)) => {
-                let mut h = vec![0x45, 0, 0, 0, 0xab, 0xcd, 0x40, 0, 64, 6, 0, 0];
-                h.extend(s.octets());
-                h.extend(d.octets());
-                let total = 20 + tcp_len + self.payload_len;
-                h[2..4].copy_from_slice(&(total as u16).to_be_bytes());
-                h
-            }
-            (IpAddr::V6(s), IpAddr::V6(d)) => {
-                let mut h = vec![0x60, 0, 0, 0, 0, 0, 6, 64];
-                h[4..6].copy_from_slice(&((tcp_len + self.payload_len) as u16).to_be_bytes());
-                h.extend(s.octets());
-                h.extend(d.octets());
-                h
-            }
-            _ => panic!("mixed families"),
+        let (src, dst) = (self.source.ip(), self.destination.ip());
+        let tcp_len = MIN_HEADER + self.options.len();
+        let at = ip_header_len(&src);
+        let mut b = vec![0; at + tcp_len];
+        emit_ip_header(&mut b, src, dst, tcp_len + self.payload_len, 0, 0xabcd).expect("one family");
+        let tcp = TcpRepr {
+            src_port: self.source.port(),
+            dst_port: self.destination.port(),
+            seq: SeqNumber(self.seq),
+            ack: SeqNumber(77),
+            flags: self.flags,
+            window: 256,
+            ..TcpRepr::default()
         };
-        b.extend(self.source.port().to_be_bytes());
-        b.extend(self.destination.port().to_be_bytes());
-        b.extend(self.seq.to_be_bytes());
-        b.extend([0, 0, 0, 77, ((tcp_len / 4) << 4) as u8, self.flags, 1, 0, 0, 0, 0, 0]);
-        b.extend(self.options);
+        tcp.emit(&mut b[at..]);
+        b[at + MIN_HEADER..].copy_from_slice(self.options);
+        TcpHeaderMut::new(&mut b[at..]).expect("a TCP header").set_data_offset();
         b.extend((0..self.payload_len).map(|i| self.first.wrapping_add(i as u8)));
         b
     }
@@ -78,10 +75,7 @@ impl Tcp<'_> {
     /// With a checksum left to the device.
     pub(crate) fn partial(&self) -> Packet {
         let bytes = Bytes::from(self.raw());
-        let mut p = Packet::from_bytes(bytes, NonZeroU16::new(self.gso_size), ChecksumState::Verified);
-        // Makes the IP header's checksum right.
-        p.rewrite(Some(self.source), None);
-        p
+        Packet::from_bytes(bytes, NonZeroU16::new(self.gso_size), ChecksumState::Verified)
     }
 }
 

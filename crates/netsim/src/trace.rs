@@ -1,12 +1,10 @@
 //! What happened to each packet: text lines for people, a hash for determinism tests.
 
 use crate::cable::Direction;
-use crate::packet::{OPTION_MPTCP, Packet, TcpHeader};
-use bytes::Bytes;
+use crate::packet::Packet;
 use std::collections::VecDeque;
-use std::fmt::{self, Write as _};
-use std::net::IpAddr;
-use umptcp_stack_core::interface::ChecksumState;
+use std::fmt;
+use umptcp_stack_core::wire::PacketSummary;
 use umptcp_types::Instant;
 
 /// Why a packet did not arrive.
@@ -176,105 +174,8 @@ impl fmt::Display for Record {
             Happening::Dropped(DropReason::TooBig) => "DROP too-big",
             Happening::Dropped(DropReason::NoRoute) => "DROP no-route",
         };
-        write!(f, "{} {}{arrow} {what:<4} {}", self.at, self.cable, describe(&self.header, self.payload_len))
-    }
-}
-
-/// One line about a packet: addresses, flags, numbers and options.
-pub(crate) fn describe(header: &[u8], payload_len: usize) -> String {
-    let packet = Packet::from_bytes(Bytes::copy_from_slice(header), None, ChecksumState::Unverified);
-    let mut line = String::new();
-    let address = |a: Option<IpAddr>| a.map_or_else(|| "?".to_string(), |a| a.to_string());
-    let Some(tcp) = packet.tcp() else {
-        let _ = write!(
-            line,
-            "{} > {} protocol {} length {payload_len}",
-            address(packet.source()),
-            address(packet.destination()),
-            header.get(if header.len() >= 40 { 6 } else { 9 }).copied().unwrap_or(0)
-        );
-        return line;
-    };
-    let _ = write!(
-        line,
-        "{}.{} > {}.{} ",
-        address(packet.source()),
-        tcp.source_port(),
-        address(packet.destination()),
-        tcp.destination_port()
-    );
-    let names = ['F', 'S', 'R', 'P', '.', 'U', 'E', 'C'];
-    line.extend((0..8).filter(|i| tcp.flags() >> i & 1 == 1).map(|i| names[i]));
-    let _ = write!(line, " seq {} ack {} win {} len {payload_len}", tcp.seq(), tcp.ack(), tcp.window());
-    describe_options(&mut line, &tcp);
-    line
-}
-
-fn describe_options(line: &mut String, tcp: &TcpHeader<'_>) {
-    let word =
-        |o: &[u8], at: usize| o.get(at..at + 4).map_or(0, |b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
-    for (kind, o) in tcp.option_list() {
-        let _ = match kind {
-            1 => Ok(()),
-            2 if o.len() == 4 => write!(line, " mss {}", u16::from_be_bytes([o[2], o[3]])),
-            3 if o.len() == 3 => write!(line, " wscale {}", o[2]),
-            4 => write!(line, " sackOK"),
-            5 => {
-                let _ = write!(line, " sack");
-                for block in o[2..].chunks_exact(8) {
-                    let _ = write!(line, " {}-{}", word(block, 0), word(block, 4));
-                }
-                Ok(())
-            }
-            8 if o.len() == 10 => write!(line, " ts {}/{}", word(o, 2), word(o, 6)),
-            OPTION_MPTCP if o.len() >= 3 => describe_mptcp(line, o),
-            _ => write!(line, " opt{kind}[{}]", o.len()),
-        };
-    }
-}
-
-/// One MPTCP option of at least 3 bytes (RFC 8684 §3 gives the layouts).
-fn describe_mptcp(line: &mut String, o: &[u8]) -> fmt::Result {
-    let number = |at: usize, len: usize| {
-        o.get(at..at + len).map_or(0, |b| b.iter().fold(0u64, |n, b| n << 8 | u64::from(*b)))
-    };
-    match o[2] >> 4 {
-        0 => write!(line, " mp_capable v{} [{}]", o[2] & 0xf, o.len()),
-        1 => write!(line, " mp_join [{}]", o.len()),
-        2 => {
-            let bits = o.get(3).copied().unwrap_or(0);
-            let _ = write!(line, " dss");
-            let mut at = 4;
-            if bits & 0x01 != 0 {
-                let len = if bits & 0x02 != 0 { 8 } else { 4 };
-                let _ = write!(line, " ack {}", number(at, len));
-                at += len;
-            }
-            if bits & 0x04 != 0 {
-                let len = if bits & 0x08 != 0 { 8 } else { 4 };
-                let _ = write!(
-                    line,
-                    " seq {} ssn {} len {}",
-                    number(at, len),
-                    number(at + len, 4),
-                    number(at + len + 4, 2)
-                );
-                if o.len() >= at + len + 8 {
-                    let _ = write!(line, " sum {:04x}", number(at + len + 6, 2));
-                }
-            }
-            if bits & 0x10 != 0 {
-                let _ = write!(line, " fin");
-            }
-            Ok(())
-        }
-        3 => write!(line, " add_addr id {} [{}]", o.get(3).copied().unwrap_or(0), o.len()),
-        4 => write!(line, " remove_addr {:?}", &o[3..]),
-        5 => write!(line, " mp_prio {}", o[2] & 1),
-        6 => write!(line, " mp_fail {}", number(4, 8)),
-        7 => write!(line, " mp_fastclose"),
-        8 => write!(line, " mp_tcprst reason {}", o.get(3).copied().unwrap_or(0)),
-        subtype => write!(line, " mptcp{subtype} [{}]", o.len()),
+        let packet = PacketSummary { header: &self.header, payload_len: self.payload_len };
+        write!(f, "{} {}{arrow} {what:<4} {packet}", self.at, self.cable)
     }
 }
 

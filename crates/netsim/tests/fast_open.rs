@@ -4,28 +4,26 @@
 use umptcp_netsim::middlebox::{
     DropIf, Duplicate, Middlebox, OneWay, Output, RandomiseSequence, StripMptcp, StripWhere,
 };
-use umptcp_netsim::packet::flags;
 use umptcp_netsim::{Direction, Duration, FlowId, Instant, Link, Packet, Pair, Side};
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_stack_core::observe::Counter;
+use umptcp_stack_core::wire::tcp::kind;
 
-/// The TCP option kind of Fast Open.
-const FAST_OPEN: u8 = 34;
 /// Bytes each way; more than a SYN takes.
 const BYTES: u64 = 20_000;
 /// For how long a server is left alone.
 const AN_HOUR: Duration = Duration::from_secs(3600);
 
 fn is_syn(packet: &Packet) -> bool {
-    packet.tcp().is_some_and(|t| t.flags() & (flags::SYN | flags::ACK) == flags::SYN)
+    packet.tcp().is_some_and(|t| t.flags().syn && !t.flags().ack)
 }
 
 fn is_syn_ack(packet: &Packet) -> bool {
-    packet.tcp().is_some_and(|t| t.flags() & (flags::SYN | flags::ACK) == flags::SYN | flags::ACK)
+    packet.tcp().is_some_and(|t| t.flags().syn && t.flags().ack)
 }
 
 fn asks_or_tells(packet: &Packet) -> bool {
-    packet.tcp().is_some_and(|t| t.option_list().any(|(kind, _)| kind == FAST_OPEN))
+    packet.tcp().is_some_and(|t| t.raw_options().flatten().any(|o| o.kind == kind::FAST_OPEN))
 }
 
 /// Does something to the packets of the handshake.
@@ -39,7 +37,7 @@ impl<F> std::fmt::Debug for Edit<F> {
 
 impl<F: FnMut(&mut Packet) + Send> Middlebox for Edit<F> {
     fn process(&mut self, _: Instant, direction: Direction, mut packet: Packet, out: &mut Output) {
-        if packet.tcp().is_some_and(|t| t.flags() & flags::SYN != 0) {
+        if packet.tcp().is_some_and(|t| t.flags().syn) {
             (self.0)(&mut packet);
         }
         out.send(direction, packet);
@@ -57,13 +55,14 @@ fn reverse<M: Middlebox>(inner: M) -> OneWay<M> {
 /// Takes the Fast Open option out, or changes the cookie in it.
 fn edit_cookie(packet: &mut Packet, keep: bool) {
     let mut options = Vec::new();
-    for (kind, bytes) in packet.tcp().into_iter().flat_map(|t| t.option_list()) {
-        match kind {
-            FAST_OPEN if keep && bytes.len() > 2 => {
+    for option in packet.tcp().into_iter().flat_map(|t| t.raw_options().for_forwarding().flatten()) {
+        let bytes = option.bytes;
+        match option.kind {
+            kind::FAST_OPEN if keep && bytes.len() > 2 => {
                 options.extend_from_slice(&bytes[..2]);
-                options.extend(bytes[2..].iter().map(|b| b ^ 0x55));
+                options.extend(option.data().iter().map(|b| b ^ 0x55));
             }
-            FAST_OPEN => options.resize(options.len() + bytes.len(), 1),
+            kind::FAST_OPEN => options.resize(options.len() + bytes.len(), kind::NOP),
             _ => options.extend_from_slice(bytes),
         }
     }

@@ -1,7 +1,6 @@
 //! Handshakes over whole networks: joins from either side, paths that swallow SYNs, ports in great demand.
 
 use umptcp_netsim::middlebox::DropIf;
-use umptcp_netsim::packet::flags;
 use umptcp_netsim::{Direction, Duration, FlowId, Link, Packet, Pair, PairBuilder, Side};
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_stack_core::error::FallbackReason;
@@ -87,7 +86,7 @@ fn a_server_does_not_join_a_client_that_forbids_it() {
 fn a_path_that_swallows_the_option_is_slow_once() {
     let mut net = Pair::builder().path(Link::mbit(50).delay_ms(10)).seed(3).build();
     let swallow = |_, _: Direction, p: &Packet| {
-        p.tcp().is_some_and(|t| t.flags() & flags::SYN != 0 && t.mptcp_subtypes().next().is_some())
+        p.tcp().is_some_and(|t| t.flags().syn && t.mptcp_subtypes().next().is_some())
     };
     net.middlebox(0, DropIf::new(swallow));
     let start = net.now();

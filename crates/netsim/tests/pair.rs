@@ -2,7 +2,6 @@
 
 use umptcp_netsim::middlebox::{DropIf, OneWay, StripMptcp, StripWhere};
 use umptcp_netsim::model::{Bulk, Requests, Responder, Sink};
-use umptcp_netsim::packet::flags;
 use umptcp_netsim::{
     Direction, Duration, FlowId, Instant, Link, Network, Packet, Pair, PairBuilder, Queue, Side, SimError,
 };
@@ -10,6 +9,7 @@ use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_stack_core::error::{ConnectionError, FallbackReason};
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::stack::MptcpStatus;
+use umptcp_stack_core::wire::tcp::TcpFlags;
 
 const MB: u64 = 1_000_000;
 const SIDES: [Side; 2] = [Side::Client, Side::Server];
@@ -308,9 +308,9 @@ fn either_side_without_mptcp() {
 fn lost_handshake_packets_are_repeated() {
     // The first packet of each kind is lost once on each path: SYN, SYN/ACK, third ACK.
     for (direction, bits) in [
-        (Direction::Forward, flags::SYN),
-        (Direction::Reverse, flags::SYN | flags::ACK),
-        (Direction::Forward, flags::ACK),
+        (Direction::Forward, TcpFlags::SYN),
+        (Direction::Reverse, TcpFlags::SYN | TcpFlags::ACK),
+        (Direction::Forward, TcpFlags::ACK),
     ] {
         let mut net = two_paths().build();
         for path in 0..2 {
@@ -341,7 +341,7 @@ fn a_lost_third_ack_before_a_bare_data_fin() {
         net.middlebox(
             0,
             DropIf::new(move |_, d, p: &Packet| {
-                let ack = d == Direction::Forward && p.tcp().is_some_and(|t| t.flags() == flags::ACK);
+                let ack = d == Direction::Forward && p.tcp().is_some_and(|t| t.flags() == TcpFlags::ACK);
                 count += u32::from(ack);
                 ack && count <= lost
             }),

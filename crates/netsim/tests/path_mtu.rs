@@ -6,12 +6,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use umptcp_netsim::middlebox::{Middlebox, Output};
-use umptcp_netsim::packet::flags;
 use umptcp_netsim::{Direction, Duration, FlowId, Instant, Link, Packet, Pair, Side};
 use umptcp_stack_core::config::{ConnectionConfig, Ecn};
-use umptcp_stack_core::interface::{ChecksumRequest, ChecksumState};
+use umptcp_stack_core::interface::ChecksumState;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::stack::SubflowInfo;
+use umptcp_stack_core::types::SeqNumber;
+use umptcp_stack_core::wire::header::IpView;
 use umptcp_stack_core::wire::{checksum, ip};
 
 const MB: u64 = 1_000_000;
@@ -80,22 +81,12 @@ struct Marker {
 }
 
 impl Middlebox for Marker {
-    fn process(&mut self, now: Instant, direction: Direction, packet: Packet, out: &mut Output) {
-        let capable = packet.header()[1] & 3 == ip::ecn::ECT_0;
-        if !capable || now < self.from || now >= self.until {
-            out.send(direction, packet);
-            return;
+    fn process(&mut self, now: Instant, direction: Direction, mut packet: Packet, out: &mut Output) {
+        let capable = IpView::new(packet.header()).unwrap().ecn() == ip::ecn::ECT_0;
+        if capable && now >= self.from && now < self.until {
+            packet.mark_congestion();
         }
-        let state = match packet.checksum() {
-            ChecksumRequest::Complete => ChecksumState::Unverified,
-            ChecksumRequest::Partial { .. } => ChecksumState::Verified,
-        };
-        let mut bytes = packet.to_vec();
-        bytes[1] |= ip::ecn::CE;
-        bytes[10..12].fill(0);
-        let sum = !checksum::fold(checksum::sum(&bytes[..20], 0));
-        bytes[10..12].copy_from_slice(&sum.to_be_bytes());
-        out.send(direction, Packet::from_bytes(Bytes::from(bytes), packet.gso_size(), state));
+        out.send(direction, packet);
     }
 }
 
@@ -307,7 +298,8 @@ fn forged_icmp_messages_do_nothing() {
                 let mut quoted = packet.clone();
                 if self.0.is_multiple_of(2) {
                     // A sequence number that is not outstanding.
-                    quoted.edit_tcp(|tcp| tcp[4] ^= 0x40);
+                    let seq = quoted.tcp().map_or(0, |tcp| tcp.seq().0);
+                    quoted.edit_tcp(|tcp| tcp.set_seq(SeqNumber(seq ^ 0x4000_0000)));
                 }
                 if self.0 > 40 {
                     out.send(direction.opposite(), too_big(&quoted, 600));
@@ -366,9 +358,9 @@ fn without_agreement_no_packet_is_ecn_capable() {
     struct NotCapable;
     impl Middlebox for NotCapable {
         fn process(&mut self, _: Instant, direction: Direction, packet: Packet, out: &mut Output) {
-            assert_eq!(packet.header()[1] & 3, 0);
-            let bits = packet.tcp().map_or(0, |t| t.flags());
-            assert!(bits & flags::SYN != 0 || bits & (flags::ECE | flags::CWR) == 0);
+            assert_eq!(IpView::new(packet.header()).unwrap().ecn(), ip::ecn::NOT_ECT);
+            let flags = packet.tcp().map(|t| t.flags()).unwrap_or_default();
+            assert!(flags.syn || !(flags.ece || flags.cwr));
             out.send(direction, packet);
         }
     }

@@ -7,7 +7,6 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use umptcp_netsim::middlebox::{Middlebox, Output};
-use umptcp_netsim::packet::flags;
 use umptcp_netsim::trace::{Happening, PacketEvent, Tap};
 use umptcp_netsim::{
     Direction, Duration, FlowId, Instant, Link, Loss, Packet, Pair, PairBuilder, Queue, Side,
@@ -15,6 +14,7 @@ use umptcp_netsim::{
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_stack_core::observe::{Counter, Observation, Observer};
 use umptcp_stack_core::stack::SubflowInfo;
+use umptcp_stack_core::wire::tcp::kind;
 
 const MB: u64 = 1_000_000;
 
@@ -39,12 +39,12 @@ impl Tap for Events {
     fn packet(&mut self, event: &PacketEvent<'_>) {
         let Some(tcp) = event.packet.tcp().filter(|_| event.direction == Direction::Forward) else { return };
         let mut state = self.0.lock().unwrap();
-        if tcp.flags() & flags::SYN != 0 {
-            state.isn = Some(tcp.seq());
+        if tcp.flags().syn {
+            state.isn = Some(tcp.seq().0);
             return;
         }
         let len = event.packet.payload().len() as u32;
-        let start = tcp.seq().wrapping_sub(state.isn.unwrap_or_default()).wrapping_sub(1);
+        let start = tcp.seq().0.wrapping_sub(state.isn.unwrap_or_default()).wrapping_sub(1);
         if len == 0 {
             return;
         }
@@ -284,13 +284,13 @@ struct NoTimestamps;
 
 impl Middlebox for NoTimestamps {
     fn process(&mut self, _: Instant, direction: Direction, mut packet: Packet, out: &mut Output) {
-        if packet.tcp().is_some_and(|t| t.flags() & flags::SYN != 0) {
+        if packet.tcp().is_some_and(|t| t.flags().syn) {
             let mut options = Vec::new();
-            for (kind, bytes) in packet.tcp().into_iter().flat_map(|t| t.option_list()) {
-                if kind == 8 {
-                    options.resize(options.len() + bytes.len(), 1);
+            for option in packet.tcp().into_iter().flat_map(|t| t.raw_options().for_forwarding().flatten()) {
+                if option.kind == kind::TIMESTAMPS {
+                    options.resize(options.len() + option.bytes.len(), kind::NOP);
                 } else {
-                    options.extend_from_slice(bytes);
+                    options.extend_from_slice(option.bytes);
                 }
             }
             packet.set_tcp_options(&options);

@@ -2,7 +2,8 @@
 
 use super::{Middlebox, Output};
 use crate::cable::Direction;
-use crate::packet::{OPTION_MPTCP, Packet};
+use crate::packet::Packet;
+use umptcp_stack_core::wire::tcp::kind;
 use umptcp_types::{Duration, Instant};
 
 /// Holds every so-many-th packet back for a while, so that others overtake it.
@@ -86,10 +87,11 @@ impl Middlebox for DuplicateOptions {
     fn process(&mut self, _now: Instant, direction: Direction, mut packet: Packet, out: &mut Output) {
         let doubled = packet.tcp().map(|tcp| {
             let mut options = Vec::with_capacity(80);
-            for (kind, bytes) in tcp.option_list().filter(|(kind, _)| *kind > 1) {
-                options.extend_from_slice(bytes);
-                if kind == OPTION_MPTCP {
-                    options.extend_from_slice(bytes);
+            let kept = tcp.raw_options().for_forwarding().flatten();
+            for option in kept.filter(|option| option.kind != kind::NOP) {
+                options.extend_from_slice(option.bytes);
+                if option.kind == kind::MPTCP {
+                    options.extend_from_slice(option.bytes);
                 }
             }
             (options, tcp.mptcp_subtypes().count() > 0)

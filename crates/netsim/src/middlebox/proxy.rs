@@ -2,10 +2,11 @@
 
 use super::{Flow, Middlebox, Output};
 use crate::cable::Direction;
-use crate::packet::{Packet, flags};
+use crate::packet::Packet;
 use std::collections::HashMap;
 use umptcp_stack_core::payload::Payload;
-use umptcp_types::Instant;
+use umptcp_stack_core::wire::tcp::TcpFlags;
+use umptcp_types::{Instant, SeqNumber};
 
 /// Acknowledges payload going one way as soon as it sees it, as proxies that shield a long link do, and from some point of
 /// the stream on fails to deliver what it has acknowledged: the reason for DATA_ACKs and for the retransmission of data
@@ -43,18 +44,18 @@ impl Middlebox for AcknowledgingProxy {
         let (Some(flow), Some(tcp)) = (Flow::of(&packet, direction), packet.tcp()) else {
             return out.send(direction, packet);
         };
-        let (seq, bits) = (tcp.seq(), tcp.flags());
-        if direction == self.direction && bits & flags::SYN != 0 {
+        let (seq, flags) = (tcp.seq().0, tcp.flags());
+        if direction == self.direction && flags.syn {
             let next = seq.wrapping_add(1);
-            let fresh = Proxied { isn: seq, next, receiver_seq: tcp.ack(), window: 0xffff };
+            let fresh = Proxied { isn: seq, next, receiver_seq: tcp.ack().0, window: 0xffff };
             self.flows.entry(flow).or_insert(fresh);
             return out.send(direction, packet);
         }
-        let Some(p) = self.flows.get_mut(&flow).filter(|_| bits & (flags::SYN | flags::RST) == 0) else {
+        let Some(p) = self.flows.get_mut(&flow).filter(|_| !(flags.syn || flags.rst)) else {
             return out.send(direction, packet);
         };
         if direction != self.direction {
-            let length = packet.payload().len() as u32 + u32::from(bits & flags::FIN != 0);
+            let length = packet.payload().len() as u32 + u32::from(flags.fin);
             p.receiver_seq = seq.wrapping_add(length);
             p.window = tcp.window();
             // What the proxy acknowledged stays acknowledged.
@@ -74,17 +75,17 @@ impl Middlebox for AcknowledgingProxy {
         if (seq.wrapping_sub(p.next) as i32) <= 0 && (end.wrapping_sub(p.next) as i32) > 0 {
             p.next = end;
         }
-        let (receiver_seq, next, window) = (p.receiver_seq.max(tcp.ack()), p.next, p.window);
+        let (receiver_seq, next, window) = (p.receiver_seq.max(tcp.ack().0), p.next, p.window);
         let mut answer = packet.clone();
         answer.set_payload(Payload::new());
         answer.set_tcp_options(&[]);
         let (source, destination) = (packet.tcp_source(), packet.tcp_destination());
         answer.rewrite(destination, source);
-        answer.edit_tcp(|h| {
-            h[4..8].copy_from_slice(&receiver_seq.to_be_bytes());
-            h[8..12].copy_from_slice(&next.to_be_bytes());
-            h[13] = flags::ACK;
-            h[14..16].copy_from_slice(&window.to_be_bytes());
+        answer.edit_tcp(|tcp| {
+            tcp.set_seq(SeqNumber(receiver_seq));
+            tcp.set_ack(SeqNumber(next));
+            tcp.set_flags(TcpFlags::ACK);
+            tcp.set_window(window);
         });
         out.send(direction.opposite(), answer);
         let position = seq.wrapping_sub(p.isn).wrapping_sub(1);

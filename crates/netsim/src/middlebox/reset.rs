@@ -2,10 +2,11 @@
 
 use super::{Flow, Middlebox, Output};
 use crate::cable::Direction;
-use crate::packet::{Packet, flags};
+use crate::packet::Packet;
 use std::collections::HashSet;
 use umptcp_stack_core::payload::Payload;
-use umptcp_types::Instant;
+use umptcp_stack_core::wire::tcp::TcpFlags;
+use umptcp_types::{Instant, SeqNumber};
 
 /// How much the attacker knows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +44,7 @@ impl InjectReset {
 impl Middlebox for InjectReset {
     fn process(&mut self, _now: Instant, direction: Direction, packet: Packet, out: &mut Output) {
         if let (Some(flow), Some(tcp)) = (Flow::of(&packet, direction), packet.tcp())
-            && tcp.flags() & flags::SYN != 0
+            && tcp.flags().syn
         {
             // Another connection of the same ports.
             self.done.remove(&flow);
@@ -56,14 +57,14 @@ impl Middlebox for InjectReset {
                     let seq = match self.aim {
                         Aim::Exact => next,
                         Aim::InWindow => next.wrapping_add(1_000),
-                        Aim::Blind => next ^ 0x8000_0000,
+                        Aim::Blind => SeqNumber(next.0 ^ 0x8000_0000),
                     };
                     let mut forged = packet.clone();
                     forged.set_payload(Payload::new());
                     forged.set_tcp_options(&[]);
-                    forged.edit_tcp(|h| {
-                        h[4..8].copy_from_slice(&seq.to_be_bytes());
-                        h[13] = flags::RST;
+                    forged.edit_tcp(|tcp| {
+                        tcp.set_seq(seq);
+                        tcp.set_flags(TcpFlags::RST);
                     });
                     forged
                 })

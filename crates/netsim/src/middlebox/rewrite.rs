@@ -2,7 +2,7 @@
 
 use super::{Flow, Middlebox, Output};
 use crate::cable::Direction;
-use crate::packet::{Packet, flags};
+use crate::packet::Packet;
 use std::collections::HashMap;
 use umptcp_stack_core::payload::Payload;
 use umptcp_types::Instant;
@@ -90,8 +90,8 @@ impl Middlebox for RewritePayload {
         let (Some(flow), Some(tcp)) = (Flow::of(&packet, direction), packet.tcp()) else {
             return out.send(direction, packet);
         };
-        let seq = tcp.seq();
-        if direction == self.direction && tcp.flags() & flags::SYN != 0 {
+        let seq = tcp.seq().0;
+        if direction == self.direction && tcp.flags().syn {
             self.isn.insert(flow, seq);
         }
         let Some(isn) = self.isn.get(&flow).copied() else { return out.send(direction, packet) };

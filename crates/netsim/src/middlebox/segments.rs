@@ -2,7 +2,8 @@
 
 use super::{Flow, Middlebox, Output};
 use crate::cable::Direction;
-use crate::packet::{OPTION_MPTCP, Packet, flags};
+use crate::packet::Packet;
+use umptcp_stack_core::wire::tcp::{TcpPacket, kind};
 use umptcp_types::{Duration, Instant};
 
 /// What becomes of MPTCP options when segments are cut or joined.
@@ -46,14 +47,14 @@ impl Middlebox for SplitSegments {
         while rest.payload().len() > self.size {
             let (mut piece, tail) = rest.halve(self.size);
             if self.options == Options::Dropped || (self.options == Options::First && !first) {
-                piece.remove_options(OPTION_MPTCP);
+                piece.remove_options(kind::MPTCP);
             }
             out.send(direction, piece);
             rest = tail;
             first = false;
         }
         if self.options != Options::Copied {
-            rest.remove_options(OPTION_MPTCP);
+            rest.remove_options(kind::MPTCP);
         }
         out.send(direction, rest);
     }
@@ -82,13 +83,18 @@ impl JoinSegments {
     fn fits(&self, held: &Packet, next: &Packet) -> bool {
         let (Some(a), Some(b)) = (held.tcp(), next.tcp()) else { return false };
         let length = held.payload().len();
-        let mptcp = |t: &crate::packet::TcpHeader<'_>| -> Vec<u8> {
-            t.option_list().filter(|(k, _)| *k == OPTION_MPTCP).flat_map(|(_, o)| o.to_vec()).collect()
+        let mptcp = |tcp: &TcpPacket<'_>| -> Vec<u8> {
+            let options = tcp.raw_options().for_forwarding().flatten();
+            options
+                .filter(|option| option.kind == kind::MPTCP)
+                .flat_map(|option| option.bytes.to_vec())
+                .collect()
         };
+        let flags = b.flags();
         a.seq().wrapping_add(length as u32) == b.seq()
             && length + next.payload().len() <= self.size
             && !next.payload().is_empty()
-            && b.flags() & (flags::SYN | flags::RST | flags::URG) == 0
+            && !(flags.syn || flags.rst || flags.urg)
             && (self.options != Options::Copied || mptcp(&a) == mptcp(&b))
     }
 }
@@ -102,7 +108,7 @@ impl Middlebox for JoinSegments {
             if self.fits(&first, &packet) {
                 self.joined += 1;
                 let joined = first.append(&packet);
-                let done = packet.tcp().is_some_and(|t| t.flags() & (flags::FIN | flags::PSH) != 0);
+                let done = packet.tcp().is_some_and(|t| t.flags().fin || t.flags().psh);
                 if done {
                     return out.send(direction, joined);
                 }
@@ -111,10 +117,11 @@ impl Middlebox for JoinSegments {
             }
             out.send(direction, first);
         }
-        if self.options == Options::Dropped && packet.tcp().is_some_and(|t| t.flags() & flags::SYN == 0) {
-            packet.remove_options(OPTION_MPTCP);
+        if self.options == Options::Dropped && packet.tcp().is_some_and(|t| !t.flags().syn) {
+            packet.remove_options(kind::MPTCP);
         }
-        let waits = packet.tcp().is_some_and(|t| t.flags() & (flags::SYN | flags::RST | flags::FIN) == 0);
+        let flags = packet.tcp().map(|tcp| tcp.flags());
+        let waits = flags.is_some_and(|flags| !(flags.syn || flags.rst || flags.fin));
         if waits && !packet.payload().is_empty() {
             self.held.push((now, direction, flow, packet));
         } else {

@@ -2,7 +2,7 @@
 
 use super::{Flow, Middlebox, Output};
 use crate::cable::Direction;
-use crate::packet::{Packet, flags};
+use crate::packet::Packet;
 use std::collections::HashMap;
 use umptcp_types::Instant;
 
@@ -37,8 +37,8 @@ impl Middlebox for RandomiseSequence {
         let (Some(flow), Some(tcp)) = (Flow::of(&packet, direction), packet.tcp()) else {
             return out.send(direction, packet);
         };
-        let bits = tcp.flags();
-        if bits & (flags::SYN | flags::ACK) == flags::SYN && !self.offsets.contains_key(&flow) {
+        let flags = tcp.flags();
+        if flags.syn && !flags.ack && !self.offsets.contains_key(&flow) {
             let fresh = [self.draw(), self.draw()];
             self.offsets.insert(flow, fresh);
         }

@@ -2,7 +2,9 @@
 
 use super::{Middlebox, Output};
 use crate::cable::Direction;
-use crate::packet::{OPTION_MPTCP, Packet, flags};
+use crate::packet::Packet;
+use umptcp_stack_core::wire::mptcp::MptcpPacket;
+use umptcp_stack_core::wire::tcp::{RawOption, TcpFlags, kind};
 use umptcp_types::Instant;
 
 /// From which packets [`StripMptcp`] takes the option.
@@ -44,8 +46,8 @@ impl StripMptcp {
         StripMptcp { subtype: Some(subtype), ..StripMptcp::new(StripWhere::Everything) }
     }
 
-    fn applies(&self, bits: u8) -> bool {
-        let (syn, ack) = (bits & flags::SYN != 0, bits & flags::ACK != 0);
+    fn applies(&self, flags: TcpFlags) -> bool {
+        let TcpFlags { syn, ack, .. } = flags;
         match self.which {
             StripWhere::Syn => syn,
             StripWhere::InitialSyn => syn && !ack,
@@ -55,25 +57,29 @@ impl StripMptcp {
         }
     }
 
-    fn meant(&self, kind: u8, option: &[u8]) -> bool {
-        kind == OPTION_MPTCP && self.subtype.is_none_or(|s| option.get(2).is_some_and(|b| b >> 4 == s))
+    fn meant(&self, option: &RawOption<'_>) -> bool {
+        let has = |subtype| MptcpPacket::new(option.bytes).is_ok_and(|o| o.subtype() == subtype);
+        option.kind == kind::MPTCP && self.subtype.is_none_or(has)
     }
 }
 
 impl Middlebox for StripMptcp {
     fn process(&mut self, _now: Instant, direction: Direction, mut packet: Packet, out: &mut Output) {
-        let tcp = packet.tcp().filter(|t| self.applies(t.flags()));
-        let found = tcp.map_or(0, |t| t.option_list().filter(|(kind, o)| self.meant(*kind, o)).count());
-        if found > 0 {
-            self.removed += found as u64;
-            let mut options = Vec::with_capacity(40);
-            for (kind, bytes) in packet.tcp().into_iter().flat_map(|t| t.option_list()) {
-                if !self.meant(kind, bytes) {
-                    options.extend_from_slice(bytes);
-                } else if self.overwrite {
-                    options.resize(options.len() + bytes.len(), 1);
-                }
+        let mut found = 0;
+        let mut options = Vec::with_capacity(40);
+        let tcp = packet.tcp().filter(|tcp| self.applies(tcp.flags()));
+        for option in tcp.into_iter().flat_map(|tcp| tcp.raw_options().for_forwarding().flatten()) {
+            if !self.meant(&option) {
+                options.extend_from_slice(option.bytes);
+                continue;
             }
+            found += 1;
+            if self.overwrite {
+                options.resize(options.len() + option.bytes.len(), kind::NOP);
+            }
+        }
+        if found > 0 {
+            self.removed += found;
             packet.set_tcp_options(&options);
         }
         out.send(direction, packet);

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::middlebox::{DropIf, OneWay, StripMptcp, StripWhere};
-use crate::packet::{Packet, flags};
+use crate::packet::Packet;
 use crate::testing::{OPTIONS, Tcp};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
+use umptcp_stack_core::wire::tcp::TcpFlags;
 
 /// When and on which path something came in, and what.
 type Log = Arc<Mutex<Vec<(u64, u32, Packet)>>>;
@@ -181,7 +182,7 @@ fn cuts_and_actions_come_when_told() {
     assert_eq!(net.stats(cable, Direction::Forward).dropped_cut, 6);
     let trace = net.trace();
     assert_eq!(trace.len(), 10 + 4 + 6);
-    assert_eq!(trace[0], "0.000000 0> sent 10.1.0.1.99 > 10.2.0.1.99 . seq 1 ack 77 win 256 len 0");
+    assert_eq!(trace[0], "0.000000 0> sent 10.1.0.1:99 > 10.2.0.1:99 [.] seq 1 ack 77 win 256 len 0");
     assert_eq!(trace.iter().filter(|l| l.contains("DROP cut")).count(), 6);
 }
 
@@ -238,16 +239,16 @@ fn livelock_is_an_error() {
     assert!(matches!(slow, Err(SimError::TooManyEvents { limit: 20_000, .. })));
 }
 
-fn syn(bits: u8) -> Packet {
+fn syn(flags: TcpFlags) -> Packet {
     let (source, destination) = (address(1, 1), address(2, 1));
-    Tcp { source, destination, flags: bits, options: &OPTIONS, payload_len: 5, ..Tcp::default() }.packet()
+    Tcp { source, destination, flags, options: &OPTIONS, payload_len: 5, ..Tcp::default() }.packet()
 }
 
 #[test]
 fn middleboxes_strip_and_drop() {
-    let bits = [flags::SYN, flags::SYN | flags::ACK, flags::ACK];
+    let flags = [TcpFlags::SYN, TcpFlags::SYN_ACK, TcpFlags::ACK];
     let stripped = |which, overwrite| {
-        let plan = bits.iter().enumerate().map(|(i, b)| (i as u64, 0, syn(*b))).collect();
+        let plan = flags.iter().enumerate().map(|(i, f)| (i as u64, 0, syn(*f))).collect();
         let (mut net, cable, log) = line(Link::unlimited(), plan, true);
         net.add_middlebox(cable, StripMptcp { overwrite, ..StripMptcp::new(which) });
         net.run_until_idle(Duration::from_secs(1)).unwrap();
@@ -273,7 +274,7 @@ fn middleboxes_strip_and_drop() {
         cable,
         OneWay { direction: Direction::Reverse, inner: DropIf::new(|_, _, _: &Packet| true) },
     );
-    net.add_middlebox(cable, DropIf::new(|_, _, p: &Packet| p.tcp().is_some_and(|t| t.seq() == 1001)));
+    net.add_middlebox(cable, DropIf::new(|_, _, p: &Packet| p.tcp().is_some_and(|t| t.seq().0 == 1001)));
     net.run_until_idle(Duration::from_secs(1)).unwrap();
     assert_eq!(lengths(&log), [(0, 0, 1000), (0, 0, 2000), (1, 0, 1000)]);
     assert_eq!(net.cable(cable).boxed(), (5, 4));

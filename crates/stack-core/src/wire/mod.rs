@@ -2,8 +2,8 @@
 //!
 //! Nothing here knows a connection. Each format has up to two faces:
 //!
-//! - a *view* ([`tcp::TcpPacket`], [`tcp::RawOptions`], [`mptcp::MptcpPacket`]) over any bytes, which finds fields
-//!   and judges nothing;
+//! - a *view* ([`header::IpView`], [`tcp::TcpPacket`], [`tcp::RawOptions`], [`mptcp::MptcpPacket`]) over any bytes,
+//!   which finds fields and judges nothing; [`header`] edits them in place;
 //! - a *repr* ([`tcp::TcpRepr`], [`tcp::TcpOptions`], [`mptcp::MptcpOption`], …), which holds legal values only and
 //!   is parsed from bytes or emitted as bytes.
 //!
@@ -12,13 +12,17 @@
 
 pub mod checksum;
 mod cursor;
+pub mod header;
 pub mod icmp;
 pub mod ip;
 pub mod mptcp;
+mod summary;
 pub mod tcp;
 
 #[cfg(test)]
 mod properties;
+
+pub use summary::PacketSummary;
 
 use thiserror::Error;
 

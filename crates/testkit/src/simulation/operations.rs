@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use umptcp_netsim::middlebox::{DropIf, Duplicate, Nat, OneWay, Reorder, Since};
-use umptcp_netsim::packet::flags;
 use umptcp_netsim::trace::{Happening, PacketEvent, Tap, TraceMode};
 use umptcp_netsim::{Direction, Duration, FlowId, Instant, Link, Packet, Pair, Side};
 use umptcp_stack_core::config::ConnectionConfig;
@@ -19,6 +18,7 @@ use umptcp_stack_core::error::SignalError;
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::types::{AddressId, PathId};
 use umptcp_stack_core::wire::mptcp::{DataAck, MptcpOption};
+use umptcp_stack_core::wire::tcp::TcpOptions;
 
 /// A unit of the largest window scale that the settings bring about: an edge is told only that exactly (RFC 7323 §2.4).
 pub const WINDOW_UNIT: usize = 32;
@@ -142,20 +142,20 @@ impl Tap for Windows {
         let (Some(from), Some(to)) = (event.packet.tcp_source(), event.packet.tcp_destination()) else {
             return;
         };
-        if tcp.flags() & flags::SYN != 0 {
-            let scale = tcp.option_list().find(|(kind, _)| *kind == 3).and_then(|(_, o)| o.get(2).copied());
+        if tcp.flags().syn {
+            let scale = TcpOptions::parse(tcp.options()).window_scale;
             self.scales.insert((from, to), scale.unwrap_or(0));
             self.edges.remove(&(from, to));
             return;
         }
-        let data_ack = tcp.option_list().find_map(|(_, o)| match MptcpOption::parse(o).ok()? {
+        let data_ack = TcpOptions::parse(tcp.options()).mptcp.iter().find_map(|option| match option {
             MptcpOption::Dss(dss) => match dss.ack? {
                 DataAck::Long(v) => Some(v),
                 DataAck::Short(_) => None,
             },
             _ => None,
         });
-        let Some(ack) = data_ack.filter(|_| tcp.flags() & (flags::RST | flags::FIN) == 0) else { return };
+        let Some(ack) = data_ack.filter(|_| !(tcp.flags().rst || tcp.flags().fin)) else { return };
         let edge = ack.wrapping_add(u64::from(tcp.window()) << self.scales.get(&(from, to)).unwrap_or(&0));
         let before = self.edges.insert((from, to), edge).unwrap_or(edge);
         if (edge.wrapping_sub(before) as i64) <= -(WINDOW_UNIT as i64) {

@@ -10,6 +10,7 @@ pub use options::{MAX_OPTIONS, RawOption, RawOptions, TcpOptions, Timestamps, ki
 
 use super::cursor::Writer;
 use super::ip::PROTOCOL_TCP;
+use super::mptcp::MptcpPacket;
 use super::{WireError, checksum};
 use core::net::IpAddr;
 use etherparse::{TcpHeaderSlice, err};
@@ -45,10 +46,22 @@ pub struct TcpFlags {
 
 impl TcpFlags {
     const NONE: TcpFlags = TcpFlags::from_bits(0);
-    /// ACK alone.
-    pub const ACK: TcpFlags = TcpFlags { ack: true, ..TcpFlags::NONE };
+    /// FIN alone.
+    pub const FIN: TcpFlags = TcpFlags { fin: true, ..TcpFlags::NONE };
     /// SYN alone.
     pub const SYN: TcpFlags = TcpFlags { syn: true, ..TcpFlags::NONE };
+    /// RST alone.
+    pub const RST: TcpFlags = TcpFlags { rst: true, ..TcpFlags::NONE };
+    /// PSH alone.
+    pub const PSH: TcpFlags = TcpFlags { psh: true, ..TcpFlags::NONE };
+    /// ACK alone.
+    pub const ACK: TcpFlags = TcpFlags { ack: true, ..TcpFlags::NONE };
+    /// URG alone.
+    pub const URG: TcpFlags = TcpFlags { urg: true, ..TcpFlags::NONE };
+    /// ECE alone.
+    pub const ECE: TcpFlags = TcpFlags { ece: true, ..TcpFlags::NONE };
+    /// CWR alone.
+    pub const CWR: TcpFlags = TcpFlags { cwr: true, ..TcpFlags::NONE };
     /// SYN and ACK.
     pub const SYN_ACK: TcpFlags = TcpFlags { syn: true, ..TcpFlags::ACK };
 
@@ -76,6 +89,14 @@ impl TcpFlags {
             | (self.urg as u8) << 5
             | (self.ece as u8) << 6
             | (self.cwr as u8) << 7
+    }
+}
+
+impl core::ops::BitOr for TcpFlags {
+    type Output = TcpFlags;
+
+    fn bitor(self, other: TcpFlags) -> TcpFlags {
+        TcpFlags::from_bits(self.bits() | other.bits())
     }
 }
 
@@ -148,6 +169,17 @@ impl<'a> TcpPacket<'a> {
     /// The options, undecoded.
     pub fn options(&self) -> &'a [u8] {
         &self.header.slice()[MIN_HEADER..]
+    }
+
+    /// The options one by one, undecoded.
+    pub fn raw_options(&self) -> RawOptions<'a> {
+        RawOptions::new(self.options())
+    }
+
+    /// The subtypes of the MPTCP options, in order, also of such as cannot be decoded.
+    pub fn mptcp_subtypes(&self) -> impl Iterator<Item = u8> + use<'a> {
+        let mptcp = self.raw_options().for_forwarding().flatten().filter(|option| option.kind == kind::MPTCP);
+        mptcp.filter_map(|option| Some(MptcpPacket::new(option.bytes).ok()?.subtype()))
     }
 
     /// What follows the header.

@@ -52,19 +52,27 @@ impl<'a> RawOption<'a> {
     }
 }
 
-/// Walks options without decoding them. No-operations are passed over; the end-of-list option ends the walk,
-/// and so does, after one error, a length that leaves the list no way to continue.
+/// Walks options without decoding them. No-operations are passed over; the end-of-list option ends the walk, and so
+/// does, after one error, a length that leaves the list no way to continue. [`for_forwarding`](Self::for_forwarding)
+/// differs in some of this.
 #[derive(Clone, Debug)]
 pub struct RawOptions<'a> {
     bytes: &'a [u8],
     at: usize,
+    forwarding: bool,
 }
 
 impl<'a> RawOptions<'a> {
     /// Walks `bytes`, the options of a TCP header. Bytes beyond [`MAX_OPTIONS`] cannot be in one and are not
     /// looked at.
     pub fn new(bytes: &'a [u8]) -> Self {
-        RawOptions { bytes: &bytes[..bytes.len().min(MAX_OPTIONS)], at: 0 }
+        RawOptions { bytes: &bytes[..bytes.len().min(MAX_OPTIONS)], at: 0, forwarding: false }
+    }
+
+    /// Walks like a middlebox that writes the list anew and changes some options only: yields no-operations, too, and
+    /// an option of length 0 or 1 as its first two bytes, so that malformed options and what follows them are kept.
+    pub fn for_forwarding(self) -> Self {
+        RawOptions { forwarding: true, ..self }
     }
 }
 
@@ -76,10 +84,19 @@ impl<'a> Iterator for RawOptions<'a> {
             let rest = self.bytes.get(self.at..)?;
             match *rest {
                 [] | [kind::END, ..] => return None,
-                [kind::NOP, ..] => self.at += 1,
-                [kind, length, ..] if length >= 2 && usize::from(length) <= rest.len() => {
-                    let option = RawOption { offset: self.at, kind, bytes: &rest[..usize::from(length)] };
-                    self.at += usize::from(length);
+                [kind::NOP, ..] => {
+                    let option = RawOption { offset: self.at, kind: kind::NOP, bytes: &rest[..1] };
+                    self.at += 1;
+                    if self.forwarding {
+                        return Some(Ok(option));
+                    }
+                }
+                [kind, length, ..]
+                    if (length >= 2 || self.forwarding) && usize::from(length) <= rest.len() =>
+                {
+                    let option =
+                        RawOption { offset: self.at, kind, bytes: &rest[..usize::from(length).max(2)] };
+                    self.at += option.bytes.len();
                     return Some(Ok(option));
                 }
                 [_] | [_, ..] => {

@@ -251,3 +251,24 @@ fn checksums() {
     let completed = !checksum::fold(checksum::sum(&offloaded, 0));
     assert_eq!(completed, TcpPacket::new(&segment).unwrap().checksum());
 }
+
+#[test]
+fn a_middlebox_sees_padding_and_malformed_options() {
+    let mut bytes = [0u8; MIN_HEADER + 16];
+    bytes[12] = 9 << 4;
+    bytes[MIN_HEADER..].copy_from_slice(&[1, 3, 3, 7, 1, 30, 4, 0x20, 0, 30, 4, 0x5f, 0, 0, 1, 1]);
+    let packet = TcpPacket::new(&bytes).unwrap();
+    let kinds = |options: RawOptions<'_>| options.map(|o| o.unwrap().kind).collect::<Vec<_>>();
+    assert_eq!(kinds(packet.raw_options()), [3, 30, 30]);
+    assert_eq!(kinds(packet.raw_options().for_forwarding()), [1, 3, 1, 30, 30]);
+    assert_eq!(packet.mptcp_subtypes().collect::<Vec<_>>(), [2, 5]);
+    // A length of 0 or 1 ends the walk, but not that of a middlebox. One beyond the end does end both.
+    bytes[MIN_HEADER..].copy_from_slice(&[99, 0, 30, 4, 0x20, 0, 98, 1, 30, 4, 0x5f, 0, 1, 1, 97, 3]);
+    let packet = TcpPacket::new(&bytes).unwrap();
+    let walk = |options: RawOptions<'_>| options.map(|o| o.map(|o| o.kind)).collect::<Vec<_>>();
+    assert_eq!(walk(packet.raw_options()), [Err(WireError::BadLength)]);
+    let kept = [99, 30, 98, 30, 1, 1].map(Ok);
+    let seen = walk(packet.raw_options().for_forwarding());
+    assert_eq!((&seen[..6], &seen[6..]), (&kept[..], &[Err(WireError::Truncated)][..]));
+    assert_eq!(packet.mptcp_subtypes().collect::<Vec<_>>(), [2, 5]);
+}
