@@ -1,8 +1,8 @@
 //! From a checked scenario to a network with hosts, links, routes and connections.
 
-use crate::Registries;
 use crate::error::LabError;
 use crate::model::{Change, EventSetup, FlowSetup, Leg, LinkChange, Setup};
+use crate::registries::Registries;
 use std::net::IpAddr;
 use umptcp_netsim::Direction;
 use umptcp_netsim::Loss;

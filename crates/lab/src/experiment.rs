@@ -1,10 +1,10 @@
 //! A scenario with its parameters, and running all of it.
 
-use crate::Registries;
 use crate::build::failed;
 use crate::error::{LabError, Source};
 use crate::measure::Recording;
-use crate::model::Setup;
+use crate::point::Point;
+use crate::registries::Registries;
 use crate::report::{PointReport, Report};
 use crate::run::{Values, Watch, evaluate, run};
 use crate::scenario::{self, Scenario};
@@ -29,20 +29,6 @@ pub struct RunOptions {
     pub warm_up: Option<Duration>,
     /// Runs at a time; 0: as many as there are processors.
     pub threads: usize,
-}
-
-/// One combination of parameters.
-#[derive(Clone, Debug)]
-pub(crate) struct Point {
-    pub(crate) parameters: Vec<(String, String)>,
-    pub(crate) setup: Setup,
-}
-
-impl Point {
-    /// `name=value` with commas between.
-    pub(crate) fn name(&self) -> String {
-        self.parameters.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(",")
-    }
 }
 
 /// A scenario that was read and checked.

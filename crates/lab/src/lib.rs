@@ -41,6 +41,8 @@ mod markdown;
 mod measure;
 mod model;
 mod plot;
+mod point;
+mod registries;
 mod report;
 mod run;
 mod scenario;
@@ -53,22 +55,7 @@ pub use error::LabError;
 pub use experiment::{Experiment, RunOptions};
 pub use export::CSV_COLUMNS;
 pub use plot::Figure;
+pub use registries::Registries;
 pub use report::{Comparison, FORMAT, PointReport, Report, Row};
 pub use series::SERIES_COLUMNS;
 pub use statistics::{Summary, student_t};
-
-/// What scenarios may name.
-#[derive(Clone, Debug)]
-pub struct Registries {
-    /// Congestion control algorithms.
-    pub congestion: umptcp_congestion::Registry,
-    /// Schedulers.
-    pub schedulers: umptcp_scheduler::Registry,
-}
-
-impl Default for Registries {
-    /// The built-in algorithms and schedulers.
-    fn default() -> Self {
-        Registries { congestion: umptcp_congestion::built_in(), schedulers: umptcp_scheduler::built_in() }
-    }
-}

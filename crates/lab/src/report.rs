@@ -1,8 +1,8 @@
 //! What an experiment showed.
 
-use crate::experiment::Point;
 use crate::measure::Recording;
 use crate::model::{ReferenceSetup, Setup};
+use crate::point::Point;
 use crate::run::{Key, Values};
 use crate::statistics::Summary;
 use std::fmt::Write as _;

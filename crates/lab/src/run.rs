@@ -1,10 +1,10 @@
 //! One run: one combination of parameters with one seed, and the numbers that come of it.
 
-use crate::Registries;
 use crate::build::{build, failed};
 use crate::error::LabError;
 use crate::measure::{LinkState, Recording, RouteState, Snapshot, per_second};
 use crate::model::{FlowSetup, RecoverySetup, Setup};
+use crate::registries::Registries;
 use crate::statistics::fairness;
 use std::time::Duration;
 use umptcp_netsim::Probe;

@@ -1,10 +1,10 @@
 //! From a scenario's text to what can be run: every name must exist, and every number make sense.
 
-use crate::Registries;
 use crate::error::{LabError, Source};
 use crate::model::{
     Change, EventSetup, FlowSetup, Leg, LinkChange, LinkSetup, RecoverySetup, ReferenceSetup, Setup,
 };
+use crate::registries::Registries;
 use crate::scenario::{
     AqmText, EventText, FlowText, LinkText, LossText, RecoveryText, ReferenceText, ReverseText, Scenario,
     Seeds,

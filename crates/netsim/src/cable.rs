@@ -1,35 +1,14 @@
 //! A link in both directions, with the middleboxes on it.
 
+use crate::direction::Direction;
+use crate::drop_reason::DropReason;
 use crate::engine::{LinkEngine, LinkStats};
 use crate::link::Link;
 use crate::middlebox::{Middlebox, Output};
 use crate::packet::Packet;
 use crate::random::{Purpose, derive};
-use crate::trace::DropReason;
 use std::collections::VecDeque;
 use umptcp_types::Instant;
-
-/// A way along a cable.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Direction {
-    /// From the first end to the second: from client to server in a [`Pair`](crate::Pair).
-    Forward = 0,
-    /// From the second end to the first.
-    Reverse = 1,
-}
-
-impl Direction {
-    /// Both.
-    pub const BOTH: [Direction; 2] = [Direction::Forward, Direction::Reverse];
-
-    /// The other one.
-    pub fn opposite(self) -> Direction {
-        match self {
-            Direction::Forward => Direction::Reverse,
-            Direction::Reverse => Direction::Forward,
-        }
-    }
-}
 
 /// A full-duplex link: one [`LinkEngine`] per direction, and a chain of middleboxes at the first end.
 #[derive(Debug)]

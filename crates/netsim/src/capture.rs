@@ -1,6 +1,6 @@
 //! Packets of simulated links in a pcapng file.
 
-use crate::cable::Direction;
+use crate::direction::Direction;
 use crate::trace::{Happening, PacketEvent, Tap};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};

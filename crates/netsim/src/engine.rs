@@ -8,11 +8,11 @@
 //! transmitter first finishes, and so frees its place in the queue, before a new packet is looked at.
 
 use crate::discipline::{CoDelState, Discipline, RedState, Verdict};
+use crate::drop_reason::DropReason;
 use crate::link::{Link, Loss, Queue};
 use crate::packet::Packet;
 use crate::random::Random;
 use crate::rate_trace::TraceState;
-use crate::trace::DropReason;
 use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 use umptcp_types::{Duration, Instant};

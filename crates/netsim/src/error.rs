@@ -1,6 +1,6 @@
 //! What can go wrong in a simulation.
 
-use crate::network::{FlowId, NodeId, Side};
+use crate::id::{FlowId, NodeId, Side};
 use std::fmt;
 use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError};
 use umptcp_types::Instant;

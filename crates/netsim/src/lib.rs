@@ -30,10 +30,13 @@
 
 mod cable;
 pub mod capture;
+mod direction;
 pub mod discipline;
+mod drop_reason;
 mod engine;
 mod error;
 mod gro;
+mod id;
 mod link;
 pub mod middlebox;
 pub mod model;
@@ -48,13 +51,16 @@ pub mod stream;
 mod testing;
 pub mod trace;
 
-pub use cable::{Cable, Direction};
+pub use cable::Cable;
+pub use direction::Direction;
 pub use discipline::{CoDel, Discipline, Red};
+pub use drop_reason::DropReason;
 pub use engine::{LinkEngine, LinkStats};
 pub use error::SimError;
+pub use id::{CableId, FlowId, NodeId, Side};
 pub use link::{Link, Loss, Queue, Reorder};
 pub use middlebox::Middlebox;
-pub use network::{CableId, FlowId, FlowSpec, Limits, Network, NodeId, Probe, Side};
+pub use network::{FlowSpec, Limits, Network, Probe};
 pub use packet::Packet;
 pub use pair::{Pair, PairBuilder};
 pub use rate_trace::RateTrace;

@@ -1,10 +1,11 @@
 //! The common case: one client with several paths, one server.
 
-use crate::cable::Direction;
+use crate::direction::Direction;
 use crate::error::SimError;
+use crate::id::{CableId, FlowId, NodeId, Side};
 use crate::link::Link;
 use crate::middlebox::Middlebox;
-use crate::network::{CableId, FlowId, FlowSpec, Network, NodeId, Side};
+use crate::network::{FlowSpec, Network};
 use crate::trace::TraceMode;
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};

@@ -1,28 +1,12 @@
 //! What happened to each packet: text lines for people, a hash for determinism tests.
 
-use crate::cable::Direction;
+use crate::direction::Direction;
+pub use crate::drop_reason::DropReason;
 use crate::packet::Packet;
 use std::collections::VecDeque;
 use std::fmt;
 use umptcp_stack_core::wire::PacketSummary;
 use umptcp_types::Instant;
-
-/// Why a packet did not arrive.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum DropReason {
-    /// The link's queue was full.
-    Queue,
-    /// The link's loss model took it.
-    Loss,
-    /// The link was cut.
-    Cut,
-    /// Larger than the link's MTU.
-    TooBig,
-    /// Nobody has its destination address.
-    NoRoute,
-    /// RED or CoDel took it from a queue that had room.
-    Early,
-}
 
 /// What happened to a packet.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

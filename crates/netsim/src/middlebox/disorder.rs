@@ -1,7 +1,7 @@
 //! Boxes that hold packets back, or send them twice.
 
-use super::{Middlebox, Output};
-use crate::cable::Direction;
+use super::interface::{Middlebox, Output};
+use crate::direction::Direction;
 use crate::packet::Packet;
 use umptcp_stack_core::wire::tcp::kind;
 use umptcp_types::{Duration, Instant};

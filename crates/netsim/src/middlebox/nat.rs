@@ -1,7 +1,7 @@
 //! Network address and port translation.
 
-use super::{Middlebox, Output};
-use crate::cable::Direction;
+use super::interface::{Middlebox, Output};
+use crate::direction::Direction;
 use crate::packet::Packet;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};

@@ -1,7 +1,7 @@
 //! Somebody who injects resets.
 
-use super::{Flow, Middlebox, Output};
-use crate::cable::Direction;
+use super::interface::{Flow, Middlebox, Output};
+use crate::direction::Direction;
 use crate::packet::Packet;
 use std::collections::HashSet;
 use umptcp_stack_core::payload::Payload;

@@ -1,7 +1,7 @@
 //! Application-level gateways that change what a connection carries.
 
-use super::{Flow, Middlebox, Output};
-use crate::cable::Direction;
+use super::interface::{Flow, Middlebox, Output};
+use crate::direction::Direction;
 use crate::packet::Packet;
 use std::collections::HashMap;
 use umptcp_stack_core::payload::Payload;

@@ -1,7 +1,7 @@
 //! Boxes that cut and join segments without regard to their options.
 
-use super::{Flow, Middlebox, Output};
-use crate::cable::Direction;
+use super::interface::{Flow, Middlebox, Output};
+use crate::direction::Direction;
 use crate::packet::Packet;
 use umptcp_stack_core::wire::tcp::{TcpPacket, kind};
 use umptcp_types::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! Firewalls that replace initial sequence numbers.
 
-use super::{Flow, Middlebox, Output};
-use crate::cable::Direction;
+use super::interface::{Flow, Middlebox, Output};
+use crate::direction::Direction;
 use crate::packet::Packet;
 use std::collections::HashMap;
 use umptcp_types::Instant;

@@ -1,7 +1,7 @@
 //! Firewalls that remove MPTCP options.
 
-use super::{Middlebox, Output};
-use crate::cable::Direction;
+use super::interface::{Middlebox, Output};
+use crate::direction::Direction;
 use crate::packet::Packet;
 use umptcp_stack_core::wire::mptcp::MptcpPacket;
 use umptcp_stack_core::wire::tcp::{RawOption, TcpFlags, kind};

@@ -1,8 +1,10 @@
 use super::*;
+use crate::direction::Direction;
+use crate::packet::Packet;
 use crate::testing::Tcp;
 use std::net::SocketAddr;
 use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions};
-use umptcp_types::{Duration, SeqNumber};
+use umptcp_types::{Duration, Instant, SeqNumber};
 
 const CLIENT: ([u8; 4], u16) = ([10, 1, 0, 1], 1000);
 const SERVER: ([u8; 4], u16) = ([10, 2, 0, 1], 80);

@@ -1,7 +1,7 @@
 //! Connections and the applications at their ends.
 
-use super::{FlowId, NodeId, Side};
 use crate::error::SimError;
+use crate::id::{FlowId, NodeId, Side};
 use crate::model::{Model, Plan, Progress};
 use crate::stream::ByteStream;
 use bytes::Bytes;

@@ -7,17 +7,24 @@
 //! of these the nodes it concerned are settled: events go to the applications, applications act, packets go to the cables,
 //! until a node has neither. The same calls with the same seed give the same packets at the same times.
 
+mod agenda;
+mod fixed_route;
 mod flow;
+mod node;
 mod probe;
 mod route;
 mod run;
 mod sample;
+mod sampling;
 
+pub use crate::id::{CableId, FlowId, NodeId, Side};
 pub use flow::{Flow, FlowEnd, FlowSpec, SubflowRecord};
+pub use node::PacketNode;
 pub use probe::Probe;
 pub use sample::{CableSample, EndSample, Sample};
 
-use crate::cable::{Cable, Direction};
+use crate::cable::Cable;
+use crate::direction::Direction;
 use crate::engine::LinkStats;
 use crate::error::SimError;
 use crate::link::Link;
@@ -25,89 +32,15 @@ use crate::middlebox::Middlebox;
 use crate::random::{Purpose, derive};
 use crate::stream::ByteStream;
 use crate::trace::{Recorder, Tap, TraceMode};
-use run::Agenda;
+use agenda::Agenda;
+use fixed_route::FixedRoute;
+use node::{CableEnd, CableSlot, Node, NodeKind, NodePath};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ListenOptions, StackConfig};
-use umptcp_stack_core::interface::{PathConfig, RxPacket, Transmit};
+use umptcp_stack_core::interface::PathConfig;
 use umptcp_types::{ConnectionId, Duration, Instant, ListenerId, PathId};
-
-/// A host, router or other node.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct NodeId(pub usize);
-
-/// A cable, numbered in order of creation.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct CableId(pub usize);
-
-/// A connection, numbered in order of creation.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct FlowId(pub usize);
-
-/// An end of a connection.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Side {
-    /// Who connects.
-    Client,
-    /// Who listens.
-    Server,
-}
-
-impl Side {
-    /// The other end.
-    pub fn peer(self) -> Side {
-        match self {
-            Side::Client => Side::Server,
-            Side::Server => Side::Client,
-        }
-    }
-}
-
-/// A node that is not a host of this stack: another TCP implementation, or a hostile peer.
-pub trait PacketNode: Send {
-    /// A packet came in on `path` (the number of the path in order of [`Network::add_path`] on this node).
-    fn handle_packet(&mut self, now: Instant, path: PathId, packet: RxPacket);
-    /// The next packet to send; called until `None`.
-    fn poll_transmit(&mut self, now: Instant) -> Option<Transmit>;
-    /// When to call [`PacketNode::handle_timeout`].
-    fn poll_timeout(&self) -> Option<Instant>;
-    /// The time of [`PacketNode::poll_timeout`] has come.
-    fn handle_timeout(&mut self, now: Instant);
-}
-
-enum NodeKind {
-    Host(Box<Stack>),
-    Router,
-    Custom(Box<dyn PacketNode>),
-}
-
-/// A cable's end at a node: the cable, and the direction that leads away from the node.
-type CableEnd = (usize, Direction);
-
-struct NodePath {
-    id: PathId,
-    addresses: Vec<IpAddr>,
-    cables: Vec<CableEnd>,
-    /// Merge consecutive packets that arrive at the same instant (GRO).
-    gro: bool,
-    removed: bool,
-}
-
-struct Node {
-    name: String,
-    kind: NodeKind,
-    paths: Vec<NodePath>,
-    cables: Vec<CableEnd>,
-    armed: Option<Instant>,
-}
-
-struct CableSlot {
-    cable: Cable,
-    /// The nodes at its first and second end.
-    ends: [usize; 2],
-    armed: Option<Instant>,
-}
 
 type Action = Box<dyn FnOnce(&mut Network) + Send>;
 
@@ -150,7 +83,7 @@ pub struct Network {
     /// Per path of per node, and per router (with path 0): where a destination lies.
     routes: Option<HashMap<(usize, usize, IpAddr), CableEnd>>,
     /// Ways prescribed by [`Network::set_route`].
-    fixed: HashMap<(IpAddr, IpAddr), route::FixedRoute>,
+    fixed: HashMap<(IpAddr, IpAddr), FixedRoute>,
     recorder: Recorder,
     recording: bool,
     probe: Option<Box<dyn Probe>>,
@@ -307,6 +240,23 @@ impl Network {
     /// Shows every packet event to `tap` from now on.
     pub fn set_tap(&mut self, tap: Option<Box<dyn Tap>>) {
         self.recorder.set_tap(tap);
+    }
+
+    /// Shows everything that passes between the network and its stacks to `probe` from now on.
+    pub fn set_probe(&mut self, probe: Box<dyn Probe>) {
+        self.probe = Some(probe);
+        for node in 0..self.nodes.len() {
+            self.attach_probe(node);
+        }
+    }
+
+    /// Gives the stack of a host the probe's observer.
+    fn attach_probe(&mut self, node: usize) {
+        if let (Some(probe), NodeKind::Host(stack)) = (&mut self.probe, &mut self.nodes[node].kind)
+            && let Some(observer) = probe.observer(NodeId(node))
+        {
+            stack.set_observer(observer);
+        }
     }
 
     /// The kept packet events as text, in order of time: time, cable and direction, what happened, the packet.

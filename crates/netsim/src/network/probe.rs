@@ -1,6 +1,6 @@
 //! Watching what goes into and out of the hosts' stacks.
 
-use super::{Network, NodeId, NodeKind};
+use crate::id::NodeId;
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::interface::{RxPacket, Transmit};
 use umptcp_stack_core::observe::Observer;
@@ -19,23 +19,4 @@ pub trait Probe: Send {
     fn received(&mut self, now: Instant, host: NodeId, path: PathId, packet: &RxPacket);
     /// A stack tells the application something.
     fn event(&mut self, now: Instant, host: NodeId, event: &Event);
-}
-
-impl Network {
-    /// Shows everything that passes between the network and its stacks to `probe` from now on.
-    pub fn set_probe(&mut self, probe: Box<dyn Probe>) {
-        self.probe = Some(probe);
-        for node in 0..self.nodes.len() {
-            self.attach_probe(node);
-        }
-    }
-
-    /// Gives the stack of a host the probe's observer.
-    pub(super) fn attach_probe(&mut self, node: usize) {
-        if let (Some(probe), NodeKind::Host(stack)) = (&mut self.probe, &mut self.nodes[node].kind)
-            && let Some(observer) = probe.observer(NodeId(node))
-        {
-            stack.set_observer(observer);
-        }
-    }
 }

@@ -1,26 +1,14 @@
 //! Where packets go: shortest ways, by number of cables, ties to the cable made first; or as prescribed for a pair of
 //! addresses.
 
-use super::{CableEnd, CableId, Network, NodeKind};
-use crate::cable::Direction;
+use super::Network;
+use super::fixed_route::{FixedRoute, Hop};
+use super::node::{CableEnd, Node, NodeKind};
+use crate::direction::Direction;
+use crate::id::CableId;
 use crate::packet::Packet;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-
-/// The way prescribed for packets from one address to another.
-#[derive(Debug)]
-pub(super) struct FixedRoute {
-    cables: Vec<CableEnd>,
-    /// The node and the number of its path that has the destination address.
-    owner: (usize, usize),
-}
-
-/// Where a packet on a prescribed way goes next.
-pub(super) enum Hop {
-    Cable(CableEnd),
-    /// It is there: the node, and the number of its path.
-    Node(usize, usize),
-}
 
 impl Network {
     /// Prescribes the way of all packets from `source` to `destination`: along these cables in this order, wherever the
@@ -33,7 +21,7 @@ impl Network {
     /// When `cables` is empty or no path has the address `destination`.
     pub fn set_route(&mut self, source: IpAddr, destination: IpAddr, cables: &[(CableId, Direction)]) {
         assert!(!cables.is_empty(), "a route needs a cable");
-        let has = |(n, node): (usize, &super::Node)| {
+        let has = |(n, node): (usize, &Node)| {
             let p = node.paths.iter().position(|p| !p.removed && p.addresses.contains(&destination))?;
             Some((n, p))
         };

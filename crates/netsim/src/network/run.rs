@@ -1,43 +1,18 @@
 //! The event loop.
 
-use super::route::Hop;
-use super::{CableEnd, FlowId, Network, NodeId, NodeKind, Side};
+use super::Network;
+use super::agenda::Due;
+use super::fixed_route::Hop;
+use super::node::{CableEnd, NodeKind};
+use crate::drop_reason::DropReason;
 use crate::error::SimError;
 use crate::gro::Coalescer;
+use crate::id::{FlowId, NodeId, Side};
 use crate::packet::Packet;
-use crate::trace::{DropReason, Happening, PacketEvent};
+use crate::trace::{Happening, PacketEvent};
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use umptcp_stack_core::event::Event;
 use umptcp_types::{Duration, Instant, PathId};
-
-/// What is due, in the order in which it is done within one instant.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Due {
-    Action(u64),
-    Cable(usize),
-    Node(usize),
-    Application(usize, Side),
-    Sample,
-}
-
-/// Everything that will be due. Entries that no longer hold are skipped when they come up.
-#[derive(Debug, Default)]
-pub(super) struct Agenda(BinaryHeap<Reverse<(Instant, Due)>>);
-
-impl Agenda {
-    fn push(&mut self, at: Instant, due: Due) {
-        self.0.push(Reverse((at, due)));
-    }
-
-    pub(super) fn push_action(&mut self, at: Instant, serial: u64) {
-        self.push(at, Due::Action(serial));
-    }
-
-    pub(super) fn push_sample(&mut self, at: Instant) {
-        self.push(at, Due::Sample);
-    }
-}
 
 impl Network {
     /// The next thing that is due.

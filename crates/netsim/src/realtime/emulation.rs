@@ -1,6 +1,7 @@
 //! Cables between ports under a clock that the caller brings.
 
-use crate::cable::{Cable, Direction};
+use crate::cable::Cable;
+use crate::direction::Direction;
 use crate::gro::Coalescer;
 use crate::link::Link;
 use crate::packet::Packet;

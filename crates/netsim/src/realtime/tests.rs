@@ -1,5 +1,5 @@
 use super::*;
-use crate::cable::Direction;
+use crate::direction::Direction;
 use crate::link::Link;
 use crate::packet::Packet;
 use crate::testing::Tcp;
