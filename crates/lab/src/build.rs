@@ -1,13 +1,13 @@
 //! From a checked scenario to a network with hosts, links, routes and connections.
 
 use crate::error::LabError;
-use crate::model::{Change, EventSetup, FlowSetup, Leg, LinkChange, Setup};
 use crate::registries::Registries;
+use crate::setup::{Change, EventSetup, FlowSetup, Leg, LinkChange, Setup};
 use std::net::IpAddr;
 use umptcp_netsim::Direction;
 use umptcp_netsim::Loss;
 use umptcp_netsim::SimError;
-use umptcp_netsim::model::{Model, Plan, Progress, Sink};
+use umptcp_netsim::application::{Application, Plan, Progress, Sink};
 use umptcp_netsim::network::{CableId, FlowId, FlowSpec, Limits, Network, NodeId, Probe, Side};
 use umptcp_netsim::random::{Purpose, Random, derive};
 use umptcp_netsim::trace::TraceMode;
@@ -48,7 +48,7 @@ struct Source {
     stop: Option<Instant>,
 }
 
-impl Model for Source {
+impl Application for Source {
     fn plan(&mut self, now: Instant, progress: &Progress) -> Plan {
         if self.stop.is_some_and(|stop| now >= stop) {
             return Plan { send: progress.sent, finish: true, wake: None };
@@ -133,11 +133,13 @@ impl Built {
             net.set_route(server_address, *address, &down);
         }
         let stop = flow.stop.map(|s| Instant::ZERO + s);
-        let source: Box<dyn Model> = Box::new(Source { size: flow.size, stop });
-        let sink: Box<dyn Model> = Box::new(Sink);
+        let source: Box<dyn Application> = Box::new(Source { size: flow.size, stop });
+        let sink: Box<dyn Application> = Box::new(Sink);
         let mut spec = FlowSpec::new(client, server).config(config(flow)).start(start);
-        let (client_model, server_model) = if flow.down { (sink, source) } else { (source, sink) };
-        (spec.client_model, spec.server_model) = (Some(client_model), Some(server_model));
+        let (client_application, server_application) =
+            if flow.down { (sink, source) } else { (source, sink) };
+        (spec.client_application, spec.server_application) =
+            (Some(client_application), Some(server_application));
         let id = net.add_flow(spec)?;
         let sender = if flow.down { Side::Server } else { Side::Client };
         self.instances.push(Instance { group, flow: id, sender, addresses, start });
@@ -168,7 +170,7 @@ impl Built {
 
 fn change_link(net: &mut Network, cable: CableId, change: &LinkChange) {
     for d in Direction::BOTH {
-        let mut link = net.cable(cable).engine(d).link().clone();
+        let mut link = net.cable(cable).queue(d).link().clone();
         if change.rate.is_some() {
             (link.rate, link.trace) = (change.rate, None);
         }

@@ -2,10 +2,30 @@
 
 use crate::report::{FORMAT, PointReport, Report};
 use serde_json::{Value, json};
-use std::fmt::Write as _;
 
 /// The columns of [`Report::csv`].
 pub const CSV_COLUMNS: &str = "format,version,scenario,hash,parameters,seed,object,name,quantity,unit,value";
+
+/// Writes rows of CSV (RFC 4180), the first of which are `columns`.
+pub(crate) struct Table(csv::Writer<Vec<u8>>);
+
+impl Table {
+    pub(crate) fn new(columns: &str) -> Table {
+        let mut table = Table(csv::Writer::from_writer(Vec::new()));
+        table.row(columns.split(','));
+        table
+    }
+
+    pub(crate) fn row<F: AsRef<[u8]>>(&mut self, fields: impl IntoIterator<Item = F>) {
+        // Into memory, and with as many fields as the header: neither can fail.
+        let _ = self.0.write_record(fields);
+    }
+
+    pub(crate) fn into_text(self) -> String {
+        let bytes = self.0.into_inner().unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
 
 impl Report {
     /// Every number of every run as CSV (RFC 4180), one per line, with a header line: the columns [`CSV_COLUMNS`].
@@ -13,31 +33,29 @@ impl Report {
     /// `parameters` is `name=value` with semicolons between; `value` is empty when there is none (a transfer that did
     /// not end, a round-trip time without a sample).
     pub fn csv(&self) -> String {
-        let mut out = format!("{CSV_COLUMNS}\n");
+        let mut table = Table::new(CSV_COLUMNS);
         for point in &self.points {
-            let list: Vec<String> = point.parameters.iter().map(|(n, v)| format!("{n}={v}")).collect();
-            let parameters = field(&list.join(";"));
+            let parameters = parameters(point);
             for row in &point.rows {
                 for (seed, value) in point.seeds.iter().zip(&row.summary.values) {
-                    let _ = write!(
-                        out,
-                        "{FORMAT},{},{},{},{parameters},{seed},{},{},{},{},",
-                        self.version,
-                        field(&self.scenario),
-                        self.hash,
+                    let value = if value.is_finite() { value.to_string() } else { String::new() };
+                    table.row([
+                        FORMAT,
+                        &self.version,
+                        &self.scenario,
+                        &self.hash,
+                        &parameters,
+                        &seed.to_string(),
                         row.object,
-                        field(&row.name),
+                        &row.name,
                         row.quantity,
-                        row.unit
-                    );
-                    if value.is_finite() {
-                        let _ = write!(out, "{value}");
-                    }
-                    out.push('\n');
+                        row.unit,
+                        &value,
+                    ]);
                 }
             }
         }
-        out
+        table.into_text()
     }
 
     /// Everything as JSON: per combination of parameters the rows with means, standard deviations, half-widths of 95 %
@@ -103,11 +121,7 @@ fn point(point: &PointReport) -> Value {
     })
 }
 
-/// A field of CSV: quoted when it has to be.
-pub(crate) fn field(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    } else {
-        text.to_string()
-    }
+/// The parameters of a point as `name=value` with semicolons between.
+pub(crate) fn parameters(point: &PointReport) -> String {
+    point.parameters.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(";")
 }

@@ -39,7 +39,6 @@ mod experiment;
 mod export;
 mod markdown;
 mod measure;
-mod model;
 mod plot;
 mod point;
 mod registries;
@@ -47,8 +46,9 @@ mod report;
 mod run;
 mod scenario;
 mod series;
+mod setup;
 mod statistics;
-mod units;
+pub mod units;
 mod validate;
 
 pub use error::LabError;

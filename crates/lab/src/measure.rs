@@ -1,7 +1,7 @@
 //! What is measured while a network runs.
 
 use crate::build::{Built, Instance};
-use crate::model::Setup;
+use crate::setup::Setup;
 use umptcp_netsim::Direction;
 use umptcp_netsim::LinkStats;
 use umptcp_netsim::network::Network;
@@ -54,8 +54,8 @@ impl Snapshot {
         let routes = instances.iter().map(|i| routes(network, i)).collect();
         let link = |c| {
             Direction::BOTH.map(|d| {
-                let engine = network.cable(c).engine(d);
-                LinkState { stats: engine.stats(), queued: engine.queued().0 }
+                let queue = network.cable(c).queue(d);
+                LinkState { stats: queue.stats(), queued: queue.queued().0 }
             })
         };
         let links = cables.iter().map(|c| link(*c)).collect();

@@ -1,6 +1,6 @@
 //! One combination of parameters.
 
-use crate::model::Setup;
+use crate::setup::Setup;
 
 /// One combination of parameters.
 #[derive(Clone, Debug)]

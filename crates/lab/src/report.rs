@@ -1,9 +1,9 @@
 //! What an experiment showed.
 
 use crate::measure::Recording;
-use crate::model::{ReferenceSetup, Setup};
 use crate::point::Point;
 use crate::run::{Key, Values};
+use crate::setup::{ReferenceSetup, Setup};
 use crate::statistics::Summary;
 use std::fmt::Write as _;
 

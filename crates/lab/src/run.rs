@@ -3,8 +3,8 @@
 use crate::build::{build, failed};
 use crate::error::LabError;
 use crate::measure::{LinkState, Recording, RouteState, Snapshot, per_second};
-use crate::model::{FlowSetup, RecoverySetup, Setup};
 use crate::registries::Registries;
+use crate::setup::{FlowSetup, RecoverySetup, Setup};
 use crate::statistics::fairness;
 use std::time::Duration;
 use umptcp_netsim::Probe;

@@ -1,9 +1,8 @@
 //! What a run looked like over time.
 
-use crate::export::field;
+use crate::export::{Table, parameters};
 use crate::measure::{RouteState, Snapshot, per_second};
 use crate::report::{FORMAT, PointReport, Report};
-use std::fmt::Write as _;
 
 /// The columns of [`Report::series_csv`].
 pub const SERIES_COLUMNS: &str =
@@ -81,24 +80,30 @@ impl Report {
     /// The time series of each first run as CSV, one value per line, with a header line: the columns [`SERIES_COLUMNS`].
     /// Throughput is the mean since the sample before; every connection and link is in it.
     pub fn series_csv(&self) -> String {
-        let mut out = format!("{SERIES_COLUMNS}\n");
+        let mut table = Table::new(SERIES_COLUMNS);
         for point in &self.points {
-            let list: Vec<String> = point.parameters.iter().map(|(n, v)| format!("{n}={v}")).collect();
-            let seed = point.seeds.first().copied().unwrap_or_default();
-            let start = format!(
-                "{FORMAT},{},{},{},{},{seed}",
-                self.version,
-                field(&self.scenario),
-                self.hash,
-                field(&list.join(";"))
-            );
+            let parameters = parameters(point);
+            let seed = point.seeds.first().copied().unwrap_or_default().to_string();
             for curve in curves(point, usize::MAX) {
                 for (t, v) in &curve.points {
                     let Curve { object, name, quantity, unit, .. } = &curve;
-                    let _ = writeln!(out, "{start},{t},{object},{},{quantity},{unit},{v}", field(name));
+                    table.row([
+                        FORMAT,
+                        &self.version,
+                        &self.scenario,
+                        &self.hash,
+                        &parameters,
+                        &seed,
+                        &t.to_string(),
+                        object,
+                        name,
+                        quantity,
+                        unit,
+                        &v.to_string(),
+                    ]);
                 }
             }
         }
-        out
+        table.into_text()
     }
 }

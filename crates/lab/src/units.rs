@@ -1,71 +1,115 @@
-//! Quantities with units, as scenarios write them: `"10 Mbit/s"`, `"40 ms"`, `"64 KiB"`, `"1.5 %"`.
+//! Quantities with units: as scenarios write them, `"10 Mbit/s"`, `"40 ms"`, `"64 KiB"`, `"1.5 %"`, and in the short
+//! forms of command lines, `64k`, `16Mi`, `10`, `500ms`.
 
 use serde::de::{self, Deserializer, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-/// A number and what follows it, without the space between.
-fn split(text: &str) -> Result<(f64, &str), String> {
+/// Units, and what each is worth.
+type Units<T> = [(&'static str, T)];
+
+const TIMES: &Units<f64> =
+    &[("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("min", 60.0)];
+
+const SIZES: &Units<u64> = &[
+    ("B", 1),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+];
+
+/// A number as text and the unit behind it, without the space between.
+fn split(text: &str) -> (String, &str) {
     let text = text.trim();
     let end = text.find(|c: char| !matches!(c, '0'..='9' | '.' | '_' | '+' | '-')).unwrap_or(text.len());
-    let number = text[..end].replace('_', "");
-    let value: f64 = number.parse().map_err(|_| format!("{text:?} does not start with a number"))?;
-    if value < 0.0 {
-        return Err(format!("{text:?} is negative"));
-    }
-    Ok((value, text[end..].trim()))
+    (text[..end].replace('_', ""), text[end..].trim())
 }
 
-fn scaled(text: &str, units: &[(&str, f64)], example: &str) -> Result<f64, String> {
-    let (value, unit) = split(text)?;
-    match units.iter().find(|(name, _)| *name == unit) {
-        Some((_, factor)) => Ok(value * factor),
-        None => {
-            let known: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
-            let unit = if unit.is_empty() { "no unit".into() } else { format!("the unit {unit:?}") };
-            Err(format!("{text:?} has {unit}; write for instance {example:?} (units: {})", known.join(", ")))
-        }
+fn real(text: &str, number: &str) -> Result<f64, String> {
+    let value: f64 = number.parse().map_err(|_| format!("{:?} does not start with a number", text.trim()))?;
+    if value < 0.0 { Err(format!("{:?} is negative", text.trim())) } else { Ok(value) }
+}
+
+fn find<T: Copy>(text: &str, unit: &str, units: &Units<T>, example: &str) -> Result<T, String> {
+    units.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor).ok_or_else(|| {
+        let known: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
+        let unit = if unit.is_empty() { "no unit".into() } else { format!("the unit {unit:?}") };
+        format!("{text:?} has {unit}; write for instance {example:?} (units: {})", known.join(", "))
+    })
+}
+
+fn scaled(text: &str, units: &Units<f64>, example: &str) -> Result<f64, String> {
+    let (number, unit) = split(text);
+    Ok(real(text, &number)? * find(text, unit, units, example)?)
+}
+
+/// `number` times `factor`: exactly if it is whole. `None`: it is no number, or too large, or a fraction of a byte.
+fn count(number: &str, factor: u64) -> Option<u64> {
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(factor);
     }
+    let value = number.parse::<f64>().ok()? * factor as f64;
+    // Above 2^53 a fraction means nothing any more.
+    (factor > 1 && (0.0..9e15).contains(&value)).then_some(value.round() as u64)
 }
 
 /// Bits per second.
 pub(crate) fn rate(text: &str) -> Result<u64, String> {
-    const UNITS: &[(&str, f64)] = &[("bit/s", 1.0), ("kbit/s", 1e3), ("Mbit/s", 1e6), ("Gbit/s", 1e9)];
+    const UNITS: &Units<f64> = &[("bit/s", 1.0), ("kbit/s", 1e3), ("Mbit/s", 1e6), ("Gbit/s", 1e9)];
     match scaled(text, UNITS, "10 Mbit/s")? {
         r if (1.0..=1e15).contains(&r) => Ok(r.round() as u64),
         _ => Err(format!("{text:?} is not a rate between 1 bit/s and 1000000 Gbit/s")),
     }
 }
 
-/// A time.
+/// A time with its unit.
 pub(crate) fn time(text: &str) -> Result<Duration, String> {
-    const UNITS: &[(&str, f64)] =
-        &[("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("min", 60.0)];
-    let seconds = scaled(text, UNITS, "40 ms")?;
+    let seconds = scaled(text, TIMES, "40 ms")?;
     if seconds > 1e8 {
         return Err(format!("{text:?} is longer than three years"));
     }
     Ok(Duration::from_nanos((seconds * 1e9).round() as u64))
 }
 
-/// Bytes.
+/// A time as on a command line: seconds when there is no unit, `m` is a minute. `None`: it is not such.
+pub fn short_time(text: &str) -> Option<Duration> {
+    let (number, unit) = split(text);
+    let unit = match unit {
+        "" => "s",
+        "m" => "min",
+        unit => unit,
+    };
+    let seconds = real(text, &number).ok()? * find(text, unit, TIMES, "").ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// Bytes with their unit.
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
-    const UNITS: &[(&str, f64)] = &[
-        ("B", 1.0),
-        ("kB", 1e3),
-        ("MB", 1e6),
-        ("GB", 1e9),
-        ("KiB", 1024.0),
-        ("MiB", 1024.0 * 1024.0),
-        ("GiB", 1024.0 * 1024.0 * 1024.0),
-    ];
-    Ok(scaled(text, UNITS, "64 KiB")?.round() as u64)
+    let (number, unit) = split(text);
+    real(text, &number)?;
+    let factor = find(text, unit, SIZES, "64 KiB")?;
+    count(&number, factor).ok_or_else(|| format!("{text:?} is not a whole number of bytes, or too many"))
+}
+
+/// Bytes as on a command line, `4096`, `64k`, `16Mi`, `1.5GB`: `B` may be left out, and case does not matter. `None`: it
+/// is not such.
+pub fn short_bytes(text: &str) -> Option<u64> {
+    let (number, unit) = split(text);
+    let unit = unit.strip_suffix(['B', 'b']).unwrap_or(unit);
+    let known = SIZES.iter().find(|(name, _)| name.trim_end_matches('B').eq_ignore_ascii_case(unit));
+    count(&number, known?.1)
 }
 
 /// A probability: a number from 0 to 1, or a percentage.
 pub(crate) fn probability(text: &str) -> Result<f64, String> {
-    let (value, unit) = split(text)?;
+    let (number, unit) = split(text);
+    let value = real(text, &number)?;
     let p = match unit {
         "%" => value / 100.0,
         "" => value,

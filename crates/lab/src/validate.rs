@@ -1,13 +1,13 @@
 //! From a scenario's text to what can be run: every name must exist, and every number make sense.
 
 use crate::error::{LabError, Source};
-use crate::model::{
-    Change, EventSetup, FlowSetup, Leg, LinkChange, LinkSetup, RecoverySetup, ReferenceSetup, Setup,
-};
 use crate::registries::Registries;
 use crate::scenario::{
     AqmText, EventText, FlowText, LinkText, LossText, RecoveryText, ReferenceText, ReverseText, Scenario,
     Seeds,
+};
+use crate::setup::{
+    Change, EventSetup, FlowSetup, Leg, LinkChange, LinkSetup, RecoverySetup, ReferenceSetup, Setup,
 };
 use crate::units;
 use std::path::Path;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use toml::Spanned;
 use umptcp_netsim::RateTrace;
-use umptcp_netsim::{CoDel, Discipline, Red};
+use umptcp_netsim::{Aqm, CoDel, Red};
 use umptcp_netsim::{Link, Loss, Queue, Reorder};
 
 /// Connections of one scenario: as many have addresses (see `build`).
@@ -166,7 +166,7 @@ impl Validator<'_> {
                 .map_err(|e| self.source.at(queue.span(), format!("link {name:?}: queue: {e}")))?;
         }
         if let Some(aqm) = &text.aqm {
-            link.discipline = self.discipline(name, aqm, &link)?;
+            link.aqm = self.aqm(name, aqm, &link)?;
         }
         link.ecn = text.ecn.unwrap_or(link.ecn);
         if let Some(loss) = &text.loss {
@@ -197,10 +197,10 @@ impl Validator<'_> {
         RateTrace::parse(&text).map_err(wrong)
     }
 
-    fn discipline(&self, link: &str, aqm: &Spanned<AqmText>, so_far: &Link) -> Checked<Discipline> {
+    fn aqm(&self, link: &str, aqm: &Spanned<AqmText>, so_far: &Link) -> Checked<Aqm> {
         let wrong = |e: &str| self.source.at(aqm.span(), format!("link {link:?}: aqm: {e}"));
         match aqm.get_ref() {
-            AqmText::TailDrop => Ok(Discipline::TailDrop),
+            AqmText::TailDrop => Ok(Aqm::TailDrop),
             AqmText::Codel { target, interval } => {
                 let default = CoDel::default();
                 let codel = CoDel {
@@ -210,7 +210,7 @@ impl Validator<'_> {
                 if codel.interval.is_zero() {
                     return Err(wrong("the interval must be more than nothing"));
                 }
-                Ok(Discipline::CoDel(codel))
+                Ok(Aqm::CoDel(codel))
             }
             AqmText::Red { curve, per, weight } => {
                 let rising = curve.windows(2).all(|w| w[0].0 < w[1].0 && w[0].1 <= w[1].1);
@@ -229,7 +229,7 @@ impl Validator<'_> {
                     (Some(per), Some(rate)) => rate as f64 / per.0 as f64,
                     (Some(_), None) => return Err(wrong("per needs a link with a rate")),
                 };
-                Ok(Discipline::Red(Red::scaled(curve, scale, weight)))
+                Ok(Aqm::Red(Red::scaled(curve, scale, weight)))
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release -p umptcp-netsim --example transfer`
 
-use umptcp_netsim::model::{Endless, Sink};
+use umptcp_netsim::application::{Endless, Sink};
 use umptcp_netsim::{Direction, Duration, Link, Pair, Queue, Side};
 
 fn main() {
@@ -11,7 +11,7 @@ fn main() {
         let mut net = Pair::builder().path(path(10)).path(path(20)).seed(1).build();
         net.set_recording(recording);
         let start = std::time::Instant::now();
-        let spec = net.flow_spec().models(Endless, Sink);
+        let spec = net.flow_spec().applications(Endless, Sink);
         let flow = match net.connect_with(spec) {
             Ok(flow) => flow,
             Err(e) => return eprintln!("{e}"),

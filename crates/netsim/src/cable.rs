@@ -2,18 +2,18 @@
 
 use crate::direction::Direction;
 use crate::drop_reason::DropReason;
-use crate::engine::{LinkEngine, LinkStats};
 use crate::link::Link;
+use crate::link_queue::{LinkQueue, LinkStats};
 use crate::middlebox::{Middlebox, Output};
 use crate::packet::Packet;
 use crate::random::{Purpose, derive};
 use std::collections::VecDeque;
 use umptcp_types::Instant;
 
-/// A full-duplex link: one [`LinkEngine`] per direction, and a chain of middleboxes at the first end.
+/// A full-duplex link: one [`LinkQueue`] per direction, and a chain of middleboxes at the first end.
 #[derive(Debug)]
 pub struct Cable {
-    engines: [LinkEngine; 2],
+    queues: [LinkQueue; 2],
     boxes: Vec<Box<dyn Middlebox>>,
     /// Packets that left the chain at the first end.
     out: VecDeque<Packet>,
@@ -27,10 +27,10 @@ const MAX_BOX_STEPS: usize = 10_000;
 impl Cable {
     /// A cable whose draws come from `seed`; cables that share a seed differ in `index`.
     pub fn new(forward: Link, reverse: Link, seed: u64, index: u64) -> Cable {
-        let engine =
-            |link, d: Direction| LinkEngine::new(link, derive(seed, Purpose::Link, index * 2 + d as u64));
+        let queue =
+            |link, d: Direction| LinkQueue::new(link, derive(seed, Purpose::Link, index * 2 + d as u64));
         Cable {
-            engines: [engine(forward, Direction::Forward), engine(reverse, Direction::Reverse)],
+            queues: [queue(forward, Direction::Forward), queue(reverse, Direction::Reverse)],
             boxes: Vec::new(),
             out: VecDeque::new(),
             boxed_in: 0,
@@ -49,18 +49,18 @@ impl Cable {
     }
 
     /// One direction.
-    pub fn engine(&self, direction: Direction) -> &LinkEngine {
-        &self.engines[direction as usize]
+    pub fn queue(&self, direction: Direction) -> &LinkQueue {
+        &self.queues[direction as usize]
     }
 
     /// One direction, to change it.
-    pub fn engine_mut(&mut self, direction: Direction) -> &mut LinkEngine {
-        &mut self.engines[direction as usize]
+    pub fn queue_mut(&mut self, direction: Direction) -> &mut LinkQueue {
+        &mut self.queues[direction as usize]
     }
 
     /// What one direction has done.
     pub fn stats(&self, direction: Direction) -> LinkStats {
-        self.engine(direction).stats()
+        self.queue(direction).stats()
     }
 
     /// Packets that went into the chain of middleboxes, and that came out of it.
@@ -71,7 +71,7 @@ impl Cable {
     /// A packet, or a segment that is cut into packets first, is handed to the cable at the end where `direction` starts.
     pub fn enqueue(&mut self, now: Instant, direction: Direction, packet: Packet) {
         if self.boxes.is_empty() || direction == Direction::Reverse {
-            self.engine_mut(direction).enqueue(now, packet);
+            self.queue_mut(direction).enqueue(now, packet);
         } else {
             packet.split(|p| {
                 self.boxed_in += 1;
@@ -96,7 +96,7 @@ impl Cable {
             let next = match direction {
                 Direction::Forward if at + 1 == self.boxes.len() => {
                     self.boxed_out += 1;
-                    self.engines[Direction::Forward as usize].enqueue(now, packet);
+                    self.queues[Direction::Forward as usize].enqueue(now, packet);
                     continue;
                 }
                 Direction::Reverse if at == 0 => {
@@ -119,17 +119,17 @@ impl Cable {
     /// The next packet that has arrived by `now`, and the direction it came. Call until `None`. Forward arrivals come first.
     pub fn poll(&mut self, now: Instant) -> Option<(Direction, Packet)> {
         self.box_timers(now);
-        if let Some(packet) = self.engine_mut(Direction::Forward).poll(now) {
+        if let Some(packet) = self.queue_mut(Direction::Forward).poll(now) {
             return Some((Direction::Forward, packet));
         }
         if self.boxes.is_empty() {
             if let Some(packet) = self.out.pop_front() {
                 return Some((Direction::Reverse, packet));
             }
-            return self.engine_mut(Direction::Reverse).poll(now).map(|p| (Direction::Reverse, p));
+            return self.queue_mut(Direction::Reverse).poll(now).map(|p| (Direction::Reverse, p));
         }
         while self.out.is_empty() {
-            let packet = self.engine_mut(Direction::Reverse).poll(now)?;
+            let packet = self.queue_mut(Direction::Reverse).poll(now)?;
             self.boxed_in += 1;
             self.through_boxes(now, self.boxes.len() - 1, Direction::Reverse, packet);
         }
@@ -152,18 +152,18 @@ impl Cable {
         if !self.out.is_empty() {
             return Some(Instant::ZERO);
         }
-        let engines = self.engines.iter().filter_map(LinkEngine::next_deadline);
+        let engines = self.queues.iter().filter_map(LinkQueue::next_deadline);
         engines.chain(self.boxes.iter().filter_map(|b| b.next_deadline())).min()
     }
 
     /// Whether nothing is under way in either direction. What middleboxes hold shows in [`Cable::next_deadline`].
     pub fn is_empty(&self) -> bool {
-        self.out.is_empty() && self.engines.iter().all(LinkEngine::is_empty)
+        self.out.is_empty() && self.queues.iter().all(LinkQueue::is_empty)
     }
 
     /// Keeps dropped packets for [`Cable::take_dropped`].
     pub fn keep_dropped(&mut self, keep: bool) {
-        for e in &mut self.engines {
+        for e in &mut self.queues {
             e.keep_dropped(keep);
         }
     }
@@ -171,7 +171,7 @@ impl Cable {
     /// The packets that the links dropped since the last call.
     pub fn take_dropped(&mut self, mut each: impl FnMut(Instant, Direction, DropReason, Packet)) {
         for d in Direction::BOTH {
-            for (at, reason, packet) in self.engine_mut(d).take_dropped() {
+            for (at, reason, packet) in self.queue_mut(d).take_dropped() {
                 each(at, d, reason, packet);
             }
         }

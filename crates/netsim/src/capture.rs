@@ -1,7 +1,7 @@
 //! Packets of simulated links in a pcapng file.
 
 use crate::direction::Direction;
-use crate::trace::{Happening, PacketEvent, Tap};
+use crate::trace::{PacketEvent, PacketEventKind, Tap};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex};
 use umptcp_pcapng::{InterfaceId, Writer};
@@ -73,8 +73,9 @@ impl<W: Write + Send> Tap for Capture<W> {
     fn packet(&mut self, event: &PacketEvent<'_>) {
         let Some(interface) = self.interfaces.get(event.cable).copied().flatten() else { return };
         let here = match (event.direction, event.what) {
-            (Direction::Forward, Happening::Sent) | (Direction::Reverse, Happening::Delivered) => true,
-            (_, Happening::Sent | Happening::Delivered | Happening::Dropped(_)) => false,
+            (Direction::Forward, PacketEventKind::Sent)
+            | (Direction::Reverse, PacketEventKind::Delivered) => true,
+            (_, PacketEventKind::Sent | PacketEventKind::Delivered | PacketEventKind::Dropped(_)) => false,
         };
         if here {
             let result = self.write(interface, event);

@@ -1,6 +1,6 @@
 //! A deterministic network simulator that runs the real umptcp stack.
 //!
-//! Links with rate, delay, queue, loss, reordering and duplication ([`Link`], [`LinkEngine`]), cables made of two of them with
+//! Links with rate, delay, queue, loss, reordering and duplication ([`Link`], [`LinkQueue`]), cables made of two of them with
 //! middleboxes on them ([`Cable`], [`Middlebox`]), and two ways to run them:
 //!
 //! - [`Network`], and [`Pair`] for the common case: hosts with a real `Stack` each under a virtual clock. Nothing reads a
@@ -28,18 +28,18 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod application;
+pub mod aqm;
 mod cable;
 pub mod capture;
 mod direction;
-pub mod discipline;
 mod drop_reason;
-mod engine;
 mod error;
 mod gro;
 mod id;
 mod link;
+mod link_queue;
 pub mod middlebox;
-pub mod model;
 pub mod network;
 pub mod packet;
 mod pair;
@@ -51,14 +51,14 @@ pub mod stream;
 mod testing;
 pub mod trace;
 
+pub use aqm::{Aqm, CoDel, Red};
 pub use cable::Cable;
 pub use direction::Direction;
-pub use discipline::{CoDel, Discipline, Red};
 pub use drop_reason::DropReason;
-pub use engine::{LinkEngine, LinkStats};
 pub use error::SimError;
 pub use id::{CableId, FlowId, NodeId, Side};
 pub use link::{Link, Loss, Queue, Reorder};
+pub use link_queue::{LinkQueue, LinkStats};
 pub use middlebox::Middlebox;
 pub use network::{FlowSpec, Limits, Network, Probe};
 pub use packet::Packet;

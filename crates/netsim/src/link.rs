@@ -1,6 +1,6 @@
 //! One direction of a link, as one describes it.
 
-use crate::discipline::{CoDel, Discipline, Red};
+use crate::aqm::{Aqm, CoDel, Red};
 use crate::rate_trace::RateTrace;
 use std::fmt;
 use std::sync::Arc;
@@ -86,8 +86,8 @@ pub struct Link {
     /// What may wait.
     pub queue: Queue,
     /// What is dropped before the queue is full.
-    pub discipline: Discipline,
-    /// Where the discipline would drop a packet of a connection that uses ECN, it marks it (RFC 3168 §5).
+    pub aqm: Aqm,
+    /// Where active queue management would drop a packet of a connection that uses ECN, it marks it (RFC 3168 §5).
     pub ecn: bool,
     /// What is lost.
     pub loss: Loss,
@@ -109,7 +109,7 @@ impl Default for Link {
             jitter: Duration::ZERO,
             reorder: Reorder::default(),
             queue: Queue::Packets(1000),
-            discipline: Discipline::TailDrop,
+            aqm: Aqm::TailDrop,
             ecn: false,
             loss: Loss::None,
             duplicate: 0.0,
@@ -162,12 +162,12 @@ impl Link {
 
     /// With random early detection.
     pub fn red(self, red: Red) -> Link {
-        Link { discipline: Discipline::Red(red), ..self }
+        Link { aqm: Aqm::Red(red), ..self }
     }
 
     /// With CoDel as RFC 8289 has it.
     pub fn codel(self) -> Link {
-        Link { discipline: Discipline::CoDel(CoDel::default()), ..self }
+        Link { aqm: Aqm::CoDel(CoDel::default()), ..self }
     }
 
     /// Marking instead of dropping, where both ends can (ECN).

@@ -10,7 +10,7 @@ use umptcp_types::Instant;
 
 /// What happened to a packet.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Happening {
+pub enum PacketEventKind {
     /// Handed to the link, after cutting and before the middleboxes.
     Sent,
     /// Came out at the other end.
@@ -29,7 +29,7 @@ pub struct PacketEvent<'a> {
     /// The way the packet goes.
     pub direction: Direction,
     /// What.
-    pub what: Happening,
+    pub what: PacketEventKind,
     /// The packet.
     pub packet: &'a Packet,
 }
@@ -52,7 +52,7 @@ struct Record {
     at: Instant,
     cable: usize,
     direction: Direction,
-    what: Happening,
+    what: PacketEventKind,
     header: Vec<u8>,
     payload_len: usize,
 }
@@ -89,9 +89,9 @@ impl Recorder {
     pub(crate) fn record(&mut self, event: &PacketEvent<'_>) {
         self.count += 1;
         let (tag, reason) = match event.what {
-            Happening::Sent => (1, 0),
-            Happening::Delivered => (2, 0),
-            Happening::Dropped(reason) => (3, reason as u64),
+            PacketEventKind::Sent => (1, 0),
+            PacketEventKind::Delivered => (2, 0),
+            PacketEventKind::Dropped(reason) => (3, reason as u64),
         };
         self.hash.word(event.at.as_nanos());
         self.hash.word((event.cable as u64) << 16 | (event.direction as u64) << 12 | tag << 8 | reason);
@@ -149,14 +149,14 @@ impl fmt::Display for Record {
             Direction::Reverse => '<',
         };
         let what = match self.what {
-            Happening::Sent => "sent",
-            Happening::Delivered => "recv",
-            Happening::Dropped(DropReason::Queue) => "DROP queue",
-            Happening::Dropped(DropReason::Early) => "DROP early",
-            Happening::Dropped(DropReason::Loss) => "DROP loss",
-            Happening::Dropped(DropReason::Cut) => "DROP cut",
-            Happening::Dropped(DropReason::TooBig) => "DROP too-big",
-            Happening::Dropped(DropReason::NoRoute) => "DROP no-route",
+            PacketEventKind::Sent => "sent",
+            PacketEventKind::Delivered => "recv",
+            PacketEventKind::Dropped(DropReason::Queue) => "DROP queue",
+            PacketEventKind::Dropped(DropReason::Early) => "DROP early",
+            PacketEventKind::Dropped(DropReason::Loss) => "DROP loss",
+            PacketEventKind::Dropped(DropReason::Cut) => "DROP cut",
+            PacketEventKind::Dropped(DropReason::TooBig) => "DROP too-big",
+            PacketEventKind::Dropped(DropReason::NoRoute) => "DROP no-route",
         };
         let packet = PacketSummary { header: &self.header, payload_len: self.payload_len };
         write!(f, "{} {}{arrow} {what:<4} {packet}", self.at, self.cable)

@@ -1,7 +1,7 @@
 //! Two real stacks over simulated paths.
 
+use umptcp_netsim::application::{Bulk, Requests, Responder, Sink};
 use umptcp_netsim::middlebox::{DropIf, OneWay, StripMptcp, StripWhere};
-use umptcp_netsim::model::{Bulk, Requests, Responder, Sink};
 use umptcp_netsim::{
     Direction, Duration, FlowId, Instant, Link, Network, Packet, Pair, PairBuilder, Queue, Side, SimError,
 };
@@ -346,7 +346,7 @@ fn a_lost_third_ack_before_a_bare_data_fin() {
                 ack && count <= lost
             }),
         );
-        let spec = net.flow_spec().models(Bulk(0), Bulk(0));
+        let spec = net.flow_spec().applications(Bulk(0), Bulk(0));
         let flow = run(&mut net, |n| n.add_flow(spec));
         run(&mut net, |n| n.await_closed(flow));
         assert!(net.now() < Instant::from_millis(20_000), "took until {}", net.now());
@@ -439,12 +439,13 @@ impl umptcp_netsim::Middlebox for PortShift {
 #[test]
 fn requests_take_a_round_trip() {
     let mut net = two_paths().build();
-    let spec = net
-        .flow_spec()
-        .models(Requests::new(20, 1, 1, Duration::from_millis(50)), Responder { request: 1, response: 1 });
+    let spec = net.flow_spec().applications(
+        Requests::new(20, 1, 1, Duration::from_millis(50)),
+        Responder { request: 1, response: 1 },
+    );
     let flow = run(&mut net, |n| n.connect_with(spec));
     run(&mut net, |n| n.await_closed(flow));
-    let requests: &Requests = net.flow(flow).client.model().unwrap();
+    let requests: &Requests = net.flow(flow).client.application().unwrap();
     assert_eq!(requests.latencies().len(), 20);
     for l in requests.latencies() {
         // The lower of the two round trips is 20 ms; no delayed ACK or Nagle may be in the way.
@@ -456,7 +457,7 @@ fn requests_take_a_round_trip() {
 #[test]
 fn half_close_leaves_the_other_direction_open() {
     let mut net = two_paths().build();
-    let spec = net.flow_spec().models(Bulk(100), Sink);
+    let spec = net.flow_spec().applications(Bulk(100), Sink);
     let flow = run(&mut net, |n| n.connect_with(spec));
     run(&mut net, |n| n.await_closed(flow));
 
@@ -562,7 +563,7 @@ fn many_connections_at_once() {
     let flows: Vec<FlowId> = (0..20)
         .map(|i| {
             let start = Instant::from_millis(i * 7);
-            let spec = net.flow_spec().models(Bulk(50_000 * (i + 1)), Bulk(100_000)).start(start);
+            let spec = net.flow_spec().applications(Bulk(50_000 * (i + 1)), Bulk(100_000)).start(start);
             run(&mut net, |n| n.add_flow(spec))
         })
         .collect();

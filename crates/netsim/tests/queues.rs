@@ -1,7 +1,7 @@
 //! Queues under overload: active queue management, ECN marks and recorded rates.
 
 use std::time::Duration;
-use umptcp_netsim::{Instant, Link, LinkEngine, LinkStats, Packet, Queue, RateTrace, Red};
+use umptcp_netsim::{Instant, Link, LinkQueue, LinkStats, Packet, Queue, RateTrace, Red};
 use umptcp_stack_core::interface::ChecksumState;
 
 /// Packets of 1500 bytes offered to a link at twice its rate for ten seconds; what became of them.
@@ -15,19 +15,19 @@ fn overload(link: Link) -> (LinkStats, Vec<Duration>) {
         Packet::from_bytes(b.into(), None, ChecksumState::Verified)
     };
     let gap = Duration::from_nanos(12_000 * 1_000_000_000 / 2 / link.mean_rate().unwrap());
-    let mut engine = LinkEngine::new(link, [7; 32]);
+    let mut queue = LinkQueue::new(link, [7; 32]);
     let (mut now, mut sent, mut delays) = (Instant::ZERO, Vec::new(), Vec::new());
     while now < Instant::from_millis(10_000) {
-        engine.enqueue(now, packet(sent.len() as u32));
+        queue.enqueue(now, packet(sent.len() as u32));
         sent.push(now);
         now += gap;
-        while let Some(p) = engine.poll(now) {
+        while let Some(p) = queue.poll(now) {
             let s = p.payload().slices().concat();
             let i = u32::from_be_bytes([s[0], s[1], s[2], s[3]]);
             delays.push(now - sent[i as usize]);
         }
     }
-    (engine.stats(), delays)
+    (queue.stats(), delays)
 }
 
 #[test]

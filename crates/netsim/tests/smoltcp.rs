@@ -8,7 +8,7 @@ use smoltcp::wire::{HardwareAddress, IpCidr};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use umptcp_netsim::stream::ByteStream;
-use umptcp_netsim::{Duration, Instant, Link, LinkEngine, Packet};
+use umptcp_netsim::{Duration, Instant, Link, LinkQueue, Packet};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, StackConfig};
 use umptcp_stack_core::error::FallbackReason;
@@ -109,7 +109,7 @@ struct Lab {
     stack: Stack,
     connection: Option<ConnectionId>,
     peer: Peer,
-    links: [LinkEngine; 2],
+    links: [LinkQueue; 2],
     /// What either side is to send: our stream and the peer's.
     plan: [u64; 2],
     streams: [ByteStream; 2],
@@ -160,7 +160,7 @@ impl Lab {
             stack,
             connection,
             peer,
-            links: [1, 2].map(|n| LinkEngine::new(link.clone(), [n; 32])),
+            links: [1, 2].map(|n| LinkQueue::new(link.clone(), [n; 32])),
             plan: case.bytes,
             streams: [ByteStream::new(1, 0), ByteStream::new(2, 0)],
             sent: 0,
@@ -286,7 +286,7 @@ impl Lab {
             let peer = interface.poll_at(smol(self.now), sockets).map(|t| {
                 Instant::from_nanos(t.total_micros() as u64 * 1_000).max(self.now + Duration::from_micros(1))
             });
-            let links = self.links.iter().filter_map(LinkEngine::next_deadline);
+            let links = self.links.iter().filter_map(LinkQueue::next_deadline);
             let next = links.chain(peer).chain(self.stack.poll_timeout()).min();
             let next =
                 next.unwrap_or_else(|| panic!("nothing left to happen: {state}, {:?}", self.connection));

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 use umptcp_netsim::middlebox::{Middlebox, Output};
-use umptcp_netsim::trace::{Happening, PacketEvent, Tap};
+use umptcp_netsim::trace::{PacketEvent, PacketEventKind, Tap};
 use umptcp_netsim::{
     Direction, Duration, FlowId, Instant, Link, Loss, Packet, Pair, PairBuilder, Queue, Side,
 };
@@ -50,12 +50,12 @@ impl Tap for Events {
         }
         let end = start + len;
         match event.what {
-            Happening::Sent if start < state.highest => {
+            PacketEventKind::Sent if start < state.highest => {
                 state.lines.push((event.at, format!("again {start}..{end}")));
             }
-            Happening::Sent => state.highest = end,
-            Happening::Dropped(_) => state.lines.push((event.at, format!("lost {start}..{end}"))),
-            Happening::Delivered => {}
+            PacketEventKind::Sent => state.highest = end,
+            PacketEventKind::Dropped(_) => state.lines.push((event.at, format!("lost {start}..{end}"))),
+            PacketEventKind::Delivered => {}
         }
     }
 }

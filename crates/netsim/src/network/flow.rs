@@ -1,8 +1,8 @@
 //! Connections and the applications at their ends.
 
+use crate::application::{Application, Plan, Progress};
 use crate::error::SimError;
 use crate::id::{FlowId, NodeId, Side};
-use crate::model::{Model, Plan, Progress};
 use crate::stream::ByteStream;
 use bytes::Bytes;
 use std::fmt;
@@ -36,9 +36,9 @@ pub struct FlowSpec {
     pub server_config: ConnectionConfig,
     /// The client's application; `None`: does what [`Network::send`](super::Network::send) and
     /// [`Network::finish`](super::Network::finish) say.
-    pub client_model: Option<Box<dyn Model>>,
+    pub client_application: Option<Box<dyn Application>>,
     /// The server's.
-    pub server_model: Option<Box<dyn Model>>,
+    pub server_application: Option<Box<dyn Application>>,
     /// When to connect.
     pub start: Instant,
 }
@@ -54,16 +54,16 @@ impl FlowSpec {
             paths: Vec::new(),
             client_config: ConnectionConfig::default(),
             server_config: ConnectionConfig::default(),
-            client_model: None,
-            server_model: None,
+            client_application: None,
+            server_application: None,
             start: Instant::ZERO,
         }
     }
 
     /// With these applications.
-    pub fn models(mut self, client: impl Model, server: impl Model) -> FlowSpec {
-        self.client_model = Some(Box::new(client));
-        self.server_model = Some(Box::new(server));
+    pub fn applications(mut self, client: impl Application, server: impl Application) -> FlowSpec {
+        self.client_application = Some(Box::new(client));
+        self.server_application = Some(Box::new(server));
         self
     }
 
@@ -116,7 +116,7 @@ pub struct FlowEnd {
     /// The application does not read.
     pub reading_paused: bool,
     pub(super) plan: Plan,
-    pub(super) model: Option<Box<dyn Model>>,
+    pub(super) application: Option<Box<dyn Application>>,
     /// The application has shut its sending direction down.
     pub(super) shut: bool,
     /// The application writes before the connection is established.
@@ -153,7 +153,7 @@ impl fmt::Debug for FlowEnd {
 impl FlowEnd {
     pub(super) fn new(
         node: NodeId,
-        model: Option<Box<dyn Model>>,
+        application: Option<Box<dyn Application>>,
         sending: ByteStream,
         receiving: ByteStream,
     ) -> FlowEnd {
@@ -168,7 +168,7 @@ impl FlowEnd {
             subflows: Vec::new(),
             reading_paused: false,
             plan: Plan::default(),
-            model,
+            application,
             shut: false,
             writes_early: false,
             freed: false,
@@ -178,10 +178,10 @@ impl FlowEnd {
         }
     }
 
-    /// The application's model, if it is of this type.
-    pub fn model<M: Model>(&self) -> Option<&M> {
-        let model: &dyn std::any::Any = self.model.as_deref()?;
-        model.downcast_ref()
+    /// The application, if it is of this type.
+    pub fn application<A: Application>(&self) -> Option<&A> {
+        let application: &dyn std::any::Any = self.application.as_deref()?;
+        application.downcast_ref()
     }
 
     /// What the application wants at present.
@@ -214,7 +214,7 @@ impl FlowEnd {
         }
     }
 
-    /// Reads, asks the model, writes, shuts down. `peer_sent` is what the other application has handed to its stack.
+    /// Reads, asks the application, writes, shuts down. `peer_sent` is what the other application has handed to its stack.
     pub(super) fn run(
         &mut self,
         now: Instant,
@@ -229,14 +229,14 @@ impl FlowEnd {
             return Ok(());
         }
         loop {
-            if let Some(model) = &mut self.model {
-                let plan = model.plan(now, &self.progress);
+            if let Some(application) = &mut self.application {
+                let plan = application.plan(now, &self.progress);
                 self.plan = Plan { send: plan.send.max(self.plan.send), ..plan };
             }
             let before = self.progress.sent;
             self.write(now, stack, connection);
-            // A model may want more because some was taken (it need not, and mostly does not).
-            if self.progress.sent == before || !self.all_sent() || self.model.is_none() {
+            // An application may want more because some was taken (it need not, and mostly does not).
+            if self.progress.sent == before || !self.all_sent() || self.application.is_none() {
                 break;
             }
         }

@@ -25,9 +25,9 @@ pub use sample::{CableSample, EndSample, Sample};
 
 use crate::cable::Cable;
 use crate::direction::Direction;
-use crate::engine::LinkStats;
 use crate::error::SimError;
 use crate::link::Link;
+use crate::link_queue::LinkStats;
 use crate::middlebox::Middlebox;
 use crate::random::{Purpose, derive};
 use crate::stream::ByteStream;
@@ -346,12 +346,12 @@ impl Network {
 
     /// Cuts or mends one direction.
     pub fn set_cut(&mut self, cable: CableId, direction: Direction, cut: bool) {
-        self.with_cable(cable, |now, c| c.engine_mut(direction).set_cut(now, cut));
+        self.with_cable(cable, |now, c| c.queue_mut(direction).set_cut(now, cut));
     }
 
     /// Changes one direction of a cable.
     pub fn set_link(&mut self, cable: CableId, direction: Direction, link: Link) {
-        self.with_cable(cable, |now, c| c.engine_mut(direction).set_link(now, link));
+        self.with_cable(cable, |now, c| c.queue_mut(direction).set_link(now, link));
     }
 
     /// Adds a middlebox to a cable (see [`Middlebox`] for where it stands).
@@ -385,8 +385,8 @@ impl Network {
         self.listeners.entry((server.0, listener)).or_default().push(index);
         let streams = [0, 1].map(|d| ByteStream::new(self.seed, index as u64 * 2 + d));
         self.flows.push(Flow {
-            client: FlowEnd::new(client, spec.client_model, streams[0], streams[1]),
-            server: FlowEnd::new(server, spec.server_model, streams[1], streams[0]),
+            client: FlowEnd::new(client, spec.client_application, streams[0], streams[1]),
+            server: FlowEnd::new(server, spec.server_application, streams[1], streams[0]),
             port,
             server_config,
         });
@@ -432,14 +432,14 @@ impl Network {
         self.flows.len()
     }
 
-    /// The application at `side` is to send `bytes` more. Only for ends without a model.
+    /// The application at `side` is to send `bytes` more. Only for ends without an [`Application`](crate::application::Application).
     pub fn send(&mut self, flow: FlowId, side: Side, bytes: u64) {
         let plan = &mut self.flows[flow.0].end_mut(side).plan;
         plan.send = plan.send.saturating_add(bytes);
         self.run_end(flow, side);
     }
 
-    /// The application at `side` is to shut down once it has sent everything. Only for ends without a model.
+    /// The application at `side` is to shut down once it has sent everything. Only for ends without an [`Application`](crate::application::Application).
     pub fn finish(&mut self, flow: FlowId, side: Side) {
         self.flows[flow.0].end_mut(side).plan.finish = true;
         self.run_end(flow, side);

@@ -9,7 +9,7 @@ use crate::error::SimError;
 use crate::gro::Coalescer;
 use crate::id::{FlowId, NodeId, Side};
 use crate::packet::Packet;
-use crate::trace::{Happening, PacketEvent};
+use crate::trace::{PacketEvent, PacketEventKind};
 use std::cmp::Reverse;
 use umptcp_stack_core::event::Event;
 use umptcp_types::{Duration, Instant, PathId};
@@ -171,7 +171,7 @@ impl Network {
             if self.recording {
                 let recorder = &mut self.recorder;
                 slot.cable.take_dropped(|at, direction, reason, packet| {
-                    let what = Happening::Dropped(reason);
+                    let what = PacketEventKind::Dropped(reason);
                     recorder.record(&PacketEvent { at, cable: c, direction, what, packet: &packet });
                 });
             }
@@ -185,7 +185,7 @@ impl Network {
         }
     }
 
-    fn record(&mut self, cable: CableEnd, what: Happening, packet: &Packet) {
+    fn record(&mut self, cable: CableEnd, what: PacketEventKind, packet: &Packet) {
         if self.recording {
             let (cable, direction) = cable;
             self.recorder.record(&PacketEvent { at: self.now, cable, direction, what, packet });
@@ -195,7 +195,7 @@ impl Network {
     /// Hands a packet to a cable, cut into packets of the MTU.
     fn send_by(&mut self, end: CableEnd, packet: Packet) {
         packet.split(|p| {
-            self.record(end, Happening::Sent, &p);
+            self.record(end, PacketEventKind::Sent, &p);
             self.cables[end.0].cable.enqueue(self.now, end.1, p);
         });
         self.touch(end.0);
@@ -207,7 +207,7 @@ impl Network {
         let mut merge = Coalescer::new();
         let mut ready = Vec::new();
         while let Some((direction, packet)) = self.cables[cable].cable.poll(self.now) {
-            self.record((cable, direction), Happening::Delivered, &packet);
+            self.record((cable, direction), PacketEventKind::Delivered, &packet);
             match self.fixed_hop((cable, direction), &packet) {
                 Some(Hop::Cable(next)) => {
                     self.send_by(next, packet);
@@ -260,7 +260,7 @@ impl Network {
 
     fn unroutable_packet(&mut self, end: CableEnd, packet: &Packet) {
         self.no_route += 1;
-        self.record(end, Happening::Dropped(DropReason::NoRoute), packet);
+        self.record(end, PacketEventKind::Dropped(DropReason::NoRoute), packet);
     }
 
     /// The path of `node` that a packet from `end` belongs to: of those attached there, the one that has the address.

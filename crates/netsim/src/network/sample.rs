@@ -1,8 +1,8 @@
 //! What is going on, at regular intervals.
 
 use crate::direction::Direction;
-use crate::engine::LinkStats;
 use crate::id::{FlowId, Side};
+use crate::link_queue::LinkStats;
 use umptcp_stack_core::stack::SubflowInfo;
 use umptcp_types::{Duration, Instant};
 

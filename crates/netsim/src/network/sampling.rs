@@ -43,9 +43,9 @@ impl Network {
             .iter()
             .map(|slot| {
                 Direction::BOTH.map(|d| {
-                    let engine = slot.cable.engine(d);
-                    let (queued_packets, queued_bytes) = engine.queued();
-                    CableSample { stats: engine.stats(), queued_packets, queued_bytes }
+                    let queue = slot.cable.queue(d);
+                    let (queued_packets, queued_bytes) = queue.queued();
+                    CableSample { stats: queue.stats(), queued_packets, queued_bytes }
                 })
             })
             .collect();

@@ -106,7 +106,7 @@ impl Emulation {
     /// Cuts a cable in both directions (it goes silent), or mends it.
     pub fn set_cut(&mut self, now: Instant, cable: usize, cut: bool) {
         for d in Direction::BOTH {
-            self.cable_mut(cable).engine_mut(d).set_cut(now, cut);
+            self.cable_mut(cable).queue_mut(d).set_cut(now, cut);
         }
     }
 

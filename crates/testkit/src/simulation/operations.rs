@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use umptcp_netsim::middlebox::{DropIf, Duplicate, Nat, OneWay, Reorder, Since};
-use umptcp_netsim::trace::{Happening, PacketEvent, Tap, TraceMode};
+use umptcp_netsim::trace::{PacketEvent, PacketEventKind, Tap, TraceMode};
 use umptcp_netsim::{Direction, Duration, FlowId, Instant, Link, Packet, Pair, Side};
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_stack_core::error::SignalError;
@@ -138,7 +138,7 @@ struct Windows {
 
 impl Tap for Windows {
     fn packet(&mut self, event: &PacketEvent<'_>) {
-        let (Happening::Sent, Some(tcp)) = (event.what, event.packet.tcp()) else { return };
+        let (PacketEventKind::Sent, Some(tcp)) = (event.what, event.packet.tcp()) else { return };
         let (Some(from), Some(to)) = (event.packet.tcp_source(), event.packet.tcp_destination()) else {
             return;
         };

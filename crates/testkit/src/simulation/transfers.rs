@@ -3,8 +3,8 @@
 use super::{direction, side};
 use crate::digest::Digest;
 use proptest::prelude::*;
+use umptcp_netsim::application::Bulk;
 use umptcp_netsim::middlebox::{OneWay, StripMptcp, StripWhere};
-use umptcp_netsim::model::Bulk;
 use umptcp_netsim::trace::TraceMode;
 use umptcp_netsim::{Direction, Duration, FlowId, Instant, Link, Loss, Pair, Queue, Side, SimError};
 use umptcp_stack_core::config::ConnectionConfig;
@@ -177,7 +177,7 @@ pub fn run(plan: &Plan, digest: Option<&Digest>) -> Result<u64, Failure> {
             net.at(Instant::from_millis(at + time), move |n| n.set_cut(cable, d, false));
         }
     }
-    let spec = net.flow_spec().models(Bulk(plan.up_bytes), Bulk(plan.down_bytes));
+    let spec = net.flow_spec().applications(Bulk(plan.up_bytes), Bulk(plan.down_bytes));
     let go = |net: &mut Pair| {
         let flow = net.add_flow(spec)?;
         net.await_closed(flow)?;
@@ -248,7 +248,7 @@ pub fn troubles() -> impl Strategy<Value = Vec<(u64, Trouble)>> {
 pub fn survive(plan: &Plan, troubles: &[(u64, Trouble)], digest: Option<&Digest>) -> Result<(), Failure> {
     let mut net = build(plan, Duration::from_secs(60), digest);
     let paths = plan.paths.len();
-    let spec = net.flow_spec().models(Bulk(plan.up_bytes), Bulk(plan.down_bytes));
+    let spec = net.flow_spec().applications(Bulk(plan.up_bytes), Bulk(plan.down_bytes));
     let flow = FlowId(0);
     let mut removed = Vec::new();
     for (at, trouble) in troubles {

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
+use umptcp_lab::units;
 use umptcp_tun_driver::error::DriverError;
 use umptcp_tun_driver::paths::PathSpec;
 
@@ -56,47 +57,14 @@ impl fmt::Display for ListenAddress {
 /// A number of bytes: `4096`, `64k`, `16Ki`, `1.5G`. `k`, `M`, `G`, `T` are powers of 1000; `Ki`, `Mi`, … of 1024.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let bad = || format!("{text:?} is not a number of bytes such as 4096, 64k, 16Mi or 1.5G");
-    let text = text.strip_suffix(['B', 'b']).unwrap_or(text);
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let (prefix, base) = match unit.strip_suffix('i') {
-        Some(prefix) => (prefix, 1024u64),
-        None => (unit, 1000),
-    };
-    let exponent = match prefix {
-        "" if base == 1000 => 0,
-        "k" | "K" => 1,
-        "m" | "M" => 2,
-        "g" | "G" => 3,
-        "t" | "T" => 4,
-        _ => return Err(bad()),
-    };
-    let factor = base.pow(exponent);
-    if let Ok(whole) = number.parse::<u64>() {
-        return whole.checked_mul(factor).ok_or_else(bad);
-    }
-    let value = number.parse::<f64>().map_err(|_| bad())? * factor as f64;
-    // Above 2^53 a fraction is meaningless.
-    if exponent == 0 || !(0.0..9e15).contains(&value) { Err(bad()) } else { Ok(value as u64) }
+    units::short_bytes(text).ok_or_else(bad)
 }
 
 /// A duration in seconds, `10` or `0.5`, or with a unit, `500ms`, `2s`, `1m`; at most one day.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("{text:?} is not a duration in seconds such as 10, 0.5 or 500ms, at most one day");
-    let (number, factor) = if let Some(n) = text.strip_suffix("ms") {
-        (n, 1e-3)
-    } else if let Some(n) = text.strip_suffix('s') {
-        (n, 1.0)
-    } else if let Some(n) = text.strip_suffix('m') {
-        (n, 60.0)
-    } else {
-        (text, 1.0)
-    };
-    let seconds = number.parse::<f64>().map_err(|_| bad())? * factor;
-    if !(0.001..=86_400.0).contains(&seconds) {
-        return Err(bad());
-    }
-    Ok(Duration::from_secs_f64(seconds))
+    let range = Duration::from_millis(1)..=Duration::from_secs(86_400);
+    units::short_time(text).filter(|time| range.contains(time)).ok_or_else(bad)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::registry::Registry;
 use crate::transport::Subflow;
 use anyhow::{Context as _, bail};
 use std::time::Duration;
-use umptcp_netsim::model::{Bulk, Model, Plan as Wanted, Progress, Sink};
+use umptcp_netsim::application::{Application, Bulk, Plan as Wanted, Progress, Sink};
 use umptcp_netsim::network::FlowSpec;
 use umptcp_netsim::{CableId, Direction, FlowId, Network, NodeId, Side};
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
@@ -27,7 +27,7 @@ struct Timed {
     until: Instant,
 }
 
-impl Model for Timed {
+impl Application for Timed {
     fn plan(&mut self, now: Instant, progress: &Progress) -> Wanted {
         if now < self.until {
             Wanted { send: progress.sent + AHEAD, finish: false, wake: Some(self.until) }
@@ -103,15 +103,15 @@ impl<'a> Simulation<'a> {
         if act == Act::One {
             spec.paths = self.paths[..1].to_vec();
         }
-        let sender: Box<dyn Model> = match act {
+        let sender: Box<dyn Application> = match act {
             Act::Silence => Box::new(Timed { until: start + self.plan.last }),
             Act::One | Act::Both => Box::new(Bulk(self.plan.bytes)),
         };
-        let receiver: Box<dyn Model> = Box::new(Sink);
-        let (client_model, server_model) =
+        let receiver: Box<dyn Application> = Box::new(Sink);
+        let (client_application, server_application) =
             if self.plan.down { (receiver, sender) } else { (sender, receiver) };
-        spec.client_model = Some(client_model);
-        spec.server_model = Some(server_model);
+        spec.client_application = Some(client_application);
+        spec.server_application = Some(server_application);
         if act == Act::Silence {
             let cable = self.cables[0];
             let (from, to) = self.plan.silent;

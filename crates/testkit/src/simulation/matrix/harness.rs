@@ -4,7 +4,7 @@ use super::boxes::Boxes;
 use crate::digest::Digest;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use umptcp_netsim::model::{Bulk, Requests, Responder};
+use umptcp_netsim::application::{Bulk, Requests, Responder};
 use umptcp_netsim::trace::TraceMode;
 use umptcp_netsim::{
     CableId, Direction, Duration, FlowId, FlowSpec, Instant, Link, Network, NodeId, Side, SimError,
@@ -257,7 +257,7 @@ pub(super) fn transfer(
 ) -> Seen {
     let (mut net, client, server, cables) = network(5, family, digest);
     put(&mut net, place, &cables, make);
-    let spec = FlowSpec::new(client, server).config(config).models(Bulk(BYTES), Bulk(BYTES));
+    let spec = FlowSpec::new(client, server).config(config).applications(Bulk(BYTES), Bulk(BYTES));
     let flow = net.add_flow(spec).expect("a connection can be tried");
     let result = net.run_until_idle(Duration::from_secs(3_600));
     seen(&net, flow, BYTES, result)
@@ -276,7 +276,7 @@ pub(super) fn conversation(
     put(&mut net, place, &cables, make);
     let requests = Requests::new(COUNT, 1_000, 1_000, Duration::from_secs(30));
     let responder = Responder { request: 1_000, response: 1_000 };
-    let spec = FlowSpec::new(client, server).config(config).models(requests, responder);
+    let spec = FlowSpec::new(client, server).config(config).applications(requests, responder);
     let flow = net.add_flow(spec).expect("a connection can be tried");
     let result = net.run_until_idle(Duration::from_secs(3_600));
     seen(&net, flow, COUNT * 1_000, result)

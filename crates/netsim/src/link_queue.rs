@@ -7,7 +7,7 @@
 //! The engine owns no clock. It catches up with the `now` it is given whenever it is called, and within one instant the
 //! transmitter first finishes, and so frees its place in the queue, before a new packet is looked at.
 
-use crate::discipline::{CoDelState, Discipline, RedState, Verdict};
+use crate::aqm::{Aqm, CoDelState, RedState, Verdict};
 use crate::drop_reason::DropReason;
 use crate::link::{Link, Loss, Queue};
 use crate::packet::Packet;
@@ -88,7 +88,7 @@ impl Ord for Flight {
 
 /// One direction of a link, with everything in it.
 #[derive(Debug)]
-pub struct LinkEngine {
+pub struct LinkQueue {
     link: Link,
     random: Random,
     cut: bool,
@@ -115,10 +115,10 @@ pub struct LinkEngine {
     dropped: Vec<(Instant, DropReason, Packet)>,
 }
 
-impl LinkEngine {
+impl LinkQueue {
     /// A link that draws from the stream that `seed` starts.
-    pub fn new(link: Link, seed: [u8; 32]) -> LinkEngine {
-        LinkEngine {
+    pub fn new(link: Link, seed: [u8; 32]) -> LinkQueue {
+        LinkQueue {
             link,
             random: Random::new(seed),
             cut: false,
@@ -166,7 +166,7 @@ impl LinkEngine {
         self.cut
     }
 
-    /// Keeps dropped packets for [`LinkEngine::take_dropped`].
+    /// Keeps dropped packets for [`LinkQueue::take_dropped`].
     pub fn keep_dropped(&mut self, keep: bool) {
         self.keep_dropped = keep;
         if !keep {
@@ -237,7 +237,7 @@ impl LinkEngine {
         if self.link.is_instant() {
             return self.launch(now, packet);
         }
-        if let Discipline::Red(red) = &self.link.discipline {
+        if let Aqm::Red(red) = &self.link.aqm {
             let slot = self.link.transmission(usize::from(self.link.mtu), 0).0;
             if self.red.drops(now, red, self.waiting.len(), slot, &mut self.random) && !self.mark(&mut packet)
             {
@@ -285,7 +285,7 @@ impl LinkEngine {
     fn dequeue(&mut self, now: Instant) -> Option<Packet> {
         while let Some((since, mut packet)) = self.waiting.pop_front() {
             self.waiting_bytes -= packet.len() as u64;
-            if let Discipline::CoDel(codel) = self.link.discipline {
+            if let Aqm::CoDel(codel) = self.link.aqm {
                 let small = self.waiting_bytes + packet.len() as u64 <= u64::from(self.link.mtu);
                 let verdict = self.codel.judge(now, &codel, now - since, small);
                 if verdict == Verdict::Drop && !self.mark(&mut packet) {
@@ -410,7 +410,7 @@ impl LinkEngine {
         Some(flight.packet)
     }
 
-    /// When [`LinkEngine::poll`] should be called next: the next arrival, or, while nothing is on the wire, the earliest
+    /// When [`LinkQueue::poll`] should be called next: the next arrival, or, while nothing is on the wire, the earliest
     /// instant at which the packet being transmitted can arrive. `None` when the link is empty.
     pub fn next_deadline(&self) -> Option<Instant> {
         let ordered = self.ordered.front().map(|f| f.arrival);
@@ -438,5 +438,5 @@ impl DrainSorted for BinaryHeap<Flight> {
 }
 
 #[cfg(test)]
-#[path = "engine_tests.rs"]
+#[path = "link_queue_tests.rs"]
 mod tests;

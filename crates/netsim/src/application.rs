@@ -1,7 +1,7 @@
 //! What applications do: how much they want to have sent by now, given how far things have got.
 //!
 //! The bytes themselves come from a seeded [`ByteStream`](crate::stream::ByteStream) and are verified on receipt by the
-//! network; a model only says how many.
+//! network; an application only says how many.
 
 use std::any::Any;
 use std::fmt;
@@ -30,7 +30,7 @@ pub struct Plan {
 }
 
 /// One end's application.
-pub trait Model: Any + fmt::Debug + Send {
+pub trait Application: Any + fmt::Debug + Send {
     /// Called when the connection is established, whenever something was received, sent or finished, and at the time the last
     /// plan asked for. The total to send never goes down.
     fn plan(&mut self, now: Instant, progress: &Progress) -> Plan;
@@ -40,7 +40,7 @@ pub trait Model: Any + fmt::Debug + Send {
 #[derive(Clone, Copy, Debug)]
 pub struct Bulk(pub u64);
 
-impl Model for Bulk {
+impl Application for Bulk {
     fn plan(&mut self, _now: Instant, _progress: &Progress) -> Plan {
         Plan { send: self.0, finish: true, wake: None }
     }
@@ -50,7 +50,7 @@ impl Model for Bulk {
 #[derive(Clone, Copy, Debug)]
 pub struct Endless;
 
-impl Model for Endless {
+impl Application for Endless {
     fn plan(&mut self, _now: Instant, _progress: &Progress) -> Plan {
         Plan { send: u64::MAX, finish: false, wake: None }
     }
@@ -60,7 +60,7 @@ impl Model for Endless {
 #[derive(Clone, Copy, Debug)]
 pub struct Sink;
 
-impl Model for Sink {
+impl Application for Sink {
     fn plan(&mut self, _now: Instant, progress: &Progress) -> Plan {
         Plan { send: 0, finish: progress.peer_finished, wake: None }
     }
@@ -100,7 +100,7 @@ impl Requests {
     }
 }
 
-impl Model for Requests {
+impl Application for Requests {
     fn plan(&mut self, now: Instant, progress: &Progress) -> Plan {
         let answered = progress.received / self.response;
         if answered == self.asked && (self.latencies.len() as u64) < self.asked {
@@ -131,7 +131,7 @@ pub struct Responder {
     pub response: u64,
 }
 
-impl Model for Responder {
+impl Application for Responder {
     fn plan(&mut self, _now: Instant, progress: &Progress) -> Plan {
         let requests = progress.received / self.request.max(1);
         Plan { send: requests * self.response, finish: progress.peer_finished, wake: None }

@@ -6,7 +6,7 @@ use umptcp_types::{Duration, Instant};
 
 /// Who decides what is dropped while the queue still has room.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub enum Discipline {
+pub enum Aqm {
     /// Nobody: packets are dropped when the queue is full.
     #[default]
     TailDrop,

@@ -2,12 +2,12 @@ use super::*;
 use crate::testing::{Tcp, sized};
 use std::num::NonZeroU16;
 
-fn engine(link: Link) -> LinkEngine {
-    LinkEngine::new(link, [7; 32])
+fn queue(link: Link) -> LinkQueue {
+    LinkQueue::new(link, [7; 32])
 }
 
 /// Arrival times in microseconds of everything that comes out, by jumping from deadline to deadline.
-fn drain(e: &mut LinkEngine) -> Vec<(u64, Packet)> {
+fn drain(e: &mut LinkQueue) -> Vec<(u64, Packet)> {
     let mut out = Vec::new();
     let mut guard = 0;
     while let Some(at) = e.next_deadline() {
@@ -21,7 +21,7 @@ fn drain(e: &mut LinkEngine) -> Vec<(u64, Packet)> {
     out
 }
 
-fn times(e: &mut LinkEngine) -> Vec<u64> {
+fn times(e: &mut LinkQueue) -> Vec<u64> {
     drain(e).into_iter().map(|(t, _)| t).collect()
 }
 
@@ -30,7 +30,7 @@ const AT: fn(u64) -> Instant = Instant::from_micros;
 #[test]
 fn serialisation_and_propagation_add_up() {
     // 1,250 bytes at 10 Mbit/s: 1 ms each; 5 ms on the wire.
-    let mut e = engine(Link::mbit(10).delay_ms(5));
+    let mut e = queue(Link::mbit(10).delay_ms(5));
     for _ in 0..3 {
         e.enqueue(AT(0), sized(1250));
     }
@@ -40,7 +40,7 @@ fn serialisation_and_propagation_add_up() {
     e.enqueue(AT(20_000), sized(625));
     assert_eq!(times(&mut e), [25_500]);
     // Framing counts on the wire: 1,212 + 38 bytes.
-    let mut e = engine(Link::mbit(10).overhead(38));
+    let mut e = queue(Link::mbit(10).overhead(38));
     e.enqueue(AT(0), sized(1212));
     assert_eq!(times(&mut e), [1_000]);
 }
@@ -48,7 +48,7 @@ fn serialisation_and_propagation_add_up() {
 #[test]
 fn rounding_does_not_accumulate() {
     // 3 bit/µs: a 1,000-byte packet takes 2,666.67 µs; 300 of them exactly 800 ms.
-    let mut e = engine(Link::bps(3_000_000).queue(Queue::Unlimited));
+    let mut e = queue(Link::bps(3_000_000).queue(Queue::Unlimited));
     for _ in 0..300 {
         e.enqueue(AT(0), sized(1000));
     }
@@ -59,12 +59,12 @@ fn rounding_does_not_accumulate() {
 
 #[test]
 fn without_rate_only_the_delay_counts() {
-    let mut e = engine(Link::unlimited().delay_ms(2).queue(Queue::Packets(0)));
+    let mut e = queue(Link::unlimited().delay_ms(2).queue(Queue::Packets(0)));
     for _ in 0..50 {
         e.enqueue(AT(10), sized(1500));
     }
     assert_eq!(times(&mut e), [2_010; 50]);
-    let mut e = engine(Link::unlimited());
+    let mut e = queue(Link::unlimited());
     e.enqueue(AT(10), sized(1500));
     assert_eq!(e.next_deadline(), Some(AT(10)));
     assert!(e.poll(AT(9)).is_none());
@@ -74,7 +74,7 @@ fn without_rate_only_the_delay_counts() {
 #[test]
 fn queues_drop_their_tail() {
     // Packets: one is transmitted, three wait, the rest is dropped.
-    let mut e = engine(Link::mbit(10).queue(Queue::Packets(3)));
+    let mut e = queue(Link::mbit(10).queue(Queue::Packets(3)));
     for _ in 0..10 {
         e.enqueue(AT(0), sized(1250));
     }
@@ -84,7 +84,7 @@ fn queues_drop_their_tail() {
     assert_eq!((e.stats().delivered_packets, e.stats().delivered_bytes), (4, 5_000));
 
     // At the very instant a transmission ends, its successor leaves the queue before the new packet comes.
-    let mut e = engine(Link::mbit(10).queue(Queue::Packets(1)));
+    let mut e = queue(Link::mbit(10).queue(Queue::Packets(1)));
     e.enqueue(AT(0), sized(1250));
     e.enqueue(AT(0), sized(1250));
     e.enqueue(AT(999), sized(1250));
@@ -93,7 +93,7 @@ fn queues_drop_their_tail() {
     assert_eq!(times(&mut e), [1_000, 2_000, 3_000]);
 
     // Bytes: 2,500 may wait; a smaller packet may fit where a larger one did not.
-    let mut e = engine(Link::mbit(10).queue(Queue::Bytes(2_500)));
+    let mut e = queue(Link::mbit(10).queue(Queue::Bytes(2_500)));
     for size in [1250, 1250, 1000, 1250, 250, 41] {
         e.enqueue(AT(0), sized(size));
     }
@@ -101,7 +101,7 @@ fn queues_drop_their_tail() {
     assert_eq!(e.queued(), (3, 2_500));
 
     // Time: starting later than 2 ms from now is too late. Waits are 0 (transmitted), 1, 2 and then 3 ms.
-    let mut e = engine(Link::mbit(10).queue(Queue::Time(Duration::from_millis(2))));
+    let mut e = queue(Link::mbit(10).queue(Queue::Time(Duration::from_millis(2))));
     for _ in 0..5 {
         e.enqueue(AT(0), sized(1250));
     }
@@ -113,7 +113,7 @@ fn queues_drop_their_tail() {
     assert_eq!(e.stats().dropped_queue, 3);
     assert_eq!(times(&mut e), [1_000, 2_000, 3_000, 4_000]);
     // The same with framing.
-    let mut e = engine(Link::mbit(10).overhead(50).queue(Queue::Time(Duration::from_millis(2))));
+    let mut e = queue(Link::mbit(10).overhead(50).queue(Queue::Time(Duration::from_millis(2))));
     for _ in 0..5 {
         e.enqueue(AT(0), sized(1200));
     }
@@ -123,7 +123,7 @@ fn queues_drop_their_tail() {
 #[test]
 fn segments_are_cut_before_the_queue() {
     // 20 packets of 1,040 bytes against a queue of 4 and one being transmitted.
-    let mut e = engine(Link::mbit(10).queue(Queue::Packets(4)));
+    let mut e = queue(Link::mbit(10).queue(Queue::Packets(4)));
     e.enqueue(AT(0), Tcp { payload_len: 20_000, gso_size: 1000, ..Tcp::default() }.packet());
     let s = e.stats();
     assert_eq!((s.offered_packets, s.offered_bytes, s.dropped_queue), (20, 20 * 1040, 15));
@@ -139,7 +139,7 @@ fn segments_are_cut_before_the_queue() {
 
 #[test]
 fn packets_beyond_the_mtu_are_dropped() {
-    let mut e = engine(Link::unlimited().mtu(1400));
+    let mut e = queue(Link::unlimited().mtu(1400));
     e.enqueue(AT(0), sized(1400));
     e.enqueue(AT(0), sized(1401));
     let mut wrong = Tcp { payload_len: 4000, gso_size: 1400, ..Tcp::default() }.packet();
@@ -155,7 +155,7 @@ fn packets_beyond_the_mtu_are_dropped() {
 fn loss_duplication_and_bursts_have_their_rates() {
     let n = 200_000u64;
     let run = |link: Link| {
-        let mut e = engine(link);
+        let mut e = queue(link);
         let mut pattern = Vec::new();
         for i in 0..n {
             e.enqueue(AT(i), sized(41));
@@ -188,7 +188,7 @@ fn loss_duplication_and_bursts_have_their_rates() {
 
 #[test]
 fn lost_packets_have_used_the_link() {
-    let mut e = engine(Link::mbit(10).loss_model(Loss::Exactly(vec![0])));
+    let mut e = queue(Link::mbit(10).loss_model(Loss::Exactly(vec![0])));
     e.keep_dropped(true);
     e.enqueue(AT(0), sized(1250));
     e.enqueue(AT(0), sized(1250));
@@ -200,7 +200,7 @@ fn lost_packets_have_used_the_link() {
 #[test]
 fn jitter_keeps_order_and_reordering_does_not() {
     let send = |link: Link| {
-        let mut e = engine(link);
+        let mut e = queue(link);
         for i in 0..1000u32 {
             e.enqueue(AT(u64::from(i) * 10), Tcp { seq: i, ..Tcp::default() }.packet());
         }
@@ -227,7 +227,7 @@ fn jitter_keeps_order_and_reordering_does_not() {
 
 #[test]
 fn a_cut_link_is_silent_and_forgets() {
-    let mut e = engine(Link::mbit(10).delay_ms(5));
+    let mut e = queue(Link::mbit(10).delay_ms(5));
     for _ in 0..4 {
         e.enqueue(AT(0), sized(1250));
     }
@@ -244,7 +244,7 @@ fn a_cut_link_is_silent_and_forgets() {
 
 #[test]
 fn a_link_can_change_under_way() {
-    let mut e = engine(Link::mbit(10).delay_ms(5));
+    let mut e = queue(Link::mbit(10).delay_ms(5));
     for _ in 0..3 {
         e.enqueue(AT(0), sized(1250));
     }
@@ -263,7 +263,7 @@ fn a_link_can_change_under_way() {
 fn the_same_seed_gives_the_same_fate() {
     let run = |seed: u8| {
         let link = Link::mbit(5).delay_ms(3).jitter(Duration::from_millis(1)).loss(0.1).duplicate(0.1);
-        let mut e = LinkEngine::new(link.reorder(0.1, Duration::from_millis(4)), [seed; 32]);
+        let mut e = LinkQueue::new(link.reorder(0.1, Duration::from_millis(4)), [seed; 32]);
         for i in 0..500u32 {
             e.enqueue(AT(u64::from(i) * 100), Tcp { seq: i, payload_len: 50, ..Tcp::default() }.packet());
         }
