@@ -73,7 +73,7 @@ pub(crate) fn build(
     }
     network.set_recording(false);
     network.set_trace(TraceMode::Off);
-    network.set_limits(Limits { events: MOST_EVENTS, ..Limits::default() });
+    network.set_limits(Limits::default().events(MOST_EVENTS));
     // Routes are prescribed, so that the cables' ends are attached to nothing that matters.
     let fabric = network.add_router("fabric");
     let cables: Vec<CableId> = setup

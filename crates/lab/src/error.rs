@@ -6,6 +6,7 @@ use umptcp_netsim::SimError;
 
 /// Why a scenario cannot be run, or what went wrong when it was.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum LabError {
     /// The text is wrong.
     Scenario {

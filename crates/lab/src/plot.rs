@@ -34,6 +34,7 @@ const FIGURES: [(&str, &str, &str, &str); 6] = [
 
 /// A figure.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Figure {
     /// A name for a file: letters, digits, `-`, `_`, `.` and `=`.
     pub name: String,

@@ -12,6 +12,7 @@ pub const FORMAT: &str = "umptcp-sim/1";
 
 /// One quantity over all seeds.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Row {
     /// `flow`, `route`, `link` or `recovery`.
     pub object: &'static str,
@@ -27,6 +28,7 @@ pub struct Row {
 
 /// A published value and ours.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Comparison {
     /// What is compared, such as `multipath goodput` or `mptcp / tcp goodput`.
     pub what: String,
@@ -65,6 +67,7 @@ impl Comparison {
 
 /// The results of one combination of parameters.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PointReport {
     /// The parameters' values.
     pub parameters: Vec<(String, String)>,
@@ -81,6 +84,7 @@ pub struct PointReport {
 
 /// The results of an experiment.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Report {
     /// Version of umptcp.
     pub version: String,

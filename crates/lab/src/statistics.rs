@@ -22,6 +22,7 @@ pub fn student_t(degrees: usize) -> f64 {
 
 /// What several runs say of one quantity.
 #[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
 pub struct Summary {
     /// The value of each run, in order of the seeds.
     pub values: Vec<f64>,

@@ -1,4 +1,4 @@
-//! What applications do: how much they want to have sent by now, given how far things have got.
+//! What applications do: how much they want to have sent by now, given the progress so far.
 //!
 //! The bytes themselves come from a seeded [`ByteStream`](crate::stream::ByteStream) and are verified on receipt by the
 //! network; an application only says how many.
@@ -7,7 +7,7 @@ use std::any::Any;
 use std::fmt;
 use umptcp_types::{Duration, Instant};
 
-/// How far one end of a connection has got.
+/// The progress of one end of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Progress {
     /// Bytes the stack has taken from the application.
@@ -18,7 +18,7 @@ pub struct Progress {
     pub peer_finished: bool,
 }
 
-/// What an application wants.
+/// What an application wants to do next.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Plan {
     /// Bytes to have sent in all, since the start.
@@ -36,7 +36,7 @@ pub trait Application: Any + fmt::Debug + Send {
     fn plan(&mut self, now: Instant, progress: &Progress) -> Plan;
 }
 
-/// Sends so many bytes and shuts down. Zero bytes: only receives, and shuts down at once.
+/// Sends a number of bytes and shuts down. Zero bytes: only receives, and shuts down at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Bulk(pub u64);
 

@@ -4,10 +4,10 @@ use crate::random::Random;
 use std::sync::Arc;
 use umptcp_types::{Duration, Instant};
 
-/// Who decides what is dropped while the queue still has room.
+/// Active queue management: which packets are dropped while the queue still has room.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub enum Aqm {
-    /// Nobody: packets are dropped when the queue is full.
+    /// None: packets are dropped only when the queue is full.
     #[default]
     TailDrop,
     /// Random early detection (Floyd and Jacobson, ToN 1993), with a drop probability of any shape.
@@ -59,7 +59,7 @@ impl Red {
 /// CoDel: packets are dropped as they leave, at a growing rate, while all that leave have waited longer than a target.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct CoDel {
-    /// The standing delay that is put up with (RFC 8289 §4.2: 5 ms).
+    /// The standing delay that is tolerated (RFC 8289 §4.2: 5 ms).
     pub target: Duration,
     /// How long it must stand before anything is dropped (RFC 8289 §4.2: 100 ms).
     pub interval: Duration,
@@ -71,7 +71,7 @@ impl Default for CoDel {
     }
 }
 
-/// RED at work.
+/// State of RED.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RedState {
     average: f64,
@@ -110,7 +110,7 @@ impl RedState {
     }
 }
 
-/// CoDel at work: the variables of RFC 8289 §5.3.
+/// State of CoDel: the variables of RFC 8289 §5.3.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CoDelState {
     first_above: Option<Instant>,
@@ -120,7 +120,7 @@ pub(crate) struct CoDelState {
     dropping: bool,
 }
 
-/// What is to become of the packet at the head of the queue.
+/// What to do with the packet at the head of the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
     /// It is transmitted.

@@ -7,12 +7,13 @@ use umptcp_types::Instant;
 
 /// Why a simulation could not go on, or did not do what was waited for.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum SimError {
-    /// Very much happened without time passing: two parts keep one another busy, or one keeps asking to be called at once.
+    /// Too many events without time passing: two parts keep each other busy, or one keeps asking to be called at once.
     Livelock {
         /// The instant that does not pass.
         at: Instant,
-        /// Who was at it last.
+        /// What was busy last.
         who: String,
     },
     /// More events than the limit allows.

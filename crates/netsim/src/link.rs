@@ -1,4 +1,4 @@
-//! One direction of a link, as one describes it.
+//! The description of one direction of a link.
 
 use crate::aqm::{Aqm, CoDel, Red};
 use crate::rate_trace::RateTrace;
@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use umptcp_types::Duration;
 
-/// How much may wait for the transmitter. The packet being transmitted does not count. Arrivals beyond it are dropped.
+/// How much may wait to be transmitted. The packet being transmitted does not count. Arrivals beyond it are dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Queue {
     /// At most so many packets.
@@ -120,12 +120,12 @@ impl Default for Link {
 }
 
 impl Link {
-    /// A link of so many bits per second.
+    /// A link with this rate in bits per second.
     pub fn bps(rate: u64) -> Link {
         Link { rate: Some(rate), ..Link::default() }
     }
 
-    /// A link of so many megabits (10⁶) per second.
+    /// A link with this rate in Mbit/s (10⁶ bits per second).
     pub fn mbit(rate: u64) -> Link {
         Link::bps(rate.saturating_mul(1_000_000))
     }
@@ -165,7 +165,7 @@ impl Link {
         Link { aqm: Aqm::Red(red), ..self }
     }
 
-    /// With CoDel as RFC 8289 has it.
+    /// With CoDel and the parameters of RFC 8289.
     pub fn codel(self) -> Link {
         Link { aqm: Aqm::CoDel(CoDel::default()), ..self }
     }
@@ -195,7 +195,7 @@ impl Link {
         Link { loss, ..self }
     }
 
-    /// Holding back each packet with this probability, for so long.
+    /// Holding back each packet with this probability, for this long.
     pub fn reorder(self, probability: f64, extra_delay: Duration) -> Link {
         Link { reorder: Reorder { probability, extra_delay }, ..self }
     }
@@ -210,7 +210,7 @@ impl Link {
         Link { mtu, ..self }
     }
 
-    /// With so many bytes of framing per packet.
+    /// With this many bytes of framing per packet.
     pub fn overhead(self, overhead: u32) -> Link {
         Link { overhead, ..self }
     }

@@ -4,7 +4,7 @@
 //! enqueue → [cut into packets] → [MTU] → RED, tail-drop → queue → CoDel → transmitter (rate) → loss, duplication → wire (delay) → poll
 //! ```
 //!
-//! The engine owns no clock. It catches up with the `now` it is given whenever it is called, and within one instant the
+//! It owns no clock. It catches up with the `now` it is given whenever it is called, and within one instant the
 //! transmitter first finishes, and so frees its place in the queue, before a new packet is looked at.
 
 use crate::aqm::{Aqm, CoDelState, RedState, Verdict};
@@ -19,6 +19,7 @@ use umptcp_types::{Duration, Instant};
 
 /// What one direction of a link has done so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct LinkStats {
     /// Packets offered, cut from larger segments already.
     pub offered_packets: u64,

@@ -21,6 +21,7 @@ pub enum PacketEventKind {
 
 /// One thing that happened to one packet.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct PacketEvent<'a> {
     /// When.
     pub at: Instant,
@@ -34,13 +35,13 @@ pub struct PacketEvent<'a> {
     pub packet: &'a Packet,
 }
 
-/// How much of what happens is kept as text.
+/// How many packet events are kept as text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TraceMode {
     /// Nothing.
     #[default]
     Off,
-    /// The last so many packet events.
+    /// The last packet events, this many.
     Last(usize),
     /// Every packet event.
     All,
@@ -57,7 +58,7 @@ struct Record {
     payload_len: usize,
 }
 
-/// Somebody who sees every packet event, such as a capture file's writer.
+/// Sees every packet event: the writer of a capture file, for instance.
 pub trait Tap: Send {
     /// Called for each event, in the order the simulator finds out. A loss on a link is found out when the link is
     /// next looked at, so its time may be a little before the previous event's.

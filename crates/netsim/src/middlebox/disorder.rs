@@ -6,10 +6,10 @@ use crate::packet::Packet;
 use umptcp_stack_core::wire::tcp::kind;
 use umptcp_types::{Duration, Instant};
 
-/// Holds every so-many-th packet back for a while, so that others overtake it.
+/// Holds back every nth packet for a while, so that others overtake it.
 #[derive(Debug)]
 pub struct Reorder {
-    /// One packet of so many, in each direction.
+    /// Every how many packets, in each direction.
     pub every: u64,
     /// For how long.
     pub hold: Duration,
@@ -50,10 +50,10 @@ impl Middlebox for Reorder {
     }
 }
 
-/// Sends every so-many-th packet twice.
+/// Sends every nth packet twice.
 #[derive(Clone, Debug)]
 pub struct Duplicate {
-    /// One packet of so many, in each direction.
+    /// Every how many packets, in each direction.
     pub every: u64,
     seen: [u64; 2],
 }

@@ -1,4 +1,4 @@
-//! Somebody who injects resets.
+//! Attackers that inject resets.
 
 use super::interface::{Flow, Middlebox, Output};
 use crate::direction::Direction;

@@ -19,6 +19,7 @@ const RECEIVE: usize = 256 * 1024;
 
 /// A connection to be made.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct FlowSpec {
     /// Who connects.
     pub client: NodeId,
@@ -82,6 +83,7 @@ impl FlowSpec {
 
 /// What is known of a subflow, also after it has gone.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SubflowRecord {
     /// Which.
     pub id: SubflowId,
@@ -96,6 +98,7 @@ pub struct SubflowRecord {
 }
 
 /// One end of a connection.
+#[non_exhaustive]
 pub struct FlowEnd {
     /// The host.
     pub node: NodeId,
@@ -301,6 +304,7 @@ impl FlowEnd {
 }
 
 /// A connection with both its ends.
+#[non_exhaustive]
 pub struct Flow {
     /// The end that connects.
     pub client: FlowEnd,

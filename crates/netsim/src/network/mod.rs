@@ -46,6 +46,7 @@ type Action = Box<dyn FnOnce(&mut Network) + Send>;
 
 /// Bounds of a simulation, so that a bug ends in an error.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Limits {
     /// Events (arrivals, timers, actions) in all.
     pub events: u64,
@@ -58,6 +59,13 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits { events: 100_000_000, events_per_instant: 100_000, packets_per_settling: 1_000_000 }
+    }
+}
+
+impl Limits {
+    /// With so many events in all.
+    pub fn events(self, events: u64) -> Limits {
+        Limits { events, ..self }
     }
 }
 

@@ -8,6 +8,7 @@ use umptcp_types::{Duration, Instant};
 
 /// One end of a connection at the time of a sample.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct EndSample {
     /// Which connection.
     pub flow: FlowId,
@@ -23,6 +24,7 @@ pub struct EndSample {
 
 /// One direction of a cable at the time of a sample.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct CableSample {
     /// What it has done so far.
     pub stats: LinkStats,
@@ -34,6 +36,7 @@ pub struct CableSample {
 
 /// The whole network at one instant.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Sample {
     /// When.
     pub at: Instant,

@@ -42,6 +42,7 @@ enum Message {
 
 /// What an [`Emulator`] has seen of its ports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct EmulatorStats {
     /// Packets and segments that came in.
     pub received: u64,
