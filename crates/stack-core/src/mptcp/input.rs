@@ -34,7 +34,7 @@ impl Connection {
         let len = arrival.payload.len();
         let was_stale = self.subflows[i].tcp.timeouts_in_a_row() > 0;
         let mut out = self.subflows[i].tcp.on_segment(now, arrival, self.cc.as_mut());
-        self.on_tcp_news(ctx, now, id, out.news);
+        self.on_tcp_news(ctx, now, i, out.news);
         match out.disposition {
             Disposition::Reset => {
                 self.answer_with_reset(ctx, now, i, seg);
@@ -106,13 +106,13 @@ impl Connection {
         }
     }
 
-    /// Counts what the TCP of subflow `id` reports, and does what follows from it.
-    fn on_tcp_news(&mut self, ctx: &mut Context, now: Instant, id: SubflowId, news: NewsSet) {
+    /// Counts what the TCP of subflow `i` reports, and reacts to it.
+    fn on_tcp_news(&mut self, ctx: &mut Context, now: Instant, i: usize, news: NewsSet) {
+        let id = self.subflows[i].tcp.id();
         for what in news {
             let counter = match what {
                 News::PawsRejected => Counter::TcpPawsRejected,
                 News::Challenge => {
-                    let Some(i) = self.index(id) else { continue };
                     let tcp = &mut self.subflows[i].tcp;
                     let allowed = tcp.may_challenge(now) && ctx.challenge_allowed(now);
                     if allowed {
