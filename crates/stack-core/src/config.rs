@@ -178,6 +178,7 @@ impl Default for ConnectionConfig {
 
 /// Where a new connection goes, and how.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ConnectOptions {
     /// The peer.
     pub remote: SocketAddr,
@@ -202,6 +203,12 @@ impl ConnectOptions {
             config: ConnectionConfig::default(),
         }
     }
+
+    /// With these settings.
+    pub fn with_config(mut self, config: ConnectionConfig) -> Self {
+        self.config = config;
+        self
+    }
 }
 
 /// When a listener answers SYNs without keeping state (SYN cookies, RFC 4987 §3.6).
@@ -218,6 +225,7 @@ pub enum SynCookiePolicy {
 
 /// Where to listen.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ListenOptions {
     /// Local address; unspecified: every address of every path.
     pub local: SocketAddr,
@@ -240,5 +248,11 @@ impl ListenOptions {
     pub fn new(local: SocketAddr, backlog: usize) -> Self {
         let config = ConnectionConfig::default();
         ListenOptions { local, backlog, syn_cookies: SynCookiePolicy::default(), fast_open: 0, config }
+    }
+
+    /// With these settings for answers without state.
+    pub fn with_config(mut self, config: ConnectionConfig) -> Self {
+        self.config = config;
+        self
     }
 }

@@ -130,6 +130,7 @@ pub enum PathKind {
 
 /// A path: one local device.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PathConfig {
     /// Name for reports, usually the NIC's.
     pub name: String,
@@ -155,9 +156,14 @@ pub struct PathConfig {
 impl PathConfig {
     /// A routed path with one address, an MTU of 1500 and no offload.
     pub fn new(name: impl Into<String>, address: IpAddr) -> Self {
+        PathConfig::with_addresses(name, alloc::vec![address])
+    }
+
+    /// The same with several addresses.
+    pub fn with_addresses(name: impl Into<String>, addresses: Vec<IpAddr>) -> Self {
         PathConfig {
             name: name.into(),
-            addresses: alloc::vec![address],
+            addresses,
             advertise: Vec::new(),
             kind: PathKind::Routed,
             mtu: 1500,
@@ -166,5 +172,11 @@ impl PathConfig {
             backup: false,
             weight: 1,
         }
+    }
+
+    /// Sets the largest IP packet that the device accepts for segmentation.
+    pub fn with_max_packet(mut self, bytes: u32) -> Self {
+        self.max_packet = bytes;
+        self
     }
 }

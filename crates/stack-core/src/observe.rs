@@ -296,6 +296,7 @@ impl Counters {
 
 /// One observation: what, when and to whom.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Observation {
     /// When it happened.
     pub now: Instant,
@@ -307,7 +308,20 @@ pub struct Observation {
     pub what: Counter,
 }
 
-/// Somebody who wants to know at once.
+impl Observation {
+    /// Something that happened to the stack as a whole.
+    pub fn new(now: Instant, what: Counter) -> Self {
+        Observation { now, connection: None, subflow: None, what }
+    }
+
+    /// It happened to that connection.
+    pub fn of(mut self, connection: ConnectionId) -> Self {
+        self.connection = Some(connection);
+        self
+    }
+}
+
+/// Who is told at once.
 pub trait Observer: Send {
     /// Called where it happens, inside the stack: must be quick and must not call the stack.
     fn observe(&mut self, observation: &Observation);

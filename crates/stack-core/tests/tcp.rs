@@ -54,7 +54,7 @@ impl Script {
         let (local, remote) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         let mut stack = Stack::new(StackConfig::default(), [5; 32]);
         let path =
-            stack.path_added(Instant::ZERO, PathConfig { max_packet, ..PathConfig::new("wire", local) });
+            stack.path_added(Instant::ZERO, PathConfig::new("wire", local).with_max_packet(max_packet));
         stack.listen(ListenOptions::new(SocketAddr::new(local, 80), 8)).unwrap();
         Script {
             stack,

@@ -61,7 +61,7 @@ impl World {
         let remote = SocketAddr::new(peer_address(to, v6), PORT);
         let conn = self.conn(true, &config);
         self.conns.push(conn);
-        let options = ConnectOptions { config, ..ConnectOptions::new(remote) };
+        let options = ConnectOptions::new(remote).with_config(config);
         match self.stack.connect(self.now, options) {
             Ok(id) => {
                 if let Some(c) = self.conns.last_mut() {

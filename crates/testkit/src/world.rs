@@ -139,7 +139,7 @@ impl World {
         }
         let mut paths = Vec::new();
         for (i, address) in addresses.iter().enumerate() {
-            let path = PathConfig { max_packet, ..PathConfig::new(format!("nic{i}"), *address) };
+            let path = PathConfig::new(format!("nic{i}"), *address).with_max_packet(max_packet);
             paths.push(stack.path_added(Instant::ZERO, path));
         }
         World {

@@ -124,13 +124,10 @@ impl StreamBuilder {
             None if self.paths.is_empty() => routed(),
             chosen => chosen,
         };
-        let options = ConnectOptions {
-            remote,
-            paths: self.paths.clone(),
-            local_address,
-            local_port: self.local_port,
-            config: self.config.clone(),
-        };
+        let mut options = ConnectOptions::new(remote).with_config(self.config.clone());
+        options.paths.clone_from(&self.paths);
+        options.local_address = local_address;
+        options.local_port = self.local_port;
         let (id, shared) = self
             .handle
             .commands

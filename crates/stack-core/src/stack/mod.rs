@@ -10,7 +10,7 @@
 //! 3. calls [`Stack::handle_timeout`] when the time of [`Stack::poll_timeout`] has come.
 //!
 //! Batches are welcome: several packets may be handed in before the first poll.
-//! Every call is told the time, also those that need it for nothing yet.
+//! Every call takes the time, including those that do not need it today.
 
 mod change;
 mod connections;

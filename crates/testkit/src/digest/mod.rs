@@ -148,12 +148,7 @@ mod tests {
         let digest = Digest::new();
         assert_eq!(digest.summary().digest, "e3b0c44298fc1c14");
         digest.event(Instant::from_millis(1), 2, &Event::Connected { connection: ConnectionId(3) });
-        let what = Observation {
-            now: Instant::from_millis(2),
-            connection: Some(ConnectionId(3)),
-            subflow: None,
-            what: Counter::MPCapableSYNRX,
-        };
+        let what = Observation::new(Instant::from_millis(2), Counter::MPCapableSYNRX).of(ConnectionId(3));
         digest.observed(2, &what);
         assert_eq!(digest.summary(), Summary { digest: "c4294511e78b1e9e".into(), packets: 0, events: 2 });
     }

@@ -337,17 +337,13 @@ impl Manager {
             return Err(error);
         }
         let path = self.paths.last().ok_or(DriverError::Gone)?;
-        let mut config = PathConfig {
-            name: spec.device.clone(),
-            addresses: path.addresses.clone(),
-            advertise: advertised(spec, path),
-            kind: if nat { PathKind::Nat } else { PathKind::Routed },
-            mtu: config_mtu,
-            max_packet: u32::from(config_mtu),
-            checksum_offload: false,
-            backup: spec.backup,
-            weight: spec.weight,
-        };
+        let mut config = PathConfig::with_addresses(spec.device.clone(), path.addresses.clone())
+            .with_max_packet(u32::from(config_mtu));
+        config.advertise = advertised(spec, path);
+        config.kind = if nat { PathKind::Nat } else { PathKind::Routed };
+        config.mtu = config_mtu;
+        config.backup = spec.backup;
+        config.weight = spec.weight;
         tun.describe(&mut config);
         config.max_packet = config.max_packet.min(nic.largest_segment());
         tracing::info!(

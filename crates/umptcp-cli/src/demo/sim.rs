@@ -82,10 +82,10 @@ impl<'a> Simulation<'a> {
         let server = network.add_host("server", stack);
         let cables: Vec<CableId> =
             plan.nics.iter().map(|nic| network.add_cable(client, server, nic.link(), nic.link())).collect();
-        let path = |name: &str, address: std::net::Ipv4Addr| PathConfig {
-            max_packet: 65_535,
-            checksum_offload: true,
-            ..PathConfig::new(name, address.into())
+        let path = |name: &str, address: std::net::Ipv4Addr| {
+            let mut path = PathConfig::new(name, address.into()).with_max_packet(65_535);
+            path.checksum_offload = true;
+            path
         };
         let add = |(nic, cable): (&Nic, &CableId)| {
             network.add_path(client, path(&nic.name, nic.stack_address), &[*cable], true)
