@@ -63,7 +63,7 @@ impl Connection {
             return;
         }
         // Little is left to send after a DATA_FIN, so no subflow is worth it, unless there is none.
-        if self.fin.sent && !self.subflows.is_empty() {
+        if self.send.is_fin_sent() && !self.subflows.is_empty() {
             return;
         }
         // A server that opens subflows looks again once it may.

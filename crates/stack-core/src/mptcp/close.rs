@@ -1,6 +1,6 @@
 //! How subflows and connections end: FIN and RST, DATA_FIN, MP_FASTCLOSE (RFC 8684 §3.3.3, §3.5, §3.6), timers.
 
-use super::connection::{Connection, Mode};
+use super::connection::Connection;
 use super::join::Refusal;
 use super::subflow::{Join, Subflow};
 use crate::config::FastClose;
@@ -280,7 +280,7 @@ impl Connection {
 
     /// Both directions are done (RFC 8684 §3.3.3).
     fn finished(&self) -> bool {
-        self.fin.acked && self.recv.finished()
+        self.send.is_fin_acked() && self.recv.finished()
     }
 
     /// Looks at what a segment, a timer or the application has changed: subflows to close or remove, the end.
@@ -306,7 +306,7 @@ impl Connection {
         if self.ended.is_none() {
             self.check_end(ctx, now);
         }
-        if self.detached && self.ended.is_none() && self.fin.acked && self.give_up_at.is_none() {
+        if self.detached && self.ended.is_none() && self.send.is_fin_acked() && self.give_up_at.is_none() {
             self.give_up_at = Some(now + ORPHAN_TIMEOUT);
         }
         if self.ended.is_some() && !self.subflows.is_empty() && self.give_up_at.is_none() {
@@ -340,7 +340,7 @@ impl Connection {
         }
         // The peer's FIN closes its subflow only. Ours follows, but not while it is the only one for what is left to send: the
         // last subflow stays open until everything has been DATA_ACKed.
-        let done = self.send.una() >= self.send.end() && (!self.fin.queued || self.fin.acked);
+        let done = self.send.is_done();
         let usable = self.subflows.iter().filter(|m| m.can_send_data() && !m.tcp.fin_received()).count();
         for m in self.subflows.iter_mut().filter(|m| m.tcp.fin_received()) {
             if done || usable > 0 {
@@ -358,7 +358,7 @@ impl Connection {
         if !self.subflows.is_empty() {
             if self.subflows.iter().any(|m| m.is_joined()) && !self.is_stranded() {
                 // Only the wait for the peer's end goes on, of one that nobody has any more.
-                self.give_up_at = self.give_up_at.filter(|_| self.detached && self.fin.acked);
+                self.give_up_at = self.give_up_at.filter(|_| self.detached && self.send.is_fin_acked());
             }
             return;
         }
@@ -389,7 +389,7 @@ impl Connection {
     /// Data wait that no subflow will carry: those left have been closed by us, when others still could, and not by the peer.
     fn is_stranded(&self) -> bool {
         let open = |m: &Subflow| m.is_joined() && !m.tcp.is_closing();
-        self.send_next < self.send.end() && !self.subflows.iter().any(open)
+        self.send.next() < self.send.end() && !self.subflows.iter().any(open)
     }
 
     /// Data wait for a subflow. With none that is open it is as without any (RFC 8684 §3.3.3): another may come, but no timer of
@@ -416,11 +416,9 @@ impl Connection {
             ctx.counters.decrement(Counter::MPCurrEstab);
         }
         ctx.forget_token(self.local_token, self.id);
-        self.retransmit_at = None;
-        self.pacing_wake = None;
+        self.send.on_end();
         self.give_up_at = None;
         self.adverts.clear();
-        self.reinject.clear();
         if !self.detached {
             self.notify_readable(ctx);
             ctx.events.push_back(Event::Closed { connection: self.id, error });
@@ -543,7 +541,7 @@ impl Connection {
 
     /// The application has finished writing.
     pub(crate) fn shutdown(&mut self) {
-        self.fin.queued = true;
+        self.send.shutdown();
         self.waiting = false;
     }
 
@@ -561,7 +559,7 @@ impl Connection {
             return;
         }
         self.recv.discard();
-        self.fin.queued = true;
+        self.send.shutdown();
         self.after_progress(ctx, now);
     }
 
@@ -626,11 +624,11 @@ impl Connection {
             }
         }
         self.resend_adverts(ctx, now);
-        if self.retransmit_at.is_some_and(|t| t <= now) {
+        if self.send.timeout().is_some_and(|t| t <= now) {
             self.on_data_timer(ctx, now);
         }
-        if self.pacing_wake.is_some_and(|t| t <= now) {
-            self.pacing_wake = None;
+        if self.send.pacing_wake().is_some_and(|t| t <= now) {
+            self.send.stop_waiting_for_pacing();
         }
         if self.retry_after.iter().any(|l| l.2 <= now) {
             self.retry_after.retain(|l| l.2 > now);
@@ -678,6 +676,5 @@ impl Connection {
             m.stale = true;
             self.count(ctx, now, id, Counter::SubflowStale);
         }
-        let _ = matches!(self.mode, Mode::Negotiating);
     }
 }

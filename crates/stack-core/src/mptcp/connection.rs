@@ -4,8 +4,7 @@ use super::close::FastCloseWait;
 use super::fallback::Infinite;
 use super::mapping::RxMappings;
 use super::receive_queue::ReceiveQueue;
-use super::reinject::ReinjectQueue;
-use super::send_queue::SendQueue;
+use super::send::SendState;
 use super::subflow::{Join, Subflow};
 use crate::config::ConnectionConfig;
 use crate::context::Context;
@@ -23,7 +22,7 @@ use core::net::{IpAddr, SocketAddr};
 use smallvec::SmallVec;
 use umptcp_congestion::CongestionController;
 use umptcp_scheduler::Scheduler;
-use umptcp_types::{AddressId, ConnectionId, DataOffset, DataSeq, Instant, ListenerId, PathId, SubflowId};
+use umptcp_types::{AddressId, ConnectionId, DataSeq, Instant, ListenerId, PathId, SubflowId};
 
 /// Whether the connection is MPTCP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,19 +33,6 @@ pub(crate) enum Mode {
     Mptcp { since: Instant },
     /// Plain TCP.
     Plain { reason: FallbackReason },
-}
-
-/// How far our DATA_FIN (or FIN, in plain TCP) is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct FinState {
-    /// The application has finished writing.
-    pub(crate) queued: bool,
-    /// It has been sent.
-    pub(crate) sent: bool,
-    /// It is to be sent (again) on an ACK.
-    pub(crate) wanted: bool,
-    /// The peer has acknowledged it.
-    pub(crate) acked: bool,
 }
 
 /// An address we told the peer.
@@ -116,29 +102,7 @@ pub(crate) struct Connection {
     /// The infinite mapping that the peer is still to be told.
     pub(crate) infinite: Option<Infinite>,
 
-    // Data level, sending.
-    pub(crate) send: SendQueue,
-    /// Next data offset to be sent for the first time.
-    pub(crate) send_next: DataOffset,
-    /// First data offset the peer's window does not allow; never moves back.
-    pub(crate) send_edge: DataOffset,
-    pub(crate) fin: FinState,
-    pub(crate) reinject: ReinjectQueue,
-    /// Data-level retransmission timer (RFC 8684 §3.3.6).
-    pub(crate) retransmit_at: Option<Instant>,
-    pub(crate) retransmit_count: u32,
-    /// Whose turn it is to carry what some subflow acknowledged and the data level did not: counts up.
-    pub(crate) rescuer: usize,
-    /// When the peer last DATA_ACKed something new, or something became outstanding.
-    pub(crate) data_progress: Instant,
-    /// The window stopped us; told the scheduler.
-    pub(crate) blocked: bool,
-    /// Probes asked for since the data-level window closed. Kept here, because a subflow whose own window is open forgets
-    /// with every answer that it has probed.
-    pub(crate) window_probes: u32,
-    /// When pacing lets the next data leave.
-    pub(crate) pacing_wake: Option<Instant>,
-
+    pub(crate) send: SendState,
     // Data level, receiving.
     pub(crate) recv: ReceiveQueue,
 
@@ -184,8 +148,6 @@ pub(crate) struct Connection {
     pub(crate) end_notified: bool,
     pub(crate) writable_queued: bool,
     pub(crate) want_write: bool,
-    pub(crate) bytes_sent: u64,
-    pub(crate) bytes_acked: u64,
     pub(crate) bytes_received: u64,
 }
 
@@ -247,18 +209,7 @@ impl Connection {
             plain_send: 0,
             plain_recv: 0,
             infinite: None,
-            send: SendQueue::new(config.send_buffer),
-            send_next: DataOffset(1),
-            send_edge: DataOffset(1),
-            fin: FinState::default(),
-            reinject: ReinjectQueue::default(),
-            retransmit_at: None,
-            retransmit_count: 0,
-            rescuer: 0,
-            data_progress: Instant::ZERO,
-            blocked: false,
-            window_probes: 0,
-            pacing_wake: None,
+            send: SendState::new(config.send_buffer),
             recv: ReceiveQueue::new(config.receive_buffer),
             subflows: Vec::new(),
             next_subflow: 0,
@@ -287,8 +238,6 @@ impl Connection {
             end_notified: false,
             writable_queued: false,
             want_write: false,
-            bytes_sent: 0,
-            bytes_acked: 0,
             bytes_received: 0,
             config,
         }
@@ -435,13 +384,13 @@ impl Connection {
             Some(None) => return Err(ConnectionError::SendClosed),
             None => {}
         }
-        if self.fin.queued { Err(ConnectionError::SendClosed) } else { Ok(()) }
+        if self.send.is_shut() { Err(ConnectionError::SendClosed) } else { Ok(()) }
     }
 
     pub(crate) fn write(&mut self, data: Bytes) -> Result<usize, ConnectionError> {
         self.check_writable()?;
         let len = data.len();
-        let n = self.send.push(data);
+        let n = self.send.write(data);
         self.waiting &= n == 0;
         self.want_write |= n < len;
         Ok(n)
@@ -449,7 +398,7 @@ impl Connection {
 
     pub(crate) fn write_slice(&mut self, data: &[u8]) -> Result<usize, ConnectionError> {
         self.check_writable()?;
-        let n = self.send.push_slice(data);
+        let n = self.send.write_slice(data);
         self.waiting &= n == 0;
         self.want_write |= n < data.len();
         Ok(n)
@@ -526,7 +475,7 @@ impl Connection {
         let adverts = self.adverts.iter().filter_map(|a| a.resend);
         let fast_close = self.fast_close.map(|f| f.resend);
         let later = self.retry_after.iter().map(|l| l.2).min().filter(|_| self.ended.is_none());
-        let own = [self.retransmit_at, self.pacing_wake, self.give_up_at, fast_close, later];
+        let own = [self.send.timeout(), self.send.pacing_wake(), self.give_up_at, fast_close, later];
         let own = own.into_iter().flatten();
         subflows.chain(adverts).chain(own).min()
     }

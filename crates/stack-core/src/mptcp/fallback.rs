@@ -70,13 +70,13 @@ impl Connection {
     /// Whether everything we sent and the peer has not DATA_ACKed lies on subflow `i`, in one piece.
     fn contiguous_out(&self, i: usize) -> bool {
         let m = &self.subflows[i];
-        let shift = self.send_next.0.wrapping_sub(m.tcp.snd_nxt().0);
-        let una = SubflowOffset(self.send.una().0.min(self.send_next.0).wrapping_sub(shift));
+        let shift = self.send.next().0.wrapping_sub(m.tcp.snd_nxt().0);
+        let una = SubflowOffset(self.send.una().0.min(self.send.next().0).wrapping_sub(shift));
         let since = |at: SubflowOffset| m.send_shift == Some(shift) && at >= m.send_shift_since;
-        let data = self.send.una() >= self.send_next || since(una);
+        let data = self.send.una() >= self.send.next() || since(una);
         // What the subflow may still send again must be new to the peer too, or it would be taken for other data.
         let subflow = m.tcp.is_all_acked() || since(m.tcp.snd_una());
-        self.reinject.is_empty() && data && subflow
+        !self.send.is_reinjecting() && data && subflow
     }
 
     /// Whether what subflow `i` brings next is what the data level waits for, and nothing lies beyond it.
@@ -109,7 +109,7 @@ impl Connection {
             .is_some_and(|at| payload > 0 && (at < m.consumed || m.mappings.covering(at).is_some()));
         let data = (payload > 0 || seg.flags.fin) && !self.dss_seen && !covered;
         let first = DataOffset(self.first_data(0));
-        let first_ack = advanced && self.send_next > first && self.send.una() == first;
+        let first_ack = advanced && self.send.next() > first && self.send.una() == first;
         if carries_signal(seg) || !(data || first_ack) {
             return false;
         }
@@ -155,31 +155,29 @@ impl Connection {
         let was_mptcp = self.is_mptcp();
         self.mode = Mode::Plain { reason };
         ctx.forget_token(self.local_token, self.id);
-        self.retransmit_at = None;
-        self.adverts.clear();
-        self.reinject.clear();
         self.adverts.clear();
         self.recv.forget_fin();
         ctx.events.push_back(Event::FellBack { connection: self.id, reason });
         let una = self.send.una();
         let next = self.recv.next_data();
+        let mut edge = None;
         if let Some(m) = self.subflows.first_mut() {
             m.signals.clear();
             (m.fail, m.removal) = (None, None);
             if was_mptcp {
-                self.plain_send = self.send_next.0.wrapping_sub(m.tcp.snd_nxt().0);
+                self.plain_send = self.send.next().0.wrapping_sub(m.tcp.snd_nxt().0);
                 self.plain_recv = next.0.wrapping_sub(m.consumed.0);
                 // RFC 8684 §3.7: the peer is told, should options pass in our direction only. When the peer began it, it knows.
                 if m.dss_sent && reason != FallbackReason::InfiniteMapping {
-                    let subflow = SubflowOffset(una.0.min(self.send_next.0).wrapping_sub(self.plain_send));
+                    let subflow = SubflowOffset(una.0.min(self.send.next().0).wrapping_sub(self.plain_send));
                     self.infinite =
                         Some(Infinite { data: una, subflow, carried: None, acks: ANNOUNCING_ACKS });
                     m.tcp.ack_now();
                 }
             }
-            let edge = DataOffset(m.tcp.send_edge().0.wrapping_add(self.plain_send));
-            self.send_edge = self.send_edge.max(edge);
+            edge = Some(DataOffset(m.tcp.send_edge().0.wrapping_add(self.plain_send)));
         }
+        self.send.on_fallback(edge);
     }
 
     /// The data offset of a subflow offset of ours, in plain TCP.
@@ -322,7 +320,7 @@ impl Connection {
         let next = self.recv.next_data();
         let answer = self.subflows[i].fail.is_some();
         let about = DataOffset::from_wire(DataSeq(fail.dsn), self.local_idsn);
-        if !answer && about.is_none_or(|d| d > self.send_next) {
+        if !answer && about.is_none_or(|d| d > self.send.next()) {
             // About data never sent: not from our peer, or of no use.
             return true;
         }

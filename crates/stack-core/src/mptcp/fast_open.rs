@@ -147,9 +147,7 @@ impl Connection {
         m.syn_data_sent = acked;
         m.send_shift_since = SubflowOffset(1 + acked);
         self.local_idsn = DataSeq(self.local_idsn.0.wrapping_sub(acked));
-        self.send_next = DataOffset(1 + acked);
-        self.bytes_sent += acked;
-        self.bytes_acked += self.send.acknowledge(self.send_next);
+        self.send.on_syn_data_acked(acked);
         self.notify_writable(ctx);
     }
 
@@ -169,7 +167,7 @@ impl Connection {
         if self.answers_early() {
             // Within the window of the SYN and the initial one.
             self.subflows[0].tcp.allow_early_data();
-            self.send_edge = DataOffset(self.subflows[0].tcp.send_edge().0);
+            self.send.on_handshake(DataOffset(self.subflows[0].tcp.send_edge().0));
             self.announce(ctx, now, 0);
         }
         ctx.events.push_back(Event::Connected { connection: self.id });

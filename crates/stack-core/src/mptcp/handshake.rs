@@ -92,7 +92,7 @@ impl Connection {
     /// Client: the SYN/ACK decides whether this is MPTCP.
     pub(crate) fn on_syn_ack(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
         self.on_fast_open_answer(ctx, now, i, seg);
-        self.send_edge = DataOffset(self.subflows[i].tcp.send_edge().0);
+        self.send.on_handshake(DataOffset(self.subflows[i].tcp.send_edge().0));
         if self.mode != Mode::Negotiating {
             return;
         }
@@ -134,7 +134,7 @@ impl Connection {
 
     /// Server: the third ACK decides (RFC 8684 §3.1, §3.7).
     pub(crate) fn on_third_ack(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
-        self.send_edge = DataOffset(self.subflows[i].tcp.send_edge().0);
+        self.send.on_handshake(DataOffset(self.subflows[i].tcp.send_edge().0));
         if self.mode != Mode::Negotiating {
             return;
         }

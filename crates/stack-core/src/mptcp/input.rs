@@ -82,7 +82,7 @@ impl Connection {
             }
             // So does its ACK, should it be the one that acknowledges the last data or the FIN.
             if out.advanced && matches!(self.mode, Mode::Plain { .. }) {
-                self.on_plain_progress(ctx, now, i, &out);
+                self.on_plain_progress(ctx, i, &out);
                 self.after_progress(ctx, now);
             }
             return;
@@ -115,7 +115,7 @@ impl Connection {
         self.hand_over(ctx, now, i, &mut out);
         let Some(i) = self.index(id) else { return };
         if matches!(self.mode, Mode::Plain { .. }) {
-            self.on_plain_progress(ctx, now, i, &out);
+            self.on_plain_progress(ctx, i, &out);
         }
         self.after_progress(ctx, now);
         if self.fully_established && !was_fully_established {
@@ -148,7 +148,7 @@ impl Connection {
         };
         self.count(ctx, now, Some(id), what);
         if undone.was_timeout() {
-            self.withdraw_reinjection(id);
+            self.send.withdraw_reinjection(id);
         }
     }
 
@@ -453,24 +453,21 @@ impl Connection {
     }
 
     /// Plain TCP: subflow acknowledgements are data acknowledgements, FIN is the end of data.
-    fn on_plain_progress(&mut self, ctx: &mut Context, now: Instant, i: usize, out: &Outcome) {
+    fn on_plain_progress(&mut self, ctx: &mut Context, i: usize, out: &Outcome) {
         let m = &self.subflows[i];
         let una = m.tcp.snd_una();
         let fin_acked = m.tcp.fin_sent() && una >= m.tcp.snd_nxt();
-        self.send_edge = self.plain_sent(m.tcp.send_edge());
+        let edge = self.plain_sent(m.tcp.send_edge());
         self.infinite_acknowledged(una);
-        let freed = self.send.acknowledge(self.plain_sent(una));
-        if freed > 0 {
-            self.bytes_acked += freed;
+        if self.send.on_plain_ack(self.plain_sent(una), edge) > 0 {
             self.notify_writable(ctx);
         }
         if fin_acked {
-            self.fin.acked = true;
+            self.send.on_fin_acked();
         }
         if out.fin && self.recv.data_fin(self.recv.next()) {
             self.notify_readable(ctx);
         }
-        let _ = now;
     }
 
     /// Subflow `i` ended by a segment.
@@ -502,8 +499,7 @@ impl Connection {
         let m = &self.subflows[i];
         if matches!(self.mode, Mode::Plain { .. }) && m.tcp.close_reason().is_none() {
             // LAST-ACK is over: our FIN is acknowledged.
-            self.send.acknowledge(self.plain_sent(m.tcp.snd_una()));
-            self.fin.acked = true;
+            self.send.on_plain_end(self.plain_sent(m.tcp.snd_una()));
         }
         self.after_progress(ctx, now);
     }

@@ -143,7 +143,7 @@ impl Connection {
 
     /// Whether this connection takes one more subflow from its peer, to the address `to`.
     fn admits_join(&self, to: SocketAddr) -> Result<(), Refusal> {
-        let over = self.ended.is_some() || (self.fin.acked && self.recv.finished());
+        let over = self.ended.is_some() || (self.send.is_fin_acked() && self.recv.finished());
         if matches!(self.mode, Mode::Plain { .. }) || over {
             return Err(Refusal::PROTOCOL);
         }

@@ -28,7 +28,8 @@ pub(crate) mod output;
 pub(crate) mod receive_queue;
 mod reinject;
 pub(crate) mod schedule;
-pub(crate) mod send_queue;
+pub(crate) mod send;
+mod send_queue;
 pub(crate) mod subflow;
 
 pub use crate::wire::mptcp::keys;

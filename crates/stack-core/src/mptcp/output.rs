@@ -30,7 +30,7 @@ use umptcp_types::{Instant, SubflowOffset};
 impl Connection {
     /// The next packet of this connection, or `None` when there is none to send now.
     pub(crate) fn poll_transmit(&mut self, ctx: &mut Context, now: Instant) -> Option<Transmit> {
-        self.pacing_wake = None;
+        self.send.stop_waiting_for_pacing();
         let count = self.subflows.len();
         for k in 0..count {
             let i = (self.turn + k) % count;
@@ -45,7 +45,7 @@ impl Connection {
         if let Some((i, segment)) = self.poll_data(ctx, now) {
             return self.emit(ctx, now, i, segment);
         }
-        self.poll_fin(ctx, now);
+        self.poll_fin(now);
         for k in 0..count {
             let i = (self.turn + k) % count;
             if ctx.paths.get(&self.subflows[i].tcp.path()).is_none_or(|p| p.blocked) {
@@ -109,13 +109,13 @@ impl Connection {
         if m.tcp.has_lost() {
             let next = m.tcp.next_send(now);
             if next > now {
-                self.pacing_wake = self.pacing_wake.into_iter().chain([next]).min();
+                self.send.wake_at(next);
             }
         }
         let m = &self.subflows[i];
         // The third ACK goes before the first data, so that both would have to be lost for the peer to miss our key.
         let third = m.tcp.snd_nxt() == SubflowOffset(self.first_data(i)) && m.tcp.owes_ack();
-        if third && self.needs_capable(i, true) && !self.fin.sent {
+        if third && self.needs_capable(i, true) && !self.send.is_fin_sent() {
             return Some(m.tcp.pure_ack());
         }
         // Only where the options of an ACK leave room for it: not before the handshakes are through.
@@ -132,27 +132,26 @@ impl Connection {
     }
 
     /// Our end of data: DATA_FIN, or FIN in plain TCP, once everything has been sent.
-    fn poll_fin(&mut self, ctx: &mut Context, now: Instant) {
+    fn poll_fin(&mut self, now: Instant) {
         let over = self.fast_close.is_some();
-        if over || !self.fin.queued || !self.established || self.send_next < self.send.end() {
+        if over || !self.established || !self.send.is_fin_due() {
             return;
         }
         match self.mode {
             Mode::Negotiating => {}
             Mode::Plain { .. } => {
-                self.fin.sent = true;
+                if self.send.on_fin_sent() {
+                    self.send.take_wanted_fin();
+                }
                 if let Some(m) = self.subflows.first_mut() {
                     m.tcp.close();
                 }
             }
             Mode::Mptcp { .. } => {
-                if !self.fin.sent {
-                    self.fin.sent = true;
-                    self.fin.wanted = true;
+                if self.send.on_fin_sent() {
                     self.arm_data_timer(now, true);
                 }
-                if self.fin.wanted && !self.fin.acked {
-                    self.fin.wanted = false;
+                if self.send.take_wanted_fin() {
                     // On every subflow: one may be dead, and a DATA_FIN is a few bytes.
                     for m in &mut self.subflows {
                         if m.is_joined() && m.tcp.is_synchronized() {
@@ -162,7 +161,6 @@ impl Connection {
                 }
             }
         }
-        let _ = ctx;
     }
 
     /// Completes a planned segment with options and window, and builds the packet.
@@ -330,8 +328,8 @@ impl Connection {
         // A DATA_FIN without data needs a DSS option; its DATA_ACK will show that the peer has the keys. Should the third
         // ACK be lost, every other repetition carries the keys instead: both do not fit.
         // The third ACK always does, even if a busy device kept it back until the application had closed (RFC 8684 §3.1).
-        let fin_sent = segment.mapping.is_none() && self.fin.sent;
-        let only_fin = fin_sent && !first && self.retransmit_count.is_multiple_of(2);
+        let fin_sent = segment.mapping.is_none() && self.send.is_fin_sent();
+        let only_fin = fin_sent && !first && self.send.timeouts().is_multiple_of(2);
         let follow_up = segment.kind == Kind::Ack && self.subflows[i].follow_up;
         if !only_fin && !follow_up && self.needs_capable(i, segment.seq <= SubflowOffset(self.first_data(i)))
         {
@@ -349,7 +347,9 @@ impl Connection {
                 None => MpCapable::Ack { version, flags, sender_key, receiver_key },
             };
             options.mptcp.push(MptcpOption::Capable(option));
-            self.fin.wanted |= fin_sent && first;
+            if fin_sent && first {
+                self.send.repeat_fin();
+            }
             return;
         }
         if segment.kind == Kind::Ack
@@ -375,7 +375,7 @@ impl Connection {
             let dsn = Dsn::Long(m.data.to_wire(self.local_idsn).0);
             let ssn = m.subflow.0.wrapping_sub(self.subflows[i].syn_data_sent) as u32;
             dss.mapping = Some(DssMapping { dsn, ssn, len: m.len, checksum: m.checksum });
-        } else if segment.kind == Kind::Ack && self.fin.sent && !self.fin.acked {
+        } else if segment.kind == Kind::Ack && self.send.awaits_fin_ack() {
             // RFC 8684 §3.3.3: a DATA_FIN of its own has subflow sequence 0 and length 1.
             let at = self.send.end().to_wire(self.local_idsn).0;
             let checksum = self.checksum.then(|| {

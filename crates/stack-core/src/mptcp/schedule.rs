@@ -47,7 +47,7 @@ impl Connection {
             let lost = m.tcp.has_lost();
             let mut room = if lost { 0 } else { congestion.min(m.tcp.window_room()) };
             // RFC 4821 §7.4: where a probe is due ordinary data wait until there is room for that.
-            let narrow = |p: SizeProbe| room.min(self.send_edge - self.send_next) < p.payload;
+            let narrow = |p: SizeProbe| room.min(self.send.window()) < p.payload;
             if in_flight > 0 && self.size_probe(now, i).is_some_and(narrow) {
                 room = 0;
             }
@@ -75,8 +75,8 @@ impl Connection {
         if !(through || self.answers_early()) || self.ended.is_some() {
             return None;
         }
-        let backlog = self.send.end() - self.send_next;
-        let again = self.reinject.front(self.send.una());
+        let backlog = self.send.backlog();
+        let again = self.send.next_reinject();
         if backlog == 0 && again.is_none() {
             return None;
         }
@@ -85,7 +85,7 @@ impl Connection {
             self.wait_for_subflow(now);
             return None;
         }
-        let send_window = self.send_edge - self.send_next;
+        let send_window = self.send.window();
         let snapshot = Snapshot::new(now, &views, send_window, backlog);
         if let Some(front) = again
             && let Some(found) = self.poll_reinject(ctx, now, &snapshot, &front)
@@ -99,7 +99,7 @@ impl Connection {
             self.on_window_closed(now);
             return None;
         }
-        self.blocked = false;
+        self.send.on_window_open();
         if let Decision::Send { subflow, limit } = self.scheduler.schedule(&snapshot)
             && let Some(view) = views.iter().find(|v| v.id == subflow)
             && let Some(i) = self.index(subflow)
@@ -112,9 +112,7 @@ impl Connection {
                 None => self.segment_size(i, view, limit, available, backlog),
             };
             if let Some(n) = size {
-                let range = self.send_next..self.send_next + n;
-                self.send_next = range.end;
-                self.bytes_sent += n;
+                let range = self.send.take_next(n);
                 let segment = self.cut(now, i, range);
                 if let Some(probe) = probe {
                     self.subflows[i].tcp.size_probe_sent(now, segment.seq, probe);
@@ -136,7 +134,9 @@ impl Connection {
     fn note_pacing(&mut self, now: Instant, views: &[SubflowView]) {
         let paced = views.iter().filter(|v| v.room > 0 && v.next_send > now).map(|v| v.next_send).min();
         // A retransmission that is held back on another subflow, or on this one, may be due earlier.
-        self.pacing_wake = self.pacing_wake.into_iter().chain(paced).min();
+        if let Some(at) = paced {
+            self.send.wake_at(at);
+        }
     }
 
     /// A window that is open by less than a packet: that little goes once the override timeout has passed (RFC 9293 §3.8.6.2.1), for
@@ -156,22 +156,23 @@ impl Connection {
 
     /// The peer's window stops us: ask it now and then (RFC 9293 §3.8.6.1).
     fn on_window_closed(&mut self, now: Instant) {
-        if !self.blocked {
-            self.blocked = true;
+        if self.send.on_window_closed() {
             self.scheduler.on_blocked(now);
             self.arm_data_timer(now, false);
         }
-        if self.send.una() < self.send_next {
+        if self.send.una() < self.send.next() {
             return;
         }
-        let (probes, mut armed) = (self.window_probes, false);
+        let (probes, mut armed) = (self.send.window_probes(), false);
         for m in &mut self.subflows {
             if m.can_send_data() && m.tcp.in_flight() == 0 && !m.tcp.is_window_probing() {
                 m.tcp.arm_persist_after(now, probes);
                 armed = true;
             }
         }
-        self.window_probes += u32::from(armed);
+        if armed {
+            self.send.on_window_probed();
+        }
     }
 
     /// A subflow that the scheduler waits for may be one whose own window is closed while others' are not: nothing but a
@@ -190,11 +191,11 @@ impl Connection {
         let tcp = &self.subflows[i].tcp;
         let due = tcp.size_probe_due(now);
         // Not where the next segment needs options of its own.
-        let first = due && self.needs_capable(i, self.send_next == DataOffset(self.first_data(i)));
+        let first = due && self.needs_capable(i, self.send.next() == DataOffset(self.first_data(i)));
         if !due || first || !tcp.is_synchronized() {
             return None;
         }
-        let enough = (self.send.end() - self.send_next).min(self.send_edge - self.send.una());
+        let enough = self.send.backlog().min(self.send.whole_window());
         tcp.size_probe(now, self.cc.as_ref(), self.packet_payload(i), enough)
     }
 
@@ -215,7 +216,7 @@ impl Connection {
         let mut n = available.min(limit).min(view.room);
         n = n.min(u64::from(tcp.segment_limit(self.cc.as_ref(), view.mss)));
         // The first data repeats MP_CAPABLE, which some peers take on one packet only.
-        if self.needs_capable(i, self.send_next == DataOffset(self.first_data(i))) {
+        if self.needs_capable(i, self.send.next() == DataOffset(self.first_data(i))) {
             n = n.min(packet);
         }
         if n >= packet {
@@ -227,7 +228,7 @@ impl Connection {
             if !worth_it {
                 return None;
             }
-        } else if !self.config.no_delay && view.in_flight > 0 && !self.fin.queued {
+        } else if !self.config.no_delay && view.in_flight > 0 && !self.send.is_shut() {
             // Nagle (RFC 9293 §3.7.4). A SYN/ACK is no data.
             let syn_ack_only = self.answers_early() && tcp.snd_nxt() == SubflowOffset(1);
             return syn_ack_only.then_some(n);
@@ -240,8 +241,8 @@ impl Connection {
     /// Only when it is the only subflow: new data on a path that may be dead would hold up the whole connection.
     pub(crate) fn poll_forward(&mut self, now: Instant, i: usize) -> Option<Segment> {
         let alone = self.subflows.iter().filter(|m| m.can_send_data()).count() == 1;
-        let backlog = self.send.end() - self.send_next;
-        let window = (self.send_edge - self.send_next).min(self.subflows[i].tcp.window_room());
+        let backlog = self.send.backlog();
+        let window = self.send.window().min(self.subflows[i].tcp.window_room());
         let n = backlog.min(window).min(u64::from(self.packet_payload(i)));
         let ready = self.established && self.mode != Mode::Negotiating && self.ended.is_none();
         let may = ready && alone && self.subflows[i].can_send_data() && n > 0;
@@ -249,9 +250,7 @@ impl Connection {
             self.subflows[i].tcp.no_new_data();
             return None;
         }
-        let range = self.send_next..self.send_next + n;
-        self.send_next = range.end;
-        self.bytes_sent += n;
+        let range = self.send.take_next(n);
         let segment = self.cut(now, i, range);
         self.subflows[i].tcp.new_data_sent(now);
         Some(segment)
@@ -261,7 +260,7 @@ impl Connection {
     fn cut(&mut self, now: Instant, i: usize, range: Range<DataOffset>) -> Segment {
         let payload = self.send.slice(range.clone());
         let last = range.end >= self.send.end();
-        let app_limited = last && range.end >= self.send_next;
+        let app_limited = last && range.end >= self.send.next();
         let mapping = if self.is_mptcp() {
             Some(self.declare(i, range.start, &payload))
         } else {
@@ -320,7 +319,7 @@ impl Connection {
             return None;
         }
         let piece = range.start..range.start + n;
-        self.reinject.sent(piece.end);
+        self.send.on_reinjected(piece.end);
         self.count(ctx, now, Some(subflow), Counter::MPTCPRetrans);
         Some((i, self.cut(now, i, piece)))
     }

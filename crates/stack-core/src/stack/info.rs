@@ -148,7 +148,7 @@ impl Connection {
             ConnectionState::Closed
         } else if !self.established {
             ConnectionState::Connecting
-        } else if self.fin.queued || self.recv.finished() {
+        } else if self.send.is_shut() || self.recv.finished() {
             ConnectionState::Closing
         } else {
             ConnectionState::Established
@@ -167,11 +167,11 @@ impl Connection {
             checksum: self.checksum && self.is_mptcp(),
             congestion: self.cc.name().into(),
             scheduler: self.scheduler.name().into(),
-            bytes_sent: self.bytes_sent,
-            bytes_acked: self.bytes_acked,
+            bytes_sent: self.send.bytes_sent(),
+            bytes_acked: self.send.bytes_acked(),
             bytes_received: self.bytes_received,
             readable: self.recv.readable_bytes(),
-            writable: if self.fin.queued || self.ended.is_some() { 0 } else { self.send.room() },
+            writable: if self.send.is_shut() || self.ended.is_some() { 0 } else { self.send.room() },
             error: self.ended.flatten(),
             lost_subflows: self.lost.iter().copied().collect(),
         }
