@@ -59,7 +59,7 @@ impl Connection {
 
     /// Asks the path manager what to do, and does it.
     pub(crate) fn manage_paths(&mut self, ctx: &mut Context, now: Instant) {
-        if !self.is_mptcp() || !self.fully_established || self.ended.is_some() {
+        if !self.is_mptcp() || !self.mptcp.is_fully_established() || self.ended.is_some() {
             return;
         }
         // Little is left to send after a DATA_FIN, so no subflow is worth it, unless there is none.
@@ -67,14 +67,14 @@ impl Connection {
             return;
         }
         // A server that opens subflows looks again once it may.
-        self.look_for_paths = self.config.server_joins && !self.client && !self.dss_seen;
+        self.look_for_paths = self.config.server_joins && !self.client && !self.mptcp.is_dss_seen();
         let mut local = self.local_addresses(ctx);
         local.retain(|l| !self.withdrawn.contains(&l.address));
         // The C flag forbids joins to the initial address and port (RFC 8684 §3.1).
         let remote: Vec<RemoteAddress> = self
             .remotes
             .iter()
-            .filter(|r| self.peer_allows_initial_join || r.address != self.initial_tuple.remote)
+            .filter(|r| self.mptcp.peer_allows_initial_join() || r.address != self.initial_tuple.remote)
             // RFC 8684 §3.4: the peer has joined from it already, from whatever address a translator made of it.
             .filter(|r| {
                 r.id == AddressId(0) || !self.subflows.iter().any(|m| m.incoming && m.remote_id == r.id)
@@ -268,7 +268,13 @@ impl Connection {
             // Another subflow each time: the first may be the reason that no echo came.
             let turn = usize::from(a.tries) % able.len();
             a.tries += 1;
-            let hmac = add_addr_hmac(self.local_key, self.remote_key, a.id, a.address, a.port.unwrap_or(0));
+            let hmac = add_addr_hmac(
+                self.mptcp.local_key(),
+                self.mptcp.remote_key(),
+                a.id,
+                a.address,
+                a.port.unwrap_or(0),
+            );
             let option = AddAddr { address_id: a.id, address: a.address, port: a.port, hmac: Some(hmac) };
             able[turn].signals.push_back(MptcpOption::AddAddr(option));
             let meant = a.port.unwrap_or(able[turn].tcp.tuple().local.port());
@@ -296,14 +302,15 @@ impl Connection {
             self.count(ctx, now, id, Counter::PortAdd);
         }
         let port = a.port.unwrap_or(0);
-        let expected = add_addr_hmac(self.remote_key, self.local_key, a.address_id, a.address, port);
+        let expected =
+            add_addr_hmac(self.mptcp.remote_key(), self.mptcp.local_key(), a.address_id, a.address, port);
         if !constant_time_eq(&expected.to_be_bytes(), &hmac.to_be_bytes()) {
             self.count(ctx, now, id, Counter::AddAddrDrop);
             return;
         }
         // Nobody without both keys makes this HMAC. A peer that sends nothing but the advertisement (its DATA_ACK does not
         // fit beside an IPv6 address) would otherwise get MP_CAPABLE in place of the echo, for ever.
-        self.peer_has_keys = true;
+        self.mptcp.on_keys_proved();
         // RFC 8684 §3.4.1: without a port, that of the subflow which carries the option.
         let port = a.port.unwrap_or(self.subflows[i].tcp.tuple().remote.port());
         let address = SocketAddr::new(a.address, port);

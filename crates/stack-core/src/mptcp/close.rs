@@ -280,12 +280,12 @@ impl Connection {
 
     /// Both directions are done (RFC 8684 §3.3.3).
     fn finished(&self) -> bool {
-        self.send.is_fin_acked() && self.recv.finished()
+        self.send.is_fin_acked() && self.recv.is_finished()
     }
 
     /// Looks at what a segment, a timer or the application has changed: subflows to close or remove, the end.
     pub(crate) fn after_progress(&mut self, ctx: &mut Context, now: Instant) {
-        if self.recv.finished() && !self.end_notified {
+        if self.recv.is_finished() && !self.end_notified {
             self.end_notified = true;
             self.notify_readable(ctx);
         }
@@ -365,8 +365,10 @@ impl Connection {
         let error = self.last_error.unwrap_or(ConnectionError::Reset);
         // RFC 8684 §3.3.3: break before make. FIN and RST end a subflow, not the connection; another may follow. A peer that
         // refuses it knows the connection no more, and the user timeout is the application's own limit.
-        let may_return =
-            self.is_mptcp() && self.fully_established && !self.gone && error != ConnectionError::TimedOut;
+        let may_return = self.is_mptcp()
+            && self.mptcp.is_fully_established()
+            && !self.gone
+            && error != ConnectionError::TimedOut;
         if !may_return {
             let error = if self.gone { ConnectionError::Reset } else { error };
             self.end(ctx, now, Some(error));
@@ -415,7 +417,7 @@ impl Connection {
         if self.is_mptcp() {
             ctx.counters.decrement(Counter::MPCurrEstab);
         }
-        ctx.forget_token(self.local_token, self.id);
+        ctx.forget_token(self.mptcp.local_token(), self.id);
         self.send.on_end();
         self.give_up_at = None;
         self.adverts.clear();
@@ -439,14 +441,14 @@ impl Connection {
     }
 
     fn fast_close_option(&self) -> MptcpOption {
-        MptcpOption::FastClose(MpFastClose { receiver_key: self.remote_key })
+        MptcpOption::FastClose(MpFastClose { receiver_key: self.mptcp.remote_key() })
     }
 
     /// Ends everything at once, as configured: MP_FASTCLOSE on an ACK, or on a RST of every subflow (RFC 8684 §3.5). Plain TCP is
     /// reset.
     pub(crate) fn abort(&mut self, ctx: &mut Context, now: Instant, error: ConnectionError) {
         let ack_form = self.config.fast_close == FastClose::Ack;
-        if ack_form && self.ended.is_none() && self.is_mptcp() && self.fully_established {
+        if ack_form && self.ended.is_none() && self.is_mptcp() && self.mptcp.is_fully_established() {
             let usable = |m: &&Subflow| m.is_joined() && m.tcp.is_synchronized();
             let best = self.subflows.iter().filter(usable).min_by_key(|m| (m.stale, m.tcp.srtt()));
             if let Some(id) = best.map(|m| m.tcp.id()) {
@@ -518,7 +520,7 @@ impl Connection {
     /// In FASTCLOSE_WAIT only a RST counts, which the subflow has dealt with already, and an MP_FASTCLOSE: both ends closed at
     /// the same time.
     pub(crate) fn on_segment_after_fast_close(&mut self, ctx: &mut Context, now: Instant, seg: &TcpRepr) {
-        let key = self.local_key;
+        let key = self.mptcp.local_key();
         let closes = |o: &MptcpOption| matches!(o, MptcpOption::FastClose(f) if f.receiver_key == key);
         if seg.options.mptcp.iter().any(closes) {
             self.on_fast_close(ctx, now);

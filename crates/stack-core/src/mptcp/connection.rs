@@ -1,9 +1,10 @@
 //! The connection itself: what it holds, how it begins, and what the application asks of it.
 
 use super::close::FastCloseWait;
-use super::fallback::Infinite;
 use super::mapping::RxMappings;
-use super::receive_queue::ReceiveQueue;
+use super::negotiation::Negotiation;
+use super::plain::Plain;
+use super::receive::ReceiveState;
 use super::send::SendState;
 use super::subflow::{Join, Subflow};
 use crate::config::ConnectionConfig;
@@ -13,7 +14,6 @@ use crate::event::{Event, LostSubflow};
 use crate::observe::Counter;
 use crate::path_manager::{PathPolicy, RemoteAddress};
 use crate::tcp::{FourTuple, Tcp, TcpConfig, window_scale_for};
-use crate::wire::mptcp::keys::token_and_idsn;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -22,18 +22,7 @@ use core::net::{IpAddr, SocketAddr};
 use smallvec::SmallVec;
 use umptcp_congestion::CongestionController;
 use umptcp_scheduler::Scheduler;
-use umptcp_types::{AddressId, ConnectionId, DataSeq, Instant, ListenerId, PathId, SubflowId};
-
-/// Whether the connection is MPTCP.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Mode {
-    /// Our SYN or SYN/ACK carried MP_CAPABLE and the peer's word is outstanding.
-    Negotiating,
-    /// MPTCP, since then.
-    Mptcp { since: Instant },
-    /// Plain TCP.
-    Plain { reason: FallbackReason },
-}
+use umptcp_types::{AddressId, ConnectionId, Instant, ListenerId, PathId, SubflowId};
 
 /// An address we told the peer.
 #[derive(Clone, Debug)]
@@ -57,7 +46,8 @@ pub(crate) struct Connection {
     pub(crate) config: ConnectionConfig,
     /// The first four-tuple: what the application sees (RFC 8684 §4).
     pub(crate) initial_tuple: FourTuple,
-    pub(crate) mode: Mode,
+    pub(crate) mptcp: Negotiation,
+    pub(crate) plain: Plain,
     pub(crate) established: bool,
     /// The listener whose backlog it counts against until the third ACK comes.
     pub(crate) half_open: Option<ListenerId>,
@@ -72,39 +62,8 @@ pub(crate) struct Connection {
     /// The application has let go of it.
     pub(crate) detached: bool,
 
-    // MPTCP.
-    pub(crate) local_key: u64,
-    pub(crate) remote_key: u64,
-    pub(crate) local_token: u32,
-    pub(crate) remote_token: u32,
-    pub(crate) local_idsn: DataSeq,
-    pub(crate) remote_idsn: DataSeq,
-    pub(crate) checksum: bool,
-    /// Bytes of the stream that came in the SYN, before the peer's data sequence space (RFC 8684 appendix B.2).
-    pub(crate) syn_data_received: u64,
-    /// A DATA_ACK has shown that the peer has both keys (RFC 8684 §3.1): joins may begin.
-    pub(crate) fully_established: bool,
-    /// The peer has proved otherwise, by an HMAC, that it has both keys: MP_CAPABLE need not be repeated.
-    pub(crate) peer_has_keys: bool,
-    /// A DATA_ACK has come: options survive the path from the peer, so it is too late for a silent fallback.
-    pub(crate) dss_seen: bool,
-    /// The peer's C flag was not set.
-    pub(crate) peer_allows_initial_join: bool,
-    /// DATA_ACKs go out in 8 bytes, as is owed for 8-byte DSNs (RFC 8684 §3.3.2); in 4 once the peer has sent shorter ones only.
-    pub(crate) long_data_acks: bool,
-    pub(crate) long_dsn_seen: bool,
-
-    // Plain TCP after MPTCP (RFC 8684 §3.7).
-    /// Data offset minus subflow offset of what we send, modulo 2⁶⁴.
-    pub(crate) plain_send: u64,
-    /// The same of what we receive.
-    pub(crate) plain_recv: u64,
-    /// The infinite mapping that the peer is still to be told.
-    pub(crate) infinite: Option<Infinite>,
-
     pub(crate) send: SendState,
-    // Data level, receiving.
-    pub(crate) recv: ReceiveQueue,
+    pub(crate) recv: ReceiveState,
 
     // Subflows.
     pub(crate) subflows: Vec<Subflow>,
@@ -148,7 +107,6 @@ pub(crate) struct Connection {
     pub(crate) end_notified: bool,
     pub(crate) writable_queued: bool,
     pub(crate) want_write: bool,
-    pub(crate) bytes_received: u64,
 }
 
 impl core::fmt::Debug for Connection {
@@ -156,7 +114,7 @@ impl core::fmt::Debug for Connection {
         f.debug_struct("Connection")
             .field("id", &self.id)
             .field("first", &self.initial_tuple)
-            .field("mode", &self.mode)
+            .field("mode", &self.mptcp.mode())
             .field("subflows", &self.subflows.len())
             .finish_non_exhaustive()
     }
@@ -180,11 +138,8 @@ impl Connection {
             id,
             client,
             initial_tuple: first,
-            mode: if config.mptcp {
-                Mode::Negotiating
-            } else {
-                Mode::Plain { reason: FallbackReason::Disabled }
-            },
+            mptcp: Negotiation::new(config.mptcp, config.checksum),
+            plain: Plain::default(),
             established: false,
             half_open: None,
             fast_opened: None,
@@ -192,25 +147,8 @@ impl Connection {
             waiting: false,
             ended: None,
             detached: false,
-            local_key: 0,
-            remote_key: 0,
-            local_token: 0,
-            remote_token: 0,
-            local_idsn: DataSeq(0),
-            remote_idsn: DataSeq(0),
-            checksum: config.checksum,
-            syn_data_received: 0,
-            fully_established: false,
-            peer_has_keys: false,
-            dss_seen: false,
-            peer_allows_initial_join: true,
-            long_data_acks: true,
-            long_dsn_seen: false,
-            plain_send: 0,
-            plain_recv: 0,
-            infinite: None,
             send: SendState::new(config.send_buffer),
-            recv: ReceiveQueue::new(config.receive_buffer),
+            recv: ReceiveState::new(config.receive_buffer),
             subflows: Vec::new(),
             next_subflow: 0,
             turn: 0,
@@ -238,29 +176,19 @@ impl Connection {
             end_notified: false,
             writable_queued: false,
             want_write: false,
-            bytes_received: 0,
             config,
         }
     }
 
-    /// Sets our key and what follows from it, and makes the token known.
-    pub(crate) fn set_local_key(&mut self, ctx: &mut Context, key: u64) {
-        (self.local_token, self.local_idsn) = token_and_idsn(key);
-        self.local_key = key;
-        ctx.tokens.insert(self.local_token, self.id);
-    }
-
-    /// Sets the peer's key and what follows from it.
-    pub(crate) fn set_remote_key(&mut self, key: u64) {
-        self.remote_key = key;
-        let (token, idsn) = token_and_idsn(key);
-        self.remote_token = token;
-        self.remote_idsn = DataSeq(idsn.0.wrapping_sub(self.syn_data_received));
+    /// Takes `key` as ours, and makes its token known.
+    pub(crate) fn choose_key(&mut self, ctx: &mut Context, key: u64) {
+        let token = self.mptcp.on_key_chosen(key);
+        ctx.tokens.insert(token, self.id);
     }
 
     /// Whether MPTCP is in use.
     pub(crate) fn is_mptcp(&self) -> bool {
-        matches!(self.mode, Mode::Mptcp { .. })
+        self.mptcp.is_active()
     }
 
     /// Counts something that happened to this connection.
@@ -328,13 +256,13 @@ impl Connection {
     pub(crate) fn open_first(&mut self, ctx: &mut Context, now: Instant, path: PathId) {
         if self.config.mptcp && ctx.black_holes.avoid(now, self.initial_tuple.remote.ip()) {
             self.count(ctx, now, None, Counter::MPCapableSYNTXDisabled);
-            self.mode = Mode::Plain { reason: FallbackReason::BlackHole };
+            self.mptcp.fall_back(FallbackReason::BlackHole);
         } else if self.config.mptcp {
             match ctx.unique_key() {
-                Some(key) => self.set_local_key(ctx, key),
+                Some(key) => self.choose_key(ctx, key),
                 None => {
                     self.count(ctx, now, None, Counter::MPFallbackTokenInit);
-                    self.mode = Mode::Plain { reason: FallbackReason::NoToken };
+                    self.mptcp.fall_back(FallbackReason::NoToken);
                 }
             }
         }
@@ -410,7 +338,7 @@ impl Connection {
             self.offer_window();
             return Ok(Some(bytes));
         }
-        if self.recv.finished() {
+        if self.recv.is_finished() {
             return Err(None);
         }
         match self.ended {
@@ -420,12 +348,10 @@ impl Connection {
         }
     }
 
-    /// Sends a window update when reading has opened the window enough (RFC 9293 §3.8.6.2.2: not for a few bytes).
+    /// Sends a window update when reading has opened the window enough.
     fn offer_window(&mut self) {
-        let now_open = self.recv.advertised_edge() - self.recv.next();
-        let could_be = self.recv.window_edge() - self.recv.next();
         let mss = self.subflows.first().map_or(1460, |m| u64::from(m.tcp.mss()));
-        if could_be >= 2 * now_open && could_be - now_open >= mss.min(self.config.receive_buffer as u64 / 2) {
+        if self.recv.owes_window_update(mss) {
             for m in &mut self.subflows {
                 if m.tcp.is_synchronized() && m.is_joined() {
                     m.tcp.ack_now();

@@ -11,13 +11,13 @@ use umptcp_types::{DataOffset, DataSeq, Duration, Instant, SubflowId};
 impl Connection {
     /// Takes a DATA_ACK and the window that came with it.
     pub(crate) fn on_data_ack(&mut self, ctx: &mut Context, now: Instant, ack: DataAck, window: u64) {
-        let near = self.send.una().to_wire(self.local_idsn);
+        let near = self.send.una().to_wire(self.mptcp.local_idsn());
         let seq = match ack {
             DataAck::Long(v) => DataSeq(v),
             DataAck::Short(v) => DataSeq::from_low32(v, near),
         };
         let sent = self.send.sent_end();
-        let Some(ack) = DataOffset::from_wire(seq, self.local_idsn).filter(|ack| *ack <= sent) else {
+        let Some(ack) = DataOffset::from_wire(seq, self.mptcp.local_idsn()).filter(|ack| *ack <= sent) else {
             // An acknowledgement of data never sent: ignored, as TCP does (RFC 9293 §3.10.7.4).
             self.count(ctx, now, None, Counter::DataAckInvalid);
             return;

@@ -9,11 +9,8 @@
 //! | an infinite mapping comes | plain TCP | subflow reset, reason 6 |
 //!
 //! With [`strict_checksums`](crate::config::ConnectionConfig::strict_checksums) the last column holds for one subflow too.
-//!
-//! Plain TCP after MPTCP keeps one number per direction: data offset minus subflow offset. It is constant from then on,
-//! because one subflow carries everything in order; it need not be 0, since other subflows may have come and gone.
 
-use super::connection::{Connection, Mode};
+use super::connection::Connection;
 use super::join::Refusal;
 use super::mapping::Mapping;
 use crate::context::Context;
@@ -24,23 +21,8 @@ use crate::wire::mptcp::{Dsn, Dss, DssMapping, MpFail, MptcpOption, ResetReason}
 use crate::wire::tcp::TcpRepr;
 use umptcp_types::{DataOffset, DataSeq, Duration, Instant, SubflowOffset};
 
-/// Pure ACKs that carry an infinite mapping when there is no data to carry it.
-const ANNOUNCING_ACKS: u8 = 8;
 /// MP_FAILs sent, on timers that start from the RTO and double, before a subflow whose peer does not answer is reset.
 const FAIL_TRIES: u8 = 5;
-
-/// An infinite mapping that the peer is to be told (RFC 8684 §3.7).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Infinite {
-    /// First data byte: the last DATA_ACK, for the mapping acts retroactively.
-    data: DataOffset,
-    /// Its place on the subflow.
-    subflow: SubflowOffset,
-    /// End of the first data segment that carried it.
-    carried: Option<SubflowOffset>,
-    /// Pure ACKs that may still carry it.
-    acks: u8,
-}
 
 /// A checksum failed on the only subflow, and the peer has been told (RFC 8684 §3.7).
 #[derive(Clone, Copy, Debug)]
@@ -64,7 +46,7 @@ impl Connection {
 
     /// Whether plain TCP is an option for a connection that is MPTCP.
     fn may_fall_back(&self) -> bool {
-        !(self.checksum && self.config.strict_checksums)
+        !(self.mptcp.checksum() && self.config.strict_checksums)
     }
 
     /// Whether everything we sent and the peer has not DATA_ACKed lies on subflow `i`, in one piece.
@@ -107,7 +89,7 @@ impl Connection {
             .tcp
             .offset_of(seg.seq)
             .is_some_and(|at| payload > 0 && (at < m.consumed || m.mappings.covering(at).is_some()));
-        let data = (payload > 0 || seg.flags.fin) && !self.dss_seen && !covered;
+        let data = (payload > 0 || seg.flags.fin) && !self.mptcp.is_dss_seen() && !covered;
         let first = DataOffset(self.first_data(0));
         let first_ack = advanced && self.send.next() > first && self.send.una() == first;
         if carries_signal(seg) || !(data || first_ack) {
@@ -145,7 +127,7 @@ impl Connection {
 
     /// From here on plain TCP.
     pub(crate) fn fall_back(&mut self, ctx: &mut Context, reason: FallbackReason) {
-        if matches!(self.mode, Mode::Plain { .. }) {
+        if self.mptcp.is_plain() {
             return;
         }
         if self.is_mptcp() {
@@ -153,10 +135,10 @@ impl Connection {
         }
         tracing::info!(connection = ?self.id, %reason, "falling back to TCP");
         let was_mptcp = self.is_mptcp();
-        self.mode = Mode::Plain { reason };
-        ctx.forget_token(self.local_token, self.id);
+        self.mptcp.fall_back(reason);
+        ctx.forget_token(self.mptcp.local_token(), self.id);
         self.adverts.clear();
-        self.recv.forget_fin();
+        self.recv.on_fallback();
         ctx.events.push_back(Event::FellBack { connection: self.id, reason });
         let una = self.send.una();
         let next = self.recv.next_data();
@@ -165,44 +147,16 @@ impl Connection {
             m.signals.clear();
             (m.fail, m.removal) = (None, None);
             if was_mptcp {
-                self.plain_send = self.send.next().0.wrapping_sub(m.tcp.snd_nxt().0);
-                self.plain_recv = next.0.wrapping_sub(m.consumed.0);
+                self.plain.on_fallback((self.send.next(), m.tcp.snd_nxt()), (next, m.consumed));
                 // RFC 8684 §3.7: the peer is told, should options pass in our direction only. When the peer began it, it knows.
                 if m.dss_sent && reason != FallbackReason::InfiniteMapping {
-                    let subflow = SubflowOffset(una.0.min(self.send.next().0).wrapping_sub(self.plain_send));
-                    self.infinite =
-                        Some(Infinite { data: una, subflow, carried: None, acks: ANNOUNCING_ACKS });
+                    self.plain.announce(una, una.min(self.send.next()));
                     m.tcp.ack_now();
                 }
             }
-            edge = Some(DataOffset(m.tcp.send_edge().0.wrapping_add(self.plain_send)));
+            edge = Some(self.plain.sent(m.tcp.send_edge()));
         }
         self.send.on_fallback(edge);
-    }
-
-    /// The data offset of a subflow offset of ours, in plain TCP.
-    pub(crate) fn plain_sent(&self, at: SubflowOffset) -> DataOffset {
-        DataOffset(at.0.wrapping_add(self.plain_send))
-    }
-
-    /// The data offset of a subflow offset of the peer's, in plain TCP.
-    pub(crate) fn plain_received(&self, at: SubflowOffset) -> DataOffset {
-        DataOffset(at.0.wrapping_add(self.plain_recv))
-    }
-
-    /// The mapping for a segment of data that ends at `end`, in plain TCP: an infinite one, if the peer is still to be told.
-    pub(crate) fn infinite_mapping(&mut self, end: SubflowOffset) -> Option<Mapping> {
-        let checksum = self.checksum.then_some(0);
-        let infinite = self.infinite.as_mut()?;
-        infinite.carried.get_or_insert(end);
-        Some(Mapping { data: infinite.data, subflow: infinite.subflow, len: 0, checksum })
-    }
-
-    /// The peer acknowledged our subflow bytes up to `una`, in plain TCP.
-    pub(crate) fn infinite_acknowledged(&mut self, una: SubflowOffset) {
-        if self.infinite.is_some_and(|i| i.carried.is_some_and(|end| una >= end)) {
-            self.infinite = None;
-        }
     }
 
     /// The option that announces plain TCP, for a segment of data with `mapping`, or for a pure ACK.
@@ -215,16 +169,12 @@ impl Connection {
     ) -> Option<MptcpOption> {
         let (data, subflow) = match mapping {
             Some(m) if m.len == 0 => (m.data, m.subflow),
-            None if ack_only => {
-                let infinite = self.infinite.as_mut().filter(|i| i.acks > 0)?;
-                infinite.acks -= 1;
-                (infinite.data, infinite.subflow)
-            }
+            None if ack_only => self.plain.take_for_ack()?,
             _ => return None,
         };
         self.count(ctx, now, None, Counter::InfiniteMapTx);
-        let dsn = Dsn::Long(data.to_wire(self.local_idsn).0);
-        let checksum = self.checksum.then_some(0);
+        let dsn = Dsn::Long(data.to_wire(self.mptcp.local_idsn()).0);
+        let checksum = self.mptcp.checksum().then_some(0);
         let syn_data = self.subflows.first().map_or(0, |m| m.syn_data_sent);
         let ssn = subflow.0.wrapping_sub(syn_data) as u32;
         let mapping = DssMapping { dsn, ssn, len: 0, checksum };
@@ -243,12 +193,8 @@ impl Connection {
         let id = Some(self.subflows[i].tcp.id());
         self.count(ctx, now, id, Counter::InfiniteMapRx);
         let m = &self.subflows[i];
-        let near = self.recv.next().to_wire(self.remote_idsn);
-        let seq = match map.dsn {
-            Dsn::Long(v) => DataSeq(v),
-            Dsn::Short(v) => DataSeq::from_low32(v, near),
-        };
-        let data = seq.0.wrapping_sub(self.remote_idsn.0) as u32;
+        let seq = self.recv.whole_dsn(map.dsn, self.mptcp.remote_idsn());
+        let data = seq.0.wrapping_sub(self.mptcp.remote_idsn().0) as u32;
         let expected = self.recv.next_data().0.wrapping_sub(m.consumed.0) as u32;
         let ssn = map.ssn.wrapping_add(m.syn_data_received as u32);
         let fits = data.wrapping_sub(ssn) == expected;
@@ -291,14 +237,14 @@ impl Connection {
     }
 
     fn say_fail(&mut self, i: usize, data: DataOffset) {
-        let dsn = data.to_wire(self.remote_idsn).0;
+        let dsn = data.to_wire(self.mptcp.remote_idsn()).0;
         let m = &mut self.subflows[i];
         m.signals.retain(|s| !matches!(s, MptcpOption::Fail(_)));
         m.signals.push_back(MptcpOption::Fail(MpFail { dsn }));
     }
 
     fn reset_with_fail(&mut self, ctx: &mut Context, now: Instant, i: usize, data: DataOffset) {
-        let dsn = data.to_wire(self.remote_idsn).0;
+        let dsn = data.to_wire(self.mptcp.remote_idsn()).0;
         self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPFailTx);
         self.last_error = Some(ConnectionError::Broken);
         let interference = Refusal { reason: ResetReason::MiddleboxInterference, transient: false };
@@ -311,7 +257,7 @@ impl Connection {
     pub(crate) fn on_fail(&mut self, ctx: &mut Context, now: Instant, i: usize, fail: MpFail) -> bool {
         let id = Some(self.subflows[i].tcp.id());
         self.count(ctx, now, id, Counter::MPFailRx);
-        if !self.checksum {
+        if !self.mptcp.checksum() {
             // RFC 8684 §3.7: without checksums nothing tells the peer of a change. Anybody who sees the connection could have sent it to
             // take the other subflows away; a peer that means it can send an infinite mapping, or reset the subflow.
             self.count(ctx, now, id, Counter::MPFailUnexpected);
@@ -319,7 +265,7 @@ impl Connection {
         }
         let next = self.recv.next_data();
         let answer = self.subflows[i].fail.is_some();
-        let about = DataOffset::from_wire(DataSeq(fail.dsn), self.local_idsn);
+        let about = DataOffset::from_wire(DataSeq(fail.dsn), self.mptcp.local_idsn());
         if !answer && about.is_none_or(|d| d > self.send.next()) {
             // About data never sent: not from our peer, or of no use.
             return true;

@@ -4,7 +4,7 @@
 //! wire of both levels. Here offsets count from the first byte of the stream, so the two ends keep how many bytes the SYN
 //! carried and take them off data and subflow sequence numbers on the wire.
 
-use super::connection::{Connection, Mode};
+use super::connection::Connection;
 use super::subflow::{Join, Subflow};
 use crate::context::Context;
 use crate::context::fast_open::{Advice, Cookie};
@@ -15,7 +15,7 @@ use crate::tcp::output::Segment;
 use crate::wire::mptcp::{MpCapable, MptcpOption};
 use crate::wire::tcp::{MAX_OPTIONS, TcpRepr};
 use bytes::Bytes;
-use umptcp_types::{DataOffset, DataSeq, Instant, SubflowOffset};
+use umptcp_types::{DataOffset, Instant, SubflowOffset};
 
 /// Longest cookie that fits a SYN beside MSS, SACK, timestamps, window scale (20 bytes) and MP_CAPABLE (4), and without the latter.
 const LONGEST_COOKIE: usize = 14;
@@ -47,7 +47,7 @@ impl Connection {
     /// Server: data may be sent although the handshake is not through (RFC 7413 §4.2.2). Only in plain TCP: a DATA_ACK cannot be
     /// given before the third ACK brings the client's key, and Linux falls back when the first data come without one.
     pub(crate) fn answers_early(&self) -> bool {
-        self.early && !self.client && !self.established && matches!(self.mode, Mode::Plain { .. })
+        self.early && !self.client && !self.established && self.mptcp.is_plain()
     }
 
     /// What the first SYN is to do.
@@ -55,7 +55,7 @@ impl Connection {
         if !self.config.fast_open || !self.client {
             return Advice::Leave;
         }
-        let longest = if self.mode == Mode::Negotiating { LONGEST_COOKIE } else { LONGEST_PLAIN_COOKIE };
+        let longest = if self.mptcp.is_open() { LONGEST_COOKIE } else { LONGEST_PLAIN_COOKIE };
         match ctx.fast_open.advise(now, self.initial_tuple.local.ip(), self.initial_tuple.remote) {
             // RFC 7413 §4.2.2: no room for the option, no Fast Open.
             Advice::Send(cookie, _) if cookie.len() > longest => Advice::Leave,
@@ -146,7 +146,7 @@ impl Connection {
         m.tcp.syn_data_delivered(now, payload);
         m.syn_data_sent = acked;
         m.send_shift_since = SubflowOffset(1 + acked);
-        self.local_idsn = DataSeq(self.local_idsn.0.wrapping_sub(acked));
+        self.mptcp.on_syn_data_acked(acked);
         self.send.on_syn_data_acked(acked);
         self.notify_writable(ctx);
     }
@@ -154,7 +154,7 @@ impl Connection {
     /// Server: the SYN of the first subflow carried `data`, and its cookie was valid. The application has the connection at once.
     pub(crate) fn take_syn_data(&mut self, ctx: &mut Context, now: Instant, mut data: Bytes) {
         // What the receive buffer has no room for is not acknowledged and comes again.
-        data.truncate(usize::try_from(self.recv.window_edge() - DataOffset(1)).unwrap_or(usize::MAX));
+        data.truncate(self.recv.syn_data_room());
         let n = data.len() as u64;
         let Some(m) = self.subflows.first_mut().filter(|_| n > 0) else { return };
         let id = Some(m.tcp.id());
@@ -162,7 +162,7 @@ impl Connection {
         m.syn_data_received = n;
         m.consumed = SubflowOffset(1 + n);
         m.verified_to = m.consumed;
-        self.syn_data_received = n;
+        self.recv.on_syn_data(n);
         self.early = true;
         if self.answers_early() {
             // Within the window of the SYN and the initial one.

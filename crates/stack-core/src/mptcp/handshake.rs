@@ -1,6 +1,6 @@
 //! MP_CAPABLE in both roles, and what leads back to plain TCP (RFC 8684 §3.1, §3.7).
 
-use super::connection::{Connection, Mode};
+use super::connection::Connection;
 use super::mapping::RxMapping;
 use super::subflow::Join;
 use crate::config::ConnectionConfig;
@@ -65,12 +65,12 @@ pub(crate) fn offer(syn: &TcpRepr, config: &ConnectionConfig) -> Result<CapableF
 impl Connection {
     /// Our flags: A as configured or as the peer asked, C if joins to the initial address are unwelcome.
     pub(crate) fn own_flags(&self) -> CapableFlags {
-        CapableFlags::sha256(self.checksum, !self.config.allow_join_initial)
+        CapableFlags::sha256(self.mptcp.checksum(), !self.config.allow_join_initial)
     }
 
     /// The option for our SYN: left out once too many SYNs with it were lost (RFC 8684 §3.9).
     pub(crate) fn syn_option(&self, timeouts: u64) -> Option<MptcpOption> {
-        if self.mode != Mode::Negotiating || self.syns_lost(timeouts) {
+        if !self.mptcp.is_open() || self.syns_lost(timeouts) {
             return None;
         }
         Some(MptcpOption::Capable(MpCapable::Syn { version: VERSION, flags: self.own_flags() }))
@@ -83,17 +83,41 @@ impl Connection {
 
     /// The option for our SYN/ACK.
     pub(crate) fn syn_ack_option(&self) -> Option<MptcpOption> {
-        (self.mode == Mode::Negotiating).then(|| {
+        (self.mptcp.is_open()).then(|| {
             let (version, flags) = (VERSION, self.own_flags());
-            MptcpOption::Capable(MpCapable::SynAck { version, flags, key: self.local_key })
+            MptcpOption::Capable(MpCapable::SynAck { version, flags, key: self.mptcp.local_key() })
         })
+    }
+
+    /// Server: the SYN says whether the client offers MPTCP. `known`: the key that our SYN/ACK carried already (SYN cookies).
+    pub(crate) fn on_syn(&mut self, ctx: &mut Context, now: Instant, syn: &TcpRepr, known: Option<u64>) {
+        if !self.config.mptcp {
+            return;
+        }
+        match offer(syn, &self.config) {
+            Ok(flags) => {
+                self.mptcp.on_offer(flags);
+                let key = match known {
+                    Some(key) => ctx.is_unused(key).then_some(key),
+                    None => ctx.unique_key(),
+                };
+                match key {
+                    Some(key) => self.choose_key(ctx, key),
+                    None => {
+                        self.count(ctx, now, None, Counter::MPFallbackTokenInit);
+                        self.mptcp.fall_back(FallbackReason::NoToken);
+                    }
+                }
+            }
+            Err(reason) => self.mptcp.fall_back(reason),
+        }
     }
 
     /// Client: the SYN/ACK decides whether this is MPTCP.
     pub(crate) fn on_syn_ack(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
         self.on_fast_open_answer(ctx, now, i, seg);
         self.send.on_handshake(DataOffset(self.subflows[i].tcp.send_edge().0));
-        if self.mode != Mode::Negotiating {
+        if !self.mptcp.is_open() {
             return;
         }
         let key = match sole_capable(seg) {
@@ -109,10 +133,7 @@ impl Connection {
         match key {
             Ok((flags, key)) => {
                 self.count(ctx, now, None, Counter::MPCapableSYNACKRX);
-                self.checksum |= flags.checksum_required;
-                self.peer_allows_initial_join = !flags.no_join_initial;
-                self.set_remote_key(key);
-                self.mode = Mode::Mptcp { since: now };
+                self.mptcp.on_syn_ack(now, key, flags);
                 ctx.black_holes.works(self.initial_tuple.remote.ip());
                 ctx.observe(now, Some(self.id), None, Counter::MPCurrEstab);
             }
@@ -135,17 +156,13 @@ impl Connection {
     /// Server: the third ACK decides (RFC 8684 §3.1, §3.7).
     pub(crate) fn on_third_ack(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
         self.send.on_handshake(DataOffset(self.subflows[i].tcp.send_edge().0));
-        if self.mode != Mode::Negotiating {
+        if !self.mptcp.is_open() {
             return;
         }
         match self.check_third_ack(seg) {
             Ok((key, flags)) => {
                 self.count(ctx, now, None, Counter::MPCapableACKRX);
-                self.checksum |= flags.checksum_required;
-                self.peer_allows_initial_join &= !flags.no_join_initial;
-                self.set_remote_key(key);
-                self.mode = Mode::Mptcp { since: now };
-                self.fully_established = true;
+                self.mptcp.on_third_ack(now, key, flags, self.recv.syn_data());
                 // RFC 8684 §3.1: the client may not open subflows before a DSS has come; if nobody has data to send,
                 // this ACK is it.
                 self.subflows[i].tcp.ack_now();
@@ -174,10 +191,10 @@ impl Connection {
         check_flags(flags, true, &self.config)?;
         // RFC 8684 §3.1: A in the third packet confirms the decision; a client that knows nothing of it would send
         // mappings without checksums.
-        if self.checksum && !flags.checksum_required {
+        if self.mptcp.checksum() && !flags.checksum_required {
             return Err(FallbackReason::Unacceptable);
         }
-        if !constant_time_eq(&receiver_key.to_be_bytes(), &self.local_key.to_be_bytes()) {
+        if !constant_time_eq(&receiver_key.to_be_bytes(), &self.mptcp.local_key().to_be_bytes()) {
             return Err(FallbackReason::KeyMismatch);
         }
         Ok((sender_key, flags))
@@ -196,17 +213,17 @@ impl Connection {
             return true;
         };
         let Some(i) = self.index(id) else { return false };
-        let ours = sender_key == self.remote_key && receiver_key == self.local_key;
+        let ours = sender_key == self.mptcp.remote_key() && receiver_key == self.mptcp.local_key();
         if self.client || self.subflows[i].join != Join::Initial || !ours {
             self.count(ctx, now, Some(id), Counter::MPCapableKeyMismatch);
             return true;
         }
         let first = 1 + self.subflows[i].syn_data_received;
         if len == 0 {
-            let dsn = Dsn::Long(DataOffset(first).to_wire(self.remote_idsn).0);
+            let dsn = Dsn::Long(DataOffset(first).to_wire(self.mptcp.remote_idsn()).0);
             return self.on_infinite_mapping(ctx, now, i, &DssMapping { dsn, ssn: 1, len, checksum });
         }
-        if checksum.is_some() != self.checksum {
+        if checksum.is_some() != self.mptcp.checksum() {
             return self.on_wrong_checksum_use(ctx, now, i);
         }
         let mapping = RxMapping {
@@ -223,8 +240,7 @@ impl Connection {
     pub(crate) fn needs_capable(&self, i: usize, at_start: bool) -> bool {
         self.client
             && self.is_mptcp()
-            && !self.fully_established
-            && !self.peer_has_keys
+            && !self.mptcp.peer_has_keys()
             && at_start
             && self.subflows.get(i).is_some_and(|m| m.join == Join::Initial)
     }

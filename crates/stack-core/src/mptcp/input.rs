@@ -1,6 +1,6 @@
 //! A received segment on its way from the subflow to the data level (RFC 8684 §3.3).
 
-use super::connection::{Connection, Mode};
+use super::connection::Connection;
 use super::handshake::capable;
 use super::join::Refusal;
 use super::mapping::{Inserted, RxMapping};
@@ -12,7 +12,7 @@ use crate::tcp::acknowledge::Undone;
 use crate::tcp::input::Outcome;
 use crate::tcp::{Arrival, State};
 use crate::wire::checksum;
-use crate::wire::mptcp::{Dsn, Dss, MptcpOption, ResetReason, dss_pseudo_header};
+use crate::wire::mptcp::{Dss, MptcpOption, ResetReason, dss_pseudo_header};
 use crate::wire::tcp::TcpRepr;
 use bytes::Bytes;
 use umptcp_types::{DataOffset, DataSeq, Duration, Instant, SubflowId, SubflowOffset};
@@ -32,7 +32,7 @@ impl Connection {
             self.count(ctx, now, Some(id), Counter::MPCapableAckOvertaken);
             return;
         }
-        let was_fully_established = self.fully_established;
+        let was_fully_established = self.mptcp.is_fully_established();
         let len = arrival.payload.len();
         let was_stale = self.subflows[i].tcp.timeouts_in_a_row() > 0;
         let mut out = self.subflows[i].tcp.on_segment(now, arrival, self.cc.as_mut());
@@ -81,7 +81,7 @@ impl Connection {
                 self.subflows[i].tcp.ack_now();
             }
             // So does its ACK, should it be the one that acknowledges the last data or the FIN.
-            if out.advanced && matches!(self.mode, Mode::Plain { .. }) {
+            if out.advanced && self.mptcp.is_plain() {
                 self.on_plain_progress(ctx, i, &out);
                 self.after_progress(ctx, now);
             }
@@ -114,11 +114,11 @@ impl Connection {
         let Some(i) = self.index(id) else { return };
         self.hand_over(ctx, now, i, &mut out);
         let Some(i) = self.index(id) else { return };
-        if matches!(self.mode, Mode::Plain { .. }) {
+        if self.mptcp.is_plain() {
             self.on_plain_progress(ctx, i, &out);
         }
         self.after_progress(ctx, now);
-        if self.fully_established && !was_fully_established {
+        if self.mptcp.is_fully_established() && !was_fully_established {
             // What the path manager had to put off: joins, also to addresses advertised before, and our own advertisements.
             self.manage_paths(ctx, now);
         }
@@ -165,7 +165,7 @@ impl Connection {
     /// segment is dropped rather than the connection's MPTCP (RFC 8684 §3.1). Data without a mapping is another matter: Linux
     /// as a client sends data of its SYN that were not acknowledged again that way, and means plain TCP.
     fn overtakes_third_ack(&self, i: usize, seg: &TcpRepr, pure: bool) -> bool {
-        let waiting = self.mode == Mode::Negotiating && self.subflows[i].tcp.state() == State::SynReceived;
+        let waiting = self.mptcp.is_open() && self.subflows[i].tcp.state() == State::SynReceived;
         waiting
             && capable(seg).is_none()
             && seg
@@ -225,7 +225,7 @@ impl Connection {
                 MptcpOption::RemoveAddr(r) => self.on_remove_addr(ctx, now, i, r),
                 MptcpOption::Prio(p) => self.on_prio(ctx, now, i, p),
                 MptcpOption::FastClose(f) => {
-                    if f.receiver_key == self.local_key {
+                    if f.receiver_key == self.mptcp.local_key() {
                         self.on_fast_close(ctx, now);
                         return false;
                     }
@@ -252,8 +252,7 @@ impl Connection {
         len: usize,
     ) -> bool {
         if let Some(ack) = dss.ack {
-            self.fully_established = true;
-            self.dss_seen = true;
+            self.mptcp.on_data_ack();
             let window = self.subflows[i].tcp.scaled_window(seg.window);
             self.on_data_ack(ctx, now, ack, window);
         }
@@ -261,23 +260,11 @@ impl Connection {
         if m.len == 0 && !dss.data_fin {
             return self.on_infinite_mapping(ctx, now, i, &m);
         }
-        if m.checksum.is_some() != self.checksum {
+        if m.checksum.is_some() != self.mptcp.checksum() {
             return self.on_wrong_checksum_use(ctx, now, i);
         }
-        let near = self.recv.next().to_wire(self.remote_idsn);
-        let seq = match m.dsn {
-            Dsn::Long(v) => {
-                self.long_data_acks = true;
-                self.long_dsn_seen = true;
-                DataSeq(v)
-            }
-            Dsn::Short(v) => {
-                // RFC 8684 §3.3.2: short DATA_ACKs only while nothing that came with a long number may be unacknowledged.
-                self.long_data_acks &= self.long_dsn_seen;
-                DataSeq::from_low32(v, near)
-            }
-        };
-        let Some(data) = DataOffset::from_wire(seq, self.remote_idsn) else {
+        let seq = self.recv.on_dsn(m.dsn, self.mptcp.remote_idsn());
+        let Some(data) = DataOffset::from_wire(seq, self.mptcp.remote_idsn()) else {
             self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::NoDSSInWindow);
             return true;
         };
@@ -285,7 +272,7 @@ impl Connection {
         if dss.data_fin {
             // Acknowledged also when it is repeated: our DATA_ACK was lost.
             self.subflows[i].tcp.ack_now();
-            if payload_len > 0 && self.checksum {
+            if payload_len > 0 && self.mptcp.checksum() {
                 // It counts when the checksum of its mapping has been verified.
             } else if m.checksum.is_none_or(|sum| bare_checksum_holds(seq.0, m.ssn, m.len, sum)) {
                 self.on_data_fin(ctx, now, i, data + payload_len);
@@ -309,7 +296,7 @@ impl Connection {
 
     /// The peer's data end at `at`; a DATA_FIN that contradicts what has come is ignored.
     fn on_data_fin(&mut self, ctx: &mut Context, now: Instant, i: usize, at: DataOffset) {
-        if !self.recv.data_fin(at) {
+        if !self.recv.on_data_fin(at) {
             self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::DSSNotMatching);
         }
     }
@@ -354,15 +341,15 @@ impl Connection {
 
     /// Passes in-order subflow bytes to the data level, through their mappings.
     fn hand_over(&mut self, ctx: &mut Context, now: Instant, i: usize, out: &mut Outcome) {
-        if matches!(self.mode, Mode::Plain { .. }) {
+        if self.mptcp.is_plain() {
             while let Some(bytes) = self.subflows[i].unmapped.pop(usize::MAX) {
                 let at = self.subflows[i].consumed;
                 self.subflows[i].consumed += bytes.len() as u64;
-                self.insert_data(ctx, now, i, self.plain_received(at), bytes);
+                self.insert_data(ctx, now, i, self.plain.received(at), bytes);
             }
             self.subflows[i].unmapped_since = None;
             for (at, bytes) in out.delivered.drain(..) {
-                self.insert_data(ctx, now, i, self.plain_received(at), bytes);
+                self.insert_data(ctx, now, i, self.plain.received(at), bytes);
             }
             return;
         }
@@ -381,7 +368,7 @@ impl Connection {
             };
             m.unmapped_since = None;
             if mapping.checksum.is_some() && m.verified_to < mapping.end() {
-                match m.checksum_verdict(&mapping, self.remote_idsn) {
+                match m.checksum_verdict(&mapping, self.mptcp.remote_idsn()) {
                     None => break,
                     Some(true) => {
                         m.verified_to = mapping.end();
@@ -434,7 +421,6 @@ impl Connection {
         let id = Some(self.subflows[i].tcp.id());
         let d = self.recv.insert(at, bytes);
         if d.readable > 0 {
-            self.bytes_received += d.readable;
             self.notify_readable(ctx);
         }
         let happened = [
@@ -457,15 +443,15 @@ impl Connection {
         let m = &self.subflows[i];
         let una = m.tcp.snd_una();
         let fin_acked = m.tcp.fin_sent() && una >= m.tcp.snd_nxt();
-        let edge = self.plain_sent(m.tcp.send_edge());
-        self.infinite_acknowledged(una);
-        if self.send.on_plain_ack(self.plain_sent(una), edge) > 0 {
+        let edge = self.plain.sent(m.tcp.send_edge());
+        self.plain.on_ack(una);
+        if self.send.on_plain_ack(self.plain.sent(una), edge) > 0 {
             self.notify_writable(ctx);
         }
         if fin_acked {
             self.send.on_fin_acked();
         }
-        if out.fin && self.recv.data_fin(self.recv.next()) {
+        if out.fin && self.recv.on_fin() {
             self.notify_readable(ctx);
         }
     }
@@ -484,7 +470,7 @@ impl Connection {
                     self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPFailRx);
                 }
                 // RFC 8684 §3.5: the RST form closes the whole connection.
-                MptcpOption::FastClose(f) if self.is_mptcp() && f.receiver_key == self.local_key => {
+                MptcpOption::FastClose(f) if self.is_mptcp() && f.receiver_key == self.mptcp.local_key() => {
                     self.on_fast_close(ctx, now);
                     return;
                 }
@@ -497,9 +483,9 @@ impl Connection {
         let m = &mut self.subflows[i];
         m.reset = seg.flags.rst.then_some(reset);
         let m = &self.subflows[i];
-        if matches!(self.mode, Mode::Plain { .. }) && m.tcp.close_reason().is_none() {
+        if self.mptcp.is_plain() && m.tcp.close_reason().is_none() {
             // LAST-ACK is over: our FIN is acknowledged.
-            self.send.on_plain_end(self.plain_sent(m.tcp.snd_una()));
+            self.send.on_plain_end(self.plain.sent(m.tcp.snd_una()));
         }
         self.after_progress(ctx, now);
     }

@@ -1,6 +1,6 @@
 //! MP_JOIN in both roles (RFC 8684 §3.2).
 
-use super::connection::{Connection, Mode};
+use super::connection::Connection;
 use super::subflow::{Join, Subflow};
 use crate::context::Context;
 use crate::error::FallbackReason;
@@ -119,9 +119,16 @@ impl Connection {
         let m = &self.subflows[i];
         let (backup, address_id) = (m.backup_local, m.local_id);
         let option = match m.join {
-            Join::SynSent { nonce } => MpJoin::Syn { backup, address_id, token: self.remote_token, nonce },
+            Join::SynSent { nonce } => {
+                MpJoin::Syn { backup, address_id, token: self.mptcp.remote_token(), nonce }
+            }
             Join::SynReceived { nonce, peer_nonce } => {
-                let hmac = leftmost_64(&join_hmac(self.local_key, self.remote_key, nonce, peer_nonce));
+                let hmac = leftmost_64(&join_hmac(
+                    self.mptcp.local_key(),
+                    self.mptcp.remote_key(),
+                    nonce,
+                    peer_nonce,
+                ));
                 MpJoin::SynAck { backup, address_id, hmac, nonce }
             }
             _ => return None,
@@ -132,7 +139,8 @@ impl Connection {
     /// Whether this side opens subflows. RFC 8684 §3.1: none before a DSS has come. A client is not fully established before;
     /// a server is by the third ACK, so it waits for more.
     pub(crate) fn opens_subflows(&self) -> bool {
-        self.fully_established && (self.client || (self.config.server_joins && self.dss_seen))
+        self.mptcp.is_fully_established()
+            && (self.client || (self.config.server_joins && self.mptcp.is_dss_seen()))
     }
 
     /// Subflows that count against the limit: not those of the peer that lack the third ACK.
@@ -143,11 +151,11 @@ impl Connection {
 
     /// Whether this connection takes one more subflow from its peer, to the address `to`.
     fn admits_join(&self, to: SocketAddr) -> Result<(), Refusal> {
-        let over = self.ended.is_some() || (self.send.is_fin_acked() && self.recv.finished());
-        if matches!(self.mode, Mode::Plain { .. }) || over {
+        let over = self.ended.is_some() || (self.send.is_fin_acked() && self.recv.is_finished());
+        if self.mptcp.is_plain() || over {
             return Err(Refusal::PROTOCOL);
         }
-        if !self.is_mptcp() || !self.fully_established {
+        if !self.is_mptcp() || !self.mptcp.is_fully_established() {
             return Err(Refusal::EARLY);
         }
         if !self.config.allow_join_initial && to == self.initial_tuple.local {
@@ -231,7 +239,7 @@ impl Connection {
         self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPJoinSynRx);
         match join(seg) {
             Some(&MpJoin::Syn { backup, address_id, token, nonce: peer_nonce })
-                if token == self.local_token =>
+                if token == self.mptcp.local_token() =>
             {
                 let m = &mut self.subflows[i];
                 m.join = Join::SynReceived { nonce, peer_nonce };
@@ -271,12 +279,14 @@ impl Connection {
         if self.subflows[i].tcp.tuple().remote.port() != self.initial_tuple.remote.port() {
             self.count(ctx, now, id, Counter::MPJoinPortSynAckRx);
         }
-        let expected = leftmost_64(&join_hmac(self.remote_key, self.local_key, peer_nonce, nonce));
+        let expected =
+            leftmost_64(&join_hmac(self.mptcp.remote_key(), self.mptcp.local_key(), peer_nonce, nonce));
         if !constant_time_eq(&expected.to_be_bytes(), &hmac.to_be_bytes()) {
             self.count(ctx, now, id, Counter::MPJoinSynAckHMacFailure);
             return Err(Refusal::PROTOCOL);
         }
-        let hmac = leftmost_160(&join_hmac(self.local_key, self.remote_key, nonce, peer_nonce));
+        let hmac =
+            leftmost_160(&join_hmac(self.mptcp.local_key(), self.mptcp.remote_key(), nonce, peer_nonce));
         let m = &mut self.subflows[i];
         m.backup_remote = backup;
         m.remote_id = address_id;
@@ -303,7 +313,8 @@ impl Connection {
             self.count(ctx, now, id, Counter::MPJoinRejected);
             return Err(Refusal::PROTOCOL);
         };
-        let expected = leftmost_160(&join_hmac(self.remote_key, self.local_key, peer_nonce, nonce));
+        let expected =
+            leftmost_160(&join_hmac(self.mptcp.remote_key(), self.mptcp.local_key(), peer_nonce, nonce));
         if !constant_time_eq(&expected, &hmac) {
             self.count(ctx, now, id, Counter::MPJoinAckHMacFailure);
             return Err(Refusal::PROTOCOL);

@@ -17,13 +17,14 @@
 //! one more ACK follows. A pure ACK with several SACK blocks leaves out a DATA_ACK that says nothing new (RFC 8684 §3.3.2
 //! allows it), because two blocks do not fit beside an 8-byte DATA_ACK.
 
-use super::connection::{Connection, Mode};
+use super::connection::Connection;
+use super::negotiation::Mode;
 use super::subflow::Join;
 use crate::context::Context;
 use crate::interface::Transmit;
 use crate::observe::Counter;
 use crate::tcp::output::{Kind, Segment};
-use crate::wire::mptcp::{DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION};
+use crate::wire::mptcp::{Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION};
 use crate::wire::tcp::{MAX_OPTIONS, TcpOptions};
 use umptcp_types::{Instant, SubflowOffset};
 
@@ -137,7 +138,7 @@ impl Connection {
         if over || !self.established || !self.send.is_fin_due() {
             return;
         }
-        match self.mode {
+        match self.mptcp.mode() {
             Mode::Negotiating => {}
             Mode::Plain { .. } => {
                 if self.send.on_fin_sent() {
@@ -174,7 +175,12 @@ impl Connection {
         let mut options = self.subflows[i].tcp.base_options(now, segment.kind);
         self.add_mptcp_options(ctx, now, i, &segment, &mut options);
         let syn = matches!(segment.kind, Kind::Syn | Kind::SynAck);
-        let window = self.window_field(i, syn);
+        let tcp = &self.subflows[i].tcp;
+        let window = if syn {
+            self.recv.syn_window(tcp.mss())
+        } else {
+            self.recv.advertise(tcp.mss(), tcp.receive_scale())
+        };
         // A signal took the place of a DATA_ACK with news: that goes on an ACK of its own.
         let news = self.is_mptcp() && self.subflows[i].last_data_ack_sent != self.recv.next().0;
         let has_ack = |o: &MptcpOption| matches!(o, MptcpOption::Dss(d) if d.ack.is_some());
@@ -216,41 +222,6 @@ impl Connection {
         ctx.packet_with_ecn(now, path, &tuple, &repr, segment.payload, packet_payload, ecn)
     }
 
-    /// The window field for a segment of member `i`; notes what is advertised.
-    fn window_field(&mut self, i: usize, syn: bool) -> u16 {
-        let next = self.recv.next();
-        let offered = self.recv.advertised_edge();
-        let mut edge = self.recv.window_edge();
-        // RFC 9293 §3.8.6.2.2: the edge does not move for a few bytes.
-        let tcp = &self.subflows[i].tcp;
-        let step = u64::from(tcp.mss()).min(self.config.receive_buffer as u64 / 2);
-        if edge - offered < step {
-            edge = offered;
-        }
-        let free = edge - next;
-        if syn {
-            return free.min(u64::from(u16::MAX)) as u16;
-        }
-        let scale = tcp.receive_scale();
-        let mut field = free >> scale;
-        if next + (field << scale) < offered
-            && next + ((field + 1) << scale) <= self.recv.room_edge() + (1 << scale)
-        {
-            // Rounding down would move the edge back. Rounding up moves it on, though, and a peer that sends a byte at a time
-            // would have it move as fast as it sends: so no further than a unit beyond the buffer, where the edge moves
-            // back by less than a unit instead, which senders must expect of scaled windows (RFC 7323 §2.4).
-            field += 1;
-        }
-        let field = field.min(u64::from(u16::MAX));
-        self.recv.advertised(next + (field << scale));
-        field as u16
-    }
-
-    fn data_ack(&self) -> DataAck {
-        let v = self.recv.next().to_wire(self.remote_idsn).0;
-        if self.long_data_acks { DataAck::Long(v) } else { DataAck::Short(v as u32) }
-    }
-
     fn add_mptcp_options(
         &mut self,
         ctx: &mut Context,
@@ -283,8 +254,12 @@ impl Connection {
             Kind::Data | Kind::Ack if self.is_mptcp() => {
                 self.add_established_options(ctx, now, i, segment, options)
             }
-            Kind::Probe if self.is_mptcp() && self.fully_established => {
-                let dss = Dss { data_fin: false, ack: Some(self.data_ack()), mapping: None };
+            Kind::Probe if self.is_mptcp() && self.mptcp.is_fully_established() => {
+                let dss = Dss {
+                    data_fin: false,
+                    ack: Some(self.recv.data_ack(self.mptcp.remote_idsn())),
+                    mapping: None,
+                };
                 options.mptcp.push(MptcpOption::Dss(dss));
             }
             Kind::Data | Kind::Ack => self.add_plain_options(ctx, now, i, segment, options),
@@ -334,7 +309,7 @@ impl Connection {
         if !only_fin && !follow_up && self.needs_capable(i, segment.seq <= SubflowOffset(self.first_data(i)))
         {
             let (version, flags) = (VERSION, self.own_flags());
-            let (sender_key, receiver_key) = (self.local_key, self.remote_key);
+            let (sender_key, receiver_key) = (self.mptcp.local_key(), self.mptcp.remote_key());
             let option = match segment.mapping {
                 Some(m) => MpCapable::Data {
                     version,
@@ -362,7 +337,11 @@ impl Connection {
                 options.mptcp.push(signal);
             }
             // A DATA_ACK too, if it still fits: the window only counts with one.
-            let dss = Dss { data_fin: false, ack: Some(self.data_ack()), mapping: None };
+            let dss = Dss {
+                data_fin: false,
+                ack: Some(self.recv.data_ack(self.mptcp.remote_idsn())),
+                mapping: None,
+            };
             let m = &mut self.subflows[i];
             if MptcpOption::Dss(dss).len() <= options.room() {
                 m.last_data_ack_sent = self.recv.next().0;
@@ -370,15 +349,16 @@ impl Connection {
             }
             return;
         }
-        let mut dss = Dss { data_fin: false, ack: Some(self.data_ack()), mapping: None };
+        let mut dss =
+            Dss { data_fin: false, ack: Some(self.recv.data_ack(self.mptcp.remote_idsn())), mapping: None };
         if let Some(m) = segment.mapping {
-            let dsn = Dsn::Long(m.data.to_wire(self.local_idsn).0);
+            let dsn = Dsn::Long(m.data.to_wire(self.mptcp.local_idsn()).0);
             let ssn = m.subflow.0.wrapping_sub(self.subflows[i].syn_data_sent) as u32;
             dss.mapping = Some(DssMapping { dsn, ssn, len: m.len, checksum: m.checksum });
         } else if segment.kind == Kind::Ack && self.send.awaits_fin_ack() {
             // RFC 8684 §3.3.3: a DATA_FIN of its own has subflow sequence 0 and length 1.
-            let at = self.send.end().to_wire(self.local_idsn).0;
-            let checksum = self.checksum.then(|| {
+            let at = self.send.end().to_wire(self.mptcp.local_idsn()).0;
+            let checksum = self.mptcp.checksum().then(|| {
                 let sum = crate::wire::mptcp::dss_pseudo_header(at, 0, 1);
                 !crate::wire::checksum::fold(sum)
             });
@@ -390,7 +370,7 @@ impl Connection {
         // Not before both sides know that options pass: a missing DATA_ACK would be taken for a middlebox (RFC 8684 §3.7).
         let displaced = segment.kind == Kind::Ack
             && dss.mapping.is_none()
-            && self.dss_seen
+            && self.mptcp.is_dss_seen()
             && m.tcp.sack_count() > 1
             && m.last_data_ack_sent == acked;
         if !displaced {

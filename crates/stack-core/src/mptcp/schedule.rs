@@ -1,6 +1,6 @@
 //! Which bytes go on which subflow next: snapshots for the scheduler, and the cutting of segments.
 
-use super::connection::{Connection, Mode};
+use super::connection::Connection;
 use super::mapping::Mapping;
 use super::reinject::Reinject;
 use crate::context::Context;
@@ -71,7 +71,7 @@ impl Connection {
 
     /// The next segment of data: reinjection first, then new data.
     pub(crate) fn poll_data(&mut self, ctx: &mut Context, now: Instant) -> Option<(usize, Segment)> {
-        let through = self.established && self.mode != Mode::Negotiating;
+        let through = self.established && !self.mptcp.is_open();
         if !(through || self.answers_early()) || self.ended.is_some() {
             return None;
         }
@@ -244,7 +244,7 @@ impl Connection {
         let backlog = self.send.backlog();
         let window = self.send.window().min(self.subflows[i].tcp.window_room());
         let n = backlog.min(window).min(u64::from(self.packet_payload(i)));
-        let ready = self.established && self.mode != Mode::Negotiating && self.ended.is_none();
+        let ready = self.established && !self.mptcp.is_open() && self.ended.is_none();
         let may = ready && alone && self.subflows[i].can_send_data() && n > 0;
         if !may {
             self.subflows[i].tcp.no_new_data();
@@ -264,7 +264,7 @@ impl Connection {
         let mapping = if self.is_mptcp() {
             Some(self.declare(i, range.start, &payload))
         } else {
-            self.infinite_mapping(self.subflows[i].tcp.snd_nxt() + payload.len() as u64)
+            self.plain.mapping(self.subflows[i].tcp.snd_nxt() + payload.len() as u64, self.mptcp.checksum())
         };
         let segment =
             self.subflows[i].tcp.send_data(now, payload, mapping, last, app_limited, self.cc.as_mut());
@@ -283,10 +283,10 @@ impl Connection {
         }
         let len = payload.len().min(usize::from(u16::MAX)) as u16;
         let ssn = subflow.0.wrapping_sub(self.subflows[i].syn_data_sent) as u32;
-        let checksum = self.checksum.then(|| {
+        let checksum = self.mptcp.checksum().then(|| {
             use crate::wire::{checksum, mptcp::dss_pseudo_header};
             let sum = checksum::sum_slices(payload.slices().iter().map(|b| &b[..]), 0);
-            let dsn = data.to_wire(self.local_idsn).0;
+            let dsn = data.to_wire(self.mptcp.local_idsn()).0;
             !checksum::fold(checksum::add(sum, dss_pseudo_header(dsn, ssn, len)))
         });
         Mapping { data, subflow, len, checksum }

@@ -3,7 +3,7 @@
 use crate::error::{ConnectionError, FallbackReason};
 use crate::event::LostSubflow;
 use crate::mptcp::Connection;
-use crate::mptcp::connection::Mode;
+use crate::mptcp::negotiation::Mode;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -148,12 +148,12 @@ impl Connection {
             ConnectionState::Closed
         } else if !self.established {
             ConnectionState::Connecting
-        } else if self.send.is_shut() || self.recv.finished() {
+        } else if self.send.is_shut() || self.recv.is_finished() {
             ConnectionState::Closing
         } else {
             ConnectionState::Established
         };
-        let mptcp = match self.mode {
+        let mptcp = match self.mptcp.mode() {
             Mode::Negotiating => MptcpStatus::Negotiating,
             Mode::Mptcp { since } => MptcpStatus::Active { since },
             Mode::Plain { reason } => MptcpStatus::Plain { reason },
@@ -163,13 +163,13 @@ impl Connection {
             local: self.initial_tuple.local,
             remote: self.initial_tuple.remote,
             mptcp,
-            token: self.is_mptcp().then_some(self.local_token),
-            checksum: self.checksum && self.is_mptcp(),
+            token: self.is_mptcp().then_some(self.mptcp.local_token()),
+            checksum: self.mptcp.checksum() && self.is_mptcp(),
             congestion: self.cc.name().into(),
             scheduler: self.scheduler.name().into(),
             bytes_sent: self.send.bytes_sent(),
             bytes_acked: self.send.bytes_acked(),
-            bytes_received: self.bytes_received,
+            bytes_received: self.recv.bytes_received(),
             readable: self.recv.readable_bytes(),
             writable: if self.send.is_shut() || self.ended.is_some() { 0 } else { self.send.room() },
             error: self.ended.flatten(),

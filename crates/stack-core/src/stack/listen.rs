@@ -3,11 +3,10 @@
 use super::Stack;
 use crate::config::{ConnectionConfig, ListenOptions, SynCookiePolicy};
 use crate::context::fast_open::FastOpenSyn;
-use crate::error::{ConnectError, FallbackReason, ListenError};
+use crate::error::{ConnectError, ListenError};
 use crate::event::{Event, IncomingId};
 use crate::mptcp::Connection;
-use crate::mptcp::connection::Mode;
-use crate::mptcp::handshake::{capable, offer};
+use crate::mptcp::handshake::capable;
 use crate::mptcp::subflow::{Join, Subflow};
 use crate::observe::Counter;
 use crate::tcp::{Arrival, FourTuple};
@@ -228,26 +227,7 @@ impl Stack {
         }
         let id = self.next_id();
         let mut c = Connection::new(id, false, config.clone(), tuple, parts);
-        if config.mptcp {
-            match offer(&syn, config) {
-                Ok(flags) => {
-                    c.checksum |= flags.checksum_required;
-                    c.peer_allows_initial_join = !flags.no_join_initial;
-                    let key = match &complete {
-                        Some(done) => self.ctx.is_unused(done.key).then_some(done.key),
-                        None => self.ctx.unique_key(),
-                    };
-                    match key {
-                        Some(key) => c.set_local_key(&mut self.ctx, key),
-                        None => {
-                            self.ctx.observe(now, Some(id), None, Counter::MPFallbackTokenInit);
-                            c.mode = Mode::Plain { reason: FallbackReason::NoToken };
-                        }
-                    }
-                }
-                Err(reason) => c.mode = Mode::Plain { reason },
-            }
-        }
+        c.on_syn(&mut self.ctx, now, &syn, complete.as_ref().map(|done| done.key));
         let mut tcp = c.new_tcp(&mut self.ctx, now, path, tuple);
         let subflow = tcp.id();
         if let Some(done) = &complete {
