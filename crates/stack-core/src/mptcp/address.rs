@@ -59,7 +59,7 @@ impl Connection {
 
     /// Asks the path manager what to do, and does it.
     pub(crate) fn manage_paths(&mut self, ctx: &mut Context, now: Instant) {
-        if !self.is_mptcp() || !self.mptcp.is_fully_established() || self.ended.is_some() {
+        if !self.is_mptcp() || !self.mptcp.is_fully_established() || self.life.has_ended() {
             return;
         }
         // Little is left to send after a DATA_FIN, so no subflow is worth it, unless there is none.
@@ -227,7 +227,7 @@ impl Connection {
     }
 
     fn check_signal(&self) -> Result<(), SignalError> {
-        if self.is_mptcp() && self.ended.is_none() { Ok(()) } else { Err(SignalError::NotMptcp) }
+        if self.is_mptcp() && !self.life.has_ended() { Ok(()) } else { Err(SignalError::NotMptcp) }
     }
 
     /// Tells the peer that addresses have gone, on a subflow that does not use them if there is one.

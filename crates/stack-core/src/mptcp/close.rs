@@ -94,15 +94,6 @@ pub(crate) fn reset_options(reason: ResetReason, transient: bool) -> TcpOptions 
 /// MP_FASTCLOSEs on ACKs sent again before giving up (RFC 8684 §3.5 recommends 3).
 const FAST_CLOSE_RETRIES: u8 = 3;
 
-/// FASTCLOSE_WAIT (RFC 8684 §3.5).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FastCloseWait {
-    /// When to send it again.
-    pub(crate) resend: Instant,
-    /// How often it has been sent.
-    pub(crate) tries: u8,
-}
-
 impl Connection {
     /// RFC 9293 §3.10.7: a segment that fits no state is answered with a RST built from it.
     pub(crate) fn answer_with_reset(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
@@ -153,7 +144,7 @@ impl Connection {
         self.subflows[i].reset = Some(SubflowReset { by_peer: false, reason: reason_given, transient });
         self.drop_subflow(ctx, now, i, CloseReason::Reset);
         if matches!(refusal.reason, ResetReason::MiddleboxInterference | ResetReason::MptcpSpecific) {
-            self.last_error = Some(ConnectionError::Broken);
+            self.life.on_subflow_broken();
         }
         self.after_progress(ctx, now);
     }
@@ -191,12 +182,10 @@ impl Connection {
         }
         let error = m.tcp.close_reason().map(error_of);
         // A join that never came to be, last though it was, is not why the connection ends if another subflow ended before.
-        if m.is_joined() || (self.subflows.is_empty() && self.last_error.is_none()) {
-            self.last_error = error;
-        }
+        self.life.on_subflow_ended(error, m.is_joined(), self.subflows.is_empty());
         if let Some(error) = error {
             self.note_lost(now, &m, error);
-        } else if m.announced && self.ended.is_none() && !self.finished() {
+        } else if m.announced && !self.life.has_ended() && !self.finished() {
             // The peer closed it. Opened again at once it might be closed again at once, without end.
             self.put_off(m.tcp.tuple().local.ip(), m.tcp.tuple().remote, now + pause_after(None));
         }
@@ -229,7 +218,9 @@ impl Connection {
         let failed = if !m.is_joined() {
             // RFC 8684 §3.4.1, §3.9.3: not again, unless the peer advertises the address anew.
             let refused = m.tcp.close_reason() == Some(CloseReason::Refused);
-            self.gone |= refused && self.subflows.is_empty() && matches!(m.join, Join::SynSent { .. });
+            if refused && self.subflows.is_empty() && matches!(m.join, Join::SynSent { .. }) {
+                self.life.on_refused();
+            }
             let ours = matches!(m.join, Join::SynSent { .. } | Join::AckSent { .. });
             let passing = matches!(m.reset, Some(SubflowReset { by_peer: true, transient: true, .. }));
             if ours && passing {
@@ -285,8 +276,7 @@ impl Connection {
 
     /// Looks at what a segment, a timer or the application has changed: subflows to close or remove, the end.
     pub(crate) fn after_progress(&mut self, ctx: &mut Context, now: Instant) {
-        if self.recv.is_finished() && !self.end_notified {
-            self.end_notified = true;
+        if self.recv.is_finished() && self.notices.on_end_of_stream() {
             self.notify_readable(ctx);
         }
         if self.is_mptcp() {
@@ -303,15 +293,16 @@ impl Connection {
                 i += 1;
             }
         }
-        if self.ended.is_none() {
+        if !self.life.has_ended() {
             self.check_end(ctx, now);
         }
-        if self.detached && self.ended.is_none() && self.send.is_fin_acked() && self.give_up_at.is_none() {
-            self.give_up_at = Some(now + ORPHAN_TIMEOUT);
-        }
-        if self.ended.is_some() && !self.subflows.is_empty() && self.give_up_at.is_none() {
-            // The data level is done with; a peer that leaves its half of a subflow open must not keep us for ever.
-            self.give_up_at = Some(now + ORPHAN_TIMEOUT);
+        // The data level is done with; a peer that leaves its half of a subflow open must not keep us for ever.
+        let over = match self.life.has_ended() {
+            true => !self.subflows.is_empty(),
+            false => self.life.is_orphan() && self.send.is_fin_acked(),
+        };
+        if over {
+            self.life.give_up_by(now + ORPHAN_TIMEOUT);
         }
         if self.look_for_paths && self.opens_subflows() {
             self.manage_paths(ctx, now);
@@ -358,19 +349,21 @@ impl Connection {
         if !self.subflows.is_empty() {
             if self.subflows.iter().any(|m| m.is_joined()) && !self.is_stranded() {
                 // Only the wait for the peer's end goes on, of one that nobody has any more.
-                self.give_up_at = self.give_up_at.filter(|_| self.detached && self.send.is_fin_acked());
+                if !(self.life.is_orphan() && self.send.is_fin_acked()) {
+                    self.life.go_on();
+                }
             }
             return;
         }
-        let error = self.last_error.unwrap_or(ConnectionError::Reset);
+        let error = self.life.last_error().unwrap_or(ConnectionError::Reset);
         // RFC 8684 §3.3.3: break before make. FIN and RST end a subflow, not the connection; another may follow. A peer that
         // refuses it knows the connection no more, and the user timeout is the application's own limit.
         let may_return = self.is_mptcp()
             && self.mptcp.is_fully_established()
-            && !self.gone
+            && !self.life.is_refused()
             && error != ConnectionError::TimedOut;
         if !may_return {
-            let error = if self.gone { ConnectionError::Reset } else { error };
+            let error = if self.life.is_refused() { ConnectionError::Reset } else { error };
             self.end(ctx, now, Some(error));
             return;
         }
@@ -383,9 +376,7 @@ impl Connection {
                 return;
             }
         }
-        if self.give_up_at.is_none() {
-            self.give_up_at = Some(now + self.config.close_timeout);
-        }
+        self.life.give_up_by(now + self.config.close_timeout);
     }
 
     /// Data wait that no subflow will carry: those left have been closed by us, when others still could, and not by the peer.
@@ -397,31 +388,35 @@ impl Connection {
     /// Data wait for a subflow. With none that is open it is as without any (RFC 8684 §3.3.3): another may come, but no timer of
     /// those that are left would ever end it.
     pub(crate) fn wait_for_subflow(&mut self, now: Instant) {
-        if self.is_stranded() && self.give_up_at.is_none() {
-            self.give_up_at = Some(now + self.config.close_timeout);
+        if self.is_stranded() {
+            self.life.give_up_by(now + self.config.close_timeout);
         }
     }
 
     /// The connection has ended.
     pub(crate) fn end(&mut self, ctx: &mut Context, now: Instant, error: Option<ConnectionError>) {
-        if self.ended.is_some() {
+        if self.life.has_ended() {
             return;
         }
-        self.ended = Some(error);
-        if let Some(listener) = self.half_open.take() {
+        let admission = self.life.on_end(error);
+        if let Some(listener) = admission.backlog {
             ctx.leave_half_open(listener);
         }
-        if let Some(listener) = self.fast_opened.take() {
+        if let Some(listener) = admission.fast_open {
             ctx.fast_open.abandoned(now, listener);
         }
+        self.settle_end(ctx, error);
+    }
+
+    /// What the end means, however it came.
+    fn settle_end(&mut self, ctx: &mut Context, error: Option<ConnectionError>) {
         if self.is_mptcp() {
             ctx.counters.decrement(Counter::MPCurrEstab);
         }
         ctx.forget_token(self.mptcp.local_token(), self.id);
         self.send.on_end();
-        self.give_up_at = None;
         self.adverts.clear();
-        if !self.detached {
+        if !self.life.is_orphan() {
             self.notify_readable(ctx);
             ctx.events.push_back(Event::Closed { connection: self.id, error });
         }
@@ -448,7 +443,7 @@ impl Connection {
     /// reset.
     pub(crate) fn abort(&mut self, ctx: &mut Context, now: Instant, error: ConnectionError) {
         let ack_form = self.config.fast_close == FastClose::Ack;
-        if ack_form && self.ended.is_none() && self.is_mptcp() && self.mptcp.is_fully_established() {
+        if ack_form && !self.life.has_ended() && self.is_mptcp() && self.mptcp.is_fully_established() {
             let usable = |m: &&Subflow| m.is_joined() && m.tcp.is_synchronized();
             let best = self.subflows.iter().filter(usable).min_by_key(|m| (m.stale, m.tcp.srtt()));
             if let Some(id) = best.map(|m| m.tcp.id()) {
@@ -474,7 +469,7 @@ impl Connection {
             self.subflows[0].tcp.terminate(CloseReason::Aborted);
             self.remove_subflow(ctx, now, 0);
         }
-        self.fast_close = None;
+        self.life.on_fast_close_over();
         self.end(ctx, now, Some(error));
     }
 
@@ -495,17 +490,17 @@ impl Connection {
             m.tcp.stop_timers();
             m.signals.clear();
             m.signals.push_back(option);
-            self.fast_close = Some(FastCloseWait { resend: now + m.tcp.rto(), tries: 1 });
+            self.life.on_fast_close_sent(now + m.tcp.rto(), error);
+            self.settle_end(ctx, Some(error));
         }
-        self.end(ctx, now, Some(error));
     }
 
     /// Repeats MP_FASTCLOSE, and in the end gives up with a RST that carries it (RFC 8684 §3.5).
     fn resend_fast_close(&mut self, ctx: &mut Context, now: Instant) {
-        let Some(wait) = self.fast_close.filter(|f| f.resend <= now) else { return };
+        let Some(wait) = self.life.fast_close().filter(|f| f.resend <= now) else { return };
         let option = self.fast_close_option();
         let Some(m) = self.subflows.first_mut() else {
-            self.fast_close = None;
+            self.life.on_fast_close_over();
             return;
         };
         if wait.tries > FAST_CLOSE_RETRIES {
@@ -514,7 +509,7 @@ impl Connection {
         }
         m.signals.push_back(option);
         let resend = now + m.tcp.rto().saturating_mul(1 << wait.tries);
-        self.fast_close = Some(FastCloseWait { resend, tries: wait.tries + 1 });
+        self.life.on_fast_close_repeated(resend);
     }
 
     /// In FASTCLOSE_WAIT only a RST counts, which the subflow has dealt with already, and an MP_FASTCLOSE: both ends closed at
@@ -537,26 +532,25 @@ impl Connection {
             self.subflows[0].tcp.terminate(CloseReason::Reset);
             self.remove_subflow(ctx, now, 0);
         }
-        self.fast_close = None;
+        self.life.on_fast_close_over();
         self.end(ctx, now, Some(ConnectionError::Reset));
     }
 
     /// The application has finished writing.
     pub(crate) fn shutdown(&mut self) {
         self.send.shutdown();
-        self.waiting = false;
+        self.life.on_syn_released();
     }
 
     /// The application lets go: what it wrote is still delivered. Data it has not read, or that comes later, cannot be:
     /// unread data make it an abort, as in TCP (RFC 9293 §3.10.4 via RFC 2525 §2.17).
     pub(crate) fn detach(&mut self, ctx: &mut Context, now: Instant) {
-        self.detached = true;
-        if self.ended.is_some() {
+        self.life.on_let_go();
+        if self.life.has_ended() {
             return;
         }
         // With Fast Open the application may be done before the handshake is.
-        let begun = self.established || (self.early && !self.waiting);
-        if self.recv.readable_bytes() > 0 || !begun {
+        if self.recv.readable_bytes() > 0 || !self.life.has_begun() {
             self.abort(ctx, now, ConnectionError::Aborted);
             return;
         }
@@ -567,7 +561,7 @@ impl Connection {
 
     /// Nothing is left of it, and nobody asks.
     pub(crate) fn is_dead(&self) -> bool {
-        self.ended.is_some() && self.detached && self.subflows.is_empty()
+        self.life.has_ended() && self.life.is_orphan() && self.subflows.is_empty()
     }
 
     /// Fires what is due.
@@ -638,9 +632,9 @@ impl Connection {
                 self.manage_paths(ctx, now);
             }
         }
-        if self.give_up_at.is_some_and(|t| t <= now) {
-            self.give_up_at = None;
-            if self.ended.is_some() {
+        if self.life.give_up_at().is_some_and(|t| t <= now) {
+            self.life.go_on();
+            if self.life.has_ended() {
                 // As Linux does with FIN-WAIT-2: without a word. Whatever still comes is answered with RST.
                 while !self.subflows.is_empty() {
                     self.drop_subflow(ctx, now, 0, CloseReason::TimedOut);
@@ -648,7 +642,7 @@ impl Connection {
                 return;
             }
             let error = if self.subflows.is_empty() {
-                self.last_error.unwrap_or(ConnectionError::TimedOut)
+                self.life.last_error().unwrap_or(ConnectionError::TimedOut)
             } else {
                 ConnectionError::TimedOut
             };

@@ -1,6 +1,7 @@
 //! The connection itself: what it holds, how it begins, and what the application asks of it.
 
-use super::close::FastCloseWait;
+use super::application::{Attention, Notices};
+use super::lifecycle::{Admission, Lifecycle};
 use super::mapping::RxMappings;
 use super::negotiation::Negotiation;
 use super::plain::Plain;
@@ -22,7 +23,7 @@ use core::net::{IpAddr, SocketAddr};
 use smallvec::SmallVec;
 use umptcp_congestion::CongestionController;
 use umptcp_scheduler::Scheduler;
-use umptcp_types::{AddressId, ConnectionId, Instant, ListenerId, PathId, SubflowId};
+use umptcp_types::{AddressId, ConnectionId, Instant, PathId, SubflowId};
 
 /// An address we told the peer.
 #[derive(Clone, Debug)]
@@ -48,19 +49,7 @@ pub(crate) struct Connection {
     pub(crate) initial_tuple: FourTuple,
     pub(crate) mptcp: Negotiation,
     pub(crate) plain: Plain,
-    pub(crate) established: bool,
-    /// The listener whose backlog it counts against until the third ACK comes.
-    pub(crate) half_open: Option<ListenerId>,
-    /// The listener whose pending Fast Open requests it counts as one of until then (RFC 7413 §4.2).
-    pub(crate) fast_opened: Option<ListenerId>,
-    /// The application has it before the handshake is through (Fast Open, in either role).
-    pub(crate) early: bool,
-    /// The SYN waits for data that it can carry.
-    pub(crate) waiting: bool,
-    /// The end, once it has come.
-    pub(crate) ended: Option<Option<ConnectionError>>,
-    /// The application has let go of it.
-    pub(crate) detached: bool,
+    pub(crate) life: Lifecycle,
 
     pub(crate) send: SendState,
     pub(crate) recv: ReceiveState,
@@ -90,23 +79,9 @@ pub(crate) struct Connection {
     pub(crate) adverts: Vec<Advert>,
     /// Addresses of ours that the application has taken back: no subflow is opened from them.
     pub(crate) withdrawn: Vec<IpAddr>,
-    /// MP_FASTCLOSE was sent on an ACK, and its answer is outstanding.
-    pub(crate) fast_close: Option<FastCloseWait>,
-    /// A subflow was refused when there was no other: the peer knows nothing of the connection any more.
-    pub(crate) gone: bool,
-    /// Why the last subflow ended, should it have been the last.
-    pub(crate) last_error: Option<ConnectionError>,
-    /// When a connection without subflow, or one the peer does not close, is given up.
-    pub(crate) give_up_at: Option<Instant>,
 
-    // Towards the stack and the application.
-    pub(crate) ready: bool,
-    pub(crate) armed: Option<Instant>,
-    pub(crate) readable_queued: bool,
-    /// The application has been told of the end of the stream.
-    pub(crate) end_notified: bool,
-    pub(crate) writable_queued: bool,
-    pub(crate) want_write: bool,
+    pub(crate) notices: Notices,
+    pub(crate) attention: Attention,
 }
 
 impl core::fmt::Debug for Connection {
@@ -120,6 +95,14 @@ impl core::fmt::Debug for Connection {
     }
 }
 
+/// Who began the connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Role {
+    Client,
+    /// The peer did, by way of these listeners.
+    Server(Admission),
+}
+
 /// The parts of a connection that names in its configuration stand for.
 pub(crate) struct Parts {
     pub(crate) cc: Box<dyn CongestionController>,
@@ -129,24 +112,22 @@ pub(crate) struct Parts {
 impl Connection {
     pub(crate) fn new(
         id: ConnectionId,
-        client: bool,
+        role: Role,
         config: ConnectionConfig,
         first: FourTuple,
         parts: Parts,
     ) -> Self {
+        let (client, life) = match role {
+            Role::Client => (true, Lifecycle::connecting()),
+            Role::Server(admission) => (false, Lifecycle::accepting(admission)),
+        };
         Connection {
             id,
             client,
             initial_tuple: first,
             mptcp: Negotiation::new(config.mptcp, config.checksum),
             plain: Plain::default(),
-            established: false,
-            half_open: None,
-            fast_opened: None,
-            early: false,
-            waiting: false,
-            ended: None,
-            detached: false,
+            life,
             send: SendState::new(config.send_buffer),
             recv: ReceiveState::new(config.receive_buffer),
             subflows: Vec::new(),
@@ -166,16 +147,8 @@ impl Connection {
             local_ids: alloc::vec![(first.local.ip(), AddressId(0))],
             adverts: Vec::new(),
             withdrawn: Vec::new(),
-            fast_close: None,
-            gone: false,
-            last_error: None,
-            give_up_at: None,
-            ready: false,
-            armed: None,
-            readable_queued: false,
-            end_notified: false,
-            writable_queued: false,
-            want_write: false,
+            notices: Notices::default(),
+            attention: Attention::default(),
             config,
         }
     }
@@ -307,7 +280,7 @@ impl Connection {
 
     /// Room in the send buffer, if sending is possible at all.
     fn check_writable(&self) -> Result<(), ConnectionError> {
-        match self.ended {
+        match self.life.end() {
             Some(Some(e)) => return Err(e),
             Some(None) => return Err(ConnectionError::SendClosed),
             None => {}
@@ -319,17 +292,25 @@ impl Connection {
         self.check_writable()?;
         let len = data.len();
         let n = self.send.write(data);
-        self.waiting &= n == 0;
-        self.want_write |= n < len;
+        self.on_written(n, len);
         Ok(n)
     }
 
     pub(crate) fn write_slice(&mut self, data: &[u8]) -> Result<usize, ConnectionError> {
         self.check_writable()?;
         let n = self.send.write_slice(data);
-        self.waiting &= n == 0;
-        self.want_write |= n < data.len();
+        self.on_written(n, data.len());
         Ok(n)
+    }
+
+    /// The application wrote `n` bytes of `len`.
+    fn on_written(&mut self, n: usize, len: usize) {
+        if n > 0 {
+            self.life.on_syn_released();
+        }
+        if n < len {
+            self.notices.on_short_write();
+        }
     }
 
     /// Bytes for the application; `Ok(None)`: none now. `Err(None)`: the end of the stream.
@@ -341,7 +322,7 @@ impl Connection {
         if self.recv.is_finished() {
             return Err(None);
         }
-        match self.ended {
+        match self.life.end() {
             Some(Some(e)) => Err(Some(e)),
             Some(None) => Err(None),
             None => Ok(None),
@@ -366,23 +347,20 @@ impl Connection {
     }
 
     pub(crate) fn notify_readable(&mut self, ctx: &mut Context) {
-        if !self.readable_queued && !self.detached {
-            self.readable_queued = true;
+        if !self.life.is_orphan() && self.notices.on_readable() {
             ctx.events.push_back(Event::Readable { connection: self.id });
         }
     }
 
     pub(crate) fn notify_writable(&mut self, ctx: &mut Context) {
-        if self.want_write && !self.writable_queued && !self.detached && self.send.room() > 0 {
-            self.want_write = false;
-            self.writable_queued = true;
+        if !self.life.is_orphan() && self.send.room() > 0 && self.notices.on_room() {
             ctx.events.push_back(Event::Writable { connection: self.id });
         }
     }
 
     /// When something is due although nothing arrives.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        if self.ended.is_some() && self.subflows.is_empty() {
+        if self.life.has_ended() && self.subflows.is_empty() {
             return None;
         }
         let subflows = self.subflows.iter().filter_map(|m| {
@@ -399,9 +377,9 @@ impl Connection {
                 .min()
         });
         let adverts = self.adverts.iter().filter_map(|a| a.resend);
-        let fast_close = self.fast_close.map(|f| f.resend);
-        let later = self.retry_after.iter().map(|l| l.2).min().filter(|_| self.ended.is_none());
-        let own = [self.send.timeout(), self.send.pacing_wake(), self.give_up_at, fast_close, later];
+        let fast_close = self.life.fast_close().map(|f| f.resend);
+        let later = self.retry_after.iter().map(|l| l.2).min().filter(|_| !self.life.has_ended());
+        let own = [self.send.timeout(), self.send.pacing_wake(), self.life.give_up_at(), fast_close, later];
         let own = own.into_iter().flatten();
         subflows.chain(adverts).chain(own).min()
     }

@@ -14,7 +14,7 @@ use super::connection::Connection;
 use super::join::Refusal;
 use super::mapping::Mapping;
 use crate::context::Context;
-use crate::error::{ConnectionError, FallbackReason};
+use crate::error::FallbackReason;
 use crate::event::Event;
 use crate::observe::Counter;
 use crate::wire::mptcp::{Dsn, Dss, DssMapping, MpFail, MptcpOption, ResetReason};
@@ -246,7 +246,7 @@ impl Connection {
     fn reset_with_fail(&mut self, ctx: &mut Context, now: Instant, i: usize, data: DataOffset) {
         let dsn = data.to_wire(self.mptcp.remote_idsn()).0;
         self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPFailTx);
-        self.last_error = Some(ConnectionError::Broken);
+        self.life.on_subflow_broken();
         let interference = Refusal { reason: ResetReason::MiddleboxInterference, transient: false };
         let fail = MptcpOption::Fail(MpFail { dsn });
         self.reset_subflow_saying(ctx, now, i, interference, Some(fail));

@@ -47,7 +47,7 @@ impl Connection {
     /// Server: data may be sent although the handshake is not through (RFC 7413 §4.2.2). Only in plain TCP: a DATA_ACK cannot be
     /// given before the third ACK brings the client's key, and Linux falls back when the first data come without one.
     pub(crate) fn answers_early(&self) -> bool {
-        self.early && !self.client && !self.established && self.mptcp.is_plain()
+        self.life.is_accepted_early() && self.mptcp.is_plain()
     }
 
     /// What the first SYN is to do.
@@ -65,8 +65,9 @@ impl Connection {
 
     /// Client: with a cookie at hand the SYN waits for data that it can carry.
     pub(crate) fn put_off_syn(&mut self, ctx: &Context, now: Instant) {
-        self.waiting = matches!(self.fast_open_advice(ctx, now), Advice::Send(..));
-        self.early |= self.waiting;
+        if matches!(self.fast_open_advice(ctx, now), Advice::Send(..)) {
+            self.life.await_data();
+        }
     }
 
     /// Client: data for the first SYN if a cookie is known, else a request for one. A SYN sent again has neither (RFC 7413
@@ -105,7 +106,7 @@ impl Connection {
     /// Client: a SYN with the option was not answered, or by an ICMP error. Maybe that is why (RFC 7413 §4.1.3.1).
     pub(crate) fn doubt_fast_open(&mut self, ctx: &mut Context, now: Instant, i: usize) {
         let m = &self.subflows[i];
-        if !self.established && (m.tcp.syn_data() > 0 || m.asked_cookie) {
+        if self.life.is_connecting() && (m.tcp.syn_data() > 0 || m.asked_cookie) {
             ctx.fast_open.doubt(now, m.tcp.tuple().local.ip(), m.tcp.tuple().remote);
         }
     }
@@ -163,7 +164,7 @@ impl Connection {
         m.consumed = SubflowOffset(1 + n);
         m.verified_to = m.consumed;
         self.recv.on_syn_data(n);
-        self.early = true;
+        self.life.on_syn_data_taken();
         if self.answers_early() {
             // Within the window of the SYN and the initial one.
             self.subflows[0].tcp.allow_early_data();

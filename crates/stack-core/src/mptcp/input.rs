@@ -87,7 +87,7 @@ impl Connection {
             }
             return;
         }
-        if self.fast_close.is_some() {
+        if self.life.fast_close().is_some() {
             self.on_segment_after_fast_close(ctx, now, seg);
             return;
         }
@@ -190,15 +190,15 @@ impl Connection {
                 } else {
                     self.on_third_ack(ctx, now, i, seg);
                 }
-                self.established = true;
-                if let Some(listener) = self.half_open.take() {
+                let (admission, early) = self.life.on_handshake_complete();
+                if let Some(listener) = admission.backlog {
                     ctx.leave_half_open(listener);
                 }
-                if let Some(listener) = self.fast_opened.take() {
+                if let Some(listener) = admission.fast_open {
                     ctx.fast_open.settled(listener);
                 }
                 self.announce(ctx, now, i);
-                if self.client || !self.early {
+                if !early {
                     ctx.events.push_back(Event::Connected { connection: self.id });
                 }
                 Ok(())

@@ -151,7 +151,7 @@ impl Connection {
 
     /// Whether this connection takes one more subflow from its peer, to the address `to`.
     fn admits_join(&self, to: SocketAddr) -> Result<(), Refusal> {
-        let over = self.ended.is_some() || (self.send.is_fin_acked() && self.recv.is_finished());
+        let over = self.life.has_ended() || (self.send.is_fin_acked() && self.recv.is_finished());
         if self.mptcp.is_plain() || over {
             return Err(Refusal::PROTOCOL);
         }

@@ -15,6 +15,7 @@
 //! | `close` | §3.3.3, §3.5, §3.6 | DATA_FIN, MP_FASTCLOSE, RST |
 
 pub(crate) mod address;
+mod application;
 pub(crate) mod close;
 pub(crate) mod connection;
 pub(crate) mod data_ack;
@@ -23,6 +24,7 @@ pub(crate) mod fast_open;
 pub(crate) mod handshake;
 pub(crate) mod input;
 pub(crate) mod join;
+pub(crate) mod lifecycle;
 pub mod mapping;
 pub(crate) mod negotiation;
 pub(crate) mod output;

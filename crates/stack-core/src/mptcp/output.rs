@@ -78,7 +78,7 @@ impl Connection {
         let packet = self.packet_payload(i);
         let m = &mut self.subflows[i];
         let id = Some(m.tcp.id());
-        if self.waiting {
+        if self.life.is_awaiting_data() {
             return None;
         }
         if let Some(mut segment) = m.tcp.poll_handshake(now) {
@@ -87,7 +87,7 @@ impl Connection {
             }
             return Some(segment);
         }
-        if self.fast_close.is_some() {
+        if self.life.fast_close().is_some() {
             // RFC 8684 §3.5: FASTCLOSE_WAIT. Nothing is left to say but that.
             return (!m.signals.is_empty()).then(|| m.tcp.pure_ack());
         }
@@ -134,8 +134,7 @@ impl Connection {
 
     /// Our end of data: DATA_FIN, or FIN in plain TCP, once everything has been sent.
     fn poll_fin(&mut self, now: Instant) {
-        let over = self.fast_close.is_some();
-        if over || !self.established || !self.send.is_fin_due() {
+        if !self.life.is_established() || !self.send.is_fin_due() {
             return;
         }
         match self.mptcp.mode() {

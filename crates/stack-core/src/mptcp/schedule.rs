@@ -71,8 +71,8 @@ impl Connection {
 
     /// The next segment of data: reinjection first, then new data.
     pub(crate) fn poll_data(&mut self, ctx: &mut Context, now: Instant) -> Option<(usize, Segment)> {
-        let through = self.established && !self.mptcp.is_open();
-        if !(through || self.answers_early()) || self.ended.is_some() {
+        let through = self.life.is_established() && !self.mptcp.is_open();
+        if !(through || self.answers_early()) {
             return None;
         }
         let backlog = self.send.backlog();
@@ -244,7 +244,7 @@ impl Connection {
         let backlog = self.send.backlog();
         let window = self.send.window().min(self.subflows[i].tcp.window_room());
         let n = backlog.min(window).min(u64::from(self.packet_payload(i)));
-        let ready = self.established && !self.mptcp.is_open() && self.ended.is_none();
+        let ready = self.life.is_established() && !self.mptcp.is_open();
         let may = ready && alone && self.subflows[i].can_send_data() && n > 0;
         if !may {
             self.subflows[i].tcp.no_new_data();

@@ -144,9 +144,9 @@ pub struct SubflowInfo {
 
 impl Connection {
     pub(crate) fn info(&self) -> ConnectionInfo {
-        let state = if self.ended.is_some() {
+        let state = if self.life.has_ended() {
             ConnectionState::Closed
-        } else if !self.established {
+        } else if self.life.is_connecting() {
             ConnectionState::Connecting
         } else if self.send.is_shut() || self.recv.is_finished() {
             ConnectionState::Closing
@@ -171,8 +171,8 @@ impl Connection {
             bytes_acked: self.send.bytes_acked(),
             bytes_received: self.recv.bytes_received(),
             readable: self.recv.readable_bytes(),
-            writable: if self.send.is_shut() || self.ended.is_some() { 0 } else { self.send.room() },
-            error: self.ended.flatten(),
+            writable: if self.send.is_shut() || self.life.has_ended() { 0 } else { self.send.room() },
+            error: self.life.end().flatten(),
             lost_subflows: self.lost.iter().copied().collect(),
         }
     }

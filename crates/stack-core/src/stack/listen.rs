@@ -6,7 +6,9 @@ use crate::context::fast_open::FastOpenSyn;
 use crate::error::{ConnectError, ListenError};
 use crate::event::{Event, IncomingId};
 use crate::mptcp::Connection;
+use crate::mptcp::connection::Role;
 use crate::mptcp::handshake::capable;
+use crate::mptcp::lifecycle::Admission;
 use crate::mptcp::subflow::{Join, Subflow};
 use crate::observe::Counter;
 use crate::tcp::{Arrival, FourTuple};
@@ -226,14 +228,17 @@ impl Stack {
             return Err(ConnectError::Gone);
         }
         let id = self.next_id();
-        let mut c = Connection::new(id, false, config.clone(), tuple, parts);
+        let admission = Admission {
+            backlog: complete.is_none().then_some(listener),
+            fast_open: (!fast_open.data.is_empty()).then_some(listener),
+        };
+        let mut c = Connection::new(id, Role::Server(admission), config.clone(), tuple, parts);
         c.on_syn(&mut self.ctx, now, &syn, complete.as_ref().map(|done| done.key));
         let mut tcp = c.new_tcp(&mut self.ctx, now, path, tuple);
         let subflow = tcp.id();
         if let Some(done) = &complete {
             tcp.offered_before(done.isn, done.window_scale);
         } else {
-            c.half_open = Some(listener);
             *self.ctx.half_open.entry(listener).or_default() += 1;
         }
         let mut tcp = tcp.accept(now, &syn);
@@ -244,7 +249,6 @@ impl Stack {
         first.fast_open = fast_open.answer;
         c.add_subflow(&self.ctx, first);
         if !fast_open.data.is_empty() {
-            c.fast_opened = Some(listener);
             c.take_syn_data(&mut self.ctx, now, fast_open.data);
         }
         if let Some(done) = complete {

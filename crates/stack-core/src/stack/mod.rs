@@ -28,7 +28,7 @@ use crate::error::{ConnectError, ConnectionError, SignalError};
 use crate::event::{Event, IncomingId};
 use crate::interface::{PathConfig, PathKind, Transmit};
 use crate::mptcp::Connection;
-use crate::mptcp::connection::Parts;
+use crate::mptcp::connection::{Parts, Role};
 use crate::observe::{Counters, Observer};
 use crate::tcp::FourTuple;
 use alloc::boxed::Box;
@@ -135,9 +135,8 @@ impl Stack {
         let mut due = Vec::new();
         while let Some((at, id)) = self.timers.pop_due(now) {
             if let Some(c) = self.connections.get_mut(&id)
-                && c.armed == Some(at)
+                && c.attention.on_timer(at)
             {
-                c.armed = None;
                 due.push(id);
             }
         }
@@ -168,7 +167,7 @@ impl Stack {
                 self.ready.push_back(id);
                 return Some(t);
             }
-            c.ready = false;
+            c.attention.on_served();
             let subflows = c.next_subflow;
             c.after_progress(&mut self.ctx, now);
             let opened = c.next_subflow != subflows;
@@ -190,12 +189,12 @@ impl Stack {
         match event {
             Event::Readable { connection } => {
                 if let Some(c) = self.connections.get_mut(&connection) {
-                    c.readable_queued = false;
+                    c.notices.on_readable_taken();
                 }
             }
             Event::Writable { connection } => {
                 if let Some(c) = self.connections.get_mut(&connection) {
-                    c.writable_queued = false;
+                    c.notices.on_writable_taken();
                 }
             }
             _ => {}
@@ -211,8 +210,7 @@ impl Stack {
     /// Something happened to a connection: it may have packets to send and other deadlines.
     fn touched(&mut self, _now: Instant, id: ConnectionId) {
         let Some(c) = self.connections.get_mut(&id) else { return };
-        if !c.ready {
-            c.ready = true;
+        if c.attention.on_ready() {
             self.ready.push_back(id);
         }
     }
@@ -228,9 +226,8 @@ impl Stack {
             return;
         }
         if let Some(deadline) = c.next_deadline()
-            && c.armed.is_none_or(|a| deadline < a)
+            && c.attention.on_deadline(deadline)
         {
-            c.armed = Some(deadline);
             self.timers.push(deadline, id);
         }
     }
@@ -296,7 +293,7 @@ impl Stack {
         if config.mptcp {
             self.ctx.keep_port(port, remote);
         }
-        let mut c = Connection::new(id, true, config, tuple, parts);
+        let mut c = Connection::new(id, Role::Client, config, tuple, parts);
         c.paths = paths;
         c.open_first(&mut self.ctx, now, path);
         self.connections.insert(id, Box::new(c));
@@ -306,13 +303,13 @@ impl Stack {
 
     /// Whether a connection's SYN waits for data that it can carry ([`ConnectionConfig::fast_open`]).
     pub fn awaits_data(&self, connection: ConnectionId) -> bool {
-        self.connections.get(&connection).is_some_and(|c| c.waiting)
+        self.connections.get(&connection).is_some_and(|c| c.life.is_awaiting_data())
     }
 
     /// Sends the SYN of a connection that waits for data, without any.
     pub fn open(&mut self, now: Instant, connection: ConnectionId) {
         let Some(c) = self.connections.get_mut(&connection) else { return };
-        c.waiting = false;
+        c.life.on_syn_released();
         self.touched(now, connection);
     }
 
@@ -378,7 +375,7 @@ impl Stack {
     /// When the connection has ended.
     pub fn shutdown(&mut self, now: Instant, connection: ConnectionId) -> Result<(), ConnectionError> {
         let c = self.connections.get_mut(&connection).ok_or(ConnectionError::NotFound)?;
-        if let Some(error) = c.ended {
+        if let Some(error) = c.life.end() {
             return error.map_or(Ok(()), Err);
         }
         c.shutdown();
