@@ -1,6 +1,7 @@
 //! How subflows and connections end: FIN and RST, DATA_FIN, MP_FASTCLOSE (RFC 8684 §3.3.3, §3.5, §3.6), timers.
 
 use super::connection::Connection;
+use super::failures::Pair;
 use super::join::Refusal;
 use super::subflow::{Join, Subflow};
 use crate::config::FastClose;
@@ -9,11 +10,9 @@ use crate::context::time_wait::TimeWait;
 use crate::error::ConnectionError;
 use crate::event::{Event, LostSubflow, SubflowReset};
 use crate::observe::Counter;
-use crate::stack::LOST_KEPT;
 use crate::tcp::{CloseReason, FourTuple, State, TIME_WAIT};
 use crate::wire::mptcp::{MpFastClose, MpTcpRst, MptcpOption, ResetReason};
 use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr};
-use core::net::{IpAddr, SocketAddr};
 use umptcp_types::{Duration, Instant, PathId, SeqNumber, SubflowId};
 
 /// How long a connection that the application has let go of waits for the peer to close, and one that has ended for its
@@ -37,14 +36,16 @@ fn pause_after(reason: Option<ResetReason>) -> Duration {
     }
 }
 
-/// Pairs of addresses remembered for having failed, at most.
-const FAILED_KEPT: usize = 256;
 /// Times a SYN/ACK is sent again before the half-open connection is forgotten (Linux's tcp_synack_retries): a minute, while
 /// the user timeout is for those who have completed a handshake.
 const SYN_ACK_RETRIES: u64 = 5;
 
 /// How often a subflow that does not answer is tried while others deliver.
 const STALE_PROBE: Duration = Duration::from_secs(1);
+
+fn pair_of(m: &Subflow) -> Pair {
+    Pair { local: m.tcp.tuple().local.ip(), remote: m.tcp.tuple().remote }
+}
 
 fn error_of(reason: CloseReason) -> ConnectionError {
     match reason {
@@ -159,7 +160,7 @@ impl Connection {
     fn remove_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize) {
         self.reinject_from(i);
         let m = self.subflows.remove(i);
-        self.look_for_paths = true;
+        self.addresses.on_change();
         let id = m.tcp.id();
         ctx.demux.remove(&m.tcp.tuple());
         if m.tcp.state() == State::TimeWait {
@@ -187,7 +188,7 @@ impl Connection {
             self.note_lost(now, &m, error);
         } else if m.announced && !self.life.has_ended() && !self.finished() {
             // The peer closed it. Opened again at once it might be closed again at once, without end.
-            self.put_off(m.tcp.tuple().local.ip(), m.tcp.tuple().remote, now + pause_after(None));
+            self.addresses.failures.put_off(pair_of(&m), now + pause_after(None));
         }
         let (connection, reset) = (self.id, m.reset);
         if m.announced {
@@ -202,15 +203,12 @@ impl Connection {
 
     /// Remembers a subflow that did not end by FIN, and decides whether its pair of addresses is tried again.
     fn note_lost(&mut self, now: Instant, m: &Subflow, error: ConnectionError) {
-        let (local, remote) = (m.tcp.tuple().local.ip(), m.tcp.tuple().remote);
-        if self.lost.len() == LOST_KEPT {
-            self.lost.pop_front();
-        }
-        self.lost.push_back(LostSubflow {
+        let pair = pair_of(m);
+        self.addresses.failures.on_lost(LostSubflow {
             at: now,
             subflow: m.tcp.id(),
             local: m.tcp.tuple().local,
-            remote,
+            remote: m.tcp.tuple().remote,
             error,
             reset: m.reset,
             established: m.announced,
@@ -225,9 +223,9 @@ impl Connection {
             let passing = matches!(m.reset, Some(SubflowReset { by_peer: true, transient: true, .. }));
             if ours && passing {
                 // RFC 8684 §3.6: so says the peer; each time later.
-                let tries = self.count_reset(local, remote);
+                let tries = self.addresses.failures.on_reset(pair);
                 let wait = Duration::from_secs(1).saturating_mul(1 << (tries - 1).min(6));
-                self.put_off(local, remote, now + wait);
+                self.addresses.failures.put_off(pair, now + wait);
                 tries > JOINS_RETRIED
             } else {
                 ours && m.tcp.close_reason() != Some(CloseReason::Aborted)
@@ -237,36 +235,15 @@ impl Connection {
                 // RFC 8684 §3.6: a permanent condition, so says the peer.
                 Some(SubflowReset { by_peer: true, reason: Some(_), transient: false }) => true,
                 Some(reset) => {
-                    self.put_off(local, remote, now + pause_after(reset.reason));
-                    self.count_reset(local, remote) >= RESETS_ALLOWED
+                    self.addresses.failures.put_off(pair, now + pause_after(reset.reason));
+                    self.addresses.failures.on_reset(pair) >= RESETS_ALLOWED
                 }
                 None => false,
             }
         };
-        if failed && !self.failed.contains(&(local, remote)) && self.failed.len() < FAILED_KEPT {
-            self.failed.push((local, remote));
+        if failed {
+            self.addresses.failures.on_failed(pair);
         }
-    }
-
-    /// No subflow between these addresses before `until`, while there are others.
-    pub(crate) fn put_off(&mut self, local: IpAddr, remote: SocketAddr, until: Instant) {
-        if let Some(known) = self.retry_after.iter_mut().find(|(l, r, _)| (*l, *r) == (local, remote)) {
-            known.2 = known.2.max(until);
-        } else if self.retry_after.len() < FAILED_KEPT {
-            self.retry_after.push((local, remote, until));
-        }
-    }
-
-    /// One more reset between two addresses; how many there have been.
-    fn count_reset(&mut self, local: IpAddr, remote: SocketAddr) -> u8 {
-        if let Some((_, _, n)) = self.resets.iter_mut().find(|(l, r, _)| (*l, *r) == (local, remote)) {
-            *n = n.saturating_add(1);
-            return *n;
-        }
-        if self.resets.len() < FAILED_KEPT {
-            self.resets.push((local, remote, 1));
-        }
-        1
     }
 
     /// Both directions are done (RFC 8684 §3.3.3).
@@ -304,7 +281,7 @@ impl Connection {
         if over {
             self.life.give_up_by(now + ORPHAN_TIMEOUT);
         }
-        if self.look_for_paths && self.opens_subflows() {
+        if self.addresses.wants_look() && self.opens_subflows() {
             self.manage_paths(ctx, now);
         }
     }
@@ -415,7 +392,7 @@ impl Connection {
         }
         ctx.forget_token(self.mptcp.local_token(), self.id);
         self.send.on_end();
-        self.adverts.clear();
+        self.addresses.adverts.clear();
         if !self.life.is_orphan() {
             self.notify_readable(ctx);
             ctx.events.push_back(Event::Closed { connection: self.id, error });
@@ -626,11 +603,8 @@ impl Connection {
         if self.send.pacing_wake().is_some_and(|t| t <= now) {
             self.send.stop_waiting_for_pacing();
         }
-        if self.retry_after.iter().any(|l| l.2 <= now) {
-            self.retry_after.retain(|l| l.2 > now);
-            if self.opens_subflows() {
-                self.manage_paths(ctx, now);
-            }
+        if self.addresses.failures.end_pauses(now) && self.opens_subflows() {
+            self.manage_paths(ctx, now);
         }
         if self.life.give_up_at().is_some_and(|t| t <= now) {
             self.life.go_on();

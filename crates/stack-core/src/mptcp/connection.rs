@@ -1,5 +1,6 @@
 //! The connection itself: what it holds, how it begins, and what the application asks of it.
 
+use super::addresses::Addresses;
 use super::application::{Attention, Notices};
 use super::lifecycle::{Admission, Lifecycle};
 use super::mapping::RxMappings;
@@ -11,34 +12,15 @@ use super::subflow::{Join, Subflow};
 use crate::config::ConnectionConfig;
 use crate::context::Context;
 use crate::error::{ConnectionError, FallbackReason};
-use crate::event::{Event, LostSubflow};
+use crate::event::Event;
 use crate::observe::Counter;
-use crate::path_manager::{PathPolicy, RemoteAddress};
 use crate::tcp::{FourTuple, Tcp, TcpConfig, window_scale_for};
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use core::net::{IpAddr, SocketAddr};
-use smallvec::SmallVec;
 use umptcp_congestion::CongestionController;
 use umptcp_scheduler::Scheduler;
 use umptcp_types::{AddressId, ConnectionId, Instant, PathId, SubflowId};
-
-/// An address we told the peer.
-#[derive(Clone, Debug)]
-pub(crate) struct Advert {
-    pub(crate) id: AddressId,
-    pub(crate) address: IpAddr,
-    pub(crate) port: Option<u16>,
-    /// The ports that the peer may take it to mean: `port`, or those of the subflows that carried it (RFC 8684 §3.4.1).
-    pub(crate) ports: SmallVec<[u16; 2]>,
-    /// The address of a path of ours that it stands for; it goes when that goes.
-    pub(crate) local: Option<IpAddr>,
-    pub(crate) echoed: bool,
-    pub(crate) resend: Option<Instant>,
-    pub(crate) tries: u8,
-}
 
 /// One MPTCP or TCP connection.
 pub(crate) struct Connection {
@@ -60,25 +42,7 @@ pub(crate) struct Connection {
     pub(crate) turn: usize,
     pub(crate) cc: Box<dyn CongestionController>,
     pub(crate) scheduler: Box<dyn Scheduler>,
-    /// Paths the application allows; empty: all.
-    pub(crate) paths: Vec<PathId>,
-    pub(crate) policy: Box<dyn PathPolicy>,
-    pub(crate) remotes: Vec<RemoteAddress>,
-    pub(crate) failed: Vec<(IpAddr, SocketAddr)>,
-    /// How often established subflows between these addresses were reset (bounded like `failed`).
-    pub(crate) resets: Vec<(IpAddr, SocketAddr, u8)>,
-    /// The path manager is to look again: a subflow has gone, or it has not looked yet.
-    pub(crate) look_for_paths: bool,
-    /// Pairs whose subflow was reset, and when another may be opened while there are others (bounded like `failed`).
-    pub(crate) retry_after: Vec<(IpAddr, SocketAddr, Instant)>,
-    /// Joins of ours in the second that began then.
-    pub(crate) joins: (Instant, u32),
-    /// The last subflows that did not end by FIN.
-    pub(crate) lost: VecDeque<LostSubflow>,
-    pub(crate) local_ids: Vec<(IpAddr, AddressId)>,
-    pub(crate) adverts: Vec<Advert>,
-    /// Addresses of ours that the application has taken back: no subflow is opened from them.
-    pub(crate) withdrawn: Vec<IpAddr>,
+    pub(crate) addresses: Addresses,
 
     pub(crate) notices: Notices,
     pub(crate) attention: Attention,
@@ -135,18 +99,7 @@ impl Connection {
             turn: 0,
             cc: parts.cc,
             scheduler: parts.scheduler,
-            paths: Vec::new(),
-            policy: crate::path_manager::default_policy(),
-            remotes: alloc::vec![RemoteAddress::new(AddressId(0), first.remote)],
-            failed: Vec::new(),
-            resets: Vec::new(),
-            look_for_paths: true,
-            retry_after: Vec::new(),
-            joins: (Instant::ZERO, 0),
-            lost: VecDeque::new(),
-            local_ids: alloc::vec![(first.local.ip(), AddressId(0))],
-            adverts: Vec::new(),
-            withdrawn: Vec::new(),
+            addresses: Addresses::new(&first),
             notices: Notices::default(),
             attention: Attention::default(),
             config,
@@ -225,8 +178,9 @@ impl Connection {
         self.subflows.iter().position(|m| m.tcp.id() == id)
     }
 
-    /// The first subflow and its SYN.
-    pub(crate) fn open_first(&mut self, ctx: &mut Context, now: Instant, path: PathId) {
+    /// The first subflow and its SYN. `allowed`: the paths that the connection may use; empty: all.
+    pub(crate) fn open_first(&mut self, ctx: &mut Context, now: Instant, path: PathId, allowed: Vec<PathId>) {
+        self.addresses.allow(allowed);
         if self.config.mptcp && ctx.black_holes.avoid(now, self.initial_tuple.remote.ip()) {
             self.count(ctx, now, None, Counter::MPCapableSYNTXDisabled);
             self.mptcp.fall_back(FallbackReason::BlackHole);
@@ -376,9 +330,9 @@ impl Connection {
                 .flatten()
                 .min()
         });
-        let adverts = self.adverts.iter().filter_map(|a| a.resend);
+        let adverts = self.addresses.adverts.next_deadline();
         let fast_close = self.life.fast_close().map(|f| f.resend);
-        let later = self.retry_after.iter().map(|l| l.2).min().filter(|_| !self.life.has_ended());
+        let later = self.addresses.failures.next_pause_end().filter(|_| !self.life.has_ended());
         let own = [self.send.timeout(), self.send.pacing_wake(), self.life.give_up_at(), fast_close, later];
         let own = own.into_iter().flatten();
         subflows.chain(adverts).chain(own).min()

@@ -137,7 +137,7 @@ impl Connection {
         let was_mptcp = self.is_mptcp();
         self.mptcp.fall_back(reason);
         ctx.forget_token(self.mptcp.local_token(), self.id);
-        self.adverts.clear();
+        self.addresses.adverts.clear();
         self.recv.on_fallback();
         ctx.events.push_back(Event::FellBack { connection: self.id, reason });
         let una = self.send.una();

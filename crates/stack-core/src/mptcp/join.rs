@@ -1,6 +1,7 @@
 //! MP_JOIN in both roles (RFC 8684 §3.2).
 
 use super::connection::Connection;
+use super::failures::Pair;
 use super::subflow::{Join, Subflow};
 use crate::context::Context;
 use crate::error::FallbackReason;
@@ -59,25 +60,9 @@ impl Refusal {
 }
 
 impl Connection {
-    /// Our Address ID for a local address: the same address always gets the same ID (RFC 8684 §3.2). When every number has been
-    /// given out, one is used again whose address has neither subflow nor advertisement.
+    /// Our Address ID for a local address.
     pub(crate) fn local_id(&mut self, address: IpAddr) -> Option<AddressId> {
-        if let Some((_, id)) = self.local_ids.iter().find(|(a, _)| *a == address) {
-            return Some(*id);
-        }
-        let highest = self.local_ids.iter().map(|(_, id)| id.0).max()?;
-        if let Some(next) = highest.checked_add(1) {
-            self.local_ids.push((address, AddressId(next)));
-            return Some(AddressId(next));
-        }
-        let (subflows, adverts) = (&self.subflows, &self.adverts);
-        let free = |id: AddressId| {
-            let used = subflows.iter().any(|m| m.local_id == id) || adverts.iter().any(|a| a.id == id);
-            id != AddressId(0) && !used
-        };
-        let slot = self.local_ids.iter_mut().find(|(_, id)| free(*id))?;
-        slot.0 = address;
-        Some(slot.1)
+        self.addresses.local_id(address, |id| self.subflows.iter().any(|m| m.local_id == id))
     }
 
     /// Opens a subflow from `local` to `remote`.
@@ -92,8 +77,7 @@ impl Connection {
         // that was lost: the peer, or something on the path, may still know it.
         let same = SocketAddr::new(local.address, self.initial_tuple.local.port());
         let tuple = FourTuple { local: same, remote: remote.address };
-        let used = tuple == self.initial_tuple
-            || self.lost.iter().any(|l| l.local == tuple.local && l.remote == tuple.remote);
+        let used = tuple == self.initial_tuple || self.addresses.failures.was_lost(tuple.local, tuple.remote);
         let port = if !used && ctx.is_free(now, &tuple) {
             Some(same.port())
         } else {
@@ -101,7 +85,7 @@ impl Connection {
         };
         let Some(port) = port else {
             self.count(ctx, now, None, Counter::MPJoinSynTxBindErr);
-            self.failed.push((local.address, remote.address));
+            self.addresses.failures.on_failed(Pair { local: local.address, remote: remote.address });
             return;
         };
         let Some(local_id) = self.local_id(local.address) else {
@@ -171,7 +155,7 @@ impl Connection {
     /// the connection (RFC 8684 §3.2), but it is no reason to answer on ports that the application never opened, past whatever
     /// guards them by their number. Linux refuses such joins too.
     fn offers_port(&self, port: u16) -> bool {
-        port == self.initial_tuple.local.port() || self.adverts.iter().any(|a| a.ports.contains(&port))
+        port == self.initial_tuple.local.port() || self.addresses.adverts.offers_port(port)
     }
 
     /// A SYN with MP_JOIN and our token arrived. An error says with which RST to refuse it.
@@ -339,14 +323,6 @@ impl Connection {
         self.subflows[i].tcp.ack_now();
         self.announce(ctx, now, i);
         Ok(())
-    }
-
-    /// A path with these addresses came: what failed from them before may work now.
-    pub(crate) fn forget_failures(&mut self, addresses: &[IpAddr]) {
-        self.failed.retain(|(local, _)| !addresses.contains(local));
-        self.resets.retain(|(local, _, _)| !addresses.contains(local));
-        self.retry_after.retain(|(local, _, _)| !addresses.contains(local));
-        self.withdrawn.retain(|local| !addresses.contains(local));
     }
 
     /// Anything the peer sends after our third ACK shows that it arrived: ESTABLISHED (RFC 8684 §3.2).

@@ -15,13 +15,17 @@
 //! | `close` | §3.3.3, §3.5, §3.6 | DATA_FIN, MP_FASTCLOSE, RST |
 
 pub(crate) mod address;
+mod addresses;
+mod adverts;
 mod application;
 pub(crate) mod close;
 pub(crate) mod connection;
 pub(crate) mod data_ack;
+pub(crate) mod failures;
 pub(crate) mod fallback;
 pub(crate) mod fast_open;
 pub(crate) mod handshake;
+pub(crate) mod info;
 pub(crate) mod input;
 pub(crate) mod join;
 pub(crate) mod lifecycle;

@@ -105,7 +105,7 @@ impl Stack {
             return;
         }
         let is_syn = seg.flags.syn && !seg.flags.ack && !seg.flags.fin;
-        if is_syn && Self::can_be_peer(tuple.remote) {
+        if is_syn && ip::can_be_peer(tuple.remote) {
             // RFC 8684 §3.2: a join is demultiplexed by its token, not by the port. With an MP_CAPABLE beside it it is
             // no join: the listener's connection is plain TCP then.
             if let (Some(&MpJoin::Syn { token, .. }), Ok(None)) = (join(seg), sole_capable(seg)) {
@@ -124,15 +124,6 @@ impl Stack {
             return;
         }
         self.refuse_segment(now, path, &tuple, seg, payload.len(), TcpOptions::default());
-    }
-
-    /// A source that can be answered: a unicast address and a port.
-    pub(crate) fn can_be_peer(remote: SocketAddr) -> bool {
-        let unicast = match remote.ip() {
-            IpAddr::V4(a) => !a.is_multicast() && !a.is_broadcast() && !a.is_unspecified(),
-            IpAddr::V6(a) => !a.is_multicast() && !a.is_unspecified(),
-        };
-        unicast && remote.port() != 0
     }
 
     fn handle_join(&mut self, now: Instant, path: PathId, tuple: FourTuple, seg: &TcpRepr, token: u32) {
@@ -175,7 +166,7 @@ impl Stack {
         len: usize,
         options: TcpOptions,
     ) {
-        if !Self::can_be_peer(tuple.remote) {
+        if !ip::can_be_peer(tuple.remote) {
             self.ctx.observe(now, None, None, Counter::TcpInAddrErrors);
             return;
         }

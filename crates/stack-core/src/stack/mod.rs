@@ -14,13 +14,14 @@
 mod change;
 mod demux;
 mod fast_open;
-mod info;
+
 mod listen;
 mod syn_cookies;
 mod timers;
 
 pub use crate::context::fast_open::FastOpenServer;
-pub use info::{ConnectionInfo, ConnectionState, LOST_KEPT, MptcpStatus, Received, SubflowInfo};
+pub use crate::mptcp::failures::LOST_KEPT;
+pub use crate::mptcp::info::{ConnectionInfo, ConnectionState, MptcpStatus, Received, SubflowInfo};
 
 use crate::config::{ConnectOptions, ConnectionConfig, StackConfig};
 use crate::context::{self, Context, Path};
@@ -31,6 +32,7 @@ use crate::mptcp::Connection;
 use crate::mptcp::connection::{Parts, Role};
 use crate::observe::{Counters, Observer};
 use crate::tcp::FourTuple;
+use crate::wire::ip::can_be_peer;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -88,7 +90,7 @@ impl Stack {
         self.ctx.path_order.push(id);
         for c in self.sorted_connections() {
             if let Some(connection) = self.connections.get_mut(&c) {
-                connection.forget_failures(&addresses);
+                connection.addresses.on_path_added(&addresses);
                 connection.manage_paths(&mut self.ctx, now);
                 self.touched(now, c);
             }
@@ -257,7 +259,7 @@ impl Stack {
     /// When it cannot even be tried: no path, no port, unknown names.
     pub fn connect(&mut self, now: Instant, options: ConnectOptions) -> Result<ConnectionId, ConnectError> {
         let ConnectOptions { remote, paths, local_address, local_port, config } = options;
-        if !Self::can_be_peer(remote) {
+        if !can_be_peer(remote) {
             return Err(ConnectError::BadRemote(remote));
         }
         self.check_capacity()?;
@@ -294,8 +296,7 @@ impl Stack {
             self.ctx.keep_port(port, remote);
         }
         let mut c = Connection::new(id, Role::Client, config, tuple, parts);
-        c.paths = paths;
-        c.open_first(&mut self.ctx, now, path);
+        c.open_first(&mut self.ctx, now, path, paths);
         self.connections.insert(id, Box::new(c));
         self.touched(now, id);
         Ok(id)

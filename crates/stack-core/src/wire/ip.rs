@@ -2,7 +2,7 @@
 
 use super::WireError;
 use super::checksum;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use etherparse::{Ipv4HeaderSlice, Ipv6HeaderSlice, err};
 
 /// IP protocol number of ICMP.
@@ -259,6 +259,15 @@ pub fn emit_ip_header_for(
         }
         _ => None,
     }
+}
+
+/// A peer that can be answered: a unicast address and a port.
+pub(crate) fn can_be_peer(peer: SocketAddr) -> bool {
+    let unicast = match peer.ip() {
+        IpAddr::V4(a) => !a.is_multicast() && !a.is_broadcast() && !a.is_unspecified(),
+        IpAddr::V6(a) => !a.is_multicast() && !a.is_unspecified(),
+    };
+    unicast && peer.port() != 0
 }
 
 #[cfg(test)]

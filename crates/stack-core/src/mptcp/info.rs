@@ -1,9 +1,10 @@
 //! What can be asked about a connection.
 
+use super::connection::Connection;
+use super::negotiation::Mode;
+use super::subflow::Subflow;
 use crate::error::{ConnectionError, FallbackReason};
 use crate::event::LostSubflow;
-use crate::mptcp::Connection;
-use crate::mptcp::negotiation::Mode;
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -82,12 +83,9 @@ pub struct ConnectionInfo {
     pub writable: usize,
     /// Why it ended, when not cleanly.
     pub error: Option<ConnectionError>,
-    /// Subflows that ended other than by FIN, and joins that failed: the last [`LOST_KEPT`], oldest first.
+    /// Subflows that ended other than by FIN, and joins that failed: the last [`LOST_KEPT`](crate::stack::LOST_KEPT), oldest first.
     pub lost_subflows: Vec<LostSubflow>,
 }
-
-/// How many lost subflows a connection remembers.
-pub const LOST_KEPT: usize = 8;
 
 /// One subflow.
 #[derive(Clone, Debug)]
@@ -173,12 +171,12 @@ impl Connection {
             readable: self.recv.readable_bytes(),
             writable: if self.send.is_shut() || self.life.has_ended() { 0 } else { self.send.room() },
             error: self.life.end().flatten(),
-            lost_subflows: self.lost.iter().copied().collect(),
+            lost_subflows: self.addresses.failures.lost(),
         }
     }
 
     pub(crate) fn subflow_infos(&self) -> Vec<SubflowInfo> {
-        let info = |(i, m): (usize, &crate::mptcp::subflow::Subflow)| {
+        let info = |(i, m): (usize, &Subflow)| {
             let tcp = &m.tcp;
             SubflowInfo {
                 id: tcp.id(),
