@@ -171,7 +171,7 @@ impl Connection {
     /// The application has the peer asked to use subflow `id` as a backup, or not any more (RFC 8684 §3.3.8).
     pub(crate) fn set_backup(&mut self, id: SubflowId, backup: bool) -> Result<(), SignalError> {
         self.check_signal()?;
-        let i = self.index(id).ok_or(SignalError::NoSubflow)?;
+        let i = self.subflows.find(id).ok_or(SignalError::NoSubflow)?;
         let m = &mut self.subflows[i];
         if m.backup_local != backup {
             m.backup_local = backup;
@@ -284,7 +284,7 @@ impl Connection {
         for &address_id in &r.ids {
             self.count(ctx, now, None, Counter::RmAddr);
             let mut found = self.addresses.forget_remote(address_id);
-            for (i, m) in self.subflows.iter_mut().enumerate() {
+            for (i, m) in self.subflows.enumerate_mut() {
                 if m.remote_id == address_id {
                     found = true;
                     // One that brings its own removal lives.
@@ -303,7 +303,7 @@ impl Connection {
     /// Sends keep-alive probes on subflows whose address the peer has removed, and resets those that stay silent.
     pub(crate) fn check_removals(&mut self, ctx: &mut Context, now: Instant) {
         // Backwards, because a reset removes the member.
-        for i in (0..self.subflows.len()).rev() {
+        for i in self.subflows.indices().rev() {
             let Some(m) = self.subflows.get_mut(i) else { continue };
             let Some(removal) = m.removal.filter(|r| r.next <= now) else { continue };
             if removal.probes >= REMOVAL_PROBES || !m.tcp.is_synchronized() {
@@ -328,7 +328,7 @@ impl Connection {
     /// (RFC 8684 §3.4.2).
     pub(crate) fn on_path_removed(&mut self, ctx: &mut Context, now: Instant, path: PathId) {
         let mut ids = self.addresses.adverts.ids_of(|local| ctx.path_of(local).is_none());
-        for i in (0..self.subflows.len()).rev() {
+        for i in self.subflows.indices().rev() {
             if self.subflows.get(i).is_some_and(|m| m.tcp.path() == path) {
                 let id = self.subflows[i].local_id;
                 if !ids.contains(&id) {
@@ -341,6 +341,7 @@ impl Connection {
             self.say_removed(ctx, now, &ids);
         }
         self.after_progress(ctx, now);
+        self.subflows.sweep();
     }
 
     /// Counts a signal that goes out.

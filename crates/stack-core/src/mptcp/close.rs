@@ -13,7 +13,7 @@ use crate::observe::Counter;
 use crate::tcp::{CloseReason, FourTuple, State, TIME_WAIT};
 use crate::wire::mptcp::{MpFastClose, MpTcpRst, MptcpOption, ResetReason};
 use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr};
-use umptcp_types::{Duration, Instant, PathId, SeqNumber, SubflowId};
+use umptcp_types::{Duration, Instant, PathId, SeqNumber};
 
 /// How long a connection that the application has let go of waits for the peer to close, and one that has ended for its
 /// subflows (Linux's tcp_fin_timeout).
@@ -153,13 +153,17 @@ impl Connection {
     /// Ends one subflow without a word; what it carried goes to others.
     pub(crate) fn drop_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize, reason: CloseReason) {
         self.subflows[i].tcp.terminate(reason);
-        self.remove_subflow(ctx, now, i);
+        self.end_subflow(ctx, now, i);
     }
 
-    /// Takes a finished subflow out of the connection.
-    fn remove_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+    /// Subflow `i` has ended: it is marked, and leaves the connection when the step is over.
+    fn end_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+        if self.subflows[i].is_ended() {
+            return;
+        }
         self.reinject_from(i);
-        let m = self.subflows.remove(i);
+        self.subflows.mark_ended(i);
+        let m = &self.subflows[i];
         self.addresses.on_change();
         let id = m.tcp.id();
         ctx.demux.remove(&m.tcp.tuple());
@@ -185,11 +189,12 @@ impl Connection {
         // A join that never came to be, last though it was, is not why the connection ends if another subflow ended before.
         self.life.on_subflow_ended(error, m.is_joined(), self.subflows.is_empty());
         if let Some(error) = error {
-            self.note_lost(now, &m, error);
+            self.note_lost(now, i, error);
         } else if m.announced && !self.life.has_ended() && !self.finished() {
             // The peer closed it. Opened again at once it might be closed again at once, without end.
-            self.addresses.failures.put_off(pair_of(&m), now + pause_after(None));
+            self.addresses.failures.put_off(pair_of(m), now + pause_after(None));
         }
+        let m = &self.subflows[i];
         let (connection, reset) = (self.id, m.reset);
         if m.announced {
             self.cc.subflow_removed(now, id);
@@ -202,7 +207,8 @@ impl Connection {
     }
 
     /// Remembers a subflow that did not end by FIN, and decides whether its pair of addresses is tried again.
-    fn note_lost(&mut self, now: Instant, m: &Subflow, error: ConnectionError) {
+    fn note_lost(&mut self, now: Instant, i: usize, error: ConnectionError) {
+        let m = &self.subflows[i];
         let pair = pair_of(m);
         self.addresses.failures.on_lost(LostSubflow {
             at: now,
@@ -251,6 +257,32 @@ impl Connection {
         self.send.is_fin_acked() && self.recv.is_finished()
     }
 
+    /// There is nothing more to send now. Looks at what that changes. True: it has opened subflows, whose SYNs wait.
+    pub(crate) fn on_nothing_to_send(&mut self, ctx: &mut Context, now: Instant) -> bool {
+        let opened = self.subflows.opened();
+        self.after_progress(ctx, now);
+        self.subflows.sweep();
+        self.subflows.opened() != opened
+    }
+
+    /// The application ends it at once.
+    pub(crate) fn handle_abort(&mut self, ctx: &mut Context, now: Instant) {
+        self.abort(ctx, now, ConnectionError::Aborted);
+        self.subflows.sweep();
+    }
+
+    /// The application lets go of it.
+    pub(crate) fn handle_close(&mut self, ctx: &mut Context, now: Instant) {
+        self.detach(ctx, now);
+        self.subflows.sweep();
+    }
+
+    /// Fires what is due.
+    pub(crate) fn handle_timeout(&mut self, ctx: &mut Context, now: Instant) {
+        self.on_timeout(ctx, now);
+        self.subflows.sweep();
+    }
+
     /// Looks at what a segment, a timer or the application has changed: subflows to close or remove, the end.
     pub(crate) fn after_progress(&mut self, ctx: &mut Context, now: Instant) {
         if self.recv.is_finished() && self.notices.on_end_of_stream() {
@@ -259,15 +291,12 @@ impl Connection {
         if self.is_mptcp() {
             self.close_subflows(ctx, now);
         }
-        let mut i = 0;
-        while i < self.subflows.len() {
-            let m = &self.subflows[i];
+        for i in self.subflows.indices() {
+            let Some(m) = self.subflows.get(i) else { continue };
             // A member in TIME_WAIT stays until its last ACK has left.
             let waiting_ack = m.tcp.state() == State::TimeWait && m.tcp.owes_ack();
             if m.tcp.is_finished() && !waiting_ack {
-                self.remove_subflow(ctx, now, i);
-            } else {
-                i += 1;
+                self.end_subflow(ctx, now, i);
             }
         }
         if !self.life.has_ended() {
@@ -289,7 +318,7 @@ impl Connection {
     /// Closes the subflows that are of no more use (RFC 8684 §3.3.3).
     fn close_subflows(&mut self, ctx: &mut Context, now: Instant) {
         if self.finished() {
-            for i in (0..self.subflows.len()).rev() {
+            for i in self.subflows.indices().rev() {
                 let Some(m) = self.subflows.get_mut(i) else { continue };
                 if m.tcp.state() == State::SynSent {
                     // RFC 9293 §3.10.4: a join that nobody has answered is of no use any more.
@@ -421,10 +450,10 @@ impl Connection {
     pub(crate) fn abort(&mut self, ctx: &mut Context, now: Instant, error: ConnectionError) {
         let ack_form = self.config.fast_close == FastClose::Ack;
         if ack_form && !self.life.has_ended() && self.is_mptcp() && self.mptcp.is_fully_established() {
-            let usable = |m: &&Subflow| m.is_joined() && m.tcp.is_synchronized();
-            let best = self.subflows.iter().filter(usable).min_by_key(|m| (m.stale, m.tcp.srtt()));
-            if let Some(id) = best.map(|m| m.tcp.id()) {
-                self.abort_with_ack(ctx, now, id, error);
+            let usable = |(_, m): &(usize, &Subflow)| m.is_joined() && m.tcp.is_synchronized();
+            let best = self.subflows.enumerate().filter(usable).min_by_key(|(_, m)| (m.stale, m.tcp.srtt()));
+            if let Some((i, _)) = best {
+                self.abort_with_ack(ctx, now, i, error);
                 return;
             }
         }
@@ -433,43 +462,41 @@ impl Connection {
 
     /// RFC 8684 §3.5, option R.
     fn abort_with_reset(&mut self, ctx: &mut Context, now: Instant, error: ConnectionError) {
-        while let Some(m) = self.subflows.first() {
+        for i in self.subflows.indices() {
+            let Some(m) = self.subflows.get(i) else { continue };
             let (id, joined) = (m.tcp.id(), m.is_joined());
-            if self.can_be_reset(0) {
+            if self.can_be_reset(i) {
                 let mut options = TcpOptions::default();
                 if self.is_mptcp() && joined {
                     options.mptcp.push(self.fast_close_option());
                     self.count(ctx, now, Some(id), Counter::MPFastcloseTx);
                 }
-                self.send_subflow_reset(ctx, now, 0, options);
+                self.send_subflow_reset(ctx, now, i, options);
             }
-            self.subflows[0].tcp.terminate(CloseReason::Aborted);
-            self.remove_subflow(ctx, now, 0);
+            self.drop_subflow(ctx, now, i, CloseReason::Aborted);
         }
         self.life.on_fast_close_over();
         self.end(ctx, now, Some(error));
     }
 
-    /// RFC 8684 §3.5, option A: FASTCLOSE_WAIT on subflow `id`, a RST on every other.
-    fn abort_with_ack(&mut self, ctx: &mut Context, now: Instant, id: SubflowId, error: ConnectionError) {
-        for i in (0..self.subflows.len()).rev() {
-            if self.subflows[i].tcp.id() == id {
+    /// RFC 8684 §3.5, option A: FASTCLOSE_WAIT on subflow `i`, a RST on every other.
+    fn abort_with_ack(&mut self, ctx: &mut Context, now: Instant, i: usize, error: ConnectionError) {
+        for j in self.subflows.indices().rev() {
+            if j == i || self.subflows.get(j).is_none() {
                 continue;
             }
-            if self.can_be_reset(i) {
-                self.send_subflow_reset(ctx, now, i, TcpOptions::default());
+            if self.can_be_reset(j) {
+                self.send_subflow_reset(ctx, now, j, TcpOptions::default());
             }
-            self.subflows[i].tcp.terminate(CloseReason::Aborted);
-            self.remove_subflow(ctx, now, i);
+            self.drop_subflow(ctx, now, j, CloseReason::Aborted);
         }
         let option = self.fast_close_option();
-        if let Some(m) = self.subflows.first_mut() {
-            m.tcp.stop_timers();
-            m.signals.clear();
-            m.signals.push_back(option);
-            self.life.on_fast_close_sent(now + m.tcp.rto(), error);
-            self.settle_end(ctx, Some(error));
-        }
+        let m = &mut self.subflows[i];
+        m.tcp.stop_timers();
+        m.signals.clear();
+        m.signals.push_back(option);
+        self.life.on_fast_close_sent(now + m.tcp.rto(), error);
+        self.settle_end(ctx, Some(error));
     }
 
     /// Repeats MP_FASTCLOSE, and in the end gives up with a RST that carries it (RFC 8684 §3.5).
@@ -502,12 +529,14 @@ impl Connection {
     /// The peer closed the connection at once (RFC 8684 §3.5): our subflows are reset without the option.
     pub(crate) fn on_fast_close(&mut self, ctx: &mut Context, now: Instant) {
         self.count(ctx, now, None, Counter::MPFastcloseRx);
-        while !self.subflows.is_empty() {
-            if self.can_be_reset(0) {
-                self.send_subflow_reset(ctx, now, 0, TcpOptions::default());
+        for i in self.subflows.indices() {
+            if self.subflows.get(i).is_none() {
+                continue;
             }
-            self.subflows[0].tcp.terminate(CloseReason::Reset);
-            self.remove_subflow(ctx, now, 0);
+            if self.can_be_reset(i) {
+                self.send_subflow_reset(ctx, now, i, TcpOptions::default());
+            }
+            self.drop_subflow(ctx, now, i, CloseReason::Reset);
         }
         self.life.on_fast_close_over();
         self.end(ctx, now, Some(ConnectionError::Reset));
@@ -521,7 +550,7 @@ impl Connection {
 
     /// The application lets go: what it wrote is still delivered. Data it has not read, or that comes later, cannot be:
     /// unread data make it an abort, as in TCP (RFC 9293 §3.10.4 via RFC 2525 §2.17).
-    pub(crate) fn detach(&mut self, ctx: &mut Context, now: Instant) {
+    fn detach(&mut self, ctx: &mut Context, now: Instant) {
         self.life.on_let_go();
         if self.life.has_ended() {
             return;
@@ -542,16 +571,17 @@ impl Connection {
     }
 
     /// Fires what is due.
-    pub(crate) fn on_timeout(&mut self, ctx: &mut Context, now: Instant) {
-        let mut i = 0;
-        while i < self.subflows.len() {
-            let id = self.subflows[i].tcp.id();
-            self.subflows[i].end_signal_pause(now);
-            let fired = self.subflows[i].tcp.on_timer(now, self.cc.as_mut());
+    fn on_timeout(&mut self, ctx: &mut Context, now: Instant) {
+        for i in self.subflows.indices() {
+            let Some(m) = self.subflows.get_mut(i) else { continue };
+            let id = m.tcp.id();
+            // Over even when nothing can leave now (a busy device): a deadline that stays would fire without end.
+            m.end_signal_pause(now);
+            let fired = m.tcp.on_timer(now, self.cc.as_mut());
             if fired.smaller_packets {
                 self.count(ctx, now, Some(id), Counter::TcpPmtuBlackHole);
             }
-            self.count_failed_size_probes(ctx, now, id);
+            self.count_failed_size_probes(ctx, now, i);
             if fired.recovery {
                 self.count(ctx, now, Some(id), Counter::TcpFastRecovery);
             }
@@ -576,22 +606,14 @@ impl Connection {
                     self.subflows[i].reset =
                         Some(SubflowReset { by_peer: false, reason: Some(reason), transient: true });
                 }
-                self.remove_subflow(ctx, now, i);
-            } else {
-                i += 1;
-            }
-        }
-        for m in &mut self.subflows {
-            // Over even when nothing can leave now (a busy device): a deadline that stays would fire without end.
-            if m.signal_wait.is_some_and(|t| t <= now) {
-                m.signals_interrupted();
+                self.end_subflow(ctx, now, i);
             }
         }
         self.resend_join_acks(ctx, now);
         self.resend_fails(ctx, now);
         self.resend_fast_close(ctx, now);
         self.check_removals(ctx, now);
-        for i in (0..self.subflows.len()).rev() {
+        for i in self.subflows.indices().rev() {
             if self.subflows.get(i).and_then(|m| m.unmapped_deadline()).is_some_and(|t| t <= now) {
                 self.on_unmapped(ctx, now, i);
             }
@@ -610,8 +632,10 @@ impl Connection {
             self.life.go_on();
             if self.life.has_ended() {
                 // As Linux does with FIN-WAIT-2: without a word. Whatever still comes is answered with RST.
-                while !self.subflows.is_empty() {
-                    self.drop_subflow(ctx, now, 0, CloseReason::TimedOut);
+                for i in self.subflows.indices() {
+                    if self.subflows.get(i).is_some() {
+                        self.drop_subflow(ctx, now, i, CloseReason::TimedOut);
+                    }
                 }
                 return;
             }
@@ -630,7 +654,7 @@ impl Connection {
         let m = &self.subflows[i];
         let id = Some(m.tcp.id());
         self.count(ctx, now, id, Counter::TcpTimeouts);
-        let others = self.subflows.iter().enumerate().any(|(j, o)| j != i && o.can_send_data());
+        let others = self.subflows.enumerate().any(|(j, o)| j != i && o.can_send_data());
         if others && self.is_mptcp() {
             self.reinject_from(i);
         }

@@ -9,6 +9,7 @@ use super::plain::Plain;
 use super::receive::ReceiveState;
 use super::send::SendState;
 use super::subflow::{Join, Subflow};
+use super::subflows::Subflows;
 use crate::config::ConnectionConfig;
 use crate::context::Context;
 use crate::error::{ConnectionError, FallbackReason};
@@ -37,9 +38,7 @@ pub(crate) struct Connection {
     pub(crate) recv: ReceiveState,
 
     // Subflows.
-    pub(crate) subflows: Vec<Subflow>,
-    pub(crate) next_subflow: u32,
-    pub(crate) turn: usize,
+    pub(crate) subflows: Subflows,
     pub(crate) cc: Box<dyn CongestionController>,
     pub(crate) scheduler: Box<dyn Scheduler>,
     pub(crate) addresses: Addresses,
@@ -94,9 +93,7 @@ impl Connection {
             life,
             send: SendState::new(config.send_buffer),
             recv: ReceiveState::new(config.receive_buffer),
-            subflows: Vec::new(),
-            next_subflow: 0,
-            turn: 0,
+            subflows: Subflows::default(),
             cc: parts.cc,
             scheduler: parts.scheduler,
             addresses: Addresses::new(&first),
@@ -155,8 +152,7 @@ impl Connection {
 
     /// A subflow of ours towards the peer, not yet sent a SYN.
     pub(crate) fn new_tcp(&mut self, ctx: &mut Context, now: Instant, path: PathId, tuple: FourTuple) -> Tcp {
-        let id = SubflowId(self.next_subflow);
-        self.next_subflow += 1;
+        let id = self.subflows.next_id();
         ctx.time_wait.remove(&tuple);
         ctx.demux.insert(tuple, (self.id, id));
         let config = self.subflow_config(ctx, now, path, &tuple);
@@ -171,11 +167,6 @@ impl Connection {
         }
         subflow.mappings = RxMappings::new(self.config.receive_buffer);
         self.subflows.push(subflow);
-    }
-
-    /// Index of a subflow.
-    pub(crate) fn index(&self, id: SubflowId) -> Option<usize> {
-        self.subflows.iter().position(|m| m.tcp.id() == id)
     }
 
     /// The first subflow and its SYN. `allowed`: the paths that the connection may use; empty: all.
@@ -287,7 +278,7 @@ impl Connection {
     fn offer_window(&mut self) {
         let mss = self.subflows.first().map_or(1460, |m| u64::from(m.tcp.mss()));
         if self.recv.owes_window_update(mss) {
-            for m in &mut self.subflows {
+            for m in self.subflows.iter_mut() {
                 if m.tcp.is_synchronized() && m.is_joined() {
                     m.tcp.ack_now();
                 }

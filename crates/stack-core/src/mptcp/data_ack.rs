@@ -75,7 +75,7 @@ impl Connection {
         }
         // Only when there has been more than one subflow: a peer with one may have fallen back because its DSS options
         // are stripped, and would take what is sent again for new data.
-        if waits_for_data && !self.send.is_reinjecting() && self.next_subflow > 1 {
+        if waits_for_data && !self.send.is_reinjecting() && self.subflows.opened() > 1 {
             let end = self.send.next().min(una + 65_536);
             let carried_by = self.all_but_rescuer();
             self.send.reinject(una..end, &carried_by);

@@ -38,10 +38,10 @@ pub(crate) struct FailSent {
 impl Connection {
     /// Index of the only subflow, if there is one only, able to carry data, and no other is being opened.
     pub(crate) fn sole_subflow(&self) -> Option<usize> {
-        match self.subflows.as_slice() {
-            [m] if m.is_joined() && m.tcp.is_synchronized() && !m.tcp.fin_sent() => Some(0),
-            _ => None,
-        }
+        self.subflows.sole().filter(|i| {
+            let m = &self.subflows[*i];
+            m.is_joined() && m.tcp.is_synchronized() && !m.tcp.fin_sent()
+        })
     }
 
     /// Whether plain TCP is an option for a connection that is MPTCP.
@@ -80,17 +80,18 @@ impl Connection {
         payload: usize,
         advanced: bool,
     ) -> bool {
-        if !self.is_mptcp() || !self.may_fall_back() || self.subflows.len() > 1 || self.next_subflow > 1 {
+        if !self.is_mptcp() || !self.may_fall_back() || self.subflows.opened() > 1 {
             return false;
         }
+        let Some(i) = self.subflows.first_index() else { return false };
         // A piece of a segment that was cut on its way is covered by the mapping that came with the first piece.
-        let m = &self.subflows[0];
+        let m = &self.subflows[i];
         let covered = m
             .tcp
             .offset_of(seg.seq)
             .is_some_and(|at| payload > 0 && (at < m.consumed || m.mappings.covering(at).is_some()));
         let data = (payload > 0 || seg.flags.fin) && !self.mptcp.is_dss_seen() && !covered;
-        let first = DataOffset(self.first_data(0));
+        let first = DataOffset(self.first_data(i));
         let first_ack = advanced && self.send.next() > first && self.send.una() == first;
         if carries_signal(seg) || !(data || first_ack) {
             return false;
@@ -293,7 +294,7 @@ impl Connection {
 
     /// Repeats MP_FAILs that nobody answered; in the end the subflow goes.
     pub(crate) fn resend_fails(&mut self, ctx: &mut Context, now: Instant) {
-        for i in (0..self.subflows.len()).rev() {
+        for i in self.subflows.indices().rev() {
             let Some(fail) = self.subflows.get(i).and_then(|m| m.fail).filter(|f| f.resend <= now) else {
                 continue;
             };
@@ -309,19 +310,18 @@ impl Connection {
         }
     }
 
-    /// Whether subflow `i` alone carries data, so that the connection may fall back on it; where it stands now. Subflows
+    /// Whether subflow `i` alone carries data, so that the connection may fall back on it; its index. Subflows
     /// that are still being opened have no place in a connection that falls back, and are reset.
     fn alone(&mut self, ctx: &mut Context, now: Instant, i: usize) -> Option<usize> {
-        let id = self.subflows[i].tcp.id();
-        if self.subflows.iter().any(|m| m.tcp.id() != id && m.is_joined()) {
+        if self.subflows.enumerate().any(|(j, m)| j != i && m.is_joined()) {
             return None;
         }
-        for j in (0..self.subflows.len()).rev() {
-            if self.subflows.get(j).is_some_and(|m| m.tcp.id() != id) {
+        for j in self.subflows.indices().rev() {
+            if j != i && self.subflows.get(j).is_some() {
                 self.reset_subflow(ctx, now, j, ResetReason::MptcpSpecific);
             }
         }
-        self.sole_subflow().filter(|_| self.index(id).is_some())
+        self.sole_subflow().filter(|sole| *sole == i)
     }
 }
 

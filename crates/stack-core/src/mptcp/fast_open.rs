@@ -157,7 +157,8 @@ impl Connection {
         // What the receive buffer has no room for is not acknowledged and comes again.
         data.truncate(self.recv.syn_data_room());
         let n = data.len() as u64;
-        let Some(m) = self.subflows.first_mut().filter(|_| n > 0) else { return };
+        let Some(i) = self.subflows.first_index().filter(|_| n > 0) else { return };
+        let m = &mut self.subflows[i];
         let id = Some(m.tcp.id());
         m.tcp.syn_data_received(n);
         m.syn_data_received = n;
@@ -167,12 +168,12 @@ impl Connection {
         self.life.on_syn_data_taken();
         if self.answers_early() {
             // Within the window of the SYN and the initial one.
-            self.subflows[0].tcp.allow_early_data();
-            self.send.on_handshake(DataOffset(self.subflows[0].tcp.send_edge().0));
-            self.announce(ctx, now, 0);
+            self.subflows[i].tcp.allow_early_data();
+            self.send.on_handshake(DataOffset(self.subflows[i].tcp.send_edge().0));
+            self.announce(ctx, now, i);
         }
         ctx.events.push_back(Event::Connected { connection: self.id });
         self.count(ctx, now, id, Counter::TcpFastOpenPassive);
-        self.insert_data(ctx, now, 0, DataOffset(1), data);
+        self.insert_data(ctx, now, i, DataOffset(1), data);
     }
 }

@@ -10,7 +10,7 @@ use crate::observe::Counter;
 use crate::wire::mptcp::keys::constant_time_eq;
 use crate::wire::mptcp::{CapableFlags, Dsn, DssMapping, MpCapable, MptcpOption, VERSION};
 use crate::wire::tcp::TcpRepr;
-use umptcp_types::{DataOffset, Instant, SubflowId, SubflowOffset};
+use umptcp_types::{DataOffset, Instant, SubflowOffset};
 
 /// The MP_CAPABLE option of a segment.
 pub(crate) fn capable(seg: &TcpRepr) -> Option<&MpCapable> {
@@ -206,16 +206,18 @@ impl Connection {
         &mut self,
         ctx: &mut Context,
         now: Instant,
-        id: SubflowId,
+        i: usize,
         seg: &TcpRepr,
     ) -> bool {
         let Some(&MpCapable::Data { sender_key, receiver_key, len, checksum, .. }) = capable(seg) else {
             return true;
         };
-        let Some(i) = self.index(id) else { return false };
+        if self.subflows[i].is_ended() {
+            return false;
+        }
         let ours = sender_key == self.mptcp.remote_key() && receiver_key == self.mptcp.local_key();
         if self.client || self.subflows[i].join != Join::Initial || !ours {
-            self.count(ctx, now, Some(id), Counter::MPCapableKeyMismatch);
+            self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPCapableKeyMismatch);
             return true;
         }
         let first = 1 + self.subflows[i].syn_data_received;

@@ -205,6 +205,6 @@ impl Connection {
                 undone: tcp.stats().undone,
             }
         };
-        self.subflows.iter().enumerate().map(info).collect()
+        self.subflows.enumerate().map(info).collect()
     }
 }

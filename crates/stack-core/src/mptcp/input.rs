@@ -4,30 +4,63 @@ use super::connection::Connection;
 use super::handshake::capable;
 use super::join::Refusal;
 use super::mapping::{Inserted, RxMapping};
-use super::subflow::Join;
+use super::subflow::{Join, Subflow};
 use crate::context::Context;
 use crate::event::{Event, SubflowReset};
 use crate::observe::Counter;
 use crate::tcp::acknowledge::Undone;
+use crate::tcp::icmp::IcmpOutcome;
 use crate::tcp::input::Outcome;
-use crate::tcp::{Arrival, State};
+use crate::tcp::{Arrival, CloseReason, State};
 use crate::wire::checksum;
+use crate::wire::icmp::IcmpError;
 use crate::wire::mptcp::{Dss, MptcpOption, ResetReason, dss_pseudo_header};
 use crate::wire::tcp::TcpRepr;
 use bytes::Bytes;
 use umptcp_types::{DataOffset, DataSeq, Duration, Instant, SubflowId, SubflowOffset};
 
 impl Connection {
-    /// Processes a segment of subflow `id`.
-    pub(crate) fn on_segment(
+    /// A segment of subflow `id` has come.
+    pub(crate) fn handle_segment(
         &mut self,
         ctx: &mut Context,
         now: Instant,
         id: SubflowId,
         arrival: Arrival<'_>,
     ) {
+        self.on_segment(ctx, now, id, arrival);
+        self.subflows.sweep();
+    }
+
+    /// An ICMP error about a segment of subflow `id` has come. Whether it changed something; `None`: there is no such subflow.
+    pub(crate) fn handle_icmp(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        id: SubflowId,
+        error: &IcmpError,
+    ) -> Option<bool> {
+        let i = self.subflows.find(id)?;
+        let what = match self.subflows[i].tcp.on_icmp(now, error, self.cc.as_mut()) {
+            IcmpOutcome::Noted => return Some(false),
+            IcmpOutcome::OutOfWindow => Counter::TcpOutOfWindowIcmps,
+            IcmpOutcome::Smaller => Counter::TcpPmtuReduced,
+            IcmpOutcome::Refused => {
+                self.doubt_fast_open(ctx, now, i);
+                self.drop_subflow(ctx, now, i, CloseReason::Unreachable);
+                self.after_progress(ctx, now);
+                self.subflows.sweep();
+                return Some(true);
+            }
+        };
+        self.count(ctx, now, Some(id), what);
+        Some(true)
+    }
+
+    /// Processes a segment of subflow `id`.
+    fn on_segment(&mut self, ctx: &mut Context, now: Instant, id: SubflowId, arrival: Arrival<'_>) {
         let seg = arrival.seg;
-        let Some(i) = self.index(id) else { return };
+        let Some(i) = self.subflows.find(id) else { return };
         if self.overtakes_third_ack(i, seg, arrival.payload.is_empty()) {
             self.count(ctx, now, Some(id), Counter::MPCapableAckOvertaken);
             return;
@@ -50,7 +83,7 @@ impl Connection {
         if out.refused {
             self.count(ctx, now, Some(id), Counter::TcpOFODrop);
         }
-        self.on_recovery_news(ctx, now, id, &out);
+        self.on_recovery_news(ctx, now, i, &out);
         if out.reset {
             self.answer_with_reset(ctx, now, i, seg);
             return;
@@ -111,9 +144,13 @@ impl Connection {
                 return;
             }
         }
-        let Some(i) = self.index(id) else { return };
+        if self.subflows[i].is_ended() {
+            return;
+        }
         self.hand_over(ctx, now, i, &mut out);
-        let Some(i) = self.index(id) else { return };
+        if self.subflows[i].is_ended() {
+            return;
+        }
         if self.mptcp.is_plain() {
             self.on_plain_progress(ctx, i, &out);
         }
@@ -125,7 +162,8 @@ impl Connection {
     }
 
     /// Loss recovery began, or something of it turned out to be needless.
-    fn on_recovery_news(&mut self, ctx: &mut Context, now: Instant, id: SubflowId, out: &Outcome) {
+    fn on_recovery_news(&mut self, ctx: &mut Context, now: Instant, i: usize, out: &Outcome) {
+        let id = self.subflows[i].tcp.id();
         if out.recovery {
             self.count(ctx, now, Some(id), Counter::TcpFastRecovery);
         }
@@ -138,7 +176,7 @@ impl Connection {
         if out.larger_packets {
             self.count(ctx, now, Some(id), Counter::TcpMTUPSuccess);
         }
-        self.count_failed_size_probes(ctx, now, id);
+        self.count_failed_size_probes(ctx, now, i);
         let Some(undone) = out.undone else { return };
         let what = match undone {
             Undone::TimeoutByTimestamp => Counter::TcpLossUndo,
@@ -153,10 +191,11 @@ impl Connection {
     }
 
     /// Probes for larger packets that have failed on a subflow.
-    pub(crate) fn count_failed_size_probes(&mut self, ctx: &mut Context, now: Instant, id: SubflowId) {
-        let failures = self.index(id).map_or(0, |i| self.subflows[i].tcp.take_failed_size_probes());
-        for _ in 0..failures {
-            self.count(ctx, now, Some(id), Counter::TcpMTUPFail);
+    pub(crate) fn count_failed_size_probes(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+        let tcp = &mut self.subflows[i].tcp;
+        let id = Some(tcp.id());
+        for _ in 0..tcp.take_failed_size_probes() {
+            self.count(ctx, now, id, Counter::TcpMTUPFail);
         }
     }
 
@@ -213,8 +252,10 @@ impl Connection {
     fn on_options(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr, len: usize) -> bool {
         let id = self.subflows[i].tcp.id();
         for option in &seg.options.mptcp {
-            // An option before this one may have removed other subflows, or this one.
-            let Some(i) = self.index(id) else { return false };
+            // An option before this one may have ended the subflow.
+            if self.subflows[i].is_ended() {
+                return false;
+            }
             match option {
                 MptcpOption::Dss(dss) => {
                     if !self.on_dss(ctx, now, i, dss, seg, len) {
@@ -239,7 +280,7 @@ impl Connection {
                 MptcpOption::Capable(_) | MptcpOption::Join(_) | MptcpOption::Reset(_) => {}
             }
         }
-        self.on_capable_data(ctx, now, id, seg)
+        self.on_capable_data(ctx, now, i, seg)
     }
 
     fn on_dss(
@@ -377,9 +418,8 @@ impl Connection {
                         }
                     }
                     Some(false) => {
-                        let id = m.tcp.id();
                         self.on_checksum_failure(ctx, now, i, mapping.data);
-                        if self.index(id).is_none() {
+                        if self.subflows[i].is_ended() {
                             return;
                         }
                         break;
@@ -499,7 +539,7 @@ fn bare_checksum_holds(dsn: u64, ssn: u32, len: u16, sum: u16) -> bool {
 /// How long data waits for its mapping (RFC 8684 §3.3.1: "a short while").
 const UNMAPPED_WAIT: Duration = Duration::from_secs(2);
 
-impl super::subflow::Subflow {
+impl Subflow {
     /// When data that waits for its mapping has waited long enough.
     pub(crate) fn unmapped_deadline(&self) -> Option<Instant> {
         self.unmapped_since.map(|t| t + UNMAPPED_WAIT)

@@ -192,7 +192,7 @@ impl Connection {
         };
         let half_open = |m: &Subflow| matches!(m.join, Join::SynReceived { .. });
         if self.subflows.iter().filter(|m| half_open(m)).count() >= MAX_HALF_OPEN
-            && let Some(oldest) = self.subflows.iter().position(half_open)
+            && let Some(oldest) = self.subflows.position(half_open)
         {
             self.count(ctx, now, Some(self.subflows[oldest].tcp.id()), Counter::MPJoinHalfOpenDrop);
             self.drop_subflow(ctx, now, oldest, CloseReason::TimedOut);
@@ -202,6 +202,7 @@ impl Connection {
         let mut subflow = Subflow::new(tcp, Join::SynReceived { nonce, peer_nonce }, local_id, address_id);
         subflow.backup_remote = backup;
         self.add_subflow(ctx, subflow);
+        self.subflows.sweep();
         Ok(())
     }
 
@@ -336,7 +337,7 @@ impl Connection {
     /// Sends third ACKs again that nobody answered.
     pub(crate) fn resend_join_acks(&mut self, ctx: &mut Context, now: Instant) {
         // Backwards, because a reset removes the member.
-        for i in (0..self.subflows.len()).rev() {
+        for i in self.subflows.indices().rev() {
             let Some(&Join::AckSent { hmac, resend, tries }) = self.subflows.get(i).map(|m| &m.join) else {
                 continue;
             };

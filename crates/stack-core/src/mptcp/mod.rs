@@ -40,6 +40,7 @@ pub(crate) mod schedule;
 pub(crate) mod send;
 mod send_queue;
 pub(crate) mod subflow;
+mod subflows;
 
 pub use crate::wire::mptcp::keys;
 pub(crate) use connection::Connection;

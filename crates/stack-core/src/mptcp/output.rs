@@ -34,12 +34,12 @@ impl Connection {
         self.send.stop_waiting_for_pacing();
         let count = self.subflows.len();
         for k in 0..count {
-            let i = (self.turn + k) % count;
+            let i = self.subflows.in_turn(k);
             if ctx.paths.get(&self.subflows[i].tcp.path()).is_none_or(|p| p.blocked) {
                 continue;
             }
             if let Some(segment) = self.poll_subflow(ctx, now, i) {
-                self.turn = i + 1;
+                self.subflows.on_served(i);
                 return self.emit(ctx, now, i, segment);
             }
         }
@@ -48,7 +48,7 @@ impl Connection {
         }
         self.poll_fin(now);
         for k in 0..count {
-            let i = (self.turn + k) % count;
+            let i = self.subflows.in_turn(k);
             if ctx.paths.get(&self.subflows[i].tcp.path()).is_none_or(|p| p.blocked) {
                 continue;
             }
@@ -66,7 +66,7 @@ impl Connection {
                 }
             };
             if let Some(segment) = segment {
-                self.turn = i + 1;
+                self.subflows.on_served(i);
                 return self.emit(ctx, now, i, segment);
             }
         }
@@ -153,7 +153,7 @@ impl Connection {
                 }
                 if self.send.take_wanted_fin() {
                     // On every subflow: one may be dead, and a DATA_FIN is a few bytes.
-                    for m in &mut self.subflows {
+                    for m in self.subflows.iter_mut() {
                         if m.is_joined() && m.tcp.is_synchronized() {
                             m.tcp.ack_now();
                         }

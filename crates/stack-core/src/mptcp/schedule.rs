@@ -17,6 +17,21 @@ use umptcp_types::{DataOffset, Instant, SubflowId, SubflowOffset};
 const DSS_OPTIONS: usize = 28;
 const TIMESTAMP_OPTIONS: usize = 12;
 
+/// The subflows that may carry data now: what the scheduler sees of each, and its index.
+#[derive(Default)]
+struct Candidates {
+    views: SmallVec<[SubflowView; 4]>,
+    places: SmallVec<[usize; 4]>,
+}
+
+impl Candidates {
+    /// The one that the scheduler chose.
+    fn find(&self, id: SubflowId) -> Option<(usize, &SubflowView)> {
+        let k = self.views.iter().position(|v| v.id == id)?;
+        Some((self.places[k], &self.views[k]))
+    }
+}
+
 impl Connection {
     /// Payload bytes per packet of data on member `i`.
     pub(crate) fn packet_payload(&self, i: usize) -> u32 {
@@ -26,10 +41,10 @@ impl Connection {
         m.tcp.packet_payload(timestamps + dss)
     }
 
-    /// What the scheduler sees.
-    fn views(&self, ctx: &Context, now: Instant) -> SmallVec<[SubflowView; 4]> {
-        let mut views = SmallVec::new();
-        for (i, m) in self.subflows.iter().enumerate() {
+    /// What the scheduler sees, and where the subflows are.
+    fn candidates(&self, ctx: &Context, now: Instant) -> Candidates {
+        let mut candidates = Candidates::default();
+        for (i, m) in self.subflows.enumerate() {
             let blocked = ctx.paths.get(&m.tcp.path()).is_none_or(|p| p.blocked);
             if !m.can_send_data() || blocked {
                 continue;
@@ -64,9 +79,10 @@ impl Connection {
             view.backup = m.backup();
             view.weight = m.weight;
             view.health = if stale { Health::Stale } else { Health::Good };
-            views.push(view);
+            candidates.views.push(view);
+            candidates.places.push(i);
         }
-        views
+        candidates
     }
 
     /// The next segment of data: reinjection first, then new data.
@@ -80,29 +96,29 @@ impl Connection {
         if backlog == 0 && again.is_none() {
             return None;
         }
-        let views = self.views(ctx, now);
+        let candidates = self.candidates(ctx, now);
+        let views = &candidates.views;
         if views.is_empty() {
             self.wait_for_subflow(now);
             return None;
         }
         let send_window = self.send.window();
-        let snapshot = Snapshot::new(now, &views, send_window, backlog);
+        let snapshot = Snapshot::new(now, views, send_window, backlog);
         if let Some(front) = again
-            && let Some(found) = self.poll_reinject(ctx, now, &snapshot, &front)
+            && let Some(found) = self.poll_reinject(ctx, now, &snapshot, &front, &candidates)
         {
             return Some(found);
         }
         if backlog == 0 {
             return None;
         }
-        if send_window == 0 || views.iter().all(|v| self.window_room_of(v.id) == 0) {
+        if send_window == 0 || candidates.places.iter().all(|i| self.subflows[*i].tcp.window_room() == 0) {
             self.on_window_closed(now);
             return None;
         }
         self.send.on_window_open();
         if let Decision::Send { subflow, limit } = self.scheduler.schedule(&snapshot)
-            && let Some(view) = views.iter().find(|v| v.id == subflow)
-            && let Some(i) = self.index(subflow)
+            && let Some((i, view)) = candidates.find(subflow)
         {
             let available = backlog.min(send_window);
             let room = limit.min(view.room).min(available);
@@ -120,14 +136,10 @@ impl Connection {
                 return Some((i, segment));
             }
         }
-        self.note_small_window(now, &views, send_window, backlog);
-        self.note_pacing(now, &views);
+        self.note_small_window(now, &candidates, send_window, backlog);
+        self.note_pacing(now, views);
         self.probe_closed_windows(now);
         None
-    }
-
-    fn window_room_of(&self, id: SubflowId) -> u64 {
-        self.index(id).map_or(0, |i| self.subflows[i].tcp.window_room())
     }
 
     /// If only pacing holds data back, wake up when it no longer does.
@@ -141,9 +153,8 @@ impl Connection {
 
     /// A window that is open by less than a packet: that little goes once the override timeout has passed (RFC 9293 §3.8.6.2.1), for
     /// which the timer of the zero window serves.
-    fn note_small_window(&mut self, now: Instant, views: &[SubflowView], send_window: u64, backlog: u64) {
-        for view in views {
-            let Some(i) = self.index(view.id) else { continue };
+    fn note_small_window(&mut self, now: Instant, candidates: &Candidates, send_window: u64, backlog: u64) {
+        for (&i, view) in candidates.places.iter().zip(&candidates.views) {
             let packet = u64::from(view.mss);
             let tcp = &mut self.subflows[i].tcp;
             let open = tcp.window_room().min(send_window);
@@ -164,7 +175,7 @@ impl Connection {
             return;
         }
         let (probes, mut armed) = (self.send.window_probes(), false);
-        for m in &mut self.subflows {
+        for m in self.subflows.iter_mut() {
             if m.can_send_data() && m.tcp.in_flight() == 0 && !m.tcp.is_window_probing() {
                 m.tcp.arm_persist_after(now, probes);
                 armed = true;
@@ -178,7 +189,7 @@ impl Connection {
     /// A subflow that the scheduler waits for may be one whose own window is closed while others' are not: nothing but a
     /// probe brings the news that it opened (RFC 9293 §3.8.6.1).
     fn probe_closed_windows(&mut self, now: Instant) {
-        for m in &mut self.subflows {
+        for m in self.subflows.iter_mut() {
             let closed = m.can_send_data() && m.tcp.in_flight() == 0 && m.tcp.window_room() == 0;
             if closed && !m.tcp.is_window_probing() {
                 m.tcp.arm_persist(now);
@@ -299,6 +310,7 @@ impl Connection {
         now: Instant,
         snapshot: &Snapshot<'_>,
         front: &Reinject,
+        candidates: &Candidates,
     ) -> Option<(usize, Segment)> {
         let what = Reinjection::new(front.range.clone(), &front.carried_by);
         let Decision::Send { subflow, limit } = self.scheduler.reinject(snapshot, &what) else {
@@ -306,8 +318,7 @@ impl Connection {
             return None;
         };
         let range = front.range.clone();
-        let view = snapshot.subflows.iter().find(|v| v.id == subflow)?;
-        let i = self.index(subflow)?;
+        let (i, view) = candidates.find(subflow)?;
         let wanted = range.end - range.start;
         let packet = u64::from(view.mss);
         let segment = u64::from(self.subflows[i].tcp.segment_limit(self.cc.as_ref(), view.mss));

@@ -106,6 +106,8 @@ pub(crate) struct Subflow {
     pub(crate) removal: Option<Removal>,
     /// Announced to the application and the controller.
     pub(crate) announced: bool,
+    /// It has ended in the step that is under way (see `subflows`).
+    ended: bool,
 }
 
 impl Subflow {
@@ -143,7 +145,17 @@ impl Subflow {
             signal_wait: None,
             removal: None,
             announced: false,
+            ended: false,
         }
+    }
+
+    /// It ends, and goes when the step is over.
+    pub(super) fn on_ended(&mut self) {
+        self.ended = true;
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended
     }
 
     /// Whether an ACK may go out for the sake of a signal alone. RFC 8684 §3.4.1: not more than two duplicate ACKs in a row, lest

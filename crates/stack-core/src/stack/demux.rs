@@ -8,8 +8,7 @@ use crate::mptcp::close::{reset_options, send_reset};
 use crate::mptcp::handshake::sole_capable;
 use crate::mptcp::join::{Refusal, join};
 use crate::observe::Counter;
-use crate::tcp::icmp::IcmpOutcome;
-use crate::tcp::{Arrival, CloseReason, FourTuple};
+use crate::tcp::{Arrival, FourTuple};
 use crate::wire::icmp::IcmpError;
 use crate::wire::ip::{self, IpHeader};
 use crate::wire::mptcp::MpJoin;
@@ -73,7 +72,7 @@ impl Stack {
                 if marked {
                     self.ctx.observe(now, Some(connection), Some(subflow), Counter::TcpInCEPkts);
                 }
-                c.on_segment(&mut self.ctx, now, subflow, Arrival { seg: &seg, payload, marked });
+                c.handle_segment(&mut self.ctx, now, subflow, Arrival { seg: &seg, payload, marked });
                 self.touched(now, connection);
             }
             return;
@@ -212,21 +211,9 @@ impl Stack {
         let tuple = FourTuple { local: error.src, remote: error.dst };
         let &(connection, subflow) = self.ctx.demux.get(&tuple)?;
         let c = self.connections.get_mut(&connection)?;
-        let i = c.index(subflow)?;
-        let what = match c.subflows[i].tcp.on_icmp(now, error, c.cc.as_mut()) {
-            IcmpOutcome::Noted => return Some(()),
-            IcmpOutcome::OutOfWindow => Counter::TcpOutOfWindowIcmps,
-            IcmpOutcome::Smaller => Counter::TcpPmtuReduced,
-            IcmpOutcome::Refused => {
-                c.doubt_fast_open(&mut self.ctx, now, i);
-                c.drop_subflow(&mut self.ctx, now, i, CloseReason::Unreachable);
-                c.after_progress(&mut self.ctx, now);
-                self.touched(now, connection);
-                return Some(());
-            }
-        };
-        self.ctx.observe(now, Some(connection), Some(subflow), what);
-        self.touched(now, connection);
+        if c.handle_icmp(&mut self.ctx, now, subflow, error)? {
+            self.touched(now, connection);
+        }
         Some(())
     }
 }

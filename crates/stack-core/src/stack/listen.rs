@@ -252,7 +252,7 @@ impl Stack {
             c.take_syn_data(&mut self.ctx, now, fast_open.data);
         }
         if let Some(done) = complete {
-            c.on_segment(
+            c.handle_segment(
                 &mut self.ctx,
                 now,
                 subflow,

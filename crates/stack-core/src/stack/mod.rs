@@ -145,7 +145,7 @@ impl Stack {
         for id in due {
             if let Some(c) = self.connections.get_mut(&id) {
                 if c.next_deadline().is_some_and(|d| d <= now) {
-                    c.on_timeout(&mut self.ctx, now);
+                    c.handle_timeout(&mut self.ctx, now);
                 }
                 self.touched(now, id);
             }
@@ -170,9 +170,7 @@ impl Stack {
                 return Some(t);
             }
             c.attention.on_served();
-            let subflows = c.next_subflow;
-            c.after_progress(&mut self.ctx, now);
-            let opened = c.next_subflow != subflows;
+            let opened = c.on_nothing_to_send(&mut self.ctx, now);
             self.settle(id);
             if opened {
                 // Their SYNs wait, and have no timer yet.
@@ -388,14 +386,14 @@ impl Stack {
     /// now on. Unread data make it an abort. Also frees a connection that has ended.
     pub fn close(&mut self, now: Instant, connection: ConnectionId) {
         let Some(c) = self.connections.get_mut(&connection) else { return };
-        c.detach(&mut self.ctx, now);
+        c.handle_close(&mut self.ctx, now);
         self.touched(now, connection);
     }
 
     /// Ends it at once: MP_FASTCLOSE and RST.
     pub fn abort(&mut self, now: Instant, connection: ConnectionId) {
         let Some(c) = self.connections.get_mut(&connection) else { return };
-        c.abort(&mut self.ctx, now, ConnectionError::Aborted);
+        c.handle_abort(&mut self.ctx, now);
         self.touched(now, connection);
     }
 
