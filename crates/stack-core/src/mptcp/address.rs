@@ -4,7 +4,7 @@ use super::addresses::JOINS_PERIOD;
 use super::adverts::{Advertised, Due};
 use super::connection::Connection;
 use super::failures::Pair;
-use super::subflow::{Removal, Subflow};
+use super::subflow::Subflow;
 use crate::context::Context;
 use crate::error::SignalError;
 use crate::observe::Counter;
@@ -19,12 +19,6 @@ use umptcp_types::{AddressId, Duration, Instant, PathId, SubflowId};
 
 /// IDs per REMOVE_ADDR: as many as fit beside timestamps.
 const IDS_PER_OPTION: usize = 27;
-
-/// Signals that wait on one subflow, beyond which echoes are left out: the peer repeats what was not echoed.
-const SIGNALS_QUEUED: usize = 32;
-
-/// Keep-alive probes on a subflow whose address was removed, before it is reset.
-const REMOVAL_PROBES: u8 = 3;
 
 impl Connection {
     /// Local addresses this connection may use, in order of path.
@@ -72,7 +66,8 @@ impl Connection {
             .filter(|r| self.mptcp.peer_allows_initial_join() || r.address != self.initial_tuple.remote)
             // RFC 8684 §3.4: the peer has joined from it already, from whatever address a translator made of it.
             .filter(|r| {
-                r.id == AddressId(0) || !self.subflows.iter().any(|m| m.incoming && m.remote_id == r.id)
+                r.id == AddressId(0)
+                    || !self.subflows.iter().any(|m| m.join.is_incoming() && m.remote_id() == r.id)
             })
             .copied()
             .collect();
@@ -156,10 +151,10 @@ impl Connection {
         ids: &[AddressId],
     ) -> Result<(), SignalError> {
         self.check_signal()?;
-        let others = self.subflows.iter().any(|m| m.can_send_data() && !ids.contains(&m.local_id));
+        let others = self.subflows.iter().any(|m| m.can_send_data() && !ids.contains(&m.local_id()));
         if others {
             // A subflow that works is closed by FIN.
-            for m in self.subflows.iter_mut().filter(|m| ids.contains(&m.local_id)) {
+            for m in self.subflows.iter_mut().filter(|m| ids.contains(&m.local_id())) {
                 m.tcp.close();
             }
         }
@@ -173,12 +168,8 @@ impl Connection {
         self.check_signal()?;
         let i = self.subflows.find(id).ok_or(SignalError::NoSubflow)?;
         let m = &mut self.subflows[i];
-        if m.backup_local != backup {
-            m.backup_local = backup;
-            if m.is_joined() && m.tcp.is_synchronized() {
-                m.signals.retain(|s| !matches!(s, MptcpOption::Prio(_)));
-                m.signals.push_back(MptcpOption::Prio(MpPrio { backup, address_id: None }));
-            }
+        if m.prefer(backup) && m.can_acknowledge() {
+            m.signals.replace(MptcpOption::Prio(MpPrio { backup, address_id: None }));
         }
         Ok(())
     }
@@ -190,14 +181,14 @@ impl Connection {
     /// Tells the peer that addresses have gone, on a subflow that does not use them if there is one.
     fn say_removed(&mut self, ctx: &mut Context, now: Instant, ids: &[AddressId]) {
         self.addresses.adverts.remove(ids);
-        let able = |m: &&mut Subflow| m.is_joined() && m.tcp.is_synchronized();
+        let able = |m: &&mut Subflow| m.can_acknowledge();
         let subflows = self.subflows.iter_mut().filter(able);
-        let Some(m) = subflows.min_by_key(|m| (ids.contains(&m.local_id), m.stale)) else {
+        let Some(m) = subflows.min_by_key(|m| (ids.contains(&m.local_id()), m.is_stale())) else {
             self.count(ctx, now, None, Counter::RmAddrTxDrop);
             return;
         };
         for ids in ids.chunks(IDS_PER_OPTION) {
-            m.signals.push_back(MptcpOption::RemoveAddr(RemoveAddr { ids: SmallVec::from_slice(ids) }));
+            m.signals.push(MptcpOption::RemoveAddr(RemoveAddr { ids: SmallVec::from_slice(ids) }));
         }
     }
 
@@ -214,7 +205,7 @@ impl Connection {
                 Some(Due::Send(what, tries)) => (what, tries),
             };
             let mut able: SmallVec<[&mut Subflow; 8]> =
-                self.subflows.iter_mut().filter(|m| m.is_joined() && m.tcp.is_synchronized()).collect();
+                self.subflows.iter_mut().filter(|m| m.can_acknowledge()).collect();
             if able.is_empty() {
                 continue;
             }
@@ -224,7 +215,7 @@ impl Connection {
             let (local, remote) = (self.mptcp.local_key(), self.mptcp.remote_key());
             let hmac = add_addr_hmac(local, remote, id, address, port.unwrap_or(0));
             let option = AddAddr { address_id: id, address, port, hmac: Some(hmac) };
-            able[turn].signals.push_back(MptcpOption::AddAddr(option));
+            able[turn].signals.push(MptcpOption::AddAddr(option));
             self.addresses.adverts.on_sent(k, able[turn].tcp.tuple().local.port());
         }
     }
@@ -255,10 +246,8 @@ impl Connection {
         let port = a.port.unwrap_or(self.subflows[i].tcp.tuple().remote.port());
         let address = SocketAddr::new(a.address, port);
         // The echo says that it arrived; whether it is used is another matter.
-        let signals = &mut self.subflows[i].signals;
-        if signals.len() < SIGNALS_QUEUED {
-            signals.push_back(MptcpOption::AddAddr(AddAddr { hmac: None, ..*a }));
-        } else {
+        let echo = MptcpOption::AddAddr(AddAddr { hmac: None, ..*a });
+        if !self.subflows[i].signals.push_echo(echo) {
             self.count(ctx, now, id, Counter::EchoAddTxDrop);
         }
         if !self.learn_remote(a.address_id, address) {
@@ -285,11 +274,11 @@ impl Connection {
             self.count(ctx, now, None, Counter::RmAddr);
             let mut found = self.addresses.forget_remote(address_id);
             for (i, m) in self.subflows.enumerate_mut() {
-                if m.remote_id == address_id {
+                if m.remote_id() == address_id {
                     found = true;
                     // One that brings its own removal lives.
-                    if i != carrier && m.removal.is_none() {
-                        m.removal = Some(Removal { next: now, probes: 0 });
+                    if i != carrier {
+                        m.on_address_removed(now);
                     }
                 }
             }
@@ -302,26 +291,19 @@ impl Connection {
 
     /// Sends keep-alive probes on subflows whose address the peer has removed, and resets those that stay silent.
     pub(crate) fn check_removals(&mut self, ctx: &mut Context, now: Instant) {
-        // Backwards, because a reset removes the member.
         for i in self.subflows.indices().rev() {
-            let Some(m) = self.subflows.get_mut(i) else { continue };
-            let Some(removal) = m.removal.filter(|r| r.next <= now) else { continue };
-            if removal.probes >= REMOVAL_PROBES || !m.tcp.is_synchronized() {
-                let id = Some(m.tcp.id());
-                self.count(ctx, now, id, Counter::RmSubflow);
-                self.reset_subflow(ctx, now, i, ResetReason::Unspecified);
+            if self.subflows.get_mut(i).is_none_or(|m| m.probe_removed(now)) {
                 continue;
             }
-            m.tcp.probe_peer();
-            let next = now + m.tcp.rto().saturating_mul(1 << removal.probes);
-            m.removal = Some(Removal { next, probes: removal.probes + 1 });
+            self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::RmSubflow);
+            self.reset_subflow(ctx, now, i, ResetReason::Unspecified);
         }
     }
 
     /// MP_PRIO (RFC 8684 §3.3.8): for the subflow that carries it.
     pub(crate) fn on_prio(&mut self, ctx: &mut Context, now: Instant, i: usize, p: &MpPrio) {
         self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPPrioRx);
-        self.subflows[i].backup_remote = p.backup;
+        self.subflows[i].on_prio(p.backup);
     }
 
     /// A path has gone: its subflows end, and the peer is told that the addresses have, also of those that were only advertised
@@ -330,7 +312,7 @@ impl Connection {
         let mut ids = self.addresses.adverts.ids_of(|local| ctx.path_of(local).is_none());
         for i in self.subflows.indices().rev() {
             if self.subflows.get(i).is_some_and(|m| m.tcp.path() == path) {
-                let id = self.subflows[i].local_id;
+                let id = self.subflows[i].local_id();
                 if !ids.contains(&id) {
                     ids.push(id);
                 }

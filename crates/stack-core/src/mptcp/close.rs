@@ -3,7 +3,7 @@
 use super::connection::Connection;
 use super::failures::Pair;
 use super::join::Refusal;
-use super::subflow::{Join, Subflow};
+use super::subflow::Subflow;
 use crate::config::FastClose;
 use crate::context::Context;
 use crate::context::time_wait::TimeWait;
@@ -142,7 +142,7 @@ impl Connection {
         }
         let reason_given = self.is_mptcp().then_some(refusal.reason);
         let transient = refusal.transient;
-        self.subflows[i].reset = Some(SubflowReset { by_peer: false, reason: reason_given, transient });
+        self.subflows[i].on_reset(SubflowReset { by_peer: false, reason: reason_given, transient });
         self.drop_subflow(ctx, now, i, CloseReason::Reset);
         if matches!(refusal.reason, ResetReason::MiddleboxInterference | ResetReason::MptcpSpecific) {
             self.life.on_subflow_broken();
@@ -190,17 +190,17 @@ impl Connection {
         self.life.on_subflow_ended(error, m.is_joined(), self.subflows.is_empty());
         if let Some(error) = error {
             self.note_lost(now, i, error);
-        } else if m.announced && !self.life.has_ended() && !self.finished() {
+        } else if m.is_announced() && !self.life.has_ended() && !self.finished() {
             // The peer closed it. Opened again at once it might be closed again at once, without end.
             self.addresses.failures.put_off(pair_of(m), now + pause_after(None));
         }
         let m = &self.subflows[i];
-        let (connection, reset) = (self.id, m.reset);
-        if m.announced {
+        let (connection, reset) = (self.id, m.reset());
+        if m.is_announced() {
             self.cc.subflow_removed(now, id);
             self.scheduler.subflow_removed(id);
             ctx.events.push_back(Event::SubflowClosed { connection, subflow: id, error, reset });
-        } else if let (Join::SynSent { .. } | Join::AckSent { .. }, Some(error)) = (m.join, error) {
+        } else if let Some(error) = error.filter(|_| m.join.is_ours_and_open()) {
             let (path, remote) = (m.tcp.path(), m.tcp.tuple().remote);
             ctx.events.push_back(Event::JoinFailed { connection, subflow: id, path, remote, error, reset });
         }
@@ -216,17 +216,17 @@ impl Connection {
             local: m.tcp.tuple().local,
             remote: m.tcp.tuple().remote,
             error,
-            reset: m.reset,
-            established: m.announced,
+            reset: m.reset(),
+            established: m.is_announced(),
         });
         let failed = if !m.is_joined() {
             // RFC 8684 §3.4.1, §3.9.3: not again, unless the peer advertises the address anew.
             let refused = m.tcp.close_reason() == Some(CloseReason::Refused);
-            if refused && self.subflows.is_empty() && matches!(m.join, Join::SynSent { .. }) {
+            if refused && self.subflows.is_empty() && m.join.is_syn_sent() {
                 self.life.on_refused();
             }
-            let ours = matches!(m.join, Join::SynSent { .. } | Join::AckSent { .. });
-            let passing = matches!(m.reset, Some(SubflowReset { by_peer: true, transient: true, .. }));
+            let ours = m.join.is_ours_and_open();
+            let passing = matches!(m.reset(), Some(SubflowReset { by_peer: true, transient: true, .. }));
             if ours && passing {
                 // RFC 8684 §3.6: so says the peer; each time later.
                 let tries = self.addresses.failures.on_reset(pair);
@@ -237,7 +237,7 @@ impl Connection {
                 ours && m.tcp.close_reason() != Some(CloseReason::Aborted)
             }
         } else {
-            match m.reset {
+            match m.reset() {
                 // RFC 8684 §3.6: a permanent condition, so says the peer.
                 Some(SubflowReset { by_peer: true, reason: Some(_), transient: false }) => true,
                 Some(reset) => {
@@ -326,7 +326,7 @@ impl Connection {
                     continue;
                 }
                 // What it still carries has been acknowledged over others, and it does not get through.
-                let stuck = !m.tcp.is_all_acked() && m.stale && self.can_be_reset(i);
+                let stuck = !m.tcp.is_all_acked() && m.is_stale() && self.can_be_reset(i);
                 if stuck {
                     self.reset_subflow(ctx, now, i, ResetReason::TooMuchOutstandingData);
                 } else {
@@ -450,8 +450,9 @@ impl Connection {
     pub(crate) fn abort(&mut self, ctx: &mut Context, now: Instant, error: ConnectionError) {
         let ack_form = self.config.fast_close == FastClose::Ack;
         if ack_form && !self.life.has_ended() && self.is_mptcp() && self.mptcp.is_fully_established() {
-            let usable = |(_, m): &(usize, &Subflow)| m.is_joined() && m.tcp.is_synchronized();
-            let best = self.subflows.enumerate().filter(usable).min_by_key(|(_, m)| (m.stale, m.tcp.srtt()));
+            let usable = |(_, m): &(usize, &Subflow)| m.can_acknowledge();
+            let best =
+                self.subflows.enumerate().filter(usable).min_by_key(|(_, m)| (m.is_stale(), m.tcp.srtt()));
             if let Some((i, _)) = best {
                 self.abort_with_ack(ctx, now, i, error);
                 return;
@@ -494,7 +495,7 @@ impl Connection {
         let m = &mut self.subflows[i];
         m.tcp.stop_timers();
         m.signals.clear();
-        m.signals.push_back(option);
+        m.signals.push(option);
         self.life.on_fast_close_sent(now + m.tcp.rto(), error);
         self.settle_end(ctx, Some(error));
     }
@@ -511,7 +512,7 @@ impl Connection {
             self.abort_with_reset(ctx, now, ConnectionError::Aborted);
             return;
         }
-        m.signals.push_back(option);
+        m.signals.push(option);
         let resend = now + m.tcp.rto().saturating_mul(1 << wait.tries);
         self.life.on_fast_close_repeated(resend);
     }
@@ -576,7 +577,7 @@ impl Connection {
             let Some(m) = self.subflows.get_mut(i) else { continue };
             let id = m.tcp.id();
             // Over even when nothing can leave now (a busy device): a deadline that stays would fire without end.
-            m.end_signal_pause(now);
+            m.signals.on_time(now);
             let fired = m.tcp.on_timer(now, self.cc.as_mut());
             if fired.smaller_packets {
                 self.count(ctx, now, Some(id), Counter::TcpPmtuBlackHole);
@@ -592,7 +593,7 @@ impl Connection {
             let half_open = m.tcp.state() == State::SynReceived && m.tcp.stats().timeouts > SYN_ACK_RETRIES;
             if half_open {
                 m.tcp.terminate(CloseReason::TimedOut);
-                let initial = m.join == Join::Initial;
+                let initial = m.join.is_initial();
                 let what = if initial { Counter::TcpListenDrops } else { Counter::MPJoinHalfOpenDrop };
                 self.count(ctx, now, Some(id), what);
             }
@@ -603,8 +604,11 @@ impl Connection {
                     self.count(ctx, now, Some(id), Counter::MPRstTx);
                     let reason = ResetReason::UnacceptablePerformance;
                     self.send_subflow_reset(ctx, now, i, reset_options(reason, true));
-                    self.subflows[i].reset =
-                        Some(SubflowReset { by_peer: false, reason: Some(reason), transient: true });
+                    self.subflows[i].on_reset(SubflowReset {
+                        by_peer: false,
+                        reason: Some(reason),
+                        transient: true,
+                    });
                 }
                 self.end_subflow(ctx, now, i);
             }
@@ -614,7 +618,7 @@ impl Connection {
         self.resend_fast_close(ctx, now);
         self.check_removals(ctx, now);
         for i in self.subflows.indices().rev() {
-            if self.subflows.get(i).and_then(|m| m.unmapped_deadline()).is_some_and(|t| t <= now) {
+            if self.subflows.get(i).and_then(|m| m.incoming.unmapped_deadline()).is_some_and(|t| t <= now) {
                 self.on_unmapped(ctx, now, i);
             }
         }
@@ -666,8 +670,7 @@ impl Connection {
             m.tcp.retransmit_by(soon);
         }
         let m = &mut self.subflows[i];
-        if !m.stale && m.tcp.timeouts_in_a_row() >= u32::from(self.config.stale_loss_count) {
-            m.stale = true;
+        if m.tcp.timeouts_in_a_row() >= u32::from(self.config.stale_loss_count) && m.on_stale() {
             self.count(ctx, now, id, Counter::SubflowStale);
         }
     }

@@ -2,16 +2,19 @@
 
 use super::addresses::Addresses;
 use super::application::{Attention, Notices};
+use super::incoming::Incoming;
+use super::join_state::{Join, JoinState};
 use super::lifecycle::{Admission, Lifecycle};
-use super::mapping::RxMappings;
 use super::negotiation::Negotiation;
+use super::outgoing::Outgoing;
 use super::plain::Plain;
 use super::receive::ReceiveState;
 use super::send::SendState;
-use super::subflow::{Join, Subflow};
+use super::subflow::{EndIds, Priority, Subflow};
 use super::subflows::Subflows;
 use crate::config::ConnectionConfig;
 use crate::context::Context;
+use crate::context::fast_open::Cookie;
 use crate::error::{ConnectionError, FallbackReason};
 use crate::event::Event;
 use crate::observe::Counter;
@@ -21,7 +24,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use umptcp_congestion::CongestionController;
 use umptcp_scheduler::Scheduler;
-use umptcp_types::{AddressId, ConnectionId, Instant, PathId, SubflowId};
+use umptcp_types::{ConnectionId, Instant, PathId, SubflowId};
 
 /// One MPTCP or TCP connection.
 pub(crate) struct Connection {
@@ -159,14 +162,22 @@ impl Connection {
         Tcp::connect(id, path, tuple, config, now)
     }
 
-    /// Adds `member`, with what its path is configured to be.
-    pub(crate) fn add_subflow(&mut self, ctx: &Context, mut subflow: Subflow) {
-        if let Some(p) = ctx.paths.get(&subflow.tcp.path()) {
-            subflow.backup_local = p.config.backup;
-            subflow.weight = p.config.weight;
-        }
-        subflow.mappings = RxMappings::new(self.config.receive_buffer);
-        self.subflows.push(subflow);
+    /// Adds a subflow, with what its path is configured to be. `cookie`: the Fast Open option for its SYN/ACK.
+    pub(crate) fn add_subflow(
+        &mut self,
+        ctx: &Context,
+        tcp: Tcp,
+        step: Join,
+        ids: EndIds,
+        cookie: Option<Cookie>,
+    ) -> &mut Subflow {
+        let path = ctx.paths.get(&tcp.path());
+        let priority = path.map_or(Priority { backup: false, weight: 1 }, |p| Priority {
+            backup: p.config.backup,
+            weight: p.config.weight,
+        });
+        let (incoming, outgoing) = (Incoming::new(self.config.receive_buffer), Outgoing::new(cookie));
+        self.subflows.push(Subflow::new(tcp, JoinState::new(step), ids, incoming, outgoing, priority))
     }
 
     /// The first subflow and its SYN. `allowed`: the paths that the connection may use; empty: all.
@@ -185,17 +196,16 @@ impl Connection {
             }
         }
         let tcp = self.new_tcp(ctx, now, path, self.initial_tuple);
-        self.add_subflow(ctx, Subflow::new(tcp, Join::Initial, AddressId(0), AddressId(0)));
+        self.add_subflow(ctx, tcp, Join::Initial, EndIds::INITIAL, None);
         self.put_off_syn(ctx, now);
     }
 
     /// A member became able to carry data: tell controller, scheduler and application.
     pub(crate) fn announce(&mut self, ctx: &mut Context, now: Instant, i: usize) {
         let m = &mut self.subflows[i];
-        if m.announced {
+        if !m.on_announced() {
             return;
         }
-        m.announced = true;
         self.cc.subflow_added(now, m.tcp.id(), m.congestion_params());
         self.scheduler.subflow_added(m.tcp.id());
         let event =
@@ -206,7 +216,7 @@ impl Connection {
     /// Another congestion controller takes over: it is told of the subflows with their windows as they are.
     pub(crate) fn set_congestion(&mut self, now: Instant, cc: Box<dyn CongestionController>) {
         let before = core::mem::replace(&mut self.cc, cc);
-        for m in self.subflows.iter().filter(|m| m.announced) {
+        for m in self.subflows.iter().filter(|m| m.is_announced()) {
             let id = m.tcp.id();
             self.cc.subflow_added(now, id, m.congestion_params());
             self.cc.resume(id, before.window(id), before.ssthresh(id));
@@ -216,7 +226,7 @@ impl Connection {
     /// Another scheduler takes over.
     pub(crate) fn set_scheduler(&mut self, scheduler: Box<dyn Scheduler>) {
         self.scheduler = scheduler;
-        for m in self.subflows.iter().filter(|m| m.announced) {
+        for m in self.subflows.iter().filter(|m| m.is_announced()) {
             self.scheduler.subflow_added(m.tcp.id());
         }
     }
@@ -279,7 +289,7 @@ impl Connection {
         let mss = self.subflows.first().map_or(1460, |m| u64::from(m.tcp.mss()));
         if self.recv.owes_window_update(mss) {
             for m in self.subflows.iter_mut() {
-                if m.tcp.is_synchronized() && m.is_joined() {
+                if m.can_acknowledge() {
                     m.tcp.ack_now();
                 }
             }
@@ -309,17 +319,17 @@ impl Connection {
             return None;
         }
         let subflows = self.subflows.iter().filter_map(|m| {
-            let join = match m.join {
-                Join::AckSent { resend, .. } => Some(resend),
-                _ => None,
-            };
-            let fail = m.fail.map(|f| f.resend);
-            let removal = m.removal.map(|r| r.next);
-            let signal = m.signal_wait.filter(|_| !m.signals.is_empty());
-            [m.tcp.next_deadline(), join, fail, m.unmapped_deadline(), removal, signal]
-                .into_iter()
-                .flatten()
-                .min()
+            [
+                m.tcp.next_deadline(),
+                m.join.deadline(),
+                m.incoming.fail_deadline(),
+                m.incoming.unmapped_deadline(),
+                m.removal_deadline(),
+                m.signals.deadline(),
+            ]
+            .into_iter()
+            .flatten()
+            .min()
         });
         let adverts = self.addresses.adverts.next_deadline();
         let fast_close = self.life.fast_close().map(|f| f.resend);

@@ -102,7 +102,7 @@ impl Connection {
     /// the answer carries the current DATA_ACK. On every subflow, because one may be dead.
     fn ask_for_data_ack(&mut self, ctx: &mut Context, now: Instant) {
         let mut asked = false;
-        for m in self.subflows.iter_mut().filter(|m| m.is_joined() && m.tcp.is_synchronized()) {
+        for m in self.subflows.iter_mut().filter(|m| m.can_acknowledge()) {
             m.tcp.probe_peer();
             asked = true;
         }

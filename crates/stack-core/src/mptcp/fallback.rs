@@ -11,6 +11,7 @@
 //! With [`strict_checksums`](crate::config::ConnectionConfig::strict_checksums) the last column holds for one subflow too.
 
 use super::connection::Connection;
+use super::incoming::Unanswered;
 use super::join::Refusal;
 use super::mapping::Mapping;
 use crate::context::Context;
@@ -19,28 +20,14 @@ use crate::event::Event;
 use crate::observe::Counter;
 use crate::wire::mptcp::{Dsn, Dss, DssMapping, MpFail, MptcpOption, ResetReason};
 use crate::wire::tcp::TcpRepr;
-use umptcp_types::{DataOffset, DataSeq, Duration, Instant, SubflowOffset};
-
-/// MP_FAILs sent, on timers that start from the RTO and double, before a subflow whose peer does not answer is reset.
-const FAIL_TRIES: u8 = 5;
-
-/// A checksum failed on the only subflow, and the peer has been told (RFC 8684 §3.7).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FailSent {
-    /// Where the failed mapping begins.
-    pub(crate) data: DataOffset,
-    /// When to say it again.
-    pub(crate) resend: Instant,
-    /// How often it has been said.
-    pub(crate) tries: u8,
-}
+use umptcp_types::{DataOffset, DataSeq, Instant, SubflowOffset};
 
 impl Connection {
     /// Index of the only subflow, if there is one only, able to carry data, and no other is being opened.
     pub(crate) fn sole_subflow(&self) -> Option<usize> {
         self.subflows.sole().filter(|i| {
             let m = &self.subflows[*i];
-            m.is_joined() && m.tcp.is_synchronized() && !m.tcp.fin_sent()
+            m.can_acknowledge() && !m.tcp.fin_sent()
         })
     }
 
@@ -54,7 +41,7 @@ impl Connection {
         let m = &self.subflows[i];
         let shift = self.send.next().0.wrapping_sub(m.tcp.snd_nxt().0);
         let una = SubflowOffset(self.send.una().0.min(self.send.next().0).wrapping_sub(shift));
-        let since = |at: SubflowOffset| m.send_shift == Some(shift) && at >= m.send_shift_since;
+        let since = |at: SubflowOffset| m.outgoing.is_shifted_since(at, shift);
         let data = self.send.una() >= self.send.next() || since(una);
         // What the subflow may still send again must be new to the peer too, or it would be taken for other data.
         let subflow = m.tcp.is_all_acked() || since(m.tcp.snd_una());
@@ -63,9 +50,7 @@ impl Connection {
 
     /// Whether what subflow `i` brings next is what the data level waits for, and nothing lies beyond it.
     fn contiguous_in(&self, i: usize) -> bool {
-        let m = &self.subflows[i];
-        let shift = self.recv.next_data().0.wrapping_sub(m.consumed.0);
-        self.recv.is_contiguous() && m.mappings.all_shifted_by(shift)
+        self.recv.is_contiguous() && self.subflows[i].incoming.continues(self.recv.next_data())
     }
 
     /// Data without an MPTCP option before any DSS has come, or an acknowledgement without one of the first data we
@@ -86,10 +71,7 @@ impl Connection {
         let Some(i) = self.subflows.first_index() else { return false };
         // A piece of a segment that was cut on its way is covered by the mapping that came with the first piece.
         let m = &self.subflows[i];
-        let covered = m
-            .tcp
-            .offset_of(seg.seq)
-            .is_some_and(|at| payload > 0 && (at < m.consumed || m.mappings.covering(at).is_some()));
+        let covered = m.tcp.offset_of(seg.seq).is_some_and(|at| payload > 0 && (m.incoming.is_mapped(at)));
         let data = (payload > 0 || seg.flags.fin) && !self.mptcp.is_dss_seen() && !covered;
         let first = DataOffset(self.first_data(i));
         let first_ack = advanced && self.send.next() > first && self.send.una() == first;
@@ -113,11 +95,14 @@ impl Connection {
     ) -> bool {
         let m = &mut self.subflows[i];
         if carries_signal(seg) {
-            m.options_seen = true;
+            m.incoming.on_option();
             return false;
         }
         // A SACK may have taken a DATA_ACK's place.
-        if m.options_seen || m.tcp.stats().bytes_acked <= m.syn_data_sent || !seg.options.sack.is_empty() {
+        if m.incoming.options_seen()
+            || m.tcp.stats().bytes_acked <= m.outgoing.syn_data()
+            || !seg.options.sack.is_empty()
+        {
             return false;
         }
         let id = Some(m.tcp.id());
@@ -145,12 +130,11 @@ impl Connection {
         let next = self.recv.next_data();
         let mut edge = None;
         if let Some(m) = self.subflows.first_mut() {
-            m.signals.clear();
-            (m.fail, m.removal) = (None, None);
+            m.on_fallback();
             if was_mptcp {
-                self.plain.on_fallback((self.send.next(), m.tcp.snd_nxt()), (next, m.consumed));
+                self.plain.on_fallback((self.send.next(), m.tcp.snd_nxt()), (next, m.incoming.consumed()));
                 // RFC 8684 §3.7: the peer is told, should options pass in our direction only. When the peer began it, it knows.
-                if m.dss_sent && reason != FallbackReason::InfiniteMapping {
+                if m.outgoing.options_sent() && reason != FallbackReason::InfiniteMapping {
                     self.plain.announce(una, una.min(self.send.next()));
                     m.tcp.ack_now();
                 }
@@ -176,8 +160,7 @@ impl Connection {
         self.count(ctx, now, None, Counter::InfiniteMapTx);
         let dsn = Dsn::Long(data.to_wire(self.mptcp.local_idsn()).0);
         let checksum = self.mptcp.checksum().then_some(0);
-        let syn_data = self.subflows.first().map_or(0, |m| m.syn_data_sent);
-        let ssn = subflow.0.wrapping_sub(syn_data) as u32;
+        let ssn = self.subflows.first().map_or(subflow.0 as u32, |m| m.outgoing.ssn(subflow));
         let mapping = DssMapping { dsn, ssn, len: 0, checksum };
         Some(MptcpOption::Dss(Dss { data_fin: false, ack: None, mapping: Some(mapping) }))
     }
@@ -196,8 +179,8 @@ impl Connection {
         let m = &self.subflows[i];
         let seq = self.recv.whole_dsn(map.dsn, self.mptcp.remote_idsn());
         let data = seq.0.wrapping_sub(self.mptcp.remote_idsn().0) as u32;
-        let expected = self.recv.next_data().0.wrapping_sub(m.consumed.0) as u32;
-        let ssn = map.ssn.wrapping_add(m.syn_data_received as u32);
+        let expected = self.recv.next_data().0.wrapping_sub(m.incoming.consumed().0) as u32;
+        let ssn = m.incoming.counted(map.ssn);
         let fits = data.wrapping_sub(ssn) == expected;
         if fits
             && self.may_fall_back()
@@ -229,7 +212,7 @@ impl Connection {
             && let Some(i) = self.alone(ctx, now, i)
         {
             let resend = now + self.subflows[i].tcp.rto();
-            self.subflows[i].fail = Some(FailSent { data, resend, tries: 1 });
+            self.subflows[i].incoming.on_fail_sent(data, resend);
             self.say_fail(i, data);
             return;
         }
@@ -240,8 +223,7 @@ impl Connection {
     fn say_fail(&mut self, i: usize, data: DataOffset) {
         let dsn = data.to_wire(self.mptcp.remote_idsn()).0;
         let m = &mut self.subflows[i];
-        m.signals.retain(|s| !matches!(s, MptcpOption::Fail(_)));
-        m.signals.push_back(MptcpOption::Fail(MpFail { dsn }));
+        m.signals.replace(MptcpOption::Fail(MpFail { dsn }));
     }
 
     fn reset_with_fail(&mut self, ctx: &mut Context, now: Instant, i: usize, data: DataOffset) {
@@ -265,7 +247,7 @@ impl Connection {
             return true;
         }
         let next = self.recv.next_data();
-        let answer = self.subflows[i].fail.is_some();
+        let answer = self.subflows[i].incoming.awaits_fail();
         let about = DataOffset::from_wire(DataSeq(fail.dsn), self.mptcp.local_idsn());
         if !answer && about.is_none_or(|d| d > self.send.next()) {
             // About data never sent: not from our peer, or of no use.
@@ -295,18 +277,18 @@ impl Connection {
     /// Repeats MP_FAILs that nobody answered; in the end the subflow goes.
     pub(crate) fn resend_fails(&mut self, ctx: &mut Context, now: Instant) {
         for i in self.subflows.indices().rev() {
-            let Some(fail) = self.subflows.get(i).and_then(|m| m.fail).filter(|f| f.resend <= now) else {
-                continue;
-            };
-            if fail.tries >= FAIL_TRIES {
-                self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::FallbackFailed);
-                self.reset_with_fail(ctx, now, i, fail.data);
-                continue;
+            match self.subflows.get(i).and_then(|m| m.incoming.unanswered_fail(now)) {
+                None => {}
+                Some(Unanswered::GiveUp(data)) => {
+                    self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::FallbackFailed);
+                    self.reset_with_fail(ctx, now, i, data);
+                }
+                Some(Unanswered::Repeat(data, tries)) => {
+                    let m = &mut self.subflows[i];
+                    m.incoming.on_fail_repeated(now + m.tcp.rto().saturating_mul(1 << tries));
+                    self.say_fail(i, data);
+                }
             }
-            let interval: Duration = self.subflows[i].tcp.rto().saturating_mul(1 << fail.tries);
-            let next = FailSent { resend: now + interval, tries: fail.tries + 1, ..fail };
-            self.subflows[i].fail = Some(next);
-            self.say_fail(i, fail.data);
         }
     }
 

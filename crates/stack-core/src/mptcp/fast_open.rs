@@ -5,17 +5,15 @@
 //! carried and take them off data and subflow sequence numbers on the wire.
 
 use super::connection::Connection;
-use super::subflow::{Join, Subflow};
 use crate::context::Context;
-use crate::context::fast_open::{Advice, Cookie};
+use crate::context::fast_open::Advice;
 use crate::event::Event;
 use crate::observe::Counter;
 use crate::tcp::default_mss;
 use crate::tcp::output::Segment;
-use crate::wire::mptcp::{MpCapable, MptcpOption};
 use crate::wire::tcp::{MAX_OPTIONS, TcpRepr};
 use bytes::Bytes;
-use umptcp_types::{DataOffset, Instant, SubflowOffset};
+use umptcp_types::{DataOffset, Instant};
 
 /// Longest cookie that fits a SYN beside MSS, SACK, timestamps, window scale (20 bytes) and MP_CAPABLE (4), and without the latter.
 const LONGEST_COOKIE: usize = 14;
@@ -26,22 +24,10 @@ fn longest_syn(v6: bool) -> u64 {
     if v6 { 1440 } else { 1460 }
 }
 
-impl Subflow {
-    /// Client: an ACK leaves. A Linux server that has answered data of the SYN before the third ACK does not send the answer then, but
-    /// when a DATA_ACK comes (6.18), so that one follows the keys. Should they be lost it is ignored, or leads to plain TCP.
-    pub(crate) fn follow_up_keys(&mut self, sent: &TcpRepr) {
-        let keys = |o: &MptcpOption| matches!(o, MptcpOption::Capable(MpCapable::Ack { .. }));
-        self.follow_up = self.syn_data_sent > 0 && sent.options.mptcp.iter().any(keys);
-        if self.follow_up {
-            self.tcp.ack_now();
-        }
-    }
-}
-
 impl Connection {
     /// Offset of the first byte that the SYN of subflow `i` did not carry to the peer.
     pub(crate) fn first_data(&self, i: usize) -> u64 {
-        1 + self.subflows[i].syn_data_sent
+        self.subflows[i].outgoing.first_data()
     }
 
     /// Server: data may be sent although the handshake is not through (RFC 7413 §4.2.2). Only in plain TCP: a DATA_ACK cannot be
@@ -74,7 +60,7 @@ impl Connection {
     /// §4.2.2).
     pub(crate) fn add_fast_open(&mut self, ctx: &mut Context, now: Instant, i: usize, segment: &mut Segment) {
         let m = &self.subflows[i];
-        if m.join != Join::Initial || m.tcp.syn_follows_old_ack() {
+        if !m.join.is_initial() || m.tcp.syn_follows_old_ack() {
             return;
         }
         if m.tcp.stats().timeouts > 0 {
@@ -84,9 +70,7 @@ impl Connection {
         match self.fast_open_advice(ctx, now) {
             Advice::Leave => {}
             Advice::Ask => {
-                let m = &mut self.subflows[i];
-                m.fast_open = Some(Cookie::new());
-                m.asked_cookie = true;
+                self.subflows[i].outgoing.on_cookie_asked();
             }
             Advice::Send(cookie, mss) => {
                 let m = &mut self.subflows[i];
@@ -98,7 +82,7 @@ impl Connection {
                 }
                 segment.payload = self.send.slice(DataOffset(1)..DataOffset(1 + n));
                 m.tcp.syn_carries(n as u32);
-                m.fast_open = Some(cookie);
+                m.outgoing.on_cookie_used(cookie);
             }
         }
     }
@@ -106,7 +90,7 @@ impl Connection {
     /// Client: a SYN with the option was not answered, or by an ICMP error. Maybe that is why (RFC 7413 §4.1.3.1).
     pub(crate) fn doubt_fast_open(&mut self, ctx: &mut Context, now: Instant, i: usize) {
         let m = &self.subflows[i];
-        if self.life.is_connecting() && (m.tcp.syn_data() > 0 || m.asked_cookie) {
+        if self.life.is_connecting() && (m.tcp.syn_data() > 0 || m.outgoing.asked_cookie()) {
             ctx.fast_open.doubt(now, m.tcp.tuple().local.ip(), m.tcp.tuple().remote);
         }
     }
@@ -116,7 +100,7 @@ impl Connection {
         let m = &self.subflows[i];
         let id = Some(m.tcp.id());
         let (sent, acked) = (m.tcp.syn_data(), u64::from(m.tcp.syn_data_acked()));
-        if sent == 0 && !m.asked_cookie {
+        if sent == 0 && !m.outgoing.asked_cookie() {
             return;
         }
         let (local, remote) = (m.tcp.tuple().local.ip(), m.tcp.tuple().remote);
@@ -145,8 +129,7 @@ impl Connection {
         let payload = self.send.slice(DataOffset(1)..DataOffset(1 + acked));
         let m = &mut self.subflows[i];
         m.tcp.syn_data_delivered(now, payload);
-        m.syn_data_sent = acked;
-        m.send_shift_since = SubflowOffset(1 + acked);
+        m.outgoing.on_syn_data_acked(acked);
         self.mptcp.on_syn_data_acked(acked);
         self.send.on_syn_data_acked(acked);
         self.notify_writable(ctx);
@@ -161,9 +144,7 @@ impl Connection {
         let m = &mut self.subflows[i];
         let id = Some(m.tcp.id());
         m.tcp.syn_data_received(n);
-        m.syn_data_received = n;
-        m.consumed = SubflowOffset(1 + n);
-        m.verified_to = m.consumed;
+        m.incoming.on_syn_data(n);
         self.recv.on_syn_data(n);
         self.life.on_syn_data_taken();
         if self.answers_early() {

@@ -2,7 +2,6 @@
 
 use super::connection::Connection;
 use super::mapping::RxMapping;
-use super::subflow::Join;
 use crate::config::ConnectionConfig;
 use crate::context::Context;
 use crate::error::FallbackReason;
@@ -216,11 +215,11 @@ impl Connection {
             return false;
         }
         let ours = sender_key == self.mptcp.remote_key() && receiver_key == self.mptcp.local_key();
-        if self.client || self.subflows[i].join != Join::Initial || !ours {
+        if self.client || !self.subflows[i].join.is_initial() || !ours {
             self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPCapableKeyMismatch);
             return true;
         }
-        let first = 1 + self.subflows[i].syn_data_received;
+        let first = self.subflows[i].incoming.first_data();
         if len == 0 {
             let dsn = Dsn::Long(DataOffset(first).to_wire(self.mptcp.remote_idsn()).0);
             return self.on_infinite_mapping(ctx, now, i, &DssMapping { dsn, ssn: 1, len, checksum });
@@ -244,6 +243,6 @@ impl Connection {
             && self.is_mptcp()
             && !self.mptcp.peer_has_keys()
             && at_start
-            && self.subflows.get(i).is_some_and(|m| m.join == Join::Initial)
+            && self.subflows.get(i).is_some_and(|m| m.join.is_initial())
     }
 }

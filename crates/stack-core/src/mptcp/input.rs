@@ -2,9 +2,10 @@
 
 use super::connection::Connection;
 use super::handshake::capable;
+use super::incoming::Ready;
 use super::join::Refusal;
+use super::join_state::Join;
 use super::mapping::{Inserted, RxMapping};
-use super::subflow::{Join, Subflow};
 use crate::context::Context;
 use crate::event::{Event, SubflowReset};
 use crate::observe::Counter;
@@ -17,7 +18,7 @@ use crate::wire::icmp::IcmpError;
 use crate::wire::mptcp::{Dss, MptcpOption, ResetReason, dss_pseudo_header};
 use crate::wire::tcp::TcpRepr;
 use bytes::Bytes;
-use umptcp_types::{DataOffset, DataSeq, Duration, Instant, SubflowId, SubflowOffset};
+use umptcp_types::{DataOffset, Instant, SubflowId};
 
 impl Connection {
     /// A segment of subflow `id` has come.
@@ -98,8 +99,7 @@ impl Connection {
             self.on_subflow_ended(ctx, now, i, seg);
             return;
         }
-        if was_stale && out.advanced && self.subflows[i].stale {
-            self.subflows[i].stale = false;
+        if was_stale && out.advanced && self.subflows[i].on_recovered() {
             self.count(ctx, now, Some(id), Counter::SubflowRecover);
         }
         if out.established
@@ -110,7 +110,7 @@ impl Connection {
         }
         if !out.acceptable {
             // A late duplicate still says that the peer got our third ACK, or did not: a SYN/ACK asks for it again.
-            if seg.flags.syn && matches!(self.subflows[i].join, Join::AckSent { .. }) {
+            if seg.flags.syn && self.subflows[i].join.is_ack_sent() {
                 self.subflows[i].tcp.ack_now();
             }
             // So does its ACK, should it be the one that acknowledges the last data or the FIN.
@@ -128,9 +128,9 @@ impl Connection {
             self.on_join_confirmed(ctx, now, i);
         }
         let m = &mut self.subflows[i];
-        m.removal = None;
+        m.on_heard();
         if out.advanced || len > 0 {
-            m.signals_interrupted();
+            m.signals.on_interrupted();
         }
         if out.acked > 0 {
             self.scheduler.on_ack(now, id, out.acked);
@@ -222,7 +222,7 @@ impl Connection {
         i: usize,
         seg: &TcpRepr,
     ) -> Result<(), Refusal> {
-        match self.subflows[i].join {
+        match self.subflows[i].join.step() {
             Join::Initial => {
                 if self.client {
                     self.on_syn_ack(ctx, now, i, seg);
@@ -324,10 +324,7 @@ impl Connection {
         if payload_len == 0 || (m.ssn == 0 && len == 0) {
             return true;
         }
-        let near = self.subflows[i].consumed;
-        let ssn = m.ssn.wrapping_add(self.subflows[i].syn_data_received as u32);
-        let delta = ssn.wrapping_sub(near.0 as u32) as i32;
-        let Some(subflow) = near.0.checked_add_signed(i64::from(delta)).map(SubflowOffset) else {
+        let Some(subflow) = self.subflows[i].incoming.offset_of(m.ssn) else {
             self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::NoDSSInWindow);
             return true;
         };
@@ -357,7 +354,7 @@ impl Connection {
             self.reset_subflow(ctx, now, i, ResetReason::LackOfResources);
             return false;
         }
-        match subflow.mappings.insert(m, subflow.consumed) {
+        match subflow.incoming.on_mapping(m) {
             Inserted::New | Inserted::Known => true,
             Inserted::Conflict => {
                 self.count(ctx, now, id, Counter::DSSNotMatching);
@@ -383,12 +380,9 @@ impl Connection {
     /// Passes in-order subflow bytes to the data level, through their mappings.
     fn hand_over(&mut self, ctx: &mut Context, now: Instant, i: usize, out: &mut Outcome) {
         if self.mptcp.is_plain() {
-            while let Some(bytes) = self.subflows[i].unmapped.pop(usize::MAX) {
-                let at = self.subflows[i].consumed;
-                self.subflows[i].consumed += bytes.len() as u64;
+            while let Some((at, bytes)) = self.subflows[i].incoming.next_plain() {
                 self.insert_data(ctx, now, i, self.plain.received(at), bytes);
             }
-            self.subflows[i].unmapped_since = None;
             for (at, bytes) in out.delivered.drain(..) {
                 self.insert_data(ctx, now, i, self.plain.received(at), bytes);
             }
@@ -396,50 +390,22 @@ impl Connection {
         }
         let m = &mut self.subflows[i];
         for (at, bytes) in out.delivered.drain(..) {
-            debug_assert_eq!(at, m.consumed + m.unmapped.len() as u64);
-            m.unmapped.push(bytes);
+            m.incoming.push(at, bytes);
         }
-        let mut unmapped = false;
-        while self.subflows[i].unmapped.len() > 0 && self.subflows[i].fail.is_none() {
-            let m = &mut self.subflows[i];
-            let at = m.consumed;
-            let Some(mapping) = m.mappings.covering(at) else {
-                unmapped = true;
-                break;
-            };
-            m.unmapped_since = None;
-            if mapping.checksum.is_some() && m.verified_to < mapping.end() {
-                match m.checksum_verdict(&mapping, self.mptcp.remote_idsn()) {
-                    None => break,
-                    Some(true) => {
-                        m.verified_to = mapping.end();
-                        if u64::from(mapping.declared) > mapping.len {
-                            self.on_data_fin(ctx, now, i, mapping.data + mapping.len);
-                        }
-                    }
-                    Some(false) => {
-                        self.on_checksum_failure(ctx, now, i, mapping.data);
-                        if self.subflows[i].is_ended() {
-                            return;
-                        }
-                        break;
+        let idsn = self.mptcp.remote_idsn();
+        while let Some(ready) = self.subflows[i].incoming.next(now, idsn) {
+            match ready {
+                Ready::Data(at, bytes) => self.insert_data(ctx, now, i, at, bytes),
+                Ready::DataFin(at) => self.on_data_fin(ctx, now, i, at),
+                Ready::Corrupt(at) => {
+                    self.on_checksum_failure(ctx, now, i, at);
+                    if self.subflows[i].is_ended() {
+                        return;
                     }
                 }
             }
-            let m = &mut self.subflows[i];
-            let mapped = usize::try_from(mapping.end() - at).unwrap_or(usize::MAX);
-            let Some(bytes) = m.unmapped.pop(mapped) else { break };
-            m.consumed = at + bytes.len() as u64;
-            m.mappings.consumed(m.consumed);
-            let data = mapping.data + (at - mapping.subflow);
-            self.insert_data(ctx, now, i, data, bytes);
         }
-        let m = &mut self.subflows[i];
-        m.unmapped_since = unmapped.then(|| m.unmapped_since.unwrap_or(now));
-        // RFC 8684 §3.3.1: data whose mapping does not arrive within a window of data breaks the subflow. Behind a failed checksum a
-        // window of data, and what a box inserted, may wait for the answer to MP_FAIL.
-        let windows = if m.fail.is_some() { 2 } else { 1 };
-        if m.unmapped.len() >= windows * self.config.receive_buffer {
+        if self.subflows[i].incoming.is_overfull(self.config.receive_buffer) {
             self.on_unmapped(ctx, now, i);
         }
     }
@@ -521,7 +487,7 @@ impl Connection {
             }
         }
         let m = &mut self.subflows[i];
-        m.reset = seg.flags.rst.then_some(reset);
+        m.on_end(seg.flags.rst.then_some(reset));
         let m = &self.subflows[i];
         if self.mptcp.is_plain() && m.tcp.close_reason().is_none() {
             // LAST-ACK is over: our FIN is acknowledged.
@@ -534,37 +500,4 @@ impl Connection {
 /// Whether the checksum of a DATA_FIN alone, which covers the pseudo-header only (RFC 8684 §3.3.3), is right.
 fn bare_checksum_holds(dsn: u64, ssn: u32, len: u16, sum: u16) -> bool {
     checksum::fold(checksum::add(dss_pseudo_header(dsn, ssn, len), u64::from(sum))) == 0xffff
-}
-
-/// How long data waits for its mapping (RFC 8684 §3.3.1: "a short while").
-const UNMAPPED_WAIT: Duration = Duration::from_secs(2);
-
-impl Subflow {
-    /// When data that waits for its mapping has waited long enough.
-    pub(crate) fn unmapped_deadline(&self) -> Option<Instant> {
-        self.unmapped_since.map(|t| t + UNMAPPED_WAIT)
-    }
-
-    /// Whether the checksum of `mapping` is right; `None` while bytes are missing (RFC 8684 §3.3.1, figure 10).
-    fn checksum_verdict(&self, mapping: &RxMapping, idsn: DataSeq) -> Option<bool> {
-        let expected = mapping.checksum?;
-        // Not summed anew for each packet of it.
-        if mapping.subflow != self.consumed || (self.unmapped.len() as u64) < mapping.len {
-            return None;
-        }
-        let (mut sum, mut position, mut left) = (0, 0, mapping.len as usize);
-        for bytes in self.unmapped.iter() {
-            let bytes = &bytes[..bytes.len().min(left)];
-            sum = checksum::add_at(sum, checksum::sum(bytes, 0), position);
-            position += bytes.len();
-            left -= bytes.len();
-            if left == 0 {
-                break;
-            }
-        }
-        let dsn = mapping.data.to_wire(idsn).0;
-        let ssn = mapping.subflow.0.wrapping_sub(self.syn_data_received) as u32;
-        sum = checksum::add(sum, dss_pseudo_header(dsn, ssn, mapping.declared));
-        Some(checksum::fold(checksum::add(sum, u64::from(expected))) == 0xffff)
-    }
 }

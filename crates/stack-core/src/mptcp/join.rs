@@ -2,7 +2,8 @@
 
 use super::connection::Connection;
 use super::failures::Pair;
-use super::subflow::{Join, Subflow};
+use super::join_state::Join;
+use super::subflow::{EndIds, Subflow};
 use crate::context::Context;
 use crate::error::FallbackReason;
 use crate::observe::Counter;
@@ -12,24 +13,11 @@ use crate::wire::mptcp::keys::{constant_time_eq, join_hmac, leftmost_64, leftmos
 use crate::wire::mptcp::{MpJoin, MptcpOption, ResetReason};
 use crate::wire::tcp::TcpRepr;
 use core::net::{IpAddr, SocketAddr};
-use umptcp_types::{AddressId, Duration, Instant, PathId};
+use umptcp_types::{AddressId, Instant, PathId};
 
 /// Joins of the peer at once whose third ACK has not come: who knows a token but not the keys gets no further (RFC 7430
 /// §2.2), so the oldest makes room and established subflows are never the price.
 const MAX_HALF_OPEN: usize = 8;
-/// First interval between third ACKs that nobody answers; doubles.
-const ACK_RESEND: Duration = Duration::from_millis(200);
-/// Third ACKs sent before the subflow is given up.
-const ACK_TRIES: u8 = 6;
-
-/// From the third ACK of a join to the first data on its subflow.
-///
-/// RFC 8684 §3.2 has data wait for the answer to that ACK. Linux 6.18 as a server answers before the subflow belongs to its
-/// connection; that follows when its program lets go of the socket, and data that have come by then are delivered where the
-/// connection's stream stands, or dropped as duplicates. Few system calls hold a socket for so long. Where the round-trip
-/// time is longer than this nothing waits.
-const JOIN_SETTLE: Duration = Duration::from_millis(10);
-
 /// The MP_JOIN option of a segment.
 pub(crate) fn join(seg: &TcpRepr) -> Option<&MpJoin> {
     seg.options.mptcp.iter().find_map(|o| match o {
@@ -62,7 +50,7 @@ impl Refusal {
 impl Connection {
     /// Our Address ID for a local address.
     pub(crate) fn local_id(&mut self, address: IpAddr) -> Option<AddressId> {
-        self.addresses.local_id(address, |id| self.subflows.iter().any(|m| m.local_id == id))
+        self.addresses.local_id(address, |id| self.subflows.iter().any(|m| m.local_id() == id))
     }
 
     /// Opens a subflow from `local` to `remote`.
@@ -95,14 +83,15 @@ impl Connection {
         let tuple = FourTuple { local: SocketAddr::new(local.address, port), remote: remote.address };
         let tcp = self.new_tcp(ctx, now, local.path, tuple);
         let nonce = ctx.random_u32();
-        self.add_subflow(ctx, Subflow::new(tcp, Join::SynSent { nonce }, local_id, remote.id));
+        let ids = EndIds { local: local_id, remote: remote.id };
+        self.add_subflow(ctx, tcp, Join::SynSent { nonce }, ids, None);
     }
 
     /// The option for a SYN or SYN/ACK of member `i`.
     pub(crate) fn join_option(&self, i: usize) -> Option<MptcpOption> {
         let m = &self.subflows[i];
-        let (backup, address_id) = (m.backup_local, m.local_id);
-        let option = match m.join {
+        let (backup, address_id) = (m.own_backup(), m.local_id());
+        let option = match m.join.step() {
             Join::SynSent { nonce } => {
                 MpJoin::Syn { backup, address_id, token: self.mptcp.remote_token(), nonce }
             }
@@ -129,7 +118,7 @@ impl Connection {
 
     /// Subflows that count against the limit: not those of the peer that lack the third ACK.
     pub(crate) fn subflow_count(&self) -> usize {
-        let counts = |m: &&Subflow| !matches!(m.join, Join::SynReceived { .. }) && !m.tcp.is_finished();
+        let counts = |m: &&Subflow| !m.join.is_half_open() && !m.tcp.is_finished();
         self.subflows.iter().filter(counts).count()
     }
 
@@ -190,18 +179,17 @@ impl Connection {
             self.count(ctx, now, None, Counter::MPJoinRejected);
             return Err(Refusal::RESOURCES);
         };
-        let half_open = |m: &Subflow| matches!(m.join, Join::SynReceived { .. });
-        if self.subflows.iter().filter(|m| half_open(m)).count() >= MAX_HALF_OPEN
-            && let Some(oldest) = self.subflows.position(half_open)
+        if self.subflows.iter().filter(|m| m.join.is_half_open()).count() >= MAX_HALF_OPEN
+            && let Some(oldest) = self.subflows.position(|m| m.join.is_half_open())
         {
             self.count(ctx, now, Some(self.subflows[oldest].tcp.id()), Counter::MPJoinHalfOpenDrop);
             self.drop_subflow(ctx, now, oldest, CloseReason::TimedOut);
         }
         let nonce = ctx.random_u32();
         let tcp = self.new_tcp(ctx, now, path, tuple).accept(now, seg);
-        let mut subflow = Subflow::new(tcp, Join::SynReceived { nonce, peer_nonce }, local_id, address_id);
-        subflow.backup_remote = backup;
-        self.add_subflow(ctx, subflow);
+        let (step, ids) =
+            (Join::SynReceived { nonce, peer_nonce }, EndIds { local: local_id, remote: address_id });
+        self.add_subflow(ctx, tcp, step, ids, None).on_prio(backup);
         self.subflows.sweep();
         Ok(())
     }
@@ -216,7 +204,7 @@ impl Connection {
         i: usize,
         seg: &TcpRepr,
     ) -> bool {
-        let Join::SynSent { nonce } = self.subflows[i].join else {
+        let Join::SynSent { nonce } = self.subflows[i].join.step() else {
             self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::SimultConnectFallback);
             self.fall_back(ctx, FallbackReason::SimultaneousOpen);
             return true;
@@ -227,9 +215,8 @@ impl Connection {
                 if token == self.mptcp.local_token() =>
             {
                 let m = &mut self.subflows[i];
-                m.join = Join::SynReceived { nonce, peer_nonce };
-                m.backup_remote = backup;
-                m.remote_id = address_id;
+                m.join.on_crossing_syn(nonce, peer_nonce);
+                m.on_peer_join(address_id, backup);
                 true
             }
             _ => {
@@ -248,7 +235,7 @@ impl Connection {
         i: usize,
         seg: &TcpRepr,
     ) -> Result<(), Refusal> {
-        let nonce = match self.subflows[i].join {
+        let nonce = match self.subflows[i].join.step() {
             Join::SynSent { nonce } | Join::SynReceived { nonce, .. } => nonce,
             _ => return Err(Refusal::PROTOCOL),
         };
@@ -273,10 +260,8 @@ impl Connection {
         let hmac =
             leftmost_160(&join_hmac(self.mptcp.local_key(), self.mptcp.remote_key(), nonce, peer_nonce));
         let m = &mut self.subflows[i];
-        m.backup_remote = backup;
-        m.remote_id = address_id;
-        m.join = Join::AckSent { hmac, resend: now + ACK_RESEND.max(m.tcp.rto()), tries: 1 };
-        m.data_from = now + JOIN_SETTLE;
+        m.on_peer_join(address_id, backup);
+        m.join.on_syn_ack(now, hmac, m.tcp.rto());
         Ok(())
     }
 
@@ -288,7 +273,7 @@ impl Connection {
         i: usize,
         seg: &TcpRepr,
     ) -> Result<(), Refusal> {
-        let Join::SynReceived { nonce, peer_nonce } = self.subflows[i].join else { return Ok(()) };
+        let Join::SynReceived { nonce, peer_nonce } = self.subflows[i].join.step() else { return Ok(()) };
         if seg.flags.syn {
             // The answer to our SYN of a simultaneous open.
             return self.on_join_syn_ack(ctx, now, i, seg);
@@ -306,7 +291,7 @@ impl Connection {
         }
         self.count(ctx, now, id, Counter::MPJoinAckRx);
         let port = self.subflows[i].tcp.tuple().local.port();
-        if self.subflows[i].incoming && !self.offers_port(port) {
+        if self.subflows[i].join.is_incoming() && !self.offers_port(port) {
             // The advertisement was taken back meanwhile.
             self.count(ctx, now, id, Counter::MismatchPortAckRx);
             return Err(Refusal::PROHIBITED);
@@ -319,7 +304,7 @@ impl Connection {
             self.count(ctx, now, id, Counter::MPJoinRejected);
             return Err(refusal);
         }
-        self.subflows[i].join = Join::Joined;
+        self.subflows[i].join.on_joined();
         // RFC 8684 §3.2: the third ACK must be answered, or the peer keeps sending it.
         self.subflows[i].tcp.ack_now();
         self.announce(ctx, now, i);
@@ -328,30 +313,20 @@ impl Connection {
 
     /// Anything the peer sends after our third ACK shows that it arrived: ESTABLISHED (RFC 8684 §3.2).
     pub(crate) fn on_join_confirmed(&mut self, ctx: &mut Context, now: Instant, i: usize) {
-        if matches!(self.subflows[i].join, Join::AckSent { .. }) {
-            self.subflows[i].join = Join::Joined;
+        if self.subflows[i].join.is_ack_sent() {
+            self.subflows[i].join.on_joined();
             self.announce(ctx, now, i);
         }
     }
 
     /// Sends third ACKs again that nobody answered.
     pub(crate) fn resend_join_acks(&mut self, ctx: &mut Context, now: Instant) {
-        // Backwards, because a reset removes the member.
         for i in self.subflows.indices().rev() {
-            let Some(&Join::AckSent { hmac, resend, tries }) = self.subflows.get(i).map(|m| &m.join) else {
-                continue;
-            };
-            if resend > now {
-                continue;
+            match self.subflows.get_mut(i).and_then(|m| m.join.on_time(now)) {
+                None => {}
+                Some(true) => self.subflows[i].tcp.ack_now(),
+                Some(false) => self.reset_subflow(ctx, now, i, ResetReason::MiddleboxInterference),
             }
-            if tries >= ACK_TRIES {
-                self.reset_subflow(ctx, now, i, ResetReason::MiddleboxInterference);
-                continue;
-            }
-            let interval = ACK_RESEND.saturating_mul(1 << tries);
-            self.subflows[i].join = Join::AckSent { hmac, resend: now + interval, tries: tries + 1 };
-            self.subflows[i].data_from = now + JOIN_SETTLE;
-            self.subflows[i].tcp.ack_now();
         }
     }
 }

@@ -18,8 +18,8 @@
 //! allows it), because two blocks do not fit beside an 8-byte DATA_ACK.
 
 use super::connection::Connection;
+use super::join_state::Join;
 use super::negotiation::Mode;
-use super::subflow::Join;
 use crate::context::Context;
 use crate::interface::Transmit;
 use crate::observe::Counter;
@@ -120,12 +120,12 @@ impl Connection {
             return Some(m.tcp.pure_ack());
         }
         // Only where the options of an ACK leave room for it: not before the handshakes are through.
-        let joining = matches!(m.join, Join::AckSent { .. });
+        let joining = m.join.is_ack_sent();
         let at_start = m.tcp.snd_nxt() <= SubflowOffset(self.first_data(i));
         if !m.signals.is_empty() && m.tcp.is_synchronized() && !joining && !self.needs_capable(i, at_start) {
             let m = &mut self.subflows[i];
-            if m.may_signal() {
-                m.on_signal_sent(now);
+            if m.signals.may_send() {
+                m.signals.on_sent(now, m.tcp.srtt());
                 return Some(m.tcp.pure_ack());
             }
         }
@@ -154,7 +154,7 @@ impl Connection {
                 if self.send.take_wanted_fin() {
                     // On every subflow: one may be dead, and a DATA_FIN is a few bytes.
                     for m in self.subflows.iter_mut() {
-                        if m.is_joined() && m.tcp.is_synchronized() {
+                        if m.can_acknowledge() {
                             m.tcp.ack_now();
                         }
                     }
@@ -181,7 +181,7 @@ impl Connection {
             self.recv.advertise(tcp.mss(), tcp.receive_scale())
         };
         // A signal took the place of a DATA_ACK with news: that goes on an ACK of its own.
-        let news = self.is_mptcp() && self.subflows[i].last_data_ack_sent != self.recv.next().0;
+        let news = self.is_mptcp() && self.subflows[i].outgoing.owes_data_ack(self.recv.next());
         let has_ack = |o: &MptcpOption| matches!(o, MptcpOption::Dss(d) if d.ack.is_some());
         let signal = |o: &MptcpOption| matches!(o, MptcpOption::AddAddr(_) | MptcpOption::RemoveAddr(_));
         let left_out = news && options.mptcp.iter().any(signal) && !options.mptcp.iter().any(has_ack);
@@ -196,7 +196,7 @@ impl Connection {
         }
         let packet_payload = if syn {
             // What a SYN carries is one packet, whatever the MSS assumed before the peer has named its own.
-            options.fast_open = m.fast_open.take();
+            options.fast_open = m.outgoing.take_cookie();
             u32::MAX
         } else if segment.fresh && m.tcp.is_size_probe(segment.seq) {
             segment.payload.len() as u32
@@ -214,7 +214,10 @@ impl Connection {
                 if left_out {
                     m.tcp.ack_now();
                 }
-                m.follow_up_keys(&repr);
+                let keys = |o: &MptcpOption| matches!(o, MptcpOption::Capable(MpCapable::Ack { .. }));
+                if m.outgoing.on_ack_sent(repr.options.mptcp.iter().any(keys)) {
+                    m.tcp.ack_now();
+                }
             }
         }
         let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
@@ -232,7 +235,7 @@ impl Connection {
         let id = Some(self.subflows[i].tcp.id());
         match segment.kind {
             Kind::Syn | Kind::SynAck => {
-                let option = match (self.subflows[i].join, segment.kind) {
+                let option = match (self.subflows[i].join.step(), segment.kind) {
                     (Join::Initial, Kind::Syn) => {
                         let option = self.syn_option(self.subflows[i].tcp.stats().timeouts);
                         if option.is_some() {
@@ -276,7 +279,7 @@ impl Connection {
         options: &mut TcpOptions,
     ) {
         if segment.kind == Kind::Ack
-            && let Some(signal) = self.subflows[i].signals.pop_front()
+            && let Some(signal) = self.subflows[i].signals.pop()
         {
             self.count_signal(ctx, now, i, &signal);
             options.mptcp.push(signal);
@@ -294,8 +297,8 @@ impl Connection {
         segment: &Segment,
         options: &mut TcpOptions,
     ) {
-        let first = !core::mem::replace(&mut self.subflows[i].dss_sent, true);
-        if let Join::AckSent { hmac, .. } = self.subflows[i].join {
+        let first = self.subflows[i].outgoing.on_options_sent();
+        if let Join::AckSent { hmac, .. } = self.subflows[i].join.step() {
             options.mptcp.push(MptcpOption::Join(MpJoin::Ack { hmac }));
             return;
         }
@@ -304,7 +307,7 @@ impl Connection {
         // The third ACK always does, even if a busy device kept it back until the application had closed (RFC 8684 §3.1).
         let fin_sent = segment.mapping.is_none() && self.send.is_fin_sent();
         let only_fin = fin_sent && !first && self.send.timeouts().is_multiple_of(2);
-        let follow_up = segment.kind == Kind::Ack && self.subflows[i].follow_up;
+        let follow_up = segment.kind == Kind::Ack && self.subflows[i].outgoing.follows_keys();
         if !only_fin && !follow_up && self.needs_capable(i, segment.seq <= SubflowOffset(self.first_data(i)))
         {
             let (version, flags) = (VERSION, self.own_flags());
@@ -328,7 +331,7 @@ impl Connection {
         }
         if segment.kind == Kind::Ack
             && !follow_up
-            && let Some(signal) = self.subflows[i].signals.pop_front()
+            && let Some(signal) = self.subflows[i].signals.pop()
         {
             // Beside timestamps there is room for every signal (see the head of this file).
             if signal.len() <= options.room() {
@@ -343,7 +346,7 @@ impl Connection {
             };
             let m = &mut self.subflows[i];
             if MptcpOption::Dss(dss).len() <= options.room() {
-                m.last_data_ack_sent = self.recv.next().0;
+                m.outgoing.on_data_ack_sent(self.recv.next());
                 options.mptcp.push(MptcpOption::Dss(dss));
             }
             return;
@@ -352,7 +355,7 @@ impl Connection {
             Dss { data_fin: false, ack: Some(self.recv.data_ack(self.mptcp.remote_idsn())), mapping: None };
         if let Some(m) = segment.mapping {
             let dsn = Dsn::Long(m.data.to_wire(self.mptcp.local_idsn()).0);
-            let ssn = m.subflow.0.wrapping_sub(self.subflows[i].syn_data_sent) as u32;
+            let ssn = self.subflows[i].outgoing.ssn(m.subflow);
             dss.mapping = Some(DssMapping { dsn, ssn, len: m.len, checksum: m.checksum });
         } else if segment.kind == Kind::Ack && self.send.awaits_fin_ack() {
             // RFC 8684 §3.3.3: a DATA_FIN of its own has subflow sequence 0 and length 1.
@@ -365,15 +368,15 @@ impl Connection {
             dss.mapping = Some(DssMapping { dsn: Dsn::Long(at), ssn: 0, len: 1, checksum });
         }
         let m = &mut self.subflows[i];
-        let acked = self.recv.next().0;
+        let acked = self.recv.next();
         // Not before both sides know that options pass: a missing DATA_ACK would be taken for a middlebox (RFC 8684 §3.7).
         let displaced = segment.kind == Kind::Ack
             && dss.mapping.is_none()
             && self.mptcp.is_dss_seen()
             && m.tcp.sack_count() > 1
-            && m.last_data_ack_sent == acked;
+            && !m.outgoing.owes_data_ack(acked);
         if !displaced {
-            m.last_data_ack_sent = acked;
+            m.outgoing.on_data_ack_sent(acked);
             options.mptcp.push(MptcpOption::Dss(dss));
         }
     }

@@ -66,7 +66,7 @@ impl Connection {
             if in_flight > 0 && self.size_probe(now, i).is_some_and(narrow) {
                 room = 0;
             }
-            let stale = m.stale || m.tcp.timeouts_in_a_row() > 0;
+            let stale = m.is_stale() || m.tcp.timeouts_in_a_row() > 0;
             let mut view = SubflowView::new(m.tcp.id(), packet as u32);
             view.srtt = m.tcp.srtt();
             view.rttvar = m.tcp.rttvar();
@@ -74,10 +74,10 @@ impl Connection {
             view.in_flight = in_flight;
             view.room = room;
             view.pacing_rate = m.tcp.pacing_rate(self.cc.as_ref()).unwrap_or(u64::MAX);
-            view.next_send = m.tcp.next_send(now).max(m.data_from);
+            view.next_send = m.tcp.next_send(now).max(m.join.data_from());
             view.loss = m.tcp.loss_rate();
-            view.backup = m.backup();
-            view.weight = m.weight;
+            view.backup = m.is_backup();
+            view.weight = m.weight();
             view.health = if stale { Health::Stale } else { Health::Good };
             candidates.views.push(view);
             candidates.places.push(i);
@@ -279,7 +279,7 @@ impl Connection {
         };
         let segment =
             self.subflows[i].tcp.send_data(now, payload, mapping, last, app_limited, self.cc.as_mut());
-        self.subflows[i].signals_interrupted();
+        self.subflows[i].signals.on_interrupted();
         self.arm_data_timer(now, false);
         segment
     }
@@ -288,12 +288,9 @@ impl Connection {
     fn declare(&mut self, i: usize, data: DataOffset, payload: &crate::buffers::payload::Payload) -> Mapping {
         let m = &mut self.subflows[i];
         let subflow = m.tcp.snd_nxt();
-        let shift = Some(data.0.wrapping_sub(subflow.0));
-        if m.send_shift != shift {
-            (m.send_shift, m.send_shift_since) = (shift, subflow);
-        }
+        m.outgoing.on_mapping(data, subflow);
         let len = payload.len().min(usize::from(u16::MAX)) as u16;
-        let ssn = subflow.0.wrapping_sub(self.subflows[i].syn_data_sent) as u32;
+        let ssn = m.outgoing.ssn(subflow);
         let checksum = self.mptcp.checksum().then(|| {
             use crate::wire::{checksum, mptcp::dss_pseudo_header};
             let sum = checksum::sum_slices(payload.slices().iter().map(|b| &b[..]), 0);

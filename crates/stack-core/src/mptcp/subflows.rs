@@ -32,8 +32,8 @@ impl Subflows {
         self.next_id
     }
 
-    pub(crate) fn push(&mut self, subflow: Subflow) {
-        self.list.push(subflow);
+    pub(crate) fn push(&mut self, subflow: Subflow) -> &mut Subflow {
+        self.list.push_mut(subflow)
     }
 
     /// Subflow `i` has ended. It is passed over from now on.

@@ -8,15 +8,16 @@ use crate::event::{Event, IncomingId};
 use crate::mptcp::Connection;
 use crate::mptcp::connection::Role;
 use crate::mptcp::handshake::capable;
+use crate::mptcp::join_state::Join;
 use crate::mptcp::lifecycle::Admission;
-use crate::mptcp::subflow::{Join, Subflow};
+use crate::mptcp::subflow::EndIds;
 use crate::observe::Counter;
 use crate::tcp::{Arrival, FourTuple};
 use crate::wire::tcp::{TcpOptions, TcpRepr};
 use alloc::boxed::Box;
 use bytes::Bytes;
 use core::net::SocketAddr;
-use umptcp_types::{AddressId, ConnectionId, Duration, Instant, ListenerId, PathId, SeqNumber};
+use umptcp_types::{ConnectionId, Duration, Instant, ListenerId, PathId, SeqNumber};
 
 /// A SYN that nobody accepts or refuses is forgotten after this long; the peer has given up by then.
 const PENDING_TIMEOUT: Duration = Duration::from_secs(60);
@@ -245,9 +246,7 @@ impl Stack {
         if let Some(done) = &complete {
             tcp.syn_ack_sent_before(now, done.window);
         }
-        let mut first = Subflow::new(tcp, Join::Initial, AddressId(0), AddressId(0));
-        first.fast_open = fast_open.answer;
-        c.add_subflow(&self.ctx, first);
+        c.add_subflow(&self.ctx, tcp, Join::Initial, EndIds::INITIAL, fast_open.answer);
         if !fast_open.data.is_empty() {
             c.take_syn_data(&mut self.ctx, now, fast_open.data);
         }
