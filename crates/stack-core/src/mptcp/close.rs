@@ -2,18 +2,15 @@
 
 use super::connection::Connection;
 use super::failures::Pair;
-use super::join::Refusal;
 use super::subflow::Subflow;
-use crate::config::FastClose;
 use crate::context::Context;
 use crate::context::time_wait::TimeWait;
 use crate::error::ConnectionError;
 use crate::event::{Event, LostSubflow, SubflowReset};
 use crate::observe::Counter;
-use crate::tcp::{CloseReason, FourTuple, State, TIME_WAIT};
-use crate::wire::mptcp::{MpFastClose, MpTcpRst, MptcpOption, ResetReason};
-use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr};
-use umptcp_types::{Duration, Instant, PathId, SeqNumber};
+use crate::tcp::{CloseReason, State, TIME_WAIT};
+use crate::wire::mptcp::ResetReason;
+use umptcp_types::{Duration, Instant};
 
 /// How long a connection that the application has let go of waits for the peer to close, and one that has ended for its
 /// subflows (Linux's tcp_fin_timeout).
@@ -36,13 +33,6 @@ fn pause_after(reason: Option<ResetReason>) -> Duration {
     }
 }
 
-/// Times a SYN/ACK is sent again before the half-open connection is forgotten (Linux's tcp_synack_retries): a minute, while
-/// the user timeout is for those who have completed a handshake.
-const SYN_ACK_RETRIES: u64 = 5;
-
-/// How often a subflow that does not answer is tried while others deliver.
-const STALE_PROBE: Duration = Duration::from_secs(1);
-
 fn pair_of(m: &Subflow) -> Pair {
     Pair { local: m.tcp.tuple().local.ip(), remote: m.tcp.tuple().remote }
 }
@@ -57,99 +47,7 @@ fn error_of(reason: CloseReason) -> ConnectionError {
     }
 }
 
-/// Sends a RST for `tuple`.
-#[allow(clippy::too_many_arguments)] // The fields of a TCP header are that many.
-pub(crate) fn send_reset(
-    ctx: &mut Context,
-    now: Instant,
-    path: PathId,
-    tuple: &FourTuple,
-    seq: SeqNumber,
-    ack: Option<SeqNumber>,
-    options: TcpOptions,
-) {
-    let flags = TcpFlags { rst: true, ack: ack.is_some(), ..TcpFlags::default() };
-    let repr = TcpRepr {
-        src_port: tuple.local.port(),
-        dst_port: tuple.remote.port(),
-        seq,
-        ack: ack.unwrap_or(SeqNumber(0)),
-        flags,
-        window: 0,
-        urgent: 0,
-        options,
-    };
-    ctx.observe(now, None, None, Counter::TcpOutRsts);
-    if let Some(t) = ctx.packet(now, path, tuple, &repr, crate::buffers::payload::Payload::new(), u32::MAX) {
-        ctx.outbox.push_back(t);
-    }
-}
-
-/// Options of a RST that gives `reason`.
-pub(crate) fn reset_options(reason: ResetReason, transient: bool) -> TcpOptions {
-    let mut options = TcpOptions::default();
-    options.mptcp.push(MptcpOption::Reset(MpTcpRst { transient, reason: reason.into() }));
-    options
-}
-
-/// MP_FASTCLOSEs on ACKs sent again before giving up (RFC 8684 §3.5 recommends 3).
-const FAST_CLOSE_RETRIES: u8 = 3;
-
 impl Connection {
-    /// RFC 9293 §3.10.7: a segment that fits no state is answered with a RST built from it.
-    pub(crate) fn answer_with_reset(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
-        if !ctx.challenge_allowed(now) {
-            self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::TcpACKSkippedChallenge);
-            return;
-        }
-        let m = &self.subflows[i];
-        let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
-        let (seq, ack) =
-            if seg.flags.ack { (seg.ack, None) } else { (SeqNumber(0), Some(seg.seq.wrapping_add(1))) };
-        send_reset(ctx, now, path, &tuple, seq, ack, TcpOptions::default());
-    }
-
-    /// Resets one subflow and tells the peer why.
-    pub(crate) fn reset_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize, reason: ResetReason) {
-        self.reset_subflow_saying(ctx, now, i, Refusal { reason, transient: false }, None);
-    }
-
-    /// The same, for a join that may succeed later.
-    pub(crate) fn refuse_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize, refusal: Refusal) {
-        self.reset_subflow_saying(ctx, now, i, refusal, None);
-    }
-
-    /// The same with one more option on the RST.
-    pub(crate) fn reset_subflow_saying(
-        &mut self,
-        ctx: &mut Context,
-        now: Instant,
-        i: usize,
-        refusal: Refusal,
-        also: Option<MptcpOption>,
-    ) {
-        let m = &self.subflows[i];
-        if m.tcp.state() != State::SynSent && m.tcp.state() != State::Closed {
-            let options = if self.is_mptcp() {
-                self.count(ctx, now, Some(m.tcp.id()), Counter::MPRstTx);
-                let mut options = reset_options(refusal.reason, refusal.transient);
-                options.mptcp.extend(also);
-                options
-            } else {
-                TcpOptions::default()
-            };
-            self.send_subflow_reset(ctx, now, i, options);
-        }
-        let reason_given = self.is_mptcp().then_some(refusal.reason);
-        let transient = refusal.transient;
-        self.subflows[i].on_reset(SubflowReset { by_peer: false, reason: reason_given, transient });
-        self.drop_subflow(ctx, now, i, CloseReason::Reset);
-        if matches!(refusal.reason, ResetReason::MiddleboxInterference | ResetReason::MptcpSpecific) {
-            self.life.on_subflow_broken();
-        }
-        self.after_progress(ctx, now);
-    }
-
     /// Ends one subflow without a word; what it carried goes to others.
     pub(crate) fn drop_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize, reason: CloseReason) {
         self.subflows[i].tcp.terminate(reason);
@@ -157,7 +55,7 @@ impl Connection {
     }
 
     /// Subflow `i` has ended: it is marked, and leaves the connection when the step is over.
-    fn end_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+    pub(super) fn end_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize) {
         if self.subflows[i].is_ended() {
             return;
         }
@@ -265,21 +163,9 @@ impl Connection {
         self.subflows.opened() != opened
     }
 
-    /// The application ends it at once.
-    pub(crate) fn handle_abort(&mut self, ctx: &mut Context, now: Instant) {
-        self.abort(ctx, now, ConnectionError::Aborted);
-        self.subflows.sweep();
-    }
-
     /// The application lets go of it.
     pub(crate) fn handle_close(&mut self, ctx: &mut Context, now: Instant) {
         self.detach(ctx, now);
-        self.subflows.sweep();
-    }
-
-    /// Fires what is due.
-    pub(crate) fn handle_timeout(&mut self, ctx: &mut Context, now: Instant) {
-        self.on_timeout(ctx, now);
         self.subflows.sweep();
     }
 
@@ -415,7 +301,7 @@ impl Connection {
     }
 
     /// What the end means, however it came.
-    fn settle_end(&mut self, ctx: &mut Context, error: Option<ConnectionError>) {
+    pub(super) fn settle_end(&mut self, ctx: &mut Context, error: Option<ConnectionError>) {
         if self.is_mptcp() {
             ctx.counters.decrement(Counter::MPCurrEstab);
         }
@@ -426,121 +312,6 @@ impl Connection {
             self.notify_readable(ctx);
             ctx.events.push_back(Event::Closed { connection: self.id, error });
         }
-    }
-
-    /// A RST with `options` on subflow `i`.
-    fn send_subflow_reset(&mut self, ctx: &mut Context, now: Instant, i: usize, options: TcpOptions) {
-        let m = &self.subflows[i];
-        let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
-        let (seq, ack) = (m.tcp.wire_seq(m.tcp.snd_nxt()), m.tcp.wire_ack());
-        send_reset(ctx, now, path, &tuple, seq, Some(ack), options);
-    }
-
-    /// Subflow `i` may be told of the end: its peer has state for it.
-    fn can_be_reset(&self, i: usize) -> bool {
-        !matches!(self.subflows[i].tcp.state(), State::SynSent | State::Closed | State::TimeWait)
-    }
-
-    fn fast_close_option(&self) -> MptcpOption {
-        MptcpOption::FastClose(MpFastClose { receiver_key: self.mptcp.remote_key() })
-    }
-
-    /// Ends everything at once, as configured: MP_FASTCLOSE on an ACK, or on a RST of every subflow (RFC 8684 §3.5). Plain TCP is
-    /// reset.
-    pub(crate) fn abort(&mut self, ctx: &mut Context, now: Instant, error: ConnectionError) {
-        let ack_form = self.config.fast_close == FastClose::Ack;
-        if ack_form && !self.life.has_ended() && self.is_mptcp() && self.mptcp.is_fully_established() {
-            let usable = |(_, m): &(usize, &Subflow)| m.can_acknowledge();
-            let best =
-                self.subflows.enumerate().filter(usable).min_by_key(|(_, m)| (m.is_stale(), m.tcp.srtt()));
-            if let Some((i, _)) = best {
-                self.abort_with_ack(ctx, now, i, error);
-                return;
-            }
-        }
-        self.abort_with_reset(ctx, now, error);
-    }
-
-    /// RFC 8684 §3.5, option R.
-    fn abort_with_reset(&mut self, ctx: &mut Context, now: Instant, error: ConnectionError) {
-        for i in self.subflows.indices() {
-            let Some(m) = self.subflows.get(i) else { continue };
-            let (id, joined) = (m.tcp.id(), m.is_joined());
-            if self.can_be_reset(i) {
-                let mut options = TcpOptions::default();
-                if self.is_mptcp() && joined {
-                    options.mptcp.push(self.fast_close_option());
-                    self.count(ctx, now, Some(id), Counter::MPFastcloseTx);
-                }
-                self.send_subflow_reset(ctx, now, i, options);
-            }
-            self.drop_subflow(ctx, now, i, CloseReason::Aborted);
-        }
-        self.life.on_fast_close_over();
-        self.end(ctx, now, Some(error));
-    }
-
-    /// RFC 8684 §3.5, option A: FASTCLOSE_WAIT on subflow `i`, a RST on every other.
-    fn abort_with_ack(&mut self, ctx: &mut Context, now: Instant, i: usize, error: ConnectionError) {
-        for j in self.subflows.indices().rev() {
-            if j == i || self.subflows.get(j).is_none() {
-                continue;
-            }
-            if self.can_be_reset(j) {
-                self.send_subflow_reset(ctx, now, j, TcpOptions::default());
-            }
-            self.drop_subflow(ctx, now, j, CloseReason::Aborted);
-        }
-        let option = self.fast_close_option();
-        let m = &mut self.subflows[i];
-        m.tcp.stop_timers();
-        m.signals.clear();
-        m.signals.push(option);
-        self.life.on_fast_close_sent(now + m.tcp.rto(), error);
-        self.settle_end(ctx, Some(error));
-    }
-
-    /// Repeats MP_FASTCLOSE, and in the end gives up with a RST that carries it (RFC 8684 §3.5).
-    fn resend_fast_close(&mut self, ctx: &mut Context, now: Instant) {
-        let Some(wait) = self.life.fast_close().filter(|f| f.resend <= now) else { return };
-        let option = self.fast_close_option();
-        let Some(m) = self.subflows.first_mut() else {
-            self.life.on_fast_close_over();
-            return;
-        };
-        if wait.tries > FAST_CLOSE_RETRIES {
-            self.abort_with_reset(ctx, now, ConnectionError::Aborted);
-            return;
-        }
-        m.signals.push(option);
-        let resend = now + m.tcp.rto().saturating_mul(1 << wait.tries);
-        self.life.on_fast_close_repeated(resend);
-    }
-
-    /// In FASTCLOSE_WAIT only a RST counts, which the subflow has dealt with already, and an MP_FASTCLOSE: both ends closed at
-    /// the same time.
-    pub(crate) fn on_segment_after_fast_close(&mut self, ctx: &mut Context, now: Instant, seg: &TcpRepr) {
-        let key = self.mptcp.local_key();
-        let closes = |o: &MptcpOption| matches!(o, MptcpOption::FastClose(f) if f.receiver_key == key);
-        if seg.options.mptcp.iter().any(closes) {
-            self.on_fast_close(ctx, now);
-        }
-    }
-
-    /// The peer closed the connection at once (RFC 8684 §3.5): our subflows are reset without the option.
-    pub(crate) fn on_fast_close(&mut self, ctx: &mut Context, now: Instant) {
-        self.count(ctx, now, None, Counter::MPFastcloseRx);
-        for i in self.subflows.indices() {
-            if self.subflows.get(i).is_none() {
-                continue;
-            }
-            if self.can_be_reset(i) {
-                self.send_subflow_reset(ctx, now, i, TcpOptions::default());
-            }
-            self.drop_subflow(ctx, now, i, CloseReason::Reset);
-        }
-        self.life.on_fast_close_over();
-        self.end(ctx, now, Some(ConnectionError::Reset));
     }
 
     /// The application has finished writing.
@@ -569,109 +340,5 @@ impl Connection {
     /// Nothing is left of it, and nobody asks.
     pub(crate) fn is_dead(&self) -> bool {
         self.life.has_ended() && self.life.is_orphan() && self.subflows.is_empty()
-    }
-
-    /// Fires what is due.
-    fn on_timeout(&mut self, ctx: &mut Context, now: Instant) {
-        for i in self.subflows.indices() {
-            let Some(m) = self.subflows.get_mut(i) else { continue };
-            let id = m.tcp.id();
-            // Over even when nothing can leave now (a busy device): a deadline that stays would fire without end.
-            m.signals.on_time(now);
-            let fired = m.tcp.on_timer(now, self.cc.as_mut());
-            if fired.smaller_packets {
-                self.count(ctx, now, Some(id), Counter::TcpPmtuBlackHole);
-            }
-            self.count_failed_size_probes(ctx, now, i);
-            if fired.recovery {
-                self.count(ctx, now, Some(id), Counter::TcpFastRecovery);
-            }
-            if fired.timeout {
-                self.on_subflow_timeout(ctx, now, i);
-            }
-            let m = &mut self.subflows[i];
-            let half_open = m.tcp.state() == State::SynReceived && m.tcp.stats().timeouts > SYN_ACK_RETRIES;
-            if half_open {
-                m.tcp.terminate(CloseReason::TimedOut);
-                let initial = m.join.is_initial();
-                let what = if initial { Counter::TcpListenDrops } else { Counter::MPJoinHalfOpenDrop };
-                self.count(ctx, now, Some(id), what);
-            }
-            if fired.ended || half_open {
-                let timed_out = self.subflows[i].tcp.close_reason() == Some(CloseReason::TimedOut);
-                if timed_out && self.is_mptcp() && self.subflows[i].is_joined() {
-                    // RFC 8684 §3.3.6: the path does not deliver, whatever else the peer may think.
-                    self.count(ctx, now, Some(id), Counter::MPRstTx);
-                    let reason = ResetReason::UnacceptablePerformance;
-                    self.send_subflow_reset(ctx, now, i, reset_options(reason, true));
-                    self.subflows[i].on_reset(SubflowReset {
-                        by_peer: false,
-                        reason: Some(reason),
-                        transient: true,
-                    });
-                }
-                self.end_subflow(ctx, now, i);
-            }
-        }
-        self.resend_join_acks(ctx, now);
-        self.resend_fails(ctx, now);
-        self.resend_fast_close(ctx, now);
-        self.check_removals(ctx, now);
-        for i in self.subflows.indices().rev() {
-            if self.subflows.get(i).and_then(|m| m.incoming.unmapped_deadline()).is_some_and(|t| t <= now) {
-                self.on_unmapped(ctx, now, i);
-            }
-        }
-        self.resend_adverts(ctx, now);
-        if self.send.timeout().is_some_and(|t| t <= now) {
-            self.on_data_timer(ctx, now);
-        }
-        if self.send.pacing_wake().is_some_and(|t| t <= now) {
-            self.send.stop_waiting_for_pacing();
-        }
-        if self.addresses.failures.end_pauses(now) && self.opens_subflows() {
-            self.manage_paths(ctx, now);
-        }
-        if self.life.give_up_at().is_some_and(|t| t <= now) {
-            self.life.go_on();
-            if self.life.has_ended() {
-                // As Linux does with FIN-WAIT-2: without a word. Whatever still comes is answered with RST.
-                for i in self.subflows.indices() {
-                    if self.subflows.get(i).is_some() {
-                        self.drop_subflow(ctx, now, i, CloseReason::TimedOut);
-                    }
-                }
-                return;
-            }
-            let error = if self.subflows.is_empty() {
-                self.life.last_error().unwrap_or(ConnectionError::TimedOut)
-            } else {
-                ConnectionError::TimedOut
-            };
-            self.abort(ctx, now, error);
-        }
-        self.after_progress(ctx, now);
-    }
-
-    /// Member `i` had a retransmission timeout: others take over what it carries.
-    fn on_subflow_timeout(&mut self, ctx: &mut Context, now: Instant, i: usize) {
-        let m = &self.subflows[i];
-        let id = Some(m.tcp.id());
-        self.count(ctx, now, id, Counter::TcpTimeouts);
-        let others = self.subflows.enumerate().any(|(j, o)| j != i && o.can_send_data());
-        if others && self.is_mptcp() {
-            self.reinject_from(i);
-        }
-        let m = &mut self.subflows[i];
-        if others && m.tcp.is_synchronized() {
-            // The connection as a whole is not congested, since others deliver: a path that comes back should not
-            // wait for a timer backed off to a minute. One segment a second is what keeping it costs.
-            let soon = now + STALE_PROBE;
-            m.tcp.retransmit_by(soon);
-        }
-        let m = &mut self.subflows[i];
-        if m.tcp.timeouts_in_a_row() >= u32::from(self.config.stale_loss_count) && m.on_stale() {
-            self.count(ctx, now, id, Counter::SubflowStale);
-        }
     }
 }

@@ -312,30 +312,4 @@ impl Connection {
             ctx.events.push_back(Event::Writable { connection: self.id });
         }
     }
-
-    /// When something is due although nothing arrives.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        if self.life.has_ended() && self.subflows.is_empty() {
-            return None;
-        }
-        let subflows = self.subflows.iter().filter_map(|m| {
-            [
-                m.tcp.next_deadline(),
-                m.join.deadline(),
-                m.incoming.fail_deadline(),
-                m.incoming.unmapped_deadline(),
-                m.removal_deadline(),
-                m.signals.deadline(),
-            ]
-            .into_iter()
-            .flatten()
-            .min()
-        });
-        let adverts = self.addresses.adverts.next_deadline();
-        let fast_close = self.life.fast_close().map(|f| f.resend);
-        let later = self.addresses.failures.next_pause_end().filter(|_| !self.life.has_ended());
-        let own = [self.send.timeout(), self.send.pacing_wake(), self.life.give_up_at(), fast_close, later];
-        let own = own.into_iter().flatten();
-        subflows.chain(adverts).chain(own).min()
-    }
 }

@@ -1,0 +1,121 @@
+//! RSTs: of one subflow, with the reason that MP_TCPRST gives (RFC 8684 §3.6), and for segments that fit no state.
+
+use super::connection::Connection;
+use super::join::Refusal;
+use crate::context::Context;
+use crate::event::SubflowReset;
+use crate::observe::Counter;
+use crate::tcp::{CloseReason, FourTuple, State};
+use crate::wire::mptcp::{MpTcpRst, MptcpOption, ResetReason};
+use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr};
+use umptcp_types::{Instant, PathId, SeqNumber};
+
+/// Sends a RST for `tuple`.
+#[allow(clippy::too_many_arguments)] // The fields of a TCP header are that many.
+pub(crate) fn send_reset(
+    ctx: &mut Context,
+    now: Instant,
+    path: PathId,
+    tuple: &FourTuple,
+    seq: SeqNumber,
+    ack: Option<SeqNumber>,
+    options: TcpOptions,
+) {
+    let flags = TcpFlags { rst: true, ack: ack.is_some(), ..TcpFlags::default() };
+    let repr = TcpRepr {
+        src_port: tuple.local.port(),
+        dst_port: tuple.remote.port(),
+        seq,
+        ack: ack.unwrap_or(SeqNumber(0)),
+        flags,
+        window: 0,
+        urgent: 0,
+        options,
+    };
+    ctx.observe(now, None, None, Counter::TcpOutRsts);
+    if let Some(t) = ctx.packet(now, path, tuple, &repr, crate::buffers::payload::Payload::new(), u32::MAX) {
+        ctx.outbox.push_back(t);
+    }
+}
+
+/// Options of a RST that gives `reason`.
+pub(crate) fn reset_options(reason: ResetReason, transient: bool) -> TcpOptions {
+    let mut options = TcpOptions::default();
+    options.mptcp.push(MptcpOption::Reset(MpTcpRst { transient, reason: reason.into() }));
+    options
+}
+
+impl Connection {
+    /// RFC 9293 §3.10.7: a segment that fits no state is answered with a RST built from it.
+    pub(crate) fn answer_with_reset(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
+        if !ctx.challenge_allowed(now) {
+            self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::TcpACKSkippedChallenge);
+            return;
+        }
+        let m = &self.subflows[i];
+        let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
+        let (seq, ack) =
+            if seg.flags.ack { (seg.ack, None) } else { (SeqNumber(0), Some(seg.seq.wrapping_add(1))) };
+        send_reset(ctx, now, path, &tuple, seq, ack, TcpOptions::default());
+    }
+
+    /// Resets one subflow and tells the peer why.
+    pub(crate) fn reset_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize, reason: ResetReason) {
+        self.reset_subflow_saying(ctx, now, i, Refusal { reason, transient: false }, None);
+    }
+
+    /// The same, for a join that may succeed later.
+    pub(crate) fn refuse_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize, refusal: Refusal) {
+        self.reset_subflow_saying(ctx, now, i, refusal, None);
+    }
+
+    /// The same with one more option on the RST.
+    pub(crate) fn reset_subflow_saying(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        i: usize,
+        refusal: Refusal,
+        also: Option<MptcpOption>,
+    ) {
+        let m = &self.subflows[i];
+        if m.tcp.state() != State::SynSent && m.tcp.state() != State::Closed {
+            let options = if self.is_mptcp() {
+                self.count(ctx, now, Some(m.tcp.id()), Counter::MPRstTx);
+                let mut options = reset_options(refusal.reason, refusal.transient);
+                options.mptcp.extend(also);
+                options
+            } else {
+                TcpOptions::default()
+            };
+            self.send_subflow_reset(ctx, now, i, options);
+        }
+        let reason_given = self.is_mptcp().then_some(refusal.reason);
+        let transient = refusal.transient;
+        self.subflows[i].on_reset(SubflowReset { by_peer: false, reason: reason_given, transient });
+        self.drop_subflow(ctx, now, i, CloseReason::Reset);
+        if matches!(refusal.reason, ResetReason::MiddleboxInterference | ResetReason::MptcpSpecific) {
+            self.life.on_subflow_broken();
+        }
+        self.after_progress(ctx, now);
+    }
+
+    /// A RST with `options` on subflow `i`.
+    pub(super) fn send_subflow_reset(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        i: usize,
+        options: TcpOptions,
+    ) {
+        let m = &self.subflows[i];
+        let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
+        let (seq, ack) = (m.tcp.wire_seq(m.tcp.snd_nxt()), m.tcp.wire_ack());
+        send_reset(ctx, now, path, &tuple, seq, Some(ack), options);
+    }
+
+    /// Subflow `i` may be told of the end: its peer has state for it.
+    pub(super) fn can_be_reset(&self, i: usize) -> bool {
+        !matches!(self.subflows[i].tcp.state(), State::SynSent | State::Closed | State::TimeWait)
+    }
+}
