@@ -87,7 +87,7 @@ impl Connection {
         self.add_subflow(ctx, tcp, Join::SynSent { nonce }, ids, None);
     }
 
-    /// The option for a SYN or SYN/ACK of member `i`.
+    /// MP_JOIN for a segment of subflow `i`.
     pub(crate) fn join_option(&self, i: usize) -> Option<MptcpOption> {
         let m = &self.subflows[i];
         let (backup, address_id) = (m.own_backup(), m.local_id());
@@ -104,7 +104,8 @@ impl Connection {
                 ));
                 MpJoin::SynAck { backup, address_id, hmac, nonce }
             }
-            _ => return None,
+            Join::AckSent { hmac, .. } => MpJoin::Ack { hmac },
+            Join::Initial | Join::Joined => return None,
         };
         Some(MptcpOption::Join(option))
     }

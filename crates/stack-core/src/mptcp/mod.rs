@@ -34,6 +34,7 @@ pub(crate) mod join_state;
 pub(crate) mod lifecycle;
 pub mod mapping;
 pub(crate) mod negotiation;
+mod options;
 mod outgoing;
 pub(crate) mod output;
 mod plain;

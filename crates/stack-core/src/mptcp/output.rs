@@ -1,30 +1,15 @@
-//! What a connection sends next, and which MPTCP options go on it.
-//!
-//! # Option space
-//!
-//! 40 bytes are shared in this order:
-//!
-//! | | what | bytes | where |
-//! |---|---|---|---|
-//! | 1 | timestamps | 12, or 10 where nothing else fits otherwise | every segment, once negotiated (RFC 7323 §3.2) |
-//! | 2 | what the segment is for: MP_CAPABLE, MP_JOIN; the mapping; one signal | up to 30 | handshake; data; ACK without data |
-//! | 3 | DATA_ACK | 12, within the mapping's option 8 | every segment that has room |
-//! | 4 | SACK blocks, the latest first | 4 and 8 for each | ACKs, with what is left |
-//!
-//! Data never carries a signal (ADD_ADDR, REMOVE_ADDR, MP_PRIO, MP_FAIL, MP_FASTCLOSE): mapping and DATA_ACK fill the space. Signals
-//! go on ACKs, one on each, and on ACKs of their own when none is due: at most two in a row without anything else passing
-//! (RFC 8684 §3.4.1). The longest, ADD_ADDR with an IPv6 address and port, leaves no room for a DATA_ACK; if that has news,
-//! one more ACK follows. A pure ACK with several SACK blocks leaves out a DATA_ACK that says nothing new (RFC 8684 §3.3.2
-//! allows it), because two blocks do not fit beside an 8-byte DATA_ACK.
+//! What a connection sends next, and what goes on it. Which MPTCP options a segment carries is the table in `options`.
 
 use super::connection::Connection;
-use super::join_state::Join;
+use super::mapping::Mapping;
 use super::negotiation::Mode;
+use super::options::{Fit, Item, Situation, row};
 use crate::context::Context;
 use crate::interface::Transmit;
 use crate::observe::Counter;
 use crate::tcp::output::{Kind, Segment};
-use crate::wire::mptcp::{Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION};
+use crate::wire::checksum;
+use crate::wire::mptcp::{Dsn, Dss, DssMapping, MpCapable, MptcpOption, VERSION, dss_pseudo_header};
 use crate::wire::tcp::{MAX_OPTIONS, TcpOptions};
 use umptcp_types::{Instant, SubflowOffset};
 
@@ -172,7 +157,8 @@ impl Connection {
         mut segment: Segment,
     ) -> Option<Transmit> {
         let mut options = self.subflows[i].tcp.base_options(now, segment.kind);
-        self.add_mptcp_options(ctx, now, i, &segment, &mut options);
+        // A signal took the place of a DATA_ACK with news: that goes on an ACK of its own.
+        let left_out = self.add_mptcp_options(ctx, now, i, &segment, &mut options);
         let syn = matches!(segment.kind, Kind::Syn | Kind::SynAck);
         let tcp = &self.subflows[i].tcp;
         let window = if syn {
@@ -180,11 +166,6 @@ impl Connection {
         } else {
             self.recv.advertise(tcp.mss(), tcp.receive_scale())
         };
-        // A signal took the place of a DATA_ACK with news: that goes on an ACK of its own.
-        let news = self.is_mptcp() && self.subflows[i].outgoing.owes_data_ack(self.recv.next());
-        let has_ack = |o: &MptcpOption| matches!(o, MptcpOption::Dss(d) if d.ack.is_some());
-        let signal = |o: &MptcpOption| matches!(o, MptcpOption::AddAddr(_) | MptcpOption::RemoveAddr(_));
-        let left_out = news && options.mptcp.iter().any(signal) && !options.mptcp.iter().any(has_ack);
         let m = &mut self.subflows[i];
         let mut ecn = crate::wire::ip::ecn::NOT_ECT;
         if !syn && m.tcp.mark_ecn(segment.fresh, &mut segment.flags) {
@@ -224,6 +205,7 @@ impl Connection {
         ctx.packet_with_ecn(now, path, &tuple, &repr, segment.payload, packet_payload, ecn)
     }
 
+    /// Adds the MPTCP options of `segment`, as the table has them. True: a DATA_ACK with news had no room.
     fn add_mptcp_options(
         &mut self,
         ctx: &mut Context,
@@ -231,153 +213,147 @@ impl Connection {
         i: usize,
         segment: &Segment,
         options: &mut TcpOptions,
-    ) {
-        let id = Some(self.subflows[i].tcp.id());
-        match segment.kind {
-            Kind::Syn | Kind::SynAck => {
-                let option = match (self.subflows[i].join.step(), segment.kind) {
-                    (Join::Initial, Kind::Syn) => {
-                        let option = self.syn_option(self.subflows[i].tcp.stats().timeouts);
-                        if option.is_some() {
-                            self.count(ctx, now, id, Counter::MPCapableSYNTX);
-                        }
-                        option
-                    }
-                    (Join::Initial, _) => self.syn_ack_option(),
-                    (_, kind) => {
-                        if kind == Kind::Syn {
-                            self.count(ctx, now, id, Counter::MPJoinSynTx);
-                        }
-                        self.join_option(i)
-                    }
-                };
-                options.mptcp.extend(option);
+    ) -> bool {
+        let situation = self.situation(i, segment);
+        let mut left_out = false;
+        for &(item, fit) in row(segment.kind, situation) {
+            let Some(option) = self.option(ctx, now, i, item, segment) else { continue };
+            let m = &mut self.subflows[i];
+            if fit == Fit::IfRoom && option.len() > options.room() {
+                left_out |= item == Item::DataAck && m.outgoing.owes_data_ack(self.recv.next());
+                continue;
             }
-            Kind::Data | Kind::Ack if self.is_mptcp() => {
-                self.add_established_options(ctx, now, i, segment, options)
+            match item {
+                Item::Signal => self.count_signal(ctx, now, i, &option),
+                // What only a probe says may not arrive.
+                Item::DataAck | Item::Mapping | Item::DataFin if segment.kind != Kind::Probe => {
+                    m.outgoing.on_data_ack_sent(self.recv.next());
+                }
+                _ => {}
             }
-            Kind::Probe if self.is_mptcp() && self.mptcp.is_fully_established() => {
-                let dss = Dss {
-                    data_fin: false,
-                    ack: Some(self.recv.data_ack(self.mptcp.remote_idsn())),
-                    mapping: None,
-                };
-                options.mptcp.push(MptcpOption::Dss(dss));
-            }
-            Kind::Data | Kind::Ack => self.add_plain_options(ctx, now, i, segment, options),
-            Kind::Probe => {}
+            options.mptcp.push(option);
+        }
+        left_out
+    }
+
+    /// What `segment` of subflow `i` is sent in the midst of.
+    fn situation(&mut self, i: usize, segment: &Segment) -> Situation {
+        let kind = segment.kind;
+        match kind {
+            Kind::Syn | Kind::SynAck if self.subflows[i].join.is_initial() => Situation::FirstHandshake,
+            Kind::Syn | Kind::SynAck => Situation::JoinHandshake,
+            _ if !self.is_mptcp() => Situation::Plain,
+            Kind::Probe if self.mptcp.is_fully_established() => Situation::Quiet,
+            Kind::Probe => Situation::Unconfirmed,
+            Kind::Data | Kind::Ack => self.established_situation(i, segment),
         }
     }
 
-    /// Options after a fallback: what tells the peer of it (RFC 8684 §3.7).
-    fn add_plain_options(
-        &mut self,
-        ctx: &mut Context,
-        now: Instant,
-        i: usize,
-        segment: &Segment,
-        options: &mut TcpOptions,
-    ) {
-        if segment.kind == Kind::Ack
-            && let Some(signal) = self.subflows[i].signals.pop()
-        {
-            self.count_signal(ctx, now, i, &signal);
-            options.mptcp.push(signal);
-        }
-        let infinite = self.infinite_option(ctx, now, segment.mapping, segment.kind == Kind::Ack);
-        options.mptcp.extend(infinite.filter(|o| o.len() <= options.room()));
-    }
-
-    /// Options of segments after the handshake.
-    fn add_established_options(
-        &mut self,
-        ctx: &mut Context,
-        now: Instant,
-        i: usize,
-        segment: &Segment,
-        options: &mut TcpOptions,
-    ) {
+    /// The same after the handshake.
+    fn established_situation(&mut self, i: usize, segment: &Segment) -> Situation {
+        let ack = segment.kind == Kind::Ack;
         let first = self.subflows[i].outgoing.on_options_sent();
-        if let Join::AckSent { hmac, .. } = self.subflows[i].join.step() {
-            options.mptcp.push(MptcpOption::Join(MpJoin::Ack { hmac }));
-            return;
+        if self.subflows[i].join.is_ack_sent() {
+            return Situation::Joining;
         }
         // A DATA_FIN without data needs a DSS option; its DATA_ACK will show that the peer has the keys. Should the third
         // ACK be lost, every other repetition carries the keys instead: both do not fit.
         // The third ACK always does, even if a busy device kept it back until the application had closed (RFC 8684 §3.1).
         let fin_sent = segment.mapping.is_none() && self.send.is_fin_sent();
         let only_fin = fin_sent && !first && self.send.timeouts().is_multiple_of(2);
-        let follow_up = segment.kind == Kind::Ack && self.subflows[i].outgoing.follows_keys();
-        if !only_fin && !follow_up && self.needs_capable(i, segment.seq <= SubflowOffset(self.first_data(i)))
-        {
-            let (version, flags) = (VERSION, self.own_flags());
-            let (sender_key, receiver_key) = (self.mptcp.local_key(), self.mptcp.remote_key());
-            let option = match segment.mapping {
-                Some(m) => MpCapable::Data {
-                    version,
-                    flags,
-                    sender_key,
-                    receiver_key,
-                    len: m.len,
-                    checksum: m.checksum,
-                },
-                None => MpCapable::Ack { version, flags, sender_key, receiver_key },
-            };
-            options.mptcp.push(MptcpOption::Capable(option));
+        let follow_up = ack && self.subflows[i].outgoing.follows_keys();
+        let at_start = segment.seq <= SubflowOffset(self.first_data(i));
+        if !only_fin && !follow_up && self.needs_capable(i, at_start) {
             if fin_sent && first {
                 self.send.repeat_fin();
             }
-            return;
+            return Situation::Keys;
         }
-        if segment.kind == Kind::Ack
-            && !follow_up
-            && let Some(signal) = self.subflows[i].signals.pop()
-        {
-            // Beside timestamps there is room for every signal (see the head of this file).
-            if signal.len() <= options.room() {
-                self.count_signal(ctx, now, i, &signal);
-                options.mptcp.push(signal);
-            }
-            // A DATA_ACK too, if it still fits: the window only counts with one.
-            let dss = Dss {
-                data_fin: false,
-                ack: Some(self.recv.data_ack(self.mptcp.remote_idsn())),
-                mapping: None,
-            };
-            let m = &mut self.subflows[i];
-            if MptcpOption::Dss(dss).len() <= options.room() {
-                m.outgoing.on_data_ack_sent(self.recv.next());
-                options.mptcp.push(MptcpOption::Dss(dss));
-            }
-            return;
+        let m = &self.subflows[i];
+        if ack && !follow_up && !m.signals.is_empty() {
+            return Situation::Signal;
         }
-        let mut dss =
-            Dss { data_fin: false, ack: Some(self.recv.data_ack(self.mptcp.remote_idsn())), mapping: None };
-        if let Some(m) = segment.mapping {
-            let dsn = Dsn::Long(m.data.to_wire(self.mptcp.local_idsn()).0);
-            let ssn = self.subflows[i].outgoing.ssn(m.subflow);
-            dss.mapping = Some(DssMapping { dsn, ssn, len: m.len, checksum: m.checksum });
-        } else if segment.kind == Kind::Ack && self.send.awaits_fin_ack() {
-            // RFC 8684 §3.3.3: a DATA_FIN of its own has subflow sequence 0 and length 1.
-            let at = self.send.end().to_wire(self.mptcp.local_idsn()).0;
-            let checksum = self.mptcp.checksum().then(|| {
-                let sum = crate::wire::mptcp::dss_pseudo_header(at, 0, 1);
-                !crate::wire::checksum::fold(sum)
-            });
-            dss.data_fin = true;
-            dss.mapping = Some(DssMapping { dsn: Dsn::Long(at), ssn: 0, len: 1, checksum });
+        if segment.mapping.is_some() {
+            return Situation::Mapped;
         }
-        let m = &mut self.subflows[i];
-        let acked = self.recv.next();
+        if ack && self.send.awaits_fin_ack() {
+            return Situation::Finishing;
+        }
         // Not before both sides know that options pass: a missing DATA_ACK would be taken for a middlebox (RFC 8684 §3.7).
-        let displaced = segment.kind == Kind::Ack
-            && dss.mapping.is_none()
+        let displaced = ack
             && self.mptcp.is_dss_seen()
             && m.tcp.sack_count() > 1
-            && !m.outgoing.owes_data_ack(acked);
-        if !displaced {
-            m.outgoing.on_data_ack_sent(acked);
-            options.mptcp.push(MptcpOption::Dss(dss));
-        }
+            && !m.outgoing.owes_data_ack(self.recv.next());
+        if displaced { Situation::SackFirst } else { Situation::Quiet }
+    }
+
+    /// The option that `item` stands for on `segment` of subflow `i`, if there is one.
+    fn option(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        i: usize,
+        item: Item,
+        segment: &Segment,
+    ) -> Option<MptcpOption> {
+        let dss = |data_fin, mapping| {
+            let ack = Some(self.recv.data_ack(self.mptcp.remote_idsn()));
+            MptcpOption::Dss(Dss { data_fin, ack, mapping })
+        };
+        Some(match item {
+            Item::Capable => return self.capable_option(ctx, now, i, segment),
+            Item::Join => {
+                if segment.kind == Kind::Syn {
+                    self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPJoinSynTx);
+                }
+                return self.join_option(i);
+            }
+            Item::Signal => return self.subflows[i].signals.pop(),
+            Item::DataAck => dss(false, None),
+            Item::Mapping => {
+                let of_segment = |m: Mapping| {
+                    let dsn = Dsn::Long(m.data.to_wire(self.mptcp.local_idsn()).0);
+                    let ssn = self.subflows[i].outgoing.ssn(m.subflow);
+                    DssMapping { dsn, ssn, len: m.len, checksum: m.checksum }
+                };
+                dss(false, segment.mapping.map(of_segment))
+            }
+            Item::DataFin => {
+                // RFC 8684 §3.3.3: a DATA_FIN of its own has subflow sequence 0 and length 1.
+                let at = self.send.end().to_wire(self.mptcp.local_idsn()).0;
+                let sum = || !checksum::fold(dss_pseudo_header(at, 0, 1));
+                let checksum = self.mptcp.checksum().then(sum);
+                dss(true, Some(DssMapping { dsn: Dsn::Long(at), ssn: 0, len: 1, checksum }))
+            }
+            Item::Infinite => {
+                return self.infinite_option(ctx, now, segment.mapping, segment.kind == Kind::Ack);
+            }
+        })
+    }
+
+    /// MP_CAPABLE, in the form of `segment`.
+    fn capable_option(
+        &self,
+        ctx: &mut Context,
+        now: Instant,
+        i: usize,
+        segment: &Segment,
+    ) -> Option<MptcpOption> {
+        let (version, flags) = (VERSION, self.own_flags());
+        let (sender_key, receiver_key) = (self.mptcp.local_key(), self.mptcp.remote_key());
+        let form = match (segment.kind, segment.mapping) {
+            (Kind::Syn, _) => {
+                let tcp = &self.subflows[i].tcp;
+                let option = self.syn_option(tcp.stats().timeouts)?;
+                self.count(ctx, now, Some(tcp.id()), Counter::MPCapableSYNTX);
+                return Some(option);
+            }
+            (Kind::SynAck, _) => return self.syn_ack_option(),
+            (_, Some(Mapping { len, checksum, .. })) => {
+                MpCapable::Data { version, flags, sender_key, receiver_key, len, checksum }
+            }
+            (_, None) => MpCapable::Ack { version, flags, sender_key, receiver_key },
+        };
+        Some(MptcpOption::Capable(form))
     }
 }
