@@ -282,7 +282,7 @@ impl Counters {
         self.0[counter as usize] += 1;
     }
 
-    /// Takes one off a gauge.
+    /// Takes one off, of a counter that is a gauge.
     pub fn decrement(&mut self, counter: Counter) {
         let c = &mut self.0[counter as usize];
         *c = c.saturating_sub(1);
@@ -305,6 +305,17 @@ pub struct Observation {
     pub subflow: Option<SubflowId>,
     /// What happened.
     pub what: Counter,
+    /// Whether it counts up; only gauges ([`Counter::MPCurrEstab`]) count down.
+    pub change: CounterChange,
+}
+
+/// What an observation does to its counter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CounterChange {
+    /// One more.
+    Up,
+    /// One less.
+    Down,
 }
 
 /// Somebody who wants to know at once.

@@ -9,7 +9,7 @@ use crate::buffers::payload::Payload;
 use crate::config::StackConfig;
 use crate::event::Event;
 use crate::interface::{ChecksumRequest, HeaderBuf, PathConfig, Transmit};
-use crate::observe::{Counter, Counters, Observation, Observer};
+use crate::observe::{Counter, CounterChange, Counters, Observation, Observer};
 use crate::tcp::FourTuple;
 use crate::wire::tcp::TcpRepr;
 use crate::wire::{checksum, ip};
@@ -147,7 +147,23 @@ impl Context {
         self.counters.increment(what);
         tracing::trace!(connection = ?connection, subflow = ?subflow, what = what.name());
         if let Some(o) = &mut self.observer {
-            o.observe(&Observation { now, connection, subflow, what });
+            o.observe(&Observation { now, connection, subflow, what, change: CounterChange::Up });
+        }
+    }
+
+    /// Reports that `gauge` has become one less.
+    pub(crate) fn observe_less(&mut self, now: Instant, connection: ConnectionId, gauge: Counter) {
+        self.counters.decrement(gauge);
+        tracing::trace!(?connection, less = gauge.name());
+        if let Some(o) = &mut self.observer {
+            let connection = Some(connection);
+            o.observe(&Observation {
+                now,
+                connection,
+                subflow: None,
+                what: gauge,
+                change: CounterChange::Down,
+            });
         }
     }
 

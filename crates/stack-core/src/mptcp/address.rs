@@ -306,6 +306,12 @@ impl Connection {
         self.subflows[i].on_prio(p.backup);
     }
 
+    /// A path with these addresses came: it may be used, and what failed from them before may work now.
+    pub(crate) fn on_path_added(&mut self, ctx: &mut Context, now: Instant, addresses: &[IpAddr]) {
+        self.addresses.on_path_added(addresses);
+        self.manage_paths(ctx, now);
+    }
+
     /// A path has gone: its subflows end, and the peer is told that the addresses have, also of those that were only advertised
     /// (RFC 8684 §3.4.2).
     pub(crate) fn on_path_removed(&mut self, ctx: &mut Context, now: Instant, path: PathId) {

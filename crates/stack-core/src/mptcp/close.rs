@@ -297,13 +297,13 @@ impl Connection {
         if let Some(listener) = admission.fast_open {
             ctx.fast_open.abandoned(now, listener);
         }
-        self.settle_end(ctx, error);
+        self.settle_end(ctx, now, error);
     }
 
     /// What the end means, however it came.
-    pub(super) fn settle_end(&mut self, ctx: &mut Context, error: Option<ConnectionError>) {
+    pub(super) fn settle_end(&mut self, ctx: &mut Context, now: Instant, error: Option<ConnectionError>) {
         if self.is_mptcp() {
-            ctx.counters.decrement(Counter::MPCurrEstab);
+            ctx.observe_less(now, self.id, Counter::MPCurrEstab);
         }
         ctx.forget_token(self.mptcp.local_token(), self.id);
         self.send.on_end();
@@ -314,10 +314,17 @@ impl Connection {
         }
     }
 
-    /// The application has finished writing.
-    pub(crate) fn shutdown(&mut self) {
+    /// The application has finished writing. False: it has ended cleanly before.
+    ///
+    /// # Errors
+    /// When it has ended otherwise.
+    pub(crate) fn shutdown(&mut self) -> Result<bool, ConnectionError> {
+        if let Some(error) = self.life.end() {
+            return error.map_or(Ok(false), Err);
+        }
         self.send.shutdown();
         self.life.on_syn_released();
+        Ok(true)
     }
 
     /// The application lets go: what it wrote is still delivered. Data it has not read, or that comes later, cannot be:

@@ -22,29 +22,29 @@ use crate::tcp::{FourTuple, Tcp, TcpConfig, window_scale_for};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::net::SocketAddr;
 use umptcp_congestion::CongestionController;
 use umptcp_scheduler::Scheduler;
 use umptcp_types::{ConnectionId, Instant, PathId, SubflowId};
 
 /// One MPTCP or TCP connection.
 pub(crate) struct Connection {
-    pub(crate) id: ConnectionId,
-    pub(crate) client: bool,
-    pub(crate) config: ConnectionConfig,
+    pub(super) id: ConnectionId,
+    pub(super) client: bool,
+    pub(super) config: ConnectionConfig,
     /// The first four-tuple: what the application sees (RFC 8684 §4).
-    pub(crate) initial_tuple: FourTuple,
-    pub(crate) mptcp: Negotiation,
-    pub(crate) plain: Plain,
-    pub(crate) life: Lifecycle,
+    pub(super) initial_tuple: FourTuple,
+    pub(super) mptcp: Negotiation,
+    pub(super) plain: Plain,
+    pub(super) life: Lifecycle,
 
-    pub(crate) send: SendState,
-    pub(crate) recv: ReceiveState,
+    pub(super) send: SendState,
+    pub(super) recv: ReceiveState,
 
-    // Subflows.
-    pub(crate) subflows: Subflows,
-    pub(crate) cc: Box<dyn CongestionController>,
-    pub(crate) scheduler: Box<dyn Scheduler>,
-    pub(crate) addresses: Addresses,
+    pub(super) subflows: Subflows,
+    pub(super) cc: Box<dyn CongestionController>,
+    pub(super) scheduler: Box<dyn Scheduler>,
+    pub(super) addresses: Addresses,
 
     pub(crate) notices: Notices,
     pub(crate) attention: Attention,
@@ -106,6 +106,22 @@ impl Connection {
         }
     }
 
+    /// The port and peer that are kept for the joins of this connection, if it makes any.
+    pub(crate) fn kept_port(&self) -> Option<(u16, SocketAddr)> {
+        let (local, remote) = (self.initial_tuple.local.port(), self.initial_tuple.remote);
+        (self.client && self.config.mptcp).then_some((local, remote))
+    }
+
+    /// The SYN waits for data that it can carry.
+    pub(crate) fn is_awaiting_data(&self) -> bool {
+        self.life.is_awaiting_data()
+    }
+
+    /// The SYN is not to wait for data.
+    pub(crate) fn release_syn(&mut self) {
+        self.life.on_syn_released();
+    }
+
     /// Takes `key` as ours, and makes its token known.
     pub(crate) fn choose_key(&mut self, ctx: &mut Context, key: u64) {
         let token = self.mptcp.on_key_chosen(key);
@@ -123,13 +139,7 @@ impl Connection {
     }
 
     /// The TCP settings of a subflow of this connection on `path`.
-    pub(crate) fn subflow_config(
-        &self,
-        ctx: &Context,
-        now: Instant,
-        path: PathId,
-        tuple: &FourTuple,
-    ) -> TcpConfig {
+    fn subflow_config(&self, ctx: &Context, now: Instant, path: PathId, tuple: &FourTuple) -> TcpConfig {
         let (mtu, max_packet) =
             ctx.paths.get(&path).map_or((1500, 1500), |p| (p.config.mtu, p.config.max_packet));
         let headers = crate::wire::ip::ip_header_len(&tuple.local.ip()) as u32 + 20;

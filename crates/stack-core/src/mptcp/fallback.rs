@@ -24,7 +24,7 @@ use umptcp_types::{DataOffset, DataSeq, Instant, SubflowOffset};
 
 impl Connection {
     /// Index of the only subflow, if there is one only, able to carry data, and no other is being opened.
-    pub(crate) fn sole_subflow(&self) -> Option<usize> {
+    fn sole_subflow(&self) -> Option<usize> {
         self.subflows.sole().filter(|i| {
             let m = &self.subflows[*i];
             m.can_acknowledge() && !m.tcp.fin_sent()
@@ -80,7 +80,11 @@ impl Connection {
         }
         let what = if data { Counter::MPCapableDataFallback } else { Counter::DssFallback };
         self.count(ctx, now, None, what);
-        self.fall_back(ctx, if data { FallbackReason::NoOptionInData } else { FallbackReason::NoDataAck });
+        self.fall_back(
+            ctx,
+            now,
+            if data { FallbackReason::NoOptionInData } else { FallbackReason::NoDataAck },
+        );
         true
     }
 
@@ -112,12 +116,12 @@ impl Connection {
     }
 
     /// From here on plain TCP.
-    pub(crate) fn fall_back(&mut self, ctx: &mut Context, reason: FallbackReason) {
+    pub(crate) fn fall_back(&mut self, ctx: &mut Context, now: Instant, reason: FallbackReason) {
         if self.mptcp.is_plain() {
             return;
         }
         if self.is_mptcp() {
-            ctx.counters.decrement(Counter::MPCurrEstab);
+            ctx.observe_less(now, self.id, Counter::MPCurrEstab);
         }
         tracing::info!(connection = ?self.id, %reason, "falling back to TCP");
         let was_mptcp = self.is_mptcp();
@@ -188,7 +192,7 @@ impl Connection {
             && self.contiguous_out(i)
             && let Some(_) = self.alone(ctx, now, i)
         {
-            self.fall_back(ctx, FallbackReason::InfiniteMapping);
+            self.fall_back(ctx, now, FallbackReason::InfiniteMapping);
             return true;
         }
         self.count(ctx, now, id, Counter::FallbackFailed);
@@ -262,7 +266,7 @@ impl Connection {
             if answer {
                 self.count(ctx, now, id, Counter::DSSCorruptionFallback);
             }
-            self.fall_back(ctx, reason);
+            self.fall_back(ctx, now, reason);
             if !answer {
                 // RFC 8684 §3.7: answered in kind, so that both directions become plain TCP.
                 self.say_fail(i, next);

@@ -77,7 +77,7 @@ impl Connection {
         m.signals.clear();
         m.signals.push(option);
         self.life.on_fast_close_sent(now + m.tcp.rto(), error);
-        self.settle_end(ctx, Some(error));
+        self.settle_end(ctx, now, Some(error));
     }
 
     /// Repeats MP_FASTCLOSE, and in the end gives up with a RST that carries it (RFC 8684 §3.5).

@@ -143,11 +143,11 @@ impl Connection {
                 if ctx.black_holes.found(now, self.initial_tuple.remote.ip(), ctx.config.blackhole_timeout) {
                     self.count(ctx, now, None, Counter::Blackhole);
                 }
-                self.fall_back(ctx, FallbackReason::SynsLost);
+                self.fall_back(ctx, now, FallbackReason::SynsLost);
             }
             Err(reason) => {
                 self.count(ctx, now, None, Counter::MPCapableFallbackSYNACK);
-                self.fall_back(ctx, reason);
+                self.fall_back(ctx, now, reason);
             }
         }
     }
@@ -169,7 +169,7 @@ impl Connection {
             }
             Err(reason) => {
                 self.count(ctx, now, None, Counter::MPCapableFallbackACK);
-                self.fall_back(ctx, reason);
+                self.fall_back(ctx, now, reason);
             }
         }
     }

@@ -258,7 +258,12 @@ impl Connection {
             }
             match option {
                 MptcpOption::Dss(dss) => {
-                    if !self.on_dss(ctx, now, i, dss, seg, len) {
+                    if let Some(ack) = dss.ack {
+                        self.mptcp.on_data_ack();
+                        let window = self.subflows[i].tcp.scaled_window(seg.window);
+                        self.on_data_ack(ctx, now, ack, window);
+                    }
+                    if !self.on_dss_mapping(ctx, now, i, dss, len > 0) {
                         return false;
                     }
                 }
@@ -283,20 +288,15 @@ impl Connection {
         self.on_capable_data(ctx, now, i, seg)
     }
 
-    fn on_dss(
+    /// The mapping of a DSS option, if it has one; `with_data`: it came on a segment with data. False: the subflow was reset.
+    fn on_dss_mapping(
         &mut self,
         ctx: &mut Context,
         now: Instant,
         i: usize,
         dss: &Dss,
-        seg: &TcpRepr,
-        len: usize,
+        with_data: bool,
     ) -> bool {
-        if let Some(ack) = dss.ack {
-            self.mptcp.on_data_ack();
-            let window = self.subflows[i].tcp.scaled_window(seg.window);
-            self.on_data_ack(ctx, now, ack, window);
-        }
         let Some(m) = dss.mapping else { return true };
         if m.len == 0 && !dss.data_fin {
             return self.on_infinite_mapping(ctx, now, i, &m);
@@ -321,7 +321,7 @@ impl Connection {
                 self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::DataCsumErr);
             }
         }
-        if payload_len == 0 || (m.ssn == 0 && len == 0) {
+        if payload_len == 0 || (m.ssn == 0 && !with_data) {
             return true;
         }
         let Some(subflow) = self.subflows[i].incoming.offset_of(m.ssn) else {

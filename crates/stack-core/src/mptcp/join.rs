@@ -207,7 +207,7 @@ impl Connection {
     ) -> bool {
         let Join::SynSent { nonce } = self.subflows[i].join.step() else {
             self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::SimultConnectFallback);
-            self.fall_back(ctx, FallbackReason::SimultaneousOpen);
+            self.fall_back(ctx, now, FallbackReason::SimultaneousOpen);
             return true;
         };
         self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPJoinSynRx);

@@ -10,17 +10,27 @@ use crate::wire::mptcp::{MpTcpRst, MptcpOption, ResetReason};
 use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr};
 use umptcp_types::{Instant, PathId, SeqNumber};
 
+/// What a RST says.
+#[derive(Debug)]
+pub(crate) struct Rst {
+    pub(crate) seq: SeqNumber,
+    pub(crate) ack: Option<SeqNumber>,
+    pub(crate) options: TcpOptions,
+}
+
+impl Rst {
+    /// For a segment that fits no state (RFC 9293 §3.10.7.1); `len`: what it takes of the sequence space.
+    pub(crate) fn answer(seg: &TcpRepr, len: u32, options: TcpOptions) -> Rst {
+        match seg.flags.ack {
+            true => Rst { seq: seg.ack, ack: None, options },
+            false => Rst { seq: SeqNumber(0), ack: Some(seg.seq.wrapping_add(len)), options },
+        }
+    }
+}
+
 /// Sends a RST for `tuple`.
-#[allow(clippy::too_many_arguments)] // The fields of a TCP header are that many.
-pub(crate) fn send_reset(
-    ctx: &mut Context,
-    now: Instant,
-    path: PathId,
-    tuple: &FourTuple,
-    seq: SeqNumber,
-    ack: Option<SeqNumber>,
-    options: TcpOptions,
-) {
+pub(crate) fn send_reset(ctx: &mut Context, now: Instant, path: PathId, tuple: &FourTuple, rst: Rst) {
+    let Rst { seq, ack, options } = rst;
     let flags = TcpFlags { rst: true, ack: ack.is_some(), ..TcpFlags::default() };
     let repr = TcpRepr {
         src_port: tuple.local.port(),
@@ -54,9 +64,7 @@ impl Connection {
         }
         let m = &self.subflows[i];
         let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
-        let (seq, ack) =
-            if seg.flags.ack { (seg.ack, None) } else { (SeqNumber(0), Some(seg.seq.wrapping_add(1))) };
-        send_reset(ctx, now, path, &tuple, seq, ack, TcpOptions::default());
+        send_reset(ctx, now, path, &tuple, Rst::answer(seg, 1, TcpOptions::default()));
     }
 
     /// Resets one subflow and tells the peer why.
@@ -110,8 +118,8 @@ impl Connection {
     ) {
         let m = &self.subflows[i];
         let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
-        let (seq, ack) = (m.tcp.wire_seq(m.tcp.snd_nxt()), m.tcp.wire_ack());
-        send_reset(ctx, now, path, &tuple, seq, Some(ack), options);
+        let (seq, ack) = (m.tcp.wire_seq(m.tcp.snd_nxt()), Some(m.tcp.wire_ack()));
+        send_reset(ctx, now, path, &tuple, Rst { seq, ack, options });
     }
 
     /// Subflow `i` may be told of the end: its peer has state for it.

@@ -6,7 +6,7 @@ use crate::context::time_wait::Verdict;
 use crate::interface::{ChecksumState, PathKind, RxPacket};
 use crate::mptcp::handshake::sole_capable;
 use crate::mptcp::join::{Refusal, join};
-use crate::mptcp::reset::{reset_options, send_reset};
+use crate::mptcp::reset::{Rst, reset_options, send_reset};
 use crate::observe::Counter;
 use crate::tcp::{Arrival, FourTuple};
 use crate::wire::icmp::IcmpError;
@@ -15,7 +15,7 @@ use crate::wire::mptcp::MpJoin;
 use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
 use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
-use umptcp_types::{Instant, PathId, SeqNumber};
+use umptcp_types::{Instant, PathId};
 
 impl Stack {
     /// A packet, TCP or ICMP, came in on `path`. Anything malformed is counted and dropped.
@@ -174,9 +174,7 @@ impl Stack {
             return;
         }
         let length = len as u32 + u32::from(seg.flags.syn) + u32::from(seg.flags.fin);
-        let (seq, ack) =
-            if seg.flags.ack { (seg.ack, None) } else { (SeqNumber(0), Some(seg.seq.wrapping_add(length))) };
-        send_reset(&mut self.ctx, now, path, tuple, seq, ack, options);
+        send_reset(&mut self.ctx, now, path, tuple, Rst::answer(seg, length, options));
     }
 
     fn acknowledge_time_wait(&mut self, now: Instant, tuple: &FourTuple) {

@@ -90,8 +90,7 @@ impl Stack {
         self.ctx.path_order.push(id);
         for c in self.sorted_connections() {
             if let Some(connection) = self.connections.get_mut(&c) {
-                connection.addresses.on_path_added(&addresses);
-                connection.manage_paths(&mut self.ctx, now);
+                connection.on_path_added(&mut self.ctx, now, &addresses);
                 self.touched(now, c);
             }
         }
@@ -219,8 +218,8 @@ impl Stack {
     fn settle(&mut self, id: ConnectionId) {
         let Some(c) = self.connections.get_mut(&id) else { return };
         if c.is_dead() {
-            if c.client && c.config.mptcp {
-                self.ctx.release_port(c.initial_tuple.local.port(), c.initial_tuple.remote);
+            if let Some((port, remote)) = c.kept_port() {
+                self.ctx.release_port(port, remote);
             }
             self.connections.remove(&id);
             return;
@@ -302,13 +301,13 @@ impl Stack {
 
     /// Whether a connection's SYN waits for data that it can carry ([`ConnectionConfig::fast_open`]).
     pub fn awaits_data(&self, connection: ConnectionId) -> bool {
-        self.connections.get(&connection).is_some_and(|c| c.life.is_awaiting_data())
+        self.connections.get(&connection).is_some_and(|c| c.is_awaiting_data())
     }
 
     /// Sends the SYN of a connection that waits for data, without any.
     pub fn open(&mut self, now: Instant, connection: ConnectionId) {
         let Some(c) = self.connections.get_mut(&connection) else { return };
-        c.life.on_syn_released();
+        c.release_syn();
         self.touched(now, connection);
     }
 
@@ -374,11 +373,9 @@ impl Stack {
     /// When the connection has ended.
     pub fn shutdown(&mut self, now: Instant, connection: ConnectionId) -> Result<(), ConnectionError> {
         let c = self.connections.get_mut(&connection).ok_or(ConnectionError::NotFound)?;
-        if let Some(error) = c.life.end() {
-            return error.map_or(Ok(()), Err);
+        if c.shutdown()? {
+            self.touched(now, connection);
         }
-        c.shutdown();
-        self.touched(now, connection);
         Ok(())
     }
 
