@@ -1,4 +1,4 @@
-//! `umptcp_fuzzing::connection`, for libFuzzer.
+//! `umptcp_testkit::connection`, for libFuzzer.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| umptcp_fuzzing::connection::connection(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| umptcp_testkit::connection::connection(data));

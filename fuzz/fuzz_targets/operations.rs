@@ -1,4 +1,4 @@
-//! `umptcp_fuzzing::operations`, for libFuzzer.
+//! `umptcp_testkit::operations`, for libFuzzer.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| umptcp_fuzzing::operations::operations(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| umptcp_testkit::operations::operations(data));

@@ -1,4 +1,4 @@
-//! `umptcp_fuzzing::options`, for libFuzzer.
+//! `umptcp_testkit::options`, for libFuzzer.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| umptcp_fuzzing::options::options(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| umptcp_testkit::options::options(data));

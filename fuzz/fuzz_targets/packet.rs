@@ -1,4 +1,4 @@
-//! `umptcp_fuzzing::packet`, for libFuzzer.
+//! `umptcp_testkit::packet`, for libFuzzer.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| umptcp_fuzzing::packet::packet(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| umptcp_testkit::packet::packet(data));

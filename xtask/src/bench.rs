@@ -13,9 +13,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use umptcp_tests::Netns;
-use umptcp_tests::command::Running;
-use umptcp_tests::topology::{Direct, Family, Routed, Site};
+use umptcp_testbed::Netns;
+use umptcp_testbed::command::Running;
+use umptcp_testbed::topology::{Direct, Family, Routed, Site};
 
 const PORT: u16 = 8684;
 

@@ -3,7 +3,7 @@
 use crate::tools;
 use anyhow::{Context, Result};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 /// The scenarios of the chapter, in its order.
@@ -23,8 +23,7 @@ pub(crate) struct Options {
 
 /// Runs all shipped scenarios in full and writes the chapter with its figures.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let root =
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is a folder of the workspace")?;
+    let root = tools::root()?;
     let program = match &options.program {
         Some(program) => program.clone(),
         None => tools::build_program(true)?,
@@ -67,8 +66,7 @@ compared with throughput.
 
 /// `cargo xtask own-algorithm`: somebody else's crate with an algorithm and a scheduler of its own builds and runs.
 pub(crate) fn own_algorithm() -> Result<()> {
-    let root =
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is a folder of the workspace")?;
+    let root = tools::root()?;
     let folder = root.join("examples/own-algorithm");
     let mut sim = tools::cargo();
     // In the target directory of the workspace, where most of it is compiled already.

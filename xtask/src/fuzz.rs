@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Every target; `umptcp_fuzzing::TARGETS` has the same names.
+/// Every target; `umptcp_testkit::TARGETS` has the same names.
 const TARGETS: [&str; 4] = ["options", "packet", "connection", "operations"];
 
 /// Options of `cargo xtask fuzz`.
@@ -61,7 +61,7 @@ fn libfuzzer(target: &str, seconds: u64) -> Result<()> {
 
 fn mutations(target: &str, seconds: u64) -> Result<()> {
     let mut test = tools::cargo();
-    test.args(["test", "--release", "--package", "umptcp-fuzzing", "--test", "replay", "--", "--nocapture"]);
+    test.args(["test", "--release", "--package", "umptcp-testkit", "--test", "replay", "--", "--nocapture"]);
     test.arg("mutations_of_committed_inputs_pass");
     test.env("UMPTCP_FUZZ_TARGET", target).env("UMPTCP_FUZZ_SECONDS", seconds.to_string());
     tools::run(&mut test, &format!("mutations for {target}"))

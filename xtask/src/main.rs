@@ -2,10 +2,15 @@
 
 mod bench;
 mod book;
+mod cli_reference;
 mod conformance;
+mod dependencies;
 mod digest;
 mod figures;
 mod fuzz;
+mod instructions;
+mod modules;
+mod no_std;
 mod test;
 mod tools;
 
@@ -27,17 +32,30 @@ enum Task {
     Bench(bench::Options),
     /// Run the fuzz targets for a bounded time: with cargo-fuzz where it is installed, else over random mutations.
     Fuzz(fuzz::Options),
-    /// Check the book's chapters and links, and build it where mdbook is installed.
+    /// Build the book with mdbook and check its links.
     Book,
-    /// Make docs/conformance.md from its table, or check that the table and the page are true.
+    /// Check licences, versions and sources of the dependencies.
+    Dependencies,
+    /// Check the dependencies against the RustSec advisory database, which is fetched from the network.
+    Advisories,
+    /// Build the `no_std` crates and check that nothing in them needs the standard library.
+    NoStd,
+    /// Check that no crate has a circle of modules, and that layers use only those below them.
+    Modules(modules::Options),
+    /// Generate the book's pages on RFC 8684 conformance, or check that they and their source are right.
     Conformance(conformance::Options),
     /// Compare every packet and event of simulations and property tests with what is stored: a refactoring changes none.
     Digest(digest::Options),
+    /// Generate the book's command-line reference, or check that it is up to date.
+    CliReference(cli_reference::Options),
+    /// Count the instructions per packet of two stacks in memory, with callgrind.
+    Instructions(instructions::Options),
     /// Run the shipped scenarios in full and make the book's chapter on congestion control.
     Figures(figures::Options),
     /// Build and run the example crate with an algorithm and a scheduler of its own.
     OwnAlgorithm,
-    /// Install the Debian packages that tests and benchmarks need, or name those that are missing.
+    /// Install the programs that tests and checks need: Debian packages (as root; otherwise those missing are named), mdbook
+    /// and cargo-deny.
     Tools,
 }
 
@@ -47,10 +65,20 @@ fn main() -> anyhow::Result<()> {
         Task::Bench(options) => bench::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Book => book::run(),
+        Task::Dependencies => dependencies::check(),
+        Task::Advisories => dependencies::advisories(),
+        Task::NoStd => no_std::run(),
+        Task::Modules(options) => modules::run(&options),
         Task::Conformance(options) => conformance::run(&options),
         Task::Digest(options) => digest::run(&options),
+        Task::CliReference(options) => cli_reference::run(&options),
+        Task::Instructions(options) => instructions::run(&options),
         Task::Figures(options) => figures::run(&options),
         Task::OwnAlgorithm => figures::own_algorithm(),
-        Task::Tools => tools::require(tools::END_TO_END),
+        Task::Tools => {
+            tools::require(tools::END_TO_END)?;
+            tools::MDBOOK.install()?;
+            tools::CARGO_DENY.install()
+        }
     }
 }

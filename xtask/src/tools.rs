@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// A program and the Debian package that has it.
@@ -29,13 +29,80 @@ pub(crate) const BENCH: &[Tool] = &[
     Tool { program: "nft", package: "nftables" },
 ];
 
+/// What `cargo xtask instructions` calls.
+pub(crate) const INSTRUCTIONS: &[Tool] = &[Tool { program: "valgrind", package: "valgrind" }];
+
 /// Finds `program` as the shell would, and in the system directories that are not on every user's path.
+/// A program that `cargo install` installs.
+pub(crate) struct CargoTool {
+    /// The crate's name and the program's.
+    name: &'static str,
+    /// The version that is installed; newer ones will do as well.
+    version: &'static str,
+    /// Further arguments of `cargo install`.
+    features: &'static [&'static str],
+}
+
+/// Makes the book. Without the web server and the watching of files, which take most of the time to build.
+pub(crate) const MDBOOK: CargoTool = CargoTool {
+    name: "mdbook",
+    version: "0.5.4",
+    features: &["--no-default-features", "--features", "search"],
+};
+
+/// Checks licences, sources and advisories of the dependencies.
+pub(crate) const CARGO_DENY: CargoTool = CargoTool { name: "cargo-deny", version: "0.20.2", features: &[] };
+
+impl CargoTool {
+    /// The program, where it is installed in a version that is new enough.
+    pub(crate) fn find(&self) -> Result<PathBuf> {
+        let hint = format!("`cargo xtask tools` installs {} {}", self.name, self.version);
+        let program = find(self.name).with_context(|| format!("{} is not installed; {hint}", self.name))?;
+        let output = Command::new(&program).arg("--version").output();
+        let output = output.with_context(|| format!("cannot start {}", program.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let found = text.split_whitespace().next_back().unwrap_or_default();
+        if version(found) < version(self.version) {
+            bail!("{} is of version {found}; {hint}", program.display());
+        }
+        Ok(program)
+    }
+
+    /// Installs the program unless it is there.
+    pub(crate) fn install(&self) -> Result<()> {
+        let Err(reason) = self.find() else { return Ok(()) };
+        println!("{reason:#}: installing it");
+        let mut install = cargo();
+        install
+            .args(["install", "--locked", "--force", self.name, "--version", self.version])
+            .args(self.features);
+        // It runs for seconds; better that it is built fast.
+        install.arg("--debug").env("CARGO_PROFILE_DEV_OPT_LEVEL", "1").env("CARGO_PROFILE_DEV_DEBUG", "none");
+        run(&mut install, &format!("cargo install of {}", self.name))?;
+        self.find().map(drop)
+    }
+}
+
+/// The numbers of a version, without what may follow them ("v1.2.3-beta").
+fn version(text: &str) -> Vec<u32> {
+    let numbers = text.trim_start_matches('v').split(['-', '+']).next().unwrap_or_default();
+    numbers.split('.').map_while(|number| number.parse().ok()).collect()
+}
+
+/// Finds `program` as the shell would, and in the system's and cargo's directories, which are not on every user's path.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
+    let home = |variable: &str, below: &str| Some(Path::new(&std::env::var_os(variable)?).join(below));
     std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
+        .chain(home("CARGO_HOME", "bin").or_else(|| home("HOME", ".cargo/bin")))
         .map(|directory| directory.join(program))
         .find(|file| file.is_file())
+}
+
+/// The root of the repository.
+pub(crate) fn root() -> Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is a folder of the workspace")
 }
 
 /// Whether this process has root's rights.
@@ -116,15 +183,32 @@ pub(crate) fn build_program(release: bool) -> Result<PathBuf> {
     Ok(target_directory()?.join(if release { "release" } else { "debug" }).join("umptcp"))
 }
 
-/// Cargo's target directory.
-pub(crate) fn target_directory() -> Result<PathBuf> {
+/// What cargo says about the workspace, without its dependencies.
+pub(crate) fn metadata() -> Result<serde_json::Value> {
     let output = cargo()
         .args(["metadata", "--no-deps", "--format-version", "1"])
         .output()
         .context("cargo metadata")?;
-    let metadata: serde_json::Value =
-        serde_json::from_slice(&output.stdout).context("cargo metadata prints JSON")?;
+    serde_json::from_slice(&output.stdout).context("cargo metadata prints JSON")
+}
+
+/// Cargo's target directory.
+pub(crate) fn target_directory() -> Result<PathBuf> {
+    let metadata = metadata()?;
     let directory =
         metadata["target_directory"].as_str().context("cargo metadata names the target directory")?;
     Ok(directory.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert!(version("v0.5.10") > version("0.5.4"));
+        assert!(version("0.6.0-alpha.1") > version("0.5.4"));
+        assert!(version("0.5") < version("0.5.4"));
+        assert!(version("unknown") < version("0.0.1"));
+    }
 }

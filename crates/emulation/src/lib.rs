@@ -18,7 +18,9 @@ use umptcp_stack_core::event::Event;
 use umptcp_stack_core::interface::{PathConfig, RxPacket, Transmit};
 use umptcp_tun_driver::clock::Clock;
 use umptcp_tun_driver::device::Tun;
-use umptcp_tun_driver::event_loop::{AttachedPath, Context, Engine, EventLoop, Handler, LoopOptions, Waker};
+use umptcp_tun_driver::event_loop::{
+    AttachedPath, Context, EventLoop, Handler, LoopOptions, NetworkStack, Waker,
+};
 use umptcp_types::{Duration, Instant, PathId};
 
 /// Something to do on the network's thread; false: the thread is to end.
@@ -115,7 +117,7 @@ struct Links {
     earliest: Instant,
 }
 
-impl Engine for Links {
+impl NetworkStack for Links {
     fn path_added(&mut self, _now: Instant, _config: PathConfig) -> PathId {
         self.paths += 1;
         PathId(self.paths - 1)
@@ -162,7 +164,7 @@ impl Handler<Links> for Operator {
     fn on_wake(&mut self, cx: &mut Context<'_, Links>) {
         let orders = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
         for order in orders {
-            if !order(&mut cx.engine.emulation, cx.now) {
+            if !order(&mut cx.stack.emulation, cx.now) {
                 cx.stop();
             }
         }

@@ -1,7 +1,7 @@
 //! Middleboxes of every kind, at every place, acting on either side's packets: what becomes of the connection, and that no
-//! byte is wrong. The matrix and what it asks for is `umptcp_fuzzing::simulation::matrix`.
+//! byte is wrong. The matrix and what it asks for is `umptcp_testkit::simulation::matrix`.
 
-use umptcp_fuzzing::simulation::matrix::{Row, check, rows};
+use umptcp_testkit::simulation::matrix::{Row, check, rows};
 
 /// Every cell of these rows is as it should be.
 #[track_caller]

@@ -3,9 +3,9 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
-use umptcp_fuzzing::simulation::operations::{WINDOW_UNIT, ops, run, shape};
 use umptcp_netsim::{Duration, Link, Pair, Side};
 use umptcp_stack_core::config::ConnectionConfig;
+use umptcp_testkit::simulation::operations::{WINDOW_UNIT, ops, run, shape};
 
 /// A byte at a time to a reader that does not read: rounding the window up, lest its edge move back, must not have the
 /// buffer grow as fast as the bytes come.

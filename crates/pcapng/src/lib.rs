@@ -1,7 +1,7 @@
-//! Packet traces in pcapng (draft-ietf-opsawg-pcapng): a section header, an interface description for each interface, and an
-//! enhanced packet block for each packet, with times in nanoseconds and the direction.
+//! Writes packet traces in pcapng (draft-ietf-opsawg-pcapng): a section header, an interface description per interface,
+//! and an enhanced packet block per packet, with nanosecond times and the direction.
 //!
-//! Packets begin with the IP header. Fields are little-endian, whatever the machine.
+//! Packets start with the IP header. Fields are little-endian on every machine.
 #![forbid(unsafe_code)]
 
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ const SECTION_HEADER: u32 = 0x0a0d_0d0a;
 const BYTE_ORDER_MAGIC: u32 = 0x1a2b_3c4d;
 const INTERFACE_DESCRIPTION: u32 = 1;
 const ENHANCED_PACKET: u32 = 6;
-/// Packets begin with the IP header (LINKTYPE_RAW).
+/// Packets start with the IP header.
 const LINKTYPE_RAW: u16 = 101;
 
 const OPT_END: u16 = 0;
@@ -21,19 +21,19 @@ const IF_DESCRIPTION: u16 = 3;
 const IF_TSRESOL: u16 = 9;
 const EPB_FLAGS: u16 = 2;
 
-/// Type and length before a block's body, and the length again after it.
+/// Bytes around a block's body: type and length before it, and the length again after it.
 const FRAME: usize = 12;
 
-/// An interface of a trace, in order of [`Writer::add_interface`].
+/// An interface of a trace; see [`Writer::add_interface`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InterfaceId(u32);
 
-/// Which way a packet went, as seen from where it was caught.
+/// The direction of a packet, as seen from the capture point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Direction {
-    /// It came in.
+    /// Received.
     Inbound,
-    /// It went out.
+    /// Sent.
     Outbound,
 }
 
@@ -45,11 +45,11 @@ pub struct Writer<W: Write> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Starts a trace; `comment` stands in its header unless it is empty.
+    /// Starts a trace. `comment`, if not empty, is stored in its header.
     ///
     /// # Errors
     ///
-    /// When nothing can be written.
+    /// When writing fails.
     pub fn new(out: W, comment: &str) -> io::Result<Self> {
         let mut writer = Writer { out, interfaces: 0, block: Vec::new() };
         let block = &mut writer.block;
@@ -67,11 +67,11 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Adds an interface; `description` is left out when empty. May be called at any time.
+    /// Adds an interface; an empty `description` is omitted. May be called at any time.
     ///
     /// # Errors
     ///
-    /// When nothing can be written.
+    /// When writing fails.
     pub fn add_interface(&mut self, name: &str, description: &str) -> io::Result<InterfaceId> {
         let block = &mut self.block;
         block.extend(LINKTYPE_RAW.to_le_bytes());
@@ -82,7 +82,7 @@ impl<W: Write> Writer<W> {
         if !description.is_empty() {
             option(block, IF_DESCRIPTION, description.as_bytes());
         }
-        // Times are in units of 10^-9 s.
+        // Timestamps are in units of 10^-9 s.
         option(block, IF_TSRESOL, &[9]);
         option(block, OPT_END, &[]);
         self.write_block(INTERFACE_DESCRIPTION)?;
@@ -90,12 +90,12 @@ impl<W: Write> Writer<W> {
         Ok(InterfaceId(self.interfaces - 1))
     }
 
-    /// Writes a packet, which consists of `slices` and begins with the IP header. `nanos`: its time, since 1970 or since the start
-    /// of what is recorded.
+    /// Writes a packet, which consists of `slices` and starts with the IP header. `nanos` is its time since 1970 or
+    /// since the start of the recording.
     ///
     /// # Errors
     ///
-    /// When nothing can be written.
+    /// When writing fails.
     pub fn packet<'a>(
         &mut self,
         interface: InterfaceId,
@@ -108,7 +108,7 @@ impl<W: Write> Writer<W> {
         block.extend(interface.0.to_le_bytes());
         block.extend(((nanos >> 32) as u32).to_le_bytes());
         block.extend((nanos as u32).to_le_bytes());
-        // Captured and original length, known below.
+        // Captured and original length, filled in below.
         block.extend([0; 8]);
         for slice in slices {
             block.extend_from_slice(slice);
@@ -126,16 +126,16 @@ impl<W: Write> Writer<W> {
         self.write_block(ENHANCED_PACKET)
     }
 
-    /// Writes out what is buffered.
+    /// Flushes the underlying writer.
     ///
     /// # Errors
     ///
-    /// When it cannot be written.
+    /// When writing fails.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
-    /// Writes what was gathered as a block of that type.
+    /// Writes the collected bytes as a block of type `kind`.
     fn write_block(&mut self, kind: u32) -> io::Result<()> {
         let len = ((self.block.len() + FRAME) as u32).to_le_bytes();
         let written = self
@@ -156,7 +156,7 @@ impl<W: Write> std::fmt::Debug for Writer<W> {
 }
 
 fn option(block: &mut Vec<u8>, code: u16, value: &[u8]) {
-    // Longer values do not occur: names and one comment.
+    // Longer values do not occur in practice: values are names and one comment.
     let value = &value[..value.len().min(usize::from(u16::MAX))];
     block.extend(code.to_le_bytes());
     block.extend((value.len() as u16).to_le_bytes());

@@ -16,10 +16,16 @@ pub struct StackConfig {
     pub ephemeral_ports: core::ops::RangeInclusive<u16>,
     /// Most connections at once, TIME_WAIT not counted.
     pub max_connections: usize,
-    /// Most events kept for the application before older, superseded ones are coalesced away.
+    /// With so many events waiting for the application, those are dropped that tell nothing which cannot be asked:
+    /// `FellBack` ([`ConnectionInfo::mptcp`]), `SubflowEstablished`, `SubflowClosed` and `JoinFailed` (`Stack::subflows`,
+    /// [`ConnectionInfo::lost_subflows`]). SYNs are treated as with a full backlog, so no `Incoming` is lost. Of the others
+    /// there are at most four for each connection, and none is dropped.
+    ///
+    /// [`ConnectionInfo::mptcp`]: crate::info::ConnectionInfo::mptcp
+    /// [`ConnectionInfo::lost_subflows`]: crate::info::ConnectionInfo::lost_subflows
     pub max_events: usize,
     /// How long MPTCP is not tried towards a network (/24 in IPv4, /48 in IPv6) after SYNs with MP_CAPABLE were lost there and
-    /// one without was answered; doubles each time, up to 64-fold. Zero: it is always tried.
+    /// one without was answered; doubles each time, up to 64-fold. Zero: MPTCP is always tried.
     pub blackhole_timeout: Duration,
 }
 
@@ -86,8 +92,8 @@ pub struct ConnectionConfig {
     /// Use DSS checksums when the peer requires them; otherwise such a connection falls back to plain TCP. Without
     /// effect when [`checksum`](Self::checksum) is set.
     pub accept_checksum: bool,
-    /// Deliver nothing that no checksum vouches for, once both ends have agreed on checksums: what would otherwise have the
-    /// connection continue as plain TCP (RFC 8684 §3.7: a checksum that fails on the only subflow, MP_FAIL, an infinite mapping,
+    /// Once both ends have agreed on checksums, deliver nothing that none covers: what would otherwise have the connection
+    /// continue as plain TCP (RFC 8684 §3.7: a checksum that fails on the only subflow, MP_FAIL, an infinite mapping,
     /// lost options) resets the subflow, and ends the connection with [`ConnectionError::Broken`] when no other takes over. Data on a
     /// SYN ([`fast_open`](Self::fast_open)) never have a checksum (appendix B.2).
     ///
@@ -119,10 +125,10 @@ pub struct ConnectionConfig {
     /// Most addresses of the peer's ADD_ADDRs to act on.
     pub max_add_addr_accepted: usize,
     /// TCP Fast Open as a client (RFC 7413, TCP_FASTOPEN_CONNECT): ask the server for a cookie, and when it has given one to an
-    /// earlier connection, put off the SYN until there are data, which it carries. A server may see them twice, should the
-    /// network duplicate the SYN: only for requests that bear it (RFC 7413 §6.1). For servers see [`ListenOptions::fast_open`].
+    /// earlier connection, delay the SYN until there are data, which it carries. If the network duplicates the SYN, the server
+    /// may see the data twice: use only for idempotent requests (RFC 7413 §6.1). For servers see [`ListenOptions::fast_open`].
     pub fast_open: bool,
-    /// Accept joins to the initial address and port (the C bit says so when not).
+    /// Accept joins to the initial address and port; otherwise the C bit is set.
     pub allow_join_initial: bool,
     /// Advertise other paths' addresses to the peer (ADD_ADDR).
     pub advertise_addresses: bool,
@@ -218,11 +224,11 @@ pub struct ListenOptions {
     /// Incoming connections whose handshake is not complete, offered or accepted, at most; and as many that are complete and
     /// not accepted yet.
     pub backlog: usize,
-    /// What becomes of further SYNs.
+    /// How further SYNs are answered.
     pub syn_cookies: SynCookiePolicy,
     /// TCP Fast Open as a server (RFC 7413, TCP_FASTOPEN): most connections at once that brought data in the SYN and have not
-    /// completed the handshake; 0: no Fast Open. The application has these before the handshake is through, and may see the same
-    /// data twice, should the network duplicate the SYN (RFC 7413 §6.1).
+    /// completed the handshake; 0: no Fast Open. The application gets these before the handshake is complete, and may see the
+    /// same data twice if the network duplicates the SYN (RFC 7413 §6.1).
     pub fast_open: usize,
     /// What answers without state are made from: whether MPTCP is spoken, checksums, joins, the receive buffer. Should be
     /// what connections are accepted with.

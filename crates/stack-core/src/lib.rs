@@ -6,9 +6,13 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`wire`] | codecs: IPv4, IPv6, ICMP, TCP and its options, MPTCP options |
+//! | [`buffers`] | payload slices, reassembly, joining small pieces |
 //! | [`tcp`] | one subflow: states, queues, RTT, loss recovery, timers |
+//! | `context` | what all connections share: paths, four-tuples, tokens, budgets, randomness, observation |
 //! | [`mptcp`] | one connection: handshake, mappings, reassembly, retransmission, fallback, close |
-//! | [`stack`] | many connections: demultiplexing, tokens, listeners, timers, the poll interface |
+//! | [`stack`] | many connections: demultiplexing, listeners, timers, the poll interface |
+//! | [`device`] | what passes between a stack and the device that carries its packets |
+//! | [`config`], [`error`], [`event`], [`info`], [`observe`] | what passes between a stack and the program that drives it |
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -19,9 +23,10 @@ extern crate std;
 pub mod buffers;
 pub mod config;
 pub(crate) mod context;
+pub mod device;
 pub mod error;
 pub mod event;
-pub mod interface;
+pub mod info;
 pub mod mptcp;
 pub mod observe;
 pub mod stack;
@@ -29,6 +34,7 @@ pub mod tcp;
 pub mod wire;
 
 pub use buffers::payload;
+pub use device as interface;
 pub use stack::Stack;
 pub use umptcp_congestion as congestion;
 pub use umptcp_path_manager as path_manager;

@@ -1,8 +1,5 @@
 //! TCP rule by rule, against a peer that is a script: what RFC 9293 and its companions ask of a single connection.
 
-mod common;
-
-use common::{Sent, received};
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, KeepAlive, ListenOptions, StackConfig};
@@ -13,6 +10,7 @@ use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::{ConnectionId, Duration, Instant, PathId, SeqNumber};
 use umptcp_stack_core::wire::ip;
 use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
+use umptcp_testkit::segment::{Segment, Sent};
 
 const MSS: usize = 1_000;
 /// The peer's initial sequence number.
@@ -167,7 +165,7 @@ impl Script {
             urgent: 0,
             options,
         };
-        let rx = received(self.remote, self.local, &repr, payload);
+        let rx = Segment::of(self.remote, self.local, &repr, payload).received();
         self.stack.handle_packet(self.now, self.path, rx);
         self.poll();
     }

@@ -1,21 +1,21 @@
-//! How fast packets cross from one TUN device to another through the kernel's forwarding, in segments of 64 kB and in single
-//! packets: what tun-driver could carry at best.
+//! Throughput from one TUN device to another through the kernel's forwarding, with 64 kB segments and with single
+//! packets: the upper limit for tun-driver.
 //!
-//! `cargo bench -p umptcp-tun-driver`, as root or with the right to make network namespaces.
+//! `cargo bench -p umptcp-tun-driver`, as root or with permission to create network namespaces.
 
 #[cfg(target_os = "linux")]
 #[path = "../tests/common/mod.rs"]
 mod common;
 #[cfg(target_os = "linux")]
 #[path = "../tests/common/two_devices.rs"]
-mod lab;
+mod two_devices;
 
 #[cfg(target_os = "linux")]
 fn main() {
     use std::time::Duration;
     use umptcp_tun_driver::device::Offload;
 
-    // `cargo test --all-targets` only wants to know that it works.
+    // `cargo test --all-targets` only checks that it works.
     let measured = std::env::args().any(|a| a == "--bench");
     let (runs, time) = if measured { (5, Duration::from_secs(2)) } else { (1, Duration::from_millis(50)) };
     for (name, offload, payload) in
@@ -43,7 +43,7 @@ fn main() {}
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use super::lab::{V4, segment, two_devices};
+    use super::two_devices::{V4, segment, two_devices};
     use bytes::Bytes;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
     use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ mod linux {
 
     /// IPv4 and TCP without options.
     const HEADERS: usize = 40;
-    /// Segments under way at most: the queue between the devices holds 500 packets and tells nobody when it overflows.
+    /// Maximum number of segments in flight: the queue between the devices holds 500 packets and overflows silently.
     const UNDER_WAY: usize = 100;
 
     /// Sends segments of `payload` bytes for `time`. Returns the payload that arrived, in Gbit/s.

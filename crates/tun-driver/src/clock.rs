@@ -3,17 +3,17 @@
 use std::time::{Duration, SystemTime};
 use umptcp_types::Instant;
 
-/// A monotonic clock, and the wall-clock time its epoch stands for.
+/// A monotonic clock that knows the wall-clock time of its epoch.
 ///
-/// The epoch lies one second before the clock was made, so that no instant it gives is [`Instant::ZERO`], which
-/// code may use as "never". Clones share the epoch, so their instants can be compared.
+/// The epoch is one second before the clock was created, so that no instant it returns is [`Instant::ZERO`], which code
+/// may use as "never". Clones share the epoch, so their instants can be compared.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     base: std::time::Instant,
     wall: SystemTime,
 }
 
-/// Distance from the epoch to the making of the clock.
+/// Time from the epoch to the creation of the clock.
 const HEAD_START: Duration = Duration::from_secs(1);
 
 impl Clock {
@@ -22,24 +22,15 @@ impl Clock {
         Clock { base: std::time::Instant::now(), wall: SystemTime::now() }
     }
 
-    /// The current time. Never goes back.
+    /// The current time. Never goes backwards.
     #[inline]
     pub fn now(&self) -> Instant {
         Instant::ZERO + HEAD_START + self.base.elapsed()
     }
 
-    /// What the wall clock would have shown at `instant`, had nobody set it since the clock was made.
+    /// What the wall clock would have shown at `instant` if it had not been set since the clock was created.
     pub fn wall_time(&self, instant: Instant) -> SystemTime {
         self.wall - HEAD_START + Duration::from_nanos(instant.as_nanos())
-    }
-
-    /// `instant` in the standard library's terms.
-    pub fn std_instant(&self, instant: Instant) -> std::time::Instant {
-        let since = Duration::from_nanos(instant.as_nanos());
-        match since.checked_sub(HEAD_START) {
-            Some(after) => self.base + after,
-            None => self.base,
-        }
     }
 }
 
@@ -61,7 +52,5 @@ mod tests {
         assert!(a > Instant::ZERO && b >= a);
         let wall = clock.wall_time(a);
         assert!(wall > SystemTime::now() - Duration::from_secs(60) && wall < SystemTime::now() + HEAD_START);
-        assert!(clock.std_instant(a) <= std::time::Instant::now());
-        assert_eq!(clock.std_instant(Instant::ZERO), clock.base);
     }
 }

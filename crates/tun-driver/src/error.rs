@@ -1,11 +1,11 @@
-//! What can go wrong while paths are set up, and what to do about it.
+//! What can go wrong while paths are set up, and the remedy.
 
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use thiserror::Error;
 
-/// An error of the driver. Its text names the cause and, where there is one, the remedy.
+/// An error of the driver. Its text names the cause and, if there is one, the remedy.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum DriverError {
@@ -18,11 +18,11 @@ pub enum DriverError {
         reason: String,
     },
     /// No network device has this name.
-    #[error("there is no network device {device:?} here (there are: {})", .known.join(", "))]
+    #[error("no network device is called {device:?}; available: {}", .known.join(", "))]
     UnknownDevice {
         /// The name given.
         device: String,
-        /// Names of the devices there are.
+        /// Names of the existing devices.
         known: Vec<String>,
     },
     /// The device is down.
@@ -30,10 +30,10 @@ pub enum DriverError {
     DeviceDown {
         /// Name of the device.
         device: String,
-        /// Why, and what to do.
+        /// Why, or the remedy.
         reason: String,
     },
-    /// The same device was named twice, or is no NIC one could bind to.
+    /// The same device was named twice, or is not a NIC.
     #[error("{device} cannot carry a path: {reason}")]
     UnsuitableDevice {
         /// Name of the device.
@@ -41,9 +41,9 @@ pub enum DriverError {
         /// Why not.
         reason: String,
     },
-    /// The NIC has no address to translate to.
+    /// The NIC has no address for NAT.
     #[error(
-        "{device} has no address that packets could be translated to; give it one (`ip address add ... dev {device}`), or use mode=routed"
+        "{device} has no address to translate to; add one (`ip address add ... dev {device}`), or use mode=routed"
     )]
     NoAddress {
         /// Name of the NIC.
@@ -51,7 +51,7 @@ pub enum DriverError {
     },
     /// The NIC has no route.
     #[error(
-        "{device} has no route{family}: packets of this path could go nowhere; add one (`ip route add ... dev {device}`)"
+        "{device} has no route{family}, so nothing can be sent over this path; add one (`ip route add ... dev {device}`)"
     )]
     NoRoute {
         /// Name of the NIC.
@@ -60,28 +60,28 @@ pub enum DriverError {
         family: &'static str,
     },
     /// No NIC is usable.
-    #[error("no usable network device: none is up, with carrier, an address and a route ({})", .seen.join("; "))]
+    #[error("no usable network device: a device must be up and have carrier, an address and a route ({})", .seen.join("; "))]
     NoDevice {
-        /// Each device with the reason it was passed over.
+        /// Each device with the reason why it was not used.
         seen: Vec<String>,
     },
     /// A routed path needs an address of its own.
     #[error(
-        "{device}: mode=routed takes address=A, an address that the network routes to this host or one free in the NIC's own subnet"
+        "{device}: mode=routed requires address=A, an address that the network routes to this host or a free one of the NIC's subnet"
     )]
     AddressRequired {
         /// Name of the NIC.
         device: String,
     },
-    /// The address asked for belongs to somebody else.
+    /// The requested address is in use.
     #[error("address {address} is already taken: {holder}")]
     AddressTaken {
         /// The address.
         address: IpAddr,
-        /// By whom.
+        /// Who uses it.
         holder: String,
     },
-    /// The address asked for cannot be an end of a connection.
+    /// The requested address cannot be used for connections.
     #[error("address {address} cannot be used: {reason}")]
     BadAddress {
         /// The address.
@@ -91,25 +91,25 @@ pub enum DriverError {
     },
     /// No private address is free.
     #[error(
-        "found no free private address for {device}: every candidate range is in use; name one with address=A"
+        "found no free private address for {device}: every candidate range is in use; choose one with address=A"
     )]
     NoPrivateAddress {
         /// Name of the NIC.
         device: String,
     },
-    /// A port to listen on is taken.
+    /// A port to listen on is in use.
     #[error(
-        "port {port} of {address} is already in use{by}; stop the program that holds it, or listen on another port"
+        "port {port} of {address} is already in use{by}; stop the program that uses it, or listen on another port"
     )]
     PortInUse {
         /// The NIC's address.
         address: IpAddr,
         /// The port.
         port: u16,
-        /// By whom, with leading words, or nothing.
+        /// Who uses it, as a phrase with a leading space, or nothing.
         by: String,
     },
-    /// The range of local ports does not do.
+    /// The range of local ports is unsuitable.
     #[error("port range {first}-{last}: {reason}")]
     PortRange {
         /// First port.
@@ -122,25 +122,23 @@ pub enum DriverError {
     /// A TUN device could not be made.
     #[error(transparent)]
     Device(#[from] crate::device::DeviceError),
-    /// The kernel refused for want of privilege.
-    #[error(
-        "no permission to {what}: run as root, with CAP_NET_ADMIN, or within a user and network namespace"
-    )]
+    /// Not permitted.
+    #[error("no permission to {what}: requires root, CAP_NET_ADMIN, or a user and network namespace")]
     Permission {
-        /// What was tried.
+        /// The operation that failed.
         what: String,
     },
     /// The `nft` program is missing.
     #[error(
-        "the program `nft` was not found ({searched}): mode=nat needs it (Debian: `apt install nftables`); mode=routed does not"
+        "the program `nft` was not found ({searched}): mode=nat requires it (Debian: `apt install nftables`), mode=routed does not"
     )]
     NoNft {
-        /// Where it was sought.
+        /// Where it was looked for.
         searched: String,
     },
-    /// The kernel lacks a part of nftables that translation needs.
+    /// The kernel lacks a part of nftables that NAT requires.
     #[error(
-        "this kernel lacks what mode=nat needs of nftables: {missing}; load or build the modules, or use mode=routed"
+        "this kernel lacks parts of nftables that mode=nat requires: {missing}; load or build the modules, or use mode=routed"
     )]
     NatUnsupported {
         /// The missing parts with their kernel options.
@@ -151,7 +149,7 @@ pub enum DriverError {
     Nft {
         /// Name of the NIC.
         device: String,
-        /// What it said.
+        /// Its message.
         message: String,
     },
     /// Something on this host would drop the packets of a path.
@@ -161,7 +159,7 @@ pub enum DriverError {
         device: String,
         /// What drops them.
         by: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
     /// A kernel setting could not be read or written.
@@ -171,15 +169,15 @@ pub enum DriverError {
         name: String,
         /// The value wanted.
         value: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A request to the kernel's routing failed.
     #[error("cannot {what}: {source}")]
     Netlink {
-        /// What was tried.
+        /// The operation that failed.
         what: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The record of what was set up could not be kept.
@@ -187,16 +185,16 @@ pub enum DriverError {
     Record {
         /// File or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The thread that keeps the paths is gone: clean-up has run.
-    #[error("the paths have been removed already")]
+    /// The paths' thread has ended: the paths have been removed.
+    #[error("the paths have already been removed")]
     Gone,
 }
 
 impl DriverError {
-    /// A failed request to the kernel: want of privilege is told apart.
+    /// A failed request to the kernel; a lack of permission gets its own variant.
     pub(crate) fn netlink(what: impl Into<String>, source: io::Error) -> Self {
         let what = what.into();
         match source.raw_os_error() {
@@ -209,7 +207,7 @@ impl DriverError {
 fn sysctl_hint(source: &io::Error) -> &'static str {
     match source.raw_os_error() {
         Some(libc::EROFS) => " (/proc/sys is mounted read-only, as in many containers: set it from outside)",
-        Some(libc::EPERM | libc::EACCES) => " (run as root, or within a user and network namespace)",
+        Some(libc::EPERM | libc::EACCES) => " (requires root, or a user and network namespace)",
         Some(libc::ENOENT) => " (this kernel has no such setting)",
         _ => "",
     }

@@ -1,15 +1,16 @@
-//! What ties umptcp to an operating system: TUN devices, the paths set up on them, and the loop that runs a stack.
+//! The part of umptcp that depends on the operating system: TUN devices, the paths set up on them, and the loop that
+//! runs a stack.
 //!
-//! | module | what is in it |
+//! | module | contents |
 //! |---|---|
 //! | [`device`] | TUN devices and the memory packets are received into |
 //! | [`paths`] | a TUN device bound to each NIC: addresses, routes, translation, forwarding |
-//! | [`error`] | why paths could not be set up, and what to do |
+//! | [`error`] | why a path could not be set up, and the remedy |
 //! | [`event_loop`] | one thread that owns a stack and its devices |
 //! | [`clock`] | the monotonic clock that drives it |
-//! | [`pcap`] | packets written down, one interface per path |
+//! | [`pcap`] | packet traces, one interface per path |
 //!
-//! It is the only crate of the workspace that holds unsafe code, each piece of which says why it is sound.
+//! This is the only crate of the workspace with unsafe code; each unsafe block says why it is sound.
 
 pub mod clock;
 pub mod device;

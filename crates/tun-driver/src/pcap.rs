@@ -1,5 +1,5 @@
-//! Packet traces in pcapng, one interface per path: nanosecond times, the direction, and checksums that a device would complete.
-//! Segments stand in the trace as they crossed the device, so they may be up to 64 kB long.
+//! Packet traces in pcapng, one interface per path, with nanosecond times, the direction, and the checksums that the
+//! device would fill in. Segments are recorded as they crossed the device, so they can be up to 64 kB long.
 
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,17 +17,26 @@ impl<W: Write> PcapWriter<W> {
     /// Starts a trace.
     ///
     /// # Errors
-    /// When nothing can be written; so for the other methods.
+    /// When writing fails.
     pub fn new(out: W) -> io::Result<Self> {
         Ok(PcapWriter { out: umptcp_pcapng::Writer::new(out, "")?, packet: Vec::new() })
     }
 
     /// Adds an interface. May be called at any time.
+    ///
+    /// # Errors
+    ///
+    /// When writing fails.
     pub fn add_interface(&mut self, name: &str, description: &str) -> io::Result<InterfaceId> {
         self.out.add_interface(name, description)
     }
 
-    /// Writes a packet that came in. A checksum that the device vouched for without there being one is filled in.
+    /// Writes a received packet. If the device reports the checksum as verified, it may be missing in the packet and is
+    /// filled in.
+    ///
+    /// # Errors
+    ///
+    /// When writing fails.
     pub fn inbound(&mut self, interface: InterfaceId, time: SystemTime, packet: &RxPacket) -> io::Result<()> {
         if packet.checksum == ChecksumState::Unverified {
             return self.packet(interface, time, Direction::Inbound, &packet.buffer);
@@ -41,7 +50,11 @@ impl<W: Write> PcapWriter<W> {
         written
     }
 
-    /// Writes a packet that goes out, with the checksum that the device is going to complete.
+    /// Writes a packet that is sent, with the checksum that the device will fill in.
+    ///
+    /// # Errors
+    ///
+    /// When writing fails.
     pub fn outbound(
         &mut self,
         interface: InterfaceId,
@@ -62,7 +75,11 @@ impl<W: Write> PcapWriter<W> {
         written
     }
 
-    /// Writes a packet as it is. `data` begins with the IP header.
+    /// Writes a packet as it is. `data` starts with the IP header.
+    ///
+    /// # Errors
+    ///
+    /// When writing fails.
     pub fn packet(
         &mut self,
         interface: InterfaceId,
@@ -74,7 +91,11 @@ impl<W: Write> PcapWriter<W> {
         self.out.packet(interface, nanos, direction, [data])
     }
 
-    /// Writes out what is buffered.
+    /// Flushes the underlying writer.
+    ///
+    /// # Errors
+    ///
+    /// When writing fails.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
@@ -86,7 +107,7 @@ impl<W: Write> std::fmt::Debug for PcapWriter<W> {
     }
 }
 
-/// Computes the TCP checksum of an IP packet without extension headers; other packets stay as they are.
+/// Fills in the TCP checksum of an IP packet without extension headers; leaves other packets unchanged.
 fn fill_in_checksum(packet: &mut [u8]) {
     const TCP: u8 = 6;
     const CHECKSUM: usize = 16;
@@ -98,7 +119,7 @@ fn fill_in_checksum(packet: &mut [u8]) {
     let Some(segment) = packet.len().checked_sub(start).filter(|len| *len >= 20) else { return };
     let field = start + CHECKSUM;
     packet[field..field + 2].fill(0);
-    // The pseudo-headers of RFC 9293 §3.1 and RFC 8200 §8.1 sum up alike.
+    // The pseudo-headers of RFC 9293 §3.1 and RFC 8200 §8.1 have the same sum.
     let initial = sum(&packet[addresses], u64::from(TCP) + segment as u64);
     let sum = sum(&packet[start..], initial);
     packet[field..field + 2].copy_from_slice(&(!fold(sum)).to_be_bytes());

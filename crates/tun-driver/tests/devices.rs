@@ -1,17 +1,16 @@
 //! TUN devices and the event loop on real packets.
 #![cfg(target_os = "linux")]
-#![allow(missing_docs)]
 
 mod common;
 #[path = "common/two_devices.rs"]
-mod lab;
+mod two_devices;
 
 use bytes::Bytes;
 use common::{in_namespace, ip};
-use lab::{V4, V6, fold, open, segment, sum, two_devices};
 use std::net::UdpSocket;
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
+use two_devices::{V4, V6, fold, open, segment, sum, two_devices};
 use umptcp_stack_core::interface::{
     ChecksumRequest, ChecksumState, HeaderBuf, PathConfig, RxPacket, Transmit,
 };
@@ -21,7 +20,7 @@ use umptcp_tun_driver::device::{
 };
 use umptcp_types::{Instant as StackInstant, PathId};
 
-/// Waits for a packet that `wanted` takes; others (router solicitations and the like) are dropped.
+/// Waits for a packet that `wanted` accepts; others (router solicitations and the like) are dropped.
 fn receive(tun: &mut Tun, pool: &mut BufferPool, wanted: impl Fn(&RxPacket) -> bool) -> RxPacket {
     let end = Instant::now() + Duration::from_secs(5);
     while Instant::now() < end {
@@ -34,7 +33,7 @@ fn receive(tun: &mut Tun, pool: &mut BufferPool, wanted: impl Fn(&RxPacket) -> b
     panic!("no such packet came");
 }
 
-/// Whether a received TCP packet's checksum is right; and its payload.
+/// Whether a received TCP packet's checksum is correct, and its payload.
 fn check(packet: &[u8]) -> (bool, &[u8]) {
     let (ip_len, addresses) = if packet[0] >> 4 == 4 { (20, 12..20) } else { (40, 8..40) };
     let pseudo = sum(&packet[addresses], 6 + (packet.len() - ip_len) as u64);
@@ -95,7 +94,7 @@ fn a_large_segment_crosses_whole() {
         let mut pool = BufferPool::default();
         for (from, to) in [V4, V6] {
             let bytes: Bytes = (0..60_000u32).map(|i| (i * 31 % 251) as u8).collect::<Vec<_>>().into();
-            // More slices than fit the array on the stack, then more than one system call takes.
+            // More slices than fit the array on the stack, then more than fit one system call.
             for pieces in [1, 3, 40, 2_000] {
                 let slices: Vec<Bytes> =
                     bytes.chunks(bytes.len().div_ceil(pieces)).map(Bytes::copy_from_slice).collect();
@@ -129,7 +128,7 @@ fn a_device_without_offload_gets_single_packets_with_checksums() {
             }
             assert_eq!(got, bytes);
 
-            // And back: what it cannot do is an error, what it can do arrives.
+            // And back: packets it cannot send are an error, others arrive.
             assert!(b.transmit(&segment(to, from, std::slice::from_ref(&bytes), Some(1400), true)).is_err());
             b.transmit(&segment(to, from, &[bytes.slice(..1000)], None, false)).unwrap();
             let p = receive(&mut a, &mut pool, is_tcp);
@@ -144,12 +143,12 @@ fn a_device_without_offload_gets_single_packets_with_checksums() {
 fn errors_name_their_cause() {
     in_namespace(|| {
         let _first = open("taken0", Offload::Auto);
-        let again = Tun::open(&TunOptions { name: Some("taken0".into()), ..TunOptions::default() });
+        let again = Tun::open(&TunOptions::named("taken0"));
         assert!(matches!(again, Err(DeviceError::NameInUse(n)) if n == "taken0"));
         ip("link add br0 type veth peer name br1");
-        let other = Tun::open(&TunOptions { name: Some("br0".into()), ..TunOptions::default() });
+        let other = Tun::open(&TunOptions::named("br0"));
         assert!(matches!(&other, Err(DeviceError::NameInUse(n)) if n == "br0"), "{other:?}");
-        let bad = Tun::open(&TunOptions { name: Some("no/slash".into()), ..TunOptions::default() });
+        let bad = Tun::open(&TunOptions::named("no/slash"));
         assert!(matches!(bad, Err(DeviceError::BadName(_))));
         let unnamed =
             [Tun::open(&TunOptions::default()).unwrap(), Tun::open(&TunOptions::default()).unwrap()];

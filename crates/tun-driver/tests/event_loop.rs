@@ -1,6 +1,5 @@
-//! The event loop with an engine that only passes packets on: real kernel TCP runs through it.
+//! The event loop with a stack that only forwards packets, used by real kernel TCP.
 #![cfg(target_os = "linux")]
-#![allow(missing_docs)]
 
 mod common;
 
@@ -20,12 +19,12 @@ use umptcp_stack_core::payload::Payload;
 use umptcp_tun_driver::clock::Clock;
 use umptcp_tun_driver::device::{Device, Tun, TunOptions};
 use umptcp_tun_driver::event_loop::{
-    AttachedPath, Context, Engine, EventLoop, Guard, Handler, LoopOptions, Waker,
+    AttachedPath, Context, EventLoop, Guard, Handler, LoopOptions, NetworkStack, Waker,
 };
 use umptcp_tun_driver::pcap::PcapWriter;
 use umptcp_types::{Instant as StackInstant, PathId};
 
-/// What the engine was told, for the test to look at.
+/// The calls of the stack, for the test to inspect.
 #[derive(Default)]
 struct Log {
     large: usize,
@@ -34,7 +33,7 @@ struct Log {
     timeouts: Vec<(StackInstant, StackInstant)>,
 }
 
-/// Sends what comes in on one path out by the other.
+/// Forwards packets between two paths.
 #[derive(Default)]
 struct Relay {
     paths: Vec<PathId>,
@@ -44,7 +43,7 @@ struct Relay {
     log: Arc<Mutex<Log>>,
 }
 
-impl Engine for Relay {
+impl NetworkStack for Relay {
     fn path_added(&mut self, _now: StackInstant, _config: PathConfig) -> PathId {
         let id = PathId(self.added);
         self.added += 1;
@@ -74,7 +73,7 @@ impl Engine for Relay {
             payload: Payload::from(b.slice(header..)),
             gso_size: packet.gso_size,
             checksum: match packet.checksum {
-                // From a kernel socket straight to TUN: never summed.
+                // From a kernel socket directly to TUN: without a checksum.
                 ChecksumState::Verified => ChecksumRequest::Partial { start: 20, offset: 16 },
                 ChecksumState::Unverified => ChecksumRequest::Complete,
             },
@@ -129,10 +128,10 @@ impl Running {
     fn start(options: LoopOptions) -> Running {
         let (jobs, queue) = mpsc::channel();
         let (lost_tx, lost) = mpsc::channel();
-        let engine = Relay::default();
-        let log = engine.log.clone();
+        let stack = Relay::default();
+        let log = stack.log.clone();
         let handler = Jobs { queue, lost: lost_tx };
-        let mut event_loop = EventLoop::new(engine, handler, Clock::new(), options).unwrap();
+        let mut event_loop = EventLoop::new(stack, handler, Clock::new(), options).unwrap();
         let waker = event_loop.waker();
         let thread = std::thread::spawn(move || event_loop.run().unwrap());
         Running { jobs, waker, lost: Mutex::new(lost), log, thread }
@@ -161,13 +160,13 @@ impl Running {
 
 /// Opens a device, brings it up with `address`, in the current namespace.
 fn device(name: &str, address: &str) -> Tun {
-    let tun = Tun::open(&TunOptions { name: Some(name.into()), ..TunOptions::default() }).unwrap();
+    let tun = Tun::open(&TunOptions::named(name)).unwrap();
     ip(&format!("addr add {address} dev {name}"));
     ip(&format!("link set {name} up"));
     tun
 }
 
-/// Does `work` on a thread in a namespace of its own, which lives as long as what it returns holds a device of it.
+/// Runs `work` on a thread in its own namespace, which exists as long as the result holds a device of it.
 fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
     std::thread::spawn(move || {
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
@@ -181,10 +180,12 @@ fn kernel_tcp_runs_through_the_loop_and_into_the_trace() {
         const BYTES: usize = 64 << 20;
         let trace = std::env::temp_dir().join(format!("umptcp-loop-{}.pcapng", std::process::id()));
         let file: Box<dyn io::Write + Send> = Box::new(std::fs::File::create(&trace).unwrap());
-        // Without a trace first: its size matters.
+        // First without a trace, which would be large.
         for capture in [None, Some(PcapWriter::new(file).unwrap())] {
             let bytes = if capture.is_some() { 1 << 20 } else { BYTES };
-            let running = Running::start(LoopOptions { capture, ..LoopOptions::default() });
+            let mut options = LoopOptions::default();
+            options.capture = capture;
+            let running = Running::start(options);
             running.add(device("near0", "10.97.0.1/24"), Box::new(()));
 
             let (tun_tx, tun_rx) = mpsc::channel();
@@ -230,7 +231,7 @@ fn kernel_tcp_runs_through_the_loop_and_into_the_trace() {
     });
 }
 
-/// The other side may need a moment until it listens.
+/// The other side may need a moment before it listens.
 fn connect(to: &str) -> TcpStream {
     let end = Instant::now() + Duration::from_secs(10);
     loop {
@@ -293,7 +294,7 @@ fn a_device_that_goes_down_blocks_its_path_and_one_deleted_ends_it() {
                 earliest: StackInstant::ZERO,
             }
         };
-        running.run(move |cx| cx.engine.queue.push_back(packet(path)));
+        running.run(move |cx| cx.stack.queue.push_back(packet(path)));
         wait_for(|| running.log.lock().unwrap().blocked == [(path, true)]);
         ip("link set near0 up");
         wait_for(|| running.log.lock().unwrap().blocked == [(path, true), (path, false)]);
@@ -308,12 +309,12 @@ fn a_device_that_goes_down_blocks_its_path_and_one_deleted_ends_it() {
         assert_eq!(running.run(|cx| cx.paths()), [second]);
         let removed = running.run(move |cx| cx.remove_path(second)).unwrap();
         assert_eq!(removed.guard.downcast_ref::<u8>(), Some(&7));
-        // It can be put back, under another id.
+        // It can be added again, with another id.
         let third = running.run(move |cx| cx.add_path(removed).unwrap());
         assert_ne!(third, second);
         drop(running.run(move |cx| cx.remove_path(third)).unwrap());
         assert!(running.run(move |cx| cx.remove_path(second)).is_none());
-        // A call of the loop's thread may hold the device open for a moment longer.
+        // A system call of the loop's thread may keep the device open a moment longer.
         wait_for(|| nix::net::if_::if_nametoindex("near1").is_err());
         running.stop();
     });
@@ -330,15 +331,15 @@ fn wait_for(mut condition: impl FnMut() -> bool) {
 #[test]
 fn timers_fire_when_due_and_wakes_are_not_lost() {
     for busy_poll in [Duration::ZERO, Duration::from_micros(50)] {
-        let running = Running::start(LoopOptions { busy_poll, ..LoopOptions::default() });
+        let running = Running::start(LoopOptions::default().busy_poll(busy_poll));
         for micros in [0, 200, 3_000] {
-            running.run(move |cx| cx.engine.timer = Some(cx.now + Duration::from_micros(micros)));
+            running.run(move |cx| cx.stack.timer = Some(cx.now + Duration::from_micros(micros)));
             wait_for(|| running.log.lock().unwrap().timeouts.len() == 1);
             let (due, fired) = running.log.lock().unwrap().timeouts.pop().unwrap();
             assert!(fired >= due);
             assert!(fired - due < Duration::from_millis(200), "{:?} late", fired - due);
         }
-        // Two threads race to wake the loop, each waiting for its answer.
+        // Two threads race to wake the loop, each waiting for its response.
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| (0..5_000u32).for_each(|i| assert_eq!(running.run(move |_| i), i)));

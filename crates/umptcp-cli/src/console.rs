@@ -1,25 +1,24 @@
-//! Writing for people. A reader who has gone (`| head`, a closed terminal) must not make the program panic, as `println!`
-//! would.
+//! Output for people. A closed pipe or terminal (`| head`) must not make the program panic, as `println!` would.
 
 use anyhow::Context as _;
 use std::io;
 
-/// A line on standard output.
+/// Prints a line on standard output.
 pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     write(io::stdout().lock(), text).context("cannot write to standard output")
 }
 
-/// A line on standard error. When nobody can read it, nobody needs it.
+/// Prints a line on standard error. Ignores errors: nobody could read about them.
 pub(crate) fn say(text: &str) {
     let _ = write(io::stderr().lock(), text);
 }
 
-/// An error with its causes in one line. Errors that quote their causes are not followed by them again.
+/// An error with its causes in one line. Causes that the error already quotes are not repeated.
 pub(crate) fn describe(error: &anyhow::Error) -> String {
     let texts: Vec<String> = error.chain().map(ToString::to_string).collect();
     let quoted = |at: usize| {
         texts.iter().enumerate().any(|(other, text)| {
-            // Of equal ones the first stays.
+            // Of equal texts, keep the first.
             other != at && text.contains(&texts[at]) && (text.len() > texts[at].len() || other < at)
         })
     };

@@ -1,18 +1,18 @@
-//! The data that transfers carry: pseudo-random bytes from a seed, and their SHA-256.
+//! The data of transfers: pseudo-random bytes from a seed, and their SHA-256.
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 use sha2::{Digest as _, Sha256};
 
-/// An endless reproducible stream of bytes, hashed as it is made.
+/// An endless, reproducible stream of bytes, hashed as it is generated.
 pub(crate) struct Source {
     kind: Kind,
 }
 
 enum Kind {
-    /// Fresh bytes all along, each hashed.
+    /// Fresh bytes throughout, all hashed.
     Verified { rng: Box<ChaCha8Rng>, hash: Box<Sha256> },
-    /// One block over and over, for measurements in which making the data must cost nothing.
+    /// One block repeated, for measurements in which generating the data must cost nothing.
     Repeated { block: Vec<u8>, at: usize },
 }
 
@@ -20,7 +20,7 @@ enum Kind {
 const BLOCK: usize = 1 << 20;
 
 impl Source {
-    /// The stream of `seed`. `lane` tells streams of one seed apart (the two directions of a transfer).
+    /// The stream of `seed`. `lane` distinguishes streams of one seed (the two directions of a transfer).
     pub(crate) fn new(seed: u64, lane: u64, verified: bool) -> Source {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(lane);
@@ -58,7 +58,7 @@ impl Source {
         matches!(self.kind, Kind::Verified { .. })
     }
 
-    /// SHA-256 of everything made so far, hexadecimal, when verifying.
+    /// SHA-256 of everything generated so far, in hexadecimal, if verifying.
     pub(crate) fn sha256(self) -> Option<String> {
         match self.kind {
             Kind::Verified { hash, .. } => Some(hex(&hash.finalize())),
@@ -67,7 +67,7 @@ impl Source {
     }
 }
 
-/// Hashes what arrives, if asked to.
+/// Hashes received data, if requested.
 pub(crate) struct Sink(Option<Box<Sha256>>);
 
 impl Sink {
@@ -81,7 +81,7 @@ impl Sink {
         }
     }
 
-    /// SHA-256 of everything taken, hexadecimal, when verifying.
+    /// SHA-256 of everything taken, in hexadecimal, if verifying.
     pub(crate) fn sha256(self) -> Option<String> {
         self.0.map(|hash| hex(&hash.finalize()))
     }
@@ -102,7 +102,7 @@ mod tests {
             Source::new(7, 0, verified).fill(&mut whole);
             let mut source = Source::new(7, 0, verified);
             let mut parts = Vec::new();
-            // ChaCha counts whole words when it is asked for odd lengths, so pieces are multiples of 64.
+            // ChaCha consumes whole words even for odd lengths, so the pieces are multiples of 64.
             for len in [64, 4096, BLOCK, 3 * BLOCK / 2 - BLOCK - 4096 - 64] {
                 let mut part = vec![0; len];
                 source.fill(&mut part);

@@ -1,4 +1,4 @@
-//! Completion scripts and manual pages, generated from the command line's definition.
+//! Completion scripts and manual pages, generated from the command line definition.
 
 use anyhow::Context as _;
 use clap::Command;
@@ -13,7 +13,7 @@ pub(crate) fn completions(mut command: Command, shell: Shell) -> anyhow::Result<
     print(&script)
 }
 
-/// Prints the page of the program, or writes the pages of it and all its commands to `dir`.
+/// Prints the program's page, or writes the pages of the program and all its commands to `dir`.
 pub(crate) fn man(command: Command, dir: Option<&Path>) -> anyhow::Result<()> {
     match dir {
         None => {
@@ -23,7 +23,7 @@ pub(crate) fn man(command: Command, dir: Option<&Path>) -> anyhow::Result<()> {
         }
         Some(dir) => {
             std::fs::create_dir_all(dir)
-                .with_context(|| format!("cannot make the directory {}", dir.display()))?;
+                .with_context(|| format!("cannot create the directory {}", dir.display()))?;
             clap_mangen::generate_to(command, dir)
                 .with_context(|| format!("cannot write the manual pages to {}", dir.display()))
         }

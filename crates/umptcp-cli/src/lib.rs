@@ -1,4 +1,4 @@
-//! The program `umptcp`, as a library: a crate with congestion controllers or schedulers of its own gets the whole
+//! The program `umptcp`, as a library: a crate with its own congestion controllers or schedulers can build the whole
 //! program with them.
 //!
 //! ```no_run
@@ -21,28 +21,30 @@ mod session;
 mod sim;
 mod transport;
 mod units;
+mod usage;
 
 pub use registry::Registry;
 
 use args::{BenchSide, Cli, Command};
 use clap::{CommandFactory as _, FromArgMatches as _};
-use std::fmt;
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
+use usage::{Usage, usage};
 
-/// Runs the program with the process's arguments and returns its exit code: 0 when all went well, 1 when not, 2 when
-/// the arguments made no sense, 128 and the signal's number when a signal ended it.
+/// Runs the program with the process's arguments and returns its exit code: 0 on success, 1 on failure, 2 for invalid
+/// arguments, 128 plus the signal's number if a signal ended it.
 ///
-/// Call it before the process starts other threads: `demo` makes a user namespace, which the kernel allows to
-/// single-threaded processes only.
+/// Call it before the process starts other threads: `demo` creates a user namespace, which the kernel allows only in
+/// single-threaded processes.
 pub fn main_with(registry: Registry) -> ExitCode {
-    let mut command = registry.describe(Cli::command());
+    let mut command = command(&registry);
     let cli =
         match command.try_get_matches_from_mut(std::env::args_os()).and_then(|m| Cli::from_arg_matches(&m)) {
             Ok(cli) => cli,
             Err(error) => {
-                // Help and version are "errors" with exit code 0, all others have 2. A closed standard error is no reason to panic.
+                // Help and version are "errors" with exit code 0, all others have 2. Do not panic if standard error is
+                // closed.
                 let _ = error.print();
                 return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
             }
@@ -62,6 +64,11 @@ pub fn main_with(registry: Registry) -> ExitCode {
     }
 }
 
+/// The definition of the command line, with the names that `registry` knows: for documentation and completion scripts.
+pub fn command(registry: &Registry) -> clap::Command {
+    registry.describe(Cli::command())
+}
+
 fn run(cli: Cli, registry: &Registry) -> anyhow::Result<()> {
     let verbose = cli.verbose > 0;
     match cli.command {
@@ -72,17 +79,17 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<()> {
             BenchSide::Client(args) => bench::client::run(&args, registry),
         },
         Command::Sim(args) => sim::run(&args, registry),
-        Command::Completions(args) => generate::completions(registry.describe(Cli::command()), args.shell),
-        Command::Man(args) => generate::man(registry.describe(Cli::command()), args.dir.as_deref()),
+        Command::Completions(args) => generate::completions(command(registry), args.shell),
+        Command::Man(args) => generate::man(command(registry), args.dir.as_deref()),
         Command::Demo(args) => demo::run(&args, registry),
     }
 }
 
-/// Log lines go to standard error. `UMPTCP_LOG` outranks `-v`.
+/// Logs to standard error. `UMPTCP_LOG` overrides `-v`.
 fn start_logging(verbose: u8) -> anyhow::Result<()> {
     let filter = match std::env::var("UMPTCP_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(&text)
-            .map_err(|e| usage(format!("UMPTCP_LOG={text:?}: {e}; it takes e.g. info or umptcp=debug")))?,
+            .map_err(|e| usage(format!("UMPTCP_LOG={text:?}: {e}; use for example info or umptcp=debug")))?,
         _ => EnvFilter::new(match verbose {
             0 => "warn",
             1 => "info",
@@ -94,23 +101,7 @@ fn start_logging(verbose: u8) -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    // A program that calls us may have a subscriber already: then that one stays.
+    // The calling program may already have a subscriber, which stays in place.
     let _ = subscriber.try_init();
     Ok(())
-}
-
-/// A mistake in the arguments that clap cannot see: the exit code is 2.
-#[derive(Debug)]
-struct Usage(String);
-
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Usage {}
-
-fn usage(message: impl Into<String>) -> anyhow::Error {
-    anyhow::Error::new(Usage(message.into()))
 }

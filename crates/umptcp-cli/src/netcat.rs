@@ -1,8 +1,8 @@
 //! `listen` and `connect`: standard input and output over one connection.
 
-use crate::Registry;
 use crate::args::{ConnectArgs, ListenArgs};
 use crate::console::say;
+use crate::registry::Registry;
 use crate::session::Session;
 use crate::transport::{self, Stream, Transport};
 use anyhow::Context as _;
@@ -20,7 +20,7 @@ pub(crate) fn listen(args: &ListenArgs, registry: &Registry, verbose: bool) -> a
         say(&format!("listening on {}", listener.local_address()?));
     }
     let stream = listener.accept().context("cannot accept a connection")?;
-    // One connection only: the next client is refused instead of left waiting.
+    // Only one connection: refuse further clients instead of letting them wait.
     drop(listener);
     relay(stream, verbose)?;
     transport.close()
@@ -35,7 +35,7 @@ pub(crate) fn connect(args: &ConnectArgs, registry: &Registry, verbose: bool) ->
     transport.close()
 }
 
-/// Copies both ways until both have ended, or one has failed.
+/// Copies in both directions until both have ended or one has failed.
 fn relay(stream: Stream, verbose: bool) -> anyhow::Result<()> {
     let stream = Arc::new(stream);
     if verbose {
@@ -47,7 +47,7 @@ fn relay(stream: Stream, verbose: bool) -> anyhow::Result<()> {
         let (stream, done) = (Arc::clone(&stream), done.clone());
         move || {
             let result = copy(io::stdin(), "reading standard input", &*stream, "sending")
-                .and_then(|n| stream.shutdown_write().context("ending the sending direction").map(|()| n));
+                .and_then(|n| stream.shutdown_write().context("closing the sending direction").map(|()| n));
             let _ = done.send(("sent", result));
         }
     };
@@ -58,7 +58,7 @@ fn relay(stream: Stream, verbose: bool) -> anyhow::Result<()> {
             let _ = done.send(("received", result));
         }
     };
-    // Detached: a thread that waits for standard input cannot be woken when the connection breaks.
+    // Detached: a thread that waits for standard input cannot be woken when the connection fails.
     std::thread::Builder::new().name("up".to_owned()).spawn(up).context("cannot start a thread")?;
     std::thread::Builder::new().name("down".to_owned()).spawn(down).context("cannot start a thread")?;
 

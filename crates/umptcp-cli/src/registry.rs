@@ -1,9 +1,11 @@
-//! What can be chosen by name.
+//! Algorithms that can be chosen by name.
 
+use crate::usage::usage;
 use std::fmt::Write as _;
 
 /// The congestion controllers and schedulers that the program offers.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Registry {
     /// Congestion control algorithms, for `--congestion`.
     pub congestion: umptcp_congestion::Registry,
@@ -12,12 +14,12 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Everything that umptcp itself brings.
+    /// Everything that umptcp itself provides.
     pub fn standard() -> Registry {
         Registry { congestion: umptcp_congestion::built_in(), schedulers: umptcp_scheduler::built_in() }
     }
 
-    /// Refuses names that nobody registered, and says which there are.
+    /// Rejects unknown names with an error that lists the known ones.
     pub(crate) fn check(&self, congestion: Option<&str>, scheduler: Option<&str>) -> anyhow::Result<()> {
         check("congestion control", congestion, self.congestion.names())?;
         check("scheduler", scheduler, self.schedulers.names())
@@ -48,7 +50,7 @@ fn check<'a>(kind: &str, name: Option<&str>, names: impl Iterator<Item = &'a str
     let names: Vec<&str> = names.collect();
     match name {
         Some(name) if !names.contains(&name) => {
-            Err(crate::usage(format!("there is no {kind} named {name:?}; known are: {}", names.join(", "))))
+            Err(usage(format!("unknown {kind} {name:?}; known: {}", names.join(", "))))
         }
         _ => Ok(()),
     }

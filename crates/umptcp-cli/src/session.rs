@@ -1,12 +1,13 @@
-//! Ends the program cleanly on signals.
+//! Clean-up on signals.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// A signal has come.
+/// Whether a signal has been received.
 static ENDING: AtomicBool = AtomicBool::new(false);
 
-/// Never returns once a signal has come: what failed since then failed because of the clean-up, which ends the process.
+/// Never returns once a signal has been received: any failure since then was caused by the clean-up, which ends the
+/// process.
 pub(crate) fn wait_if_ending() {
     while ENDING.load(Ordering::SeqCst) {
         std::thread::park();
@@ -15,14 +16,15 @@ pub(crate) fn wait_if_ending() {
 
 type CleanUp = Box<dyn FnOnce() + Send>;
 
-/// Knows what must be undone before the process ends, whatever ends it.
+/// What must be undone before a signal ends the process.
 #[derive(Clone, Default)]
 pub(crate) struct Session {
     clean_ups: Arc<Mutex<Vec<CleanUp>>>,
 }
 
 impl Session {
-    /// A session that ends the process on SIGINT, SIGTERM and SIGHUP, after cleaning up; a second signal ends it at once.
+    /// A session that ends the process on SIGINT, SIGTERM and SIGHUP after cleaning up; a second signal ends it
+    /// immediately.
     pub(crate) fn start() -> anyhow::Result<Session> {
         let session = Session::default();
         #[cfg(unix)]
@@ -30,7 +32,7 @@ impl Session {
         Ok(session)
     }
 
-    /// Has `undo` run if a signal ends the process.
+    /// Runs `undo` if a signal ends the process.
     pub(crate) fn on_signal(&self, undo: impl FnOnce() + Send + 'static) {
         lock(&self.clean_ups).push(Box::new(undo));
     }
@@ -42,7 +44,7 @@ impl Session {
 
         let again = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            // The order matters: the first arms what the second would do.
+            // The order matters: the conditional shutdown must be registered before the flag is set.
             signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))
                 .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&again)))
                 .context("cannot watch for signals")?;
@@ -65,7 +67,7 @@ impl Session {
 
     #[cfg_attr(not(unix), allow(dead_code))]
     fn clean_up(&self) {
-        // Last made, first undone.
+        // In reverse order.
         while let Some(undo) = { lock(&self.clean_ups).pop() } {
             undo();
         }

@@ -1,4 +1,4 @@
-//! Numbers as people read them.
+//! Formatting of numbers for people.
 
 /// `bits` per second with three or four significant digits, such as `481.2 Mbit/s`.
 pub(crate) fn rate(bits: f64) -> String {

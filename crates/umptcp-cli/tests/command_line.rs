@@ -1,4 +1,4 @@
-//! The program as its users meet it: help, mistakes, completions, manual pages.
+//! The command line: help, errors, completions, manual pages.
 
 mod common;
 
@@ -41,7 +41,7 @@ fn without_a_command_it_shows_what_there_is() {
     assert_eq!((out.code, out.stdout.trim()), (0, concat!("umptcp ", env!("CARGO_PKG_VERSION"))));
 }
 
-/// Each line: arguments, and what the message must name.
+/// Each line: arguments, and what the message must contain.
 #[test]
 fn mistakes_get_exit_code_2_and_a_message_that_helps() {
     for (arguments, names) in [
@@ -66,12 +66,15 @@ fn mistakes_get_exit_code_2_and_a_message_that_helps() {
         ("bench client h --mode latency --verify", "--mode throughput"),
         ("bench client h --count 5", "--mode latency"),
         ("bench client h --parallel 4", "--mode connections"),
+        ("bench client h --response 10", "--mode latency"),
         ("bench client h --mode latency --request 0", "1 to 1048576"),
         ("bench client h --bytes 1k --seconds 2", "cannot be used with"),
         ("bench server --once --count 3", "cannot be used with"),
         ("bench server 127.0.0.1:9 --stack kernel-tcp --congestion snail", "reno"),
         ("completions tcsh", "bash"),
         ("demo --server qnx", "kernel"),
+        ("demo --sim --pcap x.pcapng", "cannot be used with"),
+        ("demo --sim --server umptcp", "cannot be used with"),
     ] {
         let out = run(umptcp().args(arguments.split(' ')));
         assert_eq!(out.code, 2, "{arguments}: {}", out.stderr);

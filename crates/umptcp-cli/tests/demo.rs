@@ -8,12 +8,12 @@ use std::process::{Command, Stdio};
 
 const INTACT: &str = "Every byte arrived intact";
 
-/// The table's line that starts with `name`: bits per second of goodput, and percent of the bytes by NIC.
+/// Goodput in bits per second and percentage per NIC in the table row that starts with `name`.
 fn row(out: &Output, name: &str) -> (f64, [f64; 2]) {
     let line =
         out.stdout.lines().find(|l| l.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {out:?}"));
     assert!(line.ends_with("intact"), "{line}");
-    // Values come with a unit: "<value> bit/s|kbit/s|...", "<share> %".
+    // Values have a unit: "<value> bit/s|kbit/s|...", "<share> %".
     let words: Vec<&str> = line.split_whitespace().collect();
     let unit = words.iter().position(|w| w.ends_with("bit/s")).expect("a rate");
     let factor = match words[unit] {
@@ -27,7 +27,7 @@ fn row(out: &Output, name: &str) -> (f64, [f64; 2]) {
     (rate, [shares.next().unwrap(), shares.next().unwrap()])
 }
 
-/// What every run of the demo must show, whatever its speed.
+/// Checks the output of a run of the demo, independently of its speed.
 fn check(out: &Output) {
     assert_eq!(out.code, 0, "{}\n{}", out.stdout, out.stderr);
     assert!(out.stdout.contains(INTACT), "{}", out.stdout);
@@ -63,7 +63,7 @@ fn simulated_from_server_to_client() {
     check(&out);
 }
 
-/// Slow links: a loaded machine must keep up with them.
+/// Slow links, so that a loaded machine can keep up.
 const SLOW: [&str; 7] = ["demo", "--seconds", "4", "--rates", "16,12", "--delay", "5ms"];
 
 #[test]
@@ -101,7 +101,7 @@ fn real_packets_to_umptcp_and_back() {
     assert!(out.stdout.contains("sender: umptcp; receiver: umptcp"), "{}", out.stdout);
 }
 
-/// A shell in a mount namespace of its own, in which `script` may hide files.
+/// A shell in a private mount namespace, in which `script` can hide files.
 fn shell(script: &str) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-ec", script, "sh", env!("CARGO_BIN_EXE_umptcp")]);
@@ -111,7 +111,7 @@ fn shell(script: &str) -> Command {
 
 const AS_USER: &str = "setpriv --reuid 1234 --regid 1234 --clear-groups";
 
-/// The program where an ordinary user can start it.
+/// Copies the program to where an ordinary user can run it.
 const COPY: &str = "d=$(mktemp -d); trap 'rm -rf $d' EXIT; chmod 755 $d; cp $1 $d/umptcp";
 
 #[test]
@@ -136,8 +136,8 @@ fn without_tun_it_says_how_to_proceed() {
 
 #[test]
 fn where_user_namespaces_are_forbidden_it_says_how_to_proceed() {
-    // In a user namespace of many users, whose limits root in it may set. It has its privileges only from the exec after
-    // its identities are mapped.
+    // In a user namespace with many users, whose root can set its limits. Capabilities become effective only with the
+    // exec after the ids are mapped.
     let script = format!(
         "{COPY}; mknod $d/tun c 10 200; chmod 666 $d/tun; mount --bind $d/tun /dev/net/tun; mkfifo $d/go; export d
          unshare --user sh -c 'read go < $d/go; exec sh -c \"$INNER\"' & p=$!
@@ -150,7 +150,7 @@ fn where_user_namespaces_are_forbidden_it_says_how_to_proceed() {
         SLOW.join(" ")
     );
     let out = run(shell(&script).env("INNER", inner));
-    // First as a user, who is refused; then as root, who needs no user namespace.
+    // First as a user, who is refused, then as root, who does not need a user namespace.
     assert!(out.stderr.contains("user.max_user_namespaces=10000 (it is 0 now)"), "{}", out.stderr);
     assert!(out.stderr.contains("demo --sim"), "{}", out.stderr);
     check(&out);

@@ -164,7 +164,7 @@ fn netcat_carries_both_directions_and_half_closes() {
         let port = line.trim().rsplit(':').next().unwrap().to_owned();
         let mut client = start(&["connect", "127.0.0.1", &port]);
 
-        // The client speaks first, to the end; the server answers only then.
+        // The client sends everything first; only then does the server answer.
         let mut to = client.stdin.take().unwrap();
         let data = sent.clone();
         let writer = std::thread::spawn(move || to.write_all(&data));

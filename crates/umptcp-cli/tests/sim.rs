@@ -1,4 +1,4 @@
-//! `umptcp sim` as its users meet it: options, what is written, mistakes.
+//! `umptcp sim`: options, output files, errors.
 
 mod common;
 
@@ -30,7 +30,7 @@ name = "both"
 routes = [["a"], ["b"]]
 "#;
 
-/// A directory with the scenario, changed as asked, in `small.toml`.
+/// A directory with the scenario, after replacing `from` by `to`, in `small.toml`.
 fn scenario(from: &str, to: &str) -> (TempDir, PathBuf) {
     let dir = TempDir::new("sim");
     let file = dir.path().join("small.toml");
@@ -50,7 +50,7 @@ fn good(file: &Path, arguments: &[&str]) -> Output {
     out
 }
 
-/// The values of a column of the CSV, each once, sorted.
+/// The distinct values of a CSV column, sorted.
 fn column(csv: &str, name: &str) -> Vec<String> {
     let mut lines = csv.lines();
     let at = lines.next().unwrap().split(',').position(|c| c == name).unwrap();
@@ -69,13 +69,13 @@ fn a_table_shows_every_combination_and_check_runs_nothing() {
     }
     assert!(!out.stdout.contains("utilisation"), "{}", out.stdout);
     assert!(good(&file, &["--seeds", "1", "--all"]).stdout.contains("utilisation"));
-    // How long it took is for the terminal, not for the results.
+    // Run time goes to the terminal, not to the results.
     let out = run(umptcp().arg("sim").arg(&file).args(["--seeds", "1", "--csv", "-"]));
     assert!(out.stderr.contains("small: 2 run(s) in ") && !out.stdout.contains("run(s)"), "{}", out.stderr);
     let out = good(&file, &["--check"]);
     assert_eq!(out.stderr, "");
     assert!(
-        out.stdout.contains("right; 2 combination(s)") && !out.stdout.contains("goodput"),
+        out.stdout.contains("valid; 2 combination(s)") && !out.stdout.contains("goodput"),
         "{}",
         out.stdout
     );
@@ -116,7 +116,7 @@ fn the_same_seeds_give_the_same_numbers_and_others_do_not() {
     let csv = |arguments: &[&str]| good(&file, &[&["--csv", "-"], arguments].concat()).stdout;
     let one = csv(&["--threads", "1"]);
     assert_eq!(one, csv(&["--threads", "2"]));
-    // Seeds 1 to N, and the numbers of a seed do not depend on the others.
+    // Seeds 1 to N. The results of a seed do not depend on the others.
     let three = csv(&["--seeds", "3"]);
     assert_eq!(column(&three, "seed"), ["1", "2", "3"]);
     let of = |csv: &str, seed: &str| -> Vec<String> {
@@ -135,7 +135,7 @@ fn a_sweep_replaces_the_scenarios_values() {
     let (_dir, file) = scenario("", "");
     let csv = good(&file, &["--csv", "-", "--seeds", "1", "--set", "rate=1,3,5"]).stdout;
     assert_eq!(column(&csv, "parameters"), ["rate=1", "rate=3", "rate=5"]);
-    // What was set is part of what was run: the hash tells.
+    // Overridden parameters are part of the scenario's hash.
     let unset = good(&file, &["--csv", "-", "--seeds", "1"]).stdout;
     assert_ne!(column(&csv, "hash"), column(&unset, "hash"));
 }
@@ -175,7 +175,7 @@ fn series_figures_page_chapter_and_capture_are_written() {
     assert!(svgs.filter(|p| p.extension().is_some_and(|e| e == "svg")).count() >= 3);
 }
 
-/// Each line: a change of the scenario, arguments, exit code, and what the message must name.
+/// Each line: a change of the scenario, arguments, exit code, and what the message must contain.
 #[test]
 fn mistakes_are_named() {
     for (from, to, arguments, code, names) in [
@@ -190,7 +190,7 @@ fn mistakes_are_named() {
         ("", "", "--seeds 0", 2, "--seeds"),
         ("", "", "--duration soon", 2, "--duration"),
         ("", "", "--pcap-link a", 2, "--pcap"),
-        ("", "", "--seeds 1 --pcap /dev/null --pcap-link c", 2, "there are: a, b"),
+        ("", "", "--seeds 1 --pcap /dev/null --pcap-link c", 2, "the links are: a, b"),
         ("", "", "--seeds 1 --csv /proc/nowhere/x", 1, "/proc/nowhere/x"),
     ] {
         let (_dir, file) = scenario(from, to);
@@ -203,7 +203,7 @@ fn mistakes_are_named() {
     assert!(out.stderr.contains("cannot read /nowhere/scenario.toml"), "{}", out.stderr);
     let out = run(umptcp().arg("sim"));
     assert!(out.code == 2 && out.stderr.contains("SCENARIO"), "{}", out.stderr);
-    // Numbers of two scenarios do not go into one file.
+    // Two scenarios cannot be written to one file.
     let (_dir, file) = scenario("", "");
     let out = run(umptcp().arg("sim").arg(&file).arg(&file).args(["--csv", "-"]));
     assert!(out.code == 2 && out.stderr.contains("take one scenario"), "{}", out.stderr);
@@ -216,7 +216,7 @@ fn strict_fails_when_a_published_value_is_missed() {
     let (_dir, file) = scenario("routes = [[\"a\"], [\"b\"]]\n", &reference("published = 900"));
     assert_eq!(sim(&file, &["--seeds", "1"]).code, 0);
     let out = sim(&file, &["--seeds", "1", "--strict"]);
-    assert!(out.code == 1 && out.stderr.contains("2 result(s) miss"), "{}", out.stderr);
+    assert!(out.code == 1 && out.stderr.contains("2 result(s) disagree"), "{}", out.stderr);
     let (_dir, file) = scenario("routes = [[\"a\"], [\"b\"]]\n", &reference("at-least = 0.5"));
     good(&file, &["--seeds", "1", "--strict"]);
 }

@@ -1,4 +1,4 @@
-//! `bench`, `listen` and `connect` over umptcp itself, towards the kernel and back, in two network namespaces.
+//! `bench`, `listen` and `connect` over umptcp itself, with the kernel as the peer, in two network namespaces.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -11,16 +11,16 @@ use std::process::{Command, Stdio};
 const KERNEL: &str = "10.77.1.9";
 const STACK: &str = "10.77.1.2";
 
-/// A client with a NIC and a server with one, joined.
-struct Lab {
+/// A client and a server with one NIC each, connected.
+struct TestNetwork {
     client: Namespace,
     server: Namespace,
 }
 
-impl Lab {
-    fn new() -> Lab {
-        let lab = Lab { client: Namespace::new(), server: Namespace::new() };
-        lab.client.ip(&[
+impl TestNetwork {
+    fn new() -> TestNetwork {
+        let network = TestNetwork { client: Namespace::new(), server: Namespace::new() };
+        network.client.ip(&[
             "link",
             "add",
             "nic",
@@ -30,25 +30,25 @@ impl Lab {
             "name",
             "eth",
             "netns",
-            lab.server.name(),
+            network.server.name(),
         ]);
         for (net, device, address) in
-            [(&lab.client, "nic", "10.77.1.1/24"), (&lab.server, "eth", "10.77.1.9/24")]
+            [(&network.client, "nic", "10.77.1.1/24"), (&network.server, "eth", "10.77.1.9/24")]
         {
             net.ip(&["address", "add", address, "dev", device]);
             net.ip(&["link", "set", device, "up"]);
         }
-        lab
+        network
     }
 
-    /// The program on the client's side with a path over its NIC.
+    /// The program in the client's namespace, with a path over its NIC.
     fn user_space(&self, arguments: &[&str]) -> Command {
         let mut command = self.client.umptcp();
         command.args(arguments).args(["--path", "nic,address=10.77.1.2,mode=routed"]);
         command
     }
 
-    /// Nothing of ours is left on the client's side.
+    /// Asserts that nothing of ours is left in the client's namespace.
     fn assert_clean(&self) {
         let links = run(self.client.command("ip").args(["-o", "link"])).stdout;
         assert!(!links.contains(": umptcp"), "{links}");
@@ -64,10 +64,10 @@ fn json(out: &common::Output) -> Value {
 
 #[test]
 fn bench_against_the_kernel() {
-    let lab = Lab::new();
-    let server = Server::start(lab.server.umptcp().args(["bench", "server", "--stack", "kernel-mptcp"]));
+    let network = TestNetwork::new();
+    let server = Server::start(network.server.umptcp().args(["bench", "server", "--stack", "kernel-mptcp"]));
     let client = |arguments: &[&str]| {
-        json(&run(lab.user_space(&["bench", "client", KERNEL, "--json"]).args(arguments)))
+        json(&run(network.user_space(&["bench", "client", KERNEL, "--json"]).args(arguments)))
     };
     let found = client(&["--direction", "both", "--bytes", "8Mi", "--verify"]);
     assert_eq!((&found["verified"], &found["mptcp"]), (&true.into(), &true.into()), "{found}");
@@ -87,16 +87,16 @@ fn bench_against_the_kernel() {
     let found = client(&["--mode", "connections", "--count", "50", "--parallel", "5"]);
     assert_eq!(found["latency"]["count"], 50);
     drop(server);
-    lab.assert_clean();
+    network.assert_clean();
 }
 
 #[test]
 fn bench_as_the_server() {
-    let lab = Lab::new();
-    let server = Server::start(&mut lab.user_space(&["bench", "server", "--json", "--count", "2"]));
+    let network = TestNetwork::new();
+    let server = Server::start(&mut network.user_space(&["bench", "server", "--json", "--count", "2"]));
     for stack in ["kernel-mptcp", "kernel-tcp"] {
         let arguments = ["--direction", "both", "--bytes", "4Mi", "--verify", "--json", "--stack", stack];
-        let found = json(&run(lab.server.umptcp().args(["bench", "client", STACK]).args(arguments)));
+        let found = json(&run(network.server.umptcp().args(["bench", "client", STACK]).args(arguments)));
         assert_eq!(found["verified"], true, "{found}");
         assert_eq!(
             (&found["server"]["stack"], &found["server"]["mptcp"]),
@@ -105,21 +105,21 @@ fn bench_as_the_server() {
     }
     let (code, reports) = server.wait();
     assert_eq!((code, reports.lines().count()), (Some(0), 2), "{reports}");
-    lab.assert_clean();
+    network.assert_clean();
 }
 
 #[test]
 fn netcat_with_the_kernel() {
-    let lab = Lab::new();
+    let network = TestNetwork::new();
     let sent: Vec<u8> = (0..3_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     for user_space_listens in [false, true] {
         let kernel = |arguments: &[&str]| {
-            let mut command = lab.server.umptcp();
+            let mut command = network.server.umptcp();
             command.args(arguments).args(["--stack", "kernel-mptcp"]);
             command
         };
         let mut listener = match user_space_listens {
-            true => lab.user_space(&["-v", "listen", "9000"]),
+            true => network.user_space(&["-v", "listen", "9000"]),
             false => kernel(&["-v", "listen", "9000"]),
         };
         let mut listener =
@@ -128,7 +128,7 @@ fn netcat_with_the_kernel() {
         assert!(said.any(|line| line.unwrap().starts_with("listening on ")));
         let mut client = match user_space_listens {
             true => kernel(&["connect", STACK, "9000"]),
-            false => lab.user_space(&["connect", KERNEL, "9000"]),
+            false => network.user_space(&["connect", KERNEL, "9000"]),
         };
         let mut client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut to = client.stdin.take().unwrap();
@@ -142,29 +142,29 @@ fn netcat_with_the_kernel() {
         let out = client.wait_with_output().unwrap();
         assert_eq!((out.status.code(), &out.stdout[..]), (Some(0), &b"all of it"[..]));
         assert_eq!(listener.wait().unwrap().code(), Some(0));
-        lab.assert_clean();
+        network.assert_clean();
     }
 }
 
 #[test]
 fn signals_and_failures_leave_nothing_behind() {
-    let lab = Lab::new();
-    let server = Server::start(&mut lab.user_space(&["bench", "server"]));
-    assert!(run(lab.client.command("ip").args(["-o", "link"])).stdout.contains("umptcp"));
+    let network = TestNetwork::new();
+    let server = Server::start(&mut network.user_space(&["bench", "server"]));
+    assert!(run(network.client.command("ip").args(["-o", "link"])).stdout.contains("umptcp"));
     server.signal("-INT");
     assert_eq!(server.wait().0, Some(128 + 2));
-    lab.assert_clean();
+    network.assert_clean();
 
     let fails = |arguments: &[&str], names: &str| {
-        let out = run(lab.client.umptcp().args(arguments));
+        let out = run(network.client.umptcp().args(arguments));
         assert_eq!(out.code, 1, "{arguments:?}: {}", out.stderr);
         assert!(out.stderr.contains(names), "{arguments:?}: {names:?} is missing in {}", out.stderr);
-        lab.assert_clean();
+        network.assert_clean();
     };
     let path = "nic,address=10.77.1.2,mode=routed";
     fails(&["connect", KERNEL, "9", "--path", path], "nothing listens");
     fails(&["connect", "10.77.1.77", "9", "--path", path, "--timeout", "5"], "10.77.1.77");
-    fails(&["connect", KERNEL, "9", "--path", "nix0,address=10.77.1.2,mode=routed"], "there are: lo, nic");
+    fails(&["connect", KERNEL, "9", "--path", "nix0,address=10.77.1.2,mode=routed"], "available: lo, nic");
     fails(&["connect", KERNEL, "9", "--path", "nic,address=10.77.1.1,mode=routed"], "taken");
     fails(&["connect", KERNEL, "9", "--path", path, "--pcap", "/nowhere/x.pcapng"], "/nowhere/x.pcapng");
     fails(&["connect", "fd00::1", "9", "--path", path], "fd00::1");

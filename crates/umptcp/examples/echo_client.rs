@@ -1,6 +1,6 @@
-//! Sends a million bytes to an echo server and checks that they come back, over all NICs that lead there.
+//! Sends a million bytes to an echo server over all NICs with a route to it, and checks that they come back.
 //!
-//! `echo_client ADDRESS:PORT [NIC...]` uses the given NICs, or all that are usable.
+//! `echo_client ADDRESS:PORT [NIC...]` uses the given NICs, or all usable ones.
 
 #[cfg(target_os = "linux")]
 fn main() -> std::io::Result<()> {
@@ -10,7 +10,7 @@ fn main() -> std::io::Result<()> {
     let server = arguments.next().unwrap_or_else(|| "192.0.2.1:7777".into());
     let stack = umptcp::Stack::builder().nics(arguments).start()?;
     let stream = stack.connect(server)?;
-    println!("connected to {}: {}", stream.peer_addr(), stream.mptcp_status()?);
+    println!("connected to {}: {}", stream.peer_addr(), stream.protocol()?);
 
     let sent: Vec<u8> = (0..1_000_000u32).map(|i| (i % 251) as u8).collect();
     let mut received = Vec::new();
@@ -25,7 +25,7 @@ fn main() -> std::io::Result<()> {
     for subflow in stream.subflows()? {
         println!("{} to {}: {} bytes sent", subflow.local, subflow.remote, subflow.bytes_sent);
     }
-    println!("{}, {}", if received == sent { "intact" } else { "DAMAGED" }, stream.mptcp_status()?);
+    println!("{}, {}", if received == sent { "intact" } else { "CORRUPTED" }, stream.protocol()?);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
-//! Sends back whatever it receives, over MPTCP where the client supports it.
+//! Sends back whatever it receives, over MPTCP if the client supports it.
 //!
-//! `echo_server PORT [NIC...]` listens on the addresses of the given NICs, or of all that are usable.
+//! `echo_server PORT [NIC...]` listens on the addresses of the given NICs, or of all usable ones.
 
 #[cfg(target_os = "linux")]
 fn main() -> std::io::Result<()> {
@@ -22,7 +22,7 @@ fn main() -> std::io::Result<()> {
 
 #[cfg(target_os = "linux")]
 fn echo(stream: &umptcp::MptcpStream) -> std::io::Result<()> {
-    println!("{}: {}", stream.peer_addr(), stream.mptcp_status()?);
+    println!("{}: {}", stream.peer_addr(), stream.protocol()?);
     let bytes = std::io::copy(&mut &*stream, &mut &*stream)?;
     println!("{}: {bytes} bytes", stream.peer_addr());
     Ok(())

@@ -9,17 +9,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use umptcp_stack_core::stack::FastOpenServer;
 
-/// Servers kept: as many as a stack remembers.
+/// Maximum number of servers kept: as many as a stack remembers.
 const MOST: usize = 1024;
-/// A file with so many lines is far shorter; what is beyond is not read.
+/// Maximum size read: a file with that many lines is far shorter.
 const LONGEST: u64 = 1 << 20;
 
 const HEAD: &str = "\
-# Fast Open cookies that servers gave to this host (RFC 7413), kept by umptcp. Least recently used first. On each line: local address,
-# server, its MSS, cookie (- if none), and until when the server is left alone, in seconds since 1970.
+# Fast Open cookies that servers gave this host (RFC 7413), kept by umptcp. Least recently used first. On each line: local address,
+# server, its MSS, cookie (- if none), and the time until which Fast Open is not tried again, in seconds since 1970.
 ";
 
-/// A server as a line of the file has it.
+/// One line of the file: a server.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Line {
     local: IpAddr,
@@ -80,12 +80,11 @@ fn unix_time() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-/// The file.
 #[derive(Debug)]
 pub(crate) struct CookieFile(PathBuf);
 
 impl CookieFile {
-    /// Opens it, made if need be, and returns what it says. Lines that cannot be understood are left out with a warning.
+    /// Opens the file, creating it if necessary, and returns its content. Unreadable lines are skipped with a warning.
     pub(crate) fn open(path: PathBuf) -> io::Result<(CookieFile, Vec<FastOpenServer>)> {
         let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path);
         let lines = file.and_then(|file| read(&file, &path)).map_err(|e| {
@@ -95,7 +94,7 @@ impl CookieFile {
         Ok((CookieFile(path), lines.into_iter().map(|line| line.server(now)).collect()))
     }
 
-    /// Writes what has changed beside what the file says by now: other programs may keep theirs there, too.
+    /// Merges what has changed into the file as it is now: other programs may have written to it since.
     pub(crate) fn save(&self, changed: Vec<FastOpenServer>) -> io::Result<()> {
         if changed.is_empty() {
             return Ok(());
@@ -111,7 +110,7 @@ impl CookieFile {
         lines.retain(|line| !known.contains(&(line.local, line.remote)));
         lines.extend(news);
         lines.drain(..lines.len().saturating_sub(MOST));
-        // Nobody ever sees half a file: it is written beside and takes the place of the old one whole.
+        // Nobody ever sees half a file: a new one is written next to it and renamed over it.
         let mut beside = self.0.clone().into_os_string();
         beside.push(format!(".{}", std::process::id()));
         let beside = PathBuf::from(beside);
@@ -139,14 +138,14 @@ fn read(file: &File, path: &Path) -> io::Result<Vec<Line>> {
     }
     if let Some(first) = bad.first() {
         let (file, count) = (path.display(), bad.len());
-        tracing::warn!(%file, first, count, "lines that are no Fast Open cookies are ignored");
+        tracing::warn!(%file, first, count, "ignoring lines that are not Fast Open cookies");
     }
     lines.drain(..lines.len().saturating_sub(MOST));
     Ok(lines)
 }
 
 fn write(path: &Path, lines: &[Line]) -> io::Result<()> {
-    // What a process of this number left half done.
+    // Left over by an earlier process with the same id.
     let _ = fs::remove_file(path);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     let body: String = lines.iter().map(Line::write).collect();
@@ -159,7 +158,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    /// A directory that is removed at the end.
+    /// A directory that is removed on drop.
     struct Scratch(PathBuf);
 
     impl Scratch {
@@ -205,12 +204,12 @@ mod tests {
         file.save(all.clone()).unwrap();
         let mode = fs::metadata(scratch.file()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 1, "no temporary file is left");
         let (file, mut read) = CookieFile::open(scratch.file()).unwrap();
         let left = read[1].left_alone.take().unwrap();
         assert!(left <= Duration::from_secs(1000) && left > Duration::from_secs(900));
         assert_eq!(read, [all[0].clone(), server(2, &[], None), all[2].clone()]);
-        // Nothing new leaves the file alone.
+        // Without anything new the file is not touched.
         let before = fs::read(scratch.file()).unwrap();
         file.save(Vec::new()).unwrap();
         assert_eq!(fs::read(scratch.file()).unwrap(), before);
@@ -268,7 +267,7 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().contains(&nowhere.display().to_string()), "{error}");
         assert!(CookieFile::open(scratch.0.clone()).is_err(), "a directory");
-        // Gone meanwhile: made again.
+        // Deleted in the meantime: created again.
         let (file, _) = CookieFile::open(scratch.file()).unwrap();
         fs::remove_file(scratch.file()).unwrap();
         file.save(vec![server(1, &[1; 6], None)]).unwrap();

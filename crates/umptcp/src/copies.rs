@@ -1,18 +1,18 @@
-//! Memory for what applications write by copy.
+//! Memory for data that applications write by copy.
 
 use crate::shared::{PIECE, lock};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-/// Most buffers kept for reuse by all streams of a stack.
+/// Maximum number of buffers kept for reuse by all streams of a stack.
 const KEPT: usize = 256;
 
-/// How many buffers in use to look at when a free one is wanted. They are freed about in the order they were filled.
+/// How many buffers to check for a free one. They become free roughly in the order they were filled.
 const SEARCH: usize = 8;
 
-/// Buffers that written bytes are copied into, used again once the peer has acknowledged what is in them. Fresh memory would
-/// cost a page fault every 4 kB.
+/// Buffers that written data is copied into. A buffer is reused once the peer has acknowledged its content; fresh
+/// memory would cost a page fault every 4 kB.
 #[derive(Debug, Default)]
 pub(crate) struct CopyPool(Mutex<VecDeque<BytesMut>>);
 
@@ -20,7 +20,7 @@ impl CopyPool {
     /// A copy of `data`, which has at most [`PIECE`] bytes.
     pub(crate) fn copy(&self, data: &[u8]) -> Bytes {
         if data.len() < PIECE / 2 {
-            // Would hold a whole buffer.
+            // It would occupy a whole buffer.
             return Bytes::copy_from_slice(data);
         }
         let mut buffer = self.take();

@@ -1,15 +1,16 @@
-//! Errors, and what they are in the standard library's terms.
+//! Errors, and the `io::ErrorKind` of each.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use thiserror::Error;
 use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError, SetError, SignalError};
 
-/// What can go wrong. Operations return it inside an [`io::Error`] of the fitting kind:
-/// `e.get_ref().and_then(|e| e.downcast_ref::<umptcp::Error>())` gets it out again.
+/// What can go wrong. Operations return it inside an [`io::Error`] of the matching kind; `e.get_ref().and_then(|e|
+/// e.downcast_ref::<umptcp::Error>())` retrieves it.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
 pub enum Error {
-    /// A connection could not even be tried.
+    /// A connection could not be attempted.
     #[error("cannot connect to {remote}: {source}")]
     Connect {
         /// The peer.
@@ -25,9 +26,9 @@ pub enum Error {
         /// Why.
         source: ConnectionError,
     },
-    /// None of the NICs that could be used has a route to the peer.
+    /// None of the usable NICs has a route to the peer.
     #[error(
-        "no route to {} by {}: add one (ip route add {} via GATEWAY dev {}), or use another NIC", remote.ip(),
+        "no route to {} via {}: add one (ip route add {} via GATEWAY dev {}), or use another NIC", remote.ip(),
         nics.join(", "), remote.ip(), nics.first().map_or("NIC", String::as_str)
     )]
     NoRoute {
@@ -36,7 +37,7 @@ pub enum Error {
         /// The NICs' names.
         nics: Vec<String>,
     },
-    /// The connection was not established within the time that was set.
+    /// The connection was not established within the time limit.
     #[error("connection with {remote}: not established within the time limit")]
     ConnectTimeout {
         /// The peer.
@@ -50,7 +51,7 @@ pub enum Error {
         /// Why.
         source: ListenError,
     },
-    /// A listener's settings cannot be had.
+    /// A listener's settings are invalid.
     #[error("cannot listen on {local}: {source}")]
     ListenSettings {
         /// The address and port.
@@ -58,7 +59,7 @@ pub enum Error {
         /// Why.
         source: ConnectError,
     },
-    /// The peer cannot be told what the caller wants it told.
+    /// The signal cannot be sent to the peer.
     #[error("connection with {remote}: {source}")]
     Signal {
         /// The peer.
@@ -66,7 +67,7 @@ pub enum Error {
         /// Why.
         source: SignalError,
     },
-    /// A running connection cannot be given what the caller wants it to have.
+    /// A setting of an established connection cannot be changed.
     #[error("connection with {remote}: {source}")]
     Set {
         /// The peer.
@@ -74,7 +75,7 @@ pub enum Error {
         /// Why.
         source: SetError,
     },
-    /// The stack is no more.
+    /// The stack has been stopped.
     #[error("the stack has been stopped")]
     Stopped,
     /// The listener has been closed.
@@ -86,7 +87,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The kind of I/O error it is.
+    /// The matching kind of I/O error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Connect { source, .. } => connect_kind(source),
@@ -166,7 +167,7 @@ mod tests {
         let e = Error::NoRoute { remote, nics: vec!["eth0".into(), "wlan0".into()] };
         assert_eq!(
             e.to_string(),
-            "no route to 192.0.2.1 by eth0, wlan0: add one (ip route add 192.0.2.1 via GATEWAY dev eth0), or use another NIC"
+            "no route to 192.0.2.1 via eth0, wlan0: add one (ip route add 192.0.2.1 via GATEWAY dev eth0), or use another NIC"
         );
         let local = "[::]:22".parse().unwrap();
         let e: io::Error = Error::Listen { local, source: ListenError::InUse(local) }.into();

@@ -1,7 +1,8 @@
 //! Multipath TCP (RFC 8684) in user space: one TCP connection over several NICs at once.
 //!
-//! A [`Stack`] runs on a thread of its own over a set of paths, each a device that carries IP packets. Its
-//! [`MptcpStream`]s and [`MptcpListener`]s work like those of the standard library, from any thread:
+//! A [`Stack`] runs on its own thread over a set of paths, each of them a device that carries IP packets. Its
+//! [`MptcpStream`]s and [`MptcpListener`]s work like the standard library's `TcpStream` and `TcpListener` and can be
+//! used from any thread:
 //!
 //! ```no_run
 //! # #[cfg(target_os = "linux")]
@@ -11,14 +12,14 @@
 //! let stack = umptcp::Stack::builder().nics(["wlan0", "wwan0"]).start()?;
 //! let mut stream = stack.connect("192.0.2.1:80")?;
 //! stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
-//! println!("{}", stream.mptcp_status()?);
+//! println!("{}", stream.protocol()?);
 //! std::io::copy(&mut stream, &mut std::io::stdout())?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! A connection whose peer or path does not support MPTCP is the same type and works the same, as plain TCP;
-//! [`MptcpStream::mptcp_status`] tells which it is, since when, and why not.
+//! A connection whose peer or path does not support MPTCP has the same type and works the same way, as plain TCP.
+//! [`MptcpStream::protocol`] tells which of the two it is, and why.
 #![forbid(unsafe_code)]
 
 #[cfg(target_os = "linux")]
@@ -27,23 +28,25 @@ mod cookies;
 mod copies;
 mod error;
 #[cfg(target_os = "linux")]
+mod handle;
+#[cfg(target_os = "linux")]
 mod listener;
 #[cfg(target_os = "linux")]
 mod nics;
+mod protocol;
 #[cfg(target_os = "linux")]
 mod settings;
 #[cfg(target_os = "linux")]
 mod shared;
 #[cfg(target_os = "linux")]
 mod stack;
-mod status;
 #[cfg(target_os = "linux")]
 mod stream;
 #[cfg(target_os = "linux")]
 mod worker;
 
 pub use error::Error;
-pub use status::MptcpStatus;
+pub use protocol::Protocol;
 pub use umptcp_stack_core::config::{
     ConnectionConfig, Ecn, FastClose, KeepAlive, StackConfig, SynCookiePolicy,
 };

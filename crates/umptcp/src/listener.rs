@@ -1,11 +1,12 @@
 //! Listeners.
 
 use crate::error::Error;
+use crate::handle::Handle;
 use crate::settings::connection_settings;
 use crate::shared::{TimedOut, deadline};
 use crate::stack::Stack;
 use crate::stream::MptcpStream;
-use crate::worker::{Command, Handle, ListenerShared};
+use crate::worker::{Command, ListenerShared};
 use std::fmt;
 use std::io;
 use std::iter::FusedIterator;
@@ -17,7 +18,7 @@ use umptcp_types::ListenerId;
 
 /// A listener for connections, MPTCP and plain TCP alike. Usable from several threads at once.
 ///
-/// Dropping it closes it and resets connections that nobody has accepted.
+/// Dropping the listener closes it and resets connections that have not been accepted.
 pub struct MptcpListener {
     handle: Handle,
     id: ListenerId,
@@ -36,13 +37,13 @@ impl Drop for MptcpListener {
         if let Some(nics) = self.handle.nics.upgrade() {
             nics.unlisten(self.local.port());
         }
-        self.handle.send(Command::Unlisten(self.id));
+        self.handle.commands.send(Command::Unlisten(self.id));
     }
 }
 
 /// Settings for a listener and the connections it accepts.
 ///
-/// Starts with the stack's defaults, except that the other paths' addresses are advertised.
+/// Starts from the stack's defaults, except that the addresses of the other paths are advertised.
 #[derive(Clone, Debug)]
 pub struct ListenerBuilder {
     handle: Handle,
@@ -52,12 +53,12 @@ pub struct ListenerBuilder {
     config: ConnectionConfig,
 }
 
-/// Connections that may wait to be accepted, unless told otherwise.
+/// Default backlog.
 const BACKLOG: usize = 128;
 
 impl ListenerBuilder {
     pub(crate) fn new(handle: Handle) -> Self {
-        // A server tells its other addresses and leaves joining to the client, which may be behind translation.
+        // A server advertises its other addresses and leaves joining to the client, which may be behind a NAT.
         let config = ConnectionConfig { advertise_addresses: true, ..(*handle.defaults).clone() };
         ListenerBuilder {
             handle,
@@ -70,39 +71,41 @@ impl ListenerBuilder {
 
     connection_settings!();
 
-    /// Whether to tell clients the addresses of the other paths (ADD_ADDR, RFC 8684 §3.4.1), which they may then join; otherwise the stack
-    /// itself joins the client's address from its other paths.
+    /// Whether to advertise the addresses of the other paths to clients (ADD_ADDR, RFC 8684 §3.4.1), so that they can
+    /// join them. Otherwise the stack itself joins the client's address from its other paths.
     pub fn advertise_addresses(mut self, on: bool) -> Self {
         self.config.advertise_addresses = on;
         self.config.server_joins = !on;
         self
     }
 
-    /// How many connections at once may have brought data in the SYN and not completed the handshake (TCP Fast Open, RFC 7413,
-    /// TCP_FASTOPEN); 0, unless set: no Fast Open. Such connections are accepted before the handshake is through.
+    /// Maximum number of connections that carried data in the SYN and have not completed the handshake (TCP Fast Open,
+    /// RFC 7413; the socket option TCP_FASTOPEN). The default, 0, disables Fast Open. Such connections are accepted
+    /// before the handshake is complete.
     ///
-    /// Should the network duplicate a SYN, its data may be received twice, by two connections: only for servers that bear it.
+    /// If the network duplicates a SYN, its data may be received twice, on two connections. Use only for idempotent
+    /// requests.
     pub fn fast_open(mut self, queue: usize) -> Self {
         self.fast_open = queue;
         self
     }
 
-    /// When to answer SYNs without keeping state (SYN cookies, RFC 8684 §3.1); by default when the backlog is full of handshakes that
-    /// do not complete, as in a SYN flood.
+    /// When to answer SYNs without keeping state (SYN cookies, RFC 8684 §3.1). By default when the backlog is full of
+    /// handshakes that do not complete, as in a SYN flood.
     pub fn syn_cookies(mut self, policy: SynCookiePolicy) -> Self {
         self.syn_cookies = policy;
         self
     }
 
-    /// Connections that may wait to be accepted; further SYNs are answered only when there is room again. As many again may come
-    /// on top whose handshakes were under way when others completed theirs by SYN cookie.
+    /// Maximum number of connections waiting to be accepted; further SYNs are answered only when there is room again.
+    /// Up to as many again may be added by handshakes that were in progress while others were completed by SYN cookie.
     pub fn backlog(mut self, connections: usize) -> Self {
         self.backlog = connections;
         self
     }
 
-    /// Listens on `address`; an unspecified address stands for every address of every path. Of several addresses the first
-    /// that can be had is used.
+    /// Listens on `address`; an unspecified address stands for every address of every path. Of several addresses, the
+    /// first that works is used.
     pub fn listen(self, address: impl ToSocketAddrs) -> io::Result<MptcpListener> {
         let mut last = None;
         for local in address.to_socket_addrs()? {
@@ -121,14 +124,21 @@ impl ListenerBuilder {
         options.syn_cookies = self.syn_cookies;
         options.fast_open = self.fast_open;
         options.config = self.config.clone();
-        let id = self.handle.call(move |worker, cx| worker.listen(cx, options, to))??;
+        let id = self.handle.commands.call(move |worker, cx| worker.listen(cx, options, to))??;
         if let Some(nics) = self.handle.nics.upgrade()
             && let Err(e) = nics.listen(local.port())
         {
-            self.handle.send(Command::Unlisten(id));
+            self.handle.commands.send(Command::Unlisten(id));
             return Err(e);
         }
         Ok(MptcpListener { handle: self.handle.clone(), id, shared, local })
+    }
+}
+
+impl Stack {
+    /// Listens on `address` with the default settings.
+    pub fn listen(&self, address: impl ToSocketAddrs) -> io::Result<MptcpListener> {
+        MptcpListener::bind(self, address)
     }
 }
 
@@ -148,7 +158,7 @@ impl MptcpListener {
         self.accept_within(None)
     }
 
-    /// Waits for the next connection, but at most `limit`; [`io::ErrorKind::WouldBlock`] when it has passed.
+    /// Waits for the next connection for at most `limit`; after that, fails with [`io::ErrorKind::WouldBlock`].
     pub fn accept_timeout(&self, limit: Duration) -> io::Result<(MptcpStream, SocketAddr)> {
         self.accept_within(Some(limit))
     }
@@ -157,7 +167,7 @@ impl MptcpListener {
         match self.shared.take(deadline(limit)) {
             Ok(Some((accepted, tell))) => {
                 if tell {
-                    self.handle.send(Command::Refill(self.id));
+                    self.handle.commands.send(Command::Refill(self.id));
                 }
                 let remote = accepted.remote;
                 Ok((MptcpStream::new(self.handle.clone(), accepted), remote))
@@ -167,12 +177,12 @@ impl MptcpListener {
         }
     }
 
-    /// The connections, one after the other, for ever; ends when the stack is stopped.
+    /// Iterates over incoming connections; ends when the stack is stopped.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming { listener: self, ended: false }
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }

@@ -1,7 +1,8 @@
-//! Paths that the library itself sets up on this host's NICs, and follows as NICs come and go.
+//! Paths that the library itself sets up on this host's NICs and keeps up to date as NICs come and go.
 
 use crate::error::Error;
-use crate::worker::Handle;
+use crate::shared::lock;
+use crate::worker::Commands;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
@@ -14,16 +15,14 @@ use umptcp_tun_driver::event_loop::AttachedPath;
 use umptcp_tun_driver::paths::{self, Path, PathChange, PathGuard, PathSet, PathSpec, SetupOptions};
 use umptcp_types::PathId;
 
-use crate::shared::lock;
-
-/// The paths of a stack that this host's NICs carry.
+/// The paths of a stack on this host's NICs.
 pub(crate) struct Nics {
-    // Dropped before the set, whose thread undoes what they stand for.
+    // Dropped before the set, whose thread undoes their set-up.
     paths: Mutex<Vec<NicPath>>,
     set: Mutex<PathSet>,
     /// How many listeners use each port.
     ports: Mutex<HashMap<u16, usize>>,
-    /// NICs that become usable later get paths, too.
+    /// Whether NICs that become usable later get paths too.
     adopt: bool,
 }
 
@@ -33,11 +32,11 @@ struct NicPath {
     place: Place,
 }
 
-/// Where a path is.
+/// Who holds a path.
 enum Place {
     /// The stack uses it.
     Attached(PathId),
-    /// Its NIC cannot be used at the moment. `None` while it is on its way to the stack.
+    /// Kept here, because its NIC is not usable at the moment. `None` while it is being handed to the stack.
     Aside(Option<AttachedPath>),
 }
 
@@ -55,25 +54,25 @@ impl Nics {
         }))
     }
 
-    /// Local ports that the stack should use, so that translation need not change them.
+    /// Local ports that the stack should use, so that NAT does not have to change them.
     pub(crate) fn port_range(&self) -> Option<std::ops::RangeInclusive<u16>> {
         lock(&self.set).port_range()
     }
 
-    /// Gives all paths to the stack, and has a thread follow what happens to them.
-    pub(crate) fn attach(self: &Arc<Self>, handle: &Handle) -> io::Result<()> {
+    /// Gives all paths to the stack and starts a thread that follows changes of the NICs.
+    pub(crate) fn attach(self: &Arc<Self>, commands: &Commands) -> io::Result<()> {
         for path in lock(&self.paths).iter_mut() {
-            path.attach(handle)?;
+            path.attach(commands)?;
         }
         let Some(changes) = lock(&self.set).changes() else { return Ok(()) };
-        let (nics, handle) = (Arc::downgrade(self), handle.clone());
+        let (nics, commands) = (Arc::downgrade(self), commands.clone());
         std::thread::Builder::new()
             .name("umptcp-nics".into())
-            .spawn(move || follow(&nics, &handle, changes))?;
+            .spawn(move || follow(&nics, &commands, changes))?;
         Ok(())
     }
 
-    /// The stack's address on the first path whose NIC has a route to `remote`: where a connection should begin.
+    /// The stack's address on the first path whose NIC has a route to `remote`: the one to start a connection from.
     pub(crate) fn address_towards(&self, remote: IpAddr) -> Option<IpAddr> {
         let paths = lock(&self.paths);
         paths.iter().filter(|p| matches!(p.place, Place::Attached(_))).find_map(|p| {
@@ -82,7 +81,7 @@ impl Nics {
         })
     }
 
-    /// Names of the NICs in use that have an address of `remote`'s family and no route to it.
+    /// Names of the NICs in use that have an address of `remote`'s family but no route to it.
     pub(crate) fn without_route(&self, remote: IpAddr) -> Vec<String> {
         let paths = lock(&self.paths);
         let fitting = paths.iter().filter(|p| {
@@ -93,7 +92,7 @@ impl Nics {
         cut_off.map(|p| p.config.name.clone()).collect()
     }
 
-    /// Lets connections to a port of the NICs' addresses go to the stack.
+    /// Directs connections to a port on the NICs' addresses to the stack.
     pub(crate) fn listen(&self, port: u16) -> io::Result<()> {
         let mut ports = lock(&self.ports);
         let users = ports.entry(port).or_insert(0);
@@ -104,7 +103,7 @@ impl Nics {
         Ok(())
     }
 
-    /// Ends what [`Nics::listen`] began.
+    /// Undoes [`Nics::listen`].
     pub(crate) fn unlisten(&self, port: u16) {
         let mut ports = lock(&self.ports);
         let Some(users) = ports.get_mut(&port) else { return };
@@ -117,24 +116,24 @@ impl Nics {
         }
     }
 
-    /// The program has removed a path.
+    /// Forgets a path that the program has removed.
     pub(crate) fn forget(&self, id: PathId) {
         lock(&self.paths).retain(|p| !matches!(p.place, Place::Attached(at) if at == id));
     }
 
-    fn on_change(&self, change: PathChange, handle: &Handle) -> io::Result<()> {
+    fn on_change(&self, change: PathChange, commands: &Commands) -> io::Result<()> {
         let mut paths = lock(&self.paths);
         let find = |paths: &mut Vec<NicPath>, tun: &str| paths.iter().position(|p| p.guard.name() == tun);
         match change {
             PathChange::Down { tun, gone } => {
                 let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
-                tracing::info!(path = paths[at].config.name, gone, "the NIC cannot be used");
-                paths[at].detach(handle)
+                tracing::info!(path = paths[at].config.name, gone, "the NIC is not usable");
+                paths[at].detach(commands)
             }
             PathChange::Up { tun } => {
                 let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
-                tracing::info!(path = paths[at].config.name, "the NIC can be used again");
-                paths[at].attach(handle)
+                tracing::info!(path = paths[at].config.name, "the NIC is usable again");
+                paths[at].attach(commands)
             }
             PathChange::Addresses { tun, advertise } => {
                 let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
@@ -142,16 +141,16 @@ impl Nics {
                 if path.config.advertise == advertise {
                     return Ok(());
                 }
-                // What was translated to the old address is lost in any case.
+                // Connections translated to the old address are lost in any case.
                 tracing::info!(path = path.config.name, ?advertise, "the NIC's addresses have changed");
                 let was_attached = matches!(path.place, Place::Attached(_));
-                path.detach(handle)?;
+                path.detach(commands)?;
                 let usable = !advertise.is_empty();
                 path.config.advertise = advertise;
-                if was_attached && usable { path.attach(handle) } else { Ok(()) }
+                if was_attached && usable { path.attach(commands) } else { Ok(()) }
             }
             PathChange::Mtu { tun, mtu } => {
-                // For subflows that stand, the kernel tells by ICMP what no longer fits.
+                // Established subflows learn by ICMP from the kernel that their packets no longer fit.
                 if let Some(at) = find(&mut paths, &tun) {
                     let config = &mut paths[at].config;
                     if config.max_packet == u32::from(config.mtu) {
@@ -164,7 +163,7 @@ impl Nics {
             PathChange::NewNic(nic) if self.adopt => {
                 tracing::info!(nic = nic.name, "a NIC has become usable");
                 let mut path = NicPath::new(lock(&self.set).add(&PathSpec::new(nic.name)).map_err(io_error)?);
-                path.attach(handle)?;
+                path.attach(commands)?;
                 paths.push(path);
                 Ok(())
             }
@@ -186,40 +185,40 @@ impl NicPath {
         let attached = AttachedPath {
             device: Box::new(tun),
             config: config.clone(),
-            // The last to let go undoes the set-up.
+            // The set-up is undone when the last of the two is dropped.
             guard: Box::new(Arc::clone(&guard)),
         };
         NicPath { guard, config, place: Place::Aside(Some(attached)) }
     }
 
-    /// Gives the path to the stack, unless it has it.
-    fn attach(&mut self, handle: &Handle) -> io::Result<()> {
+    /// Gives the path to the stack, unless the stack has it already.
+    fn attach(&mut self, commands: &Commands) -> io::Result<()> {
         let Place::Aside(aside) = &mut self.place else { return Ok(()) };
         let Some(mut path) = aside.take() else { return Ok(()) };
         path.config = self.config.clone();
-        self.place = Place::Attached(handle.add_path(path)?);
+        self.place = Place::Attached(commands.add_path(path)?);
         Ok(())
     }
 
-    /// Takes the path from the stack, if it has it.
-    fn detach(&mut self, handle: &Handle) -> io::Result<()> {
+    /// Takes the path back from the stack, if the stack has it.
+    fn detach(&mut self, commands: &Commands) -> io::Result<()> {
         let Place::Attached(id) = self.place else { return Ok(()) };
-        self.place = Place::Aside(handle.remove_path(id)?);
+        self.place = Place::Aside(commands.remove_path(id)?);
         Ok(())
     }
 }
 
 /// Runs until the set of paths is dropped.
-fn follow(nics: &Weak<Nics>, handle: &Handle, changes: Receiver<PathChange>) {
+fn follow(nics: &Weak<Nics>, commands: &Commands, changes: Receiver<PathChange>) {
     for change in changes {
         let Some(nics) = nics.upgrade() else { return };
-        if let Err(error) = nics.on_change(change, handle) {
-            tracing::warn!(%error, "a change of a NIC could not be followed");
+        if let Err(error) = nics.on_change(change, commands) {
+            tracing::warn!(%error, "cannot handle a NIC change");
         }
     }
 }
 
-/// Paths may be set up by hand, so this is no `From`.
+/// Not a `From`: programs that set up paths themselves see the `DriverError`.
 fn io_error(e: DriverError) -> io::Error {
     use io::ErrorKind as Kind;
     let kind = match &e {

@@ -1,37 +1,39 @@
-//! What an application's threads and the worker share of one connection.
+//! The part of a connection that the application's threads and the worker share.
 //!
-//! Each direction is a queue behind a mutex that is held for a few instructions, once per batch. Each side takes the whole
-//! queue at once and works on it alone, so that neither waits while the other copies. Nobody is woken who does not
-//! wait: notifying a condition variable costs a system call even when nobody is there.
+//! Each direction is a queue behind a mutex that is held for a few instructions, once per batch. Each side takes the
+//! whole queue at once and works on it alone, so that neither waits while the other copies. Threads are notified only
+//! when one is waiting: notifying a condition variable may cost a system call even without waiters.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use umptcp_stack_core::buffers::join::{JoinRule, Joiner};
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_stack_core::error::ConnectionError;
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
 
-/// Most bytes that wait between the application and the stack, for each direction.
+/// Maximum number of bytes queued between the application and the stack, per direction.
 const MOST_QUEUED: usize = 1 << 20;
 
-/// Writes up to this length are copied together.
+/// Writes up to this length are joined.
 pub(crate) const SMALL_WRITE: usize = 4096;
 
-/// Larger writes are copied in pieces of up to this length, so that the worker sends the first while the next is copied.
+/// Larger writes are copied in pieces of at most this length, so that the worker sends the first while the next is
+/// copied.
 pub(crate) const PIECE: usize = 64 * 1024;
 
-/// Memory that small writes are joined in.
-const TAIL: usize = 16 * 1024;
+/// How small writes are joined.
+const JOIN: JoinRule = JoinRule { copy_below: SMALL_WRITE + 1, join_up_to: 16 * 1024 };
 
-/// Locks, and goes on after another thread panicked while it held the lock: the data is valid between any two statements.
+/// Locks, ignoring poisoning: the data is valid between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How far a connection is.
+/// How far a connection has got.
 #[derive(Clone, Debug)]
 pub(crate) enum Phase {
     Connecting,
@@ -42,21 +44,21 @@ pub(crate) enum Phase {
 /// How a direction has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum End {
-    /// Properly: the peer has finished sending, or the application has.
+    /// Cleanly: the peer or the application has finished sending.
     Finished,
     Error(ConnectionError),
 }
 
-/// A time limit that passed.
+/// A time limit has passed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TimedOut;
 
-/// A mutex with a condition variable that knows whether somebody waits.
+/// A mutex with a condition variable that knows whether a thread is waiting.
 #[derive(Debug)]
 struct Queue<T> {
     data: Mutex<Waiting<T>>,
     changed: Condvar,
-    /// Counts changes, for those who look without the lock.
+    /// Counts changes, for readers that poll without the lock.
     changes: AtomicU32,
 }
 
@@ -72,7 +74,7 @@ impl<T> Queue<T> {
         Queue { data, changed: Condvar::new(), changes: AtomicU32::new(0) }
     }
 
-    /// Changes the value and wakes who waits for the change.
+    /// Changes the value and wakes the threads that wait for a change.
     fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         let mut data = lock(&self.data);
         let result = change(&mut data.value);
@@ -85,7 +87,7 @@ impl<T> Queue<T> {
         result
     }
 
-    /// Looks at the value, or changes it in a way that nobody waits for.
+    /// Reads the value, or changes it in a way that no thread waits for.
     fn with<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
         look(&mut lock(&self.data).value)
     }
@@ -99,7 +101,7 @@ impl<T> Queue<T> {
         self.wait_asleep(lock(&self.data), deadline, &mut take)
     }
 
-    /// The same, but looks for a change for a while before it sleeps, if that has been worthwhile.
+    /// Like `wait`, but polls for a while before it sleeps, if that has paid off.
     fn wait_spinning<R>(
         &self,
         deadline: Option<Instant>,
@@ -116,7 +118,7 @@ impl<T> Queue<T> {
             drop(data);
             let end = deadline.map_or(start + spin.limit, |d| d.min(start + spin.limit));
             while self.changes.load(Ordering::Acquire) == seen && Instant::now() < end {
-                // Others may want this processor, the worker first of all.
+                // Other threads may need this processor, the worker above all.
                 std::thread::yield_now();
             }
             data = lock(&self.data);
@@ -153,18 +155,19 @@ impl<T> Queue<T> {
     }
 }
 
-/// How long a reader looks for data before it sleeps.
+/// How long a reader polls for data before it sleeps.
 ///
-/// Being woken on another processor takes longer than much of what one waits for: for a byte there and back over a local
-/// link several times as long as all the rest. Where waits turn out to be long there is nothing to gain, and nobody spins.
+/// Waking up on another processor often takes longer than the wait itself: for a one-byte request and response over a
+/// local link, several times as long as everything else. Where waits turn out to be long there is nothing to gain, and
+/// readers do not spin.
 #[derive(Debug)]
 struct Spin {
     limit: Duration,
-    /// The last wait was short enough.
+    /// Whether the last wait was short enough.
     worthwhile: AtomicBool,
 }
 
-/// Received and not yet taken by a reader.
+/// Data received and not yet taken by a reader.
 #[derive(Debug, Default)]
 struct Inbound {
     queue: VecDeque<Bytes>,
@@ -173,53 +176,55 @@ struct Inbound {
     stalled: bool,
 }
 
-/// Written and not yet taken by the worker.
-#[derive(Debug, Default)]
+/// Data written and not yet taken by the worker.
+#[derive(Debug)]
 struct Outbound {
     queue: VecDeque<Bytes>,
-    /// Small writes, joined; they come after `queue`.
-    tail: BytesMut,
+    /// Joined small writes; they follow `queue`.
+    tail: Joiner,
     bytes: usize,
     end: Option<End>,
 }
 
 impl Outbound {
+    fn new() -> Self {
+        Outbound { queue: VecDeque::new(), tail: Joiner::in_blocks(JOIN), bytes: 0, end: None }
+    }
+
     fn seal_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.queue.push_back(self.tail.split().freeze());
-        }
+        self.queue.extend(self.tail.seal());
     }
 }
 
-/// One connection, as its streams and the worker share it.
+/// The shared part of one connection.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// The worker has been told to look at this connection and has not done so yet.
+    /// The worker has been told to look at this connection but has not done so yet.
     dirty: AtomicBool,
-    /// The SYN waits for data (Fast Open).
+    /// The SYN is waiting for data (Fast Open).
     awaits_data: AtomicBool,
     phase: Queue<Phase>,
     inbound: Queue<Inbound>,
     spin: Spin,
-    /// Bytes that readers have taken since the beginning.
+    /// Bytes that readers have taken so far.
     taken: AtomicU64,
     outbound: Queue<Outbound>,
     read_ahead: u64,
     write_ahead: usize,
-    /// What the connection was like when it ended.
+    /// Its final state and statistics.
     last: Mutex<Option<(ConnectionInfo, Vec<SubflowInfo>)>>,
 }
 
-/// What a reader got.
+/// Result of reading.
 pub(crate) enum Taken {
-    /// Data, in the reader's own queue; `true`: the worker is to be told that there is room again.
+    /// Data, in the reader's own queue. `true` if the worker must be told that there is room again.
     Data(bool),
     End(End),
 }
 
-/// What came of offering bytes.
+/// Result of writing.
 pub(crate) enum Put {
-    /// So many were taken; `true`: the worker is to be told.
+    /// Number of bytes taken; `true` if the worker must be told.
     Taken(usize, bool),
     End(End),
 }
@@ -233,37 +238,37 @@ impl Shared {
             phase: Queue::new(Phase::Connecting),
             inbound: Queue::new(Inbound::default()),
             taken: AtomicU64::new(0),
-            outbound: Queue::new(Outbound::default()),
-            // Received bytes count against the window only while they are in the stack, so what waits here is kept
-            // small against the buffer that the application asked for.
+            outbound: Queue::new(Outbound::new()),
+            // Received data counts against the window only while it is in the stack, so keep this queue small compared
+            // with the buffer that the application asked for.
             read_ahead: (config.receive_buffer / 4).clamp(1, MOST_QUEUED) as u64,
             write_ahead: (config.send_buffer / 4).clamp(1, MOST_QUEUED),
             last: Mutex::new(None),
         }
     }
 
-    /// Notes that the worker is to look. `true`: it has not been told yet, so tell it.
+    /// Notes that the worker must look. `true` if it has not been told yet and the caller must do so.
     pub(crate) fn mark_dirty(&self) -> bool {
         !self.dirty.swap(true, Ordering::AcqRel)
     }
 
-    /// The worker is about to look.
+    /// Called by the worker before it looks.
     pub(crate) fn clear_dirty(&self) {
         self.dirty.swap(false, Ordering::AcqRel);
     }
 
-    // ---- how far it is ----
+    // ---- phase ----
 
     pub(crate) fn set_phase(&self, phase: Phase) {
         self.phase.change(|p| *p = phase);
     }
 
-    /// Nothing will happen before something is written (Fast Open).
+    /// Nothing is sent until something is written (Fast Open).
     pub(crate) fn set_awaits_data(&self) {
         self.awaits_data.store(true, Ordering::Release);
     }
 
-    /// Whether nothing would have happened before something was written; asked by readers, and true once.
+    /// Called by readers: whether the connection was waiting for the first write. True only once.
     pub(crate) fn stop_awaiting_data(&self) -> bool {
         self.awaits_data.load(Ordering::Acquire) && self.awaits_data.swap(false, Ordering::AcqRel)
     }
@@ -273,7 +278,7 @@ impl Shared {
         self.phase.with(|p| matches!(p, Phase::Connecting))
     }
 
-    /// It will not be established. Without effect once it is.
+    /// The connection cannot be established. Has no effect once it is.
     pub(crate) fn fail_connecting(&self, error: ConnectionError) {
         self.phase.change(|p| {
             if matches!(p, Phase::Connecting) {
@@ -282,7 +287,7 @@ impl Shared {
         });
     }
 
-    /// Waits until the connection is established, or will not be.
+    /// Waits until the connection is established or has failed.
     pub(crate) fn wait_connected(&self, deadline: Option<Instant>) -> Result<Phase, TimedOut> {
         self.phase.wait(deadline, |p| match p {
             Phase::Connecting => None,
@@ -292,31 +297,31 @@ impl Shared {
 
     // ---- receiving ----
 
-    /// How many bytes the worker may put into the queue, given how many it has put since the beginning.
+    /// How many bytes the worker may add to the queue, given how many it has added so far.
     pub(crate) fn read_room(&self, put: u64) -> usize {
         let waiting = put - self.taken.load(Ordering::Acquire);
         self.read_ahead.saturating_sub(waiting) as usize
     }
 
-    /// The worker's: appends what was received; `put` counts it. `stalled`: there is more that found no room. `true`: a
-    /// reader has made room meanwhile, so go on.
+    /// Called by the worker: appends received data; `put` counts all of it so far. `stalled`: there is more for which
+    /// there was no room. `true` if a reader has made room in the meantime and the worker should continue.
     pub(crate) fn deliver(&self, batch: &mut Vec<Bytes>, end: Option<End>, stalled: bool, put: u64) -> bool {
         self.inbound.change(|i| {
             if i.end.is_some() {
-                // Nobody is going to read it.
+                // Nobody will read it.
                 let bytes: usize = batch.drain(..).map(|b| b.len()).sum();
                 self.taken.fetch_add(bytes as u64, Ordering::AcqRel);
             }
             i.queue.extend(batch.drain(..));
             i.end = i.end.or(end);
-            // Readers take under this lock, so one that comes later finds the flag and tells the worker.
+            // Readers take data under this lock, so a later one finds the flag and tells the worker.
             let again = stalled && self.read_room(put) > 0;
             i.stalled = stalled && !again;
             again
         })
     }
 
-    /// Waits for data and takes all there is into `queue`, which is empty.
+    /// Waits for data and moves all of it into `queue`, which must be empty.
     pub(crate) fn take(
         &self,
         queue: &mut VecDeque<Bytes>,
@@ -333,7 +338,7 @@ impl Shared {
         })
     }
 
-    /// Ends reading. `discard`: what has arrived is thrown away.
+    /// Ends reading. `discard`: data that has arrived is dropped.
     pub(crate) fn end_reading(&self, end: End, discard: bool) {
         self.inbound.change(|i| {
             if discard {
@@ -346,14 +351,14 @@ impl Shared {
 
     // ---- sending ----
 
-    /// Waits for room and queues a copy of as much of `data` as there is room for. `copy` makes the larger pieces.
+    /// Waits for room and queues a copy of as much of `data` as fits. `copy` copies the larger pieces.
     pub(crate) fn put_slice(
         &self,
         data: &[u8],
         deadline: Option<Instant>,
         copy: impl FnOnce(&[u8]) -> Bytes,
     ) -> Result<Put, TimedOut> {
-        if data.len() > SMALL_WRITE {
+        if !JOIN.copies(data.len()) {
             // Writers exclude one another, so the room found cannot shrink while the copy is made outside the lock.
             let room = match self.wait_room(deadline)? {
                 Ok(room) => room,
@@ -369,17 +374,13 @@ impl Shared {
             if n == 0 {
                 return None;
             }
-            if o.tail.capacity() - o.tail.len() < n {
-                o.seal_tail();
-                o.tail.reserve(TAIL.max(n));
-            }
-            o.tail.extend_from_slice(&data[..n]);
+            o.queue.extend(o.tail.push(&data[..n]));
             o.bytes += n;
             Some(Put::Taken(n, self.mark_dirty()))
         })
     }
 
-    /// Waits for room of at least one byte and returns how much there is.
+    /// Waits until there is room for at least one byte and returns how much there is.
     pub(crate) fn wait_room(&self, deadline: Option<Instant>) -> Result<Result<usize, End>, TimedOut> {
         self.outbound.wait(deadline, |o| match o.end {
             Some(end) => Some(Err(end)),
@@ -387,7 +388,7 @@ impl Shared {
         })
     }
 
-    /// Queues `data` whole.
+    /// Queues all of `data`.
     pub(crate) fn put(&self, data: Bytes) -> Put {
         self.outbound.with(|o| {
             if let Some(end) = o.end {
@@ -401,7 +402,8 @@ impl Shared {
         })
     }
 
-    /// The worker's: takes all that was written into `queue`, which is empty. `true`: there will be no more.
+    /// Called by the worker: moves everything written into `queue`, which must be empty. `true` if there will be no
+    /// more.
     pub(crate) fn collect(&self, queue: &mut VecDeque<Bytes>) -> bool {
         let mut data = lock(&self.outbound.data);
         let o = &mut data.value;
@@ -417,7 +419,7 @@ impl Shared {
         finished
     }
 
-    /// Ends writing; what was written before is still sent, unless it ends with an error.
+    /// Ends writing. Data written before is still sent, unless `end` is an error.
     pub(crate) fn end_writing(&self, end: End) {
         self.outbound.change(|o| {
             if matches!(end, End::Error(_)) {
@@ -433,7 +435,7 @@ impl Shared {
 
     // ---- the end ----
 
-    /// Everything is over: wakes all who wait.
+    /// The connection is over: wakes every waiting thread.
     pub(crate) fn fail(&self, error: ConnectionError) {
         self.fail_connecting(error);
         self.end_reading(End::Error(error), false);
@@ -449,7 +451,7 @@ impl Shared {
     }
 }
 
-/// The point in time that a relative limit stands for.
+/// The point in time at which a relative limit ends.
 pub(crate) fn deadline(limit: Option<Duration>) -> Option<Instant> {
     limit.and_then(|l| Instant::now().checked_add(l))
 }
@@ -465,7 +467,7 @@ mod tests {
         Shared::new(&config, Duration::from_micros(20))
     }
 
-    /// A worker that loops back what is written, as far as there is room, and looks only when told.
+    /// A worker that echoes what is written, as far as there is room, and looks only when told.
     fn loop_back(shared: &Shared, looks: mpsc::Receiver<()>) {
         let (mut pending, mut batch, mut put) = (VecDeque::new(), Vec::new(), 0);
         let mut finished = false;

@@ -1,13 +1,11 @@
-//! The stack as programs hold it.
+//! The stack, as programs use it.
 
 use crate::cookies::CookieFile;
-use crate::listener::{ListenerBuilder, MptcpListener};
+use crate::handle::Handle;
 use crate::nics::Nics;
-use crate::stream::{MptcpStream, StreamBuilder};
-use crate::worker::{Handle, Worker};
+use crate::worker::{Commands, Worker};
 use std::fs::File;
 use std::io::{self, BufWriter};
-use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -25,16 +23,16 @@ use umptcp_types::{ConnectionId, PathId};
 
 pub use umptcp_tun_driver::event_loop::Guard;
 
-/// How long connections get to deliver what was written when the stack is dropped, unless told otherwise.
+/// Default time for connections to deliver what was written when the stack is dropped.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// How long a reader looks for data before it sleeps, unless told otherwise: about what being woken on another processor takes.
+/// Default time for a reader to poll for data before it sleeps: about as long as waking up on another processor takes.
 const READER_SPIN: Duration = Duration::from_micros(50);
 
-/// An MPTCP stack, running on a thread of its own. Can be used from any thread.
+/// An MPTCP stack, running on its own thread. Can be used from any thread.
 ///
-/// Dropping it closes all its connections, gives them up to the linger time (3 s unless set) to deliver what was written, aborts those
-/// that are left, and undoes what was set up for its paths.
+/// Dropping it closes all its connections, gives them up to the linger time (3 s by default) to deliver what was
+/// written, aborts those that are left, and undoes the set-up of its paths.
 #[derive(Debug)]
 pub struct Stack {
     handle: Handle,
@@ -45,17 +43,18 @@ pub struct Stack {
 
 /// A path of a stack.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct PathInfo {
-    /// Names it in the stack, and in [`SubflowInfo`].
+    /// Its id in the stack and in [`SubflowInfo`].
     pub id: PathId,
-    /// Its name, usually the NIC's.
+    /// Its name, usually that of the NIC.
     pub name: String,
 }
 
 /// Settings for a stack.
 pub struct StackBuilder {
     paths: Vec<AttachedPath>,
-    /// NICs to set up paths on; empty: all. `None`: no NIC.
+    /// NICs to set up paths on; all of them if empty, none if `None`.
     nics: Option<Vec<PathSpec>>,
     setup: SetupOptions,
     stack: StackConfig,
@@ -102,10 +101,10 @@ impl Default for StackBuilder {
 }
 
 impl StackBuilder {
-    /// Sets up a path on each of these NICs of this host, or on every usable one if there are none; takes the privilege to make
-    /// TUN devices. The stack follows NICs that go down, come back, or change their addresses, and takes up new ones if it uses all.
-    /// [`Stack::listen`] lets connections to the NICs' addresses through. With translated paths, local ports
-    /// are taken from the range reserved for them.
+    /// Sets up a path on each of these NICs of this host, or on every usable NIC if the list is empty. Requires
+    /// CAP_NET_ADMIN. The stack follows NICs that go down, come back or change their addresses, and uses new ones if it
+    /// was given an empty list. [`Stack::listen`] accepts connections to the NICs' addresses. With translated paths,
+    /// local ports are taken from the range reserved for them.
     pub fn nics<S: Into<PathSpec>>(mut self, nics: impl IntoIterator<Item = S>) -> Self {
         self.nics.get_or_insert_default().extend(nics.into_iter().map(Into::into));
         self
@@ -117,13 +116,13 @@ impl StackBuilder {
         self
     }
 
-    /// Adds a path that is set up already.
+    /// Adds a path that has already been set up.
     pub fn path(mut self, path: impl Into<AttachedPath>) -> Self {
         self.paths.push(path.into());
         self
     }
 
-    /// Adds paths that are set up already.
+    /// Adds paths that have already been set up.
     pub fn paths<P: Into<AttachedPath>>(mut self, paths: impl IntoIterator<Item = P>) -> Self {
         self.paths.extend(paths.into_iter().map(Into::into));
         self
@@ -135,7 +134,7 @@ impl StackBuilder {
         self
     }
 
-    /// What connections and listeners start with.
+    /// Default settings of connections and listeners.
     pub fn connection_config(mut self, config: ConnectionConfig) -> Self {
         self.connections = config;
         self
@@ -147,46 +146,47 @@ impl StackBuilder {
         self
     }
 
-    /// How long a reader looks for data before it sleeps, as long as its waits turn out to be short; 50 µs unless set. Zero: not at all.
+    /// How long a reader polls for data before it sleeps, as long as its waits turn out to be short; 50 µs by default.
+    /// Zero disables polling.
     pub fn reader_spin(mut self, duration: Duration) -> Self {
         self.reader_spin = duration;
         self
     }
 
-    /// How long the worker looks for work before it sleeps; not at all unless set. Makes answers faster, at the price of processor time.
+    /// How long the worker polls for work before it sleeps; zero by default. Reduces latency at the price of CPU time.
     pub fn busy_poll(mut self, duration: Duration) -> Self {
         self.event_loop.busy_poll = duration;
         self
     }
 
-    /// Most memory for received packets, in bytes.
+    /// Maximum memory for received packets, in bytes.
     pub fn packet_memory(mut self, bytes: usize) -> Self {
         self.event_loop.buffer_limit = bytes;
         self
     }
 
-    /// Writes every packet to this file in pcapng, one interface per path.
+    /// Writes every packet to this pcapng file, one interface per path.
     pub fn pcap(mut self, file: impl Into<PathBuf>) -> Self {
         self.capture = Some(file.into());
         self
     }
 
-    /// Has everything reported that the stack counts, on the worker's thread.
+    /// Reports everything that the stack counts to `observer`, on the worker's thread.
     pub fn observer(mut self, observer: Box<dyn Observer>) -> Self {
         self.observer = Some(observer);
         self
     }
 
-    /// Keeps the cookies of [`StreamBuilder::fast_open`] in this file, so that a later stack's first connection to a server can
-    /// send data with its SYN. It is made if there is none, read when the stack starts and written, readable by its owner only,
-    /// when the stack stops. Several stacks may share it. Cookies belong to the stack's own addresses; a server that has another by
-    /// now refuses it and gives a new one.
+    /// Keeps the cookies of [`StreamBuilder::fast_open`](crate::StreamBuilder::fast_open) in this file, so that even
+    /// the first connection of a later stack can send data with its SYN. The file is read when the stack starts and
+    /// written when it stops; it is created if necessary, readable by its owner only. Several stacks may share it. A
+    /// cookie is valid for one local address; a server that no longer accepts it sends a new one.
     pub fn fast_open_cookies(mut self, file: impl Into<PathBuf>) -> Self {
         self.cookies = Some(file.into());
         self
     }
 
-    /// Makes the stack's random choices repeatable: for tests only, since keys and sequence numbers become predictable.
+    /// Makes the stack's random choices repeatable. Use only in tests: keys and sequence numbers become predictable.
     pub fn seed(mut self, seed: [u8; 32]) -> Self {
         self.seed = Some(seed);
         self
@@ -223,30 +223,29 @@ impl StackBuilder {
         let clock = Clock::new();
         let (tx, rx) = crossbeam_channel::unbounded();
         let worker = Worker::new(rx, stack.clone(), reader_spin);
-        let mut engine = umptcp_stack_core::Stack::new(stack, seed);
+        let mut core = umptcp_stack_core::Stack::new(stack, seed);
         if let Some(observer) = observer {
-            engine.set_observer(observer);
+            core.set_observer(observer);
         }
         let (cookies, known) = cookies.unzip();
         for server in known.iter().flatten() {
-            engine.remember_fast_open_server(clock.now(), server);
+            core.remember_fast_open_server(clock.now(), server);
         }
-        let mut event_loop = EventLoop::new(engine, worker, clock, event_loop)?;
+        let mut event_loop = EventLoop::new(core, worker, clock, event_loop)?;
         let handle = Handle::new(
-            tx,
-            event_loop.waker(),
+            Commands::new(tx, event_loop.waker()),
             clock,
             connections,
             nics.as_ref().map(Arc::downgrade).unwrap_or_default(),
         );
         let thread = std::thread::Builder::new().name("umptcp".into()).spawn(move || {
             let result = event_loop.run();
-            let learned = event_loop.engine().fast_open_servers(clock.now());
+            let learned = event_loop.stack().fast_open_servers(clock.now());
             if let Some(Err(error)) = cookies.map(|file| file.save(learned)) {
-                tracing::warn!(%error, "Fast Open cookies are not kept");
+                tracing::warn!(%error, "cannot save Fast Open cookies");
             }
             if let Err(error) = &result {
-                tracing::error!(%error, "the worker cannot go on");
+                tracing::error!(%error, "the worker failed");
             }
             result
         })?;
@@ -255,7 +254,7 @@ impl StackBuilder {
             stack.add_path(path)?;
         }
         if let Some(nics) = &stack.nics {
-            nics.attach(&stack.handle)?;
+            nics.attach(&stack.handle.commands)?;
         }
         Ok(stack)
     }
@@ -267,8 +266,8 @@ impl Stack {
         StackBuilder::default()
     }
 
-    /// Starts a stack over these paths: each a device, what the stack is to know of it, and something that undoes its set-up
-    /// when dropped.
+    /// Starts a stack over these paths. Each consists of a device, its description for the stack, and a guard that
+    /// undoes its set-up when dropped.
     pub fn start(
         paths: Vec<(Box<dyn Device>, PathConfig, Guard)>,
         stack: StackConfig,
@@ -278,50 +277,40 @@ impl Stack {
         Self::builder().paths(paths).stack_config(stack).connection_config(connections).start()
     }
 
-    /// Connects to `address` with the default settings.
-    pub fn connect(&self, address: impl ToSocketAddrs) -> io::Result<MptcpStream> {
-        StreamBuilder::new(self.handle.clone()).connect(address)
-    }
-
-    /// Listens on `address` with the default settings.
-    pub fn listen(&self, address: impl ToSocketAddrs) -> io::Result<MptcpListener> {
-        ListenerBuilder::new(self.handle.clone()).listen(address)
-    }
-
     /// Adds a path while the stack runs.
     pub fn add_path(&self, path: impl Into<AttachedPath>) -> io::Result<PathId> {
-        self.handle.add_path(path.into())
+        self.handle.commands.add_path(path.into())
     }
 
-    /// Removes a path: its subflows end, connections go on over the others, and its set-up is undone before this returns. `false`:
-    /// there is no such path.
+    /// Removes a path: its subflows end, connections continue over the others, and its set-up is undone before this
+    /// returns. Returns `false` if there is no such path.
     pub fn remove_path(&self, path: PathId) -> io::Result<bool> {
-        let removed = self.handle.remove_path(path)?;
+        let removed = self.handle.commands.remove_path(path)?;
         if let Some(nics) = &self.nics {
             nics.forget(path);
         }
-        // Dropped here, not on the worker's thread: undoing may take long.
+        // Dropped here and not on the worker's thread, because undoing the set-up may take long.
         Ok(removed.is_some())
     }
 
-    /// The paths there are.
+    /// All paths.
     pub fn paths(&self) -> io::Result<Vec<PathInfo>> {
-        Ok(self.handle.call(|worker, cx| {
+        Ok(self.handle.commands.call(|worker, cx| {
             cx.paths().into_iter().map(|id| PathInfo { id, name: worker.path_name(id) }).collect()
         })?)
     }
 
-    /// Every connection that a program holds, with its subflows.
+    /// Every connection that the program holds, with its subflows.
     pub fn connections(&self) -> io::Result<Vec<(ConnectionId, ConnectionInfo, Vec<SubflowInfo>)>> {
-        Ok(self.handle.call(|worker, cx| worker.describe_all(cx))?)
+        Ok(self.handle.commands.call(|worker, cx| worker.describe_all(cx))?)
     }
 
-    /// What the stack has counted since it started.
+    /// The stack's counters since it started.
     pub fn counters(&self) -> io::Result<Counters> {
-        Ok(self.handle.call(|_, cx| cx.engine.counters().clone())?)
+        Ok(self.handle.commands.call(|_, cx| cx.stack.counters().clone())?)
     }
 
-    /// Stops the stack as dropping it does, with another linger time, and reports what the worker died of, if it did.
+    /// Stops the stack as dropping it does, with this linger time, and returns the worker's error, if any.
     pub fn stop(mut self, linger: Duration) -> io::Result<()> {
         self.linger = linger;
         self.end()
@@ -334,8 +323,8 @@ impl Stack {
     fn end(&mut self) -> io::Result<()> {
         let Some(thread) = self.thread.take() else { return Ok(()) };
         let linger = self.linger;
-        // If the worker is gone, joining tells why.
-        let _ = self.handle.call(move |worker, cx| worker.stop(cx, linger));
+        // If the worker has ended, joining it tells why.
+        let _ = self.handle.commands.call(move |worker, cx| worker.stop(cx, linger));
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the worker's thread panicked")))
     }
 }
@@ -343,7 +332,7 @@ impl Stack {
 impl Drop for Stack {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            tracing::error!(%error, "the stack ended badly");
+            tracing::error!(%error, "the stack ended with an error");
         }
     }
 }

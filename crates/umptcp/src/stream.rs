@@ -1,11 +1,12 @@
 //! Connections.
 
 use crate::error::Error;
+use crate::handle::Handle;
+use crate::protocol::Protocol;
 use crate::settings::connection_settings;
 use crate::shared::{End, Phase, Put, Shared, Taken, TimedOut, deadline, lock};
 use crate::stack::Stack;
-use crate::status::MptcpStatus;
-use crate::worker::{Accepted, Command, Context, Handle, Worker};
+use crate::worker::{Accepted, Command, Context, Worker};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -15,18 +16,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, Ecn, KeepAlive};
 use umptcp_stack_core::error::{ConnectionError, SetError, SignalError};
-use umptcp_stack_core::stack::{self, ConnectionInfo, SubflowInfo};
+use umptcp_stack_core::stack::{ConnectionInfo, MptcpStatus, SubflowInfo};
 use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};
 
 /// A connection: MPTCP, or plain TCP when the peer or the path does not support it.
 ///
-/// It works like [`std::net::TcpStream`] and can be read and written from several threads, also through `&MptcpStream`
-/// or a clone made by [`MptcpStream::try_clone`]. Dropping the last handle closes the connection; what was written
-/// before is still delivered in the background.
+/// It works like [`std::net::TcpStream`] and can be read and written from several threads, through `&MptcpStream` or a
+/// clone made by [`MptcpStream::try_clone`]. Dropping the last handle closes the connection; data written before that
+/// is still delivered in the background.
 #[derive(Debug, Clone)]
 pub struct MptcpStream(Arc<Inner>);
 
-/// How long a reader leaves others the time to write something that can go with the SYN.
+/// How long a reader waits for another thread to write something that can go with the SYN.
 const FAST_OPEN_PATIENCE: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
@@ -39,20 +40,20 @@ struct Inner {
     reader: Mutex<VecDeque<Bytes>>,
     /// Held while writing, so that the bytes of one write stay together.
     writer: Mutex<()>,
-    /// Nanoseconds; 0: none.
+    /// In nanoseconds; 0 means none.
     read_timeout: AtomicU64,
     write_timeout: AtomicU64,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.handle.send(Command::Close(self.id));
+        self.handle.commands.send(Command::Close(self.id));
     }
 }
 
-/// Settings for a connection that is to be made.
+/// Settings for a new connection.
 ///
-/// Starts with the stack's defaults.
+/// Starts from the stack's defaults.
 #[derive(Clone, Debug)]
 pub struct StreamBuilder {
     handle: Handle,
@@ -71,36 +72,37 @@ impl StreamBuilder {
 
     connection_settings!();
 
-    /// Paths to use, the first for the initial subflow. Without this: all.
+    /// Paths to use, the first one for the initial subflow. All paths if not set.
     pub fn paths(mut self, paths: impl IntoIterator<Item = PathId>) -> Self {
         self.paths = paths.into_iter().collect();
         self
     }
 
-    /// Local address and port of the initial subflow. An unspecified address, or port 0, is chosen by the stack.
+    /// Local address and port of the initial subflow. The stack chooses an unspecified address, or port 0, itself.
     pub fn local(mut self, local: SocketAddr) -> Self {
         self.local_address = Some(local.ip()).filter(|a| !a.is_unspecified());
         self.local_port = local.port();
         self
     }
 
-    /// Whether to use TCP Fast Open (RFC 7413, TCP_FASTOPEN_CONNECT). The first connection to a server asks it for a cookie. Later ones
-    /// of this stack are returned without a word to the server, and what is written first goes with the SYN, so that the answer may
-    /// be there a round trip earlier; what is wrong with the server shows when reading or writing, then.
+    /// Whether to use TCP Fast Open (RFC 7413; the socket option TCP_FASTOPEN_CONNECT). The first connection to a
+    /// server asks it for a cookie. Later connections of this stack are returned before anything is sent: the SYN
+    /// carries the first data written, which saves a round trip. If the server cannot be reached, reading or writing
+    /// reports it.
     ///
-    /// Should the network duplicate the SYN, the server may take what it carries twice: only for requests that bear it.
+    /// If the network duplicates the SYN, the server may receive its data twice. Use only for idempotent requests.
     pub fn fast_open(mut self, on: bool) -> Self {
         self.config.fast_open = on;
         self
     }
 
-    /// How long to wait for the connection to be established, for each address tried.
+    /// How long to wait for the connection to be established, per address tried.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
         self
     }
 
-    /// Connects. With several addresses, each is tried in turn, and the last one's error is returned.
+    /// Connects. Several addresses are tried in turn; the error is that of the last one.
     pub fn connect(self, address: impl ToSocketAddrs) -> io::Result<MptcpStream> {
         let mut last = None;
         for remote in address.to_socket_addrs()? {
@@ -116,7 +118,7 @@ impl StreamBuilder {
     }
 
     fn connect_one(&self, remote: SocketAddr) -> Result<MptcpStream, Error> {
-        // The first path in the list may lead elsewhere.
+        // The first path may not have a route to the peer.
         let routed = || self.handle.nics.upgrade().and_then(|n| n.address_towards(remote.ip()));
         let local_address = match self.local_address {
             None if self.paths.is_empty() => routed(),
@@ -131,6 +133,7 @@ impl StreamBuilder {
         };
         let (id, shared) = self
             .handle
+            .commands
             .call(move |worker, cx| worker.connect(cx, options))?
             .map_err(|source| Error::Connect { remote, source })?;
         match shared.wait_connected(deadline(self.timeout)) {
@@ -147,10 +150,17 @@ impl StreamBuilder {
                 })
             }
             Ok(Phase::Connecting) | Err(TimedOut) => {
-                self.handle.call(move |worker, cx| worker.abort(cx, id))?;
+                self.handle.commands.call(move |worker, cx| worker.abort(cx, id))?;
                 Err(Error::ConnectTimeout { remote })
             }
         }
+    }
+}
+
+impl Stack {
+    /// Connects to `address` with the default settings.
+    pub fn connect(&self, address: impl ToSocketAddrs) -> io::Result<MptcpStream> {
+        MptcpStream::connect(self, address)
     }
 }
 
@@ -180,12 +190,12 @@ impl MptcpStream {
         StreamBuilder::new(stack.handle().clone())
     }
 
-    /// The connection's name within its stack.
+    /// The connection's id within its stack.
     pub fn id(&self) -> ConnectionId {
         self.0.id
     }
 
-    /// The peer of the initial subflow.
+    /// The remote address of the initial subflow.
     pub fn peer_addr(&self) -> SocketAddr {
         self.0.remote
     }
@@ -200,75 +210,72 @@ impl MptcpStream {
         Ok(self.clone())
     }
 
-    /// Whether the connection is MPTCP, since when, and why not.
-    pub fn mptcp_status(&self) -> io::Result<MptcpStatus> {
+    /// Whether the connection is MPTCP, since when, or why not.
+    pub fn protocol(&self) -> io::Result<Protocol> {
         Ok(match self.info()?.mptcp {
-            stack::MptcpStatus::Negotiating => MptcpStatus::Negotiating,
-            stack::MptcpStatus::Active { since } => {
-                MptcpStatus::Active { since: self.0.handle.clock.wall_time(since) }
-            }
-            stack::MptcpStatus::Plain { reason } => MptcpStatus::Plain { reason },
+            MptcpStatus::Negotiating => Protocol::Negotiating,
+            MptcpStatus::Active { since } => Protocol::Mptcp { since: self.0.handle.clock.wall_time(since) },
+            MptcpStatus::Plain { reason } => Protocol::Tcp { reason },
         })
     }
 
-    /// State and statistics of the connection; the last ones when it has ended.
+    /// State and statistics of the connection; the final ones if it has ended.
     pub fn info(&self) -> io::Result<ConnectionInfo> {
         Ok(self.describe()?.0)
     }
 
-    /// State and statistics of each subflow; the last ones when the connection has ended.
+    /// State and statistics of each subflow; the final ones if the connection has ended.
     pub fn subflows(&self) -> io::Result<Vec<SubflowInfo>> {
         Ok(self.describe()?.1)
     }
 
     fn describe(&self) -> Result<(ConnectionInfo, Vec<SubflowInfo>), Error> {
         let (id, shared) = (self.0.id, self.0.shared.clone());
-        let found = match self.0.handle.call(move |worker, cx| worker.describe(cx, id, &shared)) {
+        let found = match self.0.handle.commands.call(move |worker, cx| worker.describe(cx, id, &shared)) {
             Err(Error::Stopped) => self.0.shared.last(),
             other => other?,
         };
         found.ok_or(self.error(ConnectionError::NotFound))
     }
 
-    /// Asks the peer to send on a subflow only when no other works, or to use it like the others again (MP_PRIO, RFC 8684
-    /// §3.3.8); our own sending follows suit.
+    /// Makes a subflow a backup, to be used only when no other works, or a regular one again. Applies to both
+    /// directions: the peer is told (MP_PRIO, RFC 8684 §3.3.8).
     pub fn set_backup(&self, subflow: SubflowId, backup: bool) -> io::Result<()> {
         let id = self.0.id;
         let set =
-            move |_: &mut Worker, cx: &mut Context<'_>| cx.engine.set_backup(cx.now, id, subflow, backup);
-        self.signalled(self.0.handle.call(set)?)
+            move |_: &mut Worker, cx: &mut Context<'_>| cx.stack.set_backup(cx.now, id, subflow, backup);
+        self.signalled(self.0.handle.commands.call(set)?)
     }
 
-    /// Tells the peer of an address it may open subflows to, and of a port if it is not the one in use (ADD_ADDR, RFC 8684
-    /// §3.4.1). That they lead to this stack is the caller's business.
+    /// Advertises to the peer an address that it may open subflows to, with a port if it differs from the one in use
+    /// (ADD_ADDR, RFC 8684 §3.4.1). The caller must make sure that packets to it reach this stack.
     pub fn advertise_address(&self, address: IpAddr, port: Option<u16>) -> io::Result<AddressId> {
         let id = self.0.id;
-        let tell = move |_: &mut Worker, cx: &mut Context<'_>| {
-            cx.engine.advertise_address(cx.now, id, address, port)
-        };
-        self.signalled(self.0.handle.call(tell)?)
+        let tell =
+            move |_: &mut Worker, cx: &mut Context<'_>| cx.stack.advertise_address(cx.now, id, address, port);
+        self.signalled(self.0.handle.commands.call(tell)?)
     }
 
-    /// Tells the peer that an address is not to be used any more (REMOVE_ADDR, RFC 8684 §3.4.2). Subflows from it are closed as
-    /// long as others remain.
+    /// Tells the peer that an address is no longer available (REMOVE_ADDR, RFC 8684 §3.4.2). Subflows from it are
+    /// closed as long as others remain.
     pub fn withdraw_address(&self, address: AddressId) -> io::Result<()> {
         let id = self.0.id;
         let tell =
-            move |_: &mut Worker, cx: &mut Context<'_>| cx.engine.withdraw_addresses(cx.now, id, &[address]);
-        self.signalled(self.0.handle.call(tell)?)
+            move |_: &mut Worker, cx: &mut Context<'_>| cx.stack.withdraw_addresses(cx.now, id, &[address]);
+        self.signalled(self.0.handle.commands.call(tell)?)
     }
 
-    /// Gives the connection another congestion control algorithm of the stack's registry (the socket option TCP_CONGESTION). Windows
-    /// and slow-start thresholds are kept. [`info`](Self::info) tells which one is in use.
+    /// Switches the connection to another congestion control algorithm of the stack's registry (the socket option
+    /// TCP_CONGESTION). Windows and slow-start thresholds are kept. [`info`](Self::info) tells which one is in use.
     pub fn set_congestion(&self, name: &str) -> io::Result<()> {
         let (id, name) = (self.0.id, name.to_owned());
-        self.changed(move |_, cx| cx.engine.set_congestion(cx.now, id, &name))
+        self.changed(move |_, cx| cx.stack.set_congestion(cx.now, id, &name))
     }
 
-    /// Gives the connection another scheduler of the stack's registry.
+    /// Switches the connection to another scheduler of the stack's registry.
     pub fn set_scheduler(&self, name: &str) -> io::Result<()> {
         let (id, name) = (self.0.id, name.to_owned());
-        self.changed(move |_, cx| cx.engine.set_scheduler(cx.now, id, &name))
+        self.changed(move |_, cx| cx.stack.set_scheduler(cx.now, id, &name))
     }
 
     fn changed(
@@ -276,7 +283,7 @@ impl MptcpStream {
         set: impl FnOnce(&mut Worker, &mut Context<'_>) -> Result<(), SetError> + Send + 'static,
     ) -> io::Result<()> {
         let remote = self.0.remote;
-        Ok(self.0.handle.call(set)?.map_err(|source| Error::Set { remote, source })?)
+        Ok(self.0.handle.commands.call(set)?.map_err(|source| Error::Set { remote, source })?)
     }
 
     fn signalled<T>(&self, result: Result<T, SignalError>) -> io::Result<T> {
@@ -284,7 +291,7 @@ impl MptcpStream {
         Ok(result.map_err(|source| Error::Signal { remote, source })?)
     }
 
-    /// Ends reading, writing or both. What was written before is still delivered.
+    /// Shuts down reading, writing or both. Data written before that is still delivered.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         if matches!(how, Shutdown::Read | Shutdown::Both) {
             self.0.shared.end_reading(End::Finished, true);
@@ -296,36 +303,36 @@ impl MptcpStream {
         Ok(())
     }
 
-    /// Ends the connection at once; what is on its way is lost, and the peer gets a reset.
+    /// Aborts the connection: data in flight is lost, and the peer gets a reset.
     pub fn abort(self) {
         let id = self.0.id;
-        // If the worker is gone, so is the connection.
-        let _ = self.0.handle.call(move |worker, cx| worker.abort(cx, id));
+        // If the worker has ended, so has the connection.
+        let _ = self.0.handle.commands.call(move |worker, cx| worker.abort(cx, id));
     }
 
-    /// How long a read may wait; `None`: for ever. A read that waited longer fails with [`io::ErrorKind::WouldBlock`].
+    /// Time limit for reads; `None` means no limit. A read that exceeds it fails with [`io::ErrorKind::WouldBlock`].
     pub fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         set_timeout(&self.0.read_timeout, limit)
     }
 
-    /// How long a write may wait; `None`: for ever. A write that waited longer fails with [`io::ErrorKind::WouldBlock`].
+    /// Time limit for writes; `None` means no limit. A write that exceeds it fails with [`io::ErrorKind::WouldBlock`].
     pub fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         set_timeout(&self.0.write_timeout, limit)
     }
 
-    /// How long a read may wait.
+    /// Time limit for reads.
     pub fn read_timeout(&self) -> Option<Duration> {
         timeout(&self.0.read_timeout)
     }
 
-    /// How long a write may wait.
+    /// Time limit for writes.
     pub fn write_timeout(&self) -> Option<Duration> {
         timeout(&self.0.write_timeout)
     }
 
-    /// Receives some bytes without copying them; empty at the end of the stream.
+    /// Receives some data without copying it; empty at the end of the stream.
     ///
-    /// They share memory with the packets they came in, so keep them no longer than needed.
+    /// The data shares memory with the packets that carried it, so do not keep it longer than necessary.
     pub fn recv_bytes(&self) -> io::Result<Bytes> {
         let mut queue = lock(&self.0.reader);
         if queue.is_empty() && !self.fill(&mut queue)? {
@@ -334,7 +341,7 @@ impl MptcpStream {
         Ok(queue.pop_front().unwrap_or_default())
     }
 
-    /// Sends `data` without copying it. Returns as soon as it is queued, which may take until earlier data has been sent.
+    /// Sends `data` without copying it. Returns once it is queued, which may have to wait for earlier data to be sent.
     pub fn send_bytes(&self, data: Bytes) -> io::Result<()> {
         if data.is_empty() {
             return Ok(());
@@ -349,16 +356,17 @@ impl MptcpStream {
         Ok(())
     }
 
-    /// Waits for data and takes it. `false`: the end of the stream.
+    /// Waits for data and takes it. Returns `false` at the end of the stream.
     fn fill(&self, queue: &mut VecDeque<Bytes>) -> Result<bool, Error> {
         let limit = deadline(self.read_timeout());
         if self.0.shared.stop_awaiting_data() {
-            // Fast Open, and is the server to speak first after all? Another thread may be about to write.
+            // Fast Open, and nothing has been written: the server may have to speak first. Or another thread is about
+            // to write.
             let patience = deadline(Some(FAST_OPEN_PATIENCE));
             match self.0.shared.take(queue, limit.into_iter().chain(patience).min()) {
                 Err(TimedOut) => {
                     let id = self.0.id;
-                    self.0.handle.call(move |_, cx| cx.engine.open(cx.now, id))?;
+                    self.0.handle.commands.call(move |_, cx| cx.stack.open(cx.now, id))?;
                 }
                 taken => return self.filled(taken),
             }
@@ -379,7 +387,7 @@ impl MptcpStream {
     }
 
     fn look(&self, tell: bool) {
-        self.0.handle.look(self.0.id, tell);
+        self.0.handle.commands.look(self.0.id, tell);
     }
 
     fn error(&self, source: ConnectionError) -> Error {
@@ -435,7 +443,7 @@ impl Write for &MptcpStream {
         }
     }
 
-    /// Does nothing: what is written is sent as soon as windows allow.
+    /// Does nothing: data is sent as soon as the windows allow.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }

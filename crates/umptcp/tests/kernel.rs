@@ -1,9 +1,8 @@
 //! The library against the Linux kernel's MPTCP, over TUN devices in network namespaces.
 //!
-//! Each test makes two namespaces, each of which belongs to a thread and vanishes with it. The paths are set up by hand, so that
-//! what is tested is the library and the devices, not their set-up.
+//! Each test creates two namespaces, each of which belongs to a thread and disappears with it. The paths are set up
+//! manually, to test the library and the devices without path set-up.
 #![cfg(target_os = "linux")]
-#![allow(missing_docs)]
 
 mod common;
 
@@ -15,7 +14,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
 use std::sync::mpsc;
 use std::time::Duration;
-use umptcp::{AttachedPath, FallbackReason, MptcpStatus, MptcpStream, PathConfig, Stack, StackBuilder};
+use umptcp::{AttachedPath, FallbackReason, MptcpStream, PathConfig, Stack, StackBuilder};
 use umptcp_tun_driver::device::{Tun, TunOptions};
 
 fn ip(arguments: &str) {
@@ -41,8 +40,8 @@ impl Server {
     }
 }
 
-/// Runs `test` in a client's namespace with two NICs, c0 and c1, whose cables lead to a server at 192.168.N.2. The stack's address
-/// on path N is 10.100.N.2. Says so and returns when this process may not make namespaces.
+/// Runs `test` in a client's namespace with two NICs, c0 and c1, connected to a server at 192.168.N.2. The stack's
+/// address on path N is 10.100.N.2. Skips the test if this process cannot create namespaces.
 fn with_server(test: impl FnOnce(&Server, Vec<AttachedPath>) + Send + 'static) {
     let client = std::thread::spawn(move || {
         if let Err(e) = unshare(CloneFlags::CLONE_NEWNET) {
@@ -81,12 +80,12 @@ fn with_server(test: impl FnOnce(&Server, Vec<AttachedPath>) + Send + 'static) {
     }
 }
 
-/// A NIC of the client, its other end in the server's namespace, and a path bound to it.
+/// A NIC of the client, its far end in the server's namespace, and a path bound to it.
 fn cable(n: u32, server: nix::unistd::Pid) -> AttachedPath {
     ip(&format!("link add c{n} type veth peer name s{n} netns {server}"));
     ip(&format!("addr add 192.168.{n}.1/24 dev c{n}"));
     ip(&format!("link set c{n} up"));
-    let tun = Tun::open(&TunOptions { name: Some(format!("u{n}")), ..TunOptions::default() }).unwrap();
+    let tun = Tun::open(&TunOptions::named(format!("u{n}"))).unwrap();
     ip(&format!("addr add 10.100.{n}.1/24 dev u{n}"));
     ip(&format!("link set u{n} up"));
     ip(&format!("rule add from 10.100.{n}.2 lookup {}", 100 + n));
@@ -118,7 +117,7 @@ fn serve<T>(mptcp: bool, ready: &mpsc::Sender<()>, work: impl FnOnce(TcpStream) 
     work(stream.into())
 }
 
-/// What the kernel has counted in this namespace.
+/// The kernel's counters in this namespace.
 fn counter(name: &str) -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/net/netstat").unwrap();
     let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
@@ -178,7 +177,7 @@ fn both_directions_at_once_with_the_kernel_as_server() {
             (&client).read_to_end(&mut got).unwrap();
             assert!(got == pattern(LEN, 2), "every byte from the server, in order");
         });
-        assert!(client.mptcp_status().unwrap().is_active());
+        assert!(client.protocol().unwrap().is_mptcp());
         let (intact, counters) = result.recv_timeout(Duration::from_secs(30)).unwrap();
         assert!(intact, "every byte to the server, in order");
         assert_eq!(counters, [1, 1, 0, 0, 0, 0]);
@@ -202,7 +201,7 @@ fn a_plain_tcp_server_is_a_fallback() {
         client.read_to_end(&mut got).unwrap();
         assert!(got == data);
         let reason = FallbackReason::NoOptionInSynAck;
-        assert_eq!(client.mptcp_status().unwrap(), MptcpStatus::Plain { reason });
+        assert_eq!(client.protocol().unwrap(), umptcp::Protocol::Tcp { reason });
         result.recv_timeout(Duration::from_secs(10)).unwrap();
     });
 }
@@ -230,7 +229,7 @@ fn the_kernel_as_client() {
         });
         let (stream, from) = listener.accept_timeout(Duration::from_secs(10)).unwrap();
         assert_eq!(from.ip().to_string(), "192.168.0.2");
-        assert!(stream.mptcp_status().unwrap().is_active());
+        assert!(stream.protocol().unwrap().is_mptcp());
         std::io::copy(&mut &stream, &mut &stream).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         assert!(result.recv_timeout(Duration::from_secs(30)).unwrap());

@@ -1,6 +1,5 @@
 //! Paths that the library sets up itself, and the examples, in network namespaces.
 #![cfg(target_os = "linux")]
-#![allow(missing_docs)]
 
 mod common;
 
@@ -17,8 +16,8 @@ fn ip(arguments: &str) {
     assert!(out.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
-/// Runs `client` and `server` in a namespace each. The client's NICs c0 and c1 (192.168.140.231 and .232) and the server's s0 (.110)
-/// are in one subnet, on a bridge in a third.
+/// Runs `client` and `server` in separate namespaces. The client's NICs c0 and c1 (192.168.140.231 and .232) and the
+/// server's s0 (.110) are in one subnet, on a bridge in a third namespace.
 fn two_hosts(client: impl FnOnce() + Send + 'static, server: impl FnOnce() + Send + 'static) {
     let host = |work: Box<dyn FnOnce() + Send>, nics: &'static [(&'static str, u8)]| {
         let (tid_tx, tid) = mpsc::channel();
@@ -57,10 +56,10 @@ fn two_hosts(client: impl FnOnce() + Send + 'static, server: impl FnOnce() + Sen
         }
         client_wired.send(()).unwrap();
         server_wired.send(()).unwrap();
-        // The bridge goes with this thread.
+        // The bridge disappears with this thread.
         let _ = finished.recv();
     });
-    // All, so that each has cleaned up.
+    // Join all, so that each has cleaned up.
     let results = [client.join(), server.join()];
     drop(done);
     for result in results.into_iter().chain([bridge.join()]) {
@@ -78,7 +77,7 @@ fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Listens on all NICs and sends back what comes, until the flag falls.
+/// Listens on all NICs and echoes until the flag is cleared.
 fn echo_until(done: &mpsc::Receiver<()>, ready: &mpsc::Sender<()>) {
     let stack = Stack::builder().nics(["s0"]).start().unwrap();
     let listener = stack.listen("0.0.0.0:7").unwrap();
@@ -92,7 +91,7 @@ fn echo_until(done: &mpsc::Receiver<()>, ready: &mpsc::Sender<()>) {
     nothing_left();
 }
 
-/// Nothing that was set up in this namespace may remain.
+/// Asserts that nothing is left of what was set up in this namespace.
 fn nothing_left() {
     let show = |arguments: &str| {
         let out = Command::new("ip").args(arguments.split_whitespace()).output().unwrap();
@@ -110,7 +109,7 @@ fn nics_that_go_down_and_come_back_are_followed() {
     let (done_tx, done) = mpsc::channel();
     let client = move || {
         ready.recv().unwrap();
-        // None named: all that are usable.
+        // No NICs given: all usable ones.
         let stack = Stack::builder().nics([""; 0]).start().unwrap();
         let names = || {
             let mut names: Vec<String> = stack.paths().unwrap().into_iter().map(|p| p.name).collect();
@@ -139,7 +138,7 @@ fn nics_that_go_down_and_come_back_are_followed() {
         wait_for("the path returns", || names() == ["c0", "c1"]);
         wait_for("two subflows again", || established(stream.subflows().unwrap()) == 2);
         there_and_back();
-        assert!(stream.mptcp_status().unwrap().is_active());
+        assert!(stream.protocol().unwrap().is_mptcp());
         drop(stream);
         drop(stack);
         nothing_left();
@@ -207,7 +206,7 @@ fn the_examples_speak_mptcp_with_one_another() {
         assert!(lines.next().unwrap().ends_with(": 1000000 bytes"));
         child.kill().unwrap();
         child.wait().unwrap();
-        // Killed, it could not clean up; the next to start would.
+        // It was killed and could not clean up; the next instance would.
         assert_eq!(umptcp_tun_driver::paths::clean_up_leftovers().unwrap().len(), 1);
         nothing_left();
     };

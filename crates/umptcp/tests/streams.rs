@@ -1,6 +1,5 @@
 //! Streams and listeners between two stacks in one process.
 #![cfg(target_os = "linux")]
-#![allow(missing_docs)]
 
 mod common;
 
@@ -10,11 +9,11 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use umptcp::{ConnectionState, Counter, FallbackReason, MptcpListener, MptcpStatus, MptcpStream, Stack};
+use umptcp::{ConnectionState, Counter, FallbackReason, MptcpListener, MptcpStream, Protocol, Stack};
 
 const SERVER: &str = "10.0.0.2:80";
 
-/// A connection between the two, both ends.
+/// Both ends of a connection between the two.
 fn connected(a: &Stack, b: &Stack) -> (MptcpStream, MptcpStream) {
     let listener = b.listen(SERVER).unwrap();
     let client = a.connect(SERVER).unwrap();
@@ -36,8 +35,8 @@ fn wait_for(mut condition: impl FnMut() -> bool) {
 fn both_directions_at_once_over_two_paths() {
     let (a, b) = two_stacks(2, |s| s);
     let (client, server) = connected(&a, &b);
-    assert!(client.mptcp_status().unwrap().is_active());
-    // Joins begin once the server is known to have both keys, which its first DATA_ACK shows (RFC 8684 §3.1).
+    assert!(client.protocol().unwrap().is_mptcp());
+    // Joins start once the server is known to have both keys, as shown by its first DATA_ACK (RFC 8684 §3.1).
     (&client).write_all(b"x").unwrap();
     (&server).read_exact(&mut [0]).unwrap();
     wait_for(|| client.subflows().unwrap().len() >= 2);
@@ -60,7 +59,7 @@ fn both_directions_at_once_over_two_paths() {
     wait_for(|| client.info().unwrap().state == ConnectionState::Closed);
     let info = client.info().unwrap();
     assert_eq!((info.bytes_acked, info.error), ((32 << 20) + 1, None));
-    assert!(client.mptcp_status().unwrap().is_active(), "known after the end, too");
+    assert!(client.protocol().unwrap().is_mptcp(), "known after the end, too");
 }
 
 #[test]
@@ -167,11 +166,11 @@ fn mptcp_can_be_switched_off_at_either_end() {
         (&server).read_exact(&mut got).unwrap();
         assert_eq!(&got, b"hello");
         for (stream, says) in [(&client, client_says), (&server, server_says)] {
-            match (stream.mptcp_status().unwrap(), says) {
-                (MptcpStatus::Active { since }, None) => {
+            match (stream.protocol().unwrap(), says) {
+                (Protocol::Mptcp { since }, None) => {
                     assert!(since.elapsed().unwrap() < Duration::from_secs(60))
                 }
-                (MptcpStatus::Plain { reason }, Some(expected)) => assert_eq!(reason, expected),
+                (Protocol::Tcp { reason }, Some(expected)) => assert_eq!(reason, expected),
                 (status, expected) => panic!("{status:?}, not {expected:?}"),
             }
         }
@@ -210,7 +209,7 @@ fn dropping_the_stack_still_delivers_what_was_written() {
         if let Some(mut kept) = kept {
             assert!(kept.write(b"x").is_err());
             assert!(kept.read(&mut [0]).is_err());
-            assert!(kept.mptcp_status().is_err() || kept.info().is_ok());
+            assert!(kept.protocol().is_err() || kept.info().is_ok());
         }
     }
 }
@@ -292,14 +291,14 @@ fn shutdown_and_abort_reach_both_ends() {
     let client = a.connect(SERVER).unwrap();
     let (server, _) = listener.accept().unwrap();
 
-    // A reader that waits is woken by shutting its own side.
+    // Shutting down its own side wakes a waiting reader.
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| (&server).read(&mut [0; 9]).unwrap());
         std::thread::sleep(Duration::from_millis(20));
         server.shutdown(Shutdown::Read).unwrap();
         assert_eq!(waiting.join().unwrap(), 0);
     });
-    // Half-closed: the other direction goes on.
+    // Half-closed: the other direction continues.
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!((&client).write(b"x").unwrap_err().kind(), ErrorKind::BrokenPipe);
     (&server).write_all(b"still").unwrap();
@@ -365,10 +364,11 @@ fn a_listener_holds_back_what_nobody_accepts() {
         seen.sort_unstable();
         assert_eq!(seen, (0..12).collect::<Vec<u8>>());
         clients.into_iter().for_each(|c| c.join().unwrap());
-        // Up to three that wait, and up to three whose handshakes were under way when others came complete, by SYN cookie.
+        // Up to three that wait, and up to three whose handshakes were in progress when others were completed by SYN
+        // cookie.
         assert!((3..=6).contains(&held.len()), "{held:?}");
     });
-    // Closing a listener resets what waits.
+    // Closing a listener resets waiting connections.
     let waiting = a.connect(SERVER).unwrap();
     drop(listener);
     assert_eq!((&waiting).read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
@@ -393,7 +393,7 @@ fn paths_come_and_go_under_a_connection() {
     });
     client.write_all(&data[..8 << 20]).unwrap();
     let (x, y) = PipeDevice::pair();
-    // The second path of each: the client's leads to the server's first address, too, in this little world.
+    // The second path of each. In this network the client's second path also leads to the server's first address.
     b.add_path(path("b1", "10.1.0.2", y)).unwrap();
     let second = a.add_path(path("a1", "10.1.0.1", x)).unwrap();
     wait_for(|| client.subflows().unwrap().iter().any(|s| s.path == second && s.state == "ESTABLISHED"));
@@ -442,7 +442,7 @@ fn many_threads_use_one_stack() {
     wait_for(|| a.connections().unwrap().is_empty() && b.connections().unwrap().is_empty());
 }
 
-/// A question, and its answer by the server, whose end is returned.
+/// Sends a question and receives the server's answer. Returns the server's end.
 fn ask(client: &mut MptcpStream, listener: &MptcpListener) -> MptcpStream {
     client.write_all(b"question").unwrap();
     let (mut server, _) = listener.accept().unwrap();
@@ -460,7 +460,7 @@ fn ask(client: &mut MptcpStream, listener: &MptcpListener) -> MptcpStream {
 fn cookies_outlive_the_stack() {
     let file = std::env::temp_dir().join(format!("umptcp-streams-cookies-{}", std::process::id()));
     let _ = std::fs::remove_file(&file);
-    // The same key of the server's, so that it knows its cookies.
+    // With the same key, so that the server recognises its cookies.
     let run = || {
         let (a, b) = two_stacks(1, |s| s.seed([3; 32]).fast_open_cookies(&file));
         let listener = MptcpListener::builder(&b).fast_open(8).listen(SERVER).unwrap();
@@ -477,7 +477,7 @@ fn cookies_outlive_the_stack() {
         1
     );
     assert_eq!((run(), run()), (1, 1));
-    // Without it, or with what is none, the stack begins anew.
+    // Without the file, or with an invalid one, the stack starts afresh.
     std::fs::write(&file, "no cookie at all\n").unwrap();
     assert_eq!((run(), run()), (0, 1));
     std::fs::remove_file(&file).unwrap();
@@ -485,7 +485,7 @@ fn cookies_outlive_the_stack() {
     assert!(nowhere.to_string().contains("/nonexistent/cookies"), "{nowhere}");
 }
 
-/// Fast Open: after a first connection, what is written first goes with the SYN.
+/// Fast Open: after a first connection, the first data written goes with the SYN.
 #[test]
 fn a_request_goes_with_the_syn() {
     let (a, b) = two_stacks(1, |s| s);
@@ -494,18 +494,18 @@ fn a_request_goes_with_the_syn() {
     for _ in 0..3 {
         let mut client = connect();
         let server = ask(&mut client, &listener);
-        assert!([client, server].iter().all(|end| end.mptcp_status().unwrap().is_active()));
+        assert!([client, server].iter().all(|end| end.protocol().unwrap().is_mptcp()));
     }
     assert_eq!(a.counters().unwrap().get(Counter::TcpFastOpenActive), 2);
     assert_eq!(b.counters().unwrap().get(Counter::TcpFastOpenPassive), 2);
 
-    // Written and let go of at once.
+    // Written and dropped immediately.
     connect().write_all(b"one-way").unwrap();
     let mut got = Vec::new();
     listener.accept().unwrap().0.read_to_end(&mut got).unwrap();
     assert_eq!(got, b"one-way");
 
-    // The server speaks first: a reader has the SYN sent without data.
+    // The server speaks first: reading sends the SYN without data.
     let mut client = connect();
     std::thread::scope(|scope| {
         scope.spawn(|| listener.accept().unwrap().0.write_all(b"greeting").unwrap());
@@ -514,7 +514,7 @@ fn a_request_goes_with_the_syn() {
         assert_eq!(&got, b"greeting");
     });
 
-    // What is wrong with the server shows later than otherwise.
+    // Problems with the server show up later than usual.
     drop(listener);
     let mut client = connect();
     let _ = client.write_all(b"question");

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
 use umptcp_netsim::{Link, Queue};
-use umptcp_tests::emulation::Emulated;
-use umptcp_tests::topology::{Routed, Site};
+use umptcp_testbed::emulated_link::EmulatedLink;
+use umptcp_testbed::topology::{Routed, Site};
 
 /// What is asked: umptcp's median is at least this share of the kernel's.
 const GOAL: f64 = 0.9;
@@ -243,7 +243,7 @@ fn measure_once(
         }
         Trouble::Link(link) => {
             // The same draws for both stacks, as long as they send the same packets.
-            let net = Emulated::new(link(), link(), seed);
+            let net = EmulatedLink::new(link(), link(), seed);
             sites(&net.client, &net.server)
         }
         Trouble::Paths(shares) => {

@@ -1,4 +1,4 @@
-//! Places in the source: short names of files, and whether a cited item or test is there.
+//! Places in the source: short names of files, and whether a cited item or test exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -28,9 +28,10 @@ impl Places {
     /// # Errors
     /// What is wrong with it.
     pub(super) fn resolve<'a>(&'a self, citation: &'a str) -> Result<(&'a str, &'a str), String> {
-        let (place, item) =
-            citation.split_once('#').ok_or_else(|| format!("{citation} is not of the form place#item"))?;
-        let path = self.0.get(place).ok_or_else(|| format!("places.toml does not know {place}"))?;
+        let (place, item) = citation
+            .split_once('#')
+            .ok_or_else(|| format!("{citation} does not have the form place#item"))?;
+        let path = self.0.get(place).ok_or_else(|| format!("places.toml has no {place}"))?;
         Ok((path, item))
     }
 

@@ -1,4 +1,4 @@
-//! Key words counted in the RFC's own text, to check those kept.
+//! Counts the key words in the RFC's text, to check the counts in `keywords.toml`.
 
 use super::table::{KEYWORDS, Section};
 use std::collections::BTreeMap;
@@ -57,7 +57,7 @@ pub(super) fn count(text: &str) -> Counts {
     counts
 }
 
-/// What differs between the key words counted and those kept: one line each.
+/// Differences between the counted key words and those in `keywords.toml`: one line each.
 pub(super) fn compare(counted: &Counts, kept: &[Section]) -> Vec<String> {
     let empty = BTreeMap::new();
     let mut errors = Vec::new();
@@ -70,7 +70,7 @@ pub(super) fn compare(counted: &Counts, kept: &[Section]) -> Vec<String> {
             let (text, table) = (here.get(word), section.keywords.get(*word));
             if text != table {
                 errors.push(format!(
-                    "section {}: {word} stands in the text {} times, in keywords.toml {}",
+                    "section {}: {word} occurs {} times in the text, {} times in keywords.toml",
                     section.number,
                     text.unwrap_or(&0),
                     table.unwrap_or(&0)
@@ -106,7 +106,7 @@ mod tests {
             errors,
             [
                 "keywords.toml lacks section B.1",
-                "section 2: MUST stands in the text 1 times, in keywords.toml 2"
+                "section 2: MUST occurs 1 times in the text, 2 times in keywords.toml"
             ]
         );
     }

@@ -1,4 +1,4 @@
-//! The table: reading it, and what must hold of it.
+//! The table of requirements: reads and checks it.
 
 use super::places::{Kind, Places};
 use anyhow::{Context, Result};
@@ -22,7 +22,7 @@ pub(super) const KEYWORDS: &[&str] = &[
     "OPTIONAL",
 ];
 
-/// A section of the RFC in which key words stand.
+/// A section of the RFC.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Section {
@@ -30,24 +30,24 @@ pub(super) struct Section {
     pub(super) number: String,
     /// Its title.
     pub(super) title: String,
-    /// How often each key word stands in it.
+    /// How often each key word occurs in it.
     #[serde(default)]
     pub(super) keywords: BTreeMap<String, usize>,
 }
 
-/// How a requirement stands.
+/// Whether a requirement is met.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum State {
-    /// It is met.
+    /// Met.
     Met,
-    /// A part of it is met; the note says which.
+    /// Partly met; the note says which part.
     Partly,
-    /// It is not met.
+    /// Not met.
     NotMet,
-    /// It is a permission or a recommendation that we do not follow; the note says why.
+    /// A permission or recommendation that umptcp does not follow; the note says why.
     Declined,
-    /// It cannot apply to this implementation; the note says why.
+    /// Cannot apply to this implementation; the note says why.
     NotApplicable,
 }
 
@@ -55,22 +55,22 @@ pub(super) enum State {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Requirement {
-    /// The section it stands in.
+    /// Its section.
     pub(super) section: String,
-    /// The key words it stands for, one for each time they stand in the RFC; none for a rule without one.
+    /// The key words it covers, one per occurrence in the RFC; none for a rule without a key word.
     #[serde(default)]
     pub(super) words: Vec<String>,
-    /// What is demanded, in our own words.
+    /// What the RFC requires, in our own words.
     pub(super) text: String,
-    /// How it stands.
+    /// Whether it is met.
     pub(super) state: State,
-    /// Where it is done: `place#item`.
+    /// The code that implements it: `place#item`.
     #[serde(default)]
     pub(super) code: Vec<String>,
-    /// What proves it: `place#test`.
+    /// The tests that verify it: `place#test`.
     #[serde(default)]
     pub(super) tests: Vec<String>,
-    /// What else is to say; why it is not met, or needs no test.
+    /// Further explanation: why it is not met, or why it needs no test.
     #[serde(default)]
     pub(super) note: String,
 }
@@ -100,7 +100,7 @@ struct RequirementFile {
 
 fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("{} is not as it should be", path.display()))
+    toml::from_str(&text).with_context(|| format!("{} is invalid", path.display()))
 }
 
 impl Table {
@@ -120,7 +120,7 @@ impl Table {
         Ok(Table { sections: keywords.section, requirements, places })
     }
 
-    /// What is wrong with it: one line each. `root` is the repository's.
+    /// The errors in it, one line each. `root` is the repository's root.
     pub(super) fn check(&self, root: &Path) -> Vec<String> {
         let mut errors = self.check_keywords();
         for r in &self.requirements {
@@ -135,7 +135,7 @@ impl Table {
         errors
     }
 
-    /// Every key word of every section is covered, and none twice.
+    /// Every key word of every section is covered exactly once.
     fn check_keywords(&self) -> Vec<String> {
         let mut covered: BTreeMap<(&str, &str), usize> = BTreeMap::new();
         let mut errors = Vec::new();
@@ -145,7 +145,7 @@ impl Table {
             }
             for word in &r.words {
                 if !KEYWORDS.contains(&word.as_str()) {
-                    errors.push(format!("section {}, \"{}\": {word} is no key word", r.section, r.text));
+                    errors.push(format!("section {}, \"{}\": {word} is not a key word", r.section, r.text));
                 }
                 *covered.entry((&r.section, word)).or_default() += 1;
             }
@@ -157,7 +157,7 @@ impl Table {
                 if stands != here {
                     let n = &s.number;
                     errors.push(format!(
-                        "section {n}: {word} stands there {stands} times, the table has {here}"
+                        "section {n}: {word} occurs {stands} times, the requirements cover {here}"
                     ));
                 }
             }
@@ -166,15 +166,15 @@ impl Table {
     }
 }
 
-/// Whether a requirement says what its state calls for.
+/// What a requirement lacks for its state.
 fn check_state(r: &Requirement) -> Option<&'static str> {
     let (code, tests, note) = (!r.code.is_empty(), !r.tests.is_empty(), !r.note.is_empty());
     match r.state {
-        State::Met if !code && !note => Some("met, but it says neither where nor why it holds"),
-        State::Met if !tests && !note => Some("met, but neither proved by a test nor is it said why not"),
-        State::Partly if !note => Some("met in part, but it is not said which part"),
-        State::NotMet | State::Declined | State::NotApplicable if !note => Some("it is not said why"),
-        State::NotMet | State::NotApplicable if tests => Some("not met, and yet tests prove it"),
+        State::Met if !code && !note => Some("met, but neither code nor a note is given"),
+        State::Met if !tests && !note => Some("met, but neither a test nor a note is given"),
+        State::Partly if !note => Some("partly met, but the note does not say which part"),
+        State::NotMet | State::Declined | State::NotApplicable if !note => Some("the note does not say why"),
+        State::NotMet | State::NotApplicable if tests => Some("not met, but tests are given"),
         _ => None,
     }
 }
@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(table(&["MUST", "MUST", "MAY"]).check_keywords(), Vec::<String>::new());
         assert_eq!(
             table(&["MUST", "MAY"]).check_keywords(),
-            ["section 3.1: MUST stands there 2 times, the table has 1"]
+            ["section 3.1: MUST occurs 2 times, the requirements cover 1"]
         );
         assert_eq!(table(&["MUST", "MUST", "MAY", "SHALL"]).check_keywords().len(), 1);
         assert_eq!(table(&["MUST", "MUST", "MAY", "WILL"]).check_keywords().len(), 1);

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
-use umptcp_fuzzing::simulation::cases::{self, Case, Outcome};
+use umptcp_testkit::simulation::cases::{self, Case, Outcome};
 
 /// Cases that are named when they differ.
 const NAMED: usize = 10;

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use umptcp_fuzzing::simulation::cases::Case;
 use umptcp_netsim::lab::{Experiment, Registries, RunOptions};
+use umptcp_testkit::simulation::cases::Case;
 
 /// Virtual time of a run: in all scenarios everything has begun by then. The scenarios' own times take minutes.
 const DURATION: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use umptcp_fuzzing::digest::Summary;
+use umptcp_testkit::digest::Summary;
 
 /// What came of each case, by name.
 pub(super) type Digests = BTreeMap<String, Summary>;

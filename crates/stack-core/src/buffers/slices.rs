@@ -1,21 +1,26 @@
 //! Received bytes in order, in slices of the buffers they came in.
 
+use super::join::{JoinRule, Joiner};
 use alloc::collections::VecDeque;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-/// Slices shorter than this are copied together while they wait: a peer that sends single bytes would otherwise make us hold, for
-/// each, a reference and whatever its packet's buffer is.
-const COPY_BELOW: usize = 512;
-/// Copies are joined up to this size.
-const JOIN_UP_TO: usize = 16 * 1024;
+/// What is copied while it waits: a peer that sends single bytes would otherwise make us hold, for each, a reference and
+/// whatever its packet's buffer is.
+const JOIN: JoinRule = JoinRule { copy_below: 512, join_up_to: 16 * 1024 };
 
 /// A queue of bytes that adjoin. A slice that is taken before the next comes is never copied.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Slices {
     whole: VecDeque<Bytes>,
     /// Copied bytes after `whole`.
-    tail: BytesMut,
+    tail: Joiner,
     len: usize,
+}
+
+impl Default for Slices {
+    fn default() -> Self {
+        Slices { whole: VecDeque::new(), tail: Joiner::growing(JOIN), len: 0 }
+    }
 }
 
 impl Slices {
@@ -30,28 +35,18 @@ impl Slices {
             return;
         }
         self.len += bytes.len();
-        if self.len == bytes.len() || bytes.len() >= COPY_BELOW {
-            self.seal();
+        if self.len == bytes.len() || !self.tail.copies(bytes.len()) {
+            self.whole.extend(self.tail.seal());
             self.whole.push_back(bytes);
             return;
         }
-        if self.tail.len() + bytes.len() > JOIN_UP_TO {
-            self.seal();
-        }
-        self.tail.extend_from_slice(&bytes);
-    }
-
-    /// Makes the copied tail a slice.
-    fn seal(&mut self) {
-        if !self.tail.is_empty() {
-            self.whole.push_back(core::mem::take(&mut self.tail).freeze());
-        }
+        self.whole.extend(self.tail.push(&bytes));
     }
 
     /// At most `max` bytes from the front.
     pub(crate) fn pop(&mut self, max: usize) -> Option<Bytes> {
         if self.whole.is_empty() {
-            self.seal();
+            self.whole.extend(self.tail.seal());
         }
         let front = self.whole.front_mut()?;
         let bytes = if front.len() <= max { self.whole.pop_front()? } else { front.split_to(max) };
@@ -61,7 +56,7 @@ impl Slices {
 
     /// The bytes, in slices.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.whole.iter().map(|b| &b[..]).chain(Some(&self.tail[..]).filter(|t| !t.is_empty()))
+        self.whole.iter().map(|b| &b[..]).chain(Some(self.tail.as_slice()).filter(|t| !t.is_empty()))
     }
 
     /// Drops them all.
@@ -89,15 +84,15 @@ mod tests {
             q.push(packet.slice(i % 1000..i % 1000 + 1));
         }
         assert_eq!(q.len(), 100_000);
-        assert!(q.count() <= 2 + 100_000 / JOIN_UP_TO, "{}", q.count());
+        assert!(q.count() <= 2 + 100_000 / JOIN.join_up_to, "{}", q.count());
         // Large ones between them do not make it worse than two slices for each.
         let mut q = Slices::default();
         for _ in 0..1000 {
             q.push(packet.slice(..1));
-            q.push(packet.slice(..COPY_BELOW));
+            q.push(packet.slice(..JOIN.copy_below));
         }
         assert!(q.count() <= 2000);
-        let held: usize = q.whole.iter().skip(1).filter(|b| b.len() < COPY_BELOW).map(Bytes::len).sum();
+        let held: usize = q.whole.iter().skip(1).filter(|b| b.len() < JOIN.copy_below).map(Bytes::len).sum();
         assert_eq!(held, 999);
     }
 

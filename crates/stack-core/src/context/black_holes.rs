@@ -1,11 +1,11 @@
 //! Networks that lose SYNs with MP_CAPABLE (RFC 8684 §3.9.3 suggests such a memory; Linux keeps one per host).
 
-use super::Seeded;
+use super::hash::Seeded;
 use core::net::IpAddr;
 use hashbrown::HashMap;
 use umptcp_types::{Duration, Instant};
 
-/// Most networks remembered; the one whose time is up first makes room.
+/// Most networks remembered; the one that expires first makes room.
 const MAX_NETWORKS: usize = 1024;
 /// The period doubles this often at most, as Linux's.
 const MAX_DOUBLINGS: u32 = 6;
@@ -34,12 +34,12 @@ impl Network {
 
 #[derive(Clone, Copy, Debug)]
 struct BlackHole {
-    /// Times it was found, one after the other.
+    /// How often in a row it was found.
     times: u32,
     until: Instant,
 }
 
-/// The networks towards which MPTCP is not to be tried for a while.
+/// Networks towards which MPTCP is not tried for a while.
 #[derive(Debug)]
 pub(crate) struct BlackHoles {
     networks: HashMap<Network, BlackHole, Seeded>,
@@ -59,7 +59,7 @@ impl BlackHoles {
     /// zero or it is known.
     pub(crate) fn found(&mut self, now: Instant, address: IpAddr, period: Duration) -> bool {
         if period == Duration::ZERO || self.avoid(now, address) {
-            // Connections that began together find it together: that is one time.
+            // Connections that began at the same time find it at the same time: that counts once.
             return false;
         }
         let network = Network::of(address);
@@ -86,13 +86,11 @@ impl BlackHoles {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::StackConfig;
-    use crate::context::Context;
 
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn table() -> BlackHoles {
-        BlackHoles::new(Context::new(StackConfig::default(), [0; 32]).hasher())
+        BlackHoles::new(Seeded::new((1, 2)))
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! TCP Fast Open (RFC 7413): the cookies that this stack gives as a server, and those that it has been given as a client.
 
-use super::{Context, Seeded};
+use super::hash::Seeded;
+use crate::info::FastOpenServer;
 use crate::observe::Counter;
 use crate::tcp::FourTuple;
 use crate::wire::mptcp::keys::constant_time_eq;
@@ -10,7 +11,6 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::hash::{Hash, Hasher};
 use core::net::{IpAddr, SocketAddr};
-use core::ops::RangeInclusive;
 use hashbrown::HashMap;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
@@ -20,7 +20,7 @@ use umptcp_types::{Duration, Instant, ListenerId};
 
 /// Servers remembered; the one heard of longest ago makes room.
 const MAX_SERVERS: usize = 1024;
-/// How long a server is not tried after a bad experience (RFC 7413 §4.1.3.1).
+/// How long a server is not tried after a failure (RFC 7413 §4.1.3.1).
 const DISABLED: Duration = Duration::from_secs(3600);
 /// A cookie of ours is good in the period it was made in and the next (RFC 7413 §4.1.2, 5).
 const PERIOD: Duration = Duration::from_secs(24 * 3600);
@@ -59,29 +59,8 @@ struct Server {
     mss: u16,
     heard: Instant,
     disabled_until: Option<Instant>,
-    /// Of its own experience, not taken over from another stack.
+    /// Learned by this stack, not taken over from another.
     learned: bool,
-}
-
-/// What a client has learned of a server's Fast Open (RFC 7413 §4.1.3), for keeping beyond the life of a stack: Linux keeps the same
-/// per destination. See [`Stack::fast_open_servers`](crate::Stack::fast_open_servers) and [`Stack::remember_fast_open_server`](crate::Stack::remember_fast_open_server).
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct FastOpenServer {
-    /// The address of ours that the cookie was given to.
-    pub local: IpAddr,
-    /// The server.
-    pub remote: SocketAddr,
-    /// Its cookie, of 4 to 16 bytes; none: empty.
-    pub cookie: Vec<u8>,
-    /// Its MSS, which limits what goes with a SYN.
-    pub mss: u16,
-    /// For how long it is to be left alone, after a bad experience (RFC 7413 §4.1.3.1).
-    pub left_alone: Option<Duration>,
-}
-
-impl FastOpenServer {
-    /// How long a cookie may be (RFC 7413 §4.1.1).
-    pub const COOKIE_LENGTHS: RangeInclusive<usize> = 4..=16;
 }
 
 /// What to do with a SYN.
@@ -117,7 +96,7 @@ impl FastOpen {
         let mut rng = ChaCha12Rng::from_seed(seed);
         rng.set_stream(1);
         let key = (rng.next_u64(), rng.next_u64());
-        let servers = HashMap::with_hasher(Seeded(rng.next_u64(), rng.next_u64()));
+        let servers = HashMap::with_hasher(Seeded::new((rng.next_u64(), rng.next_u64())));
         FastOpen { key, requests: BTreeMap::new(), servers }
     }
 
@@ -185,6 +164,48 @@ impl FastOpen {
         }
     }
 
+    /// What to do with a SYN's Fast Open option and data (RFC 7413 §4.2.2), and what is to be observed.
+    pub(crate) fn on_syn(
+        &mut self,
+        now: Instant,
+        listener: ListenerId,
+        tuple: &FourTuple,
+        syn: &TcpRepr,
+        payload: &Bytes,
+    ) -> (FastOpenSyn, Option<Counter>) {
+        let mut result = FastOpenSyn::default();
+        // RFC 7413 §4.2: unless the listener has enabled it, the option is ignored.
+        let (Some(cookie), Some(requests)) = (&syn.options.fast_open, self.requests.get_mut(&listener))
+        else {
+            return (result, None);
+        };
+        while requests.failed.front().is_some_and(|t| now - *t >= FAILED) {
+            requests.failed.pop_front();
+        }
+        if requests.pending + requests.failed.len() >= requests.limit {
+            return (result, Some(Counter::TcpFastOpenListenOverflow));
+        }
+        let (client, server) = (tuple.remote.ip(), tuple.local.ip());
+        let fresh = self.cookie(now, client, server);
+        if cookie.is_empty() {
+            result.answer = Some(fresh);
+            return (result, Some(Counter::TcpFastOpenCookieReqd));
+        }
+        let mut happened = None;
+        let validity = self.check(now, client, server, cookie);
+        if validity == Validity::Invalid {
+            happened = Some(Counter::TcpFastOpenPassiveFail);
+        } else if !payload.is_empty() {
+            // Copied, since the buffer it came in may be much larger.
+            result.data = Bytes::copy_from_slice(&payload[..payload.len().min(MAX_DATA)]);
+            if let Some(r) = self.requests.get_mut(&listener) {
+                r.pending += 1;
+            }
+        }
+        result.answer = (validity != Validity::Fresh).then_some(fresh);
+        (result, happened)
+    }
+
     // ---- client ----
 
     /// What to do with a SYN from `local` to `remote`.
@@ -220,7 +241,7 @@ impl FastOpen {
         if !fits || known.len() >= MAX_SERVERS || known.contains_key(&(*local, *remote)) {
             return false;
         }
-        // However long somebody says: no longer than what one does by oneself.
+        // Never for longer than we would leave it alone ourselves.
         let disabled_until = left_alone.map(|time| now + time.min(DISABLED));
         let cookie = Cookie::from_slice(cookie);
         let server = Server { cookie, mss: *mss, heard: now, disabled_until, learned: false };
@@ -272,52 +293,6 @@ impl FastOpen {
     pub(crate) fn disable(&mut self, now: Instant, local: IpAddr, remote: SocketAddr) {
         self.doubt(now, local, remote);
         self.entry(now, local, remote).cookie.clear();
-    }
-}
-
-impl Context {
-    /// What to do with a SYN's Fast Open option and data (RFC 7413 §4.2.2).
-    pub(crate) fn on_fast_open_syn(
-        &mut self,
-        now: Instant,
-        listener: ListenerId,
-        tuple: &FourTuple,
-        syn: &TcpRepr,
-        payload: &Bytes,
-    ) -> FastOpenSyn {
-        let mut result = FastOpenSyn::default();
-        // RFC 7413 §4.2: without the listener's word the option is ignored.
-        let (Some(cookie), Some(requests)) =
-            (&syn.options.fast_open, self.fast_open.requests.get_mut(&listener))
-        else {
-            return result;
-        };
-        while requests.failed.front().is_some_and(|t| now - *t >= FAILED) {
-            requests.failed.pop_front();
-        }
-        if requests.pending + requests.failed.len() >= requests.limit {
-            self.observe(now, None, None, Counter::TcpFastOpenListenOverflow);
-            return result;
-        }
-        let (client, server) = (tuple.remote.ip(), tuple.local.ip());
-        let fresh = self.fast_open.cookie(now, client, server);
-        if cookie.is_empty() {
-            self.observe(now, None, None, Counter::TcpFastOpenCookieReqd);
-            result.answer = Some(fresh);
-            return result;
-        }
-        let validity = self.fast_open.check(now, client, server, cookie);
-        if validity == Validity::Invalid {
-            self.observe(now, None, None, Counter::TcpFastOpenPassiveFail);
-        } else if !payload.is_empty() {
-            // Copied, since the buffer it came in may be much larger.
-            result.data = Bytes::copy_from_slice(&payload[..payload.len().min(MAX_DATA)]);
-            if let Some(r) = self.fast_open.requests.get_mut(&listener) {
-                r.pending += 1;
-            }
-        }
-        result.answer = (validity != Validity::Fresh).then_some(fresh);
-        result
     }
 }
 

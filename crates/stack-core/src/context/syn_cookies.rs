@@ -19,7 +19,7 @@ pub(crate) const STAMP_MASK: u32 = (1 << STAMP_BITS) - 1;
 /// In those bits: no window scale option.
 pub(crate) const NO_SCALE: u32 = 15;
 
-/// The secret, and whether cookies are about.
+/// The secret, and when a cookie was last sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SynCookies {
     key: (u64, u64),

@@ -1,6 +1,6 @@
 //! TIME_WAIT (RFC 9293 §3.6) in a compact table, so that a closed subflow costs tens of bytes, not a connection.
 
-use super::Seeded;
+use super::hash::Seeded;
 use crate::tcp::{FourTuple, TIME_WAIT};
 use crate::wire::tcp::TcpRepr;
 use alloc::collections::VecDeque;
@@ -76,17 +76,18 @@ impl TimeWaitTable {
         self.entries.remove(tuple);
     }
 
+    /// A segment for `tuple`. `None`: it is not in TIME_WAIT.
     pub(crate) fn on_segment(
         &mut self,
         now: Instant,
         tuple: &FourTuple,
         seg: &TcpRepr,
         len: usize,
-    ) -> Verdict {
-        let Some(e) = self.entries.get_mut(tuple) else { return Verdict::Drop };
+    ) -> Option<Verdict> {
+        let e = self.entries.get_mut(tuple)?;
         // RFC 1337: a RST must not cut TIME_WAIT short.
         if seg.flags.rst {
-            return Verdict::Drop;
+            return Some(Verdict::Drop);
         }
         if seg.flags.syn && !seg.flags.ack {
             let newer = match seg.options.timestamps {
@@ -98,9 +99,9 @@ impl TimeWaitTable {
             };
             if newer {
                 self.entries.remove(tuple);
-                return Verdict::NewConnection;
+                return Some(Verdict::NewConnection);
             }
-            return Verdict::Acknowledge;
+            return Some(Verdict::Acknowledge);
         }
         if seg.flags.fin && now - e.since >= RESTART_AFTER {
             // RFC 9293 §3.10.7.4, eighth: our last ACK was lost, and the wait begins anew.
@@ -108,7 +109,7 @@ impl TimeWaitTable {
             e.until = now + TIME_WAIT;
             self.order.push_back((e.until, *tuple));
         }
-        if seg.flags.fin || len > 0 { Verdict::Acknowledge } else { Verdict::Drop }
+        Some(if seg.flags.fin || len > 0 { Verdict::Acknowledge } else { Verdict::Drop })
     }
 
     /// When the next entry expires.

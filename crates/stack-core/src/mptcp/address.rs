@@ -24,20 +24,19 @@ impl Connection {
     /// Local addresses this connection may use, in order of path.
     fn local_addresses(&self, ctx: &Context) -> Vec<LocalAddress> {
         let mut out = Vec::new();
-        for &path in &ctx.path_order {
+        for (path, p) in ctx.paths() {
             if !self.addresses.allows(path) {
                 continue;
             }
-            let Some(p) = ctx.paths.get(&path) else { continue };
-            if p.config.kind == crate::interface::PathKind::Capture {
+            if p.kind == crate::device::PathKind::Capture {
                 continue;
             }
-            for &address in &p.config.addresses {
+            for &address in &p.addresses {
                 let family = |a: &&IpAddr| a.is_ipv4() == address.is_ipv4();
-                let advertise = p.config.advertise.iter().find(family).copied().unwrap_or(address);
+                let advertise = p.advertise.iter().find(family).copied().unwrap_or(address);
                 let mut local = LocalAddress::new(path, address);
                 local.advertise = advertise;
-                local.backup = p.config.backup;
+                local.backup = p.backup;
                 out.push(local);
             }
         }

@@ -64,22 +64,17 @@ impl Connection {
         let m = &self.subflows[i];
         self.addresses.on_change();
         let id = m.tcp.id();
-        ctx.demux.remove(&m.tcp.tuple());
-        if m.tcp.state() == State::TimeWait {
-            ctx.time_wait.insert(
-                m.tcp.tuple(),
-                TimeWait {
-                    path: m.tcp.path(),
-                    send_next: m.tcp.wire_seq(m.tcp.snd_nxt()),
-                    receive_next: m.tcp.wire_ack(),
-                    timestamps: m.tcp.timestamps(),
-                    ts_recent: m.tcp.ts_recent(),
-                    timestamp_offset: m.tcp.timestamp_offset(),
-                    since: now,
-                    until: now + TIME_WAIT,
-                },
-            );
-        }
+        let waiting = (m.tcp.state() == State::TimeWait).then(|| TimeWait {
+            path: m.tcp.path(),
+            send_next: m.tcp.wire_seq(m.tcp.snd_nxt()),
+            receive_next: m.tcp.wire_ack(),
+            timestamps: m.tcp.timestamps(),
+            ts_recent: m.tcp.ts_recent(),
+            timestamp_offset: m.tcp.timestamp_offset(),
+            since: now,
+            until: now + TIME_WAIT,
+        });
+        ctx.close_tuple(m.tcp.tuple(), waiting);
         if m.tcp.close_reason() == Some(CloseReason::TimedOut) {
             self.count(ctx, now, Some(id), Counter::TcpAbortOnTimeout);
         }
@@ -97,10 +92,10 @@ impl Connection {
         if m.is_announced() {
             self.cc.subflow_removed(now, id);
             self.scheduler.subflow_removed(id);
-            ctx.events.push_back(Event::SubflowClosed { connection, subflow: id, error, reset });
+            ctx.push_event(Event::SubflowClosed { connection, subflow: id, error, reset });
         } else if let Some(error) = error.filter(|_| m.join.is_ours_and_open()) {
             let (path, remote) = (m.tcp.path(), m.tcp.tuple().remote);
-            ctx.events.push_back(Event::JoinFailed { connection, subflow: id, path, remote, error, reset });
+            ctx.push_event(Event::JoinFailed { connection, subflow: id, path, remote, error, reset });
         }
     }
 
@@ -295,7 +290,7 @@ impl Connection {
             ctx.leave_half_open(listener);
         }
         if let Some(listener) = admission.fast_open {
-            ctx.fast_open.abandoned(now, listener);
+            ctx.fast_open_abandoned(now, listener);
         }
         self.settle_end(ctx, now, error);
     }
@@ -303,14 +298,14 @@ impl Connection {
     /// What the end means, however it came.
     pub(super) fn settle_end(&mut self, ctx: &mut Context, now: Instant, error: Option<ConnectionError>) {
         if self.is_mptcp() {
-            ctx.observe_less(now, self.id, Counter::MPCurrEstab);
+            ctx.observe_end(now, self.id, Counter::MPCurrEstab);
         }
         ctx.forget_token(self.mptcp.local_token(), self.id);
         self.send.on_end();
         self.addresses.adverts.clear();
         if !self.life.is_orphan() {
             self.notify_readable(ctx);
-            ctx.events.push_back(Event::Closed { connection: self.id, error });
+            ctx.push_event(Event::Closed { connection: self.id, error });
         }
     }
 

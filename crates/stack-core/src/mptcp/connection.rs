@@ -125,7 +125,7 @@ impl Connection {
     /// Takes `key` as ours, and makes its token known.
     pub(crate) fn choose_key(&mut self, ctx: &mut Context, key: u64) {
         let token = self.mptcp.on_key_chosen(key);
-        ctx.tokens.insert(token, self.id);
+        ctx.take_token(token, self.id);
     }
 
     /// Whether MPTCP is in use.
@@ -140,8 +140,7 @@ impl Connection {
 
     /// The TCP settings of a subflow of this connection on `path`.
     fn subflow_config(&self, ctx: &Context, now: Instant, path: PathId, tuple: &FourTuple) -> TcpConfig {
-        let (mtu, max_packet) =
-            ctx.paths.get(&path).map_or((1500, 1500), |p| (p.config.mtu, p.config.max_packet));
+        let (mtu, max_packet) = ctx.path(path).map_or((1500, 1500), |p| (p.mtu, p.max_packet));
         let headers = crate::wire::ip::ip_header_len(&tuple.local.ip()) as u32 + 20;
         // A device that cannot cut is given single packets, also when the path's packets have become much smaller than its own MTU.
         let cuts = max_packet > u32::from(mtu);
@@ -166,8 +165,7 @@ impl Connection {
     /// A subflow of ours towards the peer, not yet sent a SYN.
     pub(crate) fn new_tcp(&mut self, ctx: &mut Context, now: Instant, path: PathId, tuple: FourTuple) -> Tcp {
         let id = self.subflows.next_id();
-        ctx.time_wait.remove(&tuple);
-        ctx.demux.insert(tuple, (self.id, id));
+        ctx.open_tuple(tuple, self.id, id);
         let config = self.subflow_config(ctx, now, path, &tuple);
         Tcp::connect(id, path, tuple, config, now)
     }
@@ -181,19 +179,24 @@ impl Connection {
         ids: EndIds,
         cookie: Option<Cookie>,
     ) -> &mut Subflow {
-        let path = ctx.paths.get(&tcp.path());
+        let path = ctx.path(tcp.path());
         let priority = path.map_or(Priority { backup: false, weight: 1 }, |p| Priority {
-            backup: p.config.backup,
-            weight: p.config.weight,
+            backup: p.backup,
+            weight: p.weight,
         });
         let (incoming, outgoing) = (Incoming::new(self.config.receive_buffer), Outgoing::new(cookie));
         self.subflows.push(Subflow::new(tcp, JoinState::new(step), ids, incoming, outgoing, priority))
     }
 
+    /// The paths that its subflows use.
+    pub(crate) fn paths_in_use(&self) -> impl Iterator<Item = PathId> {
+        self.subflows.iter().map(|m| m.tcp.path())
+    }
+
     /// The first subflow and its SYN. `allowed`: the paths that the connection may use; empty: all.
     pub(crate) fn open_first(&mut self, ctx: &mut Context, now: Instant, path: PathId, allowed: Vec<PathId>) {
         self.addresses.allow(allowed);
-        if self.config.mptcp && ctx.black_holes.avoid(now, self.initial_tuple.remote.ip()) {
+        if self.config.mptcp && ctx.avoids_mptcp(now, self.initial_tuple.remote.ip()) {
             self.count(ctx, now, None, Counter::MPCapableSYNTXDisabled);
             self.mptcp.fall_back(FallbackReason::BlackHole);
         } else if self.config.mptcp {
@@ -220,7 +223,7 @@ impl Connection {
         self.scheduler.subflow_added(m.tcp.id());
         let event =
             Event::SubflowEstablished { connection: self.id, subflow: m.tcp.id(), path: m.tcp.path() };
-        ctx.events.push_back(event);
+        ctx.push_event(event);
     }
 
     /// Another congestion controller takes over: it is told of the subflows with their windows as they are.
@@ -313,13 +316,13 @@ impl Connection {
 
     pub(crate) fn notify_readable(&mut self, ctx: &mut Context) {
         if !self.life.is_orphan() && self.notices.on_readable() {
-            ctx.events.push_back(Event::Readable { connection: self.id });
+            ctx.push_event(Event::Readable { connection: self.id });
         }
     }
 
     pub(crate) fn notify_writable(&mut self, ctx: &mut Context) {
         if !self.life.is_orphan() && self.send.room() > 0 && self.notices.on_room() {
-            ctx.events.push_back(Event::Writable { connection: self.id });
+            ctx.push_event(Event::Writable { connection: self.id });
         }
     }
 }

@@ -1,13 +1,11 @@
 //! Pairs of addresses between which subflows failed, and whether another is tried (RFC 8684 §3.4.1, §3.6, §3.9.3).
 
 use crate::event::LostSubflow;
+use crate::info::LOST_KEPT;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use umptcp_types::Instant;
-
-/// How many lost subflows a connection remembers.
-pub const LOST_KEPT: usize = 8;
 
 /// Pairs of addresses remembered for each reason, at most.
 const PAIRS_KEPT: usize = 256;

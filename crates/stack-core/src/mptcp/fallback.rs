@@ -121,7 +121,7 @@ impl Connection {
             return;
         }
         if self.is_mptcp() {
-            ctx.observe_less(now, self.id, Counter::MPCurrEstab);
+            ctx.observe_end(now, self.id, Counter::MPCurrEstab);
         }
         tracing::info!(connection = ?self.id, %reason, "falling back to TCP");
         let was_mptcp = self.is_mptcp();
@@ -129,7 +129,7 @@ impl Connection {
         ctx.forget_token(self.mptcp.local_token(), self.id);
         self.addresses.adverts.clear();
         self.recv.on_fallback();
-        ctx.events.push_back(Event::FellBack { connection: self.id, reason });
+        ctx.push_event(Event::FellBack { connection: self.id, reason });
         let una = self.send.una();
         let next = self.recv.next_data();
         let mut edge = None;

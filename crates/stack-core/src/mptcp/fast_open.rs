@@ -42,7 +42,7 @@ impl Connection {
             return Advice::Leave;
         }
         let longest = if self.mptcp.is_open() { LONGEST_COOKIE } else { LONGEST_PLAIN_COOKIE };
-        match ctx.fast_open.advise(now, self.initial_tuple.local.ip(), self.initial_tuple.remote) {
+        match ctx.fast_open_advice(now, self.initial_tuple.local.ip(), self.initial_tuple.remote) {
             // RFC 7413 §4.2.2: no room for the option, no Fast Open.
             Advice::Send(cookie, _) if cookie.len() > longest => Advice::Leave,
             advice => advice,
@@ -91,7 +91,7 @@ impl Connection {
     pub(crate) fn doubt_fast_open(&mut self, ctx: &mut Context, now: Instant, i: usize) {
         let m = &self.subflows[i];
         if self.life.is_connecting() && (m.tcp.syn_data() > 0 || m.outgoing.asked_cookie()) {
-            ctx.fast_open.doubt(now, m.tcp.tuple().local.ip(), m.tcp.tuple().remote);
+            ctx.fast_open_in_doubt(now, m.tcp.tuple().local.ip(), m.tcp.tuple().remote);
         }
     }
 
@@ -107,12 +107,12 @@ impl Connection {
         match seg.options.fast_open.as_ref().filter(|c| !c.is_empty()) {
             Some(cookie) => {
                 let mss = seg.options.mss.unwrap_or(default_mss(remote.is_ipv6()) as u16);
-                ctx.fast_open.remember(now, local, remote, cookie, mss);
+                ctx.fast_open_cookie_came(now, local, remote, cookie, mss);
             }
-            None if acked > 0 => ctx.fast_open.works(now, local, remote),
+            None if acked > 0 => ctx.fast_open_works(now, local, remote),
             // RFC 7413 §4.1.3.1: neither a cookie nor the data taken, or the SYN lost: left alone for a while.
             None => {
-                ctx.fast_open.disable(now, local, remote);
+                ctx.fast_open_refused(now, local, remote);
                 if m.tcp.stats().timeouts > 0 {
                     self.count(ctx, now, id, Counter::TcpFastOpenBlackhole);
                 }
@@ -153,7 +153,7 @@ impl Connection {
             self.send.on_handshake(DataOffset(self.subflows[i].tcp.send_edge().0));
             self.announce(ctx, now, i);
         }
-        ctx.events.push_back(Event::Connected { connection: self.id });
+        ctx.push_event(Event::Connected { connection: self.id });
         self.count(ctx, now, id, Counter::TcpFastOpenPassive);
         self.insert_data(ctx, now, i, DataOffset(1), data);
     }

@@ -133,14 +133,14 @@ impl Connection {
             Ok((flags, key)) => {
                 self.count(ctx, now, None, Counter::MPCapableSYNACKRX);
                 self.mptcp.on_syn_ack(now, key, flags);
-                ctx.black_holes.works(self.initial_tuple.remote.ip());
+                ctx.mptcp_works(self.initial_tuple.remote.ip());
                 ctx.observe(now, Some(self.id), None, Counter::MPCurrEstab);
             }
             Err(FallbackReason::NoOptionInSynAck)
                 if self.syns_lost(self.subflows[i].tcp.stats().timeouts) =>
             {
                 self.count(ctx, now, None, Counter::MPCapableSYNTXDrop);
-                if ctx.black_holes.found(now, self.initial_tuple.remote.ip(), ctx.config.blackhole_timeout) {
+                if ctx.mptcp_swallowed(now, self.initial_tuple.remote.ip()) {
                     self.count(ctx, now, None, Counter::Blackhole);
                 }
                 self.fall_back(ctx, now, FallbackReason::SynsLost);

@@ -234,11 +234,11 @@ impl Connection {
                     ctx.leave_half_open(listener);
                 }
                 if let Some(listener) = admission.fast_open {
-                    ctx.fast_open.settled(listener);
+                    ctx.fast_open_settled(listener);
                 }
                 self.announce(ctx, now, i);
                 if !early {
-                    ctx.events.push_back(Event::Connected { connection: self.id });
+                    ctx.push_event(Event::Connected { connection: self.id });
                 }
                 Ok(())
             }

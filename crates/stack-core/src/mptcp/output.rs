@@ -4,8 +4,8 @@ use super::connection::Connection;
 use super::mapping::Mapping;
 use super::negotiation::Mode;
 use super::options::{Fit, Item, Situation, row};
-use crate::context::Context;
-use crate::interface::Transmit;
+use crate::context::{Context, Outgoing};
+use crate::device::Transmit;
 use crate::observe::Counter;
 use crate::tcp::output::{Kind, Segment};
 use crate::wire::checksum;
@@ -20,7 +20,7 @@ impl Connection {
         let count = self.subflows.len();
         for k in 0..count {
             let i = self.subflows.in_turn(k);
-            if ctx.paths.get(&self.subflows[i].tcp.path()).is_none_or(|p| p.blocked) {
+            if ctx.is_path_blocked(self.subflows[i].tcp.path()) {
                 continue;
             }
             if let Some(segment) = self.poll_subflow(ctx, now, i) {
@@ -34,7 +34,7 @@ impl Connection {
         self.poll_fin(now);
         for k in 0..count {
             let i = self.subflows.in_turn(k);
-            if ctx.paths.get(&self.subflows[i].tcp.path()).is_none_or(|p| p.blocked) {
+            if ctx.is_path_blocked(self.subflows[i].tcp.path()) {
                 continue;
             }
             let m = &mut self.subflows[i];
@@ -202,7 +202,8 @@ impl Connection {
             }
         }
         let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
-        ctx.packet_with_ecn(now, path, &tuple, &repr, segment.payload, packet_payload, ecn)
+        let (tuple, repr, payload) = (&tuple, &repr, segment.payload);
+        ctx.packet(now, Outgoing { path, tuple, repr, payload, packet_payload, ecn })
     }
 
     /// Adds the MPTCP options of `segment`, as the table has them. True: a DATA_ACK with news had no room.

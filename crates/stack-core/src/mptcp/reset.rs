@@ -2,49 +2,19 @@
 
 use super::connection::Connection;
 use super::join::Refusal;
-use crate::context::Context;
+use crate::context::{Context, Reset};
 use crate::event::SubflowReset;
 use crate::observe::Counter;
-use crate::tcp::{CloseReason, FourTuple, State};
+use crate::tcp::{CloseReason, State};
 use crate::wire::mptcp::{MpTcpRst, MptcpOption, ResetReason};
-use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr};
-use umptcp_types::{Instant, PathId, SeqNumber};
+use crate::wire::tcp::{TcpOptions, TcpRepr};
+use umptcp_types::{Instant, SeqNumber};
 
-/// What a RST says.
-#[derive(Debug)]
-pub(crate) struct Rst {
-    pub(crate) seq: SeqNumber,
-    pub(crate) ack: Option<SeqNumber>,
-    pub(crate) options: TcpOptions,
-}
-
-impl Rst {
-    /// For a segment that fits no state (RFC 9293 §3.10.7.1); `len`: what it takes of the sequence space.
-    pub(crate) fn answer(seg: &TcpRepr, len: u32, options: TcpOptions) -> Rst {
-        match seg.flags.ack {
-            true => Rst { seq: seg.ack, ack: None, options },
-            false => Rst { seq: SeqNumber(0), ack: Some(seg.seq.wrapping_add(len)), options },
-        }
-    }
-}
-
-/// Sends a RST for `tuple`.
-pub(crate) fn send_reset(ctx: &mut Context, now: Instant, path: PathId, tuple: &FourTuple, rst: Rst) {
-    let Rst { seq, ack, options } = rst;
-    let flags = TcpFlags { rst: true, ack: ack.is_some(), ..TcpFlags::default() };
-    let repr = TcpRepr {
-        src_port: tuple.local.port(),
-        dst_port: tuple.remote.port(),
-        seq,
-        ack: ack.unwrap_or(SeqNumber(0)),
-        flags,
-        window: 0,
-        urgent: 0,
-        options,
-    };
-    ctx.observe(now, None, None, Counter::TcpOutRsts);
-    if let Some(t) = ctx.packet(now, path, tuple, &repr, crate::buffers::payload::Payload::new(), u32::MAX) {
-        ctx.outbox.push_back(t);
+/// The RST for a segment that fits no state (RFC 9293 §3.10.7.1); `len`: what it takes of the sequence space.
+pub(crate) fn reset_for(seg: &TcpRepr, len: u32, options: TcpOptions) -> Reset {
+    match seg.flags.ack {
+        true => Reset { seq: seg.ack, ack: None, options },
+        false => Reset { seq: SeqNumber(0), ack: Some(seg.seq.wrapping_add(len)), options },
     }
 }
 
@@ -64,7 +34,7 @@ impl Connection {
         }
         let m = &self.subflows[i];
         let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
-        send_reset(ctx, now, path, &tuple, Rst::answer(seg, 1, TcpOptions::default()));
+        ctx.send_reset(now, path, &tuple, reset_for(seg, 1, TcpOptions::default()));
     }
 
     /// Resets one subflow and tells the peer why.
@@ -119,7 +89,7 @@ impl Connection {
         let m = &self.subflows[i];
         let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
         let (seq, ack) = (m.tcp.wire_seq(m.tcp.snd_nxt()), Some(m.tcp.wire_ack()));
-        send_reset(ctx, now, path, &tuple, Rst { seq, ack, options });
+        ctx.send_reset(now, path, &tuple, Reset { seq, ack, options });
     }
 
     /// Subflow `i` may be told of the end: its peer has state for it.

@@ -45,7 +45,7 @@ impl Connection {
     fn candidates(&self, ctx: &Context, now: Instant) -> Candidates {
         let mut candidates = Candidates::default();
         for (i, m) in self.subflows.enumerate() {
-            let blocked = ctx.paths.get(&m.tcp.path()).is_none_or(|p| p.blocked);
+            let blocked = ctx.is_path_blocked(m.tcp.path());
             if !m.can_send_data() || blocked {
                 continue;
             }

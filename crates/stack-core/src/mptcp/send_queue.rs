@@ -1,15 +1,14 @@
 //! The bytes an application wrote, until the peer's DATA_ACK frees them.
 
+use crate::buffers::join::{JoinRule, Joiner};
 use crate::buffers::payload::Payload;
 use alloc::collections::VecDeque;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use core::ops::Range;
 use umptcp_types::DataOffset;
 
-/// Writes shorter than this are copied together, so that a small one does not hold a large buffer.
-const COPY_BELOW: usize = 4096;
-/// Size of the buffers that small writes are copied into.
-const BLOCK: usize = 64 * 1024;
+/// Which writes are copied together, so that a small one does not hold a large buffer.
+const JOIN: JoinRule = JoinRule { copy_below: 4096, join_up_to: 64 * 1024 };
 
 #[derive(Debug)]
 struct Chunk {
@@ -22,7 +21,7 @@ struct Chunk {
 pub(crate) struct SendQueue {
     chunks: VecDeque<Chunk>,
     /// Copied bytes at the end that are not a chunk yet.
-    tail: BytesMut,
+    tail: Joiner,
     una: DataOffset,
     end: DataOffset,
     capacity: usize,
@@ -33,7 +32,7 @@ impl SendQueue {
     pub(crate) fn new(capacity: usize) -> Self {
         SendQueue {
             chunks: VecDeque::new(),
-            tail: BytesMut::new(),
+            tail: Joiner::in_blocks(JOIN),
             una: DataOffset(1),
             end: DataOffset(1),
             capacity,
@@ -57,7 +56,7 @@ impl SendQueue {
 
     /// Takes as much of `data` as fits, shared if large; returns how much.
     pub(crate) fn push(&mut self, mut data: Bytes) -> usize {
-        if data.len() < COPY_BELOW {
+        if self.tail.copies(data.len()) {
             return self.push_slice(&data);
         }
         let n = data.len().min(self.room());
@@ -75,22 +74,23 @@ impl SendQueue {
         let n = data.len().min(self.room());
         let mut rest = &data[..n];
         while !rest.is_empty() {
-            if self.tail.capacity() == self.tail.len() {
-                self.seal();
-                self.tail = BytesMut::with_capacity(BLOCK);
-            }
-            let take = rest.len().min(self.tail.capacity() - self.tail.len());
-            self.tail.extend_from_slice(&rest[..take]);
-            self.end += take as u64;
-            rest = &rest[take..];
+            let (taken, full) = self.tail.fill(rest);
+            self.add_sealed(full);
+            self.end += taken as u64;
+            rest = &rest[taken..];
         }
         n
     }
 
     /// Makes the copied tail a chunk; its block goes on taking further writes.
     fn seal(&mut self) {
-        if !self.tail.is_empty() {
-            let bytes = self.tail.split().freeze();
+        let sealed = self.tail.seal();
+        self.add_sealed(sealed);
+    }
+
+    /// Takes up bytes that end where the queue does.
+    fn add_sealed(&mut self, sealed: Option<Bytes>) {
+        if let Some(bytes) = sealed {
             let at = DataOffset(self.end.0 - bytes.len() as u64);
             self.chunks.push_back(Chunk { at, bytes });
         }

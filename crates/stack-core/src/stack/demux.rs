@@ -1,16 +1,16 @@
 //! From a packet to the connection it belongs to.
 
-use super::Stack;
-use super::listen::Pending;
+use super::segment::Stray;
+use super::state::Stack;
 use crate::context::time_wait::Verdict;
-use crate::interface::{ChecksumState, PathKind, RxPacket};
+use crate::device::{ChecksumState, PathKind, RxPacket};
 use crate::mptcp::handshake::sole_capable;
 use crate::mptcp::join::{Refusal, join};
-use crate::mptcp::reset::{Rst, reset_options, send_reset};
+use crate::mptcp::reset::{reset_for, reset_options};
 use crate::observe::Counter;
 use crate::tcp::{Arrival, FourTuple};
 use crate::wire::icmp::IcmpError;
-use crate::wire::ip::{self, IpHeader};
+use crate::wire::ip::{self, IpHeader, can_be_peer};
 use crate::wire::mptcp::MpJoin;
 use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
 use bytes::Bytes;
@@ -44,8 +44,8 @@ impl Stack {
     /// Whether packets to `address` on `path` concern this stack. Not bound to the very path (weak host model): the
     /// peer may answer by another device. One that has been removed cannot carry an answer.
     fn is_ours(&self, path: PathId, address: IpAddr) -> bool {
-        let path = self.ctx.paths.get(&path);
-        path.is_some_and(|p| p.config.kind == PathKind::Capture || self.ctx.path_of(address).is_some())
+        let path = self.ctx.path(path);
+        path.is_some_and(|p| p.kind == PathKind::Capture || self.ctx.path_of(address).is_some())
     }
 
     fn handle_tcp(&mut self, now: Instant, path: PathId, header: &IpHeader, packet: &RxPacket) {
@@ -66,106 +66,86 @@ impl Stack {
             remote: SocketAddr::new(header.src, seg.src_port),
         };
         tracing::trace!(%path, "in  {}", seg.summary(header.src, header.dst, payload.len()));
-        if let Some(&(connection, subflow)) = self.ctx.demux.get(&tuple) {
+        if let Some((connection, subflow)) = self.ctx.owner_of_tuple(&tuple) {
             if let Some(c) = self.connections.get_mut(&connection) {
                 let marked = header.ecn == ip::ecn::CE;
                 if marked {
                     self.ctx.observe(now, Some(connection), Some(subflow), Counter::TcpInCEPkts);
                 }
                 c.handle_segment(&mut self.ctx, now, subflow, Arrival { seg: &seg, payload, marked });
-                self.touched(now, connection);
+                self.touched(connection);
             }
             return;
         }
-        self.handle_unknown(now, path, tuple, &seg, &payload);
+        self.handle_unknown(now, Stray { path, tuple, seg: &seg, payload: &payload });
     }
 
     /// A segment for no existing subflow: TIME_WAIT, a join, a listener, or nothing.
-    fn handle_unknown(
-        &mut self,
-        now: Instant,
-        path: PathId,
-        tuple: FourTuple,
-        seg: &TcpRepr,
-        payload: &Bytes,
-    ) {
-        if self.ctx.time_wait.get(&tuple).is_some() {
-            match self.ctx.time_wait.on_segment(now, &tuple, seg, payload.len()) {
-                Verdict::Drop => return,
-                Verdict::Acknowledge => {
-                    self.acknowledge_time_wait(now, &tuple);
-                    return;
-                }
-                Verdict::NewConnection => {}
+    fn handle_unknown(&mut self, now: Instant, segment: Stray<'_>) {
+        let Stray { tuple, seg, payload, .. } = segment;
+        match self.ctx.on_time_wait_segment(now, &tuple, seg, payload.len()) {
+            Some(Verdict::Drop) => return,
+            Some(Verdict::Acknowledge) => {
+                self.acknowledge_time_wait(now, &tuple);
+                return;
             }
+            Some(Verdict::NewConnection) | None => {}
         }
         if seg.flags.rst {
             self.withdraw(now, &tuple, seg);
             return;
         }
         let is_syn = seg.flags.syn && !seg.flags.ack && !seg.flags.fin;
-        if is_syn && ip::can_be_peer(tuple.remote) {
+        if is_syn && can_be_peer(tuple.remote) {
             // RFC 8684 §3.2: a join is demultiplexed by its token, not by the port. With an MP_CAPABLE beside it it is
             // no join: the listener's connection is plain TCP then.
             if let (Some(&MpJoin::Syn { token, .. }), Ok(None)) = (join(seg), sole_capable(seg)) {
-                self.handle_join(now, path, tuple, seg, token);
+                self.handle_join(now, segment, token);
                 return;
             }
-            if let Some(listener) = self.listener_for(tuple.local) {
-                self.offer(now, listener, Pending::new(path, tuple, seg.clone(), now), payload);
+            if let Some(listener) = self.listeners.find(tuple.local) {
+                self.offer(now, listener, segment);
                 return;
             }
         }
         if !seg.flags.syn
-            && let Some(listener) = self.listener_for(tuple.local)
-            && self.take_cookie(now, path, listener, tuple, seg, payload)
+            && let Some(listener) = self.listeners.find(tuple.local)
+            && self.take_cookie(now, listener, segment)
         {
             return;
         }
-        self.refuse_segment(now, path, &tuple, seg, payload.len(), TcpOptions::default());
+        self.refuse_segment(now, segment, TcpOptions::default());
     }
 
-    fn handle_join(&mut self, now: Instant, path: PathId, tuple: FourTuple, seg: &TcpRepr, token: u32) {
-        let known = self.ctx.tokens.get(&token).copied();
-        let Some(connection) = known else {
+    fn handle_join(&mut self, now: Instant, syn: Stray<'_>, token: u32) {
+        let Stray { path, tuple, seg, .. } = syn;
+        let Some(connection) = self.ctx.owner_of_token(token) else {
             self.ctx.observe(now, None, None, Counter::MPJoinSynRx);
             self.ctx.observe(now, None, None, Counter::MPJoinNoTokenFound);
-            self.refuse_join(now, path, &tuple, seg, Refusal::PROTOCOL);
+            self.refuse_join(now, syn, Refusal::PROTOCOL);
             return;
         };
         let Some(c) = self.connections.get_mut(&connection) else { return };
         match c.on_join_syn(&mut self.ctx, now, path, tuple, seg) {
-            Ok(()) => self.touched(now, connection),
-            Err(refusal) => self.refuse_join(now, path, &tuple, seg, refusal),
+            Ok(()) => self.touched(connection),
+            Err(refusal) => self.refuse_join(now, syn, refusal),
         }
     }
 
     /// RFC 8684 §3.2: an unknown token or a refused join is answered with a RST that says so.
-    fn refuse_join(
-        &mut self,
-        now: Instant,
-        path: PathId,
-        tuple: &FourTuple,
-        seg: &TcpRepr,
-        refusal: Refusal,
-    ) {
-        tracing::debug!(?tuple, reason = ?refusal.reason, transient = refusal.transient, "join refused");
+    fn refuse_join(&mut self, now: Instant, syn: Stray<'_>, refusal: Refusal) {
+        let Refusal { reason, transient } = refusal;
+        tracing::debug!(tuple = ?syn.tuple, ?reason, transient, "join refused");
         self.ctx.observe(now, None, None, Counter::MPRstTx);
-        let options = reset_options(refusal.reason, refusal.transient);
-        self.refuse_segment(now, path, tuple, seg, 0, options);
+        // Data on a SYN are not acknowledged.
+        let payload = &Bytes::new();
+        self.refuse_segment(now, Stray { payload, ..syn }, reset_options(reason, transient));
     }
 
     /// RFC 9293 §3.10.7.1: nobody is there.
-    pub(crate) fn refuse_segment(
-        &mut self,
-        now: Instant,
-        path: PathId,
-        tuple: &FourTuple,
-        seg: &TcpRepr,
-        len: usize,
-        options: TcpOptions,
-    ) {
-        if !ip::can_be_peer(tuple.remote) {
+    pub(super) fn refuse_segment(&mut self, now: Instant, segment: Stray<'_>, options: TcpOptions) {
+        let Stray { path, tuple, seg, payload } = segment;
+        if !can_be_peer(tuple.remote) {
             self.ctx.observe(now, None, None, Counter::TcpInAddrErrors);
             return;
         }
@@ -173,12 +153,12 @@ impl Stack {
             self.ctx.observe(now, None, None, Counter::TcpACKSkippedChallenge);
             return;
         }
-        let length = len as u32 + u32::from(seg.flags.syn) + u32::from(seg.flags.fin);
-        send_reset(&mut self.ctx, now, path, tuple, Rst::answer(seg, length, options));
+        let length = payload.len() as u32 + u32::from(seg.flags.syn) + u32::from(seg.flags.fin);
+        self.ctx.send_reset(now, path, &tuple, reset_for(seg, length, options));
     }
 
     fn acknowledge_time_wait(&mut self, now: Instant, tuple: &FourTuple) {
-        let Some(&e) = self.ctx.time_wait.get(tuple) else { return };
+        let Some(e) = self.ctx.time_wait(tuple) else { return };
         if !self.ctx.challenge_allowed(now) {
             self.ctx.observe(now, None, None, Counter::TcpACKSkippedChallenge);
             return;
@@ -198,19 +178,16 @@ impl Stack {
             urgent: 0,
             options,
         };
-        let payload = crate::buffers::payload::Payload::new();
-        if let Some(t) = self.ctx.packet(now, e.path, tuple, &repr, payload, u32::MAX) {
-            self.ctx.outbox.push_back(t);
-        }
+        self.ctx.send_control(now, e.path, tuple, &repr);
     }
 
     /// An ICMP error about one of our segments. `None`: no subflow of ours sent it.
     fn handle_icmp(&mut self, now: Instant, error: &IcmpError) -> Option<()> {
         let tuple = FourTuple { local: error.src, remote: error.dst };
-        let &(connection, subflow) = self.ctx.demux.get(&tuple)?;
+        let (connection, subflow) = self.ctx.owner_of_tuple(&tuple)?;
         let c = self.connections.get_mut(&connection)?;
         if c.handle_icmp(&mut self.ctx, now, subflow, error)? {
-            self.touched(now, connection);
+            self.touched(connection);
         }
         Some(())
     }

@@ -34,6 +34,15 @@ pub mod ecn {
     pub const CE: u8 = 3;
 }
 
+/// Whether packets from `remote` can be answered: it is a unicast address and a port.
+pub(crate) fn can_be_peer(remote: SocketAddr) -> bool {
+    let unicast = match remote.ip() {
+        IpAddr::V4(a) => !a.is_multicast() && !a.is_broadcast() && !a.is_unspecified(),
+        IpAddr::V6(a) => !a.is_multicast() && !a.is_unspecified(),
+    };
+    unicast && remote.port() != 0
+}
+
 /// What the stack needs of an IPv4 or IPv6 header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IpHeader {
@@ -259,15 +268,6 @@ pub fn emit_ip_header_for(
         }
         _ => None,
     }
-}
-
-/// A peer that can be answered: a unicast address and a port.
-pub(crate) fn can_be_peer(peer: SocketAddr) -> bool {
-    let unicast = match peer.ip() {
-        IpAddr::V4(a) => !a.is_multicast() && !a.is_broadcast() && !a.is_unspecified(),
-        IpAddr::V6(a) => !a.is_multicast() && !a.is_unspecified(),
-    };
-    unicast && peer.port() != 0
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! MP_CAPABLE, segment by segment: what is agreed, what falls back, and why (RFC 8684 §3.1, §3.7, §3.9.3).
 
-use crate::raw::*;
 use std::net::SocketAddr;
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
 use umptcp_stack_core::error::FallbackReason;
@@ -8,6 +7,7 @@ use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::Duration;
 use umptcp_stack_core::wire::mptcp::{CapableFlags, MpCapable, MptcpOption, VERSION};
+use umptcp_testkit::script::*;
 
 fn stack_at() -> SocketAddr {
     SocketAddr::new(STACK, PORT)

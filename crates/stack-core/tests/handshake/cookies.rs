@@ -1,6 +1,5 @@
 //! A server that answers SYNs without remembering them (RFC 8684 §3.1, RFC 4987 §3.6).
 
-use crate::raw::*;
 use std::net::SocketAddr;
 use umptcp_stack_core::config::{ConnectionConfig, ListenOptions, SynCookiePolicy};
 use umptcp_stack_core::error::FallbackReason;
@@ -8,6 +7,7 @@ use umptcp_stack_core::event::Event;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::Duration;
 use umptcp_stack_core::wire::mptcp::{CapableFlags, MpCapable, MpJoin, MptcpOption, VERSION};
+use umptcp_testkit::script::*;
 
 fn stack_at() -> SocketAddr {
     SocketAddr::new(STACK, PORT)

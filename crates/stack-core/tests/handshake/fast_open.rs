@@ -1,6 +1,5 @@
 //! Data in the SYN (RFC 7413), which lie before the data sequence space (RFC 8684 appendix B).
 
-use crate::raw::*;
 use std::net::SocketAddr;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions};
 use umptcp_stack_core::error::FallbackReason;
@@ -9,6 +8,7 @@ use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::{ConnectionId, Duration};
 use umptcp_stack_core::wire::mptcp::{DataAck, Dss, MpCapable, MptcpOption, VERSION};
 use umptcp_stack_core::wire::tcp::TcpFlags;
+use umptcp_testkit::script::*;
 
 type Cookie = Vec<u8>;
 

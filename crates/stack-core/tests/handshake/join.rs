@@ -1,6 +1,5 @@
 //! MP_JOIN, segment by segment, in both roles (RFC 8684 §3.2, §3.6, §3.9).
 
-use crate::raw::*;
 use std::net::SocketAddr;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, StackConfig};
 use umptcp_stack_core::event::{Event, SubflowReset};
@@ -8,6 +7,7 @@ use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::stack::MptcpStatus;
 use umptcp_stack_core::types::{AddressId, ConnectionId, Duration};
 use umptcp_stack_core::wire::mptcp::{Dss, MpCapable, MpJoin, MpTcpRst, MptcpOption, ResetReason, VERSION};
+use umptcp_testkit::script::*;
 
 fn stack_at(port: u16) -> SocketAddr {
     SocketAddr::new(STACK, port)

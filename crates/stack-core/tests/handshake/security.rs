@@ -1,13 +1,15 @@
 //! Attacks on handshakes, and what they come to (RFC 8684 §5, RFC 6181 §3, RFC 7430 §2).
 
-use crate::raw::*;
 use std::net::SocketAddr;
-use umptcp_stack_core::config::ConnectionConfig;
+use umptcp_stack_core::config::{ConnectionConfig, ListenOptions, StackConfig, SynCookiePolicy};
 use umptcp_stack_core::error::{ConnectError, ConnectionError};
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::Duration;
 use umptcp_stack_core::wire::mptcp::{MpJoin, MptcpOption};
+use umptcp_stack_core::wire::tcp::TcpRepr;
+use umptcp_testkit::script::*;
+use umptcp_testkit::segment::Segment;
 
 fn stack_at() -> SocketAddr {
     SocketAddr::new(STACK, PORT)
@@ -155,4 +157,29 @@ fn handshakes_that_are_not_completed_are_dropped() {
     assert_eq!((lab.counter(Counter::TcpListenDrops), lab.counter(Counter::TcpAbortOnTimeout)), (2, 1));
     let end = |e: &Event| matches!(e, Event::Closed { error: Some(ConnectionError::TimedOut), .. });
     assert!(lab.events.iter().any(end) && lab.stack.subflows(lab.accepted[0]).is_empty());
+}
+
+/// An application that does not take its events: peers that come and go fill the queue only so far.
+#[test]
+fn events_that_nobody_takes_are_bounded() {
+    let mut lab = Lab::with(StackConfig { max_events: 10, ..StackConfig::default() });
+    let at = SocketAddr::new(STACK, PORT);
+    let mut options = ListenOptions::new(at, 8);
+    options.syn_cookies = SynCookiePolicy::Never;
+    lab.listen(options);
+    let path = lab.paths[0];
+    for port in 1000..1100 {
+        let end = End::new(peer(66, port), at);
+        for (flags, seq) in [(SYN, end.seq), (RST, end.seq.wrapping_add(1))] {
+            let (src_port, dst_port) = (port, PORT);
+            let seg = TcpRepr { src_port, dst_port, seq, flags, ..TcpRepr::default() };
+            lab.stack.handle_packet(lab.now, path, Segment::of(end.at, at, &seg, &[]).received());
+            assert!(lab.stack.poll_transmit(lab.now).is_none(), "it waits for the caller");
+        }
+    }
+    // Each of the SYNs that the queue had room for was offered, and the others were dropped as with a full backlog.
+    assert_eq!(lab.counter(Counter::TcpListenOverflow), 90);
+    let offered = std::iter::from_fn(|| lab.stack.poll_event()).count();
+    assert_eq!(offered, 10);
+    assert!(!End::new(peer(66, 2000), at).send(&mut lab, SYN, &[capable_syn()], &[]).is_empty());
 }

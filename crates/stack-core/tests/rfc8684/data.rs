@@ -4,7 +4,7 @@ use crate::peer::{Flow, KEY, Lab, Out, Seen, bytes, seq};
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_stack_core::mptcp::keys::token_and_idsn;
 use umptcp_stack_core::observe::Counter;
-use umptcp_stack_core::types::{DataOffset, Duration};
+use umptcp_stack_core::types::Duration;
 use umptcp_stack_core::wire::mptcp::{
     CapableFlags, DataAck, Dsn, Dss, DssMapping, MpCapable, MptcpOption, ResetReason, VERSION,
 };
@@ -176,7 +176,7 @@ fn short_and_long_sequence_numbers_across_the_32_bit_wrap() {
 fn short_data_acks_are_understood() {
     let mut l = server();
     l.write(1000);
-    let ack = DataOffset(1001).to_wire(l.idsn().0).0 as u32;
+    let ack = l.keys().stack_data(1001) as u32;
     l.send(0, Out::options([MptcpOption::Dss(Dss { ack: Some(DataAck::Short(ack)), ..Dss::default() })]));
     assert_eq!(l.stack.info(l.conn).map(|i| i.bytes_acked), Some(1000));
     // One of data never sent is not (RFC 9293 §3.10.7.4).
@@ -260,7 +260,7 @@ fn a_window_counts_only_with_a_data_ack() {
     l.write(70_000);
     for _ in 0..40 {
         // Subflow ACKs with a large window, but the DATA_ACK stays where it is: nothing beyond the first window goes.
-        let ack = DataOffset(1).to_wire(l.idsn().0).0;
+        let ack = l.keys().stack_data(1);
         let option = MptcpOption::Dss(Dss { data_fin: false, ack: Some(DataAck::Long(ack)), mapping: None });
         l.send(0, Out::options([option]));
     }
@@ -272,7 +272,7 @@ fn a_window_counts_only_with_a_data_ack() {
     l.send(0, Out::default());
     assert_eq!(seen(&mut l), 0);
     l.data_expected = 1;
-    let ack = DataOffset(1).to_wire(l.idsn().0).0;
+    let ack = l.keys().stack_data(1);
     let option = MptcpOption::Dss(Dss { data_fin: false, ack: Some(DataAck::Long(ack)), mapping: None });
     l.send(0, Out::options([option]));
     // In whole packets.

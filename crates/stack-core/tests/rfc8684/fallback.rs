@@ -6,7 +6,7 @@ use umptcp_stack_core::error::{ConnectionError, FallbackReason};
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::stack::MptcpStatus;
-use umptcp_stack_core::types::{DataOffset, Duration};
+use umptcp_stack_core::types::Duration;
 use umptcp_stack_core::wire::mptcp::{Dsn, Dss, DssMapping, MpFail, MptcpOption, ResetReason};
 
 fn checksums() -> ConnectionConfig {
@@ -35,7 +35,7 @@ fn fail_dsn(s: &crate::peer::Seen) -> Option<u64> {
 }
 
 fn infinite(l: &Lab, data: u64, subflow: u64) -> MptcpOption {
-    let dsn = DataOffset(data).to_wire(l.idsn().1).0;
+    let dsn = l.keys().own_data(data);
     let checksum = l.checksum.then_some(0);
     let mapping = DssMapping { dsn: Dsn::Long(dsn), ssn: subflow as u32, len: 0, checksum };
     MptcpOption::Dss(Dss { data_fin: false, ack: None, mapping: Some(mapping) })
@@ -64,7 +64,7 @@ fn first_data_without_an_option_is_plain_tcp_and_announced() {
         // A DSS or the keys had been sent, so the peer may think that this is MPTCP: it is told (third rule of §3.7).
         let said = l.take(|s| s.mapping().is_some_and(|m| m.len == 0)).expect("an infinite mapping");
         assert!(said.payload.is_empty());
-        let first = Dsn::Long(DataOffset(1).to_wire(l.idsn().0).0);
+        let first = Dsn::Long(l.keys().stack_data(1));
         assert_eq!(said.mapping().map(|m| (m.dsn, m.ssn)), Some((first, 1)));
         // The first data of ours carries it too, and so does its retransmission; nothing else any more.
         l.write(500);
@@ -178,7 +178,7 @@ fn a_failed_checksum_on_the_only_subflow_leads_to_plain_tcp() {
         send_changed(&mut l, 0, 1001, 1000);
         let fail = l.take(|s| fail_dsn(s).is_some()).expect("MP_FAIL");
         assert!(!fail.seg.flags.rst && fail.payload.is_empty());
-        assert_eq!(fail_dsn(&fail), Some(DataOffset(1001).to_wire(l.idsn().1).0));
+        assert_eq!(fail_dsn(&fail), Some(l.keys().own_data(1001)));
         // Failed data is not DATA_ACKed, what follows neither, and nothing is delivered.
         l.data(0, 2001, 100);
         assert_eq!(l.data_acked, 1001);
@@ -187,7 +187,7 @@ fn a_failed_checksum_on_the_only_subflow_leads_to_plain_tcp() {
         // Unanswered, it is said again.
         assert!(l.advance_until(Duration::from_secs(3), |s| fail_dsn(s).is_some()).is_some());
         // The answer.
-        let dsn = DataOffset(301).to_wire(l.idsn().0).0;
+        let dsn = l.keys().stack_data(301);
         l.send(0, Out::options([MptcpOption::Fail(MpFail { dsn })]));
         assert_eq!(plain(&l), Some(FallbackReason::ChecksumFailure));
         // Plain TCP delivers what arrived, changed as it was.
@@ -227,7 +227,7 @@ fn mp_fail_that_nobody_answers_ends_in_a_reset() {
     send_changed(&mut l, 0, 1, 1000);
     let rst = l.advance_until(Duration::from_secs(100), |s| s.seg.flags.rst).expect("a RST");
     assert_eq!(reset_reason(&rst), Some(ResetReason::MiddleboxInterference));
-    assert_eq!(fail_dsn(&rst), Some(DataOffset(1).to_wire(l.idsn().1).0));
+    assert_eq!(fail_dsn(&rst), Some(l.keys().own_data(1)));
     assert!(l.received.is_empty());
 }
 
@@ -239,7 +239,7 @@ fn a_window_of_data_behind_a_failed_checksum_waits_for_the_answer() {
     for data in [1001, 2001, 3001] {
         l.data(0, data, 1000);
     }
-    let dsn = DataOffset(1).to_wire(l.idsn().0).0;
+    let dsn = l.keys().stack_data(1);
     l.send(0, Out::options([MptcpOption::Fail(MpFail { dsn })]));
     assert_eq!(plain(&l), Some(FallbackReason::ChecksumFailure));
     assert_eq!((l.received.len(), l.counter(Counter::DSSNoMatchTCP)), (4000, 0));
@@ -254,7 +254,7 @@ fn a_failed_checksum_on_one_of_several_subflows_resets_it() {
     send_changed(&mut l, second, 1001, 1000);
     let rst = l.take(|s| s.seg.flags.rst).expect("a RST");
     assert_eq!(rst.flow, Some(second));
-    assert_eq!(fail_dsn(&rst), Some(DataOffset(1001).to_wire(l.idsn().1).0));
+    assert_eq!(fail_dsn(&rst), Some(l.keys().own_data(1001)));
     assert_eq!(reset_reason(&rst), Some(ResetReason::MiddleboxInterference));
     assert!(l.is_mptcp());
     // The data comes again, right, on the other.
@@ -275,7 +275,7 @@ fn a_failed_checksum_with_a_hole_in_the_data_resets_the_subflow() {
     l.take_all();
     send_changed(&mut l, 0, 1201, 100);
     let rst = l.take(|s| s.seg.flags.rst).expect("a RST");
-    assert_eq!(fail_dsn(&rst), Some(DataOffset(1201).to_wire(l.idsn().1).0));
+    assert_eq!(fail_dsn(&rst), Some(l.keys().own_data(1201)));
     assert_eq!(l.received, bytes(1, 100));
 }
 
@@ -305,14 +305,14 @@ fn mp_fail_received_is_answered_with_mp_fail_and_an_infinite_mapping() {
     l.ack(0);
     l.write(2000);
     l.take_all();
-    let dsn = DataOffset(1001).to_wire(l.idsn().0).0;
+    let dsn = l.keys().stack_data(1001);
     l.send(0, Out::options([MptcpOption::Fail(MpFail { dsn })]));
     assert_eq!(plain(&l), Some(FallbackReason::MpFail));
     let answer = l.take(|s| fail_dsn(s).is_some()).expect("MP_FAIL");
-    assert_eq!(fail_dsn(&answer), Some(DataOffset(1).to_wire(l.idsn().1).0));
+    assert_eq!(fail_dsn(&answer), Some(l.keys().own_data(1)));
     l.write(100);
     let data = l.take(|s| !s.payload.is_empty()).expect("data");
-    let start = DataOffset(1001).to_wire(l.idsn().0).0;
+    let start = l.keys().stack_data(1001);
     let expected = DssMapping { dsn: Dsn::Long(start), ssn: 1001, len: 0, checksum: Some(0) };
     assert_eq!(data.mapping(), Some(expected), "from the last DATA_ACK on");
     // DATA_ACKs mean nothing any more; subflow ACKs free the send buffer.
@@ -330,7 +330,7 @@ fn mp_fail_when_no_fallback_is_possible_resets_the_subflow() {
     let second = l.accept_join(0);
     l.ack(second);
     l.take_all();
-    let dsn = DataOffset(2).to_wire(l.idsn().0).0;
+    let dsn = l.keys().stack_data(2);
     l.send(second, Out::options([MptcpOption::Fail(MpFail { dsn })]));
     let rst = l.take(|s| s.seg.flags.rst).expect("a RST");
     assert_eq!(rst.flow, Some(second));
@@ -344,7 +344,7 @@ fn mp_fail_about_data_never_sent_is_ignored() {
     let mut l = Lab::client(checksums(), 1);
     l.write(100);
     l.ack(0);
-    let dsn = DataOffset(5000).to_wire(l.idsn().0).0;
+    let dsn = l.keys().stack_data(5000);
     l.send(0, Out::options([MptcpOption::Fail(MpFail { dsn })]));
     assert!(l.is_mptcp());
 }
@@ -358,7 +358,7 @@ fn mp_fail_without_checksums_is_ignored() {
     let second = l.accept_join(0);
     l.write(1000);
     l.take_all();
-    let fail = |l: &Lab| MptcpOption::Fail(MpFail { dsn: DataOffset(1001).to_wire(l.idsn().0).0 });
+    let fail = |l: &Lab| MptcpOption::Fail(MpFail { dsn: l.keys().stack_data(1001) });
     for flow in [0, second] {
         let option = fail(&l);
         l.send(flow, Out::options([option]));
@@ -416,7 +416,7 @@ fn strict_checksums_never_lead_to_plain_tcp() {
     let causes: [(&str, Option<u64>, Cause); 4] = [
         ("failed checksum", Some(1001), |l| send_changed(l, 0, 1001, 1000)),
         ("MP_FAIL", Some(1001), |l| {
-            let dsn = DataOffset(1).to_wire(l.idsn().0).0;
+            let dsn = l.keys().stack_data(1);
             l.send(0, Out::options([MptcpOption::Fail(MpFail { dsn })]));
         }),
         ("infinite mapping", None, |l| {
@@ -432,7 +432,7 @@ fn strict_checksums_never_lead_to_plain_tcp() {
         cause(&mut l);
         let rst = l.advance_until(Duration::from_secs(5), |s| s.seg.flags.rst).expect(name);
         assert_eq!(reset_reason(&rst), Some(ResetReason::MiddleboxInterference), "{name}");
-        let fail = fail.map(|at| DataOffset(at).to_wire(l.idsn().1).0);
+        let fail = fail.map(|at| l.keys().own_data(at));
         assert_eq!(fail_dsn(&rst), fail, "{name}");
         // Break before make: the peer may come back on another path, until the time for that is over.
         assert!(l.is_mptcp(), "{name}");
@@ -495,7 +495,7 @@ fn the_end_of_the_stream_after_a_fallback_is_the_fin() {
     l.send(0, Out::options([option]).payload(longer));
     l.send(0, Out::options([MptcpOption::Dss(fin)]));
     assert!(!l.ended);
-    let dsn = DataOffset(1).to_wire(l.idsn().0).0;
+    let dsn = l.keys().stack_data(1);
     l.send(0, Out::options([MptcpOption::Fail(MpFail { dsn })]));
     assert_eq!(plain(&l), Some(FallbackReason::ChecksumFailure));
     assert_eq!(l.received.len(), 210);

@@ -2,8 +2,6 @@
 
 mod addresses;
 mod close;
-#[path = "../common/mod.rs"]
-mod common;
 mod data;
 mod fallback;
 mod limits;

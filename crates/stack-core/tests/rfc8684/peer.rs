@@ -3,24 +3,20 @@
 //! It keeps no state machine: it knows the keys and, per subflow, the next sequence numbers, and sends what it is told. Its data
 //! is `byte(offset)`, so that a test can tell which bytes arrived. Windows are unscaled, and there are no timestamps.
 
-use crate::common::{Sent, received};
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, StackConfig};
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::interface::PathConfig;
-use umptcp_stack_core::mptcp::keys::{add_addr_hmac, join_hmac, leftmost_64, leftmost_160, token_and_idsn};
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::stack::{MptcpStatus, Received, SubflowInfo};
-use umptcp_stack_core::types::{
-    AddressId, ConnectionId, DataOffset, DataSeq, Duration, Instant, PathId, SeqNumber,
-};
-use umptcp_stack_core::wire::checksum;
+use umptcp_stack_core::types::{AddressId, ConnectionId, Duration, Instant, PathId, SeqNumber};
 use umptcp_stack_core::wire::mptcp::{
     AddAddr, CapableFlags, DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION,
-    dss_pseudo_header,
 };
 use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
+use umptcp_testkit::script::Keys;
+use umptcp_testkit::segment::{Segment, Sent};
 
 /// The peer's key, found by trial: the low 32 bits of its IDSN wrap after 648 bytes, so that most tests cross that point.
 pub(crate) const KEY: u64 = 0x0123_4567_89cf_16e9;
@@ -268,14 +264,13 @@ impl Lab {
         self.stack.subflows(self.conn)
     }
 
-    /// The stack's IDSN and the peer's.
-    pub(crate) fn idsn(&self) -> (DataSeq, DataSeq) {
-        (token_and_idsn(self.key).1, token_and_idsn(KEY).1)
+    pub(crate) fn keys(&self) -> Keys {
+        Keys { own: KEY, stack: self.key }
     }
 
     /// Hands a segment of the peer's to the stack.
     pub(crate) fn inject(&mut self, local: SocketAddr, remote: SocketAddr, seg: &TcpRepr, payload: &[u8]) {
-        let packet = received(remote, local, seg, payload);
+        let packet = Segment::of(remote, local, seg, payload).received();
         let path = match local.ip() {
             IpAddr::V4(a) => PathId(u32::from(a.octets()[2])),
             IpAddr::V6(_) => PathId(0),
@@ -334,8 +329,8 @@ impl Lab {
 
     /// A DSS option with the DATA_ACK that is due, and `mapping`.
     pub(crate) fn dss(&self, mapping: Option<DssMapping>) -> MptcpOption {
-        let ack = DataOffset(self.data_expected).to_wire(self.idsn().0).0;
-        MptcpOption::Dss(Dss { data_fin: false, ack: Some(DataAck::Long(ack)), mapping })
+        let ack = Some(self.keys().data_ack(self.data_expected));
+        MptcpOption::Dss(Dss { data_fin: false, ack, mapping })
     }
 
     /// The mapping of the peer's data `data..data + len` to the subflow offsets from `subflow` on, checksum right.
@@ -345,12 +340,7 @@ impl Lab {
 
     /// The same with the checksum of other bytes, for a mapping whose length counts a DATA_FIN.
     pub(crate) fn map_bytes(&self, data: u64, subflow: u64, len: u16, payload: &[u8]) -> DssMapping {
-        let dsn = DataOffset(data).to_wire(self.idsn().1).0;
-        let checksum = self.checksum.then(|| {
-            let sum = checksum::add(checksum::sum(payload, 0), dss_pseudo_header(dsn, subflow as u32, len));
-            !checksum::fold(sum)
-        });
-        DssMapping { dsn: Dsn::Long(dsn), ssn: subflow as u32, len, checksum }
+        self.keys().mapping(data, subflow as u32, len, self.checksum.then_some(payload))
     }
 
     /// Sends data bytes `data..data + len` on `flow` with their mapping and a DATA_ACK.
@@ -418,13 +408,13 @@ impl Lab {
     }
 
     fn note_data(&mut self, seen: &Seen) {
-        let (own, peers) = self.idsn();
+        let (own, peers) = (self.keys().stack_data(0), self.keys().own_data(0));
         let Some(dss) = seen.dss() else { return };
         if let Some(DataAck::Long(ack)) = dss.ack {
-            self.data_acked = self.data_acked.max(ack.wrapping_sub(peers.0));
+            self.data_acked = self.data_acked.max(ack.wrapping_sub(peers));
         }
         if let Some(DssMapping { dsn: Dsn::Long(dsn), len, .. }) = dss.mapping {
-            let start = dsn.wrapping_sub(own.0);
+            let start = dsn.wrapping_sub(own);
             if start == self.data_expected {
                 self.data_expected += u64::from(len);
             }
@@ -481,13 +471,13 @@ impl Lab {
         let answer = self.take(|s| s.seg.flags.syn).expect("a SYN/ACK for the join");
         let nonce = match answer.seg.options.mptcp[..] {
             [MptcpOption::Join(MpJoin::SynAck { nonce, hmac, .. })] => {
-                let right = leftmost_64(&join_hmac(self.key, KEY, nonce, NONCE));
+                let right = self.keys().stack_syn_ack_hmac(NONCE, nonce);
                 assert_eq!(hmac, right, "the stack's HMAC");
                 nonce
             }
             ref other => panic!("{other:?} in the SYN/ACK of a join"),
         };
-        let hmac = leftmost_160(&join_hmac(KEY, self.key, NONCE, nonce));
+        let hmac = self.keys().ack_hmac(NONCE, nonce);
         self.send(f, Out::options([MpJoin::Ack { hmac }.into()]));
         f
     }
@@ -498,7 +488,7 @@ impl Lab {
         let peer = SocketAddr::new(peer_address(n), 4000 + u16::from(n));
         self.flows.push(Flow { stack, peer, irs: 0, next: 0, expected: 0 });
         let f = self.flows.len() - 1;
-        let token = token_and_idsn(self.key).0;
+        let token = self.keys().stack_token();
         let syn = MpJoin::Syn { backup: false, address_id: AddressId(n), token, nonce: NONCE };
         self.syn(f, syn.into());
         f
@@ -524,7 +514,7 @@ impl Lab {
         let syn = self.take(|s| s.seg.flags.syn).expect("a SYN of a join");
         let nonce = match syn.seg.options.mptcp[..] {
             [MptcpOption::Join(MpJoin::Syn { token, nonce, .. })] => {
-                assert_eq!(token, token_and_idsn(KEY).0, "our token");
+                assert_eq!(token, self.keys().own_token(), "our token");
                 nonce
             }
             ref other => panic!("{other:?} in the SYN of a join"),
@@ -532,7 +522,7 @@ impl Lab {
         let (stack, peer) = (syn.from, syn.to);
         self.flows.push(Flow { stack, peer, irs: syn.seg.seq.0, next: 0, expected: 1 });
         let f = self.flows.len() - 1;
-        let hmac = leftmost_64(&join_hmac(KEY, self.key, NONCE, nonce));
+        let hmac = self.keys().syn_ack_hmac(NONCE, nonce);
         let answer = MpJoin::SynAck { backup, address_id: AddressId(id), hmac, nonce: NONCE };
         self.syn(f, answer.into());
         self.take(|s| s.has(|o| matches!(o, MptcpOption::Join(MpJoin::Ack { .. })))).expect("a third ACK");
@@ -547,9 +537,6 @@ impl Lab {
 
     /// ADD_ADDR with the right HMAC.
     pub(crate) fn add_addr(&self, id: u8, address: SocketAddr, port: bool) -> AddAddr {
-        let (address_id, ip) = (AddressId(id), address.ip());
-        let port = port.then_some(address.port());
-        let hmac = add_addr_hmac(KEY, self.key, address_id, ip, port.unwrap_or(0));
-        AddAddr { address_id, address: ip, port, hmac: Some(hmac) }
+        self.keys().add_addr(AddressId(id), address.ip(), port.then_some(address.port()))
     }
 }

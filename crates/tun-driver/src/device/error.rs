@@ -5,34 +5,48 @@ use thiserror::Error;
 
 /// Opening a TUN device failed.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum DeviceError {
-    /// The TUN driver is not there.
+    /// The kernel's TUN driver is missing.
     #[error(
-        "there is no /dev/net/tun: the kernel lacks the TUN driver (try `modprobe tun`), or this container was given no access to it"
+        "no /dev/net/tun: the kernel lacks the TUN driver (try `modprobe tun`), or this container has no access to it"
     )]
     NoTun,
-    /// Not allowed to open the control device or to make an interface.
+    /// Not permitted to open the control device or to create an interface.
     #[error(
-        "no permission to make a TUN device{}: it takes CAP_NET_ADMIN and write access to /dev/net/tun (run as root, or in a user namespace)",
+        "no permission to create a TUN device{}: requires CAP_NET_ADMIN and write access to /dev/net/tun (run as root, or in a user namespace)",
         .name.as_ref().map(|n| format!(" named {n}")).unwrap_or_default()
     )]
     Permission {
-        /// The name asked for, if any.
+        /// The requested name, if any.
         name: Option<String>,
     },
-    /// An interface of that name exists and belongs to somebody else.
-    #[error("the interface name {0} is taken")]
+    /// Another interface has that name.
+    #[error("the interface name {0} is already in use")]
     NameInUse(String),
-    /// Not a name an interface can have.
-    #[error("{0:?} cannot be an interface's name: 1 to 15 bytes, without '/' or white space")]
+    /// Not a valid interface name.
+    #[error("{0:?} is not a valid interface name: 1 to 15 bytes, without '/', ':' or white space")]
     BadName(String),
     /// Anything else.
     #[error("cannot {what}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         what: &'static str,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
+}
+
+/// Whether an error of a [`Device`](super::Device) says that the device has vanished (interface deleted, driver
+/// unloaded).
+pub fn is_gone(error: &io::Error) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        matches!(error.raw_os_error(), Some(libc::EBADFD | libc::EBADF | libc::ENODEV | libc::ENXIO))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        error.kind() == io::ErrorKind::NotConnected
+    }
 }

@@ -1,42 +1,43 @@
-//! Memory that packets are received into.
+//! Buffers for received packets.
 
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 
-/// Room that a device gets for one packet: more than the longest IP packet (65,535 bytes).
+/// Room for one packet: more than the longest IP packet (65,535 bytes).
 pub const PACKET_ROOM: usize = 65_536;
 
-/// Packets are read into slabs of this size, one after the other. Larger slabs waste less at their end, where fewer than
-/// [`PACKET_ROOM`] bytes are left, but a slice that somebody keeps holds its whole slab.
+/// Packets are read into slabs of this size, one after the other. Larger slabs waste less space at the end, where fewer
+/// than [`PACKET_ROOM`] bytes are left, but a slice that is kept keeps its whole slab.
 const SLAB: usize = 256 * 1024;
 
-/// Packets up to this length are copied together into smaller slabs.
+/// Packets up to this length are copied into smaller slabs.
 const SMALL: usize = 512;
 
 /// Size of a slab of small packets.
 const SMALL_SLAB: usize = 16 * 1024;
 
-/// How many slabs in use to look at when a free one is wanted. They are freed about in the order they were filled.
+/// How many slabs to check for a free one. They become free roughly in the order they were filled.
 const SEARCH: usize = 8;
 
 /// Buffers for received packets, reused once the application has dropped every slice of them.
 ///
-/// A received packet costs neither a copy (but for small ones) nor, in the steady state, an allocation. What slices kept
-/// by the application hold of the pool is bounded: past the limit each packet is copied to memory of just its size.
+/// Receiving a packet requires no copy (except for small ones) and, in the steady state, no allocation. The memory kept
+/// alive by the application's slices is bounded: beyond the limit, each packet is copied into an allocation of its own
+/// size.
 #[derive(Debug)]
 pub struct BufferPool {
     packets: Slabs,
     small: Slabs,
-    /// Where a packet is read to while no slab has room.
+    /// Where packets are read to while no slab has room.
     spill: Vec<u8>,
     spilling: bool,
 }
 
 impl BufferPool {
-    /// Most memory that the slabs take unless told otherwise, in bytes.
+    /// Default limit for the slabs' memory, in bytes.
     pub const DEFAULT_LIMIT: usize = 64 << 20;
 
-    /// A pool whose slabs take at most about `limit` bytes.
+    /// A pool whose slabs use at most about `limit` bytes.
     pub fn new(limit: usize) -> Self {
         BufferPool {
             packets: Slabs::new(SLAB, limit),
@@ -46,7 +47,7 @@ impl BufferPool {
         }
     }
 
-    /// Room for one packet of up to [`PACKET_ROOM`] bytes. Its contents are whatever was there before.
+    /// Room for one packet of up to [`PACKET_ROOM`] bytes. Its contents are unspecified.
     #[inline]
     pub fn room(&mut self) -> &mut [u8] {
         self.spilling = !self.packets.ensure(PACKET_ROOM);
@@ -58,7 +59,7 @@ impl BufferPool {
         }
     }
 
-    /// The first `len` bytes of the room given last, as a packet. Lengths beyond the room are cut to it.
+    /// The first `len` bytes of the room returned last, as a packet; `len` is capped at its size.
     #[inline]
     pub fn take(&mut self, len: usize) -> Bytes {
         let len = len.min(PACKET_ROOM);
@@ -78,7 +79,7 @@ impl BufferPool {
         copy.freeze()
     }
 
-    /// Gives memory back that a burst needed and nobody uses now.
+    /// Frees memory that a burst needed and that is no longer used.
     pub fn trim(&mut self) {
         self.packets.trim();
         self.small.trim();
@@ -87,8 +88,9 @@ impl BufferPool {
         }
     }
 
-    /// Memory in the pool's slabs, in bytes, in use or not.
-    pub fn allocated(&self) -> usize {
+    /// Memory in the pool's slabs, in bytes, used or not.
+    #[cfg(test)]
+    fn allocated(&self) -> usize {
         self.packets.allocated() + self.small.allocated()
     }
 }
@@ -99,14 +101,14 @@ impl Default for BufferPool {
     }
 }
 
-/// Slabs of one size: the one being filled and those that may still have readers.
+/// Slabs of one size: the one being filled, and those that may still be referenced.
 #[derive(Debug)]
 struct Slabs {
     size: usize,
     limit: usize,
-    /// What is left of the slab being filled; every byte of it is initialised and within its length.
+    /// The rest of the slab being filled; all of its bytes are initialised and within its length.
     current: BytesMut,
-    /// Filled slabs, oldest first. Each handle is empty and only waits to be the last owner.
+    /// Filled slabs, oldest first. Each handle is empty and waits to become the last owner.
     filled: VecDeque<BytesMut>,
 }
 
@@ -115,7 +117,7 @@ impl Slabs {
         Slabs { size, limit: limit.max(size), current: BytesMut::new(), filled: VecDeque::new() }
     }
 
-    /// Makes `current` hold at least `room` bytes, `room` not above the slab size. `false` when the limit forbids it.
+    /// Makes `current` hold at least `room` bytes (at most the slab size). `false` if the limit forbids it.
     #[inline]
     fn ensure(&mut self, room: usize) -> bool {
         self.current.len() >= room || self.next()
@@ -123,7 +125,7 @@ impl Slabs {
 
     #[cold]
     fn next(&mut self) -> bool {
-        // The slab may be free already, its packets having been dealt with at once.
+        // The slab may already be free because its packets were processed immediately.
         if reclaim(&mut self.current, self.size) {
             return true;
         }
@@ -148,7 +150,7 @@ impl Slabs {
 
     fn trim(&mut self) {
         let size = self.size;
-        // One spare is kept: the next burst is likely.
+        // Keep one spare slab: another burst is likely.
         let mut spare = 1;
         self.filled.retain_mut(|slab| {
             if !reclaim(slab, size) {
@@ -161,12 +163,13 @@ impl Slabs {
         });
     }
 
+    #[cfg(test)]
     fn allocated(&self) -> usize {
         (self.filled.len() + usize::from(self.current.capacity() > 0)) * self.size
     }
 }
 
-/// Makes `slab` whole again if nobody else holds a part of it.
+/// Restores `slab` to its full size if nothing else references it.
 #[allow(unsafe_code)]
 fn reclaim(slab: &mut BytesMut, size: usize) -> bool {
     let remainder = slab.len();
@@ -238,7 +241,7 @@ mod tests {
         assert!(kept.iter().enumerate().all(|(i, p)| p.len() == 20_000 && p.iter().all(|b| *b == i as u8)));
         drop(kept);
         let at = pool.room().as_ptr();
-        assert_eq!(pool.take(20_000).as_ptr(), at, "slabs are used again once they are free");
+        assert_eq!(pool.take(20_000).as_ptr(), at, "slabs are reused once they are free");
     }
 
     #[test]

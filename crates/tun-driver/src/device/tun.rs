@@ -1,26 +1,29 @@
-//! TUN devices with the virtio header, which lets segments of up to 64 kB cross in one system call.
+//! TUN devices with the virtio header, which passes segments of up to 64 kB in one system call.
 
+use super::error::DeviceError;
+use super::pool::BufferPool;
+use super::traits::{Device, TransmitOutcome};
 use super::virtio::{self, VirtioHeader};
-use super::{BufferPool, Device, DeviceError, TransmitOutcome};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use tun_rs::{DeviceBuilder, SyncDevice};
 use umptcp_stack_core::interface::{ChecksumRequest, ChecksumState, PathConfig, RxPacket, Transmit};
 
-/// Whether a device is to cut and coalesce segments and to complete checksums.
+/// Whether a device splits and coalesces segments and fills in checksums.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Offload {
-    /// If the kernel can.
+    /// If the kernel supports it.
     #[default]
     Auto,
-    /// No: single packets with complete checksums, in both directions.
+    /// Single packets with complete checksums in both directions.
     Off,
 }
 
-/// What kind of device to open.
+/// Options of a TUN device.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct TunOptions {
-    /// Name of the interface; `%d` in it stands for a free number. `None`: `umptcp%d`.
+    /// Name of the interface, in which `%d` stands for a free number; `umptcp%d` if `None`.
     pub name: Option<String>,
     /// Segmentation and checksum offload.
     pub offload: Offload,
@@ -34,18 +37,38 @@ impl Default for TunOptions {
     }
 }
 
-/// The name pattern for devices without a name of their own.
+impl TunOptions {
+    /// Options for a device called `name`; see [`name`](Self::name).
+    pub fn named(name: impl Into<String>) -> Self {
+        TunOptions { name: Some(name.into()), ..TunOptions::default() }
+    }
+
+    /// Sets [`offload`](Self::offload).
+    pub fn offload(mut self, offload: Offload) -> Self {
+        self.offload = offload;
+        self
+    }
+
+    /// Sets [`mtu`](Self::mtu).
+    pub fn mtu(mut self, mtu: u16) -> Self {
+        self.mtu = mtu;
+        self
+    }
+}
+
+/// Name pattern of devices for which no name is given.
 const DEFAULT_NAME: &str = "umptcp%d";
 
-/// Slices of one packet that go to the kernel without an allocation. More are rare: small writes are joined before.
+/// Slices of one packet that can be passed to the kernel without an allocation. More are rare: small writes are joined
+/// earlier.
 const SLICES: usize = 18;
 
-/// Most slices of one system call (UIO_MAXIOV).
+/// Maximum number of slices per system call (UIO_MAXIOV).
 const MAX_SLICES: usize = 1024;
 
-/// A TUN device: an interface of this host, and the descriptor at which its packets come out and go in.
+/// A TUN device: a network interface of this host and the descriptor to exchange packets with it.
 ///
-/// The interface vanishes when this is dropped, and with it its addresses and routes.
+/// Dropping it removes the interface with its addresses and routes.
 pub struct Tun {
     device: SyncDevice,
     name: String,
@@ -54,13 +77,13 @@ pub struct Tun {
 }
 
 impl Tun {
-    /// Makes a TUN device. The interface is down and has no address; its MTU is set.
+    /// Creates a TUN device. The interface is down and has no address; its MTU is set.
     ///
-    /// Falls back to single packets with complete checksums where the kernel refuses offload; [`Tun::has_offload`] tells.
+    /// Falls back to single packets with complete checksums if the kernel refuses offload; see [`Tun::has_offload`].
     pub fn open(options: &TunOptions) -> Result<Tun, DeviceError> {
         let name = options.name.as_deref().unwrap_or(DEFAULT_NAME);
         check_name(name)?;
-        // tun-rs would make the missing device node, which outlives us.
+        // tun-rs would create the missing device node, which would stay behind.
         if !std::path::Path::new("/dev/net/tun").exists() {
             return Err(DeviceError::NoTun);
         }
@@ -68,15 +91,15 @@ impl Tun {
         let (device, offload) = match build(name, options.mtu, offload) {
             Ok(device) => (device, offload),
             Err(e) if offload && !is_final(&e) => {
-                tracing::warn!(error = %e, "no segmentation offload on TUN devices; going on without");
+                tracing::warn!(error = %e, "TUN devices without segmentation offload");
                 (build(name, options.mtu, false).map_err(|e| explain(e, options))?, false)
             }
             Err(e) => return Err(explain(e, options)),
         };
         if offload {
-            restrict_offload(&device).map_err(io_error("choose the offloads of a TUN device"))?;
+            restrict_offload(&device).map_err(io_error("set the offloads of a TUN device"))?;
         }
-        device.set_nonblocking(true).map_err(io_error("make a TUN device nonblocking"))?;
+        device.set_nonblocking(true).map_err(io_error("make a TUN device non-blocking"))?;
         let name = device.name().map_err(io_error("read the name of a TUN device"))?;
         let index = device.if_index().map_err(io_error("read the index of a TUN device"))?;
         Ok(Tun { device, name, index, offload })
@@ -92,12 +115,12 @@ impl Tun {
         self.index
     }
 
-    /// Whether the kernel cuts and coalesces segments and completes checksums.
+    /// Whether the kernel splits and coalesces segments and fills in checksums.
     pub fn has_offload(&self) -> bool {
         self.offload
     }
 
-    /// Enters into a path's configuration what this device can do: segment size and checksums.
+    /// Sets what this device can do in a path's configuration: segment size and checksum offload.
     pub fn describe(&self, config: &mut PathConfig) {
         config.checksum_offload = self.offload;
         config.max_packet = if self.offload { 65_535 } else { u32::from(config.mtu) };
@@ -157,7 +180,7 @@ impl Device for Tun {
         {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "a device without offload was given a packet to cut or to sum",
+                "a device without offload cannot split packets or fill in checksums",
             ));
         }
         match send(&self.device, first, packet) {
@@ -165,7 +188,7 @@ impl Device for Tun {
             Err(e) => match e.raw_os_error() {
                 // EIO: the interface is down; it becomes writable when it comes up.
                 Some(libc::EAGAIN | libc::EIO) => Ok(TransmitOutcome::Full),
-                // Out of buffers: as good as a loss on the way, which the sender can handle.
+                // Out of buffers: like a loss in the network, which the sender handles.
                 Some(libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => Ok(TransmitOutcome::Sent),
                 _ => Err(e),
             },
@@ -216,7 +239,7 @@ fn build(name: &str, mtu: u16, offload: bool) -> io::Result<SyncDevice> {
         .build_sync()
 }
 
-/// tun-rs switches UDP segmentation on where it can. We carry TCP only, so the kernel is to cut the rest itself.
+/// tun-rs enables UDP segmentation offload where it can. We carry only TCP, so let the kernel split everything else.
 #[allow(unsafe_code)]
 fn restrict_offload(device: &SyncDevice) -> io::Result<()> {
     nix::ioctl_write_int!(tunsetoffload, b'T', 208);
@@ -227,7 +250,7 @@ fn restrict_offload(device: &SyncDevice) -> io::Result<()> {
 }
 
 fn check_name(name: &str) -> Result<(), DeviceError> {
-    // As the kernel's dev_valid_name, and at most one %d.
+    // Like the kernel's dev_valid_name, with at most one %d.
     let pattern = name.matches('%').count();
     let ok = !name.is_empty()
         && name.len() < libc::IFNAMSIZ
@@ -238,7 +261,7 @@ fn check_name(name: &str) -> Result<(), DeviceError> {
     if ok { Ok(()) } else { Err(DeviceError::BadName(name.to_owned())) }
 }
 
-/// Errors that trying without offload would not mend.
+/// Errors that would also occur without offload.
 fn is_final(e: &io::Error) -> bool {
     matches!(
         e.raw_os_error(),
@@ -258,11 +281,11 @@ fn explain(e: io::Error, options: &TunOptions) -> DeviceError {
     let name = options.name.clone();
     match (e.raw_os_error(), name) {
         (Some(libc::EPERM | libc::EACCES), name) => DeviceError::Permission { name },
-        // EINVAL: the interface exists and is no TUN device, or one of another kind.
+        // EINVAL: the interface exists but is not a TUN device, or has other flags.
         (Some(libc::EBUSY | libc::EEXIST), Some(name)) => DeviceError::NameInUse(name),
         (Some(libc::EINVAL), Some(name)) if interface_exists(&name) => DeviceError::NameInUse(name),
         (Some(libc::ENOENT | libc::ENODEV | libc::ENXIO), _) => DeviceError::NoTun,
-        _ => DeviceError::Io { what: "make a TUN device", source: e },
+        _ => DeviceError::Io { what: "create a TUN device", source: e },
     }
 }
 

@@ -1,7 +1,7 @@
-//! The 10-byte virtio-net header that TUN puts before each packet under IFF_VNET_HDR.
+//! The 10-byte virtio-net header that precedes each packet of a TUN device with IFF_VNET_HDR.
 //!
-//! Layout after the virtio specification 1.2, section 5.1.6 (`struct virtio_net_hdr` without `num_buffers`), in the
-//! host's byte order, which is what TUN uses unless told otherwise.
+//! Layout as in the virtio specification 1.2, section 5.1.6 (`struct virtio_net_hdr` without `num_buffers`), in the
+//! host's byte order, TUN's default.
 #![cfg_attr(not(target_os = "linux"), allow(dead_code))]
 
 use core::num::NonZeroU16;
@@ -10,7 +10,7 @@ use umptcp_stack_core::interface::{ChecksumRequest, ChecksumState, Transmit};
 /// Length of the header in bytes.
 pub(crate) const LEN: usize = 10;
 
-/// The checksum is partial: sum from `csum_start` on and store at `csum_start + csum_offset`.
+/// The checksum is partial: to be computed from `csum_start` and stored at `csum_start + csum_offset`.
 const F_NEEDS_CSUM: u8 = 1;
 /// The checksum has been verified.
 const F_DATA_VALID: u8 = 2;
@@ -18,7 +18,7 @@ const F_DATA_VALID: u8 = 2;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
-/// Or'ed to the type: the segment's packets carry ECN's CWR.
+/// Flag in the type: the segment has CWR set (ECN).
 const GSO_ECN: u8 = 0x80;
 
 /// The header's fields.
@@ -26,7 +26,7 @@ const GSO_ECN: u8 = 0x80;
 pub(crate) struct VirtioHeader {
     flags: u8,
     gso_type: u8,
-    /// Bytes of IP and TCP header, which every packet cut from the segment repeats.
+    /// Length of the IP and TCP headers, which are repeated in every packet of the segment.
     hdr_len: u16,
     /// Payload bytes of each packet.
     gso_size: u16,
@@ -35,7 +35,7 @@ pub(crate) struct VirtioHeader {
 }
 
 impl VirtioHeader {
-    /// The fields from the wire.
+    /// Decodes a header.
     pub(crate) fn decode(b: &[u8; LEN]) -> Self {
         let word = |i: usize| u16::from_ne_bytes([b[i], b[i + 1]]);
         VirtioHeader {
@@ -48,7 +48,7 @@ impl VirtioHeader {
         }
     }
 
-    /// The fields as they go to the wire.
+    /// Encodes the header.
     pub(crate) fn encode(&self) -> [u8; LEN] {
         let mut b = [0; LEN];
         b[0] = self.flags;
@@ -61,7 +61,7 @@ impl VirtioHeader {
         b
     }
 
-    /// What the kernel is to do with an outgoing packet.
+    /// The header that tells the kernel what to do with an outgoing packet.
     pub(crate) fn for_transmit(packet: &Transmit) -> Self {
         let header = packet.header.as_slice();
         let mut h = VirtioHeader::default();
@@ -70,8 +70,7 @@ impl VirtioHeader {
             h.csum_start = start;
             h.csum_offset = offset;
         }
-        // A segment that fits one packet must not be marked: the kernel rejects a GSO type without a need for it
-        // on some drivers further down.
+        // A segment that fits one packet must not have a GSO type: some drivers further down reject it.
         if let Some(size) = packet.gso_size
             && packet.payload.len() > usize::from(size.get())
         {
@@ -87,13 +86,13 @@ impl VirtioHeader {
         match self.gso_type & !GSO_ECN {
             GSO_TCPV4 | GSO_TCPV6 => NonZeroU16::new(self.gso_size),
             GSO_NONE => None,
-            // Not TCP: the stack discards it anyway.
+            // Not TCP: the stack ignores it anyway.
             _ => None,
         }
     }
 
-    /// Whether the transport checksum needs verifying. A packet that "needs" a checksum bears the pseudo-header's sum
-    /// only: it comes from this host, or was verified when it was coalesced.
+    /// Whether the transport checksum has to be verified. A packet that "needs" a checksum contains only the
+    /// pseudo-header's sum: it comes from this host, or was verified when it was coalesced.
     pub(crate) fn received_checksum(&self) -> ChecksumState {
         if self.flags & (F_NEEDS_CSUM | F_DATA_VALID) != 0 {
             ChecksumState::Verified

@@ -1,7 +1,9 @@
-//! The devices of a loop: reading, writing, and what happens when one is full or gone.
+//! The devices of a loop: receiving, sending, and what to do when one is full or gone.
 
+use super::network_stack::NetworkStack;
+use super::options::{Capture, LoopOptions};
 use super::poller::Poller;
-use super::{Engine, LoopOptions, Waker};
+use super::waker::Waker;
 use crate::clock::Clock;
 use crate::device::{BufferPool, Device, TransmitOutcome, is_gone};
 use crate::pcap::{InterfaceId, PcapWriter};
@@ -14,23 +16,20 @@ use umptcp_types::{Instant, PathId};
 /// Something that undoes a path's set-up when it is dropped.
 pub type Guard = Box<dyn Any + Send>;
 
-/// Where packets are written down.
-pub type Capture = PcapWriter<Box<dyn io::Write + Send>>;
-
-/// Token of the waker. Paths use their ids, which have 32 bits.
+/// Token of the waker. Paths use their 32-bit ids.
 const WAKER: u64 = 1 << 32;
 
-/// How often memory that nobody uses is given back.
+/// How often unused memory is freed.
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A path with all that belongs to it.
-// In the order in which it is to be dropped: no packet may leave once translation is undone.
+/// A path with its device and guard.
+// Fields are dropped in this order: no packet may leave once NAT has been undone.
 pub struct AttachedPath {
     /// Its device.
     pub device: Box<dyn Device>,
-    /// What the stack is to know of it.
+    /// Its description for the stack.
     pub config: PathConfig,
-    /// Dropped after the device when the path ends.
+    /// Dropped after the device when the path is removed.
     pub guard: Guard,
 }
 
@@ -59,9 +58,9 @@ struct Slot {
     device: Box<dyn Device>,
     config: PathConfig,
     guard: Guard,
-    /// Input was reported and has not been read to its end.
+    /// Input was reported and has not been read to the end.
     readable: bool,
-    /// The packet that the device had no room for. While there is one the path is blocked.
+    /// A packet that the device had no room for. The path is blocked while there is one.
     pending: Option<Transmit>,
     interface: Option<InterfaceId>,
     errors: u64,
@@ -69,13 +68,13 @@ struct Slot {
 
 pub(super) struct IoDriver {
     pub(super) waker: Waker,
-    /// Paths that vanished and that the handler has not been told of.
+    /// Lost paths that the handler has not been told of.
     pub(super) lost: Vec<LostPath>,
     clock: Clock,
     poller: Poller,
     pool: BufferPool,
     slots: Vec<Slot>,
-    /// Which device is read first; the turn goes round.
+    /// The device to read first; rotates.
     first: usize,
     receive_batch: usize,
     transmit_batch: usize,
@@ -106,17 +105,17 @@ impl IoDriver {
         })
     }
 
-    pub(super) fn add<E: Engine>(
+    pub(super) fn add<E: NetworkStack>(
         &mut self,
         now: Instant,
-        engine: &mut E,
+        stack: &mut E,
         path: AttachedPath,
     ) -> io::Result<PathId> {
         let AttachedPath { device, config, guard } = path;
         let addresses: Vec<String> = config.addresses.iter().map(ToString::to_string).collect();
-        let id = engine.path_added(now, config.clone());
+        let id = stack.path_added(now, config.clone());
         if let Err(e) = self.poller.add(device.fd(), u64::from(id.0)) {
-            engine.path_removed(now, id);
+            stack.path_removed(now, id);
             return Err(e);
         }
         let interface = self.captured(|c| c.add_interface(&config.name, &addresses.join(" ")));
@@ -126,16 +125,16 @@ impl IoDriver {
         Ok(id)
     }
 
-    pub(super) fn remove<E: Engine>(
+    pub(super) fn remove<E: NetworkStack>(
         &mut self,
         now: Instant,
-        engine: &mut E,
+        stack: &mut E,
         path: PathId,
     ) -> Option<AttachedPath> {
         let at = self.slots.iter().position(|s| s.path == path)?;
         let slot = self.slots.remove(at);
         self.poller.remove(slot.device.fd());
-        engine.path_removed(now, path);
+        stack.path_removed(now, path);
         Some(AttachedPath { device: slot.device, config: slot.config, guard: slot.guard })
     }
 
@@ -147,14 +146,14 @@ impl IoDriver {
         self.slots.iter().any(|s| s.readable)
     }
 
-    /// Hands received packets to the engine, a batch from each device in turn. `true` when there may be more.
-    pub(super) fn receive<E: Engine>(&mut self, engine: &mut E) -> bool {
+    /// Hands received packets to the stack, a batch from each device in turn. `true` if there may be more.
+    pub(super) fn receive<E: NetworkStack>(&mut self, stack: &mut E) -> bool {
         let count = self.slots.len();
         let mut gone = None;
         for turn in 0..count {
             let at = (self.first + turn) % count;
             if self.slots[at].readable
-                && let Err(e) = self.receive_batch(engine, at)
+                && let Err(e) = self.receive_batch(stack, at)
             {
                 gone = Some((at, e));
                 break;
@@ -162,13 +161,13 @@ impl IoDriver {
         }
         self.first = self.first.wrapping_add(1);
         if let Some((at, error)) = gone {
-            self.lose(engine, at, error);
+            self.lose(stack, at, error);
         }
         self.any_ready()
     }
 
     /// An error means that the device is gone.
-    fn receive_batch<E: Engine>(&mut self, engine: &mut E, at: usize) -> io::Result<()> {
+    fn receive_batch<E: NetworkStack>(&mut self, stack: &mut E, at: usize) -> io::Result<()> {
         let now = self.clock.now();
         for _ in 0..self.receive_batch {
             let slot = &mut self.slots[at];
@@ -181,7 +180,7 @@ impl IoDriver {
                             self.end_capture(&e);
                         }
                     }
-                    engine.handle_packet(now, self.slots[at].path, packet);
+                    stack.handle_packet(now, self.slots[at].path, packet);
                 }
                 Ok(None) => {
                     slot.readable = false;
@@ -189,9 +188,9 @@ impl IoDriver {
                 }
                 Err(e) if is_gone(&e) => return Err(e),
                 Err(e) => {
-                    // Level-triggered: if it lasts, the next wait reports it again.
+                    // Level-triggered: if the condition persists, the next wait reports it again.
                     slot.readable = false;
-                    slot.report("receive", &e);
+                    slot.report("receive from", &e);
                     return Ok(());
                 }
             }
@@ -199,22 +198,22 @@ impl IoDriver {
         Ok(())
     }
 
-    /// Sends what the engine has to send. `true` when the batch ended before the engine did.
-    pub(super) fn transmit<E: Engine>(&mut self, engine: &mut E) -> bool {
+    /// Sends what the stack has to send. `true` if the batch is full and there may be more.
+    pub(super) fn transmit<E: NetworkStack>(&mut self, stack: &mut E) -> bool {
         for _ in 0..self.transmit_batch {
             let now = self.clock.now();
-            let Some(packet) = engine.poll_transmit(now) else { return false };
+            let Some(packet) = stack.poll_transmit(now) else { return false };
             let Some(at) = self.slots.iter().position(|s| s.path == packet.path) else { continue };
             if self.slots[at].pending.is_some() {
-                // Blocked, and offered all the same (it was under way): lost, as in any full queue.
+                // Sent before the stack knew that the path is blocked: dropped, as in any full queue.
                 continue;
             }
-            self.send(engine, now, at, packet);
+            self.send(stack, now, at, packet);
         }
         true
     }
 
-    fn send<E: Engine>(&mut self, engine: &mut E, now: Instant, at: usize, packet: Transmit) {
+    fn send<E: NetworkStack>(&mut self, stack: &mut E, now: Instant, at: usize, packet: Transmit) {
         let slot = &mut self.slots[at];
         match slot.device.transmit(&packet) {
             Ok(TransmitOutcome::Sent) => {
@@ -228,43 +227,47 @@ impl IoDriver {
             }
             Ok(TransmitOutcome::Full) => {
                 slot.pending = Some(packet);
-                engine.path_blocked(now, slot.path, true);
+                stack.path_blocked(now, slot.path, true);
                 if let Err(e) = self.poller.watch_writable(slot.device.fd(), u64::from(slot.path.0), true) {
-                    slot.report("wait for", &e);
+                    slot.report("poll", &e);
                 }
             }
-            Err(e) if is_gone(&e) => self.lose(engine, at, e),
-            Err(e) => slot.report("send by", &e),
+            Err(e) if is_gone(&e) => self.lose(stack, at, e),
+            Err(e) => slot.report("send to", &e),
         }
     }
 
     /// A full device has room again.
-    fn unblock<E: Engine>(&mut self, engine: &mut E, now: Instant, at: usize) {
+    fn unblock<E: NetworkStack>(&mut self, stack: &mut E, now: Instant, at: usize) {
         let slot = &mut self.slots[at];
         if let Err(e) = self.poller.watch_writable(slot.device.fd(), u64::from(slot.path.0), false) {
-            slot.report("wait for", &e);
+            slot.report("poll", &e);
         }
         let (path, pending) = (slot.path, slot.pending.take());
         if let Some(packet) = pending {
-            self.send(engine, now, at, packet);
+            self.send(stack, now, at, packet);
             if self.slots.get(at).is_some_and(|s| s.path == path && s.pending.is_none()) {
-                engine.path_blocked(now, path, false);
+                stack.path_blocked(now, path, false);
             }
         }
     }
 
-    fn lose<E: Engine>(&mut self, engine: &mut E, at: usize, error: io::Error) {
+    fn lose<E: NetworkStack>(&mut self, stack: &mut E, at: usize, error: io::Error) {
         let slot = self.slots.remove(at);
         tracing::warn!(path = slot.config.name, %error, "the device has vanished");
         self.poller.remove(slot.device.fd());
-        engine.path_removed(self.clock.now(), slot.path);
+        stack.path_removed(self.clock.now(), slot.path);
         let Slot { path, device, guard, .. } = slot;
         drop(device);
         self.lost.push(LostPath { path, error, guard });
     }
 
-    /// Waits, and notes which devices have something. Room on full devices is used at once.
-    pub(super) fn wait<E: Engine>(&mut self, engine: &mut E, timeout: Option<Duration>) -> io::Result<()> {
+    /// Waits, and notes which devices have input. Room on full devices is used immediately.
+    pub(super) fn wait<E: NetworkStack>(
+        &mut self,
+        stack: &mut E,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
         self.poller.wait(timeout)?;
         let mut writable = Vec::new();
         for ready in self.poller.ready() {
@@ -278,13 +281,13 @@ impl IoDriver {
         }
         for path in writable {
             if let Some(at) = self.slots.iter().position(|s| s.path == path) {
-                self.unblock(engine, self.clock.now(), at);
+                self.unblock(stack, self.clock.now(), at);
             }
         }
         Ok(())
     }
 
-    /// Housekeeping for quiet moments.
+    /// Housekeeping before the loop sleeps.
     pub(super) fn before_sleep(&mut self, now: Instant) {
         if now - self.last_trim >= TRIM_INTERVAL {
             self.last_trim = now;
@@ -309,15 +312,15 @@ impl IoDriver {
         }
     }
 
-    /// A trace that cannot be written must not stop the traffic.
+    /// Failing to write the trace must not stop the traffic.
     fn end_capture(&mut self, error: &io::Error) {
-        tracing::error!(%error, "the packet trace cannot be written and ends here");
+        tracing::error!(%error, "cannot write the packet trace any further");
         self.capture = None;
     }
 }
 
 impl Slot {
-    /// Reports an error that passes: the first of a path, then every 1,024th.
+    /// Logs a transient error: the first one of a path, then every 1,024th.
     fn report(&mut self, what: &str, error: &io::Error) {
         if self.errors.is_multiple_of(1024) {
             tracing::warn!(path = self.config.name, %error, times = self.errors + 1, "cannot {what} the device");

@@ -8,24 +8,24 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-/// Most events taken from the kernel at once.
+/// Maximum number of events fetched from the kernel at once.
 const EVENTS: usize = 64;
 
-/// Token of the timer in kernels without epoll_pwait2.
+/// Token of the timer used on kernels without epoll_pwait2.
 const TIMER: u64 = u64::MAX;
 
 /// What happened to the descriptor registered under `token`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Readiness {
     pub(super) token: u64,
-    /// It can be read, or reading will tell what is wrong with it.
+    /// It can be read, or reading returns its error.
     pub(super) readable: bool,
     pub(super) writable: bool,
 }
 
 pub(super) struct Poller {
     epoll: Epoll,
-    /// Kernels before 5.11 lack epoll_pwait2: a timer stands in.
+    /// Used instead of epoll_pwait2 on kernels before 5.11.
     timer: Option<TimerFd>,
     events: Vec<libc::epoll_event>,
     ready: usize,
@@ -53,28 +53,29 @@ impl Poller {
         Ok(())
     }
 
-    /// Watches a descriptor for input. Level-triggered: it is reported as long as there is some.
+    /// Watches a descriptor for input. Level-triggered: reported as long as there is some.
     pub(super) fn add(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))?)
     }
 
-    /// Watches a descriptor whose content nobody reads: each write to it is reported once.
+    /// Watches a descriptor that is never read: each write to it is reported once.
     pub(super) fn add_edge(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
         Ok(self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, token))?)
     }
 
-    /// Starts or stops to watch for room to write.
+    /// Starts or stops watching for room to write.
     pub(super) fn watch_writable(&self, fd: BorrowedFd<'_>, token: u64, wanted: bool) -> io::Result<()> {
         let flags = if wanted { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
         Ok(self.epoll.modify(fd, &mut EpollEvent::new(flags, token))?)
     }
 
     pub(super) fn remove(&self, fd: BorrowedFd<'_>) {
-        // It is gone already when its device is.
+        // If the device is gone, the descriptor has already been removed.
         let _ = self.epoll.delete(fd);
     }
 
-    /// Waits until something is ready or `timeout` has passed; `None` waits for ever. [`Poller::ready`] has the result.
+    /// Waits until something is ready or `timeout` has passed; `None` means no limit. [`Poller::ready`] returns the
+    /// result.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.ready = 0;
         let n = match &self.timer {
@@ -89,7 +90,7 @@ impl Poller {
         Ok(())
     }
 
-    /// What the last wait found.
+    /// The result of the last wait.
     pub(super) fn ready(&self) -> impl Iterator<Item = Readiness> + '_ {
         self.events[..self.ready].iter().filter(|e| e.u64 != TIMER).map(|e| {
             let has = |flags: i32| e.events & flags as u32 != 0;
@@ -146,7 +147,7 @@ impl Poller {
     }
 }
 
-/// Longest single wait: keeps any timespec valid; waking once an hour costs nothing.
+/// Longest single wait: keeps every timespec valid, and waking up once an hour costs nothing.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
 #[cfg(test)]

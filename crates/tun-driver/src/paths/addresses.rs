@@ -1,15 +1,16 @@
 //! Choosing and checking the addresses of the stack.
 
-use super::netlink::{HostAddress, Link, Netlink, Route, TABLE_LOCAL, contains};
+use super::netlink::{HostAddress, Link, Netlink, Route, TABLE_LOCAL};
 use super::spec::unusable_because;
 use crate::error::DriverError;
+use ipnet::IpNet;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-/// Where private IPv4 addresses are taken from: the shared address space (RFC 6598) first, which hosts seldom use, then
-/// parts of the private ones (RFC 1918) and of the benchmarking range (RFC 2544).
+/// Ranges for private IPv4 addresses: first the shared address space (RFC 6598), which hosts seldom use, then parts of
+/// the private ranges (RFC 1918) and of the benchmarking range (RFC 2544).
 const CANDIDATES: [Ipv4Addr; 5] = [
     Ipv4Addr::new(100, 109, 112, 0),
     Ipv4Addr::new(10, 255, 112, 0),
@@ -18,7 +19,7 @@ const CANDIDATES: [Ipv4Addr; 5] = [
     Ipv4Addr::new(198, 18, 112, 0),
 ];
 
-/// What the host knows of addresses.
+/// The addresses and networks that the host knows.
 pub(super) struct Known<'a> {
     pub(super) links: &'a [Link],
     pub(super) addresses: &'a [HostAddress],
@@ -31,11 +32,14 @@ impl Known<'_> {
         self.links.iter().find(|l| l.index == index).map_or("a device that is gone", |l| &l.name)
     }
 
-    /// Whether some network the host knows has `address` in it. Default routes, also in halves as VPNs have them, do not
-    /// count.
+    /// Whether a network known to the host contains `address`. Default routes do not count, nor do the two halves that
+    /// VPNs install.
     fn covered(&self, address: &IpAddr) -> bool {
-        self.addresses.iter().any(|a| contains(&a.address, a.prefix, address))
-            || self.routes.iter().any(|(_, r)| r.prefix > 1 && contains(&r.destination, r.prefix, address))
+        self.addresses.iter().any(|a| a.net.contains(address))
+            || self
+                .routes
+                .iter()
+                .any(|(_, r)| r.destination.prefix_len() > 1 && r.destination.contains(address))
     }
 
     /// A free private IPv4 address.
@@ -63,33 +67,29 @@ impl Known<'_> {
         found.ok_or_else(|| DriverError::NoPrivateAddress { device: nic.name.clone() })
     }
 
-    /// Checks an address that the user gave for the stack.
+    /// Checks an address that the user has chosen for the stack.
     pub(super) fn check(&self, nic: &Link, address: IpAddr) -> Result<(), DriverError> {
         if let Some(reason) = unusable_because(&address) {
             return Err(DriverError::BadAddress { address, reason: reason.into() });
         }
-        if let Some(own) = self.addresses.iter().find(|a| a.address == address) {
+        if let Some(own) = self.addresses.iter().find(|a| a.address() == address) {
             let holder = format!(
-                "it is this host's own, on {}; the stack needs one of its own beside it (or use mode=nat without address=)",
+                "it belongs to this host, on {}; the stack needs an additional one (or use mode=nat without address=)",
                 self.name(own.index)
             );
             return Err(DriverError::AddressTaken { address, holder });
         }
-        let full = if address.is_ipv4() { 32 } else { 128 };
         let exact = |(table, r): &&(u32, Route)| {
-            *table != TABLE_LOCAL
-                && r.destination == address
-                && r.prefix == full
-                && r.device != Some(nic.index)
+            *table != TABLE_LOCAL && r.destination == IpNet::from(address) && r.device != Some(nic.index)
         };
         if let Some((_, route)) = self.routes.iter().find(exact) {
             let holder = match route.device {
-                Some(device) => format!("this host has a route to it by {}", self.name(device)),
-                None => "this host has a route that refuses it".into(),
+                Some(device) => format!("this host has a route to it via {}", self.name(device)),
+                None => "this host has a route that makes it unreachable".into(),
             };
             return Err(DriverError::AddressTaken { address, holder });
         }
-        if let Some(reason) = self.subnets(nic, &address).find_map(|a| edge(a, &address)) {
+        if let Some(reason) = self.subnets(nic, &address).find_map(|a| edge(&a.net, &address)) {
             return Err(DriverError::BadAddress { address, reason: reason.into() });
         }
         Ok(())
@@ -97,22 +97,22 @@ impl Known<'_> {
 
     fn subnets(&self, nic: &Link, address: &IpAddr) -> impl Iterator<Item = &HostAddress> {
         let (index, address) = (nic.index, *address);
-        self.addresses.iter().filter(move |a| a.index == index && contains(&a.address, a.prefix, &address))
+        self.addresses.iter().filter(move |a| a.index == index && a.net.contains(&address))
     }
 
-    /// Whether `address` lies in a subnet of the NIC's, whose hosts will ask for it there.
+    /// Whether `address` is in one of the NIC's subnets, where hosts will resolve it by ARP or neighbour discovery.
     pub(super) fn in_subnet(&self, nic: &Link, address: &IpAddr) -> bool {
         self.subnets(nic, address).next().is_some()
     }
 }
 
-/// How long a host of the same link may take to say that an address is its own.
+/// How long to wait for another host on the link to claim an address.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// Checks that no host on the NIC's link has an address that we are to answer for (after RFC 5227 and RFC 4862 §5.4, in
-/// that it is asked for before it is taken).
+/// Checks that no host on the NIC's link has an address that we will answer for: like RFC 5227 and RFC 4862 §5.4, by
+/// probing for it before using it.
 pub(super) async fn check_link(netlink: &Netlink, nic: &Link, address: IpAddr) -> Result<(), DriverError> {
-    let error = |e| DriverError::netlink(format!("ask on {} who has {address}", nic.name), e);
+    let error = |e| DriverError::netlink(format!("probe for {address} on {}", nic.name), e);
     netlink.solicit(nic.index, address).await.map_err(error)?;
     let step = Duration::from_millis(20);
     let mut holder = None;
@@ -130,20 +130,17 @@ pub(super) async fn check_link(netlink: &Netlink, nic: &Link, address: IpAddr) -
     Err(DriverError::AddressTaken { address, holder })
 }
 
-/// Why an address at the edge of a subnet cannot be a host's.
-fn edge(subnet: &HostAddress, address: &IpAddr) -> Option<&'static str> {
-    match address {
-        // RFC 3021: with 31 bits both are hosts.
-        IpAddr::V4(a) if subnet.prefix < 31 => {
-            let host = u32::MAX >> subnet.prefix;
-            match a.to_bits() & host {
-                0 => Some("it is the network's own address"),
-                bits if bits == host => Some("it is the subnet's broadcast address"),
-                _ => None,
-            }
-        }
+/// Why an address at the edge of a subnet cannot be used by a host.
+fn edge(subnet: &IpNet, address: &IpAddr) -> Option<&'static str> {
+    match subnet {
+        // In a 31-bit subnet both addresses are hosts (RFC 3021).
+        IpNet::V4(subnet) if subnet.prefix_len() < 31 => match address {
+            IpAddr::V4(a) if *a == subnet.network() => Some("it is the network's own address"),
+            IpAddr::V4(a) if *a == subnet.broadcast() => Some("it is the subnet's broadcast address"),
+            _ => None,
+        },
         // RFC 4291 §2.6.1.
-        IpAddr::V6(a) if subnet.prefix < 127 && a.to_bits() & (u128::MAX >> subnet.prefix) == 0 => {
+        IpNet::V6(subnet) if subnet.prefix_len() < 127 && *address == subnet.network() => {
             Some("it is the subnet's router anycast address")
         }
         _ => None,
@@ -168,11 +165,10 @@ mod tests {
         }
     }
 
-    fn host_address(address: &str, prefix: u8) -> HostAddress {
+    fn host_address(net: &str) -> HostAddress {
         HostAddress {
             index: 2,
-            address: address.parse().unwrap(),
-            prefix,
+            net: net.parse().unwrap(),
             universal: true,
             tentative: false,
             failed: false,
@@ -181,24 +177,25 @@ mod tests {
         }
     }
 
-    fn route(destination: &str, prefix: u8) -> (u32, Route) {
-        (254, Route { prefix, ..Route::host(destination.parse().unwrap(), 3) })
+    fn route(destination: &str) -> (u32, Route) {
+        let destination: IpNet = destination.parse().unwrap();
+        (254, Route { destination, ..Route::host(destination.addr(), 3) })
     }
 
     #[test]
     fn private_addresses_avoid_networks_the_host_knows() {
         let links = [nic()];
-        let known = Known { links: &links, addresses: &[], routes: &[route("0.0.0.0", 0)] };
+        let known = Known { links: &links, addresses: &[], routes: &[route("0.0.0.0/0")] };
         assert_eq!(known.private(&links[0], false).unwrap().to_string(), "100.109.112.1");
-        let routes = [route("100.64.0.0", 10), route("10.255.112.1", 32)];
+        let routes = [route("100.64.0.0/10"), route("10.255.112.1/32")];
         let known = Known { links: &links, addresses: &[], routes: &routes };
         assert_eq!(known.private(&links[0], false).unwrap().to_string(), "10.255.112.2");
-        let addresses = [host_address("100.70.0.1", 10), host_address("10.1.1.1", 8)];
+        let addresses = [host_address("100.70.0.1/10"), host_address("10.1.1.1/8")];
         let known = Known { links: &links, addresses: &addresses, routes: &[] };
         assert_eq!(known.private(&links[0], false).unwrap().to_string(), "172.31.112.1");
         let IpAddr::V6(v6) = known.private(&links[0], true).unwrap() else { panic!("not IPv6") };
         assert!(v6.is_unique_local() && v6.segments()[4..] == [0, 0, 0, 1]);
-        let all: Vec<_> = CANDIDATES.iter().map(|c| route(&c.to_string(), 16)).collect();
+        let all: Vec<_> = CANDIDATES.iter().map(|c| route(&format!("{c}/16"))).collect();
         let known = Known { links: &links, addresses: &[], routes: &all };
         assert!(matches!(known.private(&links[0], false), Err(DriverError::NoPrivateAddress { .. })));
     }
@@ -206,11 +203,11 @@ mod tests {
     #[test]
     fn addresses_that_cannot_be_the_stack_s() {
         let links = [nic()];
-        let addresses = [host_address("192.0.2.1", 24), host_address("2001:db8::1", 64)];
-        let routes = [route("192.0.2.9", 32)];
+        let addresses = [host_address("192.0.2.1/24"), host_address("2001:db8::1/64")];
+        let routes = [route("192.0.2.9/32")];
         let known = Known { links: &links, addresses: &addresses, routes: &routes };
         for (address, text) in [
-            ("192.0.2.1", "own, on eth0"),
+            ("192.0.2.1", "to this host, on eth0"),
             ("192.0.2.9", "has a route to it"),
             ("192.0.2.0", "network's own"),
             ("192.0.2.255", "broadcast"),

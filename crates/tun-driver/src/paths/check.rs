@@ -1,4 +1,4 @@
-//! Whether something else on this host would drop a path's packets, and what.
+//! Detects whether something else on this host would drop a path's packets.
 
 use super::netlink::Route;
 use super::nft::{Nft, PROBE_PORT, TUN_PREFIX};
@@ -13,11 +13,11 @@ use std::time::Duration;
 /// A chain at the forward hook that could drop packets of a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Suspect {
-    /// As `nft list chain` takes it.
+    /// In the syntax of `nft list chain`.
     chain: String,
-    /// Drops what no rule accepts.
+    /// Its policy is to drop.
     policy: bool,
-    /// Has rules that accept something, or that go on in chains that may.
+    /// Has rules that accept something, or that continue in chains that may.
     accepts: bool,
     /// Has rules that drop or reject.
     drops: bool,
@@ -25,7 +25,7 @@ struct Suspect {
     remedy: String,
 }
 
-/// Chains of others' at the forward hook that may drop.
+/// Chains at the forward hook, other than ours, that may drop packets.
 fn suspects(ruleset: &Value) -> Vec<Suspect> {
     let empty = Vec::new();
     let items = ruleset["nftables"].as_array().unwrap_or(&empty);
@@ -46,22 +46,22 @@ fn suspects(ruleset: &Value) -> Vec<Suspect> {
             }
             for statement in rule["expr"].as_array().unwrap_or(&empty) {
                 let has = |key: &str| statement.get(key).is_some();
-                // A match's verdict map or a jump may lead to either.
+                // A verdict map or a jump may lead to either.
                 accepts |= has("accept") || has("jump") || has("goto") || has("vmap");
                 drops |= has("drop") || has("reject") || has("jump") || has("goto") || has("vmap");
             }
         }
         let policy = text("policy") == "drop";
         if policy || drops {
-            // The tables that iptables keeps are better changed through it.
+            // Tables managed by iptables are better changed with iptables.
             let remedy = if table == "filter" && name == "FORWARD" {
                 let program = if family == "ip6" { "ip6tables" } else { "iptables" };
                 format!(
-                    "let them through with `{program} -I FORWARD -i {TUN_PREFIX}+ -j ACCEPT; {program} -I FORWARD -o {TUN_PREFIX}+ -j ACCEPT`"
+                    "accept them with `{program} -I FORWARD -i {TUN_PREFIX}+ -j ACCEPT; {program} -I FORWARD -o {TUN_PREFIX}+ -j ACCEPT`"
                 )
             } else {
                 format!(
-                    "let them through with `nft insert rule {family} {table} {name} iifname '\"{TUN_PREFIX}*\"' accept; nft insert rule {family} {table} {name} oifname '\"{TUN_PREFIX}*\"' accept`"
+                    "accept them with `nft insert rule {family} {table} {name} iifname '\"{TUN_PREFIX}*\"' accept; nft insert rule {family} {table} {name} oifname '\"{TUN_PREFIX}*\"' accept`"
                 )
             };
             found.push(Suspect { chain: format!("{family} {table} {name}"), policy, accepts, drops, remedy });
@@ -73,9 +73,9 @@ fn suspects(ruleset: &Value) -> Vec<Suspect> {
 fn blocked(device: &str, suspects: &[Suspect]) -> DriverError {
     let (by, remedy) = match suspects {
         [] => (
-            "a firewall of this host that nftables does not show (the older iptables, or a BPF program)"
+            "a firewall of this host that nftables does not show (legacy iptables, or a BPF program)"
                 .to_owned(),
-            format!("let packets from and to devices named {TUN_PREFIX}* be forwarded"),
+            format!("allow forwarding from and to devices named {TUN_PREFIX}*"),
         ),
         some => {
             let chains: Vec<String> = some
@@ -89,7 +89,7 @@ fn blocked(device: &str, suspects: &[Suspect]) -> DriverError {
     DriverError::Blocked { device: device.to_owned(), by, remedy }
 }
 
-/// The Internet checksum (RFC 1071) of `parts` one after the other, each of even length but the last.
+/// The Internet checksum (RFC 1071) of the concatenated `parts`. All but the last must have an even length.
 fn checksum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0u32;
     for part in parts {
@@ -103,7 +103,7 @@ fn checksum(parts: &[&[u8]]) -> u16 {
     !(sum as u16)
 }
 
-/// A SYN from `source` to `destination` that the path's ruleset recognises and keeps on this host.
+/// A SYN from `source` to `destination` that the path's ruleset recognises and drops before it leaves this host.
 fn probe_packet(source: IpAddr, destination: IpAddr) -> Option<Vec<u8>> {
     let mut tcp = [0u8; 20];
     tcp[..2].copy_from_slice(&PROBE_PORT.to_be_bytes());
@@ -137,34 +137,31 @@ fn probe_packet(source: IpAddr, destination: IpAddr) -> Option<Vec<u8>> {
     Some(packet)
 }
 
-/// Some address to which the NIC has a route: what is beyond a gateway rather than a neighbour.
+/// An address to which the NIC has a route, preferably behind a gateway.
 fn some_destination(routes: &[Route], v6: bool, taken: &[IpAddr]) -> Option<IpAddr> {
-    let mut routes: Vec<&Route> =
-        routes.iter().filter(|r| r.destination.is_ipv6() == v6 && r.device.is_some()).collect();
-    routes.sort_by_key(|r| r.prefix);
+    let mut routes: Vec<&Route> = routes.iter().filter(|r| r.is_v6() == v6 && r.device.is_some()).collect();
+    routes.sort_by_key(|r| r.destination.prefix_len());
     routes.iter().find_map(|route| {
-        if route.prefix == 0 {
-            // Documentation addresses (RFC 5737, RFC 3849): belong to nobody.
+        if route.destination.prefix_len() == 0 {
+            // Documentation addresses (RFC 5737, RFC 3849), which nobody uses.
             return Some(match v6 {
                 false => IpAddr::from(Ipv4Addr::new(198, 51, 100, 1)),
                 true => IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1)),
             });
         }
-        (0..4).find_map(|n| {
-            let address = match route.destination {
-                IpAddr::V4(a) => IpAddr::from(Ipv4Addr::from_bits(a.to_bits().checked_add(n)?)),
-                IpAddr::V6(a) if a.is_unicast_link_local() || a.is_multicast() => return None,
-                IpAddr::V6(a) => IpAddr::from(Ipv6Addr::from_bits(a.to_bits().checked_add(u128::from(n))?)),
-            };
-            let inside = super::netlink::contains(&route.destination, route.prefix, &address);
-            let edge = n == 0 && route.prefix < if v6 { 127 } else { 31 };
-            (inside && !edge && !taken.contains(&address)).then_some(address)
-        })
+        if matches!(route.destination.addr(), IpAddr::V6(a) if a.is_unicast_link_local() || a.is_multicast())
+        {
+            return None;
+        }
+        // `hosts` leaves out IPv4's network and broadcast addresses, but not IPv6's router anycast address.
+        let anycast =
+            |a: &IpAddr| v6 && route.destination.prefix_len() < 127 && *a == route.destination.network();
+        route.destination.hosts().take(4).find(|a| !anycast(a) && !taken.contains(a))
     })
 }
 
-/// Sends a packet into the path and sees whether it gets to the end of the forward hook, where the path's own ruleset keeps
-/// it. For translated paths.
+/// Sends a packet into a translated path and checks whether it reaches the end of the forward hook, where the path's
+/// own ruleset drops it.
 pub(super) fn probe(
     nft: &Nft,
     tun: &Tun,
@@ -184,7 +181,7 @@ pub(super) fn probe(
             Err(Errno::EAGAIN) => continue,
             Err(error) => return Err(DriverError::netlink(format!("write to {}", tun.name()), error.into())),
         }
-        // The kernel takes it up at once, in a softirq; the waits are for a busy machine.
+        // The kernel processes it immediately, in a softirq; the waits are for a busy machine.
         let mut arrived = false;
         for wait in [0, 1, 5, 20, 50, 100, 200] {
             std::thread::sleep(Duration::from_millis(wait));
@@ -201,8 +198,8 @@ pub(super) fn probe(
     Ok(())
 }
 
-/// Looks for a firewall that drops whatever is forwarded, where no packet can be sent to try. For routed paths; without
-/// `nft` nothing is known.
+/// Looks for a firewall that drops everything forwarded. For routed paths, which cannot be probed; without `nft`, finds
+/// nothing.
 pub(super) fn inspect(nft: Option<&Nft>, device: &str) -> Result<(), DriverError> {
     let Some(Ok(ruleset)) = nft.map(Nft::ruleset) else { return Ok(()) };
     let suspects = suspects(&ruleset);
@@ -275,13 +272,19 @@ mod tests {
 
     #[test]
     fn a_destination_is_one_the_nic_has_a_route_to() {
-        let net = Route { prefix: 24, ..Route::host("192.0.2.0".parse().unwrap(), 2) };
+        let route = |destination: &str, address: &str| {
+            let destination = destination.parse().unwrap();
+            Route { destination, ..Route::host(address.parse().unwrap(), 2) }
+        };
+        let net = route("192.0.2.0/24", "192.0.2.0");
         let taken = ["192.0.2.1".parse().unwrap()];
         assert_eq!(
             some_destination(std::slice::from_ref(&net), false, &taken),
             Some("192.0.2.2".parse().unwrap())
         );
-        let default = Route { prefix: 0, ..Route::host("0.0.0.0".parse().unwrap(), 2) };
+        let v6 = route("2001:db8::/64", "2001:db8::");
+        assert_eq!(some_destination(&[v6], true, &[]), Some("2001:db8::1".parse().unwrap()));
+        let default = route("0.0.0.0/0", "0.0.0.0");
         assert_eq!(some_destination(&[net, default], false, &[]), Some("198.51.100.1".parse().unwrap()));
         assert_eq!(some_destination(&[Route::unreachable(false)], false, &[]), None);
     }

@@ -1,13 +1,15 @@
-//! Which network devices can carry a path.
+//! Finding the network devices that can carry a path.
 
-use super::netlink::{HostAddress, Link, Netlink, Route, TABLE_LOCAL, contains};
+use super::netlink::{HostAddress, Link, Netlink, Route, TABLE_LOCAL};
 use super::nft::TUN_PREFIX;
 use crate::error::DriverError;
+use ipnet::IpNet;
 use rtnetlink::packet_route::link::InfoKind;
 use std::net::IpAddr;
 
 /// A network device that can carry a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct NicInfo {
     /// Its name.
     pub name: String,
@@ -15,25 +17,25 @@ pub struct NicInfo {
     pub index: u32,
     /// Largest IP packet it carries, in bytes.
     pub mtu: u32,
-    /// Its addresses of universal scope that may be used for new connections.
+    /// Its addresses of universal scope, preferred ones first.
     pub addresses: Vec<IpAddr>,
-    /// Destinations it has routes to, as network and prefix length.
-    pub destinations: Vec<(IpAddr, u8)>,
+    /// Destinations of its routes.
+    pub destinations: Vec<IpNet>,
 }
 
 impl NicInfo {
-    /// Whether it has a route to `destination`, on-link ones included.
+    /// Whether it has a route to `destination`, including on-link routes.
     pub fn has_route(&self, destination: IpAddr) -> bool {
-        self.destinations.iter().any(|(network, prefix)| contains(network, *prefix, &destination))
+        self.destinations.iter().any(|net| net.contains(&destination))
     }
 
     /// Whether it has a default route.
     pub fn has_default_route(&self) -> bool {
-        self.destinations.iter().any(|(_, prefix)| *prefix == 0)
+        self.destinations.iter().any(|net| net.prefix_len() == 0)
     }
 }
 
-/// Devices, addresses and routes at one moment.
+/// The host's devices, addresses and routes at one moment.
 pub(super) struct Snapshot {
     pub(super) links: Vec<Link>,
     pub(super) addresses: Vec<HostAddress>,
@@ -53,24 +55,26 @@ impl Snapshot {
         })
     }
 
-    /// Addresses of a device to which packets may be translated, the preferred of each family first.
+    /// A device's addresses that packets can be translated to, preferred ones first.
     pub(super) fn translatable(&self, index: u32) -> Vec<IpAddr> {
         translatable(&self.addresses, index)
     }
 
     /// Destinations of a device's routes.
-    pub(super) fn destinations(&self, index: u32) -> Vec<(IpAddr, u8)> {
+    pub(super) fn destinations(&self, index: u32) -> Vec<IpNet> {
         destinations(self.routes.iter().filter(|(_, r)| r.device == Some(index)))
     }
 }
 
-/// Where routes lead. A link-local destination is nobody the stack could speak with.
-fn destinations<'a>(routes: impl Iterator<Item = &'a (u32, Route)>) -> Vec<(IpAddr, u8)> {
-    let link_local =
-        |r: &Route| matches!(r.destination, IpAddr::V6(a) if a.is_unicast_link_local() || a.is_multicast());
+/// Destinations of routes, without link-local ones, which the stack cannot talk to.
+fn destinations<'a>(routes: impl Iterator<Item = &'a (u32, Route)>) -> Vec<IpNet> {
+    let link_local = |r: &Route| match r.destination.addr() {
+        IpAddr::V6(a) => a.is_unicast_link_local() || a.is_multicast(),
+        IpAddr::V4(_) => false,
+    };
     routes
         .filter(|(table, r)| *table != TABLE_LOCAL && r.device.is_some() && !link_local(r))
-        .map(|(_, r)| (r.destination, r.prefix))
+        .map(|(_, r)| r.destination)
         .collect()
 }
 
@@ -79,19 +83,19 @@ pub(super) fn translatable(addresses: &[HostAddress], index: u32) -> Vec<IpAddr>
     let mut found: Vec<&HostAddress> =
         addresses.iter().filter(|a| a.index == index && a.universal && !a.tentative && !a.failed).collect();
     found.sort_by_key(|a| (a.deprecated, a.secondary));
-    found.iter().map(|a| a.address).collect()
+    found.iter().map(|a| a.address()).collect()
 }
 
-/// Why a device is not used unless it is named; `None` when it may be.
+/// Why a device is used only if named; `None` if there is no reason.
 fn passed_over(link: &Link) -> Option<&'static str> {
     if link.loopback {
         return Some("loopback");
     }
     if link.name.starts_with(TUN_PREFIX) {
-        return Some("a path's own device");
+        return Some("the TUN device of a path");
     }
     let virtual_nic = match &link.kind {
-        // Hardware, or something that stands for it.
+        // Hardware, or an equivalent.
         None
         | Some(
             InfoKind::Veth
@@ -115,7 +119,7 @@ fn passed_over(link: &Link) -> Option<&'static str> {
     (!virtual_nic).then_some("a bridge, tunnel or other virtual device, used only when named")
 }
 
-/// What a device lacks, routes not considered; `None` when nothing.
+/// Why a device cannot be used, apart from routes; `None` if it can.
 fn lacking(link: &Link, addresses: &[IpAddr]) -> Option<&'static str> {
     match passed_over(link) {
         Some(reason) => Some(reason),
@@ -140,11 +144,11 @@ pub(super) fn usable(snapshot: &Snapshot) -> (Vec<NicInfo>, Vec<String>) {
     (found, others)
 }
 
-fn info(link: &Link, addresses: Vec<IpAddr>, destinations: Vec<(IpAddr, u8)>) -> NicInfo {
+fn info(link: &Link, addresses: Vec<IpAddr>, destinations: Vec<IpNet>) -> NicInfo {
     NicInfo { name: link.name.clone(), index: link.index, mtu: link.mtu, addresses, destinations }
 }
 
-/// One device, if it can carry a path; asks for its own routes only, for tables can be long.
+/// One device, if it can carry a path. Fetches only its own routes, because tables can be long.
 pub(super) async fn usable_now(
     netlink: &Netlink,
     link: &Link,
@@ -163,7 +167,7 @@ pub(super) async fn usable_now(
     Ok((!destinations.is_empty()).then(|| info(link, addresses, destinations)))
 }
 
-/// Checks that a device that was named can carry a path.
+/// Checks that a device named by the user can carry a path.
 pub(super) fn named<'a>(snapshot: &'a Snapshot, device: &str) -> Result<&'a Link, DriverError> {
     let Some(link) = snapshot.links.iter().find(|l| l.name == device) else {
         let known = snapshot.links.iter().map(|l| l.name.clone()).collect();
@@ -172,10 +176,10 @@ pub(super) fn named<'a>(snapshot: &'a Snapshot, device: &str) -> Result<&'a Link
     let unsuitable =
         |reason: &str| DriverError::UnsuitableDevice { device: device.to_owned(), reason: reason.into() };
     if link.loopback {
-        return Err(unsuitable("it is the loopback device, which leads nowhere"));
+        return Err(unsuitable("it is the loopback device"));
     }
     if link.name.starts_with(TUN_PREFIX) {
-        return Err(unsuitable("it is itself the TUN device of a path"));
+        return Err(unsuitable("it is the TUN device of a path"));
     }
     let down = |reason: String| Err(DriverError::DeviceDown { device: device.to_owned(), reason });
     if !link.up {

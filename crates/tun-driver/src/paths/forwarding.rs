@@ -1,22 +1,23 @@
-//! Settings that let packets pass between a TUN device and its NIC, and nothing else.
+//! Settings that allow forwarding between a TUN device and its NIC, and nothing else.
 
 use super::host::{ALL_FORWARDING_V6, Changes};
-use super::netlink::{HostAddress, Link, contains};
-use super::record::Deed;
+use super::netlink::{HostAddress, Link};
+use super::record::{HostChange, prior_value};
 use super::sysctl;
 use crate::error::DriverError;
+use ipnet::{IpNet, Ipv4Net};
 use std::net::IpAddr;
 
-/// How forwarding was before, by family, and how it is allowed.
+/// Per family: whether the host forwarded before, and how forwarding is enabled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Forwarding {
-    /// The host did not forward IPv4 packets that came in by the NIC.
+    /// The host did not forward IPv4 packets received on the NIC.
     pub(super) closed_v4: bool,
     /// The same for IPv6.
     pub(super) closed_v6: bool,
-    /// IPv6 forwarding is to be allowed on TUN and NIC alone.
+    /// Enable IPv6 forwarding on the TUN device and the NIC only.
     pub(super) force_v6: bool,
-    /// IPv6 forwarding is to be allowed on all interfaces.
+    /// Enable IPv6 forwarding on all interfaces.
     pub(super) all_v6: bool,
 }
 
@@ -28,12 +29,12 @@ fn write(name: &str, value: &str) -> Result<(), DriverError> {
     })
 }
 
-/// Settings of a TUN device that is still down. They vanish with it.
+/// Settings of a TUN device that is still down. They disappear with it.
 pub(super) fn prepare_tun(tun: &str, v6: bool) -> Result<(), DriverError> {
     write(&format!("net/ipv4/conf/{tun}/forwarding"), "1")?;
     let setting = |name: &str| format!("net/ipv6/conf/{tun}/{name}");
     if !v6 {
-        // No neighbour discovery to the stack, which would have to ignore it.
+        // Keeps neighbour discovery away from the stack, which would have to ignore it.
         let _ = sysctl::write(&setting("disable_ipv6"), "1");
         return Ok(());
     }
@@ -44,12 +45,9 @@ pub(super) fn prepare_tun(tun: &str, v6: bool) -> Result<(), DriverError> {
     Ok(())
 }
 
-/// The value of a setting before any instance changed it; -1 where the kernel has no such setting.
+/// The value of a setting before any instance changed it; -1 if the kernel has no such setting.
 fn original(changes: &Changes<'_>, name: &str) -> i64 {
-    let shared = super::record::prior_value(
-        changes.record.entries().iter().chain(changes.others.iter().flatten()),
-        name,
-    );
+    let shared = prior_value(changes.record.entries().iter().chain(changes.others.iter().flatten()), name);
     shared.and_then(|v| v.parse().ok()).or_else(|| sysctl::number(name)).unwrap_or(-1)
 }
 
@@ -57,7 +55,7 @@ fn force(device: &str) -> String {
     format!("net/ipv6/conf/{device}/force_forwarding")
 }
 
-/// Finds out what is forwarded already, and so what must be dropped once more is.
+/// Finds out what is forwarded already, and hence what must be dropped once forwarding is enabled.
 pub(super) fn plan(
     changes: &Changes<'_>,
     tun: &str,
@@ -68,13 +66,13 @@ pub(super) fn plan(
     let closed_v4 = v4 && original(changes, &format!("net/ipv4/conf/{}/forwarding", nic.name)) == 0;
     let mut plan = Forwarding { closed_v4, ..Forwarding::default() };
     if v6 {
-        // One of ours may have seen to it that all interfaces forward.
+        // An instance of ours may have enabled forwarding on all interfaces.
         let ours = changes
             .record
             .entries()
             .iter()
             .chain(changes.others.iter().flatten())
-            .any(|e| matches!(e.deed, Deed::Ipv6Forwarding { .. }));
+            .any(|e| matches!(e.change, HostChange::Ipv6Forwarding { .. }));
         let all = !ours && sysctl::number(ALL_FORWARDING_V6) == Some(1);
         if !never_force && sysctl::number(&force(tun)).is_some() {
             plan.closed_v6 = !all && original(changes, &force(&nic.name)) == 0;
@@ -86,7 +84,7 @@ pub(super) fn plan(
     plan
 }
 
-/// Lets packets pass between `tun` and `nic`.
+/// Enables forwarding between `tun` and `nic`.
 pub(super) fn enable(
     changes: &mut Changes<'_>,
     tun: &str,
@@ -99,13 +97,13 @@ pub(super) fn enable(
         changes.sysctl(&format!("net/ipv4/conf/{}/forwarding", nic.name), "1")?;
     }
     if plan.force_v6 {
-        // From Linux 6.17 on an interface can forward by itself.
+        // Since Linux 6.17, single interfaces can forward.
         write(&force(tun), "1")?;
         changes.sysctl(&force(&nic.name), "1")?;
     }
     if plan.all_v6 {
-        // Before, an interface's `forwarding` makes it a router towards its neighbours, but the host forwards only if all
-        // interfaces do.
+        // Before that, an interface's `forwarding` makes it a router for its neighbours, but the host forwards only if
+        // all interfaces do.
         let names: Vec<String> =
             links.iter().filter(|l| !l.loopback && l.name != tun).map(|l| l.name.clone()).collect();
         changes.forward_all_v6(&names)?;
@@ -113,22 +111,23 @@ pub(super) fn enable(
     Ok(())
 }
 
-/// Other devices with an IPv4 address in a subnet of the NIC's.
+/// Other devices with an IPv4 address in one of the NIC's subnets.
 pub(super) fn neighbours_in_subnet<'a>(
     nic: &Link,
     links: &'a [Link],
     addresses: &[HostAddress],
 ) -> Vec<&'a Link> {
-    let own: Vec<&HostAddress> =
-        addresses.iter().filter(|a| a.index == nic.index && a.address.is_ipv4()).collect();
+    let subnets = |index: u32| {
+        addresses.iter().filter(move |a| a.index == index).filter_map(|a| match a.net {
+            IpNet::V4(net) if net.prefix_len() < 32 => Some(net),
+            _ => None,
+        })
+    };
+    let overlap = |a: Ipv4Net, b: Ipv4Net| a.contains(&b.network()) || b.contains(&a.network());
     links
         .iter()
         .filter(|link| link.index != nic.index && !link.loopback)
-        .filter(|link| {
-            addresses.iter().filter(|a| a.index == link.index && a.prefix < 32).any(|a| {
-                own.iter().any(|o| o.prefix < 32 && contains(&o.address, o.prefix.min(a.prefix), &a.address))
-            })
-        })
+        .filter(|link| subnets(link.index).any(|a| subnets(nic.index).any(|own| overlap(a, own))))
         .collect()
 }
 
@@ -137,25 +136,25 @@ fn effective(device: &str, name: &str) -> i64 {
     of("all").max(of(device))
 }
 
-/// Two NICs in one subnet: each is to answer for its own address only, to ask with its own address, and not to take for
-/// spoofed what comes from a host that the main table reaches by the other.
+/// For two NICs in one subnet: each must answer ARP only for its own address, send ARP requests with its own address,
+/// and accept packets from hosts that the main table reaches via the other NIC.
 pub(super) fn separate(changes: &mut Changes<'_>, nic: &Link, others: &[&Link]) -> Result<(), DriverError> {
     if others.is_empty() {
         return Ok(());
     }
     for device in others.iter().copied().chain([nic]) {
         let setting = |name: &str| format!("net/ipv4/conf/{}/{name}", device.name);
-        // By default a host answers an ARP request for any of its addresses on any interface, and the server would send
-        // to whichever answered last.
+        // By default a host answers ARP requests for any of its addresses on any interface, so the server would use
+        // whichever NIC answered last.
         if effective(&device.name, "arp_ignore") == 0 || owned(changes, &setting("arp_ignore")) {
             changes.sysctl(&setting("arp_ignore"), "1")?;
         }
         if effective(&device.name, "arp_announce") < 2 || owned(changes, &setting("arp_announce")) {
             changes.sysctl(&setting("arp_announce"), "2")?;
         }
-        // The strict filter looks up the way back for the host's own addresses in the main table, which knows one NIC per
-        // subnet; it would even drop ARP requests for this NIC's address. Packets of the stack pass the strict one,
-        // because their way back is looked up from the stack's address.
+        // Strict filtering looks up the reverse path for the host's own addresses in the main table, which has one NIC
+        // per subnet; it would even drop ARP requests for this NIC's address. Packets for the stack pass strict
+        // filtering, because their reverse path is looked up from the stack's address.
         if effective(&device.name, "rp_filter") == 1 || owned(changes, &setting("rp_filter")) {
             changes.sysctl(&setting("rp_filter"), "2")?;
         }
@@ -163,13 +162,12 @@ pub(super) fn separate(changes: &mut Changes<'_>, nic: &Link, others: &[&Link]) 
     Ok(())
 }
 
-/// Whether one of our instances has changed a setting: then we depend on it as well.
+/// Whether one of our instances has changed a setting, in which case we depend on it as well.
 fn owned(changes: &Changes<'_>, name: &str) -> bool {
-    super::record::prior_value(changes.record.entries().iter().chain(changes.others.iter().flatten()), name)
-        .is_some()
+    prior_value(changes.record.entries().iter().chain(changes.others.iter().flatten()), name).is_some()
 }
 
-/// Makes the NIC answer for an address that lies in its own subnet (proxy ARP, proxy neighbour discovery).
+/// Makes the NIC answer for an address in its own subnet (proxy ARP, proxy neighbour discovery).
 pub(super) async fn answer_for(
     changes: &mut Changes<'_>,
     nic: &Link,
@@ -180,8 +178,8 @@ pub(super) async fn answer_for(
         IpAddr::V6(_) => ("ipv6", Some(format!("net/ipv6/conf/{}", nic.name))),
     };
     if let Some(conf) = setting {
-        // Only a router answers for others (RFC 4861 §7.2.8), and to the kernel only an interface that forwards is one; it
-        // ignores router advertisements then unless told otherwise, and forgets at once what it learnt from them.
+        // Only routers answer for others (RFC 4861 §7.2.8), and for the kernel only a forwarding interface is a router.
+        // Such an interface ignores router advertisements by default, and drops what it learnt from them immediately.
         if sysctl::number(&format!("{conf}/accept_ra")) == Some(1)
             || owned(changes, &format!("{conf}/accept_ra"))
         {
@@ -190,7 +188,7 @@ pub(super) async fn answer_for(
         changes.sysctl(&format!("{conf}/forwarding"), "1")?;
         changes.sysctl(&format!("{conf}/proxy_ndp"), "1")?;
     }
-    // The delay, up to 0.8 s, is for several hosts that answer for the same address.
+    // The delay of up to 0.8 s is meant for several hosts that answer for the same address.
     changes.sysctl(&format!("net/{ip}/neigh/{}/proxy_delay", nic.name), "0")?;
     changes.proxy(nic, address).await
 }

@@ -1,39 +1,39 @@
-//! Changes to the host, each noted before it is made, and undoing them.
+//! Changes to the host, each recorded before it is made, and undoing them.
 
 use super::netlink::{Link, Netlink, Rule};
 use super::nft::Nft;
 use super::ports;
-use super::record::{Deed, Entry, Record, Registry, RegistryLock, prior_value};
+use super::record::{Entry, HostChange, Record, Registry, RegistryLock, prior_value};
 use super::sysctl;
 use crate::error::DriverError;
 use std::io;
 use std::net::IpAddr;
 
-/// Setting that lets the host forward IPv6 at all.
+/// Setting that enables IPv6 forwarding on the host.
 pub(super) const ALL_FORWARDING_V6: &str = "net/ipv6/conf/all/forwarding";
 
-/// Setting that lets, or lets no, interface forward IPv4 when it is written.
+/// Setting that enables or disables IPv4 forwarding on every interface when written.
 const ALL_FORWARDING_V4: &str = "net/ipv4/conf/all/forwarding";
 
-/// What changes are made through: the kernel, our record, and what other running instances have changed.
+/// What is needed to make changes: the kernel, our record, and the changes of other running instances.
 pub(super) struct Changes<'a> {
     pub(super) netlink: &'a Netlink,
     pub(super) record: &'a mut Record,
     pub(super) others: &'a [Vec<Entry>],
-    /// The path (name of its TUN device) that changes are made for.
+    /// The path (name of its TUN device) that the changes are made for.
     pub(super) path: &'a str,
-    /// Proof that no other instance changes settings meanwhile.
+    /// Proof that no other instance is changing settings.
     pub(super) _lock: &'a RegistryLock,
 }
 
 impl Changes<'_> {
-    /// Sets a setting; answers the value it had before any instance changed it.
+    /// Changes a setting. Returns the value it had before any instance changed it.
     pub(super) fn sysctl(&mut self, name: &str, value: &str) -> Result<String, DriverError> {
         let error = |source| DriverError::Sysctl { name: name.to_owned(), value: value.to_owned(), source };
         let current = sysctl::read(name).map_err(error)?;
         let noted = self.record.entries().iter().any(|e| {
             e.path.as_deref() == Some(self.path)
-                && matches!(&e.deed, Deed::Sysctl { name: n, .. } if n == name)
+                && matches!(&e.change, HostChange::Sysctl { name: n, .. } if n == name)
         });
         let shared = prior_value(self.record.entries().iter().chain(self.others.iter().flatten()), name);
         let prior = shared.clone().unwrap_or_else(|| current.clone());
@@ -41,66 +41,65 @@ impl Changes<'_> {
             return Ok(prior);
         }
         if !noted {
-            // Who makes a router of the host by conf/all/forwarding sets it for every interface: then it stays.
+            // If somebody turns the host into a router with conf/all/forwarding, which sets every interface's, the
+            // value must stay.
             let unless = (name.starts_with("net/ipv4/conf/") && name.ends_with("/forwarding"))
                 .then(|| ALL_FORWARDING_V4.to_owned())
                 .filter(|all| sysctl::number(all) == Some(0));
-            let deed =
-                Deed::Sysctl { name: name.to_owned(), prior: prior.clone(), set: value.to_owned(), unless };
-            self.record.note(Some(self.path), deed)?;
+            let change = HostChange::Sysctl {
+                name: name.to_owned(),
+                prior: prior.clone(),
+                set: value.to_owned(),
+                unless,
+            };
+            self.record.note(Some(self.path), change)?;
         }
         if current != value {
             sysctl::write(name, value).map_err(error)?;
-            tracing::info!(
-                setting = name,
-                from = current,
-                to = value,
-                "changed a kernel setting, until the end"
-            );
+            tracing::info!(setting = name, from = current, to = value, "changed a kernel setting until exit");
         }
         Ok(prior)
     }
 
     /// Adds a rule.
     pub(super) async fn rule(&mut self, rule: Rule) -> Result<(), DriverError> {
-        self.record.note(Some(self.path), Deed::Rule(rule.clone()))?;
+        self.record.note(Some(self.path), HostChange::Rule(rule.clone()))?;
         self.netlink.add_rule(&rule).await.map_err(|e| DriverError::netlink("add a routing rule", e))
     }
 
-    /// Answers for `address` on a device.
+    /// Makes the host answer for `address` on a device.
     pub(super) async fn proxy(&mut self, nic: &Link, address: IpAddr) -> Result<(), DriverError> {
-        self.record.note(Some(self.path), Deed::Proxy { device: nic.name.clone(), address })?;
+        self.record.note(Some(self.path), HostChange::Proxy { device: nic.name.clone(), address })?;
         let what = || format!("answer for {address} on {}", nic.name);
         self.netlink.add_proxy(nic.index, address).await.map_err(|e| DriverError::netlink(what(), e))
     }
 
-    /// Lets the host forward IPv6, on all interfaces, which takes a kernel before 6.17.
+    /// Enables IPv6 forwarding on all interfaces, which is necessary before Linux 6.17.
     ///
-    /// A host that forwards ignores router advertisements unless told to accept them all the same: where they were
-    /// accepted they go on being.
+    /// A forwarding host ignores router advertisements by default. Where they were accepted, they continue to be.
     pub(super) fn forward_all_v6(&mut self, interfaces: &[String]) -> Result<(), DriverError> {
         let entries = self.record.entries().iter().chain(self.others.iter().flatten());
-        let shared = entries.into_iter().find_map(|e| match &e.deed {
-            Deed::Ipv6Forwarding { interfaces } => Some(interfaces.clone()),
+        let shared = entries.into_iter().find_map(|e| match &e.change {
+            HostChange::Ipv6Forwarding { interfaces } => Some(interfaces.clone()),
             _ => None,
         });
         let mut priors = Vec::new();
         for interface in interfaces.iter().map(String::as_str).chain(["default"]) {
             let setting = |name: &str| format!("net/ipv6/conf/{interface}/{name}");
             let Ok(forwarding) = sysctl::read(&setting("forwarding")) else { continue };
-            // Before forwarding: the moment that begins, routes learnt from advertisements are dropped where it is not 2.
+            // Must come before forwarding is enabled, which drops routes learnt from advertisements where accept_ra is
+            // not 2.
             if sysctl::number(&setting("accept_ra")) == Some(1) && forwarding == "0" {
                 self.sysctl(&setting("accept_ra"), "2")?;
             }
             priors.push((interface.to_owned(), forwarding));
         }
-        let noted =
-            self.record.entries().iter().any(|e| {
-                e.path.as_deref() == Some(self.path) && matches!(e.deed, Deed::Ipv6Forwarding { .. })
-            });
+        let noted = self.record.entries().iter().any(|e| {
+            e.path.as_deref() == Some(self.path) && matches!(e.change, HostChange::Ipv6Forwarding { .. })
+        });
         if !noted {
             let interfaces = shared.unwrap_or(priors);
-            self.record.note(Some(self.path), Deed::Ipv6Forwarding { interfaces })?;
+            self.record.note(Some(self.path), HostChange::Ipv6Forwarding { interfaces })?;
         }
         let error =
             |source| DriverError::Sysctl { name: ALL_FORWARDING_V6.into(), value: "1".into(), source };
@@ -112,8 +111,8 @@ impl Changes<'_> {
     }
 }
 
-/// Undoes those deeds of a record for which `which` holds, last first. Settings that another instance or path still
-/// needs stay. Answers what could not be undone; that stays in the record.
+/// Undoes those changes of a record for which `which` holds, in reverse order, except settings that another instance or
+/// path still needs. Returns what could not be undone, which stays in the record.
 pub(super) async fn undo(
     netlink: &Netlink,
     record: &mut Record,
@@ -130,10 +129,10 @@ pub(super) async fn undo(
             .filter(|e| e.number != entry.number)
             .chain(others.iter().flatten())
             .collect();
-        match undo_one(netlink, &entry.deed, &rest, nft).await.and_then(|()| record.strike(entry.number)) {
+        match undo_one(netlink, &entry.change, &rest, nft).await.and_then(|()| record.strike(entry.number)) {
             Ok(()) => {}
             Err(error) => {
-                tracing::warn!(%error, deed = ?entry.deed, "could not undo a change to the host");
+                tracing::warn!(%error, change = ?entry.change, "could not undo a change to the host");
                 errors.push(error);
             }
         }
@@ -143,45 +142,45 @@ pub(super) async fn undo(
 
 async fn undo_one(
     netlink: &Netlink,
-    deed: &Deed,
+    change: &HostChange,
     rest: &[&Entry],
     nft: Option<&Nft>,
 ) -> Result<(), DriverError> {
-    // Another path over the same NIC, or another instance, has done the same: say a rule that drops strays.
-    if rest.iter().any(|e| e.deed == *deed) {
+    // Another path over the same NIC, or another instance, still needs it, such as a rule that drops stray packets.
+    if rest.iter().any(|e| e.change == *change) {
         return Ok(());
     }
-    match deed {
-        Deed::Sysctl { name, prior, set, unless } => {
+    match change {
+        HostChange::Sysctl { name, prior, set, unless } => {
             let needed = prior_value(rest.iter().copied(), name).is_some();
             if needed || unless.as_ref().is_some_and(|other| sysctl::number(other) == Some(1)) {
                 return Ok(());
             }
             restore(name, prior, Some(set))
         }
-        Deed::Ipv6Forwarding { interfaces } => {
-            if rest.iter().any(|e| matches!(e.deed, Deed::Ipv6Forwarding { .. })) {
+        HostChange::Ipv6Forwarding { interfaces } => {
+            if rest.iter().any(|e| matches!(e.change, HostChange::Ipv6Forwarding { .. })) {
                 return Ok(());
             }
-            // This sets every interface's to 0, also those that had it set.
+            // This sets every interface's to 0, including those that were 1 before.
             restore(ALL_FORWARDING_V6, "0", Some("1"))?;
             for (interface, value) in interfaces {
                 restore(&format!("net/ipv6/conf/{interface}/forwarding"), value, None)?;
             }
             Ok(())
         }
-        Deed::ReservedPorts { first, last } => ports::release(*first, *last),
-        Deed::Rule(rule) => {
+        HostChange::ReservedPorts { first, last } => ports::release(*first, *last),
+        HostChange::Rule(rule) => {
             netlink.delete_rule(rule).await.map_err(|e| DriverError::netlink("remove a routing rule", e))
         }
-        Deed::Table(table) => {
+        HostChange::Table(table) => {
             netlink.flush_table(*table).await.map_err(|e| DriverError::netlink("empty a routing table", e))
         }
-        Deed::NftTable(table) => match nft {
+        HostChange::NftTable(table) => match nft {
             Some(nft) => nft.delete_table(table),
             None => Nft::find(None)?.delete_table(table),
         },
-        Deed::Proxy { device, address } => {
+        HostChange::Proxy { device, address } => {
             let links = netlink.links().await.map_err(|e| DriverError::netlink("list network devices", e))?;
             match links.iter().find(|l| l.name == *device) {
                 Some(link) => netlink
@@ -194,7 +193,7 @@ async fn undo_one(
     }
 }
 
-/// Puts a setting back to `prior`, unless somebody else has changed it from `set` since, or its device is gone.
+/// Restores a setting to `prior`, unless somebody else has changed it from `set` since, or its device is gone.
 fn restore(name: &str, prior: &str, set: Option<&str>) -> Result<(), DriverError> {
     let current = match sysctl::read(name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -209,7 +208,7 @@ fn restore(name: &str, prior: &str, set: Option<&str>) -> Result<(), DriverError
         tracing::info!(
             setting = name,
             value = current,
-            "somebody else has changed this setting since: left as it is"
+            "left a kernel setting unchanged that somebody else has changed since"
         );
         return Ok(());
     }
@@ -218,7 +217,7 @@ fn restore(name: &str, prior: &str, set: Option<&str>) -> Result<(), DriverError
     Ok(())
 }
 
-/// Undoes what crashed instances have left in this network namespace. Answers a line per record.
+/// Undoes what crashed instances have left in this network namespace. Returns a line per record.
 pub(super) async fn clean_up_leftovers(
     netlink: &Netlink,
     registry: &Registry,
@@ -229,13 +228,13 @@ pub(super) async fn clean_up_leftovers(
     let mut report = Vec::new();
     let mut left = left.into_iter();
     while let Some(mut record) = left.next() {
-        // Crashed instances may have shared settings with each other too: the last one undone restores them.
+        // Crashed instances may have shared settings with each other: the last one undone restores them.
         let mut others = held.clone();
         others.extend(left.as_slice().iter().map(|r| r.entries().to_vec()));
         let count = record.entries().len();
         let errors = undo(netlink, &mut record, &others, nft, |_| true).await;
         let mut line =
-            format!("undid {} changes of an instance that is gone", count - record.entries().len());
+            format!("undid {} changes of an instance that has crashed", count - record.entries().len());
         if errors.is_empty() {
             record.remove();
         } else {

@@ -1,18 +1,20 @@
-//! The thread that sets paths up, keeps them in agreement with their NICs, and takes them down.
+//! The thread that sets up paths, keeps them in sync with their NICs, and removes them.
 //!
-//! All of it happens in one thread, which stays in the network namespace of the thread that started it: netlink sockets,
-//! /proc/sys and the `nft` program all go by it.
+//! Everything happens on one thread, which stays in the network namespace of the thread that started it: netlink
+//! sockets, /proc/sys and the `nft` program all depend on it.
 
 use super::addresses::{self, Known};
+use super::change::PathChange;
 use super::discover::{self, Snapshot};
 use super::forwarding::{self, Forwarding};
 use super::host::{self, Changes};
-use super::netlink::{HostAddress, Link, Netlink, Notifications, Route, Rule};
+use super::netlink::{self, HostAddress, Link, Netlink, Notifications, Route, Rule};
 use super::nft::{self, Nft, Ruleset};
+use super::options::SetupOptions;
 use super::ports::{self, HeldPort};
-use super::record::{Deed, Entry, Record, Registry};
+use super::record::{Entry, HostChange, Record, Registry, RegistryLock};
 use super::spec::{Mode, PathSpec};
-use super::{PathChange, SetupOptions, check, mirror};
+use super::{check, mirror};
 use crate::device::{Tun, TunOptions};
 use crate::error::DriverError;
 use futures::channel::mpsc::UnboundedReceiver;
@@ -25,22 +27,23 @@ use std::time::Duration;
 use tokio::time::Instant;
 use umptcp_stack_core::interface::{PathConfig, PathKind};
 
-/// Rules of ours, in this order, ahead of `main` (32766) and of what VPN software adds. Packets to an address of a stack:
+/// Priorities of our rules, before `main` (32766) and the rules of VPN software. For packets to an address of the
+/// stack.
 const TO_STACK: u32 = 1400;
-/// Packets from it.
+/// For packets from it.
 const FROM_STACK: u32 = 1401;
-/// Packets that came in by a TUN device, or by a NIC that did not forward before, and are neither: dropped.
+/// For other packets from a TUN device, or from a NIC that did not forward before: these are dropped.
 const STRAY: u32 = 1402;
-/// Where the first table of ours is; TUN devices' indices are added, which differ among instances.
+/// Base of our table numbers. The TUN device's index is added, which differs between instances.
 const TABLES: u32 = 0x756d_0000;
-/// How long addresses may take to pass duplicate address detection.
+/// How long to wait for duplicate address detection.
 const DAD_PATIENCE: Duration = Duration::from_secs(3);
-/// Changes come in bursts.
+/// How long to wait for more changes, which come in bursts.
 const SETTLE: Duration = Duration::from_millis(20);
-/// Agreement is checked also without a notification: one may have been lost.
+/// How often to check without a notification: one may have been lost.
 const RECHECK: Duration = Duration::from_secs(30);
 
-/// What the owner of paths asks for; each is answered once.
+/// A request of the paths' owner; each is answered once.
 pub(super) enum Command {
     Add(PathSpec, Sender<Result<(PathConfig, Tun), DriverError>>),
     Remove(String, Sender<()>),
@@ -52,18 +55,18 @@ pub(super) enum Command {
 
 /// A path that is set up.
 struct Installed {
-    /// Name of the TUN device, by which the path is known.
+    /// Name of the TUN device, which identifies the path.
     tun: String,
     tun_index: u32,
     nic: String,
-    /// `None` while there is no such device.
+    /// `None` while the device does not exist.
     nic_index: Option<u32>,
     mode: Mode,
     addresses: Vec<IpAddr>,
     /// Those of `addresses` that the NIC answers for.
     proxied: Vec<IpAddr>,
     table: u32,
-    /// The NIC's addresses, as far as packets are translated to them.
+    /// The NIC's addresses that packets are translated to.
     nic_addresses: Vec<IpAddr>,
     forwarding: Forwarding,
     held: Vec<HeldPort>,
@@ -72,7 +75,7 @@ struct Installed {
 }
 
 impl Installed {
-    /// The stack's addresses by way of the TUN device.
+    /// Routes to the stack's addresses via the TUN device.
     fn own_routes(&self) -> Vec<Route> {
         self.addresses.iter().map(|a| Route::host(*a, self.tun_index)).collect()
     }
@@ -105,7 +108,7 @@ pub(super) struct Manager {
     range: Option<(u16, u16)>,
     paths: Vec<Installed>,
     changes: SyncSender<PathChange>,
-    /// NICs that could carry a path, when last looked at.
+    /// NICs that could carry a path when last checked.
     nics: Vec<String>,
 }
 
@@ -116,7 +119,7 @@ enum Turn {
 }
 
 impl Manager {
-    /// Connects to the kernel. To be called in a tokio runtime.
+    /// Connects to the kernel. Must be called in a tokio runtime.
     pub(super) async fn start(
         options: SetupOptions,
         changes: SyncSender<PathChange>,
@@ -125,7 +128,7 @@ impl Manager {
         let netlink = Netlink::connect().map_err(connect)?;
         let notifications = Netlink::subscribe().map_err(connect)?;
         let registry = Registry::open(options.record_directory.as_deref())?;
-        // Without leftovers of a translated path `nft` is not needed to clean up.
+        // `nft` may be missing: it is needed only for leftovers of translated paths.
         let nft = Nft::find(options.nft_program.as_deref()).ok();
         host::clean_up_leftovers(&netlink, &registry, nft.as_ref()).await?;
         let lock = registry.lock()?;
@@ -148,13 +151,12 @@ impl Manager {
         })
     }
 
-    /// Serves commands and follows the kernel's notifications until told to stop.
+    /// Executes commands and follows the kernel's notifications until told to stop.
     pub(super) async fn run(mut self, commands: UnboundedReceiver<Command>) {
         let Some(notifications) = self.notifications.take() else { return };
         let changed = notifications.filter_map(|(message, _)| async move {
-            // Our own routes change because of us.
-            let ours =
-                matches!(&message.payload, NetlinkPayload::InnerMessage(m) if super::netlink::is_ours(m));
+            // Ignore changes of our own routes.
+            let ours = matches!(&message.payload, NetlinkPayload::InnerMessage(m) if netlink::is_ours(m));
             (!ours).then_some(Turn::Changed)
         });
         let commands = commands.map(Turn::Command).chain(stream::iter([Turn::Closed]));
@@ -176,10 +178,10 @@ impl Manager {
                     let start = Instant::now();
                     next_check = start + RECHECK;
                     if let Err(error) = self.follow().await {
-                        tracing::warn!(%error, "cannot bring paths into agreement with their NICs");
+                        tracing::warn!(%error, "cannot update paths to match their NICs");
                         next_check = start + Duration::from_secs(1);
                     }
-                    // Where routes change all the time and there are many, not all the time is spent here.
+                    // Limits the time spent here when there are many routes that change constantly.
                     settle = SETTLE.max(4 * start.elapsed());
                 }
             }
@@ -187,7 +189,7 @@ impl Manager {
     }
 
     async fn serve(&mut self, command: Command) {
-        // Whoever asked may be gone by now.
+        // The requester may be gone by now.
         match command {
             Command::Add(spec, reply) => {
                 let _ = reply.send(self.add(&spec).await);
@@ -236,7 +238,7 @@ impl Manager {
             Known { links: &snapshot.links, addresses: &snapshot.addresses, routes: &snapshot.routes };
         let device = || spec.device.clone();
         let destinations = snapshot.destinations(nic.index);
-        let routed = |v6: bool| destinations.iter().any(|(d, _)| d.is_ipv6() == v6);
+        let routed = |v6: bool| destinations.iter().any(|net| net.addr().is_ipv6() == v6);
         let translatable = snapshot.translatable(nic.index);
         let mut addresses = spec.addresses.clone();
         for &address in &addresses {
@@ -268,14 +270,14 @@ impl Manager {
         Ok(addresses)
     }
 
-    /// Sets a path up. If that fails everything done for it is undone.
+    /// Sets up a path. On failure, everything done for it is undone.
     async fn add(&mut self, spec: &PathSpec) -> Result<(PathConfig, Tun), DriverError> {
         if self.record.is_none() {
             return Err(DriverError::Gone);
         }
         let twice = |p: &Installed| p.nic == spec.device && (p.mode, spec.mode) == (Mode::Nat, Mode::Nat);
         if self.paths.iter().any(twice) {
-            let reason = "there is a translated path over it already".into();
+            let reason = "it already has a translated path".into();
             return Err(DriverError::UnsuitableDevice { device: spec.device.clone(), reason });
         }
         if spec.mode == Mode::Nat {
@@ -285,7 +287,7 @@ impl Manager {
             }
         }
         self.settled_snapshot(&spec.device).await?;
-        // From the choice of an address on, no other instance may choose.
+        // No other instance may choose an address until this one is in use.
         let registry = self.registry.clone();
         let lock = registry.lock()?;
         let snapshot = Snapshot::take(&self.netlink).await?;
@@ -355,7 +357,7 @@ impl Manager {
         Ok((config, tun))
     }
 
-    /// A table that neither a route nor a rule refers to.
+    /// A table number that no route or rule uses.
     async fn free_table(&self, index: u32, snapshot: &Snapshot) -> Result<u32, DriverError> {
         let mut taken: BTreeSet<u32> = snapshot.routes.iter().map(|(table, _)| *table).collect();
         let of_rules = self.netlink.tables_of_rules().await;
@@ -370,20 +372,20 @@ impl Manager {
         }
         let (first, last) = ports::choose_range(self.options.port_range.as_ref())?;
         let record = self.record.as_mut().ok_or(DriverError::Gone)?;
-        record.note(None, Deed::ReservedPorts { first, last })?;
+        record.note(None, HostChange::ReservedPorts { first, last })?;
         ports::reserve(first, last)?;
-        tracing::info!(first, last, "reserved local ports for translated connections, until the end");
+        tracing::info!(first, last, "reserved local ports for translated connections until exit");
         self.range = Some((first, last));
         Ok(())
     }
 
-    /// Does everything a path takes, in an order in which no packet can get out a wrong way.
+    /// Makes all changes for a path, in an order in which no packet can leave the wrong way.
     async fn install(
         &mut self,
         mut path: Installed,
         nic: &Link,
         snapshot: &Snapshot,
-        lock: &super::record::RegistryLock,
+        lock: &RegistryLock,
     ) -> Result<Installed, DriverError> {
         let record = self.record.as_mut().ok_or(DriverError::Gone)?;
         let others: Vec<Vec<Entry>> = self.registry.survey(lock, Some(record))?.0;
@@ -393,33 +395,36 @@ impl Manager {
         if path.mode == Mode::Nat {
             hold_ports(&mut path, &self.listen)?;
         }
-        record.note(Some(&tun), Deed::Table(path.table))?;
+        record.note(Some(&tun), HostChange::Table(path.table))?;
         let up = netlink.bring_up(path.tun_index, path.mtu).await;
         up.map_err(|e| DriverError::netlink(format!("bring {tun} up"), e))?;
         let mirrored = mirror::synchronise(netlink, path.table, Some(nic.index), &path.own_routes()).await;
         let (_, refused) =
             mirrored.map_err(|e| DriverError::netlink(format!("mirror the routes of {}", nic.name), e))?;
         for (route, error) in refused {
-            // Without its own routes the path is nothing; a strange one of the NIC's may be missing.
-            let own = path.addresses.contains(&route.destination)
-                || route == Route::unreachable(route.destination.is_ipv6());
+            // The path cannot work without its own routes; an unusual route of the NIC may be missing.
+            let own = path.addresses.contains(&route.destination.addr())
+                || route == Route::unreachable(route.is_v6());
             if own || matches!(error.raw_os_error(), Some(libc::EPERM)) {
-                return Err(DriverError::netlink(format!("add a route for {}", route.destination), error));
+                return Err(DriverError::netlink(
+                    format!("add a route for {}", route.destination.addr()),
+                    error,
+                ));
             }
-            tracing::warn!(?route, %error, "a route of the NIC could not be mirrored");
+            tracing::warn!(?route, %error, "cannot mirror a route of the NIC");
         }
         let mut changes = Changes { netlink, record, others: &others, path: &tun, _lock: lock };
         rules(&mut changes, &path).await?;
         apply_settings(&mut changes, &mut path, nic, &snapshot.links, snapshot, &self.options).await?;
         if path.mode == Mode::Nat {
             let nft = self.nft.as_ref().ok_or_else(|| DriverError::NoNft { searched: String::new() })?;
-            changes.record.note(Some(&tun), Deed::NftTable(tun.clone()))?;
+            changes.record.note(Some(&tun), HostChange::NftTable(tun.clone()))?;
             nft.apply(&path.nic, &ruleset(&path, self.range, &self.listen, &path.closed(), |r| r.script()))?;
         }
         Ok(path)
     }
 
-    /// Whether the host's firewall lets the last path's packets through.
+    /// Checks that the host's firewall accepts the last path's packets.
     async fn check(&self, tun: &Tun, snapshot: &Snapshot) -> Result<(), DriverError> {
         if !self.options.check_firewall {
             return Ok(());
@@ -435,11 +440,11 @@ impl Manager {
             .filter(|(_, r)| r.device == path.nic_index)
             .map(|(_, r)| r.clone())
             .collect();
-        let taken: Vec<IpAddr> = snapshot.addresses.iter().map(|a| a.address).collect();
+        let taken: Vec<IpAddr> = snapshot.addresses.iter().map(|a| a.address()).collect();
         check::probe(nft, tun, &path.nic, &path.addresses, &routes, &taken)
     }
 
-    /// Takes a path down.
+    /// Removes a path.
     async fn remove(&mut self, tun: &str) {
         self.paths.retain(|p| p.tun != tun);
         self.undo(|e| e.path.as_deref() == Some(tun)).await;
@@ -454,13 +459,13 @@ impl Manager {
         match begun {
             Ok((_lock, others)) => host::undo(&self.netlink, record, &others, self.nft.as_ref(), which).await,
             Err(error) => {
-                tracing::warn!(%error, "could not undo changes to the host");
+                tracing::warn!(%error, "cannot undo changes to the host");
                 vec![error]
             }
         }
     }
 
-    /// Takes everything down.
+    /// Removes everything.
     async fn stop(&mut self) -> Vec<DriverError> {
         self.paths.clear();
         let errors = self.undo(|_| true).await;
@@ -483,7 +488,7 @@ impl Manager {
         Ok(device.is_some() && device == path.nic_index)
     }
 
-    /// Begins or ends to forward a port to the stack.
+    /// Starts or stops forwarding a port to the stack.
     fn listen(&mut self, port: u16, on: bool) -> Result<(), DriverError> {
         let mut listen = self.listen.clone();
         let changed = if on { listen.insert(port) } else { listen.remove(&port) };
@@ -507,7 +512,7 @@ impl Manager {
         Ok(())
     }
 
-    /// Lets go of ports on which the stack does not listen.
+    /// Releases ports on which the stack does not listen.
     fn release_ports(&mut self) {
         for path in &mut self.paths {
             path.held.retain(|h| self.listen.contains(&h.port) && path.nic_addresses.contains(&h.address));
@@ -517,11 +522,11 @@ impl Manager {
     fn tell(&self, change: PathChange) {
         tracing::info!(?change, "a path changed");
         if self.changes.try_send(change).is_err() {
-            tracing::debug!("nobody takes note of changes of paths");
+            tracing::debug!("path changes are not being read");
         }
     }
 
-    /// Brings all paths into agreement with their NICs.
+    /// Updates all paths to match their NICs.
     async fn follow(&mut self) -> Result<(), DriverError> {
         let links =
             self.netlink.links().await.map_err(|e| DriverError::netlink("list network devices", e))?;
@@ -540,7 +545,7 @@ impl Manager {
         if let Some(nic) = nic
             && self.paths[i].nic_index != Some(nic.index)
         {
-            // A device that came back is a new one: its settings and proxy entries are gone.
+            // A device that was recreated has lost its settings and proxy entries.
             self.reapply(i, nic).await?;
         }
         let path = &mut self.paths[i];
@@ -551,14 +556,14 @@ impl Manager {
                 .await;
         let (changed, refused) = mirrored.map_err(|e| DriverError::netlink("mirror routes", e))?;
         for (route, error) in refused {
-            tracing::debug!(?route, %error, "a route of the NIC could not be mirrored");
+            tracing::debug!(?route, %error, "cannot mirror a route of the NIC");
         }
         let mtu = nic.map_or(path.mtu, |n| n.mtu.min(u32::from(u16::MAX)));
         let mut news = Vec::new();
         if mtu != path.mtu {
             path.mtu = mtu;
             if let Err(error) = self.netlink.bring_up(path.tun_index, mtu).await {
-                tracing::warn!(%error, tun = path.tun, "cannot follow the NIC's MTU");
+                tracing::warn!(%error, tun = path.tun, "cannot set the MTU of the TUN device");
             }
             news.push(PathChange::Mtu { tun: path.tun.clone(), mtu: u16::try_from(mtu).unwrap_or(u16::MAX) });
         }
@@ -599,9 +604,9 @@ impl Manager {
         }
         std::mem::swap(&mut now, &mut path.nic_addresses);
         let before = now;
-        // An address on which a program of the host listens already stays the host's.
+        // Skip addresses on which a program of the host already listens.
         while let Err(error) = hold_ports(path, &self.listen) {
-            tracing::warn!(%error, "connections to this address are not taken");
+            tracing::warn!(%error, "connections to this address will not be accepted");
             let DriverError::PortInUse { address, .. } = error else { break };
             path.nic_addresses.retain(|a| *a != address);
         }
@@ -612,7 +617,7 @@ impl Manager {
             && let Err(error) =
                 nft.apply(&path.nic, &ruleset(path, self.range, &self.listen, &[], |r| r.update()))
         {
-            tracing::warn!(%error, "cannot follow the NIC's addresses");
+            tracing::warn!(%error, "cannot update the NIC's addresses");
         }
         let change =
             PathChange::Addresses { tun: path.tun.clone(), advertise: first_of_each(&path.nic_addresses) };
@@ -620,7 +625,7 @@ impl Manager {
         self.tell(change);
     }
 
-    /// Tells of NICs that could carry a path and could not before.
+    /// Reports NICs that have become able to carry a path.
     async fn follow_newcomers(
         &mut self,
         links: &[Link],
@@ -643,7 +648,7 @@ fn first_of_each(addresses: &[IpAddr]) -> Vec<IpAddr> {
     [false, true].iter().filter_map(|v6| addresses.iter().find(|a| a.is_ipv6() == *v6).copied()).collect()
 }
 
-/// What peers are told instead of the path's own addresses.
+/// The addresses to advertise instead of the path's own.
 fn advertised(spec: &PathSpec, path: &Installed) -> Vec<IpAddr> {
     match (spec.advertise, path.mode) {
         (Some(address), _) => vec![address],
@@ -673,7 +678,7 @@ fn ruleset(
     })
 }
 
-/// Holds every port to listen on, of every address of the NIC.
+/// Holds every port to listen on, on every address of the NIC.
 fn hold_ports(path: &mut Installed, listen: &BTreeSet<u16>) -> Result<(), DriverError> {
     for address in path.nic_addresses.clone() {
         if !path.has(address.is_ipv6()) {
@@ -688,7 +693,7 @@ fn hold_ports(path: &mut Installed, listen: &BTreeSet<u16>) -> Result<(), Driver
     Ok(())
 }
 
-/// Binds the path's addresses to its table.
+/// Adds the rules that bind the path's addresses to its table.
 async fn rules(changes: &mut Changes<'_>, path: &Installed) -> Result<(), DriverError> {
     for &address in &path.addresses {
         let v6 = address.is_ipv6();
@@ -704,7 +709,7 @@ async fn rules(changes: &mut Changes<'_>, path: &Installed) -> Result<(), Driver
     Ok(())
 }
 
-/// Settings, and what depends on them: they may have to be made again when a NIC comes back.
+/// Kernel settings and what depends on them. They must be applied again when a NIC is recreated.
 async fn apply_settings(
     changes: &mut Changes<'_>,
     path: &mut Installed,
@@ -713,7 +718,8 @@ async fn apply_settings(
     snapshot: &Snapshot,
     options: &SetupOptions,
 ) -> Result<(), DriverError> {
-    // What would be forwarded besides is dropped from before forwarding begins. A translated path has nftables for it.
+    // Anything else that would be forwarded must be dropped before forwarding is enabled. Translated paths use nftables
+    // for that.
     let tun = path.tun.clone();
     let families = (path.has(false), path.has(true));
     let plan = forwarding::plan(changes, &tun, nic, families, !options.force_forwarding);
@@ -725,7 +731,7 @@ async fn apply_settings(
         }
     }
     if plan.all_v6 {
-        // Nothing was forwarded before, by any interface.
+        // No interface forwarded before.
         let rule = Rule { input: Some("lo".into()), invert: true, ..Rule::new(true, STRAY + 1) };
         changes.rule(rule).await?;
     }

@@ -1,48 +1,50 @@
-//! The routes of a NIC, mirrored into a table of the path's own.
+//! Mirrors a NIC's routes into the path's own table.
 //!
-//! The table ends in `unreachable`: what the NIC has no route for is refused, and does not fall through to the routes
-//! of other NICs.
+//! The table ends with an `unreachable` route: packets for which the NIC has no route are rejected and do not fall
+//! through to the routes of other NICs.
 
 use super::netlink::{LAST_METRIC, Netlink, Route, RouteAction, TABLE_MAIN};
+use ipnet::IpNet;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::net::IpAddr;
 
-/// What the path's own table is to hold for one family: the NIC's routes, the way to the stack's `own` address by the
-/// TUN device, and `unreachable` for the rest.
+/// The intended content of the path's table for one family: the NIC's routes, the route to the stack's `own` address
+/// via the TUN device, and `unreachable` for the rest.
 fn wanted(routes: Vec<(u32, Route)>, own: &[Route]) -> Vec<Route> {
-    // Prefixes for which the main table has a route: other tables only complete it. They are for uses of their own,
-    // and some hosts keep a NIC's default route in a table of that NIC alone.
-    let main: HashSet<(IpAddr, u8)> =
-        routes.iter().filter(|(t, _)| *t == TABLE_MAIN).map(|(_, r)| (r.destination, r.prefix)).collect();
+    // Prefixes in the main table. Other tables serve special purposes and only add to it; but some hosts keep a NIC's
+    // default route in a separate table.
+    let main: HashSet<IpNet> =
+        routes.iter().filter(|(t, _)| *t == TABLE_MAIN).map(|(_, r)| r.destination).collect();
     let mut table = BTreeMap::new();
     for (number, route) in routes {
-        if number != TABLE_MAIN && main.contains(&(route.destination, route.prefix)) {
+        if number != TABLE_MAIN && main.contains(&route.destination) {
             continue;
         }
-        if route.prefix == 0 && route.priority == LAST_METRIC {
+        if route.destination.prefix_len() == 0 && route.priority == LAST_METRIC {
             continue;
         }
-        // A route to the very address of the stack would lead its packets away from it.
-        if own.iter().any(|o| o.destination == route.destination && o.prefix == route.prefix) {
+        // A route to the stack's own address would divert its packets.
+        if own.iter().any(|o| o.destination == route.destination) {
             continue;
         }
         table.entry(route.key()).or_insert(route);
     }
     for route in own {
         table.insert(route.key(), route.clone());
-        let unreachable = Route::unreachable(route.destination.is_ipv6());
+        let unreachable = Route::unreachable(route.is_v6());
         table.insert(unreachable.key(), unreachable);
     }
     let mut routes: Vec<Route> = table.into_values().collect();
-    // The kernel takes a gateway only if it can be reached: on-link routes first. `unreachable` before all, so that
-    // from the first moment nothing falls through.
-    routes.sort_by_key(|r| (r.action != RouteAction::Unreachable, r.gateway.is_some(), u8::MAX - r.prefix));
+    // The kernel accepts a gateway only if it is reachable, so on-link routes come first. `unreachable` comes before
+    // all others, so that nothing ever falls through.
+    routes.sort_by_key(|r| {
+        (r.action != RouteAction::Unreachable, r.gateway.is_some(), u8::MAX - r.destination.prefix_len())
+    });
     routes
 }
 
-/// Brings `table` into agreement with the routes of `nic` (none: it is gone) for the families of the addresses in
-/// `own`. Answers whether anything changed, and which routes the kernel refused.
+/// Synchronises `table` with the routes of `nic` (`None` if it is gone) for the families of the addresses in `own`.
+/// Returns whether anything changed, and the routes that the kernel refused.
 pub(super) async fn synchronise(
     netlink: &Netlink,
     table: u32,
@@ -51,7 +53,7 @@ pub(super) async fn synchronise(
 ) -> io::Result<(bool, Vec<(Route, io::Error)>)> {
     let (mut changed, mut refused) = (false, Vec::new());
     for v6 in [false, true] {
-        let own: Vec<Route> = own.iter().filter(|r| r.destination.is_ipv6() == v6).cloned().collect();
+        let own: Vec<Route> = own.iter().filter(|r| r.is_v6() == v6).cloned().collect();
         if own.is_empty() {
             continue;
         }
@@ -83,9 +85,10 @@ pub(super) async fn synchronise(
 mod tests {
     use super::*;
 
-    fn route(destination: &str, prefix: u8, priority: u32, gateway: Option<&str>) -> Route {
-        let mut route = Route::host(destination.parse().unwrap(), 2);
-        route.prefix = prefix;
+    fn route(destination: &str, priority: u32, gateway: Option<&str>) -> Route {
+        let destination: IpNet = destination.parse().unwrap();
+        let mut route = Route::host(destination.addr(), 2);
+        route.destination = destination;
         route.priority = priority;
         route.gateway = gateway.map(|g| g.parse().unwrap());
         route
@@ -95,14 +98,14 @@ mod tests {
     fn on_link_routes_precede_gateways_and_unreachable_comes_last_in_metric() {
         let own = [Route::host("100.64.0.1".parse().unwrap(), 9)];
         let routes = vec![
-            (TABLE_MAIN, route("0.0.0.0", 0, 100, Some("10.0.0.1"))),
-            (TABLE_MAIN, route("10.0.0.0", 24, 100, None)),
-            (TABLE_MAIN, route("100.64.0.1", 32, 5, Some("10.0.0.1"))),
+            (TABLE_MAIN, route("0.0.0.0/0", 100, Some("10.0.0.1"))),
+            (TABLE_MAIN, route("10.0.0.0/24", 100, None)),
+            (TABLE_MAIN, route("100.64.0.1/32", 5, Some("10.0.0.1"))),
         ];
         let table = wanted(routes, &own);
         assert_eq!(table[0], Route::unreachable(false));
         assert_eq!(table[1], own[0]);
-        assert_eq!(table[2].prefix, 24);
+        assert_eq!(table[2].destination.prefix_len(), 24);
         assert_eq!(table[3].gateway, Some("10.0.0.1".parse().unwrap()));
         assert_eq!(table.len(), 4, "the route that would lead the stack's address away is left out");
     }
@@ -111,13 +114,15 @@ mod tests {
     fn other_tables_complete_the_main_one_but_do_not_override_it() {
         let own = [Route::host("100.64.0.1".parse().unwrap(), 9)];
         let routes = vec![
-            (200, route("0.0.0.0", 0, 0, Some("10.0.0.254"))),
-            (200, route("10.9.0.0", 16, 0, Some("10.0.0.254"))),
-            (TABLE_MAIN, route("0.0.0.0", 0, 100, Some("10.0.0.1"))),
+            (200, route("0.0.0.0/0", 0, Some("10.0.0.254"))),
+            (200, route("10.9.0.0/16", 0, Some("10.0.0.254"))),
+            (TABLE_MAIN, route("0.0.0.0/0", 100, Some("10.0.0.1"))),
         ];
         let table = wanted(routes, &own);
-        let gateways: Vec<_> =
-            table.iter().filter_map(|r| r.gateway.map(|g| (r.prefix, g.to_string()))).collect();
+        let gateways: Vec<_> = table
+            .iter()
+            .filter_map(|r| r.gateway.map(|g| (r.destination.prefix_len(), g.to_string())))
+            .collect();
         assert_eq!(gateways, [(16, "10.0.0.254".to_owned()), (0, "10.0.0.1".to_owned())]);
     }
 }

@@ -1,9 +1,10 @@
-//! Links, addresses, routes, rules and proxy neighbours through rtnetlink, reduced to what paths need.
+//! Links, addresses, routes, rules and proxy neighbours via rtnetlink, reduced to what paths need.
 //!
-//! Errors are `io::Error`s with the kernel's number; who asks adds what it was about.
+//! Errors are `io::Error`s with the kernel's errno; the caller adds the context.
 
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::stream::StreamExt;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST,
@@ -23,15 +24,15 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::SocketAddr;
 use serde::{Deserialize, Serialize};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-/// Marks our routes and rules (rtm_protocol); not among iproute2's well-known numbers.
+/// Marks our routes and rules (rtm_protocol); not one of iproute2's well-known numbers.
 const PROTOCOL: RouteProtocol = RouteProtocol::Other(0x6d);
-/// The table of addresses that are the host's own.
+/// The table of the host's own addresses.
 pub(crate) const TABLE_LOCAL: u32 = 255;
-/// The table that holds the ordinary routes.
+/// The table of ordinary routes.
 pub(crate) const TABLE_MAIN: u32 = 254;
-/// The last metric there is: a route that gives way to every other.
+/// The highest metric: every other route is preferred.
 pub(crate) const LAST_METRIC: u32 = u32::MAX;
 
 /// Address family of an IP version.
@@ -43,23 +44,9 @@ fn full_length(address: &IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-fn unspecified(v6: bool) -> IpAddr {
-    if v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
-}
-
-/// Whether `address` lies within `network/prefix`.
-pub(crate) fn contains(network: &IpAddr, prefix: u8, address: &IpAddr) -> bool {
-    match (network, address) {
-        (IpAddr::V4(n), IpAddr::V4(a)) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
-            (n.to_bits() ^ a.to_bits()) & mask == 0
-        }
-        (IpAddr::V6(n), IpAddr::V6(a)) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0);
-            (n.to_bits() ^ a.to_bits()) & mask == 0
-        }
-        _ => false,
-    }
+/// The destination of a default route.
+fn anywhere(v6: bool) -> IpNet {
+    if v6 { Ipv6Net::default().into() } else { Ipv4Net::default().into() }
 }
 
 /// A network device.
@@ -73,15 +60,15 @@ pub(crate) struct Link {
     /// Kind of a virtual device, as `ip -d link` shows it.
     pub(crate) kind: Option<InfoKind>,
     pub(crate) mtu: u32,
-    /// The largest segment, in bytes, that the kernel's own TCP hands it for cutting (`gso_max_size`).
+    /// The largest segment, in bytes, that the kernel's own TCP passes to it (`gso_max_size`).
     pub(crate) gso_max_size: u32,
-    /// Into how many packets such a segment may be cut (`gso_max_segs`).
+    /// Maximum number of packets in such a segment (`gso_max_segs`).
     pub(crate) gso_max_segments: u32,
 }
 
 impl Link {
-    /// The largest IP packet worth handing to this device for cutting: where the administrator allows the kernel single packets
-    /// only, we send single packets too.
+    /// The largest segment to pass to this device. If the administrator limits the kernel to single packets, we send
+    /// single packets too.
     pub(crate) fn largest_segment(&self) -> u32 {
         self.gso_max_size.min(self.gso_max_segments.saturating_mul(self.mtu)).max(self.mtu)
     }
@@ -122,8 +109,8 @@ impl Link {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct HostAddress {
     pub(crate) index: u32,
-    pub(crate) address: IpAddr,
-    pub(crate) prefix: u8,
+    /// The address, with the prefix length of its subnet.
+    pub(crate) net: IpNet,
     pub(crate) universal: bool,
     /// Not yet checked for duplicates (RFC 4862 §5.4).
     pub(crate) tentative: bool,
@@ -131,11 +118,15 @@ pub(crate) struct HostAddress {
     pub(crate) failed: bool,
     /// Not to be used for new connections (RFC 4862 §5.5.4).
     pub(crate) deprecated: bool,
-    /// Not the first of its subnet: the kernel does not take it as a source of its own accord.
+    /// Not the first of its subnet: the kernel does not choose it as a source address.
     pub(crate) secondary: bool,
 }
 
 impl HostAddress {
+    pub(crate) fn address(&self) -> IpAddr {
+        self.net.addr()
+    }
+
     fn read(message: AddressMessage) -> Option<HostAddress> {
         let mut flags = AddressFlags::from_bits_retain(u32::from(message.header.flags.bits()));
         let (mut local, mut address) = (None, None);
@@ -149,9 +140,8 @@ impl HostAddress {
         }
         Some(HostAddress {
             index: message.header.index,
-            // With a point-to-point address IFA_ADDRESS is the peer's.
-            address: local.or(address)?,
-            prefix: message.header.prefix_len,
+            // On a point-to-point link, IFA_ADDRESS is the peer's.
+            net: IpNet::new(local.or(address)?, message.header.prefix_len).ok()?,
             universal: message.header.scope == AddressScope::Universe,
             tentative: flags.contains(AddressFlags::Tentative)
                 && !flags.intersects(AddressFlags::Optimistic | AddressFlags::Dadfailed),
@@ -167,38 +157,36 @@ impl HostAddress {
 pub(crate) enum RouteAction {
     /// Forwards.
     Unicast,
-    /// Refuses, with an ICMP message.
+    /// Rejects with an ICMP message.
     Unreachable,
 }
 
 /// A route with one next hop.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Route {
-    pub(crate) destination: IpAddr,
-    pub(crate) prefix: u8,
+    pub(crate) destination: IpNet,
     pub(crate) tos: u8,
     pub(crate) priority: u32,
     pub(crate) action: RouteAction,
-    /// Output device; none for `unreachable`.
+    /// Output device; `None` for `unreachable`.
     pub(crate) device: Option<u32>,
     pub(crate) gateway: Option<IpAddr>,
-    /// The gateway is on the link though no route says so.
+    /// The gateway is on-link although no route says so.
     pub(crate) onlink: bool,
     /// Raw rtm_scope; IPv4 only.
     pub(crate) scope: u8,
     pub(crate) mtu: Option<u32>,
-    /// The MTU is not to be lowered by ICMP.
+    /// ICMP must not lower the MTU.
     pub(crate) mtu_locked: bool,
 }
 
 impl Route {
-    /// To one address, by a device, without a gateway.
+    /// A route to one address via a device, without a gateway.
     pub(crate) fn host(address: IpAddr, device: u32) -> Route {
         Route {
-            destination: address,
-            prefix: full_length(&address),
+            destination: address.into(),
             tos: 0,
-            // IPv6 makes 1024 of no metric (IP6_RT_PRIO_USER), IPv4 leaves it.
+            // IPv6 replaces metric 0 by 1024 (IP6_RT_PRIO_USER), IPv4 keeps it.
             priority: if address.is_ipv4() { 0 } else { 1024 },
             action: RouteAction::Unicast,
             device: Some(device),
@@ -210,11 +198,10 @@ impl Route {
         }
     }
 
-    /// `unreachable default`, after all else.
+    /// `unreachable default` with the highest metric.
     pub(crate) fn unreachable(v6: bool) -> Route {
         Route {
-            destination: unspecified(v6),
-            prefix: 0,
+            destination: anywhere(v6),
             tos: 0,
             priority: LAST_METRIC,
             action: RouteAction::Unreachable,
@@ -227,16 +214,20 @@ impl Route {
         }
     }
 
-    /// What the kernel tells routes apart by.
-    pub(crate) fn key(&self) -> (IpAddr, u8, u8, u32) {
-        (self.destination, self.prefix, self.tos, self.priority)
+    pub(crate) fn is_v6(&self) -> bool {
+        matches!(self.destination, IpNet::V6(_))
+    }
+
+    /// What identifies a route for the kernel.
+    pub(crate) fn key(&self) -> (IpNet, u8, u32) {
+        (self.destination, self.tos, self.priority)
     }
 
     fn message(&self, table: u32) -> RouteMessage {
-        let v6 = self.destination.is_ipv6();
+        let v6 = self.is_v6();
         let mut message = RouteMessage::default();
         message.header.address_family = family_of(v6);
-        message.header.destination_prefix_length = self.prefix;
+        message.header.destination_prefix_length = self.destination.prefix_len();
         message.header.tos = self.tos;
         message.header.table = u8::try_from(table).unwrap_or(RouteHeader::RT_TABLE_UNSPEC);
         message.header.protocol = PROTOCOL;
@@ -250,8 +241,8 @@ impl Route {
         }
         let attributes = &mut message.attributes;
         attributes.push(RouteAttribute::Table(table));
-        if self.prefix > 0 {
-            attributes.push(RouteAttribute::Destination(self.destination.into()));
+        if self.destination.prefix_len() > 0 {
+            attributes.push(RouteAttribute::Destination(self.destination.addr().into()));
         }
         if self.priority != 0 {
             attributes.push(RouteAttribute::Priority(self.priority));
@@ -260,7 +251,7 @@ impl Route {
             attributes.push(RouteAttribute::Oif(device));
         }
         match self.gateway {
-            // An IPv4 route by an IPv6 neighbour (RFC 8950).
+            // An IPv4 route via an IPv6 neighbour (RFC 8950).
             Some(IpAddr::V6(gateway)) if !v6 => {
                 attributes.push(RouteAttribute::Via(RouteVia::Inet6(gateway)))
             }
@@ -270,7 +261,7 @@ impl Route {
         if let Some(mtu) = self.mtu {
             let mut metrics = vec![RouteMetric::Mtu(mtu)];
             if self.mtu_locked {
-                // A bit per metric, by its number: RTAX_MTU is 2.
+                // One bit per metric; RTAX_MTU is 2.
                 metrics.insert(0, RouteMetric::Lock(1 << 2));
             }
             attributes.push(RouteAttribute::Metrics(metrics));
@@ -278,7 +269,7 @@ impl Route {
         message
     }
 
-    /// The routes by `device` that a message describes (one, or none); with `None` those by any device.
+    /// The route in a message, if it goes via `device` (any device if `None`), with its table.
     fn read(message: &RouteMessage, device: Option<u32>) -> Option<(u32, Route)> {
         let header = &message.header;
         let v6 = header.address_family == AddressFamily::Inet6;
@@ -291,9 +282,9 @@ impl Route {
             return None;
         }
         let mut table = u32::from(header.table);
+        let mut destination = anywhere(v6).addr();
         let mut route = Route {
-            destination: unspecified(v6),
-            prefix: header.destination_prefix_length,
+            destination: anywhere(v6),
             tos: header.tos,
             priority: 0,
             action,
@@ -307,8 +298,8 @@ impl Route {
         for attribute in &message.attributes {
             match attribute {
                 RouteAttribute::Table(t) => table = *t,
-                RouteAttribute::Destination(RouteAddress::Inet(a)) => route.destination = (*a).into(),
-                RouteAttribute::Destination(RouteAddress::Inet6(a)) => route.destination = (*a).into(),
+                RouteAttribute::Destination(RouteAddress::Inet(a)) => destination = (*a).into(),
+                RouteAttribute::Destination(RouteAddress::Inet6(a)) => destination = (*a).into(),
                 RouteAttribute::Priority(p) => route.priority = *p,
                 RouteAttribute::Oif(index) => route.device = Some(*index),
                 RouteAttribute::Metrics(metrics) => {
@@ -326,14 +317,15 @@ impl Route {
                     route.onlink = hop.flags.contains(RouteNextHopFlags::Onlink);
                     route.gateway = hop.attributes.iter().find_map(gateway);
                 }
-                // A tunnel in the route (MPLS, SRv6): not ours to copy.
+                // An encapsulating route (MPLS, SRv6): cannot be copied.
                 RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => return None,
                 other => route.gateway = gateway(other).or(route.gateway),
             }
         }
+        route.destination = IpNet::new(destination, header.destination_prefix_length).ok()?;
         route.mtu_locked &= route.mtu.is_some();
         if action == RouteAction::Unreachable {
-            // IPv6 shows these as going to the loopback device.
+            // IPv6 reports these with the loopback device.
             route.device = None;
         } else if device.is_some_and(|d| route.device != Some(d)) {
             return None;
@@ -365,16 +357,16 @@ pub(crate) struct Rule {
     pub(crate) to: Option<IpAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) input: Option<String>,
-    /// Matches what the rest does not.
+    /// Inverts the match.
     #[serde(default)]
     pub(crate) invert: bool,
-    /// The table to look into; none: drop silently.
+    /// The table to look up; `None` drops silently.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) table: Option<u32>,
 }
 
 impl Rule {
-    /// A rule of a family and priority that matches everything and drops it: to be narrowed.
+    /// A rule that matches everything and drops it; the caller adds selectors.
     pub(crate) fn new(v6: bool, priority: u32) -> Rule {
         Rule { v6, priority, from: None, to: None, input: None, invert: false, table: None }
     }
@@ -408,7 +400,7 @@ impl Rule {
     }
 }
 
-/// Tables that rules of the host point to.
+/// The table that a rule refers to.
 fn rule_table(message: &RuleMessage) -> u32 {
     message
         .attributes
@@ -420,7 +412,7 @@ fn rule_table(message: &RuleMessage) -> u32 {
         .unwrap_or(u32::from(message.header.table))
 }
 
-/// Whether a notification is about a route of ours.
+/// Whether a notification is about one of our routes.
 pub(crate) fn is_ours(message: &RouteNetlinkMessage) -> bool {
     match message {
         RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
@@ -433,14 +425,14 @@ pub(crate) fn is_ours(message: &RouteNetlinkMessage) -> bool {
 /// Notifications of the kernel.
 pub(crate) type Notifications = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
 
-/// A connection to the kernel's routing in the network namespace of the thread that made it.
+/// A netlink connection to the network namespace of the thread that opened it.
 #[derive(Clone)]
 pub(crate) struct Netlink {
     handle: Handle,
 }
 
 impl Netlink {
-    /// Connects. To be called within a tokio runtime, which drives the connection.
+    /// Connects. Must be called in a tokio runtime, which drives the connection.
     pub(crate) fn connect() -> io::Result<Netlink> {
         // Strict checking makes the kernel filter dumps by device and table.
         let (connection, handle, _) = rtnetlink::new_connection_with_strict_check()?;
@@ -448,7 +440,7 @@ impl Netlink {
         Ok(Netlink { handle })
     }
 
-    /// Notifications on links, addresses and routes from now on.
+    /// Subscribes to notifications about links, addresses and routes.
     pub(crate) fn subscribe() -> io::Result<Notifications> {
         use rtnetlink::MulticastGroup as Group;
         let groups = [Group::Link, Group::Ipv4Ifaddr, Group::Ipv6Ifaddr, Group::Ipv4Route, Group::Ipv6Route];
@@ -482,7 +474,7 @@ impl Netlink {
         Ok((found, torn))
     }
 
-    /// A dump, repeated while tables change under it.
+    /// A dump, repeated if the tables changed while it ran.
     async fn dump<T>(
         &self,
         message: RouteNetlinkMessage,
@@ -551,7 +543,7 @@ impl Netlink {
             })
             .await;
         match result {
-            // No such table, or no such family in this kernel.
+            // The table, or the family, does not exist.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EOPNOTSUPP)) => {
                 Ok(Vec::new())
             }
@@ -559,7 +551,7 @@ impl Netlink {
         }
     }
 
-    /// Routes by a device in whatever table but ours and `local`, each with its table.
+    /// Routes via a device in any table except ours and `local`, with their tables.
     pub(crate) async fn routes_by(&self, v6: bool, device: u32) -> io::Result<Vec<(u32, Route)>> {
         let all = self.dump_routes(v6, Some(device), None).await?;
         Ok(all
@@ -604,15 +596,15 @@ impl Netlink {
         Ok(tables)
     }
 
-    /// Adds a route, or puts it in the place of one with the same key.
+    /// Adds a route, or replaces the one with the same key.
     pub(crate) async fn replace_route(&self, table: u32, route: &Route) -> io::Result<()> {
         self.change(RouteNetlinkMessage::NewRoute(route.message(table)), NLM_F_CREATE | NLM_F_REPLACE).await
     }
 
-    /// Removes a route; one that is not there is no error.
+    /// Removes a route. Not an error if it does not exist.
     pub(crate) async fn delete_route(&self, table: u32, route: &Route) -> io::Result<()> {
         let mut message = route.message(table);
-        // Whoever made it: the table is ours.
+        // The table is ours, whoever added the route.
         message.header.protocol = RouteProtocol::Unspec;
         absent_is_fine(self.change(RouteNetlinkMessage::DelRoute(message), 0).await)
     }
@@ -627,7 +619,7 @@ impl Netlink {
         Ok(())
     }
 
-    /// Adds a rule; one that is there already is no error.
+    /// Adds a rule. Not an error if it exists.
     pub(crate) async fn add_rule(&self, rule: &Rule) -> io::Result<()> {
         match self.change(RouteNetlinkMessage::NewRule(rule.message()), NLM_F_CREATE | NLM_F_EXCL).await {
             Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
@@ -635,7 +627,7 @@ impl Netlink {
         }
     }
 
-    /// Removes a rule; one that is not there is no error.
+    /// Removes a rule. Not an error if it does not exist.
     pub(crate) async fn delete_rule(&self, rule: &Rule) -> io::Result<()> {
         absent_is_fine(self.change(RouteNetlinkMessage::DelRule(rule.message()), 0).await)
     }
@@ -658,7 +650,7 @@ impl Netlink {
         message
     }
 
-    /// Makes the kernel ask on `device` who has `address`, whatever it knew.
+    /// Makes the kernel resolve `address` on `device`, ignoring what it knows already.
     pub(crate) async fn solicit(&self, device: u32, address: IpAddr) -> io::Result<()> {
         self.forget_neighbour(device, address).await?;
         let mut message = Self::neighbour_message(device, address);
@@ -666,7 +658,7 @@ impl Netlink {
         self.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE).await
     }
 
-    /// Forgets what answered to [`Netlink::solicit`].
+    /// Removes the neighbour entry that [`Netlink::solicit`] has created.
     pub(crate) async fn forget_neighbour(&self, device: u32, address: IpAddr) -> io::Result<()> {
         let message = Self::neighbour_message(device, address);
         absent_is_fine(self.change(RouteNetlinkMessage::DelNeighbour(message), 0).await)
@@ -693,7 +685,7 @@ impl Netlink {
         }))
     }
 
-    /// Makes the host answer on `device` for `address` (`ip neighbour add proxy`).
+    /// Makes the host answer for `address` on `device` (`ip neighbour add proxy`).
     pub(crate) async fn add_proxy(&self, device: u32, address: IpAddr) -> io::Result<()> {
         let message = Self::proxy_message(device, address);
         self.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE).await
@@ -705,8 +697,8 @@ impl Netlink {
         absent_is_fine(self.change(RouteNetlinkMessage::DelNeighbour(message), 0).await)
     }
 
-    /// The device by which a packet from `source` to `destination` that came in by `input` would leave; `None` when
-    /// it would be delivered here or refused.
+    /// The output device for a packet from `source` to `destination` received on `input`; `None` if it would be
+    /// delivered locally or rejected.
     pub(crate) async fn route_of(
         &self,
         source: IpAddr,
@@ -755,22 +747,5 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
             Ok(())
         }
         other => other,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn prefixes() {
-        let ip = |s: &str| s.parse::<IpAddr>().unwrap();
-        assert!(contains(&ip("0.0.0.0"), 0, &ip("1.2.3.4")));
-        assert!(contains(&ip("10.1.0.0"), 16, &ip("10.1.255.1")));
-        assert!(!contains(&ip("10.1.0.0"), 16, &ip("10.2.0.1")));
-        assert!(contains(&ip("10.1.0.1"), 32, &ip("10.1.0.1")));
-        assert!(contains(&ip("::"), 0, &ip("2001:db8::1")));
-        assert!(!contains(&ip("2001:db8::"), 64, &ip("2001:db8:0:1::1")));
-        assert!(!contains(&ip("::"), 0, &ip("1.2.3.4")));
     }
 }

@@ -1,6 +1,6 @@
-//! The ruleset of a translated path, and the program `nft` that installs it.
+//! The ruleset of a translated path, and the program `nft`, which installs it.
 //!
-//! Each path has a table of its own, named after its TUN device, which is added and removed as a whole.
+//! Each path has its own table, named after its TUN device, which is added and removed as a whole.
 
 use super::spec::Mode;
 use crate::error::DriverError;
@@ -10,9 +10,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// All TUN devices of ours begin so.
+/// Prefix of all our TUN devices' names.
 pub(super) const TUN_PREFIX: &str = "umptcp";
-/// Source port of the packet that tests whether the host's firewall lets a path's packets through: no connection has it.
+/// Source port of the packet that tests whether the host's firewall accepts a path's packets. No connection uses it.
 pub(super) const PROBE_PORT: u16 = 1;
 
 /// What a path's ruleset depends on.
@@ -28,7 +28,7 @@ pub(super) struct Ruleset<'a> {
     pub(super) ports: (u16, u16),
     /// Ports on which the stack listens.
     pub(super) listen: &'a [u16],
-    /// Families (nfproto) of which the host did not forward packets that came in by the NIC: it shall not begin to.
+    /// Families (nfproto) for which the host did not forward packets received on the NIC, and must not start to.
     pub(super) closed: &'a [&'a str],
 }
 
@@ -50,7 +50,7 @@ impl Ruleset<'_> {
         self.nic_addresses.iter().filter_map(|a| if let IpAddr::V6(a) = a { Some(*a) } else { None })
     }
 
-    /// The script that installs it, replacing whatever has its name.
+    /// The script that installs the table, replacing any table of the same name.
     pub(super) fn script(&self) -> String {
         let Ruleset { tun, nic, ports: (first, last), .. } = self;
         let families: Vec<(&str, &str, IpAddr)> =
@@ -70,9 +70,9 @@ impl Ruleset<'_> {
             elements(self.nic_v6()),
             elements(self.listen.iter()),
         );
-        // What conntrack calls invalid is not translated. Inward it would reach the host's own TCP, which resets the
-        // connection; outward it would leave with the private address. Nor may a segment of a connection that conntrack
-        // has forgotten be picked up as a new one of the host's.
+        // Packets that conntrack considers invalid are not translated. Inbound, they would reach the host's own TCP,
+        // which would reset the connection; outbound, they would leave with the private address. Likewise, a segment of
+        // a connection that conntrack has forgotten must not be picked up as a new connection of the host.
         let _ = write!(
             s,
             "chain invalid {{ type filter hook prerouting priority mangle; policy accept;\n\
@@ -94,7 +94,7 @@ impl Ruleset<'_> {
         for (ip, set, own) in &families {
             let _ = writeln!(s, "iifname \"{nic}\" {ip} daddr {set} tcp dport @listen dnat {ip} to {own}");
         }
-        // dstnat has no name at this hook.
+        // At this hook, dstnat has no symbolic name.
         s.push_str("}\nchain inward_local { type nat hook output priority -100; policy accept;\n");
         for (ip, set, own) in &families {
             let _ = writeln!(s, "{ip} daddr {set} tcp dport @listen dnat {ip} to {own}");
@@ -106,7 +106,8 @@ impl Ruleset<'_> {
                 "{ip} saddr {own} oifname \"{nic}\" meta l4proto tcp masquerade to :{first}-{last}"
             );
         }
-        // After translation (100): a private address still there, say because the host exempts the port from tracking.
+        // After NAT (100): drops packets that still have a private address, for example because the host exempts the
+        // port from tracking.
         s.push_str("}\nchain leak { type filter hook postrouting priority 110; policy accept;\n");
         for (ip, _, own) in &families {
             let _ = writeln!(s, "{ip} saddr {own} oifname != \"{TUN_PREFIX}*\" counter drop");
@@ -128,7 +129,7 @@ impl Ruleset<'_> {
                 "iifname \"{nic}\" meta nfproto {family} oifname != \"{TUN_PREFIX}*\" counter drop comment \"closed\""
             );
         }
-        // Behind every other chain: counts, and keeps, the probe.
+        // After every other chain: counts and drops the probe.
         let _ = write!(
             s,
             "}}\ncounter probe {{ }}\n\
@@ -138,7 +139,7 @@ impl Ruleset<'_> {
         s
     }
 
-    /// The script that brings addresses and ports up to date in the installed table, leaving connections alone.
+    /// The script that updates addresses and ports in the installed table without affecting connections.
     pub(super) fn update(&self) -> String {
         let tun = self.tun;
         let mut s =
@@ -155,13 +156,13 @@ impl Ruleset<'_> {
     }
 }
 
-/// Whether a device's name can stand in a ruleset.
+/// Checks that a device's name can be used in a ruleset.
 pub(super) fn check_name(device: &str) -> Result<(), DriverError> {
     if device.contains(['"', '*', '\\', '$']) {
         return Err(DriverError::UnsuitableDevice {
             device: device.to_owned(),
             reason: format!(
-                "its name cannot stand in a ruleset of nftables; rename it, or use mode={}",
+                "its name cannot be used in an nftables ruleset; rename it, or use mode={}",
                 Mode::Routed
             ),
         });
@@ -176,7 +177,7 @@ pub(super) struct Nft {
 }
 
 impl Nft {
-    /// Finds it: `chosen`, or in PATH and where Debian keeps it, which is not in every user's PATH.
+    /// Finds it: `chosen`, or else in PATH and in Debian's directories, which are not in every user's PATH.
     pub(super) fn find(chosen: Option<&Path>) -> Result<Nft, DriverError> {
         if let Some(program) = chosen {
             if program.is_file() {
@@ -207,7 +208,7 @@ impl Nft {
             .spawn()?;
         if let Some(mut input) = child.stdin.take() {
             match input.write_all(script.as_bytes()) {
-                // It may end without reading all.
+                // It may exit without reading everything.
                 Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
                 _ => {}
             }
@@ -233,7 +234,7 @@ impl Nft {
         if message.contains("Operation not permitted") {
             return Err(DriverError::Permission { what: "change the nftables ruleset".into() });
         }
-        // The kernel answers so to a module it does not have.
+        // The kernel's response to a missing module.
         if message.contains("No such file or directory") || message.contains("not supported") {
             let missing = self.missing();
             if !missing.is_empty() {
@@ -243,7 +244,7 @@ impl Nft {
         Err(DriverError::Nft { device: device.to_owned(), message })
     }
 
-    /// What of a translated path's needs this kernel lacks, by trying each without effect.
+    /// The features required by translated paths that this kernel lacks, found by a dry run of each.
     fn missing(&self) -> Vec<&'static str> {
         const NEEDS: [(&str, &str); 6] = [
             ("nftables itself (CONFIG_NF_TABLES)", ""),
@@ -266,7 +267,7 @@ impl Nft {
         NEEDS.iter().filter(|(_, body)| !works(body)).map(|(name, _)| *name).collect()
     }
 
-    /// Removes a table; one that is not there is no error.
+    /// Removes a table. Not an error if it does not exist.
     pub(super) fn delete_table(&self, table: &str) -> Result<(), DriverError> {
         self.apply(table, &format!("add table inet {table}\ndelete table inet {table}\n"))
     }

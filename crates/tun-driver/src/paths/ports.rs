@@ -12,13 +12,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-/// Ports from which the host's own sockets choose.
+/// Ports that the host's own sockets choose from.
 pub(super) const LOCAL_RANGE: &str = "net/ipv4/ip_local_port_range";
-/// Ports that they leave out.
+/// Ports that they do not use.
 pub(super) const RESERVED: &str = "net/ipv4/ip_local_reserved_ports";
-/// Ports that translated connections get, at most: as many connections to one port of one server.
+/// Maximum number of ports for translated connections, and so of connections to one port of one server.
 const WANTED: u16 = 8192;
-/// With fewer a path is of little use.
+/// With fewer ports a path is of little use.
 const LEAST: u16 = 64;
 
 /// Reads a list such as `22,8000-8100`.
@@ -68,7 +68,7 @@ fn change_reserved(change: impl Fn(&[(u16, u16)]) -> Vec<(u16, u16)>) -> Result<
     };
     let current = sysctl::read(RESERVED).map_err(error(""))?;
     let value = format_list(&change(&parse_list(&current)));
-    // An empty list takes a line of its own: writing nothing changes nothing.
+    // An empty list must be written as an empty line: writing nothing changes nothing.
     sysctl::write(RESERVED, &format!("{value}\n")).map_err(error(&value))
 }
 
@@ -77,7 +77,7 @@ pub(super) fn reserve(first: u16, last: u16) -> Result<(), DriverError> {
     change_reserved(|list| with(list, (first, last)))
 }
 
-/// Undoes [`reserve`], and nothing else.
+/// Undoes [`reserve`].
 pub(super) fn release(first: u16, last: u16) -> Result<(), DriverError> {
     change_reserved(|list| without(list, (first, last)))
 }
@@ -101,7 +101,7 @@ fn parse_socket(line: &str) -> Option<HostSocket> {
 }
 
 fn host_sockets() -> Vec<HostSocket> {
-    // Not /proc/net, which is that of the process's first thread.
+    // Not /proc/net, which shows the namespace of the process's main thread.
     ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"]
         .iter()
         .filter_map(|file| fs::read_to_string(file).ok())
@@ -109,14 +109,14 @@ fn host_sockets() -> Vec<HostSocket> {
         .collect()
 }
 
-/// The ports translated connections are to use: `asked`, or the part at the end of ip_local_port_range that is neither
-/// reserved nor in use. They are ephemeral ports, as firewalls and servers expect of a client's.
+/// Chooses the ports for translated connections: `asked`, or the highest part of ip_local_port_range that is neither
+/// reserved nor in use. They are ephemeral ports, which firewalls and servers expect clients to use.
 pub(super) fn choose_range(asked: Option<&RangeInclusive<u16>>) -> Result<(u16, u16), DriverError> {
     let error = |source| DriverError::Sysctl { name: LOCAL_RANGE.into(), value: "(reading)".into(), source };
     let text = sysctl::read(LOCAL_RANGE).map_err(error)?;
     let bounds: Vec<u16> = text.split_whitespace().filter_map(|n| n.parse().ok()).collect();
     let &[low, high] = bounds.as_slice() else {
-        return Err(error(io::Error::new(io::ErrorKind::InvalidData, format!("{text:?} is no range"))));
+        return Err(error(io::Error::new(io::ErrorKind::InvalidData, format!("{text:?} is not a range"))));
     };
     let reserved = parse_list(&sysctl::read(RESERVED).map_err(error)?);
     let overlap = |first: u16, last: u16| reserved.iter().find(|(a, b)| *a <= last && *b >= first).copied();
@@ -127,21 +127,22 @@ pub(super) fn choose_range(asked: Option<&RangeInclusive<u16>>) -> Result<(u16, 
             return bad("it is empty".into());
         }
         if first < low || last > high {
-            return bad(format!("it lies not within ip_local_port_range, which is {low}-{high}"));
+            return bad(format!("it is not within ip_local_port_range, which is {low}-{high}"));
         }
         if let Some((a, b)) = overlap(first, last) {
-            return bad(format!("ports {a}-{b} are reserved already (ip_local_reserved_ports)"));
+            return bad(format!("ports {a}-{b} are already reserved (ip_local_reserved_ports)"));
         }
         return Ok((first, last));
     }
     let used: BTreeSet<u16> = host_sockets().iter().map(|s| s.port).collect();
-    // A quarter at most: the rest stays the host's.
+    // At most a quarter: the rest is left to the host.
     let size = ((high - low) / 4).clamp(1, WANTED);
     choose(low, high, size, &used, &|a, b| overlap(a, b).is_some()).ok_or_else(|| DriverError::PortRange {
         first: low,
         last: high,
-        reason: "no free part of at least 64 ports in ip_local_port_range; name one, or reserve fewer ports"
-            .into(),
+        reason:
+            "no free part of at least 64 ports in ip_local_port_range; choose a range, or reserve fewer ports"
+                .into(),
     })
 }
 
@@ -154,8 +155,9 @@ fn choose(
 ) -> Option<(u16, u16)> {
     let mut size = size;
     while size >= LEAST {
-        // Windows from the top down, a quarter of their size apart. Sockets the host has already in the chosen one keep
-        // working, but segments that conntrack calls invalid are dropped there: take the window with the fewest.
+        // Tries windows from the top down, a quarter of their size apart. The host's existing sockets in the chosen
+        // window keep working, but segments that conntrack considers invalid are dropped there, so take the window with
+        // the fewest.
         let mut best: Option<(usize, u16, u16)> = None;
         let mut last = u32::from(high);
         while last + 1 >= u32::from(low) + u32::from(size) {
@@ -179,7 +181,7 @@ fn choose(
     None
 }
 
-/// A port of the NIC's address held for the stack, so that no program of the host can listen on it meanwhile.
+/// A port of the NIC's address held for the stack, so that no program of the host can listen on it.
 #[derive(Debug)]
 pub(super) struct HeldPort {
     pub(super) address: IpAddr,
@@ -197,7 +199,7 @@ fn bound(address: SocketAddr, share: bool) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Which program holds a socket on `port`, if that can be seen.
+/// The program that holds a socket on `port`, if visible.
 fn holder(port: u16) -> Option<String> {
     let inodes: Vec<String> = host_sockets()
         .iter()
@@ -222,8 +224,8 @@ fn holder(port: u16) -> Option<String> {
 pub(super) fn hold(address: IpAddr, port: u16) -> Result<HeldPort, DriverError> {
     let target = SocketAddr::new(address, port);
     let mut result = bound(target, false);
-    // A socket that was just closed here lives on in a child process between its fork and its exec. No process that can be
-    // named holds the port then, and it is free at once.
+    // A socket just closed in this process survives in a child process between fork and exec. In that case no visible
+    // process holds the port, and it becomes free shortly.
     for _ in 0..10 {
         let taken = result.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EADDRINUSE));
         if !taken || holder(port).is_some() {
@@ -235,8 +237,8 @@ pub(super) fn hold(address: IpAddr, port: u16) -> Result<HeldPort, DriverError> 
     if result.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EADDRINUSE)) {
         let sockets = host_sockets();
         let mut here = sockets.iter().filter(|s| s.port == port).peekable();
-        // Connections of an earlier server in TIME_WAIT are no hindrance. Without them the socket does not share its port,
-        // so that a program that sets SO_REUSEADDR cannot come to listen on it.
+        // Connections of an earlier server in TIME_WAIT are no obstacle. Without them, the port is not shared, so that
+        // a program with SO_REUSEADDR cannot listen on it.
         if here.peek().is_some() && here.all(|s| s.state == TIME_WAIT) {
             result = bound(target, true);
         }
@@ -277,7 +279,7 @@ mod tests {
         assert_eq!(choose(32768, 60999, 7000, &[55000].into(), &|_, _| false).unwrap().1, 60999 - 1750 * 4);
         let (a, b) = choose(32768, 60999, 7000, &none, &|_, b| b > 50000).unwrap();
         assert!(b <= 50000 && b - a == 6999);
-        // All in use somewhere: the window with the fewest.
+        // No window is free: the one with the fewest sockets.
         let crowded: BTreeSet<u16> = (32768..60000).collect();
         assert_eq!(choose(32768, 60999, 7000, &crowded, &|_, _| false), Some((54000, 60999)));
         assert_eq!(choose(32768, 60999, 7000, &none, &|_, _| true), None);
@@ -293,7 +295,7 @@ mod tests {
         drop(listener);
         let held = hold("127.0.0.1".parse().unwrap(), port).unwrap();
         assert_eq!((held.address, held.port), ("127.0.0.1".parse().unwrap(), port));
-        assert!(TcpListener::bind(("127.0.0.1", port)).is_err(), "a held port is not to be had");
-        assert!(TcpListener::bind(("0.0.0.0", port)).is_err(), "nor by way of the wildcard address");
+        assert!(TcpListener::bind(("127.0.0.1", port)).is_err(), "a held port cannot be bound");
+        assert!(TcpListener::bind(("0.0.0.0", port)).is_err(), "nor through the wildcard address");
     }
 }

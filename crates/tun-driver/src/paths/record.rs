@@ -1,9 +1,9 @@
-//! Records of what running instances have set up, so that whatever is left of a crashed one can be undone.
+//! Records of what running instances have changed on the host, so that what a crashed one leaves behind can be undone.
 //!
-//! An instance keeps one file, locked as long as it lives: a line for what is about to be done, and one when it has been
-//! undone. Who finds a file it can lock knows that its owner is gone. All changes to shared settings are made under a
-//! lock common to all instances of the network namespace, because two of them may want the same setting: the one
-//! that leaves last restores the value from before the first.
+//! Each instance keeps one file, locked as long as the instance lives, with a line for each change about to be made and
+//! one for each change undone. If a file can be locked, its owner is gone. Changes to shared settings are made under a
+//! lock common to all instances, because two of them may want the same setting: the last to exit restores the value
+//! from before the first.
 
 use super::netlink::Rule;
 use crate::error::DriverError;
@@ -18,11 +18,11 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Something that was done to the host and is to be undone.
+/// A change to the host that must be undone.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Deed {
-    /// A setting, from `prior` to `set`. It stays if the setting `unless` is 1 by then, as it was not.
+pub(super) enum HostChange {
+    /// A setting, changed from `prior` to `set`. Not restored if the setting `unless`, which was 0, has become 1.
     Sysctl {
         name: String,
         prior: String,
@@ -30,30 +30,31 @@ pub(super) enum Deed {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         unless: Option<String>,
     },
-    /// net.ipv6.conf.all.forwarding, from 0 to 1, which sets every interface's; with what these were.
+    /// net.ipv6.conf.all.forwarding, changed from 0 to 1, which sets every interface's; with their previous values.
     Ipv6Forwarding { interfaces: Vec<(String, String)> },
-    /// Ports entered into ip_local_reserved_ports.
+    /// Ports added to ip_local_reserved_ports.
     ReservedPorts { first: u16, last: u16 },
     /// A policy rule.
     Rule(Rule),
-    /// Routes in a table of our own.
+    /// Routes in one of our tables.
     Table(u32),
-    /// A table of nftables, of family inet.
+    /// An nftables table of family inet.
     NftTable(String),
     /// A proxy neighbour entry.
     Proxy { device: String, address: IpAddr },
 }
 
-/// A deed of an instance.
+/// A change made by an instance.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct Entry {
-    /// Distinguishes the deeds of a record.
+    /// Identifies the change within its record.
     pub(super) number: u64,
-    /// The path (name of its TUN device) it was done for; none: for all of the instance's.
+    /// The path (name of its TUN device) it was made for; `None` if for all paths of the instance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) path: Option<String>,
-    /// What was done.
-    pub(super) deed: Deed,
+    // The name in records of earlier versions.
+    #[serde(rename = "deed")]
+    pub(super) change: HostChange,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,7 +65,7 @@ enum Line {
         pid: u32,
         boot: String,
         namespace: String,
-        /// The namespace as /proc/PID/ns/net shows it; empty if unknown.
+        /// The namespace as shown by /proc/PID/ns/net; empty if unknown.
         #[serde(default)]
         shown: String,
     },
@@ -74,7 +75,7 @@ enum Line {
 
 const VERSION: u32 = 1;
 
-/// The network namespace of the calling thread, by a name that is not used again while this kernel runs.
+/// The network namespace of the calling thread, by a name that is unique until reboot.
 fn namespace_name() -> io::Result<String> {
     let probe: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut cookie = 0u64;
@@ -93,24 +94,24 @@ fn namespace_name() -> io::Result<String> {
     if result == 0 {
         return Ok(format!("{cookie:x}"));
     }
-    // Before Linux 5.14: the inode, which may be used again after the namespace is gone.
+    // Before Linux 5.14: the inode, which can be reused once the namespace is gone.
     Ok(format!("i{:x}", fs::metadata("/proc/thread-self/ns/net")?.ino()))
 }
 
-/// The network namespace of the calling thread as links to it read: `net:[INODE]`.
+/// The network namespace of the calling thread in the form `net:[INODE]`.
 fn namespace_shown() -> String {
     fs::read_link("/proc/thread-self/ns/net").map(|l| l.display().to_string()).unwrap_or_default()
 }
 
-/// Network namespaces in use, as links to them read: of processes, their threads, and mounts. `None` if not all can be
-/// seen.
+/// Network namespaces in use by processes, threads and mounts, in the form `net:[INODE]`. `None` if not all of them are
+/// visible.
 fn namespaces_in_use() -> Option<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for process in fs::read_dir("/proc").ok()?.flatten() {
         if !process.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()) {
             continue;
         }
-        // Threads and processes that end meanwhile hold nothing.
+        // Threads and processes that end in the meantime hold nothing.
         let Ok(threads) = fs::read_dir(process.path().join("task")) else { continue };
         for thread in threads.flatten() {
             match fs::read_link(thread.path().join("ns/net")) {
@@ -133,24 +134,21 @@ fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// A directory that only we can write to, made if need be.
+/// A directory that only this user can write to, created if necessary.
 fn private_directory(path: &Path) -> io::Result<PathBuf> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    // What stands in a record is done with our privileges: nobody else may have written it.
+    // Records are acted on with our privileges, so nobody else may be able to write them.
     let metadata = fs::symlink_metadata(path)?;
     if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "the directory belongs to somebody else",
-        ));
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the directory belongs to another user"));
     }
     if metadata.mode() & 0o077 != 0 {
         fs::set_permissions(path, Permissions::from_mode(0o700))?;
     }
-    // Root of a user namespace may own a directory on a file system it cannot write to.
+    // Root in a user namespace may own a directory on a file system it cannot write to.
     nix::unistd::access(path, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK)?;
     Ok(path.to_owned())
 }
@@ -177,7 +175,7 @@ fn directory(chosen: Option<&Path>) -> Result<PathBuf, DriverError> {
     Err(last.unwrap_or(DriverError::Gone))
 }
 
-/// Where records of this network namespace are kept.
+/// The records of this network namespace.
 #[derive(Clone, Debug)]
 pub(super) struct Registry {
     directory: PathBuf,
@@ -191,7 +189,7 @@ pub(super) struct RegistryLock {
 }
 
 impl Registry {
-    /// The registry of the calling thread's network namespace; `chosen` instead of the usual directories.
+    /// The registry of the calling thread's network namespace, in `chosen` or one of the default directories.
     pub(super) fn open(chosen: Option<&Path>) -> Result<Registry, DriverError> {
         let directory = directory(chosen)?;
         let namespace =
@@ -204,7 +202,8 @@ impl Registry {
         move |source| DriverError::Record { path: path.clone(), source }
     }
 
-    /// Waits until no other instance is changing settings, in whatever namespace: one file, to leave no more behind.
+    /// Waits until no other instance is changing settings, in any namespace: a single lock file, so that only one is
+    /// left behind.
     pub(super) fn lock(&self) -> Result<RegistryLock, DriverError> {
         let path = self.directory.join("lock");
         let file = OpenOptions::new()
@@ -218,7 +217,7 @@ impl Registry {
         Ok(RegistryLock { _file: file })
     }
 
-    /// Starts a record of our own.
+    /// Creates our record.
     pub(super) fn create(&self, _lock: &RegistryLock) -> Result<Record, DriverError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let pid = std::process::id();
@@ -227,7 +226,7 @@ impl Registry {
             let path = self.directory.join(format!("{}-{pid}-{count}.record", self.namespace));
             let created = OpenOptions::new().create_new(true).append(true).mode(0o600).open(&path);
             let file = match created {
-                // Of a process of another process namespace, or of one that is gone.
+                // Belongs to a process in another PID namespace, or to one that is gone.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 other => other.map_err(self.error(&path))?,
             };
@@ -244,9 +243,9 @@ impl Registry {
         }
     }
 
-    /// Records of this namespace but `own`: those that a process holds (what it has set up), and those that none does any
-    /// more, locked for us. Records from before a reboot, or of a namespace that is gone, are removed: there is nothing left
-    /// to undo.
+    /// Records of this namespace except `own`: the changes of running instances, and the records of crashed ones,
+    /// locked for us. Records from before a reboot, or of a namespace that is gone, are deleted: there is nothing to
+    /// undo.
     pub(super) fn survey(
         &self,
         _lock: &RegistryLock,
@@ -265,7 +264,7 @@ impl Registry {
                 continue;
             }
             let Some((origin, entries)) = parse(&text) else {
-                tracing::warn!(record = %path.display(), "unreadable record left alone");
+                tracing::warn!(record = %path.display(), "ignoring an unreadable record");
                 continue;
             };
             let locked = file.try_lock().is_ok();
@@ -292,7 +291,7 @@ impl Registry {
     }
 }
 
-/// Whose record it is.
+/// Where a record comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Origin {
     boot: String,
@@ -300,8 +299,8 @@ struct Origin {
     shown: String,
 }
 
-/// Origin, and deeds not yet undone; `None` if it is no record of this version. A last line cut short by a crash is one
-/// whose deed was not yet done.
+/// Origin, and changes not yet undone; `None` if it is not a record of this version. A last line truncated by a crash
+/// belongs to a change that was not made.
 fn parse(text: &str) -> Option<(Origin, Vec<Entry>)> {
     let mut lines = text.lines();
     let first = serde_json::from_str(lines.next()?).ok()?;
@@ -334,33 +333,33 @@ impl Record {
         self.file.write_all(text.as_bytes()).map_err(error)
     }
 
-    /// Where it is.
+    /// The file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Deeds not undone.
+    /// Changes that have not been undone.
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// Notes a deed, before it is done.
-    pub(super) fn note(&mut self, path: Option<&str>, deed: Deed) -> Result<u64, DriverError> {
-        let entry = Entry { number: self.next, path: path.map(str::to_owned), deed };
+    /// Records a change before it is made.
+    pub(super) fn note(&mut self, path: Option<&str>, change: HostChange) -> Result<u64, DriverError> {
+        let entry = Entry { number: self.next, path: path.map(str::to_owned), change };
         self.append(&Line::Done(entry.clone()))?;
         self.next += 1;
         self.entries.push(entry);
         Ok(self.next - 1)
     }
 
-    /// Notes that a deed has been undone.
+    /// Records that a change has been undone.
     pub(super) fn strike(&mut self, number: u64) -> Result<(), DriverError> {
         self.append(&Line::Undone(number))?;
         self.entries.retain(|e| e.number != number);
         Ok(())
     }
 
-    /// The end of a record all of whose deeds are undone.
+    /// Deletes the record once all its changes have been undone.
     pub(super) fn remove(self) {
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::warn!(record = %self.path.display(), %error, "cannot remove the record");
@@ -368,10 +367,10 @@ impl Record {
     }
 }
 
-/// The value a setting had before any instance changed it, if one that still runs did.
+/// The value a setting had before any instance changed it, if one of `entries` is such a change.
 pub(super) fn prior_value<'a>(entries: impl Iterator<Item = &'a Entry>, setting: &str) -> Option<String> {
-    entries.into_iter().find_map(|entry| match &entry.deed {
-        Deed::Sysctl { name, prior, .. } if name == setting => Some(prior.clone()),
+    entries.into_iter().find_map(|entry| match &entry.change {
+        HostChange::Sysctl { name, prior, .. } if name == setting => Some(prior.clone()),
         _ => None,
     })
 }
@@ -390,8 +389,8 @@ mod tests {
         let (registry, path) = registry("held");
         let lock = registry.lock().unwrap();
         let mut record = registry.create(&lock).unwrap();
-        let first = record.note(Some("umptcp0"), Deed::Table(7)).unwrap();
-        record.note(None, Deed::ReservedPorts { first: 1, last: 2 }).unwrap();
+        let first = record.note(Some("umptcp0"), HostChange::Table(7)).unwrap();
+        record.note(None, HostChange::ReservedPorts { first: 1, last: 2 }).unwrap();
         record.strike(first).unwrap();
         let (held, left) = registry.survey(&lock, None).unwrap();
         assert_eq!(held.len(), 1);
@@ -400,7 +399,7 @@ mod tests {
         drop(record);
         let (held, mut left) = registry.survey(&lock, None).unwrap();
         assert!(held.is_empty());
-        assert_eq!(left[0].entries()[0].deed, Deed::ReservedPorts { first: 1, last: 2 });
+        assert_eq!(left[0].entries()[0].change, HostChange::ReservedPorts { first: 1, last: 2 });
         left.remove(0).remove();
         assert!(registry.survey(&lock, None).unwrap().1.is_empty());
         fs::remove_dir_all(path).unwrap();
@@ -422,7 +421,7 @@ mod tests {
         };
         put("a.record", "another boot", &namespace_shown());
         put("b.record", &registry.boot, "net:[1]");
-        // Of a namespace that is there, though it is not ours by name.
+        // Of a namespace that exists, but is not ours by name.
         put("c.record", &registry.boot, &namespace_shown());
         assert!(namespaces_in_use().is_none_or(|n| n.contains(&namespace_shown())));
         let (held, left) = registry.survey(&lock, None).unwrap();
@@ -433,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_cut_short_is_a_deed_not_done() {
+    fn a_truncated_line_is_a_change_not_made() {
         let header = serde_json::to_string(&Line::Instance {
             version: VERSION,
             pid: 1,
@@ -446,7 +445,7 @@ mod tests {
             "{header}\n{{\"done\":{{\"number\":0,\"deed\":{{\"table\":5}}}}}}\n{{\"done\":{{\"num"
         ))
         .unwrap();
-        assert_eq!(entries, [Entry { number: 0, path: None, deed: Deed::Table(5) }]);
+        assert_eq!(entries, [Entry { number: 0, path: None, change: HostChange::Table(5) }]);
         assert!(parse("").is_none());
         assert!(
             parse(

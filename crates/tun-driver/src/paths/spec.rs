@@ -1,4 +1,4 @@
-//! What the user says about a path.
+//! Path descriptions.
 
 use crate::error::DriverError;
 use std::fmt;
@@ -8,10 +8,10 @@ use std::str::FromStr;
 /// How a path's address is bound to its NIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Mode {
-    /// A private address, masqueraded to the NIC's.
+    /// A private address, masqueraded as the NIC's.
     #[default]
     Nat,
-    /// An address of its own that the network routes, or answers for, to this host. No translation.
+    /// An address that the network routes to this host, or for which this host answers. No NAT.
     Routed,
 }
 
@@ -24,26 +24,27 @@ impl fmt::Display for Mode {
     }
 }
 
-/// A path as asked for: `DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N]`.
+/// A requested path: `DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct PathSpec {
     /// Name of the NIC.
     pub device: String,
-    /// Addresses of the stack on this path: at most one of each family. Empty in mode `nat`: chosen.
+    /// Addresses of the stack on this path, at most one per family. In mode `nat` they are chosen if empty.
     pub addresses: Vec<IpAddr>,
-    /// Translation or not.
+    /// Whether to use NAT.
     pub mode: Mode,
-    /// The address to tell peers instead of the NIC's (`nat`) or the path's own (`routed`): that of a translator
-    /// further out, say.
+    /// The address to advertise instead of the NIC's (`nat`) or the path's own (`routed`), for example that of an outer
+    /// NAT.
     pub advertise: Option<IpAddr>,
-    /// Subflows on it ask to be backups.
+    /// Whether its subflows are backups.
     pub backup: bool,
-    /// Weight for schedulers that use one; at least 1.
+    /// Weight, at least 1, for schedulers that use it; none of the built-in ones does.
     pub weight: u32,
 }
 
 impl PathSpec {
-    /// A path over `device` with all else at its default.
+    /// A path over `device` with default settings.
     pub fn new(device: impl Into<String>) -> Self {
         PathSpec {
             device: device.into(),
@@ -62,24 +63,24 @@ impl PathSpec {
 }
 
 impl From<&str> for PathSpec {
-    /// [`PathSpec::new`]: the name of a NIC. A whole description is read by `parse`.
+    /// [`PathSpec::new`]: takes the name of a NIC. Use `parse` for a full description.
     fn from(device: &str) -> Self {
         PathSpec::new(device)
     }
 }
 
 impl From<String> for PathSpec {
-    /// [`PathSpec::new`]: the name of a NIC. A whole description is read by `parse`.
+    /// [`PathSpec::new`]: takes the name of a NIC. Use `parse` for a full description.
     fn from(device: String) -> Self {
         PathSpec::new(device)
     }
 }
 
 fn parse_address(key: &str, value: &str) -> Result<IpAddr, String> {
-    value.parse().map_err(|_| format!("{key}={value} is no IPv4 or IPv6 address"))
+    value.parse().map_err(|_| format!("{key}={value} is not an IPv4 or IPv6 address"))
 }
 
-/// Whether `address` may be an end of a connection beyond this host.
+/// Why `address` cannot be used for connections with other hosts; `None` if it can.
 pub(crate) fn unusable_because(address: &IpAddr) -> Option<&'static str> {
     if address.is_unspecified() {
         return Some("it is the unspecified address");
@@ -92,9 +93,9 @@ pub(crate) fn unusable_because(address: &IpAddr) -> Option<&'static str> {
     }
     match address {
         IpAddr::V4(a) if a.is_broadcast() => Some("it is the broadcast address"),
-        IpAddr::V4(a) if a.octets()[0] == 0 => Some("0.0.0.0/8 stands for this network"),
+        IpAddr::V4(a) if a.octets()[0] == 0 => Some("0.0.0.0/8 means \"this network\""),
         IpAddr::V4(a) if a.octets()[0] >= 240 => Some("240.0.0.0/4 is reserved"),
-        // A link-local address means nothing without its link, and is not forwarded (RFC 4291 §2.5.6).
+        // A link-local address is ambiguous without its link, and is not forwarded (RFC 4291 §2.5.6).
         IpAddr::V6(a) if a.is_unicast_link_local() => Some("a link-local address is not forwarded"),
         IpAddr::V6(a) if a.to_ipv4_mapped().is_some() => {
             Some("it is an IPv4-mapped address; write it as IPv4")
@@ -115,13 +116,13 @@ fn parse(text: &str) -> Result<PathSpec, String> {
     let mut parts = text.split(',');
     let device = parts.next().unwrap_or_default().trim();
     if device.is_empty() {
-        return Err("it starts with the name of a network device".into());
+        return Err("it must start with the name of a network device".into());
     }
     if device.contains('=') {
-        return Err(format!("it starts with the name of a network device, not with {device}"));
+        return Err(format!("it must start with the name of a network device, not with {device}"));
     }
     if device.len() > 15 || device.contains('/') || device.contains(char::is_whitespace) {
-        return Err(format!("{device:?} cannot be the name of a network device"));
+        return Err(format!("{device:?} is not a valid name of a network device"));
     }
     let mut spec = PathSpec::new(device);
     let (mut mode_seen, mut backup_seen, mut weight_seen) = (false, false, false);
@@ -136,7 +137,7 @@ fn parse(text: &str) -> Result<PathSpec, String> {
                     return Err(format!("address={value}: {why}"));
                 }
                 if spec.addresses.iter().any(|a| a.is_ipv4() == address.is_ipv4()) {
-                    return Err("address may be given once for IPv4 and once for IPv6".into());
+                    return Err("address can be given once for IPv4 and once for IPv6".into());
                 }
                 spec.addresses.push(address);
             }
@@ -161,7 +162,7 @@ fn parse(text: &str) -> Result<PathSpec, String> {
                 once(&mut weight_seen, "weight")?;
                 spec.weight = match value.parse() {
                     Ok(n) if n >= 1 => n,
-                    _ => return Err(format!("weight={value}: a whole number from 1")),
+                    _ => return Err(format!("weight={value}: must be a whole number, at least 1")),
                 };
             }
             None if part == "backup" => {
@@ -169,17 +170,17 @@ fn parse(text: &str) -> Result<PathSpec, String> {
                 spec.backup = true;
             }
             None if matches!(part, "address" | "advertise" | "mode" | "weight") => {
-                return Err(format!("{part} takes a value: {part}=..."));
+                return Err(format!("{part} requires a value: {part}=..."));
             }
             _ => {
                 return Err(format!(
-                    "{part:?} is not known; there are address=A, mode=nat|routed, advertise=A, backup and weight=N"
+                    "unknown option {part:?}; the options are address=A, mode=nat|routed, advertise=A, backup and weight=N"
                 ));
             }
         }
     }
     if spec.mode == Mode::Routed && spec.addresses.is_empty() {
-        return Err("mode=routed takes address=A".into());
+        return Err("mode=routed requires address=A".into());
     }
     Ok(spec)
 }
@@ -227,21 +228,21 @@ mod tests {
     #[test]
     fn refuses_with_a_reason() {
         for (text, reason) in [
-            ("", "starts with the name"),
-            ("mode=nat", "starts with the name"),
-            ("a-name-much-too-long", "cannot be the name"),
-            ("eth0,address=300.1.1.1", "no IPv4 or IPv6 address"),
+            ("", "must start with the name"),
+            ("mode=nat", "must start with the name"),
+            ("a-name-much-too-long", "not a valid name"),
+            ("eth0,address=300.1.1.1", "not an IPv4 or IPv6 address"),
             ("eth0,address=127.0.0.1", "loopback"),
             ("eth0,address=fe80::1", "link-local"),
             ("eth0,address=224.0.0.1", "multicast"),
             ("eth0,address=10.0.0.1,address=10.0.0.2", "once for IPv4"),
             ("eth0,mode=bridge", "nat and routed"),
-            ("eth0,mode=routed", "takes address"),
+            ("eth0,mode=routed", "requires address"),
             ("eth0,weight=0", "whole number"),
-            ("eth0,weight", "takes a value"),
+            ("eth0,weight", "requires a value"),
             ("eth0,backup,backup", "twice"),
-            ("eth0,speed=3", "not known"),
-            ("eth0,", "not known"),
+            ("eth0,speed=3", "unknown option"),
+            ("eth0,", "unknown option"),
         ] {
             let error = text.parse::<PathSpec>().unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");

@@ -1,35 +1,36 @@
-//! Kernel settings beneath /proc/sys, those of the calling thread's network namespace.
+//! Kernel settings in /proc/sys, as seen from the calling thread's network namespace.
 
 use std::fs;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-/// Where a setting is: `name` is relative to /proc/sys, with slashes, for interface names may hold dots.
+/// The file of a setting. `name` is relative to /proc/sys and has slashes, because interface names can contain dots.
 ///
-/// Only settings of the network are known: names come back from a record on disk, too.
+/// Only network settings are allowed, because names are also read from records on disk.
 fn file(name: &str) -> io::Result<PathBuf> {
     let proper = name.starts_with("net/") && !name.split('/').any(|part| part.is_empty() || part == "..");
     if !proper {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name} is no network setting")));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name} is not a network setting")));
     }
     Ok(PathBuf::from("/proc/sys").join(name))
 }
 
-/// Value of a setting, without white space at its ends.
+/// Value of a setting, trimmed.
 pub(crate) fn read(name: &str) -> io::Result<String> {
-    // In one read: the kernel gives only one piece of a list of ports, as long as the buffer, and then the end of the file.
+    // Must be a single read: the kernel returns only as much of a port list as fits the first buffer, and then end of
+    // file.
     let mut buffer = vec![0; 65536];
     let length = fs::File::open(file(name)?)?.read(&mut buffer)?;
     buffer.truncate(length);
     Ok(String::from_utf8_lossy(&buffer).trim().to_owned())
 }
 
-/// Value of a numeric setting, `None` where the kernel has no such setting.
+/// Value of a numeric setting; `None` if the kernel has no such setting.
 pub(crate) fn number(name: &str) -> Option<i64> {
     read(name).ok()?.parse().ok()
 }
 
-/// Sets a setting.
+/// Changes a setting.
 pub(crate) fn write(name: &str, value: &str) -> io::Result<()> {
     fs::write(file(name)?, value)
 }

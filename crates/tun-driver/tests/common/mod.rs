@@ -1,13 +1,13 @@
-//! Network namespaces for tests: each belongs to one thread and vanishes with it.
+//! Network namespaces for tests: each belongs to one thread and disappears with it.
 
 use std::process::Command;
 
-/// Runs `test` on a thread of its own in a new network namespace whose loopback is up. Says so and returns when this
-/// process may not make one.
+/// Runs `test` on a new thread in a new network namespace with loopback up. Skips the test if this process cannot
+/// create one.
 pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
     let thread = std::thread::spawn(move || {
         if let Err(e) = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET) {
-            eprintln!("skipped: cannot make a network namespace: {e}");
+            eprintln!("skipped: cannot create a network namespace: {e}");
             return;
         }
         ip("link set lo up");
@@ -27,7 +27,7 @@ pub(crate) fn ip(arguments: &str) {
 /// Writes a sysctl of the thread's namespace.
 #[allow(dead_code, reason = "not every test needs it")]
 pub(crate) fn sysctl(name: &str, value: &str) {
-    // /proc/sys/net shows the namespace of the thread that looks.
+    // /proc/sys/net shows the namespace of the calling thread.
     let path = format!("/proc/sys/{}", name.replace('.', "/"));
     std::fs::write(&path, value).unwrap_or_else(|e| panic!("{path}: {e}"));
 }

@@ -1,4 +1,4 @@
-//! Two TUN devices with forwarding between them, and the segments that cross.
+//! Two TUN devices with forwarding between them, and segments to send over them.
 
 use crate::common::{ip, sysctl};
 use bytes::Bytes;
@@ -17,7 +17,8 @@ pub(crate) const V6: (IpAddr, IpAddr) = (
     IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 2, 0, 0, 0, 2)),
 );
 
-/// Two devices, 10.99.1.1/24 and 10.99.2.1/24 (`fd99:0:0:1::1/64`, `fd99:0:0:2::1/64`), between which this namespace forwards.
+/// Two devices, 10.99.1.1/24 and 10.99.2.1/24 (`fd99:0:0:1::1/64`, `fd99:0:0:2::1/64`), with forwarding between them
+/// enabled.
 pub(crate) fn two_devices(a: Offload, b: Offload) -> (Tun, Tun) {
     let devices = (open("a0", a), open("b0", b));
     for (name, net) in [("a0", 1), ("b0", 2)] {
@@ -31,10 +32,10 @@ pub(crate) fn two_devices(a: Offload, b: Offload) -> (Tun, Tun) {
 }
 
 pub(crate) fn open(name: &str, offload: Offload) -> Tun {
-    Tun::open(&TunOptions { name: Some(name.into()), offload, mtu: 1500 }).expect("a TUN device")
+    Tun::open(&TunOptions::named(name).offload(offload)).expect("a TUN device")
 }
 
-/// A TCP segment with a header as the stack writes it: the checksum is left to the device where `partial`.
+/// A TCP segment with a header as written by the stack; if `partial`, the device fills in the checksum.
 pub(crate) fn segment(
     from: IpAddr,
     to: IpAddr,
@@ -92,7 +93,7 @@ pub(crate) fn segment(
     }
 }
 
-/// The Internet checksum's sum of 16-bit words, not complemented.
+/// The sum of 16-bit words for the Internet checksum, not complemented.
 pub(crate) fn sum(bytes: &[u8], start: u64) -> u64 {
     let mut sum = start;
     for w in bytes.chunks(2) {

@@ -1,10 +1,11 @@
-//! Forwarding is allowed between a path and its NIC, and for nothing else; and is as it was when the path is gone.
+//! Forwarding is enabled between a path and its NIC and nowhere else, and restored when the path is removed.
 
-use crate::lab::{Flow, Lab, Ns, PATIENCE, QUIET, Segment, assert_unchanged, options, wait_until};
+use crate::network::{
+    Flow, Ns, PATIENCE, QUIET, Segment, TestNetwork, assert_unchanged, options, wait_until,
+};
 use std::net::IpAddr;
-use umptcp_tun_driver::paths::SetupOptions;
 
-/// A segment from the server that the client would have to forward, out of its other NIC.
+/// A segment from the server that the client would have to forward through its other NIC.
 fn through_client(v6: bool) -> Segment {
     let (source, destination) =
         if v6 { ("[2001:db8:a0::1]:5", "[2001:db8:77::7]:6") } else { ("10.0.0.1:5", "203.0.113.7:6") };
@@ -18,26 +19,26 @@ fn through_client(v6: bool) -> Segment {
     }
 }
 
-/// A third host behind the client's second NIC, to which the server sends by way of the client.
-fn lab() -> (Lab, Ns) {
-    let lab = Lab::new();
+/// A third host behind the client's second NIC, to which the server sends via the client.
+fn network() -> (TestNetwork, Ns) {
+    let network = TestNetwork::new();
     let third = Ns::new();
-    lab.client.link("eth2", &third, "eth2");
-    for (ns, host) in [(&lab.client, 2), (&third, 3)] {
+    network.client.link("eth2", &third, "eth2");
+    for (ns, host) in [(&network.client, 2), (&third, 3)] {
         ns.address("eth2", &format!("10.2.0.{host}/24"));
         ns.address("eth2", &format!("2001:db8:a2::{host}/64"));
     }
-    lab.client.ip("route add 203.0.113.0/24 via 10.2.0.3");
-    lab.client.ip("route add 2001:db8:77::/64 via 2001:db8:a2::3");
-    lab.server.ip("route add 203.0.113.0/24 via 10.0.0.2");
-    lab.server.ip("route add 2001:db8:77::/64 via 2001:db8:a0::2");
-    (lab, third)
+    network.client.ip("route add 203.0.113.0/24 via 10.2.0.3");
+    network.client.ip("route add 2001:db8:77::/64 via 2001:db8:a2::3");
+    network.server.ip("route add 203.0.113.0/24 via 10.0.0.2");
+    network.server.ip("route add 2001:db8:77::/64 via 2001:db8:a0::2");
+    (network, third)
 }
 
-fn passes(lab: &Lab, third: &Ns, v6: bool) -> bool {
+fn passes(network: &TestNetwork, third: &Ns, v6: bool) -> bool {
     let tap = third.tap();
     let segment = through_client(v6);
-    lab.server.inject(&segment);
+    network.server.inject(&segment);
     tap.find(QUIET, |s| s.destination == segment.destination).is_some()
 }
 
@@ -46,72 +47,73 @@ const ROUTED: &str = "eth0,address=198.51.100.1,address=2001:db8:10::1,mode=rout
 #[test]
 fn a_host_that_did_not_forward_still_forwards_nothing_else() {
     for spec in ["eth0", ROUTED] {
-        let (lab, third) = lab();
-        let before = lab.client.state();
+        let (network, third) = network();
+        let before = network.client.state();
         for v6 in [false, true] {
-            assert!(!passes(&lab, &third, v6));
+            assert!(!passes(&network, &third, v6));
         }
-        let set = lab.client.set_up(&[spec], &options()).unwrap();
+        let set = network.client.set_up(&[spec], &options()).unwrap();
         for v6 in [false, true] {
-            assert!(!passes(&lab, &third, v6), "{spec}, IPv6: {v6}");
+            assert!(!passes(&network, &third, v6), "{spec}, IPv6: {v6}");
         }
         // Without the rule it does.
         if spec == "eth0" {
-            lab.client.delete_rules(set.paths[0].tun.name(), "forward", "closed");
+            network.client.delete_rules(set.paths[0].tun.name(), "forward", "closed");
         } else {
-            lab.client.ip("-4 rule del iif eth0 blackhole");
-            lab.client.ip("-6 rule del iif eth0 blackhole");
+            network.client.ip("-4 rule del iif eth0 blackhole");
+            network.client.ip("-6 rule del iif eth0 blackhole");
         }
         for v6 in [false, true] {
-            assert!(passes(&lab, &third, v6), "this test shows nothing for {spec}, IPv6: {v6}");
+            assert!(passes(&network, &third, v6), "this test shows nothing for {spec}, IPv6: {v6}");
         }
         drop(set);
-        assert_unchanged(&lab.client, &before);
+        assert_unchanged(&network.client, &before);
     }
 }
 
 #[test]
 fn a_router_goes_on_forwarding() {
     for spec in ["eth0", ROUTED] {
-        let (lab, third) = lab();
-        lab.client.sysctl("net/ipv4/ip_forward", "1");
-        lab.client.sysctl("net/ipv6/conf/all/forwarding", "1");
-        let before = lab.client.state();
-        let set = lab.client.set_up(&[spec], &options()).unwrap();
+        let (network, third) = network();
+        network.client.sysctl("net/ipv4/ip_forward", "1");
+        network.client.sysctl("net/ipv6/conf/all/forwarding", "1");
+        let before = network.client.state();
+        let set = network.client.set_up(&[spec], &options()).unwrap();
         for v6 in [false, true] {
-            assert!(passes(&lab, &third, v6), "{spec}, IPv6: {v6}");
+            assert!(passes(&network, &third, v6), "{spec}, IPv6: {v6}");
         }
         drop(set);
-        assert_unchanged(&lab.client, &before);
+        assert_unchanged(&network.client, &before);
     }
 }
 
 #[test]
 fn a_host_made_a_router_meanwhile_stays_one() {
-    let (lab, third) = lab();
-    let set = lab.client.set_up(&["eth0"], &options()).unwrap();
-    // As Docker does when it starts.
-    lab.client.sysctl("net/ipv4/ip_forward", "1");
+    let (network, third) = network();
+    let set = network.client.set_up(&["eth0"], &options()).unwrap();
+    // Like Docker when it starts.
+    network.client.sysctl("net/ipv4/ip_forward", "1");
     drop(set);
-    assert!(passes(&lab, &third, false));
+    assert!(passes(&network, &third, false));
 }
 
 #[test]
 fn a_strict_reverse_path_filter_is_no_hindrance() {
     for spec in ["eth1", "eth1,address=198.51.100.1,address=2001:db8:10::1,mode=routed"] {
-        let lab = Lab::new();
-        lab.client.sysctl("net/ipv4/conf/all/rp_filter", "1");
-        lab.client.sysctl("net/ipv4/conf/default/rp_filter", "1");
-        lab.server.echo_server("[::]:80");
-        lab.server.ip("route add 198.51.100.1 via 10.1.0.2");
-        let options = SetupOptions { listen_ports: vec![22], ..options() };
-        let set = lab.client.set_up(&[spec], &options).unwrap();
+        let network = TestNetwork::new();
+        network.client.sysctl("net/ipv4/conf/all/rp_filter", "1");
+        network.client.sysctl("net/ipv4/conf/default/rp_filter", "1");
+        network.server.echo_server("[::]:80");
+        network.server.ip("route add 198.51.100.1 via 10.1.0.2");
+        let options = options().listen_ports(vec![22]);
+        let set = network.client.set_up(&[spec], &options).unwrap();
         let path = &set.paths[0];
-        // The host itself would reach this server by the other NIC.
+        // The host itself would reach this server through the other NIC.
         let own = path.config.addresses[0];
         Flow::connect(&path.tun, (own, 44000), "192.0.2.9:80").echo("by the second NIC");
         let seen = path.config.advertise.first().unwrap_or(&own);
-        let client = crate::lab::echo_client(&lab.server, &std::net::SocketAddr::new(*seen, 22).to_string());
+        let client =
+            crate::network::echo_client(&network.server, &std::net::SocketAddr::new(*seen, 22).to_string());
         Flow::accept(&path.tun, 22).answer();
         client.join().unwrap();
     }
@@ -119,10 +121,10 @@ fn a_strict_reverse_path_filter_is_no_hindrance() {
 
 #[test]
 fn only_the_nic_s_own_setting_changes() {
-    let lab = Lab::new();
-    let _set = lab.client.set_up(&["eth0"], &options()).unwrap();
+    let network = TestNetwork::new();
+    let _set = network.client.set_up(&["eth0"], &options()).unwrap();
     let is = |name: &str, value: &str| {
-        assert_eq!(lab.client.read(&format!("net/{name}")), value, "{name}");
+        assert_eq!(network.client.read(&format!("net/{name}")), value, "{name}");
     };
     is("ipv4/conf/eth0/forwarding", "1");
     is("ipv6/conf/eth0/force_forwarding", "1");
@@ -136,9 +138,9 @@ fn only_the_nic_s_own_setting_changes() {
 
 #[test]
 fn without_forwarding_nothing_comes_through() {
-    let lab = Lab::new();
-    lab.server.echo_server("[::]:80");
-    let set = lab.client.set_up(&["eth0"], &options()).unwrap();
+    let network = TestNetwork::new();
+    network.server.echo_server("[::]:80");
+    let set = network.client.set_up(&["eth0"], &options()).unwrap();
     let path = &set.paths[0];
     for (i, server, settings) in [
         (0, "10.0.0.1:80", ["net/ipv4/conf/eth0/forwarding", "net/ipv4/conf/TUN/forwarding"]),
@@ -153,12 +155,12 @@ fn without_forwarding_nothing_comes_through() {
             let local = |port| (path.config.addresses[i], port).into();
             let remote = server.parse().unwrap();
             let port = 42000 + 2 * n as u16;
-            lab.client.sysctl(&setting, "0");
+            network.client.sysctl(&setting, "0");
             assert!(
                 Flow::try_connect(&path.tun, local(port), remote, QUIET).is_none(),
                 "{setting} is of no use"
             );
-            lab.client.sysctl(&setting, "1");
+            network.client.sysctl(&setting, "1");
             assert!(Flow::try_connect(&path.tun, local(port + 1), remote, PATIENCE).is_some());
         }
     }
@@ -186,88 +188,91 @@ fn advertise(server: &Ns) {
 
 #[test]
 fn before_linux_6_17_all_interfaces_forward_ipv6_and_still_learn_from_routers() {
-    let old = SetupOptions { force_forwarding: false, ..options() };
+    let old = options().force_forwarding(false);
     for spec in ["eth0", ROUTED] {
-        let (lab, third) = lab();
-        lab.server.echo_server("[::]:80");
-        lab.server.ip("route add 2001:db8:10::1 via 2001:db8:a0::2");
-        lab.client.ip("-6 route flush default");
-        let learnt = || lab.client.ip("-6 route show default table main").contains("proto ra");
+        let (network, third) = network();
+        network.server.echo_server("[::]:80");
+        network.server.ip("route add 2001:db8:10::1 via 2001:db8:a0::2");
+        network.client.ip("-6 route flush default");
+        let learnt = || network.client.ip("-6 route show default table main").contains("proto ra");
         wait_until("a route is learnt", || {
-            advertise(&lab.server);
+            advertise(&network.server);
             learnt()
         });
-        let before = lab.client.state();
-        let set = lab.client.set_up(&[spec], &old).unwrap();
+        let before = network.client.state();
+        let set = network.client.set_up(&[spec], &old).unwrap();
         assert!(learnt(), "the route learnt from the router is gone");
         let path = &set.paths[0];
         let own = path.config.addresses[1];
         Flow::connect(&path.tun, (own, 43000), "[2001:db8:9::9]:80").echo("by the router");
-        assert!(!passes(&lab, &third, true), "the host forwards other packets too");
-        lab.client.ip("-6 route flush default");
+        assert!(!passes(&network, &third, true), "the host forwards other packets too");
+        network.client.ip("-6 route flush default");
         wait_until("a route is learnt while forwarding", || {
-            advertise(&lab.server);
+            advertise(&network.server);
             learnt()
         });
-        lab.client.ip("-6 rule del not iif lo blackhole");
+        network.client.ip("-6 rule del not iif lo blackhole");
         if spec == "eth0" {
-            lab.client.delete_rules(path.tun.name(), "forward", "drop");
+            network.client.delete_rules(path.tun.name(), "forward", "drop");
         }
-        assert!(passes(&lab, &third, true), "this test shows nothing");
+        assert!(passes(&network, &third, true), "otherwise this test proves nothing");
         drop(set);
         assert!(learnt());
-        assert_unchanged(&lab.client, &before);
+        assert_unchanged(&network.client, &before);
     }
-    // Without accept_ra=2 the route goes the moment the host forwards.
-    let lab = Lab::new();
-    lab.client.ip("-6 route flush default");
+    // Without accept_ra=2 the route disappears as soon as the host forwards.
+    let network = TestNetwork::new();
+    network.client.ip("-6 route flush default");
     wait_until("a route is learnt", || {
-        advertise(&lab.server);
-        lab.client.ip("-6 route show default").contains("proto ra")
+        advertise(&network.server);
+        network.client.ip("-6 route show default").contains("proto ra")
     });
-    lab.client.sysctl("net/ipv6/conf/all/forwarding", "1");
-    assert!(!lab.client.ip("-6 route show default").contains("proto ra"), "this test shows nothing");
+    network.client.sysctl("net/ipv6/conf/all/forwarding", "1");
+    assert!(
+        !network.client.ip("-6 route show default").contains("proto ra"),
+        "otherwise this test proves nothing"
+    );
 }
 
 #[test]
 fn a_nic_that_answers_for_an_ipv6_address_still_learns_from_routers() {
-    let lab = Lab::new();
-    lab.client.ip("-6 route flush default");
-    let learnt = || lab.client.ip("-6 route show default table main").contains("proto ra");
+    let network = TestNetwork::new();
+    network.client.ip("-6 route flush default");
+    let learnt = || network.client.ip("-6 route show default table main").contains("proto ra");
     wait_until("a route is learnt", || {
-        advertise(&lab.server);
+        advertise(&network.server);
         learnt()
     });
-    let before = lab.client.state();
-    let set = lab.client.set_up(&["eth0,address=2001:db8:a0::7,mode=routed"], &options()).unwrap();
+    let before = network.client.state();
+    let set = network.client.set_up(&["eth0,address=2001:db8:a0::7,mode=routed"], &options()).unwrap();
     assert!(learnt(), "the route learnt from the router is gone");
-    lab.client.ip("-6 route flush default");
+    network.client.ip("-6 route flush default");
     wait_until("a route is learnt", || {
-        advertise(&lab.server);
+        advertise(&network.server);
         learnt()
     });
     drop(set);
     assert!(learnt());
-    assert_unchanged(&lab.client, &before);
+    assert_unchanged(&network.client, &before);
 }
 
 #[test]
 fn a_stranger_cannot_reach_the_private_address_by_way_of_the_host() {
-    let lab = Lab::new();
-    let set = lab.client.set_up(&["eth0"], &options()).unwrap();
+    let network = TestNetwork::new();
+    let set = network.client.set_up(&["eth0"], &options()).unwrap();
     let path = &set.paths[0];
     let reaches = || {
         path.config.addresses.iter().any(|own: &IpAddr| {
             let gateway = if own.is_ipv6() { "2001:db8:a0::2" } else { "10.0.0.2" };
-            lab.server.ip(&format!("route replace {own} via {gateway}"));
+            network.server.ip(&format!("route replace {own} via {gateway}"));
             let source = if own.is_ipv6() { "2001:db8:a0::1" } else { "10.0.0.1" };
             let source = std::net::SocketAddr::new(source.parse().unwrap(), 5);
             let segment = Segment { source, destination: (*own, 6).into(), ..through_client(false) };
-            lab.server.inject(&segment);
-            crate::lab::receive(&path.tun, QUIET, |s| s.source == source).is_some()
+            network.server.inject(&segment);
+            crate::network::receive(&path.tun, QUIET, |s| s.source == source).is_some()
         })
     };
     assert!(!reaches());
-    lab.client.delete_rules(path.tun.name(), "forward", "oifname");
-    assert!(reaches(), "this test shows nothing");
+    network.client.delete_rules(path.tun.name(), "forward", "oifname");
+    assert!(reaches(), "otherwise this test proves nothing");
 }

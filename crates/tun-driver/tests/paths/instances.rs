@@ -1,23 +1,23 @@
 //! Several instances at once, crashes, and clean-up.
 
-use crate::lab::{Flow, Lab, Ns, assert_unchanged, echo_client, options, wait_until};
+use crate::network::{Flow, Ns, TestNetwork, assert_unchanged, echo_client, options, wait_until};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use umptcp_tun_driver::paths::{PathSpec, SetupOptions, clean_up, set_up};
+use umptcp_tun_driver::paths::{PathSpec, clean_up, set_up};
 
 const CHILD: &str = "UMPTCP_TEST_CHILD";
 const ENDED_EARLY: &str = "UMPTCP_TEST_CHILD_ENDED_EARLY";
 
-/// What a process of its own does: sets up the paths that the environment names, says so, and does what it is told.
+/// Runs in a child process: sets up the paths given in the environment, reports it, and executes commands.
 #[test]
 fn child() {
     let Ok(text) = std::env::var(CHILD) else { return };
     let (records, specs) = text.split_once('|').unwrap();
     let specs: Vec<PathSpec> = specs.split('|').map(|s| s.parse().unwrap()).collect();
-    let options = SetupOptions { record_directory: Some(records.into()), ..options() };
+    let options = options().record_directory(records);
     if std::env::var_os(ENDED_EARLY).is_some() {
-        // As a signal does it, whatever this thread is about.
+        // Like a signal handler, whatever this thread is doing.
         std::thread::spawn(|| {
             let _ = std::io::stdin().read_line(&mut String::new());
             let _ = clean_up();
@@ -43,7 +43,7 @@ fn child() {
             "let go and exit" => {
                 let set = set.take();
                 let other = std::thread::spawn(move || drop(set));
-                // So that it has begun, and is not over.
+                // So that it has started but not finished.
                 std::thread::sleep(std::time::Duration::from_millis(1));
                 let _ = clean_up();
                 drop(other);
@@ -62,7 +62,7 @@ struct Instance {
 }
 
 impl Instance {
-    /// A process that runs [`child`] in a namespace, wrapped into `wrapper`.
+    /// A process that runs [`child`] in a namespace, through the command `wrapper`.
     fn command(records: &Path, specs: &[&str], wrapper: &[&str]) -> Command {
         let mut words: Vec<std::ffi::OsString> = wrapper.iter().map(Into::into).collect();
         words.push(std::env::current_exe().unwrap().into());
@@ -96,13 +96,13 @@ impl Instance {
         writeln!(self.process.stdin.as_mut().unwrap(), "{what}").unwrap();
     }
 
-    /// Ends it the way nothing can be done about.
+    /// Kills it, so that it cannot clean up.
     fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    /// Ends it as it ends by itself.
+    /// Lets it exit normally.
     fn finish(&mut self) {
         drop(self.process.stdin.take());
         assert!(self.process.wait().unwrap().success());
@@ -120,88 +120,88 @@ const ROUTED: &str = "eth0,address=10.0.0.7,address=2001:db8:a0::7,mode=routed";
 
 #[test]
 fn what_a_crash_leaves_is_removed_at_the_next_start() {
-    let lab = Lab::new();
-    let before = lab.client.state();
+    let network = TestNetwork::new();
+    let before = network.client.state();
     for specs in [["eth0", "eth1"], [ROUTED, "eth1"]] {
-        let mut crashed = Instance::start(&lab.client, &specs);
+        let mut crashed = Instance::start(&network.client, &specs);
         crashed.kill();
-        wait_until("the TUN devices are gone", || !lab.client.ip("link").contains("umptcp"));
-        assert!(lab.client.nft("list tables").contains("umptcp"));
-        assert!(lab.client.ip("rule").contains("14"));
-        assert_ne!(lab.client.state(), before);
-        let set = lab.client.set_up(&["eth0,address=198.51.100.1,mode=routed"], &options()).unwrap();
-        assert_eq!(lab.client.nft("list tables"), "");
+        wait_until("the TUN devices are gone", || !network.client.ip("link").contains("umptcp"));
+        assert!(network.client.nft("list tables").contains("umptcp"));
+        assert!(network.client.ip("rule").contains("14"));
+        assert_ne!(network.client.state(), before);
+        let set = network.client.set_up(&["eth0,address=198.51.100.1,mode=routed"], &options()).unwrap();
+        assert_eq!(network.client.nft("list tables"), "");
         drop(set);
-        assert_unchanged(&lab.client, &before);
+        assert_unchanged(&network.client, &before);
     }
 }
 
 #[test]
 fn a_crash_at_any_moment_leaves_nothing_that_cannot_be_undone() {
-    let lab = Lab::new();
-    lab.client.sysctl("net/ipv4/ip_local_reserved_ports", "60990-60995");
-    let before = lab.client.state();
-    // Set-up takes about 200 ms, and these are spread over it.
+    let network = TestNetwork::new();
+    network.client.sysctl("net/ipv4/ip_local_reserved_ports", "60990-60995");
+    let before = network.client.state();
+    // Set-up takes about 200 ms; these times are spread over it.
     for delay in (0..300).step_by(15) {
-        let mut command = Instance::command(&lab.client.records, &["eth0", ROUTED, "eth1"], &[]);
-        let mut instance = Instance::spawn(lab.client.run(move || command.spawn().unwrap()));
+        let mut command = Instance::command(&network.client.records, &["eth0", ROUTED, "eth1"], &[]);
+        let mut instance = Instance::spawn(network.client.run(move || command.spawn().unwrap()));
         std::thread::sleep(std::time::Duration::from_millis(delay));
         instance.kill();
     }
-    drop(lab.client.set_up(&["eth1,address=198.51.100.1,mode=routed"], &options()).unwrap());
-    assert_unchanged(&lab.client, &before);
-    assert_eq!(records(&lab.client), 0);
+    drop(network.client.set_up(&["eth1,address=198.51.100.1,mode=routed"], &options()).unwrap());
+    assert_unchanged(&network.client, &before);
+    assert_eq!(records(&network.client), 0);
 }
 
-/// The clean-up waits for what another thread is undoing at that moment.
+/// Clean-up waits for what another thread is undoing at the same time.
 #[test]
 fn a_process_that_ends_while_it_lets_go_leaves_nothing() {
-    let lab = Lab::new();
-    let before = lab.client.state();
+    let network = TestNetwork::new();
+    let before = network.client.state();
     for _ in 0..5 {
-        let mut instance = Instance::start(&lab.client, &["eth0", "eth1"]);
+        let mut instance = Instance::start(&network.client, &["eth0", "eth1"]);
         instance.tell("let go and exit");
         assert!(instance.process.wait().unwrap().success());
-        assert_unchanged(&lab.client, &before);
-        assert_eq!(records(&lab.client), 0);
+        assert_unchanged(&network.client, &before);
+        assert_eq!(records(&network.client), 0);
     }
 }
 
 #[test]
 fn a_clean_up_at_any_moment_of_the_set_up_leaves_nothing() {
-    let lab = Lab::new();
-    let before = lab.client.state();
+    let network = TestNetwork::new();
+    let before = network.client.state();
     for delay in (0..300).step_by(20) {
-        let mut command = Instance::command(&lab.client.records, &["eth0", ROUTED, "eth1"], &[]);
+        let mut command = Instance::command(&network.client.records, &["eth0", ROUTED, "eth1"], &[]);
         command.env(ENDED_EARLY, "1");
-        let mut instance = Instance::spawn(lab.client.run(move || command.spawn().unwrap()));
+        let mut instance = Instance::spawn(network.client.run(move || command.spawn().unwrap()));
         std::thread::sleep(std::time::Duration::from_millis(delay));
         instance.tell("now");
         instance.process.wait().unwrap();
-        assert_unchanged(&lab.client, &before);
-        assert_eq!(records(&lab.client), 0, "ended after {delay} ms");
+        assert_unchanged(&network.client, &before);
+        assert_eq!(records(&network.client), 0, "ended after {delay} ms");
     }
 }
 
 #[test]
 fn instances_that_start_at_the_same_time_do_not_collide() {
-    let lab = Lab::new();
-    lab.server.echo_server("[::]:80");
-    let before = lab.client.state();
+    let network = TestNetwork::new();
+    network.server.echo_server("[::]:80");
+    let before = network.client.state();
     let mut instances: Vec<Instance> = (0..4)
         .map(|_| {
-            let mut command = Instance::command(&lab.client.records, &["eth0", "eth1"], &[]);
-            Instance::spawn(lab.client.run(move || command.spawn().unwrap()))
+            let mut command = Instance::command(&network.client.records, &["eth0", "eth1"], &[]);
+            Instance::spawn(network.client.run(move || command.spawn().unwrap()))
         })
         .collect();
     for instance in &mut instances {
         instance.expect("ready");
     }
-    let rules = lab.client.ip("rule");
+    let rules = network.client.ip("rule");
     let own: std::collections::BTreeSet<&str> =
         rules.lines().filter_map(|l| l.split(" to ").nth(1)?.split(' ').next()).collect();
     assert_eq!(own.len(), 8, "{rules}");
-    let reserved = lab.client.read("net/ipv4/ip_local_reserved_ports");
+    let reserved = network.client.read("net/ipv4/ip_local_reserved_ports");
     let ports: u32 = reserved
         .split(',')
         .map(|r| {
@@ -212,139 +212,144 @@ fn instances_that_start_at_the_same_time_do_not_collide() {
     for instance in &mut instances {
         instance.finish();
     }
-    assert_unchanged(&lab.client, &before);
+    assert_unchanged(&network.client, &before);
 }
 
 #[test]
 fn what_a_running_instance_has_set_up_is_left_alone() {
-    let lab = Lab::new();
-    lab.server.echo_server("[::]:80");
-    let before = lab.client.state();
+    let network = TestNetwork::new();
+    network.server.echo_server("[::]:80");
+    let before = network.client.state();
     let mut port = 5000;
     let mut connects = |set: &umptcp_tun_driver::paths::PathSet| {
         let path = &set.paths[0];
         port += 1;
         Flow::connect(&path.tun, (path.config.addresses[0], port), "10.0.0.1:80").echo("alive");
     };
-    let set = lab.client.set_up(&["eth0"], &options()).unwrap();
-    let settled = lab.client.state();
-    // Others over the same NIC come and go, in order and not, translated and not.
+    let set = network.client.set_up(&["eth0"], &options()).unwrap();
+    let settled = network.client.state();
+    // Other instances over the same NIC come and go, in and out of order, translated or not.
     for specs in [["eth0", "eth1"], [ROUTED, "eth1"]] {
-        let mut other = Instance::start(&lab.client, &specs);
+        let mut other = Instance::start(&network.client, &specs);
         connects(&set);
         other.finish();
-        assert_unchanged(&lab.client, &settled);
+        assert_unchanged(&network.client, &settled);
         connects(&set);
-        let mut other = Instance::start(&lab.client, &specs);
+        let mut other = Instance::start(&network.client, &specs);
         other.kill();
-        // One more start removes what is left of it, and only that.
-        let mut next = Instance::start(&lab.client, &["eth1"]);
+        // Another start removes what is left of it, and nothing else.
+        let mut next = Instance::start(&network.client, &["eth1"]);
         connects(&set);
         next.finish();
-        assert_unchanged(&lab.client, &settled);
+        assert_unchanged(&network.client, &settled);
         connects(&set);
     }
     drop(set);
-    assert_unchanged(&lab.client, &before);
+    assert_unchanged(&network.client, &before);
 }
 
 #[test]
 fn the_last_of_several_instances_restores_what_was_before_the_first() {
-    let lab = Lab::new();
-    let before = lab.client.state();
-    let mut first = Instance::start(&lab.client, &[ROUTED]);
-    let second = lab.client.set_up(&["eth0"], &options()).unwrap();
+    let network = TestNetwork::new();
+    let before = network.client.state();
+    let mut first = Instance::start(&network.client, &[ROUTED]);
+    let second = network.client.set_up(&["eth0"], &options()).unwrap();
     first.finish();
-    assert!(lab.client.read("net/ipv4/conf/eth0/forwarding").starts_with('1'));
-    lab.server.echo_server("[::]:80");
+    assert!(network.client.read("net/ipv4/conf/eth0/forwarding").starts_with('1'));
+    network.server.echo_server("[::]:80");
     let path = &second.paths[0];
     Flow::connect(&path.tun, (path.config.addresses[1], 5000), "[2001:db8:a0::1]:80").echo("alive");
-    let mut third = Instance::start(&lab.client, &[ROUTED]);
+    let mut third = Instance::start(&network.client, &[ROUTED]);
     drop(second);
-    assert!(lab.client.read("net/ipv4/conf/eth0/forwarding").starts_with('1'));
+    assert!(network.client.read("net/ipv4/conf/eth0/forwarding").starts_with('1'));
     third.kill();
-    let fourth = lab.client.set_up(&["eth1"], &options()).unwrap();
+    let fourth = network.client.set_up(&["eth1"], &options()).unwrap();
     drop(fourth);
-    assert_unchanged(&lab.client, &before);
+    assert_unchanged(&network.client, &before);
 }
 
 #[test]
 fn a_setting_that_somebody_else_changed_meanwhile_stays() {
-    let lab = Lab::new();
-    let set = lab.client.set_up(&[ROUTED], &options()).unwrap();
-    lab.client.sysctl("net/ipv4/neigh/eth0/proxy_delay", "40");
+    let network = TestNetwork::new();
+    let set = network.client.set_up(&[ROUTED], &options()).unwrap();
+    network.client.sysctl("net/ipv4/neigh/eth0/proxy_delay", "40");
     drop(set);
-    let value = lab.client.read("net/ipv4/neigh/eth0/proxy_delay");
+    let value = network.client.read("net/ipv4/neigh/eth0/proxy_delay");
     assert_eq!(value.trim(), "40");
 }
 
 #[test]
 fn clean_up_takes_everything_down_at_once() {
-    let lab = Lab::new();
-    let before = lab.client.state();
-    let mut instance = Instance::start(&lab.client, &["eth0", "eth1"]);
+    let network = TestNetwork::new();
+    let before = network.client.state();
+    let mut instance = Instance::start(&network.client, &["eth0", "eth1"]);
     instance.tell("clean up");
     assert_eq!(instance.expect("cleaned"), "cleaned 0");
-    // The TUN devices stay as long as somebody holds them; nothing leads to them.
-    let state = lab.client.state();
-    assert!(!state.contains("lookup 1970") && lab.client.nft("list tables").is_empty());
+    // The TUN devices exist as long as they are held, but nothing routes to them.
+    let state = network.client.state();
+    assert!(!state.contains("lookup 1970") && network.client.nft("list tables").is_empty());
     instance.tell("exit");
     wait_until("the process has ended", || instance.process.try_wait().unwrap().is_some());
-    wait_until("the TUN devices are gone", || !lab.client.ip("link").contains("umptcp"));
-    assert_unchanged(&lab.client, &before);
-    assert_eq!(records(&lab.client), 0);
+    wait_until("the TUN devices are gone", || !network.client.ip("link").contains("umptcp"));
+    assert_unchanged(&network.client, &before);
+    assert_eq!(records(&network.client), 0);
 }
 
+/// How many records are left. An instance that ended early may not even have created the directory.
 fn records(ns: &Ns) -> usize {
-    std::fs::read_dir(&ns.records).unwrap().flatten().filter(|e| e.path().extension().is_some()).count()
+    let entries = match std::fs::read_dir(&ns.records) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return 0,
+        other => other.unwrap(),
+    };
+    entries.flatten().filter(|e| e.path().extension().is_some()).count()
 }
 
 #[test]
 fn a_path_can_go_while_others_stay() {
-    let lab = Lab::new();
-    lab.server.echo_server("[::]:80");
-    let before = lab.client.state();
-    let mut set = lab.client.set_up(&["eth0"], &options()).unwrap();
-    let alone = lab.client.state();
+    let network = TestNetwork::new();
+    network.server.echo_server("[::]:80");
+    let before = network.client.state();
+    let mut set = network.client.set_up(&["eth0"], &options()).unwrap();
+    let alone = network.client.state();
     let added = set.add(&"eth1".parse().unwrap()).unwrap();
     let again = set.add(&ROUTED.parse().unwrap()).unwrap();
     drop(added);
     drop(again);
-    assert_unchanged(&lab.client, &alone);
+    assert_unchanged(&network.client, &alone);
     let path = set.paths.remove(0);
     drop(set);
-    assert_unchanged(&lab.client, &alone);
+    assert_unchanged(&network.client, &alone);
     Flow::connect(&path.tun, (path.config.addresses[0], 5000), "10.0.0.1:80").echo("kept by its guard");
     drop(path);
-    assert_unchanged(&lab.client, &before);
-    assert_eq!(records(&lab.client), 0);
+    assert_unchanged(&network.client, &before);
+    assert_eq!(records(&network.client), 0);
 }
 
 #[test]
 fn an_address_in_the_nic_s_own_subnet_is_answered_for() {
-    let lab = Lab::new();
-    let before = lab.client.state();
-    let set = lab.client.set_up(&[ROUTED], &options()).unwrap();
+    let network = TestNetwork::new();
+    let before = network.client.state();
+    let set = network.client.set_up(&[ROUTED], &options()).unwrap();
     for address in ["10.0.0.7:22", "[2001:db8:a0::7]:22"] {
-        let client = echo_client(&lab.server, address);
+        let client = echo_client(&network.server, address);
         Flow::accept(&set.paths[0].tun, 22).answer();
         client.join().unwrap();
     }
-    // Without the entries nobody answers.
-    lab.client.ip("neighbour del proxy 10.0.0.7 dev eth0");
-    lab.client.ip("neighbour del proxy 2001:db8:a0::7 dev eth0");
-    lab.server.ip("neighbour flush all");
+    // Without the entries, nobody answers.
+    network.client.ip("neighbour del proxy 10.0.0.7 dev eth0");
+    network.client.ip("neighbour del proxy 2001:db8:a0::7 dev eth0");
+    network.server.ip("neighbour flush all");
     for address in ["10.0.0.7:22", "[2001:db8:a0::7]:22"] {
         let address = address.parse().unwrap();
         let wait = std::time::Duration::from_secs(1);
-        let result = lab.server.run(move || std::net::TcpStream::connect_timeout(&address, wait));
+        let result = network.server.run(move || std::net::TcpStream::connect_timeout(&address, wait));
         assert!(result.is_err());
     }
     drop(set);
-    assert_unchanged(&lab.client, &before);
+    assert_unchanged(&network.client, &before);
 }
 
-/// Runs [`child`] wrapped into a command that takes something away; answers its verdict.
+/// Runs [`child`] through a command that takes something away; returns its result.
 fn verdict(ns: &Ns, specs: &[&str], wrapper: &[&str]) -> String {
     let mut command = Instance::command(&ns.records, specs, wrapper);
     let process = ns.run(move || command.spawn().unwrap());
@@ -357,18 +362,18 @@ fn verdict(ns: &Ns, specs: &[&str], wrapper: &[&str]) -> String {
 
 #[test]
 fn without_privilege_it_says_what_is_needed() {
-    let lab = Lab::new();
+    let network = TestNetwork::new();
     let without = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"];
-    let failed = verdict(&lab.client, &["eth0"], &without);
+    let failed = verdict(&network.client, &["eth0"], &without);
     assert!(failed.contains("no permission") && failed.contains("CAP_NET_ADMIN"), "{failed}");
     let hidden = "mount -t tmpfs none /dev/net && exec \"$0\" \"$@\"";
-    let failed = verdict(&lab.client, &["eth0"], &["unshare", "-m", "sh", "-c", hidden]);
+    let failed = verdict(&network.client, &["eth0"], &["unshare", "-m", "sh", "-c", hidden]);
     assert!(failed.contains("no /dev/net/tun"), "{failed}");
 }
 
 #[test]
 fn a_user_namespace_without_nft_is_enough_for_routed_paths() {
-    // As the demo does it: a process of its own makes the namespaces, and has no nft.
+    // Like the demo: a separate process creates the namespaces, and has no nft.
     let ns = Ns::new();
     let script = "ip link set lo up && ip link add eth0 type veth peer name peer0 && ip link set eth0 up && \
                   ip link set peer0 up && ip address add 10.0.0.2/24 dev eth0 && \

@@ -1,6 +1,6 @@
-//! The path's table mirrors the NIC's routes, follows them, and ends in `unreachable`.
+//! The path's table mirrors the NIC's routes, follows their changes, and ends with `unreachable`.
 
-use crate::lab::{Flow, Lab, PATIENCE, QUIET, options, receive_raw, wait_until};
+use crate::network::{Flow, PATIENCE, QUIET, TestNetwork, options, receive_raw, wait_until};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use umptcp_tun_driver::device::Tun;
@@ -23,16 +23,16 @@ fn syn(tun: &Tun, source: &str, destination: &str) {
         sequence: 1,
         acknowledgment: 0,
     };
-    crate::lab::send(tun, &flow.segment("S", &[]));
+    crate::network::send(tun, &flow.segment("S", &[]));
 }
 
 #[test]
 fn what_the_nic_has_no_route_for_is_refused_and_goes_by_no_other() {
-    let lab = Lab::new();
-    // Without its default route the first NIC reaches its own subnet only.
-    lab.client.ip("route del default dev eth0");
-    lab.client.ip("-6 route del default dev eth0");
-    let set = lab.client.set_up(&SPECS, &options()).unwrap();
+    let network = TestNetwork::new();
+    // Without its default route the first NIC reaches only its own subnet.
+    network.client.ip("route del default dev eth0");
+    network.client.ip("-6 route del default dev eth0");
+    let set = network.client.set_up(&SPECS, &options()).unwrap();
     let path = &set.paths[0];
     for (source, near, far, icmp) in [
         ("198.51.100.1", "10.0.0.1", "192.0.2.9", vec![(9, 1u8), (20, 3)]),
@@ -41,12 +41,12 @@ fn what_the_nic_has_no_route_for_is_refused_and_goes_by_no_other() {
         assert!(path.has_route(ip(near)).unwrap() && !path.has_route(ip(far)).unwrap());
         assert!(set.paths[1].has_route(ip(far)).unwrap());
         assert!(!set.paths[1].has_route(ip("10.0.0.2")).unwrap(), "the host's own address is no destination");
-        let tap = lab.server.tap();
+        let tap = network.server.tap();
         syn(&path.tun, source, near);
         assert!(tap.find(PATIENCE, |s| s.source.ip() == ip(source)).is_some(), "on-link {near}");
-        // A second rule would drop what falls through; this test is about the first.
+        // Another rule would drop what falls through; this test is about the table.
         let family = if source.contains(':') { "-6" } else { "-4" };
-        lab.client.ip(&format!("{family} rule del iif {} blackhole", path.tun.name()));
+        network.client.ip(&format!("{family} rule del iif {} blackhole", path.tun.name()));
         tap.clear();
         syn(&path.tun, source, far);
         assert_eq!(tap.find(QUIET, |s| s.source.ip() == ip(source)), None);
@@ -55,43 +55,44 @@ fn what_the_nic_has_no_route_for_is_refused_and_goes_by_no_other() {
         let told = std::iter::from_fn(|| receive_raw(&path.tun, until))
             .any(|p| icmp.iter().all(|(at, value)| p.get(*at) == Some(value)));
         assert!(told, "no ICMP message about {far}");
-        // Without the last route of its table it goes the way of the host's own packets, by the other NIC.
-        let rules = lab.client.ip(&format!("{family} rule"));
+        // Without the last route of the table, packets leave through the other NIC, like the host's own.
+        let rules = network.client.ip(&format!("{family} rule"));
         let rule = rules.lines().find(|l| l.contains(&format!("from {source} "))).unwrap();
         let table = rule.split(" lookup ").nth(1).unwrap().split_whitespace().next().unwrap();
-        lab.client.ip(&format!("{family} route del unreachable default table {table} metric 4294967295"));
+        network.client.ip(&format!("{family} route del unreachable default table {table} metric 4294967295"));
         tap.clear();
         syn(&path.tun, source, far);
-        let (by, _) = tap.find(PATIENCE, |s| s.source.ip() == ip(source)).expect("this test shows nothing");
-        assert_eq!(by, lab.server.index("eth1"));
+        let (by, _) =
+            tap.find(PATIENCE, |s| s.source.ip() == ip(source)).expect("otherwise this test proves nothing");
+        assert_eq!(by, network.server.index("eth1"));
     }
 }
 
 #[test]
 fn follows_routes_that_come_and_go() {
-    let lab = Lab::new();
-    let mut set = lab.client.set_up(&SPECS, &options()).unwrap();
+    let network = TestNetwork::new();
+    let mut set = network.client.set_up(&SPECS, &options()).unwrap();
     let changes = set.changes().unwrap();
     let (eth0, eth1) = (&set.paths[0], &set.paths[1]);
     let far = |v6: bool| ip(if v6 { "2001:db8:9::9" } else { "192.0.2.9" });
     for v6 in [false, true] {
         let (family, gateway) = if v6 { ("-6", "2001:db8:a0::1") } else { ("-4", "10.0.0.1") };
         assert!(eth0.has_route(far(v6)).unwrap());
-        lab.client.ip(&format!("{family} route del default dev eth0"));
+        network.client.ip(&format!("{family} route del default dev eth0"));
         wait_until("the route is gone", || !eth0.has_route(far(v6)).unwrap());
         let host = if v6 { "2001:db8:9::/48" } else { "192.0.2.0/24" };
-        // One of several next hops, and an MTU, come along.
-        lab.client.ip(&format!(
+        // One of several next hops, and an MTU, are copied.
+        network.client.ip(&format!(
             "{family} route add {host} mtu 1400 nexthop via {gateway} dev eth0 nexthop via {} dev eth1",
             gateway.replace("a0", "a1").replace("10.0", "10.1")
         ));
         wait_until("the route is there", || eth0.has_route(far(v6)).unwrap());
-        let tables = lab.client.ip(&format!("{family} route show table all {host}"));
+        let tables = network.client.ip(&format!("{family} route show table all {host}"));
         assert_eq!(tables.matches("mtu 1400").count(), 3, "{tables}");
-        lab.client.ip(&format!("{family} route del {host}"));
+        network.client.ip(&format!("{family} route del {host}"));
         wait_until("the route is gone", || !eth0.has_route(far(v6)).unwrap());
-        // A host with a table of its own for each NIC.
-        lab.client.ip(&format!("{family} route add default via {gateway} dev eth0 table 77"));
+        // A host with a separate table for each NIC.
+        network.client.ip(&format!("{family} route add default via {gateway} dev eth0 table 77"));
         wait_until("the route is there", || eth0.has_route(far(v6)).unwrap());
         assert!(eth1.has_route(far(v6)).unwrap());
     }
@@ -101,9 +102,9 @@ fn follows_routes_that_come_and_go() {
 
 #[test]
 fn follows_a_nic_that_goes_down_and_comes_back() {
-    let lab = Lab::new();
-    lab.server.echo_server("[::]:80");
-    let mut set = lab.client.set_up(&["eth0", "eth1"], &options()).unwrap();
+    let network = TestNetwork::new();
+    network.server.echo_server("[::]:80");
+    let mut set = network.client.set_up(&["eth0", "eth1"], &options()).unwrap();
     let changes = set.changes().unwrap();
     let path = &set.paths[0];
     let tun = path.tun.name().to_owned();
@@ -118,30 +119,30 @@ fn follows_a_nic_that_goes_down_and_comes_back() {
     };
     let own = path.config.addresses[0];
     Flow::connect(&path.tun, (own, 41000), "192.0.2.9:80").echo("before");
-    lab.client.ip("link set eth0 down");
+    network.client.ip("link set eth0 down");
     await_change(PathChange::Down { tun: tun.clone(), gone: false });
     wait_until("no route", || !path.has_route(ip("10.0.0.1")).unwrap());
-    lab.client.ip("link set eth0 up");
+    network.client.ip("link set eth0 up");
     await_change(PathChange::Up { tun: tun.clone() });
-    lab.client.ip("route add default via 10.0.0.1 metric 100");
+    network.client.ip("route add default via 10.0.0.1 metric 100");
     wait_until("a route", || path.has_route(ip("192.0.2.9")).unwrap());
     Flow::connect(&path.tun, (own, 41001), "192.0.2.9:80").echo("after");
     // No carrier: the peer goes down.
-    lab.server.ip("link set eth0 down");
+    network.server.ip("link set eth0 down");
     await_change(PathChange::Down { tun: tun.clone(), gone: false });
-    lab.server.ip("link set eth0 up");
+    network.server.ip("link set eth0 up");
     await_change(PathChange::Up { tun: tun.clone() });
     // The MTU.
-    lab.client.ip("link set eth0 mtu 1400");
+    network.client.ip("link set eth0 mtu 1400");
     await_change(PathChange::Mtu { tun: tun.clone(), mtu: 1400 });
-    assert!(lab.client.ip(&format!("link show {tun}")).contains("mtu 1400"));
-    // Unplugged, and plugged in again: a new device of the same name, and another address.
-    lab.client.ip("link del eth0");
+    assert!(network.client.ip(&format!("link show {tun}")).contains("mtu 1400"));
+    // Unplugged and plugged in again: a new device with the same name and another address.
+    network.client.ip("link del eth0");
     await_change(PathChange::Down { tun: tun.clone(), gone: true });
-    lab.client.link("eth0", &lab.server, "eth0");
+    network.client.link("eth0", &network.server, "eth0");
     await_change(PathChange::Up { tun: tun.clone() });
-    lab.client.address("eth0", "10.0.0.77/24");
-    lab.server.address("eth0", "10.0.0.1/24");
+    network.client.address("eth0", "10.0.0.77/24");
+    network.server.address("eth0", "10.0.0.1/24");
     await_change(PathChange::Addresses { tun, advertise: vec![ip("10.0.0.77")] });
     wait_until("a route", || path.has_route(ip("10.0.0.1")).unwrap());
     wait_until("forwarding", || {
@@ -152,11 +153,11 @@ fn follows_a_nic_that_goes_down_and_comes_back() {
 
 #[test]
 fn tells_of_a_nic_that_appears() {
-    let lab = Lab::new();
-    let mut set = lab.client.set_up(&["eth0"], &options()).unwrap();
+    let network = TestNetwork::new();
+    let mut set = network.client.set_up(&["eth0"], &options()).unwrap();
     let changes = set.changes().unwrap();
-    lab.client.link("eth7", &lab.server, "eth7");
-    lab.client.address("eth7", "10.7.0.2/24");
+    network.client.link("eth7", &network.server, "eth7");
+    network.client.address("eth7", "10.7.0.2/24");
     let until = Instant::now() + PATIENCE;
     let nic = loop {
         match changes.recv_timeout(until.saturating_duration_since(Instant::now())).expect("no word of eth7")

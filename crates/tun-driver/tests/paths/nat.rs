@@ -1,21 +1,20 @@
 //! Mode `nat`: a private address, masqueraded to the NIC's.
 
-use crate::lab::{Flow, Lab, PATIENCE, assert_unchanged, echo_client, options};
+use crate::network::{Flow, PATIENCE, TestNetwork, assert_unchanged, echo_client, options};
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::interface::PathKind;
 use umptcp_tun_driver::device::Offload;
-use umptcp_tun_driver::paths::SetupOptions;
 
 #[test]
 fn packets_leave_by_the_nic_with_its_address_and_a_reserved_port() {
-    let lab = Lab::new();
-    lab.server.echo_server("[::]:80");
-    let before = lab.client.state();
-    let set = lab.client.set_up(&["eth0", "eth1"], &options()).unwrap();
+    let network = TestNetwork::new();
+    network.server.echo_server("[::]:80");
+    let before = network.client.state();
+    let set = network.client.set_up(&["eth0", "eth1"], &options()).unwrap();
     let range = set.port_range().unwrap();
-    let tap = lab.server.tap();
+    let tap = network.server.tap();
     for (n, path) in set.paths.iter().enumerate() {
-        let index = lab.server.index(&format!("eth{n}"));
+        let index = network.server.index(&format!("eth{n}"));
         assert_eq!(path.config.kind, PathKind::Nat);
         assert_eq!(path.config.addresses.len(), 2);
         let advertised: Vec<String> = path.config.advertise.iter().map(ToString::to_string).collect();
@@ -46,22 +45,22 @@ fn packets_leave_by_the_nic_with_its_address_and_a_reserved_port() {
         }
     }
     drop(set);
-    assert_unchanged(&lab.client, &before);
+    assert_unchanged(&network.client, &before);
 }
 
 #[test]
 fn takes_connections_to_the_nic_s_address_from_the_network_and_from_this_host() {
-    let lab = Lab::new();
-    let options = SetupOptions { listen_ports: vec![22], ..options() };
-    let set = lab.client.set_up(&["eth0"], &options).unwrap();
+    let network = TestNetwork::new();
+    let options = options().listen_ports(vec![22]);
+    let set = network.client.set_up(&["eth0"], &options).unwrap();
     set.listen(23).unwrap();
     for (ns, address) in [
-        (&lab.server, "10.0.0.2:22"),
-        (&lab.server, "[2001:db8:a0::2]:22"),
-        (&lab.client, "10.0.0.2:22"),
-        (&lab.client, "[2001:db8:a0::2]:22"),
-        (&lab.server, "10.0.0.2:23"),
-        (&lab.client, "[2001:db8:a0::2]:23"),
+        (&network.server, "10.0.0.2:22"),
+        (&network.server, "[2001:db8:a0::2]:22"),
+        (&network.client, "10.0.0.2:22"),
+        (&network.client, "[2001:db8:a0::2]:22"),
+        (&network.server, "10.0.0.2:23"),
+        (&network.client, "[2001:db8:a0::2]:23"),
     ] {
         let address: SocketAddr = address.parse().unwrap();
         let client = echo_client(ns, &address.to_string());
@@ -74,11 +73,11 @@ fn takes_connections_to_the_nic_s_address_from_the_network_and_from_this_host() 
 
 #[test]
 fn takes_the_families_that_the_nic_has() {
-    let lab = Lab::new();
-    lab.client.ip("-6 address flush dev eth0 scope global");
-    lab.client.ip("-4 address flush dev eth1");
-    lab.server.echo_server("[::]:80");
-    let set = lab.client.set_up(&["eth0", "eth1"], &options()).unwrap();
+    let network = TestNetwork::new();
+    network.client.ip("-6 address flush dev eth0 scope global");
+    network.client.ip("-4 address flush dev eth1");
+    network.server.echo_server("[::]:80");
+    let set = network.client.set_up(&["eth0", "eth1"], &options()).unwrap();
     let [v4, v6] = &set.paths[..] else { panic!("not two paths") };
     assert!(
         v4.config.addresses.iter().all(IpAddr::is_ipv4) && v6.config.addresses.iter().all(IpAddr::is_ipv6)
@@ -86,15 +85,15 @@ fn takes_the_families_that_the_nic_has() {
     Flow::connect(&v4.tun, (v4.config.addresses[0], 5000), "10.0.0.1:80").echo("IPv4 only");
     Flow::connect(&v6.tun, (v6.config.addresses[0], 5000), "[2001:db8:a1::1]:80").echo("IPv6 only");
     assert!(!v4.has_route("2001:db8:9::9".parse().unwrap()).unwrap());
-    // Listening is for the path's families only: nothing is held on the others.
+    // Listening applies only to the path's families: no ports are held on the others.
     set.listen(22).unwrap();
 }
 
 #[test]
 fn what_is_said_of_a_path_is_passed_on() {
-    let lab = Lab::new();
-    lab.server.echo_server("[::]:80");
-    let set = lab
+    let network = TestNetwork::new();
+    network.server.echo_server("[::]:80");
+    let set = network
         .client
         .set_up(&["eth0,address=10.77.0.1,advertise=203.0.113.5,backup,weight=7", "eth1"], &options())
         .unwrap();
@@ -106,20 +105,19 @@ fn what_is_said_of_a_path_is_passed_on() {
     assert!(!set.paths[1].config.backup && set.paths[1].config.weight == 1);
     Flow::connect(&set.paths[0].tun, (config.addresses[0], 5000), "10.0.0.1:80").echo("chosen address");
     drop(set);
-    let set = lab.client.set_up(&["eth0"], &SetupOptions { offload: Offload::Auto, ..options() }).unwrap();
+    let set = network.client.set_up(&["eth0"], &options().offload(Offload::Auto)).unwrap();
     assert!(set.paths[0].config.checksum_offload && set.paths[0].config.max_packet == 65535);
 }
 
-/// Where the kernel is told to hand a NIC small segments or single packets, we do so too.
+/// If the kernel is configured to pass small segments or single packets to a NIC, we do so too.
 #[test]
 fn segments_are_no_larger_than_the_nic_is_given_by_the_kernel() {
-    let lab = Lab::new();
+    let network = TestNetwork::new();
     for (limit, expected) in
         [("gso_max_size 20000", 20_000), ("gso_max_segs 4", 4 * 1_500), ("gso_max_segs 1", 1_500)]
     {
-        lab.client.ip(&format!("link set eth0 {limit}"));
-        let set =
-            lab.client.set_up(&["eth0"], &SetupOptions { offload: Offload::Auto, ..options() }).unwrap();
+        network.client.ip(&format!("link set eth0 {limit}"));
+        let set = network.client.set_up(&["eth0"], &options().offload(Offload::Auto)).unwrap();
         assert_eq!(set.paths[0].config.max_packet, expected, "{limit}");
     }
 }

@@ -1,11 +1,11 @@
-//! What cannot be set up is refused with the cause and the remedy, and nothing is left behind.
+//! Errors name the cause and the remedy, and nothing is left behind.
 
-use crate::lab::{Flow, Lab, Ns, assert_unchanged, options, wait_until};
+use crate::network::{Flow, Ns, TestNetwork, assert_unchanged, options, wait_until};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use umptcp_tun_driver::paths::{NicInfo, SetupOptions, discover};
 
-/// The error of a set-up that must fail, and leave everything as it was.
+/// Returns the error of a set-up that must fail and leave everything unchanged.
 fn refusal(ns: &Ns, specs: &[&str], options: &SetupOptions) -> String {
     let before = ns.state();
     let error = ns.set_up(specs, options).expect_err("it was set up").to_string();
@@ -20,13 +20,13 @@ fn refusal(ns: &Ns, specs: &[&str], options: &SetupOptions) -> String {
 
 #[test]
 fn devices_that_cannot_carry_a_path() {
-    let lab = Lab::new();
-    let client = &lab.client;
-    client.link("bare0", &lab.server, "bare0");
+    let network = TestNetwork::new();
+    let client = &network.client;
+    client.link("bare0", &network.server, "bare0");
     client.ip("link add br9 type bridge");
     client.ip("link add down0 type veth peer name down1");
     for (spec, text) in [
-        ("eth9", "no network device \"eth9\""),
+        ("eth9", "no network device is called \"eth9\""),
         ("lo", "loopback"),
         ("down0", "ip link set down0 up"),
         ("bare0", "no address"),
@@ -35,7 +35,7 @@ fn devices_that_cannot_carry_a_path() {
         ("eth0,address=10.0.0.255,mode=routed", "broadcast"),
         ("eth0,address=10.1.0.2", "already taken"),
     ] {
-        // The first path is set up, then undone again.
+        // The first path is set up and then undone.
         let error = refusal(client, &["eth1", spec], &options());
         assert!(error.contains(text), "{spec}: {error}");
     }
@@ -55,23 +55,23 @@ fn devices_that_cannot_carry_a_path() {
 
 #[test]
 fn an_address_that_another_host_of_the_subnet_has() {
-    let lab = Lab::new();
+    let network = TestNetwork::new();
     for (address, own) in [("10.0.0.8", "10.0.0.9"), ("2001:db8:a0::8", "2001:db8:a0::9")] {
-        lab.server.address("eth0", &format!("{address}/32"));
-        let error = refusal(&lab.client, &[&format!("eth0,address={address},mode=routed")], &options());
+        network.server.address("eth0", &format!("{address}/32"));
+        let error = refusal(&network.client, &[&format!("eth0,address={address},mode=routed")], &options());
         assert!(error.contains("another host on the link of eth0"), "{error}");
-        // Only an answer counts, not what was known once.
-        lab.client.ip(&format!("neighbour replace {own} dev eth0 lladdr 02:00:00:00:00:01 nud stale"));
-        drop(lab.client.set_up(&[&format!("eth0,address={own},mode=routed")], &options()).unwrap());
+        // Only a fresh answer counts, not an old neighbour entry.
+        network.client.ip(&format!("neighbour replace {own} dev eth0 lladdr 02:00:00:00:00:01 nud stale"));
+        drop(network.client.set_up(&[&format!("eth0,address={own},mode=routed")], &options()).unwrap());
     }
 }
 
 #[test]
 fn finds_the_devices_that_can() {
-    let lab = Lab::new();
-    let client = &lab.client;
-    client.link("bare0", &lab.server, "bare0");
-    client.link("noroute0", &lab.server, "noroute0");
+    let network = TestNetwork::new();
+    let client = &network.client;
+    client.link("bare0", &network.server, "bare0");
+    client.link("noroute0", &network.server, "noroute0");
     client.ip("address add 10.9.0.2/32 dev noroute0");
     client.ip("link add br9 type bridge");
     client.ip("link set br9 up");
@@ -103,20 +103,20 @@ fn finds_the_devices_that_can() {
 
 #[test]
 fn a_port_that_a_program_listens_on() {
-    let lab = Lab::new();
-    // A copy of the socket closed before may live a moment longer, in a program about to be started by another test.
+    let network = TestNetwork::new();
+    // A copy of the socket closed above may survive for a moment in a program that another test is starting.
     let listen = |address: &'static str| {
         let mut listener = None;
         wait_until("the port is free", || {
-            listener = lab.client.run(move || TcpListener::bind(address).ok());
+            listener = network.client.run(move || TcpListener::bind(address).ok());
             listener.is_some()
         });
         listener.unwrap()
     };
-    let options = SetupOptions { listen_ports: vec![2222], ..options() };
+    let options = options().listen_ports(vec![2222]);
     for address in ["0.0.0.0:2222", "10.0.0.2:2222", "[2001:db8:a0::2]:2222", "[::]:2222"] {
         let program = listen(address);
-        let error = refusal(&lab.client, &["eth0"], &options);
+        let error = refusal(&network.client, &["eth0"], &options);
         let pid = std::process::id();
         assert!(
             error.contains("port 2222") && error.contains(&format!("(process {pid})")),
@@ -127,13 +127,13 @@ fn a_port_that_a_program_listens_on() {
     let other_address = listen("127.0.0.1:2222");
     let mut set = None;
     wait_until("the port is free", || {
-        set = lab.client.set_up(&["eth0"], &options).ok();
+        set = network.client.set_up(&["eth0"], &options).ok();
         set.is_some()
     });
     let set = set.unwrap();
     drop(other_address);
     // Held for us now.
-    let taken = lab.client.run(|| TcpListener::bind("10.0.0.2:2222").map(|_| ()).unwrap_err().kind());
+    let taken = network.client.run(|| TcpListener::bind("10.0.0.2:2222").map(|_| ()).unwrap_err().kind());
     assert_eq!(taken, std::io::ErrorKind::AddrInUse);
     let program = listen("0.0.0.0:2223");
     let error = set.listen(2223).unwrap_err().to_string();
@@ -148,8 +148,8 @@ fn a_port_that_a_program_listens_on() {
 
 #[test]
 fn a_firewall_that_would_drop_the_packets_is_named() {
-    let lab = Lab::new();
-    let client = &lab.client;
+    let network = TestNetwork::new();
+    let client = &network.client;
     client.nft("add table inet corporate");
     client.nft("add chain inet corporate fence { type filter hook forward priority 10 ; policy drop ; }");
     let routed = "eth0,address=198.51.100.1,mode=routed";
@@ -167,44 +167,44 @@ fn a_firewall_that_would_drop_the_packets_is_named() {
         client.nft("flush chain inet corporate fence");
     }
     client.nft("delete table inet corporate");
-    // Rejecting rules in a chain that accepts otherwise.
+    // Rules that reject in a chain that accepts otherwise.
     client.nft("add table ip filter");
     client.nft("add chain ip filter FORWARD { type filter hook forward priority 0 ; policy accept ; }");
     client.nft("add rule ip filter FORWARD reject");
     let error = refusal(client, &["eth0"], &options());
     assert!(error.contains("iptables -I FORWARD"), "{error}");
-    let unchecked = SetupOptions { check_firewall: false, ..options() };
+    let unchecked = options().check_firewall(false);
     client.set_up(&["eth0"], &unchecked).unwrap();
     client.nft("flush chain ip filter FORWARD");
-    // One that lets only answers in, and what leaves by a NIC out, is no hindrance.
+    // A firewall that accepts only replies, and everything that leaves through a NIC, is no obstacle.
     client.nft("chain ip filter FORWARD { policy drop ; }");
     client.nft("add rule ip filter FORWARD ct state established,related accept");
     client.nft("add rule ip filter FORWARD oifname eth0 accept");
-    lab.server.echo_server("[::]:80");
+    network.server.echo_server("[::]:80");
     let set = client.set_up(&["eth0"], &options()).unwrap();
     Flow::connect(&set.paths[0].tun, (set.paths[0].config.addresses[0], 5000), "10.0.0.1:80").echo("through");
 }
 
-/// A program in place of `nft`.
+/// A script that replaces `nft`.
 fn fake_nft(ns: &Ns, script: &str) -> SetupOptions {
     use std::os::unix::fs::PermissionsExt;
     std::fs::create_dir_all(&ns.records).unwrap();
     let program = ns.records.join("nft");
     std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-    SetupOptions { nft_program: Some(program), ..options() }
+    options().nft_program(program)
 }
 
 #[test]
 fn nftables_missing_or_incomplete() {
-    let lab = Lab::new();
-    let client = &lab.client;
-    let without = SetupOptions { nft_program: Some(PathBuf::from("/nowhere/nft")), ..options() };
+    let network = TestNetwork::new();
+    let client = &network.client;
+    let without = options().nft_program(PathBuf::from("/nowhere/nft"));
     let error = refusal(client, &["eth0"], &without);
     assert!(error.contains("apt install nftables") && error.contains("mode=routed"), "{error}");
-    // Routed paths do without.
+    // Routed paths do not need it.
     drop(client.set_up(&["eth0,address=198.51.100.1,mode=routed"], &without).unwrap());
-    // A kernel that knows nftables but no translation: only scripts without it succeed.
+    // A kernel with nftables but without NAT: only scripts without NAT succeed.
     let incomplete = fake_nft(
         client,
         "script=$(cat); case \"$script\" in *'type nat'*|*masquerade*|*dnat*)\n\
@@ -220,13 +220,13 @@ fn nftables_missing_or_incomplete() {
 
 #[test]
 fn an_address_that_is_a_duplicate_is_none() {
-    // Duplicate address detection that fails leaves an address nobody can use.
-    let lab = Lab::new();
-    lab.client.sysctl("net/ipv6/conf/eth1/accept_dad", "1");
-    lab.client.ip("-4 address flush dev eth1");
-    lab.client.ip("-6 address flush dev eth1 scope global");
-    lab.client.ip("address add 2001:db8:a1::1/64 dev eth1");
-    wait_until("the duplicate is found", || lab.client.ip("address").contains("dadfailed"));
-    let error = refusal(&lab.client, &["eth1"], &options());
+    // Failed duplicate address detection leaves an unusable address.
+    let network = TestNetwork::new();
+    network.client.sysctl("net/ipv6/conf/eth1/accept_dad", "1");
+    network.client.ip("-4 address flush dev eth1");
+    network.client.ip("-6 address flush dev eth1 scope global");
+    network.client.ip("address add 2001:db8:a1::1/64 dev eth1");
+    wait_until("the duplicate is found", || network.client.ip("address").contains("dadfailed"));
+    let error = refusal(&network.client, &["eth1"], &options());
     assert!(error.contains("no address"), "{error}");
 }

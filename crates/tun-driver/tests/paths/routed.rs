@@ -1,6 +1,8 @@
-//! Mode `routed`: an address of its own, no translation.
+//! Mode `routed`: an address of its own, no NAT.
 
-use crate::lab::{Flow, Lab, Ns, PATIENCE, QUIET, Segment, assert_unchanged, echo_client, options, send};
+use crate::network::{
+    Flow, Ns, PATIENCE, QUIET, Segment, TestNetwork, assert_unchanged, echo_client, options, send,
+};
 use std::net::IpAddr;
 
 fn ip(text: &str) -> IpAddr {
@@ -22,14 +24,14 @@ const SPECS: [&str; 2] = [
 
 #[test]
 fn each_path_s_packets_leave_by_its_nic_and_answers_come_back() {
-    let lab = Lab::new();
-    route_to_paths(&lab.server);
-    lab.server.echo_server("[::]:80");
-    let before = lab.client.state();
-    let set = lab.client.set_up(&SPECS, &options()).unwrap();
-    let tap = lab.server.tap();
+    let network = TestNetwork::new();
+    route_to_paths(&network.server);
+    network.server.echo_server("[::]:80");
+    let before = network.client.state();
+    let set = network.client.set_up(&SPECS, &options()).unwrap();
+    let tap = network.server.tap();
     for (n, path) in set.paths.iter().enumerate() {
-        let index = lab.server.index(&format!("eth{n}"));
+        let index = network.server.index(&format!("eth{n}"));
         for (local, remote) in [
             (format!("198.51.100.{n}"), "192.0.2.9:80".to_owned()),
             (format!("198.51.100.{n}"), format!("10.{n}.0.1:80")),
@@ -44,19 +46,19 @@ fn each_path_s_packets_leave_by_its_nic_and_answers_come_back() {
         }
     }
     drop(set);
-    assert_unchanged(&lab.client, &before);
+    assert_unchanged(&network.client, &before);
 }
 
 #[test]
 fn takes_connections_from_the_network_and_from_this_host() {
-    let lab = Lab::new();
-    route_to_paths(&lab.server);
-    let set = lab.client.set_up(&SPECS, &options()).unwrap();
+    let network = TestNetwork::new();
+    route_to_paths(&network.server);
+    let set = network.client.set_up(&SPECS, &options()).unwrap();
     for (ns, address) in [
-        (&lab.server, "198.51.100.0:22"),
-        (&lab.server, "[2001:db8:10::10]:22"),
-        (&lab.client, "198.51.100.0:22"),
-        (&lab.client, "[2001:db8:10::10]:22"),
+        (&network.server, "198.51.100.0:22"),
+        (&network.server, "[2001:db8:10::10]:22"),
+        (&network.client, "198.51.100.0:22"),
+        (&network.client, "[2001:db8:10::10]:22"),
     ] {
         let client = echo_client(ns, address);
         let mut flow = Flow::accept(&set.paths[0].tun, 22);
@@ -67,10 +69,10 @@ fn takes_connections_from_the_network_and_from_this_host() {
 
 #[test]
 fn a_wrong_source_does_not_leave() {
-    let lab = Lab::new();
-    route_to_paths(&lab.server);
-    let set = lab.client.set_up(&SPECS, &options()).unwrap();
-    let tap = lab.server.tap();
+    let network = TestNetwork::new();
+    route_to_paths(&network.server);
+    let set = network.client.set_up(&SPECS, &options()).unwrap();
+    let tap = network.server.tap();
     let tun = &set.paths[0].tun;
     for source in ["203.0.113.7:1", "[2001:db8:77::7]:1"] {
         let destination = if source.starts_with('[') { "[2001:db8:9::9]:80" } else { "192.0.2.9:80" };
@@ -84,9 +86,9 @@ fn a_wrong_source_does_not_leave() {
         };
         send(tun, &stray);
         assert_eq!(tap.find(QUIET, |s| s.source == stray.source), None);
-        // The rule that drops it taken away, it goes the way of the main table.
+        // Without the rule that drops it, it follows the main table.
         let family = if source.starts_with('[') { "-6" } else { "-4" };
-        lab.client.ip(&format!("{family} rule del iif {} blackhole", tun.name()));
+        network.client.ip(&format!("{family} rule del iif {} blackhole", tun.name()));
         send(tun, &stray);
         assert!(tap.find(PATIENCE, |s| s.source == stray.source).is_some());
     }

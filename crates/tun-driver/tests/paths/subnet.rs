@@ -1,9 +1,8 @@
 //! Two NICs in one subnet with the server, and no gateway: an ordinary case.
 
-use crate::lab::{Flow, Ns, PATIENCE, QUIET, assert_unchanged, options, receive_raw};
+use crate::network::{Flow, Ns, PATIENCE, QUIET, assert_unchanged, options, receive_raw};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
-use umptcp_tun_driver::paths::SetupOptions;
 
 /// A client with two NICs and a server on one bridge.
 struct Lan {
@@ -34,7 +33,7 @@ impl Lan {
         text.split_whitespace().nth(2).unwrap().to_owned()
     }
 
-    /// Whether the server has learnt that `address` is at the client's NIC `device`, and answers still come to it.
+    /// Whether the server has learnt that `address` is at the client's NIC `device`, and replies still reach it.
     fn server_knows(&self, address: &str, device: &str) -> bool {
         self.server
             .ip("neighbour")
@@ -59,7 +58,7 @@ fn each_path_has_its_own_nic_and_the_server_sends_to_it() {
                 }),
             };
             let specs: Vec<&str> = specs.iter().map(String::as_str).collect();
-            let options = SetupOptions { listen_ports: vec![22], ..options() };
+            let options = options().listen_ports(vec![22]);
             let set = lan.client.set_up(&specs, &options).unwrap();
             let mut client_tap = lan.client.tap();
             client_tap.without = set.paths.iter().map(|p| p.tun.index() as usize).collect();
@@ -72,7 +71,7 @@ fn each_path_has_its_own_nic_and_the_server_sends_to_it() {
                     client_tap.clear();
                     let own = path.config.addresses[i];
                     Flow::connect(&path.tun, (own, 40100), server).echo("one subnet");
-                    // Out by this NIC, and back in by it.
+                    // Out through this NIC, and back through it.
                     let nic = lan.client.index(&format!("eth{n}"));
                     let server: SocketAddr = server.parse().unwrap();
                     let (by, _) = client_tap
@@ -83,10 +82,10 @@ fn each_path_has_its_own_nic_and_the_server_sends_to_it() {
                         .find(PATIENCE, |s| s.source == server && s.destination.ip() == seen[i])
                         .unwrap();
                     assert_eq!(by, nic, "{mode}, strict {strict}: answer of {server} by another NIC");
-                    // And the other way: the server has to find the address anew.
+                    // And the other direction: the server has to resolve the address again.
                     lan.server.ip("neighbour flush all");
                     let client =
-                        crate::lab::echo_client(&lan.server, &SocketAddr::new(seen[i], 22).to_string());
+                        crate::network::echo_client(&lan.server, &SocketAddr::new(seen[i], 22).to_string());
                     Flow::accept(&path.tun, 22).answer();
                     client.join().unwrap();
                     assert!(lan.server_knows(&seen[i].to_string(), &format!("eth{n}")));
@@ -137,7 +136,7 @@ fn without_arp_settings_the_server_may_send_to_the_wrong_nic() {
     for device in ["eth0", "eth1"] {
         lan.client.sysctl(&format!("net/ipv4/conf/{device}/arp_ignore"), "0");
     }
-    assert_eq!(answers(), 2, "this test shows nothing");
+    assert_eq!(answers(), 2, "otherwise this test proves nothing");
 }
 
 #[test]
@@ -155,7 +154,7 @@ fn without_a_loose_reverse_path_filter_the_second_nic_is_deaf() {
     };
     assert!(connects(40100));
     lan.client.sysctl("net/ipv4/conf/eth1/rp_filter", "1");
-    assert!(!connects(40101), "this test shows nothing");
+    assert!(!connects(40101), "otherwise this test proves nothing");
 }
 
 #[test]
@@ -164,7 +163,7 @@ fn the_host_s_own_connections_go_on_as_before() {
     lan.server.echo_server("[::]:80");
     let set = lan.client.set_up(&["eth0", "eth1"], &options()).unwrap();
     for server in ["192.168.140.110:80", "[2001:db8:140::110]:80"] {
-        crate::lab::echo_client(&lan.client, server).join().unwrap();
+        crate::network::echo_client(&lan.client, server).join().unwrap();
     }
     for path in &set.paths {
         let packet = receive_raw(&path.tun, Instant::now() + QUIET);

@@ -1,23 +1,25 @@
 //! The command line.
 
-pub(crate) mod values;
+mod sim;
+mod values;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+pub(crate) use sim::SimArgs;
 use std::path::PathBuf;
 use std::time::Duration;
 use umptcp_tun_driver::paths::PathSpec;
 pub(crate) use values::ListenAddress;
 use values::{parse_bytes, parse_duration, parse_path};
 
-/// Port of `umptcp bench` when none is named: the number of the RFC.
+/// Default port of `umptcp bench`: the number of the RFC.
 pub(crate) const BENCH_PORT: u16 = 8684;
 
 const EXAMPLES: &str = "\
 Examples:
   umptcp demo                                see it work: two NICs, one connection, no root needed
-  umptcp demo --sim                          the same in virtual time, with no privilege at all
+  umptcp demo --sim                          the same in virtual time, without any privileges
   umptcp sim scenarios/olia-a.toml           an experiment in the simulator: tables, numbers, plots
-  umptcp bench server                        wait for measurements
+  umptcp bench server                        serve measurements
   umptcp bench client 192.0.2.10             measure throughput to that server
   umptcp listen 9000 > file                  receive a file over MPTCP
   umptcp connect 192.0.2.10 9000 < file      send it
@@ -34,7 +36,7 @@ Environment:
 #[command(name = "umptcp", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{ENVIRONMENT}"))]
 #[command(propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
-    /// Say more on standard error: -v what happens to connections, -vv details, -vvv everything.
+    /// Log to standard error: -v connection events, -vv details, -vvv everything.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     #[command(subcommand)]
@@ -47,7 +49,7 @@ pub(crate) enum Command {
     Listen(ListenArgs),
     Connect(ConnectArgs),
     Bench(BenchArgs),
-    Sim(crate::sim::SimArgs),
+    Sim(SimArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -74,19 +76,19 @@ impl StackKind {
     }
 }
 
-/// Options of everything that opens connections.
+/// Options of every command that opens connections.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Connection options")]
 pub(crate) struct StackArgs {
-    /// Whose TCP carries the connection.
+    /// TCP implementation to use.
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
     pub(crate) stack: StackKind,
-    /// A network interface to use, DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N];
-    /// may be given several times.
+    /// Network interface to use, DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N]; can be repeated.
     ///
     /// By default every usable NIC is used, in nat mode. `address` is the stack's own address on that path (with
-    /// mode=routed the one that the network routes to this host), `advertise` the one to tell the peer, `backup`
-    /// keeps the path idle while another works, `weight` is for schedulers that use one.
+    /// mode=routed, one that the network routes to this host), `advertise` the address to advertise to the peer,
+    /// `backup` keeps the path idle while another works, and `weight` is for custom schedulers: none of the built-in
+    /// ones uses it.
     #[arg(long = "path", value_name = "DEV[,OPTION]...", value_parser = parse_path)]
     pub(crate) paths: Vec<PathSpec>,
     /// Congestion control algorithm.
@@ -95,28 +97,28 @@ pub(crate) struct StackArgs {
     /// Packet scheduler.
     #[arg(long, value_name = "NAME")]
     pub(crate) scheduler: Option<String>,
-    /// Ask for DSS checksums (RFC 8684 section 3.3).
+    /// Use DSS checksums (RFC 8684 section 3.3).
     #[arg(long)]
     pub(crate) checksum: bool,
-    /// With checksums, end the connection where RFC 8684 section 3.7 has it go on as plain TCP.
+    /// With checksums, abort the connection instead of falling back to plain TCP (RFC 8684 section 3.7).
     ///
-    /// A box on the only path that changes the data then leads to an error, never to changed data. Implies --checksum.
+    /// A middlebox that modifies data on the only path then causes an error, never modified data. Implies --checksum.
     #[arg(long)]
     pub(crate) strict_checksums: bool,
     /// Plain TCP: do not offer or accept MPTCP.
     #[arg(long)]
     pub(crate) no_mptcp: bool,
-    /// TCP Fast Open (RFC 7413): data go with the SYN.
+    /// TCP Fast Open (RFC 7413): send data with the SYN.
     ///
-    /// Who listens gives cookies and takes such data. Who connects asks for a cookie with the first connection and sends data with the
-    /// SYN of later ones; cookies are kept as long as the program runs, or in a file with --fast-open-cookies. Should the network
-    /// duplicate a SYN, its data may arrive twice.
+    /// A server issues cookies and accepts such data. A client requests a cookie with its first connection and sends
+    /// data with the SYN of later ones; cookies are kept while the program runs, or in a file with --fast-open-cookies.
+    /// If the network duplicates a SYN, its data may arrive twice: use only for idempotent requests.
     #[arg(long)]
     pub(crate) fast_open: bool,
-    /// Keep the cookies of Fast Open in FILE, for later runs. Implies --fast-open.
+    /// Keep Fast Open cookies in FILE for later runs. Implies --fast-open.
     ///
-    /// It is made if there is none, readable by its owner only; several programs may share it. With it even the only connection of
-    /// `connect` sends data with its SYN, from the second run on.
+    /// The file is created if necessary, readable by its owner only; several programs can share it. From the second run
+    /// on, even the single connection of `connect` sends data with its SYN.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) fast_open_cookies: Option<PathBuf>,
     /// Write the packets of every path to FILE (pcapng, one interface per path).
@@ -126,36 +128,36 @@ pub(crate) struct StackArgs {
 
 /// See it work: one connection over two network interfaces, on an emulated network on this machine.
 ///
-/// Makes user and network namespaces of its own (no root needed, nothing on this machine is changed): a client with two
-/// NICs and a server with one, and between them links with a rate and a delay. The same transfer runs over one NIC, then
-/// over both, then over both while the first goes silent and comes back.
+/// Creates its own user and network namespaces (no root needed, nothing on this machine is changed) with a client with
+/// two NICs, a server with one, and links with limited rate and delay between them. Runs a transfer over one NIC, then
+/// over both, and then over both while the first NIC's link fails silently and recovers.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  umptcp demo                       about half a minute
+  umptcp demo                       takes about half a minute
   umptcp demo --sim                 in virtual time: no namespaces, no devices, any operating system
   umptcp demo --rates 20,5 --delay 40ms --scheduler round-robin
-  umptcp demo --pcap demo.pcapng    and look at it with: tshark -r demo.pcapng")]
+  umptcp demo --pcap demo.pcapng    view it with: tshark -r demo.pcapng")]
 pub(crate) struct DemoArgs {
-    /// Simulate: the same in virtual time, needing no privilege and no TUN devices.
+    /// Simulate in virtual time, without privileges or TUN devices.
     #[arg(long)]
     pub(crate) sim: bool,
-    /// How long the transfer over one NIC takes, about; the others carry as many bytes.
+    /// Approximate duration of the transfer over one NIC; the second transfer has the same size.
     #[arg(long, value_name = "SECONDS", default_value = "8", value_parser = parse_duration)]
     pub(crate) seconds: Duration,
     /// Rates of the client's two NICs, in Mbit/s.
     #[arg(long, value_name = "MBIT,MBIT", default_value = "300,200", value_delimiter = ',', num_args = 1)]
     pub(crate) rates: Vec<u32>,
-    /// Delay of each link, each way.
+    /// One-way delay of each link.
     #[arg(long, value_name = "TIME", default_value = "10ms", value_parser = parse_duration)]
     pub(crate) delay: Duration,
-    /// Send from the server to the client instead.
+    /// Send from the server to the client.
     #[arg(long)]
     pub(crate) down: bool,
-    /// The server's implementation: the kernel's MPTCP where there is one, unless named.
-    #[arg(long, value_enum, value_name = "KIND")]
+    /// The server's implementation; by default the kernel's MPTCP if available, otherwise umptcp.
+    #[arg(long, value_enum, value_name = "KIND", conflicts_with = "sim")]
     pub(crate) server: Option<DemoServer>,
-    /// Seed of the data sent and of the simulation.
+    /// Seed of the data and of the simulation.
     #[arg(long, value_name = "NUMBER", default_value_t = 8684)]
     pub(crate) seed: u64,
     /// Congestion control algorithm of the client.
@@ -164,15 +166,15 @@ pub(crate) struct DemoArgs {
     /// Packet scheduler of the client.
     #[arg(long, value_name = "NAME")]
     pub(crate) scheduler: Option<String>,
-    /// Ask for DSS checksums (RFC 8684 section 3.3).
+    /// Use DSS checksums (RFC 8684 section 3.3).
     #[arg(long)]
     pub(crate) checksum: bool,
     /// Write the packets of the client's paths to FILE (pcapng, one interface per path).
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "sim")]
     pub(crate) pcap: Option<PathBuf>,
 }
 
-/// Who plays the server in the demo.
+/// The server of the demo.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum DemoServer {
     /// The kernel's MPTCP.
@@ -181,10 +183,10 @@ pub(crate) enum DemoServer {
     Umptcp,
 }
 
-/// Wait for one connection and join it to standard input and output.
+/// Wait for one connection and connect it to standard input and output.
 ///
-/// What the peer sends goes to standard output, standard input goes to the peer. The end of standard input closes
-/// only that direction; the program ends when both directions have.
+/// Standard input is sent to the peer, and received data is written to standard output. The end of standard input
+/// closes only that direction; the program exits when both directions are closed.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -199,10 +201,10 @@ pub(crate) struct ListenArgs {
     pub(crate) stack: StackArgs,
 }
 
-/// Connect to a server and join standard input and output to the connection.
+/// Connect to a server, with standard input and output as the data.
 ///
-/// What the peer sends goes to standard output, standard input goes to the peer. The end of standard input closes
-/// only that direction; the program ends when both directions have.
+/// Standard input is sent to the peer, and received data is written to standard output. The end of standard input
+/// closes only that direction; the program exits when both directions are closed.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -230,7 +232,7 @@ pub(crate) struct TargetArgs {
     /// IPv6 only.
     #[arg(short = '6', long)]
     pub(crate) ipv6: bool,
-    /// Give up connecting after so long.
+    /// Time limit for connecting.
     #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = parse_duration)]
     pub(crate) timeout: Duration,
 }
@@ -249,7 +251,7 @@ pub(crate) enum BenchSide {
     Client(BenchClientArgs),
 }
 
-/// Answer measurements; the client says what is measured.
+/// Serve measurements; the client determines what is measured.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -259,10 +261,10 @@ pub(crate) struct BenchServerArgs {
     /// Where to listen.
     #[arg(value_name = "PORT|ADDRESS:PORT", default_value_t = ListenAddress { address: None, port: BENCH_PORT })]
     pub(crate) address: ListenAddress,
-    /// End after the first measurement.
+    /// Exit after the first measurement.
     #[arg(long, conflicts_with = "count")]
     pub(crate) once: bool,
-    /// End after so many measurements.
+    /// Exit after N measurements.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
     /// Report each measurement as one line of JSON.
@@ -278,9 +280,9 @@ pub(crate) enum BenchMode {
     /// Bytes per second in one direction or both.
     #[default]
     Throughput,
-    /// Time from request to response, one after the other on one connection.
+    /// Time from request to response, one at a time on one connection.
     Latency,
-    /// Connections per second: connect, one byte back, close.
+    /// Connections per second: connect, receive one byte, close.
     Connections,
 }
 
@@ -318,25 +320,25 @@ pub(crate) struct BenchClientArgs {
     /// Throughput: who sends.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) direction: Direction,
-    /// Throughput: end after so many bytes in each direction.
+    /// Throughput: stop after SIZE bytes in each direction.
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, conflicts_with_all = ["seconds", "count"])]
     pub(crate) bytes: Option<u64>,
-    /// End after so long; the default without --bytes and --count is 10.
+    /// Stop after SECONDS; the default without --bytes and --count is 10.
     #[arg(long, value_name = "SECONDS", value_parser = parse_duration, conflicts_with = "count")]
     pub(crate) seconds: Option<Duration>,
-    /// Latency and connections: end after so many.
+    /// Latency and connections: stop after N.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) count: Option<u64>,
-    /// Latency: bytes of each request.
+    /// Latency: size of each request.
     #[arg(long, value_name = "SIZE", default_value = "1", value_parser = parse_bytes)]
     pub(crate) request: u64,
-    /// Latency: bytes of each response.
+    /// Latency: size of each response.
     #[arg(long, value_name = "SIZE", default_value = "1", value_parser = parse_bytes)]
     pub(crate) response: u64,
-    /// Connections: how many at a time.
+    /// Connections: number in parallel.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) parallel: u16,
-    /// Throughput: send pseudo-random data all along and compare its SHA-256 at both ends.
+    /// Throughput: send fresh pseudo-random data throughout and compare its SHA-256 at both ends.
     #[arg(long)]
     pub(crate) verify: bool,
     /// Seed of the data.
@@ -377,7 +379,7 @@ Examples:
   umptcp man | man -l -
   umptcp man --dir /usr/local/share/man/man1")]
 pub(crate) struct ManArgs {
-    /// Write umptcp.1, umptcp-demo.1, … there; the directory is made if need be.
+    /// Write umptcp.1, umptcp-demo.1, … to this directory, which is created if necessary.
     #[arg(long, value_hint = ValueHint::DirPath)]
     pub(crate) dir: Option<PathBuf>,
 }

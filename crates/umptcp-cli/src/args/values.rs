@@ -1,4 +1,4 @@
-//! Values of options that need more than a number or a word.
+//! Parsing of option values.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,7 @@ use umptcp_tun_driver::paths::PathSpec;
 /// Reads a `--path` option: `DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N]`.
 pub(crate) fn parse_path(text: &str) -> Result<PathSpec, String> {
     text.parse().map_err(|error| match error {
-        // The option's value is named already.
+        // clap already quotes the option's value.
         DriverError::Spec { reason, .. } => reason,
         other => other.to_string(),
     })
@@ -19,7 +19,7 @@ pub(crate) fn parse_path(text: &str) -> Result<PathSpec, String> {
 /// Where to listen: `PORT` (every address) or `ADDRESS:PORT`, an IPv6 address in brackets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ListenAddress {
-    /// The address, `None` for all.
+    /// The address; `None` means all.
     pub(crate) address: Option<IpAddr>,
     /// The port.
     pub(crate) port: u16,
@@ -76,14 +76,13 @@ pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
         return whole.checked_mul(factor).ok_or_else(bad);
     }
     let value = number.parse::<f64>().map_err(|_| bad())? * factor as f64;
-    // Above 2^53 a fraction means nothing any more.
+    // Above 2^53 a fraction is meaningless.
     if exponent == 0 || !(0.0..9e15).contains(&value) { Err(bad()) } else { Ok(value as u64) }
 }
 
-/// A length of time in seconds, `10` or `0.5`, or with a unit, `500ms`, `2s`, `1m`; at most a day.
+/// A duration in seconds, `10` or `0.5`, or with a unit, `500ms`, `2s`, `1m`; at most one day.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let bad =
-        || format!("{text:?} is not a length of time in seconds such as 10, 0.5 or 500ms, at most a day");
+    let bad = || format!("{text:?} is not a duration in seconds such as 10, 0.5 or 500ms, at most one day");
     let (number, factor) = if let Some(n) = text.strip_suffix("ms") {
         (n, 1e-3)
     } else if let Some(n) = text.strip_suffix('s') {

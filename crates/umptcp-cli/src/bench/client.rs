@@ -1,6 +1,6 @@
-//! The side that says what is measured.
+//! The client, which determines what is measured.
 
-use super::histogram::{Histogram, Summary};
+use super::histogram::{Summary, Times};
 use super::join;
 use super::measure::{self, Measured, Plan};
 use super::meter::Interval;
@@ -8,9 +8,11 @@ use super::protocol::{MAX_CHUNK, Mode, Report, Transfer};
 use super::transfer::Until;
 use crate::args::{BenchClientArgs, BenchMode, Direction};
 use crate::data::Source;
+use crate::registry::Registry;
 use crate::session::Session;
 use crate::transport::{self, Facts, FastOpen, Stream, Subflow, Transport};
-use crate::{Registry, console, units, usage};
+use crate::usage::usage;
+use crate::{console, units};
 use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;
 use std::io::{Read as _, Write as _};
@@ -21,34 +23,41 @@ use std::time::{Duration, Instant};
 
 const DEFAULT_TIME: Duration = Duration::from_secs(10);
 
-/// Everything a measurement found, as `--json` prints it.
+/// All results of a measurement, as printed by `--json`.
 #[derive(Debug, Serialize)]
 struct Outcome {
+    #[serde(flatten)]
+    subject: Subject,
+    /// From client to server, as seen by the server.
+    up: Option<Rated>,
+    /// From server to client, as seen by the client.
+    down: Option<Rated>,
+    /// Whether SHA-256 is equal at both ends; null without `--verify`.
+    verified: Option<bool>,
+    /// Times from request to response, or for connecting and receiving the response.
+    latency: Option<Summary>,
+    /// Requests or connections per second.
+    per_second: Option<f64>,
+    /// Statistics of data in SYNs; null without `--fast-open`.
+    fast_open: Option<FastOpen>,
+    subflows: Vec<Subflow>,
+    intervals: Vec<Interval>,
+    server: Option<Report>,
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+struct Subject {
     version: &'static str,
     mode: &'static str,
     stack: &'static str,
     local: Option<SocketAddr>,
     remote: Option<SocketAddr>,
-    /// Whether the connection is MPTCP; absent when the kernel does not say.
+    /// Whether the connection is MPTCP; null if unknown.
     mptcp: Option<bool>,
     description: Option<String>,
     congestion: Option<String>,
     scheduler: Option<String>,
-    /// From client to server, as the server saw it.
-    up: Option<Rated>,
-    /// From server to client, as the client saw it.
-    down: Option<Rated>,
-    /// SHA-256 equal at both ends; absent without `--verify`.
-    verified: Option<bool>,
-    /// Times from request to response, or from connecting to the answer.
-    latency: Option<Summary>,
-    /// Requests or connections per second.
-    per_second: Option<f64>,
-    /// What became of data in SYNs; absent without `--fast-open`.
-    fast_open: Option<FastOpen>,
-    subflows: Vec<Subflow>,
-    intervals: Vec<Interval>,
-    server: Option<Report>,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,9 +73,9 @@ impl From<Transfer> for Rated {
     }
 }
 
-impl Outcome {
-    fn new(args: &BenchClientArgs, facts: Option<&Facts>) -> Outcome {
-        Outcome {
+impl Subject {
+    fn new(args: &BenchClientArgs, facts: Option<&Facts>) -> Subject {
+        Subject {
             version: env!("CARGO_PKG_VERSION"),
             mode: match args.mode {
                 BenchMode::Throughput => "throughput",
@@ -80,6 +89,14 @@ impl Outcome {
             description: facts.map(|f| f.description.clone()),
             congestion: facts.and_then(|f| f.congestion.clone()),
             scheduler: facts.and_then(|f| f.scheduler.clone()),
+        }
+    }
+}
+
+impl Outcome {
+    fn new(args: &BenchClientArgs, facts: Option<&Facts>) -> Outcome {
+        Outcome {
+            subject: Subject::new(args, facts),
             up: None,
             down: None,
             verified: None,
@@ -111,12 +128,12 @@ pub(crate) fn run(args: &BenchClientArgs, registry: &Registry) -> anyhow::Result
         console::print(&outcome.describe())?;
     }
     if outcome.verified == Some(false) {
-        bail!("the data arrived damaged: SHA-256 differs between the ends");
+        bail!("the data was corrupted: SHA-256 differs between the ends");
     }
     Ok(())
 }
 
-/// Refuses options that the mode has no use for.
+/// Rejects options that do not apply to the mode.
 fn check(args: &BenchClientArgs) -> anyhow::Result<()> {
     let throughput = args.mode == BenchMode::Throughput;
     let needless = [
@@ -124,20 +141,22 @@ fn check(args: &BenchClientArgs) -> anyhow::Result<()> {
         (args.verify && !throughput, "--verify", "throughput"),
         (args.direction != Direction::Up && !throughput, "--direction", "throughput"),
         (args.count.is_some() && throughput, "--count", "latency or --mode connections"),
+        (args.request != 1 && args.mode != BenchMode::Latency, "--request", "latency"),
+        (args.response != 1 && args.mode != BenchMode::Latency, "--response", "latency"),
         (args.parallel != 1 && args.mode != BenchMode::Connections, "--parallel", "connections"),
     ];
     if let Some((_, option, mode)) = needless.iter().find(|(given, ..)| *given) {
-        return Err(usage(format!("{option} needs --mode {mode}")));
+        return Err(usage(format!("{option} requires --mode {mode}")));
     }
     for (option, size) in [("--request", args.request), ("--response", args.response)] {
         if !(1..=MAX_CHUNK as u64).contains(&size) {
-            return Err(usage(format!("{option} takes a size from 1 to {MAX_CHUNK} bytes, not {size}")));
+            return Err(usage(format!("{option} must be from 1 to {MAX_CHUNK} bytes, not {size}")));
         }
     }
     Ok(())
 }
 
-/// Connects, asks for `mode` and waits for the answer.
+/// Connects, requests `mode` and waits for the response.
 fn begin(
     args: &BenchClientArgs,
     transport: &Transport,
@@ -149,12 +168,12 @@ fn begin(
     Ok(stream)
 }
 
-/// A line of progress: beside the JSON, not in it.
+/// Prints a line of progress, separate from JSON output.
 fn report(args: &BenchClientArgs, line: &str) {
     match (args.quiet, args.json) {
         (true, _) => {}
         (false, true) => console::say(line),
-        // Without readers the measurement goes on: its exit code may be all that is wanted.
+        // If standard output is closed, the measurement continues: the exit code may be all that is needed.
         (false, false) => drop(console::print(line)),
     }
 }
@@ -186,7 +205,7 @@ fn throughput(
         server: Some(server),
         intervals,
         subflows,
-        // Looked at again: MPTCP may have been settled, or given up, only after the first bytes.
+        // Query again: MPTCP may have been confirmed, or fallen back, only after the first data.
         ..Outcome::new(args, Some(&stream.facts().unwrap_or(facts)))
     })
 }
@@ -211,7 +230,7 @@ impl Limit {
 }
 
 fn latency(args: &BenchClientArgs, transport: &Transport, remotes: &[SocketAddr]) -> anyhow::Result<Outcome> {
-    // Both fit: `check` has seen to that.
+    // `check` has made sure that both fit.
     let mode = Mode::Latency { request: args.request as u32, response: args.response as u32 };
     let stream = begin(args, transport, remotes, mode)?;
     let facts = stream.facts()?;
@@ -221,8 +240,8 @@ fn latency(args: &BenchClientArgs, transport: &Transport, remotes: &[SocketAddr]
     let mut request = vec![0; args.request as usize];
     Source::new(args.seed, 0, false).fill(&mut request);
     let mut response = vec![0; args.response as usize];
-    let mut times = Histogram::new();
-    let mut recent = Histogram::new();
+    let mut times = Times::new();
+    let mut recent = Times::new();
     let limit = Limit::new(args);
     let started = Instant::now();
     let mut next = args.interval;
@@ -231,7 +250,7 @@ fn latency(args: &BenchClientArgs, transport: &Transport, remotes: &[SocketAddr]
         let before = Instant::now();
         to.write_all(&request).context("sending a request")?;
         from.read_exact(&mut response).context("receiving a response")?;
-        let time = u64::try_from(before.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let time = before.elapsed();
         times.add(time);
         recent.add(time);
         if started.elapsed() >= next {
@@ -246,11 +265,11 @@ fn latency(args: &BenchClientArgs, transport: &Transport, remotes: &[SocketAddr]
                     started.elapsed().as_secs_f64()
                 ),
             );
-            recent = Histogram::new();
+            recent = Times::new();
         }
     }
     let elapsed = started.elapsed().as_secs_f64();
-    stream.shutdown_write().context("ending the sending direction")?;
+    stream.shutdown_write().context("closing the sending direction")?;
     let server = Report::read(&stream)?;
     ensure!(
         server.requests == Some(times.count()),
@@ -270,12 +289,12 @@ fn connections(
     transport: &Transport,
     remotes: &[SocketAddr],
 ) -> anyhow::Result<Outcome> {
-    // The first tells what there is to tell, and fails alone if it must.
+    // The first connection provides the facts, and reports a failure only once.
     let facts = one_connection(args, transport, remotes)?;
     let mut outcome = Outcome::new(args, Some(&facts));
     report(args, &format!("{} to {}, {}", facts.local, facts.remote, facts.description));
     let limit = &Limit::new(args);
-    // Connections begun, and ended; the first run's is not among them.
+    // Connections started and finished, not counting the first one.
     let (begun, ended, stop) = (&AtomicU64::new(0), &AtomicU64::new(0), &AtomicBool::new(false));
     let started = Instant::now();
     let (done, finished) = mpsc::channel::<()>();
@@ -285,7 +304,7 @@ fn connections(
                 let done = done.clone();
                 scope.spawn(move || {
                     let _done = done;
-                    let mut times = Histogram::new();
+                    let mut times = Times::new();
                     while !stop.load(Ordering::Relaxed)
                         && !limit.reached(begun.fetch_add(1, Ordering::Relaxed))
                     {
@@ -294,7 +313,7 @@ fn connections(
                             stop.store(true, Ordering::Relaxed);
                             return Err(error);
                         }
-                        times.add(u64::try_from(before.elapsed().as_nanos()).unwrap_or(u64::MAX));
+                        times.add(before.elapsed());
                         ended.fetch_add(1, Ordering::Relaxed);
                     }
                     Ok(times)
@@ -316,7 +335,7 @@ fn connections(
         workers.into_iter().map(join).collect::<Vec<_>>()
     });
     let elapsed = started.elapsed().as_secs_f64();
-    let mut times = Histogram::new();
+    let mut times = Times::new();
     for result in results {
         let ended = ended.load(Ordering::Relaxed);
         times.merge(&result.with_context(|| format!("after {ended} connections"))?);
@@ -326,7 +345,7 @@ fn connections(
     Ok(outcome)
 }
 
-/// Connects, gets one byte back, closes.
+/// Connects, receives one byte, closes.
 fn one_connection(
     args: &BenchClientArgs,
     transport: &Transport,
@@ -336,7 +355,7 @@ fn one_connection(
     let facts = stream.facts()?;
     let mut rest = [0];
     let n = (&stream).read(&mut rest).context("waiting for the server to close")?;
-    ensure!(n == 0, "the server sent more than its answer");
+    ensure!(n == 0, "the server sent more than its response");
     Ok(facts)
 }
 
@@ -351,7 +370,7 @@ impl Outcome {
             }
         }
         if let (Some(times), Some(per_second)) = (&self.latency, self.per_second) {
-            let what = if self.mode == "latency" { "requests" } else { "connections" };
+            let what = if self.subject.mode == "latency" { "requests" } else { "connections" };
             lines.push(format!("{:<8}{} {what}, {per_second:.0} per second", "count", times.count));
             let values = [
                 ("min", times.min_us),
@@ -367,19 +386,19 @@ impl Outcome {
         }
         lines.extend(self.fast_open.as_ref().map(|FastOpen { taken, refused }| {
             let sent = taken + refused;
-            format!("{:<8}data went with {sent} SYNs; the server took those of {taken}", "SYN")
+            format!("{:<8}{sent} SYNs carried data; the server accepted that of {taken}", "SYN")
         }));
         lines.extend(self.subflows.iter().map(Subflow::describe));
         let named = |end: &str, stack: &str, congestion: &Option<String>| match congestion {
             Some(congestion) => format!("{end} {stack} ({congestion})"),
             None => format!("{end} {stack}"),
         };
-        let mut ends = vec![named("client", self.stack, &self.congestion)];
+        let mut ends = vec![named("client", self.subject.stack, &self.subject.congestion)];
         ends.extend(self.server.as_ref().map(|s| named("server", &s.stack, &s.congestion)));
         lines.push(format!("{:<8}{}", "stacks", ends.join(", ")));
         lines.extend(self.verified.map(|equal| match equal {
             true => format!("{:<8}every byte arrived intact (SHA-256 equal at both ends)", "data"),
-            false => format!("{:<8}DAMAGED: SHA-256 differs between the ends", "data"),
+            false => format!("{:<8}CORRUPTED: SHA-256 differs between the ends", "data"),
         }));
         lines.join("\n")
     }

@@ -1,4 +1,4 @@
-//! A throughput measurement over a connection that stands.
+//! A throughput measurement over an established connection.
 
 use super::meter::{Interval, Meter};
 use super::protocol::{self, Header, Mode, Report, Transfer};
@@ -20,32 +20,32 @@ pub(crate) struct Plan {
     pub(crate) until: Until,
     pub(crate) verify: bool,
     pub(crate) seed: u64,
-    /// Time between looks at the counters.
+    /// Time between readings of the counters.
     pub(crate) interval: Duration,
 }
 
-/// What was found. Each direction as its receiver saw it.
+/// The results. Each direction is as seen by its receiver.
 #[derive(Debug)]
 pub(crate) struct Measured {
     pub(crate) up: Option<Transfer>,
     pub(crate) down: Option<Transfer>,
-    /// SHA-256 equal at both ends, when asked for.
+    /// Whether SHA-256 is equal at both ends, if verifying.
     pub(crate) verified: Option<bool>,
     pub(crate) server: Report,
     pub(crate) intervals: Vec<Interval>,
     pub(crate) subflows: Vec<Subflow>,
 }
 
-/// Tells the server what is to be measured and waits for its consent.
+/// Tells the server what to measure and waits until it accepts.
 pub(crate) fn ask(stream: &Stream, mode: Mode) -> anyhow::Result<()> {
     stream.set_timeout(Some(IDLE_TIMEOUT))?;
     stream.set_no_delay()?;
     let mut to = stream;
-    to.write_all(&Header { mode }.encode()).context("sending the request for the measurement")?;
+    to.write_all(&Header { mode }.encode()).context("requesting the measurement")?;
     protocol::read_status(stream)
 }
 
-/// Transfers as `plan` says and calls `look` after each interval.
+/// Transfers according to `plan` and calls `look` after each interval.
 pub(crate) fn throughput(
     stream: &Stream,
     plan: &Plan,
@@ -68,18 +68,18 @@ pub(crate) fn throughput(
                     until,
                     sent,
                 )?;
-                stream.shutdown_write().context("ending the sending direction")?;
+                stream.shutdown_write().context("closing the sending direction")?;
                 anyhow::Ok(transfer)
             })
         });
         let receiver = scope.spawn(move || {
-            // Dropped when this thread ends, however it ends: that ends the progress reports.
+            // Dropped when this thread ends for any reason, which ends the progress reports.
             let _done = done;
             let mut from = Incoming::new(stream);
             let transfer = down.then(|| transfer::receive(&mut from, verify, received)).transpose()?;
             let server = Report::read(&mut from)?;
             if !up {
-                stream.shutdown_write().context("ending the sending direction")?;
+                stream.shutdown_write().context("closing the sending direction")?;
             }
             let rest = io::copy(&mut from, &mut io::sink()).context("waiting for the server to close")?;
             ensure!(rest == 0, "the server sent {rest} bytes after its report");
@@ -88,7 +88,7 @@ pub(crate) fn throughput(
         let intervals = watch(stream, plan.interval, &ended, sent, received, look);
         let received = join(receiver);
         let sent = sender.map(join).transpose();
-        // When sending failed, the receiver only saw the consequences.
+        // If sending failed, the receiver's error is only a consequence.
         match (sent, received) {
             (Err(error), Err(other)) => Err(error.context(format!("{other:#}"))),
             (Err(error), Ok(_)) | (Ok(_), Err(error)) => Err(error),
@@ -116,7 +116,7 @@ pub(crate) fn throughput(
     })
 }
 
-/// Looks at the counters until `ended` is closed.
+/// Reads the counters until `ended` is closed.
 fn watch(
     stream: &Stream,
     every: Duration,
@@ -136,7 +136,7 @@ fn watch(
         }
         next += every;
         let subflows = stream.subflows();
-        // What the peer has acknowledged says more than what the send buffer took, where it is known.
+        // Prefer bytes acknowledged by the peer, if known, to bytes accepted by the send buffer.
         let up = stream.bytes_acknowledged().unwrap_or_else(|| sent.load(Ordering::Relaxed));
         let down = received.load(Ordering::Relaxed);
         let interval = meter.look(started.elapsed().as_secs_f64(), up, down, &subflows);

@@ -1,4 +1,4 @@
-//! Rates from counters looked at now and then.
+//! Rates computed from periodic counter readings.
 
 use crate::transport::Subflow;
 use crate::units;
@@ -6,7 +6,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// Rates over one interval; bits per second.
+/// Rates over one interval, in bits per second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(crate) struct Interval {
     /// End of the interval, seconds since the start.
@@ -16,7 +16,7 @@ pub(crate) struct Interval {
     pub(crate) subflows: Vec<SubflowRate>,
 }
 
-/// One subflow's share.
+/// The rates of one subflow.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct SubflowRate {
     pub(crate) id: u32,
@@ -26,7 +26,7 @@ pub(crate) struct SubflowRate {
     pub(crate) stale: bool,
 }
 
-/// Remembers the last look.
+/// The previous reading.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     seconds: f64,
@@ -36,7 +36,7 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// The rates since the last look. `up` and `down` count bytes since the start, as do the subflows' counters.
+    /// The rates since the previous reading. `up` and `down` count bytes since the start, as do the subflows' counters.
     pub(crate) fn look(&mut self, seconds: f64, up: u64, down: u64, subflows: &[Subflow]) -> Interval {
         let elapsed = (seconds - self.seconds).max(1e-9);
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 * 8.0 / elapsed;
@@ -66,7 +66,7 @@ impl Meter {
 }
 
 impl Interval {
-    /// One line for people: the directions in use, then each subflow.
+    /// A one-line description: the directions in use, then each subflow.
     pub(crate) fn line(&self, up: bool, down: bool) -> String {
         let mut line = format!("{:7.1} s", self.seconds);
         if up {

@@ -10,10 +10,10 @@ pub(crate) mod transfer;
 
 use std::time::Duration;
 
-/// A peer that moves no byte for so long has vanished.
+/// A peer without progress for this long is considered gone.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The result of a scoped thread; a panic in it goes on in this one.
+/// The result of a scoped thread; its panic is propagated.
 fn join<T>(thread: std::thread::ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -1,12 +1,12 @@
-//! What `bench` client and server say to each other inside the stream.
+//! The protocol between `bench` client and server.
 //!
-//! The client opens with a [`Header`] of fixed length. The server answers with one status byte, [`ACCEPTED`], or
-//! [`REFUSED`] and a text. Then, by mode:
+//! The client starts with a [`Header`] of fixed length. The server responds with a status byte: [`ACCEPTED`], or
+//! [`REFUSED`] followed by a text. The rest depends on the mode:
 //!
-//! - throughput: each sending side sends chunks, a 4-byte length and so many bytes, then a length of zero. When both
-//!   directions are done the server sends its [`Report`], a 4-byte length and JSON.
-//! - latency: requests and responses of the agreed sizes until the client shuts its direction down; then the report.
-//! - connections: nothing more; both close.
+//! - throughput: each sender sends chunks, each a 4-byte length and that many bytes, and finally a length of zero. When
+//!   both directions are done, the server sends its [`Report`]: a 4-byte length and JSON.
+//! - latency: requests and responses of the agreed sizes until the client closes its direction; then the report.
+//! - connections: nothing more; both sides close.
 //!
 //! Numbers are big-endian.
 
@@ -18,16 +18,16 @@ use std::io::{self, Read, Write};
 pub(crate) const MAGIC: [u8; 8] = *b"umptcp\xb5\x01";
 /// Version of what follows the magic.
 pub(crate) const VERSION: u16 = 1;
-/// Status byte: go on.
+/// Status byte: the measurement starts.
 pub(crate) const ACCEPTED: u8 = 0;
-/// Status byte: a 4-byte length and a text follow, then the end.
+/// Status byte: a 4-byte length and a text follow, then the stream ends.
 pub(crate) const REFUSED: u8 = 1;
 /// Longest chunk, and longest request or response.
 pub(crate) const MAX_CHUNK: usize = 1 << 20;
 /// Longest report or refusal.
 const MAX_TEXT: usize = 1 << 16;
 
-/// What a measurement consists of.
+/// The parameters of a measurement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mode {
     /// Bytes in one direction or both.
@@ -40,7 +40,7 @@ pub(crate) enum Mode {
         verify: bool,
         /// Bytes per direction; `None`: until `milliseconds` have passed.
         bytes: Option<u64>,
-        /// How long the sender sends when `bytes` says nothing.
+        /// How long to send if `bytes` is `None`.
         milliseconds: u32,
         /// Seed of the data.
         seed: u64,
@@ -52,18 +52,18 @@ pub(crate) enum Mode {
         /// Bytes per response.
         response: u32,
     },
-    /// A connection that is opened only to be closed.
+    /// A connection that is closed immediately.
     Connection,
 }
 
-/// The client's opening words.
+/// The client's request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Header {
     pub(crate) mode: Mode,
 }
 
 impl Header {
-    /// Its length in bytes.
+    /// Length in bytes.
     pub(crate) const LEN: usize = 48;
 
     pub(crate) fn encode(&self) -> [u8; Self::LEN] {
@@ -114,42 +114,42 @@ impl Header {
             },
             1 => Mode::Latency { request: u32_at(12), response: u32_at(16) },
             2 => Mode::Connection,
-            other => bail!("the peer asks for measurement {other}, which this version does not know"),
+            other => bail!("the peer requests measurement {other}, which this version does not know"),
         };
         if let Mode::Latency { request, response } = mode {
             let sizes = 1..=MAX_CHUNK as u32;
             ensure!(
                 sizes.contains(&request) && sizes.contains(&response),
-                "requests and responses have 1 to {MAX_CHUNK} bytes, not {request} and {response}"
+                "requests and responses must have 1 to {MAX_CHUNK} bytes, not {request} and {response}"
             );
         }
         if let Mode::Throughput { up, down, .. } = mode {
-            ensure!(up || down, "the peer asks for a transfer in no direction");
+            ensure!(up || down, "the peer requests a transfer in no direction");
         }
         Ok(Header { mode })
     }
 }
 
-/// Says yes.
+/// Accepts the measurement.
 pub(crate) fn accept(mut to: impl Write) -> io::Result<()> {
     to.write_all(&[ACCEPTED])?;
     to.flush()
 }
 
-/// Says no, and why.
+/// Refuses the measurement with a reason.
 pub(crate) fn refuse(mut to: impl Write, why: &str) -> io::Result<()> {
     to.write_all(&[REFUSED])?;
     write_text(to, why.as_bytes())
 }
 
-/// The server's answer to the header.
+/// Reads the server's response to the header.
 pub(crate) fn read_status(mut from: impl Read) -> anyhow::Result<()> {
     let mut status = [0];
-    from.read_exact(&mut status).context("the server closed the connection before it answered")?;
+    from.read_exact(&mut status).context("the server closed the connection without a response")?;
     match status[0] {
         ACCEPTED => Ok(()),
         REFUSED => bail!("the server refused: {}", String::from_utf8_lossy(&read_text(from)?)),
-        _ => bail!("the server does not answer as `umptcp bench server` does"),
+        _ => bail!("the server is not `umptcp bench server`"),
     }
 }
 
@@ -180,14 +180,14 @@ pub(crate) fn read_length(mut from: impl Read, max: usize) -> anyhow::Result<usi
     Ok(len)
 }
 
-/// What went through in one direction.
+/// The transfer in one direction.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Transfer {
     /// Payload bytes, chunk lengths not counted.
     pub(crate) bytes: u64,
     /// From the first byte to the last, seconds.
     pub(crate) seconds: f64,
-    /// SHA-256 of the bytes, hexadecimal, when verification was asked for.
+    /// SHA-256 of the bytes, in hexadecimal, if verification was requested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) sha256: Option<String>,
 }
@@ -199,22 +199,22 @@ impl Transfer {
     }
 }
 
-/// What the server saw.
+/// The server's results.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// Version of the server's program.
     pub(crate) version: String,
     /// The server's `--stack`.
     pub(crate) stack: String,
-    /// Whether the server's end of the connection is MPTCP; `None` when it cannot tell.
+    /// Whether the server's end of the connection is MPTCP; `None` if unknown.
     pub(crate) mptcp: Option<bool>,
-    /// Its congestion control, when known.
+    /// Its congestion control, if known.
     pub(crate) congestion: Option<String>,
     /// Received from the client.
     pub(crate) received: Option<Transfer>,
     /// Sent to the client.
     pub(crate) sent: Option<Transfer>,
-    /// Requests answered.
+    /// Number of requests answered.
     pub(crate) requests: Option<u64>,
 }
 

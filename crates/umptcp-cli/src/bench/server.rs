@@ -1,27 +1,28 @@
-//! The side that answers.
+//! The server.
 
 use super::IDLE_TIMEOUT;
 use super::protocol::{self, Header, Mode, Report};
 use super::transfer::{self, Until};
 use crate::args::{BenchServerArgs, StackKind};
 use crate::data::Source;
+use crate::registry::Registry;
 use crate::session::Session;
 use crate::transport::{Incoming, Stream, Transport};
-use crate::{Registry, console, units};
+use crate::{console, units};
 use anyhow::{Context as _, bail};
 use std::io::{self, Read, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Connections served at a time; further ones are told so.
+/// Maximum number of connections served at a time; further ones are refused.
 const MAX_ACTIVE: usize = 1024;
 
 pub(crate) fn run(args: &BenchServerArgs, registry: &Registry) -> anyhow::Result<()> {
     let session = Session::start()?;
     let transport = Transport::open(&args.stack, registry, &session)?;
     let listener = transport.listen(args.address)?;
-    // Programs that start this one wait for this line.
+    // Scripts that start the server wait for this line.
     console::print(&format!("listening on {} ({})", listener.local_address()?, args.stack.stack.name()))?;
 
     let count = if args.once { Some(1) } else { args.count };
@@ -30,7 +31,7 @@ pub(crate) fn run(args: &BenchServerArgs, registry: &Registry) -> anyhow::Result
     let mut workers = Vec::new();
     let mut accepted = 0;
     while count.is_none_or(|count| accepted < count) {
-        let stream = listener.accept().context("cannot accept connections any more")?;
+        let stream = listener.accept().context("cannot accept connections")?;
         accepted += 1;
         let (active, failed) = (Arc::clone(&active), Arc::clone(&failed));
         let (kind, json) = (args.stack.stack, args.json);
@@ -69,17 +70,17 @@ pub(crate) fn run(args: &BenchServerArgs, registry: &Registry) -> anyhow::Result
     Ok(())
 }
 
-/// Serves one connection. `busy`: refuses. There is no report of a connection that was made only to be closed.
+/// Serves one connection; refuses it if `busy`. Returns no report for `Mode::Connection`.
 pub(crate) fn serve(stream: &Stream, kind: StackKind, busy: bool) -> anyhow::Result<Option<Report>> {
     stream.set_timeout(Some(IDLE_TIMEOUT))?;
     stream.set_no_delay()?;
     let mut from = Incoming::new(stream);
     let mut header = [0; Header::LEN];
-    from.read_exact(&mut header).context("the client said nothing")?;
+    from.read_exact(&mut header).context("the client did not send a request")?;
     let header = match Header::decode(&header) {
         Ok(_) if busy => {
             protocol::refuse(stream, "too many measurements at once")?;
-            bail!("{MAX_ACTIVE} measurements are running already");
+            bail!("{MAX_ACTIVE} measurements are already running");
         }
         Ok(header) => header,
         Err(error) => {
@@ -97,7 +98,7 @@ pub(crate) fn serve(stream: &Stream, kind: StackKind, busy: bool) -> anyhow::Res
         ..Report::default()
     };
     match header.mode {
-        // This side closes first, so that TIME_WAIT and the client's ports do not limit the rate.
+        // The server closes first, so that TIME_WAIT and the client's ports do not limit the rate.
         Mode::Connection => return Ok(None),
         Mode::Latency { request, response } => {
             report.requests = Some(answer(stream, &mut from, request as usize, response as usize)?);
@@ -105,8 +106,8 @@ pub(crate) fn serve(stream: &Stream, kind: StackKind, busy: bool) -> anyhow::Res
         mode @ Mode::Throughput { .. } => throughput(stream, &mut from, mode, &mut report)?,
     }
     report.write(stream)?;
-    stream.shutdown_write().context("ending the sending direction")?;
-    // The client closes after reading the report: only then has it arrived.
+    stream.shutdown_write().context("closing the sending direction")?;
+    // The client closes after reading the report, which proves that it has arrived.
     let rest = io::copy(&mut from, &mut io::sink()).context("waiting for the client to close")?;
     if rest > 0 {
         bail!("the client sent {rest} bytes after the measurement's end");
@@ -114,7 +115,7 @@ pub(crate) fn serve(stream: &Stream, kind: StackKind, busy: bool) -> anyhow::Res
     Ok(Some(report))
 }
 
-/// Answers requests until the client has no more; returns how many there were.
+/// Answers requests until the client closes; returns their number.
 fn answer(stream: &Stream, from: &mut impl Read, request: usize, response: usize) -> anyhow::Result<u64> {
     let mut buffer = vec![0; request];
     let mut answer = vec![0; response];

@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 /// Payload bytes per chunk.
 const CHUNK: usize = 256 << 10;
 
-/// When the sender is to stop.
+/// When the sender stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Until {
-    /// After so many bytes.
+    /// After a number of bytes.
     Bytes(u64),
-    /// After so long.
+    /// After a time.
     Time(Duration),
 }
 
-/// Hands what `source` gives to `deliver`, in chunks with their lengths, and the mark of the end. `counter` counts the
-/// payload bytes as they go.
+/// Passes the data of `source` to `deliver`, in chunks with their lengths, followed by the end mark. `counter` counts
+/// the payload bytes as they are passed.
 pub(crate) fn send(
     mut deliver: impl FnMut(Bytes) -> io::Result<()>,
     mut source: Source,
@@ -42,7 +42,7 @@ pub(crate) fn send(
             _ => make_frame(&mut source, len),
         };
         if len == CHUNK && !source.is_verified() {
-            // Making the data must cost nothing then.
+            // Without verification, generating the data must cost nothing.
             repeated.get_or_insert_with(|| frame.clone());
         }
         deliver(frame).context("sending")?;
@@ -62,7 +62,7 @@ fn make_frame(source: &mut Source, len: usize) -> Bytes {
     frame.into()
 }
 
-/// Receives chunks until the mark of the end. What follows it stays in `from`.
+/// Receives chunks up to the end mark. What follows stays in `from`.
 pub(crate) fn receive(mut from: impl BufRead, verify: bool, counter: &AtomicU64) -> anyhow::Result<Transfer> {
     let mut sink = Sink::new(verify);
     let mut total = 0;
@@ -80,7 +80,10 @@ pub(crate) fn receive(mut from: impl BufRead, verify: bool, counter: &AtomicU64)
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(e).context("receiving"),
             };
-            ensure!(!bytes.is_empty(), "the peer closed the connection in mid-transfer, after {total} bytes");
+            ensure!(
+                !bytes.is_empty(),
+                "the peer closed the connection during the transfer, after {total} bytes"
+            );
             let n = bytes.len().min(left);
             sink.take(&bytes[..n]);
             from.consume(n);

@@ -1,4 +1,4 @@
-//! Namespaces of our own: a network that nobody else sees, without privilege.
+//! Namespaces: a private network, without privileges.
 
 use anyhow::{Context as _, anyhow};
 use nix::errno::Errno;
@@ -8,33 +8,33 @@ use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 
-/// Moves this process into a new network namespace, and into a new user namespace in which it has every privilege over it.
-/// The process must have one thread only. Root does without a user namespace where the kernel allows none.
+/// Moves this process into a new network namespace, owned by a new user namespace in which the process has all
+/// capabilities. The process must be single-threaded. Root continues without a user namespace if the kernel forbids it.
 pub(super) fn enter() -> anyhow::Result<()> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     match unshare(CloneFlags::CLONE_NEWUSER) {
         Ok(()) => {
             map_ids(uid.as_raw(), gid.as_raw())
-                .map_err(|e| explain(&e, "give this process an identity in its user namespace"))?;
+                .map_err(|e| explain(&e, "map this process's user and group in its user namespace"))?;
         }
-        // Root may do without.
-        Err(error) if uid.is_root() => tracing::info!("no user namespace ({error}), going on as root"),
-        Err(error) => return Err(explain(&error.into(), "make a user namespace")),
+        // Root can continue without one.
+        Err(error) if uid.is_root() => tracing::info!("no user namespace ({error}), continuing as root"),
+        Err(error) => return Err(explain(&error.into(), "create a user namespace")),
     }
-    new_network().map_err(|e| explain(&e, "make a network namespace"))
+    new_network().map_err(|e| explain(&e, "create a network namespace"))
 }
 
-/// Moves the calling thread, and threads it starts later, into a new network namespace with its loopback interface up.
+/// Moves the calling thread, and threads it starts later, into a new network namespace with loopback up.
 pub(super) fn new_network() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     set_up(&[Setting { device: "lo", address: None, metric: None }])
 }
 
-/// This process's own user becomes root inside; nobody else exists there.
+/// Maps this process's user and group to root, and nothing else.
 fn map_ids(uid: u32, gid: u32) -> io::Result<()> {
-    // Without this the kernel accepts no group map from the unprivileged (user_namespaces(7)).
+    // Otherwise the kernel rejects a group map from an unprivileged process (user_namespaces(7)).
     match fs::write("/proc/self/setgroups", "deny") {
-        // Kernels before 3.19 have no such file and need none.
+        // Kernels before 3.19 do not have this file and do not need it.
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
@@ -42,7 +42,7 @@ fn map_ids(uid: u32, gid: u32) -> io::Result<()> {
     fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
 }
 
-/// What to do about a refusal, as far as the kernel's settings tell.
+/// Adds possible remedies to an error, depending on the kernel's settings.
 fn explain(error: &io::Error, what: &str) -> anyhow::Error {
     let setting = |name: &str| {
         let text = fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
@@ -50,7 +50,7 @@ fn explain(error: &io::Error, what: &str) -> anyhow::Error {
     };
     let mut ways = Vec::new();
     if error.raw_os_error() == Some(Errno::EINVAL as i32) {
-        ways.push("this process has several threads already, or the kernel was built without user namespaces (CONFIG_USER_NS)".to_owned());
+        ways.push("this process already has several threads, or the kernel was built without user namespaces (CONFIG_USER_NS)".to_owned());
     }
     for (name, blocks, value) in [
         ("kernel.unprivileged_userns_clone", 0, 1),
@@ -62,22 +62,22 @@ fn explain(error: &io::Error, what: &str) -> anyhow::Error {
             ways.push(format!("allow it: sudo sysctl -w {name}={value} (it is {blocks} now)"));
         }
     }
-    ways.push("in a container, allow it from outside (Docker: --cap-add=SYS_ADMIN --cap-add=NET_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined --device /dev/net/tun)".to_owned());
+    ways.push("in a container, allow it when starting the container (Docker: --cap-add=SYS_ADMIN --cap-add=NET_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined --device /dev/net/tun)".to_owned());
     ways.push("run the demo as root".to_owned());
     ways.push(
-        "or run `umptcp demo --sim`, which shows the same in virtual time and needs no privilege".to_owned(),
+        "or run `umptcp demo --sim`, which shows the same in virtual time and needs no privileges".to_owned(),
     );
     anyhow!("cannot {what}: {error}\n  - {}", ways.join("\n  - "))
 }
 
-/// TUN devices can be made, or what to do.
+/// Checks that TUN devices can be created; the error says what to do.
 pub(super) fn check_tun() -> anyhow::Result<()> {
     let path = "/dev/net/tun";
     let hint = match fs::OpenOptions::new().read(true).write(true).open(path) {
         Ok(_) => return Ok(()),
         Err(e) if e.kind() == io::ErrorKind::PermissionDenied => (
             e,
-            "this user may not open it: sudo chmod 0666 /dev/net/tun (as most distributions have it; it gives nobody more than their own namespaces allow)",
+            "this user may not open it: sudo chmod 0666 /dev/net/tun (the default of most distributions; creating devices still requires CAP_NET_ADMIN in the namespace)",
         ),
         Err(e) => (
             e,
@@ -90,20 +90,20 @@ pub(super) fn check_tun() -> anyhow::Result<()> {
     ))
 }
 
-/// What an interface gets.
+/// Settings of an interface.
 pub(super) struct Setting<'a> {
     pub(super) device: &'a str,
     /// Its address and prefix length.
     pub(super) address: Option<(Ipv4Addr, u8)>,
-    /// Metric of a default route through it; `None`: no such route.
+    /// Metric of a default route through it; no such route if `None`.
     pub(super) metric: Option<u32>,
 }
 
-/// Brings interfaces of the calling thread's network namespace up, with addresses and routes.
+/// Brings up interfaces of the calling thread's network namespace, with addresses and routes.
 pub(super) fn set_up(settings: &[Setting<'_>]) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        // The socket belongs to the namespace of the thread that opens it: this one.
+        // The socket belongs to the namespace of the thread that opens it.
         let (connection, handle, _) = rtnetlink::new_connection()?;
         tokio::spawn(connection);
         for setting in settings {
@@ -134,9 +134,9 @@ fn io_error(error: rtnetlink::Error) -> io::Error {
     }
 }
 
-/// The kernel's MPTCP counters of the calling thread's network namespace, those that are not zero.
+/// The non-zero MPTCP counters of the kernel in the calling thread's network namespace.
 pub(super) fn mptcp_counters() -> anyhow::Result<Vec<(String, u64)>> {
-    // Not /proc/net: that is the namespace of the process's first thread.
+    // Not /proc/net, which shows the namespace of the process's main thread.
     let text =
         fs::read_to_string("/proc/thread-self/net/netstat").context("reading the kernel's counters")?;
     Ok(parse_counters(&text))
@@ -162,8 +162,8 @@ mod tests {
 
     #[test]
     fn a_refusal_always_names_the_way_without_privilege() {
-        let text =
-            explain(&io::Error::from_raw_os_error(Errno::EPERM as i32), "make a user namespace").to_string();
+        let text = explain(&io::Error::from_raw_os_error(Errno::EPERM as i32), "create a user namespace")
+            .to_string();
         assert!(text.contains("umptcp demo --sim") && text.contains("as root"), "{text}");
     }
 }

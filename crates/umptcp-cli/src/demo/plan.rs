@@ -1,7 +1,8 @@
-//! What the demo shows, however it is run.
+//! What the demo shows, real or simulated.
 
 use crate::args::DemoArgs;
-use crate::{units, usage};
+use crate::units;
+use crate::usage::usage;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 use umptcp_netsim::{Link, Queue};
@@ -9,7 +10,7 @@ use umptcp_netsim::{Link, Queue};
 /// How often progress is shown.
 pub(super) const TICK: Duration = Duration::from_millis(500);
 
-/// The third transfer, beside the length of the first: when the first NIC goes silent, for how long, and when all ends.
+/// The third transfer, relative to the duration of the first: start and end of the silence, and total duration.
 const SILENT_FROM: f64 = 0.25;
 const SILENT_UNTIL: f64 = 0.625;
 const LAST_LENGTH: f64 = 1.25;
@@ -21,7 +22,7 @@ pub(super) struct Nic {
     /// The kernel's address on it.
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(super) address: Ipv4Addr,
-    /// The client stack's address on it, which the network routes to it.
+    /// The client stack's address on it, routed to it by the network.
     pub(super) stack_address: Ipv4Addr,
     /// Bits per second.
     pub(super) rate: u64,
@@ -29,7 +30,7 @@ pub(super) struct Nic {
 }
 
 impl Nic {
-    /// Either direction of its link, with a queue of one round trip.
+    /// One direction of its link, with a queue of one bandwidth-delay product.
     pub(super) fn link(&self) -> Link {
         let product = (self.rate as f64 * self.delay.as_secs_f64() * 2.0 / 8.0) as u64;
         Link::bps(self.rate).delay(self.delay).queue(Queue::Bytes(product.max(30_000)))
@@ -39,16 +40,16 @@ impl Nic {
 /// The server's address, and the port it listens on.
 pub(super) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 pub(super) const PORT: u16 = crate::args::BENCH_PORT;
-/// The server stack's address, when it is umptcp's.
+/// The server stack's address, if the server is umptcp.
 pub(super) const SERVER_STACK: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 
-/// The whole of it.
+/// The parameters of the demo.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) nics: Vec<Nic>,
-    /// Bytes of the first two transfers.
+    /// Size of the first two transfers.
     pub(super) bytes: u64,
-    /// Length of the third.
+    /// Duration of the third.
     pub(super) last: Duration,
     /// Part of the third during which the first NIC is silent.
     pub(super) silent: (Duration, Duration),
@@ -60,10 +61,10 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn new(args: &DemoArgs) -> anyhow::Result<Plan> {
         let [first, second] = args.rates[..] else {
-            return Err(usage("--rates takes two numbers, for two NICs, such as 300,200"));
+            return Err(usage("--rates must be two numbers, for two NICs, such as 300,200"));
         };
         if first == 0 || second == 0 {
-            return Err(usage("--rates takes numbers from 1"));
+            return Err(usage("--rates must be at least 1"));
         }
         let nics = [first, second].into_iter().zip(1u8..).map(|(mbit, block)| Nic {
             name: format!("nic{}", block - 1),
@@ -73,7 +74,7 @@ impl Plan {
             delay: args.delay,
         });
         let nics: Vec<Nic> = nics.collect();
-        // Headers take their part of the rate, and TCP is some round trips away from it at first.
+        // Headers use some of the rate, and TCP needs some round trips to reach it.
         let goodput = nics[0].rate as f64 * 0.94;
         let bytes = (args.seconds.as_secs_f64() * goodput / 8.0).max(1e5) as u64;
         Ok(Plan {
@@ -86,7 +87,7 @@ impl Plan {
         })
     }
 
-    /// What is about to be shown. `server` is the server's implementation.
+    /// Describes the demo. `server` is the server's implementation.
     pub(super) fn describe(&self, server: &str) -> Vec<String> {
         let mut lines = Vec::new();
         for (i, nic) in self.nics.iter().enumerate() {
@@ -104,7 +105,7 @@ impl Plan {
         lines
     }
 
-    /// The server's address for the kind of server there is.
+    /// The server's address.
     #[cfg_attr(not(target_os = "linux"), allow(dead_code))]
     pub(super) fn server_address(kernel: bool) -> IpAddr {
         if kernel { SERVER.into() } else { SERVER_STACK.into() }

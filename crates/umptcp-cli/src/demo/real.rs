@@ -1,8 +1,8 @@
 //! The demo with real packets: namespaces, TUN devices, the kernel's MPTCP.
 
-use super::Act;
-use super::emulation::Network;
+use super::act::Act;
 use super::namespace::{self, Setting};
+use super::network::Network;
 use super::plan::{Plan, SERVER, SERVER_STACK, TICK};
 use super::view::{Part, View};
 use crate::args::{DemoArgs, DemoServer, ListenAddress, StackKind};
@@ -10,11 +10,12 @@ use crate::bench::measure::{self, Measured};
 use crate::bench::protocol::{Report, Transfer};
 use crate::bench::server::serve;
 use crate::bench::transfer::Until;
+use crate::console;
+use crate::registry::Registry;
 use crate::session::Session;
 use crate::transport::kernel::Kernel;
 use crate::transport::user_space::{Settings, UserSpace};
 use crate::transport::{Listener, Stream};
-use crate::{Registry, console};
 use anyhow::{Context as _, anyhow, bail};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use umptcp_tun_driver::device::{Tun, TunOptions};
 use umptcp_tun_driver::paths::PathSpec;
 
-/// How long to wait for connections, and for what the server says of one.
+/// How long to wait for connections and for the server's report.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(super) fn run(
@@ -33,13 +34,13 @@ pub(super) fn run(
     registry: &Registry,
 ) -> anyhow::Result<Vec<Part>> {
     namespace::check_tun()?;
-    // Before any other thread starts: see `enter`.
+    // Before any other thread starts; see `enter`.
     namespace::enter()?;
     let session = Session::start()?;
     let scratch = Scratch::new(&session);
     let nics = client_nics(plan)?;
     let (tun, server) = Server::start(args.server, registry, &session, &scratch)?;
-    view.introduce(server.name(), "real packets through TUN devices, in namespaces of our own")?;
+    view.introduce(server.name(), "real packets through TUN devices, in private namespaces")?;
     let network = Network::start(plan, nics, tun)?;
 
     let settings = Settings {
@@ -64,8 +65,8 @@ pub(super) fn run(
     Ok(parts)
 }
 
-/// A directory for the records of what was set up. All that goes with our namespaces: the records of the host are none of
-/// our business, and nothing of ours shall stay.
+/// A temporary directory for the record of changes. All changes disappear with our namespaces, so the host's own
+/// records are not involved and nothing must be left behind.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -79,12 +80,12 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // It was not even made if setting paths up failed early.
+        // It does not exist if setting up paths failed early.
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-/// The client's NICs: TUN devices whose other ends are ours, as the cables' are.
+/// The client's NICs: TUN devices whose far ends are the ends of the emulated cables.
 fn client_nics(plan: &Plan) -> anyhow::Result<Vec<Tun>> {
     let tuns: Vec<Tun> = plan.nics.iter().map(|nic| nic_device(&nic.name)).collect::<anyhow::Result<_>>()?;
     let settings: Vec<Setting<'_>> = plan
@@ -102,28 +103,28 @@ fn client_nics(plan: &Plan) -> anyhow::Result<Vec<Tun>> {
 }
 
 fn nic_device(name: &str) -> anyhow::Result<Tun> {
-    let options = TunOptions { name: Some(name.to_owned()), ..TunOptions::default() };
-    Tun::open(&options).with_context(|| format!("cannot make the emulated NIC {name}"))
+    let options = TunOptions::named(name);
+    Tun::open(&options).with_context(|| format!("cannot create the emulated NIC {name}"))
 }
 
-/// What is known of a connection at the server's end.
+/// The server's result of a connection.
 struct Served {
     report: anyhow::Result<Option<Report>>,
     /// The kernel's counters after it.
     counters: Vec<(String, u64)>,
 }
 
-/// The server, in a namespace of its own.
+/// The server, in its own namespace.
 struct Server {
     kernel: bool,
-    /// Without the kernel's: what serves, and takes its paths down in the end.
+    /// The server's stack, unless it is the kernel's; removes its paths when dropped.
     _stack: Option<UserSpace>,
     served: mpsc::Receiver<Served>,
     last_counters: std::cell::RefCell<Vec<(String, u64)>>,
 }
 
 impl Server {
-    /// Starts it. Returns the other end of its NIC, too.
+    /// Starts it. Also returns the far end of its NIC.
     fn start(
         wanted: Option<DemoServer>,
         registry: &Registry,
@@ -133,7 +134,7 @@ impl Server {
         let (ready, started) = mpsc::channel();
         let (done, served) = mpsc::channel();
         let (registry, session, record) = (registry.clone(), session.clone(), scratch.0.clone());
-        // Threads have network namespaces of their own; those it starts stay in its.
+        // A thread has its own network namespace, and the threads it starts inherit it.
         std::thread::Builder::new()
             .name("server".to_owned())
             .spawn(move || {
@@ -151,7 +152,7 @@ impl Server {
             .context("cannot start a thread")?;
         let (tun, stack) = started
             .recv()
-            .map_err(|_| anyhow!("the server's thread died"))?
+            .map_err(|_| anyhow!("the server's thread ended"))?
             .context("cannot start the server")?;
         Ok((
             tun,
@@ -172,14 +173,14 @@ impl Server {
         SocketAddr::new(Plan::server_address(self.kernel), super::plan::PORT)
     }
 
-    /// What the server says of the connection that has just ended.
+    /// The server's report on the connection that has just ended.
     fn report(&self) -> anyhow::Result<Report> {
-        let served = self.served.recv_timeout(PATIENCE).map_err(|_| anyhow!("the server does not report"))?;
+        let served = self.served.recv_timeout(PATIENCE).map_err(|_| anyhow!("no report from the server"))?;
         *self.last_counters.borrow_mut() = served.counters;
-        served.report.context("at the server's end")?.context("the server saw no measurement")
+        served.report.context("at the server's end")?.context("the server has no report of the measurement")
     }
 
-    /// The kernel's own account, if the kernel was the server.
+    /// The kernel's counters, if the kernel was the server.
     fn kernel_counters(&self) -> Option<String> {
         let counters = self.last_counters.borrow();
         if !self.kernel || counters.is_empty() {
@@ -201,11 +202,11 @@ impl Server {
     }
 }
 
-/// A server that listens, and the other end of its NIC.
+/// A listening server and the far end of its NIC.
 struct Prepared {
     tun: Tun,
     listener: Listener,
-    /// `None`: the kernel serves.
+    /// `None` if the server is the kernel.
     stack: Option<UserSpace>,
 }
 

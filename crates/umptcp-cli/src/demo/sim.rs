@@ -1,11 +1,11 @@
-//! The demo in virtual time: two real stacks on netsim's network.
+//! The demo in virtual time: two real stacks on a simulated network.
 
-use super::Act;
+use super::act::Act;
 use super::plan::{Nic, Plan, TICK};
 use super::view::{Part, View};
-use crate::Registry;
 use crate::args::DemoArgs;
 use crate::bench::meter::{Interval, Meter};
+use crate::registry::Registry;
 use crate::transport::Subflow;
 use anyhow::{Context as _, bail};
 use std::time::Duration;
@@ -16,12 +16,12 @@ use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_types::{Instant, PathId};
 
-/// Most virtual time for one transfer, beyond which something is wrong.
+/// Limit of virtual time for one transfer; beyond it, something is wrong.
 const PATIENCE: Duration = Duration::from_secs(3600);
-/// How much more than it has sent a sender without a known end offers.
+/// How much data a sender without a fixed size offers beyond what it has sent.
 const AHEAD: u64 = 1 << 20;
 
-/// Sends until a time has come, then shuts down.
+/// Sends until a point in time, then closes.
 #[derive(Debug)]
 struct Timed {
     until: Instant,
@@ -37,8 +37,8 @@ impl Model for Timed {
     }
 }
 
-/// The simulated network with what was made in it.
-struct Lab<'a> {
+/// The simulated network and its parts.
+struct Simulation<'a> {
     plan: &'a Plan,
     view: &'a View<'a>,
     network: Network,
@@ -61,12 +61,17 @@ pub(super) fn run(
     if let Some(name) = &args.scheduler {
         config.scheduler.clone_from(name);
     }
-    let mut lab = Lab::new(plan, view, registry, config);
-    Act::ALL.into_iter().map(|act| lab.transfer(act)).collect()
+    let mut simulation = Simulation::new(plan, view, registry, config);
+    Act::ALL.into_iter().map(|act| simulation.transfer(act)).collect()
 }
 
-impl<'a> Lab<'a> {
-    fn new(plan: &'a Plan, view: &'a View<'a>, registry: &Registry, config: ConnectionConfig) -> Lab<'a> {
+impl<'a> Simulation<'a> {
+    fn new(
+        plan: &'a Plan,
+        view: &'a View<'a>,
+        registry: &Registry,
+        config: ConnectionConfig,
+    ) -> Simulation<'a> {
         let mut network = Network::new(plan.seed);
         let stack = StackConfig {
             congestion: registry.congestion.clone(),
@@ -87,7 +92,7 @@ impl<'a> Lab<'a> {
         };
         let paths = plan.nics.iter().zip(&cables).map(add).collect();
         network.add_path(server, path("eth0", super::plan::SERVER_STACK), &cables, true);
-        Lab { plan, view, network, hosts: [client, server], cables, paths, config }
+        Simulation { plan, view, network, hosts: [client, server], cables, paths, config }
     }
 
     fn transfer(&mut self, act: Act) -> anyhow::Result<Part> {
@@ -131,7 +136,7 @@ impl<'a> Lab<'a> {
             bytes: receiver.progress.received,
             seconds: (finished - start).as_secs_f64(),
             by_nic,
-            // The network compares every byte on receipt, and their number at the end: it would have failed.
+            // The network checks every byte on receipt and the total at the end; otherwise it would have failed.
             intact: true,
         })
     }
@@ -140,7 +145,7 @@ impl<'a> Lab<'a> {
     fn watch(&mut self, flow: FlowId, start: Instant, act: Act) -> anyhow::Result<()> {
         let mut meter = Meter::default();
         loop {
-            self.network.run_for(TICK).context("the simulation found a fault")?;
+            self.network.run_for(TICK).context("the simulation failed")?;
             let elapsed = self.network.now() - start;
             let ended = self.network.flow(flow).is_closed() || self.network.flow(flow).error().is_some();
             if ended {
@@ -154,7 +159,7 @@ impl<'a> Lab<'a> {
         }
     }
 
-    /// The rates since the last look, from the client's subflows.
+    /// The rates since the previous reading, from the client's subflows.
     fn look(&mut self, flow: FlowId, elapsed: Duration, meter: &mut Meter) -> Interval {
         let end = &self.network.flow(flow).client;
         let (connection, received) = (end.connection, end.progress.received);
@@ -170,7 +175,7 @@ impl<'a> Lab<'a> {
         meter.look(elapsed.as_secs_f64(), sent, received, &subflows)
     }
 
-    /// Payload that has arrived over each NIC's link.
+    /// Payload delivered over each NIC's link.
     fn payload(&self) -> Vec<u64> {
         let direction = if self.plan.down { Direction::Reverse } else { Direction::Forward };
         self.cables.iter().map(|cable| self.network.stats(*cable, direction).delivered_payload).collect()

@@ -1,10 +1,10 @@
-//! What the demo prints: progress as bars, and a table at the end.
+//! Output of the demo: progress as bars, and a table at the end.
 
 use super::plan::Plan;
 use crate::bench::meter::Interval;
 use crate::{console, units};
 
-/// Characters of a bar that stands for all links full.
+/// Length of the bar when all links are full.
 const BAR: usize = 50;
 /// One per NIC.
 const MARKS: [char; 2] = ['#', '='];
@@ -15,12 +15,12 @@ pub(super) struct Part {
     pub(super) name: String,
     pub(super) bytes: u64,
     pub(super) seconds: f64,
-    /// Bytes by NIC, in the plan's order.
+    /// Bytes per NIC, in the plan's order.
     pub(super) by_nic: Vec<u64>,
     pub(super) intact: bool,
 }
 
-/// Writes progress.
+/// Prints the demo's output.
 pub(super) struct View<'a> {
     plan: &'a Plan,
 }
@@ -30,7 +30,7 @@ impl View<'_> {
         View { plan }
     }
 
-    /// What is about to be seen.
+    /// Prints the introduction.
     pub(super) fn introduce(&self, server: &str, how: &str) -> anyhow::Result<()> {
         console::print(&format!("One MPTCP connection over two NICs ({how})\n"))?;
         self.plan.describe(server).iter().try_for_each(|line| console::print(line))
@@ -41,7 +41,7 @@ impl View<'_> {
         console::print(&format!("\n{text}"))
     }
 
-    /// One line per look at the counters; `note` marks what happens at that moment.
+    /// Prints a line of progress; `note` says what happens at that moment.
     pub(super) fn progress(&self, interval: &Interval, note: &str) -> anyhow::Result<()> {
         console::print(&self.line(interval, note))
     }
@@ -76,13 +76,13 @@ impl View<'_> {
         line.trim_end().to_owned()
     }
 
-    /// Rate over one NIC: of all its subflows, if it has any.
+    /// Rate over one NIC, the sum of its subflows; `None` if it has none.
     fn rate(&self, interval: &Interval, nic: &str) -> Option<f64> {
         let flows = interval.subflows.iter().filter(|s| s.path == nic);
         flows.map(|s| if self.plan.down { s.down } else { s.up }).reduce(|sum, rate| sum + rate)
     }
 
-    /// The table, and the verdict.
+    /// Prints the table and the verdict.
     pub(super) fn table(&self, parts: &[Part], check: &str) -> anyhow::Result<()> {
         console::print("")?;
         let names: Vec<String> = self.plan.nics.iter().map(|nic| format!("{:>7}", nic.name)).collect();
@@ -111,14 +111,14 @@ impl View<'_> {
                 format!("{:.2} s", part.seconds),
                 units::rate(part.bytes as f64 * 8.0 / part.seconds.max(1e-9)),
                 shares.join(""),
-                if part.intact { "intact" } else { "DAMAGED" },
+                if part.intact { "intact" } else { "CORRUPTED" },
             ))?;
         }
         console::print("")?;
         let verdict = if parts.iter().all(|part| part.intact) {
             format!("Every byte arrived intact: {check}.")
         } else {
-            format!("DATA WERE DAMAGED ({check}). This is a bug in umptcp: please report it.")
+            format!("DATA WAS CORRUPTED (check: {check}). This is a bug in umptcp; please report it.")
         };
         console::print(&verdict)
     }

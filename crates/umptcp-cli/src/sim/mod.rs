@@ -1,101 +1,24 @@
-//! `sim`: scenarios in virtual time, with tables, files of numbers, captures and plots.
+//! `sim`: runs scenarios in virtual time, with tables, data files, captures and plots.
 
-use crate::{Registry, console, usage};
+use crate::args::SimArgs;
+use crate::console;
+use crate::registry::Registry;
+use crate::usage::usage;
 use anyhow::{Context as _, bail};
-use clap::{Args, ValueHint};
 use std::fs;
 use std::io::{BufWriter, IsTerminal as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use umptcp_netsim::capture::Capture;
 use umptcp_netsim::lab::{Experiment, Figure, LabError, Registries, Report, RunOptions};
-
-/// Run a scenario in the simulator: real stacks, virtual time.
-///
-/// A scenario is a TOML file with links, groups of connections and a route per subflow. It runs with every combination of
-/// its parameters and every seed, and shows means with 95 % confidence intervals over the seeds. The same file and seeds give the
-/// same numbers on every machine. Nothing here needs a privilege.
-#[derive(Args, Clone, Debug)]
-#[command(after_help = "\
-Examples:
-  umptcp sim scenarios/shared-bottleneck.toml
-  umptcp sim scenarios/olia-a.toml --set congestion=olia --set n1=10 --seeds 3
-  umptcp sim scenarios/wireless.toml --csv results.csv --json results.json --html results.html
-  umptcp sim scenarios/triangle.toml --check                   is it right? nothing is run
-  umptcp sim scenarios/triangle.toml --seeds 1 --pcap triangle.pcapng")]
-pub(crate) struct SimArgs {
-    /// The scenarios.
-    #[arg(value_name = "SCENARIO.toml", required = true, value_hint = ValueHint::FilePath)]
-    scenarios: Vec<PathBuf>,
-    /// Give a parameter a value, or several with commas between, in the place of the scenario's; may be repeated.
-    #[arg(long, value_name = "NAME=VALUE[,VALUE]...", value_parser = parse_set)]
-    set: Vec<(String, String)>,
-    /// Seeds 1 to N in the place of the scenario's.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=10_000))]
-    seeds: Option<u64>,
-    /// Length of the measurement in the place of the scenario's.
-    #[arg(long, value_name = "SECONDS", value_parser = crate::args::values::parse_duration)]
-    duration: Option<Duration>,
-    /// Time before the measurement in the place of the scenario's.
-    #[arg(long, value_name = "SECONDS", value_parser = crate::args::values::parse_duration)]
-    warm_up: Option<Duration>,
-    /// Simulations at a time; as many as there are processors unless given.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
-    /// Show everything that was measured: routes and links, too.
-    #[arg(long)]
-    all: bool,
-    /// Write all numbers as CSV to FILE (`-`: standard output, in the place of the table).
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    csv: Option<PathBuf>,
-    /// Write all numbers as JSON to FILE (`-`: standard output, in the place of the table).
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    json: Option<PathBuf>,
-    /// Write the first run's time series (windows, round-trip times, queues, …) as CSV to FILE.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    series: Option<PathBuf>,
-    /// Write figures of the first run, and of what was published, as SVG into DIRECTORY.
-    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
-    figures: Option<PathBuf>,
-    /// Write numbers and figures as one page to FILE; it needs no other file.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    html: Option<PathBuf>,
-    /// Write a chapter in Markdown to FILE, a section for each scenario, and its figures into a folder beside it.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    markdown: Option<PathBuf>,
-    /// Write the packets of every link in the first run to FILE (pcapng, one interface per link, at its first end).
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pcap: Option<PathBuf>,
-    /// Only the packets of this link; may be repeated.
-    #[arg(long, value_name = "LINK", requires = "pcap")]
-    pcap_link: Vec<String>,
-    /// Only read the scenario and say whether it is right.
-    #[arg(long)]
-    check: bool,
-    /// Fail when a result misses a published one.
-    #[arg(long)]
-    strict: bool,
-    /// No progress reports, and not how long it took.
-    #[arg(short, long)]
-    quiet: bool,
-}
-
-fn parse_set(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() && !value.is_empty() => {
-            Ok((name.to_string(), value.to_string()))
-        }
-        _ => Err(format!("{text:?} is not NAME=VALUE")),
-    }
-}
 
 pub(crate) fn run(args: &SimArgs, registry: &Registry) -> anyhow::Result<()> {
     let registries =
         Registries { congestion: registry.congestion.clone(), schedulers: registry.schedulers.clone() };
     let one_output = [&args.csv, &args.json, &args.series, &args.html, &args.pcap];
     if args.scenarios.len() > 1 && one_output.iter().any(|o| o.is_some()) {
-        return Err(usage("--csv, --json, --series, --html and --pcap take one scenario"));
+        return Err(usage("--csv, --json, --series, --html and --pcap take one scenario only"));
     }
     let mut misses = 0;
     let mut chapter = String::new();
@@ -103,7 +26,7 @@ pub(crate) fn run(args: &SimArgs, registry: &Registry) -> anyhow::Result<()> {
         let experiment = read(path, &args.set, &registries)?;
         if args.check {
             let points = experiment.point_names().len();
-            console::print(&format!("{}: right; {points} combination(s) of parameters", path.display()))?;
+            console::print(&format!("{}: valid; {points} combination(s) of parameters", path.display()))?;
             continue;
         }
         let report = simulate(&experiment, args, &registries)?;
@@ -123,12 +46,12 @@ pub(crate) fn run(args: &SimArgs, registry: &Registry) -> anyhow::Result<()> {
         write(file, &chapter)?;
     }
     if args.strict && misses > 0 {
-        bail!("{misses} result(s) miss what was published");
+        bail!("{misses} result(s) disagree with the published ones");
     }
     Ok(())
 }
 
-/// Reads and checks a scenario. A mistake in it is one in the arguments: the exit code is 2.
+/// Reads and checks a scenario. Errors in it count as usage errors: the exit code is 2.
 fn read(path: &Path, set: &[(String, String)], registries: &Registries) -> anyhow::Result<Experiment> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let file = path.display().to_string();
@@ -151,7 +74,7 @@ fn simulate(experiment: &Experiment, args: &SimArgs, registries: &Registries) ->
     let show = !args.quiet && std::io::stderr().is_terminal();
     let last = Mutex::new(Instant::now());
     let progress = |done: usize, all: usize| {
-        // A line now and then is enough.
+        // At most one line per second.
         if show
             && let Ok(mut last) = last.lock()
             && (last.elapsed() > Duration::from_secs(1) || done == all)
@@ -201,14 +124,14 @@ fn write(file: &Path, text: &str) -> anyhow::Result<()> {
 }
 
 fn write_figures(folder: &Path, figures: &[Figure]) -> anyhow::Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot create the folder {}", folder.display()))?;
     for figure in figures {
         write(&folder.join(format!("{}.svg", figure.name)), &figure.svg)?;
     }
     Ok(())
 }
 
-/// Runs the first combination of parameters with its first seed once more, and writes what passes the links.
+/// Runs the first combination of parameters with its first seed again, capturing the packets on the links.
 fn capture(
     experiment: &Experiment,
     report: &Report,
@@ -219,7 +142,7 @@ fn capture(
     let links = experiment.links();
     if let Some(unknown) = args.pcap_link.iter().find(|l| !links.contains(&l.as_str())) {
         return Err(usage(format!(
-            "--pcap-link: there is no link {unknown:?}; there are: {}",
+            "--pcap-link: no link is called {unknown:?}; the links are: {}",
             links.join(", ")
         )));
     }

@@ -1,13 +1,14 @@
-//! Connections by the kernel's TCP and MPTCP.
+//! Connections of the kernel's TCP and MPTCP.
 
 use crate::args::{ListenAddress, StackArgs, StackKind};
+use crate::usage::usage;
 use anyhow::{Context as _, anyhow};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-/// How sockets are made.
+/// How to create sockets.
 #[derive(Clone, Debug)]
 pub(crate) struct Kernel {
     mptcp: bool,
@@ -15,7 +16,7 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    /// Takes what applies to kernel sockets from `args` and refuses what does not.
+    /// Takes the options that apply to kernel sockets from `args` and rejects the others.
     pub(crate) fn new(args: &StackArgs) -> anyhow::Result<Kernel> {
         let given = [
             (!args.paths.is_empty(), "--path"),
@@ -27,18 +28,18 @@ impl Kernel {
             (args.pcap.is_some(), "--pcap"),
         ];
         if let Some((_, option)) = given.iter().find(|(given, _)| *given) {
-            return Err(crate::usage(format!(
-                "{option} applies to --stack umptcp only: the kernel's own settings are made with `ip mptcp` and sysctl"
+            return Err(usage(format!(
+                "{option} works only with --stack umptcp; configure the kernel with `ip mptcp` and sysctl"
             )));
         }
         if args.no_mptcp && args.stack == StackKind::KernelMptcp {
-            return Err(crate::usage("--no-mptcp contradicts --stack kernel-mptcp; use --stack kernel-tcp"));
+            return Err(usage("--no-mptcp contradicts --stack kernel-mptcp; use --stack kernel-tcp"));
         }
         if let Some(name) = &args.congestion {
-            // An MPTCP socket takes any name and leaves the complaint to its subflows: ask a TCP socket.
+            // An MPTCP socket accepts any name and fails only when subflows are created, so try it on a TCP socket.
             let probe = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))
                 .or_else(|_| Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)))
-                .context("making a TCP socket")?;
+                .context("cannot create a TCP socket")?;
             set_congestion(&probe, name)?;
         }
         Ok(Kernel { mptcp: args.stack == StackKind::KernelMptcp, congestion: args.congestion.clone() })
@@ -59,7 +60,7 @@ impl Kernel {
         let socket = if self.mptcp {
             mptcp_socket(domain)?
         } else {
-            Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).context("making a TCP socket")?
+            Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).context("cannot create a TCP socket")?
         };
         if let Some(name) = &self.congestion {
             set_congestion(&socket, name)?;
@@ -98,7 +99,7 @@ impl Kernel {
         if address.is_ipv6() {
             socket.set_only_v6(!address.ip().is_unspecified())?;
         }
-        // Connections in TIME_WAIT must not stop a server from being started again.
+        // Connections in TIME_WAIT must not prevent a server from being restarted.
         socket.set_reuse_address(true)?;
         socket.bind(&SockAddr::from(address)).map_err(explain_bind)?;
         socket.listen(1024)?;
@@ -110,12 +111,12 @@ impl Kernel {
 fn mptcp_socket(domain: Domain) -> anyhow::Result<Socket> {
     Socket::new(domain, Type::STREAM, Some(Protocol::MPTCP)).map_err(|e| match e.raw_os_error() {
         Some(code) if code == nix::errno::Errno::ENOPROTOOPT as i32 => anyhow!(
-            "MPTCP is switched off in this kernel: `sysctl -w net.mptcp.enabled=1` switches it on; or use --stack umptcp"
+            "MPTCP is disabled in this kernel: enable it with `sysctl -w net.mptcp.enabled=1`, or use --stack umptcp"
         ),
         Some(code) if code == nix::errno::Errno::EPROTONOSUPPORT as i32 || code == nix::errno::Errno::EINVAL as i32 => {
             anyhow!("this kernel was built without MPTCP (CONFIG_MPTCP); use --stack umptcp")
         }
-        _ => anyhow::Error::new(e).context("making an MPTCP socket"),
+        _ => anyhow::Error::new(e).context("cannot create an MPTCP socket"),
     })
 }
 
@@ -130,12 +131,12 @@ fn set_congestion(socket: &Socket, name: &str) -> anyhow::Result<()> {
         Some(code) if code == nix::errno::Errno::ENOENT as i32 => {
             let known = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_available_congestion_control");
             let known = known.map_or_else(|_| "unknown".to_owned(), |text| text.split_whitespace().collect::<Vec<_>>().join(", "));
-            crate::usage(format!("the kernel has no congestion control named {name:?}; it has: {known}"))
+            usage(format!("the kernel has no congestion control {name:?}; available: {known}"))
         }
         Some(code) if code == nix::errno::Errno::EPERM as i32 => anyhow!(
-            "the kernel lets only root use the congestion control {name:?}; `sysctl net.ipv4.tcp_allowed_congestion_control` names the others"
+            "only root can use the congestion control {name:?}; `sysctl net.ipv4.tcp_allowed_congestion_control` lists the others"
         ),
-        _ => anyhow::Error::new(e).context(format!("setting the congestion control {name:?}")),
+        _ => anyhow::Error::new(e).context(format!("cannot set the congestion control {name:?}")),
     })
 }
 
@@ -170,7 +171,7 @@ fn explain_connect(error: io::Error, timeout: Duration) -> anyhow::Error {
         }
         io::ErrorKind::TimedOut => format!("no answer within {} s", timeout.as_secs_f64()),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-            "host or network unreachable: is there a route to it? (`ip route get`)".to_owned()
+            "host or network unreachable; check the route with `ip route get`".to_owned()
         }
         _ => return error.into(),
     };
@@ -180,10 +181,8 @@ fn explain_connect(error: io::Error, timeout: Duration) -> anyhow::Error {
 fn explain_bind(error: io::Error) -> anyhow::Error {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => "the port is in use by another program (`ss -ltnp` shows which)",
-        io::ErrorKind::AddrNotAvailable => {
-            "no interface of this host has that address (`ip address` shows which there are)"
-        }
-        io::ErrorKind::PermissionDenied => "ports below 1024 need root or CAP_NET_BIND_SERVICE",
+        io::ErrorKind::AddrNotAvailable => "no interface of this host has that address (see `ip address`)",
+        io::ErrorKind::PermissionDenied => "ports below 1024 require root or CAP_NET_BIND_SERVICE",
         _ => return error.into(),
     };
     io::Error::new(error.kind(), hint).into()

@@ -1,22 +1,23 @@
-//! Connections by whichever stack was asked for, behind one type.
+//! Connections over the selected stack, behind one type.
 
+mod facts;
 pub(crate) mod kernel;
 #[cfg(target_os = "linux")]
 pub(crate) mod user_space;
 
+pub(crate) use facts::{Facts, FastOpen, Subflow};
+
 use crate::args::{ListenAddress, StackArgs, StackKind, TargetArgs};
+use crate::registry::Registry;
 use crate::session::Session;
-use crate::{Registry, units};
 use anyhow::{Context as _, anyhow, bail};
 #[cfg(target_os = "linux")]
 use bytes::Buf as _;
 use bytes::Bytes;
 use kernel::Kernel;
-use std::fmt::Write as _;
 use std::io::{self, BufRead, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
-use umptcp_stack_core::stack::SubflowInfo;
 #[cfg(target_os = "linux")]
 use user_space::{Connection, Settings, UserSpace, UserSpaceListener};
 
@@ -33,7 +34,7 @@ pub(crate) enum Transport {
 }
 
 impl Transport {
-    /// Sets up what `args` ask for.
+    /// Opens the stack selected by `args`.
     pub(crate) fn open(
         args: &StackArgs,
         registry: &Registry,
@@ -90,10 +91,10 @@ impl Transport {
                 }
             }
         }
-        Err(last.unwrap_or_else(|| anyhow!("there is no address to connect to")))
+        Err(last.unwrap_or_else(|| anyhow!("no address to connect to")))
     }
 
-    /// What became of data in SYNs; `None`: Fast Open is off.
+    /// Statistics of data in SYNs; `None` if Fast Open is off.
     pub(crate) fn fast_open(&self) -> Option<FastOpen> {
         match self {
             Transport::Kernel(_) => None,
@@ -102,7 +103,7 @@ impl Transport {
         }
     }
 
-    /// Waits until what was sent has arrived, then takes down what was set up.
+    /// Waits until everything sent has arrived, then removes what was set up.
     pub(crate) fn close(self) -> anyhow::Result<()> {
         match self {
             Transport::Kernel(_) => Ok(()),
@@ -121,22 +122,11 @@ impl Transport {
     }
 }
 
-/// SYNs with data (RFC 7413).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
-pub(crate) struct FastOpen {
-    /// Those whose data the server took, some at least.
-    pub(crate) taken: u64,
-    /// Those whose data came again in the connection.
-    pub(crate) refused: u64,
-}
-
-/// The addresses of `host`, of the families asked for, in the resolver's order.
+/// The addresses of `host` in the requested families, in the resolver's order.
 pub(crate) fn resolve(host: &str, port: u16, target: &TargetArgs) -> anyhow::Result<Vec<SocketAddr>> {
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    let all: Vec<SocketAddr> = (bare, port)
-        .to_socket_addrs()
-        .with_context(|| format!("cannot find the address of {host:?}"))?
-        .collect();
+    let all: Vec<SocketAddr> =
+        (bare, port).to_socket_addrs().with_context(|| format!("cannot resolve {host:?}"))?.collect();
     let fitting: Vec<SocketAddr> =
         all.iter().copied().filter(|a| !(target.ipv4 && a.is_ipv6() || target.ipv6 && a.is_ipv4())).collect();
     if fitting.is_empty() {
@@ -161,7 +151,7 @@ impl Listener {
             Listener::Kernel(listener, mptcp) => loop {
                 match listener.accept() {
                     Ok((stream, _)) => return Ok(Stream::Kernel(stream, *mptcp)),
-                    // The client has gone already: that concerns nobody but it.
+                    // The client is gone already: wait for the next one.
                     Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(e) => return Err(e),
                 }
@@ -171,7 +161,7 @@ impl Listener {
         }
     }
 
-    /// The address, with the port the system chose when none was named.
+    /// The address, with the port chosen by the system if none was given.
     pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
         match self {
             Listener::Kernel(listener, _) => listener.local_addr(),
@@ -181,7 +171,7 @@ impl Listener {
     }
 }
 
-/// A connection. Reading and writing work on shared references, so that two threads can do one each.
+/// A connection. Reads and writes through shared references, so that one thread can read while another writes.
 pub(crate) enum Stream {
     /// The kernel's, and whether it is an MPTCP socket.
     Kernel(TcpStream, bool),
@@ -190,97 +180,18 @@ pub(crate) enum Stream {
     UserSpace(Connection),
 }
 
-/// What can be told about a connection.
-#[derive(Clone, Debug)]
-pub(crate) struct Facts {
-    pub(crate) local: SocketAddr,
-    pub(crate) remote: SocketAddr,
-    /// Whether it is MPTCP; `None` when the kernel does not say.
-    pub(crate) mptcp: Option<bool>,
-    /// The same in words, with the reason when it is not.
-    pub(crate) description: String,
-    pub(crate) congestion: Option<String>,
-    pub(crate) scheduler: Option<String>,
-}
-
-/// One subflow at one moment.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub(crate) struct Subflow {
-    /// Distinguishes it from the connection's others, for good.
-    pub(crate) id: u32,
-    /// The path's name, usually the NIC's.
-    pub(crate) path: String,
-    pub(crate) local: SocketAddr,
-    pub(crate) remote: SocketAddr,
-    /// RFC 9293's name of its state.
-    pub(crate) state: String,
-    pub(crate) backup: bool,
-    pub(crate) stale: bool,
-    /// Payload bytes acknowledged by the peer.
-    pub(crate) bytes_sent: u64,
-    /// Payload bytes received.
-    pub(crate) bytes_received: u64,
-    pub(crate) bytes_retransmitted: u64,
-    /// Smoothed round-trip time, milliseconds.
-    pub(crate) srtt_ms: Option<f64>,
-    /// Congestion window, bytes.
-    pub(crate) window: u64,
-}
-
-impl Subflow {
-    /// What the stack says of one, and the name of its path.
-    pub(crate) fn new(path: String, info: SubflowInfo) -> Subflow {
-        Subflow {
-            id: info.id.0,
-            path,
-            local: info.local,
-            remote: info.remote,
-            state: info.state.to_owned(),
-            backup: info.backup,
-            stale: info.stale,
-            bytes_sent: info.bytes_acked,
-            bytes_received: info.bytes_received,
-            bytes_retransmitted: info.bytes_retransmitted,
-            srtt_ms: info.srtt.map(|rtt| rtt.as_secs_f64() * 1e3),
-            window: info.window,
-        }
-    }
-
-    /// One line for people.
-    pub(crate) fn describe(&self) -> String {
-        let Subflow { id, path, local, remote, state, .. } = self;
-        let mut line = format!("subflow {id} on {path}: {local} to {remote}, {state}");
-        for (what, bytes) in [
-            ("sent", self.bytes_sent),
-            ("received", self.bytes_received),
-            ("retransmitted", self.bytes_retransmitted),
-        ] {
-            let _ = write!(line, ", {what} {}", units::bytes(bytes));
-        }
-        if let Some(ms) = self.srtt_ms {
-            let _ = write!(line, ", round trip {ms:.1} ms");
-        }
-        for (holds, what) in [(self.backup, "backup"), (self.stale, "silent")] {
-            if holds {
-                let _ = write!(line, ", {what}");
-            }
-        }
-        line
-    }
-}
-
 impl Stream {
-    /// No Nagle: small writes leave at once.
+    /// Disables the Nagle algorithm: small writes are sent immediately.
     pub(crate) fn set_no_delay(&self) -> io::Result<()> {
         match self {
             Stream::Kernel(stream, _) => stream.set_nodelay(true),
-            // Connections are made so: see `Settings::connection`.
+            // Always disabled: see `Settings::connection`.
             #[cfg(target_os = "linux")]
             Stream::UserSpace(_) => Ok(()),
         }
     }
 
-    /// Most time a read or write may take without moving a byte.
+    /// Sets the time limit for a read or write without progress.
     pub(crate) fn set_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         match self {
             Stream::Kernel(stream, _) => {
@@ -295,11 +206,11 @@ impl Stream {
         }
     }
 
-    /// No more will be sent; receiving goes on.
+    /// Closes the sending direction; receiving continues.
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         match self {
             Stream::Kernel(stream, _) => match stream.shutdown(Shutdown::Write) {
-                // The peer has closed both ways already.
+                // The peer has already closed both directions.
                 Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
                 other => other,
             },
@@ -326,7 +237,7 @@ impl Stream {
         }
     }
 
-    /// Bytes sent that the peer has acknowledged, at the level of the connection, where that is known.
+    /// Bytes acknowledged by the peer at connection level, if known.
     pub(crate) fn bytes_acknowledged(&self) -> Option<u64> {
         match self {
             Stream::Kernel(..) => None,
@@ -335,7 +246,7 @@ impl Stream {
         }
     }
 
-    /// The subflows, as far as the stack tells.
+    /// The subflows, if the stack reports them.
     pub(crate) fn subflows(&self) -> Vec<Subflow> {
         match self {
             Stream::Kernel(..) => Vec::new(),
@@ -346,7 +257,7 @@ impl Stream {
 }
 
 impl Stream {
-    /// Sends all of `data`, without copying it where the stack can do without.
+    /// Sends all of `data`, without a copy if the stack supports it.
     pub(crate) fn send_bytes(&self, data: Bytes) -> io::Result<()> {
         match self {
             Stream::Kernel(stream, _) => (&*stream).write_all(&data),
@@ -356,14 +267,14 @@ impl Stream {
     }
 }
 
-/// What arrives on a [`Stream`], in pieces as large as they come and without a copy where the stack can do without.
+/// Buffered reader of a [`Stream`] that avoids copies if the stack supports it.
 pub(crate) struct Incoming<'a> {
     stream: &'a Stream,
     piece: Piece,
 }
 
 enum Piece {
-    /// Filled by reading; what is left is between the two numbers.
+    /// Filled by reading; the unread part is between the two indices.
     Buffer(Vec<u8>, usize, usize),
     /// The stack's own memory.
     #[cfg(target_os = "linux")]

@@ -1,9 +1,10 @@
-//! Connections by umptcp itself.
+//! Connections of umptcp itself.
 
-use super::{Facts, FastOpen, Subflow};
+use super::facts::{Facts, FastOpen, Subflow};
 use crate::args::ListenAddress;
+use crate::registry::Registry;
 use crate::session::Session;
-use crate::{Registry, usage};
+use crate::usage::usage;
 use anyhow::{Context as _, anyhow};
 use std::collections::HashMap;
 use std::io;
@@ -11,18 +12,18 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use umptcp::{ConnectionConfig, Counter, MptcpListener, MptcpStatus, MptcpStream, PathId, StackConfig};
+use umptcp::{ConnectionConfig, Counter, MptcpListener, MptcpStream, PathId, Protocol, StackConfig};
 use umptcp_tun_driver::paths::{self, PathSpec, SetupOptions};
 
-/// How long the end of the program waits for what was sent to arrive. A peer that does not answer at all is given up by the
-/// user timeout.
+/// How long the program waits at exit for everything sent to arrive. The user timeout ends connections to a peer that
+/// does not respond at all.
 const LINGER: Duration = Duration::from_secs(60);
-/// The same when the program fails or a signal ends it.
+/// The same if the program fails or a signal ends it.
 const LINGER_ON_FAILURE: Duration = Duration::from_millis(500);
-/// Connections at once that may have brought data with the SYN and not completed the handshake.
+/// Maximum number of connections that carried data in the SYN and have not completed the handshake.
 const FAST_OPEN_QUEUE: usize = 64;
 
-/// How connections are made.
+/// Settings of the stack and its connections.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
     pub(crate) paths: Vec<PathSpec>,
@@ -34,7 +35,7 @@ pub(crate) struct Settings {
     pub(crate) fast_open: bool,
     pub(crate) fast_open_cookies: Option<PathBuf>,
     pub(crate) pcap: Option<PathBuf>,
-    /// Where the record of what was set up is kept; `None`: where all instances of this host have it.
+    /// Where to keep the record of changes to the host; `None` uses the directory common to all instances.
     pub(crate) record: Option<PathBuf>,
 }
 
@@ -51,7 +52,7 @@ impl Settings {
         config.strict_checksums = self.strict_checksums;
         config.mptcp = !self.no_mptcp;
         config.fast_open = self.fast_open;
-        // Bytes are written in blocks as large as they come; what is small is wanted at once.
+        // Data is written in blocks as large as possible, so small writes should be sent immediately.
         config.no_delay = true;
         config
     }
@@ -63,16 +64,16 @@ pub(crate) struct UserSpace {
     connection: ConnectionConfig,
 }
 
-/// What connections and the clean-up on signals have in common with it.
+/// What it shares with its connections and the clean-up on signals.
 struct Shared {
     /// `None` once it has been stopped.
     stack: Mutex<Option<umptcp::Stack>>,
-    /// Names of the paths, those that have gone included.
+    /// Names of the paths, including removed ones.
     names: Mutex<HashMap<PathId, String>>,
 }
 
 impl Shared {
-    /// Adds the names of paths that have come, and returns those of all there are now.
+    /// Adds the names of new paths, and returns the current paths.
     fn look(&self) -> Vec<umptcp::PathInfo> {
         let paths = lock(&self.stack).as_ref().and_then(|stack| stack.paths().ok()).unwrap_or_default();
         lock(&self.names).extend(paths.iter().map(|path| (path.id, path.name.clone())));
@@ -91,14 +92,15 @@ impl Shared {
 }
 
 impl UserSpace {
-    /// Sets paths up and starts a stack over them.
+    /// Sets up paths and starts a stack over them.
     pub(crate) fn open(
         settings: &Settings,
         registry: &Registry,
         session: &Session,
     ) -> anyhow::Result<UserSpace> {
         registry.check(settings.congestion.as_deref(), settings.scheduler.as_deref())?;
-        let setup = SetupOptions { record_directory: settings.record.clone(), ..SetupOptions::default() };
+        let mut setup = SetupOptions::default();
+        setup.record_directory.clone_from(&settings.record);
         let connection = settings.connection();
         let config = StackConfig {
             congestion: registry.congestion.clone(),
@@ -119,14 +121,14 @@ impl UserSpace {
         }
         let shared = Arc::new(Shared { stack: Mutex::new(None), names: Mutex::default() });
         let on_signal = Arc::clone(&shared);
-        // Before anything is set up: a signal may come at any moment.
+        // Before anything is set up, because a signal may arrive at any time.
         session.on_signal(move || {
             let stack = lock(&on_signal.stack).take();
             if let Some(stack) = stack {
                 let _ = stack.stop(LINGER_ON_FAILURE);
             }
             for error in paths::clean_up() {
-                tracing::error!(%error, "not everything could be undone");
+                tracing::error!(%error, "cannot undo a change");
             }
         });
         *lock(&shared.stack) = Some(builder.start().context("cannot start umptcp's stack")?);
@@ -134,7 +136,7 @@ impl UserSpace {
         Ok(UserSpace { shared, connection })
     }
 
-    /// Connects, over the named paths only if there are names.
+    /// Connects, only over the paths named in `over` unless it is empty.
     pub(crate) fn connect(
         &self,
         remote: SocketAddr,
@@ -158,10 +160,10 @@ impl UserSpace {
     pub(crate) fn listen(&self, address: ListenAddress) -> anyhow::Result<UserSpaceListener> {
         if address.port == 0 {
             return Err(usage(
-                "umptcp listens on a port from 1 to 65535: its ports are not the kernel's to choose",
+                "umptcp must be given a port from 1 to 65535: it cannot choose a free one when listening",
             ));
         }
-        // Unspecified, it stands for every address of every path, whatever its family.
+        // The unspecified address means every address of every path, in both families.
         let ip = address.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         let builder = lock(&self.shared.stack).as_ref().map(MptcpListener::builder).ok_or_else(stopped)?;
         let listener = builder
@@ -179,16 +181,16 @@ impl UserSpace {
         Some(FastOpen { taken, refused: counters.get(Counter::TcpFastOpenActiveFail) })
     }
 
-    /// Waits until what was sent has arrived, then takes the paths down.
+    /// Waits until everything sent has arrived, then removes the paths.
     pub(crate) fn close(self) -> anyhow::Result<()> {
         let stack = lock(&self.shared.stack).take().ok_or_else(stopped)?;
-        stack.stop(LINGER).context("umptcp's stack ended badly")
+        stack.stop(LINGER).context("umptcp's stack failed")
     }
 }
 
 impl Drop for UserSpace {
-    /// Without [`UserSpace::close`] something has failed: the paths must go all the same, and connections and the clean-up
-    /// on signals hold the stack, too.
+    /// If [`UserSpace::close`] was not called, something has failed. The paths must still be removed, even though
+    /// connections and the clean-up on signals also hold the stack.
     fn drop(&mut self) {
         let stack = lock(&self.shared.stack).take();
         if let Some(stack) = stack {
@@ -198,7 +200,7 @@ impl Drop for UserSpace {
 }
 
 fn stopped() -> anyhow::Error {
-    anyhow!("the program is ending")
+    anyhow!("the program is exiting")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -238,13 +240,13 @@ impl Connection {
     }
 
     pub(crate) fn facts(&self) -> io::Result<Facts> {
-        let status = self.stream.mptcp_status()?;
+        let status = self.stream.protocol()?;
         Ok(Facts {
             local: self.stream.local_addr(),
             remote: self.stream.peer_addr(),
             mptcp: match status {
-                MptcpStatus::Negotiating => None,
-                other => Some(other.is_active()),
+                Protocol::Negotiating => None,
+                other => Some(other.is_mptcp()),
             },
             description: status.to_string(),
             congestion: Some(self.congestion.clone()),

@@ -1,30 +1,29 @@
-//! Running the program, in a network namespace of its own where it needs a network.
-// Each test program is a crate of its own and uses a part of it.
-#![allow(dead_code, unreachable_pub)]
+//! Running the program, in its own network namespace if it needs a network.
+#![allow(dead_code, reason = "not every test program uses all of it")]
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// What a run left.
+/// The result of a run.
 #[derive(Debug)]
-pub struct Output {
-    /// Exit code, or 128 and the signal.
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Output {
+    /// Exit code, or 128 plus the signal's number.
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
-/// The program, without the settings of whoever runs the tests.
-pub fn umptcp() -> Command {
+/// The program, without the environment settings of the user who runs the tests.
+pub(crate) fn umptcp() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_umptcp"));
     command.env_remove("UMPTCP_LOG").stdin(Stdio::null());
     command
 }
 
-/// Runs to the end.
-pub fn run(command: &mut Command) -> Output {
+/// Runs until exit.
+pub(crate) fn run(command: &mut Command) -> Output {
     let out = command.output().expect("the program starts");
     let code = out.status.code().unwrap_or_else(|| {
         use std::os::unix::process::ExitStatusExt as _;
@@ -43,17 +42,17 @@ fn unique(what: &str) -> String {
     format!("umptcp-cli-{what}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A directory that goes when this is dropped.
-pub struct TempDir(PathBuf);
+/// A directory that is removed on drop.
+pub(crate) struct TempDir(PathBuf);
 
 impl TempDir {
-    pub fn new(what: &str) -> TempDir {
+    pub(crate) fn new(what: &str) -> TempDir {
         let path = std::env::temp_dir().join(unique(what));
         std::fs::create_dir(&path).expect("a temporary directory");
         TempDir(path)
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }
@@ -64,11 +63,11 @@ impl Drop for TempDir {
     }
 }
 
-/// A network namespace with nothing but a loopback interface, which is up. Goes when this is dropped.
-pub struct Namespace(String);
+/// A network namespace with only a loopback interface, which is up. Removed on drop.
+pub(crate) struct Namespace(String);
 
 impl Namespace {
-    pub fn new() -> Namespace {
+    pub(crate) fn new() -> Namespace {
         let name = unique("test");
         ip(&["netns", "add", &name]);
         let namespace = Namespace(name);
@@ -77,25 +76,25 @@ impl Namespace {
     }
 
     /// Its name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.0
     }
 
     /// Runs `ip` on it.
-    pub fn ip(&self, arguments: &[&str]) {
+    pub(crate) fn ip(&self, arguments: &[&str]) {
         ip(&[&["-n", &self.0], arguments].concat());
     }
 
-    /// The program, to run inside.
-    pub fn umptcp(&self) -> Command {
+    /// The program, run in the namespace.
+    pub(crate) fn umptcp(&self) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.0, env!("CARGO_BIN_EXE_umptcp")]);
         command.env_remove("UMPTCP_LOG").stdin(Stdio::null());
         command
     }
 
-    /// Another program, to run inside.
-    pub fn command(&self, program: &str) -> Command {
+    /// Another program, run in the namespace.
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.0, program]).stdin(Stdio::null());
         command
@@ -113,17 +112,17 @@ fn ip(arguments: &[&str]) {
     assert!(status.success(), "ip {arguments:?} failed: these tests need root");
 }
 
-/// A server that has said it listens.
-pub struct Server {
+/// A server that has reported that it listens.
+pub(crate) struct Server {
     child: Child,
     stdout: BufReader<ChildStdout>,
     /// The address and port of its first line.
-    pub address: String,
+    pub(crate) address: String,
 }
 
 impl Server {
     /// Starts it and waits for the line "listening on ...".
-    pub fn start(command: &mut Command) -> Server {
+    pub(crate) fn start(command: &mut Command) -> Server {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("the program starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut line = String::new();
@@ -133,15 +132,15 @@ impl Server {
         Server { child, stdout, address }
     }
 
-    /// Waits for its end; returns exit code and what else it printed.
-    pub fn wait(mut self) -> (Option<i32>, String) {
+    /// Waits until it exits; returns the exit code and the rest of its output.
+    pub(crate) fn wait(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         self.stdout.read_to_string(&mut rest).expect("the server's output");
         (self.child.wait().expect("the server ends").code(), rest)
     }
 
     /// Sends it a signal.
-    pub fn signal(&self, signal: &str) {
+    pub(crate) fn signal(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().expect("kill").success());
     }

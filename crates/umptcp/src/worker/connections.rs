@@ -1,24 +1,35 @@
 //! The worker's side of connections.
 
-use super::{Context, Worker};
+use super::context::Context;
 use crate::shared::{End, Phase, Shared};
 use bytes::Bytes;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use umptcp_stack_core::config::ConnectOptions;
+use std::time::Duration;
+use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig};
 use umptcp_stack_core::error::{ConnectError, ConnectionError};
+use umptcp_stack_core::event::IncomingId;
 use umptcp_stack_core::stack::{ConnectionInfo, Received, SubflowInfo};
 use umptcp_types::{ConnectionId, ListenerId};
 
-/// One connection that an application holds, or that still has bytes on their way to the stack.
-pub(super) struct Entry {
-    pub(super) shared: Arc<Shared>,
-    /// Taken from the application, and not yet taken by the stack.
+/// An established connection that nobody has accepted yet.
+pub(crate) struct Accepted {
+    pub(crate) id: ConnectionId,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+}
+
+/// One connection that an application holds, or that still has bytes to hand to the stack.
+struct Entry {
+    shared: Arc<Shared>,
+    /// Taken from the application, not yet taken by the stack.
     pending: VecDeque<Bytes>,
-    /// Bytes handed to readers since the beginning.
+    /// Bytes handed to readers so far.
     put: u64,
-    /// The listener it came by, until it is established.
-    pub(super) listener: Option<ListenerId>,
+    /// The listener it belongs to until it is established.
+    listener: Option<ListenerId>,
     /// No application holds it any more.
     detached: bool,
     /// The stack knows that no more will be sent.
@@ -30,7 +41,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(shared: Arc<Shared>, listener: Option<ListenerId>) -> Self {
+    fn new(shared: Arc<Shared>, listener: Option<ListenerId>) -> Self {
         Entry {
             shared,
             pending: VecDeque::new(),
@@ -44,51 +55,90 @@ impl Entry {
     }
 }
 
-impl Worker {
-    /// Begins a connection.
-    pub(crate) fn connect(
+/// How many closed connections to collect before checking which of them have ended.
+const FEW_ORPHANS: usize = 64;
+
+/// All connections of a worker.
+pub(super) struct Connections {
+    entries: HashMap<ConnectionId, Entry>,
+    /// Connections that no application holds any more but whose data the stack may still be delivering.
+    orphans: Vec<ConnectionId>,
+    orphans_checked_at: usize,
+    /// How long readers poll for data before they sleep.
+    spin: Duration,
+    /// Scratch space for received data.
+    batch: Vec<Bytes>,
+}
+
+impl Connections {
+    pub(super) fn new(spin: Duration) -> Self {
+        Connections {
+            entries: HashMap::new(),
+            orphans: Vec::new(),
+            orphans_checked_at: FEW_ORPHANS,
+            spin,
+            batch: Vec::new(),
+        }
+    }
+
+    /// Starts a connection.
+    pub(super) fn connect(
         &mut self,
         cx: &mut Context<'_>,
         options: ConnectOptions,
     ) -> Result<(ConnectionId, Arc<Shared>), ConnectError> {
         let shared = Arc::new(Shared::new(&options.config, self.spin));
-        let id = cx.engine.connect(cx.now, options)?;
-        if let Some(info) = cx.engine.info(id).filter(|_| cx.engine.awaits_data(id)) {
+        let id = cx.stack.connect(cx.now, options)?;
+        if let Some(info) = cx.stack.info(id).filter(|_| cx.stack.awaits_data(id)) {
             // Fast Open: the application writes first.
             shared.set_phase(Phase::Connected { local: info.local, remote: info.remote });
             shared.set_awaits_data();
         }
-        self.connections.insert(id, Entry::new(shared.clone(), None));
+        self.entries.insert(id, Entry::new(shared.clone(), None));
         Ok((id, shared))
     }
 
-    pub(super) fn connected(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
-        let Some(entry) = self.connections.get_mut(&id) else { return };
-        let Some(info) = cx.engine.info(id) else { return };
-        entry.shared.set_phase(Phase::Connected { local: info.local, remote: info.remote });
-        if let Some(listener) = entry.listener.take() {
-            let shared = entry.shared.clone();
-            self.accepted(cx, listener, id, shared, &info);
-        }
-        // What came with the handshake, and what was written before it was through.
-        self.receive(cx, id);
-        self.send(cx, id);
+    /// Answers a SYN, or takes over a handshake that a SYN cookie completed.
+    pub(super) fn accept(
+        &mut self,
+        cx: &mut Context<'_>,
+        incoming: IncomingId,
+        config: &ConnectionConfig,
+        listener: ListenerId,
+    ) -> Result<ConnectionId, ConnectError> {
+        let id = cx.stack.accept(cx.now, incoming, config)?;
+        let shared = Arc::new(Shared::new(config, self.spin));
+        self.entries.insert(id, Entry::new(shared, Some(listener)));
+        Ok(id)
     }
 
-    /// The application did something with this connection.
+    /// The handshake is complete. Returns the listener that the connection came in on, if any.
+    pub(super) fn connected(
+        &mut self,
+        id: ConnectionId,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Option<(ListenerId, Accepted)> {
+        let entry = self.entries.get_mut(&id)?;
+        entry.shared.set_phase(Phase::Connected { local, remote });
+        let listener = entry.listener.take()?;
+        Some((listener, Accepted { id, shared: entry.shared.clone(), local, remote }))
+    }
+
+    /// The application has done something with this connection.
     pub(super) fn look(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
-        let Some(entry) = self.connections.get(&id) else { return };
+        let Some(entry) = self.entries.get(&id) else { return };
         entry.shared.clear_dirty();
         self.receive(cx, id);
         self.send(cx, id);
     }
 
-    /// Moves what the application wrote to the stack, as far as there is room.
+    /// Moves data from the application to the stack, as far as there is room.
     pub(super) fn send(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
-        let Some(entry) = self.connections.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(&id) else { return };
         let finished = loop {
             while let Some(mut bytes) = entry.pending.pop_front() {
-                match cx.engine.send(cx.now, id, bytes.clone()) {
+                match cx.stack.send(cx.now, id, bytes.clone()) {
                     Ok(n) if n == bytes.len() => {}
                     Ok(n) => {
                         // Event::Writable follows.
@@ -117,21 +167,21 @@ impl Worker {
             self.release(cx, id);
         } else if finished && !entry.shut {
             entry.shut = true;
-            if let Err(error) = cx.engine.shutdown(cx.now, id) {
-                tracing::debug!(connection = %id, %error, "shutting down");
+            if let Err(error) = cx.stack.shutdown(cx.now, id) {
+                tracing::debug!(connection = %id, %error, "cannot shut down");
             }
         }
     }
 
-    /// Moves what the stack has received to the application, as far as there is room.
+    /// Moves data from the stack to the application, as far as there is room.
     pub(super) fn receive(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
-        let Some(entry) = self.connections.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(&id) else { return };
         if entry.read_ended && !entry.ended {
             return;
         }
         if entry.detached {
-            // Nobody reads, but the peer may wait for its bytes to be taken before it takes ours.
-            while let Ok(Received::Data(_)) = cx.engine.receive(cx.now, id, usize::MAX) {}
+            // Nobody reads, but the peer may wait for its data to be read before it reads ours.
+            while let Ok(Received::Data(_)) = cx.stack.receive(cx.now, id, usize::MAX) {}
             return;
         }
         loop {
@@ -143,7 +193,7 @@ impl Worker {
                     stalled = true;
                     break;
                 }
-                match cx.engine.receive(cx.now, id, room) {
+                match cx.stack.receive(cx.now, id, room) {
                     Ok(Received::Data(bytes)) => {
                         room = room.saturating_sub(bytes.len());
                         entry.put += bytes.len() as u64;
@@ -152,7 +202,7 @@ impl Worker {
                     Ok(Received::Empty) | Err(ConnectionError::NotConnected) => break,
                     Ok(Received::End) => end = Some(End::Finished),
                     Err(e) => {
-                        // Before a reader learns of it: whoever writes after that must fail, too.
+                        // Before readers learn of it: a write after that must fail too.
                         entry.shared.end_writing(End::Error(e));
                         end = Some(End::Error(e));
                     }
@@ -167,53 +217,57 @@ impl Worker {
             }
         }
         if entry.ended && entry.read_ended {
-            // Nothing is left to be had of it.
-            cx.engine.close(cx.now, id);
-            self.connections.remove(&id);
+            // Nothing is left to read.
+            cx.stack.close(cx.now, id);
+            self.entries.remove(&id);
         }
     }
 
-    /// The stack reports the end of a connection. What was received before may still be read.
-    pub(super) fn ended(&mut self, cx: &mut Context<'_>, id: ConnectionId, error: Option<ConnectionError>) {
-        let Some(entry) = self.connections.get_mut(&id) else { return };
+    /// The stack reports the end of a connection. What was received before may still be read. Returns the listener
+    /// whose handshake this ends, if it does.
+    pub(super) fn ended(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ConnectionId,
+        error: Option<ConnectionError>,
+    ) -> Option<ListenerId> {
+        let entry = self.entries.get_mut(&id)?;
         entry.ended = true;
         entry.pending.clear();
-        if let Some(info) = cx.engine.info(id) {
-            entry.shared.set_last((info, cx.engine.subflows(id)));
+        if let Some(info) = cx.stack.info(id) {
+            entry.shared.set_last((info, cx.stack.subflows(id)));
         }
         let error = error.unwrap_or(ConnectionError::SendClosed);
-        // One that was never established has no stream that could read from it.
+        // A connection that was never established has no stream that could read from it.
         let stillborn = entry.shared.is_connecting();
         let listener = entry.listener;
         entry.shared.fail_connecting(error);
         entry.shared.end_writing(End::Error(error));
         if entry.detached || stillborn {
-            cx.engine.close(cx.now, id);
-            self.connections.remove(&id);
+            cx.stack.close(cx.now, id);
+            self.entries.remove(&id);
         } else {
             self.receive(cx, id);
         }
-        if let Some(listener) = listener {
-            self.not_accepted(cx, listener, id);
-        }
+        listener
     }
 
-    /// No application holds this connection any more: what was written is still delivered.
+    /// No application holds this connection any more. What was written is still delivered.
     pub(super) fn detach(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
-        let Some(entry) = self.connections.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.detached = true;
         entry.shared.end_writing(End::Finished);
         if entry.ended {
-            cx.engine.close(cx.now, id);
-            self.connections.remove(&id);
+            cx.stack.close(cx.now, id);
+            self.entries.remove(&id);
         } else {
             self.send(cx, id);
         }
     }
 
-    /// The stack is being stopped: the connection is closed as if the application had let go of it.
+    /// The stack is being stopped: closes the connection as if the application had dropped it.
     pub(super) fn finish(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
-        let Some(entry) = self.connections.get_mut(&id) else { return };
+        let Some(entry) = self.entries.get_mut(&id) else { return };
         if entry.shared.is_connecting() {
             self.abort(cx, id);
         } else {
@@ -221,51 +275,95 @@ impl Worker {
         }
     }
 
-    /// Everything written is in the stack's hands and nobody is interested any more.
+    /// The stack has everything that was written, and nobody holds the connection any more.
     fn release(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
-        cx.engine.close(cx.now, id);
-        if let Some(entry) = self.connections.remove(&id) {
+        cx.stack.close(cx.now, id);
+        if let Some(entry) = self.entries.remove(&id) {
             entry.shared.fail(ConnectionError::Aborted);
             self.add_orphan(cx, id);
         }
     }
 
     /// Ends a connection at once.
-    pub(crate) fn abort(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
-        let Some(entry) = self.connections.remove(&id) else { return };
-        if let Some(info) = cx.engine.info(id) {
-            entry.shared.set_last((info, cx.engine.subflows(id)));
+    pub(super) fn abort(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
+        let Some(entry) = self.entries.remove(&id) else { return };
+        if let Some(info) = cx.stack.info(id) {
+            entry.shared.set_last((info, cx.stack.subflows(id)));
         }
-        cx.engine.abort(cx.now, id);
-        cx.engine.close(cx.now, id);
+        cx.stack.abort(cx.now, id);
+        cx.stack.close(cx.now, id);
         entry.shared.fail(ConnectionError::Aborted);
     }
 
-    /// What the stack knows of a connection; what it last knew when it has ended.
-    pub(crate) fn describe(
+    /// State and statistics of a connection; the final ones if it has ended.
+    pub(super) fn describe(
         &self,
         cx: &mut Context<'_>,
         id: ConnectionId,
         shared: &Shared,
     ) -> Option<(ConnectionInfo, Vec<SubflowInfo>)> {
-        match cx.engine.info(id) {
-            Some(info) if self.connections.get(&id).is_some_and(|e| !e.ended) => {
-                Some((info, cx.engine.subflows(id)))
+        match cx.stack.info(id) {
+            Some(info) if self.entries.get(&id).is_some_and(|e| !e.ended) => {
+                Some((info, cx.stack.subflows(id)))
             }
             _ => shared.last(),
         }
     }
-    /// What the stack knows of every connection that an application holds.
-    pub(crate) fn describe_all(
+
+    /// State and statistics of every connection that an application holds.
+    pub(super) fn describe_all(
         &self,
         cx: &mut Context<'_>,
     ) -> Vec<(ConnectionId, ConnectionInfo, Vec<SubflowInfo>)> {
         let mut all: Vec<_> = self
-            .connections
+            .entries
             .keys()
-            .filter_map(|id| Some((*id, cx.engine.info(*id)?, cx.engine.subflows(*id))))
+            .filter_map(|id| Some((*id, cx.stack.info(*id)?, cx.stack.subflows(*id))))
             .collect();
         all.sort_by_key(|(id, ..)| *id);
         all
+    }
+
+    pub(super) fn ids(&self) -> Vec<ConnectionId> {
+        self.entries.keys().copied().collect()
+    }
+
+    /// Connections whose handshake a listener has answered and that are not established.
+    pub(super) fn handshaking(&self, listener: ListenerId) -> Vec<ConnectionId> {
+        let of_listener = self.entries.iter().filter(|(_, e)| e.listener == Some(listener));
+        of_listener.map(|(id, _)| *id).collect()
+    }
+
+    /// Whether every connection is done, closed ones that were still delivering included.
+    pub(super) fn all_done(&mut self, cx: &mut Context<'_>) -> bool {
+        self.orphans.retain(|id| cx.stack.info(*id).is_some());
+        self.entries.is_empty() && self.orphans.is_empty()
+    }
+
+    /// Aborts all that is left.
+    pub(super) fn abort_all(&mut self, cx: &mut Context<'_>) {
+        for (id, entry) in self.entries.drain() {
+            cx.stack.abort(cx.now, id);
+            entry.shared.fail(ConnectionError::Aborted);
+        }
+        for id in self.orphans.drain(..) {
+            cx.stack.abort(cx.now, id);
+        }
+    }
+
+    /// The worker ends: nobody may wait for it any longer.
+    pub(super) fn fail_all(&self) {
+        for entry in self.entries.values() {
+            entry.shared.fail(ConnectionError::Aborted);
+        }
+    }
+
+    /// Remembers a closed connection, so that stopping can wait for it.
+    fn add_orphan(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
+        self.orphans.push(id);
+        if self.orphans.len() >= self.orphans_checked_at {
+            self.orphans.retain(|id| cx.stack.info(*id).is_some());
+            self.orphans_checked_at = FEW_ORPHANS.max(2 * self.orphans.len());
+        }
     }
 }

@@ -1,37 +1,27 @@
 //! The worker's side of listeners.
 
-use super::connections::Entry;
-use super::{Context, Worker};
+use super::connections::{Accepted, Connections};
+use super::context::Context;
 use crate::error::Error;
-use crate::shared::{Shared, TimedOut, lock};
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use crate::shared::{TimedOut, lock};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
-use umptcp_stack_core::config::{ConnectionConfig, ListenOptions};
+use umptcp_stack_core::config::{ConnectionConfig, ListenOptions, StackConfig};
 use umptcp_stack_core::error::ConnectError;
 use umptcp_stack_core::event::IncomingId;
-use umptcp_stack_core::stack::ConnectionInfo;
 use umptcp_types::{ConnectionId, ListenerId};
-
-/// An established connection that waits to be accepted.
-pub(crate) struct Accepted {
-    pub(crate) id: ConnectionId,
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) local: SocketAddr,
-    pub(crate) remote: SocketAddr,
-}
 
 #[derive(Default)]
 struct Queue {
     ready: VecDeque<Accepted>,
     waiters: usize,
     closed: bool,
-    /// The worker holds connections back until there is room.
+    /// The worker is holding connections back until there is room.
     full: bool,
 }
 
-/// A listener, as its handles and the worker share it.
+/// The part of a listener that its handle and the worker share.
 pub(crate) struct ListenerShared {
     queue: Mutex<Queue>,
     changed: Condvar,
@@ -43,7 +33,8 @@ impl ListenerShared {
         ListenerShared { queue: Mutex::default(), changed: Condvar::new(), backlog: backlog.max(1) }
     }
 
-    /// Waits for a connection. The flag says that the worker is to be told of the room; `Ok(None)`: closed.
+    /// Waits for a connection. The flag says that the worker must be told of the room. `Ok(None)` if the listener is
+    /// closed.
     pub(crate) fn take(&self, deadline: Option<Instant>) -> Result<Option<(Accepted, bool)>, TimedOut> {
         let mut queue = lock(&self.queue);
         loop {
@@ -69,7 +60,7 @@ impl ListenerShared {
         }
     }
 
-    /// Nobody is going to be accepted any more. Returns what waited.
+    /// Closes the queue. Returns the connections that were waiting.
     pub(crate) fn close(&self) -> VecDeque<Accepted> {
         let mut queue = lock(&self.queue);
         queue.closed = true;
@@ -87,45 +78,60 @@ impl ListenerShared {
         }
     }
 
-    /// Whether one more may be accepted beside `handshaking` others; notes it when not.
+    /// Whether there is room for one more in addition to `handshaking` others; takes note if not.
     fn has_room(&self, handshaking: usize) -> bool {
         let mut queue = lock(&self.queue);
         let room = queue.ready.len() + handshaking < self.backlog;
-        // With handshakes alone filling the backlog, their completion makes the worker look again.
+        // If only handshakes fill the backlog, their completion makes the worker look again.
         queue.full = !room;
         room
     }
 }
 
 /// A listener, as the worker knows it.
-pub(super) struct ListenerEntry {
-    pub(super) shared: Arc<ListenerShared>,
+struct Entry {
+    shared: Arc<ListenerShared>,
     config: ConnectionConfig,
-    /// SYNs not answered yet because the queue is full.
+    /// SYNs not yet answered because the queue is full.
     waiting: VecDeque<IncomingId>,
-    /// Complete handshakes (by SYN cookie) not accepted yet for the same reason.
+    /// Handshakes completed by SYN cookie, not yet accepted for the same reason.
     complete: VecDeque<IncomingId>,
-    /// Answered SYNs whose handshake is not complete.
+    /// Number of answered SYNs whose handshake is not complete.
     handshaking: usize,
-    /// Of the `complete` ones, that which was accepted last and is on its way into the queue.
+    /// The one of `complete` that was accepted last and has not reached the queue yet.
     arriving: Option<ConnectionId>,
 }
 
-impl Worker {
+/// All listeners of a worker.
+pub(super) struct Listeners {
+    entries: HashMap<ListenerId, Entry>,
+    /// The stack's configuration, for the names of algorithms.
+    names: StackConfig,
+}
+
+impl Listeners {
+    pub(super) fn new(names: StackConfig) -> Self {
+        Listeners { entries: HashMap::new(), names }
+    }
+
+    pub(super) fn ids(&self) -> Vec<ListenerId> {
+        self.entries.keys().copied().collect()
+    }
+
     /// Opens a listener.
-    pub(crate) fn listen(
+    pub(super) fn listen(
         &mut self,
         cx: &mut Context<'_>,
         options: ListenOptions,
         shared: Arc<ListenerShared>,
     ) -> Result<ListenerId, Error> {
         let (local, config) = (options.local, options.config.clone());
-        // Accepting would fail for every connection, when nobody is there to be told.
+        // Otherwise accepting would fail for every connection, with nobody to report it to.
         self.check_names(&config).map_err(|source| Error::ListenSettings { local, source })?;
-        let id = cx.engine.listen(options).map_err(|source| Error::Listen { local, source })?;
+        let id = cx.stack.listen(options).map_err(|source| Error::Listen { local, source })?;
         let (waiting, complete) = (VecDeque::new(), VecDeque::new());
-        let entry = ListenerEntry { shared, config, waiting, complete, handshaking: 0, arriving: None };
-        self.listeners.insert(id, entry);
+        let entry = Entry { shared, config, waiting, complete, handshaking: 0, arriving: None };
+        self.entries.insert(id, entry);
         Ok(id)
     }
 
@@ -146,30 +152,34 @@ impl Worker {
         Ok(())
     }
 
-    /// A SYN came in, or the third ACK of a handshake that went without state.
+    /// A SYN has arrived, or the third ACK of a stateless handshake.
     pub(super) fn incoming(
         &mut self,
         cx: &mut Context<'_>,
+        connections: &mut Connections,
         listener: ListenerId,
         incoming: IncomingId,
         complete: bool,
     ) {
-        match self.listeners.get_mut(&listener) {
-            Some(l) if self.stopping.is_none() => {
-                let queue = if complete { &mut l.complete } else { &mut l.waiting };
-                queue.push_back(incoming);
-            }
-            _ => return cx.engine.refuse(cx.now, incoming),
-        }
-        self.refill(cx, listener);
+        let Some(entry) = self.entries.get_mut(&listener) else {
+            return cx.stack.refuse(cx.now, incoming);
+        };
+        let queue = if complete { &mut entry.complete } else { &mut entry.waiting };
+        queue.push_back(incoming);
+        self.refill(cx, connections, listener);
     }
 
-    /// Answers SYNs as long as there is room.
-    pub(super) fn refill(&mut self, cx: &mut Context<'_>, listener: ListenerId) {
-        let Some(l) = self.listeners.get_mut(&listener) else { return };
+    /// Answers SYNs while there is room.
+    pub(super) fn refill(
+        &mut self,
+        cx: &mut Context<'_>,
+        connections: &mut Connections,
+        listener: ListenerId,
+    ) {
+        let Some(l) = self.entries.get_mut(&listener) else { return };
         loop {
-            // Handshakes that do not complete must not keep those out that have. One at a time: the queue shows whether there is room
-            // for the next when this one has arrived there.
+            // Handshakes that do not complete must not block those that have. One at a time: only when this one is in
+            // the queue is it known whether there is room for the next.
             let arrives = !l.complete.is_empty() && l.arriving.is_none() && l.shared.has_room(0);
             let next = if arrives {
                 l.complete.pop_front()
@@ -179,66 +189,75 @@ impl Worker {
                 None
             };
             let Some(incoming) = next else { break };
-            match cx.engine.accept(cx.now, incoming, &l.config) {
+            match connections.accept(cx, incoming, &l.config, listener) {
                 Ok(id) => {
                     l.handshaking += 1;
                     if arrives {
                         l.arriving = Some(id);
                     }
-                    let shared = Arc::new(Shared::new(&l.config, self.spin));
-                    self.connections.insert(id, Entry::new(shared, Some(listener)));
                 }
                 Err(error) => {
                     tracing::debug!(%error, "incoming connection not accepted");
-                    cx.engine.refuse(cx.now, incoming);
+                    cx.stack.refuse(cx.now, incoming);
                 }
             }
         }
     }
 
-    /// A handshake that came by this listener is complete.
+    /// A handshake of this listener is complete.
     pub(super) fn accepted(
         &mut self,
         cx: &mut Context<'_>,
+        connections: &mut Connections,
         listener: ListenerId,
-        id: ConnectionId,
-        shared: Arc<Shared>,
-        info: &ConnectionInfo,
+        accepted: Accepted,
     ) {
-        match self.listeners.get_mut(&listener) {
-            Some(l) => {
-                l.handshaking = l.handshaking.saturating_sub(1);
-                l.shared.push(Accepted { id, shared, local: info.local, remote: info.remote });
-                if l.arriving == Some(id) {
-                    l.arriving = None;
-                    self.refill(cx, listener);
-                }
-            }
-            None => self.abort(cx, id),
+        let id = accepted.id;
+        let Some(l) = self.entries.get_mut(&listener) else { return connections.abort(cx, id) };
+        l.handshaking = l.handshaking.saturating_sub(1);
+        l.shared.push(accepted);
+        if l.arriving == Some(id) {
+            l.arriving = None;
+            self.refill(cx, connections, listener);
         }
     }
 
-    /// A handshake that came by this listener failed.
-    pub(super) fn not_accepted(&mut self, cx: &mut Context<'_>, listener: ListenerId, id: ConnectionId) {
-        if let Some(l) = self.listeners.get_mut(&listener) {
-            l.handshaking = l.handshaking.saturating_sub(1);
-            l.arriving = l.arriving.filter(|arriving| *arriving != id);
-            self.refill(cx, listener);
-        }
+    /// A handshake of this listener failed.
+    pub(super) fn not_accepted(
+        &mut self,
+        cx: &mut Context<'_>,
+        connections: &mut Connections,
+        listener: ListenerId,
+        id: ConnectionId,
+    ) {
+        let Some(l) = self.entries.get_mut(&listener) else { return };
+        l.handshaking = l.handshaking.saturating_sub(1);
+        l.arriving = l.arriving.filter(|arriving| *arriving != id);
+        self.refill(cx, connections, listener);
     }
 
     /// Closes a listener. Connections that nobody accepted are reset, as with the kernel's sockets.
-    pub(super) fn unlisten(&mut self, cx: &mut Context<'_>, id: ListenerId) {
-        let Some(l) = self.listeners.remove(&id) else { return };
+    pub(super) fn unlisten(
+        &mut self,
+        cx: &mut Context<'_>,
+        connections: &mut Connections,
+        listener: ListenerId,
+    ) {
+        let Some(l) = self.entries.remove(&listener) else { return };
         for incoming in l.waiting.into_iter().chain(l.complete) {
-            cx.engine.refuse(cx.now, incoming);
+            cx.stack.refuse(cx.now, incoming);
         }
-        cx.engine.unlisten(cx.now, id);
-        let handshaking = self.connections.iter().filter(|(_, e)| e.listener == Some(id)).map(|(id, _)| *id);
-        let unaccepted: Vec<ConnectionId> =
-            handshaking.chain(l.shared.close().into_iter().map(|a| a.id)).collect();
-        for id in unaccepted {
-            self.abort(cx, id);
+        cx.stack.unlisten(cx.now, listener);
+        let unaccepted = l.shared.close().into_iter().map(|accepted| accepted.id);
+        for id in connections.handshaking(listener).into_iter().chain(unaccepted) {
+            connections.abort(cx, id);
+        }
+    }
+
+    /// The worker ends: nobody may wait for it any longer.
+    pub(super) fn close_all(&self) {
+        for listener in self.entries.values() {
+            listener.shared.close();
         }
     }
 }

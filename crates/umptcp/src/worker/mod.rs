@@ -1,93 +1,118 @@
-//! The thread that owns the stack: carries out what applications ask for, and moves bytes between them and the stack.
+//! The thread that owns the stack. It executes the applications' requests and moves data between them and the stack.
 
 mod connections;
+mod context;
 mod listeners;
 
-use crate::copies::CopyPool;
-use crate::nics::Nics;
-use connections::Entry;
+use crate::error::Error;
+use crate::shared::Shared;
+use connections::Connections;
 use crossbeam_channel::{Receiver, Sender};
-use listeners::ListenerEntry;
+use listeners::Listeners;
 use std::collections::HashMap;
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 use umptcp_stack_core::Stack;
-use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
-use umptcp_stack_core::error::ConnectionError;
+use umptcp_stack_core::config::{ConnectOptions, ListenOptions, StackConfig};
+use umptcp_stack_core::error::{ConnectError, ConnectionError};
 use umptcp_stack_core::event::Event;
-use umptcp_tun_driver::clock::Clock;
-use umptcp_tun_driver::event_loop::{self, AttachedPath, Guard, Handler, Waker};
+use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
+use umptcp_tun_driver::event_loop::{AttachedPath, Guard, Handler, Waker};
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
 
-pub(crate) use listeners::{Accepted, ListenerShared};
+pub(crate) use connections::Accepted;
+pub(crate) use context::Context;
+pub(crate) use listeners::ListenerShared;
 
-/// What a handler may use.
-pub(crate) type Context<'a> = event_loop::Context<'a, Stack>;
-
-/// Something to be run on the worker's thread.
+/// Something to run on the worker's thread.
 type Job = Box<dyn FnOnce(&mut Worker, &mut Context<'_>) + Send>;
 
 /// What applications send to the worker.
 pub(crate) enum Command {
-    /// There is something to do for this connection: bytes to send, room to receive, a direction to close.
+    /// There is something to do for this connection: data to send, room to receive, a direction to close.
     Look(ConnectionId),
     /// The last handle of a connection is gone.
     Close(ConnectionId),
     /// A listener's queue has room again.
     Refill(ListenerId),
-    /// The listener is gone.
+    /// The listener has been dropped.
     Unlisten(ListenerId),
-    /// Anything that is not done often.
+    /// Anything less frequent.
     Run(Job),
 }
 
-/// How often to look whether the last connections are done, while the stack is being stopped.
+/// How often to check whether the last connections are done while the stack is being stopped.
 const LINGER_CHECK: Duration = Duration::from_millis(5);
 
-/// Closed connections noted before those that have ended since are looked for.
-const FEW_ORPHANS: usize = 64;
-
-/// Being stopped.
+/// The stack is being stopped.
 struct Stopping {
     deadline: Instant,
     next_check: Instant,
-    /// What remained was aborted: the resets have yet to leave.
+    /// What was left has been aborted, but the resets have not been sent yet.
     aborted: bool,
 }
 
 /// The worker's state; the stack itself comes with each call.
 pub(crate) struct Worker {
     commands: Receiver<Command>,
-    /// For the names of algorithms that there are.
-    names: StackConfig,
-    connections: HashMap<ConnectionId, Entry>,
-    listeners: HashMap<ListenerId, ListenerEntry>,
-    /// Connections that nobody holds any more and the stack may still be delivering.
-    orphans: Vec<ConnectionId>,
-    orphans_checked_at: usize,
+    connections: Connections,
+    listeners: Listeners,
     path_names: HashMap<PathId, String>,
     stopping: Option<Stopping>,
-    /// How long readers look for data before they sleep.
-    spin: Duration,
-    /// Reused for what is received at once.
-    batch: Vec<bytes::Bytes>,
 }
 
 impl Worker {
     pub(crate) fn new(commands: Receiver<Command>, names: StackConfig, spin: Duration) -> Self {
         Worker {
             commands,
-            names,
-            connections: HashMap::new(),
-            listeners: HashMap::new(),
-            orphans: Vec::new(),
-            orphans_checked_at: FEW_ORPHANS,
+            connections: Connections::new(spin),
+            listeners: Listeners::new(names),
             path_names: HashMap::new(),
             stopping: None,
-            spin,
-            batch: Vec::new(),
         }
+    }
+
+    /// Starts a connection.
+    pub(crate) fn connect(
+        &mut self,
+        cx: &mut Context<'_>,
+        options: ConnectOptions,
+    ) -> Result<(ConnectionId, Arc<Shared>), ConnectError> {
+        self.connections.connect(cx, options)
+    }
+
+    /// Ends a connection at once.
+    pub(crate) fn abort(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
+        self.connections.abort(cx, id);
+    }
+
+    /// What the stack knows of a connection; what it last knew when it has ended.
+    pub(crate) fn describe(
+        &self,
+        cx: &mut Context<'_>,
+        id: ConnectionId,
+        shared: &Shared,
+    ) -> Option<(ConnectionInfo, Vec<SubflowInfo>)> {
+        self.connections.describe(cx, id, shared)
+    }
+
+    /// What the stack knows of every connection that an application holds.
+    pub(crate) fn describe_all(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Vec<(ConnectionId, ConnectionInfo, Vec<SubflowInfo>)> {
+        self.connections.describe_all(cx)
+    }
+
+    /// Opens a listener.
+    pub(crate) fn listen(
+        &mut self,
+        cx: &mut Context<'_>,
+        options: ListenOptions,
+        shared: Arc<ListenerShared>,
+    ) -> Result<ListenerId, Error> {
+        self.listeners.listen(cx, options, shared)
     }
 
     /// A path's name, for reports.
@@ -95,7 +120,8 @@ impl Worker {
         self.path_names.get(&path).cloned().unwrap_or_default()
     }
 
-    /// Begins to stop: every connection is closed, gets up to `linger` to deliver what was written, and is then aborted.
+    /// Starts to stop: every connection is closed, gets up to `linger` to deliver what was written, and is then
+    /// aborted.
     pub(crate) fn stop(&mut self, cx: &mut Context<'_>, linger: Duration) {
         let deadline = cx.now + linger;
         if let Some(stopping) = &mut self.stopping {
@@ -103,46 +129,41 @@ impl Worker {
             return;
         }
         self.stopping = Some(Stopping { deadline, next_check: cx.now, aborted: false });
-        let listeners: Vec<ListenerId> = self.listeners.keys().copied().collect();
-        for id in listeners {
-            self.unlisten(cx, id);
+        for id in self.listeners.ids() {
+            self.listeners.unlisten(cx, &mut self.connections, id);
         }
-        let connections: Vec<ConnectionId> = self.connections.keys().copied().collect();
-        for id in connections {
-            self.finish(cx, id);
+        for id in self.connections.ids() {
+            self.connections.finish(cx, id);
         }
     }
 
     /// Whether everything is over, when the stack is being stopped.
     fn stopped(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(stopping) = &mut self.stopping else { return false };
-        if stopping.aborted {
-            return true;
-        }
-        self.orphans.retain(|id| cx.engine.info(*id).is_some());
-        if self.connections.is_empty() && self.orphans.is_empty() {
+        if stopping.aborted || self.connections.all_done(cx) {
             return true;
         }
         stopping.next_check = cx.now + LINGER_CHECK;
         if cx.now >= stopping.deadline {
             stopping.aborted = true;
-            for (id, entry) in self.connections.drain() {
-                cx.engine.abort(cx.now, id);
-                entry.shared.fail(ConnectionError::Aborted);
-            }
-            for id in self.orphans.drain(..) {
-                cx.engine.abort(cx.now, id);
-            }
+            self.connections.abort_all(cx);
         }
         false
     }
 
-    /// Remembers a connection that was closed, so that stopping can wait for it.
-    fn add_orphan(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
-        self.orphans.push(id);
-        if self.orphans.len() >= self.orphans_checked_at {
-            self.orphans.retain(|id| cx.engine.info(*id).is_some());
-            self.orphans_checked_at = FEW_ORPHANS.max(2 * self.orphans.len());
+    fn connected(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
+        let Some(info) = cx.stack.info(id) else { return };
+        if let Some((listener, accepted)) = self.connections.connected(id, info.local, info.remote) {
+            self.listeners.accepted(cx, &mut self.connections, listener, accepted);
+        }
+        // What came with the handshake, and what was written before it was complete.
+        self.connections.receive(cx, id);
+        self.connections.send(cx, id);
+    }
+
+    fn ended(&mut self, cx: &mut Context<'_>, id: ConnectionId, error: Option<ConnectionError>) {
+        if let Some(listener) = self.connections.ended(cx, id, error) {
+            self.listeners.not_accepted(cx, &mut self.connections, listener, id);
         }
     }
 }
@@ -151,10 +172,10 @@ impl Handler<Stack> for Worker {
     fn on_wake(&mut self, cx: &mut Context<'_>) {
         while let Ok(command) = self.commands.try_recv() {
             match command {
-                Command::Look(id) => self.look(cx, id),
-                Command::Close(id) => self.detach(cx, id),
-                Command::Refill(id) => self.refill(cx, id),
-                Command::Unlisten(id) => self.unlisten(cx, id),
+                Command::Look(id) => self.connections.look(cx, id),
+                Command::Close(id) => self.connections.detach(cx, id),
+                Command::Refill(id) => self.listeners.refill(cx, &mut self.connections, id),
+                Command::Unlisten(id) => self.listeners.unlisten(cx, &mut self.connections, id),
                 Command::Run(job) => job(self, cx),
             }
         }
@@ -162,12 +183,13 @@ impl Handler<Stack> for Worker {
 
     fn on_event(&mut self, cx: &mut Context<'_>, event: Event) {
         match event {
+            Event::Incoming { incoming, .. } if self.stopping.is_some() => cx.stack.refuse(cx.now, incoming),
             Event::Incoming { listener, incoming, complete, .. } => {
-                self.incoming(cx, listener, incoming, complete);
+                self.listeners.incoming(cx, &mut self.connections, listener, incoming, complete);
             }
             Event::Connected { connection } => self.connected(cx, connection),
-            Event::Readable { connection } => self.receive(cx, connection),
-            Event::Writable { connection } => self.send(cx, connection),
+            Event::Readable { connection } => self.connections.receive(cx, connection),
+            Event::Writable { connection } => self.connections.send(cx, connection),
             Event::Closed { connection, error } => self.ended(cx, connection, error),
             Event::FellBack { connection, reason } => {
                 tracing::debug!(%connection, %reason, "fell back to TCP");
@@ -191,7 +213,7 @@ impl Handler<Stack> for Worker {
     fn on_path_lost(&mut self, _cx: &mut Context<'_>, path: PathId, error: io::Error, guard: Guard) {
         let name = self.path_names.remove(&path);
         tracing::warn!(path = name, %error, "path lost");
-        // Undoing a set-up talks to the kernel at length; other connections must not wait for it.
+        // Undoing a set-up takes many system calls, which other connections must not wait for.
         let undo = std::thread::Builder::new().name("umptcp-undo".into());
         if let Err(error) = undo.spawn(move || drop(guard)) {
             tracing::error!(%error, "cannot undo the set-up of a path in the background");
@@ -211,38 +233,23 @@ impl Handler<Stack> for Worker {
 }
 
 impl Drop for Worker {
-    /// However the worker ends, nobody may wait for it.
+    /// However the worker ends, no thread may keep waiting for it.
     fn drop(&mut self) {
-        for entry in self.connections.values() {
-            entry.shared.fail(ConnectionError::Aborted);
-        }
-        for listener in self.listeners.values() {
-            listener.shared.close();
-        }
+        self.connections.fail_all();
+        self.listeners.close_all();
     }
 }
 
-/// How applications' threads reach the worker.
+/// How other threads reach the worker.
 #[derive(Clone)]
-pub(crate) struct Handle {
-    commands: Sender<Command>,
+pub(crate) struct Commands {
+    sender: Sender<Command>,
     waker: Waker,
-    pub(crate) clock: Clock,
-    pub(crate) defaults: Arc<ConnectionConfig>,
-    pub(crate) copies: Arc<CopyPool>,
-    /// Weak, for streams must not keep a stack's paths that is no more.
-    pub(crate) nics: Weak<Nics>,
 }
 
-impl Handle {
-    pub(crate) fn new(
-        commands: Sender<Command>,
-        waker: Waker,
-        clock: Clock,
-        defaults: ConnectionConfig,
-        nics: Weak<Nics>,
-    ) -> Self {
-        Handle { commands, waker, clock, defaults: Arc::new(defaults), copies: Arc::default(), nics }
+impl Commands {
+    pub(crate) fn new(sender: Sender<Command>, waker: Waker) -> Self {
+        Commands { sender, waker }
     }
 
     /// Gives a path to the stack.
@@ -263,9 +270,9 @@ impl Handle {
         })?)
     }
 
-    /// Sends a command. One that the worker does not live to see is of no account: it has failed everybody by then.
+    /// Sends a command. One sent after the worker has ended can be ignored: the worker has failed everything by then.
     pub(crate) fn send(&self, command: Command) {
-        if self.commands.send(command).is_ok() {
+        if self.sender.send(command).is_ok() {
             self.waker.wake();
         }
     }
@@ -274,16 +281,16 @@ impl Handle {
     pub(crate) fn call<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Worker, &mut Context<'_>) -> T + Send + 'static,
-    ) -> Result<T, crate::Error> {
+    ) -> Result<T, Error> {
         let (tx, rx) = crossbeam_channel::bounded(1);
         self.send(Command::Run(Box::new(move |worker, cx| {
-            // The caller may have gone: nobody to tell.
+            // The caller may be gone.
             let _ = tx.send(job(worker, cx));
         })));
-        rx.recv().map_err(|_| crate::Error::Stopped)
+        rx.recv().map_err(|_| Error::Stopped)
     }
 
-    /// Tells the worker that there is something to do for a connection, unless it knows.
+    /// Tells the worker, if `tell`, that there is something to do for a connection.
     pub(crate) fn look(&self, id: ConnectionId, tell: bool) {
         if tell {
             self.send(Command::Look(id));
@@ -291,8 +298,8 @@ impl Handle {
     }
 }
 
-impl std::fmt::Debug for Handle {
+impl std::fmt::Debug for Commands {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handle").finish_non_exhaustive()
+        f.debug_struct("Commands").finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! Two stacks in one process, joined by datagram sockets in place of TUN devices: no privilege needed.
+//! Two stacks in one process, connected by datagram sockets instead of TUN devices: no privileges needed.
 #![allow(dead_code, reason = "not every test uses all of it")]
 
 use std::io;
@@ -10,12 +10,12 @@ use umptcp::{AttachedPath, Device, PathConfig, Stack, StackBuilder};
 use umptcp_stack_core::interface::{ChecksumRequest, ChecksumState, RxPacket, Transmit};
 use umptcp_tun_driver::device::{BufferPool, TransmitOutcome};
 
-/// One end of a link. Packets cross with two bytes before them: the size to cut them to.
+/// One end of a link. Each packet is preceded by two bytes, the size to split it into.
 pub(crate) struct PipeDevice {
     socket: UnixDatagram,
-    /// While set, packets vanish.
+    /// While set, packets are dropped.
     pub(crate) cut: Arc<AtomicBool>,
-    /// Packets that the other end had no room for at first.
+    /// Packets that the other end has had no room for so far.
     pub(crate) full: Arc<AtomicUsize>,
 }
 
@@ -36,7 +36,7 @@ impl Device for PipeDevice {
             let n = match self.socket.recv(pool.room()) {
                 Ok(n) => n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                // The other stack is gone: its packets are lost, and nothing comes.
+                // The other stack is gone: packets to it are lost, and none arrive.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
                 Err(e) => return Err(e),
             };

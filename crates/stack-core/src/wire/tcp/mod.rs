@@ -251,7 +251,7 @@ pub fn complete_checksum(header: &mut [u8], src: IpAddr, dst: IpAddr, payload_su
 
 /// Puts the pseudo-header's sum, not complemented, into the checksum field of an emitted `header`: what a
 /// device with checksum offload expects
-/// ([`ChecksumRequest::Partial`](crate::interface::ChecksumRequest::Partial)).
+/// (`ChecksumRequest::Partial`).
 ///
 /// # Panics
 /// When `header` is shorter than 20 bytes.

@@ -1,0 +1,90 @@
+//! From a segment to a packet.
+
+use super::shared::Context;
+use crate::buffers::payload::Payload;
+use crate::device::{ChecksumRequest, HeaderBuf, Transmit};
+use crate::observe::Counter;
+use crate::tcp::FourTuple;
+use crate::wire::tcp::{self, TcpFlags, TcpOptions, TcpRepr};
+use crate::wire::{checksum, ip};
+use core::num::NonZeroU16;
+use umptcp_types::{Instant, PathId, SeqNumber};
+
+/// A segment that is to become a packet.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) path: PathId,
+    pub(crate) tuple: &'a FourTuple,
+    pub(crate) repr: &'a TcpRepr,
+    pub(crate) payload: Payload,
+    /// Payload bytes per packet if the device is to cut it.
+    pub(crate) packet_payload: u32,
+    /// ECN codepoint (RFC 3168 §5).
+    pub(crate) ecn: u8,
+}
+
+/// What is particular to a RST.
+pub(crate) struct Reset {
+    pub(crate) seq: SeqNumber,
+    pub(crate) ack: Option<SeqNumber>,
+    pub(crate) options: TcpOptions,
+}
+
+impl Context {
+    /// Builds the packet for a segment. `None`: its path has gone.
+    pub(crate) fn packet(&mut self, now: Instant, segment: Outgoing<'_>) -> Option<Transmit> {
+        let Outgoing { path, tuple, repr, payload, packet_payload, ecn } = segment;
+        let offload = self.paths.get(path)?.checksum_offload;
+        let (src, dst) = (tuple.local.ip(), tuple.remote.ip());
+        let ip_len = ip::ip_header_len(&src);
+        let tcp_len = repr.header_len();
+        let mut header = HeaderBuf::zeroed(ip_len + tcp_len);
+        let bytes = header.as_mut_slice();
+        let ident = self.random.next_u32() as u16;
+        ip::emit_ip_header(bytes, src, dst, tcp_len + payload.len(), ecn, ident)?;
+        let tcp = &mut bytes[ip_len..];
+        repr.emit(tcp);
+        let gso_size = (payload.len() as u64 > u64::from(packet_payload))
+            .then(|| NonZeroU16::new(packet_payload.min(65535) as u16))
+            .flatten();
+        let checksum = if offload {
+            tcp::partial_checksum(tcp, src, dst, payload.len());
+            ChecksumRequest::Partial { start: ip_len as u16, offset: tcp::CHECKSUM_OFFSET as u16 }
+        } else {
+            let sum = checksum::sum_slices(payload.slices().iter().map(|b| &b[..]), 0);
+            tcp::complete_checksum(tcp, src, dst, sum, payload.len());
+            ChecksumRequest::Complete
+        };
+        Some(Transmit { path, header, payload, gso_size, checksum, earliest: now })
+    }
+
+    /// Sends a segment without payload that belongs to no connection, before all others.
+    pub(crate) fn send_control(&mut self, now: Instant, path: PathId, tuple: &FourTuple, repr: &TcpRepr) {
+        let (payload, ecn) = (Payload::new(), ip::ecn::NOT_ECT);
+        let segment = Outgoing { path, tuple, repr, payload, packet_payload: u32::MAX, ecn };
+        if let Some(t) = self.packet(now, segment) {
+            self.outbox.push_back(t);
+        }
+    }
+
+    /// Sends a RST for `tuple`.
+    pub(crate) fn send_reset(&mut self, now: Instant, path: PathId, tuple: &FourTuple, reset: Reset) {
+        let Reset { seq, ack, options } = reset;
+        let repr = TcpRepr {
+            src_port: tuple.local.port(),
+            dst_port: tuple.remote.port(),
+            seq,
+            ack: ack.unwrap_or(SeqNumber(0)),
+            flags: TcpFlags { rst: true, ack: ack.is_some(), ..TcpFlags::default() },
+            window: 0,
+            urgent: 0,
+            options,
+        };
+        self.observe(now, None, None, Counter::TcpOutRsts);
+        self.send_control(now, path, tuple, &repr);
+    }
+
+    /// The next packet that belongs to no connection.
+    pub(crate) fn pop_control(&mut self) -> Option<Transmit> {
+        self.outbox.pop_front()
+    }
+}

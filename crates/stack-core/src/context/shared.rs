@@ -1,0 +1,323 @@
+//! The context: its parts, and what they do together.
+
+use super::black_holes::BlackHoles;
+use super::challenges::Challenges;
+use super::events::Events;
+use super::fast_open::FastOpen;
+use super::half_open::HalfOpen;
+use super::hash::Seeded;
+use super::observed::Observed;
+use super::paths::Paths;
+use super::ports::Ports;
+use super::randomness::Randomness;
+use super::syn_cookies::{Recovered, SynCookies};
+use super::time_wait::{TimeWait, Verdict};
+use super::tokens::Tokens;
+use super::tuples::Tuples;
+use crate::config::StackConfig;
+use crate::device::{PathConfig, Transmit};
+use crate::event::Event;
+use crate::observe::{Counter, Counters, Observer};
+use crate::tcp::FourTuple;
+use crate::wire::tcp::TcpRepr;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use core::net::{IpAddr, SocketAddr};
+use umptcp_types::{ConnectionId, Instant, ListenerId, PathId, SeqNumber, SubflowId};
+
+/// What the stack's connections share.
+pub(crate) struct Context {
+    pub(super) config: StackConfig,
+    pub(super) random: Randomness,
+    observed: Observed,
+    events: Events,
+    /// Packets that belong to no connection: RSTs, answers out of TIME_WAIT.
+    pub(super) outbox: VecDeque<Transmit>,
+    pub(super) paths: Paths,
+    tuples: Tuples,
+    tokens: Tokens,
+    ports: Ports,
+    half_open: HalfOpen,
+    challenges: Challenges,
+    syn_cookies: SynCookies,
+    pub(super) black_holes: BlackHoles,
+    pub(super) fast_open: FastOpen,
+}
+
+impl core::fmt::Debug for Context {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let (paths, tuples) = (&self.paths, self.tuples.count());
+        f.debug_struct("Context").field("paths", paths).field("tuples", &tuples).finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    pub(crate) fn new(config: StackConfig, seed: [u8; 32]) -> Self {
+        let (mut random, [open, tokens, paths, waiting, holes]) = Randomness::new(seed);
+        let cookie_key = random.key();
+        let ports = Ports::new(config.ephemeral_ports.clone(), random.next_u32());
+        Context {
+            random,
+            observed: Observed::default(),
+            events: Events::new(config.max_events),
+            outbox: VecDeque::new(),
+            paths: Paths::new(paths),
+            tuples: Tuples::new(open, waiting),
+            tokens: Tokens::new(tokens),
+            ports,
+            half_open: HalfOpen::default(),
+            challenges: Challenges::new(),
+            syn_cookies: SynCookies::new(cookie_key),
+            black_holes: BlackHoles::new(holes),
+            fast_open: FastOpen::new(seed),
+            config,
+        }
+    }
+
+    /// Most connections at once.
+    pub(crate) fn max_connections(&self) -> usize {
+        self.config.max_connections
+    }
+
+    // ---- randomness ----
+
+    /// The secret of one more hash table.
+    pub(crate) fn hasher(&mut self) -> Seeded {
+        Seeded::new(self.random.key())
+    }
+
+    pub(crate) fn random_u32(&mut self) -> u32 {
+        self.random.next_u32()
+    }
+
+    /// The initial sequence number of a subflow (RFC 6528).
+    pub(crate) fn isn(&self, now: Instant, tuple: &FourTuple) -> SeqNumber {
+        self.random.isn(now, tuple)
+    }
+
+    /// What our timestamps to that host are ahead of the clock (RFC 7323 §5.4).
+    pub(crate) fn timestamp_offset(&self, tuple: &FourTuple) -> u32 {
+        self.random.timestamp_offset(tuple)
+    }
+
+    /// Whether one more challenge ACK or unsolicited RST may be sent now (RFC 5961 §7).
+    pub(crate) fn challenge_allowed(&mut self, now: Instant) -> bool {
+        self.challenges.allow(now, &mut self.random)
+    }
+
+    // ---- observation and events ----
+
+    pub(crate) fn set_observer(&mut self, observer: Box<dyn Observer>) {
+        self.observed.set_observer(observer);
+    }
+
+    /// Reports that something happened: the one source of every counter and trace.
+    #[inline]
+    pub(crate) fn observe(
+        &mut self,
+        now: Instant,
+        connection: Option<ConnectionId>,
+        subflow: Option<SubflowId>,
+        what: Counter,
+    ) {
+        self.observed.happened(now, connection, subflow, what);
+    }
+
+    /// One fewer of what a gauge counts.
+    pub(crate) fn observe_end(&mut self, now: Instant, connection: ConnectionId, gauge: Counter) {
+        self.observed.over(now, connection, gauge);
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        self.observed.counters()
+    }
+
+    /// Tells the application.
+    pub(crate) fn push_event(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    pub(crate) fn pop_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    /// The application does not take its events: no connection is to be offered to it.
+    pub(crate) fn events_full(&self) -> bool {
+        self.events.is_full()
+    }
+
+    // ---- paths ----
+
+    pub(crate) fn add_path(&mut self, config: PathConfig) -> PathId {
+        self.paths.add(config)
+    }
+
+    /// False: there is no such path.
+    pub(crate) fn remove_path(&mut self, path: PathId) -> bool {
+        self.paths.remove(path)
+    }
+
+    /// The path's device takes nothing (`blocked`), or takes packets again. True: it was blocked and is not any more.
+    pub(crate) fn set_path_blocked(&mut self, path: PathId, blocked: bool) -> bool {
+        self.paths.set_blocked(path, blocked)
+    }
+
+    /// Nothing can be sent on `path` now: its device takes nothing, or it has gone.
+    #[inline]
+    pub(crate) fn is_path_blocked(&self, path: PathId) -> bool {
+        self.paths.is_blocked(path)
+    }
+
+    /// The device of some path takes nothing.
+    #[inline]
+    pub(crate) fn any_path_blocked(&self) -> bool {
+        self.paths.any_blocked()
+    }
+
+    pub(crate) fn path(&self, path: PathId) -> Option<&PathConfig> {
+        self.paths.get(path)
+    }
+
+    /// Every path, in the order in which they were added.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = (PathId, &PathConfig)> {
+        self.paths.iter()
+    }
+
+    /// The path that owns `address`, if any.
+    pub(crate) fn path_of(&self, address: IpAddr) -> Option<PathId> {
+        self.paths.owner_of(address)
+    }
+
+    /// The path's first address of the same family as `like`.
+    pub(crate) fn address_on(&self, path: PathId, like: IpAddr) -> Option<IpAddr> {
+        self.paths.address_on(path, like)
+    }
+
+    // ---- four-tuples and ports ----
+
+    /// A subflow takes `tuple`, also out of TIME_WAIT.
+    pub(crate) fn open_tuple(&mut self, tuple: FourTuple, connection: ConnectionId, subflow: SubflowId) {
+        self.tuples.open(tuple, connection, subflow);
+    }
+
+    /// The subflow has ended; `waiting`: in TIME_WAIT.
+    pub(crate) fn close_tuple(&mut self, tuple: FourTuple, waiting: Option<TimeWait>) {
+        self.tuples.close(tuple, waiting);
+    }
+
+    /// Whose segments those of `tuple` are.
+    #[inline]
+    pub(crate) fn owner_of_tuple(&self, tuple: &FourTuple) -> Option<(ConnectionId, SubflowId)> {
+        self.tuples.owner(tuple)
+    }
+
+    /// Whether a connection of ours may use `tuple` now.
+    pub(crate) fn is_free(&self, now: Instant, tuple: &FourTuple) -> bool {
+        self.tuples.is_free(now, tuple)
+    }
+
+    /// A free local port for a connection from `local` to `remote`.
+    pub(crate) fn free_port(&mut self, now: Instant, local: IpAddr, remote: SocketAddr) -> Option<u16> {
+        let tuples = &self.tuples;
+        let tuple = |port| FourTuple { local: SocketAddr::new(local, port), remote };
+        self.ports.find(remote, |port| tuples.standing(now, &tuple(port)))
+    }
+
+    /// Keeps the local port of a connection to `remote` for its joins, from other local addresses.
+    pub(crate) fn keep_port(&mut self, port: u16, remote: SocketAddr) {
+        self.ports.keep(port, remote);
+    }
+
+    /// The connection is over.
+    pub(crate) fn release_port(&mut self, port: u16, remote: SocketAddr) {
+        self.ports.release(port, remote);
+    }
+
+    /// What is left of the subflow, if `tuple` is in TIME_WAIT.
+    pub(crate) fn time_wait(&self, tuple: &FourTuple) -> Option<TimeWait> {
+        self.tuples.waiting(tuple).copied()
+    }
+
+    /// A segment for a four-tuple without a subflow. `None`: it is not in TIME_WAIT.
+    pub(crate) fn on_time_wait_segment(
+        &mut self,
+        now: Instant,
+        tuple: &FourTuple,
+        seg: &TcpRepr,
+        len: usize,
+    ) -> Option<Verdict> {
+        self.tuples.on_segment(now, tuple, seg, len)
+    }
+
+    pub(crate) fn expire_time_wait(&mut self, now: Instant) {
+        self.tuples.expire(now);
+    }
+
+    /// When the next TIME_WAIT ends.
+    pub(crate) fn time_wait_deadline(&self) -> Option<Instant> {
+        self.tuples.next_deadline()
+    }
+
+    // ---- tokens ----
+
+    /// A key whose token no connection has (RFC 8684 §3.1). `None` after several collisions in a row.
+    pub(crate) fn unique_key(&mut self) -> Option<u64> {
+        (0..8).find_map(|_| Some(self.random.next_u64()).filter(|key| self.tokens.is_unused(*key)))
+    }
+
+    /// No connection has this key's token.
+    pub(crate) fn is_unused(&self, key: u64) -> bool {
+        self.tokens.is_unused(key)
+    }
+
+    pub(crate) fn take_token(&mut self, token: u32, connection: ConnectionId) {
+        self.tokens.take(token, connection);
+    }
+
+    pub(crate) fn owner_of_token(&self, token: u32) -> Option<ConnectionId> {
+        self.tokens.owner(token)
+    }
+
+    /// `connection` has no use for its token any more. It may have none, or have given it back before.
+    pub(crate) fn forget_token(&mut self, token: u32, connection: ConnectionId) {
+        self.tokens.give_back(token, connection);
+    }
+
+    // ---- listeners ----
+
+    /// A connection by way of `listener` waits for its third ACK.
+    pub(crate) fn enter_half_open(&mut self, listener: ListenerId) {
+        self.half_open.enter(listener);
+    }
+
+    /// It does so no longer.
+    pub(crate) fn leave_half_open(&mut self, listener: ListenerId) {
+        self.half_open.leave(listener);
+    }
+
+    /// How many do.
+    pub(crate) fn half_open(&self, listener: ListenerId) -> usize {
+        self.half_open.count(listener)
+    }
+
+    /// What makes a SYN cookie that is about to be sent.
+    pub(crate) fn issue_syn_cookie(&mut self, now: Instant) -> SynCookies {
+        self.syn_cookies.issued(now);
+        self.syn_cookies
+    }
+
+    /// Cookies were sent so lately that an ACK may bring one back.
+    pub(crate) fn expects_syn_cookie(&self, now: Instant) -> bool {
+        self.syn_cookies.expected(now)
+    }
+
+    /// What the ACK says, if its acknowledgement number is a cookie of ours.
+    pub(crate) fn recover_syn_cookie(
+        &self,
+        now: Instant,
+        tuple: &FourTuple,
+        seg: &TcpRepr,
+    ) -> Option<Recovered> {
+        self.syn_cookies.recover(now, tuple, seg)
+    }
+}

@@ -1,0 +1,170 @@
+//! What passes between a stack and the device that carries its packets.
+
+use crate::buffers::payload::Payload;
+use alloc::string::String;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::net::IpAddr;
+use core::num::NonZeroU16;
+use umptcp_types::{Instant, PathId};
+
+/// Whether the transport checksum of a received packet has been verified before it reached the stack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChecksumState {
+    /// No: the stack verifies it.
+    Unverified,
+    /// Yes, by the device; or the packet never left this host and has no full checksum.
+    Verified,
+}
+
+/// An IP packet as it came in. `buffer` starts at the IP header.
+#[derive(Clone, Debug)]
+pub struct RxPacket {
+    /// The packet, up to 64 kB when the device coalesced several. Payload handed to the application shares this memory.
+    pub buffer: Bytes,
+    /// Payload bytes of each packet this one was coalesced from; `None` when it is a single packet.
+    pub gso_size: Option<NonZeroU16>,
+    /// State of the transport checksum.
+    pub checksum: ChecksumState,
+}
+
+/// Room for the longest header: IPv6 (40) and TCP with 40 bytes of options (60), or IPv4 (20) and TCP.
+pub const MAX_HEADER: usize = 100;
+
+/// IP and TCP header of an outgoing packet, in place.
+#[derive(Clone)]
+pub struct HeaderBuf {
+    bytes: [u8; MAX_HEADER],
+    len: usize,
+}
+
+impl HeaderBuf {
+    /// A buffer of `len` zero bytes, at most [`MAX_HEADER`].
+    pub fn zeroed(len: usize) -> Self {
+        HeaderBuf { bytes: [0; MAX_HEADER], len: len.min(MAX_HEADER) }
+    }
+
+    /// The header bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// The header bytes, to be written.
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len]
+    }
+}
+
+impl core::fmt::Debug for HeaderBuf {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:02x?}", self.as_slice())
+    }
+}
+
+/// State of the TCP checksum in an outgoing packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChecksumRequest {
+    /// The checksum is complete.
+    Complete,
+    /// The checksum field holds the pseudo-header's sum, not complemented; the device sums from byte `start` of the packet to its end and stores the
+    /// result `offset` bytes after `start` (virtio's csum_start and csum_offset).
+    Partial {
+        /// Where summing starts: the TCP header's offset in the packet.
+        start: u16,
+        /// Where the checksum field is, counted from `start`.
+        offset: u16,
+    },
+}
+
+/// An IP packet that is to go out on `path`: `header`, then the slices of `payload`.
+#[derive(Clone, Debug)]
+pub struct Transmit {
+    /// The device to send it by.
+    pub path: PathId,
+    /// IP and TCP header. The IP header's length covers header and payload.
+    pub header: HeaderBuf,
+    /// TCP payload.
+    pub payload: Payload,
+    /// Payload bytes per packet if the device must split this segment; `None` if it fits one packet.
+    pub gso_size: Option<NonZeroU16>,
+    /// What is left to do about the checksum.
+    pub checksum: ChecksumRequest,
+    /// Pacing: not to leave before this instant. The stack itself holds packets back, so this is never far from
+    /// the `now` it was polled with; devices with hardware timestamps may honour it exactly.
+    pub earliest: Instant,
+}
+
+impl Transmit {
+    /// Length of the packet as given to the device.
+    pub fn len(&self) -> usize {
+        self.header.as_slice().len() + self.payload.len()
+    }
+
+    /// Always false: a packet has a header.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The whole packet in one buffer, copied.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut v = Vec::with_capacity(self.len());
+        v.extend_from_slice(self.header.as_slice());
+        for s in self.payload.slices() {
+            v.extend_from_slice(s);
+        }
+        v
+    }
+}
+
+/// What kind of path it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PathKind {
+    /// Owns its addresses, which the network routes to it.
+    #[default]
+    Routed,
+    /// Owns private addresses that are translated to the NIC's: what the peer sees is `advertise`.
+    Nat,
+    /// Takes packets for any local address and may send from any (a transparent proxy's side).
+    Capture,
+}
+
+/// A path: one local device.
+#[derive(Clone, Debug)]
+pub struct PathConfig {
+    /// Name for reports, usually the NIC's.
+    pub name: String,
+    /// Addresses of the stack on this path.
+    pub addresses: Vec<IpAddr>,
+    /// Addresses to tell the peer (ADD_ADDR) when they differ from `addresses` (NAT). Empty: the same.
+    pub advertise: Vec<IpAddr>,
+    /// What kind it is.
+    pub kind: PathKind,
+    /// Largest IP packet that the link carries, in bytes.
+    pub mtu: u16,
+    /// Largest IP packet that the device accepts for segmentation, in bytes (65,535 with segmentation offload); not above
+    /// `mtu` if it cannot segment.
+    pub max_packet: u32,
+    /// The device completes TCP checksums.
+    pub checksum_offload: bool,
+    /// Subflows on it ask to be backups (B bit).
+    pub backup: bool,
+    /// Weight for schedulers that use one.
+    pub weight: u32,
+}
+
+impl PathConfig {
+    /// A routed path with one address, an MTU of 1500 and no offload.
+    pub fn new(name: impl Into<String>, address: IpAddr) -> Self {
+        PathConfig {
+            name: name.into(),
+            addresses: alloc::vec![address],
+            advertise: Vec::new(),
+            kind: PathKind::Routed,
+            mtu: 1500,
+            max_packet: 1500,
+            checksum_offload: false,
+            backup: false,
+            weight: 1,
+        }
+    }
+}

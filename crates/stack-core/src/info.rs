@@ -1,0 +1,165 @@
+//! What can be asked about a connection, and of a stack.
+
+use crate::error::{ConnectionError, FallbackReason};
+use crate::event::LostSubflow;
+use alloc::string::String;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::net::{IpAddr, SocketAddr};
+use core::ops::RangeInclusive;
+use umptcp_types::{Duration, Instant, PathId, SubflowId};
+
+/// What `receive` found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Received {
+    /// Bytes, in order.
+    Data(Bytes),
+    /// Nothing yet; [`Event::Readable`](crate::event::Event::Readable) follows when there is.
+    Empty,
+    /// The peer has finished sending and everything was received.
+    End,
+}
+
+/// Whether a connection is MPTCP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MptcpStatus {
+    /// The handshake is not far enough to tell.
+    Negotiating,
+    /// MPTCP is in use.
+    Active {
+        /// Since then.
+        since: Instant,
+    },
+    /// Plain TCP.
+    Plain {
+        /// Why.
+        reason: FallbackReason,
+    },
+}
+
+/// The state of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConnectionState {
+    /// The handshake is under way.
+    Connecting,
+    /// Data may flow both ways.
+    Established,
+    /// One direction or both have been closed.
+    Closing,
+    /// It has ended.
+    Closed,
+}
+
+/// One connection, as `ss -M` would show it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// Its state.
+    pub state: ConnectionState,
+    /// Local end of the first subflow.
+    pub local: SocketAddr,
+    /// Remote end of the first subflow.
+    pub remote: SocketAddr,
+    /// Whether it is MPTCP.
+    pub mptcp: MptcpStatus,
+    /// Our token (RFC 8684 §3.1), while MPTCP is active.
+    pub token: Option<u32>,
+    /// DSS checksums are in use.
+    pub checksum: bool,
+    /// Congestion control algorithm.
+    pub congestion: String,
+    /// Scheduler.
+    pub scheduler: String,
+    /// Bytes sent for the first time.
+    pub bytes_sent: u64,
+    /// Bytes acknowledged at the data level.
+    pub bytes_acked: u64,
+    /// Bytes received in order.
+    pub bytes_received: u64,
+    /// Bytes that can be received right now.
+    pub readable: usize,
+    /// Bytes that send would take right now.
+    pub writable: usize,
+    /// Why it ended, when not cleanly.
+    pub error: Option<ConnectionError>,
+    /// Subflows that ended other than by FIN, and joins that failed: the last [`LOST_KEPT`], oldest first.
+    pub lost_subflows: Vec<LostSubflow>,
+}
+
+/// How many lost subflows a connection remembers.
+pub const LOST_KEPT: usize = 8;
+
+/// One subflow.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SubflowInfo {
+    /// Its id.
+    pub id: SubflowId,
+    /// The path it uses.
+    pub path: PathId,
+    /// Local end.
+    pub local: SocketAddr,
+    /// Remote end.
+    pub remote: SocketAddr,
+    /// RFC 9293 state name, such as "ESTABLISHED".
+    pub state: &'static str,
+    /// Either end wants it as a backup.
+    pub backup: bool,
+    /// It does not answer (`ConnectionConfig::stale_loss_count`).
+    pub stale: bool,
+    /// Smoothed round-trip time.
+    pub srtt: Option<Duration>,
+    /// Round-trip time variation.
+    pub rttvar: Duration,
+    /// Least round-trip time seen.
+    pub min_rtt: Option<Duration>,
+    /// Retransmission timeout.
+    pub rto: Duration,
+    /// Payload bytes per packet of data.
+    pub mss: u32,
+    /// Congestion window in bytes.
+    pub window: u64,
+    /// Slow-start threshold in bytes.
+    pub ssthresh: u64,
+    /// Bytes in flight.
+    pub in_flight: u64,
+    /// Pacing rate in bytes per second; 0 before the first RTT sample.
+    pub pacing_rate: u64,
+    /// Payload bytes sent for the first time.
+    pub bytes_sent: u64,
+    /// Payload bytes acknowledged.
+    pub bytes_acked: u64,
+    /// Where in the connection's data the last byte ends that was sent on it for the first time; 0 before there is one.
+    pub data_sent: u64,
+    /// Payload bytes received in order.
+    pub bytes_received: u64,
+    /// Payload bytes sent again.
+    pub bytes_retransmitted: u64,
+    /// Retransmission timeouts.
+    pub timeouts: u64,
+    /// Loss episodes repaired without a timeout.
+    pub recoveries: u64,
+    /// Loss episodes and timeouts that turned out to be needless and were undone.
+    pub undone: u64,
+}
+
+/// What a client has learned of a server's Fast Open (RFC 7413 §4.1.3), for keeping beyond the life of a stack: Linux keeps the same
+/// per destination. See `Stack::fast_open_servers` and `Stack::remember_fast_open_server`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FastOpenServer {
+    /// The address of ours that the cookie was given to.
+    pub local: IpAddr,
+    /// The server.
+    pub remote: SocketAddr,
+    /// Its cookie, of 4 to 16 bytes; empty if it has given none.
+    pub cookie: Vec<u8>,
+    /// Its MSS, which limits what goes with a SYN.
+    pub mss: u16,
+    /// For how long it is not to be tried, after a failure (RFC 7413 §4.1.3.1).
+    pub left_alone: Option<Duration>,
+}
+
+impl FastOpenServer {
+    /// How long a cookie may be (RFC 7413 §4.1.1).
+    pub const COOKIE_LENGTHS: RangeInclusive<usize> = 4..=16;
+}

@@ -1,0 +1,228 @@
+//! What an application does with a connection.
+
+use super::state::Stack;
+use crate::config::{ConnectOptions, ConnectionConfig};
+use crate::device::PathKind;
+use crate::error::{ConnectError, ConnectionError, SignalError};
+use crate::info::Received;
+use crate::mptcp::Connection;
+use crate::mptcp::connection::{Parts, Role};
+use crate::tcp::FourTuple;
+use crate::wire::ip::can_be_peer;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::net::{IpAddr, SocketAddr};
+use umptcp_types::{AddressId, ConnectionId, Instant, PathId, SubflowId};
+
+impl Stack {
+    pub(super) fn check_capacity(&self) -> Result<(), ConnectError> {
+        let max = self.ctx.max_connections();
+        if self.connections.len() >= max { Err(ConnectError::TooMany(max)) } else { Ok(()) }
+    }
+
+    /// Makes what the names in `config` stand for.
+    pub(super) fn parts(&self, config: &ConnectionConfig) -> Result<Parts, ConnectError> {
+        let cc = self.ctx.congestion(&config.congestion)?;
+        let scheduler = self.ctx.scheduler(&config.scheduler)?;
+        Ok(Parts { cc, scheduler })
+    }
+
+    /// Begins a connection. [`Event::Connected`] or [`Event::Closed`] follows, with Fast Open only after something was written
+    /// (see [`awaits_data`](Self::awaits_data)).
+    ///
+    /// # Errors
+    /// When it cannot even be tried: no path, no port, unknown names.
+    pub fn connect(&mut self, now: Instant, options: ConnectOptions) -> Result<ConnectionId, ConnectError> {
+        let ConnectOptions { remote, paths, local_address, local_port, config } = options;
+        if !can_be_peer(remote) {
+            return Err(ConnectError::BadRemote(remote));
+        }
+        self.check_capacity()?;
+        let parts = self.parts(&config)?;
+        let candidates: Vec<PathId> =
+            if paths.is_empty() { self.ctx.paths().map(|(id, _)| id).collect() } else { paths.clone() };
+        let (path, address) = match local_address {
+            Some(a) if a.is_ipv4() != remote.is_ipv4() => {
+                return Err(ConnectError::Families(a, remote.ip()));
+            }
+            Some(a) => {
+                let owner = candidates.iter().copied().find(|p| {
+                    let path = self.ctx.path(*p);
+                    path.is_some_and(|p| p.kind == PathKind::Capture || p.addresses.contains(&a))
+                });
+                (owner.ok_or(ConnectError::LocalAddress(a))?, a)
+            }
+            None => candidates
+                .iter()
+                .find_map(|p| self.ctx.address_on(*p, remote.ip()).map(|a| (*p, a)))
+                .ok_or(ConnectError::NoPath(remote.ip()))?,
+        };
+        let port = match local_port {
+            0 => self.ctx.free_port(now, address, remote).ok_or(ConnectError::NoPort(remote))?,
+            p => p,
+        };
+        let tuple = FourTuple { local: SocketAddr::new(address, port), remote };
+        if !self.ctx.is_free(now, &tuple) {
+            return Err(ConnectError::TupleInUse(tuple.local, remote));
+        }
+        let id = self.next_id();
+        if config.mptcp {
+            self.ctx.keep_port(port, remote);
+        }
+        let mut c = Connection::new(id, Role::Client, config, tuple, parts);
+        c.open_first(&mut self.ctx, now, path, paths);
+        self.connections.insert(id, Box::new(c));
+        self.touched(id);
+        Ok(id)
+    }
+
+    /// Whether a connection's SYN waits for data that it can carry ([`ConnectionConfig::fast_open`]).
+    pub fn awaits_data(&self, connection: ConnectionId) -> bool {
+        self.connections.get(&connection).is_some_and(|c| c.is_awaiting_data())
+    }
+
+    /// Sends the SYN of a connection that waits for data, without any.
+    pub fn open(&mut self, _now: Instant, connection: ConnectionId) {
+        let Some(c) = self.connections.get_mut(&connection) else { return };
+        c.release_syn();
+        self.touched(connection);
+    }
+
+    /// Takes as much of `data` as fits the send buffer, without copying large pieces; returns how much. Less than all:
+    /// [`Event::Writable`] follows when there is room.
+    ///
+    /// # Errors
+    /// When the connection has ended or its sending direction is shut down.
+    pub fn send(
+        &mut self,
+        _now: Instant,
+        connection: ConnectionId,
+        data: Bytes,
+    ) -> Result<usize, ConnectionError> {
+        let c = self.connections.get_mut(&connection).ok_or(ConnectionError::NotFound)?;
+        let n = c.write(data)?;
+        self.touched(connection);
+        Ok(n)
+    }
+
+    /// [`send`](Self::send), copying.
+    ///
+    /// # Errors
+    /// As `send`.
+    pub fn send_slice(
+        &mut self,
+        _now: Instant,
+        connection: ConnectionId,
+        data: &[u8],
+    ) -> Result<usize, ConnectionError> {
+        let c = self.connections.get_mut(&connection).ok_or(ConnectionError::NotFound)?;
+        let n = c.write_slice(data)?;
+        self.touched(connection);
+        Ok(n)
+    }
+
+    /// At most `max` received bytes, shared, not copied.
+    ///
+    /// # Errors
+    /// When the connection ended with an error and everything received before has been read.
+    pub fn receive(
+        &mut self,
+        _now: Instant,
+        connection: ConnectionId,
+        max: usize,
+    ) -> Result<Received, ConnectionError> {
+        let c = self.connections.get_mut(&connection).ok_or(ConnectionError::NotFound)?;
+        let result = match c.read(max) {
+            Ok(Some(bytes)) => Ok(Received::Data(bytes)),
+            Ok(None) => Ok(Received::Empty),
+            Err(None) => Ok(Received::End),
+            Err(Some(e)) => Err(e),
+        };
+        if matches!(result, Ok(Received::Data(_))) && c.owes_ack() {
+            self.touched(connection);
+        }
+        result
+    }
+
+    /// No more will be sent: DATA_FIN, or FIN in plain TCP, follows what is queued.
+    ///
+    /// # Errors
+    /// When the connection has ended.
+    pub fn shutdown(&mut self, _now: Instant, connection: ConnectionId) -> Result<(), ConnectionError> {
+        let c = self.connections.get_mut(&connection).ok_or(ConnectionError::NotFound)?;
+        if c.shutdown()? {
+            self.touched(connection);
+        }
+        Ok(())
+    }
+
+    /// The application is done with it: what is queued is still delivered in the background, and the id is invalid from
+    /// now on. Unread data make it an abort. Also frees a connection that has ended.
+    pub fn close(&mut self, now: Instant, connection: ConnectionId) {
+        let Some(c) = self.connections.get_mut(&connection) else { return };
+        c.handle_close(&mut self.ctx, now);
+        self.touched(connection);
+    }
+
+    /// Ends it at once: MP_FASTCLOSE and RST.
+    pub fn abort(&mut self, now: Instant, connection: ConnectionId) {
+        let Some(c) = self.connections.get_mut(&connection) else { return };
+        c.handle_abort(&mut self.ctx, now);
+        self.touched(connection);
+    }
+
+    /// Tells the peer of an address it may open subflows to (ADD_ADDR, RFC 8684 §3.4.1), and of a port if it is not the one in use.
+    /// Repeated until the peer echoes it; call it again to have an address that failed tried once more. Joins are recognised by
+    /// their token, so no listener is needed; that `address` and `port` lead to this stack is the caller's business.
+    ///
+    /// # Errors
+    /// When the connection is not MPTCP or has no free Address ID.
+    pub fn advertise_address(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        address: IpAddr,
+        port: Option<u16>,
+    ) -> Result<AddressId, SignalError> {
+        let c = self.connections.get_mut(&connection).ok_or(SignalError::NotFound)?;
+        let id = c.advertise_address(&mut self.ctx, now, address, port)?;
+        self.touched(connection);
+        Ok(id)
+    }
+
+    /// Tells the peer that addresses of ours are not to be used any more (REMOVE_ADDR, RFC 8684 §3.4.2). Subflows from them are
+    /// closed as long as others remain, and none is opened from them until they are advertised anew or their path is added again.
+    ///
+    /// # Errors
+    /// When the connection is not MPTCP.
+    pub fn withdraw_addresses(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        ids: &[AddressId],
+    ) -> Result<(), SignalError> {
+        let c = self.connections.get_mut(&connection).ok_or(SignalError::NotFound)?;
+        c.withdraw_addresses(&mut self.ctx, now, ids)?;
+        self.touched(connection);
+        Ok(())
+    }
+
+    /// Asks the peer to send on a subflow only if no other works, or to use it like the others again (MP_PRIO, RFC 8684 §3.3.8).
+    /// Our own sending follows suit.
+    ///
+    /// # Errors
+    /// When the connection is not MPTCP or has no such subflow.
+    pub fn set_backup(
+        &mut self,
+        _now: Instant,
+        connection: ConnectionId,
+        subflow: SubflowId,
+        backup: bool,
+    ) -> Result<(), SignalError> {
+        let c = self.connections.get_mut(&connection).ok_or(SignalError::NotFound)?;
+        c.set_backup(subflow, backup)?;
+        self.touched(connection);
+        Ok(())
+    }
+}

@@ -1,0 +1,35 @@
+//! What can be asked about the stack.
+
+use super::state::Stack;
+use crate::info::{ConnectionInfo, SubflowInfo};
+use crate::observe::{Counters, Observer};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use umptcp_types::ConnectionId;
+
+impl Stack {
+    /// What there is to know about a connection.
+    pub fn info(&self, connection: ConnectionId) -> Option<ConnectionInfo> {
+        self.connections.get(&connection).map(|c| c.info())
+    }
+
+    /// Its subflows, in order of id.
+    pub fn subflows(&self, connection: ConnectionId) -> Vec<SubflowInfo> {
+        self.connections.get(&connection).map(|c| c.subflow_infos()).unwrap_or_default()
+    }
+
+    /// Counters of everything that happened, named as Linux names them.
+    pub fn counters(&self) -> &Counters {
+        self.ctx.counters()
+    }
+
+    /// Watches everything that happens, where it happens.
+    pub fn set_observer(&mut self, observer: Box<dyn Observer>) {
+        self.ctx.set_observer(observer);
+    }
+
+    /// Connections there are, those the application has let go of included.
+    pub fn connection_count(&self) -> usize {
+        self.connections.len()
+    }
+}

@@ -1,0 +1,43 @@
+//! Local devices that come, go, and take nothing for a while.
+
+use super::state::Stack;
+use crate::device::PathConfig;
+use umptcp_types::{Instant, PathId};
+
+impl Stack {
+    /// A local device appeared. Connections that may use every path open subflows on it.
+    pub fn path_added(&mut self, now: Instant, config: PathConfig) -> PathId {
+        let addresses = config.addresses.clone();
+        let id = self.ctx.add_path(config);
+        for c in self.sorted_connections() {
+            if let Some(connection) = self.connections.get_mut(&c) {
+                connection.on_path_added(&mut self.ctx, now, &addresses);
+                self.touched(c);
+            }
+        }
+        id
+    }
+
+    /// A local device has gone: its subflows end, connections go on over others.
+    pub fn path_removed(&mut self, now: Instant, path: PathId) {
+        if !self.ctx.remove_path(path) {
+            return;
+        }
+        self.ready.release(path);
+        for c in self.sorted_connections() {
+            if let Some(connection) = self.connections.get_mut(&c) {
+                connection.on_path_removed(&mut self.ctx, now, path);
+                self.touched(c);
+            }
+        }
+    }
+
+    /// The device takes nothing (`blocked`) until told otherwise: nothing is offered for it meanwhile.
+    pub fn path_blocked(&mut self, _now: Instant, path: PathId, blocked: bool) {
+        if self.ctx.set_path_blocked(path, blocked) {
+            for c in self.ready.release(path) {
+                self.touched(c);
+            }
+        }
+    }
+}

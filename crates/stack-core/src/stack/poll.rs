@@ -1,0 +1,80 @@
+//! The poll interface: what goes out, and when.
+
+use super::state::Stack;
+use crate::device::Transmit;
+use crate::event::Event;
+use alloc::vec::Vec;
+use umptcp_types::Instant;
+
+impl Stack {
+    /// Fires every timer that is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.ctx.expire_time_wait(now);
+        // Bounded: a connection that asks for the present again is served next time.
+        let mut due = Vec::new();
+        while let Some((at, id)) = self.timers.pop_due(now) {
+            if let Some(c) = self.connections.get_mut(&id)
+                && c.attention.on_timer(at)
+            {
+                due.push(id);
+            }
+        }
+        for id in due {
+            if let Some(c) = self.connections.get_mut(&id) {
+                if c.next_deadline().is_some_and(|d| d <= now) {
+                    c.handle_timeout(&mut self.ctx, now);
+                }
+                self.touched(id);
+            }
+        }
+    }
+
+    /// The next packet to send. Call until `None`.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        if let Some(t) = self.ctx.pop_control() {
+            return Some(t);
+        }
+        while let Some(id) = self.ready.pop() {
+            let Some(c) = self.connections.get_mut(&id) else { continue };
+            if let Some(t) = c.poll_transmit(&mut self.ctx, now) {
+                self.ready.push(id);
+                return Some(t);
+            }
+            c.attention.on_served();
+            let opened = c.on_nothing_to_send(&mut self.ctx, now);
+            self.settle(id);
+            if opened {
+                // Their SYNs wait, and have no timer yet.
+                self.touched(id);
+            }
+            if let Some(t) = self.ctx.pop_control() {
+                return Some(t);
+            }
+        }
+        None
+    }
+
+    /// What the application should know. Call until `None`.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let event = self.ctx.pop_event()?;
+        match event {
+            Event::Readable { connection } => {
+                if let Some(c) = self.connections.get_mut(&connection) {
+                    c.notices.on_readable_taken();
+                }
+            }
+            Event::Writable { connection } => {
+                if let Some(c) = self.connections.get_mut(&connection) {
+                    c.notices.on_writable_taken();
+                }
+            }
+            _ => {}
+        }
+        Some(event)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) must be called; may be earlier than needed, never later.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.timers.next(), self.ctx.time_wait_deadline()].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,141 @@
+//! Running the program `umptcp` in a namespace.
+
+use crate::command::Running;
+use crate::netns::Netns;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{ChildStdout, Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Duration;
+
+/// The program's path: `UMPTCP_PROGRAM` (set by `cargo xtask test`), or the result of `cargo build`.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn path() -> PathBuf {
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| match std::env::var_os("UMPTCP_PROGRAM") {
+        Some(path) => path.into(),
+        None => build(),
+    })
+    .clone()
+}
+
+fn build() -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["build", "--workspace", "--bin", "umptcp", "--message-format", "json"])
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo can be started");
+    assert!(output.status.success(), "the program does not build");
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .find_map(|message| match message["executable"].as_str() {
+            Some(path) if message["target"]["name"] == "umptcp" => Some(path.into()),
+            _ => None,
+        })
+        .expect("cargo names the program it has built")
+}
+
+/// The program with `arguments`, split at white space; standard input is empty.
+pub fn command(arguments: &str) -> Command {
+    let mut command = Command::new(path());
+    command
+        .args(arguments.split_whitespace())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command.env_remove("RUST_BACKTRACE");
+    command
+}
+
+/// Runs the program in `ns` until it exits.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn run(ns: &Netns, arguments: &str) -> Output {
+    ns.run(|| command(arguments).output()).expect("the program can be started")
+}
+
+/// A program running in the background, whose standard error can be read line by line.
+#[derive(Debug)]
+pub struct Background {
+    running: Running,
+    output: BufReader<ChildStdout>,
+    errors: Receiver<String>,
+    said: Vec<String>,
+}
+
+impl Background {
+    /// Starts it in `ns`.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(ns: &Netns, arguments: &str) -> Self {
+        let mut running =
+            Running::new(ns.run(|| command(arguments).spawn()).expect("the program can be started"));
+        let stderr = running.child().stderr.take().expect("piped");
+        let output = BufReader::new(running.child().stdout.take().expect("piped"));
+        let (sender, errors) = mpsc::channel();
+        // Ends with the program, which closes the pipe.
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Background { running, output, errors, said: Vec::new() }
+    }
+
+    /// Waits for a line that contains `part` on standard error.
+    ///
+    /// # Panics
+    /// When there is none within 20 seconds, or the program exits.
+    pub fn wait_for(&mut self, part: &str) {
+        loop {
+            match self.errors.recv_timeout(Duration::from_secs(20)) {
+                Ok(line) => {
+                    let found = line.contains(part);
+                    self.said.push(line);
+                    if found {
+                        return;
+                    }
+                }
+                Err(_) => panic!("expected {part:?}, but the output is:\n{}", self.said.join("\n")),
+            }
+        }
+    }
+
+    /// The next line of its standard output, trimmed; empty at the end.
+    ///
+    /// # Panics
+    /// When the output cannot be read.
+    pub fn next_line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("a pipe can be read");
+        line.trim_end().to_owned()
+    }
+
+    /// The process, to send signals to.
+    pub fn process(&self) -> &Running {
+        &self.running
+    }
+
+    /// Waits until it exits. Returns the exit code, the unread rest of its standard output, and all of its standard
+    /// error.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    pub fn finish(mut self) -> (Option<i32>, Vec<u8>, String) {
+        let mut output = Vec::new();
+        self.output.read_to_end(&mut output).expect("a pipe can be read");
+        let status = self.running.child().wait().expect("a child can be waited for");
+        self.said.extend(self.errors.iter());
+        (status.code(), output, self.said.join("\n"))
+    }
+}

@@ -1,0 +1,35 @@
+//! What the event loop needs of a device.
+
+use super::pool::BufferPool;
+use std::io;
+#[cfg(unix)]
+use std::os::fd::BorrowedFd;
+use umptcp_stack_core::interface::{RxPacket, Transmit};
+
+/// Result of handing a packet to a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TransmitOutcome {
+    /// The device accepted it.
+    Sent,
+    /// The device is full; offer the packet again once the descriptor is writable.
+    Full,
+}
+
+/// A device that IP packets are received from and sent to. Never blocks.
+pub trait Device: Send {
+    /// The next received packet, in a buffer of `pool`; `None` if there is none at the moment.
+    ///
+    /// An error for which [`is_gone`](super::is_gone) holds means that the device no longer exists.
+    fn receive(&mut self, pool: &mut BufferPool) -> io::Result<Option<RxPacket>>;
+
+    /// Sends a packet. A packet that the device can never accept (malformed, too large) is dropped, and an error
+    /// returned.
+    fn transmit(&mut self, packet: &Transmit) -> io::Result<TransmitOutcome>;
+
+    /// The descriptor to wait on.
+    #[cfg(unix)]
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Whether it splits large segments, delivers coalesced ones, and fills in TCP checksums.
+    fn offload(&self) -> bool;
+}

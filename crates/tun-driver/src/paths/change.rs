@@ -1,0 +1,42 @@
+//! What happens to paths and NICs.
+
+use super::discover::NicInfo;
+use std::net::IpAddr;
+
+/// A change of a path or its NIC. Paths are identified by the name of their TUN device.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PathChange {
+    /// Its NIC is up and has carrier again.
+    Up {
+        /// The path.
+        tun: String,
+    },
+    /// Its NIC is down or without carrier.
+    Down {
+        /// The path.
+        tun: String,
+        /// Whether the device no longer exists.
+        gone: bool,
+    },
+    /// The NIC's addresses changed (mode `nat`).
+    Addresses {
+        /// The path.
+        tun: String,
+        /// The addresses to advertise now, unless `advertise=` is given.
+        advertise: Vec<IpAddr>,
+    },
+    /// The NIC's routes changed: destinations may have become reachable or unreachable.
+    Routes {
+        /// The path.
+        tun: String,
+    },
+    /// The NIC's MTU changed; the TUN device's has followed.
+    Mtu {
+        /// The path.
+        tun: String,
+        /// Largest IP packet, in bytes.
+        mtu: u16,
+    },
+    /// A device without a path has become usable.
+    NewNic(NicInfo),
+}

@@ -1,0 +1,122 @@
+//! What the book's library guide shows.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::time::Duration;
+
+// ANCHOR: stack
+use umptcp::{PathSpec, Stack};
+
+fn start() -> io::Result<Stack> {
+    Stack::builder()
+        .nics(Vec::<PathSpec>::new()) // every usable NIC
+        .linger(Duration::from_secs(10))
+        .start()
+}
+
+fn start_with_backup() -> io::Result<Stack> {
+    let wifi: PathSpec = "wlan0".into();
+    let cellular: PathSpec = "wwan0,backup".parse().map_err(io::Error::other)?;
+    Stack::builder().nics([wifi, cellular]).start()
+}
+// ANCHOR_END: stack
+
+// ANCHOR: connect
+use umptcp::MptcpStream;
+
+fn connect(stack: &Stack, address: &str) -> io::Result<MptcpStream> {
+    MptcpStream::builder(stack)
+        .connect_timeout(Duration::from_secs(5))
+        .congestion("olia")
+        .keep_alive(Some(Duration::from_secs(60)))
+        .connect(address)
+}
+// ANCHOR_END: connect
+
+// ANCHOR: request
+fn request(mut stream: &MptcpStream) -> io::Result<Vec<u8>> {
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    stream.write_all(b"hello")?;
+    stream.shutdown(Shutdown::Write)?; // we send no more
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+// ANCHOR_END: request
+
+// ANCHOR: listen
+use umptcp::MptcpListener;
+
+pub(super) fn server(port: u16) -> io::Result<()> {
+    let stack = start()?;
+    let listener = MptcpListener::builder(&stack).backlog(64).listen(("0.0.0.0", port))?;
+    for stream in listener.incoming() {
+        let stream = stream?;
+        std::thread::spawn(move || {
+            if let Err(error) = answer(&stream) {
+                eprintln!("{}: {error}", stream.peer_addr());
+            }
+        });
+    }
+    Ok(())
+}
+// ANCHOR_END: listen
+
+// ANCHOR: bytes
+fn answer(stream: &MptcpStream) -> io::Result<()> {
+    loop {
+        let piece = stream.recv_bytes()?; // not copied
+        if piece.is_empty() {
+            return stream.shutdown(Shutdown::Write); // end of the stream
+        }
+        stream.send_bytes(piece)?;
+    }
+}
+// ANCHOR_END: bytes
+
+// ANCHOR: status
+use umptcp::Protocol;
+
+fn report(stack: &Stack, stream: &MptcpStream) -> io::Result<()> {
+    match stream.protocol()? {
+        Protocol::Mptcp { .. } => println!("MPTCP"),
+        Protocol::Tcp { reason } => println!("plain TCP: {reason}"),
+        Protocol::Negotiating => println!("not decided yet"),
+    }
+    for subflow in stream.subflows()? {
+        println!("{} to {}: {:?}", subflow.local, subflow.remote, subflow.srtt);
+    }
+    for (name, value) in stack.counters()?.iter_nonzero() {
+        println!("{name} {value}");
+    }
+    Ok(())
+}
+// ANCHOR_END: status
+
+// ANCHOR: errors
+use umptcp::{ConnectError, Error};
+
+fn explain(error: &io::Error) -> String {
+    let cause = error.get_ref().and_then(|e| e.downcast_ref::<Error>());
+    match cause {
+        Some(Error::NoRoute { nics, .. }) => format!("none of {nics:?} has a route"),
+        Some(Error::Connect { source: ConnectError::NoPath(address), .. }) => {
+            format!("no path for the address family of {address}")
+        }
+        _ => format!("{}: {error}", error.kind()),
+    }
+}
+// ANCHOR_END: errors
+
+pub(super) fn client(address: &str) -> io::Result<()> {
+    let stack = start_with_backup().or_else(|_| start())?;
+    let stream = match connect(&stack, address) {
+        Ok(stream) => stream,
+        Err(error) => {
+            eprintln!("{}", explain(&error));
+            return Err(error);
+        }
+    };
+    println!("{} bytes came back", request(&stream)?.len());
+    report(&stack, &stream)
+}

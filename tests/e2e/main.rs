@@ -1,0 +1,13 @@
+//! End-to-end tests: real packets between network namespaces, with the Linux kernel's MPTCP as the peer. `cargo xtask
+//! test` runs them with the privileges and tools they require.
+
+mod bad_input;
+mod baseline;
+mod fallback;
+mod lossy;
+mod matrix;
+mod packets;
+mod paths;
+mod robustness;
+mod umptcp_host;
+mod with_kernel;
