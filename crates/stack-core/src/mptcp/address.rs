@@ -43,7 +43,7 @@ impl Connection {
         out
     }
 
-    /// Asks the path manager what to do, and does it.
+    /// Runs the path manager and carries out its commands.
     pub(crate) fn manage_paths(&mut self, ctx: &mut Context, now: Instant) {
         if !self.is_mptcp() || !self.mptcp.is_fully_established() || self.life.has_ended() {
             return;
@@ -52,7 +52,7 @@ impl Connection {
         if self.send.is_fin_sent() && !self.subflows.is_empty() {
             return;
         }
-        // A server that opens subflows looks again once it may.
+        // A server that opens subflows runs the path manager again once it may.
         let again = self.config.server_joins && !self.client && !self.mptcp.is_dss_seen();
         self.addresses.on_look(again);
         let mut local = self.local_addresses(ctx);
@@ -123,7 +123,7 @@ impl Connection {
         self.resend_adverts(ctx, now);
     }
 
-    /// The application has an address told to the peer; returns its ID.
+    /// The application advertises an address. Returns its ID.
     pub(crate) fn advertise_address(
         &mut self,
         ctx: &mut Context,
@@ -132,7 +132,7 @@ impl Connection {
         port: Option<u16>,
     ) -> Result<AddressId, SignalError> {
         self.check_signal()?;
-        // Where a path is known by this address, the ID is that of the path's own, which joins from it carry.
+        // If a path has this address, or is advertised by it, the ID is that of the path's own address: joins carry it.
         let own = self.local_addresses(ctx);
         let local = own.iter().find(|l| l.advertise == address || l.address == address).map(|l| l.address);
         let id = self.local_id(local.unwrap_or(address)).ok_or(SignalError::NoAddressId)?;
@@ -141,8 +141,8 @@ impl Connection {
         Ok(id)
     }
 
-    /// The application has addresses of ours taken back: subflows from them are closed while there are others, none is opened from
-    /// them any more, and the peer is told (RFC 8684 §3.4.2).
+    /// The application withdraws local addresses: their subflows are closed if there are others, no new ones
+    /// are opened from them, and the peer is told (RFC 8684 §3.4.2).
     pub(crate) fn withdraw_addresses(
         &mut self,
         ctx: &mut Context,
@@ -162,7 +162,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The application has the peer asked to use subflow `id` as a backup, or not any more (RFC 8684 §3.3.8).
+    /// The application makes subflow `id` a backup, or a regular subflow again, and the peer is told (RFC 8684 §3.3.8).
     pub(crate) fn set_backup(&mut self, id: SubflowId, backup: bool) -> Result<(), SignalError> {
         self.check_signal()?;
         let i = self.subflows.find(id).ok_or(SignalError::NoSubflow)?;
@@ -238,8 +238,9 @@ impl Connection {
             self.count(ctx, now, id, Counter::AddAddrDrop);
             return;
         }
-        // Nobody without both keys makes this HMAC. A peer that sends nothing but the advertisement (its DATA_ACK does not
-        // fit beside an IPv6 address) would otherwise get MP_CAPABLE in place of the echo, for ever.
+        // Only a peer with both keys can compute this HMAC. One that sends nothing but the advertisement (its
+        // DATA_ACK does not fit beside an IPv6 address) would otherwise get MP_CAPABLE in place of the echo,
+        // for ever.
         self.mptcp.on_keys_proved();
         // RFC 8684 §3.4.1: without a port, that of the subflow which carries the option.
         let port = a.port.unwrap_or(self.subflows[i].tcp.tuple().remote.port());
@@ -258,9 +259,9 @@ impl Connection {
         self.manage_paths(ctx, now);
     }
 
-    /// Takes down an address of the peer's. False: it is of no use, or contradicts what its ID stands for.
+    /// Stores an address of the peer. False if it is unusable or its ID already stands for another address.
     fn learn_remote(&mut self, id: AddressId, address: SocketAddr) -> bool {
-        // An address of this host's own is none to connect to on the word of somebody elsewhere.
+        // A remote peer must not make us connect to this host itself.
         let elsewhere = address.ip().is_loopback() && !self.initial_tuple.remote.ip().is_loopback();
         can_be_peer(address)
             && !elsewhere
@@ -275,7 +276,7 @@ impl Connection {
             for (i, m) in self.subflows.enumerate_mut() {
                 if m.remote_id() == address_id {
                     found = true;
-                    // One that brings its own removal lives.
+                    // The subflow that carries the option is alive.
                     if i != carrier {
                         m.on_address_removed(now);
                     }
@@ -311,8 +312,8 @@ impl Connection {
         self.manage_paths(ctx, now);
     }
 
-    /// A path has gone: its subflows end, and the peer is told that the addresses have, also of those that were only advertised
-    /// (RFC 8684 §3.4.2).
+    /// A path has gone: its subflows end, and its addresses are removed at the peer, also those that were
+    /// only advertised (RFC 8684 §3.4.2).
     pub(crate) fn on_path_removed(&mut self, ctx: &mut Context, now: Instant, path: PathId) {
         let mut ids = self.addresses.adverts.ids_of(|local| ctx.path_of(local).is_none());
         for i in self.subflows.indices().rev() {

@@ -1,4 +1,5 @@
-//! What a connection knows about addresses: those of its own with their IDs, those of the peer, and which paths it may use.
+//! What a connection knows about addresses: those of its own with their IDs, those of the peer, and which
+//! paths it may use.
 
 use super::adverts::Adverts;
 use super::failures::Failures;
@@ -93,8 +94,8 @@ impl Addresses {
         self.look
     }
 
-    /// One more join is wanted. RFC 8684 §3.9.2 has the rate of new subflows limited, and §5 the use that a peer can make of us
-    /// against others: each ADD_ADDR with another port, or anew, may be cause for a SYN.
+    /// One more join is wanted. RFC 8684 §3.9.2 has the rate of new subflows limited, and §5 the use that a
+    /// peer can make of us against others: each ADD_ADDR with another port, or anew, may be cause for a SYN.
     pub(crate) fn may_join(&mut self, now: Instant) -> bool {
         if now - self.joins.since >= JOINS_PERIOD {
             self.joins = JoinRate { since: now, count: 0 };
@@ -111,8 +112,9 @@ impl Addresses {
 
     // ---- our own ----
 
-    /// Our Address ID for a local address: the same address always gets the same ID (RFC 8684 §3.2). When every number has been
-    /// given out, one is used again whose address has neither subflow (`used`) nor advertisement.
+    /// Our Address ID for a local address: the same address always gets the same ID (RFC 8684 §3.2). When
+    /// every number has been given out, one is used again whose address has neither subflow (`used`) nor
+    /// advertisement.
     pub(crate) fn local_id(
         &mut self,
         address: IpAddr,
@@ -159,8 +161,8 @@ impl Addresses {
         &self.remotes
     }
 
-    /// The peer has told us of an address. At most `limit` are kept. False: it is of no use, or contradicts what its ID stands
-    /// for.
+    /// The peer has told us of an address. At most `limit` are kept. False: it is of no use, or contradicts
+    /// what its ID stands for.
     pub(crate) fn learn(&mut self, id: AddressId, address: SocketAddr, limit: usize) -> bool {
         let advertised = self.remotes.iter().filter(|r| r.id != AddressId(0)).count();
         match self.remotes.iter_mut().find(|r| r.id == id) {

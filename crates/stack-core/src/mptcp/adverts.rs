@@ -19,7 +19,8 @@ pub(crate) struct Advertised {
 #[derive(Debug)]
 struct Advert {
     what: Advertised,
-    /// The ports that the peer may take it to mean: its own, or those of the subflows that carried it (RFC 8684 §3.4.1).
+    /// The ports that the peer may take it to mean: its own, or those of the subflows that carried it (RFC
+    /// 8684 §3.4.1).
     ports: SmallVec<[u16; 2]>,
     /// The address of a path of ours that it stands for; it goes when that goes.
     local: Option<IpAddr>,
@@ -44,8 +45,8 @@ pub(crate) struct Adverts {
 }
 
 impl Adverts {
-    /// The peer is to be told `what`. Told again, it is news to the peer: an address that failed may be tried once more (RFC
-    /// 8684 §3.4.1).
+    /// The peer is to be told `what`. Told again, it is news to the peer: an address that failed may be tried
+    /// once more (RFC 8684 §3.4.1).
     pub(crate) fn push(&mut self, now: Instant, what: Advertised, local: Option<IpAddr>) {
         self.list.retain(|a| (a.what.id, a.what.port) != (what.id, what.port));
         let ports = what.port.into_iter().collect();

@@ -1,4 +1,4 @@
-//! How subflows and connections end: FIN and RST, DATA_FIN, MP_FASTCLOSE (RFC 8684 §3.3.3, §3.5, §3.6), timers.
+//! How subflows and connections end (RFC 8684 §3.3.3).
 
 use super::connection::Connection;
 use super::failures::Pair;
@@ -48,7 +48,7 @@ fn error_of(reason: CloseReason) -> ConnectionError {
 }
 
 impl Connection {
-    /// Ends one subflow without a word; what it carried goes to others.
+    /// Ends one subflow without sending anything; what it carried is reinjected on others.
     pub(crate) fn drop_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize, reason: CloseReason) {
         self.subflows[i].tcp.terminate(reason);
         self.end_subflow(ctx, now, i);
@@ -79,12 +79,12 @@ impl Connection {
             self.count(ctx, now, Some(id), Counter::TcpAbortOnTimeout);
         }
         let error = m.tcp.close_reason().map(error_of);
-        // A join that never came to be, last though it was, is not why the connection ends if another subflow ended before.
+        // A failed join is not why the connection ends if another subflow ended before, even if the join was the last.
         self.life.on_subflow_ended(error, m.is_joined(), self.subflows.is_empty());
         if let Some(error) = error {
             self.note_lost(now, i, error);
         } else if m.is_announced() && !self.life.has_ended() && !self.finished() {
-            // The peer closed it. Opened again at once it might be closed again at once, without end.
+            // The peer closed it. Without a pause, opening and closing could repeat forever.
             self.addresses.failures.put_off(pair_of(m), now + pause_after(None));
         }
         let m = &self.subflows[i];
@@ -121,7 +121,7 @@ impl Connection {
             let ours = m.join.is_ours_and_open();
             let passing = matches!(m.reset(), Some(SubflowReset { by_peer: true, transient: true, .. }));
             if ours && passing {
-                // RFC 8684 §3.6: so says the peer; each time later.
+                // RFC 8684 §3.6: the peer says that it may work later. Wait longer each time.
                 let tries = self.addresses.failures.on_reset(pair);
                 let wait = Duration::from_secs(1).saturating_mul(1 << (tries - 1).min(6));
                 self.addresses.failures.put_off(pair, now + wait);
@@ -131,7 +131,7 @@ impl Connection {
             }
         } else {
             match m.reset() {
-                // RFC 8684 §3.6: a permanent condition, so says the peer.
+                // RFC 8684 §3.6: the peer says that the condition is permanent.
                 Some(SubflowReset { by_peer: true, reason: Some(_), transient: false }) => true,
                 Some(reset) => {
                     self.addresses.failures.put_off(pair, now + pause_after(reset.reason));
@@ -150,7 +150,8 @@ impl Connection {
         self.send.is_fin_acked() && self.recv.is_finished()
     }
 
-    /// There is nothing more to send now. Looks at what that changes. True: it has opened subflows, whose SYNs wait.
+    /// There is nothing more to send now: updates the state of the connection. True if subflows were opened,
+    /// whose SYNs wait.
     pub(crate) fn on_nothing_to_send(&mut self, ctx: &mut Context, now: Instant) -> bool {
         let opened = self.subflows.opened();
         self.after_progress(ctx, now);
@@ -164,7 +165,8 @@ impl Connection {
         self.subflows.sweep();
     }
 
-    /// Looks at what a segment, a timer or the application has changed: subflows to close or remove, the end.
+    /// Acts on what a segment, a timer or the application has changed: closes and removes subflows, ends the
+    /// connection.
     pub(crate) fn after_progress(&mut self, ctx: &mut Context, now: Instant) {
         if self.recv.is_finished() && self.notices.on_end_of_stream() {
             self.notify_readable(ctx);
@@ -174,7 +176,7 @@ impl Connection {
         }
         for i in self.subflows.indices() {
             let Some(m) = self.subflows.get(i) else { continue };
-            // A member in TIME_WAIT stays until its last ACK has left.
+            // A subflow in TIME_WAIT stays until its last ACK has left.
             let waiting_ack = m.tcp.state() == State::TimeWait && m.tcp.owes_ack();
             if m.tcp.is_finished() && !waiting_ack {
                 self.end_subflow(ctx, now, i);
@@ -183,7 +185,8 @@ impl Connection {
         if !self.life.has_ended() {
             self.check_end(ctx, now);
         }
-        // The data level is done with; a peer that leaves its half of a subflow open must not keep us for ever.
+        // The data level is complete; a peer that leaves its half of a subflow open must not hold the
+        // connection forever.
         let over = match self.life.has_ended() {
             true => !self.subflows.is_empty(),
             false => self.life.is_orphan() && self.send.is_fin_acked(),
@@ -202,7 +205,7 @@ impl Connection {
             for i in self.subflows.indices().rev() {
                 let Some(m) = self.subflows.get_mut(i) else { continue };
                 if m.tcp.state() == State::SynSent {
-                    // RFC 9293 §3.10.4: a join that nobody has answered is of no use any more.
+                    // RFC 9293 §3.10.4: an unanswered join is no longer needed.
                     m.tcp.terminate(CloseReason::Aborted);
                     continue;
                 }
@@ -216,8 +219,8 @@ impl Connection {
             }
             return;
         }
-        // The peer's FIN closes its subflow only. Ours follows, but not while it is the only one for what is left to send: the
-        // last subflow stays open until everything has been DATA_ACKed.
+        // The peer's FIN closes its subflow only. Ours follows, but not while it is the only one for what is
+        // left to send: the last subflow stays open until everything has been DATA_ACKed.
         let done = self.send.is_done();
         let usable = self.subflows.iter().filter(|m| m.can_send_data() && !m.tcp.fin_received()).count();
         for m in self.subflows.iter_mut().filter(|m| m.tcp.fin_received()) {
@@ -235,7 +238,7 @@ impl Connection {
         }
         if !self.subflows.is_empty() {
             if self.subflows.iter().any(|m| m.is_joined()) && !self.is_stranded() {
-                // Only the wait for the peer's end goes on, of one that nobody has any more.
+                // Only an orphan that waits for the peer to close keeps its deadline.
                 if !(self.life.is_orphan() && self.send.is_fin_acked()) {
                     self.life.go_on();
                 }
@@ -243,8 +246,9 @@ impl Connection {
             return;
         }
         let error = self.life.last_error().unwrap_or(ConnectionError::Reset);
-        // RFC 8684 §3.3.3: break before make. FIN and RST end a subflow, not the connection; another may follow. A peer that
-        // refuses it knows the connection no more, and the user timeout is the application's own limit.
+        // RFC 8684 §3.3.3: break before make. FIN and RST end a subflow, not the connection; another may
+        // follow. A peer that refuses it has forgotten the connection, and the user timeout is the
+        // application's own limit.
         let may_return = self.is_mptcp()
             && self.mptcp.is_fully_established()
             && !self.life.is_refused()
@@ -266,14 +270,15 @@ impl Connection {
         self.life.give_up_by(now + self.config.close_timeout);
     }
 
-    /// Data wait that no subflow will carry: those left have been closed by us, when others still could, and not by the peer.
+    /// Data wait that no subflow will carry: those left have been closed by us, when others still could, and
+    /// not by the peer.
     fn is_stranded(&self) -> bool {
         let open = |m: &Subflow| m.is_joined() && !m.tcp.is_closing();
         self.send.next() < self.send.end() && !self.subflows.iter().any(open)
     }
 
-    /// Data wait for a subflow. With none that is open it is as without any (RFC 8684 §3.3.3): another may come, but no timer of
-    /// those that are left would ever end it.
+    /// Data wait for a subflow. With none that is open it is as without any (RFC 8684 §3.3.3): another may
+    /// come, but no timer of those that are left would ever end it.
     pub(crate) fn wait_for_subflow(&mut self, now: Instant) {
         if self.is_stranded() {
             self.life.give_up_by(now + self.config.close_timeout);
@@ -295,7 +300,7 @@ impl Connection {
         self.settle_end(ctx, now, error);
     }
 
-    /// What the end means, however it came.
+    /// Releases what an ended connection holds, and tells the application.
     pub(super) fn settle_end(&mut self, ctx: &mut Context, now: Instant, error: Option<ConnectionError>) {
         if self.is_mptcp() {
             ctx.observe_end(now, self.id, Counter::MPCurrEstab);
@@ -339,7 +344,7 @@ impl Connection {
         self.after_progress(ctx, now);
     }
 
-    /// Nothing is left of it, and nobody asks.
+    /// It has ended, has no subflows, and the application has let go of it: it can be freed.
     pub(crate) fn is_dead(&self) -> bool {
         self.life.has_ended() && self.life.is_orphan() && self.subflows.is_empty()
     }

@@ -142,7 +142,8 @@ impl Connection {
     fn subflow_config(&self, ctx: &Context, now: Instant, path: PathId, tuple: &FourTuple) -> TcpConfig {
         let (mtu, max_packet) = ctx.path(path).map_or((1500, 1500), |p| (p.mtu, p.max_packet));
         let headers = crate::wire::ip::ip_header_len(&tuple.local.ip()) as u32 + 20;
-        // A device that cannot cut is given single packets, also when the path's packets have become much smaller than its own MTU.
+        // A device that cannot cut is given single packets, also when the path's packets have become much
+        // smaller than its own MTU.
         let cuts = max_packet > u32::from(mtu);
         let max_packet = max_packet.clamp(u32::from(mtu), 65_535);
         TcpConfig {
@@ -162,7 +163,7 @@ impl Connection {
         }
     }
 
-    /// A subflow of ours towards the peer, not yet sent a SYN.
+    /// The TCP of a new subflow; its SYN is not sent yet.
     pub(crate) fn new_tcp(&mut self, ctx: &mut Context, now: Instant, path: PathId, tuple: FourTuple) -> Tcp {
         let id = self.subflows.next_id();
         ctx.open_tuple(tuple, self.id, id);
@@ -213,7 +214,7 @@ impl Connection {
         self.put_off_syn(ctx, now);
     }
 
-    /// A member became able to carry data: tell controller, scheduler and application.
+    /// A subflow became able to carry data: tell controller, scheduler and application.
     pub(crate) fn announce(&mut self, ctx: &mut Context, now: Instant, i: usize) {
         let m = &mut self.subflows[i];
         if !m.on_announced() {

@@ -97,9 +97,10 @@ impl Connection {
         })
     }
 
-    /// Makes the peer send its DATA_ACK. The subflows have acknowledged everything, so nothing of theirs makes it speak, and a
-    /// DATA_ACK that was lost is not repeated unasked: an ACK below the window is answered at once (RFC 9293 §3.10.7.4), and
-    /// the answer carries the current DATA_ACK. On every subflow, because one may be dead.
+    /// Makes the peer send its DATA_ACK. The subflows have acknowledged everything, so nothing of theirs
+    /// makes it speak, and a DATA_ACK that was lost is not repeated unasked: an ACK below the window is
+    /// answered at once (RFC 9293 §3.10.7.4), and the answer carries the current DATA_ACK. On every subflow,
+    /// because one may be dead.
     fn ask_for_data_ack(&mut self, ctx: &mut Context, now: Instant) {
         let mut asked = false;
         for m in self.subflows.iter_mut().filter(|m| m.can_acknowledge()) {
@@ -111,7 +112,7 @@ impl Connection {
         }
     }
 
-    /// What member `i` carries and the peer has not DATA_ACKed goes to other subflows.
+    /// What subflow `i` carries and the peer has not DATA_ACKed goes to other subflows.
     pub(crate) fn reinject_from(&mut self, i: usize) {
         if !self.is_mptcp() {
             return;

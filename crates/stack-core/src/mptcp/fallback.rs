@@ -8,7 +8,8 @@
 //! | MP_FAIL comes, and no checksums are in use | ignored | ignored |
 //! | an infinite mapping comes | plain TCP | subflow reset, reason 6 |
 //!
-//! With [`strict_checksums`](crate::config::ConnectionConfig::strict_checksums) the last column holds for one subflow too.
+//! With [`strict_checksums`](crate::config::ConnectionConfig::strict_checksums) the last column holds for one
+//! subflow too.
 
 use super::connection::Connection;
 use super::incoming::Unanswered;
@@ -88,8 +89,8 @@ impl Connection {
         true
     }
 
-    /// The same on a connection that has, or has had, other subflows: the first data on subflow `i` was acknowledged without a
-    /// DATA_ACK. RFC 8684 §3.7 has the subflow reset. True: it was.
+    /// The same on a connection that has, or has had, other subflows: the first data on subflow `i` was
+    /// acknowledged without a DATA_ACK. RFC 8684 §3.7 has the subflow reset. True: it was.
     pub(crate) fn check_subflow_options(
         &mut self,
         ctx: &mut Context,
@@ -137,7 +138,8 @@ impl Connection {
             m.on_fallback();
             if was_mptcp {
                 self.plain.on_fallback((self.send.next(), m.tcp.snd_nxt()), (next, m.incoming.consumed()));
-                // RFC 8684 §3.7: the peer is told, should options pass in our direction only. When the peer began it, it knows.
+                // RFC 8684 §3.7: the peer is told, should options pass in our direction only. When the peer
+                // began it, it knows.
                 if m.outgoing.options_sent() && reason != FallbackReason::InfiniteMapping {
                     self.plain.announce(una, una.min(self.send.next()));
                     m.tcp.ack_now();
@@ -169,8 +171,8 @@ impl Connection {
         Some(MptcpOption::Dss(Dss { data_fin: false, ack: None, mapping: Some(mapping) }))
     }
 
-    /// RFC 8684 §3.7: from `ssn`, which is data byte `dsn`, on the subflow's bytes are the data. False: it cannot be, and
-    /// the subflow was reset.
+    /// RFC 8684 §3.7: from `ssn`, which is data byte `dsn`, on the subflow's bytes are the data. False: it
+    /// cannot be, and the subflow was reset.
     pub(crate) fn on_infinite_mapping(
         &mut self,
         ctx: &mut Context,
@@ -245,8 +247,9 @@ impl Connection {
         let id = Some(self.subflows[i].tcp.id());
         self.count(ctx, now, id, Counter::MPFailRx);
         if !self.mptcp.checksum() {
-            // RFC 8684 §3.7: without checksums nothing tells the peer of a change. Anybody who sees the connection could have sent it to
-            // take the other subflows away; a peer that means it can send an infinite mapping, or reset the subflow.
+            // RFC 8684 §3.7: without checksums nothing tells the peer of a change. Anybody who sees the
+            // connection could have sent it to take the other subflows away; a peer that means it can send an
+            // infinite mapping, or reset the subflow.
             self.count(ctx, now, id, Counter::MPFailUnexpected);
             return true;
         }

@@ -25,8 +25,8 @@ impl Connection {
         MptcpOption::FastClose(MpFastClose { receiver_key: self.mptcp.remote_key() })
     }
 
-    /// Ends everything at once, as configured: MP_FASTCLOSE on an ACK, or on a RST of every subflow (RFC 8684 §3.5). Plain TCP is
-    /// reset.
+    /// Ends everything at once, as configured: MP_FASTCLOSE on an ACK, or on a RST of every subflow (RFC 8684
+    /// §3.5). Plain TCP is reset.
     pub(crate) fn abort(&mut self, ctx: &mut Context, now: Instant, error: ConnectionError) {
         let ack_form = self.config.fast_close == FastClose::Ack;
         if ack_form && !self.life.has_ended() && self.is_mptcp() && self.mptcp.is_fully_established() {
@@ -97,8 +97,8 @@ impl Connection {
         self.life.on_fast_close_repeated(resend);
     }
 
-    /// In FASTCLOSE_WAIT only a RST counts, which the subflow has dealt with already, and an MP_FASTCLOSE: both ends closed at
-    /// the same time.
+    /// In FASTCLOSE_WAIT only a RST counts, which the subflow has dealt with already, and an MP_FASTCLOSE:
+    /// both ends closed at the same time.
     pub(crate) fn on_segment_after_fast_close(&mut self, ctx: &mut Context, now: Instant, seg: &TcpRepr) {
         let key = self.mptcp.local_key();
         let closes = |o: &MptcpOption| matches!(o, MptcpOption::FastClose(f) if f.receiver_key == key);

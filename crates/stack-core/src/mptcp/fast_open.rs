@@ -1,8 +1,8 @@
 //! Data in the SYN (RFC 7413; RFC 8684 appendix B).
 //!
-//! They come before the data sequence space: the SYN still has its first number, the first byte after them the second, on the
-//! wire of both levels. Here offsets count from the first byte of the stream, so the two ends keep how many bytes the SYN
-//! carried and take them off data and subflow sequence numbers on the wire.
+//! They come before the data sequence space: the SYN still has its first number, the first byte after them
+//! the second, on the wire of both levels. Here offsets count from the first byte of the stream, so the two
+//! ends keep how many bytes the SYN carried and take them off data and subflow sequence numbers on the wire.
 
 use super::connection::Connection;
 use crate::context::Context;
@@ -15,7 +15,8 @@ use crate::wire::tcp::{MAX_OPTIONS, TcpRepr};
 use bytes::Bytes;
 use umptcp_types::{DataOffset, Instant};
 
-/// Longest cookie that fits a SYN beside MSS, SACK, timestamps, window scale (20 bytes) and MP_CAPABLE (4), and without the latter.
+/// Longest cookie that fits a SYN beside MSS, SACK, timestamps, window scale (20 bytes) and MP_CAPABLE (4),
+/// and without the latter.
 const LONGEST_COOKIE: usize = 14;
 const LONGEST_PLAIN_COOKIE: usize = 16;
 
@@ -30,8 +31,9 @@ impl Connection {
         self.subflows[i].outgoing.first_data()
     }
 
-    /// Server: data may be sent although the handshake is not through (RFC 7413 §4.2.2). Only in plain TCP: a DATA_ACK cannot be
-    /// given before the third ACK brings the client's key, and Linux falls back when the first data come without one.
+    /// Server: data may be sent although the handshake is not through (RFC 7413 §4.2.2). Only in plain TCP: a
+    /// DATA_ACK cannot be given before the third ACK brings the client's key, and Linux falls back when the
+    /// first data come without one.
     pub(crate) fn answers_early(&self) -> bool {
         self.life.is_accepted_early() && self.mptcp.is_plain()
     }
@@ -56,8 +58,8 @@ impl Connection {
         }
     }
 
-    /// Client: data for the first SYN if a cookie is known, else a request for one. A SYN sent again has neither (RFC 7413
-    /// §4.2.2).
+    /// Client: data for the first SYN if a cookie is known, else a request for one. A SYN sent again has
+    /// neither (RFC 7413 §4.2.2).
     pub(crate) fn add_fast_open(&mut self, ctx: &mut Context, now: Instant, i: usize, segment: &mut Segment) {
         let m = &self.subflows[i];
         if !m.join.is_initial() || m.tcp.syn_follows_old_ack() {
@@ -95,7 +97,8 @@ impl Connection {
         }
     }
 
-    /// Client: what the SYN/ACK says of the data in the SYN. What it does not acknowledge is sent again as ordinary data.
+    /// Client: what the SYN/ACK says of the data in the SYN. What it does not acknowledge is sent again as
+    /// ordinary data.
     pub(crate) fn on_fast_open_answer(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
         let m = &self.subflows[i];
         let id = Some(m.tcp.id());
@@ -135,7 +138,8 @@ impl Connection {
         self.notify_writable(ctx);
     }
 
-    /// Server: the SYN of the first subflow carried `data`, and its cookie was valid. The application has the connection at once.
+    /// Server: the SYN of the first subflow carried `data`, and its cookie was valid. The application has the
+    /// connection at once.
     pub(crate) fn take_syn_data(&mut self, ctx: &mut Context, now: Instant, mut data: Bytes) {
         // What the receive buffer has no room for is not acknowledged and comes again.
         data.truncate(self.recv.syn_data_room());

@@ -19,8 +19,9 @@ pub(crate) fn capable(seg: &TcpRepr) -> Option<&MpCapable> {
     })
 }
 
-/// The MP_CAPABLE option of a segment of the handshake. Two different ones, or one beside an MP_JOIN, contradict each other:
-/// something on the path has been at the options (RFC 8684 §3.1), so they count as unusable. The same one twice is one.
+/// The MP_CAPABLE option of a segment of the handshake. Two different ones, or one beside an MP_JOIN,
+/// contradict each other: something on the path has been at the options (RFC 8684 §3.1), so they count as
+/// unusable. The same one twice is one.
 pub(crate) fn sole_capable(seg: &TcpRepr) -> Result<Option<&MpCapable>, FallbackReason> {
     let of_handshake = |o: &&MptcpOption| matches!(o, MptcpOption::Capable(_) | MptcpOption::Join(_));
     let mut options = seg.options.mptcp.iter().filter(of_handshake);
@@ -34,8 +35,9 @@ pub(crate) fn sole_capable(seg: &TcpRepr) -> Result<Option<&MpCapable>, Fallback
     })
 }
 
-/// Whether the flags of an MP_CAPABLE leave something to agree on (RFC 8684 §3.1): no B flag, because nobody knows what it
-/// changes; one algorithm, and of those HMAC-SHA256; no checksums if we refuse them. An answer names exactly one algorithm.
+/// Whether the flags of an MP_CAPABLE leave something to agree on (RFC 8684 §3.1): no B flag, because nobody
+/// knows what it changes; one algorithm, and of those HMAC-SHA256; no checksums if we refuse them. An answer
+/// names exactly one algorithm.
 fn check_flags(flags: CapableFlags, answer: bool, config: &ConnectionConfig) -> Result<(), FallbackReason> {
     let sha256 = CapableFlags::HMAC_SHA256;
     let algorithm = if answer { flags.algorithms == sha256 } else { flags.algorithms & sha256 != 0 };
@@ -48,8 +50,8 @@ fn check_flags(flags: CapableFlags, answer: bool, config: &ConnectionConfig) -> 
     Ok(())
 }
 
-/// What the MP_CAPABLE of a SYN offers, or why it comes to nothing. A later version than ours is answered with ours; version
-/// 0 has another form (RFC 8684 §3.1).
+/// What the MP_CAPABLE of a SYN offers, or why it comes to nothing. A later version than ours is answered
+/// with ours; version 0 has another form (RFC 8684 §3.1).
 pub(crate) fn offer(syn: &TcpRepr, config: &ConnectionConfig) -> Result<CapableFlags, FallbackReason> {
     match sole_capable(syn)? {
         Some(&MpCapable::Syn { version, flags }) if version >= VERSION => {
@@ -88,7 +90,8 @@ impl Connection {
         })
     }
 
-    /// Server: the SYN says whether the client offers MPTCP. `known`: the key that our SYN/ACK carried already (SYN cookies).
+    /// Server: the SYN says whether the client offers MPTCP. `known`: the key that our SYN/ACK carried
+    /// already (SYN cookies).
     pub(crate) fn on_syn(&mut self, ctx: &mut Context, now: Instant, syn: &TcpRepr, known: Option<u64>) {
         if !self.config.mptcp {
             return;
@@ -199,8 +202,9 @@ impl Connection {
         Ok((sender_key, flags))
     }
 
-    /// The MP_CAPABLE of the client's first data stands for a DSS that maps it (RFC 8684 §3.1). It comes again with every
-    /// packet cut from the segment, and when the segment does. False: the subflow or its MPTCP has gone.
+    /// The MP_CAPABLE of the client's first data stands for a DSS that maps it (RFC 8684 §3.1). It comes
+    /// again with every packet cut from the segment, and when the segment does. False: the subflow or its
+    /// MPTCP has gone.
     pub(crate) fn on_capable_data(
         &mut self,
         ctx: &mut Context,

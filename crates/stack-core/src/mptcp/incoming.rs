@@ -1,5 +1,5 @@
-//! What comes in on one subflow, between TCP and the data level: bytes that wait for their mapping, or for the rest of a
-//! mapping with a checksum (RFC 8684 §3.3.1).
+//! What comes in on one subflow, between TCP and the data level: bytes that wait for their mapping, or for
+//! the rest of a mapping with a checksum (RFC 8684 §3.3.1).
 
 use super::mapping::{Inserted, RxMapping, RxMappings};
 use crate::buffers::slices::Slices;
@@ -98,7 +98,8 @@ impl Incoming {
         ssn.wrapping_add(self.syn_data as u32)
     }
 
-    /// The subflow offset that a number in a mapping means: the one nearest to what is expected. `None`: before the first.
+    /// The subflow offset that a number in a mapping means: the one nearest to what is expected. `None`:
+    /// before the first.
     pub(crate) fn offset_of(&self, ssn: u32) -> Option<SubflowOffset> {
         let delta = self.counted(ssn).wrapping_sub(self.consumed.0 as u32) as i32;
         self.consumed.0.checked_add_signed(i64::from(delta)).map(SubflowOffset)
@@ -190,8 +191,8 @@ impl Incoming {
         Some((at, bytes))
     }
 
-    /// RFC 8684 §3.3.1: data whose mapping does not arrive within a window of data breaks the subflow. Behind a failed checksum
-    /// a window of data, and what a box inserted, may wait for the answer to MP_FAIL.
+    /// RFC 8684 §3.3.1: data whose mapping does not arrive within a window of data breaks the subflow. Behind
+    /// a failed checksum a window of data, and what a box inserted, may wait for the answer to MP_FAIL.
     pub(crate) fn is_overfull(&self, window: usize) -> bool {
         let windows = if self.fail.is_some() { 2 } else { 1 };
         self.waiting.len() >= windows * window
@@ -213,7 +214,8 @@ impl Incoming {
 
     // ---- MP_FAIL ----
 
-    /// The checksum of the mapping that begins at `data` failed, and the peer is told; again at `resend` without an answer.
+    /// The checksum of the mapping that begins at `data` failed, and the peer is told; again at `resend`
+    /// without an answer.
     pub(crate) fn on_fail_sent(&mut self, data: DataOffset, resend: Instant) {
         self.fail = Some(FailSent { data, resend, tries: 1 });
     }

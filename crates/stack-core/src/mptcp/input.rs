@@ -33,7 +33,8 @@ impl Connection {
         self.subflows.sweep();
     }
 
-    /// An ICMP error about a segment of subflow `id` has come. Whether it changed something; `None`: there is no such subflow.
+    /// An ICMP error about a segment of subflow `id` has come. Whether it changed something; `None`: there is
+    /// no such subflow.
     pub(crate) fn handle_icmp(
         &mut self,
         ctx: &mut Context,
@@ -109,11 +110,11 @@ impl Connection {
             return;
         }
         if !out.acceptable {
-            // A late duplicate still says that the peer got our third ACK, or did not: a SYN/ACK asks for it again.
+            // A duplicate SYN/ACK means that the peer did not get our third ACK.
             if seg.flags.syn && self.subflows[i].join.is_ack_sent() {
                 self.subflows[i].tcp.ack_now();
             }
-            // So does its ACK, should it be the one that acknowledges the last data or the FIN.
+            // A duplicate may still acknowledge the last data or the FIN.
             if out.advanced && self.mptcp.is_plain() {
                 self.on_plain_progress(ctx, i, &out);
                 self.after_progress(ctx, now);
@@ -156,12 +157,13 @@ impl Connection {
         }
         self.after_progress(ctx, now);
         if self.mptcp.is_fully_established() && !was_fully_established {
-            // What the path manager had to put off: joins, also to addresses advertised before, and our own advertisements.
+            // What the path manager had to put off: joins, also to addresses advertised before, and our own
+            // advertisements.
             self.manage_paths(ctx, now);
         }
     }
 
-    /// Loss recovery began, or something of it turned out to be needless.
+    /// Counts what the segment changed in loss recovery, and withdraws needless reinjections.
     fn on_recovery_news(&mut self, ctx: &mut Context, now: Instant, i: usize, out: &Outcome) {
         let id = self.subflows[i].tcp.id();
         if out.recovery {
@@ -199,10 +201,11 @@ impl Connection {
         }
     }
 
-    /// Server: data with a DSS option that overtook the third ACK, or whose third ACK was lost. It shows that options
-    /// pass and that the client is MPTCP, but lacks its key; the client repeats MP_CAPABLE with the first data, so this
-    /// segment is dropped rather than the connection's MPTCP (RFC 8684 §3.1). Data without a mapping is another matter: Linux
-    /// as a client sends data of its SYN that were not acknowledged again that way, and means plain TCP.
+    /// Server: data with a DSS option that overtook the third ACK, or whose third ACK was lost. It shows that
+    /// options pass and that the client is MPTCP, but lacks its key; the client repeats MP_CAPABLE with the
+    /// first data, so this segment is dropped rather than the connection's MPTCP (RFC 8684 §3.1). Data
+    /// without a mapping is another matter: Linux as a client sends data of its SYN that were not
+    /// acknowledged again that way, and means plain TCP.
     fn overtakes_third_ack(&self, i: usize, seg: &TcpRepr, pure: bool) -> bool {
         let waiting = self.mptcp.is_open() && self.subflows[i].tcp.state() == State::SynReceived;
         waiting
@@ -214,7 +217,7 @@ impl Connection {
                 .any(|o| matches!(o, MptcpOption::Dss(d) if pure || d.mapping.is_some()))
     }
 
-    /// Member `i` completed its TCP handshake. An error says why it must be reset.
+    /// Subflow `i` completed its TCP handshake. An error says why it must be reset.
     fn on_subflow_established(
         &mut self,
         ctx: &mut Context,
@@ -288,7 +291,8 @@ impl Connection {
         self.on_capable_data(ctx, now, i, seg)
     }
 
-    /// The mapping of a DSS option, if it has one; `with_data`: it came on a segment with data. False: the subflow was reset.
+    /// The mapping of a DSS option, if it has one; `with_data`: it came on a segment with data. False: the
+    /// subflow was reset.
     fn on_dss_mapping(
         &mut self,
         ctx: &mut Context,

@@ -16,7 +16,7 @@ use core::net::{IpAddr, SocketAddr};
 use umptcp_types::{AddressId, Instant, PathId};
 
 /// Joins of the peer at once whose third ACK has not come: who knows a token but not the keys gets no further (RFC 7430
-/// §2.2), so the oldest makes room and established subflows are never the price.
+/// §2.2), so the oldest is dropped and established subflows are never affected.
 const MAX_HALF_OPEN: usize = 8;
 /// The MP_JOIN option of a segment.
 pub(crate) fn join(seg: &TcpRepr) -> Option<&MpJoin> {
@@ -37,13 +37,13 @@ pub(crate) struct Refusal {
 impl Refusal {
     /// RFC 8684 §3.2: an unknown token, a missing option, a wrong HMAC.
     pub(crate) const PROTOCOL: Refusal = Refusal { reason: ResetReason::MptcpSpecific, transient: false };
-    /// The connection is not far enough.
+    /// The connection is not fully established.
     const EARLY: Refusal = Refusal { reason: ResetReason::MptcpSpecific, transient: true };
-    /// The C flag says so, or the port is none that we have told the peer of.
+    /// We set the C flag, or never advertised the port.
     const PROHIBITED: Refusal = Refusal { reason: ResetReason::Prohibited, transient: false };
     /// The limit of subflows, which is a policy: there may be room later.
     const LIMIT: Refusal = Refusal { reason: ResetReason::Prohibited, transient: true };
-    /// Nothing left to make one with.
+    /// A resource has run out.
     const RESOURCES: Refusal = Refusal { reason: ResetReason::LackOfResources, transient: true };
 }
 
@@ -61,8 +61,8 @@ impl Connection {
         local: LocalAddress,
         remote: RemoteAddress,
     ) {
-        // RFC 8684 §3.9.1: the port of the first subflow, so that firewalls let it pass, if it is free. Not that of a subflow
-        // that was lost: the peer, or something on the path, may still know it.
+        // RFC 8684 §3.9.1: the port of the first subflow, so that firewalls let it pass, if it is free. Not
+        // that of a subflow that was lost: the peer, or something on the path, may still know it.
         let same = SocketAddr::new(local.address, self.initial_tuple.local.port());
         let tuple = FourTuple { local: same, remote: remote.address };
         let used = tuple == self.initial_tuple || self.addresses.failures.was_lost(tuple.local, tuple.remote);
@@ -110,8 +110,8 @@ impl Connection {
         Some(MptcpOption::Join(option))
     }
 
-    /// Whether this side opens subflows. RFC 8684 §3.1: none before a DSS has come. A client is not fully established before;
-    /// a server is by the third ACK, so it waits for more.
+    /// Whether this side opens subflows. RFC 8684 §3.1: none before a DSS has come. A client is not fully
+    /// established before; a server is by the third ACK, so it waits for more.
     pub(crate) fn opens_subflows(&self) -> bool {
         self.mptcp.is_fully_established()
             && (self.client || (self.config.server_joins && self.mptcp.is_dss_seen()))
@@ -141,9 +141,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether the peer has reason to join to our `port`: it is the first subflow's, or was advertised. The token would do to find
-    /// the connection (RFC 8684 §3.2), but it is no reason to answer on ports that the application never opened, past whatever
-    /// guards them by their number. Linux refuses such joins too.
+    /// Whether the peer has reason to join to our `port`: it is the first subflow's, or was advertised. The
+    /// token would do to find the connection (RFC 8684 §3.2), but it is no reason to answer on ports that the
+    /// application never opened, past whatever guards them by their number. Linux refuses such joins too.
     fn offers_port(&self, port: u16) -> bool {
         port == self.initial_tuple.local.port() || self.addresses.adverts.offers_port(port)
     }
@@ -195,9 +195,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Both ends sent a SYN (RFC 9293 §3.5). The first subflow falls back, since neither end knows the other's key. Joins
-    /// with crossing SYNs become one subflow (RFC 8684 §3.9.2): each end answers the other's SYN and proves itself twice.
-    /// False: the subflow has gone.
+    /// Both ends sent a SYN (RFC 9293 §3.5). The first subflow falls back, since neither end knows the
+    /// other's key. Joins with crossing SYNs become one subflow (RFC 8684 §3.9.2): each end answers the
+    /// other's SYN and proves itself twice. False: the subflow has gone.
     pub(crate) fn on_simultaneous_open(
         &mut self,
         ctx: &mut Context,

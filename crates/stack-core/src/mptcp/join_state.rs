@@ -4,10 +4,10 @@ use umptcp_types::{Duration, Instant};
 
 /// From the third ACK of a join to the first data on its subflow.
 ///
-/// RFC 8684 §3.2 has data wait for the answer to that ACK. Linux 6.18 as a server answers before the subflow belongs to its
-/// connection; that follows when its program lets go of the socket, and data that have come by then are delivered where the
-/// connection's stream stands, or dropped as duplicates. Few system calls hold a socket for so long. Where the round-trip
-/// time is longer than this nothing waits.
+/// RFC 8684 §3.2 has data wait for the answer to that ACK. Linux 6.18 as a server answers before the subflow
+/// belongs to its connection; that follows when its program lets go of the socket, and data that have come by
+/// then are delivered where the connection's stream stands, or dropped as duplicates. Few system calls hold a
+/// socket for so long. Where the round-trip time is longer than this nothing waits.
 const SETTLE: Duration = Duration::from_millis(10);
 /// First interval between third ACKs that nobody answers; doubles.
 const ACK_RESEND: Duration = Duration::from_millis(200);

@@ -148,8 +148,8 @@ impl Lifecycle {
         self.on(Trigger::SynDataTaken);
     }
 
-    /// The first subflow's handshake is complete. Returns the listeners that it counted against, and whether the application
-    /// had it before.
+    /// The first subflow's handshake is complete. Returns the listeners that it counted against, and whether
+    /// the application had it before.
     pub(crate) fn on_handshake_complete(&mut self) -> (Admission, bool) {
         let early = matches!(self.state, State::Accepting { early: true, .. });
         let admission = self.admission();
@@ -179,7 +179,8 @@ impl Lifecycle {
         matches!(self.state, State::Accepting { early: true, .. })
     }
 
-    /// The handshake is through, or the application had reason to begin before (Fast Open): closing delivers what it wrote.
+    /// The handshake is through, or the application had reason to begin before (Fast Open): closing delivers
+    /// what it wrote.
     pub(crate) fn has_begun(&self) -> bool {
         match self.state {
             State::AwaitingData => false,
@@ -257,8 +258,8 @@ impl Lifecycle {
 
     // ---- with no subflow that could go on ----
 
-    /// A subflow ended for `error`; `None`: by FIN. `counts`: it had been joined, so that this is why the connection would end.
-    /// Otherwise it counts only if it was the `last`, and nothing ended before.
+    /// A subflow ended for `error`; `None`: by FIN. `counts`: it had been joined, so that this is why the
+    /// connection would end. Otherwise it counts only if it was the `last`, and nothing ended before.
     pub(crate) fn on_subflow_ended(&mut self, error: Option<ConnectionError>, counts: bool, last: bool) {
         if counts || (last && self.last_error.is_none()) {
             self.last_error = error;

@@ -1,4 +1,5 @@
-//! The option space: 40 bytes of a TCP header, and which MPTCP options take them, on which kind of segment, in which order.
+//! The option space: 40 bytes of a TCP header, and which MPTCP options take them, on which kind of segment,
+//! in which order.
 //!
 //! | situation | on | options, in order of priority | bytes |
 //! |---|---|---|---|
@@ -15,14 +16,15 @@
 //! | plain TCP after MPTCP | data | an infinite mapping, if it fits | 18 or 20 |
 //! | | ACK | a signal; an infinite mapping, if it fits | 4 to 12; 18 or 20 |
 //!
-//! Around them: timestamps come before all (12 bytes, or 10 where nothing else fits otherwise) on every segment once negotiated
-//! (RFC 7323 §3.2), and on a SYN the MSS, window scale, SACK permission and Fast Open cookie too. SACK blocks come after all, on
-//! ACKs, as many as there is room for, the latest first.
+//! Around them: timestamps come before all (12 bytes, or 10 where nothing else fits otherwise) on every
+//! segment once negotiated (RFC 7323 §3.2), and on a SYN the MSS, window scale, SACK permission and Fast Open
+//! cookie too. SACK blocks come after all, on ACKs, as many as there is room for, the latest first.
 //!
-//! Data never carries a signal (ADD_ADDR, REMOVE_ADDR, MP_PRIO, MP_FAIL, MP_FASTCLOSE): mapping and DATA_ACK fill the space.
-//! Signals go on ACKs, one on each, and on ACKs of their own when none is due. The longest, ADD_ADDR with an IPv6 address and
-//! port, leaves no room for a DATA_ACK; if that has news, one more ACK follows. A pure ACK with several SACK blocks leaves out a
-//! DATA_ACK that says nothing new (RFC 8684 §3.3.2 allows it), because two blocks do not fit beside an 8-byte DATA_ACK.
+//! Data never carries a signal (ADD_ADDR, REMOVE_ADDR, MP_PRIO, MP_FAIL, MP_FASTCLOSE): mapping and DATA_ACK
+//! fill the space. Signals go on ACKs, one on each, and on ACKs of their own when none is due. The longest,
+//! ADD_ADDR with an IPv6 address and port, leaves no room for a DATA_ACK; if that has news, one more ACK
+//! follows. A pure ACK with several SACK blocks leaves out a DATA_ACK that says nothing new (RFC 8684 §3.3.2
+//! allows it), because two blocks do not fit beside an 8-byte DATA_ACK.
 
 use crate::tcp::output::Kind;
 

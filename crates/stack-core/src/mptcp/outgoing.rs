@@ -1,5 +1,5 @@
-//! What goes out on one subflow, as the data level sees it: where its bytes lie in the data, what the SYN carried, and which
-//! options have been sent.
+//! What goes out on one subflow, as the data level sees it: where its bytes lie in the data, what the SYN
+//! carried, and which options have been sent.
 
 use crate::context::fast_open::Cookie;
 use umptcp_types::{DataOffset, SubflowOffset};
@@ -14,8 +14,8 @@ pub(crate) struct Outgoing {
     dss_sent: bool,
     /// The last DATA_ACK it carried, for deciding whether a SACK may displace the next.
     last_data_ack: u64,
-    /// Bytes of our SYN that were acknowledged. They lie before the data sequence space, and subflow sequence numbers in
-    /// mappings do not count them (RFC 8684 appendix B.2).
+    /// Bytes of our SYN that were acknowledged. They lie before the data sequence space, and subflow sequence
+    /// numbers in mappings do not count them (RFC 8684 appendix B.2).
     syn_data: u64,
     /// Fast Open option for the next SYN or SYN/ACK.
     cookie: Option<Cookie>,
@@ -126,8 +126,9 @@ impl Outgoing {
         self.last_data_ack != next.0
     }
 
-    /// An ACK leaves; `keys`: it carries our keys. A Linux server that has answered data of the SYN before the third ACK does
-    /// not send the answer then, but when a DATA_ACK comes (6.18), so that one follows the keys. True: one more ACK is due.
+    /// An ACK leaves; `keys`: it carries our keys. A Linux server that has answered data of the SYN before
+    /// the third ACK does not send the answer then, but when a DATA_ACK comes (6.18), so that one follows the
+    /// keys. True: one more ACK is due.
     pub(crate) fn on_ack_sent(&mut self, keys: bool) -> bool {
         self.follow_up = self.syn_data > 0 && keys;
         self.follow_up

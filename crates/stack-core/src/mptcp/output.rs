@@ -226,7 +226,7 @@ impl Connection {
             }
             match item {
                 Item::Signal => self.count_signal(ctx, now, i, &option),
-                // What only a probe says may not arrive.
+                // A probe may be dropped unread: its DATA_ACK does not count as sent.
                 Item::DataAck | Item::Mapping | Item::DataFin if segment.kind != Kind::Probe => {
                     m.outgoing.on_data_ack_sent(self.recv.next());
                 }
@@ -257,9 +257,10 @@ impl Connection {
         if self.subflows[i].join.is_ack_sent() {
             return Situation::Joining;
         }
-        // A DATA_FIN without data needs a DSS option; its DATA_ACK will show that the peer has the keys. Should the third
-        // ACK be lost, every other repetition carries the keys instead: both do not fit.
-        // The third ACK always does, even if a busy device kept it back until the application had closed (RFC 8684 §3.1).
+        // A DATA_FIN without data needs a DSS option; its DATA_ACK will show that the peer has the keys.
+        // Should the third ACK be lost, every other repetition carries the keys instead: both do not fit. The
+        // third ACK always does, even if a busy device kept it back until the application had closed (RFC
+        // 8684 §3.1).
         let fin_sent = segment.mapping.is_none() && self.send.is_fin_sent();
         let only_fin = fin_sent && !first && self.send.timeouts().is_multiple_of(2);
         let follow_up = ack && self.subflows[i].outgoing.follows_keys();
@@ -280,7 +281,8 @@ impl Connection {
         if ack && self.send.awaits_fin_ack() {
             return Situation::Finishing;
         }
-        // Not before both sides know that options pass: a missing DATA_ACK would be taken for a middlebox (RFC 8684 §3.7).
+        // Not before both sides know that options pass: a missing DATA_ACK would be taken for a middlebox
+        // (RFC 8684 §3.7).
         let displaced = ack
             && self.mptcp.is_dss_seen()
             && m.tcp.sack_count() > 1

@@ -10,8 +10,8 @@ use umptcp_types::{DataOffset, DataSeq};
 pub(crate) struct ReceiveState {
     queue: ReceiveQueue,
     capacity: u64,
-    /// DATA_ACKs go out in 8 bytes, as is owed for 8-byte DSNs (RFC 8684 §3.3.2); in 4 once the peer has sent shorter ones
-    /// only.
+    /// DATA_ACKs go out in 8 bytes, as is owed for 8-byte DSNs (RFC 8684 §3.3.2); in 4 once the peer has sent
+    /// shorter ones only.
     long_data_acks: bool,
     long_dsn_seen: bool,
     /// Bytes of the stream that came in the SYN, before the peer's data sequence space (RFC 8684 appendix B.2).
@@ -167,9 +167,10 @@ impl ReceiveState {
         if next + (field << scale) < offered
             && next + ((field + 1) << scale) <= self.queue.room_edge() + (1 << scale)
         {
-            // Rounding down would move the edge back. Rounding up moves it on, though, and a peer that sends a byte at a
-            // time would have it move as fast as it sends: so no further than a unit beyond the buffer, where the edge moves
-            // back by less than a unit instead, which senders must expect of scaled windows (RFC 7323 §2.4).
+            // Rounding down would move the edge back. Rounding up moves it on, though, and a peer that sends
+            // a byte at a time would have it move as fast as it sends: so no further than a unit beyond the
+            // buffer, where the edge moves back by less than a unit instead, which senders must expect of
+            // scaled windows (RFC 7323 §2.4).
             field += 1;
         }
         let field = field.min(u64::from(u16::MAX));

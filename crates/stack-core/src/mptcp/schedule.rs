@@ -33,7 +33,7 @@ impl Candidates {
 }
 
 impl Connection {
-    /// Payload bytes per packet of data on member `i`.
+    /// Payload bytes per packet of data on subflow `i`.
     pub(crate) fn packet_payload(&self, i: usize) -> u32 {
         let m = &self.subflows[i];
         let timestamps = if m.tcp.timestamps() { TIMESTAMP_OPTIONS } else { 0 };
@@ -151,8 +151,8 @@ impl Connection {
         }
     }
 
-    /// A window that is open by less than a packet: that little goes once the override timeout has passed (RFC 9293 §3.8.6.2.1), for
-    /// which the timer of the zero window serves.
+    /// A window that is open by less than a packet: that little goes once the override timeout has passed
+    /// (RFC 9293 §3.8.6.2.1), for which the timer of the zero window serves.
     fn note_small_window(&mut self, now: Instant, candidates: &Candidates, send_window: u64, backlog: u64) {
         for (&i, view) in candidates.places.iter().zip(&candidates.views) {
             let packet = u64::from(view.mss);
@@ -186,8 +186,8 @@ impl Connection {
         }
     }
 
-    /// A subflow that the scheduler waits for may be one whose own window is closed while others' are not: nothing but a
-    /// probe brings the news that it opened (RFC 9293 §3.8.6.1).
+    /// A subflow that the scheduler waits for may be one whose own window is closed while others' are not:
+    /// nothing but a probe brings the news that it opened (RFC 9293 §3.8.6.1).
     fn probe_closed_windows(&mut self, now: Instant) {
         for m in self.subflows.iter_mut() {
             let closed = m.can_send_data() && m.tcp.in_flight() == 0 && m.tcp.window_room() == 0;
@@ -197,7 +197,7 @@ impl Connection {
         }
     }
 
-    /// The probe for larger packets that the next new data on member `i` should be, if one is due.
+    /// The probe for larger packets that the next new data on subflow `i` should be, if one is due.
     fn size_probe(&self, now: Instant, i: usize) -> Option<SizeProbe> {
         let tcp = &self.subflows[i].tcp;
         let due = tcp.size_probe_due(now);
@@ -210,7 +210,7 @@ impl Connection {
         tcp.size_probe(now, self.cc.as_ref(), self.packet_payload(i), enough)
     }
 
-    /// How many bytes the next segment on member `i` carries; `None`: better wait.
+    /// How many bytes the next segment on subflow `i` carries; `None`: better wait.
     fn segment_size(
         &self,
         i: usize,
@@ -247,7 +247,7 @@ impl Connection {
         Some(n)
     }
 
-    /// One packet of new data that member `i` wants whatever its congestion window: as a tail loss probe or for F-RTO.
+    /// One packet of new data that subflow `i` wants whatever its congestion window: as a tail loss probe or for F-RTO.
     ///
     /// Only when it is the only subflow: new data on a path that may be dead would hold up the whole connection.
     pub(crate) fn poll_forward(&mut self, now: Instant, i: usize) -> Option<Segment> {
@@ -267,7 +267,7 @@ impl Connection {
         Some(segment)
     }
 
-    /// Cuts `range` out of the send queue and gives it to member `i`.
+    /// Cuts `range` out of the send queue and gives it to subflow `i`.
     fn cut(&mut self, now: Instant, i: usize, range: Range<DataOffset>) -> Segment {
         let payload = self.send.slice(range.clone());
         let last = range.end >= self.send.end();
@@ -284,7 +284,7 @@ impl Connection {
         segment
     }
 
-    /// Declares the mapping of `payload`, which is about to be sent on member `i` (RFC 8684 §3.3.1).
+    /// Declares the mapping of `payload`, which is about to be sent on subflow `i` (RFC 8684 §3.3.1).
     fn declare(&mut self, i: usize, data: DataOffset, payload: &crate::buffers::payload::Payload) -> Mapping {
         let m = &mut self.subflows[i];
         let subflow = m.tcp.snd_nxt();

@@ -1,5 +1,6 @@
-//! The sending half of the data level (RFC 8684 §3.3): what has been written, sent and DATA_ACKed, how far the peer's window
-//! reaches, the DATA_FIN, what is to be sent again on another subflow, and the data-level retransmission timer.
+//! The sending half of the data level (RFC 8684 §3.3): what has been written, sent and DATA_ACKed, how far
+//! the peer's window reaches, the DATA_FIN, what is to be sent again on another subflow, and the data-level
+//! retransmission timer.
 
 use super::reinject::{Reinject, ReinjectQueue};
 use super::send_queue::SendQueue;
@@ -27,8 +28,8 @@ enum Fin {
     },
     /// The peer has acknowledged it.
     Acked,
-    /// The FIN of the only subflow was acknowledged although the application may write more: the subflow was being closed when
-    /// the connection fell back to plain TCP.
+    /// The FIN of the only subflow was acknowledged although the application may write more: the subflow was
+    /// being closed when the connection fell back to plain TCP.
     Cut,
 }
 
@@ -84,8 +85,8 @@ pub(crate) struct SendState {
     rescuer: usize,
     /// The window stopped us, and the scheduler has been told.
     blocked: bool,
-    /// Probes asked for since the data-level window closed. Kept here, because a subflow whose own window is open forgets
-    /// with every answer that it has probed.
+    /// Probes asked for since the data-level window closed. Kept here, because a subflow whose own window is
+    /// open forgets with every answer that it has probed.
     window_probes: u32,
     /// When pacing lets the next data leave.
     pacing_wake: Option<Instant>,
@@ -248,8 +249,8 @@ impl SendState {
         self.on_fin_acked();
     }
 
-    /// From here on plain TCP: nothing is sent again on another subflow. `edge`: how far the window of the subflow that is left
-    /// reaches.
+    /// From here on plain TCP: nothing is sent again on another subflow. `edge`: how far the window of the
+    /// subflow that is left reaches.
     pub(crate) fn on_fallback(&mut self, edge: Option<DataOffset>) {
         self.timer.at = None;
         self.reinject.clear();
@@ -375,9 +376,10 @@ impl SendState {
         self.reinject.withdraw(subflow);
     }
 
-    /// Who of `able` is not sent what some subflow acknowledged and the data level did not. It is not known which one that was,
-    /// and a box that answers at once may be what the scheduler likes best, so they take turns: the one that brought a
-    /// DATA_ACK stays, after one that did not the next is tried. `able` is not empty.
+    /// Who of `able` is not sent what some subflow acknowledged and the data level did not. It is not known
+    /// which one that was, and a box that answers at once may be what the scheduler likes best, so they take
+    /// turns: the one that brought a DATA_ACK stays, after one that did not the next is tried. `able` is not
+    /// empty.
     pub(crate) fn choose_rescuer(&mut self, able: &[SubflowId]) -> SubflowId {
         if self.timer.count > 0 {
             self.rescuer = self.rescuer.wrapping_add(1);

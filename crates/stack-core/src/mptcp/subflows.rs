@@ -1,7 +1,8 @@
 //! The subflows of a connection.
 //!
-//! A subflow that ends is marked, and stays where it is until the step that ended it is over: so an index, once looked up,
-//! is good for the whole step. What goes through all subflows passes over those that are marked.
+//! A subflow that ends is marked, and stays where it is until the step that ended it is over: so an index,
+//! once looked up, is good for the whole step. What goes through all subflows passes over those that are
+//! marked.
 
 use super::subflow::Subflow;
 use alloc::vec::Vec;
@@ -119,9 +120,10 @@ impl Subflows {
         if self.len() == 1 { self.first_index() } else { None }
     }
 
-    /// The index of number `k` in the search for something to send, which takes all in turn. Only between steps, when none is
-    /// marked.
+    /// The index of number `k` in the search for something to send, which takes all in turn. Only between
+    /// steps, when none is marked.
     pub(crate) fn in_turn(&self, k: usize) -> usize {
+        debug_assert_eq!(self.ended, 0);
         (self.turn + k) % self.list.len()
     }
 

@@ -1,4 +1,5 @@
-//! The timers of a connection: each stands once in one list, from which both the next deadline and what fires are taken.
+//! The timers of a connection: each stands once in one list, from which both the next deadline and what fires
+//! are taken.
 //!
 //! TCP's own timers are one entry here; which of them is due, TCP knows (see `tcp::timer`).
 
@@ -13,8 +14,8 @@ use crate::tcp::{CloseReason, State};
 use crate::wire::mptcp::ResetReason;
 use umptcp_types::{Duration, Instant};
 
-/// Times a SYN/ACK is sent again before the half-open connection is forgotten (Linux's tcp_synack_retries): a minute, while
-/// the user timeout is for those who have completed a handshake.
+/// Times a SYN/ACK is sent again before the half-open connection is forgotten (Linux's tcp_synack_retries): a
+/// minute, while the user timeout is for those who have completed a handshake.
 const SYN_ACK_RETRIES: u64 = 5;
 
 /// How often a subflow that does not answer is tried while others deliver.
