@@ -282,7 +282,7 @@ impl Counters {
         self.0[counter as usize] += 1;
     }
 
-    /// Takes one off a gauge.
+    /// Takes one off, of a counter that is a gauge.
     pub fn decrement(&mut self, counter: Counter) {
         let c = &mut self.0[counter as usize];
         *c = c.saturating_sub(1);
@@ -306,12 +306,23 @@ pub struct Observation {
     pub subflow: Option<SubflowId>,
     /// What happened.
     pub what: Counter,
+    /// Whether it counts up; only gauges ([`Counter::MPCurrEstab`]) count down.
+    pub change: CounterChange,
+}
+
+/// What an observation does to its counter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CounterChange {
+    /// One more.
+    Up,
+    /// One less.
+    Down,
 }
 
 impl Observation {
     /// Something that happened to the stack as a whole.
     pub fn new(now: Instant, what: Counter) -> Self {
-        Observation { now, connection: None, subflow: None, what }
+        Observation { now, connection: None, subflow: None, what, change: CounterChange::Up }
     }
 
     /// It happened to that connection.

@@ -55,7 +55,7 @@ pub use umptcp_stack_core::error::{
 };
 pub use umptcp_stack_core::event::{LostSubflow, SubflowReset};
 pub use umptcp_stack_core::interface::{PathConfig, PathKind};
-pub use umptcp_stack_core::observe::{Counter, Counters, Observation, Observer};
+pub use umptcp_stack_core::observe::{Counter, CounterChange, Counters, Observation, Observer};
 pub use umptcp_stack_core::stack::{ConnectionInfo, ConnectionState, SubflowInfo};
 pub use umptcp_stack_core::wire::mptcp::ResetReason;
 pub use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};

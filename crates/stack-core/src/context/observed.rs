@@ -1,6 +1,6 @@
 //! The one place where what happens is reported: to the counters, to `tracing` and to the observer.
 
-use crate::observe::{Counter, Counters, Observation, Observer};
+use crate::observe::{Counter, CounterChange, Counters, Observation, Observer};
 use alloc::boxed::Box;
 use umptcp_types::{ConnectionId, Instant, SubflowId};
 
@@ -25,13 +25,18 @@ impl Observed {
         self.counters.increment(what);
         tracing::trace!(connection = ?connection, subflow = ?subflow, what = what.name());
         if let Some(o) = &mut self.observer {
-            o.observe(&Observation { now, connection, subflow, what });
+            o.observe(&Observation { now, connection, subflow, what, change: CounterChange::Up });
         }
     }
 
-    /// One fewer of what a gauge counts. Observers are told of what begins only.
-    pub(super) fn over(&mut self, gauge: Counter) {
+    /// One fewer of what a gauge counts.
+    pub(super) fn over(&mut self, now: Instant, connection: ConnectionId, gauge: Counter) {
         self.counters.decrement(gauge);
+        tracing::trace!(?connection, over = gauge.name());
+        if let Some(o) = &mut self.observer {
+            let (connection, change) = (Some(connection), CounterChange::Down);
+            o.observe(&Observation { now, connection, subflow: None, what: gauge, change });
+        }
     }
 
     pub(super) fn counters(&self) -> &Counters {

@@ -124,8 +124,8 @@ impl Context {
     }
 
     /// One fewer of what a gauge counts.
-    pub(crate) fn observe_end(&mut self, gauge: Counter) {
-        self.observed.over(gauge);
+    pub(crate) fn observe_end(&mut self, now: Instant, connection: ConnectionId, gauge: Counter) {
+        self.observed.over(now, connection, gauge);
     }
 
     pub(crate) fn counters(&self) -> &Counters {

@@ -1,7 +1,10 @@
 //! Addresses: ADD_ADDR, REMOVE_ADDR, MP_PRIO, and what the path manager decides (RFC 8684 §3.3.8, §3.4).
 
-use super::connection::{Advert, Connection};
-use super::subflow::{Removal, Subflow};
+use super::addresses::JOINS_PERIOD;
+use super::adverts::{Advertised, Due};
+use super::connection::Connection;
+use super::failures::Pair;
+use super::subflow::Subflow;
 use crate::context::Context;
 use crate::error::SignalError;
 use crate::observe::Counter;
@@ -14,31 +17,15 @@ use core::net::{IpAddr, SocketAddr};
 use smallvec::SmallVec;
 use umptcp_types::{AddressId, Duration, Instant, PathId, SubflowId};
 
-/// ADD_ADDRs sent before giving up on an echo.
-const ADVERT_TRIES: u8 = 4;
-
 /// IDs per REMOVE_ADDR: as many as fit beside timestamps.
 const IDS_PER_OPTION: usize = 27;
-
-/// Addresses remembered for having been taken back: one for each Address ID.
-const WITHDRAWN_KEPT: usize = 256;
-
-/// Most joins that one connection begins within this time.
-const JOINS_PER_PERIOD: u32 = 16;
-const JOINS_PERIOD: Duration = Duration::from_secs(1);
-
-/// Signals that wait on one subflow, beyond which echoes are left out: the peer repeats what was not echoed.
-const SIGNALS_QUEUED: usize = 32;
-
-/// Keep-alive probes on a subflow whose address was removed, before it is reset.
-const REMOVAL_PROBES: u8 = 3;
 
 impl Connection {
     /// Local addresses this connection may use, in order of path.
     fn local_addresses(&self, ctx: &Context) -> Vec<LocalAddress> {
         let mut out = Vec::new();
         for (path, p) in ctx.paths() {
-            if !self.paths.is_empty() && !self.paths.contains(&path) {
+            if !self.addresses.allows(path) {
                 continue;
             }
             if p.kind == crate::device::PathKind::Capture {
@@ -56,27 +43,30 @@ impl Connection {
         out
     }
 
-    /// Asks the path manager what to do, and does it.
+    /// Runs the path manager and carries out its commands.
     pub(crate) fn manage_paths(&mut self, ctx: &mut Context, now: Instant) {
-        if !self.is_mptcp() || !self.fully_established || self.ended.is_some() {
+        if !self.is_mptcp() || !self.mptcp.is_fully_established() || self.life.has_ended() {
             return;
         }
         // Little is left to send after a DATA_FIN, so no subflow is worth it, unless there is none.
-        if self.fin.sent && !self.subflows.is_empty() {
+        if self.send.is_fin_sent() && !self.subflows.is_empty() {
             return;
         }
-        // A server that opens subflows looks again once it may.
-        self.look_for_paths = self.config.server_joins && !self.client && !self.dss_seen;
+        // A server that opens subflows runs the path manager again once it may.
+        let again = self.config.server_joins && !self.client && !self.mptcp.is_dss_seen();
+        self.addresses.on_look(again);
         let mut local = self.local_addresses(ctx);
-        local.retain(|l| !self.withdrawn.contains(&l.address));
+        local.retain(|l| !self.addresses.is_withdrawn(l.address));
         // The C flag forbids joins to the initial address and port (RFC 8684 §3.1).
         let remote: Vec<RemoteAddress> = self
-            .remotes
+            .addresses
+            .remotes()
             .iter()
-            .filter(|r| self.peer_allows_initial_join || r.address != self.initial_tuple.remote)
+            .filter(|r| self.mptcp.peer_allows_initial_join() || r.address != self.initial_tuple.remote)
             // RFC 8684 §3.4: the peer has joined from it already, from whatever address a translator made of it.
             .filter(|r| {
-                r.id == AddressId(0) || !self.subflows.iter().any(|m| m.incoming && m.remote_id == r.id)
+                r.id == AddressId(0)
+                    || !self.subflows.iter().any(|m| m.join.is_incoming() && m.remote_id() == r.id)
             })
             .copied()
             .collect();
@@ -85,32 +75,30 @@ impl Connection {
             .iter()
             .map(|m| SubflowEnds::new(m.tcp.path(), m.tcp.tuple().local.ip(), m.tcp.tuple().remote))
             .collect();
-        let advertised: Vec<IpAddr> = self.adverts.iter().map(|a| a.address).collect();
-        let mut failed = self.failed.clone();
-        self.retry_after.retain(|(_, _, at)| *at > now);
-        if !self.subflows.is_empty() {
-            failed.extend(self.retry_after.iter().map(|(l, r, _)| (*l, *r)));
-        }
+        let advertised = self.addresses.adverts.addresses();
+        self.addresses.failures.end_pauses(now);
+        let barred = self.addresses.failures.barred(!self.subflows.is_empty());
         let mut view = View::new(&local, &remote);
         view.client = self.client;
         view.opens = self.opens_subflows();
         view.subflows = &subflows;
-        view.failed = &failed;
+        view.failed = &barred;
         view.max_subflows = self.config.max_subflows;
         view.advertise = self.config.advertise_addresses;
         view.advertised = &advertised;
-        for command in self.policy.decide(&view) {
+        for command in self.addresses.decide(&view) {
             match command {
                 Command::Open { local: l, remote: r } => {
                     if let (Some(&l), Some(&r)) = (local.get(l), remote.get(r))
                         && l.address.is_ipv4() == r.address.is_ipv4()
                         && self.subflow_count() < self.config.max_subflows
                     {
-                        if self.may_join(now) {
+                        if self.addresses.may_join(now) {
                             self.open_join(ctx, now, l, r);
                         } else {
                             self.count(ctx, now, None, Counter::MPJoinSynTxPutOff);
-                            self.put_off(l.address, r.address, now + JOINS_PERIOD);
+                            let pair = Pair { local: l.address, remote: r.address };
+                            self.addresses.failures.put_off(pair, now + JOINS_PERIOD);
                         }
                     }
                 }
@@ -123,48 +111,19 @@ impl Connection {
         }
     }
 
-    /// RFC 8684 §3.9.2 has the rate of new subflows limited, and §5 the use that a peer can make of us against others: each
-    /// ADD_ADDR with another port, or anew, may be cause for a SYN.
-    fn may_join(&mut self, now: Instant) -> bool {
-        if now - self.joins.0 >= JOINS_PERIOD {
-            self.joins = (now, 0);
-        }
-        self.joins.1 += 1;
-        self.joins.1 <= JOINS_PER_PERIOD
-    }
-
     fn advertise(&mut self, ctx: &mut Context, now: Instant, local: LocalAddress) {
         if let Some(id) = self.local_id(local.address) {
-            self.push_advert(ctx, now, id, local.advertise, None, Some(local.address));
+            let what = Advertised { id, address: local.advertise, port: None };
+            self.push_advert(ctx, now, what, Some(local.address));
         }
     }
 
-    fn push_advert(
-        &mut self,
-        ctx: &mut Context,
-        now: Instant,
-        id: AddressId,
-        address: IpAddr,
-        port: Option<u16>,
-        local: Option<IpAddr>,
-    ) {
-        // Advertised again, it is news to the peer: an address that failed may be tried once more (RFC 8684 §3.4.1).
-        self.adverts.retain(|a| (a.id, a.port) != (id, port));
-        let ports = port.into_iter().collect();
-        self.adverts.push(Advert {
-            id,
-            address,
-            port,
-            ports,
-            local,
-            echoed: false,
-            resend: Some(now),
-            tries: 0,
-        });
+    fn push_advert(&mut self, ctx: &mut Context, now: Instant, what: Advertised, local: Option<IpAddr>) {
+        self.addresses.adverts.push(now, what, local);
         self.resend_adverts(ctx, now);
     }
 
-    /// The application has an address told to the peer; returns its ID.
+    /// The application advertises an address. Returns its ID.
     pub(crate) fn advertise_address(
         &mut self,
         ctx: &mut Context,
@@ -173,19 +132,17 @@ impl Connection {
         port: Option<u16>,
     ) -> Result<AddressId, SignalError> {
         self.check_signal()?;
-        // Where a path is known by this address, the ID is that of the path's own, which joins from it carry.
+        // If a path has this address, or is advertised by it, the ID is that of the path's own address: joins carry it.
         let own = self.local_addresses(ctx);
         let local = own.iter().find(|l| l.advertise == address || l.address == address).map(|l| l.address);
         let id = self.local_id(local.unwrap_or(address)).ok_or(SignalError::NoAddressId)?;
-        // What was taken back may be used again.
-        self.withdrawn.retain(|a| *a != address && Some(*a) != local);
-        self.look_for_paths = true;
-        self.push_advert(ctx, now, id, address, port, local);
+        self.addresses.on_advertised(address, local);
+        self.push_advert(ctx, now, Advertised { id, address, port }, local);
         Ok(id)
     }
 
-    /// The application has addresses of ours taken back: subflows from them are closed while there are others, none is opened from
-    /// them any more, and the peer is told (RFC 8684 §3.4.2).
+    /// The application withdraws local addresses: their subflows are closed if there are others, no new ones
+    /// are opened from them, and the peer is told (RFC 8684 §3.4.2).
     pub(crate) fn withdraw_addresses(
         &mut self,
         ctx: &mut Context,
@@ -193,87 +150,72 @@ impl Connection {
         ids: &[AddressId],
     ) -> Result<(), SignalError> {
         self.check_signal()?;
-        let others = self.subflows.iter().any(|m| m.can_send_data() && !ids.contains(&m.local_id));
+        let others = self.subflows.iter().any(|m| m.can_send_data() && !ids.contains(&m.local_id()));
         if others {
             // A subflow that works is closed by FIN.
-            for m in self.subflows.iter_mut().filter(|m| ids.contains(&m.local_id)) {
+            for m in self.subflows.iter_mut().filter(|m| ids.contains(&m.local_id())) {
                 m.tcp.close();
             }
         }
-        for (address, id) in &self.local_ids {
-            if ids.contains(id) && !self.withdrawn.contains(address) && self.withdrawn.len() < WITHDRAWN_KEPT
-            {
-                self.withdrawn.push(*address);
-            }
-        }
+        self.addresses.withdraw(ids);
         self.say_removed(ctx, now, ids);
         Ok(())
     }
 
-    /// The application has the peer asked to use subflow `id` as a backup, or not any more (RFC 8684 §3.3.8).
+    /// The application makes subflow `id` a backup, or a regular subflow again, and the peer is told (RFC 8684 §3.3.8).
     pub(crate) fn set_backup(&mut self, id: SubflowId, backup: bool) -> Result<(), SignalError> {
         self.check_signal()?;
-        let i = self.index(id).ok_or(SignalError::NoSubflow)?;
+        let i = self.subflows.find(id).ok_or(SignalError::NoSubflow)?;
         let m = &mut self.subflows[i];
-        if m.backup_local != backup {
-            m.backup_local = backup;
-            if m.is_joined() && m.tcp.is_synchronized() {
-                m.signals.retain(|s| !matches!(s, MptcpOption::Prio(_)));
-                m.signals.push_back(MptcpOption::Prio(MpPrio { backup, address_id: None }));
-            }
+        if m.prefer(backup) && m.can_acknowledge() {
+            m.signals.replace(MptcpOption::Prio(MpPrio { backup, address_id: None }));
         }
         Ok(())
     }
 
     fn check_signal(&self) -> Result<(), SignalError> {
-        if self.is_mptcp() && self.ended.is_none() { Ok(()) } else { Err(SignalError::NotMptcp) }
+        if self.is_mptcp() && !self.life.has_ended() { Ok(()) } else { Err(SignalError::NotMptcp) }
     }
 
     /// Tells the peer that addresses have gone, on a subflow that does not use them if there is one.
     fn say_removed(&mut self, ctx: &mut Context, now: Instant, ids: &[AddressId]) {
-        self.adverts.retain(|a| !ids.contains(&a.id));
-        let able = |m: &&mut Subflow| m.is_joined() && m.tcp.is_synchronized();
+        self.addresses.adverts.remove(ids);
+        let able = |m: &&mut Subflow| m.can_acknowledge();
         let subflows = self.subflows.iter_mut().filter(able);
-        let Some(m) = subflows.min_by_key(|m| (ids.contains(&m.local_id), m.stale)) else {
+        let Some(m) = subflows.min_by_key(|m| (ids.contains(&m.local_id()), m.is_stale())) else {
             self.count(ctx, now, None, Counter::RmAddrTxDrop);
             return;
         };
         for ids in ids.chunks(IDS_PER_OPTION) {
-            m.signals.push_back(MptcpOption::RemoveAddr(RemoveAddr { ids: SmallVec::from_slice(ids) }));
+            m.signals.push(MptcpOption::RemoveAddr(RemoveAddr { ids: SmallVec::from_slice(ids) }));
         }
     }
 
     /// Sends ADD_ADDRs that are due: the first time, or because no echo came (RFC 8684 §3.4.1).
     pub(crate) fn resend_adverts(&mut self, ctx: &mut Context, now: Instant) {
-        let connection = Some(self.id);
         let rto = self.subflows.iter().map(|m| m.tcp.rto()).max().unwrap_or(Duration::from_secs(1));
-        for a in &mut self.adverts {
-            if a.resend.is_none_or(|t| t > now) {
-                continue;
-            }
-            if a.echoed || a.tries >= ADVERT_TRIES {
-                a.resend = None;
-                if !a.echoed {
-                    ctx.observe(now, connection, None, Counter::AddAddrTxDrop);
+        for k in 0..self.addresses.adverts.len() {
+            let (what, tries) = match self.addresses.adverts.take_due(k, now, rto) {
+                None => continue,
+                Some(Due::GivenUp) => {
+                    self.count(ctx, now, None, Counter::AddAddrTxDrop);
+                    continue;
                 }
-                continue;
-            }
-            a.resend = Some(now + rto.saturating_mul(1 << a.tries));
+                Some(Due::Send(what, tries)) => (what, tries),
+            };
             let mut able: SmallVec<[&mut Subflow; 8]> =
-                self.subflows.iter_mut().filter(|m| m.is_joined() && m.tcp.is_synchronized()).collect();
+                self.subflows.iter_mut().filter(|m| m.can_acknowledge()).collect();
             if able.is_empty() {
                 continue;
             }
             // Another subflow each time: the first may be the reason that no echo came.
-            let turn = usize::from(a.tries) % able.len();
-            a.tries += 1;
-            let hmac = add_addr_hmac(self.local_key, self.remote_key, a.id, a.address, a.port.unwrap_or(0));
-            let option = AddAddr { address_id: a.id, address: a.address, port: a.port, hmac: Some(hmac) };
-            able[turn].signals.push_back(MptcpOption::AddAddr(option));
-            let meant = a.port.unwrap_or(able[turn].tcp.tuple().local.port());
-            if !a.ports.contains(&meant) {
-                a.ports.push(meant);
-            }
+            let turn = usize::from(tries) % able.len();
+            let Advertised { id, address, port } = what;
+            let (local, remote) = (self.mptcp.local_key(), self.mptcp.remote_key());
+            let hmac = add_addr_hmac(local, remote, id, address, port.unwrap_or(0));
+            let option = AddAddr { address_id: id, address, port, hmac: Some(hmac) };
+            able[turn].signals.push(MptcpOption::AddAddr(option));
+            self.addresses.adverts.on_sent(k, able[turn].tcp.tuple().local.port());
         }
     }
 
@@ -282,12 +224,7 @@ impl Connection {
         let id = Some(self.subflows[i].tcp.id());
         let Some(hmac) = a.hmac else {
             self.count(ctx, now, id, Counter::EchoAdd);
-            for own in &mut self.adverts {
-                if own.id == a.address_id && own.address == a.address && own.port == a.port {
-                    own.echoed = true;
-                    own.resend = None;
-                }
-            }
+            self.addresses.adverts.on_echo(Advertised { id: a.address_id, address: a.address, port: a.port });
             return;
         };
         self.count(ctx, now, id, Counter::AddAddr);
@@ -295,22 +232,22 @@ impl Connection {
             self.count(ctx, now, id, Counter::PortAdd);
         }
         let port = a.port.unwrap_or(0);
-        let expected = add_addr_hmac(self.remote_key, self.local_key, a.address_id, a.address, port);
+        let expected =
+            add_addr_hmac(self.mptcp.remote_key(), self.mptcp.local_key(), a.address_id, a.address, port);
         if !constant_time_eq(&expected.to_be_bytes(), &hmac.to_be_bytes()) {
             self.count(ctx, now, id, Counter::AddAddrDrop);
             return;
         }
-        // Nobody without both keys makes this HMAC. A peer that sends nothing but the advertisement (its DATA_ACK does not
-        // fit beside an IPv6 address) would otherwise get MP_CAPABLE in place of the echo, for ever.
-        self.peer_has_keys = true;
+        // Only a peer with both keys can compute this HMAC. One that sends nothing but the advertisement (its
+        // DATA_ACK does not fit beside an IPv6 address) would otherwise get MP_CAPABLE in place of the echo,
+        // for ever.
+        self.mptcp.on_keys_proved();
         // RFC 8684 §3.4.1: without a port, that of the subflow which carries the option.
         let port = a.port.unwrap_or(self.subflows[i].tcp.tuple().remote.port());
         let address = SocketAddr::new(a.address, port);
         // The echo says that it arrived; whether it is used is another matter.
-        let signals = &mut self.subflows[i].signals;
-        if signals.len() < SIGNALS_QUEUED {
-            signals.push_back(MptcpOption::AddAddr(AddAddr { hmac: None, ..*a }));
-        } else {
+        let echo = MptcpOption::AddAddr(AddAddr { hmac: None, ..*a });
+        if !self.subflows[i].signals.push_echo(echo) {
             self.count(ctx, now, id, Counter::EchoAddTxDrop);
         }
         if !self.learn_remote(a.address_id, address) {
@@ -318,43 +255,30 @@ impl Connection {
             return;
         }
         // RFC 8684 §3.4.1: advertised anew, an address that failed may be tried again.
-        self.failed.retain(|(_, r)| *r != address);
-        self.resets.retain(|(_, r, _)| *r != address);
-        self.retry_after.retain(|(_, r, _)| *r != address);
+        self.addresses.failures.forget(|pair| pair.remote == address);
         self.manage_paths(ctx, now);
     }
 
-    /// Takes down an address of the peer's. False: it is of no use, or contradicts what its ID stands for.
+    /// Stores an address of the peer. False if it is unusable or its ID already stands for another address.
     fn learn_remote(&mut self, id: AddressId, address: SocketAddr) -> bool {
-        // An address of this host's own is none to connect to on the word of somebody elsewhere.
+        // A remote peer must not make us connect to this host itself.
         let elsewhere = address.ip().is_loopback() && !self.initial_tuple.remote.ip().is_loopback();
-        if !can_be_peer(address) || elsewhere {
-            return false;
-        }
-        let advertised = self.remotes.iter().filter(|r| r.id != AddressId(0)).count();
-        match self.remotes.iter_mut().find(|r| r.id == id) {
-            // RFC 8684 §3.4.1: an ID keeps its address until it is removed; the port may change.
-            Some(r) if r.address.ip() == address.ip() => r.address = address,
-            Some(_) => return false,
-            None if advertised >= self.config.max_add_addr_accepted => return false,
-            None => self.remotes.push(RemoteAddress::new(id, address)),
-        }
-        true
+        can_be_peer(address)
+            && !elsewhere
+            && self.addresses.learn(id, address, self.config.max_add_addr_accepted)
     }
 
     /// REMOVE_ADDR (RFC 8684 §3.4.2): the addresses are forgotten, and their subflows asked whether they live.
     pub(crate) fn on_remove_addr(&mut self, ctx: &mut Context, now: Instant, carrier: usize, r: &RemoveAddr) {
         for &address_id in &r.ids {
             self.count(ctx, now, None, Counter::RmAddr);
-            let known = self.remotes.len();
-            self.remotes.retain(|r| r.id != address_id);
-            let mut found = self.remotes.len() < known;
-            for (i, m) in self.subflows.iter_mut().enumerate() {
-                if m.remote_id == address_id {
+            let mut found = self.addresses.forget_remote(address_id);
+            for (i, m) in self.subflows.enumerate_mut() {
+                if m.remote_id() == address_id {
                     found = true;
-                    // One that brings its own removal lives.
-                    if i != carrier && m.removal.is_none() {
-                        m.removal = Some(Removal { next: now, probes: 0 });
+                    // The subflow that carries the option is alive.
+                    if i != carrier {
+                        m.on_address_removed(now);
                     }
                 }
             }
@@ -367,36 +291,34 @@ impl Connection {
 
     /// Sends keep-alive probes on subflows whose address the peer has removed, and resets those that stay silent.
     pub(crate) fn check_removals(&mut self, ctx: &mut Context, now: Instant) {
-        // Backwards, because a reset removes the member.
-        for i in (0..self.subflows.len()).rev() {
-            let Some(m) = self.subflows.get_mut(i) else { continue };
-            let Some(removal) = m.removal.filter(|r| r.next <= now) else { continue };
-            if removal.probes >= REMOVAL_PROBES || !m.tcp.is_synchronized() {
-                let id = Some(m.tcp.id());
-                self.count(ctx, now, id, Counter::RmSubflow);
-                self.reset_subflow(ctx, now, i, ResetReason::Unspecified);
+        for i in self.subflows.indices().rev() {
+            if self.subflows.get_mut(i).is_none_or(|m| m.probe_removed(now)) {
                 continue;
             }
-            m.tcp.probe_peer();
-            let next = now + m.tcp.rto().saturating_mul(1 << removal.probes);
-            m.removal = Some(Removal { next, probes: removal.probes + 1 });
+            self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::RmSubflow);
+            self.reset_subflow(ctx, now, i, ResetReason::Unspecified);
         }
     }
 
     /// MP_PRIO (RFC 8684 §3.3.8): for the subflow that carries it.
     pub(crate) fn on_prio(&mut self, ctx: &mut Context, now: Instant, i: usize, p: &MpPrio) {
         self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPPrioRx);
-        self.subflows[i].backup_remote = p.backup;
+        self.subflows[i].on_prio(p.backup);
     }
 
-    /// A path has gone: its subflows end, and the peer is told that the addresses have, also of those that were only advertised
-    /// (RFC 8684 §3.4.2).
+    /// A path with these addresses came: it may be used, and what failed from them before may work now.
+    pub(crate) fn on_path_added(&mut self, ctx: &mut Context, now: Instant, addresses: &[IpAddr]) {
+        self.addresses.on_path_added(addresses);
+        self.manage_paths(ctx, now);
+    }
+
+    /// A path has gone: its subflows end, and its addresses are removed at the peer, also those that were
+    /// only advertised (RFC 8684 §3.4.2).
     pub(crate) fn on_path_removed(&mut self, ctx: &mut Context, now: Instant, path: PathId) {
-        let gone = |a: &&Advert| a.local.is_some_and(|l| ctx.path_of(l).is_none());
-        let mut ids: SmallVec<[AddressId; 8]> = self.adverts.iter().filter(gone).map(|a| a.id).collect();
-        for i in (0..self.subflows.len()).rev() {
+        let mut ids = self.addresses.adverts.ids_of(|local| ctx.path_of(local).is_none());
+        for i in self.subflows.indices().rev() {
             if self.subflows.get(i).is_some_and(|m| m.tcp.path() == path) {
-                let id = self.subflows[i].local_id;
+                let id = self.subflows[i].local_id();
                 if !ids.contains(&id) {
                     ids.push(id);
                 }
@@ -407,6 +329,7 @@ impl Connection {
             self.say_removed(ctx, now, &ids);
         }
         self.after_progress(ctx, now);
+        self.subflows.sweep();
     }
 
     /// Counts a signal that goes out.

@@ -1,20 +1,16 @@
-//! How subflows and connections end: FIN and RST, DATA_FIN, MP_FASTCLOSE (RFC 8684 §3.3.3, §3.5, §3.6), timers.
+//! How subflows and connections end (RFC 8684 §3.3.3).
 
-use super::connection::{Connection, Mode};
-use super::join::Refusal;
-use super::subflow::{Join, Subflow};
-use crate::config::FastClose;
+use super::connection::Connection;
+use super::failures::Pair;
+use super::subflow::Subflow;
+use crate::context::Context;
 use crate::context::time_wait::TimeWait;
-use crate::context::{Context, Reset};
 use crate::error::ConnectionError;
 use crate::event::{Event, LostSubflow, SubflowReset};
-use crate::info::LOST_KEPT;
 use crate::observe::Counter;
 use crate::tcp::{CloseReason, State, TIME_WAIT};
-use crate::wire::mptcp::{MpFastClose, MpTcpRst, MptcpOption, ResetReason};
-use crate::wire::tcp::{TcpOptions, TcpRepr};
-use core::net::{IpAddr, SocketAddr};
-use umptcp_types::{Duration, Instant, SeqNumber, SubflowId};
+use crate::wire::mptcp::ResetReason;
+use umptcp_types::{Duration, Instant};
 
 /// How long a connection that the application has let go of waits for the peer to close, and one that has ended for its
 /// subflows (Linux's tcp_fin_timeout).
@@ -37,14 +33,9 @@ fn pause_after(reason: Option<ResetReason>) -> Duration {
     }
 }
 
-/// Pairs of addresses remembered for having failed, at most.
-const FAILED_KEPT: usize = 256;
-/// Times a SYN/ACK is sent again before the half-open connection is forgotten (Linux's tcp_synack_retries): a minute, while
-/// the user timeout is for those who have completed a handshake.
-const SYN_ACK_RETRIES: u64 = 5;
-
-/// How often a subflow that does not answer is tried while others deliver.
-const STALE_PROBE: Duration = Duration::from_secs(1);
+fn pair_of(m: &Subflow) -> Pair {
+    Pair { local: m.tcp.tuple().local.ip(), remote: m.tcp.tuple().remote }
+}
 
 fn error_of(reason: CloseReason) -> ConnectionError {
     match reason {
@@ -56,91 +47,22 @@ fn error_of(reason: CloseReason) -> ConnectionError {
     }
 }
 
-/// Options of a RST that gives `reason`.
-pub(crate) fn reset_options(reason: ResetReason, transient: bool) -> TcpOptions {
-    let mut options = TcpOptions::default();
-    options.mptcp.push(MptcpOption::Reset(MpTcpRst { transient, reason: reason.into() }));
-    options
-}
-
-/// MP_FASTCLOSEs on ACKs sent again before giving up (RFC 8684 §3.5 recommends 3).
-const FAST_CLOSE_RETRIES: u8 = 3;
-
-/// FASTCLOSE_WAIT (RFC 8684 §3.5).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FastCloseWait {
-    /// When to send it again.
-    pub(crate) resend: Instant,
-    /// How often it has been sent.
-    pub(crate) tries: u8,
-}
-
 impl Connection {
-    /// RFC 9293 §3.10.7: a segment that fits no state is answered with a RST built from it.
-    pub(crate) fn answer_with_reset(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
-        if !ctx.challenge_allowed(now) {
-            self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::TcpACKSkippedChallenge);
-            return;
-        }
-        let m = &self.subflows[i];
-        let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
-        let (seq, ack) =
-            if seg.flags.ack { (seg.ack, None) } else { (SeqNumber(0), Some(seg.seq.wrapping_add(1))) };
-        ctx.send_reset(now, path, &tuple, Reset { seq, ack, options: TcpOptions::default() });
-    }
-
-    /// Resets one subflow and tells the peer why.
-    pub(crate) fn reset_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize, reason: ResetReason) {
-        self.reset_subflow_saying(ctx, now, i, Refusal { reason, transient: false }, None);
-    }
-
-    /// The same, for a join that may succeed later.
-    pub(crate) fn refuse_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize, refusal: Refusal) {
-        self.reset_subflow_saying(ctx, now, i, refusal, None);
-    }
-
-    /// The same with one more option on the RST.
-    pub(crate) fn reset_subflow_saying(
-        &mut self,
-        ctx: &mut Context,
-        now: Instant,
-        i: usize,
-        refusal: Refusal,
-        also: Option<MptcpOption>,
-    ) {
-        let m = &self.subflows[i];
-        if m.tcp.state() != State::SynSent && m.tcp.state() != State::Closed {
-            let options = if self.is_mptcp() {
-                self.count(ctx, now, Some(m.tcp.id()), Counter::MPRstTx);
-                let mut options = reset_options(refusal.reason, refusal.transient);
-                options.mptcp.extend(also);
-                options
-            } else {
-                TcpOptions::default()
-            };
-            self.send_subflow_reset(ctx, now, i, options);
-        }
-        let reason_given = self.is_mptcp().then_some(refusal.reason);
-        let transient = refusal.transient;
-        self.subflows[i].reset = Some(SubflowReset { by_peer: false, reason: reason_given, transient });
-        self.drop_subflow(ctx, now, i, CloseReason::Reset);
-        if matches!(refusal.reason, ResetReason::MiddleboxInterference | ResetReason::MptcpSpecific) {
-            self.last_error = Some(ConnectionError::Broken);
-        }
-        self.after_progress(ctx, now);
-    }
-
-    /// Ends one subflow without a word; what it carried goes to others.
+    /// Ends one subflow without sending anything; what it carried is reinjected on others.
     pub(crate) fn drop_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize, reason: CloseReason) {
         self.subflows[i].tcp.terminate(reason);
-        self.remove_subflow(ctx, now, i);
+        self.end_subflow(ctx, now, i);
     }
 
-    /// Takes a finished subflow out of the connection.
-    fn remove_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+    /// Subflow `i` has ended: it is marked, and leaves the connection when the step is over.
+    pub(super) fn end_subflow(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+        if self.subflows[i].is_ended() {
+            return;
+        }
         self.reinject_from(i);
-        let m = self.subflows.remove(i);
-        self.look_for_paths = true;
+        self.subflows.mark_ended(i);
+        let m = &self.subflows[i];
+        self.addresses.on_change();
         let id = m.tcp.id();
         let waiting = (m.tcp.state() == State::TimeWait).then(|| TimeWait {
             path: m.tcp.path(),
@@ -157,130 +79,122 @@ impl Connection {
             self.count(ctx, now, Some(id), Counter::TcpAbortOnTimeout);
         }
         let error = m.tcp.close_reason().map(error_of);
-        // A join that never came to be, last though it was, is not why the connection ends if another subflow ended before.
-        if m.is_joined() || (self.subflows.is_empty() && self.last_error.is_none()) {
-            self.last_error = error;
-        }
+        // A failed join is not why the connection ends if another subflow ended before, even if the join was the last.
+        self.life.on_subflow_ended(error, m.is_joined(), self.subflows.is_empty());
         if let Some(error) = error {
-            self.note_lost(now, &m, error);
-        } else if m.announced && self.ended.is_none() && !self.finished() {
-            // The peer closed it. Opened again at once it might be closed again at once, without end.
-            self.put_off(m.tcp.tuple().local.ip(), m.tcp.tuple().remote, now + pause_after(None));
+            self.note_lost(now, i, error);
+        } else if m.is_announced() && !self.life.has_ended() && !self.finished() {
+            // The peer closed it. Without a pause, opening and closing could repeat forever.
+            self.addresses.failures.put_off(pair_of(m), now + pause_after(None));
         }
-        let (connection, reset) = (self.id, m.reset);
-        if m.announced {
+        let m = &self.subflows[i];
+        let (connection, reset) = (self.id, m.reset());
+        if m.is_announced() {
             self.cc.subflow_removed(now, id);
             self.scheduler.subflow_removed(id);
             ctx.push_event(Event::SubflowClosed { connection, subflow: id, error, reset });
-        } else if let (Join::SynSent { .. } | Join::AckSent { .. }, Some(error)) = (m.join, error) {
+        } else if let Some(error) = error.filter(|_| m.join.is_ours_and_open()) {
             let (path, remote) = (m.tcp.path(), m.tcp.tuple().remote);
             ctx.push_event(Event::JoinFailed { connection, subflow: id, path, remote, error, reset });
         }
     }
 
     /// Remembers a subflow that did not end by FIN, and decides whether its pair of addresses is tried again.
-    fn note_lost(&mut self, now: Instant, m: &Subflow, error: ConnectionError) {
-        let (local, remote) = (m.tcp.tuple().local.ip(), m.tcp.tuple().remote);
-        if self.lost.len() == LOST_KEPT {
-            self.lost.pop_front();
-        }
-        self.lost.push_back(LostSubflow {
+    fn note_lost(&mut self, now: Instant, i: usize, error: ConnectionError) {
+        let m = &self.subflows[i];
+        let pair = pair_of(m);
+        self.addresses.failures.on_lost(LostSubflow {
             at: now,
             subflow: m.tcp.id(),
             local: m.tcp.tuple().local,
-            remote,
+            remote: m.tcp.tuple().remote,
             error,
-            reset: m.reset,
-            established: m.announced,
+            reset: m.reset(),
+            established: m.is_announced(),
         });
         let failed = if !m.is_joined() {
             // RFC 8684 §3.4.1, §3.9.3: not again, unless the peer advertises the address anew.
             let refused = m.tcp.close_reason() == Some(CloseReason::Refused);
-            self.gone |= refused && self.subflows.is_empty() && matches!(m.join, Join::SynSent { .. });
-            let ours = matches!(m.join, Join::SynSent { .. } | Join::AckSent { .. });
-            let passing = matches!(m.reset, Some(SubflowReset { by_peer: true, transient: true, .. }));
+            if refused && self.subflows.is_empty() && m.join.is_syn_sent() {
+                self.life.on_refused();
+            }
+            let ours = m.join.is_ours_and_open();
+            let passing = matches!(m.reset(), Some(SubflowReset { by_peer: true, transient: true, .. }));
             if ours && passing {
-                // RFC 8684 §3.6: so says the peer; each time later.
-                let tries = self.count_reset(local, remote);
+                // RFC 8684 §3.6: the peer says that it may work later. Wait longer each time.
+                let tries = self.addresses.failures.on_reset(pair);
                 let wait = Duration::from_secs(1).saturating_mul(1 << (tries - 1).min(6));
-                self.put_off(local, remote, now + wait);
+                self.addresses.failures.put_off(pair, now + wait);
                 tries > JOINS_RETRIED
             } else {
                 ours && m.tcp.close_reason() != Some(CloseReason::Aborted)
             }
         } else {
-            match m.reset {
-                // RFC 8684 §3.6: a permanent condition, so says the peer.
+            match m.reset() {
+                // RFC 8684 §3.6: the peer says that the condition is permanent.
                 Some(SubflowReset { by_peer: true, reason: Some(_), transient: false }) => true,
                 Some(reset) => {
-                    self.put_off(local, remote, now + pause_after(reset.reason));
-                    self.count_reset(local, remote) >= RESETS_ALLOWED
+                    self.addresses.failures.put_off(pair, now + pause_after(reset.reason));
+                    self.addresses.failures.on_reset(pair) >= RESETS_ALLOWED
                 }
                 None => false,
             }
         };
-        if failed && !self.failed.contains(&(local, remote)) && self.failed.len() < FAILED_KEPT {
-            self.failed.push((local, remote));
+        if failed {
+            self.addresses.failures.on_failed(pair);
         }
-    }
-
-    /// No subflow between these addresses before `until`, while there are others.
-    pub(crate) fn put_off(&mut self, local: IpAddr, remote: SocketAddr, until: Instant) {
-        if let Some(known) = self.retry_after.iter_mut().find(|(l, r, _)| (*l, *r) == (local, remote)) {
-            known.2 = known.2.max(until);
-        } else if self.retry_after.len() < FAILED_KEPT {
-            self.retry_after.push((local, remote, until));
-        }
-    }
-
-    /// One more reset between two addresses; how many there have been.
-    fn count_reset(&mut self, local: IpAddr, remote: SocketAddr) -> u8 {
-        if let Some((_, _, n)) = self.resets.iter_mut().find(|(l, r, _)| (*l, *r) == (local, remote)) {
-            *n = n.saturating_add(1);
-            return *n;
-        }
-        if self.resets.len() < FAILED_KEPT {
-            self.resets.push((local, remote, 1));
-        }
-        1
     }
 
     /// Both directions are done (RFC 8684 §3.3.3).
     fn finished(&self) -> bool {
-        self.fin.acked && self.recv.finished()
+        self.send.is_fin_acked() && self.recv.is_finished()
     }
 
-    /// Looks at what a segment, a timer or the application has changed: subflows to close or remove, the end.
+    /// There is nothing more to send now: updates the state of the connection. True if subflows were opened,
+    /// whose SYNs wait.
+    pub(crate) fn on_nothing_to_send(&mut self, ctx: &mut Context, now: Instant) -> bool {
+        let opened = self.subflows.opened();
+        self.after_progress(ctx, now);
+        self.subflows.sweep();
+        self.subflows.opened() != opened
+    }
+
+    /// The application lets go of it.
+    pub(crate) fn handle_close(&mut self, ctx: &mut Context, now: Instant) {
+        self.detach(ctx, now);
+        self.subflows.sweep();
+    }
+
+    /// Acts on what a segment, a timer or the application has changed: closes and removes subflows, ends the
+    /// connection.
     pub(crate) fn after_progress(&mut self, ctx: &mut Context, now: Instant) {
-        if self.recv.finished() && !self.end_notified {
-            self.end_notified = true;
+        if self.recv.is_finished() && self.notices.on_end_of_stream() {
             self.notify_readable(ctx);
         }
         if self.is_mptcp() {
             self.close_subflows(ctx, now);
         }
-        let mut i = 0;
-        while i < self.subflows.len() {
-            let m = &self.subflows[i];
-            // A member in TIME_WAIT stays until its last ACK has left.
+        for i in self.subflows.indices() {
+            let Some(m) = self.subflows.get(i) else { continue };
+            // A subflow in TIME_WAIT stays until its last ACK has left.
             let waiting_ack = m.tcp.state() == State::TimeWait && m.tcp.owes_ack();
             if m.tcp.is_finished() && !waiting_ack {
-                self.remove_subflow(ctx, now, i);
-            } else {
-                i += 1;
+                self.end_subflow(ctx, now, i);
             }
         }
-        if self.ended.is_none() {
+        if !self.life.has_ended() {
             self.check_end(ctx, now);
         }
-        if self.detached && self.ended.is_none() && self.fin.acked && self.give_up_at.is_none() {
-            self.give_up_at = Some(now + ORPHAN_TIMEOUT);
+        // The data level is complete; a peer that leaves its half of a subflow open must not hold the
+        // connection forever.
+        let over = match self.life.has_ended() {
+            true => !self.subflows.is_empty(),
+            false => self.life.is_orphan() && self.send.is_fin_acked(),
+        };
+        if over {
+            self.life.give_up_by(now + ORPHAN_TIMEOUT);
         }
-        if self.ended.is_some() && !self.subflows.is_empty() && self.give_up_at.is_none() {
-            // The data level is done with; a peer that leaves its half of a subflow open must not keep us for ever.
-            self.give_up_at = Some(now + ORPHAN_TIMEOUT);
-        }
-        if self.look_for_paths && self.opens_subflows() {
+        if self.addresses.wants_look() && self.opens_subflows() {
             self.manage_paths(ctx, now);
         }
     }
@@ -288,15 +202,15 @@ impl Connection {
     /// Closes the subflows that are of no more use (RFC 8684 §3.3.3).
     fn close_subflows(&mut self, ctx: &mut Context, now: Instant) {
         if self.finished() {
-            for i in (0..self.subflows.len()).rev() {
+            for i in self.subflows.indices().rev() {
                 let Some(m) = self.subflows.get_mut(i) else { continue };
                 if m.tcp.state() == State::SynSent {
-                    // RFC 9293 §3.10.4: a join that nobody has answered is of no use any more.
+                    // RFC 9293 §3.10.4: an unanswered join is no longer needed.
                     m.tcp.terminate(CloseReason::Aborted);
                     continue;
                 }
                 // What it still carries has been acknowledged over others, and it does not get through.
-                let stuck = !m.tcp.is_all_acked() && m.stale && self.can_be_reset(i);
+                let stuck = !m.tcp.is_all_acked() && m.is_stale() && self.can_be_reset(i);
                 if stuck {
                     self.reset_subflow(ctx, now, i, ResetReason::TooMuchOutstandingData);
                 } else {
@@ -305,9 +219,9 @@ impl Connection {
             }
             return;
         }
-        // The peer's FIN closes its subflow only. Ours follows, but not while it is the only one for what is left to send: the
-        // last subflow stays open until everything has been DATA_ACKed.
-        let done = self.send.una() >= self.send.end() && (!self.fin.queued || self.fin.acked);
+        // The peer's FIN closes its subflow only. Ours follows, but not while it is the only one for what is
+        // left to send: the last subflow stays open until everything has been DATA_ACKed.
+        let done = self.send.is_done();
         let usable = self.subflows.iter().filter(|m| m.can_send_data() && !m.tcp.fin_received()).count();
         for m in self.subflows.iter_mut().filter(|m| m.tcp.fin_received()) {
             if done || usable > 0 {
@@ -324,18 +238,23 @@ impl Connection {
         }
         if !self.subflows.is_empty() {
             if self.subflows.iter().any(|m| m.is_joined()) && !self.is_stranded() {
-                // Only the wait for the peer's end goes on, of one that nobody has any more.
-                self.give_up_at = self.give_up_at.filter(|_| self.detached && self.fin.acked);
+                // Only an orphan that waits for the peer to close keeps its deadline.
+                if !(self.life.is_orphan() && self.send.is_fin_acked()) {
+                    self.life.go_on();
+                }
             }
             return;
         }
-        let error = self.last_error.unwrap_or(ConnectionError::Reset);
-        // RFC 8684 §3.3.3: break before make. FIN and RST end a subflow, not the connection; another may follow. A peer that
-        // refuses it knows the connection no more, and the user timeout is the application's own limit.
-        let may_return =
-            self.is_mptcp() && self.fully_established && !self.gone && error != ConnectionError::TimedOut;
+        let error = self.life.last_error().unwrap_or(ConnectionError::Reset);
+        // RFC 8684 §3.3.3: break before make. FIN and RST end a subflow, not the connection; another may
+        // follow. A peer that refuses it has forgotten the connection, and the user timeout is the
+        // application's own limit.
+        let may_return = self.is_mptcp()
+            && self.mptcp.is_fully_established()
+            && !self.life.is_refused()
+            && error != ConnectionError::TimedOut;
         if !may_return {
-            let error = if self.gone { ConnectionError::Reset } else { error };
+            let error = if self.life.is_refused() { ConnectionError::Reset } else { error };
             self.end(ctx, now, Some(error));
             return;
         }
@@ -348,303 +267,85 @@ impl Connection {
                 return;
             }
         }
-        if self.give_up_at.is_none() {
-            self.give_up_at = Some(now + self.config.close_timeout);
-        }
+        self.life.give_up_by(now + self.config.close_timeout);
     }
 
-    /// Data wait that no subflow will carry: those left have been closed by us, when others still could, and not by the peer.
+    /// Data wait that no subflow will carry: those left have been closed by us, when others still could, and
+    /// not by the peer.
     fn is_stranded(&self) -> bool {
         let open = |m: &Subflow| m.is_joined() && !m.tcp.is_closing();
-        self.send_next < self.send.end() && !self.subflows.iter().any(open)
+        self.send.next() < self.send.end() && !self.subflows.iter().any(open)
     }
 
-    /// Data wait for a subflow. With none that is open it is as without any (RFC 8684 §3.3.3): another may come, but no timer of
-    /// those that are left would ever end it.
+    /// Data wait for a subflow. With none that is open it is as without any (RFC 8684 §3.3.3): another may
+    /// come, but no timer of those that are left would ever end it.
     pub(crate) fn wait_for_subflow(&mut self, now: Instant) {
-        if self.is_stranded() && self.give_up_at.is_none() {
-            self.give_up_at = Some(now + self.config.close_timeout);
+        if self.is_stranded() {
+            self.life.give_up_by(now + self.config.close_timeout);
         }
     }
 
     /// The connection has ended.
     pub(crate) fn end(&mut self, ctx: &mut Context, now: Instant, error: Option<ConnectionError>) {
-        if self.ended.is_some() {
+        if self.life.has_ended() {
             return;
         }
-        self.ended = Some(error);
-        if let Some(listener) = self.half_open.take() {
+        let admission = self.life.on_end(error);
+        if let Some(listener) = admission.backlog {
             ctx.leave_half_open(listener);
         }
-        if let Some(listener) = self.fast_opened.take() {
+        if let Some(listener) = admission.fast_open {
             ctx.fast_open_abandoned(now, listener);
         }
+        self.settle_end(ctx, now, error);
+    }
+
+    /// Releases what an ended connection holds, and tells the application.
+    pub(super) fn settle_end(&mut self, ctx: &mut Context, now: Instant, error: Option<ConnectionError>) {
         if self.is_mptcp() {
-            ctx.observe_end(Counter::MPCurrEstab);
+            ctx.observe_end(now, self.id, Counter::MPCurrEstab);
         }
-        ctx.forget_token(self.local_token, self.id);
-        self.retransmit_at = None;
-        self.pacing_wake = None;
-        self.give_up_at = None;
-        self.adverts.clear();
-        self.reinject.clear();
-        if !self.detached {
+        ctx.forget_token(self.mptcp.local_token(), self.id);
+        self.send.on_end();
+        self.addresses.adverts.clear();
+        if !self.life.is_orphan() {
             self.notify_readable(ctx);
             ctx.push_event(Event::Closed { connection: self.id, error });
         }
     }
 
-    /// A RST with `options` on subflow `i`.
-    fn send_subflow_reset(&mut self, ctx: &mut Context, now: Instant, i: usize, options: TcpOptions) {
-        let m = &self.subflows[i];
-        let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
-        let (seq, ack) = (m.tcp.wire_seq(m.tcp.snd_nxt()), m.tcp.wire_ack());
-        ctx.send_reset(now, path, &tuple, Reset { seq, ack: Some(ack), options });
-    }
-
-    /// Subflow `i` may be told of the end: its peer has state for it.
-    fn can_be_reset(&self, i: usize) -> bool {
-        !matches!(self.subflows[i].tcp.state(), State::SynSent | State::Closed | State::TimeWait)
-    }
-
-    fn fast_close_option(&self) -> MptcpOption {
-        MptcpOption::FastClose(MpFastClose { receiver_key: self.remote_key })
-    }
-
-    /// Ends everything at once, as configured: MP_FASTCLOSE on an ACK, or on a RST of every subflow (RFC 8684 §3.5). Plain TCP is
-    /// reset.
-    pub(crate) fn abort(&mut self, ctx: &mut Context, now: Instant, error: ConnectionError) {
-        let ack_form = self.config.fast_close == FastClose::Ack;
-        if ack_form && self.ended.is_none() && self.is_mptcp() && self.fully_established {
-            let usable = |m: &&Subflow| m.is_joined() && m.tcp.is_synchronized();
-            let best = self.subflows.iter().filter(usable).min_by_key(|m| (m.stale, m.tcp.srtt()));
-            if let Some(id) = best.map(|m| m.tcp.id()) {
-                self.abort_with_ack(ctx, now, id, error);
-                return;
-            }
+    /// The application has finished writing. False: it has ended cleanly before.
+    ///
+    /// # Errors
+    /// When it has ended otherwise.
+    pub(crate) fn shutdown(&mut self) -> Result<bool, ConnectionError> {
+        if let Some(error) = self.life.end() {
+            return error.map_or(Ok(false), Err);
         }
-        self.abort_with_reset(ctx, now, error);
-    }
-
-    /// RFC 8684 §3.5, option R.
-    fn abort_with_reset(&mut self, ctx: &mut Context, now: Instant, error: ConnectionError) {
-        while let Some(m) = self.subflows.first() {
-            let (id, joined) = (m.tcp.id(), m.is_joined());
-            if self.can_be_reset(0) {
-                let mut options = TcpOptions::default();
-                if self.is_mptcp() && joined {
-                    options.mptcp.push(self.fast_close_option());
-                    self.count(ctx, now, Some(id), Counter::MPFastcloseTx);
-                }
-                self.send_subflow_reset(ctx, now, 0, options);
-            }
-            self.subflows[0].tcp.terminate(CloseReason::Aborted);
-            self.remove_subflow(ctx, now, 0);
-        }
-        self.fast_close = None;
-        self.end(ctx, now, Some(error));
-    }
-
-    /// RFC 8684 §3.5, option A: FASTCLOSE_WAIT on subflow `id`, a RST on every other.
-    fn abort_with_ack(&mut self, ctx: &mut Context, now: Instant, id: SubflowId, error: ConnectionError) {
-        for i in (0..self.subflows.len()).rev() {
-            if self.subflows[i].tcp.id() == id {
-                continue;
-            }
-            if self.can_be_reset(i) {
-                self.send_subflow_reset(ctx, now, i, TcpOptions::default());
-            }
-            self.subflows[i].tcp.terminate(CloseReason::Aborted);
-            self.remove_subflow(ctx, now, i);
-        }
-        let option = self.fast_close_option();
-        if let Some(m) = self.subflows.first_mut() {
-            m.tcp.stop_timers();
-            m.signals.clear();
-            m.signals.push_back(option);
-            self.fast_close = Some(FastCloseWait { resend: now + m.tcp.rto(), tries: 1 });
-        }
-        self.end(ctx, now, Some(error));
-    }
-
-    /// Repeats MP_FASTCLOSE, and in the end gives up with a RST that carries it (RFC 8684 §3.5).
-    fn resend_fast_close(&mut self, ctx: &mut Context, now: Instant) {
-        let Some(wait) = self.fast_close.filter(|f| f.resend <= now) else { return };
-        let option = self.fast_close_option();
-        let Some(m) = self.subflows.first_mut() else {
-            self.fast_close = None;
-            return;
-        };
-        if wait.tries > FAST_CLOSE_RETRIES {
-            self.abort_with_reset(ctx, now, ConnectionError::Aborted);
-            return;
-        }
-        m.signals.push_back(option);
-        let resend = now + m.tcp.rto().saturating_mul(1 << wait.tries);
-        self.fast_close = Some(FastCloseWait { resend, tries: wait.tries + 1 });
-    }
-
-    /// In FASTCLOSE_WAIT only a RST counts, which the subflow has dealt with already, and an MP_FASTCLOSE: both ends closed at
-    /// the same time.
-    pub(crate) fn on_segment_after_fast_close(&mut self, ctx: &mut Context, now: Instant, seg: &TcpRepr) {
-        let key = self.local_key;
-        let closes = |o: &MptcpOption| matches!(o, MptcpOption::FastClose(f) if f.receiver_key == key);
-        if seg.options.mptcp.iter().any(closes) {
-            self.on_fast_close(ctx, now);
-        }
-    }
-
-    /// The peer closed the connection at once (RFC 8684 §3.5): our subflows are reset without the option.
-    pub(crate) fn on_fast_close(&mut self, ctx: &mut Context, now: Instant) {
-        self.count(ctx, now, None, Counter::MPFastcloseRx);
-        while !self.subflows.is_empty() {
-            if self.can_be_reset(0) {
-                self.send_subflow_reset(ctx, now, 0, TcpOptions::default());
-            }
-            self.subflows[0].tcp.terminate(CloseReason::Reset);
-            self.remove_subflow(ctx, now, 0);
-        }
-        self.fast_close = None;
-        self.end(ctx, now, Some(ConnectionError::Reset));
-    }
-
-    /// The application has finished writing.
-    pub(crate) fn shutdown(&mut self) {
-        self.fin.queued = true;
-        self.waiting = false;
+        self.send.shutdown();
+        self.life.on_syn_released();
+        Ok(true)
     }
 
     /// The application lets go: what it wrote is still delivered. Data it has not read, or that comes later, cannot be:
     /// unread data make it an abort, as in TCP (RFC 9293 §3.10.4 via RFC 2525 §2.17).
-    pub(crate) fn detach(&mut self, ctx: &mut Context, now: Instant) {
-        self.detached = true;
-        if self.ended.is_some() {
+    fn detach(&mut self, ctx: &mut Context, now: Instant) {
+        self.life.on_let_go();
+        if self.life.has_ended() {
             return;
         }
         // With Fast Open the application may be done before the handshake is.
-        let begun = self.established || (self.early && !self.waiting);
-        if self.recv.readable_bytes() > 0 || !begun {
+        if self.recv.readable_bytes() > 0 || !self.life.has_begun() {
             self.abort(ctx, now, ConnectionError::Aborted);
             return;
         }
         self.recv.discard();
-        self.fin.queued = true;
+        self.send.shutdown();
         self.after_progress(ctx, now);
     }
 
-    /// Nothing is left of it, and nobody asks.
+    /// It has ended, has no subflows, and the application has let go of it: it can be freed.
     pub(crate) fn is_dead(&self) -> bool {
-        self.ended.is_some() && self.detached && self.subflows.is_empty()
-    }
-
-    /// Fires what is due.
-    pub(crate) fn on_timeout(&mut self, ctx: &mut Context, now: Instant) {
-        let mut i = 0;
-        while i < self.subflows.len() {
-            let id = self.subflows[i].tcp.id();
-            self.subflows[i].end_signal_pause(now);
-            let fired = self.subflows[i].tcp.on_timer(now, self.cc.as_mut());
-            if fired.smaller_packets {
-                self.count(ctx, now, Some(id), Counter::TcpPmtuBlackHole);
-            }
-            self.count_failed_size_probes(ctx, now, id);
-            if fired.recovery {
-                self.count(ctx, now, Some(id), Counter::TcpFastRecovery);
-            }
-            if fired.timeout {
-                self.on_subflow_timeout(ctx, now, i);
-            }
-            let m = &mut self.subflows[i];
-            let half_open = m.tcp.state() == State::SynReceived && m.tcp.stats().timeouts > SYN_ACK_RETRIES;
-            if half_open {
-                m.tcp.terminate(CloseReason::TimedOut);
-                let initial = m.join == Join::Initial;
-                let what = if initial { Counter::TcpListenDrops } else { Counter::MPJoinHalfOpenDrop };
-                self.count(ctx, now, Some(id), what);
-            }
-            if fired.ended || half_open {
-                let timed_out = self.subflows[i].tcp.close_reason() == Some(CloseReason::TimedOut);
-                if timed_out && self.is_mptcp() && self.subflows[i].is_joined() {
-                    // RFC 8684 §3.3.6: the path does not deliver, whatever else the peer may think.
-                    self.count(ctx, now, Some(id), Counter::MPRstTx);
-                    let reason = ResetReason::UnacceptablePerformance;
-                    self.send_subflow_reset(ctx, now, i, reset_options(reason, true));
-                    self.subflows[i].reset =
-                        Some(SubflowReset { by_peer: false, reason: Some(reason), transient: true });
-                }
-                self.remove_subflow(ctx, now, i);
-            } else {
-                i += 1;
-            }
-        }
-        for m in &mut self.subflows {
-            // Over even when nothing can leave now (a busy device): a deadline that stays would fire without end.
-            if m.signal_wait.is_some_and(|t| t <= now) {
-                m.signals_interrupted();
-            }
-        }
-        self.resend_join_acks(ctx, now);
-        self.resend_fails(ctx, now);
-        self.resend_fast_close(ctx, now);
-        self.check_removals(ctx, now);
-        for i in (0..self.subflows.len()).rev() {
-            if self.subflows.get(i).and_then(|m| m.unmapped_deadline()).is_some_and(|t| t <= now) {
-                self.on_unmapped(ctx, now, i);
-            }
-        }
-        self.resend_adverts(ctx, now);
-        if self.retransmit_at.is_some_and(|t| t <= now) {
-            self.on_data_timer(ctx, now);
-        }
-        if self.pacing_wake.is_some_and(|t| t <= now) {
-            self.pacing_wake = None;
-        }
-        if self.retry_after.iter().any(|l| l.2 <= now) {
-            self.retry_after.retain(|l| l.2 > now);
-            if self.opens_subflows() {
-                self.manage_paths(ctx, now);
-            }
-        }
-        if self.give_up_at.is_some_and(|t| t <= now) {
-            self.give_up_at = None;
-            if self.ended.is_some() {
-                // As Linux does with FIN-WAIT-2: without a word. Whatever still comes is answered with RST.
-                while !self.subflows.is_empty() {
-                    self.drop_subflow(ctx, now, 0, CloseReason::TimedOut);
-                }
-                return;
-            }
-            let error = if self.subflows.is_empty() {
-                self.last_error.unwrap_or(ConnectionError::TimedOut)
-            } else {
-                ConnectionError::TimedOut
-            };
-            self.abort(ctx, now, error);
-        }
-        self.after_progress(ctx, now);
-    }
-
-    /// Member `i` had a retransmission timeout: others take over what it carries.
-    fn on_subflow_timeout(&mut self, ctx: &mut Context, now: Instant, i: usize) {
-        let m = &self.subflows[i];
-        let id = Some(m.tcp.id());
-        self.count(ctx, now, id, Counter::TcpTimeouts);
-        let others = self.subflows.iter().enumerate().any(|(j, o)| j != i && o.can_send_data());
-        if others && self.is_mptcp() {
-            self.reinject_from(i);
-        }
-        let m = &mut self.subflows[i];
-        if others && m.tcp.is_synchronized() {
-            // The connection as a whole is not congested, since others deliver: a path that comes back should not
-            // wait for a timer backed off to a minute. One segment a second is what keeping it costs.
-            let soon = now + STALE_PROBE;
-            m.tcp.retransmit_by(soon);
-        }
-        let m = &mut self.subflows[i];
-        if !m.stale && m.tcp.timeouts_in_a_row() >= u32::from(self.config.stale_loss_count) {
-            m.stale = true;
-            self.count(ctx, now, id, Counter::SubflowStale);
-        }
-        let _ = matches!(self.mode, Mode::Negotiating);
+        self.life.has_ended() && self.life.is_orphan() && self.subflows.is_empty()
     }
 }

@@ -1,192 +1,54 @@
 //! The connection itself: what it holds, how it begins, and what the application asks of it.
 
-use super::close::FastCloseWait;
-use super::fallback::Infinite;
-use super::mapping::{RxMappings, Tcp};
-use super::receive_queue::ReceiveQueue;
-use super::reinject::ReinjectQueue;
-use super::send_queue::SendQueue;
-use super::subflow::{Join, Subflow};
+use super::addresses::Addresses;
+use super::application::{Attention, Notices};
+use super::incoming::Incoming;
+use super::join_state::{Join, JoinState};
+use super::lifecycle::{Admission, Lifecycle};
+use super::mapping::Tcp;
+use super::negotiation::Negotiation;
+use super::outgoing::Outgoing;
+use super::plain::Plain;
+use super::receive::ReceiveState;
+use super::send::SendState;
+use super::subflow::{EndIds, Priority, Subflow};
+use super::subflows::Subflows;
 use crate::config::ConnectionConfig;
 use crate::context::Context;
+use crate::context::fast_open::Cookie;
 use crate::error::{ConnectionError, FallbackReason};
-use crate::event::{Event, LostSubflow};
+use crate::event::Event;
 use crate::observe::Counter;
-use crate::path_manager::{PathPolicy, RemoteAddress};
 use crate::tcp::{FourTuple, TcpConfig, window_scale_for};
-use crate::wire::mptcp::keys::token_and_idsn;
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use core::net::{IpAddr, SocketAddr};
-use smallvec::SmallVec;
+use core::net::SocketAddr;
 use umptcp_congestion::CongestionController;
 use umptcp_scheduler::Scheduler;
-use umptcp_types::{AddressId, ConnectionId, DataOffset, DataSeq, Instant, ListenerId, PathId, SubflowId};
-
-/// Whether the connection is MPTCP.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Mode {
-    /// Our SYN or SYN/ACK carried MP_CAPABLE and the peer's word is outstanding.
-    Negotiating,
-    /// MPTCP, since then.
-    Mptcp { since: Instant },
-    /// Plain TCP.
-    Plain { reason: FallbackReason },
-}
-
-/// How far our DATA_FIN (or FIN, in plain TCP) is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct FinState {
-    /// The application has finished writing.
-    pub(crate) queued: bool,
-    /// It has been sent.
-    pub(crate) sent: bool,
-    /// It is to be sent (again) on an ACK.
-    pub(crate) wanted: bool,
-    /// The peer has acknowledged it.
-    pub(crate) acked: bool,
-}
-
-/// An address we told the peer.
-#[derive(Clone, Debug)]
-pub(crate) struct Advert {
-    pub(crate) id: AddressId,
-    pub(crate) address: IpAddr,
-    pub(crate) port: Option<u16>,
-    /// The ports that the peer may take it to mean: `port`, or those of the subflows that carried it (RFC 8684 §3.4.1).
-    pub(crate) ports: SmallVec<[u16; 2]>,
-    /// The address of a path of ours that it stands for; it goes when that goes.
-    pub(crate) local: Option<IpAddr>,
-    pub(crate) echoed: bool,
-    pub(crate) resend: Option<Instant>,
-    pub(crate) tries: u8,
-}
+use umptcp_types::{ConnectionId, Instant, PathId, SubflowId};
 
 /// One MPTCP or TCP connection.
 pub(crate) struct Connection {
-    pub(crate) id: ConnectionId,
-    pub(crate) client: bool,
-    pub(crate) config: ConnectionConfig,
+    pub(super) id: ConnectionId,
+    pub(super) client: bool,
+    pub(super) config: ConnectionConfig,
     /// The first four-tuple: what the application sees (RFC 8684 §4).
-    pub(crate) initial_tuple: FourTuple,
-    pub(crate) mode: Mode,
-    pub(crate) established: bool,
-    /// The listener whose backlog it counts against until the third ACK comes.
-    pub(crate) half_open: Option<ListenerId>,
-    /// The listener whose pending Fast Open requests it counts as one of until then (RFC 7413 §4.2).
-    pub(crate) fast_opened: Option<ListenerId>,
-    /// The application has it before the handshake is through (Fast Open, in either role).
-    pub(crate) early: bool,
-    /// The SYN waits for data that it can carry.
-    pub(crate) waiting: bool,
-    /// The end, once it has come.
-    pub(crate) ended: Option<Option<ConnectionError>>,
-    /// The application has let go of it.
-    pub(crate) detached: bool,
+    pub(super) initial_tuple: FourTuple,
+    pub(super) mptcp: Negotiation,
+    pub(super) plain: Plain,
+    pub(super) life: Lifecycle,
 
-    // MPTCP.
-    pub(crate) local_key: u64,
-    pub(crate) remote_key: u64,
-    pub(crate) local_token: u32,
-    pub(crate) remote_token: u32,
-    pub(crate) local_idsn: DataSeq,
-    pub(crate) remote_idsn: DataSeq,
-    pub(crate) checksum: bool,
-    /// Bytes of the stream that came in the SYN, before the peer's data sequence space (RFC 8684 appendix B.2).
-    pub(crate) syn_data_received: u64,
-    /// A DATA_ACK has shown that the peer has both keys (RFC 8684 §3.1): joins may begin.
-    pub(crate) fully_established: bool,
-    /// The peer has proved otherwise, by an HMAC, that it has both keys: MP_CAPABLE need not be repeated.
-    pub(crate) peer_has_keys: bool,
-    /// A DATA_ACK has come: options survive the path from the peer, so it is too late for a silent fallback.
-    pub(crate) dss_seen: bool,
-    /// The peer's C flag was not set.
-    pub(crate) peer_allows_initial_join: bool,
-    /// DATA_ACKs go out in 8 bytes, as is owed for 8-byte DSNs (RFC 8684 §3.3.2); in 4 once the peer has sent shorter ones only.
-    pub(crate) long_data_acks: bool,
-    pub(crate) long_dsn_seen: bool,
+    pub(super) send: SendState,
+    pub(super) recv: ReceiveState,
 
-    // Plain TCP after MPTCP (RFC 8684 §3.7).
-    /// Data offset minus subflow offset of what we send, modulo 2⁶⁴.
-    pub(crate) plain_send: u64,
-    /// The same of what we receive.
-    pub(crate) plain_recv: u64,
-    /// The infinite mapping that the peer is still to be told.
-    pub(crate) infinite: Option<Infinite>,
+    pub(super) subflows: Subflows,
+    pub(super) cc: Box<dyn CongestionController>,
+    pub(super) scheduler: Box<dyn Scheduler>,
+    pub(super) addresses: Addresses,
 
-    // Data level, sending.
-    pub(crate) send: SendQueue,
-    /// Next data offset to be sent for the first time.
-    pub(crate) send_next: DataOffset,
-    /// First data offset the peer's window does not allow; never moves back.
-    pub(crate) send_edge: DataOffset,
-    pub(crate) fin: FinState,
-    pub(crate) reinject: ReinjectQueue,
-    /// Data-level retransmission timer (RFC 8684 §3.3.6).
-    pub(crate) retransmit_at: Option<Instant>,
-    pub(crate) retransmit_count: u32,
-    /// Whose turn it is to carry what some subflow acknowledged and the data level did not: counts up.
-    pub(crate) rescuer: usize,
-    /// When the peer last DATA_ACKed something new, or something became outstanding.
-    pub(crate) data_progress: Instant,
-    /// The window stopped us; told the scheduler.
-    pub(crate) blocked: bool,
-    /// Probes asked for since the data-level window closed. Kept here, because a subflow whose own window is open forgets
-    /// with every answer that it has probed.
-    pub(crate) window_probes: u32,
-    /// When pacing lets the next data leave.
-    pub(crate) pacing_wake: Option<Instant>,
-
-    // Data level, receiving.
-    pub(crate) recv: ReceiveQueue,
-
-    // Subflows.
-    pub(crate) subflows: Vec<Subflow>,
-    pub(crate) next_subflow: u32,
-    pub(crate) turn: usize,
-    pub(crate) cc: Box<dyn CongestionController>,
-    pub(crate) scheduler: Box<dyn Scheduler>,
-    /// Paths the application allows; empty: all.
-    pub(crate) paths: Vec<PathId>,
-    pub(crate) policy: Box<dyn PathPolicy>,
-    pub(crate) remotes: Vec<RemoteAddress>,
-    pub(crate) failed: Vec<(IpAddr, SocketAddr)>,
-    /// How often established subflows between these addresses were reset (bounded like `failed`).
-    pub(crate) resets: Vec<(IpAddr, SocketAddr, u8)>,
-    /// The path manager is to look again: a subflow has gone, or it has not looked yet.
-    pub(crate) look_for_paths: bool,
-    /// Pairs whose subflow was reset, and when another may be opened while there are others (bounded like `failed`).
-    pub(crate) retry_after: Vec<(IpAddr, SocketAddr, Instant)>,
-    /// Joins of ours in the second that began then.
-    pub(crate) joins: (Instant, u32),
-    /// The last subflows that did not end by FIN.
-    pub(crate) lost: VecDeque<LostSubflow>,
-    pub(crate) local_ids: Vec<(IpAddr, AddressId)>,
-    pub(crate) adverts: Vec<Advert>,
-    /// Addresses of ours that the application has taken back: no subflow is opened from them.
-    pub(crate) withdrawn: Vec<IpAddr>,
-    /// MP_FASTCLOSE was sent on an ACK, and its answer is outstanding.
-    pub(crate) fast_close: Option<FastCloseWait>,
-    /// A subflow was refused when there was no other: the peer knows nothing of the connection any more.
-    pub(crate) gone: bool,
-    /// Why the last subflow ended, should it have been the last.
-    pub(crate) last_error: Option<ConnectionError>,
-    /// When a connection without subflow, or one the peer does not close, is given up.
-    pub(crate) give_up_at: Option<Instant>,
-
-    // Towards the stack and the application.
-    pub(crate) ready: bool,
-    pub(crate) armed: Option<Instant>,
-    pub(crate) readable_queued: bool,
-    /// The application has been told of the end of the stream.
-    pub(crate) end_notified: bool,
-    pub(crate) writable_queued: bool,
-    pub(crate) want_write: bool,
-    pub(crate) bytes_sent: u64,
-    pub(crate) bytes_acked: u64,
-    pub(crate) bytes_received: u64,
+    pub(crate) notices: Notices,
+    pub(crate) attention: Attention,
 }
 
 impl core::fmt::Debug for Connection {
@@ -194,10 +56,18 @@ impl core::fmt::Debug for Connection {
         f.debug_struct("Connection")
             .field("id", &self.id)
             .field("first", &self.initial_tuple)
-            .field("mode", &self.mode)
+            .field("mode", &self.mptcp.mode())
             .field("subflows", &self.subflows.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Who began the connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Role {
+    Client,
+    /// The peer did, by way of these listeners.
+    Server(Admission),
 }
 
 /// The parts of a connection that names in its configuration stand for.
@@ -209,109 +79,59 @@ pub(crate) struct Parts {
 impl Connection {
     pub(crate) fn new(
         id: ConnectionId,
-        client: bool,
+        role: Role,
         config: ConnectionConfig,
         first: FourTuple,
         parts: Parts,
     ) -> Self {
+        let (client, life) = match role {
+            Role::Client => (true, Lifecycle::connecting()),
+            Role::Server(admission) => (false, Lifecycle::accepting(admission)),
+        };
         Connection {
             id,
             client,
             initial_tuple: first,
-            mode: if config.mptcp {
-                Mode::Negotiating
-            } else {
-                Mode::Plain { reason: FallbackReason::Disabled }
-            },
-            established: false,
-            half_open: None,
-            fast_opened: None,
-            early: false,
-            waiting: false,
-            ended: None,
-            detached: false,
-            local_key: 0,
-            remote_key: 0,
-            local_token: 0,
-            remote_token: 0,
-            local_idsn: DataSeq(0),
-            remote_idsn: DataSeq(0),
-            checksum: config.checksum,
-            syn_data_received: 0,
-            fully_established: false,
-            peer_has_keys: false,
-            dss_seen: false,
-            peer_allows_initial_join: true,
-            long_data_acks: true,
-            long_dsn_seen: false,
-            plain_send: 0,
-            plain_recv: 0,
-            infinite: None,
-            send: SendQueue::new(config.send_buffer),
-            send_next: DataOffset(1),
-            send_edge: DataOffset(1),
-            fin: FinState::default(),
-            reinject: ReinjectQueue::default(),
-            retransmit_at: None,
-            retransmit_count: 0,
-            rescuer: 0,
-            data_progress: Instant::ZERO,
-            blocked: false,
-            window_probes: 0,
-            pacing_wake: None,
-            recv: ReceiveQueue::new(config.receive_buffer),
-            subflows: Vec::new(),
-            next_subflow: 0,
-            turn: 0,
+            mptcp: Negotiation::new(config.mptcp, config.checksum),
+            plain: Plain::default(),
+            life,
+            send: SendState::new(config.send_buffer),
+            recv: ReceiveState::new(config.receive_buffer),
+            subflows: Subflows::default(),
             cc: parts.cc,
             scheduler: parts.scheduler,
-            paths: Vec::new(),
-            policy: crate::path_manager::default_policy(),
-            remotes: alloc::vec![RemoteAddress::new(AddressId(0), first.remote)],
-            failed: Vec::new(),
-            resets: Vec::new(),
-            look_for_paths: true,
-            retry_after: Vec::new(),
-            joins: (Instant::ZERO, 0),
-            lost: VecDeque::new(),
-            local_ids: alloc::vec![(first.local.ip(), AddressId(0))],
-            adverts: Vec::new(),
-            withdrawn: Vec::new(),
-            fast_close: None,
-            gone: false,
-            last_error: None,
-            give_up_at: None,
-            ready: false,
-            armed: None,
-            readable_queued: false,
-            end_notified: false,
-            writable_queued: false,
-            want_write: false,
-            bytes_sent: 0,
-            bytes_acked: 0,
-            bytes_received: 0,
+            addresses: Addresses::new(&first),
+            notices: Notices::default(),
+            attention: Attention::default(),
             config,
         }
     }
 
-    /// Sets our key and what follows from it, and makes the token known.
-    pub(crate) fn set_local_key(&mut self, ctx: &mut Context, key: u64) {
-        (self.local_token, self.local_idsn) = token_and_idsn(key);
-        self.local_key = key;
-        ctx.take_token(self.local_token, self.id);
+    /// The port and peer that are kept for the joins of this connection, if it makes any.
+    pub(crate) fn kept_port(&self) -> Option<(u16, SocketAddr)> {
+        let (local, remote) = (self.initial_tuple.local.port(), self.initial_tuple.remote);
+        (self.client && self.config.mptcp).then_some((local, remote))
     }
 
-    /// Sets the peer's key and what follows from it.
-    pub(crate) fn set_remote_key(&mut self, key: u64) {
-        self.remote_key = key;
-        let (token, idsn) = token_and_idsn(key);
-        self.remote_token = token;
-        self.remote_idsn = DataSeq(idsn.0.wrapping_sub(self.syn_data_received));
+    /// The SYN waits for data that it can carry.
+    pub(crate) fn is_awaiting_data(&self) -> bool {
+        self.life.is_awaiting_data()
+    }
+
+    /// The SYN is not to wait for data.
+    pub(crate) fn release_syn(&mut self) {
+        self.life.on_syn_released();
+    }
+
+    /// Takes `key` as ours, and makes its token known.
+    pub(crate) fn choose_key(&mut self, ctx: &mut Context, key: u64) {
+        let token = self.mptcp.on_key_chosen(key);
+        ctx.take_token(token, self.id);
     }
 
     /// Whether MPTCP is in use.
     pub(crate) fn is_mptcp(&self) -> bool {
-        matches!(self.mode, Mode::Mptcp { .. })
+        self.mptcp.is_active()
     }
 
     /// Counts something that happened to this connection.
@@ -320,16 +140,11 @@ impl Connection {
     }
 
     /// The TCP settings of a subflow of this connection on `path`.
-    pub(crate) fn subflow_config(
-        &self,
-        ctx: &Context,
-        now: Instant,
-        path: PathId,
-        tuple: &FourTuple,
-    ) -> TcpConfig {
+    fn subflow_config(&self, ctx: &Context, now: Instant, path: PathId, tuple: &FourTuple) -> TcpConfig {
         let (mtu, max_packet) = ctx.path(path).map_or((1500, 1500), |p| (p.mtu, p.max_packet));
         let headers = crate::wire::ip::ip_header_len(&tuple.local.ip()) as u32 + 20;
-        // A device that cannot cut is given single packets, also when the path's packets have become much smaller than its own MTU.
+        // A device that cannot cut is given single packets, also when the path's packets have become much
+        // smaller than its own MTU.
         let cuts = max_packet > u32::from(mtu);
         let max_packet = max_packet.clamp(u32::from(mtu), 65_535);
         TcpConfig {
@@ -349,23 +164,30 @@ impl Connection {
         }
     }
 
-    /// A subflow of ours towards the peer, not yet sent a SYN.
+    /// The TCP of a new subflow; its SYN is not sent yet.
     pub(crate) fn new_tcp(&mut self, ctx: &mut Context, now: Instant, path: PathId, tuple: FourTuple) -> Tcp {
-        let id = SubflowId(self.next_subflow);
-        self.next_subflow += 1;
+        let id = self.subflows.next_id();
         ctx.open_tuple(tuple, self.id, id);
         let config = self.subflow_config(ctx, now, path, &tuple);
         Tcp::connect(id, path, tuple, config, now)
     }
 
-    /// Adds `member`, with what its path is configured to be.
-    pub(crate) fn add_subflow(&mut self, ctx: &Context, mut subflow: Subflow) {
-        if let Some(p) = ctx.path(subflow.tcp.path()) {
-            subflow.backup_local = p.backup;
-            subflow.weight = p.weight;
-        }
-        subflow.mappings = RxMappings::new(self.config.receive_buffer);
-        self.subflows.push(subflow);
+    /// Adds a subflow, with what its path is configured to be. `cookie`: the Fast Open option for its SYN/ACK.
+    pub(crate) fn add_subflow(
+        &mut self,
+        ctx: &Context,
+        tcp: Tcp,
+        step: Join,
+        ids: EndIds,
+        cookie: Option<Cookie>,
+    ) -> &mut Subflow {
+        let path = ctx.path(tcp.path());
+        let priority = path.map_or(Priority { backup: false, weight: 1 }, |p| Priority {
+            backup: p.backup,
+            weight: p.weight,
+        });
+        let (incoming, outgoing) = (Incoming::new(self.config.receive_buffer), Outgoing::new(cookie));
+        self.subflows.push(Subflow::new(tcp, JoinState::new(step), ids, incoming, outgoing, priority))
     }
 
     /// The paths that its subflows use.
@@ -373,37 +195,32 @@ impl Connection {
         self.subflows.iter().map(|m| m.tcp.path())
     }
 
-    /// Index of a subflow.
-    pub(crate) fn index(&self, id: SubflowId) -> Option<usize> {
-        self.subflows.iter().position(|m| m.tcp.id() == id)
-    }
-
-    /// The first subflow and its SYN.
-    pub(crate) fn open_first(&mut self, ctx: &mut Context, now: Instant, path: PathId) {
+    /// The first subflow and its SYN. `allowed`: the paths that the connection may use; empty: all.
+    pub(crate) fn open_first(&mut self, ctx: &mut Context, now: Instant, path: PathId, allowed: Vec<PathId>) {
+        self.addresses.allow(allowed);
         if self.config.mptcp && ctx.avoids_mptcp(now, self.initial_tuple.remote.ip()) {
             self.count(ctx, now, None, Counter::MPCapableSYNTXDisabled);
-            self.mode = Mode::Plain { reason: FallbackReason::BlackHole };
+            self.mptcp.fall_back(FallbackReason::BlackHole);
         } else if self.config.mptcp {
             match ctx.unique_key() {
-                Some(key) => self.set_local_key(ctx, key),
+                Some(key) => self.choose_key(ctx, key),
                 None => {
                     self.count(ctx, now, None, Counter::MPFallbackTokenInit);
-                    self.mode = Mode::Plain { reason: FallbackReason::NoToken };
+                    self.mptcp.fall_back(FallbackReason::NoToken);
                 }
             }
         }
         let tcp = self.new_tcp(ctx, now, path, self.initial_tuple);
-        self.add_subflow(ctx, Subflow::new(tcp, Join::Initial, AddressId(0), AddressId(0)));
+        self.add_subflow(ctx, tcp, Join::Initial, EndIds::INITIAL, None);
         self.put_off_syn(ctx, now);
     }
 
-    /// A member became able to carry data: tell controller, scheduler and application.
+    /// A subflow became able to carry data: tell controller, scheduler and application.
     pub(crate) fn announce(&mut self, ctx: &mut Context, now: Instant, i: usize) {
         let m = &mut self.subflows[i];
-        if m.announced {
+        if !m.on_announced() {
             return;
         }
-        m.announced = true;
         self.cc.subflow_added(now, m.tcp.id(), m.congestion_params());
         self.scheduler.subflow_added(m.tcp.id());
         let event =
@@ -414,7 +231,7 @@ impl Connection {
     /// Another congestion controller takes over: it is told of the subflows with their windows as they are.
     pub(crate) fn set_congestion(&mut self, now: Instant, cc: Box<dyn CongestionController>) {
         let before = core::mem::replace(&mut self.cc, cc);
-        for m in self.subflows.iter().filter(|m| m.announced) {
+        for m in self.subflows.iter().filter(|m| m.is_announced()) {
             let id = m.tcp.id();
             self.cc.subflow_added(now, id, m.congestion_params());
             self.cc.resume(id, before.window(id), before.ssthresh(id));
@@ -424,7 +241,7 @@ impl Connection {
     /// Another scheduler takes over.
     pub(crate) fn set_scheduler(&mut self, scheduler: Box<dyn Scheduler>) {
         self.scheduler = scheduler;
-        for m in self.subflows.iter().filter(|m| m.announced) {
+        for m in self.subflows.iter().filter(|m| m.is_announced()) {
             self.scheduler.subflow_added(m.tcp.id());
         }
     }
@@ -433,29 +250,37 @@ impl Connection {
 
     /// Room in the send buffer, if sending is possible at all.
     fn check_writable(&self) -> Result<(), ConnectionError> {
-        match self.ended {
+        match self.life.end() {
             Some(Some(e)) => return Err(e),
             Some(None) => return Err(ConnectionError::SendClosed),
             None => {}
         }
-        if self.fin.queued { Err(ConnectionError::SendClosed) } else { Ok(()) }
+        if self.send.is_shut() { Err(ConnectionError::SendClosed) } else { Ok(()) }
     }
 
     pub(crate) fn write(&mut self, data: Bytes) -> Result<usize, ConnectionError> {
         self.check_writable()?;
         let len = data.len();
-        let n = self.send.push(data);
-        self.waiting &= n == 0;
-        self.want_write |= n < len;
+        let n = self.send.write(data);
+        self.on_written(n, len);
         Ok(n)
     }
 
     pub(crate) fn write_slice(&mut self, data: &[u8]) -> Result<usize, ConnectionError> {
         self.check_writable()?;
-        let n = self.send.push_slice(data);
-        self.waiting &= n == 0;
-        self.want_write |= n < data.len();
+        let n = self.send.write_slice(data);
+        self.on_written(n, data.len());
         Ok(n)
+    }
+
+    /// The application wrote `n` bytes of `len`.
+    fn on_written(&mut self, n: usize, len: usize) {
+        if n > 0 {
+            self.life.on_syn_released();
+        }
+        if n < len {
+            self.notices.on_short_write();
+        }
     }
 
     /// Bytes for the application; `Ok(None)`: none now. `Err(None)`: the end of the stream.
@@ -464,24 +289,22 @@ impl Connection {
             self.offer_window();
             return Ok(Some(bytes));
         }
-        if self.recv.finished() {
+        if self.recv.is_finished() {
             return Err(None);
         }
-        match self.ended {
+        match self.life.end() {
             Some(Some(e)) => Err(Some(e)),
             Some(None) => Err(None),
             None => Ok(None),
         }
     }
 
-    /// Sends a window update when reading has opened the window enough (RFC 9293 §3.8.6.2.2: not for a few bytes).
+    /// Sends a window update when reading has opened the window enough.
     fn offer_window(&mut self) {
-        let now_open = self.recv.advertised_edge() - self.recv.next();
-        let could_be = self.recv.window_edge() - self.recv.next();
         let mss = self.subflows.first().map_or(1460, |m| u64::from(m.tcp.mss()));
-        if could_be >= 2 * now_open && could_be - now_open >= mss.min(self.config.receive_buffer as u64 / 2) {
-            for m in &mut self.subflows {
-                if m.tcp.is_synchronized() && m.is_joined() {
+        if self.recv.owes_window_update(mss) {
+            for m in self.subflows.iter_mut() {
+                if m.can_acknowledge() {
                     m.tcp.ack_now();
                 }
             }
@@ -494,43 +317,14 @@ impl Connection {
     }
 
     pub(crate) fn notify_readable(&mut self, ctx: &mut Context) {
-        if !self.readable_queued && !self.detached {
-            self.readable_queued = true;
+        if !self.life.is_orphan() && self.notices.on_readable() {
             ctx.push_event(Event::Readable { connection: self.id });
         }
     }
 
     pub(crate) fn notify_writable(&mut self, ctx: &mut Context) {
-        if self.want_write && !self.writable_queued && !self.detached && self.send.room() > 0 {
-            self.want_write = false;
-            self.writable_queued = true;
+        if !self.life.is_orphan() && self.send.room() > 0 && self.notices.on_room() {
             ctx.push_event(Event::Writable { connection: self.id });
         }
-    }
-
-    /// When something is due although nothing arrives.
-    pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        if self.ended.is_some() && self.subflows.is_empty() {
-            return None;
-        }
-        let subflows = self.subflows.iter().filter_map(|m| {
-            let join = match m.join {
-                Join::AckSent { resend, .. } => Some(resend),
-                _ => None,
-            };
-            let fail = m.fail.map(|f| f.resend);
-            let removal = m.removal.map(|r| r.next);
-            let signal = m.signal_wait.filter(|_| !m.signals.is_empty());
-            [m.tcp.next_deadline(), join, fail, m.unmapped_deadline(), removal, signal]
-                .into_iter()
-                .flatten()
-                .min()
-        });
-        let adverts = self.adverts.iter().filter_map(|a| a.resend);
-        let fast_close = self.fast_close.map(|f| f.resend);
-        let later = self.retry_after.iter().map(|l| l.2).min().filter(|_| self.ended.is_none());
-        let own = [self.retransmit_at, self.pacing_wake, self.give_up_at, fast_close, later];
-        let own = own.into_iter().flatten();
-        subflows.chain(adverts).chain(own).min()
     }
 }

@@ -8,82 +8,50 @@
 //! | MP_FAIL comes, and no checksums are in use | ignored | ignored |
 //! | an infinite mapping comes | plain TCP | subflow reset, reason 6 |
 //!
-//! With [`strict_checksums`](crate::config::ConnectionConfig::strict_checksums) the last column holds for one subflow too.
-//!
-//! Plain TCP after MPTCP keeps one number per direction: data offset minus subflow offset. It is constant from then on,
-//! because one subflow carries everything in order; it need not be 0, since other subflows may have come and gone.
+//! With [`strict_checksums`](crate::config::ConnectionConfig::strict_checksums) the last column holds for one
+//! subflow too.
 
-use super::connection::{Connection, Mode};
+use super::connection::Connection;
+use super::incoming::Unanswered;
 use super::join::Refusal;
 use super::mapping::Mapping;
 use crate::context::Context;
-use crate::error::{ConnectionError, FallbackReason};
+use crate::error::FallbackReason;
 use crate::event::Event;
 use crate::observe::Counter;
 use crate::wire::mptcp::{Dsn, Dss, DssMapping, MpFail, MptcpOption, ResetReason};
 use crate::wire::tcp::TcpRepr;
-use umptcp_types::{DataOffset, DataSeq, Duration, Instant, SubflowOffset};
-
-/// Pure ACKs that carry an infinite mapping when there is no data to carry it.
-const ANNOUNCING_ACKS: u8 = 8;
-/// MP_FAILs sent, on timers that start from the RTO and double, before a subflow whose peer does not answer is reset.
-const FAIL_TRIES: u8 = 5;
-
-/// An infinite mapping that the peer is to be told (RFC 8684 §3.7).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Infinite {
-    /// First data byte: the last DATA_ACK, for the mapping acts retroactively.
-    data: DataOffset,
-    /// Its place on the subflow.
-    subflow: SubflowOffset,
-    /// End of the first data segment that carried it.
-    carried: Option<SubflowOffset>,
-    /// Pure ACKs that may still carry it.
-    acks: u8,
-}
-
-/// A checksum failed on the only subflow, and the peer has been told (RFC 8684 §3.7).
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FailSent {
-    /// Where the failed mapping begins.
-    pub(crate) data: DataOffset,
-    /// When to say it again.
-    pub(crate) resend: Instant,
-    /// How often it has been said.
-    pub(crate) tries: u8,
-}
+use umptcp_types::{DataOffset, DataSeq, Instant, SubflowOffset};
 
 impl Connection {
     /// Index of the only subflow, if there is one only, able to carry data, and no other is being opened.
-    pub(crate) fn sole_subflow(&self) -> Option<usize> {
-        match self.subflows.as_slice() {
-            [m] if m.is_joined() && m.tcp.is_synchronized() && !m.tcp.fin_sent() => Some(0),
-            _ => None,
-        }
+    fn sole_subflow(&self) -> Option<usize> {
+        self.subflows.sole().filter(|i| {
+            let m = &self.subflows[*i];
+            m.can_acknowledge() && !m.tcp.fin_sent()
+        })
     }
 
     /// Whether plain TCP is an option for a connection that is MPTCP.
     fn may_fall_back(&self) -> bool {
-        !(self.checksum && self.config.strict_checksums)
+        !(self.mptcp.checksum() && self.config.strict_checksums)
     }
 
     /// Whether everything we sent and the peer has not DATA_ACKed lies on subflow `i`, in one piece.
     fn contiguous_out(&self, i: usize) -> bool {
         let m = &self.subflows[i];
-        let shift = self.send_next.0.wrapping_sub(m.tcp.snd_nxt().0);
-        let una = SubflowOffset(self.send.una().0.min(self.send_next.0).wrapping_sub(shift));
-        let since = |at: SubflowOffset| m.send_shift == Some(shift) && at >= m.send_shift_since;
-        let data = self.send.una() >= self.send_next || since(una);
+        let shift = self.send.next().0.wrapping_sub(m.tcp.snd_nxt().0);
+        let una = SubflowOffset(self.send.una().0.min(self.send.next().0).wrapping_sub(shift));
+        let since = |at: SubflowOffset| m.outgoing.is_shifted_since(at, shift);
+        let data = self.send.una() >= self.send.next() || since(una);
         // What the subflow may still send again must be new to the peer too, or it would be taken for other data.
         let subflow = m.tcp.is_all_acked() || since(m.tcp.snd_una());
-        self.reinject.is_empty() && data && subflow
+        !self.send.is_reinjecting() && data && subflow
     }
 
     /// Whether what subflow `i` brings next is what the data level waits for, and nothing lies beyond it.
     fn contiguous_in(&self, i: usize) -> bool {
-        let m = &self.subflows[i];
-        let shift = self.recv.next_data().0.wrapping_sub(m.consumed.0);
-        self.recv.is_contiguous() && m.mappings.all_shifted_by(shift)
+        self.recv.is_contiguous() && self.subflows[i].incoming.continues(self.recv.next_data())
     }
 
     /// Data without an MPTCP option before any DSS has come, or an acknowledgement without one of the first data we
@@ -98,29 +66,31 @@ impl Connection {
         payload: usize,
         advanced: bool,
     ) -> bool {
-        if !self.is_mptcp() || !self.may_fall_back() || self.subflows.len() > 1 || self.next_subflow > 1 {
+        if !self.is_mptcp() || !self.may_fall_back() || self.subflows.opened() > 1 {
             return false;
         }
+        let Some(i) = self.subflows.first_index() else { return false };
         // A piece of a segment that was cut on its way is covered by the mapping that came with the first piece.
-        let m = &self.subflows[0];
-        let covered = m
-            .tcp
-            .offset_of(seg.seq)
-            .is_some_and(|at| payload > 0 && (at < m.consumed || m.mappings.covering(at).is_some()));
-        let data = (payload > 0 || seg.flags.fin) && !self.dss_seen && !covered;
-        let first = DataOffset(self.first_data(0));
-        let first_ack = advanced && self.send_next > first && self.send.una() == first;
+        let m = &self.subflows[i];
+        let covered = m.tcp.offset_of(seg.seq).is_some_and(|at| payload > 0 && (m.incoming.is_mapped(at)));
+        let data = (payload > 0 || seg.flags.fin) && !self.mptcp.is_dss_seen() && !covered;
+        let first = DataOffset(self.first_data(i));
+        let first_ack = advanced && self.send.next() > first && self.send.una() == first;
         if carries_signal(seg) || !(data || first_ack) {
             return false;
         }
         let what = if data { Counter::MPCapableDataFallback } else { Counter::DssFallback };
         self.count(ctx, now, None, what);
-        self.fall_back(ctx, if data { FallbackReason::NoOptionInData } else { FallbackReason::NoDataAck });
+        self.fall_back(
+            ctx,
+            now,
+            if data { FallbackReason::NoOptionInData } else { FallbackReason::NoDataAck },
+        );
         true
     }
 
-    /// The same on a connection that has, or has had, other subflows: the first data on subflow `i` was acknowledged without a
-    /// DATA_ACK. RFC 8684 §3.7 has the subflow reset. True: it was.
+    /// The same on a connection that has, or has had, other subflows: the first data on subflow `i` was
+    /// acknowledged without a DATA_ACK. RFC 8684 §3.7 has the subflow reset. True: it was.
     pub(crate) fn check_subflow_options(
         &mut self,
         ctx: &mut Context,
@@ -130,11 +100,14 @@ impl Connection {
     ) -> bool {
         let m = &mut self.subflows[i];
         if carries_signal(seg) {
-            m.options_seen = true;
+            m.incoming.on_option();
             return false;
         }
         // A SACK may have taken a DATA_ACK's place.
-        if m.options_seen || m.tcp.stats().bytes_acked <= m.syn_data_sent || !seg.options.sack.is_empty() {
+        if m.incoming.options_seen()
+            || m.tcp.stats().bytes_acked <= m.outgoing.syn_data()
+            || !seg.options.sack.is_empty()
+        {
             return false;
         }
         let id = Some(m.tcp.id());
@@ -144,67 +117,37 @@ impl Connection {
     }
 
     /// From here on plain TCP.
-    pub(crate) fn fall_back(&mut self, ctx: &mut Context, reason: FallbackReason) {
-        if matches!(self.mode, Mode::Plain { .. }) {
+    pub(crate) fn fall_back(&mut self, ctx: &mut Context, now: Instant, reason: FallbackReason) {
+        if self.mptcp.is_plain() {
             return;
         }
         if self.is_mptcp() {
-            ctx.observe_end(Counter::MPCurrEstab);
+            ctx.observe_end(now, self.id, Counter::MPCurrEstab);
         }
         tracing::info!(connection = ?self.id, %reason, "falling back to TCP");
         let was_mptcp = self.is_mptcp();
-        self.mode = Mode::Plain { reason };
-        ctx.forget_token(self.local_token, self.id);
-        self.retransmit_at = None;
-        self.adverts.clear();
-        self.reinject.clear();
-        self.adverts.clear();
-        self.recv.forget_fin();
+        self.mptcp.fall_back(reason);
+        ctx.forget_token(self.mptcp.local_token(), self.id);
+        self.addresses.adverts.clear();
+        self.recv.on_fallback();
         ctx.push_event(Event::FellBack { connection: self.id, reason });
         let una = self.send.una();
         let next = self.recv.next_data();
+        let mut edge = None;
         if let Some(m) = self.subflows.first_mut() {
-            m.signals.clear();
-            (m.fail, m.removal) = (None, None);
+            m.on_fallback();
             if was_mptcp {
-                self.plain_send = self.send_next.0.wrapping_sub(m.tcp.snd_nxt().0);
-                self.plain_recv = next.0.wrapping_sub(m.consumed.0);
-                // RFC 8684 §3.7: the peer is told, should options pass in our direction only. When the peer began it, it knows.
-                if m.dss_sent && reason != FallbackReason::InfiniteMapping {
-                    let subflow = SubflowOffset(una.0.min(self.send_next.0).wrapping_sub(self.plain_send));
-                    self.infinite =
-                        Some(Infinite { data: una, subflow, carried: None, acks: ANNOUNCING_ACKS });
+                self.plain.on_fallback((self.send.next(), m.tcp.snd_nxt()), (next, m.incoming.consumed()));
+                // RFC 8684 §3.7: the peer is told, should options pass in our direction only. When the peer
+                // began it, it knows.
+                if m.outgoing.options_sent() && reason != FallbackReason::InfiniteMapping {
+                    self.plain.announce(una, una.min(self.send.next()));
                     m.tcp.ack_now();
                 }
             }
-            let edge = DataOffset(m.tcp.send_edge().0.wrapping_add(self.plain_send));
-            self.send_edge = self.send_edge.max(edge);
+            edge = Some(self.plain.sent(m.tcp.send_edge()));
         }
-    }
-
-    /// The data offset of a subflow offset of ours, in plain TCP.
-    pub(crate) fn plain_sent(&self, at: SubflowOffset) -> DataOffset {
-        DataOffset(at.0.wrapping_add(self.plain_send))
-    }
-
-    /// The data offset of a subflow offset of the peer's, in plain TCP.
-    pub(crate) fn plain_received(&self, at: SubflowOffset) -> DataOffset {
-        DataOffset(at.0.wrapping_add(self.plain_recv))
-    }
-
-    /// The mapping for a segment of data that ends at `end`, in plain TCP: an infinite one, if the peer is still to be told.
-    pub(crate) fn infinite_mapping(&mut self, end: SubflowOffset) -> Option<Mapping> {
-        let checksum = self.checksum.then_some(0);
-        let infinite = self.infinite.as_mut()?;
-        infinite.carried.get_or_insert(end);
-        Some(Mapping { data: infinite.data, subflow: infinite.subflow, len: 0, checksum })
-    }
-
-    /// The peer acknowledged our subflow bytes up to `una`, in plain TCP.
-    pub(crate) fn infinite_acknowledged(&mut self, una: SubflowOffset) {
-        if self.infinite.is_some_and(|i| i.carried.is_some_and(|end| una >= end)) {
-            self.infinite = None;
-        }
+        self.send.on_fallback(edge);
     }
 
     /// The option that announces plain TCP, for a segment of data with `mapping`, or for a pure ACK.
@@ -217,24 +160,19 @@ impl Connection {
     ) -> Option<MptcpOption> {
         let (data, subflow) = match mapping {
             Some(m) if m.len == 0 => (m.data, m.subflow),
-            None if ack_only => {
-                let infinite = self.infinite.as_mut().filter(|i| i.acks > 0)?;
-                infinite.acks -= 1;
-                (infinite.data, infinite.subflow)
-            }
+            None if ack_only => self.plain.take_for_ack()?,
             _ => return None,
         };
         self.count(ctx, now, None, Counter::InfiniteMapTx);
-        let dsn = Dsn::Long(data.to_wire(self.local_idsn).0);
-        let checksum = self.checksum.then_some(0);
-        let syn_data = self.subflows.first().map_or(0, |m| m.syn_data_sent);
-        let ssn = subflow.0.wrapping_sub(syn_data) as u32;
+        let dsn = Dsn::Long(data.to_wire(self.mptcp.local_idsn()).0);
+        let checksum = self.mptcp.checksum().then_some(0);
+        let ssn = self.subflows.first().map_or(subflow.0 as u32, |m| m.outgoing.ssn(subflow));
         let mapping = DssMapping { dsn, ssn, len: 0, checksum };
         Some(MptcpOption::Dss(Dss { data_fin: false, ack: None, mapping: Some(mapping) }))
     }
 
-    /// RFC 8684 §3.7: from `ssn`, which is data byte `dsn`, on the subflow's bytes are the data. False: it cannot be, and
-    /// the subflow was reset.
+    /// RFC 8684 §3.7: from `ssn`, which is data byte `dsn`, on the subflow's bytes are the data. False: it
+    /// cannot be, and the subflow was reset.
     pub(crate) fn on_infinite_mapping(
         &mut self,
         ctx: &mut Context,
@@ -245,14 +183,10 @@ impl Connection {
         let id = Some(self.subflows[i].tcp.id());
         self.count(ctx, now, id, Counter::InfiniteMapRx);
         let m = &self.subflows[i];
-        let near = self.recv.next().to_wire(self.remote_idsn);
-        let seq = match map.dsn {
-            Dsn::Long(v) => DataSeq(v),
-            Dsn::Short(v) => DataSeq::from_low32(v, near),
-        };
-        let data = seq.0.wrapping_sub(self.remote_idsn.0) as u32;
-        let expected = self.recv.next_data().0.wrapping_sub(m.consumed.0) as u32;
-        let ssn = map.ssn.wrapping_add(m.syn_data_received as u32);
+        let seq = self.recv.whole_dsn(map.dsn, self.mptcp.remote_idsn());
+        let data = seq.0.wrapping_sub(self.mptcp.remote_idsn().0) as u32;
+        let expected = self.recv.next_data().0.wrapping_sub(m.incoming.consumed().0) as u32;
+        let ssn = m.incoming.counted(map.ssn);
         let fits = data.wrapping_sub(ssn) == expected;
         if fits
             && self.may_fall_back()
@@ -260,7 +194,7 @@ impl Connection {
             && self.contiguous_out(i)
             && let Some(_) = self.alone(ctx, now, i)
         {
-            self.fall_back(ctx, FallbackReason::InfiniteMapping);
+            self.fall_back(ctx, now, FallbackReason::InfiniteMapping);
             return true;
         }
         self.count(ctx, now, id, Counter::FallbackFailed);
@@ -284,7 +218,7 @@ impl Connection {
             && let Some(i) = self.alone(ctx, now, i)
         {
             let resend = now + self.subflows[i].tcp.rto();
-            self.subflows[i].fail = Some(FailSent { data, resend, tries: 1 });
+            self.subflows[i].incoming.on_fail_sent(data, resend);
             self.say_fail(i, data);
             return;
         }
@@ -293,16 +227,15 @@ impl Connection {
     }
 
     fn say_fail(&mut self, i: usize, data: DataOffset) {
-        let dsn = data.to_wire(self.remote_idsn).0;
+        let dsn = data.to_wire(self.mptcp.remote_idsn()).0;
         let m = &mut self.subflows[i];
-        m.signals.retain(|s| !matches!(s, MptcpOption::Fail(_)));
-        m.signals.push_back(MptcpOption::Fail(MpFail { dsn }));
+        m.signals.replace(MptcpOption::Fail(MpFail { dsn }));
     }
 
     fn reset_with_fail(&mut self, ctx: &mut Context, now: Instant, i: usize, data: DataOffset) {
-        let dsn = data.to_wire(self.remote_idsn).0;
+        let dsn = data.to_wire(self.mptcp.remote_idsn()).0;
         self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPFailTx);
-        self.last_error = Some(ConnectionError::Broken);
+        self.life.on_subflow_broken();
         let interference = Refusal { reason: ResetReason::MiddleboxInterference, transient: false };
         let fail = MptcpOption::Fail(MpFail { dsn });
         self.reset_subflow_saying(ctx, now, i, interference, Some(fail));
@@ -313,16 +246,17 @@ impl Connection {
     pub(crate) fn on_fail(&mut self, ctx: &mut Context, now: Instant, i: usize, fail: MpFail) -> bool {
         let id = Some(self.subflows[i].tcp.id());
         self.count(ctx, now, id, Counter::MPFailRx);
-        if !self.checksum {
-            // RFC 8684 §3.7: without checksums nothing tells the peer of a change. Anybody who sees the connection could have sent it to
-            // take the other subflows away; a peer that means it can send an infinite mapping, or reset the subflow.
+        if !self.mptcp.checksum() {
+            // RFC 8684 §3.7: without checksums nothing tells the peer of a change. Anybody who sees the
+            // connection could have sent it to take the other subflows away; a peer that means it can send an
+            // infinite mapping, or reset the subflow.
             self.count(ctx, now, id, Counter::MPFailUnexpected);
             return true;
         }
         let next = self.recv.next_data();
-        let answer = self.subflows[i].fail.is_some();
-        let about = DataOffset::from_wire(DataSeq(fail.dsn), self.local_idsn);
-        if !answer && about.is_none_or(|d| d > self.send_next) {
+        let answer = self.subflows[i].incoming.awaits_fail();
+        let about = DataOffset::from_wire(DataSeq(fail.dsn), self.mptcp.local_idsn());
+        if !answer && about.is_none_or(|d| d > self.send.next()) {
             // About data never sent: not from our peer, or of no use.
             return true;
         }
@@ -335,7 +269,7 @@ impl Connection {
             if answer {
                 self.count(ctx, now, id, Counter::DSSCorruptionFallback);
             }
-            self.fall_back(ctx, reason);
+            self.fall_back(ctx, now, reason);
             if !answer {
                 // RFC 8684 §3.7: answered in kind, so that both directions become plain TCP.
                 self.say_fail(i, next);
@@ -349,35 +283,34 @@ impl Connection {
 
     /// Repeats MP_FAILs that nobody answered; in the end the subflow goes.
     pub(crate) fn resend_fails(&mut self, ctx: &mut Context, now: Instant) {
-        for i in (0..self.subflows.len()).rev() {
-            let Some(fail) = self.subflows.get(i).and_then(|m| m.fail).filter(|f| f.resend <= now) else {
-                continue;
-            };
-            if fail.tries >= FAIL_TRIES {
-                self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::FallbackFailed);
-                self.reset_with_fail(ctx, now, i, fail.data);
-                continue;
+        for i in self.subflows.indices().rev() {
+            match self.subflows.get(i).and_then(|m| m.incoming.unanswered_fail(now)) {
+                None => {}
+                Some(Unanswered::GiveUp(data)) => {
+                    self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::FallbackFailed);
+                    self.reset_with_fail(ctx, now, i, data);
+                }
+                Some(Unanswered::Repeat(data, tries)) => {
+                    let m = &mut self.subflows[i];
+                    m.incoming.on_fail_repeated(now + m.tcp.rto().saturating_mul(1 << tries));
+                    self.say_fail(i, data);
+                }
             }
-            let interval: Duration = self.subflows[i].tcp.rto().saturating_mul(1 << fail.tries);
-            let next = FailSent { resend: now + interval, tries: fail.tries + 1, ..fail };
-            self.subflows[i].fail = Some(next);
-            self.say_fail(i, fail.data);
         }
     }
 
-    /// Whether subflow `i` alone carries data, so that the connection may fall back on it; where it stands now. Subflows
+    /// Whether subflow `i` alone carries data, so that the connection may fall back on it; its index. Subflows
     /// that are still being opened have no place in a connection that falls back, and are reset.
     fn alone(&mut self, ctx: &mut Context, now: Instant, i: usize) -> Option<usize> {
-        let id = self.subflows[i].tcp.id();
-        if self.subflows.iter().any(|m| m.tcp.id() != id && m.is_joined()) {
+        if self.subflows.enumerate().any(|(j, m)| j != i && m.is_joined()) {
             return None;
         }
-        for j in (0..self.subflows.len()).rev() {
-            if self.subflows.get(j).is_some_and(|m| m.tcp.id() != id) {
+        for j in self.subflows.indices().rev() {
+            if j != i && self.subflows.get(j).is_some() {
                 self.reset_subflow(ctx, now, j, ResetReason::MptcpSpecific);
             }
         }
-        self.sole_subflow().filter(|_| self.index(id).is_some())
+        self.sole_subflow().filter(|sole| *sole == i)
     }
 }
 

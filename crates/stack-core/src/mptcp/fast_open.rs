@@ -1,23 +1,22 @@
 //! Data in the SYN (RFC 7413; RFC 8684 appendix B).
 //!
-//! They come before the data sequence space: the SYN still has its first number, the first byte after them the second, on the
-//! wire of both levels. Here offsets count from the first byte of the stream, so the two ends keep how many bytes the SYN
-//! carried and take them off data and subflow sequence numbers on the wire.
+//! They come before the data sequence space: the SYN still has its first number, the first byte after them
+//! the second, on the wire of both levels. Here offsets count from the first byte of the stream, so the two
+//! ends keep how many bytes the SYN carried and take them off data and subflow sequence numbers on the wire.
 
-use super::connection::{Connection, Mode};
+use super::connection::Connection;
 use super::mapping::Segment;
-use super::subflow::{Join, Subflow};
 use crate::context::Context;
-use crate::context::fast_open::{Advice, Cookie};
+use crate::context::fast_open::Advice;
 use crate::event::Event;
 use crate::observe::Counter;
 use crate::tcp::default_mss;
-use crate::wire::mptcp::{MpCapable, MptcpOption};
 use crate::wire::tcp::{MAX_OPTIONS, TcpRepr};
 use bytes::Bytes;
-use umptcp_types::{DataOffset, DataSeq, Instant, SubflowOffset};
+use umptcp_types::{DataOffset, Instant};
 
-/// Longest cookie that fits a SYN beside MSS, SACK, timestamps, window scale (20 bytes) and MP_CAPABLE (4), and without the latter.
+/// Longest cookie that fits a SYN beside MSS, SACK, timestamps, window scale (20 bytes) and MP_CAPABLE (4),
+/// and without the latter.
 const LONGEST_COOKIE: usize = 14;
 const LONGEST_PLAIN_COOKIE: usize = 16;
 
@@ -26,28 +25,17 @@ fn longest_syn(v6: bool) -> u64 {
     if v6 { 1440 } else { 1460 }
 }
 
-impl Subflow {
-    /// Client: an ACK leaves. A Linux server that has answered data of the SYN before the third ACK does not send the answer then, but
-    /// when a DATA_ACK comes (6.18), so that one follows the keys. Should they be lost it is ignored, or leads to plain TCP.
-    pub(crate) fn follow_up_keys(&mut self, sent: &TcpRepr) {
-        let keys = |o: &MptcpOption| matches!(o, MptcpOption::Capable(MpCapable::Ack { .. }));
-        self.follow_up = self.syn_data_sent > 0 && sent.options.mptcp.iter().any(keys);
-        if self.follow_up {
-            self.tcp.ack_now();
-        }
-    }
-}
-
 impl Connection {
     /// Offset of the first byte that the SYN of subflow `i` did not carry to the peer.
     pub(crate) fn first_data(&self, i: usize) -> u64 {
-        1 + self.subflows[i].syn_data_sent
+        self.subflows[i].outgoing.first_data()
     }
 
-    /// Server: data may be sent although the handshake is not through (RFC 7413 §4.2.2). Only in plain TCP: a DATA_ACK cannot be
-    /// given before the third ACK brings the client's key, and Linux falls back when the first data come without one.
+    /// Server: data may be sent although the handshake is not through (RFC 7413 §4.2.2). Only in plain TCP: a
+    /// DATA_ACK cannot be given before the third ACK brings the client's key, and Linux falls back when the
+    /// first data come without one.
     pub(crate) fn answers_early(&self) -> bool {
-        self.early && !self.client && !self.established && matches!(self.mode, Mode::Plain { .. })
+        self.life.is_accepted_early() && self.mptcp.is_plain()
     }
 
     /// What the first SYN is to do.
@@ -55,7 +43,7 @@ impl Connection {
         if !self.config.fast_open || !self.client {
             return Advice::Leave;
         }
-        let longest = if self.mode == Mode::Negotiating { LONGEST_COOKIE } else { LONGEST_PLAIN_COOKIE };
+        let longest = if self.mptcp.is_open() { LONGEST_COOKIE } else { LONGEST_PLAIN_COOKIE };
         match ctx.fast_open_advice(now, self.initial_tuple.local.ip(), self.initial_tuple.remote) {
             // RFC 7413 §4.2.2: no room for the option, no Fast Open.
             Advice::Send(cookie, _) if cookie.len() > longest => Advice::Leave,
@@ -65,15 +53,16 @@ impl Connection {
 
     /// Client: with a cookie at hand the SYN waits for data that it can carry.
     pub(crate) fn put_off_syn(&mut self, ctx: &Context, now: Instant) {
-        self.waiting = matches!(self.fast_open_advice(ctx, now), Advice::Send(..));
-        self.early |= self.waiting;
+        if matches!(self.fast_open_advice(ctx, now), Advice::Send(..)) {
+            self.life.await_data();
+        }
     }
 
-    /// Client: data for the first SYN if a cookie is known, else a request for one. A SYN sent again has neither (RFC 7413
-    /// §4.2.2).
+    /// Client: data for the first SYN if a cookie is known, else a request for one. A SYN sent again has
+    /// neither (RFC 7413 §4.2.2).
     pub(crate) fn add_fast_open(&mut self, ctx: &mut Context, now: Instant, i: usize, segment: &mut Segment) {
         let m = &self.subflows[i];
-        if m.join != Join::Initial || m.tcp.syn_follows_old_ack() {
+        if !m.join.is_initial() || m.tcp.syn_follows_old_ack() {
             return;
         }
         if m.tcp.stats().timeouts > 0 {
@@ -83,9 +72,7 @@ impl Connection {
         match self.fast_open_advice(ctx, now) {
             Advice::Leave => {}
             Advice::Ask => {
-                let m = &mut self.subflows[i];
-                m.fast_open = Some(Cookie::new());
-                m.asked_cookie = true;
+                self.subflows[i].outgoing.on_cookie_asked();
             }
             Advice::Send(cookie, mss) => {
                 let m = &mut self.subflows[i];
@@ -97,7 +84,7 @@ impl Connection {
                 }
                 segment.payload = self.send.slice(DataOffset(1)..DataOffset(1 + n));
                 m.tcp.syn_carries(n as u32);
-                m.fast_open = Some(cookie);
+                m.outgoing.on_cookie_used(cookie);
             }
         }
     }
@@ -105,17 +92,18 @@ impl Connection {
     /// Client: a SYN with the option was not answered, or by an ICMP error. Maybe that is why (RFC 7413 §4.1.3.1).
     pub(crate) fn doubt_fast_open(&mut self, ctx: &mut Context, now: Instant, i: usize) {
         let m = &self.subflows[i];
-        if !self.established && (m.tcp.syn_data() > 0 || m.asked_cookie) {
+        if self.life.is_connecting() && (m.tcp.syn_data() > 0 || m.outgoing.asked_cookie()) {
             ctx.fast_open_in_doubt(now, m.tcp.tuple().local.ip(), m.tcp.tuple().remote);
         }
     }
 
-    /// Client: what the SYN/ACK says of the data in the SYN. What it does not acknowledge is sent again as ordinary data.
+    /// Client: what the SYN/ACK says of the data in the SYN. What it does not acknowledge is sent again as
+    /// ordinary data.
     pub(crate) fn on_fast_open_answer(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
         let m = &self.subflows[i];
         let id = Some(m.tcp.id());
         let (sent, acked) = (m.tcp.syn_data(), u64::from(m.tcp.syn_data_acked()));
-        if sent == 0 && !m.asked_cookie {
+        if sent == 0 && !m.outgoing.asked_cookie() {
             return;
         }
         let (local, remote) = (m.tcp.tuple().local.ip(), m.tcp.tuple().remote);
@@ -144,36 +132,33 @@ impl Connection {
         let payload = self.send.slice(DataOffset(1)..DataOffset(1 + acked));
         let m = &mut self.subflows[i];
         m.tcp.syn_data_delivered(now, payload);
-        m.syn_data_sent = acked;
-        m.send_shift_since = SubflowOffset(1 + acked);
-        self.local_idsn = DataSeq(self.local_idsn.0.wrapping_sub(acked));
-        self.send_next = DataOffset(1 + acked);
-        self.bytes_sent += acked;
-        self.bytes_acked += self.send.acknowledge(self.send_next);
+        m.outgoing.on_syn_data_acked(acked);
+        self.mptcp.on_syn_data_acked(acked);
+        self.send.on_syn_data_acked(acked);
         self.notify_writable(ctx);
     }
 
-    /// Server: the SYN of the first subflow carried `data`, and its cookie was valid. The application has the connection at once.
+    /// Server: the SYN of the first subflow carried `data`, and its cookie was valid. The application has the
+    /// connection at once.
     pub(crate) fn take_syn_data(&mut self, ctx: &mut Context, now: Instant, mut data: Bytes) {
         // What the receive buffer has no room for is not acknowledged and comes again.
-        data.truncate(usize::try_from(self.recv.window_edge() - DataOffset(1)).unwrap_or(usize::MAX));
+        data.truncate(self.recv.syn_data_room());
         let n = data.len() as u64;
-        let Some(m) = self.subflows.first_mut().filter(|_| n > 0) else { return };
+        let Some(i) = self.subflows.first_index().filter(|_| n > 0) else { return };
+        let m = &mut self.subflows[i];
         let id = Some(m.tcp.id());
         m.tcp.syn_data_received(n);
-        m.syn_data_received = n;
-        m.consumed = SubflowOffset(1 + n);
-        m.verified_to = m.consumed;
-        self.syn_data_received = n;
-        self.early = true;
+        m.incoming.on_syn_data(n);
+        self.recv.on_syn_data(n);
+        self.life.on_syn_data_taken();
         if self.answers_early() {
             // Within the window of the SYN and the initial one.
-            self.subflows[0].tcp.allow_early_data();
-            self.send_edge = DataOffset(self.subflows[0].tcp.send_edge().0);
-            self.announce(ctx, now, 0);
+            self.subflows[i].tcp.allow_early_data();
+            self.send.on_handshake(DataOffset(self.subflows[i].tcp.send_edge().0));
+            self.announce(ctx, now, i);
         }
         ctx.push_event(Event::Connected { connection: self.id });
         self.count(ctx, now, id, Counter::TcpFastOpenPassive);
-        self.insert_data(ctx, now, 0, DataOffset(1), data);
+        self.insert_data(ctx, now, i, DataOffset(1), data);
     }
 }

@@ -1,8 +1,7 @@
 //! MP_CAPABLE in both roles, and what leads back to plain TCP (RFC 8684 §3.1, §3.7).
 
-use super::connection::{Connection, Mode};
+use super::connection::Connection;
 use super::mapping::RxMapping;
-use super::subflow::Join;
 use crate::config::ConnectionConfig;
 use crate::context::Context;
 use crate::error::FallbackReason;
@@ -10,7 +9,7 @@ use crate::observe::Counter;
 use crate::wire::mptcp::keys::constant_time_eq;
 use crate::wire::mptcp::{CapableFlags, Dsn, DssMapping, MpCapable, MptcpOption, VERSION};
 use crate::wire::tcp::TcpRepr;
-use umptcp_types::{DataOffset, Instant, SubflowId, SubflowOffset};
+use umptcp_types::{DataOffset, Instant, SubflowOffset};
 
 /// The MP_CAPABLE option of a segment.
 pub(crate) fn capable(seg: &TcpRepr) -> Option<&MpCapable> {
@@ -20,8 +19,9 @@ pub(crate) fn capable(seg: &TcpRepr) -> Option<&MpCapable> {
     })
 }
 
-/// The MP_CAPABLE option of a segment of the handshake. Two different ones, or one beside an MP_JOIN, contradict each other:
-/// something on the path has been at the options (RFC 8684 §3.1), so they count as unusable. The same one twice is one.
+/// The MP_CAPABLE option of a segment of the handshake. Two different ones, or one beside an MP_JOIN,
+/// contradict each other: something on the path has been at the options (RFC 8684 §3.1), so they count as
+/// unusable. The same one twice is one.
 pub(crate) fn sole_capable(seg: &TcpRepr) -> Result<Option<&MpCapable>, FallbackReason> {
     let of_handshake = |o: &&MptcpOption| matches!(o, MptcpOption::Capable(_) | MptcpOption::Join(_));
     let mut options = seg.options.mptcp.iter().filter(of_handshake);
@@ -35,8 +35,9 @@ pub(crate) fn sole_capable(seg: &TcpRepr) -> Result<Option<&MpCapable>, Fallback
     })
 }
 
-/// Whether the flags of an MP_CAPABLE leave something to agree on (RFC 8684 §3.1): no B flag, because nobody knows what it
-/// changes; one algorithm, and of those HMAC-SHA256; no checksums if we refuse them. An answer names exactly one algorithm.
+/// Whether the flags of an MP_CAPABLE leave something to agree on (RFC 8684 §3.1): no B flag, because nobody
+/// knows what it changes; one algorithm, and of those HMAC-SHA256; no checksums if we refuse them. An answer
+/// names exactly one algorithm.
 fn check_flags(flags: CapableFlags, answer: bool, config: &ConnectionConfig) -> Result<(), FallbackReason> {
     let sha256 = CapableFlags::HMAC_SHA256;
     let algorithm = if answer { flags.algorithms == sha256 } else { flags.algorithms & sha256 != 0 };
@@ -49,8 +50,8 @@ fn check_flags(flags: CapableFlags, answer: bool, config: &ConnectionConfig) -> 
     Ok(())
 }
 
-/// What the MP_CAPABLE of a SYN offers, or why it comes to nothing. A later version than ours is answered with ours; version
-/// 0 has another form (RFC 8684 §3.1).
+/// What the MP_CAPABLE of a SYN offers, or why it comes to nothing. A later version than ours is answered
+/// with ours; version 0 has another form (RFC 8684 §3.1).
 pub(crate) fn offer(syn: &TcpRepr, config: &ConnectionConfig) -> Result<CapableFlags, FallbackReason> {
     match sole_capable(syn)? {
         Some(&MpCapable::Syn { version, flags }) if version >= VERSION => {
@@ -65,12 +66,12 @@ pub(crate) fn offer(syn: &TcpRepr, config: &ConnectionConfig) -> Result<CapableF
 impl Connection {
     /// Our flags: A as configured or as the peer asked, C if joins to the initial address are unwelcome.
     pub(crate) fn own_flags(&self) -> CapableFlags {
-        CapableFlags::sha256(self.checksum, !self.config.allow_join_initial)
+        CapableFlags::sha256(self.mptcp.checksum(), !self.config.allow_join_initial)
     }
 
     /// The option for our SYN: left out once too many SYNs with it were lost (RFC 8684 §3.9).
     pub(crate) fn syn_option(&self, timeouts: u64) -> Option<MptcpOption> {
-        if self.mode != Mode::Negotiating || self.syns_lost(timeouts) {
+        if !self.mptcp.is_open() || self.syns_lost(timeouts) {
             return None;
         }
         Some(MptcpOption::Capable(MpCapable::Syn { version: VERSION, flags: self.own_flags() }))
@@ -83,17 +84,42 @@ impl Connection {
 
     /// The option for our SYN/ACK.
     pub(crate) fn syn_ack_option(&self) -> Option<MptcpOption> {
-        (self.mode == Mode::Negotiating).then(|| {
+        (self.mptcp.is_open()).then(|| {
             let (version, flags) = (VERSION, self.own_flags());
-            MptcpOption::Capable(MpCapable::SynAck { version, flags, key: self.local_key })
+            MptcpOption::Capable(MpCapable::SynAck { version, flags, key: self.mptcp.local_key() })
         })
+    }
+
+    /// Server: the SYN says whether the client offers MPTCP. `known`: the key that our SYN/ACK carried
+    /// already (SYN cookies).
+    pub(crate) fn on_syn(&mut self, ctx: &mut Context, now: Instant, syn: &TcpRepr, known: Option<u64>) {
+        if !self.config.mptcp {
+            return;
+        }
+        match offer(syn, &self.config) {
+            Ok(flags) => {
+                self.mptcp.on_offer(flags);
+                let key = match known {
+                    Some(key) => ctx.is_unused(key).then_some(key),
+                    None => ctx.unique_key(),
+                };
+                match key {
+                    Some(key) => self.choose_key(ctx, key),
+                    None => {
+                        self.count(ctx, now, None, Counter::MPFallbackTokenInit);
+                        self.mptcp.fall_back(FallbackReason::NoToken);
+                    }
+                }
+            }
+            Err(reason) => self.mptcp.fall_back(reason),
+        }
     }
 
     /// Client: the SYN/ACK decides whether this is MPTCP.
     pub(crate) fn on_syn_ack(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
         self.on_fast_open_answer(ctx, now, i, seg);
-        self.send_edge = DataOffset(self.subflows[i].tcp.send_edge().0);
-        if self.mode != Mode::Negotiating {
+        self.send.on_handshake(DataOffset(self.subflows[i].tcp.send_edge().0));
+        if !self.mptcp.is_open() {
             return;
         }
         let key = match sole_capable(seg) {
@@ -109,10 +135,7 @@ impl Connection {
         match key {
             Ok((flags, key)) => {
                 self.count(ctx, now, None, Counter::MPCapableSYNACKRX);
-                self.checksum |= flags.checksum_required;
-                self.peer_allows_initial_join = !flags.no_join_initial;
-                self.set_remote_key(key);
-                self.mode = Mode::Mptcp { since: now };
+                self.mptcp.on_syn_ack(now, key, flags);
                 ctx.mptcp_works(self.initial_tuple.remote.ip());
                 ctx.observe(now, Some(self.id), None, Counter::MPCurrEstab);
             }
@@ -123,29 +146,25 @@ impl Connection {
                 if ctx.mptcp_swallowed(now, self.initial_tuple.remote.ip()) {
                     self.count(ctx, now, None, Counter::Blackhole);
                 }
-                self.fall_back(ctx, FallbackReason::SynsLost);
+                self.fall_back(ctx, now, FallbackReason::SynsLost);
             }
             Err(reason) => {
                 self.count(ctx, now, None, Counter::MPCapableFallbackSYNACK);
-                self.fall_back(ctx, reason);
+                self.fall_back(ctx, now, reason);
             }
         }
     }
 
     /// Server: the third ACK decides (RFC 8684 §3.1, §3.7).
     pub(crate) fn on_third_ack(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
-        self.send_edge = DataOffset(self.subflows[i].tcp.send_edge().0);
-        if self.mode != Mode::Negotiating {
+        self.send.on_handshake(DataOffset(self.subflows[i].tcp.send_edge().0));
+        if !self.mptcp.is_open() {
             return;
         }
         match self.check_third_ack(seg) {
             Ok((key, flags)) => {
                 self.count(ctx, now, None, Counter::MPCapableACKRX);
-                self.checksum |= flags.checksum_required;
-                self.peer_allows_initial_join &= !flags.no_join_initial;
-                self.set_remote_key(key);
-                self.mode = Mode::Mptcp { since: now };
-                self.fully_established = true;
+                self.mptcp.on_third_ack(now, key, flags, self.recv.syn_data());
                 // RFC 8684 §3.1: the client may not open subflows before a DSS has come; if nobody has data to send,
                 // this ACK is it.
                 self.subflows[i].tcp.ack_now();
@@ -153,7 +172,7 @@ impl Connection {
             }
             Err(reason) => {
                 self.count(ctx, now, None, Counter::MPCapableFallbackACK);
-                self.fall_back(ctx, reason);
+                self.fall_back(ctx, now, reason);
             }
         }
     }
@@ -174,39 +193,42 @@ impl Connection {
         check_flags(flags, true, &self.config)?;
         // RFC 8684 §3.1: A in the third packet confirms the decision; a client that knows nothing of it would send
         // mappings without checksums.
-        if self.checksum && !flags.checksum_required {
+        if self.mptcp.checksum() && !flags.checksum_required {
             return Err(FallbackReason::Unacceptable);
         }
-        if !constant_time_eq(&receiver_key.to_be_bytes(), &self.local_key.to_be_bytes()) {
+        if !constant_time_eq(&receiver_key.to_be_bytes(), &self.mptcp.local_key().to_be_bytes()) {
             return Err(FallbackReason::KeyMismatch);
         }
         Ok((sender_key, flags))
     }
 
-    /// The MP_CAPABLE of the client's first data stands for a DSS that maps it (RFC 8684 §3.1). It comes again with every
-    /// packet cut from the segment, and when the segment does. False: the subflow or its MPTCP has gone.
+    /// The MP_CAPABLE of the client's first data stands for a DSS that maps it (RFC 8684 §3.1). It comes
+    /// again with every packet cut from the segment, and when the segment does. False: the subflow or its
+    /// MPTCP has gone.
     pub(crate) fn on_capable_data(
         &mut self,
         ctx: &mut Context,
         now: Instant,
-        id: SubflowId,
+        i: usize,
         seg: &TcpRepr,
     ) -> bool {
         let Some(&MpCapable::Data { sender_key, receiver_key, len, checksum, .. }) = capable(seg) else {
             return true;
         };
-        let Some(i) = self.index(id) else { return false };
-        let ours = sender_key == self.remote_key && receiver_key == self.local_key;
-        if self.client || self.subflows[i].join != Join::Initial || !ours {
-            self.count(ctx, now, Some(id), Counter::MPCapableKeyMismatch);
+        if self.subflows[i].is_ended() {
+            return false;
+        }
+        let ours = sender_key == self.mptcp.remote_key() && receiver_key == self.mptcp.local_key();
+        if self.client || !self.subflows[i].join.is_initial() || !ours {
+            self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPCapableKeyMismatch);
             return true;
         }
-        let first = 1 + self.subflows[i].syn_data_received;
+        let first = self.subflows[i].incoming.first_data();
         if len == 0 {
-            let dsn = Dsn::Long(DataOffset(first).to_wire(self.remote_idsn).0);
+            let dsn = Dsn::Long(DataOffset(first).to_wire(self.mptcp.remote_idsn()).0);
             return self.on_infinite_mapping(ctx, now, i, &DssMapping { dsn, ssn: 1, len, checksum });
         }
-        if checksum.is_some() != self.checksum {
+        if checksum.is_some() != self.mptcp.checksum() {
             return self.on_wrong_checksum_use(ctx, now, i);
         }
         let mapping = RxMapping {
@@ -223,9 +245,8 @@ impl Connection {
     pub(crate) fn needs_capable(&self, i: usize, at_start: bool) -> bool {
         self.client
             && self.is_mptcp()
-            && !self.fully_established
-            && !self.peer_has_keys
+            && !self.mptcp.peer_has_keys()
             && at_start
-            && self.subflows.get(i).is_some_and(|m| m.join == Join::Initial)
+            && self.subflows.get(i).is_some_and(|m| m.join.is_initial())
     }
 }

@@ -1,36 +1,70 @@
 //! A received segment on its way from the subflow to the data level (RFC 8684 §3.3).
 
-use super::connection::{Connection, Mode};
+use super::connection::Connection;
 use super::handshake::capable;
+use super::incoming::Ready;
 use super::join::Refusal;
+use super::join_state::Join;
 use super::mapping::{Inserted, RxMapping};
-use super::subflow::Join;
 use crate::context::Context;
 use crate::event::{Event, SubflowReset};
 use crate::observe::Counter;
-use crate::tcp::{Arrival, Disposition, News, NewsSet, Outcome, State};
+use crate::tcp::{Arrival, CloseReason, Disposition, IcmpOutcome, News, NewsSet, Outcome, State};
 use crate::wire::checksum;
-use crate::wire::mptcp::{Dsn, Dss, MptcpOption, ResetReason, dss_pseudo_header};
+use crate::wire::icmp::IcmpError;
+use crate::wire::mptcp::{Dss, MptcpOption, ResetReason, dss_pseudo_header};
 use crate::wire::tcp::TcpRepr;
 use bytes::Bytes;
-use umptcp_types::{DataOffset, DataSeq, Duration, Instant, SubflowId, SubflowOffset};
+use umptcp_types::{DataOffset, Instant, SubflowId};
 
 impl Connection {
-    /// Processes a segment of subflow `id`.
-    pub(crate) fn on_segment(
+    /// A segment of subflow `id` has come.
+    pub(crate) fn handle_segment(
         &mut self,
         ctx: &mut Context,
         now: Instant,
         id: SubflowId,
         arrival: Arrival<'_>,
     ) {
+        self.on_segment(ctx, now, id, arrival);
+        self.subflows.sweep();
+    }
+
+    /// An ICMP error about a segment of subflow `id` has come. Whether it changed something; `None`: there is
+    /// no such subflow.
+    pub(crate) fn handle_icmp(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        id: SubflowId,
+        error: &IcmpError,
+    ) -> Option<bool> {
+        let i = self.subflows.find(id)?;
+        let what = match self.subflows[i].tcp.on_icmp(now, error, self.cc.as_mut()) {
+            IcmpOutcome::Noted => return Some(false),
+            IcmpOutcome::OutOfWindow => Counter::TcpOutOfWindowIcmps,
+            IcmpOutcome::Smaller => Counter::TcpPmtuReduced,
+            IcmpOutcome::Refused => {
+                self.doubt_fast_open(ctx, now, i);
+                self.drop_subflow(ctx, now, i, CloseReason::Unreachable);
+                self.after_progress(ctx, now);
+                self.subflows.sweep();
+                return Some(true);
+            }
+        };
+        self.count(ctx, now, Some(id), what);
+        Some(true)
+    }
+
+    /// Processes a segment of subflow `id`.
+    fn on_segment(&mut self, ctx: &mut Context, now: Instant, id: SubflowId, arrival: Arrival<'_>) {
         let seg = arrival.seg;
-        let Some(i) = self.index(id) else { return };
+        let Some(i) = self.subflows.find(id) else { return };
         if self.overtakes_third_ack(i, seg, arrival.payload.is_empty()) {
             self.count(ctx, now, Some(id), Counter::MPCapableAckOvertaken);
             return;
         }
-        let was_fully_established = self.fully_established;
+        let was_fully_established = self.mptcp.is_fully_established();
         let len = arrival.payload.len();
         let was_stale = self.subflows[i].tcp.timeouts_in_a_row() > 0;
         let mut out = self.subflows[i].tcp.on_segment(now, arrival, self.cc.as_mut());
@@ -49,8 +83,7 @@ impl Connection {
             _ => {}
         }
         let established = out.disposition == Disposition::Established;
-        if was_stale && out.advanced && self.subflows[i].stale {
-            self.subflows[i].stale = false;
+        if was_stale && out.advanced && self.subflows[i].on_recovered() {
             self.count(ctx, now, Some(id), Counter::SubflowRecover);
         }
         if established && let Err(refusal) = self.on_subflow_established(ctx, now, i, seg) {
@@ -58,18 +91,18 @@ impl Connection {
             return;
         }
         if out.disposition == Disposition::Dropped {
-            // A late duplicate still says that the peer got our third ACK, or did not: a SYN/ACK asks for it again.
-            if seg.flags.syn && matches!(self.subflows[i].join, Join::AckSent { .. }) {
+            // A duplicate SYN/ACK means that the peer did not get our third ACK.
+            if seg.flags.syn && self.subflows[i].join.is_ack_sent() {
                 self.subflows[i].tcp.ack_now();
             }
-            // So does its ACK, should it be the one that acknowledges the last data or the FIN.
-            if out.advanced && matches!(self.mode, Mode::Plain { .. }) {
-                self.on_plain_progress(ctx, now, i, &out);
+            // A duplicate may still acknowledge the last data or the FIN.
+            if out.advanced && self.mptcp.is_plain() {
+                self.on_plain_progress(ctx, i, &out);
                 self.after_progress(ctx, now);
             }
             return;
         }
-        if self.fast_close.is_some() {
+        if self.life.fast_close().is_some() {
             self.on_segment_after_fast_close(ctx, now, seg);
             return;
         }
@@ -77,9 +110,9 @@ impl Connection {
             self.on_join_confirmed(ctx, now, i);
         }
         let m = &mut self.subflows[i];
-        m.removal = None;
+        m.on_heard();
         if out.advanced || len > 0 {
-            m.signals_interrupted();
+            m.signals.on_interrupted();
         }
         if out.acked > 0 {
             self.scheduler.on_ack(now, id, out.acked);
@@ -93,15 +126,20 @@ impl Connection {
                 return;
             }
         }
-        let Some(i) = self.index(id) else { return };
+        if self.subflows[i].is_ended() {
+            return;
+        }
         self.hand_over(ctx, now, i, &mut out);
-        let Some(i) = self.index(id) else { return };
-        if matches!(self.mode, Mode::Plain { .. }) {
-            self.on_plain_progress(ctx, now, i, &out);
+        if self.subflows[i].is_ended() {
+            return;
+        }
+        if self.mptcp.is_plain() {
+            self.on_plain_progress(ctx, i, &out);
         }
         self.after_progress(ctx, now);
-        if self.fully_established && !was_fully_established {
-            // What the path manager had to put off: joins, also to addresses advertised before, and our own advertisements.
+        if self.mptcp.is_fully_established() && !was_fully_established {
+            // What the path manager had to put off: joins, also to addresses advertised before, and our own
+            // advertisements.
             self.manage_paths(ctx, now);
         }
     }
@@ -126,7 +164,7 @@ impl Connection {
                 News::TailProbeRepaired => Counter::TcpLossProbeRecovery,
                 News::LargerPackets => Counter::TcpMTUPSuccess,
                 News::SizeProbesFailed => {
-                    self.count_failed_size_probes(ctx, now, id);
+                    self.count_failed_size_probes(ctx, now, i);
                     continue;
                 }
                 News::TimeoutUndone => Counter::TcpLossUndo,
@@ -136,25 +174,27 @@ impl Connection {
             };
             self.count(ctx, now, Some(id), counter);
             if what.is_needless_timeout() {
-                self.withdraw_reinjection(id);
+                self.send.withdraw_reinjection(id);
             }
         }
     }
 
     /// Probes for larger packets that have failed on a subflow.
-    pub(crate) fn count_failed_size_probes(&mut self, ctx: &mut Context, now: Instant, id: SubflowId) {
-        let failures = self.index(id).map_or(0, |i| self.subflows[i].tcp.take_failed_size_probes());
-        for _ in 0..failures {
-            self.count(ctx, now, Some(id), Counter::TcpMTUPFail);
+    pub(crate) fn count_failed_size_probes(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+        let tcp = &mut self.subflows[i].tcp;
+        let id = Some(tcp.id());
+        for _ in 0..tcp.take_failed_size_probes() {
+            self.count(ctx, now, id, Counter::TcpMTUPFail);
         }
     }
 
-    /// Server: data with a DSS option that overtook the third ACK, or whose third ACK was lost. It shows that options
-    /// pass and that the client is MPTCP, but lacks its key; the client repeats MP_CAPABLE with the first data, so this
-    /// segment is dropped rather than the connection's MPTCP (RFC 8684 §3.1). Data without a mapping is another matter: Linux
-    /// as a client sends data of its SYN that were not acknowledged again that way, and means plain TCP.
+    /// Server: data with a DSS option that overtook the third ACK, or whose third ACK was lost. It shows that
+    /// options pass and that the client is MPTCP, but lacks its key; the client repeats MP_CAPABLE with the
+    /// first data, so this segment is dropped rather than the connection's MPTCP (RFC 8684 §3.1). Data
+    /// without a mapping is another matter: Linux as a client sends data of its SYN that were not
+    /// acknowledged again that way, and means plain TCP.
     fn overtakes_third_ack(&self, i: usize, seg: &TcpRepr, pure: bool) -> bool {
-        let waiting = self.mode == Mode::Negotiating && self.subflows[i].tcp.state() == State::SynReceived;
+        let waiting = self.mptcp.is_open() && self.subflows[i].tcp.state() == State::SynReceived;
         waiting
             && capable(seg).is_none()
             && seg
@@ -164,7 +204,7 @@ impl Connection {
                 .any(|o| matches!(o, MptcpOption::Dss(d) if pure || d.mapping.is_some()))
     }
 
-    /// Member `i` completed its TCP handshake. An error says why it must be reset.
+    /// Subflow `i` completed its TCP handshake. An error says why it must be reset.
     fn on_subflow_established(
         &mut self,
         ctx: &mut Context,
@@ -172,22 +212,22 @@ impl Connection {
         i: usize,
         seg: &TcpRepr,
     ) -> Result<(), Refusal> {
-        match self.subflows[i].join {
+        match self.subflows[i].join.step() {
             Join::Initial => {
                 if self.client {
                     self.on_syn_ack(ctx, now, i, seg);
                 } else {
                     self.on_third_ack(ctx, now, i, seg);
                 }
-                self.established = true;
-                if let Some(listener) = self.half_open.take() {
+                let (admission, early) = self.life.on_handshake_complete();
+                if let Some(listener) = admission.backlog {
                     ctx.leave_half_open(listener);
                 }
-                if let Some(listener) = self.fast_opened.take() {
+                if let Some(listener) = admission.fast_open {
                     ctx.fast_open_settled(listener);
                 }
                 self.announce(ctx, now, i);
-                if self.client || !self.early {
+                if !early {
                     ctx.push_event(Event::Connected { connection: self.id });
                 }
                 Ok(())
@@ -202,11 +242,18 @@ impl Connection {
     fn on_options(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr, len: usize) -> bool {
         let id = self.subflows[i].tcp.id();
         for option in &seg.options.mptcp {
-            // An option before this one may have removed other subflows, or this one.
-            let Some(i) = self.index(id) else { return false };
+            // An option before this one may have ended the subflow.
+            if self.subflows[i].is_ended() {
+                return false;
+            }
             match option {
                 MptcpOption::Dss(dss) => {
-                    if !self.on_dss(ctx, now, i, dss, seg, len) {
+                    if let Some(ack) = dss.ack {
+                        self.mptcp.on_data_ack();
+                        let window = self.subflows[i].tcp.scaled_window(seg.window);
+                        self.on_data_ack(ctx, now, ack, window);
+                    }
+                    if !self.on_dss_mapping(ctx, now, i, dss, len > 0) {
                         return false;
                     }
                 }
@@ -214,7 +261,7 @@ impl Connection {
                 MptcpOption::RemoveAddr(r) => self.on_remove_addr(ctx, now, i, r),
                 MptcpOption::Prio(p) => self.on_prio(ctx, now, i, p),
                 MptcpOption::FastClose(f) => {
-                    if f.receiver_key == self.local_key {
+                    if f.receiver_key == self.mptcp.local_key() {
                         self.on_fast_close(ctx, now);
                         return false;
                     }
@@ -228,45 +275,28 @@ impl Connection {
                 MptcpOption::Capable(_) | MptcpOption::Join(_) | MptcpOption::Reset(_) => {}
             }
         }
-        self.on_capable_data(ctx, now, id, seg)
+        self.on_capable_data(ctx, now, i, seg)
     }
 
-    fn on_dss(
+    /// The mapping of a DSS option, if it has one; `with_data`: it came on a segment with data. False: the
+    /// subflow was reset.
+    fn on_dss_mapping(
         &mut self,
         ctx: &mut Context,
         now: Instant,
         i: usize,
         dss: &Dss,
-        seg: &TcpRepr,
-        len: usize,
+        with_data: bool,
     ) -> bool {
-        if let Some(ack) = dss.ack {
-            self.fully_established = true;
-            self.dss_seen = true;
-            let window = self.subflows[i].tcp.scaled_window(seg.window);
-            self.on_data_ack(ctx, now, ack, window);
-        }
         let Some(m) = dss.mapping else { return true };
         if m.len == 0 && !dss.data_fin {
             return self.on_infinite_mapping(ctx, now, i, &m);
         }
-        if m.checksum.is_some() != self.checksum {
+        if m.checksum.is_some() != self.mptcp.checksum() {
             return self.on_wrong_checksum_use(ctx, now, i);
         }
-        let near = self.recv.next().to_wire(self.remote_idsn);
-        let seq = match m.dsn {
-            Dsn::Long(v) => {
-                self.long_data_acks = true;
-                self.long_dsn_seen = true;
-                DataSeq(v)
-            }
-            Dsn::Short(v) => {
-                // RFC 8684 §3.3.2: short DATA_ACKs only while nothing that came with a long number may be unacknowledged.
-                self.long_data_acks &= self.long_dsn_seen;
-                DataSeq::from_low32(v, near)
-            }
-        };
-        let Some(data) = DataOffset::from_wire(seq, self.remote_idsn) else {
+        let seq = self.recv.on_dsn(m.dsn, self.mptcp.remote_idsn());
+        let Some(data) = DataOffset::from_wire(seq, self.mptcp.remote_idsn()) else {
             self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::NoDSSInWindow);
             return true;
         };
@@ -274,7 +304,7 @@ impl Connection {
         if dss.data_fin {
             // Acknowledged also when it is repeated: our DATA_ACK was lost.
             self.subflows[i].tcp.ack_now();
-            if payload_len > 0 && self.checksum {
+            if payload_len > 0 && self.mptcp.checksum() {
                 // It counts when the checksum of its mapping has been verified.
             } else if m.checksum.is_none_or(|sum| bare_checksum_holds(seq.0, m.ssn, m.len, sum)) {
                 self.on_data_fin(ctx, now, i, data + payload_len);
@@ -282,13 +312,10 @@ impl Connection {
                 self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::DataCsumErr);
             }
         }
-        if payload_len == 0 || (m.ssn == 0 && len == 0) {
+        if payload_len == 0 || (m.ssn == 0 && !with_data) {
             return true;
         }
-        let near = self.subflows[i].consumed;
-        let ssn = m.ssn.wrapping_add(self.subflows[i].syn_data_received as u32);
-        let delta = ssn.wrapping_sub(near.0 as u32) as i32;
-        let Some(subflow) = near.0.checked_add_signed(i64::from(delta)).map(SubflowOffset) else {
+        let Some(subflow) = self.subflows[i].incoming.offset_of(m.ssn) else {
             self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::NoDSSInWindow);
             return true;
         };
@@ -298,7 +325,7 @@ impl Connection {
 
     /// The peer's data end at `at`; a DATA_FIN that contradicts what has come is ignored.
     fn on_data_fin(&mut self, ctx: &mut Context, now: Instant, i: usize, at: DataOffset) {
-        if !self.recv.data_fin(at) {
+        if !self.recv.on_data_fin(at) {
             self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::DSSNotMatching);
         }
     }
@@ -318,7 +345,7 @@ impl Connection {
             self.reset_subflow(ctx, now, i, ResetReason::LackOfResources);
             return false;
         }
-        match subflow.mappings.insert(m, subflow.consumed) {
+        match subflow.incoming.on_mapping(m) {
             Inserted::New | Inserted::Known => true,
             Inserted::Conflict => {
                 self.count(ctx, now, id, Counter::DSSNotMatching);
@@ -343,65 +370,33 @@ impl Connection {
 
     /// Passes in-order subflow bytes to the data level, through their mappings.
     fn hand_over(&mut self, ctx: &mut Context, now: Instant, i: usize, out: &mut Outcome) {
-        if matches!(self.mode, Mode::Plain { .. }) {
-            while let Some(bytes) = self.subflows[i].unmapped.pop(usize::MAX) {
-                let at = self.subflows[i].consumed;
-                self.subflows[i].consumed += bytes.len() as u64;
-                self.insert_data(ctx, now, i, self.plain_received(at), bytes);
+        if self.mptcp.is_plain() {
+            while let Some((at, bytes)) = self.subflows[i].incoming.next_plain() {
+                self.insert_data(ctx, now, i, self.plain.received(at), bytes);
             }
-            self.subflows[i].unmapped_since = None;
             for (at, bytes) in out.delivered.drain(..) {
-                self.insert_data(ctx, now, i, self.plain_received(at), bytes);
+                self.insert_data(ctx, now, i, self.plain.received(at), bytes);
             }
             return;
         }
         let m = &mut self.subflows[i];
         for (at, bytes) in out.delivered.drain(..) {
-            debug_assert_eq!(at, m.consumed + m.unmapped.len() as u64);
-            m.unmapped.push(bytes);
+            m.incoming.push(at, bytes);
         }
-        let mut unmapped = false;
-        while self.subflows[i].unmapped.len() > 0 && self.subflows[i].fail.is_none() {
-            let m = &mut self.subflows[i];
-            let at = m.consumed;
-            let Some(mapping) = m.mappings.covering(at) else {
-                unmapped = true;
-                break;
-            };
-            m.unmapped_since = None;
-            if mapping.checksum.is_some() && m.verified_to < mapping.end() {
-                match m.checksum_verdict(&mapping, self.remote_idsn) {
-                    None => break,
-                    Some(true) => {
-                        m.verified_to = mapping.end();
-                        if u64::from(mapping.declared) > mapping.len {
-                            self.on_data_fin(ctx, now, i, mapping.data + mapping.len);
-                        }
-                    }
-                    Some(false) => {
-                        let id = m.tcp.id();
-                        self.on_checksum_failure(ctx, now, i, mapping.data);
-                        if self.index(id).is_none() {
-                            return;
-                        }
-                        break;
+        let idsn = self.mptcp.remote_idsn();
+        while let Some(ready) = self.subflows[i].incoming.next(now, idsn) {
+            match ready {
+                Ready::Data(at, bytes) => self.insert_data(ctx, now, i, at, bytes),
+                Ready::DataFin(at) => self.on_data_fin(ctx, now, i, at),
+                Ready::Corrupt(at) => {
+                    self.on_checksum_failure(ctx, now, i, at);
+                    if self.subflows[i].is_ended() {
+                        return;
                     }
                 }
             }
-            let m = &mut self.subflows[i];
-            let mapped = usize::try_from(mapping.end() - at).unwrap_or(usize::MAX);
-            let Some(bytes) = m.unmapped.pop(mapped) else { break };
-            m.consumed = at + bytes.len() as u64;
-            m.mappings.consumed(m.consumed);
-            let data = mapping.data + (at - mapping.subflow);
-            self.insert_data(ctx, now, i, data, bytes);
         }
-        let m = &mut self.subflows[i];
-        m.unmapped_since = unmapped.then(|| m.unmapped_since.unwrap_or(now));
-        // RFC 8684 §3.3.1: data whose mapping does not arrive within a window of data breaks the subflow. Behind a failed checksum a
-        // window of data, and what a box inserted, may wait for the answer to MP_FAIL.
-        let windows = if m.fail.is_some() { 2 } else { 1 };
-        if m.unmapped.len() >= windows * self.config.receive_buffer {
+        if self.subflows[i].incoming.is_overfull(self.config.receive_buffer) {
             self.on_unmapped(ctx, now, i);
         }
     }
@@ -423,7 +418,6 @@ impl Connection {
         let id = Some(self.subflows[i].tcp.id());
         let d = self.recv.insert(at, bytes);
         if d.readable > 0 {
-            self.bytes_received += d.readable;
             self.notify_readable(ctx);
         }
         let happened = [
@@ -442,24 +436,21 @@ impl Connection {
     }
 
     /// Plain TCP: subflow acknowledgements are data acknowledgements, FIN is the end of data.
-    fn on_plain_progress(&mut self, ctx: &mut Context, now: Instant, i: usize, out: &Outcome) {
+    fn on_plain_progress(&mut self, ctx: &mut Context, i: usize, out: &Outcome) {
         let m = &self.subflows[i];
         let una = m.tcp.snd_una();
         let fin_acked = m.tcp.fin_sent() && una >= m.tcp.snd_nxt();
-        self.send_edge = self.plain_sent(m.tcp.send_edge());
-        self.infinite_acknowledged(una);
-        let freed = self.send.acknowledge(self.plain_sent(una));
-        if freed > 0 {
-            self.bytes_acked += freed;
+        let edge = self.plain.sent(m.tcp.send_edge());
+        self.plain.on_ack(una);
+        if self.send.on_plain_ack(self.plain.sent(una), edge) > 0 {
             self.notify_writable(ctx);
         }
         if fin_acked {
-            self.fin.acked = true;
+            self.send.on_fin_acked();
         }
-        if out.fin && self.recv.data_fin(self.recv.next()) {
+        if out.fin && self.recv.on_fin() {
             self.notify_readable(ctx);
         }
-        let _ = now;
     }
 
     /// Subflow `i` ended by a segment.
@@ -476,7 +467,7 @@ impl Connection {
                     self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPFailRx);
                 }
                 // RFC 8684 §3.5: the RST form closes the whole connection.
-                MptcpOption::FastClose(f) if self.is_mptcp() && f.receiver_key == self.local_key => {
+                MptcpOption::FastClose(f) if self.is_mptcp() && f.receiver_key == self.mptcp.local_key() => {
                     self.on_fast_close(ctx, now);
                     return;
                 }
@@ -487,12 +478,11 @@ impl Connection {
             }
         }
         let m = &mut self.subflows[i];
-        m.reset = seg.flags.rst.then_some(reset);
+        m.on_end(seg.flags.rst.then_some(reset));
         let m = &self.subflows[i];
-        if matches!(self.mode, Mode::Plain { .. }) && m.tcp.close_reason().is_none() {
+        if self.mptcp.is_plain() && m.tcp.close_reason().is_none() {
             // LAST-ACK is over: our FIN is acknowledged.
-            self.send.acknowledge(self.plain_sent(m.tcp.snd_una()));
-            self.fin.acked = true;
+            self.send.on_plain_end(self.plain.sent(m.tcp.snd_una()));
         }
         self.after_progress(ctx, now);
     }
@@ -501,37 +491,4 @@ impl Connection {
 /// Whether the checksum of a DATA_FIN alone, which covers the pseudo-header only (RFC 8684 §3.3.3), is right.
 fn bare_checksum_holds(dsn: u64, ssn: u32, len: u16, sum: u16) -> bool {
     checksum::fold(checksum::add(dss_pseudo_header(dsn, ssn, len), u64::from(sum))) == 0xffff
-}
-
-/// How long data waits for its mapping (RFC 8684 §3.3.1: "a short while").
-const UNMAPPED_WAIT: Duration = Duration::from_secs(2);
-
-impl super::subflow::Subflow {
-    /// When data that waits for its mapping has waited long enough.
-    pub(crate) fn unmapped_deadline(&self) -> Option<Instant> {
-        self.unmapped_since.map(|t| t + UNMAPPED_WAIT)
-    }
-
-    /// Whether the checksum of `mapping` is right; `None` while bytes are missing (RFC 8684 §3.3.1, figure 10).
-    fn checksum_verdict(&self, mapping: &RxMapping, idsn: DataSeq) -> Option<bool> {
-        let expected = mapping.checksum?;
-        // Not summed anew for each packet of it.
-        if mapping.subflow != self.consumed || (self.unmapped.len() as u64) < mapping.len {
-            return None;
-        }
-        let (mut sum, mut position, mut left) = (0, 0, mapping.len as usize);
-        for bytes in self.unmapped.iter() {
-            let bytes = &bytes[..bytes.len().min(left)];
-            sum = checksum::add_at(sum, checksum::sum(bytes, 0), position);
-            position += bytes.len();
-            left -= bytes.len();
-            if left == 0 {
-                break;
-            }
-        }
-        let dsn = mapping.data.to_wire(idsn).0;
-        let ssn = mapping.subflow.0.wrapping_sub(self.syn_data_received) as u32;
-        sum = checksum::add(sum, dss_pseudo_header(dsn, ssn, mapping.declared));
-        Some(checksum::fold(checksum::add(sum, u64::from(expected))) == 0xffff)
-    }
 }

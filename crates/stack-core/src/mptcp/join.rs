@@ -1,7 +1,9 @@
 //! MP_JOIN in both roles (RFC 8684 §3.2).
 
-use super::connection::{Connection, Mode};
-use super::subflow::{Join, Subflow};
+use super::connection::Connection;
+use super::failures::Pair;
+use super::join_state::Join;
+use super::subflow::{EndIds, Subflow};
 use crate::context::Context;
 use crate::error::FallbackReason;
 use crate::observe::Counter;
@@ -11,24 +13,11 @@ use crate::wire::mptcp::keys::{constant_time_eq, join_hmac, leftmost_64, leftmos
 use crate::wire::mptcp::{MpJoin, MptcpOption, ResetReason};
 use crate::wire::tcp::TcpRepr;
 use core::net::{IpAddr, SocketAddr};
-use umptcp_types::{AddressId, Duration, Instant, PathId};
+use umptcp_types::{AddressId, Instant, PathId};
 
 /// Joins of the peer at once whose third ACK has not come: who knows a token but not the keys gets no further (RFC 7430
-/// §2.2), so the oldest makes room and established subflows are never the price.
+/// §2.2), so the oldest is dropped and established subflows are never affected.
 const MAX_HALF_OPEN: usize = 8;
-/// First interval between third ACKs that nobody answers; doubles.
-const ACK_RESEND: Duration = Duration::from_millis(200);
-/// Third ACKs sent before the subflow is given up.
-const ACK_TRIES: u8 = 6;
-
-/// From the third ACK of a join to the first data on its subflow.
-///
-/// RFC 8684 §3.2 has data wait for the answer to that ACK. Linux 6.18 as a server answers before the subflow belongs to its
-/// connection; that follows when its program lets go of the socket, and data that have come by then are delivered where the
-/// connection's stream stands, or dropped as duplicates. Few system calls hold a socket for so long. Where the round-trip
-/// time is longer than this nothing waits.
-const JOIN_SETTLE: Duration = Duration::from_millis(10);
-
 /// The MP_JOIN option of a segment.
 pub(crate) fn join(seg: &TcpRepr) -> Option<&MpJoin> {
     seg.options.mptcp.iter().find_map(|o| match o {
@@ -48,36 +37,20 @@ pub(crate) struct Refusal {
 impl Refusal {
     /// RFC 8684 §3.2: an unknown token, a missing option, a wrong HMAC.
     pub(crate) const PROTOCOL: Refusal = Refusal { reason: ResetReason::MptcpSpecific, transient: false };
-    /// The connection is not far enough.
+    /// The connection is not fully established.
     const EARLY: Refusal = Refusal { reason: ResetReason::MptcpSpecific, transient: true };
-    /// The C flag says so, or the port is none that we have told the peer of.
+    /// We set the C flag, or never advertised the port.
     const PROHIBITED: Refusal = Refusal { reason: ResetReason::Prohibited, transient: false };
     /// The limit of subflows, which is a policy: there may be room later.
     const LIMIT: Refusal = Refusal { reason: ResetReason::Prohibited, transient: true };
-    /// Nothing left to make one with.
+    /// A resource has run out.
     const RESOURCES: Refusal = Refusal { reason: ResetReason::LackOfResources, transient: true };
 }
 
 impl Connection {
-    /// Our Address ID for a local address: the same address always gets the same ID (RFC 8684 §3.2). When every number has been
-    /// given out, one is used again whose address has neither subflow nor advertisement.
+    /// Our Address ID for a local address.
     pub(crate) fn local_id(&mut self, address: IpAddr) -> Option<AddressId> {
-        if let Some((_, id)) = self.local_ids.iter().find(|(a, _)| *a == address) {
-            return Some(*id);
-        }
-        let highest = self.local_ids.iter().map(|(_, id)| id.0).max()?;
-        if let Some(next) = highest.checked_add(1) {
-            self.local_ids.push((address, AddressId(next)));
-            return Some(AddressId(next));
-        }
-        let (subflows, adverts) = (&self.subflows, &self.adverts);
-        let free = |id: AddressId| {
-            let used = subflows.iter().any(|m| m.local_id == id) || adverts.iter().any(|a| a.id == id);
-            id != AddressId(0) && !used
-        };
-        let slot = self.local_ids.iter_mut().find(|(_, id)| free(*id))?;
-        slot.0 = address;
-        Some(slot.1)
+        self.addresses.local_id(address, |id| self.subflows.iter().any(|m| m.local_id() == id))
     }
 
     /// Opens a subflow from `local` to `remote`.
@@ -88,12 +61,11 @@ impl Connection {
         local: LocalAddress,
         remote: RemoteAddress,
     ) {
-        // RFC 8684 §3.9.1: the port of the first subflow, so that firewalls let it pass, if it is free. Not that of a subflow
-        // that was lost: the peer, or something on the path, may still know it.
+        // RFC 8684 §3.9.1: the port of the first subflow, so that firewalls let it pass, if it is free. Not
+        // that of a subflow that was lost: the peer, or something on the path, may still know it.
         let same = SocketAddr::new(local.address, self.initial_tuple.local.port());
         let tuple = FourTuple { local: same, remote: remote.address };
-        let used = tuple == self.initial_tuple
-            || self.lost.iter().any(|l| l.local == tuple.local && l.remote == tuple.remote);
+        let used = tuple == self.initial_tuple || self.addresses.failures.was_lost(tuple.local, tuple.remote);
         let port = if !used && ctx.is_free(now, &tuple) {
             Some(same.port())
         } else {
@@ -101,7 +73,7 @@ impl Connection {
         };
         let Some(port) = port else {
             self.count(ctx, now, None, Counter::MPJoinSynTxBindErr);
-            self.failed.push((local.address, remote.address));
+            self.addresses.failures.on_failed(Pair { local: local.address, remote: remote.address });
             return;
         };
         let Some(local_id) = self.local_id(local.address) else {
@@ -111,43 +83,53 @@ impl Connection {
         let tuple = FourTuple { local: SocketAddr::new(local.address, port), remote: remote.address };
         let tcp = self.new_tcp(ctx, now, local.path, tuple);
         let nonce = ctx.random_u32();
-        self.add_subflow(ctx, Subflow::new(tcp, Join::SynSent { nonce }, local_id, remote.id));
+        let ids = EndIds { local: local_id, remote: remote.id };
+        self.add_subflow(ctx, tcp, Join::SynSent { nonce }, ids, None);
     }
 
-    /// The option for a SYN or SYN/ACK of member `i`.
+    /// MP_JOIN for a segment of subflow `i`.
     pub(crate) fn join_option(&self, i: usize) -> Option<MptcpOption> {
         let m = &self.subflows[i];
-        let (backup, address_id) = (m.backup_local, m.local_id);
-        let option = match m.join {
-            Join::SynSent { nonce } => MpJoin::Syn { backup, address_id, token: self.remote_token, nonce },
+        let (backup, address_id) = (m.own_backup(), m.local_id());
+        let option = match m.join.step() {
+            Join::SynSent { nonce } => {
+                MpJoin::Syn { backup, address_id, token: self.mptcp.remote_token(), nonce }
+            }
             Join::SynReceived { nonce, peer_nonce } => {
-                let hmac = leftmost_64(&join_hmac(self.local_key, self.remote_key, nonce, peer_nonce));
+                let hmac = leftmost_64(&join_hmac(
+                    self.mptcp.local_key(),
+                    self.mptcp.remote_key(),
+                    nonce,
+                    peer_nonce,
+                ));
                 MpJoin::SynAck { backup, address_id, hmac, nonce }
             }
-            _ => return None,
+            Join::AckSent { hmac, .. } => MpJoin::Ack { hmac },
+            Join::Initial | Join::Joined => return None,
         };
         Some(MptcpOption::Join(option))
     }
 
-    /// Whether this side opens subflows. RFC 8684 §3.1: none before a DSS has come. A client is not fully established before;
-    /// a server is by the third ACK, so it waits for more.
+    /// Whether this side opens subflows. RFC 8684 §3.1: none before a DSS has come. A client is not fully
+    /// established before; a server is by the third ACK, so it waits for more.
     pub(crate) fn opens_subflows(&self) -> bool {
-        self.fully_established && (self.client || (self.config.server_joins && self.dss_seen))
+        self.mptcp.is_fully_established()
+            && (self.client || (self.config.server_joins && self.mptcp.is_dss_seen()))
     }
 
     /// Subflows that count against the limit: not those of the peer that lack the third ACK.
     pub(crate) fn subflow_count(&self) -> usize {
-        let counts = |m: &&Subflow| !matches!(m.join, Join::SynReceived { .. }) && !m.tcp.is_finished();
+        let counts = |m: &&Subflow| !m.join.is_half_open() && !m.tcp.is_finished();
         self.subflows.iter().filter(counts).count()
     }
 
     /// Whether this connection takes one more subflow from its peer, to the address `to`.
     fn admits_join(&self, to: SocketAddr) -> Result<(), Refusal> {
-        let over = self.ended.is_some() || (self.fin.acked && self.recv.finished());
-        if matches!(self.mode, Mode::Plain { .. }) || over {
+        let over = self.life.has_ended() || (self.send.is_fin_acked() && self.recv.is_finished());
+        if self.mptcp.is_plain() || over {
             return Err(Refusal::PROTOCOL);
         }
-        if !self.is_mptcp() || !self.fully_established {
+        if !self.is_mptcp() || !self.mptcp.is_fully_established() {
             return Err(Refusal::EARLY);
         }
         if !self.config.allow_join_initial && to == self.initial_tuple.local {
@@ -159,11 +141,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether the peer has reason to join to our `port`: it is the first subflow's, or was advertised. The token would do to find
-    /// the connection (RFC 8684 §3.2), but it is no reason to answer on ports that the application never opened, past whatever
-    /// guards them by their number. Linux refuses such joins too.
+    /// Whether the peer has reason to join to our `port`: it is the first subflow's, or was advertised. The
+    /// token would do to find the connection (RFC 8684 §3.2), but it is no reason to answer on ports that the
+    /// application never opened, past whatever guards them by their number. Linux refuses such joins too.
     fn offers_port(&self, port: u16) -> bool {
-        port == self.initial_tuple.local.port() || self.adverts.iter().any(|a| a.ports.contains(&port))
+        port == self.initial_tuple.local.port() || self.addresses.adverts.offers_port(port)
     }
 
     /// A SYN with MP_JOIN and our token arrived. An error says with which RST to refuse it.
@@ -198,24 +180,24 @@ impl Connection {
             self.count(ctx, now, None, Counter::MPJoinRejected);
             return Err(Refusal::RESOURCES);
         };
-        let half_open = |m: &Subflow| matches!(m.join, Join::SynReceived { .. });
-        if self.subflows.iter().filter(|m| half_open(m)).count() >= MAX_HALF_OPEN
-            && let Some(oldest) = self.subflows.iter().position(half_open)
+        if self.subflows.iter().filter(|m| m.join.is_half_open()).count() >= MAX_HALF_OPEN
+            && let Some(oldest) = self.subflows.position(|m| m.join.is_half_open())
         {
             self.count(ctx, now, Some(self.subflows[oldest].tcp.id()), Counter::MPJoinHalfOpenDrop);
             self.drop_subflow(ctx, now, oldest, CloseReason::TimedOut);
         }
         let nonce = ctx.random_u32();
         let tcp = self.new_tcp(ctx, now, path, tuple).accept(now, seg);
-        let mut subflow = Subflow::new(tcp, Join::SynReceived { nonce, peer_nonce }, local_id, address_id);
-        subflow.backup_remote = backup;
-        self.add_subflow(ctx, subflow);
+        let (step, ids) =
+            (Join::SynReceived { nonce, peer_nonce }, EndIds { local: local_id, remote: address_id });
+        self.add_subflow(ctx, tcp, step, ids, None).on_prio(backup);
+        self.subflows.sweep();
         Ok(())
     }
 
-    /// Both ends sent a SYN (RFC 9293 §3.5). The first subflow falls back, since neither end knows the other's key. Joins
-    /// with crossing SYNs become one subflow (RFC 8684 §3.9.2): each end answers the other's SYN and proves itself twice.
-    /// False: the subflow has gone.
+    /// Both ends sent a SYN (RFC 9293 §3.5). The first subflow falls back, since neither end knows the
+    /// other's key. Joins with crossing SYNs become one subflow (RFC 8684 §3.9.2): each end answers the
+    /// other's SYN and proves itself twice. False: the subflow has gone.
     pub(crate) fn on_simultaneous_open(
         &mut self,
         ctx: &mut Context,
@@ -223,20 +205,19 @@ impl Connection {
         i: usize,
         seg: &TcpRepr,
     ) -> bool {
-        let Join::SynSent { nonce } = self.subflows[i].join else {
+        let Join::SynSent { nonce } = self.subflows[i].join.step() else {
             self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::SimultConnectFallback);
-            self.fall_back(ctx, FallbackReason::SimultaneousOpen);
+            self.fall_back(ctx, now, FallbackReason::SimultaneousOpen);
             return true;
         };
         self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPJoinSynRx);
         match join(seg) {
             Some(&MpJoin::Syn { backup, address_id, token, nonce: peer_nonce })
-                if token == self.local_token =>
+                if token == self.mptcp.local_token() =>
             {
                 let m = &mut self.subflows[i];
-                m.join = Join::SynReceived { nonce, peer_nonce };
-                m.backup_remote = backup;
-                m.remote_id = address_id;
+                m.join.on_crossing_syn(nonce, peer_nonce);
+                m.on_peer_join(address_id, backup);
                 true
             }
             _ => {
@@ -255,7 +236,7 @@ impl Connection {
         i: usize,
         seg: &TcpRepr,
     ) -> Result<(), Refusal> {
-        let nonce = match self.subflows[i].join {
+        let nonce = match self.subflows[i].join.step() {
             Join::SynSent { nonce } | Join::SynReceived { nonce, .. } => nonce,
             _ => return Err(Refusal::PROTOCOL),
         };
@@ -271,17 +252,17 @@ impl Connection {
         if self.subflows[i].tcp.tuple().remote.port() != self.initial_tuple.remote.port() {
             self.count(ctx, now, id, Counter::MPJoinPortSynAckRx);
         }
-        let expected = leftmost_64(&join_hmac(self.remote_key, self.local_key, peer_nonce, nonce));
+        let expected =
+            leftmost_64(&join_hmac(self.mptcp.remote_key(), self.mptcp.local_key(), peer_nonce, nonce));
         if !constant_time_eq(&expected.to_be_bytes(), &hmac.to_be_bytes()) {
             self.count(ctx, now, id, Counter::MPJoinSynAckHMacFailure);
             return Err(Refusal::PROTOCOL);
         }
-        let hmac = leftmost_160(&join_hmac(self.local_key, self.remote_key, nonce, peer_nonce));
+        let hmac =
+            leftmost_160(&join_hmac(self.mptcp.local_key(), self.mptcp.remote_key(), nonce, peer_nonce));
         let m = &mut self.subflows[i];
-        m.backup_remote = backup;
-        m.remote_id = address_id;
-        m.join = Join::AckSent { hmac, resend: now + ACK_RESEND.max(m.tcp.rto()), tries: 1 };
-        m.data_from = now + JOIN_SETTLE;
+        m.on_peer_join(address_id, backup);
+        m.join.on_syn_ack(now, hmac, m.tcp.rto());
         Ok(())
     }
 
@@ -293,7 +274,7 @@ impl Connection {
         i: usize,
         seg: &TcpRepr,
     ) -> Result<(), Refusal> {
-        let Join::SynReceived { nonce, peer_nonce } = self.subflows[i].join else { return Ok(()) };
+        let Join::SynReceived { nonce, peer_nonce } = self.subflows[i].join.step() else { return Ok(()) };
         if seg.flags.syn {
             // The answer to our SYN of a simultaneous open.
             return self.on_join_syn_ack(ctx, now, i, seg);
@@ -303,14 +284,15 @@ impl Connection {
             self.count(ctx, now, id, Counter::MPJoinRejected);
             return Err(Refusal::PROTOCOL);
         };
-        let expected = leftmost_160(&join_hmac(self.remote_key, self.local_key, peer_nonce, nonce));
+        let expected =
+            leftmost_160(&join_hmac(self.mptcp.remote_key(), self.mptcp.local_key(), peer_nonce, nonce));
         if !constant_time_eq(&expected, &hmac) {
             self.count(ctx, now, id, Counter::MPJoinAckHMacFailure);
             return Err(Refusal::PROTOCOL);
         }
         self.count(ctx, now, id, Counter::MPJoinAckRx);
         let port = self.subflows[i].tcp.tuple().local.port();
-        if self.subflows[i].incoming && !self.offers_port(port) {
+        if self.subflows[i].join.is_incoming() && !self.offers_port(port) {
             // The advertisement was taken back meanwhile.
             self.count(ctx, now, id, Counter::MismatchPortAckRx);
             return Err(Refusal::PROHIBITED);
@@ -323,47 +305,29 @@ impl Connection {
             self.count(ctx, now, id, Counter::MPJoinRejected);
             return Err(refusal);
         }
-        self.subflows[i].join = Join::Joined;
+        self.subflows[i].join.on_joined();
         // RFC 8684 §3.2: the third ACK must be answered, or the peer keeps sending it.
         self.subflows[i].tcp.ack_now();
         self.announce(ctx, now, i);
         Ok(())
     }
 
-    /// A path with these addresses came: what failed from them before may work now.
-    pub(crate) fn forget_failures(&mut self, addresses: &[IpAddr]) {
-        self.failed.retain(|(local, _)| !addresses.contains(local));
-        self.resets.retain(|(local, _, _)| !addresses.contains(local));
-        self.retry_after.retain(|(local, _, _)| !addresses.contains(local));
-        self.withdrawn.retain(|local| !addresses.contains(local));
-    }
-
     /// Anything the peer sends after our third ACK shows that it arrived: ESTABLISHED (RFC 8684 §3.2).
     pub(crate) fn on_join_confirmed(&mut self, ctx: &mut Context, now: Instant, i: usize) {
-        if matches!(self.subflows[i].join, Join::AckSent { .. }) {
-            self.subflows[i].join = Join::Joined;
+        if self.subflows[i].join.is_ack_sent() {
+            self.subflows[i].join.on_joined();
             self.announce(ctx, now, i);
         }
     }
 
     /// Sends third ACKs again that nobody answered.
     pub(crate) fn resend_join_acks(&mut self, ctx: &mut Context, now: Instant) {
-        // Backwards, because a reset removes the member.
-        for i in (0..self.subflows.len()).rev() {
-            let Some(&Join::AckSent { hmac, resend, tries }) = self.subflows.get(i).map(|m| &m.join) else {
-                continue;
-            };
-            if resend > now {
-                continue;
+        for i in self.subflows.indices().rev() {
+            match self.subflows.get_mut(i).and_then(|m| m.join.on_time(now)) {
+                None => {}
+                Some(true) => self.subflows[i].tcp.ack_now(),
+                Some(false) => self.reset_subflow(ctx, now, i, ResetReason::MiddleboxInterference),
             }
-            if tries >= ACK_TRIES {
-                self.reset_subflow(ctx, now, i, ResetReason::MiddleboxInterference);
-                continue;
-            }
-            let interval = ACK_RESEND.saturating_mul(1 << tries);
-            self.subflows[i].join = Join::AckSent { hmac, resend: now + interval, tries: tries + 1 };
-            self.subflows[i].data_from = now + JOIN_SETTLE;
-            self.subflows[i].tcp.ack_now();
         }
     }
 }

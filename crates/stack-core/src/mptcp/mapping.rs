@@ -72,22 +72,23 @@ pub enum Inserted {
     TooMany,
 }
 
-/// Known mappings that a new one may overlap: a sender that cut its data anew would overlap a few, and the work per packet
-/// must not depend on what a hostile peer declares.
+/// Known mappings that a new one may overlap: a sender that cut its data anew would overlap a few, and the
+/// work per packet must not depend on what a hostile peer declares.
 const MAX_OVERLAPS: usize = 64;
 
 /// Mappings that any connection may hold per subflow, however small its window.
 const MIN_LIMIT: usize = 1024;
 
-/// Bytes of window that allow one mapping more: several times what one takes in memory, so that the table never outweighs the
-/// data.
+/// Bytes of window that allow one mapping more: several times what one takes in memory, so that the table
+/// never outweighs the data.
 const WINDOW_PER_MAPPING: usize = 512;
 
 /// The mappings the peer declared on one subflow for bytes not consumed yet, in order of subflow offset.
 ///
-/// Neighbours that say the same of their bytes are joined, unless a checksum covers each by itself. So what a peer can make us
-/// hold is the number of times it changes from one place in the data to another, and a bound on that (see [`RxMappings::new`])
-/// troubles no sender that merely writes little at a time. Every operation costs O(log n).
+/// Neighbours that say the same of their bytes are joined, unless a checksum covers each by itself. So what a
+/// peer can make us hold is the number of times it changes from one place in the data to another, and a bound
+/// on that (see [`RxMappings::new`]) troubles no sender that merely writes little at a time. Every operation
+/// costs O(log n).
 #[derive(Clone, Debug)]
 pub struct RxMappings {
     /// By first subflow byte. Disjoint.
@@ -115,7 +116,8 @@ impl RxMappings {
             return Inserted::Known;
         }
         if m.checksum.is_some() && m.subflow < consumed {
-            // Mappings with a checksum are consumed whole, so this one was not declared so before, and cannot be verified.
+            // Mappings with a checksum are consumed whole, so this one was not declared so before, and cannot
+            // be verified.
             return Inserted::Conflict;
         }
         let shift = m.shift();
@@ -189,8 +191,8 @@ impl RxMappings {
         self.last_from(at).filter(|m| at < m.end()).copied()
     }
 
-    /// Whether every mapping maps subflow offsets to data offsets that are larger by `shift` (modulo 2⁶⁴). It looks at them all, so it
-    /// is for questions whose answer ends the subflow's MPTCP.
+    /// Whether every mapping maps subflow offsets to data offsets that are larger by `shift` (modulo 2⁶⁴). It
+    /// looks at them all, so it is for questions whose answer ends the subflow's MPTCP.
     pub fn all_shifted_by(&self, shift: u64) -> bool {
         self.map.values().all(|m| m.shift() == shift)
     }
@@ -261,7 +263,8 @@ mod tests {
 
     #[test]
     fn the_order_of_arrival_makes_no_work() {
-        // A peer that declares its mappings backwards, or inwards from both ends, costs no more than one that does so in order.
+        // A peer that declares its mappings backwards, or inwards from both ends, costs no more than one that
+        // does so in order.
         const N: u64 = 10_000;
         let orders: [(&str, Vec<u64>); 3] = [
             ("in order", (0..N).collect()),

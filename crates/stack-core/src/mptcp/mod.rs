@@ -1,35 +1,72 @@
 //! One connection: the data level of RFC 8684 over one or more subflows, or plain TCP over one.
 //!
-//! | module | RFC 8684 | what is in it |
+//! What a connection consists of. Each of these keeps its own state, and knows nothing of the connection:
+//!
+//! | file | RFC 8684 | contents |
 //! |---|---|---|
-//! | `keys` | §3.1, §3.2 | tokens, IDSNs, HMACs |
+//! | `negotiation` | §3.1 | MPTCP or not, keys, tokens, IDSNs, checksums, what is confirmed |
+//! | `lifecycle` | §3.5 | from the first SYN to the end, and FASTCLOSE_WAIT |
+//! | `send`, `send_queue`, `reinject` | §3.3 | what is written, sent, acknowledged and to be sent again; the DATA_FIN |
+//! | `receive`, `receive_queue` | §3.3 | what has been received, the window, the form of DATA_ACKs |
+//! | `plain` | §3.7 | offsets and the infinite mapping after a fallback |
+//! | `subflows` | | the subflows; those that end leave when the step is over |
+//! | `subflow` | | one of them: its TCP, and `join_state`, `incoming`, `outgoing`, `signals` |
+//! | `mapping` | §3.3.1 | data sequence mappings |
+//! | `addresses`, `adverts`, `failures` | §3.4 | addresses of both ends, which were advertised, which failed |
+//! | `application` | | what the application has been told; the place in the stack's queues |
+//! | `options` | | the table of the option space |
+//!
+//! What it does. Each of these is an `impl` of [`Connection`]:
+//!
+//! | file | RFC 8684 | contents |
+//! |---|---|---|
+//! | `connection` | | the connection itself, how it begins, reading and writing |
 //! | `handshake` | §3.1 | MP_CAPABLE in both roles |
-//! | `fallback` | §3.7 | back to plain TCP: options lost, checksums that fail, MP_FAIL, infinite mappings |
 //! | `join` | §3.2 | MP_JOIN in both roles |
 //! | `fast_open` | appendix B | data in the SYN |
-//! | `mapping` | §3.3.1 | data sequence mappings |
-//! | `input`, `receive_queue`, `slices` | §3.3 | received segments, reassembly, window |
-//! | `output`, `send_queue`, `schedule` | §3.3 | what is sent next, and on which subflow |
-//! | `data_ack`, `reinject` | §3.3.2, §3.3.6 | DATA_ACK, reinjection |
-//! | `address` | §3.4 | ADD_ADDR, REMOVE_ADDR, MP_PRIO |
-//! | `close` | §3.3.3, §3.5, §3.6 | DATA_FIN, MP_FASTCLOSE, RST |
+//! | `input`, `data_ack` | §3.3 | received segments, DATA_ACKs |
+//! | `output`, `schedule` | §3.3 | what is sent next, and on which subflow |
+//! | `address` | §3.4 | ADD_ADDR, REMOVE_ADDR, MP_PRIO, the path manager |
+//! | `fallback` | §3.7 | back to plain TCP |
+//! | `close`, `fast_close`, `reset` | §3.3.3, §3.5, §3.6 | the end of subflows and connections |
+//! | `timers` | | every timer once: when it fires, and what it does |
+//! | `info` | | what can be asked |
 
-pub(crate) mod address;
-pub(crate) mod close;
+mod address;
+mod addresses;
+mod adverts;
+mod application;
+mod close;
 pub(crate) mod connection;
-pub(crate) mod data_ack;
-pub(crate) mod fallback;
-pub(crate) mod fast_open;
+mod data_ack;
+mod failures;
+mod fallback;
+mod fast_close;
+mod fast_open;
 pub(crate) mod handshake;
-pub(crate) mod input;
+mod incoming;
+mod info;
+mod input;
 pub(crate) mod join;
+pub(crate) mod join_state;
+pub(crate) mod lifecycle;
 pub mod mapping;
-pub(crate) mod output;
-pub(crate) mod receive_queue;
+mod negotiation;
+mod options;
+mod outgoing;
+mod output;
+mod plain;
+mod receive;
+mod receive_queue;
 mod reinject;
-pub(crate) mod schedule;
-pub(crate) mod send_queue;
+pub(crate) mod reset;
+mod schedule;
+mod send;
+mod send_queue;
+mod signals;
 pub(crate) mod subflow;
+mod subflows;
+mod timers;
 
 pub use crate::wire::mptcp::keys;
 pub(crate) use connection::Connection;

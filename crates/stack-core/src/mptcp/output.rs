@@ -1,54 +1,39 @@
-//! What a connection sends next, and which MPTCP options go on it.
-//!
-//! # Option space
-//!
-//! 40 bytes are shared in this order:
-//!
-//! | | what | bytes | where |
-//! |---|---|---|---|
-//! | 1 | timestamps | 12, or 10 where nothing else fits otherwise | every segment, once negotiated (RFC 7323 §3.2) |
-//! | 2 | what the segment is for: MP_CAPABLE, MP_JOIN; the mapping; one signal | up to 30 | handshake; data; ACK without data |
-//! | 3 | DATA_ACK | 12, within the mapping's option 8 | every segment that has room |
-//! | 4 | SACK blocks, the latest first | 4 and 8 for each | ACKs, with what is left |
-//!
-//! Data never carries a signal (ADD_ADDR, REMOVE_ADDR, MP_PRIO, MP_FAIL, MP_FASTCLOSE): mapping and DATA_ACK fill the space. Signals
-//! go on ACKs, one on each, and on ACKs of their own when none is due: at most two in a row without anything else passing
-//! (RFC 8684 §3.4.1). The longest, ADD_ADDR with an IPv6 address and port, leaves no room for a DATA_ACK; if that has news,
-//! one more ACK follows. A pure ACK with several SACK blocks leaves out a DATA_ACK that says nothing new (RFC 8684 §3.3.2
-//! allows it), because two blocks do not fit beside an 8-byte DATA_ACK.
+//! What a connection sends next, and what goes on it. Which MPTCP options a segment carries is the table in `options`.
 
-use super::connection::{Connection, Mode};
-use super::mapping::Segment;
-use super::subflow::Join;
+use super::connection::Connection;
+use super::mapping::{Mapping, Segment};
+use super::negotiation::Mode;
+use super::options::{Fit, Item, Situation, row};
 use crate::context::{Context, Outgoing};
 use crate::device::Transmit;
 use crate::observe::Counter;
 use crate::tcp::Kind;
-use crate::wire::mptcp::{DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION};
+use crate::wire::checksum;
+use crate::wire::mptcp::{Dsn, Dss, DssMapping, MpCapable, MptcpOption, VERSION, dss_pseudo_header};
 use crate::wire::tcp::{MAX_OPTIONS, TcpOptions};
 use umptcp_types::{Instant, SubflowOffset};
 
 impl Connection {
     /// The next packet of this connection, or `None` when there is none to send now.
     pub(crate) fn poll_transmit(&mut self, ctx: &mut Context, now: Instant) -> Option<Transmit> {
-        self.pacing_wake = None;
+        self.send.stop_waiting_for_pacing();
         let count = self.subflows.len();
         for k in 0..count {
-            let i = (self.turn + k) % count;
+            let i = self.subflows.in_turn(k);
             if ctx.is_path_blocked(self.subflows[i].tcp.path()) {
                 continue;
             }
             if let Some(segment) = self.poll_subflow(ctx, now, i) {
-                self.turn = i + 1;
+                self.subflows.on_served(i);
                 return self.emit(ctx, now, i, segment);
             }
         }
         if let Some((i, segment)) = self.poll_data(ctx, now) {
             return self.emit(ctx, now, i, segment);
         }
-        self.poll_fin(ctx, now);
+        self.poll_fin(now);
         for k in 0..count {
-            let i = (self.turn + k) % count;
+            let i = self.subflows.in_turn(k);
             if ctx.is_path_blocked(self.subflows[i].tcp.path()) {
                 continue;
             }
@@ -66,7 +51,7 @@ impl Connection {
                 }
             };
             if let Some(segment) = segment {
-                self.turn = i + 1;
+                self.subflows.on_served(i);
                 return self.emit(ctx, now, i, segment);
             }
         }
@@ -78,7 +63,7 @@ impl Connection {
         let packet = self.packet_payload(i);
         let m = &mut self.subflows[i];
         let id = Some(m.tcp.id());
-        if self.waiting {
+        if self.life.is_awaiting_data() {
             return None;
         }
         if let Some(mut segment) = m.tcp.poll_handshake(now) {
@@ -87,7 +72,7 @@ impl Connection {
             }
             return Some(segment);
         }
-        if self.fast_close.is_some() {
+        if self.life.fast_close().is_some() {
             // RFC 8684 §3.5: FASTCLOSE_WAIT. Nothing is left to say but that.
             return (!m.signals.is_empty()).then(|| m.tcp.pure_ack());
         }
@@ -110,22 +95,22 @@ impl Connection {
         if m.tcp.has_lost() {
             let next = m.tcp.next_send(now);
             if next > now {
-                self.pacing_wake = self.pacing_wake.into_iter().chain([next]).min();
+                self.send.wake_at(next);
             }
         }
         let m = &self.subflows[i];
         // The third ACK goes before the first data, so that both would have to be lost for the peer to miss our key.
         let third = m.tcp.snd_nxt() == SubflowOffset(self.first_data(i)) && m.tcp.owes_ack();
-        if third && self.needs_capable(i, true) && !self.fin.sent {
+        if third && self.needs_capable(i, true) && !self.send.is_fin_sent() {
             return Some(m.tcp.pure_ack());
         }
         // Only where the options of an ACK leave room for it: not before the handshakes are through.
-        let joining = matches!(m.join, Join::AckSent { .. });
+        let joining = m.join.is_ack_sent();
         let at_start = m.tcp.snd_nxt() <= SubflowOffset(self.first_data(i));
         if !m.signals.is_empty() && m.tcp.is_synchronized() && !joining && !self.needs_capable(i, at_start) {
             let m = &mut self.subflows[i];
-            if m.may_signal() {
-                m.on_signal_sent(now);
+            if m.signals.may_send() {
+                m.signals.on_sent(now, m.tcp.srtt());
                 return Some(m.tcp.pure_ack());
             }
         }
@@ -133,37 +118,34 @@ impl Connection {
     }
 
     /// Our end of data: DATA_FIN, or FIN in plain TCP, once everything has been sent.
-    fn poll_fin(&mut self, ctx: &mut Context, now: Instant) {
-        let over = self.fast_close.is_some();
-        if over || !self.fin.queued || !self.established || self.send_next < self.send.end() {
+    fn poll_fin(&mut self, now: Instant) {
+        if !self.life.is_established() || !self.send.is_fin_due() {
             return;
         }
-        match self.mode {
+        match self.mptcp.mode() {
             Mode::Negotiating => {}
             Mode::Plain { .. } => {
-                self.fin.sent = true;
+                if self.send.on_fin_sent() {
+                    self.send.take_wanted_fin();
+                }
                 if let Some(m) = self.subflows.first_mut() {
                     m.tcp.close();
                 }
             }
             Mode::Mptcp { .. } => {
-                if !self.fin.sent {
-                    self.fin.sent = true;
-                    self.fin.wanted = true;
+                if self.send.on_fin_sent() {
                     self.arm_data_timer(now, true);
                 }
-                if self.fin.wanted && !self.fin.acked {
-                    self.fin.wanted = false;
+                if self.send.take_wanted_fin() {
                     // On every subflow: one may be dead, and a DATA_FIN is a few bytes.
-                    for m in &mut self.subflows {
-                        if m.is_joined() && m.tcp.is_synchronized() {
+                    for m in self.subflows.iter_mut() {
+                        if m.can_acknowledge() {
                             m.tcp.ack_now();
                         }
                     }
                 }
             }
         }
-        let _ = ctx;
     }
 
     /// Completes a planned segment with options and window, and builds the packet.
@@ -175,14 +157,15 @@ impl Connection {
         mut segment: Segment,
     ) -> Option<Transmit> {
         let mut options = self.subflows[i].tcp.base_options(now, segment.kind);
-        self.add_mptcp_options(ctx, now, i, &segment, &mut options);
-        let syn = matches!(segment.kind, Kind::Syn | Kind::SynAck);
-        let window = self.window_field(i, syn);
         // A signal took the place of a DATA_ACK with news: that goes on an ACK of its own.
-        let news = self.is_mptcp() && self.subflows[i].last_data_ack_sent != self.recv.next().0;
-        let has_ack = |o: &MptcpOption| matches!(o, MptcpOption::Dss(d) if d.ack.is_some());
-        let signal = |o: &MptcpOption| matches!(o, MptcpOption::AddAddr(_) | MptcpOption::RemoveAddr(_));
-        let left_out = news && options.mptcp.iter().any(signal) && !options.mptcp.iter().any(has_ack);
+        let left_out = self.add_mptcp_options(ctx, now, i, &segment, &mut options);
+        let syn = matches!(segment.kind, Kind::Syn | Kind::SynAck);
+        let tcp = &self.subflows[i].tcp;
+        let window = if syn {
+            self.recv.syn_window(tcp.mss())
+        } else {
+            self.recv.advertise(tcp.mss(), tcp.receive_scale())
+        };
         let m = &mut self.subflows[i];
         let mut ecn = crate::wire::ip::ecn::NOT_ECT;
         if !syn && m.tcp.mark_ecn(segment.fresh, &mut segment.flags) {
@@ -194,7 +177,7 @@ impl Connection {
         }
         let packet_payload = if syn {
             // What a SYN carries is one packet, whatever the MSS assumed before the peer has named its own.
-            options.fast_open = m.fast_open.take();
+            options.fast_open = m.outgoing.take_cookie();
             u32::MAX
         } else if segment.fresh && m.tcp.is_size_probe(segment.seq) {
             segment.payload.len() as u32
@@ -212,7 +195,10 @@ impl Connection {
                 if left_out {
                     m.tcp.ack_now();
                 }
-                m.follow_up_keys(&repr);
+                let keys = |o: &MptcpOption| matches!(o, MptcpOption::Capable(MpCapable::Ack { .. }));
+                if m.outgoing.on_ack_sent(repr.options.mptcp.iter().any(keys)) {
+                    m.tcp.ack_now();
+                }
             }
         }
         let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
@@ -220,41 +206,7 @@ impl Connection {
         ctx.packet(now, Outgoing { path, tuple, repr, payload, packet_payload, ecn })
     }
 
-    /// The window field for a segment of member `i`; notes what is advertised.
-    fn window_field(&mut self, i: usize, syn: bool) -> u16 {
-        let next = self.recv.next();
-        let offered = self.recv.advertised_edge();
-        let mut edge = self.recv.window_edge();
-        // RFC 9293 §3.8.6.2.2: the edge does not move for a few bytes.
-        let tcp = &self.subflows[i].tcp;
-        let step = u64::from(tcp.mss()).min(self.config.receive_buffer as u64 / 2);
-        if edge - offered < step {
-            edge = offered;
-        }
-        let free = edge - next;
-        if syn {
-            return free.min(u64::from(u16::MAX)) as u16;
-        }
-        let scale = tcp.receive_scale();
-        let mut field = free >> scale;
-        if next + (field << scale) < offered
-            && next + ((field + 1) << scale) <= self.recv.room_edge() + (1 << scale)
-        {
-            // Rounding down would move the edge back. Rounding up moves it on, though, and a peer that sends a byte at a time
-            // would have it move as fast as it sends: so no further than a unit beyond the buffer, where the edge moves
-            // back by less than a unit instead, which senders must expect of scaled windows (RFC 7323 §2.4).
-            field += 1;
-        }
-        let field = field.min(u64::from(u16::MAX));
-        self.recv.advertised(next + (field << scale));
-        field as u16
-    }
-
-    fn data_ack(&self) -> DataAck {
-        let v = self.recv.next().to_wire(self.remote_idsn).0;
-        if self.long_data_acks { DataAck::Long(v) } else { DataAck::Short(v as u32) }
-    }
-
+    /// Adds the MPTCP options of `segment`, as the table has them. True: a DATA_ACK with news had no room.
     fn add_mptcp_options(
         &mut self,
         ctx: &mut Context,
@@ -262,142 +214,149 @@ impl Connection {
         i: usize,
         segment: &Segment,
         options: &mut TcpOptions,
-    ) {
-        let id = Some(self.subflows[i].tcp.id());
-        match segment.kind {
-            Kind::Syn | Kind::SynAck => {
-                let option = match (self.subflows[i].join, segment.kind) {
-                    (Join::Initial, Kind::Syn) => {
-                        let option = self.syn_option(self.subflows[i].tcp.stats().timeouts);
-                        if option.is_some() {
-                            self.count(ctx, now, id, Counter::MPCapableSYNTX);
-                        }
-                        option
-                    }
-                    (Join::Initial, _) => self.syn_ack_option(),
-                    (_, kind) => {
-                        if kind == Kind::Syn {
-                            self.count(ctx, now, id, Counter::MPJoinSynTx);
-                        }
-                        self.join_option(i)
-                    }
-                };
-                options.mptcp.extend(option);
-            }
-            Kind::Data | Kind::Ack if self.is_mptcp() => {
-                self.add_established_options(ctx, now, i, segment, options)
-            }
-            Kind::Probe if self.is_mptcp() && self.fully_established => {
-                let dss = Dss { data_fin: false, ack: Some(self.data_ack()), mapping: None };
-                options.mptcp.push(MptcpOption::Dss(dss));
-            }
-            Kind::Data | Kind::Ack => self.add_plain_options(ctx, now, i, segment, options),
-            Kind::Probe => {}
-        }
-    }
-
-    /// Options after a fallback: what tells the peer of it (RFC 8684 §3.7).
-    fn add_plain_options(
-        &mut self,
-        ctx: &mut Context,
-        now: Instant,
-        i: usize,
-        segment: &Segment,
-        options: &mut TcpOptions,
-    ) {
-        if segment.kind == Kind::Ack
-            && let Some(signal) = self.subflows[i].signals.pop_front()
-        {
-            self.count_signal(ctx, now, i, &signal);
-            options.mptcp.push(signal);
-        }
-        let infinite = self.infinite_option(ctx, now, segment.tag, segment.kind == Kind::Ack);
-        options.mptcp.extend(infinite.filter(|o| o.len() <= options.room()));
-    }
-
-    /// Options of segments after the handshake.
-    fn add_established_options(
-        &mut self,
-        ctx: &mut Context,
-        now: Instant,
-        i: usize,
-        segment: &Segment,
-        options: &mut TcpOptions,
-    ) {
-        let first = !core::mem::replace(&mut self.subflows[i].dss_sent, true);
-        if let Join::AckSent { hmac, .. } = self.subflows[i].join {
-            options.mptcp.push(MptcpOption::Join(MpJoin::Ack { hmac }));
-            return;
-        }
-        // A DATA_FIN without data needs a DSS option; its DATA_ACK will show that the peer has the keys. Should the third
-        // ACK be lost, every other repetition carries the keys instead: both do not fit.
-        // The third ACK always does, even if a busy device kept it back until the application had closed (RFC 8684 §3.1).
-        let fin_sent = segment.tag.is_none() && self.fin.sent;
-        let only_fin = fin_sent && !first && self.retransmit_count.is_multiple_of(2);
-        let follow_up = segment.kind == Kind::Ack && self.subflows[i].follow_up;
-        if !only_fin && !follow_up && self.needs_capable(i, segment.seq <= SubflowOffset(self.first_data(i)))
-        {
-            let (version, flags) = (VERSION, self.own_flags());
-            let (sender_key, receiver_key) = (self.local_key, self.remote_key);
-            let option = match segment.tag {
-                Some(m) => MpCapable::Data {
-                    version,
-                    flags,
-                    sender_key,
-                    receiver_key,
-                    len: m.len,
-                    checksum: m.checksum,
-                },
-                None => MpCapable::Ack { version, flags, sender_key, receiver_key },
-            };
-            options.mptcp.push(MptcpOption::Capable(option));
-            self.fin.wanted |= fin_sent && first;
-            return;
-        }
-        if segment.kind == Kind::Ack
-            && !follow_up
-            && let Some(signal) = self.subflows[i].signals.pop_front()
-        {
-            // Beside timestamps there is room for every signal (see the head of this file).
-            if signal.len() <= options.room() {
-                self.count_signal(ctx, now, i, &signal);
-                options.mptcp.push(signal);
-            }
-            // A DATA_ACK too, if it still fits: the window only counts with one.
-            let dss = Dss { data_fin: false, ack: Some(self.data_ack()), mapping: None };
+    ) -> bool {
+        let situation = self.situation(i, segment);
+        let mut left_out = false;
+        for &(item, fit) in row(segment.kind, situation) {
+            let Some(option) = self.option(ctx, now, i, item, segment) else { continue };
             let m = &mut self.subflows[i];
-            if MptcpOption::Dss(dss).len() <= options.room() {
-                m.last_data_ack_sent = self.recv.next().0;
-                options.mptcp.push(MptcpOption::Dss(dss));
+            if fit == Fit::IfRoom && option.len() > options.room() {
+                left_out |= item == Item::DataAck && m.outgoing.owes_data_ack(self.recv.next());
+                continue;
             }
-            return;
+            match item {
+                Item::Signal => self.count_signal(ctx, now, i, &option),
+                // A probe may be dropped unread: its DATA_ACK does not count as sent.
+                Item::DataAck | Item::Mapping | Item::DataFin if segment.kind != Kind::Probe => {
+                    m.outgoing.on_data_ack_sent(self.recv.next());
+                }
+                _ => {}
+            }
+            options.mptcp.push(option);
         }
-        let mut dss = Dss { data_fin: false, ack: Some(self.data_ack()), mapping: None };
-        if let Some(m) = segment.tag {
-            let dsn = Dsn::Long(m.data.to_wire(self.local_idsn).0);
-            let ssn = m.subflow.0.wrapping_sub(self.subflows[i].syn_data_sent) as u32;
-            dss.mapping = Some(DssMapping { dsn, ssn, len: m.len, checksum: m.checksum });
-        } else if segment.kind == Kind::Ack && self.fin.sent && !self.fin.acked {
-            // RFC 8684 §3.3.3: a DATA_FIN of its own has subflow sequence 0 and length 1.
-            let at = self.send.end().to_wire(self.local_idsn).0;
-            let checksum = self.checksum.then(|| {
-                let sum = crate::wire::mptcp::dss_pseudo_header(at, 0, 1);
-                !crate::wire::checksum::fold(sum)
-            });
-            dss.data_fin = true;
-            dss.mapping = Some(DssMapping { dsn: Dsn::Long(at), ssn: 0, len: 1, checksum });
+        left_out
+    }
+
+    /// What `segment` of subflow `i` is sent in the midst of.
+    fn situation(&mut self, i: usize, segment: &Segment) -> Situation {
+        let kind = segment.kind;
+        match kind {
+            Kind::Syn | Kind::SynAck if self.subflows[i].join.is_initial() => Situation::FirstHandshake,
+            Kind::Syn | Kind::SynAck => Situation::JoinHandshake,
+            _ if !self.is_mptcp() => Situation::Plain,
+            Kind::Probe if self.mptcp.is_fully_established() => Situation::Quiet,
+            Kind::Probe => Situation::Unconfirmed,
+            Kind::Data | Kind::Ack => self.established_situation(i, segment),
         }
-        let m = &mut self.subflows[i];
-        let acked = self.recv.next().0;
-        // Not before both sides know that options pass: a missing DATA_ACK would be taken for a middlebox (RFC 8684 §3.7).
-        let displaced = segment.kind == Kind::Ack
-            && dss.mapping.is_none()
-            && self.dss_seen
+    }
+
+    /// The same after the handshake.
+    fn established_situation(&mut self, i: usize, segment: &Segment) -> Situation {
+        let ack = segment.kind == Kind::Ack;
+        let first = self.subflows[i].outgoing.on_options_sent();
+        if self.subflows[i].join.is_ack_sent() {
+            return Situation::Joining;
+        }
+        // A DATA_FIN without data needs a DSS option; its DATA_ACK will show that the peer has the keys.
+        // Should the third ACK be lost, every other repetition carries the keys instead: both do not fit. The
+        // third ACK always does, even if a busy device kept it back until the application had closed (RFC
+        // 8684 §3.1).
+        let fin_sent = segment.tag.is_none() && self.send.is_fin_sent();
+        let only_fin = fin_sent && !first && self.send.timeouts().is_multiple_of(2);
+        let follow_up = ack && self.subflows[i].outgoing.follows_keys();
+        let at_start = segment.seq <= SubflowOffset(self.first_data(i));
+        if !only_fin && !follow_up && self.needs_capable(i, at_start) {
+            if fin_sent && first {
+                self.send.repeat_fin();
+            }
+            return Situation::Keys;
+        }
+        let m = &self.subflows[i];
+        if ack && !follow_up && !m.signals.is_empty() {
+            return Situation::Signal;
+        }
+        if segment.tag.is_some() {
+            return Situation::Mapped;
+        }
+        if ack && self.send.awaits_fin_ack() {
+            return Situation::Finishing;
+        }
+        // Not before both sides know that options pass: a missing DATA_ACK would be taken for a middlebox
+        // (RFC 8684 §3.7).
+        let displaced = ack
+            && self.mptcp.is_dss_seen()
             && m.tcp.sack_count() > 1
-            && m.last_data_ack_sent == acked;
-        if !displaced {
-            m.last_data_ack_sent = acked;
-            options.mptcp.push(MptcpOption::Dss(dss));
-        }
+            && !m.outgoing.owes_data_ack(self.recv.next());
+        if displaced { Situation::SackFirst } else { Situation::Quiet }
+    }
+
+    /// The option that `item` stands for on `segment` of subflow `i`, if there is one.
+    fn option(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        i: usize,
+        item: Item,
+        segment: &Segment,
+    ) -> Option<MptcpOption> {
+        let dss = |data_fin, mapping| {
+            let ack = Some(self.recv.data_ack(self.mptcp.remote_idsn()));
+            MptcpOption::Dss(Dss { data_fin, ack, mapping })
+        };
+        Some(match item {
+            Item::Capable => return self.capable_option(ctx, now, i, segment),
+            Item::Join => {
+                if segment.kind == Kind::Syn {
+                    self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPJoinSynTx);
+                }
+                return self.join_option(i);
+            }
+            Item::Signal => return self.subflows[i].signals.pop(),
+            Item::DataAck => dss(false, None),
+            Item::Mapping => {
+                let of_segment = |m: Mapping| {
+                    let dsn = Dsn::Long(m.data.to_wire(self.mptcp.local_idsn()).0);
+                    let ssn = self.subflows[i].outgoing.ssn(m.subflow);
+                    DssMapping { dsn, ssn, len: m.len, checksum: m.checksum }
+                };
+                dss(false, segment.tag.map(of_segment))
+            }
+            Item::DataFin => {
+                // RFC 8684 §3.3.3: a DATA_FIN of its own has subflow sequence 0 and length 1.
+                let at = self.send.end().to_wire(self.mptcp.local_idsn()).0;
+                let sum = || !checksum::fold(dss_pseudo_header(at, 0, 1));
+                let checksum = self.mptcp.checksum().then(sum);
+                dss(true, Some(DssMapping { dsn: Dsn::Long(at), ssn: 0, len: 1, checksum }))
+            }
+            Item::Infinite => {
+                return self.infinite_option(ctx, now, segment.tag, segment.kind == Kind::Ack);
+            }
+        })
+    }
+
+    /// MP_CAPABLE, in the form of `segment`.
+    fn capable_option(
+        &self,
+        ctx: &mut Context,
+        now: Instant,
+        i: usize,
+        segment: &Segment,
+    ) -> Option<MptcpOption> {
+        let (version, flags) = (VERSION, self.own_flags());
+        let (sender_key, receiver_key) = (self.mptcp.local_key(), self.mptcp.remote_key());
+        let form = match (segment.kind, segment.tag) {
+            (Kind::Syn, _) => {
+                let tcp = &self.subflows[i].tcp;
+                let option = self.syn_option(tcp.stats().timeouts)?;
+                self.count(ctx, now, Some(tcp.id()), Counter::MPCapableSYNTX);
+                return Some(option);
+            }
+            (Kind::SynAck, _) => return self.syn_ack_option(),
+            (_, Some(Mapping { len, checksum, .. })) => {
+                MpCapable::Data { version, flags, sender_key, receiver_key, len, checksum }
+            }
+            (_, None) => MpCapable::Ack { version, flags, sender_key, receiver_key },
+        };
+        Some(MptcpOption::Capable(form))
     }
 }

@@ -94,7 +94,8 @@ impl ReceiveQueue {
 
     /// First offset beyond what the buffer has room for, whatever was advertised.
     pub(crate) fn room_edge(&self) -> DataOffset {
-        // What is readable lies before `next`, so this does not wrap, not even when more is buffered than there is room for.
+        // What is readable lies before `next`, so this does not wrap, not even when more is buffered than
+        // there is room for.
         DataOffset(self.next.0 + self.capacity as u64 - self.readable.len() as u64)
     }
 

@@ -18,8 +18,9 @@ struct Piece {
     carried_by: SmallVec<[SubflowId; 2]>,
 }
 
-/// The pieces, lowest first: what the receiver waits for goes before what it cannot deliver yet. They are disjoint, so none
-/// goes out twice, and finding the place of one costs O(log n) however many subflows time out with however many segments.
+/// The pieces, lowest first: what the receiver waits for goes before what it cannot deliver yet. They are
+/// disjoint, so none goes out twice, and finding the place of one costs O(log n) however many subflows time
+/// out with however many segments.
 #[derive(Debug, Default)]
 pub(crate) struct ReinjectQueue {
     pieces: BTreeMap<DataOffset, Piece>,
@@ -135,7 +136,8 @@ mod tests {
 
     #[test]
     fn a_timeout_with_many_segments_costs_one_look_each() {
-        // Three subflows time out in turn, again and again; each carries every third segment, so no two ranges of one adjoin.
+        // Three subflows time out in turn, again and again; each carries every third segment, so no two
+        // ranges of one adjoin.
         const N: u64 = 9_000;
         let mut q = ReinjectQueue::default();
         for round in 0..3 {

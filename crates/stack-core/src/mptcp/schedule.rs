@@ -1,6 +1,6 @@
 //! Which bytes go on which subflow next: snapshots for the scheduler, and the cutting of segments.
 
-use super::connection::{Connection, Mode};
+use super::connection::Connection;
 use super::mapping::{Mapping, Segment};
 use super::reinject::Reinject;
 use crate::context::Context;
@@ -16,8 +16,23 @@ use umptcp_types::{DataOffset, Instant, SubflowId, SubflowOffset};
 const DSS_OPTIONS: usize = 28;
 const TIMESTAMP_OPTIONS: usize = 12;
 
+/// The subflows that may carry data now: what the scheduler sees of each, and its index.
+#[derive(Default)]
+struct Candidates {
+    views: SmallVec<[SubflowView; 4]>,
+    places: SmallVec<[usize; 4]>,
+}
+
+impl Candidates {
+    /// The one that the scheduler chose.
+    fn find(&self, id: SubflowId) -> Option<(usize, &SubflowView)> {
+        let k = self.views.iter().position(|v| v.id == id)?;
+        Some((self.places[k], &self.views[k]))
+    }
+}
+
 impl Connection {
-    /// Payload bytes per packet of data on member `i`.
+    /// Payload bytes per packet of data on subflow `i`.
     pub(crate) fn packet_payload(&self, i: usize) -> u32 {
         let m = &self.subflows[i];
         let timestamps = if m.tcp.timestamps() { TIMESTAMP_OPTIONS } else { 0 };
@@ -25,10 +40,10 @@ impl Connection {
         m.tcp.packet_payload(timestamps + dss)
     }
 
-    /// What the scheduler sees.
-    fn views(&self, ctx: &Context, now: Instant) -> SmallVec<[SubflowView; 4]> {
-        let mut views = SmallVec::new();
-        for (i, m) in self.subflows.iter().enumerate() {
+    /// What the scheduler sees, and where the subflows are.
+    fn candidates(&self, ctx: &Context, now: Instant) -> Candidates {
+        let mut candidates = Candidates::default();
+        for (i, m) in self.subflows.enumerate() {
             let blocked = ctx.is_path_blocked(m.tcp.path());
             if !m.can_send_data() || blocked {
                 continue;
@@ -46,11 +61,11 @@ impl Connection {
             let lost = m.tcp.has_lost();
             let mut room = if lost { 0 } else { congestion.min(m.tcp.window_room()) };
             // RFC 4821 §7.4: where a probe is due ordinary data wait until there is room for that.
-            let narrow = |p: SizeProbe| room.min(self.send_edge - self.send_next) < p.payload;
+            let narrow = |p: SizeProbe| room.min(self.send.window()) < p.payload;
             if in_flight > 0 && self.size_probe(now, i).is_some_and(narrow) {
                 room = 0;
             }
-            let stale = m.stale || m.tcp.timeouts_in_a_row() > 0;
+            let stale = m.is_stale() || m.tcp.timeouts_in_a_row() > 0;
             let mut view = SubflowView::new(m.tcp.id(), packet as u32);
             view.srtt = m.tcp.srtt();
             view.rttvar = m.tcp.rttvar();
@@ -58,50 +73,51 @@ impl Connection {
             view.in_flight = in_flight;
             view.room = room;
             view.pacing_rate = m.tcp.pacing_rate(self.cc.as_ref()).unwrap_or(u64::MAX);
-            view.next_send = m.tcp.next_send(now).max(m.data_from);
+            view.next_send = m.tcp.next_send(now).max(m.join.data_from());
             view.loss = m.tcp.loss_rate();
-            view.backup = m.backup();
-            view.weight = m.weight;
+            view.backup = m.is_backup();
+            view.weight = m.weight();
             view.health = if stale { Health::Stale } else { Health::Good };
-            views.push(view);
+            candidates.views.push(view);
+            candidates.places.push(i);
         }
-        views
+        candidates
     }
 
     /// The next segment of data: reinjection first, then new data.
     pub(crate) fn poll_data(&mut self, ctx: &mut Context, now: Instant) -> Option<(usize, Segment)> {
-        let through = self.established && self.mode != Mode::Negotiating;
-        if !(through || self.answers_early()) || self.ended.is_some() {
+        let through = self.life.is_established() && !self.mptcp.is_open();
+        if !(through || self.answers_early()) {
             return None;
         }
-        let backlog = self.send.end() - self.send_next;
-        let again = self.reinject.front(self.send.una());
+        let backlog = self.send.backlog();
+        let again = self.send.next_reinject();
         if backlog == 0 && again.is_none() {
             return None;
         }
-        let views = self.views(ctx, now);
+        let candidates = self.candidates(ctx, now);
+        let views = &candidates.views;
         if views.is_empty() {
             self.wait_for_subflow(now);
             return None;
         }
-        let send_window = self.send_edge - self.send_next;
-        let snapshot = Snapshot::new(now, &views, send_window, backlog);
+        let send_window = self.send.window();
+        let snapshot = Snapshot::new(now, views, send_window, backlog);
         if let Some(front) = again
-            && let Some(found) = self.poll_reinject(ctx, now, &snapshot, &front)
+            && let Some(found) = self.poll_reinject(ctx, now, &snapshot, &front, &candidates)
         {
             return Some(found);
         }
         if backlog == 0 {
             return None;
         }
-        if send_window == 0 || views.iter().all(|v| self.window_room_of(v.id) == 0) {
+        if send_window == 0 || candidates.places.iter().all(|i| self.subflows[*i].tcp.window_room() == 0) {
             self.on_window_closed(now);
             return None;
         }
-        self.blocked = false;
+        self.send.on_window_open();
         if let Decision::Send { subflow, limit } = self.scheduler.schedule(&snapshot)
-            && let Some(view) = views.iter().find(|v| v.id == subflow)
-            && let Some(i) = self.index(subflow)
+            && let Some((i, view)) = candidates.find(subflow)
         {
             let available = backlog.min(send_window);
             let room = limit.min(view.room).min(available);
@@ -111,9 +127,7 @@ impl Connection {
                 None => self.segment_size(i, view, limit, available, backlog),
             };
             if let Some(n) = size {
-                let range = self.send_next..self.send_next + n;
-                self.send_next = range.end;
-                self.bytes_sent += n;
+                let range = self.send.take_next(n);
                 let segment = self.cut(now, i, range);
                 if let Some(probe) = probe {
                     self.subflows[i].tcp.size_probe_sent(now, segment.seq, probe);
@@ -121,28 +135,25 @@ impl Connection {
                 return Some((i, segment));
             }
         }
-        self.note_small_window(now, &views, send_window, backlog);
-        self.note_pacing(now, &views);
+        self.note_small_window(now, &candidates, send_window, backlog);
+        self.note_pacing(now, views);
         self.probe_closed_windows(now);
         None
-    }
-
-    fn window_room_of(&self, id: SubflowId) -> u64 {
-        self.index(id).map_or(0, |i| self.subflows[i].tcp.window_room())
     }
 
     /// If only pacing holds data back, wake up when it no longer does.
     fn note_pacing(&mut self, now: Instant, views: &[SubflowView]) {
         let paced = views.iter().filter(|v| v.room > 0 && v.next_send > now).map(|v| v.next_send).min();
         // A retransmission that is held back on another subflow, or on this one, may be due earlier.
-        self.pacing_wake = self.pacing_wake.into_iter().chain(paced).min();
+        if let Some(at) = paced {
+            self.send.wake_at(at);
+        }
     }
 
-    /// A window that is open by less than a packet: that little goes once the override timeout has passed (RFC 9293 §3.8.6.2.1), for
-    /// which the timer of the zero window serves.
-    fn note_small_window(&mut self, now: Instant, views: &[SubflowView], send_window: u64, backlog: u64) {
-        for view in views {
-            let Some(i) = self.index(view.id) else { continue };
+    /// A window that is open by less than a packet: that little goes once the override timeout has passed
+    /// (RFC 9293 §3.8.6.2.1), for which the timer of the zero window serves.
+    fn note_small_window(&mut self, now: Instant, candidates: &Candidates, send_window: u64, backlog: u64) {
+        for (&i, view) in candidates.places.iter().zip(&candidates.views) {
             let packet = u64::from(view.mss);
             let tcp = &mut self.subflows[i].tcp;
             let open = tcp.window_room().min(send_window);
@@ -155,28 +166,29 @@ impl Connection {
 
     /// The peer's window stops us: ask it now and then (RFC 9293 §3.8.6.1).
     fn on_window_closed(&mut self, now: Instant) {
-        if !self.blocked {
-            self.blocked = true;
+        if self.send.on_window_closed() {
             self.scheduler.on_blocked(now);
             self.arm_data_timer(now, false);
         }
-        if self.send.una() < self.send_next {
+        if self.send.una() < self.send.next() {
             return;
         }
-        let (probes, mut armed) = (self.window_probes, false);
-        for m in &mut self.subflows {
+        let (probes, mut armed) = (self.send.window_probes(), false);
+        for m in self.subflows.iter_mut() {
             if m.can_send_data() && m.tcp.in_flight() == 0 && !m.tcp.is_window_probing() {
                 m.tcp.arm_persist_after(now, probes);
                 armed = true;
             }
         }
-        self.window_probes += u32::from(armed);
+        if armed {
+            self.send.on_window_probed();
+        }
     }
 
-    /// A subflow that the scheduler waits for may be one whose own window is closed while others' are not: nothing but a
-    /// probe brings the news that it opened (RFC 9293 §3.8.6.1).
+    /// A subflow that the scheduler waits for may be one whose own window is closed while others' are not:
+    /// nothing but a probe brings the news that it opened (RFC 9293 §3.8.6.1).
     fn probe_closed_windows(&mut self, now: Instant) {
-        for m in &mut self.subflows {
+        for m in self.subflows.iter_mut() {
             let closed = m.can_send_data() && m.tcp.in_flight() == 0 && m.tcp.window_room() == 0;
             if closed && !m.tcp.is_window_probing() {
                 m.tcp.arm_persist(now);
@@ -184,20 +196,20 @@ impl Connection {
         }
     }
 
-    /// The probe for larger packets that the next new data on member `i` should be, if one is due.
+    /// The probe for larger packets that the next new data on subflow `i` should be, if one is due.
     fn size_probe(&self, now: Instant, i: usize) -> Option<SizeProbe> {
         let tcp = &self.subflows[i].tcp;
         let due = tcp.size_probe_due(now);
         // Not where the next segment needs options of its own.
-        let first = due && self.needs_capable(i, self.send_next == DataOffset(self.first_data(i)));
+        let first = due && self.needs_capable(i, self.send.next() == DataOffset(self.first_data(i)));
         if !due || first || !tcp.is_synchronized() {
             return None;
         }
-        let enough = (self.send.end() - self.send_next).min(self.send_edge - self.send.una());
+        let enough = self.send.backlog().min(self.send.whole_window());
         tcp.size_probe(now, self.cc.as_ref(), self.packet_payload(i), enough)
     }
 
-    /// How many bytes the next segment on member `i` carries; `None`: better wait.
+    /// How many bytes the next segment on subflow `i` carries; `None`: better wait.
     fn segment_size(
         &self,
         i: usize,
@@ -214,7 +226,7 @@ impl Connection {
         let mut n = available.min(limit).min(view.room);
         n = n.min(u64::from(tcp.segment_limit(self.cc.as_ref(), view.mss)));
         // The first data repeats MP_CAPABLE, which some peers take on one packet only.
-        if self.needs_capable(i, self.send_next == DataOffset(self.first_data(i))) {
+        if self.needs_capable(i, self.send.next() == DataOffset(self.first_data(i))) {
             n = n.min(packet);
         }
         if n >= packet {
@@ -226,7 +238,7 @@ impl Connection {
             if !worth_it {
                 return None;
             }
-        } else if !self.config.no_delay && view.in_flight > 0 && !self.fin.queued {
+        } else if !self.config.no_delay && view.in_flight > 0 && !self.send.is_shut() {
             // Nagle (RFC 9293 §3.7.4). A SYN/ACK is no data.
             let syn_ack_only = self.answers_early() && tcp.snd_nxt() == SubflowOffset(1);
             return syn_ack_only.then_some(n);
@@ -234,59 +246,54 @@ impl Connection {
         Some(n)
     }
 
-    /// One packet of new data that member `i` wants whatever its congestion window: as a tail loss probe or for F-RTO.
+    /// One packet of new data that subflow `i` wants whatever its congestion window: as a tail loss probe or for F-RTO.
     ///
     /// Only when it is the only subflow: new data on a path that may be dead would hold up the whole connection.
     pub(crate) fn poll_forward(&mut self, now: Instant, i: usize) -> Option<Segment> {
         let alone = self.subflows.iter().filter(|m| m.can_send_data()).count() == 1;
-        let backlog = self.send.end() - self.send_next;
-        let window = (self.send_edge - self.send_next).min(self.subflows[i].tcp.window_room());
+        let backlog = self.send.backlog();
+        let window = self.send.window().min(self.subflows[i].tcp.window_room());
         let n = backlog.min(window).min(u64::from(self.packet_payload(i)));
-        let ready = self.established && self.mode != Mode::Negotiating && self.ended.is_none();
+        let ready = self.life.is_established() && !self.mptcp.is_open();
         let may = ready && alone && self.subflows[i].can_send_data() && n > 0;
         if !may {
             self.subflows[i].tcp.no_new_data();
             return None;
         }
-        let range = self.send_next..self.send_next + n;
-        self.send_next = range.end;
-        self.bytes_sent += n;
+        let range = self.send.take_next(n);
         let segment = self.cut(now, i, range);
         self.subflows[i].tcp.new_data_sent(now);
         Some(segment)
     }
 
-    /// Cuts `range` out of the send queue and gives it to member `i`.
+    /// Cuts `range` out of the send queue and gives it to subflow `i`.
     fn cut(&mut self, now: Instant, i: usize, range: Range<DataOffset>) -> Segment {
         let payload = self.send.slice(range.clone());
         let last = range.end >= self.send.end();
-        let app_limited = last && range.end >= self.send_next;
+        let app_limited = last && range.end >= self.send.next();
         let mapping = if self.is_mptcp() {
             Some(self.declare(i, range.start, &payload))
         } else {
-            self.infinite_mapping(self.subflows[i].tcp.snd_nxt() + payload.len() as u64)
+            self.plain.mapping(self.subflows[i].tcp.snd_nxt() + payload.len() as u64, self.mptcp.checksum())
         };
         let data = NewData { payload, tag: mapping, push: last, app_limited };
         let segment = self.subflows[i].tcp.send_data(now, data, self.cc.as_mut());
-        self.subflows[i].signals_interrupted();
+        self.subflows[i].signals.on_interrupted();
         self.arm_data_timer(now, false);
         segment
     }
 
-    /// Declares the mapping of `payload`, which is about to be sent on member `i` (RFC 8684 §3.3.1).
+    /// Declares the mapping of `payload`, which is about to be sent on subflow `i` (RFC 8684 §3.3.1).
     fn declare(&mut self, i: usize, data: DataOffset, payload: &crate::buffers::payload::Payload) -> Mapping {
         let m = &mut self.subflows[i];
         let subflow = m.tcp.snd_nxt();
-        let shift = Some(data.0.wrapping_sub(subflow.0));
-        if m.send_shift != shift {
-            (m.send_shift, m.send_shift_since) = (shift, subflow);
-        }
+        m.outgoing.on_mapping(data, subflow);
         let len = payload.len().min(usize::from(u16::MAX)) as u16;
-        let ssn = subflow.0.wrapping_sub(self.subflows[i].syn_data_sent) as u32;
-        let checksum = self.checksum.then(|| {
+        let ssn = m.outgoing.ssn(subflow);
+        let checksum = self.mptcp.checksum().then(|| {
             use crate::wire::{checksum, mptcp::dss_pseudo_header};
             let sum = checksum::sum_slices(payload.slices().iter().map(|b| &b[..]), 0);
-            let dsn = data.to_wire(self.local_idsn).0;
+            let dsn = data.to_wire(self.mptcp.local_idsn()).0;
             !checksum::fold(checksum::add(sum, dss_pseudo_header(dsn, ssn, len)))
         });
         Mapping { data, subflow, len, checksum }
@@ -299,6 +306,7 @@ impl Connection {
         now: Instant,
         snapshot: &Snapshot<'_>,
         front: &Reinject,
+        candidates: &Candidates,
     ) -> Option<(usize, Segment)> {
         let what = Reinjection::new(front.range.clone(), &front.carried_by);
         let Decision::Send { subflow, limit } = self.scheduler.reinject(snapshot, &what) else {
@@ -306,8 +314,7 @@ impl Connection {
             return None;
         };
         let range = front.range.clone();
-        let view = snapshot.subflows.iter().find(|v| v.id == subflow)?;
-        let i = self.index(subflow)?;
+        let (i, view) = candidates.find(subflow)?;
         let wanted = range.end - range.start;
         let packet = u64::from(view.mss);
         let segment = u64::from(self.subflows[i].tcp.segment_limit(self.cc.as_ref(), view.mss));
@@ -319,7 +326,7 @@ impl Connection {
             return None;
         }
         let piece = range.start..range.start + n;
-        self.reinject.sent(piece.end);
+        self.send.on_reinjected(piece.end);
         self.count(ctx, now, Some(subflow), Counter::MPTCPRetrans);
         Some((i, self.cut(now, i, piece)))
     }

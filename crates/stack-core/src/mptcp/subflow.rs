@@ -1,175 +1,139 @@
-//! A subflow as a member of its connection: TCP state, and what MPTCP keeps per subflow.
+//! One subflow of a connection: its TCP, and what MPTCP keeps beside it.
 
-use super::fallback::FailSent;
-use super::mapping::{RxMappings, Tcp};
-use crate::buffers::slices::Slices;
-use crate::context::fast_open::Cookie;
+use super::incoming::Incoming;
+use super::join_state::JoinState;
+use super::mapping::Tcp;
+use super::outgoing::Outgoing;
+use super::signals::Signals;
 use crate::event::SubflowReset;
-use crate::wire::mptcp::MptcpOption;
-use alloc::collections::VecDeque;
 use umptcp_congestion::SubflowParams;
-use umptcp_types::{AddressId, Duration, Instant, SubflowOffset};
+use umptcp_types::{AddressId, Instant};
 
-/// How far a subflow's MPTCP handshake is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Join {
-    /// The subflow that began the connection: MP_CAPABLE, not MP_JOIN.
-    Initial,
-    /// We sent a SYN with MP_JOIN.
-    SynSent { nonce: u32 },
-    /// We sent the third ACK and wait for any answer (PRE_ESTABLISHED, RFC 8684 §3.2).
-    AckSent {
-        hmac: [u8; 20],
-        /// When to send it again.
-        resend: Instant,
-        tries: u8,
-    },
-    /// We answered a SYN with MP_JOIN.
-    SynReceived { nonce: u32, peer_nonce: u32 },
-    /// Both HMACs are verified.
-    Joined,
-}
-
-/// ACKs that carry nothing but signals, in a row.
-const SIGNALS_IN_A_ROW: u8 = 2;
-/// How long the next waits when the round-trip time is not known, and at least.
-const SIGNAL_PAUSE: Duration = Duration::from_millis(100);
-const MIN_SIGNAL_PAUSE: Duration = Duration::from_millis(1);
+/// Keep-alive probes on a subflow whose address was removed, before it is reset.
+const REMOVAL_PROBES: u8 = 3;
 
 /// The check whether a subflow lives whose address the peer has removed (RFC 8684 §3.4.2).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Removal {
+struct Removal {
     /// When the next probe goes out, or the subflow is given up.
-    pub(crate) next: Instant,
+    next: Instant,
     /// Probes sent.
-    pub(crate) probes: u8,
+    probes: u8,
+}
+
+/// The Address IDs of its two ends (RFC 8684 §3.2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct EndIds {
+    /// Ours, of the local address.
+    pub(crate) local: AddressId,
+    /// The peer's, of the remote one.
+    pub(crate) remote: AddressId,
+}
+
+impl EndIds {
+    /// Those of the first subflow.
+    pub(crate) const INITIAL: EndIds = EndIds { local: AddressId(0), remote: AddressId(0) };
+}
+
+/// How much the subflow is to be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Priority {
+    /// We want it as a backup only.
+    pub(crate) backup: bool,
+    /// Its share, for schedulers that know of shares.
+    pub(crate) weight: u32,
 }
 
 /// One subflow of a connection.
 #[derive(Debug)]
 pub(crate) struct Subflow {
-    pub(crate) tcp: Tcp,
-    pub(crate) join: Join,
-    /// Our Address ID of the local address, and the peer's of the remote one.
-    pub(crate) local_id: AddressId,
-    pub(crate) remote_id: AddressId,
-    /// When data may go out on a subflow that we joined (see `JOIN_SETTLE`).
-    pub(crate) data_from: Instant,
-    /// Backup as we asked for, and as the peer did.
-    pub(crate) backup_local: bool,
-    pub(crate) backup_remote: bool,
-    pub(crate) weight: u32,
-    /// The peer opened it.
-    pub(crate) incoming: bool,
+    pub(super) tcp: Tcp,
+    pub(super) join: JoinState,
+    pub(super) incoming: Incoming,
+    pub(super) outgoing: Outgoing,
+    pub(super) signals: Signals,
+    ids: EndIds,
+    priority: Priority,
+    /// The peer wants it as a backup only.
+    peer_backup: bool,
     /// Consecutive retransmission timeouts reached the limit.
-    pub(crate) stale: bool,
-    /// Mappings for bytes not handed to the data level yet.
-    pub(crate) mappings: RxMappings,
-    /// In-order subflow bytes that wait for their mapping, or for the rest of a checksummed one.
-    pub(crate) unmapped: Slices,
-    /// First subflow offset not handed to the data level, where they begin.
-    pub(crate) consumed: SubflowOffset,
-    /// The mapping at `consumed` has passed its checksum.
-    pub(crate) verified_to: SubflowOffset,
-    /// Since when the bytes at `consumed` have waited for a mapping.
-    pub(crate) unmapped_since: Option<Instant>,
-    /// A checksum failed here and the peer was told with MP_FAIL: nothing is handed on until it answers.
-    pub(crate) fail: Option<FailSent>,
-    /// Data offset minus subflow offset of what we send, and since which subflow offset it has been that.
-    pub(crate) send_shift: Option<u64>,
-    pub(crate) send_shift_since: SubflowOffset,
-    /// We have sent a DSS option, or MP_CAPABLE after the SYN.
-    pub(crate) dss_sent: bool,
-    /// The last DATA_ACK it carried, for deciding whether a SACK may displace the next.
-    pub(crate) last_data_ack_sent: u64,
-    /// An MPTCP option has come after the SYN: options pass, and the peer sends them.
-    pub(crate) options_seen: bool,
-    /// The RST that ends it.
-    pub(crate) reset: Option<SubflowReset>,
-    /// Fast Open option for the next SYN or SYN/ACK.
-    pub(crate) fast_open: Option<Cookie>,
-    /// Our SYN asked for a cookie.
-    pub(crate) asked_cookie: bool,
-    /// Bytes that the SYN carried, ours as far as acknowledged and the peer's. They lie before the data sequence space, and subflow
-    /// sequence numbers in mappings do not count them (RFC 8684 appendix B.2).
-    pub(crate) syn_data_sent: u64,
-    pub(crate) syn_data_received: u64,
-    /// The ACK that brought our keys is to be followed by one with a DATA_ACK (see `follow_up_keys`).
-    pub(crate) follow_up: bool,
-    /// Options that go out on ACKs of their own.
-    pub(crate) signals: VecDeque<MptcpOption>,
-    /// Such ACKs sent in a row, and when the next may follow.
-    pub(crate) signal_run: u8,
-    pub(crate) signal_wait: Option<Instant>,
-    /// The peer removed its address, and we look whether the subflow still lives.
-    pub(crate) removal: Option<Removal>,
+    stale: bool,
     /// Announced to the application and the controller.
-    pub(crate) announced: bool,
+    announced: bool,
+    /// The RST that ends it.
+    reset: Option<SubflowReset>,
+    /// The peer removed its address, and we look whether the subflow still lives.
+    removal: Option<Removal>,
+    /// It has ended in the step that is under way (see `subflows`).
+    ended: bool,
 }
 
 impl Subflow {
-    pub(crate) fn new(tcp: Tcp, join: Join, local_id: AddressId, remote_id: AddressId) -> Self {
+    pub(super) fn new(
+        tcp: Tcp,
+        join: JoinState,
+        ids: EndIds,
+        incoming: Incoming,
+        outgoing: Outgoing,
+        priority: Priority,
+    ) -> Self {
         Subflow {
             tcp,
             join,
-            local_id,
-            remote_id,
-            data_from: Instant::ZERO,
-            backup_local: false,
-            backup_remote: false,
-            weight: 1,
-            incoming: matches!(join, Join::SynReceived { .. }),
+            incoming,
+            outgoing,
+            signals: Signals::default(),
+            ids,
+            priority,
+            peer_backup: false,
             stale: false,
-            mappings: RxMappings::new(0),
-            unmapped: Slices::default(),
-            consumed: SubflowOffset(1),
-            verified_to: SubflowOffset(1),
-            unmapped_since: None,
-            fail: None,
-            send_shift: None,
-            send_shift_since: SubflowOffset(1),
-            dss_sent: false,
-            last_data_ack_sent: 0,
-            options_seen: false,
-            fast_open: None,
-            asked_cookie: false,
-            syn_data_sent: 0,
-            syn_data_received: 0,
-            follow_up: false,
-            reset: None,
-            signals: VecDeque::new(),
-            signal_run: 0,
-            signal_wait: None,
-            removal: None,
             announced: false,
+            reset: None,
+            removal: None,
+            ended: false,
         }
     }
 
-    /// Whether an ACK may go out for the sake of a signal alone. RFC 8684 §3.4.1: not more than two duplicate ACKs in a row, lest
-    /// others take them for signs of congestion.
-    pub(crate) fn may_signal(&self) -> bool {
-        self.signal_run < SIGNALS_IN_A_ROW
+    // ---- what it is ----
+
+    /// Our Address ID of the local address.
+    pub(crate) fn local_id(&self) -> AddressId {
+        self.ids.local
     }
 
-    /// The pause after the last of them may be over.
-    pub(crate) fn end_signal_pause(&mut self, now: Instant) {
-        if self.signal_wait.is_some_and(|t| t <= now) {
-            self.signals_interrupted();
-        }
+    /// The peer's Address ID of the remote address.
+    pub(crate) fn remote_id(&self) -> AddressId {
+        self.ids.remote
     }
 
-    /// An ACK with a signal leaves.
-    pub(crate) fn on_signal_sent(&mut self, now: Instant) {
-        self.signal_run += 1;
-        if self.signal_run >= SIGNALS_IN_A_ROW {
-            self.signal_wait = Some(now + self.tcp.srtt().unwrap_or(SIGNAL_PAUSE).max(MIN_SIGNAL_PAUSE));
-        }
+    /// The peer's SYN or SYN/ACK with MP_JOIN says what it calls its address, and whether it wants a backup.
+    pub(crate) fn on_peer_join(&mut self, address_id: AddressId, backup: bool) {
+        self.ids.remote = address_id;
+        self.peer_backup = backup;
     }
 
-    /// Something else passed between the ends, so that the next ACK is no duplicate of the last.
-    pub(crate) fn signals_interrupted(&mut self) {
-        self.signal_run = 0;
-        self.signal_wait = None;
+    /// The peer wants it as a backup, or not any more (MP_PRIO, RFC 8684 §3.3.8).
+    pub(crate) fn on_prio(&mut self, backup: bool) {
+        self.peer_backup = backup;
+    }
+
+    /// We want it as a backup, or not any more. True: that is new.
+    pub(crate) fn prefer(&mut self, backup: bool) -> bool {
+        core::mem::replace(&mut self.priority.backup, backup) != backup
+    }
+
+    /// We want it as a backup only.
+    pub(crate) fn own_backup(&self) -> bool {
+        self.priority.backup
+    }
+
+    /// Either end wants it as a backup only.
+    pub(crate) fn is_backup(&self) -> bool {
+        self.priority.backup || self.peer_backup
+    }
+
+    pub(crate) fn weight(&self) -> u32 {
+        self.priority.weight
     }
 
     /// What the congestion controller is to know of the subflow (RFC 6928: an initial window of ten segments).
@@ -181,24 +145,113 @@ impl Subflow {
     /// Where in the connection's data the last byte ends that was sent here for the first time.
     pub(crate) fn data_sent(&self) -> u64 {
         // Offset 0 is the SYN's, on either level. In plain TCP there is one subflow and no mapping.
-        match self.send_shift {
-            Some(shift) => self.tcp.snd_nxt().0.wrapping_add(shift).saturating_sub(1),
+        match self.outgoing.data_of(self.tcp.snd_nxt()) {
+            Some(end) => end.saturating_sub(1),
             None => self.tcp.stats().bytes_sent,
         }
     }
 
-    /// It may carry data, as far as its handshake goes (RFC 8684 §3.2: none while PRE_ESTABLISHED).
+    // ---- how far it is ----
+
+    /// Its handshake with the keys is through.
+    #[inline]
     pub(crate) fn is_joined(&self) -> bool {
-        matches!(self.join, Join::Initial | Join::Joined)
+        self.join.is_joined()
     }
 
     /// New data may be given to it.
+    #[inline]
     pub(crate) fn can_send_data(&self) -> bool {
-        self.is_joined() && self.tcp.can_send_data()
+        self.join.is_joined() && self.tcp.can_send_data()
     }
 
-    /// Either end wants it as a backup only.
-    pub(crate) fn backup(&self) -> bool {
-        self.backup_local || self.backup_remote
+    /// ACKs with MPTCP options may be sent on it.
+    pub(crate) fn can_acknowledge(&self) -> bool {
+        self.join.is_joined() && self.tcp.is_synchronized()
+    }
+
+    /// It became able to carry data. True: that is new.
+    pub(crate) fn on_announced(&mut self) -> bool {
+        !core::mem::replace(&mut self.announced, true)
+    }
+
+    /// The application and the controller know of it.
+    pub(crate) fn is_announced(&self) -> bool {
+        self.announced
+    }
+
+    /// It times out again and again. True: that is new.
+    pub(crate) fn on_stale(&mut self) -> bool {
+        !core::mem::replace(&mut self.stale, true)
+    }
+
+    /// The peer acknowledges again. True: it was stale.
+    pub(crate) fn on_recovered(&mut self) -> bool {
+        core::mem::replace(&mut self.stale, false)
+    }
+
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale
+    }
+
+    /// A segment of the peer's ends it; with this RST, if it is one.
+    pub(crate) fn on_end(&mut self, reset: Option<SubflowReset>) {
+        self.reset = reset;
+    }
+
+    /// We end it with this RST.
+    pub(crate) fn on_reset(&mut self, reset: SubflowReset) {
+        self.reset = Some(reset);
+    }
+
+    /// The RST that ends it.
+    pub(crate) fn reset(&self) -> Option<SubflowReset> {
+        self.reset
+    }
+
+    /// It ends, and goes when the step is over.
+    pub(super) fn on_ended(&mut self) {
+        self.ended = true;
+    }
+
+    /// It has ended in the step that is under way.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// From here on plain TCP, without signals.
+    pub(crate) fn on_fallback(&mut self) {
+        self.signals.clear();
+        self.incoming.on_fallback();
+        self.removal = None;
+    }
+
+    // ---- the peer has removed its address ----
+
+    /// The peer has removed its address: we look whether it still lives.
+    pub(crate) fn on_address_removed(&mut self, now: Instant) {
+        self.removal.get_or_insert(Removal { next: now, probes: 0 });
+    }
+
+    /// A segment has come: it lives.
+    pub(crate) fn on_heard(&mut self) {
+        self.removal = None;
+    }
+
+    /// When it is probed next, or given up.
+    pub(crate) fn removal_deadline(&self) -> Option<Instant> {
+        self.removal.map(|r| r.next)
+    }
+
+    /// Probes it if that is due. False: it has been silent for too long.
+    pub(crate) fn probe_removed(&mut self, now: Instant) -> bool {
+        let Some(removal) = self.removal.as_mut().filter(|r| r.next <= now) else { return true };
+        if removal.probes >= REMOVAL_PROBES || !self.tcp.is_synchronized() {
+            return false;
+        }
+        self.tcp.probe_peer();
+        removal.next = now + self.tcp.rto().saturating_mul(1 << removal.probes);
+        removal.probes += 1;
+        true
     }
 }

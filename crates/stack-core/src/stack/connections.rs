@@ -6,7 +6,7 @@ use crate::device::PathKind;
 use crate::error::{ConnectError, ConnectionError, SignalError};
 use crate::info::Received;
 use crate::mptcp::Connection;
-use crate::mptcp::connection::Parts;
+use crate::mptcp::connection::{Parts, Role};
 use crate::tcp::FourTuple;
 use crate::wire::ip::can_be_peer;
 use alloc::boxed::Box;
@@ -70,9 +70,8 @@ impl Stack {
         if config.mptcp {
             self.ctx.keep_port(port, remote);
         }
-        let mut c = Connection::new(id, true, config, tuple, parts);
-        c.paths = paths;
-        c.open_first(&mut self.ctx, now, path);
+        let mut c = Connection::new(id, Role::Client, config, tuple, parts);
+        c.open_first(&mut self.ctx, now, path, paths);
         self.connections.insert(id, Box::new(c));
         self.touched(id);
         Ok(id)
@@ -80,13 +79,13 @@ impl Stack {
 
     /// Whether a connection's SYN waits for data that it can carry ([`ConnectionConfig::fast_open`]).
     pub fn awaits_data(&self, connection: ConnectionId) -> bool {
-        self.connections.get(&connection).is_some_and(|c| c.waiting)
+        self.connections.get(&connection).is_some_and(|c| c.is_awaiting_data())
     }
 
     /// Sends the SYN of a connection that waits for data, without any.
     pub fn open(&mut self, _now: Instant, connection: ConnectionId) {
         let Some(c) = self.connections.get_mut(&connection) else { return };
-        c.waiting = false;
+        c.release_syn();
         self.touched(connection);
     }
 
@@ -152,11 +151,9 @@ impl Stack {
     /// When the connection has ended.
     pub fn shutdown(&mut self, _now: Instant, connection: ConnectionId) -> Result<(), ConnectionError> {
         let c = self.connections.get_mut(&connection).ok_or(ConnectionError::NotFound)?;
-        if let Some(error) = c.ended {
-            return error.map_or(Ok(()), Err);
+        if c.shutdown()? {
+            self.touched(connection);
         }
-        c.shutdown();
-        self.touched(connection);
         Ok(())
     }
 
@@ -164,14 +161,14 @@ impl Stack {
     /// now on. Unread data make it an abort. Also frees a connection that has ended.
     pub fn close(&mut self, now: Instant, connection: ConnectionId) {
         let Some(c) = self.connections.get_mut(&connection) else { return };
-        c.detach(&mut self.ctx, now);
+        c.handle_close(&mut self.ctx, now);
         self.touched(connection);
     }
 
     /// Ends it at once: MP_FASTCLOSE and RST.
     pub fn abort(&mut self, now: Instant, connection: ConnectionId) {
         let Some(c) = self.connections.get_mut(&connection) else { return };
-        c.abort(&mut self.ctx, now, ConnectionError::Aborted);
+        c.handle_abort(&mut self.ctx, now);
         self.touched(connection);
     }
 

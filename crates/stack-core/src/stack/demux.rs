@@ -2,21 +2,20 @@
 
 use super::segment::Stray;
 use super::state::Stack;
-use crate::context::Reset;
 use crate::context::time_wait::Verdict;
 use crate::device::{ChecksumState, PathKind, RxPacket};
-use crate::mptcp::close::reset_options;
 use crate::mptcp::handshake::sole_capable;
 use crate::mptcp::join::{Refusal, join};
+use crate::mptcp::reset::{reset_for, reset_options};
 use crate::observe::Counter;
-use crate::tcp::{Arrival, CloseReason, FourTuple, IcmpOutcome};
+use crate::tcp::{Arrival, FourTuple};
 use crate::wire::icmp::IcmpError;
 use crate::wire::ip::{self, IpHeader, can_be_peer};
 use crate::wire::mptcp::MpJoin;
 use crate::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
 use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
-use umptcp_types::{Instant, PathId, SeqNumber};
+use umptcp_types::{Instant, PathId};
 
 impl Stack {
     /// A packet, TCP or ICMP, came in on `path`. Anything malformed is counted and dropped.
@@ -74,7 +73,12 @@ impl Stack {
                     self.ctx.observe(now, Some(connection), Some(subflow), Counter::TcpInCEPkts);
                 }
                 let signals = seg.options.has_signal();
-                c.on_segment(&mut self.ctx, now, subflow, Arrival { seg: &seg, payload, marked, signals });
+                c.handle_segment(
+                    &mut self.ctx,
+                    now,
+                    subflow,
+                    Arrival { seg: &seg, payload, marked, signals },
+                );
                 self.touched(connection);
             }
             return;
@@ -156,9 +160,7 @@ impl Stack {
             return;
         }
         let length = payload.len() as u32 + u32::from(seg.flags.syn) + u32::from(seg.flags.fin);
-        let (seq, ack) =
-            if seg.flags.ack { (seg.ack, None) } else { (SeqNumber(0), Some(seg.seq.wrapping_add(length))) };
-        self.ctx.send_reset(now, path, &tuple, Reset { seq, ack, options });
+        self.ctx.send_reset(now, path, &tuple, reset_for(seg, length, options));
     }
 
     fn acknowledge_time_wait(&mut self, now: Instant, tuple: &FourTuple) {
@@ -190,21 +192,9 @@ impl Stack {
         let tuple = FourTuple { local: error.src, remote: error.dst };
         let (connection, subflow) = self.ctx.owner_of_tuple(&tuple)?;
         let c = self.connections.get_mut(&connection)?;
-        let i = c.index(subflow)?;
-        let what = match c.subflows[i].tcp.on_icmp(now, error, c.cc.as_mut()) {
-            IcmpOutcome::Noted => return Some(()),
-            IcmpOutcome::OutOfWindow => Counter::TcpOutOfWindowIcmps,
-            IcmpOutcome::Smaller => Counter::TcpPmtuReduced,
-            IcmpOutcome::Refused => {
-                c.doubt_fast_open(&mut self.ctx, now, i);
-                c.drop_subflow(&mut self.ctx, now, i, CloseReason::Unreachable);
-                c.after_progress(&mut self.ctx, now);
-                self.touched(connection);
-                return Some(());
-            }
-        };
-        self.ctx.observe(now, Some(connection), Some(subflow), what);
-        self.touched(connection);
+        if c.handle_icmp(&mut self.ctx, now, subflow, error)? {
+            self.touched(connection);
+        }
         Some(())
     }
 }

@@ -5,18 +5,20 @@ use super::segment::Stray;
 use super::state::Stack;
 use super::syn_cookies::send_syn_cookie;
 use crate::config::{ConnectionConfig, ListenOptions};
-use crate::error::{ConnectError, FallbackReason, ListenError};
+use crate::error::{ConnectError, ListenError};
 use crate::event::IncomingId;
 use crate::mptcp::Connection;
-use crate::mptcp::connection::Mode;
-use crate::mptcp::handshake::{capable, offer};
-use crate::mptcp::subflow::{Join, Subflow};
+use crate::mptcp::connection::Role;
+use crate::mptcp::handshake::capable;
+use crate::mptcp::join_state::Join;
+use crate::mptcp::lifecycle::Admission;
+use crate::mptcp::subflow::EndIds;
 use crate::observe::Counter;
 use crate::tcp::{Arrival, FourTuple};
 use crate::wire::tcp::{TcpOptions, TcpRepr};
 use alloc::boxed::Box;
 use bytes::Bytes;
-use umptcp_types::{AddressId, ConnectionId, Instant, ListenerId};
+use umptcp_types::{ConnectionId, Instant, ListenerId};
 
 impl Stack {
     /// Listens on an address and port.
@@ -113,48 +115,29 @@ impl Stack {
             return Err(ConnectError::Gone);
         }
         let id = self.next_id();
-        let mut c = Connection::new(id, false, config.clone(), tuple, parts);
-        if config.mptcp {
-            match offer(&syn, config) {
-                Ok(flags) => {
-                    c.checksum |= flags.checksum_required;
-                    c.peer_allows_initial_join = !flags.no_join_initial;
-                    let key = match &complete {
-                        Some(done) => self.ctx.is_unused(done.key).then_some(done.key),
-                        None => self.ctx.unique_key(),
-                    };
-                    match key {
-                        Some(key) => c.set_local_key(&mut self.ctx, key),
-                        None => {
-                            self.ctx.observe(now, Some(id), None, Counter::MPFallbackTokenInit);
-                            c.mode = Mode::Plain { reason: FallbackReason::NoToken };
-                        }
-                    }
-                }
-                Err(reason) => c.mode = Mode::Plain { reason },
-            }
-        }
+        let admission = Admission {
+            backlog: complete.is_none().then_some(listener),
+            fast_open: (!fast_open.data.is_empty()).then_some(listener),
+        };
+        let mut c = Connection::new(id, Role::Server(admission), config.clone(), tuple, parts);
+        c.on_syn(&mut self.ctx, now, &syn, complete.as_ref().map(|done| done.key));
         let mut tcp = c.new_tcp(&mut self.ctx, now, path, tuple);
         let subflow = tcp.id();
         if let Some(done) = &complete {
             tcp.offered_before(done.isn, done.window_scale);
         } else {
-            c.half_open = Some(listener);
             self.ctx.enter_half_open(listener);
         }
         let mut tcp = tcp.accept(now, &syn);
         if let Some(done) = &complete {
             tcp.syn_ack_sent_before(now, done.window);
         }
-        let mut first = Subflow::new(tcp, Join::Initial, AddressId(0), AddressId(0));
-        first.fast_open = fast_open.answer;
-        c.add_subflow(&self.ctx, first);
+        c.add_subflow(&self.ctx, tcp, Join::Initial, EndIds::INITIAL, fast_open.answer);
         if !fast_open.data.is_empty() {
-            c.fast_opened = Some(listener);
             c.take_syn_data(&mut self.ctx, now, fast_open.data);
         }
         if let Some(done) = complete {
-            c.on_segment(
+            c.handle_segment(
                 &mut self.ctx,
                 now,
                 subflow,

@@ -16,7 +16,6 @@ mod change;
 mod connections;
 mod demux;
 mod fast_open;
-mod info;
 mod inspect;
 mod listen;
 mod listeners;

@@ -11,8 +11,7 @@ impl Stack {
         let id = self.ctx.add_path(config);
         for c in self.sorted_connections() {
             if let Some(connection) = self.connections.get_mut(&c) {
-                connection.forget_failures(&addresses);
-                connection.manage_paths(&mut self.ctx, now);
+                connection.on_path_added(&mut self.ctx, now, &addresses);
                 self.touched(c);
             }
         }

@@ -14,16 +14,15 @@ impl Stack {
         let mut due = Vec::new();
         while let Some((at, id)) = self.timers.pop_due(now) {
             if let Some(c) = self.connections.get_mut(&id)
-                && c.armed == Some(at)
+                && c.attention.on_timer(at)
             {
-                c.armed = None;
                 due.push(id);
             }
         }
         for id in due {
             if let Some(c) = self.connections.get_mut(&id) {
                 if c.next_deadline().is_some_and(|d| d <= now) {
-                    c.on_timeout(&mut self.ctx, now);
+                    c.handle_timeout(&mut self.ctx, now);
                 }
                 self.touched(id);
             }
@@ -41,10 +40,8 @@ impl Stack {
                 self.ready.push(id);
                 return Some(t);
             }
-            c.ready = false;
-            let subflows = c.next_subflow;
-            c.after_progress(&mut self.ctx, now);
-            let opened = c.next_subflow != subflows;
+            c.attention.on_served();
+            let opened = c.on_nothing_to_send(&mut self.ctx, now);
             self.settle(id);
             if opened {
                 // Their SYNs wait, and have no timer yet.
@@ -63,12 +60,12 @@ impl Stack {
         match event {
             Event::Readable { connection } => {
                 if let Some(c) = self.connections.get_mut(&connection) {
-                    c.readable_queued = false;
+                    c.notices.on_readable_taken();
                 }
             }
             Event::Writable { connection } => {
                 if let Some(c) = self.connections.get_mut(&connection) {
-                    c.writable_queued = false;
+                    c.notices.on_writable_taken();
                 }
             }
             _ => {}

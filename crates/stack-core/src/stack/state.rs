@@ -54,8 +54,7 @@ impl Stack {
     /// Something happened to a connection: it may have packets to send and other deadlines.
     pub(super) fn touched(&mut self, id: ConnectionId) {
         let Some(c) = self.connections.get_mut(&id) else { return };
-        if !c.ready {
-            c.ready = true;
+        if c.attention.on_ready() {
             self.ready.push(id);
         }
     }
@@ -64,17 +63,16 @@ impl Stack {
     pub(super) fn settle(&mut self, id: ConnectionId) {
         let Some(c) = self.connections.get_mut(&id) else { return };
         if c.is_dead() {
-            if c.client && c.config.mptcp {
-                self.ctx.release_port(c.initial_tuple.local.port(), c.initial_tuple.remote);
+            if let Some((port, remote)) = c.kept_port() {
+                self.ctx.release_port(port, remote);
             }
             self.connections.remove(&id);
             self.ready.forget(id, self.ctx.paths().map(|(path, _)| path));
             return;
         }
         if let Some(deadline) = c.next_deadline()
-            && c.armed.is_none_or(|a| deadline < a)
+            && c.attention.on_deadline(deadline)
         {
-            c.armed = Some(deadline);
             self.timers.push(deadline, id);
         }
         if self.ctx.any_path_blocked() {

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::interface::{RxPacket, Transmit};
-use umptcp_stack_core::observe::{Observation, Observer};
+use umptcp_stack_core::observe::{CounterChange, Observation, Observer};
 use umptcp_stack_core::types::{Instant, PathId};
 
 /// The digest of one case. Clones share it.
@@ -105,7 +105,10 @@ struct HostObserver {
 
 impl Observer for HostObserver {
     fn observe(&mut self, observation: &Observation) {
-        self.digest.observed(self.host, observation);
+        // Digests were stored before gauges told that they count down.
+        if observation.change == CounterChange::Up {
+            self.digest.observed(self.host, observation);
+        }
     }
 }
 

@@ -1,22 +1,23 @@
 //! What can be asked about a connection.
 
+use super::connection::Connection;
+use super::negotiation::Mode;
+use super::subflow::Subflow;
 use crate::info::{ConnectionInfo, ConnectionState, MptcpStatus, SubflowInfo};
-use crate::mptcp::Connection;
-use crate::mptcp::connection::Mode;
 use alloc::vec::Vec;
 
 impl Connection {
     pub(crate) fn info(&self) -> ConnectionInfo {
-        let state = if self.ended.is_some() {
+        let state = if self.life.has_ended() {
             ConnectionState::Closed
-        } else if !self.established {
+        } else if self.life.is_connecting() {
             ConnectionState::Connecting
-        } else if self.fin.queued || self.recv.finished() {
+        } else if self.send.is_shut() || self.recv.is_finished() {
             ConnectionState::Closing
         } else {
             ConnectionState::Established
         };
-        let mptcp = match self.mode {
+        let mptcp = match self.mptcp.mode() {
             Mode::Negotiating => MptcpStatus::Negotiating,
             Mode::Mptcp { since } => MptcpStatus::Active { since },
             Mode::Plain { reason } => MptcpStatus::Plain { reason },
@@ -26,22 +27,22 @@ impl Connection {
             local: self.initial_tuple.local,
             remote: self.initial_tuple.remote,
             mptcp,
-            token: self.is_mptcp().then_some(self.local_token),
-            checksum: self.checksum && self.is_mptcp(),
+            token: self.is_mptcp().then_some(self.mptcp.local_token()),
+            checksum: self.mptcp.checksum() && self.is_mptcp(),
             congestion: self.cc.name().into(),
             scheduler: self.scheduler.name().into(),
-            bytes_sent: self.bytes_sent,
-            bytes_acked: self.bytes_acked,
-            bytes_received: self.bytes_received,
+            bytes_sent: self.send.bytes_sent(),
+            bytes_acked: self.send.bytes_acked(),
+            bytes_received: self.recv.bytes_received(),
             readable: self.recv.readable_bytes(),
-            writable: if self.fin.queued || self.ended.is_some() { 0 } else { self.send.room() },
-            error: self.ended.flatten(),
-            lost_subflows: self.lost.iter().copied().collect(),
+            writable: if self.send.is_shut() || self.life.has_ended() { 0 } else { self.send.room() },
+            error: self.life.end().flatten(),
+            lost_subflows: self.addresses.failures.lost(),
         }
     }
 
     pub(crate) fn subflow_infos(&self) -> Vec<SubflowInfo> {
-        let info = |(i, m): (usize, &crate::mptcp::subflow::Subflow)| {
+        let info = |(i, m): (usize, &Subflow)| {
             let tcp = &m.tcp;
             SubflowInfo {
                 id: tcp.id(),
@@ -49,8 +50,8 @@ impl Connection {
                 local: tcp.tuple().local,
                 remote: tcp.tuple().remote,
                 state: tcp.state().name(),
-                backup: m.backup(),
-                stale: m.stale,
+                backup: m.is_backup(),
+                stale: m.is_stale(),
                 srtt: tcp.srtt(),
                 rttvar: tcp.rttvar(),
                 min_rtt: tcp.min_rtt(),
@@ -70,6 +71,6 @@ impl Connection {
                 undone: tcp.stats().undone,
             }
         };
-        self.subflows.iter().enumerate().map(info).collect()
+        self.subflows.enumerate().map(info).collect()
     }
 }

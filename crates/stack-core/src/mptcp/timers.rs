@@ -1,0 +1,288 @@
+//! The timers of a connection: each stands once in one list, from which both the next deadline and what fires
+//! are taken.
+//!
+//! TCP's own timers are one entry here; which of them is due, TCP knows (see `tcp::timer`).
+
+use super::connection::Connection;
+use super::reset::reset_options;
+use super::subflow::Subflow;
+use crate::context::Context;
+use crate::error::ConnectionError;
+use crate::event::SubflowReset;
+use crate::observe::Counter;
+use crate::tcp::{CloseReason, State};
+use crate::wire::mptcp::ResetReason;
+use umptcp_types::{Duration, Instant};
+
+/// Times a SYN/ACK is sent again before the half-open connection is forgotten (Linux's tcp_synack_retries): a
+/// minute, while the user timeout is for those who have completed a handshake.
+const SYN_ACK_RETRIES: u64 = 5;
+
+/// How often a subflow that does not answer is tried while others deliver.
+const STALE_PROBE: Duration = Duration::from_secs(1);
+
+/// A timer of every subflow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum SubflowTimer {
+    /// The pause between ACKs that carry nothing but signals.
+    Signal,
+    /// TCP's.
+    Tcp,
+    /// The third ACK of a join is unanswered.
+    Join,
+    /// MP_FAIL is unanswered.
+    Fail,
+    /// The peer has removed the subflow's address.
+    Removal,
+    /// Data waits for its mapping.
+    Unmapped,
+}
+
+/// A timer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Timer {
+    /// One of every subflow.
+    Subflow(SubflowTimer),
+    /// MP_FASTCLOSE is unanswered.
+    FastClose,
+    /// An ADD_ADDR is due, for the first time or again.
+    Advert,
+    /// Data-level retransmission (RFC 8684 §3.3.6).
+    Data,
+    /// Pacing lets data leave.
+    Pacing,
+    /// Another subflow may be opened between addresses where one was lost.
+    Retry,
+    /// The connection is given up.
+    GiveUp,
+}
+
+/// Every timer, in the order in which those fire that are due at once.
+const ORDER: [Timer; 12] = [
+    Timer::Subflow(SubflowTimer::Signal),
+    Timer::Subflow(SubflowTimer::Tcp),
+    Timer::Subflow(SubflowTimer::Join),
+    Timer::Subflow(SubflowTimer::Fail),
+    Timer::FastClose,
+    Timer::Subflow(SubflowTimer::Removal),
+    Timer::Subflow(SubflowTimer::Unmapped),
+    Timer::Advert,
+    Timer::Data,
+    Timer::Pacing,
+    Timer::Retry,
+    Timer::GiveUp,
+];
+
+impl SubflowTimer {
+    const ALL: [SubflowTimer; 6] = [
+        SubflowTimer::Signal,
+        SubflowTimer::Tcp,
+        SubflowTimer::Join,
+        SubflowTimer::Fail,
+        SubflowTimer::Removal,
+        SubflowTimer::Unmapped,
+    ];
+}
+
+impl Subflow {
+    /// When `timer` fires.
+    #[inline]
+    fn deadline(&self, timer: SubflowTimer) -> Option<Instant> {
+        match timer {
+            SubflowTimer::Signal => self.signals.deadline(),
+            SubflowTimer::Tcp => self.tcp.next_deadline(),
+            SubflowTimer::Join => self.join.deadline(),
+            SubflowTimer::Fail => self.incoming.fail_deadline(),
+            SubflowTimer::Removal => self.removal_deadline(),
+            SubflowTimer::Unmapped => self.incoming.unmapped_deadline(),
+        }
+    }
+}
+
+impl Connection {
+    /// When `timer` fires.
+    #[inline]
+    fn deadline(&self, timer: Timer) -> Option<Instant> {
+        match timer {
+            Timer::Subflow(timer) => self.subflows.iter().filter_map(|m| m.deadline(timer)).min(),
+            Timer::FastClose => self.life.fast_close().map(|f| f.resend),
+            Timer::Advert => self.addresses.adverts.next_deadline(),
+            Timer::Data => self.send.timeout(),
+            Timer::Pacing => self.send.pacing_wake(),
+            Timer::Retry => self.addresses.failures.next_pause_end().filter(|_| !self.life.has_ended()),
+            Timer::GiveUp => self.life.give_up_at(),
+        }
+    }
+
+    /// When something is due although nothing arrives.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        if self.life.has_ended() && self.subflows.is_empty() {
+            return None;
+        }
+        // Each subflow is looked at once.
+        let subflows = self.subflows.iter().flat_map(|m| SubflowTimer::ALL.map(|timer| m.deadline(timer)));
+        let own = ORDER.iter().filter(|t| !matches!(t, Timer::Subflow(_))).map(|timer| self.deadline(*timer));
+        subflows.chain(own).flatten().min()
+    }
+
+    /// Fires what is due.
+    pub(crate) fn handle_timeout(&mut self, ctx: &mut Context, now: Instant) {
+        for timer in ORDER {
+            self.fire(ctx, now, timer);
+        }
+        self.after_progress(ctx, now);
+        self.subflows.sweep();
+    }
+
+    /// Fires `timer` if it is due; those of subflows where they are.
+    fn fire(&mut self, ctx: &mut Context, now: Instant, timer: Timer) {
+        if !matches!(timer, Timer::Subflow(_)) && self.deadline(timer).is_none_or(|t| t > now) {
+            return;
+        }
+        match timer {
+            Timer::Subflow(timer) => self.fire_on_subflows(ctx, now, timer),
+            Timer::FastClose => self.resend_fast_close(ctx, now),
+            Timer::Advert => self.resend_adverts(ctx, now),
+            Timer::Data => self.on_data_timer(ctx, now),
+            Timer::Pacing => self.send.stop_waiting_for_pacing(),
+            Timer::Retry => {
+                if self.addresses.failures.end_pauses(now) && self.opens_subflows() {
+                    self.manage_paths(ctx, now);
+                }
+            }
+            Timer::GiveUp => self.give_up(ctx, now),
+        }
+    }
+
+    /// Fires `timer` on every subflow where it is due.
+    fn fire_on_subflows(&mut self, ctx: &mut Context, now: Instant, timer: SubflowTimer) {
+        match timer {
+            // Over even when nothing can leave now (a busy device), or nothing waits.
+            SubflowTimer::Signal => self.subflows.iter_mut().for_each(|m| m.signals.on_time(now)),
+            SubflowTimer::Tcp => {
+                for i in self.subflows.indices() {
+                    self.on_tcp_timer(ctx, now, i);
+                }
+            }
+            SubflowTimer::Join => self.resend_join_acks(ctx, now),
+            SubflowTimer::Fail => self.resend_fails(ctx, now),
+            SubflowTimer::Removal => self.check_removals(ctx, now),
+            SubflowTimer::Unmapped => {
+                for i in self.subflows.indices().rev() {
+                    if self.subflows.get(i).and_then(|m| m.deadline(timer)).is_some_and(|t| t <= now) {
+                        self.on_unmapped(ctx, now, i);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Fires what is due of TCP's timers on subflow `i`.
+    fn on_tcp_timer(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+        let Some(m) = self.subflows.get_mut(i) else { return };
+        let id = m.tcp.id();
+        let fired = m.tcp.on_timer(now, self.cc.as_mut());
+        if fired.smaller_packets {
+            self.count(ctx, now, Some(id), Counter::TcpPmtuBlackHole);
+        }
+        self.count_failed_size_probes(ctx, now, i);
+        if fired.recovery {
+            self.count(ctx, now, Some(id), Counter::TcpFastRecovery);
+        }
+        if fired.timeout {
+            self.on_subflow_timeout(ctx, now, i);
+        }
+        let m = &mut self.subflows[i];
+        let half_open = m.tcp.state() == State::SynReceived && m.tcp.stats().timeouts > SYN_ACK_RETRIES;
+        if half_open {
+            m.tcp.terminate(CloseReason::TimedOut);
+            let initial = m.join.is_initial();
+            let what = if initial { Counter::TcpListenDrops } else { Counter::MPJoinHalfOpenDrop };
+            self.count(ctx, now, Some(id), what);
+        }
+        if !fired.ended && !half_open {
+            return;
+        }
+        let timed_out = self.subflows[i].tcp.close_reason() == Some(CloseReason::TimedOut);
+        if timed_out && self.is_mptcp() && self.subflows[i].is_joined() {
+            // RFC 8684 §3.3.6: the path does not deliver, whatever else the peer may think.
+            self.count(ctx, now, Some(id), Counter::MPRstTx);
+            let reason = ResetReason::UnacceptablePerformance;
+            self.send_subflow_reset(ctx, now, i, reset_options(reason, true));
+            let reset = SubflowReset { by_peer: false, reason: Some(reason), transient: true };
+            self.subflows[i].on_reset(reset);
+        }
+        self.end_subflow(ctx, now, i);
+    }
+
+    /// Subflow `i` had a retransmission timeout: others take over what it carries.
+    fn on_subflow_timeout(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+        let id = Some(self.subflows[i].tcp.id());
+        self.count(ctx, now, id, Counter::TcpTimeouts);
+        let others = self.subflows.enumerate().any(|(j, o)| j != i && o.can_send_data());
+        if others && self.is_mptcp() {
+            self.reinject_from(i);
+        }
+        let m = &mut self.subflows[i];
+        if others && m.tcp.is_synchronized() {
+            // The connection as a whole is not congested, since others deliver: a path that comes back should not
+            // wait for a timer backed off to a minute. One segment a second is what keeping it costs.
+            m.tcp.retransmit_by(now + STALE_PROBE);
+        }
+        if m.tcp.timeouts_in_a_row() >= u32::from(self.config.stale_loss_count) && m.on_stale() {
+            self.count(ctx, now, id, Counter::SubflowStale);
+        }
+    }
+
+    /// Nothing has come that would let the connection go on, or end in order.
+    fn give_up(&mut self, ctx: &mut Context, now: Instant) {
+        self.life.go_on();
+        if self.life.has_ended() {
+            // As Linux does with FIN-WAIT-2: without a word. Whatever still comes is answered with RST.
+            for i in self.subflows.indices() {
+                if self.subflows.get(i).is_some() {
+                    self.drop_subflow(ctx, now, i, CloseReason::TimedOut);
+                }
+            }
+            return;
+        }
+        let error = match self.life.last_error() {
+            Some(error) if self.subflows.is_empty() => error,
+            _ => ConnectionError::TimedOut,
+        };
+        self.abort(ctx, now, error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The place of each timer in the order. A timer that is added must be added here too, or this does not compile.
+    fn place(timer: Timer) -> usize {
+        match timer {
+            Timer::Subflow(SubflowTimer::Signal) => 0,
+            Timer::Subflow(SubflowTimer::Tcp) => 1,
+            Timer::Subflow(SubflowTimer::Join) => 2,
+            Timer::Subflow(SubflowTimer::Fail) => 3,
+            Timer::FastClose => 4,
+            Timer::Subflow(SubflowTimer::Removal) => 5,
+            Timer::Subflow(SubflowTimer::Unmapped) => 6,
+            Timer::Advert => 7,
+            Timer::Data => 8,
+            Timer::Pacing => 9,
+            Timer::Retry => 10,
+            Timer::GiveUp => 11,
+        }
+    }
+
+    #[test]
+    fn every_timer_stands_in_the_order_once() {
+        for (i, timer) in ORDER.iter().enumerate() {
+            assert_eq!(place(*timer), i);
+        }
+        let of_subflows: alloc::vec::Vec<_> =
+            ORDER.iter().filter(|t| matches!(t, Timer::Subflow(_))).collect();
+        assert!(of_subflows.into_iter().copied().eq(SubflowTimer::ALL.map(Timer::Subflow)));
+    }
+}
