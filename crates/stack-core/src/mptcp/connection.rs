@@ -115,7 +115,7 @@ impl Connection {
 
     /// The SYN waits for data that it can carry.
     pub(crate) fn is_awaiting_data(&self) -> bool {
-        self.life.is_awaiting_data()
+        self.life.holds_syn()
     }
 
     /// The SYN is not to wait for data.

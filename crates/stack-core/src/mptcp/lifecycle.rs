@@ -10,6 +10,7 @@
 //! | FASTCLOSE_WAIT | MP_FASTCLOSE sent again | FASTCLOSE_WAIT |
 //! | FASTCLOSE_WAIT | answered, or given up | ended |
 //! | any but FASTCLOSE_WAIT and ended | the end | ended |
+//! | ended, its SYN never sent | the application releases the SYN | ended |
 //!
 //! Everything else changes nothing.
 
@@ -48,7 +49,11 @@ enum State {
     /// MP_FASTCLOSE was sent on an ACK, and its answer is outstanding. For the application it has ended.
     FastCloseWait { wait: FastCloseWait, error: ConnectionError },
     /// It has ended: cleanly, or with an error.
-    Ended { error: Option<ConnectionError> },
+    Ended {
+        error: Option<ConnectionError>,
+        /// Its SYN was still waiting for data.
+        syn_held: bool,
+    },
 }
 
 /// What moves a connection on.
@@ -69,6 +74,7 @@ impl State {
     fn after(self, trigger: Trigger) -> State {
         match (self, trigger) {
             (State::Connecting { early: false }, Trigger::SynDelayed) => State::AwaitingData,
+            (State::Ended { error, .. }, Trigger::SynReleased) => State::Ended { error, syn_held: false },
             (State::AwaitingData, Trigger::SynReleased) => State::Connecting { early: true },
             (State::Accepting { admission, .. }, Trigger::SynDataTaken) => {
                 State::Accepting { admission, early: true }
@@ -82,10 +88,10 @@ impl State {
                 State::FastCloseWait { wait, error }
             }
             (State::FastCloseWait { error, .. }, Trigger::FastCloseOver) => {
-                State::Ended { error: Some(error) }
+                State::Ended { error: Some(error), syn_held: false }
             }
             (State::FastCloseWait { .. } | State::Ended { .. }, Trigger::End(_)) => self,
-            (_, Trigger::End(error)) => State::Ended { error },
+            (_, Trigger::End(error)) => State::Ended { error, syn_held: self == State::AwaitingData },
             _ => self,
         }
     }
@@ -169,6 +175,11 @@ impl Lifecycle {
         self.state == State::AwaitingData
     }
 
+    /// The SYN has not been sent for want of data; so it stays when the connection ends.
+    pub(crate) fn holds_syn(&self) -> bool {
+        matches!(self.state, State::AwaitingData | State::Ended { syn_held: true, .. })
+    }
+
     /// The first handshake is not through.
     pub(crate) fn is_connecting(&self) -> bool {
         matches!(self.state, State::AwaitingData | State::Connecting { .. } | State::Accepting { .. })
@@ -236,7 +247,7 @@ impl Lifecycle {
     pub(crate) fn end(&self) -> Option<Option<ConnectionError>> {
         match self.state {
             State::FastCloseWait { error, .. } => Some(Some(error)),
-            State::Ended { error } => Some(error),
+            State::Ended { error, .. } => Some(error),
             _ => None,
         }
     }
@@ -317,8 +328,9 @@ mod tests {
     const ACCEPTING_EARLY: State = State::Accepting { admission: ADMISSION, early: true };
     const FAST_CLOSE: State = State::FastCloseWait { wait: WAIT, error: ERROR };
     const FAST_CLOSE_AGAIN: State = State::FastCloseWait { wait: AGAIN, error: ERROR };
-    const CLEAN: State = State::Ended { error: None };
-    const ABORTED: State = State::Ended { error: Some(ERROR) };
+    const CLEAN: State = State::Ended { error: None, syn_held: false };
+    const CLEAN_UNSENT: State = State::Ended { error: None, syn_held: true };
+    const ABORTED: State = State::Ended { error: Some(ERROR), syn_held: false };
 
     /// Every transition there is.
     const TABLE: &[(State, Trigger, State)] = &[
@@ -333,7 +345,8 @@ mod tests {
         (State::Established, Trigger::FastCloseSent(WAIT, ERROR), FAST_CLOSE),
         (FAST_CLOSE, Trigger::FastCloseRepeated(AGAIN), FAST_CLOSE_AGAIN),
         (FAST_CLOSE, Trigger::FastCloseOver, ABORTED),
-        (AWAITING, Trigger::End(None), CLEAN),
+        (AWAITING, Trigger::End(None), CLEAN_UNSENT),
+        (CLEAN_UNSENT, Trigger::SynReleased, CLEAN),
         (CONNECTING, Trigger::End(None), CLEAN),
         (CONNECTING_EARLY, Trigger::End(None), CLEAN),
         (ACCEPTING, Trigger::End(None), CLEAN),
@@ -352,6 +365,7 @@ mod tests {
             State::Established,
             FAST_CLOSE,
             CLEAN,
+            CLEAN_UNSENT,
             ABORTED,
         ];
         let triggers = [
