@@ -706,3 +706,22 @@ fn what_is_refused_as_too_old_is_not_reported_as_received() {
     assert_eq!(reported(&mut s, 1_101, 1_000, 200), [(1_101, 2_101)], "taken");
     assert_eq!(s.counter(Counter::TcpPawsRejected), 2);
 }
+
+#[test]
+fn after_a_lost_syn_the_first_data_wait_three_seconds_for_an_acknowledgement() {
+    // RFC 6298 §5.7: the retransmitted SYN gives no round-trip time.
+    let mut s = Script::new();
+    s.connect(Script::config());
+    s.wait(ms(1_500));
+    assert_eq!(s.take().len(), 1, "the SYN again, after a second");
+    s.ack = 1;
+    let options = TcpOptions { mss: Some(MSS as u16), sack_permitted: true, ..Default::default() };
+    s.inject(TcpFlags { syn: true, ..ACK }, &[], options);
+    s.seq = 1;
+    s.write(500);
+    assert_eq!(s.take_data(), [(0, 500)]);
+    s.wait(ms(2_990));
+    assert_eq!(s.take_data(), []);
+    s.wait(ms(20));
+    assert_eq!(s.take_data(), [(0, 500)]);
+}

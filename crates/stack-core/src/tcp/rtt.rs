@@ -4,6 +4,8 @@ use crate::types::{Duration, Instant};
 
 /// Time-out before the first measurement (RFC 6298 §2.1).
 pub(super) const INITIAL_RTO: Duration = Duration::from_secs(1);
+/// Timeout after the handshake if its SYN had to be retransmitted and gave no measurement (RFC 6298 §5.7).
+const INITIAL_RTO_AFTER_SYN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Least allowance for variation: the time-out never falls below SRTT plus this.
 ///
 /// RFC 6298 §2.4 asks for a minimum of one second but expects research to lower it. We do as Linux does and
@@ -39,6 +41,8 @@ pub(super) struct RttEstimator {
     latest: Option<Duration>,
     /// Minimum of the current window and of the one before it.
     min: MinFilter,
+    /// Timeout before the first measurement.
+    initial: Duration,
     backoff: u32,
     /// SRTT and RTTVAR before a timeout that may be spurious (RFC 4015 §3.1 step 0).
     before_timeout: Option<(u64, u64)>,
@@ -61,6 +65,7 @@ impl RttEstimator {
             round_start: Instant::ZERO,
             latest: None,
             min: MinFilter::default(),
+            initial: INITIAL_RTO,
             backoff: 0,
             before_timeout: None,
         }
@@ -118,6 +123,12 @@ impl RttEstimator {
         self.round_start = now;
     }
 
+    /// The handshake is complete, and its SYN had timed out: until there is a measurement the timeout is three seconds
+    /// (RFC 6298 §5.7).
+    pub(super) fn syn_timed_out(&mut self) {
+        self.initial = INITIAL_RTO_AFTER_SYN_TIMEOUT;
+    }
+
     /// Smoothed round-trip time.
     pub(super) fn srtt(&self) -> Option<Duration> {
         self.srtt.map(Duration::from_nanos)
@@ -142,7 +153,7 @@ impl RttEstimator {
     /// Retransmission time-out with back-off applied, between [`MIN_RTO`] and [`MAX_RTO`].
     pub(super) fn rto(&self) -> Duration {
         let base = match self.srtt {
-            None => INITIAL_RTO,
+            None => self.initial,
             Some(srtt) => {
                 let variation = self.rttvar.saturating_mul(4).max(nanos(CLOCK_GRANULARITY));
                 Duration::from_nanos(srtt.saturating_add(variation.max(nanos(MIN_RTO))))
@@ -245,6 +256,16 @@ mod tests {
         }
         e.reset_back_off();
         assert_eq!((e.rto(), e.backoff_count()), (Duration::from_secs(1), 0));
+    }
+
+    #[test]
+    fn after_a_syn_time_out_the_initial_rto_is_three_seconds_until_a_sample() {
+        // RFC 6298 §5.7.
+        let mut e = RttEstimator::new();
+        e.syn_timed_out();
+        assert_eq!(e.rto(), Duration::from_secs(3));
+        e.sample(Instant::from_millis(5), ms(50));
+        assert_eq!(e.rto(), ms(250));
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl<M: Copy + Debug> Sender<M> {
         out: &mut Outcome,
     ) -> bool {
         if ack.first {
-            self.rounds.begin(self.board.nxt());
+            self.handshake_done();
         }
         let window_changed = self.take_window(m, &ack, timers);
         let sacks = self.sack_blocks(m, &ack);

@@ -140,7 +140,16 @@ impl<M: Copy + Debug> Sender<M> {
         timers.stop(Timer::Retransmit);
         self.due.first = false;
         self.window.on_syn_ack(ack, window);
+        self.handshake_done();
+    }
+
+    /// Our SYN is acknowledged: data may be sent.
+    pub(super) fn handshake_done(&mut self) {
         self.rounds.begin(self.board.nxt());
+        if self.stats.timeouts > 0 {
+            // RFC 6298 §5.7. The SYN gives no measurement (Karn's rule), and the path may be slower than the initial timeout.
+            self.rtt.syn_timed_out();
+        }
     }
 
     /// Our SYN carried `payload`, and the SYN/ACK acknowledged it (RFC 7413). The scoreboard hears of it only now, so
