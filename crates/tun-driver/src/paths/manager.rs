@@ -5,11 +5,11 @@
 
 use super::addresses::{self, Known};
 use super::change::PathChange;
-use super::discover::{self, Snapshot};
 use super::forwarding::{self, Forwarding};
 use super::host::{self, Changes};
 use super::netlink::{self, HostAddress, Link, Netlink, Notifications, Route, Rule};
 use super::nft::{self, Nft, Ruleset};
+use super::nics::{self, Snapshot};
 use super::options::SetupOptions;
 use super::ports::{self, HeldPort};
 use super::record::{Entry, HostChange, Record, Registry, RegistryLock};
@@ -134,7 +134,7 @@ impl Manager {
         let lock = registry.lock()?;
         let record = registry.create(&lock)?;
         drop(lock);
-        let usable = discover::usable(&Snapshot::take(&netlink).await?).0;
+        let usable = nics::usable(&Snapshot::take(&netlink).await?).0;
         let listen = options.listen_ports.iter().copied().collect();
         Ok(Manager {
             netlink,
@@ -216,7 +216,7 @@ impl Manager {
         let mut waited = Duration::ZERO;
         loop {
             let snapshot = Snapshot::take(&self.netlink).await?;
-            let index = discover::named(&snapshot, device)?.index;
+            let index = nics::named(&snapshot, device)?.index;
             let unsettled = snapshot.addresses.iter().any(|a| a.index == index && a.universal && a.tentative);
             if !unsettled || waited >= DAD_PATIENCE {
                 return Ok(snapshot);
@@ -291,7 +291,7 @@ impl Manager {
         let registry = self.registry.clone();
         let lock = registry.lock()?;
         let snapshot = Snapshot::take(&self.netlink).await?;
-        let nic = discover::named(&snapshot, &spec.device)?.clone();
+        let nic = nics::named(&snapshot, &spec.device)?.clone();
         let addresses = self.choose_addresses(spec, &nic, &snapshot)?;
         let nat = spec.mode == Mode::Nat;
         let known =
@@ -594,7 +594,7 @@ impl Manager {
     fn follow_addresses(&mut self, i: usize, nic: Option<&Link>, addresses: &[HostAddress]) {
         let path = &mut self.paths[i];
         let Some(nic) = nic.filter(|_| path.mode == Mode::Nat) else { return };
-        let mut now = discover::translatable(addresses, nic.index);
+        let mut now = nics::translatable(addresses, nic.index);
         if now == path.nic_addresses {
             return;
         }
@@ -629,7 +629,7 @@ impl Manager {
     ) -> Result<(), DriverError> {
         let mut names = Vec::new();
         for link in links {
-            let Some(nic) = discover::usable_now(&self.netlink, link, addresses).await? else { continue };
+            let Some(nic) = nics::usable_now(&self.netlink, link, addresses).await? else { continue };
             names.push(nic.name.clone());
             if !self.nics.contains(&nic.name) && !self.paths.iter().any(|p| p.nic == nic.name) {
                 self.tell(PathChange::NewNic(nic));

@@ -28,13 +28,13 @@
 mod addresses;
 mod change;
 mod check;
-mod discover;
 mod forwarding;
 mod host;
 mod manager;
 mod mirror;
 mod netlink;
 mod nft;
+mod nics;
 mod options;
 mod ports;
 mod record;
@@ -43,7 +43,7 @@ mod spec;
 mod sysctl;
 
 pub use change::PathChange;
-pub use discover::NicInfo;
+pub use nics::NicInfo;
 pub use options::SetupOptions;
 pub use set::{Path, PathGuard, PathSet, clean_up, clean_up_leftovers, discover, set_up};
 pub use spec::{Mode, PathSpec};

@@ -1,11 +1,11 @@
 //! Sets of paths, and the threads that maintain them.
 
 use super::change::PathChange;
-use super::discover::{self, NicInfo};
 use super::host;
 use super::manager::{Command, Manager};
 use super::netlink::Netlink;
 use super::nft::Nft;
+use super::nics::{self, NicInfo};
 use super::options::SetupOptions;
 use super::record::Registry;
 use super::spec::PathSpec;
@@ -229,7 +229,7 @@ fn apart<T: Send>(work: impl AsyncFnOnce() -> Result<T, DriverError> + Send) -> 
 pub fn discover() -> Result<Vec<NicInfo>, DriverError> {
     apart(async || {
         let netlink = connect()?;
-        Ok(discover::usable(&discover::Snapshot::take(&netlink).await?).0)
+        Ok(nics::usable(&nics::Snapshot::take(&netlink).await?).0)
     })
 }
 
@@ -249,7 +249,7 @@ pub fn set_up(specs: &[PathSpec], options: &SetupOptions) -> Result<PathSet, Dri
     } else {
         let (usable, seen) = apart(async || {
             let netlink = connect()?;
-            Ok(discover::usable(&discover::Snapshot::take(&netlink).await?))
+            Ok(nics::usable(&nics::Snapshot::take(&netlink).await?))
         })?;
         if usable.is_empty() {
             return Err(DriverError::NoDevice { seen });

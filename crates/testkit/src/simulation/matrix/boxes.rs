@@ -1,15 +1,12 @@
 //! The boxes of the matrix.
 
-use super::harness::{MIDDLE, Whose};
+use super::harness::{Boxes, MIDDLE, Whose};
 use umptcp_netsim::Duration;
 use umptcp_netsim::middlebox::{
     AcknowledgingProxy, Aim, Duplicate, DuplicateOptions, InjectReset, JoinSegments, Middlebox, Nat, OneWay,
     Options, RandomiseSequence, Reorder, RewritePayload, Since, SplitSegments, StripMptcp, StripWhere,
 };
 use umptcp_stack_core::wire::mptcp::subtype;
-
-/// What to put on a cable.
-pub type Boxes = Vec<Box<dyn Middlebox>>;
 
 /// The box `b` on the packets of `whose`.
 fn on(whose: Whose, b: impl Middlebox + Clone + 'static) -> Boxes {

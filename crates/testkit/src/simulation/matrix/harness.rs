@@ -1,10 +1,10 @@
 //! The network, the workload, and what is looked at afterwards.
 
-use super::boxes::Boxes;
 use crate::digest::Digest;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use umptcp_netsim::application::{Bulk, Requests, Responder};
+use umptcp_netsim::middlebox::Middlebox;
 use umptcp_netsim::trace::TraceMode;
 use umptcp_netsim::{
     CableId, Direction, Duration, FlowId, FlowSpec, Instant, Link, Network, NodeId, Side, SimError,
@@ -84,6 +84,9 @@ impl Family {
         }
     }
 }
+
+/// What to put on a cable.
+pub type Boxes = Vec<Box<dyn Middlebox>>;
 
 /// Whose packets a box acts on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

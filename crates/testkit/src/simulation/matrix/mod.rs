@@ -20,8 +20,7 @@ mod boxes;
 mod harness;
 pub mod rows;
 
-pub use boxes::Boxes;
-pub use harness::{Family, Outcome, Place, Seen, Want, Whose, check};
+pub use harness::{Boxes, Family, Outcome, Place, Seen, Want, Whose, check};
 
 use crate::digest::Digest;
 use umptcp_stack_core::config::ConnectionConfig;

@@ -1,7 +1,7 @@
 //! The rows of the matrix, in groups.
 
 use super::boxes::*;
-use super::harness::{Place, Want, Whose, settings};
+use super::harness::{Boxes, Place, Want, Whose, settings};
 use super::{Row, Workload};
 use umptcp_netsim::middlebox::{Aim, Options, StripWhere};
 use umptcp_netsim::{Duration, Side};
