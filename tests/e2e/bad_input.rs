@@ -77,7 +77,8 @@ fn without_nft_it_says_how_to_get_it_and_routed_mode_still_works() {
         let before = Snapshot::take(ns);
         let try_with = |path: &str| {
             let mut command = program::command(&format!("connect --timeout 5 --path {path} 10.2.0.2 4000"));
-            // A PATH without nft, and a separate mount namespace in which the system directories have none either.
+            // A PATH without nft, and a separate mount namespace in which the system directories have none
+            // either.
             command.env("PATH", "/nonexistent");
             ns.run(|| {
                 hide_nft();
@@ -229,8 +230,8 @@ fn leftovers_of_a_crash_go_at_the_next_start_and_others_stay() {
         killed.process().signal(Signal::SIGKILL);
         assert_eq!(killed.finish().0, None);
 
-        // The next instance serves one connection over the path of the killed one; then only the running one's path is
-        // left.
+        // The next instance serves one connection over the path of the killed one; then only the running
+        // one's path is left.
         let mut next = Background::start(ns, "listen -v --path s0 4000");
         next.wait_for("listening on");
         let client = net.client.ns.run(|| {

@@ -16,8 +16,8 @@ const MIB: u64 = 1 << 20;
 
 /// Connects two MPTCP kernels, one of which joins a second path, and waits until it has joined.
 ///
-/// Linux 6.18 sometimes delivers data that arrives right after a join in the wrong place (docs/src/tests.md, "A defect
-/// of Linux"), which must not fail these tests.
+/// Linux 6.18 sometimes delivers data that arrives right after a join in the wrong place (docs/src/tests.md,
+/// "A defect of Linux"), which must not fail these tests.
 fn two_joined_kernels(client: &Netns, server: &Netns, address: SocketAddr) -> Pair {
     let [from, to] = [client, server].map(|ns| KernelHost::new(ns, Kind::Mptcp));
     let pair = connect(&from, &to, address);
@@ -161,7 +161,8 @@ fn tshark_reports_what_is_malformed() {
         let (from, to) = (address(&net.client), address(&net.server));
         let bad = [
             Segment { cut: Some(10), ..Segment::new(from, to) },
-            // A DSS too short for its flags, an option that exceeds the header, one of length 0, an MSS of 3 bytes.
+            // A DSS too short for its flags, an option that exceeds the header, one of length 0, an MSS of 3
+            // bytes.
             Segment { options: vec![30, 5, 0x20, 0xff, 0xff], ..Segment::new(from, to) },
             Segment { options: vec![8, 40, 0, 0], ..Segment::new(from, to) },
             Segment { options: vec![30, 0], ..Segment::new(from, to) },

@@ -1,5 +1,5 @@
-//! End-to-end tests: real packets between network namespaces, with the Linux kernel's MPTCP as the peer. `cargo xtask
-//! test` runs them with the privileges and tools they require.
+//! End-to-end tests: real packets between network namespaces, with the Linux kernel's MPTCP as the peer.
+//! `cargo xtask test` runs them with the privileges and tools they require.
 
 mod bad_input;
 mod baseline;

@@ -1,5 +1,5 @@
-//! Every combination of client, server, address family and path mode transfers 128 MiB of seeded random data in each
-//! direction at the same time over two equal paths.
+//! Every combination of client, server, address family and path mode transfers 128 MiB of seeded random data
+//! in each direction at the same time over two equal paths.
 
 use crate::umptcp_host::{Mode, UmptcpHost};
 use std::time::Duration;
@@ -64,8 +64,8 @@ fn cell(client_side: Side, server_side: Side, family: Family, mode: Mode) {
         kernel::wait_closed(&net.client.ns);
         let counters = Counters::read(&net.client.ns);
         counters.assert_untroubled();
-        // Our server also advertises its IPv4 address, and a kernel's IPv6 socket (unlike an IPv4 one) joins addresses
-        // of the other family.
+        // Our server also advertises its IPv4 address, and a kernel's IPv6 socket (unlike an IPv4 one) joins
+        // addresses of the other family.
         let joins = if (server_side, family) == (Side::Umptcp, Family::V6) { 2 } else { 1 };
         for (name, value) in [
             ("MPCapableSYNTX", 1),

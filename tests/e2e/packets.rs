@@ -11,8 +11,8 @@ use umptcp_testbed::topology::{Family, Routed};
 
 const MIB: u64 = 1 << 20;
 
-/// `joined` is the kernel counter that shows that the second subflow is established: the transfer may finish before a
-/// kernel joins. Our client joins once the first data is acknowledged.
+/// `joined` is the kernel counter that shows that the second subflow is established: the transfer may finish
+/// before a kernel joins. Our client joins once the first data is acknowledged.
 fn every_packet_decodes(
     net: &Routed,
     client: &dyn Endpoint,

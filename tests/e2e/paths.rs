@@ -72,8 +72,8 @@ fn between_umptcp_a_path_falls_silent_and_returns() {
     });
 }
 
-/// Both client NICs and the server in one subnet, no gateway, strict reverse-path filtering: each subflow leaves
-/// through its own NIC.
+/// Both client NICs and the server in one subnet, no gateway, strict reverse-path filtering: each subflow
+/// leaves through its own NIC.
 fn one_subnet(net: &Bridged, family: Family) {
     kernel::set_limits(&net.server.ns, 8);
     net.shape(200.0);

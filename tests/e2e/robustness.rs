@@ -97,8 +97,8 @@ fn malformed_segments_disturb_nobody() {
             server: listener.accept().expect("one is there"),
             listener,
         };
-        // To the listener from an unknown source, and into the connection from one that cannot know its sequence
-        // numbers.
+        // To the listener from an unknown source, and into the connection from one that cannot know its
+        // sequence numbers.
         let stranger = SocketAddrV4::new(*local.ip(), 5000);
         let mut segments = inject::malformed(stranger, to, 1, 1);
         segments.extend(inject::malformed(local, to, 0x8000_0000, 0x8000_0000));

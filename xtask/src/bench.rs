@@ -1,7 +1,9 @@
-//! `cargo xtask bench`: the figures that umptcp is held against, each beside the kernel's MPTCP in the same run.
+//! `cargo xtask bench`: the figures that umptcp is held against, each beside the kernel's MPTCP in the same
+//! run.
 //!
-//! Every measurement is one `umptcp bench client` in a network namespace against one `umptcp bench server` with the
-//! kernel's MPTCP (or TCP, see [`goodput`]) in another. Runs of the stacks alternate, so that what else the machine does falls on all of them.
+//! Every measurement is one `umptcp bench client` in a network namespace against one `umptcp bench server`
+//! with the kernel's MPTCP (or TCP, see [`goodput`]) in another. Runs of the stacks alternate, so that what
+//! else the machine does falls on all of them.
 
 mod goodput;
 
@@ -285,8 +287,8 @@ struct Measured {
     failure: Option<anyhow::Error>,
 }
 
-/// The measurements of every contestant, in the order of [`Contestant::ALL`]. One that fails is left out from then on;
-/// without the kernel's there is nothing to compare with.
+/// The measurements of every contestant, in the order of [`Contestant::ALL`]. One that fails is left out from
+/// then on; without the kernel's there is nothing to compare with.
 fn measure(figure: &Figure, options: &Options, program: &Path) -> Result<[Measured; 3]> {
     let mut measured: [Measured; 3] = Default::default();
     for run in 0..options.runs {
@@ -314,8 +316,8 @@ fn measure(figure: &Figure, options: &Options, program: &Path) -> Result<[Measur
     Ok(measured)
 }
 
-/// Runs one client and one server on a network of their own, so that nothing of an earlier run is left in queues,
-/// caches or rules.
+/// Runs one client and one server on a network of their own, so that nothing of an earlier run is left in
+/// queues, caches or rules.
 fn measure_once(figure: &Figure, contestant: Contestant, options: &Options, program: &Path) -> Result<f64> {
     let ground = Ground::new(figure.network);
     ground.server.use_kernel_mptcp();
@@ -335,8 +337,8 @@ fn measure_once(figure: &Figure, contestant: Contestant, options: &Options, prog
     Ok(value.with_context(|| format!("no {pointer} in {outcome}"))? / scale)
 }
 
-/// Runs `umptcp bench server` with the stack and algorithm of `service` and `umptcp bench client` with `arguments`; returns the
-/// client's JSON.
+/// Runs `umptcp bench server` with the stack and algorithm of `service` and `umptcp bench client` with
+/// `arguments`; returns the client's JSON.
 fn serve_and_measure(
     program: &Path,
     (client_site, server_site): (&Site, &Site),

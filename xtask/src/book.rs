@@ -1,7 +1,8 @@
-//! `cargo xtask book`: builds the book, and checks that every chapter is listed and every local link leads somewhere.
+//! `cargo xtask book`: builds the book, and checks that every chapter is listed and every local link leads
+//! somewhere.
 //!
-//! Links of the book are checked in the pages that mdbook makes, anchors included; those of other Markdown files where they
-//! stand. Links to other sites are not followed.
+//! Links of the book are checked in the pages that mdbook makes, anchors included; those of other Markdown
+//! files where they stand. Links to other sites are not followed.
 
 use crate::tools;
 use anyhow::{Context, Result, bail, ensure};
@@ -150,8 +151,8 @@ fn page(text: &str) -> Text {
 /// What is wrong with the links of the pages in `folder`: one line each.
 fn check_pages(folder: &Path, pages: &BTreeMap<PathBuf, Text>) -> Vec<String> {
     let mut errors = Vec::new();
-    // One has all chapters in one page, where links to anchors of one chapter meet those of others; one has addresses from
-    // the server's root.
+    // One has all chapters in one page, where links to anchors of one chapter meet those of others; one has
+    // addresses from the server's root.
     let left_out = ["print.html", "404.html"].map(|name| folder.join(name));
     for (file, page) in pages.iter().filter(|(file, _)| !left_out.contains(file)) {
         for link in page.links.iter().filter(|link| is_local(link)) {

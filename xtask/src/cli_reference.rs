@@ -1,4 +1,5 @@
-//! `cargo xtask cli-reference`: the book's reference of the command line, generated from the program's own definition of it.
+//! `cargo xtask cli-reference`: the book's reference of the command line, generated from the program's own
+//! definition of it.
 
 use anyhow::{Context, Result, bail};
 use clap::{Arg, Command};

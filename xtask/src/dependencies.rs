@@ -1,4 +1,5 @@
-//! `cargo xtask dependencies` and `advisories`: what the project depends on, checked with cargo-deny by `deny.toml`.
+//! `cargo xtask dependencies` and `advisories`: what the project depends on, checked with cargo-deny by
+//! `deny.toml`.
 
 use crate::tools;
 use anyhow::{Context, Result, bail};

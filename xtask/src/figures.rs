@@ -64,7 +64,8 @@ of data, one of TCP 1448. The published values of all users of a link add up to 
 compared with throughput.
 ";
 
-/// `cargo xtask own-algorithm`: somebody else's crate with an algorithm and a scheduler of its own builds and runs.
+/// `cargo xtask own-algorithm`: somebody else's crate with an algorithm and a scheduler of its own builds and
+/// runs.
 pub(crate) fn own_algorithm() -> Result<()> {
     let root = tools::root()?;
     let folder = root.join("examples/own-algorithm");

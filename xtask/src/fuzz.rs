@@ -18,7 +18,8 @@ pub(crate) struct Options {
     /// Only this target.
     #[arg(long)]
     target: Option<String>,
-    /// Without cargo-fuzz even where it is installed: random mutations of the committed inputs, on any compiler.
+    /// Without cargo-fuzz even where it is installed: random mutations of the committed inputs, on any
+    /// compiler.
     #[arg(long)]
     no_libfuzzer: bool,
 }

@@ -10,13 +10,14 @@ use std::process::Command;
 /// Options of `cargo xtask instructions`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// A root of another checkout of the project to compare with: its `in_memory` example is built and counted, too.
+    /// A root of another checkout of the project to compare with: its `in_memory` example is built and
+    /// counted, too.
     #[arg(long, value_name = "DIR")]
     with: Option<PathBuf>,
 }
 
-/// What is counted: the example's word, and the bytes of the shorter transfer; the longer one has twice as many. Set-up and slow start
-/// fall out of the difference.
+/// What is counted: the example's word, and the bytes of the shorter transfer; the longer one has twice as
+/// many. Set-up and slow start fall out of the difference.
 const KINDS: [(&str, u64); 2] = [("bulk", 64 << 20), ("single", 8 << 20)];
 
 /// Counts and prints.

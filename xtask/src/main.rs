@@ -30,7 +30,8 @@ enum Task {
     Test(test::Options),
     /// Measure the project's figures beside the kernel's MPTCP and print a table.
     Bench(bench::Options),
-    /// Run the fuzz targets for a bounded time: with cargo-fuzz where it is installed, else over random mutations.
+    /// Run the fuzz targets for a bounded time: with cargo-fuzz where it is installed, else over random
+    /// mutations.
     Fuzz(fuzz::Options),
     /// Build the book with mdbook and check its links.
     Book,
@@ -44,7 +45,8 @@ enum Task {
     Modules(modules::Options),
     /// Generate the book's pages on RFC 8684 conformance, or check that they and their source are right.
     Conformance(conformance::Options),
-    /// Compare every packet and event of simulations and property tests with what is stored: a refactoring changes none.
+    /// Compare every packet and event of simulations and property tests with what is stored: a refactoring
+    /// changes none.
     Digest(digest::Options),
     /// Generate the book's command-line reference, or check that it is up to date.
     CliReference(cli_reference::Options),
@@ -54,8 +56,8 @@ enum Task {
     Figures(figures::Options),
     /// Build and run the example crate with an algorithm and a scheduler of its own.
     OwnAlgorithm,
-    /// Install the programs that tests and checks need: Debian packages (as root; otherwise those missing are named), mdbook
-    /// and cargo-deny.
+    /// Install the programs that tests and checks need: Debian packages (as root; otherwise those missing are
+    /// named), mdbook and cargo-deny.
     Tools,
 }
 

@@ -1,12 +1,13 @@
 //! `cargo xtask no-std`: the protocol's crates need no standard library.
 //!
-//! The crates are `umptcp-stack-core` and those of the workspace that it depends on. They are built, without default
-//! features, for every target without a standard library whose `core` is installed (`rustup target add
-//! x86_64-unknown-none`); and always for the host in a crate that defines a panic handler of its own, which the
-//! compiler refuses (E0152) as soon as any crate below it uses `std`, whose panic handler would be the second.
+//! The crates are `umptcp-stack-core` and those of the workspace that it depends on. They are built, without
+//! default features, for every target without a standard library whose `core` is installed (`rustup target
+//! add x86_64-unknown-none`); and always for the host in a crate that defines a panic handler of its own,
+//! which the compiler refuses (E0152) as soon as any crate below it uses `std`, whose panic handler would be
+//! the second.
 //!
-//! The build for the host alone shows that no crate uses `std`. It does not show that all of them support a target that
-//! lacks what the host has, such as 64-bit atomics.
+//! The build for the host alone shows that no crate uses `std`. It does not show that all of them support a
+//! target that lacks what the host has, such as 64-bit atomics.
 
 use crate::tools;
 use anyhow::{Context, Result, ensure};

@@ -89,7 +89,8 @@ fn version(text: &str) -> Vec<u32> {
     numbers.split('.').map_while(|number| number.parse().ok()).collect()
 }
 
-/// Finds `program` as the shell would, and in the system's and cargo's directories, which are not on every user's path.
+/// Finds `program` as the shell would, and in the system's and cargo's directories, which are not on every
+/// user's path.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let home = |variable: &str, below: &str| Some(Path::new(&std::env::var_os(variable)?).join(below));
@@ -110,7 +111,8 @@ pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// Makes sure that every tool is there: installs missing ones as root with apt, otherwise fails and names them.
+/// Makes sure that every tool is there: installs missing ones as root with apt, otherwise fails and names
+/// them.
 pub(crate) fn require(tools: &[Tool]) -> Result<()> {
     let missing: Vec<_> = tools.iter().filter(|t| find(t.program).is_none()).collect();
     if missing.is_empty() {
@@ -172,8 +174,8 @@ pub(crate) fn system_path() -> std::ffi::OsString {
 /// Builds the program `umptcp` and returns where it is.
 pub(crate) fn build_program(release: bool) -> Result<PathBuf> {
     let mut build = cargo();
-    // As `cargo run --release` and `cargo test --workspace` build it: nothing is compiled twice. A test among the targets has
-    // cargo choose the features that tests are built with.
+    // As `cargo run --release` and `cargo test --workspace` build it: nothing is compiled twice. A test among
+    // the targets has cargo choose the features that tests are built with.
     build.args(if release {
         &["build", "--release", "--package", "umptcp-cli"][..]
     } else {

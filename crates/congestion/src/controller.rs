@@ -1,12 +1,12 @@
 //! What plain TCP does around the algorithm.
 //!
 //! - Slow start by bytes acknowledged (RFC 5681 §3.1), the first one with HyStart++ (RFC 9406).
-//! - Reductions (RFC 5681): ssthresh is set from the bytes in flight, at least two segments. The window becomes
-//!   ssthresh after loss and one segment after a timeout. Proportional rate reduction is left to loss recovery
-//!   (RFC 6937).
-//! - The window does not grow while something else limits the subflow. It is kept after an idle period instead of
-//!   being restarted (RFC 5681 §4.1), because sending is paced. After a loss, an unused window is reduced from the part
-//!   that was used, and every five minutes without use halve it (RFC 7661).
+//! - Reductions (RFC 5681): ssthresh is set from the bytes in flight, at least two segments. The window
+//!   becomes ssthresh after loss and one segment after a timeout. Proportional rate reduction is left to loss
+//!   recovery (RFC 6937).
+//! - The window does not grow while something else limits the subflow. It is kept after an idle period
+//!   instead of being restarted (RFC 5681 §4.1), because sending is paced. After a loss, an unused window is
+//!   reduced from the part that was used, and every five minutes without use halve it (RFC 7661).
 //! - Undo of the last reduction (RFC 9438 §4.9), and the penalty for blocking the shared window.
 
 use crate::{AckSample, Congestion, CongestionController, Flow, SubflowParams};
@@ -54,12 +54,14 @@ pub trait Algorithm: Default + fmt::Debug + Send + 'static {
     /// State per subflow. Undoing a reduction also restores this.
     type State: Clone + Default + fmt::Debug + Send;
 
-    /// Congestion avoidance: by how many bytes the window of `flows[i]` changes after `acked` bytes (at most a window)
-    /// were acknowledged. Not called in slow start, in recovery, or when the subflow did not use its window.
+    /// Congestion avoidance: by how many bytes the window of `flows[i]` changes after `acked` bytes (at most
+    /// a window) were acknowledged. Not called in slow start, in recovery, or when the subflow did not use
+    /// its window.
     fn increase(&mut self, flows: &mut [Flow<Self::State>], i: usize, acked: f64) -> f64;
 
-    /// Congestion: the new window of `flows[i]` in bytes, given that `used` bytes of it were in use. After a timeout
-    /// the result only sets the threshold, and is ignored if recovery has already reduced the same window.
+    /// Congestion: the new window of `flows[i]` in bytes, given that `used` bytes of it were in use. After a
+    /// timeout the result only sets the threshold, and is ignored if recovery has already reduced the same
+    /// window.
     fn decrease(&mut self, flows: &mut [Flow<Self::State>], i: usize, used: f64, why: Congestion) -> f64 {
         let _ = (flows, i, why);
         used / 2.0
@@ -81,13 +83,14 @@ pub trait Algorithm: Default + fmt::Debug + Send + 'static {
         let _ = (flows, i);
     }
 
-    /// The window of `flows[i]` was halved because the subflow holds up the others, not because of congestion.
+    /// The window of `flows[i]` was halved because the subflow holds up the others, not because of
+    /// congestion.
     fn penalised(&mut self, flows: &mut [Flow<Self::State>], i: usize) {
         let _ = (flows, i);
     }
 
-    /// A round ended, a window was reduced or restored, or a subflow was added or removed. Values cached over all
-    /// subflows must be recomputed.
+    /// A round ended, a window was reduced or restored, or a subflow was added or removed. Values cached over
+    /// all subflows must be recomputed.
     fn refresh(&mut self) {}
 }
 
@@ -135,8 +138,8 @@ impl<A: Algorithm> Controller<A> {
             }
         };
         let used = unused.unwrap_or_else(|| self.flows[i].used_window(in_flight));
-        // A timeout during recovery concerns the window that recovery has already reduced: equation 4 of RFC 5681 §3.1,
-        // applied to the same FlightSize, gives the same threshold.
+        // A timeout during recovery concerns the window that recovery has already reduced: equation 4 of RFC
+        // 5681 §3.1, applied to the same FlightSize, gives the same threshold.
         let answered = why == Congestion::Timeout && self.flows[i].in_recovery;
         self.flows[i].remember();
         if let Some(unused) = unused {
@@ -148,7 +151,8 @@ impl<A: Algorithm> Controller<A> {
             target = self.flows[i].ssthresh;
         }
         if let Some(unused) = unused {
-            // RFC 7661 §4.4.1: at most half of what was used, even if the algorithm reduces used windows by less.
+            // RFC 7661 §4.4.1: at most half of what was used, even if the algorithm reduces used windows by
+            // less.
             target = target.min(unused / 2.0);
         }
         let least = self.algorithm.least_ssthresh(self.flows.len());
@@ -205,8 +209,8 @@ impl<A: Algorithm> CongestionController for Controller<A> {
         }
         let left = self.flows[i].slow_start(ack.acked as f64);
         if left > 0.0 {
-            // Without this bound, an ACK for more than a window would raise the window by more than RFC 5681 §3.1
-            // allows per round trip.
+            // Without this bound, an ACK for more than a window would raise the window by more than RFC 5681
+            // §3.1 allows per round trip.
             let counted = left.min(self.flows[i].cwnd);
             let change = self.algorithm.increase(&mut self.flows, i, counted);
             self.flows[i].grow(change);

@@ -16,8 +16,8 @@ pub struct Cubic;
 /// State per subflow. Names as in RFC 9438 §4.1.2, windows in bytes.
 #[derive(Clone, Debug, Default)]
 pub struct CubicState {
-    /// The window before the last reduction, lower with fast convergence. `None` before the first reduction and after
-    /// a timeout.
+    /// The window before the last reduction, lower with fast convergence. `None` before the first reduction
+    /// and after a timeout.
     w_max: Option<f64>,
     /// The window when ssthresh was last set.
     cwnd_prior: Option<f64>,
@@ -69,8 +69,8 @@ impl Algorithm for Cubic {
             // Reno-friendly region.
             (epoch.w_est - cwnd).max(0.0)
         } else {
-            // Concave and convex regions (RFC 9438 §4.4, §4.5): the window never shrinks, and grows by at most half of
-            // itself per round trip.
+            // Concave and convex regions (RFC 9438 §4.4, §4.5): the window never shrinks, and grows by at
+            // most half of itself per round trip.
             let rtt = flow.srtt.unwrap_or(0.0);
             let target = epoch.w_cubic(t + rtt, mss).clamp(cwnd, 1.5 * cwnd);
             (target - cwnd) * acked / cwnd

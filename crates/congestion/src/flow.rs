@@ -23,8 +23,8 @@ pub enum Congestion {
 
 /// One subflow as an [`Algorithm`](crate::Algorithm) sees it, with the algorithm's own state `S`.
 ///
-/// Windows are in bytes and times in seconds, both as floating-point numbers. Fractions of a byte add up, so the rule
-/// of RFC 5681 §3.1 and RFC 6356 §3 that an increase be at least one byte is not needed.
+/// Windows are in bytes and times in seconds, both as floating-point numbers. Fractions of a byte add up, so
+/// the rule of RFC 5681 §3.1 and RFC 6356 §3 that an increase be at least one byte is not needed.
 #[derive(Clone, Debug)]
 pub struct Flow<S> {
     /// Identifies the subflow within its connection.
@@ -45,7 +45,8 @@ pub struct Flow<S> {
     pub app_limited: bool,
     /// The subflow is in loss recovery.
     pub in_recovery: bool,
-    /// Total time during which the window could grow: not in recovery, not idle, and not limited by something else.
+    /// Total time during which the window could grow: not in recovery, not idle, and not limited by something
+    /// else.
     pub growing: f64,
     /// The algorithm's own state.
     pub state: S,
@@ -98,14 +99,15 @@ impl<S: Clone + Default> Flow<S> {
         }
     }
 
-    /// Slow start rather than congestion avoidance (RFC 5681 §3.1). When both are equal, congestion avoidance.
+    /// Slow start rather than congestion avoidance (RFC 5681 §3.1). When both are equal, congestion
+    /// avoidance.
     pub fn in_slow_start(&self) -> bool {
         self.cwnd < self.ssthresh
     }
 
-    /// The part of the window that is in use, for sums over subflows (RFC 6356 §3): all of it while the window limits
-    /// the subflow, otherwise at most what is in flight. In recovery the window already equals ssthresh, because loss
-    /// recovery handles inflation.
+    /// The part of the window that is in use, for sums over subflows (RFC 6356 §3): all of it while the
+    /// window limits the subflow, otherwise at most what is in flight. In recovery the window already equals
+    /// ssthresh, because loss recovery handles inflation.
     pub fn window_in_use(&self) -> f64 {
         if self.app_limited { self.in_flight.min(self.cwnd) } else { self.cwnd }
     }
@@ -115,8 +117,8 @@ impl<S: Clone + Default> Flow<S> {
         self.cwnd / self.mss
     }
 
-    /// Changes the window by `bytes`, which may be negative, within its bounds. When the window shrinks, so does the
-    /// threshold: otherwise slow start would restore the window at once.
+    /// Changes the window by `bytes`, which may be negative, within its bounds. When the window shrinks, so
+    /// does the threshold: otherwise slow start would restore the window at once.
     pub fn grow(&mut self, bytes: f64) {
         if bytes.is_finite() {
             self.cwnd = (self.cwnd + bytes).clamp(self.mss, MAX_WINDOW.max(self.mss));
@@ -143,8 +145,8 @@ impl<S: Clone + Default> Flow<S> {
 
     pub(crate) fn set_mss(&mut self, mss: u32) {
         let mss = f64::from(mss.max(1));
-        // RFC 5681 §3.1: an initial window shrinks with its segments. A window grown by ACKs measures the path in bytes
-        // and stays.
+        // RFC 5681 §3.1: an initial window shrinks with its segments. A window grown by ACKs measures the
+        // path in bytes and stays.
         if mss < self.mss && self.cwnd <= self.initial_window && self.ssthresh.is_infinite() {
             self.cwnd *= mss / self.mss;
         }
@@ -173,7 +175,8 @@ impl<S: Clone + Default> Flow<S> {
         self.last_sent = now;
     }
 
-    /// RFC 7661 §4.4.3: halves a window that has been unused for too long, and sets ssthresh from its former value.
+    /// RFC 7661 §4.4.3: halves a window that has been unused for too long, and sets ssthresh from its former
+    /// value.
     fn validate(&mut self, now: Instant, limited: bool) {
         let periods = self.validation.assess(now, self.cwnd, self.srtt, limited);
         for _ in 0..periods {
@@ -205,7 +208,8 @@ impl<S: Clone + Default> Flow<S> {
         }
     }
 
-    /// A subflow with nothing in flight for a round-trip time does not use its window, even if its last ACK said so.
+    /// A subflow with nothing in flight for a round-trip time does not use its window, even if its last ACK
+    /// said so.
     pub(crate) fn note_silence(&mut self, now: Instant) {
         let silence = (now - self.last_ack.max(self.last_sent)).as_secs_f64();
         if self.outstanding == 0 && silence > self.srtt.unwrap_or(0.0) {
@@ -222,12 +226,13 @@ impl<S: Clone + Default> Flow<S> {
         }
     }
 
-    /// Slow start on `acked` bytes (RFC 5681 §3.1). Returns the bytes left over for congestion avoidance once the
-    /// threshold is reached.
+    /// Slow start on `acked` bytes (RFC 5681 §3.1). Returns the bytes left over for congestion avoidance once
+    /// the threshold is reached.
     ///
-    /// The window grows by all bytes acknowledged, without RFC 3465's limit L: with segments of 64 kB one ACK covers
-    /// many MSS. The limit guards against bursts, which pacing prevents (RFC 9406 §4.3 makes L infinite in this case),
-    /// and against ACKs that jump over a repaired hole, where bytes already SACKed are not counted again here.
+    /// The window grows by all bytes acknowledged, without RFC 3465's limit L: with segments of 64 kB one ACK
+    /// covers many MSS. The limit guards against bursts, which pacing prevents (RFC 9406 §4.3 makes L
+    /// infinite in this case), and against ACKs that jump over a repaired hole, where bytes already SACKed
+    /// are not counted again here.
     pub(crate) fn slow_start(&mut self, acked: f64) -> f64 {
         if !self.in_slow_start() {
             return acked;
@@ -241,8 +246,8 @@ impl<S: Clone + Default> Flow<S> {
         (acked - step / factor).max(0.0)
     }
 
-    /// A loss was detected with `in_flight` bytes in flight. In the non-validated phase, returns the part of the window
-    /// that was used, from which to reduce (RFC 7661 §4.4.1).
+    /// A loss was detected with `in_flight` bytes in flight. In the non-validated phase, returns the part of
+    /// the window that was used, from which to reduce (RFC 7661 §4.4.1).
     pub(crate) fn lost_unused(&mut self, now: Instant, in_flight: u64) -> Option<f64> {
         let used = self.validation.on_loss(now, self.srtt, in_flight as f64)?;
         Some(self.cwnd.min(used).max(self.mss))
@@ -253,8 +258,8 @@ impl<S: Clone + Default> Flow<S> {
         self.validation.on_congestion();
     }
 
-    /// RFC 7661 §4.4.1: after a recovery that began in the non-validated phase, the window is at most half of what was
-    /// used less what was retransmitted. Returns whether the recovery was of that kind.
+    /// RFC 7661 §4.4.1: after a recovery that began in the non-validated phase, the window is at most half of
+    /// what was used less what was retransmitted. Returns whether the recovery was of that kind.
     pub(crate) fn recovered(&mut self, retransmitted: u64) -> bool {
         let Some(used) = self.validation.on_recovered() else { return false };
         let reset = ((used - retransmitted as f64) / 2.0).max(self.mss);
@@ -263,8 +268,8 @@ impl<S: Clone + Default> Flow<S> {
         true
     }
 
-    /// The part of the window that was used, from which reductions start: FlightSize if there is enough data to send
-    /// (RFC 5681 §3.1 equation 4), otherwise the maximum in flight during the last two rounds.
+    /// The part of the window that was used, from which reductions start: FlightSize if there is enough data
+    /// to send (RFC 5681 §3.1 equation 4), otherwise the maximum in flight during the last two rounds.
     pub(crate) fn used_window(&self, in_flight: u64) -> f64 {
         let flight = self.peak[0].max(self.peak[1]).max(in_flight as f64);
         self.cwnd.min(flight).max(self.mss)
@@ -282,8 +287,8 @@ impl<S: Clone + Default> Flow<S> {
         self.peak = [0.0; 2];
     }
 
-    /// Restores the state before the last reduction, unless the window has outgrown it (RFC 9438 §4.9.2). Returns
-    /// whether there was a reduction to undo.
+    /// Restores the state before the last reduction, unless the window has outgrown it (RFC 9438 §4.9.2).
+    /// Returns whether there was a reduction to undo.
     pub(crate) fn restore(&mut self) -> bool {
         let Some(before) = self.before.take() else { return false };
         self.validation.on_congestion();
@@ -295,7 +300,8 @@ impl<S: Clone + Default> Flow<S> {
         true
     }
 
-    /// Halves the window, at most once per round-trip time (Raiciu et al., NSDI 2012). Returns whether it did.
+    /// Halves the window, at most once per round-trip time (Raiciu et al., NSDI 2012). Returns whether it
+    /// did.
     pub(crate) fn penalise(&mut self, now: Instant) -> bool {
         let pause = self.srtt.unwrap_or(1.0);
         if self.penalised.is_some_and(|last| (now - last).as_secs_f64() < pause) {

@@ -12,11 +12,12 @@ const CSS_GROWTH_DIVISOR: f64 = 4.0;
 /// The number of rounds of conservative slow start before congestion avoidance.
 const CSS_ROUNDS: u32 = 5;
 
-/// HyStart++ on one subflow (RFC 9406 §4.2). Times are in seconds; infinity means "no value yet", as in the RFC.
+/// HyStart++ on one subflow (RFC 9406 §4.2). Times are in seconds; infinity means "no value yet", as in the
+/// RFC.
 ///
-/// Call [`sample`](Self::sample) for every RTT sample and [`round`](Self::round) at the end of every round, and
-/// multiply the growth of slow start by [`growth`](Self::growth). It is only for the first slow start (RFC 9406 §4.3),
-/// because after a reduction the threshold is known.
+/// Call [`sample`](Self::sample) for every RTT sample and [`round`](Self::round) at the end of every round,
+/// and multiply the growth of slow start by [`growth`](Self::growth). It is only for the first slow start
+/// (RFC 9406 §4.3), because after a reduction the threshold is known.
 #[derive(Clone, Debug)]
 pub(crate) struct HyStart {
     last_round_min: f64,
@@ -76,7 +77,8 @@ impl HyStart {
 
     /// The factor for the growth of slow start: 1, or a quarter in conservative slow start.
     ///
-    /// The RFC's limit L on the bytes counted per ACK is infinite, as §4.3 recommends for a sender that paces.
+    /// The RFC's limit L on the bytes counted per ACK is infinite, as §4.3 recommends for a sender that
+    /// paces.
     pub(crate) fn growth(&self) -> f64 {
         if self.css.is_some() { 1.0 / CSS_GROWTH_DIVISOR } else { 1.0 }
     }

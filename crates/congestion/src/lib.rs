@@ -1,13 +1,13 @@
 //! Congestion control for umptcp, coupled and single-path.
 //!
-//! There is one [`CongestionController`] per *connection*. It sees all subflows of the connection, which it needs to
-//! couple them (RFC 6356). Loss recovery decides what was lost and when to send; the controller sets windows and
-//! pacing rates, in bytes.
+//! There is one [`CongestionController`] per *connection*. It sees all subflows of the connection, which it
+//! needs to couple them (RFC 6356). Loss recovery decides what was lost and when to send; the controller sets
+//! windows and pacing rates, in bytes.
 //!
 //! [`Controller`] implements what all algorithms share: slow start with HyStart++, reductions, undo and the state per
-//! subflow. An algorithm implements [`Algorithm`]: the increase in congestion avoidance and, unless it halves the
-//! window, the decrease. Each algorithm of this crate is one such file. An algorithm that shares none of this
-//! implements [`CongestionController`] directly.
+//! subflow. An algorithm implements [`Algorithm`]: the increase in congestion avoidance and, unless it halves
+//! the window, the decrease. Each algorithm of this crate is one such file. An algorithm that shares none of
+//! this implements [`CongestionController`] directly.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -37,15 +37,15 @@ use alloc::boxed::Box;
 use core::fmt;
 use umptcp_types::{Duration, Instant, SubflowId};
 
-/// Congestion control algorithms by name. A program adds its own with [`register`](umptcp_types::Registry::register),
-/// an [`Algorithm`] as [`Controller::boxed`].
+/// Congestion control algorithms by name. A program adds its own with
+/// [`register`](umptcp_types::Registry::register), an [`Algorithm`] as [`Controller::boxed`].
 pub type Registry = umptcp_types::Registry<dyn CongestionController>;
 
 /// The algorithm that a connection uses by default.
 pub const DEFAULT_NAME: &str = Lia::NAME;
 
-/// Every algorithm of this crate, the default first. `uncoupled` is Reno under the name that papers on coupled
-/// congestion control use for their baseline.
+/// Every algorithm of this crate, the default first. `uncoupled` is Reno under the name that papers on
+/// coupled congestion control use for their baseline.
 pub fn built_in() -> Registry {
     let mut registry = Registry::empty();
     registry.register(Lia::NAME, Controller::<Lia>::boxed);
@@ -72,8 +72,8 @@ pub struct AckSample {
     pub min_rtt: Duration,
     /// Bytes in flight after this ACK.
     pub in_flight: u64,
-    /// What was sent was limited by the application or the peer's window, not by the congestion window, so that the
-    /// congestion window must not grow (RFC 7661).
+    /// What was sent was limited by the application or the peer's window, not by the congestion window, so
+    /// that the congestion window must not grow (RFC 7661).
     pub app_limited: bool,
     /// The subflow is in loss recovery, during which proportional rate reduction controls sending.
     pub in_recovery: bool,
@@ -131,27 +131,30 @@ pub trait CongestionController: fmt::Debug + Send {
     fn on_ack(&mut self, now: Instant, subflow: SubflowId, ack: &AckSample);
     /// A round trip has ended on `subflow`: the first byte sent after the last call was acknowledged.
     fn on_round(&mut self, _now: Instant, _subflow: SubflowId) {}
-    /// Loss was detected and recovery begins. Called once per episode (RFC 5681 §3.2, RFC 6675). Afterwards both
+    /// Loss was detected and recovery begins. Called once per episode (RFC 5681 §3.2, RFC 6675). Afterwards
+    /// both
     /// [`ssthresh`](Self::ssthresh) and [`window`](Self::window) are the target of the recovery.
     ///
-    /// Here and below, `in_flight` may be FlightSize before or after lost segments are subtracted. Reductions start
-    /// from the maximum in flight during the last two rounds if that is larger, but at most from the window.
+    /// Here and below, `in_flight` may be FlightSize before or after lost segments are subtracted. Reductions
+    /// start from the maximum in flight during the last two rounds if that is larger, but at most from the
+    /// window.
     fn on_loss(&mut self, now: Instant, subflow: SubflowId, in_flight: u64);
-    /// The recovery that [`on_loss`](Self::on_loss) started has ended normally: it was not undone and no timeout
-    /// interrupted it. `retransmitted` bytes were retransmitted during it. Called before the `on_ack` of the ACK that
-    /// ended it. It may lower [`ssthresh`](Self::ssthresh) and [`window`](Self::window) (RFC 7661 §4.4.1).
+    /// The recovery that [`on_loss`](Self::on_loss) started has ended normally: it was not undone and no
+    /// timeout interrupted it. `retransmitted` bytes were retransmitted during it. Called before the `on_ack`
+    /// of the ACK that ended it. It may lower [`ssthresh`](Self::ssthresh) and [`window`](Self::window) (RFC
+    /// 7661 §4.4.1).
     fn on_recovered(&mut self, _now: Instant, _subflow: SubflowId, _retransmitted: u64) {}
     /// The peer echoed a congestion mark (RFC 3168). Called at most once per window.
     fn on_ecn(&mut self, now: Instant, subflow: SubflowId, in_flight: u64);
-    /// The retransmission timer fired for the first time in an episode (RFC 5681 §3.1). The window becomes one segment
-    /// and grows by slow start, so the ACKs that follow are not marked `in_recovery`.
+    /// The retransmission timer fired for the first time in an episode (RFC 5681 §3.1). The window becomes
+    /// one segment and grows by slow start, so the ACKs that follow are not marked `in_recovery`.
     fn on_rto(&mut self, now: Instant, subflow: SubflowId, in_flight: u64);
     /// The last reduction was caused by a spurious retransmission. Restores the state before it.
     fn undo(&mut self, now: Instant, subflow: SubflowId);
     /// Halves the window of a subflow that blocks the shared window (Raiciu et al., NSDI 2012).
     fn penalise(&mut self, now: Instant, subflow: SubflowId);
-    /// Takes over `subflow`, which was just added, from another algorithm, with the window and slow-start threshold
-    /// that it had there. An algorithm that cannot use them starts as on a new path.
+    /// Takes over `subflow`, which was just added, from another algorithm, with the window and slow-start
+    /// threshold that it had there. An algorithm that cannot use them starts as on a new path.
     fn resume(&mut self, _subflow: SubflowId, _window: u64, _ssthresh: u64) {}
     /// Congestion window in bytes.
     fn window(&self, subflow: SubflowId) -> u64;

@@ -1,4 +1,5 @@
-//! OLIA, "Opportunistic Linked Increases" (draft-khalili-mptcp-congestion-control-05; Khalili et al., CoNEXT 2012).
+//! OLIA, "Opportunistic Linked Increases" (draft-khalili-mptcp-congestion-control-05; Khalili et al., CoNEXT
+//! 2012).
 
 use crate::{AckSample, Algorithm, Congestion, Flow};
 
@@ -20,14 +21,14 @@ fn counts(flow: &Flow<OliaState>) -> Option<f64> {
     flow.srtt.filter(|_| flow.window_in_use() > 0.0)
 }
 
-/// The draft has `l²/rtt` in the formula but `l/rtt²` in the rationale, which is used here: the quality of a path is
-/// the rate that TCP reaches at its loss rate, proportional to √l / rtt.
+/// The draft has `l²/rtt` in the formula but `l/rtt²` in the rationale, which is used here: the quality of a
+/// path is the rate that TCP reaches at its loss rate, proportional to √l / rtt.
 fn quality(flow: &Flow<OliaState>, rtt: f64) -> f64 {
     flow.state.l1.max(flow.state.l2) / (rtt * rtt)
 }
 
-/// alpha_r: positive on the best paths unless they have the largest window. If there are such paths, negative on those
-/// with the largest window.
+/// alpha_r: positive on the best paths unless they have the largest window. If there are such paths, negative
+/// on those with the largest window.
 fn alpha(flows: &[Flow<OliaState>], i: usize) -> f64 {
     let (mut best, mut largest, mut n) = (0.0f64, 0.0f64, 0.0);
     for flow in flows {

@@ -32,8 +32,8 @@ impl Bench {
         Bench { cc, now: T0 }
     }
 
-    /// Puts a new subflow into congestion avoidance at `segments`, with its window in use, by a loss at twice that
-    /// window (at 1/0.7 of it with CUBIC).
+    /// Puts a new subflow into congestion avoidance at `segments`, with its window in use, by a loss at twice
+    /// that window (at 1/0.7 of it with CUBIC).
     pub(crate) fn avoid(&mut self, id: SubflowId, segments: u64, rtt_ms: u64) {
         let beta = if self.cc.name() == "cubic" { 0.7 } else { 0.5 };
         let before = ((segments * MSS) as f64 / beta + 0.5) as u64;

@@ -1,11 +1,13 @@
-//! Congestion window validation (RFC 7661): whether the window was used recently, and how to react to a loss if not.
+//! Congestion window validation (RFC 7661): whether the window was used recently, and how to react to a loss
+//! if not.
 
 use core::time::Duration;
 use umptcp_types::Instant;
 
 /// RFC 7661 §4.2: samples count for this many seconds, or for three round-trip times if that is longer.
 const SAMPLING_PERIOD: f64 = 1.0;
-/// RFC 7661 §4.5.1: the number of measurement periods in a sampling period. The largest sample of each is kept.
+/// RFC 7661 §4.5.1: the number of measurement periods in a sampling period. The largest sample of each is
+/// kept.
 const MEASUREMENTS: usize = 5;
 /// RFC 7661 §4.4: the non-validated period, after which an unused window is halved.
 const NON_VALIDATED_PERIOD: Duration = Duration::from_secs(300);
@@ -104,16 +106,17 @@ impl Validation {
         }
     }
 
-    /// Sending resumes after a pause with nothing in flight. The measurement in progress ended with the last ACK.
+    /// Sending resumes after a pause with nothing in flight. The measurement in progress ended with the last
+    /// ACK.
     pub(crate) fn on_resumed(&mut self, last_ack: Instant, srtt: Option<f64>) {
         if self.volume > 0.0 {
             self.on_round(last_ack, srtt);
         }
     }
 
-    /// RFC 7661 §4.3: determines the phase. `limited` means that something other than the window limits the sender. The
-    /// non-validated phase is only entered if so: a sender that fills its window uses it, although a sample taken while
-    /// slow start doubled the window may be less than half of it.
+    /// RFC 7661 §4.3: determines the phase. `limited` means that something other than the window limits the
+    /// sender. The non-validated phase is only entered if so: a sender that fills its window uses it,
+    /// although a sample taken while slow start doubled the window may be less than half of it.
     ///
     /// Returns how many non-validated periods have passed. Each halves the window (RFC 7661 §4.4.3, §4.5.2).
     pub(crate) fn assess(&mut self, now: Instant, cwnd: f64, srtt: Option<f64>, limited: bool) -> u32 {
@@ -128,7 +131,8 @@ impl Validation {
         u32::try_from(periods).unwrap_or(u32::MAX)
     }
 
-    /// A loss was detected. In the non-validated phase, returns the bytes from which to reduce (RFC 7661 §4.4.1).
+    /// A loss was detected. In the non-validated phase, returns the bytes from which to reduce (RFC 7661
+    /// §4.4.1).
     pub(crate) fn on_loss(&mut self, now: Instant, srtt: Option<f64>, in_flight: f64) -> Option<f64> {
         let used = self.unused.then(|| self.pipe_ack(now, srtt).unwrap_or(0.0).max(in_flight));
         self.reset();
@@ -142,15 +146,16 @@ impl Validation {
         self.reset();
     }
 
-    /// Fast recovery has ended. If it began in the non-validated phase, returns the bytes in use at that time.
+    /// Fast recovery has ended. If it began in the non-validated phase, returns the bytes in use at that
+    /// time.
     pub(crate) fn on_recovered(&mut self) -> Option<f64> {
         let used = self.lost_at;
         self.reset();
         used
     }
 
-    /// RFC 7661 §4.4.1: pipeACK is undefined after a loss, because use before congestion does not validate the window
-    /// after it.
+    /// RFC 7661 §4.4.1: pipeACK is undefined after a loss, because use before congestion does not validate
+    /// the window after it.
     fn reset(&mut self) {
         *self = Validation::new(self.validated);
     }

@@ -1,4 +1,5 @@
-//! wVegas, weighted Vegas (draft-xu-mptcp-congestion-control-05; Cao et al., ICNP 2012): reacts to queueing delay.
+//! wVegas, weighted Vegas (draft-xu-mptcp-congestion-control-05; Cao et al., ICNP 2012): reacts to queueing
+//! delay.
 
 use crate::{AckSample, Algorithm, Flow};
 
@@ -13,10 +14,11 @@ const LEAST_WINDOW: f64 = 2.0;
 /// The number of RTT samples a round needs before the window is adjusted by delay.
 const LEAST_SAMPLES: u32 = 3;
 
-/// wVegas keeps a few segments queued on each path. The target of each path is weighted by its share of the rate.
+/// wVegas keeps a few segments queued on each path. The target of each path is weighted by its share of the
+/// rate.
 ///
-/// The window changes once per round, by one segment. wVegas yields to loss-based flows that fill the same queue. Alone
-/// on a link it reaches about four fifths of the rate, because it drains its own queue.
+/// The window changes once per round, by one segment. wVegas yields to loss-based flows that fill the same
+/// queue. Alone on a link it reaches about four fifths of the rate, because it drains its own queue.
 #[derive(Debug, Default)]
 pub struct WVegas;
 
@@ -56,9 +58,9 @@ impl WVegas {
         }
         let delay = rtt - flow.min_rtt;
         flow.state.least_delay = flow.state.least_delay.min(delay);
-        // The queue is drained when the delay has doubled, so that the base RTT can be measured. A flow below its
-        // target has nothing queued to drain: without that condition a path without any delay would back off in every
-        // round.
+        // The queue is drained when the delay has doubled, so that the base RTT can be measured. A flow below
+        // its target has nothing queued to drain: without that condition a path without any delay would back
+        // off in every round.
         if diff >= flow.state.alpha && delay >= 2.0 * flow.state.least_delay {
             let back_off = flow.min_rtt / (2.0 * rtt);
             flow.grow(flow.cwnd * (back_off - 1.0));

@@ -28,7 +28,8 @@ pub(crate) struct Instance {
     pub(crate) flow: FlowId,
     /// The end that sends.
     pub(crate) sender: Side,
-    /// The client's path for each route: a subflow's path names its route, on either side by the client's address.
+    /// The client's path for each route: a subflow's path names its route, on either side by the client's
+    /// address.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) start: Instant,
 }

@@ -43,8 +43,8 @@ pub struct Experiment {
 }
 
 impl Experiment {
-    /// Reads the scenario `text` from the file `file`, which is named in errors. Other files that it names are looked
-    /// for in `folder`. `set` gives parameters values in the place of those in the text.
+    /// Reads the scenario `text` from the file `file`, which is named in errors. Other files that it names
+    /// are looked for in `folder`. `set` gives parameters values in the place of those in the text.
     ///
     /// # Errors
     ///
@@ -96,7 +96,8 @@ impl Experiment {
         self.points.iter().map(Point::name).collect()
     }
 
-    /// Runs every combination of parameters with every seed. `progress` is told how many runs of how many are done.
+    /// Runs every combination of parameters with every seed. `progress` is told how many runs of how many are
+    /// done.
     ///
     /// # Errors
     ///
@@ -139,7 +140,8 @@ impl Experiment {
         self.watch(point, options, registries, Watch { tap: Some(tap), probe: None })
     }
 
-    /// Runs one combination of parameters with its first seed, showing what all stacks are given and give to `probe`.
+    /// Runs one combination of parameters with its first seed, showing what all stacks are given and give to
+    /// `probe`.
     ///
     /// # Errors
     ///

@@ -28,10 +28,11 @@ impl Table {
 }
 
 impl Report {
-    /// Every number of every run as CSV (RFC 4180), one per line, with a header line: the columns [`CSV_COLUMNS`].
+    /// Every number of every run as CSV (RFC 4180), one per line, with a header line: the columns
+    /// [`CSV_COLUMNS`].
     ///
-    /// `parameters` is `name=value` with semicolons between; `value` is empty when there is none (a transfer that did
-    /// not end, a round-trip time without a sample).
+    /// `parameters` is `name=value` with semicolons between; `value` is empty when there is none (a transfer
+    /// that did not end, a round-trip time without a sample).
     pub fn csv(&self) -> String {
         let mut table = Table::new(CSV_COLUMNS);
         for point in &self.points {
@@ -58,8 +59,9 @@ impl Report {
         table.into_text()
     }
 
-    /// Everything as JSON: per combination of parameters the rows with means, standard deviations, half-widths of 95 %
-    /// confidence intervals and the value of each seed, and published values beside ours. Missing numbers are `null`.
+    /// Everything as JSON: per combination of parameters the rows with means, standard deviations,
+    /// half-widths of 95 % confidence intervals and the value of each seed, and published values beside ours.
+    /// Missing numbers are `null`.
     pub fn json(&self) -> String {
         let points: Vec<Value> = self.points.iter().map(point).collect();
         let all = json!({

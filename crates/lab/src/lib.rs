@@ -1,9 +1,9 @@
 //! Experiments in the simulator: scenarios as text, run with real stacks, measured and reported.
 //!
-//! A scenario names links, groups of connections with a route per subflow, and parameters; the format is described in
-//! `docs/src/simulator.md`. [`Experiment::parse`] reads one, [`Experiment::run`] runs every combination of parameters
-//! with every seed, on several threads, and returns a [`Report`]. The same text and seeds give the same report,
-//! whatever the number of threads.
+//! A scenario names links, groups of connections with a route per subflow, and parameters; the format is
+//! described in `docs/src/simulator.md`. [`Experiment::parse`] reads one, [`Experiment::run`] runs every
+//! combination of parameters with every seed, on several threads, and returns a [`Report`]. The same text and
+//! seeds give the same report, whatever the number of threads.
 //!
 //! The network itself (links, middleboxes, hosts, virtual time) is the crate `umptcp-netsim`.
 //!

@@ -11,8 +11,8 @@ const SHOWN: [&str; 3] = ["goodput", "throughput", "completion"];
 const SERIES: [&str; 3] = ["subflow-throughput", "subflow-window", "link-queue"];
 
 impl Report {
-    /// The results as a section in Markdown: what was published beside ours, the groups' numbers, what there is to
-    /// say, and figures, to which it refers as files in `folder`.
+    /// The results as a section in Markdown: what was published beside ours, the groups' numbers, what there
+    /// is to say, and figures, to which it refers as files in `folder`.
     ///
     /// # Errors
     ///

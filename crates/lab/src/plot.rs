@@ -47,8 +47,9 @@ fn failed(error: impl Display) -> LabError {
 }
 
 impl Report {
-    /// Time series of the first run of each combination of parameters: throughput, window, round-trip time and data-sequence
-    /// progress of each subflow (of the first two connections of each group), queue and throughput of each link.
+    /// Time series of the first run of each combination of parameters: throughput, window, round-trip time
+    /// and data-sequence progress of each subflow (of the first two connections of each group), queue and
+    /// throughput of each link.
     ///
     /// # Errors
     ///
@@ -81,8 +82,8 @@ impl Report {
         Ok(figures)
     }
 
-    /// Ours (dots, with 95 % confidence intervals) beside what was published (bars: the range that counts as agreement),
-    /// of all combinations of parameters. `None` when nothing was.
+    /// Ours (dots, with 95 % confidence intervals) beside what was published (bars: the range that counts as
+    /// agreement), of all combinations of parameters. `None` when nothing was.
     ///
     /// # Errors
     ///

@@ -52,7 +52,8 @@ impl Comparison {
         self.published.map(|p| self.summary.mean / p - 1.0)
     }
 
-    /// Whether ours is within the tolerance, or between the measurement and the model, and not less than it may be.
+    /// Whether ours is within the tolerance, or between the measurement and the model, and not less than it
+    /// may be.
     pub fn agrees(&self) -> bool {
         let ours = self.summary.mean;
         let enough = self.at_least.is_none_or(|least| ours >= least);

@@ -20,7 +20,8 @@ pub(crate) struct Curve {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// The curves of a point's first run: of the first `instances` connections of each group, and of every link's forward direction.
+/// The curves of a point's first run: of the first `instances` connections of each group, and of every link's
+/// forward direction.
 pub(crate) fn curves(point: &PointReport, instances: usize) -> Vec<Curve> {
     let Some(recording) = &point.recording else { return Vec::new() };
     let snapshots = &recording.snapshots;
@@ -77,8 +78,9 @@ fn rates(snapshots: &[Snapshot], bytes: impl Fn(&Snapshot) -> u64) -> Vec<(f64, 
 }
 
 impl Report {
-    /// The time series of each first run as CSV, one value per line, with a header line: the columns [`SERIES_COLUMNS`].
-    /// Throughput is the mean since the sample before; every connection and link is in it.
+    /// The time series of each first run as CSV, one value per line, with a header line: the columns
+    /// [`SERIES_COLUMNS`]. Throughput is the mean since the sample before; every connection and link is in
+    /// it.
     pub fn series_csv(&self) -> String {
         let mut table = Table::new(SERIES_COLUMNS);
         for point in &self.points {

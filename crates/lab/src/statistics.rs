@@ -6,8 +6,8 @@ const T_975: [f64; 30] = [
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
 ];
 
-/// The factor by which a standard error is multiplied for a 95 % confidence interval, given the degrees of freedom.
-/// Infinite for none.
+/// The factor by which a standard error is multiplied for a 95 % confidence interval, given the degrees of
+/// freedom. Infinite for none.
 pub fn student_t(degrees: usize) -> f64 {
     match degrees {
         0 => f64::INFINITY,

@@ -1,5 +1,5 @@
-//! Quantities with units: as scenarios write them, `"10 Mbit/s"`, `"40 ms"`, `"64 KiB"`, `"1.5 %"`, and in the short
-//! forms of command lines, `64k`, `16Mi`, `10`, `500ms`.
+//! Quantities with units: as scenarios write them, `"10 Mbit/s"`, `"40 ms"`, `"64 KiB"`, `"1.5 %"`, and in
+//! the short forms of command lines, `64k`, `16Mi`, `10`, `500ms`.
 
 use serde::de::{self, Deserializer, Visitor};
 use std::fmt;
@@ -49,7 +49,8 @@ fn scaled(text: &str, units: &Units<f64>, example: &str) -> Result<f64, String> 
     Ok(real(text, &number)? * find(text, unit, units, example)?)
 }
 
-/// `number` times `factor`: exactly if it is whole. `None`: it is no number, or too large, or a fraction of a byte.
+/// `number` times `factor`: exactly if it is whole. `None`: it is no number, or too large, or a fraction of a
+/// byte.
 fn count(number: &str, factor: u64) -> Option<u64> {
     if let Ok(whole) = number.parse::<u64>() {
         return whole.checked_mul(factor);
@@ -97,8 +98,8 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     count(&number, factor).ok_or_else(|| format!("{text:?} is not a whole number of bytes, or too many"))
 }
 
-/// Bytes as on a command line, `4096`, `64k`, `16Mi`, `1.5GB`: `B` may be left out, and case does not matter. `None`: it
-/// is not such.
+/// Bytes as on a command line, `4096`, `64k`, `16Mi`, `1.5GB`: `B` may be left out, and case does not matter.
+/// `None`: it is not such.
 pub fn short_bytes(text: &str) -> Option<u64> {
     let (number, unit) = split(text);
     let unit = unit.strip_suffix(['B', 'b']).unwrap_or(unit);

@@ -303,7 +303,8 @@ cut = true
     }
 }
 
-/// Two connections share a link whose RED or CoDel would drop; with ECN at both ends and on the link it marks instead.
+/// Two connections share a link whose RED or CoDel would drop; with ECN at both ends and on the link it marks
+/// instead.
 #[test]
 fn connections_with_ecn_are_marked_and_lose_nothing() {
     for aqm in [

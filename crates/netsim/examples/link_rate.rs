@@ -1,5 +1,5 @@
-//! How much the link model carries per second of processor time: segments of 64 kB in, cut into packets of the MTU, queued,
-//! delayed, merged, out. Prints gigabits and packets per second.
+//! How much the link model carries per second of processor time: segments of 64 kB in, cut into packets of
+//! the MTU, queued, delayed, merged, out. Prints gigabits and packets per second.
 //!
 //! `cargo run --release -p umptcp-netsim --example link_rate`
 

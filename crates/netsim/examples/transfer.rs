@@ -1,4 +1,5 @@
-//! One connection over two paths of 50 Mbit/s for 60 s of virtual time: rates per path, and what simulating it cost.
+//! One connection over two paths of 50 Mbit/s for 60 s of virtual time: rates per path, and what simulating
+//! it cost.
 //!
 //! `cargo run --release -p umptcp-netsim --example transfer`
 

@@ -1,7 +1,7 @@
 //! What applications do: how much they want to have sent by now, given the progress so far.
 //!
-//! The bytes themselves come from a seeded [`ByteStream`](crate::stream::ByteStream) and are verified on receipt by the
-//! network; an application only says how many.
+//! The bytes themselves come from a seeded [`ByteStream`](crate::stream::ByteStream) and are verified on
+//! receipt by the network; an application only says how many.
 
 use std::any::Any;
 use std::fmt;
@@ -31,8 +31,8 @@ pub struct Plan {
 
 /// One end's application.
 pub trait Application: Any + fmt::Debug + Send {
-    /// Called when the connection is established, whenever something was received, sent or finished, and at the time the last
-    /// plan asked for. The total to send never goes down.
+    /// Called when the connection is established, whenever something was received, sent or finished, and at
+    /// the time the last plan asked for. The total to send never goes down.
     fn plan(&mut self, now: Instant, progress: &Progress) -> Plan;
 }
 
@@ -66,7 +66,8 @@ impl Application for Sink {
     }
 }
 
-/// Sends requests one after the other, each when the answer to the last is complete, and measures how long each takes.
+/// Sends requests one after the other, each when the answer to the last is complete, and measures how long
+/// each takes.
 #[derive(Clone, Debug)]
 pub struct Requests {
     count: u64,
@@ -80,7 +81,8 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// `count` requests of `request` bytes, each answered by `response` bytes (at least 1), with a `pause` after each answer.
+    /// `count` requests of `request` bytes, each answered by `response` bytes (at least 1), with a `pause`
+    /// after each answer.
     pub fn new(count: u64, request: u64, response: u64, pause: Duration) -> Requests {
         Requests {
             count,

@@ -19,16 +19,18 @@ pub enum Aqm {
 /// RED: an arriving packet is dropped with a probability that depends on how many packets wait.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Red {
-    /// Corners of the drop probability as a function of the queue's length: packets and probability, both rising.
-    /// Straight lines join them; before the first it is 0, from the last on that of the last.
+    /// Corners of the drop probability as a function of the queue's length: packets and probability, both
+    /// rising. Straight lines join them; before the first it is 0, from the last on that of the last.
     pub curve: Arc<[(f64, f64)]>,
-    /// Weight of the newest length in the moving average that the function is applied to. 1: the length itself.
+    /// Weight of the newest length in the moving average that the function is applied to. 1: the length
+    /// itself.
     pub weight: f64,
 }
 
 impl Red {
-    /// The queue of the OLIA paper (Khalili et al., CoNEXT 2012) for a link of `rate` bits per second: per 10 Mbit/s the
-    /// probability is 0 up to 25 packets, rises to 0.1 at 50 and to 1 at 100. The length is not averaged.
+    /// The queue of the OLIA paper (Khalili et al., CoNEXT 2012) for a link of `rate` bits per second: per 10
+    /// Mbit/s the probability is 0 up to 25 packets, rises to 0.1 at 50 and to 1 at 100. The length is not
+    /// averaged.
     pub fn khalili(rate: u64) -> Red {
         Red::scaled(&[(25.0, 0.0), (50.0, 0.1), (100.0, 1.0)], rate as f64 / 10e6, 1.0)
     }
@@ -56,7 +58,8 @@ impl Red {
     }
 }
 
-/// CoDel: packets are dropped as they leave, at a growing rate, while all that leave have waited longer than a target.
+/// CoDel: packets are dropped as they leave, at a growing rate, while all that leave have waited longer than
+/// a target.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct CoDel {
     /// The standing delay that is tolerated (RFC 8289 §4.2: 5 ms).
@@ -80,8 +83,8 @@ pub(crate) struct RedState {
 }
 
 impl RedState {
-    /// A packet arrives at a queue of `waiting` packets: whether it is to be dropped. `slot` is a packet's transmission
-    /// time: an idle link counts as so many arrivals at an empty queue.
+    /// A packet arrives at a queue of `waiting` packets: whether it is to be dropped. `slot` is a packet's
+    /// transmission time: an idle link counts as so many arrivals at an empty queue.
     pub(crate) fn drops(
         &mut self,
         now: Instant,
@@ -125,12 +128,14 @@ pub(crate) struct CoDelState {
 pub(crate) enum Verdict {
     /// It is transmitted.
     Send,
-    /// It is dropped, and the next one is looked at; or it is marked and transmitted, where both ends can do so.
+    /// It is dropped, and the next one is looked at; or it is marked and transmitted, where both ends can do
+    /// so.
     Drop,
 }
 
 impl CoDelState {
-    /// The packet at the head has waited for `sojourn`; `small`: no more than one packet's worth of bytes waits.
+    /// The packet at the head has waited for `sojourn`; `small`: no more than one packet's worth of bytes
+    /// waits.
     pub(crate) fn judge(&mut self, now: Instant, codel: &CoDel, sojourn: Duration, small: bool) -> Verdict {
         let ok_to_drop = self.ok_to_drop(now, codel, sojourn, small);
         if self.dropping {

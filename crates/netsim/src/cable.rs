@@ -68,7 +68,8 @@ impl Cable {
         (self.boxed_in, self.boxed_out)
     }
 
-    /// A packet, or a segment that is cut into packets first, is handed to the cable at the end where `direction` starts.
+    /// A packet, or a segment that is cut into packets first, is handed to the cable at the end where
+    /// `direction` starts.
     pub fn enqueue(&mut self, now: Instant, direction: Direction, packet: Packet) {
         if self.boxes.is_empty() || direction == Direction::Reverse {
             self.queue_mut(direction).enqueue(now, packet);
@@ -116,7 +117,8 @@ impl Cable {
         }
     }
 
-    /// The next packet that has arrived by `now`, and the direction it came. Call until `None`. Forward arrivals come first.
+    /// The next packet that has arrived by `now`, and the direction it came. Call until `None`. Forward
+    /// arrivals come first.
     pub fn poll(&mut self, now: Instant) -> Option<(Direction, Packet)> {
         self.box_timers(now);
         if let Some(packet) = self.queue_mut(Direction::Forward).poll(now) {
@@ -156,7 +158,8 @@ impl Cable {
         engines.chain(self.boxes.iter().filter_map(|b| b.next_deadline())).min()
     }
 
-    /// Whether nothing is under way in either direction. What middleboxes hold shows in [`Cable::next_deadline`].
+    /// Whether nothing is under way in either direction. What middleboxes hold shows in
+    /// [`Cable::next_deadline`].
     pub fn is_empty(&self) -> bool {
         self.out.is_empty() && self.queues.iter().all(LinkQueue::is_empty)
     }

@@ -24,9 +24,9 @@ impl CaptureStatus {
     }
 }
 
-/// Writes what a capture at the first end of each link would show: packets in forward direction as they are handed to
-/// the link, before its queue, and packets in reverse direction as they come out. One interface per link; times are
-/// virtual, from zero, in nanoseconds.
+/// Writes what a capture at the first end of each link would show: packets in forward direction as they are
+/// handed to the link, before its queue, and packets in reverse direction as they come out. One interface per
+/// link; times are virtual, from zero, in nanoseconds.
 pub struct Capture<W: Write + Send> {
     out: Writer<W>,
     /// The interface of each cable, by number, if it is captured.
@@ -35,8 +35,8 @@ pub struct Capture<W: Write + Send> {
 }
 
 impl<W: Write + Send> Capture<W> {
-    /// Starts a file. `cables` has the name of each cable in order, or `None` where it is not to be captured; `comment`
-    /// stands in the file's header.
+    /// Starts a file. `cables` has the name of each cable in order, or `None` where it is not to be captured;
+    /// `comment` stands in the file's header.
     ///
     /// # Errors
     ///

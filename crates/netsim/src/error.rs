@@ -9,7 +9,8 @@ use umptcp_types::Instant;
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SimError {
-    /// Too many events without time passing: two parts keep each other busy, or one keeps asking to be called at once.
+    /// Too many events without time passing: two parts keep each other busy, or one keeps asking to be called
+    /// at once.
     Livelock {
         /// The instant that does not pass.
         at: Instant,

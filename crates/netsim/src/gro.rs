@@ -5,7 +5,8 @@ use crate::packet::Packet;
 /// Flows merged side by side (Linux's GRO has as many per bucket).
 const FLOWS: usize = 8;
 
-/// Packets that arrived at the same time and may still grow. `K` says where a packet goes: only packets with equal keys merge.
+/// Packets that arrived at the same time and may still grow. `K` says where a packet goes: only packets with
+/// equal keys merge.
 ///
 /// The order within a flow is kept; that between flows need not be.
 #[derive(Debug)]

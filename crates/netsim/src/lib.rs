@@ -1,14 +1,16 @@
 //! A deterministic network simulator that runs the real umptcp stack.
 //!
-//! Links with rate, delay, queue, loss, reordering and duplication ([`Link`], [`LinkQueue`]), cables made of two of them with
-//! middleboxes on them ([`Cable`], [`Middlebox`]), and two ways to run them:
+//! Links with rate, delay, queue, loss, reordering and duplication ([`Link`], [`LinkQueue`]), cables made of
+//! two of them with middleboxes on them ([`Cable`], [`Middlebox`]), and two ways to run them:
 //!
-//! - [`Network`], and [`Pair`] for the common case: hosts with a real `Stack` each under a virtual clock. Nothing reads a
-//!   real clock, and all randomness derives from one seed: the same seed gives the same packets, bit for bit.
-//! - [`realtime`]: the same links between packet queues under a real clock, for demonstrations and tests with real devices.
+//! - [`Network`], and [`Pair`] for the common case: hosts with a real `Stack` each under a virtual clock.
+//!   Nothing reads a real clock, and all randomness derives from one seed: the same seed gives the same
+//!   packets, bit for bit.
+//! - [`realtime`]: the same links between packet queues under a real clock, for demonstrations and tests with
+//!   real devices.
 //!
-//! Packets on links are never larger than the MTU: segments (GSO) are cut before any queue sees them, so that a queue of
-//! 25 packets means 25 packets.
+//! Packets on links are never larger than the MTU: segments (GSO) are cut before any queue sees them, so that
+//! a queue of 25 packets means 25 packets.
 //!
 //! # Example
 //!

@@ -6,7 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 use umptcp_types::Duration;
 
-/// How much may wait to be transmitted. The packet being transmitted does not count. Arrivals beyond it are dropped.
+/// How much may wait to be transmitted. The packet being transmitted does not count. Arrivals beyond it are
+/// dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Queue {
     /// At most so many packets.
@@ -26,7 +27,8 @@ pub enum Loss {
     None,
     /// Each with this probability, independently.
     Random(f64),
-    /// Bursts (Gilbert–Elliott): a two-state chain that takes one step per packet, then loses it with the state's probability.
+    /// Bursts (Gilbert–Elliott): a two-state chain that takes one step per packet, then loses it with the
+    /// state's probability.
     Bursts {
         /// Probability of the step from the good state to the bad one.
         to_bad: f64,
@@ -42,7 +44,8 @@ pub enum Loss {
 }
 
 impl Loss {
-    /// Bursts of losses, `length` packets long on average (at least 1), that add up to the fraction `mean` of all packets.
+    /// Bursts of losses, `length` packets long on average (at least 1), that add up to the fraction `mean` of
+    /// all packets.
     pub fn bursts(mean: f64, length: f64) -> Loss {
         let to_good = 1.0 / length.max(1.0);
         let mean = mean.clamp(0.0, 0.99);
@@ -79,7 +82,8 @@ pub struct Link {
     pub trace: Option<Arc<RateTrace>>,
     /// Propagation delay.
     pub delay: Duration,
-    /// A random delay, uniform between zero and this, added to each packet. It alone never changes the packets' order.
+    /// A random delay, uniform between zero and this, added to each packet. It alone never changes the
+    /// packets' order.
     pub jitter: Duration,
     /// Packets held back so that others overtake them.
     pub reorder: Reorder,
@@ -87,7 +91,8 @@ pub struct Link {
     pub queue: Queue,
     /// What is dropped before the queue is full.
     pub aqm: Aqm,
-    /// Where active queue management would drop a packet of a connection that uses ECN, it marks it (RFC 3168 §5).
+    /// Where active queue management would drop a packet of a connection that uses ECN, it marks it (RFC 3168
+    /// §5).
     pub ecn: bool,
     /// What is lost.
     pub loss: Loss,
@@ -95,7 +100,8 @@ pub struct Link {
     pub duplicate: f64,
     /// Largest IP packet in bytes; larger ones are dropped.
     pub mtu: u16,
-    /// Bytes that each packet occupies on the wire beyond its IP length (38 for Ethernet with preamble and gap).
+    /// Bytes that each packet occupies on the wire beyond its IP length (38 for Ethernet with preamble and
+    /// gap).
     pub overhead: u32,
 }
 
@@ -215,8 +221,9 @@ impl Link {
         Link { overhead, ..self }
     }
 
-    /// The transmission time of `bytes` bytes in nanoseconds, and what is left over in units of 1/rate nanoseconds, to
-    /// be handed in as `carry` with the next packet of a busy period so that rounding never accumulates.
+    /// The transmission time of `bytes` bytes in nanoseconds, and what is left over in units of 1/rate
+    /// nanoseconds, to be handed in as `carry` with the next packet of a busy period so that rounding never
+    /// accumulates.
     pub(crate) fn transmission(&self, bytes: usize, carry: u64) -> (Duration, u64) {
         let Some(rate) = self.mean_rate().map(|r| r.max(1)) else { return (Duration::ZERO, 0) };
         let bits = (bytes as u128 + u128::from(self.overhead)) * 8;

@@ -4,8 +4,8 @@
 //! enqueue → [cut into packets] → [MTU] → RED, tail-drop → queue → CoDel → transmitter (rate) → loss, duplication → wire (delay) → poll
 //! ```
 //!
-//! It owns no clock. It catches up with the `now` it is given whenever it is called, and within one instant the
-//! transmitter first finishes, and so frees its place in the queue, before a new packet is looked at.
+//! It owns no clock. It catches up with the `now` it is given whenever it is called, and within one instant
+//! the transmitter first finishes, and so frees its place in the queue, before a new packet is looked at.
 
 use crate::aqm::{Aqm, CoDelState, RedState, Verdict};
 use crate::drop_reason::DropReason;
@@ -180,8 +180,8 @@ impl LinkQueue {
         self.dropped.drain(..)
     }
 
-    /// Changes the link from now on. What is being transmitted or on the wire stays as it was; what waits in the queue
-    /// is transmitted at the new rate, and is not dropped when the new queue is smaller.
+    /// Changes the link from now on. What is being transmitted or on the wire stays as it was; what waits in
+    /// the queue is transmitted at the new rate, and is not dropped when the new queue is smaller.
     pub fn set_link(&mut self, now: Instant, link: Link) {
         self.advance(now);
         self.link = link;
@@ -200,7 +200,8 @@ impl LinkQueue {
         }
     }
 
-    /// Cuts the link, or mends it. A cut link is silent: all that is in it is lost, and so is what is sent meanwhile.
+    /// Cuts the link, or mends it. A cut link is silent: all that is in it is lost, and so is what is sent
+    /// meanwhile.
     pub fn set_cut(&mut self, now: Instant, cut: bool) {
         self.advance(now);
         if cut && !self.cut {
@@ -411,8 +412,8 @@ impl LinkQueue {
         Some(flight.packet)
     }
 
-    /// When [`LinkQueue::poll`] should be called next: the next arrival, or, while nothing is on the wire, the earliest
-    /// instant at which the packet being transmitted can arrive. `None` when the link is empty.
+    /// When [`LinkQueue::poll`] should be called next: the next arrival, or, while nothing is on the wire,
+    /// the earliest instant at which the packet being transmitted can arrive. `None` when the link is empty.
     pub fn next_deadline(&self) -> Option<Instant> {
         let ordered = self.ordered.front().map(|f| f.arrival);
         let late = self.late.peek().map(|f| f.arrival);

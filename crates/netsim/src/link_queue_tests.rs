@@ -248,8 +248,8 @@ fn a_link_can_change_under_way() {
     for _ in 0..3 {
         e.enqueue(AT(0), sized(1250));
     }
-    // One has left, one is being transmitted and keeps its pace, the third goes at twice the rate. The shorter delay does
-    // not let it overtake.
+    // One has left, one is being transmitted and keeps its pace, the third goes at twice the rate. The
+    // shorter delay does not let it overtake.
     e.set_link(AT(1_500), Link::mbit(20).delay_ms(1));
     assert_eq!(times(&mut e), [6_000, 6_000, 6_000]);
     for _ in 0..3 {

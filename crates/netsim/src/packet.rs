@@ -1,6 +1,7 @@
 //! An IP packet on its way through the simulated network.
 //!
-//! Headers are copied, payload is shared: cutting a 64 kB segment into packets of the MTU copies no payload byte.
+//! Headers are copied, payload is shared: cutting a 64 kB segment into packets of the MTU copies no payload
+//! byte.
 
 use bytes::Bytes;
 use std::fmt;
@@ -25,7 +26,8 @@ enum Kind {
     Tcp4(u8),
     /// IPv6 without extension headers, and then TCP.
     Tcp6,
-    /// IPv4 with something else, or a TCP header too long or short to take apart: everything after the IP header is payload.
+    /// IPv4 with something else, or a TCP header too long or short to take apart: everything after the IP
+    /// header is payload.
     Other4,
     /// The same of IPv6.
     Other6,
@@ -43,7 +45,8 @@ pub struct Packet {
     kind: Kind,
 }
 
-/// Kind of the packet that starts with `b`, length of its headers, and its whole length by the IP header's account.
+/// Kind of the packet that starts with `b`, length of its headers, and its whole length by the IP header's
+/// account.
 fn dissect(b: &[u8]) -> (Kind, usize, usize) {
     let Ok(ip) = IpView::new(b) else { return (Kind::Unknown, 0, b.len()) };
     let (at, total) = (ip.header_len(), ip.total_len());
@@ -68,10 +71,12 @@ fn dissect(b: &[u8]) -> (Kind, usize, usize) {
 }
 
 impl Packet {
-    /// The packet in `buffer`, which starts at the IP header. Bytes after the end that the IP header gives are cut off.
+    /// The packet in `buffer`, which starts at the IP header. Bytes after the end that the IP header gives
+    /// are cut off.
     ///
-    /// `gso_size` is the payload per packet when `buffer` is a segment of several. With [`ChecksumState::Verified`]
-    /// the checksum field need not be right; it is replaced by the pseudo-header's sum and completed by who needs it.
+    /// `gso_size` is the payload per packet when `buffer` is a segment of several. With
+    /// [`ChecksumState::Verified`] the checksum field need not be right; it is replaced by the
+    /// pseudo-header's sum and completed by who needs it.
     pub fn from_bytes(buffer: Bytes, gso_size: Option<NonZeroU16>, checksum: ChecksumState) -> Packet {
         let (kind, header_len, total) = dissect(&buffer);
         let mut header = HeaderBuf::zeroed(header_len);
@@ -186,8 +191,8 @@ impl Packet {
         matches!(self.kind, Kind::Tcp4(_) | Kind::Tcp6)
     }
 
-    /// Sets congestion experienced in the IP header if the sender said that its transport understands it (RFC 3168 §5).
-    /// Whether the packet is marked now.
+    /// Sets congestion experienced in the IP header if the sender said that its transport understands it (RFC
+    /// 3168 §5). Whether the packet is marked now.
     pub fn mark_congestion(&mut self) -> bool {
         let Some(mut ip) = self.ip_mut().filter(|ip| ip.ecn() != ecn::NOT_ECT) else { return false };
         ip.set_ecn(ecn::CE);
@@ -236,8 +241,8 @@ impl Packet {
         Some(SocketAddr::new(self.destination()?, self.tcp()?.dst_port()))
     }
 
-    /// Changes the TCP header in place and repairs the checksum. Its length, and so the data offset, stays as it is.
-    /// Nothing happens to other packets.
+    /// Changes the TCP header in place and repairs the checksum. Its length, and so the data offset, stays as
+    /// it is. Nothing happens to other packets.
     pub fn edit_tcp(&mut self, edit: impl FnOnce(&mut TcpHeaderMut<'_>)) {
         let Some(mut tcp) = self.tcp_mut() else { return };
         edit(&mut tcp);
@@ -250,8 +255,8 @@ impl Packet {
         TcpHeaderMut::new(&mut self.header.as_mut_slice()[at..]).ok()
     }
 
-    /// Replaces the TCP options by `options`, padded with end-of-list to a multiple of 4 and cut at 40 bytes, and
-    /// repairs lengths and checksum.
+    /// Replaces the TCP options by `options`, padded with end-of-list to a multiple of 4 and cut at 40 bytes,
+    /// and repairs lengths and checksum.
     pub fn set_tcp_options(&mut self, options: &[u8]) {
         let Some(at) = self.tcp_offset() else { return };
         let fixed = at + MIN_HEADER;
@@ -279,7 +284,8 @@ impl Packet {
         self.refresh_checksum();
     }
 
-    /// Replaces addresses, and ports of TCP, and repairs the checksums. An address of the other family is ignored.
+    /// Replaces addresses, and ports of TCP, and repairs the checksums. An address of the other family is
+    /// ignored.
     pub fn rewrite(&mut self, source: Option<SocketAddr>, destination: Option<SocketAddr>) {
         let Some(mut ip) = self.ip_mut() else { return };
         let source = source.filter(|new| ip.set_src(new.ip()));
@@ -304,7 +310,8 @@ impl Packet {
         }
     }
 
-    /// Whether the checksums in the packet are right; a TCP checksum that is yet to be completed counts as right.
+    /// Whether the checksums in the packet are right; a TCP checksum that is yet to be completed counts as
+    /// right.
     pub fn checksum_ok(&self) -> bool {
         let Some(ip) = self.ip() else { return true };
         if !ip.checksum_ok() {
@@ -363,8 +370,9 @@ impl Packet {
 
     /// Cuts a segment into the packets it stands for and hands them to `each` in order, as a NIC does (TSO).
     ///
-    /// Every packet carries the segment's options; sequence numbers and IPv4 identifications advance, FIN and PSH stay
-    /// on the last packet only, CWR on the first (RFC 3168 §6.1.2: once per reduction). Lengths and checksums are right.
+    /// Every packet carries the segment's options; sequence numbers and IPv4 identifications advance, FIN and
+    /// PSH stay on the last packet only, CWR on the first (RFC 3168 §6.1.2: once per reduction). Lengths and
+    /// checksums are right.
     pub fn split(self, mut each: impl FnMut(Packet)) {
         let size = match self.gso_size {
             Some(size) if self.payload.len() > usize::from(size.get()) && self.is_tcp() => {
@@ -408,8 +416,9 @@ impl Packet {
         }
     }
 
-    /// Appends `next` to this packet when a receiving device could (GRO): the next bytes of the same flow with the same
-    /// header and options, no packet shorter than the first but the last. Returns `next` when it does not fit.
+    /// Appends `next` to this packet when a receiving device could (GRO): the next bytes of the same flow
+    /// with the same header and options, no packet shorter than the first but the last. Returns `next` when
+    /// it does not fit.
     ///
     /// Packets with a complete checksum are verified first, as devices do; one that is wrong is left alone.
     pub fn coalesce(&mut self, next: Packet) -> Option<Packet> {

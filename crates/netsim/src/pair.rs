@@ -99,8 +99,8 @@ impl PairBuilder {
         PairBuilder { checksum_offload: on, ..self }
     }
 
-    /// Whether consecutive packets that arrive at the same instant reach the stack as one segment (on by default: it delays
-    /// nothing, and on links with a rate it merges nothing).
+    /// Whether consecutive packets that arrive at the same instant reach the stack as one segment (on by
+    /// default: it delays nothing, and on links with a rate it merges nothing).
     pub fn gro(self, on: bool) -> Self {
         PairBuilder { gro: on, ..self }
     }
@@ -274,7 +274,8 @@ impl Pair {
         })
     }
 
-    /// Sends `bytes` more from `side`, runs until the other side has received everything, and returns the time it took.
+    /// Sends `bytes` more from `side`, runs until the other side has received everything, and returns the
+    /// time it took.
     pub fn transfer(&mut self, flow: FlowId, side: Side, bytes: u64) -> Result<Duration, SimError> {
         let start = self.net.now();
         self.net.send(flow, side, bytes);

@@ -1,5 +1,5 @@
-//! Randomness. Each user draws from its own stream, derived from the network's one seed, so that what happens on one
-//! link does not shift the draws of another.
+//! Randomness. Each user draws from its own stream, derived from the network's one seed, so that what happens
+//! on one link does not shift the draws of another.
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
@@ -18,7 +18,8 @@ pub enum Purpose {
     Scenario = 4,
 }
 
-/// The 32-byte seed of user `index` of a kind. Distinct users get distinct ChaCha keys, hence independent streams.
+/// The 32-byte seed of user `index` of a kind. Distinct users get distinct ChaCha keys, hence independent
+/// streams.
 pub fn derive(seed: u64, purpose: Purpose, index: u64) -> [u8; 32] {
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());

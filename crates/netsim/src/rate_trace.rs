@@ -22,8 +22,9 @@ impl fmt::Debug for RateTrace {
 }
 
 impl RateTrace {
-    /// Reads a trace: one number per line, the millisecond at which one packet of 1500 bytes can be delivered; the same number
-    /// several times lets several pass. The last one is the length of the recording. Empty lines are skipped.
+    /// Reads a trace: one number per line, the millisecond at which one packet of 1500 bytes can be
+    /// delivered; the same number several times lets several pass. The last one is the length of the
+    /// recording. Empty lines are skipped.
     ///
     /// # Errors
     ///
@@ -86,7 +87,8 @@ pub(crate) struct TraceState {
 }
 
 impl TraceState {
-    /// When `bytes` more have passed that a busy link begins to send at `now`. What an idle link could have sent is lost.
+    /// When `bytes` more have passed that a busy link begins to send at `now`. What an idle link could have
+    /// sent is lost.
     pub(crate) fn transmit(&mut self, now: Instant, trace: &RateTrace, bytes: u64) -> Instant {
         if self.at < now {
             self.left = 0;

@@ -2,7 +2,8 @@
 
 use crate::random::{Purpose, derive};
 
-/// A stream of bytes in which no position looks like another: a byte lost, repeated, moved or changed is noticed.
+/// A stream of bytes in which no position looks like another: a byte lost, repeated, moved or changed is
+/// noticed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ByteStream {
     key: u64,
@@ -15,7 +16,8 @@ impl ByteStream {
         ByteStream { key: u64::from_le_bytes([k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7]]) }
     }
 
-    /// The eight bytes from position `8 * index` on: the output function of SplitMix64 (Steele et al., OOPSLA 2014).
+    /// The eight bytes from position `8 * index` on: the output function of SplitMix64 (Steele et al., OOPSLA
+    /// 2014).
     fn word(self, index: u64) -> [u8; 8] {
         let mut z = self.key.wrapping_add(index.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -60,8 +60,8 @@ struct Record {
 
 /// Sees every packet event: the writer of a capture file, for instance.
 pub trait Tap: Send {
-    /// Called for each event, in the order the simulator finds out. A loss on a link is found out when the link is
-    /// next looked at, so its time may be a little before the previous event's.
+    /// Called for each event, in the order the simulator finds out. A loss on a link is found out when the
+    /// link is next looked at, so its time may be a little before the previous event's.
     fn packet(&mut self, event: &PacketEvent<'_>);
 }
 
@@ -164,7 +164,8 @@ impl fmt::Display for Record {
     }
 }
 
-/// A fast 64-bit hash that is the same on every platform and in every version: it may stand in committed snapshots.
+/// A fast 64-bit hash that is the same on every platform and in every version: it may stand in committed
+/// snapshots.
 #[derive(Clone, Copy, Debug)]
 struct Hash(u64);
 

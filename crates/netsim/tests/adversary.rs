@@ -1,5 +1,6 @@
-//! Two live ends never wait for each other for ever, whatever single packet an adversary drops, and whatever kind of MPTCP option
-//! it takes away for a while. What is waited for, and which timer makes the peer speak: docs/src/waiting.md.
+//! Two live ends never wait for each other for ever, whatever single packet an adversary drops, and whatever
+//! kind of MPTCP option it takes away for a while. What is waited for, and which timer makes the peer speak:
+//! docs/src/waiting.md.
 
 use umptcp_netsim::middlebox::{Middlebox, Output, StripMptcp, StripWhere};
 use umptcp_netsim::network::FlowEnd;
@@ -33,8 +34,8 @@ enum Then {
     Silence,
 }
 
-/// Both ends send; the network must come to rest, with all data delivered and acknowledged. Says whether it did; an end that an
-/// error told of is all right only where `may_fail`.
+/// Both ends send; the network must come to rest, with all data delivered and acknowledged. Says whether it
+/// did; an end that an error told of is all right only where `may_fail`.
 fn exchange(mut net: Pair, then: Then, name: &str, may_fail: bool) -> bool {
     let spec = net.flow_spec();
     let flow = net.add_flow(spec).unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -171,6 +172,7 @@ fn no_kind_of_option_that_is_missing_for_a_while_makes_both_ends_wait() {
             }
         }
     }
-    // Options that a box takes away in mid-connection may end it with an error (RFC 8684 §3.7); that is the exception.
+    // Options that a box takes away in mid-connection may end it with an error (RFC 8684 §3.7); that is the
+    // exception.
     assert!(complete * 10 >= runs * 9, "only {complete} of {runs} transfers were completed");
 }

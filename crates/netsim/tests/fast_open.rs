@@ -1,5 +1,5 @@
-//! Fast Open (RFC 7413; RFC 8684 appendix B) where packets are lost and boxes interfere: every byte arrives once, whatever becomes of
-//! the SYN, and what went wrong is remembered.
+//! Fast Open (RFC 7413; RFC 8684 appendix B) where packets are lost and boxes interfere: every byte arrives
+//! once, whatever becomes of the SYN, and what went wrong is remembered.
 
 use umptcp_netsim::middlebox::{
     DropIf, Duplicate, Middlebox, OneWay, Output, RandomiseSequence, StripMptcp, StripWhere,
@@ -125,7 +125,8 @@ impl Lab {
         (client(Counter::TcpFastOpenActive), client(Counter::TcpFastOpenActiveFail))
     }
 
-    /// One connection, whose bytes must all arrive, each once. Returns the time until the server had the client's first byte.
+    /// One connection, whose bytes must all arrive, each once. Returns the time until the server had the
+    /// client's first byte.
     fn exchange(&mut self) -> Duration {
         self.before = self.counters();
         let start = self.net.now();

@@ -1,5 +1,6 @@
-//! Middleboxes of every kind, at every place, acting on either side's packets: what becomes of the connection, and that no
-//! byte is wrong. The matrix and what it asks for is `umptcp_testkit::simulation::matrix`.
+//! Middleboxes of every kind, at every place, acting on either side's packets: what becomes of the
+//! connection, and that no byte is wrong. The matrix and what it asks for is
+//! `umptcp_testkit::simulation::matrix`.
 
 use umptcp_testkit::simulation::matrix::{Row, check, rows};
 

@@ -47,8 +47,8 @@ fn run<T>(net: &mut Pair, f: impl FnOnce(&mut Pair) -> Result<T, SimError>) -> T
     f(net).or_trace(net)
 }
 
-/// Connects, and lets data flow until every path has its subflow: no join may begin before the peer is known to have the
-/// keys, which takes a byte of data and its DATA_ACK (RFC 8684 §3.1).
+/// Connects, and lets data flow until every path has its subflow: no join may begin before the peer is known
+/// to have the keys, which takes a byte of data and its DATA_ACK (RFC 8684 §3.1).
 #[track_caller]
 fn connect_all(net: &mut Pair) -> FlowId {
     let flow = run(net, |n| n.connect());
@@ -355,8 +355,9 @@ fn a_lost_third_ack_before_a_bare_data_fin() {
 
 #[test]
 fn data_acks_that_stop_coming_end_the_connection() {
-    // From 1 s on a middlebox strips everything the server says. Its TCP acknowledgements still arrive, its DATA_ACKs do
-    // not: there is no progress, and the user timeout applies to the connection, not to its subflows.
+    // From 1 s on a middlebox strips everything the server says. Its TCP acknowledgements still arrive, its
+    // DATA_ACKs do not: there is no progress, and the user timeout applies to the connection, not to its
+    // subflows.
     for paths in 1..3 {
         let config =
             ConnectionConfig { user_timeout: Duration::from_secs(20), ..ConnectionConfig::default() };
@@ -383,8 +384,8 @@ fn data_acks_that_stop_coming_end_the_connection() {
 
 #[test]
 fn the_first_data_may_be_lost_with_its_keys() {
-    // Data sent at once carries MP_CAPABLE in place of a third ACK; without it the server learns no key from what
-    // follows. Plain TCP is what RFC 8684 §3.1 then leaves; the bytes arrive in any case.
+    // Data sent at once carries MP_CAPABLE in place of a third ACK; without it the server learns no key from
+    // what follows. Plain TCP is what RFC 8684 §3.1 then leaves; the bytes arrive in any case.
     let mut net = two_paths().build();
     let mut lost = false;
     let unlucky = move |_, d, p: &Packet| {

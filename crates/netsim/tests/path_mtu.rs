@@ -1,5 +1,5 @@
-//! Paths that carry smaller packets than their ends believe, with and without ICMP, and marks of congestion: what the network
-//! says otherwise than by loss.
+//! Paths that carry smaller packets than their ends believe, with and without ICMP, and marks of congestion:
+//! what the network says otherwise than by loss.
 
 use bytes::Bytes;
 use std::net::IpAddr;
@@ -186,8 +186,8 @@ fn a_path_that_becomes_wider_again_is_used_in_full() {
 
 #[test]
 fn a_lost_probe_costs_no_window_and_one_packet() {
-    // RFC 4821 §7.6.2: what ICMP made smaller stays so. Probes are the only packets that the router drops, and each is a packet
-    // of its own although segments are large.
+    // RFC 4821 §7.6.2: what ICMP made smaller stays so. Probes are the only packets that the router drops,
+    // and each is a packet of its own although segments are large.
     for icmp in [true, false] {
         for (config, ipv6, headers) in kinds() {
             let interval = Some(Duration::from_secs(10));

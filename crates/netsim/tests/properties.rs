@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
 use umptcp_testkit::simulation::transfers::{Plan, fail, plan, run, survive, troubles};
 
-/// So many cases from a fixed seed, so that a run shows what a change did. `PROPTEST_CASES` and `PROPTEST_RNG_SEED` (a
-/// number) ask for others. What failed once is tried first: its seed goes to the file beside this one, to be committed.
+/// So many cases from a fixed seed, so that a run shows what a change did. `PROPTEST_CASES` and
+/// `PROPTEST_RNG_SEED` (a number) ask for others. What failed once is tried first: its seed goes to the file
+/// beside this one, to be committed.
 fn config(share: u32) -> ProptestConfig {
     let number = |name| std::env::var(name).ok().and_then(|v| v.parse::<u64>().ok());
     ProptestConfig {

@@ -1,5 +1,5 @@
-//! Any sequence of what applications, links and boxes do to a connection between two stacks, and a case that such sequences
-//! do not reach.
+//! Any sequence of what applications, links and boxes do to a connection between two stacks, and a case that
+//! such sequences do not reach.
 
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, RngSeed};
@@ -7,8 +7,8 @@ use umptcp_netsim::{Duration, Link, Pair, Side};
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_testkit::simulation::operations::{WINDOW_UNIT, ops, run, shape};
 
-/// A byte at a time to a reader that does not read: rounding the window up, lest its edge move back, must not have the
-/// buffer grow as fast as the bytes come.
+/// A byte at a time to a reader that does not read: rounding the window up, lest its edge move back, must not
+/// have the buffer grow as fast as the bytes come.
 #[test]
 fn single_bytes_do_not_push_the_window_on() {
     let buffer = 1_000_000;

@@ -34,7 +34,8 @@ fn overload(link: Link) -> (LinkStats, Vec<Duration>) {
 fn red_and_codel_keep_queues_short_and_mark_instead_where_they_may() {
     let link = Link::mbit(10).queue(Queue::Packets(1000));
     let worst = |delays: &[Duration]| delays[delays.len() / 2..].iter().max().copied().unwrap_or_default();
-    // Twice the rate: half of the packets have to go, which RED's curve does between 50 and 100 packets of 1.2 ms.
+    // Twice the rate: half of the packets have to go, which RED's curve does between 50 and 100 packets of
+    // 1.2 ms.
     let (stats, delays) = overload(link.clone().red(Red::khalili(10_000_000)));
     let share = stats.dropped_early as f64 / stats.offered_packets as f64;
     assert!((0.45..0.55).contains(&share) && stats.dropped_queue == 0, "{stats:?}");

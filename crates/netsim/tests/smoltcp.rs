@@ -1,4 +1,5 @@
-//! smoltcp as an independent peer: single-path TCP that somebody else wrote, in both roles, over links with loss.
+//! smoltcp as an independent peer: single-path TCP that somebody else wrote, in both roles, over links with
+//! loss.
 
 use bytes::Bytes;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};

@@ -1,8 +1,8 @@
 //! Loss recovery of one TCP connection, mechanism by mechanism, with what happened as a snapshot.
 //!
-//! The snapshots are the files in `snapshots/`: what the sender counted, and the packets of data that were lost or sent
-//! again, with their offsets. After a change that is meant, `UPDATE_SNAPSHOTS=1 cargo test -p umptcp-netsim --test tcp`
-//! writes them anew.
+//! The snapshots are the files in `snapshots/`: what the sender counted, and the packets of data that were
+//! lost or sent again, with their offsets. After a change that is meant, `UPDATE_SNAPSHOTS=1 cargo test -p
+//! umptcp-netsim --test tcp` writes them anew.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
@@ -159,7 +159,8 @@ fn mild_reordering_is_no_loss() {
 
 #[test]
 fn strong_reordering_is_learned_and_undone() {
-    // Packets late by a quarter of the round trip look lost at first; that is found out, undone and not repeated.
+    // Packets late by a quarter of the round trip look lost at first; that is found out, undone and not
+    // repeated.
     let late = link().reorder(0.02, Duration::from_millis(9));
     let mut lab = Lab::new(plain(late, link()).gro(false).build());
     lab.send(2 * MB);
@@ -200,7 +201,8 @@ impl Middlebox for Overtaken {
 
 #[test]
 fn what_was_only_late_and_is_not_sent_again_costs_no_window() {
-    // It is judged lost, since three packets have overtaken it, and arrives while pacing still holds back what would be sent again.
+    // It is judged lost, since three packets have overtaken it, and arrives while pacing still holds back
+    // what would be sent again.
     let mut undone_in_time = 0;
     for number in 1..=10 {
         let link = || Link::mbit(50).delay_ms(10).queue(Queue::Time(Duration::from_millis(20)));
@@ -240,7 +242,8 @@ fn a_lost_tail_costs_two_round_trips_not_a_timeout() {
     lab.rest();
     let s = lab.subflow();
     assert_eq!((lab.count("lost"), s.timeouts, lab.counter(Counter::TcpLossProbes)), (2, 0, 1));
-    // Half a round trip for the last ACK, two of silence before the probe, and one until its ACK shows what else is missing.
+    // Half a round trip for the last ACK, two of silence before the probe, and one until its ACK shows what
+    // else is missing.
     let rtt = s.srtt.unwrap();
     assert!(time - lossless < 4 * rtt, "{time:?}, without loss {lossless:?}, {rtt:?}\n{}", lab.text());
     lab.snapshot("lost_tail");
@@ -357,8 +360,9 @@ fn a_genuine_timeout_stays_one() {
 
 #[test]
 fn two_ways_over_slow_links_with_long_queues() {
-    // Three paths of 3 Mbit/s with 0.7 s of queue, filled in both directions: acknowledgements wait behind data. Each
-    // direction's standing queue is the other's round-trip time, so that full use of both is not to be had.
+    // Three paths of 3 Mbit/s with 0.7 s of queue, filled in both directions: acknowledgements wait behind
+    // data. Each direction's standing queue is the other's round-trip time, so that full use of both is not
+    // to be had.
     let rate = |paths: usize, seed| {
         let slow = Link::bps(3_000_000).delay_ms(1).queue(Queue::Time(Duration::from_millis(700)));
         let mut builder = Pair::builder().seed(seed);

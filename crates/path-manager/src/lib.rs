@@ -1,7 +1,7 @@
 //! Path management for umptcp: which subflows should exist, and which addresses the peer is told about.
 //!
-//! A [`PathPolicy`] sees a read-only [`View`] of a connection and answers with [`Command`]s, which the connection
-//! carries out. [`OnePerPath`] is the policy that connections use.
+//! A [`PathPolicy`] sees a read-only [`View`] of a connection and answers with [`Command`]s, which the
+//! connection carries out. [`OnePerPath`] is the policy that connections use.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -80,8 +80,8 @@ impl SubflowEnds {
 pub struct View<'a> {
     /// This side opened the connection.
     pub client: bool,
-    /// This side opens subflows. True on the client, and on a server configured to do so once it has received a DSS
-    /// option (RFC 8684 §3.1).
+    /// This side opens subflows. True on the client, and on a server configured to do so once it has received
+    /// a DSS option (RFC 8684 §3.1).
     pub opens: bool,
     /// Usable local addresses, in order of path.
     pub local: &'a [LocalAddress],
@@ -135,12 +135,13 @@ pub enum Command {
 
 /// Decides which subflows should exist.
 ///
-/// Asked once the connection is fully established, and again whenever an address, a path or a subflow is added or
-/// removed.
+/// Asked once the connection is fully established, and again whenever an address, a path or a subflow is
+/// added or removed.
 pub trait PathPolicy: fmt::Debug + Send {
     /// The name of the policy.
     fn name(&self) -> &'static str;
-    /// What to do now. Commands that cannot be carried out, because of a limit or for want of a port, are skipped.
+    /// What to do now. Commands that cannot be carried out, because of a limit or for want of a port, are
+    /// skipped.
     fn decide(&mut self, view: &View<'_>) -> Vec<Command>;
 }
 

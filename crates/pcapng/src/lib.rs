@@ -1,5 +1,5 @@
-//! Writes packet traces in pcapng (draft-ietf-opsawg-pcapng): a section header, an interface description per interface,
-//! and an enhanced packet block per packet, with nanosecond times and the direction.
+//! Writes packet traces in pcapng (draft-ietf-opsawg-pcapng): a section header, an interface description per
+//! interface, and an enhanced packet block per packet, with nanosecond times and the direction.
 //!
 //! Packets start with the IP header. Fields are little-endian on every machine.
 #![forbid(unsafe_code)]
@@ -90,8 +90,8 @@ impl<W: Write> Writer<W> {
         Ok(InterfaceId(self.interfaces - 1))
     }
 
-    /// Writes a packet, which consists of `slices` and starts with the IP header. `nanos` is its time since 1970 or
-    /// since the start of the recording.
+    /// Writes a packet, which consists of `slices` and starts with the IP header. `nanos` is its time since
+    /// 1970 or since the start of the recording.
     ///
     /// # Errors
     ///

@@ -5,8 +5,9 @@ use crate::{Health, Snapshot, SubflowView};
 /// The subflows to choose from, whether or not they have room now.
 ///
 /// - The regular subflows in good health, if there are any.
-/// - Otherwise the backups in good health (RFC 8684 §3.3.8: a backup carries data only when no regular subflow is
-///   usable). A regular subflow whose window is full is still usable, so a full window does not move data to a backup.
+/// - Otherwise the backups in good health (RFC 8684 §3.3.8: a backup carries data only when no regular
+///   subflow is usable). A regular subflow whose window is full is still usable, so a full window does not
+///   move data to a backup.
 /// - Otherwise all subflows, which are then all stale: whichever recovers first continues.
 pub fn preferred<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a SubflowView> + use<'a> {
     let subflows = snapshot.subflows;
@@ -21,8 +22,8 @@ pub fn preferred<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a Subflo
 
 /// Whether both the window and pacing allow the subflow to send now, when there are `wanted` bytes to send.
 ///
-/// Room for less than a segment does not count while something is in flight. A segment cut to that size would be silly
-/// window syndrome (RFC 9293 §3.8.6.2), and the next ACK makes more room.
+/// Room for less than a segment does not count while something is in flight. A segment cut to that size would
+/// be silly window syndrome (RFC 9293 §3.8.6.2), and the next ACK makes more room.
 pub fn may_send(snapshot: &Snapshot<'_>, subflow: &SubflowView, wanted: u64) -> bool {
     has_room(subflow, wanted) && subflow.next_send <= snapshot.now
 }
@@ -33,8 +34,8 @@ pub(crate) fn has_room(subflow: &SubflowView, wanted: u64) -> bool {
     subflow.room >= least
 }
 
-/// How much of `wanted` bytes fits on a subflow that may send: whole segments, unless all of it or less than a segment
-/// fits.
+/// How much of `wanted` bytes fits on a subflow that may send: whole segments, unless all of it or less than
+/// a segment fits.
 pub fn limit(subflow: &SubflowView, wanted: u64) -> u64 {
     let mss = u64::from(subflow.mss.max(1));
     if wanted <= subflow.room {

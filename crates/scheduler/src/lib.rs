@@ -1,7 +1,7 @@
 //! Packet schedulers for umptcp: which subflow carries the next bytes.
 //!
-//! A [`Scheduler`] sees a read-only [`Snapshot`] and answers with a [`Decision`]. It has no access to the connection
-//! and keeps only its own state.
+//! A [`Scheduler`] sees a read-only [`Snapshot`] and answers with a [`Decision`]. It has no access to the
+//! connection and keeps only its own state.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -39,8 +39,8 @@ pub fn built_in() -> Registry {
 pub enum Health {
     /// The peer acknowledges what is sent.
     Good,
-    /// The retransmission timer has fired and nothing has been acknowledged since. New data should go to other
-    /// subflows if there are any.
+    /// The retransmission timer has fired and nothing has been acknowledged since. New data should go to
+    /// other subflows if there are any.
     Stale,
 }
 
@@ -60,7 +60,8 @@ pub struct SubflowView {
     pub window: u64,
     /// Bytes sent that are neither acknowledged nor marked lost.
     pub in_flight: u64,
-    /// How much the subflow can take now: the room in its congestion window and its send window, less `queued`.
+    /// How much the subflow can take now: the room in its congestion window and its send window, less
+    /// `queued`.
     pub room: u64,
     /// Bytes given to the subflow but not sent yet.
     pub queued: u64,
@@ -79,7 +80,8 @@ pub struct SubflowView {
 }
 
 impl SubflowView {
-    /// A regular, responsive and unpaced subflow without a round-trip time sample, whose window and room are 0.
+    /// A regular, responsive and unpaced subflow without a round-trip time sample, whose window and room are
+    /// 0.
     #[inline]
     pub const fn new(id: SubflowId, mss: u32) -> Self {
         SubflowView {
@@ -151,8 +153,8 @@ pub enum Decision {
         /// The maximum number of bytes.
         limit: u64,
     },
-    /// Send nothing until something changes: an acknowledgement or new data arrives, a subflow is added or removed, or
-    /// the [`SubflowView::next_send`] of a paced subflow is reached.
+    /// Send nothing until something changes: an acknowledgement or new data arrives, a subflow is added or
+    /// removed, or the [`SubflowView::next_send`] of a paced subflow is reached.
     Wait,
 }
 

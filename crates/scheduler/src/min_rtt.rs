@@ -6,13 +6,14 @@ use umptcp_types::{Duration, SubflowId};
 
 /// Chooses the subflow with the lowest smoothed round-trip time among those whose congestion window has room.
 ///
-/// Subflows without an RTT sample come after those with one. [`preferred`] says how backups and stale subflows are
-/// treated.
+/// Subflows without an RTT sample come after those with one. [`preferred`] says how backups and stale
+/// subflows are treated.
 ///
-/// A subflow that has room but must wait for pacing is skipped for now, so that a large enough backlog fills all
-/// windows, as it would if pacing happened below the scheduler. But bytes that the faster subflow would still deliver
-/// sooner are reserved for it: as many as its window and rate allow in the time by which it is faster. Otherwise the
-/// end of every message, sent while the fast subflow pauses for a fraction of a millisecond, would go to the slow one.
+/// A subflow that has room but must wait for pacing is skipped for now, so that a large enough backlog fills
+/// all windows, as it would if pacing happened below the scheduler. But bytes that the faster subflow would
+/// still deliver sooner are reserved for it: as many as its window and rate allow in the time by which it is
+/// faster. Otherwise the end of every message, sent while the fast subflow pauses for a fraction of a
+/// millisecond, would go to the slow one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MinRtt;
 

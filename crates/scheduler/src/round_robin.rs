@@ -4,14 +4,16 @@ use crate::eligible::{limit, may_send, preferred};
 use crate::{Decision, Reinjection, Scheduler, Snapshot, SubflowView};
 use umptcp_types::SubflowId;
 
-/// Bytes per turn, rounded down to whole segments, at least one. About the size of the largest offloaded segment, so
-/// that taking turns needs no more packets than filling one subflow after the other.
+/// Bytes per turn, rounded down to whole segments, at least one. About the size of the largest offloaded
+/// segment, so that taking turns needs no more packets than filling one subflow after the other.
 const QUANTUM: u64 = 65_535;
 
-/// Chooses each subflow in turn, in order of id. A subflow that cannot send because of its window or pacing is skipped.
+/// Chooses each subflow in turn, in order of id. A subflow that cannot send because of its window or pacing
+/// is skipped.
 ///
-/// A turn is one large segment. Under load, windows determine the shares, because each turn is limited by the room
-/// left; when the application is the limit, turns do. [`preferred`] says how backups and stale subflows are treated.
+/// A turn is one large segment. Under load, windows determine the shares, because each turn is limited by the
+/// room left; when the application is the limit, turns do. [`preferred`] says how backups and stale subflows
+/// are treated.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RoundRobin {
     /// The subflow that had the last turn.

@@ -129,8 +129,8 @@ fn room_for_a_fraction_of_a_segment_is_no_room_while_something_is_in_flight() {
     assert_eq!(ask(&[idle(sliver)], 1_000_000), send(0, 300));
 }
 
-/// The fast subflow (10 ms) may send in 1 ms. Half the round trip of the slow one is 20 ms longer. So 19 ms at
-/// 10 Mbyte/s, 190 kB, would reach the peer sooner on the fast one, and 20 kB of that fit into its window.
+/// The fast subflow (10 ms) may send in 1 ms. Half the round trip of the slow one is 20 ms longer. So 19 ms
+/// at 10 Mbyte/s, 190 kB, would reach the peer sooner on the fast one, and 20 kB of that fit into its window.
 #[test]
 fn pacing_reserves_for_the_fast_subflow_what_it_delivers_sooner() {
     let fast = paced(subflow(0, 10, 20_000), 1_000);
@@ -165,7 +165,8 @@ fn reinjection_goes_where_the_range_has_not_been() {
     assert_eq!(ask_again(&[stale(s[0].clone()), backup(s[1].clone())], 3_000, &[0]), send(1, 3_000));
 }
 
-/// Applies the decisions to the subflows until the scheduler waits; returns the bytes each was given, in turn.
+/// Applies the decisions to the subflows until the scheduler waits; returns the bytes each was given, in
+/// turn.
 fn drain(scheduler: &mut dyn Scheduler, subflows: &mut [SubflowView], mut backlog: u64) -> Vec<(u32, u64)> {
     let mut turns = Vec::new();
     while let Decision::Send { subflow, limit } = scheduler.schedule(&snapshot(subflows, backlog)) {
@@ -263,8 +264,8 @@ fn any_subflows() -> impl Strategy<Value = Vec<SubflowView>> {
 }
 
 proptest! {
-    /// For any snapshot, decisions are legal (checked in `drain`) and come to an end, and subflows in good health are
-    /// used before any others.
+    /// For any snapshot, decisions are legal (checked in `drain`) and come to an end, and subflows in good
+    /// health are used before any others.
     #[test]
     fn decisions_are_legal_and_end(subflows in any_subflows(), backlog in 0u64..500_000) {
         let registry = built_in();
@@ -283,7 +284,8 @@ proptest! {
         }
     }
 
-    /// With more backlog than all windows take, min-RTT leaves less than a segment of room on every usable subflow.
+    /// With more backlog than all windows take, min-RTT leaves less than a segment of room on every usable
+    /// subflow.
     #[test]
     fn enough_backlog_fills_every_window(subflows in any_subflows()) {
         let mut after = subflows.clone();

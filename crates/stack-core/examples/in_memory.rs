@@ -1,7 +1,8 @@
-//! Two stacks that hand each other their packets in memory, for counting instructions: `cargo xtask instructions`.
+//! Two stacks that hand each other their packets in memory, for counting instructions: `cargo xtask
+//! instructions`.
 //!
-//! `in_memory bulk|single BYTES` sends that many bytes from one to the other, in segments of up to 64 kB as an offloading device
-//! takes them or in single packets, and prints how many packets both stacks sent.
+//! `in_memory bulk|single BYTES` sends that many bytes from one to the other, in segments of up to 64 kB as
+//! an offloading device takes them or in single packets, and prints how many packets both stacks sent.
 
 use bytes::Bytes;
 use std::collections::VecDeque;

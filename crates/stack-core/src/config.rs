@@ -16,16 +16,18 @@ pub struct StackConfig {
     pub ephemeral_ports: core::ops::RangeInclusive<u16>,
     /// Most connections at once, TIME_WAIT not counted.
     pub max_connections: usize,
-    /// With so many events waiting for the application, those are dropped that tell nothing which cannot be asked:
-    /// `FellBack` ([`ConnectionInfo::mptcp`]), `SubflowEstablished`, `SubflowClosed` and `JoinFailed` (`Stack::subflows`,
+    /// With so many events waiting for the application, those are dropped that tell nothing which cannot be
+    /// asked: `FellBack` ([`ConnectionInfo::mptcp`]), `SubflowEstablished`, `SubflowClosed` and `JoinFailed`
+    /// (`Stack::subflows`,
     /// [`ConnectionInfo::lost_subflows`]). SYNs are treated as with a full backlog, so no `Incoming` is lost. Of the others
     /// there are at most four for each connection, and none is dropped.
     ///
     /// [`ConnectionInfo::mptcp`]: crate::info::ConnectionInfo::mptcp
     /// [`ConnectionInfo::lost_subflows`]: crate::info::ConnectionInfo::lost_subflows
     pub max_events: usize,
-    /// How long MPTCP is not tried towards a network (/24 in IPv4, /48 in IPv6) after SYNs with MP_CAPABLE were lost there and
-    /// one without was answered; doubles each time, up to 64-fold. Zero: MPTCP is always tried.
+    /// How long MPTCP is not tried towards a network (/24 in IPv4, /48 in IPv6) after SYNs with MP_CAPABLE
+    /// were lost there and one without was answered; doubles each time, up to 64-fold. Zero: MPTCP is always
+    /// tried.
     pub blackhole_timeout: Duration,
 }
 
@@ -48,8 +50,8 @@ pub enum FastClose {
     /// Option R: a RST with MP_FASTCLOSE on every subflow, and all state is gone at once.
     #[default]
     Reset,
-    /// Option A: an ACK with MP_FASTCLOSE on one subflow, repeated until the peer answers with a RST; the other subflows are
-    /// reset. Reaches the peer although packets are lost, and takes a few round trips.
+    /// Option A: an ACK with MP_FASTCLOSE on one subflow, repeated until the peer answers with a RST; the
+    /// other subflows are reset. Reaches the peer although packets are lost, and takes a few round trips.
     Ack,
 }
 
@@ -89,13 +91,14 @@ pub struct ConnectionConfig {
     pub mptcp: bool,
     /// Require DSS checksums (the A bit, RFC 8684 §3.1).
     pub checksum: bool,
-    /// Use DSS checksums when the peer requires them; otherwise such a connection falls back to plain TCP. Without
-    /// effect when [`checksum`](Self::checksum) is set.
+    /// Use DSS checksums when the peer requires them; otherwise such a connection falls back to plain TCP.
+    /// Without effect when [`checksum`](Self::checksum) is set.
     pub accept_checksum: bool,
-    /// Once both ends have agreed on checksums, deliver nothing that none covers: what would otherwise have the connection
-    /// continue as plain TCP (RFC 8684 §3.7: a checksum that fails on the only subflow, MP_FAIL, an infinite mapping,
-    /// lost options) resets the subflow, and ends the connection with [`ConnectionError::Broken`] when no other takes over. Data on a
-    /// SYN ([`fast_open`](Self::fast_open)) never have a checksum (appendix B.2).
+    /// Once both ends have agreed on checksums, deliver nothing that none covers: what would otherwise have
+    /// the connection continue as plain TCP (RFC 8684 §3.7: a checksum that fails on the only subflow,
+    /// MP_FAIL, an infinite mapping, lost options) resets the subflow, and ends the connection with
+    /// [`ConnectionError::Broken`] when no other takes over. Data on a SYN ([`fast_open`](Self::fast_open))
+    /// never have a checksum (appendix B.2).
     ///
     /// [`ConnectionError::Broken`]: crate::error::ConnectionError::Broken
     pub strict_checksums: bool,
@@ -107,14 +110,17 @@ pub struct ConnectionConfig {
     pub send_buffer: usize,
     /// Bytes received that the application has not read yet, shared by all subflows.
     pub receive_buffer: usize,
-    /// Data that is neither acknowledged nor accepted for so long ends the connection (RFC 5482). Also bounds the handshake.
+    /// Data that is neither acknowledged nor accepted for so long ends the connection (RFC 5482). Also bounds
+    /// the handshake.
     pub user_timeout: Duration,
     /// Probes of an idle connection; `None`: none (SO_KEEPALIVE).
     pub keep_alive: Option<KeepAlive>,
-    /// Most payload and options per packet, in either direction (TCP_MAXSEG); `None`: what the path's MTU allows.
+    /// Most payload and options per packet, in either direction (TCP_MAXSEG); `None`: what the path's MTU
+    /// allows.
     pub max_segment_size: Option<u16>,
-    /// How long after a search for the largest packet that a path carries the next begins (RFC 8899's PMTU_RAISE_TIMER, Linux's
-    /// net.ipv4.tcp_probe_interval). Searches are made where ICMP or silence has made packets smaller; `None`: none are.
+    /// How long after a search for the largest packet that a path carries the next begins (RFC 8899's
+    /// PMTU_RAISE_TIMER, Linux's net.ipv4.tcp_probe_interval). Searches are made where ICMP or silence has
+    /// made packets smaller; `None`: none are.
     pub mtu_probe_interval: Option<Duration>,
     /// Explicit congestion notification.
     pub ecn: Ecn,
@@ -124,20 +130,22 @@ pub struct ConnectionConfig {
     pub max_subflows: usize,
     /// Most addresses of the peer's ADD_ADDRs to act on.
     pub max_add_addr_accepted: usize,
-    /// TCP Fast Open as a client (RFC 7413, TCP_FASTOPEN_CONNECT): ask the server for a cookie, and when it has given one to an
-    /// earlier connection, delay the SYN until there are data, which it carries. If the network duplicates the SYN, the server
-    /// may see the data twice: use only for idempotent requests (RFC 7413 §6.1). For servers see [`ListenOptions::fast_open`].
+    /// TCP Fast Open as a client (RFC 7413, TCP_FASTOPEN_CONNECT): ask the server for a cookie, and when it
+    /// has given one to an earlier connection, delay the SYN until there are data, which it carries. If the
+    /// network duplicates the SYN, the server may see the data twice: use only for idempotent requests (RFC
+    /// 7413 §6.1). For servers see [`ListenOptions::fast_open`].
     pub fast_open: bool,
     /// Accept joins to the initial address and port; otherwise the C bit is set.
     pub allow_join_initial: bool,
     /// Advertise other paths' addresses to the peer (ADD_ADDR).
     pub advertise_addresses: bool,
-    /// As a server, open subflows too: from other paths to the client's address. It may be behind translation, so that they
-    /// fail; therefore clients usually do it (RFC 8684 §3.2).
+    /// As a server, open subflows too: from other paths to the client's address. It may be behind
+    /// translation, so that they fail; therefore clients usually do it (RFC 8684 §3.2).
     pub server_joins: bool,
     /// MPTCP SYNs that may go unanswered before the SYN goes without the option.
     pub syn_retrans_before_tcp_fallback: u8,
-    /// How long a connection without a subflow, or without one that is open for what is left to send, waits for a new one.
+    /// How long a connection without a subflow, or without one that is open for what is left to send, waits
+    /// for a new one.
     pub close_timeout: Duration,
     /// Consecutive retransmission timeouts after which a subflow counts as stale.
     pub stale_loss_count: u8,
@@ -182,7 +190,8 @@ impl Default for ConnectionConfig {
 pub struct ConnectOptions {
     /// The peer.
     pub remote: SocketAddr,
-    /// Paths that may be used, the first for the initial subflow. Empty: every path with an address of a fitting family.
+    /// Paths that may be used, the first for the initial subflow. Empty: every path with an address of a
+    /// fitting family.
     pub paths: Vec<PathId>,
     /// Local address of the initial subflow; `None`: the first path's.
     pub local_address: Option<IpAddr>,
@@ -229,17 +238,18 @@ pub enum SynCookiePolicy {
 pub struct ListenOptions {
     /// Local address; unspecified: every address of every path.
     pub local: SocketAddr,
-    /// Incoming connections whose handshake is not complete, offered or accepted, at most; and as many that are complete and
-    /// not accepted yet.
+    /// Incoming connections whose handshake is not complete, offered or accepted, at most; and as many that
+    /// are complete and not accepted yet.
     pub backlog: usize,
     /// How further SYNs are answered.
     pub syn_cookies: SynCookiePolicy,
-    /// TCP Fast Open as a server (RFC 7413, TCP_FASTOPEN): most connections at once that brought data in the SYN and have not
-    /// completed the handshake; 0: no Fast Open. The application gets these before the handshake is complete, and may see the
-    /// same data twice if the network duplicates the SYN (RFC 7413 §6.1).
+    /// TCP Fast Open as a server (RFC 7413, TCP_FASTOPEN): most connections at once that brought data in the
+    /// SYN and have not completed the handshake; 0: no Fast Open. The application gets these before the
+    /// handshake is complete, and may see the same data twice if the network duplicates the SYN (RFC 7413
+    /// §6.1).
     pub fast_open: usize,
-    /// What answers without state are made from: whether MPTCP is spoken, checksums, joins, the receive buffer. Should be
-    /// what connections are accepted with.
+    /// What answers without state are made from: whether MPTCP is spoken, checksums, joins, the receive
+    /// buffer. Should be what connections are accepted with.
     pub config: ConnectionConfig,
 }
 

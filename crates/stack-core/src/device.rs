@@ -20,7 +20,8 @@ pub enum ChecksumState {
 /// An IP packet as it came in. `buffer` starts at the IP header.
 #[derive(Clone, Debug)]
 pub struct RxPacket {
-    /// The packet, up to 64 kB when the device coalesced several. Payload handed to the application shares this memory.
+    /// The packet, up to 64 kB when the device coalesced several. Payload handed to the application shares
+    /// this memory.
     pub buffer: Bytes,
     /// Payload bytes of each packet this one was coalesced from; `None` when it is a single packet.
     pub gso_size: Option<NonZeroU16>,
@@ -66,8 +67,9 @@ impl core::fmt::Debug for HeaderBuf {
 pub enum ChecksumRequest {
     /// The checksum is complete.
     Complete,
-    /// The checksum field holds the pseudo-header's sum, not complemented; the device sums from byte `start` of the packet to its end and stores the
-    /// result `offset` bytes after `start` (virtio's csum_start and csum_offset).
+    /// The checksum field holds the pseudo-header's sum, not complemented; the device sums from byte `start`
+    /// of the packet to its end and stores the result `offset` bytes after `start` (virtio's csum_start and
+    /// csum_offset).
     Partial {
         /// Where summing starts: the TCP header's offset in the packet.
         start: u16,
@@ -89,8 +91,8 @@ pub struct Transmit {
     pub gso_size: Option<NonZeroU16>,
     /// What is left to do about the checksum.
     pub checksum: ChecksumRequest,
-    /// Pacing: not to leave before this instant. The stack itself holds packets back, so this is never far from
-    /// the `now` it was polled with; devices with hardware timestamps may honour it exactly.
+    /// Pacing: not to leave before this instant. The stack itself holds packets back, so this is never far
+    /// from the `now` it was polled with; devices with hardware timestamps may honour it exactly.
     pub earliest: Instant,
 }
 
@@ -142,8 +144,8 @@ pub struct PathConfig {
     pub kind: PathKind,
     /// Largest IP packet that the link carries, in bytes.
     pub mtu: u16,
-    /// Largest IP packet that the device accepts for segmentation, in bytes (65,535 with segmentation offload); not above
-    /// `mtu` if it cannot segment.
+    /// Largest IP packet that the device accepts for segmentation, in bytes (65,535 with segmentation
+    /// offload); not above `mtu` if it cannot segment.
     pub max_packet: u32,
     /// The device completes TCP checksums.
     pub checksum_offload: bool,

@@ -139,8 +139,8 @@ pub enum FallbackReason {
     /// The peer's SYN carried no MP_CAPABLE (§3.1).
     #[error("the peer's SYN carried no MP_CAPABLE option (RFC 8684 section 3.1)")]
     NoOptionInSyn,
-    /// An MP_CAPABLE that must be ignored: its form, version, B flag, algorithm, or a checksum decision that was not
-    /// confirmed (§3.1).
+    /// An MP_CAPABLE that must be ignored: its form, version, B flag, algorithm, or a checksum decision that
+    /// was not confirmed (§3.1).
     #[error("the MP_CAPABLE offered nothing acceptable (RFC 8684 section 3.1)")]
     Unacceptable,
     /// The peer requires DSS checksums, which are refused here (§3.1).

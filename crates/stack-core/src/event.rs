@@ -53,8 +53,8 @@ pub struct LostSubflow {
     pub established: bool,
 }
 
-/// One thing that happened. Readiness events are coalesced, so treat each as "look again". If events are not taken, those go
-/// first whose contents can be asked for (`StackConfig::max_events`).
+/// One thing that happened. Readiness events are coalesced, so treat each as "look again". If events are not
+/// taken, those go first whose contents can be asked for (`StackConfig::max_events`).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Event {
     /// A SYN came in for a listener. Answer with `accept` or `refuse`, or leave it pending.
@@ -72,8 +72,8 @@ pub enum Event {
         /// The handshake is complete already, by SYN cookie: the connection is established when accepted.
         complete: bool,
     },
-    /// The handshake is complete; data may be sent and received. A connection accepted with data in its SYN (Fast Open,
-    /// RFC 7413) can be used before that.
+    /// The handshake is complete; data may be sent and received. A connection accepted with data in its SYN
+    /// (Fast Open, RFC 7413) can be used before that.
     Connected {
         /// The connection.
         connection: ConnectionId,
@@ -130,8 +130,8 @@ pub enum Event {
         /// The RST that refused it, if one did.
         reset: Option<SubflowReset>,
     },
-    /// The connection has ended: cleanly, with all data delivered both ways, or with an error. Data that remain can still
-    /// be received; `Stack::close` frees the connection.
+    /// The connection has ended: cleanly, with all data delivered both ways, or with an error. Data that
+    /// remain can still be received; `Stack::close` frees the connection.
     Closed {
         /// The connection.
         connection: ConnectionId,

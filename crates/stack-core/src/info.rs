@@ -129,7 +129,8 @@ pub struct SubflowInfo {
     pub bytes_sent: u64,
     /// Payload bytes acknowledged.
     pub bytes_acked: u64,
-    /// Where in the connection's data the last byte ends that was sent on it for the first time; 0 before there is one.
+    /// Where in the connection's data the last byte ends that was sent on it for the first time; 0 before
+    /// there is one.
     pub data_sent: u64,
     /// Payload bytes received in order.
     pub bytes_received: u64,
@@ -143,8 +144,9 @@ pub struct SubflowInfo {
     pub undone: u64,
 }
 
-/// What a client has learned of a server's Fast Open (RFC 7413 §4.1.3), for keeping beyond the life of a stack: Linux keeps the same
-/// per destination. See `Stack::fast_open_servers` and `Stack::remember_fast_open_server`.
+/// What a client has learned of a server's Fast Open (RFC 7413 §4.1.3), for keeping beyond the life of a
+/// stack: Linux keeps the same per destination. See `Stack::fast_open_servers` and
+/// `Stack::remember_fast_open_server`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct FastOpenServer {
     /// The address of ours that the cookie was given to.

@@ -5,8 +5,8 @@ use crate::interface::{PathConfig, RxPacket, Transmit};
 use crate::stack::Stack;
 use umptcp_types::{Instant, PathId};
 
-/// The part of a [`Stack`] that an event loop drives: packets, time and events. It is a trait so that a loop can also
-/// drive something else, such as an emulated network, or something put in front of a stack.
+/// The part of a [`Stack`] that an event loop drives: packets, time and events. It is a trait so that a loop
+/// can also drive something else, such as an emulated network, or something put in front of a stack.
 ///
 /// The methods have the same meaning as those of [`Stack`].
 pub trait NetworkStack {

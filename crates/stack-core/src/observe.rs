@@ -1,5 +1,5 @@
-//! The single source of observation: things are reported where they happen, and everything that watches (counters,
-//! `tracing`, packet comments, tests) is fed from here.
+//! The single source of observation: things are reported where they happen, and everything that watches
+//! (counters, `tracing`, packet comments, tests) is fed from here.
 
 use umptcp_types::{ConnectionId, Instant, SubflowId};
 
@@ -81,7 +81,8 @@ counters! {
     MPJoinSynTxPutOff,
     /// No subflow to open for a join: every Address ID is in use.
     MPJoinSynTxCreatSkErr,
-    /// Server: data dropped that overtook the third ACK, or came in its stead; the client sends its keys again.
+    /// Server: data dropped that overtook the third ACK, or came in its stead; the client sends its keys
+    /// again.
     MPCapableAckOvertaken,
     /// MP_CAPABLE on data with other keys than the connection's: ignored.
     MPCapableKeyMismatch,
@@ -195,7 +196,8 @@ counters! {
     TcpSpuriousRTOs,
     /// Timeouts found spurious by timestamps (RFC 3522), or before anything was sent again, and undone.
     TcpLossUndo,
-    /// Fast recoveries found needless by timestamps (RFC 3522), or before anything was sent again, and undone.
+    /// Fast recoveries found needless by timestamps (RFC 3522), or before anything was sent again, and
+    /// undone.
     TcpFullUndo,
     /// Recoveries undone because all that was sent again arrived twice (RFC 3708).
     TcpDSACKUndo,
@@ -241,7 +243,8 @@ counters! {
     TcpFastOpenActive,
     /// Client: it took none of them.
     TcpFastOpenActiveFail,
-    /// Client: a SYN with Fast Open was lost, the next without it was answered: not tried with that server for a while.
+    /// Client: a SYN with Fast Open was lost, the next without it was answered: not tried with that server
+    /// for a while.
     TcpFastOpenBlackhole,
     /// Server: data taken from a SYN.
     TcpFastOpenPassive,

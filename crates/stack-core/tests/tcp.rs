@@ -1,4 +1,5 @@
-//! TCP rule by rule, against a peer that is a script: what RFC 9293 and its companions ask of a single connection.
+//! TCP rule by rule, against a peer that is a script: what RFC 9293 and its companions ask of a single
+//! connection.
 
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
@@ -360,7 +361,8 @@ fn both_ends_open_at_once() {
 
 #[test]
 fn segments_from_a_guesser_are_challenged() {
-    // RFC 5961 §3.2, §4.2, §5.2: flags, offset of the sequence number, offset of the acknowledgement, challenged.
+    // RFC 5961 §3.2, §4.2, §5.2: flags, offset of the sequence number, offset of the acknowledgement,
+    // challenged.
     let rst = TcpFlags { rst: true, ack: false, ..ACK };
     let syn = TcpFlags { syn: true, ack: false, ..ACK };
     for (name, flags, seq, ack, challenged, alive) in [
@@ -387,8 +389,9 @@ fn segments_from_a_guesser_are_challenged() {
 
 #[test]
 fn a_reset_behind_missing_segments_counts() {
-    // RFC 5961 §3.2, extended by the right edge of what SACK has reported: that is the next number of a peer whose last segments
-    // were lost or overtaken. SACK, FIN at the end, offset of the RST from the end, alive.
+    // RFC 5961 §3.2, extended by the right edge of what SACK has reported: that is the next number of a peer
+    // whose last segments were lost or overtaken. SACK, FIN at the end, offset of the RST from the end,
+    // alive.
     for (sack, fin, offset, alive) in [
         (true, false, 0, false),
         (true, false, -1, true),
@@ -484,7 +487,8 @@ fn packets_that_lead_nowhere_are_counted() {
 
 #[test]
 fn time_wait_gives_way_to_what_is_newer() {
-    // RFC 9293 §3.10.7.4 (TIME-WAIT), RFC 6191 §2, RFC 1337. Timestamp of the SYN, its sequence number, accepted.
+    // RFC 9293 §3.10.7.4 (TIME-WAIT), RFC 6191 §2, RFC 1337. Timestamp of the SYN, its sequence number,
+    // accepted.
     for (stamp, seq, accepted) in [
         (Some(101), 0, true),
         (Some(99), 90_000, false),
@@ -582,8 +586,8 @@ fn without_sack_three_duplicates_repeat_one_segment_and_partial_acknowledgements
 
 #[test]
 fn what_pacing_holds_back_of_a_repair_goes_when_its_time_has_come() {
-    // The path has become much faster than its smoothed round-trip time: every acknowledgement is there before the pacer lets the
-    // next retransmission out, and nothing else happens that would wake the stack.
+    // The path has become much faster than its smoothed round-trip time: every acknowledgement is there
+    // before the pacer lets the next retransmission out, and nothing else happens that would wake the stack.
     for backlog in [0, 20] {
         let mut s = Script::connected(ConnectionConfig { congestion: "reno".into(), ..Script::config() });
         s.write((9 + backlog) * MSS);
@@ -606,14 +610,16 @@ fn what_pacing_holds_back_of_a_repair_goes_when_its_time_has_come() {
         }
         let info = s.stack.subflows(s.connection.unwrap()).remove(0);
         assert_eq!((info.recoveries, info.timeouts, info.bytes_retransmitted), (1, 0, 6 * MSS as u64));
-        // Three more than the two and one that may go at once, 3.5 ms apart: a segment at 1.25 windows per round trip.
+        // Three more than the two and one that may go at once, 3.5 ms apart: a segment at 1.25 windows per
+        // round trip.
         assert!(s.now - began < ms(15), "{:?} with {backlog} more to send", s.now - began);
     }
 }
 
 #[test]
 fn a_path_that_was_only_down_gets_its_packet_size_back_even_with_a_small_window() {
-    // RFC 4821 §7.4 wants packets to follow a probe. A window of four small ones has too little for that; the size is known to pass.
+    // RFC 4821 §7.4 wants packets to follow a probe. A window of four small ones has too little for that; the
+    // size is known to pass.
     let mut s = Script::connected(ConnectionConfig { congestion: "reno".into(), ..Script::config() });
     s.write(60 * MSS);
     s.wait(ms(20));
@@ -637,7 +643,8 @@ fn a_path_that_was_only_down_gets_its_packet_size_back_even_with_a_small_window(
 
 #[test]
 fn one_late_acknowledgement_does_not_slow_what_follows() {
-    // A receiver delays the ACK of a tail loss probe by more than the round trip. SRTT remembers it for long; pacing must not.
+    // A receiver delays the ACK of a tail loss probe by more than the round trip. SRTT remembers it for long;
+    // pacing must not.
     let mut s = Script::connected(ConnectionConfig { congestion: "reno".into(), ..Script::config() });
     s.write(200 * MSS);
     let all = |s: &mut Script| s.take_data().iter().map(|(at, n)| at + *n as u32).max().unwrap();

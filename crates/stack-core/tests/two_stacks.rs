@@ -75,7 +75,8 @@ impl Wire {
                     gso_size: t.gso_size,
                     checksum: if changed { ChecksumState::Verified } else { ChecksumState::Unverified },
                 };
-                // The server has one path; what the client sends by any path arrives there, and back by address.
+                // The server has one path; what the client sends by any path arrives there, and back by
+                // address.
                 let path = if h == 0 { PathId(0) } else { path_of(&t.to_vec()) };
                 self.in_flight.insert((now + DELAY, self.number), (1 - h, path, packet));
             }

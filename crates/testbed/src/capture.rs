@@ -77,7 +77,8 @@ impl Capture {
     /// When dumpcap does not end.
     pub fn stop(self) -> Packets {
         let Capture { dumpcap, errors, file } = self;
-        // The kernel delivers packets in blocks, after 250 ms at the latest; dumpcap drops an incomplete block.
+        // The kernel delivers packets in blocks, after 250 ms at the latest; dumpcap drops an incomplete
+        // block.
         std::thread::sleep(Duration::from_millis(600));
         dumpcap.signal(Signal::SIGINT);
         dumpcap.wait();
@@ -106,7 +107,8 @@ impl Packets {
         self.select(filter, &["frame.number"]).len()
     }
 
-    /// The given fields of every packet that a display filter selects; multiple values of a field are joined by commas.
+    /// The given fields of every packet that a display filter selects; multiple values of a field are joined
+    /// by commas.
     ///
     /// # Panics
     /// When tshark fails, for instance on a field it does not know.
@@ -141,14 +143,14 @@ impl Packets {
         rows.iter().take(10).map(|r| r.join(" | ")).collect::<Vec<_>>().join("\n")
     }
 
-    /// Asserts that tshark finds no malformed packets, no option of a wrong length or unknown kind, and no MPTCP
-    /// errors.
+    /// Asserts that tshark finds no malformed packets, no option of a wrong length or unknown kind, and no
+    /// MPTCP errors.
     ///
     /// # Panics
     /// With tshark's summary of the offending packets.
     pub fn assert_well_formed(&self) {
-        // Severity "error" covers malformed packets in any dissector; the other filters cover what tshark reports as
-        // warnings or notes. Warnings about loss and retransmission are expected.
+        // Severity "error" covers malformed packets in any dissector; the other filters cover what tshark
+        // reports as warnings or notes. Warnings about loss and retransmission are expected.
         for filter in [
             "_ws.malformed",
             "_ws.expert.severity == error",

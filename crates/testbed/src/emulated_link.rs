@@ -1,8 +1,8 @@
-//! A client and a server connected by an emulated link: one of netsim's in real time, with any rate, delay, queue, loss
-//! and reordering.
+//! A client and a server connected by an emulated link: one of netsim's in real time, with any rate, delay,
+//! queue, loss and reordering.
 //!
-//! Both NICs are TUN devices. What the hosts send is read from them and passed to the link, which splits segments into
-//! packets first.
+//! Both NICs are TUN devices. What the hosts send is read from them and passed to the link, which splits
+//! segments into packets first.
 
 use crate::netns::Netns;
 use crate::topology::{Nic, Site};
@@ -12,7 +12,8 @@ use umptcp_netsim::realtime::Emulation;
 use umptcp_tun_driver::device::{Tun, TunOptions};
 use umptcp_tun_driver::event_loop::{AttachedPath, EventLoopThread};
 
-/// A client (c0, 10.1.0.2/24) and a server (s0, 10.1.0.1/24) at the ends of one emulated link. Stops when dropped.
+/// A client (c0, 10.1.0.2/24) and a server (s0, 10.1.0.1/24) at the ends of one emulated link. Stops when
+/// dropped.
 #[derive(Debug)]
 pub struct EmulatedLink {
     /// The client.
@@ -23,7 +24,8 @@ pub struct EmulatedLink {
 }
 
 impl EmulatedLink {
-    /// Creates it. `up` leads from the client to the server, `down` back; `seed` determines their random choices.
+    /// Creates it. `up` leads from the client to the server, `down` back; `seed` determines their random
+    /// choices.
     ///
     /// # Panics
     /// Without the privileges to create namespaces and TUN devices.

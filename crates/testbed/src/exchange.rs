@@ -57,7 +57,8 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Writes the next bytes to `buffer`, whose length must be a multiple of 8, and returns their number; 0 at the end.
+    /// Writes the next bytes to `buffer`, whose length must be a multiple of 8, and returns their number; 0
+    /// at the end.
     pub fn fill(&mut self, buffer: &mut [u8]) -> usize {
         debug_assert_eq!(buffer.len() % 8, 0);
         for word in buffer.chunks_exact_mut(8) {
@@ -119,7 +120,8 @@ impl Write for Io<'_> {
 /// Result of an exchange at one end, with a description of the failure.
 pub type Verdict = Result<(), String>;
 
-/// Sends `out` and closes that direction, while receiving to the end of the stream, which must be exactly `expected`.
+/// Sends `out` and closes that direction, while receiving to the end of the stream, which must be exactly
+/// `expected`.
 ///
 /// # Errors
 /// The first failure: a connection error, or bytes that differ, are missing or too many.
@@ -268,7 +270,8 @@ impl fmt::Display for Watch {
     }
 }
 
-/// Runs `work` and fails if it takes longer than `limit`, so that a hang fails the test instead of blocking it.
+/// Runs `work` and fails if it takes longer than `limit`, so that a hang fails the test instead of blocking
+/// it.
 ///
 /// # Panics
 /// When the limit is exceeded or `work` panics.

@@ -3,8 +3,8 @@
 use crate::netns::Netns;
 use std::collections::BTreeSet;
 
-/// The network configuration of a namespace, as text lines: links, addresses, rules, routes of every table, nftables'
-/// rule set, and the settings under `net.ipv4.conf`, `net.ipv6.conf` and the forwarding switches.
+/// The network configuration of a namespace, as text lines: links, addresses, rules, routes of every table,
+/// nftables' rule set, and the settings under `net.ipv4.conf`, `net.ipv6.conf` and the forwarding switches.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Snapshot(BTreeSet<String>);
 

@@ -117,8 +117,8 @@ pub fn send(ns: &Netns, segments: &[Segment]) {
     });
 }
 
-/// Segments from `source` to `destination` that each violate one rule. `sequence` and `acknowledgement` should be close
-/// to what the receiver expects, so that not all of them fail the first check.
+/// Segments from `source` to `destination` that each violate one rule. `sequence` and `acknowledgement`
+/// should be close to what the receiver expects, so that not all of them fail the first check.
 pub fn malformed(
     source: SocketAddrV4,
     destination: SocketAddrV4,
@@ -151,7 +151,8 @@ pub fn malformed(
     ] {
         all.extend([with_options(SYN, options), with_options(ACK, options)]);
     }
-    // Every MPTCP subtype with every length from 2 to 40, filled with ones: most are invalid, none may do harm.
+    // Every MPTCP subtype with every length from 2 to 40, filled with ones: most are invalid, none may do
+    // harm.
     for subtype in 0..16_u8 {
         for length in 2..=40_u8 {
             let mut options = vec![30, length, subtype << 4 | 1];

@@ -24,8 +24,8 @@ fn socket(address: SocketAddr, kind: Kind) -> io::Result<Socket> {
         Kind::Tcp => Protocol::TCP,
     };
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(protocol))?;
-    // Linux 6.18 does not wake a sender whose MPTCP connection has lost its last subflow. Accepted sockets inherit the
-    // timeout.
+    // Linux 6.18 does not wake a sender whose MPTCP connection has lost its last subflow. Accepted sockets
+    // inherit the timeout.
     socket.set_write_timeout(Some(SEND_TIMEOUT))?;
     Ok(socket)
 }
@@ -67,7 +67,8 @@ impl KernelStream {
         Ok(KernelStream(socket))
     }
 
-    /// Connects to `remote` with Fast Open (TCP_FASTOPEN_CONNECT): with a cookie, the SYN is sent by the first write.
+    /// Connects to `remote` with Fast Open (TCP_FASTOPEN_CONNECT): with a cookie, the SYN is sent by the
+    /// first write.
     ///
     /// # Errors
     /// What the kernel reports.
@@ -110,7 +111,8 @@ impl KernelListener {
     }
 }
 
-/// Allows connections of the namespace `subflows` additional subflows, and joins to as many advertised addresses.
+/// Allows connections of the namespace `subflows` additional subflows, and joins to as many advertised
+/// addresses.
 pub fn set_limits(ns: &Netns, subflows: u8) {
     ns.sh(&format!("ip mptcp limits set subflow {subflows} add_addr_accepted {subflows}"));
 }
@@ -145,7 +147,8 @@ impl Counters {
         *self.0.get(name).unwrap_or_else(|| panic!("this kernel has no counter {name}"))
     }
 
-    /// Asserts that the kernel counted no MPTCP problem: no fallback, mismatch, HMAC failure, bad checksum or reset.
+    /// Asserts that the kernel counted no MPTCP problem: no fallback, mismatch, HMAC failure, bad checksum or
+    /// reset.
     ///
     /// # Panics
     /// With the problem counters that are not zero.
@@ -211,8 +214,8 @@ fn parse(text: &str, into: &mut BTreeMap<String, u64>) {
     }
 }
 
-/// Waits up to ten seconds until the kernel's counters satisfy `condition`: counters related to closing change only
-/// when the last packet has arrived.
+/// Waits up to ten seconds until the kernel's counters satisfy `condition`: counters related to closing
+/// change only when the last packet has arrived.
 ///
 /// # Panics
 /// On timeout; `what` describes the condition.

@@ -8,8 +8,8 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
-/// A network namespace. Clones refer to the same namespace. The kernel removes it, with every device in it, once the
-/// last clone, thread and process in it is gone.
+/// A network namespace. Clones refer to the same namespace. The kernel removes it, with every device in it,
+/// once the last clone, thread and process in it is gone.
 #[derive(Clone, Debug)]
 pub struct Netns {
     name: String,
@@ -35,8 +35,8 @@ impl Netns {
         });
         let ns = Netns { name: name.to_owned(), file: Arc::new(file) };
         ns.sh("ip link set lo up");
-        // Makes link-local addresses usable immediately; otherwise snapshots of the first second would differ from
-        // later ones.
+        // Makes link-local addresses usable immediately; otherwise snapshots of the first second would differ
+        // from later ones.
         ns.sysctl("net.ipv6.conf.default.accept_dad", "0");
         ns
     }
@@ -57,8 +57,8 @@ impl Netns {
             .unwrap_or_else(|e| panic!("cannot enter namespace {}: {e}", self.name));
     }
 
-    /// Moves the calling thread, and the threads and processes it starts, into the namespace, with a matching /sys,
-    /// like `ip netns exec`.
+    /// Moves the calling thread, and the threads and processes it starts, into the namespace, with a matching
+    /// /sys, like `ip netns exec`.
     fn enter(&self) {
         self.enter_network();
         unshare(CloneFlags::CLONE_NEWNS)
@@ -168,9 +168,9 @@ pub fn veth(a: &Netns, a_device: &str, b: &Netns, b_device: &str) {
 /// # Panics
 /// When tc refuses.
 pub fn shape(ns: &Netns, device: &str, mbit: f64) {
-    // Fast links pass 64 kB segments whole, like a NIC with segmentation offload: the bucket holds one segment, the
-    // queue 20 ms but at least four segments. Slow links split them into packets, or a queue of four segments would be
-    // a second long.
+    // Fast links pass 64 kB segments whole, like a NIC with segmentation offload: the bucket holds one
+    // segment, the queue 20 ms but at least four segments. Slow links split them into packets, or a queue of
+    // four segments would be a second long.
     let bytes_per_second = mbit * 1e6 / 8.0;
     let (burst, limit) = if mbit < 20.0 {
         (3_100, ((bytes_per_second * 0.120) as u64).max(16 * 1_514))

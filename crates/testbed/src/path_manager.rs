@@ -1,4 +1,5 @@
-//! Commands of the kernel's MPTCP path manager that `ip mptcp` lacks, over generic netlink (`linux/mptcp_pm.h`).
+//! Commands of the kernel's MPTCP path manager that `ip mptcp` lacks, over generic netlink
+//! (`linux/mptcp_pm.h`).
 
 use crate::netns::Netns;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -91,8 +92,8 @@ fn ask(socket: &mut Socket, message: &[u8], what: &str) -> Vec<u8> {
     buffer.split_off(20)
 }
 
-/// Closes one subflow of a connection in `ns`, which must use the user-space path manager (`net.mptcp.path_manager =
-/// userspace`). `token` is the kernel's local token.
+/// Closes one subflow of a connection in `ns`, which must use the user-space path manager
+/// (`net.mptcp.path_manager = userspace`). `token` is the kernel's local token.
 ///
 /// # Panics
 /// When the kernel refuses.

@@ -126,8 +126,8 @@ impl Background {
         &self.running
     }
 
-    /// Waits until it exits. Returns the exit code, the unread rest of its standard output, and all of its standard
-    /// error.
+    /// Waits until it exits. Returns the exit code, the unread rest of its standard output, and all of its
+    /// standard error.
     ///
     /// # Panics
     /// When it cannot be waited for.

@@ -81,8 +81,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// Makes the kernel's MPTCP use every NIC: limits, a `subflow` endpoint per additional NIC, and source-based
-    /// routing as on multihomed hosts.
+    /// Makes the kernel's MPTCP use every NIC: limits, a `subflow` endpoint per additional NIC, and
+    /// source-based routing as on multihomed hosts.
     pub fn use_kernel_mptcp(&self) {
         kernel::set_limits(&self.ns, 8);
         for (i, nic) in self.nics.iter().enumerate() {
@@ -146,8 +146,9 @@ impl Routed {
         shape(&self.client.ns, &self.client.nics[nic].device, mbit);
     }
 
-    /// Makes the router drop this share of the packets in each direction, at random. From then on the links carry
-    /// single packets, as without segmentation offload, so that packets are dropped and not 64 kB aggregates.
+    /// Makes the router drop this share of the packets in each direction, at random. From then on the links
+    /// carry single packets, as without segmentation offload, so that packets are dropped and not 64 kB
+    /// aggregates.
     pub fn lose_at_random(&self, share: f64) {
         self.carry_single_packets();
         self.lose(&[(share, String::new())]);
@@ -242,7 +243,8 @@ impl Routed {
         }
     }
 
-    /// Makes the router strip the MPTCP option from every SYN of the client's NIC `nic`, as some middleboxes do.
+    /// Makes the router strip the MPTCP option from every SYN of the client's NIC `nic`, as some middleboxes
+    /// do.
     pub fn strip_mptcp_from_syn(&self, nic: usize) {
         let far = &self.client.nics[nic].far_device;
         self.router.nft(&format!(
@@ -255,8 +257,8 @@ impl Routed {
         ));
     }
 
-    /// Cuts the client's link `nic` silently, or restores it: packets are dropped in both directions, without a
-    /// link-down event.
+    /// Cuts the client's link `nic` silently, or restores it: packets are dropped in both directions, without
+    /// a link-down event.
     pub fn silence(&self, nic: usize, silent: bool) {
         let far = &self.client.nics[nic].far_device;
         if silent {
@@ -308,7 +310,8 @@ fn site(router: &Netns, name: &str, number: u8, nics: u8) -> Site {
     Site { ns, nics }
 }
 
-/// Creates the link of `nic`, with addresses and routes at both ends. With `nodad`, addresses are usable immediately.
+/// Creates the link of `nic`, with addresses and routes at both ends. With `nodad`, addresses are usable
+/// immediately.
 fn attach(router: &Netns, ns: &Netns, nic: &Nic, index: u8) {
     let (device, far) = (&nic.device, &nic.far_device);
     veth(ns, device, router, far);
@@ -372,7 +375,8 @@ impl Default for Direct {
     }
 }
 
-/// A client with two NICs (192.168.140.231 and .232) and a server with one (.110) on one bridge, without gateways.
+/// A client with two NICs (192.168.140.231 and .232) and a server with one (.110) on one bridge, without
+/// gateways.
 #[derive(Debug)]
 pub struct Bridged {
     /// The client.

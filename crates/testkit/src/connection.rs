@@ -1,7 +1,7 @@
 //! Packets into one live connection, from a peer that knows its keys.
 //!
-//! The first bytes choose roles and settings, and the handshake is done for the fuzzer. Each step after that is an
-//! honest peer's move, an arbitrary segment that is near one, a replay, or the application's.
+//! The first bytes choose roles and settings, and the handshake is done for the fuzzer. Each step after that
+//! is an honest peer's move, an arbitrary segment that is near one, a replay, or the application's.
 
 use crate::digest::Digest;
 use crate::input::Input;

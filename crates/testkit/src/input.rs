@@ -49,7 +49,8 @@ impl<'a> Input<'a> {
         head
     }
 
-    /// A number near 0 mostly, as far as it gets otherwise: for sequence numbers that are a little or wholly wrong.
+    /// A number near 0 mostly, as far as it gets otherwise: for sequence numbers that are a little or wholly
+    /// wrong.
     pub fn offset(&mut self) -> i64 {
         match self.byte() {
             0..0xa0 => 0,

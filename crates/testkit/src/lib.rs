@@ -1,12 +1,14 @@
 //! What tests of several crates share.
 //!
-//! - [`script`]: a stack and a peer played by hand, segment by segment; [`segment`]: how a peer's packets are built, and the
-//!   stack's taken apart.
-//! - What the fuzz targets do, as functions of the bytes a fuzzer chose; and, with the feature `simulation`, what netsim's
-//!   property tests and matrix of middleboxes do, as functions of what a test chose. Both can be recorded in a [`digest`].
+//! - [`script`]: a stack and a peer played by hand, segment by segment; [`segment`]: how a peer's packets are
+//!   built, and the stack's taken apart.
+//! - What the fuzz targets do, as functions of the bytes a fuzzer chose; and, with the feature `simulation`,
+//!   what netsim's property tests and matrix of middleboxes do, as functions of what a test chose. Both can
+//!   be recorded in a [`digest`].
 //!
-//! `fuzz/` wraps each of them for libFuzzer, which needs a nightly compiler; [`driver`] runs them on any, over the
-//! committed inputs and random mutations of them. A function returns when all is well and panics when not.
+//! `fuzz/` wraps each of them for libFuzzer, which needs a nightly compiler; [`driver`] runs them on any,
+//! over the committed inputs and random mutations of them. A function returns when all is well and panics
+//! when not.
 //!
 //! | function | what the bytes are |
 //! |---|---|

@@ -1,7 +1,7 @@
 //! What applications, administrators and time do to a stack whose peer is hostile.
 //!
-//! Where [`connection`](crate::connection) looks into one connection, this has several, opened and closed from both
-//! sides, paths that come and go, and listeners; the peer moves in between.
+//! Where [`connection`](crate::connection) looks into one connection, this has several, opened and closed
+//! from both sides, paths that come and go, and listeners; the peer moves in between.
 
 use crate::connection::{addresses, settings};
 use crate::digest::Digest;
@@ -19,8 +19,8 @@ const MAX_STEPS: usize = 600;
 const MAX_MADE: usize = 24;
 
 impl World {
-    /// An application advertises an address of the stack's or of somebody else's, takes one back, or changes the priority of a
-    /// subflow.
+    /// An application advertises an address of the stack's or of somebody else's, takes one back, or changes
+    /// the priority of a subflow.
     fn signal(&mut self, input: &mut Input<'_>) {
         if self.conns.is_empty() {
             return;

@@ -157,7 +157,8 @@ impl World {
         };
         let mut segment = flow.segment(SYN, 0xffff);
         let option = (join.is_some() || how & 0x30 != 0x30).then_some(option);
-        // With a cookie, or one that has been tampered with, the SYN carries data: the first of the stream, or others.
+        // With a cookie, or one that has been tampered with, the SYN carries data: the first of the stream,
+        // or others.
         let mut cookie = (self.fast_open && join.is_none()).then(|| self.cookie.clone());
         if let Some(cookie) = cookie.as_mut().filter(|c| !c.is_empty()) {
             let n = (usize::from(how) + 1) * if how & 4 == 0 { 1 } else { 8 };

@@ -1,5 +1,5 @@
-//! One stack, and a peer played by hand: each test says segment by segment what the peer sends, and looks at what the stack
-//! answers. For what no well-behaved stack would do, and for what must be exact.
+//! One stack, and a peer played by hand: each test says segment by segment what the peer sends, and looks at
+//! what the stack answers. For what no well-behaved stack would do, and for what must be exact.
 
 use crate::segment::Segment;
 pub use crate::segment::Sent;
@@ -117,7 +117,8 @@ impl Lab {
         }
     }
 
-    /// Lets time pass, timers firing when they are due, and returns what the stack sends with the time of each.
+    /// Lets time pass, timers firing when they are due, and returns what the stack sends with the time of
+    /// each.
     pub fn pass(&mut self, time: Duration) -> Vec<(Instant, Sent)> {
         let end = self.now + time;
         let mut sent = Vec::new();
@@ -282,8 +283,8 @@ impl Keys {
         DataAck::Long(self.stack_data(offset))
     }
 
-    /// The mapping of the peer's data from offset `data` on to subflow sequence numbers from `ssn` on. `summed`: with the
-    /// checksum of that payload.
+    /// The mapping of the peer's data from offset `data` on to subflow sequence numbers from `ssn` on.
+    /// `summed`: with the checksum of that payload.
     pub fn mapping(&self, data: u64, ssn: u32, len: u16, summed: Option<&[u8]>) -> DssMapping {
         let dsn = self.own_data(data);
         let checksum = summed.map(|payload| {
@@ -293,8 +294,8 @@ impl Keys {
         DssMapping { dsn: Dsn::Long(dsn), ssn, len, checksum }
     }
 
-    /// A DSS with a DATA_ACK of everything up to `received` bytes, and a mapping of `len` bytes at data offset and
-    /// subflow offset `at`.
+    /// A DSS with a DATA_ACK of everything up to `received` bytes, and a mapping of `len` bytes at data
+    /// offset and subflow offset `at`.
     pub fn dss(&self, received: u64, mapping: Option<(u64, u32, u16)>) -> MptcpOption {
         let mapping = mapping.map(|(data, ssn, len)| self.mapping(data, ssn, len, None));
         MptcpOption::Dss(Dss { data_fin: false, ack: Some(self.data_ack(1 + received)), mapping })
@@ -359,7 +360,8 @@ pub fn key_of(s: &Sent) -> u64 {
     }
 }
 
-/// The peer connects to the listening stack by the book; returns its end, the keys, and the stack's connection.
+/// The peer connects to the listening stack by the book; returns its end, the keys, and the stack's
+/// connection.
 pub fn establish(lab: &mut Lab, at: SocketAddr) -> (End, Keys, ConnectionId) {
     let mut end = End::new(at, SocketAddr::new(STACK, PORT));
     let syn_ack = only(end.send(lab, SYN, &[capable_syn()], &[]));

@@ -1,4 +1,5 @@
-//! Packets as a peer makes them: any header, any options, well-formed or not; and those of the stack, taken apart.
+//! Packets as a peer makes them: any header, any options, well-formed or not; and those of the stack, taken
+//! apart.
 
 use bytes::Bytes;
 use std::net::SocketAddr;

@@ -25,7 +25,8 @@ const MAX_PACKETS: usize = 20_000;
 const MAX_TIMERS: usize = 1_000;
 /// Joins of one connection whose third ACK has not come.
 const MAX_HALF_OPEN: usize = 8;
-/// By how much rounding may exceed a buffer: a unit of the largest window scale that the settings bring about.
+/// By how much rounding may exceed a buffer: a unit of the largest window scale that the settings bring
+/// about.
 const WINDOW_UNIT: usize = 64;
 /// Packets of the peer and of the stack that are kept for replay.
 const KEPT: usize = 16;
@@ -119,7 +120,8 @@ pub(crate) struct World {
     pub(crate) accept_config: ConnectionConfig,
     /// What the application reads at once after every step; otherwise only when told.
     pub(crate) eager_reader: bool,
-    /// The listener takes Fast Open, and the peer's SYNs have the option: the last cookie that the stack gave, empty at first.
+    /// The listener takes Fast Open, and the peer's SYNs have the option: the last cookie that the stack
+    /// gave, empty at first.
     pub(crate) fast_open: bool,
     pub(crate) cookie: Vec<u8>,
     serial: u32,
@@ -212,7 +214,8 @@ impl World {
                 capable = true;
             }
         }
-        // What is said twice counts the first time: a changed packet may answer before the peer does, or open at the same time.
+        // What is said twice counts the first time: a changed packet may answer before the peer does, or open
+        // at the same time.
         let flow = &mut conn.flows[f];
         let taken = flow.stack_isn.map_or(u32::MAX, |isn| seg.ack.0.wrapping_sub(isn).wrapping_sub(1));
         let fits = !seg.flags.ack || taken <= flow.early;
@@ -230,7 +233,8 @@ impl World {
         }
     }
 
-    /// The connection whose initial subflow has had no SYN yet and begins here. SYNs of several may have waited for a blocked path.
+    /// The connection whose initial subflow has had no SYN yet and begins here. SYNs of several may have
+    /// waited for a blocked path.
     fn find_opening(&self, local: SocketAddr) -> Option<usize> {
         let opening = |c: &Conn| c.by_stack && c.flows.is_empty();
         let begins =
@@ -405,7 +409,8 @@ impl World {
             {
                 conn.stack_key = Some(*sender_key);
                 if conn.key != *receiver_key {
-                    // It was told another one by a packet that had been changed; edges were measured from the wrong place.
+                    // It was told another one by a packet that had been changed; edges were measured from the
+                    // wrong place.
                     conn.key = *receiver_key;
                     data_edges_unknown = true;
                 }

@@ -1,8 +1,9 @@
 //! The fuzz targets on any compiler: every committed input, and random mutations of them.
 //!
-//! `UMPTCP_FUZZ_SECONDS` runs mutations for so long per target instead of a fixed number; `UMPTCP_FUZZ_SEED` (a number)
-//! starts from others, `UMPTCP_FUZZ_TARGET` runs one target only, `UMPTCP_FUZZ_INPUT` one file only, and with
-//! `UMPTCP_FUZZ_TRACE` every packet is printed. An input that fails is written to the temporary directory.
+//! `UMPTCP_FUZZ_SECONDS` runs mutations for so long per target instead of a fixed number; `UMPTCP_FUZZ_SEED`
+//! (a number) starts from others, `UMPTCP_FUZZ_TARGET` runs one target only, `UMPTCP_FUZZ_INPUT` one file
+//! only, and with `UMPTCP_FUZZ_TRACE` every packet is printed. An input that fails is written to the
+//! temporary directory.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

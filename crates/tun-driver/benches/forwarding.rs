@@ -1,5 +1,5 @@
-//! Throughput from one TUN device to another through the kernel's forwarding, with 64 kB segments and with single
-//! packets: the upper limit for tun-driver.
+//! Throughput from one TUN device to another through the kernel's forwarding, with 64 kB segments and with
+//! single packets: the upper limit for tun-driver.
 //!
 //! `cargo bench -p umptcp-tun-driver`, as root or with permission to create network namespaces.
 
@@ -51,7 +51,8 @@ mod linux {
 
     /// IPv4 and TCP without options.
     const HEADERS: usize = 40;
-    /// Maximum number of segments in flight: the queue between the devices holds 500 packets and overflows silently.
+    /// Maximum number of segments in flight: the queue between the devices holds 500 packets and overflows
+    /// silently.
     const UNDER_WAY: usize = 100;
 
     /// Sends segments of `payload` bytes for `time`. Returns the payload that arrived, in Gbit/s.

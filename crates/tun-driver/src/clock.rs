@@ -5,8 +5,8 @@ use umptcp_types::Instant;
 
 /// A monotonic clock that knows the wall-clock time of its epoch.
 ///
-/// The epoch is one second before the clock was created, so that no instant it returns is [`Instant::ZERO`], which code
-/// may use as "never". Clones share the epoch, so their instants can be compared.
+/// The epoch is one second before the clock was created, so that no instant it returns is [`Instant::ZERO`],
+/// which code may use as "never". Clones share the epoch, so their instants can be compared.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     base: std::time::Instant,

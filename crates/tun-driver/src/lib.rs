@@ -1,5 +1,5 @@
-//! The part of umptcp that depends on the operating system: TUN devices, the paths set up on them, and the loop that
-//! runs a stack.
+//! The part of umptcp that depends on the operating system: TUN devices, the paths set up on them, and the
+//! loop that runs a stack.
 //!
 //! | module | contents |
 //! |---|---|

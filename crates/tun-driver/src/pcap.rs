@@ -1,5 +1,6 @@
-//! Packet traces in pcapng, one interface per path, with nanosecond times, the direction, and the checksums that the
-//! device would fill in. Segments are recorded as they crossed the device, so they can be up to 64 kB long.
+//! Packet traces in pcapng, one interface per path, with nanosecond times, the direction, and the checksums
+//! that the device would fill in. Segments are recorded as they crossed the device, so they can be up to 64
+//! kB long.
 
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -31,8 +32,8 @@ impl<W: Write> PcapWriter<W> {
         self.out.add_interface(name, description)
     }
 
-    /// Writes a received packet. If the device reports the checksum as verified, it may be missing in the packet and is
-    /// filled in.
+    /// Writes a received packet. If the device reports the checksum as verified, it may be missing in the
+    /// packet and is filled in.
     ///
     /// # Errors
     ///

@@ -6,8 +6,8 @@ use core::time::Duration;
 
 /// A point in time, in nanoseconds since an epoch that the caller chooses.
 ///
-/// The stack reads no clock. A real driver derives instants from a monotonic clock, the simulator from its virtual
-/// one. Arithmetic saturates and never panics.
+/// The stack reads no clock. A real driver derives instants from a monotonic clock, the simulator from its
+/// virtual one. Arithmetic saturates and never panics.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Instant(u64);
 

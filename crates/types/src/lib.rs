@@ -1,4 +1,5 @@
-//! Types that every umptcp crate shares: ids, instants, sequence numbers, and the [`Registry`] of named plug-ins.
+//! Types that every umptcp crate shares: ids, instants, sequence numbers, and the [`Registry`] of named
+//! plug-ins.
 //!
 //! Nothing here depends on packets or connections. The crate is `no_std` and needs `alloc`.
 #![no_std]

@@ -7,8 +7,8 @@
 //! | [`DataSeq`] | 64, wraps | DSS option | IDSN, hashed from the key |
 //! | [`DataOffset`] | 64 | inside a connection | MP_CAPABLE = 0, first byte = 1 |
 //!
-//! The two offsets count from the start of their space and cannot wrap in practice, so code inside the stack compares
-//! them as plain integers. The wire types are only used when packets are read and written.
+//! The two offsets count from the start of their space and cannot wrap in practice, so code inside the stack
+//! compares them as plain integers. The wire types are only used when packets are read and written.
 
 use core::fmt;
 use core::ops::{Add, AddAssign, Sub};
@@ -53,8 +53,8 @@ impl fmt::Debug for SeqNumber {
 pub struct SubflowOffset(pub u64);
 
 impl SubflowOffset {
-    /// The offset nearest to `near` that has the number `seq` on the wire, given the `isn`. `None` if that would be
-    /// before the SYN.
+    /// The offset nearest to `near` that has the number `seq` on the wire, given the `isn`. `None` if that
+    /// would be before the SYN.
     pub const fn from_wire(seq: SeqNumber, isn: SeqNumber, near: SubflowOffset) -> Option<SubflowOffset> {
         let near_wire = isn.wrapping_add(near.0 as u32);
         match near.0.checked_add_signed(seq.distance(near_wire) as i64) {

@@ -1,4 +1,5 @@
-//! Output for people. A closed pipe or terminal (`| head`) must not make the program panic, as `println!` would.
+//! Output for people. A closed pipe or terminal (`| head`) must not make the program panic, as `println!`
+//! would.
 
 use anyhow::Context as _;
 use std::io;

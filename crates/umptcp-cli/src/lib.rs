@@ -1,5 +1,5 @@
-//! The program `umptcp`, as a library: a crate with its own congestion controllers or schedulers can build the whole
-//! program with them.
+//! The program `umptcp`, as a library: a crate with its own congestion controllers or schedulers can build
+//! the whole program with them.
 //!
 //! ```no_run
 //! fn main() -> std::process::ExitCode {
@@ -32,19 +32,19 @@ use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 use usage::{Usage, usage};
 
-/// Runs the program with the process's arguments and returns its exit code: 0 on success, 1 on failure, 2 for invalid
-/// arguments, 128 plus the signal's number if a signal ended it.
+/// Runs the program with the process's arguments and returns its exit code: 0 on success, 1 on failure, 2 for
+/// invalid arguments, 128 plus the signal's number if a signal ended it.
 ///
-/// Call it before the process starts other threads: `demo` creates a user namespace, which the kernel allows only in
-/// single-threaded processes.
+/// Call it before the process starts other threads: `demo` creates a user namespace, which the kernel allows
+/// only in single-threaded processes.
 pub fn main_with(registry: Registry) -> ExitCode {
     let mut command = command(&registry);
     let cli =
         match command.try_get_matches_from_mut(std::env::args_os()).and_then(|m| Cli::from_arg_matches(&m)) {
             Ok(cli) => cli,
             Err(error) => {
-                // Help and version are "errors" with exit code 0, all others have 2. Do not panic if standard error is
-                // closed.
+                // Help and version are "errors" with exit code 0, all others have 2. Do not panic if standard
+                // error is closed.
                 let _ = error.print();
                 return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
             }
@@ -64,7 +64,8 @@ pub fn main_with(registry: Registry) -> ExitCode {
     }
 }
 
-/// The definition of the command line, with the names that `registry` knows: for documentation and completion scripts.
+/// The definition of the command line, with the names that `registry` knows: for documentation and completion
+/// scripts.
 pub fn command(registry: &Registry) -> clap::Command {
     registry.describe(Cli::command())
 }

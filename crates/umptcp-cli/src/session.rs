@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 /// Whether a signal has been received.
 static ENDING: AtomicBool = AtomicBool::new(false);
 
-/// Never returns once a signal has been received: any failure since then was caused by the clean-up, which ends the
-/// process.
+/// Never returns once a signal has been received: any failure since then was caused by the clean-up, which
+/// ends the process.
 pub(crate) fn wait_if_ending() {
     while ENDING.load(Ordering::SeqCst) {
         std::thread::park();
@@ -23,8 +23,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// A session that ends the process on SIGINT, SIGTERM and SIGHUP after cleaning up; a second signal ends it
-    /// immediately.
+    /// A session that ends the process on SIGINT, SIGTERM and SIGHUP after cleaning up; a second signal ends
+    /// it immediately.
     pub(crate) fn start() -> anyhow::Result<Session> {
         let session = Session::default();
         #[cfg(unix)]

@@ -136,8 +136,8 @@ fn without_tun_it_says_how_to_proceed() {
 
 #[test]
 fn where_user_namespaces_are_forbidden_it_says_how_to_proceed() {
-    // In a user namespace with many users, whose root can set its limits. Capabilities become effective only with the
-    // exec after the ids are mapped.
+    // In a user namespace with many users, whose root can set its limits. Capabilities become effective only
+    // with the exec after the ids are mapped.
     let script = format!(
         "{COPY}; mknod $d/tun c 10 200; chmod 666 $d/tun; mount --bind $d/tun /dev/net/tun; mkfifo $d/go; export d
          unshare --user sh -c 'read go < $d/go; exec sh -c \"$INNER\"' & p=$!

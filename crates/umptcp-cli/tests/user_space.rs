@@ -1,4 +1,5 @@
-//! `bench`, `listen` and `connect` over umptcp itself, with the kernel as the peer, in two network namespaces.
+//! `bench`, `listen` and `connect` over umptcp itself, with the kernel as the peer, in two network
+//! namespaces.
 #![cfg(target_os = "linux")]
 
 mod common;

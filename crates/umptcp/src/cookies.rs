@@ -84,7 +84,8 @@ fn unix_time() -> u64 {
 pub(crate) struct CookieFile(PathBuf);
 
 impl CookieFile {
-    /// Opens the file, creating it if necessary, and returns its content. Unreadable lines are skipped with a warning.
+    /// Opens the file, creating it if necessary, and returns its content. Unreadable lines are skipped with a
+    /// warning.
     pub(crate) fn open(path: PathBuf) -> io::Result<(CookieFile, Vec<FastOpenServer>)> {
         let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path);
         let lines = file.and_then(|file| read(&file, &path)).map_err(|e| {

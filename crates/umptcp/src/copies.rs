@@ -11,8 +11,8 @@ const KEPT: usize = 256;
 /// How many buffers to check for a free one. They become free roughly in the order they were filled.
 const SEARCH: usize = 8;
 
-/// Buffers that written data is copied into. A buffer is reused once the peer has acknowledged its content; fresh
-/// memory would cost a page fault every 4 kB.
+/// Buffers that written data is copied into. A buffer is reused once the peer has acknowledged its content;
+/// fresh memory would cost a page fault every 4 kB.
 #[derive(Debug, Default)]
 pub(crate) struct CopyPool(Mutex<VecDeque<BytesMut>>);
 

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use thiserror::Error;
 use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError, SetError, SignalError};
 
-/// What can go wrong. Operations return it inside an [`io::Error`] of the matching kind; `e.get_ref().and_then(|e|
-/// e.downcast_ref::<umptcp::Error>())` retrieves it.
+/// What can go wrong. Operations return it inside an [`io::Error`] of the matching kind;
+/// `e.get_ref().and_then(|e| e.downcast_ref::<umptcp::Error>())` retrieves it.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -18,7 +18,8 @@
 //! # }
 //! ```
 //!
-//! A connection whose peer or path does not support MPTCP has the same type and works the same way, as plain TCP.
+//! A connection whose peer or path does not support MPTCP has the same type and works the same way, as plain
+//! TCP.
 //! [`MptcpStream::protocol`] tells which of the two it is, and why.
 #![forbid(unsafe_code)]
 

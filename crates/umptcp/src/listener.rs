@@ -58,7 +58,8 @@ const BACKLOG: usize = 128;
 
 impl ListenerBuilder {
     pub(crate) fn new(handle: Handle) -> Self {
-        // A server advertises its other addresses and leaves joining to the client, which may be behind a NAT.
+        // A server advertises its other addresses and leaves joining to the client, which may be behind a
+        // NAT.
         let config = ConnectionConfig { advertise_addresses: true, ..(*handle.defaults).clone() };
         ListenerBuilder {
             handle,
@@ -71,41 +72,42 @@ impl ListenerBuilder {
 
     connection_settings!();
 
-    /// Whether to advertise the addresses of the other paths to clients (ADD_ADDR, RFC 8684 §3.4.1), so that they can
-    /// join them. Otherwise the stack itself joins the client's address from its other paths.
+    /// Whether to advertise the addresses of the other paths to clients (ADD_ADDR, RFC 8684 §3.4.1), so that
+    /// they can join them. Otherwise the stack itself joins the client's address from its other paths.
     pub fn advertise_addresses(mut self, on: bool) -> Self {
         self.config.advertise_addresses = on;
         self.config.server_joins = !on;
         self
     }
 
-    /// Maximum number of connections that carried data in the SYN and have not completed the handshake (TCP Fast Open,
-    /// RFC 7413; the socket option TCP_FASTOPEN). The default, 0, disables Fast Open. Such connections are accepted
-    /// before the handshake is complete.
+    /// Maximum number of connections that carried data in the SYN and have not completed the handshake (TCP
+    /// Fast Open, RFC 7413; the socket option TCP_FASTOPEN). The default, 0, disables Fast Open. Such
+    /// connections are accepted before the handshake is complete.
     ///
-    /// If the network duplicates a SYN, its data may be received twice, on two connections. Use only for idempotent
-    /// requests.
+    /// If the network duplicates a SYN, its data may be received twice, on two connections. Use only for
+    /// idempotent requests.
     pub fn fast_open(mut self, queue: usize) -> Self {
         self.fast_open = queue;
         self
     }
 
-    /// When to answer SYNs without keeping state (SYN cookies, RFC 8684 §3.1). By default when the backlog is full of
-    /// handshakes that do not complete, as in a SYN flood.
+    /// When to answer SYNs without keeping state (SYN cookies, RFC 8684 §3.1). By default when the backlog is
+    /// full of handshakes that do not complete, as in a SYN flood.
     pub fn syn_cookies(mut self, policy: SynCookiePolicy) -> Self {
         self.syn_cookies = policy;
         self
     }
 
-    /// Maximum number of connections waiting to be accepted; further SYNs are answered only when there is room again.
-    /// Up to as many again may be added by handshakes that were in progress while others were completed by SYN cookie.
+    /// Maximum number of connections waiting to be accepted; further SYNs are answered only when there is
+    /// room again. Up to as many again may be added by handshakes that were in progress while others were
+    /// completed by SYN cookie.
     pub fn backlog(mut self, connections: usize) -> Self {
         self.backlog = connections;
         self
     }
 
-    /// Listens on `address`; an unspecified address stands for every address of every path. Of several addresses, the
-    /// first that works is used.
+    /// Listens on `address`; an unspecified address stands for every address of every path. Of several
+    /// addresses, the first that works is used.
     pub fn listen(self, address: impl ToSocketAddrs) -> io::Result<MptcpListener> {
         let mut last = None;
         for local in address.to_socket_addrs()? {
@@ -158,7 +160,8 @@ impl MptcpListener {
         self.accept_within(None)
     }
 
-    /// Waits for the next connection for at most `limit`; after that, fails with [`io::ErrorKind::WouldBlock`].
+    /// Waits for the next connection for at most `limit`; after that, fails with
+    /// [`io::ErrorKind::WouldBlock`].
     pub fn accept_timeout(&self, limit: Duration) -> io::Result<(MptcpStream, SocketAddr)> {
         self.accept_within(Some(limit))
     }

@@ -72,7 +72,8 @@ impl Nics {
         Ok(())
     }
 
-    /// The stack's address on the first path whose NIC has a route to `remote`: the one to start a connection from.
+    /// The stack's address on the first path whose NIC has a route to `remote`: the one to start a connection
+    /// from.
     pub(crate) fn address_towards(&self, remote: IpAddr) -> Option<IpAddr> {
         let paths = lock(&self.paths);
         paths.iter().filter(|p| matches!(p.place, Place::Attached(_))).find_map(|p| {

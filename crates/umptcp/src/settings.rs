@@ -1,6 +1,7 @@
 //! Settings that connections and listeners have in common.
 
-/// Methods of a builder that has a field `config: ConnectionConfig`, for the new connection or for each one accepted.
+/// Methods of a builder that has a field `config: ConnectionConfig`, for the new connection or for each one
+/// accepted.
 macro_rules! connection_settings {
     () => {
         /// Replaces all of these settings at once.
@@ -21,8 +22,8 @@ macro_rules! connection_settings {
             self
         }
 
-        /// Whether a connection with checksums fails where it would otherwise continue as plain TCP without them (RFC
-        /// 8684 §3.7). Has no effect when neither end requires checksums.
+        /// Whether a connection with checksums fails where it would otherwise continue as plain TCP without
+        /// them (RFC 8684 §3.7). Has no effect when neither end requires checksums.
         pub fn strict_checksums(mut self, on: bool) -> Self {
             self.config.strict_checksums = on;
             self
@@ -58,14 +59,15 @@ macro_rules! connection_settings {
             self
         }
 
-        /// How long data may stay unacknowledged before the connection is aborted (TCP_USER_TIMEOUT, RFC 5482).
+        /// How long data may stay unacknowledged before the connection is aborted (TCP_USER_TIMEOUT, RFC
+        /// 5482).
         pub fn user_timeout(mut self, limit: Duration) -> Self {
             self.config.user_timeout = limit;
             self
         }
 
-        /// Idle time after which to probe whether the peer is still there (SO_KEEPALIVE, TCP_KEEPIDLE); `None` disables
-        /// probing.
+        /// Idle time after which to probe whether the peer is still there (SO_KEEPALIVE, TCP_KEEPIDLE);
+        /// `None` disables probing.
         pub fn keep_alive(mut self, idle: Option<Duration>) -> Self {
             let settings = self.config.keep_alive.unwrap_or_default();
             self.config.keep_alive = idle.map(|idle| KeepAlive { idle, ..settings });
@@ -78,8 +80,8 @@ macro_rules! connection_settings {
             self
         }
 
-        /// Number of unanswered keep-alive probes after which a subflow is closed (TCP_KEEPCNT; 9 by default). Enables
-        /// them.
+        /// Number of unanswered keep-alive probes after which a subflow is closed (TCP_KEEPCNT; 9 by
+        /// default). Enables them.
         pub fn keep_alive_count(mut self, count: u32) -> Self {
             self.config.keep_alive.get_or_insert_default().count = count;
             self
@@ -91,14 +93,16 @@ macro_rules! connection_settings {
             self
         }
 
-        /// Time between two searches for a larger path MTU (Linux's net.ipv4.tcp_probe_interval, RFC 8899; ten minutes
-        /// by default); with `None`, packets never grow again after ICMP or a black hole made them smaller.
+        /// Time between two searches for a larger path MTU (Linux's net.ipv4.tcp_probe_interval, RFC 8899;
+        /// ten minutes by default); with `None`, packets never grow again after ICMP or a black hole made
+        /// them smaller.
         pub fn mtu_probe_interval(mut self, interval: Option<Duration>) -> Self {
             self.config.mtu_probe_interval = interval;
             self
         }
 
-        /// Whether to use explicit congestion notification (RFC 3168); by default, only if the peer asks for it.
+        /// Whether to use explicit congestion notification (RFC 3168); by default, only if the peer asks for
+        /// it.
         pub fn ecn(mut self, ecn: Ecn) -> Self {
             self.config.ecn = ecn;
             self

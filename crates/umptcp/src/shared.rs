@@ -1,8 +1,9 @@
 //! The part of a connection that the application's threads and the worker share.
 //!
-//! Each direction is a queue behind a mutex that is held for a few instructions, once per batch. Each side takes the
-//! whole queue at once and works on it alone, so that neither waits while the other copies. Threads are notified only
-//! when one is waiting: notifying a condition variable may cost a system call even without waiters.
+//! Each direction is a queue behind a mutex that is held for a few instructions, once per batch. Each side
+//! takes the whole queue at once and works on it alone, so that neither waits while the other copies. Threads
+//! are notified only when one is waiting: notifying a condition variable may cost a system call even without
+//! waiters.
 
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -21,8 +22,8 @@ const MOST_QUEUED: usize = 1 << 20;
 /// Writes up to this length are joined.
 pub(crate) const SMALL_WRITE: usize = 4096;
 
-/// Larger writes are copied in pieces of at most this length, so that the worker sends the first while the next is
-/// copied.
+/// Larger writes are copied in pieces of at most this length, so that the worker sends the first while the
+/// next is copied.
 pub(crate) const PIECE: usize = 64 * 1024;
 
 /// How small writes are joined.
@@ -157,9 +158,9 @@ impl<T> Queue<T> {
 
 /// How long a reader polls for data before it sleeps.
 ///
-/// Waking up on another processor often takes longer than the wait itself: for a one-byte request and response over a
-/// local link, several times as long as everything else. Where waits turn out to be long there is nothing to gain, and
-/// readers do not spin.
+/// Waking up on another processor often takes longer than the wait itself: for a one-byte request and
+/// response over a local link, several times as long as everything else. Where waits turn out to be long
+/// there is nothing to gain, and readers do not spin.
 #[derive(Debug)]
 struct Spin {
     limit: Duration,
@@ -239,8 +240,8 @@ impl Shared {
             inbound: Queue::new(Inbound::default()),
             taken: AtomicU64::new(0),
             outbound: Queue::new(Outbound::new()),
-            // Received data counts against the window only while it is in the stack, so keep this queue small compared
-            // with the buffer that the application asked for.
+            // Received data counts against the window only while it is in the stack, so keep this queue small
+            // compared with the buffer that the application asked for.
             read_ahead: (config.receive_buffer / 4).clamp(1, MOST_QUEUED) as u64,
             write_ahead: (config.send_buffer / 4).clamp(1, MOST_QUEUED),
             last: Mutex::new(None),
@@ -303,8 +304,9 @@ impl Shared {
         self.read_ahead.saturating_sub(waiting) as usize
     }
 
-    /// Called by the worker: appends received data; `put` counts all of it so far. `stalled`: there is more for which
-    /// there was no room. `true` if a reader has made room in the meantime and the worker should continue.
+    /// Called by the worker: appends received data; `put` counts all of it so far. `stalled`: there is more
+    /// for which there was no room. `true` if a reader has made room in the meantime and the worker should
+    /// continue.
     pub(crate) fn deliver(&self, batch: &mut Vec<Bytes>, end: Option<End>, stalled: bool, put: u64) -> bool {
         self.inbound.change(|i| {
             if i.end.is_some() {
@@ -359,7 +361,8 @@ impl Shared {
         copy: impl FnOnce(&[u8]) -> Bytes,
     ) -> Result<Put, TimedOut> {
         if !JOIN.copies(data.len()) {
-            // Writers exclude one another, so the room found cannot shrink while the copy is made outside the lock.
+            // Writers exclude one another, so the room found cannot shrink while the copy is made outside the
+            // lock.
             let room = match self.wait_room(deadline)? {
                 Ok(room) => room,
                 Err(end) => return Ok(Put::End(end)),
@@ -402,8 +405,8 @@ impl Shared {
         })
     }
 
-    /// Called by the worker: moves everything written into `queue`, which must be empty. `true` if there will be no
-    /// more.
+    /// Called by the worker: moves everything written into `queue`, which must be empty. `true` if there will
+    /// be no more.
     pub(crate) fn collect(&self, queue: &mut VecDeque<Bytes>) -> bool {
         let mut data = lock(&self.outbound.data);
         let o = &mut data.value;

@@ -26,13 +26,14 @@ pub use umptcp_tun_driver::event_loop::Guard;
 /// Default time for connections to deliver what was written when the stack is dropped.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// Default time for a reader to poll for data before it sleeps: about as long as waking up on another processor takes.
+/// Default time for a reader to poll for data before it sleeps: about as long as waking up on another
+/// processor takes.
 const READER_SPIN: Duration = Duration::from_micros(50);
 
 /// An MPTCP stack, running on its own thread. Can be used from any thread.
 ///
-/// Dropping it closes all its connections, gives them up to the linger time (3 s by default) to deliver what was
-/// written, aborts those that are left, and undoes the set-up of its paths.
+/// Dropping it closes all its connections, gives them up to the linger time (3 s by default) to deliver what
+/// was written, aborts those that are left, and undoes the set-up of its paths.
 #[derive(Debug)]
 pub struct Stack {
     handle: Handle,
@@ -101,10 +102,10 @@ impl Default for StackBuilder {
 }
 
 impl StackBuilder {
-    /// Sets up a path on each of these NICs of this host, or on every usable NIC if the list is empty. Requires
-    /// CAP_NET_ADMIN. The stack follows NICs that go down, come back or change their addresses, and uses new ones if it
-    /// was given an empty list. [`Stack::listen`] accepts connections to the NICs' addresses. With translated paths,
-    /// local ports are taken from the range reserved for them.
+    /// Sets up a path on each of these NICs of this host, or on every usable NIC if the list is empty.
+    /// Requires CAP_NET_ADMIN. The stack follows NICs that go down, come back or change their addresses, and
+    /// uses new ones if it was given an empty list. [`Stack::listen`] accepts connections to the NICs'
+    /// addresses. With translated paths, local ports are taken from the range reserved for them.
     pub fn nics<S: Into<PathSpec>>(mut self, nics: impl IntoIterator<Item = S>) -> Self {
         self.nics.get_or_insert_default().extend(nics.into_iter().map(Into::into));
         self
@@ -146,14 +147,15 @@ impl StackBuilder {
         self
     }
 
-    /// How long a reader polls for data before it sleeps, as long as its waits turn out to be short; 50 µs by default.
-    /// Zero disables polling.
+    /// How long a reader polls for data before it sleeps, as long as its waits turn out to be short; 50 µs by
+    /// default. Zero disables polling.
     pub fn reader_spin(mut self, duration: Duration) -> Self {
         self.reader_spin = duration;
         self
     }
 
-    /// How long the worker polls for work before it sleeps; zero by default. Reduces latency at the price of CPU time.
+    /// How long the worker polls for work before it sleeps; zero by default. Reduces latency at the price of
+    /// CPU time.
     pub fn busy_poll(mut self, duration: Duration) -> Self {
         self.event_loop.busy_poll = duration;
         self
@@ -177,16 +179,18 @@ impl StackBuilder {
         self
     }
 
-    /// Keeps the cookies of [`StreamBuilder::fast_open`](crate::StreamBuilder::fast_open) in this file, so that even
-    /// the first connection of a later stack can send data with its SYN. The file is read when the stack starts and
-    /// written when it stops; it is created if necessary, readable by its owner only. Several stacks may share it. A
-    /// cookie is valid for one local address; a server that no longer accepts it sends a new one.
+    /// Keeps the cookies of [`StreamBuilder::fast_open`](crate::StreamBuilder::fast_open) in this file, so
+    /// that even the first connection of a later stack can send data with its SYN. The file is read when the
+    /// stack starts and written when it stops; it is created if necessary, readable by its owner only.
+    /// Several stacks may share it. A cookie is valid for one local address; a server that no longer accepts
+    /// it sends a new one.
     pub fn fast_open_cookies(mut self, file: impl Into<PathBuf>) -> Self {
         self.cookies = Some(file.into());
         self
     }
 
-    /// Makes the stack's random choices repeatable. Use only in tests: keys and sequence numbers become predictable.
+    /// Makes the stack's random choices repeatable. Use only in tests: keys and sequence numbers become
+    /// predictable.
     pub fn seed(mut self, seed: [u8; 32]) -> Self {
         self.seed = Some(seed);
         self
@@ -266,8 +270,8 @@ impl Stack {
         StackBuilder::default()
     }
 
-    /// Starts a stack over these paths. Each consists of a device, its description for the stack, and a guard that
-    /// undoes its set-up when dropped.
+    /// Starts a stack over these paths. Each consists of a device, its description for the stack, and a guard
+    /// that undoes its set-up when dropped.
     pub fn start(
         paths: Vec<(Box<dyn Device>, PathConfig, Guard)>,
         stack: StackConfig,
@@ -282,8 +286,8 @@ impl Stack {
         self.handle.commands.add_path(path.into())
     }
 
-    /// Removes a path: its subflows end, connections continue over the others, and its set-up is undone before this
-    /// returns. Returns `false` if there is no such path.
+    /// Removes a path: its subflows end, connections continue over the others, and its set-up is undone
+    /// before this returns. Returns `false` if there is no such path.
     pub fn remove_path(&self, path: PathId) -> io::Result<bool> {
         let removed = self.handle.commands.remove_path(path)?;
         if let Some(nics) = &self.nics {

@@ -21,9 +21,9 @@ use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};
 
 /// A connection: MPTCP, or plain TCP when the peer or the path does not support it.
 ///
-/// It works like [`std::net::TcpStream`] and can be read and written from several threads, through `&MptcpStream` or a
-/// clone made by [`MptcpStream::try_clone`]. Dropping the last handle closes the connection; data written before that
-/// is still delivered in the background.
+/// It works like [`std::net::TcpStream`] and can be read and written from several threads, through
+/// `&MptcpStream` or a clone made by [`MptcpStream::try_clone`]. Dropping the last handle closes the
+/// connection; data written before that is still delivered in the background.
 #[derive(Debug, Clone)]
 pub struct MptcpStream(Arc<Inner>);
 
@@ -78,19 +78,21 @@ impl StreamBuilder {
         self
     }
 
-    /// Local address and port of the initial subflow. The stack chooses an unspecified address, or port 0, itself.
+    /// Local address and port of the initial subflow. The stack chooses an unspecified address, or port 0,
+    /// itself.
     pub fn local(mut self, local: SocketAddr) -> Self {
         self.local_address = Some(local.ip()).filter(|a| !a.is_unspecified());
         self.local_port = local.port();
         self
     }
 
-    /// Whether to use TCP Fast Open (RFC 7413; the socket option TCP_FASTOPEN_CONNECT). The first connection to a
-    /// server asks it for a cookie. Later connections of this stack are returned before anything is sent: the SYN
-    /// carries the first data written, which saves a round trip. If the server cannot be reached, reading or writing
-    /// reports it.
+    /// Whether to use TCP Fast Open (RFC 7413; the socket option TCP_FASTOPEN_CONNECT). The first connection
+    /// to a server asks it for a cookie. Later connections of this stack are returned before anything is
+    /// sent: the SYN carries the first data written, which saves a round trip. If the server cannot be
+    /// reached, reading or writing reports it.
     ///
-    /// If the network duplicates the SYN, the server may receive its data twice. Use only for idempotent requests.
+    /// If the network duplicates the SYN, the server may receive its data twice. Use only for idempotent
+    /// requests.
     pub fn fast_open(mut self, on: bool) -> Self {
         self.config.fast_open = on;
         self
@@ -244,8 +246,8 @@ impl MptcpStream {
         self.signalled(self.0.handle.commands.call(set)?)
     }
 
-    /// Advertises to the peer an address that it may open subflows to, with a port if it differs from the one in use
-    /// (ADD_ADDR, RFC 8684 §3.4.1). The caller must make sure that packets to it reach this stack.
+    /// Advertises to the peer an address that it may open subflows to, with a port if it differs from the one
+    /// in use (ADD_ADDR, RFC 8684 §3.4.1). The caller must make sure that packets to it reach this stack.
     pub fn advertise_address(&self, address: IpAddr, port: Option<u16>) -> io::Result<AddressId> {
         let id = self.0.id;
         let tell =
@@ -253,8 +255,8 @@ impl MptcpStream {
         self.signalled(self.0.handle.commands.call(tell)?)
     }
 
-    /// Tells the peer that an address is no longer available (REMOVE_ADDR, RFC 8684 §3.4.2). Subflows from it are
-    /// closed as long as others remain.
+    /// Tells the peer that an address is no longer available (REMOVE_ADDR, RFC 8684 §3.4.2). Subflows from it
+    /// are closed as long as others remain.
     pub fn withdraw_address(&self, address: AddressId) -> io::Result<()> {
         let id = self.0.id;
         let tell =
@@ -262,8 +264,9 @@ impl MptcpStream {
         self.signalled(self.0.handle.commands.call(tell)?)
     }
 
-    /// Switches the connection to another congestion control algorithm of the stack's registry (the socket option
-    /// TCP_CONGESTION). Windows and slow-start thresholds are kept. [`info`](Self::info) tells which one is in use.
+    /// Switches the connection to another congestion control algorithm of the stack's registry (the socket
+    /// option TCP_CONGESTION). Windows and slow-start thresholds are kept. [`info`](Self::info) tells which
+    /// one is in use.
     pub fn set_congestion(&self, name: &str) -> io::Result<()> {
         let (id, name) = (self.0.id, name.to_owned());
         self.changed(move |_, cx| cx.stack.set_congestion(cx.now, id, &name))
@@ -307,12 +310,14 @@ impl MptcpStream {
         let _ = self.0.handle.commands.call(move |worker, cx| worker.abort(cx, id));
     }
 
-    /// Time limit for reads; `None` means no limit. A read that exceeds it fails with [`io::ErrorKind::WouldBlock`].
+    /// Time limit for reads; `None` means no limit. A read that exceeds it fails with
+    /// [`io::ErrorKind::WouldBlock`].
     pub fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         set_timeout(&self.0.read_timeout, limit)
     }
 
-    /// Time limit for writes; `None` means no limit. A write that exceeds it fails with [`io::ErrorKind::WouldBlock`].
+    /// Time limit for writes; `None` means no limit. A write that exceeds it fails with
+    /// [`io::ErrorKind::WouldBlock`].
     pub fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
         set_timeout(&self.0.write_timeout, limit)
     }
@@ -338,7 +343,8 @@ impl MptcpStream {
         Ok(queue.pop_front().unwrap_or_default())
     }
 
-    /// Sends `data` without copying it. Returns once it is queued, which may have to wait for earlier data to be sent.
+    /// Sends `data` without copying it. Returns once it is queued, which may have to wait for earlier data to
+    /// be sent.
     pub fn send_bytes(&self, data: Bytes) -> io::Result<()> {
         if data.is_empty() {
             return Ok(());
@@ -357,8 +363,8 @@ impl MptcpStream {
     fn fill(&self, queue: &mut VecDeque<Bytes>) -> Result<bool, Error> {
         let limit = deadline(self.read_timeout());
         if self.0.shared.stop_awaiting_data() {
-            // Fast Open, and nothing has been written: the server may have to speak first. Or another thread is about
-            // to write.
+            // Fast Open, and nothing has been written: the server may have to speak first. Or another thread
+            // is about to write.
             let patience = deadline(Some(FAST_OPEN_PATIENCE));
             match self.0.shared.take(queue, limit.into_iter().chain(patience).min()) {
                 Err(TimedOut) => {

@@ -1,7 +1,7 @@
 //! The library against the Linux kernel's MPTCP, over TUN devices in network namespaces.
 //!
-//! Each test creates two namespaces, each of which belongs to a thread and disappears with it. The paths are set up
-//! manually, to test the library and the devices without path set-up.
+//! Each test creates two namespaces, each of which belongs to a thread and disappears with it. The paths are
+//! set up manually, to test the library and the devices without path set-up.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -40,8 +40,8 @@ impl Server {
     }
 }
 
-/// Runs `test` in a client's namespace with two NICs, c0 and c1, connected to a server at 192.168.N.2. The stack's
-/// address on path N is 10.100.N.2. Skips the test if this process cannot create namespaces.
+/// Runs `test` in a client's namespace with two NICs, c0 and c1, connected to a server at 192.168.N.2. The
+/// stack's address on path N is 10.100.N.2. Skips the test if this process cannot create namespaces.
 fn with_server(test: impl FnOnce(&Server, Vec<AttachedPath>) + Send + 'static) {
     let client = std::thread::spawn(move || {
         if let Err(e) = unshare(CloneFlags::CLONE_NEWNET) {

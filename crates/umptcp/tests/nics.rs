@@ -16,8 +16,8 @@ fn ip(arguments: &str) {
     assert!(out.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&out.stderr));
 }
 
-/// Runs `client` and `server` in separate namespaces. The client's NICs c0 and c1 (192.168.140.231 and .232) and the
-/// server's s0 (.110) are in one subnet, on a bridge in a third namespace.
+/// Runs `client` and `server` in separate namespaces. The client's NICs c0 and c1 (192.168.140.231 and .232)
+/// and the server's s0 (.110) are in one subnet, on a bridge in a third namespace.
 fn two_hosts(client: impl FnOnce() + Send + 'static, server: impl FnOnce() + Send + 'static) {
     let host = |work: Box<dyn FnOnce() + Send>, nics: &'static [(&'static str, u8)]| {
         let (tid_tx, tid) = mpsc::channel();

@@ -364,8 +364,8 @@ fn a_listener_holds_back_what_nobody_accepts() {
         seen.sort_unstable();
         assert_eq!(seen, (0..12).collect::<Vec<u8>>());
         clients.into_iter().for_each(|c| c.join().unwrap());
-        // Up to three that wait, and up to three whose handshakes were in progress when others were completed by SYN
-        // cookie.
+        // Up to three that wait, and up to three whose handshakes were in progress when others were completed
+        // by SYN cookie.
         assert!((3..=6).contains(&held.len()), "{held:?}");
     });
     // Closing a listener resets waiting connections.
@@ -393,7 +393,8 @@ fn paths_come_and_go_under_a_connection() {
     });
     client.write_all(&data[..8 << 20]).unwrap();
     let (x, y) = PipeDevice::pair();
-    // The second path of each. In this network the client's second path also leads to the server's first address.
+    // The second path of each. In this network the client's second path also leads to the server's first
+    // address.
     b.add_path(path("b1", "10.1.0.2", y)).unwrap();
     let second = a.add_path(path("a1", "10.1.0.1", x)).unwrap();
     wait_for(|| client.subflows().unwrap().iter().any(|s| s.path == second && s.state == "ESTABLISHED"));

@@ -1,8 +1,9 @@
 //! EWTCP, "equally weighted TCP" (after Honda et al., PFLDNeT 2009): every subflow is a TCP of weight 1/n.
 //!
-//! A TCP whose window grows by `a` segments per round trip and is halved on loss has a window proportional to √a. With
-//! a = 1/n² each of n subflows gets the n-th part of what a TCP would: on a shared bottleneck all together take one share.
-//! It needs to know nothing of its siblings but their number, and so does not move traffic to better paths.
+//! A TCP whose window grows by `a` segments per round trip and is halved on loss has a window proportional to
+//! √a. With a = 1/n² each of n subflows gets the n-th part of what a TCP would: on a shared bottleneck all
+//! together take one share. It needs to know nothing of its siblings but their number, and so does not move
+//! traffic to better paths.
 
 use umptcp_congestion::{Algorithm, Congestion, Flow};
 
@@ -15,7 +16,8 @@ impl Algorithm for Ewtcp {
     /// What it keeps per subflow: how often the window was reduced, to show how.
     type State = Reductions;
 
-    /// Congestion avoidance: bytes by which the window of `flows[i]` grows when `acked` bytes were acknowledged.
+    /// Congestion avoidance: bytes by which the window of `flows[i]` grows when `acked` bytes were
+    /// acknowledged.
     fn increase(&mut self, flows: &mut [Flow<Reductions>], i: usize, acked: f64) -> f64 {
         // Subflows that carry nothing do not compete.
         let n = flows.iter().filter(|f| f.window_in_use() > 0.0).count().max(1) as f64;

@@ -1,4 +1,5 @@
-//! The widest path first: of the subflows that may send now, the one with the highest rate (window per round trip).
+//! The widest path first: of the subflows that may send now, the one with the highest rate (window per round
+//! trip).
 
 use umptcp_scheduler::{Decision, Reinjection, Scheduler, Snapshot, SubflowView};
 use umptcp_scheduler::{limit, may_send, preferred};

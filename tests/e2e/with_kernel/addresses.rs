@@ -12,8 +12,8 @@ fn to_server(net: &Routed, nic: usize) -> u64 {
     device_bytes(&net.router, &net.server.nics[nic].far_device).sent
 }
 
-/// A kernel server with two NICs advertises the second with `endpoint` (arguments of `ip mptcp endpoint add`). Our
-/// client, connected to the first over `family`, joins it, and both carry data.
+/// A kernel server with two NICs advertises the second with `endpoint` (arguments of `ip mptcp endpoint
+/// add`). Our client, connected to the first over `family`, joins it, and both carry data.
 fn signalled(family: Family, endpoint: impl Fn(&Routed) -> String, port: u64) {
     let net = Routed::new(1, 2);
     let server = kernel_server(&net);
@@ -21,8 +21,8 @@ fn signalled(family: Family, endpoint: impl Fn(&Routed) -> String, port: u64) {
         umptcp_testbed::netns::shape(&net.router, &nic.far_device, 100.0);
     }
     if port == 1 && family == Family::V6 {
-        // 30 bytes of ADD_ADDR and 12 of timestamps exceed the option space, in which case the kernel sends no
-        // ADD_ADDR.
+        // 30 bytes of ADD_ADDR and 12 of timestamps exceed the option space, in which case the kernel sends
+        // no ADD_ADDR.
         net.server.ns.sysctl("net.ipv4.tcp_timestamps", "0");
     }
     net.server.ns.script(&format!("ip mptcp endpoint flush\nip mptcp endpoint add {}", endpoint(&net)));
@@ -117,7 +117,8 @@ fn the_kernel_joins_the_addresses_that_we_advertise() {
         }
         let counters = Counters::read(&net.client.ns);
         counters.assert_untroubled();
-        // The kernel processes them one by one and drops those that arrive in the meantime, which we send again.
+        // The kernel processes them one by one and drops those that arrive in the meantime, which we send
+        // again.
         assert_eq!(server.counter("EchoAdd"), 3, "{}; {counters}", server.counters());
         same_story(&server, &net.client.ns);
     });
@@ -191,8 +192,8 @@ fn a_kernel_client_removes_an_address_in_use() {
     });
 }
 
-/// Our server advertises an address with a port on which nothing listens: the token identifies the connection to join.
-/// Then it withdraws the address.
+/// Our server advertises an address with a port on which nothing listens: the token identifies the connection
+/// to join. Then it withdraws the address.
 #[test]
 fn the_kernel_joins_the_port_that_we_advertise_until_we_withdraw_it() {
     within(LIMIT, || {

@@ -25,8 +25,8 @@ fn kernel_abort(stream: KernelStream) {
     stream.socket().set_linger(Some(Duration::ZERO)).expect("SO_LINGER can be set");
 }
 
-/// A connection of our client to the kernel's server over both paths, with both ends, and the listener, which the
-/// kernel needs for joins.
+/// A connection of our client to the kernel's server over both paths, with both ends, and the listener, which
+/// the kernel needs for joins.
 fn joined_to_kernel(net: &Routed, client: &UmptcpHost) -> (MptcpStream, KernelStream, KernelListener) {
     let address = server_address(net, Family::V4);
     let listener =

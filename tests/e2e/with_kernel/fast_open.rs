@@ -80,8 +80,8 @@ fn captured(net: &Routed) -> Capture {
     Capture::start(&net.router, &["r-c0", "r-c1"])
 }
 
-/// A connection that requests a cookie, and one that uses it for a transfer with joins. `joined` waits for the join of
-/// the first, which would be refused once the connection has ended.
+/// A connection that requests a cookie, and one that uses it for a transfer with joins. `joined` waits for
+/// the join of the first, which would be refused once the connection has ended.
 fn twice(client: &dyn Endpoint, listener: Box<dyn Listener>, address: SocketAddr, joined: impl Fn()) {
     let (first_client, first_server) = begun(client, &*listener, address);
     hello(&*first_client, &*first_server);
@@ -91,7 +91,8 @@ fn twice(client: &dyn Endpoint, listener: Box<dyn Listener>, address: SocketAddr
     Pair { client, server, listener }.exchange(4 * MIB);
 }
 
-/// One SYN carried data, and no mapping of that connection covers it: the first mapping starts after the SYN's data.
+/// One SYN carried data, and no mapping of that connection covers it: the first mapping starts after the
+/// SYN's data.
 fn assert_outside_the_data_sequence_space(packets: &Packets) {
     packets.assert_well_formed();
     let syns = packets.select(SYN_DATA, &["tcp.stream", "tcp.srcport", "tcp.len"]);
@@ -166,7 +167,8 @@ fn the_kernels_request_goes_with_the_syn_and_checksums_cover_the_rest() {
     within(LIMIT, || the_kernels_request(true));
 }
 
-/// The server's key has changed: the data is sent again, now with a mapping, and the SYN/ACK carries a new cookie.
+/// The server's key has changed: the data is sent again, now with a mapping, and the SYN/ACK carries a new
+/// cookie.
 #[test]
 fn our_request_comes_again_when_the_kernel_does_not_take_it() {
     within(LIMIT, || {
@@ -191,8 +193,8 @@ fn our_request_comes_again_when_the_kernel_does_not_take_it() {
     });
 }
 
-/// Linux 6.18 sends the data again without keys or mapping, so that this connection is plain TCP; the next one is
-/// MPTCP.
+/// Linux 6.18 sends the data again without keys or mapping, so that this connection is plain TCP; the next
+/// one is MPTCP.
 #[test]
 fn the_kernels_request_comes_again_when_we_do_not_take_it() {
     within(LIMIT, || {
@@ -220,8 +222,8 @@ fn the_kernels_request_comes_again_when_we_do_not_take_it() {
     });
 }
 
-/// If the third ACKs are lost, the server has the request but its answer must wait; it arrives once the path works
-/// again.
+/// If the third ACKs are lost, the server has the request but its answer must wait; it arrives once the path
+/// works again.
 fn late_third_ack(net: &Routed, client: &dyn Endpoint, listener: &dyn Listener) {
     let address = server_address(net, Family::V4);
     finished(begun(client, listener, address));
@@ -251,8 +253,8 @@ fn our_answer_waits_for_the_kernels_third_ack() {
     });
 }
 
-/// Between two kernels it would not arrive: Linux 6.18 sends what was written before the third ACK only when the
-/// application writes again or a DATA_ACK arrives, which is why we send one.
+/// Between two kernels it would not arrive: Linux 6.18 sends what was written before the third ACK only when
+/// the application writes again or a DATA_ACK arrives, which is why we send one.
 #[test]
 fn the_kernels_answer_waits_for_our_third_ack() {
     within(LIMIT, || {
@@ -286,7 +288,8 @@ fn our_request_goes_with_the_syn_to_a_server_without_mptcp() {
     });
 }
 
-/// `umptcp bench` at both ends: the first connection gets the cookie, and every other one sends data in its SYN.
+/// `umptcp bench` at both ends: the first connection gets the cookie, and every other one sends data in its
+/// SYN.
 #[test]
 fn the_bench_uses_fast_open_when_told_to() {
     within(LIMIT, || {
@@ -320,8 +323,8 @@ fn the_bench_uses_fast_open_when_told_to() {
     });
 }
 
-/// `umptcp connect` makes one connection per run: from the second run on it sends its request with the SYN, because the
-/// cookie is in a file.
+/// `umptcp connect` makes one connection per run: from the second run on it sends its request with the SYN,
+/// because the cookie is in a file.
 #[test]
 fn cookies_in_a_file_serve_the_next_run() {
     within(LIMIT, || {
@@ -348,8 +351,8 @@ fn cookies_in_a_file_serve_the_next_run() {
         }
         let packets = capture.stop();
         packets.assert_well_formed();
-        // The program may read its input too late (20 ms after it has started to wait for the answer), but never its
-        // cookie.
+        // The program may read its input too late (20 ms after it has started to wait for the answer), but
+        // never its cookie.
         let with_data = packets.count(SYN_DATA);
         assert!((1..=2).contains(&with_data), "{}", packets.describe("tcp.flags.syn == 1"));
         let theirs = Counters::read(&net.server.ns);
@@ -362,7 +365,8 @@ fn cookies_in_a_file_serve_the_next_run() {
     });
 }
 
-/// Every SYN is answered without state: the kernel's third ACK contains enough to keep MPTCP, and joins follow.
+/// Every SYN is answered without state: the kernel's third ACK contains enough to keep MPTCP, and joins
+/// follow.
 #[test]
 fn a_kernel_client_of_our_server_that_keeps_no_state() {
     within(LIMIT, || {

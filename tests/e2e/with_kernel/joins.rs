@@ -6,9 +6,9 @@ use std::thread;
 use umptcp_testbed::exchange::{Seeded, receive_all, send_all, send_bytes, within};
 use umptcp_testbed::kernel::KernelListener;
 
-/// Linux answers the third ACK of a join immediately, but adds the subflow to its connection only when the program
-/// releases the socket. A program that sends into a large buffer holds it for as long as copying takes. See
-/// docs/src/tests.md, "A defect of Linux".
+/// Linux answers the third ACK of a join immediately, but adds the subflow to its connection only when the
+/// program releases the socket. A program that sends into a large buffer holds it for as long as copying
+/// takes. See docs/src/tests.md, "A defect of Linux".
 #[test]
 fn data_behind_a_join_reach_a_busy_kernel_in_order() {
     const CONNECTIONS: u64 = 8;

@@ -79,8 +79,8 @@ fn pair_with(net: &Routed, ours: Ours, config: ConnectionConfig) -> (UmptcpHost,
     }
 }
 
-/// One of two paths starts to strip options during a transfer: the end that receives unmapped data on it resets that
-/// subflow, and the other path delivers every byte.
+/// One of two paths starts to strip options during a transfer: the end that receives unmapped data on it
+/// resets that subflow, and the other path delivers every byte.
 fn one_path_loses_options(ours: Ours, towards: &[Towards], action: &str) {
     // Slow enough that the transfer is still running when nft has loaded its rules.
     let net = shaped(2, 30.0);
@@ -132,8 +132,8 @@ fn a_kernel_clients_second_path_loses_its_options_towards_the_kernel() {
     within(LIMIT, || one_path_loses_options(Ours::Server, &[Towards::Client], STRIP));
 }
 
-/// One of two paths modifies payload once: the checksum detects it, that subflow is reset, and the other delivers every
-/// byte.
+/// One of two paths modifies payload once: the checksum detects it, that subflow is reset, and the other
+/// delivers every byte.
 fn one_path_changes_payload(ours: Ours, towards: Towards) {
     let net = shaped(2, 100.0);
     let (host, kernel, pair) = pair(&net, ours, true);
@@ -206,8 +206,8 @@ fn converse(end: &dyn Conversation, out: &[u8]) -> (Vec<u8>, io::Result<()>) {
     })
 }
 
-/// Both ends send 16 MiB at the same time while `meanwhile` runs. Returns what was sent, what was received and how it
-/// ended, for the client and the server.
+/// Both ends send 16 MiB at the same time while `meanwhile` runs. Returns what was sent, what was received
+/// and how it ended, for the client and the server.
 fn converse_while(pair: &Pair, meanwhile: impl FnOnce()) -> [(Vec<u8>, Vec<u8>, io::Result<()>); 2] {
     let streams = [1, 2].map(|seed| bytes_of(Seeded { seed, length: 16 * MIB }));
     let [to_server, to_client] = &streams;
@@ -224,8 +224,8 @@ fn converse_while(pair: &Pair, meanwhile: impl FnOnce()) -> [(Vec<u8>, Vec<u8>, 
     [(to_client, client.0, client.1), (to_server, server.0, server.1)]
 }
 
-/// The only path starts to strip options during a transfer: too late for a fallback, so the connection ends with an
-/// error at our end, and no wrong byte is delivered at either end.
+/// The only path starts to strip options during a transfer: too late for a fallback, so the connection ends
+/// with an error at our end, and no wrong byte is delivered at either end.
 fn the_only_path_loses_options(ours: Ours, towards: &[Towards]) {
     let net = shaped(1, 30.0);
     let (host, kernel, pair) = pair(&net, ours, false);
@@ -264,12 +264,13 @@ fn a_kernel_clients_only_path_loses_its_options_both_ways() {
     within(LIMIT, || the_only_path_loses_options(Ours::Server, &[Towards::Server, Towards::Client]));
 }
 
-/// The only path modifies payload once: MP_FAIL and its response, an infinite mapping, and plain TCP, which delivers
-/// the modified data.
+/// The only path modifies payload once: MP_FAIL and its response, an infinite mapping, and plain TCP, which
+/// delivers the modified data.
 fn the_only_path_changes_payload(ours: Ours, towards: Towards) {
     let net = shaped(1, 100.0);
-    // Once it has fallen back, Linux 6.18 reserves 28 bytes less for options, so that its infinite mapping makes a full
-    // segment exceed the MTU, and it tries to send that forever (IpFragFails grows). Smaller segments leave room.
+    // Once it has fallen back, Linux 6.18 reserves 28 bytes less for options, so that its infinite mapping
+    // makes a full segment exceed the MTU, and it tries to send that forever (IpFragFails grows). Smaller
+    // segments leave room.
     net.router.nft(
         "table inet mss {
            chain forward {
@@ -319,9 +320,9 @@ fn a_change_on_a_kernel_clients_only_path_towards_the_kernel_means_plain_tcp() {
     within(LIMIT, || the_only_path_changes_payload(Ours::Server, Towards::Client));
 }
 
-/// The only path keeps modifying payload, and our end has strict checksums: instead of falling back to plain TCP (RFC
-/// 8684 §3.7) the connection ends with an error at both ends, and no modified data is delivered at ours. (The kernel,
-/// which expects plain TCP, delivers data whose checksum failed.)
+/// The only path keeps modifying payload, and our end has strict checksums: instead of falling back to plain
+/// TCP (RFC 8684 §3.7) the connection ends with an error at both ends, and no modified data is delivered at
+/// ours. (The kernel, which expects plain TCP, delivers data whose checksum failed.)
 fn strict_checksums(ours: Ours, towards: Towards) {
     let net = shaped(1, 100.0);
     let config = ConnectionConfig {

@@ -1,5 +1,5 @@
-//! The features of RFC 8684 besides data transfer, one at a time, with the kernel's MPTCP as the peer. After each test,
-//! the kernel's counters must agree with ours.
+//! The features of RFC 8684 besides data transfer, one at a time, with the kernel's MPTCP as the peer. After
+//! each test, the kernel's counters must agree with ours.
 
 mod addresses;
 mod close;
@@ -24,7 +24,8 @@ use umptcp_testbed::topology::{Family, LinkBytes, Routed};
 const MIB: u64 = 1 << 20;
 const LIMIT: Duration = Duration::from_secs(90);
 
-/// Pairs of counters of what one end sends and the other receives. Nothing is lost on the links, so they must agree.
+/// Pairs of counters of what one end sends and the other receives. Nothing is lost on the links, so they must
+/// agree.
 const SENT_AND_RECEIVED: &[(&str, &str)] = &[
     ("MPCapableSYNTX", "MPCapableSYNRX"),
     ("MPJoinSynTx", "MPJoinSynRx"),
@@ -37,8 +38,8 @@ const SENT_AND_RECEIVED: &[(&str, &str)] = &[
     ("MPRstTx", "MPRstRx"),
 ];
 
-/// Asserts that sent and received counters agree in both directions within ten seconds (the last packets may still be
-/// in flight).
+/// Asserts that sent and received counters agree in both directions within ten seconds (the last packets may
+/// still be in flight).
 fn same_story(ours: &UmptcpHost, kernel: &Netns) {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
@@ -67,8 +68,8 @@ fn same_story(ours: &UmptcpHost, kernel: &Netns) {
     }
 }
 
-/// Asserts that no more was received than sent, for tests in which packets may be lost or ignored: a RST that overtakes
-/// lost data is not accepted, and the next one has no options (RFC 5961 section 3.2).
+/// Asserts that no more was received than sent, for tests in which packets may be lost or ignored: a RST that
+/// overtakes lost data is not accepted, and the next one has no options (RFC 5961 section 3.2).
 fn plausible_story(ours: &UmptcpHost, kernel: &Netns) {
     let theirs = Counters::read(kernel);
     for (sent, received) in SENT_AND_RECEIVED {
@@ -91,8 +92,8 @@ fn wait_ours(ours: &UmptcpHost, name: &str, value: u64) {
     }
 }
 
-/// A kernel that listens on every address of both families, like a server with several addresses: it accepts joins only
-/// where it listens. Sockets are IPv6, because IPv4 ones have no IPv6 subflows.
+/// A kernel that listens on every address of both families, like a server with several addresses: it accepts
+/// joins only where it listens. Sockets are IPv6, because IPv4 ones have no IPv6 subflows.
 struct BothFamilies(Netns);
 
 impl Endpoint for BothFamilies {
@@ -135,8 +136,8 @@ fn server_address(net: &Routed, family: Family) -> SocketAddr {
     net.server.nics[0].socket_address(family, PORT)
 }
 
-/// Exchanges a byte in each direction. No subflow may be added before that (RFC 8684 §3.1): the DATA_ACK shows that the
-/// peer has the keys.
+/// Exchanges a byte in each direction. No subflow may be added before that (RFC 8684 §3.1): the DATA_ACK
+/// shows that the peer has the keys.
 fn hello(client: &dyn Conversation, server: &dyn Conversation) {
     for (from, to) in [(client, server), (server, client)] {
         let mut buffer = [0; 8];

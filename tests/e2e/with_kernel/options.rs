@@ -21,8 +21,8 @@ fn with_checksums(
     packets.assert_well_formed();
     let mappings = "tcp.options.mptcp.dseqnpresent.flag == 1";
     assert!(packets.count(mappings) > 20, "only {} mappings", packets.count(mappings));
-    // 4 bytes, 4 or 8 for each of two numbers, 4 and 2 for subflow sequence number and length; a checksum makes it a
-    // multiple of four.
+    // 4 bytes, 4 or 8 for each of two numbers, 4 and 2 for subflow sequence number and length; a checksum
+    // makes it a multiple of four.
     let bare = format!("{mappings} && tcp.option_len in {{14, 18, 22, 26}}");
     assert_eq!(packets.count(&bare), 0, "mappings without checksum:\n{}", packets.describe(&bare));
     assert_eq!(Counters::read(kernel).mptcp("DataCsumErr"), 0);

@@ -1,5 +1,5 @@
-//! A route whose MTU changes under a connection: packets follow it down (RFC 1191, RFC 8201) and up again (RFC 4821,
-//! RFC 8899).
+//! A route whose MTU changes under a connection: packets follow it down (RFC 1191, RFC 8201) and up again
+//! (RFC 4821, RFC 8899).
 
 use super::*;
 use crate::umptcp_host::Mode;

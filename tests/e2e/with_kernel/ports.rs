@@ -1,4 +1,5 @@
-//! Joins to a port that is neither the first subflow's nor advertised are refused, and the connection continues.
+//! Joins to a port that is neither the first subflow's nor advertised are refused, and the connection
+//! continues.
 
 use super::*;
 use crate::umptcp_host::{Mode, Stream};

@@ -6,7 +6,8 @@ use umptcp::ConnectionConfig;
 use umptcp_testbed::exchange::within;
 use umptcp_testbed::kernel;
 
-/// Limit of the traffic on a link without data: handshake, acknowledgements, DATA_FINs, and neighbour discovery.
+/// Limit of the traffic on a link without data: handshake, acknowledgements, DATA_FINs, and neighbour
+/// discovery.
 const QUIET: u64 = 200_000;
 
 /// Our client, whose second path is a backup.
@@ -76,7 +77,8 @@ fn a_backup_of_ours_takes_over_when_the_other_path_falls_silent() {
     });
 }
 
-/// MP_PRIO from the kernel during a transfer: our data leaves that path, and returns when it is no longer a backup.
+/// MP_PRIO from the kernel during a transfer: our data leaves that path, and returns when it is no longer a
+/// backup.
 #[test]
 fn a_kernel_client_makes_a_path_a_backup_and_takes_it_back() {
     within(LIMIT, || {

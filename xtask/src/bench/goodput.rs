@@ -1,9 +1,10 @@
-//! Goodput of one connection where packets are lost, late or out of order: umptcp and the kernel against the kernel. Plain TCP but
-//! for one scenario, whose two paths MPTCP uses.
+//! Goodput of one connection where packets are lost, late or out of order: umptcp and the kernel against the
+//! kernel. Plain TCP but for one scenario, whose two paths MPTCP uses.
 //!
-//! Loss is nftables' in a router between links of 100 Mbit/s that carry single packets; delay and disorder are netsim's, in real
-//! time. Both stacks and both directions are measured at the same time, each on a network of its own: none of them uses more
-//! than a fraction of a processor, and whatever else the machine does falls on all of them. Every byte is proved by SHA-256.
+//! Loss is nftables' in a router between links of 100 Mbit/s that carry single packets; delay and disorder
+//! are netsim's, in real time. Both stacks and both directions are measured at the same time, each on a
+//! network of its own: none of them uses more than a fraction of a processor, and whatever else the machine
+//! does falls on all of them. Every byte is proved by SHA-256.
 
 use super::{Options, median, serve_and_measure};
 use anyhow::{Context, Result, anyhow, ensure};
@@ -42,7 +43,8 @@ const MPTCP: &[Algorithms] = &[
 struct Scenario {
     name: &'static str,
     what: &'static str,
-    /// Multiplies `--seconds`: paths with a long round-trip time need longer to show anything but their slow start.
+    /// Multiplies `--seconds`: paths with a long round-trip time need longer to show anything but their slow
+    /// start.
     longer: u16,
     trouble: Trouble,
 }
@@ -127,7 +129,8 @@ struct Measurement {
     down: bool,
 }
 
-/// Measures the scenarios that are wanted, prints a row for each and returns all values. Whether all went through.
+/// Measures the scenarios that are wanted, prints a row for each and returns all values. Whether all went
+/// through.
 pub(super) fn run(options: &Options, program: &Path, all: &mut Vec<Value>) -> Result<bool> {
     let mut sound = true;
     let wanted = SCENARIOS.iter().filter(|s| options.wants(s.name));

@@ -1,10 +1,11 @@
-//! `cargo xtask conformance`: the requirements of RFC 8684, the code that implements each and the tests that verify it.
+//! `cargo xtask conformance`: the requirements of RFC 8684, the code that implements each and the tests that
+//! verify it.
 //!
-//! The source is `docs/conformance/*.toml`: `keywords.toml` says how often each key word of BCP 14 occurs in each section,
-//! `places.toml` gives short names to files, and every other file holds requirements ([`table::Requirement`]). From them come
-//! the book's pages: a summary, `docs/src/conformance.md`, and a page per section in `docs/src/conformance/`. The check fails if a
-//! cited file, item or test does not exist, if the key words of a section are not covered one by one, or if the pages are not
-//! what the source gives.
+//! The source is `docs/conformance/*.toml`: `keywords.toml` says how often each key word of BCP 14 occurs in
+//! each section, `places.toml` gives short names to files, and every other file holds requirements
+//! ([`table::Requirement`]). From them come the book's pages: a summary, `docs/src/conformance.md`, and a
+//! page per section in `docs/src/conformance/`. The check fails if a cited file, item or test does not exist,
+//! if the key words of a section are not covered one by one, or if the pages are not what the source gives.
 
 mod page;
 mod places;

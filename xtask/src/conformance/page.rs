@@ -1,6 +1,7 @@
 //! The pages made of the table: a summary, and one page per section of the RFC.
 //!
-//! A requirement is a block of text and lists rather than a table row, so that it can be read on a narrow screen.
+//! A requirement is a block of text and lists rather than a table row, so that it can be read on a narrow
+//! screen.
 
 use super::table::{KEYWORDS, Requirement, Section, State, Table};
 use std::collections::BTreeMap;

@@ -94,7 +94,8 @@ fn has_item(text: &str, item: &str) -> bool {
     text.lines().any(|line| defines(line, item))
 }
 
-/// Whether `text` has a test of that name: a function under `#[test]`, or an entry `name: …` of a macro that makes tests.
+/// Whether `text` has a test of that name: a function under `#[test]`, or an entry `name: …` of a macro that
+/// makes tests.
 fn has_test(text: &str, name: &str) -> bool {
     let lines: Vec<&str> = text.lines().collect();
     let is_function = |i: usize| {

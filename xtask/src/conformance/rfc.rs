@@ -21,7 +21,8 @@ fn heading(line: &str) -> Option<&str> {
         .then_some(number)
 }
 
-/// Counts the key words of the body: from the first heading at the left margin on, page headers and footers left out.
+/// Counts the key words of the body: from the first heading at the left margin on, page headers and footers
+/// left out.
 pub(super) fn count(text: &str) -> Counts {
     let mut words: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     let mut section = None;

@@ -90,7 +90,8 @@ fn record_all(cases: &[Case], threads: Option<usize>) -> BTreeMap<String, Outcom
         threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
     let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(BTreeMap::new());
-    // A part that panics is counted and recorded as such; what it says is for the test that it is the body of.
+    // A part that panics is counted and recorded as such; what it says is for the test that it is the body
+    // of.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
     std::thread::scope(|scope| {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use umptcp_lab::{Experiment, Registries, RunOptions};
 use umptcp_testkit::simulation::cases::Case;
 
-/// Virtual time of a run: in all scenarios everything has begun by then. The scenarios' own times take minutes.
+/// Virtual time of a run: in all scenarios everything has begun by then. The scenarios' own times take
+/// minutes.
 const DURATION: Duration = Duration::from_secs(60);
 
 /// A case per combination of parameters.

@@ -4,9 +4,9 @@ use super::graph::Graph;
 use super::tree::Tree;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Layers of a crate, the lowest first; each entry holds the top-level modules of one layer. A module may use those of its
-/// own layer and of lower ones. Modules that are not listed may use and be used by any, but no layer may use a higher one
-/// by way of them.
+/// Layers of a crate, the lowest first; each entry holds the top-level modules of one layer. A module may use
+/// those of its own layer and of lower ones. Modules that are not listed may use and be used by any, but no
+/// layer may use a higher one by way of them.
 struct Layers {
     /// The crate's folder.
     folder: &'static str,

@@ -1,9 +1,10 @@
 //! `cargo xtask modules`: no crate has a circle of modules, and layers use only those below them.
 //!
-//! A module here is a file. An arrow from one file to another says that the first names an item that the second defines,
-//! in a `use` declaration or in any other path; re-exports are followed to the definition and are no arrows themselves,
-//! nor are `mod` declarations. Code under `#[cfg(test)]` does not count. Method calls are not resolved: a method that one
-//! file adds to a type of another (`impl`) makes an arrow to the type only.
+//! A module here is a file. An arrow from one file to another says that the first names an item that the
+//! second defines, in a `use` declaration or in any other path; re-exports are followed to the definition and
+//! are no arrows themselves, nor are `mod` declarations. Code under `#[cfg(test)]` does not count. Method
+//! calls are not resolved: a method that one file adds to a type of another (`impl`) makes an arrow to the
+//! type only.
 
 mod graph;
 mod layers;

@@ -39,7 +39,8 @@ impl Uses<'_> {
         }
     }
 
-    /// The paths in what a macro is given. It need not be Rust; what looks like a path and leads somewhere is one.
+    /// The paths in what a macro is given. It need not be Rust; what looks like a path and leads somewhere is
+    /// one.
     fn scan(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let (mut colons, mut after_dot) = (0, false);

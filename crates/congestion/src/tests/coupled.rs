@@ -30,8 +30,9 @@ fn lia_increases() {
     // alpha = 50 · 16,000 / 810,000 = 0.98765. On either: 0.98765 · 10⁷ / 50,000 = 197.53.
     assert_eq!(increase(&mut coupled("lia", &[(40, 50), (10, 100)]), 0, 10_000, 50), 197);
     assert_eq!(increase(&mut coupled("lia", &[(40, 50), (10, 100)]), 1, 10_000, 100), 197);
-    // 4 at 10 ms, 40 at 200 ms: max = 40,000, Σ = 600, alpha = 44 · 40,000 / 360,000 = 4.889. The coupled increase on
-    // the second, 4.889 · 10⁷ / 44,000 = 1,111, is more than TCP's 10⁷ / 40,000 = 250, so TCP's applies.
+    // 4 at 10 ms, 40 at 200 ms: max = 40,000, Σ = 600, alpha = 44 · 40,000 / 360,000 = 4.889. The coupled
+    // increase on the second, 4.889 · 10⁷ / 44,000 = 1,111, is more than TCP's 10⁷ / 40,000 = 250, so TCP's
+    // applies.
     assert_eq!(increase(&mut coupled("lia", &[(4, 10), (40, 200)]), 1, 10_000, 200), 250);
 }
 
@@ -69,16 +70,16 @@ fn lia_refreshes_alpha() {
     let alone = increase(&mut b, 0, 10_000, 50);
     assert!((248..=250).contains(&alone), "{alone}");
 
-    // The other one's window falls from 40 to 20: max = 16,000, Σ = 1,200, alpha = 60 · 16,000 / 1.44 M = 2/3,
-    // increase 2/3 · 10⁷ / 60,000 = 111.
+    // The other one's window falls from 40 to 20: max = 16,000, Σ = 1,200, alpha = 60 · 16,000 / 1.44 M =
+    // 2/3, increase 2/3 · 10⁷ / 60,000 = 111.
     let mut b = coupled("lia", &[(40, 50), (40, 50)]);
     assert_eq!(increase(&mut b, 0, 10_000, 50), 62);
     b.cc.on_loss(b.now, B, 40_000);
     let after = increase(&mut b, 0, 10_000, 50);
     assert!((110..=112).contains(&after), "{after}");
 
-    // The other one's round-trip time doubles: noticed at the end of a round. max = 16,000, Σ = 1,200 → as above,
-    // but of 80 segments in total: alpha 0.889, increase 0.889 · 10⁷ / 80,000 = 111.
+    // The other one's round-trip time doubles: noticed at the end of a round. max = 16,000, Σ = 1,200 → as
+    // above, but of 80 segments in total: alpha 0.889, increase 0.889 · 10⁷ / 80,000 = 111.
     let mut b = coupled("lia", &[(40, 50), (40, 50)]);
     assert_eq!(increase(&mut b, 0, 10_000, 50), 62);
     let slower = AckSample { in_recovery: true, ..b.sample(B, 1, 100) };
@@ -98,13 +99,15 @@ fn olia_increases() {
     let mut b = coupled("olia", &[(40, 50), (40, 50)]);
     assert_eq!(increase(&mut b, 0, 10_000, 50), 62);
 
-    // 40 and 10 segments at 50 ms, of which the smaller has delivered more since its loss: B = C = {1}, M = {0}.
+    // 40 and 10 segments at 50 ms, of which the smaller has delivered more since its loss: B = C = {1}, M =
+    // {0}.
     let mut b = coupled("olia", &[(40, 50), (10, 50)]);
     let delivered = AckSample { in_recovery: true, ..b.sample(B, 100_000, 50) };
     b.cc.on_ack(b.now, B, &delivered);
     // First term w/(Σw)² = 40,000 / 50,000² = 16 · 10⁻⁶, alpha = −1/2: 10⁷ · (16 − 12.5) · 10⁻⁶ = 35.
     assert_eq!(increase(&mut b, 0, 10_000, 50), 35);
-    // 10,000 / 50,035² = 4 · 10⁻⁶ and alpha = 1/2 of 10,000: 10⁷ · (4 + 50) · 10⁻⁶ = 540, a little less for the 35.
+    // 10,000 / 50,035² = 4 · 10⁻⁶ and alpha = 1/2 of 10,000: 10⁷ · (4 + 50) · 10⁻⁶ = 540, a little less for
+    // the 35.
     assert_eq!(increase(&mut b, 1, 10_000, 50), 539);
 
     // The larger is also the best: C is empty.
@@ -140,8 +143,8 @@ fn olia_shrinks_below_the_threshold() {
     assert_eq!(b.ssthresh(A), b.window(A));
 }
 
-/// l/rtt², not l²/rtt: 90 kB at 50 ms are better than 300 kB at 100 ms (36 against 30 Mbyte/s²), though the square of
-/// 300 kB over 100 ms is more than that of 90 kB over 50 ms.
+/// l/rtt², not l²/rtt: 90 kB at 50 ms are better than 300 kB at 100 ms (36 against 30 Mbyte/s²), though the
+/// square of 300 kB over 100 ms is more than that of 90 kB over 50 ms.
 #[test]
 fn olia_ranks_by_bytes_over_the_square_of_the_round_trip_time() {
     let mut b = coupled("olia", &[(10, 50), (40, 100)]);
@@ -178,8 +181,8 @@ fn balia_increases() {
     assert_eq!(increase(&mut coupled("balia", &[(40, 50)]), 0, 10_000, 50), 250);
     // Two alike: alpha = 1, x/(r (2x)²) = 1/(4w).
     assert_eq!(increase(&mut coupled("balia", &[(40, 50), (40, 50)]), 0, 10_000, 50), 62);
-    // x = 800 and 533 segments per second. On the second alpha = 1.5: x/(r·Σ²) = 533.3 / (0.05 · 1,333.3²) = 0.006 per
-    // segment, times 1.25 · 1.1: 10⁴ · 0.00825 = 82.5. Cut to the integer 1, it would be 60.
+    // x = 800 and 533 segments per second. On the second alpha = 1.5: x/(r·Σ²) = 533.3 / (0.05 · 1,333.3²) =
+    // 0.006 per segment, times 1.25 · 1.1: 10⁴ · 0.00825 = 82.5. Cut to the integer 1, it would be 60.
     let mut b = Bench::new("balia", 2);
     b.avoid(A, 42, 50);
     b.avoid(B, 28, 50);
@@ -247,7 +250,8 @@ fn wvegas_keeps_a_few_segments_queued() {
     // diff = 160 · 2/52 = 6.15 ≥ 2: it is the only path, alpha becomes 10, one more.
     vegas_round(&mut b, A, 52, 50);
     assert_eq!(b.window(A), 161_000);
-    // diff = 161 · 3/53 = 9.1 < 10, and 162 · 5/55 = 14.7 > 10. The delay, 5 ms, has doubled: 161,000 · 50/110.
+    // diff = 161 · 3/53 = 9.1 < 10, and 162 · 5/55 = 14.7 > 10. The delay, 5 ms, has doubled: 161,000 ·
+    // 50/110.
     vegas_round(&mut b, A, 53, 50);
     assert_eq!(b.window(A), 162_000);
     vegas_round(&mut b, A, 55, 50);
@@ -269,12 +273,15 @@ fn wvegas_weighs_its_targets_by_rate() {
         vegas_round(&mut b, A, 52, 50);
         vegas_round(&mut b, B, 52, 50);
     }
-    // diff of A: 90 · 2/52 = 3.5 ≥ 2: its target becomes 10 · 1.73 / (1.73 + 0.6) = 7.4. Of B: 1.15 < 2. Both grow.
+    // diff of A: 90 · 2/52 = 3.5 ≥ 2: its target becomes 10 · 1.73 / (1.73 + 0.6) = 7.4. Of B: 1.15 < 2. Both
+    // grow.
     assert_eq!((b.window(A), b.window(B)), (92_000, 32_000));
-    // A: 92 · 5/55 = 8.4 > 7.3, one less; the delay has more than doubled, so the queue is drained: by 50/110.
+    // A: 92 · 5/55 = 8.4 > 7.3, one less; the delay has more than doubled, so the queue is drained: by
+    // 50/110.
     vegas_round(&mut b, A, 55, 50);
     assert_eq!(b.window(A), 91_000 * 50 / 110);
-    // B: 32 · 5/55 = 2.9 ≥ 2: its target becomes 10 · 32 / (32 + 41.4) = 4.4. One more, and no part in the draining.
+    // B: 32 · 5/55 = 2.9 ≥ 2: its target becomes 10 · 32 / (32 + 41.4) = 4.4. One more, and no part in the
+    // draining.
     vegas_round(&mut b, B, 55, 50);
     assert_eq!(b.window(B), 33_000);
 }

@@ -1,8 +1,8 @@
-//! A fluid model of a network: no simulator like netsim, but enough to check that each algorithm balances load as its
-//! paper says.
+//! A fluid model of a network: no simulator like netsim, but enough to check that each algorithm balances
+//! load as its paper says.
 //!
-//! Time advances in steps of 5 ms. In each step a subflow sends window / RTT, where the RTT is the base RTT plus the
-//! queueing delay of its link. A link drops packets with RED's probability.
+//! Time advances in steps of 5 ms. In each step a subflow sends window / RTT, where the RTT is the base RTT
+//! plus the queueing delay of its link. A link drops packets with RED's probability.
 
 use super::*;
 
@@ -16,7 +16,8 @@ struct Link {
 }
 
 impl Link {
-    /// RED (reference figures of the OLIA paper): per 10 Mbit/s nothing up to 25 packets, 0.1 at 50, 1 at 100.
+    /// RED (reference figures of the OLIA paper): per 10 Mbit/s nothing up to 25 packets, 0.1 at 50, 1 at
+    /// 100.
     fn drop_probability(&self) -> f64 {
         let packets = self.queue / MSS as f64 * 1_250_000.0 / self.rate;
         match packets {
@@ -145,8 +146,8 @@ fn sum(rates: &[f64]) -> f64 {
     rates.iter().sum()
 }
 
-/// The goal of RFC 6356 §3 at one bottleneck: two coupled subflows take as much as one TCP, two uncoupled ones twice
-/// as much.
+/// The goal of RFC 6356 §3 at one bottleneck: two coupled subflows take as much as one TCP, two uncoupled
+/// ones twice as much.
 #[test]
 fn shared_bottleneck() {
     for (name, tcp, expected) in [
@@ -169,8 +170,8 @@ fn shared_bottleneck() {
     }
 }
 
-/// Alone on two links every algorithm fills both, except that BALIA reduces deeply on the slower one and wVegas drains
-/// its own queue.
+/// Alone on two links every algorithm fills both, except that BALIA reduces deeply on the slower one and
+/// wVegas drains its own queue.
 #[test]
 fn two_links_are_filled() {
     for name in built_in().names() {
@@ -180,8 +181,8 @@ fn two_links_are_filled() {
     }
 }
 
-/// RFC 6356 §1, goal 3: with one shared path and one of its own, a coupled algorithm uses the shared path less than an
-/// uncoupled one does.
+/// RFC 6356 §1, goal 3: with one shared path and one of its own, a coupled algorithm uses the shared path
+/// less than an uncoupled one does.
 #[test]
 fn coupling_moves_away_from_the_congested_path() {
     let share = |name| {

@@ -80,8 +80,8 @@ fn reductions() {
     }
 }
 
-/// RFC 5681 §3.1: FlightSize is that of the start of recovery, so a lost retransmission does not lower the threshold
-/// again. A later timeout does.
+/// RFC 5681 §3.1: FlightSize is that of the start of recovery, so a lost retransmission does not lower the
+/// threshold again. A later timeout does.
 #[test]
 fn a_timeout_in_recovery_keeps_the_threshold() {
     for name in EVERY {
@@ -109,7 +109,8 @@ fn marks_reduce_to_one_segment() {
     assert_eq!((b.window(A), b.ssthresh(A)), (1_000, 2_000));
 }
 
-/// RFC 7661 §4.4.1: when the end of a burst is lost, the reduction starts from the burst, not from the few bytes left.
+/// RFC 7661 §4.4.1: when the end of a burst is lost, the reduction starts from the burst, not from the few
+/// bytes left.
 #[test]
 fn a_loss_at_the_end_of_a_burst_halves_the_burst() {
     let mut b = Bench::new("reno", 1);
@@ -195,7 +196,8 @@ fn no_growth_in_recovery_or_while_the_application_is_the_limit() {
     }
 }
 
-/// RFC 5681 §3.1: if the segments prove too large, an initial window shrinks with them, but a grown one does not.
+/// RFC 5681 §3.1: if the segments prove too large, an initial window shrinks with them, but a grown one does
+/// not.
 #[test]
 fn segment_size_changes() {
     let mut b = Bench::new("reno", 2);
@@ -271,13 +273,13 @@ fn cubic_follows_its_curve() {
     b.start(A, 300_000, 100);
     b.cc.on_loss(b.now, A, 300_000);
     assert_eq!(b.window(A), 210_000);
-    // §4.3: the first ACK starts the epoch, where W_cubic(0) is the window. Reno's estimate leads by 0.529 / 10
-    // segments.
+    // §4.3: the first ACK starts the epoch, where W_cubic(0) is the window. Reno's estimate leads by 0.529 /
+    // 10 segments.
     b.now += Duration::from_millis(100);
     b.ack(A, 21_000, 100);
     assert_eq!(b.window(A), 210_052);
-    // §4.2: 100 ms later W_cubic(0.1 + 0.1) = 0.4 · (0.2 − 6.0822)³ + 300 = 218.59 segments. The target is for a whole
-    // window; an ACK of a tenth of it goes a tenth of the way from 210.053.
+    // §4.2: 100 ms later W_cubic(0.1 + 0.1) = 0.4 · (0.2 − 6.0822)³ + 300 = 218.59 segments. The target is
+    // for a whole window; an ACK of a tenth of it goes a tenth of the way from 210.053.
     b.now += Duration::from_millis(100);
     b.ack(A, 21_005, 100);
     assert_eq!(b.window(A), 210_906);
@@ -295,8 +297,8 @@ fn cubic_follows_its_curve() {
     assert!((302_500..303_900).contains(&convex), "{convex}");
 }
 
-/// RFC 9438 §4.3: on a short round-trip time the estimate of Reno leads: 3 · 0.3 / 1.7 = 0.529 segments per round trip,
-/// and 1 from the old window on.
+/// RFC 9438 §4.3: on a short round-trip time the estimate of Reno leads: 3 · 0.3 / 1.7 = 0.529 segments per
+/// round trip, and 1 from the old window on.
 #[test]
 fn cubic_is_as_fast_as_reno_on_short_paths() {
     let mut b = Bench::new("cubic", 1);
@@ -357,8 +359,8 @@ fn cubic_after_a_timeout_starts_from_where_it_is() {
     assert!((490..=530).contains(&grown), "{grown}");
 }
 
-/// RFC 9438 §4.2: however far ahead the curve is, the window grows by at most half per round trip. Window 70, W_max 100,
-/// K = 4.217 s, RTT 10 s: W_cubic(1 + 10) = 0.4 · 6.783³ + 100 = 225 segments.
+/// RFC 9438 §4.2: however far ahead the curve is, the window grows by at most half per round trip. Window 70,
+/// W_max 100, K = 4.217 s, RTT 10 s: W_cubic(1 + 10) = 0.4 · 6.783³ + 100 = 225 segments.
 #[test]
 fn cubic_grows_no_faster_than_half_a_window_per_round_trip() {
     let mut b = Bench::new("cubic", 1);

@@ -81,7 +81,8 @@ fn apply(cc: &mut dyn CongestionController, now: &mut Instant, id: SubflowId, op
 }
 
 proptest! {
-    /// A known subflow's window is at least one byte (one segment, in fact) and finite; an unknown one's is 0.
+    /// A known subflow's window is at least one byte (one segment, in fact) and finite; an unknown one's is
+    /// 0.
     #[test]
     fn windows_stay_within_bounds(ops in prop::collection::vec((0u32..3, op()), 1..200)) {
         for name in built_in().names() {
@@ -111,12 +112,12 @@ proptest! {
         }
     }
 
-    /// RFC 6356 §3, goal 2: on no path does LIA grow faster than TCP would there, and all together, in bytes per
-    /// second gained per second, no faster than TCP on the best path.
+    /// RFC 6356 §3, goal 2: on no path does LIA grow faster than TCP would there, and all together, in bytes
+    /// per second gained per second, no faster than TCP on the best path.
     #[test]
     fn lia_never_outgrows_reno(paths in prop::collection::vec((2u64..2_000, 1u64..1_000), 1..6)) {
-        // Windows are visible in whole bytes only, so a window is acknowledged at once, which adds alpha · w/w_total
-        // segments. Each path has its own controller, so that all start from the same state.
+        // Windows are visible in whole bytes only, so a window is acknowledged at once, which adds alpha ·
+        // w/w_total segments. Each path has its own controller, so that all start from the same state.
         let mut gained = 0.0;
         let mut best = 0.0f64;
         for (i, (segments, rtt)) in (0..).zip(&paths) {

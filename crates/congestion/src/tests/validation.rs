@@ -14,7 +14,8 @@ fn limited(b: &mut Bench, bytes: u64) {
     b.cc.on_round(b.now, A);
 }
 
-/// A window of at least 80 segments that was full for two round trips, then `rounds` that used ten segments of it.
+/// A window of at least 80 segments that was full for two round trips, then `rounds` that used ten segments
+/// of it.
 fn after(name: &str, rounds: u32) -> Bench {
     let mut b = Bench::new(name, 1);
     let before = if name == "cubic" { 114_286 } else { 160_000 };
@@ -29,8 +30,8 @@ fn after(name: &str, rounds: u32) -> Bench {
     b
 }
 
-/// §4.3, §4.4.1: within the sampling period of a second the full window still counts. After that, a loss halves what
-/// was used, whatever the algorithm's own factor is.
+/// §4.3, §4.4.1: within the sampling period of a second the full window still counts. After that, a loss
+/// halves what was used, whatever the algorithm's own factor is.
 #[test]
 fn a_loss_with_an_unused_window_halves_what_was_used() {
     for name in EVERY {
@@ -132,7 +133,8 @@ fn every_five_minutes_unused_cost_half_the_window() {
     }
 }
 
-/// A sender that always has data never enters the phase, although slow start doubles the window between two samples.
+/// A sender that always has data never enters the phase, although slow start doubles the window between two
+/// samples.
 #[test]
 fn a_busy_sender_in_slow_start_is_never_taken_for_an_idle_one() {
     for rounds in 1..6 {

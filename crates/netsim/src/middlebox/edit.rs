@@ -6,8 +6,8 @@ use umptcp_stack_core::wire::tcp::TcpFlags;
 use umptcp_types::SeqNumber;
 
 impl Packet {
-    /// Translates the sequence number, the acknowledgment number if the ACK flag is set, and with `sack` the edges of
-    /// SACK blocks as well, in the same way as the acknowledgment number.
+    /// Translates the sequence number, the acknowledgment number if the ACK flag is set, and with `sack` the
+    /// edges of SACK blocks as well, in the same way as the acknowledgment number.
     pub(crate) fn translate(&mut self, seq: impl Fn(u32) -> u32, ack: impl Fn(u32) -> u32, sack: bool) {
         let Some(tcp) = self.tcp() else { return };
         let (old_seq, old_ack, acknowledges) = (tcp.seq(), tcp.ack(), tcp.flags().ack);
@@ -40,7 +40,8 @@ impl Packet {
         (first, second)
     }
 
-    /// Appends the payload of `next`, and takes over its FIN and PSH, acknowledgement and window: they are newer.
+    /// Appends the payload of `next`, and takes over its FIN and PSH, acknowledgement and window: they are
+    /// newer.
     pub(crate) fn append(mut self, next: &Packet) -> Packet {
         let mut payload: Payload = self.payload().clone();
         for s in next.payload().slices() {

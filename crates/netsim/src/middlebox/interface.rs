@@ -27,7 +27,8 @@ impl Flow {
 
 /// Something on a cable that sees every packet, both ways.
 ///
-/// It stands at the cable's first end: packets going [`Direction::Forward`] meet it before the link's queue, those going
+/// It stands at the cable's first end: packets going [`Direction::Forward`] meet it before the link's queue,
+/// those going
 /// [`Direction::Reverse`] after the wire. It sees packets of the MTU, never larger segments. Several form a chain; a box
 /// that is to see one direction only is wrapped in [`OneWay`](super::OneWay).
 pub trait Middlebox: fmt::Debug + Send {
@@ -64,7 +65,8 @@ pub struct Output {
 }
 
 impl Output {
-    /// Sends `packet` on its way from this box in `direction`: a box may also answer, or forge packets, the other way.
+    /// Sends `packet` on its way from this box in `direction`: a box may also answer, or forge packets, the
+    /// other way.
     pub fn send(&mut self, direction: Direction, packet: Packet) {
         self.packets.push_back((direction, packet));
     }

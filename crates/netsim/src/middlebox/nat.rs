@@ -7,16 +7,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use umptcp_types::{Duration, Instant};
 
-/// Translates the address and port that forward packets come from, and back (RFC 3022), as the box at a home's end of a
-/// line does: endpoint-independent mapping, endpoint-independent filtering of what it knows (RFC 5382 §4, §5).
+/// Translates the address and port that forward packets come from, and back (RFC 3022), as the box at a
+/// home's end of a line does: endpoint-independent mapping, endpoint-independent filtering of what it knows
+/// (RFC 5382 §4, §5).
 ///
 /// It keeps no state of the TCP connection: a mapping lives as long as packets use it.
 #[derive(Debug)]
 pub struct Nat {
     /// Address that the far side sees; `None`: the inner one, so that only ports change.
     pub public: Option<IpAddr>,
-    /// A mapping unused for so long is forgotten; a packet from within then makes another, with another port. `None`:
-    /// never. RFC 5382 asks for 2 hours 4 minutes; many boxes forget after minutes.
+    /// A mapping unused for so long is forgotten; a packet from within then makes another, with another port.
+    /// `None`: never. RFC 5382 asks for 2 hours 4 minutes; many boxes forget after minutes.
     pub expiry: Option<Duration>,
     /// Packets from outside that no mapping is for, dropped.
     pub unsolicited: u64,
@@ -52,8 +53,8 @@ impl Nat {
         Nat { expiry: Some(expiry), ..self }
     }
 
-    /// Forgets everything at `at`, as when the box is started again or its line gets another address: the next packet of
-    /// each connection comes from another port.
+    /// Forgets everything at `at`, as when the box is started again or its line gets another address: the
+    /// next packet of each connection comes from another port.
     pub fn rebinding(mut self, at: Instant) -> Self {
         self.rebind.insert(at, ());
         self

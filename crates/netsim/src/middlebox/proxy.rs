@@ -8,9 +8,9 @@ use umptcp_stack_core::payload::Payload;
 use umptcp_stack_core::wire::tcp::TcpFlags;
 use umptcp_types::{Instant, SeqNumber};
 
-/// Acknowledges payload going one way as soon as it sees it, as proxies that shield a long link do, and from some point of
-/// the stream on fails to deliver what it has acknowledged: the reason for DATA_ACKs and for the retransmission of data
-/// whose subflow sender was told that it had arrived (RFC 8684 §3.3.2, §3.3.6).
+/// Acknowledges payload going one way as soon as it sees it, as proxies that shield a long link do, and from
+/// some point of the stream on fails to deliver what it has acknowledged: the reason for DATA_ACKs and for
+/// the retransmission of data whose subflow sender was told that it had arrived (RFC 8684 §3.3.2, §3.3.6).
 #[derive(Debug)]
 pub struct AcknowledgingProxy {
     /// The direction of the payload.

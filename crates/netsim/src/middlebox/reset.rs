@@ -19,7 +19,8 @@ pub enum Aim {
     Blind,
 }
 
-/// Sends a RST after a number of packets with payload of each connection went by, as if it came from their sender.
+/// Sends a RST after a number of packets with payload of each connection went by, as if it came from their
+/// sender.
 #[derive(Debug)]
 pub struct InjectReset {
     /// Which packets count, and whose sender the RST seems to come from.
@@ -35,7 +36,8 @@ pub struct InjectReset {
 }
 
 impl InjectReset {
-    /// Resets once per connection, after `after` packets with payload in `direction`, counted over all connections.
+    /// Resets once per connection, after `after` packets with payload in `direction`, counted over all
+    /// connections.
     pub fn new(direction: Direction, aim: Aim, after: u64) -> Self {
         InjectReset { direction, aim, after, sent: 0, seen: 0, done: HashSet::new() }
     }

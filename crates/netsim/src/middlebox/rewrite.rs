@@ -9,9 +9,10 @@ use umptcp_types::Instant;
 
 /// Replaces some bytes of each connection's stream, in one direction, by others.
 ///
-/// With other bytes of the same number it is a box that patches text in place; with more or fewer it adjusts sequence and
-/// acknowledgement numbers and SACK blocks from there on, as the gateway for FTP does. What is retransmitted is changed
-/// in the same way, so plain TCP sees a consistent stream. MPTCP options are not understood and left alone.
+/// With other bytes of the same number it is a box that patches text in place; with more or fewer it adjusts
+/// sequence and acknowledgement numbers and SACK blocks from there on, as the gateway for FTP does. What is
+/// retransmitted is changed in the same way, so plain TCP sees a consistent stream. MPTCP options are not
+/// understood and left alone.
 #[derive(Debug)]
 pub struct RewritePayload {
     /// The direction whose payload is changed.

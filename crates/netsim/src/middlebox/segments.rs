@@ -9,10 +9,11 @@ use umptcp_types::{Duration, Instant};
 /// What becomes of MPTCP options when segments are cut or joined.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Options {
-    /// Every piece carries them, as from a NIC (TSO). Of joined segments the first one's stay, and only such are joined as
-    /// carry the same (GRO).
+    /// Every piece carries them, as from a NIC (TSO). Of joined segments the first one's stay, and only such
+    /// are joined as carry the same (GRO).
     Copied,
-    /// The first piece alone carries them; of joined segments the first one's stay, whatever the others carried.
+    /// The first piece alone carries them; of joined segments the first one's stay, whatever the others
+    /// carried.
     First,
     /// They are removed.
     Dropped,

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use umptcp_types::Instant;
 
 /// Adds a number of its own to the sequence numbers of each direction of each connection, and takes it off
-/// acknowledgements and SACK blocks. RFC 8684 §3.3.1 has subflow sequence numbers relative because of such boxes.
+/// acknowledgements and SACK blocks. RFC 8684 §3.3.1 has subflow sequence numbers relative because of such
+/// boxes.
 ///
 /// A connection whose SYN it has not seen passes untouched.
 #[derive(Debug)]

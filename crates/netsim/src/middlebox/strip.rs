@@ -22,14 +22,16 @@ pub enum StripWhere {
     Everything,
 }
 
-/// Removes MPTCP options: replaces them by NOPs, or shortens the header. [`Since`](super::Since) has it begin later.
+/// Removes MPTCP options: replaces them by NOPs, or shortens the header. [`Since`](super::Since) has it begin
+/// later.
 #[derive(Clone, Debug)]
 pub struct StripMptcp {
     /// From which packets.
     pub which: StripWhere,
     /// Only options of this subtype (RFC 8684 §7.2); `None`: all.
     pub subtype: Option<u8>,
-    /// Overwrite the option with NOPs (as Linux's `nft … reset tcp option mptcp` does) instead of shortening the header.
+    /// Overwrite the option with NOPs (as Linux's `nft … reset tcp option mptcp` does) instead of shortening
+    /// the header.
     pub overwrite: bool,
     /// Options removed so far.
     pub removed: u64,

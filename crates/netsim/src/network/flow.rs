@@ -45,7 +45,8 @@ pub struct FlowSpec {
 }
 
 impl FlowSpec {
-    /// A connection over all paths to the server's first address, at once, with default settings, steered by hand.
+    /// A connection over all paths to the server's first address, at once, with default settings, steered by
+    /// hand.
     pub fn new(client: NodeId, server: NodeId) -> FlowSpec {
         FlowSpec {
             client,
@@ -217,7 +218,8 @@ impl FlowEnd {
         }
     }
 
-    /// Reads, asks the application, writes, shuts down. `peer_sent` is what the other application has handed to its stack.
+    /// Reads, asks the application, writes, shuts down. `peer_sent` is what the other application has handed
+    /// to its stack.
     pub(super) fn run(
         &mut self,
         now: Instant,

@@ -2,10 +2,11 @@
 //!
 //! # Order
 //!
-//! The clock jumps to the next thing that is due. Within one instant: actions ([`Network::at`]) in the order they were
-//! added; arrivals, cable by cable; stacks' timers, node by node; applications' timers, flow by flow; samples. After each
-//! of these the nodes it concerned are settled: events go to the applications, applications act, packets go to the cables,
-//! until a node has neither. The same calls with the same seed give the same packets at the same times.
+//! The clock jumps to the next thing that is due. Within one instant: actions ([`Network::at`]) in the order
+//! they were added; arrivals, cable by cable; stacks' timers, node by node; applications' timers, flow by
+//! flow; samples. After each of these the nodes it concerned are settled: events go to the applications,
+//! applications act, packets go to the cables, until a node has neither. The same calls with the same seed
+//! give the same packets at the same times.
 
 mod agenda;
 mod fixed_route;
@@ -151,7 +152,8 @@ impl Network {
         self.add_node(name, NodeKind::Host(Box::new(Stack::new(config, seed))))
     }
 
-    /// Adds a router: it forwards packets along the shortest way, in no time. Queues and delays belong to cables.
+    /// Adds a router: it forwards packets along the shortest way, in no time. Queues and delays belong to
+    /// cables.
     pub fn add_router(&mut self, name: &str) -> NodeId {
         self.add_node(name, NodeKind::Router)
     }
@@ -173,11 +175,12 @@ impl Network {
         CableId(id)
     }
 
-    /// Adds a path (a network interface with its addresses) to a host or custom node, attached to `cables` of that node.
+    /// Adds a path (a network interface with its addresses) to a host or custom node, attached to `cables` of
+    /// that node.
     ///
-    /// With several cables the interface stands for one behind an ideal switch: each packet takes the cable that leads to
-    /// its destination. With `gro`, consecutive packets that arrive at the same instant reach the stack as one segment; it
-    /// never delays a packet.
+    /// With several cables the interface stands for one behind an ideal switch: each packet takes the cable
+    /// that leads to its destination. With `gro`, consecutive packets that arrive at the same instant reach
+    /// the stack as one segment; it never delays a packet.
     pub fn add_path(&mut self, node: NodeId, config: PathConfig, cables: &[CableId], gro: bool) -> PathId {
         let addresses = config.addresses.clone();
         let now = self.now;
@@ -267,7 +270,8 @@ impl Network {
         }
     }
 
-    /// The kept packet events as text, in order of time: time, cable and direction, what happened, the packet.
+    /// The kept packet events as text, in order of time: time, cable and direction, what happened, the
+    /// packet.
     pub fn trace(&self) -> Vec<String> {
         self.recorder.lines()
     }
@@ -367,9 +371,10 @@ impl Network {
         self.with_cable(cable, |_, c| c.push_middlebox(Box::new(middlebox)));
     }
 
-    /// Sets a connection up: listens at once, connects at `spec.start`. Several to one port have one listener, that of the first, and
-    /// are accepted in the order in which they were added. With `fast_open` in a side's settings the client asks for cookies
-    /// and writes before it is connected, and the listener gives cookies (RFC 7413).
+    /// Sets a connection up: listens at once, connects at `spec.start`. Several to one port have one
+    /// listener, that of the first, and are accepted in the order in which they were added. With `fast_open`
+    /// in a side's settings the client asks for cookies and writes before it is connected, and the listener
+    /// gives cookies (RFC 7413).
     pub fn add_flow(&mut self, spec: FlowSpec) -> Result<FlowId, SimError> {
         let index = self.flows.len();
         let FlowSpec { client, server, server_address, port, paths, client_config, server_config, .. } = spec;
@@ -440,14 +445,16 @@ impl Network {
         self.flows.len()
     }
 
-    /// The application at `side` is to send `bytes` more. Only for ends without an [`Application`](crate::application::Application).
+    /// The application at `side` is to send `bytes` more. Only for ends without an
+    /// [`Application`](crate::application::Application).
     pub fn send(&mut self, flow: FlowId, side: Side, bytes: u64) {
         let plan = &mut self.flows[flow.0].end_mut(side).plan;
         plan.send = plan.send.saturating_add(bytes);
         self.run_end(flow, side);
     }
 
-    /// The application at `side` is to shut down once it has sent everything. Only for ends without an [`Application`](crate::application::Application).
+    /// The application at `side` is to shut down once it has sent everything. Only for ends without an
+    /// [`Application`](crate::application::Application).
     pub fn finish(&mut self, flow: FlowId, side: Side) {
         self.flows[flow.0].end_mut(side).plan.finish = true;
         self.run_end(flow, side);
@@ -467,8 +474,9 @@ impl Network {
         self.run_end(flow, side);
     }
 
-    /// Gives one end of a connection another congestion control algorithm, another scheduler, or both, by the names in its
-    /// stack's registries. An end that is not connected, or a name that does not exist, changes nothing.
+    /// Gives one end of a connection another congestion control algorithm, another scheduler, or both, by the
+    /// names in its stack's registries. An end that is not connected, or a name that does not exist, changes
+    /// nothing.
     pub fn change_algorithms(
         &mut self,
         flow: FlowId,

@@ -9,7 +9,8 @@ use umptcp_types::{Instant, PathId};
 
 /// A node that is not a host of this stack: another TCP implementation, or a hostile peer.
 pub trait PacketNode: Send {
-    /// A packet came in on `path` (the number of the path in order of [`Network::add_path`](super::Network::add_path) on this node).
+    /// A packet came in on `path` (the number of the path in order of
+    /// [`Network::add_path`](super::Network::add_path) on this node).
     fn handle_packet(&mut self, now: Instant, path: PathId, packet: RxPacket);
     /// The next packet to send; called until `None`.
     fn poll_transmit(&mut self, now: Instant) -> Option<Transmit>;

@@ -8,8 +8,8 @@ use umptcp_types::{Instant, PathId};
 
 /// Sees everything that passes between the network and the stacks of its hosts.
 ///
-/// A [`Tap`](crate::trace::Tap) sees packets on cables; this sees them as the stack gives and takes them, before
-/// segmentation and after coalescing.
+/// A [`Tap`](crate::trace::Tap) sees packets on cables; this sees them as the stack gives and takes them,
+/// before segmentation and after coalescing.
 pub trait Probe: Send {
     /// The observer for the stack of a host, asked for once per host.
     fn observer(&mut self, host: NodeId) -> Option<Box<dyn Observer>>;

@@ -1,5 +1,5 @@
-//! Where packets go: shortest ways, by number of cables, ties to the cable made first; or as prescribed for a pair of
-//! addresses.
+//! Where packets go: shortest ways, by number of cables, ties to the cable made first; or as prescribed for a
+//! pair of addresses.
 
 use super::Network;
 use super::fixed_route::{FixedRoute, Hop};
@@ -11,10 +11,12 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 
 impl Network {
-    /// Prescribes the way of all packets from `source` to `destination`: along these cables in this order, wherever the
-    /// cables' ends are attached. Each cable may occur once. Nothing happens between one cable and the next.
+    /// Prescribes the way of all packets from `source` to `destination`: along these cables in this order,
+    /// wherever the cables' ends are attached. Each cable may occur once. Nothing happens between one cable
+    /// and the next.
     ///
-    /// So subflows take routes of their own when each has an address of its own. The way back is prescribed separately.
+    /// So subflows take routes of their own when each has an address of its own. The way back is prescribed
+    /// separately.
     ///
     /// # Panics
     ///

@@ -121,7 +121,8 @@ impl Network {
         self.run_until(self.now + time)
     }
 
-    /// Runs until `done` says so, checked after every event; at most for `time`. `what` names it in the error.
+    /// Runs until `done` says so, checked after every event; at most for `time`. `what` names it in the
+    /// error.
     pub fn run_until_true(
         &mut self,
         what: &str,
@@ -263,7 +264,8 @@ impl Network {
         self.record(end, PacketEventKind::Dropped(DropReason::NoRoute), packet);
     }
 
-    /// The path of `node` that a packet from `end` belongs to: of those attached there, the one that has the address.
+    /// The path of `node` that a packet from `end` belongs to: of those attached there, the one that has the
+    /// address.
     fn path_for(&self, end: CableEnd, node: usize, packet: &Packet) -> Option<usize> {
         let destination = packet.destination()?;
         let mut attached = self.nodes[node]
@@ -295,7 +297,8 @@ impl Network {
         }
     }
 
-    /// Has a node settled when the network next runs: it may have something to say, but the network is being built.
+    /// Has a node settled when the network next runs: it may have something to say, but the network is being
+    /// built.
     pub(super) fn wake(&mut self, node: usize) {
         self.nodes[node].armed = Some(self.now);
         self.agenda.push(self.now, Due::Node(node));

@@ -54,7 +54,8 @@ impl Sample {
         rate(received(self).saturating_sub(received(earlier)), self.at - earlier.at)
     }
 
-    /// Mean rate in bits per second, IP headers included, that came out of one direction of a cable since `earlier`.
+    /// Mean rate in bits per second, IP headers included, that came out of one direction of a cable since
+    /// `earlier`.
     pub fn cable_rate(&self, earlier: &Sample, cable: usize, direction: Direction) -> f64 {
         let bytes =
             |s: &Sample| s.cables.get(cable).map_or(0, |c| c[direction as usize].stats.delivered_bytes);

@@ -56,8 +56,9 @@ impl Emulation {
         }
     }
 
-    /// Packets leave in batches at least this far apart, so that fast links cost few wake-ups and their packets merge into
-    /// segments. A packet after a pause is not delayed by it. Zero, the default: each leaves as soon as it is due.
+    /// Packets leave in batches at least this far apart, so that fast links cost few wake-ups and their
+    /// packets merge into segments. A packet after a pause is not delayed by it. Zero, the default: each
+    /// leaves as soon as it is due.
     pub fn set_granularity(&mut self, granularity: Duration) {
         self.granularity = granularity;
     }
@@ -78,8 +79,8 @@ impl Emulation {
         self.ports.len()
     }
 
-    /// Joins two ports; `forward` leads from `first` to `second`. Returns the cable's number. Panics when a port is not of
-    /// this network.
+    /// Joins two ports; `forward` leads from `first` to `second`. Returns the cable's number. Panics when a
+    /// port is not of this network.
     pub fn add_cable(&mut self, first: PortId, second: PortId, forward: Link, reverse: Link) -> usize {
         let id = self.cables.len();
         self.cables.push((Cable::new(forward, reverse, self.seed, id as u64), [first, second]));
@@ -88,7 +89,8 @@ impl Emulation {
         id
     }
 
-    /// Packets to `destination` that enter at `port` take `cable`. Not needed at ports with only one cable, which takes all.
+    /// Packets to `destination` that enter at `port` take `cable`. Not needed at ports with only one cable,
+    /// which takes all.
     pub fn add_route(&mut self, port: PortId, destination: IpAddr, cable: usize) {
         self.routes.insert((port, destination), cable);
     }

@@ -98,7 +98,8 @@ impl Emulator {
         Ok(emulator)
     }
 
-    /// Lets `f` act on the network at the present time, and waits for its answer. `None` when the emulator has ended.
+    /// Lets `f` act on the network at the present time, and waits for its answer. `None` when the emulator
+    /// has ended.
     pub fn with<R: Send + 'static>(
         &self,
         f: impl FnOnce(Instant, &mut Emulation) -> R + Send + 'static,
@@ -112,7 +113,8 @@ impl Emulator {
         answer.recv().ok()
     }
 
-    /// Stops all threads and returns the network and what its ports saw. `None` when the links' thread panicked.
+    /// Stops all threads and returns the network and what its ports saw. `None` when the links' thread
+    /// panicked.
     pub fn stop(mut self) -> Option<(Emulation, EmulatorStats)> {
         self.halt()
     }

@@ -30,7 +30,8 @@ impl JoinRule {
 enum Memory {
     /// It grows with its contents, which take it along: for pieces that rarely come.
     Growing,
-    /// Allocated whole; what is sealed shares it, and what comes next uses the rest: for a steady stream of pieces.
+    /// Allocated whole; what is sealed shares it, and what comes next uses the rest: for a steady stream of
+    /// pieces.
     Blocks,
 }
 
@@ -84,7 +85,8 @@ impl Joiner {
         full
     }
 
-    /// Appends a copy of the front of `data`, as much as one buffer takes, and returns its length with what had to be sealed.
+    /// Appends a copy of the front of `data`, as much as one buffer takes, and returns its length with what
+    /// had to be sealed.
     #[must_use = "the sealed bytes come first in the queue"]
     pub fn fill(&mut self, data: &[u8]) -> (usize, Option<Bytes>) {
         let room = match self.room() {

@@ -3,7 +3,8 @@
 use alloc::collections::BTreeMap;
 use core::ops::Range;
 
-/// A set of positions, held as disjoint, non-adjacent ranges. Every operation costs O(log n) plus the ranges it removes.
+/// A set of positions, held as disjoint, non-adjacent ranges. Every operation costs O(log n) plus the ranges
+/// it removes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RangeSet {
     /// Start → end.

@@ -1,14 +1,14 @@
 //! Bytes that arrived out of order, at the level of a subflow or of the connection's data.
 //!
-//! Positions are unwrapped 64-bit offsets. Pieces stay the slices they arrived as, because payload is copied once only, in the
-//! system call, but for two cases in which that would hold much memory for few bytes:
+//! Positions are unwrapped 64-bit offsets. Pieces stay the slices they arrived as, because payload is copied
+//! once only, in the system call, but for two cases in which that would hold much memory for few bytes:
 //! - a piece of less than 8 KiB is copied out of its receive buffer, which may be 64 KiB;
-//! - copied pieces that adjoin are joined, in sizes that grow geometrically up to 16 KiB, so that each byte is moved
-//!   a bounded number of times and a million one-byte segments become some sixty pieces.
+//! - copied pieces that adjoin are joined, in sizes that grow geometrically up to 16 KiB, so that each byte
+//!   is moved a bounded number of times and a million one-byte segments become some sixty pieces.
 //!
-//! So memory is at most 64 / 8 = 8 times the bytes for large pieces and about twice for small ones, and some 128 bytes
-//! of bookkeeping for each island (bytes with a gap on both sides), of which there are at most [`MAX_ISLANDS`]. The
-//! caller's window bounds the bytes: what lies beyond it is cut off.
+//! So memory is at most 64 / 8 = 8 times the bytes for large pieces and about twice for small ones, and some
+//! 128 bytes of bookkeeping for each island (bytes with a gap on both sides), of which there are at most
+//! [`MAX_ISLANDS`]. The caller's window bounds the bytes: what lies beyond it is cut off.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -102,8 +102,9 @@ impl Reassembly {
 
     /// Takes `payload`, whose first byte has position `at`.
     ///
-    /// `next` is the next position expected in order: what lies below was delivered before. Bytes at or above `limit_end`
-    /// are outside the window and cut off. Of bytes that were received twice the first copy stays (RFC 8684 §3.3.1).
+    /// `next` is the next position expected in order: what lies below was delivered before. Bytes at or above
+    /// `limit_end` are outside the window and cut off. Of bytes that were received twice the first copy stays
+    /// (RFC 8684 §3.3.1).
     pub(crate) fn insert(&mut self, next: u64, at: u64, payload: Bytes, limit_end: u64) -> Insertion {
         let mut out = Insertion::default();
         let end_received = at.saturating_add(payload.len() as u64);
@@ -146,7 +147,8 @@ impl Reassembly {
         out
     }
 
-    /// The bytes that start exactly at `next`, as far as they are one piece. Call again, with `next` advanced, until `None`.
+    /// The bytes that start exactly at `next`, as far as they are one piece. Call again, with `next`
+    /// advanced, until `None`.
     pub(crate) fn pop(&mut self, next: u64) -> Option<Bytes> {
         // Anything lower was delivered by other means.
         while self.pieces.first_key_value().is_some_and(|(&at, _)| at < next) {
@@ -163,8 +165,8 @@ impl Reassembly {
         Some(piece.into_bytes())
     }
 
-    /// The ranges held, for SACK blocks, at most `max`: first the one that changed last, then those that changed before it
-    /// (RFC 2018 §4), and then the lowest of the others.
+    /// The ranges held, for SACK blocks, at most `max`: first the one that changed last, then those that
+    /// changed before it (RFC 2018 §4), and then the lowest of the others.
     pub(crate) fn sack_blocks(&self, max: usize) -> SmallVec<[Range<u64>; 4]> {
         let mut blocks: SmallVec<[Range<u64>; 4]> = SmallVec::new();
         let recent = self.recent.iter().filter_map(|&at| self.held.covering(at));
@@ -214,8 +216,9 @@ impl Reassembly {
         }
     }
 
-    /// Joins the copied piece that contains `at` with the copied pieces next to it. A piece moves only into one at
-    /// least a quarter as long as itself, so each move of a byte leaves it in a piece a quarter longer or more.
+    /// Joins the copied piece that contains `at` with the copied pieces next to it. A piece moves only into
+    /// one at least a quarter as long as itself, so each move of a byte leaves it in a piece a quarter longer
+    /// or more.
     fn join_neighbours(&mut self, at: u64, end: u64) {
         let Some((&start, Piece::Copied(own))) = self.pieces.range(..=at).next_back() else { return };
         let mut len = own.len();

@@ -4,8 +4,8 @@ use super::join::{JoinRule, Joiner};
 use alloc::collections::VecDeque;
 use bytes::Bytes;
 
-/// What is copied while it waits: a peer that sends single bytes would otherwise make us hold, for each, a reference and
-/// whatever its packet's buffer is.
+/// What is copied while it waits: a peer that sends single bytes would otherwise make us hold, for each, a
+/// reference and whatever its packet's buffer is.
 const JOIN: JoinRule = JoinRule { copy_below: 512, join_up_to: 16 * 1024 };
 
 /// A queue of bytes that adjoin. A slice that is taken before the next comes is never copied.

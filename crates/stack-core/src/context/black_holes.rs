@@ -1,4 +1,5 @@
-//! Networks that lose SYNs with MP_CAPABLE (RFC 8684 §3.9.3 suggests such a memory; Linux keeps one per host).
+//! Networks that lose SYNs with MP_CAPABLE (RFC 8684 §3.9.3 suggests such a memory; Linux keeps one per
+//! host).
 
 use super::hash::Seeded;
 use core::net::IpAddr;
@@ -55,8 +56,8 @@ impl BlackHoles {
         self.networks.get(&Network::of(address)).is_some_and(|b| now < b.until)
     }
 
-    /// SYNs with the option were lost, and the first without it was answered. False: not remembered, since `period` is
-    /// zero or it is known.
+    /// SYNs with the option were lost, and the first without it was answered. False: not remembered, since
+    /// `period` is zero or it is known.
     pub(crate) fn found(&mut self, now: Instant, address: IpAddr, period: Duration) -> bool {
         if period == Duration::ZERO || self.avoid(now, address) {
             // Connections that began at the same time find it at the same time: that counts once.

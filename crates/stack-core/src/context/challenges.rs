@@ -3,8 +3,8 @@
 use super::randomness::Randomness;
 use umptcp_types::Instant;
 
-/// Per second and stack, on average. The limit of each second is drawn at random: a known one tells somebody off the path,
-/// who uses up the rest, whether a four-tuple is in use (Cao et al., USENIX Security 2016).
+/// Per second and stack, on average. The limit of each second is drawn at random: a known one tells somebody
+/// off the path, who uses up the rest, whether a four-tuple is in use (Cao et al., USENIX Security 2016).
 const PER_SECOND: u32 = 1000;
 
 #[derive(Debug)]

@@ -1,4 +1,5 @@
-//! TCP Fast Open (RFC 7413): the cookies that this stack gives as a server, and those that it has been given as a client.
+//! TCP Fast Open (RFC 7413): the cookies that this stack gives as a server, and those that it has been given
+//! as a client.
 
 use super::hash::Seeded;
 use crate::info::FastOpenServer;
@@ -24,7 +25,8 @@ const MAX_SERVERS: usize = 1024;
 const DISABLED: Duration = Duration::from_secs(3600);
 /// A cookie of ours is good in the period it was made in and the next (RFC 7413 §4.1.2, 5).
 const PERIOD: Duration = Duration::from_secs(24 * 3600);
-/// Bytes of our cookies: what a SYN/ACK with all other options and MP_CAPABLE has room for (RFC 8684 appendix B.1).
+/// Bytes of our cookies: what a SYN/ACK with all other options and MP_CAPABLE has room for (RFC 8684 appendix
+/// B.1).
 const COOKIE: usize = 6;
 /// Bytes taken from a SYN at most; the rest comes again.
 const MAX_DATA: usize = 1460;
@@ -37,7 +39,8 @@ pub(crate) type Cookie = SmallVec<[u8; 16]>;
 /// What becomes of the Fast Open option of a SYN and its data.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct FastOpenSyn {
-    /// Data that are accepted: the cookie was valid. They count as a pending request until the handshake ends.
+    /// Data that are accepted: the cookie was valid. They count as a pending request until the handshake
+    /// ends.
     pub(crate) data: Bytes,
     /// The cookie for the SYN/ACK.
     pub(crate) answer: Option<Cookie>,
@@ -148,8 +151,8 @@ impl FastOpen {
         }
     }
 
-    /// A request's handshake will not be completed. It counts for a while yet, or an attacker whose SYNs others answer with
-    /// RST could go on and on (RFC 7413 §5.1).
+    /// A request's handshake will not be completed. It counts for a while yet, or an attacker whose SYNs
+    /// others answer with RST could go on and on (RFC 7413 §5.1).
     pub(crate) fn abandoned(&mut self, now: Instant, listener: ListenerId) {
         if let Some(r) = self.requests.get_mut(&listener) {
             r.pending = r.pending.saturating_sub(1);
@@ -281,8 +284,8 @@ impl FastOpen {
         }
     }
 
-    /// A SYN was lost, maybe because of the option or its data: not tried until the answer to another shows that it was not
-    /// (RFC 7413 §4.1.3.1).
+    /// A SYN was lost, maybe because of the option or its data: not tried until the answer to another shows
+    /// that it was not (RFC 7413 §4.1.3.1).
     pub(crate) fn doubt(&mut self, now: Instant, local: IpAddr, remote: SocketAddr) {
         let s = self.entry(now, local, remote);
         (s.heard, s.learned) = (now, true);

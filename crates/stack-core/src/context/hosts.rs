@@ -23,7 +23,8 @@ impl Context {
         self.black_holes.works(address);
     }
 
-    /// SYNs with MP_CAPABLE to `address` were lost and one without was answered. True: this is new, and remembered.
+    /// SYNs with MP_CAPABLE to `address` were lost and one without was answered. True: this is new, and
+    /// remembered.
     pub(crate) fn mptcp_swallowed(&mut self, now: Instant, address: IpAddr) -> bool {
         self.black_holes.found(now, address, self.config.blackhole_timeout)
     }

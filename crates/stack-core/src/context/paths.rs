@@ -13,8 +13,8 @@ struct Path {
     blocked: bool,
 }
 
-/// The paths, in the order in which they were added. They are few, and each packet asks for one: looking through a list takes
-/// less than hashing.
+/// The paths, in the order in which they were added. They are few, and each packet asks for one: looking
+/// through a list takes less than hashing.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
     paths: Vec<Path>,

@@ -22,8 +22,8 @@ pub(super) enum Standing {
 pub(super) struct Ports {
     range: RangeInclusive<u16>,
     next: u16,
-    /// Local ports that joins to these addresses are to come from, whatever the local address (RFC 8684 §3.9.1), and how
-    /// many connections each is that port of.
+    /// Local ports that joins to these addresses are to come from, whatever the local address (RFC 8684
+    /// §3.9.1), and how many connections each is that port of.
     kept: BTreeMap<(u16, SocketAddr), u32>,
 }
 
@@ -51,9 +51,9 @@ impl Ports {
         }
     }
 
-    /// A free local port for a connection to `remote` (RFC 6056 in spirit: a random start, then in turn, so that ports
-    /// used lately come last). Four-tuples in TIME_WAIT come after the others, the oldest first: the peer may not have
-    /// forgotten them. Ports kept for the joins of other connections come last of all.
+    /// A free local port for a connection to `remote` (RFC 6056 in spirit: a random start, then in turn, so
+    /// that ports used lately come last). Four-tuples in TIME_WAIT come after the others, the oldest first:
+    /// the peer may not have forgotten them. Ports kept for the joins of other connections come last of all.
     pub(super) fn find(
         &mut self,
         remote: SocketAddr,

@@ -15,7 +15,8 @@ pub(super) struct Randomness {
 }
 
 impl Randomness {
-    /// With the secrets of `N` hash tables, which are drawn first: the order of draws is part of what a seed stands for.
+    /// With the secrets of `N` hash tables, which are drawn first: the order of draws is part of what a seed
+    /// stands for.
     pub(super) fn new<const N: usize>(seed: [u8; 32]) -> (Self, [Seeded; N]) {
         let mut rng = ChaCha12Rng::from_seed(seed);
         let tables = core::array::from_fn(|_| Seeded::new((rng.next_u64(), rng.next_u64())));
@@ -48,7 +49,8 @@ impl Randomness {
         SeqNumber(clock.wrapping_add(self.keyed_hash(tuple, 1) as u32))
     }
 
-    /// RFC 7323 §5.4: an offset per pair of addresses, so that the clocks that different peers see are unrelated.
+    /// RFC 7323 §5.4: an offset per pair of addresses, so that the clocks that different peers see are
+    /// unrelated.
     pub(super) fn timestamp_offset(&self, tuple: &FourTuple) -> u32 {
         let mut hosts = *tuple;
         hosts.local.set_port(0);

@@ -53,7 +53,8 @@ impl core::fmt::Debug for Context {
 
 impl Context {
     pub(crate) fn new(config: StackConfig, seed: [u8; 32]) -> Self {
-        // One secret is left over from a table that is none any more: what a seed gives must not change without need.
+        // One secret is left over from a table that is none any more: what a seed gives must not change
+        // without need.
         let (mut random, [open, tokens, _, waiting, holes]) = Randomness::new(seed);
         let cookie_key = random.key();
         let ports = Ports::new(config.ephemeral_ports.clone(), random.next_u32());
@@ -158,7 +159,8 @@ impl Context {
         self.paths.remove(path)
     }
 
-    /// The path's device takes nothing (`blocked`), or takes packets again. True: it was blocked and is not any more.
+    /// The path's device takes nothing (`blocked`), or takes packets again. True: it was blocked and is not
+    /// any more.
     pub(crate) fn set_path_blocked(&mut self, path: PathId, blocked: bool) -> bool {
         self.paths.set_blocked(path, blocked)
     }

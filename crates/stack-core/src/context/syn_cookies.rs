@@ -1,6 +1,7 @@
-//! A server without memory (RFC 4987 §3.6, RFC 8684 §3.1): what a SYN said is put into the SYN/ACK, and the third ACK brings
-//! it back. The initial sequence number carries the MSS and proves that it was ours; the timestamp carries window scale, SACK
-//! and the C flag; the MPTCP key is a keyed hash, so that the key that the third ACK repeats can be verified.
+//! A server without memory (RFC 4987 §3.6, RFC 8684 §3.1): what a SYN said is put into the SYN/ACK, and the
+//! third ACK brings it back. The initial sequence number carries the MSS and proves that it was ours; the
+//! timestamp carries window scale, SACK and the C flag; the MPTCP key is a keyed hash, so that the key that
+//! the third ACK repeats can be verified.
 
 use crate::tcp::FourTuple;
 use crate::wire::mptcp::keys::constant_time_eq;

@@ -1,4 +1,5 @@
-//! TIME_WAIT (RFC 9293 §3.6) in a compact table, so that a closed subflow costs tens of bytes, not a connection.
+//! TIME_WAIT (RFC 9293 §3.6) in a compact table, so that a closed subflow costs tens of bytes, not a
+//! connection.
 
 use super::hash::Seeded;
 use crate::tcp::{FourTuple, TIME_WAIT};
@@ -9,7 +10,8 @@ use umptcp_types::{Duration, Instant, PathId, SeqNumber};
 
 /// RFC 6191: a four-tuple whose last segment is this old may be reused by us when timestamps protect it.
 const REUSE_AFTER: Duration = Duration::from_secs(1);
-/// A retransmitted FIN restarts the wait, but not more often than this, so that the order of expiry stays short.
+/// A retransmitted FIN restarts the wait, but not more often than this, so that the order of expiry stays
+/// short.
 const RESTART_AFTER: Duration = Duration::from_millis(500);
 /// Most entries; the oldest goes first. Linux has the same kind of bound (tcp_max_tw_buckets).
 const MAX_ENTRIES: usize = 65_536;

@@ -63,7 +63,8 @@ impl Connection {
             .remotes()
             .iter()
             .filter(|r| self.mptcp.peer_allows_initial_join() || r.address != self.initial_tuple.remote)
-            // RFC 8684 §3.4: the peer has joined from it already, from whatever address a translator made of it.
+            // RFC 8684 §3.4: the peer has joined from it already, from whatever address a translator made of
+            // it.
             .filter(|r| {
                 r.id == AddressId(0)
                     || !self.subflows.iter().any(|m| m.join.is_incoming() && m.remote_id() == r.id)
@@ -132,7 +133,8 @@ impl Connection {
         port: Option<u16>,
     ) -> Result<AddressId, SignalError> {
         self.check_signal()?;
-        // If a path has this address, or is advertised by it, the ID is that of the path's own address: joins carry it.
+        // If a path has this address, or is advertised by it, the ID is that of the path's own address: joins
+        // carry it.
         let own = self.local_addresses(ctx);
         let local = own.iter().find(|l| l.advertise == address || l.address == address).map(|l| l.address);
         let id = self.local_id(local.unwrap_or(address)).ok_or(SignalError::NoAddressId)?;
@@ -162,7 +164,8 @@ impl Connection {
         Ok(())
     }
 
-    /// The application makes subflow `id` a backup, or a regular subflow again, and the peer is told (RFC 8684 §3.3.8).
+    /// The application makes subflow `id` a backup, or a regular subflow again, and the peer is told (RFC
+    /// 8684 §3.3.8).
     pub(crate) fn set_backup(&mut self, id: SubflowId, backup: bool) -> Result<(), SignalError> {
         self.check_signal()?;
         let i = self.subflows.find(id).ok_or(SignalError::NoSubflow)?;
@@ -268,7 +271,8 @@ impl Connection {
             && self.addresses.learn(id, address, self.config.max_add_addr_accepted)
     }
 
-    /// REMOVE_ADDR (RFC 8684 §3.4.2): the addresses are forgotten, and their subflows asked whether they live.
+    /// REMOVE_ADDR (RFC 8684 §3.4.2): the addresses are forgotten, and their subflows asked whether they
+    /// live.
     pub(crate) fn on_remove_addr(&mut self, ctx: &mut Context, now: Instant, carrier: usize, r: &RemoveAddr) {
         for &address_id in &r.ids {
             self.count(ctx, now, None, Counter::RmAddr);
@@ -289,7 +293,8 @@ impl Connection {
         self.check_removals(ctx, now);
     }
 
-    /// Sends keep-alive probes on subflows whose address the peer has removed, and resets those that stay silent.
+    /// Sends keep-alive probes on subflows whose address the peer has removed, and resets those that stay
+    /// silent.
     pub(crate) fn check_removals(&mut self, ctx: &mut Context, now: Instant) {
         for i in self.subflows.indices().rev() {
             if self.subflows.get_mut(i).is_none_or(|m| m.probe_removed(now)) {

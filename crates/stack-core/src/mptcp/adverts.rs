@@ -58,7 +58,8 @@ impl Adverts {
         self.list.len()
     }
 
-    /// What is to be done about number `k`, if its time has come. The next time is a timeout away, doubled each time.
+    /// What is to be done about number `k`, if its time has come. The next time is a timeout away, doubled
+    /// each time.
     pub(crate) fn take_due(&mut self, k: usize, now: Instant, rto: Duration) -> Option<Due> {
         let a = self.list.get_mut(k).filter(|a| a.resend.is_some_and(|t| t <= now))?;
         if a.echoed || a.tries >= TRIES {

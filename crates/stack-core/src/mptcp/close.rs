@@ -12,8 +12,8 @@ use crate::tcp::{CloseReason, State, TIME_WAIT};
 use crate::wire::mptcp::ResetReason;
 use umptcp_types::{Duration, Instant};
 
-/// How long a connection that the application has let go of waits for the peer to close, and one that has ended for its
-/// subflows (Linux's tcp_fin_timeout).
+/// How long a connection that the application has let go of waits for the peer to close, and one that has
+/// ended for its subflows (Linux's tcp_fin_timeout).
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Times a join is tried again that the peer refuses for the moment.
@@ -79,7 +79,8 @@ impl Connection {
             self.count(ctx, now, Some(id), Counter::TcpAbortOnTimeout);
         }
         let error = m.tcp.close_reason().map(error_of);
-        // A failed join is not why the connection ends if another subflow ended before, even if the join was the last.
+        // A failed join is not why the connection ends if another subflow ended before, even if the join was
+        // the last.
         self.life.on_subflow_ended(error, m.is_joined(), self.subflows.is_empty());
         if let Some(error) = error {
             self.note_lost(now, i, error);
@@ -327,8 +328,8 @@ impl Connection {
         Ok(true)
     }
 
-    /// The application lets go: what it wrote is still delivered. Data it has not read, or that comes later, cannot be:
-    /// unread data make it an abort, as in TCP (RFC 9293 §3.10.4 via RFC 2525 §2.17).
+    /// The application lets go: what it wrote is still delivered. Data it has not read, or that comes later,
+    /// cannot be: unread data make it an abort, as in TCP (RFC 9293 §3.10.4 via RFC 2525 §2.17).
     fn detach(&mut self, ctx: &mut Context, now: Instant) {
         self.life.on_let_go();
         if self.life.has_ended() {

@@ -172,7 +172,8 @@ impl Connection {
         Tcp::connect(id, path, tuple, config, now)
     }
 
-    /// Adds a subflow, with what its path is configured to be. `cookie`: the Fast Open option for its SYN/ACK.
+    /// Adds a subflow, with what its path is configured to be. `cookie`: the Fast Open option for its
+    /// SYN/ACK.
     pub(crate) fn add_subflow(
         &mut self,
         ctx: &Context,

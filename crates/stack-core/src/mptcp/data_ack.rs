@@ -55,12 +55,13 @@ impl Connection {
         able.into_iter().filter(|id| *id != chosen).collect()
     }
 
-    /// The data-level timer fired: what every subflow has acknowledged but the data level has not is sent again
-    /// (RFC 8684 §3.3.6: middleboxes that acknowledge by themselves), and so is a DATA_FIN.
+    /// The data-level timer fired: what every subflow has acknowledged but the data level has not is sent
+    /// again (RFC 8684 §3.3.6: middleboxes that acknowledge by themselves), and so is a DATA_FIN.
     pub(crate) fn on_data_timer(&mut self, ctx: &mut Context, now: Instant) {
         self.send.stop_timer();
         if self.send.stalled_for(now) >= self.config.user_timeout {
-            // RFC 5482, at the level the application sees: subflows may acknowledge while DATA_ACKs are lost for good.
+            // RFC 5482, at the level the application sees: subflows may acknowledge while DATA_ACKs are lost
+            // for good.
             self.abort(ctx, now, ConnectionError::TimedOut);
             return;
         }
@@ -73,8 +74,8 @@ impl Connection {
         if waits_for_data || waits_for_fin {
             self.ask_for_data_ack(ctx, now);
         }
-        // Only when there has been more than one subflow: a peer with one may have fallen back because its DSS options
-        // are stripped, and would take what is sent again for new data.
+        // Only when there has been more than one subflow: a peer with one may have fallen back because its
+        // DSS options are stripped, and would take what is sent again for new data.
         if waits_for_data && !self.send.is_reinjecting() && self.subflows.opened() > 1 {
             let end = self.send.next().min(una + 65_536);
             let carried_by = self.all_but_rescuer();

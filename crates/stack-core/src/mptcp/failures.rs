@@ -1,4 +1,5 @@
-//! Pairs of addresses between which subflows failed, and whether another is tried (RFC 8684 §3.4.1, §3.6, §3.9.3).
+//! Pairs of addresses between which subflows failed, and whether another is tried (RFC 8684 §3.4.1, §3.6,
+//! §3.9.3).
 
 use crate::event::LostSubflow;
 use crate::info::LOST_KEPT;

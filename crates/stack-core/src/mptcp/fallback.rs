@@ -44,7 +44,8 @@ impl Connection {
         let una = SubflowOffset(self.send.una().0.min(self.send.next().0).wrapping_sub(shift));
         let since = |at: SubflowOffset| m.outgoing.is_shifted_since(at, shift);
         let data = self.send.una() >= self.send.next() || since(una);
-        // What the subflow may still send again must be new to the peer too, or it would be taken for other data.
+        // What the subflow may still send again must be new to the peer too, or it would be taken for other
+        // data.
         let subflow = m.tcp.is_all_acked() || since(m.tcp.snd_una());
         !self.send.is_reinjecting() && data && subflow
     }
@@ -54,10 +55,10 @@ impl Connection {
         self.recv.is_contiguous() && self.subflows[i].incoming.continues(self.recv.next_data())
     }
 
-    /// Data without an MPTCP option before any DSS has come, or an acknowledgement without one of the first data we
-    /// sent, means that a middlebox removes options, or that the peer has fallen back for that reason (RFC 8684
-    /// §3.7). True: the connection is plain TCP now. Sound because only the initial subflow has carried data, so that
-    /// data offsets and subflow offsets are the same.
+    /// Data without an MPTCP option before any DSS has come, or an acknowledgement without one of the first
+    /// data we sent, means that a middlebox removes options, or that the peer has fallen back for that reason
+    /// (RFC 8684 §3.7). True: the connection is plain TCP now. Sound because only the initial subflow has
+    /// carried data, so that data offsets and subflow offsets are the same.
     pub(crate) fn check_first_options(
         &mut self,
         ctx: &mut Context,
@@ -70,7 +71,8 @@ impl Connection {
             return false;
         }
         let Some(i) = self.subflows.first_index() else { return false };
-        // A piece of a segment that was cut on its way is covered by the mapping that came with the first piece.
+        // A piece of a segment that was cut on its way is covered by the mapping that came with the first
+        // piece.
         let m = &self.subflows[i];
         let covered = m.tcp.offset_of(seg.seq).is_some_and(|at| payload > 0 && (m.incoming.is_mapped(at)));
         let data = (payload > 0 || seg.flags.fin) && !self.mptcp.is_dss_seen() && !covered;
@@ -241,8 +243,8 @@ impl Connection {
         self.reset_subflow_saying(ctx, now, i, interference, Some(fail));
     }
 
-    /// MP_FAIL came (RFC 8684 §3.7): the peer's answer to ours, or the news that what we sent was changed. False: the
-    /// subflow was reset.
+    /// MP_FAIL came (RFC 8684 §3.7): the peer's answer to ours, or the news that what we sent was changed.
+    /// False: the subflow was reset.
     pub(crate) fn on_fail(&mut self, ctx: &mut Context, now: Instant, i: usize, fail: MpFail) -> bool {
         let id = Some(self.subflows[i].tcp.id());
         self.count(ctx, now, id, Counter::MPFailRx);
@@ -299,8 +301,8 @@ impl Connection {
         }
     }
 
-    /// Whether subflow `i` alone carries data, so that the connection may fall back on it; its index. Subflows
-    /// that are still being opened have no place in a connection that falls back, and are reset.
+    /// Whether subflow `i` alone carries data, so that the connection may fall back on it; its index.
+    /// Subflows that are still being opened have no place in a connection that falls back, and are reset.
     fn alone(&mut self, ctx: &mut Context, now: Instant, i: usize) -> Option<usize> {
         if self.subflows.enumerate().any(|(j, m)| j != i && m.is_joined()) {
             return None;

@@ -89,7 +89,8 @@ impl Connection {
         }
     }
 
-    /// Client: a SYN with the option was not answered, or by an ICMP error. Maybe that is why (RFC 7413 §4.1.3.1).
+    /// Client: a SYN with the option was not answered, or by an ICMP error. Maybe that is why (RFC 7413
+    /// §4.1.3.1).
     pub(crate) fn doubt_fast_open(&mut self, ctx: &mut Context, now: Instant, i: usize) {
         let m = &self.subflows[i];
         if self.life.is_connecting() && (m.tcp.syn_data() > 0 || m.outgoing.asked_cookie()) {
@@ -113,7 +114,8 @@ impl Connection {
                 ctx.fast_open_cookie_came(now, local, remote, cookie, mss);
             }
             None if acked > 0 => ctx.fast_open_works(now, local, remote),
-            // RFC 7413 §4.1.3.1: neither a cookie nor the data taken, or the SYN lost: left alone for a while.
+            // RFC 7413 §4.1.3.1: neither a cookie nor the data taken, or the SYN lost: left alone for a
+            // while.
             None => {
                 ctx.fast_open_refused(now, local, remote);
                 if m.tcp.stats().timeouts > 0 {

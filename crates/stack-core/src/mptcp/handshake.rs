@@ -130,8 +130,8 @@ impl Connection {
             Ok(None) => Err(FallbackReason::NoOptionInSynAck),
             Err(reason) => Err(reason),
         };
-        // Even when the last SYN went without the option: an earlier one arrived then (RFC 8684 §3.1: SYNs with and
-        // without it may be reordered, the third packet tells).
+        // Even when the last SYN went without the option: an earlier one arrived then (RFC 8684 §3.1: SYNs
+        // with and without it may be reordered, the third packet tells).
         match key {
             Ok((flags, key)) => {
                 self.count(ctx, now, None, Counter::MPCapableSYNACKRX);
@@ -165,8 +165,8 @@ impl Connection {
             Ok((key, flags)) => {
                 self.count(ctx, now, None, Counter::MPCapableACKRX);
                 self.mptcp.on_third_ack(now, key, flags, self.recv.syn_data());
-                // RFC 8684 §3.1: the client may not open subflows before a DSS has come; if nobody has data to send,
-                // this ACK is it.
+                // RFC 8684 §3.1: the client may not open subflows before a DSS has come; if nobody has data
+                // to send, this ACK is it.
                 self.subflows[i].tcp.ack_now();
                 ctx.observe(now, Some(self.id), None, Counter::MPCurrEstab);
             }
@@ -191,8 +191,8 @@ impl Connection {
             return Err(FallbackReason::Unacceptable);
         }
         check_flags(flags, true, &self.config)?;
-        // RFC 8684 §3.1: A in the third packet confirms the decision; a client that knows nothing of it would send
-        // mappings without checksums.
+        // RFC 8684 §3.1: A in the third packet confirms the decision; a client that knows nothing of it would
+        // send mappings without checksums.
         if self.mptcp.checksum() && !flags.checksum_required {
             return Err(FallbackReason::Unacceptable);
         }

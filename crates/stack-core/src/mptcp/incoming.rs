@@ -11,7 +11,8 @@ use umptcp_types::{DataOffset, DataSeq, Duration, Instant, SubflowOffset};
 /// How long data waits for its mapping (RFC 8684 §3.3.1: "a short while").
 const UNMAPPED_WAIT: Duration = Duration::from_secs(2);
 
-/// MP_FAILs sent, on timers that start from the RTO and double, before a subflow whose peer does not answer is reset.
+/// MP_FAILs sent, on timers that start from the RTO and double, before a subflow whose peer does not answer
+/// is reset.
 const FAIL_TRIES: u8 = 5;
 
 /// A checksum failed on the only subflow, and the peer has been told (RFC 8684 §3.7).
@@ -60,7 +61,8 @@ pub(crate) struct Incoming {
     unmapped_since: Option<Instant>,
     /// A checksum failed here, and the peer was told with MP_FAIL: nothing is handed on until it answers.
     fail: Option<FailSent>,
-    /// Bytes of the peer's SYN, which subflow sequence numbers in mappings do not count (RFC 8684 appendix B.2).
+    /// Bytes of the peer's SYN, which subflow sequence numbers in mappings do not count (RFC 8684 appendix
+    /// B.2).
     syn_data: u64,
     /// An MPTCP option has come after the SYN: options pass, and the peer sends them.
     options_seen: bool,
@@ -159,7 +161,8 @@ impl Incoming {
         Some(Ready::Data(mapping.data + (at - mapping.subflow), bytes))
     }
 
-    /// Whether the checksum of `mapping` is right; `None` while bytes are missing (RFC 8684 §3.3.1, figure 10).
+    /// Whether the checksum of `mapping` is right; `None` while bytes are missing (RFC 8684 §3.3.1, figure
+    /// 10).
     fn verdict(&self, mapping: &RxMapping, idsn: DataSeq) -> Option<bool> {
         let expected = mapping.checksum?;
         // Not summed anew for each packet of it.

@@ -361,7 +361,8 @@ impl Connection {
         }
     }
 
-    /// RFC 8684 §3.3: a checksum that was not negotiated, or none where one was. Always false: the subflow is reset.
+    /// RFC 8684 §3.3: a checksum that was not negotiated, or none where one was. Always false: the subflow is
+    /// reset.
     pub(crate) fn on_wrong_checksum_use(&mut self, ctx: &mut Context, now: Instant, i: usize) -> bool {
         self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::DSSCorruptionReset);
         self.reset_subflow(ctx, now, i, ResetReason::MptcpSpecific);

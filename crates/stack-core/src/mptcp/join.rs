@@ -15,8 +15,8 @@ use crate::wire::tcp::TcpRepr;
 use core::net::{IpAddr, SocketAddr};
 use umptcp_types::{AddressId, Instant, PathId};
 
-/// Joins of the peer at once whose third ACK has not come: who knows a token but not the keys gets no further (RFC 7430
-/// §2.2), so the oldest is dropped and established subflows are never affected.
+/// Joins of the peer at once whose third ACK has not come: who knows a token but not the keys gets no further
+/// (RFC 7430 §2.2), so the oldest is dropped and established subflows are never affected.
 const MAX_HALF_OPEN: usize = 8;
 /// The MP_JOIN option of a segment.
 pub(crate) fn join(seg: &TcpRepr) -> Option<&MpJoin> {

@@ -120,7 +120,8 @@ impl JoinState {
         }
     }
 
-    /// The third ACK is sent again if its time has come: `Some(true)`. `Some(false)`: it has been sent often enough.
+    /// The third ACK is sent again if its time has come: `Some(true)`. `Some(false)`: it has been sent often
+    /// enough.
     pub(crate) fn on_time(&mut self, now: Instant) -> Option<bool> {
         let Join::AckSent { resend, tries, .. } = &mut self.step else { return None };
         if *resend > now {

@@ -147,7 +147,8 @@ impl RxMappings {
         if parts.is_empty() {
             return Inserted::Known;
         }
-        // A checksum covers a mapping as it was declared: what was declared otherwise before cannot be joined to it.
+        // A checksum covers a mapping as it was declared: what was declared otherwise before cannot be joined
+        // to it.
         if m.checksum.is_some() && parts[0].len != m.len {
             return Inserted::Conflict;
         }
@@ -159,7 +160,8 @@ impl RxMappings {
         Inserted::New
     }
 
-    /// Adds `m`, which overlaps none, joined with its neighbours if they say the same. False: there are too many.
+    /// Adds `m`, which overlaps none, joined with its neighbours if they say the same. False: there are too
+    /// many.
     fn add(&mut self, mut m: RxMapping) -> bool {
         if m.checksum.is_none()
             && let Some(after) = self.map.get(&m.end()).filter(|x| x.continues(&m)).copied()

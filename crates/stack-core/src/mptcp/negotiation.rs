@@ -43,7 +43,8 @@ impl Identity {
 /// How far it is confirmed that both ends speak MPTCP.
 #[derive(Clone, Copy, Debug, Default)]
 struct Confirmed {
-    /// A DATA_ACK has shown that the peer has both keys (RFC 8684 §3.1), or the third ACK has: joins may begin.
+    /// A DATA_ACK has shown that the peer has both keys (RFC 8684 §3.1), or the third ACK has: joins may
+    /// begin.
     fully: bool,
     /// The peer has proved by an HMAC that it has both keys: MP_CAPABLE need not be repeated.
     keys: bool,

@@ -1,4 +1,5 @@
-//! What a connection sends next, and what goes on it. Which MPTCP options a segment carries is the table in `options`.
+//! What a connection sends next, and what goes on it. Which MPTCP options a segment carries is the table in
+//! `options`.
 
 use super::connection::Connection;
 use super::mapping::{Mapping, Segment};
@@ -99,7 +100,8 @@ impl Connection {
             }
         }
         let m = &self.subflows[i];
-        // The third ACK goes before the first data, so that both would have to be lost for the peer to miss our key.
+        // The third ACK goes before the first data, so that both would have to be lost for the peer to miss
+        // our key.
         let third = m.tcp.snd_nxt() == SubflowOffset(self.first_data(i)) && m.tcp.owes_ack();
         if third && self.needs_capable(i, true) && !self.send.is_fin_sent() {
             return Some(m.tcp.pure_ack());

@@ -58,7 +58,8 @@ impl Plain {
         DataOffset(at.0.wrapping_add(self.receive))
     }
 
-    /// The mapping for a segment of data that ends at `end`: an infinite one, if the peer is still to be told.
+    /// The mapping for a segment of data that ends at `end`: an infinite one, if the peer is still to be
+    /// told.
     pub(crate) fn mapping(&mut self, end: SubflowOffset, checksum: bool) -> Option<Mapping> {
         let infinite = self.infinite.as_mut()?;
         infinite.carried.get_or_insert(end);

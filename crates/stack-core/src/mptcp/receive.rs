@@ -1,4 +1,5 @@
-//! The receiving half of the data level (RFC 8684 §3.3): what has come, the window we offer, and how we acknowledge.
+//! The receiving half of the data level (RFC 8684 §3.3): what has come, the window we offer, and how we
+//! acknowledge.
 
 use super::receive_queue::{Delivered, ReceiveQueue};
 use crate::wire::mptcp::{DataAck, Dsn};
@@ -14,7 +15,8 @@ pub(crate) struct ReceiveState {
     /// shorter ones only.
     long_data_acks: bool,
     long_dsn_seen: bool,
-    /// Bytes of the stream that came in the SYN, before the peer's data sequence space (RFC 8684 appendix B.2).
+    /// Bytes of the stream that came in the SYN, before the peer's data sequence space (RFC 8684 appendix
+    /// B.2).
     syn_data: u64,
     bytes_received: u64,
 }
@@ -56,7 +58,8 @@ impl ReceiveState {
                 self.long_data_acks = true;
                 self.long_dsn_seen = true;
             }
-            // RFC 8684 §3.3.2: short DATA_ACKs only while nothing that came with a long number may be unacknowledged.
+            // RFC 8684 §3.3.2: short DATA_ACKs only while nothing that came with a long number may be
+            // unacknowledged.
             Dsn::Short(_) => self.long_data_acks &= self.long_dsn_seen,
         }
         self.whole_dsn(dsn, idsn)

@@ -1,4 +1,5 @@
-//! The data level of receiving: reassembly across subflows, the shared window, DATA_FIN (RFC 8684 §3.3.3–3.3.4).
+//! The data level of receiving: reassembly across subflows, the shared window, DATA_FIN (RFC 8684
+//! §3.3.3–3.3.4).
 
 use crate::buffers::reassembly::Reassembly;
 use crate::buffers::slices::Slices;
@@ -69,7 +70,8 @@ impl ReceiveQueue {
         self.out_of_order.is_empty()
     }
 
-    /// Forgets where the DATA_FIN stands, unless everything before it has arrived: in plain TCP the FIN says it.
+    /// Forgets where the DATA_FIN stands, unless everything before it has arrived: in plain TCP the FIN says
+    /// it.
     pub(crate) fn forget_fin(&mut self) {
         if !self.fin_passed {
             self.fin = None;
@@ -176,7 +178,8 @@ impl ReceiveQueue {
         self.readable.pop(max)
     }
 
-    /// The application will not read any more: what is queued is dropped, what still comes is acknowledged and dropped.
+    /// The application will not read any more: what is queued is dropped, what still comes is acknowledged
+    /// and dropped.
     pub(crate) fn discard(&mut self) {
         self.discard = true;
         self.readable.clear();

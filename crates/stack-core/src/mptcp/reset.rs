@@ -1,4 +1,5 @@
-//! RSTs: of one subflow, with the reason that MP_TCPRST gives (RFC 8684 §3.6), and for segments that fit no state.
+//! RSTs: of one subflow, with the reason that MP_TCPRST gives (RFC 8684 §3.6), and for segments that fit no
+//! state.
 
 use super::connection::Connection;
 use super::join::Refusal;

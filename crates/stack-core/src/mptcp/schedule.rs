@@ -11,8 +11,8 @@ use smallvec::SmallVec;
 use umptcp_scheduler::{Decision, Health, Reinjection, Snapshot, SubflowView};
 use umptcp_types::{DataOffset, Instant, SubflowId, SubflowOffset};
 
-/// Bytes that TCP options take on a data segment of an MPTCP connection: timestamps 12, DSS 28 (RFC 8684 figure 9 with
-/// 8-byte fields, padded).
+/// Bytes that TCP options take on a data segment of an MPTCP connection: timestamps 12, DSS 28 (RFC 8684
+/// figure 9 with 8-byte fields, padded).
 const DSS_OPTIONS: usize = 28;
 const TIMESTAMP_OPTIONS: usize = 12;
 
@@ -51,7 +51,8 @@ impl Connection {
             let packet = u64::from(self.packet_payload(i));
             let in_flight = m.tcp.in_flight();
             let congestion = m.tcp.congestion_room(self.cc.as_ref());
-            // A window with room for less than a packet waits, unless nothing is in flight (RFC 9293 §3.8.6.2.1).
+            // A window with room for less than a packet waits, unless nothing is in flight (RFC 9293
+            // §3.8.6.2.1).
             let congestion = match congestion {
                 c if c >= packet => c,
                 _ if in_flight == 0 => packet,
@@ -246,9 +247,11 @@ impl Connection {
         Some(n)
     }
 
-    /// One packet of new data that subflow `i` wants whatever its congestion window: as a tail loss probe or for F-RTO.
+    /// One packet of new data that subflow `i` wants whatever its congestion window: as a tail loss probe or
+    /// for F-RTO.
     ///
-    /// Only when it is the only subflow: new data on a path that may be dead would hold up the whole connection.
+    /// Only when it is the only subflow: new data on a path that may be dead would hold up the whole
+    /// connection.
     pub(crate) fn poll_forward(&mut self, now: Instant, i: usize) -> Option<Segment> {
         let alone = self.subflows.iter().filter(|m| m.can_send_data()).count() == 1;
         let backlog = self.send.backlog();

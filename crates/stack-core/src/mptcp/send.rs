@@ -155,7 +155,8 @@ impl SendState {
         self.queue.una() >= self.queue.end() && (!self.is_shut() || self.is_fin_acked())
     }
 
-    /// Data or a DATA_FIN wait for a DATA_ACK. So does a closed window, for which the subflows' own probes ask.
+    /// Data or a DATA_FIN wait for a DATA_ACK. So does a closed window, for which the subflows' own probes
+    /// ask.
     pub(crate) fn is_outstanding(&self) -> bool {
         self.queue.una() < self.next || self.awaits_fin_ack() || self.blocked
     }
@@ -353,7 +354,8 @@ impl SendState {
         !self.reinject.is_empty()
     }
 
-    /// `range`, which `carried_by` do not deliver, goes to other subflows, as far as it has not been DATA_ACKed.
+    /// `range`, which `carried_by` do not deliver, goes to other subflows, as far as it has not been
+    /// DATA_ACKed.
     pub(crate) fn reinject(&mut self, range: Range<DataOffset>, carried_by: &[SubflowId]) {
         let start = range.start.max(self.queue.una());
         if start < range.end {

@@ -136,7 +136,8 @@ impl Subflow {
         self.priority.weight
     }
 
-    /// What the congestion controller is to know of the subflow (RFC 6928: an initial window of ten segments).
+    /// What the congestion controller is to know of the subflow (RFC 6928: an initial window of ten
+    /// segments).
     pub(crate) fn congestion_params(&self) -> SubflowParams {
         let mss = self.tcp.packet_payload(12);
         SubflowParams::new(mss, u64::from(mss) * 10)

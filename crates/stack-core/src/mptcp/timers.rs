@@ -225,8 +225,8 @@ impl Connection {
         }
         let m = &mut self.subflows[i];
         if others && m.tcp.is_synchronized() {
-            // The connection as a whole is not congested, since others deliver: a path that comes back should not
-            // wait for a timer backed off to a minute. One segment a second is what keeping it costs.
+            // The connection as a whole is not congested, since others deliver: a path that comes back should
+            // not wait for a timer backed off to a minute. One segment a second is what keeping it costs.
             m.tcp.retransmit_by(now + STALE_PROBE);
         }
         if m.tcp.timeouts_in_a_row() >= u32::from(self.config.stale_loss_count) && m.on_stale() {
@@ -258,7 +258,8 @@ impl Connection {
 mod tests {
     use super::*;
 
-    /// The place of each timer in the order. A timer that is added must be added here too, or this does not compile.
+    /// The place of each timer in the order. A timer that is added must be added here too, or this does not
+    /// compile.
     fn place(timer: Timer) -> usize {
         match timer {
             Timer::Subflow(SubflowTimer::Signal) => 0,

@@ -5,8 +5,8 @@ use crate::error::SetError;
 use umptcp_types::{ConnectionId, Instant};
 
 impl Stack {
-    /// Gives a connection another congestion control algorithm of the registry. Windows and slow-start thresholds are kept,
-    /// everything else starts anew.
+    /// Gives a connection another congestion control algorithm of the registry. Windows and slow-start
+    /// thresholds are kept, everything else starts anew.
     ///
     /// # Errors
     /// When there is no such connection or no such algorithm.

@@ -28,8 +28,8 @@ impl Stack {
         Ok(Parts { cc, scheduler })
     }
 
-    /// Begins a connection. [`Event::Connected`] or [`Event::Closed`] follows, with Fast Open only after something was written
-    /// (see [`awaits_data`](Self::awaits_data)).
+    /// Begins a connection. [`Event::Connected`] or [`Event::Closed`] follows, with Fast Open only after
+    /// something was written (see [`awaits_data`](Self::awaits_data)).
     ///
     /// # Errors
     /// When it cannot even be tried: no path, no port, unknown names.
@@ -89,7 +89,8 @@ impl Stack {
         self.touched(connection);
     }
 
-    /// Takes as much of `data` as fits the send buffer, without copying large pieces; returns how much. Less than all:
+    /// Takes as much of `data` as fits the send buffer, without copying large pieces; returns how much. Less
+    /// than all:
     /// [`Event::Writable`] follows when there is room.
     ///
     /// # Errors
@@ -157,8 +158,8 @@ impl Stack {
         Ok(())
     }
 
-    /// The application is done with it: what is queued is still delivered in the background, and the id is invalid from
-    /// now on. Unread data make it an abort. Also frees a connection that has ended.
+    /// The application is done with it: what is queued is still delivered in the background, and the id is
+    /// invalid from now on. Unread data make it an abort. Also frees a connection that has ended.
     pub fn close(&mut self, now: Instant, connection: ConnectionId) {
         let Some(c) = self.connections.get_mut(&connection) else { return };
         c.handle_close(&mut self.ctx, now);
@@ -172,9 +173,10 @@ impl Stack {
         self.touched(connection);
     }
 
-    /// Tells the peer of an address it may open subflows to (ADD_ADDR, RFC 8684 §3.4.1), and of a port if it is not the one in use.
-    /// Repeated until the peer echoes it; call it again to have an address that failed tried once more. Joins are recognised by
-    /// their token, so no listener is needed; that `address` and `port` lead to this stack is the caller's business.
+    /// Tells the peer of an address it may open subflows to (ADD_ADDR, RFC 8684 §3.4.1), and of a port if it
+    /// is not the one in use. Repeated until the peer echoes it; call it again to have an address that failed
+    /// tried once more. Joins are recognised by their token, so no listener is needed; that `address` and
+    /// `port` lead to this stack is the caller's business.
     ///
     /// # Errors
     /// When the connection is not MPTCP or has no free Address ID.
@@ -191,8 +193,9 @@ impl Stack {
         Ok(id)
     }
 
-    /// Tells the peer that addresses of ours are not to be used any more (REMOVE_ADDR, RFC 8684 §3.4.2). Subflows from them are
-    /// closed as long as others remain, and none is opened from them until they are advertised anew or their path is added again.
+    /// Tells the peer that addresses of ours are not to be used any more (REMOVE_ADDR, RFC 8684 §3.4.2).
+    /// Subflows from them are closed as long as others remain, and none is opened from them until they are
+    /// advertised anew or their path is added again.
     ///
     /// # Errors
     /// When the connection is not MPTCP.
@@ -208,8 +211,8 @@ impl Stack {
         Ok(())
     }
 
-    /// Asks the peer to send on a subflow only if no other works, or to use it like the others again (MP_PRIO, RFC 8684 §3.3.8).
-    /// Our own sending follows suit.
+    /// Asks the peer to send on a subflow only if no other works, or to use it like the others again
+    /// (MP_PRIO, RFC 8684 §3.3.8). Our own sending follows suit.
     ///
     /// # Errors
     /// When the connection is not MPTCP or has no such subflow.

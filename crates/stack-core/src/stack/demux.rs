@@ -41,8 +41,8 @@ impl Stack {
         }
     }
 
-    /// Whether packets to `address` on `path` concern this stack. Not bound to the very path (weak host model): the
-    /// peer may answer by another device. One that has been removed cannot carry an answer.
+    /// Whether packets to `address` on `path` concern this stack. Not bound to the very path (weak host
+    /// model): the peer may answer by another device. One that has been removed cannot carry an answer.
     fn is_ours(&self, path: PathId, address: IpAddr) -> bool {
         let path = self.ctx.path(path);
         path.is_some_and(|p| p.kind == PathKind::Capture || self.ctx.path_of(address).is_some())
@@ -103,8 +103,8 @@ impl Stack {
         }
         let is_syn = seg.flags.syn && !seg.flags.ack && !seg.flags.fin;
         if is_syn && can_be_peer(tuple.remote) {
-            // RFC 8684 §3.2: a join is demultiplexed by its token, not by the port. With an MP_CAPABLE beside it it is
-            // no join: the listener's connection is plain TCP then.
+            // RFC 8684 §3.2: a join is demultiplexed by its token, not by the port. With an MP_CAPABLE beside
+            // it it is no join: the listener's connection is plain TCP then.
             if let (Some(&MpJoin::Syn { token, .. }), Ok(None)) = (join(seg), sole_capable(seg)) {
                 self.handle_join(now, segment, token);
                 return;

@@ -47,9 +47,9 @@ impl Stack {
         }
     }
 
-    /// Offers a SYN to the caller. With the backlog full of handshakes that do not complete, or a caller that does not take
-    /// its events, the peer is answered without state instead: it may be a flood, and those who mean it come back with the
-    /// third ACK.
+    /// Offers a SYN to the caller. With the backlog full of handshakes that do not complete, or a caller that
+    /// does not take its events, the peer is answered without state instead: it may be a flood, and those who
+    /// mean it come back with the third ACK.
     pub(super) fn offer(&mut self, now: Instant, listener: ListenerId, syn: Stray<'_>) {
         self.expire_pending(now);
         // A retransmitted SYN is not a second connection.
@@ -98,8 +98,8 @@ impl Stack {
     /// Answers a pending SYN; [`Event::Connected`] follows when the handshake is complete.
     ///
     /// # Errors
-    /// When the SYN is no longer pending ([`ConnectError::Gone`]), the configuration names something unknown, or the
-    /// stack is full.
+    /// When the SYN is no longer pending ([`ConnectError::Gone`]), the configuration names something unknown,
+    /// or the stack is full.
     pub fn accept(
         &mut self,
         now: Instant,

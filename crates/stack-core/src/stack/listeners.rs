@@ -180,8 +180,8 @@ impl Listeners {
         Some((listener, pending))
     }
 
-    /// A RST for a SYN that waits for the caller's word: the peer has given up (RFC 9293 §3.10.7.4, SYN-RECEIVED). Only the
-    /// exact sequence number counts (RFC 5961 §3.2).
+    /// A RST for a SYN that waits for the caller's word: the peer has given up (RFC 9293 §3.10.7.4,
+    /// SYN-RECEIVED). Only the exact sequence number counts (RFC 5961 §3.2).
     pub(super) fn take_reset(&mut self, tuple: &FourTuple, rst: &TcpRepr) -> Option<(ListenerId, Pending)> {
         let &incoming = self.tuples.get(tuple)?;
         let (_, pending) = self.incoming.get(&incoming)?;

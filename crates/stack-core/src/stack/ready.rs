@@ -4,9 +4,10 @@ use alloc::collections::{BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use umptcp_types::{ConnectionId, PathId};
 
-/// A connection is in the queue because something happened to it, and stays in it, in turn with the others, until it has
-/// nothing to send. One that was asked while one of its paths was blocked is remembered with that path, which is why it
-/// may have more: when the path takes packets again, it and no others are asked again.
+/// A connection is in the queue because something happened to it, and stays in it, in turn with the others,
+/// until it has nothing to send. One that was asked while one of its paths was blocked is remembered with
+/// that path, which is why it may have more: when the path takes packets again, it and no others are asked
+/// again.
 #[derive(Debug, Default)]
 pub(super) struct ReadyQueue {
     queue: VecDeque<ConnectionId>,

@@ -23,8 +23,8 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// A stack without paths. All its randomness (keys, nonces, ports, sequence numbers) comes from `seed`, which must be
-    /// unpredictable outside tests.
+    /// A stack without paths. All its randomness (keys, nonces, ports, sequence numbers) comes from `seed`,
+    /// which must be unpredictable outside tests.
     pub fn new(config: StackConfig, seed: [u8; 32]) -> Stack {
         let mut ctx = Context::new(config, seed);
         let (connections, pending) = (ctx.hasher(), ctx.hasher());

@@ -1,5 +1,5 @@
-//! SYN cookies at the listener: the SYN/ACK that goes out without state, and the third ACK that brings everything back
-//! (`context::syn_cookies` makes and checks the cookies).
+//! SYN cookies at the listener: the SYN/ACK that goes out without state, and the third ACK that brings
+//! everything back (`context::syn_cookies` makes and checks the cookies).
 
 use super::listeners::{Complete, Pending};
 use super::segment::Stray;
@@ -79,7 +79,8 @@ pub(super) fn send_syn_cookie(ctx: &mut Context, now: Instant, syn: Stray<'_>, c
 }
 
 impl Stack {
-    /// A segment without SYN for a listener's address. True: it has been dealt with; false: it is answered with RST.
+    /// A segment without SYN for a listener's address. True: it has been dealt with; false: it is answered
+    /// with RST.
     pub(super) fn take_cookie(&mut self, now: Instant, listener: ListenerId, segment: Stray<'_>) -> bool {
         let Stray { path, tuple, seg, payload } = segment;
         // The handshake may be complete and the caller not have accepted yet: what follows comes again.
@@ -90,7 +91,8 @@ impl Stack {
             return false;
         }
         let Some(found) = self.ctx.recover_syn_cookie(now, &tuple, seg) else {
-            // Data with a DSS that overtook the third ACK: the client sends its keys again, so a RST would be wrong.
+            // Data with a DSS that overtook the third ACK: the client sends its keys again, so a RST would be
+            // wrong.
             let overtook = seg.options.mptcp.iter().any(|o| matches!(o, MptcpOption::Dss(_)));
             if !overtook {
                 self.ctx.observe(now, None, None, Counter::TcpSyncookiesFailed);
@@ -111,7 +113,8 @@ impl Stack {
             options.sack_permitted = found.said.sack;
             options.window_scale = found.said.scale;
         }
-        // Who knows our key has it from our SYN/ACK, so the SYN carried MP_CAPABLE; a wrong one is judged as ever.
+        // Who knows our key has it from our SYN/ACK, so the SYN carried MP_CAPABLE; a wrong one is judged as
+        // ever.
         if let Some(c) = capable(seg) {
             let mut flags = c.flags();
             flags.no_join_initial |= found.said.no_join_initial;

@@ -4,8 +4,8 @@ use alloc::collections::BinaryHeap;
 use core::cmp::Reverse;
 use umptcp_types::{ConnectionId, Instant};
 
-/// Deadlines of connections. An entry may be early, because a deadline that moves later leaves its old entry in place;
-/// it is never late.
+/// Deadlines of connections. An entry may be early, because a deadline that moves later leaves its old entry
+/// in place; it is never late.
 #[derive(Debug, Default)]
 pub(crate) struct TimerQueue {
     heap: BinaryHeap<Reverse<(Instant, ConnectionId)>>,

@@ -71,20 +71,21 @@ impl Acker {
         self.last_ack_sent
     }
 
-    /// `len` bytes of payload came, in order or not. The ACK is owed at once for anything out of order, for every
-    /// second full segment, while the subflow is new, and for a while after a loss (RFC 5681 §4.2). True: it may
-    /// wait, and the delayed-ACK timer is to be started.
+    /// `len` bytes of payload came, in order or not. The ACK is owed at once for anything out of order, for
+    /// every second full segment, while the subflow is new, and for a while after a loss (RFC 5681 §4.2).
+    /// True: it may wait, and the delayed-ACK timer is to be started.
     pub(super) fn on_payload(&mut self, len: usize, mss: u32, out_of_order: bool, duplicate: bool) -> bool {
         self.unacked_bytes += len as u64;
-        // A full segment of the peer's is less than the MSS by its options; more than an MSS was merged from several.
+        // A full segment of the peer's is less than the MSS by its options; more than an MSS was merged from
+        // several.
         let merged = len > mss as usize;
         if !merged {
             self.full_segment = self.full_segment.max(len as u32);
         }
         let enough = merged || self.unacked_bytes >= 2 * u64::from(self.full_segment);
         if out_of_order {
-            // After a loss the sender's window is small: a delayed ACK would stall it, and a coupled controller would
-            // underestimate the path.
+            // After a loss the sender's window is small: a delayed ACK would stall it, and a coupled
+            // controller would underestimate the path.
             self.quick_acks = QUICK_ACKS;
             self.owe_now();
             false
@@ -105,15 +106,16 @@ impl Acker {
         self.last_ack_sent = next;
     }
 
-    /// A segment with the ACK number `next` went out. `silent`: it had no room for SACK blocks that there are. False:
-    /// an ACK of its own is still owed for these.
+    /// A segment with the ACK number `next` went out. `silent`: it had no room for SACK blocks that there
+    /// are. False: an ACK of its own is still owed for these.
     pub(super) fn on_sent(&mut self, next: SubflowOffset, sack: bool, silent: bool) -> bool {
         self.last_ack_sent = next;
         self.unacked_bytes = 0;
         if silent && self.owes_now() {
             return false;
         }
-        // Without SACK the peer counts duplicate ACKs, so each is sent (RFC 5681 §3.2); with it one says everything.
+        // Without SACK the peer counts duplicate ACKs, so each is sent (RFC 5681 §3.2); with it one says
+        // everything.
         self.acks_now = if sack { 0 } else { self.acks_now.saturating_sub(1) };
         self.owed = if self.acks_now > 0 { Owed::Now } else { Owed::No };
         true

@@ -40,7 +40,8 @@ pub struct TcpConfig {
     pub ecn: Ecn,
     /// No Nagle (RFC 9293 §3.7.4).
     pub no_delay: bool,
-    /// How long after a search for the largest packets the next begins (RFC 8899 §5.1.1); `None`: there are none.
+    /// How long after a search for the largest packets the next begins (RFC 8899 §5.1.1); `None`: there are
+    /// none.
     pub mtu_probe_interval: Option<Duration>,
     /// Initial sequence number (RFC 6528).
     pub isn: SeqNumber,

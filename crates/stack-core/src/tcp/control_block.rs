@@ -18,8 +18,8 @@ use umptcp_types::{Duration, Instant, PathId, SeqNumber, SubflowId, SubflowOffse
 
 /// One subflow.
 ///
-/// `M` is what the connection attaches to the data it sends: kept with each segment, and repeated when it is sent
-/// again.
+/// `M` is what the connection attaches to the data it sends: kept with each segment, and repeated when it is
+/// sent again.
 #[derive(Debug)]
 pub struct Tcp<M> {
     /// The path it uses.
@@ -184,7 +184,8 @@ impl<M: Copy + Debug> Tcp<M> {
         self.sender.congestion_room(cc)
     }
 
-    /// The pacing rate in bytes per second; `None` before the first RTT sample, when the initial window goes at once.
+    /// The pacing rate in bytes per second; `None` before the first RTT sample, when the initial window goes
+    /// at once.
     pub fn pacing_rate(&self, cc: &dyn CongestionController) -> Option<u64> {
         self.sender.pacing_rate(cc)
     }
@@ -194,7 +195,8 @@ impl<M: Copy + Debug> Tcp<M> {
         self.sender.next_send(now)
     }
 
-    /// A segment made small by the peer's window may go (RFC 9293 §3.8.6.2.1: its override timeout has passed).
+    /// A segment made small by the peer's window may go (RFC 9293 §3.8.6.2.1: its override timeout has
+    /// passed).
     pub(crate) fn small_segment_allowed(&self) -> bool {
         self.sender.small_segment_allowed()
     }
@@ -395,9 +397,9 @@ impl<M: Copy + Debug> Tcp<M> {
         self.receiver.wire_ack()
     }
 
-    /// The probe for larger packets that should be the next segment of new data (RFC 4821 §7.4), once the windows
-    /// have room for it. `packet`: payload of an ordinary one; `enough`: how much the application and the
-    /// connection's window have for it and for what follows.
+    /// The probe for larger packets that should be the next segment of new data (RFC 4821 §7.4), once the
+    /// windows have room for it. `packet`: payload of an ordinary one; `enough`: how much the application and
+    /// the connection's window have for it and for what follows.
     pub(crate) fn size_probe(
         &self,
         now: Instant,
@@ -428,8 +430,8 @@ impl<M: Copy + Debug> Tcp<M> {
         self.sender.is_size_probe(start)
     }
 
-    /// A segment of new data should be sent now, before retransmissions and regardless of the congestion window: as a
-    /// tail loss probe (RFC 8985 §7.3) or for F-RTO (RFC 5682 §3.1 step 2b).
+    /// A segment of new data should be sent now, before retransmissions and regardless of the congestion
+    /// window: as a tail loss probe (RFC 8985 §7.3) or for F-RTO (RFC 5682 §3.1 step 2b).
     pub(crate) fn wants_new_data(&self) -> bool {
         self.can_send_data() && self.sender.wants_new_data()
     }

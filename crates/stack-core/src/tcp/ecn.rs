@@ -15,7 +15,8 @@ pub(super) struct EcnState {
     echo: bool,
     /// Our window was reduced: CWR goes out with the next new data.
     reduced: bool,
-    /// ECE in ACKs up to here is about the reduction that was made (RFC 3168 §6.1.2: once per window of data).
+    /// ECE in ACKs up to here is about the reduction that was made (RFC 3168 §6.1.2: once per window of
+    /// data).
     answered: Option<SubflowOffset>,
 }
 
@@ -25,8 +26,8 @@ impl EcnState {
         self.enabled
     }
 
-    /// Sets the flags of our SYN. A SYN that is retransmitted does not ask for ECN: some middleboxes drop such SYNs
-    /// (RFC 3168 §6.1.1.1).
+    /// Sets the flags of our SYN. A SYN that is retransmitted does not ask for ECN: some middleboxes drop
+    /// such SYNs (RFC 3168 §6.1.1.1).
     pub(super) fn mark_syn(&mut self, config: Ecn, again: bool, flags: &mut TcpFlags) {
         self.requested = config == Ecn::Request && !again;
         flags.ece = self.requested;
@@ -49,7 +50,8 @@ impl EcnState {
         };
     }
 
-    /// A segment with payload arrived. `marked`: its packet carried CE. Returns true if the peer has not been told yet.
+    /// A segment with payload arrived. `marked`: its packet carried CE. Returns true if the peer has not been
+    /// told yet.
     pub(super) fn on_data(&mut self, marked: bool, flags: TcpFlags) -> bool {
         if !self.enabled {
             return false;
@@ -62,8 +64,8 @@ impl EcnState {
         news
     }
 
-    /// An ACK arrived. Returns whether it calls for a reduction of the window now. `recovering`: the window was already
-    /// reduced for a loss, and that recovery is in progress.
+    /// An ACK arrived. Returns whether it calls for a reduction of the window now. `recovering`: the window
+    /// was already reduced for a loss, and that recovery is in progress.
     pub(super) fn on_ack(
         &mut self,
         flags: TcpFlags,
@@ -86,7 +88,8 @@ impl EcnState {
         true
     }
 
-    /// The window was reduced for a loss: CWR is owed as well, and marks of the same window need no further reduction.
+    /// The window was reduced for a loss: CWR is owed as well, and marks of the same window need no further
+    /// reduction.
     pub(super) fn on_reduction(&mut self, nxt: SubflowOffset) {
         if self.enabled {
             self.reduced = true;
@@ -99,9 +102,9 @@ impl EcnState {
         self.reduced
     }
 
-    /// Sets the flags of a segment after the handshake; `fresh`: it carries new data. Whether its packets are to be
-    /// sent as ECN-capable: new data only (RFC 3168 §6.1.4 to §6.1.6 exclude ACKs, retransmissions and window
-    /// probes).
+    /// Sets the flags of a segment after the handshake; `fresh`: it carries new data. Whether its packets are
+    /// to be sent as ECN-capable: new data only (RFC 3168 §6.1.4 to §6.1.6 exclude ACKs, retransmissions and
+    /// window probes).
     pub(super) fn mark(&mut self, fresh: bool, flags: &mut TcpFlags) -> bool {
         if !self.enabled {
             return false;

@@ -1,8 +1,8 @@
-//! Forward RTO recovery (RFC 5682 §3, the variant for SACK): whether a retransmission timeout was needless, for a peer
-//! without timestamps.
+//! Forward RTO recovery (RFC 5682 §3, the variant for SACK): whether a retransmission timeout was needless,
+//! for a peer without timestamps.
 //!
-//! With timestamps the first acknowledgement after the timeout already decides this (Eifel, RFC 3522), and nothing
-//! needs to be held back, so this runs only without timestamps.
+//! With timestamps the first acknowledgement after the timeout already decides this (Eifel, RFC 3522), and
+//! nothing needs to be held back, so this runs only without timestamps.
 
 use crate::types::SubflowOffset;
 
@@ -50,8 +50,8 @@ impl Frto {
         Self::default()
     }
 
-    /// Step 1: the timer expired and the first segment is sent again. `nxt`: SND.NXT. Must not be called during loss
-    /// recovery, unless that was caused by an earlier timeout for the same segment.
+    /// Step 1: the timer expired and the first segment is sent again. `nxt`: SND.NXT. Must not be called
+    /// during loss recovery, unless that was caused by an earlier timeout for the same segment.
     pub(super) fn on_timeout(&mut self, nxt: SubflowOffset) {
         self.step = Step::Repeated { point: nxt };
     }
@@ -83,8 +83,8 @@ impl Frto {
         }
     }
 
-    /// There is no new segment to be sent, or no window for one. Without any, step 3 cannot decide (RFC 5682 §3.1
-    /// step 2b).
+    /// There is no new segment to be sent, or no window for one. Without any, step 3 cannot decide (RFC 5682
+    /// §3.1 step 2b).
     pub(super) fn no_new_data(&mut self) {
         if let Step::Forward { left, .. } = &mut self.step {
             if *left == NEW_SEGMENTS {
@@ -95,9 +95,9 @@ impl Frto {
         }
     }
 
-    /// An acknowledgement arrived that was no window update. `ack`: its number; `advanced`: higher than the last;
-    /// `highest`: the end of the highest data that it covers, SACK blocks included; `delivered`: bytes that it is the
-    /// first to acknowledge; `nxt`: SND.NXT.
+    /// An acknowledgement arrived that was no window update. `ack`: its number; `advanced`: higher than the
+    /// last; `highest`: the end of the highest data that it covers, SACK blocks included; `delivered`: bytes
+    /// that it is the first to acknowledge; `nxt`: SND.NXT.
     pub(super) fn on_ack(
         &mut self,
         ack: SubflowOffset,
@@ -108,7 +108,8 @@ impl Frto {
     ) -> Verdict {
         match self.step {
             Step::Off => {}
-            // Step 2: only a new cumulative acknowledgement counts, and one of everything decides nothing (2a).
+            // Step 2: only a new cumulative acknowledgement counts, and one of everything decides nothing
+            // (2a).
             Step::Repeated { point } if advanced => {
                 self.step =
                     if ack >= point { Step::Off } else { Step::Forward { point: nxt, left: NEW_SEGMENTS } };
@@ -130,7 +131,8 @@ impl Frto {
 mod tests {
     use super::*;
 
-    /// Acknowledgements after a timeout with 1..10_001 outstanding: cumulative, highest SACKed, bytes delivered.
+    /// Acknowledgements after a timeout with 1..10_001 outstanding: cumulative, highest SACKed, bytes
+    /// delivered.
     type Acks = &'static [(u64, u64, u64)];
 
     #[test]

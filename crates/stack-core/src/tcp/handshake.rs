@@ -3,8 +3,8 @@
 use super::config::MAX_WINDOW_SCALE;
 use crate::wire::tcp::TcpRepr;
 
-/// SYNs sent again at once after answering an old ACK with RST. Once is enough for a peer that holds an old connection;
-/// the limit stops a peer that answers every SYN like this from making us flood it.
+/// SYNs sent again at once after answering an old ACK with RST. Once is enough for a peer that holds an old
+/// connection; the limit stops a peer that answers every SYN like this from making us flood it.
 const SYNS_AFTER_OLD_ACK: u8 = 3;
 
 /// The handshake of a subflow.

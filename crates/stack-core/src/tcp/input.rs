@@ -77,8 +77,8 @@ impl<M: Copy + Debug> Tcp<M> {
                 return Disposition::Dropped;
             }
             if sent && self.handshake.on_old_ack() {
-                // RFC 9293 §3.5.1, figure 9: the peer still has an old connection of these ports (TIME_WAIT, LAST_ACK),
-                // which our RST ends. The SYN follows it at once, not when its timer has run out.
+                // RFC 9293 §3.5.1, figure 9: the peer still has an old connection of these ports (TIME_WAIT,
+                // LAST_ACK), which our RST ends. The SYN follows it at once, not when its timer has run out.
                 self.sender.repeat_syn();
             }
             return Disposition::Reset;
@@ -301,8 +301,8 @@ impl<M: Copy + Debug> Tcp<M> {
     }
 }
 
-/// The segment is acceptable as far as its ACK goes. One that acknowledges the last FIN still is, and its payload is
-/// looked at.
+/// The segment is acceptable as far as its ACK goes. One that acknowledges the last FIN still is, and its
+/// payload is looked at.
 fn is_acceptable(disposition: Disposition) -> bool {
     matches!(disposition, Disposition::Accepted | Disposition::Established | Disposition::Ended)
 }

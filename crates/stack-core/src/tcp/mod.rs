@@ -1,8 +1,8 @@
 //! One subflow: a TCP connection (RFC 9293).
 //!
-//! It knows sequence numbers, windows, timers and loss. It does not know what the bytes mean: the connection gives it
-//! payload with a tag of its own (for MPTCP the mapping), and writes the MPTCP options. Congestion windows come from
-//! the connection's controller, which every call that needs one borrows.
+//! It knows sequence numbers, windows, timers and loss. It does not know what the bytes mean: the connection
+//! gives it payload with a tag of its own (for MPTCP the mapping), and writes the MPTCP options. Congestion
+//! windows come from the connection's controller, which every call that needs one borrows.
 //!
 //! | module | what is in it |
 //! |---|---|

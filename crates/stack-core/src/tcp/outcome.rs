@@ -63,7 +63,8 @@ pub(crate) enum News {
     LargerPackets,
     /// Probes for larger packets have failed.
     SizeProbesFailed,
-    /// A retransmission timeout was needless, by timestamps (RFC 3522) or because nothing had been sent again.
+    /// A retransmission timeout was needless, by timestamps (RFC 3522) or because nothing had been sent
+    /// again.
     TimeoutUndone,
     /// A retransmission timeout was needless, by F-RTO (RFC 5682).
     SpuriousTimeout,

@@ -40,8 +40,8 @@ impl<M: Copy + Debug> Tcp<M> {
         self.acker.on_syn_sent(self.receiver.next());
     }
 
-    /// The next segment of what was lost, or a tail loss probe, if window and pacing allow. `packet` is the payload
-    /// of one packet with the options that data segments carry.
+    /// The next segment of what was lost, or a tail loss probe, if window and pacing allow. `packet` is the
+    /// payload of one packet with the options that data segments carry.
     pub(crate) fn poll_retransmit(
         &mut self,
         now: Instant,
@@ -97,9 +97,9 @@ impl<M: Copy + Debug> Tcp<M> {
         self.sender.pure_ack()
     }
 
-    /// A segment with the current ACK and `window` (already scaled down) was sent. `silent`: it had no room for the
-    /// SACK blocks we have. If an ACK was due, a separate one follows then: the peer's recovery depends on these
-    /// blocks, and if data flow both ways there may be hardly any other ACK.
+    /// A segment with the current ACK and `window` (already scaled down) was sent. `silent`: it had no room
+    /// for the SACK blocks we have. If an ACK was due, a separate one follows then: the peer's recovery
+    /// depends on these blocks, and if data flow both ways there may be hardly any other ACK.
     pub(crate) fn on_ack_sent(&mut self, window: u16, silent: bool) {
         self.on_window_sent(window);
         if self.acker.on_sent(self.receiver.next(), self.handshake.sack(), silent) {
@@ -108,7 +108,8 @@ impl<M: Copy + Debug> Tcp<M> {
         }
     }
 
-    /// A SYN/ACK, or the SYN of a simultaneous open, was sent with `window`, which is never scaled (RFC 7323 §2.2).
+    /// A SYN/ACK, or the SYN of a simultaneous open, was sent with `window`, which is never scaled (RFC 7323
+    /// §2.2).
     pub(crate) fn on_syn_window_sent(&mut self, window: u16) {
         self.acker.on_syn_sent(self.receiver.next());
         self.receiver.on_window_sent(u64::from(window));

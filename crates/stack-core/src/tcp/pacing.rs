@@ -1,19 +1,20 @@
 //! Pacing: a token bucket that spreads a window over the round trip, and the size of the next large segment.
 //!
-//! A TUN device has no back-pressure: what is written faster than the next queue drains is dropped silently. Bursts
-//! are therefore about a millisecond at the current rate (RFC 9002 §7.7 asks for pacing or a bounded burst).
+//! A TUN device has no back-pressure: what is written faster than the next queue drains is dropped silently.
+//! Bursts are therefore about a millisecond at the current rate (RFC 9002 §7.7 asks for pacing or a bounded
+//! burst).
 
 use crate::types::{Duration, Instant};
 
 const NANOS: i128 = 1_000_000_000;
 /// Time at the current rate that one burst may take.
 const BURST: Duration = Duration::from_millis(1);
-/// Two MSS are sent together, so that a receiver that acknowledges every second segment does so at once, unless they
-/// take longer than this.
+/// Two MSS are sent together, so that a receiver that acknowledges every second segment does so at once,
+/// unless they take longer than this.
 const PAIR: Duration = Duration::from_millis(10);
 
-/// Token bucket. Sending is allowed while any token is left, and a segment larger than the tokens leaves a debt, so
-/// that 64 kB segments need no bucket of that size.
+/// Token bucket. Sending is allowed while any token is left, and a segment larger than the tokens leaves a
+/// debt, so that 64 kB segments need no bucket of that size.
 #[derive(Clone, Debug)]
 pub(super) struct Pacer {
     /// Bytes per second; `None`: no limit.
@@ -56,8 +57,8 @@ impl Pacer {
         self.mss = mss;
     }
 
-    /// Bytes that may leave at once after a pause: a millisecond at the rate, at least two segments. `u64::MAX`
-    /// without a limit.
+    /// Bytes that may leave at once after a pause: a millisecond at the rate, at least two segments.
+    /// `u64::MAX` without a limit.
     pub(super) fn burst(&self) -> u64 {
         match self.rate {
             None => u64::MAX,
@@ -94,11 +95,12 @@ impl Pacer {
     }
 }
 
-/// Payload bytes of the next large segment at `rate` bytes per second: about a millisecond's worth, a multiple of
-/// `mss`, at most `max`; at least two `mss` where these take no longer than ten milliseconds, otherwise one.
+/// Payload bytes of the next large segment at `rate` bytes per second: about a millisecond's worth, a
+/// multiple of `mss`, at most `max`; at least two `mss` where these take no longer than ten milliseconds,
+/// otherwise one.
 ///
-/// So a 3 Mbit/s path sends one or two packets at a time and a 10 Gbit/s path 64 kB. Without a limit (`None`) it is
-/// the largest multiple of `mss` up to `max`. When `max` is below `mss` the answer is `max`.
+/// So a 3 Mbit/s path sends one or two packets at a time and a 10 Gbit/s path 64 kB. Without a limit (`None`)
+/// it is the largest multiple of `mss` up to `max`. When `max` is below `mss` the answer is `max`.
 pub(super) fn segment_size(rate: Option<u64>, mss: u32, max: usize) -> usize {
     let mss = mss.max(1) as usize;
     if max < mss {

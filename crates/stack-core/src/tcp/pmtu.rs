@@ -1,8 +1,9 @@
-//! The packet size of a path: what ICMP reports (RFC 1191, RFC 8201) and when it is trusted (RFC 5927 §7.2), black hole
-//! detection where no ICMP arrives, and the search for the largest size that passes (RFC 4821, RFC 8899).
+//! The packet size of a path: what ICMP reports (RFC 1191, RFC 8201) and when it is trusted (RFC 5927 §7.2),
+//! black hole detection where no ICMP arrives, and the search for the largest size that passes (RFC 4821, RFC
+//! 8899).
 //!
-//! A connection begins with the largest size that device and peer allow (RFC 4821 §7.2's eff_pmtu = search_high), so
-//! that most never search at all. The phases are those of RFC 8899 §5.1.4:
+//! A connection begins with the largest size that device and peer allow (RFC 4821 §7.2's eff_pmtu =
+//! search_high), so that most never search at all. The phases are those of RFC 8899 §5.1.4:
 //!
 //! | phase | entered | left |
 //! |---|---|---|
@@ -10,33 +11,34 @@
 //! | Search | from Base; when the raise timer expires | when the range is too narrow to be worth a probe, or `MAX_PROBES` in a row were lost |
 //! | Complete | from Search; when ICMP names the size | when the raise timer expires: not a timer of its own, but looked at when data are sent |
 //!
-//! A probe is a segment of new data in a single larger packet (RFC 4821 §7). Each that is lost lowers the upper bound
-//! of the search (§7.6.2), each that arrives becomes the size in force. What a lost probe means for congestion
-//! control is decided in `sender/loss`.
+//! A probe is a segment of new data in a single larger packet (RFC 4821 §7). Each that is lost lowers the
+//! upper bound of the search (§7.6.2), each that arrives becomes the size in force. What a lost probe means
+//! for congestion control is decided in `sender/loss`.
 //!
 //! All sizes are of the TCP payload with options, as the MSS option counts it.
 
 use crate::types::{Duration, Instant, SubflowOffset};
 use core::ops::Range;
 
-/// Payload of a 1280-byte IPv6 packet, which every path carries (RFC 8200 §5), and of the same in IPv4, where almost
-/// every path does: the size to begin with on a path that swallows larger packets (RFC 8899 §5.1.2 has 1200 bytes for
-/// this).
+/// Payload of a 1280-byte IPv6 packet, which every path carries (RFC 8200 §5), and of the same in IPv4, where
+/// almost every path does: the size to begin with on a path that swallows larger packets (RFC 8899 §5.1.2 has
+/// 1200 bytes for this).
 const BASE: u32 = 1220;
-/// Smallest MTU accepted for an IPv4 path is 552 bytes, as Linux's min_pmtu: smaller packets would only help an
-/// attacker.
+/// Smallest MTU accepted for an IPv4 path is 552 bytes, as Linux's min_pmtu: smaller packets would only help
+/// an attacker.
 const LEAST_V4: u32 = 512;
 /// Every IPv6 path carries 1280 bytes; a smaller claim is ignored (RFC 8201 §4).
 const LEAST_V6: u32 = 1220;
-/// Consecutive timeouts after which a size is taken to be too large: one that never arrived, and one that did.
+/// Consecutive timeouts after which a size is taken to be too large: one that never arrived, and one that
+/// did.
 const TIMEOUTS_UNCONFIRMED: u32 = 2;
 const TIMEOUTS_CONFIRMED: u32 = 3;
 /// Consecutive lost probes, of any size, that end a search (RFC 8899 §5.1.2).
 const MAX_PROBES: u32 = 3;
 /// Sizes that routers older than RFC 1191 may mean (its §7.1), without headers.
 const PLATEAUS: [u32; 7] = [8126, 4312, 1962, 1452, 966, 468, 256];
-/// MTUs that links really have (RFC 8899 §5.3.2): IPv6's least, tunnels of several kinds over Ethernet, PPPoE,
-/// Ethernet, RFC 1191 §7.1's larger ones, jumbo frames.
+/// MTUs that links really have (RFC 8899 §5.3.2): IPv6's least, tunnels of several kinds over Ethernet,
+/// PPPoE, Ethernet, RFC 1191 §7.1's larger ones, jumbo frames.
 const COMMON_MTUS: [u32; 12] = [1280, 1400, 1420, 1440, 1450, 1480, 1492, ETHERNET, 2002, 4352, 8166, 9000];
 const ETHERNET: u32 = 1500;
 
@@ -79,7 +81,8 @@ enum Phase {
 struct Probe {
     range: Range<SubflowOffset>,
     size: u32,
-    /// It was judged lost, and nothing else so far; its bytes have not arrived yet. What to wait then until the next.
+    /// It was judged lost, and nothing else so far; its bytes have not arrived yet. What to wait then until
+    /// the next.
     lost: Option<Duration>,
     /// ICMP said that it is too large: it was not congestion that it fell to.
     explained: bool,
@@ -99,7 +102,8 @@ pub(super) struct PathMtu {
     raise_after: Option<Duration>,
     /// Largest that is known to have arrived.
     confirmed: u32,
-    /// Largest that has ever arrived, unless ICMP or a lost probe said since that the path has become narrower.
+    /// Largest that has ever arrived, unless ICMP or a lost probe said since that the path has become
+    /// narrower.
     carried: u32,
     /// End of the first packet of the size in force.
     trial: Option<SubflowOffset>,
@@ -112,8 +116,8 @@ pub(super) struct PathMtu {
 }
 
 impl PathMtu {
-    /// Packets of up to `most`, none sent yet. Larger ones are tried again `raise_after` after a search has ended;
-    /// `None`: there are no searches.
+    /// Packets of up to `most`, none sent yet. Larger ones are tried again `raise_after` after a search has
+    /// ended; `None`: there are no searches.
     pub(super) fn new(most: u32, v6: bool, raise_after: Option<Duration>) -> Self {
         let least = if v6 { LEAST_V6 } else { LEAST_V4 };
         PathMtu {
@@ -137,7 +141,8 @@ impl PathMtu {
         self.mss
     }
 
-    /// `len` bytes of payload were sent for the first time, up to `end`; with options they fill a packet or more.
+    /// `len` bytes of payload were sent for the first time, up to `end`; with options they fill a packet or
+    /// more.
     pub(super) fn on_sent(&mut self, end: SubflowOffset, len: u64) {
         // At most 40 bytes of an MSS are options.
         let open = self.confirmed < self.mss || matches!(self.phase, Phase::Base { .. });
@@ -172,8 +177,9 @@ impl PathMtu {
         Some(probe.size)
     }
 
-    /// An ICMP message says that the packet at `at`, of `quoted` bytes after its headers, exceeds a link that takes
-    /// `fits`; `None`: it does not say how much. The caller has made sure that `at` is outstanding (RFC 5927 §4.1).
+    /// An ICMP message says that the packet at `at`, of `quoted` bytes after its headers, exceeds a link that
+    /// takes `fits`; `None`: it does not say how much. The caller has made sure that `at` is outstanding (RFC
+    /// 5927 §4.1).
     pub(super) fn on_too_big(
         &mut self,
         now: Instant,
@@ -203,7 +209,8 @@ impl PathMtu {
         Claim::Obey(fits)
     }
 
-    /// The retransmission timer expired for the `count`th time in a row, with `una` unacknowledged. `pause`: as for
+    /// The retransmission timer expired for the `count`th time in a row, with `una` unacknowledged. `pause`:
+    /// as for
     /// [`on_probe_lost`](Self::on_probe_lost). The new size, if it changes.
     pub(super) fn on_timeout(
         &mut self,
@@ -235,7 +242,8 @@ impl PathMtu {
         }
         let next = if self.mss > BASE { BASE } else { self.mss / 2 }.max(self.least);
         self.confirmed = self.confirmed.min(next);
-        // A size that never arrived counts as a lost probe. One that did more likely met a path that was down.
+        // A size that never arrived counts as a lost probe. One that did more likely met a path that was
+        // down.
         let failures = u32::from(!confirmed);
         self.set(next, Phase::Base { failures });
         Some(next)
@@ -274,9 +282,9 @@ impl PathMtu {
         self.probe.as_ref().map(|p| p.range.clone())
     }
 
-    /// The probe was lost and nothing else. If it stays so until its bytes have arrived, the path does not carry that
-    /// much (RFC 4821 §7.6.2), and the next does not go before `pause` has passed, unless ICMP has explained the
-    /// loss.
+    /// The probe was lost and nothing else. If it stays so until its bytes have arrived, the path does not
+    /// carry that much (RFC 4821 §7.6.2), and the next does not go before `pause` has passed, unless ICMP has
+    /// explained the loss.
     pub(super) fn on_probe_lost(&mut self, pause: Duration) {
         if let Some(probe) = &mut self.probe {
             probe.lost = Some(pause);
@@ -288,8 +296,8 @@ impl PathMtu {
         self.probe.as_ref().is_some_and(|p| p.lost.is_some())
     }
 
-    /// The probe was lost, and more: that says nothing about its size, which is tried again later (RFC 4821 §7.6.4),
-    /// unless ICMP has explained the loss.
+    /// The probe was lost, and more: that says nothing about its size, which is tried again later (RFC 4821
+    /// §7.6.4), unless ICMP has explained the loss.
     pub(super) fn on_probe_inconclusive(&mut self, now: Instant) {
         if let Some(probe) = self.probe.take_if(|p| p.explained) {
             self.failed(now, &probe, Duration::ZERO);
@@ -320,7 +328,8 @@ impl PathMtu {
         self.conclude(now);
     }
 
-    /// Begins to search the whole range (RFC 4821 §7.3), from the top: usually all of it passes, or passes again.
+    /// Begins to search the whole range (RFC 4821 §7.3), from the top: usually all of it passes, or passes
+    /// again.
     fn search(&mut self, now: Instant, failures: u32) {
         let next = Some(self.most);
         self.phase = Phase::Search { beyond: self.most + 1, next, failures, not_before: now };
@@ -340,8 +349,8 @@ impl PathMtu {
         Phase::Complete { raise_at: self.raise_after.map(|after| now + after) }
     }
 
-    /// What to try between the size in force and `beyond` (RFC 8899 §5.3.2): `next`, Ethernet's size, else a common
-    /// one near the middle. `None`: the range is too narrow.
+    /// What to try between the size in force and `beyond` (RFC 8899 §5.3.2): `next`, Ethernet's size, else a
+    /// common one near the middle. `None`: the range is too narrow.
     fn candidate(&self, beyond: u32, next: Option<u32>) -> Option<u32> {
         let within = |size: &u32| self.mss < *size && *size < beyond;
         let ethernet = ETHERNET - self.headers;
@@ -473,7 +482,8 @@ mod tests {
         Congested,
     }
 
-    /// Sends the probe that is due at `seconds`, and reports what becomes of it: its size and whether it arrived.
+    /// Sends the probe that is due at `seconds`, and reports what becomes of it: its size and whether it
+    /// arrived.
     fn probe(p: &mut PathMtu, seconds: u64, network: Network) -> Option<(u32, bool)> {
         let size = p.probe_due(at(seconds))?;
         assert!(p.mss() < size && size <= 1_460, "{size}");

@@ -1,7 +1,7 @@
 //! Proportional rate reduction (RFC 9937, which replaces RFC 6937): how much to send per ACK during recovery.
 //!
-//! The controller says where the window shall be after recovery (`ssthresh`); this spreads the reduction over one
-//! round trip, so that the ACK clock neither stops nor bursts. All quantities are bytes.
+//! The controller says where the window shall be after recovery (`ssthresh`); this spreads the reduction over
+//! one round trip, so that the ACK clock neither stops nor bursts. All quantities are bytes.
 
 /// State of one recovery episode.
 #[derive(Clone, Debug, Default)]
@@ -27,9 +27,9 @@ impl Prr {
 
     /// Recovery begins.
     ///
-    /// `flight` is RFC 9937's RecoverFS: bytes outstanding, lost ones included, without those that had been SACKed
-    /// before the ACK that started recovery; the scoreboard's `recovery_flight`
-    /// computes it. `ssthresh` is the window the controller wants at the end.
+    /// `flight` is RFC 9937's RecoverFS: bytes outstanding, lost ones included, without those that had been
+    /// SACKed before the ACK that started recovery; the scoreboard's `recovery_flight` computes it.
+    /// `ssthresh` is the window the controller wants at the end.
     pub(super) fn enter(&mut self, flight: u64, ssthresh: u64) {
         self.episode = Some(Episode { ssthresh, recover_flight: flight.max(1), delivered: 0, out: 0 });
     }
@@ -43,10 +43,10 @@ impl Prr {
     /// An ACK arrived; called for the one that started recovery too. Returns how many bytes may be sent now,
     /// so that the window is `in_flight` plus that.
     ///
-    /// `delivered`: bytes newly acknowledged or SACKed. `in_flight`: after this ACK and its loss detection. `safe`:
-    /// the cumulative acknowledgement advanced and no further loss was detected (RFC 9937's SafeACK). Outside
-    /// recovery the answer is 0. An ACK that delivers nothing allows nothing new: the answer is what earlier ones
-    /// left unused.
+    /// `delivered`: bytes newly acknowledged or SACKed. `in_flight`: after this ACK and its loss detection.
+    /// `safe`: the cumulative acknowledgement advanced and no further loss was detected (RFC 9937's SafeACK).
+    /// Outside recovery the answer is 0. An ACK that delivers nothing allows nothing new: the answer is what
+    /// earlier ones left unused.
     ///
     /// The budget is not a whole number of segments; what is not used now is not lost, so waiting until it
     /// covers a full segment avoids sending small ones.
@@ -77,7 +77,8 @@ impl Prr {
         }
     }
 
-    /// Recovery ends. Returns the window to continue with, which is `ssthresh`; `None` when there was no episode.
+    /// Recovery ends. Returns the window to continue with, which is `ssthresh`; `None` when there was no
+    /// episode.
     pub(super) fn exit(&mut self) -> Option<u64> {
         self.episode.take().map(|e| e.ssthresh)
     }
@@ -90,8 +91,8 @@ mod tests {
 
     const MSS: u32 = 1_000;
 
-    /// RFC 6937 §3.1, first example: one loss in a flight of 20, ssthresh 10. The pipe shrinks by one segment per
-    /// two ACKs, and half as much as was delivered is sent.
+    /// RFC 6937 §3.1, first example: one loss in a flight of 20, ssthresh 10. The pipe shrinks by one segment
+    /// per two ACKs, and half as much as was delivered is sent.
     #[test]
     fn a_single_loss_halves_the_rate_over_one_round_trip() {
         let mut p = Prr::new();
@@ -114,8 +115,8 @@ mod tests {
         assert_eq!(p.exit(), None);
     }
 
-    /// RFC 6937 §3.1, second example: 15 of 20 lost. In flight is below ssthresh, so slow start is allowed on safe
-    /// ACKs.
+    /// RFC 6937 §3.1, second example: 15 of 20 lost. In flight is below ssthresh, so slow start is allowed on
+    /// safe ACKs.
     #[test]
     fn heavy_loss_conserves_packets_and_slow_starts_on_safe_acks() {
         let mut p = Prr::new();

@@ -113,11 +113,11 @@ impl Receiver {
 
     /// A RST with the sequence number `start` is the peer's (RFC 5961 §3.2: only the exact number resets).
     ///
-    /// If segments are missing, a peer that resets uses the end of what it has sent as sequence number, not what we
-    /// expect next. Answering that with a challenge ACK would lose the reason that the RST gives (MP_TCPRST,
-    /// MP_FAIL): the peer has forgotten the connection by then. So the end of what was received is accepted too. It
-    /// gives an off-path attacker one more valid number out of 2³². Only with SACK, which has told the peer of this
-    /// edge; Linux does the same.
+    /// If segments are missing, a peer that resets uses the end of what it has sent as sequence number, not
+    /// what we expect next. Answering that with a challenge ACK would lose the reason that the RST gives
+    /// (MP_TCPRST, MP_FAIL): the peer has forgotten the connection by then. So the end of what was received
+    /// is accepted too. It gives an off-path attacker one more valid number out of 2³². Only with SACK, which
+    /// has told the peer of this edge; Linux does the same.
     pub(super) fn may_reset(&self, start: SubflowOffset, sack: bool) -> bool {
         let end = match self.fin {
             Some(fin) => Some(fin + 1),
@@ -126,8 +126,8 @@ impl Receiver {
         start == self.next || (sack && end == Some(start))
     }
 
-    /// RFC 2883 §4: the duplicate that the next ACK reports, as far as it is one: what was refused as too old (PAWS)
-    /// or beyond the window was not received, and the sender would take the block for a SACK.
+    /// RFC 2883 §4: the duplicate that the next ACK reports, as far as it is one: what was refused as too old
+    /// (PAWS) or beyond the window was not received, and the sender would take the block for a SACK.
     pub(super) fn note_duplicate(&mut self, start: SubflowOffset, len: u64, sack: bool) {
         let end = (start + len).min(self.next);
         if sack && start < end {
@@ -205,8 +205,8 @@ impl Receiver {
         taken
     }
 
-    /// Puts payload in its place and takes out what is in order now. True: it was dropped for the number of pieces
-    /// held.
+    /// Puts payload in its place and takes out what is in order now. True: it was dropped for the number of
+    /// pieces held.
     fn enqueue(
         &mut self,
         start: SubflowOffset,

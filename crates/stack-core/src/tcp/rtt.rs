@@ -1,4 +1,5 @@
-//! Round-trip time estimation and the retransmission time-out (RFC 6298), and the probe time-out (RFC 8985 §7.2).
+//! Round-trip time estimation and the retransmission time-out (RFC 6298), and the probe time-out (RFC 8985
+//! §7.2).
 
 use crate::types::{Duration, Instant};
 
@@ -9,9 +10,10 @@ const INITIAL_RTO_AFTER_SYN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Least allowance for variation: the time-out never falls below SRTT plus this.
 ///
 /// RFC 6298 §2.4 asks for a minimum of one second but expects research to lower it. We do as Linux does and
-/// count 200 ms on top of SRTT, because a receiver may delay its ACK by up to that much (Linux's longest delayed ACK)
-/// whatever the path's RTT: a minimum of 200 ms for the whole sum would fire before such an ACK on every
-/// path longer than nothing, and one second makes the loss of a lone segment cost five times as much as needed.
+/// count 200 ms on top of SRTT, because a receiver may delay its ACK by up to that much (Linux's longest
+/// delayed ACK) whatever the path's RTT: a minimum of 200 ms for the whole sum would fire before such an ACK
+/// on every path longer than nothing, and one second makes the loss of a lone segment cost five times as much
+/// as needed.
 pub(super) const MIN_RTO: Duration = Duration::from_millis(200);
 /// Largest time-out; RFC 6298 §2.5 wants at least 60 seconds.
 pub(super) const MAX_RTO: Duration = Duration::from_secs(120);
@@ -23,11 +25,12 @@ const MIN_WINDOW: Duration = Duration::from_secs(10);
 
 /// Smoothed round-trip time, its variation and the retransmission time-out of one subflow.
 ///
-/// Every ACK may give a sample. With many samples per round trip the gains of RFC 6298 §2 would let the variation
-/// forget within a fraction of a round trip (RFC 6298 §3, RFC 7323 appendix G). As Sarolahti and Kuznetsov describe
-/// for Linux (USENIX 2002), the variation therefore follows the *largest* smoothed deviation of a round trip at once
-/// upwards, and downwards by a quarter once per round trip; and a sample below the smoothed value raises it only by
-/// an eighth of the usual gain, since a round trip that became shorter is no reason for a longer time-out.
+/// Every ACK may give a sample. With many samples per round trip the gains of RFC 6298 §2 would let the
+/// variation forget within a fraction of a round trip (RFC 6298 §3, RFC 7323 appendix G). As Sarolahti and
+/// Kuznetsov describe for Linux (USENIX 2002), the variation therefore follows the *largest* smoothed
+/// deviation of a round trip at once upwards, and downwards by a quarter once per round trip; and a sample
+/// below the smoothed value raises it only by an eighth of the usual gain, since a round trip that became
+/// shorter is no reason for a longer time-out.
 #[derive(Clone, Debug)]
 pub(super) struct RttEstimator {
     /// Nanoseconds, as all below; `None` before the first sample.
@@ -71,7 +74,8 @@ impl RttEstimator {
         }
     }
 
-    /// Takes a measurement that Karn's rule allows (RFC 6298 §3). It also ends back-off, as RFC 6298 §5 has it.
+    /// Takes a measurement that Karn's rule allows (RFC 6298 §3). It also ends back-off, as RFC 6298 §5 has
+    /// it.
     pub(super) fn sample(&mut self, now: Instant, rtt: Duration) {
         let rtt = rtt.clamp(Duration::from_nanos(1), MAX_RTO);
         self.latest = Some(rtt);
@@ -109,9 +113,9 @@ impl RttEstimator {
         self.before_timeout = self.srtt.map(|srtt| (srtt + 2 * nanos(CLOCK_GRANULARITY), self.rttvar));
     }
 
-    /// As [`sample`](Self::sample), for the first data that were new when a timeout was spurious: the time-out
-    /// becomes as conservative as before it or as after a first measurement, whichever is longer (RFC 4015 §3.1 step
-    /// 11).
+    /// As [`sample`](Self::sample), for the first data that were new when a timeout was spurious: the
+    /// time-out becomes as conservative as before it or as after a first measurement, whichever is longer
+    /// (RFC 4015 §3.1 step 11).
     pub(super) fn sample_after_spurious_timeout(&mut self, now: Instant, rtt: Duration) {
         self.sample(now, rtt);
         let Some((srtt, rttvar)) = self.before_timeout.take() else { return };
@@ -123,8 +127,8 @@ impl RttEstimator {
         self.round_start = now;
     }
 
-    /// The handshake is complete, and its SYN had timed out: until there is a measurement the timeout is three seconds
-    /// (RFC 6298 §5.7).
+    /// The handshake is complete, and its SYN had timed out: until there is a measurement the timeout is
+    /// three seconds (RFC 6298 §5.7).
     pub(super) fn syn_timed_out(&mut self) {
         self.initial = INITIAL_RTO_AFTER_SYN_TIMEOUT;
     }
@@ -139,8 +143,8 @@ impl RttEstimator {
         Duration::from_nanos(self.rttvar)
     }
 
-    /// Least sample of the last 10 to 20 seconds in which there were samples, so that it adapts when a path becomes
-    /// longer for good (RFC 8985 §6.2 step 1).
+    /// Least sample of the last 10 to 20 seconds in which there were samples, so that it adapts when a path
+    /// becomes longer for good (RFC 8985 §6.2 step 1).
     pub(super) fn min_rtt(&self) -> Option<Duration> {
         self.min.get()
     }
@@ -214,8 +218,9 @@ impl MinFilter {
 
 /// Time from now until a tail loss probe is due (RFC 8985 §7.2).
 ///
-/// `flight` is the number of bytes in flight: with one segment or less (`mss`) the peer may be delaying its ACK, by
-/// `max_ack_delay` at most. `rto` is the time left until the retransmission time-out, which the probe never exceeds.
+/// `flight` is the number of bytes in flight: with one segment or less (`mss`) the peer may be delaying its
+/// ACK, by `max_ack_delay` at most. `rto` is the time left until the retransmission time-out, which the probe
+/// never exceeds.
 pub(super) fn pto(
     srtt: Option<Duration>,
     flight: u64,

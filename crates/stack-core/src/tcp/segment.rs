@@ -29,8 +29,8 @@ pub(crate) enum Kind {
     Data,
     /// Carries no payload; may carry FIN.
     Ack,
-    /// An ACK below the peer's window, to make it answer. The peer takes nothing else from it (RFC 9293 §3.10.7.4), so
-    /// it carries no signal and settles no ACK that is owed.
+    /// An ACK below the peer's window, to make it answer. The peer takes nothing else from it (RFC 9293
+    /// §3.10.7.4), so it carries no signal and settles no ACK that is owed.
     Probe,
 }
 

@@ -104,7 +104,8 @@ pub enum CloseReason {
     Unreachable,
 }
 
-/// The life of a subflow: its state, and why it ended. Only [`on`](Self::on) and [`end`](Self::end) change it.
+/// The life of a subflow: its state, and why it ended. Only [`on`](Self::on) and [`end`](Self::end) change
+/// it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lifecycle {
     state: State,
@@ -167,7 +168,8 @@ mod tests {
     ];
     const EVENTS: [Event; 9] = [Open, Syn, SynAck, AckOfSyn, FinSent, AckOfFin, Fin, TimeWaitOver, Ended];
 
-    /// The arrows of figure 5, without those of LISTEN, which the stack has. "rcv FIN,ACK" of FIN-WAIT-1 is two events.
+    /// The arrows of figure 5, without those of LISTEN, which the stack has. "rcv FIN,ACK" of FIN-WAIT-1 is
+    /// two events.
     const FIGURE_5: [(State, Event, State); 13] = [
         (Closed, Open, SynSent),
         (SynSent, Syn, SynReceived),

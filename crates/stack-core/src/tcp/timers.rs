@@ -31,8 +31,8 @@ pub(super) enum Timer {
 }
 
 impl Timer {
-    /// All of them, in the order in which they fire when several are due. RFC 8985 §7.2: a tail loss probe goes
-    /// before a retransmission timeout, whose timer runs anew from it.
+    /// All of them, in the order in which they fire when several are due. RFC 8985 §7.2: a tail loss probe
+    /// goes before a retransmission timeout, whose timer runs anew from it.
     pub(super) const ALL: [Timer; 8] = [
         Timer::User,
         Timer::Close,

@@ -3,8 +3,8 @@
 use crate::types::SubflowOffset;
 use core::ops::Range;
 
-/// State of the tail loss probe of one subflow. `rtt::pto` says when it is due, the scoreboard's `tail_probe` what it
-/// repeats.
+/// State of the tail loss probe of one subflow. `rtt::pto` says when it is due, the scoreboard's `tail_probe`
+/// what it repeats.
 #[derive(Clone, Debug)]
 pub(super) struct TailProbe {
     /// TLP.end_seq: SND.NXT after the probe.
@@ -29,8 +29,8 @@ impl TailProbe {
         TailProbe { outstanding: None, retransmission: false, stamp: 0, sampled: true }
     }
 
-    /// Whether a probe may be sent (RFC 8985 §7.3): none is outstanding, and the round-trip time was measured since
-    /// the last, so that probes do not keep SRTT from following a path that became longer.
+    /// Whether a probe may be sent (RFC 8985 §7.3): none is outstanding, and the round-trip time was measured
+    /// since the last, so that probes do not keep SRTT from following a path that became longer.
     pub(super) fn may_send(&self) -> bool {
         self.outstanding.is_none() && self.sampled
     }
@@ -41,7 +41,8 @@ impl TailProbe {
         self.outstanding.is_some()
     }
 
-    /// A probe was sent; `nxt` is SND.NXT after it. `retransmission`: it repeated old data. `stamp`: its timestamp.
+    /// A probe was sent; `nxt` is SND.NXT after it. `retransmission`: it repeated old data. `stamp`: its
+    /// timestamp.
     pub(super) fn sent(&mut self, nxt: SubflowOffset, retransmission: bool, stamp: u32) {
         self.outstanding = Some(nxt);
         self.retransmission = retransmission;
@@ -60,13 +61,13 @@ impl TailProbe {
         self.retransmission = false;
     }
 
-    /// An acknowledgement arrived. True when the probe repaired a loss that nothing else shows: the controller must
-    /// then react as to any loss (RFC 8985 §7.4.2).
+    /// An acknowledgement arrived. True when the probe repaired a loss that nothing else shows: the
+    /// controller must then react as to any loss (RFC 8985 §7.4.2).
     ///
-    /// `dsack`: its D-SACK block. `duplicate`: it is a duplicate ACK without any SACK block, from a peer that does
-    /// without. `echo`: the timestamp it echoes. One from before the probe shows that the original arrived (RFC 3522
-    /// §3.2): where data flow both ways a peer's D-SACK may find no room beside them, and the RFC's rule would take
-    /// each probe for a repair.
+    /// `dsack`: its D-SACK block. `duplicate`: it is a duplicate ACK without any SACK block, from a peer that
+    /// does without. `echo`: the timestamp it echoes. One from before the probe shows that the original
+    /// arrived (RFC 3522 §3.2): where data flow both ways a peer's D-SACK may find no room beside them, and
+    /// the RFC's rule would take each probe for a repair.
     pub(super) fn on_ack(
         &mut self,
         ack: SubflowOffset,
@@ -82,7 +83,8 @@ impl TailProbe {
             self.reset();
             return false;
         }
-        // Only an acknowledgement of something later leaves no doubt that no duplicate is still to be reported.
+        // Only an acknowledgement of something later leaves no doubt that no duplicate is still to be
+        // reported.
         let repaired = ack > end;
         if repaired {
             self.reset();

@@ -1,8 +1,8 @@
 //! Headers in place: views of any bytes that can be read, and edited, field by field.
 //!
-//! What only looks at packets or changes them on their way (middleboxes, devices, traces) uses these. They find the
-//! fields and judge nothing: lengths and checksums need not be right, and every value may be written, also such as no
-//! stack would send.
+//! What only looks at packets or changes them on their way (middleboxes, devices, traces) uses these. They
+//! find the fields and judge nothing: lengths and checksums need not be right, and every value may be
+//! written, also such as no stack would send.
 
 use super::WireError;
 use super::checksum;
@@ -44,8 +44,8 @@ fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) {
 
 /// A view of the IP header at the start of any bytes. Only the header itself must be there.
 ///
-/// Unlike [`IpHeader::parse`](super::ip::IpHeader::parse) it verifies no checksum and passes over no IPv6 extension
-/// header: [`protocol`](Self::protocol) is what follows the fixed header.
+/// Unlike [`IpHeader::parse`](super::ip::IpHeader::parse) it verifies no checksum and passes over no IPv6
+/// extension header: [`protocol`](Self::protocol) is what follows the fixed header.
 #[derive(Clone, Copy, Debug)]
 pub struct IpView<T> {
     bytes: T,
@@ -143,8 +143,8 @@ impl<T: AsRef<[u8]>> IpView<T> {
 }
 
 impl<T: AsRef<[u8]> + AsMut<[u8]>> IpView<T> {
-    /// Sets the length of the packet, header included, and repairs the header checksum. More than the field can hold
-    /// becomes the most that it can.
+    /// Sets the length of the packet, header included, and repairs the header checksum. More than the field
+    /// can hold becomes the most that it can.
     pub fn set_total_len(&mut self, len: usize) {
         let (at, len) =
             if self.v6 { (IPV6_PAYLOAD_LEN, len.saturating_sub(IPV6_HEADER)) } else { (IPV4_TOTAL_LEN, len) };
@@ -168,13 +168,14 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> IpView<T> {
         self.repair_checksum();
     }
 
-    /// Sets the source address and repairs the header checksum. False, and nothing done: it is of the other family.
+    /// Sets the source address and repairs the header checksum. False, and nothing done: it is of the other
+    /// family.
     pub fn set_src(&mut self, address: IpAddr) -> bool {
         self.set_address(address, IPV4_SRC, IPV6_SRC)
     }
 
-    /// Sets the destination address and repairs the header checksum. False, and nothing done: it is of the other
-    /// family.
+    /// Sets the destination address and repairs the header checksum. False, and nothing done: it is of the
+    /// other family.
     pub fn set_dst(&mut self, address: IpAddr) -> bool {
         self.set_address(address, IPV4_DST, IPV6_DST)
     }
@@ -200,8 +201,8 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> IpView<T> {
     }
 }
 
-/// Exactly the bytes of one TCP header, to be edited in place. Reading is [`TcpPacket`](super::tcp::TcpPacket)'s
-/// business. The checksum is left as it is.
+/// Exactly the bytes of one TCP header, to be edited in place. Reading is
+/// [`TcpPacket`](super::tcp::TcpPacket)'s business. The checksum is left as it is.
 #[derive(Debug)]
 pub struct TcpHeaderMut<'a> {
     bytes: &'a mut [u8],

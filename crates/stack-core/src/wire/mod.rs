@@ -2,10 +2,10 @@
 //!
 //! Nothing here knows a connection. Each format has up to two faces:
 //!
-//! - a *view* ([`header::IpView`], [`tcp::TcpPacket`], [`tcp::RawOptions`], [`mptcp::MptcpPacket`]) over any bytes,
-//!   which finds fields and judges nothing; [`header`] edits them in place;
-//! - a *repr* ([`tcp::TcpRepr`], [`tcp::TcpOptions`], [`mptcp::MptcpOption`], …), which holds legal values only and
-//!   is parsed from bytes or emitted as bytes.
+//! - a *view* ([`header::IpView`], [`tcp::TcpPacket`], [`tcp::RawOptions`], [`mptcp::MptcpPacket`]) over any
+//!   bytes, which finds fields and judges nothing; [`header`] edits them in place;
+//! - a *repr* ([`tcp::TcpRepr`], [`tcp::TcpOptions`], [`mptcp::MptcpOption`], …), which holds legal values
+//!   only and is parsed from bytes or emitted as bytes.
 //!
 //! Parsing never panics, whatever the bytes, and allocates only for option lists that no ordinary sender
 //! emits (more than two MPTCP options in one segment, more than eight addresses removed at once).

@@ -214,7 +214,8 @@ fn first_data_may_carry_the_keys_and_come_twice() {
     assert_eq!(lab.received(c), b"ijk");
 }
 
-/// RFC 8684 §3.3: a checksum against what was negotiated, or its lack, ends the subflow; also in this form of the mapping.
+/// RFC 8684 §3.3: a checksum against what was negotiated, or its lack, ends the subflow; also in this form of
+/// the mapping.
 #[test]
 fn keys_with_data_must_have_the_checksum_that_was_agreed() {
     for (agreed, sent) in [(false, Some(7)), (true, None)] {
@@ -282,7 +283,8 @@ fn the_client_repeats_its_keys_until_it_knows_that_they_came() {
     assert!(sent.iter().any(|(_, s)| s.dss().is_some_and(|d| d.mapping.is_some())));
 }
 
-/// RFC 8684 §3.1, §3.9.3: three SYNs with the option, then without; the network is remembered, longer each time.
+/// RFC 8684 §3.1, §3.9.3: three SYNs with the option, then without; the network is remembered, longer each
+/// time.
 #[test]
 fn a_network_that_swallows_the_option_is_remembered() {
     let mut lab =
@@ -415,7 +417,8 @@ fn ports_used_lately_come_last() {
     assert_eq!(sorted, (50_000..=50_009).collect::<Vec<u16>>(), "a port came twice while others were unused");
 }
 
-/// A SYN that nobody has answered yet is withdrawn by the peer's RST, and only by the exact one (RFC 5961 §3.2).
+/// A SYN that nobody has answered yet is withdrawn by the peer's RST, and only by the exact one (RFC 5961
+/// §3.2).
 #[test]
 fn a_pending_syn_can_be_withdrawn() {
     let mut lab = Lab::listening();
@@ -438,7 +441,8 @@ fn a_pending_syn_can_be_withdrawn() {
     assert!(lab.stack.accept(lab.now, incoming, &ConnectionConfig::default()).is_ok());
 }
 
-/// Nothing that came by a path which has gone since can be answered: it must not become a subflow that waits for ever.
+/// Nothing that came by a path which has gone since can be answered: it must not become a subflow that waits
+/// for ever.
 #[test]
 fn what_came_by_a_removed_path_is_forgotten() {
     let mut lab = Lab::listening();
@@ -449,14 +453,16 @@ fn what_came_by_a_removed_path_is_forgotten() {
     lab.stack.path_removed(lab.now, path);
     let gone = lab.stack.accept(lab.now, incoming, &ConnectionConfig::default());
     assert_eq!(gone, Err(umptcp_stack_core::error::ConnectError::Gone));
-    // The address may be there again, on a path of another name, when the device hands over what it still had.
+    // The address may be there again, on a path of another name, when the device hands over what it still
+    // had.
     lab.stack.path_added(lab.now, PathConfig::new("nic", STACK));
     let late = End::new(peer(1, 4001), stack_at()).send(&mut lab, SYN, &[capable_syn()], &[]);
     assert!(late.is_empty() && lab.incoming.len() == 1, "{late:?}");
     assert_eq!(lab.stack.connection_count(), 0);
 }
 
-/// RFC 8684 §3.1: the third ACK carries the keys, also when the device was busy until the application had closed the connection.
+/// RFC 8684 §3.1: the third ACK carries the keys, also when the device was busy until the application had
+/// closed the connection.
 #[test]
 fn keys_go_before_a_data_fin_that_was_waiting_with_them() {
     let mut lab = Lab::new();

@@ -29,7 +29,8 @@ fn half(lab: &mut Lab, at: SocketAddr) -> (End, Keys) {
     (end, Keys { own: 4321, stack: key_of(&syn_ack) })
 }
 
-/// A flood of SYNs from addresses that never answer: bounded state, and everybody who means it still gets MPTCP.
+/// A flood of SYNs from addresses that never answer: bounded state, and everybody who means it still gets
+/// MPTCP.
 #[test]
 fn a_syn_flood_costs_no_state_and_nobody_their_mptcp() {
     let mut lab = lab(SynCookiePolicy::UnderPressure);
@@ -54,7 +55,8 @@ fn a_syn_flood_costs_no_state_and_nobody_their_mptcp() {
     assert!(lab.events.iter().any(|e| matches!(e, Event::Connected { connection } if *connection == c)));
     end.send(&mut lab, ACK, &[keys.dss(0, Some((1, 1, 4)))], b"data");
     assert_eq!(lab.received(c), b"data");
-    // It can be joined, and sends with all that the SYN offered: timestamps, SACK, a scaled window, the whole MSS.
+    // It can be joined, and sends with all that the SYN offered: timestamps, SACK, a scaled window, the whole
+    // MSS.
     let mut join = End::new(peer(2, 5000), stack_at());
     let syn_ack = only(join.send(&mut lab, SYN, &[join_syn(keys.stack_token(), 9, 1)], &[]));
     assert!(matches!(syn_ack.join(), Some(MpJoin::SynAck { .. })));
@@ -142,7 +144,8 @@ fn keys_come_back_with_the_first_data_too() {
     assert_eq!(lab.received(c), b"datalate");
 }
 
-/// A wrong key shows that the option was tampered with; the connection is plain TCP, as with a server that remembers.
+/// A wrong key shows that the option was tampered with; the connection is plain TCP, as with a server that
+/// remembers.
 #[test]
 fn a_wrong_key_falls_back() {
     let mut lab = lab(SynCookiePolicy::Always);

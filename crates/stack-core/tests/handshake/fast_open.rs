@@ -96,7 +96,8 @@ fn a_server_takes_data_from_a_syn_with_its_cookie() {
     let ack = only(end.send(&mut lab, ACK, &[capable_ack(keys)], &[]));
     lab.assert_mptcp(c);
     assert_eq!(acked(&ack, keys), 0, "the data of the SYN are not in the data sequence space");
-    // The first other byte is the second of the data sequence space and the first of the mapping's subflow sequence.
+    // The first other byte is the second of the data sequence space and the first of the mapping's subflow
+    // sequence.
     let sent = end.send(&mut lab, ACK, &[keys.dss(0, Some((1, 1, 4)))], b"more");
     assert_eq!(lab.received(c), b"more");
     assert!(sent.iter().any(|s| acked(s, keys) == 4), "{sent:?}");
@@ -181,7 +182,8 @@ fn connect(lab: &mut Lab, data: &[u8]) -> (ConnectionId, Sent) {
     (c, only(lab.poll()))
 }
 
-/// The peer's SYN/ACK to it, which acknowledges `taken` bytes; returns its end, keys and what the stack sends.
+/// The peer's SYN/ACK to it, which acknowledges `taken` bytes; returns its end, keys and what the stack
+/// sends.
 fn answer(lab: &mut Lab, syn: &Sent, taken: u32, cookie: Option<&[u8]>) -> (End, Keys, Vec<Sent>) {
     let mut end = End::new(peer(1, PORT), syn.from);
     end.hear(syn);
@@ -341,8 +343,8 @@ fn an_early_answer_survives_loss() {
     assert_eq!((answer.seg.seq, &answer.payload[..]), (end.ack, &b"answer"[..]));
 }
 
-/// In MPTCP it waits for the client's key: Linux falls back when data come without a DATA_ACK, which needs the key. The application
-/// has the connection at once all the same.
+/// In MPTCP it waits for the client's key: Linux falls back when data come without a DATA_ACK, which needs
+/// the key. The application has the connection at once all the same.
 #[test]
 fn an_answer_in_mptcp_waits_for_the_key() {
     let mut lab = listening(16);
@@ -362,8 +364,8 @@ fn an_answer_in_mptcp_waits_for_the_key() {
     assert_eq!(connected, 1);
 }
 
-/// Linux as a client sends data that the SYN/ACK does not acknowledge again with a DATA_ACK, but neither keys nor mapping: plain
-/// TCP, then (RFC 8684 §3.7).
+/// Linux as a client sends data that the SYN/ACK does not acknowledge again with a DATA_ACK, but neither keys
+/// nor mapping: plain TCP, then (RFC 8684 §3.7).
 #[test]
 fn data_sent_again_without_a_mapping_are_plain_tcp() {
     let mut lab = listening(16);
@@ -422,7 +424,8 @@ fn a_client_falls_back_with_its_data_taken() {
     assert_eq!(lab.stack.info(c).expect("info").bytes_acked, 17);
 }
 
-/// RFC 7413 §4.2, §5.1: with too many requests pending there is no Fast Open; those that failed count for a minute.
+/// RFC 7413 §4.2, §5.1: with too many requests pending there is no Fast Open; those that failed count for a
+/// minute.
 #[test]
 fn pending_requests_are_limited() {
     let mut lab = listening(2);
@@ -626,7 +629,8 @@ fn early_answers_are_understood() {
     lab.assert_mptcp(c);
 }
 
-/// Options that vanish after the SYN/ACK: what the SYN carried is no data without a DATA_ACK, so that this is plain TCP as ever.
+/// Options that vanish after the SYN/ACK: what the SYN carried is no data without a DATA_ACK, so that this is
+/// plain TCP as ever.
 #[test]
 fn options_lost_after_the_syn_ack_mean_plain_tcp() {
     let mut lab = Lab::new();
@@ -657,7 +661,8 @@ fn options_lost_after_the_syn_ack_mean_plain_tcp() {
     assert_eq!(lab.received(c), b"early and plain");
 }
 
-/// What is to be said before the server is known to have our key waits, instead of that key being said again and again.
+/// What is to be said before the server is known to have our key waits, instead of that key being said again
+/// and again.
 #[test]
 fn signals_wait_for_the_keys() {
     let mut lab = Lab::new();

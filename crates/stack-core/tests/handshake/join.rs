@@ -77,7 +77,8 @@ fn the_token_not_the_port_finds_the_connection() {
     assert_eq!((lab.counter(Counter::MPJoinPortSynRx), lab.counter(Counter::MPJoinPortAckRx)), (1, 1));
 }
 
-/// RFC 8684 §3.9.1: the local port of the first subflow is kept for joins from our other addresses, as long as there are others.
+/// RFC 8684 §3.9.1: the local port of the first subflow is kept for joins from our other addresses, as long
+/// as there are others.
 #[test]
 fn the_first_subflows_port_is_kept_on_all_local_addresses() {
     let mut lab = Lab::with(StackConfig { ephemeral_ports: 50_000..=50_001, ..StackConfig::default() });
@@ -153,8 +154,8 @@ fn a_join_to_a_port_that_was_not_advertised_is_refused() {
     refused(late.send(&mut lab, ACK, &[join_ack(keys.ack_hmac(8, late_nonce))], &[]), PROHIBITED, false);
     assert_eq!((lab.counter(Counter::MismatchPortAckRx), lab.counter(Counter::MPJoinPortAckRx)), (1, 1));
     refused(syn(&mut lab, 5, stack_at(9999), keys), PROHIBITED, false);
-    // RFC 8684 §3.4.1: an advertisement without a port means that of the subflow which carries it. The first goes out on the
-    // first subflow, the next on the one to 9999.
+    // RFC 8684 §3.4.1: an advertisement without a port means that of the subflow which carries it. The first
+    // goes out on the first subflow, the next on the one to 9999.
     lab.stack.advertise_address(lab.now, c, STACK_2, None).expect("advertise");
     lab.poll();
     let there = SocketAddr::new(STACK_2, 9999);
@@ -272,7 +273,8 @@ fn join_syn_ack(hmac: u64, nonce: u32) -> MptcpOption {
     MptcpOption::Join(MpJoin::SynAck { backup: false, address_id: AddressId(0), hmac, nonce })
 }
 
-/// RFC 8684 §3.2: PRE_ESTABLISHED until answered: the third ACK comes again by its own timer, and no data goes there.
+/// RFC 8684 §3.2: PRE_ESTABLISHED until answered: the third ACK comes again by its own timer, and no data
+/// goes there.
 #[test]
 fn the_third_ack_of_a_join_is_repeated_until_answered() {
     let mut lab = Lab::new();
@@ -300,7 +302,8 @@ fn the_third_ack_of_a_join_is_repeated_until_answered() {
     assert_eq!(subflows(&lab, c), 2);
 }
 
-/// The answer to the third ACK lets data go to the new subflow, but not sooner than a busy Linux server needs for the join.
+/// The answer to the third ACK lets data go to the new subflow, but not sooner than a busy Linux server needs
+/// for the join.
 #[test]
 fn the_first_data_follow_the_third_ack_at_a_distance() {
     for (answered_after, waits) in [(0, 10), (4, 6), (10, 0), (50, 0)] {
@@ -362,7 +365,8 @@ fn a_syn_ack_that_proves_nothing_is_reset() {
     }
 }
 
-/// RFC 8684 §3.6: a transient refusal is tried again with back-off, a permanent one is not; the application is told.
+/// RFC 8684 §3.6: a transient refusal is tried again with back-off, a permanent one is not; the application
+/// is told.
 #[test]
 fn a_refusal_says_whether_to_try_again() {
     for transient in [false, true] {

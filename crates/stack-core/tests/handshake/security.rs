@@ -39,8 +39,8 @@ fn guessing_tokens_leaves_no_state_and_is_answered_within_bounds() {
     assert_eq!(lab.received(c), b"ok");
 }
 
-/// RFC 7430 §2.2: who has seen the token but not the keys floods the connection with joins. The half-open ones are bounded
-/// and short-lived, and real joins get through all the while.
+/// RFC 7430 §2.2: who has seen the token but not the keys floods the connection with joins. The half-open
+/// ones are bounded and short-lived, and real joins get through all the while.
 #[test]
 fn join_flooding_does_not_keep_real_joins_out() {
     let mut lab = Lab::listening();
@@ -77,7 +77,8 @@ fn join_flooding_does_not_keep_real_joins_out() {
     lab.assert_mptcp(c);
 }
 
-/// RFC 6181 §3, RFC 8684 §5: a recorded handshake, replayed, fails, because the stack's nonce is fresh each time.
+/// RFC 6181 §3, RFC 8684 §5: a recorded handshake, replayed, fails, because the stack's nonce is fresh each
+/// time.
 #[test]
 fn a_replayed_join_fails() {
     let mut lab = Lab::listening();
@@ -103,7 +104,8 @@ fn a_replayed_join_fails() {
     assert_eq!(lab.stack.subflows(c).len(), 1);
 }
 
-/// An MP_CAPABLE handshake replayed: the stack's key is fresh, so the recorded third ACK repeats the wrong one.
+/// An MP_CAPABLE handshake replayed: the stack's key is fresh, so the recorded third ACK repeats the wrong
+/// one.
 #[test]
 fn a_replayed_connection_gets_no_mptcp() {
     use umptcp_stack_core::error::FallbackReason;
@@ -134,7 +136,8 @@ fn data_on_an_unproven_join_is_never_delivered() {
     assert_eq!(lab.stack.subflows(c).len(), 1);
 }
 
-/// A SYN that nobody accepts is forgotten, and so is a connection whose third ACK never comes; both are counted.
+/// A SYN that nobody accepts is forgotten, and so is a connection whose third ACK never comes; both are
+/// counted.
 #[test]
 fn handshakes_that_are_not_completed_are_dropped() {
     let mut lab = Lab::listening();
@@ -177,7 +180,8 @@ fn events_that_nobody_takes_are_bounded() {
             assert!(lab.stack.poll_transmit(lab.now).is_none(), "it waits for the caller");
         }
     }
-    // Each of the SYNs that the queue had room for was offered, and the others were dropped as with a full backlog.
+    // Each of the SYNs that the queue had room for was offered, and the others were dropped as with a full
+    // backlog.
     assert_eq!(lab.counter(Counter::TcpListenOverflow), 90);
     let offered = std::iter::from_fn(|| lab.stack.poll_event()).count();
     assert_eq!(offered, 10);

@@ -121,7 +121,8 @@ fn a_forged_add_addr_is_ignored() {
 fn add_addr_before_the_first_data_ack_is_echoed_at_once_and_followed_later() {
     let mut l = Lab::client_unconfirmed(ConnectionConfig::default(), 1);
     add(&mut l, 0, 5, SocketAddr::new(peer_address(5), 80), false);
-    // Its HMAC shows that the peer has the keys, so that MP_CAPABLE gives way to the echo; joins wait for a DATA_ACK.
+    // Its HMAC shows that the peer has the keys, so that MP_CAPABLE gives way to the echo; joins wait for a
+    // DATA_ACK.
     let sent = l.take_all();
     assert!(sent.iter().any(|s| add_addr_of(s).is_some()));
     assert!(sent.iter().all(|s| !s.seg.flags.syn));
@@ -178,7 +179,8 @@ fn no_more_addresses_are_followed_than_configured() {
     assert_eq!(l.counter(Counter::AddAddrDrop), 97);
 }
 
-/// RFC 8684 §5: whoever has us connect to others by ADD_ADDR gets a few SYNs a second, however often it says so.
+/// RFC 8684 §5: whoever has us connect to others by ADD_ADDR gets a few SYNs a second, however often it says
+/// so.
 #[test]
 fn advertisements_without_end_make_few_joins() {
     let mut l = client(1);
@@ -277,7 +279,8 @@ fn signals_make_at_most_two_duplicate_acks_in_a_row() {
 
 #[test]
 fn duplicate_acks_with_signals_are_no_sign_of_congestion() {
-    // Without SACK duplicates are counted; those with signals are not, nor are they cause for limited transmit.
+    // Without SACK duplicates are counted; those with signals are not, nor are they cause for limited
+    // transmit.
     for mut l in [
         Lab::server(ConnectionConfig::default(), 1),
         Lab::server_without_sack(ConnectionConfig::default(), 1),
@@ -373,7 +376,8 @@ fn an_address_removed_is_not_connected_to_any_more() {
     assert!(l.take(|s| s.seg.flags.syn && s.to.ip() == peer_address(8)).is_some());
 }
 
-/// What the application has taken back is not joined from again, until it is advertised anew or its path comes again.
+/// What the application has taken back is not joined from again, until it is advertised anew or its path
+/// comes again.
 #[test]
 fn an_address_that_we_withdrew_is_not_joined_from_again() {
     for anew in [false, true] {
@@ -431,7 +435,8 @@ fn mp_prio_concerns_the_subflow_that_carries_it() {
     let mut l = Lab::server(ConnectionConfig { no_delay: true, ..ConnectionConfig::default() }, 1);
     let second = l.join(3, 0);
     for (backup, id) in [(true, None), (false, None), (true, Some(AddressId(3)))] {
-        // An ID in RFC 6824's form would name another subflow; it means nothing any more (RFC 8684 appendix E).
+        // An ID in RFC 6824's form would name another subflow; it means nothing any more (RFC 8684 appendix
+        // E).
         let prio = MpPrio { backup, address_id: id };
         l.send(0, Out::options([prio.into()]));
         let infos = l.subflows();

@@ -119,8 +119,8 @@ fn our_data_fin_is_repeated_until_acknowledged_and_then_every_subflow_closes() {
 
 #[test]
 fn the_last_subflow_stays_open_for_what_is_left_to_send() {
-    // The peer's FIN ends its direction of the subflow. RFC 8684 §3.3.3: a host does not close all subflows while data is
-    // outstanding.
+    // The peer's FIN ends its direction of the subflow. RFC 8684 §3.3.3: a host does not close all subflows
+    // while data is outstanding.
     let mut l = server();
     l.write(10);
     l.ack(0);
@@ -171,8 +171,9 @@ fn break_before_make() {
     }
 }
 
-/// The peer never closes its half of a subflow whose address we took back, and the other subflow's path goes: nothing can be sent any
-/// more. That waits for another subflow no longer than if there were none. Found by fuzzing.
+/// The peer never closes its half of a subflow whose address we took back, and the other subflow's path goes:
+/// nothing can be sent any more. That waits for another subflow no longer than if there were none. Found by
+/// fuzzing.
 #[test]
 fn data_with_nothing_but_half_closed_subflows_wait_for_another() {
     let config = ConnectionConfig { close_timeout: Duration::from_secs(30), ..ConnectionConfig::default() };
@@ -214,7 +215,8 @@ fn data_with_nothing_but_half_closed_subflows_wait_for_another() {
     }
 }
 
-/// What the application has let go of is still delivered after a break: the subflow that follows ends the wait for one.
+/// What the application has let go of is still delivered after a break: the subflow that follows ends the
+/// wait for one.
 #[test]
 fn a_connection_let_go_of_goes_on_after_a_break() {
     let config = ConnectionConfig { close_timeout: Duration::from_secs(30), ..ConnectionConfig::default() };
@@ -241,7 +243,8 @@ fn a_connection_let_go_of_goes_on_after_a_break() {
     assert!(l.take(|s| s.seg.flags.fin && s.flow == Some(second)).is_some());
 }
 
-/// The peer closes a subflow of ours by FIN: another is opened, but not at once, lest it go on like that for ever.
+/// The peer closes a subflow of ours by FIN: another is opened, but not at once, lest it go on like that for
+/// ever.
 #[test]
 fn a_subflow_that_the_peer_closed_is_opened_again_after_a_while() {
     let mut l = Lab::client(ConnectionConfig::default(), 2);
@@ -344,7 +347,8 @@ fn the_reason_of_a_reset_reaches_the_application() {
     }
 }
 
-/// The peer's last segments before a RST were lost or overtaken: its RST counts nonetheless, and so does its reason.
+/// The peer's last segments before a RST were lost or overtaken: its RST counts nonetheless, and so does its
+/// reason.
 #[test]
 fn the_reason_of_a_reset_behind_a_hole_reaches_the_application() {
     let mut l = Lab::server(ConnectionConfig::default(), 1);

@@ -148,8 +148,8 @@ fn short_and_long_sequence_numbers_across_the_32_bit_wrap() {
         let mapping = DssMapping { dsn, ..l.map(data, subflow, len) };
         l.dss(Some(mapping))
     };
-    // Long numbers are owed long DATA_ACKs (RFC 8684 §3.3.2), and go on to be after a short one, since data with 8-byte
-    // numbers may be unacknowledged still.
+    // Long numbers are owed long DATA_ACKs (RFC 8684 §3.3.2), and go on to be after a short one, since data
+    // with 8-byte numbers may be unacknowledged still.
     l.data(0, 1, 100);
     let option = short(&l, 101, 101, 50);
     l.send(0, Out::options([option]).payload(bytes(101, 50)));
@@ -259,7 +259,8 @@ fn a_window_counts_only_with_a_data_ack() {
     // The third ACK offered a whole window, which an advertisement never takes back.
     l.write(70_000);
     for _ in 0..40 {
-        // Subflow ACKs with a large window, but the DATA_ACK stays where it is: nothing beyond the first window goes.
+        // Subflow ACKs with a large window, but the DATA_ACK stays where it is: nothing beyond the first
+        // window goes.
         let ack = l.keys().stack_data(1);
         let option = MptcpOption::Dss(Dss { data_fin: false, ack: Some(DataAck::Long(ack)), mapping: None });
         l.send(0, Out::options([option]));
@@ -301,7 +302,8 @@ fn each_subflow_obeys_its_own_window() {
 
 #[test]
 fn zero_window_probes_back_off() {
-    // The data-level window is shut while the subflow's is open: every probe is answered with a window, but no DATA_ACK.
+    // The data-level window is shut while the subflow's is open: every probe is answered with a window, but
+    // no DATA_ACK.
     let mut l = server();
     l.write(60_000);
     // The window that the handshake offered is used up, and nothing is added to it.
@@ -364,8 +366,8 @@ fn what_a_middlebox_acknowledged_is_sent_again_on_a_timer() {
     assert_eq!(l.counter(Counter::MPTCPRetrans), 1);
 }
 
-/// RFC 8684 §5: a peer that knows the keys gets no more memory than it is meant to, by mappings without data or by data with
-/// gaps.
+/// RFC 8684 §5: a peer that knows the keys gets no more memory than it is meant to, by mappings without data
+/// or by data with gaps.
 #[test]
 fn state_that_a_hostile_peer_can_make_is_bounded() {
     let mut l = server();
@@ -425,7 +427,8 @@ fn a_data_ack_that_was_lost_is_asked_for_on_an_only_subflow() {
 
 #[test]
 fn a_probe_does_not_take_the_place_of_a_data_fin_that_is_repeated() {
-    // The peer takes no option from a segment below its window: on one of these a DATA_FIN would never arrive.
+    // The peer takes no option from a segment below its window: on one of these a DATA_FIN would never
+    // arrive.
     let mut l = Lab::client(ConnectionConfig::default(), 1);
     l.stack.shutdown(l.now, l.conn).expect("shutdown");
     l.poll();

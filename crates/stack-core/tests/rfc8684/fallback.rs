@@ -61,7 +61,8 @@ fn first_data_without_an_option_is_plain_tcp_and_announced() {
         l.send(0, Out::default().payload(bytes(1, 100)));
         assert_eq!(plain(&l), Some(FallbackReason::NoOptionInData));
         assert_eq!(l.received, bytes(1, 100));
-        // A DSS or the keys had been sent, so the peer may think that this is MPTCP: it is told (third rule of §3.7).
+        // A DSS or the keys had been sent, so the peer may think that this is MPTCP: it is told (third rule
+        // of §3.7).
         let said = l.take(|s| s.mapping().is_some_and(|m| m.len == 0)).expect("an infinite mapping");
         assert!(said.payload.is_empty());
         let first = Dsn::Long(l.keys().stack_data(1));
@@ -409,7 +410,8 @@ fn an_infinite_mapping_with_several_subflows_resets_the_one_that_carries_it() {
     assert!(l.is_mptcp());
 }
 
-/// `strict_checksums`: what would be plain TCP otherwise is a reset, and the end of a connection that finds no other path.
+/// `strict_checksums`: what would be plain TCP otherwise is a reset, and the end of a connection that finds
+/// no other path.
 #[test]
 fn strict_checksums_never_lead_to_plain_tcp() {
     type Cause = fn(&mut Lab);

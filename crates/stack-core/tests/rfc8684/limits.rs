@@ -12,8 +12,8 @@ use umptcp_stack_core::wire::mptcp::{CapableFlags, MpCapable, MpJoin, MptcpOptio
 
 #[test]
 fn echoes_beyond_what_may_wait_are_left_out() {
-    // RFC 8684 §3.4.1: the sender repeats an ADD_ADDR that was not echoed, so leaving one out is no loss. Two ACKs that carry
-    // nothing else may leave at once (§3.4.1); the rest waits, and of that 32.
+    // RFC 8684 §3.4.1: the sender repeats an ADD_ADDR that was not echoed, so leaving one out is no loss. Two
+    // ACKs that carry nothing else may leave at once (§3.4.1); the rest waits, and of that 32.
     let mut l = Lab::server(ConnectionConfig::default(), 1);
     l.ack(0);
     l.take_all();

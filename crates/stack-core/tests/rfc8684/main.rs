@@ -1,4 +1,5 @@
-//! RFC 8684 §3.3 to §3.7 segment by segment: one real stack, and a peer made by hand that says exactly what a test wants.
+//! RFC 8684 §3.3 to §3.7 segment by segment: one real stack, and a peer made by hand that says exactly what a
+//! test wants.
 
 mod addresses;
 mod close;

@@ -73,15 +73,17 @@ fn sack_takes_what_is_left_and_displaces_a_data_ack_without_news() {
     assert_eq!(l.data_acked, 401);
 }
 
-/// Data have no room for SACK blocks. Without an ACK of its own the sender would learn of nothing but the cumulative
-/// acknowledgement as long as data flow both ways, and take a probe that arrived twice for a repaired loss.
+/// Data have no room for SACK blocks. Without an ACK of its own the sender would learn of nothing but the
+/// cumulative acknowledgement as long as data flow both ways, and take a probe that arrived twice for a
+/// repaired loss.
 #[test]
 fn sack_goes_on_an_ack_of_its_own_when_data_leave_at_the_same_time() {
     let mut l = server(false);
     l.data(0, 1, 100);
     l.write(1_000_000);
     l.take_all();
-    // A hole, then something that came before: SACK and D-SACK, each with an acknowledgement that lets data out.
+    // A hole, then something that came before: SACK and D-SACK, each with an acknowledgement that lets data
+    // out.
     for (at, len) in [(301_u64, 100_u16), (1, 100)] {
         let option = l.dss(Some(l.map(at, at, len)));
         let payload = bytes(at, u64::from(len));

@@ -1,7 +1,8 @@
 //! The peer made by hand.
 //!
-//! It keeps no state machine: it knows the keys and, per subflow, the next sequence numbers, and sends what it is told. Its data
-//! is `byte(offset)`, so that a test can tell which bytes arrived. Windows are unscaled, and there are no timestamps.
+//! It keeps no state machine: it knows the keys and, per subflow, the next sequence numbers, and sends what
+//! it is told. Its data is `byte(offset)`, so that a test can tell which bytes arrived. Windows are unscaled,
+//! and there are no timestamps.
 
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
@@ -18,7 +19,8 @@ use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
 use umptcp_testkit::script::Keys;
 use umptcp_testkit::segment::{Segment, Sent};
 
-/// The peer's key, found by trial: the low 32 bits of its IDSN wrap after 648 bytes, so that most tests cross that point.
+/// The peer's key, found by trial: the low 32 bits of its IDSN wrap after 648 bytes, so that most tests cross
+/// that point.
 pub(crate) const KEY: u64 = 0x0123_4567_89cf_16e9;
 /// Sequence number of the peer's SYNs.
 const ISN: u32 = 5_000;
@@ -333,7 +335,8 @@ impl Lab {
         MptcpOption::Dss(Dss { data_fin: false, ack, mapping })
     }
 
-    /// The mapping of the peer's data `data..data + len` to the subflow offsets from `subflow` on, checksum right.
+    /// The mapping of the peer's data `data..data + len` to the subflow offsets from `subflow` on, checksum
+    /// right.
     pub(crate) fn map(&self, data: u64, subflow: u64, len: u16) -> DssMapping {
         self.map_bytes(data, subflow, len, &bytes(data, u64::from(len)))
     }
@@ -465,7 +468,8 @@ impl Lab {
         self.take(&wanted)
     }
 
-    /// The peer joins from its address `n`, with Address ID `n`, to the stack's path `path`. Returns the subflow.
+    /// The peer joins from its address `n`, with Address ID `n`, to the stack's path `path`. Returns the
+    /// subflow.
     pub(crate) fn join(&mut self, n: u8, path: u8) -> usize {
         let f = self.join_syn(n, path);
         let answer = self.take(|s| s.seg.flags.syn).expect("a SYN/ACK for the join");
@@ -494,8 +498,8 @@ impl Lab {
         f
     }
 
-    /// Answers a join of the stack's that is among the segments not looked at; the peer's address gets ID `id`. Returns the
-    /// subflow, established on both sides.
+    /// Answers a join of the stack's that is among the segments not looked at; the peer's address gets ID
+    /// `id`. Returns the subflow, established on both sides.
     pub(crate) fn accept_join(&mut self, id: u8) -> usize {
         self.accept_join_then(id, false, true)
     }

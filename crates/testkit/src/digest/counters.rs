@@ -4,7 +4,8 @@ use umptcp_stack_core::observe::Counter;
 
 macro_rules! tags {
     ($($name:ident = $tag:literal,)*) => {
-        /// The tag of a counter. It never changes, whatever the counter is called; a new one gets the next number.
+        /// The tag of a counter. It never changes, whatever the counter is called; a new one gets the next
+        /// number.
         pub(super) fn counter(counter: Counter) -> u8 {
             match counter { $(Counter::$name => $tag,)* }
         }

@@ -1,7 +1,7 @@
 //! A digest of all that a stack is given and gives: packets, events and observations, each with its time.
 //!
-//! Two builds with equal digests behave alike to the last bit. Every field is encoded by hand with tags that are written
-//! here, so that a type that is renamed, moved or printed otherwise changes no digest.
+//! Two builds with equal digests behave alike to the last bit. Every field is encoded by hand with tags that
+//! are written here, so that a type that is renamed, moved or printed otherwise changes no digest.
 
 mod counters;
 mod encode;

@@ -1,8 +1,8 @@
 //! Any sequence of what applications, links and boxes do to a connection between two stacks.
 //!
-//! After every operation: no wrong byte, no byte too many (the simulator compares on receipt), no window that shrinks, no
-//! more buffered and no more subflows than configured. In the end the network is mended and everybody reads: whatever has
-//! not ended with an error makes progress, closes cleanly, and leaves silence.
+//! After every operation: no wrong byte, no byte too many (the simulator compares on receipt), no window that
+//! shrinks, no more buffered and no more subflows than configured. In the end the network is mended and
+//! everybody reads: whatever has not ended with an error makes progress, closes cleanly, and leaves silence.
 
 use super::{direction, side};
 use crate::digest::Digest;
@@ -20,7 +20,8 @@ use umptcp_stack_core::types::{AddressId, PathId};
 use umptcp_stack_core::wire::mptcp::{DataAck, MptcpOption};
 use umptcp_stack_core::wire::tcp::TcpOptions;
 
-/// A unit of the largest window scale that the settings bring about: an edge is told only that exactly (RFC 7323 §2.4).
+/// A unit of the largest window scale that the settings bring about: an edge is told only that exactly (RFC
+/// 7323 §2.4).
 pub const WINDOW_UNIT: usize = 32;
 
 /// Joins of the peer at once whose third ACK has not come.
@@ -55,7 +56,8 @@ pub enum Op {
     Abort(Side),
     /// MP_PRIO: a subflow becomes a backup, or is none any more.
     SetBackup(Side, usize, bool),
-    /// A path of the client's comes: one that was removed with the address that it had, or another with a new one.
+    /// A path of the client's comes: one that was removed with the address that it had, or another with a new
+    /// one.
     AddPath(usize),
     /// ADD_ADDR with one of the side's addresses, and perhaps a port.
     Advertise(Side, usize, Option<u16>),
@@ -127,8 +129,8 @@ prop_compose! {
     }
 }
 
-/// Watches windows: the right edge that a side advertises on a subflow never moves back (RFC 8684 §3.3.4 for the data
-/// level, RFC 9293 §3.8.6 for plain TCP).
+/// Watches windows: the right edge that a side advertises on a subflow never moves back (RFC 8684 §3.3.4 for
+/// the data level, RFC 9293 §3.8.6 for plain TCP).
 #[derive(Default)]
 struct Windows {
     scales: HashMap<(SocketAddr, SocketAddr), u8>,

@@ -238,7 +238,8 @@ pub fn troubles() -> impl Strategy<Value = Vec<(u64, Trouble)>> {
     prop::collection::vec((0u64..3_000, trouble()), 0..6)
 }
 
-/// What must hold whatever happens: no wrong byte, no byte too many, an end, and then silence. The end may be an error.
+/// What must hold whatever happens: no wrong byte, no byte too many, an end, and then silence. The end may be
+/// an error.
 ///
 /// # Errors
 /// What did not hold.
@@ -286,7 +287,8 @@ pub fn survive(plan: &Plan, troubles: &[(u64, Trouble)], digest: Option<&Digest>
             let got = (f.client.progress.received, f.server.progress.received);
             assert_eq!(got, (plan.down_bytes, plan.up_bytes));
         }
-        // With an error on one side the other may wait for ever: without keep-alive nothing tells it (RFC 9293 §3.8.4).
+        // With an error on one side the other may wait for ever: without keep-alive nothing tells it (RFC
+        // 9293 §3.8.4).
         Ok(())
     };
     go(&mut net).map_err(|e| (e, Box::new(net)))

@@ -38,8 +38,8 @@ pub enum DeviceError {
     },
 }
 
-/// Whether an error of a [`Device`](super::Device) says that the device has vanished (interface deleted, driver
-/// unloaded).
+/// Whether an error of a [`Device`](super::Device) says that the device has vanished (interface deleted,
+/// driver unloaded).
 pub fn is_gone(error: &io::Error) -> bool {
     #[cfg(target_os = "linux")]
     {

@@ -1,6 +1,7 @@
 //! Devices that packets are received from and sent to.
 //!
-//! The event loop knows devices only as [`Device`], so that something other than a TUN device can take its place.
+//! The event loop knows devices only as [`Device`], so that something other than a TUN device can take its
+//! place.
 
 mod error;
 mod pool;

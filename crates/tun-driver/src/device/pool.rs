@@ -6,8 +6,8 @@ use std::collections::VecDeque;
 /// Room for one packet: more than the longest IP packet (65,535 bytes).
 pub const PACKET_ROOM: usize = 65_536;
 
-/// Packets are read into slabs of this size, one after the other. Larger slabs waste less space at the end, where fewer
-/// than [`PACKET_ROOM`] bytes are left, but a slice that is kept keeps its whole slab.
+/// Packets are read into slabs of this size, one after the other. Larger slabs waste less space at the end,
+/// where fewer than [`PACKET_ROOM`] bytes are left, but a slice that is kept keeps its whole slab.
 const SLAB: usize = 256 * 1024;
 
 /// Packets up to this length are copied into smaller slabs.
@@ -21,9 +21,9 @@ const SEARCH: usize = 8;
 
 /// Buffers for received packets, reused once the application has dropped every slice of them.
 ///
-/// Receiving a packet requires no copy (except for small ones) and, in the steady state, no allocation. The memory kept
-/// alive by the application's slices is bounded: beyond the limit, each packet is copied into an allocation of its own
-/// size.
+/// Receiving a packet requires no copy (except for small ones) and, in the steady state, no allocation. The
+/// memory kept alive by the application's slices is bounded: beyond the limit, each packet is copied into an
+/// allocation of its own size.
 #[derive(Debug)]
 pub struct BufferPool {
     packets: Slabs,
@@ -176,11 +176,13 @@ fn reclaim(slab: &mut BytesMut, size: usize) -> bool {
     slab.clear();
     if slab.try_reclaim(size) {
         // SAFETY: try_reclaim made the capacity at least `size`, without allocating: it is the memory that
-        // `BytesMut::zeroed(size)` initialised when the slab was made, and nothing makes memory uninitialised again.
+        // `BytesMut::zeroed(size)` initialised when the slab was made, and nothing makes memory uninitialised
+        // again.
         unsafe { slab.set_len(size) };
         return true;
     }
-    // SAFETY: these bytes were within the length before `clear`, so they are initialised and within the capacity.
+    // SAFETY: these bytes were within the length before `clear`, so they are initialised and within the
+    // capacity.
     unsafe { slab.set_len(remainder) };
     false
 }

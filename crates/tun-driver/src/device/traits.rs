@@ -22,8 +22,8 @@ pub trait Device: Send {
     /// An error for which [`is_gone`](super::is_gone) holds means that the device no longer exists.
     fn receive(&mut self, pool: &mut BufferPool) -> io::Result<Option<RxPacket>>;
 
-    /// Sends a packet. A packet that the device can never accept (malformed, too large) is dropped, and an error
-    /// returned.
+    /// Sends a packet. A packet that the device can never accept (malformed, too large) is dropped, and an
+    /// error returned.
     fn transmit(&mut self, packet: &Transmit) -> io::Result<TransmitOutcome>;
 
     /// The descriptor to wait on.

@@ -59,8 +59,8 @@ impl TunOptions {
 /// Name pattern of devices for which no name is given.
 const DEFAULT_NAME: &str = "umptcp%d";
 
-/// Slices of one packet that can be passed to the kernel without an allocation. More are rare: small writes are joined
-/// earlier.
+/// Slices of one packet that can be passed to the kernel without an allocation. More are rare: small writes
+/// are joined earlier.
 const SLICES: usize = 18;
 
 /// Maximum number of slices per system call (UIO_MAXIOV).
@@ -79,7 +79,8 @@ pub struct Tun {
 impl Tun {
     /// Creates a TUN device. The interface is down and has no address; its MTU is set.
     ///
-    /// Falls back to single packets with complete checksums if the kernel refuses offload; see [`Tun::has_offload`].
+    /// Falls back to single packets with complete checksums if the kernel refuses offload; see
+    /// [`Tun::has_offload`].
     pub fn open(options: &TunOptions) -> Result<Tun, DeviceError> {
         let name = options.name.as_deref().unwrap_or(DEFAULT_NAME);
         check_name(name)?;
@@ -239,12 +240,14 @@ fn build(name: &str, mtu: u16, offload: bool) -> io::Result<SyncDevice> {
         .build_sync()
 }
 
-/// tun-rs enables UDP segmentation offload where it can. We carry only TCP, so let the kernel split everything else.
+/// tun-rs enables UDP segmentation offload where it can. We carry only TCP, so let the kernel split
+/// everything else.
 #[allow(unsafe_code)]
 fn restrict_offload(device: &SyncDevice) -> io::Result<()> {
     nix::ioctl_write_int!(tunsetoffload, b'T', 208);
     let wanted = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6;
-    // SAFETY: TUNSETOFFLOAD takes its flags by value; the descriptor is a live TUN descriptor that `device` owns.
+    // SAFETY: TUNSETOFFLOAD takes its flags by value; the descriptor is a live TUN descriptor that `device`
+    // owns.
     unsafe { tunsetoffload(device.as_raw_fd(), wanted as _) }?;
     Ok(())
 }

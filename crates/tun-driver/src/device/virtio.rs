@@ -1,7 +1,7 @@
 //! The 10-byte virtio-net header that precedes each packet of a TUN device with IFF_VNET_HDR.
 //!
-//! Layout as in the virtio specification 1.2, section 5.1.6 (`struct virtio_net_hdr` without `num_buffers`), in the
-//! host's byte order, TUN's default.
+//! Layout as in the virtio specification 1.2, section 5.1.6 (`struct virtio_net_hdr` without `num_buffers`),
+//! in the host's byte order, TUN's default.
 #![cfg_attr(not(target_os = "linux"), allow(dead_code))]
 
 use core::num::NonZeroU16;

@@ -1,8 +1,8 @@
 //! One thread that owns a stack and the devices it uses.
 //!
 //! [`EventLoop::run`] waits for packets, timers and wake-ups and calls the stack in the order its interface asks for.
-//! The program's part is a [`Handler`], which runs on the same thread and may therefore call the stack freely. Other
-//! threads pass work in shared memory and then use the [`Waker`].
+//! The program's part is a [`Handler`], which runs on the same thread and may therefore call the stack
+//! freely. Other threads pass work in shared memory and then use the [`Waker`].
 
 mod io_driver;
 mod options;
@@ -39,7 +39,8 @@ pub trait Handler<E: NetworkStack> {
     fn on_wake(&mut self, cx: &mut Context<'_, E>);
     /// The stack reports an event.
     fn on_event(&mut self, cx: &mut Context<'_, E>, event: Event);
-    /// A device has vanished; its path has been removed from the stack. `guard` undoes the path's set-up when dropped.
+    /// A device has vanished; its path has been removed from the stack. `guard` undoes the path's set-up when
+    /// dropped.
     fn on_path_lost(&mut self, _cx: &mut Context<'_, E>, _path: PathId, _error: io::Error, _guard: Guard) {}
     /// Packets and events have been processed; the loop may sleep next.
     fn after_poll(&mut self, _cx: &mut Context<'_, E>) {}
@@ -65,8 +66,8 @@ impl<E: NetworkStack> Context<'_, E> {
         self.io.add(self.now, self.stack, path)
     }
 
-    /// Removes a path; its subflows end. The returned path can be added again, or dropped to undo its set-up, which may
-    /// take long enough to be worth another thread. `None` if there is no such path.
+    /// Removes a path; its subflows end. The returned path can be added again, or dropped to undo its set-up,
+    /// which may take long enough to be worth another thread. `None` if there is no such path.
     pub fn remove_path(&mut self, path: PathId) -> Option<AttachedPath> {
         self.io.remove(self.now, self.stack, path)
     }
@@ -114,8 +115,8 @@ impl<E: NetworkStack, H: Handler<E>> EventLoop<E, H> {
         self.io.add(self.clock.now(), &mut self.stack, path)
     }
 
-    /// Runs until the handler calls [`Context::stop`] or waiting fails. Dropping the loop afterwards drops the devices
-    /// and then the paths' guards.
+    /// Runs until the handler calls [`Context::stop`] or waiting fails. Dropping the loop afterwards drops
+    /// the devices and then the paths' guards.
     pub fn run(&mut self) -> io::Result<()> {
         // The default timer slack of 50 µs would undo the effect of pacing.
         let _ = nix::sys::prctl::set_timerslack(1);

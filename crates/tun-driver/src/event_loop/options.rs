@@ -16,7 +16,8 @@ pub struct LoopOptions {
     pub receive_batch: usize,
     /// Packets sent before received ones are looked at again.
     pub transmit_batch: usize,
-    /// How long to poll for work before sleeping. Saves the wake-up latency at the price of CPU time; zero by default.
+    /// How long to poll for work before sleeping. Saves the wake-up latency at the price of CPU time; zero by
+    /// default.
     pub busy_poll: Duration,
     /// Maximum memory for received packets, in bytes.
     pub buffer_limit: usize,

@@ -74,8 +74,8 @@ impl Poller {
         let _ = self.epoll.delete(fd);
     }
 
-    /// Waits until something is ready or `timeout` has passed; `None` means no limit. [`Poller::ready`] returns the
-    /// result.
+    /// Waits until something is ready or `timeout` has passed; `None` means no limit. [`Poller::ready`]
+    /// returns the result.
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         self.ready = 0;
         let n = match &self.timer {
@@ -106,8 +106,9 @@ impl Poller {
     fn pwait2(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         let timeout = timeout.map(|t| *TimeSpec::from_duration(t.min(MAX_WAIT)).as_ref());
         let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: the event pointer and count describe a live, writable vector; `timeout` is null or points to a
-        // timespec that outlives the call; a null signal mask leaves the mask alone, whatever its size argument.
+        // SAFETY: the event pointer and count describe a live, writable vector; `timeout` is null or points
+        // to a timespec that outlives the call; a null signal mask leaves the mask alone, whatever its size
+        // argument.
         let n = unsafe {
             libc::syscall(
                 libc::SYS_epoll_pwait2,

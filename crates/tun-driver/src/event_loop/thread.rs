@@ -13,8 +13,8 @@ use umptcp_types::Instant;
 type Call<E> = Box<dyn FnOnce(&mut E, Instant) -> bool + Send>;
 type Calls<E> = Arc<Mutex<Vec<Call<E>>>>;
 
-/// A stack with its devices, running on a thread of its own until it is stopped or dropped. The stack's events are
-/// ignored.
+/// A stack with its devices, running on a thread of its own until it is stopped or dropped. The stack's
+/// events are ignored.
 pub struct EventLoopThread<E: NetworkStack> {
     name: String,
     calls: Calls<E>,

@@ -12,8 +12,8 @@ const NOTIFIED: u8 = 1;
 /// The loop is asleep, or about to be, and must be woken through the descriptor.
 const ASLEEP: u8 = 2;
 
-/// Wakes an event loop. Cheap to clone, and cheap to call while the loop is awake: only waking a sleeping loop takes a
-/// system call.
+/// Wakes an event loop. Cheap to clone, and cheap to call while the loop is awake: only waking a sleeping
+/// loop takes a system call.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<Shared>);
 
@@ -30,12 +30,12 @@ impl Waker {
         Ok(Waker(Arc::new(Shared { state: AtomicU8::new(AWAKE), event: event.into() })))
     }
 
-    /// Makes the loop call its handler's `on_wake` soon. Everything the caller has written to shared memory is visible
-    /// there.
+    /// Makes the loop call its handler's `on_wake` soon. Everything the caller has written to shared memory
+    /// is visible there.
     #[inline]
     pub fn wake(&self) {
-        // A read-modify-write without a preceding load: it guarantees that either this thread sees the loop's latest
-        // state or the loop sees what this thread wrote.
+        // A read-modify-write without a preceding load: it guarantees that either this thread sees the loop's
+        // latest state or the loop sees what this thread wrote.
         if self.0.state.swap(NOTIFIED, Ordering::AcqRel) == ASLEEP {
             // Fails only if the counter is about to overflow, in which case the loop is already being woken.
             let _ = nix::unistd::write(&self.0.event, &1u64.to_ne_bytes());

@@ -9,8 +9,8 @@ use std::hash::{BuildHasher, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-/// Ranges for private IPv4 addresses: first the shared address space (RFC 6598), which hosts seldom use, then parts of
-/// the private ranges (RFC 1918) and of the benchmarking range (RFC 2544).
+/// Ranges for private IPv4 addresses: first the shared address space (RFC 6598), which hosts seldom use, then
+/// parts of the private ranges (RFC 1918) and of the benchmarking range (RFC 2544).
 const CANDIDATES: [Ipv4Addr; 5] = [
     Ipv4Addr::new(100, 109, 112, 0),
     Ipv4Addr::new(10, 255, 112, 0),
@@ -32,8 +32,8 @@ impl Known<'_> {
         self.links.iter().find(|l| l.index == index).map_or("a device that is gone", |l| &l.name)
     }
 
-    /// Whether a network known to the host contains `address`. Default routes do not count, nor do the two halves that
-    /// VPNs install.
+    /// Whether a network known to the host contains `address`. Default routes do not count, nor do the two
+    /// halves that VPNs install.
     fn covered(&self, address: &IpAddr) -> bool {
         self.addresses.iter().any(|a| a.net.contains(address))
             || self
@@ -100,7 +100,8 @@ impl Known<'_> {
         self.addresses.iter().filter(move |a| a.index == index && a.net.contains(&address))
     }
 
-    /// Whether `address` is in one of the NIC's subnets, where hosts will resolve it by ARP or neighbour discovery.
+    /// Whether `address` is in one of the NIC's subnets, where hosts will resolve it by ARP or neighbour
+    /// discovery.
     pub(super) fn in_subnet(&self, nic: &Link, address: &IpAddr) -> bool {
         self.subnets(nic, address).next().is_some()
     }
@@ -109,8 +110,8 @@ impl Known<'_> {
 /// How long to wait for another host on the link to claim an address.
 const ANSWER: Duration = Duration::from_secs(1);
 
-/// Checks that no host on the NIC's link has an address that we will answer for: like RFC 5227 and RFC 4862 §5.4, by
-/// probing for it before using it.
+/// Checks that no host on the NIC's link has an address that we will answer for: like RFC 5227 and RFC 4862
+/// §5.4, by probing for it before using it.
 pub(super) async fn check_link(netlink: &Netlink, nic: &Link, address: IpAddr) -> Result<(), DriverError> {
     let error = |e| DriverError::netlink(format!("probe for {address} on {}", nic.name), e);
     netlink.solicit(nic.index, address).await.map_err(error)?;

@@ -103,7 +103,8 @@ fn checksum(parts: &[&[u8]]) -> u16 {
     !(sum as u16)
 }
 
-/// A SYN from `source` to `destination` that the path's ruleset recognises and drops before it leaves this host.
+/// A SYN from `source` to `destination` that the path's ruleset recognises and drops before it leaves this
+/// host.
 fn probe_packet(source: IpAddr, destination: IpAddr) -> Option<Vec<u8>> {
     let mut tcp = [0u8; 20];
     tcp[..2].copy_from_slice(&PROBE_PORT.to_be_bytes());
@@ -160,8 +161,8 @@ fn some_destination(routes: &[Route], v6: bool, taken: &[IpAddr]) -> Option<IpAd
     })
 }
 
-/// Sends a packet into a translated path and checks whether it reaches the end of the forward hook, where the path's
-/// own ruleset drops it.
+/// Sends a packet into a translated path and checks whether it reaches the end of the forward hook, where the
+/// path's own ruleset drops it.
 pub(super) fn probe(
     nft: &Nft,
     tun: &Tun,
@@ -198,8 +199,8 @@ pub(super) fn probe(
     Ok(())
 }
 
-/// Looks for a firewall that drops everything forwarded. For routed paths, which cannot be probed; without `nft`, finds
-/// nothing.
+/// Looks for a firewall that drops everything forwarded. For routed paths, which cannot be probed; without
+/// `nft`, finds nothing.
 pub(super) fn inspect(nft: Option<&Nft>, device: &str) -> Result<(), DriverError> {
     let Some(Ok(ruleset)) = nft.map(Nft::ruleset) else { return Ok(()) };
     let suspects = suspects(&ruleset);

@@ -102,8 +102,8 @@ pub(super) fn enable(
         changes.sysctl(&force(&nic.name), "1")?;
     }
     if plan.all_v6 {
-        // Before that, an interface's `forwarding` makes it a router for its neighbours, but the host forwards only if
-        // all interfaces do.
+        // Before that, an interface's `forwarding` makes it a router for its neighbours, but the host
+        // forwards only if all interfaces do.
         let names: Vec<String> =
             links.iter().filter(|l| !l.loopback && l.name != tun).map(|l| l.name.clone()).collect();
         changes.forward_all_v6(&names)?;
@@ -136,25 +136,25 @@ fn effective(device: &str, name: &str) -> i64 {
     of("all").max(of(device))
 }
 
-/// For two NICs in one subnet: each must answer ARP only for its own address, send ARP requests with its own address,
-/// and accept packets from hosts that the main table reaches via the other NIC.
+/// For two NICs in one subnet: each must answer ARP only for its own address, send ARP requests with its own
+/// address, and accept packets from hosts that the main table reaches via the other NIC.
 pub(super) fn separate(changes: &mut Changes<'_>, nic: &Link, others: &[&Link]) -> Result<(), DriverError> {
     if others.is_empty() {
         return Ok(());
     }
     for device in others.iter().copied().chain([nic]) {
         let setting = |name: &str| format!("net/ipv4/conf/{}/{name}", device.name);
-        // By default a host answers ARP requests for any of its addresses on any interface, so the server would use
-        // whichever NIC answered last.
+        // By default a host answers ARP requests for any of its addresses on any interface, so the server
+        // would use whichever NIC answered last.
         if effective(&device.name, "arp_ignore") == 0 || owned(changes, &setting("arp_ignore")) {
             changes.sysctl(&setting("arp_ignore"), "1")?;
         }
         if effective(&device.name, "arp_announce") < 2 || owned(changes, &setting("arp_announce")) {
             changes.sysctl(&setting("arp_announce"), "2")?;
         }
-        // Strict filtering looks up the reverse path for the host's own addresses in the main table, which has one NIC
-        // per subnet; it would even drop ARP requests for this NIC's address. Packets for the stack pass strict
-        // filtering, because their reverse path is looked up from the stack's address.
+        // Strict filtering looks up the reverse path for the host's own addresses in the main table, which
+        // has one NIC per subnet; it would even drop ARP requests for this NIC's address. Packets for the
+        // stack pass strict filtering, because their reverse path is looked up from the stack's address.
         if effective(&device.name, "rp_filter") == 1 || owned(changes, &setting("rp_filter")) {
             changes.sysctl(&setting("rp_filter"), "2")?;
         }
@@ -178,8 +178,9 @@ pub(super) async fn answer_for(
         IpAddr::V6(_) => ("ipv6", Some(format!("net/ipv6/conf/{}", nic.name))),
     };
     if let Some(conf) = setting {
-        // Only routers answer for others (RFC 4861 §7.2.8), and for the kernel only a forwarding interface is a router.
-        // Such an interface ignores router advertisements by default, and drops what it learnt from them immediately.
+        // Only routers answer for others (RFC 4861 §7.2.8), and for the kernel only a forwarding interface is
+        // a router. Such an interface ignores router advertisements by default, and drops what it learnt from
+        // them immediately.
         if sysctl::number(&format!("{conf}/accept_ra")) == Some(1)
             || owned(changes, &format!("{conf}/accept_ra"))
         {

@@ -41,8 +41,8 @@ impl Changes<'_> {
             return Ok(prior);
         }
         if !noted {
-            // If somebody turns the host into a router with conf/all/forwarding, which sets every interface's, the
-            // value must stay.
+            // If somebody turns the host into a router with conf/all/forwarding, which sets every
+            // interface's, the value must stay.
             let unless = (name.starts_with("net/ipv4/conf/") && name.ends_with("/forwarding"))
                 .then(|| ALL_FORWARDING_V4.to_owned())
                 .filter(|all| sysctl::number(all) == Some(0));
@@ -76,7 +76,8 @@ impl Changes<'_> {
 
     /// Enables IPv6 forwarding on all interfaces, which is necessary before Linux 6.17.
     ///
-    /// A forwarding host ignores router advertisements by default. Where they were accepted, they continue to be.
+    /// A forwarding host ignores router advertisements by default. Where they were accepted, they continue to
+    /// be.
     pub(super) fn forward_all_v6(&mut self, interfaces: &[String]) -> Result<(), DriverError> {
         let entries = self.record.entries().iter().chain(self.others.iter().flatten());
         let shared = entries.into_iter().find_map(|e| match &e.change {
@@ -87,8 +88,8 @@ impl Changes<'_> {
         for interface in interfaces.iter().map(String::as_str).chain(["default"]) {
             let setting = |name: &str| format!("net/ipv6/conf/{interface}/{name}");
             let Ok(forwarding) = sysctl::read(&setting("forwarding")) else { continue };
-            // Must come before forwarding is enabled, which drops routes learnt from advertisements where accept_ra is
-            // not 2.
+            // Must come before forwarding is enabled, which drops routes learnt from advertisements where
+            // accept_ra is not 2.
             if sysctl::number(&setting("accept_ra")) == Some(1) && forwarding == "0" {
                 self.sysctl(&setting("accept_ra"), "2")?;
             }
@@ -111,8 +112,8 @@ impl Changes<'_> {
     }
 }
 
-/// Undoes those changes of a record for which `which` holds, in reverse order, except settings that another instance or
-/// path still needs. Returns what could not be undone, which stays in the record.
+/// Undoes those changes of a record for which `which` holds, in reverse order, except settings that another
+/// instance or path still needs. Returns what could not be undone, which stays in the record.
 pub(super) async fn undo(
     netlink: &Netlink,
     record: &mut Record,
@@ -146,7 +147,8 @@ async fn undo_one(
     rest: &[&Entry],
     nft: Option<&Nft>,
 ) -> Result<(), DriverError> {
-    // Another path over the same NIC, or another instance, still needs it, such as a rule that drops stray packets.
+    // Another path over the same NIC, or another instance, still needs it, such as a rule that drops stray
+    // packets.
     if rest.iter().any(|e| e.change == *change) {
         return Ok(());
     }
@@ -193,7 +195,8 @@ async fn undo_one(
     }
 }
 
-/// Restores a setting to `prior`, unless somebody else has changed it from `set` since, or its device is gone.
+/// Restores a setting to `prior`, unless somebody else has changed it from `set` since, or its device is
+/// gone.
 fn restore(name: &str, prior: &str, set: Option<&str>) -> Result<(), DriverError> {
     let current = match sysctl::read(name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

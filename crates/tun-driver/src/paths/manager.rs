@@ -1,7 +1,7 @@
 //! The thread that sets up paths, keeps them in sync with their NICs, and removes them.
 //!
-//! Everything happens on one thread, which stays in the network namespace of the thread that started it: netlink
-//! sockets, /proc/sys and the `nft` program all depend on it.
+//! Everything happens on one thread, which stays in the network namespace of the thread that started it:
+//! netlink sockets, /proc/sys and the `nft` program all depend on it.
 
 use super::addresses::{self, Known};
 use super::change::PathChange;
@@ -27,8 +27,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use umptcp_stack_core::interface::{PathConfig, PathKind};
 
-/// Priorities of our rules, before `main` (32766) and the rules of VPN software. For packets to an address of the
-/// stack.
+/// Priorities of our rules, before `main` (32766) and the rules of VPN software. For packets to an address of
+/// the stack.
 const TO_STACK: u32 = 1400;
 /// For packets from it.
 const FROM_STACK: u32 = 1401;
@@ -714,8 +714,8 @@ async fn apply_settings(
     snapshot: &Snapshot,
     options: &SetupOptions,
 ) -> Result<(), DriverError> {
-    // Anything else that would be forwarded must be dropped before forwarding is enabled. Translated paths use nftables
-    // for that.
+    // Anything else that would be forwarded must be dropped before forwarding is enabled. Translated paths
+    // use nftables for that.
     let tun = path.tun.clone();
     let families = (path.has(false), path.has(true));
     let plan = forwarding::plan(changes, &tun, nic, families, !options.force_forwarding);

@@ -1,18 +1,18 @@
 //! Mirrors a NIC's routes into the path's own table.
 //!
-//! The table ends with an `unreachable` route: packets for which the NIC has no route are rejected and do not fall
-//! through to the routes of other NICs.
+//! The table ends with an `unreachable` route: packets for which the NIC has no route are rejected and do not
+//! fall through to the routes of other NICs.
 
 use super::netlink::{LAST_METRIC, Netlink, Route, RouteAction, TABLE_MAIN};
 use ipnet::IpNet;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 
-/// The intended content of the path's table for one family: the NIC's routes, the route to the stack's `own` address
-/// via the TUN device, and `unreachable` for the rest.
+/// The intended content of the path's table for one family: the NIC's routes, the route to the stack's `own`
+/// address via the TUN device, and `unreachable` for the rest.
 fn wanted(routes: Vec<(u32, Route)>, own: &[Route]) -> Vec<Route> {
-    // Prefixes in the main table. Other tables serve special purposes and only add to it; but some hosts keep a NIC's
-    // default route in a separate table.
+    // Prefixes in the main table. Other tables serve special purposes and only add to it; but some hosts keep
+    // a NIC's default route in a separate table.
     let main: HashSet<IpNet> =
         routes.iter().filter(|(t, _)| *t == TABLE_MAIN).map(|(_, r)| r.destination).collect();
     let mut table = BTreeMap::new();
@@ -35,16 +35,16 @@ fn wanted(routes: Vec<(u32, Route)>, own: &[Route]) -> Vec<Route> {
         table.insert(unreachable.key(), unreachable);
     }
     let mut routes: Vec<Route> = table.into_values().collect();
-    // The kernel accepts a gateway only if it is reachable, so on-link routes come first. `unreachable` comes before
-    // all others, so that nothing ever falls through.
+    // The kernel accepts a gateway only if it is reachable, so on-link routes come first. `unreachable` comes
+    // before all others, so that nothing ever falls through.
     routes.sort_by_key(|r| {
         (r.action != RouteAction::Unreachable, r.gateway.is_some(), u8::MAX - r.destination.prefix_len())
     });
     routes
 }
 
-/// Synchronises `table` with the routes of `nic` (`None` if it is gone) for the families of the addresses in `own`.
-/// Returns whether anything changed, and the routes that the kernel refused.
+/// Synchronises `table` with the routes of `nic` (`None` if it is gone) for the families of the addresses in
+/// `own`. Returns whether anything changed, and the routes that the kernel refused.
 pub(super) async fn synchronise(
     netlink: &Netlink,
     table: u32,

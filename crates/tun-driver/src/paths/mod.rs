@@ -21,9 +21,9 @@
 //! | `ip_local_reserved_ports` | the host's sockets do not use the ports of translated connections (mode `nat`) |
 //! | a bound TCP socket per port and address of the NIC | no other program listens on a port that is forwarded to the stack (mode `nat`) |
 //!
-//! Each change is recorded before it is made. It is undone when the path is dropped, by [`clean_up`], or, after a
-//! crash, at the next start. Among several instances, the last one restores settings to their values from before the
-//! first, unless somebody else has changed them in the meantime.
+//! Each change is recorded before it is made. It is undone when the path is dropped, by [`clean_up`], or,
+//! after a crash, at the next start. Among several instances, the last one restores settings to their values
+//! from before the first, unless somebody else has changed them in the meantime.
 
 mod addresses;
 mod change;

@@ -67,8 +67,8 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// The largest segment to pass to this device. If the administrator limits the kernel to single packets, we send
-    /// single packets too.
+    /// The largest segment to pass to this device. If the administrator limits the kernel to single packets,
+    /// we send single packets too.
     pub(crate) fn largest_segment(&self) -> u32 {
         self.gso_max_size.min(self.gso_max_segments.saturating_mul(self.mtu)).max(self.mtu)
     }
@@ -697,8 +697,8 @@ impl Netlink {
         absent_is_fine(self.change(RouteNetlinkMessage::DelNeighbour(message), 0).await)
     }
 
-    /// The output device for a packet from `source` to `destination` received on `input`; `None` if it would be
-    /// delivered locally or rejected.
+    /// The output device for a packet from `source` to `destination` received on `input`; `None` if it would
+    /// be delivered locally or rejected.
     pub(crate) async fn route_of(
         &self,
         source: IpAddr,

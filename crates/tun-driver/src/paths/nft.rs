@@ -12,7 +12,8 @@ use std::process::{Command, Stdio};
 
 /// Prefix of all our TUN devices' names.
 pub(super) const TUN_PREFIX: &str = "umptcp";
-/// Source port of the packet that tests whether the host's firewall accepts a path's packets. No connection uses it.
+/// Source port of the packet that tests whether the host's firewall accepts a path's packets. No connection
+/// uses it.
 pub(super) const PROBE_PORT: u16 = 1;
 
 /// What a path's ruleset depends on.
@@ -28,7 +29,8 @@ pub(super) struct Ruleset<'a> {
     pub(super) ports: (u16, u16),
     /// Ports on which the stack listens.
     pub(super) listen: &'a [u16],
-    /// Families (nfproto) for which the host did not forward packets received on the NIC, and must not start to.
+    /// Families (nfproto) for which the host did not forward packets received on the NIC, and must not start
+    /// to.
     pub(super) closed: &'a [&'a str],
 }
 
@@ -70,9 +72,10 @@ impl Ruleset<'_> {
             elements(self.nic_v6()),
             elements(self.listen.iter()),
         );
-        // Packets that conntrack considers invalid are not translated. Inbound, they would reach the host's own TCP,
-        // which would reset the connection; outbound, they would leave with the private address. Likewise, a segment of
-        // a connection that conntrack has forgotten must not be picked up as a new connection of the host.
+        // Packets that conntrack considers invalid are not translated. Inbound, they would reach the host's
+        // own TCP, which would reset the connection; outbound, they would leave with the private address.
+        // Likewise, a segment of a connection that conntrack has forgotten must not be picked up as a new
+        // connection of the host.
         let _ = write!(
             s,
             "chain invalid {{ type filter hook prerouting priority mangle; policy accept;\n\
@@ -106,8 +109,8 @@ impl Ruleset<'_> {
                 "{ip} saddr {own} oifname \"{nic}\" meta l4proto tcp masquerade to :{first}-{last}"
             );
         }
-        // After NAT (100): drops packets that still have a private address, for example because the host exempts the
-        // port from tracking.
+        // After NAT (100): drops packets that still have a private address, for example because the host
+        // exempts the port from tracking.
         s.push_str("}\nchain leak { type filter hook postrouting priority 110; policy accept;\n");
         for (ip, _, own) in &families {
             let _ = writeln!(s, "{ip} saddr {own} oifname != \"{TUN_PREFIX}*\" counter drop");

@@ -8,23 +8,24 @@ use std::path::PathBuf;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct SetupOptions {
-    /// Ports on the NICs' addresses whose connections go to the stack (mode `nat`). More can be added later with
+    /// Ports on the NICs' addresses whose connections go to the stack (mode `nat`). More can be added later
+    /// with
     /// [`PathSet::listen`](super::PathSet::listen).
     pub listen_ports: Vec<u16>,
     /// Segmentation and checksum offload of the TUN devices.
     pub offload: Offload,
     /// Ports for translated connections, within ip_local_port_range. `None` chooses a free part of it.
     pub port_range: Option<RangeInclusive<u16>>,
-    /// Whether to check that no firewall of this host drops the paths' packets, and fail if one does. In mode `nat` the
-    /// check sends a packet that does not leave the host.
+    /// Whether to check that no firewall of this host drops the paths' packets, and fail if one does. In mode
+    /// `nat` the check sends a packet that does not leave the host.
     pub check_firewall: bool,
-    /// Whether to enable IPv6 forwarding only on the interfaces used, if the kernel supports it (Linux 6.17). Otherwise
-    /// it is enabled on all of them.
+    /// Whether to enable IPv6 forwarding only on the interfaces used, if the kernel supports it (Linux 6.17).
+    /// Otherwise it is enabled on all of them.
     pub force_forwarding: bool,
     /// The `nft` program; found automatically if `None`.
     pub nft_program: Option<PathBuf>,
-    /// Where to keep the record of changes. `None` uses the first writable one of /run/umptcp, $XDG_RUNTIME_DIR/umptcp
-    /// and a directory for temporary files.
+    /// Where to keep the record of changes. `None` uses the first writable one of /run/umptcp,
+    /// $XDG_RUNTIME_DIR/umptcp and a directory for temporary files.
     pub record_directory: Option<PathBuf>,
 }
 

@@ -109,8 +109,8 @@ fn host_sockets() -> Vec<HostSocket> {
         .collect()
 }
 
-/// Chooses the ports for translated connections: `asked`, or the highest part of ip_local_port_range that is neither
-/// reserved nor in use. They are ephemeral ports, which firewalls and servers expect clients to use.
+/// Chooses the ports for translated connections: `asked`, or the highest part of ip_local_port_range that is
+/// neither reserved nor in use. They are ephemeral ports, which firewalls and servers expect clients to use.
 pub(super) fn choose_range(asked: Option<&RangeInclusive<u16>>) -> Result<(u16, u16), DriverError> {
     let error = |source| DriverError::Sysctl { name: LOCAL_RANGE.into(), value: "(reading)".into(), source };
     let text = sysctl::read(LOCAL_RANGE).map_err(error)?;
@@ -155,9 +155,9 @@ fn choose(
 ) -> Option<(u16, u16)> {
     let mut size = size;
     while size >= LEAST {
-        // Tries windows from the top down, a quarter of their size apart. The host's existing sockets in the chosen
-        // window keep working, but segments that conntrack considers invalid are dropped there, so take the window with
-        // the fewest.
+        // Tries windows from the top down, a quarter of their size apart. The host's existing sockets in the
+        // chosen window keep working, but segments that conntrack considers invalid are dropped there, so
+        // take the window with the fewest.
         let mut best: Option<(usize, u16, u16)> = None;
         let mut last = u32::from(high);
         while last + 1 >= u32::from(low) + u32::from(size) {
@@ -224,8 +224,8 @@ fn holder(port: u16) -> Option<String> {
 pub(super) fn hold(address: IpAddr, port: u16) -> Result<HeldPort, DriverError> {
     let target = SocketAddr::new(address, port);
     let mut result = bound(target, false);
-    // A socket just closed in this process survives in a child process between fork and exec. In that case no visible
-    // process holds the port, and it becomes free shortly.
+    // A socket just closed in this process survives in a child process between fork and exec. In that case no
+    // visible process holds the port, and it becomes free shortly.
     for _ in 0..10 {
         let taken = result.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EADDRINUSE));
         if !taken || holder(port).is_some() {
@@ -237,8 +237,8 @@ pub(super) fn hold(address: IpAddr, port: u16) -> Result<HeldPort, DriverError> 
     if result.as_ref().is_err_and(|e| e.raw_os_error() == Some(libc::EADDRINUSE)) {
         let sockets = host_sockets();
         let mut here = sockets.iter().filter(|s| s.port == port).peekable();
-        // Connections of an earlier server in TIME_WAIT are no obstacle. Without them, the port is not shared, so that
-        // a program with SO_REUSEADDR cannot listen on it.
+        // Connections of an earlier server in TIME_WAIT are no obstacle. Without them, the port is not
+        // shared, so that a program with SO_REUSEADDR cannot listen on it.
         if here.peek().is_some() && here.all(|s| s.state == TIME_WAIT) {
             result = bound(target, true);
         }

@@ -1,9 +1,10 @@
-//! Records of what running instances have changed on the host, so that what a crashed one leaves behind can be undone.
+//! Records of what running instances have changed on the host, so that what a crashed one leaves behind can
+//! be undone.
 //!
-//! Each instance keeps one file, locked as long as the instance lives, with a line for each change about to be made and
-//! one for each change undone. If a file can be locked, its owner is gone. Changes to shared settings are made under a
-//! lock common to all instances, because two of them may want the same setting: the last to exit restores the value
-//! from before the first.
+//! Each instance keeps one file, locked as long as the instance lives, with a line for each change about to
+//! be made and one for each change undone. If a file can be locked, its owner is gone. Changes to shared
+//! settings are made under a lock common to all instances, because two of them may want the same setting: the
+//! last to exit restores the value from before the first.
 
 use super::netlink::Rule;
 use crate::error::DriverError;
@@ -22,7 +23,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum HostChange {
-    /// A setting, changed from `prior` to `set`. Not restored if the setting `unless`, which was 0, has become 1.
+    /// A setting, changed from `prior` to `set`. Not restored if the setting `unless`, which was 0, has
+    /// become 1.
     Sysctl {
         name: String,
         prior: String,
@@ -30,7 +32,8 @@ pub(super) enum HostChange {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         unless: Option<String>,
     },
-    /// net.ipv6.conf.all.forwarding, changed from 0 to 1, which sets every interface's; with their previous values.
+    /// net.ipv6.conf.all.forwarding, changed from 0 to 1, which sets every interface's; with their previous
+    /// values.
     Ipv6Forwarding { interfaces: Vec<(String, String)> },
     /// Ports added to ip_local_reserved_ports.
     ReservedPorts { first: u16, last: u16 },
@@ -103,8 +106,8 @@ fn namespace_shown() -> String {
     fs::read_link("/proc/thread-self/ns/net").map(|l| l.display().to_string()).unwrap_or_default()
 }
 
-/// Network namespaces in use by processes, threads and mounts, in the form `net:[INODE]`. `None` if not all of them are
-/// visible.
+/// Network namespaces in use by processes, threads and mounts, in the form `net:[INODE]`. `None` if not all
+/// of them are visible.
 fn namespaces_in_use() -> Option<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     for process in fs::read_dir("/proc").ok()?.flatten() {
@@ -202,8 +205,8 @@ impl Registry {
         move |source| DriverError::Record { path: path.clone(), source }
     }
 
-    /// Waits until no other instance is changing settings, in any namespace: a single lock file, so that only one is
-    /// left behind.
+    /// Waits until no other instance is changing settings, in any namespace: a single lock file, so that only
+    /// one is left behind.
     pub(super) fn lock(&self) -> Result<RegistryLock, DriverError> {
         let path = self.directory.join("lock");
         let file = OpenOptions::new()
@@ -243,9 +246,9 @@ impl Registry {
         }
     }
 
-    /// Records of this namespace except `own`: the changes of running instances, and the records of crashed ones,
-    /// locked for us. Records from before a reboot, or of a namespace that is gone, are deleted: there is nothing to
-    /// undo.
+    /// Records of this namespace except `own`: the changes of running instances, and the records of crashed
+    /// ones, locked for us. Records from before a reboot, or of a namespace that is gone, are deleted: there
+    /// is nothing to undo.
     pub(super) fn survey(
         &self,
         _lock: &RegistryLock,
@@ -299,8 +302,8 @@ struct Origin {
     shown: String,
 }
 
-/// Origin, and changes not yet undone; `None` if it is not a record of this version. A last line truncated by a crash
-/// belongs to a change that was not made.
+/// Origin, and changes not yet undone; `None` if it is not a record of this version. A last line truncated by
+/// a crash belongs to a change that was not made.
 fn parse(text: &str) -> Option<(Origin, Vec<Entry>)> {
     let mut lines = text.lines();
     let first = serde_json::from_str(lines.next()?).ok()?;

@@ -50,8 +50,8 @@ impl PathGuard {
         &self.tun
     }
 
-    /// Whether packets of the stack to `destination`, on-link ones included, would leave through the path's NIC. Asks
-    /// the kernel, which takes tens of microseconds.
+    /// Whether packets of the stack to `destination`, on-link ones included, would leave through the path's
+    /// NIC. Asks the kernel, which takes tens of microseconds.
     pub fn has_route(&self, destination: IpAddr) -> Result<bool, DriverError> {
         self.inner.ask(|reply| Command::HasRoute(self.tun.clone(), destination, reply))?
     }
@@ -81,8 +81,8 @@ impl PathSet {
         Ok(Path { config, guard, tun })
     }
 
-    /// Ports that translated connections use, reserved on this host. The stack should use the same range for its local
-    /// ports, so that NAT does not have to change them. `None` if no path is translated.
+    /// Ports that translated connections use, reserved on this host. The stack should use the same range for
+    /// its local ports, so that NAT does not have to change them. `None` if no path is translated.
     pub fn port_range(&self) -> Option<RangeInclusive<u16>> {
         self.inner.ask(Command::PortRange).ok().flatten().map(|(first, last)| first..=last)
     }
@@ -116,8 +116,8 @@ struct Keeper {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// All keepers of this process, for [`clean_up`]. Each stays here until everything it did has been undone: the process
-/// must not end while another thread is dropping one, or while one is starting.
+/// All keepers of this process, for [`clean_up`]. Each stays here until everything it did has been undone:
+/// the process must not end while another thread is dropping one, or while one is starting.
 static KEEPERS: Mutex<Keepers> = Mutex::new(Keepers { all: Vec::new(), ending: false });
 
 struct Keepers {
@@ -224,8 +224,8 @@ fn apart<T: Send>(work: impl AsyncFnOnce() -> Result<T, DriverError> + Send) -> 
     })
 }
 
-/// The network devices that can carry a path: those that are up and have carrier, an address and a route. Loopback
-/// devices, bridges and tunnels are left out.
+/// The network devices that can carry a path: those that are up and have carrier, an address and a route.
+/// Loopback devices, bridges and tunnels are left out.
 pub fn discover() -> Result<Vec<NicInfo>, DriverError> {
     apart(async || {
         let netlink = connect()?;
@@ -237,10 +237,11 @@ fn connect() -> Result<Netlink, DriverError> {
     Netlink::connect().map_err(|e| DriverError::netlink("open a netlink connection to the kernel", e))
 }
 
-/// Sets up a path for each of `specs`; if one fails, none is set up. With empty `specs`, sets up a path for every
-/// usable NIC; those that fail are skipped with a warning as long as one succeeds.
+/// Sets up a path for each of `specs`; if one fails, none is set up. With empty `specs`, sets up a path for
+/// every usable NIC; those that fail are skipped with a warning as long as one succeeds.
 ///
-/// Leftovers of crashed instances are removed first. Everything happens in the network namespace of the calling thread.
+/// Leftovers of crashed instances are removed first. Everything happens in the network namespace of the
+/// calling thread.
 pub fn set_up(specs: &[PathSpec], options: &SetupOptions) -> Result<PathSet, DriverError> {
     let chosen: Vec<PathSpec>;
     let all_or_nothing = !specs.is_empty();
@@ -276,8 +277,8 @@ pub fn set_up(specs: &[PathSpec], options: &SetupOptions) -> Result<PathSet, Dri
     }
 }
 
-/// Undoes what crashed instances have left in this network namespace. Running instances are not affected. Returns a
-/// line of text for each record found. [`set_up`] does this first.
+/// Undoes what crashed instances have left in this network namespace. Running instances are not affected.
+/// Returns a line of text for each record found. [`set_up`] does this first.
 pub fn clean_up_leftovers() -> Result<Vec<String>, DriverError> {
     apart(async || {
         let netlink = connect()?;
@@ -287,8 +288,8 @@ pub fn clean_up_leftovers() -> Result<Vec<String>, DriverError> {
     })
 }
 
-/// Removes all paths of this process, whoever holds them, and prevents new ones: for signal handling threads, and
-/// before `std::process::exit`, which drops nothing. Returns what could not be undone.
+/// Removes all paths of this process, whoever holds them, and prevents new ones: for signal handling threads,
+/// and before `std::process::exit`, which drops nothing. Returns what could not be undone.
 pub fn clean_up() -> Vec<DriverError> {
     let all = {
         let mut keepers = keepers();

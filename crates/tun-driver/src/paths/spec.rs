@@ -34,8 +34,8 @@ pub struct PathSpec {
     pub addresses: Vec<IpAddr>,
     /// Whether to use NAT.
     pub mode: Mode,
-    /// The address to advertise instead of the NIC's (`nat`) or the path's own (`routed`), for example that of an outer
-    /// NAT.
+    /// The address to advertise instead of the NIC's (`nat`) or the path's own (`routed`), for example that
+    /// of an outer NAT.
     pub advertise: Option<IpAddr>,
     /// Whether its subflows are backups.
     pub backup: bool,

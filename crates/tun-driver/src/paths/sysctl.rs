@@ -4,7 +4,8 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
-/// The file of a setting. `name` is relative to /proc/sys and has slashes, because interface names can contain dots.
+/// The file of a setting. `name` is relative to /proc/sys and has slashes, because interface names can
+/// contain dots.
 ///
 /// Only network settings are allowed, because names are also read from records on disk.
 fn file(name: &str) -> io::Result<PathBuf> {
@@ -17,8 +18,8 @@ fn file(name: &str) -> io::Result<PathBuf> {
 
 /// Value of a setting, trimmed.
 pub(crate) fn read(name: &str) -> io::Result<String> {
-    // Must be a single read: the kernel returns only as much of a port list as fits the first buffer, and then end of
-    // file.
+    // Must be a single read: the kernel returns only as much of a port list as fits the first buffer, and
+    // then end of file.
     let mut buffer = vec![0; 65536];
     let length = fs::File::open(file(name)?)?.read(&mut buffer)?;
     buffer.truncate(length);

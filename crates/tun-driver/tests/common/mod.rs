@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-/// Runs `test` on a new thread in a new network namespace with loopback up. Skips the test if this process cannot
-/// create one.
+/// Runs `test` on a new thread in a new network namespace with loopback up. Skips the test if this process
+/// cannot create one.
 pub(crate) fn in_namespace(test: impl FnOnce() + Send + 'static) {
     let thread = std::thread::spawn(move || {
         if let Err(e) = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET) {

@@ -17,8 +17,8 @@ pub(crate) const V6: (IpAddr, IpAddr) = (
     IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 2, 0, 0, 0, 2)),
 );
 
-/// Two devices, 10.99.1.1/24 and 10.99.2.1/24 (`fd99:0:0:1::1/64`, `fd99:0:0:2::1/64`), with forwarding between them
-/// enabled.
+/// Two devices, 10.99.1.1/24 and 10.99.2.1/24 (`fd99:0:0:1::1/64`, `fd99:0:0:2::1/64`), with forwarding
+/// between them enabled.
 pub(crate) fn two_devices(a: Offload, b: Offload) -> (Tun, Tun) {
     let devices = (open("a0", a), open("b0", b));
     for (name, net) in [("a0", 1), ("b0", 2)] {

@@ -1,5 +1,5 @@
-//! Packets that conntrack does not translate must reach neither the host's TCP nor the network, and nothing else uses
-//! the ports it translates to.
+//! Packets that conntrack does not translate must reach neither the host's TCP nor the network, and nothing
+//! else uses the ports it translates to.
 
 use crate::network::{Flow, Ns, PATIENCE, QUIET, Segment, Tap, TestNetwork, options, send};
 use std::net::{SocketAddr, TcpListener};
@@ -120,7 +120,8 @@ fn an_invalid_segment_of_the_stack_does_not_leave_with_its_private_address() {
     for server in SERVERS {
         assert!(!leaks(server, first + 1), "{server}");
     }
-    // Either of two rules prevents it: the one against invalid packets, and the one against private addresses.
+    // Either of two rules prevents it: the one against invalid packets, and the one against private
+    // addresses.
     network.client.delete_rules(tun.name(), "leak", "drop");
     for server in SERVERS {
         assert!(!leaks(server, first + 2), "{server}");

@@ -1,5 +1,5 @@
-//! Paths over NICs in separate network namespaces: packets of a path leave through its NIC with the right source,
-//! answers come back, nothing else passes, and nothing is left behind.
+//! Paths over NICs in separate network namespaces: packets of a path leave through its NIC with the right
+//! source, answers come back, nothing else passes, and nothing is left behind.
 //!
 //! If a rule prevents something, the test also removes the rule and checks that it then happens.
 #![cfg(target_os = "linux")]

@@ -101,8 +101,8 @@ impl Ns {
         self.run(move || read_setting(&path).unwrap().trim().to_owned())
     }
 
-    /// A link to a device of another namespace, both ends up. Checksums are computed and not left to a virtual NIC,
-    /// because packets are inspected on the way.
+    /// A link to a device of another namespace, both ends up. Checksums are computed and not left to a
+    /// virtual NIC, because packets are inspected on the way.
     pub(crate) fn link(&self, name: &str, peer: &Ns, peer_name: &str) {
         let peer_file = &peer.file;
         self.program(
@@ -536,8 +536,8 @@ pub(crate) fn echo_client(ns: &Ns, remote: &str) -> JoinHandle<()> {
     })
 }
 
-/// A client and a server with two NICs each, in two subnets. Each NIC has a default route via the server, the first one
-/// with the lower metric. The server also has the addresses 192.0.2.9 and 2001:db8:9::9.
+/// A client and a server with two NICs each, in two subnets. Each NIC has a default route via the server, the
+/// first one with the lower metric. The server also has the addresses 192.0.2.9 and 2001:db8:9::9.
 pub(crate) struct TestNetwork {
     pub(crate) client: Ns,
     pub(crate) server: Ns,
@@ -565,8 +565,8 @@ impl TestNetwork {
 
 /// Checks that a namespace has been restored ([`Ns::state`]).
 ///
-/// Programs started by other tests hold copies of all descriptors until they exec, so a device or socket may outlive
-/// its last owner for a moment.
+/// Programs started by other tests hold copies of all descriptors until they exec, so a device or socket may
+/// outlive its last owner for a moment.
 pub(crate) fn assert_unchanged(ns: &Ns, before: &str) {
     let start = Instant::now();
     loop {

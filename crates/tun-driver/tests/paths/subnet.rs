@@ -33,7 +33,8 @@ impl Lan {
         text.split_whitespace().nth(2).unwrap().to_owned()
     }
 
-    /// Whether the server has learnt that `address` is at the client's NIC `device`, and replies still reach it.
+    /// Whether the server has learnt that `address` is at the client's NIC `device`, and replies still reach
+    /// it.
     fn server_knows(&self, address: &str, device: &str) -> bool {
         self.server
             .ip("neighbour")

@@ -83,12 +83,13 @@ pub(crate) struct StackArgs {
     /// TCP implementation to use.
     #[arg(long, value_enum, default_value_t, value_name = "KIND")]
     pub(crate) stack: StackKind,
-    /// Network interface to use, DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N]; can be repeated.
+    /// Network interface to use, DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N]; can be
+    /// repeated.
     ///
-    /// By default every usable NIC is used, in nat mode. `address` is the stack's own address on that path (with
-    /// mode=routed, one that the network routes to this host), `advertise` the address to advertise to the peer,
-    /// `backup` keeps the path idle while another works, and `weight` is for custom schedulers: none of the built-in
-    /// ones uses it.
+    /// By default every usable NIC is used, in nat mode. `address` is the stack's own address on that path
+    /// (with mode=routed, one that the network routes to this host), `advertise` the address to advertise to
+    /// the peer, `backup` keeps the path idle while another works, and `weight` is for custom schedulers:
+    /// none of the built-in ones uses it.
     #[arg(long = "path", value_name = "DEV[,OPTION]...", value_parser = parse_path)]
     pub(crate) paths: Vec<PathSpec>,
     /// Congestion control algorithm.
@@ -102,7 +103,8 @@ pub(crate) struct StackArgs {
     pub(crate) checksum: bool,
     /// With checksums, abort the connection instead of falling back to plain TCP (RFC 8684 section 3.7).
     ///
-    /// A middlebox that modifies data on the only path then causes an error, never modified data. Implies --checksum.
+    /// A middlebox that modifies data on the only path then causes an error, never modified data. Implies
+    /// --checksum.
     #[arg(long)]
     pub(crate) strict_checksums: bool,
     /// Plain TCP: do not offer or accept MPTCP.
@@ -110,15 +112,16 @@ pub(crate) struct StackArgs {
     pub(crate) no_mptcp: bool,
     /// TCP Fast Open (RFC 7413): send data with the SYN.
     ///
-    /// A server issues cookies and accepts such data. A client requests a cookie with its first connection and sends
-    /// data with the SYN of later ones; cookies are kept while the program runs, or in a file with --fast-open-cookies.
-    /// If the network duplicates a SYN, its data may arrive twice: use only for idempotent requests.
+    /// A server issues cookies and accepts such data. A client requests a cookie with its first connection
+    /// and sends data with the SYN of later ones; cookies are kept while the program runs, or in a file with
+    /// --fast-open-cookies. If the network duplicates a SYN, its data may arrive twice: use only for
+    /// idempotent requests.
     #[arg(long)]
     pub(crate) fast_open: bool,
     /// Keep Fast Open cookies in FILE for later runs. Implies --fast-open.
     ///
-    /// The file is created if necessary, readable by its owner only; several programs can share it. From the second run
-    /// on, even the single connection of `connect` sends data with its SYN.
+    /// The file is created if necessary, readable by its owner only; several programs can share it. From the
+    /// second run on, even the single connection of `connect` sends data with its SYN.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) fast_open_cookies: Option<PathBuf>,
     /// Write the packets of every path to FILE (pcapng, one interface per path).
@@ -128,9 +131,10 @@ pub(crate) struct StackArgs {
 
 /// See it work: one connection over two network interfaces, on an emulated network on this machine.
 ///
-/// Creates its own user and network namespaces (no root needed, nothing on this machine is changed) with a client with
-/// two NICs, a server with one, and links with limited rate and delay between them. Runs a transfer over one NIC, then
-/// over both, and then over both while the first NIC's link fails silently and recovers.
+/// Creates its own user and network namespaces (no root needed, nothing on this machine is changed) with a
+/// client with two NICs, a server with one, and links with limited rate and delay between them. Runs a
+/// transfer over one NIC, then over both, and then over both while the first NIC's link fails silently and
+/// recovers.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -185,8 +189,8 @@ pub(crate) enum DemoServer {
 
 /// Wait for one connection and connect it to standard input and output.
 ///
-/// Standard input is sent to the peer, and received data is written to standard output. The end of standard input
-/// closes only that direction; the program exits when both directions are closed.
+/// Standard input is sent to the peer, and received data is written to standard output. The end of standard
+/// input closes only that direction; the program exits when both directions are closed.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -203,8 +207,8 @@ pub(crate) struct ListenArgs {
 
 /// Connect to a server, with standard input and output as the data.
 ///
-/// Standard input is sent to the peer, and received data is written to standard output. The end of standard input
-/// closes only that direction; the program exits when both directions are closed.
+/// Standard input is sent to the peer, and received data is written to standard output. The end of standard
+/// input closes only that direction; the program exits when both directions are closed.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:

@@ -8,8 +8,8 @@ use std::time::Duration;
 /// Run a scenario in the simulator: real stacks, virtual time.
 ///
 /// A scenario is a TOML file with links, groups of connections and a route per subflow. It is run with every
-/// combination of its parameters and every seed, and the results are means with 95 % confidence intervals over the
-/// seeds. The same file and seeds give the same numbers on every machine. No privileges are needed.
+/// combination of its parameters and every seed, and the results are means with 95 % confidence intervals
+/// over the seeds. The same file and seeds give the same numbers on every machine. No privileges are needed.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -55,10 +55,12 @@ pub(crate) struct SimArgs {
     /// Write numbers and figures to FILE as a self-contained HTML page.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) html: Option<PathBuf>,
-    /// Write a chapter in Markdown to FILE, with a section per scenario, and the figures to a folder next to it.
+    /// Write a chapter in Markdown to FILE, with a section per scenario, and the figures to a folder next to
+    /// it.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) markdown: Option<PathBuf>,
-    /// Write the packets of every link in the first run to FILE (pcapng, one interface per link, at its first end).
+    /// Write the packets of every link in the first run to FILE (pcapng, one interface per link, at its first
+    /// end).
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) pcap: Option<PathBuf>,
     /// Capture only the packets of this link; can be repeated.

@@ -54,7 +54,8 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// A number of bytes: `4096`, `64k`, `16Ki`, `1.5G`. `k`, `M`, `G`, `T` are powers of 1000; `Ki`, `Mi`, … of 1024.
+/// A number of bytes: `4096`, `64k`, `16Ki`, `1.5G`. `k`, `M`, `G`, `T` are powers of 1000; `Ki`, `Mi`, … of
+/// 1024.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let bad = || format!("{text:?} is not a number of bytes such as 4096, 64k, 16Mi or 1.5G");
     units::short_bytes(text).ok_or_else(bad)

@@ -42,7 +42,8 @@ impl Times {
         self.0.len()
     }
 
-    /// The smallest value that at least `fraction` of all values do not exceed, in nanoseconds; 0 if there are none.
+    /// The smallest value that at least `fraction` of all values do not exceed, in nanoseconds; 0 if there
+    /// are none.
     pub(crate) fn quantile(&self, fraction: f64) -> u64 {
         self.0.value_at_quantile(fraction)
     }

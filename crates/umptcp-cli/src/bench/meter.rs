@@ -36,7 +36,8 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// The rates since the previous reading. `up` and `down` count bytes since the start, as do the subflows' counters.
+    /// The rates since the previous reading. `up` and `down` count bytes since the start, as do the subflows'
+    /// counters.
     pub(crate) fn look(&mut self, seconds: f64, up: u64, down: u64, subflows: &[Subflow]) -> Interval {
         let elapsed = (seconds - self.seconds).max(1e-9);
         let rate = |now: u64, before: u64| now.saturating_sub(before) as f64 * 8.0 / elapsed;

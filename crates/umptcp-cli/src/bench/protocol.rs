@@ -1,11 +1,13 @@
 //! The protocol between `bench` client and server.
 //!
-//! The client starts with a [`Header`] of fixed length. The server responds with a status byte: [`ACCEPTED`], or
+//! The client starts with a [`Header`] of fixed length. The server responds with a status byte: [`ACCEPTED`],
+//! or
 //! [`REFUSED`] followed by a text. The rest depends on the mode:
 //!
-//! - throughput: each sender sends chunks, each a 4-byte length and that many bytes, and finally a length of zero. When
-//!   both directions are done, the server sends its [`Report`]: a 4-byte length and JSON.
-//! - latency: requests and responses of the agreed sizes until the client closes its direction; then the report.
+//! - throughput: each sender sends chunks, each a 4-byte length and that many bytes, and finally a length of
+//!   zero. When both directions are done, the server sends its [`Report`]: a 4-byte length and JSON.
+//! - latency: requests and responses of the agreed sizes until the client closes its direction; then the
+//!   report.
 //! - connections: nothing more; both sides close.
 //!
 //! Numbers are big-endian.

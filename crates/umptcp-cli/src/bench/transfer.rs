@@ -20,8 +20,8 @@ pub(crate) enum Until {
     Time(Duration),
 }
 
-/// Passes the data of `source` to `deliver`, in chunks with their lengths, followed by the end mark. `counter` counts
-/// the payload bytes as they are passed.
+/// Passes the data of `source` to `deliver`, in chunks with their lengths, followed by the end mark.
+/// `counter` counts the payload bytes as they are passed.
 pub(crate) fn send(
     mut deliver: impl FnMut(Bytes) -> io::Result<()>,
     mut source: Source,

@@ -8,8 +8,9 @@ use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
 
-/// Moves this process into a new network namespace, owned by a new user namespace in which the process has all
-/// capabilities. The process must be single-threaded. Root continues without a user namespace if the kernel forbids it.
+/// Moves this process into a new network namespace, owned by a new user namespace in which the process has
+/// all capabilities. The process must be single-threaded. Root continues without a user namespace if the
+/// kernel forbids it.
 pub(super) fn enter() -> anyhow::Result<()> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     match unshare(CloneFlags::CLONE_NEWUSER) {

@@ -10,7 +10,8 @@ use umptcp_netsim::{Link, Queue};
 /// How often progress is shown.
 pub(super) const TICK: Duration = Duration::from_millis(500);
 
-/// The third transfer, relative to the duration of the first: start and end of the silence, and total duration.
+/// The third transfer, relative to the duration of the first: start and end of the silence, and total
+/// duration.
 const SILENT_FROM: f64 = 0.25;
 const SILENT_UNTIL: f64 = 0.625;
 const LAST_LENGTH: f64 = 1.25;

@@ -65,8 +65,8 @@ pub(super) fn run(
     Ok(parts)
 }
 
-/// A temporary directory for the record of changes. All changes disappear with our namespaces, so the host's own
-/// records are not involved and nothing must be left behind.
+/// A temporary directory for the record of changes. All changes disappear with our namespaces, so the host's
+/// own records are not involved and nothing must be left behind.
 struct Scratch(PathBuf);
 
 impl Scratch {

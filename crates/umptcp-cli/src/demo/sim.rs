@@ -136,7 +136,8 @@ impl<'a> Simulation<'a> {
             bytes: receiver.progress.received,
             seconds: (finished - start).as_secs_f64(),
             by_nic,
-            // The network checks every byte on receipt and the total at the end; otherwise it would have failed.
+            // The network checks every byte on receipt and the total at the end; otherwise it would have
+            // failed.
             intact: true,
         })
     }

@@ -36,7 +36,8 @@ impl Kernel {
             return Err(usage("--no-mptcp contradicts --stack kernel-mptcp; use --stack kernel-tcp"));
         }
         if let Some(name) = &args.congestion {
-            // An MPTCP socket accepts any name and fails only when subflows are created, so try it on a TCP socket.
+            // An MPTCP socket accepts any name and fails only when subflows are created, so try it on a TCP
+            // socket.
             let probe = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))
                 .or_else(|_| Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP)))
                 .context("cannot create a TCP socket")?;

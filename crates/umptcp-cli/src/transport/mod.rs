@@ -171,7 +171,8 @@ impl Listener {
     }
 }
 
-/// A connection. Reads and writes through shared references, so that one thread can read while another writes.
+/// A connection. Reads and writes through shared references, so that one thread can read while another
+/// writes.
 pub(crate) enum Stream {
     /// The kernel's, and whether it is an MPTCP socket.
     Kernel(TcpStream, bool),

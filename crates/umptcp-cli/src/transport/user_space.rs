@@ -15,8 +15,8 @@ use std::time::Duration;
 use umptcp::{ConnectionConfig, Counter, MptcpListener, MptcpStream, PathId, Protocol, StackConfig};
 use umptcp_tun_driver::paths::{self, PathSpec, SetupOptions};
 
-/// How long the program waits at exit for everything sent to arrive. The user timeout ends connections to a peer that
-/// does not respond at all.
+/// How long the program waits at exit for everything sent to arrive. The user timeout ends connections to a
+/// peer that does not respond at all.
 const LINGER: Duration = Duration::from_secs(60);
 /// The same if the program fails or a signal ends it.
 const LINGER_ON_FAILURE: Duration = Duration::from_millis(500);
@@ -189,8 +189,8 @@ impl UserSpace {
 }
 
 impl Drop for UserSpace {
-    /// If [`UserSpace::close`] was not called, something has failed. The paths must still be removed, even though
-    /// connections and the clean-up on signals also hold the stack.
+    /// If [`UserSpace::close`] was not called, something has failed. The paths must still be removed, even
+    /// though connections and the clean-up on signals also hold the stack.
     fn drop(&mut self) {
         let stack = lock(&self.shared.stack).take();
         if let Some(stack) = stack {

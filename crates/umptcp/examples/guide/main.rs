@@ -1,6 +1,7 @@
 //! The examples of the book's library guide, as a program.
 //!
-//! `guide server PORT` answers requests; `guide client ADDRESS:PORT` sends one and prints the state of the connection.
+//! `guide server PORT` answers requests; `guide client ADDRESS:PORT` sends one and prints the state of the
+//! connection.
 
 #[cfg(target_os = "linux")]
 mod guide;

@@ -223,8 +223,8 @@ impl Connections {
         }
     }
 
-    /// The stack reports the end of a connection. What was received before may still be read. Returns the listener
-    /// whose handshake this ends, if it does.
+    /// The stack reports the end of a connection. What was received before may still be read. Returns the
+    /// listener whose handshake this ends, if it does.
     pub(super) fn ended(
         &mut self,
         cx: &mut Context<'_>,

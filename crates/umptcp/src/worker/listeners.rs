@@ -33,8 +33,8 @@ impl ListenerShared {
         ListenerShared { queue: Mutex::default(), changed: Condvar::new(), backlog: backlog.max(1) }
     }
 
-    /// Waits for a connection. The flag says that the worker must be told of the room. `Ok(None)` if the listener is
-    /// closed.
+    /// Waits for a connection. The flag says that the worker must be told of the room. `Ok(None)` if the
+    /// listener is closed.
     pub(crate) fn take(&self, deadline: Option<Instant>) -> Result<Option<(Accepted, bool)>, TimedOut> {
         let mut queue = lock(&self.queue);
         loop {
@@ -178,8 +178,8 @@ impl Listeners {
     ) {
         let Some(l) = self.entries.get_mut(&listener) else { return };
         loop {
-            // Handshakes that do not complete must not block those that have. One at a time: only when this one is in
-            // the queue is it known whether there is room for the next.
+            // Handshakes that do not complete must not block those that have. One at a time: only when this
+            // one is in the queue is it known whether there is room for the next.
             let arrives = !l.complete.is_empty() && l.arriving.is_none() && l.shared.has_room(0);
             let next = if arrives {
                 l.complete.pop_front()

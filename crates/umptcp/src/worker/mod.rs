@@ -1,4 +1,5 @@
-//! The thread that owns the stack. It executes the applications' requests and moves data between them and the stack.
+//! The thread that owns the stack. It executes the applications' requests and moves data between them and the
+//! stack.
 
 mod connections;
 mod context;
@@ -120,8 +121,8 @@ impl Worker {
         self.path_names.get(&path).cloned().unwrap_or_default()
     }
 
-    /// Starts to stop: every connection is closed, gets up to `linger` to deliver what was written, and is then
-    /// aborted.
+    /// Starts to stop: every connection is closed, gets up to `linger` to deliver what was written, and is
+    /// then aborted.
     pub(crate) fn stop(&mut self, cx: &mut Context<'_>, linger: Duration) {
         let deadline = cx.now + linger;
         if let Some(stopping) = &mut self.stopping {
@@ -270,7 +271,8 @@ impl Commands {
         })?)
     }
 
-    /// Sends a command. One sent after the worker has ended can be ignored: the worker has failed everything by then.
+    /// Sends a command. One sent after the worker has ended can be ignored: the worker has failed everything
+    /// by then.
     pub(crate) fn send(&self, command: Command) {
         if self.sender.send(command).is_ok() {
             self.waker.wake();

@@ -89,7 +89,8 @@ pub(crate) fn path(name: &str, address: &str, device: PipeDevice) -> AttachedPat
     AttachedPath { device: Box::new(device), config, guard: Box::new(()) }
 }
 
-/// Two stacks with `links` links between them: 10.N.0.1 is the first's address on link N, 10.N.0.2 the second's.
+/// Two stacks with `links` links between them: 10.N.0.1 is the first's address on link N, 10.N.0.2 the
+/// second's.
 pub(crate) fn two_stacks(links: usize, configure: impl Fn(StackBuilder) -> StackBuilder) -> (Stack, Stack) {
     let (mut a, mut b) = (configure(Stack::builder()), configure(Stack::builder()));
     for n in 0..links {

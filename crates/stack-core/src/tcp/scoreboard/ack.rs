@@ -31,8 +31,9 @@ pub(in crate::tcp) struct AckOutcome {
     pub(in crate::tcp) cumulative: u64,
     /// Bytes newly acknowledged or newly SACKed.
     pub(in crate::tcp) delivered: u64,
-    /// Round-trip time that Karn's rule allows to measure: from the latest range newly delivered that was never
-    /// retransmitted, else from the timestamp if the cumulative acknowledgement advanced (RFC 7323 §4.1).
+    /// Round-trip time that Karn's rule allows to measure: from the latest range newly delivered that was
+    /// never retransmitted, else from the timestamp if the cumulative acknowledgement advanced (RFC 7323
+    /// §4.1).
     pub(in crate::tcp) rtt: Option<Duration>,
     /// The newest transmission among the delivered was made when the application limited the sender.
     pub(in crate::tcp) app_limited: bool,
@@ -85,11 +86,12 @@ struct Piece {
 }
 
 impl<M: Clone + Debug> Scoreboard<M> {
-    /// Takes an acknowledgement: cumulative number, SACK blocks in the order of the option, and the round-trip time
-    /// that its timestamp echo gives, if any.
+    /// Takes an acknowledgement: cumulative number, SACK blocks in the order of the option, and the
+    /// round-trip time that its timestamp echo gives, if any.
     ///
-    /// An `ack` above [`nxt`](Self::nxt) counts as `nxt`; the caller should have refused it (RFC 5961 §5). SACK blocks
-    /// that are empty or reach above `nxt` are ignored. Call [`detect_loss`](Self::detect_loss) afterwards.
+    /// An `ack` above [`nxt`](Self::nxt) counts as `nxt`; the caller should have refused it (RFC 5961 §5).
+    /// SACK blocks that are empty or reach above `nxt` are ignored. Call [`detect_loss`](Self::detect_loss)
+    /// afterwards.
     pub(in crate::tcp) fn on_ack(
         &mut self,
         now: Instant,
@@ -127,9 +129,10 @@ impl<M: Clone + Debug> Scoreboard<M> {
         if out.reordering {
             self.rack.on_reordering();
         }
-        // Eifel detection (RFC 3522 §3.2): the echo tells that the original transmission filled the hole. In fast
-        // recovery other holes may be genuine, so nothing else may be believed lost. Step 5: a D-SACK, or an ACK of
-        // everything from a peer not known to send any, may mean that only the ACKs of the originals were lost.
+        // Eifel detection (RFC 3522 §3.2): the echo tells that the original transmission filled the hole. In
+        // fast recovery other holes may be genuine, so nothing else may be believed lost. Step 5: a D-SACK,
+        // or an ACK of everything from a peer not known to send any, may mean that only the ACKs of the
+        // originals were lost.
         let acks_lost = out.dsack_range.is_some() || (self.una == self.nxt && !self.undo.dsack_seen());
         if out.cumulative > 0
             && !acks_lost
@@ -144,8 +147,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
                 self.rack.on_reordering();
             }
         }
-        // No timestamp is needed where there was no retransmission that could have caused this. Pacing may hold back
-        // the first.
+        // No timestamp is needed where there was no retransmission that could have caused this. Pacing may
+        // hold back the first.
         let nothing_sent_again = self.recovery.is_on() && self.undo.first_retransmission().is_none();
         if tally.late && nothing_sent_again && self.lost.is_empty() && self.undo.report() {
             out.spurious = Some(Evidence::Late);
@@ -172,7 +175,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
             return;
         }
         out.dsack_range = Some(first.clone());
-        // More duplicates than we ever sent are the network's doing and say nothing about our reordering window.
+        // More duplicates than we ever sent are the network's doing and say nothing about our reordering
+        // window.
         out.dsack = self.undo.count_dsack();
         out.duplicated = self.undo.all_duplicated(first.start.0..first.end.0);
     }
@@ -213,8 +217,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
         }
     }
 
-    /// The latest transmission of the bytes from `at` on, how far it goes (at most to `end`), and whether it was a
-    /// retransmission. `first` is that of the segment.
+    /// The latest transmission of the bytes from `at` on, how far it goes (at most to `end`), and whether it
+    /// was a retransmission. `first` is that of the segment.
     fn transmission_of(&self, at: u64, end: u64, first: Transmission) -> (u64, Option<Transmission>, bool) {
         match self.retransmitted.next_from(at).filter(|r| r.start < end) {
             None => (end, Some(first), false),
@@ -251,8 +255,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
     }
 }
 
-/// `now − rtt`, compared with a slack of one tick of the timestamp clock: the ACK was caused by something sent before
-/// `at`.
+/// `now − rtt`, compared with a slack of one tick of the timestamp clock: the ACK was caused by something
+/// sent before `at`.
 fn echo_precedes(now: Instant, rtt: Option<Duration>, at: Instant) -> bool {
     rtt.is_some_and(|rtt| now - rtt + CLOCK_GRANULARITY < at)
 }
@@ -282,9 +286,10 @@ impl Tally {
             self.newest = Some((tx.id, piece.app_limited));
         }
         if piece.retransmitted {
-            // RFC 8985 §6.2 step 2: an ACK that the retransmission cannot have caused says nothing about it. The RFC
-            // compares the timestamp echo for SACKed data as well, but what arrives above a hole does not change the
-            // echo (RFC 7323 §4.3): the SACK of a tail loss probe would be ignored and a time-out needed after all.
+            // RFC 8985 §6.2 step 2: an ACK that the retransmission cannot have caused says nothing about it.
+            // The RFC compares the timestamp echo for SACKed data as well, but what arrives above a hole does
+            // not change the echo (RFC 7323 §4.3): the SACK of a tail loss probe would be ignored and a
+            // time-out needed after all.
             let echo_rtt = self.echo_rtt.filter(|_| piece.cumulative);
             let too_soon = rack.min_rtt().is_some_and(|min| self.now - tx.at < min);
             if echo_precedes(self.now, echo_rtt, tx.at) || too_soon {
@@ -303,11 +308,13 @@ impl Tally {
     /// `advanced`: the cumulative acknowledgement did.
     fn round_trip_time(&self, advanced: bool) -> Option<Duration> {
         let [cumulative, sacked] = self.once;
-        // Without SACK, data behind a hole are acknowledged only once it is filled: their age is no round-trip time.
+        // Without SACK, data behind a hole are acknowledged only once it is filled: their age is no
+        // round-trip time.
         let cumulative = cumulative.filter(|_| !self.cumulative_retransmitted);
         match cumulative.max(sacked) {
             Some((_, at)) => Some(self.now - at),
-            // The timestamp clock counts milliseconds: within one of them, no time at all may seem to have passed.
+            // The timestamp clock counts milliseconds: within one of them, no time at all may seem to have
+            // passed.
             None => self.echo_rtt.filter(|_| advanced).map(|rtt| rtt.max(TIMESTAMP_TICK)),
         }
     }

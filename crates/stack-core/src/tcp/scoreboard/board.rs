@@ -83,8 +83,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
         SubflowOffset(self.nxt)
     }
 
-    /// Bytes believed to be in the network: neither acknowledged nor SACKed nor lost. Lost bytes count again once
-    /// retransmitted.
+    /// Bytes believed to be in the network: neither acknowledged nor SACKed nor lost. Lost bytes count again
+    /// once retransmitted.
     pub(in crate::tcp) fn in_flight(&self) -> u64 {
         self.nxt - self.una - self.sacked.total() - self.lost.total()
     }
@@ -116,8 +116,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
         self.last_sent
     }
 
-    /// Records what was sent at [`nxt`](Self::nxt) and returns the offsets it occupies. A segment with nothing in it
-    /// is not recorded, and the range is empty.
+    /// Records what was sent at [`nxt`](Self::nxt) and returns the offsets it occupies. A segment with
+    /// nothing in it is not recorded, and the range is empty.
     pub(in crate::tcp) fn push(&mut self, now: Instant, outgoing: Outgoing<M>) -> Range<SubflowOffset> {
         let Outgoing { payload, syn, fin, tag, app_limited } = outgoing;
         let start = self.nxt;
@@ -175,8 +175,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
         None
     }
 
-    /// Drops entries without live bytes from the front of the queue. A byte that is dead for a transmission stays so,
-    /// hence what was passed over once is never looked at again.
+    /// Drops entries without live bytes from the front of the queue. A byte that is dead for a transmission
+    /// stays so, hence what was passed over once is never looked at again.
     pub(super) fn prune(&mut self) {
         while let Some(front) = self.sent.front() {
             let live = self.live(front);

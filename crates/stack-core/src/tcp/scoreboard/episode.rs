@@ -31,9 +31,9 @@ struct Episode {
 
 /// All that is known of recovery.
 ///
-/// Episode and phase usually begin and end together, but not always: a loss found by the ACK that ends a recovery is
-/// answered on the next ACK; after an undo, what is still to be sent again is an episode without an answer yet; and a
-/// SYN that times out needs no answer.
+/// Episode and phase usually begin and end together, but not always: a loss found by the ACK that ends a
+/// recovery is answered on the next ACK; after an undo, what is still to be sent again is an episode without
+/// an answer yet; and a SYN that times out needs no answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Recovery {
     episode: Option<Episode>,
@@ -63,8 +63,8 @@ impl Recovery {
         self.phase
     }
 
-    /// Losses were judged, with `nxt` as SND.NXT. False: the episode of an earlier timeout goes on (RFC 5681 §3.1
-    /// reduces once).
+    /// Losses were judged, with `nxt` as SND.NXT. False: the episode of an earlier timeout goes on (RFC 5681
+    /// §3.1 reduces once).
     pub(super) fn begin(&mut self, nxt: u64, timeout: bool) -> bool {
         let anew = !self.timed_out();
         self.episode = Some(Episode { point: nxt, timeout });

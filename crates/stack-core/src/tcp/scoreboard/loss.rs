@@ -1,5 +1,5 @@
-//! Which bytes are lost: by RACK (RFC 8985), the retransmission timeout, duplicate ACKs; and that they were not after
-//! all.
+//! Which bytes are lost: by RACK (RFC 8985), the retransmission timeout, duplicate ACKs; and that they were
+//! not after all.
 
 use super::board::Scoreboard;
 use super::episode::Phase;
@@ -25,7 +25,8 @@ pub(in crate::tcp) enum Fate {
 }
 
 impl<M: Clone + Debug> Scoreboard<M> {
-    /// A recovery episode is in progress: something was judged lost, and not all sent by then is acknowledged.
+    /// A recovery episode is in progress: something was judged lost, and not all sent by then is
+    /// acknowledged.
     pub(in crate::tcp) fn in_recovery(&self) -> bool {
         self.recovery.is_on()
     }
@@ -69,16 +70,17 @@ impl<M: Clone + Debug> Scoreboard<M> {
         self.rack.reordering_seen()
     }
 
-    /// RecoverFS of RFC 9937 for the recovery that begins with the ACK whose outcome delivered `delivered` bytes: what
-    /// was outstanding and not yet SACKed before that ACK.
+    /// RecoverFS of RFC 9937 for the recovery that begins with the ACK whose outcome delivered `delivered`
+    /// bytes: what was outstanding and not yet SACKed before that ACK.
     pub(in crate::tcp) fn recovery_flight(&self, delivered: u64) -> u64 {
         self.nxt - self.una - self.sacked.total() + delivered
     }
 
-    /// Marks as lost what RACK judges lost (RFC 8985 §6.2 steps 4 and 5), and returns how many bytes these are.
+    /// Marks as lost what RACK judges lost (RFC 8985 §6.2 steps 4 and 5), and returns how many bytes these
+    /// are.
     ///
-    /// To be called after every ACK and at [`reorder_deadline`](Self::reorder_deadline). If something is lost and no
-    /// recovery was on, one begins: [`in_recovery`](Self::in_recovery) turns true by this call.
+    /// To be called after every ACK and at [`reorder_deadline`](Self::reorder_deadline). If something is lost
+    /// and no recovery was on, one begins: [`in_recovery`](Self::in_recovery) turns true by this call.
     pub(in crate::tcp) fn detect_loss(&mut self, now: Instant, rtt: &RttEstimator) -> u64 {
         let mut newly = 0;
         if let Some(newest) = self.rack.begin_detection(rtt.min_rtt()) {
@@ -108,11 +110,12 @@ impl<M: Clone + Debug> Scoreboard<M> {
         newly
     }
 
-    /// When [`detect_loss`](Self::detect_loss) must be called again if no ACK comes before (the RACK reordering timer).
+    /// When [`detect_loss`](Self::detect_loss) must be called again if no ACK comes before (the RACK
+    /// reordering timer).
     ///
-    /// It is when the oldest range that awaits the reordering window will be judged lost. RFC 8985 §6.2 recommends
-    /// one time-out for all of them, the last one's; the first one's repairs sooner and costs more wake-ups only
-    /// while ACKs are missing.
+    /// It is when the oldest range that awaits the reordering window will be judged lost. RFC 8985 §6.2
+    /// recommends one time-out for all of them, the last one's; the first one's repairs sooner and costs more
+    /// wake-ups only while ACKs are missing.
     pub(in crate::tcp) fn reorder_deadline(&self) -> Option<Instant> {
         self.rack.deadline()
     }
@@ -133,7 +136,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
     /// RACK_update_reo_wnd, its value.
     fn reordering_window(&self, rtt: &RttEstimator) -> Duration {
         if !self.rack.reordering_seen() {
-            // "SACKed segments" in bytes as RFC 6675 §4 (IsLost) has it: more than two full ones, or three apart.
+            // "SACKed segments" in bytes as RFC 6675 §4 (IsLost) has it: more than two full ones, or three
+            // apart.
             let threshold = (DUP_THRESH - 1) * u64::from(self.mss);
             let many = self.sacked.total() > threshold || self.sacked.len() as u64 >= DUP_THRESH;
             if many || self.recovery.is_on() {
@@ -149,7 +153,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
         }
     }
 
-    /// The retransmission timer expired: everything not SACKed is lost, and an episode with a time-out begins.
+    /// The retransmission timer expired: everything not SACKed is lost, and an episode with a time-out
+    /// begins.
     ///
     /// This is RFC 6675 §5.1's and RFC 5681's view, which suits a path that has been silent throughout;
     /// [`mark_lost_on_rto`](Self::mark_lost_on_rto) spares what was sent within the last round trip. If the very
@@ -169,9 +174,9 @@ impl<M: Clone + Debug> Scoreboard<M> {
         }
     }
 
-    /// The retransmission timer expired: as [`mark_all_lost`](Self::mark_all_lost), but of what follows the first
-    /// outstanding range only that is lost which was sent longer ago than a round trip and the reordering window (RFC
-    /// 8985 §6.3). Returns the bytes newly lost.
+    /// The retransmission timer expired: as [`mark_all_lost`](Self::mark_all_lost), but of what follows the
+    /// first outstanding range only that is lost which was sent longer ago than a round trip and the
+    /// reordering window (RFC 8985 §6.3). Returns the bytes newly lost.
     pub(in crate::tcp) fn mark_lost_on_rto(&mut self, now: Instant, rtt: &RttEstimator) -> u64 {
         let before = self.lost.total();
         self.check_reneging();
@@ -222,8 +227,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
         self.undo.report();
     }
 
-    /// The first `len` outstanding bytes are lost, as duplicate ACKs say of a peer without SACK, unless they were
-    /// sent again less than a round trip ago. Returns how many bytes that adds.
+    /// The first `len` outstanding bytes are lost, as duplicate ACKs say of a peer without SACK, unless they
+    /// were sent again less than a round trip ago. Returns how many bytes that adds.
     pub(in crate::tcp) fn mark_first_lost(&mut self, now: Instant, len: u64) -> u64 {
         let end = self.nxt.min(self.una + len);
         let recent = |tx: Transmission| self.rack.min_rtt().is_some_and(|min| now - tx.at < min);
@@ -239,7 +244,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
         newly
     }
 
-    /// What the peer SACKed it no longer has (reneging, RFC 2018 §8): all of it is lost and will be sent again.
+    /// What the peer SACKed it no longer has (reneging, RFC 2018 §8): all of it is lost and will be sent
+    /// again.
     pub(in crate::tcp) fn forget_sacks(&mut self) {
         for r in self.sacked.iter() {
             self.lost.insert(r);
@@ -250,9 +256,9 @@ impl<M: Clone + Debug> Scoreboard<M> {
         }
     }
 
-    /// After [`spurious`](super::ack::AckOutcome::spurious), or when something else shows it: what was judged lost
-    /// but not retransmitted yet is in flight again as it was sent first, so that it is not sent twice as well. The
-    /// episode ends. Costs O(n log n); at most once per episode.
+    /// After [`spurious`](super::ack::AckOutcome::spurious), or when something else shows it: what was judged
+    /// lost but not retransmitted yet is in flight again as it was sent first, so that it is not sent twice
+    /// as well. The episode ends. Costs O(n log n); at most once per episode.
     pub(in crate::tcp) fn undo_losses(&mut self) {
         self.undo.report();
         let mut revived: Vec<Range<u64>> = Vec::new();
@@ -276,7 +282,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
             }
         }
         self.sent.make_contiguous().sort_by_key(|s| (s.tx.id, s.start));
-        // A retransmission, if it was what was delivered last, must not condemn what was sent before it once more.
+        // A retransmission, if it was what was delivered last, must not condemn what was sent before it once
+        // more.
         self.rack.forget();
         self.prune();
         self.recovery.undo(self.lost.is_empty());

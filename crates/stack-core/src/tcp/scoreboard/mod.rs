@@ -1,8 +1,9 @@
 //! What was sent and not yet acknowledged, and what is known of its fate.
 //!
-//! Everything is a range of bytes, never a count of segments: a segment of up to 64 kB is split by the kernel or the
-//! NIC, so an ACK, a SACK block or a loss may cut it anywhere. Segments themselves are never cut, because the mapping
-//! they were sent with (the tag) must be repeated verbatim; only the *state* of their bytes is, in sets of ranges:
+//! Everything is a range of bytes, never a count of segments: a segment of up to 64 kB is split by the kernel
+//! or the NIC, so an ACK, a SACK block or a loss may cut it anywhere. Segments themselves are never cut,
+//! because the mapping they were sent with (the tag) must be repeated verbatim; only the *state* of their
+//! bytes is, in sets of ranges:
 //!
 //! | state | where | counted in flight |
 //! |---|---|---|
@@ -11,12 +12,13 @@
 //! | SACKed | `sacked` | no |
 //! | lost, not retransmitted since | `lost` | no |
 //!
-//! Without loss all the sets are empty, and sending and acknowledging are operations at the ends of two queues. Each
-//! transmission also stands in the queue `sent`, in order of time; entries whose bytes were delivered, lost or sent
-//! again are dropped only when they reach its front, so loss detection (RFC 8985) costs amortised O(1) per
-//! transmission and O(log n) per range.
+//! Without loss all the sets are empty, and sending and acknowledging are operations at the ends of two
+//! queues. Each transmission also stands in the queue `sent`, in order of time; entries whose bytes were
+//! delivered, lost or sent again are dropped only when they reach its front, so loss detection (RFC 8985)
+//! costs amortised O(1) per transmission and O(log n) per range.
 //!
-//! A SYN occupies offset 0 and a FIN the offset after the last byte. Both count as one byte in every figure here.
+//! A SYN occupies offset 0 and a FIN the offset after the last byte. Both count as one byte in every figure
+//! here.
 //!
 //! | module | what is in it |
 //! |---|---|

@@ -85,8 +85,8 @@ impl Rack {
         self.reordering_seen = true;
     }
 
-    /// A range up to `end` was delivered. True: never sent again, and yet after something above it (RFC 8985 §6.2
-    /// step 3).
+    /// A range up to `end` was delivered. True: never sent again, and yet after something above it (RFC 8985
+    /// §6.2 step 3).
     pub(super) fn on_delivered(&mut self, end: u64, retransmitted: bool) -> bool {
         if end > self.fack {
             self.fack = end;

@@ -7,8 +7,8 @@ use core::fmt::Debug;
 use core::ops::Range;
 
 impl<M: Clone + Debug> Scoreboard<M> {
-    /// The lowest lost bytes, at most `max_len` of payload and of one segment only. A look, not a change: report the
-    /// sending with [`retransmitted`](Self::retransmitted).
+    /// The lowest lost bytes, at most `max_len` of payload and of one segment only. A look, not a change:
+    /// report the sending with [`retransmitted`](Self::retransmitted).
     ///
     /// `None` when nothing is lost, or when `max_len` is 0 and neither a SYN nor a FIN would fit by itself.
     pub(in crate::tcp) fn next_lost(&self, max_len: usize) -> Option<Chunk<M>> {
@@ -21,8 +21,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
         self.front_chunk(self.sacked.first_gap(self.una..self.nxt)?, max_len)
     }
 
-    /// The end of the last segment not SACKed, at most `max_len` bytes of payload: what a tail loss probe repeats
-    /// when there is nothing new to send (RFC 8985 §7.3).
+    /// The end of the last segment not SACKed, at most `max_len` bytes of payload: what a tail loss probe
+    /// repeats when there is nothing new to send (RFC 8985 §7.3).
     pub(in crate::tcp) fn tail_probe(&self, max_len: usize) -> Option<Chunk<M>> {
         let gap = self.sacked.last_gap(self.una..self.nxt)?;
         let segment = self.segments.get(self.segment_index(gap.end - 1))?;
@@ -46,7 +46,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
         (range.start < end).then(|| segment.chunk(range.start..end))
     }
 
-    /// `range` was sent again: a chunk from [`next_lost`](Self::next_lost), [`first_unacked`](Self::first_unacked) or
+    /// `range` was sent again: a chunk from [`next_lost`](Self::next_lost),
+    /// [`first_unacked`](Self::first_unacked) or
     /// [`tail_probe`](Self::tail_probe). Bytes acknowledged or SACKed in the meantime are left out.
     pub(in crate::tcp) fn retransmitted(&mut self, now: Instant, range: Range<SubflowOffset>) {
         let (start, end) = (range.start.0.max(self.una), range.end.0.min(self.nxt));

@@ -1,4 +1,5 @@
-//! What an acknowledgement brings about: round-trip time, loss recovery, undo of needless recovery, congestion control.
+//! What an acknowledgement brings about: round-trip time, loss recovery, undo of needless recovery,
+//! congestion control.
 
 use super::half::{Moment, Sender};
 use crate::tcp::outcome::{News, Outcome};
@@ -196,8 +197,8 @@ impl<M: Copy + Debug> Sender<M> {
         }
     }
 
-    /// Fast retransmit and NewReno for a peer without SACK (RFC 5681 §3.2, RFC 6582 §3.2). Returns the bytes now
-    /// taken for lost, and those that a duplicate ACK says have left the network.
+    /// Fast retransmit and NewReno for a peer without SACK (RFC 5681 §3.2, RFC 6582 §3.2). Returns the bytes
+    /// now taken for lost, and those that a duplicate ACK says have left the network.
     fn count_duplicates(&mut self, m: Moment, acked: &Acked<'_>) -> (u64, u64) {
         let mss = u64::from(self.mss());
         if acked.advanced() {

@@ -147,13 +147,14 @@ impl<M: Copy + Debug> Sender<M> {
     pub(super) fn handshake_done(&mut self) {
         self.rounds.begin(self.board.nxt());
         if self.stats.timeouts > 0 {
-            // RFC 6298 §5.7. The SYN gives no measurement (Karn's rule), and the path may be slower than the initial timeout.
+            // RFC 6298 §5.7. The SYN gives no measurement (Karn's rule), and the path may be slower than the
+            // initial timeout.
             self.rtt.syn_timed_out();
         }
     }
 
-    /// Our SYN carried `payload`, and the SYN/ACK acknowledged it (RFC 7413). The scoreboard hears of it only now, so
-    /// that what is not acknowledged needs no taking back.
+    /// Our SYN carried `payload`, and the SYN/ACK acknowledged it (RFC 7413). The scoreboard hears of it only
+    /// now, so that what is not acknowledged needs no taking back.
     pub(in crate::tcp) fn syn_data_delivered(&mut self, now: Instant, payload: Payload) {
         let n = payload.len() as u64;
         let end = self.board.push(now, Outgoing::data(payload, None, true)).end;
@@ -327,8 +328,8 @@ impl<M: Copy + Debug> Sender<M> {
     pub(in crate::tcp) fn congestion_room(&self, cc: &dyn CongestionController) -> u64 {
         match self.board.phase() {
             Phase::Fast { .. } => self.recovery.budget(),
-            // RFC 3042, for peers without SACK: each of the first two duplicate ACKs allows one new packet. With
-            // SACK, what they report is no longer in flight anyway.
+            // RFC 3042, for peers without SACK: each of the first two duplicate ACKs allows one new packet.
+            // With SACK, what they report is no longer in flight anyway.
             Phase::Open => {
                 let extra = u64::from(self.recovery.limited_transmit()) * u64::from(self.mss());
                 (cc.window(self.id) + extra).saturating_sub(self.board.in_flight())
@@ -337,18 +338,19 @@ impl<M: Copy + Debug> Sender<M> {
         }
     }
 
-    /// The pacing rate in bytes per second; `None` before the first RTT sample, when the initial window goes at once.
+    /// The pacing rate in bytes per second; `None` before the first RTT sample, when the initial window goes
+    /// at once.
     pub(in crate::tcp) fn pacing_rate(&self, cc: &dyn CongestionController) -> Option<u64> {
         if let Some(rate) = cc.pacing_rate(self.id) {
             return Some(rate);
         }
-        // One delayed ACK raises SRTT for dozens of ACKs, and a window of a few packets paced over it would use only a
-        // fraction of the path. The newest sample shows at once that the round trip is shorter.
+        // One delayed ACK raises SRTT for dozens of ACKs, and a window of a few packets paced over it would
+        // use only a fraction of the path. The newest sample shows at once that the round trip is shorter.
         let newest = self.rtt.latest()?;
         let rtt = self.rtt.srtt()?.min(newest).as_nanos().max(1) as u64;
         let window = cc.window(self.id);
-        // Twice the window per RTT in slow start, so that pacing does not hold it up; 1.25 times in congestion
-        // avoidance (RFC 9002 §7.7).
+        // Twice the window per RTT in slow start, so that pacing does not hold it up; 1.25 times in
+        // congestion avoidance (RFC 9002 §7.7).
         let (num, den) = if window < cc.ssthresh(self.id) { (2, 1) } else { (5, 4) };
         let rate = u128::from(window) * num * 1_000_000_000 / (den * u128::from(rtt));
         Some(u64::try_from(rate).unwrap_or(u64::MAX).max(1))

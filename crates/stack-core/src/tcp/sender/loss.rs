@@ -8,8 +8,9 @@ use core::fmt::Debug;
 use umptcp_congestion::CongestionController;
 use umptcp_types::{Duration, Instant};
 
-/// How long the peer is taken to hold an ACK back (RFC 8985 §7.2's TLP.max_ack_delay): a round-trip time, within these
-/// bounds. Linux holds one back for no longer than the greater of a round-trip time and 40 ms, and never above 200 ms.
+/// How long the peer is taken to hold an ACK back (RFC 8985 §7.2's TLP.max_ack_delay): a round-trip time,
+/// within these bounds. Linux holds one back for no longer than the greater of a round-trip time and 40 ms,
+/// and never above 200 ms.
 const MIN_ACK_DELAY: Duration = Duration::from_millis(50);
 const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
 /// How fast the smoothed share of lost bytes rises.
@@ -68,7 +69,8 @@ impl<M: Copy + Debug> Sender<M> {
         self.arm_retransmit(m, timers);
     }
 
-    /// The retransmission timer fired (RFC 6298 §5.4–5.7, RFC 5681 §3.1). True: packets are smaller from now on.
+    /// The retransmission timer fired (RFC 6298 §5.4–5.7, RFC 5681 §3.1). True: packets are smaller from now
+    /// on.
     pub(in crate::tcp) fn on_retransmission_timer(
         &mut self,
         m: Moment,
@@ -128,8 +130,8 @@ impl<M: Copy + Debug> Sender<M> {
         smaller.is_some()
     }
 
-    /// Starts or restarts the timer that guards what is outstanding: a tail loss probe where RFC 8985 §7.2 allows
-    /// one, else the retransmission timer.
+    /// Starts or restarts the timer that guards what is outstanding: a tail loss probe where RFC 8985 §7.2
+    /// allows one, else the retransmission timer.
     pub(super) fn arm_retransmit(&self, m: Moment, timers: &mut Timers) {
         timers.stop(Timer::TailProbe);
         if self.board.is_empty() {
@@ -173,9 +175,9 @@ impl<M: Copy + Debug> Sender<M> {
         self.due.small = false;
     }
 
-    /// Looks whether a probe for larger packets is among what is lost now. True: nothing else is, which is no sign of
-    /// congestion (RFC 4821 §7.6.2). It is sent again as soon as the window allows, and the recovery that the
-    /// scoreboard has begun for it is none.
+    /// Looks whether a probe for larger packets is among what is lost now. True: nothing else is, which is no
+    /// sign of congestion (RFC 4821 §7.6.2). It is sent again as soon as the window allows, and the recovery
+    /// that the scoreboard has begun for it is none.
     fn lost_only_size_probe(&mut self, now: Instant, cc: &dyn CongestionController) -> bool {
         let Some(range) = self.pmtu.probe() else { return false };
         match self.board.fate(&range) {

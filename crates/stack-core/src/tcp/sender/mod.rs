@@ -1,4 +1,5 @@
-//! The sending half of a subflow: what is outstanding, what the windows allow, loss recovery, the size of packets.
+//! The sending half of a subflow: what is outstanding, what the windows allow, loss recovery, the size of
+//! packets.
 //!
 //! | module | what is in it |
 //! |---|---|

@@ -38,9 +38,9 @@ pub(in crate::tcp) struct TooBig {
 }
 
 impl<M: Copy + Debug> Sender<M> {
-    /// The probe that should be the next segment of new data (RFC 4821 §7.4), once the windows have room for it.
-    /// `packet`: payload of an ordinary one; `enough`: how much the application and the connection's window have for
-    /// it and for what follows.
+    /// The probe that should be the next segment of new data (RFC 4821 §7.4), once the windows have room for
+    /// it. `packet`: payload of an ordinary one; `enough`: how much the application and the connection's
+    /// window have for it and for what follows.
     pub(in crate::tcp) fn size_probe(
         &self,
         m: Moment,
@@ -56,8 +56,8 @@ impl<M: Copy + Debug> Sender<M> {
             && !self.due.tail_probe;
         // Without SACK the loss of a probe cannot be told from other losses.
         let may = m.sack && quiet;
-        // A size that the path has carried before needs no followers: with heavy losses the window may never have
-        // room for them.
+        // A size that the path has carried before needs no followers: with heavy losses the window may never
+        // have room for them.
         let followers = if self.pmtu.has_carried(size) { 0 } else { FOLLOWERS };
         let needed = payload + followers * u64::from(packet);
         // What follows may have to wait for acknowledgements of what went before.
@@ -90,8 +90,8 @@ impl<M: Copy + Debug> Sender<M> {
         self.pmtu.probe().is_some_and(|range: Range<SubflowOffset>| range.start == start)
     }
 
-    /// How long no probe may be sent after one was lost: as long as it takes until congestion would show itself by a
-    /// loss, for which RFC 4821 §7.6.2 takes as many round trips as the window has packets.
+    /// How long no probe may be sent after one was lost: as long as it takes until congestion would show
+    /// itself by a loss, for which RFC 4821 §7.6.2 takes as many round trips as the window has packets.
     pub(super) fn size_probe_pause(&self, cc: &dyn CongestionController) -> Duration {
         let packets = cc.window(self.id) / u64::from(self.mss().max(1));
         let packets = u32::try_from(packets).unwrap_or(u32::MAX);
@@ -125,8 +125,8 @@ impl<M: Copy + Debug> Sender<M> {
         }
     }
 
-    /// What is in flight is dropped by the path as too large. It is sent again at once; this is no sign of congestion
-    /// (RFC 1191 §6.5, RFC 8201 §5.4).
+    /// What is in flight is dropped by the path as too large. It is sent again at once; this is no sign of
+    /// congestion (RFC 1191 §6.5, RFC 8201 §5.4).
     fn resend_in_smaller_packets(&mut self, timers: &mut Timers) {
         self.recovery.frto.stop();
         self.recovery.tail.reset();

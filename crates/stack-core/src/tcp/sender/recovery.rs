@@ -19,7 +19,8 @@ pub(super) struct LossRecovery {
     pub(super) frto: Frto,
     /// SND.NXT at the first timeout of the last episode that had one.
     timeout_point: Option<SubflowOffset>,
-    /// After a spurious timeout: a measurement by data from here on makes the timer more conservative (RFC 4015 §3.6).
+    /// After a spurious timeout: a measurement by data from here on makes the timer more conservative (RFC
+    /// 4015 §3.6).
     adapt_rtt_after: Option<SubflowOffset>,
     /// Duplicate ACKs in a row, where the peer does without SACK (RFC 5681 §3.2).
     dup_acks: u32,
@@ -40,7 +41,8 @@ impl LossRecovery {
         }
     }
 
-    /// Fast recovery begins with `flight` bytes outstanding (RFC 9937's RecoverFS) and `retransmitted` ever sent again.
+    /// Fast recovery begins with `flight` bytes outstanding (RFC 9937's RecoverFS) and `retransmitted` ever
+    /// sent again.
     pub(super) fn begin_fast(&mut self, flight: u64, ssthresh: u64, mss: u32, retransmitted: u64) {
         self.retransmitted_before = retransmitted;
         self.prr.enter(flight, ssthresh);
@@ -96,8 +98,8 @@ impl LossRecovery {
         self.adapt_rtt_after = self.timeout_point.take().or(self.adapt_rtt_after);
     }
 
-    /// A round-trip time was measured by an ACK of `ack`. True: by the first data that were new when the timer expired
-    /// needlessly (RFC 4015 §3.1 step 11).
+    /// A round-trip time was measured by an ACK of `ack`. True: by the first data that were new when the
+    /// timer expired needlessly (RFC 4015 §3.1 step 11).
     pub(super) fn on_rtt_sample(&mut self, ack: SubflowOffset) -> bool {
         self.tail.on_rtt_sample();
         self.adapt_rtt_after.take_if(|after| ack > *after).is_some()
@@ -126,7 +128,8 @@ impl LossRecovery {
         self.dup_acks
     }
 
-    /// Segments of new data that duplicate ACKs let out beyond the window (RFC 3042: for each of the first two).
+    /// Segments of new data that duplicate ACKs let out beyond the window (RFC 3042: for each of the first
+    /// two).
     pub(super) fn limited_transmit(&self) -> u32 {
         self.dup_acks.min(2)
     }

@@ -1,4 +1,5 @@
-//! Round trips, and whether the congestion window, not the application, limits what is sent (RFC 7661's question).
+//! Round trips, and whether the congestion window, not the application, limits what is sent (RFC 7661's
+//! question).
 
 use umptcp_congestion::CongestionController;
 use umptcp_types::{SubflowId, SubflowOffset};
@@ -43,8 +44,8 @@ impl Rounds {
         self.full |= in_flight + u64::from(mss) > window;
     }
 
-    /// The congestion window limited us in this round. In slow start a window used by half may still grow, because
-    /// growth per round doubles it.
+    /// The congestion window limited us in this round. In slow start a window used by half may still grow,
+    /// because growth per round doubles it.
     pub(super) fn window_limited(&self, cc: &dyn CongestionController, id: SubflowId) -> bool {
         let window = cc.window(id);
         self.full || (window < cc.ssthresh(id) && window < 2 * self.max_in_flight)

@@ -57,8 +57,8 @@ impl<M: Copy + Debug> Sender<M> {
         self.due.first = true;
     }
 
-    /// The SYN/ACK went out before there was any state (SYN cookies). When is not known, so that its ACK gives no
-    /// round-trip time: it counts as sent twice (Karn's rule).
+    /// The SYN/ACK went out before there was any state (SYN cookies). When is not known, so that its ACK
+    /// gives no round-trip time: it counts as sent twice (Karn's rule).
     pub(in crate::tcp) fn syn_ack_sent_before(&mut self, m: Moment, timers: &mut Timers) {
         self.poll_handshake(m, timers);
         self.due.first = true;
@@ -123,8 +123,8 @@ impl<M: Copy + Debug> Sender<M> {
         }
     }
 
-    /// A tail loss probe or F-RTO asks for a segment of new data, before retransmissions and regardless of the
-    /// congestion window (RFC 8985 §7.3, RFC 5682 §3.1 step 2b).
+    /// A tail loss probe or F-RTO asks for a segment of new data, before retransmissions and regardless of
+    /// the congestion window (RFC 8985 §7.3, RFC 5682 §3.1 step 2b).
     pub(in crate::tcp) fn wants_new_data(&self) -> bool {
         self.due.tail_probe || self.recovery.frto.wants_new_data()
     }
@@ -153,8 +153,9 @@ impl<M: Copy + Debug> Sender<M> {
 
     /// Payload bytes of the largest segment worth sending at the current rate: whole packets.
     ///
-    /// It is never more than a quarter of the congestion window. A segment becomes a burst that the receiver may
-    /// answer with one ACK; if a window were one or two such bursts, a single lost ACK would stop the ACK clock.
+    /// It is never more than a quarter of the congestion window. A segment becomes a burst that the receiver
+    /// may answer with one ACK; if a window were one or two such bursts, a single lost ACK would stop the ACK
+    /// clock.
     pub(in crate::tcp) fn segment_limit(&self, cc: &dyn CongestionController, sizes: Sizes) -> u32 {
         let Sizes { packet, max_segment } = sizes;
         if self.ecn.owes_cwr() {
@@ -211,8 +212,8 @@ impl<M: Copy + Debug> Sender<M> {
         Segment::bare(Kind::Ack, range.start, TcpFlags { fin: true, ..TcpFlags::ACK })
     }
 
-    /// A zero-window or keep-alive probe that is due: an ACK just below the window makes the peer acknowledge (RFC
-    /// 9293 §3.8.4).
+    /// A zero-window or keep-alive probe that is due: an ACK just below the window makes the peer acknowledge
+    /// (RFC 9293 §3.8.4).
     pub(in crate::tcp) fn poll_probe(&mut self) -> Option<Segment<M>> {
         let window = core::mem::take(&mut self.due.window_probe);
         let keep_alive = core::mem::take(&mut self.due.keep_alive);

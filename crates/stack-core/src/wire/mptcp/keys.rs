@@ -21,7 +21,8 @@ impl core::fmt::Debug for Keys {
     }
 }
 
-/// RFC 8684 §3.1: the token is the most significant 32 bits of SHA-256 of the key, the IDSN the least significant 64.
+/// RFC 8684 §3.1: the token is the most significant 32 bits of SHA-256 of the key, the IDSN the least
+/// significant 64.
 pub fn token_and_idsn(key: u64) -> (u32, DataSeq) {
     let digest = Sha256::digest(key.to_be_bytes());
     let mut token = [0; 4];
@@ -42,7 +43,8 @@ fn hmac(first: u64, second: u64, message: &[u8]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// RFC 8684 §3.2: the sender's HMAC over its own nonce and the receiver's. `own` is the sender's key and nonce.
+/// RFC 8684 §3.2: the sender's HMAC over its own nonce and the receiver's. `own` is the sender's key and
+/// nonce.
 pub fn join_hmac(own_key: u64, peer_key: u64, own_nonce: u32, peer_nonce: u32) -> [u8; 32] {
     let mut message = [0; 8];
     message[..4].copy_from_slice(&own_nonce.to_be_bytes());
@@ -64,7 +66,8 @@ pub fn leftmost_160(mac: &[u8; 32]) -> [u8; 20] {
     b
 }
 
-/// RFC 8684 §3.4.1: the rightmost 64 bits of the HMAC over Address ID, address and port; a missing port counts as 0.
+/// RFC 8684 §3.4.1: the rightmost 64 bits of the HMAC over Address ID, address and port; a missing port
+/// counts as 0.
 pub fn add_addr_hmac(sender_key: u64, receiver_key: u64, id: AddressId, address: IpAddr, port: u16) -> u64 {
     let mut message = [0; 19];
     message[0] = id.0;

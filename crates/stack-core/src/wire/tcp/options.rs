@@ -52,9 +52,9 @@ impl<'a> RawOption<'a> {
     }
 }
 
-/// Walks options without decoding them. No-operations are passed over; the end-of-list option ends the walk, and so
-/// does, after one error, a length that leaves the list no way to continue. [`for_forwarding`](Self::for_forwarding)
-/// differs in some of this.
+/// Walks options without decoding them. No-operations are passed over; the end-of-list option ends the walk,
+/// and so does, after one error, a length that leaves the list no way to continue.
+/// [`for_forwarding`](Self::for_forwarding) differs in some of this.
 #[derive(Clone, Debug)]
 pub struct RawOptions<'a> {
     bytes: &'a [u8],
@@ -69,8 +69,9 @@ impl<'a> RawOptions<'a> {
         RawOptions { bytes: &bytes[..bytes.len().min(MAX_OPTIONS)], at: 0, forwarding: false }
     }
 
-    /// Walks like a middlebox that writes the list anew and changes some options only: yields no-operations, too, and
-    /// an option of length 0 or 1 as its first two bytes, so that malformed options and what follows them are kept.
+    /// Walks like a middlebox that writes the list anew and changes some options only: yields no-operations,
+    /// too, and an option of length 0 or 1 as its first two bytes, so that malformed options and what follows
+    /// them are kept.
     pub fn for_forwarding(self) -> Self {
         RawOptions { forwarding: true, ..self }
     }
@@ -234,7 +235,8 @@ impl TcpOptions {
         while !self.fits() && self.sack.pop().is_some() {}
     }
 
-    /// There is an MPTCP option other than DSS. An ACK that carries one is no duplicate that tells of congestion (RFC 8684 §3.4.1).
+    /// There is an MPTCP option other than DSS. An ACK that carries one is no duplicate that tells of
+    /// congestion (RFC 8684 §3.4.1).
     pub fn has_signal(&self) -> bool {
         self.mptcp.iter().any(|o| !matches!(o, MptcpOption::Dss(_)))
     }

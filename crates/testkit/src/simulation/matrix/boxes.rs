@@ -60,7 +60,8 @@ pub(super) fn split(options: Options) -> impl Fn(Whose) -> Boxes {
 }
 
 pub(super) fn join(options: Options) -> impl Fn(Whose) -> Boxes {
-    // The stack's segments have 1,428 bytes and less, 1,408 with IPv6; with 1,460 only small ones are joined, so they are cut first.
+    // The stack's segments have 1,428 bytes and less, 1,408 with IPv6; with 1,460 only small ones are joined,
+    // so they are cut first.
     move |whose| {
         let mut boxes = on(whose, SplitSegments::new(600, Options::Copied));
         boxes.extend(each(whose, |direction| OneWay {

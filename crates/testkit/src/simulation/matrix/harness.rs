@@ -186,7 +186,8 @@ pub enum Want {
     LostSilently,
     /// MPTCP and all bytes, whatever became of single subflows.
     Mptcp,
-    /// All bytes by plain TCP, for the reasons that client and server are told; `None`: it never was MPTCP there.
+    /// All bytes by plain TCP, for the reasons that client and server are told; `None`: it never was MPTCP
+    /// there.
     Plain(Option<FallbackReason>, Option<FallbackReason>),
     /// An end with one of these errors.
     Error(&'static [ConnectionError]),
@@ -196,8 +197,8 @@ pub enum Want {
     Changed(Side, u64),
     /// A wrong byte on this side, the first one exactly here.
     ChangedAt(Side, u64),
-    /// All bytes, or an error, or a wrong byte after a checksum failure on the last subflow had the connection fall back and
-    /// the application was told so.
+    /// All bytes, or an error, or a wrong byte after a checksum failure on the last subflow had the
+    /// connection fall back and the application was told so.
     ErrorOrTold,
 }
 

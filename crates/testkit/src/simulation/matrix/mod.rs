@@ -1,5 +1,5 @@
-//! Middleboxes of every kind, at every place, acting on either side's packets: what becomes of the connection, and that no
-//! byte is wrong.
+//! Middleboxes of every kind, at every place, acting on either side's packets: what becomes of the
+//! connection, and that no byte is wrong.
 //!
 //! The network is a client with two interfaces, a router on the way of each, and a server with one address:
 //!
@@ -9,12 +9,12 @@
 //!        └── cable 1 ── r1 ── cable 3 ──┘
 //! ```
 //!
-//! A row is a box, its cells are the places ([`Place`]) and whose packets it acts on
-//! ([`Whose`]). A cell says what comes of a transfer both ways ([`Want`]). Everywhere each byte arrives as it was sent, or
-//! the connection ends with an error, but for payload that a box rewrites. Without DSS checksums MPTCP delivers that as
-//! plain TCP would have. With them it does not, until the only subflow is damaged: then RFC 8684 §3.7 has the connection
-//! fall back, the application is told why, and from there on the box may do to it what it does to TCP. With
-//! `strict_checksums` the connection ends with an error instead.
+//! A row is a box, its cells are the places ([`Place`]) and whose packets it acts on ([`Whose`]). A cell says
+//! what comes of a transfer both ways ([`Want`]). Everywhere each byte arrives as it was sent, or the
+//! connection ends with an error, but for payload that a box rewrites. Without DSS checksums MPTCP delivers
+//! that as plain TCP would have. With them it does not, until the only subflow is damaged: then RFC 8684 §3.7
+//! has the connection fall back, the application is told why, and from there on the box may do to it what it
+//! does to TCP. With `strict_checksums` the connection ends with an error instead.
 
 mod boxes;
 mod harness;
@@ -57,8 +57,8 @@ pub struct Cell {
 }
 
 impl Row {
-    /// Every cell: both families, every place, each role. No box looks at the addresses, so a cell wants the same of both
-    /// families.
+    /// Every cell: both families, every place, each role. No box looks at the addresses, so a cell wants the
+    /// same of both families.
     pub fn cells(&self) -> Vec<Cell> {
         let mut cells = Vec::new();
         for whose in self.roles.iter().copied() {

@@ -119,8 +119,8 @@ pub fn options_stripped_after_the_syns() -> Vec<Row> {
 /// Every option removed once the transfer is under way.
 pub fn options_stripped_from_some_point_on() -> Vec<Row> {
     vec![row("strip later", ROLES, false, strip_later, |place, _| match place {
-        // RFC 8684 §3.7: no fallback any more. The subflow goes when its data finds no mapping, unless the transfer is over
-        // by then: the other path has brought what was not DATA_ACKed.
+        // RFC 8684 §3.7: no fallback any more. The subflow goes when its data finds no mapping, unless the
+        // transfer is over by then: the other path has brought what was not DATA_ACKed.
         Place::ClientSide | Place::ServerSide | Place::SecondPath => Want::Mptcp,
         Place::Both => Want::Error(&[ConnectionError::Reset, ConnectionError::Broken]),
     })]
@@ -282,7 +282,8 @@ fn nat_that_expires(name: &str, keep_alive: Option<KeepAlive>, want: Want) -> Ro
     row
 }
 
-/// The client's next packets come from ports that the server does not know, and its resets end the last subflows.
+/// The client's next packets come from ports that the server does not know, and its resets end the last
+/// subflows.
 pub fn nat_forgets_during_a_pause() -> Vec<Row> {
     vec![nat_that_expires("NAT that expires", None, Want::Error(&[ConnectionError::Reset]))]
 }

@@ -1,4 +1,5 @@
-//! Tests of the scoreboard: rule by rule here, against a byte-wise model in `model`, and whole transfers in `transfer`.
+//! Tests of the scoreboard: rule by rule here, against a byte-wise model in `model`, and whole transfers in
+//! `transfer`.
 
 // A list of one SACK block is meant as such, and so is a block that ends before it starts.
 #![allow(clippy::single_range_in_vec_init, clippy::reversed_empty_ranges)]

@@ -69,7 +69,8 @@ impl Model {
         self.bytes[self.una as usize..].iter().filter(|b| b.state == state).count() as u64
     }
 
-    /// Returns the expected figures: cumulative, delivered, rtt, reordering, retransmitted_acked, app_limited.
+    /// Returns the expected figures: cumulative, delivered, rtt, reordering, retransmitted_acked,
+    /// app_limited.
     fn ack(&mut self, now: Instant, ack: u64, sacks: &[Range<u64>]) -> AckOutcome {
         let mut out = AckOutcome::default();
         let ack = ack.clamp(self.una, self.nxt());
@@ -255,7 +256,8 @@ impl Model {
 #[derive(Clone, Debug)]
 enum Op {
     Send(usize, bool),
-    /// Advance of the cumulative acknowledgement, and blocks as (start, length) above it, all in percent of the flight.
+    /// Advance of the cumulative acknowledgement, and blocks as (start, length) above it, all in percent of
+    /// the flight.
     Ack(u8, Vec<(u8, u8)>),
     /// Retransmit the lowest lost, at most so many bytes.
     Repeat(usize),

@@ -227,7 +227,8 @@ fn data_held_behind_a_repaired_hole_give_no_round_trip_time() {
 
 #[test]
 fn three_sacked_segments_mark_the_hole_at_once() {
-    // RFC 8985 §6.2 step 4: without reordering seen, DupThresh makes the window 0. RTT is 100 ms, so it would be 25 ms.
+    // RFC 8985 §6.2 step 4: without reordering seen, DupThresh makes the window 0. RTT is 100 ms, so it would
+    // be 25 ms.
     let (mut b, e) = established();
     send_train(&mut b, 200, 6);
     let out = ack(&mut b, at(301), 1, &[1_001..2_001]);
@@ -387,7 +388,8 @@ fn a_retransmission_lost_again_is_detected() {
 
 #[test]
 fn an_ack_too_early_for_the_retransmission_is_ignored() {
-    // RFC 8985 §6.2 step 2, second check: the ACK comes 1 ms after the retransmission, the least RTT is 100 ms.
+    // RFC 8985 §6.2 step 2, second check: the ACK comes 1 ms after the retransmission, the least RTT is 100
+    // ms.
     let (mut b, e) = established();
     send_train(&mut b, 200, 5);
     ack(&mut b, at(304), 1, &[1_001..4_001]);
@@ -401,8 +403,8 @@ fn an_ack_too_early_for_the_retransmission_is_ignored() {
 
 #[test]
 fn timestamps_tell_that_the_original_arrived() {
-    // RFC 8985 §6.2 step 2, first check; RFC 3522 §3.2 (Eifel). 5 of 6 segments are out when the first is sent again.
-    // Cumulative acknowledgement, round trip by the echo, SACK blocks.
+    // RFC 8985 §6.2 step 2, first check; RFC 3522 §3.2 (Eifel). 5 of 6 segments are out when the first is
+    // sent again. Cumulative acknowledgement, round trip by the echo, SACK blocks.
     type Ack<'a> = (u64, u64, &'a [Range<u64>]);
     let table: [(&str, Ack<'_>, Option<Evidence>); 5] = [
         ("echo of the original", (5_001, 110, &[]), Some(Evidence::Timestamp)),
