@@ -35,7 +35,7 @@ pub fn derive(seed: u64, purpose: Purpose, index: u64) -> [u8; 32] {
 pub struct Random(ChaCha8Rng);
 
 impl Random {
-    /// The stream that `seed` starts; see [`derive`].
+    /// The stream that `seed` starts; see [`derive`](fn@derive).
     pub fn new(seed: [u8; 32]) -> Self {
         Random(ChaCha8Rng::from_seed(seed))
     }

@@ -55,7 +55,7 @@ fn too_big(packet: &Packet, mtu: u16) -> Packet {
     let sum = !checksum::fold(checksum::sum(&message, initial));
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     let mut whole = vec![0; ip::ip_header_len(&source)];
-    ip::emit_ip_header_for(&mut whole, router, source, protocol, message.len(), 0, 0).expect("one family");
+    ip::emit_ip_header_for(&mut whole, (router, source), protocol, message.len(), 0, 0).expect("one family");
     whole.extend(message);
     Packet::from_bytes(Bytes::from(whole), None, ChecksumState::Unverified)
 }

@@ -7,9 +7,9 @@
 //! |---|---|
 //! | [`wire`] | codecs: IPv4, IPv6, ICMP, TCP and its options, MPTCP options |
 //! | [`buffers`] | payload slices, reassembly, joining small pieces |
-//! | [`tcp`] | one subflow: states, queues, RTT, loss recovery, timers |
+//! | `tcp` | one subflow: states, queues, RTT, loss recovery, timers |
 //! | `context` | what all connections share: paths, four-tuples, tokens, budgets, randomness, observation |
-//! | [`mptcp`] | one connection: handshake, mappings, reassembly, retransmission, fallback, close |
+//! | `mptcp` | one connection: handshake, mappings, reassembly, retransmission, fallback, close |
 //! | [`stack`] | many connections: demultiplexing, listeners, timers, the poll interface |
 //! | [`device`] | what passes between a stack and the device that carries its packets |
 //! | [`config`], [`error`], [`event`], [`info`], [`observe`] | what passes between a stack and the program that drives it |
@@ -27,11 +27,11 @@ pub mod device;
 pub mod error;
 pub mod event;
 pub mod info;
-pub mod mptcp;
+pub(crate) mod mptcp;
 pub mod network_stack;
 pub mod observe;
 pub mod stack;
-pub mod tcp;
+pub(crate) mod tcp;
 pub mod wire;
 
 pub use buffers::payload;

@@ -470,7 +470,7 @@ fn packets_that_lead_nowhere_are_counted() {
     let mut put = |protocol, fragment: u8| {
         let mut packet = vec![0; 21];
         let (from, to) = (remote.ip(), local.ip());
-        ip::emit_ip_header_for(&mut packet, from, to, protocol, 1, 0, 9).unwrap();
+        ip::emit_ip_header_for(&mut packet, (from, to), protocol, 1, 0, 9).unwrap();
         packet[6] = fragment;
         packet[10..12].fill(0);
         let sum = !checksum::fold(checksum::sum(&packet[..20], 0));

@@ -6,9 +6,9 @@ use crate::world::{Conn, Flow, World, content};
 use bytes::Bytes;
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig};
-use umptcp_stack_core::mptcp::keys::{join_hmac, leftmost_64, leftmost_160};
 use umptcp_stack_core::types::{AddressId, Duration, SeqNumber};
 use umptcp_stack_core::wire::checksum;
+use umptcp_stack_core::wire::mptcp::keys::{join_hmac, leftmost_64, leftmost_160};
 use umptcp_stack_core::wire::mptcp::{
     CapableFlags, DataAck, Dsn, Dss, DssMapping, MpCapable, MpFail, MpFastClose, MpJoin, MpPrio, MpTcpRst,
     MptcpOption, RemoveAddr, VERSION, dss_pseudo_header,

@@ -9,11 +9,13 @@ use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions,
 use umptcp_stack_core::device::PathConfig;
 use umptcp_stack_core::error::FallbackReason;
 use umptcp_stack_core::event::{Event, IncomingId};
-use umptcp_stack_core::mptcp::keys::{add_addr_hmac, join_hmac, leftmost_64, leftmost_160, token_and_idsn};
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::stack::{MptcpStatus, Received};
 use umptcp_stack_core::types::{AddressId, ConnectionId, DataOffset, Duration, Instant, PathId, SeqNumber};
 use umptcp_stack_core::wire::checksum;
+use umptcp_stack_core::wire::mptcp::keys::{
+    add_addr_hmac, join_hmac, leftmost_64, leftmost_160, token_and_idsn,
+};
 use umptcp_stack_core::wire::mptcp::{
     AddAddr, CapableFlags, DataAck, Dsn, Dss, DssMapping, MpCapable, MpJoin, MptcpOption, VERSION,
     dss_pseudo_header,

@@ -187,7 +187,7 @@ pub(crate) fn icmp_error(reporter: std::net::IpAddr, packet: &[u8], kind: u8, co
     let protocol = if quoted.src.is_ipv4() { 1 } else { 58 };
     let mut b = vec![0; ip + 8 + quote.len()];
     let len = 8 + quote.len();
-    umptcp_stack_core::wire::ip::emit_ip_header_for(&mut b, reporter, quoted.src, protocol, len, 0, 1)
+    umptcp_stack_core::wire::ip::emit_ip_header_for(&mut b, (reporter, quoted.src), protocol, len, 0, 1)
         .expect("the reporter has the family of the packet");
     b[ip] = kind;
     b[ip + 1] = code;

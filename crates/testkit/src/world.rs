@@ -10,11 +10,11 @@ use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
 use umptcp_stack_core::event::{Event, IncomingId};
 use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
-use umptcp_stack_core::mptcp::keys::token_and_idsn;
 use umptcp_stack_core::stack::{MptcpStatus, Received, SubflowInfo};
 use umptcp_stack_core::types::{ConnectionId, Duration, Instant, PathId};
 use umptcp_stack_core::wire::checksum;
 use umptcp_stack_core::wire::ip::IpHeader;
+use umptcp_stack_core::wire::mptcp::keys::token_and_idsn;
 use umptcp_stack_core::wire::mptcp::{
     DataAck, Dsn, DssMapping, MpCapable, MpJoin, MptcpOption, dss_pseudo_header,
 };

@@ -229,7 +229,7 @@ impl FlowEnd {
         peer_sent: u64,
     ) -> Result<(), SimError> {
         let Some(connection) = self.connection.filter(|_| !self.freed) else { return Ok(()) };
-        self.read(now, stack, connection, flow, side, peer_sent)?;
+        self.read(now, stack, connection, (flow, side), peer_sent)?;
         if (self.connected_at.is_none() && !self.writes_early) || self.closed.is_some() {
             return Ok(());
         }
@@ -256,8 +256,7 @@ impl FlowEnd {
         now: Instant,
         stack: &mut Stack,
         connection: ConnectionId,
-        flow: FlowId,
-        side: Side,
+        (flow, side): (FlowId, Side),
         peer_sent: u64,
     ) -> Result<(), SimError> {
         while !self.reading_paused && !self.progress.peer_finished {

@@ -4,9 +4,9 @@
 //! |---|---|
 //! | [`join`] | copying small pieces together |
 //! | [`payload`] | the bytes of one segment, as slices shared with the application's writes |
-//! | [`slices`] | bytes in order, waiting for the application |
-//! | [`reassembly`] | bytes out of order, of a subflow or of the connection's data |
-//! | [`ranges`] | sets of and maps from ranges of positions |
+//! | `slices` | bytes in order, waiting for the application |
+//! | `reassembly` | bytes out of order, of a subflow or of the connection's data |
+//! | `ranges` | sets of and maps from ranges of positions |
 
 pub mod join;
 pub mod payload;

@@ -156,7 +156,6 @@ impl Connection {
             window_scale: window_scale_for(self.config.receive_buffer),
             user_timeout: self.config.user_timeout,
             keep_alive: self.config.keep_alive,
-            no_delay: self.config.no_delay,
             ecn: self.config.ecn,
             mtu_probe_interval: self.config.mtu_probe_interval,
             isn: ctx.isn(now, tuple),

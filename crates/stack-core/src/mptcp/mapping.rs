@@ -6,15 +6,15 @@ use umptcp_types::{DataOffset, SubflowOffset};
 
 /// A mapping we declared. Once sent it never changes: a retransmission repeats it verbatim.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     /// First data byte.
-    pub data: DataOffset,
+    pub(crate) data: DataOffset,
     /// First subflow byte.
-    pub subflow: SubflowOffset,
+    pub(crate) subflow: SubflowOffset,
     /// Number of bytes.
-    pub len: u16,
+    pub(crate) len: u16,
     /// DSS checksum, when negotiated.
-    pub checksum: Option<u16>,
+    pub(crate) checksum: Option<u16>,
 }
 
 /// A subflow's TCP: it keeps with each segment the mapping declared for it.
@@ -24,17 +24,17 @@ pub(crate) type Segment = crate::tcp::Segment<Mapping>;
 
 /// A mapping the peer declared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RxMapping {
+pub(crate) struct RxMapping {
     /// First subflow byte.
-    pub subflow: SubflowOffset,
+    pub(crate) subflow: SubflowOffset,
     /// First data byte.
-    pub data: DataOffset,
+    pub(crate) data: DataOffset,
     /// Payload bytes; a DATA_FIN is not counted.
-    pub len: u64,
+    pub(crate) len: u64,
     /// The Data-Level Length as declared, DATA_FIN counted: it enters the checksum.
-    pub declared: u16,
+    pub(crate) declared: u16,
     /// DSS checksum, when negotiated.
-    pub checksum: Option<u16>,
+    pub(crate) checksum: Option<u16>,
 }
 
 impl RxMapping {
@@ -44,7 +44,7 @@ impl RxMapping {
     }
 
     /// First subflow offset after it.
-    pub fn end(&self) -> SubflowOffset {
+    pub(crate) fn end(&self) -> SubflowOffset {
         self.subflow + self.len
     }
 
@@ -61,7 +61,7 @@ impl RxMapping {
 
 /// What became of a received mapping.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Inserted {
+pub(crate) enum Inserted {
     /// It is new.
     New,
     /// It was known already, or maps only bytes already consumed.
@@ -90,7 +90,7 @@ const WINDOW_PER_MAPPING: usize = 512;
 /// on that (see [`RxMappings::new`]) troubles no sender that merely writes little at a time. Every operation
 /// costs O(log n).
 #[derive(Clone, Debug)]
-pub struct RxMappings {
+pub(crate) struct RxMappings {
     /// By first subflow byte. Disjoint.
     map: BTreeMap<SubflowOffset, RxMapping>,
     limit: usize,
@@ -101,7 +101,7 @@ pub struct RxMappings {
 
 impl RxMappings {
     /// An empty table for a subflow of a connection whose receive window is `window` bytes.
-    pub fn new(window: usize) -> Self {
+    pub(crate) fn new(window: usize) -> Self {
         RxMappings {
             map: BTreeMap::new(),
             limit: MIN_LIMIT + window / WINDOW_PER_MAPPING,
@@ -111,7 +111,7 @@ impl RxMappings {
     }
 
     /// Remembers `m`. `consumed`: first subflow offset whose bytes have not been handed on yet.
-    pub fn insert(&mut self, m: RxMapping, consumed: SubflowOffset) -> Inserted {
+    pub(crate) fn insert(&mut self, m: RxMapping, consumed: SubflowOffset) -> Inserted {
         if m.end() <= consumed || m.len == 0 {
             return Inserted::Known;
         }
@@ -189,18 +189,18 @@ impl RxMappings {
     }
 
     /// The mapping that covers `at`.
-    pub fn covering(&self, at: SubflowOffset) -> Option<RxMapping> {
+    pub(crate) fn covering(&self, at: SubflowOffset) -> Option<RxMapping> {
         self.last_from(at).filter(|m| at < m.end()).copied()
     }
 
     /// Whether every mapping maps subflow offsets to data offsets that are larger by `shift` (modulo 2⁶⁴). It
     /// looks at them all, so it is for questions whose answer ends the subflow's MPTCP.
-    pub fn all_shifted_by(&self, shift: u64) -> bool {
+    pub(crate) fn all_shifted_by(&self, shift: u64) -> bool {
         self.map.values().all(|m| m.shift() == shift)
     }
 
     /// Forgets mappings whose bytes all precede `consumed`.
-    pub fn consumed(&mut self, consumed: SubflowOffset) {
+    pub(crate) fn consumed(&mut self, consumed: SubflowOffset) {
         while let Some(first) = self.map.first_entry().filter(|e| e.get().end() <= consumed) {
             first.remove();
         }

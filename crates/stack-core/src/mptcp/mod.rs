@@ -50,7 +50,7 @@ mod input;
 pub(crate) mod join;
 pub(crate) mod join_state;
 pub(crate) mod lifecycle;
-pub mod mapping;
+pub(crate) mod mapping;
 mod negotiation;
 mod options;
 mod outgoing;
@@ -68,5 +68,4 @@ pub(crate) mod subflow;
 mod subflows;
 mod timers;
 
-pub use crate::wire::mptcp::keys;
 pub(crate) use connection::Connection;

@@ -28,7 +28,7 @@ impl Stack {
         Ok(Parts { cc, scheduler })
     }
 
-    /// Begins a connection. [`Event::Connected`] or [`Event::Closed`] follows, with Fast Open only after
+    /// Begins a connection. [`Event::Connected`](crate::event::Event::Connected) or [`Event::Closed`](crate::event::Event::Closed) follows, with Fast Open only after
     /// something was written (see [`awaits_data`](Self::awaits_data)).
     ///
     /// # Errors
@@ -91,7 +91,7 @@ impl Stack {
 
     /// Takes as much of `data` as fits the send buffer, without copying large pieces; returns how much. Less
     /// than all:
-    /// [`Event::Writable`] follows when there is room.
+    /// [`Event::Writable`](crate::event::Event::Writable) follows when there is room.
     ///
     /// # Errors
     /// When the connection has ended or its sending direction is shut down.

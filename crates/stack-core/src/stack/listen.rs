@@ -95,7 +95,7 @@ impl Stack {
         }
     }
 
-    /// Answers a pending SYN; [`Event::Connected`] follows when the handshake is complete.
+    /// Answers a pending SYN; [`Event::Connected`](crate::event::Event::Connected) follows when the handshake is complete.
     ///
     /// # Errors
     /// When the SYN is no longer pending ([`ConnectError::Gone`]), the configuration names something unknown,

@@ -16,41 +16,39 @@ pub(crate) fn default_mss(v6: bool) -> u32 {
 
 /// The two ends of a subflow.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct FourTuple {
+pub(crate) struct FourTuple {
     /// This end.
-    pub local: SocketAddr,
+    pub(crate) local: SocketAddr,
     /// The peer's end.
-    pub remote: SocketAddr,
+    pub(crate) remote: SocketAddr,
 }
 
 /// Constants of a subflow.
 #[derive(Clone, Debug)]
-pub struct TcpConfig {
+pub(crate) struct TcpConfig {
     /// Our MSS option: largest TCP payload without options that the local link carries.
-    pub mss: u32,
+    pub(crate) mss: u32,
     /// Largest segment payload handed to the device at once (a multiple of the MSS is sent), without headers.
-    pub max_segment: u32,
+    pub(crate) max_segment: u32,
     /// Window scale we offer.
-    pub window_scale: u8,
+    pub(crate) window_scale: u8,
     /// Time without progress that ends the subflow (RFC 5482).
-    pub user_timeout: Duration,
+    pub(crate) user_timeout: Duration,
     /// Keep-alive probes (RFC 9293 §3.8.4).
-    pub keep_alive: Option<KeepAlive>,
+    pub(crate) keep_alive: Option<KeepAlive>,
     /// Explicit congestion notification.
-    pub ecn: Ecn,
-    /// No Nagle (RFC 9293 §3.7.4).
-    pub no_delay: bool,
+    pub(crate) ecn: Ecn,
     /// How long after a search for the largest packets the next begins (RFC 8899 §5.1.1); `None`: there are
     /// none.
-    pub mtu_probe_interval: Option<Duration>,
+    pub(crate) mtu_probe_interval: Option<Duration>,
     /// Initial sequence number (RFC 6528).
-    pub isn: SeqNumber,
+    pub(crate) isn: SeqNumber,
     /// Offset of our timestamp clock, per four-tuple (RFC 7323 §5.4 asks that it does not reveal uptime).
-    pub timestamp_offset: u32,
+    pub(crate) timestamp_offset: u32,
 }
 
 /// The window scale that lets `buffer` bytes be advertised (RFC 7323 §2.2).
-pub fn window_scale_for(buffer: usize) -> u8 {
+pub(crate) fn window_scale_for(buffer: usize) -> u8 {
     let mut scale = 0;
     while scale < MAX_WINDOW_SCALE && (buffer >> scale) > usize::from(u16::MAX) {
         scale += 1;
@@ -60,19 +58,19 @@ pub fn window_scale_for(buffer: usize) -> u8 {
 
 /// Statistics of a subflow, in bytes and segments.
 #[derive(Clone, Copy, Default, Debug)]
-pub struct TcpStats {
+pub(crate) struct TcpStats {
     /// Payload bytes sent for the first time.
-    pub bytes_sent: u64,
+    pub(crate) bytes_sent: u64,
     /// Payload bytes acknowledged.
-    pub bytes_acked: u64,
+    pub(crate) bytes_acked: u64,
     /// Payload bytes received in order.
-    pub bytes_received: u64,
+    pub(crate) bytes_received: u64,
     /// Payload bytes sent again.
-    pub bytes_retransmitted: u64,
+    pub(crate) bytes_retransmitted: u64,
     /// Retransmission timeouts.
-    pub timeouts: u64,
+    pub(crate) timeouts: u64,
     /// Fast recoveries entered.
-    pub recoveries: u64,
+    pub(crate) recoveries: u64,
     /// Recoveries and timeouts that turned out to be needless and were undone.
-    pub undone: u64,
+    pub(crate) undone: u64,
 }

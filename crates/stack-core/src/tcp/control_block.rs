@@ -21,7 +21,7 @@ use umptcp_types::{Duration, Instant, PathId, SeqNumber, SubflowId, SubflowOffse
 /// `M` is what the connection attaches to the data it sends: kept with each segment, and repeated when it is
 /// sent again.
 #[derive(Debug)]
-pub struct Tcp<M> {
+pub(crate) struct Tcp<M> {
     /// The path it uses.
     pub(super) path: PathId,
     pub(super) tuple: FourTuple,
@@ -37,7 +37,13 @@ pub struct Tcp<M> {
 
 impl<M: Copy + Debug> Tcp<M> {
     /// A subflow that will send a SYN.
-    pub fn connect(id: SubflowId, path: PathId, tuple: FourTuple, config: TcpConfig, now: Instant) -> Self {
+    pub(crate) fn connect(
+        id: SubflowId,
+        path: PathId,
+        tuple: FourTuple,
+        config: TcpConfig,
+        now: Instant,
+    ) -> Self {
         Tcp {
             path,
             tuple,
@@ -66,51 +72,51 @@ impl<M: Copy + Debug> Tcp<M> {
 
     /// Its id within the connection.
     #[inline]
-    pub fn id(&self) -> SubflowId {
+    pub(crate) fn id(&self) -> SubflowId {
         self.sender.id()
     }
 
     /// The path it uses.
     #[inline]
-    pub fn path(&self) -> PathId {
+    pub(crate) fn path(&self) -> PathId {
         self.path
     }
 
     /// Its addresses and ports.
     #[inline]
-    pub fn tuple(&self) -> FourTuple {
+    pub(crate) fn tuple(&self) -> FourTuple {
         self.tuple
     }
 
     /// Statistics.
     #[inline]
-    pub fn stats(&self) -> TcpStats {
+    pub(crate) fn stats(&self) -> TcpStats {
         TcpStats { bytes_received: self.receiver.bytes(), ..*self.sender.stats() }
     }
 
     /// Its RFC 9293 state.
     #[inline]
-    pub fn state(&self) -> State {
+    pub(crate) fn state(&self) -> State {
         self.life.state()
     }
 
     /// Why it ended, if not by FIN.
-    pub fn close_reason(&self) -> Option<CloseReason> {
+    pub(crate) fn close_reason(&self) -> Option<CloseReason> {
         self.life.close_reason()
     }
 
     /// The handshake is complete and it has not ended.
-    pub fn is_synchronized(&self) -> bool {
+    pub(crate) fn is_synchronized(&self) -> bool {
         !matches!(self.state(), State::SynSent | State::SynReceived | State::Closed | State::TimeWait)
     }
 
     /// It is closed, or in TIME_WAIT.
-    pub fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         matches!(self.state(), State::Closed | State::TimeWait)
     }
 
     /// New data may be given to it.
-    pub fn can_send_data(&self) -> bool {
+    pub(crate) fn can_send_data(&self) -> bool {
         let early = self.state() == State::SynReceived
             && self.handshake.fast_opened()
             && self.sender.nxt() > SubflowOffset(0);
@@ -118,7 +124,7 @@ impl<M: Copy + Debug> Tcp<M> {
     }
 
     /// Asks for a FIN after everything that was given to this subflow.
-    pub fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.sender.close();
     }
 
@@ -155,7 +161,7 @@ impl<M: Copy + Debug> Tcp<M> {
     }
 
     /// Bytes in flight.
-    pub fn in_flight(&self) -> u64 {
+    pub(crate) fn in_flight(&self) -> u64 {
         self.sender.in_flight()
     }
 
@@ -175,18 +181,18 @@ impl<M: Copy + Debug> Tcp<M> {
     }
 
     /// What the peer's window on this subflow lets us send now.
-    pub fn window_room(&self) -> u64 {
+    pub(crate) fn window_room(&self) -> u64 {
         self.sender.window_room()
     }
 
     /// What the congestion window, or proportional rate reduction during recovery, lets us send now.
-    pub fn congestion_room(&self, cc: &dyn CongestionController) -> u64 {
+    pub(crate) fn congestion_room(&self, cc: &dyn CongestionController) -> u64 {
         self.sender.congestion_room(cc)
     }
 
     /// The pacing rate in bytes per second; `None` before the first RTT sample, when the initial window goes
     /// at once.
-    pub fn pacing_rate(&self, cc: &dyn CongestionController) -> Option<u64> {
+    pub(crate) fn pacing_rate(&self, cc: &dyn CongestionController) -> Option<u64> {
         self.sender.pacing_rate(cc)
     }
 
@@ -222,7 +228,7 @@ impl<M: Copy + Debug> Tcp<M> {
     }
 
     /// Payload bytes per packet that also carries `options` bytes of TCP options.
-    pub fn packet_payload(&self, options: usize) -> u32 {
+    pub(crate) fn packet_payload(&self, options: usize) -> u32 {
         self.sender.mss().saturating_sub(options as u32).max(1)
     }
 

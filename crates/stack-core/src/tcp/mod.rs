@@ -43,11 +43,11 @@ mod timers;
 mod timestamps;
 mod tlp;
 
-pub use config::{FourTuple, TcpConfig, TcpStats, window_scale_for};
+pub(crate) use config::{FourTuple, TcpConfig, window_scale_for};
 pub(crate) use config::{TIME_WAIT, default_mss};
-pub use control_block::Tcp;
+pub(crate) use control_block::Tcp;
 pub(crate) use icmp::IcmpOutcome;
 pub(crate) use outcome::{Disposition, News, NewsSet, Outcome};
 pub(crate) use segment::{Arrival, Kind, NewData, Segment};
 pub(crate) use sender::packet_size::SizeProbe;
-pub use state::{CloseReason, State};
+pub(crate) use state::{CloseReason, State};

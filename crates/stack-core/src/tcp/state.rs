@@ -4,7 +4,7 @@ use core::fmt;
 
 /// State of one subflow's TCP. LISTEN lives in the stack: a subflow exists from its first SYN on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum State {
+pub(crate) enum State {
     /// We sent a SYN.
     SynSent,
     /// A SYN came in and we answered it (or both ends sent one).
@@ -29,7 +29,7 @@ pub enum State {
 
 impl State {
     /// The RFC's name.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             State::SynSent => "SYN-SENT",
             State::SynReceived => "SYN-RECEIVED",
@@ -91,7 +91,7 @@ pub(super) enum Event {
 
 /// Why a subflow ended other than by FIN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CloseReason {
+pub(crate) enum CloseReason {
     /// RST in answer to our SYN.
     Refused,
     /// RST later.

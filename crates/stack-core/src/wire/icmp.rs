@@ -170,7 +170,7 @@ mod tests {
         let [local, remote, router] = addresses(v6);
         let header_len = ip::ip_header_len(&local);
         let mut quotation = vec![0; header_len];
-        emit_ip_header_for(&mut quotation, local, remote, protocol, 1500 - header_len, 0, 0).unwrap();
+        emit_ip_header_for(&mut quotation, (local, remote), protocol, 1500 - header_len, 0, 0).unwrap();
         // A router decrements the TTL and may not mend the checksum in what it quotes.
         quotation[if v6 { 7 } else { 8 }] = 1;
         quotation.extend(&[0x04, 0xd2, 0, 80, 0xa1, 0xa2, 0xa3, 0xa4][..quoted.min(8)]);
@@ -183,7 +183,7 @@ mod tests {
         message[2..4].copy_from_slice(&sum.to_be_bytes());
         let mut packet = vec![0; header_len];
         let icmp = if v6 { PROTOCOL_ICMPV6 } else { PROTOCOL_ICMP };
-        emit_ip_header_for(&mut packet, router, local, icmp, message.len(), 0, 0).unwrap();
+        emit_ip_header_for(&mut packet, (router, local), icmp, message.len(), 0, 0).unwrap();
         packet.extend(message);
         packet
     }

@@ -214,17 +214,16 @@ pub fn emit_ip_header(
     ecn: u8,
     ident: u16,
 ) -> Option<usize> {
-    emit_ip_header_for(buf, src, dst, PROTOCOL_TCP, payload_len, ecn, ident)
+    emit_ip_header_for(buf, (src, dst), PROTOCOL_TCP, payload_len, ecn, ident)
 }
 
-/// [`emit_ip_header`] for any protocol.
+/// [`emit_ip_header`] for any protocol; the addresses are source and destination.
 ///
 /// # Panics
 /// When `buf` is shorter than [`ip_header_len`] says.
 pub fn emit_ip_header_for(
     buf: &mut [u8],
-    src: IpAddr,
-    dst: IpAddr,
+    (src, dst): (IpAddr, IpAddr),
     protocol: u8,
     payload_len: usize,
     ecn: u8,

@@ -52,7 +52,7 @@ mod tests {
         TcpRepr { flags: TcpFlags::SYN, ..tcp }.emit(&mut bytes[20..]);
         assert_eq!(line(&bytes, 100), "10.0.0.1:1 > 10.0.0.2:2 [S] seq 3 win 4 len 100");
         assert_eq!(line(&bytes[..39], 0), "10.0.0.1 > 10.0.0.2 protocol 6 len 0");
-        emit_ip_header_for(&mut bytes, src, dst, PROTOCOL_ICMP, 8, 0, 0).unwrap();
+        emit_ip_header_for(&mut bytes, (src, dst), PROTOCOL_ICMP, 8, 0, 0).unwrap();
         assert_eq!(line(&bytes[..20], 8), "10.0.0.1 > 10.0.0.2 protocol 1 len 8");
         assert_eq!(line(&[1, 2, 3], 7), "not an IP packet, len 10");
         assert_eq!(line(&[], 0), "not an IP packet, len 0");

@@ -6,9 +6,9 @@ use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_stack_core::error::SignalError;
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::interface::PathConfig;
-use umptcp_stack_core::mptcp::keys::add_addr_hmac;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::{AddressId, Duration, PathId, SubflowId};
+use umptcp_stack_core::wire::mptcp::keys::add_addr_hmac;
 use umptcp_stack_core::wire::mptcp::{AddAddr, MpPrio, MptcpOption, RemoveAddr};
 use umptcp_stack_core::wire::tcp::TcpFlags;
 

@@ -2,9 +2,9 @@
 
 use crate::peer::{Flow, KEY, Lab, Out, Seen, bytes, seq};
 use umptcp_stack_core::config::ConnectionConfig;
-use umptcp_stack_core::mptcp::keys::token_and_idsn;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::Duration;
+use umptcp_stack_core::wire::mptcp::keys::token_and_idsn;
 use umptcp_stack_core::wire::mptcp::{
     CapableFlags, DataAck, Dsn, Dss, DssMapping, MpCapable, MptcpOption, ResetReason, VERSION,
 };
