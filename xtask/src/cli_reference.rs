@@ -1,11 +1,12 @@
 //! `cargo xtask cli-reference`: the book's reference of the command line, generated from the program's own
 //! definition of it.
 
+use crate::tools;
 use anyhow::{Context, Result, bail};
 use clap::{Arg, Command};
 use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Options of `cargo xtask cli-reference`.
 #[derive(clap::Args)]
@@ -46,8 +47,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn page_path() -> Result<PathBuf> {
-    let root =
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is a folder of the workspace")?;
+    let root = tools::root()?;
     Ok(root.join(PAGE))
 }
 

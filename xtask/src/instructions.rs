@@ -23,8 +23,7 @@ const KINDS: [(&str, u64); 2] = [("bulk", 64 << 20), ("single", 8 << 20)];
 /// Counts and prints.
 pub(crate) fn run(options: &Options) -> Result<()> {
     tools::require(tools::INSTRUCTIONS)?;
-    let root =
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is a folder of the workspace")?;
+    let root = tools::root()?;
     let own = build(root)?;
     let other = options.with.as_deref().map(build).transpose()?;
     println!("{:8} {:>12} {:>14} {:>14} {:>7}", "", "packets", "instructions", "with", "ratio");

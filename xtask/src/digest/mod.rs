@@ -7,7 +7,6 @@ use crate::tools;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
-use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -38,8 +37,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if cfg!(debug_assertions) {
         return run_optimised(options);
     }
-    let root =
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is a folder of the workspace")?;
+    let root = tools::root()?;
     let wanted = |name: &str| options.only.as_deref().is_none_or(|only| name.contains(only));
     let mut all = scenarios::cases(&root.join("scenarios"))?;
     all.extend(cases::middleboxes());
