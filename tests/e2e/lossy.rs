@@ -16,7 +16,7 @@ const MIB: u64 = 1 << 20;
 /// Each side connects once; seeded data is sent in both directions and compared by SHA-256.
 fn both_roles(client: &Site, server: &Site, length: u64) {
     for congestion in ["cubic", "reno"] {
-        let config = ConnectionConfig { mptcp: false, congestion: congestion.into(), ..Default::default() };
+        let config = ConnectionConfig::default().with_mptcp(false).with_congestion(congestion);
         let ours = UmptcpHost::with(client, Mode::Nat, config);
         let kernel = KernelHost::new(&server.ns, Kind::Tcp);
         let pair = connect(&ours, &kernel, server.nics[0].socket_address(Family::V4, 4000));

@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Times out after 2 s without an answer.
 fn impatient() -> ConnectionConfig {
     let short = Duration::from_secs(2);
-    ConnectionConfig { user_timeout: short, ..ConnectionConfig::default() }
+    ConnectionConfig::default().with_user_timeout(short)
 }
 
 /// Sends until the connection reports an error.

@@ -52,11 +52,9 @@ impl UmptcpHost {
         let (stack, paths) = site.ns.run(|| {
             let mut paths =
                 paths::set_up(specs, &options).unwrap_or_else(|e| panic!("cannot set paths up: {e}"));
-            let mut config = StackConfig {
-                congestion: umptcp_congestion::built_in(),
-                schedulers: umptcp_scheduler::built_in(),
-                ..StackConfig::default()
-            };
+            let mut config = StackConfig::default()
+                .with_congestion(umptcp_congestion::built_in())
+                .with_schedulers(umptcp_scheduler::built_in());
             if let Some(range) = paths.port_range() {
                 config.ephemeral_ports = range;
             }

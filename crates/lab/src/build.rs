@@ -111,11 +111,9 @@ impl Built {
         let server_address = IpAddr::from([172, 16 + high, low, 1]);
         let addresses: Vec<IpAddr> =
             (0..flow.routes.len()).map(|r| IpAddr::from([10, high, low, r as u8 + 1])).collect();
-        let stack = StackConfig {
-            congestion: registries.congestion.clone(),
-            schedulers: registries.schedulers.clone(),
-            ..StackConfig::default()
-        };
+        let stack = StackConfig::default()
+            .with_congestion(registries.congestion.clone())
+            .with_schedulers(registries.schedulers.clone());
         let mtu = |legs: &[Leg]| {
             let of = |l: &Leg| setup.links[l.link].forward.mtu.min(setup.links[l.link].reverse.mtu);
             legs.iter().map(of).min().unwrap_or(1500)
@@ -199,17 +197,15 @@ fn add_path(net: &mut Network, host: NodeId, address: IpAddr, mtu: u16) -> PathI
 }
 
 fn config(flow: &FlowSetup) -> ConnectionConfig {
-    ConnectionConfig {
-        mptcp: flow.mptcp,
-        checksum: flow.checksum,
-        ecn: if flow.ecn { Ecn::Request } else { Ecn::default() },
-        congestion: flow.congestion.clone(),
-        scheduler: flow.scheduler.clone(),
-        send_buffer: flow.send_buffer,
-        receive_buffer: flow.receive_buffer,
-        max_subflows: flow.routes.len(),
-        ..ConnectionConfig::default()
-    }
+    ConnectionConfig::default()
+        .with_mptcp(flow.mptcp)
+        .with_checksum(flow.checksum)
+        .with_ecn(if flow.ecn { Ecn::Request } else { Ecn::default() })
+        .with_congestion(flow.congestion.clone())
+        .with_scheduler(flow.scheduler.clone())
+        .with_send_buffer(flow.send_buffer)
+        .with_receive_buffer(flow.receive_buffer)
+        .with_max_subflows(flow.routes.len())
 }
 
 /// An error of the simulator with what was simulated.

@@ -16,12 +16,10 @@ const LONG: Duration = Duration::from_secs(400);
 const USER_TIMEOUT: Duration = Duration::from_secs(7200);
 
 fn pair(mptcp: bool, paths: usize, seed: u64) -> Pair {
-    let config = ConnectionConfig {
-        mptcp,
-        advertise_addresses: true,
-        user_timeout: USER_TIMEOUT,
-        ..ConnectionConfig::default()
-    };
+    let config = ConnectionConfig::default()
+        .with_mptcp(mptcp)
+        .with_advertise_addresses(true)
+        .with_user_timeout(USER_TIMEOUT);
     let link = || Link::mbit(20).delay_ms(10);
     let builder = (0..paths).fold(Pair::builder(), |b, _| b.path(link()));
     builder.config(config).seed(seed).build()

@@ -6,7 +6,7 @@ use umptcp_stack_core::observe::Counter;
 
 /// One client interface, a server with two, over IPv6: ADD_ADDR and DATA_ACK do not fit on one ACK.
 fn pair(paths: u8) -> Pair {
-    let config = ConnectionConfig { advertise_addresses: true, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_advertise_addresses(true);
     let mut builder = Pair::builder().ipv6(true).multihomed(true).seed(5).server_config(config);
     for i in 0..paths {
         builder = builder.path(Link::mbit(50).delay_ms(10 + u64::from(i)));

@@ -85,8 +85,7 @@ struct Lab {
 
 impl Lab {
     fn new(mptcp: bool, name: &str) -> Lab {
-        let config =
-            ConnectionConfig { mptcp, fast_open: true, no_delay: true, ..ConnectionConfig::default() };
+        let config = ConnectionConfig::default().with_mptcp(mptcp).with_fast_open(true).with_no_delay(true);
         let link = || Link::mbit(20).delay_ms(10);
         let net = Pair::builder().path(link()).path(link()).config(config).seed(7).build();
         Lab { net, name: format!("{name}, mptcp {mptcp}"), before: Vec::new() }
@@ -359,7 +358,7 @@ fn random_loss_changes_no_byte() {
     for seed in 0..40 {
         for mptcp in [true, false] {
             let config =
-                ConnectionConfig { mptcp, fast_open: true, no_delay: true, ..ConnectionConfig::default() };
+                ConnectionConfig::default().with_mptcp(mptcp).with_fast_open(true).with_no_delay(true);
             let link = || Link::mbit(20).delay_ms(10).loss(0.2).duplicate(0.1);
             let net = Pair::builder().path(link()).path(link()).config(config).seed(seed).build();
             let mut lab = Lab { net, name: format!("seed {seed}, mptcp {mptcp}"), before: Vec::new() };

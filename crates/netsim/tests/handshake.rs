@@ -12,7 +12,7 @@ fn counter(net: &Pair, side: Side, counter: Counter) -> u64 {
 }
 
 fn both_multihomed() -> PairBuilder {
-    let config = ConnectionConfig { server_joins: true, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_server_joins(true);
     Pair::builder()
         .path(Link::mbit(50).delay_ms(10))
         .path(Link::mbit(50).delay_ms(10))
@@ -70,7 +70,7 @@ fn both_sides_join_at_once() {
 /// The client may forbid it (the C flag).
 #[test]
 fn a_server_does_not_join_a_client_that_forbids_it() {
-    let config = ConnectionConfig { allow_join_initial: false, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_allow_join_initial(false);
     let mut net = both_multihomed().client_config(config).build();
     let mut spec = net.flow_spec();
     spec.paths = vec![PathId(0)];

@@ -211,7 +211,7 @@ fn every_path_silent_for_a_while() {
 
 #[test]
 fn a_peer_that_vanishes_is_given_up() {
-    let config = ConnectionConfig { user_timeout: Duration::from_secs(20), ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_user_timeout(Duration::from_secs(20));
     let mut net = two_paths().config(config).build();
     let flow = connect_all(&mut net);
     for cable in net.cables().to_vec() {
@@ -285,7 +285,7 @@ fn options_stripped_after_the_handshake() {
 
 #[test]
 fn either_side_without_mptcp() {
-    let off = ConnectionConfig { mptcp: false, ..ConnectionConfig::default() };
+    let off = ConnectionConfig::default().with_mptcp(false);
     for which in 0..3 {
         let mut b = two_paths();
         if which != 1 {
@@ -359,8 +359,7 @@ fn data_acks_that_stop_coming_end_the_connection() {
     // DATA_ACKs do not: there is no progress, and the user timeout applies to the connection, not to its
     // subflows.
     for paths in 1..3 {
-        let config =
-            ConnectionConfig { user_timeout: Duration::from_secs(20), ..ConnectionConfig::default() };
+        let config = ConnectionConfig::default().with_user_timeout(Duration::from_secs(20));
         let mut b = Pair::builder().seed(4).config(config);
         for _ in 0..paths {
             b = b.path(Link::mbit(10).delay_ms(10));
@@ -475,7 +474,7 @@ fn half_close_leaves_the_other_direction_open() {
 
 #[test]
 fn a_reader_that_pauses_stops_the_sender() {
-    let config = ConnectionConfig { receive_buffer: 200_000, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_receive_buffer(200_000);
     let mut net = two_paths().config(config).build();
     let flow = run(&mut net, |n| n.connect());
     net.pause_reading(flow, Side::Server, true);
@@ -510,10 +509,7 @@ fn other_shapes() {
         ("no segmentation", two_paths().segmentation(false)),
         ("no offload", two_paths().segmentation(false).checksum_offload(false).gro(false)),
         ("segments and checksums", two_paths().checksum_offload(false)),
-        (
-            "DSS checksums",
-            two_paths().config(ConnectionConfig { checksum: true, ..ConnectionConfig::default() }),
-        ),
+        ("DSS checksums", two_paths().config(ConnectionConfig::default().with_checksum(true))),
         (
             "small and unlike MTUs",
             Pair::builder()

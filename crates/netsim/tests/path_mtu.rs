@@ -108,7 +108,7 @@ fn icmp_lowers_the_packet_size_at_once() {
     // RFC 1191, RFC 8201: one round trip lost, and no window.
     for mptcp in [false, true] {
         for ipv6 in [false, true] {
-            let config = ConnectionConfig { mptcp, ..Default::default() };
+            let config = ConnectionConfig::default().with_mptcp(mptcp);
             let mut net = Pair::builder().path(link()).ipv6(ipv6).config(config).build();
             net.middlebox(0, Narrow::new(1_400, true));
             let flow = net.connect().unwrap();
@@ -133,7 +133,7 @@ fn probes(net: &Pair) -> [u64; 3] {
 
 /// Connections of several kinds, by the headers that a packet of their data has.
 fn kinds() -> [(ConnectionConfig, bool, u32); 4] {
-    let kind = |mptcp, checksum| ConnectionConfig { mptcp, checksum, ..Default::default() };
+    let kind = |mptcp, checksum| ConnectionConfig::default().with_mptcp(mptcp).with_checksum(checksum);
     [
         (kind(false, false), false, 52),
         (kind(false, false), true, 72),
@@ -164,7 +164,7 @@ fn a_path_that_becomes_wider_again_is_used_in_full() {
     let interval = Duration::from_secs(20);
     for (config, ipv6, headers) in kinds() {
         for icmp in [true, false] {
-            let config = ConnectionConfig { mtu_probe_interval: Some(interval), ..config.clone() };
+            let config = config.clone().with_mtu_probe_interval(Some(interval));
             let mut net = Pair::builder().path(Link::mbit(4).delay_ms(10)).ipv6(ipv6).config(config).build();
             let until = Instant::from_millis(15_000);
             net.middlebox(0, Narrow { until, ..Narrow::new(1_400, icmp) });
@@ -192,7 +192,7 @@ fn a_lost_probe_costs_no_window_and_one_packet() {
         for (config, ipv6, headers) in kinds() {
             let interval = Some(Duration::from_secs(10));
             let receive_buffer = 40_000;
-            let config = ConnectionConfig { mtu_probe_interval: interval, receive_buffer, ..config.clone() };
+            let config = config.clone().with_mtu_probe_interval(interval).with_receive_buffer(receive_buffer);
             let mut net = Pair::builder().path(Link::mbit(4).delay_ms(10)).ipv6(ipv6).config(config).build();
             let first = Instant::from_millis(2_000);
             net.middlebox(0, Narrow { until: first, ..Narrow::new(1_400, true) });
@@ -224,7 +224,7 @@ fn a_path_that_becomes_narrower_under_way_and_wider_again() {
     for (config, ipv6, headers) in kinds() {
         for icmp in [true, false] {
             let interval = Some(Duration::from_secs(10));
-            let config = ConnectionConfig { mtu_probe_interval: interval, ..config.clone() };
+            let config = config.clone().with_mtu_probe_interval(interval);
             let mut net = Pair::builder().path(link()).ipv6(ipv6).config(config).build();
             let flow = net.connect().unwrap();
             net.transfer(flow, Side::Client, MB).unwrap();
@@ -271,7 +271,7 @@ impl Middlebox for Lossy {
 #[test]
 fn a_probe_lost_along_with_other_packets_is_congestion() {
     // RFC 4821 §7.6.4: it says nothing of the size, and the window is reduced as for any loss.
-    let config = ConnectionConfig { mtu_probe_interval: Some(Duration::from_secs(5)), ..Default::default() };
+    let config = ConnectionConfig::default().with_mtu_probe_interval(Some(Duration::from_secs(5)));
     let mut net = Pair::builder().path(link()).config(config).build();
     net.middlebox(0, Narrow { until: Instant::from_millis(2_000), ..Narrow::new(1_400, true) });
     net.middlebox(0, Lossy { large: 1_400, loses: Arc::default() });
@@ -321,8 +321,7 @@ fn forged_icmp_messages_do_nothing() {
 #[test]
 fn marks_reduce_the_window_once_per_round_trip_and_cost_no_retransmission() {
     // RFC 3168: the client asks for it, the server accepts.
-    let config =
-        |ecn| ConnectionConfig { mptcp: false, congestion: "reno".into(), ecn, ..Default::default() };
+    let config = |ecn| ConnectionConfig::default().with_mptcp(false).with_congestion("reno").with_ecn(ecn);
     let mut net = Pair::builder()
         .path(link())
         .client_config(config(Ecn::Request))
@@ -365,7 +364,7 @@ fn without_agreement_no_packet_is_ecn_capable() {
         }
     }
     for (client, server) in [(Ecn::Request, Ecn::Off), (Ecn::Accept, Ecn::Request), (Ecn::Off, Ecn::Accept)] {
-        let config = |ecn| ConnectionConfig { ecn, ..Default::default() };
+        let config = |ecn| ConnectionConfig::default().with_ecn(ecn);
         let mut net =
             Pair::builder().path(link()).client_config(config(client)).server_config(config(server)).build();
         net.middlebox(0, NotCapable);

@@ -12,7 +12,7 @@ use umptcp_testkit::simulation::operations::{WINDOW_UNIT, ops, run, shape};
 #[test]
 fn single_bytes_do_not_push_the_window_on() {
     let buffer = 1_000_000;
-    let config = ConnectionConfig { receive_buffer: buffer, no_delay: true, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_receive_buffer(buffer).with_no_delay(true);
     let mut net = Pair::builder().seed(1).path(Link::mbit(100).delay_ms(1)).config(config).build();
     let flow = net.connect().expect("a connection");
     net.pause_reading(flow, Side::Server, true);

@@ -70,7 +70,7 @@ struct Lab {
 
 /// One path of plain TCP: the mechanisms are the subflow's own.
 fn plain(up: Link, down: Link) -> PairBuilder {
-    let config = ConnectionConfig { mptcp: false, congestion: "reno".into(), ..Default::default() };
+    let config = ConnectionConfig::default().with_mptcp(false).with_congestion("reno");
     Pair::builder().path_both(up, down).config(config).seed(11)
 }
 

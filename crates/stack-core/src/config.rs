@@ -5,8 +5,26 @@ use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use umptcp_types::{Duration, PathId};
 
+/// A `with_` method for each field, so that settings can be written as one expression and a field can be
+/// added without breaking anyone (the structs are `#[non_exhaustive]`).
+macro_rules! with_methods {
+    ($settings:ident { $($with:ident $field:ident: $kind:ty,)* }) => {
+        impl $settings {
+            $(
+                #[doc = concat!("With [`", stringify!($field), "`](Self::", stringify!($field), ") set.")]
+                #[must_use]
+                pub fn $with(mut self, $field: $kind) -> Self {
+                    self.$field = $field;
+                    self
+                }
+            )*
+        }
+    };
+}
+
 /// Settings of a whole stack.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct StackConfig {
     /// Congestion control algorithms that connections may name.
     pub congestion: umptcp_congestion::Registry,
@@ -19,8 +37,8 @@ pub struct StackConfig {
     /// With so many events waiting for the application, those are dropped that tell nothing which cannot be
     /// asked: `FellBack` ([`ConnectionInfo::mptcp`]), `SubflowEstablished`, `SubflowClosed` and `JoinFailed`
     /// (`Stack::subflows`,
-    /// [`ConnectionInfo::lost_subflows`]). SYNs are treated as with a full backlog, so no `Incoming` is lost. Of the others
-    /// there are at most four for each connection, and none is dropped.
+    /// [`ConnectionInfo::lost_subflows`]). SYNs are treated as with a full backlog, so no `Incoming` is
+    /// lost. Of the others there are at most four for each connection, and none is dropped.
     ///
     /// [`ConnectionInfo::mptcp`]: crate::info::ConnectionInfo::mptcp
     /// [`ConnectionInfo::lost_subflows`]: crate::info::ConnectionInfo::lost_subflows
@@ -57,6 +75,7 @@ pub enum FastClose {
 
 /// Keep-alive probes (RFC 9293 §3.8.4), with Linux's defaults.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct KeepAlive {
     /// Idle time before the first probe (TCP_KEEPIDLE).
     pub idle: Duration,
@@ -86,6 +105,7 @@ pub enum Ecn {
 
 /// Settings of one connection, and of those a listener accepts.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ConnectionConfig {
     /// Negotiate MPTCP; otherwise plain TCP from the start.
     pub mptcp: bool,
@@ -181,6 +201,68 @@ impl Default for ConnectionConfig {
             stale_loss_count: 4,
             fast_close: FastClose::Reset,
         }
+    }
+}
+
+with_methods! {
+    StackConfig {
+        with_congestion congestion: umptcp_congestion::Registry,
+        with_schedulers schedulers: umptcp_scheduler::Registry,
+        with_ephemeral_ports ephemeral_ports: core::ops::RangeInclusive<u16>,
+        with_max_connections max_connections: usize,
+        with_max_events max_events: usize,
+        with_blackhole_timeout blackhole_timeout: Duration,
+    }
+}
+
+with_methods! {
+    KeepAlive {
+        with_idle idle: Duration,
+        with_interval interval: Duration,
+        with_count count: u32,
+    }
+}
+
+with_methods! {
+    ConnectionConfig {
+        with_mptcp mptcp: bool,
+        with_checksum checksum: bool,
+        with_accept_checksum accept_checksum: bool,
+        with_strict_checksums strict_checksums: bool,
+        with_send_buffer send_buffer: usize,
+        with_receive_buffer receive_buffer: usize,
+        with_user_timeout user_timeout: Duration,
+        with_keep_alive keep_alive: Option<KeepAlive>,
+        with_max_segment_size max_segment_size: Option<u16>,
+        with_mtu_probe_interval mtu_probe_interval: Option<Duration>,
+        with_ecn ecn: Ecn,
+        with_no_delay no_delay: bool,
+        with_max_subflows max_subflows: usize,
+        with_max_add_addr_accepted max_add_addr_accepted: usize,
+        with_fast_open fast_open: bool,
+        with_allow_join_initial allow_join_initial: bool,
+        with_advertise_addresses advertise_addresses: bool,
+        with_server_joins server_joins: bool,
+        with_syn_retrans_before_tcp_fallback syn_retrans_before_tcp_fallback: u8,
+        with_close_timeout close_timeout: Duration,
+        with_stale_loss_count stale_loss_count: u8,
+        with_fast_close fast_close: FastClose,
+    }
+}
+
+impl ConnectionConfig {
+    /// With this congestion control algorithm.
+    #[must_use]
+    pub fn with_congestion(mut self, name: impl Into<String>) -> Self {
+        self.congestion = name.into();
+        self
+    }
+
+    /// With this scheduler.
+    #[must_use]
+    pub fn with_scheduler(mut self, name: impl Into<String>) -> Self {
+        self.scheduler = name.into();
+        self
     }
 }
 

@@ -76,7 +76,7 @@ impl Script {
     }
 
     fn config() -> ConnectionConfig {
-        ConnectionConfig { mptcp: false, ..Default::default() }
+        ConnectionConfig::default().with_mptcp(false)
     }
 
     /// A connection we opened; `sack`: the peer does SACK.
@@ -241,7 +241,7 @@ fn a_peer_that_leaves_data_or_probes_unanswered_is_given_up() {
     // RFC 5482, RFC 9293 §3.8.3.
     for window in [60_000, 0] {
         let user_timeout = Duration::from_secs(30);
-        let mut s = Script::connected(ConnectionConfig { user_timeout, ..Script::config() });
+        let mut s = Script::connected(Script::config().with_user_timeout(user_timeout));
         s.window = window;
         s.segment(ACK, &[]);
         s.write(500);
@@ -279,7 +279,7 @@ fn a_window_open_by_a_little_is_not_filled_at_once() {
 fn small_writes_wait_for_the_acknowledgement_of_earlier_ones_unless_told_otherwise() {
     // RFC 9293 §3.7.4.
     for (no_delay, expected) in [(false, vec![(0, 10)]), (true, vec![(0, 10), (10, 10), (20, 10)])] {
-        let mut s = Script::connected(ConnectionConfig { no_delay, ..Script::config() });
+        let mut s = Script::connected(Script::config().with_no_delay(no_delay));
         for _ in 0..3 {
             s.write(10);
         }
@@ -293,8 +293,11 @@ fn small_writes_wait_for_the_acknowledgement_of_earlier_ones_unless_told_otherwi
 #[test]
 fn keep_alive_probes_end_a_silent_connection_and_spare_a_living_one() {
     // RFC 9293 §3.8.4.
-    let settings = KeepAlive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 3 };
-    let config = ConnectionConfig { keep_alive: Some(settings), ..Script::config() };
+    let settings = KeepAlive::default()
+        .with_idle(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(10))
+        .with_count(3);
+    let config = Script::config().with_keep_alive(Some(settings));
     let mut s = Script::connected(config.clone());
     let start = s.now;
     s.wait(Duration::from_secs(85));
@@ -589,7 +592,7 @@ fn what_pacing_holds_back_of_a_repair_goes_when_its_time_has_come() {
     // The path has become much faster than its smoothed round-trip time: every acknowledgement is there
     // before the pacer lets the next retransmission out, and nothing else happens that would wake the stack.
     for backlog in [0, 20] {
-        let mut s = Script::connected(ConnectionConfig { congestion: "reno".into(), ..Script::config() });
+        let mut s = Script::connected(Script::config().with_congestion("reno"));
         s.write((9 + backlog) * MSS);
         s.wait(ms(25));
         let sent = s.take_data().iter().map(|(at, n)| at + *n as u32).max().unwrap();
@@ -620,7 +623,7 @@ fn what_pacing_holds_back_of_a_repair_goes_when_its_time_has_come() {
 fn a_path_that_was_only_down_gets_its_packet_size_back_even_with_a_small_window() {
     // RFC 4821 §7.4 wants packets to follow a probe. A window of four small ones has too little for that; the
     // size is known to pass.
-    let mut s = Script::connected(ConnectionConfig { congestion: "reno".into(), ..Script::config() });
+    let mut s = Script::connected(Script::config().with_congestion("reno"));
     s.write(60 * MSS);
     s.wait(ms(20));
     let mut edge = s.take_data().iter().map(|(at, n)| at + *n as u32).max().unwrap();
@@ -645,7 +648,7 @@ fn a_path_that_was_only_down_gets_its_packet_size_back_even_with_a_small_window(
 fn one_late_acknowledgement_does_not_slow_what_follows() {
     // A receiver delays the ACK of a tail loss probe by more than the round trip. SRTT remembers it for long;
     // pacing must not.
-    let mut s = Script::connected(ConnectionConfig { congestion: "reno".into(), ..Script::config() });
+    let mut s = Script::connected(Script::config().with_congestion("reno"));
     s.write(200 * MSS);
     let all = |s: &mut Script| s.take_data().iter().map(|(at, n)| at + *n as u32).max().unwrap();
     for rtt in [ms(20), ms(150), ms(2)] {
@@ -662,7 +665,7 @@ fn one_late_acknowledgement_does_not_slow_what_follows() {
 
 #[test]
 fn a_large_segment_is_at_most_a_quarter_of_the_window() {
-    let config = ConnectionConfig { congestion: "reno".into(), ..Script::config() };
+    let config = Script::config().with_congestion("reno");
     let mut s = Script::with_packets(65_535).establish(config, true);
     s.write(1_000 * MSS);
     // Round trips of half a millisecond: what the rate allows to send at once is more than a window.

@@ -207,7 +207,7 @@ fn a_file_over_two_paths_both_ways() {
 
 #[test]
 fn checksums_when_one_side_asks() {
-    let checksum = ConnectionConfig { checksum: true, ..ConnectionConfig::default() };
+    let checksum = ConnectionConfig::default().with_checksum(true);
     let w = transfer(2, ConnectionConfig::default(), checksum);
     use umptcp_stack_core::observe::Counter;
     assert_eq!(w.hosts[0].stack.counters().get(Counter::DataCsumErr), 0);
@@ -216,7 +216,7 @@ fn checksums_when_one_side_asks() {
 
 #[test]
 fn plain_tcp_when_either_side_wants_it() {
-    let plain = ConnectionConfig { mptcp: false, ..ConnectionConfig::default() };
+    let plain = ConnectionConfig::default().with_mptcp(false);
     for (client, server) in
         [(plain.clone(), ConnectionConfig::default()), (ConnectionConfig::default(), plain.clone())]
     {
@@ -230,7 +230,7 @@ fn plain_tcp_when_either_side_wants_it() {
 
 /// One connection over one path with DSS checksums; the middlebox `change` does its work.
 fn transfer_changed(change: fn(usize, u64, &mut Vec<u8>)) -> Wire {
-    let config = ConnectionConfig { checksum: true, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_checksum(true);
     let mut w = Wire::new(1);
     w.accept = config.clone();
     w.change = change;
@@ -294,8 +294,8 @@ fn flip(when: bool, payload: &mut [u8]) {
 #[test]
 fn a_server_without_memory_speaks_mptcp_all_the_same() {
     use umptcp_stack_core::observe::Counter;
-    let checksum = ConnectionConfig { checksum: true, ..ConnectionConfig::default() };
-    let plain = ConnectionConfig { mptcp: false, ..ConnectionConfig::default() };
+    let checksum = ConnectionConfig::default().with_checksum(true);
+    let plain = ConnectionConfig::default().with_mptcp(false);
     for (client, joins) in [(ConnectionConfig::default(), 1), (checksum, 1), (plain, 0)] {
         let w = transfer_by(SynCookiePolicy::Always, 2, client, ConnectionConfig::default());
         let counters = w.hosts[1].stack.counters();

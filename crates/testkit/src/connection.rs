@@ -25,16 +25,14 @@ pub(crate) fn addresses(v6: bool) -> [IpAddr; 2] {
 /// Settings that `choice` stands for.
 pub(crate) fn settings(choice: u8) -> ConnectionConfig {
     let buffer = [4_096, 20_000, 65_536, 1 << 20][usize::from(choice >> 2 & 3)];
-    ConnectionConfig {
-        checksum: choice & 1 != 0,
-        scheduler: if choice & 2 == 0 { "min-rtt" } else { "round-robin" }.into(),
-        send_buffer: buffer,
-        receive_buffer: buffer,
-        advertise_addresses: choice & 16 != 0,
-        max_subflows: if choice & 32 == 0 { 8 } else { 2 },
-        fast_open: choice & 64 != 0,
-        ..ConnectionConfig::default()
-    }
+    ConnectionConfig::default()
+        .with_checksum(choice & 1 != 0)
+        .with_scheduler(if choice & 2 == 0 { "min-rtt" } else { "round-robin" })
+        .with_send_buffer(buffer)
+        .with_receive_buffer(buffer)
+        .with_advertise_addresses(choice & 16 != 0)
+        .with_max_subflows(if choice & 32 == 0 { 8 } else { 2 })
+        .with_fast_open(choice & 64 != 0)
 }
 
 /// The target: see the module.

@@ -134,7 +134,7 @@ pub(crate) struct World {
 impl World {
     /// A stack with these addresses, a path each.
     pub(crate) fn new(addresses: &[IpAddr], max_packet: u32, digest: Option<&Digest>) -> World {
-        let config = StackConfig { max_connections: MAX_CONNECTIONS, ..StackConfig::default() };
+        let config = StackConfig::default().with_max_connections(MAX_CONNECTIONS);
         let mut stack = Stack::new(config, [7; 32]);
         if let Some(digest) = digest {
             stack.set_observer(digest.observer(0));

@@ -13,7 +13,7 @@ use std::iter::FusedIterator;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
-use umptcp_stack_core::config::{ConnectionConfig, Ecn, KeepAlive, ListenOptions, SynCookiePolicy};
+use umptcp_stack_core::config::{ConnectionConfig, Ecn, ListenOptions, SynCookiePolicy};
 use umptcp_types::ListenerId;
 
 /// A listener for connections, MPTCP and plain TCP alike. Usable from several threads at once.
@@ -60,7 +60,7 @@ impl ListenerBuilder {
     pub(crate) fn new(handle: Handle) -> Self {
         // A server advertises its other addresses and leaves joining to the client, which may be behind a
         // NAT.
-        let config = ConnectionConfig { advertise_addresses: true, ..(*handle.defaults).clone() };
+        let config = (*handle.defaults).clone().with_advertise_addresses(true);
         ListenerBuilder {
             handle,
             backlog: BACKLOG,

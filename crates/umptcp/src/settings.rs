@@ -70,7 +70,7 @@ macro_rules! connection_settings {
         /// `None` disables probing.
         pub fn keep_alive(mut self, idle: Option<Duration>) -> Self {
             let settings = self.config.keep_alive.unwrap_or_default();
-            self.config.keep_alive = idle.map(|idle| KeepAlive { idle, ..settings });
+            self.config.keep_alive = idle.map(|idle| settings.with_idle(idle));
             self
         }
 

@@ -466,7 +466,8 @@ mod tests {
 
     fn shared(buffer: usize) -> Shared {
         let (send_buffer, receive_buffer) = (4 * buffer, 4 * buffer);
-        let config = ConnectionConfig { send_buffer, receive_buffer, ..ConnectionConfig::default() };
+        let config =
+            ConnectionConfig::default().with_send_buffer(send_buffer).with_receive_buffer(receive_buffer);
         Shared::new(&config, Duration::from_micros(20))
     }
 

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, Ecn, KeepAlive};
+use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, Ecn};
 use umptcp_stack_core::error::{ConnectionError, SetError, SignalError};
 use umptcp_stack_core::stack::{ConnectionInfo, MptcpStatus, SubflowInfo};
 use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};

@@ -106,7 +106,7 @@ fn the_kernel_joins_the_addresses_that_we_advertise() {
         for nic in &net.server.nics {
             umptcp_testbed::netns::shape(&net.router, &nic.far_device, 100.0);
         }
-        let config = ConnectionConfig { advertise_addresses: true, ..ConnectionConfig::default() };
+        let config = ConnectionConfig::default().with_advertise_addresses(true);
         let server = UmptcpHost::with(&net.server, Mode::Nat, config);
         let pair = connected(&net, &client, &server);
         // The second NIC's address of each family, and the first NIC's IPv6 address.

@@ -67,7 +67,7 @@ fn fast_kernel_client(net: &Routed) -> KernelHost {
 }
 
 fn fast_client(net: &Routed, checksum: bool) -> UmptcpHost {
-    let config = ConnectionConfig { fast_open: true, checksum, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_fast_open(true).with_checksum(checksum);
     UmptcpHost::with(&net.client, Mode::Nat, config)
 }
 
@@ -141,7 +141,7 @@ fn our_request_goes_with_the_syn_and_checksums_cover_the_rest() {
 fn the_kernels_request(checksum: bool) {
     let net = Routed::new(2, 1);
     let client = fast_kernel_client(&net);
-    let config = ConnectionConfig { checksum, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_checksum(checksum);
     let server = UmptcpHost::with(&net.server, Mode::Nat, config);
     let address = server_address(&net, Family::V4);
     let capture = captured(&net);

@@ -58,7 +58,7 @@ fn shaped(nics: u8, mbit: f64) -> Routed {
 /// The kernel and our stack, connected; `ours` is our end. Returns our stack, the kernel's namespace and the
 /// connection.
 fn pair(net: &Routed, ours: Ours, checksum: bool) -> (UmptcpHost, Netns, Pair) {
-    pair_with(net, ours, ConnectionConfig { checksum, ..ConnectionConfig::default() })
+    pair_with(net, ours, ConnectionConfig::default().with_checksum(checksum))
 }
 
 /// The same with these settings at our end.
@@ -325,12 +325,10 @@ fn a_change_on_a_kernel_clients_only_path_towards_the_kernel_means_plain_tcp() {
 /// ours. (The kernel, which expects plain TCP, delivers data whose checksum failed.)
 fn strict_checksums(ours: Ours, towards: Towards) {
     let net = shaped(1, 100.0);
-    let config = ConnectionConfig {
-        checksum: true,
-        strict_checksums: true,
-        close_timeout: Duration::from_secs(1),
-        ..ConnectionConfig::default()
-    };
+    let config = ConnectionConfig::default()
+        .with_checksum(true)
+        .with_strict_checksums(true)
+        .with_close_timeout(Duration::from_secs(1));
     let (host, kernel, pair) = pair_with(&net, ours, config);
     // How long it keeps a connection without a subflow.
     kernel.sysctl("net.mptcp.close_timeout", "1");

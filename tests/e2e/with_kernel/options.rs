@@ -37,7 +37,7 @@ fn checksums_of_a_server(kernel_requires: bool) {
     if kernel_requires {
         net.server.ns.sysctl("net.mptcp.checksum_enabled", "1");
     }
-    let config = ConnectionConfig { checksum: !kernel_requires, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_checksum(!kernel_requires);
     let client = UmptcpHost::with(&net.client, Mode::Nat, config);
     with_checksums(&net, &net.server.ns, &client, &server, &client);
 }
@@ -48,7 +48,7 @@ fn checksums_of_a_client(kernel_requires: bool) {
     if kernel_requires {
         net.client.ns.sysctl("net.mptcp.checksum_enabled", "1");
     }
-    let config = ConnectionConfig { checksum: !kernel_requires, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_checksum(!kernel_requires);
     let server = UmptcpHost::with(&net.server, Mode::Nat, config);
     with_checksums(&net, &net.client.ns, &client, &server, &server);
 }
@@ -111,7 +111,7 @@ fn the_kernel_does_not_join_an_address_that_we_deny() {
     within(LIMIT, || {
         let net = Routed::new(2, 1);
         let client = kernel_client(&net);
-        let config = ConnectionConfig { allow_join_initial: false, ..ConnectionConfig::default() };
+        let config = ConnectionConfig::default().with_allow_join_initial(false);
         let server = UmptcpHost::with(&net.server, Mode::Nat, config);
         connected(&net, &client, &server).exchange(4 * MIB);
         assert_eq!(server.counter("MPJoinSynRx"), 0, "it joined: {}", server.counters());

@@ -28,10 +28,7 @@ fn packets_follow_the_mtu_of_a_route_down_and_up_again() {
             let net = Routed::new(1, 1);
             net.shape_client(0, 20.0);
             let server = kernel_server(&net);
-            let config = ConnectionConfig {
-                mtu_probe_interval: Some(Duration::from_secs(1)),
-                ..ConnectionConfig::default()
-            };
+            let config = ConnectionConfig::default().with_mtu_probe_interval(Some(Duration::from_secs(1)));
             let client = UmptcpHost::with(&net.client, Mode::Nat, config);
             set_route_mtu(&net, family, Some(1_400));
             // Makes the capture see packets, not segments of 64 kB.

@@ -20,7 +20,7 @@ fn with_flags(f: impl FnOnce(&mut CapableFlags)) -> CapableFlags {
 }
 
 fn refusing() -> ConnectionConfig {
-    ConnectionConfig { accept_checksum: false, ..ConnectionConfig::default() }
+    ConnectionConfig::default().with_accept_checksum(false)
 }
 
 #[test]
@@ -142,12 +142,7 @@ fn what_a_server_makes_of_each_third_ack() {
         ("the SYN's option", Box::new(|_| vec![capable_syn()]), any(), Some(Unacceptable)),
         ("checksums after all", Box::new(ack(1, checksum, 0)), any(), None),
         ("refused checksums", Box::new(ack(1, checksum, 0)), refusing(), Some(ChecksumRefused)),
-        (
-            "checksums forgotten",
-            Box::new(ack(1, flags(), 0)),
-            ConnectionConfig { checksum: true, ..any() },
-            Some(Unacceptable),
-        ),
+        ("checksums forgotten", Box::new(ack(1, flags(), 0)), any().with_checksum(true), Some(Unacceptable)),
     ];
     for (what, options, config, expected) in cases {
         let mut lab = Lab::listening();
@@ -220,7 +215,7 @@ fn first_data_may_carry_the_keys_and_come_twice() {
 fn keys_with_data_must_have_the_checksum_that_was_agreed() {
     for (agreed, sent) in [(false, Some(7)), (true, None)] {
         let mut lab = Lab::listening();
-        lab.accept = Some(ConnectionConfig { checksum: agreed, ..ConnectionConfig::default() });
+        lab.accept = Some(ConnectionConfig::default().with_checksum(agreed));
         let mut end = End::new(peer(1, 4000), stack_at());
         let syn_ack = only(end.send(&mut lab, SYN, &[capable_syn()], &[]));
         end.hear(&syn_ack);
@@ -287,8 +282,7 @@ fn the_client_repeats_its_keys_until_it_knows_that_they_came() {
 /// time.
 #[test]
 fn a_network_that_swallows_the_option_is_remembered() {
-    let mut lab =
-        Lab::with(StackConfig { blackhole_timeout: Duration::from_secs(3600), ..StackConfig::default() });
+    let mut lab = Lab::with(StackConfig::default().with_blackhole_timeout(Duration::from_secs(3600)));
     let (remote, neighbour) = (peer(1, PORT), peer(77, PORT));
     for round in 0..3u32 {
         let c = lab.connect(remote, ConnectionConfig::default());
@@ -399,12 +393,11 @@ fn old_acks_without_end_are_not_answered_without_end() {
 
 #[test]
 fn ports_used_lately_come_last() {
-    let mut lab = Lab::with(StackConfig { ephemeral_ports: 50_000..=50_009, ..StackConfig::default() });
+    let mut lab = Lab::with(StackConfig::default().with_ephemeral_ports(50_000..=50_009));
     let remote = peer(1, PORT);
     let mut ports = Vec::new();
     for _ in 0..10 {
-        let (mut end, _, c) =
-            establish_out(&mut lab, remote, ConnectionConfig { mptcp: true, ..ConnectionConfig::default() });
+        let (mut end, _, c) = establish_out(&mut lab, remote, ConnectionConfig::default().with_mptcp(true));
         ports.push(end.to.port());
         lab.stack.abort(lab.now, c);
         let last = lab.poll();

@@ -164,7 +164,7 @@ fn flags_survive_the_lack_of_memory() {
     let mut lab = Lab::new();
     let mut options = ListenOptions::new(stack_at(), 8);
     options.syn_cookies = SynCookiePolicy::Always;
-    options.config = ConnectionConfig { allow_join_initial: false, ..ConnectionConfig::default() };
+    options.config = ConnectionConfig::default().with_allow_join_initial(false);
     lab.accept = Some(options.config.clone());
     lab.listen(options);
     let mut end = End::new(peer(1, 4000), stack_at());

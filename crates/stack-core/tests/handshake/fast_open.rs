@@ -13,7 +13,7 @@ use umptcp_testkit::script::*;
 type Cookie = Vec<u8>;
 
 fn config() -> ConnectionConfig {
-    ConnectionConfig { fast_open: true, ..ConnectionConfig::default() }
+    ConnectionConfig::default().with_fast_open(true)
 }
 
 /// Listens, with up to `queue` pending requests.
@@ -393,7 +393,7 @@ fn plain_tcp_has_it_too() {
 
     let mut lab = Lab::new();
     get_cookie(&mut lab);
-    let c = lab.connect(peer(1, PORT), ConnectionConfig { mptcp: false, ..config() });
+    let c = lab.connect(peer(1, PORT), config().with_mptcp(false));
     lab.stack.send_slice(lab.now, c, b"question").expect("send");
     let syn = only(lab.poll());
     assert_eq!((&syn.payload[..], syn.capable()), (&b"question"[..], None));
@@ -491,7 +491,7 @@ fn requests_nobody_accepted_are_limited() {
 fn data_beyond_the_receive_buffer_come_again() {
     let mut lab = listening(16);
     let cookie = ask(&mut lab, peer(1, 4000));
-    lab.accept = Some(ConnectionConfig { receive_buffer: 6, ..ConnectionConfig::default() });
+    lab.accept = Some(ConnectionConfig::default().with_receive_buffer(6));
     let start = End::new(peer(1, 4001), SocketAddr::new(STACK, PORT)).seq;
     let (mut end, syn_ack) = early(&mut lab, peer(1, 4001), &cookie, b"0123456789");
     assert_eq!((end.seq, syn_ack.seg.window), (start.wrapping_add(7), 0));
@@ -597,14 +597,14 @@ fn a_server_that_never_answers_is_left_alone() {
 #[test]
 fn a_cookie_that_does_not_fit_is_left_out() {
     let mut lab = Lab::new();
-    lab.connect(peer(1, PORT), ConnectionConfig { mptcp: false, ..config() });
+    lab.connect(peer(1, PORT), config().with_mptcp(false));
     let syn = only(lab.poll());
     let mut end = End::new(peer(1, PORT), syn.from);
     end.hear(&syn);
     send(&mut end, &mut lab, SYN_ACK, &[], Some(&[5; 16]), &[]);
     let (_, syn) = connect(&mut lab, b"data");
     assert!(syn.payload.is_empty() && cookie_of(&syn).is_none() && syn.capable().is_some());
-    let c = lab.connect(peer(1, PORT), ConnectionConfig { mptcp: false, ..config() });
+    let c = lab.connect(peer(1, PORT), config().with_mptcp(false));
     lab.stack.send_slice(lab.now, c, b"data").expect("send");
     let syn = only(lab.poll());
     assert_eq!((&syn.payload[..], cookie_of(&syn)), (&b"data"[..], Some(vec![5; 16])));

@@ -81,7 +81,7 @@ fn the_token_not_the_port_finds_the_connection() {
 /// as there are others.
 #[test]
 fn the_first_subflows_port_is_kept_on_all_local_addresses() {
-    let mut lab = Lab::with(StackConfig { ephemeral_ports: 50_000..=50_001, ..StackConfig::default() });
+    let mut lab = Lab::with(StackConfig::default().with_ephemeral_ports(50_000..=50_001));
     let server = peer(1, PORT);
     let connect = |lab: &mut Lab, path: usize, mptcp: bool| {
         let mut options = ConnectOptions::new(server);
@@ -113,7 +113,7 @@ fn the_first_subflows_port_is_kept_on_all_local_addresses() {
 /// A join needs a local port that no other connection to the same address has.
 #[test]
 fn a_join_without_a_free_port_is_not_sent() {
-    let mut lab = Lab::with(StackConfig { ephemeral_ports: 50_000..=50_000, ..StackConfig::default() });
+    let mut lab = Lab::with(StackConfig::default().with_ephemeral_ports(50_000..=50_000));
     let mut other = ConnectOptions::new(peer(1, PORT));
     (other.paths, other.local_port) = (vec![lab.paths[1]], 50_000);
     lab.stack.connect(lab.now, other).expect("connect");
@@ -199,14 +199,14 @@ fn refused_joins_are_reset_with_the_reason() {
 
     // The C flag: not to this address and port, but to others (§3.1).
     let mut lab = Lab::listening();
-    lab.accept = Some(ConnectionConfig { allow_join_initial: false, ..ConnectionConfig::default() });
+    lab.accept = Some(ConnectionConfig::default().with_allow_join_initial(false));
     let (_, keys, _) = establish(&mut lab, peer(1, 4000));
     refused(syn(&mut lab, stack_at(PORT), keys.stack_token()), PROHIBITED, false);
     half_join(&mut lab, peer(3, 5000), SocketAddr::new(STACK_2, PORT), keys, 7);
 
     // The limit of subflows: later perhaps.
     let mut lab = Lab::listening();
-    lab.accept = Some(ConnectionConfig { max_subflows: 2, ..ConnectionConfig::default() });
+    lab.accept = Some(ConnectionConfig::default().with_max_subflows(2));
     let (_, keys, c) = establish(&mut lab, peer(1, 4000));
     // Two at once, of which one is too many when both complete.
     let (mut a, na) = half_join(&mut lab, peer(3, 5000), stack_at(PORT), keys, 7);

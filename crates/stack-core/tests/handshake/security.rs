@@ -165,7 +165,7 @@ fn handshakes_that_are_not_completed_are_dropped() {
 /// An application that does not take its events: peers that come and go fill the queue only so far.
 #[test]
 fn events_that_nobody_takes_are_bounded() {
-    let mut lab = Lab::with(StackConfig { max_events: 10, ..StackConfig::default() });
+    let mut lab = Lab::with(StackConfig::default().with_max_events(10));
     let at = SocketAddr::new(STACK, PORT);
     let mut options = ListenOptions::new(at, 8);
     options.syn_cookies = SynCookiePolicy::Never;

@@ -168,7 +168,7 @@ fn an_address_that_failed_is_not_tried_until_advertised_anew() {
 
 #[test]
 fn no_more_addresses_are_followed_than_configured() {
-    let config = ConnectionConfig { max_add_addr_accepted: 2, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_max_add_addr_accepted(2);
     let mut l = Lab::client(config, 1);
     for id in 1..100 {
         add(&mut l, 0, id, SocketAddr::new(peer_address(id), 80), false);
@@ -245,7 +245,7 @@ fn an_advertisement_nobody_echoes_is_given_up() {
 
 #[test]
 fn configured_advertisement_names_the_other_paths() {
-    let config = ConnectionConfig { advertise_addresses: true, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_advertise_addresses(true);
     let mut l = Lab::server(config, 3);
     l.data(0, 1, 1);
     // Made at the next occasion for the path manager: another path comes.
@@ -432,7 +432,7 @@ fn more_ids_than_fit_one_option_are_spread() {
 
 #[test]
 fn mp_prio_concerns_the_subflow_that_carries_it() {
-    let mut l = Lab::server(ConnectionConfig { no_delay: true, ..ConnectionConfig::default() }, 1);
+    let mut l = Lab::server(ConnectionConfig::default().with_no_delay(true), 1);
     let second = l.join(3, 0);
     for (backup, id) in [(true, None), (false, None), (true, Some(AddressId(3)))] {
         // An ID in RFC 6824's form would name another subflow; it means nothing any more (RFC 8684 appendix

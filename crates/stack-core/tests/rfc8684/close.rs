@@ -38,7 +38,7 @@ fn fast_close(l: &Lab) -> MptcpOption {
 #[test]
 fn data_fin_alone_and_with_data() {
     for checksum in [false, true] {
-        let config = ConnectionConfig { checksum, ..ConnectionConfig::default() };
+        let config = ConnectionConfig::default().with_checksum(checksum);
         // Alone: subflow sequence 0, length 1.
         let mut l = Lab::server(config.clone(), 1);
         l.data(0, 1, 100);
@@ -67,7 +67,7 @@ fn data_fin_alone_and_with_data() {
 
 #[test]
 fn a_data_fin_that_is_not_the_peers_is_ignored() {
-    let mut l = Lab::server(ConnectionConfig { checksum: true, ..ConnectionConfig::default() }, 1);
+    let mut l = Lab::server(ConnectionConfig::default().with_checksum(true), 1);
     l.data(0, 1, 100);
     // Its checksum covers the pseudo-header.
     let mapping = DssMapping { checksum: Some(0x4242), ..l.map_bytes(101, 0, 1, &[]) };
@@ -142,7 +142,7 @@ fn the_last_subflow_stays_open_for_what_is_left_to_send() {
 
 #[test]
 fn break_before_make() {
-    let config = ConnectionConfig { close_timeout: Duration::from_secs(30), ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_close_timeout(Duration::from_secs(30));
     // The server's last subflow ends by RST or by FIN; the client's next address joins.
     for rst in [true, false] {
         let mut l = Lab::server(config.clone(), 1);
@@ -176,7 +176,7 @@ fn break_before_make() {
 /// fuzzing.
 #[test]
 fn data_with_nothing_but_half_closed_subflows_wait_for_another() {
-    let config = ConnectionConfig { close_timeout: Duration::from_secs(30), ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_close_timeout(Duration::from_secs(30));
     for (comes, detached) in [(false, false), (false, true), (true, false), (true, true)] {
         let mut l = Lab::client(config.clone(), 2);
         let second = l.accept_join(1);
@@ -219,7 +219,7 @@ fn data_with_nothing_but_half_closed_subflows_wait_for_another() {
 /// wait for one.
 #[test]
 fn a_connection_let_go_of_goes_on_after_a_break() {
-    let config = ConnectionConfig { close_timeout: Duration::from_secs(30), ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_close_timeout(Duration::from_secs(30));
     let mut l = Lab::server(config, 1);
     l.data(0, 1, 100);
     l.write(1000);
@@ -396,7 +396,7 @@ fn fast_close_in_rst_form() {
 
 #[test]
 fn fast_close_in_ack_form_is_repeated_and_answered() {
-    let config = ConnectionConfig { fast_close: FastClose::Ack, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_fast_close(FastClose::Ack);
     // Answered with a RST, with an MP_FASTCLOSE of the peer's own, or not at all.
     for answer in 0..3 {
         let mut l = Lab::server(config.clone(), 1);
@@ -505,7 +505,7 @@ fn a_subflow_stuck_with_data_that_others_delivered_is_reset_at_the_end() {
 
 #[test]
 fn a_subflow_silent_for_the_user_timeout_is_reset() {
-    let config = ConnectionConfig { user_timeout: Duration::from_secs(10), ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_user_timeout(Duration::from_secs(10));
     let mut l = Lab::server(config, 1);
     let second = l.join(1, 0);
     l.write(30_000);

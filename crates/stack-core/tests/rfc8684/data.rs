@@ -14,7 +14,7 @@ fn server() -> Lab {
 }
 
 fn checksums() -> ConnectionConfig {
-    ConnectionConfig { checksum: true, ..ConnectionConfig::default() }
+    ConnectionConfig::default().with_checksum(true)
 }
 
 fn reset_reason(l: &mut Lab) -> Option<ResetReason> {
@@ -92,7 +92,7 @@ fn mappings_that_disagree_reset_the_subflow() {
 
 #[test]
 fn data_outside_the_window_is_dropped_and_not_acknowledged() {
-    let config = ConnectionConfig { receive_buffer: 10_000, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_receive_buffer(10_000);
     let mut l = Lab::server(config, 1);
     l.data(0, 1, 100);
     // RFC 8684 §3.8.
@@ -203,7 +203,7 @@ fn short_numbers_only_are_answered_by_short_ones() {
 fn checksums_are_used_as_negotiated_or_the_subflow_is_reset() {
     for negotiated in [true, false] {
         for on_capable in [true, false] {
-            let config = ConnectionConfig { checksum: negotiated, ..ConnectionConfig::default() };
+            let config = ConnectionConfig::default().with_checksum(negotiated);
             let mut l = Lab::server(config, 1);
             l.take_all();
             let right = l.map(1, 1, 10).checksum;
@@ -229,7 +229,7 @@ fn checksums_are_used_as_negotiated_or_the_subflow_is_reset() {
 
 #[test]
 fn a_checksummed_mapping_larger_than_the_buffer_is_refused() {
-    let config = ConnectionConfig { receive_buffer: 10_000, ..checksums() };
+    let config = checksums().with_receive_buffer(10_000);
     let mut l = Lab::server(config, 1);
     let option = l.dss(Some(l.map(1, 1, 12_000)));
     l.send(0, Out::options([option]).payload(bytes(1, 1000)));
@@ -249,7 +249,7 @@ fn a_checksummed_mapping_counts_only_when_whole() {
 
 #[test]
 fn a_window_counts_only_with_a_data_ack() {
-    let config = ConnectionConfig { no_delay: true, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_no_delay(true);
     let mut l = Lab::server(config, 1);
     l.window = 1000;
     l.ack(0);
@@ -283,7 +283,7 @@ fn a_window_counts_only_with_a_data_ack() {
 
 #[test]
 fn each_subflow_obeys_its_own_window() {
-    let config = ConnectionConfig { no_delay: true, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_no_delay(true);
     let mut l = Lab::client(config, 2);
     l.write(1);
     l.ack(0);
@@ -444,7 +444,7 @@ fn a_probe_does_not_take_the_place_of_a_data_fin_that_is_repeated() {
 
 #[test]
 fn a_full_send_buffer_behind_a_lost_data_ack_empties_again() {
-    let config = ConnectionConfig { send_buffer: 20_000, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_send_buffer(20_000);
     let mut l = Lab::client(config, 1);
     let old = l.dss(None);
     l.write(20_000);

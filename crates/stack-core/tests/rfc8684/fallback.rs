@@ -10,7 +10,7 @@ use umptcp_stack_core::types::Duration;
 use umptcp_stack_core::wire::mptcp::{Dsn, Dss, DssMapping, MpFail, MptcpOption, ResetReason};
 
 fn checksums() -> ConnectionConfig {
-    ConnectionConfig { checksum: true, no_delay: true, ..ConnectionConfig::default() }
+    ConnectionConfig::default().with_checksum(true).with_no_delay(true)
 }
 
 fn plain(l: &Lab) -> Option<FallbackReason> {
@@ -156,7 +156,7 @@ fn data_without_mapping_waits_a_while_and_then_resets_the_subflow() {
 
 #[test]
 fn data_without_mapping_fills_no_more_than_a_window() {
-    let config = ConnectionConfig { receive_buffer: 20_000, ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_receive_buffer(20_000);
     let mut l = Lab::server(config, 1);
     l.data(0, 1, 100);
     let mut sent = 101;
@@ -235,7 +235,7 @@ fn mp_fail_that_nobody_answers_ends_in_a_reset() {
 /// A sender that the window limits has filled it before its answer to MP_FAIL can come.
 #[test]
 fn a_window_of_data_behind_a_failed_checksum_waits_for_the_answer() {
-    let mut l = Lab::server(ConnectionConfig { receive_buffer: 4000, ..checksums() }, 1);
+    let mut l = Lab::server(checksums().with_receive_buffer(4000), 1);
     send_changed(&mut l, 0, 1, 1000);
     for data in [1001, 2001, 3001] {
         l.data(0, data, 1000);
@@ -428,7 +428,7 @@ fn strict_checksums_never_lead_to_plain_tcp() {
         ("data without options", None, |l| l.send(0, Out::default().payload(bytes(1001, 10)))),
     ];
     for (name, fail, cause) in causes {
-        let mut l = Lab::server(ConnectionConfig { strict_checksums: true, ..checksums() }, 1);
+        let mut l = Lab::server(checksums().with_strict_checksums(true), 1);
         l.data(0, 1, 1000);
         l.take_all();
         cause(&mut l);
@@ -452,7 +452,7 @@ fn strict_checksums_never_lead_to_plain_tcp() {
 /// The same before the first DATA_ACK, on both sides, and with the error at the end.
 #[test]
 fn strict_checksums_end_a_connection_that_loses_its_options_at_once() {
-    let config = ConnectionConfig { strict_checksums: true, ..checksums() };
+    let config = checksums().with_strict_checksums(true);
     let mut l = Lab::server(config.clone(), 1);
     l.send(0, Out::default().payload(bytes(1, 100)));
     l.advance(Duration::from_secs(70));

@@ -104,7 +104,7 @@ fn mp_capable_with_other_keys_maps_nothing() {
 
 #[test]
 fn a_peer_that_stops_answering_is_given_up_and_counted() {
-    let config = ConnectionConfig { user_timeout: Duration::from_secs(20), ..ConnectionConfig::default() };
+    let config = ConnectionConfig::default().with_user_timeout(Duration::from_secs(20));
     let mut l = Lab::client(config, 1);
     l.write(100);
     l.ack(0);

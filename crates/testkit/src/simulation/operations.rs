@@ -300,18 +300,16 @@ fn apply(net: &mut Pair, flow: FlowId, op: &Op, client_paths: &mut Paths) {
 /// # Panics
 /// When the stack refuses a signal for another reason than that the connection is no MPTCP, or not any more.
 pub fn run(shape: &Shape, ops: &[Op], digest: Option<&Digest>) -> Result<(), String> {
-    let config = ConnectionConfig {
-        mptcp: shape.mptcp,
-        checksum: shape.checksum,
-        scheduler: if shape.round_robin { "round-robin" } else { "min-rtt" }.to_string(),
-        send_buffer: shape.buffers,
-        receive_buffer: shape.buffers,
-        user_timeout: Duration::from_secs(300),
-        server_joins: shape.server_joins,
-        advertise_addresses: shape.advertise,
-        fast_open: shape.fast_open,
-        ..ConnectionConfig::default()
-    };
+    let config = ConnectionConfig::default()
+        .with_mptcp(shape.mptcp)
+        .with_checksum(shape.checksum)
+        .with_scheduler(if shape.round_robin { "round-robin" } else { "min-rtt" }.to_string())
+        .with_send_buffer(shape.buffers)
+        .with_receive_buffer(shape.buffers)
+        .with_user_timeout(Duration::from_secs(300))
+        .with_server_joins(shape.server_joins)
+        .with_advertise_addresses(shape.advertise)
+        .with_fast_open(shape.fast_open);
     let max_subflows = config.max_subflows;
     let mut builder = Pair::builder()
         .seed(shape.seed)

@@ -126,16 +126,14 @@ prop_compose! {
 }
 
 fn build(plan: &Plan, user_timeout: Duration, digest: Option<&Digest>) -> Pair {
-    let config = ConnectionConfig {
-        mptcp: plan.mptcp,
-        checksum: plan.dss_checksum,
-        scheduler: plan.scheduler.to_string(),
-        congestion: plan.congestion.to_string(),
-        send_buffer: plan.buffers,
-        receive_buffer: plan.buffers,
-        user_timeout,
-        ..ConnectionConfig::default()
-    };
+    let config = ConnectionConfig::default()
+        .with_mptcp(plan.mptcp)
+        .with_checksum(plan.dss_checksum)
+        .with_scheduler(plan.scheduler.to_string())
+        .with_congestion(plan.congestion.to_string())
+        .with_send_buffer(plan.buffers)
+        .with_receive_buffer(plan.buffers)
+        .with_user_timeout(user_timeout);
     let mut builder = Pair::builder()
         .seed(plan.seed)
         .ipv6(plan.ipv6)

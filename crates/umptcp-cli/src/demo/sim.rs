@@ -54,7 +54,7 @@ pub(super) fn run(
     view: &View<'_>,
     registry: &Registry,
 ) -> anyhow::Result<Vec<Part>> {
-    let mut config = ConnectionConfig { checksum: args.checksum, ..ConnectionConfig::default() };
+    let mut config = ConnectionConfig::default().with_checksum(args.checksum);
     if let Some(name) = &args.congestion {
         config.congestion.clone_from(name);
     }
@@ -73,11 +73,9 @@ impl<'a> Simulation<'a> {
         config: ConnectionConfig,
     ) -> Simulation<'a> {
         let mut network = Network::new(plan.seed);
-        let stack = StackConfig {
-            congestion: registry.congestion.clone(),
-            schedulers: registry.schedulers.clone(),
-            ..StackConfig::default()
-        };
+        let stack = StackConfig::default()
+            .with_congestion(registry.congestion.clone())
+            .with_schedulers(registry.schedulers.clone());
         let client = network.add_host("client", stack.clone());
         let server = network.add_host("server", stack);
         let cables: Vec<CableId> =

@@ -102,11 +102,9 @@ impl UserSpace {
         let mut setup = SetupOptions::default();
         setup.record_directory.clone_from(&settings.record);
         let connection = settings.connection();
-        let config = StackConfig {
-            congestion: registry.congestion.clone(),
-            schedulers: registry.schedulers.clone(),
-            ..StackConfig::default()
-        };
+        let config = StackConfig::default()
+            .with_congestion(registry.congestion.clone())
+            .with_schedulers(registry.schedulers.clone());
         let mut builder = umptcp::Stack::builder()
             .nics(settings.paths.iter().cloned())
             .setup(setup)

@@ -248,7 +248,7 @@ pub fn check(cell: &str, seen: &Seen, want: &Want) {
 }
 
 pub(super) fn settings(checksum: bool) -> ConnectionConfig {
-    ConnectionConfig { checksum, user_timeout: Duration::from_secs(30), ..ConnectionConfig::default() }
+    ConnectionConfig::default().with_checksum(checksum).with_user_timeout(Duration::from_secs(30))
 }
 
 /// Runs a transfer both ways through the boxes that `make` makes for a cable.

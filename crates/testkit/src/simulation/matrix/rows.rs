@@ -190,7 +190,7 @@ pub fn payload_rewritten_and_checksums_on() -> Vec<Row> {
 /// `strict_checksums`: no wrong byte, not even where plain TCP would have carried on.
 pub fn payload_rewritten_and_checksums_strict() -> Vec<Row> {
     const ENDS: &[ConnectionError] = &[ConnectionError::Broken, ConnectionError::Reset];
-    let strict = ConnectionConfig { strict_checksums: true, ..settings(true) };
+    let strict = settings(true).with_strict_checksums(true);
     let mut rows: Vec<Row> = Vec::new();
     for (how, remove, insert) in REWRITES {
         let name = format!("rewritten {how}, checksums strict");
@@ -214,7 +214,7 @@ pub fn payload_rewritten_and_checksums_off() -> Vec<Row> {
     let mut rows = Vec::new();
     for (how, remove, insert) in REWRITES {
         let roles = &[Whose::Client, Whose::Server];
-        let plain = ConnectionConfig { mptcp: false, ..settings(false) };
+        let plain = settings(false).with_mptcp(false);
         let name = format!("rewritten {how}, plain TCP");
         let mut tcp = row_with(&name, plain, roles, rewrite(remove, insert), move |_, whose| {
             Want::ChangedAt(receiver(whose), 50_000)
@@ -275,7 +275,7 @@ pub fn options_doubled_and_packets_disordered() -> Vec<Row> {
 
 /// A NAT on each path whose mappings live shorter than the application's pauses.
 fn nat_that_expires(name: &str, keep_alive: Option<KeepAlive>, want: Want) -> Row {
-    let config = ConnectionConfig { keep_alive, ..settings(false) };
+    let config = settings(false).with_keep_alive(keep_alive);
     let mut row = row_with(name, config, &[Whose::All], nat_expiring, move |_, _| want.clone());
     row.workload = Workload::Conversation;
     row.places = &[Place::Both];
@@ -290,6 +290,6 @@ pub fn nat_forgets_during_a_pause() -> Vec<Row> {
 
 /// Keep-alives hold the mappings.
 pub fn nat_kept_by_keep_alives() -> Vec<Row> {
-    let keep_alive = KeepAlive { idle: Duration::from_secs(10), ..KeepAlive::default() };
+    let keep_alive = KeepAlive::default().with_idle(Duration::from_secs(10));
     vec![nat_that_expires("NAT that expires, with keep-alives", Some(keep_alive), KEPT)]
 }
