@@ -2,7 +2,7 @@
 //!
 //! A *sum* is a `u64` that stands for its value modulo 2¹⁶ − 1; sums may be added with [`add`] in any order
 //! before [`fold`] reduces them. The value that goes into a header is the complement, `!fold(sum)`. The DSS
-//! checksum (RFC 8684 §3.3.1) uses the same sums, so the payload need be walked only once for both.
+//! checksum (RFC 8684 §3.3.1) uses the same sums, so one pass over the payload serves both.
 
 use core::net::IpAddr;
 
@@ -25,8 +25,8 @@ pub const fn fold(sum: u64) -> u16 {
 /// Adds the words of `data`, which starts at an even offset, to `initial`. An odd last byte counts as the
 /// high half of a word whose low half is zero.
 pub fn sum(data: &[u8], initial: u64) -> u64 {
-    // RFC 1071 §2(B): the sum does not depend on byte order but for a final swap, so words are loaded as the
-    // machine has them. 64-byte blocks into separate lanes of 32-bit halves: the compiler vectorises this,
+    // RFC 1071 §2(B): the sum does not depend on byte order, except for a final swap, so words are loaded
+    // in native order. 64-byte blocks into separate lanes of 32-bit halves: the compiler vectorises this,
     // and a lane cannot overflow before 2³² blocks.
     let mut lanes = [0u64; 8];
     let (blocks, tail) = data.as_chunks::<64>();

@@ -1,8 +1,8 @@
 //! Headers in place: views of any bytes that can be read, and edited, field by field.
 //!
 //! What only looks at packets or changes them on their way (middleboxes, devices, traces) uses these. They
-//! find the fields and judge nothing: lengths and checksums need not be right, and every value may be
-//! written, also such as no stack would send.
+//! find the fields and validate nothing: lengths and checksums may be wrong, and any value may be
+//! written, even one that no stack would send.
 
 use super::WireError;
 use super::checksum;
@@ -86,7 +86,7 @@ impl<T: AsRef<[u8]>> IpView<T> {
         if self.v6 { IPV6_HEADER } else { usize::from(self.b()[0] & 0xf) * 4 }
     }
 
-    /// Length of the packet in bytes by the header's own account.
+    /// Length of the packet in bytes, as the header states it.
     pub fn total_len(&self) -> usize {
         if self.v6 {
             IPV6_HEADER + usize::from(be16(self.b(), IPV6_PAYLOAD_LEN))
@@ -201,15 +201,15 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> IpView<T> {
     }
 }
 
-/// Exactly the bytes of one TCP header, to be edited in place. Reading is
-/// [`TcpPacket`](super::tcp::TcpPacket)'s business. The checksum is left as it is.
+/// Exactly the bytes of one TCP header, to be edited in place. For
+/// reading see [`TcpPacket`](super::tcp::TcpPacket). The checksum is left as it is.
 #[derive(Debug)]
 pub struct TcpHeaderMut<'a> {
     bytes: &'a mut [u8],
 }
 
 impl<'a> TcpHeaderMut<'a> {
-    /// Edits `bytes`, a header with its options and nothing behind.
+    /// Edits `bytes`, a header with its options and nothing after it.
     ///
     /// # Errors
     /// [`WireError::Truncated`] below 20 bytes.
@@ -258,7 +258,7 @@ impl<'a> TcpHeaderMut<'a> {
         self.bytes[12] = self.bytes[12] & 0x0f | ((self.bytes.len() / 4) << 4) as u8;
     }
 
-    /// Replaces each edge of every SACK block by what `f` makes of it.
+    /// Replaces each edge of every SACK block with the result of `f`.
     pub fn map_sack(&mut self, f: impl Fn(SeqNumber) -> SeqNumber) {
         let options = RawOptions::new(&self.bytes[MIN_HEADER..]).for_forwarding();
         let options = options.flatten().filter(|o| o.kind == kind::SACK);

@@ -18,9 +18,9 @@ pub enum IcmpCause {
     NetworkUnreachable,
     /// The destination does not answer on its link.
     HostUnreachable,
-    /// The destination has no TCP.
+    /// The destination does not support TCP.
     ProtocolUnreachable,
-    /// The destination takes nothing at that port.
+    /// No one listens on the destination port.
     PortUnreachable,
     /// A filter forbids it.
     Prohibited,
@@ -171,7 +171,7 @@ mod tests {
         let header_len = ip::ip_header_len(&local);
         let mut quotation = vec![0; header_len];
         emit_ip_header_for(&mut quotation, (local, remote), protocol, 1500 - header_len, 0, 0).unwrap();
-        // A router decrements the TTL and may not mend the checksum in what it quotes.
+        // A router decrements the TTL and may leave the checksum in its quotation as it was.
         quotation[if v6 { 7 } else { 8 }] = 1;
         quotation.extend(&[0x04, 0xd2, 0, 80, 0xa1, 0xa2, 0xa3, 0xa4][..quoted.min(8)]);
         quotation.resize(header_len + quoted, 0x77);

@@ -43,7 +43,7 @@ pub(crate) fn can_be_peer(remote: SocketAddr) -> bool {
     unicast && remote.port() != 0
 }
 
-/// What the stack needs of an IPv4 or IPv6 header.
+/// What the stack needs from an IPv4 or IPv6 header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IpHeader {
     /// Source address.
@@ -71,7 +71,7 @@ impl IpHeader {
     /// # Errors
     /// [`WireError::Truncated`] when lengths exceed the buffer, [`WireError::BadLength`] when they contradict
     /// one another, [`WireError::BadVersion`], [`WireError::BadChecksum`] for the IPv4 header's own checksum,
-    /// and [`WireError::Malformed`] for a routing header that has the packet travel on to another host.
+    /// and [`WireError::Malformed`] for a routing header that sends the packet on to another host.
     pub fn parse(packet: &[u8]) -> Result<IpHeader, WireError> {
         match packet.first().map(|b| b >> 4) {
             None => Err(WireError::Truncated),
@@ -88,7 +88,7 @@ impl IpHeader {
 }
 
 /// As [`IpHeader::parse`], for the packet quoted in an ICMP error: it may be cut anywhere after its header,
-/// and a router may have changed it without mending the header's checksum, so neither is checked. `total_len`
+/// and a router may have changed it without updating the header's checksum, so neither is checked. `total_len`
 /// is what the header says.
 pub(super) fn parse_quoted(packet: &[u8]) -> Result<IpHeader, WireError> {
     match packet.first().map(|b| b >> 4) {
@@ -153,7 +153,7 @@ fn parse_v6(packet: &[u8]) -> Result<IpHeader, WireError> {
     v6_fields(packet, &slice, total_len)
 }
 
-/// Walks the extension headers. `limit` is where the packet ends by its own account.
+/// Walks the extension headers. `limit` is where the packet ends according to its header.
 fn v6_fields(packet: &[u8], header: &Ipv6HeaderSlice<'_>, limit: usize) -> Result<IpHeader, WireError> {
     let mut next = header.next_header().0;
     let mut at = IPV6_HEADER;

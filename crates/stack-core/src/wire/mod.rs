@@ -1,9 +1,9 @@
 //! Codecs: IPv4, IPv6, ICMP errors, TCP with its options, and the options of RFC 8684.
 //!
-//! Nothing here knows a connection. Each format has up to two faces:
+//! Nothing here knows about connections. Each format has up to two forms:
 //!
 //! - a *view* ([`header::IpView`], [`tcp::TcpPacket`], [`tcp::RawOptions`], [`mptcp::MptcpPacket`]) over any
-//!   bytes, which finds fields and judges nothing; [`header`] edits them in place;
+//!   bytes, which finds fields and validates nothing; [`header`] edits them in place;
 //! - a *repr* ([`tcp::TcpRepr`], [`tcp::TcpOptions`], [`mptcp::MptcpOption`], …), which holds legal values
 //!   only and is parsed from bytes or emitted as bytes.
 //!
@@ -26,7 +26,7 @@ pub use summary::PacketSummary;
 
 use thiserror::Error;
 
-/// Why bytes are not what they should be.
+/// Why bytes could not be parsed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum WireError {
     /// The bytes end before the format does.

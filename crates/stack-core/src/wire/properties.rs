@@ -112,7 +112,7 @@ fn any_tcp_options() -> impl Strategy<Value = TcpOptions> {
         })
 }
 
-/// Options that fit one header: what does not is taken away.
+/// Options that fit one header; the others are removed.
 fn tcp_options() -> impl Strategy<Value = TcpOptions> {
     any_tcp_options().prop_map(|mut options| {
         options.shed_sack();

@@ -5,7 +5,7 @@ use super::super::cursor::{Reader, Writer};
 use super::*;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-/// A view of an MPTCP option's bytes, from the kind on: what can be said of any bytes, whatever their subtype
+/// A view of an MPTCP option's bytes, from the kind on: the fields that exist whatever the subtype
 /// and length.
 #[derive(Clone, Copy, Debug)]
 pub struct MptcpPacket<'a> {
@@ -61,7 +61,7 @@ impl MptcpOption {
     /// Parses `data`, exactly one option from its kind to its end.
     ///
     /// # Errors
-    /// [`WireError::BadLength`] when the length is none that the subtype (and its flags) can have, or not the
+    /// [`WireError::BadLength`] when the subtype (and its flags) cannot have this length, or it is not the
     /// slice's; [`WireError::Malformed`] when the kind or subtype is unknown; [`WireError::Truncated`] below
     /// 3 bytes.
     pub fn parse(data: &[u8]) -> Result<MptcpOption, WireError> {
@@ -172,7 +172,7 @@ impl MptcpOption {
 }
 
 impl CapableFlags {
-    /// The flags in the octet that `bits` is.
+    /// The flags in the octet `bits`.
     pub const fn from_bits(bits: u8) -> Self {
         CapableFlags {
             checksum_required: bits & 0x80 != 0,

@@ -1,4 +1,4 @@
-//! MPTCP options as they read in traces.
+//! MPTCP options as traces show them.
 
 use super::*;
 use core::fmt;

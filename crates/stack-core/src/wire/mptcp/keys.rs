@@ -5,7 +5,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use umptcp_types::{AddressId, DataSeq};
 
-/// Our key and the peer's, as they stood in MP_CAPABLE.
+/// Our key and the peer's, as carried in MP_CAPABLE.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Keys {
     /// Ours.
@@ -15,7 +15,7 @@ pub struct Keys {
 }
 
 impl core::fmt::Debug for Keys {
-    /// Keys authenticate joins: they stay out of logs.
+    /// Keys authenticate joins, so they stay out of logs.
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("Keys(..)")
     }
@@ -88,7 +88,7 @@ pub fn add_addr_hmac(sender_key: u64, receiver_key: u64, id: AddressId, address:
     u64::from_be_bytes(b)
 }
 
-/// Compares without telling an attacker by timing how many bytes were right.
+/// Compares in constant time, so that timing does not tell an attacker how many bytes were right.
 pub fn constant_time_eq(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && a.iter().zip(b).fold(0, |acc, (x, y)| acc | (x ^ y)) == 0
 }

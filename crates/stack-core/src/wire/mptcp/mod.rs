@@ -1,4 +1,4 @@
-//! The MPTCP option of TCP (RFC 8684 §3): every subtype, in every form it takes.
+//! The MPTCP option of TCP (RFC 8684 §3): every subtype, in every form.
 //!
 //! | subtype | type | lengths in bytes |
 //! |---|---|---|
@@ -12,8 +12,8 @@
 //! | 7 MP_FASTCLOSE | [`MpFastClose`] | 12 |
 //! | 8 MP_TCPRST | [`MpTcpRst`] | 4 |
 //!
-//! The length decides the form; whether a form belongs on the segment that carries it is the connection's
-//! business. Reserved bits are sent as 0 and ignored on receipt, as RFC 8684 has it.
+//! The length decides the form; whether a form belongs on the segment that carries it is for
+//! the connection to decide. Reserved bits are sent as 0 and ignored on receipt (RFC 8684).
 
 mod codec;
 mod display;
@@ -83,9 +83,9 @@ pub enum MptcpOption {
 pub struct CapableFlags {
     /// A: DSS checksums are required.
     pub checksum_required: bool,
-    /// B: an extension that RFC 8684 does not define. Whoever does not know it ignores the option.
+    /// B: an extension that RFC 8684 does not define. A receiver that does not know it ignores the option.
     pub extensibility: bool,
-    /// C: the sender takes no further subflows to the address and port this comes from.
+    /// C: the sender accepts no further subflows to the address and port this comes from.
     pub no_join_initial: bool,
     /// D to H, five bits: the algorithms proposed or, in the answer, chosen. See
     /// [`CapableFlags::HMAC_SHA256`].
@@ -154,7 +154,7 @@ pub enum MpCapable {
         receiver_key: u64,
         /// Data-level length of the mapping, in bytes.
         len: u16,
-        /// DSS checksum as it stands on the wire, if checksums are in use.
+        /// DSS checksum as on the wire, if checksums are in use.
         checksum: Option<u16>,
     },
 }
@@ -240,7 +240,7 @@ pub struct DssMapping {
     pub ssn: u32,
     /// Data-level length in bytes, the DATA_FIN's octet included. 0 declares an infinite mapping.
     pub len: u16,
-    /// DSS checksum as it stands on the wire, if checksums are in use.
+    /// DSS checksum as on the wire, if checksums are in use.
     pub checksum: Option<u16>,
 }
 

@@ -1,4 +1,4 @@
-//! The figures of RFC 8684, byte by byte, and every length that is none of theirs.
+//! The figures of RFC 8684, byte by byte, and every length that none of them has.
 
 use super::super::WireError;
 use super::*;
@@ -10,7 +10,7 @@ const FLAGS: CapableFlags = CapableFlags::sha256(true, false);
 const KEY_A: u64 = 0x0102_0304_0506_0708;
 const KEY_B: u64 = 0x1112_1314_1516_1718;
 
-/// Bytes from hexadecimal digits; blanks are for the eye.
+/// Bytes from hexadecimal digits; blanks are ignored.
 fn hex(text: &str) -> Vec<u8> {
     let digits: Vec<char> = text.chars().filter(|c| !c.is_whitespace()).collect();
     digits

@@ -1,4 +1,4 @@
-//! Segments as they read in traces.
+//! Segments as traces show them.
 
 use super::{TcpFlags, TcpOptions, TcpRepr};
 use core::fmt;

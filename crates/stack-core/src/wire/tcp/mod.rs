@@ -100,7 +100,7 @@ impl core::ops::BitOr for TcpFlags {
     }
 }
 
-/// A view of a TCP segment: header, options and payload of any bytes whose data offset holds.
+/// A view of a TCP segment: header, options and payload of any bytes with a valid data offset.
 #[derive(Clone, Debug)]
 pub struct TcpPacket<'a> {
     header: TcpHeaderSlice<'a>,
@@ -176,7 +176,7 @@ impl<'a> TcpPacket<'a> {
         RawOptions::new(self.options())
     }
 
-    /// The subtypes of the MPTCP options, in order, also of such as cannot be decoded.
+    /// The subtypes of the MPTCP options, in order, including options that cannot be decoded.
     pub fn mptcp_subtypes(&self) -> impl Iterator<Item = u8> + use<'a> {
         let mptcp = self.raw_options().for_forwarding().flatten().filter(|option| option.kind == kind::MPTCP);
         mptcp.filter_map(|option| Some(MptcpPacket::new(option.bytes).ok()?.subtype()))
@@ -197,13 +197,13 @@ pub struct TcpRepr {
     pub dst_port: u16,
     /// Sequence number.
     pub seq: SeqNumber,
-    /// Acknowledgment number; of no meaning without the ACK flag.
+    /// Acknowledgment number; meaningless without the ACK flag.
     pub ack: SeqNumber,
     /// Control bits.
     pub flags: TcpFlags,
     /// Window field, unscaled.
     pub window: u16,
-    /// Urgent pointer; of no meaning without the URG flag.
+    /// Urgent pointer; meaningless without the URG flag.
     pub urgent: u16,
     /// Options.
     pub options: TcpOptions,

@@ -124,7 +124,7 @@ pub struct Timestamps {
 pub struct TcpOptions {
     /// Maximum segment size, in bytes.
     pub mss: Option<u16>,
-    /// Window shift count, 0 to 14. A received larger one is taken for 14 (RFC 7323 §2.3).
+    /// Window shift count, 0 to 14. A larger one received counts as 14 (RFC 7323 §2.3).
     pub window_scale: Option<u8>,
     /// SACK permitted.
     pub sack_permitted: bool,
@@ -132,7 +132,7 @@ pub struct TcpOptions {
     pub timestamps: Option<Timestamps>,
     /// SACK blocks: first sequence number of each, and the one after its last. At most 4.
     pub sack: SmallVec<[(SeqNumber, SeqNumber); 4]>,
-    /// MPTCP options, in the order they stand in.
+    /// MPTCP options, in order.
     pub mptcp: SmallVec<[MptcpOption; 2]>,
     /// Fast Open cookie of 4 to 16 bytes, an even number (RFC 7413 §4.1.1); empty to ask for one.
     pub fast_open: Option<SmallVec<[u8; 16]>>,
@@ -144,7 +144,7 @@ pub struct TcpOptions {
 impl TcpOptions {
     /// Decodes `bytes`, the options of a TCP header; bytes beyond [`MAX_OPTIONS`] are ignored. Unknown kinds
     /// and MPTCP subtypes are skipped, an option of the wrong length is counted and skipped, a list that
-    /// breaks off is counted and read that far. Of an option that stands there twice the last counts; MPTCP
+    /// breaks off is counted and read that far. Of an option that occurs twice the last one counts; MPTCP
     /// options and SACK blocks add up.
     pub fn parse(bytes: &[u8]) -> TcpOptions {
         let mut options = TcpOptions::default();
@@ -235,7 +235,7 @@ impl TcpOptions {
         while !self.fits() && self.sack.pop().is_some() {}
     }
 
-    /// There is an MPTCP option other than DSS. An ACK that carries one is no duplicate that tells of
+    /// There is an MPTCP option other than DSS. An ACK that carries one is not a duplicate ACK that signals
     /// congestion (RFC 8684 §3.4.1).
     pub fn has_signal(&self) -> bool {
         self.mptcp.iter().any(|o| !matches!(o, MptcpOption::Dss(_)))
@@ -334,7 +334,7 @@ impl TcpOptions {
         cut.shed_sack();
         while !cut.fits() && cut.mptcp.pop().is_some() {}
         if !cut.fits() {
-            // Only an illegal cookie is left to blame: the others take 19 bytes.
+            // Only an illegal cookie can be the cause: the others take 19 bytes.
             cut.fast_open = None;
         }
         let written = cut.emit(buf);

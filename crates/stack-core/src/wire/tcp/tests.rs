@@ -164,7 +164,7 @@ fn sack_leaves_room_for_a_data_ack() {
     assert_eq!((options.sack.len(), options.len(), options.room()), (3, 40, 4));
     options.mptcp.push(Dss { data_fin: false, ack: Some(DataAck::Long(7)), mapping: None }.into());
     assert_eq!(options.len(), 48);
-    // Even without the caller's care a header stays legal and the DATA_ACK goes out.
+    // Even if the caller passes too much, the header stays legal and the DATA_ACK goes out.
     let cut = TcpOptions::parse(&emitted(&options));
     assert_eq!((cut.sack.len(), &cut.mptcp), (2, &options.mptcp));
     options.shed_sack();
