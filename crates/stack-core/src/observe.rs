@@ -23,7 +23,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// SYN with MP_CAPABLE received.
+    /// SYN received at a listener whose MP_CAPABLE offers a version and algorithm that the stack knows.
     MPCapableSYNRX,
     /// SYN with MP_CAPABLE sent.
     MPCapableSYNTX,
@@ -55,7 +55,7 @@ counters! {
     MPJoinSynAckBackupRx,
     /// HMAC of the SYN/ACK was wrong.
     MPJoinSynAckHMacFailure,
-    /// Third ACK with MP_JOIN received and valid.
+    /// Third ACK with MP_JOIN received, valid, and the subflow accepted.
     MPJoinAckRx,
     /// HMAC of the third ACK was wrong.
     MPJoinAckHMacFailure,

@@ -305,8 +305,12 @@ impl Connection {
         }
     }
 
-    /// MP_PRIO (RFC 8684 §3.3.8): for the subflow that carries it.
+    /// MP_PRIO (RFC 8684 §3.3.8): for the subflow that carries it. RFC 6824's form, which could name another
+    /// subflow by its Address ID, is no longer defined (appendix E).
     pub(crate) fn on_prio(&mut self, ctx: &mut Context, now: Instant, i: usize, p: &MpPrio) {
+        if p.address_id.is_some() {
+            return;
+        }
         self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPPrioRx);
         self.subflows[i].on_prio(p.backup);
     }

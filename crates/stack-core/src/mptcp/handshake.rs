@@ -39,15 +39,28 @@ pub(crate) fn sole_capable(seg: &TcpRepr) -> Result<Option<&MpCapable>, Fallback
 /// knows what it changes; one algorithm, and of those HMAC-SHA256; no checksums if we refuse them. An answer
 /// names exactly one algorithm.
 fn check_flags(flags: CapableFlags, answer: bool, config: &ConnectionConfig) -> Result<(), FallbackReason> {
-    let sha256 = CapableFlags::HMAC_SHA256;
-    let algorithm = if answer { flags.algorithms == sha256 } else { flags.algorithms & sha256 != 0 };
-    if flags.extensibility || !algorithm {
+    if !are_understood(flags, answer) {
         return Err(FallbackReason::Unacceptable);
     }
     if flags.checksum_required && !config.checksum && !config.accept_checksum {
         return Err(FallbackReason::ChecksumRefused);
     }
     Ok(())
+}
+
+/// Whether the flags ask for nothing that this version does not know.
+fn are_understood(flags: CapableFlags, answer: bool) -> bool {
+    let sha256 = CapableFlags::HMAC_SHA256;
+    let algorithm = if answer { flags.algorithms == sha256 } else { flags.algorithms & sha256 != 0 };
+    !flags.extensibility && algorithm
+}
+
+/// Whether a SYN offers MPTCP in a form that this version understands, whatever a listener makes of it.
+pub(crate) fn is_offer(syn: &TcpRepr) -> bool {
+    matches!(
+        sole_capable(syn),
+        Ok(Some(&MpCapable::Syn { version, flags })) if version >= VERSION && are_understood(flags, false)
+    )
 }
 
 /// What the MP_CAPABLE of a SYN offers, or why it comes to nothing. A later version than ours is answered

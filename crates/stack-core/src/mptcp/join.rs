@@ -290,7 +290,6 @@ impl Connection {
             self.count(ctx, now, id, Counter::MPJoinAckHMacFailure);
             return Err(Refusal::PROTOCOL);
         }
-        self.count(ctx, now, id, Counter::MPJoinAckRx);
         let port = self.subflows[i].tcp.tuple().local.port();
         if self.subflows[i].join.is_incoming() && !self.offers_port(port) {
             // The advertisement was taken back meanwhile.
@@ -305,6 +304,7 @@ impl Connection {
             self.count(ctx, now, id, Counter::MPJoinRejected);
             return Err(refusal);
         }
+        self.count(ctx, now, id, Counter::MPJoinAckRx);
         self.subflows[i].join.on_joined();
         // RFC 8684 §3.2: the third ACK must be answered, or the peer keeps sending it.
         self.subflows[i].tcp.ack_now();

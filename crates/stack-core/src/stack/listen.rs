@@ -9,7 +9,7 @@ use crate::error::{ConnectError, ListenError};
 use crate::event::IncomingId;
 use crate::mptcp::Connection;
 use crate::mptcp::connection::Role;
-use crate::mptcp::handshake::capable;
+use crate::mptcp::handshake::is_offer;
 use crate::mptcp::join_state::Join;
 use crate::mptcp::lifecycle::Admission;
 use crate::mptcp::subflow::EndIds;
@@ -58,7 +58,7 @@ impl Stack {
         }
         let Some(l) = self.listeners.get(listener) else { return };
         let full = l.is_full(self.ctx.half_open(listener)) || self.ctx.events_full();
-        let mptcp = capable(syn.seg).is_some();
+        let mptcp = is_offer(syn.seg);
         if l.answers_with_cookie(full) {
             if mptcp {
                 self.ctx.observe(now, None, None, Counter::MPCapableSYNRX);

@@ -55,6 +55,9 @@ fn what_a_server_makes_of_each_offer() {
         let syn_ack = only(end.send(&mut lab, SYN, &options, &[]));
         assert!(syn_ack.seg.flags.syn && syn_ack.seg.flags.ack, "{what}: {syn_ack:?}");
         let c = lab.accepted[0];
+        // As on Linux: what a listener of this version could answer with MPTCP.
+        let counted = matches!(expected, None | Some(ChecksumRefused));
+        assert_eq!(lab.counter(Counter::MPCapableSYNRX), u64::from(counted), "{what}");
         match expected {
             Some(reason) => {
                 assert!(syn_ack.seg.options.mptcp.is_empty(), "{what}: {syn_ack:?}");

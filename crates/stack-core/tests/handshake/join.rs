@@ -215,6 +215,8 @@ fn refused_joins_are_reset_with_the_reason() {
     refused(b.send(&mut lab, ACK, &[join_ack(keys.ack_hmac(8, nb))], &[]), PROHIBITED, true);
     refused(syn(&mut lab, stack_at(PORT), keys.stack_token()), PROHIBITED, true);
     assert_eq!((subflows(&lab, c), lab.counter(Counter::MPJoinRejected)), (2, 2));
+    // As on Linux, only joins that were accepted.
+    assert_eq!(lab.counter(Counter::MPJoinAckRx), 1);
 }
 
 #[test]

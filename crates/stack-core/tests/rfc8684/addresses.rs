@@ -435,13 +435,13 @@ fn mp_prio_concerns_the_subflow_that_carries_it() {
     let mut l = Lab::server(ConnectionConfig::default().with_no_delay(true), 1);
     let second = l.join(3, 0);
     for (backup, id) in [(true, None), (false, None), (true, Some(AddressId(3)))] {
-        // An ID in RFC 6824's form would name another subflow; it means nothing any more (RFC 8684 appendix
-        // E).
         let prio = MpPrio { backup, address_id: id };
         l.send(0, Out::options([prio.into()]));
         let infos = l.subflows();
-        assert_eq!((infos[0].backup, infos[1].backup), (backup, false));
+        // RFC 6824's form with an Address ID is ignored (RFC 8684 appendix E).
+        assert_eq!((infos[0].backup, infos[1].backup), (backup && id.is_none(), false));
     }
+    l.send(0, Out::options([MpPrio { backup: true, address_id: None }.into()]));
     l.take_all();
     l.write(10_000);
     let on: Vec<_> = l.take_all().into_iter().filter(|s| !s.payload.is_empty()).map(|s| s.flow).collect();
