@@ -131,7 +131,8 @@ pub struct ConnectionConfig {
     /// Bytes received that the application has not read yet, shared by all subflows.
     pub receive_buffer: usize,
     /// Data that is neither acknowledged nor accepted for so long ends the connection (RFC 5482). Also bounds
-    /// the handshake.
+    /// the handshake, hence the default: a SYN is repeated for three minutes at least (RFC 9293 §3.8.3,
+    /// MUST-23).
     pub user_timeout: Duration,
     /// Probes of an idle connection; `None`: none (SO_KEEPALIVE).
     pub keep_alive: Option<KeepAlive>,
@@ -184,7 +185,7 @@ impl Default for ConnectionConfig {
             scheduler: String::from("min-rtt"),
             send_buffer: 8 << 20,
             receive_buffer: 8 << 20,
-            user_timeout: Duration::from_secs(120),
+            user_timeout: Duration::from_secs(180),
             keep_alive: None,
             max_segment_size: None,
             mtu_probe_interval: Some(Duration::from_secs(600)),

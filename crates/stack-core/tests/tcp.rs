@@ -229,11 +229,24 @@ fn a_closed_window_is_probed_with_back_off_and_never_given_up_while_answered() {
         let expected = (pair[0] * 2).min(Duration::from_secs(75));
         assert!(pair[1].abs_diff(expected) < ms(50), "{gaps:?}");
     }
-    assert_eq!(s.state(), "ESTABLISHED", "far beyond the user timeout of 120 s");
+    assert_eq!(s.state(), "ESTABLISHED", "far beyond the user timeout of 180 s");
     s.window = 60_000;
     s.segment(ACK, &[]);
     s.wait(ms(300));
     assert!(!s.take_data().is_empty());
+}
+
+/// RFC 9293 §3.8.3, MUST-23.
+#[test]
+fn a_syn_is_repeated_for_three_minutes() {
+    let mut s = Script::new();
+    s.connect(Script::config());
+    s.wait(Duration::from_secs(179));
+    let last = s.take().into_iter().filter(|(_, seg, _)| seg.flags.syn).map(|(at, ..)| at).max();
+    assert!(last.is_some_and(|at| at > Instant::from_millis(120_000)), "{last:?}");
+    assert_eq!(s.state(), "SYN-SENT");
+    s.wait(Duration::from_secs(2));
+    assert_eq!(s.error(), Some(ConnectionError::TimedOut));
 }
 
 #[test]
