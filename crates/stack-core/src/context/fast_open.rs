@@ -1,7 +1,6 @@
 //! TCP Fast Open (RFC 7413): the cookies that this stack gives as a server, and those that it has been given
 //! as a client.
 
-use super::hash::Seeded;
 use crate::info::FastOpenServer;
 use crate::observe::Counter;
 use crate::tcp::FourTuple;
@@ -10,9 +9,8 @@ use crate::wire::tcp::TcpRepr;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
 use bytes::Bytes;
-use core::hash::{Hash, Hasher};
+use core::hash::{Hash as _, Hasher as _};
 use core::net::{IpAddr, SocketAddr};
-use hashbrown::HashMap;
 use rand_chacha::ChaCha12Rng;
 use rand_core::{Rng, SeedableRng};
 use siphasher::sip::SipHasher24;
@@ -90,7 +88,8 @@ enum Validity {
 pub(crate) struct FastOpen {
     key: (u64, u64),
     requests: BTreeMap<ListenerId, Requests>,
-    servers: HashMap<(IpAddr, SocketAddr), Server, Seeded>,
+    /// By our address and the server's with its port. Ordered, so that all ports of a server are together.
+    servers: BTreeMap<(IpAddr, SocketAddr), Server>,
 }
 
 impl FastOpen {
@@ -99,8 +98,7 @@ impl FastOpen {
         let mut rng = ChaCha12Rng::from_seed(seed);
         rng.set_stream(1);
         let key = (rng.next_u64(), rng.next_u64());
-        let servers = HashMap::with_hasher(Seeded::new((rng.next_u64(), rng.next_u64())));
-        FastOpen { key, requests: BTreeMap::new(), servers }
+        FastOpen { key, requests: BTreeMap::new(), servers: BTreeMap::new() }
     }
 
     // ---- server ----
@@ -211,12 +209,20 @@ impl FastOpen {
 
     // ---- client ----
 
-    /// What to do with a SYN from `local` to `remote`.
+    /// What to do with a SYN from `local` to `remote`. A cookie is good for every port of a server (RFC 7413
+    /// §4.1.3); that Fast Open failed is remembered of the one port where it did (§4.1.3.1).
     pub(crate) fn advise(&self, now: Instant, local: IpAddr, remote: SocketAddr) -> Advice {
-        match self.servers.get(&(local, remote)) {
-            Some(s) if s.disabled_until.is_some_and(|t| now < t) => Advice::Leave,
-            Some(s) if !s.cookie.is_empty() => Advice::Send(s.cookie.clone(), s.mss),
-            _ => Advice::Ask,
+        let known = self.servers.get(&(local, remote));
+        if known.is_some_and(|s| s.disabled_until.is_some_and(|t| now < t)) {
+            return Advice::Leave;
+        }
+        let [first, last] = [0, u16::MAX].map(|port| (local, SocketAddr::new(remote.ip(), port)));
+        let with_cookie = |s: &&Server| !s.cookie.is_empty();
+        let newest =
+            || self.servers.range(first..=last).map(|(_, s)| s).filter(with_cookie).max_by_key(|s| s.heard);
+        match known.filter(with_cookie).or_else(newest) {
+            Some(s) => Advice::Send(s.cookie.clone(), s.mss),
+            None => Advice::Ask,
         }
     }
 
@@ -348,6 +354,26 @@ mod tests {
         }
         assert_eq!(t.servers.len(), MAX_SERVERS);
         assert_eq!(t.advise(at(3000), local, server(2999)), Advice::Send(cookie, 1400));
+    }
+
+    /// RFC 7413 §4.1.3 and §4.1.3.1.
+    #[test]
+    fn a_cookie_is_good_for_every_port_of_a_server_and_a_failure_concerns_one() {
+        let mut t = table();
+        let at = |n: u64| Instant::from_millis(n);
+        for (local, server) in [("10.0.0.1", "10.0.0.9"), ("fd00::1", "fd00::9")] {
+            let local: IpAddr = local.parse().expect("an address");
+            let server: IpAddr = server.parse().expect("an address");
+            let port = |port| SocketAddr::new(server, port);
+            let (old, new) = (Cookie::from_slice(&[7; 8]), Cookie::from_slice(&[8; 8]));
+            t.remember(at(0), local, port(80), &old, 1400);
+            t.remember(at(1), local, port(443), &new, 1300);
+            assert_eq!(t.advise(at(2), local, port(8080)), Advice::Send(new.clone(), 1300));
+            t.disable(at(3), local, port(8080));
+            assert_eq!(t.advise(at(4), local, port(8080)), Advice::Leave);
+            assert_eq!(t.advise(at(4), local, port(80)), Advice::Send(old, 1400));
+            assert_eq!(t.advise(at(3) + DISABLED, local, port(8080)), Advice::Send(new, 1300));
+        }
     }
 
     #[test]
