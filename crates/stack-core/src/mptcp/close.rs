@@ -220,9 +220,11 @@ impl Connection {
             }
             return;
         }
-        // The peer's FIN closes its subflow only. Ours follows, but not while it is the only one for what is
-        // left to send: the last subflow stays open until everything has been DATA_ACKed.
-        let done = self.send.is_done();
+        // The peer's FIN closes its direction of one subflow, as in regular TCP. Ours follows, but not while
+        // it is the only one for what is left to send. After the peer's DATA_FIN that includes what may yet be
+        // written: the peer has nothing more to say and waits. Without one it leaves this subflow for another
+        // (break before make), and what is written later goes there.
+        let done = if self.recv.is_finished() { self.send.is_fin_acked() } else { self.send.is_done() };
         let usable = self.subflows.iter().filter(|m| m.can_send_data() && !m.tcp.fin_received()).count();
         for m in self.subflows.iter_mut().filter(|m| m.tcp.fin_received()) {
             if done || usable > 0 {

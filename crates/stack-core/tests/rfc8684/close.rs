@@ -122,12 +122,6 @@ fn the_last_subflow_stays_open_for_what_is_left_to_send() {
     // The peer's FIN ends its direction of the subflow. RFC 8684 §3.3.3: a host does not close all subflows
     // while data is outstanding.
     let mut l = server();
-    l.write(10);
-    l.ack(0);
-    l.send(0, Out { fin: true, ..Out::options([l.dss(None)]) });
-    l.take_all();
-    // Nothing was left, so ours followed at once; but in this one something is.
-    let mut l = server();
     let nothing_yet = l.dss(None);
     l.write(1000);
     l.take_all();
@@ -136,8 +130,46 @@ fn the_last_subflow_stays_open_for_what_is_left_to_send() {
     assert!(early.is_empty(), "a FIN while data is outstanding");
     l.write(500);
     assert!(l.take(|s| s.payload.len() == 500).is_some(), "data still goes");
+    l.stack.shutdown(l.now, l.conn).expect("shutdown");
+    l.poll();
     l.ack(0);
     assert!(l.take(|s| s.seg.flags.fin).is_some(), "all is acknowledged");
+}
+
+/// The DATA_FIN ends one direction of the connection, and a FIN one of the subflow (RFC 8684 §3.3.3): a peer
+/// may send both and wait for a response.
+#[test]
+fn a_response_follows_the_peers_data_fin_and_fin_in_as_many_parts_as_it_has() {
+    for client in [false, true] {
+        for fin in [false, true] {
+            let config = ConnectionConfig::default();
+            let mut l = if client { Lab::client(config, 1) } else { Lab::server(config, 1) };
+            l.data(0, 1, 100);
+            let option = data_fin(&l, l.map_bytes(101, 0, 1, &[]));
+            l.send(0, Out { fin, ..Out::options([option]) });
+            assert!(l.ended);
+            l.advance(Duration::from_secs(1));
+            if !fin {
+                l.send(0, Out { fin: true, ..Out::options([l.dss(None)]) });
+            }
+            for part in [300, 0, 200] {
+                l.take_all();
+                l.write(part);
+                if part > 0 {
+                    assert!(l.take(|s| s.payload.len() == part).is_some(), "{part} bytes, client: {client}");
+                }
+                l.ack(0);
+                l.advance(Duration::from_secs(30));
+                let fins = l.take_all().into_iter().filter(|s| s.seg.flags.fin).count();
+                assert_eq!(fins, 0, "the application may write more");
+            }
+            l.stack.shutdown(l.now, l.conn).expect("shutdown");
+            l.poll();
+            l.ack(0);
+            assert_eq!(closed(&l), Some(None));
+            assert!(l.take(|s| s.seg.flags.fin).is_some(), "client: {client}");
+        }
+    }
 }
 
 #[test]
