@@ -748,3 +748,20 @@ fn after_a_lost_syn_the_first_data_wait_three_seconds_for_an_acknowledgement() {
     s.wait(ms(20));
     assert_eq!(s.take_data(), [(0, 500)]);
 }
+
+/// RFC 9293 §3.6.1, SHLD-3.
+#[test]
+fn data_for_an_application_that_has_gone_are_answered_with_a_reset() {
+    let mut s = Script::connected(Script::config());
+    s.write(500);
+    s.wait(ms(1));
+    s.acknowledge(500);
+    let id = s.connection.expect("a connection");
+    s.stack.close(s.now, id);
+    s.poll();
+    s.segment(ACK, &[]);
+    assert!(s.take().iter().all(|(_, seg, _)| !seg.flags.rst));
+    s.segment(ACK, b"more");
+    assert!(s.take().iter().any(|(_, seg, _)| seg.flags.rst));
+    assert!(s.stack.info(id).is_none());
+}

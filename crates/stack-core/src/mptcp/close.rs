@@ -331,7 +331,7 @@ impl Connection {
     }
 
     /// The application lets go: what it wrote is still delivered. Data it has not read, or that comes later,
-    /// cannot be: unread data make it an abort, as in TCP (RFC 9293 §3.10.4 via RFC 2525 §2.17).
+    /// cannot be: they make it an abort, as in TCP (RFC 9293 §3.6.1, SHLD-3; RFC 2525 §2.17).
     fn detach(&mut self, ctx: &mut Context, now: Instant) {
         self.life.on_let_go();
         if self.life.has_ended() {

@@ -7,6 +7,7 @@ use super::join::Refusal;
 use super::join_state::Join;
 use super::mapping::{Inserted, RxMapping};
 use crate::context::Context;
+use crate::error::ConnectionError;
 use crate::event::{Event, SubflowReset};
 use crate::observe::Counter;
 use crate::tcp::{Arrival, CloseReason, Disposition, IcmpOutcome, News, NewsSet, Outcome, State};
@@ -27,6 +28,10 @@ impl Connection {
         arrival: Arrival<'_>,
     ) {
         self.on_segment(ctx, now, id, arrival);
+        if self.recv.has_discarded() && !self.life.has_ended() {
+            // RFC 9293 §3.6.1, SHLD-3: the peer learns that nobody reads what it sends.
+            self.abort(ctx, now, ConnectionError::Aborted);
+        }
         self.subflows.sweep();
     }
 

@@ -135,6 +135,11 @@ impl ReceiveState {
         self.queue.discard();
     }
 
+    /// Data were dropped because the application does not read any more.
+    pub(crate) fn has_discarded(&self) -> bool {
+        self.queue.has_discarded()
+    }
+
     // ---- acknowledgements and the window ----
 
     /// The DATA_ACK to send.

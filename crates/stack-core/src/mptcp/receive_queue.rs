@@ -37,7 +37,16 @@ pub(crate) struct ReceiveQueue {
     fin: Option<DataOffset>,
     fin_passed: bool,
     capacity: usize,
-    discard: bool,
+    reader: Reader,
+}
+
+/// Whether the application reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reader {
+    Reads,
+    Gone,
+    /// Data have come since it has gone.
+    Missed,
 }
 
 impl ReceiveQueue {
@@ -51,7 +60,7 @@ impl ReceiveQueue {
             fin: None,
             fin_passed: false,
             capacity,
-            discard: false,
+            reader: Reader::Reads,
         }
     }
 
@@ -147,8 +156,9 @@ impl ReceiveQueue {
         let n = bytes.len();
         self.next += n as u64;
         d.readable += n as u64;
-        if !self.discard {
-            self.readable.push(bytes);
+        match self.reader {
+            Reader::Reads => self.readable.push(bytes),
+            Reader::Gone | Reader::Missed => self.reader = Reader::Missed,
         }
     }
 
@@ -178,11 +188,15 @@ impl ReceiveQueue {
         self.readable.pop(max)
     }
 
-    /// The application will not read any more: what is queued is dropped, what still comes is acknowledged
-    /// and dropped.
+    /// The application will not read any more: what still comes is dropped.
     pub(crate) fn discard(&mut self) {
-        self.discard = true;
+        self.reader = Reader::Gone;
         self.readable.clear();
+    }
+
+    /// Data were dropped because the application does not read any more.
+    pub(crate) fn has_discarded(&self) -> bool {
+        self.reader == Reader::Missed
     }
 }
 

@@ -555,3 +555,46 @@ fn a_subflow_silent_for_the_user_timeout_is_reset() {
     assert_eq!(closed(&l), None);
     assert_eq!(l.subflows().len(), 1);
 }
+
+/// RFC 9293 §3.6.1, SHLD-3, which for a whole connection is MP_FASTCLOSE (RFC 8684 §3.5).
+#[test]
+fn data_for_an_application_that_has_gone_end_the_connection() {
+    for unread in [false, true] {
+        let mut l = server();
+        let second = l.join(3, 0);
+        l.data(0, 1, 100);
+        if unread {
+            l.paused = true;
+            l.data(0, 101, 50);
+        }
+        l.take_all();
+        l.stack.close(l.now, l.conn);
+        l.poll();
+        if !unread {
+            // What is no news changes nothing.
+            l.data(0, 1, 100);
+            l.advance(Duration::from_secs(1));
+            assert!(l.take(|s| s.seg.flags.rst).is_none());
+            l.data(1, 101, 50);
+        }
+        let told = l.take_all();
+        for flow in [0, second] {
+            let of_flow = |s: &&Seen| s.flow == Some(flow) && s.seg.flags.rst && is_fast_close(s);
+            assert_eq!(told.iter().filter(of_flow).count(), 1, "unread: {unread}, subflow {flow}");
+        }
+    }
+}
+
+/// What was written before is still delivered to a peer that has nothing more to say.
+#[test]
+fn a_closed_connection_delivers_what_was_written() {
+    let mut l = server();
+    l.write(3000);
+    l.stack.close(l.now, l.conn);
+    l.poll();
+    l.ack(0);
+    let option = data_fin(&l, l.map_bytes(1, 0, 1, &[]));
+    l.send(0, Out::options([option]));
+    let told = l.take_all();
+    assert!(told.iter().any(|s| s.seg.flags.fin) && told.iter().all(|s| !s.seg.flags.rst), "{told:?}");
+}

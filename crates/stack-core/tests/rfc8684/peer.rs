@@ -104,6 +104,8 @@ pub(crate) struct Lab {
     pub(crate) sent: Vec<Seen>,
     /// Window field of the peer's segments.
     pub(crate) window: u16,
+    /// The application does not read.
+    pub(crate) paused: bool,
     timestamps: bool,
     /// The peer's SYNs allow SACK.
     sack: bool,
@@ -159,6 +161,7 @@ impl Lab {
             data_acked: 1,
             sent: Vec::new(),
             window: WINDOW,
+            paused: false,
             timestamps: false,
             sack: true,
         }
@@ -370,7 +373,9 @@ impl Lab {
                 continue;
             }
             let Some(event) = self.stack.poll_event() else { break };
-            if let Event::Readable { connection } = event {
+            if let Event::Readable { connection } = event
+                && !self.paused
+            {
                 self.read(connection);
             }
             self.events.push(event);
