@@ -80,6 +80,8 @@ pub struct ConnectionInfo {
     pub readable: usize,
     /// Bytes that send would take right now.
     pub writable: usize,
+    /// Bytes written that the peer has not acknowledged (SIOCOUTQ).
+    pub send_queue: u64,
     /// Why it ended, when not cleanly.
     pub error: Option<ConnectionError>,
     /// Subflows that ended other than by FIN, and joins that failed: the last [`LOST_KEPT`], oldest first.

@@ -75,6 +75,16 @@ pub enum Error {
         /// Why.
         source: SetError,
     },
+    /// The stack was stopped before the peers had acknowledged everything that was written.
+    #[error(
+        "{bytes} bytes of {connections} connections were not delivered: the peers did not acknowledge them within the linger time"
+    )]
+    Undelivered {
+        /// Connections that had something left.
+        connections: usize,
+        /// Bytes without an acknowledgement.
+        bytes: u64,
+    },
     /// The stack has been stopped.
     #[error("the stack has been stopped")]
     Stopped,
@@ -93,7 +103,7 @@ impl Error {
             Error::Connect { source, .. } => connect_kind(source),
             Error::Connection { source, .. } => connection_kind(*source),
             Error::NoRoute { .. } => ErrorKind::NetworkUnreachable,
-            Error::ConnectTimeout { .. } => ErrorKind::TimedOut,
+            Error::ConnectTimeout { .. } | Error::Undelivered { .. } => ErrorKind::TimedOut,
             Error::Listen { source, .. } => match source {
                 ListenError::InUse(_) => ErrorKind::AddrInUse,
                 ListenError::NoPort => ErrorKind::InvalidInput,

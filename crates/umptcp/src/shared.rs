@@ -340,6 +340,16 @@ impl Shared {
         })
     }
 
+    /// Data waits for a reader.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.inbound.with(|i| !i.queue.is_empty())
+    }
+
+    /// Bytes written that the worker has not taken.
+    pub(crate) fn uncollected(&self) -> usize {
+        self.outbound.with(|o| o.bytes)
+    }
+
     /// Ends reading. `discard`: data that has arrived is dropped.
     pub(crate) fn end_reading(&self, end: End, discard: bool) {
         self.inbound.change(|i| {
@@ -422,18 +432,18 @@ impl Shared {
         finished
     }
 
-    /// Ends writing. Data written before is still sent, unless `end` is an error.
-    pub(crate) fn end_writing(&self, end: End) {
+    /// Ends writing. Data written before is still sent, unless `end` is an error. Returns how it ends now:
+    /// with an error if there was one before.
+    pub(crate) fn end_writing(&self, end: End) -> End {
         self.outbound.change(|o| {
             if matches!(end, End::Error(_)) {
                 o.queue.clear();
                 o.tail.clear();
                 o.bytes = 0;
                 o.end = Some(end);
-            } else {
-                o.end = o.end.or(Some(end));
             }
-        });
+            *o.end.get_or_insert(end)
+        })
     }
 
     // ---- the end ----

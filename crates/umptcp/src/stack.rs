@@ -1,9 +1,10 @@
 //! The stack, as programs use it.
 
 use crate::cookies::CookieFile;
+use crate::error::Error;
 use crate::handle::Handle;
 use crate::nics::Nics;
-use crate::worker::{Commands, Worker};
+use crate::worker::{Commands, Undelivered, Worker};
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::path::PathBuf;
@@ -251,7 +252,11 @@ impl StackBuilder {
             if let Err(error) = &result {
                 tracing::error!(%error, "the worker failed");
             }
-            result
+            let Undelivered { connections, bytes } = event_loop.handler().undelivered();
+            result.and_then(|()| match connections {
+                0 => Ok(()),
+                _ => Err(Error::Undelivered { connections, bytes }.into()),
+            })
         })?;
         let stack = Stack { handle, thread: Some(thread), linger, nics };
         for path in paths {
@@ -314,7 +319,11 @@ impl Stack {
         Ok(self.handle.commands.call(|_, cx| cx.stack.counters().clone())?)
     }
 
-    /// Stops the stack as dropping it does, with this linger time, and returns the worker's error, if any.
+    /// Stops the stack as dropping it does, with this linger time.
+    ///
+    /// # Errors
+    /// [`Error::Undelivered`] when peers have not acknowledged everything that was written; an error of the
+    /// worker.
     pub fn stop(mut self, linger: Duration) -> io::Result<()> {
         self.linger = linger;
         self.end()

@@ -23,7 +23,9 @@ use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};
 ///
 /// It works like [`std::net::TcpStream`] and can be read and written from several threads, through
 /// `&MptcpStream` or a clone made by [`MptcpStream::try_clone`]. Dropping the last handle closes the
-/// connection; data written before that is still delivered in the background.
+/// connection; data written before that is still delivered in the background. As with the kernel's sockets,
+/// data of the peer's that nobody has read, or that comes later, ends the connection with a reset instead, so
+/// that the peer does not believe that they were read: read until the end of the stream if it matters.
 #[derive(Debug, Clone)]
 pub struct MptcpStream(Arc<Inner>);
 
@@ -47,7 +49,8 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.handle.commands.send(Command::Close(self.id));
+        let unread = self.reader.get_mut().is_ok_and(|queue| !queue.is_empty());
+        self.handle.commands.send(Command::Close { id: self.id, unread });
     }
 }
 
@@ -292,15 +295,22 @@ impl MptcpStream {
     }
 
     /// Shuts down reading, writing or both. Data written before that is still delivered.
+    ///
+    /// # Errors
+    /// When the connection has ended with an error: what was written may not have arrived.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         if matches!(how, Shutdown::Read | Shutdown::Both) {
             self.0.shared.end_reading(End::Finished, true);
         }
-        if matches!(how, Shutdown::Write | Shutdown::Both) {
-            self.0.shared.end_writing(End::Finished);
-        }
+        let end = match how {
+            Shutdown::Write | Shutdown::Both => self.0.shared.end_writing(End::Finished),
+            Shutdown::Read => End::Finished,
+        };
         self.look(self.0.shared.mark_dirty());
-        Ok(())
+        match end {
+            End::Finished | End::Error(ConnectionError::SendClosed) => Ok(()),
+            End::Error(source) => Err(self.error(source).into()),
+        }
     }
 
     /// Aborts the connection: data in flight is lost, and the peer gets a reset.

@@ -521,3 +521,59 @@ fn a_request_goes_with_the_syn() {
     let _ = client.write_all(b"question");
     assert_eq!(client.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionRefused);
 }
+
+/// RFC 9293 §3.6.1, SHLD-3; RFC 2525 §2.17.
+#[test]
+fn dropping_a_stream_with_unread_data_resets_the_connection() {
+    // Data may wait in the reader's own queue, in the one it shares with the worker, and in the stack.
+    for (len, read) in [(1000, 1), (1000, 0), (12 << 20, 0)] {
+        let (a, b) = two_stacks(1, |s| s);
+        let (client, server) = connected(&a, &b);
+        let sender = std::thread::spawn(move || {
+            (&client).write_all(&pattern(len, 1)).and_then(|()| (&client).read(&mut [0]))
+        });
+        let mut first = vec![0; read];
+        (&server).read_exact(&mut first).unwrap();
+        wait_for(|| server.info().unwrap().bytes_received >= 1000);
+        drop(server);
+        let error = sender.join().unwrap().expect_err("the peer learns of it");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{len} bytes, {read} read");
+    }
+}
+
+#[test]
+fn a_stream_dropped_before_the_peer_has_read_everything_still_delivers_it() {
+    let (a, b) = two_stacks(1, |s| s);
+    let (client, server) = connected(&a, &b);
+    let data = pattern(12 << 20, 3);
+    let expected = data.clone();
+    (&client).write_all(b"hello").unwrap();
+    (&server).read_exact(&mut [0; 5]).unwrap();
+    let sender = std::thread::spawn(move || (&server).write_all(&data).unwrap());
+    std::thread::sleep(Duration::from_millis(100));
+    let mut got = Vec::new();
+    (&client).read_to_end(&mut got).unwrap();
+    sender.join().unwrap();
+    assert!(got == expected, "every byte, in order");
+}
+
+#[test]
+fn stopping_says_what_was_not_delivered_and_the_peers_learn_of_it() {
+    let (a, b) = two_stacks(1, |s| s);
+    let (client, server) = connected(&a, &b);
+    // More than the peer's buffers take.
+    client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let written = (&client).write_all(&pattern(64 << 20, 1));
+    assert_eq!(written.unwrap_err().kind(), ErrorKind::WouldBlock);
+    let error = a.stop(Duration::from_millis(100)).expect_err("the peer has not read it");
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
+    let inner = error.get_ref().and_then(|e| e.downcast_ref::<umptcp::Error>());
+    assert!(
+        matches!(inner, Some(umptcp::Error::Undelivered { connections: 1, bytes }) if *bytes > 1 << 20),
+        "{error}"
+    );
+    let mut got = Vec::new();
+    assert_eq!((&server).read_to_end(&mut got).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert!(client.shutdown(Shutdown::Write).is_err(), "the stack has stopped");
+    b.stop(Duration::ZERO).unwrap();
+}

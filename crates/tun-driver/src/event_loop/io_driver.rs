@@ -152,6 +152,11 @@ impl IoDriver {
         self.slots.iter().map(|s| s.path).collect()
     }
 
+    /// A packet waits for room in a device.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.slots.iter().any(|s| s.pending.is_some())
+    }
+
     pub(super) fn any_ready(&self) -> bool {
         self.slots.iter().any(|s| s.readable)
     }

@@ -77,6 +77,11 @@ impl<E: NetworkStack> Context<'_, E> {
         self.io.paths()
     }
 
+    /// A device has no room, so that packets wait.
+    pub fn is_blocked(&self) -> bool {
+        self.io.is_blocked()
+    }
+
     /// Makes [`EventLoop::run`] return once the handler has returned.
     pub fn stop(&mut self) {
         *self.stop = true;
@@ -103,6 +108,11 @@ impl<E: NetworkStack, H: Handler<E>> EventLoop<E, H> {
     /// The stack, accessible while the loop is not running.
     pub fn stack(&self) -> &E {
         &self.stack
+    }
+
+    /// The handler, accessible while the loop is not running.
+    pub fn handler(&self) -> &H {
+        &self.handler
     }
 
     /// Wakes this loop from other threads.

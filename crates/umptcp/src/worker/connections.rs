@@ -53,6 +53,34 @@ impl Entry {
             ended: false,
         }
     }
+
+    /// Bytes written that the stack has not taken.
+    fn unsent(&self) -> u64 {
+        let pending: usize = self.pending.iter().map(Bytes::len).sum();
+        (pending + self.shared.uncollected()) as u64
+    }
+}
+
+/// Bytes that the stack has and the peer has not acknowledged.
+fn in_stack(cx: &mut Context<'_>, id: ConnectionId) -> u64 {
+    cx.stack.info(id).map_or(0, |info| info.send_queue)
+}
+
+/// What was written and had to be given up when the stack was stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Undelivered {
+    /// Connections that had something left.
+    pub(crate) connections: usize,
+    /// Bytes that the peers have not acknowledged.
+    pub(crate) bytes: u64,
+}
+
+impl Undelivered {
+    /// A connection ends with so many bytes left.
+    pub(super) fn add(&mut self, bytes: u64) {
+        self.connections += usize::from(bytes > 0);
+        self.bytes += bytes;
+    }
 }
 
 /// How many closed connections to collect before checking which of them have ended.
@@ -180,8 +208,10 @@ impl Connections {
             return;
         }
         if entry.detached {
-            // Nobody reads, but the peer may wait for its data to be read before it reads ours.
-            while let Ok(Received::Data(_)) = cx.stack.receive(cx.now, id, usize::MAX) {}
+            // Nobody will ever read it, and the peer must know (RFC 9293 §3.6.1, SHLD-3).
+            if matches!(cx.stack.receive(cx.now, id, 1), Ok(Received::Data(_))) {
+                self.abort(cx, id);
+            }
             return;
         }
         loop {
@@ -252,27 +282,37 @@ impl Connections {
         listener
     }
 
-    /// No application holds this connection any more. What was written is still delivered.
-    pub(super) fn detach(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
+    /// No application holds this connection any more. What was written is still delivered, unless the peer
+    /// has sent data that nobody has read: it must not believe that they were (RFC 2525 §2.17, as Linux).
+    pub(super) fn detach(&mut self, cx: &mut Context<'_>, id: ConnectionId, unread: bool) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.detached = true;
-        entry.shared.end_writing(End::Finished);
         if entry.ended {
             cx.stack.close(cx.now, id);
             self.entries.remove(&id);
+            return;
+        }
+        let unread = unread || entry.shared.has_unread();
+        entry.shared.end_writing(End::Finished);
+        if unread || cx.stack.info(id).is_some_and(|info| info.readable > 0) {
+            self.abort(cx, id);
         } else {
             self.send(cx, id);
         }
     }
 
-    /// The stack is being stopped: closes the connection as if the application had dropped it.
-    pub(super) fn finish(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
-        let Some(entry) = self.entries.get_mut(&id) else { return };
+    /// The stack is being stopped: closes the connection as if the application had dropped it. Returns the
+    /// bytes that this gives up.
+    pub(super) fn finish(&mut self, cx: &mut Context<'_>, id: ConnectionId) -> u64 {
+        let Some(entry) = self.entries.get_mut(&id) else { return 0 };
+        let left = entry.unsent() + in_stack(cx, id);
         if entry.shared.is_connecting() {
             self.abort(cx, id);
-        } else {
-            self.detach(cx, id);
+            return left;
         }
+        self.detach(cx, id, false);
+        let goes_on = self.entries.contains_key(&id) || self.orphans.last() == Some(&id);
+        if goes_on { 0 } else { left }
     }
 
     /// The stack has everything that was written, and nobody holds the connection any more.
@@ -340,13 +380,15 @@ impl Connections {
         self.entries.is_empty() && self.orphans.is_empty()
     }
 
-    /// Aborts all that is left.
-    pub(super) fn abort_all(&mut self, cx: &mut Context<'_>) {
+    /// Aborts all that is left, and adds up what could not be delivered.
+    pub(super) fn abort_all(&mut self, cx: &mut Context<'_>, lost: &mut Undelivered) {
         for (id, entry) in self.entries.drain() {
+            lost.add(entry.unsent() + in_stack(cx, id));
             cx.stack.abort(cx.now, id);
             entry.shared.fail(ConnectionError::Aborted);
         }
         for id in self.orphans.drain(..) {
+            lost.add(in_stack(cx, id));
             cx.stack.abort(cx.now, id);
         }
     }

@@ -22,7 +22,7 @@ use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
 use umptcp_tun_driver::event_loop::{AttachedPath, Guard, Handler, Waker};
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
 
-pub(crate) use connections::Accepted;
+pub(crate) use connections::{Accepted, Undelivered};
 pub(crate) use context::Context;
 pub(crate) use listeners::ListenerShared;
 
@@ -33,8 +33,8 @@ type Job = Box<dyn FnOnce(&mut Worker, &mut Context<'_>) + Send>;
 pub(crate) enum Command {
     /// There is something to do for this connection: data to send, room to receive, a direction to close.
     Look(ConnectionId),
-    /// The last handle of a connection is gone.
-    Close(ConnectionId),
+    /// The last handle of a connection is gone. `unread`: with data that nobody has read.
+    Close { id: ConnectionId, unread: bool },
     /// A listener's queue has room again.
     Refill(ListenerId),
     /// The listener has been dropped.
@@ -46,12 +46,15 @@ pub(crate) enum Command {
 /// How often to check whether the last connections are done while the stack is being stopped.
 const LINGER_CHECK: Duration = Duration::from_millis(5);
 
+/// How long the resets of connections that are aborted in the end may take to leave.
+const RESET_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The stack is being stopped.
 struct Stopping {
     deadline: Instant,
     next_check: Instant,
-    /// What was left has been aborted, but the resets have not been sent yet.
-    aborted: bool,
+    /// What was left has been aborted: until when its resets may take to leave.
+    aborted: Option<Instant>,
 }
 
 /// The worker's state; the stack itself comes with each call.
@@ -61,6 +64,7 @@ pub(crate) struct Worker {
     listeners: Listeners,
     path_names: HashMap<PathId, String>,
     stopping: Option<Stopping>,
+    undelivered: Undelivered,
 }
 
 impl Worker {
@@ -71,6 +75,7 @@ impl Worker {
             listeners: Listeners::new(names),
             path_names: HashMap::new(),
             stopping: None,
+            undelivered: Undelivered::default(),
         }
     }
 
@@ -129,25 +134,35 @@ impl Worker {
             stopping.deadline = stopping.deadline.min(deadline);
             return;
         }
-        self.stopping = Some(Stopping { deadline, next_check: cx.now, aborted: false });
+        self.stopping = Some(Stopping { deadline, next_check: cx.now, aborted: None });
         for id in self.listeners.ids() {
             self.listeners.unlisten(cx, &mut self.connections, id);
         }
         for id in self.connections.ids() {
-            self.connections.finish(cx, id);
+            self.undelivered.add(self.connections.finish(cx, id));
         }
+    }
+
+    /// What could not be delivered before the stack stopped.
+    pub(crate) fn undelivered(&self) -> Undelivered {
+        self.undelivered
     }
 
     /// Whether everything is over, when the stack is being stopped.
     fn stopped(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(stopping) = &mut self.stopping else { return false };
-        if stopping.aborted || self.connections.all_done(cx) {
+        if let Some(patience) = stopping.aborted {
+            // A device without room keeps the resets that the peers wait for.
+            stopping.next_check = cx.now + LINGER_CHECK;
+            return !cx.is_blocked() || cx.now >= patience;
+        }
+        if self.connections.all_done(cx) {
             return true;
         }
         stopping.next_check = cx.now + LINGER_CHECK;
         if cx.now >= stopping.deadline {
-            stopping.aborted = true;
-            self.connections.abort_all(cx);
+            stopping.aborted = Some(cx.now + RESET_PATIENCE);
+            self.connections.abort_all(cx, &mut self.undelivered);
         }
         false
     }
@@ -174,7 +189,7 @@ impl Handler<Stack> for Worker {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Look(id) => self.connections.look(cx, id),
-                Command::Close(id) => self.connections.detach(cx, id),
+                Command::Close { id, unread } => self.connections.detach(cx, id, unread),
                 Command::Refill(id) => self.listeners.refill(cx, &mut self.connections, id),
                 Command::Unlisten(id) => self.listeners.unlisten(cx, &mut self.connections, id),
                 Command::Run(job) => job(self, cx),
@@ -229,7 +244,7 @@ impl Handler<Stack> for Worker {
 
     fn deadline(&self) -> Option<Instant> {
         let stopping = self.stopping.as_ref()?;
-        Some(if stopping.aborted { Instant::ZERO } else { stopping.next_check.min(stopping.deadline) })
+        Some(stopping.next_check.min(stopping.deadline.max(stopping.aborted.unwrap_or_default())))
     }
 }
 
