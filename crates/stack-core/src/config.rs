@@ -34,6 +34,11 @@ pub struct StackConfig {
     pub ephemeral_ports: core::ops::RangeInclusive<u16>,
     /// Most connections at once, TIME_WAIT not counted.
     pub max_connections: usize,
+    /// Most connections at once that the application has let go of and that still deliver what it wrote
+    /// (Linux's net.ipv4.tcp_max_orphans). One more is reset when it is let go of.
+    pub max_orphans: usize,
+    /// Most bytes that all of those together may have had left when they were let go of.
+    pub max_orphan_memory: u64,
     /// With so many events waiting for the application, those are dropped that tell nothing which cannot be
     /// asked: `FellBack` ([`ConnectionInfo::mptcp`]), `SubflowEstablished`, `SubflowClosed` and `JoinFailed`
     /// (`Stack::subflows`,
@@ -56,6 +61,8 @@ impl Default for StackConfig {
             schedulers: umptcp_scheduler::built_in(),
             ephemeral_ports: 49152..=65535,
             max_connections: 1 << 20,
+            max_orphans: 1 << 13,
+            max_orphan_memory: 256 << 20,
             max_events: 1 << 16,
             blackhole_timeout: Duration::from_secs(3600),
         }
@@ -168,6 +175,10 @@ pub struct ConnectionConfig {
     /// How long a connection without a subflow, or without one that is open for what is left to send, waits
     /// for a new one.
     pub close_timeout: Duration,
+    /// How long a connection that the application has let go of may go without delivering anything, for
+    /// instance because the peer keeps its window closed, before it is reset (Linux's
+    /// net.ipv4.tcp_orphan_retries).
+    pub orphan_timeout: Duration,
     /// Consecutive retransmission timeouts after which a subflow counts as stale.
     pub stale_loss_count: u8,
     /// How an abort tells the peer.
@@ -199,6 +210,7 @@ impl Default for ConnectionConfig {
             server_joins: false,
             syn_retrans_before_tcp_fallback: 2,
             close_timeout: Duration::from_secs(60),
+            orphan_timeout: Duration::from_secs(100),
             stale_loss_count: 4,
             fast_close: FastClose::Reset,
         }
@@ -211,6 +223,8 @@ with_methods! {
         with_schedulers schedulers: umptcp_scheduler::Registry,
         with_ephemeral_ports ephemeral_ports: core::ops::RangeInclusive<u16>,
         with_max_connections max_connections: usize,
+        with_max_orphans max_orphans: usize,
+        with_max_orphan_memory max_orphan_memory: u64,
         with_max_events max_events: usize,
         with_blackhole_timeout blackhole_timeout: Duration,
     }
@@ -246,6 +260,7 @@ with_methods! {
         with_server_joins server_joins: bool,
         with_syn_retrans_before_tcp_fallback syn_retrans_before_tcp_fallback: u8,
         with_close_timeout close_timeout: Duration,
+        with_orphan_timeout orphan_timeout: Duration,
         with_stale_loss_count stale_loss_count: u8,
         with_fast_close fast_close: FastClose,
     }

@@ -217,6 +217,8 @@ counters! {
     TcpOutOfWindowIcmps,
     /// Subflows and connections given up because the peer stopped answering.
     TcpAbortOnTimeout,
+    /// Connections reset when they were let go of, because too many were still delivering, or too much.
+    TcpAbortOnMemory,
     /// Out-of-order data dropped, on a subflow or at the data level: too many pieces were held.
     TcpOFODrop,
     /// Segments received with a wrong checksum.

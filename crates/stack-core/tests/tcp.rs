@@ -765,3 +765,22 @@ fn data_for_an_application_that_has_gone_are_answered_with_a_reset() {
     assert!(s.take().iter().any(|(_, seg, _)| seg.flags.rst));
     assert!(s.stack.info(id).is_none());
 }
+
+#[test]
+fn an_orphan_behind_a_closed_window_is_given_up() {
+    let mut s = Script::connected(Script::config().with_orphan_timeout(Duration::from_secs(50)));
+    s.window = 0;
+    s.segment(ACK, &[]);
+    s.write(500);
+    let id = s.connection.expect("a connection");
+    s.stack.close(s.now, id);
+    s.poll();
+    for second in 1..55 {
+        s.wait(Duration::from_secs(1));
+        assert_eq!(s.stack.info(id).is_none(), second >= 50, "after {second} s");
+        if second < 50 {
+            s.segment(ACK, &[]);
+        }
+    }
+    assert!(s.take().iter().any(|(_, seg, _)| seg.flags.rst));
+}

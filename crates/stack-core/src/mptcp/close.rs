@@ -333,7 +333,7 @@ impl Connection {
     /// The application lets go: what it wrote is still delivered. Data it has not read, or that comes later,
     /// cannot be: they make it an abort, as in TCP (RFC 9293 §3.6.1, SHLD-3; RFC 2525 §2.17).
     fn detach(&mut self, ctx: &mut Context, now: Instant) {
-        self.life.on_let_go();
+        self.life.on_let_go(now, self.send.bytes_acked());
         if self.life.has_ended() {
             return;
         }
@@ -345,6 +345,28 @@ impl Connection {
         self.recv.discard();
         self.send.shutdown();
         self.after_progress(ctx, now);
+    }
+
+    /// Bytes that it has left to deliver; `None`: it has ended.
+    pub(crate) fn left_to_deliver(&self) -> Option<u64> {
+        (!self.life.has_ended()).then(|| self.send.end() - self.send.una())
+    }
+
+    /// When a connection that nobody holds is given up unless it delivers something before. When everything
+    /// has been delivered, the deadline of the close counts instead.
+    pub(crate) fn orphan_deadline(&self) -> Option<Instant> {
+        let waits = !self.life.has_ended() && !self.send.is_fin_acked();
+        self.life.orphan_since().filter(|_| waits).map(|since| since + self.config.orphan_timeout)
+    }
+
+    /// That time has come. A peer that answers probes of its closed window keeps a subflow alive for as long
+    /// as it likes, but not the memory of a connection that nobody holds.
+    pub(crate) fn check_orphan(&mut self, ctx: &mut Context, now: Instant) {
+        if self.life.on_orphan_checked(now, self.send.bytes_acked()) {
+            return;
+        }
+        self.count(ctx, now, None, Counter::TcpAbortOnTimeout);
+        self.abort(ctx, now, ConnectionError::TimedOut);
     }
 
     /// It has ended, has no subflows, and the application has let go of it: it can be freed.

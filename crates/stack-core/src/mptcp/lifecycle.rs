@@ -102,7 +102,12 @@ impl State {
 enum Owner {
     Application,
     /// The application has let go: what it wrote is still delivered.
-    Nobody,
+    Nobody {
+        /// When it was last looked at whether something is.
+        since: Instant,
+        /// Bytes that the peer had acknowledged then.
+        acked: u64,
+    },
 }
 
 /// The life of a connection, and what decides whether it goes on without subflows.
@@ -257,14 +262,29 @@ impl Lifecycle {
         matches!(self.state, State::FastCloseWait { .. } | State::Ended { .. })
     }
 
-    /// The application lets go of it.
-    pub(crate) fn on_let_go(&mut self) {
-        self.owner = Owner::Nobody;
+    /// The application lets go of it; the peer has acknowledged `acked` bytes so far.
+    pub(crate) fn on_let_go(&mut self, now: Instant, acked: u64) {
+        self.owner = Owner::Nobody { since: now, acked };
     }
 
     /// The application has let go of it.
     pub(crate) fn is_orphan(&self) -> bool {
-        self.owner == Owner::Nobody
+        self.orphan_since().is_some()
+    }
+
+    /// When the application let go of it, or progress was last seen since.
+    pub(crate) fn orphan_since(&self) -> Option<Instant> {
+        match self.owner {
+            Owner::Application => None,
+            Owner::Nobody { since, .. } => Some(since),
+        }
+    }
+
+    /// Whether the peer has acknowledged more than when it was last looked at: `acked` bytes now.
+    pub(crate) fn on_orphan_checked(&mut self, now: Instant, acked: u64) -> bool {
+        let Owner::Nobody { acked: before, .. } = self.owner else { return true };
+        self.owner = Owner::Nobody { since: now, acked };
+        acked > before
     }
 
     // ---- with no subflow that could go on ----

@@ -55,10 +55,12 @@ enum Timer {
     Retry,
     /// The connection is given up.
     GiveUp,
+    /// Nobody holds the connection, and it may have delivered nothing for long.
+    Orphan,
 }
 
 /// Every timer, in the order in which those fire that are due at once.
-const ORDER: [Timer; 12] = [
+const ORDER: [Timer; 13] = [
     Timer::Subflow(SubflowTimer::Signal),
     Timer::Subflow(SubflowTimer::Tcp),
     Timer::Subflow(SubflowTimer::Join),
@@ -71,6 +73,7 @@ const ORDER: [Timer; 12] = [
     Timer::Pacing,
     Timer::Retry,
     Timer::GiveUp,
+    Timer::Orphan,
 ];
 
 impl SubflowTimer {
@@ -111,6 +114,7 @@ impl Connection {
             Timer::Pacing => self.send.pacing_wake(),
             Timer::Retry => self.addresses.failures.next_pause_end().filter(|_| !self.life.has_ended()),
             Timer::GiveUp => self.life.give_up_at(),
+            Timer::Orphan => self.orphan_deadline(),
         }
     }
 
@@ -151,6 +155,7 @@ impl Connection {
                 }
             }
             Timer::GiveUp => self.give_up(ctx, now),
+            Timer::Orphan => self.check_orphan(ctx, now),
         }
     }
 
@@ -274,6 +279,7 @@ mod tests {
             Timer::Pacing => 9,
             Timer::Retry => 10,
             Timer::GiveUp => 11,
+            Timer::Orphan => 12,
         }
     }
 

@@ -7,6 +7,7 @@ use crate::error::{ConnectError, ConnectionError, SignalError};
 use crate::info::Received;
 use crate::mptcp::Connection;
 use crate::mptcp::connection::{Parts, Role};
+use crate::observe::Counter;
 use crate::tcp::FourTuple;
 use crate::wire::ip::can_be_peer;
 use alloc::boxed::Box;
@@ -163,6 +164,12 @@ impl Stack {
     pub fn close(&mut self, now: Instant, connection: ConnectionId) {
         let Some(c) = self.connections.get_mut(&connection) else { return };
         c.handle_close(&mut self.ctx, now);
+        if let Some(bytes) = c.left_to_deliver()
+            && !self.orphans.admit(connection, bytes)
+        {
+            c.handle_abort(&mut self.ctx, now);
+            self.ctx.observe(now, Some(connection), None, Counter::TcpAbortOnMemory);
+        }
         self.touched(connection);
     }
 

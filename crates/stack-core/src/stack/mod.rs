@@ -19,6 +19,7 @@ mod fast_open;
 mod inspect;
 mod listen;
 mod listeners;
+mod orphans;
 mod paths;
 mod poll;
 mod ready;

@@ -1,6 +1,7 @@
 //! The stack: its parts, and what wakes and frees a connection.
 
 use super::listeners::Listeners;
+use super::orphans::Orphans;
 use super::ready::ReadyQueue;
 use super::timers::TimerQueue;
 use crate::config::StackConfig;
@@ -19,6 +20,7 @@ pub struct Stack {
     pub(super) listeners: Listeners,
     pub(super) ready: ReadyQueue,
     pub(super) timers: TimerQueue,
+    pub(super) orphans: Orphans,
     next_connection: u64,
 }
 
@@ -26,6 +28,7 @@ impl Stack {
     /// A stack without paths. All its randomness (keys, nonces, ports, sequence numbers) comes from `seed`,
     /// which must be unpredictable outside tests.
     pub fn new(config: StackConfig, seed: [u8; 32]) -> Stack {
+        let orphans = Orphans::new(&config);
         let mut ctx = Context::new(config, seed);
         let (connections, pending) = (ctx.hasher(), ctx.hasher());
         Stack {
@@ -34,6 +37,7 @@ impl Stack {
             listeners: Listeners::new(pending),
             ready: ReadyQueue::default(),
             timers: TimerQueue::default(),
+            orphans,
             next_connection: 0,
         }
     }
@@ -67,6 +71,7 @@ impl Stack {
                 self.ctx.release_port(port, remote);
             }
             self.connections.remove(&id);
+            self.orphans.forget(id);
             self.ready.forget(id, self.ctx.paths().map(|(path, _)| path));
             return;
         }

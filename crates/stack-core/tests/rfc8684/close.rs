@@ -1,7 +1,7 @@
 //! RFC 8684 §3.3.3, §3.5 and §3.6: DATA_FIN, subflows that end, MP_FASTCLOSE, MP_TCPRST.
 
 use crate::peer::{KEY, Lab, Out, Seen, bytes, stack_address};
-use umptcp_stack_core::config::{ConnectionConfig, FastClose};
+use umptcp_stack_core::config::{ConnectionConfig, FastClose, StackConfig};
 use umptcp_stack_core::error::ConnectionError;
 use umptcp_stack_core::event::{Event, SubflowReset};
 use umptcp_stack_core::interface::PathConfig;
@@ -597,4 +597,51 @@ fn a_closed_connection_delivers_what_was_written() {
     l.send(0, Out::options([option]));
     let told = l.take_all();
     assert!(told.iter().any(|s| s.seg.flags.fin) && told.iter().all(|s| !s.seg.flags.rst), "{told:?}");
+}
+
+/// Whoever answers probes of its closed window could hold the memory of connections for ever.
+#[test]
+fn an_orphan_behind_a_closed_window_is_given_up() {
+    let config = ConnectionConfig::default().with_orphan_timeout(Duration::from_secs(50));
+    let mut l = Lab::server(config, 1);
+    l.window = 0;
+    l.ack(0);
+    l.write(5000);
+    l.stack.close(l.now, l.conn);
+    l.poll();
+    for second in 1..55 {
+        l.advance(Duration::from_secs(1));
+        assert_eq!(l.stack.info(l.conn).is_none(), second >= 50, "after {second} s");
+        l.ack(0);
+    }
+    assert!(l.take(|s| s.seg.flags.rst).is_some());
+    assert_eq!(l.counter(Counter::TcpAbortOnTimeout), 1);
+}
+
+#[test]
+fn an_orphan_that_delivers_something_now_and_then_is_kept() {
+    let config = ConnectionConfig::default().with_orphan_timeout(Duration::from_secs(50));
+    let mut l = Lab::server(config, 1);
+    l.window = 500;
+    l.ack(0);
+    l.write(5000);
+    l.stack.close(l.now, l.conn);
+    l.poll();
+    for _ in 0..9 {
+        l.advance(Duration::from_secs(40));
+        assert!(l.stack.info(l.conn).is_some());
+        l.ack(0);
+    }
+    assert!(l.take(|s| s.seg.flags.rst).is_none());
+}
+
+#[test]
+fn orphans_are_bounded_in_number() {
+    let mut l = Lab::server_of(StackConfig::default().with_max_orphans(0), ConnectionConfig::default());
+    l.write(5000);
+    l.take_all();
+    l.stack.close(l.now, l.conn);
+    l.poll();
+    assert!(l.take(|s| s.seg.flags.rst).is_some());
+    assert_eq!(l.counter(Counter::TcpAbortOnMemory), 1);
 }

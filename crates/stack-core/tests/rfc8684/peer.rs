@@ -143,7 +143,11 @@ pub(crate) fn peer_address(n: u8) -> IpAddr {
 
 impl Lab {
     fn new(paths: u8) -> Lab {
-        let mut stack = Stack::new(StackConfig::default(), [7; 32]);
+        Lab::with(StackConfig::default(), paths)
+    }
+
+    fn with(config: StackConfig, paths: u8) -> Lab {
+        let mut stack = Stack::new(config, [7; 32]);
         for p in 0..paths {
             stack.path_added(Instant::ZERO, PathConfig::new(format!("nic{p}"), stack_address(p)));
         }
@@ -174,6 +178,11 @@ impl Lab {
     /// The stack is the server, its connection established and known to be MPTCP by both ends.
     pub(crate) fn server(config: ConnectionConfig, paths: u8) -> Lab {
         Lab::serve(Lab::new(paths), config)
+    }
+
+    /// The same with settings of the stack.
+    pub(crate) fn server_of(stack: StackConfig, config: ConnectionConfig) -> Lab {
+        Lab::serve(Lab::with(stack, 1), config)
     }
 
     /// The same with timestamps in the peer's SYN, so that they are in every segment of the stack's.
