@@ -65,12 +65,15 @@ pub struct SubflowEnds {
     pub local: IpAddr,
     /// The peer's address and port.
     pub remote: SocketAddr,
+    /// It is being opened to an address that the peer has advertised, and nobody has answered yet. It gives
+    /// way to a subflow from another path of ours.
+    pub tentative: bool,
 }
 
 impl SubflowEnds {
     /// A subflow on `path` between these addresses.
     pub const fn new(path: PathId, local: IpAddr, remote: SocketAddr) -> Self {
-        SubflowEnds { path, local, remote }
+        SubflowEnds { path, local, remote, tentative: false }
     }
 }
 

@@ -29,33 +29,38 @@ impl PathPolicy for OnePerPath {
         if !view.opens {
             return commands;
         }
-        let mut count = view.subflows.len();
+        let mut count = view.subflows.iter().filter(|s| !s.tentative).count();
         let mut used: Vec<SubflowEnds> = view.subflows.to_vec();
-        let mut open =
-            |commands: &mut Vec<Command>, used: &mut Vec<SubflowEnds>, local: usize, remote: usize| {
-                let (l, r) = (&view.local[local], &view.remote[remote]);
-                let pair_used = used.iter().any(|s| s.local == l.address && s.remote == r.address);
-                let failed = view.failed.contains(&(l.address, r.address));
-                if count < view.max_subflows
-                    && !pair_used
-                    && !failed
-                    && l.address.is_ipv4() == r.address.is_ipv4()
-                {
-                    count += 1;
-                    used.push(SubflowEnds { path: l.path, local: l.address, remote: r.address });
-                    commands.push(Command::Open { local, remote });
-                }
-            };
-        // One subflow per path, to the first remote address of the same family.
+        let open = |commands: &mut Vec<Command>,
+                    used: &mut Vec<SubflowEnds>,
+                    count: &mut usize,
+                    local: usize,
+                    remote: usize| {
+            let (l, r) = (&view.local[local], &view.remote[remote]);
+            let pair_used = used.iter().any(|s| s.local == l.address && s.remote == r.address);
+            let failed = view.failed.contains(&(l.address, r.address));
+            if *count < view.max_subflows
+                && !pair_used
+                && !failed
+                && l.address.is_ipv4() == r.address.is_ipv4()
+            {
+                *count += 1;
+                used.push(SubflowEnds::new(l.path, l.address, r.address));
+                commands.push(Command::Open { local, remote });
+            }
+        };
+        // One subflow per path, to the first remote address of the same family. Those of which it is not known
+        // whether they lead anywhere are no reason against it.
         for (i, l) in view.local.iter().enumerate() {
-            if used.iter().any(|s| s.path == l.path) {
+            if used.iter().any(|s| s.path == l.path && !s.tentative) {
                 continue;
             }
             let fitting = view.remote.iter().position(|r| r.address.is_ipv4() == l.address.is_ipv4());
             if let Some(r) = fitting {
-                open(&mut commands, &mut used, i, r);
+                open(&mut commands, &mut used, &mut count, i, r);
             }
         }
+        count += view.subflows.iter().filter(|s| s.tentative).count();
         // One subflow per advertised address, from the path with the fewest subflows.
         for (j, r) in view.remote.iter().enumerate() {
             if used.iter().any(|s| s.remote == r.address) {
@@ -70,7 +75,7 @@ impl PathPolicy for OnePerPath {
                 .min_by_key(|(_, l)| used.iter().filter(|s| s.path == l.path).count())
                 .map(|(i, _)| i);
             if let Some(i) = least {
-                open(&mut commands, &mut used, i, j);
+                open(&mut commands, &mut used, &mut count, i, j);
             }
         }
         commands
@@ -98,7 +103,7 @@ mod tests {
     fn client_opens_one_subflow_per_path_and_per_advertised_address() {
         let locals = [local(0, 1), local(1, 1)];
         let remotes = [remote(0, 1), remote(1, 2)];
-        let first = SubflowEnds { path: PathId(0), local: locals[0].address, remote: remotes[0].address };
+        let first = SubflowEnds::new(PathId(0), locals[0].address, remotes[0].address);
         let mut view = View {
             client: true,
             opens: true,
@@ -129,7 +134,7 @@ mod tests {
     fn server_only_advertises() {
         let locals = [local(0, 1), local(1, 1)];
         let remotes = [remote(0, 1)];
-        let first = SubflowEnds { path: PathId(0), local: locals[0].address, remote: remotes[0].address };
+        let first = SubflowEnds::new(PathId(0), locals[0].address, remotes[0].address);
         let view = View {
             client: false,
             opens: false,

@@ -20,6 +20,9 @@ use umptcp_types::{AddressId, Duration, Instant, PathId, SubflowId};
 /// IDs per REMOVE_ADDR: as many as fit beside timestamps.
 const IDS_PER_OPTION: usize = 27;
 
+/// Joins at once to addresses that the peer has advertised and nobody has answered from.
+const TENTATIVE: usize = 2;
+
 impl Connection {
     /// Local addresses this connection may use, in order of path.
     fn local_addresses(&self, ctx: &Context) -> Vec<LocalAddress> {
@@ -45,7 +48,8 @@ impl Connection {
 
     /// Runs the path manager and carries out its commands.
     pub(crate) fn manage_paths(&mut self, ctx: &mut Context, now: Instant) {
-        if !self.is_mptcp() || !self.mptcp.is_fully_established() || self.life.has_ended() {
+        let early = !self.mptcp.is_fully_established() && !self.opens_subflows();
+        if !self.is_mptcp() || early || self.life.has_ended() {
             return;
         }
         // Little is left to send after a DATA_FIN, so no subflow is worth it, unless there is none.
@@ -71,14 +75,20 @@ impl Connection {
             })
             .copied()
             .collect();
-        let subflows: Vec<SubflowEnds> = self
-            .subflows
-            .iter()
-            .map(|m| SubflowEnds::new(m.tcp.path(), m.tcp.tuple().local.ip(), m.tcp.tuple().remote))
-            .collect();
+        let ends = |m: &Subflow| {
+            let mut ends = SubflowEnds::new(m.tcp.path(), m.tcp.tuple().local.ip(), m.tcp.tuple().remote);
+            ends.tentative = m.is_tentative();
+            ends
+        };
+        let subflows: Vec<SubflowEnds> = self.subflows.iter().map(ends).collect();
         let advertised = self.addresses.adverts.addresses();
-        self.addresses.failures.end_pauses(now);
-        let barred = self.addresses.failures.barred(!self.subflows.is_empty());
+        self.addresses.failures.end_waits(now);
+        let mut barred = self.addresses.failures.barred(!self.subflows.is_empty());
+        for r in remote.iter().filter(|r| r.id != AddressId(0)) {
+            if self.addresses.failures.bars_remote(now, r.address) {
+                barred.extend(local.iter().map(|l| (l.address, r.address)));
+            }
+        }
         let mut view = View::new(&local, &remote);
         view.client = self.client;
         view.opens = self.opens_subflows();
@@ -92,15 +102,8 @@ impl Connection {
                 Command::Open { local: l, remote: r } => {
                     if let (Some(&l), Some(&r)) = (local.get(l), remote.get(r))
                         && l.address.is_ipv4() == r.address.is_ipv4()
-                        && self.subflow_count() < self.config.max_subflows
                     {
-                        if self.addresses.may_join(now) {
-                            self.open_join(ctx, now, l, r);
-                        } else {
-                            self.count(ctx, now, None, Counter::MPJoinSynTxPutOff);
-                            let pair = Pair { local: l.address, remote: r.address };
-                            self.addresses.failures.put_off(pair, now + JOINS_PERIOD);
-                        }
+                        self.open_if_allowed(ctx, now, l, r);
                     }
                 }
                 Command::Advertise { local: l } => {
@@ -109,6 +112,35 @@ impl Connection {
                     }
                 }
             }
+        }
+    }
+
+    /// Opens a subflow, as far as the limits allow.
+    fn open_if_allowed(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        local: LocalAddress,
+        remote: RemoteAddress,
+    ) {
+        let advertised = remote.id != AddressId(0);
+        let tentative = |m: &Subflow| !m.is_ended() && m.is_tentative();
+        if advertised && self.subflows.iter().filter(|m| tentative(m)).count() >= TENTATIVE {
+            // Looked at again when one of them has been answered, or given up.
+            return;
+        }
+        if self.subflow_count() >= self.config.max_subflows {
+            // An address that may lead nowhere must not keep a path of ours from being used.
+            let displaced = self.subflows.position(tentative).filter(|_| !advertised);
+            let Some(i) = displaced else { return };
+            self.drop_subflow(ctx, now, i, crate::tcp::CloseReason::Aborted);
+        }
+        if self.addresses.may_join(now) {
+            self.open_join(ctx, now, local, remote);
+        } else {
+            self.count(ctx, now, None, Counter::MPJoinSynTxPutOff);
+            let pair = Pair { local: local.address, remote: remote.address };
+            self.addresses.failures.put_off(pair, now + JOINS_PERIOD);
         }
     }
 
@@ -319,6 +351,18 @@ impl Connection {
     pub(crate) fn on_path_added(&mut self, ctx: &mut Context, now: Instant, addresses: &[IpAddr]) {
         self.addresses.on_path_added(addresses);
         self.manage_paths(ctx, now);
+    }
+
+    /// Something about a path has changed: what failed over it may work now, and subflows that have fallen
+    /// silent look at once whether it does.
+    pub(crate) fn on_path_changed(&mut self, ctx: &mut Context, now: Instant, path: PathId) {
+        let local = ctx.path(path).map(|p| p.addresses.clone()).unwrap_or_default();
+        self.addresses.failures.forget(|pair| local.contains(&pair.local));
+        for m in self.subflows.iter_mut().filter(|m| m.tcp.path() == path && !m.is_ended()) {
+            m.tcp.retransmit_by(now);
+        }
+        self.manage_paths(ctx, now);
+        self.subflows.sweep();
     }
 
     /// A path has gone: its subflows end, and its addresses are removed at the peer, also those that were

@@ -16,11 +16,10 @@ use umptcp_types::{Duration, Instant};
 /// ended for its subflows (Linux's tcp_fin_timeout).
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Times a join is tried again that the peer refuses for the moment.
-const JOINS_RETRIED: u8 = 6;
-
-/// Resets between two addresses after which no further subflow is opened between them.
-const RESETS_ALLOWED: u8 = 3;
+/// A subflow that has carried so much had worked: what failed before it is forgiven.
+const HEALTHY_BYTES: u64 = 64 * 1024;
+/// So had one that lived for so long.
+const HEALTHY_LIFE: Duration = Duration::from_secs(60);
 
 /// How long after a reset another subflow waits, while there are others (RFC 8684 §3.6: by the reason).
 fn pause_after(reason: Option<ResetReason>) -> Duration {
@@ -86,7 +85,7 @@ impl Connection {
             self.note_lost(now, i, error);
         } else if m.is_announced() && !self.life.has_ended() && !self.finished() {
             // The peer closed it. Without a pause, opening and closing could repeat forever.
-            self.addresses.failures.put_off(pair_of(m), now + pause_after(None));
+            self.note_subflow_lost(now, i, pause_after(None));
         }
         let m = &self.subflows[i];
         let (connection, reset) = (self.id, m.reset());
@@ -113,37 +112,36 @@ impl Connection {
             reset: m.reset(),
             established: m.is_announced(),
         });
-        let failed = if !m.is_joined() {
-            // RFC 8684 §3.4.1, §3.9.3: not again, unless the peer advertises the address anew.
-            let refused = m.tcp.close_reason() == Some(CloseReason::Refused);
-            if refused && self.subflows.is_empty() && m.join.is_syn_sent() {
-                self.life.on_refused();
-            }
-            let ours = m.join.is_ours_and_open();
-            let passing = matches!(m.reset(), Some(SubflowReset { by_peer: true, transient: true, .. }));
-            if ours && passing {
-                // RFC 8684 §3.6: the peer says that it may work later. Wait longer each time.
-                let tries = self.addresses.failures.on_reset(pair);
-                let wait = Duration::from_secs(1).saturating_mul(1 << (tries - 1).min(6));
-                self.addresses.failures.put_off(pair, now + wait);
-                tries > JOINS_RETRIED
-            } else {
-                ours && m.tcp.close_reason() != Some(CloseReason::Aborted)
-            }
-        } else {
+        let refused_for_good =
+            matches!(m.reset(), Some(SubflowReset { by_peer: true, reason: Some(_), transient: false }));
+        if m.is_joined() {
             match m.reset() {
                 // RFC 8684 §3.6: the peer says that the condition is permanent.
-                Some(SubflowReset { by_peer: true, reason: Some(_), transient: false }) => true,
-                Some(reset) => {
-                    self.addresses.failures.put_off(pair, now + pause_after(reset.reason));
-                    self.addresses.failures.on_reset(pair) >= RESETS_ALLOWED
-                }
-                None => false,
+                Some(_) if refused_for_good => self.addresses.failures.on_refused_for_good(pair),
+                Some(reset) => self.note_subflow_lost(now, i, pause_after(reset.reason)),
+                None if m.tcp.close_reason() == Some(CloseReason::Aborted) => {}
+                None => self.note_subflow_lost(now, i, pause_after(None)),
             }
-        };
-        if failed {
-            self.addresses.failures.on_failed(pair);
+            return;
         }
+        let refused = m.tcp.close_reason() == Some(CloseReason::Refused);
+        if refused && self.subflows.is_empty() && m.join.is_syn_sent() {
+            self.life.on_refused();
+        }
+        let ours = m.join.is_ours_and_open() && m.tcp.close_reason() != Some(CloseReason::Aborted);
+        if ours && refused_for_good {
+            self.addresses.failures.on_refused_for_good(pair);
+        } else if ours {
+            self.addresses.failures.on_join_failed(now, pair);
+        }
+    }
+
+    /// Subflow `i`, which was joined, has been lost, or closed by the peer. Another waits for `pause`, and for
+    /// longer if the last ones did not live long.
+    fn note_subflow_lost(&mut self, now: Instant, i: usize, pause: Duration) {
+        let m = &self.subflows[i];
+        let healthy = m.has_carried(HEALTHY_BYTES) || m.age(now) >= HEALTHY_LIFE;
+        self.addresses.failures.on_subflow_lost(now, pair_of(m), pause, healthy);
     }
 
     /// Both directions are done (RFC 8684 §3.3.3).
@@ -252,8 +250,9 @@ impl Connection {
         // RFC 8684 §3.3.3: break before make. FIN and RST end a subflow, not the connection; another may
         // follow. A peer that refuses it has forgotten the connection, and the user timeout is the
         // application's own limit.
+        let path_lost = self.client && error == ConnectionError::NoPath;
         let may_return = self.is_mptcp()
-            && self.mptcp.is_fully_established()
+            && (self.mptcp.is_fully_established() || path_lost)
             && !self.life.is_refused()
             && error != ConnectionError::TimedOut;
         if !may_return {

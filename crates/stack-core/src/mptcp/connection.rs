@@ -218,7 +218,7 @@ impl Connection {
     /// A subflow became able to carry data: tell controller, scheduler and application.
     pub(crate) fn announce(&mut self, ctx: &mut Context, now: Instant, i: usize) {
         let m = &mut self.subflows[i];
-        if !m.on_announced() {
+        if !m.on_announced(now) {
             return;
         }
         self.cc.subflow_added(now, m.tcp.id(), m.congestion_params());

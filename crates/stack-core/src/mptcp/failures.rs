@@ -6,10 +6,28 @@ use crate::info::LOST_KEPT;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
-use umptcp_types::Instant;
+use umptcp_types::{Duration, Instant};
 
-/// Pairs of addresses remembered for each reason, at most.
-const PAIRS_KEPT: usize = 256;
+/// Pairs of addresses remembered, at most.
+const PAIRS_KEPT: usize = 512;
+
+/// How often a pair may fail in a row before it is left alone for longer than [`USUAL_WAIT`].
+const USUAL_FAILURES: u32 = 16;
+/// The longest wait for a pair that has failed some times in a row: a path that comes back after some minutes
+/// is used again within one.
+const USUAL_WAIT: Duration = Duration::from_secs(60);
+/// The longest wait for a pair that always fails (RFC 8684 §3.9.3).
+const LONGEST_WAIT: Duration = Duration::from_secs(600);
+
+/// How long a pair is left alone that has failed so often in a row.
+fn back_off(failures: u32) -> Duration {
+    let doubled = |from: Duration, times: u32| from.saturating_mul(1 << times.min(10));
+    if failures <= USUAL_FAILURES {
+        doubled(Duration::from_secs(1), failures.saturating_sub(1)).min(USUAL_WAIT)
+    } else {
+        doubled(USUAL_WAIT, failures - USUAL_FAILURES).min(LONGEST_WAIT)
+    }
+}
 
 /// The two addresses that a subflow runs between; a local port is chosen for each anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,46 +36,91 @@ pub(crate) struct Pair {
     pub(crate) remote: SocketAddr,
 }
 
+/// Whether a subflow may be opened between a pair.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Bar {
+    /// It may.
+    None,
+    /// Not before then, as long as there are other subflows.
+    Pause(Instant),
+    /// Not before then. From `others` on, the same address of the peer may be tried from another of ours.
+    Wait { until: Instant, others: Instant },
+    /// Never, until something changes: the peer has said so.
+    Lasting,
+}
+
+impl Bar {
+    fn until(self) -> Option<Instant> {
+        match self {
+            Bar::None | Bar::Lasting => None,
+            Bar::Pause(until) | Bar::Wait { until, .. } => Some(until),
+        }
+    }
+}
+
+/// What happened between a pair.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    pair: Pair,
+    /// Joins that failed and subflows that were lost, in a row.
+    failures: u32,
+    bar: Bar,
+}
+
 /// What went wrong between which addresses.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
-    /// No subflow is opened between these.
-    lasting: Vec<Pair>,
-    /// How often subflows between these were reset.
-    resets: Vec<(Pair, u8)>,
-    /// Not before then, as long as there are other subflows.
-    paused: Vec<(Pair, Instant)>,
+    entries: Vec<Entry>,
     /// The last subflows that did not end by FIN.
     lost: VecDeque<LostSubflow>,
 }
 
 impl Failures {
-    /// No further subflow between these addresses.
-    pub(crate) fn on_failed(&mut self, pair: Pair) {
-        if !self.lasting.contains(&pair) && self.lasting.len() < PAIRS_KEPT {
-            self.lasting.push(pair);
+    /// The entry of a pair; `None`: there is no room for another.
+    fn entry(&mut self, pair: Pair) -> Option<&mut Entry> {
+        let at = match self.entries.iter().position(|e| e.pair == pair) {
+            Some(at) => at,
+            None if self.entries.len() >= PAIRS_KEPT => return None,
+            None => {
+                self.entries.push(Entry { pair, failures: 0, bar: Bar::None });
+                self.entries.len() - 1
+            }
+        };
+        self.entries.get_mut(at)
+    }
+
+    /// A join of ours did not succeed. The address and port are not tried again at once, from no address of
+    /// ours (RFC 8684 §3.4.1), and between these two later still.
+    pub(crate) fn on_join_failed(&mut self, now: Instant, pair: Pair) {
+        let Some(e) = self.entry(pair) else { return };
+        e.failures += 1;
+        let wait = back_off(e.failures);
+        e.bar = Bar::Wait { until: now + wait, others: now + wait / 2 };
+    }
+
+    /// A subflow that had carried data was lost, or closed by the peer. Another may follow after `pause`, or
+    /// later if this goes on; at once when there is no other. `healthy`: it had worked well before.
+    pub(crate) fn on_subflow_lost(&mut self, now: Instant, pair: Pair, pause: Duration, healthy: bool) {
+        let Some(e) = self.entry(pair) else { return };
+        e.failures = if healthy { 1 } else { e.failures + 1 };
+        let pause = if e.failures > 1 { pause.max(back_off(e.failures)) } else { pause };
+        e.bar = Bar::Pause(now + pause);
+    }
+
+    /// The peer says that no subflow between these addresses is welcome.
+    pub(crate) fn on_refused_for_good(&mut self, pair: Pair) {
+        if let Some(e) = self.entry(pair) {
+            e.bar = Bar::Lasting;
         }
     }
 
     /// No subflow between these addresses before `until`, while there are others.
     pub(crate) fn put_off(&mut self, pair: Pair, until: Instant) {
-        if let Some((_, known)) = self.paused.iter_mut().find(|(p, _)| *p == pair) {
-            *known = (*known).max(until);
-        } else if self.paused.len() < PAIRS_KEPT {
-            self.paused.push((pair, until));
+        if let Some(e) = self.entry(pair)
+            && e.bar == Bar::None
+        {
+            e.bar = Bar::Pause(until);
         }
-    }
-
-    /// One more reset between two addresses; how many there have been.
-    pub(crate) fn on_reset(&mut self, pair: Pair) -> u8 {
-        if let Some((_, n)) = self.resets.iter_mut().find(|(p, _)| *p == pair) {
-            *n = n.saturating_add(1);
-            return *n;
-        }
-        if self.resets.len() < PAIRS_KEPT {
-            self.resets.push((pair, 1));
-        }
-        1
     }
 
     /// A subflow did not end by FIN.
@@ -70,27 +133,42 @@ impl Failures {
 
     /// What happened between pairs of which `gone` holds says nothing about now.
     pub(crate) fn forget(&mut self, gone: impl Fn(&Pair) -> bool) {
-        self.lasting.retain(|p| !gone(p));
-        self.resets.retain(|(p, _)| !gone(p));
-        self.paused.retain(|(p, _)| !gone(p));
+        self.entries.retain(|e| !gone(&e.pair));
     }
 
-    /// Ends pauses that are over. True: some were.
-    pub(crate) fn end_pauses(&mut self, now: Instant) -> bool {
-        let before = self.paused.len();
-        self.paused.retain(|(_, until)| *until > now);
-        self.paused.len() < before
+    /// Ends waits that are over. True: some were.
+    pub(crate) fn end_waits(&mut self, now: Instant) -> bool {
+        let mut any = false;
+        for e in self.entries.iter_mut().filter(|e| e.bar.until().is_some_and(|t| t <= now)) {
+            e.bar = Bar::None;
+            any = true;
+        }
+        any
     }
 
-    /// When the next pause is over.
-    pub(crate) fn next_pause_end(&self) -> Option<Instant> {
-        self.paused.iter().map(|(_, until)| *until).min()
+    /// When the next wait is over.
+    pub(crate) fn next_wait_end(&self) -> Option<Instant> {
+        self.entries.iter().filter_map(|e| e.bar.until()).min()
     }
 
     /// Pairs between which no subflow may be opened now; `others`: there are subflows, so that pauses count.
     pub(crate) fn barred(&self, others: bool) -> Vec<(IpAddr, SocketAddr)> {
-        let paused = self.paused.iter().map(|(p, _)| p).filter(|_| others);
-        self.lasting.iter().chain(paused).map(|p| (p.local, p.remote)).collect()
+        let counts = |e: &&Entry| match e.bar {
+            Bar::None => false,
+            Bar::Pause(_) => others,
+            Bar::Wait { .. } | Bar::Lasting => true,
+        };
+        self.entries.iter().filter(counts).map(|e| (e.pair.local, e.pair.remote)).collect()
+    }
+
+    /// No address of ours is to try this one of the peer's now: a join to it has just failed.
+    pub(crate) fn bars_remote(&self, now: Instant, remote: SocketAddr) -> bool {
+        let bars = |e: &Entry| match e.bar {
+            Bar::Wait { others, .. } => now < others,
+            Bar::Lasting => true,
+            Bar::None | Bar::Pause(_) => false,
+        };
+        self.entries.iter().any(|e| e.pair.remote == remote && bars(e))
     }
 
     /// A subflow with these very ends was lost: the peer, or something on the path, may still know it.
@@ -107,37 +185,68 @@ impl Failures {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use umptcp_types::Duration;
 
     fn pair(n: u16) -> Pair {
         Pair { local: IpAddr::from([10, 0, 0, 1]), remote: SocketAddr::from(([10, 0, 0, 2], n)) }
     }
 
+    fn second(n: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(n)
+    }
+
     #[test]
     fn pauses_count_only_beside_other_subflows_and_end() {
-        let second = |n| Instant::ZERO + Duration::from_secs(n);
         let mut f = Failures::default();
-        f.put_off(pair(1), second(5));
-        f.put_off(pair(1), second(3));
-        f.on_failed(pair(2));
-        f.on_failed(pair(2));
+        f.on_subflow_lost(second(0), pair(1), Duration::from_secs(5), true);
+        f.put_off(pair(1), second(9));
+        f.on_refused_for_good(pair(2));
         assert_eq!((f.barred(true).len(), f.barred(false).len()), (2, 1));
-        assert_eq!(f.next_pause_end(), Some(second(5)));
-        assert!(!f.end_pauses(second(4)) && f.end_pauses(second(5)) && !f.end_pauses(second(6)));
+        assert_eq!(f.next_wait_end(), Some(second(5)));
+        assert!(!f.end_waits(second(4)) && f.end_waits(second(5)) && !f.end_waits(second(6)));
         assert_eq!(f.barred(true).len(), 1);
         f.forget(|p| *p == pair(2));
         assert!(f.barred(true).is_empty());
     }
 
     #[test]
+    fn a_pair_that_goes_on_failing_waits_longer_and_never_for_ever() {
+        let mut f = Failures::default();
+        let mut now = Instant::ZERO;
+        let mut waits = Vec::new();
+        for _ in 0..25 {
+            f.on_join_failed(now, pair(1));
+            let end = f.next_wait_end().expect("a wait");
+            waits.push((end - now).as_secs());
+            assert_eq!(f.barred(false).len(), 1);
+            now = end;
+            assert!(f.end_waits(now) && f.barred(true).is_empty());
+        }
+        assert_eq!(waits[..8], [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(waits[15..20], [60, 120, 240, 480, 600]);
+        assert!(waits[20..].iter().all(|w| *w == 600));
+        // Forgiven after a subflow that worked.
+        f.on_subflow_lost(now, pair(1), Duration::from_secs(1), true);
+        assert_eq!(f.next_wait_end(), Some(now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn an_address_that_failed_is_not_tried_at_once_from_another_of_ours() {
+        let mut f = Failures::default();
+        for _ in 0..3 {
+            f.on_join_failed(second(0), pair(1));
+        }
+        assert!(f.bars_remote(second(1), pair(1).remote) && !f.bars_remote(second(2), pair(1).remote));
+        assert!(!f.bars_remote(second(0), pair(2).remote));
+        assert_eq!(f.next_wait_end(), Some(second(4)));
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded() {
         let mut f = Failures::default();
         for n in 0..1000 {
-            f.on_failed(pair(n));
+            f.on_join_failed(Instant::ZERO, pair(n));
             f.put_off(pair(n), Instant::ZERO);
-            assert_eq!(f.on_reset(pair(n)), 1);
         }
-        assert_eq!(f.on_reset(pair(7)), 2);
-        assert_eq!(f.barred(true).len(), 2 * PAIRS_KEPT);
+        assert_eq!(f.barred(true).len(), PAIRS_KEPT);
     }
 }

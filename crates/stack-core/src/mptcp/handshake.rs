@@ -258,7 +258,7 @@ impl Connection {
     pub(crate) fn needs_capable(&self, i: usize, at_start: bool) -> bool {
         self.client
             && self.is_mptcp()
-            && !self.mptcp.peer_has_keys()
+            && !self.mptcp.is_fully_established()
             && at_start
             && self.subflows.get(i).is_some_and(|m| m.join.is_initial())
     }

@@ -73,7 +73,8 @@ impl Connection {
         };
         let Some(port) = port else {
             self.count(ctx, now, None, Counter::MPJoinSynTxBindErr);
-            self.addresses.failures.on_failed(Pair { local: local.address, remote: remote.address });
+            let pair = Pair { local: local.address, remote: remote.address };
+            self.addresses.failures.on_join_failed(now, pair);
             return;
         };
         let Some(local_id) = self.local_id(local.address) else {
@@ -112,9 +113,15 @@ impl Connection {
 
     /// Whether this side opens subflows. RFC 8684 §3.1: none before a DSS has come. A client is not fully
     /// established before; a server is by the third ACK, so it waits for more.
+    ///
+    /// When the first subflow has gone before, a client has nothing to lose: whether the server has its key
+    /// the answer to a join will show, and without one the connection has ended.
     pub(crate) fn opens_subflows(&self) -> bool {
-        self.mptcp.is_fully_established()
-            && (self.client || (self.config.server_joins && self.mptcp.is_dss_seen()))
+        if self.client {
+            self.mptcp.is_fully_established() || (self.is_mptcp() && self.subflows.is_empty())
+        } else {
+            self.mptcp.is_fully_established() && self.config.server_joins && self.mptcp.is_dss_seen()
+        }
     }
 
     /// Subflows that count against the limit: not those of the peer that lack the third ACK.
@@ -258,6 +265,7 @@ impl Connection {
             self.count(ctx, now, id, Counter::MPJoinSynAckHMacFailure);
             return Err(Refusal::PROTOCOL);
         }
+        self.mptcp.on_keys_proved();
         let hmac =
             leftmost_160(&join_hmac(self.mptcp.local_key(), self.mptcp.remote_key(), nonce, peer_nonce));
         let m = &mut self.subflows[i];

@@ -43,11 +43,9 @@ impl Identity {
 /// How far it is confirmed that both ends speak MPTCP.
 #[derive(Clone, Copy, Debug, Default)]
 struct Confirmed {
-    /// A DATA_ACK has shown that the peer has both keys (RFC 8684 §3.1), or the third ACK has: joins may
-    /// begin.
+    /// A DATA_ACK has shown that the peer has both keys (RFC 8684 §3.1), or the third ACK has, or an HMAC:
+    /// joins may begin, and MP_CAPABLE need not be repeated.
     fully: bool,
-    /// The peer has proved by an HMAC that it has both keys: MP_CAPABLE need not be repeated.
-    keys: bool,
     /// A DATA_ACK has come: options survive the path from the peer, so it is too late for a silent fallback.
     dss_seen: bool,
 }
@@ -122,9 +120,10 @@ impl Negotiation {
         self.confirmed.dss_seen = true;
     }
 
-    /// The peer has proved by an HMAC that it has both keys.
+    /// The peer has proved by an HMAC that it has both keys: our third ACK has come, and options pass both
+    /// ways.
     pub(crate) fn on_keys_proved(&mut self) {
-        self.confirmed.keys = true;
+        self.confirmed.fully |= self.is_active();
     }
 
     /// From here on plain TCP.
@@ -192,11 +191,6 @@ impl Negotiation {
         self.confirmed.fully
     }
 
-    /// MP_CAPABLE need not be repeated.
-    pub(crate) fn peer_has_keys(&self) -> bool {
-        self.confirmed.fully || self.confirmed.keys
-    }
-
     /// A DATA_ACK has come.
     pub(crate) fn is_dss_seen(&self) -> bool {
         self.confirmed.dss_seen
@@ -220,7 +214,7 @@ mod tests {
             assert_eq!(n.checksum(), ours || theirs);
             assert!(n.is_active() && !n.peer_allows_initial_join() && !n.is_fully_established());
             n.on_data_ack();
-            assert!(n.is_fully_established() && n.is_dss_seen() && n.peer_has_keys());
+            assert!(n.is_fully_established() && n.is_dss_seen());
         }
     }
 

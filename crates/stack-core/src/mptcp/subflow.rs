@@ -7,7 +7,7 @@ use super::outgoing::Outgoing;
 use super::signals::Signals;
 use crate::event::SubflowReset;
 use umptcp_congestion::SubflowParams;
-use umptcp_types::{AddressId, Instant};
+use umptcp_types::{AddressId, Duration, Instant};
 
 /// Keep-alive probes on a subflow whose address was removed, before it is reset.
 const REMOVAL_PROBES: u8 = 3;
@@ -58,8 +58,8 @@ pub(crate) struct Subflow {
     peer_backup: bool,
     /// Consecutive retransmission timeouts reached the limit.
     stale: bool,
-    /// Announced to the application and the controller.
-    announced: bool,
+    /// When it was announced to the application and the controller.
+    announced: Option<Instant>,
     /// The RST that ends it.
     reset: Option<SubflowReset>,
     /// The peer removed its address, and we look whether the subflow still lives.
@@ -87,7 +87,7 @@ impl Subflow {
             priority,
             peer_backup: false,
             stale: false,
-            announced: false,
+            announced: None,
             reset: None,
             removal: None,
             ended: false,
@@ -115,6 +115,11 @@ impl Subflow {
     /// The peer wants it as a backup, or not any more (MP_PRIO, RFC 8684 §3.3.8).
     pub(crate) fn on_prio(&mut self, backup: bool) {
         self.peer_backup = backup;
+    }
+
+    /// Our SYN to an address that the peer has advertised is unanswered: it may lead nowhere.
+    pub(crate) fn is_tentative(&self) -> bool {
+        self.join.is_syn_sent() && self.ids.remote != AddressId(0)
     }
 
     /// We want it as a backup, or not any more. True: that is new.
@@ -172,13 +177,24 @@ impl Subflow {
     }
 
     /// It became able to carry data. True: that is new.
-    pub(crate) fn on_announced(&mut self) -> bool {
-        !core::mem::replace(&mut self.announced, true)
+    pub(crate) fn on_announced(&mut self, now: Instant) -> bool {
+        self.announced.replace(now).is_none()
+    }
+
+    /// How long it has been able to carry data.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        self.announced.map_or(Duration::ZERO, |since| now - since)
+    }
+
+    /// At least `bytes` have gone through it.
+    pub(crate) fn has_carried(&self, bytes: u64) -> bool {
+        let stats = self.tcp.stats();
+        stats.bytes_acked + stats.bytes_received >= bytes
     }
 
     /// The application and the controller know of it.
     pub(crate) fn is_announced(&self) -> bool {
-        self.announced
+        self.announced.is_some()
     }
 
     /// It times out again and again. True: that is new.

@@ -18,6 +18,10 @@ use umptcp_types::{Duration, Instant};
 /// minute, while the user timeout is for those who have completed a handshake.
 const SYN_ACK_RETRIES: u64 = 5;
 
+/// Times the SYN of a join is sent again: the connection works without it, its slot may serve another, and
+/// the next attempt follows.
+const JOIN_SYN_RETRIES: u64 = 2;
+
 /// How often a subflow that does not answer is tried while others deliver.
 const STALE_PROBE: Duration = Duration::from_secs(1);
 
@@ -51,7 +55,7 @@ enum Timer {
     Data,
     /// Pacing lets data leave.
     Pacing,
-    /// Another subflow may be opened between addresses where one was lost.
+    /// Another subflow may be opened between addresses where one failed or was lost.
     Retry,
     /// The connection is given up.
     GiveUp,
@@ -112,7 +116,7 @@ impl Connection {
             Timer::Advert => self.addresses.adverts.next_deadline(),
             Timer::Data => self.send.timeout(),
             Timer::Pacing => self.send.pacing_wake(),
-            Timer::Retry => self.addresses.failures.next_pause_end().filter(|_| !self.life.has_ended()),
+            Timer::Retry => self.addresses.failures.next_wait_end().filter(|_| !self.life.has_ended()),
             Timer::GiveUp => self.life.give_up_at(),
             Timer::Orphan => self.orphan_deadline(),
         }
@@ -150,7 +154,7 @@ impl Connection {
             Timer::Data => self.on_data_timer(ctx, now),
             Timer::Pacing => self.send.stop_waiting_for_pacing(),
             Timer::Retry => {
-                if self.addresses.failures.end_pauses(now) && self.opens_subflows() {
+                if self.addresses.failures.end_waits(now) && self.opens_subflows() {
                     self.manage_paths(ctx, now);
                 }
             }
@@ -205,7 +209,12 @@ impl Connection {
             let what = if initial { Counter::TcpListenDrops } else { Counter::MPJoinHalfOpenDrop };
             self.count(ctx, now, Some(id), what);
         }
-        if !fired.ended && !half_open {
+        let m = &mut self.subflows[i];
+        let unanswered = m.join.is_syn_sent() && m.tcp.stats().timeouts > JOIN_SYN_RETRIES;
+        if unanswered {
+            m.tcp.terminate(CloseReason::TimedOut);
+        }
+        if !fired.ended && !half_open && !unanswered {
             return;
         }
         let timed_out = self.subflows[i].tcp.close_reason() == Some(CloseReason::TimedOut);

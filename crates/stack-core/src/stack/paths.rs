@@ -18,6 +18,18 @@ impl Stack {
         id
     }
 
+    /// Something about a local device has changed that may have kept packets from getting through: its link,
+    /// a route, a rule. What failed over it before is tried again at once, and what is unanswered is sent
+    /// again.
+    pub fn path_changed(&mut self, now: Instant, path: PathId) {
+        for c in self.sorted_connections() {
+            if let Some(connection) = self.connections.get_mut(&c) {
+                connection.on_path_changed(&mut self.ctx, now, path);
+                self.touched(c);
+            }
+        }
+    }
+
     /// A local device has gone: its subflows end, connections go on over others.
     pub fn path_removed(&mut self, now: Instant, path: PathId) {
         if !self.ctx.remove_path(path) {

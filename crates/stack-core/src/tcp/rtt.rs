@@ -16,7 +16,7 @@ const INITIAL_RTO_AFTER_SYN_TIMEOUT: Duration = Duration::from_secs(3);
 /// as needed.
 pub(super) const MIN_RTO: Duration = Duration::from_millis(200);
 /// Largest time-out; RFC 6298 §2.5 wants at least 60 seconds.
-pub(super) const MAX_RTO: Duration = Duration::from_secs(120);
+pub(super) const MAX_RTO: Duration = Duration::from_secs(60);
 /// Clock granularity G (RFC 6298 §4): timestamp options and timers are assumed no finer than this.
 pub(super) const CLOCK_GRANULARITY: Duration = Duration::from_millis(1);
 
