@@ -3,6 +3,7 @@
 pub mod cases;
 pub mod matrix;
 pub mod operations;
+pub mod soak;
 pub mod transfers;
 
 use proptest::prelude::*;
