@@ -49,13 +49,16 @@ impl PathPolicy for OnePerPath {
                 commands.push(Command::Open { local, remote });
             }
         };
-        // One subflow per path, to the first remote address of the same family. Those of which it is not known
+        // One subflow per path, to the first remote address of the same family that has not failed. Those of which it is not known
         // whether they lead anywhere are no reason against it.
         for (i, l) in view.local.iter().enumerate() {
             if used.iter().any(|s| s.path == l.path && !s.tentative) {
                 continue;
             }
-            let fitting = view.remote.iter().position(|r| r.address.is_ipv4() == l.address.is_ipv4());
+            let fitting = view.remote.iter().position(|r| {
+                let failed = view.failed.contains(&(l.address, r.address));
+                r.address.is_ipv4() == l.address.is_ipv4() && !failed
+            });
             if let Some(r) = fitting {
                 open(&mut commands, &mut used, &mut count, i, r);
             }

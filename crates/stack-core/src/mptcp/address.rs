@@ -4,6 +4,7 @@ use super::addresses::JOINS_PERIOD;
 use super::adverts::{Advertised, Due};
 use super::connection::Connection;
 use super::failures::Pair;
+use super::notices::Notice;
 use super::subflow::Subflow;
 use crate::context::Context;
 use crate::error::SignalError;
@@ -152,6 +153,7 @@ impl Connection {
     }
 
     fn push_advert(&mut self, ctx: &mut Context, now: Instant, what: Advertised, local: Option<IpAddr>) {
+        self.addresses.notices.cancel_removal(what.id);
         self.addresses.adverts.push(now, what, local);
         self.resend_adverts(ctx, now);
     }
@@ -197,38 +199,92 @@ impl Connection {
     }
 
     /// The application makes subflow `id` a backup, or a regular subflow again, and the peer is told (RFC
-    /// 8684 §3.3.8).
-    pub(crate) fn set_backup(&mut self, id: SubflowId, backup: bool) -> Result<(), SignalError> {
+    /// 8684 §3.3.8), also when it was told so before: that may have been lost.
+    pub(crate) fn set_backup(
+        &mut self,
+        now: Instant,
+        id: SubflowId,
+        backup: bool,
+    ) -> Result<(), SignalError> {
         self.check_signal()?;
         let i = self.subflows.find(id).ok_or(SignalError::NoSubflow)?;
-        let m = &mut self.subflows[i];
-        if m.prefer(backup) && m.can_acknowledge() {
-            m.signals.replace(MptcpOption::Prio(MpPrio { backup, address_id: None }));
-        }
+        self.subflows[i].prefer(backup);
+        self.tell_priority(now, i);
         Ok(())
+    }
+
+    /// Tells the peer whether we want subflow `i` as a backup.
+    pub(crate) fn tell_priority(&mut self, now: Instant, i: usize) {
+        let m = &mut self.subflows[i];
+        let (id, backup) = (m.tcp.id(), m.own_backup());
+        m.say_priority(backup);
+        let rto = self.longest_rto();
+        self.addresses.notices.on_said(now, Notice::Priority(id, backup), rto);
     }
 
     fn check_signal(&self) -> Result<(), SignalError> {
         if self.is_mptcp() && !self.life.has_ended() { Ok(()) } else { Err(SignalError::NotMptcp) }
     }
 
-    /// Tells the peer that addresses have gone, on a subflow that does not use them if there is one.
+    /// Tells the peer that addresses have gone.
     fn say_removed(&mut self, ctx: &mut Context, now: Instant, ids: &[AddressId]) {
         self.addresses.adverts.remove(ids);
-        let able = |m: &&mut Subflow| m.can_acknowledge();
-        let subflows = self.subflows.iter_mut().filter(able);
-        let Some(m) = subflows.min_by_key(|m| (ids.contains(&m.local_id()), m.is_stale())) else {
+        let rto = self.longest_rto();
+        for id in ids {
+            self.addresses.notices.on_said(now, Notice::Removed(*id), rto);
+        }
+        self.send_removed(ctx, now, ids, 0);
+    }
+
+    /// Sends REMOVE_ADDR on a subflow that does not use the addresses if there is one; another each time.
+    fn send_removed(&mut self, ctx: &mut Context, now: Instant, ids: &[AddressId], said: u8) {
+        let mut able: SmallVec<[(bool, bool, usize); 8]> = self
+            .subflows
+            .enumerate()
+            .filter(|(_, m)| m.can_acknowledge())
+            .map(|(i, m)| (ids.contains(&m.local_id()), m.is_stale(), i))
+            .collect();
+        able.sort_unstable();
+        let Some((.., i)) = able.get(usize::from(said) % able.len().max(1)) else {
             self.count(ctx, now, None, Counter::RmAddrTxDrop);
             return;
         };
+        let m = &mut self.subflows[*i];
         for ids in ids.chunks(IDS_PER_OPTION) {
             m.signals.push(MptcpOption::RemoveAddr(RemoveAddr { ids: SmallVec::from_slice(ids) }));
         }
     }
 
+    /// Says again what has no answer in the protocol.
+    pub(crate) fn repeat_notices(&mut self, ctx: &mut Context, now: Instant) {
+        let rto = self.longest_rto();
+        let mut removed: SmallVec<[AddressId; 8]> = SmallVec::new();
+        let mut times = 0;
+        for (notice, said) in self.addresses.notices.take_due(now, rto) {
+            match notice {
+                Notice::Removed(id) => {
+                    removed.push(id);
+                    times = said;
+                }
+                Notice::Priority(id, backup) => {
+                    if let Some(i) = self.subflows.find(id) {
+                        self.subflows[i].say_priority(backup);
+                    }
+                }
+            }
+        }
+        if !removed.is_empty() {
+            self.send_removed(ctx, now, &removed, times);
+        }
+    }
+
+    fn longest_rto(&self) -> Duration {
+        self.subflows.iter().map(|m| m.tcp.rto()).max().unwrap_or(Duration::from_secs(1))
+    }
+
     /// Sends ADD_ADDRs that are due: the first time, or because no echo came (RFC 8684 §3.4.1).
     pub(crate) fn resend_adverts(&mut self, ctx: &mut Context, now: Instant) {
-        let rto = self.subflows.iter().map(|m| m.tcp.rto()).max().unwrap_or(Duration::from_secs(1));
+        let rto = self.longest_rto();
         for k in 0..self.addresses.adverts.len() {
             let (what, tries) = match self.addresses.adverts.take_due(k, now, rto) {
                 None => continue,

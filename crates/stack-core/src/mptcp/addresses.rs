@@ -3,6 +3,7 @@
 
 use super::adverts::Adverts;
 use super::failures::Failures;
+use super::notices::PeerNotices;
 use crate::path_manager::{Command, PathPolicy, RemoteAddress, View, default_policy};
 use crate::tcp::FourTuple;
 use alloc::boxed::Box;
@@ -37,6 +38,7 @@ pub(crate) struct Addresses {
     look: bool,
     joins: JoinRate,
     pub(super) adverts: Adverts,
+    pub(super) notices: PeerNotices,
     pub(super) failures: Failures,
 }
 
@@ -59,6 +61,7 @@ impl Addresses {
             look: true,
             joins: JoinRate { since: Instant::ZERO, count: 0 },
             adverts: Adverts::default(),
+            notices: PeerNotices::default(),
             failures: Failures::default(),
         }
     }

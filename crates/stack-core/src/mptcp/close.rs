@@ -310,6 +310,7 @@ impl Connection {
         ctx.forget_token(self.mptcp.local_token(), self.id);
         self.send.on_end();
         self.addresses.adverts.clear();
+        self.addresses.notices.clear();
         if !self.life.is_orphan() {
             self.notify_readable(ctx);
             ctx.push_event(Event::Closed { connection: self.id, error });

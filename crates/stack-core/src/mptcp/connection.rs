@@ -223,6 +223,7 @@ impl Connection {
         }
         self.cc.subflow_added(now, m.tcp.id(), m.congestion_params());
         self.scheduler.subflow_added(m.tcp.id());
+        self.addresses.failures.on_reached(m.tcp.tuple().remote);
         let event =
             Event::SubflowEstablished { connection: self.id, subflow: m.tcp.id(), path: m.tcp.path() };
         ctx.push_event(event);

@@ -71,6 +71,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
     entries: Vec<Entry>,
+    /// Addresses of the peer to which a subflow has been established.
+    reached: Vec<SocketAddr>,
     /// The last subflows that did not end by FIN.
     lost: VecDeque<LostSubflow>,
 }
@@ -87,6 +89,13 @@ impl Failures {
             }
         };
         self.entries.get_mut(at)
+    }
+
+    /// A subflow to an address of the peer has been established: it leads to the peer.
+    pub(crate) fn on_reached(&mut self, remote: SocketAddr) {
+        if !self.reached.contains(&remote) && self.reached.len() < PAIRS_KEPT {
+            self.reached.push(remote);
+        }
     }
 
     /// A join of ours did not succeed. The address and port are not tried again at once, from no address of
@@ -161,8 +170,12 @@ impl Failures {
         self.entries.iter().filter(counts).map(|e| (e.pair.local, e.pair.remote)).collect()
     }
 
-    /// No address of ours is to try this one of the peer's now: a join to it has just failed.
+    /// No address of ours is to try this one of the peer's now: a join to it has just failed, and it has never
+    /// been shown to lead anywhere.
     pub(crate) fn bars_remote(&self, now: Instant, remote: SocketAddr) -> bool {
+        if self.reached.contains(&remote) {
+            return false;
+        }
         let bars = |e: &Entry| match e.bar {
             Bar::Wait { others, .. } => now < others,
             Bar::Lasting => true,
@@ -238,6 +251,9 @@ mod tests {
         assert!(f.bars_remote(second(1), pair(1).remote) && !f.bars_remote(second(2), pair(1).remote));
         assert!(!f.bars_remote(second(0), pair(2).remote));
         assert_eq!(f.next_wait_end(), Some(second(4)));
+        // One that has been reached is not to blame.
+        f.on_reached(pair(1).remote);
+        assert!(!f.bars_remote(second(1), pair(1).remote));
     }
 
     #[test]

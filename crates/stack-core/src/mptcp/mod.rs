@@ -52,6 +52,7 @@ pub(crate) mod join_state;
 pub(crate) mod lifecycle;
 pub(crate) mod mapping;
 mod negotiation;
+mod notices;
 mod options;
 mod outgoing;
 mod output;

@@ -6,6 +6,7 @@ use super::mapping::Tcp;
 use super::outgoing::Outgoing;
 use super::signals::Signals;
 use crate::event::SubflowReset;
+use crate::wire::mptcp::{MpPrio, MptcpOption};
 use umptcp_congestion::SubflowParams;
 use umptcp_types::{AddressId, Duration, Instant};
 
@@ -122,9 +123,16 @@ impl Subflow {
         self.join.is_syn_sent() && self.ids.remote != AddressId(0)
     }
 
-    /// We want it as a backup, or not any more. True: that is new.
-    pub(crate) fn prefer(&mut self, backup: bool) -> bool {
-        core::mem::replace(&mut self.priority.backup, backup) != backup
+    /// We want it as a backup, or not any more.
+    pub(crate) fn prefer(&mut self, backup: bool) {
+        self.priority.backup = backup;
+    }
+
+    /// MP_PRIO goes out (RFC 8684 §3.3.8), unless the handshake has yet to say it.
+    pub(crate) fn say_priority(&mut self, backup: bool) {
+        if self.can_acknowledge() {
+            self.signals.replace(MptcpOption::Prio(MpPrio { backup, address_id: None }));
+        }
     }
 
     /// We want it as a backup only.

@@ -51,6 +51,8 @@ enum Timer {
     FastClose,
     /// An ADD_ADDR is due, for the first time or again.
     Advert,
+    /// A REMOVE_ADDR or MP_PRIO is due again.
+    Notice,
     /// Data-level retransmission (RFC 8684 §3.3.6).
     Data,
     /// Pacing lets data leave.
@@ -64,7 +66,7 @@ enum Timer {
 }
 
 /// Every timer, in the order in which those fire that are due at once.
-const ORDER: [Timer; 13] = [
+const ORDER: [Timer; 14] = [
     Timer::Subflow(SubflowTimer::Signal),
     Timer::Subflow(SubflowTimer::Tcp),
     Timer::Subflow(SubflowTimer::Join),
@@ -73,6 +75,7 @@ const ORDER: [Timer; 13] = [
     Timer::Subflow(SubflowTimer::Removal),
     Timer::Subflow(SubflowTimer::Unmapped),
     Timer::Advert,
+    Timer::Notice,
     Timer::Data,
     Timer::Pacing,
     Timer::Retry,
@@ -114,6 +117,7 @@ impl Connection {
             Timer::Subflow(timer) => self.subflows.iter().filter_map(|m| m.deadline(timer)).min(),
             Timer::FastClose => self.life.fast_close().map(|f| f.resend),
             Timer::Advert => self.addresses.adverts.next_deadline(),
+            Timer::Notice => self.addresses.notices.next_deadline(),
             Timer::Data => self.send.timeout(),
             Timer::Pacing => self.send.pacing_wake(),
             Timer::Retry => self.addresses.failures.next_wait_end().filter(|_| !self.life.has_ended()),
@@ -151,6 +155,7 @@ impl Connection {
             Timer::Subflow(timer) => self.fire_on_subflows(ctx, now, timer),
             Timer::FastClose => self.resend_fast_close(ctx, now),
             Timer::Advert => self.resend_adverts(ctx, now),
+            Timer::Notice => self.repeat_notices(ctx, now),
             Timer::Data => self.on_data_timer(ctx, now),
             Timer::Pacing => self.send.stop_waiting_for_pacing(),
             Timer::Retry => {
@@ -284,11 +289,12 @@ mod tests {
             Timer::Subflow(SubflowTimer::Removal) => 5,
             Timer::Subflow(SubflowTimer::Unmapped) => 6,
             Timer::Advert => 7,
-            Timer::Data => 8,
-            Timer::Pacing => 9,
-            Timer::Retry => 10,
-            Timer::GiveUp => 11,
-            Timer::Orphan => 12,
+            Timer::Notice => 8,
+            Timer::Data => 9,
+            Timer::Pacing => 10,
+            Timer::Retry => 11,
+            Timer::GiveUp => 12,
+            Timer::Orphan => 13,
         }
     }
 

@@ -225,13 +225,13 @@ impl Stack {
     /// When the connection is not MPTCP or has no such subflow.
     pub fn set_backup(
         &mut self,
-        _now: Instant,
+        now: Instant,
         connection: ConnectionId,
         subflow: SubflowId,
         backup: bool,
     ) -> Result<(), SignalError> {
         let c = self.connections.get_mut(&connection).ok_or(SignalError::NotFound)?;
-        c.set_backup(subflow, backup)?;
+        c.set_backup(now, subflow, backup)?;
         self.touched(connection);
         Ok(())
     }

@@ -417,6 +417,8 @@ fn a_path_that_goes_takes_its_addresses_with_it() {
     assert_eq!(l.subflows().len(), 1);
     // Advertised and never used.
     l.data(0, 1, 10);
+    l.advance(Duration::from_secs(5));
+    l.take_all();
     l.stack.path_removed(l.now, PathId(2));
     let told = l.advance_until(Duration::from_secs(1), |s| !removed(s).is_empty());
     assert_eq!(told.map(|s| removed(&s)), Some(vec![idle.0]));
@@ -429,7 +431,21 @@ fn more_ids_than_fit_one_option_are_spread() {
     l.stack.withdraw_addresses(l.now, l.conn, &ids).expect("withdraw");
     l.advance(Duration::from_secs(10));
     let told: Vec<u8> = l.take_all().iter().flat_map(removed).collect();
-    assert_eq!(told, (1..=60).collect::<Vec<u8>>());
+    // Said again three times, because nothing shows that it arrived.
+    assert_eq!(told, (1..=60).collect::<Vec<u8>>().repeat(4));
+}
+
+#[test]
+fn an_address_that_comes_back_is_not_removed_again() {
+    let mut l = Lab::server(ConnectionConfig::default(), 2);
+    let id = l.stack.advertise_address(l.now, l.conn, stack_address(1), None).expect("advertise");
+    l.take_all();
+    l.stack.withdraw_addresses(l.now, l.conn, &[id]).expect("withdraw");
+    l.poll();
+    assert!(l.take(|s| removed(s) == [id.0]).is_some());
+    assert_eq!(l.stack.advertise_address(l.now, l.conn, stack_address(1), None), Ok(id));
+    l.advance(Duration::from_secs(10));
+    assert!(l.take_all().iter().all(|s| removed(s).is_empty()));
 }
 
 #[test]
@@ -461,12 +477,14 @@ fn set_backup_tells_the_peer() {
         l.stack.set_backup(l.now, l.conn, id, backup).expect("set");
         l.poll();
         let prio = MptcpOption::Prio(MpPrio { backup, address_id: None });
-        let said = l.take(|s| s.has(|o| *o == prio)).expect("MP_PRIO");
+        let said = l.advance_until(Duration::from_millis(150), |s| s.has(|o| *o == prio)).expect("MP_PRIO");
         assert_eq!(said.flow, Some(second));
         assert_eq!(l.subflows()[1].backup, backup);
-        l.advance(Duration::from_secs(1));
+        l.advance(Duration::from_secs(5));
+        let again = l.take_all().iter().filter(|s| s.flow == Some(second) && s.has(|o| *o == prio)).count();
+        assert_eq!(again, 3, "nothing shows that it arrived");
     }
-    assert_eq!(l.counter(Counter::MPPrioTx), 2);
+    assert_eq!(l.counter(Counter::MPPrioTx), 8);
     let error = l.stack.set_backup(l.now, l.conn, SubflowId(99), true);
     assert_eq!(error, Err(SignalError::NoSubflow));
 }

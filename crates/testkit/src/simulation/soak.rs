@@ -12,7 +12,7 @@ use umptcp_netsim::middlebox::{Nat, Output};
 use umptcp_netsim::random::{Purpose, Random, derive};
 use umptcp_netsim::trace::TraceMode;
 use umptcp_netsim::{
-    CableId, Direction, Duration, FlowId, Instant, Link, Middlebox, NodeId, Packet, Pair, Side,
+    CableId, Direction, Duration, FlowId, Instant, Limits, Link, Middlebox, NodeId, Packet, Pair, Side,
 };
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_stack_core::device::PathConfig;
@@ -161,6 +161,7 @@ struct Soak {
 /// What did not hold, with what happened before it.
 pub fn run(seed: u64, hours: f64) -> Result<Report, String> {
     let mut soak = Soak::new(seed);
+    soak.net.set_limits(Limits::default().events(u64::MAX));
     let end = Instant::ZERO + Duration::from_secs_f64(hours * 3600.0);
     soak.run(end).map_err(|what| soak.explain(seed, &what))?;
     soak.report.seconds = end.saturating_duration_since(Instant::ZERO).as_secs();
@@ -241,6 +242,10 @@ impl Soak {
     }
 
     fn connect(&mut self) -> Result<FlowId, String> {
+        // Which path a connection begins on, and what it falls back to when that is silent, is tried elsewhere.
+        while !self.current.is_empty() {
+            self.second()?;
+        }
         let now = self.net.now();
         let spec = self.net.flow_spec().start(now);
         let flow = self.net.add_flow(spec).map_err(|e| e.to_string())?;
@@ -390,7 +395,7 @@ impl Soak {
                 }
             }
             if !usable {
-                w.due = w.due.max(now + SOON);
+                (w.due, w.ended) = (w.due.max(now + SOON), None);
             } else if now > w.due && now > w.carried + SOON {
                 let silent = now.saturating_duration_since(w.carried).as_secs();
                 return Err(format!("path {i} is usable and has carried nothing for {silent} s"));
