@@ -30,6 +30,10 @@ struct NicPath {
     guard: Arc<PathGuard>,
     config: PathConfig,
     place: Place,
+    /// Whether its NIC is up and has carrier.
+    up: bool,
+    /// Whether its NIC has lost all its addresses.
+    bare: bool,
 }
 
 /// Who holds a path.
@@ -129,26 +133,27 @@ impl Nics {
             PathChange::Down { tun, gone } => {
                 let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
                 tracing::info!(path = paths[at].config.name, gone, "the NIC is not usable");
-                paths[at].detach(commands)
+                paths[at].up = false;
+                paths[at].settle(commands)
             }
             PathChange::Up { tun } => {
                 let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
                 tracing::info!(path = paths[at].config.name, "the NIC is usable again");
-                paths[at].attach(commands)
+                paths[at].up = true;
+                paths[at].settle(commands)
             }
             PathChange::Addresses { tun, advertise } => {
                 let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
                 let path = &mut paths[at];
-                if path.config.advertise == advertise {
+                if path.config.advertise == advertise && path.bare == advertise.is_empty() {
                     return Ok(());
                 }
                 // Connections translated to the old address are lost in any case.
                 tracing::info!(path = path.config.name, ?advertise, "the NIC's addresses have changed");
-                let was_attached = matches!(path.place, Place::Attached(_));
                 path.detach(commands)?;
-                let usable = !advertise.is_empty();
+                path.bare = advertise.is_empty();
                 path.config.advertise = advertise;
-                if was_attached && usable { path.attach(commands) } else { Ok(()) }
+                path.settle(commands)
             }
             PathChange::Mtu { tun, mtu } => {
                 // Established subflows learn by ICMP from the kernel that their packets no longer fit.
@@ -189,7 +194,13 @@ impl NicPath {
             // The set-up is undone when the last of the two is dropped.
             guard: Box::new(Arc::clone(&guard)),
         };
-        NicPath { guard, config, place: Place::Aside(Some(attached)) }
+        NicPath { guard, config, place: Place::Aside(Some(attached)), up: true, bare: false }
+    }
+
+    /// Gives the path to the stack or takes it back, as its NIC is usable or not. The link and the addresses
+    /// come and go independently of each other, so what was before does not matter.
+    fn settle(&mut self, commands: &Commands) -> io::Result<()> {
+        if self.up && !self.bare { self.attach(commands) } else { self.detach(commands) }
     }
 
     /// Gives the path to the stack, unless the stack has it already.

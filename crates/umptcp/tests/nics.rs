@@ -147,6 +147,81 @@ fn nics_that_go_down_and_come_back_are_followed() {
     two_hosts(client, move || echo_until(&done, &ready_tx));
 }
 
+/// As when a DHCP lease ends and another begins.
+#[test]
+fn a_nic_that_loses_its_only_address_for_a_while_is_used_again_by_a_client() {
+    let (ready_tx, ready) = mpsc::channel();
+    let (done_tx, done) = mpsc::channel();
+    let client = move || {
+        ready.recv().unwrap();
+        let stack = Stack::builder().nics(["c0", "c1"]).start().unwrap();
+        let paths = || stack.paths().unwrap().len();
+        let stream = stack.connect("192.168.140.110:7").unwrap();
+        let established = || {
+            let subflows = stream.subflows().unwrap();
+            subflows.iter().filter(|s| s.state == "ESTABLISHED").count()
+        };
+        let there_and_back = || {
+            (&stream).write_all(b"ping").unwrap();
+            (&stream).read_exact(&mut [0; 4]).unwrap();
+        };
+        there_and_back();
+        wait_for("two subflows", || established() == 2);
+        // The same address again, then another one.
+        for (before, after) in [(232, 232), (232, 233)] {
+            ip(&format!("addr del 192.168.140.{before}/24 dev c1"));
+            wait_for("the path leaves", || paths() == 1);
+            there_and_back();
+            ip(&format!("addr add 192.168.140.{after}/24 dev c1"));
+            wait_for("the path returns", || paths() == 2);
+            wait_for("two subflows again", || established() == 2);
+            there_and_back();
+        }
+        drop(stream);
+        drop(stack);
+        nothing_left();
+        done_tx.send(()).unwrap();
+    };
+    two_hosts(client, move || echo_until(&done, &ready_tx));
+}
+
+#[test]
+fn a_nic_that_loses_its_only_address_for_a_while_is_used_again_by_a_server() {
+    let (ready_tx, ready) = mpsc::channel();
+    let (done_tx, done) = mpsc::channel::<()>();
+    let client = move || {
+        let stack = Stack::builder().nics(["c0"]).start().unwrap();
+        for _ in 0..2 {
+            let address: &str = ready.recv().unwrap();
+            let stream = stack.connect(address).unwrap();
+            (&stream).write_all(b"ping").unwrap();
+            (&stream).read_exact(&mut [0; 4]).unwrap();
+        }
+        done_tx.send(()).unwrap();
+    };
+    let server = move || {
+        let stack = Stack::builder().nics(["s0"]).start().unwrap();
+        let listener = stack.listen("0.0.0.0:7").unwrap();
+        let paths = || stack.paths().unwrap().len();
+        for (before, after, address) in [(110, 110, "192.168.140.110:7"), (110, 111, "192.168.140.111:7")] {
+            ip(&format!("addr del 192.168.140.{before}/24 dev s0"));
+            wait_for("the path leaves", || paths() == 0);
+            ip(&format!("addr add 192.168.140.{after}/24 dev s0"));
+            wait_for("the path returns", || paths() == 1);
+            ready_tx.send(address).unwrap();
+            let (stream, _) = listener.accept_timeout(Duration::from_secs(20)).unwrap();
+            let mut ping = [0; 4];
+            (&stream).read_exact(&mut ping).unwrap();
+            (&stream).write_all(&ping).unwrap();
+        }
+        done.recv().unwrap();
+        drop(listener);
+        drop(stack);
+        nothing_left();
+    };
+    two_hosts(client, server);
+}
+
 #[test]
 fn errors_of_nics_are_said_plainly() {
     let (done_tx, done) = mpsc::channel::<()>();
