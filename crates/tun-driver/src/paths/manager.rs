@@ -14,7 +14,7 @@ use super::options::SetupOptions;
 use super::ports::{self, HeldPort};
 use super::record::{Entry, HostChange, Record, Registry, RegistryLock};
 use super::spec::{Mode, PathSpec};
-use super::{check, mirror};
+use super::{check, mirror, watch};
 use crate::device::{Tun, TunOptions};
 use crate::error::DriverError;
 use futures::channel::mpsc::UnboundedReceiver;
@@ -72,6 +72,8 @@ struct Installed {
     held: Vec<HeldPort>,
     usable: bool,
     mtu: u32,
+    /// Its table was lost and could not be put back: forwarding is off until it is.
+    shut: bool,
 }
 
 impl Installed {
@@ -110,11 +112,15 @@ pub(super) struct Manager {
     changes: SyncSender<PathChange>,
     /// NICs that could carry a path when last checked.
     nics: Vec<String>,
+    /// The ruleset may no longer contain our tables.
+    ruleset_changed: bool,
 }
 
 enum Turn {
     Command(Command),
     Changed,
+    /// The nftables ruleset changed.
+    Ruleset,
     Closed,
 }
 
@@ -148,6 +154,7 @@ impl Manager {
             paths: Vec::new(),
             changes,
             nics: usable.into_iter().map(|nic| nic.name).collect(),
+            ruleset_changed: false,
         })
     }
 
@@ -160,6 +167,15 @@ impl Manager {
             (!ours).then_some(Turn::Changed)
         });
         let commands = commands.map(Turn::Command).chain(stream::iter([Turn::Closed]));
+        let ruleset = match watch::ruleset_changes() {
+            Ok(changes) => changes.map(|()| Turn::Ruleset).left_stream(),
+            // A kernel without nftables. It can have no translated paths either.
+            Err(error) => {
+                tracing::debug!(%error, "cannot watch the nftables ruleset");
+                stream::empty().right_stream()
+            }
+        };
+        let changed = stream::select(changed, ruleset);
         let mut turns = std::pin::pin!(stream::select(commands, changed));
         let (mut next_check, mut settle) = (Instant::now() + RECHECK, SETTLE);
         loop {
@@ -170,6 +186,10 @@ impl Manager {
                 }
                 Ok(Some(Turn::Command(command))) => self.serve(command).await,
                 Ok(Some(Turn::Changed)) => next_check = next_check.min(Instant::now() + settle),
+                Ok(Some(Turn::Ruleset)) => {
+                    self.ruleset_changed = true;
+                    next_check = next_check.min(Instant::now() + settle);
+                }
                 Ok(Some(Turn::Closed) | None) => {
                     self.stop().await;
                     return;
@@ -322,6 +342,7 @@ impl Manager {
             held: Vec::new(),
             usable: true,
             mtu,
+            shut: false,
         };
         let result = self.install(path, &nic, &snapshot, &lock).await;
         drop(lock);
@@ -522,8 +543,83 @@ impl Manager {
         }
     }
 
+    /// Puts back the tables of translated paths that something else on this host has removed.
+    async fn restore_tables(&mut self) -> Result<(), DriverError> {
+        if !std::mem::take(&mut self.ruleset_changed) {
+            return Ok(());
+        }
+        let Some(nft) = self.nft.clone() else { return Ok(()) };
+        let mut result = Ok(());
+        for i in 0..self.paths.len() {
+            if self.paths[i].mode != Mode::Nat {
+                continue;
+            }
+            let restored = match nft.has_table(&self.paths[i].tun) {
+                Ok(present) => self.restore_table(i, &nft, present).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = restored {
+                self.shut(i, &error).await;
+                // Tried again soon.
+                self.ruleset_changed = true;
+                result = Err(error);
+            }
+        }
+        result
+    }
+
+    async fn restore_table(&mut self, i: usize, nft: &Nft, present: bool) -> Result<(), DriverError> {
+        let path = &self.paths[i];
+        if !present {
+            let script = ruleset(path, self.range, &self.listen, &path.closed(), |r| r.script());
+            nft.apply(&path.nic, &script)?;
+            tracing::warn!(
+                device = path.nic,
+                table = path.tun,
+                "something on this host removed the path's nftables table (`nft flush ruleset`?); put it back"
+            );
+        }
+        if path.shut {
+            let links = self.netlink.links().await.map_err(|e| DriverError::netlink("list devices", e))?;
+            // A NIC that is gone gets its settings when it is back.
+            if let Some(nic) = links.iter().find(|l| l.name == self.paths[i].nic) {
+                self.reapply(i, nic).await?;
+            }
+            self.paths[i].shut = false;
+        }
+        Ok(())
+    }
+
+    /// Ends forwarding for a path whose table is lost: without it, the host would forward others' packets.
+    async fn shut(&mut self, i: usize, error: &DriverError) {
+        if std::mem::replace(&mut self.paths[i].shut, true) {
+            return;
+        }
+        let tun = self.paths[i].tun.clone();
+        tracing::error!(
+            %error, device = self.paths[i].nic, table = tun,
+            "cannot make sure of the path's nftables table; forwarding is off until it is back"
+        );
+        self.undo(|e| {
+            e.path.as_deref() == Some(tun.as_str())
+                && match &e.change {
+                    HostChange::Sysctl { name, .. } => name.ends_with("forwarding"),
+                    HostChange::Ipv6Forwarding { .. } => true,
+                    _ => false,
+                }
+        })
+        .await;
+    }
+
     /// Updates all paths to match their NICs.
     async fn follow(&mut self) -> Result<(), DriverError> {
+        // First: until then, the host may forward packets that are none of ours.
+        let restored = self.restore_tables().await;
+        self.follow_nics().await?;
+        restored
+    }
+
+    async fn follow_nics(&mut self) -> Result<(), DriverError> {
         let links =
             self.netlink.links().await.map_err(|e| DriverError::netlink("list network devices", e))?;
         let addresses =

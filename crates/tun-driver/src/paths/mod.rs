@@ -41,6 +41,7 @@ mod record;
 mod set;
 mod spec;
 mod sysctl;
+mod watch;
 
 pub use change::PathChange;
 pub use nics::NicInfo;

@@ -275,6 +275,13 @@ impl Nft {
         self.apply(table, &format!("add table inet {table}\ndelete table inet {table}\n"))
     }
 
+    /// Whether a table exists.
+    pub(super) fn has_table(&self, table: &str) -> Result<bool, DriverError> {
+        let json = self.json(&["-j", "list", "tables"])?;
+        let tables = json["nftables"].as_array().map_or(&[][..], Vec::as_slice);
+        Ok(tables.iter().any(|t| t["table"]["family"] == "inet" && t["table"]["name"] == table))
+    }
+
     /// How many probes reached the end of the forward hook.
     pub(super) fn probes(&self, tun: &str) -> Result<u64, DriverError> {
         let json = self.json(&["-j", "list", "counter", "inet", tun, "probe"])?;

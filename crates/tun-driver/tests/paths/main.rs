@@ -12,4 +12,5 @@ mod nat;
 mod network;
 mod refusals;
 mod routed;
+mod ruleset;
 mod subnet;

@@ -1,0 +1,68 @@
+//! The host's ruleset changes while paths are in use.
+
+use crate::network::{Flow, TestNetwork, assert_unchanged, options, wait_until};
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+#[test]
+fn a_table_that_a_flush_removed_is_back_within_a_second_and_connections_go_on() {
+    let network = TestNetwork::new();
+    network.server.echo_server("[::]:80");
+    let before = network.client.state();
+    let set = network.client.set_up(&["eth0", "eth1"], &options()).unwrap();
+    let first = *set.port_range().unwrap().start();
+    let mut flows = Vec::new();
+    for (n, path) in set.paths.iter().enumerate() {
+        for (own, remote) in [(0, format!("10.{n}.0.1:80")), (1, format!("[2001:db8:a{n}::1]:80"))] {
+            let mut flow = Flow::connect(&path.tun, (path.config.addresses[own], first + 1), &remote);
+            flow.echo("before");
+            flows.push(flow);
+        }
+    }
+    let rules = |table: &str| network.client.nft(&format!("list table inet {table}")).lines().count();
+    let names: Vec<String> = set.paths.iter().map(|p| p.tun.name().to_owned()).collect();
+    let lines: Vec<usize> = names.iter().map(|n| rules(n)).collect();
+    for _ in 0..2 {
+        network.client.nft("flush ruleset");
+        let start = Instant::now();
+        wait_until("the tables are back", || {
+            let tables = network.client.nft("list tables");
+            names.iter().all(|n| tables.contains(n.as_str()))
+        });
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        assert_eq!(lines, names.iter().map(|n| rules(n)).collect::<Vec<_>>());
+        flows.iter_mut().for_each(|flow| flow.echo("after"));
+    }
+    drop(flows);
+    drop(set);
+    assert_unchanged(&network.client, &before);
+}
+
+/// Without the table's forward chain, a host that forwards would forward anybody's packets.
+#[test]
+fn forwarding_ends_while_a_removed_table_cannot_be_put_back() {
+    let network = TestNetwork::new();
+    network.server.echo_server("[::]:80");
+    let directory = std::env::temp_dir().join(format!("umptcp-broken-nft-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let (program, broken) = (directory.join("nft"), directory.join("broken"));
+    let script = format!("#!/bin/sh\n[ -e {} ] && exit 1\nexec nft \"$@\"\n", broken.display());
+    std::fs::write(&program, script).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let before = network.client.state();
+    let set = network.client.set_up(&["eth0"], &options().nft_program(program)).unwrap();
+    let path = &set.paths[0];
+    let mut flow = Flow::connect(&path.tun, (path.config.addresses[0], 5000), "10.0.0.1:80");
+    let forwarding = || network.client.read("net/ipv4/conf/eth0/forwarding");
+    assert_eq!(forwarding(), "1");
+    std::fs::write(&broken, "").unwrap();
+    network.client.nft("flush ruleset");
+    wait_until("forwarding is off", || forwarding() == "0");
+    std::fs::remove_file(&broken).unwrap();
+    wait_until("forwarding is on again", || forwarding() == "1");
+    assert!(network.client.nft("list tables").contains(path.tun.name()));
+    flow.echo("after");
+    drop(set);
+    assert_unchanged(&network.client, &before);
+    std::fs::remove_dir_all(directory).unwrap();
+}
