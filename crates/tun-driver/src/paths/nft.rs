@@ -86,16 +86,17 @@ impl Ruleset<'_> {
         for (ip, set, _) in &families {
             let _ = writeln!(
                 s,
-                "iifname \"{nic}\" {ip} daddr {set} tcp dport @listen ct state invalid counter drop comment \"inward\""
+                "{ip} daddr {set} tcp dport @listen ct state invalid counter drop comment \"inward\""
             );
         }
         s.push_str("}\nchain invalid_local { type filter hook output priority mangle; policy accept;\n");
         for (ip, set, _) in &families {
             let _ = writeln!(s, "{ip} daddr {set} tcp dport @listen ct state invalid counter drop");
         }
+        // By whichever NIC they come, as Linux does for its own sockets (weak host model, RFC 1122 §3.3.4.2).
         s.push_str("}\nchain inward { type nat hook prerouting priority dstnat; policy accept;\n");
         for (ip, set, own) in &families {
-            let _ = writeln!(s, "iifname \"{nic}\" {ip} daddr {set} tcp dport @listen dnat {ip} to {own}");
+            let _ = writeln!(s, "{ip} daddr {set} tcp dport @listen dnat {ip} to {own}");
         }
         // At this hook, dstnat has no symbolic name.
         s.push_str("}\nchain inward_local { type nat hook output priority -100; policy accept;\n");
@@ -122,7 +123,7 @@ impl Ruleset<'_> {
                 "iifname \"{tun}\" oifname \"{nic}\" {ip} saddr {own} meta l4proto tcp accept\n\
                  iifname \"{tun}\" oifname \"{nic}\" {ip} saddr {own} ct state related accept\n\
                  iifname \"{nic}\" oifname \"{tun}\" {ip} daddr {own} ct state established,related accept\n\
-                 iifname \"{nic}\" oifname \"{tun}\" {ip} daddr {own} ct status dnat accept\n"
+                 oifname \"{tun}\" {ip} daddr {own} ct status dnat accept\n"
             );
         }
         let _ = writeln!(s, "iifname \"{tun}\" counter drop\noifname \"{tun}\" counter drop");

@@ -71,6 +71,22 @@ fn takes_connections_to_the_nic_s_address_from_the_network_and_from_this_host() 
     }
 }
 
+/// The weak host model of RFC 1122 §3.3.4.2, which is Linux's: subflows of a Linux client come that way if an
+/// endpoint names a device.
+#[test]
+fn takes_connections_to_the_nic_s_address_by_another_path_s_nic() {
+    let network = TestNetwork::new();
+    let set = network.client.set_up(&["eth0", "eth1"], &options().listen_ports(vec![22])).unwrap();
+    network.server.ip("route add 10.0.0.2/32 via 10.1.0.2 dev eth1");
+    network.server.ip("-6 route add 2001:db8:a0::2/128 via 2001:db8:a1::2 dev eth1");
+    for address in ["10.0.0.2:22", "[2001:db8:a0::2]:22"] {
+        let client = echo_client(&network.server, address);
+        let mut flow = Flow::accept(&set.paths[0].tun, 22);
+        assert_eq!(flow.answer(), b"hello");
+        client.join().unwrap();
+    }
+}
+
 #[test]
 fn takes_the_families_that_the_nic_has() {
     let network = TestNetwork::new();
