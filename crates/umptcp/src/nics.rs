@@ -173,7 +173,13 @@ impl Nics {
                 paths.push(path);
                 Ok(())
             }
-            PathChange::NewNic(_) | PathChange::Routes { .. } => Ok(()),
+            // A NIC may get its routes some seconds after its address (DHCP): what could not be reached then is
+            // tried again now.
+            PathChange::Routes { tun } => match find(&mut paths, &tun).map(|at| &paths[at].place) {
+                Some(Place::Attached(id)) => commands.path_changed(*id),
+                _ => Ok(()),
+            },
+            PathChange::NewNic(_) => Ok(()),
         }
     }
 }

@@ -286,6 +286,11 @@ impl Commands {
         })?)
     }
 
+    /// Tells the stack that something about a path has changed.
+    pub(crate) fn path_changed(&self, path: PathId) -> io::Result<()> {
+        Ok(self.call(move |_, cx| cx.stack.path_changed(cx.now, path))?)
+    }
+
     /// Sends a command. One sent after the worker has ended can be ignored: the worker has failed everything
     /// by then.
     pub(crate) fn send(&self, command: Command) {
