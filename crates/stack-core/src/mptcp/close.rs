@@ -140,7 +140,9 @@ impl Connection {
     /// longer if the last ones did not live long.
     fn note_subflow_lost(&mut self, now: Instant, i: usize, pause: Duration) {
         let m = &self.subflows[i];
-        let healthy = m.has_carried(HEALTHY_BYTES) || m.age(now) >= HEALTHY_LIFE;
+        // One that we reset because of what came over it carried much and delivered little.
+        let broken = matches!(m.reset(), Some(SubflowReset { by_peer: false, transient: false, .. }));
+        let healthy = !broken && (m.has_carried(HEALTHY_BYTES) || m.age(now) >= HEALTHY_LIFE);
         self.addresses.failures.on_subflow_lost(now, pair_of(m), pause, healthy);
     }
 

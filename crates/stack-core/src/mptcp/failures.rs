@@ -13,6 +13,8 @@ const PAIRS_KEPT: usize = 512;
 
 /// How often a pair may fail in a row before it is left alone for longer than [`USUAL_WAIT`].
 const USUAL_FAILURES: u32 = 16;
+/// Subflows in a row that did not live long, after which the pair waits even when there is no other subflow.
+const SHORT_LIVES: u32 = 3;
 /// The longest wait for a pair that has failed some times in a row: a path that comes back after some minutes
 /// is used again within one.
 const USUAL_WAIT: Duration = Duration::from_secs(60);
@@ -113,7 +115,9 @@ impl Failures {
         let Some(e) = self.entry(pair) else { return };
         e.failures = if healthy { 1 } else { e.failures + 1 };
         let pause = if e.failures > 1 { pause.max(back_off(e.failures)) } else { pause };
-        e.bar = Bar::Pause(now + pause);
+        let until = now + pause;
+        // Subflow after subflow that does not live: whatever breaks them will break the next, too.
+        e.bar = if e.failures >= SHORT_LIVES { Bar::Wait { until, others: now } } else { Bar::Pause(until) };
     }
 
     /// The peer says that no subflow between these addresses is welcome.
