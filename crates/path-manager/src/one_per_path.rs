@@ -49,8 +49,8 @@ impl PathPolicy for OnePerPath {
                 commands.push(Command::Open { local, remote });
             }
         };
-        // One subflow per path, to the first remote address of the same family that has not failed. Those of which it is not known
-        // whether they lead anywhere are no reason against it.
+        // One subflow per path, to the first remote address of the same family that has not failed. Subflows
+        // of which it is not known whether they lead anywhere are no reason against it.
         for (i, l) in view.local.iter().enumerate() {
             if used.iter().any(|s| s.path == l.path && !s.tentative) {
                 continue;
