@@ -14,7 +14,7 @@ use super::options::SetupOptions;
 use super::ports::{self, HeldPort};
 use super::record::{Entry, HostChange, Record, Registry, RegistryLock};
 use super::spec::{Mode, PathSpec};
-use super::{check, mirror, rules, watch};
+use super::{check, mirror, watch};
 use crate::device::{Tun, TunOptions};
 use crate::error::DriverError;
 use futures::channel::mpsc::UnboundedReceiver;
@@ -74,8 +74,6 @@ struct Installed {
     mtu: u32,
     /// Its table was lost and could not be put back: forwarding is off until it is.
     shut: bool,
-    /// Priority of its first rule.
-    rules_at: u32,
 }
 
 impl Installed {
@@ -345,17 +343,13 @@ impl Manager {
             usable: true,
             mtu,
             shut: false,
-            rules_at: TO_STACK,
         };
         let result = self.install(path, &nic, &snapshot, &lock).await;
         drop(lock);
         let result = match result {
             Ok(path) => {
                 self.paths.push(path);
-                match self.keep_rules(self.paths.len() - 1).await {
-                    Ok(()) => self.check(&tun, &snapshot).await,
-                    Err(error) => Err(error),
-                }
+                self.check(&tun, &snapshot).await
             }
             Err(error) => Err(error),
         };
@@ -437,7 +431,7 @@ impl Manager {
             tracing::warn!(?route, %error, "cannot mirror a route of the NIC");
         }
         let mut changes = Changes { netlink, record, others: &others, path: &tun, _lock: lock };
-        add_rules(&mut changes, &path).await?;
+        rules(&mut changes, &path).await?;
         apply_settings(&mut changes, &mut path, nic, &snapshot.links, snapshot, &self.options).await?;
         if path.mode == Mode::Nat {
             let nft = self.nft.as_ref().ok_or_else(|| DriverError::NoNft { searched: String::new() })?;
@@ -634,7 +628,6 @@ impl Manager {
             let nic = links.iter().find(|l| l.name == self.paths[i].nic).cloned();
             self.follow_device(i, nic.as_ref()).await?;
             self.follow_addresses(i, nic.as_ref(), &addresses);
-            self.keep_rules(i).await?;
         }
         self.follow_newcomers(&links, &addresses).await
     }
@@ -679,22 +672,6 @@ impl Manager {
             });
         }
         news.into_iter().for_each(|n| self.tell(n));
-        Ok(())
-    }
-
-    /// Puts back the path's rules, and ahead of others' that take its packets.
-    async fn keep_rules(&mut self, i: usize) -> Result<(), DriverError> {
-        let (Some(record), path) = (self.record.as_mut(), &mut self.paths[i]) else { return Ok(()) };
-        let Some(nic_index) = path.nic_index.filter(|_| path.usable) else { return Ok(()) };
-        let direction = rules::Direction {
-            tun: &path.tun,
-            tun_index: path.tun_index,
-            nic_index,
-            table: path.table,
-            addresses: &path.addresses,
-        };
-        let kept = rules::keep(&self.netlink, record, &direction, path.rules_at, TO_STACK).await;
-        path.rules_at = kept.map_err(|e| DriverError::netlink("keep the routing rules", e))?;
         Ok(())
     }
 
@@ -809,7 +786,7 @@ fn hold_ports(path: &mut Installed, listen: &BTreeSet<u16>) -> Result<(), Driver
 }
 
 /// Adds the rules that bind the path's addresses to its table.
-async fn add_rules(changes: &mut Changes<'_>, path: &Installed) -> Result<(), DriverError> {
+async fn rules(changes: &mut Changes<'_>, path: &Installed) -> Result<(), DriverError> {
     for &address in &path.addresses {
         let v6 = address.is_ipv6();
         let table = Some(path.table);
