@@ -188,7 +188,7 @@ fn we_make_a_path_a_backup_and_take_it_back() {
             ours.set_backup(second, false).expect("the subflow is there");
             net.wait_client_link(1, before[1].to_client + 3 * MIB);
         });
-        assert_eq!(client.counter("MPPrioTx"), 2, "{}", client.counters());
+        assert!(client.counter("MPPrioTx") >= 2, "{}", client.counters());
         same_story(&client, &net.server.ns);
     });
 }
