@@ -1,6 +1,6 @@
 //! The default policy.
 
-use crate::{Command, PathPolicy, SubflowEnds, View};
+use crate::{Command, LocalAddress, PathPolicy, RemoteAddress, SubflowEnds, View};
 use alloc::vec::Vec;
 
 /// A subflow on every local path and to every address the peer advertises.
@@ -10,6 +10,33 @@ use alloc::vec::Vec;
 /// Either side, if asked to, advertises its other addresses.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OnePerPath;
+
+/// The subflows that there are and that will be opened.
+struct Plan<'a> {
+    view: &'a View<'a>,
+    subflows: Vec<SubflowEnds>,
+    opened: usize,
+    commands: Vec<Command>,
+}
+
+impl Plan<'_> {
+    /// The two can be connected, as far as is known.
+    fn fits(&self, local: &LocalAddress, remote: &RemoteAddress) -> bool {
+        local.address.is_ipv4() == remote.address.is_ipv4()
+            && !self.view.failed.contains(&(local.address, remote.address))
+    }
+
+    /// Opens a subflow, unless there is one or all are taken: `occupied` by those that there were before.
+    fn open(&mut self, local: usize, remote: usize, occupied: usize) {
+        let (l, r) = (&self.view.local[local], &self.view.remote[remote]);
+        let used = self.subflows.iter().any(|s| s.local == l.address && s.remote == r.address);
+        if !used && occupied + self.opened < self.view.max_subflows {
+            self.opened += 1;
+            self.subflows.push(SubflowEnds::new(l.path, l.address, r.address));
+            self.commands.push(Command::Open { local, remote });
+        }
+    }
+}
 
 impl PathPolicy for OnePerPath {
     fn name(&self) -> &'static str {
@@ -29,66 +56,41 @@ impl PathPolicy for OnePerPath {
         if !view.opens {
             return commands;
         }
-        let mut count = view.subflows.iter().filter(|s| !s.tentative).count();
-        let mut used: Vec<SubflowEnds> = view.subflows.to_vec();
-        let open = |commands: &mut Vec<Command>,
-                    used: &mut Vec<SubflowEnds>,
-                    count: &mut usize,
-                    local: usize,
-                    remote: usize| {
-            let (l, r) = (&view.local[local], &view.remote[remote]);
-            let pair_used = used.iter().any(|s| s.local == l.address && s.remote == r.address);
-            let failed = view.failed.contains(&(l.address, r.address));
-            if *count < view.max_subflows
-                && !pair_used
-                && !failed
-                && l.address.is_ipv4() == r.address.is_ipv4()
-            {
-                *count += 1;
-                used.push(SubflowEnds::new(l.path, l.address, r.address));
-                commands.push(Command::Open { local, remote });
-            }
-        };
+        let mut plan = Plan { view, subflows: view.subflows.to_vec(), opened: 0, commands };
+        let tentative = view.subflows.iter().filter(|s| s.tentative).count();
         // One subflow per path, to the first remote address of the same family that has not failed. Subflows
         // of which it is not known whether they lead anywhere are no reason against it.
         for (i, l) in view.local.iter().enumerate() {
-            if used.iter().any(|s| s.path == l.path && !s.tentative) {
+            if plan.subflows.iter().any(|s| s.path == l.path && !s.tentative) {
                 continue;
             }
-            let fitting = view.remote.iter().position(|r| {
-                let failed = view.failed.contains(&(l.address, r.address));
-                r.address.is_ipv4() == l.address.is_ipv4() && !failed
-            });
-            if let Some(r) = fitting {
-                open(&mut commands, &mut used, &mut count, i, r);
+            if let Some(j) = view.remote.iter().position(|r| plan.fits(l, r)) {
+                plan.open(i, j, view.subflows.len() - tentative);
             }
         }
-        count += view.subflows.iter().filter(|s| s.tentative).count();
         // One subflow per advertised address, from the path with the fewest subflows.
         for (j, r) in view.remote.iter().enumerate() {
-            if used.iter().any(|s| s.remote == r.address) {
+            if plan.subflows.iter().any(|s| s.remote == r.address) {
                 continue;
             }
             let least = view
                 .local
                 .iter()
                 .enumerate()
-                .filter(|(_, l)| l.address.is_ipv4() == r.address.is_ipv4())
-                .filter(|(_, l)| !view.failed.contains(&(l.address, r.address)))
-                .min_by_key(|(_, l)| used.iter().filter(|s| s.path == l.path).count())
+                .filter(|(_, l)| plan.fits(l, r))
+                .min_by_key(|(_, l)| plan.subflows.iter().filter(|s| s.path == l.path).count())
                 .map(|(i, _)| i);
             if let Some(i) = least {
-                open(&mut commands, &mut used, &mut count, i, j);
+                plan.open(i, j, view.subflows.len());
             }
         }
-        commands
+        plan.commands
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LocalAddress, RemoteAddress};
     use alloc::vec;
     use core::net::{IpAddr, SocketAddr};
     use umptcp_types::{AddressId, PathId};
