@@ -294,9 +294,11 @@ impl Connections {
         }
         let unread = unread || entry.shared.has_unread();
         entry.shared.end_writing(End::Finished);
-        if unread || cx.stack.info(id).is_some_and(|info| info.readable > 0) {
+        if unread {
             self.abort(cx, id);
         } else {
+            // What waits in the stack is unread, too.
+            self.receive(cx, id);
             self.send(cx, id);
         }
     }
