@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use umptcp::{Stack, SubflowInfo};
+use umptcp::{MptcpStream, Stack};
 
 fn ip(arguments: &str) {
     let out = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip is installed");
@@ -77,6 +77,11 @@ fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// How many subflows a connection has that are established.
+fn established(stream: &MptcpStream) -> usize {
+    stream.subflows().unwrap().iter().filter(|s| s.state == "ESTABLISHED").count()
+}
+
 /// Listens on all NICs and echoes until the flag is cleared.
 fn echo_until(done: &mpsc::Receiver<()>, ready: &mpsc::Sender<()>) {
     let stack = Stack::builder().nics(["s0"]).start().unwrap();
@@ -127,16 +132,14 @@ fn nics_that_go_down_and_come_back_are_followed() {
             });
             assert!(got == data);
         };
-        let established =
-            |subflows: Vec<SubflowInfo>| subflows.iter().filter(|s| s.state == "ESTABLISHED").count();
         there_and_back();
-        wait_for("two subflows", || established(stream.subflows().unwrap()) == 2);
+        wait_for("two subflows", || established(&stream) == 2);
         ip("link set c0 down");
         wait_for("the path leaves", || names() == ["c1"]);
         there_and_back();
         ip("link set c0 up");
         wait_for("the path returns", || names() == ["c0", "c1"]);
-        wait_for("two subflows again", || established(stream.subflows().unwrap()) == 2);
+        wait_for("two subflows again", || established(&stream) == 2);
         there_and_back();
         assert!(stream.protocol().unwrap().is_mptcp());
         drop(stream);
@@ -157,16 +160,12 @@ fn a_nic_that_loses_its_only_address_for_a_while_is_used_again_by_a_client() {
         let stack = Stack::builder().nics(["c0", "c1"]).start().unwrap();
         let paths = || stack.paths().unwrap().len();
         let stream = stack.connect("192.168.140.110:7").unwrap();
-        let established = || {
-            let subflows = stream.subflows().unwrap();
-            subflows.iter().filter(|s| s.state == "ESTABLISHED").count()
-        };
         let there_and_back = || {
             (&stream).write_all(b"ping").unwrap();
             (&stream).read_exact(&mut [0; 4]).unwrap();
         };
         there_and_back();
-        wait_for("two subflows", || established() == 2);
+        wait_for("two subflows", || established(&stream) == 2);
         // The same address again, then another one.
         for (before, after) in [(232, 232), (232, 233)] {
             ip(&format!("addr del 192.168.140.{before}/24 dev c1"));
@@ -174,7 +173,7 @@ fn a_nic_that_loses_its_only_address_for_a_while_is_used_again_by_a_client() {
             there_and_back();
             ip(&format!("addr add 192.168.140.{after}/24 dev c1"));
             wait_for("the path returns", || paths() == 2);
-            wait_for("two subflows again", || established() == 2);
+            wait_for("two subflows again", || established(&stream) == 2);
             there_and_back();
         }
         drop(stream);
