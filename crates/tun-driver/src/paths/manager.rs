@@ -549,22 +549,31 @@ impl Manager {
             return Ok(());
         }
         let Some(nft) = self.nft.clone() else { return Ok(()) };
+        let translated: Vec<usize> =
+            (0..self.paths.len()).filter(|i| self.paths[*i].mode == Mode::Nat).collect();
+        if translated.is_empty() {
+            return Ok(());
+        }
         let mut result = Ok(());
-        for i in 0..self.paths.len() {
-            if self.paths[i].mode != Mode::Nat {
-                continue;
+        match nft.tables() {
+            Ok(tables) => {
+                for i in translated {
+                    let present = tables.contains(&self.paths[i].tun);
+                    if let Err(error) = self.restore_table(i, &nft, present).await {
+                        self.shut(i, &error).await;
+                        result = Err(error);
+                    }
+                }
             }
-            let restored = match nft.has_table(&self.paths[i].tun) {
-                Ok(present) => self.restore_table(i, &nft, present).await,
-                Err(error) => Err(error),
-            };
-            if let Err(error) = restored {
-                self.shut(i, &error).await;
-                // Tried again soon.
-                self.ruleset_changed = true;
+            Err(error) => {
+                for i in translated {
+                    self.shut(i, &error).await;
+                }
                 result = Err(error);
             }
         }
+        // Tried again soon.
+        self.ruleset_changed = result.is_err();
         result
     }
 

@@ -276,11 +276,14 @@ impl Nft {
         self.apply(table, &format!("add table inet {table}\ndelete table inet {table}\n"))
     }
 
-    /// Whether a table exists.
-    pub(super) fn has_table(&self, table: &str) -> Result<bool, DriverError> {
+    /// The names of all tables of family inet.
+    pub(super) fn tables(&self) -> Result<Vec<String>, DriverError> {
         let json = self.json(&["-j", "list", "tables"])?;
-        let tables = json["nftables"].as_array().map_or(&[][..], Vec::as_slice);
-        Ok(tables.iter().any(|t| t["table"]["family"] == "inet" && t["table"]["name"] == table))
+        let all = json["nftables"].as_array().map_or(&[][..], Vec::as_slice).iter().map(|t| &t["table"]);
+        Ok(all
+            .filter(|t| t["family"] == "inet")
+            .filter_map(|t| t["name"].as_str().map(str::to_owned))
+            .collect())
     }
 
     /// How many probes reached the end of the forward hook.
