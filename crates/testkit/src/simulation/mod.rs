@@ -16,3 +16,8 @@ fn side() -> impl Strategy<Value = Side> {
 fn direction() -> impl Strategy<Value = Direction> {
     prop_oneof![Just(Direction::Forward), Just(Direction::Reverse)]
 }
+
+/// The directions that something concerns: one, or both.
+fn directions(of: Option<Direction>) -> Vec<Direction> {
+    of.map_or(Direction::BOTH.to_vec(), |direction| vec![direction])
+}

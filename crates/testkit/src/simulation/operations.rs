@@ -4,7 +4,7 @@
 //! shrinks, no more buffered and no more subflows than configured. In the end the network is mended and
 //! everybody reads: whatever has not ended with an error makes progress, closes cleanly, and leaves silence.
 
-use super::{direction, side};
+use super::{direction, directions, side};
 use crate::digest::Digest;
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -262,8 +262,7 @@ fn apply(net: &mut Pair, flow: FlowId, op: &Op, client_paths: &mut Paths) {
             net.add_middlebox(cable(p), Since { at: soon, inner });
         }
         Op::Cut(p, direction) => {
-            let directions = direction.map_or(Direction::BOTH.to_vec(), |d| vec![d]);
-            for d in directions {
+            for d in directions(*direction) {
                 net.set_cut(cable(p), d, true);
             }
         }

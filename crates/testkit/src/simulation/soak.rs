@@ -6,6 +6,7 @@
 //! its end (a path removed and added), and within five seconds more than the disturbance lasted, a minute at
 //! most, if none can (silence, loss, a box).
 
+use super::directions;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use umptcp_netsim::middlebox::{Nat, Output};
@@ -338,7 +339,7 @@ impl Soak {
                 c.push_middlebox(Box::new(Nat::new()));
             }),
             Disturbance::Remove(side, _) => {
-                let (node, id) = (self.net.node(side), self.paths[index(side)][c.path].id);
+                let (node, id) = (self.net.node(side), self.paths[side as usize][c.path].id);
                 self.net.remove_path(node, id);
             }
             Disturbance::Pause(side) => {
@@ -411,7 +412,7 @@ impl Soak {
     }
 
     fn silence(&mut self, cable: CableId, direction: Option<Direction>, cut: bool) {
-        for d in direction.map_or(Direction::BOTH.to_vec(), |d| vec![d]) {
+        for d in directions(direction) {
             self.net.set_cut(cable, d, cut);
         }
     }
@@ -426,17 +427,17 @@ impl Soak {
     /// The path is there again, with another address if `renumber`.
     fn come_back(&mut self, side: Side, path: usize, renumber: bool) {
         let node: NodeId = self.net.node(side);
-        let mut address = self.paths[index(side)][path].address;
+        let mut address = self.paths[side as usize][path].address;
         if renumber {
             self.renumbered = self.renumbered % 250 + 1;
-            address = IpAddr::from([10, 1 + index(side) as u8, path as u8, 1 + self.renumbered]);
+            address = IpAddr::from([10, 1 + side as u8, path as u8, 1 + self.renumbered]);
         }
         let cables = match side {
             Side::Client => vec![self.net.path_cable(path)],
             Side::Server => self.net.cables().to_vec(),
         };
         let id = self.net.add_path(node, PathConfig::new(format!("{side:?}{path}"), address), &cables, true);
-        self.paths[index(side)][path] = HostPath { id, address };
+        self.paths[side as usize][path] = HostPath { id, address };
     }
 
     /// A number between the two, small ones as likely as large ones.
@@ -476,13 +477,6 @@ const MAX_WAIT: u32 = 900;
 
 fn link(path: usize) -> Link {
     Link::mbit(4).delay_ms([10, 25, 60][path])
-}
-
-fn index(side: Side) -> usize {
-    match side {
-        Side::Client => 0,
-        Side::Server => 1,
-    }
 }
 
 /// The client's path is not usable while this is going on. (When an address of the server's is gone, the

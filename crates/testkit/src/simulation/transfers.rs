@@ -1,6 +1,6 @@
 //! Transfers over any paths: every byte arrives, and then there is silence.
 
-use super::{direction, side};
+use super::{direction, directions, side};
 use crate::digest::Digest;
 use proptest::prelude::*;
 use umptcp_netsim::application::Bulk;
@@ -169,8 +169,7 @@ pub fn run(plan: &Plan, digest: Option<&Digest>) -> Result<u64, Failure> {
     for (i, p) in plan.paths.iter().enumerate() {
         let Some((at, time, direction)) = p.cut else { continue };
         let cable = net.path_cable(i);
-        let directions = direction.map_or(Direction::BOTH.to_vec(), |d| vec![d]);
-        for d in directions {
+        for d in directions(direction) {
             net.at(Instant::from_millis(at), move |n| n.set_cut(cable, d, true));
             net.at(Instant::from_millis(at + time), move |n| n.set_cut(cable, d, false));
         }
