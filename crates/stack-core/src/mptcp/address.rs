@@ -109,11 +109,12 @@ impl Connection {
                 }
                 Command::Advertise { local: l } => {
                     if let Some(&l) = local.get(l) {
-                        self.advertise(ctx, now, l);
+                        self.advertise(now, l);
                     }
                 }
             }
         }
+        self.resend_adverts(ctx, now);
     }
 
     /// Opens a subflow, as far as the limits allow.
@@ -145,17 +146,16 @@ impl Connection {
         }
     }
 
-    fn advertise(&mut self, ctx: &mut Context, now: Instant, local: LocalAddress) {
+    fn advertise(&mut self, now: Instant, local: LocalAddress) {
         if let Some(id) = self.local_id(local.address) {
             let what = Advertised { id, address: local.advertise, port: None };
-            self.push_advert(ctx, now, what, Some(local.address));
+            self.push_advert(now, what, Some(local.address));
         }
     }
 
-    fn push_advert(&mut self, ctx: &mut Context, now: Instant, what: Advertised, local: Option<IpAddr>) {
+    fn push_advert(&mut self, now: Instant, what: Advertised, local: Option<IpAddr>) {
         self.addresses.notices.cancel_removal(what.id);
         self.addresses.adverts.push(now, what, local);
-        self.resend_adverts(ctx, now);
     }
 
     /// The application advertises an address. Returns its ID.
@@ -173,7 +173,8 @@ impl Connection {
         let local = own.iter().find(|l| l.advertise == address || l.address == address).map(|l| l.address);
         let id = self.local_id(local.unwrap_or(address)).ok_or(SignalError::NoAddressId)?;
         self.addresses.on_advertised(address, local);
-        self.push_advert(ctx, now, Advertised { id, address, port }, local);
+        self.push_advert(now, Advertised { id, address, port }, local);
+        self.resend_adverts(ctx, now);
         Ok(id)
     }
 
@@ -282,17 +283,13 @@ impl Connection {
         self.subflows.iter().map(|m| m.tcp.rto()).max().unwrap_or(Duration::from_secs(1))
     }
 
-    /// Sends ADD_ADDRs that are due: the first time, or because no echo came (RFC 8684 §3.4.1).
+    /// Sends the ADD_ADDR that is due: the first time, or because no echo came (RFC 8684 §3.4.1).
     pub(crate) fn resend_adverts(&mut self, ctx: &mut Context, now: Instant) {
         let rto = self.longest_rto();
-        for k in 0..self.addresses.adverts.len() {
-            let (what, tries) = match self.addresses.adverts.take_due(k, now, rto) {
-                None => continue,
-                Some(Due::GivenUp) => {
-                    self.count(ctx, now, None, Counter::AddAddrTxDrop);
-                    continue;
-                }
-                Some(Due::Send(what, tries)) => (what, tries),
+        while let Some((k, due)) = self.addresses.adverts.take_due(now, rto) {
+            let Due::Send(what, tries) = due else {
+                self.count(ctx, now, None, Counter::AddAddrTxDrop);
+                continue;
             };
             let mut able: SmallVec<[&mut Subflow; 8]> =
                 self.subflows.iter_mut().filter(|m| m.can_acknowledge()).collect();
@@ -306,7 +303,7 @@ impl Connection {
             let hmac = add_addr_hmac(local, remote, id, address, port.unwrap_or(0));
             let option = AddAddr { address_id: id, address, port, hmac: Some(hmac) };
             able[turn].signals.push(MptcpOption::AddAddr(option));
-            self.addresses.adverts.on_sent(k, able[turn].tcp.tuple().local.port());
+            self.addresses.adverts.on_sent(now, k, able[turn].tcp.tuple().local.port(), rto);
         }
     }
 
@@ -316,6 +313,7 @@ impl Connection {
         let Some(hmac) = a.hmac else {
             self.count(ctx, now, id, Counter::EchoAdd);
             self.addresses.adverts.on_echo(Advertised { id: a.address_id, address: a.address, port: a.port });
+            self.resend_adverts(ctx, now);
             return;
         };
         self.count(ctx, now, id, Counter::AddAddr);

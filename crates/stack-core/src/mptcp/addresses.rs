@@ -60,7 +60,7 @@ impl Addresses {
             withdrawn: Vec::new(),
             look: true,
             joins: JoinRate { since: Instant::ZERO, count: 0 },
-            adverts: Adverts::default(),
+            adverts: Adverts::new(first.local.ip()),
             notices: PeerNotices::default(),
             failures: Failures::default(),
         }

@@ -1,4 +1,8 @@
 //! Addresses that we have told the peer (ADD_ADDR, RFC 8684 §3.4.1), repeated until it echoes them.
+//!
+//! One at a time: Linux handles one ADD_ADDR and drops what comes before that is done. The next follows the echo, or
+//! comes when the echo is overdue. Addresses of the connection's own family go first: they are the likelier to be of
+//! use to the peer.
 
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -24,7 +28,6 @@ struct Advert {
     ports: SmallVec<[u16; 2]>,
     /// The address of a path of ours that it stands for; it goes when that goes.
     local: Option<IpAddr>,
-    echoed: bool,
     resend: Option<Instant>,
     tries: u8,
 }
@@ -39,41 +42,54 @@ pub(crate) enum Due {
 }
 
 /// The addresses that we have told the peer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Adverts {
     list: Vec<Advert>,
+    /// The family of the first subflow's addresses.
+    ipv4: bool,
+    /// The last one sent is unanswered; the next waits until then.
+    unanswered: Option<(Advertised, Instant)>,
 }
 
 impl Adverts {
+    /// None yet, on a connection that was begun from `first`.
+    pub(crate) fn new(first: IpAddr) -> Self {
+        Adverts { list: Vec::new(), ipv4: first.is_ipv4(), unanswered: None }
+    }
+
     /// The peer is to be told `what`. Told again, it is news to the peer: an address that failed may be tried
     /// once more (RFC 8684 §3.4.1).
     pub(crate) fn push(&mut self, now: Instant, what: Advertised, local: Option<IpAddr>) {
         self.list.retain(|a| (a.what.id, a.what.port) != (what.id, what.port));
         let ports = what.port.into_iter().collect();
-        self.list.push(Advert { what, ports, local, echoed: false, resend: Some(now), tries: 0 });
+        self.list.push(Advert { what, ports, local, resend: Some(now), tries: 0 });
     }
 
-    /// How many there are: the bound of the index of [`take_due`](Self::take_due).
-    pub(crate) fn len(&self) -> usize {
-        self.list.len()
-    }
-
-    /// What is to be done about number `k`, if its time has come. The next time is a timeout away, doubled
-    /// each time.
-    pub(crate) fn take_due(&mut self, k: usize, now: Instant, rto: Duration) -> Option<Due> {
-        let a = self.list.get_mut(k).filter(|a| a.resend.is_some_and(|t| t <= now))?;
-        if a.echoed || a.tries >= TRIES {
+    /// What is to be done at `now`, and about which number. `None`: nothing, or the last one is unanswered. The next time is a timeout
+    /// away, doubled each time.
+    pub(crate) fn take_due(&mut self, now: Instant, rto: Duration) -> Option<(usize, Due)> {
+        if self.unanswered.is_some_and(|(_, until)| now < until) {
+            return None;
+        }
+        let is_due = |a: &&(usize, &Advert)| a.1.resend.is_some_and(|t| t <= now);
+        let ipv4 = self.ipv4;
+        // Those that have been sent often wait for the others.
+        let order = |a: &(usize, &Advert)| (a.1.tries, a.1.what.address.is_ipv4() != ipv4);
+        let k = self.list.iter().enumerate().filter(|a| is_due(&a)).min_by_key(order)?.0;
+        let a = &mut self.list[k];
+        if a.tries >= TRIES {
             a.resend = None;
-            return (!a.echoed).then_some(Due::GivenUp);
+            return Some((k, Due::GivenUp));
         }
         a.resend = Some(now + rto.saturating_mul(1 << a.tries));
-        Some(Due::Send(a.what, a.tries))
+        Some((k, Due::Send(a.what, a.tries)))
     }
 
-    /// Number `k` goes out on a subflow from `port`.
-    pub(crate) fn on_sent(&mut self, k: usize, port: u16) {
+    /// Number `k` goes out on a subflow from `port`. The next waits for its echo, for `rto` at most.
+    pub(crate) fn on_sent(&mut self, now: Instant, k: usize, port: u16, rto: Duration) {
         let Some(a) = self.list.get_mut(k) else { return };
         a.tries += 1;
+        self.unanswered = Some((a.what, now + rto));
         let meant = a.what.port.unwrap_or(port);
         if !a.ports.contains(&meant) {
             a.ports.push(meant);
@@ -83,19 +99,25 @@ impl Adverts {
     /// The peer has echoed `what`.
     pub(crate) fn on_echo(&mut self, what: Advertised) {
         for a in self.list.iter_mut().filter(|a| a.what == what) {
-            a.echoed = true;
             a.resend = None;
+        }
+        if self.unanswered.is_some_and(|(sent, _)| sent == what) {
+            self.unanswered = None;
         }
     }
 
     /// These addresses are taken back.
     pub(crate) fn remove(&mut self, ids: &[AddressId]) {
         self.list.retain(|a| !ids.contains(&a.what.id));
+        if self.unanswered.is_some_and(|(sent, _)| ids.contains(&sent.id)) {
+            self.unanswered = None;
+        }
     }
 
     /// None is repeated any more, and none counts.
     pub(crate) fn clear(&mut self) {
         self.list.clear();
+        self.unanswered = None;
     }
 
     /// The peer has reason to join to `port`.
@@ -119,46 +141,81 @@ impl Adverts {
 
     /// When the next is due.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.list.iter().filter_map(|a| a.resend).min()
+        let next = self.list.iter().filter_map(|a| a.resend).min()?;
+        Some(self.unanswered.map_or(next, |(_, until)| next.max(until)))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use core::net::{Ipv4Addr, Ipv6Addr};
 
     const WHAT: Advertised =
-        Advertised { id: AddressId(1), address: IpAddr::V4(core::net::Ipv4Addr::LOCALHOST), port: None };
+        Advertised { id: AddressId(1), address: IpAddr::V4(Ipv4Addr::LOCALHOST), port: None };
     const RTO: Duration = Duration::from_secs(1);
+
+    fn adverts() -> Adverts {
+        Adverts::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+    }
 
     #[test]
     fn it_is_repeated_with_growing_pauses_and_then_given_up() {
-        let mut a = Adverts::default();
+        let mut a = adverts();
         let mut now = Instant::ZERO;
         a.push(now, WHAT, None);
         for n in 0..TRIES {
-            assert_eq!(a.take_due(0, now, RTO), Some(Due::Send(WHAT, n)));
-            a.on_sent(0, 1000 + u16::from(n));
-            assert_eq!(a.take_due(0, now, RTO), None);
+            assert_eq!(a.take_due(now, RTO), Some((0, Due::Send(WHAT, n))));
+            a.on_sent(now, 0, 1000 + u16::from(n), RTO);
+            assert_eq!(a.take_due(now, RTO), None);
             now += RTO.saturating_mul(1 << n);
             assert_eq!(a.next_deadline(), Some(now));
         }
-        assert_eq!(a.take_due(0, now, RTO), Some(Due::GivenUp));
-        assert_eq!((a.next_deadline(), a.len()), (None, 1));
+        assert_eq!(a.take_due(now, RTO), Some((0, Due::GivenUp)));
+        assert_eq!(a.next_deadline(), None);
         assert!(a.offers_port(1000) && a.offers_port(1003) && !a.offers_port(1004));
     }
 
     #[test]
     fn an_echo_ends_it_and_a_second_push_begins_anew() {
-        let mut a = Adverts::default();
+        let mut a = adverts();
         a.push(Instant::ZERO, WHAT, None);
         a.on_echo(Advertised { port: Some(1), ..WHAT });
         assert!(a.next_deadline().is_some());
         a.on_echo(WHAT);
         assert_eq!(a.next_deadline(), None);
         a.push(Instant::ZERO, WHAT, None);
-        assert_eq!((a.len(), a.next_deadline()), (1, Some(Instant::ZERO)));
+        assert_eq!(a.next_deadline(), Some(Instant::ZERO));
         a.remove(&[AddressId(1)]);
-        assert_eq!(a.len(), 0);
+        assert_eq!(a.next_deadline(), None);
+    }
+
+    #[test]
+    fn one_at_a_time_with_the_own_family_first_and_paced_by_the_echo() {
+        let mut a = adverts();
+        let what = |id, address| Advertised { id: AddressId(id), address, port: None };
+        let first = what(3, IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let (second, third) =
+            (what(1, IpAddr::V6(Ipv6Addr::LOCALHOST)), what(2, IpAddr::V6(Ipv6Addr::UNSPECIFIED)));
+        for what in [second, third, first] {
+            a.push(Instant::ZERO, what, None);
+        }
+        let send = |a: &mut Adverts, now| {
+            let Some((k, Due::Send(what, _))) = a.take_due(now, RTO) else { return None };
+            a.on_sent(now, k, 1, RTO);
+            Some(what)
+        };
+        let now = Instant::ZERO;
+        assert_eq!((send(&mut a, now), send(&mut a, now)), (Some(first), None));
+        a.on_echo(second);
+        assert_eq!(send(&mut a, now), None, "that echo was not awaited");
+        a.on_echo(first);
+        assert_eq!((send(&mut a, now), send(&mut a, now)), (Some(third), None));
+        // No echo: it is said again after those that have not been said at all.
+        assert_eq!(a.next_deadline(), Some(now + RTO));
+        a.push(now, first, None);
+        assert_eq!((send(&mut a, now + RTO), send(&mut a, now + RTO)), (Some(first), None));
+        a.remove(&[first.id]);
+        assert_eq!(send(&mut a, now + RTO), Some(third));
     }
 }

@@ -262,21 +262,43 @@ fn configured_advertisement_names_the_other_paths() {
 #[test]
 fn signals_make_at_most_two_duplicate_acks_in_a_row() {
     let mut l = Lab::server(ConnectionConfig::default(), 1);
-    for n in 1..=7 {
-        l.stack.advertise_address(l.now, l.conn, peer_address(100 + n), None).expect("advertise");
-    }
+    // More than fit into six options.
+    let ids: Vec<AddressId> = (1..=180).map(AddressId).collect();
+    l.stack.withdraw_addresses(l.now, l.conn, &ids).expect("withdraw");
     l.poll();
     let burst = l.take_all();
-    assert_eq!(burst.iter().filter(|s| add_addr_of(s).is_some()).count(), 2);
+    assert_eq!(burst.iter().filter(|s| !removed(s).is_empty()).count(), 2);
     l.advance(Duration::from_micros(900));
     assert!(l.take_all().is_empty());
     l.advance(Duration::from_secs(1));
     let mut told: std::collections::BTreeSet<u8> =
-        burst.iter().chain(&l.take_all()).filter_map(add_addr_of).map(|a| a.address_id.0).collect();
+        burst.iter().chain(&l.take_all()).flat_map(removed).collect();
     // What is sent anyway may carry one as well.
     l.data(0, 1, 10);
-    told.extend(l.take_all().iter().filter_map(add_addr_of).map(|a| a.address_id.0));
-    assert_eq!(told.len(), 7, "{told:?}");
+    told.extend(l.take_all().iter().flat_map(removed));
+    assert_eq!(told.len(), 180, "{told:?}");
+}
+
+#[test]
+fn add_addrs_leave_one_at_a_time_paced_by_the_echo_and_in_the_connections_family_first() {
+    let mut l = Lab::server(ConnectionConfig::default(), 1);
+    let other = IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 9]);
+    let addresses = [peer_address(101), other, peer_address(102)];
+    for address in addresses {
+        l.stack.advertise_address(l.now, l.conn, address, None).expect("advertise");
+    }
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        // Two ACKs in a row for the sake of a signal are followed by a pause.
+        l.advance(Duration::from_millis(150));
+        let sent: Vec<AddAddr> = l.take_all().iter().filter_map(add_addr_of).collect();
+        assert_eq!(sent.len(), 1, "{sent:?}");
+        told.push(sent[0].address);
+        l.send(0, Out::options([AddAddr { hmac: None, ..sent[0] }.into()]));
+    }
+    assert_eq!(told, [addresses[0], addresses[2], other]);
+    l.advance(Duration::from_secs(60));
+    assert!(l.take_all().iter().all(|s| add_addr_of(s).is_none()));
 }
 
 #[test]
