@@ -81,6 +81,10 @@ impl Connection {
         // A failed join is not why the connection ends if another subflow ended before, even if the join was
         // the last.
         self.life.on_subflow_ended(error, m.is_joined(), self.subflows.is_empty());
+        let by_peer = matches!(error, None | Some(ConnectionError::Reset | ConnectionError::Refused));
+        if by_peer && self.finished() {
+            self.life.on_peer_knows_end();
+        }
         if let Some(error) = error {
             self.note_lost(now, i, error);
         } else if m.is_announced() && !self.life.has_ended() && !self.finished() {
@@ -189,11 +193,13 @@ impl Connection {
         // The data level is complete; a peer that leaves its half of a subflow open must not hold the
         // connection forever.
         let over = match self.life.has_ended() {
-            true => !self.subflows.is_empty(),
+            true => !self.subflows.is_empty() || self.is_in_time_wait(),
             false => self.life.is_orphan() && self.send.is_fin_acked(),
         };
         if over {
             self.life.give_up_by(now + ORPHAN_TIMEOUT);
+        } else if self.life.has_ended() {
+            ctx.forget_token(self.mptcp.local_token(), self.id);
         }
         if self.addresses.wants_look() && self.opens_subflows() {
             self.manage_paths(ctx, now);
@@ -210,8 +216,10 @@ impl Connection {
                     m.tcp.terminate(CloseReason::Aborted);
                     continue;
                 }
-                // What it still carries has been acknowledged over others, and it does not get through.
+                // What it still carries has been acknowledged over others, and it does not get through. Only
+                // beside another: the peer may not have our last DATA_ACK, which the FIN carries.
                 let stuck = !m.tcp.is_all_acked() && m.is_stale() && self.can_be_reset(i);
+                let stuck = stuck && self.subflows.iter().any(|m| m.is_joined() && !m.is_stale());
                 if stuck {
                     self.reset_subflow(ctx, now, i, ResetReason::TooMuchOutstandingData);
                 } else {
@@ -289,6 +297,12 @@ impl Connection {
         }
     }
 
+    /// TIME_WAIT of the connection (RFC 8684 §3.3.3, appendix D): both DATA_FINs are acknowledged as far as we know, but
+    /// no subflow is left to repeat our DATA_ACK, and the peer may not have it. It may join to ask.
+    pub(crate) fn is_in_time_wait(&self) -> bool {
+        self.is_mptcp() && self.subflow_count() == 0 && self.life.is_end_unconfirmed()
+    }
+
     /// The connection has ended.
     pub(crate) fn end(&mut self, ctx: &mut Context, now: Instant, error: Option<ConnectionError>) {
         if self.life.has_ended() {
@@ -309,7 +323,9 @@ impl Connection {
         if self.is_mptcp() {
             ctx.observe_end(now, self.id, Counter::MPCurrEstab);
         }
-        ctx.forget_token(self.mptcp.local_token(), self.id);
+        if !self.life.is_end_unconfirmed() {
+            ctx.forget_token(self.mptcp.local_token(), self.id);
+        }
         self.send.on_end();
         self.addresses.adverts.clear();
         self.addresses.notices.clear();
@@ -373,6 +389,7 @@ impl Connection {
 
     /// It has ended, has no subflows, and the application has let go of it: it can be freed.
     pub(crate) fn is_dead(&self) -> bool {
-        self.life.has_ended() && self.life.is_orphan() && self.subflows.is_empty()
+        let over = self.subflows.is_empty() && !self.is_in_time_wait();
+        self.life.has_ended() && self.life.is_orphan() && over
     }
 }

@@ -133,7 +133,7 @@ impl Connection {
     /// Whether this connection takes one more subflow from its peer, to the address `to`.
     fn admits_join(&self, to: SocketAddr) -> Result<(), Refusal> {
         let over = self.life.has_ended() || (self.send.is_fin_acked() && self.recv.is_finished());
-        if self.mptcp.is_plain() || over {
+        if self.mptcp.is_plain() || (over && !self.is_in_time_wait()) {
             return Err(Refusal::PROTOCOL);
         }
         if !self.is_mptcp() || !self.mptcp.is_fully_established() {

@@ -121,6 +121,8 @@ pub(crate) struct Lifecycle {
     last_error: Option<ConnectionError>,
     /// A subflow was refused when there was no other: the peer does not know the connection any more.
     refused: bool,
+    /// The peer has been seen to know that everything of its has arrived, or it is of no use any more to tell it.
+    peer_knows_end: bool,
 }
 
 impl Lifecycle {
@@ -135,7 +137,14 @@ impl Lifecycle {
     }
 
     fn new(state: State) -> Self {
-        Lifecycle { state, owner: Owner::Application, give_up: None, last_error: None, refused: false }
+        Lifecycle {
+            state,
+            owner: Owner::Application,
+            give_up: None,
+            last_error: None,
+            refused: false,
+            peer_knows_end: false,
+        }
     }
 
     fn on(&mut self, trigger: Trigger) {
@@ -260,6 +269,16 @@ impl Lifecycle {
     #[inline]
     pub(crate) fn has_ended(&self) -> bool {
         matches!(self.state, State::FastCloseWait { .. } | State::Ended { .. })
+    }
+
+    /// The peer has closed or reset a subflow after the end of both directions, or the wait for that is over.
+    pub(crate) fn on_peer_knows_end(&mut self) {
+        self.peer_knows_end = true;
+    }
+
+    /// It has ended cleanly, and the peer has not been seen to know it.
+    pub(crate) fn is_end_unconfirmed(&self) -> bool {
+        self.end() == Some(None) && !self.peer_knows_end
     }
 
     /// The application lets go of it; the peer has acknowledged `acked` bytes so far.

@@ -128,7 +128,7 @@ impl Connection {
 
     /// When something is due although nothing arrives.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        if self.life.has_ended() && self.subflows.is_empty() {
+        if self.life.has_ended() && self.subflows.is_empty() && !self.is_in_time_wait() {
             return None;
         }
         // Each subflow is looked at once.
@@ -258,6 +258,7 @@ impl Connection {
         self.life.go_on();
         if self.life.has_ended() {
             // As Linux does with FIN-WAIT-2: without a word. Whatever still comes is answered with RST.
+            self.life.on_peer_knows_end();
             for i in self.subflows.indices() {
                 if self.subflows.get(i).is_some() {
                     self.drop_subflow(ctx, now, i, CloseReason::TimedOut);

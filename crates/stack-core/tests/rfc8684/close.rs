@@ -535,6 +535,70 @@ fn a_subflow_stuck_with_data_that_others_delivered_is_reset_at_the_end() {
     assert!(sent.iter().any(|s| s.seg.flags.fin && s.flow == Some(0)));
 }
 
+/// A server that has ended both directions, whose path went before the peer had its last DATA_ACK.
+fn ended_and_cut_off() -> Lab {
+    let mut l = Lab::server(ConnectionConfig::default(), 2);
+    l.data(0, 1, 10);
+    l.stack.shutdown(l.now, l.conn).expect("shutdown");
+    l.poll();
+    l.ack(0);
+    let option = data_fin(&l, l.map_bytes(11, 0, 1, &[]));
+    l.send(0, Out::options([option]));
+    l.take_all();
+    assert!(l.events.iter().any(|e| matches!(e, Event::Closed { error: None, .. })), "{:?}", l.events);
+    l.stack.path_removed(l.now, PathId(0));
+    l.poll();
+    l.take_all();
+    l
+}
+
+#[test]
+fn a_peer_without_the_last_data_ack_may_join_and_get_it() {
+    let mut l = ended_and_cut_off();
+    l.advance(Duration::from_secs(20));
+    let f = l.join(1, 1);
+    let sent = l.take_all();
+    let fin = sent.iter().find(|s| s.flow == Some(f) && s.seg.flags.fin).expect("a FIN");
+    let acked = fin.seg.options.mptcp.iter().any(|o| matches!(o, MptcpOption::Dss(d) if d.ack.is_some()));
+    assert!(acked, "{fin:?}");
+    l.send(f, Out { fin: true, ..Out::default() });
+    // Now it is over: nothing is waited for, and the token is unknown.
+    l.advance(Duration::from_secs(120));
+    l.take_all();
+    l.join_syn(2, 1);
+    assert!(l.take(|s| s.seg.flags.rst).is_some());
+}
+
+#[test]
+fn the_wait_for_such_a_peer_ends() {
+    let mut l = ended_and_cut_off();
+    l.stack.close(l.now, l.conn);
+    l.advance(Duration::from_secs(59));
+    assert!(l.stack.info(l.conn).is_some());
+    l.advance(Duration::from_secs(2));
+    assert!(l.stack.info(l.conn).is_none());
+    assert_eq!(l.stack.poll_timeout(), None);
+}
+
+#[test]
+fn the_only_subflow_is_not_reset_at_the_end_for_being_silent() {
+    let mut l = server();
+    l.data(0, 1, 10);
+    l.stack.shutdown(l.now, l.conn).expect("shutdown");
+    l.poll();
+    l.ack(0);
+    let frozen = l.flows[0];
+    let option = data_fin(&l, l.map_bytes(11, 0, 1, &[]));
+    l.send(0, Out::options([option]));
+    // Our FIN, with the last DATA_ACK, is lost again and again.
+    for _ in 0..50 {
+        l.advance(Duration::from_secs(1));
+        l.flows[0].expected = frozen.expected;
+        assert!(l.take(|s| s.seg.flags.rst).is_none());
+    }
+    assert!(l.subflows().iter().any(|s| s.stale), "{:?}", l.subflows());
+}
+
 #[test]
 fn a_subflow_silent_for_the_user_timeout_is_reset() {
     let config = ConnectionConfig::default().with_user_timeout(Duration::from_secs(10));
