@@ -68,12 +68,15 @@ pub struct SubflowEnds {
     /// It is being opened to an address that the peer has advertised, and nobody has answered yet. It gives
     /// way to a subflow from another path of ours.
     pub tentative: bool,
+    /// It has not answered for some time. Something between the ends may have forgotten it, or its remote
+    /// address gone, so that another beside it would work.
+    pub stale: bool,
 }
 
 impl SubflowEnds {
     /// A subflow on `path` between these addresses.
     pub const fn new(path: PathId, local: IpAddr, remote: SocketAddr) -> Self {
-        SubflowEnds { path, local, remote, tentative: false }
+        SubflowEnds { path, local, remote, tentative: false, stale: false }
     }
 }
 

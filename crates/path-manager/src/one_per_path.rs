@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 /// A subflow on every local path and to every address the peer advertises.
 ///
 /// The client opens one subflow from every local path to the peer's first address, and one to every address
-/// the peer advertises. The server opens none unless it is configured to, in which case it does the same.
+/// the peer advertises, and another beside one that does not answer any more. The server opens none unless it is configured to, in which case it does the same.
 /// Either side, if asked to, advertises its other addresses.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OnePerPath;
@@ -29,7 +29,7 @@ impl Plan<'_> {
     /// Opens a subflow, unless there is one or all are taken: `occupied` by those that there were before.
     fn open(&mut self, local: usize, remote: usize, occupied: usize) {
         let (l, r) = (&self.view.local[local], &self.view.remote[remote]);
-        let used = self.subflows.iter().any(|s| s.local == l.address && s.remote == r.address);
+        let used = self.subflows.iter().any(|s| s.local == l.address && s.remote == r.address && !s.stale);
         if !used && occupied + self.opened < self.view.max_subflows {
             self.opened += 1;
             self.subflows.push(SubflowEnds::new(l.path, l.address, r.address));
@@ -59,12 +59,16 @@ impl PathPolicy for OnePerPath {
         let mut plan = Plan { view, subflows: view.subflows.to_vec(), opened: 0, commands };
         let tentative = view.subflows.iter().filter(|s| s.tentative).count();
         // One subflow per path, to the first remote address of the same family that has not failed. Subflows
-        // of which it is not known whether they lead anywhere are no reason against it.
+        // of which it is not known whether they lead anywhere are no reason against it, nor are those that do
+        // not answer any more.
         for (i, l) in view.local.iter().enumerate() {
-            if plan.subflows.iter().any(|s| s.path == l.path && !s.tentative) {
+            if plan.subflows.iter().any(|s| s.path == l.path && !s.tentative && !s.stale) {
                 continue;
             }
-            if let Some(j) = view.remote.iter().position(|r| plan.fits(l, r)) {
+            // The address may be why a subflow does not answer: another first, if there is one.
+            let silent = |r: &RemoteAddress| view.subflows.iter().any(|s| s.stale && s.remote == r.address);
+            let other = view.remote.iter().position(|r| plan.fits(l, r) && !silent(r));
+            if let Some(j) = other.or_else(|| view.remote.iter().position(|r| plan.fits(l, r))) {
                 plan.open(i, j, view.subflows.len() - tentative);
             }
         }
@@ -132,6 +136,29 @@ mod tests {
         let failed = [(locals[1].address, remotes[0].address)];
         view.failed = &failed;
         view.remote = &remotes[..1];
+        assert_eq!(OnePerPath.decide(&view), vec![]);
+    }
+
+    #[test]
+    fn another_is_opened_beside_one_that_does_not_answer() {
+        let locals = [local(0, 1)];
+        let remotes = [remote(0, 1), remote(1, 2)];
+        let mut view = View::new(&locals, &remotes);
+        (view.client, view.opens, view.max_subflows) = (true, true, 8);
+        let mut ends = [SubflowEnds::new(PathId(0), locals[0].address, remotes[0].address)];
+        ends[0].stale = true;
+        view.subflows = &ends;
+        view.remote = &remotes[..1];
+        assert_eq!(OnePerPath.decide(&view), vec![Command::Open { local: 0, remote: 0 }]);
+        let failed = [(locals[0].address, remotes[0].address)];
+        view.failed = &failed;
+        assert_eq!(OnePerPath.decide(&view), vec![]);
+        view.failed = &[];
+        // To another address, if there is one.
+        view.remote = &remotes;
+        assert_eq!(OnePerPath.decide(&view), vec![Command::Open { local: 0, remote: 1 }]);
+        let both = [ends[0], SubflowEnds::new(PathId(0), locals[0].address, remotes[1].address)];
+        view.subflows = &both;
         assert_eq!(OnePerPath.decide(&view), vec![]);
     }
 

@@ -78,7 +78,8 @@ impl Connection {
             .collect();
         let ends = |m: &Subflow| {
             let mut ends = SubflowEnds::new(m.tcp.path(), m.tcp.tuple().local.ip(), m.tcp.tuple().remote);
-            ends.tentative = m.is_tentative();
+            ends.tentative = self.is_tentative(m);
+            ends.stale = m.is_stale();
             ends
         };
         let subflows: Vec<SubflowEnds> = self.subflows.iter().map(ends).collect();
@@ -126,8 +127,9 @@ impl Connection {
         remote: RemoteAddress,
     ) {
         let advertised = remote.id != AddressId(0);
-        let tentative = |m: &Subflow| !m.is_ended() && m.is_tentative();
-        if advertised && self.subflows.iter().filter(|m| tentative(m)).count() >= TENTATIVE {
+        let tentative = |m: &Subflow| self.is_tentative(m);
+        let unproved = advertised && !self.addresses.failures.is_reached(remote.address);
+        if unproved && self.subflows.iter().filter(|m| tentative(m)).count() >= TENTATIVE {
             // Looked at again when one of them has been answered, or given up.
             return;
         }
@@ -144,6 +146,12 @@ impl Connection {
             let pair = Pair { local: local.address, remote: remote.address };
             self.addresses.failures.put_off(pair, now + JOINS_PERIOD);
         }
+    }
+
+    /// Our SYN to an address that the peer has advertised is unanswered, and so was every one before: it may
+    /// lead nowhere.
+    fn is_tentative(&self, m: &Subflow) -> bool {
+        m.awaits_advertised() && !self.addresses.failures.is_reached(m.tcp.tuple().remote)
     }
 
     fn advertise(&mut self, now: Instant, local: LocalAddress) {

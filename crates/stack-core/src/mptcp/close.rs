@@ -1,7 +1,6 @@
 //! How subflows and connections end (RFC 8684 §3.3.3).
 
 use super::connection::Connection;
-use super::failures::Pair;
 use super::subflow::Subflow;
 use crate::context::Context;
 use crate::context::time_wait::TimeWait;
@@ -17,7 +16,7 @@ use umptcp_types::{Duration, Instant};
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A subflow that has carried so much had worked: what failed before it is forgiven.
-const HEALTHY_BYTES: u64 = 64 * 1024;
+const HEALTHY_BYTES: u64 = 32 * 1024;
 /// So had one that lived for so long.
 const HEALTHY_LIFE: Duration = Duration::from_secs(60);
 
@@ -30,10 +29,6 @@ fn pause_after(reason: Option<ResetReason>) -> Duration {
         Some(ResetReason::UnacceptablePerformance) => Duration::from_secs(60),
         _ => Duration::from_secs(1),
     }
-}
-
-fn pair_of(m: &Subflow) -> Pair {
-    Pair { local: m.tcp.tuple().local.ip(), remote: m.tcp.tuple().remote }
 }
 
 fn error_of(reason: CloseReason) -> ConnectionError {
@@ -106,7 +101,7 @@ impl Connection {
     /// Remembers a subflow that did not end by FIN, and decides whether its pair of addresses is tried again.
     fn note_lost(&mut self, now: Instant, i: usize, error: ConnectionError) {
         let m = &self.subflows[i];
-        let pair = pair_of(m);
+        let pair = m.pair();
         self.addresses.failures.on_lost(LostSubflow {
             at: now,
             subflow: m.tcp.id(),
@@ -147,7 +142,7 @@ impl Connection {
         // One that we reset because of what came over it carried much and delivered little.
         let broken = matches!(m.reset(), Some(SubflowReset { by_peer: false, transient: false, .. }));
         let healthy = !broken && (m.has_carried(HEALTHY_BYTES) || m.age(now) >= HEALTHY_LIFE);
-        self.addresses.failures.on_subflow_lost(now, pair_of(m), pause, healthy);
+        self.addresses.failures.on_subflow_lost(now, m.pair(), pause, healthy);
     }
 
     /// Both directions are done (RFC 8684 §3.3.3).
@@ -271,6 +266,7 @@ impl Connection {
             return;
         }
         if self.client {
+            self.addresses.failures.on_none_left(now);
             self.manage_paths(ctx, now);
             let lasting = matches!(error, ConnectionError::Reset | ConnectionError::Broken);
             if lasting && self.subflows.is_empty() {

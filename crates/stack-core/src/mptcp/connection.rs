@@ -19,7 +19,8 @@ use crate::context::fast_open::Cookie;
 use crate::error::{ConnectionError, FallbackReason};
 use crate::event::Event;
 use crate::observe::Counter;
-use crate::tcp::{FourTuple, TcpConfig, window_scale_for};
+use crate::tcp::{CloseReason, FourTuple, TcpConfig, window_scale_for};
+use crate::wire::mptcp::ResetReason;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -227,6 +228,30 @@ impl Connection {
         let event =
             Event::SubflowEstablished { connection: self.id, subflow: m.tcp.id(), path: m.tcp.path() };
         ctx.push_event(event);
+        self.replace_stale(ctx, now, i);
+    }
+
+    /// Subflow `i` takes the place of those between the same addresses that do not answer: a box on the way may
+    /// have forgotten them. If they could come back there would be two where one is wanted.
+    fn replace_stale(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+        let (id, pair) = (self.subflows[i].tcp.id(), self.subflows[i].pair());
+        for j in self.subflows.indices().rev() {
+            let replaced = |m: &Subflow| m.is_stale() && m.pair() == pair && m.tcp.id() != id;
+            if self.subflows.get(j).is_some_and(replaced) {
+                self.reset_subflow(ctx, now, j, ResetReason::UnacceptablePerformance);
+            }
+        }
+    }
+
+    /// Subflow `i`, which did not answer, does again: one that is being opened in its place is of no use.
+    pub(super) fn keep_recovered(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+        let pair = self.subflows[i].pair();
+        for j in self.subflows.indices().rev() {
+            let begun = |m: &Subflow| m.join.is_syn_sent() && m.pair() == pair;
+            if self.subflows.get(j).is_some_and(begun) {
+                self.drop_subflow(ctx, now, j, CloseReason::Aborted);
+            }
+        }
     }
 
     /// Another congestion controller takes over: it is told of the subflows with their windows as they are.

@@ -21,6 +21,9 @@ const USUAL_WAIT: Duration = Duration::from_secs(60);
 /// The longest wait for a pair that always fails (RFC 8684 §3.9.3).
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
 
+/// With no subflow left, pairs that wait are tried at once, but not more often than this.
+const LAST_RESORT: Duration = Duration::from_secs(10);
+
 /// How long a pair is left alone that has failed so often in a row.
 fn back_off(failures: u32) -> Duration {
     let doubled = |from: Duration, times: u32| from.saturating_mul(1 << times.min(10));
@@ -77,6 +80,8 @@ pub(crate) struct Failures {
     reached: Vec<SocketAddr>,
     /// The last subflows that did not end by FIN.
     lost: VecDeque<LostSubflow>,
+    /// When pairs that wait were last tried because no subflow was left.
+    last_resort: Option<Instant>,
 }
 
 impl Failures {
@@ -98,6 +103,11 @@ impl Failures {
         if !self.reached.contains(&remote) && self.reached.len() < PAIRS_KEPT {
             self.reached.push(remote);
         }
+    }
+
+    /// A subflow to this address of the peer has once been established.
+    pub(crate) fn is_reached(&self, remote: SocketAddr) -> bool {
+        self.reached.contains(&remote)
     }
 
     /// A join of ours did not succeed. The address and port are not tried again at once, from no address of
@@ -159,6 +169,17 @@ impl Failures {
         any
     }
 
+    /// No subflow is left: what failed may be tried at once. Its wait was for the sake of those that worked.
+    pub(crate) fn on_none_left(&mut self, now: Instant) {
+        if self.last_resort.is_some_and(|last| now - last < LAST_RESORT) {
+            return;
+        }
+        self.last_resort = Some(now);
+        for e in self.entries.iter_mut().filter(|e| e.bar.until().is_some()) {
+            e.bar = Bar::None;
+        }
+    }
+
     /// When the next wait is over.
     pub(crate) fn next_wait_end(&self) -> Option<Instant> {
         self.entries.iter().filter_map(|e| e.bar.until()).min()
@@ -177,7 +198,7 @@ impl Failures {
     /// No address of ours is to try this one of the peer's now: a join to it has just failed, and it has never
     /// been shown to lead anywhere.
     pub(crate) fn bars_remote(&self, now: Instant, remote: SocketAddr) -> bool {
-        if self.reached.contains(&remote) {
+        if self.is_reached(remote) {
             return false;
         }
         let bars = |e: &Entry| match e.bar {
@@ -258,6 +279,17 @@ mod tests {
         // One that has been reached is not to blame.
         f.on_reached(pair(1).remote);
         assert!(!f.bars_remote(second(1), pair(1).remote));
+    }
+
+    #[test]
+    fn with_no_subflow_left_waits_end_at_once_but_not_again_and_again() {
+        let mut f = Failures::default();
+        f.on_refused_for_good(pair(2));
+        for (at, barred) in [(0, 1), (9, 2), (10, 1)] {
+            f.on_join_failed(second(at), pair(1));
+            f.on_none_left(second(at));
+            assert_eq!(f.barred(false).len(), barred, "{at}");
+        }
     }
 
     #[test]

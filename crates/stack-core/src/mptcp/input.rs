@@ -90,6 +90,7 @@ impl Connection {
         let established = out.disposition == Disposition::Established;
         if was_stale && out.advanced && self.subflows[i].on_recovered() {
             self.count(ctx, now, Some(id), Counter::SubflowRecover);
+            self.keep_recovered(ctx, now, i);
         }
         if established && let Err(refusal) = self.on_subflow_established(ctx, now, i, seg) {
             self.refuse_subflow(ctx, now, i, refusal);

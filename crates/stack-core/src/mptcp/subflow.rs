@@ -1,5 +1,6 @@
 //! One subflow of a connection: its TCP, and what MPTCP keeps beside it.
 
+use super::failures::Pair;
 use super::incoming::Incoming;
 use super::join_state::JoinState;
 use super::mapping::Tcp;
@@ -107,6 +108,11 @@ impl Subflow {
         self.ids.remote
     }
 
+    /// The addresses that it runs between.
+    pub(crate) fn pair(&self) -> Pair {
+        Pair { local: self.tcp.tuple().local.ip(), remote: self.tcp.tuple().remote }
+    }
+
     /// The peer's SYN or SYN/ACK with MP_JOIN says what it calls its address, and whether it wants a backup.
     pub(crate) fn on_peer_join(&mut self, address_id: AddressId, backup: bool) {
         self.ids.remote = address_id;
@@ -118,8 +124,8 @@ impl Subflow {
         self.peer_backup = backup;
     }
 
-    /// Our SYN to an address that the peer has advertised is unanswered: it may lead nowhere.
-    pub(crate) fn is_tentative(&self) -> bool {
+    /// Our SYN to an address that the peer has advertised is unanswered.
+    pub(crate) fn awaits_advertised(&self) -> bool {
         self.join.is_syn_sent() && self.ids.remote != AddressId(0)
     }
 

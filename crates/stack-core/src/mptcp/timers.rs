@@ -250,6 +250,7 @@ impl Connection {
         }
         if m.tcp.timeouts_in_a_row() >= u32::from(self.config.stale_loss_count) && m.on_stale() {
             self.count(ctx, now, id, Counter::SubflowStale);
+            self.addresses.on_change();
         }
     }
 

@@ -300,8 +300,9 @@ fn the_third_ack_of_a_join_is_repeated_until_answered() {
     // Answered: ESTABLISHED, and never again.
     first.send(&mut lab, ACK, &[keys.dss(0, None)], &[]);
     join.send(&mut lab, ACK, &[keys.dss(0, None)], &[]);
-    assert!(lab.pass(Duration::from_secs(5)).iter().all(|(_, s)| s.join().is_none()));
-    assert_eq!(subflows(&lab, c), 2);
+    let sent = lab.pass(Duration::from_secs(5));
+    assert!(sent.iter().all(|(_, s)| !matches!(s.join(), Some(MpJoin::Ack { .. }))));
+    assert!(subflows(&lab, c) >= 2);
 }
 
 /// The answer to the third ACK lets data go to the new subflow, but not sooner than a busy Linux server needs

@@ -7,7 +7,7 @@ use umptcp_stack_core::error::{ConnectionError, SignalError};
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::Counter;
-use umptcp_stack_core::types::{AddressId, Duration, PathId};
+use umptcp_stack_core::types::{AddressId, Duration, PathId, SubflowId};
 use umptcp_stack_core::wire::mptcp::{CapableFlags, MpCapable, MpJoin, MptcpOption, VERSION};
 
 #[test]
@@ -110,14 +110,57 @@ fn a_peer_that_stops_answering_is_given_up_and_counted() {
     l.ack(0);
     l.write(100);
     l.advance(Duration::from_secs(19));
-    assert_eq!(l.counter(Counter::TcpAbortOnTimeout), 0);
+    assert!(l.subflows().iter().any(|s| s.id == SubflowId(0)));
     l.advance(Duration::from_secs(120));
-    assert_eq!((l.counter(Counter::TcpAbortOnTimeout), l.subflows().len()), (1, 0));
+    // The subflow, and the joins that were to take its place.
+    let lost = l.stack.info(l.conn).expect("info").lost_subflows;
+    assert!(lost.iter().any(|s| s.subflow == SubflowId(0) && s.error == ConnectionError::TimedOut));
+    assert_eq!((l.counter(Counter::TcpAbortOnTimeout), l.subflows().len()), (lost.len() as u64, 0));
     let end = l.events.iter().find_map(|e| match e {
         Event::Closed { error, .. } => Some(*error),
         _ => None,
     });
     assert_eq!(end, Some(Some(ConnectionError::TimedOut)));
+}
+
+/// A client whose only subflow does not answer any more, and which joins beside it.
+fn stale_client() -> Lab {
+    let mut l = Lab::client(ConnectionConfig::default(), 1);
+    l.write(100);
+    l.ack(0);
+    l.write(100);
+    let mut frozen = l.flows[0];
+    l.advance(Duration::from_secs(8));
+    frozen.expected -= 100;
+    l.flows[0] = frozen;
+    assert!(l.subflows()[0].stale);
+    assert_eq!(l.subflows().len(), 2, "{:?}", l.subflows());
+    l
+}
+
+#[test]
+fn another_subflow_takes_the_place_of_one_that_does_not_answer() {
+    // A box on the way has forgotten the first one.
+    let mut l = stale_client();
+    l.flows[0].expected += 100;
+    let f = l.accept_join(0);
+    let rst = l.take(|s| s.seg.flags.rst).expect("a RST");
+    assert_eq!(rst.flow, Some(0));
+    l.advance(Duration::from_secs(1));
+    l.ack(f);
+    assert_eq!(l.subflows().len(), 1);
+    assert_eq!(l.stack.info(l.conn).map(|i| i.bytes_acked), Some(200));
+}
+
+#[test]
+fn a_subflow_that_answers_again_needs_no_other_in_its_place() {
+    let mut l = stale_client();
+    l.flows[0].expected += 100;
+    l.ack(0);
+    assert_eq!(l.subflows().len(), 1);
+    assert_eq!(l.subflows()[0].id, SubflowId(0));
+    l.advance(Duration::from_secs(30));
+    assert_eq!(l.subflows().len(), 1);
 }
 
 #[test]

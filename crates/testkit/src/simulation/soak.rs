@@ -367,10 +367,13 @@ impl Soak {
         }
         self.note(&format!("over: {:?} on path {}", c.what, c.path));
         let (now, seen) = (self.net.now(), c.what.seen());
-        let lasted = if seen { Duration::ZERO } else { now.saturating_duration_since(c.since).min(UNSEEN) };
         let all = c.what.everywhere() || matches!(c.what, Disturbance::Remove(Side::Server, _));
         for (i, w) in self.watches.iter_mut().enumerate() {
             if all || i == c.path {
+                // Two are one if the path had not recovered between them.
+                let since = c.since.min(w.carried);
+                let lasted =
+                    if seen { Duration::ZERO } else { now.saturating_duration_since(since).min(UNSEEN) };
                 w.due = w.due.max(now + SOON + lasted);
                 w.ended = Some((now, seen));
             }
