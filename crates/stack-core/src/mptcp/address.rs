@@ -247,18 +247,11 @@ impl Connection {
 
     /// Sends REMOVE_ADDR on a subflow that does not use the addresses if there is one; another each time.
     fn send_removed(&mut self, ctx: &mut Context, now: Instant, ids: &[AddressId], said: u8) {
-        let mut able: SmallVec<[(bool, bool, usize); 8]> = self
-            .subflows
-            .enumerate()
-            .filter(|(_, m)| m.can_acknowledge())
-            .map(|(i, m)| (ids.contains(&m.local_id()), m.is_stale(), i))
-            .collect();
-        able.sort_unstable();
-        let Some((.., i)) = able.get(usize::from(said) % able.len().max(1)) else {
+        let Some(i) = self.signal_carrier(said, |m| ids.contains(&m.local_id())) else {
             self.count(ctx, now, None, Counter::RmAddrTxDrop);
             return;
         };
-        let m = &mut self.subflows[*i];
+        let m = &mut self.subflows[i];
         for ids in ids.chunks(IDS_PER_OPTION) {
             m.signals.push(MptcpOption::RemoveAddr(RemoveAddr { ids: SmallVec::from_slice(ids) }));
         }
@@ -287,8 +280,22 @@ impl Connection {
         }
     }
 
+    /// How long an answer takes at most, whichever subflow carries the question.
     fn longest_rto(&self) -> Duration {
-        self.subflows.iter().map(|m| m.tcp.rto()).max().unwrap_or(Duration::from_secs(1))
+        self.subflows.iter().map(|m| m.tcp.base_rto()).max().unwrap_or(Duration::from_secs(1))
+    }
+
+    /// The subflow for a signal that has been sent `said` times: another each time, because the last may be the
+    /// reason that nothing came of it. Those that answer come first, and those for which `avoid` holds last.
+    fn signal_carrier(&self, said: u8, avoid: impl Fn(&Subflow) -> bool) -> Option<usize> {
+        let mut able: SmallVec<[(bool, bool, usize); 8]> = self
+            .subflows
+            .enumerate()
+            .filter(|(_, m)| m.can_acknowledge())
+            .map(|(i, m)| (avoid(m), m.tcp.timeouts_in_a_row() > 0, i))
+            .collect();
+        able.sort_unstable();
+        able.get(usize::from(said) % able.len().max(1)).map(|(.., i)| *i)
     }
 
     /// Sends the ADD_ADDR that is due: the first time, or because no echo came (RFC 8684 §3.4.1).
@@ -299,19 +306,13 @@ impl Connection {
                 self.count(ctx, now, None, Counter::AddAddrTxDrop);
                 continue;
             };
-            let mut able: SmallVec<[&mut Subflow; 8]> =
-                self.subflows.iter_mut().filter(|m| m.can_acknowledge()).collect();
-            if able.is_empty() {
-                continue;
-            }
-            // Another subflow each time: the first may be the reason that no echo came.
-            let turn = usize::from(tries) % able.len();
+            let Some(i) = self.signal_carrier(tries, |_| false) else { continue };
             let Advertised { id, address, port } = what;
             let (local, remote) = (self.mptcp.local_key(), self.mptcp.remote_key());
             let hmac = add_addr_hmac(local, remote, id, address, port.unwrap_or(0));
             let option = AddAddr { address_id: id, address, port, hmac: Some(hmac) };
-            able[turn].signals.push(MptcpOption::AddAddr(option));
-            self.addresses.adverts.on_sent(now, k, able[turn].tcp.tuple().local.port(), rto);
+            self.subflows[i].signals.push(MptcpOption::AddAddr(option));
+            self.addresses.adverts.on_sent(now, k, self.subflows[i].tcp.tuple().local.port(), rto);
         }
     }
 

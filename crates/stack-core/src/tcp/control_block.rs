@@ -272,6 +272,11 @@ impl<M: Copy + Debug> Tcp<M> {
         self.sender.rto()
     }
 
+    /// The same without back-off.
+    pub(crate) fn base_rto(&self) -> Duration {
+        self.sender.rtt().base_rto()
+    }
+
     /// Retransmission timeouts since the last progress.
     pub(crate) fn timeouts_in_a_row(&self) -> u32 {
         self.sender.rtt().backoff_count()

@@ -156,14 +156,14 @@ impl RttEstimator {
 
     /// Retransmission time-out with back-off applied, between [`MIN_RTO`] and [`MAX_RTO`].
     pub(super) fn rto(&self) -> Duration {
-        let base = match self.srtt {
-            None => self.initial,
-            Some(srtt) => {
-                let variation = self.rttvar.saturating_mul(4).max(nanos(CLOCK_GRANULARITY));
-                Duration::from_nanos(srtt.saturating_add(variation.max(nanos(MIN_RTO))))
-            }
-        };
-        base.saturating_mul(1 << self.backoff.min(16)).min(MAX_RTO)
+        self.base_rto().saturating_mul(1 << self.backoff.min(16)).min(MAX_RTO)
+    }
+
+    /// Retransmission time-out without back-off: how long an answer takes at most if both ways deliver.
+    pub(super) fn base_rto(&self) -> Duration {
+        let Some(srtt) = self.srtt else { return self.initial };
+        let variation = self.rttvar.saturating_mul(4).max(nanos(CLOCK_GRANULARITY));
+        Duration::from_nanos(srtt.saturating_add(variation.max(nanos(MIN_RTO)))).min(MAX_RTO)
     }
 
     /// The time-out expired: doubles it (RFC 6298 §5.5).
