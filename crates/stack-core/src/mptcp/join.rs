@@ -142,10 +142,21 @@ impl Connection {
         if !self.config.allow_join_initial && to == self.initial_tuple.local {
             return Err(Refusal::PROHIBITED);
         }
-        if self.subflow_count() >= self.config.max_subflows {
+        let idle = self.subflows.iter().filter(|m| m.gives_way()).count();
+        if self.subflow_count() - idle >= self.config.max_subflows {
             return Err(Refusal::LIMIT);
         }
         Ok(())
+    }
+
+    /// A join of the peer's is about to succeed. At the limit it takes the place of a subflow that does not
+    /// answer, or whose address the peer has taken back.
+    fn make_room(&mut self, ctx: &mut Context, now: Instant) {
+        if self.subflow_count() >= self.config.max_subflows
+            && let Some(i) = self.subflows.position(Subflow::gives_way)
+        {
+            self.reset_subflow(ctx, now, i, ResetReason::LackOfResources);
+        }
     }
 
     /// Whether the peer has reason to join to our `port`: it is the first subflow's, or was advertised. The
@@ -312,6 +323,7 @@ impl Connection {
             self.count(ctx, now, id, Counter::MPJoinRejected);
             return Err(refusal);
         }
+        self.make_room(ctx, now);
         self.count(ctx, now, id, Counter::MPJoinAckRx);
         self.subflows[i].join.on_joined();
         // RFC 8684 §3.2: the third ACK must be answered, or the peer keeps sending it.

@@ -269,6 +269,11 @@ impl Subflow {
         self.removal = None;
     }
 
+    /// It may go if its place is wanted: it does not answer, or the peer has taken its address back.
+    pub(crate) fn gives_way(&self) -> bool {
+        self.is_joined() && (self.stale || self.removal.is_some())
+    }
+
     /// When it is probed next, or given up.
     pub(crate) fn removal_deadline(&self) -> Option<Instant> {
         self.removal.map(|r| r.next)

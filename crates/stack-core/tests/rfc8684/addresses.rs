@@ -364,6 +364,22 @@ fn remove_addr_asks_whether_the_subflow_lives() {
 }
 
 #[test]
+fn at_the_limit_a_join_takes_the_place_of_a_subflow_whose_address_was_removed() {
+    let mut l = Lab::server(ConnectionConfig::default().with_max_subflows(2), 1);
+    let gone = l.join(3, 0);
+    // There is no room for a third.
+    l.join_syn(4, 0);
+    assert!(l.take(|s| s.seg.flags.rst).is_some());
+    // The path of the second has gone; another came at the same time. The old one has not been asked yet.
+    remove(&mut l, 0, &[3]);
+    l.take_all();
+    l.join(5, 0);
+    let rst = l.take(|s| s.seg.flags.rst).expect("a RST");
+    assert_eq!(rst.flow, Some(gone));
+    assert_eq!(l.subflows().len(), 2);
+}
+
+#[test]
 fn an_injected_remove_addr_takes_nothing_from_a_connection_that_lives() {
     // RFC 8684 §3.4.2: an answer to the keep-alive keeps the path; ID 0 is an address like any other.
     let mut l = Lab::server(ConnectionConfig::default(), 1);
