@@ -784,3 +784,45 @@ fn an_orphan_behind_a_closed_window_is_given_up() {
     }
     assert!(s.take().iter().any(|(_, seg, _)| seg.flags.rst));
 }
+
+#[test]
+fn segments_to_closed_ports_do_not_keep_a_connection_from_answering() {
+    // Each of the two is rationed, and not one at the cost of the other (RFC 5961 §7).
+    let mut s = Script::connected(Script::config());
+    s.wait(Duration::from_secs(1));
+    let local = s.local;
+    s.local.set_port(9);
+    for _ in 0..3_000 {
+        s.segment(TcpFlags { syn: true, ack: false, ..ACK }, &[]);
+    }
+    let resets = s.take();
+    assert!(resets.len() < 3_000 && resets.iter().all(|(_, seg, _)| seg.flags.rst), "{}", resets.len());
+    s.local = local;
+    // A keep-alive probe, and a RST in the window.
+    for (seq, flags) in [(0, ACK), (100, TcpFlags { rst: true, ack: false, ..ACK })] {
+        s.seq = seq;
+        s.wait(ms(600));
+        s.segment(flags, &[]);
+        assert_eq!(s.take().len(), 1, "{flags:?}");
+    }
+}
+
+#[test]
+fn data_that_come_to_a_closed_window_still_acknowledge() {
+    // RFC 9293 §3.10.7.4: valid ACKs are taken.
+    let mut s = Script::connected(Script::config().with_receive_buffer(4096));
+    s.write(1_000);
+    s.wait(ms(20));
+    s.take();
+    while s.stack.info(s.connection.unwrap()).unwrap().readable < 4096 {
+        s.segment(ACK, &[1; 512]);
+        s.seq += 512;
+        assert!(s.seq < 10_000);
+    }
+    s.wait(ms(300));
+    s.take();
+    s.ack = 1_001;
+    s.segment(ACK, &[1; 512]);
+    s.wait(Duration::from_secs(10));
+    assert!(s.take_data().is_empty(), "what was acknowledged is sent again");
+}

@@ -15,7 +15,7 @@
 //! | `observed`, `events` | what observers and the application are told |
 
 mod black_holes;
-mod challenges;
+pub(crate) mod challenges;
 mod events;
 pub(crate) mod fast_open;
 mod half_open;

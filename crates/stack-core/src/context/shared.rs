@@ -1,7 +1,7 @@
 //! The context: its parts, and what they do together.
 
 use super::black_holes::BlackHoles;
-use super::challenges::Challenges;
+use super::challenges::{Challenges, Unasked};
 use super::events::Events;
 use super::fast_open::FastOpen;
 use super::half_open::HalfOpen;
@@ -103,8 +103,8 @@ impl Context {
     }
 
     /// Whether one more challenge ACK or unsolicited RST may be sent now (RFC 5961 §7).
-    pub(crate) fn challenge_allowed(&mut self, now: Instant) -> bool {
-        self.challenges.allow(now, &mut self.random)
+    pub(crate) fn allows(&mut self, now: Instant, what: Unasked) -> bool {
+        self.challenges.allow(what, now, &mut self.random)
     }
 
     // ---- observation and events ----

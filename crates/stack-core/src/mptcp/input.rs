@@ -7,6 +7,7 @@ use super::join::Refusal;
 use super::join_state::Join;
 use super::mapping::{Inserted, RxMapping};
 use crate::context::Context;
+use crate::context::challenges::Unasked;
 use crate::error::ConnectionError;
 use crate::event::{Event, SubflowReset};
 use crate::observe::Counter;
@@ -156,9 +157,11 @@ impl Connection {
         for what in news {
             let counter = match what {
                 News::PawsRejected => Counter::TcpPawsRejected,
-                News::Challenge => {
+                News::Challenge | News::Probe => {
                     let tcp = &mut self.subflows[i].tcp;
-                    let allowed = tcp.may_challenge(now) && ctx.challenge_allowed(now);
+                    // Whoever knows the sequence number of a probe is on the path or the peer.
+                    let others = what == News::Challenge;
+                    let allowed = tcp.may_challenge(now) && (!others || ctx.allows(now, Unasked::Challenge));
                     if allowed {
                         tcp.ack_now();
                     }

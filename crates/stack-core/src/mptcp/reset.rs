@@ -3,6 +3,7 @@
 
 use super::connection::Connection;
 use super::join::Refusal;
+use crate::context::challenges::Unasked;
 use crate::context::{Context, Reset};
 use crate::event::SubflowReset;
 use crate::observe::Counter;
@@ -29,7 +30,7 @@ pub(crate) fn reset_options(reason: ResetReason, transient: bool) -> TcpOptions 
 impl Connection {
     /// RFC 9293 §3.10.7: a segment that fits no state is answered with a RST built from it.
     pub(crate) fn answer_with_reset(&mut self, ctx: &mut Context, now: Instant, i: usize, seg: &TcpRepr) {
-        if !ctx.challenge_allowed(now) {
+        if !ctx.allows(now, Unasked::Reset) {
             self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::TcpACKSkippedChallenge);
             return;
         }

@@ -2,6 +2,7 @@
 
 use super::segment::Stray;
 use super::state::Stack;
+use crate::context::challenges::Unasked;
 use crate::context::time_wait::Verdict;
 use crate::device::{ChecksumState, PathKind, RxPacket};
 use crate::mptcp::handshake::sole_capable;
@@ -155,7 +156,7 @@ impl Stack {
             self.ctx.observe(now, None, None, Counter::TcpInAddrErrors);
             return;
         }
-        if !self.ctx.challenge_allowed(now) {
+        if !self.ctx.allows(now, Unasked::Reset) {
             self.ctx.observe(now, None, None, Counter::TcpACKSkippedChallenge);
             return;
         }
@@ -165,7 +166,7 @@ impl Stack {
 
     fn acknowledge_time_wait(&mut self, now: Instant, tuple: &FourTuple) {
         let Some(e) = self.ctx.time_wait(tuple) else { return };
-        if !self.ctx.challenge_allowed(now) {
+        if !self.ctx.allows(now, Unasked::TimeWait) {
             self.ctx.observe(now, None, None, Counter::TcpACKSkippedChallenge);
             return;
         }

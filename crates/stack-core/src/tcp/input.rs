@@ -192,15 +192,16 @@ impl<M: Copy + Debug> Tcp<M> {
             return Disposition::Dropped;
         }
         if placed.payload == 0 {
-            // Keep-alive and window probes end here too; the answer is the same.
-            out.news.add(News::Challenge);
+            let probe = placed.start + 1 == self.receiver.next();
+            out.news.add(if probe { News::Probe } else { News::Challenge });
         } else {
             self.receiver.note_duplicate(placed.start, placed.payload, self.handshake.sack());
             self.acker.owe_now();
         }
         let mut disposition = Disposition::Dropped;
-        // The ACK of an old duplicate still counts when it is in range: a probe may carry news.
-        let old = placed.start + placed.len() <= self.receiver.next();
+        // The ACK of an old duplicate still counts when it is in range: a probe may carry news. So does that of
+        // data which come to a closed window (RFC 9293 §3.10.7.4).
+        let old = placed.start + placed.len() <= self.receiver.next() || placed.start == self.receiver.next();
         if seg.flags.ack
             && old
             && self.is_synchronized()

@@ -51,6 +51,9 @@ pub(crate) enum News {
     PawsRejected,
     /// A challenge ACK is due, if the rate limits allow (RFC 5961).
     Challenge,
+    /// An ACK is due for a probe right below the window (keep-alive, closed window), if the limit of this
+    /// subflow allows.
+    Probe,
     /// Out-of-order payload was dropped: too many pieces are held.
     PayloadRefused,
     /// Fast recovery began.
@@ -77,9 +80,10 @@ pub(crate) enum News {
 }
 
 impl News {
-    const ALL: [News; 13] = [
+    const ALL: [News; 14] = [
         News::PawsRejected,
         News::Challenge,
+        News::Probe,
         News::PayloadRefused,
         News::RecoveryBegan,
         News::EcnReduction,
