@@ -133,7 +133,8 @@ pub struct ConnectionConfig {
     pub congestion: String,
     /// Name of the scheduler.
     pub scheduler: String,
-    /// Bytes the application may have written that are not acknowledged yet.
+    /// Bytes the application may have written that are not acknowledged yet. With MPTCP at least as many as
+    /// `receive_buffer` (RFC 8684 §3.3.5).
     pub send_buffer: usize,
     /// Bytes received that the application has not read yet, shared by all subflows.
     pub receive_buffer: usize,
@@ -267,6 +268,11 @@ with_methods! {
 }
 
 impl ConnectionConfig {
+    /// The size of the send buffer that is used.
+    pub(crate) fn effective_send_buffer(&self) -> usize {
+        if self.mptcp { self.send_buffer.max(self.receive_buffer) } else { self.send_buffer }
+    }
+
     /// With this congestion control algorithm.
     #[must_use]
     pub fn with_congestion(mut self, name: impl Into<String>) -> Self {

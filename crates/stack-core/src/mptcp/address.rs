@@ -110,7 +110,7 @@ impl Connection {
                 }
                 Command::Advertise { local: l } => {
                     if let Some(&l) = local.get(l) {
-                        self.advertise(now, l);
+                        self.advertise(ctx, now, l);
                     }
                 }
             }
@@ -154,15 +154,27 @@ impl Connection {
         m.awaits_advertised() && !self.addresses.failures.is_reached(m.tcp.tuple().remote)
     }
 
-    fn advertise(&mut self, now: Instant, local: LocalAddress) {
-        if let Some(id) = self.local_id(local.address) {
+    fn advertise(&mut self, ctx: &mut Context, now: Instant, local: LocalAddress) {
+        if let Some(id) = self.advert_id(ctx, now, local.advertise, local.address) {
             let what = Advertised { id, address: local.advertise, port: None };
             self.push_advert(now, what, Some(local.address));
         }
     }
 
+    /// The ID for an advertisement of `address`, which stands for our `local`.
+    fn advert_id(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        address: IpAddr,
+        local: IpAddr,
+    ) -> Option<AddressId> {
+        let used = |id| self.subflows.iter().any(|m| m.local_id() == id);
+        let id = self.addresses.advert_id(address, local, used);
+        self.check_ids(ctx, now, id)
+    }
+
     fn push_advert(&mut self, now: Instant, what: Advertised, local: Option<IpAddr>) {
-        self.addresses.notices.cancel_removal(what.id);
         self.addresses.adverts.push(now, what, local);
     }
 
@@ -175,11 +187,12 @@ impl Connection {
         port: Option<u16>,
     ) -> Result<AddressId, SignalError> {
         self.check_signal()?;
-        // If a path has this address, or is advertised by it, the ID is that of the path's own address: joins
-        // carry it.
+        // If a path has this address, or is advertised by it, the ID is that of the path's own address, which
+        // joins carry.
         let own = self.local_addresses(ctx);
         let local = own.iter().find(|l| l.advertise == address || l.address == address).map(|l| l.address);
-        let id = self.local_id(local.unwrap_or(address)).ok_or(SignalError::NoAddressId)?;
+        let id = self.advert_id(ctx, now, address, local.unwrap_or(address));
+        let id = id.ok_or(SignalError::NoAddressId)?;
         self.addresses.on_advertised(address, local);
         self.push_advert(now, Advertised { id, address, port }, local);
         self.resend_adverts(ctx, now);
@@ -236,8 +249,9 @@ impl Connection {
     }
 
     /// Tells the peer that addresses have gone.
-    fn say_removed(&mut self, ctx: &mut Context, now: Instant, ids: &[AddressId]) {
+    pub(super) fn say_removed(&mut self, ctx: &mut Context, now: Instant, ids: &[AddressId]) {
         self.addresses.adverts.remove(ids);
+        self.addresses.on_removed(ids);
         let rto = self.longest_rto();
         for id in ids {
             self.addresses.notices.on_said(now, Notice::Removed(*id), rto);

@@ -32,6 +32,10 @@ pub(crate) struct Addresses {
     policy: Box<dyn PathPolicy>,
     remotes: Vec<RemoteAddress>,
     local_ids: Vec<(IpAddr, AddressId)>,
+    /// IDs of addresses that were advertised when the ID of their path stood for another address.
+    advert_ids: Vec<(IpAddr, AddressId)>,
+    /// IDs that the peer has been told to forget, and that stand for nothing since: one bit each.
+    removed_ids: [u64; 4],
     /// Addresses of ours that the application has taken back: no subflow is opened from them.
     withdrawn: Vec<IpAddr>,
     /// The path manager is to look again: a subflow has gone, or it has not looked yet.
@@ -57,6 +61,8 @@ impl Addresses {
             policy: default_policy(),
             remotes: alloc::vec![RemoteAddress::new(AddressId(0), first.remote)],
             local_ids: alloc::vec![(first.local.ip(), AddressId(0))],
+            advert_ids: Vec::new(),
+            removed_ids: [0; 4],
             withdrawn: Vec::new(),
             look: true,
             joins: JoinRate { since: Instant::ZERO, count: 0 },
@@ -116,26 +122,84 @@ impl Addresses {
     // ---- our own ----
 
     /// Our Address ID for a local address: the same address always gets the same ID (RFC 8684 §3.2). When
-    /// every number has been given out, one is used again whose address has neither subflow (`used`) nor
-    /// advertisement.
+    /// every number has been given out, one is used again that the peer has been told to forget (§3.4.1) and
+    /// that has neither subflow (`used`) nor advertisement.
     pub(crate) fn local_id(
         &mut self,
         address: IpAddr,
         used: impl Fn(AddressId) -> bool,
     ) -> Option<AddressId> {
         if let Some((_, id)) = self.local_ids.iter().find(|(a, _)| *a == address) {
-            return Some(*id);
+            let id = *id;
+            self.on_id_used(id);
+            return Some(id);
         }
-        let highest = self.local_ids.iter().map(|(_, id)| id.0).max()?;
+        let id = self.new_id(used)?;
+        self.local_ids.push((address, id));
+        Some(id)
+    }
+
+    /// The ID for an advertisement of `address`, which stands for `local`, an address of a path of ours. It is
+    /// that of the path, which joins carry, unless that has been advertised for another address: an ID stands
+    /// for one (RFC 8684 §3.4.1).
+    pub(crate) fn advert_id(
+        &mut self,
+        address: IpAddr,
+        local: IpAddr,
+        used: impl Fn(AddressId) -> bool,
+    ) -> Option<AddressId> {
+        if let Some((_, id)) = self.advert_ids.iter().find(|(a, _)| *a == address) {
+            let id = *id;
+            self.on_id_used(id);
+            return Some(id);
+        }
+        let id = self.local_id(local, &used)?;
+        if !self.adverts.is_of_another(id, address) {
+            return Some(id);
+        }
+        let id = self.new_id(used)?;
+        self.advert_ids.push((address, id));
+        Some(id)
+    }
+
+    fn new_id(&mut self, used: impl Fn(AddressId) -> bool) -> Option<AddressId> {
+        let ids = self.local_ids.iter().chain(&self.advert_ids);
+        let highest = ids.map(|(_, id)| id.0).max()?;
         if let Some(next) = highest.checked_add(1) {
-            self.local_ids.push((address, AddressId(next)));
             return Some(AddressId(next));
         }
-        let adverts = &self.adverts;
-        let free = |id: AddressId| id != AddressId(0) && !used(id) && !adverts.has_id(id);
-        let slot = self.local_ids.iter_mut().find(|(_, id)| free(*id))?;
-        slot.0 = address;
-        Some(slot.1)
+        let id = (1..=u8::MAX).map(AddressId).find(|id| self.is_removed(*id) && self.is_idle(*id, &used))?;
+        self.local_ids.retain(|(_, i)| *i != id);
+        self.advert_ids.retain(|(_, i)| *i != id);
+        self.on_id_used(id);
+        Some(id)
+    }
+
+    /// Neither subflow nor advertisement has this ID.
+    fn is_idle(&self, id: AddressId, used: impl Fn(AddressId) -> bool) -> bool {
+        !used(id) && !self.adverts.has_id(id)
+    }
+
+    fn is_removed(&self, id: AddressId) -> bool {
+        self.removed_ids[usize::from(id.0 / 64)] & (1 << (id.0 % 64)) != 0
+    }
+
+    /// It stands for an address again, which the peer is not to take for removed.
+    fn on_id_used(&mut self, id: AddressId) {
+        self.notices.cancel_removal(id);
+        self.removed_ids[usize::from(id.0 / 64)] &= !(1 << (id.0 % 64));
+    }
+
+    /// The peer has been told that these stand for nothing any more.
+    pub(crate) fn on_removed(&mut self, ids: &[AddressId]) {
+        for id in ids {
+            self.removed_ids[usize::from(id.0 / 64)] |= 1 << (id.0 % 64);
+        }
+    }
+
+    /// IDs that stand for nothing and of which the peer does not know that yet.
+    pub(crate) fn idle_ids(&self, used: impl Fn(AddressId) -> bool) -> Vec<AddressId> {
+        (1..=u8::MAX).map(AddressId).filter(|id| !self.is_removed(*id) && self.is_idle(*id, &used)).collect()
     }
 
     /// The application takes addresses back: no subflow is opened from them.
@@ -189,6 +253,7 @@ impl Addresses {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mptcp::adverts::Advertised;
 
     fn addresses() -> Addresses {
         let local = SocketAddr::from(([10, 0, 0, 1], 1));
@@ -196,16 +261,36 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_given_out_once_and_used_again_when_there_is_none_left() {
+    fn ids_are_given_out_once_and_again_only_when_the_peer_has_been_told() {
         let mut a = addresses();
         let v4 = |n: u32| IpAddr::from(n.to_be_bytes());
         for n in 1..=255 {
             assert_eq!(a.local_id(v4(n), |_| false), Some(AddressId(n as u8)));
             assert_eq!(a.local_id(v4(n), |_| false), Some(AddressId(n as u8)));
         }
-        assert_eq!(a.local_id(v4(300), |_| true), None);
-        assert_eq!(a.local_id(v4(300), |id| id != AddressId(9)), Some(AddressId(9)));
-        assert_eq!(a.local_id(v4(9), |_| true), None);
+        assert_eq!(a.local_id(v4(300), |_| false), None);
+        let used = |id| id != AddressId(9) && id != AddressId(200);
+        assert_eq!(a.idle_ids(used), [AddressId(9), AddressId(200)]);
+        a.on_removed(&[AddressId(9), AddressId(10), AddressId(200)]);
+        assert!(a.idle_ids(used).is_empty());
+        assert_eq!(a.local_id(v4(300), used), Some(AddressId(9)));
+        assert_eq!(a.local_id(v4(301), used), Some(AddressId(200)));
+        assert_eq!((a.local_id(v4(302), used), a.local_id(v4(9), used)), (None, None));
+        // An address that comes back has its own again, which then counts as used.
+        assert_eq!(a.local_id(v4(10), used), Some(AddressId(10)));
+        assert_eq!(a.local_id(v4(302), |_| false), None);
+    }
+
+    #[test]
+    fn an_id_is_advertised_for_one_address_only() {
+        let mut a = addresses();
+        let [own, public] = [[10, 0, 1, 1], [192, 0, 2, 1]].map(IpAddr::from);
+        let advertise = |a: &mut Addresses, address| {
+            let id = a.advert_id(address, own, |_| false).expect("an ID");
+            a.adverts.push(Instant::ZERO, Advertised { id, address, port: None }, Some(own));
+            id.0
+        };
+        assert_eq!([own, public, own, public].map(|address| advertise(&mut a, address)), [1, 2, 1, 2]);
     }
 
     #[test]

@@ -129,6 +129,11 @@ impl Adverts {
         self.list.iter().any(|a| a.what.id == id)
     }
 
+    /// The ID has been told for an address other than this.
+    pub(crate) fn is_of_another(&self, id: AddressId, address: IpAddr) -> bool {
+        self.list.iter().any(|a| a.what.id == id && a.what.address != address)
+    }
+
     /// The addresses told.
     pub(crate) fn addresses(&self) -> Vec<IpAddr> {
         self.list.iter().map(|a| a.what.address).collect()

@@ -96,7 +96,7 @@ impl Connection {
             mptcp: Negotiation::new(config.mptcp, config.checksum),
             plain: Plain::default(),
             life,
-            send: SendState::new(config.send_buffer),
+            send: SendState::new(config.effective_send_buffer()),
             recv: ReceiveState::new(config.receive_buffer),
             subflows: Subflows::default(),
             cc: parts.cc,

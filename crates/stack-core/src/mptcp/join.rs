@@ -49,8 +49,24 @@ impl Refusal {
 
 impl Connection {
     /// Our Address ID for a local address.
-    pub(crate) fn local_id(&mut self, address: IpAddr) -> Option<AddressId> {
-        self.addresses.local_id(address, |id| self.subflows.iter().any(|m| m.local_id() == id))
+    pub(crate) fn local_id(&mut self, ctx: &mut Context, now: Instant, address: IpAddr) -> Option<AddressId> {
+        let used = |id| self.subflows.iter().any(|m| m.local_id() == id);
+        let id = self.addresses.local_id(address, used);
+        self.check_ids(ctx, now, id)
+    }
+
+    /// If there was no ID: the peer is told of those that stand for nothing, so that there will be.
+    pub(crate) fn check_ids(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        id: Option<AddressId>,
+    ) -> Option<AddressId> {
+        if id.is_none() {
+            let idle = self.addresses.idle_ids(|id| self.subflows.iter().any(|m| m.local_id() == id));
+            self.say_removed(ctx, now, &idle);
+        }
+        id
     }
 
     /// Opens a subflow from `local` to `remote`.
@@ -77,7 +93,7 @@ impl Connection {
             self.addresses.failures.on_join_failed(now, pair);
             return;
         };
-        let Some(local_id) = self.local_id(local.address) else {
+        let Some(local_id) = self.local_id(ctx, now, local.address) else {
             self.count(ctx, now, None, Counter::MPJoinSynTxCreatSkErr);
             return;
         };
@@ -194,7 +210,7 @@ impl Connection {
         if port != self.initial_tuple.local.port() {
             self.count(ctx, now, None, Counter::MPJoinPortSynRx);
         }
-        let Some(local_id) = self.local_id(tuple.local.ip()) else {
+        let Some(local_id) = self.local_id(ctx, now, tuple.local.ip()) else {
             self.count(ctx, now, None, Counter::MPJoinRejected);
             return Err(Refusal::RESOURCES);
         };

@@ -444,7 +444,7 @@ fn a_probe_does_not_take_the_place_of_a_data_fin_that_is_repeated() {
 
 #[test]
 fn a_full_send_buffer_behind_a_lost_data_ack_empties_again() {
-    let config = ConnectionConfig::default().with_send_buffer(20_000);
+    let config = ConnectionConfig::default().with_send_buffer(20_000).with_receive_buffer(20_000);
     let mut l = Lab::client(config, 1);
     let old = l.dss(None);
     l.write(20_000);
@@ -461,4 +461,14 @@ fn a_full_send_buffer_behind_a_lost_data_ack_empties_again() {
     l.ack(0);
     l.write(10_000);
     assert!(l.take(|s| !s.payload.is_empty()).is_some(), "sending goes on");
+}
+
+#[test]
+fn the_send_buffer_is_at_least_as_large_as_the_receive_buffer() {
+    // RFC 8684 §3.3.5.
+    let config = ConnectionConfig::default().with_send_buffer(20_000).with_receive_buffer(50_000);
+    let mut l = Lab::client(config, 1);
+    l.stack.send_slice(l.now, l.conn, &[0; 100_000]).expect("send");
+    let info = l.stack.info(l.conn).expect("info");
+    assert_eq!((info.send_queue, info.writable), (50_000, 0));
 }
