@@ -79,6 +79,11 @@ impl Attention {
         earlier
     }
 
+    /// A timer that was set for `at` stands for its next deadline.
+    pub(crate) fn is_armed_for(&self, at: Instant) -> bool {
+        self.armed == Some(at)
+    }
+
     /// A timer set for `at` fired. False: another has taken its place.
     pub(crate) fn on_timer(&mut self, at: Instant) -> bool {
         let valid = self.armed == Some(at);

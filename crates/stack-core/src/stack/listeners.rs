@@ -92,6 +92,8 @@ impl Listener {
 #[derive(Debug)]
 pub(super) struct Listeners {
     listeners: BTreeMap<ListenerId, Listener>,
+    /// Those of a port, of which each has another address.
+    by_port: BTreeMap<u16, Vec<ListenerId>>,
     /// Ids grow with time, so the oldest come first.
     incoming: BTreeMap<IncomingId, (ListenerId, Pending)>,
     tuples: HashMap<FourTuple, IncomingId, Seeded>,
@@ -103,6 +105,7 @@ impl Listeners {
     pub(super) fn new(hasher: Seeded) -> Self {
         Listeners {
             listeners: BTreeMap::new(),
+            by_port: BTreeMap::new(),
             incoming: BTreeMap::new(),
             tuples: HashMap::with_hasher(hasher),
             next_listener: 0,
@@ -113,21 +116,26 @@ impl Listeners {
     /// Another listener; an error if one has that port, and that address or every one.
     pub(super) fn add(&mut self, options: ListenOptions) -> Result<ListenerId, ListenError> {
         let ListenOptions { local, backlog, syn_cookies, config, fast_open: _ } = options;
-        let port_taken = |l: &Listener| l.local.port() == local.port();
-        if self.listeners.values().any(|l| l.is_for(local) || (port_taken(l) && local.ip().is_unspecified()))
-        {
+        if self.of_port(local.port()).any(|(_, l)| l.is_for(local) || local.ip().is_unspecified()) {
             return Err(ListenError::InUse(local));
         }
         let id = ListenerId(self.next_listener);
         self.next_listener += 1;
         let (backlog, config) = (backlog.max(1), Box::new(config));
+        self.by_port.entry(local.port()).or_default().push(id);
         self.listeners.insert(id, Listener { local, backlog, pending: 0, complete: 0, syn_cookies, config });
         Ok(id)
     }
 
     /// What still waits at the listener, which has gone. `None`: there is no such listener.
     pub(super) fn remove(&mut self, listener: ListenerId) -> Option<Vec<IncomingId>> {
-        self.listeners.remove(&listener)?;
+        let port = self.listeners.remove(&listener)?.local.port();
+        if let Some(others) = self.by_port.get_mut(&port) {
+            others.retain(|id| *id != listener);
+            if others.is_empty() {
+                self.by_port.remove(&port);
+            }
+        }
         Some(self.incoming.iter().filter(|(_, (l, _))| *l == listener).map(|(id, _)| *id).collect())
     }
 
@@ -137,11 +145,16 @@ impl Listeners {
 
     /// The listener for a local address: the exact one before one for every address.
     pub(super) fn find(&self, local: SocketAddr) -> Option<ListenerId> {
-        self.listeners
-            .iter()
+        self.of_port(local.port())
             .filter(|(_, l)| l.is_for(local))
             .min_by_key(|(_, l)| l.local.ip().is_unspecified())
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
+    }
+
+    /// The listeners of a port.
+    fn of_port(&self, port: u16) -> impl Iterator<Item = (ListenerId, &Listener)> {
+        let ids = self.by_port.get(&port).into_iter().flatten();
+        ids.filter_map(|id| self.listeners.get(id).map(|l| (*id, l)))
     }
 
     /// A connection from there waits for the caller's word already.

@@ -85,5 +85,9 @@ impl Stack {
                 self.ready.hold(id, path);
             }
         }
+        let connections = &self.connections;
+        self.timers.tidy(connections.len(), |at, id| {
+            connections.get(&id).is_some_and(|c| c.attention.is_armed_for(at))
+        });
     }
 }
