@@ -244,6 +244,13 @@ impl Connection {
         self.addresses.notices.on_said(now, Notice::Priority(id, backup), rto);
     }
 
+    /// MP_CAPABLE has no B bit as MP_JOIN has: a first subflow that is to be a backup says so by MP_PRIO.
+    pub(super) fn tell_first_priority(&mut self, now: Instant) {
+        if let Some(i) = self.subflows.position(|m| m.join.is_initial() && m.own_backup()) {
+            self.tell_priority(now, i);
+        }
+    }
+
     fn check_signal(&self) -> Result<(), SignalError> {
         if self.is_mptcp() && !self.life.has_ended() { Ok(()) } else { Err(SignalError::NotMptcp) }
     }

@@ -148,6 +148,7 @@ impl Connection {
             // What the path manager had to put off: joins, also to addresses advertised before, and our own
             // advertisements.
             self.manage_paths(ctx, now);
+            self.tell_first_priority(now);
         }
     }
 

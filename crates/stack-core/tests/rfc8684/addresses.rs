@@ -528,6 +528,18 @@ fn set_backup_tells_the_peer() {
 }
 
 #[test]
+fn a_first_subflow_on_a_backup_path_is_announced_as_a_backup() {
+    // MP_CAPABLE has no B bit (RFC 8684 §3.1), so MP_PRIO says it.
+    for client in [true, false] {
+        let mut l = Lab::on_backup(client);
+        l.advance(Duration::from_millis(300));
+        let told = |s: &Seen| s.has(|o| *o == MptcpOption::Prio(MpPrio { backup: true, address_id: None }));
+        assert!(l.take(told).is_some_and(|s| s.flow == Some(0)), "{client}");
+        assert!(l.subflows()[0].backup);
+    }
+}
+
+#[test]
 fn a_plain_connection_has_no_signals() {
     let mut l = Lab::server(ConnectionConfig::default(), 1);
     l.send(0, Out::default().payload(bytes(1, 10)));

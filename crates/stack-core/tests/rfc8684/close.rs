@@ -709,3 +709,23 @@ fn orphans_are_bounded_in_number() {
     assert!(l.take(|s| s.seg.flags.rst).is_some());
     assert_eq!(l.counter(Counter::TcpAbortOnMemory), 1);
 }
+
+#[test]
+fn a_subflow_that_the_peer_closes_again_and_again_is_opened_ever_more_rarely() {
+    let mut l = Lab::client(ConnectionConfig::default(), 2);
+    l.write(1);
+    l.ack(0);
+    let mut opened = Vec::new();
+    for _ in 0..600 {
+        if l.sent.iter().any(|s| s.seg.flags.syn) {
+            opened.push(l.now);
+            let f = l.accept_join(0);
+            l.send(f, Out { fin: true, ..Out::default() });
+            l.ack(f);
+        }
+        l.sent.clear();
+        l.advance(Duration::from_millis(500));
+    }
+    // In five minutes: at once, then after 1, 2, 4, 8, 16, 32, 60, 60, 60 s.
+    assert!((5..=12).contains(&opened.len()), "{opened:?}");
+}

@@ -243,7 +243,26 @@ impl Lab {
 
     /// The stack is the client; its third ACK has been sent, and the peer has not answered it.
     pub(crate) fn client_unconfirmed(config: ConnectionConfig, paths: u8) -> Lab {
-        let mut l = Lab::new(paths);
+        Lab::connect(Lab::new(paths), config)
+    }
+
+    /// As [`client`](Lab::client) and [`server`](Lab::server), on a path that is to be a backup.
+    pub(crate) fn on_backup(client: bool) -> Lab {
+        let mut l = Lab::new(0);
+        let mut path = PathConfig::new("nic0", stack_address(0));
+        path.backup = true;
+        l.stack.path_added(l.now, path);
+        let config = ConnectionConfig::default();
+        if !client {
+            return Lab::serve(l, config);
+        }
+        l = Lab::connect(l, config);
+        l.sent.clear();
+        l.ack(0);
+        l
+    }
+
+    fn connect(mut l: Lab, config: ConnectionConfig) -> Lab {
         l.checksum = config.checksum;
         let remote = SocketAddr::new(peer_address(0), 80);
         let mut options = ConnectOptions::new(remote);
