@@ -53,8 +53,8 @@ impl Connection {
         if !self.is_mptcp() || early || self.life.has_ended() {
             return;
         }
-        // Little is left to send after a DATA_FIN, so no subflow is worth it, unless there is none.
-        if self.send.is_fin_sent() && !self.subflows.is_empty() {
+        // With little left in either direction no subflow is worth it, unless there is none.
+        if self.send.is_fin_sent() && self.recv.is_finished() && !self.subflows.is_empty() {
             return;
         }
         // A server that opens subflows runs the path manager again once it may.

@@ -729,3 +729,23 @@ fn a_subflow_that_the_peer_closes_again_and_again_is_opened_ever_more_rarely() {
     // In five minutes: at once, then after 1, 2, 4, 8, 16, 32, 60, 60, 60 s.
     assert!((5..=12).contains(&opened.len()), "{opened:?}");
 }
+
+#[test]
+fn a_client_that_has_nothing_to_send_still_opens_paths_for_what_it_receives() {
+    let mut l = Lab::client_unconfirmed(ConnectionConfig::default(), 2);
+    l.stack.shutdown(l.now, l.conn).expect("shutdown");
+    l.poll();
+    l.sent.clear();
+    l.ack(0);
+    let f = l.accept_join(0);
+    l.data(0, 1, 1000);
+    l.data(f, 1001, 1000);
+    assert_eq!(l.received.len(), 2000);
+    // Over in both directions: not any more.
+    let option = data_fin(&l, l.map_bytes(2001, 0, 1, &[]));
+    l.send(0, Out::options([option]));
+    l.sent.clear();
+    l.stack.path_added(l.now, PathConfig::new("late", stack_address(9)));
+    l.advance(Duration::from_secs(5));
+    assert!(l.take(|s| s.seg.flags.syn).is_none());
+}
