@@ -305,3 +305,23 @@ fn a_server_without_memory_speaks_mptcp_all_the_same() {
         assert_eq!(counters.get(Counter::TcpTimeouts), 0);
     }
 }
+
+#[test]
+fn a_path_that_comes_is_used_by_many_connections_some_at_a_time() {
+    let mut w = Wire::new(1);
+    let remote = listen(&mut w);
+    let mut connections = Vec::new();
+    for _ in 0..250 {
+        let c = w.hosts[0].stack.connect(w.now, ConnectOptions::new(remote)).expect("connect");
+        connections.push(c);
+        w.run(Duration::from_millis(20));
+        assert_eq!(w.hosts[0].stack.send(w.now, c, Bytes::from_static(b"x")), Ok(1));
+        w.run(Duration::from_millis(20));
+    }
+    assert!(w.in_flight.is_empty());
+    w.hosts[0].stack.path_added(w.now, PathConfig::new("nic1", address(1, 1)));
+    w.poll(0);
+    assert_eq!(w.in_flight.len(), 100, "SYNs in the first moment");
+    w.run(Duration::from_millis(100));
+    assert!(connections.iter().all(|c| w.hosts[0].stack.subflows(*c).len() == 2));
+}

@@ -431,22 +431,30 @@ impl Connection {
         self.subflows[i].on_prio(p.backup);
     }
 
-    /// A path with these addresses came: it may be used, and what failed from them before may work now.
-    pub(crate) fn on_path_added(&mut self, ctx: &mut Context, now: Instant, addresses: &[IpAddr]) {
+    /// A path with these addresses came: what failed from them before may work now.
+    pub(crate) fn on_path_added(&mut self, addresses: &[IpAddr]) {
         self.addresses.on_path_added(addresses);
+    }
+
+    /// There is no subflow: the connection waits for a path.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.subflows.is_empty()
+    }
+
+    /// A path has come or changed, and it is this connection's turn to use it.
+    pub(crate) fn look_at_paths(&mut self, ctx: &mut Context, now: Instant) {
         self.manage_paths(ctx, now);
+        self.subflows.sweep();
     }
 
     /// Something about a path has changed: what failed over it may work now, and subflows that have fallen
     /// silent look at once whether it does.
-    pub(crate) fn on_path_changed(&mut self, ctx: &mut Context, now: Instant, path: PathId) {
+    pub(crate) fn on_path_changed(&mut self, ctx: &Context, now: Instant, path: PathId) {
         let local = ctx.path(path).map(|p| p.addresses.clone()).unwrap_or_default();
         self.addresses.failures.forget(|pair| local.contains(&pair.local));
         for m in self.subflows.iter_mut().filter(|m| m.tcp.path() == path && !m.is_ended()) {
             m.tcp.retransmit_by(now);
         }
-        self.manage_paths(ctx, now);
-        self.subflows.sweep();
     }
 
     /// A path has gone: its subflows end, and its addresses are removed at the peer, also those that were

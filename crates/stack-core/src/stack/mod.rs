@@ -19,6 +19,7 @@ mod fast_open;
 mod inspect;
 mod listen;
 mod listeners;
+mod looks;
 mod orphans;
 mod paths;
 mod poll;

@@ -11,11 +11,22 @@ impl Stack {
         let id = self.ctx.add_path(config);
         for c in self.sorted_connections() {
             if let Some(connection) = self.connections.get_mut(&c) {
-                connection.on_path_added(&mut self.ctx, now, &addresses);
-                self.touched(c);
+                connection.on_path_added(&addresses);
+                self.looks.push(c, connection.is_cut_off());
             }
         }
+        self.look_at_paths(now);
         id
+    }
+
+    /// The path managers whose turn it is look what there is to open or to advertise.
+    pub(super) fn look_at_paths(&mut self, now: Instant) {
+        for id in self.looks.take(now) {
+            if let Some(connection) = self.connections.get_mut(&id) {
+                connection.look_at_paths(&mut self.ctx, now);
+                self.touched(id);
+            }
+        }
     }
 
     /// Something about a local device has changed that may have kept packets from getting through: its link,
@@ -24,10 +35,12 @@ impl Stack {
     pub fn path_changed(&mut self, now: Instant, path: PathId) {
         for c in self.sorted_connections() {
             if let Some(connection) = self.connections.get_mut(&c) {
-                connection.on_path_changed(&mut self.ctx, now, path);
+                connection.on_path_changed(&self.ctx, now, path);
+                self.looks.push(c, connection.is_cut_off());
                 self.touched(c);
             }
         }
+        self.look_at_paths(now);
     }
 
     /// A local device has gone: its subflows end, connections go on over others.

@@ -1,6 +1,7 @@
 //! The stack: its parts, and what wakes and frees a connection.
 
 use super::listeners::Listeners;
+use super::looks::Looks;
 use super::orphans::Orphans;
 use super::ready::ReadyQueue;
 use super::timers::TimerQueue;
@@ -21,6 +22,7 @@ pub struct Stack {
     pub(super) ready: ReadyQueue,
     pub(super) timers: TimerQueue,
     pub(super) orphans: Orphans,
+    pub(super) looks: Looks,
     next_connection: u64,
 }
 
@@ -38,6 +40,7 @@ impl Stack {
             ready: ReadyQueue::default(),
             timers: TimerQueue::default(),
             orphans,
+            looks: Looks::default(),
             next_connection: 0,
         }
     }
