@@ -826,3 +826,26 @@ fn data_that_come_to_a_closed_window_still_acknowledge() {
     s.wait(Duration::from_secs(10));
     assert!(s.take_data().is_empty(), "what was acknowledged is sent again");
 }
+
+#[test]
+fn a_peer_with_tiny_segments_holds_a_bounded_number_of_them() {
+    // CVE-2019-11479: the records of segments of 36 bytes would take many times the memory of the data.
+    let mut s = Script::new();
+    s.connect(Script::config().with_send_buffer(100_000));
+    s.wait(ms(20));
+    s.ack = 1;
+    s.window = u16::MAX;
+    s.inject(TcpFlags { syn: true, ..ACK }, &[], TcpOptions { mss: Some(1), ..Default::default() });
+    s.seq = 1;
+    let (mut sent, mut largest) = (0, 0);
+    for _ in 0..12 {
+        let room = s.stack.info(s.connection.unwrap()).unwrap().writable;
+        s.write(room);
+        s.wait(ms(20));
+        let flight = s.take_data();
+        largest = largest.max(flight.len());
+        sent = flight.last().map_or(sent, |(at, n)| *at as usize + n);
+        s.acknowledge(sent as u32);
+    }
+    assert!((150..=200).contains(&largest), "{largest} segments in flight");
+}

@@ -29,6 +29,12 @@ use umptcp_congestion::CongestionController;
 use umptcp_scheduler::Scheduler;
 use umptcp_types::{ConnectionId, Instant, PathId, SubflowId};
 
+/// Bytes of the send buffer that an unacknowledged segment counts for at least. With a peer whose largest
+/// segment is 48 bytes the memory for their records would be many times that of the data (CVE-2019-11479).
+const SEGMENT_CHARGE: usize = 512;
+/// Segments that may be unacknowledged however small the send buffer is.
+const LEAST_SEGMENTS: usize = 128;
+
 /// One MPTCP or TCP connection.
 pub(crate) struct Connection {
     pub(super) id: ConnectionId,
@@ -154,6 +160,7 @@ impl Connection {
                 .min(self.config.max_segment_size.map_or(u32::MAX, u32::from))
                 .max(48),
             max_segment: if cuts { max_packet.saturating_sub(headers + 40).max(1) } else { 1 },
+            max_segments: (self.config.effective_send_buffer() / SEGMENT_CHARGE).max(LEAST_SEGMENTS),
             window_scale: window_scale_for(self.config.receive_buffer),
             user_timeout: self.config.user_timeout,
             keep_alive: self.config.keep_alive,

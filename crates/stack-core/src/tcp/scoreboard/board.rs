@@ -68,6 +68,11 @@ impl<M: Clone + Debug> Scoreboard<M> {
         }
     }
 
+    /// Segments that are not acknowledged.
+    pub(in crate::tcp) fn unacked_segments(&self) -> usize {
+        self.segments.len()
+    }
+
     /// Sets the sender maximum segment size, by which "three segments SACKed" is judged.
     pub(in crate::tcp) fn set_mss(&mut self, mss: u32) {
         self.mss = mss.max(1);

@@ -72,6 +72,8 @@ pub(in crate::tcp) struct Sender<M> {
     pub(super) id: SubflowId,
     /// Initial send sequence number.
     pub(super) isn: SeqNumber,
+    /// Segments that may be unacknowledged.
+    max_segments: usize,
     pub(super) board: Scoreboard<Option<M>>,
     pub(super) window: SendWindow,
     pub(super) recovery: LossRecovery,
@@ -96,6 +98,7 @@ impl<M: Copy + Debug> Sender<M> {
         Sender {
             id,
             isn: config.isn,
+            max_segments: config.max_segments,
             board: Scoreboard::new(),
             window: SendWindow::new(),
             recovery: LossRecovery::new(),
@@ -325,7 +328,11 @@ impl<M: Copy + Debug> Sender<M> {
     }
 
     /// What the congestion window, or proportional rate reduction during recovery, lets us send now.
+    /// Nothing new while too many segments are unacknowledged.
     pub(in crate::tcp) fn congestion_room(&self, cc: &dyn CongestionController) -> u64 {
+        if self.board.unacked_segments() >= self.max_segments {
+            return 0;
+        }
         match self.board.phase() {
             Phase::Fast { .. } => self.recovery.budget(),
             // RFC 3042, for peers without SACK: each of the first two duplicate ACKs allows one new packet.
