@@ -25,14 +25,20 @@ impl JoinRule {
     }
 }
 
+/// The size of the first block.
+const FIRST_BLOCK: usize = 512;
+
 /// How a [`Joiner`] gets its memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Memory {
     /// It grows with its contents, which take it along: for pieces that rarely come.
     Growing,
-    /// Allocated whole; what is sealed shares it, and what comes next uses the rest: for a steady stream of
-    /// pieces.
-    Blocks,
+    /// What is sealed shares the block, and what comes next uses the rest: for a steady stream of pieces. Each
+    /// block is twice as large as the one before, so that a few bytes do not hold a large one.
+    Blocks {
+        /// The size of the next.
+        next: usize,
+    },
 }
 
 /// The end of a queue of bytes: a buffer that small pieces are copied into until it is sealed.
@@ -49,9 +55,10 @@ impl Joiner {
         Joiner { rule, memory: Memory::Growing, bytes: BytesMut::new() }
     }
 
-    /// A joiner that allocates `join_up_to` bytes at a time.
+    /// A joiner that allocates blocks, of `join_up_to` bytes in the end.
     pub fn in_blocks(rule: JoinRule) -> Self {
-        Joiner { rule, memory: Memory::Blocks, bytes: BytesMut::new() }
+        let next = FIRST_BLOCK.min(rule.join_up_to);
+        Joiner { rule, memory: Memory::Blocks { next }, bytes: BytesMut::new() }
     }
 
     /// Whether a piece of `len` bytes is to be copied.
@@ -69,7 +76,7 @@ impl Joiner {
     pub fn room(&self) -> usize {
         match self.memory {
             Memory::Growing => self.rule.join_up_to.saturating_sub(self.bytes.len()),
-            Memory::Blocks => self.bytes.capacity() - self.bytes.len(),
+            Memory::Blocks { .. } => self.bytes.capacity() - self.bytes.len(),
         }
     }
 
@@ -77,9 +84,13 @@ impl Joiner {
     #[must_use = "the sealed bytes come first in the queue"]
     pub fn push(&mut self, piece: &[u8]) -> Option<Bytes> {
         let full = if piece.len() > self.room() { self.seal() } else { None };
-        if self.memory == Memory::Blocks && piece.len() > self.room() {
+        let room = self.room();
+        if let Memory::Blocks { next } = &mut self.memory
+            && piece.len() > room
+        {
             // Takes the former block again if nobody shares it any more.
-            self.bytes.reserve(self.rule.join_up_to.max(piece.len()));
+            self.bytes.reserve((*next).max(piece.len()));
+            *next = (*next * 2).min(self.rule.join_up_to);
         }
         self.bytes.extend_from_slice(piece);
         full
@@ -104,9 +115,19 @@ impl Joiner {
         }
         let sealed = match self.memory {
             Memory::Growing => core::mem::take(&mut self.bytes),
-            Memory::Blocks => self.bytes.split(),
+            Memory::Blocks { .. } => self.bytes.split(),
         };
         Some(sealed.freeze())
+    }
+
+    /// Gives its memory back, if nothing waits in it.
+    pub fn release(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = BytesMut::new();
+            if let Memory::Blocks { next } = &mut self.memory {
+                *next = FIRST_BLOCK.min(self.rule.join_up_to);
+            }
+        }
     }
 
     /// Drops what is there.
@@ -161,5 +182,22 @@ mod tests {
         assert_eq!(joiner.push(&[2; 8]), None);
         let second = joiner.seal().expect("eight more");
         assert_eq!(second.as_ptr() as usize, first.as_ptr() as usize + 8);
+    }
+
+    #[test]
+    fn a_few_bytes_take_little_memory_and_a_stream_large_blocks() {
+        let rule = JoinRule { copy_below: 4096, join_up_to: 64 * 1024 };
+        let mut joiner = Joiner::in_blocks(rule);
+        assert_eq!(joiner.push(&[1; 8]), None);
+        assert!(joiner.bytes.capacity() <= FIRST_BLOCK);
+        let blocks = (0..20_000).filter(|_| joiner.push(&[1; 16]).is_some()).count();
+        assert!(blocks <= 7 + 320_000 / (64 * 1024), "{blocks} blocks");
+        joiner.release();
+        assert!(joiner.bytes.capacity() > 60_000, "something waits in it");
+        let _ = joiner.seal();
+        joiner.release();
+        assert_eq!(joiner.bytes.capacity(), 0);
+        assert_eq!(joiner.push(&[1; 8]), None);
+        assert!(joiner.bytes.capacity() <= FIRST_BLOCK);
     }
 }

@@ -8,6 +8,9 @@ use bytes::Bytes;
 /// reference and whatever its packet's buffer is.
 const JOIN: JoinRule = JoinRule { copy_below: 512, join_up_to: 16 * 1024 };
 
+/// Places for slices that an empty queue keeps.
+const KEPT_PLACES: usize = 4;
+
 /// A queue of bytes that adjoin. A slice that is taken before the next comes is never copied.
 #[derive(Debug)]
 pub(crate) struct Slices {
@@ -51,6 +54,9 @@ impl Slices {
         let front = self.whole.front_mut()?;
         let bytes = if front.len() <= max { self.whole.pop_front()? } else { front.split_to(max) };
         self.len -= bytes.len();
+        if self.whole.is_empty() && self.whole.capacity() > KEPT_PLACES {
+            self.whole = VecDeque::new();
+        }
         Some(bytes)
     }
 

@@ -10,6 +10,9 @@ use umptcp_types::DataOffset;
 /// Which writes are copied together, so that a small one does not hold a large buffer.
 const JOIN: JoinRule = JoinRule { copy_below: 4096, join_up_to: 64 * 1024 };
 
+/// Places for chunks that an empty queue keeps.
+const KEPT_CHUNKS: usize = 4;
+
 #[derive(Debug)]
 struct Chunk {
     at: DataOffset,
@@ -125,6 +128,13 @@ impl SendQueue {
         self.una = una;
         while self.chunks.front().is_some_and(|c| c.at.0 + c.bytes.len() as u64 <= una.0) {
             self.chunks.pop_front();
+        }
+        if self.chunks.is_empty() {
+            // An idle connection holds no memory for what it once sent.
+            self.tail.release();
+            if self.chunks.capacity() > KEPT_CHUNKS {
+                self.chunks = VecDeque::new();
+            }
         }
         freed
     }

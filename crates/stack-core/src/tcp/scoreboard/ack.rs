@@ -251,6 +251,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
         }
         if let Some(s) = self.segments.front() {
             out.syn_acked |= s.syn && below_syn(s.start, out.cumulative, ack);
+        } else {
+            self.shrink();
         }
     }
 }

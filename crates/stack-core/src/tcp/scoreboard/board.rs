@@ -13,6 +13,9 @@ use core::ops::Range;
 /// Until [`Scoreboard::set_mss`] says otherwise: an Ethernet's, IPv4 without options.
 const DEFAULT_MSS: u32 = 1_460;
 
+/// Places for segments that an empty scoreboard keeps.
+const KEPT_PLACES: usize = 4;
+
 /// The send side of one subflow between SND.UNA and SND.NXT. See the documentation of [the module](super).
 ///
 /// `M` is a tag kept with each segment: the MPTCP mapping declared for its bytes.
@@ -192,6 +195,17 @@ impl<M: Clone + Debug> Scoreboard<M> {
                 }
                 _ => self.sent.pop_front(),
             };
+        }
+    }
+
+    /// Nothing is outstanding: an idle subflow holds no memory for what it once sent.
+    pub(super) fn shrink(&mut self) {
+        self.prune();
+        if self.segments.capacity() > KEPT_PLACES && self.segments.is_empty() {
+            self.segments = VecDeque::new();
+        }
+        if self.sent.capacity() > KEPT_PLACES && self.sent.is_empty() {
+            self.sent = VecDeque::new();
         }
     }
 
