@@ -138,6 +138,9 @@ pub struct PathConfig {
     pub name: String,
     /// Addresses of the stack on this path.
     pub addresses: Vec<IpAddr>,
+    /// Further addresses of the stack at which connections arrive. No subflow is opened from them, and they are
+    /// not advertised.
+    pub aliases: Vec<IpAddr>,
     /// Addresses to tell the peer (ADD_ADDR) when they differ from `addresses` (NAT). Empty: the same.
     pub advertise: Vec<IpAddr>,
     /// What kind it is.
@@ -166,6 +169,7 @@ impl PathConfig {
         PathConfig {
             name: name.into(),
             addresses,
+            aliases: Vec::new(),
             advertise: Vec::new(),
             kind: PathKind::Routed,
             mtu: 1500,

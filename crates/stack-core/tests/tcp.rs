@@ -9,7 +9,7 @@ use umptcp_stack_core::event::Event;
 use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::{ConnectionId, Duration, Instant, PathId, SeqNumber};
-use umptcp_stack_core::wire::ip;
+use umptcp_stack_core::wire::{checksum, ip};
 use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
 use umptcp_testkit::segment::{Segment, Sent};
 
@@ -472,7 +472,6 @@ fn challenges_are_rationed() {
 
 #[test]
 fn packets_that_lead_nowhere_are_counted() {
-    use umptcp_stack_core::wire::checksum;
     let mut s = Script::connected(Script::config());
     let (local, remote) = (s.local, s.remote);
     s.local = "10.0.0.77:4000".parse().unwrap();
@@ -848,4 +847,56 @@ fn a_peer_with_tiny_segments_holds_a_bounded_number_of_them() {
         s.acknowledge(sent as u32);
     }
     assert!((150..=200).contains(&largest), "{largest} segments in flight");
+}
+
+/// A translation without state rewrites only the outer header of an ICMP error: the quoted source is the
+/// public address.
+#[test]
+fn an_icmp_error_that_quotes_a_public_address_reaches_the_connection_it_is_about() {
+    for (quoted, port, heard) in
+        [([10, 0, 0, 1], 4_000, true), ([192, 0, 2, 7], 4_000, true), ([192, 0, 2, 7], 4_001, false)]
+    {
+        let mut s = Script::new();
+        s.connect(Script::config());
+        let (own, remote) = (s.local.ip(), s.remote.ip());
+        let mut quotation = vec![0; 20];
+        ip::emit_ip_header_for(&mut quotation, (quoted.into(), remote), ip::PROTOCOL_TCP, 20, 0, 9).unwrap();
+        quotation.extend(u16::to_be_bytes(port));
+        quotation.extend(s.remote.port().to_be_bytes());
+        quotation.extend(s.isn.to_be_bytes());
+        // Destination unreachable: the port.
+        let mut message = vec![3, 3, 0, 0, 0, 0, 0, 0];
+        message.extend(quotation);
+        let sum = !checksum::fold(checksum::sum(&message, 0));
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        let mut packet = vec![0; 20];
+        ip::emit_ip_header_for(&mut packet, (remote, own), ip::PROTOCOL_ICMP, message.len(), 0, 9).unwrap();
+        packet.extend(message);
+        let rx = RxPacket { buffer: packet.into(), gso_size: None, checksum: ChecksumState::Verified };
+        s.stack.handle_packet(s.now, s.path, rx);
+        s.poll();
+        assert_eq!(s.counter(Counter::TcpIcmpInErrors), u64::from(!heard), "{quoted:?} {port}");
+        assert_eq!(s.events.iter().any(|e| matches!(e, Event::Closed { .. })), heard, "{quoted:?} {port}");
+    }
+}
+
+#[test]
+fn connections_to_an_alias_are_answered_from_it_and_none_is_opened_from_it() {
+    let mut s = Script::new();
+    s.stack.path_removed(s.now, s.path);
+    let alias = IpAddr::from([10, 0, 0, 9]);
+    let mut config = PathConfig::new("wire", s.local.ip());
+    config.aliases = vec![alias];
+    s.path = s.stack.path_added(s.now, config);
+    s.stack.listen(ListenOptions::new("0.0.0.0:81".parse().unwrap(), 8)).unwrap();
+    s.local = SocketAddr::new(alias, 81);
+    s.segment(TcpFlags { syn: true, ack: false, ..ACK }, &[]);
+    let (_, answer, _) = s.take().remove(0);
+    assert!(answer.flags.syn && answer.flags.ack, "{answer:?}");
+    (s.isn, s.seq, s.ack) = (answer.seq.0, 1, 1);
+    s.segment(ACK, &[]);
+    assert_eq!(s.state(), "ESTABLISHED");
+    let mut options = ConnectOptions::new(s.remote);
+    options.local_address = Some(alias);
+    assert!(matches!(s.stack.connect(s.now, options), Err(ConnectError::LocalAddress(a)) if a == alias));
 }

@@ -71,7 +71,9 @@ impl Paths {
 
     /// The path that owns `address`, if any.
     pub(super) fn owner_of(&self, address: IpAddr) -> Option<PathId> {
-        self.iter().find(|(_, config)| config.addresses.contains(&address)).map(|(id, _)| id)
+        let has =
+            |config: &PathConfig| config.addresses.contains(&address) || config.aliases.contains(&address);
+        self.iter().find(|(_, config)| has(config)).map(|(id, _)| id)
     }
 
     /// The path's first address of the same family as `like`.

@@ -33,7 +33,7 @@ impl Stack {
             ip::PROTOCOL_TCP if !header.fragment => self.handle_tcp(now, path, &header, &packet),
             ip::PROTOCOL_ICMP | ip::PROTOCOL_ICMPV6 => {
                 let error = IcmpError::parse(&header, &packet.buffer).ok();
-                if error.and_then(|e| self.handle_icmp(now, &e)).is_none() {
+                if error.and_then(|e| self.handle_icmp(now, header.dst, &e)).is_none() {
                     self.ctx.observe(now, None, None, Counter::TcpIcmpInErrors);
                 }
             }
@@ -188,10 +188,16 @@ impl Stack {
         self.ctx.send_control(now, e.path, tuple, &repr);
     }
 
-    /// An ICMP error about one of our segments. `None`: no subflow of ours sent it.
-    fn handle_icmp(&mut self, now: Instant, error: &IcmpError) -> Option<()> {
-        let tuple = FourTuple { local: error.src, remote: error.dst };
-        let (connection, subflow) = self.ctx.owner_of_tuple(&tuple)?;
+    /// An ICMP error to `own` about one of our segments. `None`: no subflow of ours sent it.
+    ///
+    /// Errors go to the source of the quoted segment. A translation that keeps no state rewrites only the outer
+    /// header, so the quoted source may be the public address; the outer destination is ours in any case.
+    fn handle_icmp(&mut self, now: Instant, own: IpAddr, error: &IcmpError) -> Option<()> {
+        let owner = |local: IpAddr| {
+            let local = SocketAddr::new(local, error.src.port());
+            self.ctx.owner_of_tuple(&FourTuple { local, remote: error.dst })
+        };
+        let (connection, subflow) = owner(error.src.ip()).or_else(|| owner(own))?;
         let c = self.connections.get_mut(&connection)?;
         if c.handle_icmp(&mut self.ctx, now, subflow, error)? {
             self.touched(connection);
