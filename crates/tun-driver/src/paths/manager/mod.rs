@@ -3,20 +3,23 @@
 //! Everything happens on one thread, which stays in the network namespace of the thread that started it:
 //! netlink sockets, /proc/sys and the `nft` program all depend on it.
 
-use super::addresses::{self, Known};
-use super::change::PathChange;
-use super::forwarding::{self, Forwarding};
-use super::host::{self, Changes};
-use super::netlink::{self, HostAddress, Link, Netlink, Notifications, Route, Rule};
-use super::nft::{self, Nft, Ruleset};
-use super::nics::{self, Snapshot};
-use super::options::SetupOptions;
-use super::ports::{self, HeldPort};
-use super::record::{Entry, HostChange, Record, Registry, RegistryLock};
-use super::spec::{Mode, PathSpec};
-use super::{check, mirror, watch};
+mod follow;
+mod tables;
+
 use crate::device::{Tun, TunOptions};
 use crate::error::DriverError;
+use crate::paths::addresses::{self, Known};
+use crate::paths::change::PathChange;
+use crate::paths::forwarding::{self, Forwarding};
+use crate::paths::host::{self, Changes};
+use crate::paths::netlink::{self, Link, Netlink, Notifications, Route, Rule};
+use crate::paths::nft::{self, Nft};
+use crate::paths::nics::{self, Snapshot};
+use crate::paths::options::SetupOptions;
+use crate::paths::ports::{self, HeldPort};
+use crate::paths::record::{Entry, HostChange, Record, Registry, RegistryLock};
+use crate::paths::spec::{Mode, PathSpec};
+use crate::paths::{check, mirror, watch};
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::stream::{self, StreamExt};
 use rtnetlink::packet_core::NetlinkPayload;
@@ -24,6 +27,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Duration;
+use tables::{hold_ports, ruleset};
 use tokio::time::Instant;
 use umptcp_stack_core::interface::{PathConfig, PathKind};
 
@@ -505,243 +509,11 @@ impl Manager {
         Ok(device.is_some() && device == path.nic_index)
     }
 
-    /// Starts or stops forwarding a port to the stack.
-    fn listen(&mut self, port: u16, on: bool) -> Result<(), DriverError> {
-        let mut listen = self.listen.clone();
-        let changed = if on { listen.insert(port) } else { listen.remove(&port) };
-        if !changed {
-            return Ok(());
-        }
-        for path in self.paths.iter_mut().filter(|p| p.mode == Mode::Nat) {
-            if on && let Err(error) = hold_ports(path, &listen) {
-                self.release_ports();
-                return Err(error);
-            }
-            let Some(nft) = &self.nft else { continue };
-            let script = ruleset(path, self.range, &listen, &[], |r| r.update());
-            if let Err(error) = nft.apply(&path.nic, &script) {
-                self.release_ports();
-                return Err(error);
-            }
-        }
-        self.listen = listen;
-        self.release_ports();
-        Ok(())
-    }
-
-    /// Releases ports on which the stack does not listen.
-    fn release_ports(&mut self) {
-        for path in &mut self.paths {
-            path.held.retain(|h| self.listen.contains(&h.port) && path.nic_addresses.contains(&h.address));
-        }
-    }
-
     fn tell(&self, change: PathChange) {
         tracing::info!(?change, "a path changed");
         if self.changes.try_send(change).is_err() {
             tracing::debug!("path changes are not being read");
         }
-    }
-
-    /// Puts back the tables of translated paths that something else on this host has removed.
-    async fn restore_tables(&mut self) -> Result<(), DriverError> {
-        if !std::mem::take(&mut self.ruleset_changed) {
-            return Ok(());
-        }
-        let Some(nft) = self.nft.clone() else { return Ok(()) };
-        let translated: Vec<usize> =
-            (0..self.paths.len()).filter(|i| self.paths[*i].mode == Mode::Nat).collect();
-        if translated.is_empty() {
-            return Ok(());
-        }
-        let mut result = Ok(());
-        match nft.tables() {
-            Ok(tables) => {
-                for i in translated {
-                    let present = tables.contains(&self.paths[i].tun);
-                    if let Err(error) = self.restore_table(i, &nft, present).await {
-                        self.shut(i, &error).await;
-                        result = Err(error);
-                    }
-                }
-            }
-            Err(error) => {
-                for i in translated {
-                    self.shut(i, &error).await;
-                }
-                result = Err(error);
-            }
-        }
-        // Tried again soon.
-        self.ruleset_changed = result.is_err();
-        result
-    }
-
-    async fn restore_table(&mut self, i: usize, nft: &Nft, present: bool) -> Result<(), DriverError> {
-        let path = &self.paths[i];
-        if !present {
-            let script = ruleset(path, self.range, &self.listen, &path.closed(), |r| r.script());
-            nft.apply(&path.nic, &script)?;
-            tracing::warn!(
-                device = path.nic,
-                table = path.tun,
-                "something on this host removed the path's nftables table (`nft flush ruleset`?); put it back"
-            );
-        }
-        if path.shut {
-            let links = self.netlink.links().await.map_err(|e| DriverError::netlink("list devices", e))?;
-            // A NIC that is gone gets its settings when it is back.
-            if let Some(nic) = links.iter().find(|l| l.name == self.paths[i].nic) {
-                self.reapply(i, nic).await?;
-            }
-            self.paths[i].shut = false;
-        }
-        Ok(())
-    }
-
-    /// Ends forwarding for a path whose table is lost: without it, the host would forward others' packets.
-    async fn shut(&mut self, i: usize, error: &DriverError) {
-        if std::mem::replace(&mut self.paths[i].shut, true) {
-            return;
-        }
-        let tun = self.paths[i].tun.clone();
-        tracing::error!(
-            %error, device = self.paths[i].nic, table = tun,
-            "cannot make sure of the path's nftables table; forwarding is off until it is back"
-        );
-        self.undo(|e| {
-            e.path.as_deref() == Some(tun.as_str())
-                && match &e.change {
-                    HostChange::Sysctl { name, .. } => name.ends_with("forwarding"),
-                    HostChange::Ipv6Forwarding { .. } => true,
-                    _ => false,
-                }
-        })
-        .await;
-    }
-
-    /// Updates all paths to match their NICs.
-    async fn follow(&mut self) -> Result<(), DriverError> {
-        // First: until then, the host may forward packets that are none of ours.
-        let restored = self.restore_tables().await;
-        self.follow_nics().await?;
-        restored
-    }
-
-    async fn follow_nics(&mut self) -> Result<(), DriverError> {
-        let links =
-            self.netlink.links().await.map_err(|e| DriverError::netlink("list network devices", e))?;
-        let addresses =
-            self.netlink.addresses().await.map_err(|e| DriverError::netlink("list addresses", e))?;
-        for i in 0..self.paths.len() {
-            let nic = links.iter().find(|l| l.name == self.paths[i].nic).cloned();
-            self.follow_device(i, nic.as_ref()).await?;
-            self.follow_addresses(i, nic.as_ref(), &addresses);
-        }
-        self.follow_newcomers(&links, &addresses).await
-    }
-
-    async fn follow_device(&mut self, i: usize, nic: Option<&Link>) -> Result<(), DriverError> {
-        let index = nic.map(|n| n.index);
-        if let Some(nic) = nic
-            && self.paths[i].nic_index != Some(nic.index)
-        {
-            // A device that was recreated has lost its settings and proxy entries.
-            self.reapply(i, nic).await?;
-        }
-        let path = &mut self.paths[i];
-        path.nic_index = index;
-        let running = nic.is_some_and(|n| n.up && n.carrier);
-        let mirrored =
-            mirror::synchronise(&self.netlink, path.table, index.filter(|_| running), &path.own_routes())
-                .await;
-        let (changed, refused) = mirrored.map_err(|e| DriverError::netlink("mirror routes", e))?;
-        for (route, error) in refused {
-            tracing::debug!(?route, %error, "cannot mirror a route of the NIC");
-        }
-        let mtu = nic.map_or(path.mtu, |n| n.mtu.min(u32::from(u16::MAX)));
-        let mut news = Vec::new();
-        if mtu != path.mtu {
-            path.mtu = mtu;
-            if let Err(error) = self.netlink.bring_up(path.tun_index, mtu).await {
-                tracing::warn!(%error, tun = path.tun, "cannot set the MTU of the TUN device");
-            }
-            news.push(PathChange::Mtu { tun: path.tun.clone(), mtu: u16::try_from(mtu).unwrap_or(u16::MAX) });
-        }
-        if changed {
-            news.push(PathChange::Routes { tun: path.tun.clone() });
-        }
-        if running != path.usable {
-            path.usable = running;
-            let tun = path.tun.clone();
-            news.push(if running {
-                PathChange::Up { tun }
-            } else {
-                PathChange::Down { tun, gone: nic.is_none() }
-            });
-        }
-        news.into_iter().for_each(|n| self.tell(n));
-        Ok(())
-    }
-
-    async fn reapply(&mut self, i: usize, nic: &Link) -> Result<(), DriverError> {
-        let snapshot = Snapshot::take(&self.netlink).await?;
-        let lock = self.registry.lock()?;
-        let record = self.record.as_mut().ok_or(DriverError::Gone)?;
-        let others = self.registry.survey(&lock, Some(record))?.0;
-        let path = &mut self.paths[i];
-        let tun = path.tun.clone();
-        let mut changes =
-            Changes { netlink: &self.netlink, record, others: &others, path: &tun, _lock: &lock };
-        apply_settings(&mut changes, path, nic, &snapshot.links, &snapshot, &self.options).await
-    }
-
-    fn follow_addresses(&mut self, i: usize, nic: Option<&Link>, addresses: &[HostAddress]) {
-        let path = &mut self.paths[i];
-        let Some(nic) = nic.filter(|_| path.mode == Mode::Nat) else { return };
-        let mut now = nics::translatable(addresses, nic.index);
-        if now == path.nic_addresses {
-            return;
-        }
-        std::mem::swap(&mut now, &mut path.nic_addresses);
-        let before = now;
-        // Skip addresses on which a program of the host already listens.
-        while let Err(error) = hold_ports(path, &self.listen) {
-            tracing::warn!(%error, "connections to this address will not be accepted");
-            let DriverError::PortInUse { address, .. } = error else { break };
-            path.nic_addresses.retain(|a| *a != address);
-        }
-        if path.nic_addresses == before {
-            return;
-        }
-        if let Some(nft) = &self.nft
-            && let Err(error) =
-                nft.apply(&path.nic, &ruleset(path, self.range, &self.listen, &[], |r| r.update()))
-        {
-            tracing::warn!(%error, "cannot update the NIC's addresses");
-        }
-        let change =
-            PathChange::Addresses { tun: path.tun.clone(), advertise: first_of_each(&path.nic_addresses) };
-        self.release_ports();
-        self.tell(change);
-    }
-
-    /// Reports NICs that have become able to carry a path.
-    async fn follow_newcomers(
-        &mut self,
-        links: &[Link],
-        addresses: &[HostAddress],
-    ) -> Result<(), DriverError> {
-        let mut names = Vec::new();
-        for link in links {
-            let Some(nic) = nics::usable_now(&self.netlink, link, addresses).await? else { continue };
-            names.push(nic.name.clone());
-            if !self.nics.contains(&nic.name) && !self.paths.iter().any(|p| p.nic == nic.name) {
-                self.tell(PathChange::NewNic(nic));
-            }
-        }
-        self.nics = names;
-        Ok(())
     }
 }
 
@@ -758,40 +530,6 @@ fn advertised(spec: &PathSpec, path: &Installed) -> Vec<IpAddr> {
         }
         (None, Mode::Routed) => Vec::new(),
     }
-}
-
-fn ruleset(
-    path: &Installed,
-    range: Option<(u16, u16)>,
-    listen: &BTreeSet<u16>,
-    closed: &[&str],
-    make: impl Fn(&Ruleset<'_>) -> String,
-) -> String {
-    let listen: Vec<u16> = listen.iter().copied().collect();
-    make(&Ruleset {
-        tun: &path.tun,
-        nic: &path.nic,
-        addresses: &path.addresses,
-        nic_addresses: &path.nic_addresses,
-        ports: range.unwrap_or((0, 0)),
-        listen: &listen,
-        closed,
-    })
-}
-
-/// Holds every port to listen on, on every address of the NIC.
-fn hold_ports(path: &mut Installed, listen: &BTreeSet<u16>) -> Result<(), DriverError> {
-    for address in path.nic_addresses.clone() {
-        if !path.has(address.is_ipv6()) {
-            continue;
-        }
-        for &port in listen {
-            if !path.held.iter().any(|h| h.address == address && h.port == port) {
-                path.held.push(ports::hold(address, port)?);
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Adds the rules that bind the path's addresses to its table.

@@ -1,0 +1,137 @@
+//! Keeping paths in sync with their NICs.
+
+use super::tables::{hold_ports, ruleset};
+use super::{Manager, apply_settings, first_of_each};
+use crate::error::DriverError;
+use crate::paths::change::PathChange;
+use crate::paths::host::Changes;
+use crate::paths::mirror;
+use crate::paths::netlink::{HostAddress, Link};
+use crate::paths::nics::{self, Snapshot};
+use crate::paths::spec::Mode;
+
+impl Manager {
+    /// Updates all paths to match their NICs.
+    pub(super) async fn follow(&mut self) -> Result<(), DriverError> {
+        // First: until then, the host may forward packets that are none of ours.
+        let restored = self.restore_tables().await;
+        self.follow_nics().await?;
+        restored
+    }
+
+    pub(super) async fn follow_nics(&mut self) -> Result<(), DriverError> {
+        let links =
+            self.netlink.links().await.map_err(|e| DriverError::netlink("list network devices", e))?;
+        let addresses =
+            self.netlink.addresses().await.map_err(|e| DriverError::netlink("list addresses", e))?;
+        for i in 0..self.paths.len() {
+            let nic = links.iter().find(|l| l.name == self.paths[i].nic).cloned();
+            self.follow_device(i, nic.as_ref()).await?;
+            self.follow_addresses(i, nic.as_ref(), &addresses);
+        }
+        self.follow_newcomers(&links, &addresses).await
+    }
+
+    pub(super) async fn follow_device(&mut self, i: usize, nic: Option<&Link>) -> Result<(), DriverError> {
+        let index = nic.map(|n| n.index);
+        if let Some(nic) = nic
+            && self.paths[i].nic_index != Some(nic.index)
+        {
+            // A device that was recreated has lost its settings and proxy entries.
+            self.reapply(i, nic).await?;
+        }
+        let path = &mut self.paths[i];
+        path.nic_index = index;
+        let running = nic.is_some_and(|n| n.up && n.carrier);
+        let mirrored =
+            mirror::synchronise(&self.netlink, path.table, index.filter(|_| running), &path.own_routes())
+                .await;
+        let (changed, refused) = mirrored.map_err(|e| DriverError::netlink("mirror routes", e))?;
+        for (route, error) in refused {
+            tracing::debug!(?route, %error, "cannot mirror a route of the NIC");
+        }
+        let mtu = nic.map_or(path.mtu, |n| n.mtu.min(u32::from(u16::MAX)));
+        let mut news = Vec::new();
+        if mtu != path.mtu {
+            path.mtu = mtu;
+            if let Err(error) = self.netlink.bring_up(path.tun_index, mtu).await {
+                tracing::warn!(%error, tun = path.tun, "cannot set the MTU of the TUN device");
+            }
+            news.push(PathChange::Mtu { tun: path.tun.clone(), mtu: u16::try_from(mtu).unwrap_or(u16::MAX) });
+        }
+        if changed {
+            news.push(PathChange::Routes { tun: path.tun.clone() });
+        }
+        if running != path.usable {
+            path.usable = running;
+            let tun = path.tun.clone();
+            news.push(if running {
+                PathChange::Up { tun }
+            } else {
+                PathChange::Down { tun, gone: nic.is_none() }
+            });
+        }
+        news.into_iter().for_each(|n| self.tell(n));
+        Ok(())
+    }
+
+    pub(super) async fn reapply(&mut self, i: usize, nic: &Link) -> Result<(), DriverError> {
+        let snapshot = Snapshot::take(&self.netlink).await?;
+        let lock = self.registry.lock()?;
+        let record = self.record.as_mut().ok_or(DriverError::Gone)?;
+        let others = self.registry.survey(&lock, Some(record))?.0;
+        let path = &mut self.paths[i];
+        let tun = path.tun.clone();
+        let mut changes =
+            Changes { netlink: &self.netlink, record, others: &others, path: &tun, _lock: &lock };
+        apply_settings(&mut changes, path, nic, &snapshot.links, &snapshot, &self.options).await
+    }
+
+    pub(super) fn follow_addresses(&mut self, i: usize, nic: Option<&Link>, addresses: &[HostAddress]) {
+        let path = &mut self.paths[i];
+        let Some(nic) = nic.filter(|_| path.mode == Mode::Nat) else { return };
+        let mut now = nics::translatable(addresses, nic.index);
+        if now == path.nic_addresses {
+            return;
+        }
+        std::mem::swap(&mut now, &mut path.nic_addresses);
+        let before = now;
+        // Skip addresses on which a program of the host already listens.
+        while let Err(error) = hold_ports(path, &self.listen) {
+            tracing::warn!(%error, "connections to this address will not be accepted");
+            let DriverError::PortInUse { address, .. } = error else { break };
+            path.nic_addresses.retain(|a| *a != address);
+        }
+        if path.nic_addresses == before {
+            return;
+        }
+        if let Some(nft) = &self.nft
+            && let Err(error) =
+                nft.apply(&path.nic, &ruleset(path, self.range, &self.listen, &[], |r| r.update()))
+        {
+            tracing::warn!(%error, "cannot update the NIC's addresses");
+        }
+        let change =
+            PathChange::Addresses { tun: path.tun.clone(), advertise: first_of_each(&path.nic_addresses) };
+        self.release_ports();
+        self.tell(change);
+    }
+
+    /// Reports NICs that have become able to carry a path.
+    pub(super) async fn follow_newcomers(
+        &mut self,
+        links: &[Link],
+        addresses: &[HostAddress],
+    ) -> Result<(), DriverError> {
+        let mut names = Vec::new();
+        for link in links {
+            let Some(nic) = nics::usable_now(&self.netlink, link, addresses).await? else { continue };
+            names.push(nic.name.clone());
+            if !self.nics.contains(&nic.name) && !self.paths.iter().any(|p| p.nic == nic.name) {
+                self.tell(PathChange::NewNic(nic));
+            }
+        }
+        self.nics = names;
+        Ok(())
+    }
+}

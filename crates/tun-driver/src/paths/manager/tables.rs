@@ -1,0 +1,158 @@
+//! The nftables tables of translated paths, and the ports on which the stack listens.
+
+use super::{Installed, Manager};
+use crate::error::DriverError;
+use crate::paths::nft::{Nft, Ruleset};
+use crate::paths::ports;
+use crate::paths::record::HostChange;
+use crate::paths::spec::Mode;
+use std::collections::BTreeSet;
+
+impl Manager {
+    /// Starts or stops forwarding a port to the stack.
+    pub(super) fn listen(&mut self, port: u16, on: bool) -> Result<(), DriverError> {
+        let mut listen = self.listen.clone();
+        let changed = if on { listen.insert(port) } else { listen.remove(&port) };
+        if !changed {
+            return Ok(());
+        }
+        for path in self.paths.iter_mut().filter(|p| p.mode == Mode::Nat) {
+            if on && let Err(error) = hold_ports(path, &listen) {
+                self.release_ports();
+                return Err(error);
+            }
+            let Some(nft) = &self.nft else { continue };
+            let script = ruleset(path, self.range, &listen, &[], |r| r.update());
+            if let Err(error) = nft.apply(&path.nic, &script) {
+                self.release_ports();
+                return Err(error);
+            }
+        }
+        self.listen = listen;
+        self.release_ports();
+        Ok(())
+    }
+
+    /// Releases ports on which the stack does not listen.
+    pub(super) fn release_ports(&mut self) {
+        for path in &mut self.paths {
+            path.held.retain(|h| self.listen.contains(&h.port) && path.nic_addresses.contains(&h.address));
+        }
+    }
+
+    /// Puts back the tables of translated paths that something else on this host has removed.
+    pub(super) async fn restore_tables(&mut self) -> Result<(), DriverError> {
+        if !std::mem::take(&mut self.ruleset_changed) {
+            return Ok(());
+        }
+        let Some(nft) = self.nft.clone() else { return Ok(()) };
+        let translated: Vec<usize> =
+            (0..self.paths.len()).filter(|i| self.paths[*i].mode == Mode::Nat).collect();
+        if translated.is_empty() {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        match nft.tables() {
+            Ok(tables) => {
+                for i in translated {
+                    let present = tables.contains(&self.paths[i].tun);
+                    if let Err(error) = self.restore_table(i, &nft, present).await {
+                        self.shut(i, &error).await;
+                        result = Err(error);
+                    }
+                }
+            }
+            Err(error) => {
+                for i in translated {
+                    self.shut(i, &error).await;
+                }
+                result = Err(error);
+            }
+        }
+        // Tried again soon.
+        self.ruleset_changed = result.is_err();
+        result
+    }
+
+    pub(super) async fn restore_table(
+        &mut self,
+        i: usize,
+        nft: &Nft,
+        present: bool,
+    ) -> Result<(), DriverError> {
+        let path = &self.paths[i];
+        if !present {
+            let script = ruleset(path, self.range, &self.listen, &path.closed(), |r| r.script());
+            nft.apply(&path.nic, &script)?;
+            tracing::warn!(
+                device = path.nic,
+                table = path.tun,
+                "something on this host removed the path's nftables table (`nft flush ruleset`?); put it back"
+            );
+        }
+        if path.shut {
+            let links = self.netlink.links().await.map_err(|e| DriverError::netlink("list devices", e))?;
+            // A NIC that is gone gets its settings when it is back.
+            if let Some(nic) = links.iter().find(|l| l.name == self.paths[i].nic) {
+                self.reapply(i, nic).await?;
+            }
+            self.paths[i].shut = false;
+        }
+        Ok(())
+    }
+
+    /// Ends forwarding for a path whose table is lost: without it, the host would forward others' packets.
+    pub(super) async fn shut(&mut self, i: usize, error: &DriverError) {
+        if std::mem::replace(&mut self.paths[i].shut, true) {
+            return;
+        }
+        let tun = self.paths[i].tun.clone();
+        tracing::error!(
+            %error, device = self.paths[i].nic, table = tun,
+            "cannot make sure of the path's nftables table; forwarding is off until it is back"
+        );
+        self.undo(|e| {
+            e.path.as_deref() == Some(tun.as_str())
+                && match &e.change {
+                    HostChange::Sysctl { name, .. } => name.ends_with("forwarding"),
+                    HostChange::Ipv6Forwarding { .. } => true,
+                    _ => false,
+                }
+        })
+        .await;
+    }
+}
+
+pub(super) fn ruleset(
+    path: &Installed,
+    range: Option<(u16, u16)>,
+    listen: &BTreeSet<u16>,
+    closed: &[&str],
+    make: impl Fn(&Ruleset<'_>) -> String,
+) -> String {
+    let listen: Vec<u16> = listen.iter().copied().collect();
+    make(&Ruleset {
+        tun: &path.tun,
+        nic: &path.nic,
+        addresses: &path.addresses,
+        nic_addresses: &path.nic_addresses,
+        ports: range.unwrap_or((0, 0)),
+        listen: &listen,
+        closed,
+    })
+}
+
+/// Holds every port to listen on, on every address of the NIC.
+pub(super) fn hold_ports(path: &mut Installed, listen: &BTreeSet<u16>) -> Result<(), DriverError> {
+    for address in path.nic_addresses.clone() {
+        if !path.has(address.is_ipv6()) {
+            continue;
+        }
+        for &port in listen {
+            if !path.held.iter().any(|h| h.address == address && h.port == port) {
+                path.held.push(ports::hold(address, port)?);
+            }
+        }
+    }
+    Ok(())
+}
