@@ -19,6 +19,30 @@ const CANDIDATES: [Ipv4Addr; 5] = [
     Ipv4Addr::new(198, 18, 112, 0),
 ];
 
+/// A block of private addresses for a path: one that connections are opened from, and its aliases.
+#[derive(Clone, Debug)]
+pub(super) struct Block {
+    pub(super) net: IpNet,
+    pub(super) own: IpAddr,
+    pub(super) aliases: Vec<IpAddr>,
+}
+
+impl Block {
+    fn v4(base: u32) -> Block {
+        let address = |n| IpAddr::from(Ipv4Addr::from_bits(base + n));
+        // The length is valid.
+        let net = IpNet::new_assert(address(0), 30);
+        Block { net, own: address(1), aliases: vec![address(2), address(3), address(0)] }
+    }
+
+    /// More of them: a host often has several addresses, some of them temporary (RFC 8981).
+    fn v6(prefix: u128) -> Block {
+        let address = |n| IpAddr::from(Ipv6Addr::from_bits(prefix + n));
+        let net = IpNet::new_assert(address(0), 125);
+        Block { net, own: address(1), aliases: (2..8).map(address).collect() }
+    }
+}
+
 /// The addresses and networks that the host knows.
 pub(super) struct Known<'a> {
     pub(super) links: &'a [Link],
@@ -32,37 +56,32 @@ impl Known<'_> {
         self.links.iter().find(|l| l.index == index).map_or("a device that is gone", |l| &l.name)
     }
 
-    /// Whether a network known to the host contains `address`. Default routes do not count, nor do the two
-    /// halves that VPNs install.
-    fn covered(&self, address: &IpAddr) -> bool {
-        self.addresses.iter().any(|a| a.net.contains(address))
-            || self
-                .routes
-                .iter()
-                .any(|(_, r)| r.destination.prefix_len() > 1 && r.destination.contains(address))
+    /// Whether a network known to the host overlaps `block`. Default routes do not count, nor do the two halves
+    /// that VPNs install.
+    fn overlapped(&self, block: &IpNet) -> bool {
+        let overlaps = |net: &IpNet| net.contains(block) || block.contains(net);
+        self.addresses.iter().any(|a| overlaps(&a.net))
+            || self.routes.iter().any(|(_, r)| r.destination.prefix_len() > 1 && overlaps(&r.destination))
     }
 
-    /// A free private IPv4 address.
-    fn private_v4(&self) -> Option<IpAddr> {
-        CANDIDATES
-            .iter()
-            .flat_map(|base| (1..=254).map(|n| IpAddr::from(Ipv4Addr::from_bits(base.to_bits() | n))))
-            .find(|address| !self.covered(address))
+    /// A free block of private IPv4 addresses.
+    fn private_v4(&self) -> Option<Block> {
+        let blocks = CANDIDATES.iter().flat_map(|base| (0..64).map(|n| base.to_bits() + 4 * n));
+        blocks.map(Block::v4).find(|block| !self.overlapped(&block.net))
     }
 
-    /// A free unique local IPv6 address, with a random global identifier (RFC 4193 §3.2.2).
-    fn private_v6(&self) -> Option<IpAddr> {
+    /// A free block of unique local IPv6 addresses, with a random global identifier (RFC 4193 §3.2.2).
+    fn private_v6(&self) -> Option<Block> {
         (0..16)
             .map(|_| {
                 let random = u128::from(RandomState::new().build_hasher().finish());
-                let prefix = 0xfd << 120 | (random & 0xff_ffff_ffff) << 80;
-                IpAddr::from(Ipv6Addr::from_bits(prefix | 1))
+                Block::v6(0xfd << 120 | (random & 0xff_ffff_ffff) << 80)
             })
-            .find(|address| !self.covered(address))
+            .find(|block| !self.overlapped(&block.net))
     }
 
-    /// A free private address for the path over `nic`.
-    pub(super) fn private(&self, nic: &Link, v6: bool) -> Result<IpAddr, DriverError> {
+    /// A free block of private addresses for the path over `nic`.
+    pub(super) fn private(&self, nic: &Link, v6: bool) -> Result<Block, DriverError> {
         let found = if v6 { self.private_v6() } else { self.private_v4() };
         found.ok_or_else(|| DriverError::NoPrivateAddress { device: nic.name.clone() })
     }
@@ -187,14 +206,18 @@ mod tests {
     fn private_addresses_avoid_networks_the_host_knows() {
         let links = [nic()];
         let known = Known { links: &links, addresses: &[], routes: &[route("0.0.0.0/0")] };
-        assert_eq!(known.private(&links[0], false).unwrap().to_string(), "100.109.112.1");
+        let own = |known: &Known<'_>| known.private(&links[0], false).unwrap().own.to_string();
+        assert_eq!(own(&known), "100.109.112.1");
         let routes = [route("100.64.0.0/10"), route("10.255.112.1/32")];
         let known = Known { links: &links, addresses: &[], routes: &routes };
-        assert_eq!(known.private(&links[0], false).unwrap().to_string(), "10.255.112.2");
+        assert_eq!(own(&known), "10.255.112.5");
         let addresses = [host_address("100.70.0.1/10"), host_address("10.1.1.1/8")];
         let known = Known { links: &links, addresses: &addresses, routes: &[] };
-        assert_eq!(known.private(&links[0], false).unwrap().to_string(), "172.31.112.1");
-        let IpAddr::V6(v6) = known.private(&links[0], true).unwrap() else { panic!("not IPv6") };
+        assert_eq!(own(&known), "172.31.112.1");
+        let block = known.private(&links[0], true).unwrap();
+        let inside = |block: &Block| block.aliases.iter().chain([&block.own]).all(|a| block.net.contains(a));
+        assert!(inside(&block) && inside(&known.private(&links[0], false).unwrap()));
+        let IpAddr::V6(v6) = block.own else { panic!("not IPv6") };
         assert!(v6.is_unique_local() && v6.segments()[4..] == [0, 0, 0, 1]);
         let all: Vec<_> = CANDIDATES.iter().map(|c| route(&format!("{c}/16"))).collect();
         let known = Known { links: &links, addresses: &[], routes: &all };

@@ -7,7 +7,7 @@ use crate::error::DriverError;
 use nix::errno::Errno;
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// A chain at the forward hook that could drop packets of a path.
@@ -68,6 +68,95 @@ fn suspects(ruleset: &Value) -> Vec<Suspect> {
         }
     }
     found
+}
+
+/// Whether a rule's statements match the state that conntrack knows, and which value if it is a single one.
+fn state_matched(statements: &[Value]) -> Option<&str> {
+    let matched = statements.iter().find(|s| s["match"]["left"]["ct"]["key"] == "state")?;
+    Some(matched["match"]["right"].as_str().unwrap_or_default())
+}
+
+/// Whether a rule accepts everything from or to our TUN devices, by the given key (`iifname` or `oifname`).
+fn accepts_ours(statements: &[Value], key: &str) -> bool {
+    let ours = statements.first().is_some_and(|s| {
+        let right = s["match"]["right"].as_str();
+        s["match"]["left"]["meta"]["key"] == key
+            && s["match"]["op"] == "=="
+            && right.is_some_and(|r| r.strip_suffix('*').is_some_and(|r| TUN_PREFIX.starts_with(r)))
+    });
+    let harmless = |s: &Value| s.get("counter").is_some() || s.get("accept").is_some();
+    ours && statements[1..].iter().all(harmless) && statements.iter().any(|s| s.get("accept").is_some())
+}
+
+/// The first chain, other than ours, that may drop packets that are not tracked: at the forward hook one that
+/// drops anything, unless it first accepts what is from and to our TUN devices; at other hooks that a forwarded
+/// packet passes, one that drops by the state that conntrack knows.
+fn drops_untracked(ruleset: &Value) -> Option<String> {
+    let empty = Vec::new();
+    let items = ruleset["nftables"].as_array().unwrap_or(&empty);
+    let rules: Vec<&Value> = items.iter().filter_map(|i| i.get("rule")).collect();
+    let foreign = items
+        .iter()
+        .filter_map(|i| i.get("chain"))
+        .filter(|c| !c["table"].as_str().unwrap_or_default().starts_with(TUN_PREFIX));
+    for chain in foreign {
+        let hook = chain["hook"].as_str().unwrap_or_default();
+        let own = rules.iter().filter(|r| {
+            r["family"] == chain["family"] && r["table"] == chain["table"] && r["chain"] == chain["name"]
+        });
+        let (mut inward, mut outward, mut drops) = (false, false, false);
+        for rule in own {
+            let statements = rule["expr"].as_array().unwrap_or(&empty);
+            inward |= !drops && accepts_ours(statements, "oifname");
+            outward |= !drops && accepts_ours(statements, "iifname");
+            let state = state_matched(statements);
+            // What is not tracked is not invalid.
+            if state == Some("invalid") || (hook != "forward" && state.is_none()) {
+                continue;
+            }
+            let may_drop =
+                |s: &Value| ["drop", "reject", "jump", "goto", "vmap"].iter().any(|v| s.get(v).is_some());
+            drops |= statements.iter().any(may_drop);
+        }
+        drops |= hook == "forward" && chain["policy"] == "drop";
+        if ["prerouting", "ingress", "forward", "postrouting"].contains(&hook)
+            && drops
+            && !(inward && outward)
+        {
+            let text = |key: &str| chain[key].as_str().unwrap_or_default();
+            return Some(format!("{} {} {}", text("family"), text("table"), text("name")));
+        }
+    }
+    None
+}
+
+/// Whether nothing on this host would drop packets that are not tracked. A packet from the network cannot be
+/// made up to try, so the host's rules are read.
+pub(super) fn untracked_pass(nft: &Nft, device: &str) -> bool {
+    let legacy = ["ip_tables_names", "ip6_tables_names"].iter().any(|file| {
+        let names = std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
+        names.lines().any(|table| table == "filter")
+    });
+    // nftables does not show the rules of the older iptables.
+    let chain = if legacy {
+        Some("filter (iptables)".to_owned())
+    } else {
+        match nft.ruleset() {
+            Ok(ruleset) => drops_untracked(&ruleset),
+            Err(error) => {
+                tracing::debug!(%error, "cannot read the ruleset");
+                return false;
+            }
+        }
+    };
+    if let Some(chain) = &chain {
+        tracing::info!(
+            device,
+            chain,
+            "the firewall may drop what is not tracked; translation uses conntrack"
+        );
+    }
+    chain.is_none()
 }
 
 fn blocked(device: &str, suspects: &[Suspect]) -> DriverError {
@@ -161,11 +250,38 @@ fn some_destination(routes: &[Route], v6: bool, taken: &[IpAddr]) -> Option<IpAd
     })
 }
 
+/// Sends packets into a path's TUN device, as the stack does.
+#[derive(Debug)]
+pub(super) struct Prober {
+    /// A copy: the device itself belongs to the path's owner.
+    device: OwnedFd,
+    offload: bool,
+}
+
+impl Prober {
+    pub(super) fn new(tun: &Tun) -> Result<Prober, DriverError> {
+        let device = tun.as_fd().try_clone_to_owned();
+        let device = device.map_err(|e| DriverError::netlink(format!("write to {}", tun.name()), e))?;
+        Ok(Prober { device, offload: tun.has_offload() })
+    }
+
+    /// False: the device takes nothing now.
+    fn send(&self, packet: &[u8]) -> Result<bool, DriverError> {
+        let mut frame = if self.offload { vec![0u8; 10] } else { Vec::new() };
+        frame.extend(packet);
+        match nix::unistd::write(&self.device, &frame) {
+            Ok(_) => Ok(true),
+            Err(Errno::EAGAIN) => Ok(false),
+            Err(error) => Err(DriverError::netlink("write to a TUN device", error.into())),
+        }
+    }
+}
+
 /// Sends a packet into a translated path and checks whether it reaches the end of the forward hook, where the
 /// path's own ruleset drops it.
 pub(super) fn probe(
     nft: &Nft,
-    tun: &Tun,
+    (tun, prober): (&str, &Prober),
     device: &str,
     addresses: &[IpAddr],
     routes: &[Route],
@@ -174,19 +290,15 @@ pub(super) fn probe(
     for &source in addresses {
         let Some(destination) = some_destination(routes, source.is_ipv6(), taken) else { continue };
         let Some(packet) = probe_packet(source, destination) else { continue };
-        let before = nft.probes(tun.name())?;
-        let mut frame = if tun.has_offload() { vec![0u8; 10] } else { Vec::new() };
-        frame.extend(packet);
-        match nix::unistd::write(tun.as_fd(), &frame) {
-            Ok(_) => {}
-            Err(Errno::EAGAIN) => continue,
-            Err(error) => return Err(DriverError::netlink(format!("write to {}", tun.name()), error.into())),
+        let before = nft.probes(tun)?;
+        if !prober.send(&packet)? {
+            continue;
         }
         // The kernel processes it immediately, in a softirq; the waits are for a busy machine.
         let mut arrived = false;
         for wait in [0, 1, 5, 20, 50, 100, 200] {
             std::thread::sleep(Duration::from_millis(wait));
-            if nft.probes(tun.name())? > before {
+            if nft.probes(tun)? > before {
                 arrived = true;
                 break;
             }
@@ -199,16 +311,16 @@ pub(super) fn probe(
     Ok(())
 }
 
-/// Looks for a firewall that drops everything forwarded. For routed paths, which cannot be probed; without
-/// `nft`, finds nothing.
-pub(super) fn inspect(nft: Option<&Nft>, device: &str) -> Result<(), DriverError> {
+/// Looks for a firewall that drops everything forwarded, and warns of one that may. For routed paths, which cannot
+/// be probed; without `nft`, finds nothing.
+pub(super) fn inspect(nft: Option<&Nft>, device: &str, warn: bool) -> Result<(), DriverError> {
     let Some(Ok(ruleset)) = nft.map(Nft::ruleset) else { return Ok(()) };
     let suspects = suspects(&ruleset);
     let certain: Vec<Suspect> = suspects.iter().filter(|s| s.policy && !s.accepts).cloned().collect();
     if !certain.is_empty() {
         return Err(blocked(device, &certain));
     }
-    for suspect in suspects {
+    for suspect in suspects.iter().filter(|_| warn) {
         tracing::warn!(
             chain = suspect.chain,
             device,
@@ -247,6 +359,34 @@ mod tests {
         assert!(found[1].chain == "ip mine picky" && !found[1].policy && found[1].drops);
         assert!(blocked("eth0", &found).to_string().contains("nft insert rule ip mine picky"));
         assert!(suspects(&json!(null)).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_tracked_passes_unless_a_chain_may_drop_it() {
+        let chain = |hook: &str, policy: &str| json!({"chain": {"family": "ip", "table": "t", "name": hook, "hook": hook, "policy": policy}});
+        let rule = |hook: &str, expr: &Value| json!({"rule": {"family": "ip", "table": "t", "chain": hook, "expr": expr}});
+        let state =
+            |state: &Value| json!({"match": {"op": "in", "left": {"ct": {"key": "state"}}, "right": state}});
+        let device = |key: &str, name: &str| json!({"match": {"op": "==", "left": {"meta": {"key": key}}, "right": name}});
+        let passes = |items: &[Value]| drops_untracked(&json!({"nftables": items})).is_none();
+        let (drop, accept) = (json!({"drop": null}), json!({"accept": null}));
+        let known = json!(["established", "related"]);
+        assert!(passes(&[]) && passes(&[chain("forward", "accept"), chain("input", "drop")]));
+        let invalid = rule("forward", &json!([state(&json!("invalid")), drop]));
+        assert!(passes(&[chain("forward", "accept"), invalid]));
+        let docker = [chain("forward", "drop"), rule("forward", &json!([state(&known), accept]))];
+        assert_eq!(drops_untracked(&json!({"nftables": docker})).unwrap(), "ip t forward");
+        assert!(!passes(&[chain("forward", "accept"), rule("forward", &json!([drop]))]));
+        let ours =
+            ["iifname", "oifname"].map(|key| rule("forward", &json!([device(key, "umptcp*"), accept])));
+        let one = [chain("forward", "drop"), ours[0].clone()];
+        assert!(!passes(&one) && passes(&[&one[..], &ours[1..]].concat()));
+        let late = [chain("forward", "drop"), rule("forward", &json!([{"reject": null}]))];
+        assert!(!passes(&[&late[..], &ours[..]].concat()));
+        let by_address = rule("prerouting", &json!([device("iifname", "eth0"), drop]));
+        assert!(passes(&[chain("prerouting", "accept"), by_address]));
+        let by_state = rule("prerouting", &json!([state(&json!("untracked")), drop]));
+        assert!(!passes(&[chain("prerouting", "accept"), by_state]));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Paths: for each NIC, a TUN device and an address of the stack that is bound to the NIC.
 //!
-//! In mode [`Mode::Nat`] the address is private and masqueraded as the NIC's by an nftables ruleset. In mode
+//! In mode [`Mode::Nat`] the address is private, and an nftables ruleset translates it to the NIC's, without
+//! connection tracking where the host's firewall allows it. In mode
 //! [`Mode::Routed`] it is an address that the network routes to this host, or one in the NIC's subnet for which the
 //! host answers (proxy ARP and neighbour discovery); this mode does not use nftables.
 //!
@@ -17,7 +18,7 @@
 //! | `forwarding` of the NIC (IPv4), `force_forwarding` (IPv6; before Linux 6.17: `forwarding` of all interfaces, with accept_ra=2 where router advertisements were accepted, and rule 1403, `blackhole` for the rest) | packets pass between NIC and TUN device |
 //! | `arp_ignore`, `arp_announce`, `rp_filter` | another device has an address in the same IPv4 subnet |
 //! | a proxy neighbour entry, `proxy_delay`, for IPv6 also `proxy_ndp`, `forwarding`, `accept_ra` of the NIC | the host answers for an address in the NIC's subnet (mode `routed`) |
-//! | an nftables table named after the TUN device | NAT, and dropping packets that conntrack considers invalid (mode `nat`) |
+//! | an nftables table named after the TUN device | translation, and dropping what could not be translated (mode `nat`) |
 //! | `ip_local_reserved_ports` | the host's sockets do not use the ports of translated connections (mode `nat`) |
 //! | a bound TCP socket per port and address of the NIC | no other program listens on a port that is forwarded to the stack (mode `nat`) |
 //!
@@ -38,9 +39,11 @@ mod nics;
 mod options;
 mod ports;
 mod record;
+mod ruleset;
 mod set;
 mod spec;
 mod sysctl;
+mod translate;
 mod watch;
 
 pub use change::PathChange;

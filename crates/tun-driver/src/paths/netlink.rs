@@ -182,17 +182,24 @@ pub(crate) struct Route {
 
 impl Route {
     /// A route to one address via a device, without a gateway.
+    #[cfg(test)]
     pub(crate) fn host(address: IpAddr, device: u32) -> Route {
+        Route::to(address.into(), device)
+    }
+
+    /// A route via a device, without a gateway.
+    pub(crate) fn to(destination: IpNet, device: u32) -> Route {
+        let v4 = matches!(destination, IpNet::V4(_));
         Route {
-            destination: address.into(),
+            destination,
             tos: 0,
             // IPv6 replaces metric 0 by 1024 (IP6_RT_PRIO_USER), IPv4 keeps it.
-            priority: if address.is_ipv4() { 0 } else { 1024 },
+            priority: if v4 { 0 } else { 1024 },
             action: RouteAction::Unicast,
             device: Some(device),
             gateway: None,
             onlink: false,
-            scope: if address.is_ipv4() { RouteScope::Link.into() } else { 0 },
+            scope: if v4 { RouteScope::Link.into() } else { 0 },
             mtu: None,
             mtu_locked: false,
         }
@@ -346,15 +353,36 @@ fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
     }
 }
 
+/// A network in a record. One address is written without its length, as records of earlier versions have it.
+mod net_text {
+    use ipnet::IpNet;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use std::net::IpAddr;
+
+    pub(super) fn serialize<S: Serializer>(net: &Option<IpNet>, s: S) -> Result<S::Ok, S::Error> {
+        match net {
+            Some(net) if net.prefix_len() == net.max_prefix_len() => s.collect_str(&net.addr()),
+            Some(net) => s.collect_str(net),
+            None => s.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<IpNet>, D::Error> {
+        let text = String::deserialize(d)?;
+        let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        net.map(Some).map_err(serde::de::Error::custom)
+    }
+}
+
 /// A policy rule.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(crate) struct Rule {
     pub(crate) v6: bool,
     pub(crate) priority: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) from: Option<IpAddr>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) to: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "net_text")]
+    pub(crate) from: Option<IpNet>,
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "net_text")]
+    pub(crate) to: Option<IpNet>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) input: Option<String>,
     /// Inverts the match.
@@ -383,12 +411,12 @@ impl Rule {
         attributes.push(RuleAttribute::Priority(self.priority));
         attributes.push(RuleAttribute::Protocol(PROTOCOL));
         if let Some(from) = self.from {
-            message.header.src_len = full_length(&from);
-            attributes.push(RuleAttribute::Source(from));
+            message.header.src_len = from.prefix_len();
+            attributes.push(RuleAttribute::Source(from.addr()));
         }
         if let Some(to) = self.to {
-            message.header.dst_len = full_length(&to);
-            attributes.push(RuleAttribute::Destination(to));
+            message.header.dst_len = to.prefix_len();
+            attributes.push(RuleAttribute::Destination(to.addr()));
         }
         if let Some(input) = &self.input {
             attributes.push(RuleAttribute::Iifname(input.clone()));

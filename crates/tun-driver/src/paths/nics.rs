@@ -60,6 +60,11 @@ impl Snapshot {
         translatable(&self.addresses, index)
     }
 
+    /// A device's routes, from all tables.
+    pub(super) fn routes_of(&self, index: u32) -> Vec<Route> {
+        self.routes.iter().filter(|(_, r)| r.device == Some(index)).map(|(_, r)| r.clone()).collect()
+    }
+
     /// Destinations of a device's routes.
     pub(super) fn destinations(&self, index: u32) -> Vec<IpNet> {
         destinations(self.routes.iter().filter(|(_, r)| r.device == Some(index)))

@@ -19,6 +19,9 @@ pub struct SetupOptions {
     /// Whether to check that no firewall of this host drops the paths' packets, and fail if one does. In mode
     /// `nat` the check sends a packet that does not leave the host.
     pub check_firewall: bool,
+    /// Whether to translate without connection tracking (mode `nat`) unless the host's firewall drops packets
+    /// that are not tracked.
+    pub stateless: bool,
     /// Whether to enable IPv6 forwarding only on the interfaces used, if the kernel supports it (Linux 6.17).
     /// Otherwise it is enabled on all of them.
     pub force_forwarding: bool,
@@ -36,6 +39,7 @@ impl Default for SetupOptions {
             offload: Offload::default(),
             port_range: None,
             check_firewall: true,
+            stateless: true,
             force_forwarding: true,
             nft_program: None,
             record_directory: None,
@@ -65,6 +69,12 @@ impl SetupOptions {
     /// Sets [`check_firewall`](Self::check_firewall).
     pub fn check_firewall(mut self, on: bool) -> Self {
         self.check_firewall = on;
+        self
+    }
+
+    /// Sets [`stateless`](Self::stateless).
+    pub fn stateless(mut self, on: bool) -> Self {
+        self.stateless = on;
         self
     }
 

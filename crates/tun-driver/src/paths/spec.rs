@@ -8,7 +8,7 @@ use std::str::FromStr;
 /// How a path's address is bound to its NIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Mode {
-    /// A private address, masqueraded as the NIC's.
+    /// A private address, translated to the NIC's.
     #[default]
     Nat,
     /// An address that the network routes to this host, or for which this host answers. No NAT.

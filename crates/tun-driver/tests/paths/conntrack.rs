@@ -1,9 +1,13 @@
-//! Packets that conntrack does not translate must reach neither the host's TCP nor the network, and nothing
-//! else uses the ports it translates to.
+//! Where translation uses conntrack: packets that it does not translate must reach neither the host's TCP nor the
+//! network, and nothing else uses the ports it translates to.
 
-use crate::network::{Flow, Ns, PATIENCE, QUIET, Segment, Tap, TestNetwork, options, send};
+use crate::network::{Flow, Ns, PATIENCE, QUIET, Segment, Tap, TestNetwork, send};
 use std::net::{SocketAddr, TcpListener};
-use umptcp_tun_driver::paths::PathSet;
+use umptcp_tun_driver::paths::{PathSet, SetupOptions};
+
+fn options() -> SetupOptions {
+    crate::network::options().stateless(false)
+}
 
 const SERVERS: [&str; 2] = ["10.0.0.1:80", "[2001:db8:a0::1]:80"];
 

@@ -259,20 +259,27 @@ fn a_nic_that_answers_for_an_ipv6_address_still_learns_from_routers() {
 #[test]
 fn a_stranger_cannot_reach_the_private_address_by_way_of_the_host() {
     let network = TestNetwork::new();
-    let set = network.client.set_up(&["eth0"], &options()).unwrap();
-    let path = &set.paths[0];
-    let reaches = || {
-        path.config.addresses.iter().any(|own: &IpAddr| {
-            let gateway = if own.is_ipv6() { "2001:db8:a0::2" } else { "10.0.0.2" };
-            network.server.ip(&format!("route replace {own} via {gateway}"));
-            let source = if own.is_ipv6() { "2001:db8:a0::1" } else { "10.0.0.1" };
-            let source = std::net::SocketAddr::new(source.parse().unwrap(), 5);
-            let segment = Segment { source, destination: (*own, 6).into(), ..through_client(false) };
-            network.server.inject(&segment);
-            crate::network::receive(&path.tun, QUIET, |s| s.source == source).is_some()
-        })
-    };
-    assert!(!reaches());
-    network.client.delete_rules(path.tun.name(), "forward", "oifname");
-    assert!(reaches(), "otherwise this test proves nothing");
+    for stateless in [true, false] {
+        let set = network.client.set_up(&["eth0"], &options().stateless(stateless)).unwrap();
+        let path = &set.paths[0];
+        let reaches = || {
+            path.config.addresses.iter().any(|own: &IpAddr| {
+                let gateway = if own.is_ipv6() { "2001:db8:a0::2" } else { "10.0.0.2" };
+                network.server.ip(&format!("route replace {own} via {gateway}"));
+                let source = if own.is_ipv6() { "2001:db8:a0::1" } else { "10.0.0.1" };
+                let source = std::net::SocketAddr::new(source.parse().unwrap(), 5);
+                let segment = Segment { source, destination: (*own, 6).into(), ..through_client(false) };
+                network.server.inject(&segment);
+                crate::network::receive(&path.tun, QUIET, |s| s.source == source).is_some()
+            })
+        };
+        assert!(!reaches());
+        // Without connection tracking, two rules prevent it.
+        if stateless {
+            network.client.delete_rules(path.tun.name(), "private", "drop");
+            assert!(!reaches());
+        }
+        network.client.delete_rules(path.tun.name(), "forward", "oifname");
+        assert!(reaches(), "otherwise this test proves nothing");
+    }
 }

@@ -13,4 +13,5 @@ mod network;
 mod refusals;
 mod routed;
 mod ruleset;
+mod stateless;
 mod subnet;

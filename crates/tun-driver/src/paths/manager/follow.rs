@@ -9,6 +9,7 @@ use crate::paths::mirror;
 use crate::paths::netlink::{HostAddress, Link};
 use crate::paths::nics::{self, Snapshot};
 use crate::paths::spec::Mode;
+use crate::paths::translate;
 
 impl Manager {
     /// Updates all paths to match their NICs.
@@ -16,7 +17,8 @@ impl Manager {
         // First: until then, the host may forward packets that are none of ours.
         let restored = self.restore_tables().await;
         self.follow_nics().await?;
-        restored
+        restored?;
+        self.follow_firewall().await
     }
 
     pub(super) async fn follow_nics(&mut self) -> Result<(), DriverError> {
@@ -27,7 +29,7 @@ impl Manager {
         for i in 0..self.paths.len() {
             let nic = links.iter().find(|l| l.name == self.paths[i].nic).cloned();
             self.follow_device(i, nic.as_ref()).await?;
-            self.follow_addresses(i, nic.as_ref(), &addresses);
+            self.follow_addresses(i, nic.as_ref(), &addresses).await?;
         }
         self.follow_newcomers(&links, &addresses).await
     }
@@ -87,34 +89,53 @@ impl Manager {
         apply_settings(&mut changes, path, nic, &snapshot.links, &snapshot, &self.options).await
     }
 
-    pub(super) fn follow_addresses(&mut self, i: usize, nic: Option<&Link>, addresses: &[HostAddress]) {
+    pub(super) async fn follow_addresses(
+        &mut self,
+        i: usize,
+        nic: Option<&Link>,
+        addresses: &[HostAddress],
+    ) -> Result<(), DriverError> {
         let path = &mut self.paths[i];
-        let Some(nic) = nic.filter(|_| path.mode == Mode::Nat) else { return };
-        let mut now = nics::translatable(addresses, nic.index);
-        if now == path.nic_addresses {
-            return;
+        let Some(nic) = nic.filter(|_| path.mode == Mode::Nat) else { return Ok(()) };
+        let now = nics::translatable(addresses, nic.index);
+        let before = (path.nic_addresses.clone(), path.sources.clone());
+        if now != path.nic_addresses {
+            path.nic_addresses = now;
+            // Skip addresses on which a program of the host already listens.
+            while let Err(error) = hold_ports(path, &self.listen) {
+                tracing::warn!(%error, "connections to this address will not be accepted");
+                let DriverError::PortInUse { address, .. } = error else { break };
+                path.nic_addresses.retain(|a| *a != address);
+            }
         }
-        std::mem::swap(&mut now, &mut path.nic_addresses);
-        let before = now;
-        // Skip addresses on which a program of the host already listens.
-        while let Err(error) = hold_ports(path, &self.listen) {
-            tracing::warn!(%error, "connections to this address will not be accepted");
-            let DriverError::PortInUse { address, .. } = error else { break };
-            path.nic_addresses.retain(|a| *a != address);
+        path.sources.clear();
+        // With one address of each family there is no choice.
+        if first_of_each(&path.nic_addresses).len() < path.nic_addresses.len() {
+            let mut routes = Vec::new();
+            for v6 in [false, true] {
+                let found = self.netlink.routes_by(v6, nic.index).await;
+                let found = found.map_err(|e| DriverError::netlink("list routes", e))?;
+                routes.extend(found.into_iter().map(|(_, route)| route));
+            }
+            path.sources = translate::sources(&routes, addresses, &path.nic_addresses);
         }
-        if path.nic_addresses == before {
-            return;
+        if (&path.nic_addresses, &path.sources) == (&before.0, &before.1) {
+            return Ok(());
         }
+        path.slots.assign(&path.nic_addresses);
         if let Some(nft) = &self.nft
-            && let Err(error) =
-                nft.apply(&path.nic, &ruleset(path, self.range, &self.listen, &[], |r| r.update()))
+            && let Err(error) = nft.apply(&path.nic, &ruleset(path, self.range, &self.listen).update())
         {
             tracing::warn!(%error, "cannot update the NIC's addresses");
+        }
+        if path.nic_addresses == before.0 {
+            return Ok(());
         }
         let change =
             PathChange::Addresses { tun: path.tun.clone(), advertise: first_of_each(&path.nic_addresses) };
         self.release_ports();
         self.tell(change);
+        Ok(())
     }
 
     /// Reports NICs that have become able to carry a path.

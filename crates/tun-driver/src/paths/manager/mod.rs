@@ -10,6 +10,7 @@ use crate::device::{Tun, TunOptions};
 use crate::error::DriverError;
 use crate::paths::addresses::{self, Known};
 use crate::paths::change::PathChange;
+use crate::paths::check::{self, Prober};
 use crate::paths::forwarding::{self, Forwarding};
 use crate::paths::host::{self, Changes};
 use crate::paths::netlink::{self, Link, Netlink, Notifications, Route, Rule};
@@ -19,15 +20,18 @@ use crate::paths::options::SetupOptions;
 use crate::paths::ports::{self, HeldPort};
 use crate::paths::record::{Entry, HostChange, Record, Registry, RegistryLock};
 use crate::paths::spec::{Mode, PathSpec};
-use crate::paths::{check, mirror, watch};
+use crate::paths::translate::{self, Slots};
+use crate::paths::watch::{self, RulesetChange};
+use crate::paths::{mirror, ruleset};
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::stream::{self, StreamExt};
+use ipnet::IpNet;
 use rtnetlink::packet_core::NetlinkPayload;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Duration;
-use tables::{hold_ports, ruleset};
+use tables::{hold_ports, install_table};
 use tokio::time::Instant;
 use umptcp_stack_core::interface::{PathConfig, PathKind};
 
@@ -67,15 +71,27 @@ struct Installed {
     nic_index: Option<u32>,
     mode: Mode,
     addresses: Vec<IpAddr>,
+    /// Networks that contain all the stack's addresses, aliases too.
+    nets: Vec<IpNet>,
     /// Those of `addresses` that the NIC answers for.
     proxied: Vec<IpAddr>,
     table: u32,
     /// The NIC's addresses that packets are translated to.
     nic_addresses: Vec<IpAddr>,
+    /// Which of the stack's addresses each of them stands for.
+    slots: Slots,
+    /// Destinations with another source than the NIC's first address.
+    sources: Vec<(IpNet, IpAddr)>,
+    /// Translation does without connection tracking.
+    stateless: bool,
     forwarding: Forwarding,
     held: Vec<HeldPort>,
     usable: bool,
     mtu: u32,
+    /// Tests whether its packets pass the host's firewall.
+    prober: Prober,
+    /// The firewall drops its packets, as the last test says.
+    blocked: bool,
     /// Its table was lost and could not be put back: forwarding is off until it is.
     shut: bool,
 }
@@ -83,7 +99,7 @@ struct Installed {
 impl Installed {
     /// Routes to the stack's addresses via the TUN device.
     fn own_routes(&self) -> Vec<Route> {
-        self.addresses.iter().map(|a| Route::host(*a, self.tun_index)).collect()
+        self.nets.iter().map(|net| Route::to(*net, self.tun_index)).collect()
     }
 
     fn has(&self, v6: bool) -> bool {
@@ -117,14 +133,24 @@ pub(super) struct Manager {
     /// NICs that could carry a path when last checked.
     nics: Vec<String>,
     /// The ruleset may no longer contain our tables.
-    ruleset_changed: bool,
+    tables_lost: bool,
+    /// The host's firewall may treat our packets differently.
+    firewall_changed: bool,
+}
+
+/// Addresses chosen for a path; see [`Installed`].
+#[derive(Default)]
+struct Chosen {
+    addresses: Vec<IpAddr>,
+    aliases: Vec<IpAddr>,
+    nets: Vec<IpNet>,
 }
 
 enum Turn {
     Command(Command),
     Changed,
     /// The nftables ruleset changed.
-    Ruleset,
+    Ruleset(RulesetChange),
     Closed,
 }
 
@@ -158,7 +184,8 @@ impl Manager {
             paths: Vec::new(),
             changes,
             nics: usable.into_iter().map(|nic| nic.name).collect(),
-            ruleset_changed: false,
+            tables_lost: false,
+            firewall_changed: false,
         })
     }
 
@@ -172,7 +199,7 @@ impl Manager {
         });
         let commands = commands.map(Turn::Command).chain(stream::iter([Turn::Closed]));
         let ruleset = match watch::ruleset_changes() {
-            Ok(changes) => changes.map(|()| Turn::Ruleset).left_stream(),
+            Ok(changes) => changes.map(Turn::Ruleset).left_stream(),
             // A kernel without nftables. It can have no translated paths either.
             Err(error) => {
                 tracing::debug!(%error, "cannot watch the nftables ruleset");
@@ -190,9 +217,14 @@ impl Manager {
                 }
                 Ok(Some(Turn::Command(command))) => self.serve(command).await,
                 Ok(Some(Turn::Changed)) => next_check = next_check.min(Instant::now() + settle),
-                Ok(Some(Turn::Ruleset)) => {
-                    self.ruleset_changed = true;
-                    next_check = next_check.min(Instant::now() + settle);
+                Ok(Some(Turn::Ruleset(change))) => {
+                    let lost = self.paths.iter().any(|p| change.deleted.contains(&p.tun));
+                    // A flush may be the beginning of other rules.
+                    self.tables_lost |= lost || change.foreign;
+                    self.firewall_changed |= change.foreign;
+                    if lost || change.foreign {
+                        next_check = next_check.min(Instant::now() + settle);
+                    }
                 }
                 Ok(Some(Turn::Closed) | None) => {
                     self.stop().await;
@@ -229,7 +261,8 @@ impl Manager {
                 let _ = reply.send(self.listen(port, on));
             }
             Command::PortRange(reply) => {
-                let _ = reply.send(self.range);
+                let kept = |range| if self.options.stateless { ruleset::split(range).0 } else { range };
+                let _ = reply.send(self.range.map(kept));
             }
             Command::Stop(_) => {}
         }
@@ -257,15 +290,15 @@ impl Manager {
         spec: &PathSpec,
         nic: &Link,
         snapshot: &Snapshot,
-    ) -> Result<Vec<IpAddr>, DriverError> {
+    ) -> Result<Chosen, DriverError> {
         let known =
             Known { links: &snapshot.links, addresses: &snapshot.addresses, routes: &snapshot.routes };
         let device = || spec.device.clone();
         let destinations = snapshot.destinations(nic.index);
         let routed = |v6: bool| destinations.iter().any(|net| net.addr().is_ipv6() == v6);
         let translatable = snapshot.translatable(nic.index);
-        let mut addresses = spec.addresses.clone();
-        for &address in &addresses {
+        let mut chosen = Chosen { addresses: spec.addresses.clone(), ..Chosen::default() };
+        for &address in &spec.addresses {
             known.check(nic, address)?;
             if !routed(address.is_ipv6()) {
                 let family = if address.is_ipv6() { " for IPv6" } else { " for IPv4" };
@@ -275,23 +308,31 @@ impl Manager {
                 return Err(DriverError::NoAddress { device: device() });
             }
         }
-        if spec.mode == Mode::Routed && addresses.is_empty() {
-            return Err(DriverError::AddressRequired { device: device() });
+        chosen.nets = spec.addresses.iter().map(|a| IpNet::from(*a)).collect();
+        if spec.mode == Mode::Routed {
+            let missing = chosen.addresses.is_empty();
+            return if missing { Err(DriverError::AddressRequired { device: device() }) } else { Ok(chosen) };
         }
-        if addresses.is_empty() {
-            if translatable.is_empty() {
-                return Err(DriverError::NoAddress { device: device() });
-            }
-            for v6 in [false, true] {
-                if routed(v6) && translatable.iter().any(|a| a.is_ipv6() == v6) {
-                    addresses.push(known.private(nic, v6)?);
-                }
-            }
-            if addresses.is_empty() {
-                return Err(DriverError::NoRoute { device: device(), family: "" });
-            }
+        if chosen.addresses.is_empty() && translatable.is_empty() {
+            return Err(DriverError::NoAddress { device: device() });
         }
-        Ok(addresses)
+        for v6 in [false, true] {
+            let given = spec.addresses.iter().any(|a| a.is_ipv6() == v6);
+            let usable = routed(v6) && translatable.iter().any(|a| a.is_ipv6() == v6);
+            if !given && (!usable || !spec.addresses.is_empty()) {
+                continue;
+            }
+            let block = known.private(nic, v6)?;
+            if !given {
+                chosen.addresses.push(block.own);
+            }
+            chosen.aliases.extend(block.aliases);
+            chosen.nets.push(block.net);
+        }
+        if chosen.addresses.is_empty() {
+            return Err(DriverError::NoRoute { device: device(), family: "" });
+        }
+        Ok(chosen)
     }
 
     /// Sets up a path. On failure, everything done for it is undone.
@@ -316,7 +357,7 @@ impl Manager {
         let lock = registry.lock()?;
         let snapshot = Snapshot::take(&self.netlink).await?;
         let nic = nics::named(&snapshot, &spec.device)?.clone();
-        let addresses = self.choose_addresses(spec, &nic, &snapshot)?;
+        let Chosen { addresses, aliases, nets } = self.choose_addresses(spec, &nic, &snapshot)?;
         let nat = spec.mode == Mode::Nat;
         let known =
             Known { links: &snapshot.links, addresses: &snapshot.addresses, routes: &snapshot.routes };
@@ -331,7 +372,6 @@ impl Manager {
         let mtu = nic.mtu.min(u32::from(u16::MAX));
         let config_mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
         let tun = Tun::open(&TunOptions { name: None, offload: self.options.offload, mtu: config_mtu })?;
-        let nat = spec.mode == Mode::Nat;
         let path = Installed {
             tun: tun.name().to_owned(),
             tun_index: tun.index(),
@@ -339,13 +379,19 @@ impl Manager {
             nic_index: Some(nic.index),
             mode: spec.mode,
             proxied,
+            slots: Slots::new(&addresses, &aliases),
             addresses,
+            nets,
+            sources: Vec::new(),
+            stateless: false,
             table: self.free_table(tun.index(), &snapshot).await?,
             nic_addresses: if nat { snapshot.translatable(nic.index) } else { Vec::new() },
             forwarding: Forwarding::default(),
             held: Vec::new(),
             usable: true,
             mtu,
+            prober: Prober::new(&tun)?,
+            blocked: false,
             shut: false,
         };
         let result = self.install(path, &nic, &snapshot, &lock).await;
@@ -353,7 +399,7 @@ impl Manager {
         let result = match result {
             Ok(path) => {
                 self.paths.push(path);
-                self.check(&tun, &snapshot).await
+                self.check(self.paths.len() - 1, &snapshot, true)
             }
             Err(error) => Err(error),
         };
@@ -364,6 +410,7 @@ impl Manager {
         let path = self.paths.last().ok_or(DriverError::Gone)?;
         let mut config = PathConfig::with_addresses(spec.device.clone(), path.addresses.clone())
             .with_max_packet(u32::from(config_mtu));
+        config.aliases = aliases;
         config.advertise = advertised(spec, path);
         config.kind = if nat { PathKind::Nat } else { PathKind::Routed };
         config.mtu = config_mtu;
@@ -424,8 +471,7 @@ impl Manager {
             mirrored.map_err(|e| DriverError::netlink(format!("mirror the routes of {}", nic.name), e))?;
         for (route, error) in refused {
             // The path cannot work without its own routes; an unusual route of the NIC may be missing.
-            let own = path.addresses.contains(&route.destination.addr())
-                || route == Route::unreachable(route.is_v6());
+            let own = path.nets.contains(&route.destination) || route == Route::unreachable(route.is_v6());
             if own || matches!(error.raw_os_error(), Some(libc::EPERM)) {
                 return Err(DriverError::netlink(
                     format!("add a route for {}", route.destination.addr()),
@@ -440,29 +486,28 @@ impl Manager {
         if path.mode == Mode::Nat {
             let nft = self.nft.as_ref().ok_or_else(|| DriverError::NoNft { searched: String::new() })?;
             changes.record.note(Some(&tun), HostChange::NftTable(tun.clone()))?;
-            nft.apply(&path.nic, &ruleset(&path, self.range, &self.listen, &path.closed(), |r| r.script()))?;
+            path.slots.assign(&path.nic_addresses);
+            path.sources =
+                translate::sources(&snapshot.routes_of(nic.index), &snapshot.addresses, &path.nic_addresses);
+            path.stateless = self.options.stateless && check::untracked_pass(nft, &path.nic);
+            install_table(nft, &mut path, self.range, &self.listen)?;
         }
         Ok(path)
     }
 
-    /// Checks that the host's firewall accepts the last path's packets.
-    async fn check(&self, tun: &Tun, snapshot: &Snapshot) -> Result<(), DriverError> {
+    /// Checks that the host's firewall accepts a path's packets. `warn`: of chains that may drop them, too.
+    fn check(&self, i: usize, snapshot: &Snapshot, warn: bool) -> Result<(), DriverError> {
         if !self.options.check_firewall {
             return Ok(());
         }
-        let path = self.paths.last().ok_or(DriverError::Gone)?;
+        let path = &self.paths[i];
         if path.mode == Mode::Routed {
-            return check::inspect(self.nft.as_ref(), &path.nic);
+            return check::inspect(self.nft.as_ref(), &path.nic, warn);
         }
         let Some(nft) = &self.nft else { return Ok(()) };
-        let routes: Vec<Route> = snapshot
-            .routes
-            .iter()
-            .filter(|(_, r)| r.device == path.nic_index)
-            .map(|(_, r)| r.clone())
-            .collect();
+        let routes = path.nic_index.map(|nic| snapshot.routes_of(nic)).unwrap_or_default();
         let taken: Vec<IpAddr> = snapshot.addresses.iter().map(|a| a.address()).collect();
-        check::probe(nft, tun, &path.nic, &path.addresses, &routes, &taken)
+        check::probe(nft, (&path.tun, &path.prober), &path.nic, &path.addresses, &routes, &taken)
     }
 
     /// Removes a path.
@@ -534,11 +579,11 @@ fn advertised(spec: &PathSpec, path: &Installed) -> Vec<IpAddr> {
 
 /// Adds the rules that bind the path's addresses to its table.
 async fn rules(changes: &mut Changes<'_>, path: &Installed) -> Result<(), DriverError> {
-    for &address in &path.addresses {
-        let v6 = address.is_ipv6();
+    for &net in &path.nets {
+        let v6 = net.addr().is_ipv6();
         let table = Some(path.table);
-        changes.rule(Rule { to: Some(address), table, ..Rule::new(v6, TO_STACK) }).await?;
-        changes.rule(Rule { from: Some(address), table, ..Rule::new(v6, FROM_STACK) }).await?;
+        changes.rule(Rule { to: Some(net), table, ..Rule::new(v6, TO_STACK) }).await?;
+        changes.rule(Rule { from: Some(net), table, ..Rule::new(v6, FROM_STACK) }).await?;
     }
     for v6 in [false, true] {
         if path.has(v6) {

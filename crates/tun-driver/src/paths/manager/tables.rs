@@ -2,9 +2,12 @@
 
 use super::{Installed, Manager};
 use crate::error::DriverError;
-use crate::paths::nft::{Nft, Ruleset};
+use crate::paths::check;
+use crate::paths::nft::Nft;
+use crate::paths::nics::Snapshot;
 use crate::paths::ports;
 use crate::paths::record::HostChange;
+use crate::paths::ruleset::Ruleset;
 use crate::paths::spec::Mode;
 use std::collections::BTreeSet;
 
@@ -22,7 +25,7 @@ impl Manager {
                 return Err(error);
             }
             let Some(nft) = &self.nft else { continue };
-            let script = ruleset(path, self.range, &listen, &[], |r| r.update());
+            let script = ruleset(path, self.range, &listen).update();
             if let Err(error) = nft.apply(&path.nic, &script) {
                 self.release_ports();
                 return Err(error);
@@ -42,7 +45,7 @@ impl Manager {
 
     /// Puts back the tables of translated paths that something else on this host has removed.
     pub(super) async fn restore_tables(&mut self) -> Result<(), DriverError> {
-        if !std::mem::take(&mut self.ruleset_changed) {
+        if !std::mem::take(&mut self.tables_lost) {
             return Ok(());
         }
         let Some(nft) = self.nft.clone() else { return Ok(()) };
@@ -70,7 +73,7 @@ impl Manager {
             }
         }
         // Tried again soon.
-        self.ruleset_changed = result.is_err();
+        self.tables_lost = result.is_err();
         result
     }
 
@@ -80,10 +83,9 @@ impl Manager {
         nft: &Nft,
         present: bool,
     ) -> Result<(), DriverError> {
-        let path = &self.paths[i];
+        let path = &mut self.paths[i];
         if !present {
-            let script = ruleset(path, self.range, &self.listen, &path.closed(), |r| r.script());
-            nft.apply(&path.nic, &script)?;
+            install_table(nft, path, self.range, &self.listen)?;
             tracing::warn!(
                 device = path.nic,
                 table = path.tun,
@@ -97,6 +99,44 @@ impl Manager {
                 self.reapply(i, nic).await?;
             }
             self.paths[i].shut = false;
+        }
+        Ok(())
+    }
+
+    /// After a change of the host's firewall: translates with connection tracking if it drops what is not
+    /// tracked, and says so once if it drops a path's packets in any case.
+    pub(super) async fn follow_firewall(&mut self) -> Result<(), DriverError> {
+        if !std::mem::take(&mut self.firewall_changed) || !self.options.check_firewall {
+            return Ok(());
+        }
+        let snapshot = Snapshot::take(&self.netlink).await?;
+        if let Some(nft) = self.nft.clone()
+            && let Some(first) = self.paths.iter().find(|p| p.stateless)
+            && !check::untracked_pass(&nft, &first.nic)
+        {
+            for path in self.paths.iter_mut().filter(|p| p.stateless) {
+                path.stateless = false;
+                tracing::warn!(
+                    device = path.nic,
+                    "the firewall has changed and may drop what is not tracked; translation uses connection tracking now"
+                );
+                install_table(&nft, path, self.range, &self.listen)?;
+            }
+        }
+        for i in 0..self.paths.len() {
+            if !self.paths[i].usable {
+                continue;
+            }
+            let result = self.check(i, &snapshot, false);
+            let path = &mut self.paths[i];
+            match &result {
+                Err(error) if !path.blocked => tracing::warn!("{error}"),
+                Ok(()) if path.blocked => {
+                    tracing::info!(device = path.nic, "the firewall accepts the path's packets again");
+                }
+                _ => {}
+            }
+            path.blocked = result.is_err();
         }
         Ok(())
     }
@@ -123,23 +163,40 @@ impl Manager {
     }
 }
 
-pub(super) fn ruleset(
-    path: &Installed,
+pub(super) fn ruleset<'a>(
+    path: &'a Installed,
     range: Option<(u16, u16)>,
     listen: &BTreeSet<u16>,
-    closed: &[&str],
-    make: impl Fn(&Ruleset<'_>) -> String,
-) -> String {
-    let listen: Vec<u16> = listen.iter().copied().collect();
-    make(&Ruleset {
+) -> Ruleset<'a> {
+    Ruleset {
         tun: &path.tun,
         nic: &path.nic,
         addresses: &path.addresses,
+        nets: &path.nets,
+        pairs: path.slots.pairs().collect(),
         nic_addresses: &path.nic_addresses,
+        sources: &path.sources,
         ports: range.unwrap_or((0, 0)),
-        listen: &listen,
-        closed,
-    })
+        listen: listen.iter().copied().collect(),
+        closed: path.closed(),
+        stateless: path.stateless,
+    }
+}
+
+/// Installs the path's table, with connection tracking if the kernel cannot do without.
+pub(super) fn install_table(
+    nft: &Nft,
+    path: &mut Installed,
+    range: Option<(u16, u16)>,
+    listen: &BTreeSet<u16>,
+) -> Result<(), DriverError> {
+    let result = nft.apply(&path.nic, &ruleset(path, range, listen).script());
+    let Err(error) = result else { return Ok(()) };
+    if !std::mem::take(&mut path.stateless) {
+        return Err(error);
+    }
+    tracing::debug!(%error, device = path.nic, "cannot translate without connection tracking");
+    nft.apply(&path.nic, &ruleset(path, range, listen).script())
 }
 
 /// Holds every port to listen on, on every address of the NIC.
