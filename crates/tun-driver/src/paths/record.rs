@@ -18,6 +18,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 /// A change to the host that must be undone.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -71,6 +72,9 @@ enum Line {
         /// The namespace as shown by /proc/PID/ns/net; empty if unknown.
         #[serde(default)]
         shown: String,
+        /// The PID namespace in which `pid` is valid; empty if unknown.
+        #[serde(default)]
+        pids: String,
     },
     Done(Entry),
     Undone(u64),
@@ -104,6 +108,11 @@ fn namespace_name() -> io::Result<String> {
 /// The network namespace of the calling thread in the form `net:[INODE]`.
 fn namespace_shown() -> String {
     fs::read_link("/proc/thread-self/ns/net").map(|l| l.display().to_string()).unwrap_or_default()
+}
+
+/// The PID namespace of this process.
+fn pids_shown() -> String {
+    fs::read_link("/proc/self/ns/pid").map(|l| l.display().to_string()).unwrap_or_default()
 }
 
 /// Network namespaces in use by processes, threads and mounts, in the form `net:[INODE]`. `None` if not all
@@ -241,6 +250,7 @@ impl Registry {
                 boot: self.boot.clone(),
                 namespace: self.namespace.clone(),
                 shown: namespace_shown(),
+                pids: pids_shown(),
             })?;
             return Ok(record);
         }
@@ -270,7 +280,7 @@ impl Registry {
                 tracing::warn!(record = %path.display(), "ignoring an unreadable record");
                 continue;
             };
-            let locked = file.try_lock().is_ok();
+            let locked = origin.try_lock(&file);
             if origin.boot == self.boot && origin.namespace == self.namespace {
                 if locked {
                     let next = entries.iter().map(|e| e.number + 1).max().unwrap_or(0);
@@ -300,6 +310,38 @@ struct Origin {
     boot: String,
     namespace: String,
     shown: String,
+    pid: u32,
+    pids: String,
+}
+
+/// How long a lock may outlive its process.
+const INHERITED: Duration = Duration::from_secs(2);
+
+impl Origin {
+    /// Whether the owner is certainly gone.
+    fn has_ended(&self) -> bool {
+        let pid = i32::try_from(self.pid).map(nix::unistd::Pid::from_raw);
+        self.pids == pids_shown()
+            && !self.pids.is_empty()
+            && pid.is_ok_and(|pid| nix::sys::signal::kill(pid, None) == Err(nix::errno::Errno::ESRCH))
+    }
+
+    /// Locks the record, unless its owner lives.
+    ///
+    /// A process that is killed while it starts another (`nft`) leaves a copy of its lock with that one until it
+    /// has loaded its program. Whoever then took the record for that of a running instance would undo nothing.
+    fn try_lock(&self, file: &File) -> bool {
+        let start = Instant::now();
+        loop {
+            if file.try_lock().is_ok() {
+                return true;
+            }
+            if !self.has_ended() || start.elapsed() > INHERITED {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 /// Origin, and changes not yet undone; `None` if it is not a record of this version. A last line truncated by
@@ -307,7 +349,7 @@ struct Origin {
 fn parse(text: &str) -> Option<(Origin, Vec<Entry>)> {
     let mut lines = text.lines();
     let first = serde_json::from_str(lines.next()?).ok()?;
-    let Line::Instance { version: VERSION, boot, namespace, shown, .. } = first else { return None };
+    let Line::Instance { version: VERSION, boot, namespace, shown, pid, pids } = first else { return None };
     let mut entries: Vec<Entry> = Vec::new();
     for line in lines {
         match serde_json::from_str(line) {
@@ -316,7 +358,7 @@ fn parse(text: &str) -> Option<(Origin, Vec<Entry>)> {
             _ => {}
         }
     }
-    Some((Origin { boot, namespace, shown }, entries))
+    Some((Origin { boot, namespace, shown, pid, pids }, entries))
 }
 
 /// The record of one instance, locked.
@@ -409,6 +451,27 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_that_outlives_its_process_does_not_make_its_record_one_of_a_running_instance() {
+        let (registry, path) = registry("inherited");
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let lock = registry.lock().unwrap();
+        let record = registry.create(&lock).unwrap();
+        let text = fs::read_to_string(record.path()).unwrap();
+        let own = format!("\"pid\":{}", std::process::id());
+        assert!(text.contains(&own), "{text}");
+        fs::write(record.path(), text.replace(&own, &format!("\"pid\":{}", ended.id()))).unwrap();
+        let copy = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(record);
+        });
+        let (held, left) = registry.survey(&lock, None).unwrap();
+        assert_eq!((held.len(), left.len()), (0, 1));
+        copy.join().unwrap();
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
     fn records_of_namespaces_and_kernels_that_are_gone_are_removed() {
         let (registry, path) = registry("gone");
         let lock = registry.lock().unwrap();
@@ -419,6 +482,7 @@ mod tests {
                 boot: boot.into(),
                 namespace: "elsewhere".into(),
                 shown: shown.into(),
+                pids: String::new(),
             };
             fs::write(path.join(name), serde_json::to_string(&line).unwrap() + "\n").unwrap();
         };
@@ -442,6 +506,7 @@ mod tests {
             boot: "b".into(),
             namespace: "n".into(),
             shown: "net:[1]".into(),
+            pids: String::new(),
         })
         .unwrap();
         let (_, entries) = parse(&format!(
