@@ -228,7 +228,7 @@ fn probe_packet(source: IpAddr, destination: IpAddr) -> Option<Vec<u8>> {
 }
 
 /// An address to which the NIC has a route, preferably behind a gateway.
-fn some_destination(routes: &[Route], v6: bool, taken: &[IpAddr]) -> Option<IpAddr> {
+pub(super) fn some_destination(routes: &[Route], v6: bool, taken: &[IpAddr]) -> Option<IpAddr> {
     let mut routes: Vec<&Route> = routes.iter().filter(|r| r.is_v6() == v6 && r.device.is_some()).collect();
     routes.sort_by_key(|r| r.destination.prefix_len());
     routes.iter().find_map(|route| {

@@ -6,7 +6,8 @@
 //! host answers (proxy ARP and neighbour discovery); this mode does not use nftables.
 //!
 //! In both modes a policy rule `from ADDRESS` selects a table that mirrors the NIC's routes and ends with
-//! `unreachable`, so that packets from the address leave through that NIC or not at all.
+//! `unreachable`, so that packets from the address leave through that NIC or not at all. Rules and tables that others
+//! remove are put back, and rules move ahead of others' that take the path's packets.
 //!
 //! A path changes the following on the host:
 //!
@@ -39,6 +40,7 @@ mod nics;
 mod options;
 mod ports;
 mod record;
+mod rules;
 mod ruleset;
 mod set;
 mod spec;

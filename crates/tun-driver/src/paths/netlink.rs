@@ -446,8 +446,22 @@ pub(crate) fn is_ours(message: &RouteNetlinkMessage) -> bool {
         RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
             route.header.protocol == PROTOCOL
         }
+        // One that is deleted may have been deleted by somebody else.
+        RouteNetlinkMessage::NewRule(rule) => rule_is_ours(rule),
         _ => false,
     }
+}
+
+fn rule_is_ours(rule: &RuleMessage) -> bool {
+    rule.attributes.iter().any(|a| matches!(a, RuleAttribute::Protocol(p) if *p == PROTOCOL))
+}
+
+/// A policy rule of the host, as far as others' rules concern us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct HostRule {
+    pub(crate) priority: u32,
+    /// Added by an instance of ours.
+    pub(crate) ours: bool,
 }
 
 /// Notifications of the kernel.
@@ -468,10 +482,18 @@ impl Netlink {
         Ok(Netlink { handle })
     }
 
-    /// Subscribes to notifications about links, addresses and routes.
+    /// Subscribes to notifications about links, addresses, routes and rules.
     pub(crate) fn subscribe() -> io::Result<Notifications> {
         use rtnetlink::MulticastGroup as Group;
-        let groups = [Group::Link, Group::Ipv4Ifaddr, Group::Ipv6Ifaddr, Group::Ipv4Route, Group::Ipv6Route];
+        let groups = [
+            Group::Link,
+            Group::Ipv4Ifaddr,
+            Group::Ipv6Ifaddr,
+            Group::Ipv4Route,
+            Group::Ipv6Route,
+            Group::Ipv4Rule,
+            Group::Ipv6Rule,
+        ];
         let (connection, _, messages) = rtnetlink::new_multicast_connection(&groups)?;
         tokio::spawn(connection);
         Ok(messages)
@@ -605,23 +627,41 @@ impl Netlink {
 
     /// Tables that rules refer to.
     pub(crate) async fn tables_of_rules(&self) -> io::Result<Vec<u32>> {
-        let mut tables = Vec::new();
+        self.dump_rules(rule_table).await
+    }
+
+    /// The rules of both families.
+    pub(crate) async fn rules(&self) -> io::Result<Vec<HostRule>> {
+        let host_rule = |rule: &RuleMessage| HostRule {
+            // The kernel leaves 0 out.
+            priority: rule
+                .attributes
+                .iter()
+                .find_map(|a| if let RuleAttribute::Priority(p) = a { Some(*p) } else { None })
+                .unwrap_or(0),
+            ours: rule_is_ours(rule),
+        };
+        self.dump_rules(host_rule).await
+    }
+
+    async fn dump_rules<T>(&self, pick: impl Fn(&RuleMessage) -> T) -> io::Result<Vec<T>> {
+        let mut rules = Vec::new();
         for v6 in [false, true] {
             let mut message = RuleMessage::default();
             message.header.family = family_of(v6);
             let found = self
                 .dump(RouteNetlinkMessage::GetRule(message), |m| match m {
-                    RouteNetlinkMessage::NewRule(rule) => Some(rule_table(&rule)),
+                    RouteNetlinkMessage::NewRule(rule) => Some(pick(&rule)),
                     _ => None,
                 })
                 .await;
             match found {
-                Ok(found) => tables.extend(found),
+                Ok(found) => rules.extend(found),
                 Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(tables)
+        Ok(rules)
     }
 
     /// Adds a route, or replaces the one with the same key.
@@ -649,9 +689,15 @@ impl Netlink {
 
     /// Adds a rule. Not an error if it exists.
     pub(crate) async fn add_rule(&self, rule: &Rule) -> io::Result<()> {
+        self.ensure_rule(rule).await.map(|_| ())
+    }
+
+    /// Adds a rule unless it exists. Returns whether it was missing.
+    pub(crate) async fn ensure_rule(&self, rule: &Rule) -> io::Result<bool> {
         match self.change(RouteNetlinkMessage::NewRule(rule.message()), NLM_F_CREATE | NLM_F_EXCL).await {
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
-            other => other,
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

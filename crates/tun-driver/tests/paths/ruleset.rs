@@ -66,3 +66,42 @@ fn forwarding_ends_while_a_removed_table_cannot_be_put_back() {
     assert_unchanged(&network.client, &before);
     std::fs::remove_dir_all(directory).unwrap();
 }
+
+#[test]
+fn routing_rules_that_are_removed_or_overtaken_are_put_back_and_connections_go_on() {
+    let network = TestNetwork::new();
+    network.server.echo_server("[::]:80");
+    let before = network.client.state();
+    let set = network.client.set_up(&["eth0"], &options()).unwrap();
+    let path = &set.paths[0];
+    let mut flows: Vec<Flow<'_>> = [(0, "10.0.0.1:80"), (1, "[2001:db8:a0::1]:80")]
+        .map(|(own, remote)| Flow::connect(&path.tun, (path.config.addresses[own], 5000), remote))
+        .into();
+    let restored = |what: &str| {
+        let remotes = ["10.0.0.1", "2001:db8:a0::1"].map(|r| r.parse().unwrap());
+        wait_until(what, || remotes.iter().all(|r| path.has_route(*r).unwrap()));
+    };
+    // As `wg-quick up` adds them: without a priority, which puts them ahead of ours.
+    network.client.ip("tuntap add wg0 mode tun");
+    network.client.ip("link set wg0 up");
+    for family in ["-4", "-6"] {
+        network.client.ip(&format!("{family} route add default dev wg0 table 51820"));
+        network.client.ip(&format!("{family} rule add not fwmark 51820 table 51820"));
+        network.client.ip(&format!("{family} rule add table main suppress_prefixlength 0"));
+    }
+    restored("the rules are ahead again");
+    flows.iter_mut().for_each(|flow| flow.echo("beside a VPN"));
+    for family in ["-4", "-6"] {
+        network.client.ip(&format!("{family} rule delete not fwmark 51820 table 51820"));
+        network.client.ip(&format!("{family} rule delete table main suppress_prefixlength 0"));
+    }
+    network.client.ip("link delete wg0");
+    wait_until("the rules are where they were", || network.client.ip("rule").contains("1400:"));
+    for family in ["-4", "-6"] {
+        network.client.ip(&format!("{family} rule delete priority 1401"));
+    }
+    restored("the rules are back");
+    flows.iter_mut().for_each(|flow| flow.echo("after"));
+    drop(set);
+    assert_unchanged(&network.client, &before);
+}

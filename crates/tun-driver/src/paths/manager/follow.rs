@@ -1,7 +1,7 @@
 //! Keeping paths in sync with their NICs.
 
 use super::tables::{hold_ports, ruleset};
-use super::{Manager, apply_settings, first_of_each};
+use super::{Manager, TO_STACK, apply_settings, first_of_each};
 use crate::error::DriverError;
 use crate::paths::change::PathChange;
 use crate::paths::host::Changes;
@@ -9,7 +9,7 @@ use crate::paths::mirror;
 use crate::paths::netlink::{HostAddress, Link};
 use crate::paths::nics::{self, Snapshot};
 use crate::paths::spec::Mode;
-use crate::paths::translate;
+use crate::paths::{rules, translate};
 
 impl Manager {
     /// Updates all paths to match their NICs.
@@ -30,6 +30,7 @@ impl Manager {
             let nic = links.iter().find(|l| l.name == self.paths[i].nic).cloned();
             self.follow_device(i, nic.as_ref()).await?;
             self.follow_addresses(i, nic.as_ref(), &addresses).await?;
+            self.keep_rules(i).await?;
         }
         self.follow_newcomers(&links, &addresses).await
     }
@@ -74,6 +75,22 @@ impl Manager {
             });
         }
         news.into_iter().for_each(|n| self.tell(n));
+        Ok(())
+    }
+
+    /// Puts back the path's rules, and ahead of others' that take its packets.
+    pub(super) async fn keep_rules(&mut self, i: usize) -> Result<(), DriverError> {
+        let (Some(record), path) = (self.record.as_mut(), &mut self.paths[i]) else { return Ok(()) };
+        let Some(nic_index) = path.nic_index.filter(|_| path.usable) else { return Ok(()) };
+        let direction = rules::Direction {
+            tun: &path.tun,
+            tun_index: path.tun_index,
+            nic_index,
+            table: path.table,
+            addresses: &path.addresses,
+        };
+        let kept = rules::keep(&self.netlink, record, &direction, path.rules_at, TO_STACK).await;
+        path.rules_at = kept.map_err(|e| DriverError::netlink("keep the routing rules", e))?;
         Ok(())
     }
 

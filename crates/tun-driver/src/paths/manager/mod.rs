@@ -94,6 +94,8 @@ struct Installed {
     blocked: bool,
     /// Its table was lost and could not be put back: forwarding is off until it is.
     shut: bool,
+    /// Priority of its first rule.
+    rules_at: u32,
 }
 
 impl Installed {
@@ -393,13 +395,17 @@ impl Manager {
             prober: Prober::new(&tun)?,
             blocked: false,
             shut: false,
+            rules_at: TO_STACK,
         };
         let result = self.install(path, &nic, &snapshot, &lock).await;
         drop(lock);
         let result = match result {
             Ok(path) => {
                 self.paths.push(path);
-                self.check(self.paths.len() - 1, &snapshot, true)
+                match self.keep_rules(self.paths.len() - 1).await {
+                    Ok(()) => self.check(self.paths.len() - 1, &snapshot, true),
+                    Err(error) => Err(error),
+                }
             }
             Err(error) => Err(error),
         };
@@ -481,7 +487,7 @@ impl Manager {
             tracing::warn!(?route, %error, "cannot mirror a route of the NIC");
         }
         let mut changes = Changes { netlink, record, others: &others, path: &tun, _lock: lock };
-        rules(&mut changes, &path).await?;
+        add_rules(&mut changes, &path).await?;
         apply_settings(&mut changes, &mut path, nic, &snapshot.links, snapshot, &self.options).await?;
         if path.mode == Mode::Nat {
             let nft = self.nft.as_ref().ok_or_else(|| DriverError::NoNft { searched: String::new() })?;
@@ -578,7 +584,7 @@ fn advertised(spec: &PathSpec, path: &Installed) -> Vec<IpAddr> {
 }
 
 /// Adds the rules that bind the path's addresses to its table.
-async fn rules(changes: &mut Changes<'_>, path: &Installed) -> Result<(), DriverError> {
+async fn add_rules(changes: &mut Changes<'_>, path: &Installed) -> Result<(), DriverError> {
     for &net in &path.nets {
         let v6 = net.addr().is_ipv6();
         let table = Some(path.table);
