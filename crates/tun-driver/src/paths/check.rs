@@ -1,6 +1,7 @@
 //! Detects whether something else on this host would drop a path's packets.
 
 use super::netlink::Route;
+use super::nfnetlink;
 use super::nft::{Nft, PROBE_PORT, TUN_PREFIX};
 use crate::device::Tun;
 use crate::error::DriverError;
@@ -141,7 +142,7 @@ pub(super) fn untracked_pass(nft: &Nft, device: &str) -> bool {
     let chain = if legacy {
         Some("filter (iptables)".to_owned())
     } else {
-        match nft.ruleset() {
+        match nft.foreign_ruleset() {
             Ok(ruleset) => drops_untracked(&ruleset),
             Err(error) => {
                 tracing::debug!(%error, "cannot read the ruleset");
@@ -290,7 +291,11 @@ pub(super) fn probe(
     for &source in addresses {
         let Some(destination) = some_destination(routes, source.is_ipv6(), taken) else { continue };
         let Some(packet) = probe_packet(source, destination) else { continue };
-        let before = nft.probes(tun)?;
+        let probes = || {
+            nfnetlink::counted(tun, "probe")
+                .map_err(|e| DriverError::netlink("read a counter of nftables", e))
+        };
+        let before = probes()?;
         if !prober.send(&packet)? {
             continue;
         }
@@ -298,13 +303,13 @@ pub(super) fn probe(
         let mut arrived = false;
         for wait in [0, 1, 5, 20, 50, 100, 200] {
             std::thread::sleep(Duration::from_millis(wait));
-            if nft.probes(tun)? > before {
+            if probes()? > before {
                 arrived = true;
                 break;
             }
         }
         if !arrived {
-            let suspects = nft.ruleset().map(|r| suspects(&r)).unwrap_or_default();
+            let suspects = nft.foreign_ruleset().map(|r| suspects(&r)).unwrap_or_default();
             return Err(blocked(device, &suspects));
         }
     }
@@ -314,7 +319,7 @@ pub(super) fn probe(
 /// Looks for a firewall that drops everything forwarded, and warns of one that may. For routed paths, which cannot
 /// be probed; without `nft`, finds nothing.
 pub(super) fn inspect(nft: Option<&Nft>, device: &str, warn: bool) -> Result<(), DriverError> {
-    let Some(Ok(ruleset)) = nft.map(Nft::ruleset) else { return Ok(()) };
+    let Some(Ok(ruleset)) = nft.map(Nft::foreign_ruleset) else { return Ok(()) };
     let suspects = suspects(&ruleset);
     let certain: Vec<Suspect> = suspects.iter().filter(|s| s.policy && !s.accepts).cloned().collect();
     if !certain.is_empty() {

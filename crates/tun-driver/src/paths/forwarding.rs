@@ -21,8 +21,9 @@ pub(super) struct Forwarding {
     pub(super) all_v6: bool,
 }
 
+/// Sets a setting that is not set right yet: /proc/sys may be read-only.
 fn write(name: &str, value: &str) -> Result<(), DriverError> {
-    sysctl::write(name, value).map_err(|source| DriverError::Sysctl {
+    sysctl::ensure(name, value).map_err(|source| DriverError::Sysctl {
         name: name.to_owned(),
         value: value.to_owned(),
         source,
@@ -35,13 +36,23 @@ pub(super) fn prepare_tun(tun: &str, v6: bool) -> Result<(), DriverError> {
     let setting = |name: &str| format!("net/ipv6/conf/{tun}/{name}");
     if !v6 {
         // Keeps neighbour discovery away from the stack, which would have to ignore it.
-        let _ = sysctl::write(&setting("disable_ipv6"), "1");
+        let _ = sysctl::ensure(&setting("disable_ipv6"), "1");
         return Ok(());
     }
     write(&setting("disable_ipv6"), "0")?;
-    // No link-local address, no router solicitations.
-    write(&setting("addr_gen_mode"), "1")?;
-    write(&setting("accept_ra"), "0")?;
+    // No link-local address, no router solicitations. The stack ignores both, so it does without if it must.
+    for (name, value) in [("addr_gen_mode", "1"), ("accept_ra", "0")] {
+        match sysctl::ensure(&setting(name), value) {
+            Err(error) if error.raw_os_error() == Some(libc::EROFS) => {
+                tracing::debug!(%error, tun, name, "left a setting of the TUN device as it is");
+            }
+            other => other.map_err(|source| DriverError::Sysctl {
+                name: setting(name),
+                value: value.into(),
+                source,
+            })?,
+        }
+    }
     Ok(())
 }
 
@@ -76,7 +87,8 @@ pub(super) fn plan(
         let all = !ours && sysctl::number(ALL_FORWARDING_V6) == Some(1);
         if !never_force && sysctl::number(&force(tun)).is_some() {
             plan.closed_v6 = !all && original(changes, &force(&nic.name)) == 0;
-            plan.force_v6 = true;
+            // A host that forwards on all interfaces does without, if it must.
+            plan.force_v6 = !(all && sysctl::read_only(&force(tun)));
         } else {
             plan.all_v6 = !all;
         }

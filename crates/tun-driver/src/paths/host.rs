@@ -172,6 +172,7 @@ async fn undo_one(
             Ok(())
         }
         HostChange::ReservedPorts { first, last } => ports::release(*first, *last),
+        HostChange::UsedPorts { .. } => Ok(()),
         HostChange::Rule(rule) => {
             netlink.delete_rule(rule).await.map_err(|e| DriverError::netlink("remove a routing rule", e))
         }

@@ -35,6 +35,7 @@ mod host;
 mod manager;
 mod mirror;
 mod netlink;
+mod nfnetlink;
 mod nft;
 mod nics;
 mod options;

@@ -1,5 +1,6 @@
 //! The program `nft`, which installs rulesets.
 
+use super::nfnetlink;
 use super::spec::Mode;
 use crate::error::DriverError;
 use std::io::{self, Write as _};
@@ -128,26 +129,23 @@ impl Nft {
         self.apply(table, &format!("add table inet {table}\ndelete table inet {table}\n"))
     }
 
-    /// The names of all tables of family inet.
-    pub(super) fn tables(&self) -> Result<Vec<String>, DriverError> {
-        let json = self.json(&["-j", "list", "tables"])?;
-        let all = json["nftables"].as_array().map_or(&[][..], Vec::as_slice).iter().map(|t| &t["table"]);
-        Ok(all
-            .filter(|t| t["family"] == "inet")
-            .filter_map(|t| t["name"].as_str().map(str::to_owned))
-            .collect())
-    }
-
-    /// How many probes reached the end of the forward hook.
-    pub(super) fn probes(&self, tun: &str) -> Result<u64, DriverError> {
-        let json = self.json(&["-j", "list", "counter", "inet", tun, "probe"])?;
-        let counters = json["nftables"].as_array().cloned().unwrap_or_default();
-        Ok(counters.iter().find_map(|c| c["counter"]["packets"].as_u64()).unwrap_or(0))
-    }
-
-    /// The whole ruleset as JSON.
-    pub(super) fn ruleset(&self) -> Result<serde_json::Value, DriverError> {
-        self.json(&["-j", "list", "ruleset"])
+    /// The ruleset as JSON, without the tables of any instance of ours.
+    pub(super) fn foreign_ruleset(&self) -> Result<serde_json::Value, DriverError> {
+        let mut items = Vec::new();
+        let tables =
+            nfnetlink::tables().map_err(|e| DriverError::netlink("list the tables of nftables", e))?;
+        for (family, table) in tables {
+            if table.starts_with(TUN_PREFIX) {
+                continue;
+            }
+            // One that has gone meanwhile drops nothing.
+            if let Ok(mut json) = self.json(&["-j", "list", "table", family, &table])
+                && let Some(found) = json["nftables"].as_array_mut()
+            {
+                items.append(found);
+            }
+        }
+        Ok(serde_json::json!({ "nftables": items }))
     }
 
     fn json(&self, arguments: &[&str]) -> Result<serde_json::Value, DriverError> {

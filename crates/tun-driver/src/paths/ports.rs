@@ -16,7 +16,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 pub(super) const LOCAL_RANGE: &str = "net/ipv4/ip_local_port_range";
 /// Ports that they do not use.
 pub(super) const RESERVED: &str = "net/ipv4/ip_local_reserved_ports";
-/// Maximum number of ports for translated connections, and so of connections to one port of one server.
+/// Maximum number of ports of an instance, and so of its connections to one port of one server.
 const WANTED: u16 = 8192;
 /// With fewer ports a path is of little use.
 const LEAST: u16 = 64;
@@ -69,7 +69,7 @@ fn change_reserved(change: impl Fn(&[(u16, u16)]) -> Vec<(u16, u16)>) -> Result<
     let current = sysctl::read(RESERVED).map_err(error(""))?;
     let value = format_list(&change(&parse_list(&current)));
     // An empty list must be written as an empty line: writing nothing changes nothing.
-    sysctl::write(RESERVED, &format!("{value}\n")).map_err(error(&value))
+    sysctl::ensure(RESERVED, &format!("{value}\n")).map_err(error(&value))
 }
 
 /// Keeps the host's sockets from choosing these ports.
@@ -109,9 +109,16 @@ fn host_sockets() -> Vec<HostSocket> {
         .collect()
 }
 
-/// Chooses the ports for translated connections: `asked`, or the highest part of ip_local_port_range that is
-/// neither reserved nor in use. They are ephemeral ports, which firewalls and servers expect clients to use.
-pub(super) fn choose_range(asked: Option<&RangeInclusive<u16>>) -> Result<(u16, u16), DriverError> {
+/// A range of ports, with both ends.
+pub(super) type Ports = (u16, u16);
+
+/// Chooses the ports for translated connections of an instance: `asked`, or the highest free part of
+/// ip_local_port_range that is neither reserved nor in use. They are ephemeral ports, which firewalls and servers
+/// expect clients to use. `taken` are those of other instances. Also returns whether they are still to be reserved.
+pub(super) fn choose_range(
+    asked: Option<&RangeInclusive<u16>>,
+    taken: &[Ports],
+) -> Result<(Ports, bool), DriverError> {
     let error = |source| DriverError::Sysctl { name: LOCAL_RANGE.into(), value: "(reading)".into(), source };
     let text = sysctl::read(LOCAL_RANGE).map_err(error)?;
     let bounds: Vec<u16> = text.split_whitespace().filter_map(|n| n.parse().ok()).collect();
@@ -119,7 +126,9 @@ pub(super) fn choose_range(asked: Option<&RangeInclusive<u16>>) -> Result<(u16, 
         return Err(error(io::Error::new(io::ErrorKind::InvalidData, format!("{text:?} is not a range"))));
     };
     let reserved = parse_list(&sysctl::read(RESERVED).map_err(error)?);
-    let overlap = |first: u16, last: u16| reserved.iter().find(|(a, b)| *a <= last && *b >= first).copied();
+    let overlap =
+        |list: &[Ports], first: u16, last: u16| list.iter().find(|(a, b)| *a <= last && *b >= first).copied();
+    let whole = |first: u16, last: u16| reserved.iter().any(|(a, b)| *a <= first && last <= *b);
     if let Some(range) = asked {
         let (first, last) = (*range.start(), *range.end());
         let bad = |reason: String| Err(DriverError::PortRange { first, last, reason });
@@ -129,21 +138,49 @@ pub(super) fn choose_range(asked: Option<&RangeInclusive<u16>>) -> Result<(u16, 
         if first < low || last > high {
             return bad(format!("it is not within ip_local_port_range, which is {low}-{high}"));
         }
-        if let Some((a, b)) = overlap(first, last) {
+        if let Some((a, b)) = overlap(taken, first, last) {
+            return bad(format!("another instance of umptcp uses ports {a}-{b}"));
+        }
+        // Somebody may have reserved all of it for us.
+        if whole(first, last) {
+            return Ok(((first, last), false));
+        }
+        if let Some((a, b)) = overlap(&reserved, first, last) {
             return bad(format!("ports {a}-{b} are already reserved (ip_local_reserved_ports)"));
         }
-        return Ok((first, last));
+        return Ok(((first, last), true));
     }
     let used: BTreeSet<u16> = host_sockets().iter().map(|s| s.port).collect();
-    // At most a quarter: the rest is left to the host.
-    let size = ((high - low) / 4).clamp(1, WANTED);
-    choose(low, high, size, &used, &|a, b| overlap(a, b).is_some()).ok_or_else(|| DriverError::PortRange {
+    let size = share(low, high, taken);
+    let read_only = sysctl::read_only(RESERVED);
+    let unfit = |a: u16, b: u16| {
+        let wrong = if read_only { !whole(a, b) } else { overlap(&reserved, a, b).is_some() };
+        wrong || overlap(taken, a, b).is_some()
+    };
+    let chosen = size.and_then(|size| choose(low, high, size, &used, &unfit));
+    let range = chosen.ok_or_else(|| DriverError::PortRange {
         first: low,
         last: high,
-        reason:
+        reason: if read_only {
+            "/proc/sys is read-only, and no free part of at least 64 ports is reserved (ip_local_reserved_ports)"
+        } else {
             "no free part of at least 64 ports in ip_local_port_range; choose a range, or reserve fewer ports"
-                .into(),
-    })
+        }
+        .into(),
+    })?;
+    Ok((range, !read_only))
+}
+
+/// How many ports an instance takes of those between `low` and `high`, if others have `taken` some: a quarter of what
+/// is left of half of them, and when little of that is left, the least, until the host itself has only a quarter.
+fn share(low: u16, high: u16, taken: &[Ports]) -> Option<u16> {
+    let all = u32::from(high - low) + 1;
+    let gone: u32 = taken.iter().map(|(a, b)| u32::from(b - a) + 1).sum();
+    if gone + u32::from(LEAST) > all / 4 * 3 {
+        return None;
+    }
+    let size = (all / 2).saturating_sub(gone) / 4;
+    Some((size as u16).clamp(LEAST, WANTED))
 }
 
 fn choose(
@@ -270,6 +307,22 @@ mod tests {
         assert_eq!(format_list(&without(&list, (8050, 8060))), "22,8000-8049,8061-8100");
         assert_eq!(format_list(&without(&list, (0, 65535))), "");
         assert_eq!(parse_list(""), []);
+    }
+
+    #[test]
+    fn many_instances_find_ports_and_leave_the_host_some() {
+        let mut taken = Vec::new();
+        let mut next = 32_768u16;
+        while let Some(size) = share(32_768, 60_999, &taken) {
+            taken.push((next, next + size - 1));
+            next += size;
+        }
+        let sizes: Vec<u16> = taken.iter().map(|(a, b)| b - a + 1).collect();
+        assert_eq!(sizes[0], 3529);
+        assert!(sizes.len() > 100 && sizes.iter().all(|s| *s >= LEAST), "{sizes:?}");
+        let six: u16 = sizes[..6].iter().sum();
+        assert!(28_232 - six > 16_000, "six leave the host more than half");
+        assert!(60_999 - next > 7_000, "all leave it a quarter");
     }
 
     #[test]

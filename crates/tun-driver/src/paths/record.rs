@@ -38,6 +38,8 @@ pub(super) enum HostChange {
     Ipv6Forwarding { interfaces: Vec<(String, String)> },
     /// Ports added to ip_local_reserved_ports.
     ReservedPorts { first: u16, last: u16 },
+    /// Ports that the instance uses and others must not. Changes nothing on the host.
+    UsedPorts { first: u16, last: u16 },
     /// A policy rule.
     Rule(Rule),
     /// Routes in one of our tables.
@@ -418,6 +420,17 @@ pub(super) fn prior_value<'a>(entries: impl Iterator<Item = &'a Entry>, setting:
         HostChange::Sysctl { name, prior, .. } if name == setting => Some(prior.clone()),
         _ => None,
     })
+}
+
+/// The ports that `entries` say are used.
+pub(super) fn used_ports<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<(u16, u16)> {
+    let ports = |entry: &Entry| match entry.change {
+        HostChange::ReservedPorts { first, last } | HostChange::UsedPorts { first, last } => {
+            Some((first, last))
+        }
+        _ => None,
+    };
+    entries.filter_map(ports).collect()
 }
 
 #[cfg(test)]

@@ -7,12 +7,10 @@
 //! that the host has not reserved. It serves everything if the host's firewall drops what is not tracked.
 
 use super::nft::{PROBE_PORT, TUN_PREFIX};
+use super::ports::Ports;
 use ipnet::IpNet;
 use std::fmt::Write as _;
 use std::net::IpAddr;
-
-/// A range of ports.
-pub(super) type Ports = (u16, u16);
 
 /// How many of the reserved ports connection tracking translates to, if it serves only the rest.
 const TRACKED: u16 = 32;

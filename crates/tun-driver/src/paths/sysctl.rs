@@ -36,6 +36,20 @@ pub(crate) fn write(name: &str, value: &str) -> io::Result<()> {
     fs::write(file(name)?, value)
 }
 
+/// Changes a setting unless it has the value already: /proc/sys is read-only in many containers.
+pub(crate) fn ensure(name: &str, value: &str) -> io::Result<()> {
+    if read(name).is_ok_and(|current| current == value.trim()) {
+        return Ok(());
+    }
+    write(name, value)
+}
+
+/// Whether /proc/sys is mounted read-only.
+pub(crate) fn read_only(name: &str) -> bool {
+    let Ok(file) = file(name) else { return false };
+    nix::unistd::access(&file, nix::unistd::AccessFlags::W_OK) == Err(nix::errno::Errno::EROFS)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

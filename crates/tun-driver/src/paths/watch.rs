@@ -7,6 +7,7 @@
 //! because messages can be lost. The names tell the changes that other instances of ours make, which are many when
 //! several start.
 
+use super::nfnetlink::{HEADER, NF_HEADER, SUBSYSTEM, TABLE, aligned, attribute};
 use super::nft::TUN_PREFIX;
 use futures::stream::{self, Stream};
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
@@ -19,16 +20,9 @@ const NFTABLES: u32 = 1 << (7 - 1);
 /// Enough for the largest message of the kernel. What does not fit is lost, which does no harm.
 const MESSAGE: usize = 8192;
 
-/// Length of a netlink message's header, and of nfnetlink's after it.
-const HEADER: usize = 16;
-const NF_HEADER: usize = 4;
-/// The subsystem of nftables, in the upper half of a message's type, and the messages that matter.
-const SUBSYSTEM: u8 = 10;
+/// Kinds of message that matter.
 const DELETED_TABLE: u8 = 2;
 const NEW_GENERATION: u8 = 15;
-/// In every message about a table or a part of one, this attribute is the table's name.
-const TABLE: u16 = 1;
-
 /// What has changed in the ruleset.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct RulesetChange {
@@ -61,11 +55,6 @@ pub(super) fn ruleset_changes() -> io::Result<impl Stream<Item = RulesetChange>>
     }))
 }
 
-/// Aligned as netlink aligns messages and attributes.
-fn aligned(length: usize) -> usize {
-    length.next_multiple_of(4)
-}
-
 fn read(mut messages: &[u8]) -> RulesetChange {
     let mut change = RulesetChange::default();
     while let Some(length) = messages.first_chunk::<4>() {
@@ -91,16 +80,8 @@ fn read(mut messages: &[u8]) -> RulesetChange {
 
 /// The name of the table that a message is about.
 fn table(message: &[u8]) -> Option<String> {
-    let mut attributes = message.get(HEADER + NF_HEADER..)?;
-    while let Some(head) = attributes.first_chunk::<4>() {
-        let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
-        if u16::from_ne_bytes([head[2], head[3]]) == TABLE {
-            let name = attributes.get(4..length)?;
-            return Some(String::from_utf8_lossy(name).trim_end_matches('\0').to_owned());
-        }
-        attributes = attributes.get(aligned(length.max(4))..)?;
-    }
-    None
+    let name = attribute(message.get(HEADER + NF_HEADER..)?, TABLE)?;
+    Some(String::from_utf8_lossy(name).trim_end_matches('\0').to_owned())
 }
 
 #[cfg(test)]

@@ -74,7 +74,11 @@ impl Instance {
     }
 
     fn start(ns: &Ns, specs: &[&str]) -> Instance {
-        let mut command = Self::command(&ns.records, specs, &[]);
+        Self::start_by(ns, specs, &[])
+    }
+
+    fn start_by(ns: &Ns, specs: &[&str], wrapper: &[&str]) -> Instance {
+        let mut command = Self::command(&ns.records, specs, wrapper);
         let mut instance = Self::spawn(ns.run(move || command.spawn().unwrap()));
         instance.expect("ready");
         instance
@@ -384,5 +388,46 @@ fn a_user_namespace_without_nft_is_enough_for_routed_paths() {
     let in_subnet = "eth0,address=10.0.0.7,address=2001:db8::7,mode=routed";
     for spec in [spec, in_subnet] {
         assert_eq!(verdict(&ns, &[spec], &wrapper), "ready");
+    }
+}
+
+/// As in a container, where the host has prepared everything.
+#[test]
+fn a_read_only_proc_sys_is_accepted_if_everything_in_it_is_set_right() {
+    let network = TestNetwork::new();
+    let client = &network.client;
+    let script =
+        "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec \"$0\" \"$@\"";
+    let wrapper = ["unshare", "-m", "sh", "-c", script];
+    let failed = verdict(client, &["eth0"], &wrapper);
+    assert!(failed.contains("/proc/sys is read-only") && failed.contains("reserved"), "{failed}");
+    client.sysctl("net/ipv4/ip_local_reserved_ports", "50000-52000\n");
+    let failed = verdict(client, &["eth0"], &wrapper);
+    assert!(failed.contains("forwarding") && failed.contains("read-only"), "{failed}");
+    client.sysctl("net/ipv4/ip_forward", "1");
+    client.sysctl("net/ipv6/conf/all/forwarding", "1");
+    let before = client.state();
+    let mut instances: Vec<Instance> =
+        (0..3).map(|_| Instance::start_by(client, &["eth0", "eth1"], &wrapper)).collect();
+    assert_eq!(client.read("net/ipv4/ip_local_reserved_ports"), "50000-52000");
+    for instance in &mut instances {
+        instance.finish();
+    }
+    assert_unchanged(client, &before);
+    let set = client.set_up(&["eth0"], &options().port_range(50_000..=50_999)).unwrap();
+    let error = client.set_up(&["eth1"], &options().port_range(50_900..=51_000)).unwrap_err().to_string();
+    assert!(error.contains("another instance of umptcp uses ports 50000-50999"), "{error}");
+    drop(set);
+    assert_unchanged(client, &before);
+}
+
+#[test]
+fn zz_time() {
+    let network = TestNetwork::new();
+    let mut sets = Vec::new();
+    for k in 0..30 {
+        let start = std::time::Instant::now();
+        sets.push(network.client.set_up(&["eth0"], &options()).unwrap());
+        println!("{k} {:?}", start.elapsed());
     }
 }

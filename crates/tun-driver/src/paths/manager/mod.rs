@@ -18,7 +18,7 @@ use crate::paths::nft::{self, Nft};
 use crate::paths::nics::{self, Snapshot};
 use crate::paths::options::SetupOptions;
 use crate::paths::ports::{self, HeldPort};
-use crate::paths::record::{Entry, HostChange, Record, Registry, RegistryLock};
+use crate::paths::record::{Entry, HostChange, Record, Registry, RegistryLock, used_ports};
 use crate::paths::spec::{Mode, PathSpec};
 use crate::paths::translate::{self, Slots};
 use crate::paths::watch::{self, RulesetChange};
@@ -369,7 +369,7 @@ impl Manager {
             addresses::check_link(&self.netlink, &nic, address).await?;
         }
         if nat {
-            self.reserve_ports()?;
+            self.reserve_ports(&lock)?;
         }
         let mtu = nic.mtu.min(u32::from(u16::MAX));
         let config_mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
@@ -440,15 +440,22 @@ impl Manager {
         Ok((first..u32::MAX).find(|t| !taken.contains(t)).unwrap_or(first))
     }
 
-    fn reserve_ports(&mut self) -> Result<(), DriverError> {
+    fn reserve_ports(&mut self, lock: &RegistryLock) -> Result<(), DriverError> {
         if self.range.is_some() {
             return Ok(());
         }
-        let (first, last) = ports::choose_range(self.options.port_range.as_ref())?;
         let record = self.record.as_mut().ok_or(DriverError::Gone)?;
-        record.note(None, HostChange::ReservedPorts { first, last })?;
-        ports::reserve(first, last)?;
-        tracing::info!(first, last, "reserved local ports for translated connections until exit");
+        let others = self.registry.survey(lock, Some(record))?.0;
+        let taken = used_ports(others.iter().flatten());
+        let ((first, last), reserve) = ports::choose_range(self.options.port_range.as_ref(), &taken)?;
+        if reserve {
+            record.note(None, HostChange::ReservedPorts { first, last })?;
+            ports::reserve(first, last)?;
+            tracing::info!(first, last, "reserved local ports for translated connections until exit");
+        } else {
+            record.note(None, HostChange::UsedPorts { first, last })?;
+            tracing::info!(first, last, "translated connections use local ports that were reserved already");
+        }
         self.range = Some((first, last));
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::{Installed, Manager};
 use crate::error::DriverError;
 use crate::paths::check;
+use crate::paths::nfnetlink;
 use crate::paths::nft::Nft;
 use crate::paths::nics::Snapshot;
 use crate::paths::ports;
@@ -55,10 +56,11 @@ impl Manager {
             return Ok(());
         }
         let mut result = Ok(());
-        match nft.tables() {
+        match nfnetlink::tables() {
             Ok(tables) => {
                 for i in translated {
-                    let present = tables.contains(&self.paths[i].tun);
+                    let own = &self.paths[i].tun;
+                    let present = tables.iter().any(|(family, name)| *family == "inet" && name == own);
                     if let Err(error) = self.restore_table(i, &nft, present).await {
                         self.shut(i, &error).await;
                         result = Err(error);
@@ -66,6 +68,7 @@ impl Manager {
                 }
             }
             Err(error) => {
+                let error = DriverError::netlink("list the tables of nftables", error);
                 for i in translated {
                     self.shut(i, &error).await;
                 }
