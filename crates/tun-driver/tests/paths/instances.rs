@@ -421,13 +421,47 @@ fn a_read_only_proc_sys_is_accepted_if_everything_in_it_is_set_right() {
     assert_unchanged(client, &before);
 }
 
+/// Each has ports of its own, and the host keeps a good part.
 #[test]
-fn zz_time() {
+fn fifty_instances_at_once_all_work_and_leave_nothing() {
     let network = TestNetwork::new();
-    let mut sets = Vec::new();
-    for k in 0..30 {
-        let start = std::time::Instant::now();
-        sets.push(network.client.set_up(&["eth0"], &options()).unwrap());
-        println!("{k} {:?}", start.elapsed());
-    }
+    network.server.echo_server("[::]:80");
+    let before = network.client.state();
+    let start = std::time::Instant::now();
+    let barrier = std::sync::Barrier::new(50);
+    let ranges = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for n in 0..50 {
+            let (network, barrier, ranges) = (&network, &barrier, &ranges);
+            scope.spawn(move || {
+                network.client.enter();
+                let spec = PathSpec::new(format!("eth{}", n % 2));
+                let set = set_up(&[spec], &options().record_directory(network.client.records.clone()));
+                // Nobody leaves before all are there, and none is waited for that has failed.
+                let set = set.map_err(|error| format!("instance {n}: {error}"));
+                barrier.wait();
+                let set = set.unwrap();
+                let range = set.port_range().unwrap();
+                let path = &set.paths[0];
+                for (own, remote) in path
+                    .config
+                    .addresses
+                    .iter()
+                    .zip([format!("10.{}.0.1:80", n % 2), format!("[2001:db8:a{}::1]:80", n % 2)])
+                {
+                    Flow::connect(&path.tun, (*own, *range.start()), &remote).echo("one of fifty");
+                }
+                ranges.lock().unwrap().push(range);
+            });
+        }
+    });
+    println!("50 instances came and went in {:?}", start.elapsed());
+    let mut ranges = ranges.into_inner().unwrap();
+    ranges.sort_by_key(|r| *r.start());
+    assert_eq!(ranges.len(), 50);
+    assert!(ranges.windows(2).all(|w| w[0].end() < w[1].start()), "{ranges:?}");
+    let ports: usize = ranges.iter().map(|r| r.len()).sum();
+    assert!(ports < 3 * 28_232 / 4, "{ports} of 28232 ports");
+    assert_unchanged(&network.client, &before);
+    assert_eq!(records(&network.client), 0);
 }

@@ -71,6 +71,12 @@ impl Ns {
         }
     }
 
+    /// Moves the calling thread into the namespace.
+    pub(crate) fn enter(&self) {
+        let file = std::fs::File::open(&self.file).unwrap();
+        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+    }
+
     /// Runs a program and returns its output; panics if it fails.
     pub(crate) fn program(&self, program: &str, arguments: &[&str]) -> String {
         let (program, arguments): (String, Vec<String>) =
