@@ -31,10 +31,11 @@ impl Changes<'_> {
     pub(super) fn sysctl(&mut self, name: &str, value: &str) -> Result<String, DriverError> {
         let error = |source| DriverError::Sysctl { name: name.to_owned(), value: value.to_owned(), source };
         let current = sysctl::read(name).map_err(error)?;
-        let noted = self.record.entries().iter().any(|e| {
-            e.path.as_deref() == Some(self.path)
-                && matches!(&e.change, HostChange::Sysctl { name: n, .. } if n == name)
-        });
+        let noted = self
+            .record
+            .entries()
+            .iter()
+            .any(|e| e.path.as_deref() == Some(self.path) && e.change.is_of(name));
         let shared = prior_value(self.record.entries().iter().chain(self.others.iter().flatten()), name);
         let prior = shared.clone().unwrap_or_else(|| current.clone());
         if shared.is_none() && current == value {
@@ -51,6 +52,7 @@ impl Changes<'_> {
                 prior: prior.clone(),
                 set: value.to_owned(),
                 unless,
+                device: sysctl::device_of(name),
             };
             self.record.note(Some(self.path), change)?;
         }
@@ -69,7 +71,10 @@ impl Changes<'_> {
 
     /// Makes the host answer for `address` on a device.
     pub(super) async fn proxy(&mut self, nic: &Link, address: IpAddr) -> Result<(), DriverError> {
-        self.record.note(Some(self.path), HostChange::Proxy { device: nic.name.clone(), address })?;
+        self.record.note(
+            Some(self.path),
+            HostChange::Proxy { device: nic.name.clone(), address, index: Some(nic.index) },
+        )?;
         let what = || format!("answer for {address} on {}", nic.name);
         self.netlink.add_proxy(nic.index, address).await.map_err(|e| DriverError::netlink(what(), e))
     }
@@ -153,7 +158,8 @@ async fn undo_one(
         return Ok(());
     }
     match change {
-        HostChange::Sysctl { name, prior, set, unless } => {
+        HostChange::Sysctl { name, prior, set, unless, device } => {
+            let name = &sysctl::current_name(name, *device);
             let needed = prior_value(rest.iter().copied(), name).is_some();
             if needed || unless.as_ref().is_some_and(|other| sysctl::number(other) == Some(1)) {
                 return Ok(());
@@ -183,9 +189,11 @@ async fn undo_one(
             Some(nft) => nft.delete_table(table),
             None => Nft::find(None)?.delete_table(table),
         },
-        HostChange::Proxy { device, address } => {
+        HostChange::Proxy { device, address, index } => {
             let links = netlink.links().await.map_err(|e| DriverError::netlink("list network devices", e))?;
-            match links.iter().find(|l| l.name == *device) {
+            // By its index, if it is still there; it may have been made anew.
+            let same = links.iter().find(|l| Some(l.index) == *index);
+            match same.or_else(|| links.iter().find(|l| l.name == *device)) {
                 Some(link) => netlink
                     .delete_proxy(link.index, *address)
                     .await

@@ -7,6 +7,7 @@
 //! last to exit restores the value from before the first.
 
 use super::netlink::Rule;
+use super::sysctl;
 use crate::error::DriverError;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,9 @@ pub(super) enum HostChange {
         set: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         unless: Option<String>,
+        /// Index of the device whose setting it is, which may be renamed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        device: Option<u32>,
     },
     /// net.ipv6.conf.all.forwarding, changed from 0 to 1, which sets every interface's; with their previous
     /// values.
@@ -47,7 +51,25 @@ pub(super) enum HostChange {
     /// An nftables table of family inet.
     NftTable(String),
     /// A proxy neighbour entry.
-    Proxy { device: String, address: IpAddr },
+    Proxy {
+        device: String,
+        address: IpAddr,
+        /// The device may be renamed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        index: Option<u32>,
+    },
+}
+
+impl HostChange {
+    /// Whether this changes a setting, given by its name of now.
+    pub(super) fn is_of(&self, setting: &str) -> bool {
+        match self {
+            HostChange::Sysctl { name, device, .. } => {
+                sysctl::same_kind(name, setting) && sysctl::current_name(name, *device) == setting
+            }
+            _ => false,
+        }
+    }
 }
 
 /// A change made by an instance.
@@ -417,7 +439,7 @@ impl Record {
 /// The value a setting had before any instance changed it, if one of `entries` is such a change.
 pub(super) fn prior_value<'a>(entries: impl Iterator<Item = &'a Entry>, setting: &str) -> Option<String> {
     entries.into_iter().find_map(|entry| match &entry.change {
-        HostChange::Sysctl { name, prior, .. } if name == setting => Some(prior.clone()),
+        change @ HostChange::Sysctl { prior, .. } if change.is_of(setting) => Some(prior.clone()),
         _ => None,
     })
 }
@@ -509,6 +531,27 @@ mod tests {
         assert!(!path.join("a.record").exists() && path.join("c.record").exists());
         assert_eq!(path.join("b.record").exists(), namespaces_in_use().is_none());
         fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_setting_goes_by_the_present_name_of_its_device() {
+        let lo = nix::net::if_::if_nametoindex("lo").unwrap();
+        let change = |name: &str, device| HostChange::Sysctl {
+            name: name.into(),
+            prior: "0".into(),
+            set: "1".into(),
+            unless: None,
+            device,
+        };
+        let renamed = change("net/ipv4/conf/old0/forwarding", Some(lo));
+        assert!(renamed.is_of("net/ipv4/conf/lo/forwarding"));
+        assert!(!renamed.is_of("net/ipv4/conf/old0/forwarding"), "another device has this name now");
+        assert!(
+            !renamed.is_of("net/ipv6/conf/lo/forwarding") && !renamed.is_of("net/ipv4/conf/lo/rp_filter")
+        );
+        for device in [None, Some(0x7fff_fff0)] {
+            assert!(change("net/ipv4/conf/old0/forwarding", device).is_of("net/ipv4/conf/old0/forwarding"));
+        }
     }
 
     #[test]

@@ -50,6 +50,38 @@ pub(crate) fn read_only(name: &str) -> bool {
     nix::unistd::access(&file, nix::unistd::AccessFlags::W_OK) == Err(nix::errno::Errno::EROFS)
 }
 
+/// The part of a setting's name that is a device's: the fourth, as in `net/ipv4/conf/eth0/forwarding`.
+const DEVICE: usize = 3;
+
+/// The device whose setting this is, and its index.
+pub(crate) fn device_of(name: &str) -> Option<u32> {
+    let device = name.split('/').nth(DEVICE)?;
+    nix::net::if_::if_nametoindex(device).ok()
+}
+
+/// The name that a setting of the device with this index has now: it changes with the device's name. Unchanged if
+/// there is no such device any more.
+pub(crate) fn current_name(name: &str, device: Option<u32>) -> String {
+    let now = device.and_then(|index| nix::net::if_::if_indextoname(index).ok());
+    // An unknown index gives an empty name, not an error.
+    match now.and_then(|now| now.into_string().ok()).filter(|now| !now.is_empty()) {
+        Some(now) => {
+            let parts: Vec<&str> =
+                name.split('/').enumerate().map(|(n, part)| if n == DEVICE { &now } else { part }).collect();
+            parts.join("/")
+        }
+        None => name.to_owned(),
+    }
+}
+
+/// Whether two settings are the same, apart from the device.
+pub(crate) fn same_kind(a: &str, b: &str) -> bool {
+    let parts = |name: &'_ str| -> Vec<String> {
+        name.split('/').enumerate().filter(|(n, _)| *n != DEVICE).map(|(_, part)| part.to_owned()).collect()
+    };
+    a == b || (a.rsplit('/').next() == b.rsplit('/').next() && parts(a) == parts(b))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

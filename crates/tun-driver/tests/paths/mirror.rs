@@ -1,6 +1,8 @@
 //! The path's table mirrors the NIC's routes, follows their changes, and ends with `unreachable`.
 
-use crate::network::{Flow, PATIENCE, QUIET, TestNetwork, options, receive_raw, wait_until};
+use crate::network::{
+    Flow, PATIENCE, QUIET, TestNetwork, assert_unchanged, options, receive_raw, wait_until,
+};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 use umptcp_tun_driver::device::Tun;
@@ -171,4 +173,34 @@ fn tells_of_a_nic_that_appears() {
     assert!(nic.has_route(ip("10.7.0.9")) && !nic.has_route(ip("10.8.0.9")) && !nic.has_default_route());
     let path = set.add(&nic.name.parse().unwrap()).unwrap();
     assert!(path.has_route(ip("10.7.0.1")).unwrap());
+}
+
+#[test]
+fn a_nic_that_is_renamed_keeps_its_path_and_its_settings_are_restored() {
+    let network = TestNetwork::new();
+    network.server.echo_server("[::]:80");
+    let rename = |from: &str, to: &str| {
+        network.client.ip(&format!("link set {from} down"));
+        network.client.ip(&format!("link set {from} name {to}"));
+        network.client.ip(&format!("link set {to} up"));
+        wait_until("the NIC is up", || network.client.ip(&format!("link show {to}")).contains("LOWER_UP"));
+    };
+    // The kernel forgets some addresses and routes each time.
+    rename("eth0", "wan0");
+    let before = network.client.state();
+    rename("wan0", "eth0");
+    let routed = "eth0,address=10.0.0.7,mode=routed";
+    let set = network.client.set_up(&["eth0", routed], &options()).unwrap();
+    let first = *set.port_range().unwrap().start();
+    rename("eth0", "wan0");
+    let remote = "10.0.0.1".parse().unwrap();
+    wait_until("the routes are back", || set.paths.iter().all(|p| p.has_route(remote).unwrap()));
+    for (path, port) in set.paths.iter().zip([first, 5000]) {
+        Flow::connect(&path.tun, (path.config.addresses[0], port), "10.0.0.1:80").echo("another name");
+    }
+    assert!(network.client.ip("rule").contains("iif wan0 blackhole"), "strangers' packets are not forwarded");
+    let table = network.client.nft(&format!("list table inet {}", set.paths[0].tun.name()));
+    assert!(table.contains("wan0") && !table.contains("eth0"), "{table}");
+    drop(set);
+    assert_unchanged(&network.client, &before);
 }

@@ -1,12 +1,13 @@
 //! Keeping paths in sync with their NICs.
 
-use super::tables::{hold_ports, ruleset};
+use super::tables::{hold_ports, install_table, ruleset};
 use super::{Manager, TO_STACK, apply_settings, first_of_each};
 use crate::error::DriverError;
 use crate::paths::change::PathChange;
 use crate::paths::host::Changes;
 use crate::paths::mirror;
 use crate::paths::netlink::{HostAddress, Link};
+use crate::paths::nft;
 use crate::paths::nics::{self, Snapshot};
 use crate::paths::spec::Mode;
 use crate::paths::{rules, translate};
@@ -27,12 +28,36 @@ impl Manager {
         let addresses =
             self.netlink.addresses().await.map_err(|e| DriverError::netlink("list addresses", e))?;
         for i in 0..self.paths.len() {
-            let nic = links.iter().find(|l| l.name == self.paths[i].nic).cloned();
+            let path = &self.paths[i];
+            // A device that was renamed is the same; one that was made anew has another index.
+            let same = links.iter().find(|l| Some(l.index) == path.nic_index);
+            let nic = same.or_else(|| links.iter().find(|l| l.name == path.nic)).cloned();
+            if let Some(nic) = nic.as_ref().filter(|nic| nic.name != path.nic) {
+                self.rename(i, nic).await?;
+            }
             self.follow_device(i, nic.as_ref()).await?;
             self.follow_addresses(i, nic.as_ref(), &addresses).await?;
             self.keep_rules(i).await?;
         }
         self.follow_newcomers(&links, &addresses).await
+    }
+
+    /// The path's NIC has another name. Rules that name it must not stop to match: they keep strangers' packets from
+    /// being forwarded.
+    async fn rename(&mut self, i: usize, nic: &Link) -> Result<(), DriverError> {
+        let path = &mut self.paths[i];
+        tracing::info!(from = path.nic, to = nic.name, "a NIC has been renamed");
+        let before = std::mem::replace(&mut path.nic, nic.name.clone());
+        if let Some(nft) = self.nft.as_ref().filter(|_| path.mode == Mode::Nat) {
+            let installed =
+                nft::check_name(&nic.name).and_then(|()| install_table(nft, path, self.range, &self.listen));
+            if let Err(error) = installed {
+                path.nic = before;
+                self.shut(i, &error).await;
+                return Err(error);
+            }
+        }
+        self.reapply(i, nic).await
     }
 
     pub(super) async fn follow_device(&mut self, i: usize, nic: Option<&Link>) -> Result<(), DriverError> {
