@@ -92,6 +92,25 @@ fn takes_connections_to_the_nic_s_address_by_another_path_s_nic() {
     }
 }
 
+/// The same by a NIC that has no path, on a host that forwards what it receives there.
+#[test]
+fn takes_connections_to_the_nic_s_address_by_a_nic_without_a_path() {
+    for stateless in [true, false] {
+        let network = TestNetwork::new();
+        network.client.sysctl("net/ipv4/conf/eth1/forwarding", "1");
+        network.client.sysctl("net/ipv6/conf/all/forwarding", "1");
+        let options = options().listen_ports(vec![22]).stateless(stateless);
+        let set = network.client.set_up(&["eth0"], &options).unwrap();
+        network.server.ip("route add 10.0.0.2/32 via 10.1.0.2 dev eth1");
+        network.server.ip("-6 route add 2001:db8:a0::2/128 via 2001:db8:a1::2 dev eth1");
+        for address in ["10.0.0.2:22", "[2001:db8:a0::2]:22"] {
+            let client = echo_client(&network.server, address);
+            assert_eq!(Flow::accept(&set.paths[0].tun, 22).answer(), b"hello");
+            client.join().unwrap();
+        }
+    }
+}
+
 #[test]
 fn takes_the_families_that_the_nic_has() {
     let network = TestNetwork::new();
