@@ -179,7 +179,8 @@ impl Nics {
                 Some(Place::Attached(id)) => commands.path_changed(*id),
                 _ => Ok(()),
             },
-            PathChange::NewNic(_) => Ok(()),
+            // The stack notices silence by itself; the driver has logged the cause.
+            PathChange::Silent { .. } | PathChange::NewNic(_) => Ok(()),
         }
     }
 }

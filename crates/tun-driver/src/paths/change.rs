@@ -37,6 +37,13 @@ pub enum PathChange {
         /// Largest IP packet, in bytes.
         mtu: u16,
     },
+    /// Packets leave over it, and nothing comes back.
+    Silent {
+        /// The path.
+        tun: String,
+        /// Why, as far as this host is concerned.
+        cause: String,
+    },
     /// A device without a path has become usable.
     NewNic(NicInfo),
 }

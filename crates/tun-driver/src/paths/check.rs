@@ -131,25 +131,26 @@ fn drops_untracked(ruleset: &Value) -> Option<String> {
     None
 }
 
-/// Whether nothing on this host would drop packets that are not tracked. A packet from the network cannot be
-/// made up to try, so the host's rules are read.
-pub(super) fn untracked_pass(nft: &Nft, device: &str) -> bool {
+/// The chain of this host that may drop packets that are not tracked, if there is one. A packet from the network
+/// cannot be made up to try, so the host's rules are read.
+pub(super) fn drops_what_is_untracked(nft: &Nft) -> Option<String> {
+    // nftables does not show the rules of the older iptables.
     let legacy = ["ip_tables_names", "ip6_tables_names"].iter().any(|file| {
         let names = std::fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
         names.lines().any(|table| table == "filter")
     });
-    // nftables does not show the rules of the older iptables.
-    let chain = if legacy {
-        Some("filter (iptables)".to_owned())
-    } else {
-        match nft.foreign_ruleset() {
-            Ok(ruleset) => drops_untracked(&ruleset),
-            Err(error) => {
-                tracing::debug!(%error, "cannot read the ruleset");
-                return false;
-            }
-        }
-    };
+    if legacy {
+        return Some("filter (iptables)".to_owned());
+    }
+    match nft.foreign_ruleset() {
+        Ok(ruleset) => drops_untracked(&ruleset),
+        Err(error) => Some(format!("(unknown: {error})")),
+    }
+}
+
+/// Whether nothing on this host would drop packets that are not tracked.
+pub(super) fn untracked_pass(nft: &Nft, device: &str) -> bool {
+    let chain = drops_what_is_untracked(nft);
     if let Some(chain) = &chain {
         tracing::info!(
             device,

@@ -554,6 +554,20 @@ impl Netlink {
         .await
     }
 
+    /// How many packets a TUN device has taken from its program, and given to it.
+    pub(crate) async fn traffic(&self, index: u32) -> io::Result<(u64, u64)> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        let answer = self.exchange(RouteNetlinkMessage::GetLink(message), 0, |m| match m {
+            RouteNetlinkMessage::NewLink(link) => link.attributes.into_iter().find_map(|a| match a {
+                LinkAttribute::Stats64(stats) => Some((stats.rx_packets, stats.tx_packets)),
+                _ => None,
+            }),
+            _ => None,
+        });
+        answer.await?.0.first().copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     /// All addresses of all devices.
     pub(crate) async fn addresses(&self) -> io::Result<Vec<HostAddress>> {
         self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), |m| match m {

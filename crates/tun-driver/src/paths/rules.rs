@@ -17,7 +17,7 @@ pub(super) struct Direction<'a> {
 
 impl Direction<'_> {
     /// Whether packets to or from the stack take another way.
-    async fn is_lost(&self, netlink: &Netlink) -> io::Result<bool> {
+    pub(super) async fn is_lost(&self, netlink: &Netlink) -> io::Result<bool> {
         for &own in self.addresses {
             let routes = netlink.routes_in(own.is_ipv6(), self.table).await?;
             let by_nic: Vec<_> = routes.into_iter().filter(|r| r.device == Some(self.nic_index)).collect();

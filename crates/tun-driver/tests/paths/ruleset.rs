@@ -2,7 +2,9 @@
 
 use crate::network::{Flow, TestNetwork, assert_unchanged, options, wait_until};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
+use umptcp_tun_driver::paths::PathChange;
 
 #[test]
 fn a_table_that_a_flush_removed_is_back_within_a_second_and_connections_go_on() {
@@ -104,4 +106,56 @@ fn routing_rules_that_are_removed_or_overtaken_are_put_back_and_connections_go_o
     flows.iter_mut().for_each(|flow| flow.echo("after"));
     drop(set);
     assert_unchanged(&network.client, &before);
+}
+
+/// Repeats `send` until a path is reported as silent, and returns the cause.
+fn cause_of_silence(changes: &Receiver<PathChange>, send: impl Fn()) -> String {
+    let start = Instant::now();
+    loop {
+        assert!(start.elapsed() < Duration::from_secs(60), "no cause is named");
+        send();
+        if let Ok(PathChange::Silent { cause, .. }) = changes.recv_timeout(Duration::from_millis(500)) {
+            return cause;
+        }
+    }
+}
+
+/// When a path falls silent, the host is tested in both directions.
+#[test]
+fn the_cause_of_silence_is_named() {
+    let network = TestNetwork::new();
+    network.server.echo_server("[::]:80");
+    let mut set = network.client.set_up(&["eth0"], &options()).unwrap();
+    let changes = set.changes().unwrap();
+    let (path, first) = (&set.paths[0], *set.port_range().unwrap().start());
+    let mut flow = Flow::connect(&path.tun, (path.config.addresses[0], first), "10.0.0.1:80");
+    let text = "is anybody there?";
+    let question = flow.segment("PA", text.as_bytes());
+    let ask = || crate::network::send(&path.tun, &question);
+    network.client.sysctl("net/ipv4/conf/eth0/forwarding", "0");
+    let cause = cause_of_silence(&changes, ask);
+    assert!(cause.contains("net/ipv4/conf/eth0/forwarding is 0"), "{cause}");
+    network.client.sysctl("net/ipv4/conf/eth0/forwarding", "1");
+    flow.echo(text);
+    // Longer than it takes to notice that the path is heard again.
+    std::thread::sleep(Duration::from_secs(4));
+    network.server.nft("add table inet deaf");
+    network.server.nft("add chain inet deaf c { type filter hook input priority 0 ; policy drop ; }");
+    let cause = cause_of_silence(&changes, ask);
+    assert!(cause.contains("the cause is in the network"), "{cause}");
+}
+
+#[test]
+fn a_firewall_that_begins_to_drop_a_path_s_packets_is_named() {
+    let network = TestNetwork::new();
+    network.server.echo_server("[::]:80");
+    let mut set = network.client.set_up(&["eth0"], &options()).unwrap();
+    let changes = set.changes().unwrap();
+    let (path, first) = (&set.paths[0], *set.port_range().unwrap().start());
+    let flow = Flow::connect(&path.tun, (path.config.addresses[0], first), "10.0.0.1:80");
+    let question = flow.segment("PA", b"is anybody there?");
+    network.client.nft("add table inet fence");
+    network.client.nft("add chain inet fence f { type filter hook forward priority 0 ; policy drop ; }");
+    let cause = cause_of_silence(&changes, || crate::network::send(&path.tun, &question));
+    assert!(cause.contains("chain `inet fence f` (policy drop)"), "{cause}");
 }

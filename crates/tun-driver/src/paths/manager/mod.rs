@@ -4,6 +4,7 @@
 //! netlink sockets, /proc/sys and the `nft` program all depend on it.
 
 mod follow;
+mod silence;
 mod tables;
 
 use crate::device::{Tun, TunOptions};
@@ -27,6 +28,7 @@ use futures::channel::mpsc::UnboundedReceiver;
 use futures::stream::{self, StreamExt};
 use ipnet::IpNet;
 use rtnetlink::packet_core::NetlinkPayload;
+use silence::{TICK, Traffic};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::mpsc::{Sender, SyncSender};
@@ -96,6 +98,7 @@ struct Installed {
     shut: bool,
     /// Priority of its first rule.
     rules_at: u32,
+    traffic: Traffic,
 }
 
 impl Installed {
@@ -211,8 +214,9 @@ impl Manager {
         let changed = stream::select(changed, ruleset);
         let mut turns = std::pin::pin!(stream::select(commands, changed));
         let (mut next_check, mut settle) = (Instant::now() + RECHECK, SETTLE);
+        let mut next_look = Instant::now() + TICK;
         loop {
-            match tokio::time::timeout_at(next_check, turns.next()).await {
+            match tokio::time::timeout_at(next_check.min(next_look), turns.next()).await {
                 Ok(Some(Turn::Command(Command::Stop(reply)))) => {
                     let _ = reply.send(self.stop().await);
                     return;
@@ -231,6 +235,10 @@ impl Manager {
                 Ok(Some(Turn::Closed) | None) => {
                     self.stop().await;
                     return;
+                }
+                Err(_) if next_look < next_check => {
+                    self.look_for_silence().await;
+                    next_look = Instant::now() + TICK;
                 }
                 Err(_) => {
                     let start = Instant::now();
@@ -396,6 +404,7 @@ impl Manager {
             blocked: false,
             shut: false,
             rules_at: TO_STACK,
+            traffic: Traffic::default(),
         };
         let result = self.install(path, &nic, &snapshot, &lock).await;
         drop(lock);
