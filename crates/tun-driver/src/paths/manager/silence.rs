@@ -65,16 +65,22 @@ impl Manager {
                     tracing::info!(device = self.paths[i].nic, "something answers over this path again");
                 }
                 Verdict::Silent => {
-                    let cause = match self.examine(i).await {
-                        Ok(Some(cause)) => cause,
-                        Ok(None) => {
+                    let (ours, cause) = match self.examine(i).await {
+                        Ok(Some(cause)) => (true, cause),
+                        Ok(None) => (
+                            false,
                             "this host passes its packets in both directions, so the cause is in the network"
-                                .into()
-                        }
-                        Err(error) => error.to_string(),
+                                .into(),
+                        ),
+                        Err(error) => (true, error.to_string()),
                     };
                     let path = &self.paths[i];
-                    tracing::warn!(device = path.nic, "nothing answers over this path: {cause}");
+                    // A server that is down is no fault of this host.
+                    if ours {
+                        tracing::warn!(device = path.nic, "nothing answers over this path: {cause}");
+                    } else {
+                        tracing::info!(device = path.nic, "nothing answers over this path: {cause}");
+                    }
                     self.tell(PathChange::Silent { tun: path.tun.clone(), cause });
                 }
             }
