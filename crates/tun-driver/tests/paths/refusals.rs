@@ -219,6 +219,23 @@ fn nftables_missing_or_incomplete() {
 }
 
 #[test]
+fn a_kernel_that_cannot_do_without_connection_tracking_translates_with_it() {
+    let network = TestNetwork::new();
+    network.server.echo_server("[::]:80");
+    let incomplete = fake_nft(
+        &network.client,
+        "script=$(cat); case \"$script\" in *'socket '*)\n\
+         echo 'Error: Could not process rule: No such file or directory' >&2; exit 1;; esac\n\
+         printf '%s\\n' \"$script\" | nft \"$@\"",
+    );
+    let set = network.client.set_up(&["eth0"], &incomplete).unwrap();
+    let (path, first) = (&set.paths[0], *set.port_range().unwrap().start());
+    let table = network.client.nft(&format!("list table inet {}", path.tun.name()));
+    assert!(table.contains("masquerade") && !table.contains("notrack"), "{table}");
+    Flow::connect(&path.tun, (path.config.addresses[0], first), "10.0.0.1:80").echo("tracked");
+}
+
+#[test]
 fn an_address_that_is_a_duplicate_is_none() {
     // Failed duplicate address detection leaves an unusable address.
     let network = TestNetwork::new();
