@@ -465,3 +465,25 @@ fn fifty_instances_at_once_all_work_and_leave_nothing() {
     assert_unchanged(&network.client, &before);
     assert_eq!(records(&network.client), 0);
 }
+
+/// Whether another host has an address takes a second to find out. Each instance finds out by itself.
+#[test]
+fn instances_that_look_for_their_addresses_on_the_link_do_not_wait_for_each_other() {
+    let network = TestNetwork::new();
+    let before = network.client.state();
+    let start = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        for n in 50..62 {
+            let network = &network;
+            scope.spawn(move || {
+                network.client.enter();
+                let spec = format!("eth0,address=10.0.0.{n},address=2001:db8:a0::{n},mode=routed");
+                let options = options().record_directory(network.client.records.clone());
+                drop(set_up(&[spec.parse().unwrap()], &options).unwrap());
+            });
+        }
+    });
+    // One after the other, they would take a second each at least.
+    assert!(start.elapsed() < std::time::Duration::from_secs(11), "{:?}", start.elapsed());
+    assert_unchanged(&network.client, &before);
+}

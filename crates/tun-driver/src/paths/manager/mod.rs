@@ -345,6 +345,21 @@ impl Manager {
         Ok(chosen)
     }
 
+    /// Checks that no other host has an address that the NIC will answer for. This takes a second, so other instances
+    /// are not kept waiting meanwhile.
+    async fn check_links(&self, spec: &PathSpec, snapshot: &Snapshot) -> Result<(), DriverError> {
+        if spec.mode == Mode::Nat {
+            return Ok(());
+        }
+        let nic = nics::named(snapshot, &spec.device)?;
+        let Chosen { addresses, .. } = self.choose_addresses(spec, nic, snapshot)?;
+        let known =
+            Known { links: &snapshot.links, addresses: &snapshot.addresses, routes: &snapshot.routes };
+        let near = addresses.into_iter().filter(|a| known.in_subnet(nic, a));
+        let checks = near.map(|address| addresses::check_link(&self.netlink, nic, address));
+        futures::future::try_join_all(checks).await.map(drop)
+    }
+
     /// Sets up a path. On failure, everything done for it is undone.
     async fn add(&mut self, spec: &PathSpec) -> Result<(PathConfig, Tun), DriverError> {
         if self.record.is_none() {
@@ -361,7 +376,8 @@ impl Manager {
                 self.nft = Some(Nft::find(self.options.nft_program.as_deref())?);
             }
         }
-        self.settled_snapshot(&spec.device).await?;
+        let settled = self.settled_snapshot(&spec.device).await?;
+        self.check_links(spec, &settled).await?;
         // No other instance may choose an address until this one is in use.
         let registry = self.registry.clone();
         let lock = registry.lock()?;
@@ -373,9 +389,6 @@ impl Manager {
             Known { links: &snapshot.links, addresses: &snapshot.addresses, routes: &snapshot.routes };
         let proxied: Vec<IpAddr> =
             addresses.iter().copied().filter(|a| !nat && known.in_subnet(&nic, a)).collect();
-        for &address in &proxied {
-            addresses::check_link(&self.netlink, &nic, address).await?;
-        }
         if nat {
             self.reserve_ports(&lock)?;
         }
