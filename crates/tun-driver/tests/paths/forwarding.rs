@@ -60,11 +60,16 @@ fn a_host_that_did_not_forward_still_forwards_nothing_else() {
         if spec == "eth0" {
             network.client.delete_rules(set.paths[0].tun.name(), "forward", "closed");
         } else {
-            network.client.ip("-4 rule del iif eth0 blackhole");
-            network.client.ip("-6 rule del iif eth0 blackhole");
+            // Overtaken: it would be put back if it were deleted.
+            network.client.ip("-4 rule add iif eth0 priority 1401 lookup main");
+            network.client.ip("-6 rule add iif eth0 priority 1401 lookup main");
         }
         for v6 in [false, true] {
             assert!(passes(&network, &third, v6), "this test shows nothing for {spec}, IPv6: {v6}");
+        }
+        if spec != "eth0" {
+            network.client.ip("-4 rule del iif eth0 priority 1401");
+            network.client.ip("-6 rule del iif eth0 priority 1401");
         }
         drop(set);
         assert_unchanged(&network.client, &before);
