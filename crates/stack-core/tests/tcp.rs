@@ -9,8 +9,8 @@ use umptcp_stack_core::event::Event;
 use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::{ConnectionId, Duration, Instant, PathId, SeqNumber};
-use umptcp_stack_core::wire::{checksum, ip};
 use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
+use umptcp_stack_core::wire::{checksum, ip};
 use umptcp_testkit::segment::{Segment, Sent};
 
 const MSS: usize = 1_000;
