@@ -80,7 +80,8 @@ pub enum FastClose {
     Ack,
 }
 
-/// Keep-alive probes (RFC 9293 §3.8.4), with Linux's defaults.
+/// Keep-alive probes (RFC 9293 §3.8.4), with Linux's defaults. Times below one second count as one second, and a
+/// count of 0 as 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct KeepAlive {
@@ -95,6 +96,22 @@ pub struct KeepAlive {
 impl Default for KeepAlive {
     fn default() -> Self {
         KeepAlive { idle: Duration::from_secs(7200), interval: Duration::from_secs(75), count: 9 }
+    }
+}
+
+impl KeepAlive {
+    /// Linux's least value of TCP_KEEPIDLE and TCP_KEEPINTVL.
+    const SHORTEST: Duration = Duration::from_secs(1);
+
+    /// What is used: with no time between probes, all of them would be unanswered at once, and with no idle
+    /// time, each answer would bring on the next probe.
+    pub(crate) fn within_bounds(self) -> Self {
+        let KeepAlive { idle, interval, count } = self;
+        KeepAlive {
+            idle: idle.max(Self::SHORTEST),
+            interval: interval.max(Self::SHORTEST),
+            count: count.max(1),
+        }
     }
 }
 
@@ -286,6 +303,24 @@ impl ConnectionConfig {
         self.scheduler = name.into();
         self
     }
+}
+
+/// A setting of [`ConnectionConfig`] that can be changed while the connection runs, by `Stack::set_option`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum ConnectionOption {
+    /// [`ConnectionConfig::no_delay`].
+    NoDelay(bool),
+    /// [`ConnectionConfig::keep_alive`], for all subflows. The idle time starts anew.
+    KeepAlive(Option<KeepAlive>),
+    /// [`ConnectionConfig::user_timeout`].
+    UserTimeout(Duration),
+    /// [`ConnectionConfig::send_buffer`], in bytes; 0 counts as 1.
+    SendBuffer(usize),
+    /// [`ConnectionConfig::receive_buffer`], in bytes; 0 counts as 1. A window that has been offered is not
+    /// taken back. A subflow offers at most 65,535 times the window scale of its handshake, which was chosen
+    /// for the buffer of that time.
+    ReceiveBuffer(usize),
 }
 
 /// Where a new connection goes, and how.

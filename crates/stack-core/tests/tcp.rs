@@ -3,11 +3,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
-use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, KeepAlive, ListenOptions, StackConfig};
-use umptcp_stack_core::error::{ConnectError, ConnectionError};
+use umptcp_stack_core::config::{
+    ConnectOptions, ConnectionConfig, ConnectionOption, KeepAlive, ListenOptions, StackConfig,
+};
+use umptcp_stack_core::error::{ConnectError, ConnectionError, SetError};
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
 use umptcp_stack_core::observe::Counter;
+use umptcp_stack_core::stack::Received;
 use umptcp_stack_core::types::{ConnectionId, Duration, Instant, PathId, SeqNumber};
 use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
 use umptcp_stack_core::wire::{checksum, ip};
@@ -187,6 +190,11 @@ impl Script {
         self.poll();
     }
 
+    fn set(&mut self, option: ConnectionOption) {
+        self.stack.set_option(self.now, self.connection.unwrap(), option).unwrap();
+        self.poll();
+    }
+
     fn state(&self) -> &'static str {
         let subflows = self.connection.map(|c| self.stack.subflows(c)).unwrap_or_default();
         subflows.first().map_or("gone", |s| s.state)
@@ -326,6 +334,98 @@ fn keep_alive_probes_end_a_silent_connection_and_spare_a_living_one() {
         s.segment(ACK, &[]);
     }
     assert_eq!(s.state(), "ESTABLISHED");
+}
+
+#[test]
+fn keep_alive_without_time_between_probes_neither_floods_nor_kills() {
+    let none = KeepAlive::default().with_idle(Duration::ZERO).with_interval(Duration::ZERO).with_count(0);
+    let mut s = Script::connected(Script::config().with_keep_alive(Some(none)));
+    for _ in 0..5 {
+        s.wait(ms(1_001));
+        assert_eq!(s.take().len(), 1, "a probe a second");
+        s.segment(ACK, &[]);
+    }
+    assert_eq!(s.state(), "ESTABLISHED");
+    s.wait(ms(2_500));
+    assert_eq!(s.error(), Some(ConnectionError::TimedOut));
+}
+
+#[test]
+fn options_change_while_the_connection_runs() {
+    let mut s = Script::connected(Script::config());
+    // Nagle holds back the second and third write until it is switched off.
+    (0..3).for_each(|_| s.write(10));
+    assert_eq!(s.take_data(), [(0, 10)]);
+    s.set(ConnectionOption::NoDelay(true));
+    assert_eq!(s.take_data(), [(10, 20)]);
+    s.acknowledge(30);
+    // Probes begin, and end, when the option says so.
+    let seconds = |n| KeepAlive::default().with_idle(Duration::from_secs(n));
+    s.wait(Duration::from_secs(100));
+    s.set(ConnectionOption::KeepAlive(Some(seconds(50))));
+    s.wait(Duration::from_secs(49));
+    assert_eq!(s.take().len(), 0);
+    s.wait(Duration::from_secs(2));
+    assert_eq!(s.take().len(), 1);
+    s.set(ConnectionOption::KeepAlive(None));
+    s.wait(Duration::from_secs(10_000));
+    assert_eq!(s.take().len(), 0);
+    let settings = s.stack.settings(s.connection.unwrap()).unwrap();
+    assert_eq!((settings.no_delay, settings.keep_alive), (true, None));
+    // The user timeout counts from the last progress.
+    s.write(10);
+    s.wait(Duration::from_secs(20));
+    s.set(ConnectionOption::UserTimeout(Duration::from_secs(30)));
+    s.wait(Duration::from_secs(9));
+    assert_eq!(s.error(), None);
+    s.wait(Duration::from_secs(2));
+    assert_eq!(s.error(), Some(ConnectionError::TimedOut));
+    let gone = ConnectionId(u64::MAX);
+    let refused = s.stack.set_option(s.now, gone, ConnectionOption::NoDelay(true));
+    assert_eq!(refused, Err(SetError::NotFound));
+    assert!(s.stack.settings(gone).is_none());
+}
+
+#[test]
+fn buffers_change_while_the_connection_runs() {
+    let mut s = Script::connected(Script::config().with_send_buffer(1_000).with_receive_buffer(10_000));
+    let id = s.connection.unwrap();
+    assert_eq!(s.stack.send_slice(s.now, id, &[7; 3_000]).unwrap(), 1_000);
+    s.set(ConnectionOption::SendBuffer(2_000));
+    assert!(s.events.contains(&Event::Writable { connection: id }), "there is room for who waited");
+    assert_eq!(s.stack.send_slice(s.now, id, &[7; 3_000]).unwrap(), 1_000);
+    // What the buffer holds stays when it becomes smaller.
+    s.set(ConnectionOption::SendBuffer(0));
+    assert_eq!(s.stack.send_slice(s.now, id, &[7; 1]).unwrap(), 0);
+    let sent: u32 = s.take_data().iter().map(|(_, n)| *n as u32).sum();
+    assert_eq!(sent, 2_000);
+    s.acknowledge(sent);
+    assert_eq!(s.stack.send_slice(s.now, id, &[7; 9]).unwrap(), 1);
+    // Pacing may hold it back for a little.
+    s.poll();
+    s.wait(ms(20));
+    assert_eq!(s.take_data(), [(2_000, 1)]);
+    s.acknowledge(sent + 1);
+    s.take();
+    // A larger window is offered at once; a smaller one only as the peer uses up the larger.
+    s.set(ConnectionOption::ReceiveBuffer(40_000));
+    let windows: Vec<u16> = s.take().iter().map(|(_, seg, _)| seg.window).collect();
+    assert_eq!(windows, [40_000]);
+    s.set(ConnectionOption::ReceiveBuffer(5_000));
+    s.segment(TcpFlags { psh: true, ..ACK }, &[1; 1_000]);
+    s.seq += 1_000;
+    s.segment(TcpFlags { psh: true, ..ACK }, &[1; 1_000]);
+    s.seq += 1_000;
+    s.wait(ms(500));
+    assert_eq!(s.take().last().unwrap().1.window, 38_000);
+    for _ in 0..38 {
+        s.segment(TcpFlags { psh: true, ..ACK }, &[1; 1_000]);
+        s.seq += 1_000;
+    }
+    assert_eq!(s.take().last().unwrap().1.window, 0);
+    while let Ok(Received::Data(_)) = s.stack.receive(s.now, id, usize::MAX) {}
+    s.poll();
+    assert_eq!(s.take().last().unwrap().1.window, 5_000);
 }
 
 #[test]

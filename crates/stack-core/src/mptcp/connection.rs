@@ -13,7 +13,7 @@ use super::receive::ReceiveState;
 use super::send::SendState;
 use super::subflow::{EndIds, Priority, Subflow};
 use super::subflows::Subflows;
-use crate::config::ConnectionConfig;
+use crate::config::{ConnectionConfig, ConnectionOption, KeepAlive};
 use crate::context::Context;
 use crate::context::fast_open::Cookie;
 use crate::error::{ConnectionError, FallbackReason};
@@ -163,7 +163,7 @@ impl Connection {
             max_segments: (self.config.effective_send_buffer() / SEGMENT_CHARGE).max(LEAST_SEGMENTS),
             window_scale: window_scale_for(self.config.receive_buffer),
             user_timeout: self.config.user_timeout,
-            keep_alive: self.config.keep_alive,
+            keep_alive: self.config.keep_alive.map(KeepAlive::within_bounds),
             ecn: self.config.ecn,
             mtu_probe_interval: self.config.mtu_probe_interval,
             isn: ctx.isn(now, tuple),
@@ -194,7 +194,7 @@ impl Connection {
             backup: p.backup,
             weight: p.weight,
         });
-        let (incoming, outgoing) = (Incoming::new(self.config.receive_buffer), Outgoing::new(cookie));
+        let (incoming, outgoing) = (Incoming::new(self.recv.most_offered()), Outgoing::new(cookie));
         self.subflows.push(Subflow::new(tcp, JoinState::new(step), ids, incoming, outgoing, priority))
     }
 
@@ -276,6 +276,38 @@ impl Connection {
         self.scheduler = scheduler;
         for m in self.subflows.iter().filter(|m| m.is_announced()) {
             self.scheduler.subflow_added(m.tcp.id());
+        }
+    }
+
+    /// The settings as they are now.
+    pub(crate) fn settings(&self) -> &ConnectionConfig {
+        &self.config
+    }
+
+    /// Changes a setting, for the subflows there are and for later ones.
+    pub(crate) fn set_option(&mut self, now: Instant, option: ConnectionOption) {
+        match option {
+            ConnectionOption::NoDelay(on) => self.config.no_delay = on,
+            ConnectionOption::KeepAlive(settings) => {
+                self.config.keep_alive = settings;
+                let settings = settings.map(KeepAlive::within_bounds);
+                self.subflows.iter_mut().for_each(|m| m.tcp.set_keep_alive(now, settings));
+            }
+            ConnectionOption::UserTimeout(limit) => {
+                self.config.user_timeout = limit;
+                self.subflows.iter_mut().for_each(|m| m.tcp.set_user_timeout(limit));
+            }
+            ConnectionOption::SendBuffer(bytes) => {
+                self.config.send_buffer = bytes.max(1);
+                self.send.set_capacity(self.config.send_buffer);
+            }
+            ConnectionOption::ReceiveBuffer(bytes) => {
+                self.config.receive_buffer = bytes.max(1);
+                self.recv.set_capacity(self.config.receive_buffer);
+                let most = self.recv.most_offered();
+                self.subflows.iter_mut().for_each(|m| m.incoming.set_window(most));
+                self.offer_window();
+            }
         }
     }
 

@@ -83,6 +83,11 @@ impl Incoming {
         }
     }
 
+    /// The connection offers `window` now.
+    pub(crate) fn set_window(&mut self, window: usize) {
+        self.mappings.set_window(window);
+    }
+
     /// The peer's SYN carried `n` bytes, which go to the data level at once.
     pub(crate) fn on_syn_data(&mut self, n: u64) {
         self.syn_data = n;

@@ -349,7 +349,7 @@ impl Connection {
             self.count(ctx, now, id, Counter::NoDSSInWindow);
             return true;
         }
-        if m.checksum.is_some() && m.len > self.config.receive_buffer as u64 {
+        if m.checksum.is_some() && m.len > self.recv.most_offered() as u64 {
             // It could not be verified without holding more than we offered.
             self.count(ctx, now, id, Counter::DSSCorruptionReset);
             self.reset_subflow(ctx, now, i, ResetReason::LackOfResources);
@@ -407,7 +407,7 @@ impl Connection {
                 }
             }
         }
-        if self.subflows[i].incoming.is_overfull(self.config.receive_buffer) {
+        if self.subflows[i].incoming.is_overfull(self.recv.most_offered()) {
             self.on_unmapped(ctx, now, i);
         }
     }

@@ -110,6 +110,11 @@ impl RxMappings {
         }
     }
 
+    /// The connection's window is `window` bytes now.
+    pub(crate) fn set_window(&mut self, window: usize) {
+        self.limit = MIN_LIMIT + window / WINDOW_PER_MAPPING;
+    }
+
     /// Remembers `m`. `consumed`: first subflow offset whose bytes have not been handed on yet.
     pub(crate) fn insert(&mut self, m: RxMapping, consumed: SubflowOffset) -> Inserted {
         if m.end() <= consumed || m.len == 0 {

@@ -11,6 +11,8 @@ use umptcp_types::{DataOffset, DataSeq};
 pub(crate) struct ReceiveState {
     queue: ReceiveQueue,
     capacity: u64,
+    /// The largest window there has been.
+    most_offered: usize,
     /// DATA_ACKs go out in 8 bytes, as is owed for 8-byte DSNs (RFC 8684 §3.3.2); in 4 once the peer has sent
     /// shorter ones only.
     long_data_acks: bool,
@@ -27,11 +29,24 @@ impl ReceiveState {
         ReceiveState {
             queue: ReceiveQueue::new(capacity),
             capacity: capacity as u64,
+            most_offered: capacity,
             long_data_acks: true,
             long_dsn_seen: false,
             syn_data: 0,
             bytes_received: 0,
         }
+    }
+
+    /// The window is `capacity` bytes from now on. What was offered stays.
+    pub(crate) fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity as u64;
+        self.most_offered = self.most_offered.max(capacity);
+        self.queue.set_capacity(capacity);
+    }
+
+    /// The largest window there has been: the peer may send as much at once.
+    pub(crate) fn most_offered(&self) -> usize {
+        self.most_offered
     }
 
     // ---- data ----

@@ -64,6 +64,11 @@ impl ReceiveQueue {
         }
     }
 
+    /// The window is `capacity` bytes from now on. What was offered stays.
+    pub(crate) fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity;
+    }
+
     /// The DATA_ACK to send: next offset expected, a DATA_FIN that is in order counted.
     pub(crate) fn next(&self) -> DataOffset {
         self.next

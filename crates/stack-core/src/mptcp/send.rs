@@ -113,6 +113,11 @@ impl SendState {
         }
     }
 
+    /// The buffer takes `capacity` bytes from now on. What it holds stays.
+    pub(crate) fn set_capacity(&mut self, capacity: usize) {
+        self.queue.set_capacity(capacity);
+    }
+
     // ---- what there is to send ----
 
     /// First offset not DATA_ACKed.

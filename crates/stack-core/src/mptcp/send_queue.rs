@@ -42,6 +42,11 @@ impl SendQueue {
         }
     }
 
+    /// At most `capacity` bytes from now on; more may be there already.
+    pub(crate) fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity;
+    }
+
     /// First offset not DATA_ACKed.
     pub(crate) fn una(&self) -> DataOffset {
         self.una

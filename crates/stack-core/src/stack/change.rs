@@ -1,6 +1,7 @@
-//! Changing congestion control and scheduler while a connection runs.
+//! Changing congestion control, scheduler and options while a connection runs.
 
 use super::state::Stack;
+use crate::config::{ConnectionConfig, ConnectionOption};
 use crate::error::SetError;
 use umptcp_types::{ConnectionId, Instant};
 
@@ -36,5 +37,28 @@ impl Stack {
         c.set_scheduler(self.ctx.scheduler(name)?);
         self.touched(connection);
         Ok(())
+    }
+
+    /// Changes a setting of a connection, also for subflows that it opens later.
+    ///
+    /// # Errors
+    /// When there is no such connection.
+    pub fn set_option(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        option: ConnectionOption,
+    ) -> Result<(), SetError> {
+        let c = self.connections.get_mut(&connection).ok_or(SetError::NotFound)?;
+        c.set_option(now, option);
+        // There may be room for the application now.
+        c.notify_writable(&mut self.ctx);
+        self.touched(connection);
+        Ok(())
+    }
+
+    /// The settings of a connection, as they are now; `None`: there is no such connection.
+    pub fn settings(&self, connection: ConnectionId) -> Option<&ConnectionConfig> {
+        self.connections.get(&connection).map(|c| c.settings())
     }
 }

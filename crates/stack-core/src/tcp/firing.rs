@@ -4,9 +4,10 @@ use super::control_block::Tcp;
 use super::outcome::Fired;
 use super::state::{CloseReason, Event, State};
 use super::timers::Timer;
+use crate::config::KeepAlive;
 use core::fmt::Debug;
 use umptcp_congestion::CongestionController;
-use umptcp_types::Instant;
+use umptcp_types::{Duration, Instant};
 
 impl<M: Copy + Debug> Tcp<M> {
     /// When `timer` fires; `None`: it does not run.
@@ -78,6 +79,17 @@ impl<M: Copy + Debug> Tcp<M> {
                 }
             }
         }
+    }
+
+    /// Other keep-alive probes from now on.
+    pub(crate) fn set_keep_alive(&mut self, now: Instant, settings: Option<KeepAlive>) {
+        self.config.keep_alive = settings;
+        self.heard(now);
+    }
+
+    /// Another time without progress ends the subflow.
+    pub(crate) fn set_user_timeout(&mut self, limit: Duration) {
+        self.config.user_timeout = limit;
     }
 
     /// Something arrived: the peer lives.
