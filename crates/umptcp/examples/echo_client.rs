@@ -10,7 +10,7 @@ fn main() -> std::io::Result<()> {
     let server = arguments.next().unwrap_or_else(|| "192.0.2.1:7777".into());
     let stack = umptcp::Stack::builder().nics(arguments).start()?;
     let stream = stack.connect(server)?;
-    println!("connected to {}: {}", stream.peer_addr(), stream.protocol()?);
+    println!("connected to {}: {}", stream.peer_addr()?, stream.protocol()?);
 
     let sent: Vec<u8> = (0..1_000_000u32).map(|i| (i % 251) as u8).collect();
     let mut received = Vec::new();

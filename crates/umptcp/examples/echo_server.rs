@@ -9,22 +9,22 @@ fn main() -> std::io::Result<()> {
     let stack = umptcp::Stack::builder().nics(arguments).start()?;
     let listener = stack.listen(("0.0.0.0", port))?;
     println!("listening on port {port}");
-    for stream in listener.incoming() {
-        let stream = stream?;
+    loop {
+        let (stream, client) = listener.accept()?;
         std::thread::spawn(move || {
             if let Err(e) = echo(&stream) {
-                eprintln!("{}: {e}", stream.peer_addr());
+                eprintln!("{client}: {e}");
             }
         });
     }
-    Ok(())
 }
 
 #[cfg(target_os = "linux")]
 fn echo(stream: &umptcp::MptcpStream) -> std::io::Result<()> {
-    println!("{}: {}", stream.peer_addr(), stream.protocol()?);
+    let client = stream.peer_addr()?;
+    println!("{client}: {}", stream.protocol()?);
     let bytes = std::io::copy(&mut &*stream, &mut &*stream)?;
-    println!("{}: {bytes} bytes", stream.peer_addr());
+    println!("{client}: {bytes} bytes");
     Ok(())
 }
 

@@ -24,6 +24,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(target_os = "linux")]
+mod connect;
+#[cfg(target_os = "linux")]
 mod cookies;
 #[cfg(target_os = "linux")]
 mod copies;
@@ -34,6 +36,8 @@ mod handle;
 mod listener;
 #[cfg(target_os = "linux")]
 mod nics;
+#[cfg(target_os = "linux")]
+mod options;
 mod protocol;
 #[cfg(target_os = "linux")]
 mod settings;
@@ -62,11 +66,13 @@ pub use umptcp_stack_core::wire::mptcp::ResetReason;
 pub use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};
 
 #[cfg(target_os = "linux")]
-pub use listener::{Incoming, ListenerBuilder, MptcpListener};
+pub use connect::StreamBuilder;
+#[cfg(target_os = "linux")]
+pub use listener::{Incoming, IntoIncoming, ListenerBuilder, MptcpListener};
 #[cfg(target_os = "linux")]
 pub use stack::{Guard, PathInfo, Stack, StackBuilder};
 #[cfg(target_os = "linux")]
-pub use stream::{MptcpStream, StreamBuilder};
+pub use stream::MptcpStream;
 #[cfg(target_os = "linux")]
 pub use umptcp_tun_driver::device::Device;
 #[cfg(target_os = "linux")]

@@ -180,14 +180,27 @@ impl MptcpListener {
         }
     }
 
-    /// Iterates over incoming connections; ends when the stack is stopped.
+    /// Iterates over incoming connections. When the stack has been stopped, it returns the error once and then
+    /// ends.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming { listener: self, ended: false }
     }
 
-    /// The address it listens on.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local
+    /// Like [`incoming`](Self::incoming), but keeps the listener.
+    pub fn into_incoming(self) -> IntoIncoming {
+        IntoIncoming { listener: self, ended: false }
+    }
+
+    /// The address it listens on. Never fails; the signature is that of
+    /// [`std::net::TcpListener::local_addr`].
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.local)
+    }
+
+    /// The error that has ended the listener, which is that of [`accept`](Self::accept) from then on (the
+    /// socket option SO_ERROR). `None` while it listens.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        Ok(self.shared.is_closed().then(|| Error::ListenerClosed.into()))
     }
 }
 
@@ -202,16 +215,35 @@ impl Iterator for Incoming<'_> {
     type Item = io::Result<MptcpStream>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let next = self.listener.accept();
-        self.ended = next.is_err();
-        match next {
-            Ok((stream, _)) => Some(Ok(stream)),
-            Err(_) => None,
-        }
+        next(self.listener, &mut self.ended)
     }
 }
 
 impl FusedIterator for Incoming<'_> {}
+
+/// The connections of a listener; see [`MptcpListener::into_incoming`].
+#[derive(Debug)]
+pub struct IntoIncoming {
+    listener: MptcpListener,
+    ended: bool,
+}
+
+impl Iterator for IntoIncoming {
+    type Item = io::Result<MptcpStream>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        next(&self.listener, &mut self.ended)
+    }
+}
+
+impl FusedIterator for IntoIncoming {}
+
+/// The next connection; the error that ends the listener, once; then nothing.
+fn next(listener: &MptcpListener, ended: &mut bool) -> Option<io::Result<MptcpStream>> {
+    if *ended {
+        return None;
+    }
+    let next = listener.accept().map(|(stream, _)| stream);
+    *ended = next.is_err();
+    Some(next)
+}

@@ -7,8 +7,9 @@
 
 use bytes::Bytes;
 use std::collections::VecDeque;
+use std::io::IoSlice;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use umptcp_stack_core::buffers::join::{JoinRule, Joiner};
@@ -28,6 +29,13 @@ pub(crate) const PIECE: usize = 64 * 1024;
 
 /// How small writes are joined.
 const JOIN: JoinRule = JoinRule { copy_below: SMALL_WRITE + 1, join_up_to: 16 * 1024 };
+
+/// Bytes that may wait between the application and the stack, where the stack's own buffer has `buffer`. Received
+/// data counts against the window only while it is in the stack, so this is small compared with what the
+/// application asked for.
+fn queue_for(buffer: usize) -> usize {
+    (buffer / 4).clamp(1, MOST_QUEUED)
+}
 
 /// Locks, ignoring poisoning: the data is valid between any two statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -184,12 +192,18 @@ struct Outbound {
     /// Joined small writes; they follow `queue`.
     tail: Joiner,
     bytes: usize,
+    /// Bytes for which writers have been promised room: they copy outside the lock.
+    promised: usize,
     end: Option<End>,
 }
 
 impl Outbound {
     fn new() -> Self {
-        Outbound { queue: VecDeque::new(), tail: Joiner::in_blocks(JOIN), bytes: 0, end: None }
+        Outbound { queue: VecDeque::new(), tail: Joiner::in_blocks(JOIN), bytes: 0, promised: 0, end: None }
+    }
+
+    fn room(&self, write_ahead: &AtomicUsize) -> usize {
+        write_ahead.load(Ordering::Relaxed).saturating_sub(self.bytes + self.promised)
     }
 
     fn seal_tail(&mut self) {
@@ -206,20 +220,25 @@ pub(crate) struct Shared {
     awaits_data: AtomicBool,
     phase: Queue<Phase>,
     inbound: Queue<Inbound>,
+    /// What a reader has taken from `inbound` and not handed to the application yet. Locked only while it is
+    /// copied, never while waiting.
+    reading: Mutex<VecDeque<Bytes>>,
+    /// `reading` is not empty: whoever waits for `inbound` finds data there.
+    leftover: AtomicBool,
     spin: Spin,
     /// Bytes that readers have taken so far.
     taken: AtomicU64,
     outbound: Queue<Outbound>,
-    read_ahead: u64,
-    write_ahead: usize,
+    read_ahead: AtomicU64,
+    write_ahead: AtomicUsize,
     /// Its final state and statistics.
     last: Mutex<Option<(ConnectionInfo, Vec<SubflowInfo>)>>,
 }
 
 /// Result of reading.
-pub(crate) enum Taken {
-    /// Data, in the reader's own queue. `true` if the worker must be told that there is room again.
-    Data(bool),
+pub(crate) enum Taken<T> {
+    /// What the reader has made of the data. `true` if the worker must be told that there is room again.
+    Data(T, bool),
     End(End),
 }
 
@@ -238,14 +257,26 @@ impl Shared {
             awaits_data: AtomicBool::new(false),
             phase: Queue::new(Phase::Connecting),
             inbound: Queue::new(Inbound::default()),
+            reading: Mutex::default(),
+            leftover: AtomicBool::new(false),
             taken: AtomicU64::new(0),
             outbound: Queue::new(Outbound::new()),
-            // Received data counts against the window only while it is in the stack, so keep this queue small
-            // compared with the buffer that the application asked for.
-            read_ahead: (config.receive_buffer / 4).clamp(1, MOST_QUEUED) as u64,
-            write_ahead: (config.send_buffer / 4).clamp(1, MOST_QUEUED),
+            read_ahead: AtomicU64::new(queue_for(config.receive_buffer) as u64),
+            write_ahead: AtomicUsize::new(queue_for(config.send_buffer)),
             last: Mutex::new(None),
         }
+    }
+
+    /// The connection's receive buffer has `bytes` now.
+    pub(crate) fn set_receive_buffer(&self, bytes: usize) {
+        self.read_ahead.store(queue_for(bytes) as u64, Ordering::Relaxed);
+    }
+
+    /// The connection's send buffer has `bytes` now.
+    pub(crate) fn set_send_buffer(&self, bytes: usize) {
+        self.write_ahead.store(queue_for(bytes), Ordering::Relaxed);
+        // There may be room now.
+        self.outbound.change(|_| ());
     }
 
     /// Notes that the worker must look. `true` if it has not been told yet and the caller must do so.
@@ -301,7 +332,7 @@ impl Shared {
     /// How many bytes the worker may add to the queue, given how many it has added so far.
     pub(crate) fn read_room(&self, put: u64) -> usize {
         let waiting = put - self.taken.load(Ordering::Acquire);
-        self.read_ahead.saturating_sub(waiting) as usize
+        self.read_ahead.load(Ordering::Relaxed).saturating_sub(waiting) as usize
     }
 
     /// Called by the worker: appends received data; `put` counts all of it so far. `stalled`: there is more
@@ -323,26 +354,59 @@ impl Shared {
         })
     }
 
-    /// Waits for data and moves all of it into `queue`, which must be empty.
-    pub(crate) fn take(
+    /// Waits for data and gives it to `take`, which removes what it uses.
+    pub(crate) fn read<T>(
         &self,
-        queue: &mut VecDeque<Bytes>,
         deadline: Option<Instant>,
-    ) -> Result<Taken, TimedOut> {
-        self.inbound.wait_spinning(deadline, &self.spin, |i| {
-            if i.queue.is_empty() {
-                return i.end.map(Taken::End);
+        mut take: impl FnMut(&mut VecDeque<Bytes>) -> T,
+    ) -> Result<Taken<T>, TimedOut> {
+        loop {
+            if let Some(taken) = self.read_now(&mut take) {
+                return Ok(taken);
             }
-            std::mem::swap(queue, &mut i.queue);
-            let bytes: usize = queue.iter().map(Bytes::len).sum();
-            self.taken.fetch_add(bytes as u64, Ordering::AcqRel);
-            Some(Taken::Data(std::mem::take(&mut i.stalled)))
-        })
+            // Nobody else is kept from reading meanwhile, nor has to wait as long as this reader.
+            self.inbound.wait_spinning(deadline, &self.spin, |i| {
+                let ready = !i.queue.is_empty() || i.end.is_some() || self.leftover.load(Ordering::Acquire);
+                ready.then_some(())
+            })?;
+        }
+    }
+
+    fn read_now<T>(&self, take: &mut impl FnMut(&mut VecDeque<Bytes>) -> T) -> Option<Taken<T>> {
+        let mut queue = lock(&self.reading);
+        let mut tell = false;
+        if queue.is_empty() {
+            match self.inbound.with(|i| self.swap(i, &mut queue))? {
+                Taken::Data((), stalled) => tell = stalled,
+                Taken::End(end) => return Some(Taken::End(end)),
+            }
+        }
+        let result = take(&mut queue);
+        self.set_leftover(!queue.is_empty());
+        Some(Taken::Data(result, tell))
+    }
+
+    /// Moves all data into `queue`, which must be empty.
+    fn swap(&self, i: &mut Inbound, queue: &mut VecDeque<Bytes>) -> Option<Taken<()>> {
+        if i.queue.is_empty() {
+            return i.end.map(Taken::End);
+        }
+        std::mem::swap(queue, &mut i.queue);
+        let bytes: usize = queue.iter().map(Bytes::len).sum();
+        self.taken.fetch_add(bytes as u64, Ordering::AcqRel);
+        Some(Taken::Data((), std::mem::take(&mut i.stalled)))
+    }
+
+    fn set_leftover(&self, left: bool) {
+        if self.leftover.swap(left, Ordering::AcqRel) != left && left {
+            // Under the lock, so that a reader either sees the flag or is woken.
+            self.inbound.change(|_| ());
+        }
     }
 
     /// Data waits for a reader.
     pub(crate) fn has_unread(&self) -> bool {
-        self.inbound.with(|i| !i.queue.is_empty())
+        self.leftover.load(Ordering::Acquire) || self.inbound.with(|i| !i.queue.is_empty())
     }
 
     /// Bytes written that the worker has not taken.
@@ -352,6 +416,10 @@ impl Shared {
 
     /// Ends reading. `discard`: data that has arrived is dropped.
     pub(crate) fn end_reading(&self, end: End, discard: bool) {
+        if discard {
+            lock(&self.reading).clear();
+            self.set_leftover(false);
+        }
         self.inbound.change(|i| {
             if discard {
                 let bytes: usize = i.queue.drain(..).map(|b| b.len()).sum();
@@ -363,56 +431,79 @@ impl Shared {
 
     // ---- sending ----
 
-    /// Waits for room and queues a copy of as much of `data` as fits. `copy` copies the larger pieces.
-    pub(crate) fn put_slice(
+    /// Waits for room and queues a copy of as much of `data` as fits, one buffer after the other. `copy` copies
+    /// the first bytes of larger ones.
+    pub(crate) fn put_slices(
         &self,
-        data: &[u8],
+        data: &[IoSlice<'_>],
         deadline: Option<Instant>,
-        copy: impl FnOnce(&[u8]) -> Bytes,
+        copy: impl FnOnce(&[IoSlice<'_>], usize) -> Bytes,
     ) -> Result<Put, TimedOut> {
-        if !JOIN.copies(data.len()) {
-            // Writers exclude one another, so the room found cannot shrink while the copy is made outside the
-            // lock.
-            let room = match self.wait_room(deadline)? {
-                Ok(room) => room,
-                Err(end) => return Ok(Put::End(end)),
+        let len = data.iter().fold(0usize, |sum, slice| sum.saturating_add(slice.len()));
+        if !JOIN.copies(len) {
+            let promise = |o: &mut Outbound| {
+                let n = len.min(PIECE).min(o.room(&self.write_ahead));
+                o.promised += n;
+                (n > 0).then_some(n)
             };
-            return Ok(self.put(copy(&data[..data.len().min(room).min(PIECE)])));
+            return match self.when_open(deadline, promise)? {
+                Ok(n) => Ok(self.put_promised(n, copy(data, n))),
+                Err(end) => Ok(Put::End(end)),
+            };
         }
-        self.outbound.wait(deadline, |o| {
-            if let Some(end) = o.end {
-                return Some(Put::End(end));
+        let put = self.when_open(deadline, |o| {
+            let n = len.min(o.room(&self.write_ahead));
+            let mut left = n;
+            for slice in data {
+                let part = &slice[..slice.len().min(left)];
+                o.queue.extend(o.tail.push(part));
+                left -= part.len();
             }
-            let n = data.len().min(self.write_ahead.saturating_sub(o.bytes));
-            if n == 0 {
-                return None;
-            }
-            o.queue.extend(o.tail.push(&data[..n]));
             o.bytes += n;
-            Some(Put::Taken(n, self.mark_dirty()))
-        })
+            (n > 0).then(|| Put::Taken(n, self.mark_dirty()))
+        })?;
+        Ok(put.unwrap_or_else(Put::End))
     }
 
-    /// Waits until there is room for at least one byte and returns how much there is.
-    pub(crate) fn wait_room(&self, deadline: Option<Instant>) -> Result<Result<usize, End>, TimedOut> {
+    /// Waits until there is room for at least one byte and queues all of `data`.
+    pub(crate) fn put(&self, data: Bytes, deadline: Option<Instant>) -> Result<Put, TimedOut> {
+        let mut data = Some(data);
+        let put = self.when_open(deadline, |o| {
+            let data = data.take_if(|_| o.room(&self.write_ahead) > 0)?;
+            Some(self.queue(o, data))
+        })?;
+        Ok(put.unwrap_or_else(Put::End))
+    }
+
+    /// Waits until `act` returns something, or writing has ended.
+    fn when_open<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut act: impl FnMut(&mut Outbound) -> Option<T>,
+    ) -> Result<Result<T, End>, TimedOut> {
         self.outbound.wait(deadline, |o| match o.end {
             Some(end) => Some(Err(end)),
-            None => Some(self.write_ahead.saturating_sub(o.bytes)).filter(|room| *room > 0).map(Ok),
+            None => act(o).map(Ok),
         })
     }
 
-    /// Queues all of `data`.
-    pub(crate) fn put(&self, data: Bytes) -> Put {
+    /// Queues bytes for which room has been promised.
+    fn put_promised(&self, promised: usize, data: Bytes) -> Put {
         self.outbound.with(|o| {
-            if let Some(end) = o.end {
-                return Put::End(end);
+            o.promised -= promised;
+            match o.end {
+                Some(end) => Put::End(end),
+                None => self.queue(o, data),
             }
-            let n = data.len();
-            o.seal_tail();
-            o.bytes += n;
-            o.queue.push_back(data);
-            Put::Taken(n, self.mark_dirty())
         })
+    }
+
+    fn queue(&self, o: &mut Outbound, data: Bytes) -> Put {
+        let n = data.len();
+        o.seal_tail();
+        o.bytes += n;
+        o.queue.push_back(data);
+        Put::Taken(n, self.mark_dirty())
     }
 
     /// Called by the worker: moves everything written into `queue`, which must be empty. `true` if there will
@@ -448,6 +539,14 @@ impl Shared {
 
     // ---- the end ----
 
+    /// The error that has ended the connection. It has none while it lasts and when both ends have closed it.
+    pub(crate) fn error(&self) -> Option<ConnectionError> {
+        self.outbound.with(|o| match o.end {
+            Some(End::Error(e)) if e != ConnectionError::SendClosed => Some(e),
+            _ => None,
+        })
+    }
+
     /// The connection is over: wakes every waiting thread.
     pub(crate) fn fail(&self, error: ConnectionError) {
         self.fail_connecting(error);
@@ -479,6 +578,14 @@ mod tests {
         let config =
             ConnectionConfig::default().with_send_buffer(send_buffer).with_receive_buffer(receive_buffer);
         Shared::new(&config, Duration::from_micros(20))
+    }
+
+    fn put_slice(shared: &Shared, data: &[u8], deadline: Option<Instant>) -> Result<Put, TimedOut> {
+        shared.put_slices(&[IoSlice::new(data)], deadline, |data, n| Bytes::copy_from_slice(&data[0][..n]))
+    }
+
+    fn take_all(queue: &mut VecDeque<Bytes>) -> Vec<Bytes> {
+        queue.drain(..).collect()
     }
 
     /// A worker that echoes what is written, as far as there is room, and looks only when told.
@@ -535,7 +642,7 @@ mod tests {
                         let len = [1, 3, SMALL_WRITE, PIECE + 5][written % 4].min(total - written);
                         let data: Vec<u8> = (written..written + len).map(|i| (i % 251) as u8).collect();
                         let limit = deadline(Some(Duration::from_secs(20)));
-                        match shared.put_slice(&data, limit, Bytes::copy_from_slice) {
+                        match put_slice(shared, &data, limit) {
                             Ok(Put::Taken(n, tell)) => {
                                 assert!(n > 0 && n <= len);
                                 written += n;
@@ -550,12 +657,11 @@ mod tests {
                     shared.mark_dirty();
                     let _ = look.send(());
                 });
-                let mut queue = VecDeque::new();
                 let mut read = 0;
                 loop {
-                    match shared.take(&mut queue, deadline(Some(Duration::from_secs(20)))) {
-                        Ok(Taken::Data(tell)) => {
-                            for b in queue.drain(..).flatten() {
+                    match shared.read(deadline(Some(Duration::from_secs(20))), take_all) {
+                        Ok(Taken::Data(pieces, tell)) => {
+                            for b in pieces.into_iter().flatten() {
                                 assert_eq!(b, (read % 251) as u8);
                                 read += 1;
                             }
@@ -580,10 +686,10 @@ mod tests {
     fn small_writes_are_joined_and_keep_their_order() {
         let shared = shared(1 << 20);
         for i in 0..100u8 {
-            assert!(matches!(shared.put_slice(&[i], None, |_| Bytes::new()), Ok(Put::Taken(1, _))));
+            assert!(matches!(put_slice(&shared, &[i], None), Ok(Put::Taken(1, _))));
         }
-        shared.put(Bytes::from_static(b"large"));
-        assert!(matches!(shared.put_slice(b"!", None, |_| Bytes::new()), Ok(Put::Taken(1, false))));
+        assert!(matches!(shared.put(Bytes::from_static(b"large"), None), Ok(Put::Taken(5, false))));
+        assert!(matches!(put_slice(&shared, b"!", None), Ok(Put::Taken(1, false))));
         let mut queue = VecDeque::new();
         assert!(!shared.collect(&mut queue));
         assert_eq!(queue.len(), 3, "a hundred writes in one piece");
@@ -594,7 +700,7 @@ mod tests {
     #[test]
     fn the_worker_is_told_once_until_it_looks() {
         let shared = shared(1 << 20);
-        let tell = || matches!(shared.put_slice(b"x", None, |_| Bytes::new()), Ok(Put::Taken(1, true)));
+        let tell = || matches!(put_slice(&shared, b"x", None), Ok(Put::Taken(1, true)));
         assert!(tell());
         assert!(!tell());
         shared.clear_dirty();
@@ -605,14 +711,50 @@ mod tests {
     fn an_error_ends_both_directions_but_not_what_has_arrived() {
         let shared = shared(1 << 20);
         shared.deliver(&mut vec![Bytes::from_static(b"last")], None, false, 4);
-        shared.put(Bytes::from_static(b"lost"));
+        assert!(matches!(shared.put(Bytes::from_static(b"lost"), None), Ok(Put::Taken(4, _))));
         shared.fail(ConnectionError::Reset);
-        assert!(matches!(shared.put(Bytes::new()), Put::End(End::Error(ConnectionError::Reset))));
+        assert!(matches!(shared.put(Bytes::new(), None), Ok(Put::End(End::Error(ConnectionError::Reset)))));
         let mut queue = VecDeque::new();
         assert!(!shared.collect(&mut queue) && queue.is_empty());
-        assert!(matches!(shared.take(&mut queue, None), Ok(Taken::Data(false))));
-        queue.clear();
-        assert!(matches!(shared.take(&mut queue, None), Ok(Taken::End(End::Error(ConnectionError::Reset)))));
+        assert!(matches!(shared.read(None, take_all), Ok(Taken::Data(_, false))));
+        assert!(matches!(shared.read(None, take_all), Ok(Taken::End(End::Error(ConnectionError::Reset)))));
         assert!(matches!(shared.wait_connected(None), Ok(Phase::Failed(ConnectionError::Reset))));
+    }
+
+    #[test]
+    fn whoever_waits_finds_what_another_reader_has_left() {
+        let shared = shared(1 << 20);
+        std::thread::scope(|scope| {
+            let waiting = scope
+                .spawn(|| shared.read(deadline(Some(Duration::from_secs(20))), |queue| queue.pop_front()));
+            while shared.inbound.data.lock().unwrap().waiters == 0 {
+                std::thread::yield_now();
+            }
+            // Another reader takes both pieces, and leaves one.
+            let mut batch = vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")];
+            let mut queue: VecDeque<Bytes> = batch.drain(..).collect();
+            assert_eq!(queue.pop_front().unwrap(), "one");
+            *shared.reading.lock().unwrap() = queue;
+            shared.set_leftover(true);
+            assert!(matches!(waiting.join().unwrap(), Ok(Taken::Data(Some(piece), false)) if piece == "two"));
+        });
+        assert!(!shared.has_unread());
+    }
+
+    #[test]
+    fn room_that_is_promised_to_one_writer_is_not_given_to_another() {
+        let shared = shared(SMALL_WRITE + 10);
+        let data = [7; SMALL_WRITE + 1];
+        let put = shared.put_slices(&[IoSlice::new(&data)], None, |data, n| {
+            // Nine bytes are left while this one copies.
+            assert!(matches!(put_slice(&shared, &[1; 20], None), Ok(Put::Taken(9, _))));
+            assert!(matches!(put_slice(&shared, &[1; 20], deadline(Some(Duration::ZERO))), Err(TimedOut)));
+            Bytes::copy_from_slice(&data[0][..n])
+        });
+        assert!(matches!(put, Ok(Put::Taken(n, _)) if n == data.len()));
+        let mut queue = VecDeque::new();
+        shared.collect(&mut queue);
+        assert_eq!(queue.iter().map(Bytes::len).sum::<usize>(), SMALL_WRITE + 10);
+        assert!(matches!(put_slice(&shared, &[1; 20], None), Ok(Put::Taken(20, _))));
     }
 }

@@ -1,23 +1,23 @@
 //! Connections.
 
+use crate::connect::StreamBuilder;
 use crate::error::Error;
 use crate::handle::Handle;
+use crate::options::Limit;
 use crate::protocol::Protocol;
-use crate::settings::connection_settings;
-use crate::shared::{End, Phase, Put, Shared, Taken, TimedOut, deadline, lock};
+use crate::shared::{End, Put, Shared, Taken, TimedOut, deadline, lock};
 use crate::stack::Stack;
-use crate::worker::{Accepted, Command, Context, Worker};
+use crate::worker::{Accepted, Context, Worker};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, Ecn};
 use umptcp_stack_core::error::{ConnectionError, SetError, SignalError};
 use umptcp_stack_core::stack::{ConnectionInfo, MptcpStatus, SubflowInfo};
-use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};
+use umptcp_types::{AddressId, ConnectionId, SubflowId};
 
 /// A connection: MPTCP, or plain TCP when the peer or the path does not support it.
 ///
@@ -27,135 +27,29 @@ use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};
 /// data of the peer's that nobody has read, or that comes later, ends the connection with a reset instead, so
 /// that the peer does not believe that they were read: read until the end of the stream if it matters.
 #[derive(Debug, Clone)]
-pub struct MptcpStream(Arc<Inner>);
+pub struct MptcpStream(pub(crate) Arc<Inner>);
 
 /// How long a reader waits for another thread to write something that can go with the SYN.
 const FAST_OPEN_PATIENCE: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
-struct Inner {
-    handle: Handle,
-    id: ConnectionId,
-    shared: Arc<Shared>,
+pub(crate) struct Inner {
+    pub(crate) handle: Handle,
+    pub(crate) id: ConnectionId,
+    pub(crate) shared: Arc<Shared>,
     local: SocketAddr,
     remote: SocketAddr,
-    reader: Mutex<VecDeque<Bytes>>,
-    /// Held while writing, so that the bytes of one write stay together.
-    writer: Mutex<()>,
-    /// In nanoseconds; 0 means none.
-    read_timeout: AtomicU64,
-    write_timeout: AtomicU64,
+    pub(crate) read_timeout: Limit,
+    pub(crate) write_timeout: Limit,
+    pub(crate) linger: Mutex<Option<Duration>>,
+    /// A read, a write or [`MptcpStream::take_error`] has reported the error that ended the connection.
+    error_reported: AtomicBool,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let unread = self.reader.get_mut().is_ok_and(|queue| !queue.is_empty());
-        self.handle.commands.send(Command::Close { id: self.id, unread });
-    }
-}
-
-/// Settings for a new connection.
-///
-/// Starts from the stack's defaults.
-#[derive(Clone, Debug)]
-pub struct StreamBuilder {
-    handle: Handle,
-    paths: Vec<PathId>,
-    local_address: Option<IpAddr>,
-    local_port: u16,
-    timeout: Option<Duration>,
-    config: ConnectionConfig,
-}
-
-impl StreamBuilder {
-    pub(crate) fn new(handle: Handle) -> Self {
-        let config = (*handle.defaults).clone();
-        StreamBuilder { handle, paths: Vec::new(), local_address: None, local_port: 0, timeout: None, config }
-    }
-
-    connection_settings!();
-
-    /// Paths to use, the first one for the initial subflow. All paths if not set.
-    pub fn paths(mut self, paths: impl IntoIterator<Item = PathId>) -> Self {
-        self.paths = paths.into_iter().collect();
-        self
-    }
-
-    /// Local address and port of the initial subflow. The stack chooses an unspecified address, or port 0,
-    /// itself.
-    pub fn local(mut self, local: SocketAddr) -> Self {
-        self.local_address = Some(local.ip()).filter(|a| !a.is_unspecified());
-        self.local_port = local.port();
-        self
-    }
-
-    /// Whether to use TCP Fast Open (RFC 7413; the socket option TCP_FASTOPEN_CONNECT). The first connection
-    /// to a server asks it for a cookie. Later connections of this stack are returned before anything is
-    /// sent: the SYN carries the first data written, which saves a round trip. If the server cannot be
-    /// reached, reading or writing reports it.
-    ///
-    /// If the network duplicates the SYN, the server may receive its data twice. Use only for idempotent
-    /// requests.
-    pub fn fast_open(mut self, on: bool) -> Self {
-        self.config.fast_open = on;
-        self
-    }
-
-    /// How long to wait for the connection to be established, per address tried.
-    pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.timeout = Some(limit);
-        self
-    }
-
-    /// Connects. Several addresses are tried in turn; the error is that of the last one.
-    pub fn connect(self, address: impl ToSocketAddrs) -> io::Result<MptcpStream> {
-        let mut last = None;
-        for remote in address.to_socket_addrs()? {
-            match self.connect_one(remote) {
-                Ok(stream) => return Ok(stream),
-                Err(e) => last = Some(e),
-            }
-        }
-        Err(last.map_or_else(
-            || io::Error::new(io::ErrorKind::InvalidInput, "the name has no address"),
-            io::Error::from,
-        ))
-    }
-
-    fn connect_one(&self, remote: SocketAddr) -> Result<MptcpStream, Error> {
-        // The first path may not have a route to the peer.
-        let routed = || self.handle.nics.upgrade().and_then(|n| n.address_towards(remote.ip()));
-        let local_address = match self.local_address {
-            None if self.paths.is_empty() => routed(),
-            chosen => chosen,
-        };
-        let mut options = ConnectOptions::new(remote).with_config(self.config.clone());
-        options.paths.clone_from(&self.paths);
-        options.local_address = local_address;
-        options.local_port = self.local_port;
-        let (id, shared) = self
-            .handle
-            .commands
-            .call(move |worker, cx| worker.connect(cx, options))?
-            .map_err(|source| Error::Connect { remote, source })?;
-        match shared.wait_connected(deadline(self.timeout)) {
-            Ok(Phase::Connected { local, remote }) => {
-                Ok(MptcpStream::new(self.handle.clone(), Accepted { id, shared, local, remote }))
-            }
-            Ok(Phase::Failed(source)) => {
-                let nics = self.handle.nics.upgrade().filter(|_| source == ConnectionError::Unreachable);
-                let nics = nics.map(|n| n.without_route(remote.ip())).unwrap_or_default();
-                Err(if nics.is_empty() {
-                    Error::Connection { remote, source }
-                } else {
-                    Error::NoRoute { remote, nics }
-                })
-            }
-            Ok(Phase::Connecting) | Err(TimedOut) => {
-                self.handle.commands.call(move |worker, cx| worker.abort(cx, id))?;
-                Err(Error::ConnectTimeout { remote })
-            }
-        }
+        let linger = *lock(&self.linger);
+        self.close(linger);
     }
 }
 
@@ -175,10 +69,10 @@ impl MptcpStream {
             shared,
             local,
             remote,
-            reader: Mutex::default(),
-            writer: Mutex::default(),
-            read_timeout: AtomicU64::new(0),
-            write_timeout: AtomicU64::new(0),
+            read_timeout: Limit::default(),
+            write_timeout: Limit::default(),
+            linger: Mutex::default(),
+            error_reported: AtomicBool::new(false),
         }))
     }
 
@@ -197,14 +91,16 @@ impl MptcpStream {
         self.0.id
     }
 
-    /// The remote address of the initial subflow.
-    pub fn peer_addr(&self) -> SocketAddr {
-        self.0.remote
+    /// The remote address of the initial subflow. Never fails; the signature is that of
+    /// [`std::net::TcpStream::peer_addr`].
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.0.remote)
     }
 
-    /// The local address of the initial subflow.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.0.local
+    /// The local address of the initial subflow. Never fails; the signature is that of
+    /// [`std::net::TcpStream::local_addr`].
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.0.local)
     }
 
     /// Another handle to the same connection.
@@ -281,7 +177,7 @@ impl MptcpStream {
         self.changed(move |_, cx| cx.stack.set_scheduler(cx.now, id, &name))
     }
 
-    fn changed(
+    pub(crate) fn changed(
         &self,
         set: impl FnOnce(&mut Worker, &mut Context<'_>) -> Result<(), SetError> + Send + 'static,
     ) -> io::Result<()> {
@@ -320,140 +216,148 @@ impl MptcpStream {
         let _ = self.0.handle.commands.call(move |worker, cx| worker.abort(cx, id));
     }
 
-    /// Time limit for reads; `None` means no limit. A read that exceeds it fails with
-    /// [`io::ErrorKind::WouldBlock`].
-    pub fn set_read_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
-        set_timeout(&self.0.read_timeout, limit)
-    }
-
-    /// Time limit for writes; `None` means no limit. A write that exceeds it fails with
-    /// [`io::ErrorKind::WouldBlock`].
-    pub fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
-        set_timeout(&self.0.write_timeout, limit)
-    }
-
-    /// Time limit for reads.
-    pub fn read_timeout(&self) -> Option<Duration> {
-        timeout(&self.0.read_timeout)
-    }
-
-    /// Time limit for writes.
-    pub fn write_timeout(&self) -> Option<Duration> {
-        timeout(&self.0.write_timeout)
-    }
-
     /// Receives some data without copying it; empty at the end of the stream.
     ///
     /// The data shares memory with the packets that carried it, so do not keep it longer than necessary.
     pub fn recv_bytes(&self) -> io::Result<Bytes> {
-        let mut queue = lock(&self.0.reader);
-        if queue.is_empty() && !self.fill(&mut queue)? {
-            return Ok(Bytes::new());
+        Ok(self.read_with(VecDeque::pop_front)?.flatten().unwrap_or_default())
+    }
+
+    /// Reads without removing what is read: the next read returns it again. Waits if there is nothing yet; 0
+    /// means the end of the stream.
+    pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
         }
-        Ok(queue.pop_front().unwrap_or_default())
+        let peeked = self.read_with(|queue| {
+            let mut done = 0;
+            for piece in queue {
+                let n = piece.len().min(buf.len() - done);
+                buf[done..done + n].copy_from_slice(&piece[..n]);
+                done += n;
+            }
+            done
+        })?;
+        Ok(peeked.unwrap_or(0))
     }
 
     /// Sends `data` without copying it. Returns once it is queued, which may have to wait for earlier data to
     /// be sent.
     pub fn send_bytes(&self, data: Bytes) -> io::Result<()> {
-        if data.is_empty() {
-            return Ok(());
-        }
-        let _writer = lock(&self.0.writer);
-        let room = self.0.shared.wait_room(deadline(self.write_timeout())).map_err(|_| Error::WouldBlock)?;
-        room.map_err(|end| self.write_error(end))?;
-        match self.0.shared.put(data) {
-            Put::Taken(_, tell) => self.look(tell),
-            Put::End(end) => return Err(self.write_error(end).into()),
+        if !data.is_empty() {
+            self.written(self.0.shared.put(data, deadline(self.0.write_timeout.get())))?;
         }
         Ok(())
     }
 
-    /// Waits for data and takes it. Returns `false` at the end of the stream.
-    fn fill(&self, queue: &mut VecDeque<Bytes>) -> Result<bool, Error> {
-        let limit = deadline(self.read_timeout());
-        if self.0.shared.stop_awaiting_data() {
+    /// The error that has ended the connection, if no read, write or earlier call has reported it (the socket
+    /// option SO_ERROR). `None` while the connection lasts and when both ends have closed it.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        let Some(source) = self.0.shared.error() else { return Ok(None) };
+        let reported = self.0.error_reported.swap(true, Ordering::Relaxed);
+        Ok((!reported).then(|| self.error(source).into()))
+    }
+
+    /// Waits for data and gives it to `take`. `None` at the end of the stream.
+    fn read_with<T>(&self, mut take: impl FnMut(&mut VecDeque<Bytes>) -> T) -> Result<Option<T>, Error> {
+        let limit = deadline(self.0.read_timeout.get());
+        let shared = &self.0.shared;
+        if shared.stop_awaiting_data() {
             // Fast Open, and nothing has been written: the server may have to speak first. Or another thread
             // is about to write.
             let patience = deadline(Some(FAST_OPEN_PATIENCE));
-            match self.0.shared.take(queue, limit.into_iter().chain(patience).min()) {
+            match shared.read(limit.into_iter().chain(patience).min(), &mut take) {
                 Err(TimedOut) => {
                     let id = self.0.id;
                     self.0.handle.commands.call(move |_, cx| cx.stack.open(cx.now, id))?;
                 }
-                taken => return self.filled(taken),
+                taken => return self.taken(taken),
             }
         }
-        self.filled(self.0.shared.take(queue, limit))
+        self.taken(shared.read(limit, take))
     }
 
-    fn filled(&self, taken: Result<Taken, TimedOut>) -> Result<bool, Error> {
+    fn taken<T>(&self, taken: Result<Taken<T>, TimedOut>) -> Result<Option<T>, Error> {
         match taken {
-            Ok(Taken::Data(tell)) => {
+            Ok(Taken::Data(result, tell)) => {
                 self.look(tell && self.0.shared.mark_dirty());
-                Ok(true)
+                Ok(Some(result))
             }
-            Ok(Taken::End(End::Finished)) => Ok(false),
-            Ok(Taken::End(End::Error(e))) => Err(self.error(e)),
+            Ok(Taken::End(End::Finished)) => Ok(None),
+            Ok(Taken::End(End::Error(e))) => Err(self.reported(e)),
             Err(TimedOut) => Err(Error::WouldBlock),
         }
+    }
+
+    fn written(&self, put: Result<Put, TimedOut>) -> Result<usize, Error> {
+        match put {
+            Ok(Put::Taken(n, tell)) => {
+                self.look(tell);
+                Ok(n)
+            }
+            Ok(Put::End(End::Finished)) => Err(self.error(ConnectionError::SendClosed)),
+            Ok(Put::End(End::Error(e))) => Err(self.reported(e)),
+            Err(TimedOut) => Err(Error::WouldBlock),
+        }
+    }
+
+    /// The application learns of the connection's error.
+    fn reported(&self, source: ConnectionError) -> Error {
+        self.0.error_reported.store(true, Ordering::Relaxed);
+        self.error(source)
     }
 
     fn look(&self, tell: bool) {
         self.0.handle.commands.look(self.0.id, tell);
     }
 
-    fn error(&self, source: ConnectionError) -> Error {
+    pub(crate) fn error(&self, source: ConnectionError) -> Error {
         Error::Connection { remote: self.0.remote, source }
-    }
-
-    fn write_error(&self, end: End) -> Error {
-        self.error(match end {
-            End::Finished => ConnectionError::SendClosed,
-            End::Error(e) => e,
-        })
     }
 }
 
 impl Read for &MptcpStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if buf.is_empty() {
+        self.read_vectored(&mut [IoSliceMut::new(buf)])
+    }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        if bufs.iter().all(|buf| buf.is_empty()) {
             return Ok(0);
         }
-        let mut queue = lock(&self.0.reader);
-        if queue.is_empty() && !self.fill(&mut queue)? {
-            return Ok(0);
-        }
-        let mut done = 0;
-        while let Some(front) = queue.front_mut() {
-            let n = front.len().min(buf.len() - done);
-            buf[done..done + n].copy_from_slice(&front[..n]);
-            done += n;
-            if n < front.len() {
-                front.advance(n);
-                break;
-            }
+        let read = self.read_with(|queue| bufs.iter_mut().map(|buf| fill(buf, queue)).sum())?;
+        Ok(read.unwrap_or(0))
+    }
+}
+
+/// Moves data from `queue` to `buf` until one is empty or the other full.
+fn fill(buf: &mut [u8], queue: &mut VecDeque<Bytes>) -> usize {
+    let mut done = 0;
+    while let Some(front) = queue.front_mut().filter(|_| done < buf.len()) {
+        let n = front.len().min(buf.len() - done);
+        buf[done..done + n].copy_from_slice(&front[..n]);
+        done += n;
+        if n < front.len() {
+            front.advance(n);
+        } else {
             queue.pop_front();
         }
-        Ok(done)
     }
+    done
 }
 
 impl Write for &MptcpStream {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        if buf.is_empty() {
+        self.write_vectored(&[IoSlice::new(buf)])
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        if bufs.iter().all(|buf| buf.is_empty()) {
             return Ok(0);
         }
-        let _writer = lock(&self.0.writer);
-        let limit = deadline(self.write_timeout());
-        match self.0.shared.put_slice(buf, limit, |piece| self.0.handle.copies.copy(piece)) {
-            Ok(Put::Taken(n, tell)) => {
-                self.look(tell);
-                Ok(n)
-            }
-            Ok(Put::End(end)) => Err(self.write_error(end).into()),
-            Err(TimedOut) => Err(Error::WouldBlock.into()),
-        }
+        let limit = deadline(self.0.write_timeout.get());
+        let copies = &self.0.handle.copies;
+        Ok(self.written(self.0.shared.put_slices(bufs, limit, |data, n| copies.copy(data, n)))?)
     }
 
     /// Does nothing: data is sent as soon as the windows allow.
@@ -466,6 +370,10 @@ impl Read for MptcpStream {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         (&*self).read(buf)
     }
+
+    fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&*self).read_vectored(bufs)
+    }
 }
 
 impl Write for MptcpStream {
@@ -473,23 +381,11 @@ impl Write for MptcpStream {
         (&*self).write(buf)
     }
 
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&*self).write_vectored(bufs)
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-fn set_timeout(to: &AtomicU64, limit: Option<Duration>) -> io::Result<()> {
-    if limit == Some(Duration::ZERO) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a time limit must not be zero"));
-    }
-    let nanos = limit.map_or(0, |l| u64::try_from(l.as_nanos()).unwrap_or(u64::MAX));
-    to.store(nanos, Ordering::Relaxed);
-    Ok(())
-}
-
-fn timeout(of: &AtomicU64) -> Option<Duration> {
-    match of.load(Ordering::Relaxed) {
-        0 => None,
-        nanos => Some(Duration::from_nanos(nanos)),
     }
 }

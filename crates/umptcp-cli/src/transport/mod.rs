@@ -166,7 +166,7 @@ impl Listener {
         match self {
             Listener::Kernel(listener, _) => listener.local_addr(),
             #[cfg(target_os = "linux")]
-            Listener::UserSpace(listener) => Ok(listener.local_address()),
+            Listener::UserSpace(listener) => listener.local_address(),
         }
     }
 }

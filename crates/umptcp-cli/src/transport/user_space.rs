@@ -218,7 +218,7 @@ impl UserSpaceListener {
         Ok(Connection::new(stream, &self.shared, &self.config))
     }
 
-    pub(crate) fn local_address(&self) -> SocketAddr {
+    pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 }
@@ -240,8 +240,8 @@ impl Connection {
     pub(crate) fn facts(&self) -> io::Result<Facts> {
         let status = self.stream.protocol()?;
         Ok(Facts {
-            local: self.stream.local_addr(),
-            remote: self.stream.peer_addr(),
+            local: self.stream.local_addr()?,
+            remote: self.stream.peer_addr()?,
             mptcp: match status {
                 Protocol::Negotiating => None,
                 other => Some(other.is_mptcp()),

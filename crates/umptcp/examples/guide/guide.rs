@@ -50,15 +50,15 @@ use umptcp::MptcpListener;
 pub(super) fn server(port: u16) -> io::Result<()> {
     let stack = start()?;
     let listener = MptcpListener::builder(&stack).backlog(64).listen(("0.0.0.0", port))?;
-    for stream in listener.incoming() {
-        let stream = stream?;
+    println!("listening on {}", listener.local_addr()?);
+    loop {
+        let (stream, client) = listener.accept()?;
         std::thread::spawn(move || {
             if let Err(error) = answer(&stream) {
-                eprintln!("{}: {error}", stream.peer_addr());
+                eprintln!("{client}: {error}");
             }
         });
     }
-    Ok(())
 }
 // ANCHOR_END: listen
 

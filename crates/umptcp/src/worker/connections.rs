@@ -284,7 +284,7 @@ impl Connections {
 
     /// No application holds this connection any more. What was written is still delivered, unless the peer
     /// has sent data that nobody has read: it must not believe that they were (RFC 2525 §2.17, as Linux).
-    pub(super) fn detach(&mut self, cx: &mut Context<'_>, id: ConnectionId, unread: bool) {
+    pub(super) fn detach(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.detached = true;
         if entry.ended {
@@ -292,7 +292,7 @@ impl Connections {
             self.entries.remove(&id);
             return;
         }
-        let unread = unread || entry.shared.has_unread();
+        let unread = entry.shared.has_unread();
         entry.shared.end_writing(End::Finished);
         if unread {
             self.abort(cx, id);
@@ -303,16 +303,21 @@ impl Connections {
         }
     }
 
+    /// Bytes written that the peer has not acknowledged.
+    pub(super) fn unacknowledged(&self, cx: &mut Context<'_>, id: ConnectionId) -> u64 {
+        self.entries.get(&id).map_or(0, Entry::unsent) + in_stack(cx, id)
+    }
+
     /// The stack is being stopped: closes the connection as if the application had dropped it. Returns the
     /// bytes that this gives up.
     pub(super) fn finish(&mut self, cx: &mut Context<'_>, id: ConnectionId) -> u64 {
+        let left = self.unacknowledged(cx, id);
         let Some(entry) = self.entries.get_mut(&id) else { return 0 };
-        let left = entry.unsent() + in_stack(cx, id);
         if entry.shared.is_connecting() {
             self.abort(cx, id);
             return left;
         }
-        self.detach(cx, id, false);
+        self.detach(cx, id);
         let goes_on = self.entries.contains_key(&id) || self.orphans.last() == Some(&id);
         if goes_on { 0 } else { left }
     }

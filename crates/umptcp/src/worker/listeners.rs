@@ -60,6 +60,10 @@ impl ListenerShared {
         }
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.queue).closed
+    }
+
     /// Closes the queue. Returns the connections that were waiting.
     pub(crate) fn close(&self) -> VecDeque<Accepted> {
         let mut queue = lock(&self.queue);

@@ -33,8 +33,8 @@ type Job = Box<dyn FnOnce(&mut Worker, &mut Context<'_>) + Send>;
 pub(crate) enum Command {
     /// There is something to do for this connection: data to send, room to receive, a direction to close.
     Look(ConnectionId),
-    /// The last handle of a connection is gone. `unread`: with data that nobody has read.
-    Close { id: ConnectionId, unread: bool },
+    /// The last handle of a connection is gone.
+    Close(ConnectionId),
     /// A listener's queue has room again.
     Refill(ListenerId),
     /// The listener has been dropped.
@@ -91,6 +91,11 @@ impl Worker {
     /// Ends a connection at once.
     pub(crate) fn abort(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
         self.connections.abort(cx, id);
+    }
+
+    /// Something that was written has not been acknowledged.
+    pub(crate) fn has_unacknowledged(&self, cx: &mut Context<'_>, id: ConnectionId) -> bool {
+        self.connections.unacknowledged(cx, id) > 0
     }
 
     /// What the stack knows of a connection; what it last knew when it has ended.
@@ -189,7 +194,7 @@ impl Handler<Stack> for Worker {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Look(id) => self.connections.look(cx, id),
-                Command::Close { id, unread } => self.connections.detach(cx, id, unread),
+                Command::Close(id) => self.connections.detach(cx, id),
                 Command::Refill(id) => self.listeners.refill(cx, &mut self.connections, id),
                 Command::Unlisten(id) => self.listeners.unlisten(cx, &mut self.connections, id),
                 Command::Run(job) => job(self, cx),
