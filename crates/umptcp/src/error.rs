@@ -85,6 +85,11 @@ pub enum Error {
         /// Bytes without an acknowledgement.
         bytes: u64,
     },
+    /// This process may not set up paths on the host's NICs.
+    #[error(
+        "no permission to set up paths on this host's NICs: run the program as root (`sudo`), or in a user and network namespace"
+    )]
+    NotPermitted,
     /// The stack has been stopped.
     #[error("the stack has been stopped")]
     Stopped,
@@ -120,6 +125,7 @@ impl Error {
                 SetError::NotFound => ErrorKind::NotConnected,
                 SetError::UnknownName { .. } => ErrorKind::InvalidInput,
             },
+            Error::NotPermitted => ErrorKind::PermissionDenied,
             Error::Stopped | Error::ListenerClosed => ErrorKind::NotConnected,
             Error::WouldBlock => ErrorKind::WouldBlock,
         }

@@ -22,8 +22,29 @@ pub(crate) struct Nics {
     set: Mutex<PathSet>,
     /// How many listeners use each port.
     ports: Mutex<HashMap<u16, usize>>,
-    /// Whether NICs that become usable later get paths too.
-    adopt: bool,
+    /// NICs that become usable later and then get paths, too.
+    wanted: Mutex<Wanted>,
+}
+
+/// NICs that have no path yet.
+enum Wanted {
+    /// Any.
+    All,
+    /// These, which were named and not usable.
+    Named(Vec<PathSpec>),
+}
+
+impl Wanted {
+    /// What to set up on `nic`, which has become usable, if it is wanted.
+    fn take(&mut self, nic: &str) -> Option<PathSpec> {
+        match self {
+            Wanted::All => Some(PathSpec::new(nic)),
+            Wanted::Named(specs) => {
+                let at = specs.iter().position(|spec| spec.device == nic)?;
+                Some(specs.remove(at))
+            }
+        }
+    }
 }
 
 struct NicPath {
@@ -45,16 +66,26 @@ enum Place {
 }
 
 impl Nics {
-    /// Sets up a path for each of `specs`, or for each usable NIC when there are none.
+    /// Sets up a path for each of `specs`, or for each usable NIC when there are none. Of several `specs`, those
+    /// whose NIC is not usable now get their path when it is.
     pub(crate) fn set_up(specs: &[PathSpec], options: &SetupOptions) -> io::Result<Arc<Nics>> {
-        let mut set = paths::set_up(specs, options).map_err(io_error)?;
+        if !may_administer() {
+            return Err(Error::NotPermitted.into());
+        }
+        let (mut set, wanted) = match specs {
+            [] => (paths::set_up(&[], options).map_err(io_error)?, Wanted::All),
+            specs => {
+                let (set, missing) = set_up_named(specs, options).map_err(io_error)?;
+                (set, Wanted::Named(missing))
+            }
+        };
         let paths = set.paths.drain(..).map(NicPath::new).collect();
         let ports = options.listen_ports.iter().map(|p| (*p, 1)).collect();
         Ok(Arc::new(Nics {
             paths: Mutex::new(paths),
             set: Mutex::new(set),
             ports: Mutex::new(ports),
-            adopt: specs.is_empty(),
+            wanted: Mutex::new(wanted),
         }))
     }
 
@@ -166,9 +197,14 @@ impl Nics {
                 }
                 Ok(())
             }
-            PathChange::NewNic(nic) if self.adopt => {
+            PathChange::NewNic(nic) => {
+                let Some(spec) = lock(&self.wanted).take(&nic.name) else { return Ok(()) };
                 tracing::info!(nic = nic.name, "a NIC has become usable");
-                let mut path = NicPath::new(lock(&self.set).add(&PathSpec::new(nic.name)).map_err(io_error)?);
+                let added = lock(&self.set).add(&spec);
+                if let (Err(_), Wanted::Named(specs)) = (&added, &mut *lock(&self.wanted)) {
+                    specs.push(spec);
+                }
+                let mut path = NicPath::new(added.map_err(io_error)?);
                 path.attach(commands)?;
                 paths.push(path);
                 Ok(())
@@ -180,7 +216,7 @@ impl Nics {
                 _ => Ok(()),
             },
             // The stack notices silence by itself; the driver has logged the cause.
-            PathChange::Silent { .. } | PathChange::NewNic(_) => Ok(()),
+            PathChange::Silent { .. } => Ok(()),
         }
     }
 }
@@ -225,6 +261,49 @@ impl NicPath {
         self.place = Place::Aside(commands.remove_path(id)?);
         Ok(())
     }
+}
+
+/// Sets up a path for each of `specs` whose NIC is usable now, at least for one. Returns the others.
+fn set_up_named(specs: &[PathSpec], options: &SetupOptions) -> Result<(PathSet, Vec<PathSpec>), DriverError> {
+    let mut set: Option<PathSet> = None;
+    let mut missing: Vec<(&PathSpec, DriverError)> = Vec::new();
+    for spec in specs {
+        let added = match &mut set {
+            Some(set) => set.add(spec).map(|path| set.paths.push(path)),
+            None => paths::set_up(std::slice::from_ref(spec), options).map(|first| set = Some(first)),
+        };
+        match added {
+            Ok(()) => {}
+            Err(error) if may_pass(&error) => missing.push((spec, error)),
+            Err(error) => return Err(error),
+        }
+    }
+    let Some(set) = set else {
+        let first = missing.into_iter().next().map(|(_, error)| error);
+        return Err(first.unwrap_or(DriverError::NoDevice { seen: Vec::new() }));
+    };
+    for (spec, error) in &missing {
+        tracing::warn!(device = spec.device, %error, "starting without this device; it is used once it can be");
+    }
+    Ok((set, missing.into_iter().map(|(spec, _)| spec.clone()).collect()))
+}
+
+/// Whether the NIC is as it should be at another time: down, unplugged, without a lease.
+fn may_pass(error: &DriverError) -> bool {
+    matches!(
+        error,
+        DriverError::DeviceDown { .. } | DriverError::NoAddress { .. } | DriverError::NoRoute { .. }
+    )
+}
+
+/// Whether this thread has CAP_NET_ADMIN, without which each step would fail with its own message. True if that
+/// cannot be found out.
+fn may_administer() -> bool {
+    const NET_ADMIN: u32 = 12;
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    effective.is_none_or(|set| set >> NET_ADMIN & 1 == 1)
 }
 
 /// Runs until the set of paths is dropped.

@@ -107,6 +107,9 @@ impl StackBuilder {
     /// Requires CAP_NET_ADMIN. The stack follows NICs that go down, come back or change their addresses, and
     /// uses new ones if it was given an empty list. [`Stack::listen`] accepts connections to the NICs'
     /// addresses. With translated paths, local ports are taken from the range reserved for them.
+    ///
+    /// Of several NICs, those that are down or have no address or route yet are used once they can be; a
+    /// warning says so.
     pub fn nics<S: Into<PathSpec>>(mut self, nics: impl IntoIterator<Item = S>) -> Self {
         self.nics.get_or_insert_default().extend(nics.into_iter().map(Into::into));
         self

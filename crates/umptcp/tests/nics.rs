@@ -222,6 +222,34 @@ fn a_nic_that_loses_its_only_address_for_a_while_is_used_again_by_a_server() {
 }
 
 #[test]
+fn of_several_named_nics_one_that_is_down_is_used_once_it_is_up() {
+    let (done_tx, done) = mpsc::channel::<()>();
+    let client = move || {
+        ip("link set c1 down");
+        let e = Stack::builder().nics(["c1"]).start().unwrap_err();
+        assert!(e.to_string().contains("ip link set c1 up"), "with no other it is an error: {e}");
+        for named in [["c0", "c1"], ["c1", "c0"]] {
+            ip("link set c1 down");
+            let stack = Stack::builder().nics(named).start().unwrap();
+            let names = || {
+                let mut names: Vec<String> =
+                    stack.paths().unwrap().into_iter().map(|path| path.name).collect();
+                names.sort();
+                names
+            };
+            assert_eq!(names(), ["c0"]);
+            ip("link set c1 up");
+            wait_for("the other NIC is used", || names() == ["c0", "c1"]);
+        }
+        let e = Stack::builder().nics(["c0", "nosuch0"]).start().unwrap_err();
+        assert_eq!(e.kind(), std::io::ErrorKind::NotFound, "a name that nothing has is a mistake: {e}");
+        nothing_left();
+        drop(done_tx);
+    };
+    two_hosts(client, move || assert!(done.recv().is_err()));
+}
+
+#[test]
 fn errors_of_nics_are_said_plainly() {
     let (done_tx, done) = mpsc::channel::<()>();
     let client = move || {

@@ -86,9 +86,14 @@ impl Known<'_> {
         found.ok_or_else(|| DriverError::NoPrivateAddress { device: nic.name.clone() })
     }
 
-    /// Checks an address that the user has chosen for the stack.
-    pub(super) fn check(&self, nic: &Link, address: IpAddr) -> Result<(), DriverError> {
+    /// Checks an address that the user has chosen for the stack. `translated`: the network never sees it.
+    pub(super) fn check(&self, nic: &Link, address: IpAddr, translated: bool) -> Result<(), DriverError> {
         if let Some(reason) = unusable_because(&address) {
+            return Err(DriverError::BadAddress { address, reason: reason.into() });
+        }
+        if translated && !is_private(&address) {
+            let reason = "it is a public address, and its owner could not be reached any more; with mode=nat choose a \
+                          private one, or leave address= out";
             return Err(DriverError::BadAddress { address, reason: reason.into() });
         }
         if let Some(own) = self.addresses.iter().find(|a| a.address() == address) {
@@ -119,10 +124,38 @@ impl Known<'_> {
         self.addresses.iter().filter(move |a| a.index == index && a.net.contains(&address))
     }
 
+    /// The devices that are up and have a subnet with `address`, where another host may have it.
+    pub(super) fn links_of(&self, address: &IpAddr) -> impl Iterator<Item = &Link> {
+        let up = self.links.iter().filter(|l| l.up && l.carrier && !l.loopback);
+        up.filter(move |l| self.in_subnet(l, address))
+    }
+
     /// Whether `address` is in one of the NIC's subnets, where hosts will resolve it by ARP or neighbour
     /// discovery.
     pub(super) fn in_subnet(&self, nic: &Link, address: &IpAddr) -> bool {
         self.subnets(nic, address).next().is_some()
+    }
+}
+
+/// Whether nobody owns the address in the internet: for private use (RFC 1918, RFC 6598, RFC 4193), benchmarks (RFC
+/// 2544, RFC 5180) or documentation (RFC 5737, RFC 3849).
+fn is_private(address: &IpAddr) -> bool {
+    const V4: [(Ipv4Addr, u32); 8] = [
+        (Ipv4Addr::new(10, 0, 0, 0), 8),
+        (Ipv4Addr::new(100, 64, 0, 0), 10),
+        (Ipv4Addr::new(172, 16, 0, 0), 12),
+        (Ipv4Addr::new(192, 168, 0, 0), 16),
+        (Ipv4Addr::new(198, 18, 0, 0), 15),
+        (Ipv4Addr::new(192, 0, 2, 0), 24),
+        (Ipv4Addr::new(198, 51, 100, 0), 24),
+        (Ipv4Addr::new(203, 0, 113, 0), 24),
+    ];
+    match address {
+        IpAddr::V4(a) => V4.iter().any(|(net, bits)| (a.to_bits() ^ net.to_bits()) >> (32 - bits) == 0),
+        IpAddr::V6(a) => {
+            let s = a.segments();
+            a.is_unique_local() || (s[0] == 0x2001 && (s[1] == 0x0db8 || (s[1], s[2]) == (2, 0)))
+        }
     }
 }
 
@@ -238,12 +271,38 @@ mod tests {
             ("2001:db8::", "anycast"),
             ("127.0.0.1", "loopback"),
         ] {
-            let error = known.check(&links[0], address.parse().unwrap()).unwrap_err().to_string();
-            assert!(error.contains(text), "{address}: {error}");
+            for translated in [false, true] {
+                let error = known.check(&links[0], address.parse().unwrap(), translated).unwrap_err();
+                assert!(error.to_string().contains(text), "{address}: {error}");
+            }
         }
         for address in ["192.0.2.2", "198.51.100.0", "2001:db8::2"] {
-            known.check(&links[0], address.parse().unwrap()).unwrap();
+            known.check(&links[0], address.parse().unwrap(), false).unwrap();
         }
+    }
+
+    #[test]
+    fn only_addresses_that_nobody_owns_are_hidden_behind_translation() {
+        let links = [nic()];
+        let known = Known { links: &links, addresses: &[], routes: &[] };
+        for address in ["8.8.8.8", "100.128.0.1", "172.32.0.1", "192.0.3.1", "2606:4700::1", "2001:3::1"] {
+            let error = known.check(&links[0], address.parse().unwrap(), true).unwrap_err().to_string();
+            assert!(error.contains("public address"), "{address}: {error}");
+            known.check(&links[0], address.parse().unwrap(), false).unwrap();
+        }
+        for address in ["10.9.8.7", "100.127.0.1", "172.31.0.1", "198.19.0.1", "203.0.113.7", "fd00::1"] {
+            known.check(&links[0], address.parse().unwrap(), true).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_subnet_counts_where_it_is() {
+        let links = [nic(), Link { up: false, ..nic() }, Link { index: 3, ..nic() }];
+        let addresses = [host_address("192.0.2.1/24")];
+        let known = Known { links: &links[1..], addresses: &addresses, routes: &[] };
+        assert_eq!(known.links_of(&"192.0.2.2".parse().unwrap()).count(), 0, "a device that is down");
+        let known = Known { links: &links, addresses: &addresses, routes: &[] };
+        assert_eq!(known.links_of(&"192.0.2.2".parse().unwrap()).count(), 1);
         assert!(known.in_subnet(&links[0], &"192.0.2.2".parse().unwrap()));
         assert!(!known.in_subnet(&links[0], &"198.51.100.1".parse().unwrap()));
     }

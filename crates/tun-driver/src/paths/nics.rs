@@ -135,14 +135,29 @@ fn lacking(link: &Link, addresses: &[IpAddr]) -> Option<&'static str> {
     }
 }
 
+/// A device that cannot carry a path, or does so only if named.
+pub(super) struct Unused {
+    pub(super) name: String,
+    pub(super) reason: &'static str,
+}
+
+impl Unused {
+    /// It has everything but a route, which its user may not know to be missing.
+    pub(super) fn lacks_only_a_route(&self) -> bool {
+        self.reason == NO_ROUTE
+    }
+}
+
+const NO_ROUTE: &str = "no route";
+
 /// The devices that can carry a path, and why the others cannot.
-pub(super) fn usable(snapshot: &Snapshot) -> (Vec<NicInfo>, Vec<String>) {
+pub(super) fn usable(snapshot: &Snapshot) -> (Vec<NicInfo>, Vec<Unused>) {
     let (mut found, mut others) = (Vec::new(), Vec::new());
     for link in &snapshot.links {
         let addresses = snapshot.translatable(link.index);
         let destinations = snapshot.destinations(link.index);
-        match lacking(link, &addresses).or_else(|| destinations.is_empty().then_some("no route")) {
-            Some(reason) => others.push(format!("{}: {reason}", link.name)),
+        match lacking(link, &addresses).or_else(|| destinations.is_empty().then_some(NO_ROUTE)) {
+            Some(reason) => others.push(Unused { name: link.name.clone(), reason }),
             None => found.push(info(link, addresses, destinations)),
         }
     }

@@ -248,12 +248,20 @@ pub fn set_up(specs: &[PathSpec], options: &SetupOptions) -> Result<PathSet, Dri
     let specs = if all_or_nothing {
         specs
     } else {
-        let (usable, seen) = apart(async || {
+        let (usable, others) = apart(async || {
             let netlink = connect()?;
             Ok(nics::usable(&nics::Snapshot::take(&netlink).await?))
         })?;
         if usable.is_empty() {
+            let seen = others.iter().map(|other| format!("{}: {}", other.name, other.reason)).collect();
             return Err(DriverError::NoDevice { seen });
+        }
+        for other in others.iter().filter(|other| other.lacks_only_a_route()) {
+            let device = &other.name;
+            tracing::warn!(
+                device,
+                "not used, because it has no route; add one (`ip route add ... dev {device}`)"
+            );
         }
         chosen = usable.iter().map(|nic| PathSpec::new(&nic.name)).collect();
         &chosen

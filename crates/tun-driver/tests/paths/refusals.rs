@@ -34,6 +34,7 @@ fn devices_that_cannot_carry_a_path() {
         ("eth0,address=10.0.0.2,mode=routed", "already taken"),
         ("eth0,address=10.0.0.255,mode=routed", "broadcast"),
         ("eth0,address=10.1.0.2", "already taken"),
+        ("eth0,address=8.8.8.8", "public address"),
     ] {
         // The first path is set up and then undone.
         let error = refusal(client, &["eth1", spec], &options());
@@ -59,6 +60,9 @@ fn an_address_that_another_host_of_the_subnet_has() {
     for (address, own) in [("10.0.0.8", "10.0.0.9"), ("2001:db8:a0::8", "2001:db8:a0::9")] {
         network.server.address("eth0", &format!("{address}/32"));
         let error = refusal(&network.client, &[&format!("eth0,address={address},mode=routed")], &options());
+        assert!(error.contains("another host on the link of eth0"), "{error}");
+        // Translated, and by way of another NIC: nobody on the link would notice.
+        let error = refusal(&network.client, &[&format!("eth1,address={address}")], &options());
         assert!(error.contains("another host on the link of eth0"), "{error}");
         // Only a fresh answer counts, not an old neighbour entry.
         network.client.ip(&format!("neighbour replace {own} dev eth0 lladdr 02:00:00:00:00:01 nud stale"));

@@ -309,7 +309,7 @@ impl Manager {
         let translatable = snapshot.translatable(nic.index);
         let mut chosen = Chosen { addresses: spec.addresses.clone(), ..Chosen::default() };
         for &address in &spec.addresses {
-            known.check(nic, address)?;
+            known.check(nic, address, spec.mode == Mode::Nat)?;
             if !routed(address.is_ipv6()) {
                 let family = if address.is_ipv6() { " for IPv6" } else { " for IPv4" };
                 return Err(DriverError::NoRoute { device: device(), family });
@@ -345,18 +345,24 @@ impl Manager {
         Ok(chosen)
     }
 
-    /// Checks that no other host has an address that the NIC will answer for. This takes a second, so other instances
-    /// are not kept waiting meanwhile.
+    /// Checks that no other host has an address that was chosen for the stack. Also with translation, where nobody on
+    /// the link would notice: packets to the owner of the address would come to the stack instead. This takes a
+    /// second, so other instances are not kept waiting meanwhile.
     async fn check_links(&self, spec: &PathSpec, snapshot: &Snapshot) -> Result<(), DriverError> {
-        if spec.mode == Mode::Nat {
-            return Ok(());
-        }
         let nic = nics::named(snapshot, &spec.device)?;
         let Chosen { addresses, .. } = self.choose_addresses(spec, nic, snapshot)?;
         let known =
             Known { links: &snapshot.links, addresses: &snapshot.addresses, routes: &snapshot.routes };
-        let near = addresses.into_iter().filter(|a| known.in_subnet(nic, a));
-        let checks = near.map(|address| addresses::check_link(&self.netlink, nic, address));
+        let given = addresses.iter().filter(|a| spec.addresses.contains(a));
+        let links = given.flat_map(|address| known.links_of(address).map(move |link| (link, *address)));
+        let checks = links.map(async |(link, address)| {
+            match addresses::check_link(&self.netlink, link, address).await {
+                Err(error @ DriverError::AddressTaken { .. }) => Err(error),
+                // The NIC will have to answer for it. Other devices need not know neighbours.
+                Err(error) if link.index == nic.index && spec.mode == Mode::Routed => Err(error),
+                _ => Ok(()),
+            }
+        });
         futures::future::try_join_all(checks).await.map(drop)
     }
 
