@@ -14,6 +14,11 @@ pub(crate) fn say(text: &str) {
     let _ = write(io::stderr().lock(), text);
 }
 
+/// Whether the user's environment allows colours (<https://no-color.org>).
+pub(crate) fn colours_allowed() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 /// An error with its causes in one line. Causes that the error already quotes are not repeated.
 pub(crate) fn describe(error: &anyhow::Error) -> String {
     let texts: Vec<String> = error.chain().map(ToString::to_string).collect();

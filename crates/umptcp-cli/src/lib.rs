@@ -14,6 +14,7 @@ mod bench;
 mod console;
 mod data;
 mod demo;
+mod failure;
 mod generate;
 mod netcat;
 mod registry;
@@ -21,19 +22,17 @@ mod session;
 mod sim;
 mod transport;
 mod units;
-mod usage;
 
 pub use registry::Registry;
 
 use args::{BenchSide, Cli, Command};
 use clap::{CommandFactory as _, FromArgMatches as _};
+use failure::{Class, Described, usage};
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
-use usage::{Usage, usage};
 
-/// Runs the program with the process's arguments and returns its exit code: 0 on success, 1 on failure, 2 for
-/// invalid arguments, 128 plus the signal's number if a signal ended it.
+/// Runs the program with the process's arguments and returns its exit code, which `umptcp --help` explains.
 ///
 /// Call it before the process starts other threads: `demo` creates a user namespace, which the kernel allows
 /// only in single-threaded processes.
@@ -51,15 +50,22 @@ pub fn main_with(registry: Registry) -> ExitCode {
         };
     if let Err(error) = start_logging(cli.verbose) {
         console::say(&format!("umptcp: {}", console::describe(&error)));
-        return ExitCode::from(2);
+        return ExitCode::from(Class::of(&error).code());
     }
+    let json = cli.command.prints_json();
     let result = run(cli, &registry);
     session::wait_if_ending();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let class = Class::of(&error);
+            // A result that shows corrupted data has been printed.
+            if json && class != Class::Data {
+                // The exit code says it, too.
+                let _ = console::print(&serde_json::json!({ "error": Described::new(&error) }).to_string());
+            }
             console::say(&format!("umptcp: {}", console::describe(&error)));
-            ExitCode::from(if error.chain().any(|e| e.is::<Usage>()) { 2 } else { 1 })
+            ExitCode::from(class.code())
         }
     }
 }
@@ -93,7 +99,8 @@ fn start_logging(verbose: u8) -> anyhow::Result<()> {
             .map_err(|e| usage(format!("UMPTCP_LOG={text:?}: {e}; use for example info or umptcp=debug")))?,
         _ => EnvFilter::new(match verbose {
             0 => "warn",
-            1 => "info",
+            // What is changed on the host for the paths is a detail.
+            1 => "info,umptcp_tun_driver=warn",
             2 => "debug",
             _ => "trace",
         }),
@@ -101,7 +108,7 @@ fn start_logging(verbose: u8) -> anyhow::Result<()> {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+        .with_ansi(std::io::stderr().is_terminal() && console::colours_allowed());
     // The calling program may already have a subscriber, which stays in place.
     let _ = subscriber.try_init();
     Ok(())

@@ -2,6 +2,7 @@
 
 use crate::args::{ConnectArgs, ListenArgs};
 use crate::console::say;
+use crate::failure::usage;
 use crate::registry::Registry;
 use crate::session::Session;
 use crate::transport::{self, Stream, Transport};
@@ -17,7 +18,7 @@ pub(crate) fn listen(args: &ListenArgs, registry: &Registry, verbose: bool) -> a
     let transport = Transport::open(&args.stack, registry, &session)?;
     let listener = transport.listen(args.address)?;
     if verbose {
-        say(&format!("listening on {}", listener.local_address()?));
+        say(&format!("listening on {}{}", listener.local_address()?, over(&transport)));
     }
     let stream = listener.accept().context("cannot accept a connection")?;
     // Only one connection: refuse further clients instead of letting them wait.
@@ -27,12 +28,24 @@ pub(crate) fn listen(args: &ListenArgs, registry: &Registry, verbose: bool) -> a
 }
 
 pub(crate) fn connect(args: &ConnectArgs, registry: &Registry, verbose: bool) -> anyhow::Result<()> {
-    let remotes = transport::resolve(&args.host, args.port, &args.target)?;
+    let (host, port) = args.host.with(args.port, None).map_err(usage)?;
+    let remotes = transport::resolve(host, port, &args.target)?;
     let session = Session::start()?;
     let transport = Transport::open(&args.stack, registry, &session)?;
+    if verbose {
+        say(&format!("connecting to {}{}", args.host, over(&transport)));
+    }
     let stream = transport.connect(&remotes, args.target.timeout)?;
     relay(stream, verbose)?;
     transport.close()
+}
+
+/// The paths that the connection may use, to follow a statement.
+fn over(transport: &Transport) -> String {
+    match transport.paths() {
+        paths if paths.is_empty() => String::new(),
+        paths => format!(" over {}", paths.join(", ")),
+    }
 }
 
 /// Copies in both directions until both have ended or one has failed.

@@ -1,6 +1,6 @@
 //! Algorithms that can be chosen by name.
 
-use crate::usage::usage;
+use crate::failure::usage;
 use std::fmt::Write as _;
 
 /// The congestion controllers and schedulers that the program offers.

@@ -49,7 +49,11 @@ fn mistakes_get_exit_code_2_and_a_message_that_helps() {
         ("listen", "<PORT|ADDRESS:PORT>"),
         ("listen nowhere", "ADDRESS:PORT"),
         ("listen 70000", "PORT"),
-        ("connect localhost", "<PORT>"),
+        ("connect localhost", "localhost:PORT"),
+        ("connect localhost:80 81", "twice"),
+        ("connect localhost:http", "HOST:PORT"),
+        ("connect [::1]80", "[2001:db8::1]:PORT"),
+        ("bench client localhost:80 81", "twice"),
         ("connect localhost 99999", "99999"),
         ("connect localhost 80 --stack bsd", "kernel-mptcp"),
         ("connect localhost 80 --path eth0,mode=bridge", "nat"),
@@ -84,6 +88,38 @@ fn mistakes_get_exit_code_2_and_a_message_that_helps() {
     let out = run(umptcp().args(["listen", "--stack", "kernel-tcp", "1"]).env("UMPTCP_LOG", "a=b=c"));
     assert_eq!(out.code, 2);
     assert!(out.stderr.contains("UMPTCP_LOG"), "{}", out.stderr);
+}
+
+#[test]
+fn the_exit_code_says_what_kind_of_failure_it_was() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = port.local_addr().unwrap().to_string();
+    // A port that nothing listens on: one that was free a moment ago.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    for (arguments, code, class) in [
+        (&["listen", "--stack", "kernel-tcp", &busy][..], 3, "host"),
+        (&["connect", "--stack", "kernel-tcp", "nowhere.invalid:80"], 4, "name"),
+        (&["connect", "--stack", "kernel-tcp", &free], 5, "connect"),
+        (&["bench", "client", "--stack", "kernel-tcp", "nowhere.invalid", "--json"], 4, "name"),
+        (&["bench", "client", "--stack", "kernel-tcp", &free, "--json"], 5, "connect"),
+        (&["bench", "client", "--json", "--count", "3", &free], 2, "usage"),
+        (&["bench", "server", "--stack", "kernel-tcp", &busy, "--json"], 3, "host"),
+    ] {
+        let out = run(umptcp().args(arguments));
+        assert_eq!(out.code, code, "{arguments:?}: {}", out.stderr);
+        assert!(out.stderr.starts_with("umptcp: "), "{arguments:?}: {}", out.stderr);
+        if arguments.contains(&"--json") {
+            let found: serde_json::Value = serde_json::from_str(&out.stdout).unwrap();
+            assert_eq!(found["error"]["class"], class, "{found}");
+            assert_eq!(found["error"]["exit_code"], code, "{found}");
+            let message = found["error"]["message"].as_str().unwrap();
+            assert_eq!(out.stderr.trim_end(), format!("umptcp: {message}"));
+        } else {
+            assert_eq!(out.stdout, "");
+        }
+    }
+    let manual = run(umptcp().arg("man")).stdout;
+    assert!(manual.contains("Exit codes:") && run(umptcp().arg("--help")).stdout.contains("Exit codes:"));
 }
 
 #[test]

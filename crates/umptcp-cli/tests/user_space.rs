@@ -156,17 +156,99 @@ fn signals_and_failures_leave_nothing_behind() {
     assert_eq!(server.wait().0, Some(128 + 2));
     network.assert_clean();
 
-    let fails = |arguments: &[&str], names: &str| {
+    let fails = |arguments: &[&str], names: &str, code: i32| {
         let out = run(network.client.umptcp().args(arguments));
-        assert_eq!(out.code, 1, "{arguments:?}: {}", out.stderr);
+        assert_eq!(out.code, code, "{arguments:?}: {}", out.stderr);
         assert!(out.stderr.contains(names), "{arguments:?}: {names:?} is missing in {}", out.stderr);
         network.assert_clean();
     };
     let path = "nic,address=10.77.1.2,mode=routed";
-    fails(&["connect", KERNEL, "9", "--path", path], "nothing listens");
-    fails(&["connect", "10.77.1.77", "9", "--path", path, "--timeout", "5"], "10.77.1.77");
-    fails(&["connect", KERNEL, "9", "--path", "nix0,address=10.77.1.2,mode=routed"], "available: lo, nic");
-    fails(&["connect", KERNEL, "9", "--path", "nic,address=10.77.1.1,mode=routed"], "taken");
-    fails(&["connect", KERNEL, "9", "--path", path, "--pcap", "/nowhere/x.pcapng"], "/nowhere/x.pcapng");
-    fails(&["connect", "fd00::1", "9", "--path", path], "fd00::1");
+    fails(&["connect", KERNEL, "9", "--path", path], "nothing listens", 5);
+    fails(&["connect", "10.77.1.77", "9", "--path", path, "--timeout", "5"], "10.77.1.77", 5);
+    fails(&["connect", KERNEL, "9", "--path", "nix0,address=10.77.1.2,mode=routed"], "available: lo, nic", 3);
+    fails(&["connect", KERNEL, "9", "--path", "nic,address=10.77.1.1,mode=routed"], "taken", 3);
+    fails(&["connect", KERNEL, "9", "--path", path, "--pcap", "/nowhere/x.pcapng"], "/nowhere/x.pcapng", 3);
+    fails(&["connect", "fd00::1", "9", "--path", path], "fd00::1", 5);
+}
+
+#[test]
+fn a_server_that_serves_once_serves_any_measurement_and_no_second() {
+    let network = TestNetwork::new();
+    for mode in [&["--mode", "connections", "--count", "30"][..], &["--bytes", "100k"]] {
+        let mut command = network.server.umptcp();
+        command.args(["bench", "server", "--stack", "kernel-mptcp", "--once", "--json"]);
+        let server = Server::start(&mut command);
+        // The port beside the host, in the same argument.
+        let target = format!("{KERNEL}:8684");
+        let found = json(&run(network.user_space(&["bench", "client", &target, "--json"]).args(mode)));
+        let connections = &found["server"]["connections"];
+        assert_eq!(connections, &if mode.contains(&"connections") { 30.into() } else { Value::Null });
+        assert_eq!(found["error"], Value::Null);
+        let (code, reports) = server.wait();
+        assert_eq!((code, reports.lines().count()), (Some(0), 1), "{reports}");
+    }
+}
+
+#[test]
+fn a_failed_measurement_is_reported_as_json() {
+    let network = TestNetwork::new();
+    let mut command = network.server.umptcp();
+    command.args(["bench", "server", "--stack", "kernel-tcp", "--once", "--json"]);
+    let server = Server::start(&mut command);
+    let mut client = network.server.umptcp();
+    client.args(["connect", "--stack", "kernel-tcp", "127.0.0.1:8684"]).stdin(Stdio::piped());
+    let mut client = client.stdout(Stdio::null()).spawn().unwrap();
+    client.stdin.take().unwrap().write_all(&[b'x'; 48]).unwrap();
+    client.wait().unwrap();
+    let (code, report) = server.wait();
+    // Then comes the reason for the exit code.
+    let report: Value = serde_json::from_str(report.lines().next().unwrap()).unwrap();
+    assert_eq!((code, &report["error"]["class"]), (Some(1), &"other".into()), "{report}");
+    assert!(report["client"].as_str().unwrap().contains("127.0.0.1"), "{report}");
+}
+
+#[test]
+fn little_is_said_unless_it_was_asked_for() {
+    let network = TestNetwork::new();
+    let server = Server::start(network.server.umptcp().args(["bench", "server", "--stack", "kernel-mptcp"]));
+    let connect = ["connect", "10.77.1.9:8684"];
+    let out = run(network.user_space(&connect).args(["--timeout", "5"]));
+    assert_eq!(out.stderr, "");
+    let out = run(network.user_space(&connect).arg("-v"));
+    let lines: Vec<&str> = out.stderr.lines().collect();
+    assert_eq!(lines[0], "connecting to 10.77.1.9:8684 over nic");
+    assert!(lines[1].starts_with("connected: 10.77.1.2:"), "{}", out.stderr);
+    assert!(!out.stderr.contains("setting"), "what is changed on the host is a detail: {}", out.stderr);
+    drop(server);
+}
+
+#[test]
+fn a_nic_without_a_route_is_named_and_colours_are_left_out_if_unwanted() {
+    let network = TestNetwork::new();
+    network.client.ip(&["link", "add", "spare", "type", "veth", "peer", "name", "other"]);
+    network.client.ip(&["link", "set", "spare", "up"]);
+    network.client.ip(&["link", "set", "other", "up"]);
+    network.client.ip(&["address", "add", "10.99.0.1/32", "dev", "spare"]);
+    let program = env!("CARGO_BIN_EXE_umptcp");
+    // On a terminal, so that there would be colours.
+    let on_terminal = |no_colour: &str| {
+        let mut command = network.client.command("script");
+        command.args(["-qec", &format!("{program} connect {KERNEL}:9"), "/dev/null"]);
+        let out = run(command.env("NO_COLOR", no_colour).env_remove("UMPTCP_LOG"));
+        let text = out.stdout;
+        assert!(text.contains("spare") && text.contains("it has no route"), "{text}");
+        text.contains('\u{1b}')
+    };
+    assert_eq!((on_terminal(""), on_terminal("1")), (true, false));
+}
+
+#[test]
+fn without_privileges_one_line_says_what_to_do() {
+    let network = TestNetwork::new();
+    let program = env!("CARGO_BIN_EXE_umptcp");
+    let mut command = network.client.command("setpriv");
+    let out = run(command.args(["--bounding-set=-net_admin", program, "connect", "10.77.1.9:9"]));
+    assert_eq!(out.code, 3, "{}", out.stderr);
+    assert_eq!(out.stderr.lines().count(), 1, "{}", out.stderr);
+    assert!(out.stderr.contains("sudo"), "{}", out.stderr);
 }

@@ -3,12 +3,13 @@
 mod sim;
 mod values;
 
+use crate::failure::EXIT_CODES;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 pub(crate) use sim::SimArgs;
 use std::path::PathBuf;
 use std::time::Duration;
 use umptcp_tun_driver::paths::PathSpec;
-pub(crate) use values::ListenAddress;
+pub(crate) use values::{HostPort, ListenAddress};
 use values::{parse_bytes, parse_duration, parse_path};
 
 /// Default port of `umptcp bench`: the number of the RFC.
@@ -29,14 +30,15 @@ Every command has its own --help.";
 
 const ENVIRONMENT: &str = "\
 Environment:
-  UMPTCP_LOG   what to log, by module: info, umptcp=debug, umptcp_stack_core::mptcp=trace (overrides -v)";
+  UMPTCP_LOG   what to log, by module: info, umptcp=debug, umptcp_stack_core::mptcp=trace (overrides -v)
+  NO_COLOR     if set to anything, no colours";
 
 /// Multipath TCP (RFC 8684) in user space: one connection over several network interfaces at once.
 #[derive(Parser, Debug)]
-#[command(name = "umptcp", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{ENVIRONMENT}"))]
+#[command(name = "umptcp", version, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n\n{ENVIRONMENT}\n\n{EXIT_CODES}"))]
 #[command(propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Cli {
-    /// Log to standard error: -v connection events, -vv details, -vvv everything.
+    /// Log to standard error: -v connection events, -vv details and changes to this host, -vvv everything.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     #[command(subcommand)]
@@ -52,6 +54,19 @@ pub(crate) enum Command {
     Sim(SimArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
+}
+
+impl Command {
+    /// Whether standard output is for programs, so that an error must be there, too.
+    pub(crate) fn prints_json(&self) -> bool {
+        match self {
+            Command::Bench(args) => match &args.side {
+                BenchSide::Server(args) => args.json,
+                BenchSide::Client(args) => args.json,
+            },
+            _ => false,
+        }
+    }
 }
 
 /// Which implementation of TCP carries the connection.
@@ -213,14 +228,14 @@ pub(crate) struct ListenArgs {
 #[command(after_help = "\
 Examples:
   umptcp connect 192.0.2.10 9000 < file
-  printf 'GET / HTTP/1.0\\r\\n\\r\\n' | umptcp connect -v example.org 80
-  umptcp connect --path eth0 --path wlan0,backup 2001:db8::10 9000")]
+  printf 'GET / HTTP/1.0\\r\\n\\r\\n' | umptcp connect -v example.org:80
+  umptcp connect --path eth0 --path wlan0,backup [2001:db8::10]:9000")]
 pub(crate) struct ConnectArgs {
-    /// Name or address of the server.
-    #[arg(value_hint = ValueHint::Hostname)]
-    pub(crate) host: String,
+    /// Name or address of the server, also with its port: HOST:PORT, an IPv6 address in brackets.
+    #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
+    pub(crate) host: HostPort,
     /// Its port.
-    pub(crate) port: u16,
+    pub(crate) port: Option<u16>,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
     #[command(flatten)]
@@ -312,12 +327,11 @@ Examples:
   umptcp bench client 192.0.2.10 --mode connections --seconds 5 --parallel 8
   umptcp bench client 192.0.2.10 --stack kernel-mptcp --congestion cubic --json")]
 pub(crate) struct BenchClientArgs {
-    /// Name or address of the server.
-    #[arg(value_hint = ValueHint::Hostname)]
-    pub(crate) host: String,
-    /// Its port.
-    #[arg(default_value_t = BENCH_PORT)]
-    pub(crate) port: u16,
+    /// Name or address of the server, also with its port: HOST:PORT, an IPv6 address in brackets.
+    #[arg(value_name = "HOST[:PORT]", value_hint = ValueHint::Hostname)]
+    pub(crate) host: HostPort,
+    /// Its port; 8684 by default.
+    pub(crate) port: Option<u16>,
     /// What to measure.
     #[arg(long, value_enum, default_value_t)]
     pub(crate) mode: BenchMode,

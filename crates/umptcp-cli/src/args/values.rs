@@ -54,6 +54,67 @@ impl fmt::Display for ListenAddress {
     }
 }
 
+/// A server: `HOST` or `HOST:PORT`, where HOST is a name, an IPv4 address, or an IPv6 address, in brackets if a port
+/// follows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct HostPort {
+    host: String,
+    port: Option<u16>,
+}
+
+impl HostPort {
+    /// Host and port, where `beside` is the port that was given as an argument of its own.
+    pub(crate) fn with(&self, beside: Option<u16>, default: Option<u16>) -> Result<(&str, u16), String> {
+        let port = match (self.port, beside) {
+            (Some(_), Some(_)) => return Err(format!("the port is given twice: {self} and beside it")),
+            (port, beside) => port.or(beside).or(default),
+        };
+        let missing = || format!("the port is missing: {self} PORT, or {self}:PORT");
+        Ok((&self.host, port.ok_or_else(missing)?))
+    }
+}
+
+impl FromStr for HostPort {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = |what: &str| {
+            format!("{what} in {text:?}; use HOST, HOST:PORT, or for an IPv6 address [2001:db8::1]:PORT")
+        };
+        let port_of = |text: &str| text.parse::<u16>().map_err(|_| bad("no valid port"));
+        let (host, port) = if let Some(rest) = text.strip_prefix('[') {
+            let (host, after) = rest.split_once(']').ok_or_else(|| bad("a bracket is not closed"))?;
+            match after.strip_prefix(':') {
+                Some(port) => (host, Some(port_of(port)?)),
+                None if after.is_empty() => (host, None),
+                None => return Err(bad("something follows the bracket")),
+            }
+        } else {
+            match text.split_once(':') {
+                // Several colons: an IPv6 address.
+                Some((_, rest)) if rest.contains(':') => (text, None),
+                Some((host, port)) => (host, Some(port_of(port)?)),
+                None => (text, None),
+            }
+        };
+        if host.is_empty() {
+            return Err(bad("no host"));
+        }
+        Ok(HostPort { host: host.to_owned(), port })
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.host.contains(':'), self.port) {
+            (false, None) => f.write_str(&self.host),
+            (false, Some(port)) => write!(f, "{}:{port}", self.host),
+            (true, None) => write!(f, "[{}]", self.host),
+            (true, Some(port)) => write!(f, "[{}]:{port}", self.host),
+        }
+    }
+}
+
 /// A number of bytes: `4096`, `64k`, `16Ki`, `1.5G`. `k`, `M`, `G`, `T` are powers of 1000; `Ki`, `Mi`, … of
 /// 1024.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -88,6 +149,32 @@ mod tests {
         }
         for bad in ["", "70000", "::1", "host:80", "10.0.0.1"] {
             assert!(bad.parse::<ListenAddress>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn servers() {
+        let both = |text: &str, beside| {
+            let server: HostPort = text.parse().unwrap();
+            server.with(beside, None).map(|(host, port)| format!("{host} {port}"))
+        };
+        for (text, beside, means) in [
+            ("example.org", Some(80), "example.org 80"),
+            ("example.org:80", None, "example.org 80"),
+            ("192.0.2.1:80", None, "192.0.2.1 80"),
+            ("2001:db8::1", Some(80), "2001:db8::1 80"),
+            ("[2001:db8::1]:80", None, "2001:db8::1 80"),
+            ("[2001:db8::1]", Some(80), "2001:db8::1 80"),
+            ("fe80::1%eth0", Some(80), "fe80::1%eth0 80"),
+        ] {
+            assert_eq!(both(text, beside).unwrap(), means, "{text}");
+        }
+        assert!(both("h:80", Some(81)).unwrap_err().contains("twice"));
+        assert!(both("2001:db8::1", None).unwrap_err().contains("[2001:db8::1]:PORT"));
+        let default: HostPort = "h".parse().unwrap();
+        assert_eq!(default.with(None, Some(5)), Ok(("h", 5)));
+        for bad in ["", ":80", "h:", "h:x", "h:70000", "[::1", "[::1]80", "[]:5"] {
+            assert!(bad.parse::<HostPort>().is_err(), "{bad}");
         }
     }
 

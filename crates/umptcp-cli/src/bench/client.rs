@@ -6,14 +6,14 @@ use super::measure::{self, Measured, Plan};
 use super::meter::Interval;
 use super::protocol::{MAX_CHUNK, Mode, Report, Transfer};
 use super::transfer::Until;
-use crate::args::{BenchClientArgs, BenchMode, Direction};
+use crate::args::{BENCH_PORT, BenchClientArgs, BenchMode, Direction};
 use crate::data::Source;
+use crate::failure::{Class, Described, usage};
 use crate::registry::Registry;
 use crate::session::Session;
 use crate::transport::{self, Facts, FastOpen, Stream, Subflow, Transport};
-use crate::usage::usage;
 use crate::{console, units};
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use serde::Serialize;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
@@ -22,6 +22,10 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 const DEFAULT_TIME: Duration = Duration::from_secs(10);
+
+/// Longest time between two signs of life on a connection that carries nothing else: less than the server's
+/// patience.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 /// All results of a measurement, as printed by `--json`.
 #[derive(Debug, Serialize)]
@@ -43,6 +47,8 @@ struct Outcome {
     subflows: Vec<Subflow>,
     intervals: Vec<Interval>,
     server: Option<Report>,
+    /// What went wrong; null if nothing did.
+    error: Option<Described>,
 }
 
 /// What was measured.
@@ -106,13 +112,15 @@ impl Outcome {
             subflows: Vec::new(),
             intervals: Vec::new(),
             server: None,
+            error: None,
         }
     }
 }
 
 pub(crate) fn run(args: &BenchClientArgs, registry: &Registry) -> anyhow::Result<()> {
     check(args)?;
-    let remotes = transport::resolve(&args.host, args.port, &args.target)?;
+    let (host, port) = args.host.with(args.port, Some(BENCH_PORT)).map_err(usage)?;
+    let remotes = transport::resolve(host, port, &args.target)?;
     let session = Session::start()?;
     let transport = Transport::open(&args.stack, registry, &session)?;
     let mut outcome = match args.mode {
@@ -122,15 +130,15 @@ pub(crate) fn run(args: &BenchClientArgs, registry: &Registry) -> anyhow::Result
     }?;
     outcome.fast_open = transport.fast_open();
     transport.close()?;
+    let corrupted = (outcome.verified == Some(false))
+        .then(|| Class::Data.failure("the data was corrupted: SHA-256 differs between the ends").into());
+    outcome.error = corrupted.as_ref().map(Described::new);
     if args.json {
         console::print(&serde_json::to_string_pretty(&outcome)?)?;
     } else {
         console::print(&outcome.describe())?;
     }
-    if outcome.verified == Some(false) {
-        bail!("the data was corrupted: SHA-256 differs between the ends");
-    }
-    Ok(())
+    corrupted.map_or(Ok(()), Err)
 }
 
 /// Rejects options that do not apply to the mode.
@@ -289,12 +297,13 @@ fn connections(
     transport: &Transport,
     remotes: &[SocketAddr],
 ) -> anyhow::Result<Outcome> {
-    // The first connection provides the facts, and reports a failure only once.
-    let facts = one_connection(args, transport, remotes)?;
+    // Tells the server how long the measurement lasts, provides the facts, and reports a failure only once.
+    let control = begin(args, transport, remotes, Mode::Connections)?;
+    let facts = control.facts()?;
     let mut outcome = Outcome::new(args, Some(&facts));
     report(args, &format!("{} to {}, {}", facts.local, facts.remote, facts.description));
     let limit = &Limit::new(args);
-    // Connections started and finished, not counting the first one.
+    // Connections started and finished.
     let (begun, ended, stop) = (&AtomicU64::new(0), &AtomicU64::new(0), &AtomicBool::new(false));
     let started = Instant::now();
     let (done, finished) = mpsc::channel::<()>();
@@ -323,8 +332,13 @@ fn connections(
         drop(done);
         let (mut next, mut before) = (args.interval, 0);
         while let Err(RecvTimeoutError::Timeout) =
-            finished.recv_timeout(next.saturating_sub(started.elapsed()))
+            finished.recv_timeout(next.saturating_sub(started.elapsed()).min(SIGN_OF_LIFE))
         {
+            // Should it fail, so do the connections.
+            let _ = (&control).write_all(&[0]);
+            if started.elapsed() < next {
+                continue;
+            }
             next += args.interval;
             let now = ended.load(Ordering::Relaxed);
             let seconds = started.elapsed().as_secs_f64();
@@ -340,6 +354,8 @@ fn connections(
         let ended = ended.load(Ordering::Relaxed);
         times.merge(&result.with_context(|| format!("after {ended} connections"))?);
     }
+    control.shutdown_write().context("closing the sending direction")?;
+    outcome.server = Some(Report::read(&control)?);
     outcome.latency = times.summary();
     outcome.per_second = Some(times.count() as f64 / elapsed);
     Ok(outcome)
@@ -350,13 +366,12 @@ fn one_connection(
     args: &BenchClientArgs,
     transport: &Transport,
     remotes: &[SocketAddr],
-) -> anyhow::Result<Facts> {
+) -> anyhow::Result<()> {
     let stream = begin(args, transport, remotes, Mode::Connection)?;
-    let facts = stream.facts()?;
     let mut rest = [0];
     let n = (&stream).read(&mut rest).context("waiting for the server to close")?;
     ensure!(n == 0, "the server sent more than its response");
-    Ok(facts)
+    Ok(())
 }
 
 impl Outcome {

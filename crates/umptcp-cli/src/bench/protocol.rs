@@ -8,7 +8,9 @@
 //!   zero. When both directions are done, the server sends its [`Report`]: a 4-byte length and JSON.
 //! - latency: requests and responses of the agreed sizes until the client closes its direction; then the
 //!   report.
-//! - connections: nothing more; both sides close.
+//! - connections: one connection with this mode lasts as long as the measurement; the client sends a byte now and
+//!   then, and closes its direction at the end; then the report. Meanwhile connections of mode connection: nothing
+//!   more, and both sides close.
 //!
 //! Numbers are big-endian.
 
@@ -19,7 +21,7 @@ use std::io::{self, Read, Write};
 /// First bytes of every measurement.
 pub(crate) const MAGIC: [u8; 8] = *b"umptcp\xb5\x01";
 /// Version of what follows the magic.
-pub(crate) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 2;
 /// Status byte: the measurement starts.
 pub(crate) const ACCEPTED: u8 = 0;
 /// Status byte: a 4-byte length and a text follow, then the stream ends.
@@ -54,7 +56,9 @@ pub(crate) enum Mode {
         /// Bytes per response.
         response: u32,
     },
-    /// A connection that is closed immediately.
+    /// Connections that are closed immediately, for as long as this one lasts.
+    Connections,
+    /// One of them.
     Connection,
 }
 
@@ -89,6 +93,7 @@ impl Header {
                 out.extend(response.to_be_bytes());
             }
             Mode::Connection => out.extend([2, 0]),
+            Mode::Connections => out.extend([3, 0]),
         }
         let mut fixed = [0; Self::LEN];
         fixed[..out.len()].copy_from_slice(&out);
@@ -116,6 +121,7 @@ impl Header {
             },
             1 => Mode::Latency { request: u32_at(12), response: u32_at(16) },
             2 => Mode::Connection,
+            3 => Mode::Connections,
             other => bail!("the peer requests measurement {other}, which this version does not know"),
         };
         if let Mode::Latency { request, response } = mode {
@@ -218,6 +224,9 @@ pub(crate) struct Report {
     pub(crate) sent: Option<Transfer>,
     /// Number of requests answered.
     pub(crate) requests: Option<u64>,
+    /// Number of connections served while a measurement of connections lasted.
+    #[serde(default)]
+    pub(crate) connections: Option<u64>,
 }
 
 impl Report {
@@ -251,6 +260,7 @@ mod tests {
             throughput(Some(1 << 40)),
             Mode::Latency { request: 1, response: MAX_CHUNK as u32 },
             Mode::Connection,
+            Mode::Connections,
         ] {
             let header = Header { mode };
             assert_eq!(Header::decode(&header.encode()).unwrap(), header);

@@ -1,8 +1,8 @@
 //! What the demo shows, real or simulated.
 
 use crate::args::DemoArgs;
+use crate::failure::usage;
 use crate::units;
-use crate::usage::usage;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 use umptcp_netsim::{Link, Queue};

@@ -109,7 +109,7 @@ fn nic_device(name: &str) -> anyhow::Result<Tun> {
 
 /// The server's result of a connection.
 struct Served {
-    report: anyhow::Result<Option<Report>>,
+    report: anyhow::Result<Report>,
     /// The kernel's counters after it.
     counters: Vec<(String, u64)>,
 }
@@ -177,7 +177,7 @@ impl Server {
     fn report(&self) -> anyhow::Result<Report> {
         let served = self.served.recv_timeout(PATIENCE).map_err(|_| anyhow!("no report from the server"))?;
         *self.last_counters.borrow_mut() = served.counters;
-        served.report.context("at the server's end")?.context("the server has no report of the measurement")
+        served.report.context("at the server's end")
     }
 
     /// The kernel's counters, if the kernel was the server.
@@ -246,7 +246,7 @@ fn accept(listener: &Listener, kernel: bool, done: &mpsc::Sender<Served>) {
         let done = done.clone();
         let kind = if kernel { StackKind::KernelMptcp } else { StackKind::Umptcp };
         let serve = move || {
-            let report = serve(&stream, kind, false);
+            let report = serve(&stream, kind);
             drop(stream);
             let counters = namespace::mptcp_counters().unwrap_or_default();
             let _ = done.send(Served { report, counters });

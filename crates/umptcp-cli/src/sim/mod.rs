@@ -2,8 +2,8 @@
 
 use crate::args::SimArgs;
 use crate::console;
+use crate::failure::usage;
 use crate::registry::Registry;
-use crate::usage::usage;
 use anyhow::{Context as _, bail};
 use std::fs;
 use std::io::{BufWriter, IsTerminal as _};

@@ -1,7 +1,7 @@
 //! Connections of the kernel's TCP and MPTCP.
 
 use crate::args::{ListenAddress, StackArgs, StackKind};
-use crate::usage::usage;
+use crate::failure::{Class, usage};
 use anyhow::{Context as _, anyhow};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
@@ -74,7 +74,7 @@ impl Kernel {
         socket
             .connect_timeout(&SockAddr::from(remote), timeout)
             .map_err(|e| explain_connect(e, timeout))
-            .with_context(|| format!("cannot connect to {remote}"))?;
+            .with_context(|| Class::Connect.failure(format!("cannot connect to {remote}")))?;
         Ok(socket.into())
     }
 
@@ -92,7 +92,7 @@ impl Kernel {
                 })
             }
         };
-        result.with_context(|| format!("cannot listen on {address}"))
+        result.with_context(|| Class::Host.failure(format!("cannot listen on {address}")))
     }
 
     fn bind(&self, address: SocketAddr) -> anyhow::Result<TcpListener> {

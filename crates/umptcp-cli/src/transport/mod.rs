@@ -8,9 +8,10 @@ pub(crate) mod user_space;
 pub(crate) use facts::{Facts, FastOpen, Subflow};
 
 use crate::args::{ListenAddress, StackArgs, StackKind, TargetArgs};
+use crate::failure::Class;
 use crate::registry::Registry;
 use crate::session::Session;
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 #[cfg(target_os = "linux")]
 use bytes::Buf as _;
 use bytes::Bytes;
@@ -69,7 +70,7 @@ impl Transport {
 
     #[cfg(not(target_os = "linux"))]
     fn open_user_space(_: &StackArgs, _: &Registry, _: &Session) -> anyhow::Result<Transport> {
-        bail!("--stack umptcp needs Linux; `umptcp demo --sim` works everywhere")
+        Err(Class::Host.failure("--stack umptcp needs Linux; `umptcp demo --sim` works everywhere").into())
     }
 
     /// Connects to the first of `remotes` that answers.
@@ -92,6 +93,15 @@ impl Transport {
             }
         }
         Err(last.unwrap_or_else(|| anyhow!("no address to connect to")))
+    }
+
+    /// Names of the paths that connections can use; none if the kernel chooses.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        match self {
+            Transport::Kernel(_) => Vec::new(),
+            #[cfg(target_os = "linux")]
+            Transport::UserSpace(stack) => stack.paths(),
+        }
     }
 
     /// Statistics of data in SYNs; `None` if Fast Open is off.
@@ -124,14 +134,15 @@ impl Transport {
 
 /// The addresses of `host` in the requested families, in the resolver's order.
 pub(crate) fn resolve(host: &str, port: u16, target: &TargetArgs) -> anyhow::Result<Vec<SocketAddr>> {
-    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-    let all: Vec<SocketAddr> =
-        (bare, port).to_socket_addrs().with_context(|| format!("cannot resolve {host:?}"))?.collect();
+    let all: Vec<SocketAddr> = (host, port)
+        .to_socket_addrs()
+        .with_context(|| Class::Name.failure(format!("cannot resolve {host:?}")))?
+        .collect();
     let fitting: Vec<SocketAddr> =
         all.iter().copied().filter(|a| !(target.ipv4 && a.is_ipv6() || target.ipv6 && a.is_ipv4())).collect();
     if fitting.is_empty() {
         let family = if target.ipv4 { "IPv4" } else { "IPv6" };
-        bail!("{host:?} has no {family} address");
+        return Err(Class::Name.failure(format!("{host:?} has no {family} address")).into());
     }
     Ok(fitting)
 }

@@ -2,9 +2,9 @@
 
 use super::facts::{Facts, FastOpen, Subflow};
 use crate::args::ListenAddress;
+use crate::failure::{Class, usage};
 use crate::registry::Registry;
 use crate::session::Session;
-use crate::usage::usage;
 use anyhow::{Context as _, anyhow};
 use std::collections::HashMap;
 use std::io;
@@ -129,7 +129,8 @@ impl UserSpace {
                 tracing::error!(%error, "cannot undo a change");
             }
         });
-        *lock(&shared.stack) = Some(builder.start().context("cannot start umptcp's stack")?);
+        *lock(&shared.stack) =
+            Some(builder.start().context(Class::Host.failure("cannot start umptcp's stack"))?);
         shared.look();
         Ok(UserSpace { shared, connection })
     }
@@ -151,8 +152,13 @@ impl UserSpace {
             .paths(paths)
             .connect_timeout(timeout)
             .connect(remote)
-            .with_context(|| format!("cannot connect to {remote}"))?;
+            .with_context(|| Class::Connect.failure(format!("cannot connect to {remote}")))?;
         Ok(Connection::new(stream, &self.shared, &self.connection))
+    }
+
+    /// Names of the paths.
+    pub(crate) fn paths(&self) -> Vec<String> {
+        self.shared.look().into_iter().map(|path| path.name).collect()
     }
 
     pub(crate) fn listen(&self, address: ListenAddress) -> anyhow::Result<UserSpaceListener> {
@@ -167,7 +173,7 @@ impl UserSpace {
         let listener = builder
             .fast_open(if self.connection.fast_open { FAST_OPEN_QUEUE } else { 0 })
             .listen(SocketAddr::new(ip, address.port))
-            .with_context(|| format!("cannot listen on {address}"))?;
+            .with_context(|| Class::Host.failure(format!("cannot listen on {address}")))?;
         Ok(UserSpaceListener { listener, shared: Arc::clone(&self.shared), config: self.connection.clone() })
     }
 
@@ -182,7 +188,7 @@ impl UserSpace {
     /// Waits until everything sent has arrived, then removes the paths.
     pub(crate) fn close(self) -> anyhow::Result<()> {
         let stack = lock(&self.shared.stack).take().ok_or_else(stopped)?;
-        stack.stop(LINGER).context("umptcp's stack failed")
+        stack.stop(LINGER).context(Class::Connection.failure("umptcp's stack failed"))
     }
 }
 
