@@ -17,7 +17,8 @@ pub(crate) fn listen(args: &ListenArgs, registry: &Registry, verbose: bool) -> a
     let session = Session::start()?;
     let transport = Transport::open(&args.stack, registry, &session)?;
     let listener = transport.listen(args.address)?;
-    if verbose {
+    // Nobody else knows a port that was chosen here.
+    if verbose || args.address.port == 0 {
         say(&format!("listening on {}{}", listener.local_address()?, over(&transport)));
     }
     let stream = listener.accept().context("cannot accept a connection")?;

@@ -1,7 +1,7 @@
 //! Errors, and the `io::ErrorKind` of each.
 
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use thiserror::Error;
 use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError, SetError, SignalError};
 
@@ -50,6 +50,14 @@ pub enum Error {
         local: SocketAddr,
         /// Why.
         source: ListenError,
+    },
+    /// No path has the address to listen on.
+    #[error("cannot listen on {local}: no path has this address; there are: {}", addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    NoSuchAddress {
+        /// The address and port.
+        local: SocketAddr,
+        /// Those that the stack could listen on.
+        addresses: Vec<IpAddr>,
     },
     /// A listener's settings are invalid.
     #[error("cannot listen on {local}: {source}")]
@@ -114,6 +122,7 @@ impl Error {
                 ListenError::NoPort => ErrorKind::InvalidInput,
                 ListenError::NoAddress(_) => ErrorKind::AddrNotAvailable,
             },
+            Error::NoSuchAddress { .. } => ErrorKind::AddrNotAvailable,
             Error::ListenSettings { source, .. } => connect_kind(source),
             Error::Signal { source, .. } => match source {
                 SignalError::NotFound => ErrorKind::NotConnected,

@@ -24,6 +24,8 @@
 #![forbid(unsafe_code)]
 
 #[cfg(target_os = "linux")]
+mod addresses;
+#[cfg(target_os = "linux")]
 mod connect;
 #[cfg(target_os = "linux")]
 mod cookies;

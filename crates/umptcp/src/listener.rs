@@ -1,16 +1,17 @@
 //! Listeners.
 
+use crate::addresses;
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::settings::connection_settings;
 use crate::shared::{TimedOut, deadline};
-use crate::stack::Stack;
+use crate::stack::{PathInfo, Stack, path_infos};
 use crate::stream::MptcpStream;
-use crate::worker::{Command, ListenerShared};
+use crate::worker::{Command, Context, ListenerShared, Worker};
 use std::fmt;
 use std::io;
 use std::iter::FusedIterator;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 use umptcp_stack_core::config::{ConnectionConfig, Ecn, ListenOptions, SynCookiePolicy};
@@ -52,6 +53,9 @@ pub struct ListenerBuilder {
     fast_open: usize,
     config: ConnectionConfig,
 }
+
+/// How many ports to try when none is given: each may have been taken in the meantime.
+const PORT_TRIES: usize = 32;
 
 /// Default backlog.
 const BACKLOG: usize = 128;
@@ -106,8 +110,13 @@ impl ListenerBuilder {
         self
     }
 
-    /// Listens on `address`; an unspecified address stands for every address of every path. Of several
-    /// addresses, the first that works is used.
+    /// Listens on `address`; an unspecified address stands for every address of every path. Where the stack's
+    /// addresses are translated, `address` is one of the NIC's. Of several addresses, the first that works is
+    /// used. Port 0 stands for a free one, which [`MptcpListener::local_addr`] tells.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AddrNotAvailable`] when no path has the address, [`io::ErrorKind::AddrInUse`] when a
+    /// listener of the stack or a program of this host uses the port.
     pub fn listen(self, address: impl ToSocketAddrs) -> io::Result<MptcpListener> {
         let mut last = None;
         for local in address.to_socket_addrs()? {
@@ -120,14 +129,46 @@ impl ListenerBuilder {
     }
 
     fn listen_one(&self, local: SocketAddr) -> io::Result<MptcpListener> {
+        if local.port() != 0 {
+            return self.listen_on(local);
+        }
+        let mut tries = PORT_TRIES;
+        loop {
+            match self.listen_on(SocketAddr::new(local.ip(), self.free_port()?)) {
+                Err(e) if e.kind() == io::ErrorKind::AddrInUse && tries > 1 => tries -= 1,
+                result => return result,
+            }
+        }
+    }
+
+    /// A port that is probably free.
+    fn free_port(&self) -> io::Result<u16> {
+        if self.handle.nics.upgrade().is_some() {
+            // Programs of this host must not use it either. The kernel keeps clear of the ports that are
+            // reserved for connections of the stack.
+            let any = |ip: IpAddr| TcpListener::bind((ip, 0)).and_then(|socket| socket.local_addr());
+            let found = any(Ipv6Addr::UNSPECIFIED.into()).or_else(|_| any(Ipv4Addr::UNSPECIFIED.into()));
+            return Ok(found?.port());
+        }
+        let mut random = [0; 2];
+        getrandom::fill(&mut random).map_err(io::Error::from)?;
+        // The dynamic ports (RFC 6335 §6).
+        Ok(u16::from_be_bytes(random) | 0xc000)
+    }
+
+    fn listen_on(&self, local: SocketAddr) -> io::Result<MptcpListener> {
         let shared = Arc::new(ListenerShared::new(self.backlog));
         let to = shared.clone();
         let mut options = ListenOptions::new(local, self.backlog.max(1));
         options.syn_cookies = self.syn_cookies;
         options.fast_open = self.fast_open;
         options.config = self.config.clone();
-        let id = self.handle.commands.call(move |worker, cx| worker.listen(cx, options, to))??;
-        if let Some(nics) = self.handle.nics.upgrade()
+        let nics = self.handle.nics.upgrade();
+        let nic = nics.as_ref().and_then(|_| addresses::nic_with(local.ip()));
+        let listen =
+            move |worker: &mut Worker, cx: &mut Context<'_>| worker.listen(cx, options, nic.as_deref(), to);
+        let id = self.handle.commands.call(listen)??;
+        if let Some(nics) = nics
             && let Err(e) = nics.listen(local.port())
         {
             self.handle.commands.send(Command::Unlisten(id));
@@ -191,10 +232,26 @@ impl MptcpListener {
         IntoIncoming { listener: self, ended: false }
     }
 
-    /// The address it listens on. Never fails; the signature is that of
-    /// [`std::net::TcpListener::local_addr`].
+    /// The address it listens on, with the port that was chosen if none was given. Never fails; the signature is
+    /// that of [`std::net::TcpListener::local_addr`].
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.local)
+    }
+
+    /// The addresses at which clients reach it: those of the NICs where the stack's own are translated. They change
+    /// as NICs come and go.
+    pub fn public_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+        let paths = self.handle.commands.call(|_, cx| path_infos(cx))?;
+        let (ip, port) = (self.local.ip(), self.local.port());
+        let hidden = |path: &PathInfo| path.addresses.contains(&ip) && !path.public_addresses.contains(&ip);
+        let addresses: Vec<IpAddr> = if ip.is_unspecified() {
+            paths.into_iter().flat_map(|path| path.public_addresses).collect()
+        } else if let Some(path) = paths.into_iter().find(hidden) {
+            path.public_addresses.into_iter().filter(|a| a.is_ipv6() == ip.is_ipv6()).collect()
+        } else {
+            vec![ip]
+        };
+        Ok(addresses.into_iter().map(|a| SocketAddr::new(a, port)).collect())
     }
 
     /// The error that has ended the listener, which is that of [`accept`](Self::accept) from then on (the

@@ -1,12 +1,14 @@
 //! The stack, as programs use it.
 
+use crate::addresses;
 use crate::cookies::CookieFile;
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::nics::Nics;
-use crate::worker::{Commands, Undelivered, Worker};
+use crate::worker::{Commands, Context, Undelivered, Worker};
 use std::fs::File;
 use std::io::{self, BufWriter};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -51,6 +53,10 @@ pub struct PathInfo {
     pub id: PathId,
     /// Its name, usually that of the NIC.
     pub name: String,
+    /// The stack's addresses on it.
+    pub addresses: Vec<IpAddr>,
+    /// The addresses under which peers know it: the NIC's where the stack's are translated, otherwise the same.
+    pub public_addresses: Vec<IpAddr>,
 }
 
 /// Settings for a stack.
@@ -307,9 +313,7 @@ impl Stack {
 
     /// All paths.
     pub fn paths(&self) -> io::Result<Vec<PathInfo>> {
-        Ok(self.handle.commands.call(|worker, cx| {
-            cx.paths().into_iter().map(|id| PathInfo { id, name: worker.path_name(id) }).collect()
-        })?)
+        Ok(self.handle.commands.call(|_, cx| path_infos(cx))?)
     }
 
     /// Every connection that the program holds, with its subflows.
@@ -343,6 +347,15 @@ impl Stack {
         let _ = self.handle.commands.call(move |worker, cx| worker.stop(cx, linger));
         thread.join().unwrap_or_else(|_| Err(io::Error::other("the worker's thread panicked")))
     }
+}
+
+pub(crate) fn path_infos(cx: &Context<'_>) -> Vec<PathInfo> {
+    let path = |id| {
+        let config = cx.stack.path(id)?;
+        let (name, addresses) = (config.name.clone(), config.addresses.clone());
+        Some(PathInfo { id, name, addresses, public_addresses: addresses::public(config) })
+    };
+    cx.paths().into_iter().filter_map(path).collect()
 }
 
 impl Drop for Stack {

@@ -1,5 +1,6 @@
 //! Connections.
 
+use crate::addresses;
 use crate::connect::StreamBuilder;
 use crate::error::Error;
 use crate::handle::Handle;
@@ -101,6 +102,22 @@ impl MptcpStream {
     /// [`std::net::TcpStream::local_addr`].
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.0.local)
+    }
+
+    /// The local address of the initial subflow as the peer sees it, as far as this host knows: that of the NIC
+    /// where the stack's own is translated. The port is the same, unless another translation changes it.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AddrNotAvailable`] when the path or the NIC's address is gone.
+    pub fn public_addr(&self) -> io::Result<SocketAddr> {
+        let local = self.0.local;
+        let public = self.0.handle.commands.call(move |_, cx| {
+            let ids = cx.paths();
+            let mut paths = ids.iter().filter_map(|id| cx.stack.path(*id));
+            addresses::public_of(paths.find(|path| path.addresses.contains(&local.ip()))?, local.ip())
+        })?;
+        let gone = || io::Error::new(io::ErrorKind::AddrNotAvailable, format!("{} is gone", local.ip()));
+        Ok(SocketAddr::new(public.ok_or_else(gone)?, local.port()))
     }
 
     /// Another handle to the same connection.

@@ -250,6 +250,56 @@ fn of_several_named_nics_one_that_is_down_is_used_once_it_is_up() {
 }
 
 #[test]
+fn a_server_listens_on_one_address_of_a_nic_and_on_a_port_of_the_stack_s_choice() {
+    let (ready_tx, ready) = mpsc::channel::<std::net::SocketAddr>();
+    let (done_tx, done) = mpsc::channel::<()>();
+    let client = move || {
+        let stack = Stack::builder().nics(["c0"]).start().unwrap();
+        for server in ready {
+            let stream = stack.connect(server).unwrap();
+            let public = stream.public_addr().unwrap();
+            assert_eq!(public.ip().to_string(), "192.168.140.231");
+            assert_ne!(stream.local_addr().unwrap().ip(), public.ip());
+            (&stream).write_all(b"x").unwrap();
+            assert_eq!((&stream).read(&mut [0; 9]).unwrap(), 1);
+        }
+        drop(done_tx);
+    };
+    let server = move || {
+        // A second address of the same NIC.
+        ip("addr add 192.168.140.111/24 dev s0");
+        let stack = Stack::builder().nics(["s0"]).start().unwrap();
+        let path = stack.paths().unwrap().remove(0);
+        assert_eq!(path.public_addresses[0].to_string(), "192.168.140.110");
+        let own = path.addresses[0];
+        for address in ["192.168.140.110", "192.168.140.111", "0.0.0.0", &own.to_string()] {
+            let listener = stack.listen((address, 0)).unwrap();
+            let local = listener.local_addr().unwrap();
+            assert_eq!(local.ip().to_string(), address);
+            assert_ne!(local.port(), 0);
+            let taken = std::net::TcpListener::bind(("0.0.0.0", local.port())).unwrap_err();
+            assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse);
+            let public = listener.public_addrs().unwrap();
+            let expected = if address.ends_with("111") { address } else { "192.168.140.110" };
+            assert_eq!(public, [std::net::SocketAddr::new(expected.parse().unwrap(), local.port())]);
+            ready_tx.send(public[0]).unwrap();
+            let (stream, from) = listener.accept_timeout(Duration::from_secs(20)).unwrap();
+            assert_eq!(from.ip().to_string(), "192.168.140.231");
+            assert_eq!(stream.public_addr().unwrap().port(), local.port());
+            std::io::copy(&mut &stream, &mut &stream).unwrap();
+        }
+        let e = stack.listen("192.168.140.231:80").unwrap_err();
+        assert_eq!(e.kind(), std::io::ErrorKind::AddrNotAvailable);
+        assert!(e.to_string().contains("there are: 192.168.140.110"), "{e}");
+        drop(ready_tx);
+        assert!(done.recv().is_err());
+        drop(stack);
+        nothing_left();
+    };
+    two_hosts(client, server);
+}
+
+#[test]
 fn errors_of_nics_are_said_plainly() {
     let (done_tx, done) = mpsc::channel::<()>();
     let client = move || {

@@ -2,10 +2,11 @@
 
 use super::state::Stack;
 use crate::info::{ConnectionInfo, SubflowInfo};
+use crate::interface::PathConfig;
 use crate::observe::{Counters, Observer};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use umptcp_types::ConnectionId;
+use umptcp_types::{ConnectionId, PathId};
 
 impl Stack {
     /// What there is to know about a connection.
@@ -16,6 +17,11 @@ impl Stack {
     /// Its subflows, in order of id.
     pub fn subflows(&self, connection: ConnectionId) -> Vec<SubflowInfo> {
         self.connections.get(&connection).map(|c| c.subflow_infos()).unwrap_or_default()
+    }
+
+    /// What a path was added as.
+    pub fn path(&self, path: PathId) -> Option<&PathConfig> {
+        self.ctx.path(path)
     }
 
     /// Counters of everything that happened, named as Linux names them.

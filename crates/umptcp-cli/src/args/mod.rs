@@ -213,7 +213,7 @@ Examples:
   umptcp listen --stack kernel-mptcp 127.0.0.1:9000
   umptcp listen -v --path eth0 --path eth1 9000 | tar x")]
 pub(crate) struct ListenArgs {
-    /// Where to listen.
+    /// Where to listen: an address of this host's NICs, or all without one; port 0 is any free one.
     #[arg(value_name = "PORT|ADDRESS:PORT")]
     pub(crate) address: ListenAddress,
     #[command(flatten)]
@@ -277,7 +277,7 @@ Examples:
   umptcp bench server
   umptcp bench server --stack kernel-mptcp 10.0.0.1:8684 --once")]
 pub(crate) struct BenchServerArgs {
-    /// Where to listen.
+    /// Where to listen: an address of this host's NICs, or all without one; port 0 is any free one.
     #[arg(value_name = "PORT|ADDRESS:PORT", default_value_t = ListenAddress { address: None, port: BENCH_PORT })]
     pub(crate) address: ListenAddress,
     /// Exit after the first measurement.

@@ -2,7 +2,7 @@
 
 use super::facts::{Facts, FastOpen, Subflow};
 use crate::args::ListenAddress;
-use crate::failure::{Class, usage};
+use crate::failure::Class;
 use crate::registry::Registry;
 use crate::session::Session;
 use anyhow::{Context as _, anyhow};
@@ -162,11 +162,6 @@ impl UserSpace {
     }
 
     pub(crate) fn listen(&self, address: ListenAddress) -> anyhow::Result<UserSpaceListener> {
-        if address.port == 0 {
-            return Err(usage(
-                "umptcp must be given a port from 1 to 65535: it cannot choose a free one when listening",
-            ));
-        }
         // The unspecified address means every address of every path, in both families.
         let ip = address.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         let builder = lock(&self.shared.stack).as_ref().map(MptcpListener::builder).ok_or_else(stopped)?;

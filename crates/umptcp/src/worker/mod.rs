@@ -5,6 +5,7 @@ mod connections;
 mod context;
 mod listeners;
 
+use crate::addresses;
 use crate::error::Error;
 use crate::shared::Shared;
 use connections::Connections;
@@ -116,19 +117,27 @@ impl Worker {
         self.connections.describe_all(cx)
     }
 
-    /// Opens a listener.
+    /// Opens a listener. `options.local` may have the address of a NIC, which is the device `nic` of this host.
     pub(crate) fn listen(
         &mut self,
         cx: &mut Context<'_>,
-        options: ListenOptions,
+        mut options: ListenOptions,
+        nic: Option<&str>,
         shared: Arc<ListenerShared>,
     ) -> Result<ListenerId, Error> {
+        let local = options.local;
+        if !local.ip().is_unspecified() {
+            let ids = cx.paths();
+            let paths = ids.iter().filter_map(|id| cx.stack.path(*id));
+            let Some(own) = addresses::own(paths.clone(), local.ip(), nic) else {
+                return Err(Error::NoSuchAddress {
+                    local,
+                    addresses: paths.flat_map(addresses::public).collect(),
+                });
+            };
+            options.local.set_ip(own);
+        }
         self.listeners.listen(cx, options, shared)
-    }
-
-    /// A path's name, for reports.
-    pub(crate) fn path_name(&self, path: PathId) -> String {
-        self.path_names.get(&path).cloned().unwrap_or_default()
     }
 
     /// Starts to stop: every connection is closed, gets up to `linger` to deliver what was written, and is
