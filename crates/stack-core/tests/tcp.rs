@@ -429,6 +429,18 @@ fn buffers_change_while_the_connection_runs() {
 }
 
 #[test]
+fn asking_for_no_bytes_gets_none_and_takes_nothing() {
+    let mut s = Script::connected(Script::config());
+    let id = s.connection.unwrap();
+    let receive = |s: &mut Script, max| s.stack.receive(s.now, id, max).unwrap();
+    assert_eq!(receive(&mut s, 0), Received::Empty);
+    s.segment(TcpFlags { psh: true, fin: true, ..ACK }, b"last");
+    assert_eq!(receive(&mut s, 0), Received::Empty, "not data of no bytes, which would never end");
+    assert_eq!(receive(&mut s, 9), Received::Data(bytes::Bytes::from_static(b"last")));
+    assert_eq!(receive(&mut s, 0), Received::End);
+}
+
+#[test]
 fn both_ends_close_at_once() {
     // RFC 9293 figure 13.
     let mut s = Script::connected(Script::config());

@@ -12,7 +12,8 @@ pub(super) struct Events {
 
 impl Events {
     pub(super) fn new(max: usize) -> Self {
-        Events { queue: VecDeque::new(), max }
+        // With room for none, no connection would ever be offered.
+        Events { queue: VecDeque::new(), max: max.max(1) }
     }
 
     /// The application does not keep up: nothing more is offered to it.
@@ -66,5 +67,6 @@ mod tests {
         assert_eq!([events.pop(), events.pop()], [Some(lost.clone()), Some(lost.clone())]);
         events.push(lost.clone());
         assert_eq!([events.pop(), events.pop(), events.pop()], [Some(closed), Some(lost), None]);
+        assert!(!Events::new(0).is_full());
     }
 }

@@ -350,6 +350,10 @@ impl Connection {
 
     /// Bytes for the application; `Ok(None)`: none now. `Err(None)`: the end of the stream.
     pub(crate) fn read(&mut self, max: usize) -> Result<Option<Bytes>, Option<ConnectionError>> {
+        if max == 0 && self.recv.readable_bytes() > 0 {
+            // Neither data nor the end, or a caller that reads until one of them comes would never stop.
+            return Ok(None);
+        }
         if let Some(bytes) = self.recv.read(max) {
             self.offer_window();
             return Ok(Some(bytes));

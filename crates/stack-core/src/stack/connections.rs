@@ -124,7 +124,8 @@ impl Stack {
         Ok(n)
     }
 
-    /// At most `max` received bytes, shared, not copied.
+    /// At most `max` received bytes, shared, not copied. With `max` 0, [`Received::Empty`] until everything has been
+    /// read.
     ///
     /// # Errors
     /// When the connection ended with an error and everything received before has been read.
