@@ -93,6 +93,11 @@ pub enum Error {
         /// Bytes without an acknowledgement.
         bytes: u64,
     },
+    /// A stack without paths was to be started: it could never connect.
+    #[error(
+        "the stack has no path: give it this host's NICs with StackBuilder::all_nics or nics, or allow it to start without with paths_later"
+    )]
+    NoPaths,
     /// This process may not set up paths on the host's NICs.
     #[error(
         "no permission to set up paths on this host's NICs: run the program as root (`sudo`), or in a user and network namespace"
@@ -134,6 +139,7 @@ impl Error {
                 SetError::NotFound => ErrorKind::NotConnected,
                 SetError::UnknownName { .. } => ErrorKind::InvalidInput,
             },
+            Error::NoPaths => ErrorKind::InvalidInput,
             Error::NotPermitted => ErrorKind::PermissionDenied,
             Error::Stopped | Error::ListenerClosed => ErrorKind::NotConnected,
             Error::WouldBlock => ErrorKind::WouldBlock,

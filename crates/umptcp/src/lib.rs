@@ -39,6 +39,8 @@ mod listener;
 #[cfg(target_os = "linux")]
 mod nics;
 #[cfg(target_os = "linux")]
+mod observer;
+#[cfg(target_os = "linux")]
 mod options;
 mod protocol;
 #[cfg(target_os = "linux")]

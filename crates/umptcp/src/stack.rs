@@ -5,6 +5,7 @@ use crate::cookies::CookieFile;
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::nics::Nics;
+use crate::observer::Guarded;
 use crate::worker::{Commands, Context, Undelivered, Worker};
 use std::fs::File;
 use std::io::{self, BufWriter};
@@ -74,6 +75,7 @@ pub struct StackBuilder {
     observer: Option<Box<dyn Observer>>,
     seed: Option<[u8; 32]>,
     cookies: Option<PathBuf>,
+    paths_later: bool,
 }
 
 impl std::fmt::Debug for StackBuilder {
@@ -104,6 +106,7 @@ impl Default for StackBuilder {
             observer: None,
             seed: None,
             cookies: None,
+            paths_later: false,
         }
     }
 }
@@ -183,7 +186,8 @@ impl StackBuilder {
         self
     }
 
-    /// Reports everything that the stack counts to `observer`, on the worker's thread.
+    /// Reports everything that the stack counts to `observer`, on the worker's thread. One that panics is told
+    /// nothing more.
     pub fn observer(mut self, observer: Box<dyn Observer>) -> Self {
         self.observer = Some(observer);
         self
@@ -206,7 +210,22 @@ impl StackBuilder {
         self
     }
 
+    /// Uses every usable NIC; see [`nics`](Self::nics).
+    pub fn all_nics(self) -> Self {
+        self.nics([""; 0])
+    }
+
+    /// Allows the stack to start without a path, for programs that call [`Stack::add_path`] later.
+    pub fn paths_later(mut self) -> Self {
+        self.paths_later = true;
+        self
+    }
+
     /// Starts the stack.
+    ///
+    /// # Errors
+    /// [`Error::NoPaths`] when it was given neither paths nor NICs; [`Error::NotPermitted`] when paths are to be
+    /// set up on NICs and the process may not do that; otherwise what keeps a path from being set up.
     pub fn start(self) -> io::Result<Stack> {
         let StackBuilder {
             paths,
@@ -221,7 +240,11 @@ impl StackBuilder {
             observer,
             seed,
             cookies,
+            paths_later,
         } = self;
+        if paths.is_empty() && nics.is_none() && !paths_later {
+            return Err(Error::NoPaths.into());
+        }
         let cookies = cookies.map(CookieFile::open).transpose()?;
         let nics = nics.map(|specs| Nics::set_up(&specs, &setup)).transpose()?;
         if let Some(range) = nics.as_ref().and_then(|n| n.port_range()) {
@@ -239,7 +262,7 @@ impl StackBuilder {
         let worker = Worker::new(rx, stack.clone(), reader_spin);
         let mut core = umptcp_stack_core::Stack::new(stack, seed);
         if let Some(observer) = observer {
-            core.set_observer(observer);
+            core.set_observer(Box::new(Guarded::new(observer)));
         }
         let (cookies, known) = cookies.unzip();
         for server in known.iter().flatten() {

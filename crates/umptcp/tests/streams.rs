@@ -7,9 +7,13 @@ use bytes::Bytes;
 use common::{PipeDevice, path, pattern, two_stacks};
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
-use umptcp::{ConnectionState, Counter, FallbackReason, MptcpListener, MptcpStream, Protocol, Stack};
+use umptcp::{
+    ConnectionState, Counter, FallbackReason, MptcpListener, MptcpStream, Observation, Observer, Protocol,
+    Stack,
+};
 
 const SERVER: &str = "10.0.0.2:80";
 
@@ -408,6 +412,44 @@ fn paths_come_and_go_under_a_connection() {
 }
 
 #[test]
+fn an_observer_that_panics_ends_nothing_but_itself() {
+    struct Fragile(Arc<AtomicUsize>);
+    impl Observer for Fragile {
+        fn observe(&mut self, _: &Observation) {
+            if self.0.fetch_add(1, Ordering::Relaxed) == 2 {
+                panic!("this panic is part of the test");
+            }
+        }
+    }
+    impl Drop for Fragile {
+        fn drop(&mut self) {
+            panic!("and so is this");
+        }
+    }
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (a, b) = two_stacks(1, |s| s.observer(Box::new(Fragile(calls.clone()))));
+    let (mut client, mut server) = connected(&a, &b);
+    client.write_all(b"still here").unwrap();
+    drop(client);
+    let mut got = String::new();
+    server.read_to_string(&mut got).unwrap();
+    assert_eq!(got, "still here");
+    assert!(calls.load(Ordering::Relaxed) >= 3, "it was called until it panicked");
+}
+
+#[test]
+fn a_stack_without_paths_is_a_mistake_unless_it_is_meant() {
+    let error = Stack::builder().start().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("all_nics"), "{error}");
+    let stack = Stack::builder().paths_later().start().unwrap();
+    assert_eq!(stack.connect(SERVER).unwrap_err().kind(), ErrorKind::NetworkUnreachable);
+    let (x, _y) = PipeDevice::pair();
+    stack.add_path(path("late", "10.0.0.1", x)).unwrap();
+    assert_eq!(stack.paths().unwrap().len(), 1);
+}
+
+#[test]
 fn many_threads_use_one_stack() {
     let (a, b) = two_stacks(2, |s| s);
     let listener = b.listen("0.0.0.0:7").unwrap();
@@ -483,7 +525,8 @@ fn cookies_outlive_the_stack() {
     std::fs::write(&file, "no cookie at all\n").unwrap();
     assert_eq!((run(), run()), (0, 1));
     std::fs::remove_file(&file).unwrap();
-    let nowhere = Stack::builder().fast_open_cookies("/nonexistent/cookies").start().unwrap_err();
+    let nowhere =
+        Stack::builder().paths_later().fast_open_cookies("/nonexistent/cookies").start().unwrap_err();
     assert!(nowhere.to_string().contains("/nonexistent/cookies"), "{nowhere}");
 }
 
