@@ -1,7 +1,8 @@
 //! The stack's addresses and those that its peers see.
 
+use crate::error::NoWay;
 use nix::ifaddrs::getifaddrs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use umptcp_stack_core::interface::{PathConfig, PathKind};
 
 /// The addresses under which peers know a path's: those of the NIC if the path is translated.
@@ -47,6 +48,42 @@ pub(crate) fn nic_with(address: IpAddr) -> Option<String> {
     with.map(|interface| interface.interface_name)
 }
 
+/// Why no path leads to `remote`, if that is known beforehand. A path that has an address of the same kind may
+/// lead there all the same: devices of the program's own are not this host's NICs.
+pub(crate) fn no_way<'a>(
+    mut paths: impl Iterator<Item = &'a PathConfig> + Clone,
+    remote: IpAddr,
+) -> Option<NoWay> {
+    let own = paths.clone().any(|path| path.addresses.contains(&remote) || public(path).contains(&remote));
+    if own {
+        return Some(NoWay::OwnAddress);
+    }
+    let (is, reason): (fn(&IpAddr) -> bool, _) = match remote {
+        _ if remote.is_loopback() => (IpAddr::is_loopback, NoWay::Loopback),
+        IpAddr::V6(a) if a.is_unicast_link_local() => (is_link_local, NoWay::LinkLocal),
+        _ => return None,
+    };
+    (!paths.any(|path| path.addresses.iter().any(is))).then_some(reason)
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(a) if a.is_unicast_link_local())
+}
+
+/// Whether a device of this host has `address`. Quick where none has, which is the rule.
+pub(crate) fn is_this_host(address: IpAddr) -> bool {
+    // A host may allow to bind other addresses, too.
+    UdpSocket::bind((address, 0)).is_ok() && nic_with(address).is_some()
+}
+
+/// IPv4 addresses that come as IPv6 (RFC 4291 §2.5.5.2) are IPv4.
+pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip if ip == address.ip() => address,
+        ip => SocketAddr::new(ip, address.port()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,5 +127,36 @@ mod tests {
         // A namespace of a test may have its loopback device down, without an address.
         assert!(nic_with(ip("127.0.0.1")).is_none_or(|name| name == "lo"));
         assert_eq!(nic_with(ip("192.0.2.77")), None);
+    }
+
+    #[test]
+    fn where_no_path_leads() {
+        let nat = path("eth0", &["100.109.112.1"], &["192.0.2.1"], PathKind::Nat);
+        let odd = path("wire", &["fe80::1", "127.0.0.5"], &[], PathKind::Routed);
+        for (address, reason) in [
+            ("127.0.0.1", Some(NoWay::Loopback)),
+            ("::1", Some(NoWay::Loopback)),
+            ("fe80::2", Some(NoWay::LinkLocal)),
+            ("192.0.2.1", Some(NoWay::OwnAddress)),
+            ("100.109.112.1", Some(NoWay::OwnAddress)),
+            ("192.0.2.2", None),
+            ("2001:db8::1", None),
+        ] {
+            assert_eq!(no_way([&nat].into_iter(), ip(address)), reason, "{address}");
+        }
+        for address in ["127.0.0.1", "fe80::2"] {
+            assert_eq!(no_way([&nat, &odd].into_iter(), ip(address)), None, "{address}");
+        }
+        assert!(is_this_host(ip("127.0.0.1")) || nic_with(ip("127.0.0.1")).is_none());
+        assert!(!is_this_host(ip("192.0.2.77")));
+    }
+
+    #[test]
+    fn mapped_addresses_are_ipv4() {
+        for (text, canonically) in
+            [("[::ffff:192.0.2.1]:80", "192.0.2.1:80"), ("[2001:db8::1]:80", "[2001:db8::1]:80")]
+        {
+            assert_eq!(canonical(text.parse().unwrap()).to_string(), canonically);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Making connections.
 
-use crate::error::Error;
+use crate::addresses;
+use crate::error::{Error, NoWay};
 use crate::handle::Handle;
 use crate::settings::connection_settings;
 use crate::shared::{Phase, TimedOut, deadline};
@@ -43,7 +44,7 @@ impl StreamBuilder {
     /// Local address and port of the initial subflow. The stack chooses an unspecified address, or port 0,
     /// itself.
     pub fn local(mut self, local: SocketAddr) -> Self {
-        self.local_address = Some(local.ip()).filter(|a| !a.is_unspecified());
+        self.local_address = Some(local.ip().to_canonical()).filter(|a| !a.is_unspecified());
         self.local_port = local.port();
         self
     }
@@ -70,7 +71,7 @@ impl StreamBuilder {
     pub fn connect(self, address: impl ToSocketAddrs) -> io::Result<MptcpStream> {
         let mut last = None;
         for remote in address.to_socket_addrs()? {
-            match self.connect_one(remote) {
+            match self.connect_one(addresses::canonical(remote)) {
                 Ok(stream) => return Ok(stream),
                 Err(e) => last = Some(e),
             }
@@ -82,6 +83,10 @@ impl StreamBuilder {
     }
 
     fn connect_one(&self, remote: SocketAddr) -> Result<MptcpStream, Error> {
+        if self.handle.nics.upgrade().is_some() && addresses::is_this_host(remote.ip()) {
+            let own = if remote.ip().is_loopback() { NoWay::Loopback } else { NoWay::OwnAddress };
+            return Err(Error::NoWay { remote, reason: own });
+        }
         // The first path may not have a route to the peer.
         let routed = || self.handle.nics.upgrade().and_then(|n| n.address_towards(remote.ip()));
         let local_address = match self.local_address {
@@ -92,11 +97,7 @@ impl StreamBuilder {
         options.paths.clone_from(&self.paths);
         options.local_address = local_address;
         options.local_port = self.local_port;
-        let (id, shared) = self
-            .handle
-            .commands
-            .call(move |worker, cx| worker.connect(cx, options))?
-            .map_err(|source| Error::Connect { remote, source })?;
+        let (id, shared) = self.handle.commands.call(move |worker, cx| worker.connect(cx, options))??;
         match shared.wait_connected(deadline(self.timeout)) {
             Ok(Phase::Connected { local, remote }) => {
                 Ok(MptcpStream::new(self.handle.clone(), Accepted { id, shared, local, remote }))

@@ -26,6 +26,14 @@ pub enum Error {
         /// Why.
         source: ConnectionError,
     },
+    /// No path leads to the peer, whatever the routes are.
+    #[error("cannot connect to {remote}: {reason}")]
+    NoWay {
+        /// The peer.
+        remote: SocketAddr,
+        /// Why not, and what to do.
+        reason: NoWay,
+    },
     /// None of the usable NICs has a route to the peer.
     #[error(
         "no route to {} via {}: add one (ip route add {} via GATEWAY dev {}), or use another NIC", remote.ip(),
@@ -114,12 +122,34 @@ pub enum Error {
     WouldBlock,
 }
 
+/// Why no path leads to an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum NoWay {
+    /// It is the host's own by definition.
+    #[error(
+        "it is this host's own loopback address, and paths lead away from the host; use a socket of the kernel, such as std::net::TcpStream or --stack kernel-mptcp"
+    )]
+    Loopback,
+    /// The host or the stack has it.
+    #[error(
+        "it is an address of this host itself, and paths lead away from the host; use a socket of the kernel, such as std::net::TcpStream or --stack kernel-mptcp, which reaches listeners of umptcp on this host, too"
+    )]
+    OwnAddress,
+    /// It is valid on one link only, where the stack has no such address.
+    #[error(
+        "it is a link-local address, and the stack has none on any path; use another address of the peer, or a socket of the kernel"
+    )]
+    LinkLocal,
+}
+
 impl Error {
     /// The matching kind of I/O error.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Connect { source, .. } => connect_kind(source),
             Error::Connection { source, .. } => connection_kind(*source),
+            Error::NoWay { .. } => ErrorKind::Unsupported,
             Error::NoRoute { .. } => ErrorKind::NetworkUnreachable,
             Error::ConnectTimeout { .. } | Error::Undelivered { .. } => ErrorKind::TimedOut,
             Error::Listen { source, .. } => match source {

@@ -54,7 +54,7 @@ mod stream;
 #[cfg(target_os = "linux")]
 mod worker;
 
-pub use error::Error;
+pub use error::{Error, NoWay};
 pub use protocol::Protocol;
 pub use umptcp_stack_core::config::{
     ConnectionConfig, Ecn, FastClose, KeepAlive, StackConfig, SynCookiePolicy,

@@ -120,7 +120,7 @@ impl ListenerBuilder {
     pub fn listen(self, address: impl ToSocketAddrs) -> io::Result<MptcpListener> {
         let mut last = None;
         for local in address.to_socket_addrs()? {
-            match self.listen_one(local) {
+            match self.listen_one(addresses::canonical(local)) {
                 Ok(listener) => return Ok(listener),
                 Err(e) => last = Some(e),
             }

@@ -307,6 +307,21 @@ fn errors_of_nics_are_said_plainly() {
         assert_eq!(e.kind(), std::io::ErrorKind::NotFound);
         assert!(e.to_string().contains("nosuch0") && e.to_string().contains("c0"), "{e}");
         let stack = Stack::builder().nics(["c0"]).start().unwrap();
+        // The host's own addresses, that of a NIC without a path included.
+        for address in ["192.168.140.231:9", "192.168.140.232:9", "127.0.0.1:9"] {
+            let e = stack.connect(address).unwrap_err();
+            assert_eq!(e.kind(), std::io::ErrorKind::Unsupported, "{e}");
+            assert!(e.to_string().contains("socket of the kernel"), "{e}");
+        }
+        // A kernel socket reaches a listener of the stack on the same host.
+        let listener = stack.listen("192.168.140.231:0").unwrap();
+        let mut local = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept_timeout(Duration::from_secs(20)).unwrap();
+        (&stream).write_all(b"near").unwrap();
+        let mut got = [0; 4];
+        local.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"near");
+        drop((local, stream, listener));
         // A kernel socket holds the port.
         let _held = std::net::TcpListener::bind("0.0.0.0:4000").unwrap();
         let e = stack.listen("0.0.0.0:4000").unwrap_err();

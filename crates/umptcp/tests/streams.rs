@@ -259,6 +259,27 @@ fn errors_have_kinds_and_say_what_is_wrong() {
 }
 
 #[test]
+fn addresses_where_no_path_leads_are_refused_at_once_with_advice() {
+    let (a, b) = two_stacks(1, |s| s);
+    for (address, says) in [
+        ("127.0.0.1:80", "loopback"),
+        ("[::1]:80", "loopback"),
+        ("[::ffff:127.0.0.1]:80", "loopback"),
+        ("[fe80::1]:80", "link-local"),
+        ("10.0.0.1:80", "this host itself"),
+    ] {
+        let e = a.connect(address).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Unsupported, "{address}: {e}");
+        assert!(e.to_string().contains(says) && e.to_string().contains("use "), "{address}: {e}");
+    }
+    // An IPv4 address that comes as IPv6 is IPv4, at both ends.
+    let listener = b.listen("[::ffff:10.0.0.2]:80").unwrap();
+    assert_eq!(listener.local_addr().unwrap(), SERVER.parse().unwrap());
+    let client = a.connect("[::ffff:10.0.0.2]:80").unwrap();
+    assert_eq!(client.peer_addr().unwrap(), SERVER.parse().unwrap());
+}
+
+#[test]
 fn nobody_waits_longer_than_allowed() {
     let (x, y) = PipeDevice::pair();
     let cut = x.cut.clone();

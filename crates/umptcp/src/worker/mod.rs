@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ListenOptions, StackConfig};
-use umptcp_stack_core::error::{ConnectError, ConnectionError};
+use umptcp_stack_core::error::ConnectionError;
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
 use umptcp_tun_driver::event_loop::{AttachedPath, Guard, Handler, Waker};
@@ -85,8 +85,13 @@ impl Worker {
         &mut self,
         cx: &mut Context<'_>,
         options: ConnectOptions,
-    ) -> Result<(ConnectionId, Arc<Shared>), ConnectError> {
-        self.connections.connect(cx, options)
+    ) -> Result<(ConnectionId, Arc<Shared>), Error> {
+        let (remote, ids) = (options.remote, cx.paths());
+        let paths = ids.iter().filter_map(|id| cx.stack.path(*id));
+        if let Some(reason) = addresses::no_way(paths, remote.ip()) {
+            return Err(Error::NoWay { remote, reason });
+        }
+        self.connections.connect(cx, options).map_err(|source| Error::Connect { remote, source })
     }
 
     /// Ends a connection at once.
