@@ -4,15 +4,18 @@ use crate::addresses;
 use crate::error::{Error, NoWay};
 use crate::handle::Handle;
 use crate::settings::connection_settings;
-use crate::shared::{Phase, TimedOut, deadline};
+use crate::shared::{Phase, Shared, deadline};
 use crate::stream::MptcpStream;
-use crate::worker::Accepted;
+use crate::worker::{Accepted, Context, Worker};
+use crossbeam_channel::Sender;
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, Ecn};
 use umptcp_stack_core::error::ConnectionError;
-use umptcp_types::PathId;
+use umptcp_types::{ConnectionId, PathId};
 
 /// Settings for a new connection.
 ///
@@ -35,7 +38,7 @@ impl StreamBuilder {
 
     connection_settings!();
 
-    /// Paths to use, the first one for the initial subflow. All paths if not set.
+    /// Paths to use, preferably the first one for the initial subflow. All paths if not set.
     pub fn paths(mut self, paths: impl IntoIterator<Item = PathId>) -> Self {
         self.paths = paths.into_iter().collect();
         self
@@ -61,60 +64,290 @@ impl StreamBuilder {
         self
     }
 
-    /// How long to wait for the connection to be established, per address tried.
+    /// How long to wait for the connection to be established, however many addresses are tried.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
         self
     }
 
-    /// Connects. Several addresses are tried in turn; the error is that of the last one.
+    /// Connects. Of several addresses of the peer and several paths, another pair is tried whenever one has
+    /// failed, or not answered within 250 ms; the first that succeeds stays and the others are aborted (RFC
+    /// 8305). The peer may thus see connections that are reset at once.
+    ///
+    /// # Errors
+    /// That of the attempt that failed last; [`io::ErrorKind::TimedOut`] when none has succeeded or failed within
+    /// the time limit.
     pub fn connect(self, address: impl ToSocketAddrs) -> io::Result<MptcpStream> {
-        let mut last = None;
-        for remote in address.to_socket_addrs()? {
-            match self.connect_one(addresses::canonical(remote)) {
-                Ok(stream) => return Ok(stream),
-                Err(e) => last = Some(e),
-            }
+        let remotes = in_turn(address.to_socket_addrs()?);
+        if remotes.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the name has no address"));
         }
-        Err(last.map_or_else(
-            || io::Error::new(io::ErrorKind::InvalidInput, "the name has no address"),
-            io::Error::from,
-        ))
+        Ok(Race::new(&self, remotes).run()?)
     }
 
-    fn connect_one(&self, remote: SocketAddr) -> Result<MptcpStream, Error> {
+    /// Starts one attempt.
+    fn begin(&self, candidate: Candidate, watcher: Sender<()>) -> Result<Attempt, Error> {
+        let Candidate { remote, local } = candidate;
         if self.handle.nics.upgrade().is_some() && addresses::is_this_host(remote.ip()) {
             let own = if remote.ip().is_loopback() { NoWay::Loopback } else { NoWay::OwnAddress };
             return Err(Error::NoWay { remote, reason: own });
         }
-        // The first path may not have a route to the peer.
-        let routed = || self.handle.nics.upgrade().and_then(|n| n.address_towards(remote.ip()));
-        let local_address = match self.local_address {
-            None if self.paths.is_empty() => routed(),
-            chosen => chosen,
-        };
         let mut options = ConnectOptions::new(remote).with_config(self.config.clone());
         options.paths.clone_from(&self.paths);
-        options.local_address = local_address;
+        options.local_address = local;
         options.local_port = self.local_port;
-        let (id, shared) = self.handle.commands.call(move |worker, cx| worker.connect(cx, options))??;
-        match shared.wait_connected(deadline(self.timeout)) {
-            Ok(Phase::Connected { local, remote }) => {
-                Ok(MptcpStream::new(self.handle.clone(), Accepted { id, shared, local, remote }))
-            }
-            Ok(Phase::Failed(source)) => {
-                let nics = self.handle.nics.upgrade().filter(|_| source == ConnectionError::Unreachable);
-                let nics = nics.map(|n| n.without_route(remote.ip())).unwrap_or_default();
-                Err(if nics.is_empty() {
-                    Error::Connection { remote, source }
-                } else {
-                    Error::NoRoute { remote, nics }
-                })
-            }
-            Ok(Phase::Connecting) | Err(TimedOut) => {
-                self.handle.commands.call(move |worker, cx| worker.abort(cx, id))?;
-                Err(Error::ConnectTimeout { remote })
+        let (id, shared) =
+            self.handle.commands.call(move |worker, cx| worker.connect(cx, options, watcher))??;
+        Ok(Attempt { id, shared, remote })
+    }
+
+    /// Local addresses that a connection to `remote` may start from, the preferred one first; at most `most`.
+    /// None: the stack will say why.
+    fn locals(&self, remote: IpAddr, most: usize) -> Result<Vec<IpAddr>, Error> {
+        if let Some(chosen) = self.local_address {
+            return Ok(vec![chosen]);
+        }
+        if self.paths.is_empty()
+            && let Some(nics) = self.handle.nics.upgrade()
+        {
+            // The first path may not have a route to the peer.
+            return Ok(nics.addresses_towards(remote, most));
+        }
+        let paths = self.paths.clone();
+        self.handle.commands.call(move |_, cx| {
+            let paths = if paths.is_empty() { cx.paths() } else { paths };
+            let on = |path: &PathId| {
+                let addresses = &cx.stack.path(*path)?.addresses;
+                addresses.iter().copied().find(|a| a.is_ipv4() == remote.is_ipv4())
+            };
+            paths.iter().filter_map(on).take(most).collect()
+        })
+    }
+
+    /// Why an attempt failed.
+    fn explain(&self, remote: SocketAddr, source: ConnectionError) -> Error {
+        let nics = self.handle.nics.upgrade().filter(|_| source == ConnectionError::Unreachable);
+        let nics = nics.map(|n| n.without_route(remote.ip())).unwrap_or_default();
+        if nics.is_empty() { Error::Connection { remote, source } } else { Error::NoRoute { remote, nics } }
+    }
+}
+
+/// The addresses in the order in which to try them, each once: as given, but the families in turn (RFC 8305 §4).
+fn in_turn(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let mut all: Vec<SocketAddr> = Vec::new();
+    for address in addresses.map(addresses::canonical) {
+        if !all.contains(&address) {
+            all.push(address);
+        }
+    }
+    let first_is_v6 = all.first().is_some_and(SocketAddr::is_ipv6);
+    let (one, other): (Vec<_>, Vec<_>) = all.into_iter().partition(|a| a.is_ipv6() == first_is_v6);
+    let (mut one, mut other) = (one.into_iter(), other.into_iter());
+    let mut sorted = Vec::new();
+    loop {
+        let pair = [one.next(), other.next()];
+        if pair == [None, None] {
+            return sorted;
+        }
+        sorted.extend(pair.into_iter().flatten());
+    }
+}
+
+/// How long an attempt may go without an answer before the next is made beside it (RFC 8305 §5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Between which addresses to connect. Without a local one, the stack chooses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Candidate {
+    remote: SocketAddr,
+    local: Option<IpAddr>,
+}
+
+/// All pairs of addresses, where each remote one comes with another local one as long as possible.
+fn pairs(remotes: &[(SocketAddr, Vec<IpAddr>)]) -> Vec<Candidate> {
+    let rounds = remotes.iter().map(|(_, locals)| locals.len().max(1)).max().unwrap_or(0);
+    let mut all = Vec::new();
+    for round in 0..rounds {
+        for (i, (remote, locals)) in remotes.iter().enumerate() {
+            if round < locals.len().max(1) {
+                let local = (!locals.is_empty()).then(|| locals[(i + round) % locals.len()]);
+                all.push(Candidate { remote: *remote, local });
             }
         }
+    }
+    all
+}
+
+/// A connection that is being established.
+struct Attempt {
+    id: ConnectionId,
+    shared: Arc<Shared>,
+    remote: SocketAddr,
+}
+
+/// Attempts at one connection, of which the first to succeed stays.
+struct Race<'a> {
+    builder: &'a StreamBuilder,
+    remotes: Vec<SocketAddr>,
+    /// What is to be tried yet. `None` until it is needed, because finding out takes time: mostly the first
+    /// attempt succeeds.
+    waiting: Option<VecDeque<Candidate>>,
+    running: Vec<Attempt>,
+    /// Who has refused the connection, and would again.
+    refused: Vec<SocketAddr>,
+    error: Option<Error>,
+}
+
+impl<'a> Race<'a> {
+    fn new(builder: &'a StreamBuilder, remotes: Vec<SocketAddr>) -> Self {
+        Race { builder, remotes, waiting: None, running: Vec::new(), refused: Vec::new(), error: None }
+    }
+
+    fn first(&self) -> Result<Candidate, Error> {
+        let remote = self.remotes[0];
+        let local = self.builder.locals(remote.ip(), 1)?.first().copied();
+        Ok(Candidate { remote, local })
+    }
+
+    /// The next pair to try, after the first.
+    fn next(&mut self) -> Result<Option<Candidate>, Error> {
+        let waiting = match &mut self.waiting {
+            Some(waiting) => waiting,
+            None => {
+                let with_locals = |remote: &SocketAddr| {
+                    self.builder.locals(remote.ip(), usize::MAX).map(|locals| (*remote, locals))
+                };
+                let all: Result<Vec<_>, Error> = self.remotes.iter().map(with_locals).collect();
+                self.waiting.insert(pairs(&all?).into_iter().skip(1).collect())
+            }
+        };
+        waiting.retain(|candidate| !self.refused.contains(&candidate.remote));
+        Ok(waiting.pop_front())
+    }
+
+    fn run(mut self) -> Result<MptcpStream, Error> {
+        let end = deadline(self.builder.timeout);
+        // Kept, so that the other side never ends.
+        let (watcher, told) = crossbeam_channel::unbounded();
+        let first = self.first()?;
+        self.start(first, &watcher);
+        // When to make the next attempt; `None`: there is none.
+        let mut next = Some(Instant::now() + ATTEMPT_DELAY);
+        loop {
+            if let Some(winner) = self.look() {
+                return self.won(winner);
+            }
+            let now = Instant::now();
+            if end.is_some_and(|end| now >= end) {
+                let remote = self.running.first().map_or(self.remotes[0], |attempt| attempt.remote);
+                self.abort_all();
+                return Err(self.error.filter(from_network).unwrap_or(Error::ConnectTimeout { remote }));
+            }
+            let due = next.is_some_and(|at| at <= now || self.running.is_empty());
+            if due && let Some(candidate) = self.next()? {
+                self.start(candidate, &watcher);
+                next = Some(now + ATTEMPT_DELAY);
+                continue;
+            }
+            if due {
+                next = None;
+            }
+            if self.running.is_empty() {
+                // Each attempt that ends leaves its error.
+                return Err(self.error.unwrap_or(Error::Stopped));
+            }
+            let _ = match next.into_iter().chain(end).min() {
+                Some(until) => told.recv_deadline(until).ok(),
+                None => told.recv().ok(),
+            };
+        }
+    }
+
+    fn start(&mut self, candidate: Candidate, watcher: &Sender<()>) {
+        match self.builder.begin(candidate, watcher.clone()) {
+            Ok(attempt) => self.running.push(attempt),
+            Err(error) => self.failed(error),
+        }
+    }
+
+    fn failed(&mut self, error: Error) {
+        if from_network(&error) || !self.error.as_ref().is_some_and(from_network) {
+            self.error = Some(error);
+        }
+    }
+
+    /// Removes the attempts that have failed. Returns one that has succeeded.
+    fn look(&mut self) -> Option<Accepted> {
+        for attempt in std::mem::take(&mut self.running) {
+            match attempt.shared.phase() {
+                Phase::Connecting => self.running.push(attempt),
+                Phase::Failed(source) => {
+                    if source == ConnectionError::Refused {
+                        self.refused.push(attempt.remote);
+                    }
+                    self.failed(self.builder.explain(attempt.remote, source));
+                }
+                Phase::Connected { .. } => self.running.push(attempt),
+            }
+        }
+        let at = self.running.iter().position(|a| matches!(a.shared.phase(), Phase::Connected { .. }))?;
+        let Attempt { id, shared, .. } = self.running.swap_remove(at);
+        match shared.phase() {
+            Phase::Connected { local, remote } => Some(Accepted { id, shared, local, remote }),
+            _ => None,
+        }
+    }
+
+    fn won(mut self, winner: Accepted) -> Result<MptcpStream, Error> {
+        self.abort_all();
+        Ok(MptcpStream::new(self.builder.handle.clone(), winner))
+    }
+
+    fn abort_all(&mut self) {
+        let ids: Vec<ConnectionId> = self.running.drain(..).map(|attempt| attempt.id).collect();
+        if ids.is_empty() {
+            return;
+        }
+        let abort = move |worker: &mut Worker, cx: &mut Context<'_>| {
+            ids.into_iter().for_each(|id| worker.abort(cx, id));
+        };
+        // If the worker has ended, so have they.
+        let _ = self.builder.handle.commands.call(abort);
+    }
+}
+
+/// Whether the error is an answer, which says more than that an attempt could not be made.
+fn from_network(error: &Error) -> bool {
+    !matches!(error, Error::Connect { .. } | Error::NoWay { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remotes(texts: &[&str]) -> Vec<SocketAddr> {
+        texts.iter().map(|text| format!("{text}:80").parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn families_take_turns_and_no_address_comes_twice() {
+        let given = ["[2001:db8::1]", "[2001:db8::2]", "192.0.2.1", "[::ffff:192.0.2.1]", "[2001:db8::3]"];
+        let sorted = in_turn(remotes(&given).into_iter());
+        assert_eq!(sorted, remotes(&["[2001:db8::1]", "192.0.2.1", "[2001:db8::2]", "[2001:db8::3]"]));
+        assert_eq!(in_turn(remotes(&[]).into_iter()), []);
+    }
+
+    #[test]
+    fn another_address_comes_by_another_path_first() {
+        let all = remotes(&["192.0.2.1", "192.0.2.2", "[2001:db8::1]"]);
+        let locals: [IpAddr; 2] = ["10.0.0.1".parse().unwrap(), "10.1.0.1".parse().unwrap()];
+        let order = pairs(&[(all[0], locals.to_vec()), (all[1], locals.to_vec()), (all[2], Vec::new())]);
+        let at = |remote: usize, local: Option<usize>| Candidate {
+            remote: all[remote],
+            local: local.map(|local| locals[local]),
+        };
+        let expected = [at(0, Some(0)), at(1, Some(1)), at(2, None), at(0, Some(1)), at(1, Some(0))];
+        assert_eq!(order, expected);
+        assert_eq!(pairs(&[]), []);
     }
 }

@@ -107,14 +107,16 @@ impl Nics {
         Ok(())
     }
 
-    /// The stack's address on the first path whose NIC has a route to `remote`: the one to start a connection
-    /// from.
-    pub(crate) fn address_towards(&self, remote: IpAddr) -> Option<IpAddr> {
+    /// The stack's addresses on the paths whose NICs have a route to `remote`, in their order; at most `most`,
+    /// because each takes a question to the kernel.
+    pub(crate) fn addresses_towards(&self, remote: IpAddr, most: usize) -> Vec<IpAddr> {
         let paths = lock(&self.paths);
-        paths.iter().filter(|p| matches!(p.place, Place::Attached(_))).find_map(|p| {
+        let attached = paths.iter().filter(|p| matches!(p.place, Place::Attached(_)));
+        let routed = attached.filter_map(|p| {
             let address = p.config.addresses.iter().find(|a| a.is_ipv4() == remote.is_ipv4())?;
             p.guard.has_route(remote).unwrap_or(false).then_some(*address)
-        })
+        });
+        routed.take(most).collect()
     }
 
     /// Names of the NICs in use that have an address of `remote`'s family but no route to it.

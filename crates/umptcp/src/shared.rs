@@ -6,6 +6,7 @@
 //! waiters.
 
 use bytes::Bytes;
+use crossbeam_channel::Sender;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -48,6 +49,23 @@ pub(crate) enum Phase {
     Connecting,
     Connected { local: SocketAddr, remote: SocketAddr },
     Failed(ConnectionError),
+}
+
+/// The handshake, and who waits for its end.
+#[derive(Debug)]
+struct Handshake {
+    phase: Phase,
+    watcher: Option<Sender<()>>,
+}
+
+impl Handshake {
+    fn end(&mut self, phase: Phase) {
+        self.phase = phase;
+        if let Some(watcher) = self.watcher.take() {
+            // It may not wait any more.
+            let _ = watcher.send(());
+        }
+    }
 }
 
 /// How a direction has ended.
@@ -218,7 +236,7 @@ pub(crate) struct Shared {
     dirty: AtomicBool,
     /// The SYN is waiting for data (Fast Open).
     awaits_data: AtomicBool,
-    phase: Queue<Phase>,
+    handshake: Mutex<Handshake>,
     inbound: Queue<Inbound>,
     /// What a reader has taken from `inbound` and not handed to the application yet. Locked only while it is
     /// copied, never while waiting.
@@ -255,7 +273,7 @@ impl Shared {
             spin: Spin { limit: spin, worthwhile: AtomicBool::new(!spin.is_zero()) },
             dirty: AtomicBool::new(false),
             awaits_data: AtomicBool::new(false),
-            phase: Queue::new(Phase::Connecting),
+            handshake: Mutex::new(Handshake { phase: Phase::Connecting, watcher: None }),
             inbound: Queue::new(Inbound::default()),
             reading: Mutex::default(),
             leftover: AtomicBool::new(false),
@@ -265,6 +283,12 @@ impl Shared {
             write_ahead: AtomicUsize::new(queue_for(config.send_buffer)),
             last: Mutex::new(None),
         }
+    }
+
+    /// With someone to tell when the handshake ends.
+    pub(crate) fn watched_by(self, watcher: Sender<()>) -> Self {
+        lock(&self.handshake).watcher = Some(watcher);
+        self
     }
 
     /// The connection's receive buffer has `bytes` now.
@@ -292,7 +316,11 @@ impl Shared {
     // ---- phase ----
 
     pub(crate) fn set_phase(&self, phase: Phase) {
-        self.phase.change(|p| *p = phase);
+        lock(&self.handshake).end(phase);
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        lock(&self.handshake).phase.clone()
     }
 
     /// Nothing is sent until something is written (Fast Open).
@@ -307,24 +335,15 @@ impl Shared {
 
     /// Whether it is neither established nor failed.
     pub(crate) fn is_connecting(&self) -> bool {
-        self.phase.with(|p| matches!(p, Phase::Connecting))
+        matches!(lock(&self.handshake).phase, Phase::Connecting)
     }
 
     /// The connection cannot be established. Has no effect once it is.
     pub(crate) fn fail_connecting(&self, error: ConnectionError) {
-        self.phase.change(|p| {
-            if matches!(p, Phase::Connecting) {
-                *p = Phase::Failed(error);
-            }
-        });
-    }
-
-    /// Waits until the connection is established or has failed.
-    pub(crate) fn wait_connected(&self, deadline: Option<Instant>) -> Result<Phase, TimedOut> {
-        self.phase.wait(deadline, |p| match p {
-            Phase::Connecting => None,
-            other => Some(other.clone()),
-        })
+        let mut handshake = lock(&self.handshake);
+        if matches!(handshake.phase, Phase::Connecting) {
+            handshake.end(Phase::Failed(error));
+        }
     }
 
     // ---- receiving ----
@@ -708,6 +727,16 @@ mod tests {
     }
 
     #[test]
+    fn a_watcher_is_told_of_the_end_of_the_handshake_once() {
+        let (watcher, told) = crossbeam_channel::unbounded();
+        let shared = shared(1).watched_by(watcher);
+        shared.fail_connecting(ConnectionError::Refused);
+        shared.fail_connecting(ConnectionError::Reset);
+        assert!(matches!(shared.phase(), Phase::Failed(ConnectionError::Refused)));
+        assert_eq!(told.try_iter().count(), 1);
+    }
+
+    #[test]
     fn an_error_ends_both_directions_but_not_what_has_arrived() {
         let shared = shared(1 << 20);
         shared.deliver(&mut vec![Bytes::from_static(b"last")], None, false, 4);
@@ -718,7 +747,7 @@ mod tests {
         assert!(!shared.collect(&mut queue) && queue.is_empty());
         assert!(matches!(shared.read(None, take_all), Ok(Taken::Data(_, false))));
         assert!(matches!(shared.read(None, take_all), Ok(Taken::End(End::Error(ConnectionError::Reset)))));
-        assert!(matches!(shared.wait_connected(None), Ok(Phase::Failed(ConnectionError::Reset))));
+        assert!(matches!(shared.phase(), Phase::Failed(ConnectionError::Reset)));
     }
 
     #[test]

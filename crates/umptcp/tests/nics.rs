@@ -300,6 +300,42 @@ fn a_server_listens_on_one_address_of_a_nic_and_on_a_port_of_the_stack_s_choice(
 }
 
 #[test]
+fn a_silent_first_nic_does_not_keep_the_second_from_connecting() {
+    let (ready_tx, ready) = mpsc::channel();
+    let (done_tx, done) = mpsc::channel::<()>();
+    let client = move || {
+        ready.recv().unwrap();
+        let stack = Stack::builder().nics(["c0", "c1"]).start().unwrap();
+        let nft = |script: &str| {
+            assert!(Command::new("nft").arg(script).status().unwrap().success(), "nft {script}");
+        };
+        nft("add table ip silence; add chain ip silence forward { type filter hook forward priority 0; }; \
+             add rule ip silence forward oifname c0 meta l4proto tcp drop");
+        let stream = MptcpStream::builder(&stack)
+            .connect_timeout(Duration::from_secs(15))
+            .connect("192.168.140.110:7")
+            .unwrap();
+        assert_eq!(stream.public_addr().unwrap().ip().to_string(), "192.168.140.232");
+        (&stream).write_all(b"x").unwrap();
+        assert_eq!((&stream).read(&mut [0; 9]).unwrap(), 1);
+        drop(stream);
+        nft("delete table ip silence");
+        drop(stack);
+        nothing_left();
+        drop(done_tx);
+    };
+    let server = move || {
+        let stack = Stack::builder().nics(["s0"]).start().unwrap();
+        let listener = stack.listen("0.0.0.0:7").unwrap();
+        ready_tx.send(()).unwrap();
+        let (stream, _) = listener.accept_timeout(Duration::from_secs(20)).unwrap();
+        std::io::copy(&mut &stream, &mut &stream).unwrap();
+        assert!(done.recv().is_err());
+    };
+    two_hosts(client, server);
+}
+
+#[test]
 fn errors_of_nics_are_said_plainly() {
     let (done_tx, done) = mpsc::channel::<()>();
     let client = move || {

@@ -280,6 +280,54 @@ fn addresses_where_no_path_leads_are_refused_at_once_with_advice() {
 }
 
 #[test]
+fn of_several_addresses_a_silent_one_does_not_hold_up_the_others() {
+    let (mut a, mut b) = (Stack::builder(), Stack::builder());
+    let mut cut = Vec::new();
+    for n in 0..3 {
+        let (x, y) = PipeDevice::pair();
+        cut.push(x.cut.clone());
+        a = a.path(path(&format!("a{n}"), &format!("10.{n}.0.1"), x));
+        b = b.path(path(&format!("b{n}"), &format!("10.{n}.0.2"), y));
+    }
+    let (a, b) = (a.start().unwrap(), b.start().unwrap());
+    let listener = b.listen("0.0.0.0:80").unwrap();
+    cut[0].store(true, Ordering::Relaxed);
+    let name = [SERVER.parse().unwrap(), "10.1.0.2:80".parse().unwrap()];
+    // The default time limit is 180 s, so a test that waits for the first address would not end in time.
+    let client = a.connect(&name[..]).unwrap();
+    assert_eq!(client.peer_addr().unwrap(), name[1]);
+    let (server, from) = listener.accept().unwrap();
+    assert_eq!(from, client.local_addr().unwrap());
+    // The loser is gone at once; where its SYN arrives late, nothing comes of it.
+    assert_eq!(a.connections().unwrap().len(), 1);
+    cut[0].store(false, Ordering::Relaxed);
+    assert_eq!(listener.accept_timeout(Duration::from_millis(50)).unwrap_err().kind(), ErrorKind::WouldBlock);
+    drop((client, server));
+    // One that refuses costs no time, nor is it asked again by every other path.
+    let name = ["10.0.0.2:81".parse().unwrap(), "10.1.0.2:80".parse().unwrap()];
+    let before = b.counters().unwrap().get(Counter::MPCapableSYNRX);
+    let client = a.connect(&name[..]).unwrap();
+    assert_eq!(client.peer_addr().unwrap(), name[1]);
+    assert_eq!(b.counters().unwrap().get(Counter::MPCapableSYNRX), before + 1);
+    let refused = a.connect("10.0.0.2:81").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    assert_eq!(a.connections().unwrap().len(), 1);
+}
+
+#[test]
+fn the_time_limit_holds_for_all_addresses_together() {
+    let (x, _y) = PipeDevice::pair();
+    let a = Stack::builder().path(path("a", "10.0.0.1", x)).start().unwrap();
+    let name: Vec<std::net::SocketAddr> = (2..250).map(|n| ([10, 0, 0, n], 80).into()).collect();
+    let start = Instant::now();
+    let e =
+        MptcpStream::builder(&a).connect_timeout(Duration::from_millis(600)).connect(&name[..]).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::TimedOut);
+    assert!((Duration::from_millis(600)..Duration::from_secs(20)).contains(&start.elapsed()));
+    assert_eq!(a.connections().unwrap().len(), 0);
+}
+
+#[test]
 fn nobody_waits_longer_than_allowed() {
     let (x, y) = PipeDevice::pair();
     let cut = x.cut.clone();

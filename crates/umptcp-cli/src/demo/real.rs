@@ -268,7 +268,7 @@ fn transfer(
     view.heading(&act.title(plan))?;
     let over: &[&str] = if act == Act::One { &[plan.nics[0].name.as_str()] } else { &[] };
     let before = network.payload(plan.down)?;
-    let stream = Stream::UserSpace(client.connect(server.address(), PATIENCE, over)?);
+    let stream = Stream::UserSpace(client.connect(&[server.address()], PATIENCE, over)?);
     let transfer = measure::Plan {
         up: !plan.down,
         down: plan.down,

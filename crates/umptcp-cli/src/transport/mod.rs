@@ -75,17 +75,17 @@ impl Transport {
 
     /// Connects to the first of `remotes` that answers.
     pub(crate) fn connect(&self, remotes: &[SocketAddr], timeout: Duration) -> anyhow::Result<Stream> {
+        let kernel = match self {
+            Transport::Kernel(kernel) => kernel,
+            #[cfg(target_os = "linux")]
+            Transport::UserSpace(stack) => {
+                return stack.connect(remotes, timeout, &[]).map(Stream::UserSpace);
+            }
+        };
         let mut last = None;
         for remote in remotes {
-            let result = match self {
-                Transport::Kernel(kernel) => {
-                    kernel.connect(*remote, timeout).map(|s| Stream::Kernel(s, kernel.is_mptcp()))
-                }
-                #[cfg(target_os = "linux")]
-                Transport::UserSpace(stack) => stack.connect(*remote, timeout, &[]).map(Stream::UserSpace),
-            };
-            match result {
-                Ok(stream) => return Ok(stream),
+            match kernel.connect(*remote, timeout) {
+                Ok(stream) => return Ok(Stream::Kernel(stream, kernel.is_mptcp())),
                 Err(error) => {
                     tracing::info!("{error:#}");
                     last = Some(error);

@@ -135,10 +135,10 @@ impl UserSpace {
         Ok(UserSpace { shared, connection })
     }
 
-    /// Connects, only over the paths named in `over` unless it is empty.
+    /// Connects to the first of `remotes` that answers, only over the paths named in `over` unless it is empty.
     pub(crate) fn connect(
         &self,
-        remote: SocketAddr,
+        remotes: &[SocketAddr],
         timeout: Duration,
         over: &[&str],
     ) -> anyhow::Result<Connection> {
@@ -151,8 +151,8 @@ impl UserSpace {
         let stream = builder
             .paths(paths)
             .connect_timeout(timeout)
-            .connect(remote)
-            .with_context(|| Class::Connect.failure(format!("cannot connect to {remote}")))?;
+            .connect(remotes)
+            .with_context(|| Class::Connect.failure(cannot_connect(remotes)))?;
         Ok(Connection::new(stream, &self.shared, &self.connection))
     }
 
@@ -196,6 +196,11 @@ impl Drop for UserSpace {
             let _ = stack.stop(LINGER_ON_FAILURE);
         }
     }
+}
+
+fn cannot_connect(remotes: &[SocketAddr]) -> String {
+    let names: Vec<String> = remotes.iter().map(ToString::to_string).collect();
+    format!("cannot connect to {}", names.join(", "))
 }
 
 fn stopped() -> anyhow::Error {

@@ -3,6 +3,7 @@
 use super::context::Context;
 use crate::shared::{End, Phase, Shared};
 use bytes::Bytes;
+use crossbeam_channel::Sender;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -109,13 +110,14 @@ impl Connections {
         }
     }
 
-    /// Starts a connection.
+    /// Starts a connection. `watcher` is told when it is established or has failed.
     pub(super) fn connect(
         &mut self,
         cx: &mut Context<'_>,
         options: ConnectOptions,
+        watcher: Sender<()>,
     ) -> Result<(ConnectionId, Arc<Shared>), ConnectError> {
-        let shared = Arc::new(Shared::new(&options.config, self.spin));
+        let shared = Arc::new(Shared::new(&options.config, self.spin).watched_by(watcher));
         let id = cx.stack.connect(cx.now, options)?;
         if let Some(info) = cx.stack.info(id).filter(|_| cx.stack.awaits_data(id)) {
             // Fast Open: the application writes first.

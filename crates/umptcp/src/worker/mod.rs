@@ -80,18 +80,19 @@ impl Worker {
         }
     }
 
-    /// Starts a connection.
+    /// Starts a connection. `watcher` is told when it is established or has failed.
     pub(crate) fn connect(
         &mut self,
         cx: &mut Context<'_>,
         options: ConnectOptions,
+        watcher: Sender<()>,
     ) -> Result<(ConnectionId, Arc<Shared>), Error> {
         let (remote, ids) = (options.remote, cx.paths());
         let paths = ids.iter().filter_map(|id| cx.stack.path(*id));
         if let Some(reason) = addresses::no_way(paths, remote.ip()) {
             return Err(Error::NoWay { remote, reason });
         }
-        self.connections.connect(cx, options).map_err(|source| Error::Connect { remote, source })
+        self.connections.connect(cx, options, watcher).map_err(|source| Error::Connect { remote, source })
     }
 
     /// Ends a connection at once.
