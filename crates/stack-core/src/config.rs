@@ -170,6 +170,9 @@ pub struct ConnectionConfig {
     pub mtu_probe_interval: Option<Duration>,
     /// Explicit congestion notification.
     pub ecn: Ecn,
+    /// IP header field of the packets of every subflow (IP_TOS, IPV6_TCLASS): the DSCP (RFC 2474) in the upper six
+    /// bits. The lower two are ignored, because they are those of `ecn`.
+    pub traffic_class: u8,
     /// Send small segments at once instead of waiting to fill them (no Nagle).
     pub no_delay: bool,
     /// Most subflows at once, the initial one included.
@@ -219,6 +222,7 @@ impl Default for ConnectionConfig {
             max_segment_size: None,
             mtu_probe_interval: Some(Duration::from_secs(600)),
             ecn: Ecn::Accept,
+            traffic_class: 0,
             no_delay: false,
             max_subflows: 8,
             max_add_addr_accepted: 8,
@@ -269,6 +273,7 @@ with_methods! {
         with_max_segment_size max_segment_size: Option<u16>,
         with_mtu_probe_interval mtu_probe_interval: Option<Duration>,
         with_ecn ecn: Ecn,
+        with_traffic_class traffic_class: u8,
         with_no_delay no_delay: bool,
         with_max_subflows max_subflows: usize,
         with_max_add_addr_accepted max_add_addr_accepted: usize,
@@ -313,6 +318,8 @@ pub enum ConnectionOption {
     NoDelay(bool),
     /// [`ConnectionConfig::keep_alive`], for all subflows. The idle time starts anew.
     KeepAlive(Option<KeepAlive>),
+    /// [`ConnectionConfig::traffic_class`].
+    TrafficClass(u8),
     /// [`ConnectionConfig::user_timeout`].
     UserTimeout(Duration),
     /// [`ConnectionConfig::send_buffer`], in bytes; 0 counts as 1.

@@ -2,11 +2,11 @@
 //! Everything a network can do wrong is netsim's business.
 
 use bytes::Bytes;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{
-    ConnectOptions, ConnectionConfig, ListenOptions, StackConfig, SynCookiePolicy,
+    ConnectOptions, ConnectionConfig, ConnectionOption, Ecn, ListenOptions, StackConfig, SynCookiePolicy,
 };
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
@@ -33,6 +33,8 @@ struct Wire {
     /// A middlebox: changes the payload of the packets of a host, with their TCP checksum.
     change: fn(host: usize, number: u64, payload: &mut Vec<u8>),
     syn_cookies: SynCookiePolicy,
+    /// The traffic classes of each host's packets by each path.
+    classes: BTreeMap<(usize, PathId), BTreeSet<u8>>,
 }
 
 fn address(host: u8, path: u8) -> IpAddr {
@@ -56,6 +58,7 @@ impl Wire {
             accept: ConnectionConfig::default(),
             change: |_, _, _| {},
             syn_cookies: SynCookiePolicy::default(),
+            classes: BTreeMap::new(),
         }
     }
 
@@ -65,6 +68,7 @@ impl Wire {
             let host = &mut self.hosts[h];
             while let Some(t) = host.stack.poll_transmit(now) {
                 self.number += 1;
+                self.classes.entry((h, t.path)).or_default().insert(t.header.as_slice()[1]);
                 let mut payload = t.payload.to_bytes().to_vec();
                 (self.change)(h, self.number, &mut payload);
                 let changed = payload[..] != t.payload.to_bytes()[..];
@@ -203,6 +207,47 @@ fn a_file_over_two_paths_both_ways() {
     assert_eq!(counters.get(Counter::MPJoinSynAckRx), 1);
     assert_eq!(counters.get(Counter::TcpRetransSegs), 0);
     assert_eq!(counters.get(Counter::TcpTimeouts), 0);
+}
+
+#[test]
+fn every_packet_of_every_subflow_has_the_connection_s_traffic_class() {
+    // Each end's own: expedited forwarding and class selector 1. The two lower bits are not the application's.
+    let (client, server) = (0xb8, 0x20);
+    let config = |class: u8| ConnectionConfig::default().with_ecn(Ecn::Request).with_traffic_class(class | 3);
+    for cookies in [SynCookiePolicy::UnderPressure, SynCookiePolicy::Always] {
+        let w = transfer_by(cookies, 2, config(client), config(server));
+        assert_eq!(w.classes.len(), 3, "two paths of the client and one of the server");
+        for ((host, path), classes) in &w.classes {
+            let class = [client, server][*host];
+            // A SYN cookie does not remember that ECN was offered.
+            let ecn = if cookies == SynCookiePolicy::Always && path.0 == 0 { vec![0] } else { vec![0, 2] };
+            let expected: BTreeSet<u8> = ecn.into_iter().map(|ecn| class | ecn).collect();
+            assert!(classes.is_subset(&[class, class | 2].into()), "{host} {path} {classes:x?}");
+            assert!(classes.is_superset(&expected), "{host} {path} {classes:x?}");
+        }
+    }
+    let w = transfer(2, ConnectionConfig::default(), ConnectionConfig::default());
+    assert!(w.classes.values().all(|classes| *classes == [0].into()), "{:x?}", w.classes);
+}
+
+#[test]
+fn the_traffic_class_changes_while_the_connection_runs() {
+    let mut w = Wire::new(2);
+    let remote = listen(&mut w);
+    let c = w.hosts[0].stack.connect(w.now, ConnectOptions::new(remote)).expect("connect");
+    w.hosts[0].stack.send(w.now, c, Bytes::from_static(b"first")).expect("send");
+    w.run(Duration::from_secs(1));
+    w.classes.clear();
+    w.hosts[0].stack.set_option(w.now, c, ConnectionOption::TrafficClass(0x28)).expect("set");
+    w.hosts[0].stack.send(w.now, c, bytes(1_000_000, 3).into()).expect("send");
+    w.run(Duration::from_secs(3));
+    let of_client: Vec<_> = w.classes.iter().filter(|((host, _), _)| *host == 0).map(|(_, c)| c).collect();
+    assert_eq!(of_client, [&BTreeSet::from([0x28]), &BTreeSet::from([0x28])]);
+    // An abort is of the connection, too.
+    w.classes.clear();
+    w.hosts[0].stack.abort(w.now, c);
+    w.run(Duration::from_secs(1));
+    assert_eq!(w.classes[&(0, PathId(0))], [0x28].into());
 }
 
 #[test]

@@ -82,6 +82,17 @@ impl MptcpStream {
         self.setting(|config| config.no_delay)
     }
 
+    /// Type of service of every packet of every subflow from now on (IP_TOS, IPV6_TCLASS): the DSCP in the upper
+    /// six bits; the lower two are ignored, because they belong to ECN.
+    pub fn set_traffic_class(&self, class: u8) -> io::Result<()> {
+        self.set_option(ConnectionOption::TrafficClass(class))
+    }
+
+    /// Type of service of every packet.
+    pub fn traffic_class(&self) -> io::Result<u8> {
+        self.setting(|config| config.traffic_class)
+    }
+
     /// When to probe whether the peer is still there (SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT);
     /// `None` disables probing. The idle time starts anew. Times below one second count as one second.
     pub fn set_keep_alive(&self, settings: Option<KeepAlive>) -> io::Result<()> {

@@ -94,7 +94,8 @@ fn several_buffers_are_written_and_read_at_once() {
 #[test]
 fn options_can_be_set_and_asked_for_while_the_connection_runs() {
     let (a, b) = two_stacks(1, |s| s);
-    let (client, _server) = connected(&a, &b);
+    let _listener = b.listen(SERVER).unwrap();
+    let client = MptcpStream::builder(&a).traffic_class(0x20).connect(SERVER).unwrap();
     assert!(!client.nodelay().unwrap());
     client.set_nodelay(true).unwrap();
     assert!(client.nodelay().unwrap());
@@ -102,6 +103,9 @@ fn options_can_be_set_and_asked_for_while_the_connection_runs() {
     let keep_alive = Some(KeepAlive::default().with_idle(Duration::from_secs(30)));
     client.set_keep_alive(keep_alive).unwrap();
     assert_eq!(client.keep_alive().unwrap(), keep_alive);
+    assert_eq!(client.traffic_class().unwrap(), 0x20, "as the builder had it");
+    client.set_traffic_class(0xb8).unwrap();
+    assert_eq!(client.traffic_class().unwrap(), 0xb8);
     client.set_user_timeout(Duration::from_secs(7)).unwrap();
     assert_eq!(client.user_timeout().unwrap(), Duration::from_secs(7));
     client.set_send_buffer(100_000).unwrap();

@@ -18,8 +18,8 @@ pub(crate) struct Outgoing<'a> {
     pub(crate) payload: Payload,
     /// Payload bytes per packet if the device is to cut it.
     pub(crate) packet_payload: u32,
-    /// ECN codepoint (RFC 3168 §5).
-    pub(crate) ecn: u8,
+    /// DSCP and ECN codepoint (RFC 2474 §3, RFC 3168 §5).
+    pub(crate) traffic_class: u8,
 }
 
 /// What is particular to a RST.
@@ -27,12 +27,14 @@ pub(crate) struct Reset {
     pub(crate) seq: SeqNumber,
     pub(crate) ack: Option<SeqNumber>,
     pub(crate) options: TcpOptions,
+    /// Without the two lower bits: a RST is never ECN-capable.
+    pub(crate) traffic_class: u8,
 }
 
 impl Context {
     /// Builds the packet for a segment. `None`: its path has gone.
     pub(crate) fn packet(&mut self, now: Instant, segment: Outgoing<'_>) -> Option<Transmit> {
-        let Outgoing { path, tuple, repr, payload, packet_payload, ecn } = segment;
+        let Outgoing { path, tuple, repr, payload, packet_payload, traffic_class } = segment;
         let offload = self.paths.get(path)?.checksum_offload;
         let (src, dst) = (tuple.local.ip(), tuple.remote.ip());
         let ip_len = ip::ip_header_len(&src);
@@ -40,7 +42,7 @@ impl Context {
         let mut header = HeaderBuf::zeroed(ip_len + tcp_len);
         let bytes = header.as_mut_slice();
         let ident = self.random.next_u32() as u16;
-        ip::emit_ip_header(bytes, src, dst, tcp_len + payload.len(), ecn, ident)?;
+        ip::emit_ip_header(bytes, src, dst, tcp_len + payload.len(), traffic_class, ident)?;
         let tcp = &mut bytes[ip_len..];
         repr.emit(tcp);
         let gso_size = (payload.len() as u64 > u64::from(packet_payload))
@@ -58,9 +60,17 @@ impl Context {
     }
 
     /// Sends a segment without payload that belongs to no connection, before all others.
-    pub(crate) fn send_control(&mut self, now: Instant, path: PathId, tuple: &FourTuple, repr: &TcpRepr) {
-        let (payload, ecn) = (Payload::new(), ip::ecn::NOT_ECT);
-        let segment = Outgoing { path, tuple, repr, payload, packet_payload: u32::MAX, ecn };
+    pub(crate) fn send_control(
+        &mut self,
+        now: Instant,
+        path: PathId,
+        tuple: &FourTuple,
+        repr: &TcpRepr,
+        traffic_class: u8,
+    ) {
+        let traffic_class = ip::traffic_class(traffic_class, ip::ecn::NOT_ECT);
+        let payload = Payload::new();
+        let segment = Outgoing { path, tuple, repr, payload, packet_payload: u32::MAX, traffic_class };
         if let Some(t) = self.packet(now, segment) {
             self.outbox.push_back(t);
         }
@@ -68,7 +78,7 @@ impl Context {
 
     /// Sends a RST for `tuple`.
     pub(crate) fn send_reset(&mut self, now: Instant, path: PathId, tuple: &FourTuple, reset: Reset) {
-        let Reset { seq, ack, options } = reset;
+        let Reset { seq, ack, options, traffic_class } = reset;
         let repr = TcpRepr {
             src_port: tuple.local.port(),
             dst_port: tuple.remote.port(),
@@ -80,7 +90,7 @@ impl Context {
             options,
         };
         self.observe(now, None, None, Counter::TcpOutRsts);
-        self.send_control(now, path, tuple, &repr);
+        self.send_control(now, path, tuple, &repr, traffic_class);
     }
 
     /// The next packet that belongs to no connection.

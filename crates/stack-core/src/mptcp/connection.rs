@@ -288,6 +288,7 @@ impl Connection {
     pub(crate) fn set_option(&mut self, now: Instant, option: ConnectionOption) {
         match option {
             ConnectionOption::NoDelay(on) => self.config.no_delay = on,
+            ConnectionOption::TrafficClass(class) => self.config.traffic_class = class,
             ConnectionOption::KeepAlive(settings) => {
                 self.config.keep_alive = settings;
                 let settings = settings.map(KeepAlive::within_bounds);

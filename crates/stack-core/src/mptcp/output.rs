@@ -9,9 +9,9 @@ use crate::context::{Context, Outgoing};
 use crate::device::Transmit;
 use crate::observe::Counter;
 use crate::tcp::Kind;
-use crate::wire::checksum;
 use crate::wire::mptcp::{Dsn, Dss, DssMapping, MpCapable, MptcpOption, VERSION, dss_pseudo_header};
 use crate::wire::tcp::{MAX_OPTIONS, TcpOptions};
+use crate::wire::{checksum, ip};
 use umptcp_types::{Instant, SubflowOffset};
 
 impl Connection {
@@ -169,9 +169,9 @@ impl Connection {
             self.recv.advertise(tcp.mss(), tcp.receive_scale())
         };
         let m = &mut self.subflows[i];
-        let mut ecn = crate::wire::ip::ecn::NOT_ECT;
+        let mut ecn = ip::ecn::NOT_ECT;
         if !syn && m.tcp.mark_ecn(segment.fresh, &mut segment.flags) {
-            ecn = crate::wire::ip::ecn::ECT_0;
+            ecn = ip::ecn::ECT_0;
         }
         if segment.kind == Kind::Ack {
             let room = MAX_OPTIONS.saturating_sub(options.len());
@@ -205,7 +205,8 @@ impl Connection {
         }
         let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
         let (tuple, repr, payload) = (&tuple, &repr, segment.payload);
-        ctx.packet(now, Outgoing { path, tuple, repr, payload, packet_payload, ecn })
+        let traffic_class = ip::traffic_class(self.config.traffic_class, ecn);
+        ctx.packet(now, Outgoing { path, tuple, repr, payload, packet_payload, traffic_class })
     }
 
     /// Adds the MPTCP options of `segment`, as the table has them. True: a DATA_ACK with news had no room.

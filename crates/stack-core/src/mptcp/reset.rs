@@ -15,8 +15,11 @@ use umptcp_types::{Instant, SeqNumber};
 /// The RST for a segment that fits no state (RFC 9293 §3.10.7.1); `len`: what it takes of the sequence space.
 pub(crate) fn reset_for(seg: &TcpRepr, len: u32, options: TcpOptions) -> Reset {
     match seg.flags.ack {
-        true => Reset { seq: seg.ack, ack: None, options },
-        false => Reset { seq: SeqNumber(0), ack: Some(seg.seq.wrapping_add(len)), options },
+        true => Reset { seq: seg.ack, ack: None, options, traffic_class: 0 },
+        false => {
+            let ack = Some(seg.seq.wrapping_add(len));
+            Reset { seq: SeqNumber(0), ack, options, traffic_class: 0 }
+        }
     }
 }
 
@@ -36,7 +39,9 @@ impl Connection {
         }
         let m = &self.subflows[i];
         let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
-        ctx.send_reset(now, path, &tuple, reset_for(seg, 1, TcpOptions::default()));
+        let traffic_class = self.config.traffic_class;
+        let reset = Reset { traffic_class, ..reset_for(seg, 1, TcpOptions::default()) };
+        ctx.send_reset(now, path, &tuple, reset);
     }
 
     /// Resets one subflow and tells the peer why.
@@ -91,7 +96,12 @@ impl Connection {
         let m = &self.subflows[i];
         let (path, tuple) = (m.tcp.path(), m.tcp.tuple());
         let (seq, ack) = (m.tcp.wire_seq(m.tcp.snd_nxt()), Some(m.tcp.wire_ack()));
-        ctx.send_reset(now, path, &tuple, Reset { seq, ack, options });
+        ctx.send_reset(
+            now,
+            path,
+            &tuple,
+            Reset { seq, ack, options, traffic_class: self.config.traffic_class },
+        );
     }
 
     /// Subflow `i` may be told of the end: its peer has state for it.

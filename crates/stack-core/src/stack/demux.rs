@@ -185,7 +185,7 @@ impl Stack {
             urgent: 0,
             options,
         };
-        self.ctx.send_control(now, e.path, tuple, &repr);
+        self.ctx.send_control(now, e.path, tuple, &repr, 0);
     }
 
     /// An ICMP error to `own` about one of our segments. `None`: no subflow of ours sent it.

@@ -75,7 +75,7 @@ pub(super) fn send_syn_cookie(ctx: &mut Context, now: Instant, syn: Stray<'_>, c
         urgent: 0,
         options,
     };
-    ctx.send_control(now, path, tuple, &repr);
+    ctx.send_control(now, path, tuple, &repr, config.traffic_class);
 }
 
 impl Stack {

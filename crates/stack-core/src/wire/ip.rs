@@ -200,9 +200,14 @@ pub fn ip_header_len(addr: &IpAddr) -> usize {
     }
 }
 
+/// The DSCP of `class` with this ECN codepoint.
+pub(crate) fn traffic_class(class: u8, ecn: u8) -> u8 {
+    class & !3 | ecn & 3
+}
+
 /// Writes the header of a TCP packet with `payload_len` bytes after the IP header (TCP header included) to
-/// the start of `buf` and returns its length. DF is set, the TTL is 64; `ecn` is the codepoint; `ident` is
-/// used by IPv4 only. `None`: the addresses are of different families, and nothing was written.
+/// the start of `buf` and returns its length. DF is set, the TTL is 64; `traffic_class` is the DSCP with the ECN
+/// codepoint in the lower two bits; `ident` is used by IPv4 only. `None`: the addresses are of different families, and nothing was written.
 ///
 /// # Panics
 /// When `buf` is shorter than [`ip_header_len`] says.
@@ -211,10 +216,10 @@ pub fn emit_ip_header(
     src: IpAddr,
     dst: IpAddr,
     payload_len: usize,
-    ecn: u8,
+    traffic_class: u8,
     ident: u16,
 ) -> Option<usize> {
-    emit_ip_header_for(buf, (src, dst), PROTOCOL_TCP, payload_len, ecn, ident)
+    emit_ip_header_for(buf, (src, dst), PROTOCOL_TCP, payload_len, traffic_class, ident)
 }
 
 /// [`emit_ip_header`] for any protocol; the addresses are source and destination.
@@ -226,12 +231,11 @@ pub fn emit_ip_header_for(
     (src, dst): (IpAddr, IpAddr),
     protocol: u8,
     payload_len: usize,
-    ecn: u8,
+    traffic_class: u8,
     ident: u16,
 ) -> Option<usize> {
     const TTL: u8 = 64;
     const DONT_FRAGMENT: [u8; 2] = [0x40, 0];
-    let ecn = ecn & 3;
     let len16 = |len: usize| {
         debug_assert!(len <= 0xffff, "an IP packet of {len} bytes");
         u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes()
@@ -240,7 +244,7 @@ pub fn emit_ip_header_for(
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
             let header = &mut buf[..IPV4_HEADER];
             header[0] = 0x45;
-            header[1] = ecn;
+            header[1] = traffic_class;
             header[2..4].copy_from_slice(&len16(IPV4_HEADER + payload_len));
             header[4..6].copy_from_slice(&ident.to_be_bytes());
             header[6..8].copy_from_slice(&DONT_FRAGMENT);
@@ -255,8 +259,8 @@ pub fn emit_ip_header_for(
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
             let header = &mut buf[..IPV6_HEADER];
-            header[0] = 0x60;
-            header[1] = ecn << 4;
+            header[0] = 0x60 | traffic_class >> 4;
+            header[1] = traffic_class << 4;
             header[2..4].fill(0);
             header[4..6].copy_from_slice(&len16(payload_len));
             header[6] = protocol;
@@ -324,6 +328,18 @@ mod tests {
         };
         assert_eq!(parsed, expected);
         assert_eq!(parsed.payload(&buf), [0xee; 4]);
+    }
+
+    #[test]
+    fn the_traffic_class_stands_where_each_family_has_it() {
+        // Expedited forwarding, congestion experienced.
+        let class = 46 << 2 | ecn::CE;
+        let mut buf = [0; 44];
+        emit_ip_header(&mut buf, V4.0, V4.1, 4, class, 0).unwrap();
+        assert_eq!((buf[1], IpHeader::parse(&buf).unwrap().ecn), (0xbb, ecn::CE));
+        let (src, dst) = v6();
+        emit_ip_header(&mut buf, src, dst, 4, class, 0).unwrap();
+        assert_eq!((&buf[..4], IpHeader::parse(&buf).unwrap().ecn), (&[0x6b, 0xb0, 0, 0][..], ecn::CE));
     }
 
     fn fix_checksum(packet: &mut [u8]) {

@@ -213,7 +213,7 @@ proptest! {
     #[test]
     fn ip_headers_round_trip(
         v6 in any::<bool>(), a in any::<[u8; 16]>(), b in any::<[u8; 16]>(),
-        ecn in 0..4u8, ident in any::<u16>(), payload in vec(any::<u8>(), 0..60), padding in 0..8usize,
+        class in any::<u8>(), ident in any::<u16>(), payload in vec(any::<u8>(), 0..60), padding in 0..8usize,
     ) {
         let address = |x: [u8; 16]| match v6 {
             true => IpAddr::from(x),
@@ -221,14 +221,14 @@ proptest! {
         };
         let (src, dst) = (address(a), address(b));
         let mut packet = std::vec![0xee; ip_header_len(&src)];
-        let len = emit_ip_header(&mut packet, src, dst, payload.len(), ecn, ident).unwrap();
+        let len = emit_ip_header(&mut packet, src, dst, payload.len(), class, ident).unwrap();
         prop_assert_eq!(len, packet.len());
         packet.extend(&payload);
         let total_len = packet.len();
         packet.extend(std::vec![0; padding]);
         let header = IpHeader::parse(&packet).unwrap();
         prop_assert_eq!(header.payload(&packet), &payload[..]);
-        prop_assert_eq!(header, IpHeader { src, dst, protocol: 6, header_len: len, total_len, ecn, fragment: false });
+        prop_assert_eq!(header, IpHeader { src, dst, protocol: 6, header_len: len, total_len, ecn: class & 3, fragment: false });
     }
 
     #[test]
