@@ -11,6 +11,7 @@
 
 mod args;
 mod bench;
+mod clean_up;
 mod console;
 mod data;
 mod demo;
@@ -86,6 +87,7 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<()> {
             BenchSide::Client(args) => bench::client::run(&args, registry),
         },
         Command::Sim(args) => sim::run(&args, registry),
+        Command::CleanUp(_) => clean_up::run(),
         Command::Completions(args) => generate::completions(command(registry), args.shell),
         Command::Man(args) => generate::man(command(registry), args.dir.as_deref()),
         Command::Demo(args) => demo::run(&args, registry),

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+#[cfg(unix)]
+use std::time::{Duration, Instant};
 
 /// Whether a signal has been received.
 static ENDING: AtomicBool = AtomicBool::new(false);
@@ -14,6 +16,24 @@ pub(crate) fn wait_if_ending() {
     }
 }
 
+/// How long a clean-up may take before another signal ends the process without it.
+#[cfg(unix)]
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The signals that end a process by default, except those that tell of a bug, without those that this process
+/// ignores.
+#[cfg(unix)]
+fn ending_signals() -> impl Iterator<Item = i32> {
+    use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
+
+    // On other systems than Linux none counts as ignored.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    let all = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGXCPU];
+    all.into_iter().filter(move |signal| ignored >> (signal - 1) & 1 == 0)
+}
+
 type CleanUp = Box<dyn FnOnce() + Send>;
 
 /// What must be undone before a signal ends the process.
@@ -23,8 +43,10 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// A session that ends the process on SIGINT, SIGTERM and SIGHUP after cleaning up; a second signal ends
-    /// it immediately.
+    /// A session that cleans up before a signal ends the process. Those signals count that end a process by
+    /// default, unless whoever started the program has it ignore them (`nohup`). Further signals do not shorten the
+    /// clean-up, which takes a moment: `timeout` sends two at once. Only when it takes long, another signal ends
+    /// the process.
     pub(crate) fn start() -> anyhow::Result<Session> {
         let session = Session::default();
         #[cfg(unix)]
@@ -40,29 +62,45 @@ impl Session {
     #[cfg(unix)]
     fn watch_signals(&self) -> anyhow::Result<()> {
         use anyhow::Context as _;
-        use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-        let again = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            // The order matters: the conditional shutdown must be registered before the flag is set.
-            signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&again))
-                .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&again)))
-                .context("cannot watch for signals")?;
-        }
-        let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
-            .context("cannot watch for signals")?;
+        let mut signals =
+            signal_hook::iterator::Signals::new(ending_signals()).context("cannot watch for signals")?;
         let session = self.clone();
         std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
-                if let Some(signal) = signals.forever().next() {
-                    ENDING.store(true, Ordering::SeqCst);
-                    session.clean_up();
-                    std::process::exit(128 + signal);
+                let mut begun: Option<Instant> = None;
+                for signal in signals.forever() {
+                    let Some(begun) = begun else {
+                        begun = Some(Instant::now());
+                        ENDING.store(true, Ordering::SeqCst);
+                        session.end_in_background(signal);
+                        continue;
+                    };
+                    if begun.elapsed() > PATIENCE {
+                        signal_hook::low_level::exit(128 + signal);
+                    }
+                    if begun.elapsed() > Duration::from_secs(1) {
+                        crate::console::say("umptcp: cleaning up; this takes a moment");
+                    }
                 }
             })
             .context("cannot start a thread")?;
         Ok(())
+    }
+
+    /// Cleans up and ends the process, while this thread takes further signals.
+    #[cfg(unix)]
+    fn end_in_background(&self, signal: i32) {
+        let session = self.clone();
+        let end = move || {
+            session.clean_up();
+            std::process::exit(128 + signal);
+        };
+        if std::thread::Builder::new().name("clean-up".to_owned()).spawn(end).is_err() {
+            self.clean_up();
+            std::process::exit(128 + signal);
+        }
     }
 
     #[cfg_attr(not(unix), allow(dead_code))]

@@ -18,6 +18,7 @@ fn help_explains_every_command() {
         &["bench"],
         &["bench", "server"],
         &["bench", "client"],
+        &["clean-up"],
         &["completions"],
         &["man"],
     ] {

@@ -156,6 +156,35 @@ fn signals_and_failures_leave_nothing_behind() {
     assert_eq!(server.wait().0, Some(128 + 2));
     network.assert_clean();
 
+    // `timeout` sends two at once, and an impatient user more.
+    for (signals, code) in [(&["-TERM", "-TERM", "-INT"][..], 15), (&["-USR1"], 10), (&["-QUIT", "-QUIT"], 3)]
+    {
+        let server = Server::start(&mut network.user_space(&["bench", "server"]));
+        signals.iter().for_each(|signal| server.signal(signal));
+        assert_eq!(server.wait().0, Some(128 + code), "{signals:?}");
+        network.assert_clean();
+    }
+    // One that is ignored stays so, as with nohup.
+    let mut command = network.client.command("sh");
+    let program = env!("CARGO_BIN_EXE_umptcp");
+    let script = format!("trap '' HUP; exec {program} bench server --path nic,address={STACK},mode=routed");
+    let server = Server::start(command.args(["-c", &script]));
+    server.signal("-HUP");
+    server.signal("-TERM");
+    assert_eq!(server.wait().0, Some(128 + 15));
+
+    // SIGKILL leaves everything, which is what clean-up is for.
+    let clean_up = || run(network.client.umptcp().arg("clean-up"));
+    assert_eq!(clean_up().stdout, "nothing was left behind\n");
+    let server = Server::start(&mut network.user_space(&["bench", "server"]));
+    server.signal("-KILL");
+    assert_eq!(server.wait().0, None);
+    assert_ne!(run(network.client.command("ip").args(["rule"])).stdout.lines().count(), 3);
+    let out = clean_up();
+    assert_eq!((out.code, out.stdout.lines().count()), (0, 1), "{}{}", out.stdout, out.stderr);
+    network.assert_clean();
+    assert_eq!(clean_up().stdout, "nothing was left behind\n");
+
     let fails = |arguments: &[&str], names: &str, code: i32| {
         let out = run(network.client.umptcp().args(arguments));
         assert_eq!(out.code, code, "{arguments:?}: {}", out.stderr);

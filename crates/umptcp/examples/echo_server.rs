@@ -6,6 +6,8 @@
 fn main() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let port = arguments.next().and_then(|p| p.parse().ok()).unwrap_or(7777u16);
+    // Ctrl-C and the like do not leave the host changed.
+    umptcp::clean_up_on_signals()?;
     let stack = umptcp::Stack::builder().nics(arguments).start()?;
     let listener = stack.listen(("0.0.0.0", port))?;
     println!("listening on port {port}");

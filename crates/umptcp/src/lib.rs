@@ -26,6 +26,8 @@
 #[cfg(target_os = "linux")]
 mod addresses;
 #[cfg(target_os = "linux")]
+mod clean_up;
+#[cfg(target_os = "linux")]
 mod connect;
 #[cfg(target_os = "linux")]
 mod cookies;
@@ -69,6 +71,8 @@ pub use umptcp_stack_core::stack::{ConnectionInfo, ConnectionState, SubflowInfo}
 pub use umptcp_stack_core::wire::mptcp::ResetReason;
 pub use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};
 
+#[cfg(target_os = "linux")]
+pub use clean_up::{clean_up_leftovers, clean_up_on_signals};
 #[cfg(target_os = "linux")]
 pub use connect::StreamBuilder;
 #[cfg(target_os = "linux")]

@@ -319,7 +319,7 @@ fn follow(nics: &Weak<Nics>, commands: &Commands, changes: Receiver<PathChange>)
 }
 
 /// Not a `From`: programs that set up paths themselves see the `DriverError`.
-fn io_error(e: DriverError) -> io::Error {
+pub(crate) fn io_error(e: DriverError) -> io::Error {
     use io::ErrorKind as Kind;
     let kind = match &e {
         DriverError::Spec { .. } | DriverError::BadAddress { .. } | DriverError::AddressRequired { .. } => {

@@ -1,6 +1,7 @@
 //! The stack, as programs use it.
 
 use crate::addresses;
+use crate::clean_up::Registered;
 use crate::cookies::CookieFile;
 use crate::error::Error;
 use crate::handle::Handle;
@@ -37,13 +38,16 @@ const READER_SPIN: Duration = Duration::from_micros(50);
 /// An MPTCP stack, running on its own thread. Can be used from any thread.
 ///
 /// Dropping it closes all its connections, gives them up to the linger time (3 s by default) to deliver what
-/// was written, aborts those that are left, and undoes the set-up of its paths.
+/// was written, aborts those that are left, and undoes the set-up of its paths. A signal that ends the process drops
+/// nothing: see [`clean_up_on_signals`](crate::clean_up_on_signals).
 #[derive(Debug)]
 pub struct Stack {
     handle: Handle,
     thread: Option<JoinHandle<io::Result<()>>>,
     linger: Duration,
     nics: Option<Arc<Nics>>,
+    /// Signals stop it, if the program wants that.
+    registered: Option<Registered>,
 }
 
 /// A path of a stack.
@@ -290,7 +294,8 @@ impl StackBuilder {
                 _ => Err(Error::Undelivered { connections, bytes }.into()),
             })
         })?;
-        let stack = Stack { handle, thread: Some(thread), linger, nics };
+        let registered = Some(Registered::new(handle.commands.clone()));
+        let stack = Stack { handle, thread: Some(thread), linger, nics, registered };
         for path in paths {
             stack.add_path(path)?;
         }
@@ -365,6 +370,7 @@ impl Stack {
 
     fn end(&mut self) -> io::Result<()> {
         let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.registered = None;
         let linger = self.linger;
         // If the worker has ended, joining it tells why.
         let _ = self.handle.commands.call(move |worker, cx| worker.stop(cx, linger));

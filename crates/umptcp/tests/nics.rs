@@ -387,6 +387,44 @@ fn example(name: &str) -> Command {
 }
 
 #[test]
+fn a_program_that_opts_in_leaves_nothing_behind_when_a_signal_ends_it() {
+    let (ready_tx, ready) = mpsc::channel();
+    let (done_tx, done) = mpsc::channel::<()>();
+    let client = move || {
+        let stack = Stack::builder().nics(["c0"]).start().unwrap();
+        for () in ready {
+            let stream = stack.connect("192.168.140.110:7777").unwrap();
+            (&stream).write_all(b"x").unwrap();
+            assert_eq!((&stream).read(&mut [0; 9]).unwrap(), 1);
+            done_tx.send(()).unwrap();
+            // The end of the server, one way or the other, and not the silence of a host that has gone.
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            match (&stream).read(&mut [0]) {
+                Ok(n) => assert_eq!(n, 0),
+                Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::ConnectionReset, "{e}"),
+            }
+        }
+    };
+    let server = move || {
+        for signals in [&["-TERM", "-TERM", "-INT"][..], &["-USR1"], &["-QUIT", "-TERM"]] {
+            let mut program = example("echo_server").args(["7777", "s0"]).spawn().unwrap();
+            let mut lines = BufReader::new(program.stdout.take().unwrap()).lines();
+            assert!(lines.next().unwrap().unwrap().starts_with("listening"));
+            ready_tx.send(()).unwrap();
+            done.recv().unwrap();
+            for signal in signals {
+                let sent = Command::new("kill").args([*signal, &program.id().to_string()]).status().unwrap();
+                assert!(sent.success() || signal != &signals[0]);
+            }
+            assert!(!program.wait().unwrap().success());
+            nothing_left();
+        }
+        drop(ready_tx);
+    };
+    two_hosts(client, server);
+}
+
+#[test]
 fn the_examples_speak_mptcp_with_one_another() {
     let (ready_tx, ready) = mpsc::channel();
     let (done_tx, done) = mpsc::channel();

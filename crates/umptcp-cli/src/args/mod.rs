@@ -52,6 +52,7 @@ pub(crate) enum Command {
     Connect(ConnectArgs),
     Bench(BenchArgs),
     Sim(SimArgs),
+    CleanUp(CleanUpArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
 }
@@ -376,6 +377,17 @@ pub(crate) struct BenchClientArgs {
     #[command(flatten)]
     pub(crate) stack: StackArgs,
 }
+
+/// Remove what a crashed instance has left on this host: rules, tables, devices and settings.
+///
+/// Signals and failures leave nothing behind, and the next start removes what a crash or SIGKILL has left. This
+/// command does it without a start. Instances that run are not affected. It requires root, in the network
+/// namespace of the instance that crashed.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  sudo umptcp clean-up")]
+pub(crate) struct CleanUpArgs {}
 
 /// Print a completion script for a shell.
 #[derive(Args, Clone, Debug)]

@@ -9,7 +9,7 @@ use umptcp::{PathSpec, Stack};
 
 fn start() -> io::Result<Stack> {
     Stack::builder()
-        .nics(Vec::<PathSpec>::new()) // every usable NIC
+        .all_nics() // every usable one
         .linger(Duration::from_secs(10))
         .start()
 }
@@ -20,6 +20,13 @@ fn start_with_backup() -> io::Result<Stack> {
     Stack::builder().nics([wifi, cellular]).start()
 }
 // ANCHOR_END: stack
+
+// ANCHOR: signals
+fn start_with_clean_up() -> io::Result<Stack> {
+    umptcp::clean_up_on_signals()?; // before the first stack
+    start()
+}
+// ANCHOR_END: signals
 
 // ANCHOR: connect
 use umptcp::MptcpStream;
@@ -48,7 +55,7 @@ fn request(mut stream: &MptcpStream) -> io::Result<Vec<u8>> {
 use umptcp::MptcpListener;
 
 pub(super) fn server(port: u16) -> io::Result<()> {
-    let stack = start()?;
+    let stack = start_with_clean_up()?;
     let listener = MptcpListener::builder(&stack).backlog(64).listen(("0.0.0.0", port))?;
     println!("listening on {}", listener.local_addr()?);
     loop {

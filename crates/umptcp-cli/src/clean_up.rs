@@ -1,0 +1,26 @@
+//! `clean-up`: what crashed instances have left on this host.
+
+use crate::failure::Class;
+
+/// Removes it and says what it was.
+#[cfg(target_os = "linux")]
+pub(crate) fn run() -> anyhow::Result<()> {
+    use anyhow::Context as _;
+
+    let done = umptcp::clean_up_leftovers().context(Class::Host.failure("cannot clean up"))?;
+    if done.is_empty() {
+        return crate::console::print("nothing was left behind");
+    }
+    done.iter().try_for_each(|line| crate::console::print(line))?;
+    // The lines say what and why.
+    anyhow::ensure!(
+        !done.iter().any(|line| line.contains("not undone")),
+        Class::Host.failure("not everything could be undone")
+    );
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn run() -> anyhow::Result<()> {
+    Err(Class::Host.failure("only on Linux does umptcp change the host").into())
+}
