@@ -5,6 +5,7 @@ use crate::error::{Error, NoWay};
 use crate::handle::Handle;
 use crate::settings::connection_settings;
 use crate::shared::{Phase, Shared, deadline};
+use crate::stack::Stack;
 use crate::stream::MptcpStream;
 use crate::worker::{Accepted, Context, Worker};
 use crossbeam_channel::Sender;
@@ -129,6 +130,25 @@ impl StreamBuilder {
         let nics = self.handle.nics.upgrade().filter(|_| source == ConnectionError::Unreachable);
         let nics = nics.map(|n| n.without_route(remote.ip())).unwrap_or_default();
         if nics.is_empty() { Error::Connection { remote, source } } else { Error::NoRoute { remote, nics } }
+    }
+}
+
+impl Stack {
+    /// Connects to `address` with the default settings.
+    pub fn connect(&self, address: impl ToSocketAddrs) -> io::Result<MptcpStream> {
+        MptcpStream::connect(self, address)
+    }
+}
+
+impl MptcpStream {
+    /// Connects to `address` with the stack's default settings.
+    pub fn connect(stack: &Stack, address: impl ToSocketAddrs) -> io::Result<MptcpStream> {
+        Self::builder(stack).connect(address)
+    }
+
+    /// Settings for a connection.
+    pub fn builder(stack: &Stack) -> StreamBuilder {
+        StreamBuilder::new(stack.handle().clone())
     }
 }
 

@@ -4,35 +4,9 @@ use crate::shared::lock;
 use crate::stream::{Inner, MptcpStream};
 use crate::worker::Command;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use umptcp_stack_core::config::{ConnectionConfig, ConnectionOption, KeepAlive};
 use umptcp_stack_core::error::ConnectionError;
-
-/// A time limit that any thread may change.
-#[derive(Debug, Default)]
-pub(crate) struct Limit {
-    /// 0 means none.
-    nanoseconds: AtomicU64,
-}
-
-impl Limit {
-    pub(crate) fn get(&self) -> Option<Duration> {
-        match self.nanoseconds.load(Ordering::Relaxed) {
-            0 => None,
-            nanoseconds => Some(Duration::from_nanos(nanoseconds)),
-        }
-    }
-
-    fn set(&self, limit: Option<Duration>) -> io::Result<()> {
-        if limit == Some(Duration::ZERO) {
-            return Err(invalid("a time limit must not be zero"));
-        }
-        let nanoseconds = limit.map_or(0, |l| u64::try_from(l.as_nanos()).unwrap_or(u64::MAX));
-        self.nanoseconds.store(nanoseconds, Ordering::Relaxed);
-        Ok(())
-    }
-}
 
 fn invalid(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)

@@ -1,18 +1,16 @@
 //! Connections.
 
 use crate::addresses;
-use crate::connect::StreamBuilder;
 use crate::error::Error;
 use crate::handle::Handle;
-use crate::options::Limit;
+use crate::limit::Limit;
 use crate::protocol::Protocol;
 use crate::shared::{End, Put, Shared, Taken, TimedOut, deadline, lock};
-use crate::stack::Stack;
 use crate::worker::{Accepted, Context, Worker};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -54,13 +52,6 @@ impl Drop for Inner {
     }
 }
 
-impl Stack {
-    /// Connects to `address` with the default settings.
-    pub fn connect(&self, address: impl ToSocketAddrs) -> io::Result<MptcpStream> {
-        MptcpStream::connect(self, address)
-    }
-}
-
 impl MptcpStream {
     pub(crate) fn new(handle: Handle, connection: Accepted) -> Self {
         let Accepted { id, shared, local, remote } = connection;
@@ -75,16 +66,6 @@ impl MptcpStream {
             linger: Mutex::default(),
             error_reported: AtomicBool::new(false),
         }))
-    }
-
-    /// Connects to `address` with the stack's default settings.
-    pub fn connect(stack: &Stack, address: impl ToSocketAddrs) -> io::Result<MptcpStream> {
-        Self::builder(stack).connect(address)
-    }
-
-    /// Settings for a connection.
-    pub fn builder(stack: &Stack) -> StreamBuilder {
-        StreamBuilder::new(stack.handle().clone())
     }
 
     /// The connection's id within its stack.
