@@ -110,14 +110,19 @@ impl Kernel {
 
 #[cfg(target_os = "linux")]
 fn mptcp_socket(domain: Domain) -> anyhow::Result<Socket> {
-    Socket::new(domain, Type::STREAM, Some(Protocol::MPTCP)).map_err(|e| match e.raw_os_error() {
-        Some(code) if code == nix::errno::Errno::ENOPROTOOPT as i32 => anyhow!(
-            "MPTCP is disabled in this kernel: enable it with `sysctl -w net.mptcp.enabled=1`, or use --stack umptcp"
-        ),
-        Some(code) if code == nix::errno::Errno::EPROTONOSUPPORT as i32 || code == nix::errno::Errno::EINVAL as i32 => {
-            anyhow!("this kernel was built without MPTCP (CONFIG_MPTCP); use --stack umptcp")
-        }
-        _ => anyhow::Error::new(e).context("cannot create an MPTCP socket"),
+    use nix::errno::Errno;
+
+    Socket::new(domain, Type::STREAM, Some(Protocol::MPTCP)).map_err(|e| {
+        let reason = match e.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::ENOPROTOOPT) => {
+                "MPTCP is disabled in this kernel: enable it with `sysctl -w net.mptcp.enabled=1`, or use --stack umptcp"
+            }
+            Some(Errno::EPROTONOSUPPORT | Errno::EINVAL) => {
+                "this kernel was built without MPTCP (CONFIG_MPTCP); use --stack umptcp"
+            }
+            _ => return anyhow::Error::new(e).context(Class::Host.failure("cannot create an MPTCP socket")),
+        };
+        Class::Host.failure(reason).into()
     })
 }
 
