@@ -8,6 +8,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_tun_driver::device::DeviceError;
 use umptcp_tun_driver::error::DriverError;
@@ -25,6 +26,9 @@ pub(crate) struct Nics {
     /// NICs that become usable later and then get paths, too.
     wanted: Mutex<Wanted>,
 }
+
+/// How long to wait for other threads to let go of the paths.
+const OTHERS_DONE: Duration = Duration::from_secs(5);
 
 /// NICs that have no path yet.
 enum Wanted {
@@ -151,6 +155,19 @@ impl Nics {
             if let Err(error) = lock(&self.set).unlisten(port) {
                 tracing::warn!(port, %error, "the port stays reserved");
             }
+        }
+    }
+
+    /// Undoes the set-up of all paths. The thread that follows the NICs may be handling a change just now, and must not
+    /// be the one to do it, after this has returned.
+    pub(crate) fn undo(mut nics: Arc<Nics>) {
+        let end = Instant::now() + OTHERS_DONE;
+        while Instant::now() < end {
+            match Arc::try_unwrap(nics) {
+                Ok(_undone_when_dropped) => return,
+                Err(shared) => nics = shared,
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 

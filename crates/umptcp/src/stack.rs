@@ -374,7 +374,11 @@ impl Stack {
         let linger = self.linger;
         // If the worker has ended, joining it tells why.
         let _ = self.handle.commands.call(move |worker, cx| worker.stop(cx, linger));
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("the worker's thread panicked")))
+        let result = thread.join().unwrap_or_else(|_| Err(io::Error::other("the worker's thread panicked")));
+        if let Some(nics) = self.nics.take() {
+            Nics::undo(nics);
+        }
+        result
     }
 }
 
