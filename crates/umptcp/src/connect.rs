@@ -86,8 +86,13 @@ impl StreamBuilder {
         Ok(Race::new(&self, remotes).run()?)
     }
 
-    /// Starts one attempt.
-    fn begin(&self, candidate: Candidate, watcher: Sender<()>) -> Result<Attempt, Error> {
+    /// Starts one attempt beside `rivals`.
+    fn begin(
+        &self,
+        candidate: Candidate,
+        watcher: Sender<()>,
+        rivals: Vec<ConnectionId>,
+    ) -> Result<Attempt, Error> {
         let Candidate { remote, local } = candidate;
         if self.handle.nics.upgrade().is_some() && addresses::is_this_host(remote.ip()) {
             let own = if remote.ip().is_loopback() { NoWay::Loopback } else { NoWay::OwnAddress };
@@ -98,7 +103,7 @@ impl StreamBuilder {
         options.local_address = local;
         options.local_port = self.local_port;
         let (id, shared) =
-            self.handle.commands.call(move |worker, cx| worker.connect(cx, options, watcher))??;
+            self.handle.commands.call(move |worker, cx| worker.connect(cx, options, watcher, &rivals))??;
         Ok(Attempt { id, shared, remote })
     }
 
@@ -284,7 +289,8 @@ impl<'a> Race<'a> {
     }
 
     fn start(&mut self, candidate: Candidate, watcher: &Sender<()>) {
-        match self.builder.begin(candidate, watcher.clone()) {
+        let rivals = self.running.iter().map(|attempt| attempt.id).collect();
+        match self.builder.begin(candidate, watcher.clone(), rivals) {
             Ok(attempt) => self.running.push(attempt),
             Err(error) => self.failed(error),
         }

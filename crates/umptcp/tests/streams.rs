@@ -315,6 +315,38 @@ fn of_several_addresses_a_silent_one_does_not_hold_up_the_others() {
 }
 
 #[test]
+fn a_server_that_is_slow_to_answer_does_not_accept_the_loser() {
+    /// Holds the server's stack up at the first SYN, until the client has made a second attempt.
+    struct Slow(bool);
+    impl Observer for Slow {
+        fn observe(&mut self, observation: &Observation) {
+            if observation.what == Counter::MPCapableSYNRX && !std::mem::replace(&mut self.0, true) {
+                std::thread::sleep(Duration::from_millis(700));
+            }
+        }
+    }
+    let (mut a, mut b) = (Stack::builder(), Stack::builder().observer(Box::new(Slow(false))));
+    for n in 0..2 {
+        let (x, y) = PipeDevice::pair();
+        a = a.path(path(&format!("a{n}"), &format!("10.{n}.0.1"), x));
+        b = b.path(path(&format!("b{n}"), &format!("10.{n}.0.2"), y));
+    }
+    let (a, b) = (a.start().unwrap(), b.start().unwrap());
+    let listener = b.listen("0.0.0.0:80").unwrap();
+    let name = [SERVER.parse().unwrap(), "10.1.0.2:80".parse().unwrap()];
+    let client = a.connect(&name[..]).unwrap();
+    assert!(a.counters().unwrap().get(Counter::MPCapableSYNTX) >= 2, "there was a second attempt");
+    let (mut server, from) = listener.accept().unwrap();
+    assert_eq!(from, client.local_addr().unwrap());
+    (&client).write_all(b"the winner").unwrap();
+    server.read_exact(&mut [0; 10]).unwrap();
+    assert_eq!(
+        listener.accept_timeout(Duration::from_millis(200)).unwrap_err().kind(),
+        ErrorKind::WouldBlock
+    );
+}
+
+#[test]
 fn the_time_limit_holds_for_all_addresses_together() {
     let (x, _y) = PipeDevice::pair();
     let a = Stack::builder().path(path("a", "10.0.0.1", x)).start().unwrap();

@@ -93,6 +93,8 @@ pub(super) struct Connections {
     /// Connections that no application holds any more but whose data the stack may still be delivering.
     orphans: Vec<ConnectionId>,
     orphans_checked_at: usize,
+    /// Connections that are being established of which the first to succeed stays: for each, the others.
+    rivals: HashMap<ConnectionId, Vec<ConnectionId>>,
     /// How long readers poll for data before they sleep.
     spin: Duration,
     /// Scratch space for received data.
@@ -105,6 +107,7 @@ impl Connections {
             entries: HashMap::new(),
             orphans: Vec::new(),
             orphans_checked_at: FEW_ORPHANS,
+            rivals: HashMap::new(),
             spin,
             batch: Vec::new(),
         }
@@ -128,6 +131,24 @@ impl Connections {
         Ok((id, shared))
     }
 
+    /// Of `id` and `others`, the first that is established stays. Told here, because the application may be slow to
+    /// choose, and a rival that is established meanwhile would be accepted by the peer.
+    pub(super) fn add_rivals(&mut self, id: ConnectionId, others: &[ConnectionId]) {
+        for other in others.iter().filter(|other| self.entries.contains_key(other)) {
+            self.rivals.entry(*other).or_default().push(id);
+            self.rivals.entry(id).or_default().push(*other);
+        }
+    }
+
+    /// The handshake of a connection has succeeded: nobody waits for the others.
+    fn abort_rivals(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
+        for rival in self.rivals.remove(&id).unwrap_or_default() {
+            if self.entries.get(&rival).is_some_and(|entry| entry.shared.is_connecting()) {
+                self.abort(cx, rival);
+            }
+        }
+    }
+
     /// Answers a SYN, or takes over a handshake that a SYN cookie completed.
     pub(super) fn accept(
         &mut self,
@@ -145,10 +166,12 @@ impl Connections {
     /// The handshake is complete. Returns the listener that the connection came in on, if any.
     pub(super) fn connected(
         &mut self,
+        cx: &mut Context<'_>,
         id: ConnectionId,
         local: SocketAddr,
         remote: SocketAddr,
     ) -> Option<(ListenerId, Accepted)> {
+        self.abort_rivals(cx, id);
         let entry = self.entries.get_mut(&id)?;
         entry.shared.set_phase(Phase::Connected { local, remote });
         let listener = entry.listener.take()?;
@@ -263,6 +286,7 @@ impl Connections {
         id: ConnectionId,
         error: Option<ConnectionError>,
     ) -> Option<ListenerId> {
+        self.rivals.remove(&id);
         let entry = self.entries.get_mut(&id)?;
         entry.ended = true;
         entry.pending.clear();
@@ -335,6 +359,7 @@ impl Connections {
 
     /// Ends a connection at once.
     pub(super) fn abort(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
+        self.rivals.remove(&id);
         let Some(entry) = self.entries.remove(&id) else { return };
         if let Some(info) = cx.stack.info(id) {
             entry.shared.set_last((info, cx.stack.subflows(id)));

@@ -80,19 +80,24 @@ impl Worker {
         }
     }
 
-    /// Starts a connection. `watcher` is told when it is established or has failed.
+    /// Starts a connection. `watcher` is told when it is established or has failed. Of it and `rivals`, the first to
+    /// be established stays.
     pub(crate) fn connect(
         &mut self,
         cx: &mut Context<'_>,
         options: ConnectOptions,
         watcher: Sender<()>,
+        rivals: &[ConnectionId],
     ) -> Result<(ConnectionId, Arc<Shared>), Error> {
         let (remote, ids) = (options.remote, cx.paths());
         let paths = ids.iter().filter_map(|id| cx.stack.path(*id));
         if let Some(reason) = addresses::no_way(paths, remote.ip()) {
             return Err(Error::NoWay { remote, reason });
         }
-        self.connections.connect(cx, options, watcher).map_err(|source| Error::Connect { remote, source })
+        let connected = self.connections.connect(cx, options, watcher);
+        let (id, shared) = connected.map_err(|source| Error::Connect { remote, source })?;
+        self.connections.add_rivals(id, rivals);
+        Ok((id, shared))
     }
 
     /// Ends a connection at once.
@@ -189,7 +194,7 @@ impl Worker {
 
     fn connected(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
         let Some(info) = cx.stack.info(id) else { return };
-        if let Some((listener, accepted)) = self.connections.connected(id, info.local, info.remote) {
+        if let Some((listener, accepted)) = self.connections.connected(cx, id, info.local, info.remote) {
             self.listeners.accepted(cx, &mut self.connections, listener, accepted);
         }
         // What came with the handshake, and what was written before it was complete.
