@@ -21,18 +21,16 @@ pub(crate) fn public_of(path: &PathConfig, own: IpAddr) -> Option<IpAddr> {
     known.or((path.kind != PathKind::Nat).then_some(own))
 }
 
-/// The stack's own address that packets to `address` reach, by one of `paths`. `nic`: the device of this host that
-/// has it.
+/// The stack's own address that packets to `address` reach, by one of `paths`.
 pub(crate) fn own<'a>(
     paths: impl Iterator<Item = &'a PathConfig> + Clone,
     address: IpAddr,
-    nic: Option<&str>,
 ) -> Option<IpAddr> {
     if paths.clone().any(|path| path.addresses.contains(&address)) {
         return Some(address);
     }
     let mut translated = paths.filter(|path| path.kind == PathKind::Nat);
-    let path = translated.find(|path| path.advertise.contains(&address) || Some(&*path.name) == nic)?;
+    let path = translated.find(|path| path.advertise.contains(&address))?;
     path.addresses.iter().find(|a| a.is_ipv6() == address.is_ipv6()).copied()
 }
 
@@ -111,14 +109,13 @@ mod tests {
         assert_eq!(public_of(&nat, ip("fd00::1")), None, "the NIC has no such address");
         assert_eq!(public_of(&behind, ip("10.0.0.2")), Some(ip("203.0.113.5")));
         let paths = [nat, routed, behind];
-        for (address, nic, found) in [
-            ("192.0.2.1", None, Some("100.109.112.1")),
-            ("192.0.2.2", Some("eth0"), Some("100.109.112.1")),
-            ("192.0.2.2", Some("eth1"), None),
-            ("198.51.100.7", None, Some("198.51.100.7")),
-            ("203.0.113.5", None, None),
+        for (address, found) in [
+            ("192.0.2.1", Some("100.109.112.1")),
+            ("192.0.2.2", None),
+            ("198.51.100.7", Some("198.51.100.7")),
+            ("203.0.113.5", None),
         ] {
-            assert_eq!(own(paths.iter(), ip(address), nic), found.map(ip), "{address} {nic:?}");
+            assert_eq!(own(paths.iter(), ip(address)), found.map(ip), "{address}");
         }
     }
 

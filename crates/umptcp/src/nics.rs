@@ -123,6 +123,11 @@ impl Nics {
         routed.take(most).collect()
     }
 
+    /// Which addresses of the stack stand for which of the NICs.
+    pub(crate) fn translations(&self) -> Vec<(IpAddr, IpAddr)> {
+        lock(&self.paths).iter().flat_map(|p| p.guard.translations().unwrap_or_default()).collect()
+    }
+
     /// Names of the NICs in use that have an address of `remote`'s family but no route to it.
     pub(crate) fn without_route(&self, remote: IpAddr) -> Vec<String> {
         let paths = lock(&self.paths);

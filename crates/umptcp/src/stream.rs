@@ -92,6 +92,10 @@ impl MptcpStream {
     /// [`io::ErrorKind::AddrNotAvailable`] when the path or the NIC's address is gone.
     pub fn public_addr(&self) -> io::Result<SocketAddr> {
         let local = self.0.local;
+        let pairs = self.0.handle.nics.upgrade().map(|nics| nics.translations()).unwrap_or_default();
+        if let Some((_, nic)) = pairs.into_iter().find(|(own, _)| *own == local.ip()) {
+            return Ok(SocketAddr::new(nic, local.port()));
+        }
         let public = self.0.handle.commands.call(move |_, cx| {
             let ids = cx.paths();
             let mut paths = ids.iter().filter_map(|id| cx.stack.path(*id));

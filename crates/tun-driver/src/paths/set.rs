@@ -55,6 +55,11 @@ impl PathGuard {
     pub fn has_route(&self, destination: IpAddr) -> Result<bool, DriverError> {
         self.inner.ask(|reply| Command::HasRoute(self.tun.clone(), destination, reply))?
     }
+
+    /// Which addresses of the stack stand for which of the NIC, in mode `nat`. They change with the NIC's.
+    pub fn translations(&self) -> Result<Vec<(IpAddr, IpAddr)>, DriverError> {
+        self.inner.ask(|reply| Command::Translations(self.tun.clone(), reply))
+    }
 }
 
 impl Drop for PathGuard {

@@ -13,6 +13,7 @@ use crossbeam_channel::{Receiver, Sender};
 use listeners::Listeners;
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use umptcp_stack_core::Stack;
@@ -128,19 +129,19 @@ impl Worker {
         self.connections.describe_all(cx)
     }
 
-    /// Opens a listener. `options.local` may have the address of a NIC, which is the device `nic` of this host.
+    /// Opens a listener. `options.local` may have the address of a NIC, for which the stack's `translated` stands.
     pub(crate) fn listen(
         &mut self,
         cx: &mut Context<'_>,
         mut options: ListenOptions,
-        nic: Option<&str>,
+        translated: Option<IpAddr>,
         shared: Arc<ListenerShared>,
     ) -> Result<ListenerId, Error> {
         let local = options.local;
         if !local.ip().is_unspecified() {
             let ids = cx.paths();
             let paths = ids.iter().filter_map(|id| cx.stack.path(*id));
-            let Some(own) = addresses::own(paths.clone(), local.ip(), nic) else {
+            let Some(own) = translated.or_else(|| addresses::own(paths.clone(), local.ip())) else {
                 return Err(Error::NoSuchAddress {
                     local,
                     addresses: paths.flat_map(addresses::public).collect(),

@@ -58,6 +58,7 @@ pub(super) enum Command {
     Add(PathSpec, Sender<Result<(PathConfig, Tun), DriverError>>),
     Remove(String, Sender<()>),
     HasRoute(String, IpAddr, Sender<Result<bool, DriverError>>),
+    Translations(String, Sender<Vec<(IpAddr, IpAddr)>>),
     Listen(u16, bool, Sender<Result<(), DriverError>>),
     PortRange(Sender<Option<(u16, u16)>>),
     Stop(Sender<Vec<DriverError>>),
@@ -263,6 +264,10 @@ impl Manager {
             Command::Remove(tun, reply) => {
                 self.remove(&tun).await;
                 let _ = reply.send(());
+            }
+            Command::Translations(tun, reply) => {
+                let path = self.paths.iter().find(|p| p.tun == tun);
+                let _ = reply.send(path.map(|p| p.slots.pairs().collect()).unwrap_or_default());
             }
             Command::HasRoute(tun, destination, reply) => {
                 let _ = reply.send(self.has_route(&tun, destination).await);
