@@ -531,6 +531,8 @@ impl Shared {
         let mut data = lock(&self.outbound.data);
         let o = &mut data.value;
         o.seal_tail();
+        // An idle stream holds no memory for what it once wrote.
+        o.tail.release();
         std::mem::swap(queue, &mut o.queue);
         let full = std::mem::take(&mut o.bytes) > 0;
         let finished = o.end == Some(End::Finished);

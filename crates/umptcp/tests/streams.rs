@@ -423,12 +423,16 @@ fn shutdown_and_abort_reach_both_ends() {
 fn a_reader_that_sleeps_bounds_what_the_peer_sends() {
     let (a, b) = two_stacks(1, |s| s);
     let listener = MptcpListener::builder(&b).receive_buffer(64 * 1024).listen(SERVER).unwrap();
-    let mut client = MptcpStream::builder(&a).send_buffer(64 * 1024).connect(SERVER).unwrap();
+    // The send buffer is at least as large as the receive buffer (RFC 8684 §3.3.5).
+    let client = MptcpStream::builder(&a).send_buffer(64 * 1024).receive_buffer(64 * 1024);
+    let mut client = client.connect(SERVER).unwrap();
     let (mut server, _) = listener.accept().unwrap();
     let data = pattern(8 << 20, 11);
     client.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     let mut written = 0;
-    while let Ok(n) = client.write(&data[written..]) {
+    while written < data.len()
+        && let Ok(n) = client.write(&data[written..])
+    {
         written += n;
     }
     assert!(written < 400 * 1024, "{written} bytes accepted although nobody reads");

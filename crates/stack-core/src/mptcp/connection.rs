@@ -300,11 +300,12 @@ impl Connection {
             }
             ConnectionOption::SendBuffer(bytes) => {
                 self.config.send_buffer = bytes.max(1);
-                self.send.set_capacity(self.config.send_buffer);
+                self.send.set_capacity(self.config.effective_send_buffer());
             }
             ConnectionOption::ReceiveBuffer(bytes) => {
                 self.config.receive_buffer = bytes.max(1);
                 self.recv.set_capacity(self.config.receive_buffer);
+                self.send.set_capacity(self.config.effective_send_buffer());
                 let most = self.recv.most_offered();
                 self.subflows.iter_mut().for_each(|m| m.incoming.set_window(most));
                 self.offer_window();
