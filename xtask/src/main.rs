@@ -11,6 +11,7 @@ mod fuzz;
 mod instructions;
 mod modules;
 mod no_std;
+mod soak;
 mod test;
 mod tools;
 
@@ -48,6 +49,9 @@ enum Task {
     /// Compare every packet and event of simulations and property tests with what is stored: a refactoring
     /// changes none.
     Digest(digest::Options),
+    /// Let paths, addresses and boxes come and go at random for hours of virtual time, and check that every usable
+    /// path carries data again soon.
+    Soak(soak::Options),
     /// Generate the book's command-line reference, or check that it is up to date.
     CliReference(cli_reference::Options),
     /// Count the instructions per packet of two stacks in memory, with callgrind.
@@ -73,6 +77,7 @@ fn main() -> anyhow::Result<()> {
         Task::Modules(options) => modules::run(&options),
         Task::Conformance(options) => conformance::run(&options),
         Task::Digest(options) => digest::run(&options),
+        Task::Soak(options) => soak::run(&options),
         Task::CliReference(options) => cli_reference::run(&options),
         Task::Instructions(options) => instructions::run(&options),
         Task::Figures(options) => figures::run(&options),

@@ -52,6 +52,28 @@ pub struct StackConfig {
     /// were lost there and one without was answered; doubles each time, up to 64-fold. Zero: MPTCP is always
     /// tried.
     pub blackhole_timeout: Duration,
+    /// The clock of the stack's timestamps (RFC 7323), for stacks that one after the other appear to peers as the same
+    /// host. `None`: one of its own.
+    pub timestamp_clock: Option<TimestampClock>,
+}
+
+/// A clock that goes on from one stack to the next. A peer that has a four-tuple in TIME-WAIT takes a SYN of the next
+/// stack only if its timestamp is newer (RFC 6191); with a clock that begins anywhere half of them are refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct TimestampClock {
+    /// Makes the offset that each peer sees; not known to peers, or they learn how long the host has been up (RFC 7323
+    /// §5.4).
+    pub key: (u64, u64),
+    /// Milliseconds on the host's clock at the stack's time zero.
+    pub millis: u32,
+}
+
+impl TimestampClock {
+    /// A clock that shows `millis` at the stack's time zero.
+    pub const fn new(key: (u64, u64), millis: u32) -> Self {
+        TimestampClock { key, millis }
+    }
 }
 
 impl Default for StackConfig {
@@ -65,6 +87,7 @@ impl Default for StackConfig {
             max_orphan_memory: 256 << 20,
             max_events: 1 << 16,
             blackhole_timeout: Duration::from_secs(3600),
+            timestamp_clock: None,
         }
     }
 }
@@ -249,6 +272,7 @@ with_methods! {
         with_max_orphan_memory max_orphan_memory: u64,
         with_max_events max_events: usize,
         with_blackhole_timeout blackhole_timeout: Duration,
+        with_timestamp_clock timestamp_clock: Option<TimestampClock>,
     }
 }
 

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
+use umptcp_stack_core::config::{ConnectionConfig, StackConfig, TimestampClock};
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::{Counters, Observer};
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
@@ -256,7 +256,10 @@ impl StackBuilder {
         }
         let seed = match seed {
             Some(seed) => seed,
-            None => random_seed()?,
+            None => {
+                stack.timestamp_clock = stack.timestamp_clock.or_else(host_clock);
+                random_seed()?
+            }
         };
         if let Some(file) = capture {
             event_loop.capture = Some(open_capture(&file)?);
@@ -397,6 +400,16 @@ impl Drop for Stack {
             tracing::error!(%error, "the stack ended with an error");
         }
     }
+}
+
+/// The clock of this host for timestamps, the same in every process: it goes on until the host is started again. `None`
+/// where /proc does not tell.
+fn host_clock() -> Option<TimestampClock> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let boot = u128::from_str_radix(&boot.trim().replace('-', ""), 16).ok()?;
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+    Some(TimestampClock::new(((boot >> 64) as u64, boot as u64), (seconds * 1000.0) as u64 as u32))
 }
 
 fn random_seed() -> io::Result<[u8; 32]> {

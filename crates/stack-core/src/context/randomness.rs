@@ -1,6 +1,7 @@
 //! Everything random in a stack, drawn from one seed.
 
 use super::hash::Seeded;
+use crate::config::TimestampClock;
 use crate::tcp::FourTuple;
 use core::hash::{Hash, Hasher};
 use rand_chacha::ChaCha12Rng;
@@ -12,6 +13,7 @@ use umptcp_types::{Instant, SeqNumber};
 pub(super) struct Randomness {
     rng: ChaCha12Rng,
     isn_key: (u64, u64),
+    clock: Option<TimestampClock>,
 }
 
 impl Randomness {
@@ -21,7 +23,12 @@ impl Randomness {
         let mut rng = ChaCha12Rng::from_seed(seed);
         let tables = core::array::from_fn(|_| Seeded::new((rng.next_u64(), rng.next_u64())));
         let isn_key = (rng.next_u64(), rng.next_u64());
-        (Randomness { rng, isn_key }, tables)
+        (Randomness { rng, isn_key, clock: None }, tables)
+    }
+
+    /// Timestamps are those of `clock`.
+    pub(super) fn set_clock(&mut self, clock: Option<TimestampClock>) {
+        self.clock = clock;
     }
 
     pub(super) fn next_u32(&mut self) -> u32 {
@@ -52,9 +59,38 @@ impl Randomness {
     /// RFC 7323 §5.4: an offset per pair of addresses, so that the clocks that different peers see are
     /// unrelated.
     pub(super) fn timestamp_offset(&self, tuple: &FourTuple) -> u32 {
+        if let Some(TimestampClock { key, millis }) = self.clock {
+            // The peer may see another local address than we do, and the same for several stacks.
+            let mut h = SipHasher13::new_with_keys(key.0, key.1);
+            tuple.remote.ip().hash(&mut h);
+            return millis.wrapping_add(h.finish() as u32);
+        }
         let mut hosts = *tuple;
         hosts.local.set_port(0);
         hosts.remote.set_port(0);
         self.keyed_hash(&hosts, 2) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::SocketAddr;
+
+    #[test]
+    fn with_a_clock_of_the_host_timestamps_go_on_from_one_stack_to_the_next() {
+        let at = |last: u8, port| SocketAddr::from(([10, 0, 0, last], port));
+        let offset = |seed: u8, clock, local, remote| {
+            let (mut r, []) = Randomness::new([seed; 32]);
+            r.set_clock(clock);
+            r.timestamp_offset(&FourTuple { local, remote })
+        };
+        let clock = |millis| Some(TimestampClock::new((1, 2), millis));
+        // Behind one public address the second stack has another one of its own.
+        let first = offset(1, clock(5_000), at(1, 40_000), at(9, 80));
+        assert_eq!(offset(2, clock(7_500), at(2, 40_000), at(9, 80)).wrapping_sub(first), 2_500);
+        // Other peers see another clock, and so does everybody without one.
+        assert_ne!(offset(1, clock(5_000), at(1, 40_000), at(8, 80)), first);
+        assert_ne!(offset(1, None, at(1, 1), at(9, 80)), offset(2, None, at(1, 1), at(9, 80)));
     }
 }

@@ -56,6 +56,7 @@ impl Context {
         // One secret is left over from a table that is none any more: what a seed gives must not change
         // without need.
         let (mut random, [open, tokens, _, waiting, holes]) = Randomness::new(seed);
+        random.set_clock(config.timestamp_clock);
         let cookie_key = random.key();
         let ports = Ports::new(config.ephemeral_ports.clone(), random.next_u32());
         Context {

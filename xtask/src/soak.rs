@@ -1,0 +1,84 @@
+//! `cargo xtask soak`: hours in the life of connections, in virtual time.
+
+use crate::tools;
+use anyhow::{Result, bail};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use umptcp_testkit::simulation::soak::{self, Report};
+
+/// Virtual hours of one run.
+const RUN: f64 = 2.0;
+
+/// Options of `cargo xtask soak`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Virtual hours in all, in runs of two hours with a seed each.
+    #[arg(long, default_value_t = 24.0)]
+    hours: f64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// Runs them, as many at a time as there are processors.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let Options { hours, seed } = *options;
+    if !(hours > 0.0 && hours <= 100_000.0) {
+        bail!("--hours is the length in virtual hours, more than 0");
+    }
+    if cfg!(debug_assertions) {
+        // It would take ten times as long otherwise.
+        let mut again = tools::cargo();
+        again.args(["run", "--quiet", "--release", "--package", "xtask", "--", "soak"]);
+        again.args(["--hours", &hours.to_string(), "--seed", &seed.to_string()]);
+        return tools::run(&mut again, "the soak");
+    }
+    let runs = (hours / RUN).ceil() as u64;
+    let length = hours / runs as f64;
+    let (next, failures) = (AtomicU64::new(seed), Mutex::new(Vec::new()));
+    let start = Instant::now();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= options.seed + runs {
+                        return;
+                    }
+                    match soak::run(seed, length) {
+                        Ok(report) => print(seed, &report),
+                        Err(what) => {
+                            println!("{what}");
+                            failures.lock().unwrap_or_else(|e| e.into_inner()).push(seed);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().unwrap_or_else(|e| e.into_inner());
+    println!("{hours} virtual hours in {:.0} s", start.elapsed().as_secs_f64());
+    if !failures.is_empty() {
+        bail!(
+            "seeds {failures:?} failed; one again: cargo xtask soak --hours {length} --seed {}",
+            failures[0]
+        );
+    }
+    Ok(())
+}
+
+fn print(seed: u64, r: &Report) {
+    println!(
+        "seed {seed}: {} s, {} connections, {} disturbances, {} MB both ways, {} packets; a path carried data again after \
+         at most {} s when a host saw the end, {} s when none could",
+        r.seconds,
+        r.connections,
+        r.disturbances,
+        r.bytes / 1_000_000,
+        r.packets,
+        r.slowest_seen.as_secs(),
+        r.slowest_unseen.as_secs(),
+    );
+}
