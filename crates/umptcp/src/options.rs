@@ -95,7 +95,7 @@ impl MptcpStream {
     }
 
     /// Maximum number of bytes written but not yet acknowledged (SO_SNDBUF). What has been written stays when
-    /// the buffer becomes smaller.
+    /// the buffer becomes smaller. With MPTCP as much as the receive buffer is used at least (RFC 8684 §3.3.5).
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] when it is zero.

@@ -137,6 +137,8 @@ fn a_smaller_send_buffer_bounds_what_is_taken() {
     let b = Stack::builder().linger(Duration::ZERO).path(path("b", "10.0.0.2", y)).start().unwrap();
     let (mut client, _server) = connected(&a, &b);
     cut.store(true, Ordering::Relaxed);
+    // It is at least as large as the receive buffer.
+    client.set_receive_buffer(80_000).unwrap();
     client.set_send_buffer(80_000).unwrap();
     client.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut taken = 0;
