@@ -35,10 +35,13 @@ impl fmt::Debug for MptcpListener {
 
 impl Drop for MptcpListener {
     fn drop(&mut self) {
+        let commands = &self.handle.commands;
+        commands.send(Command::Unlisten(self.id));
         if let Some(nics) = self.handle.nics.upgrade() {
-            nics.unlisten(self.local.port());
+            nics.unlisten(self.local.port(), |port| {
+                commands.call(move |_, cx| cx.stack.uses_port(port)).unwrap_or(false)
+            });
         }
-        self.handle.commands.send(Command::Unlisten(self.id));
     }
 }
 

@@ -142,25 +142,31 @@ impl Nics {
     /// Directs connections to a port on the NICs' addresses to the stack.
     pub(crate) fn listen(&self, port: u16) -> io::Result<()> {
         let mut ports = lock(&self.ports);
-        let users = ports.entry(port).or_insert(0);
-        if *users == 0 {
-            lock(&self.set).listen(port).map_err(io_error)?;
+        match ports.get_mut(&port) {
+            Some(users) => *users += 1,
+            None => {
+                lock(&self.set).listen(port).map_err(io_error)?;
+                ports.insert(port, 1);
+            }
         }
-        *users += 1;
         Ok(())
     }
 
-    /// Undoes [`Nics::listen`].
-    pub(crate) fn unlisten(&self, port: u16) {
+    /// A listener on the port has gone. Connections that it accepted go on, and their peers may join to it: what
+    /// is sent to the port comes to the stack as long as there are any (`is_used`). Ports that were kept for
+    /// such connections before are looked at again.
+    pub(crate) fn unlisten(&self, port: u16, is_used: impl Fn(u16) -> bool) {
         let mut ports = lock(&self.ports);
-        let Some(users) = ports.get_mut(&port) else { return };
-        *users -= 1;
-        if *users == 0 {
-            ports.remove(&port);
-            if let Err(error) = lock(&self.set).unlisten(port) {
+        if let Some(users) = ports.get_mut(&port) {
+            *users = users.saturating_sub(1);
+        }
+        ports.retain(|port, users| {
+            let kept = *users > 0 || is_used(*port);
+            if !kept && let Err(error) = lock(&self.set).unlisten(*port) {
                 tracing::warn!(port, %error, "the port stays reserved");
             }
-        }
+            kept
+        });
     }
 
     /// Undoes the set-up of all paths. The thread that follows the NICs may be handling a change just now, and must not

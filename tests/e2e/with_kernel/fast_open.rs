@@ -296,11 +296,8 @@ fn the_bench_uses_fast_open_when_told_to() {
         const COUNT: usize = 20;
         let net = Routed::new(1, 1);
         let capture = Capture::start(&net.router, &["r-c0"]);
-        let connections = COUNT + 1;
-        let mut server = Background::start(
-            &net.server.ns,
-            &format!("bench server --path s0 --fast-open --count {connections} {PORT}"),
-        );
+        let mut server =
+            Background::start(&net.server.ns, &format!("bench server --path s0 --fast-open --once {PORT}"));
         assert!(server.next_line().contains("listening on"));
         let client = program::run(
             &net.client.ns,

@@ -34,6 +34,11 @@ impl Stack {
         self.ctx.set_observer(observer);
     }
 
+    /// Some connection began with this local port, so that its peer may join to it.
+    pub fn uses_port(&self, port: u16) -> bool {
+        self.connections.values().any(|c| c.local_port() == port)
+    }
+
     /// Connections there are, those the application has let go of included.
     pub fn connection_count(&self) -> usize {
         self.connections.len()
