@@ -1,5 +1,6 @@
 //! Received bytes in order, in slices of the buffers they came in.
 
+use super::give_back::give_back;
 use super::join::{JoinRule, Joiner};
 use alloc::collections::VecDeque;
 use bytes::Bytes;
@@ -7,9 +8,6 @@ use bytes::Bytes;
 /// What is copied while it waits: a peer that sends single bytes would otherwise make us hold, for each, a
 /// reference and whatever its packet's buffer is.
 const JOIN: JoinRule = JoinRule { copy_below: 512, join_up_to: 16 * 1024 };
-
-/// Places for slices that an empty queue keeps.
-const KEPT_PLACES: usize = 4;
 
 /// A queue of bytes that adjoin. A slice that is taken before the next comes is never copied.
 #[derive(Debug)]
@@ -54,9 +52,7 @@ impl Slices {
         let front = self.whole.front_mut()?;
         let bytes = if front.len() <= max { self.whole.pop_front()? } else { front.split_to(max) };
         self.len -= bytes.len();
-        if self.whole.is_empty() && self.whole.capacity() > KEPT_PLACES {
-            self.whole = VecDeque::new();
-        }
+        give_back(&mut self.whole);
         Some(bytes)
     }
 

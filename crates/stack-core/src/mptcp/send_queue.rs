@@ -1,5 +1,6 @@
 //! The bytes an application wrote, until the peer's DATA_ACK frees them.
 
+use crate::buffers::give_back::give_back;
 use crate::buffers::join::{JoinRule, Joiner};
 use crate::buffers::payload::Payload;
 use alloc::collections::VecDeque;
@@ -9,9 +10,6 @@ use umptcp_types::DataOffset;
 
 /// Which writes are copied together, so that a small one does not hold a large buffer.
 const JOIN: JoinRule = JoinRule { copy_below: 4096, join_up_to: 64 * 1024 };
-
-/// Places for chunks that an empty queue keeps.
-const KEPT_CHUNKS: usize = 4;
 
 #[derive(Debug)]
 struct Chunk {
@@ -135,11 +133,8 @@ impl SendQueue {
             self.chunks.pop_front();
         }
         if self.chunks.is_empty() {
-            // An idle connection holds no memory for what it once sent.
             self.tail.release();
-            if self.chunks.capacity() > KEPT_CHUNKS {
-                self.chunks = VecDeque::new();
-            }
+            give_back(&mut self.chunks);
         }
         freed
     }

@@ -4,6 +4,7 @@ use super::episode::Recovery;
 use super::parts::{Outgoing, Segment, Sent, Transmission};
 use super::rack::Rack;
 use super::undo::Undo;
+use crate::buffers::give_back::give_back;
 use crate::buffers::ranges::{RangeMap, RangeSet};
 use crate::types::{Instant, SubflowOffset};
 use alloc::collections::VecDeque;
@@ -12,9 +13,6 @@ use core::ops::Range;
 
 /// Until [`Scoreboard::set_mss`] says otherwise: an Ethernet's, IPv4 without options.
 const DEFAULT_MSS: u32 = 1_460;
-
-/// Places for segments that an empty scoreboard keeps.
-const KEPT_PLACES: usize = 4;
 
 /// The send side of one subflow between SND.UNA and SND.NXT. See the documentation of [the module](super).
 ///
@@ -201,12 +199,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
     /// Nothing is outstanding: an idle subflow holds no memory for what it once sent.
     pub(super) fn shrink(&mut self) {
         self.prune();
-        if self.segments.capacity() > KEPT_PLACES && self.segments.is_empty() {
-            self.segments = VecDeque::new();
-        }
-        if self.sent.capacity() > KEPT_PLACES && self.sent.is_empty() {
-            self.sent = VecDeque::new();
-        }
+        give_back(&mut self.segments);
+        give_back(&mut self.sent);
     }
 
     /// Positions the peer may make us distinguish by SACK blocks. Each costs some tens of bytes; a peer that
