@@ -213,8 +213,10 @@ impl Connection {
                 }
                 // What it still carries has been acknowledged over others, and it does not get through. Only
                 // beside another: the peer may not have our last DATA_ACK, which the FIN carries.
-                let stuck = !m.tcp.is_all_acked() && m.is_stale() && self.can_be_reset(i);
-                let stuck = stuck && self.subflows.iter().any(|m| m.is_joined() && !m.is_stale());
+                let stuck = !m.tcp.is_all_acked()
+                    && m.is_stale()
+                    && self.can_be_reset(i)
+                    && self.subflows.iter().any(|m| m.is_joined() && !m.is_stale());
                 if stuck {
                     self.reset_subflow(ctx, now, i, ResetReason::TooMuchOutstandingData);
                 } else {
