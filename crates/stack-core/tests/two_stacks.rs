@@ -1,151 +1,15 @@
 //! Two stacks joined by perfect wires of a fixed delay: the shortest way from a SYN to a file over two paths.
 //! Everything a network can do wrong is netsim's business.
 
+mod common;
+
 use bytes::Bytes;
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
-use umptcp_stack_core::Stack;
-use umptcp_stack_core::config::{
-    ConnectOptions, ConnectionConfig, ConnectionOption, Ecn, ListenOptions, StackConfig, SynCookiePolicy,
-};
-use umptcp_stack_core::event::Event;
-use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
-use umptcp_stack_core::stack::{MptcpStatus, Received};
-use umptcp_stack_core::types::{ConnectionId, Duration, Instant, PathId};
-
-const DELAY: Duration = Duration::from_millis(5);
-
-struct Host {
-    stack: Stack,
-    conn: Option<ConnectionId>,
-    received: Vec<u8>,
-    ended: bool,
-    closed: Option<Option<umptcp_stack_core::error::ConnectionError>>,
-}
-
-struct Wire {
-    now: Instant,
-    hosts: [Host; 2],
-    /// Packets under way, by time of arrival and number: destination host, path and packet.
-    in_flight: BTreeMap<(Instant, u64), (usize, PathId, RxPacket)>,
-    number: u64,
-    accept: ConnectionConfig,
-    /// A middlebox: changes the payload of the packets of a host, with their TCP checksum.
-    change: fn(host: usize, number: u64, payload: &mut Vec<u8>),
-    syn_cookies: SynCookiePolicy,
-    /// The traffic classes of each host's packets by each path.
-    classes: BTreeMap<(usize, PathId), BTreeSet<u8>>,
-}
-
-fn address(host: u8, path: u8) -> IpAddr {
-    IpAddr::from([10, 0, path, host])
-}
-
-impl Wire {
-    fn new(client_paths: u8) -> Wire {
-        let host = |n: u8, paths: u8| {
-            let mut stack = Stack::new(StackConfig::default(), [n; 32]);
-            for p in 0..paths {
-                stack.path_added(Instant::ZERO, PathConfig::new(format!("nic{p}"), address(n, p)));
-            }
-            Host { stack, conn: None, received: Vec::new(), ended: false, closed: None }
-        };
-        Wire {
-            now: Instant::ZERO,
-            hosts: [host(1, client_paths), host(2, 1)],
-            in_flight: BTreeMap::new(),
-            number: 0,
-            accept: ConnectionConfig::default(),
-            change: |_, _, _| {},
-            syn_cookies: SynCookiePolicy::default(),
-            classes: BTreeMap::new(),
-        }
-    }
-
-    fn poll(&mut self, h: usize) {
-        let now = self.now;
-        loop {
-            let host = &mut self.hosts[h];
-            while let Some(t) = host.stack.poll_transmit(now) {
-                self.number += 1;
-                self.classes.entry((h, t.path)).or_default().insert(t.header.as_slice()[1]);
-                let mut payload = t.payload.to_bytes().to_vec();
-                (self.change)(h, self.number, &mut payload);
-                let changed = payload[..] != t.payload.to_bytes()[..];
-                let mut buffer = t.header.as_slice().to_vec();
-                buffer.extend(payload);
-                let packet = RxPacket {
-                    buffer: Bytes::from(buffer),
-                    gso_size: t.gso_size,
-                    checksum: if changed { ChecksumState::Verified } else { ChecksumState::Unverified },
-                };
-                // The server has one path; what the client sends by any path arrives there, and back by
-                // address.
-                let path = if h == 0 { PathId(0) } else { path_of(&t.to_vec()) };
-                self.in_flight.insert((now + DELAY, self.number), (1 - h, path, packet));
-            }
-            let Some(event) = host.stack.poll_event() else { break };
-            match event {
-                Event::Incoming { incoming, .. } => {
-                    host.conn = Some(host.stack.accept(now, incoming, &self.accept).expect("accept"));
-                }
-                Event::Readable { connection } => loop {
-                    match host.stack.receive(now, connection, 1 << 20) {
-                        Ok(Received::Data(b)) => host.received.extend_from_slice(&b),
-                        Ok(Received::End) => {
-                            host.ended = true;
-                            break;
-                        }
-                        Ok(Received::Empty) | Err(_) => break,
-                    }
-                },
-                Event::Closed { error, .. } => host.closed = Some(error),
-                _ => {}
-            }
-        }
-    }
-
-    /// Runs until nothing is due any more, or `limit` has passed.
-    fn run(&mut self, limit: Duration) {
-        let end = self.now + limit;
-        for _ in 0..2_000_000 {
-            self.poll(0);
-            self.poll(1);
-            let arrival = self.in_flight.keys().next().map(|k| k.0);
-            let timeout = self.hosts.iter().filter_map(|h| h.stack.poll_timeout()).min();
-            let Some(next) = [arrival, timeout].into_iter().flatten().min().filter(|t| *t <= end) else {
-                self.now = end;
-                return;
-            };
-            self.now = self.now.max(next);
-            while let Some((&key, _)) = self.in_flight.iter().next()
-                && key.0 <= self.now
-                && let Some((h, path, packet)) = self.in_flight.remove(&key)
-            {
-                self.hosts[h].stack.handle_packet(self.now, path, packet);
-            }
-            for h in &mut self.hosts {
-                if h.stack.poll_timeout().is_some_and(|t| t <= self.now) {
-                    h.stack.handle_timeout(self.now);
-                }
-            }
-        }
-        panic!("the stacks never come to rest");
-    }
-}
-
-fn path_of(packet: &[u8]) -> PathId {
-    PathId(u32::from(packet[18]))
-}
-
-fn listen(w: &mut Wire) -> SocketAddr {
-    let local = SocketAddr::new(address(2, 0), 80);
-    let mut options = ListenOptions::new(local, 8);
-    options.syn_cookies = w.syn_cookies;
-    options.config = w.accept.clone();
-    w.hosts[1].stack.listen(options).expect("listen");
-    local
-}
+use common::{Wire, address, listen};
+use std::collections::BTreeSet;
+use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ConnectionOption, Ecn, SynCookiePolicy};
+use umptcp_stack_core::interface::PathConfig;
+use umptcp_stack_core::stack::MptcpStatus;
+use umptcp_stack_core::types::{Duration, PathId};
 
 fn bytes(n: usize, seed: u64) -> Vec<u8> {
     let mut x = seed | 1;
