@@ -20,20 +20,6 @@ pub(crate) fn wait_if_ending() {
 #[cfg(unix)]
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The signals that end a process by default, except those that tell of a bug, without those that this process
-/// ignores.
-#[cfg(unix)]
-fn ending_signals() -> impl Iterator<Item = i32> {
-    use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
-
-    // On other systems than Linux none counts as ignored.
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
-    let all = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGXCPU];
-    all.into_iter().filter(move |signal| ignored >> (signal - 1) & 1 == 0)
-}
-
 type CleanUp = Box<dyn FnOnce() + Send>;
 
 /// What must be undone before a signal ends the process.
@@ -63,8 +49,11 @@ impl Session {
     fn watch_signals(&self) -> anyhow::Result<()> {
         use anyhow::Context as _;
 
-        let mut signals =
-            signal_hook::iterator::Signals::new(ending_signals()).context("cannot watch for signals")?;
+        use umptcp::signals;
+
+        // On other systems than Linux none counts as ignored.
+        let ending = signals::not_ignored().unwrap_or_else(|_| signals::ALL.to_vec());
+        let mut signals = signal_hook::iterator::Signals::new(ending).context("cannot watch for signals")?;
         let session = self.clone();
         std::thread::Builder::new()
             .name("signals".to_owned())

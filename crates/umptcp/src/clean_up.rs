@@ -2,8 +2,8 @@
 
 use crate::nics::io_error;
 use crate::shared::lock;
+use crate::signals;
 use crate::worker::Commands;
-use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGXCPU};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
 use std::io;
@@ -59,7 +59,7 @@ pub fn clean_up_on_signals() -> io::Result<()> {
         return Ok(());
     }
     let begin = || -> io::Result<()> {
-        let mut signals = Signals::new(ending_signals()?)?;
+        let mut signals = Signals::new(signals::not_ignored()?)?;
         std::thread::Builder::new().name("umptcp-signals".into()).spawn(move || {
             let mut begun: Option<Instant> = None;
             for signal in signals.forever() {
@@ -82,16 +82,6 @@ pub fn clean_up_on_signals() -> io::Result<()> {
     let begun = begin();
     WATCHING.store(begun.is_ok(), Ordering::SeqCst);
     begun
-}
-
-/// The signals that end a process by default, except those that tell of a bug, without those that this process
-/// ignores.
-fn ending_signals() -> io::Result<Vec<i32>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
-    let all = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGXCPU];
-    Ok(all.into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0).collect())
 }
 
 fn end_by(signal: i32) {

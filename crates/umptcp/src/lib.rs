@@ -51,6 +51,10 @@ mod protocol;
 mod settings;
 #[cfg(target_os = "linux")]
 mod shared;
+// Shared with the program; not part of the interface.
+#[cfg(unix)]
+#[doc(hidden)]
+pub mod signals;
 #[cfg(target_os = "linux")]
 mod stack;
 #[cfg(target_os = "linux")]
