@@ -3,6 +3,11 @@
 use std::time::{Duration, SystemTime};
 use umptcp_types::Instant;
 
+/// What the kernel calls this start of the host, the same for every process; empty where it does not tell.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
 /// A monotonic clock that knows the wall-clock time of its epoch.
 ///
 /// The epoch is one second before the clock was created, so that no instant it returns is [`Instant::ZERO`],

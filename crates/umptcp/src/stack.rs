@@ -19,7 +19,7 @@ use umptcp_stack_core::config::{ConnectionConfig, StackConfig, TimestampClock};
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::{Counters, Observer};
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
-use umptcp_tun_driver::clock::Clock;
+use umptcp_tun_driver::clock::{self, Clock};
 use umptcp_tun_driver::device::Device;
 use umptcp_tun_driver::event_loop::{AttachedPath, Capture, EventLoop, LoopOptions};
 use umptcp_tun_driver::paths::{PathSpec, SetupOptions};
@@ -405,8 +405,7 @@ impl Drop for Stack {
 /// The clock of this host for timestamps, the same in every process: it goes on until the host is started again. `None`
 /// where /proc does not tell.
 fn host_clock() -> Option<TimestampClock> {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    let boot = u128::from_str_radix(&boot.trim().replace('-', ""), 16).ok()?;
+    let boot = u128::from_str_radix(&clock::boot_id().replace('-', ""), 16).ok()?;
     let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
     let seconds: f64 = uptime.split_whitespace().next()?.parse().ok()?;
     Some(TimestampClock::new(((boot >> 64) as u64, boot as u64), (seconds * 1000.0) as u64 as u32))

@@ -8,6 +8,7 @@
 
 use super::netlink::Rule;
 use super::sysctl;
+use crate::clock;
 use crate::error::DriverError;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use serde::{Deserialize, Serialize};
@@ -166,10 +167,6 @@ fn namespaces_in_use() -> Option<BTreeSet<String>> {
     Some(found)
 }
 
-fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
-}
-
 /// A directory that only this user can write to, created if necessary.
 fn private_directory(path: &Path) -> io::Result<PathBuf> {
     match fs::DirBuilder::new().mode(0o700).create(path) {
@@ -230,7 +227,7 @@ impl Registry {
         let directory = directory(chosen)?;
         let namespace =
             namespace_name().map_err(|source| DriverError::Record { path: directory.clone(), source })?;
-        Ok(Registry { directory, namespace, boot: boot_id() })
+        Ok(Registry { directory, namespace, boot: clock::boot_id() })
     }
 
     fn error(&self, path: &Path) -> impl Fn(io::Error) -> DriverError + use<> {
