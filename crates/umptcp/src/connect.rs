@@ -304,24 +304,23 @@ impl<'a> Race<'a> {
 
     /// Removes the attempts that have failed. Returns one that has succeeded.
     fn look(&mut self) -> Option<Accepted> {
+        let mut winner = None;
         for attempt in std::mem::take(&mut self.running) {
             match attempt.shared.phase() {
-                Phase::Connecting => self.running.push(attempt),
+                Phase::Connected { local, remote } if winner.is_none() => {
+                    let Attempt { id, shared, .. } = attempt;
+                    winner = Some(Accepted { id, shared, local, remote });
+                }
+                Phase::Connecting | Phase::Connected { .. } => self.running.push(attempt),
                 Phase::Failed(source) => {
                     if source == ConnectionError::Refused {
                         self.refused.push(attempt.remote);
                     }
                     self.failed(self.builder.explain(attempt.remote, source));
                 }
-                Phase::Connected { .. } => self.running.push(attempt),
             }
         }
-        let at = self.running.iter().position(|a| matches!(a.shared.phase(), Phase::Connected { .. }))?;
-        let Attempt { id, shared, .. } = self.running.swap_remove(at);
-        match shared.phase() {
-            Phase::Connected { local, remote } => Some(Accepted { id, shared, local, remote }),
-            _ => None,
-        }
+        winner
     }
 
     fn won(mut self, winner: Accepted) -> Result<MptcpStream, Error> {
