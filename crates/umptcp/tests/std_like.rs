@@ -8,7 +8,8 @@ use bytes::Bytes;
 use common::{PipeDevice, path, pattern, two_stacks};
 use std::io::{ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::Shutdown;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use umptcp::{KeepAlive, MptcpStream, Stack};
 
@@ -134,12 +135,19 @@ fn options_can_be_set_and_asked_for_while_the_connection_runs() {
     assert_eq!(other.nodelay().unwrap_err().kind(), ErrorKind::NotConnected);
 }
 
-#[test]
-fn a_smaller_send_buffer_bounds_what_is_taken() {
+/// Two stacks that do not linger when they are dropped, and what cuts the wire between them.
+fn cuttable() -> (Stack, Stack, Arc<AtomicBool>) {
     let (x, y) = PipeDevice::pair();
     let cut = x.cut.clone();
-    let a = Stack::builder().linger(Duration::ZERO).path(path("a", "10.0.0.1", x)).start().unwrap();
-    let b = Stack::builder().linger(Duration::ZERO).path(path("b", "10.0.0.2", y)).start().unwrap();
+    let start = |name, address, device| {
+        Stack::builder().linger(Duration::ZERO).path(path(name, address, device)).start().unwrap()
+    };
+    (start("a", "10.0.0.1", x), start("b", "10.0.0.2", y), cut)
+}
+
+#[test]
+fn a_smaller_send_buffer_bounds_what_is_taken() {
+    let (a, b, cut) = cuttable();
     let (mut client, _server) = connected(&a, &b);
     cut.store(true, Ordering::Relaxed);
     // It is at least as large as the receive buffer.
@@ -183,10 +191,7 @@ fn linger_zero_aborts_and_another_time_waits_for_delivery() {
 
 #[test]
 fn lingering_ends_when_its_time_is_over() {
-    let (x, y) = PipeDevice::pair();
-    let cut = x.cut.clone();
-    let a = Stack::builder().linger(Duration::ZERO).path(path("a", "10.0.0.1", x)).start().unwrap();
-    let b = Stack::builder().linger(Duration::ZERO).path(path("b", "10.0.0.2", y)).start().unwrap();
+    let (a, b, cut) = cuttable();
     let (mut client, _server) = connected(&a, &b);
     cut.store(true, Ordering::Relaxed);
     client.write_all(b"lost").unwrap();
