@@ -218,18 +218,6 @@ mod tests {
         }
     }
 
-    fn host_address(net: &str) -> HostAddress {
-        HostAddress {
-            index: 2,
-            net: net.parse().unwrap(),
-            universal: true,
-            tentative: false,
-            failed: false,
-            deprecated: false,
-            secondary: false,
-        }
-    }
-
     fn route(destination: &str) -> (u32, Route) {
         let destination: IpNet = destination.parse().unwrap();
         (254, Route { destination, ..Route::host(destination.addr(), 3) })
@@ -244,7 +232,7 @@ mod tests {
         let routes = [route("100.64.0.0/10"), route("10.255.112.1/32")];
         let known = Known { links: &links, addresses: &[], routes: &routes };
         assert_eq!(own(&known), "10.255.112.5");
-        let addresses = [host_address("100.70.0.1/10"), host_address("10.1.1.1/8")];
+        let addresses = [HostAddress::ordinary("100.70.0.1/10"), HostAddress::ordinary("10.1.1.1/8")];
         let known = Known { links: &links, addresses: &addresses, routes: &[] };
         assert_eq!(own(&known), "172.31.112.1");
         let block = known.private(&links[0], true).unwrap();
@@ -260,7 +248,7 @@ mod tests {
     #[test]
     fn addresses_that_cannot_be_the_stack_s() {
         let links = [nic()];
-        let addresses = [host_address("192.0.2.1/24"), host_address("2001:db8::1/64")];
+        let addresses = [HostAddress::ordinary("192.0.2.1/24"), HostAddress::ordinary("2001:db8::1/64")];
         let routes = [route("192.0.2.9/32")];
         let known = Known { links: &links, addresses: &addresses, routes: &routes };
         for (address, text) in [
@@ -298,7 +286,7 @@ mod tests {
     #[test]
     fn a_subnet_counts_where_it_is() {
         let links = [nic(), Link { up: false, ..nic() }, Link { index: 3, ..nic() }];
-        let addresses = [host_address("192.0.2.1/24")];
+        let addresses = [HostAddress::ordinary("192.0.2.1/24")];
         let known = Known { links: &links[1..], addresses: &addresses, routes: &[] };
         assert_eq!(known.links_of(&"192.0.2.2".parse().unwrap()).count(), 0, "a device that is down");
         let known = Known { links: &links, addresses: &addresses, routes: &[] };

@@ -122,6 +122,22 @@ pub(crate) struct HostAddress {
     pub(crate) secondary: bool,
 }
 
+#[cfg(test)]
+impl HostAddress {
+    /// An ordinary address of device 2.
+    pub(crate) fn ordinary(net: &str) -> Self {
+        HostAddress {
+            index: 2,
+            net: net.parse().unwrap(),
+            universal: true,
+            tentative: false,
+            failed: false,
+            deprecated: false,
+            secondary: false,
+        }
+    }
+}
+
 impl HostAddress {
     pub(crate) fn address(&self) -> IpAddr {
         self.net.addr()

@@ -109,15 +109,6 @@ mod tests {
 
     #[test]
     fn the_address_in_the_next_hop_s_subnet_is_used() {
-        let host = |net: &str| HostAddress {
-            index: 2,
-            net: net.parse().unwrap(),
-            universal: true,
-            tentative: false,
-            failed: false,
-            deprecated: false,
-            secondary: false,
-        };
         let route = |destination: &str, gateway: Option<&str>| {
             let destination: IpNet = destination.parse().unwrap();
             Route { gateway: gateway.map(ip), ..Route::to(destination, 2) }
@@ -128,7 +119,7 @@ mod tests {
             route("10.5.0.0/24", None),
             route("192.0.2.0/25", Some("10.0.0.9")),
         ];
-        let addresses = [host("10.0.0.2/24"), host("10.5.0.2/24")];
+        let addresses = ["10.0.0.2/24", "10.5.0.2/24"].map(HostAddress::ordinary);
         let nic = [ip("10.0.0.2"), ip("10.5.0.2")];
         let list: Vec<String> =
             sources(&routes, &addresses, &nic).iter().map(|(net, a)| format!("{net} {a}")).collect();

@@ -107,13 +107,7 @@ impl Manager {
     pub(super) async fn keep_rules(&mut self, i: usize) -> Result<(), DriverError> {
         let (Some(record), path) = (self.record.as_mut(), &mut self.paths[i]) else { return Ok(()) };
         let Some(nic_index) = path.nic_index.filter(|_| path.usable) else { return Ok(()) };
-        let direction = rules::Direction {
-            tun: &path.tun,
-            tun_index: path.tun_index,
-            nic_index,
-            table: path.table,
-            addresses: &path.addresses,
-        };
+        let direction = path.direction(nic_index);
         let kept = rules::keep(&self.netlink, record, &direction, path.rules_at, TO_STACK).await;
         path.rules_at = kept.map_err(|e| DriverError::netlink("keep the routing rules", e))?;
         Ok(())

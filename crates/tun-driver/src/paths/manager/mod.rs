@@ -20,6 +20,7 @@ use crate::paths::nics::{self, Snapshot};
 use crate::paths::options::SetupOptions;
 use crate::paths::ports::{self, HeldPort};
 use crate::paths::record::{Entry, HostChange, Record, Registry, RegistryLock, used_ports};
+use crate::paths::rules;
 use crate::paths::spec::{Mode, PathSpec};
 use crate::paths::translate::{self, Slots};
 use crate::paths::watch::{self, RulesetChange};
@@ -106,6 +107,17 @@ impl Installed {
     /// Routes to the stack's addresses via the TUN device.
     fn own_routes(&self) -> Vec<Route> {
         self.nets.iter().map(|net| Route::to(*net, self.tun_index)).collect()
+    }
+
+    /// Where its packets must go, by the NIC that has this index.
+    fn direction(&self, nic_index: u32) -> rules::Direction<'_> {
+        rules::Direction {
+            tun: &self.tun,
+            tun_index: self.tun_index,
+            nic_index,
+            table: self.table,
+            addresses: &self.addresses,
+        }
     }
 
     fn has(&self, v6: bool) -> bool {
@@ -355,10 +367,11 @@ impl Manager {
     /// second, so other instances are not kept waiting meanwhile.
     async fn check_links(&self, spec: &PathSpec, snapshot: &Snapshot) -> Result<(), DriverError> {
         let nic = nics::named(snapshot, &spec.device)?;
-        let Chosen { addresses, .. } = self.choose_addresses(spec, nic, snapshot)?;
+        // What is wrong on this host is said before anybody is asked.
+        self.choose_addresses(spec, nic, snapshot)?;
         let known =
             Known { links: &snapshot.links, addresses: &snapshot.addresses, routes: &snapshot.routes };
-        let given = addresses.iter().filter(|a| spec.addresses.contains(a));
+        let given = spec.addresses.iter();
         let links = given.flat_map(|address| known.links_of(address).map(move |link| (link, *address)));
         let checks = links.map(async |(link, address)| {
             match addresses::check_link(&self.netlink, link, address).await {

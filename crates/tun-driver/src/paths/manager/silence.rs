@@ -8,7 +8,7 @@ use crate::error::DriverError;
 use crate::paths::change::PathChange;
 use crate::paths::nics::Snapshot;
 use crate::paths::spec::Mode;
-use crate::paths::{check, nfnetlink, rules, sysctl};
+use crate::paths::{check, nfnetlink, sysctl};
 use std::time::Duration;
 
 /// How often to look at a path's counters.
@@ -109,14 +109,7 @@ impl Manager {
         if let Some(setting) = self.forwarding_off(i) {
             return Ok(Some(format!("{setting} is 0; somebody has changed it (set it to 1)")));
         }
-        let direction = rules::Direction {
-            tun: &path.tun,
-            tun_index: path.tun_index,
-            nic_index,
-            table: path.table,
-            addresses: &path.addresses,
-        };
-        let lost = direction.is_lost(&self.netlink).await;
+        let lost = path.direction(nic_index).is_lost(&self.netlink).await;
         if lost.map_err(|e| DriverError::netlink("look up the path's routes", e))? {
             let what = "a routing rule or the reverse-path filter (rp_filter) of this host takes its packets elsewhere";
             return Ok(Some(what.into()));
