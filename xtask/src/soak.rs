@@ -3,7 +3,6 @@
 use crate::tools;
 use anyhow::{Result, bail};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use umptcp_testkit::simulation::soak::{self, Report};
 
@@ -28,34 +27,22 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("--hours is the length in virtual hours, more than 0");
     }
     if cfg!(debug_assertions) {
-        // It would take ten times as long otherwise.
-        let mut again = tools::cargo();
-        again.args(["run", "--quiet", "--release", "--package", "xtask", "--", "soak"]);
+        let mut again = tools::optimised("soak");
         again.args(["--hours", &hours.to_string(), "--seed", &seed.to_string()]);
         return tools::run(&mut again, "the soak");
     }
-    let runs = (hours / RUN).ceil() as u64;
+    let runs = (hours / RUN).ceil() as usize;
     let length = hours / runs as f64;
-    let (next, failures) = (AtomicU64::new(seed), Mutex::new(Vec::new()));
+    let failures = Mutex::new(Vec::new());
     let start = Instant::now();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= options.seed + runs {
-                        return;
-                    }
-                    match soak::run(seed, length) {
-                        Ok(report) => print(seed, &report),
-                        Err(what) => {
-                            println!("{what}");
-                            failures.lock().unwrap_or_else(|e| e.into_inner()).push(seed);
-                        }
-                    }
-                }
-            });
+    tools::in_parallel(runs, None, |run| {
+        let seed = seed + run as u64;
+        match soak::run(seed, length) {
+            Ok(report) => print(seed, &report),
+            Err(what) => {
+                println!("{what}");
+                failures.lock().unwrap_or_else(|e| e.into_inner()).push(seed);
+            }
         }
     });
     let failures = failures.into_inner().unwrap_or_else(|e| e.into_inner());

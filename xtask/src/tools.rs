@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A program and the Debian package that has it.
 pub(crate) struct Tool {
@@ -148,6 +149,33 @@ fn apt(arguments: &[&str]) -> Result<()> {
         bail!("`apt-get {}` failed ({status})", arguments.join(" "));
     }
     Ok(())
+}
+
+/// This program's `task` in a release build: what simulates for hours would take minutes more otherwise.
+pub(crate) fn optimised(task: &str) -> Command {
+    let mut again = cargo();
+    again.args(["run", "--quiet", "--release", "--package", "xtask", "--", task]);
+    again
+}
+
+/// Does jobs 0 to `count` on as many threads as asked for, or as there are processors.
+pub(crate) fn in_parallel(count: usize, threads: Option<usize>, job: impl Fn(usize) + Sync) {
+    let threads =
+        threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= count {
+                        return;
+                    }
+                    job(index);
+                }
+            });
+        }
+    });
 }
 
 /// Runs a command and fails when it does; `what` says what it was for.

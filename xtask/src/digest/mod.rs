@@ -8,7 +8,6 @@ use anyhow::{Context, Result, bail};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 use umptcp_testkit::simulation::cases::{self, Case, Outcome};
 
@@ -63,10 +62,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     compare(&stored, &found)
 }
 
-/// Runs this command in a release build: it would take minutes more otherwise.
+/// Runs this command in a release build.
 fn run_optimised(options: &Options) -> Result<()> {
-    let mut again = tools::cargo();
-    again.args(["run", "--quiet", "--release", "--package", "xtask", "--", "digest"]);
+    let mut again = tools::optimised("digest");
     if options.record {
         again.arg("--record");
     }
@@ -84,25 +82,17 @@ fn run_optimised(options: &Options) -> Result<()> {
 
 /// Runs all cases on several threads.
 fn record_all(cases: &[Case], threads: Option<usize>) -> BTreeMap<String, Outcome> {
-    let threads =
-        threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
-    let next = AtomicUsize::new(0);
     let outcomes = Mutex::new(BTreeMap::new());
     // A part that panics is counted and recorded as such; what it says is for the test that it is the body
     // of.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = case.run();
-                    if let Ok(mut outcomes) = outcomes.lock() {
-                        outcomes.insert(case.name.clone(), outcome);
-                        progress(outcomes.len(), cases.len());
-                    }
-                }
-            });
+    tools::in_parallel(cases.len(), threads, |index| {
+        let case = &cases[index];
+        let outcome = case.run();
+        if let Ok(mut outcomes) = outcomes.lock() {
+            outcomes.insert(case.name.clone(), outcome);
+            progress(outcomes.len(), cases.len());
         }
     });
     std::panic::set_hook(hook);
