@@ -3,9 +3,9 @@
 use std::process::Output;
 use std::time::Duration;
 use umptcp_testbed::Netns;
-use umptcp_testbed::exchange::within;
 use umptcp_testbed::host::Snapshot;
 use umptcp_testbed::kernel::{KernelListener, Kind};
+use umptcp_testbed::limit::within;
 use umptcp_testbed::program::{self, Background};
 use umptcp_testbed::topology::{Family, Routed};
 
@@ -234,19 +234,11 @@ fn leftovers_of_a_crash_go_at_the_next_start_and_others_stay() {
         // one's path is left.
         let mut next = Background::start(ns, "listen -v --path s0 4000");
         next.wait_for("listening on");
-        let client = net.client.ns.run(|| {
-            program::command("connect --stack kernel-mptcp 10.2.0.2 4000")
-                .output()
-                .expect("it can be started")
-        });
+        let client = program::run(&net.client.ns, "connect --stack kernel-mptcp 10.2.0.2 4000");
         assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
         assert_eq!(next.finish().0, Some(0));
         // The running one still works.
-        let client = net.client.ns.run(|| {
-            program::command("connect --stack kernel-mptcp 10.2.1.2 4001")
-                .output()
-                .expect("it can be started")
-        });
+        let client = program::run(&net.client.ns, "connect --stack kernel-mptcp 10.2.1.2 4001");
         assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
         assert_eq!(running.finish().0, Some(0));
         before.assert_restored(ns, RESTORED_WITHIN);

@@ -4,10 +4,10 @@ use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 use umptcp_testbed::capture::Capture;
 use umptcp_testbed::endpoint::{KernelHost, Pair, connect};
-use umptcp_testbed::exchange::within;
 use umptcp_testbed::host::Snapshot;
 use umptcp_testbed::inject::{self, Segment};
 use umptcp_testbed::kernel::{self, Counters, Kind};
+use umptcp_testbed::limit::within;
 use umptcp_testbed::netns::Netns;
 use umptcp_testbed::topology::{Family, Routed, Site, bridged};
 

@@ -3,8 +3,8 @@
 use crate::umptcp_host::{Mode, UmptcpHost};
 use std::time::Duration;
 use umptcp_testbed::endpoint::{Endpoint, KernelHost, Pair, connect};
-use umptcp_testbed::exchange::within;
 use umptcp_testbed::kernel::{Counters, Kind};
+use umptcp_testbed::limit::within;
 use umptcp_testbed::topology::{Family, Routed};
 
 const MIB: u64 = 1 << 20;

@@ -6,8 +6,8 @@ use umptcp::ConnectionConfig;
 use umptcp_netsim::Link;
 use umptcp_testbed::emulated_link::EmulatedLink;
 use umptcp_testbed::endpoint::{KernelHost, connect};
-use umptcp_testbed::exchange::within;
 use umptcp_testbed::kernel::Kind;
+use umptcp_testbed::limit::within;
 use umptcp_testbed::topology::{Family, Routed, Site};
 
 const LIMIT: Duration = Duration::from_secs(120);

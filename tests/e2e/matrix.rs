@@ -4,9 +4,9 @@
 use crate::umptcp_host::{Mode, UmptcpHost};
 use std::time::Duration;
 use umptcp_testbed::endpoint::{Endpoint, KernelHost, connect};
-use umptcp_testbed::exchange::within;
 use umptcp_testbed::host::Snapshot;
 use umptcp_testbed::kernel::{self, Counters, Kind};
+use umptcp_testbed::limit::within;
 use umptcp_testbed::topology::{Family, Routed, Site};
 
 const MIB: u64 = 1 << 20;

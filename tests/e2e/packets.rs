@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use umptcp_testbed::Netns;
 use umptcp_testbed::capture::Capture;
 use umptcp_testbed::endpoint::{Endpoint, KernelHost, connect};
-use umptcp_testbed::exchange::within;
 use umptcp_testbed::kernel::{Counters, Kind};
+use umptcp_testbed::limit::within;
 use umptcp_testbed::topology::{Family, Routed};
 
 const MIB: u64 = 1 << 20;

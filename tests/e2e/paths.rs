@@ -4,8 +4,9 @@ use crate::umptcp_host::{Mode, UmptcpHost};
 use std::time::{Duration, Instant};
 use umptcp_testbed::capture::Capture;
 use umptcp_testbed::endpoint::{Endpoint, KernelHost, connect};
-use umptcp_testbed::exchange::{Seeded, receive_all, send_all, within};
+use umptcp_testbed::exchange::{Seeded, receive_all, send_all};
 use umptcp_testbed::kernel::{self, Kind};
+use umptcp_testbed::limit::within;
 use umptcp_testbed::topology::{Bridged, Family, Routed, bridged};
 
 const MIB: u64 = 1 << 20;

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use umptcp::ConnectionConfig;
 use umptcp_testbed::endpoint::{Endpoint, KernelHost, connect};
-use umptcp_testbed::exchange::{Conversation, within};
+use umptcp_testbed::exchange::Conversation;
 use umptcp_testbed::host::Snapshot;
 use umptcp_testbed::inject::{self, Segment};
 use umptcp_testbed::kernel::{Counters, KernelStream, Kind};
+use umptcp_testbed::limit::within;
 use umptcp_testbed::topology::{Family, Routed};
 
 const MIB: u64 = 1 << 20;

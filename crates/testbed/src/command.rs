@@ -1,5 +1,6 @@
 //! Running programs, with clear failure messages.
 
+use crate::limit::Listed;
 use std::process::{Child, Command, Output, Stdio};
 
 /// Runs `line`, split at white space, and returns its output.
@@ -50,16 +51,29 @@ pub(crate) fn run_with_input(program: &str, arguments: &[&str], input: &str) -> 
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// A child process that does not outlive this value.
+/// Everything that `command` prints; what keeps it from running otherwise. For messages.
+pub(crate) fn output_of(command: &mut Command) -> String {
+    match command.stdin(Stdio::null()).output() {
+        Ok(output) => {
+            [output.stdout, output.stderr].map(|o| String::from_utf8_lossy(&o).into_owned()).concat()
+        }
+        Err(e) => format!("{command:?} cannot be started: {e}\n"),
+    }
+}
+
+/// A child process that does not outlive this value, nor the time limit of the thread that started it
+/// ([`within`](crate::limit::within)).
 #[derive(Debug)]
 pub struct Running {
     child: Option<Child>,
+    _listed: Listed,
 }
 
 impl Running {
     /// Takes charge of `child`.
     pub fn new(child: Child) -> Self {
-        Running { child: Some(child) }
+        let listed = Listed::new(child.id());
+        Running { child: Some(child), _listed: listed }
     }
 
     /// Its process id.

@@ -4,9 +4,8 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::sync::{Mutex, PoisonError, mpsc};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 /// A stream of `length` random bytes that `seed` determines.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -266,26 +265,6 @@ impl fmt::Display for Watch {
         match self.origin(sample) {
             Some(origin) => write!(f, "the data from {origin}"),
             None => write!(f, "data that is nowhere in the stream: {sample:02x?}"),
-        }
-    }
-}
-
-/// Runs `work` and fails if it takes longer than `limit`, so that a hang fails the test instead of blocking
-/// it.
-///
-/// # Panics
-/// When the limit is exceeded or `work` panics.
-pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> T {
-    let (done, wait) = mpsc::channel();
-    let thread = thread::spawn(move || {
-        let result = work();
-        let _ = done.send(());
-        result
-    });
-    match wait.recv_timeout(limit) {
-        Err(mpsc::RecvTimeoutError::Timeout) => panic!("not done after {limit:?}"),
-        Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         }
     }
 }

@@ -16,7 +16,7 @@ const COMMANDS: &[&str] = &[
     "ip route show table all",
     "ip -6 route show table all",
     "nft list ruleset",
-    "ss -Htlnp",
+    "ss -Htln",
 ];
 
 impl Snapshot {

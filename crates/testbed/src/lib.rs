@@ -16,6 +16,7 @@ pub mod exchange;
 pub mod host;
 pub mod inject;
 pub mod kernel;
+pub mod limit;
 pub mod netns;
 pub mod path_manager;
 pub mod program;

@@ -58,7 +58,7 @@ pub fn command(arguments: &str) -> Command {
 /// # Panics
 /// When it cannot be started.
 pub fn run(ns: &Netns, arguments: &str) -> Output {
-    ns.run(|| command(arguments).output()).expect("the program can be started")
+    Running::new(ns.run(|| command(arguments).spawn()).expect("the program can be started")).wait()
 }
 
 /// A program running in the background, whose standard error can be read line by line.

@@ -3,8 +3,8 @@
 use super::*;
 use crate::umptcp_host::{Listening, Mode, Stream};
 use umptcp::ConnectionConfig;
-use umptcp_testbed::exchange::within;
 use umptcp_testbed::kernel;
+use umptcp_testbed::limit::within;
 use umptcp_testbed::netns::device_bytes;
 
 /// Bytes that have reached the server through its NIC `nic`.

@@ -5,8 +5,8 @@ use crate::umptcp_host::{Mode, Stream};
 use std::io;
 use umptcp::MptcpStream;
 use umptcp_testbed::exchange::Conversation;
-use umptcp_testbed::exchange::within;
 use umptcp_testbed::kernel::{self, KernelListener, KernelStream};
+use umptcp_testbed::limit::within;
 
 /// Reads until the connection reports something other than data.
 fn read_to_the_end(end: &dyn Conversation) -> io::Result<()> {

@@ -8,8 +8,8 @@ use std::process::Stdio;
 use std::thread;
 use umptcp::{ConnectionConfig, SynCookiePolicy};
 use umptcp_testbed::capture::{Capture, Packets, Temporary};
-use umptcp_testbed::exchange::within;
 use umptcp_testbed::kernel::wait_for;
+use umptcp_testbed::limit::within;
 use umptcp_testbed::program::{self, Background};
 
 /// The first data of each connection.

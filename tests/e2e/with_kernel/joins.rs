@@ -3,8 +3,9 @@
 use super::*;
 use crate::umptcp_host::{Mode, Stream};
 use std::thread;
-use umptcp_testbed::exchange::{Seeded, receive_all, send_all, send_bytes, within};
+use umptcp_testbed::exchange::{Seeded, receive_all, send_all, send_bytes};
 use umptcp_testbed::kernel::KernelListener;
+use umptcp_testbed::limit::within;
 
 /// Linux answers the third ACK of a join immediately, but adds the subflow to its connection only when the
 /// program releases the socket. A program that sends into a large buffer holds it for as long as copying

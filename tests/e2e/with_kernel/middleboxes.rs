@@ -3,7 +3,8 @@
 use super::*;
 use crate::umptcp_host::Mode;
 use umptcp::ConnectionConfig;
-use umptcp_testbed::exchange::{Seeded, within};
+use umptcp_testbed::exchange::Seeded;
+use umptcp_testbed::limit::within;
 
 /// Which end is ours.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use super::*;
 use crate::umptcp_host::Mode;
 use umptcp::ConnectionConfig;
 use umptcp_testbed::capture::Capture;
-use umptcp_testbed::exchange::within;
+use umptcp_testbed::limit::within;
 
 /// Every mapping has a checksum, and all are correct.
 fn with_checksums(

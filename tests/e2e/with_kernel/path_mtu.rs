@@ -5,7 +5,7 @@ use super::*;
 use crate::umptcp_host::Mode;
 use umptcp::ConnectionConfig;
 use umptcp_testbed::capture::Capture;
-use umptcp_testbed::exchange::within;
+use umptcp_testbed::limit::within;
 
 /// Sets the MTU of the router's route to the server; `None` means that of the link.
 fn set_route_mtu(net: &Routed, family: Family, mtu: Option<u32>) {

@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::umptcp_host::{Mode, Stream};
-use umptcp_testbed::exchange::within;
 use umptcp_testbed::kernel::wait_for;
+use umptcp_testbed::limit::within;
 
 /// The port that joins from the client's second NIC are diverted to.
 const ASTRAY: u16 = PORT + 1;

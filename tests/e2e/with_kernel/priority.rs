@@ -3,8 +3,8 @@
 use super::*;
 use crate::umptcp_host::{Mode, Stream, spec};
 use umptcp::ConnectionConfig;
-use umptcp_testbed::exchange::within;
 use umptcp_testbed::kernel;
+use umptcp_testbed::limit::within;
 
 /// Limit of the traffic on a link without data: handshake, acknowledgements, DATA_FINs, and neighbour
 /// discovery.
