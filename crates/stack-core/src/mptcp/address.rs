@@ -319,10 +319,19 @@ impl Connection {
         able.get(usize::from(said) % able.len().max(1)).map(|(.., i)| *i)
     }
 
-    /// Sends the ADD_ADDR that is due: the first time, or because no echo came (RFC 8684 §3.4.1).
+    /// Sends the ADD_ADDR that is due: the first time, because no echo came, or because nobody has joined since
+    /// (RFC 8684 §3.4.1).
     pub(crate) fn resend_adverts(&mut self, ctx: &mut Context, now: Instant) {
         let rto = self.longest_rto();
-        while let Some((k, due)) = self.addresses.adverts.take_due(now, rto) {
+        let in_use: SmallVec<[(SocketAddr, AddressId); 8]> =
+            self.subflows.iter().map(|m| (m.tcp.tuple().local, m.local_id())).collect();
+        let joined = |what: &Advertised, local: Option<IpAddr>| {
+            let own = local.unwrap_or(what.address);
+            in_use.iter().any(|(at, id)| {
+                (at.ip() == own || *id == what.id) && what.port.is_none_or(|port| port == at.port())
+            })
+        };
+        while let Some((k, due)) = self.addresses.adverts.take_due(now, rto, &joined) {
             let Due::Send(what, tries) = due else {
                 self.count(ctx, now, None, Counter::AddAddrTxDrop);
                 continue;
@@ -342,7 +351,9 @@ impl Connection {
         let id = Some(self.subflows[i].tcp.id());
         let Some(hmac) = a.hmac else {
             self.count(ctx, now, id, Counter::EchoAdd);
-            self.addresses.adverts.on_echo(Advertised { id: a.address_id, address: a.address, port: a.port });
+            self.addresses
+                .adverts
+                .on_echo(now, Advertised { id: a.address_id, address: a.address, port: a.port });
             self.resend_adverts(ctx, now);
             return;
         };

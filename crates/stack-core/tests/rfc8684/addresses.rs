@@ -219,7 +219,7 @@ fn our_advertisement_is_repeated_until_echoed() {
         assert!(l.advance_until(Duration::from_secs(10), |s| add_addr_of(s).is_some()).is_some());
         l.send(0, Out::options([AddAddr { hmac: None, ..first }.into()]));
         l.take_all();
-        l.advance(Duration::from_secs(100));
+        l.advance(Duration::from_millis(900));
         assert!(l.take_all().iter().all(|s| add_addr_of(s).is_none()));
         assert_eq!(l.counter(Counter::EchoAdd), 2);
         // A join to that address carries the same ID in the SYN/ACK; withdrawn, the ID is named.
@@ -232,6 +232,40 @@ fn our_advertisement_is_repeated_until_echoed() {
         // The subflow worked, so it is closed by FIN.
         assert!(sent.iter().any(|s| s.seg.flags.fin && s.flow == Some(1)));
     }
+}
+
+/// A peer tries an address once, when it is told, and our network or its own may not have been ready (RFC 8684
+/// §3.4.1: a refreshed ADD_ADDR asks for another attempt).
+#[test]
+fn an_advertisement_that_nobody_joins_is_refreshed_with_growing_pauses() {
+    let mut l = Lab::server(ConnectionConfig::default(), 2);
+    l.stack.advertise_address(l.now, l.conn, stack_address(1), None).expect("advertise");
+    l.poll();
+    let begin = l.now;
+    let mut after = Vec::new();
+    let mut first = None;
+    while let Some(told) = l.advance_until(Duration::from_secs(200), |s| add_addr_of(s).is_some()) {
+        let told = add_addr_of(&told).expect("ADD_ADDR");
+        assert_eq!(*first.get_or_insert(told), told);
+        after.push((l.now - begin).as_secs());
+        l.send(0, Out::options([AddAddr { hmac: None, ..told }.into()]));
+    }
+    assert_eq!(after, [0, 1, 3, 7, 15, 31, 63, 127]);
+    assert_eq!(l.stack.poll_timeout(), None);
+}
+
+#[test]
+fn an_advertisement_that_was_joined_is_not_refreshed() {
+    let mut l = Lab::server(ConnectionConfig::default(), 2);
+    l.stack.advertise_address(l.now, l.conn, stack_address(1), None).expect("advertise");
+    l.poll();
+    let told = l.take(|s| add_addr_of(s).is_some()).and_then(|s| add_addr_of(&s)).expect("ADD_ADDR");
+    l.send(0, Out::options([AddAddr { hmac: None, ..told }.into()]));
+    l.advance(Duration::from_millis(500));
+    l.join(3, 1);
+    l.take_all();
+    l.advance(Duration::from_secs(200));
+    assert!(l.take_all().iter().all(|s| add_addr_of(s).is_none()));
 }
 
 #[test]
@@ -297,7 +331,7 @@ fn add_addrs_leave_one_at_a_time_paced_by_the_echo_and_in_the_connections_family
         l.send(0, Out::options([AddAddr { hmac: None, ..sent[0] }.into()]));
     }
     assert_eq!(told, [addresses[0], addresses[2], other]);
-    l.advance(Duration::from_secs(60));
+    l.advance(Duration::from_millis(500));
     assert!(l.take_all().iter().all(|s| add_addr_of(s).is_none()));
 }
 
