@@ -38,9 +38,7 @@ impl Drop for MptcpListener {
         let commands = &self.handle.commands;
         commands.send(Command::Unlisten(self.id));
         if let Some(nics) = self.handle.nics.upgrade() {
-            nics.unlisten(self.local.port(), |port| {
-                commands.call(move |_, cx| cx.stack.uses_port(port)).unwrap_or(false)
-            });
+            nics.unlisten(self.local.port(), |port| commands.uses_port(port));
         }
     }
 }

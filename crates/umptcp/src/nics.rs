@@ -6,7 +6,7 @@ use crate::worker::Commands;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 use umptcp_stack_core::interface::PathConfig;
@@ -21,12 +21,14 @@ pub(crate) struct Nics {
     // Dropped before the set, whose thread undoes their set-up.
     paths: Mutex<Vec<NicPath>>,
     set: Mutex<PathSet>,
-    /// How many listeners use each port.
+    /// How many listeners use each port. None: it is kept for connections.
     ports: Mutex<HashMap<u16, usize>>,
     /// NICs that become usable later and then get paths, too.
     wanted: Mutex<Wanted>,
 }
 
+/// How often to look whether a port that was kept for connections can be released.
+const LOOK_AT_PORTS: Duration = Duration::from_secs(5);
 /// How long to wait for other threads to let go of the paths.
 const OTHERS_DONE: Duration = Duration::from_secs(5);
 
@@ -107,7 +109,7 @@ impl Nics {
         let (nics, commands) = (Arc::downgrade(self), commands.clone());
         std::thread::Builder::new()
             .name("umptcp-nics".into())
-            .spawn(move || follow(&nics, &commands, changes))?;
+            .spawn(move || follow(&nics, &commands, &changes))?;
         Ok(())
     }
 
@@ -153,14 +155,17 @@ impl Nics {
     }
 
     /// A listener on the port has gone. Connections that it accepted go on, and their peers may join to it: what
-    /// is sent to the port comes to the stack as long as there are any (`is_used`). Ports that were kept for
-    /// such connections before are looked at again.
+    /// is sent to the port comes to the stack as long as there are any (`is_used`).
     pub(crate) fn unlisten(&self, port: u16, is_used: impl Fn(u16) -> bool) {
-        let mut ports = lock(&self.ports);
-        if let Some(users) = ports.get_mut(&port) {
+        if let Some(users) = lock(&self.ports).get_mut(&port) {
             *users = users.saturating_sub(1);
         }
-        ports.retain(|port, users| {
+        self.release(is_used);
+    }
+
+    /// Releases ports on which nobody listens, and that no connection needs any more.
+    fn release(&self, is_used: impl Fn(u16) -> bool) {
+        lock(&self.ports).retain(|port, users| {
             let kept = *users > 0 || is_used(*port);
             if !kept && let Err(error) = lock(&self.set).unlisten(*port) {
                 tracing::warn!(port, %error, "the port stays reserved");
@@ -203,16 +208,13 @@ impl Nics {
                 paths[at].up = true;
                 paths[at].settle(commands)
             }
-            PathChange::Addresses { tun, advertise } => {
+            PathChange::Addresses { tun, advertise, bare } => {
                 let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
                 let path = &mut paths[at];
-                if path.config.advertise == advertise && path.bare == advertise.is_empty() {
-                    return Ok(());
-                }
                 // Connections translated to the old address are lost in any case.
                 tracing::info!(path = path.config.name, ?advertise, "the NIC's addresses have changed");
                 path.detach(commands)?;
-                path.bare = advertise.is_empty();
+                path.bare = bare;
                 path.config.advertise = advertise;
                 path.settle(commands)
             }
@@ -337,11 +339,23 @@ fn may_administer() -> bool {
 }
 
 /// Runs until the set of paths is dropped.
-fn follow(nics: &Weak<Nics>, commands: &Commands, changes: Receiver<PathChange>) {
-    for change in changes {
+fn follow(nics: &Weak<Nics>, commands: &Commands, changes: &Receiver<PathChange>) {
+    let mut looked = Instant::now();
+    loop {
+        let change = match changes.recv_timeout(LOOK_AT_PORTS) {
+            Ok(change) => Some(change),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
         let Some(nics) = nics.upgrade() else { return };
-        if let Err(error) = nics.on_change(change, commands) {
+        if let Some(change) = change
+            && let Err(error) = nics.on_change(change, commands)
+        {
             tracing::warn!(%error, "cannot handle a NIC change");
+        }
+        if looked.elapsed() >= LOOK_AT_PORTS {
+            looked = Instant::now();
+            nics.release(|port| commands.uses_port(port));
         }
     }
 }

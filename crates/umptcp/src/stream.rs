@@ -148,12 +148,23 @@ impl MptcpStream {
     }
 
     /// Advertises to the peer an address that it may open subflows to, with a port if it differs from the one
-    /// in use (ADD_ADDR, RFC 8684 §3.4.1). The caller must make sure that packets to it reach this stack.
+    /// in use (ADD_ADDR, RFC 8684 §3.4.1). The caller must make sure that packets to it reach this host. On paths
+    /// that the stack has set up itself, the port is the stack's from then on, as long as the connection offers it.
+    ///
+    /// # Errors
+    /// Besides those of the connection, when another program of the host uses the port.
     pub fn advertise_address(&self, address: IpAddr, port: Option<u16>) -> io::Result<AddressId> {
         let id = self.0.id;
         let tell =
             move |_: &mut Worker, cx: &mut Context<'_>| cx.stack.advertise_address(cx.now, id, address, port);
-        self.signalled(self.0.handle.commands.call(tell)?)
+        let commands = &self.0.handle.commands;
+        let tell = || self.signalled(commands.call(tell)?);
+        let nics = self.0.handle.nics.upgrade();
+        let Some((nics, port)) = nics.zip(port) else { return tell() };
+        nics.listen(port)?;
+        let result = tell();
+        nics.unlisten(port, |port| commands.uses_port(port));
+        result
     }
 
     /// Tells the peer that an address is no longer available (REMOVE_ADDR, RFC 8684 §3.4.2). Subflows from it

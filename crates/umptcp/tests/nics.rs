@@ -299,6 +299,61 @@ fn a_server_listens_on_one_address_of_a_nic_and_on_a_port_of_the_stack_s_choice(
     two_hosts(client, server);
 }
 
+/// Ports that the host gives to the stack.
+fn ports_of_the_stack() -> String {
+    let set = Command::new("nft").args(["list", "ruleset"]).output().unwrap();
+    let text = String::from_utf8_lossy(&set.stdout).into_owned();
+    let after = text.split("set listen {").nth(1).expect("a path has this set");
+    let elements = after.split('}').next().unwrap_or_default().split("elements = {").nth(1);
+    elements.unwrap_or_default().trim().to_owned()
+}
+
+/// Peers join to the port of a listener that is gone, and to one that was advertised, as long as there is the
+/// connection.
+#[test]
+fn ports_stay_the_stacks_as_long_as_peers_may_join_to_them() {
+    let (ready_tx, ready) = mpsc::channel();
+    let (advertised_tx, advertised) = mpsc::channel();
+    let (over_tx, over) = mpsc::channel();
+    let client = move || {
+        ready.recv().unwrap();
+        ip("link set c1 down");
+        let stack = Stack::builder().nics(["c0", "c1"]).start().unwrap();
+        let mut stream = stack.connect("192.168.140.110:7").unwrap();
+        stream.write_all(b"x").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        advertised.recv().unwrap();
+        ip("link set c1 up");
+        wait_for("two subflows", || established(&stream) == 2);
+        let port = stream.subflows().unwrap()[1].remote.port();
+        assert!(port == 7 || port == 4444, "{port}");
+        drop(stream);
+        over.recv().unwrap();
+    };
+    let server = move || {
+        let stack = Stack::builder().nics(["s0"]).start().unwrap();
+        let listener = stack.listen("0.0.0.0:7").unwrap();
+        let own = std::net::IpAddr::from([192, 168, 140, 110]);
+        let taken = std::net::TcpListener::bind((own, 0)).unwrap();
+        ready_tx.send(()).unwrap();
+        let (mut stream, _) = listener.accept_timeout(Duration::from_secs(20)).unwrap();
+        drop(listener);
+        stream.read_exact(&mut [0]).unwrap();
+        assert_eq!(ports_of_the_stack(), "7");
+        let in_use = stream.advertise_address(own, Some(taken.local_addr().unwrap().port()));
+        assert_eq!(in_use.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+        stream.advertise_address(own, Some(4444)).unwrap();
+        assert_eq!(ports_of_the_stack(), "7, 4444");
+        stream.write_all(b"x").unwrap();
+        advertised_tx.send(()).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        drop(stream);
+        wait_for("both ports are the host's again", || ports_of_the_stack().is_empty());
+        over_tx.send(()).unwrap();
+    };
+    two_hosts(client, server);
+}
+
 #[test]
 fn a_silent_first_nic_does_not_keep_the_second_from_connecting() {
     let (ready_tx, ready) = mpsc::channel();

@@ -120,11 +120,6 @@ impl Connection {
         (self.client && self.config.mptcp).then_some((local, remote))
     }
 
-    /// The port that it began with.
-    pub(crate) fn local_port(&self) -> u16 {
-        self.initial_tuple.local.port()
-    }
-
     /// The SYN waits for data that it can carry.
     pub(crate) fn is_awaiting_data(&self) -> bool {
         self.life.holds_syn()

@@ -178,7 +178,7 @@ impl Connection {
     /// Whether the peer has reason to join to our `port`: it is the first subflow's, or was advertised. The
     /// token would do to find the connection (RFC 8684 §3.2), but it is no reason to answer on ports that the
     /// application never opened, past whatever guards them by their number. Linux refuses such joins too.
-    fn offers_port(&self, port: u16) -> bool {
+    pub(crate) fn offers_port(&self, port: u16) -> bool {
         port == self.initial_tuple.local.port() || self.addresses.adverts.offers_port(port)
     }
 

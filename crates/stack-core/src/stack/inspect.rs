@@ -34,9 +34,9 @@ impl Stack {
         self.ctx.set_observer(observer);
     }
 
-    /// Some connection began with this local port, so that its peer may join to it.
+    /// Some connection began with this local port or has told its peer of it, so that the peer may join to it.
     pub fn uses_port(&self, port: u16) -> bool {
-        self.connections.values().any(|c| c.local_port() == port)
+        self.connections.values().any(|c| c.offers_port(port))
     }
 
     /// Connections there are, those the application has let go of included.

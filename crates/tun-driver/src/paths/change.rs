@@ -18,12 +18,14 @@ pub enum PathChange {
         /// Whether the device no longer exists.
         gone: bool,
     },
-    /// The NIC's addresses changed (mode `nat`).
+    /// The NIC's first address of a family changed (mode `nat`): connections translated to the old one are lost.
     Addresses {
         /// The path.
         tun: String,
-        /// The addresses to advertise now, unless `advertise=` is given.
+        /// The addresses to advertise now.
         advertise: Vec<IpAddr>,
+        /// The NIC has no address left.
+        bare: bool,
     },
     /// The NIC's routes changed: destinations may have become reachable or unreachable.
     Routes {

@@ -146,12 +146,44 @@ fn follows_a_nic_that_goes_down_and_comes_back() {
     await_change(PathChange::Up { tun: tun.clone() });
     network.client.address("eth0", "10.0.0.77/24");
     network.server.address("eth0", "10.0.0.1/24");
-    await_change(PathChange::Addresses { tun, advertise: vec![ip("10.0.0.77")] });
+    await_change(PathChange::Addresses { tun, advertise: vec![ip("10.0.0.77")], bare: false });
     wait_until("a route", || path.has_route(ip("10.0.0.1")).unwrap());
     wait_until("forwarding", || {
         let local = SocketAddr::new(own, 41002);
         Flow::try_connect(&path.tun, local, "10.0.0.1:80".parse().unwrap(), Duration::from_secs(1)).is_some()
     });
+}
+
+/// `advertise=` says what to advertise whatever the NIC's address is, and further addresses change nothing.
+#[test]
+fn what_is_advertised_by_choice_stays_when_addresses_change() {
+    let network = TestNetwork::new();
+    let mut set = network.client.set_up(&["eth0,advertise=203.0.113.5"], &options()).unwrap();
+    let changes = set.changes().unwrap();
+    let tun = set.paths[0].tun.name().to_owned();
+    let next = || {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match changes.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(change @ PathChange::Addresses { .. }) => return change,
+                Ok(_) => {}
+                Err(_) => panic!("no word of the addresses"),
+            }
+        }
+    };
+    assert_eq!(set.paths[0].config.advertise, [ip("203.0.113.5")]);
+    let shown = network.client.ip("-4 -o address show dev eth0");
+    let address = shown.split_whitespace().skip_while(|w| *w != "inet").nth(1).unwrap().to_owned();
+    network.client.ip("address add 10.0.0.78/24 dev eth0");
+    network.client.ip(&format!("address del {address} dev eth0"));
+    // The second address of the subnet has gone with the first, unless the host promotes it.
+    let gone = next();
+    let PathChange::Addresses { advertise, bare, .. } = &gone else { unreachable!() };
+    assert_eq!(advertise, &[ip("203.0.113.5")]);
+    if *bare {
+        network.client.ip("address add 10.0.0.79/24 dev eth0");
+        assert_eq!(next(), PathChange::Addresses { tun, advertise: vec![ip("203.0.113.5")], bare: false });
+    }
 }
 
 #[test]

@@ -317,6 +317,11 @@ impl Commands {
         Ok(self.call(move |_, cx| cx.stack.path_changed(cx.now, path))?)
     }
 
+    /// Whether a connection needs what is sent to the port. No, when the worker has ended.
+    pub(crate) fn uses_port(&self, port: u16) -> bool {
+        self.call(move |_, cx| cx.stack.uses_port(port)).unwrap_or(false)
+    }
+
     /// Sends a command. One sent after the worker has ended can be ignored: the worker has failed everything
     /// by then.
     pub(crate) fn send(&self, command: Command) {

@@ -1,7 +1,7 @@
 //! Keeping paths in sync with their NICs.
 
 use super::tables::{hold_ports, install_table, ruleset};
-use super::{Manager, TO_STACK, apply_settings, first_of_each};
+use super::{Manager, TO_STACK, advertised, apply_settings, first_of_each};
 use crate::error::DriverError;
 use crate::paths::change::PathChange;
 use crate::paths::host::Changes;
@@ -167,10 +167,14 @@ impl Manager {
         if path.nic_addresses == before.0 {
             return Ok(());
         }
-        let change =
-            PathChange::Addresses { tun: path.tun.clone(), advertise: first_of_each(&path.nic_addresses) };
+        // Connections keep the address that theirs is translated to, the first of each family.
+        let kept = first_of_each(&path.nic_addresses) == first_of_each(&before.0);
+        let (tun, bare) = (path.tun.clone(), path.nic_addresses.is_empty());
+        let change = PathChange::Addresses { tun, advertise: advertised(path), bare };
         self.release_ports();
-        self.tell(change);
+        if !kept {
+            self.tell(change);
+        }
         Ok(())
     }
 

@@ -74,6 +74,8 @@ struct Installed {
     /// `None` while the device does not exist.
     nic_index: Option<u32>,
     mode: Mode,
+    /// The address to advertise, whatever the NIC's are.
+    advertise: Option<IpAddr>,
     addresses: Vec<IpAddr>,
     /// Networks that contain all the stack's addresses, aliases too.
     nets: Vec<IpNet>,
@@ -425,6 +427,7 @@ impl Manager {
             nic: nic.name.clone(),
             nic_index: Some(nic.index),
             mode: spec.mode,
+            advertise: spec.advertise,
             proxied,
             slots: Slots::new(&addresses, &aliases),
             addresses,
@@ -463,7 +466,7 @@ impl Manager {
         let mut config = PathConfig::with_addresses(spec.device.clone(), path.addresses.clone())
             .with_max_packet(u32::from(config_mtu));
         config.aliases = aliases;
-        config.advertise = advertised(spec, path);
+        config.advertise = advertised(path);
         config.kind = if nat { PathKind::Nat } else { PathKind::Routed };
         config.mtu = config_mtu;
         config.backup = spec.backup;
@@ -626,8 +629,8 @@ fn first_of_each(addresses: &[IpAddr]) -> Vec<IpAddr> {
 }
 
 /// The addresses to advertise instead of the path's own.
-fn advertised(spec: &PathSpec, path: &Installed) -> Vec<IpAddr> {
-    match (spec.advertise, path.mode) {
+fn advertised(path: &Installed) -> Vec<IpAddr> {
+    match (path.advertise, path.mode) {
         (Some(address), _) => vec![address],
         (None, Mode::Nat) => {
             first_of_each(&path.nic_addresses).into_iter().filter(|a| path.has(a.is_ipv6())).collect()
