@@ -179,7 +179,7 @@ impl Sent {
 }
 
 /// An ICMP or ICMPv6 error about `packet`, with right checksums.
-pub(crate) fn icmp_error(reporter: std::net::IpAddr, packet: &[u8], kind: u8, code: u8, rest: u32) -> Bytes {
+pub fn icmp_error(reporter: std::net::IpAddr, packet: &[u8], kind: u8, code: u8, rest: u32) -> Bytes {
     let Ok(quoted) = IpHeader::parse(packet) else { return Bytes::new() };
     let quote = &packet[..packet.len().min(quoted.header_len + 40)];
     let ip = ip_header_len(&quoted.src);

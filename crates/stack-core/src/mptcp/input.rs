@@ -48,6 +48,7 @@ impl Connection {
         let i = self.subflows.find(id)?;
         let what = match self.subflows[i].tcp.on_icmp(now, error, self.cc.as_mut()) {
             IcmpOutcome::Noted => return Some(false),
+            IcmpOutcome::Hindered => return Some(self.on_subflow_hindered(ctx, now, i)),
             IcmpOutcome::OutOfWindow => Counter::TcpOutOfWindowIcmps,
             IcmpOutcome::Smaller => Counter::TcpPmtuReduced,
             IcmpOutcome::Refused => {
@@ -72,7 +73,6 @@ impl Connection {
         }
         let was_fully_established = self.mptcp.is_fully_established();
         let len = arrival.payload.len();
-        let was_stale = self.subflows[i].tcp.timeouts_in_a_row() > 0;
         let mut out = self.subflows[i].tcp.on_segment(now, arrival, self.cc.as_mut());
         self.on_tcp_news(ctx, now, i, out.news);
         match out.disposition {
@@ -89,7 +89,7 @@ impl Connection {
             _ => {}
         }
         let established = out.disposition == Disposition::Established;
-        if was_stale && out.advanced && self.subflows[i].on_recovered() {
+        if out.advanced && self.subflows[i].on_recovered() {
             self.count(ctx, now, Some(id), Counter::SubflowRecover);
             self.keep_recovered(ctx, now, i);
         }

@@ -238,6 +238,26 @@ impl Connection {
     fn on_subflow_timeout(&mut self, ctx: &mut Context, now: Instant, i: usize) {
         let id = Some(self.subflows[i].tcp.id());
         self.count(ctx, now, id, Counter::TcpTimeouts);
+        self.relieve(now, i);
+        let m = &self.subflows[i];
+        if m.tcp.timeouts_in_a_row() >= u32::from(self.config.stale_loss_count) {
+            self.make_stale(ctx, now, i);
+        }
+    }
+
+    /// A router or a host says that what subflow `i` has sent cannot be delivered. RFC 8684 §3.3.6 would have the
+    /// subflow failed; it is as one that has fallen silent, because such an error may be temporary, or forged:
+    /// others take over, it is probed, and an acknowledgment brings it back. False: there are no others.
+    pub(super) fn on_subflow_hindered(&mut self, ctx: &mut Context, now: Instant, i: usize) -> bool {
+        let relieved = self.is_mptcp() && self.relieve(now, i);
+        if relieved {
+            self.make_stale(ctx, now, i);
+        }
+        relieved
+    }
+
+    /// Others take over what subflow `i` carries, which does not get through. False: there are no others.
+    fn relieve(&mut self, now: Instant, i: usize) -> bool {
         let others = self.subflows.enumerate().any(|(j, o)| j != i && o.can_send_data());
         if others && self.is_mptcp() {
             self.reinject_from(i);
@@ -248,7 +268,13 @@ impl Connection {
             // not wait for a timer backed off to a minute. One segment a second is what keeping it costs.
             m.tcp.retransmit_by(now + STALE_PROBE);
         }
-        if m.tcp.timeouts_in_a_row() >= u32::from(self.config.stale_loss_count) && m.on_stale() {
+        others
+    }
+
+    fn make_stale(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+        let m = &mut self.subflows[i];
+        let id = Some(m.tcp.id());
+        if m.on_stale() {
             self.count(ctx, now, id, Counter::SubflowStale);
             self.addresses.on_change();
         }

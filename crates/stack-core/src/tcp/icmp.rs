@@ -17,8 +17,11 @@ const TCP_HEADER: u32 = 20;
 pub(crate) enum IcmpOutcome {
     /// It quotes nothing that is outstanding: perhaps forged (RFC 5927 §4.1).
     OutOfWindow,
-    /// Ignored: during a connection an error may be temporary, or forged (RFC 5927 §5.2).
+    /// Ignored.
     Noted,
+    /// What is outstanding does not get through now. During a connection that may be temporary, or forged (RFC
+    /// 5927 §5.2), so the subflow lives on.
+    Hindered,
     /// The handshake fails.
     Refused,
     /// Packets are smaller from now on.
@@ -58,6 +61,10 @@ impl<M: Copy + Debug> Tcp<M> {
         );
         // RFC 1122 §4.2.3.9 calls some of these soft even then; as RFC 5461 §4.1 describes of most systems, a
         // connection that is only being opened is given up for them, so that the next address can be tried.
-        if self.state() == State::SynSent && unreachable { IcmpOutcome::Refused } else { IcmpOutcome::Noted }
+        match self.state() {
+            State::SynSent if unreachable => IcmpOutcome::Refused,
+            _ if unreachable && self.is_synchronized() => IcmpOutcome::Hindered,
+            _ => IcmpOutcome::Noted,
+        }
     }
 }

@@ -218,6 +218,37 @@ fn a_subflow_goes_stale_and_recovers() {
     assert_eq!((l.counter(Counter::SubflowStale), l.counter(Counter::SubflowRecover)), (1, 1));
 }
 
+/// RFC 8684 §3.3.6: an ICMP error fails a subflow, like timeouts. One that quotes nothing outstanding may be
+/// forged (RFC 5927 §4.1), and without another subflow there is nothing to do but go on.
+#[test]
+fn an_icmp_error_has_other_subflows_take_over_at_once() {
+    for code in [0, 1, 3, 13] {
+        let mut l = Lab::client(ConnectionConfig::default(), 2);
+        l.write(1);
+        let alone = l.sent.iter().find(|s| !s.payload.is_empty()).expect("data").clone();
+        l.unreachable(&alone, code);
+        l.ack(0);
+        let second = l.accept_join(0);
+        l.unreachable(&alone, code);
+        assert_eq!((l.counter(Counter::SubflowStale), l.counter(Counter::TcpOutOfWindowIcmps)), (0, 1));
+        l.advance(Duration::from_millis(50));
+        l.write(1000);
+        let lost = l.take(|s| !s.payload.is_empty()).expect("data");
+        let other = second - lost.flow.expect("a known subflow");
+        l.unreachable(&lost, code);
+        let again = l.take(|s| s.flow == Some(other) && !s.payload.is_empty()).expect("it goes by the other");
+        assert_eq!(again.payload, lost.payload);
+        assert_eq!(l.counter(Counter::SubflowStale), 1);
+        l.ack(other);
+        // It is probed, and comes back.
+        let probe = l.advance_until(Duration::from_millis(1_100), |s| s.flow == lost.flow);
+        assert!(probe.is_some_and(|p| !p.payload.is_empty()));
+        l.ack(lost.flow.expect("a known subflow"));
+        assert_eq!(l.counter(Counter::SubflowRecover), 1);
+        assert!(l.subflows().iter().all(|s| !s.stale));
+    }
+}
+
 #[test]
 fn probes_of_a_closed_window_are_counted_and_timeouts_apart_from_them() {
     let mut l = Lab::client(ConnectionConfig::default(), 1);

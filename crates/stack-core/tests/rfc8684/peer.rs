@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, StackConfig};
+use umptcp_stack_core::device::{ChecksumState, RxPacket};
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::Counter;
@@ -17,7 +18,7 @@ use umptcp_stack_core::wire::mptcp::{
 };
 use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};
 use umptcp_testkit::script::Keys;
-use umptcp_testkit::segment::{Segment, Sent};
+use umptcp_testkit::segment::{Segment, Sent, icmp_error};
 
 /// The peer's key, found by trial: the low 32 bits of its IDSN wrap after 648 bytes, so that most tests cross
 /// that point.
@@ -139,6 +140,14 @@ pub(crate) fn stack_address(path: u8) -> IpAddr {
 
 pub(crate) fn peer_address(n: u8) -> IpAddr {
     IpAddr::from([10, 9, n, 2])
+}
+
+/// The path with this address of the stack's.
+fn path_of(address: IpAddr) -> PathId {
+    match address {
+        IpAddr::V4(a) => PathId(u32::from(a.octets()[2])),
+        IpAddr::V6(_) => PathId(0),
+    }
 }
 
 impl Lab {
@@ -304,11 +313,18 @@ impl Lab {
     /// Hands a segment of the peer's to the stack.
     pub(crate) fn inject(&mut self, local: SocketAddr, remote: SocketAddr, seg: &TcpRepr, payload: &[u8]) {
         let packet = Segment::of(remote, local, seg, payload).received();
-        let path = match local.ip() {
-            IpAddr::V4(a) => PathId(u32::from(a.octets()[2])),
-            IpAddr::V6(_) => PathId(0),
-        };
-        self.stack.handle_packet(self.now, path, packet);
+        self.stack.handle_packet(self.now, path_of(local.ip()), packet);
+        self.poll();
+    }
+
+    /// Somebody on the way reports that a segment of the stack's could not be delivered: "destination
+    /// unreachable" with this code.
+    pub(crate) fn unreachable(&mut self, about: &Seen, code: u8) {
+        let packet = Segment::of(about.from, about.to, &about.seg, &about.payload).received();
+        let error = icmp_error(about.to.ip(), &packet.buffer, 3, code, 0);
+        let path = path_of(about.from.ip());
+        let error = RxPacket { buffer: error, gso_size: None, checksum: ChecksumState::Verified };
+        self.stack.handle_packet(self.now, path, error);
         self.poll();
     }
 
