@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig, TimestampClock};
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::{Counters, Observer};
@@ -30,6 +30,9 @@ pub use umptcp_tun_driver::event_loop::Guard;
 
 /// Default time for connections to deliver what was written when the stack is dropped.
 const LINGER: Duration = Duration::from_secs(3);
+
+/// How long subflows get to end in order when their path is removed.
+const LEAVE: Duration = Duration::from_millis(500);
 
 /// Default time for a reader to poll for data before it sleeps: about as long as waking up on another
 /// processor takes.
@@ -331,9 +334,16 @@ impl Stack {
         self.handle.commands.add_path(path.into())
     }
 
-    /// Removes a path: its subflows end, connections continue over the others, and its set-up is undone
-    /// before this returns. Returns `false` if there is no such path.
+    /// Removes a path: its subflows end, by FIN where connections have others and the path still works, and its set-up
+    /// is undone before this returns. Returns `false` if there is no such path.
     pub fn remove_path(&self, path: PathId) -> io::Result<bool> {
+        self.handle.commands.call(move |_, cx| cx.stack.path_leaving(cx.now, path))?;
+        let end = Instant::now() + LEAVE;
+        while self.handle.commands.call(move |_, cx| cx.stack.subflows_closing(path))? > 0
+            && Instant::now() < end
+        {
+            std::thread::sleep(LEAVE / 100);
+        }
         let removed = self.handle.commands.remove_path(path)?;
         if let Some(nics) = &self.nics {
             nics.forget(path);

@@ -511,6 +511,8 @@ fn paths_come_and_go_under_a_connection() {
     client.write_all(&data[8 << 20..16 << 20]).unwrap();
     assert!(a.remove_path(first[0].id).unwrap());
     assert!(!a.remove_path(first[0].id).unwrap());
+    // The path worked, so its subflow ended in order.
+    assert!(client.info().unwrap().lost_subflows.is_empty());
     client.write_all(&data[16 << 20..]).unwrap();
     drop(client);
     reader.join().unwrap();

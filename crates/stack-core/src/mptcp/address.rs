@@ -468,6 +468,24 @@ impl Connection {
         }
     }
 
+    /// A path is to be removed and still works: its subflows end by FIN if there are others.
+    pub(crate) fn on_path_leaving(&mut self, ctx: &mut Context, now: Instant, path: PathId) {
+        let on_it = self.subflows.iter().filter(|m| m.tcp.path() == path && m.can_send_data());
+        let ids: SmallVec<[AddressId; 8]> = on_it.map(Subflow::local_id).collect();
+        let others = self.subflows.iter().any(|m| m.tcp.path() != path && m.can_send_data());
+        // Without another it is lost with the path, and what ended has nothing to say.
+        if ids.is_empty() || !others || self.withdraw_addresses(ctx, now, &ids).is_err() {
+            return;
+        }
+        self.after_progress(ctx, now);
+        self.subflows.sweep();
+    }
+
+    /// Subflows on a path that are being closed.
+    pub(crate) fn closing_on(&self, path: PathId) -> usize {
+        self.subflows.iter().filter(|m| m.tcp.path() == path && m.tcp.is_closing()).count()
+    }
+
     /// A path has gone: its subflows end, and its addresses are removed at the peer, also those that were
     /// only advertised (RFC 8684 §3.4.2).
     pub(crate) fn on_path_removed(&mut self, ctx: &mut Context, now: Instant, path: PathId) {

@@ -43,6 +43,23 @@ impl Stack {
         self.look_at_paths(now);
     }
 
+    /// A local device that still works is to go: connections that have other subflows take leave of it, with
+    /// REMOVE_ADDR and FIN (RFC 8684 §3.4.2). [`path_removed`](Self::path_removed) follows when
+    /// [`subflows_closing`](Self::subflows_closing) says that they are done, or when that takes too long.
+    pub fn path_leaving(&mut self, now: Instant, path: PathId) {
+        for c in self.sorted_connections() {
+            if let Some(connection) = self.connections.get_mut(&c) {
+                connection.on_path_leaving(&mut self.ctx, now, path);
+                self.touched(c);
+            }
+        }
+    }
+
+    /// How many subflows of a path are being closed.
+    pub fn subflows_closing(&self, path: PathId) -> usize {
+        self.connections.values().map(|c| c.closing_on(path)).sum()
+    }
+
     /// A local device has gone: its subflows end, connections go on over others.
     pub fn path_removed(&mut self, now: Instant, path: PathId) {
         if !self.ctx.remove_path(path) {

@@ -181,6 +181,30 @@ fn no_more_addresses_are_followed_than_configured() {
     assert_eq!(l.counter(Counter::AddAddrDrop), 97);
 }
 
+/// RFC 8684 §3.4.2: a subflow that still works ends by FIN, and the peer is told of the address.
+#[test]
+fn a_path_that_is_to_be_removed_takes_leave_in_order_if_there_is_another() {
+    let mut l = client(2);
+    let path = PathId(0);
+    l.stack.path_leaving(l.now, path);
+    l.poll();
+    assert!(l.take_all().iter().all(|s| !s.seg.flags.fin && removed(s).is_empty()), "the only subflow");
+    l.write(1);
+    l.ack(0);
+    let mut l = client(2);
+    l.data(0, 1, 1);
+    l.accept_join(7);
+    l.stack.path_leaving(l.now, path);
+    l.poll();
+    assert_eq!(l.stack.subflows_closing(path), 1);
+    let sent = l.take_all();
+    assert!(sent.iter().any(|s| s.seg.flags.fin && s.flow == Some(0)));
+    assert!(sent.iter().any(|s| removed(s) == [0] && s.flow == Some(1)));
+    l.ack(0);
+    l.send(0, Out { fin: true, ..Out::default() });
+    assert_eq!((l.stack.subflows_closing(path), l.subflows().len()), (0, 1));
+}
+
 /// Addresses that lead nowhere get two SYNs at a time, and for a short time each. A path of ours that comes is
 /// used at once.
 #[test]
