@@ -53,6 +53,8 @@ pub(crate) struct Reassembly {
     held: RangeSet,
     /// A position inside each recently changed range, latest first.
     recent: SmallVec<[u64; RECENT]>,
+    /// Bytes in `pieces`.
+    bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -88,6 +90,11 @@ impl Reassembly {
     /// Nothing is held.
     pub(crate) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// End of the highest byte held.
@@ -139,6 +146,7 @@ impl Reassembly {
             out.tail |= highest.is_none_or(|h| gap.start >= h);
             self.add(gap.start, payload.slice((gap.start - at) as usize..(gap.end - at) as usize));
         }
+        self.bytes += out.new_bytes;
         if out.new_bytes > 0 {
             out.merged = touches;
             self.held.insert(start..end);
@@ -155,6 +163,7 @@ impl Reassembly {
             let (at, piece) = self.pieces.pop_first()?;
             let end = at + piece.len() as u64;
             self.held.remove(at..end.min(next));
+            self.bytes -= end.min(next) - at;
             if end > next {
                 let bytes = piece.into_bytes().slice((next - at) as usize..);
                 self.pieces.insert(next, Piece::Shared(bytes));
@@ -162,6 +171,7 @@ impl Reassembly {
         }
         let piece = self.pieces.remove(&next)?;
         self.held.remove(next..next + piece.len() as u64);
+        self.bytes -= piece.len() as u64;
         Some(piece.into_bytes())
     }
 

@@ -199,6 +199,11 @@ impl Incoming {
         Some((at, bytes))
     }
 
+    /// Bytes that wait for their mapping, or for the rest of one.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// RFC 8684 §3.3.1: data whose mapping does not arrive within a window of data breaks the subflow. Behind
     /// a failed checksum a window of data, and what a box inserted, may wait for the answer to MP_FAIL.
     pub(crate) fn is_overfull(&self, window: usize) -> bool {

@@ -6,6 +6,7 @@ use super::incoming::Ready;
 use super::join::Refusal;
 use super::join_state::Join;
 use super::mapping::{Inserted, RxMapping};
+use super::subflow::Subflow;
 use crate::context::Context;
 use crate::context::challenges::Unasked;
 use crate::error::ConnectionError;
@@ -18,6 +19,9 @@ use crate::wire::mptcp::{Dss, MptcpOption, ResetReason, dss_pseudo_header};
 use crate::wire::tcp::TcpRepr;
 use bytes::Bytes;
 use umptcp_types::{DataOffset, Instant, SubflowId};
+
+/// Most that all subflows together hold of what cannot be handed on yet, in windows of the connection.
+const WAITING_WINDOWS: usize = 2;
 
 impl Connection {
     /// A segment of subflow `id` has come.
@@ -69,6 +73,10 @@ impl Connection {
         let Some(i) = self.subflows.find(id) else { return };
         if self.overtakes_third_ack(i, seg, arrival.payload.is_empty()) {
             self.count(ctx, now, Some(id), Counter::MPCapableAckOvertaken);
+            return;
+        }
+        if self.has_no_room(i, seg, arrival.payload.len()) {
+            self.count(ctx, now, Some(id), Counter::TcpOFODrop);
             return;
         }
         let was_fully_established = self.mptcp.is_fully_established();
@@ -150,6 +158,18 @@ impl Connection {
             self.manage_paths(ctx, now);
             self.tell_first_priority(now);
         }
+    }
+
+    /// A segment of subflow `i` would have to wait for others, and the subflows hold too much that waits already:
+    /// it is as if lost. Each may fill the connection's window by itself; a peer that sends what it may, once
+    /// over one subflow and once again over another, needs twice that.
+    fn has_no_room(&self, i: usize, seg: &TcpRepr, len: usize) -> bool {
+        let m = &self.subflows[i];
+        if len == 0 || self.subflows.len() < 2 || !seg.seq.after(m.tcp.wire_ack()) {
+            return false;
+        }
+        let held = |m: &Subflow| m.tcp.out_of_order() as usize + m.incoming.waiting();
+        self.subflows.iter().map(held).sum::<usize>() + len > WAITING_WINDOWS * self.recv.most_offered()
     }
 
     /// Counts what the TCP of subflow `i` reports, and reacts to it.
@@ -407,7 +427,11 @@ impl Connection {
                 }
             }
         }
-        if self.subflows[i].incoming.is_overfull(self.recv.most_offered()) {
+        let window = self.recv.most_offered();
+        let waiting = || self.subflows.iter().map(|m| m.incoming.waiting()).sum::<usize>();
+        let incoming = &self.subflows[i].incoming;
+        let too_much = incoming.waiting() > 0 && waiting() > WAITING_WINDOWS * window;
+        if too_much || incoming.is_overfull(window) {
             self.on_unmapped(ctx, now, i);
         }
     }

@@ -403,6 +403,11 @@ impl<M: Copy + Debug> Tcp<M> {
         self.sender.wire_seq(offset)
     }
 
+    /// Bytes received that wait for those before them.
+    pub(crate) fn out_of_order(&self) -> u64 {
+        self.receiver.out_of_order()
+    }
+
     /// The ACK number to send.
     pub(crate) fn wire_ack(&self) -> SeqNumber {
         self.receiver.wire_ack()

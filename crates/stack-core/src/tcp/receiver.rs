@@ -90,6 +90,11 @@ impl Receiver {
         self.bytes
     }
 
+    /// Bytes that wait for those before them.
+    pub(super) fn out_of_order(&self) -> u64 {
+        self.queue.bytes()
+    }
+
     /// The offset that a sequence number of the peer's stands for, near what is expected next.
     pub(super) fn offset_of(&self, seq: SeqNumber) -> Option<SubflowOffset> {
         SubflowOffset::from_wire(seq, self.irs, self.next)

@@ -270,3 +270,43 @@ fn probes_of_a_closed_window_are_counted_and_timeouts_apart_from_them() {
     assert_eq!(l.counter(Counter::WinProbe), 1);
     assert!(l.counter(Counter::MPTCPTimeouts) > 0);
 }
+
+/// A peer with the keys and many subflows makes a connection hold two windows of what cannot be handed on, not one
+/// for each subflow. What is refused is as if lost: nothing is missing in the end.
+#[test]
+fn subflows_together_hold_no_more_than_two_windows_out_of_order() {
+    const SUBFLOWS: usize = 6;
+    const STEP: u64 = 1_000;
+    let config = ConnectionConfig::default().with_receive_buffer(60_000);
+    let mut l = Lab::server(config, SUBFLOWS as u8);
+    l.data(0, 1, 1);
+    for n in 1..SUBFLOWS {
+        let f = l.join(n as u8 + 1, n as u8);
+        l.ack(f);
+    }
+    // Each subflow carries the same data, and of each the first segment is missing.
+    let send = |l: &mut Lab, flow: usize, k: u64| {
+        let first = if flow == 0 { 2 } else { 1 };
+        let (data, at) = (2 + k * STEP, first + k * STEP);
+        let mapping = l.map(data, at, STEP as u16);
+        let option = l.dss(Some(mapping));
+        l.send(flow, Out { at: Some(at), ..Out::options([option]).payload(bytes(data, STEP)) });
+    };
+    for flow in 0..SUBFLOWS {
+        for k in 1..59 {
+            send(&mut l, flow, k);
+        }
+    }
+    let dropped = l.counter(Counter::TcpOFODrop);
+    let sent = 58 * SUBFLOWS as u64;
+    // Two windows of some 60 segments are held.
+    assert!((110..=122).contains(&(sent - dropped)), "{dropped} of {sent} were dropped");
+    // The missing ones, and then what was refused, come.
+    for flow in 0..SUBFLOWS {
+        for k in 0..59 {
+            send(&mut l, flow, k);
+        }
+    }
+    assert_eq!(l.received, bytes(1, 1 + 59 * STEP));
+    assert_eq!(l.counter(Counter::TcpOFODrop), dropped);
+}
