@@ -56,6 +56,8 @@ mod shared;
 #[doc(hidden)]
 pub mod signals;
 #[cfg(target_os = "linux")]
+mod splice;
+#[cfg(target_os = "linux")]
 mod stack;
 #[cfg(target_os = "linux")]
 mod stream;
@@ -83,6 +85,8 @@ pub use clean_up::{clean_up_leftovers, clean_up_on_signals};
 pub use connect::StreamBuilder;
 #[cfg(target_os = "linux")]
 pub use listener::{Incoming, IntoIncoming, ListenerBuilder, MptcpListener};
+#[cfg(target_os = "linux")]
+pub use splice::{Splice, Spliced, splice};
 #[cfg(target_os = "linux")]
 pub use stack::{Guard, PathInfo, Stack, StackBuilder};
 #[cfg(target_os = "linux")]

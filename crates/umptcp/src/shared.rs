@@ -428,6 +428,26 @@ impl Shared {
         self.leftover.load(Ordering::Acquire) || self.inbound.with(|i| !i.queue.is_empty())
     }
 
+    /// Takes everything that nobody has read, and how reading ends after it, if that is known.
+    pub(crate) fn take_unread(&self) -> (VecDeque<Bytes>, Option<End>) {
+        let mut reading = lock(&self.reading);
+        let mut all = std::mem::take(&mut *reading);
+        let end = self.inbound.change(|i| {
+            let bytes: usize = i.queue.iter().map(Bytes::len).sum();
+            self.taken.fetch_add(bytes as u64, Ordering::AcqRel);
+            all.append(&mut i.queue);
+            i.end
+        });
+        drop(reading);
+        self.set_leftover(false);
+        (all, end)
+    }
+
+    /// Nothing can be written any more.
+    pub(crate) fn is_write_ended(&self) -> bool {
+        self.outbound.with(|o| o.end.is_some())
+    }
+
     /// Bytes written that the worker has not taken.
     pub(crate) fn uncollected(&self) -> usize {
         self.outbound.with(|o| o.bytes)

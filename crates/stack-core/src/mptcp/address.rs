@@ -331,7 +331,7 @@ impl Connection {
                 (at.ip() == own || *id == what.id) && what.port.is_none_or(|port| port == at.port())
             })
         };
-        while let Some((k, due)) = self.addresses.adverts.take_due(now, rto, &joined) {
+        while let Some((k, due)) = self.addresses.adverts.take_due(now, rto, joined) {
             let Due::Send(what, tries) = due else {
                 self.count(ctx, now, None, Counter::AddAddrTxDrop);
                 continue;

@@ -115,6 +115,20 @@ fn explain(error: &io::Error) -> String {
 }
 // ANCHOR_END: errors
 
+// ANCHOR: splice
+pub(super) fn relay(port: u16, to: &str) -> io::Result<()> {
+    let stack = start_with_clean_up()?;
+    let listener = stack.listen(("0.0.0.0", port))?;
+    loop {
+        let (client, from) = listener.accept()?;
+        match stack.connect(to).and_then(|server| umptcp::splice(client, server)) {
+            Ok(_goes_on_by_itself) => {}
+            Err(error) => eprintln!("{from}: {error}"),
+        }
+    }
+}
+// ANCHOR_END: splice
+
 pub(super) fn client(address: &str) -> io::Result<()> {
     let stack = start_with_backup().or_else(|_| start())?;
     let stream = match connect(&stack, address) {

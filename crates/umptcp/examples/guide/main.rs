@@ -1,7 +1,7 @@
 //! The examples of the book's library guide, as a program.
 //!
 //! `guide server PORT` answers requests; `guide client ADDRESS:PORT` sends one and prints the state of the
-//! connection.
+//! connection; `guide relay PORT ADDRESS:PORT` passes connections on.
 
 #[cfg(target_os = "linux")]
 mod guide;
@@ -9,11 +9,13 @@ mod guide;
 #[cfg(target_os = "linux")]
 fn main() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1);
+    let number = |text: String| text.parse().map_err(std::io::Error::other);
     match (arguments.next().as_deref(), arguments.next()) {
-        (Some("server"), Some(port)) => guide::server(port.parse().map_err(std::io::Error::other)?),
+        (Some("server"), Some(port)) => guide::server(number(port)?),
         (Some("client"), Some(address)) => guide::client(&address),
+        (Some("relay"), Some(port)) => guide::relay(number(port)?, &arguments.next().unwrap_or_default()),
         _ => {
-            eprintln!("usage: guide server PORT | guide client ADDRESS:PORT");
+            eprintln!("usage: guide server PORT | guide client ADDRESS:PORT | guide relay PORT ADDRESS:PORT");
             Ok(())
         }
     }

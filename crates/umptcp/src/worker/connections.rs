@@ -62,8 +62,19 @@ impl Entry {
     }
 }
 
+/// What an application hands over of a connection.
+pub(super) struct HandedOver {
+    pub(super) id: ConnectionId,
+    /// Written, and not yet taken by the stack.
+    pub(super) written: VecDeque<Bytes>,
+    /// Received, and not read.
+    pub(super) unread: VecDeque<Bytes>,
+    /// The end of the stream has been received.
+    pub(super) read_ended: bool,
+}
+
 /// Bytes that the stack has and the peer has not acknowledged.
-fn in_stack(cx: &mut Context<'_>, id: ConnectionId) -> u64 {
+pub(super) fn in_stack(cx: &mut Context<'_>, id: ConnectionId) -> u64 {
     cx.stack.info(id).map_or(0, |info| info.send_queue)
 }
 
@@ -329,6 +340,24 @@ impl Connections {
         }
     }
 
+    /// Whether the connection can become one of a pair: it is established, and can still send.
+    pub(super) fn may_hand_over(&self, id: ConnectionId) -> bool {
+        let fit =
+            |e: &Entry| !e.detached && !e.ended && !e.shared.is_connecting() && !e.shared.is_write_ended();
+        self.entries.get(&id).is_some_and(fit)
+    }
+
+    /// The application hands a connection over, which becomes one of a pair.
+    pub(super) fn hand_over(&mut self, id: ConnectionId) -> Option<HandedOver> {
+        let entry = self.entries.remove(&id)?;
+        let (mut written, mut rest) = (entry.pending, VecDeque::new());
+        entry.shared.collect(&mut rest);
+        written.append(&mut rest);
+        let (unread, end) = entry.shared.take_unread();
+        entry.shared.fail(ConnectionError::NotFound);
+        Some(HandedOver { id, written, unread, read_ended: end == Some(End::Finished) })
+    }
+
     /// Bytes written that the peer has not acknowledged.
     pub(super) fn unacknowledged(&self, cx: &mut Context<'_>, id: ConnectionId) -> u64 {
         self.entries.get(&id).map_or(0, Entry::unsent) + in_stack(cx, id)
@@ -389,13 +418,8 @@ impl Connections {
         &self,
         cx: &mut Context<'_>,
     ) -> Vec<(ConnectionId, ConnectionInfo, Vec<SubflowInfo>)> {
-        let mut all: Vec<_> = self
-            .entries
-            .keys()
-            .filter_map(|id| Some((*id, cx.stack.info(*id)?, cx.stack.subflows(*id))))
-            .collect();
-        all.sort_by_key(|(id, ..)| *id);
-        all
+        let ids = self.entries.keys();
+        ids.filter_map(|id| Some((*id, cx.stack.info(*id)?, cx.stack.subflows(*id)))).collect()
     }
 
     pub(super) fn ids(&self) -> Vec<ConnectionId> {

@@ -4,6 +4,7 @@
 mod connections;
 mod context;
 mod listeners;
+mod splices;
 
 use crate::addresses;
 use crate::error::Error;
@@ -11,6 +12,7 @@ use crate::shared::Shared;
 use connections::Connections;
 use crossbeam_channel::{Receiver, Sender};
 use listeners::Listeners;
+use splices::Splices;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
@@ -27,6 +29,7 @@ use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
 pub(crate) use connections::{Accepted, Undelivered};
 pub(crate) use context::Context;
 pub(crate) use listeners::ListenerShared;
+pub(crate) use splices::Outcome;
 
 /// Something to run on the worker's thread.
 type Job = Box<dyn FnOnce(&mut Worker, &mut Context<'_>) + Send>;
@@ -64,6 +67,7 @@ pub(crate) struct Worker {
     commands: Receiver<Command>,
     connections: Connections,
     listeners: Listeners,
+    splices: Splices,
     path_names: HashMap<PathId, String>,
     stopping: Option<Stopping>,
     undelivered: Undelivered,
@@ -75,6 +79,7 @@ impl Worker {
             commands,
             connections: Connections::new(spin),
             listeners: Listeners::new(names),
+            splices: Splices::default(),
             path_names: HashMap::new(),
             stopping: None,
             undelivered: Undelivered::default(),
@@ -121,12 +126,17 @@ impl Worker {
         self.connections.describe(cx, id, shared)
     }
 
-    /// What the stack knows of every connection that an application holds.
+    /// What the stack knows of every connection that an application holds, or has joined with another.
     pub(crate) fn describe_all(
         &self,
         cx: &mut Context<'_>,
     ) -> Vec<(ConnectionId, ConnectionInfo, Vec<SubflowInfo>)> {
-        self.connections.describe_all(cx)
+        let spliced = self.splices.connections();
+        let spliced = spliced.filter_map(|id| Some((id, cx.stack.info(id)?, cx.stack.subflows(id))));
+        let mut all: Vec<_> = spliced.collect();
+        all.extend(self.connections.describe_all(cx));
+        all.sort_by_key(|(id, ..)| *id);
+        all
     }
 
     /// Opens a listener. `options.local` may have the address of a NIC, for which the stack's `translated` stands.
@@ -182,13 +192,14 @@ impl Worker {
             stopping.next_check = cx.now + LINGER_CHECK;
             return !cx.is_blocked() || cx.now >= patience;
         }
-        if self.connections.all_done(cx) {
+        if self.connections.all_done(cx) && self.splices.is_empty() {
             return true;
         }
         stopping.next_check = cx.now + LINGER_CHECK;
         if cx.now >= stopping.deadline {
             stopping.aborted = Some(cx.now + RESET_PATIENCE);
             self.connections.abort_all(cx, &mut self.undelivered);
+            self.splices.abort_all(cx, &mut self.undelivered);
         }
         false
     }
@@ -203,7 +214,42 @@ impl Worker {
         self.connections.send(cx, id);
     }
 
+    /// Joins two connections, whose applications hand them over. False: one has ended or cannot send any more.
+    pub(crate) fn splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        ids: [ConnectionId; 2],
+        done: Sender<Outcome>,
+    ) -> bool {
+        if !ids.iter().all(|id| self.connections.may_hand_over(*id)) {
+            return false;
+        }
+        let [a, b] = ids.map(|id| self.connections.hand_over(id));
+        let (Some(a), Some(b)) = (a, b) else { return false };
+        self.splices.add(cx, [a, b], done);
+        true
+    }
+
+    /// Resets both connections of a pair.
+    pub(crate) fn abort_splice(&mut self, cx: &mut Context<'_>, one: ConnectionId) {
+        self.splices.abort(cx, one);
+    }
+
+    fn ready(&mut self, cx: &mut Context<'_>, id: ConnectionId, readable: bool) {
+        if self.splices.on_ready(cx, id) {
+            return;
+        }
+        if readable {
+            self.connections.receive(cx, id);
+        } else {
+            self.connections.send(cx, id);
+        }
+    }
+
     fn ended(&mut self, cx: &mut Context<'_>, id: ConnectionId, error: Option<ConnectionError>) {
+        if self.splices.on_ended(cx, id, error) {
+            return;
+        }
         if let Some(listener) = self.connections.ended(cx, id, error) {
             self.listeners.not_accepted(cx, &mut self.connections, listener, id);
         }
@@ -230,8 +276,8 @@ impl Handler<Stack> for Worker {
                 self.listeners.incoming(cx, &mut self.connections, listener, incoming, complete);
             }
             Event::Connected { connection } => self.connected(cx, connection),
-            Event::Readable { connection } => self.connections.receive(cx, connection),
-            Event::Writable { connection } => self.connections.send(cx, connection),
+            Event::Readable { connection } => self.ready(cx, connection, true),
+            Event::Writable { connection } => self.ready(cx, connection, false),
             Event::Closed { connection, error } => self.ended(cx, connection, error),
             Event::FellBack { connection, reason } => {
                 tracing::debug!(%connection, %reason, "fell back to TCP");
@@ -292,6 +338,11 @@ pub(crate) struct Commands {
 impl Commands {
     pub(crate) fn new(sender: Sender<Command>, waker: Waker) -> Self {
         Commands { sender, waker }
+    }
+
+    /// Whether both reach the same worker.
+    pub(crate) fn is_same(&self, other: &Commands) -> bool {
+        self.sender.same_channel(&other.sender)
     }
 
     /// Gives a path to the stack.

@@ -1,0 +1,211 @@
+//! Pairs of connections whose streams are joined, on the worker's thread and without a copy.
+
+use super::connections::{HandedOver, Undelivered, in_stack};
+use super::context::Context;
+use bytes::{Buf, Bytes};
+use crossbeam_channel::Sender;
+use std::collections::{HashMap, VecDeque};
+use umptcp_stack_core::error::ConnectionError;
+use umptcp_stack_core::stack::Received;
+use umptcp_types::ConnectionId;
+
+/// Most bytes moved at a time, and so what is on its way between the two connections.
+const PIECE: usize = 64 << 10;
+
+/// How a splice ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Outcome {
+    /// Bytes moved from each to the other.
+    pub(crate) moved: [u64; 2],
+    /// Which of the two failed, and how. `None`: both have ended in order.
+    pub(crate) error: Option<(usize, ConnectionError)>,
+}
+
+/// One of the two connections.
+struct Half {
+    id: ConnectionId,
+    /// Came from the other; the stack has not taken it yet.
+    pending: VecDeque<Bytes>,
+    /// The end of its stream has been read.
+    read_ended: bool,
+    /// The stack knows that no more will be sent.
+    shut: bool,
+    /// Bytes that came from it.
+    received: u64,
+    /// The stack has reported the end.
+    ended: bool,
+}
+
+impl Half {
+    /// What is left of `own` goes first, then what was received on the other.
+    fn new(own: &mut HandedOver, other: &mut HandedOver) -> Half {
+        let mut pending = std::mem::take(&mut own.written);
+        let received = own.unread.iter().map(|b| b.len() as u64).sum();
+        pending.extend(other.unread.iter().cloned());
+        Half { id: own.id, pending, read_ended: own.read_ended, shut: false, received, ended: false }
+    }
+}
+
+struct Splice {
+    halves: [Half; 2],
+    done: Sender<Outcome>,
+}
+
+/// Names a splice of a worker.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct SpliceId(u64);
+
+/// All pairs of a worker.
+#[derive(Default)]
+pub(super) struct Splices {
+    all: HashMap<SpliceId, Splice>,
+    /// For each connection, its splice and which of the two it is.
+    members: HashMap<ConnectionId, (SpliceId, usize)>,
+    next: u64,
+}
+
+impl Splices {
+    /// Joins the two.
+    pub(super) fn add(
+        &mut self,
+        cx: &mut Context<'_>,
+        [mut a, mut b]: [HandedOver; 2],
+        done: Sender<Outcome>,
+    ) {
+        let halves = [Half::new(&mut a, &mut b), Half::new(&mut b, &mut a)];
+        let id = SpliceId(self.next);
+        self.next += 1;
+        for (side, half) in halves.iter().enumerate() {
+            self.members.insert(half.id, (id, side));
+        }
+        self.all.insert(id, Splice { halves, done });
+        for from in [0, 1] {
+            self.pump(cx, id, from);
+        }
+    }
+
+    /// Something has come on a connection, or there is room for more. False: it is none of a pair.
+    pub(super) fn on_ready(&mut self, cx: &mut Context<'_>, connection: ConnectionId) -> bool {
+        let Some(&(id, side)) = self.members.get(&connection) else { return false };
+        self.pump(cx, id, side);
+        self.pump(cx, id, 1 - side);
+        true
+    }
+
+    /// The stack reports the end of a connection. False: it is none of a pair.
+    pub(super) fn on_ended(
+        &mut self,
+        cx: &mut Context<'_>,
+        connection: ConnectionId,
+        error: Option<ConnectionError>,
+    ) -> bool {
+        let Some(&(id, side)) = self.members.get(&connection) else { return false };
+        if let Some(splice) = self.all.get_mut(&id) {
+            splice.halves[side].ended = true;
+        }
+        self.on_half_ended(cx, id, side, error);
+        true
+    }
+
+    fn on_half_ended(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: SpliceId,
+        side: usize,
+        error: Option<ConnectionError>,
+    ) {
+        if let Some(error) = error {
+            // As TCP does: what came before a reset need not arrive, but nobody must take it for all there was.
+            return self.finish(cx, id, Some((side, error)));
+        }
+        self.pump(cx, id, side);
+        let both =
+            self.all.get(&id).is_some_and(|s| s.halves.iter().all(|h| h.ended && h.pending.is_empty()));
+        if both {
+            self.finish(cx, id, None);
+        }
+    }
+
+    /// Moves what side `from` has received to the other, as far as that has room.
+    fn pump(&mut self, cx: &mut Context<'_>, id: SpliceId, from: usize) {
+        let Some(splice) = self.all.get_mut(&id) else { return };
+        let [a, b] = &mut splice.halves;
+        let (source, sink) = if from == 0 { (a, b) } else { (b, a) };
+        loop {
+            while let Some(mut bytes) = sink.pending.pop_front() {
+                match cx.stack.send(cx.now, sink.id, bytes.clone()) {
+                    Ok(n) if n == bytes.len() => {}
+                    Ok(n) => {
+                        // Event::Writable follows.
+                        bytes.advance(n);
+                        sink.pending.push_front(bytes);
+                        return;
+                    }
+                    // Its end is being reported.
+                    Err(_) => return sink.pending.clear(),
+                }
+            }
+            if source.read_ended {
+                if !std::mem::replace(&mut sink.shut, true)
+                    && let Err(error) = cx.stack.shutdown(cx.now, sink.id)
+                {
+                    tracing::debug!(connection = %sink.id, %error, "cannot shut down");
+                }
+                return;
+            }
+            match cx.stack.receive(cx.now, source.id, PIECE) {
+                Ok(Received::Data(bytes)) => {
+                    source.received += bytes.len() as u64;
+                    sink.pending.push_back(bytes);
+                }
+                Ok(Received::Empty) => return,
+                Ok(Received::End) => source.read_ended = true,
+                // Its end is being reported.
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// The splice is over. With an error, the other connection is reset, as an application would see it
+    /// without us.
+    fn finish(&mut self, cx: &mut Context<'_>, id: SpliceId, error: Option<(usize, ConnectionError)>) {
+        let Some(splice) = self.all.remove(&id) else { return };
+        for half in &splice.halves {
+            self.members.remove(&half.id);
+            if !half.ended {
+                cx.stack.abort(cx.now, half.id);
+            }
+            cx.stack.close(cx.now, half.id);
+        }
+        // Nobody may be waiting.
+        let _ = splice.done.send(Outcome { moved: splice.halves.map(|h| h.received), error });
+    }
+
+    /// Ends the pair of a connection by resetting both. False: it is none of a pair.
+    pub(super) fn abort(&mut self, cx: &mut Context<'_>, connection: ConnectionId) -> bool {
+        let Some(&(id, side)) = self.members.get(&connection) else { return false };
+        self.finish(cx, id, Some((side, ConnectionError::Aborted)));
+        true
+    }
+
+    /// Resets every pair, and adds up what could not be delivered.
+    pub(super) fn abort_all(&mut self, cx: &mut Context<'_>, lost: &mut Undelivered) {
+        let ids: Vec<SpliceId> = self.all.keys().copied().collect();
+        for id in ids {
+            for half in self.all.get(&id).iter().flat_map(|s| &s.halves) {
+                let pending: usize = half.pending.iter().map(Bytes::len).sum();
+                lost.add(pending as u64 + in_stack(cx, half.id));
+            }
+            self.finish(cx, id, Some((0, ConnectionError::Aborted)));
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// The connections that are part of a pair.
+    pub(super) fn connections(&self) -> impl Iterator<Item = ConnectionId> + '_ {
+        self.members.keys().copied()
+    }
+}
