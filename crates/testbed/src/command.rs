@@ -51,16 +51,6 @@ pub(crate) fn run_with_input(program: &str, arguments: &[&str], input: &str) -> 
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// Everything that `command` prints; what keeps it from running otherwise. For messages.
-pub(crate) fn output_of(command: &mut Command) -> String {
-    match command.stdin(Stdio::null()).output() {
-        Ok(output) => {
-            [output.stdout, output.stderr].map(|o| String::from_utf8_lossy(&o).into_owned()).concat()
-        }
-        Err(e) => format!("{command:?} cannot be started: {e}\n"),
-    }
-}
-
 /// A child process that does not outlive this value, nor the time limit of the thread that started it
 /// ([`within`](crate::limit::within)).
 #[derive(Debug)]

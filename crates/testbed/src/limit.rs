@@ -1,11 +1,10 @@
 //! Time limits: a test that hangs fails, and shows what it hung on.
 
-use crate::command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fmt::Write;
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::thread::{self, ThreadId};
 use std::time::Duration;
@@ -85,6 +84,16 @@ pub fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Sen
     }
 }
 
+/// Everything that `command` prints; what keeps it from running otherwise. For messages.
+fn output_of(command: &mut Command) -> String {
+    match command.stdin(Stdio::null()).output() {
+        Ok(output) => {
+            [output.stdout, output.stderr].map(|o| String::from_utf8_lossy(&o).into_owned()).concat()
+        }
+        Err(e) => format!("{command:?} cannot be started: {e}\n"),
+    }
+}
+
 /// What the process and its threads do, and its namespace's addresses, routes, rules, sockets and firewall.
 fn describe(pid: u32) -> String {
     let mut text = String::new();
@@ -100,9 +109,8 @@ fn describe(pid: u32) -> String {
             read("wchan").trim()
         );
     }
-    let children = command::output_of(
-        Command::new("ps").args(["-o", "pid,stat,etime,args", "--ppid"]).arg(pid.to_string()),
-    );
+    let children =
+        output_of(Command::new("ps").args(["-o", "pid,stat,etime,args", "--ppid"]).arg(pid.to_string()));
     text.push_str(&children);
     for line in [
         "ss -a -n -t -M -i",
@@ -116,7 +124,7 @@ fn describe(pid: u32) -> String {
         let _ = writeln!(text, "$ {line}");
         let mut command = Command::new("nsenter");
         command.args(["-t", &pid.to_string(), "-n"]).args(line.split(' '));
-        for line in command::output_of(&mut command).lines().take(LINES) {
+        for line in output_of(&mut command).lines().take(LINES) {
             let _ = writeln!(text, "  {line}");
         }
     }
@@ -127,7 +135,6 @@ fn describe(pid: u32) -> String {
 mod tests {
     use super::*;
     use crate::command::Running;
-    use std::process::Stdio;
     use std::sync::Arc;
 
     /// The program is ended, what waits for it goes on, and the caller fails.
