@@ -421,13 +421,31 @@ pub struct ListenOptions {
     /// What answers without state are made from: whether MPTCP is spoken, checksums, joins, the receive
     /// buffer. Should be what connections are accepted with.
     pub config: ConnectionConfig,
+    /// Only what comes in by these paths; empty: by any.
+    pub paths: Vec<PathId>,
+    /// Whatever the port is, unless another listener has it; the port of `local` must be 0.
+    pub every_port: bool,
 }
 
 impl ListenOptions {
     /// Listen on `local` with that backlog.
     pub fn new(local: SocketAddr, backlog: usize) -> Self {
         let config = ConnectionConfig::default();
-        ListenOptions { local, backlog, syn_cookies: SynCookiePolicy::default(), fast_open: 0, config }
+        ListenOptions {
+            local,
+            backlog,
+            syn_cookies: SynCookiePolicy::default(),
+            fast_open: 0,
+            config,
+            paths: Vec::new(),
+            every_port: false,
+        }
+    }
+
+    /// Listen on every port of these paths that has no listener of its own.
+    pub fn every_port(paths: Vec<PathId>, backlog: usize) -> Self {
+        let any = SocketAddr::from(([0, 0, 0, 0], 0));
+        ListenOptions { paths, every_port: true, ..Self::new(any, backlog) }
     }
 
     /// With these settings for answers without state.

@@ -1,6 +1,7 @@
 //! What the application should know.
 
 use crate::error::{ConnectionError, FallbackReason};
+use crate::wire::icmp::Unreachable;
 use crate::wire::mptcp::ResetReason;
 use core::net::SocketAddr;
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId, SubflowId};
@@ -8,6 +9,18 @@ use umptcp_types::{ConnectionId, Instant, ListenerId, PathId, SubflowId};
 /// An incoming connection that waits for the caller to accept or refuse it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IncomingId(pub u64);
+
+/// How an incoming connection is refused: what its client sees.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum RefuseWith {
+    /// RST: "connection refused".
+    #[default]
+    Reset,
+    /// An ICMP error, which names another cause.
+    Unreachable(Unreachable),
+    /// Nothing: the client asks again until it gives up.
+    Silence,
+}
 
 /// The RST that ended a subflow, with what its MP_TCPRST option says (RFC 8684 §3.6).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -71,6 +84,12 @@ pub enum Event {
         mptcp: bool,
         /// The handshake is complete already, by SYN cookie: the connection is established when accepted.
         complete: bool,
+    },
+    /// A connection that waited for the caller's word waits no longer: its client has given up, its path has gone,
+    /// or it has waited too long.
+    IncomingGone {
+        /// What named it.
+        incoming: IncomingId,
     },
     /// The handshake is complete; data may be sent and received. A connection accepted with data in its SYN
     /// (Fast Open, RFC 7413) can be used before that.

@@ -10,6 +10,7 @@ use crate::peer::PORT;
 use crate::world::{MAX_CONNECTIONS, World};
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::config::ListenOptions;
+use umptcp_stack_core::event::RefuseWith;
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::types::{AddressId, SubflowId};
 
@@ -99,7 +100,7 @@ fn run(data: &[u8], digest: Option<&Digest>) {
             }
             6 => {
                 if let Some(incoming) = world.incoming.pop_front() {
-                    world.stack.refuse(now, incoming);
+                    world.stack.refuse(now, incoming, RefuseWith::Reset);
                     world.settle();
                 }
             }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
-use umptcp_stack_core::event::{Event, IncomingId};
+use umptcp_stack_core::event::{Event, IncomingId, RefuseWith};
 use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
 use umptcp_stack_core::stack::{MptcpStatus, Received, SubflowInfo};
 use umptcp_stack_core::types::{ConnectionId, Duration, Instant, PathId};
@@ -537,7 +537,7 @@ impl World {
             self.stack.path_blocked(now, path, false);
         }
         while let Some(incoming) = self.incoming.pop_front() {
-            self.stack.refuse(now, incoming);
+            self.stack.refuse(now, incoming, RefuseWith::Reset);
         }
         for c in 0..self.conns.len() {
             if let Some(id) = self.conns[c].id {

@@ -11,7 +11,7 @@ use crate::id::{FlowId, NodeId, Side};
 use crate::packet::Packet;
 use crate::trace::{PacketEvent, PacketEventKind};
 use std::cmp::Reverse;
-use umptcp_stack_core::event::Event;
+use umptcp_stack_core::event::{Event, RefuseWith};
 use umptcp_types::{Duration, Instant, PathId};
 
 impl Network {
@@ -405,10 +405,11 @@ impl Network {
                         self.flows[f].server.connection = Some(connection);
                         self.connections.insert((node, connection), (f, Side::Server));
                     }
-                    None => stack.refuse(now, incoming),
+                    None => stack.refuse(now, incoming, RefuseWith::Reset),
                 }
                 return Ok(());
             }
+            Event::IncomingGone { .. } => return Ok(()),
             Event::Connected { connection }
             | Event::Readable { connection }
             | Event::Writable { connection }
@@ -436,6 +437,7 @@ impl Network {
                 end.closed = Some((now, error));
             }
             Event::Incoming { .. }
+            | Event::IncomingGone { .. }
             | Event::Readable { .. }
             | Event::Writable { .. }
             | Event::JoinFailed { .. } => {}

@@ -42,6 +42,7 @@ fn can_be_asked(event: &Event) -> bool {
         | Event::SubflowClosed { .. }
         | Event::JoinFailed { .. } => true,
         Event::Incoming { .. }
+        | Event::IncomingGone { .. }
         | Event::Connected { .. }
         | Event::Readable { .. }
         | Event::Writable { .. }

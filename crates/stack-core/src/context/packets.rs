@@ -5,8 +5,10 @@ use crate::buffers::payload::Payload;
 use crate::device::{ChecksumRequest, HeaderBuf, Transmit};
 use crate::observe::Counter;
 use crate::tcp::FourTuple;
+use crate::wire::icmp::Unreachable;
 use crate::wire::tcp::{self, TcpFlags, TcpOptions, TcpRepr};
 use crate::wire::{checksum, ip};
+use bytes::Bytes;
 use core::num::NonZeroU16;
 use umptcp_types::{Instant, PathId, SeqNumber};
 
@@ -91,6 +93,42 @@ impl Context {
         };
         self.observe(now, None, None, Counter::TcpOutRsts);
         self.send_control(now, path, tuple, &repr, traffic_class);
+    }
+
+    /// Tells the peer of `tuple` by ICMP that its SYN cannot be delivered.
+    pub(crate) fn send_unreachable(
+        &mut self,
+        now: Instant,
+        path: PathId,
+        tuple: &FourTuple,
+        syn: SeqNumber,
+        why: Unreachable,
+    ) {
+        let (src, dst) = (tuple.local.ip(), tuple.remote.ip());
+        let Some(message) = why.message(tuple.remote, tuple.local, syn) else { return };
+        let protocol = if src.is_ipv4() { ip::PROTOCOL_ICMP } else { ip::PROTOCOL_ICMPV6 };
+        let mut header = HeaderBuf::zeroed(ip::ip_header_len(&src));
+        let ident = self.random.next_u32() as u16;
+        let written = ip::emit_ip_header_for(
+            header.as_mut_slice(),
+            (src, dst),
+            protocol,
+            message.len(),
+            ip::traffic_class(0, ip::ecn::NOT_ECT),
+            ident,
+        );
+        if written.is_some() {
+            let payload = Payload::from(Bytes::from(message));
+            let checksum = ChecksumRequest::Complete;
+            self.outbox.push_back(Transmit {
+                path,
+                header,
+                payload,
+                gso_size: None,
+                checksum,
+                earliest: now,
+            });
+        }
     }
 
     /// The next packet that belongs to no connection.

@@ -5,8 +5,9 @@ use super::segment::Stray;
 use super::state::Stack;
 use super::syn_cookies::send_syn_cookie;
 use crate::config::{ConnectionConfig, ListenOptions};
+use crate::context::challenges::Unasked;
 use crate::error::{ConnectError, ListenError};
-use crate::event::IncomingId;
+use crate::event::{Event, IncomingId, RefuseWith};
 use crate::mptcp::Connection;
 use crate::mptcp::connection::Role;
 use crate::mptcp::handshake::is_offer;
@@ -18,16 +19,17 @@ use crate::tcp::{Arrival, FourTuple};
 use crate::wire::tcp::{TcpOptions, TcpRepr};
 use alloc::boxed::Box;
 use bytes::Bytes;
-use umptcp_types::{ConnectionId, Instant, ListenerId};
+use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
 
 impl Stack {
     /// Listens on an address and port.
     ///
     /// # Errors
-    /// When the port is 0 or taken by another listener, or the address belongs to no path.
+    /// When the port is 0 (or, for every port, is not) or taken by another listener, or the address belongs to no
+    /// path.
     pub fn listen(&mut self, options: ListenOptions) -> Result<ListenerId, ListenError> {
         let (local, fast_open) = (options.local, options.fast_open);
-        if local.port() == 0 {
+        if (local.port() == 0) != options.every_port {
             return Err(ListenError::NoPort);
         }
         if !local.ip().is_unspecified() && self.ctx.path_of(local.ip()).is_none() {
@@ -43,7 +45,7 @@ impl Stack {
         let Some(waiting) = self.listeners.remove(listener) else { return };
         self.ctx.fast_open_unlisten(listener);
         for id in waiting {
-            self.refuse(now, id);
+            self.refuse(now, id, RefuseWith::Reset);
         }
     }
 
@@ -82,16 +84,30 @@ impl Stack {
 
     /// A RST may be for a SYN that waits for the caller's word.
     pub(super) fn withdraw(&mut self, now: Instant, tuple: &FourTuple, rst: &TcpRepr) {
-        if let Some((listener, p)) = self.listeners.take_reset(tuple, rst) {
-            self.ctx.fast_open_syn_dropped(now, listener, &p.fast_open);
+        if let Some(incoming) = self.listeners.reset_by(tuple, rst) {
+            self.forget_incoming(now, incoming);
         }
     }
 
     /// Forgets SYNs that waited too long.
-    fn expire_pending(&mut self, now: Instant) {
-        while let Some((listener, p)) = self.listeners.take_expired(now) {
-            self.ctx.fast_open_syn_dropped(now, listener, &p.fast_open);
+    pub(super) fn expire_pending(&mut self, now: Instant) {
+        while let Some(incoming) = self.listeners.expired(now) {
+            self.forget_incoming(now, incoming);
             self.ctx.observe(now, None, None, Counter::TcpListenDrops);
+        }
+    }
+
+    /// Forgets SYNs that came in by a path which has gone.
+    pub(super) fn forget_incoming_by(&mut self, now: Instant, path: PathId) {
+        while let Some(incoming) = self.listeners.by_path(path) {
+            self.forget_incoming(now, incoming);
+        }
+    }
+
+    fn forget_incoming(&mut self, now: Instant, incoming: IncomingId) {
+        if let Some((listener, p)) = self.listeners.take(incoming) {
+            self.ctx.fast_open_syn_dropped(now, listener, &p.fast_open);
+            self.ctx.push_event(Event::IncomingGone { incoming });
         }
     }
 
@@ -154,12 +170,22 @@ impl Stack {
         Ok(id)
     }
 
-    /// Answers a pending SYN with RST.
-    pub fn refuse(&mut self, now: Instant, incoming: IncomingId) {
+    /// Refuses a pending SYN. A handshake that is complete already can only be reset.
+    pub fn refuse(&mut self, now: Instant, incoming: IncomingId, with: RefuseWith) {
         let Some((listener, p)) = self.listeners.take(incoming) else { return };
         self.ctx.fast_open_syn_dropped(now, listener, &p.fast_open);
-        let seg = p.complete.as_ref().map_or(&p.syn, |done| &done.ack);
         let (path, tuple, payload) = (p.path, p.tuple, &Bytes::new());
-        self.refuse_segment(now, Stray { path, tuple, seg, payload }, TcpOptions::default());
+        match (with, &p.complete) {
+            (RefuseWith::Silence, None) => {}
+            (RefuseWith::Unreachable(why), None) => {
+                if self.ctx.allows(now, Unasked::Reset) {
+                    self.ctx.send_unreachable(now, path, &tuple, p.syn.seq, why);
+                }
+            }
+            (_, complete) => {
+                let seg = complete.as_ref().map_or(&p.syn, |done| &done.ack);
+                self.refuse_segment(now, Stray { path, tuple, seg, payload }, TcpOptions::default());
+            }
+        }
     }
 }

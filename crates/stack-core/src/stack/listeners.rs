@@ -16,8 +16,9 @@ use core::net::SocketAddr;
 use hashbrown::HashMap;
 use umptcp_types::{Duration, Instant, ListenerId, PathId, SeqNumber};
 
-/// A SYN that nobody accepts or refuses is forgotten after this long; the peer has given up by then.
-const PENDING_TIMEOUT: Duration = Duration::from_secs(60);
+/// A SYN that nobody accepts or refuses is forgotten after this long. Linux gives up a connection after 127 s (six
+/// repetitions).
+const PENDING_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// A SYN that waits for the caller's word.
 #[derive(Clone, Debug)]
@@ -48,6 +49,9 @@ pub(super) struct Complete {
 #[derive(Debug)]
 pub(super) struct Listener {
     local: SocketAddr,
+    /// The paths it is for; empty: any.
+    paths: Vec<PathId>,
+    every_port: bool,
     backlog: usize,
     /// SYNs that wait for the caller's word.
     pending: usize,
@@ -60,8 +64,17 @@ pub(super) struct Listener {
 
 impl Listener {
     fn is_for(&self, local: SocketAddr) -> bool {
-        self.local.port() == local.port()
+        (self.every_port || self.local.port() == local.port())
             && (self.local.ip() == local.ip() || self.local.ip().is_unspecified())
+    }
+
+    fn is_for_path(&self, path: PathId) -> bool {
+        self.paths.is_empty() || self.paths.contains(&path)
+    }
+
+    /// Some path is both this one's and one of `paths`.
+    fn meets(&self, paths: &[PathId]) -> bool {
+        self.paths.is_empty() || paths.is_empty() || paths.iter().any(|p| self.paths.contains(p))
     }
 
     /// The backlog is full of handshakes that do not complete; `accepted`: of connections that were accepted.
@@ -113,17 +126,20 @@ impl Listeners {
         }
     }
 
-    /// Another listener; an error if one has that port, and that address or every one.
+    /// Another listener; an error if one has that port on one of its paths, and that address or every one.
     pub(super) fn add(&mut self, options: ListenOptions) -> Result<ListenerId, ListenError> {
-        let ListenOptions { local, backlog, syn_cookies, config, fast_open: _ } = options;
-        if self.of_port(local.port()).any(|(_, l)| l.is_for(local) || local.ip().is_unspecified()) {
+        let ListenOptions { local, backlog, syn_cookies, config, fast_open: _, paths, every_port } = options;
+        let same = |l: &Listener| l.meets(&paths) && (l.is_for(local) || local.ip().is_unspecified());
+        if self.of_port(local.port()).any(|(_, l)| same(l)) {
             return Err(ListenError::InUse(local));
         }
         let id = ListenerId(self.next_listener);
         self.next_listener += 1;
         let (backlog, config) = (backlog.max(1), Box::new(config));
         self.by_port.entry(local.port()).or_default().push(id);
-        self.listeners.insert(id, Listener { local, backlog, pending: 0, complete: 0, syn_cookies, config });
+        let listener =
+            Listener { local, paths, every_port, backlog, pending: 0, complete: 0, syn_cookies, config };
+        self.listeners.insert(id, listener);
         Ok(id)
     }
 
@@ -143,11 +159,13 @@ impl Listeners {
         self.listeners.get(&listener)
     }
 
-    /// The listener for a local address: the exact one before one for every address.
-    pub(super) fn find(&self, local: SocketAddr) -> Option<ListenerId> {
-        self.of_port(local.port())
-            .filter(|(_, l)| l.is_for(local))
-            .min_by_key(|(_, l)| l.local.ip().is_unspecified())
+    /// The listener for what comes to a local address by a path: the exact one before one for every address, and
+    /// either before one for every port.
+    pub(super) fn find(&self, path: PathId, local: SocketAddr) -> Option<ListenerId> {
+        let own = self.of_port(local.port()).filter(|(_, l)| !l.every_port);
+        own.chain(self.of_port(0))
+            .filter(|(_, l)| l.is_for(local) && l.is_for_path(path))
+            .min_by_key(|(_, l)| (l.every_port, l.local.ip().is_unspecified(), l.paths.is_empty()))
             .map(|(id, _)| id)
     }
 
@@ -195,16 +213,26 @@ impl Listeners {
 
     /// A RST for a SYN that waits for the caller's word: the peer has given up (RFC 9293 §3.10.7.4,
     /// SYN-RECEIVED). Only the exact sequence number counts (RFC 5961 §3.2).
-    pub(super) fn take_reset(&mut self, tuple: &FourTuple, rst: &TcpRepr) -> Option<(ListenerId, Pending)> {
+    pub(super) fn reset_by(&self, tuple: &FourTuple, rst: &TcpRepr) -> Option<IncomingId> {
         let &incoming = self.tuples.get(tuple)?;
         let (_, pending) = self.incoming.get(&incoming)?;
-        if pending.syn.seq.wrapping_add(1) == rst.seq { self.take(incoming) } else { None }
+        (pending.syn.seq.wrapping_add(1) == rst.seq).then_some(incoming)
     }
 
-    /// One that has waited too long. Call until `None`.
-    pub(super) fn take_expired(&mut self, now: Instant) -> Option<(ListenerId, Pending)> {
+    /// One that has waited too long.
+    pub(super) fn expired(&self, now: Instant) -> Option<IncomingId> {
         let (&id, (_, oldest)) = self.incoming.first_key_value()?;
-        if now - oldest.since < PENDING_TIMEOUT { None } else { self.take(id) }
+        (now - oldest.since >= PENDING_TIMEOUT).then_some(id)
+    }
+
+    /// When the next has waited too long.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.incoming.first_key_value().map(|(_, (_, oldest))| oldest.since + PENDING_TIMEOUT)
+    }
+
+    /// One that came in by `path`.
+    pub(super) fn by_path(&self, path: PathId) -> Option<IncomingId> {
+        self.incoming.iter().find(|(_, (_, p))| p.path == path).map(|(id, _)| *id)
     }
 }
 

@@ -66,6 +66,7 @@ impl Stack {
             return;
         }
         self.ready.release(path);
+        self.forget_incoming_by(now, path);
         for c in self.sorted_connections() {
             if let Some(connection) = self.connections.get_mut(&c) {
                 connection.on_path_removed(&mut self.ctx, now, path);

@@ -10,6 +10,7 @@ impl Stack {
     /// Fires every timer that is due.
     pub fn handle_timeout(&mut self, now: Instant) {
         self.ctx.expire_time_wait(now);
+        self.expire_pending(now);
         self.look_at_paths(now);
         // Bounded: a connection that asks for the present again is served next time.
         let mut due = Vec::new();
@@ -76,9 +77,8 @@ impl Stack {
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called; may be earlier than needed, never later.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.timers.next(), self.ctx.time_wait_deadline(), self.looks.next_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let [timers, looks] = [self.timers.next(), self.looks.next_deadline()];
+        let deadlines = [timers, self.ctx.time_wait_deadline(), looks, self.listeners.next_deadline()];
+        deadlines.into_iter().flatten().min()
     }
 }

@@ -3,6 +3,7 @@
 use super::cursor::Reader;
 use super::ip::{self, IpHeader, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP};
 use super::{WireError, checksum};
+use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use umptcp_types::SeqNumber;
 
@@ -52,6 +53,60 @@ pub struct IcmpError {
     pub seq: SeqNumber,
     /// Length of the quoted packet as its IP header gives it, in bytes.
     pub quoted_len: usize,
+}
+
+/// Why a segment of somebody's could not be delivered: ICMP "destination unreachable" (RFC 792, RFC 1812
+/// §5.2.7.1, RFC 4443 §3.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unreachable {
+    /// No route to the destination's network.
+    Network,
+    /// The destination does not answer on its link.
+    Host,
+    /// Nobody listens on the destination port.
+    Port,
+    /// A filter forbids it.
+    Prohibited,
+}
+
+impl Unreachable {
+    /// Type and code of the message.
+    fn numbers(self, v4: bool) -> [u8; 2] {
+        match (self, v4) {
+            (Unreachable::Network, true) => [3, 0],
+            (Unreachable::Host, true) => [3, 1],
+            (Unreachable::Port, true) => [3, 3],
+            (Unreachable::Prohibited, true) => [3, 13],
+            (Unreachable::Network, false) => [1, 0],
+            (Unreachable::Host, false) => [1, 3],
+            (Unreachable::Port, false) => [1, 4],
+            (Unreachable::Prohibited, false) => [1, 1],
+        }
+    }
+
+    /// The ICMP or ICMPv6 message from `dst` about a SYN from `src` with this sequence number. It quotes the IP
+    /// header, and a TCP header as far as the sender needs it to find its connection. `None`: the addresses are of
+    /// two families.
+    pub fn message(self, src: SocketAddr, dst: SocketAddr, seq: SeqNumber) -> Option<Vec<u8>> {
+        const TCP: usize = 20;
+        let mut message = self.numbers(src.is_ipv4()).to_vec();
+        // The checksum, and what is not used.
+        message.resize(8 + ip::ip_header_len(&src.ip()), 0);
+        ip::emit_ip_header_for(&mut message[8..], (src.ip(), dst.ip()), PROTOCOL_TCP, TCP, 0, 0)?;
+        message.extend(src.port().to_be_bytes());
+        message.extend(dst.port().to_be_bytes());
+        message.extend(seq.0.to_be_bytes());
+        message.extend([0, 0, 0, 0, 0x50, 0x02, 0, 0, 0, 0, 0, 0]);
+        let initial = match src {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(_) => {
+                checksum::pseudo_header(dst.ip(), src.ip(), PROTOCOL_ICMPV6, message.len() as u32)
+            }
+        };
+        let sum = !checksum::fold(checksum::sum(&message, initial));
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        Some(message)
+    }
 }
 
 impl IcmpError {

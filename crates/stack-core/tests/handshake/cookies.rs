@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use umptcp_stack_core::config::{ConnectionConfig, ListenOptions, SynCookiePolicy};
 use umptcp_stack_core::error::FallbackReason;
-use umptcp_stack_core::event::Event;
+use umptcp_stack_core::event::{Event, RefuseWith};
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::Duration;
 use umptcp_stack_core::wire::mptcp::{CapableFlags, MpCapable, MpJoin, MptcpOption, VERSION};
@@ -226,7 +226,7 @@ fn a_complete_handshake_waits_for_the_callers_word() {
     // Refused: RST.
     let (mut end, keys) = half(&mut lab, peer(1, 4001));
     end.send(&mut lab, ACK, &[capable_ack(keys)], &[]);
-    lab.stack.refuse(lab.now, lab.incoming[1]);
+    lab.stack.refuse(lab.now, lab.incoming[1], RefuseWith::Reset);
     let rst = only(lab.poll());
     assert!(rst.seg.flags.rst && rst.seg.seq == end.ack);
     // No more of them wait than the backlog has room for.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions};
 use umptcp_stack_core::error::FallbackReason;
-use umptcp_stack_core::event::Event;
+use umptcp_stack_core::event::{Event, RefuseWith};
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::{ConnectionId, Duration};
 use umptcp_stack_core::wire::mptcp::{DataAck, Dss, MpCapable, MptcpOption, VERSION};
@@ -471,7 +471,7 @@ fn requests_nobody_accepted_are_limited() {
     let first = syn(&mut lab, 4001);
     let second = syn(&mut lab, 4002);
     assert_eq!(lab.counter(Counter::TcpFastOpenListenOverflow), 1);
-    lab.stack.refuse(lab.now, first);
+    lab.stack.refuse(lab.now, first, RefuseWith::Reset);
     assert!(only(lab.poll()).seg.flags.rst);
     let third = syn(&mut lab, 4003);
     assert_eq!(lab.counter(Counter::TcpFastOpenListenOverflow), 2);

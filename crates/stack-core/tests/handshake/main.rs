@@ -3,5 +3,6 @@
 mod capable;
 mod cookies;
 mod fast_open;
+mod incoming;
 mod join;
 mod security;

@@ -88,6 +88,10 @@ impl Encoder {
                 self.flag(*mptcp);
                 self.flag(*complete);
             }
+            Event::IncomingGone { incoming } => {
+                self.u8(10);
+                self.u64(incoming.0);
+            }
             Event::Connected { connection } => {
                 self.u8(2);
                 self.u64(connection.0);

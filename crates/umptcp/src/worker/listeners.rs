@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
 use umptcp_stack_core::config::{ConnectionConfig, ListenOptions, StackConfig};
 use umptcp_stack_core::error::ConnectError;
-use umptcp_stack_core::event::IncomingId;
+use umptcp_stack_core::event::{IncomingId, RefuseWith};
 use umptcp_types::{ConnectionId, ListenerId};
 
 #[derive(Default)]
@@ -166,11 +166,19 @@ impl Listeners {
         complete: bool,
     ) {
         let Some(entry) = self.entries.get_mut(&listener) else {
-            return cx.stack.refuse(cx.now, incoming);
+            return cx.stack.refuse(cx.now, incoming, RefuseWith::Reset);
         };
         let queue = if complete { &mut entry.complete } else { &mut entry.waiting };
         queue.push_back(incoming);
         self.refill(cx, connections, listener);
+    }
+
+    /// A connection that was offered is not any more.
+    pub(super) fn incoming_gone(&mut self, incoming: IncomingId) {
+        for l in self.entries.values_mut() {
+            l.waiting.retain(|id| *id != incoming);
+            l.complete.retain(|id| *id != incoming);
+        }
     }
 
     /// Answers SYNs while there is room.
@@ -202,7 +210,7 @@ impl Listeners {
                 }
                 Err(error) => {
                     tracing::debug!(%error, "incoming connection not accepted");
-                    cx.stack.refuse(cx.now, incoming);
+                    cx.stack.refuse(cx.now, incoming, RefuseWith::Reset);
                 }
             }
         }
@@ -249,7 +257,7 @@ impl Listeners {
     ) {
         let Some(l) = self.entries.remove(&listener) else { return };
         for incoming in l.waiting.into_iter().chain(l.complete) {
-            cx.stack.refuse(cx.now, incoming);
+            cx.stack.refuse(cx.now, incoming, RefuseWith::Reset);
         }
         cx.stack.unlisten(cx.now, listener);
         let unaccepted = l.shared.close().into_iter().map(|accepted| accepted.id);

@@ -21,7 +21,7 @@ use std::time::Duration;
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ListenOptions, StackConfig};
 use umptcp_stack_core::error::ConnectionError;
-use umptcp_stack_core::event::Event;
+use umptcp_stack_core::event::{Event, RefuseWith};
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
 use umptcp_tun_driver::event_loop::{AttachedPath, Guard, Handler, Waker};
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
@@ -271,10 +271,13 @@ impl Handler<Stack> for Worker {
 
     fn on_event(&mut self, cx: &mut Context<'_>, event: Event) {
         match event {
-            Event::Incoming { incoming, .. } if self.stopping.is_some() => cx.stack.refuse(cx.now, incoming),
+            Event::Incoming { incoming, .. } if self.stopping.is_some() => {
+                cx.stack.refuse(cx.now, incoming, RefuseWith::Reset)
+            }
             Event::Incoming { listener, incoming, complete, .. } => {
                 self.listeners.incoming(cx, &mut self.connections, listener, incoming, complete);
             }
+            Event::IncomingGone { incoming } => self.listeners.incoming_gone(incoming),
             Event::Connected { connection } => self.connected(cx, connection),
             Event::Readable { connection } => self.ready(cx, connection, true),
             Event::Writable { connection } => self.ready(cx, connection, false),
