@@ -30,6 +30,14 @@ pub(crate) const BENCH: &[Tool] = &[
     Tool { program: "nft", package: "nftables" },
 ];
 
+/// What `cargo xtask soak --real` calls.
+pub(crate) const SOAK: &[Tool] = &[
+    Tool { program: "ip", package: "iproute2" },
+    Tool { program: "ss", package: "iproute2" },
+    Tool { program: "nft", package: "nftables" },
+    Tool { program: "conntrack", package: "conntrack" },
+];
+
 /// What `cargo xtask instructions` calls.
 pub(crate) const INSTRUCTIONS: &[Tool] = &[Tool { program: "valgrind", package: "valgrind" }];
 

@@ -109,6 +109,11 @@ impl KernelListener {
     pub fn accept(&self) -> io::Result<KernelStream> {
         self.0.accept().map(|(socket, _)| KernelStream(socket))
     }
+
+    /// The socket, to set options.
+    pub fn socket(&self) -> &Socket {
+        &self.0
+    }
 }
 
 /// Allows connections of the namespace `subflows` additional subflows, and joins to as many advertised

@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: hours in the life of connections, in virtual time.
+//! Hours in the life of connections, in virtual time.
 
 use crate::tools;
 use anyhow::{Result, bail};
@@ -9,23 +9,8 @@ use umptcp_testkit::simulation::soak::{self, Report};
 /// Virtual hours of one run.
 const RUN: f64 = 2.0;
 
-/// Options of `cargo xtask soak`.
-#[derive(clap::Args)]
-pub(crate) struct Options {
-    /// Virtual hours in all, in runs of two hours with a seed each.
-    #[arg(long, default_value_t = 24.0)]
-    hours: f64,
-    /// The first seed.
-    #[arg(long, default_value_t = 1)]
-    seed: u64,
-}
-
 /// Runs them, as many at a time as there are processors.
-pub(crate) fn run(options: &Options) -> Result<()> {
-    let Options { hours, seed } = *options;
-    if !(hours > 0.0 && hours <= 100_000.0) {
-        bail!("--hours is the length in virtual hours, more than 0");
-    }
+pub(super) fn run(hours: f64, seed: u64) -> Result<()> {
     if cfg!(debug_assertions) {
         let mut again = tools::optimised("soak");
         again.args(["--hours", &hours.to_string(), "--seed", &seed.to_string()]);
