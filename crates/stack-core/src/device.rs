@@ -118,6 +118,22 @@ impl Transmit {
     }
 }
 
+/// Families of addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Families {
+    /// IPv4.
+    pub ipv4: bool,
+    /// IPv6.
+    pub ipv6: bool,
+}
+
+impl Families {
+    /// Whether this family is one of them.
+    pub fn has(self, v6: bool) -> bool {
+        if v6 { self.ipv6 } else { self.ipv4 }
+    }
+}
+
 /// What kind of path it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PathKind {

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
+use umptcp_stack_core::device::Families;
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_tun_driver::device::DeviceError;
 use umptcp_tun_driver::error::DriverError;
@@ -56,6 +57,8 @@ impl Wanted {
 struct NicPath {
     guard: Arc<PathGuard>,
     config: PathConfig,
+    /// The stack's addresses on it, also those that nothing of the NIC's stands for at the moment.
+    addresses: Vec<IpAddr>,
     place: Place,
     /// Whether its NIC is up and has carrier.
     up: bool,
@@ -208,15 +211,27 @@ impl Nics {
                 paths[at].up = true;
                 paths[at].settle(commands)
             }
-            PathChange::Addresses { tun, advertise, bare } => {
+            PathChange::Addresses { tun, before, nic, advertise } => {
                 let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
                 let path = &mut paths[at];
-                // Connections translated to the old address are lost in any case.
-                tracing::info!(path = path.config.name, ?advertise, "the NIC's addresses have changed");
-                path.detach(commands)?;
-                path.bare = bare;
+                // Connections translated to the old address are lost in any case. Those of the other family are
+                // not: with a link that comes up, IPv6's address follows IPv4's by a moment.
+                tracing::info!(path = path.config.name, ?nic, "the NIC's addresses have changed");
+                path.bare = nic.is_empty();
+                path.config.addresses = path.translated(&nic);
                 path.config.advertise = advertise;
-                path.settle(commands)
+                path.settle(commands)?;
+                match path.place {
+                    Place::Attached(id) => {
+                        let differ = |v6| {
+                            let of = |a: &[IpAddr]| a.iter().copied().find(|a| a.is_ipv6() == v6);
+                            of(&before) != of(&nic)
+                        };
+                        let moved = Families { ipv4: differ(false), ipv6: differ(true) };
+                        commands.readdress_path(id, &path.config, moved)
+                    }
+                    Place::Aside(_) => Ok(()),
+                }
             }
             PathChange::Mtu { tun, mtu } => {
                 // Established subflows learn by ICMP from the kernel that their packets no longer fit.
@@ -269,7 +284,15 @@ impl NicPath {
             // The set-up is undone when the last of the two is dropped.
             guard: Box::new(Arc::clone(&guard)),
         };
-        NicPath { guard, config, place: Place::Aside(Some(attached)), up: true, bare: false }
+        let addresses = config.addresses.clone();
+        NicPath { guard, config, addresses, place: Place::Aside(Some(attached)), up: true, bare: false }
+    }
+
+    /// The stack's addresses of those families of which its NIC has one: the others would be neither translated
+    /// nor known to anybody.
+    fn translated(&self, nic: &[IpAddr]) -> Vec<IpAddr> {
+        let fits = |own: &&IpAddr| nic.iter().any(|a| a.is_ipv6() == own.is_ipv6());
+        self.addresses.iter().filter(fits).copied().collect()
     }
 
     /// Gives the path to the stack or takes it back, as its NIC is usable or not. The link and the addresses

@@ -184,6 +184,39 @@ fn a_nic_that_loses_its_only_address_for_a_while_is_used_again_by_a_client() {
     two_hosts(client, move || echo_until(&done, &ready_tx));
 }
 
+/// As when a router's advertisement comes after the lease, or an IPv6 address expires.
+#[test]
+fn a_nic_whose_ipv6_address_comes_and_goes_keeps_its_subflows_of_ipv4() {
+    let (ready_tx, ready) = mpsc::channel();
+    let (done_tx, done) = mpsc::channel();
+    let client = move || {
+        ready.recv().unwrap();
+        ip("addr add fd00:140::232/64 dev c1 nodad");
+        let stack = Stack::builder().nics(["c0", "c1"]).start().unwrap();
+        let seen = |v6: bool| {
+            let paths = stack.paths().unwrap();
+            let c1 = paths.iter().find(|p| p.name == "c1");
+            c1.is_some_and(|p| p.public_addresses.iter().any(|a| a.is_ipv6()) == v6)
+        };
+        let stream = stack.connect("192.168.140.110:7").unwrap();
+        wait_for("two subflows", || established(&stream) == 2);
+        let ids = || stream.subflows().unwrap().iter().map(|s| s.id).collect::<Vec<_>>();
+        let before = ids();
+        ip("addr del fd00:140::232/64 dev c1");
+        wait_for("the address leaves", || seen(false));
+        ip("addr add fd00:140::233/64 dev c1 nodad");
+        wait_for("the address returns", || seen(true));
+        (&stream).write_all(b"ping").unwrap();
+        (&stream).read_exact(&mut [0; 4]).unwrap();
+        assert_eq!(ids(), before);
+        drop(stream);
+        drop(stack);
+        nothing_left();
+        done_tx.send(()).unwrap();
+    };
+    two_hosts(client, move || echo_until(&done, &ready_tx));
+}
+
 #[test]
 fn a_nic_that_loses_its_only_address_for_a_while_is_used_again_by_a_server() {
     let (ready_tx, ready) = mpsc::channel();

@@ -1,6 +1,6 @@
 //! The paths of a stack: which there are, in which order, and which take no packets for now.
 
-use crate::device::PathConfig;
+use crate::device::{Families, PathConfig};
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use umptcp_types::PathId;
@@ -41,6 +41,27 @@ impl Paths {
         let gone = self.paths.remove(at);
         self.blocked -= usize::from(gone.blocked);
         true
+    }
+
+    /// Gives a path other addresses, and others to tell the peer. Of which families something has changed; none
+    /// without such a path.
+    pub(super) fn readdress(
+        &mut self,
+        path: PathId,
+        addresses: Vec<IpAddr>,
+        advertise: Vec<IpAddr>,
+    ) -> Families {
+        let Some(p) = self.paths.iter_mut().find(|p| p.id == path) else { return Families::default() };
+        let changed = |v6: bool| {
+            let differ = |a: &[IpAddr], b: &[IpAddr]| {
+                !a.iter().filter(|x| x.is_ipv6() == v6).eq(b.iter().filter(|x| x.is_ipv6() == v6))
+            };
+            differ(&p.config.addresses, &addresses) || differ(&p.config.advertise, &advertise)
+        };
+        let changed = Families { ipv4: changed(false), ipv6: changed(true) };
+        p.config.addresses = addresses;
+        p.config.advertise = advertise;
+        changed
     }
 
     /// True: it was blocked and is not any more.

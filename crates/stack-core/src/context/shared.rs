@@ -15,13 +15,14 @@ use super::time_wait::{TimeWait, Verdict};
 use super::tokens::Tokens;
 use super::tuples::Tuples;
 use crate::config::StackConfig;
-use crate::device::{PathConfig, Transmit};
+use crate::device::{Families, PathConfig, Transmit};
 use crate::event::Event;
 use crate::observe::{Counter, Counters, Observer};
 use crate::tcp::FourTuple;
 use crate::wire::tcp::TcpRepr;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId, SeqNumber, SubflowId};
 
@@ -158,6 +159,16 @@ impl Context {
     /// False: there is no such path.
     pub(crate) fn remove_path(&mut self, path: PathId) -> bool {
         self.paths.remove(path)
+    }
+
+    /// The path has other addresses, or the peer is to be told others. Families of which something has changed.
+    pub(crate) fn readdress_path(
+        &mut self,
+        path: PathId,
+        addresses: Vec<IpAddr>,
+        advertise: Vec<IpAddr>,
+    ) -> Families {
+        self.paths.readdress(path, addresses, advertise)
     }
 
     /// The path's device takes nothing (`blocked`), or takes packets again. True: it was blocked and is not

@@ -489,9 +489,29 @@ impl Connection {
     /// A path has gone: its subflows end, and its addresses are removed at the peer, also those that were
     /// only advertised (RFC 8684 §3.4.2).
     pub(crate) fn on_path_removed(&mut self, ctx: &mut Context, now: Instant, path: PathId) {
-        let mut ids = self.addresses.adverts.ids_of(|local| ctx.path_of(local).is_none());
+        let ids = self.addresses.adverts.ids_of(|local| ctx.path_of(local).is_none());
+        self.end_subflows(ctx, now, ids, |m| m.tcp.path() == path);
+    }
+
+    /// The addresses of a family on a path have changed, or how the peer knows them.
+    pub(crate) fn on_path_readdressed(&mut self, ctx: &mut Context, now: Instant, path: PathId, v6: bool) {
+        let ids = self
+            .addresses
+            .adverts
+            .ids_of(|local| local.is_ipv6() == v6 && ctx.path_of(local).is_none_or(|owner| owner == path));
+        self.end_subflows(ctx, now, ids, |m| m.tcp.path() == path && m.tcp.tuple().local.is_ipv6() == v6);
+    }
+
+    /// Ends subflows of which `which` holds, and removes their addresses and those of `ids` at the peer.
+    fn end_subflows(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        mut ids: SmallVec<[AddressId; 8]>,
+        which: impl Fn(&Subflow) -> bool,
+    ) {
         for i in self.subflows.indices().rev() {
-            if self.subflows.get(i).is_some_and(|m| m.tcp.path() == path) {
+            if self.subflows.get(i).is_some_and(&which) {
                 let id = self.subflows[i].local_id();
                 if !ids.contains(&id) {
                     ids.push(id);

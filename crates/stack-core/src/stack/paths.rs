@@ -1,7 +1,9 @@
 //! Local devices that come, go, and take nothing for a while.
 
 use super::state::Stack;
-use crate::device::PathConfig;
+use crate::device::{Families, PathConfig};
+use alloc::vec::Vec;
+use core::net::IpAddr;
 use umptcp_types::{Instant, PathId};
 
 impl Stack {
@@ -58,6 +60,33 @@ impl Stack {
     /// How many subflows of a path are being closed.
     pub fn subflows_closing(&self, path: PathId) -> usize {
         self.connections.values().map(|c| c.closing_on(path)).sum()
+    }
+
+    /// A local device has other addresses, or the peer is to be told others (`PathConfig::addresses`,
+    /// `PathConfig::advertise`). Subflows of a family of which something has changed end, and new ones are opened;
+    /// the others go on. `moved`: families of which something has changed that the stack does not see, such as the
+    /// address that its own is translated to.
+    pub fn path_readdressed(
+        &mut self,
+        now: Instant,
+        path: PathId,
+        addresses: Vec<IpAddr>,
+        advertise: Vec<IpAddr>,
+        moved: Families,
+    ) {
+        let changed = self.ctx.readdress_path(path, addresses.clone(), advertise);
+        for v6 in [false, true].into_iter().filter(|v6| changed.has(*v6) || moved.has(*v6)) {
+            let there: Vec<IpAddr> = addresses.iter().copied().filter(|a| a.is_ipv6() == v6).collect();
+            for c in self.sorted_connections() {
+                if let Some(connection) = self.connections.get_mut(&c) {
+                    connection.on_path_readdressed(&mut self.ctx, now, path, v6);
+                    connection.on_path_added(&there);
+                    self.looks.push(c, connection.is_cut_off());
+                    self.touched(c);
+                }
+            }
+        }
+        self.look_at_paths(now);
     }
 
     /// A local device has gone: its subflows end, connections go on over others.

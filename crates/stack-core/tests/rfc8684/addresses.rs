@@ -3,6 +3,7 @@
 use crate::peer::{KEY, Lab, Out, Seen, bytes, peer_address, stack_address};
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::config::ConnectionConfig;
+use umptcp_stack_core::device::Families;
 use umptcp_stack_core::error::SignalError;
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::interface::PathConfig;
@@ -552,6 +553,37 @@ fn a_path_that_goes_takes_its_addresses_with_it() {
     l.stack.path_removed(l.now, PathId(2));
     let told = l.advance_until(Duration::from_secs(1), |s| !removed(s).is_empty());
     assert_eq!(told.map(|s| removed(&s)), Some(vec![idle.0]));
+}
+
+/// A NIC's IPv6 address follows that of IPv4 by a moment when its link comes up.
+#[test]
+fn a_path_whose_addresses_change_keeps_the_subflows_of_the_other_family() {
+    let mut l = client(2);
+    l.accept_join(0);
+    l.take_all();
+    let v6: IpAddr = [0x2001, 0xdb8, 0, 0, 0, 0, 0, 7_u16].into();
+    let both = || vec![stack_address(1), v6];
+    l.stack.path_readdressed(l.now, PathId(1), both(), vec![v6], Families::default());
+    l.advance(Duration::from_secs(1));
+    let said = l.take_all();
+    assert!(!said.iter().any(|s| s.seg.flags.syn || s.seg.flags.rst || !removed(s).is_empty()), "{said:?}");
+    assert_eq!(l.subflows().len(), 2);
+    // Its translator has another address: what it has forgotten is opened anew.
+    l.stack.path_readdressed(l.now, PathId(1), both(), vec![peer_address(9), v6], Families::default());
+    l.poll();
+    let said = l.take_all();
+    assert!(said.iter().any(|s| removed(s) == [1]), "{said:?}");
+    assert!(said.iter().any(|s| s.seg.flags.syn && s.from.ip() == stack_address(1)), "{said:?}");
+    // Nothing has changed.
+    l.stack.path_readdressed(l.now, PathId(1), both(), vec![peer_address(9), v6], Families::default());
+    l.poll();
+    assert!(l.take_all().is_empty());
+    // Something that the stack does not see: what it tells the peer is fixed.
+    let moved = Families { ipv4: true, ipv6: false };
+    l.stack.path_readdressed(l.now, PathId(1), both(), vec![peer_address(9), v6], moved);
+    l.poll();
+    let said = l.take_all();
+    assert!(said.iter().any(|s| s.seg.flags.syn && s.from.ip() == stack_address(1)), "{said:?}");
 }
 
 #[test]

@@ -22,10 +22,12 @@ pub enum PathChange {
     Addresses {
         /// The path.
         tun: String,
+        /// The NIC's first address of each family that it had before.
+        before: Vec<IpAddr>,
+        /// The same now.
+        nic: Vec<IpAddr>,
         /// The addresses to advertise now.
         advertise: Vec<IpAddr>,
-        /// The NIC has no address left.
-        bare: bool,
     },
     /// The NIC's routes changed: destinations may have become reachable or unreachable.
     Routes {

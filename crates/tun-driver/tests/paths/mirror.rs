@@ -146,7 +146,8 @@ fn follows_a_nic_that_goes_down_and_comes_back() {
     await_change(PathChange::Up { tun: tun.clone() });
     network.client.address("eth0", "10.0.0.77/24");
     network.server.address("eth0", "10.0.0.1/24");
-    await_change(PathChange::Addresses { tun, advertise: vec![ip("10.0.0.77")], bare: false });
+    let advertise = vec![ip("10.0.0.77")];
+    await_change(PathChange::Addresses { tun, before: vec![], nic: advertise.clone(), advertise });
     wait_until("a route", || path.has_route(ip("10.0.0.1")).unwrap());
     wait_until("forwarding", || {
         let local = SocketAddr::new(own, 41002);
@@ -178,11 +179,12 @@ fn what_is_advertised_by_choice_stays_when_addresses_change() {
     network.client.ip(&format!("address del {address} dev eth0"));
     // The second address of the subnet has gone with the first, unless the host promotes it.
     let gone = next();
-    let PathChange::Addresses { advertise, bare, .. } = &gone else { unreachable!() };
+    let PathChange::Addresses { advertise, nic, .. } = &gone else { unreachable!() };
     assert_eq!(advertise, &[ip("203.0.113.5")]);
-    if *bare {
+    if nic.is_empty() {
         network.client.ip("address add 10.0.0.79/24 dev eth0");
-        assert_eq!(next(), PathChange::Addresses { tun, advertise: vec![ip("203.0.113.5")], bare: false });
+        let (nic, advertise) = (vec![ip("10.0.0.79")], vec![ip("203.0.113.5")]);
+        assert_eq!(next(), PathChange::Addresses { tun, before: vec![], nic, advertise });
     }
 }
 

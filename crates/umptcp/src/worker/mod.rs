@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ListenOptions, StackConfig};
+use umptcp_stack_core::device::{Families, PathConfig};
 use umptcp_stack_core::error::ConnectionError;
 use umptcp_stack_core::event::{Event, RefuseWith};
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
@@ -374,6 +375,21 @@ impl Commands {
     /// Whether a connection needs what is sent to the port. No, when the worker has ended.
     pub(crate) fn uses_port(&self, port: u16) -> bool {
         self.call(move |_, cx| cx.stack.uses_port(port)).unwrap_or(false)
+    }
+
+    /// Gives a path other addresses, and others to tell the peer. What goes by an address of the `moved` families is
+    /// translated otherwise now.
+    pub(crate) fn readdress_path(
+        &self,
+        path: PathId,
+        config: &PathConfig,
+        moved: Families,
+    ) -> io::Result<()> {
+        let (addresses, advertise) = (config.addresses.clone(), config.advertise.clone());
+        let job = move |_: &mut Worker, cx: &mut Context<'_>| {
+            cx.stack.path_readdressed(cx.now, path, addresses, advertise, moved);
+        };
+        Ok(self.call(job)?)
     }
 
     /// Sends a command. One sent after the worker has ended can be ignored: the worker has failed everything

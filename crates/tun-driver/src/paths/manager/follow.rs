@@ -168,11 +168,13 @@ impl Manager {
             return Ok(());
         }
         // Connections keep the address that theirs is translated to, the first of each family.
-        let kept = first_of_each(&path.nic_addresses) == first_of_each(&before.0);
-        let (tun, bare) = (path.tun.clone(), path.nic_addresses.is_empty());
-        let change = PathChange::Addresses { tun, advertise: advertised(path), bare };
+        let (before, nic) = (first_of_each(&before.0), first_of_each(&path.nic_addresses));
+        let change = (before != nic).then(|| {
+            let (tun, advertise) = (path.tun.clone(), advertised(path));
+            PathChange::Addresses { tun, before, nic, advertise }
+        });
         self.release_ports();
-        if !kept {
+        if let Some(change) = change {
             self.tell(change);
         }
         Ok(())
