@@ -195,10 +195,12 @@ impl<'a> Episode<'a> {
             self.look(&flow);
             self.look_at_survivor();
             if self.context.stop.load(Ordering::SeqCst) {
+                self.tally(|t| t.bytes += flow.received());
                 return false;
             }
             if let Some(trouble) = flow.trouble() {
                 self.end_all();
+                self.tally(|t| t.bytes += flow.received());
                 let known = self.disturbed.and_then(|what| self.world.limit(&what));
                 self.violation("connection", known, &format!("{trouble}{}", flow.said()));
                 // The next one will show more.
