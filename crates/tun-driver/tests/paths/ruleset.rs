@@ -40,6 +40,25 @@ fn a_table_that_a_flush_removed_is_back_within_a_second_and_connections_go_on() 
     assert_unchanged(&network.client, &before);
 }
 
+/// A firewall that dropped everything is reloaded: looking for what it drops has just taken long.
+#[test]
+fn a_table_that_is_removed_after_a_slow_look_at_the_firewall_is_put_back_at_once() {
+    let network = TestNetwork::new();
+    let set = network.client.set_up(&["eth0", "eth1"], &options()).unwrap();
+    let names: Vec<String> = set.paths.iter().map(|p| p.tun.name().to_owned()).collect();
+    network.client.nft("add table inet fw");
+    network.client.nft("add chain inet fw forward { type filter hook forward priority 0; policy drop; }");
+    // For each path, until it is sure that nothing arrives.
+    std::thread::sleep(Duration::from_millis(1500));
+    network.client.nft("flush ruleset");
+    let start = Instant::now();
+    wait_until("the tables are back", || {
+        let tables = network.client.nft("list tables");
+        names.iter().all(|n| tables.contains(n.as_str()))
+    });
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
 /// Without the table's forward chain, a host that forwards would forward anybody's packets.
 #[test]
 fn forwarding_ends_while_a_removed_table_cannot_be_put_back() {

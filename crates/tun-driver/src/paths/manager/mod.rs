@@ -243,7 +243,10 @@ impl Manager {
                     // A flush may be the beginning of other rules.
                     self.tables_lost |= lost || change.foreign;
                     self.firewall_changed |= change.foreign;
-                    if lost || change.foreign {
+                    if lost {
+                        // Whatever came before took: until the table is back, the host resets what arrives.
+                        next_check = Instant::now();
+                    } else if change.foreign {
                         next_check = next_check.min(Instant::now() + settle);
                     }
                 }
