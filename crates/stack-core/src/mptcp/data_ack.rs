@@ -41,7 +41,8 @@ impl Connection {
             return;
         }
         let rto = self.subflows.iter().filter(|m| m.tcp.is_synchronized()).map(|m| m.tcp.rto()).max();
-        self.send.start_timer(now, rto.unwrap_or(Duration::from_secs(1)));
+        let rto = rto.unwrap_or(Duration::from_secs(1));
+        self.send.start_timer(now, rto, self.config.user_timeout);
     }
 
     /// Every subflow but one, for data that was acknowledged by a subflow's peer and not by ours.

@@ -415,13 +415,16 @@ impl SendState {
         self.timer.at = None;
     }
 
-    /// Starts the data-level timer from the longest timeout of the subflows, backed off.
-    pub(crate) fn start_timer(&mut self, now: Instant, rto: Duration) {
+    /// Starts the data-level timer from the longest timeout of the subflows, backed off; not beyond `limit`
+    /// without progress, when the connection is to be given up.
+    pub(crate) fn start_timer(&mut self, now: Instant, rto: Duration, limit: Duration) {
         if self.timer.at.is_none() && self.timer.count == 0 {
             self.timer.progress = now;
         }
         let rto = rto.max(MIN_TIMEOUT);
-        self.timer.at = Some(now + rto.saturating_mul(1 << self.timer.count.min(MAX_DOUBLINGS)));
+        let at = now + rto.saturating_mul(1 << self.timer.count.min(MAX_DOUBLINGS));
+        let end = (self.timer.progress + limit).max(now + MIN_TIMEOUT);
+        self.timer.at = Some(at.min(end));
     }
 
     /// The data-level timer fired.
@@ -506,16 +509,22 @@ mod tests {
     #[test]
     fn the_timer_backs_off_until_there_is_progress() {
         let mut s = written(100);
-        let (rto, at) = (Duration::from_secs(1), Instant::ZERO);
+        let (rto, at, limit) = (Duration::from_secs(1), Instant::ZERO, Duration::from_secs(180));
         for n in 0..9 {
             s.stop_timer();
-            s.start_timer(at, rto);
+            s.start_timer(at, rto, limit);
             assert_eq!(s.timeout(), Some(at + rto.saturating_mul(1 << n.min(6))));
             s.on_timeout();
         }
+        // It does not sleep over the time when the connection is to be given up.
+        let late = at + Duration::from_secs(170);
+        s.start_timer(late, rto, limit);
+        assert_eq!(s.timeout(), Some(at + limit));
+        s.start_timer(at + limit, rto, limit);
+        assert_eq!(s.timeout(), Some(at + limit + MIN_TIMEOUT));
         s.take_next(100);
         s.on_data_ack(at, DataOffset(2), 100);
-        s.start_timer(at, Duration::ZERO);
+        s.start_timer(at, Duration::ZERO, limit);
         assert_eq!(s.timeout(), Some(at + MIN_TIMEOUT));
     }
 
