@@ -319,7 +319,7 @@ impl<'a> Episode<'a> {
     fn look(&mut self, flow: &Flow) {
         let bytes = self.world.link_bytes();
         let now = Instant::now();
-        let mut found = Vec::new();
+        let (disturbed, mut found) = (self.disturbed, Vec::new());
         for (w, bytes) in self.watches.iter_mut().zip(bytes) {
             let carries = w.sample(now, bytes);
             let must = Self::must_carry(&self.current, w.side, w.nic);
@@ -334,7 +334,8 @@ impl<'a> Episode<'a> {
                 (w.due, w.ended) = (w.due.max(now + SOON), None);
             } else if !w.broken && now > w.due && now > w.carried + SOON {
                 w.broken = true;
-                let what = w.ended.map(|(_, what)| what);
+                // It may have carried something before it stopped.
+                let what = w.ended.map(|(_, what)| what).or(disturbed);
                 found.push((w.side, w.nic, what, now.duration_since(w.carried), false));
             }
         }
