@@ -2,9 +2,10 @@
 //! run.
 //!
 //! Every measurement is one `umptcp bench client` in a network namespace against one `umptcp bench server`
-//! with the kernel's MPTCP (or TCP, see [`goodput`]) in another. Runs of the stacks alternate, so that what
-//! else the machine does falls on all of them.
+//! with the kernel's MPTCP (or TCP, see [`goodput`]; or umptcp, see [`connections`]) in another. Runs of the
+//! stacks alternate, so that what else the machine does falls on all of them.
 
+mod connections;
 mod goodput;
 
 use crate::tools;
@@ -244,6 +245,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
             "umptcp_default": measured[2].values,
         }));
     }
+    failed |= !connections::run(options, &program, &mut all)?;
     failed |= !goodput::run(options, &program, &mut all)?;
     ensure!(failed || !all.is_empty(), "no figure has that in its name; there are: {}", names());
     if let Some(path) = &options.json {
@@ -263,7 +265,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn names() -> String {
-    FIGURES.iter().map(|f| f.name).chain(goodput::names()).collect::<Vec<_>>().join(", ")
+    FIGURES
+        .iter()
+        .map(|f| f.name)
+        .chain(connections::names())
+        .chain(goodput::names())
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn print_row(figure: &Figure, contestant: Contestant, value: f64, kernel: f64) {
@@ -400,13 +408,16 @@ mod tests {
             FIGURES
                 .iter()
                 .map(|f| f.name)
+                .chain(connections::names())
                 .chain(goodput::names())
                 .filter(|name| options.wants(name))
                 .collect()
         };
         assert_eq!(chosen(options(None, false)), USUAL);
         assert_eq!(chosen(options(Some("mptcp-loss"), false)), ["mptcp-loss"]);
-        assert_eq!(chosen(options(None, true)).len(), FIGURES.len() + goodput::names().count());
+        assert_eq!(chosen(options(Some("connections"), false)), ["connections-1", "connections-64"]);
+        let further = connections::names().chain(goodput::names()).count();
+        assert_eq!(chosen(options(None, true)).len(), FIGURES.len() + further);
     }
 
     #[test]
