@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use umptcp_netsim::random::{Purpose, Random, derive};
 use umptcp_testbed::topology::Family;
 
+/// Length of an episode.
+pub(super) const LENGTH: Duration = Duration::from_secs(300);
 /// How soon a usable path must carry data again.
 const SOON: Duration = Duration::from_secs(5);
 /// The most that is added for a disturbance that no umptcp could see.
@@ -375,10 +377,10 @@ impl<'a> Episode<'a> {
     fn violation(&mut self, kind: &str, known: Option<&'static str>, what: &str) {
         let now = self.start.elapsed().as_secs_f64();
         let history: Vec<_> = self.history.iter().cloned().collect();
-        let minutes = super::EPISODE.as_secs_f64() / 3600.0;
+        let hours = LENGTH.as_secs_f64() / 3600.0;
         let head = known.map_or_else(|| "VIOLATION".to_owned(), |why| format!("known ({why}):"));
         println!(
-            "{head} seed {} at {now:.1} s ({}): {what}\n  before: {}\n  again: cargo xtask soak --real --hours {minutes:.3} --seed {}",
+            "{head} seed {} at {now:.1} s ({}): {what}\n  before: {}\n  again: cargo xtask soak --real --hours {hours:.3} --seed {}",
             self.seed,
             self.setting,
             history.join("; "),

@@ -18,9 +18,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tally::Tally;
 
-/// Length of an episode.
-const EPISODE: Duration = Duration::from_secs(300);
-
 /// Runs episodes until their times add up, and prints what they have seen.
 pub(super) fn run(options: &Options, hours: f64) -> Result<()> {
     ensure!(
@@ -43,7 +40,7 @@ pub(super) fn run(options: &Options, hours: f64) -> Result<()> {
     let tally = Mutex::new(Tally::default());
     let context =
         episode::Context { program: &program, logs: options.logs.as_deref(), stop: &stop, tally: &tally };
-    let episodes = (hours * 3600.0 / EPISODE.as_secs_f64()).ceil().max(1.0);
+    let episodes = (hours * 3600.0 / episode::LENGTH.as_secs_f64()).ceil().max(1.0);
     let length = Duration::from_secs_f64(hours * 3600.0 / episodes);
     tools::in_parallel(episodes as usize, Some(options.at_once.into()), |index| {
         if !stop.load(Ordering::SeqCst) {
