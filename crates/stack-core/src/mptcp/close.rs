@@ -15,6 +15,12 @@ use umptcp_types::{Duration, Instant};
 /// ended for its subflows (Linux's tcp_fin_timeout).
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a client without subflows goes on asking a host that answers joins with RSTs which no MPTCP stack has
+/// sent: a server's firewall that is loaded anew, or translation that is put back, has its host say so for a moment.
+const HOST_RETURNS: Duration = Duration::from_secs(5);
+/// How often it asks meanwhile.
+const HOST_ASKED: Duration = Duration::from_millis(500);
+
 /// A subflow that has carried so much had worked: what failed before it is forgiven.
 const HEALTHY_BYTES: u64 = 32 * 1024;
 /// So had one that lived for so long.
@@ -123,13 +129,20 @@ impl Connection {
             }
             return;
         }
-        let refused = m.tcp.close_reason() == Some(CloseReason::Refused);
-        if refused && self.subflows.is_empty() && m.join.is_syn_sent() {
+        // Stacks that know MPTCP give a reason (RFC 8684 §3.2, §3.6). Without one it may be the host's word, which
+        // does not know of the connection.
+        let by_stack = matches!(m.reset(), Some(SubflowReset { by_peer: true, reason: Some(_), .. }));
+        let refused = m.tcp.close_reason() == Some(CloseReason::Refused)
+            && self.subflows.is_empty()
+            && m.join.is_syn_sent();
+        if refused && by_stack {
             self.life.on_refused();
         }
         let ours = m.join.is_ours_and_open() && m.tcp.close_reason() != Some(CloseReason::Aborted);
         if ours && refused_for_good {
             self.addresses.failures.on_refused_for_good(pair);
+        } else if ours && refused && !by_stack {
+            self.addresses.failures.ask_again(now, pair, HOST_ASKED);
         } else if ours {
             self.addresses.failures.on_join_failed(now, pair);
         }
@@ -273,7 +286,11 @@ impl Connection {
             let lasting = matches!(error, ConnectionError::Reset | ConnectionError::Broken);
             if lasting && self.subflows.is_empty() {
                 // The paths are there, and every one has been tried.
-                self.end(ctx, now, Some(error));
+                if self.addresses.failures.next_wait_end().is_none() {
+                    self.end(ctx, now, Some(error));
+                } else {
+                    self.life.give_up_at_last(now + HOST_RETURNS);
+                }
                 return;
             }
         }

@@ -119,6 +119,13 @@ impl Failures {
         e.bar = Bar::Wait { until: now + wait, others: now + wait / 2 };
     }
 
+    /// The peer's host refused a join of ours, and no subflow is left: it is asked again after `pause`.
+    pub(crate) fn ask_again(&mut self, now: Instant, pair: Pair, pause: Duration) {
+        let Some(e) = self.entry(pair) else { return };
+        let until = now + pause;
+        e.bar = Bar::Wait { until, others: until };
+    }
+
     /// A subflow that had carried data was lost, or closed by the peer. Another may follow after `pause`, or
     /// later if this goes on; at once when there is no other. `healthy`: it had worked well before.
     pub(crate) fn on_subflow_lost(&mut self, now: Instant, pair: Pair, pause: Duration, healthy: bool) {

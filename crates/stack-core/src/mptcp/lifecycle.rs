@@ -346,6 +346,11 @@ impl Lifecycle {
         self.give_up.get_or_insert(at);
     }
 
+    /// It is given up at `at`, or sooner if that has been settled before.
+    pub(crate) fn give_up_at_last(&mut self, at: Instant) {
+        self.give_up = Some(self.give_up.map_or(at, |settled| settled.min(at)));
+    }
+
     /// It is not given up after all.
     pub(crate) fn go_on(&mut self) {
         self.give_up = None;

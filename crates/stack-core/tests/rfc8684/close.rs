@@ -311,6 +311,54 @@ fn the_client_joins_again_after_a_reset() {
     assert_ne!(l.flows[0].stack, l.flows[second].stack);
 }
 
+/// The RST of a host that does not know of the connection, without a reason: its firewall is being loaded anew, or
+/// its translation is not yet back.
+fn refuse_as_a_host(l: &mut Lab) {
+    let syn = l.take(|s| s.seg.flags.syn).expect("a join");
+    let mut rst = syn.seg.clone();
+    (rst.src_port, rst.dst_port) = (syn.seg.dst_port, syn.seg.src_port);
+    rst.ack = syn.seg.seq.wrapping_add(1);
+    rst.flags = umptcp_stack_core::wire::tcp::TcpFlags { rst: true, ack: true, ..Default::default() };
+    rst.options.mptcp.clear();
+    l.inject(syn.from, syn.to, &rst, &[]);
+}
+
+#[test]
+fn a_host_that_resets_everything_for_a_moment_does_not_end_the_connection() {
+    let mut l = Lab::client(ConnectionConfig::default(), 1);
+    l.take_all();
+    l.send(0, Out { rst: true, ..Out::default() });
+    refuse_as_a_host(&mut l);
+    assert_eq!(closed(&l), None);
+    l.advance(Duration::from_millis(600));
+    let f = l.accept_join(0);
+    l.advance(Duration::from_secs(30));
+    l.ack(f);
+    assert_eq!(closed(&l), None);
+    l.write(100);
+    assert!(l.take_all().iter().any(|s| s.flow == Some(f) && s.payload.len() == 100));
+}
+
+#[test]
+fn a_host_that_goes_on_resetting_has_lost_the_connection() {
+    let mut l = Lab::client(ConnectionConfig::default(), 1);
+    l.take_all();
+    l.send(0, Out { rst: true, ..Out::default() });
+    refuse_as_a_host(&mut l);
+    let mut asked = 0;
+    for _ in 0..49 {
+        assert_eq!(closed(&l), None);
+        l.advance(Duration::from_millis(100));
+        while l.sent.iter().any(|s| s.seg.flags.syn) {
+            refuse_as_a_host(&mut l);
+            asked += 1;
+        }
+    }
+    assert!((8..=10).contains(&asked), "{asked}");
+    l.advance(Duration::from_millis(200));
+    assert_eq!(closed(&l), Some(Some(ConnectionError::Reset)));
+}
+
 #[test]
 fn a_peer_that_refuses_the_join_has_forgotten_the_connection() {
     let mut l = Lab::client(ConnectionConfig::default(), 1);
