@@ -7,6 +7,7 @@
 
 mod connections;
 mod goodput;
+mod reordering;
 
 use crate::tools;
 use anyhow::{Context, Result, bail, ensure};
@@ -247,6 +248,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     }
     failed |= !connections::run(options, &program, &mut all)?;
     failed |= !goodput::run(options, &program, &mut all)?;
+    failed |= !reordering::run(options, &program, &mut all);
     ensure!(failed || !all.is_empty(), "no figure has that in its name; there are: {}", names());
     if let Some(path) = &options.json {
         let report = json!({
@@ -265,13 +267,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 fn names() -> String {
-    FIGURES
-        .iter()
-        .map(|f| f.name)
-        .chain(connections::names())
-        .chain(goodput::names())
-        .collect::<Vec<_>>()
-        .join(", ")
+    let names = FIGURES.iter().map(|f| f.name).chain(connections::names());
+    names.chain(goodput::names()).chain(reordering::names()).collect::<Vec<_>>().join(", ")
 }
 
 fn print_row(figure: &Figure, contestant: Contestant, value: f64, kernel: f64) {
@@ -410,13 +407,14 @@ mod tests {
                 .map(|f| f.name)
                 .chain(connections::names())
                 .chain(goodput::names())
+                .chain(reordering::names())
                 .filter(|name| options.wants(name))
                 .collect()
         };
         assert_eq!(chosen(options(None, false)), USUAL);
         assert_eq!(chosen(options(Some("mptcp-loss"), false)), ["mptcp-loss"]);
         assert_eq!(chosen(options(Some("connections"), false)), ["connections-1", "connections-64"]);
-        let further = connections::names().chain(goodput::names()).count();
+        let further = connections::names().chain(goodput::names()).chain(reordering::names()).count();
         assert_eq!(chosen(options(None, true)).len(), FIGURES.len() + further);
     }
 
