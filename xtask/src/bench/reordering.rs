@@ -85,6 +85,8 @@ const fn scenario(name: &'static str, delay: u64, share: f64, late: u64) -> Scen
 }
 
 const SCENARIOS: &[Scenario] = &[
+    // None: what the others are to be read against.
+    scenario("disorder-none", 20, 0.0, 0),
     scenario("disorder-1-5", 20, 0.01, 5),
     scenario("disorder-10-5", 20, 0.1, 5),
     scenario("disorder-30-5", 20, 0.3, 5),
@@ -95,6 +97,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario("disorder-10-60", 20, 0.1, 60),
     // One packet in ten overtakes all that were sent 20 ms before it.
     scenario("disorder-early", 0, 0.9, 20),
+    scenario("disorder-half", 0, 0.5, 20),
     Scenario { bytes: 10 * BYTES, ..scenario("disorder-10-20-long", 20, 0.1, 20) },
 ];
 
