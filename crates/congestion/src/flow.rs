@@ -68,6 +68,7 @@ pub struct Flow<S> {
 struct Before<S> {
     cwnd: f64,
     ssthresh: f64,
+    hystart: Option<HyStart>,
     state: S,
 }
 
@@ -204,7 +205,12 @@ impl<S: Clone + Default> Flow<S> {
         if self.ssthresh.is_infinite()
             && let (Some(hystart), Some(rtt)) = (&mut self.hystart, ack.rtt)
         {
-            hystart.sample(rtt.as_secs_f64().max(LEAST_RTT));
+            let rtt = rtt.as_secs_f64().max(LEAST_RTT);
+            if ack.disordered {
+                hystart.sample_disordered(rtt);
+            } else {
+                hystart.sample(rtt);
+            }
         }
     }
 
@@ -276,7 +282,12 @@ impl<S: Clone + Default> Flow<S> {
     }
 
     pub(crate) fn remember(&mut self) {
-        self.before = Some(Before { cwnd: self.cwnd, ssthresh: self.ssthresh, state: self.state.clone() });
+        self.before = Some(Before {
+            cwnd: self.cwnd,
+            ssthresh: self.ssthresh,
+            hystart: self.hystart.clone(),
+            state: self.state.clone(),
+        });
     }
 
     pub(crate) fn reduced(&mut self, cwnd: f64, ssthresh: f64) {
@@ -295,6 +306,8 @@ impl<S: Clone + Default> Flow<S> {
         if self.cwnd < before.cwnd {
             self.cwnd = before.cwnd;
             self.ssthresh = before.ssthresh;
+            // The first slow start goes on.
+            self.hystart = before.hystart;
             self.state = before.state;
         }
         true

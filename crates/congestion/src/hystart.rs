@@ -1,5 +1,7 @@
 //! HyStart++ (RFC 9406): leaves the first slow start when the RTT rises, before the queue overflows.
 
+use alloc::vec::Vec;
+
 /// Bounds of the RTT increase that counts, in seconds (RFC 9406 §4.3).
 const MIN_RTT_THRESH: f64 = 0.004;
 const MAX_RTT_THRESH: f64 = 0.016;
@@ -7,6 +9,8 @@ const MAX_RTT_THRESH: f64 = 0.016;
 const MIN_RTT_DIVISOR: f64 = 8.0;
 /// The number of samples a round needs before its minimum is used.
 const N_RTT_SAMPLE: u32 = 8;
+/// The same where packets overtake one another, and how many are kept. Any of fewer may be early by chance.
+const N_DISORDERED: usize = 64;
 /// How much more slowly the window grows in conservative slow start.
 const CSS_GROWTH_DIVISOR: f64 = 4.0;
 /// The number of rounds of conservative slow start before congestion avoidance.
@@ -23,6 +27,8 @@ pub(crate) struct HyStart {
     last_round_min: f64,
     current_round_min: f64,
     samples: u32,
+    /// The first samples of this round that were measured where packets overtake one another.
+    kept: Vec<f64>,
     css: Option<Css>,
 }
 
@@ -35,7 +41,13 @@ struct Css {
 
 impl Default for HyStart {
     fn default() -> Self {
-        HyStart { last_round_min: f64::INFINITY, current_round_min: f64::INFINITY, samples: 0, css: None }
+        HyStart {
+            last_round_min: f64::INFINITY,
+            current_round_min: f64::INFINITY,
+            samples: 0,
+            kept: Vec::new(),
+            css: None,
+        }
     }
 }
 
@@ -44,9 +56,33 @@ impl HyStart {
     pub(crate) fn sample(&mut self, rtt: f64) {
         self.current_round_min = self.current_round_min.min(rtt);
         self.samples = self.samples.saturating_add(1);
-        if self.samples < N_RTT_SAMPLE {
+        if self.samples >= N_RTT_SAMPLE {
+            self.judge();
+        }
+    }
+
+    /// The same where packets overtake one another.
+    ///
+    /// The least of a round is then that of the earliest packet, and the next round's may be longer without any
+    /// queue. What two packets of three take at least is longer only if all take longer, so that stands for
+    /// the round's minimum, once there are enough to tell.
+    pub(crate) fn sample_disordered(&mut self, rtt: f64) {
+        if self.kept.is_empty() {
+            // The round's, or what was measured of it before, would be compared with something else.
+            self.current_round_min = f64::INFINITY;
+        }
+        if self.kept.len() >= N_DISORDERED {
             return;
         }
+        self.kept.push(rtt);
+        if self.kept.len() == N_DISORDERED {
+            self.current_round_min = lower_third(&mut self.kept).unwrap_or(f64::INFINITY);
+            self.judge();
+        }
+    }
+
+    /// The minimum of the round is known.
+    fn judge(&mut self) {
         match self.css {
             None if self.last_round_min.is_finite() => {
                 let threshold = (self.last_round_min / MIN_RTT_DIVISOR).clamp(MIN_RTT_THRESH, MAX_RTT_THRESH);
@@ -66,6 +102,7 @@ impl HyStart {
         self.last_round_min = self.current_round_min;
         self.current_round_min = f64::INFINITY;
         self.samples = 0;
+        self.kept.clear();
         match &mut self.css {
             Some(css) => {
                 css.rounds += 1;
@@ -82,6 +119,12 @@ impl HyStart {
     pub(crate) fn growth(&self) -> f64 {
         if self.css.is_some() { 1.0 / CSS_GROWTH_DIVISOR } else { 1.0 }
     }
+}
+
+/// The value that a third of `samples` lies below; their order is lost.
+pub(crate) fn lower_third(samples: &mut [f64]) -> Option<f64> {
+    let index = samples.len() / 3;
+    (index < samples.len()).then(|| *samples.select_nth_unstable_by(index, f64::total_cmp).1)
 }
 
 #[cfg(test)]

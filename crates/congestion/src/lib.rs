@@ -75,6 +75,9 @@ pub struct AckSample {
     /// What was sent was limited by the application or the peer's window, not by the congestion window, so
     /// that the congestion window must not grow (RFC 7661).
     pub app_limited: bool,
+    /// Packets of the subflow overtake one another by a good part of a round-trip time, so that single
+    /// round-trip times say little about queues.
+    pub disordered: bool,
     /// The subflow is in loss recovery, during which proportional rate reduction controls sending.
     pub in_recovery: bool,
 }
@@ -91,6 +94,7 @@ impl AckSample {
             min_rtt: srtt,
             in_flight: 0,
             app_limited: false,
+            disordered: false,
             in_recovery: false,
         }
     }

@@ -68,6 +68,7 @@ impl Bench {
             min_rtt: rtt,
             in_flight: self.cc.window(id).saturating_sub(acked),
             app_limited: false,
+            disordered: false,
             in_recovery: false,
         }
     }

@@ -239,13 +239,14 @@ fn vegas_round(b: &mut Bench, id: SubflowId, rtt_ms: u64, base_ms: u64) {
 /// draft-xu-mptcp-congestion-control-05.
 #[test]
 fn wvegas_keeps_a_few_segments_queued() {
-    // Slow start: 10 → 20 → 40 → 80 without delay; then 52 ms instead of 50: diff = 160 · 2/52 = 6.2 > 1.
+    // Slow start: 10 → 20 → 40 without delay; then 52 ms instead of 50, diff = 80 · 2/52 = 3.1 > 1, but less than
+    // an eighth of a round trip; then 57, diff = 160 · 7/57 = 19.6.
     let mut b = Bench::new("wvegas", 1);
-    for _ in 0..3 {
-        vegas_round(&mut b, A, 50, 50);
+    for rtt in [50, 50, 52] {
+        vegas_round(&mut b, A, rtt, 50);
     }
     assert_eq!((b.window(A), b.ssthresh(A)), (80_000, u64::MAX));
-    vegas_round(&mut b, A, 52, 50);
+    vegas_round(&mut b, A, 57, 50);
     assert_eq!((b.window(A), b.ssthresh(A)), (160_000, 159_000));
     // diff = 160 · 2/52 = 6.15 ≥ 2: it is the only path, alpha becomes 10, one more.
     vegas_round(&mut b, A, 52, 50);
@@ -263,6 +264,46 @@ fn wvegas_keeps_a_few_segments_queued() {
     // Fewer than three round-trip times measured: a Reno step.
     b.cc.on_round(b.now, A);
     assert_eq!(b.window(A), drained + 2_000);
+}
+
+/// A round of `n` ACKs whose packets overtake one another: of the first `early` the round trip took `short` ms, of
+/// the others `usual`.
+fn disordered_round(b: &mut Bench, id: SubflowId, n: u64, early: u64, short: u64, usual: u64) {
+    let window = b.window(id);
+    b.cc.on_sent(b.now, id, window, window);
+    b.now += Duration::from_millis(usual);
+    for k in 0..n {
+        let rtt = if k < early { short } else { usual };
+        let sample = AckSample {
+            min_rtt: Duration::from_millis(short),
+            srtt: Duration::from_millis(usual),
+            disordered: true,
+            ..b.sample(id, window / n, rtt)
+        };
+        b.cc.on_ack(b.now, id, &sample);
+    }
+    b.cc.on_round(b.now, id);
+}
+
+/// Where a few packets take half as long as the others, neither the least round-trip time nor the mean tells of a
+/// queue; that all take longer does.
+#[test]
+fn early_packets_are_no_queue() {
+    for name in ["wvegas", "cubic", "reno", "lia"] {
+        let mut b = Bench::new(name, 1);
+        // Rounds with and without an early packet in turn.
+        for (round, early) in [10, 0, 3, 0, 7, 0, 0].into_iter().enumerate() {
+            let before = b.window(A);
+            disordered_round(&mut b, A, 100, early, 20, 40);
+            assert_eq!((b.window(A), b.ssthresh(A)), (2 * before, u64::MAX), "{name}, round {round}");
+        }
+        let before = b.window(A);
+        for _ in 0..2 {
+            disordered_round(&mut b, A, 100, 10, 20, 50);
+        }
+        let slow_start_goes_on = b.window(A) == 4 * before && b.ssthresh(A) == u64::MAX;
+        assert!(!slow_start_goes_on, "{name}: that is a queue");
+    }
 }
 
 /// The targets are weighted by rate, 3 : 1 of ten segments here.

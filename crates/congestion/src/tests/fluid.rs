@@ -97,6 +97,7 @@ impl Connection {
                 min_rtt: Duration::from_secs_f64(BASE_RTT),
                 in_flight: window.saturating_sub(acked as u64),
                 app_limited: false,
+                disordered: false,
                 in_recovery,
             };
             cc.on_ack(now, id, &sample);

@@ -414,3 +414,21 @@ fn cubic_does_not_count_pauses() {
     assert_eq!(idle, steady);
     assert_eq!(limited, steady);
 }
+
+/// After the undo of a needless reduction the first slow start goes on as before, and a queue ends it.
+#[test]
+fn undo_restores_the_search_for_a_queue() {
+    let mut b = Bench::new("cubic", 1);
+    b.round(A, 10, 50);
+    b.cc.on_loss(b.now, A, b.window(A));
+    b.cc.undo(b.now, A);
+    assert_eq!(b.ssthresh(A), u64::MAX);
+    for _ in 0..2 {
+        b.round(A, 10, 50);
+    }
+    let before = b.window(A);
+    for _ in 0..2 {
+        b.round(A, 10, 70);
+    }
+    assert!(b.window(A) < 4 * before, "conservative slow start (RFC 9406 §4.2)");
+}

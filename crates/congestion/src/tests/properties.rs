@@ -65,6 +65,7 @@ fn apply(cc: &mut dyn CongestionController, now: &mut Instant, id: SubflowId, op
                 min_rtt: rtt / 2,
                 in_flight,
                 app_limited,
+                disordered: acked % 3 == 0,
                 in_recovery,
             };
             cc.on_ack(*now, id, &sample);
