@@ -1012,3 +1012,48 @@ fn connections_to_an_alias_are_answered_from_it_and_none_is_opened_from_it() {
     options.local_address = Some(alias);
     assert!(matches!(s.stack.connect(s.now, options), Err(ConnectError::LocalAddress(a)) if a == alias));
 }
+
+#[test]
+fn an_acknowledgement_that_another_has_overtaken_is_no_old_duplicate() {
+    // RFC 7323 §5.3 refuses it, since TS.Recent follows the ACKs of a peer that sends no data. Its SACK blocks are
+    // taken all the same, and nothing else.
+    let mut s = Script::new();
+    (s.stamp, s.echo) = (Some(1_000), 0);
+    let mut s = s.establish(Script::config(), true);
+    s.write(10 * MSS);
+    s.take();
+    s.wait(ms(20));
+    let isn = s.isn.wrapping_add(1);
+    let block = |from: usize, to: usize| {
+        let edge = |n: usize| SeqNumber(isn.wrapping_add((n * MSS) as u32));
+        TcpOptions { sack: [(edge(from), edge(to))].into_iter().collect(), ..Default::default() }
+    };
+    let info = |s: &Script| s.stack.subflows(s.connection.unwrap()).remove(0);
+    // The newer comes first: 2 segments in order, and the fifth.
+    (s.stamp, s.ack) = (Some(1_030), 1 + 2 * MSS as u32);
+    s.inject(ACK, &[], block(4, 5));
+    let before = info(&s);
+    s.take();
+    // The older had only the first, and the fourth.
+    (s.stamp, s.ack, s.window) = (Some(1_020), 1 + MSS as u32, 10);
+    s.inject(ACK, &[], block(3, 4));
+    let after = info(&s);
+    assert_eq!(before.in_flight - after.in_flight, MSS as u64, "the fourth has left the network");
+    assert_eq!(s.counter(Counter::TcpPawsRejected), 0);
+    assert!(s.take().iter().all(|(_, _, payload)| !payload.is_empty()), "it is not answered");
+    // Its window is not the latest.
+    s.write(MSS);
+    s.wait(ms(5));
+    assert!(!s.take_data().is_empty());
+    let flight = info(&s).in_flight;
+    // One that would acknowledge more than its successors have, one with data, and one that is older than any
+    // reordering are refused.
+    for (stamp, ack, len) in [(1_020, 3 * MSS, 0), (1_020, MSS, 10), (1_030_u32.wrapping_sub(10_000), MSS, 0)]
+    {
+        let refused = s.counter(Counter::TcpPawsRejected);
+        (s.stamp, s.ack, s.window) = (Some(stamp), 1 + ack as u32, 60_000);
+        s.inject(ACK, &vec![1; len], block(5, 6));
+        assert_eq!(s.counter(Counter::TcpPawsRejected), refused + 1, "{stamp} {ack} {len}");
+        assert_eq!(info(&s).in_flight, flight);
+    }
+}

@@ -129,7 +129,10 @@ impl<M: Copy + Debug> Tcp<M> {
         let payload = arrival.payload.len() as u64;
         let placed = Placed { seg, start, payload, signals: arrival.signals };
         // RFC 7323 §5.3 R1: PAWS comes before the sequence check, and never for RST.
-        if self.timestamps.rejects(now, seg) && !seg.flags.rst && !seg.flags.syn {
+        let outdated = self.timestamps.outdated(now, seg).filter(|_| !seg.flags.rst && !seg.flags.syn);
+        if let Some(age) = outdated
+            && !self.is_overtaken_ack(&placed, age)
+        {
             out.news.add(News::PawsRejected);
             self.receiver.note_duplicate(start, payload, self.handshake.sack());
             self.acker.owe_now();
@@ -177,6 +180,26 @@ impl<M: Copy + Debug> Tcp<M> {
         }
         self.take_payload(now, start, arrival, out);
         disposition
+    }
+
+    /// A pure ACK with a timestamp that is `age` ticks old was sent before what it comes after, and is no old
+    /// duplicate.
+    ///
+    /// RFC 7323 §5.3 refuses it, since TS.Recent follows the ACKs of a peer that sends no data. But what PAWS
+    /// protects from, a sequence number from before the last wrap, such an ACK cannot do: it carries no data,
+    /// nor does it acknowledge anything that its successors have not, and its window is older than theirs. On
+    /// a path that reorders, though, its SACK blocks are often the only ones that tell of some packets' arrival,
+    /// as MPTCP's options leave room for one or two; without them these packets are sent again. It must be
+    /// recent: a retransmission timeout is allowed, in ticks as short as ours. With a signal of the connection's
+    /// it is refused, since a later one may have revoked that.
+    fn is_overtaken_ack(&self, placed: &Placed<'_>, age: u32) -> bool {
+        let nothing_new =
+            || self.sender.offset_of(placed.seg.ack).is_some_and(|number| number <= self.sender.una());
+        self.is_synchronized()
+            && placed.is_pure()
+            && placed.seg.flags.ack
+            && u128::from(age) <= self.sender.rtt().base_rto().as_millis()
+            && nothing_new()
     }
 
     /// RFC 9293 §3.10.7.4, first: a segment outside the window.
@@ -254,11 +277,14 @@ impl<M: Copy + Debug> Tcp<M> {
             out.news.add(News::Challenge);
             return Disposition::Dropped;
         }
-        if number < self.sender.una() {
+        let (seg, start) = (placed.seg, placed.start);
+        let overtaken = number < self.sender.una() || self.timestamps.outdated(now, seg).is_some();
+        if overtaken && !first && seg.options.sack.is_empty() {
             return Disposition::Accepted;
         }
-        let (seg, start) = (placed.seg, placed.start);
-        let ack = Ack { seg, start, number, echo: self.timestamps.echo(seg), pure: placed.is_pure(), first };
+        let echo = self.timestamps.echo(seg).filter(|_| !overtaken);
+        let pure = placed.is_pure() && !overtaken;
+        let ack = Ack { seg, start, number, echo, pure, first, overtaken };
         if self.sender.on_ack(self.moment(now), ack, &mut self.timers, cc, out) {
             match self.life.on(Event::AckOfFin) {
                 State::TimeWait => self.timers.start_time_wait(now),

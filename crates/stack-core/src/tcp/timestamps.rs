@@ -75,11 +75,12 @@ impl TimestampClock {
         seg.options.timestamps.filter(|t| self.enabled && t.echo != 0).map(|t| t.echo)
     }
 
-    /// PAWS: `seg` is an old duplicate (RFC 7323 §5.3).
-    pub(super) fn rejects(&self, now: Instant, seg: &TcpRepr) -> bool {
-        let (true, Some(ts)) = (self.enabled, seg.options.timestamps) else { return false };
-        let fresh = now - self.recent_at < STALE_AFTER;
-        fresh && (ts.value.wrapping_sub(self.recent) as i32) < 0
+    /// By how many of the peer's ticks `seg` is older than TS.Recent, if it is: for PAWS an old duplicate (RFC
+    /// 7323 §5.3).
+    pub(super) fn outdated(&self, now: Instant, seg: &TcpRepr) -> Option<u32> {
+        let ts = seg.options.timestamps.filter(|_| self.enabled && now - self.recent_at < STALE_AFTER)?;
+        let age = self.recent.wrapping_sub(ts.value);
+        (age as i32 > 0).then_some(age)
     }
 
     /// RFC 7323 §4.3: TS.Recent comes from segments that span Last.ACK.sent.

@@ -102,8 +102,9 @@ impl<M: Clone + Debug> Scoreboard<M> {
         let mut out = AckOutcome::default();
         let mut tally = Tally::new(now, rtt_from_timestamp);
         let old_una = self.una;
+        // One that a later ACK has overtaken has its blocks below SND.UNA for what was missing then.
+        self.take_dsack(ack.0.min(self.nxt), sacks, &mut out);
         let ack = ack.0.clamp(self.una, self.nxt);
-        self.take_dsack(ack, sacks, &mut out);
 
         self.deliver(old_una..ack, true, &mut tally, &mut out);
         let mut blocks: SmallVec<[Range<u64>; 4]> = sacks

@@ -30,6 +30,9 @@ pub(in crate::tcp) struct Ack<'a> {
     pub(in crate::tcp) pure: bool,
     /// It completes the handshake.
     pub(in crate::tcp) first: bool,
+    /// A later one has come before it. Its SACK blocks are still true; window and timestamp echo are not the
+    /// latest.
+    pub(in crate::tcp) overtaken: bool,
 }
 
 /// An acknowledgement, and what the scoreboard says of it.
@@ -49,8 +52,8 @@ impl Acked<'_> {
 }
 
 impl<M: Copy + Debug> Sender<M> {
-    /// Takes an acknowledgement that is not below SND.UNA (RFC 9293 §3.10.7.4, fifth check). True: our FIN is
-    /// acknowledged by it.
+    /// Takes an acknowledgement (RFC 9293 §3.10.7.4, fifth check). One below SND.UNA is taken for its SACK
+    /// blocks. True: our FIN is acknowledged by it.
     pub(in crate::tcp) fn on_ack(
         &mut self,
         m: Moment,
@@ -79,7 +82,7 @@ impl<M: Copy + Debug> Sender<M> {
 
     /// The window that comes with an acknowledgement. True: it is another than before.
     fn take_window(&mut self, m: Moment, ack: &Ack<'_>, timers: &mut Timers) -> bool {
-        if !self.window.is_newer(ack.start, ack.number) && !ack.first {
+        if ack.overtaken || (!self.window.is_newer(ack.start, ack.number) && !ack.first) {
             return false;
         }
         let changed = self.window.take(ack.start, ack.number, ack.seg.window);

@@ -328,6 +328,20 @@ fn each_round_with_a_dsack_widens_the_window_up_to_srtt() {
 }
 
 #[test]
+fn an_acknowledgement_that_was_overtaken_tells_what_has_arrived() {
+    // Its blocks above SND.UNA are true, and one below is no D-SACK: it was above the acknowledgement then.
+    let (mut b, e) = established();
+    send_train(&mut b, 200, 8);
+    ack(&mut b, at(303), 4_001, &[]);
+    b.detect_loss(at(303), &e);
+    let out = ack(&mut b, at(304), 1_001, &[2_001..3_001, 6_001..7_001]);
+    assert_eq!((out.cumulative, out.delivered, out.dsack_range), (0, 1_000, None));
+    assert_eq!((b.una(), b.sacked_bytes()), (SubflowOffset(4_001), 1_000));
+    let out = ack(&mut b, at(305), 3_001, &[1..1_001]);
+    assert_eq!(out.dsack_range, Some(range(1..1_001)), "that is one");
+}
+
+#[test]
 fn an_inflated_window_lasts_sixteen_recoveries() {
     let mut rack = rack::Rack::new();
     rack.adapt_window(0, 100, true, false);
