@@ -204,7 +204,13 @@ impl<M: Clone + Debug> Scoreboard<M> {
                     let piece =
                         Piece { end, tx, retransmitted, app_limited: segment.app_limited, cumulative };
                     out.retransmitted_acked |= retransmitted;
-                    out.reordering |= self.rack.on_delivered(end, retransmitted);
+                    let reordered = self.rack.on_delivered(end, retransmitted);
+                    out.reordering |= reordered;
+                    if (reordered && !tally.may_be_old_news(&piece))
+                        || (!self.recovery.timed_out() && tally.shows_original(&piece, segment.tx))
+                    {
+                        self.rack.on_late(tally.now, segment.tx.at);
+                    }
                     tally.take_piece(&piece, &self.rack);
                     from = end;
                 }
@@ -280,6 +286,21 @@ impl Tally {
             cumulative_retransmitted: false,
             late: false,
         }
+    }
+
+    /// The piece may have arrived long ago behind a hole that was repaired just now, if the ACKs that told of it were
+    /// lost.
+    fn may_be_old_news(&self, piece: &Piece) -> bool {
+        piece.cumulative && self.cumulative_retransmitted
+    }
+
+    /// The timestamp echo is that of the first transmission, `first`, of a piece that was sent again: the
+    /// original arrived (RFC 3522 §3.2).
+    fn shows_original(&self, piece: &Piece, first: Transmission) -> bool {
+        let Some(again) = piece.tx.filter(|_| piece.retransmitted && piece.cumulative) else { return false };
+        let echo_of =
+            |at: Instant| self.echo_rtt.is_some_and(|rtt| (self.now - at).abs_diff(rtt) <= CLOCK_GRANULARITY);
+        echo_of(first.at) && echo_precedes(self.now, self.echo_rtt, again.at)
     }
 
     fn take_piece(&mut self, piece: &Piece, rack: &Rack) {

@@ -70,6 +70,11 @@ impl<M: Clone + Debug> Scoreboard<M> {
         self.rack.reordering_seen()
     }
 
+    /// The path's disorder is a good part of a round-trip time.
+    pub(in crate::tcp) fn is_disordered(&self) -> bool {
+        self.rack.is_disordered()
+    }
+
     /// RecoverFS of RFC 9937 for the recovery that begins with the ACK whose outcome delivered `delivered`
     /// bytes: what was outstanding and not yet SACKed before that ACK.
     pub(in crate::tcp) fn recovery_flight(&self, delivered: u64) -> u64 {
@@ -83,7 +88,7 @@ impl<M: Clone + Debug> Scoreboard<M> {
     /// and no recovery was on, one begins: [`in_recovery`](Self::in_recovery) turns true by this call.
     pub(in crate::tcp) fn detect_loss(&mut self, now: Instant, rtt: &RttEstimator) -> u64 {
         let mut newly = 0;
-        if let Some(newest) = self.rack.begin_detection(rtt.min_rtt()) {
+        if let Some(newest) = self.rack.begin_detection(rtt.min_rtt(), rtt.srtt()) {
             let allowance = self.rack.rtt() + self.reordering_window(rtt);
             while let Some(front) = self.sent.front().cloned() {
                 let limit = match front.tx.id.cmp(&newest.tx.id) {
@@ -144,7 +149,7 @@ impl<M: Clone + Debug> Scoreboard<M> {
                 return Duration::ZERO;
             }
         }
-        self.rack.window().min(rtt.srtt().unwrap_or(self.rack.rtt()))
+        self.rack.window(rtt.srtt().unwrap_or(self.rack.rtt()), rtt.rttvar())
     }
 
     fn begin_recovery(&mut self, timeout: bool) {

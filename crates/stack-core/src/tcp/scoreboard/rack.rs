@@ -5,6 +5,9 @@ use crate::types::{Duration, Instant};
 
 /// Recoveries without D-SACK after which an inflated reordering window shrinks back (RFC 8985 §6.2 step 4).
 const WINDOW_PERSISTS: u32 = 16;
+/// Packets that come later than others by this part of a round-trip time make delays hard to read. HyStart++
+/// takes as much for a queue (RFC 9406 §4.3).
+const DISORDER_DIVISOR: u32 = 8;
 
 /// A delivered range: its last transmission and its end.
 #[derive(Clone, Copy, Debug)]
@@ -27,11 +30,17 @@ pub(super) struct Rack {
     segment: Option<Delivered>,
     /// RACK.rtt.
     rtt: Duration,
-    /// RACK.min_RTT, as the estimator last had it.
+    /// RACK.min_RTT and SRTT, as the estimator last had them.
     min_rtt: Option<Duration>,
+    srtt: Option<Duration>,
     /// RACK.fack: end of the highest delivered range.
     fack: u64,
     reordering_seen: bool,
+    /// The longest that something sent once came after it was due, since the window was last reset.
+    lateness: Duration,
+    /// Since then something came so late behind what was sent after it that round-trip times say little about
+    /// queues.
+    disordered: bool,
     dsack_round: Option<u64>,
     window_multiplier: u32,
     window_persist: u32,
@@ -45,8 +54,11 @@ impl Rack {
             segment: None,
             rtt: Duration::ZERO,
             min_rtt: None,
+            srtt: None,
             fack: 0,
             reordering_seen: false,
+            lateness: Duration::ZERO,
+            disordered: false,
             dsack_round: None,
             window_multiplier: 1,
             window_persist: WINDOW_PERSISTS,
@@ -60,19 +72,32 @@ impl Rack {
         self.window_multiplier
     }
 
+    /// How late something came at most.
+    #[cfg(test)]
+    pub(super) fn lateness(&self) -> Duration {
+        self.lateness
+    }
+
     /// RACK.min_RTT.
     pub(super) fn min_rtt(&self) -> Option<Duration> {
         self.min_rtt
     }
 
-    /// RACK.rtt.
+    /// The round-trip time after which something is due: RACK.rtt.
+    ///
+    /// Where packets overtake one another it may be that of a packet which took a fraction of the usual time,
+    /// and says little about those that it overtook. They are due after SRTT at the earliest.
     pub(super) fn rtt(&self) -> Duration {
-        self.rtt
+        if self.reordering_seen { self.usual_rtt() } else { self.rtt }
     }
 
-    /// RACK.rtt, if RACK.segment is known.
+    /// The same, if RACK.segment is known.
     pub(super) fn known_rtt(&self) -> Option<Duration> {
-        self.segment.map(|_| self.rtt)
+        self.segment.map(|_| self.rtt())
+    }
+
+    fn usual_rtt(&self) -> Duration {
+        self.rtt.max(self.srtt.unwrap_or_default())
     }
 
     /// Whether reordering was ever seen (RFC 8985 §6.2 step 3).
@@ -83,6 +108,25 @@ impl Rack {
     /// Reordering was seen.
     pub(super) fn on_reordering(&mut self) {
         self.reordering_seen = true;
+    }
+
+    /// What was sent at `sent` and never again, or again for no reason, has come out of order. The window is
+    /// to be as long as it was late: RFC 8985 §3.3.2 wants it to adapt to the measured duration of
+    /// reordering, and a D-SACK per round trip would need many of these, and of a short least round-trip time
+    /// most.
+    pub(super) fn on_late(&mut self, now: Instant, sent: Instant) {
+        let lateness = (now - sent).saturating_sub(self.usual_rtt());
+        if lateness > self.lateness / 2 {
+            self.window_persist = WINDOW_PERSISTS;
+        }
+        self.lateness = self.lateness.max(lateness);
+        let behind = (now - sent).saturating_sub(self.rtt);
+        self.disordered |= behind > self.usual_rtt() / DISORDER_DIVISOR;
+    }
+
+    /// The path's disorder is a good part of a round-trip time.
+    pub(super) fn is_disordered(&self) -> bool {
+        self.disordered
     }
 
     /// A range up to `end` was delivered. True: never sent again, and yet after something above it (RFC 8985
@@ -102,9 +146,14 @@ impl Rack {
         }
     }
 
-    /// Loss detection begins, with this least round-trip time. Returns RACK.segment.
-    pub(super) fn begin_detection(&mut self, min_rtt: Option<Duration>) -> Option<Delivered> {
+    /// Loss detection begins, with the estimator's least and smoothed round-trip times. Returns RACK.segment.
+    pub(super) fn begin_detection(
+        &mut self,
+        min_rtt: Option<Duration>,
+        srtt: Option<Duration>,
+    ) -> Option<Delivered> {
         self.min_rtt = min_rtt;
+        self.srtt = srtt;
         self.deadline = None;
         self.segment
     }
@@ -130,10 +179,17 @@ impl Rack {
         self.deadline = None;
     }
 
-    /// RACK_update_reo_wnd, its value before bounds.
-    pub(super) fn window(&self) -> Duration {
+    /// RACK_update_reo_wnd, its value.
+    ///
+    /// RFC 8985 §3.3.2 has SRTT as its bound. That is for round-trip times which are much the same for all
+    /// packets. Where disorder makes them differ by as much as they are long, what is only late comes later
+    /// than that, so that the measured window may be longer by twice their variation.
+    pub(super) fn window(&self, srtt: Duration, variation: Duration) -> Duration {
         let min = self.min_rtt.unwrap_or(self.rtt);
-        (min / 4).saturating_mul(self.window_multiplier)
+        // A quarter more than what was late last: the next may be a little later.
+        let measured = self.lateness.saturating_add(self.lateness / 4);
+        let stepwise = (min / 4).saturating_mul(self.window_multiplier).min(srtt);
+        stepwise.max(measured.min(srtt.saturating_add(2 * variation)))
     }
 
     /// The part of RACK_update_reo_wnd that adapts the multiplier; `exiting`: a recovery ended with this ACK.
@@ -149,6 +205,8 @@ impl Rack {
             self.window_persist = self.window_persist.saturating_sub(1);
             if self.window_persist == 0 {
                 self.window_multiplier = 1;
+                self.lateness = Duration::ZERO;
+                self.disordered = false;
             }
         }
     }

@@ -191,6 +191,7 @@ impl<M: Copy + Debug> Sender<M> {
             sample.min_rtt = self.rtt.min_rtt().unwrap_or(UNKNOWN_RTT);
             sample.in_flight = self.board.in_flight();
             sample.app_limited = !self.rounds.window_limited(cc, self.id);
+            sample.disordered = self.board.is_disordered();
             sample.in_recovery = matches!(self.board.phase(), Phase::Fast { .. });
             cc.on_ack(m.now, self.id, &sample);
         }

@@ -30,7 +30,10 @@ struct Model {
     rack_rtt: Duration,
     fack: u64,
     reordering_seen: bool,
+    /// The longest that something came after it was due.
+    lateness: Duration,
     min_rtt: Option<Duration>,
+    srtt: Duration,
     recovery: Option<u64>,
     reneged: bool,
 }
@@ -93,6 +96,10 @@ impl Model {
                 self.fack = at + 1;
             } else if !b.retransmitted {
                 out.reordering = true;
+                let due = self.rack_rtt.max(self.srtt);
+                if !(at < ack && cumulative_retransmitted) {
+                    self.lateness = self.lateness.max((now - b.first_tx.1).saturating_sub(due));
+                }
             }
             let tx = if b.retransmitted { b.tx } else { Some(b.first_tx) };
             let Some((id, sent)) = tx else { continue };
@@ -145,7 +152,14 @@ impl Model {
         if !self.reordering_seen && (many || self.recovery.is_some()) {
             return Duration::ZERO;
         }
-        (rtt.min_rtt().unwrap() / 4 * quarters).min(rtt.srtt().unwrap())
+        let srtt = rtt.srtt().unwrap();
+        let stepwise = (rtt.min_rtt().unwrap() / 4 * quarters).min(srtt);
+        stepwise.max((self.lateness + self.lateness / 4).min(srtt + 2 * rtt.rttvar()))
+    }
+
+    /// After how long something is due.
+    fn usual(&self) -> Duration {
+        if self.reordering_seen { self.rack_rtt.max(self.srtt) } else { self.rack_rtt }
     }
 
     /// RFC 8985 §6.3. `segments`: where segments end.
@@ -165,7 +179,7 @@ impl Model {
         self.recovery = Some(self.nxt());
         let end = segments.iter().copied().find(|&e| e > first).unwrap();
         let end = (first..end).find(|&at| !unsacked(self, at)).unwrap_or(end);
-        let round_trip = if self.rack.is_some() { self.rack_rtt } else { rtt.srtt().unwrap() };
+        let round_trip = if self.rack.is_some() { self.usual() } else { rtt.srtt().unwrap() };
         let allowance = round_trip + self.window(rtt, mss, quarters);
         for at in first..self.nxt() {
             let b = &mut self.bytes[at as usize];
@@ -184,6 +198,8 @@ impl Model {
         quarters: u32,
     ) -> (u64, Option<Instant>) {
         self.min_rtt = rtt.min_rtt();
+        self.srtt = rtt.srtt().unwrap();
+        let usual = self.usual();
         let window = self.window(rtt, mss, quarters);
         let (mut newly, mut deadline) = (0, None::<Instant>);
         if let Some(rack) = self.rack {
@@ -193,7 +209,7 @@ impl Model {
                 if (id, at + 1) > rack {
                     continue;
                 }
-                let due = sent + self.rack_rtt + window;
+                let due = sent + usual + window;
                 if due <= now {
                     b.state = State::Lost;
                     b.tx = None;
@@ -350,6 +366,7 @@ fn run(ops: Vec<Op>) {
                     // A range that straddles the highest delivered byte is judged as a whole.
                     want.reordering = got.reordering;
                     m.reordering_seen = b.reordering_seen();
+                    m.lateness = b.rack.lateness();
                 }
                 assert_eq!(got, want);
                 assert_eq!(b.reordering_seen(), m.reordering_seen);
@@ -396,8 +413,11 @@ fn run(ops: Vec<Op>) {
             }
         }
         compare(&b, &m);
-        // The adaptation to D-SACKs has its own tests.
+        // The adaptation to D-SACKs has its own tests, and so has the end of what was measured.
         let multiplier = b.rack.multiplier();
+        if b.rack.lateness().is_zero() {
+            m.lateness = Duration::ZERO;
+        }
         let newly = b.detect_loss(now, &rtt);
         assert_eq!((newly, b.reorder_deadline()), m.detect_loss(now, &rtt, u64::from(MSS), multiplier));
         compare(&b, &m);

@@ -328,6 +328,73 @@ fn each_round_with_a_dsack_widens_the_window_up_to_srtt() {
 }
 
 #[test]
+fn the_window_is_as_long_as_something_was_late() {
+    // RFC 8985 §3.3.2: the measured duration of reordering. Segment 1 comes 60 ms after segment 8, which was sent
+    // 7 ms after it: the next may be as late, and a quarter more.
+    let (mut b, e) = established();
+    send_train(&mut b, 200, 8);
+    ack(&mut b, at(307), 1, &[7_001..8_001]);
+    b.detect_loss(at(307), &e);
+    assert!(ack(&mut b, at(367), 1, &[1..1_001]).reordering);
+    b.detect_loss(at(367), &e);
+    assert_eq!(b.rack.lateness(), ms(67));
+    ack(&mut b, at(367), 8_001, &[]);
+    let sent = send(&mut b, at(400), 1_000);
+    send(&mut b, at(401), 1_000);
+    ack(&mut b, at(501), sent.start, &[sent.end..sent.end + 1_000]);
+    assert_eq!(b.detect_loss(at(501), &e), 0);
+    let wait = Duration::from_micros(67_000 * 5 / 4);
+    assert_eq!(b.reorder_deadline(), Some(at(400 + RTT) + wait));
+    // What is due is judged by SRTT if the newest delivery was an early one.
+    let early = send(&mut b, at(600), 1_000);
+    send(&mut b, at(601), 1_000);
+    ack(&mut b, at(611), early.start, &[early.end..early.end + 1_000]);
+    b.detect_loss(at(611), &e);
+    assert!(b.reorder_deadline().is_some_and(|at| at >= Instant::from_millis(400 + RTT)));
+}
+
+#[test]
+fn the_measured_window_is_bounded_by_srtt_and_twice_its_variation() {
+    // One sample of 100 ms: RTTVAR is 50 ms.
+    let mut rack = rack::Rack::new();
+    let e = estimator(ms(RTT));
+    rack.begin_detection(e.min_rtt(), e.srtt());
+    rack.on_late(at(1_000), at(0));
+    assert_eq!(rack.lateness(), ms(1_000 - RTT));
+    assert_eq!(rack.window(ms(RTT), e.rttvar()), ms(RTT + 2 * 50));
+    assert_eq!(rack.window(ms(RTT), Duration::ZERO), ms(RTT));
+}
+
+#[test]
+fn what_was_measured_lasts_sixteen_recoveries_without_its_like() {
+    let mut rack = rack::Rack::new();
+    rack.begin_detection(Some(ms(RTT)), Some(ms(RTT)));
+    rack.on_late(at(150), at(0));
+    let recoveries = |rack: &mut rack::Rack, n| {
+        for _ in 0..n {
+            rack.adapt_window(1_000, 1_000, false, true);
+        }
+        rack.lateness()
+    };
+    assert_eq!((recoveries(&mut rack, 15), rack.is_disordered()), (ms(50), true));
+    rack.on_late(at(130), at(0));
+    assert_eq!(recoveries(&mut rack, 15), ms(50), "that was late by more than half of it");
+    rack.on_late(at(120), at(0));
+    assert_eq!((recoveries(&mut rack, 1), rack.is_disordered()), (Duration::ZERO, false));
+}
+
+#[test]
+fn the_echo_of_an_original_that_was_sent_again_tells_how_late_it_was() {
+    let (mut b, e) = established();
+    send_train(&mut b, 200, 6);
+    ack(&mut b, at(304), 1, &[1_001..5_001]);
+    b.detect_loss(at(304), &e);
+    repeat(&mut b, 304);
+    b.on_ack(at(360), SubflowOffset(5_001), &[], Some(ms(160)));
+    assert_eq!(b.rack.lateness(), ms(160 - RTT));
+}
+
+#[test]
 fn an_acknowledgement_that_was_overtaken_tells_what_has_arrived() {
     // Its blocks above SND.UNA are true, and one below is no D-SACK: it was above the acknowledgement then.
     let (mut b, e) = established();
@@ -631,4 +698,16 @@ fn time_that_runs_backwards_is_harmless() {
     b.detect_loss(at(90), &e);
     b.detect_loss(at(900), &e);
     assert_eq!(b.lost_bytes(), 1_000);
+}
+
+#[test]
+fn lost_sack_blocks_do_not_make_packets_late() {
+    // Segments 2 to 7 are there, but of segment 3 no ACK told before the hole before it was repaired.
+    let (mut b, e) = established();
+    send_train(&mut b, 200, 7);
+    ack(&mut b, at(306), 1, &[1_001..2_001, 3_001..7_001]);
+    b.detect_loss(at(306), &e);
+    assert_eq!(repeat(&mut b, 306), Some(1..1_001));
+    ack(&mut b, at(406), 7_001, &[]);
+    assert_eq!(b.rack.lateness(), Duration::ZERO);
 }
