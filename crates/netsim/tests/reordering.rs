@@ -65,9 +65,9 @@ fn upload(degree: Degree, algorithm: &str) -> Sum {
         let client = &net.flow(flow).client;
         let stack = net.stack(client.node).unwrap();
         let subflow = stack.subflows(client.connection.unwrap()).remove(0);
-        sum.recoveries += u64::from(subflow.recoveries);
-        sum.undone += u64::from(subflow.undone);
-        sum.timeouts += u64::from(subflow.timeouts);
+        sum.recoveries += subflow.recoveries;
+        sum.undone += subflow.undone;
+        sum.timeouts += subflow.timeouts;
         sum.refused += stack.counters().get(Counter::TcpPawsRejected);
         sum.late_acks += net.stats(net.path_cable(0), Direction::Reverse).reordered;
     }
