@@ -85,10 +85,10 @@ impl Rack {
 
     /// The round-trip time after which something is due: RACK.rtt.
     ///
-    /// Where packets overtake one another it may be that of a packet which took a fraction of the usual time,
+    /// Where packets overtake one another by much it may be that of a packet which took a fraction of the usual time,
     /// and says little about those that it overtook. They are due after SRTT at the earliest.
     pub(super) fn rtt(&self) -> Duration {
-        if self.reordering_seen { self.usual_rtt() } else { self.rtt }
+        if self.disordered { self.usual_rtt() } else { self.rtt }
     }
 
     /// The same, if RACK.segment is known.

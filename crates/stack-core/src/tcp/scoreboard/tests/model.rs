@@ -32,6 +32,8 @@ struct Model {
     reordering_seen: bool,
     /// The longest that something came after it was due.
     lateness: Duration,
+    /// As the board has it.
+    disordered: bool,
     min_rtt: Option<Duration>,
     srtt: Duration,
     recovery: Option<u64>,
@@ -159,7 +161,7 @@ impl Model {
 
     /// After how long something is due.
     fn usual(&self) -> Duration {
-        if self.reordering_seen { self.rack_rtt.max(self.srtt) } else { self.rack_rtt }
+        if self.disordered { self.rack_rtt.max(self.srtt) } else { self.rack_rtt }
     }
 
     /// RFC 8985 §6.3. `segments`: where segments end.
@@ -415,6 +417,7 @@ fn run(ops: Vec<Op>) {
         compare(&b, &m);
         // The adaptation to D-SACKs has its own tests, and so has the end of what was measured.
         let multiplier = b.rack.multiplier();
+        m.disordered = b.rack.is_disordered();
         if b.rack.lateness().is_zero() {
             m.lateness = Duration::ZERO;
         }
