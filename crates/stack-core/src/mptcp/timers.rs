@@ -294,7 +294,7 @@ impl Connection {
             return;
         }
         let error = match self.life.last_error() {
-            Some(error) if self.subflows.is_empty() => error,
+            Some(error) if !self.subflows.iter().any(|m| m.is_joined()) => error,
             _ => ConnectionError::TimedOut,
         };
         self.abort(ctx, now, error);

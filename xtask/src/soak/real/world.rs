@@ -205,15 +205,12 @@ impl World {
     pub(super) fn limit(&self, d: &Disturbance) -> Option<&'static str> {
         let [client, server] = self.stacks;
         match d.kind {
-            // docs/decisions/lost-tables.md: reset by the host before the table is back; only clients open anew,
-            // and take refused joins for the end.
-            Kind::Flush | Kind::Firewall if d.side == Side::Server && server == Stack::UmptcpNat => {
-                Some("the host resets what arrives while a server's nftables table is missing")
-            }
-            Kind::Link | Kind::LinkLateRoute | Kind::Address | Kind::Device
-                if d.side == Side::Server && client == Stack::Kernel =>
+            // docs/decisions/lost-tables.md: reset by the host before the table is back; a kernel client does not
+            // open anew.
+            Kind::Flush | Kind::Firewall
+                if d.side == Side::Server && server == Stack::UmptcpNat && client == Stack::Kernel =>
             {
-                Some("a kernel client does not join a server's address that has returned")
+                Some("the host resets what arrives while a server's nftables table is missing")
             }
             _ => None,
         }
