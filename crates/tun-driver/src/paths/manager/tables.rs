@@ -58,9 +58,12 @@ impl Manager {
         let mut result = Ok(());
         match nfnetlink::tables() {
             Ok(tables) => {
+                let is_there = |own: &str| tables.iter().any(|(f, name)| *f == "inet" && name == own);
+                let missing: Vec<usize> =
+                    translated.iter().copied().filter(|i| !is_there(&self.paths[*i].tun)).collect();
+                let together = self.restore_together(&nft, &missing);
                 for i in translated {
-                    let own = &self.paths[i].tun;
-                    let present = tables.iter().any(|(family, name)| *family == "inet" && name == own);
+                    let present = together || !missing.contains(&i);
                     if let Err(error) = self.restore_table(i, &nft, present).await {
                         self.shut(i, &error).await;
                         result = Err(error);
@@ -80,6 +83,18 @@ impl Manager {
         result
     }
 
+    /// Puts back several tables at once: connections that are reset over one path as its table is missing would
+    /// otherwise be opened anew over another whose table is missing, too. False: each is to be tried by itself.
+    fn restore_together(&mut self, nft: &Nft, missing: &[usize]) -> bool {
+        let [first, _, ..] = missing else { return false };
+        let scripts = missing.iter().map(|i| ruleset(&self.paths[*i], self.range, &self.listen).script());
+        let restored = nft.apply(&self.paths[*first].nic, &scripts.collect::<String>()).is_ok();
+        for i in missing.iter().filter(|_| restored) {
+            say_restored(&self.paths[*i]);
+        }
+        restored
+    }
+
     pub(super) async fn restore_table(
         &mut self,
         i: usize,
@@ -89,11 +104,7 @@ impl Manager {
         let path = &mut self.paths[i];
         if !present {
             install_table(nft, path, self.range, &self.listen)?;
-            tracing::warn!(
-                device = path.nic,
-                table = path.tun,
-                "something on this host removed the path's nftables table (`nft flush ruleset`?); put it back"
-            );
+            say_restored(path);
         }
         if path.shut {
             let links = self.netlink.links().await.map_err(|e| DriverError::netlink("list devices", e))?;
@@ -164,6 +175,14 @@ impl Manager {
         })
         .await;
     }
+}
+
+fn say_restored(path: &Installed) {
+    tracing::warn!(
+        device = path.nic,
+        table = path.tun,
+        "something on this host removed the path's nftables table (`nft flush ruleset`?); put it back"
+    );
 }
 
 pub(super) fn ruleset<'a>(
