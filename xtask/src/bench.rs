@@ -10,7 +10,7 @@ mod goodput;
 mod reordering;
 
 use crate::tools;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write;
@@ -377,6 +377,29 @@ fn wait_listening(ns: &Netns) -> Result<()> {
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
+}
+
+/// `measure` for each of `measurements` at the same time; the results in their order.
+fn at_once<T: Copy + Send>(
+    measurements: &[T],
+    measure: impl Fn(T) -> Result<f64> + Sync,
+) -> Vec<Result<f64>> {
+    std::thread::scope(|scope| {
+        let measure = &measure;
+        let threads: Vec<_> = measurements
+            .iter()
+            .map(|m| {
+                scope.spawn({
+                    let m = *m;
+                    move || measure(m)
+                })
+            })
+            .collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<f64>>| {
+            thread.join().unwrap_or_else(|_| Err(anyhow!("the laboratory failed")))
+        };
+        threads.into_iter().map(join).collect()
+    })
 }
 
 fn median(values: &[f64]) -> f64 {

@@ -3,10 +3,10 @@
 
 mod common;
 
-use common::{PipeDevice, path, pattern};
+use common::{PipeDevice, path, pattern, wait_for};
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use umptcp::{ConnectionError, MptcpListener, MptcpStream, Splice, Stack, StreamBuilder, splice};
 
 /// Three stacks, the middle one between the other two.
@@ -51,14 +51,6 @@ impl Chain {
     fn spliced(&self) -> (MptcpStream, MptcpStream, Splice) {
         let [(client, inward), (outward, server)] = self.pairs();
         (client, server, splice(inward, outward).unwrap())
-    }
-}
-
-fn wait_for(mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        assert!(Instant::now() < end, "it did not happen");
-        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -4,7 +4,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{PipeDevice, path, pattern, two_stacks};
+use common::{PipeDevice, path, pattern, two_stacks, wait_for};
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -25,14 +25,6 @@ fn connected(a: &Stack, b: &Stack) -> (MptcpStream, MptcpStream) {
     assert_eq!(from, client.local_addr().unwrap());
     assert_eq!(server.local_addr().unwrap(), client.peer_addr().unwrap());
     (client, server)
-}
-
-fn wait_for(mut condition: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(10);
-    while !condition() {
-        assert!(Instant::now() < end, "it did not happen");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 #[test]

@@ -6,8 +6,8 @@
 //! network of its own: none of them uses more than a fraction of a processor, and whatever else the machine
 //! does falls on all of them. Every byte is proved by SHA-256.
 
-use super::{Options, median, serve_and_measure};
-use anyhow::{Context, Result, anyhow, ensure};
+use super::{Options, at_once, median, serve_and_measure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
@@ -164,7 +164,9 @@ fn compare(
     let mut values = vec![Vec::new(); measurements.len()];
     let mut sound = true;
     for run in 0..options.runs {
-        let results = at_once(scenario, algorithms, &measurements, u64::from(run), options, program);
+        let results = at_once(&measurements, |m| {
+            measure_once(scenario, algorithms, m, u64::from(run), options, program)
+        });
         for (values, result) in values.iter_mut().zip(results) {
             match result {
                 Ok(value) => values.push(value),
@@ -204,27 +206,6 @@ fn print_row(scenario: &Scenario, algorithm: &str, sender: &str, kernel: &[f64],
         scenario.what,
         ours / base
     );
-}
-
-/// All measurements of one run at the same time, in that order.
-fn at_once(
-    scenario: &Scenario,
-    algorithms: Algorithms,
-    measurements: &[Measurement],
-    seed: u64,
-    options: &Options,
-    program: &Path,
-) -> Vec<Result<f64>> {
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = measurements
-            .iter()
-            .map(|m| scope.spawn(move || measure_once(scenario, algorithms, *m, seed, options, program)))
-            .collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<f64>>| {
-            thread.join().unwrap_or_else(|_| Err(anyhow!("the laboratory failed")))
-        };
-        threads.into_iter().map(join).collect()
-    })
 }
 
 fn measure_once(

@@ -4,8 +4,8 @@
 //! All senders are measured at the same time, each on a network of its own with the same seed, so that what
 //! else the machine does falls on all of them. Every byte is proved by SHA-256.
 
-use super::{Options, median, serve_and_measure};
-use anyhow::{Context, Result, anyhow, ensure};
+use super::{Options, at_once, median, serve_and_measure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::time::Duration;
@@ -127,7 +127,8 @@ fn compare(scenario: &Scenario, options: &Options, program: &Path, all: &mut Vec
     let mut values = vec![Vec::new(); CONTESTANTS.len()];
     let mut sound = true;
     for run in 0..options.runs {
-        let results = at_once(scenario, u64::from(run), options, program);
+        // All contestants at the same time.
+        let results = at_once(CONTESTANTS, |c| measure_once(scenario, c, u64::from(run), options, program));
         for ((values, result), contestant) in values.iter_mut().zip(results).zip(CONTESTANTS) {
             match result {
                 Ok(value) => values.push(value),
@@ -169,20 +170,6 @@ fn print_row(scenario: &Scenario, contestant: Contestant, values: &[f64], kernel
         contestant.name(),
         middle / kernel
     );
-}
-
-/// All contestants at the same time, in that order.
-fn at_once(scenario: &Scenario, seed: u64, options: &Options, program: &Path) -> Vec<Result<f64>> {
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = CONTESTANTS
-            .iter()
-            .map(|c| scope.spawn(move || measure_once(scenario, *c, seed, options, program)))
-            .collect();
-        let join = |thread: std::thread::ScopedJoinHandle<'_, Result<f64>>| {
-            thread.join().unwrap_or_else(|_| Err(anyhow!("the laboratory failed")))
-        };
-        threads.into_iter().map(join).collect()
-    })
 }
 
 fn measure_once(

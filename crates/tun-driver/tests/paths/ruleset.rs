@@ -26,18 +26,22 @@ fn a_table_that_a_flush_removed_is_back_within_a_second_and_connections_go_on() 
     let lines: Vec<usize> = names.iter().map(|n| rules(n)).collect();
     for _ in 0..2 {
         network.client.nft("flush ruleset");
-        let start = Instant::now();
-        wait_until("the tables are back", || {
-            let tables = network.client.nft("list tables");
-            names.iter().all(|n| tables.contains(n.as_str()))
-        });
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+        are_back_within_a_second(&network, &names);
         assert_eq!(lines, names.iter().map(|n| rules(n)).collect::<Vec<_>>());
         flows.iter_mut().for_each(|flow| flow.echo("after"));
     }
     drop(flows);
     drop(set);
     assert_unchanged(&network.client, &before);
+}
+
+fn are_back_within_a_second(network: &TestNetwork, tables: &[String]) {
+    let start = Instant::now();
+    wait_until("the tables are back", || {
+        let there = network.client.nft("list tables");
+        tables.iter().all(|n| there.contains(n.as_str()))
+    });
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
 
 /// A firewall that dropped everything is reloaded: looking for what it drops has just taken long.
@@ -51,12 +55,7 @@ fn a_table_that_is_removed_after_a_slow_look_at_the_firewall_is_put_back_at_once
     // For each path, until it is sure that nothing arrives.
     std::thread::sleep(Duration::from_millis(1500));
     network.client.nft("flush ruleset");
-    let start = Instant::now();
-    wait_until("the tables are back", || {
-        let tables = network.client.nft("list tables");
-        names.iter().all(|n| tables.contains(n.as_str()))
-    });
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    are_back_within_a_second(&network, &names);
 }
 
 /// Without the table's forward chain, a host that forwards would forward anybody's packets.

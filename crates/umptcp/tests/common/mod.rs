@@ -111,3 +111,12 @@ pub(crate) fn pattern(len: usize, seed: u64) -> Vec<u8> {
         })
         .collect()
 }
+
+/// Waits for ten seconds at most.
+pub(crate) fn wait_for(mut condition: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while !condition() {
+        assert!(std::time::Instant::now() < end, "it did not happen");
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+}
