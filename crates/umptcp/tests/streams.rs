@@ -503,8 +503,9 @@ fn paths_come_and_go_under_a_connection() {
     client.write_all(&data[8 << 20..16 << 20]).unwrap();
     assert!(a.remove_path(first[0].id).unwrap());
     assert!(!a.remove_path(first[0].id).unwrap());
-    // The path worked, so its subflow ended in order.
-    assert!(client.info().unwrap().lost_subflows.is_empty());
+    // The path worked, so its subflow ended in order. A join over it may have been in progress.
+    let lost = client.info().unwrap().lost_subflows;
+    assert!(lost.iter().all(|s| !s.established), "{lost:?}");
     client.write_all(&data[16 << 20..]).unwrap();
     drop(client);
     reader.join().unwrap();

@@ -210,9 +210,17 @@ impl Connection {
         self.check_signal()?;
         let others = self.subflows.iter().any(|m| m.can_send_data() && !ids.contains(&m.local_id()));
         if others {
-            // A subflow that works is closed by FIN.
-            for m in self.subflows.iter_mut().filter(|m| ids.contains(&m.local_id())) {
-                m.tcp.close();
+            for i in self.subflows.indices() {
+                let Some(m) = self.subflows.get_mut(i).filter(|m| ids.contains(&m.local_id())) else {
+                    continue;
+                };
+                if m.can_acknowledge() {
+                    // A subflow that works is closed by FIN.
+                    m.tcp.close();
+                } else {
+                    // A join in progress comes too late.
+                    self.reset_subflow(ctx, now, i, ResetReason::Unspecified);
+                }
             }
         }
         self.addresses.withdraw(ids);

@@ -206,6 +206,31 @@ fn a_path_that_is_to_be_removed_takes_leave_in_order_if_there_is_another() {
     assert_eq!((l.stack.subflows_closing(path), l.subflows().len()), (0, 1));
 }
 
+/// RFC 8684 §3.4.2 has the peer ask a subflow of a removed address whether it lives, and it knows of no use for
+/// one that has carried nothing: such joins are given up here, not left to its RST.
+#[test]
+fn joins_over_a_path_that_is_to_be_removed_are_given_up() {
+    for answered in [false, true] {
+        let mut l = client(2);
+        l.data(0, 1, 1);
+        l.accept_join(7);
+        add(&mut l, 0, 5, SocketAddr::new(peer_address(5), 80), false);
+        let flow = answered.then(|| l.answer_join(5, false));
+        assert_eq!(l.subflows().len(), 3);
+        l.stack.path_leaving(l.now, PathId(0));
+        l.poll();
+        assert_eq!(l.subflows().len(), 2, "the join ends at once");
+        let sent = l.take_all();
+        assert!(sent.iter().any(|s| s.seg.flags.fin && s.flow == Some(0)), "what works takes leave");
+        assert_eq!(sent.iter().any(|s| s.seg.flags.rst && s.flow == flow), answered);
+        let lost = l.stack.info(l.conn).expect("info").lost_subflows;
+        assert!(
+            matches!(&lost[..], [s] if !s.established && s.reset.is_some_and(|r| !r.by_peer)),
+            "{lost:?}"
+        );
+    }
+}
+
 /// Addresses that lead nowhere get two SYNs at a time, and for a short time each. A path of ours that comes is
 /// used at once.
 #[test]

@@ -550,20 +550,28 @@ impl Lab {
     /// Answers a join of the stack's that is among the segments not looked at; the peer's address gets ID
     /// `id`. Returns the subflow, established on both sides.
     pub(crate) fn accept_join(&mut self, id: u8) -> usize {
-        self.accept_join_then(id, false, true)
+        let f = self.answer_join(id, false);
+        // The fourth ACK shows that the third arrived.
+        self.ack(f);
+        f
     }
 
     /// The same, with the backup flag in the SYN/ACK.
     pub(crate) fn accept_join_as_backup(&mut self, id: u8) -> usize {
-        self.accept_join_then(id, true, true)
+        let f = self.answer_join(id, true);
+        self.ack(f);
+        f
     }
 
     /// The same, with a middlebox that removes the peer's options after the SYN/ACK.
     pub(crate) fn accept_join_stripped(&mut self, id: u8) -> usize {
-        self.accept_join_then(id, false, false)
+        let f = self.answer_join(id, false);
+        self.send(f, Out::default());
+        f
     }
 
-    fn accept_join_then(&mut self, id: u8, backup: bool, options: bool) -> usize {
+    /// Answers a join up to the third ACK, which nothing confirms.
+    pub(crate) fn answer_join(&mut self, id: u8, backup: bool) -> usize {
         let syn = self.take(|s| s.seg.flags.syn).expect("a SYN of a join");
         let nonce = match syn.seg.options.mptcp[..] {
             [MptcpOption::Join(MpJoin::Syn { token, nonce, .. })] => {
@@ -579,12 +587,6 @@ impl Lab {
         let answer = MpJoin::SynAck { backup, address_id: AddressId(id), hmac, nonce: NONCE };
         self.syn(f, answer.into());
         self.take(|s| s.has(|o| matches!(o, MptcpOption::Join(MpJoin::Ack { .. })))).expect("a third ACK");
-        // The fourth ACK shows that the third arrived.
-        if options {
-            self.ack(f);
-        } else {
-            self.send(f, Out::default());
-        }
         f
     }
 
