@@ -1,5 +1,6 @@
 //! Why something could not be done, or ended.
 
+use crate::wire::icmp::Unreachable;
 use alloc::string::String;
 use core::net::{IpAddr, SocketAddr};
 use thiserror::Error;
@@ -86,9 +87,9 @@ pub enum ConnectionError {
     /// The peer reset the connection.
     #[error("connection reset by peer")]
     Reset,
-    /// ICMP says the host or network cannot be reached.
-    #[error("host or network unreachable")]
-    Unreachable,
+    /// ICMP says that the peer cannot be reached.
+    #[error("{0}")]
+    Unreachable(Unreachable),
     /// The peer did not answer within the user timeout.
     #[error("connection timed out: the peer stopped answering")]
     TimedOut,

@@ -6,6 +6,15 @@ use crate::wire::mptcp::ResetReason;
 use core::net::SocketAddr;
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId, SubflowId};
 
+/// Payload that went over a subflow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Bytes sent for the first time.
+    pub sent: u64,
+    /// Bytes received in order.
+    pub received: u64,
+}
+
 /// An incoming connection that waits for the caller to accept or refuse it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IncomingId(pub u64);
@@ -129,6 +138,10 @@ pub enum Event {
         connection: ConnectionId,
         /// The subflow.
         subflow: SubflowId,
+        /// The path it used.
+        path: PathId,
+        /// What it carried.
+        traffic: Traffic,
         /// Why, when it did not end by FIN.
         error: Option<ConnectionError>,
         /// The RST that ended it, if one did.

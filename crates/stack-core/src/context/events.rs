@@ -53,12 +53,20 @@ fn can_be_asked(event: &Event) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use umptcp_types::{ConnectionId, SubflowId};
+    use crate::event::Traffic;
+    use umptcp_types::{ConnectionId, PathId, SubflowId};
 
     #[test]
     fn a_full_queue_takes_only_what_cannot_be_asked() {
         let connection = ConnectionId(1);
-        let lost = Event::SubflowClosed { connection, subflow: SubflowId(0), error: None, reset: None };
+        let lost = Event::SubflowClosed {
+            connection,
+            subflow: SubflowId(0),
+            path: PathId(0),
+            traffic: Traffic::default(),
+            error: None,
+            reset: None,
+        };
         let closed = Event::Closed { connection, error: None };
         let mut events = Events::new(2);
         for event in [&lost, &lost, &lost, &closed] {

@@ -5,7 +5,7 @@ use super::subflow::Subflow;
 use crate::context::Context;
 use crate::context::time_wait::TimeWait;
 use crate::error::ConnectionError;
-use crate::event::{Event, LostSubflow, SubflowReset};
+use crate::event::{Event, LostSubflow, SubflowReset, Traffic};
 use crate::observe::Counter;
 use crate::tcp::{CloseReason, State, TIME_WAIT};
 use crate::wire::mptcp::ResetReason;
@@ -43,7 +43,7 @@ fn error_of(reason: CloseReason) -> ConnectionError {
         CloseReason::Reset => ConnectionError::Reset,
         CloseReason::TimedOut => ConnectionError::TimedOut,
         CloseReason::Aborted => ConnectionError::NoPath,
-        CloseReason::Unreachable => ConnectionError::Unreachable,
+        CloseReason::Unreachable(why) => ConnectionError::Unreachable(why),
     }
 }
 
@@ -97,7 +97,9 @@ impl Connection {
         if m.is_announced() {
             self.cc.subflow_removed(now, id);
             self.scheduler.subflow_removed(id);
-            ctx.push_event(Event::SubflowClosed { connection, subflow: id, error, reset });
+            let (path, stats) = (m.tcp.path(), m.tcp.stats());
+            let traffic = Traffic { sent: stats.bytes_sent, received: stats.bytes_received };
+            ctx.push_event(Event::SubflowClosed { connection, subflow: id, path, traffic, error, reset });
         } else if let Some(error) = error.filter(|_| m.join.is_ours_and_open()) {
             let (path, remote) = (m.tcp.path(), m.tcp.tuple().remote);
             ctx.push_event(Event::JoinFailed { connection, subflow: id, path, remote, error, reset });

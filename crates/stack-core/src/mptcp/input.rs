@@ -55,9 +55,9 @@ impl Connection {
             IcmpOutcome::Hindered => return Some(self.on_subflow_hindered(ctx, now, i)),
             IcmpOutcome::OutOfWindow => Counter::TcpOutOfWindowIcmps,
             IcmpOutcome::Smaller => Counter::TcpPmtuReduced,
-            IcmpOutcome::Refused => {
+            IcmpOutcome::Refused(why) => {
                 self.doubt_fast_open(ctx, now, i);
-                self.drop_subflow(ctx, now, i, CloseReason::Unreachable);
+                self.drop_subflow(ctx, now, i, CloseReason::Unreachable(why));
                 self.after_progress(ctx, now);
                 self.subflows.sweep();
                 return Some(true);

@@ -2,7 +2,7 @@
 
 use super::state::Stack;
 use crate::config::{ConnectOptions, ConnectionConfig};
-use crate::device::PathKind;
+use crate::device::{PathConfig, PathKind};
 use crate::error::{ConnectError, ConnectionError, SignalError};
 use crate::info::Received;
 use crate::mptcp::Connection;
@@ -41,8 +41,10 @@ impl Stack {
         }
         self.check_capacity()?;
         let parts = self.parts(&config)?;
+        // What is captured does not lead outside.
+        let outside = |(id, p): (PathId, &PathConfig)| (p.kind != PathKind::Capture).then_some(id);
         let candidates: Vec<PathId> =
-            if paths.is_empty() { self.ctx.paths().map(|(id, _)| id).collect() } else { paths.clone() };
+            if paths.is_empty() { self.ctx.paths().filter_map(outside).collect() } else { paths.clone() };
         let (path, address) = match local_address {
             Some(a) if a.is_ipv4() != remote.is_ipv4() => {
                 return Err(ConnectError::Families(a, remote.ip()));

@@ -3,7 +3,7 @@
 use super::control_block::Tcp;
 use super::sender::packet_size::TooBig;
 use super::state::State;
-use crate::wire::icmp::{IcmpCause, IcmpError};
+use crate::wire::icmp::{IcmpCause, IcmpError, Unreachable};
 use crate::wire::ip;
 use core::fmt::Debug;
 use umptcp_congestion::CongestionController;
@@ -23,7 +23,7 @@ pub(crate) enum IcmpOutcome {
     /// 5927 §5.2), so the subflow lives on.
     Hindered,
     /// The handshake fails.
-    Refused,
+    Refused(Unreachable),
     /// Packets are smaller from now on.
     Smaller,
 }
@@ -51,19 +51,11 @@ impl<M: Copy + Debug> Tcp<M> {
             let believed = self.sender.on_too_big(self.moment(now), icmp, &mut self.timers, cc);
             return if believed { IcmpOutcome::Smaller } else { IcmpOutcome::Noted };
         }
-        let unreachable = matches!(
-            error.cause,
-            IcmpCause::NetworkUnreachable
-                | IcmpCause::HostUnreachable
-                | IcmpCause::ProtocolUnreachable
-                | IcmpCause::PortUnreachable
-                | IcmpCause::Prohibited
-        );
         // RFC 1122 §4.2.3.9 calls some of these soft even then; as RFC 5461 §4.1 describes of most systems, a
         // connection that is only being opened is given up for them, so that the next address can be tried.
-        match self.state() {
-            State::SynSent if unreachable => IcmpOutcome::Refused,
-            _ if unreachable && self.is_synchronized() => IcmpOutcome::Hindered,
+        match error.unreachable() {
+            Some(why) if self.state() == State::SynSent => IcmpOutcome::Refused(why),
+            Some(_) if self.is_synchronized() => IcmpOutcome::Hindered,
             _ => IcmpOutcome::Noted,
         }
     }

@@ -1,5 +1,6 @@
 //! The states of RFC 9293 §3.3.2.
 
+use crate::wire::icmp::Unreachable;
 use core::fmt;
 
 /// State of one subflow's TCP. LISTEN lives in the stack: a subflow exists from its first SYN on.
@@ -101,7 +102,7 @@ pub(crate) enum CloseReason {
     /// We sent a RST.
     Aborted,
     /// ICMP said so while connecting.
-    Unreachable,
+    Unreachable(Unreachable),
 }
 
 /// The life of a subflow: its state, and why it ended. Only [`on`](Self::on) and [`end`](Self::end) change

@@ -63,10 +63,24 @@ pub enum Unreachable {
     Network,
     /// The destination does not answer on its link.
     Host,
+    /// The destination does not support TCP.
+    Protocol,
     /// Nobody listens on the destination port.
     Port,
     /// A filter forbids it.
     Prohibited,
+}
+
+impl core::fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Unreachable::Network => "network unreachable",
+            Unreachable::Host => "host unreachable",
+            Unreachable::Protocol => "the destination does not support TCP",
+            Unreachable::Port => "port unreachable: nothing listens at that address and port",
+            Unreachable::Prohibited => "a filter on the way forbids it",
+        })
+    }
 }
 
 impl Unreachable {
@@ -75,10 +89,13 @@ impl Unreachable {
         match (self, v4) {
             (Unreachable::Network, true) => [3, 0],
             (Unreachable::Host, true) => [3, 1],
+            (Unreachable::Protocol, true) => [3, 2],
             (Unreachable::Port, true) => [3, 3],
             (Unreachable::Prohibited, true) => [3, 13],
             (Unreachable::Network, false) => [1, 0],
             (Unreachable::Host, false) => [1, 3],
+            // RFC 4443 §3.4: an unrecognised next header.
+            (Unreachable::Protocol, false) => [4, 1],
             (Unreachable::Port, false) => [1, 4],
             (Unreachable::Prohibited, false) => [1, 1],
         }
@@ -159,6 +176,18 @@ impl IcmpError {
             seq: SeqNumber(r.u32()?),
             quoted_len: quoted.total_len,
         })
+    }
+
+    /// Why the segment could not be delivered, if it says that.
+    pub fn unreachable(&self) -> Option<Unreachable> {
+        match self.cause {
+            IcmpCause::NetworkUnreachable => Some(Unreachable::Network),
+            IcmpCause::HostUnreachable => Some(Unreachable::Host),
+            IcmpCause::ProtocolUnreachable => Some(Unreachable::Protocol),
+            IcmpCause::PortUnreachable => Some(Unreachable::Port),
+            IcmpCause::Prohibited => Some(Unreachable::Prohibited),
+            _ => None,
+        }
     }
 
     /// The next hop's MTU in bytes, if this says that a packet was too big and by how much.

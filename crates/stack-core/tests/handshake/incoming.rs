@@ -34,6 +34,7 @@ fn a_refusal_says_what_the_caller_says() {
     for (with, cause) in [
         (Unreachable::Network, IcmpCause::NetworkUnreachable),
         (Unreachable::Host, IcmpCause::HostUnreachable),
+        (Unreachable::Protocol, IcmpCause::ProtocolUnreachable),
         (Unreachable::Port, IcmpCause::PortUnreachable),
         (Unreachable::Prohibited, IcmpCause::Prohibited),
     ] {
@@ -44,6 +45,7 @@ fn a_refusal_says_what_the_caller_says() {
         assert_eq!((header.src, header.dst), (STACK, peer(1, 4000).ip()));
         let error = IcmpError::parse(&header, &packet).expect("right in every respect");
         assert_eq!((error.cause, error.src, error.dst), (cause, peer(1, 4000), stack_at(PORT)));
+        assert_eq!(error.unreachable(), Some(with));
         assert!(lab.poll().is_empty());
     }
     let (mut lab, _) = waiting();

@@ -12,6 +12,7 @@ use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::stack::Received;
 use umptcp_stack_core::types::{ConnectionId, Duration, Instant, SeqNumber};
+use umptcp_stack_core::wire::icmp::Unreachable;
 use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions, Timestamps};
 use umptcp_stack_core::wire::{checksum, ip};
 
@@ -791,7 +792,12 @@ fn an_icmp_error_that_quotes_a_public_address_reaches_the_connection_it_is_about
         s.stack.handle_packet(s.now, s.path, rx);
         s.poll();
         assert_eq!(s.counter(Counter::TcpIcmpInErrors), u64::from(!heard), "{quoted:?} {port}");
-        assert_eq!(s.events.iter().any(|e| matches!(e, Event::Closed { .. })), heard, "{quoted:?} {port}");
+        let said = s.events.iter().find_map(|e| match e {
+            Event::Closed { error, .. } => *error,
+            _ => None,
+        });
+        let expected = heard.then_some(ConnectionError::Unreachable(Unreachable::Port));
+        assert_eq!(said, expected, "{quoted:?} {port}");
     }
 }
 

@@ -115,7 +115,7 @@ impl Encoder {
                 self.u32(subflow.0);
                 self.u32(path.0);
             }
-            Event::SubflowClosed { connection, subflow, error, reset } => {
+            Event::SubflowClosed { connection, subflow, error, reset, .. } => {
                 self.u8(7);
                 self.u64(connection.0);
                 self.u32(subflow.0);
@@ -207,7 +207,7 @@ fn connection_error(error: ConnectionError) -> u8 {
         ConnectionError::NotFound => 1,
         ConnectionError::Refused => 2,
         ConnectionError::Reset => 3,
-        ConnectionError::Unreachable => 4,
+        ConnectionError::Unreachable(_) => 4,
         ConnectionError::TimedOut => 5,
         ConnectionError::Aborted => 6,
         ConnectionError::SendClosed => 7,
