@@ -132,7 +132,7 @@ impl StreamBuilder {
 
     /// Why an attempt failed.
     fn explain(&self, remote: SocketAddr, source: ConnectionError) -> Error {
-        let nics = self.handle.nics.upgrade().filter(|_| source == ConnectionError::Unreachable);
+        let nics = self.handle.nics.upgrade().filter(|_| matches!(source, ConnectionError::Unreachable(_)));
         let nics = nics.map(|n| n.without_route(remote.ip())).unwrap_or_default();
         if nics.is_empty() { Error::Connection { remote, source } } else { Error::NoRoute { remote, nics } }
     }

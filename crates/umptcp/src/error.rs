@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use thiserror::Error;
 use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError, SetError, SignalError};
+use umptcp_stack_core::wire::icmp::Unreachable;
 
 /// What can go wrong. Operations return it inside an [`io::Error`] of the matching kind;
 /// `e.get_ref().and_then(|e| e.downcast_ref::<umptcp::Error>())` retrieves it.
@@ -56,6 +57,12 @@ pub enum Error {
     Listen {
         /// The address and port.
         local: SocketAddr,
+        /// Why.
+        source: ListenError,
+    },
+    /// Connections cannot be captured.
+    #[error("cannot capture connections: {source}")]
+    Forward {
         /// Why.
         source: ListenError,
     },
@@ -152,7 +159,7 @@ impl Error {
             Error::NoWay { .. } => ErrorKind::Unsupported,
             Error::NoRoute { .. } => ErrorKind::NetworkUnreachable,
             Error::ConnectTimeout { .. } | Error::Undelivered { .. } => ErrorKind::TimedOut,
-            Error::Listen { source, .. } => match source {
+            Error::Listen { source, .. } | Error::Forward { source } => match source {
                 ListenError::InUse(_) => ErrorKind::AddrInUse,
                 ListenError::NoPort => ErrorKind::InvalidInput,
                 ListenError::NoAddress(_) => ErrorKind::AddrNotAvailable,
@@ -196,7 +203,13 @@ fn connection_kind(e: ConnectionError) -> ErrorKind {
         ConnectionError::NotFound | ConnectionError::NotConnected => ErrorKind::NotConnected,
         ConnectionError::Refused => ErrorKind::ConnectionRefused,
         ConnectionError::Reset => ErrorKind::ConnectionReset,
-        ConnectionError::Unreachable => ErrorKind::HostUnreachable,
+        // As Linux has it for sockets.
+        ConnectionError::Unreachable(why) => match why {
+            Unreachable::Network => ErrorKind::NetworkUnreachable,
+            Unreachable::Host | Unreachable::Prohibited => ErrorKind::HostUnreachable,
+            Unreachable::Port => ErrorKind::ConnectionRefused,
+            Unreachable::Protocol => ErrorKind::Unsupported,
+        },
         ConnectionError::TimedOut => ErrorKind::TimedOut,
         ConnectionError::Aborted | ConnectionError::Broken => ErrorKind::ConnectionAborted,
         ConnectionError::SendClosed => ErrorKind::BrokenPipe,

@@ -35,6 +35,8 @@ mod cookies;
 mod copies;
 mod error;
 #[cfg(target_os = "linux")]
+mod forward;
+#[cfg(target_os = "linux")]
 mod handle;
 #[cfg(target_os = "linux")]
 mod limit;
@@ -72,10 +74,11 @@ pub use umptcp_stack_core::config::{
 pub use umptcp_stack_core::error::{
     ConnectError, ConnectionError, FallbackReason, ListenError, SetError, SignalError,
 };
-pub use umptcp_stack_core::event::{LostSubflow, SubflowReset};
+pub use umptcp_stack_core::event::{LostSubflow, RefuseWith, SubflowReset};
 pub use umptcp_stack_core::interface::{PathConfig, PathKind};
 pub use umptcp_stack_core::observe::{Counter, CounterChange, Counters, Observation, Observer};
 pub use umptcp_stack_core::stack::{ConnectionInfo, ConnectionState, SubflowInfo};
+pub use umptcp_stack_core::wire::icmp::Unreachable;
 pub use umptcp_stack_core::wire::mptcp::ResetReason;
 pub use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};
 
@@ -83,6 +86,8 @@ pub use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};
 pub use clean_up::{clean_up_leftovers, clean_up_on_signals};
 #[cfg(target_os = "linux")]
 pub use connect::StreamBuilder;
+#[cfg(target_os = "linux")]
+pub use forward::{Direction, ForwardSummary, Forwarded, Forwarder};
 #[cfg(target_os = "linux")]
 pub use listener::{Incoming, IntoIncoming, ListenerBuilder, MptcpListener};
 #[cfg(target_os = "linux")]

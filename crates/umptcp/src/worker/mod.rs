@@ -3,14 +3,17 @@
 
 mod connections;
 mod context;
+mod forwards;
 mod listeners;
 mod splices;
 
 use crate::addresses;
 use crate::error::Error;
+use crate::forward::Forwarded;
 use crate::shared::Shared;
 use connections::Connections;
 use crossbeam_channel::{Receiver, Sender};
+use forwards::Forwards;
 use listeners::Listeners;
 use splices::Splices;
 use std::collections::HashMap;
@@ -21,7 +24,7 @@ use std::time::Duration;
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ListenOptions, StackConfig};
 use umptcp_stack_core::device::{Families, PathConfig};
-use umptcp_stack_core::error::ConnectionError;
+use umptcp_stack_core::error::{ConnectionError, ListenError};
 use umptcp_stack_core::event::{Event, RefuseWith};
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
 use umptcp_tun_driver::event_loop::{AttachedPath, Guard, Handler, Waker};
@@ -29,6 +32,7 @@ use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
 
 pub(crate) use connections::{Accepted, Undelivered};
 pub(crate) use context::Context;
+pub(crate) use forwards::{Onward, Rule};
 pub(crate) use listeners::ListenerShared;
 pub(crate) use splices::Outcome;
 
@@ -69,6 +73,7 @@ pub(crate) struct Worker {
     connections: Connections,
     listeners: Listeners,
     splices: Splices,
+    forwards: Forwards,
     path_names: HashMap<PathId, String>,
     stopping: Option<Stopping>,
     undelivered: Undelivered,
@@ -81,6 +86,7 @@ impl Worker {
             connections: Connections::new(spin),
             listeners: Listeners::new(names),
             splices: Splices::default(),
+            forwards: Forwards::default(),
             path_names: HashMap::new(),
             stopping: None,
             undelivered: Undelivered::default(),
@@ -175,6 +181,9 @@ impl Worker {
         for id in self.listeners.ids() {
             self.listeners.unlisten(cx, &mut self.connections, id);
         }
+        for id in self.forwards.ids() {
+            self.forwards.remove(cx, id);
+        }
         for id in self.connections.ids() {
             self.undelivered.add(self.connections.finish(cx, id));
         }
@@ -205,7 +214,29 @@ impl Worker {
         false
     }
 
+    /// Begins to capture and to send on.
+    pub(crate) fn add_forward(
+        &mut self,
+        cx: &mut Context<'_>,
+        rule: Rule,
+    ) -> Result<ListenerId, ListenError> {
+        self.forwards.add(cx, rule)
+    }
+
+    /// Captures no more.
+    pub(crate) fn remove_forward(&mut self, cx: &mut Context<'_>, id: ListenerId) {
+        self.forwards.remove(cx, id);
+    }
+
+    /// What a rule has captured and joined, as far as it goes on.
+    pub(crate) fn forwarded(&self, cx: &Context<'_>, id: ListenerId) -> Vec<Forwarded> {
+        self.forwards.describe(cx, &self.splices, id)
+    }
+
     fn connected(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
+        if self.forwards.on_connected(cx, &mut self.splices, id) || self.splices.on_ready(cx, id) {
+            return;
+        }
         let Some(info) = cx.stack.info(id) else { return };
         if let Some((listener, accepted)) = self.connections.connected(cx, id, info.local, info.remote) {
             self.listeners.accepted(cx, &mut self.connections, listener, accepted);
@@ -248,7 +279,7 @@ impl Worker {
     }
 
     fn ended(&mut self, cx: &mut Context<'_>, id: ConnectionId, error: Option<ConnectionError>) {
-        if self.splices.on_ended(cx, id, error) {
+        if self.forwards.on_ended(cx, id, error) || self.splices.on_ended(cx, id, error) {
             return;
         }
         if let Some(listener) = self.connections.ended(cx, id, error) {
@@ -275,10 +306,17 @@ impl Handler<Stack> for Worker {
             Event::Incoming { incoming, .. } if self.stopping.is_some() => {
                 cx.stack.refuse(cx.now, incoming, RefuseWith::Reset)
             }
-            Event::Incoming { listener, incoming, complete, .. } => {
+            Event::Incoming { listener, incoming, remote, local, complete, .. } => {
+                if self.forwards.on_incoming(cx, listener, incoming, remote, local) {
+                    return;
+                }
                 self.listeners.incoming(cx, &mut self.connections, listener, incoming, complete);
             }
-            Event::IncomingGone { incoming } => self.listeners.incoming_gone(incoming),
+            Event::IncomingGone { incoming } => {
+                if !self.forwards.on_incoming_gone(cx, incoming) {
+                    self.listeners.incoming_gone(incoming);
+                }
+            }
             Event::Connected { connection } => self.connected(cx, connection),
             Event::Readable { connection } => self.ready(cx, connection, true),
             Event::Writable { connection } => self.ready(cx, connection, false),
@@ -289,7 +327,7 @@ impl Handler<Stack> for Worker {
             Event::SubflowEstablished { connection, subflow, path } => {
                 tracing::debug!(%connection, %subflow, path = self.path_names.get(&path), "subflow established");
             }
-            Event::SubflowClosed { connection, subflow, error, reset } => {
+            Event::SubflowClosed { connection, subflow, error, reset, .. } => {
                 let error = error.as_ref().map(tracing::field::display);
                 let reset = reset.as_ref().map(tracing::field::display);
                 tracing::debug!(%connection, %subflow, error, reset, "subflow closed");
@@ -313,14 +351,19 @@ impl Handler<Stack> for Worker {
     }
 
     fn after_poll(&mut self, cx: &mut Context<'_>) {
+        self.forwards.on_time(cx);
+        for ended in self.splices.take_ended() {
+            self.forwards.on_pair_ended(ended);
+        }
         if self.stopping.is_some() && self.stopped(cx) {
             cx.stop();
         }
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let stopping = self.stopping.as_ref()?;
-        Some(stopping.next_check.min(stopping.deadline.max(stopping.aborted.unwrap_or_default())))
+        let stopping =
+            self.stopping.as_ref().map(|s| s.next_check.min(s.deadline.max(s.aborted.unwrap_or_default())));
+        [stopping, self.forwards.deadline()].into_iter().flatten().min()
     }
 }
 
@@ -411,6 +454,11 @@ impl Commands {
             let _ = tx.send(job(worker, cx));
         })));
         rx.recv().map_err(|_| Error::Stopped)
+    }
+
+    /// Runs `job` on the worker's thread some time later, unless the worker has ended.
+    pub(crate) fn run(&self, job: impl FnOnce(&mut Worker, &mut Context<'_>) + Send + 'static) {
+        self.send(Command::Run(Box::new(job)));
     }
 
     /// Tells the worker, if `tell`, that there is something to do for a connection.

@@ -2,10 +2,11 @@
 
 use super::connections::{HandedOver, Undelivered, in_stack};
 use super::context::Context;
+use crate::forward::spoken;
 use bytes::{Buf, Bytes};
 use crossbeam_channel::Sender;
 use std::collections::{HashMap, VecDeque};
-use umptcp_stack_core::error::ConnectionError;
+use umptcp_stack_core::error::{ConnectionError, FallbackReason};
 use umptcp_stack_core::stack::Received;
 use umptcp_types::ConnectionId;
 
@@ -42,13 +43,26 @@ impl Half {
         let mut pending = std::mem::take(&mut own.written);
         let received = own.unread.iter().map(|b| b.len() as u64).sum();
         pending.extend(other.unread.iter().cloned());
-        Half { id: own.id, pending, read_ended: own.read_ended, shut: false, received, ended: false }
+        Half { pending, read_ended: own.read_ended, received, ..Half::fresh(own.id) }
+    }
+
+    fn fresh(id: ConnectionId) -> Half {
+        Half { id, pending: VecDeque::new(), read_ended: false, shut: false, received: 0, ended: false }
     }
 }
 
 struct Splice {
     halves: [Half; 2],
-    done: Sender<Outcome>,
+    /// Who is told of the end; `None`: the worker.
+    done: Option<Sender<Outcome>>,
+}
+
+/// A pair of the worker's own that has ended.
+pub(super) struct Ended {
+    pub(super) ids: [ConnectionId; 2],
+    pub(super) outcome: Outcome,
+    /// Whether each was MPTCP, and why not.
+    pub(super) mptcp: [Option<Result<(), FallbackReason>>; 2],
 }
 
 /// Names a splice of a worker.
@@ -62,10 +76,11 @@ pub(super) struct Splices {
     /// For each connection, its splice and which of the two it is.
     members: HashMap<ConnectionId, (SpliceId, usize)>,
     next: u64,
+    ended: Vec<Ended>,
 }
 
 impl Splices {
-    /// Joins the two.
+    /// Joins two that applications have handed over.
     pub(super) fn add(
         &mut self,
         cx: &mut Context<'_>,
@@ -73,12 +88,21 @@ impl Splices {
         done: Sender<Outcome>,
     ) {
         let halves = [Half::new(&mut a, &mut b), Half::new(&mut b, &mut a)];
+        self.insert(cx, Splice { halves, done: Some(done) });
+    }
+
+    /// Joins two that no application has seen. They may still be being established.
+    pub(super) fn join(&mut self, cx: &mut Context<'_>, ids: [ConnectionId; 2]) {
+        self.insert(cx, Splice { halves: ids.map(Half::fresh), done: None });
+    }
+
+    fn insert(&mut self, cx: &mut Context<'_>, splice: Splice) {
         let id = SpliceId(self.next);
         self.next += 1;
-        for (side, half) in halves.iter().enumerate() {
+        for (side, half) in splice.halves.iter().enumerate() {
             self.members.insert(half.id, (id, side));
         }
-        self.all.insert(id, Splice { halves, done });
+        self.all.insert(id, splice);
         for from in [0, 1] {
             self.pump(cx, id, from);
         }
@@ -170,6 +194,8 @@ impl Splices {
     /// without us.
     fn finish(&mut self, cx: &mut Context<'_>, id: SpliceId, error: Option<(usize, ConnectionError)>) {
         let Some(splice) = self.all.remove(&id) else { return };
+        let ids = splice.halves.each_ref().map(|h| h.id);
+        let mptcp = ids.map(|id| cx.stack.info(id).and_then(|info| spoken(&info.mptcp)));
         for half in &splice.halves {
             self.members.remove(&half.id);
             if !half.ended {
@@ -177,8 +203,12 @@ impl Splices {
             }
             cx.stack.close(cx.now, half.id);
         }
-        // Nobody may be waiting.
-        let _ = splice.done.send(Outcome { moved: splice.halves.map(|h| h.received), error });
+        let outcome = Outcome { moved: splice.halves.map(|h| h.received), error };
+        match splice.done {
+            // Nobody may be waiting.
+            Some(done) => drop(done.send(outcome)),
+            None => self.ended.push(Ended { ids, outcome, mptcp }),
+        }
     }
 
     /// Ends the pair of a connection by resetting both. False: it is none of a pair.
@@ -198,6 +228,18 @@ impl Splices {
             }
             self.finish(cx, id, Some((0, ConnectionError::Aborted)));
         }
+    }
+
+    /// Pairs of the worker's own that have ended since this was asked last.
+    pub(super) fn take_ended(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// The pair that a connection belongs to, and what has come from each so far.
+    pub(super) fn look(&self, connection: ConnectionId) -> Option<([ConnectionId; 2], [u64; 2])> {
+        let (id, _) = self.members.get(&connection)?;
+        let halves = &self.all.get(id)?.halves;
+        Some((halves.each_ref().map(|h| h.id), halves.each_ref().map(|h| h.received)))
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -1,0 +1,419 @@
+//! Captured connections: each is answered as the connection onward turns out, and then joined with it.
+
+use super::context::Context;
+use super::splices::{Ended, Splices};
+use crate::forward::{Direction, ForwardShared, Forwarded, spoken};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, SynCookiePolicy};
+use umptcp_stack_core::device::PathKind;
+use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError};
+use umptcp_stack_core::event::{IncomingId, RefuseWith};
+use umptcp_stack_core::wire::icmp::Unreachable;
+use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
+
+/// How long an attempt goes without an answer before the next is made beside it (RFC 8305 §5).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// Most connections of a rule that wait for their way onward. The oldest goes for one more: whoever has not been
+/// reached while so many others came will not be.
+const MOST_PENDING: usize = 8_192;
+
+/// Most of these that one client may have, so that one which dials the dead leaves room for others.
+const MOST_PENDING_OF_ONE: usize = 2_048;
+
+/// What is captured, and where it goes.
+pub(crate) struct Rule {
+    /// The paths it comes by.
+    pub(crate) from: Vec<PathId>,
+    /// Where it goes.
+    pub(crate) onward: Onward,
+    /// For the side that is captured.
+    pub(crate) accept: ConnectionConfig,
+    /// For the side onward.
+    pub(crate) connect: ConnectionConfig,
+    /// Who is told.
+    pub(crate) shared: Arc<ForwardShared>,
+}
+
+/// Where captured connections go.
+#[derive(Clone, Debug)]
+pub(crate) enum Onward {
+    /// To the address that the client asked for, over every path that leads outside.
+    Out,
+    /// To the same port at one of these addresses, by this path, in the client's own name.
+    In { path: PathId, addresses: Vec<IpAddr> },
+}
+
+impl Rule {
+    fn direction(&self) -> Direction {
+        match self.onward {
+            Onward::Out => Direction::Out,
+            Onward::In { .. } => Direction::In,
+        }
+    }
+}
+
+/// A captured connection whose way onward is being looked for.
+struct Pending {
+    listener: ListenerId,
+    client: SocketAddr,
+    /// Where the client wants to go.
+    wanted: SocketAddr,
+    /// Where it is taken.
+    remote: SocketAddr,
+    /// Attempts that have not failed.
+    running: Vec<ConnectionId>,
+    /// What else may be tried: a local address for each.
+    waiting: VecDeque<SocketAddr>,
+    /// When the next is tried, if nothing has been heard until then.
+    next: Option<Instant>,
+    /// Why the last attempt failed.
+    error: Option<Failure>,
+}
+
+/// Why there is no way onward.
+#[derive(Clone, Debug)]
+enum Failure {
+    /// It could not be tried.
+    Local(ConnectError),
+    /// The network or the peer said so, or nobody answered.
+    Remote(ConnectionError),
+}
+
+impl Failure {
+    /// What the client gets to see: what it would see without us.
+    fn refusal(&self) -> RefuseWith {
+        match self {
+            Failure::Remote(ConnectionError::Unreachable(why)) => RefuseWith::Unreachable(*why),
+            Failure::Remote(ConnectionError::TimedOut) => RefuseWith::Silence,
+            Failure::Remote(ConnectionError::NoPath) => RefuseWith::Unreachable(Unreachable::Network),
+            Failure::Remote(_) => RefuseWith::Reset,
+            Failure::Local(ConnectError::NoPath(_)) => RefuseWith::Unreachable(Unreachable::Network),
+            // Our own want may pass: the client asks again.
+            Failure::Local(ConnectError::TooMany(_) | ConnectError::NoPort(_)) => RefuseWith::Silence,
+            Failure::Local(_) => RefuseWith::Unreachable(Unreachable::Host),
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Failure::Local(error) => error.fmt(f),
+            Failure::Remote(error) => error.fmt(f),
+        }
+    }
+}
+
+/// A captured connection and the one onward.
+struct Joined {
+    listener: ListenerId,
+    shared: Arc<ForwardShared>,
+    about: Forwarded,
+}
+
+/// All rules of a worker, and what they have captured.
+#[derive(Default)]
+pub(super) struct Forwards {
+    rules: HashMap<ListenerId, Rule>,
+    /// Ids grow, so the first is the oldest.
+    pending: BTreeMap<IncomingId, Pending>,
+    attempts: HashMap<ConnectionId, IncomingId>,
+    /// When to try the next address for whom.
+    due: BTreeSet<(Instant, IncomingId)>,
+    /// How many wait for each client.
+    of_client: HashMap<IpAddr, usize>,
+    /// By the captured one of each pair.
+    joined: HashMap<ConnectionId, Joined>,
+}
+
+impl Forwards {
+    /// Begins to capture.
+    pub(super) fn add(&mut self, cx: &mut Context<'_>, rule: Rule) -> Result<ListenerId, ListenError> {
+        let mut options = ListenOptions::every_port(rule.from.clone(), 2 * MOST_PENDING);
+        // An answer is given only when the way onward is known.
+        options.syn_cookies = SynCookiePolicy::Never;
+        options.config = rule.accept.clone();
+        let id = cx.stack.listen(options)?;
+        self.rules.insert(id, rule);
+        Ok(id)
+    }
+
+    /// Stops to capture. What has been joined goes on.
+    pub(super) fn remove(&mut self, cx: &mut Context<'_>, listener: ListenerId) {
+        if self.rules.remove(&listener).is_none() {
+            return;
+        }
+        let of_it = |(id, p): (&IncomingId, &Pending)| (p.listener == listener).then_some(*id);
+        let ids: Vec<IncomingId> = self.pending.iter().filter_map(of_it).collect();
+        for incoming in ids {
+            self.give_up(cx, incoming, Some(RefuseWith::Reset));
+        }
+        cx.stack.unlisten(cx.now, listener);
+    }
+
+    /// The rules there are.
+    pub(super) fn ids(&self) -> Vec<ListenerId> {
+        self.rules.keys().copied().collect()
+    }
+
+    /// A SYN was captured. False: the listener is none of a rule.
+    pub(super) fn on_incoming(
+        &mut self,
+        cx: &mut Context<'_>,
+        listener: ListenerId,
+        incoming: IncomingId,
+        client: SocketAddr,
+        wanted: SocketAddr,
+    ) -> bool {
+        let Some(rule) = self.rules.get(&listener) else { return false };
+        rule.shared.on_captured();
+        let (remote, waiting) = ways(cx, &rule.onward, client, wanted);
+        let next = None;
+        let pending =
+            Pending { listener, client, wanted, remote, running: Vec::new(), waiting, next, error: None };
+        self.pending.insert(incoming, pending);
+        *self.of_client.entry(client.ip()).or_default() += 1;
+        self.bound(cx, client.ip());
+        self.try_next(cx, incoming);
+        true
+    }
+
+    /// Makes room by giving up those that have waited longest.
+    fn bound(&mut self, cx: &mut Context<'_>, client: IpAddr) {
+        let oldest = if self.of_client.get(&client).is_some_and(|n| *n > MOST_PENDING_OF_ONE) {
+            self.pending.iter().find(|(_, p)| p.client.ip() == client).map(|(id, _)| *id)
+        } else if self.pending.len() > MOST_PENDING {
+            self.pending.keys().next().copied()
+        } else {
+            None
+        };
+        if let Some(incoming) = oldest {
+            self.give_up(cx, incoming, Some(RefuseWith::Silence));
+        }
+    }
+
+    /// Makes the next attempt; with none left, and none running, the client gets the answer.
+    fn try_next(&mut self, cx: &mut Context<'_>, incoming: IncomingId) {
+        let Some(p) = self.pending.get_mut(&incoming) else { return };
+        if let Some(at) = p.next.take() {
+            self.due.remove(&(at, incoming));
+        }
+        while let Some(local) = p.waiting.pop_front() {
+            let Some(rule) = self.rules.get(&p.listener) else { return };
+            let mut options = ConnectOptions::new(p.remote).with_config(rule.connect.clone());
+            options.local_address = Some(local.ip());
+            options.local_port = local.port();
+            if let Onward::In { path, .. } = rule.onward {
+                options.paths = vec![path];
+            }
+            match cx.stack.connect(cx.now, options) {
+                Ok(id) => {
+                    p.running.push(id);
+                    self.attempts.insert(id, incoming);
+                    if !p.waiting.is_empty() {
+                        let at = cx.now + ATTEMPT_DELAY;
+                        p.next = Some(at);
+                        self.due.insert((at, incoming));
+                    }
+                    return;
+                }
+                Err(error) => p.error = Some(p.error.take().unwrap_or(Failure::Local(error))),
+            }
+        }
+        if p.running.is_empty() {
+            let failure = p.error.clone().unwrap_or(Failure::Local(ConnectError::NoPath(p.remote.ip())));
+            self.fail(cx, incoming, &failure);
+        }
+    }
+
+    /// There is no way onward.
+    fn fail(&mut self, cx: &mut Context<'_>, incoming: IncomingId, failure: &Failure) {
+        if let Some(p) = self.pending.get(&incoming)
+            && let Some(rule) = self.rules.get(&p.listener)
+        {
+            tracing::debug!(client = %p.client, to = %p.wanted, error = %failure, "no way onward");
+            rule.shared.on_failed(failure.to_string());
+        }
+        self.give_up(cx, incoming, Some(failure.refusal()));
+    }
+
+    /// Forgets a captured connection, and what was tried for it. With `answer`, its client is told.
+    fn give_up(&mut self, cx: &mut Context<'_>, incoming: IncomingId, answer: Option<RefuseWith>) {
+        let Some(p) = self.take(incoming) else { return };
+        for id in p.running {
+            self.end_attempt(cx, id);
+        }
+        if let Some(with) = answer {
+            cx.stack.refuse(cx.now, incoming, with);
+        }
+    }
+
+    fn take(&mut self, incoming: IncomingId) -> Option<Pending> {
+        let p = self.pending.remove(&incoming)?;
+        if let Some(at) = p.next {
+            self.due.remove(&(at, incoming));
+        }
+        if let Some(n) = self.of_client.get_mut(&p.client.ip()) {
+            *n -= 1;
+            if *n == 0 {
+                self.of_client.remove(&p.client.ip());
+            }
+        }
+        Some(p)
+    }
+
+    fn end_attempt(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
+        self.attempts.remove(&id);
+        cx.stack.abort(cx.now, id);
+        cx.stack.close(cx.now, id);
+    }
+
+    /// The client of a captured connection has given up. False: it is none of a rule.
+    pub(super) fn on_incoming_gone(&mut self, cx: &mut Context<'_>, incoming: IncomingId) -> bool {
+        let known = self.pending.contains_key(&incoming);
+        self.give_up(cx, incoming, None);
+        known
+    }
+
+    /// A connection onward stands: the captured one is answered and joined with it. False: it is none of ours.
+    pub(super) fn on_connected(
+        &mut self,
+        cx: &mut Context<'_>,
+        splices: &mut Splices,
+        id: ConnectionId,
+    ) -> bool {
+        let Some(incoming) = self.attempts.remove(&id) else { return false };
+        let Some(p) = self.take(incoming) else { return false };
+        for other in p.running.iter().filter(|other| **other != id) {
+            self.end_attempt(cx, *other);
+        }
+        let Some(rule) = self.rules.get(&p.listener) else { return false };
+        match cx.stack.accept(cx.now, incoming, &rule.accept) {
+            Ok(captured) => {
+                let about = Forwarded {
+                    direction: rule.direction(),
+                    client: p.client,
+                    server: p.wanted,
+                    mptcp: None,
+                    up: 0,
+                    down: 0,
+                    failed: None,
+                };
+                rule.shared.on_joined();
+                let (listener, shared) = (p.listener, rule.shared.clone());
+                self.joined.insert(captured, Joined { listener, shared, about });
+                splices.join(cx, [captured, id]);
+            }
+            Err(error) => {
+                tracing::debug!(client = %p.client, %error, "a captured connection cannot be accepted");
+                cx.stack.refuse(cx.now, incoming, RefuseWith::Silence);
+                self.end_attempt(cx, id);
+            }
+        }
+        true
+    }
+
+    /// An attempt has failed. False: it is none of ours.
+    pub(super) fn on_ended(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ConnectionId,
+        error: Option<ConnectionError>,
+    ) -> bool {
+        let Some(incoming) = self.attempts.remove(&id) else { return false };
+        cx.stack.close(cx.now, id);
+        if let Some(p) = self.pending.get_mut(&incoming) {
+            p.running.retain(|running| *running != id);
+            let error = error.unwrap_or(ConnectionError::Reset);
+            p.error = Some(Failure::Remote(error));
+            if error == ConnectionError::Refused {
+                // By the peer, whatever path leads to it.
+                p.waiting.clear();
+            }
+            self.try_next(cx, incoming);
+        }
+        true
+    }
+
+    /// A pair has ended.
+    pub(super) fn on_pair_ended(&mut self, ended: Ended) {
+        let Some(Joined { shared, mut about, .. }) = self.joined.remove(&ended.ids[0]) else { return };
+        [about.up, about.down] = ended.outcome.moved;
+        about.mptcp = ended.mptcp[outside(about.direction)];
+        about.failed = ended.outcome.error.map(|(_, error)| error);
+        shared.on_ended(about);
+    }
+
+    /// When the next attempt is due.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Makes the attempts that are due.
+    pub(super) fn on_time(&mut self, cx: &mut Context<'_>) {
+        while let Some((at, incoming)) = self.due.first().copied().filter(|(at, _)| *at <= cx.now) {
+            self.due.remove(&(at, incoming));
+            if let Some(p) = self.pending.get_mut(&incoming) {
+                p.next = None;
+            }
+            self.try_next(cx, incoming);
+        }
+    }
+
+    /// What has been joined and goes on, with what has passed so far.
+    pub(super) fn describe(
+        &self,
+        cx: &Context<'_>,
+        splices: &Splices,
+        listener: ListenerId,
+    ) -> Vec<Forwarded> {
+        let of_it = self.joined.iter().filter(|(_, joined)| joined.listener == listener);
+        let describe = |(id, joined): (&ConnectionId, &Joined)| {
+            let (ids, [up, down]) = splices.look(*id)?;
+            let outer = cx.stack.info(ids[outside(joined.about.direction)]);
+            let mptcp = outer.and_then(|info| spoken(&info.mptcp));
+            Some(Forwarded { mptcp, up, down, ..joined.about.clone() })
+        };
+        of_it.filter_map(describe).collect()
+    }
+}
+
+/// Which of a pair is the side outside: the first was accepted, the second dialled.
+fn outside(direction: Direction) -> usize {
+    match direction {
+        Direction::Out => 1,
+        Direction::In => 0,
+    }
+}
+
+/// Where to go for a captured connection, and from which local addresses (port 0: any).
+fn ways(
+    cx: &Context<'_>,
+    onward: &Onward,
+    client: SocketAddr,
+    wanted: SocketAddr,
+) -> (SocketAddr, VecDeque<SocketAddr>) {
+    match onward {
+        Onward::Out => {
+            let mut locals = VecDeque::new();
+            for path in cx.paths().into_iter().filter_map(|id| cx.stack.path(id)) {
+                let fits = path.addresses.iter().find(|a| a.is_ipv4() == wanted.is_ipv4());
+                if let Some(local) = fits.filter(|_| path.kind != PathKind::Capture) {
+                    locals.push_back(SocketAddr::new(*local, 0));
+                }
+            }
+            (wanted, locals)
+        }
+        Onward::In { addresses, .. } => {
+            let inside = addresses.iter().find(|a| a.is_ipv4() == client.is_ipv4());
+            match inside {
+                Some(address) => (SocketAddr::new(*address, wanted.port()), VecDeque::from([client])),
+                None => (wanted, VecDeque::new()),
+            }
+        }
+    }
+}
