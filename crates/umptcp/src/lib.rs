@@ -74,7 +74,7 @@ pub use umptcp_stack_core::config::{
 pub use umptcp_stack_core::error::{
     ConnectError, ConnectionError, FallbackReason, ListenError, SetError, SignalError,
 };
-pub use umptcp_stack_core::event::{LostSubflow, RefuseWith, SubflowReset};
+pub use umptcp_stack_core::event::{LostSubflow, RefuseWith, SubflowReset, Traffic};
 pub use umptcp_stack_core::interface::{PathConfig, PathKind};
 pub use umptcp_stack_core::observe::{Counter, CounterChange, Counters, Observation, Observer};
 pub use umptcp_stack_core::stack::{ConnectionInfo, ConnectionState, SubflowInfo};

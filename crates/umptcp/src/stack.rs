@@ -8,6 +8,7 @@ use crate::handle::Handle;
 use crate::nics::Nics;
 use crate::observer::Guarded;
 use crate::worker::{Commands, Context, Undelivered, Worker};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter};
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig, TimestampClock};
+use umptcp_stack_core::event::Traffic;
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::{Counters, Observer};
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
@@ -360,6 +362,11 @@ impl Stack {
     /// Every connection that the program holds, with its subflows.
     pub fn connections(&self) -> io::Result<Vec<(ConnectionId, ConnectionInfo, Vec<SubflowInfo>)>> {
         Ok(self.handle.commands.call(|worker, cx| worker.describe_all(cx))?)
+    }
+
+    /// Payload that went over each path since the stack started, by the path's name.
+    pub fn traffic(&self) -> io::Result<BTreeMap<String, Traffic>> {
+        Ok(self.handle.commands.call(|worker, cx| worker.traffic(cx))?)
     }
 
     /// The stack's counters since it started.

@@ -112,6 +112,11 @@ fn a_plain_connection_becomes_mptcp_over_every_path() {
     let last = &summary.last[0];
     assert_eq!((last.direction, last.client, last.server), (Direction::Out, peer, SERVER.parse().unwrap()));
     assert_eq!(last.failed, None);
+    let traffic = w.between.traffic().unwrap();
+    let of = |name: &str| traffic[name];
+    assert_eq!((of("capture").received, of("capture").sent), (summary.up, summary.down));
+    // What was sent again over the other path counts for both.
+    assert!(of("out0").sent + of("out1").sent >= summary.up && of("out1").sent > 0, "{traffic:?}");
     wait_for(|| w.between.connections().unwrap().is_empty());
 }
 

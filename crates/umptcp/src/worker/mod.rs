@@ -5,6 +5,7 @@ mod connections;
 mod context;
 mod forwards;
 mod listeners;
+mod paths;
 mod splices;
 
 use crate::addresses;
@@ -15,8 +16,9 @@ use connections::Connections;
 use crossbeam_channel::{Receiver, Sender};
 use forwards::Forwards;
 use listeners::Listeners;
+use paths::PathNames;
 use splices::Splices;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,7 +27,7 @@ use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ListenOptions, StackConfig};
 use umptcp_stack_core::device::{Families, PathConfig};
 use umptcp_stack_core::error::{ConnectionError, ListenError};
-use umptcp_stack_core::event::{Event, RefuseWith};
+use umptcp_stack_core::event::{Event, RefuseWith, Traffic};
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
 use umptcp_tun_driver::event_loop::{AttachedPath, Guard, Handler, Waker};
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
@@ -74,7 +76,7 @@ pub(crate) struct Worker {
     listeners: Listeners,
     splices: Splices,
     forwards: Forwards,
-    path_names: HashMap<PathId, String>,
+    path_names: PathNames,
     stopping: Option<Stopping>,
     undelivered: Undelivered,
 }
@@ -87,7 +89,7 @@ impl Worker {
             listeners: Listeners::new(names),
             splices: Splices::default(),
             forwards: Forwards::default(),
-            path_names: HashMap::new(),
+            path_names: PathNames::default(),
             stopping: None,
             undelivered: Undelivered::default(),
         }
@@ -214,6 +216,13 @@ impl Worker {
         false
     }
 
+    /// What went over each path.
+    pub(crate) fn traffic(&self, cx: &mut Context<'_>) -> BTreeMap<String, Traffic> {
+        let all = self.describe_all(cx).into_iter().flat_map(|(_, _, subflows)| subflows);
+        let carried = |s: SubflowInfo| (s.path, Traffic { sent: s.bytes_sent, received: s.bytes_received });
+        self.path_names.traffic(all.map(carried))
+    }
+
     /// Begins to capture and to send on.
     pub(crate) fn add_forward(
         &mut self,
@@ -325,23 +334,24 @@ impl Handler<Stack> for Worker {
                 tracing::debug!(%connection, %reason, "fell back to TCP");
             }
             Event::SubflowEstablished { connection, subflow, path } => {
-                tracing::debug!(%connection, %subflow, path = self.path_names.get(&path), "subflow established");
+                tracing::debug!(%connection, %subflow, path = self.path_names.get(path), "subflow established");
             }
-            Event::SubflowClosed { connection, subflow, error, reset, .. } => {
+            Event::SubflowClosed { connection, subflow, path, traffic, error, reset } => {
+                self.path_names.on_subflow_closed(path, traffic);
                 let error = error.as_ref().map(tracing::field::display);
                 let reset = reset.as_ref().map(tracing::field::display);
                 tracing::debug!(%connection, %subflow, error, reset, "subflow closed");
             }
             Event::JoinFailed { connection, subflow, path, remote, error, reset } => {
                 let reset = reset.as_ref().map(tracing::field::display);
-                let path = self.path_names.get(&path);
+                let path = self.path_names.get(path);
                 tracing::debug!(%connection, %subflow, path, %remote, %error, reset, "join failed");
             }
         }
     }
 
     fn on_path_lost(&mut self, _cx: &mut Context<'_>, path: PathId, error: io::Error, guard: Guard) {
-        let name = self.path_names.remove(&path);
+        let name = self.path_names.remove(path);
         tracing::warn!(path = name, %error, "path lost");
         // Undoing a set-up takes many system calls, which other connections must not wait for.
         let undo = std::thread::Builder::new().name("umptcp-undo".into());
@@ -397,7 +407,7 @@ impl Commands {
         let name = path.config.name.clone();
         self.call(move |worker, cx| {
             let id = cx.add_path(path)?;
-            worker.path_names.insert(id, name);
+            worker.path_names.add(id, name);
             Ok(id)
         })?
     }
@@ -405,7 +415,7 @@ impl Commands {
     /// Takes a path from the stack; `None` when there is no such path.
     pub(crate) fn remove_path(&self, path: PathId) -> io::Result<Option<AttachedPath>> {
         Ok(self.call(move |worker, cx| {
-            worker.path_names.remove(&path);
+            worker.path_names.remove(path);
             cx.remove_path(path)
         })?)
     }
