@@ -19,6 +19,8 @@ mod failure;
 mod generate;
 mod netcat;
 mod registry;
+#[cfg(target_os = "linux")]
+mod run;
 mod session;
 mod sim;
 mod transport;
@@ -57,7 +59,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
     let result = run(cli, &registry);
     session::wait_if_ending();
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             let class = Class::of(&error);
             // A result that shows corrupted data has been printed.
@@ -77,9 +79,14 @@ pub fn command(registry: &Registry) -> clap::Command {
     registry.describe(Cli::command())
 }
 
-fn run(cli: Cli, registry: &Registry) -> anyhow::Result<()> {
+/// Returns the exit code.
+fn run(cli: Cli, registry: &Registry) -> anyhow::Result<u8> {
     let verbose = cli.verbose > 0;
-    match cli.command {
+    let result = match cli.command {
+        #[cfg(target_os = "linux")]
+        Command::Run(args) => return run::run(&args, registry, verbose),
+        #[cfg(not(target_os = "linux"))]
+        Command::Run(_) => Err(Class::Host.failure("run needs Linux").into()),
         Command::Listen(args) => netcat::listen(&args, registry, verbose),
         Command::Connect(args) => netcat::connect(&args, registry, verbose),
         Command::Bench(args) => match args.side {
@@ -91,7 +98,8 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<()> {
         Command::Completions(args) => generate::completions(command(registry), args.shell),
         Command::Man(args) => generate::man(command(registry), args.dir.as_deref()),
         Command::Demo(args) => demo::run(&args, registry),
-    }
+    };
+    result.map(|()| 0)
 }
 
 /// Logs to standard error. `UMPTCP_LOG` overrides `-v`.

@@ -22,10 +22,23 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 type CleanUp = Box<dyn FnOnce() + Send>;
 
+/// A signal that has been received.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Received {
+    /// Its number.
+    pub(crate) signal: i32,
+    /// A process has sent it; otherwise the kernel, for example because of a key at the terminal.
+    pub(crate) by_process: bool,
+}
+
+/// What takes signals while they do not end the process.
+type PassOn = Box<dyn Fn(&Received) + Send>;
+
 /// What must be undone before a signal ends the process.
 #[derive(Clone, Default)]
 pub(crate) struct Session {
     clean_ups: Arc<Mutex<Vec<CleanUp>>>,
+    pass_on: Arc<Mutex<Option<PassOn>>>,
 }
 
 impl Session {
@@ -45,21 +58,38 @@ impl Session {
         lock(&self.clean_ups).push(Box::new(undo));
     }
 
+    /// From now on signals do not end the process: `to` takes them.
+    pub(crate) fn pass_on(&self, to: impl Fn(&Received) + Send + 'static) {
+        *lock(&self.pass_on) = Some(Box::new(to));
+    }
+
+    /// From now on signals end the process again.
+    pub(crate) fn take_back(&self) {
+        *lock(&self.pass_on) = None;
+    }
+
     #[cfg(unix)]
     fn watch_signals(&self) -> anyhow::Result<()> {
         use anyhow::Context as _;
 
+        use signal_hook::iterator::exfiltrator::WithOrigin;
         use umptcp::signals;
 
         // On other systems than Linux none counts as ignored.
         let ending = signals::not_ignored().unwrap_or_else(|_| signals::ALL.to_vec());
-        let mut signals = signal_hook::iterator::Signals::new(ending).context("cannot watch for signals")?;
+        let signals = signal_hook::iterator::SignalsInfo::<WithOrigin>::new(ending);
+        let mut signals = signals.context("cannot watch for signals")?;
         let session = self.clone();
         std::thread::Builder::new()
             .name("signals".to_owned())
             .spawn(move || {
                 let mut begun: Option<Instant> = None;
-                for signal in signals.forever() {
+                for origin in signals.forever() {
+                    let signal = origin.signal;
+                    if let Some(to) = &*lock(&session.pass_on) {
+                        to(&Received { signal, by_process: origin.process.is_some() });
+                        continue;
+                    }
                     let Some(begun) = begun else {
                         begun = Some(Instant::now());
                         ENDING.store(true, Ordering::SeqCst);

@@ -37,6 +37,8 @@ mod error;
 #[cfg(target_os = "linux")]
 mod forward;
 #[cfg(target_os = "linux")]
+mod forwarded;
+#[cfg(target_os = "linux")]
 mod handle;
 #[cfg(target_os = "linux")]
 mod limit;
@@ -87,7 +89,9 @@ pub use clean_up::{clean_up_leftovers, clean_up_on_signals};
 #[cfg(target_os = "linux")]
 pub use connect::StreamBuilder;
 #[cfg(target_os = "linux")]
-pub use forward::{Direction, ForwardSummary, Forwarded, Forwarder};
+pub use forward::Forwarder;
+#[cfg(target_os = "linux")]
+pub use forwarded::{Direction, ForwardSummary, Forwarded};
 #[cfg(target_os = "linux")]
 pub use listener::{Incoming, IntoIncoming, ListenerBuilder, MptcpListener};
 #[cfg(target_os = "linux")]

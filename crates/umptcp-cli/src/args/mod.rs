@@ -6,6 +6,7 @@ mod values;
 use crate::failure::EXIT_CODES;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 pub(crate) use sim::SimArgs;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 use umptcp_tun_driver::paths::PathSpec;
@@ -20,6 +21,7 @@ Examples:
   umptcp demo                                see it work: two NICs, one connection, no root needed
   umptcp demo --sim                          the same in virtual time, without any privileges
   umptcp sim scenarios/olia-a.toml           an experiment in the simulator: tables, numbers, plots
+  sudo umptcp run -- iperf3 -c 192.0.2.10    run any program over MPTCP
   umptcp bench server                        serve measurements
   umptcp bench client 192.0.2.10             measure throughput to that server
   umptcp listen 9000 > file                  receive a file over MPTCP
@@ -47,6 +49,8 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
+    /// Run a program over MPTCP, unchanged: its TCP connections use every NIC.
+    Run(RunArgs),
     Demo(DemoArgs),
     Listen(ListenArgs),
     Connect(ConnectArgs),
@@ -68,6 +72,51 @@ impl Command {
             _ => false,
         }
     }
+}
+
+/// Options of `run`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  sudo umptcp run -- iperf3 -c 192.0.2.10        over every NIC
+  sudo umptcp run --path eth0 --path wlan0,backup -- curl -O https://example.org/file
+  sudo umptcp run --summary -- git clone https://example.org/repository
+  sudo umptcp run                                a shell, and whatever is started from it
+
+The exit code is the command's; 128+N when signal N has ended it, 127 when there is no such command, 126 when it
+cannot be executed.")]
+pub(crate) struct RunArgs {
+    /// NIC to use, with options as for `connect`; may be repeated. All usable NICs if not given.
+    #[arg(long = "path", value_name = "DEV[,OPTION]...", value_parser = parse_path)]
+    pub(crate) paths: Vec<PathSpec>,
+    /// Congestion control.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) congestion: Option<String>,
+    /// Scheduler.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scheduler: Option<String>,
+    /// Use DSS checksums.
+    #[arg(long)]
+    pub(crate) checksum: bool,
+    /// Plain TCP, over one NIC at a time.
+    #[arg(long)]
+    pub(crate) no_mptcp: bool,
+    /// Write every packet to this pcapng file.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) pcap: Option<PathBuf>,
+    /// Keep the program from the servers of this host at localhost and at the host's own addresses.
+    #[arg(long)]
+    pub(crate) isolate_localhost: bool,
+    /// At the end, say on standard error how many connections were MPTCP, why others were not, and how many bytes each
+    /// path carried. `-v` implies it.
+    #[arg(long)]
+    pub(crate) summary: bool,
+    /// The summary as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The program and its arguments; $SHELL if not given.
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true, value_hint = ValueHint::CommandWithArguments)]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// Which implementation of TCP carries the connection.

@@ -6,13 +6,16 @@ use crate::failure::Class;
 use crate::registry::Registry;
 use crate::session::Session;
 use anyhow::{Context as _, anyhow};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use umptcp::{ConnectionConfig, Counter, MptcpListener, MptcpStream, PathId, Protocol, StackConfig};
+use std::time::{Duration, Instant};
+use umptcp::{
+    AttachedPath, ConnectionConfig, Counter, Forwarder, MptcpListener, MptcpStream, PathId, Protocol,
+    StackConfig, Traffic,
+};
 use umptcp_tun_driver::paths::{self, PathSpec, SetupOptions};
 
 /// How long the program waits at exit for everything sent to arrive. The user timeout ends connections to a
@@ -20,6 +23,8 @@ use umptcp_tun_driver::paths::{self, PathSpec, SetupOptions};
 const LINGER: Duration = Duration::from_secs(60);
 /// The same if the program fails or a signal ends it.
 const LINGER_ON_FAILURE: Duration = Duration::from_millis(500);
+/// How often to look whether connections have ended.
+const FINISH_CHECK: Duration = Duration::from_millis(10);
 /// Maximum number of connections that carried data in the SYN and have not completed the handshake.
 const FAST_OPEN_QUEUE: usize = 64;
 
@@ -154,6 +159,35 @@ impl UserSpace {
             .connect(remotes)
             .with_context(|| Class::Connect.failure(cannot_connect(remotes)))?;
         Ok(Connection::new(stream, &self.shared, &self.connection))
+    }
+
+    /// Captures what comes in by a path, and sends it on over all others.
+    pub(crate) fn capture(&self, captured: AttachedPath) -> anyhow::Result<Forwarder> {
+        let guard = lock(&self.shared.stack);
+        let stack = guard.as_ref().ok_or_else(stopped)?;
+        let path = stack.add_path(captured)?;
+        Ok(Forwarder::outward(stack, path, self.connection.clone())?)
+    }
+
+    /// The paths.
+    pub(crate) fn path_infos(&self) -> Vec<umptcp::PathInfo> {
+        self.shared.look()
+    }
+
+    /// Payload that went over each path.
+    pub(crate) fn traffic(&self) -> BTreeMap<String, Traffic> {
+        lock(&self.shared.stack).as_ref().and_then(|stack| stack.traffic().ok()).unwrap_or_default()
+    }
+
+    /// Waits until the connections that have been sent on have ended, for as long as at exit.
+    pub(crate) fn finish(&self) {
+        let end = Instant::now() + LINGER;
+        let open = || {
+            lock(&self.shared.stack).as_ref().is_some_and(|s| s.connections().is_ok_and(|c| !c.is_empty()))
+        };
+        while open() && Instant::now() < end {
+            std::thread::sleep(FINISH_CHECK);
+        }
     }
 
     /// Names of the paths.

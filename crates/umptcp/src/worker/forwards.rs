@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use super::splices::{Ended, Splices};
-use crate::forward::{Direction, ForwardShared, Forwarded, spoken};
+use crate::forwarded::{Direction, ForwardShared, Forwarded, spoken};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

@@ -10,7 +10,7 @@ mod splices;
 
 use crate::addresses;
 use crate::error::Error;
-use crate::forward::Forwarded;
+use crate::forwarded::Forwarded;
 use crate::shared::Shared;
 use connections::Connections;
 use crossbeam_channel::{Receiver, Sender};

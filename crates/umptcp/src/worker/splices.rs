@@ -2,7 +2,7 @@
 
 use super::connections::{HandedOver, Undelivered, in_stack};
 use super::context::Context;
-use crate::forward::spoken;
+use crate::forwarded::spoken;
 use bytes::{Buf, Bytes};
 use crossbeam_channel::Sender;
 use std::collections::{HashMap, VecDeque};

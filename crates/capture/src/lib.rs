@@ -1,0 +1,23 @@
+//! Capture of programs that know nothing of MPTCP: a network namespace whose only way out is a TUN device, and
+//! programs that run in it.
+//!
+//! A [`Namespace`] has the host's addresses, so that what programs print is true. Its [`Tun`] goes to a stack as a
+//! path of kind `Capture`. What programs send to this host itself ([`Local`]) reaches the host's servers, where none
+//! inside has the port. [`Program`] runs a command in it with the privileges of whoever called for it.
+#![cfg(target_os = "linux")]
+
+mod device;
+mod error;
+mod local;
+mod namespace;
+mod ports;
+mod program;
+mod transparent;
+mod udp;
+
+pub use device::{Addresses, DEVICE};
+pub use error::CaptureError;
+pub use local::Local;
+pub use namespace::Namespace;
+pub use program::{Caller, Program, Running};
+pub use umptcp_tun_driver::device::Tun;

@@ -1,0 +1,124 @@
+//! A network namespace, and the thread that lives in it.
+
+use crate::device::{self, Addresses};
+use crate::error::CaptureError;
+use crossbeam_channel::Sender;
+use nix::sched::{CloneFlags, unshare};
+use std::thread::JoinHandle;
+use umptcp_tun_driver::device::Tun;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Settings that a new namespace does not inherit, and that programs notice.
+const INHERITED: [&str; 6] = [
+    "net/ipv4/ping_group_range",
+    "net/ipv4/ip_unprivileged_port_start",
+    "net/ipv4/ip_local_port_range",
+    "net/ipv4/tcp_congestion_control",
+    "net/ipv4/tcp_keepalive_time",
+    "net/mptcp/enabled",
+];
+
+/// A network namespace with a loopback device. It exists while this, a program in it, or a socket of it does.
+#[derive(Debug)]
+pub struct Namespace {
+    /// `None` only while it is being dropped.
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Namespace {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// When the kernel refuses: it takes CAP_SYS_ADMIN.
+    pub fn new() -> Result<Namespace, CaptureError> {
+        let settings =
+            INHERITED.map(|name| (name, std::fs::read_to_string(format!("/proc/sys/{name}")).ok()));
+        let (jobs, work) = crossbeam_channel::unbounded::<Job>();
+        let (tell, entered) = crossbeam_channel::bounded(1);
+        let live = move || {
+            let made = unshare(CloneFlags::CLONE_NEWNET).map_err(Into::into);
+            let ok = made.is_ok();
+            // Whoever waits takes it.
+            let _ = tell.send(made);
+            if ok {
+                inherit(&settings);
+                work.iter().for_each(|job| job());
+            }
+        };
+        let thread = std::thread::Builder::new().name("umptcp-inside".into()).spawn(live);
+        let thread = thread.map_err(CaptureError::set_up("start a thread"))?;
+        entered.recv().map_err(|_| CaptureError::Gone)?.map_err(CaptureError::Namespace)?;
+        let namespace = Namespace { jobs: Some(jobs), thread: Some(thread) };
+        namespace.run(device::bring_up_loopback)??;
+        Ok(namespace)
+    }
+
+    /// Runs `job` on the thread that lives in the namespace: sockets, devices and processes that it makes belong to
+    /// the namespace.
+    ///
+    /// # Errors
+    /// When the thread has ended.
+    pub fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, CaptureError> {
+        let (tx, rx) = crossbeam_channel::bounded(1);
+        let jobs = self.jobs.as_ref().ok_or(CaptureError::Gone)?;
+        let job = move || {
+            // The caller may be gone.
+            let _ = tx.send(job());
+        };
+        jobs.send(Box::new(job)).map_err(|_| CaptureError::Gone)?;
+        rx.recv().map_err(|_| CaptureError::Gone)
+    }
+
+    /// Makes the TUN device that is the only way out, with these addresses and default routes of their families.
+    ///
+    /// # Errors
+    /// When the device or its settings are refused.
+    pub fn capture(&self, addresses: Addresses, mtu: u16) -> Result<Tun, CaptureError> {
+        self.run(move || device::open(&addresses, mtu))?
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // It has panicked at worst.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Gives the namespace of the calling thread these settings, as far as it has them.
+fn inherit(settings: &[(&str, Option<String>)]) {
+    for (name, value) in settings {
+        let Some(value) = value else { continue };
+        // /proc/sys/net is that of the thread which opens it.
+        if let Err(error) = std::fs::write(format!("/proc/sys/{name}"), value.trim_end()) {
+            tracing::debug!(name, %error, "a setting of the host is not inherited");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_runs_inside_is_inside() {
+        let Ok(namespace) = Namespace::new() else {
+            assert!(!nix::unistd::geteuid().is_root(), "root may do this");
+            return;
+        };
+        let read = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+        let inside = namespace.run(read).unwrap();
+        assert_ne!(inside, read());
+        assert_eq!(inside, namespace.run(read).unwrap());
+        let interfaces = || std::fs::read_to_string("/proc/thread-self/net/dev").unwrap().lines().count();
+        assert_eq!(namespace.run(interfaces).unwrap(), 3, "two lines of titles, and loopback");
+    }
+}

@@ -1,0 +1,162 @@
+//! Running a command in a namespace.
+
+use crate::error::CaptureError;
+use crate::namespace::Namespace;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Gid, Pid, Uid, User};
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::process::{Child, Command, ExitStatus};
+
+/// Whose privileges a command gets.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Caller {
+    /// This process's own.
+    Same,
+    /// Another user's, who has called this process by way of `sudo`.
+    User {
+        /// The user.
+        uid: Uid,
+        /// The user's first group.
+        gid: Gid,
+        /// The user's name, for further groups.
+        name: CString,
+        /// The user's home directory.
+        home: Option<OsString>,
+    },
+}
+
+impl Caller {
+    /// Who has called: with `sudo`, the user that SUDO_UID and SUDO_GID name, if this process is root.
+    pub fn find() -> Caller {
+        let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+        let (Some(uid), Some(gid)) = (number("SUDO_UID"), number("SUDO_GID")) else { return Caller::Same };
+        if uid == 0 || !nix::unistd::geteuid().is_root() {
+            return Caller::Same;
+        }
+        let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+        let name = user.as_ref().map(|u| u.name.clone()).or_else(|| std::env::var("SUDO_USER").ok());
+        let name = CString::new(name.unwrap_or_else(|| uid.to_string())).unwrap_or_default();
+        let home = user.map(|u| u.dir.into_os_string());
+        Caller::User { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid), name, home }
+    }
+}
+
+/// A command to run.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Its name or path.
+    pub command: OsString,
+    /// Its arguments.
+    pub arguments: Vec<OsString>,
+    /// Whose privileges it gets.
+    pub caller: Caller,
+}
+
+/// A command that runs.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+}
+
+impl Program {
+    /// Starts it in a namespace, with the terminal, the environment and the working directory of this process.
+    ///
+    /// # Errors
+    /// [`CaptureError::NotFound`] and [`CaptureError::NotExecutable`], as a shell tells them apart.
+    pub fn start(self, namespace: &Namespace) -> Result<Running, CaptureError> {
+        let name = self.command.to_string_lossy().into_owned();
+        let parent = nix::unistd::getpid();
+        let child = namespace.run(move || self.spawn(parent))?.map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => CaptureError::NotFound { command: name },
+            _ => CaptureError::NotExecutable { command: name, source },
+        })?;
+        Ok(Running { child })
+    }
+
+    #[allow(unsafe_code)]
+    fn spawn(self, parent: Pid) -> io::Result<Child> {
+        let mut command = Command::new(&self.command);
+        command.args(&self.arguments);
+        if let Caller::User { name, home, .. } = &self.caller {
+            use std::os::unix::ffi::OsStrExt as _;
+            let name = std::ffi::OsStr::from_bytes(name.as_bytes());
+            command.env("USER", name).env("LOGNAME", name);
+            if let Some(home) = home {
+                command.env("HOME", home);
+            }
+            for variable in ["SUDO_UID", "SUDO_GID", "SUDO_USER", "SUDO_COMMAND"] {
+                command.env_remove(variable);
+            }
+        }
+        let caller = self.caller;
+        let prepare = move || {
+            match &caller {
+                Caller::Same => {}
+                Caller::User { uid, gid, name, .. } => {
+                    nix::unistd::initgroups(name, *gid)?;
+                    nix::unistd::setgid(*gid)?;
+                    nix::unistd::setuid(*uid)?;
+                }
+            }
+            // Without us it has no network. After the change of user, which would take it back.
+            nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+            if nix::unistd::getppid() != parent {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            Ok(())
+        };
+        // SAFETY: between fork and exec it only makes system calls on memory that it owns. initgroups may read
+        // files and allocate; the thread that forks is the only one of this process that holds none of the locks
+        // for that here, and glibc keeps its allocator usable after fork.
+        unsafe { command.pre_exec(prepare) };
+        command.spawn()
+    }
+}
+
+impl Running {
+    /// Its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal. Nothing happens when it has ended.
+    pub fn signal(&self, signal: Signal) {
+        signal_process(self.id(), signal);
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// When somebody else has waited for it.
+    pub fn wait(mut self) -> io::Result<u8> {
+        Ok(exit_code(self.child.wait()?))
+    }
+}
+
+/// Sends a signal to a process that may have ended.
+pub(crate) fn signal_process(id: u32, signal: Signal) {
+    if let Ok(id) = i32::try_from(id) {
+        // ESRCH: it has ended.
+        let _ = kill(Pid::from_raw(id), signal);
+    }
+}
+
+/// As shells have it: 128 + N for signal N.
+fn exit_code(status: ExitStatus) -> u8 {
+    let code = status.code().or_else(|| status.signal().map(|n| 128 + n));
+    code.and_then(|n| u8::try_from(n & 0xff).ok()).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_those_of_a_shell() {
+        for (raw, code) in [(0, 0), (3 << 8, 3), (255 << 8, 255), (9, 137), (2, 130)] {
+            assert_eq!(exit_code(ExitStatus::from_raw(raw)), code);
+        }
+    }
+}

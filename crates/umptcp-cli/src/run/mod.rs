@@ -1,0 +1,158 @@
+//! `run`: a program that knows nothing of MPTCP, over MPTCP.
+
+mod signals;
+mod summary;
+
+use crate::args::RunArgs;
+use crate::console::say;
+use crate::failure::{Class, usage};
+use crate::registry::Registry;
+use crate::session::Session;
+use crate::transport::user_space::{Settings, UserSpace};
+use anyhow::Context as _;
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use summary::Summary;
+use umptcp::{AttachedPath, Forwarder, PathConfig, PathInfo, PathKind};
+use umptcp_capture::{Addresses, Caller, CaptureError, DEVICE, Local, Namespace, Program, Running, Tun};
+
+/// The MTU where that of no NIC is known.
+const MTU: u16 = 1500;
+
+/// What a shell says when there is no such command, or it cannot be executed.
+const NOT_FOUND: u8 = 127;
+const NOT_EXECUTABLE: u8 = 126;
+
+/// Runs the command to its end. Returns its exit code.
+pub(crate) fn run(args: &RunArgs, registry: &Registry, verbose: bool) -> anyhow::Result<u8> {
+    let (command, arguments) = args.command()?;
+    check_privilege()?;
+    let session = Session::start()?;
+    let stack = UserSpace::open(&settings(args), registry, &session)?;
+    let inside = Inside::set_up(&stack, !args.isolate_localhost)?;
+    let caller = Caller::find();
+    if verbose {
+        say(&describe(&caller, &stack));
+    }
+    let program = Program { command, arguments, caller };
+    let running = match program.start(&inside.namespace) {
+        Ok(running) => running,
+        Err(error) => {
+            let code = match error {
+                CaptureError::NotFound { .. } => NOT_FOUND,
+                CaptureError::NotExecutable { .. } => NOT_EXECUTABLE,
+                error => return Err(error.into()),
+            };
+            say(&format!("umptcp: {error}"));
+            stack.close()?;
+            return Ok(code);
+        }
+    };
+    let code = wait(&session, running)?;
+    let forwarder = inside.forwarder;
+    // What the program has written may still be on its way.
+    stack.finish();
+    if args.summary || verbose || args.json {
+        let summary = Summary::new(&forwarder, stack.traffic());
+        say(&if args.json { summary.json() } else { summary.text() });
+    }
+    drop(forwarder);
+    stack.close()?;
+    Ok(code)
+}
+
+fn settings(args: &RunArgs) -> Settings {
+    Settings {
+        paths: args.paths.clone(),
+        congestion: args.congestion.clone(),
+        scheduler: args.scheduler.clone(),
+        checksum: args.checksum,
+        no_mptcp: args.no_mptcp,
+        pcap: args.pcap.clone(),
+        ..Settings::default()
+    }
+}
+
+/// Without privilege nothing can be captured: one line says what to do.
+fn check_privilege() -> anyhow::Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let text = "run needs root to capture a program's packets: use `sudo umptcp run -- COMMAND`, which runs COMMAND as you";
+    Err(Class::Host.failure(text).into())
+}
+
+/// One line on how the program is captured, and what is different for it.
+fn describe(caller: &Caller, stack: &UserSpace) -> String {
+    let who = match caller {
+        Caller::Same => "as this user".to_owned(),
+        Caller::User { name, .. } => format!("as {}", name.to_string_lossy()),
+    };
+    format!(
+        "capturing as root, by a network namespace, over {}; the command runs {who}; abstract Unix sockets of this \
+         host are not reachable from inside",
+        stack.paths().into_iter().filter(|name| name != DEVICE).collect::<Vec<_>>().join(", ")
+    )
+}
+
+/// Where the program runs, and what serves it there. Dropped in this order.
+struct Inside {
+    forwarder: Forwarder,
+    _local: Option<Local>,
+    namespace: Arc<Namespace>,
+}
+
+impl Inside {
+    fn set_up(stack: &UserSpace, localhost: bool) -> anyhow::Result<Inside> {
+        let failed = || Class::Host.failure("cannot capture a program");
+        let namespace = Arc::new(Namespace::new().with_context(failed)?);
+        let paths = stack.path_infos();
+        let own: Vec<IpAddr> = paths.iter().flat_map(|p| &p.public_addresses).copied().collect();
+        let addresses = Addresses::of_host(&own).with_context(failed)?;
+        let tun = namespace.capture(addresses, smallest_mtu(&paths)).with_context(failed)?;
+        let local = localhost.then(|| Local::start(&namespace)).transpose().with_context(failed)?;
+        let forwarder = stack.capture(captured(tun)).with_context(failed)?;
+        Ok(Inside { forwarder, _local: local, namespace })
+    }
+}
+
+/// The captured side, as a path of the stack.
+fn captured(tun: Tun) -> AttachedPath {
+    let mut config = PathConfig::with_addresses(DEVICE, Vec::new());
+    config.kind = PathKind::Capture;
+    tun.describe(&mut config);
+    AttachedPath { device: Box::new(tun), config, guard: Box::new(()) }
+}
+
+/// What fits every path: other protocols than TCP pass as they are.
+fn smallest_mtu(paths: &[PathInfo]) -> u16 {
+    let of = |path: &PathInfo| {
+        let text = std::fs::read_to_string(Path::new("/sys/class/net").join(&path.name).join("mtu")).ok()?;
+        text.trim().parse::<u16>().ok()
+    };
+    paths.iter().filter_map(of).min().unwrap_or(MTU)
+}
+
+fn wait(session: &Session, running: Running) -> anyhow::Result<u8> {
+    let id = running.id();
+    session.pass_on(signals::to(id));
+    let code = running.wait().context("cannot wait for the command");
+    session.take_back();
+    code
+}
+
+impl RunArgs {
+    /// The command and its arguments: the user's shell when none is given.
+    fn command(&self) -> anyhow::Result<(OsString, Vec<OsString>)> {
+        match self.command.split_first() {
+            Some((command, _)) if command.is_empty() => Err(usage("the command is empty")),
+            Some((command, arguments)) => Ok((command.clone(), arguments.to_vec())),
+            None => {
+                let shell = std::env::var_os("SHELL").filter(|shell| !shell.is_empty());
+                Ok((shell.unwrap_or_else(|| "/bin/sh".into()), Vec::new()))
+            }
+        }
+    }
+}

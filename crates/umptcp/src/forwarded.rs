@@ -1,0 +1,116 @@
+//! What is known of captured connections.
+
+use crate::shared::lock;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use umptcp_stack_core::error::{ConnectionError, FallbackReason};
+use umptcp_stack_core::stack::MptcpStatus;
+
+/// Connections that have ended of which a forwarder remembers what they were.
+const REMEMBERED: usize = 1_024;
+
+/// Which way a captured connection goes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Direction {
+    /// A captured program opened it.
+    Out,
+    /// It came from outside, for a captured server.
+    In,
+}
+
+/// A connection that was captured and sent on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Forwarded {
+    /// Which way it goes.
+    pub direction: Direction,
+    /// Who opened it.
+    pub client: SocketAddr,
+    /// Where the client wanted to go.
+    pub server: SocketAddr,
+    /// Whether the side outside is MPTCP, and why not. `None`: not known yet.
+    pub mptcp: Option<Result<(), FallbackReason>>,
+    /// Bytes from client to server.
+    pub up: u64,
+    /// Bytes from server to client.
+    pub down: u64,
+    /// How it failed, if its streams did not arrive in full.
+    pub failed: Option<ConnectionError>,
+}
+
+/// What a forwarder has done so far.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct ForwardSummary {
+    /// SYNs captured.
+    pub captured: u64,
+    /// Connections that stood onward, and were joined.
+    pub joined: u64,
+    /// Why others could not be sent on, and how often.
+    pub failed: BTreeMap<String, u64>,
+    /// Connections that have ended.
+    pub ended: u64,
+    /// Of these, those that were MPTCP outside.
+    pub mptcp: u64,
+    /// Those that were not, and why.
+    pub tcp: BTreeMap<String, u64>,
+    /// Bytes from clients to servers, on connections that have ended.
+    pub up: u64,
+    /// Bytes from servers to clients.
+    pub down: u64,
+    /// The last connections that have ended, oldest first; at most 1,024.
+    pub last: VecDeque<Forwarded>,
+}
+
+/// The part of a forwarder that its handle and the worker share.
+#[derive(Debug, Default)]
+pub(crate) struct ForwardShared(Mutex<ForwardSummary>);
+
+impl ForwardShared {
+    pub(crate) fn summary(&self) -> ForwardSummary {
+        lock(&self.0).clone()
+    }
+
+    pub(crate) fn on_captured(&self) {
+        lock(&self.0).captured += 1;
+    }
+
+    pub(crate) fn on_failed(&self, why: String) {
+        *lock(&self.0).failed.entry(why).or_default() += 1;
+    }
+
+    pub(crate) fn on_joined(&self) {
+        lock(&self.0).joined += 1;
+    }
+
+    pub(crate) fn on_ended(&self, about: Forwarded) {
+        lock(&self.0).add(about);
+    }
+}
+
+impl ForwardSummary {
+    fn add(&mut self, about: Forwarded) {
+        self.ended += 1;
+        match &about.mptcp {
+            Some(Ok(())) => self.mptcp += 1,
+            Some(Err(why)) => *self.tcp.entry(why.to_string()).or_default() += 1,
+            None => {}
+        }
+        self.up += about.up;
+        self.down += about.down;
+        if self.last.len() == REMEMBERED {
+            self.last.pop_front();
+        }
+        self.last.push_back(about);
+    }
+}
+
+/// Whether a connection is MPTCP, and why not.
+pub(crate) fn spoken(status: &MptcpStatus) -> Option<Result<(), FallbackReason>> {
+    match status {
+        MptcpStatus::Negotiating => None,
+        MptcpStatus::Active { .. } => Some(Ok(())),
+        MptcpStatus::Plain { reason } => Some(Err(*reason)),
+    }
+}
