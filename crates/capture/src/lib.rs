@@ -12,6 +12,7 @@ mod local;
 mod namespace;
 mod ports;
 mod program;
+mod servers;
 mod transparent;
 mod udp;
 
@@ -20,4 +21,5 @@ pub use error::CaptureError;
 pub use local::Local;
 pub use namespace::Namespace;
 pub use program::{Caller, Program, Running};
+pub use servers::Servers;
 pub use umptcp_tun_driver::device::Tun;

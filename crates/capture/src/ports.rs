@@ -8,6 +8,7 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr};
 use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 
 /// Ports that somebody listens on (TCP) or has bound (UDP).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -29,8 +30,22 @@ impl Ports {
     }
 }
 
-/// Local ports of the sockets in that state.
-fn bound(family: u8, protocol: u8, states: StateFlags) -> io::Result<Vec<u16>> {
+/// Ports of the calling thread's network namespace on which a server listens for others than this host.
+pub(crate) fn served() -> io::Result<BTreeSet<u16>> {
+    let mut ports = BTreeSet::new();
+    for family in [AF_INET, AF_INET6] {
+        let sockets = sockets(family, IPPROTO_TCP, StateFlags::LISTEN)?;
+        ports.extend(sockets.into_iter().filter(|(a, _)| !a.to_canonical().is_loopback()).map(|(_, p)| p));
+    }
+    Ok(ports)
+}
+
+fn bound(family: u8, protocol: u8, states: StateFlags) -> io::Result<impl Iterator<Item = u16>> {
+    Ok(sockets(family, protocol, states)?.into_iter().map(|(_, port)| port))
+}
+
+/// Local ends of the sockets in that state.
+fn sockets(family: u8, protocol: u8, states: StateFlags) -> io::Result<Vec<(IpAddr, u16)>> {
     let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -53,7 +68,8 @@ fn bound(family: u8, protocol: u8, states: StateFlags) -> io::Result<Vec<u16>> {
                 NetlinkPayload::Done(_) => return Ok(ports),
                 NetlinkPayload::Error(e) if e.code.is_some() => return Err(e.to_io()),
                 NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    ports.push(response.header.socket_id.source_port);
+                    let id = response.header.socket_id;
+                    ports.push((id.source_address, id.source_port));
                 }
                 _ => {}
             }

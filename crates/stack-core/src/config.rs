@@ -421,7 +421,7 @@ pub struct ListenOptions {
     /// What answers without state are made from: whether MPTCP is spoken, checksums, joins, the receive
     /// buffer. Should be what connections are accepted with.
     pub config: ConnectionConfig,
-    /// Only what comes in by these paths; empty: by any.
+    /// Only what comes in by these paths; empty: by any that leads outside.
     pub paths: Vec<PathId>,
     /// Whatever the port is, unless another listener has it; the port of `local` must be 0.
     pub every_port: bool,
@@ -442,7 +442,7 @@ impl ListenOptions {
         }
     }
 
-    /// Listen on every port of these paths that has no listener of its own.
+    /// Listen on every port that has no listener of its own, of these paths; empty: of all that lead outside.
     pub fn every_port(paths: Vec<PathId>, backlog: usize) -> Self {
         let any = SocketAddr::from(([0, 0, 0, 0], 0));
         ListenOptions { paths, every_port: true, ..Self::new(any, backlog) }

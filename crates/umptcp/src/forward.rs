@@ -37,15 +37,15 @@ impl Forwarder {
         Self::start(stack, vec![captured], Onward::Out, captured_side(&config), config)
     }
 
-    /// Sends what comes in by the paths `from` to the same port at one of `addresses`, by the path `captured` and
-    /// in the client's own name: the server there sees the client's address and port. `config` is for the side
-    /// outside.
+    /// Sends what comes from outside to the same port at one of `addresses`, by the path `captured` and in the client's
+    /// own name: the server there sees the client's address and port. Listeners of the stack keep their ports.
+    /// `config` is for the side outside. On NICs of this host, it gets what comes to ports that are
+    /// [open](Self::open).
     ///
     /// # Errors
     /// As for [`outward`](Self::outward).
     pub fn inward(
         stack: &Stack,
-        from: impl IntoIterator<Item = PathId>,
         captured: PathId,
         addresses: impl IntoIterator<Item = IpAddr>,
         config: ConnectionConfig,
@@ -53,13 +53,7 @@ impl Forwarder {
         let addresses = addresses.into_iter().map(|a| a.to_canonical()).collect();
         let connect = captured_side(&config).with_mptcp(false);
         let accept = config.with_advertise_addresses(true).with_no_delay(true);
-        Self::start(
-            stack,
-            from.into_iter().collect(),
-            Onward::In { path: captured, addresses },
-            accept,
-            connect,
-        )
+        Self::start(stack, Vec::new(), Onward::In { path: captured, addresses }, accept, connect)
     }
 
     fn start(
@@ -76,6 +70,21 @@ impl Forwarder {
         let id = handle.commands.call(move |worker, cx| worker.add_forward(cx, rule))?;
         let id = id.map_err(|source| Error::Forward { source })?;
         Ok(Forwarder { handle, id, shared })
+    }
+
+    /// Directs connections to a port of this host's NICs to the stack, as for a listener.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AddrInUse`] when a program of this host uses the port.
+    pub fn open(&self, port: u16) -> io::Result<()> {
+        self.handle.nics.upgrade().map_or(Ok(()), |nics| nics.listen(port))
+    }
+
+    /// Directs them to the stack no more, except those that are established.
+    pub fn close(&self, port: u16) {
+        if let Some(nics) = self.handle.nics.upgrade() {
+            nics.unlisten(port, |port| self.handle.commands.uses_port(port));
+        }
     }
 
     /// What it has done so far.

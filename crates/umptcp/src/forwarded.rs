@@ -90,6 +90,22 @@ impl ForwardShared {
 }
 
 impl ForwardSummary {
+    /// Adds what another has done. The last connections of both are kept, those of `other` at the end.
+    pub fn merge(&mut self, other: ForwardSummary) {
+        self.captured += other.captured;
+        self.joined += other.joined;
+        self.ended += other.ended;
+        self.mptcp += other.mptcp;
+        self.up += other.up;
+        self.down += other.down;
+        for (own, others) in [(&mut self.failed, other.failed), (&mut self.tcp, other.tcp)] {
+            for (why, count) in others {
+                *own.entry(why).or_default() += count;
+            }
+        }
+        self.last.extend(other.last);
+    }
+
     fn add(&mut self, about: Forwarded) {
         self.ended += 1;
         match &about.mptcp {

@@ -55,10 +55,9 @@ impl World {
     }
 
     fn inward(&self) -> Forwarder {
-        let outside = ["out0", "out1"].map(|name| self.path(name));
         let inside: IpAddr = PROGRAM.parse().unwrap();
         let config = ConnectionConfig::default();
-        Forwarder::inward(&self.between, outside, self.path("capture"), [inside], config).unwrap()
+        Forwarder::inward(&self.between, self.path("capture"), [inside], config).unwrap()
     }
 
     /// A program's plain TCP.
@@ -151,6 +150,8 @@ fn a_program_that_asks_for_mptcp_gets_it() {
 fn a_refusal_reaches_the_program() {
     let w = World::new();
     let forwarder = w.outward();
+    // A listener of the stack is for those outside: where the program wants to go is another host.
+    let _own = w.between.listen("0.0.0.0:80").unwrap();
     assert_eq!(w.dial(SERVER).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     assert_eq!(forwarder.summary().failed.values().sum::<u64>(), 1);
     assert!(w.between.connections().unwrap().is_empty());

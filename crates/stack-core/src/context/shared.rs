@@ -15,7 +15,7 @@ use super::time_wait::{TimeWait, Verdict};
 use super::tokens::Tokens;
 use super::tuples::Tuples;
 use crate::config::StackConfig;
-use crate::device::{Families, PathConfig, Transmit};
+use crate::device::{Families, PathConfig, PathKind, Transmit};
 use crate::event::Event;
 use crate::observe::{Counter, Counters, Observer};
 use crate::tcp::FourTuple;
@@ -196,6 +196,11 @@ impl Context {
     /// Every path, in the order in which they were added.
     pub(crate) fn paths(&self) -> impl Iterator<Item = (PathId, &PathConfig)> {
         self.paths.iter()
+    }
+
+    /// The path is one that captures: it does not lead outside.
+    pub(crate) fn captures(&self, path: PathId) -> bool {
+        self.path(path).is_some_and(|p| p.kind == PathKind::Capture)
     }
 
     /// The path that owns `address`, if any.

@@ -110,13 +110,16 @@ impl Stack {
                 self.handle_join(now, segment, token);
                 return;
             }
-            if let Some(listener) = self.listeners.find(segment.path, tuple.local) {
+            if let Some(listener) =
+                self.listeners.find(segment.path, self.ctx.captures(segment.path), tuple.local)
+            {
                 self.offer(now, listener, segment);
                 return;
             }
         }
         if !seg.flags.syn
-            && let Some(listener) = self.listeners.find(segment.path, tuple.local)
+            && let Some(listener) =
+                self.listeners.find(segment.path, self.ctx.captures(segment.path), tuple.local)
             && self.take_cookie(now, listener, segment)
         {
             return;

@@ -35,7 +35,7 @@ impl Stack {
         if !local.ip().is_unspecified() && self.ctx.path_of(local.ip()).is_none() {
             return Err(ListenError::NoAddress(local.ip()));
         }
-        let id = self.listeners.add(options)?;
+        let id = self.listeners.add(options, |path| self.ctx.captures(path))?;
         self.ctx.fast_open_listen(id, fast_open);
         Ok(id)
     }

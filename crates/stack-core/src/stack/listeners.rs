@@ -49,7 +49,7 @@ pub(super) struct Complete {
 #[derive(Debug)]
 pub(super) struct Listener {
     local: SocketAddr,
-    /// The paths it is for; empty: any.
+    /// The paths it is for; empty: all that lead outside.
     paths: Vec<PathId>,
     every_port: bool,
     backlog: usize,
@@ -68,13 +68,18 @@ impl Listener {
             && (self.local.ip() == local.ip() || self.local.ip().is_unspecified())
     }
 
-    fn is_for_path(&self, path: PathId) -> bool {
-        self.paths.is_empty() || self.paths.contains(&path)
+    /// `captures`: the path does not lead outside.
+    fn is_for_path(&self, path: PathId, captures: bool) -> bool {
+        if self.paths.is_empty() { !captures } else { self.paths.contains(&path) }
     }
 
     /// Some path is both this one's and one of `paths`.
-    fn meets(&self, paths: &[PathId]) -> bool {
-        self.paths.is_empty() || paths.is_empty() || paths.iter().any(|p| self.paths.contains(p))
+    fn meets(&self, paths: &[PathId], captures: impl Fn(PathId) -> bool) -> bool {
+        match (&self.paths[..], paths) {
+            ([], []) => true,
+            ([], some) | (some, []) => some.iter().any(|p| !captures(*p)),
+            (own, others) => own.iter().any(|p| others.contains(p)),
+        }
     }
 
     /// The backlog is full of handshakes that do not complete; `accepted`: of connections that were accepted.
@@ -126,10 +131,16 @@ impl Listeners {
         }
     }
 
-    /// Another listener; an error if one has that port on one of its paths, and that address or every one.
-    pub(super) fn add(&mut self, options: ListenOptions) -> Result<ListenerId, ListenError> {
+    /// Another listener; an error if one has that port on one of its paths, and that address or every one. `captures`:
+    /// which paths do not lead outside.
+    pub(super) fn add(
+        &mut self,
+        options: ListenOptions,
+        captures: impl Fn(PathId) -> bool,
+    ) -> Result<ListenerId, ListenError> {
         let ListenOptions { local, backlog, syn_cookies, config, fast_open: _, paths, every_port } = options;
-        let same = |l: &Listener| l.meets(&paths) && (l.is_for(local) || local.ip().is_unspecified());
+        let same =
+            |l: &Listener| l.meets(&paths, &captures) && (l.is_for(local) || local.ip().is_unspecified());
         if self.of_port(local.port()).any(|(_, l)| same(l)) {
             return Err(ListenError::InUse(local));
         }
@@ -160,11 +171,11 @@ impl Listeners {
     }
 
     /// The listener for what comes to a local address by a path: the exact one before one for every address, and
-    /// either before one for every port.
-    pub(super) fn find(&self, path: PathId, local: SocketAddr) -> Option<ListenerId> {
+    /// either before one for every port. `captures`: the path does not lead outside.
+    pub(super) fn find(&self, path: PathId, captures: bool, local: SocketAddr) -> Option<ListenerId> {
         let own = self.of_port(local.port()).filter(|(_, l)| !l.every_port);
         own.chain(self.of_port(0))
-            .filter(|(_, l)| l.is_for(local) && l.is_for_path(path))
+            .filter(|(_, l)| l.is_for(local) && l.is_for_path(path, captures))
             .min_by_key(|(_, l)| (l.every_port, l.local.ip().is_unspecified(), l.paths.is_empty()))
             .map(|(id, _)| id)
     }

@@ -10,13 +10,16 @@ use crate::registry::Registry;
 use crate::session::Session;
 use crate::transport::user_space::{Settings, UserSpace};
 use anyhow::Context as _;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use summary::Summary;
 use umptcp::{AttachedPath, Forwarder, PathConfig, PathInfo, PathKind};
-use umptcp_capture::{Addresses, Caller, CaptureError, DEVICE, Local, Namespace, Program, Running, Tun};
+use umptcp_capture::{
+    Addresses, Caller, CaptureError, DEVICE, Local, Namespace, Program, Running, Servers, Tun,
+};
 
 /// The MTU where that of no NIC is known.
 const MTU: u16 = 1500;
@@ -51,14 +54,14 @@ pub(crate) fn run(args: &RunArgs, registry: &Registry, verbose: bool) -> anyhow:
         }
     };
     let code = wait(&session, running)?;
-    let forwarder = inside.forwarder;
+    let Inside { outward, inward, .. } = &inside;
     // What the program has written may still be on its way.
     stack.finish();
     if args.summary || verbose || args.json {
-        let summary = Summary::new(&forwarder, stack.traffic());
+        let summary = Summary::new([outward, inward], stack.traffic());
         say(&if args.json { summary.json() } else { summary.text() });
     }
-    drop(forwarder);
+    drop(inside);
     stack.close()?;
     Ok(code)
 }
@@ -99,7 +102,9 @@ fn describe(caller: &Caller, stack: &UserSpace) -> String {
 
 /// Where the program runs, and what serves it there. Dropped in this order.
 struct Inside {
-    forwarder: Forwarder,
+    _servers: Servers,
+    outward: Forwarder,
+    inward: Arc<Forwarder>,
     _local: Option<Local>,
     namespace: Arc<Namespace>,
 }
@@ -111,10 +116,33 @@ impl Inside {
         let paths = stack.path_infos();
         let own: Vec<IpAddr> = paths.iter().flat_map(|p| &p.public_addresses).copied().collect();
         let addresses = Addresses::of_host(&own).with_context(failed)?;
+        let inside = addresses.own.clone();
         let tun = namespace.capture(addresses, smallest_mtu(&paths)).with_context(failed)?;
         let local = localhost.then(|| Local::start(&namespace)).transpose().with_context(failed)?;
-        let forwarder = stack.capture(captured(tun)).with_context(failed)?;
-        Ok(Inside { forwarder, _local: local, namespace })
+        let (outward, inward) = stack.capture(captured(tun), &inside).with_context(failed)?;
+        let inward = Arc::new(inward);
+        let servers = Servers::follow(&namespace, serve(inward.clone())).with_context(failed)?;
+        Ok(Inside { _servers: servers, outward, inward, _local: local, namespace })
+    }
+}
+
+/// Makes the ports of servers inside reachable from outside. What a server of this host has stays its own.
+fn serve(inward: Arc<Forwarder>) -> impl FnMut(u16, bool) -> bool + Send + 'static {
+    let mut said = BTreeSet::new();
+    move |port, open| {
+        if !open {
+            inward.close(port);
+            return true;
+        }
+        match inward.open(port) {
+            Ok(()) => true,
+            Err(error) => {
+                if said.insert(port) {
+                    tracing::warn!(port, %error, "the server inside is not reachable from outside");
+                }
+                false
+            }
+        }
     }
 }
 

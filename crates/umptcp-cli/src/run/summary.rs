@@ -16,9 +16,12 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    pub(super) fn new(forwarder: &Forwarder, mut traffic: BTreeMap<String, Traffic>) -> Summary {
+    pub(super) fn new(forwarders: [&Forwarder; 2], mut traffic: BTreeMap<String, Traffic>) -> Summary {
         traffic.remove(DEVICE);
-        Summary { total: forwarder.summary(), open: forwarder.connections().unwrap_or_default(), traffic }
+        let mut total = ForwardSummary::default();
+        forwarders.into_iter().for_each(|f| total.merge(f.summary()));
+        let open = forwarders.into_iter().flat_map(|f| f.connections().unwrap_or_default()).collect();
+        Summary { total, open, traffic }
     }
 
     /// Connections that were MPTCP.

@@ -161,12 +161,19 @@ impl UserSpace {
         Ok(Connection::new(stream, &self.shared, &self.connection))
     }
 
-    /// Captures what comes in by a path, and sends it on over all others.
-    pub(crate) fn capture(&self, captured: AttachedPath) -> anyhow::Result<Forwarder> {
+    /// Captures what comes in by a path, and sends it on over all others; and sends what comes from outside on to
+    /// `inside` by that path. Returns who does the one and the other.
+    pub(crate) fn capture(
+        &self,
+        captured: AttachedPath,
+        inside: &[IpAddr],
+    ) -> anyhow::Result<(Forwarder, Forwarder)> {
         let guard = lock(&self.shared.stack);
         let stack = guard.as_ref().ok_or_else(stopped)?;
         let path = stack.add_path(captured)?;
-        Ok(Forwarder::outward(stack, path, self.connection.clone())?)
+        let outward = Forwarder::outward(stack, path, self.connection.clone())?;
+        let inward = Forwarder::inward(stack, path, inside.iter().copied(), self.connection.clone())?;
+        Ok((outward, inward))
     }
 
     /// The paths.
