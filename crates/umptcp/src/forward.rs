@@ -87,6 +87,18 @@ impl Forwarder {
         }
     }
 
+    /// Carries what the captured programs send other than TCP, too, and the answers: UDP, ICMP and ICMPv6 go out as
+    /// they are by one of the other paths, with the program's address, which is one of `addresses` (at most one of
+    /// a family), exchanged for the path's. A flow stays on its path as long as that answers. With paths on NICs,
+    /// [`SetupOptions::carry`](crate::SetupOptions::carry) must have been chosen. It ends when the path is removed.
+    ///
+    /// # Errors
+    /// When the stack has been stopped.
+    pub fn carry(&self, captured: PathId, addresses: impl IntoIterator<Item = IpAddr>) -> io::Result<()> {
+        let addresses = addresses.into_iter().map(|a| a.to_canonical()).collect();
+        Ok(self.handle.commands.call(move |_, cx| cx.stack.carry(captured, addresses))?)
+    }
+
     /// What it has done so far.
     pub fn summary(&self) -> ForwardSummary {
         self.shared.summary()

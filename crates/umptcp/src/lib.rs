@@ -26,6 +26,8 @@
 #[cfg(target_os = "linux")]
 mod addresses;
 #[cfg(target_os = "linux")]
+mod carry;
+#[cfg(target_os = "linux")]
 mod clean_up;
 #[cfg(target_os = "linux")]
 mod connect;

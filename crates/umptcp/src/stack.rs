@@ -1,6 +1,7 @@
 //! The stack, as programs use it.
 
 use crate::addresses;
+use crate::carry::Front;
 use crate::clean_up::Registered;
 use crate::cookies::CookieFile;
 use crate::error::Error;
@@ -280,7 +281,7 @@ impl StackBuilder {
         for server in known.iter().flatten() {
             core.remember_fast_open_server(clock.now(), server);
         }
-        let mut event_loop = EventLoop::new(core, worker, clock, event_loop)?;
+        let mut event_loop = EventLoop::new(Front::new(core), worker, clock, event_loop)?;
         let handle = Handle::new(
             Commands::new(tx, event_loop.waker()),
             clock,

@@ -24,6 +24,16 @@ impl Stack {
         self.ctx.path(path)
     }
 
+    /// All connections, in no order.
+    pub fn connection_ids(&self) -> impl Iterator<Item = ConnectionId> {
+        self.connections.keys().copied()
+    }
+
+    /// All paths, oldest first.
+    pub fn path_ids(&self) -> impl Iterator<Item = PathId> {
+        self.ctx.paths().map(|(id, _)| id)
+    }
+
     /// Counters of everything that happened, named as Linux names them.
     pub fn counters(&self) -> &Counters {
         self.ctx.counters()

@@ -22,6 +22,9 @@ pub struct SetupOptions {
     /// Whether to translate without connection tracking (mode `nat`) unless the host's firewall drops packets
     /// that are not tracked.
     pub stateless: bool,
+    /// Whether UDP, ICMP and ICMPv6 of the stack's addresses are translated, too (mode `nat`): for programs that are
+    /// captured.
+    pub carry: bool,
     /// Whether to enable IPv6 forwarding only on the interfaces used, if the kernel supports it (Linux 6.17).
     /// Otherwise it is enabled on all of them.
     pub force_forwarding: bool,
@@ -40,6 +43,7 @@ impl Default for SetupOptions {
             port_range: None,
             check_firewall: true,
             stateless: true,
+            carry: false,
             force_forwarding: true,
             nft_program: None,
             record_directory: None,
@@ -75,6 +79,12 @@ impl SetupOptions {
     /// Sets [`stateless`](Self::stateless).
     pub fn stateless(mut self, on: bool) -> Self {
         self.stateless = on;
+        self
+    }
+
+    /// Sets [`carry`](Self::carry).
+    pub fn carry(mut self, on: bool) -> Self {
+        self.carry = on;
         self
     }
 

@@ -46,6 +46,8 @@ pub(super) struct Ruleset<'a> {
     pub(super) closed: Vec<&'static str>,
     /// Whether to do without connection tracking where possible.
     pub(super) stateless: bool,
+    /// Whether other protocols than TCP are translated, too.
+    pub(super) carry: bool,
 }
 
 /// A family of addresses for which the path has one.
@@ -270,6 +272,13 @@ impl Ruleset<'_> {
                  {ip} saddr {own} oifname \"{nic}\" meta l4proto tcp masquerade to :{first}-{last}\n",
                 self.stack(*v6)
             );
+            if self.carry {
+                let icmp = if *v6 { "icmpv6" } else { "icmp" };
+                let _ = writeln!(
+                    s,
+                    "{ip} saddr {own} oifname \"{nic}\" meta l4proto {{ udp, {icmp} }} masquerade"
+                );
+            }
         }
         // After NAT (100): drops packets that still have a private address, for example because the host
         // exempts the port from tracking.
@@ -303,6 +312,12 @@ impl Ruleset<'_> {
                  iifname \"{nic}\" oifname \"{tun}\" {ip} daddr {stack} ct state established,related accept\n\
                  oifname \"{tun}\" {ip} daddr {stack} ct status dnat accept\n"
             );
+            if self.carry {
+                let _ = writeln!(
+                    s,
+                    "iifname \"{tun}\" oifname \"{nic}\" {ip} saddr {stack} meta l4proto {{ udp, icmp, icmpv6 }} accept"
+                );
+            }
             if self.stateless {
                 let _ = write!(
                     s,

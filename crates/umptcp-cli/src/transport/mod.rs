@@ -63,6 +63,7 @@ impl Transport {
             fast_open: args.fast_open || args.fast_open_cookies.is_some(),
             fast_open_cookies: args.fast_open_cookies.clone(),
             pcap: args.pcap.clone(),
+            carry: false,
             record: None,
         };
         UserSpace::open(&settings, registry, session).map(Transport::UserSpace)

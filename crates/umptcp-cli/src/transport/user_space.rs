@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) fast_open: bool,
     pub(crate) fast_open_cookies: Option<PathBuf>,
     pub(crate) pcap: Option<PathBuf>,
+    /// Translate what is not TCP, too.
+    pub(crate) carry: bool,
     /// Where to keep the record of changes to the host; `None` uses the directory common to all instances.
     pub(crate) record: Option<PathBuf>,
 }
@@ -106,6 +108,7 @@ impl UserSpace {
         registry.check(settings.congestion.as_deref(), settings.scheduler.as_deref())?;
         let mut setup = SetupOptions::default();
         setup.record_directory.clone_from(&settings.record);
+        setup.carry = settings.carry;
         let connection = settings.connection();
         let config = StackConfig::default()
             .with_congestion(registry.congestion.clone())
@@ -172,6 +175,7 @@ impl UserSpace {
         let stack = guard.as_ref().ok_or_else(stopped)?;
         let path = stack.add_path(captured)?;
         let outward = Forwarder::outward(stack, path, self.connection.clone())?;
+        outward.carry(path, inside.iter().copied())?;
         let inward = Forwarder::inward(stack, path, inside.iter().copied(), self.connection.clone())?;
         Ok((outward, inward))
     }

@@ -9,6 +9,7 @@ mod paths;
 mod splices;
 
 use crate::addresses;
+use crate::carry::Front;
 use crate::error::Error;
 use crate::forwarded::Forwarded;
 use crate::shared::Shared;
@@ -18,12 +19,11 @@ use forwards::Forwards;
 use listeners::Listeners;
 use paths::PathNames;
 use splices::Splices;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ListenOptions, StackConfig};
 use umptcp_stack_core::device::{Families, PathConfig};
 use umptcp_stack_core::error::{ConnectionError, ListenError};
@@ -61,6 +61,12 @@ const LINGER_CHECK: Duration = Duration::from_millis(5);
 /// How long the resets of connections that are aborted in the end may take to leave.
 const RESET_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How often to look which paths answer, for what is carried beside TCP.
+const HEALTH_LOOK: Duration = Duration::from_secs(1);
+
+/// How many connections are looked at for that.
+const HEALTH_CONNECTIONS: usize = 256;
+
 /// The stack is being stopped.
 struct Stopping {
     deadline: Instant,
@@ -77,6 +83,8 @@ pub(crate) struct Worker {
     splices: Splices,
     forwards: Forwards,
     path_names: PathNames,
+    /// When to look next at which paths answer.
+    next_look: Instant,
     stopping: Option<Stopping>,
     undelivered: Undelivered,
 }
@@ -90,6 +98,7 @@ impl Worker {
             splices: Splices::default(),
             forwards: Forwards::default(),
             path_names: PathNames::default(),
+            next_look: Instant::ZERO,
             stopping: None,
             undelivered: Undelivered::default(),
         }
@@ -297,7 +306,22 @@ impl Worker {
     }
 }
 
-impl Handler<Stack> for Worker {
+/// Paths over which no subflow gets an answer, and some subflow wants one.
+fn silent_paths(cx: &Context<'_>) -> HashSet<PathId> {
+    let (mut stale, mut answering) = (HashSet::new(), HashSet::new());
+    for id in cx.stack.connection_ids().take(HEALTH_CONNECTIONS) {
+        for subflow in cx.stack.subflows(id) {
+            if subflow.stale {
+                stale.insert(subflow.path)
+            } else {
+                answering.insert(subflow.path)
+            };
+        }
+    }
+    stale.difference(&answering).copied().collect()
+}
+
+impl Handler<Front> for Worker {
     fn on_wake(&mut self, cx: &mut Context<'_>) {
         while let Ok(command) = self.commands.try_recv() {
             match command {
@@ -362,6 +386,11 @@ impl Handler<Stack> for Worker {
 
     fn after_poll(&mut self, cx: &mut Context<'_>) {
         self.forwards.on_time(cx);
+        if cx.stack.carries() && cx.now >= self.next_look {
+            self.next_look = cx.now + HEALTH_LOOK;
+            let silent = silent_paths(cx);
+            cx.stack.set_silent(silent);
+        }
         for ended in self.splices.take_ended() {
             self.forwards.on_pair_ended(ended);
         }

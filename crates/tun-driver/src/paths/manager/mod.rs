@@ -90,6 +90,8 @@ struct Installed {
     sources: Vec<(IpNet, IpAddr)>,
     /// Translation does without connection tracking.
     stateless: bool,
+    /// Other protocols than TCP are translated, too.
+    carry: bool,
     forwarding: Forwarding,
     held: Vec<HeldPort>,
     usable: bool,
@@ -437,6 +439,7 @@ impl Manager {
             nets,
             sources: Vec::new(),
             stateless: false,
+            carry: self.options.carry,
             table: self.free_table(tun.index(), &snapshot).await?,
             nic_addresses: if nat { snapshot.translatable(nic.index) } else { Vec::new() },
             forwarding: Forwarding::default(),

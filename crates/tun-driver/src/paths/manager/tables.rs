@@ -202,6 +202,7 @@ pub(super) fn ruleset<'a>(
         listen: listen.iter().copied().collect(),
         closed: path.closed(),
         stateless: path.stateless,
+        carry: path.carry,
     }
 }
 
