@@ -9,5 +9,6 @@ mod matrix;
 mod packets;
 mod paths;
 mod robustness;
+mod run;
 mod umptcp_host;
 mod with_kernel;

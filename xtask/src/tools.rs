@@ -21,6 +21,8 @@ pub(crate) const END_TO_END: &[Tool] = &[
     Tool { program: "tshark", package: "tshark" },
     Tool { program: "dumpcap", package: "wireshark-common" },
     Tool { program: "unshare", package: "util-linux" },
+    Tool { program: "python3", package: "python3" },
+    Tool { program: "ping", package: "iputils-ping" },
 ];
 
 /// What `cargo xtask bench` calls.

@@ -2,6 +2,7 @@
 
 use crate::error::CaptureError;
 use nix::ifaddrs::getifaddrs;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::route::RouteScope;
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 use std::future::Future;
@@ -69,7 +70,13 @@ pub(crate) fn open(addresses: &Addresses, mtu: u16) -> Result<Tun, CaptureError>
         let on_device = addresses.own.iter().map(|a| (device, *a));
         for (index, address) in on_device.chain(addresses.others.iter().map(|a| (loopback, *a))) {
             let prefix = if address.is_ipv4() { 32 } else { 128 };
-            handle.address().add(index, address, prefix).execute().await.map_err(io_error)?;
+            let mut request = handle.address().add(index, address, prefix);
+            if address.is_ipv6() {
+                // Nobody else can have it here, and a route may only name a source that has been found good.
+                let flags = AddressAttribute::Flags(AddressFlags::Nodad);
+                request.message_mut().attributes.push(flags);
+            }
+            request.execute().await.map_err(io_error)?;
         }
         for own in &addresses.own {
             let route = match own {

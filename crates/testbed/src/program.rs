@@ -76,8 +76,15 @@ impl Background {
     /// # Panics
     /// When it cannot be started.
     pub fn start(ns: &Netns, arguments: &str) -> Self {
-        let mut running =
-            Running::new(ns.run(|| command(arguments).spawn()).expect("the program can be started"));
+        Self::spawn(ns, command(arguments))
+    }
+
+    /// Starts a command in `ns`; its outputs must be piped, as those of [`command`] are.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn(ns: &Netns, mut command: Command) -> Self {
+        let mut running = Running::new(ns.run(|| command.spawn()).expect("the program can be started"));
         let stderr = running.child().stderr.take().expect("piped");
         let output = BufReader::new(running.child().stdout.take().expect("piped"));
         let (sender, errors) = mpsc::channel();
