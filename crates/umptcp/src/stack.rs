@@ -82,6 +82,7 @@ pub struct StackBuilder {
     reader_spin: Duration,
     event_loop: LoopOptions,
     capture: Option<PathBuf>,
+    inner_capture: Option<PathBuf>,
     observer: Option<Box<dyn Observer>>,
     seed: Option<[u8; 32]>,
     cookies: Option<PathBuf>,
@@ -113,6 +114,7 @@ impl Default for StackBuilder {
             reader_spin: READER_SPIN,
             event_loop: LoopOptions::default(),
             capture: None,
+            inner_capture: None,
             observer: None,
             seed: None,
             cookies: None,
@@ -190,9 +192,15 @@ impl StackBuilder {
         self
     }
 
-    /// Writes every packet to this pcapng file, one interface per path.
+    /// Writes every packet that goes or comes by a path outside to this pcapng file, one interface per path.
     pub fn pcap(mut self, file: impl Into<PathBuf>) -> Self {
         self.capture = Some(file.into());
+        self
+    }
+
+    /// Writes every packet of paths that capture ([`PathKind::Capture`](crate::PathKind::Capture)) to this pcapng file.
+    pub fn inner_pcap(mut self, file: impl Into<PathBuf>) -> Self {
+        self.inner_capture = Some(file.into());
         self
     }
 
@@ -247,6 +255,7 @@ impl StackBuilder {
             reader_spin,
             mut event_loop,
             capture,
+            inner_capture,
             observer,
             seed,
             cookies,
@@ -269,6 +278,9 @@ impl StackBuilder {
         };
         if let Some(file) = capture {
             event_loop.capture = Some(open_capture(&file)?);
+        }
+        if let Some(file) = inner_capture {
+            event_loop.inner_capture = Some(open_capture(&file)?);
         }
         let clock = Clock::new();
         let (tx, rx) = crossbeam_channel::unbounded();

@@ -1,12 +1,12 @@
 //! The devices of a loop: receiving, sending, and what to do when one is full or gone.
 
 use super::NetworkStack;
-use super::options::{Capture, LoopOptions};
+use super::options::LoopOptions;
 use super::poller::Poller;
+use super::traces::{Traced, Traces};
 use super::waker::Waker;
 use crate::clock::Clock;
 use crate::device::{BufferPool, Device, TransmitOutcome, Tun, is_gone};
-use crate::pcap::{InterfaceId, PcapWriter};
 use std::any::Any;
 use std::io;
 use std::net::IpAddr;
@@ -72,7 +72,7 @@ struct Slot {
     readable: bool,
     /// A packet that the device had no room for. The path is blocked while there is one.
     pending: Option<Transmit>,
-    interface: Option<InterfaceId>,
+    traced: Option<Traced>,
     errors: u64,
 }
 
@@ -88,14 +88,14 @@ pub(super) struct IoDriver {
     first: usize,
     receive_batch: usize,
     transmit_batch: usize,
-    capture: Option<Capture>,
-    unflushed: bool,
+    traces: Traces,
     last_trim: Instant,
 }
 
 impl IoDriver {
     pub(super) fn new(clock: Clock, options: LoopOptions) -> io::Result<Self> {
-        let LoopOptions { receive_batch, transmit_batch, busy_poll: _, buffer_limit, capture } = options;
+        let LoopOptions { receive_batch, transmit_batch, busy_poll: _, buffer_limit, capture, inner_capture } =
+            options;
         let poller = Poller::new()?;
         let waker = Waker::new()?;
         poller.add_edge(waker.fd(), WAKER)?;
@@ -109,8 +109,7 @@ impl IoDriver {
             first: 0,
             receive_batch: receive_batch.max(1),
             transmit_batch: transmit_batch.max(1),
-            capture,
-            unflushed: false,
+            traces: Traces::new(capture, inner_capture),
             last_trim: Instant::ZERO,
         })
     }
@@ -122,15 +121,13 @@ impl IoDriver {
         path: AttachedPath,
     ) -> io::Result<PathId> {
         let AttachedPath { device, config, guard } = path;
-        let addresses: Vec<String> = config.addresses.iter().map(ToString::to_string).collect();
         let id = stack.path_added(now, config.clone());
         if let Err(e) = self.poller.add(device.fd(), u64::from(id.0)) {
             stack.path_removed(now, id);
             return Err(e);
         }
-        let interface = self.captured(|c| c.add_interface(&config.name, &addresses.join(" ")));
-        let slot =
-            Slot { path: id, device, config, guard, readable: true, pending: None, interface, errors: 0 };
+        let traced = self.traces.add(&config);
+        let slot = Slot { path: id, device, config, guard, readable: true, pending: None, traced, errors: 0 };
         self.slots.push(slot);
         Ok(id)
     }
@@ -188,13 +185,7 @@ impl IoDriver {
             let slot = &mut self.slots[at];
             match slot.device.receive(&mut self.pool) {
                 Ok(Some(packet)) => {
-                    if let (Some(capture), Some(interface)) = (&mut self.capture, slot.interface) {
-                        let written = capture.inbound(interface, self.clock.wall_time(now), &packet);
-                        self.unflushed = true;
-                        if let Err(e) = written {
-                            self.end_capture(&e);
-                        }
-                    }
+                    self.traces.inbound(slot.traced, || self.clock.wall_time(now), &packet);
                     stack.handle_packet(now, self.slots[at].path, packet);
                 }
                 Ok(None) => {
@@ -232,13 +223,7 @@ impl IoDriver {
         let slot = &mut self.slots[at];
         match slot.device.transmit(&packet) {
             Ok(TransmitOutcome::Sent) => {
-                if let (Some(capture), Some(interface)) = (&mut self.capture, slot.interface) {
-                    let written = capture.outbound(interface, self.clock.wall_time(now), &packet);
-                    self.unflushed = true;
-                    if let Err(e) = written {
-                        self.end_capture(&e);
-                    }
-                }
+                self.traces.outbound(slot.traced, || self.clock.wall_time(now), &packet);
             }
             Ok(TransmitOutcome::Full) => {
                 slot.pending = Some(packet);
@@ -307,30 +292,12 @@ impl IoDriver {
         if now - self.last_trim >= TRIM_INTERVAL {
             self.last_trim = now;
             self.pool.trim();
-            self.flush_capture();
+            self.flush_traces();
         }
     }
 
-    pub(super) fn flush_capture(&mut self) {
-        if std::mem::take(&mut self.unflushed) {
-            self.captured(PcapWriter::flush);
-        }
-    }
-
-    fn captured<T>(&mut self, write: impl FnOnce(&mut Capture) -> io::Result<T>) -> Option<T> {
-        match write(self.capture.as_mut()?) {
-            Ok(done) => Some(done),
-            Err(e) => {
-                self.end_capture(&e);
-                None
-            }
-        }
-    }
-
-    /// Failing to write the trace must not stop the traffic.
-    fn end_capture(&mut self, error: &io::Error) {
-        tracing::error!(%error, "cannot write the packet trace any further");
-        self.capture = None;
+    pub(super) fn flush_traces(&mut self) {
+        self.traces.flush();
     }
 }
 

@@ -8,6 +8,7 @@ mod io_driver;
 mod options;
 mod poller;
 mod thread;
+mod traces;
 mod waker;
 
 pub use io_driver::{AttachedPath, Guard};
@@ -137,7 +138,7 @@ impl<E: NetworkStack, H: Handler<E>> EventLoop<E, H> {
             }
             self.sleep(timeout)?;
         }
-        self.io.flush_capture();
+        self.io.flush_traces();
         Ok(())
     }
 

@@ -21,8 +21,10 @@ pub struct LoopOptions {
     pub busy_poll: Duration,
     /// Maximum memory for received packets, in bytes.
     pub buffer_limit: usize,
-    /// Where to record every packet.
+    /// Where to record every packet of the paths that lead outside.
     pub capture: Option<Capture>,
+    /// Where to record every packet of paths that capture.
+    pub inner_capture: Option<Capture>,
 }
 
 impl Default for LoopOptions {
@@ -33,6 +35,7 @@ impl Default for LoopOptions {
             busy_poll: Duration::ZERO,
             buffer_limit: BufferPool::DEFAULT_LIMIT,
             capture: None,
+            inner_capture: None,
         }
     }
 }

@@ -101,9 +101,12 @@ pub(crate) struct RunArgs {
     /// Plain TCP, over one NIC at a time.
     #[arg(long)]
     pub(crate) no_mptcp: bool,
-    /// Write every packet to this pcapng file.
+    /// Write every packet between the NICs and the network to this pcapng file.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) pcap: Option<PathBuf>,
+    /// Write every packet between the program and umptcp to this pcapng file.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) pcap_inner: Option<PathBuf>,
     /// Keep the program from the servers of this host at localhost and at the host's own addresses.
     #[arg(long)]
     pub(crate) isolate_localhost: bool,

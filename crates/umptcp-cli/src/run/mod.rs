@@ -74,6 +74,7 @@ fn settings(args: &RunArgs) -> Settings {
         checksum: args.checksum,
         no_mptcp: args.no_mptcp,
         pcap: args.pcap.clone(),
+        inner_pcap: args.pcap_inner.clone(),
         carry: true,
         ..Settings::default()
     }

@@ -63,6 +63,7 @@ impl Transport {
             fast_open: args.fast_open || args.fast_open_cookies.is_some(),
             fast_open_cookies: args.fast_open_cookies.clone(),
             pcap: args.pcap.clone(),
+            inner_pcap: None,
             carry: false,
             record: None,
         };

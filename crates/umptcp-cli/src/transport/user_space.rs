@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) fast_open: bool,
     pub(crate) fast_open_cookies: Option<PathBuf>,
     pub(crate) pcap: Option<PathBuf>,
+    /// The same for the captured side.
+    pub(crate) inner_pcap: Option<PathBuf>,
     /// Translate what is not TCP, too.
     pub(crate) carry: bool,
     /// Where to keep the record of changes to the host; `None` uses the directory common to all instances.
@@ -121,6 +123,9 @@ impl UserSpace {
             .linger(LINGER);
         if let Some(file) = &settings.pcap {
             builder = builder.pcap(file);
+        }
+        if let Some(file) = &settings.inner_pcap {
+            builder = builder.inner_pcap(file);
         }
         if let Some(file) = &settings.fast_open_cookies {
             builder = builder.fast_open_cookies(file);

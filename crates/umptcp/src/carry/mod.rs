@@ -153,7 +153,9 @@ impl Carrier {
         }
         let flow = packet::flow(header, packet, End::Source);
         let Some((path, address)) = self.path_for(stack, now, flow, header.src.is_ipv6()) else { return };
-        self.send(now, path, header, packet, End::Source, address);
+        if let Some(packet) = packet::readdressed(header, packet, End::Source, address) {
+            self.send(now, path, &packet);
+        }
     }
 
     fn inward(&mut self, now: Instant, from: PathId, header: &IpHeader, packet: &[u8]) {
@@ -163,7 +165,9 @@ impl Carrier {
         // What comes from outside first is answered by the same path.
         let flow = packet::flow(header, packet, End::Destination);
         self.remember(now, flow, from);
-        self.send(now, self.captured, header, packet, End::Destination, own);
+        if let Some(packet) = packet::readdressed(header, packet, End::Destination, own) {
+            self.send(now, self.captured, &packet);
+        }
     }
 
     /// The path of a flow, with its address there: the one that it has as long as that is good, or else the first.
@@ -192,20 +196,11 @@ impl Carrier {
         self.flows.insert(flow, (path, now));
     }
 
-    fn send(
-        &mut self,
-        now: Instant,
-        path: PathId,
-        header: &IpHeader,
-        packet: &[u8],
-        end: End,
-        address: IpAddr,
-    ) {
-        let mut packet = packet[..header.total_len].to_vec();
-        if self.queue.len() >= QUEUE || !packet::readdress(header, &mut packet, end, address) {
+    fn send(&mut self, now: Instant, path: PathId, packet: &[u8]) {
+        if self.queue.len() >= QUEUE {
             return;
         }
-        let (first, rest) = packet.split_at(if address.is_ipv4() { 20 } else { 40 });
+        let (first, rest) = packet.split_at(if packet[0] >> 4 == 4 { 20 } else { 40 });
         let mut header = HeaderBuf::zeroed(first.len());
         header.as_mut_slice().copy_from_slice(first);
         self.queue.push_back(Transmit {

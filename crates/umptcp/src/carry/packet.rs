@@ -133,10 +133,16 @@ fn address(packet: &[u8], end: End, v6: bool) -> IpAddr {
     }
 }
 
+/// The packet with `new` in the place of one of the addresses; see [`readdress`].
+pub(super) fn readdressed(header: &IpHeader, packet: &[u8], end: End, new: IpAddr) -> Option<Vec<u8>> {
+    let mut packet = packet.get(..header.total_len)?.to_vec();
+    readdress(header, &mut packet, end, new).then_some(packet)
+}
+
 /// Puts `new` in the place of one of the addresses, also in what an ICMP error quotes, where the packet went the other
 /// way. The host that forwards the packet takes one hop, which this gives back, so that a route looks as it would
 /// without us. False: `new` is of the other family.
-pub(super) fn readdress(header: &IpHeader, packet: &mut [u8], end: End, new: IpAddr) -> bool {
+fn readdress(header: &IpHeader, packet: &mut [u8], end: End, new: IpAddr) -> bool {
     let v6 = header.src.is_ipv6();
     if new.is_ipv6() != v6 {
         return false;
