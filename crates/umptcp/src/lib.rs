@@ -43,6 +43,8 @@ mod forwarded;
 #[cfg(target_os = "linux")]
 mod handle;
 #[cfg(target_os = "linux")]
+mod incoming;
+#[cfg(target_os = "linux")]
 mod limit;
 #[cfg(target_os = "linux")]
 mod listener;
@@ -95,7 +97,9 @@ pub use forward::Forwarder;
 #[cfg(target_os = "linux")]
 pub use forwarded::{Direction, ForwardSummary, Forwarded};
 #[cfg(target_os = "linux")]
-pub use listener::{Incoming, IntoIncoming, ListenerBuilder, MptcpListener};
+pub use incoming::{HoldingListener, Incoming, ListenScope};
+#[cfg(target_os = "linux")]
+pub use listener::{IntoStreams, ListenerBuilder, MptcpListener, Streams};
 #[cfg(target_os = "linux")]
 pub use splice::{Splice, Spliced, splice};
 #[cfg(target_os = "linux")]

@@ -129,6 +129,11 @@ impl ListenerBuilder {
         Err(last.unwrap_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the name has no address")))
     }
 
+    /// The stack, the backlog and the settings of connections.
+    pub(crate) fn into_parts(self) -> (Handle, usize, ConnectionConfig) {
+        (self.handle, self.backlog, self.config)
+    }
+
     fn listen_one(&self, local: SocketAddr) -> io::Result<MptcpListener> {
         if local.port() != 0 {
             return self.listen_on(local);
@@ -224,13 +229,13 @@ impl MptcpListener {
 
     /// Iterates over incoming connections. When the stack has been stopped, it returns the error once and then
     /// ends.
-    pub fn incoming(&self) -> Incoming<'_> {
-        Incoming { listener: self, ended: false }
+    pub fn incoming(&self) -> Streams<'_> {
+        Streams { listener: self, ended: false }
     }
 
     /// Like [`incoming`](Self::incoming), but keeps the listener.
-    pub fn into_incoming(self) -> IntoIncoming {
-        IntoIncoming { listener: self, ended: false }
+    pub fn into_incoming(self) -> IntoStreams {
+        IntoStreams { listener: self, ended: false }
     }
 
     /// The address it listens on, with the port that was chosen if none was given. Never fails; the signature is
@@ -264,12 +269,12 @@ impl MptcpListener {
 
 /// The connections of a listener; see [`MptcpListener::incoming`].
 #[derive(Debug)]
-pub struct Incoming<'a> {
+pub struct Streams<'a> {
     listener: &'a MptcpListener,
     ended: bool,
 }
 
-impl Iterator for Incoming<'_> {
+impl Iterator for Streams<'_> {
     type Item = io::Result<MptcpStream>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -277,16 +282,16 @@ impl Iterator for Incoming<'_> {
     }
 }
 
-impl FusedIterator for Incoming<'_> {}
+impl FusedIterator for Streams<'_> {}
 
 /// The connections of a listener; see [`MptcpListener::into_incoming`].
 #[derive(Debug)]
-pub struct IntoIncoming {
+pub struct IntoStreams {
     listener: MptcpListener,
     ended: bool,
 }
 
-impl Iterator for IntoIncoming {
+impl Iterator for IntoStreams {
     type Item = io::Result<MptcpStream>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -294,7 +299,7 @@ impl Iterator for IntoIncoming {
     }
 }
 
-impl FusedIterator for IntoIncoming {}
+impl FusedIterator for IntoStreams {}
 
 /// The next connection; the error that ends the listener, once; then nothing.
 fn next(listener: &MptcpListener, ended: &mut bool) -> Option<io::Result<MptcpStream>> {

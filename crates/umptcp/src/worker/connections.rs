@@ -174,6 +174,20 @@ impl Connections {
         Ok(id)
     }
 
+    /// The same, for a program that waits for just this one: `watcher` is told when it is established or has failed.
+    pub(super) fn accept_for(
+        &mut self,
+        cx: &mut Context<'_>,
+        incoming: IncomingId,
+        config: &ConnectionConfig,
+        watcher: Sender<()>,
+    ) -> Result<(ConnectionId, Arc<Shared>), ConnectError> {
+        let id = cx.stack.accept(cx.now, incoming, config)?;
+        let shared = Arc::new(Shared::new(config, self.spin).watched_by(watcher));
+        self.entries.insert(id, Entry::new(shared.clone(), None));
+        Ok((id, shared))
+    }
+
     /// The handshake is complete. Returns the listener that the connection came in on, if any.
     pub(super) fn connected(
         &mut self,

@@ -5,6 +5,7 @@ mod connections;
 mod context;
 mod forwards;
 mod listeners;
+mod offers;
 mod paths;
 mod splices;
 
@@ -17,6 +18,7 @@ use connections::Connections;
 use crossbeam_channel::{Receiver, Sender};
 use forwards::Forwards;
 use listeners::Listeners;
+use offers::Offers;
 use paths::PathNames;
 use splices::Splices;
 use std::collections::{BTreeMap, HashSet};
@@ -24,10 +26,10 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use umptcp_stack_core::config::{ConnectOptions, ListenOptions, StackConfig};
+use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, StackConfig};
 use umptcp_stack_core::device::{Families, PathConfig};
-use umptcp_stack_core::error::{ConnectionError, ListenError};
-use umptcp_stack_core::event::{Event, RefuseWith, Traffic};
+use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError};
+use umptcp_stack_core::event::{Event, IncomingId, RefuseWith, Traffic};
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
 use umptcp_tun_driver::event_loop::{AttachedPath, Guard, Handler, Waker};
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
@@ -36,6 +38,7 @@ pub(crate) use connections::{Accepted, Undelivered};
 pub(crate) use context::Context;
 pub(crate) use forwards::{Onward, Rule};
 pub(crate) use listeners::ListenerShared;
+pub(crate) use offers::{Offer, OffersShared};
 pub(crate) use splices::Outcome;
 
 /// Something to run on the worker's thread.
@@ -82,6 +85,7 @@ pub(crate) struct Worker {
     listeners: Listeners,
     splices: Splices,
     forwards: Forwards,
+    offers: Offers,
     path_names: PathNames,
     /// When to look next at which paths answer.
     next_look: Instant,
@@ -97,6 +101,7 @@ impl Worker {
             listeners: Listeners::new(names),
             splices: Splices::default(),
             forwards: Forwards::default(),
+            offers: Offers::default(),
             path_names: PathNames::default(),
             next_look: Instant::ZERO,
             stopping: None,
@@ -195,6 +200,9 @@ impl Worker {
         for id in self.forwards.ids() {
             self.forwards.remove(cx, id);
         }
+        for id in self.offers.ids() {
+            self.offers.unlisten(cx, id);
+        }
         for id in self.connections.ids() {
             self.undelivered.add(self.connections.finish(cx, id));
         }
@@ -230,6 +238,37 @@ impl Worker {
         let all = self.describe_all(cx).into_iter().flat_map(|(_, _, subflows)| subflows);
         let carried = |s: SubflowInfo| (s.path, Traffic { sent: s.bytes_sent, received: s.bytes_received });
         self.path_names.traffic(all.map(carried))
+    }
+
+    /// Opens a listener whose connections wait for the program's word.
+    pub(crate) fn hold(
+        &mut self,
+        cx: &mut Context<'_>,
+        options: ListenOptions,
+        shared: Arc<OffersShared>,
+    ) -> Result<ListenerId, ListenError> {
+        self.offers.listen(cx, options, shared)
+    }
+
+    /// Closes it.
+    pub(crate) fn hold_no_more(&mut self, cx: &mut Context<'_>, id: ListenerId) {
+        self.offers.unlisten(cx, id);
+    }
+
+    /// Accepts a connection that waits. `watcher` is told when it is established or has failed.
+    pub(crate) fn accept_offer(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: IncomingId,
+        config: &ConnectionConfig,
+        watcher: Sender<()>,
+    ) -> Result<(ConnectionId, Arc<Shared>), ConnectError> {
+        self.offers.accept(cx, &mut self.connections, id, config, watcher)
+    }
+
+    /// Refuses a connection that waits.
+    pub(crate) fn refuse_offer(&mut self, cx: &mut Context<'_>, id: IncomingId, with: RefuseWith) {
+        self.offers.refuse(cx, id, with);
     }
 
     /// Begins to capture and to send on.
@@ -339,14 +378,16 @@ impl Handler<Front> for Worker {
             Event::Incoming { incoming, .. } if self.stopping.is_some() => {
                 cx.stack.refuse(cx.now, incoming, RefuseWith::Reset)
             }
-            Event::Incoming { listener, incoming, remote, local, complete, .. } => {
-                if self.forwards.on_incoming(cx, listener, incoming, remote, local) {
+            Event::Incoming { listener, incoming, remote, local, mptcp, complete } => {
+                if self.offers.on_incoming(listener, incoming, (local, remote), mptcp)
+                    || self.forwards.on_incoming(cx, listener, incoming, remote, local)
+                {
                     return;
                 }
                 self.listeners.incoming(cx, &mut self.connections, listener, incoming, complete);
             }
             Event::IncomingGone { incoming } => {
-                if !self.forwards.on_incoming_gone(cx, incoming) {
+                if !self.offers.on_incoming_gone(incoming) && !self.forwards.on_incoming_gone(cx, incoming) {
                     self.listeners.incoming_gone(incoming);
                 }
             }
@@ -411,6 +452,7 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.connections.fail_all();
         self.listeners.close_all();
+        self.offers.close_all();
     }
 }
 

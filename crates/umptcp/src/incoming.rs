@@ -1,0 +1,227 @@
+//! Connections that wait for the program's word: for relays, which know only later whether to accept.
+
+use crate::error::Error;
+use crate::handle::Handle;
+use crate::listener::ListenerBuilder;
+use crate::shared::{Phase, TimedOut, deadline};
+use crate::stream::MptcpStream;
+use crate::worker::{Accepted, Offer, OffersShared};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use umptcp_stack_core::config::{ConnectionConfig, ListenOptions, SynCookiePolicy};
+use umptcp_stack_core::error::ConnectError;
+use umptcp_stack_core::event::RefuseWith;
+use umptcp_types::{ListenerId, PathId};
+
+/// A listener whose connections are answered one by one, each as the program says. See
+/// [`ListenerBuilder::hold`].
+///
+/// Dropping it refuses what waits.
+pub struct HoldingListener {
+    handle: Handle,
+    id: ListenerId,
+    shared: Arc<OffersShared>,
+    config: ConnectionConfig,
+}
+
+impl fmt::Debug for HoldingListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HoldingListener").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// What a [`HoldingListener`] is for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct ListenScope {
+    /// The address, or an unspecified one for all, and the port; 0 for every port that has no listener of its own.
+    pub local: Option<SocketAddr>,
+    /// Only what comes in by these paths; empty: by any that leads outside.
+    pub paths: Vec<PathId>,
+}
+
+impl ListenScope {
+    /// Every port of these paths; without any, of all that lead outside.
+    pub fn every_port(paths: impl IntoIterator<Item = PathId>) -> ListenScope {
+        ListenScope { local: None, paths: paths.into_iter().collect() }
+    }
+
+    /// An address (or an unspecified one for all) and port, of every path that leads outside.
+    pub fn at(local: SocketAddr) -> ListenScope {
+        ListenScope { local: Some(local), paths: Vec::new() }
+    }
+
+    /// Only what comes in by these paths.
+    pub fn by(mut self, paths: impl IntoIterator<Item = PathId>) -> ListenScope {
+        self.paths = paths.into_iter().collect();
+        self
+    }
+
+    fn options(&self, backlog: usize) -> ListenOptions {
+        match self.local {
+            Some(local) => {
+                let mut options = ListenOptions::new(local, backlog);
+                options.paths.clone_from(&self.paths);
+                options
+            }
+            None => ListenOptions::every_port(self.paths.clone(), backlog),
+        }
+    }
+}
+
+impl ListenerBuilder {
+    /// Listens without answering: each connection waits for [`Incoming::accept`] or [`Incoming::refuse`]. It waits
+    /// for 150 s at most, longer than clients do. No more than the backlog wait; further SYNs are not answered
+    /// until there is room.
+    ///
+    /// Addresses are those of the stack, not of the NICs that it is behind.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AddrInUse`] when another listener has the port on one of the paths;
+    /// [`io::ErrorKind::AddrNotAvailable`] when no path has the address.
+    ///
+    /// ```
+    /// # #[cfg(target_os = "linux")]
+    /// # fn relay(stack: &umptcp::Stack, captured: umptcp::PathId) -> std::io::Result<()> {
+    /// use umptcp::{ListenScope, MptcpListener, RefuseWith};
+    ///
+    /// let listener = MptcpListener::builder(stack).hold(ListenScope::every_port([captured]))?;
+    /// while let Ok(incoming) = listener.next() {
+    ///     match stack.connect(incoming.local()) {
+    ///         Ok(onward) => drop(umptcp::splice(incoming.accept()?, onward)?),
+    ///         Err(_) => incoming.refuse(RefuseWith::Reset)?,
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn hold(self, scope: ListenScope) -> io::Result<HoldingListener> {
+        let (handle, backlog, config) = self.into_parts();
+        let shared = Arc::new(OffersShared::default());
+        let mut options = scope.options(backlog.max(1));
+        // An answer without state would be an answer.
+        options.syn_cookies = SynCookiePolicy::Never;
+        options.config = config.clone();
+        let (local, to) = (options.local, shared.clone());
+        let id = handle.commands.call(move |worker, cx| worker.hold(cx, options, to))?;
+        let id = id.map_err(|source| Error::Listen { local, source })?;
+        Ok(HoldingListener { handle, id, shared, config })
+    }
+}
+
+impl HoldingListener {
+    /// Waits for the next connection.
+    ///
+    /// # Errors
+    /// When the stack has been stopped.
+    pub fn next(&self) -> io::Result<Incoming> {
+        self.next_within(None)
+    }
+
+    /// Waits for at most `limit`; after that, fails with [`io::ErrorKind::WouldBlock`].
+    ///
+    /// # Errors
+    /// When nothing comes in time, or the stack has been stopped.
+    pub fn next_timeout(&self, limit: Duration) -> io::Result<Incoming> {
+        self.next_within(Some(limit))
+    }
+
+    fn next_within(&self, limit: Option<Duration>) -> io::Result<Incoming> {
+        match self.shared.take(deadline(limit)) {
+            Ok(Some(offer)) => Ok(Incoming {
+                handle: self.handle.clone(),
+                offer,
+                config: self.config.clone(),
+                decided: false,
+            }),
+            Ok(None) => Err(Error::ListenerClosed.into()),
+            Err(TimedOut) => Err(Error::WouldBlock.into()),
+        }
+    }
+}
+
+impl Drop for HoldingListener {
+    fn drop(&mut self) {
+        let id = self.id;
+        self.handle.commands.run(move |worker, cx| worker.hold_no_more(cx, id));
+    }
+}
+
+/// A connection whose SYN has not been answered. Dropping it refuses it by a reset.
+#[derive(Debug)]
+pub struct Incoming {
+    handle: Handle,
+    offer: Offer,
+    config: ConnectionConfig,
+    decided: bool,
+}
+
+impl Incoming {
+    /// Who wants to connect.
+    pub fn remote(&self) -> SocketAddr {
+        self.offer.remote
+    }
+
+    /// Where to. By a path that captures, that may be any address.
+    pub fn local(&self) -> SocketAddr {
+        self.offer.local
+    }
+
+    /// The client asks for MPTCP (RFC 8684 §3.1).
+    pub fn is_mptcp(&self) -> bool {
+        self.offer.mptcp
+    }
+
+    /// The client has given up, or the listener has been dropped: nobody waits for an answer.
+    pub fn is_gone(&self) -> bool {
+        self.offer.gone.load(Ordering::Acquire)
+    }
+
+    /// Answers the SYN, and waits until the handshake is complete.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotConnected`] when the client has given up; the reason when the handshake fails.
+    pub fn accept(mut self) -> io::Result<MptcpStream> {
+        self.decided = true;
+        let (id, config) = (self.offer.id, self.config.clone());
+        let (watcher, told) = crossbeam_channel::bounded(1);
+        let remote = self.offer.remote;
+        let accepted =
+            self.handle.commands.call(move |worker, cx| worker.accept_offer(cx, id, &config, watcher))?;
+        let (id, shared) = accepted.map_err(|source: ConnectError| Error::Connect { remote, source })?;
+        loop {
+            match shared.phase() {
+                Phase::Connected { local, remote } => {
+                    let accepted = Accepted { id, shared, local, remote };
+                    return Ok(MptcpStream::new(self.handle.clone(), accepted));
+                }
+                Phase::Failed(source) => return Err(Error::Connection { remote, source }.into()),
+                // An error: the phase has changed, and nobody else will tell.
+                Phase::Connecting => drop(told.recv()),
+            }
+        }
+    }
+
+    /// Refuses it. Nothing happens when the client has given up.
+    ///
+    /// # Errors
+    /// When the stack has been stopped.
+    pub fn refuse(mut self, with: RefuseWith) -> io::Result<()> {
+        self.decided = true;
+        let id = self.offer.id;
+        Ok(self.handle.commands.call(move |worker, cx| worker.refuse_offer(cx, id, with))?)
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if !self.decided {
+            let id = self.offer.id;
+            self.handle.commands.run(move |worker, cx| worker.refuse_offer(cx, id, RefuseWith::Reset));
+        }
+    }
+}
