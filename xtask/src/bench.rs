@@ -5,6 +5,7 @@
 //! with the kernel's MPTCP (or TCP, see [`goodput`]; or umptcp, see [`connections`]) in another. Runs of the
 //! stacks alternate, so that what else the machine does falls on all of them.
 
+mod captured;
 mod connections;
 mod goodput;
 mod reordering;
@@ -215,6 +216,9 @@ impl Ground {
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(tools::is_root(), "benchmarks make network namespaces and need root: sudo -E cargo xtask bench");
     tools::require(tools::BENCH)?;
+    if captured::requires(options) {
+        tools::require(tools::CAPTURED)?;
+    }
     let program = match &options.program {
         Some(program) => program.clone(),
         None => tools::build_program(true)?,
@@ -247,6 +251,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         }));
     }
     failed |= !connections::run(options, &program, &mut all)?;
+    failed |= !captured::run(options, &program, &mut all)?;
     failed |= !goodput::run(options, &program, &mut all)?;
     failed |= !reordering::run(options, &program, &mut all);
     ensure!(failed || !all.is_empty(), "no figure has that in its name; there are: {}", names());
@@ -268,6 +273,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 
 fn names() -> String {
     let names = FIGURES.iter().map(|f| f.name).chain(connections::names());
+    let names = names.chain(captured::names());
     names.chain(goodput::names()).chain(reordering::names()).collect::<Vec<_>>().join(", ")
 }
 
@@ -429,6 +435,7 @@ mod tests {
                 .iter()
                 .map(|f| f.name)
                 .chain(connections::names())
+                .chain(captured::names())
                 .chain(goodput::names())
                 .chain(reordering::names())
                 .filter(|name| options.wants(name))
@@ -437,7 +444,8 @@ mod tests {
         assert_eq!(chosen(options(None, false)), USUAL);
         assert_eq!(chosen(options(Some("mptcp-loss"), false)), ["mptcp-loss"]);
         assert_eq!(chosen(options(Some("connections"), false)), ["connections-1", "connections-64"]);
-        let further = connections::names().chain(goodput::names()).chain(reordering::names()).count();
+        let further = connections::names().chain(captured::names()).chain(goodput::names());
+        let further = further.chain(reordering::names()).count();
         assert_eq!(chosen(options(None, true)).len(), FIGURES.len() + further);
     }
 

@@ -32,6 +32,10 @@ pub(crate) const BENCH: &[Tool] = &[
     Tool { program: "nft", package: "nftables" },
 ];
 
+/// What `cargo xtask bench --only run` calls beside.
+pub(crate) const CAPTURED: &[Tool] =
+    &[Tool { program: "iperf3", package: "iperf3" }, Tool { program: "mptcpize", package: "mptcpize" }];
+
 /// What `cargo xtask soak --real` calls.
 pub(crate) const SOAK: &[Tool] = &[
     Tool { program: "ip", package: "iproute2" },

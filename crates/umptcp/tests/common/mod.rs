@@ -55,7 +55,10 @@ impl Device for PipeDevice {
     fn transmit(&mut self, packet: &Transmit) -> io::Result<TransmitOutcome> {
         // ICMP has none that a device would know of.
         let icmp = packet.header.as_slice()[9] == 1;
-        assert!(icmp || matches!(packet.checksum, ChecksumRequest::Partial { .. }), "checksums are offloaded");
+        assert!(
+            icmp || matches!(packet.checksum, ChecksumRequest::Partial { .. }),
+            "checksums are offloaded"
+        );
         if self.cut.load(Ordering::Relaxed) {
             return Ok(TransmitOutcome::Sent);
         }
