@@ -1,6 +1,7 @@
 //! End-to-end tests: real packets between network namespaces, with the Linux kernel's MPTCP as the peer.
 //! `cargo xtask test` runs them with the privileges and tools they require.
 
+mod as_root;
 mod bad_input;
 mod baseline;
 mod fallback;
@@ -8,6 +9,7 @@ mod lossy;
 mod matrix;
 mod packets;
 mod paths;
+mod programs;
 mod robustness;
 mod run;
 mod umptcp_host;

@@ -11,24 +11,24 @@ use umptcp_testbed::limit::within;
 use umptcp_testbed::program::{self, Background};
 use umptcp_testbed::topology::{Family, Routed};
 
-const LIMIT: Duration = Duration::from_secs(90);
-const RESTORED_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const LIMIT: Duration = Duration::from_secs(90);
+pub(crate) const RESTORED_WITHIN: Duration = Duration::from_secs(5);
 const PORT: u16 = 8684;
 
 /// `umptcp run` with these options, of a shell script.
-fn captured(options: &str, script: &str) -> Command {
+pub(crate) fn captured(options: &str, script: &str) -> Command {
     let mut command = program::command(&format!("run {options} --"));
     command.args(["sh", "-c", script]);
     command
 }
 
 /// Runs a script to its end. Returns what it printed on both outputs, and its exit code.
-fn run(ns: &Netns, options: &str, script: &str) -> (String, Option<i32>) {
+pub(crate) fn run(ns: &Netns, options: &str, script: &str) -> (String, Option<i32>) {
     let output = ns.run(|| captured(options, script).spawn()).map(Running::new).expect("it starts").wait();
     both(&output)
 }
 
-fn both(output: &Output) -> (String, Option<i32>) {
+pub(crate) fn both(output: &Output) -> (String, Option<i32>) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let all = text(&output.stdout) + &text(&output.stderr);
     assert!(!all.contains("panicked"), "{all}");
@@ -36,7 +36,7 @@ fn both(output: &Output) -> (String, Option<i32>) {
 }
 
 /// A network whose server speaks MPTCP and measures for `clients` of them.
-fn network(nics: u8) -> Routed {
+pub(crate) fn network(nics: u8) -> Routed {
     let net = Routed::new(nics, 1);
     net.server.use_kernel_mptcp();
     // The hosts that this is for.
@@ -53,7 +53,7 @@ fn serve(net: &Routed, kind: &str, count: u32) -> Background {
     server
 }
 
-fn wait_for_port(ns: &Netns, port: u16) {
+pub(crate) fn wait_for_port(ns: &Netns, port: u16) {
     let end = Instant::now() + Duration::from_secs(20);
     while ns.sh(&format!("ss -Hltn sport = :{port}")).trim().is_empty() {
         assert!(Instant::now() < end, "nobody listens on port {port}");
@@ -144,7 +144,7 @@ for _ in range(2):
 }
 
 /// Repeats a command until its server is there.
-fn until_connected(ns: &Netns, arguments: &str) -> Output {
+pub(crate) fn until_connected(ns: &Netns, arguments: &str) -> Output {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
         let output = program::run(ns, arguments);
@@ -342,31 +342,5 @@ fn signals_are_the_programs_and_a_killed_run_takes_it_along() {
         }
         assert!(program::run(ns, "clean-up").status.success());
         before.assert_restored(ns, RESTORED_WITHIN);
-    });
-}
-
-#[test]
-fn without_privilege_one_line_says_what_to_do() {
-    within(LIMIT, || {
-        let net = network(1);
-        let ns = &net.client.ns;
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program::path());
-        command.args(["run", "--", "true"]);
-        let output = ns.run(|| command.output()).expect("setpriv starts");
-        let (said, code) = both(&output);
-        assert!(code == Some(3) && said.lines().count() == 1 && said.contains("sudo umptcp run"), "{said}");
-    });
-}
-
-/// With `sudo`, the command is the caller's, not root's.
-#[test]
-fn the_command_has_the_privileges_of_whoever_called_sudo() {
-    within(LIMIT, || {
-        let net = network(1);
-        let mut command = captured("", "id -u; id -g; grep -c CapEff:.0000000000000000 /proc/self/status");
-        command.env("SUDO_UID", "65534").env("SUDO_GID", "65533").env("SUDO_USER", "nobody");
-        let output = net.client.ns.run(|| command.spawn()).map(Running::new).expect("it starts").wait();
-        assert_eq!(both(&output).0, "65534\n65533\n1\n");
     });
 }

@@ -23,6 +23,16 @@ pub(crate) const END_TO_END: &[Tool] = &[
     Tool { program: "unshare", package: "util-linux" },
     Tool { program: "python3", package: "python3" },
     Tool { program: "ping", package: "iputils-ping" },
+    Tool { program: "curl", package: "curl" },
+    Tool { program: "wget", package: "wget" },
+    Tool { program: "nginx", package: "nginx-light" },
+    Tool { program: "git", package: "git" },
+    Tool { program: "nc", package: "netcat-openbsd" },
+    Tool { program: "ssh", package: "openssh-client" },
+    Tool { program: "sshd", package: "openssh-server" },
+    Tool { program: "rsync", package: "rsync" },
+    Tool { program: "tmux", package: "tmux" },
+    Tool { program: "mptcpize", package: "mptcpize" },
 ];
 
 /// What `cargo xtask bench` calls.
@@ -146,11 +156,35 @@ pub(crate) fn require(tools: &[Tool]) -> Result<()> {
     apt(&["update", "-qq"])?;
     let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
     arguments.extend(&packages);
+    let _quiet = NoServices::begin();
     apt(&arguments)?;
     if let Some(still) = missing.iter().find(|t| find(t.program).is_none()) {
         bail!("{} is still missing after installing the package {}", still.program, still.package);
     }
     Ok(())
+}
+
+/// While it lives, packages that are installed start no service: tests start the servers that they need, in namespaces of
+/// their own. Debian's scripts ask this file (invoke-rc.d(8)); one that exists has its own reasons.
+struct NoServices(Option<&'static Path>);
+
+impl NoServices {
+    fn begin() -> NoServices {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let path = Path::new("/usr/sbin/policy-rc.d");
+        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(path);
+        let written = file.and_then(|mut f| std::io::Write::write_all(&mut f, b"#!/bin/sh\nexit 101\n"));
+        NoServices(written.is_ok().then_some(path))
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Some(path) = self.0 {
+            // It is ours.
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 fn apt(arguments: &[&str]) -> Result<()> {

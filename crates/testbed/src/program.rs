@@ -3,9 +3,10 @@
 use crate::command::Running;
 use crate::netns::Netns;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
@@ -59,6 +60,36 @@ pub fn command(arguments: &str) -> Command {
 /// When it cannot be started.
 pub fn run(ns: &Netns, arguments: &str) -> Output {
     Running::new(ns.run(|| command(arguments).spawn()).expect("the program can be started")).wait()
+}
+
+/// A folder for temporary files, removed when dropped.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes one with that word in its name.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub fn new(word: &str) -> Folder {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("umptcp-testbed-{word}-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a folder for temporary files can be made");
+        Folder(path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Whatever is left is in the way of nobody.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 /// A program running in the background, whose standard error can be read line by line.

@@ -1,0 +1,81 @@
+//! `umptcp run` with other users: root can become another one, a user namespace with one user cannot.
+
+use crate::run::{LIMIT, RESTORED_WITHIN, both, captured, network, run, wait_for_port};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use umptcp_testbed::command::Running;
+use umptcp_testbed::host::Snapshot;
+use umptcp_testbed::limit::within;
+use umptcp_testbed::program;
+
+#[test]
+fn without_privilege_one_line_says_what_to_do() {
+    within(LIMIT, || {
+        let net = network(1);
+        let ns = &net.client.ns;
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program::path());
+        command.args(["run", "--", "true"]);
+        let output = ns.run(|| command.output()).expect("setpriv starts");
+        let (said, code) = both(&output);
+        assert!(code == Some(3) && said.lines().count() == 1 && said.contains("sudo umptcp run"), "{said}");
+    });
+}
+
+/// With `sudo`, the command is the caller's, not root's.
+#[test]
+fn the_command_has_the_privileges_of_whoever_called_sudo() {
+    within(LIMIT, || {
+        let net = network(1);
+        let mut command = captured("", "id -u; id -g; grep -c CapEff:.0000000000000000 /proc/self/status");
+        command.env("SUDO_UID", "65534").env("SUDO_GID", "65533").env("SUDO_USER", "nobody");
+        let output = net.client.ns.run(|| command.spawn()).map(Running::new).expect("it starts").wait();
+        assert_eq!(both(&output).0, "65534\n65533\n1\n");
+    });
+}
+
+/// ssh, scp and rsync, with configuration that the client reads only if root owns it.
+#[test]
+fn ssh_scp_and_rsync_go_over_mptcp() {
+    within(LIMIT, || {
+        let net = network(2);
+        let before = Snapshot::take(&net.client.ns);
+        let folder = program::Folder::new("ssh");
+        let path = folder.path().display().to_string();
+        let prepare = format!(
+            "cd {path} && ssh-keygen -q -t ed25519 -N '' -f key && cp key.pub allowed && mkdir from conf.d &&
+             head -c 3000000 /dev/urandom > from/a && echo small > from/b && echo 'ConnectTimeout 20' > conf.d/x.conf &&
+             printf 'Include {path}/conf.d/*.conf\nIdentityFile {path}/key\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\nPort 2222\n' > client.conf &&
+             printf 'Port 2222\nHostKey {path}/key\nAuthorizedKeysFile {path}/allowed\nStrictModes no\nPidFile none\nUsePAM no\nSubsystem sftp internal-sftp\n' > server.conf"
+        );
+        let done = Command::new("sh").args(["-c", &prepare]).status().expect("sh starts");
+        assert!(done.success());
+        // sshd wants a folder of its own in /run.
+        let serve = format!(
+            "mount -t tmpfs none /run && mkdir /run/sshd && exec mptcpize run $(command -v sshd) -D -e -f {path}/server.conf"
+        );
+        let mut sshd = Command::new("unshare");
+        sshd.args(["-m", "sh", "-c", &serve])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let _sshd = net.server.ns.run(|| sshd.spawn()).map(Running::new).expect("sshd starts");
+        wait_for_port(&net.server.ns, 2222);
+        let server = net.server.nics[0].v4;
+        let ssh = format!("ssh -F {path}/client.conf");
+        let script = format!(
+            "set -e; {ssh} {server} 'echo logged in; echo $SSH_CONNECTION'
+             scp -q -F {path}/client.conf {path}/from/a {server}:{path}/copy
+             rsync -a -e '{ssh}' {path}/from/ {server}:{path}/to/"
+        );
+        let (said, code) = run(&net.client.ns, "--summary", &script);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("logged in") && said.contains(&net.client.nics[0].v4.to_string()), "{said}");
+        assert!(said.contains("3 connections: 3 MPTCP, 0 TCP"), "{said}");
+        let read = |name: &str| std::fs::read(Path::new(&path).join(name)).expect("it arrived");
+        assert!(
+            read("from/a") == read("copy") && read("from/a") == read("to/a") && read("to/b") == b"small\n"
+        );
+        before.assert_restored(&net.client.ns, RESTORED_WITHIN);
+    });
+}
