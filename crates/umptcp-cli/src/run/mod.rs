@@ -62,7 +62,7 @@ pub(crate) fn run(args: &RunArgs, registry: &Registry, verbose: bool) -> anyhow:
         say(&if args.json { summary.json() } else { summary.text() });
     }
     drop(inside);
-    stack.close()?;
+    stack.close_finished()?;
     Ok(code)
 }
 

@@ -23,6 +23,8 @@ use umptcp_tun_driver::paths::{self, PathSpec, SetupOptions};
 const LINGER: Duration = Duration::from_secs(60);
 /// The same if the program fails or a signal ends it.
 const LINGER_ON_FAILURE: Duration = Duration::from_millis(500);
+/// How long connections get to end in order that have nothing left to deliver.
+const FINISHED_LINGER: Duration = Duration::from_secs(1);
 /// How often to look whether connections have ended.
 const FINISH_CHECK: Duration = Duration::from_millis(10);
 /// Maximum number of connections that carried data in the SYN and have not completed the handshake.
@@ -195,15 +197,28 @@ impl UserSpace {
         lock(&self.shared.stack).as_ref().and_then(|stack| stack.traffic().ok()).unwrap_or_default()
     }
 
-    /// Waits until the connections that have been sent on have ended, for as long as at exit.
+    /// Waits until the connections that have been sent on have ended, for as long as at exit; for a moment only where
+    /// nothing is left to deliver.
     pub(crate) fn finish(&self) {
-        let end = Instant::now() + LINGER;
-        let open = || {
-            lock(&self.shared.stack).as_ref().is_some_and(|s| s.connections().is_ok_and(|c| !c.is_empty()))
-        };
-        while open() && Instant::now() < end {
+        let (start, connections) = (Instant::now(), || {
+            let stack = lock(&self.shared.stack);
+            stack.as_ref().and_then(|stack| stack.connections().ok()).unwrap_or_default()
+        });
+        loop {
+            let open = connections();
+            let undelivered = open.iter().any(|(_, info, _)| info.send_queue > 0 || info.readable > 0);
+            let limit = if undelivered { LINGER } else { FINISHED_LINGER };
+            if open.is_empty() || start.elapsed() >= limit {
+                return;
+            }
             std::thread::sleep(FINISH_CHECK);
         }
+    }
+
+    /// Removes the paths after [`finish`](Self::finish): what is still there is reset.
+    pub(crate) fn close_finished(self) -> anyhow::Result<()> {
+        let stack = lock(&self.shared.stack).take().ok_or_else(stopped)?;
+        stack.stop(Duration::ZERO).context(Class::Connection.failure("umptcp's stack failed"))
     }
 
     /// Names of the paths.
