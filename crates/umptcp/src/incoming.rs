@@ -5,8 +5,10 @@ use crate::handle::Handle;
 use crate::listener::ListenerBuilder;
 use crate::shared::{Phase, TimedOut, deadline};
 use crate::stream::MptcpStream;
+use crate::waits::{Blocking, block_on};
 use crate::worker::{Accepted, Offer, OffersShared};
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -188,21 +190,17 @@ impl Incoming {
     pub fn accept(mut self) -> io::Result<MptcpStream> {
         self.decided = true;
         let (id, config) = (self.offer.id, self.config.clone());
-        let (watcher, told) = crossbeam_channel::bounded(1);
         let remote = self.offer.remote;
-        let accepted =
-            self.handle.commands.call(move |worker, cx| worker.accept_offer(cx, id, &config, watcher))?;
+        let accepted = self.handle.commands.call(move |worker, cx| worker.accept_offer(cx, id, &config))?;
         let (id, shared) = accepted.map_err(|source: ConnectError| Error::Connect { remote, source })?;
-        loop {
-            match shared.phase() {
-                Phase::Connected { local, remote } => {
-                    let accepted = Accepted { id, shared, local, remote };
-                    return Ok(MptcpStream::new(self.handle.clone(), accepted));
-                }
-                Phase::Failed(source) => return Err(Error::Connection { remote, source }.into()),
-                // An error: the phase has changed, and nobody else will tell.
-                Phase::Connecting => drop(told.recv()),
+        block_on(&Blocking::default(), poll_fn(|cx| shared.poll_handshake(cx)));
+        match shared.phase() {
+            Phase::Connected { local, remote } => {
+                Ok(MptcpStream::new(self.handle.clone(), Accepted { id, shared, local, remote }))
             }
+            Phase::Failed(source) => Err(Error::Connection { remote, source }.into()),
+            // It has been waited for.
+            Phase::Connecting => Err(Error::Stopped.into()),
         }
     }
 

@@ -70,6 +70,10 @@ mod stack;
 #[cfg(target_os = "linux")]
 mod stream;
 #[cfg(target_os = "linux")]
+mod waits;
+#[cfg(target_os = "linux")]
+mod wakers;
+#[cfg(target_os = "linux")]
 mod worker;
 
 pub use error::{Error, NoWay};

@@ -5,13 +5,14 @@
 //! are notified only when one is waiting: notifying a condition variable may cost a system call even without
 //! waiters.
 
+use crate::wakers::{Key, Wakers};
 use bytes::Bytes;
-use crossbeam_channel::Sender;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use umptcp_stack_core::buffers::join::{JoinRule, Joiner};
 use umptcp_stack_core::config::ConnectionConfig;
@@ -55,17 +56,7 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 struct Handshake {
     phase: Phase,
-    watcher: Option<Sender<()>>,
-}
-
-impl Handshake {
-    fn end(&mut self, phase: Phase) {
-        self.phase = phase;
-        if let Some(watcher) = self.watcher.take() {
-            // It may not wait any more.
-            let _ = watcher.send(());
-        }
-    }
+    watcher: Option<Waker>,
 }
 
 /// How a direction has ended.
@@ -92,26 +83,58 @@ struct Queue<T> {
 #[derive(Debug)]
 struct Waiting<T> {
     value: T,
+    /// Threads.
     waiters: usize,
+    /// Tasks.
+    wakers: Wakers,
 }
 
 impl<T> Queue<T> {
     fn new(value: T) -> Self {
-        let data = Mutex::new(Waiting { value, waiters: 0 });
+        let data = Mutex::new(Waiting { value, waiters: 0, wakers: Wakers::default() });
         Queue { data, changed: Condvar::new(), changes: AtomicU32::new(0) }
     }
 
-    /// Changes the value and wakes the threads that wait for a change.
+    /// Changes the value and wakes the threads and tasks that wait for a change.
     fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         let mut data = lock(&self.data);
         let result = change(&mut data.value);
-        let wake = data.waiters > 0;
         self.changes.fetch_add(1, Ordering::Release);
+        self.wake(data);
+        result
+    }
+
+    /// Wakes the threads and tasks that wait for a change.
+    fn wake(&self, mut data: MutexGuard<'_, Waiting<T>>) {
+        let (threads, tasks) = (data.waiters > 0, data.wakers.take());
         drop(data);
-        if wake {
+        if threads {
             self.changed.notify_all();
         }
-        result
+        tasks.wake();
+    }
+
+    /// Ready when `is_ready` says so; otherwise the task is woken by the next change.
+    fn poll_ready(
+        &self,
+        cx: &mut Context<'_>,
+        key: &mut Key,
+        is_ready: impl FnOnce(&mut T) -> bool,
+    ) -> Poll<()> {
+        let mut data = lock(&self.data);
+        if is_ready(&mut data.value) {
+            return Poll::Ready(());
+        }
+        let replaced = data.wakers.add(key, cx.waker());
+        drop(data);
+        drop(replaced);
+        Poll::Pending
+    }
+
+    /// A task waits no longer.
+    fn forget(&self, key: Key) {
+        let removed = lock(&self.data).wakers.remove(key);
+        drop(removed);
     }
 
     /// Reads the value, or changes it in a way that no thread waits for.
@@ -285,12 +308,6 @@ impl Shared {
         }
     }
 
-    /// With someone to tell when the handshake ends.
-    pub(crate) fn watched_by(self, watcher: Sender<()>) -> Self {
-        lock(&self.handshake).watcher = Some(watcher);
-        self
-    }
-
     /// The connection's receive buffer has `bytes` now.
     pub(crate) fn set_receive_buffer(&self, bytes: usize) {
         self.read_ahead.store(queue_for(bytes) as u64, Ordering::Relaxed);
@@ -316,7 +333,28 @@ impl Shared {
     // ---- phase ----
 
     pub(crate) fn set_phase(&self, phase: Phase) {
-        lock(&self.handshake).end(phase);
+        self.end_handshake(lock(&self.handshake), phase);
+    }
+
+    fn end_handshake(&self, mut handshake: MutexGuard<'_, Handshake>, phase: Phase) {
+        handshake.phase = phase;
+        let watcher = handshake.watcher.take();
+        drop(handshake);
+        if let Some(watcher) = watcher {
+            watcher.wake();
+        }
+    }
+
+    /// Ready once the connection is established or has failed. Of several tasks, the last to ask is woken.
+    pub(crate) fn poll_handshake(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut handshake = lock(&self.handshake);
+        if !matches!(handshake.phase, Phase::Connecting) {
+            return Poll::Ready(());
+        }
+        let replaced = handshake.watcher.replace(cx.waker().clone());
+        drop(handshake);
+        drop(replaced);
+        Poll::Pending
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -340,9 +378,9 @@ impl Shared {
 
     /// The connection cannot be established. Has no effect once it is.
     pub(crate) fn fail_connecting(&self, error: ConnectionError) {
-        let mut handshake = lock(&self.handshake);
+        let handshake = lock(&self.handshake);
         if matches!(handshake.phase, Phase::Connecting) {
-            handshake.end(Phase::Failed(error));
+            self.end_handshake(handshake, Phase::Failed(error));
         }
     }
 
@@ -384,14 +422,27 @@ impl Shared {
                 return Ok(taken);
             }
             // Nobody else is kept from reading meanwhile, nor has to wait as long as this reader.
-            self.inbound.wait_spinning(deadline, &self.spin, |i| {
-                let ready = !i.queue.is_empty() || i.end.is_some() || self.leftover.load(Ordering::Acquire);
-                ready.then_some(())
-            })?;
+            self.inbound.wait_spinning(deadline, &self.spin, |i| self.would_read(i).then_some(()))?;
         }
     }
 
-    fn read_now<T>(&self, take: &mut impl FnMut(&mut VecDeque<Bytes>) -> T) -> Option<Taken<T>> {
+    /// Reading would not have to wait.
+    fn would_read(&self, i: &Inbound) -> bool {
+        !i.queue.is_empty() || i.end.is_some() || self.leftover.load(Ordering::Acquire)
+    }
+
+    /// Ready when reading does not have to wait.
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>, key: &mut Key) -> Poll<()> {
+        self.inbound.poll_ready(cx, key, |i| self.would_read(i))
+    }
+
+    /// The task that waited to read waits no longer.
+    pub(crate) fn forget_reader(&self, key: Key) {
+        self.inbound.forget(key);
+    }
+
+    /// Like `read`, but returns `None` instead of waiting.
+    pub(crate) fn read_now<T>(&self, mut take: impl FnMut(&mut VecDeque<Bytes>) -> T) -> Option<Taken<T>> {
         let mut queue = lock(&self.reading);
         let mut tell = false;
         if queue.is_empty() {
@@ -514,6 +565,16 @@ impl Shared {
         Ok(put.unwrap_or_else(Put::End))
     }
 
+    /// Ready when writing does not have to wait.
+    pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>, key: &mut Key) -> Poll<()> {
+        self.outbound.poll_ready(cx, key, |o| o.end.is_some() || o.room(&self.write_ahead) > 0)
+    }
+
+    /// The task that waited to write waits no longer.
+    pub(crate) fn forget_writer(&self, key: Key) {
+        self.outbound.forget(key);
+    }
+
     /// Waits until `act` returns something, or writing has ended.
     fn when_open<T>(
         &self,
@@ -556,10 +617,8 @@ impl Shared {
         std::mem::swap(queue, &mut o.queue);
         let full = std::mem::take(&mut o.bytes) > 0;
         let finished = o.end == Some(End::Finished);
-        let wake = full && data.waiters > 0;
-        drop(data);
-        if wake {
-            self.outbound.changed.notify_all();
+        if full {
+            self.outbound.wake(data);
         }
         finished
     }
@@ -610,202 +669,4 @@ pub(crate) fn deadline(limit: Option<Duration>) -> Option<Instant> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::mpsc;
-
-    fn shared(buffer: usize) -> Shared {
-        let (send_buffer, receive_buffer) = (4 * buffer, 4 * buffer);
-        let config =
-            ConnectionConfig::default().with_send_buffer(send_buffer).with_receive_buffer(receive_buffer);
-        Shared::new(&config, Duration::from_micros(20))
-    }
-
-    fn put_slice(shared: &Shared, data: &[u8], deadline: Option<Instant>) -> Result<Put, TimedOut> {
-        shared.put_slices(&[IoSlice::new(data)], deadline, |data, n| Bytes::copy_from_slice(&data[0][..n]))
-    }
-
-    fn take_all(queue: &mut VecDeque<Bytes>) -> Vec<Bytes> {
-        queue.drain(..).collect()
-    }
-
-    /// A worker that echoes what is written, as far as there is room, and looks only when told.
-    fn loop_back(shared: &Shared, looks: mpsc::Receiver<()>) {
-        let (mut pending, mut batch, mut put) = (VecDeque::new(), Vec::new(), 0);
-        let mut finished = false;
-        for () in looks {
-            shared.clear_dirty();
-            loop {
-                if pending.is_empty() {
-                    finished |= shared.collect(&mut pending);
-                }
-                let mut room = shared.read_room(put);
-                let mut stalled = false;
-                while let Some(mut bytes) = pending.pop_front() {
-                    if room == 0 {
-                        stalled = true;
-                        pending.push_front(bytes);
-                        break;
-                    }
-                    let part = bytes.split_to(bytes.len().min(room));
-                    room -= part.len();
-                    put += part.len() as u64;
-                    batch.push(part);
-                    if !bytes.is_empty() {
-                        pending.push_front(bytes);
-                    }
-                }
-                let moved = !batch.is_empty();
-                let again = shared.deliver(&mut batch, None, stalled, put);
-                if !again && (stalled || !moved) {
-                    break;
-                }
-            }
-            if finished && pending.is_empty() {
-                shared.deliver(&mut batch, Some(End::Finished), false, put);
-                return;
-            }
-        }
-    }
-
-    #[test]
-    fn no_wake_is_lost_however_small_the_queues_are() {
-        for (room, total) in [(1, 3_000), (7, 30_000), (100_000, 5_000_000)] {
-            let shared = shared(room);
-            let (look_tx, looks) = mpsc::channel();
-            std::thread::scope(|scope| {
-                scope.spawn(|| loop_back(&shared, looks));
-                let (shared, look) = (&shared, look_tx.clone());
-                scope.spawn(move || {
-                    let mut written = 0;
-                    while written < total {
-                        // Small and large writes in turn.
-                        let len = [1, 3, SMALL_WRITE, PIECE + 5][written % 4].min(total - written);
-                        let data: Vec<u8> = (written..written + len).map(|i| (i % 251) as u8).collect();
-                        let limit = deadline(Some(Duration::from_secs(20)));
-                        match put_slice(shared, &data, limit) {
-                            Ok(Put::Taken(n, tell)) => {
-                                assert!(n > 0 && n <= len);
-                                written += n;
-                                if tell {
-                                    let _ = look.send(());
-                                }
-                            }
-                            _ => panic!("a write was not taken"),
-                        }
-                    }
-                    shared.end_writing(End::Finished);
-                    shared.mark_dirty();
-                    let _ = look.send(());
-                });
-                let mut read = 0;
-                loop {
-                    match shared.read(deadline(Some(Duration::from_secs(20))), take_all) {
-                        Ok(Taken::Data(pieces, tell)) => {
-                            for b in pieces.into_iter().flatten() {
-                                assert_eq!(b, (read % 251) as u8);
-                                read += 1;
-                            }
-                            if tell && shared.mark_dirty() {
-                                let _ = look_tx.send(());
-                            }
-                        }
-                        Ok(Taken::End(end)) => {
-                            assert_eq!(end, End::Finished);
-                            break;
-                        }
-                        Err(TimedOut) => panic!("a wake was lost after {read} of {total} bytes"),
-                    }
-                }
-                assert_eq!(read, total);
-                drop(look_tx);
-            });
-        }
-    }
-
-    #[test]
-    fn small_writes_are_joined_and_keep_their_order() {
-        let shared = shared(1 << 20);
-        for i in 0..100u8 {
-            assert!(matches!(put_slice(&shared, &[i], None), Ok(Put::Taken(1, _))));
-        }
-        assert!(matches!(shared.put(Bytes::from_static(b"large"), None), Ok(Put::Taken(5, false))));
-        assert!(matches!(put_slice(&shared, b"!", None), Ok(Put::Taken(1, false))));
-        let mut queue = VecDeque::new();
-        assert!(!shared.collect(&mut queue));
-        assert_eq!(queue.len(), 3, "a hundred writes in one piece");
-        assert_eq!(queue[0], (0..100).collect::<Vec<u8>>());
-        assert_eq!((&queue[1][..], &queue[2][..]), (&b"large"[..], &b"!"[..]));
-    }
-
-    #[test]
-    fn the_worker_is_told_once_until_it_looks() {
-        let shared = shared(1 << 20);
-        let tell = || matches!(put_slice(&shared, b"x", None), Ok(Put::Taken(1, true)));
-        assert!(tell());
-        assert!(!tell());
-        shared.clear_dirty();
-        assert!(tell());
-    }
-
-    #[test]
-    fn a_watcher_is_told_of_the_end_of_the_handshake_once() {
-        let (watcher, told) = crossbeam_channel::unbounded();
-        let shared = shared(1).watched_by(watcher);
-        shared.fail_connecting(ConnectionError::Refused);
-        shared.fail_connecting(ConnectionError::Reset);
-        assert!(matches!(shared.phase(), Phase::Failed(ConnectionError::Refused)));
-        assert_eq!(told.try_iter().count(), 1);
-    }
-
-    #[test]
-    fn an_error_ends_both_directions_but_not_what_has_arrived() {
-        let shared = shared(1 << 20);
-        shared.deliver(&mut vec![Bytes::from_static(b"last")], None, false, 4);
-        assert!(matches!(shared.put(Bytes::from_static(b"lost"), None), Ok(Put::Taken(4, _))));
-        shared.fail(ConnectionError::Reset);
-        assert!(matches!(shared.put(Bytes::new(), None), Ok(Put::End(End::Error(ConnectionError::Reset)))));
-        let mut queue = VecDeque::new();
-        assert!(!shared.collect(&mut queue) && queue.is_empty());
-        assert!(matches!(shared.read(None, take_all), Ok(Taken::Data(_, false))));
-        assert!(matches!(shared.read(None, take_all), Ok(Taken::End(End::Error(ConnectionError::Reset)))));
-        assert!(matches!(shared.phase(), Phase::Failed(ConnectionError::Reset)));
-    }
-
-    #[test]
-    fn whoever_waits_finds_what_another_reader_has_left() {
-        let shared = shared(1 << 20);
-        std::thread::scope(|scope| {
-            let waiting = scope
-                .spawn(|| shared.read(deadline(Some(Duration::from_secs(20))), |queue| queue.pop_front()));
-            while shared.inbound.data.lock().unwrap().waiters == 0 {
-                std::thread::yield_now();
-            }
-            // Another reader takes both pieces, and leaves one.
-            let mut batch = vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")];
-            let mut queue: VecDeque<Bytes> = batch.drain(..).collect();
-            assert_eq!(queue.pop_front().unwrap(), "one");
-            *shared.reading.lock().unwrap() = queue;
-            shared.set_leftover(true);
-            assert!(matches!(waiting.join().unwrap(), Ok(Taken::Data(Some(piece), false)) if piece == "two"));
-        });
-        assert!(!shared.has_unread());
-    }
-
-    #[test]
-    fn room_that_is_promised_to_one_writer_is_not_given_to_another() {
-        let shared = shared(SMALL_WRITE + 10);
-        let data = [7; SMALL_WRITE + 1];
-        let put = shared.put_slices(&[IoSlice::new(&data)], None, |data, n| {
-            // Nine bytes are left while this one copies.
-            assert!(matches!(put_slice(&shared, &[1; 20], None), Ok(Put::Taken(9, _))));
-            assert!(matches!(put_slice(&shared, &[1; 20], deadline(Some(Duration::ZERO))), Err(TimedOut)));
-            Bytes::copy_from_slice(&data[0][..n])
-        });
-        assert!(matches!(put, Ok(Put::Taken(n, _)) if n == data.len()));
-        let mut queue = VecDeque::new();
-        shared.collect(&mut queue);
-        assert_eq!(queue.iter().map(Bytes::len).sum::<usize>(), SMALL_WRITE + 10);
-        assert!(matches!(put_slice(&shared, &[1; 20], None), Ok(Put::Taken(20, _))));
-    }
-}
+mod tests;

@@ -109,13 +109,11 @@ impl Worker {
         }
     }
 
-    /// Starts a connection. `watcher` is told when it is established or has failed. Of it and `rivals`, the first to
-    /// be established stays.
+    /// Starts a connection. Of it and `rivals`, the first to be established stays.
     pub(crate) fn connect(
         &mut self,
         cx: &mut Context<'_>,
         options: ConnectOptions,
-        watcher: Sender<()>,
         rivals: &[ConnectionId],
     ) -> Result<(ConnectionId, Arc<Shared>), Error> {
         let (remote, ids) = (options.remote, cx.paths());
@@ -123,7 +121,7 @@ impl Worker {
         if let Some(reason) = addresses::no_way(paths, remote.ip()) {
             return Err(Error::NoWay { remote, reason });
         }
-        let connected = self.connections.connect(cx, options, watcher);
+        let connected = self.connections.connect(cx, options);
         let (id, shared) = connected.map_err(|source| Error::Connect { remote, source })?;
         self.connections.add_rivals(id, rivals);
         Ok((id, shared))
@@ -255,15 +253,14 @@ impl Worker {
         self.offers.unlisten(cx, id);
     }
 
-    /// Accepts a connection that waits. `watcher` is told when it is established or has failed.
+    /// Accepts a connection that waits.
     pub(crate) fn accept_offer(
         &mut self,
         cx: &mut Context<'_>,
         id: IncomingId,
         config: &ConnectionConfig,
-        watcher: Sender<()>,
     ) -> Result<(ConnectionId, Arc<Shared>), ConnectError> {
-        self.offers.accept(cx, &mut self.connections, id, config, watcher)
+        self.offers.accept(cx, &mut self.connections, id, config)
     }
 
     /// Refuses a connection that waits.

@@ -138,10 +138,9 @@ impl Offers {
         connections: &mut Connections,
         id: IncomingId,
         config: &ConnectionConfig,
-        watcher: crossbeam_channel::Sender<()>,
     ) -> Result<(ConnectionId, Arc<Shared>), ConnectError> {
         self.waiting.remove(&id).ok_or(ConnectError::Gone)?;
-        let accepted = connections.accept_for(cx, id, config, watcher);
+        let accepted = connections.accept_for(cx, id, config);
         if accepted.is_err() {
             cx.stack.refuse(cx.now, id, RefuseWith::Reset);
         }
