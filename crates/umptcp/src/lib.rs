@@ -21,6 +21,9 @@
 //! A connection whose peer or path does not support MPTCP has the same type and works the same way, as plain
 //! TCP.
 //! [`MptcpStream::protocol`] tells which of the two it is, and why.
+//!
+//! # Features
+//! - `tokio`: streams and listeners for tasks of tokio, in the module `tokio`.
 #![forbid(unsafe_code)]
 
 #[cfg(target_os = "linux")]
@@ -69,9 +72,12 @@ mod splice;
 mod stack;
 #[cfg(target_os = "linux")]
 mod stream;
+#[cfg(all(target_os = "linux", feature = "tokio"))]
+pub mod tokio;
 #[cfg(target_os = "linux")]
 mod waits;
 #[cfg(target_os = "linux")]
+#[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "only tasks of tokio wait"))]
 mod wakers;
 #[cfg(target_os = "linux")]
 mod worker;

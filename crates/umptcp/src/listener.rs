@@ -13,7 +13,7 @@ use std::io;
 use std::iter::FusedIterator;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use umptcp_stack_core::config::{ConnectionConfig, Ecn, ListenOptions, SynCookiePolicy};
 use umptcp_types::ListenerId;
 
@@ -214,16 +214,31 @@ impl MptcpListener {
     }
 
     fn accept_within(&self, limit: Option<Duration>) -> io::Result<(MptcpStream, SocketAddr)> {
-        match self.shared.take(deadline(limit)) {
+        self.accept_by(deadline(limit)).unwrap_or(Err(Error::WouldBlock.into()))
+    }
+
+    /// A connection that has come in already, or the end of the listener.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_accept(&self) -> Option<io::Result<(MptcpStream, SocketAddr)>> {
+        self.accept_by(deadline(Some(Duration::ZERO)))
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn shared(&self) -> &ListenerShared {
+        &self.shared
+    }
+
+    fn accept_by(&self, deadline: Option<Instant>) -> Option<io::Result<(MptcpStream, SocketAddr)>> {
+        match self.shared.take(deadline) {
             Ok(Some((accepted, tell))) => {
                 if tell {
                     self.handle.commands.send(Command::Refill(self.id));
                 }
                 let remote = accepted.remote;
-                Ok((MptcpStream::new(self.handle.clone(), accepted), remote))
+                Some(Ok((MptcpStream::new(self.handle.clone(), accepted), remote)))
             }
-            Ok(None) => Err(Error::ListenerClosed.into()),
-            Err(TimedOut) => Err(Error::WouldBlock.into()),
+            Ok(None) => Some(Err(Error::ListenerClosed.into())),
+            Err(TimedOut) => None,
         }
     }
 

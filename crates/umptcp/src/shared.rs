@@ -5,7 +5,9 @@
 //! are notified only when one is waiting: notifying a condition variable may cost a system call even without
 //! waiters.
 
-use crate::wakers::{Key, Wakers};
+#[cfg(feature = "tokio")]
+use crate::wakers::Key;
+use crate::wakers::Wakers;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -115,6 +117,7 @@ impl<T> Queue<T> {
     }
 
     /// Ready when `is_ready` says so; otherwise the task is woken by the next change.
+    #[cfg(feature = "tokio")]
     fn poll_ready(
         &self,
         cx: &mut Context<'_>,
@@ -132,6 +135,7 @@ impl<T> Queue<T> {
     }
 
     /// A task waits no longer.
+    #[cfg(feature = "tokio")]
     fn forget(&self, key: Key) {
         let removed = lock(&self.data).wakers.remove(key);
         drop(removed);
@@ -284,6 +288,7 @@ pub(crate) enum Taken<T> {
 }
 
 /// Result of writing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Put {
     /// Number of bytes taken; `true` if the worker must be told.
     Taken(usize, bool),
@@ -432,11 +437,13 @@ impl Shared {
     }
 
     /// Ready when reading does not have to wait.
+    #[cfg(feature = "tokio")]
     pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>, key: &mut Key) -> Poll<()> {
         self.inbound.poll_ready(cx, key, |i| self.would_read(i))
     }
 
     /// The task that waited to read waits no longer.
+    #[cfg(feature = "tokio")]
     pub(crate) fn forget_reader(&self, key: Key) {
         self.inbound.forget(key);
     }
@@ -566,11 +573,13 @@ impl Shared {
     }
 
     /// Ready when writing does not have to wait.
+    #[cfg(feature = "tokio")]
     pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>, key: &mut Key) -> Poll<()> {
         self.outbound.poll_ready(cx, key, |o| o.end.is_some() || o.room(&self.write_ahead) > 0)
     }
 
     /// The task that waited to write waits no longer.
+    #[cfg(feature = "tokio")]
     pub(crate) fn forget_writer(&self, key: Key) {
         self.outbound.forget(key);
     }

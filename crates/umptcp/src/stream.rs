@@ -6,6 +6,7 @@ use crate::handle::Handle;
 use crate::limit::Limit;
 use crate::protocol::Protocol;
 use crate::shared::{End, Put, Shared, Taken, TimedOut, deadline, lock};
+use crate::waits::{Blocking, Waits, block_on};
 use crate::worker::{Accepted, Context, Worker};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
@@ -14,6 +15,8 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+#[cfg(feature = "tokio")]
+use std::time::Instant;
 use umptcp_stack_core::error::{ConnectionError, SetError, SignalError};
 use umptcp_stack_core::stack::{ConnectionInfo, MptcpStatus, SubflowInfo};
 use umptcp_types::{AddressId, ConnectionId, SubflowId};
@@ -29,7 +32,7 @@ use umptcp_types::{AddressId, ConnectionId, SubflowId};
 pub struct MptcpStream(pub(crate) Arc<Inner>);
 
 /// How long a reader waits for another thread to write something that can go with the SYN.
-const FAST_OPEN_PATIENCE: Duration = Duration::from_millis(20);
+pub(crate) const FAST_OPEN_PATIENCE: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -112,11 +115,15 @@ impl MptcpStream {
 
     /// Whether the connection is MPTCP, since when, or why not.
     pub fn protocol(&self) -> io::Result<Protocol> {
-        Ok(match self.info()?.mptcp {
+        Ok(self.protocol_of(&self.info()?))
+    }
+
+    pub(crate) fn protocol_of(&self, info: &ConnectionInfo) -> Protocol {
+        match info.mptcp {
             MptcpStatus::Negotiating => Protocol::Negotiating,
             MptcpStatus::Active { since } => Protocol::Mptcp { since: self.0.handle.clock.wall_time(since) },
             MptcpStatus::Plain { reason } => Protocol::Tcp { reason },
-        })
+        }
     }
 
     /// State and statistics of the connection; the final ones if it has ended.
@@ -130,8 +137,17 @@ impl MptcpStream {
     }
 
     fn describe(&self) -> Result<(ConnectionInfo, Vec<SubflowInfo>), Error> {
+        let blocking = Blocking::default();
+        block_on(&blocking, self.describe_by(&blocking))
+    }
+
+    pub(crate) async fn describe_by(
+        &self,
+        waits: &impl Waits,
+    ) -> Result<(ConnectionInfo, Vec<SubflowInfo>), Error> {
         let (id, shared) = (self.0.id, self.0.shared.clone());
-        let found = match self.0.handle.commands.call(move |worker, cx| worker.describe(cx, id, &shared)) {
+        let describe = move |worker: &mut Worker, cx: &mut Context<'_>| worker.describe(cx, id, &shared);
+        let found = match waits.call(&self.0.handle.commands, describe).await {
             Err(Error::Stopped) => self.0.shared.last(),
             other => other?,
         };
@@ -242,16 +258,7 @@ impl MptcpStream {
         if buf.is_empty() {
             return Ok(0);
         }
-        let peeked = self.read_with(|queue| {
-            let mut done = 0;
-            for piece in queue {
-                let n = piece.len().min(buf.len() - done);
-                buf[done..done + n].copy_from_slice(&piece[..n]);
-                done += n;
-            }
-            done
-        })?;
-        Ok(peeked.unwrap_or(0))
+        Ok(self.read_with(|queue| copy_out(buf, queue))?.unwrap_or(0))
     }
 
     /// Sends `data` without copying it. Returns once it is queued, which may have to wait for earlier data to
@@ -288,6 +295,33 @@ impl MptcpStream {
             }
         }
         self.taken(shared.read(limit, take))
+    }
+
+    /// Like `read_with`, but returns `None` instead of waiting.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_read_with<T>(
+        &self,
+        take: impl FnMut(&mut VecDeque<Bytes>) -> T,
+    ) -> Option<Result<Option<T>, Error>> {
+        Some(self.taken(Ok(self.0.shared.read_now(take)?)))
+    }
+
+    /// Writes what there is room for; `None` if there is none.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_write(&self, bufs: &[IoSlice<'_>]) -> Option<Result<usize, Error>> {
+        if bufs.iter().all(|buf| buf.is_empty()) {
+            return Some(Ok(0));
+        }
+        let copies = &self.0.handle.copies;
+        let put = self.0.shared.put_slices(bufs, at_once(), |data, n| copies.copy(data, n));
+        (put != Err(TimedOut)).then(|| self.written(put))
+    }
+
+    /// Queues `data` if there is room; `None` if there is none.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_send(&self, data: Bytes) -> Option<Result<usize, Error>> {
+        let put = self.0.shared.put(data, at_once());
+        (put != Err(TimedOut)).then(|| self.written(put))
     }
 
     fn taken<T>(&self, taken: Result<Taken<T>, TimedOut>) -> Result<Option<T>, Error> {
@@ -343,8 +377,25 @@ impl Read for &MptcpStream {
     }
 }
 
+/// The time limit of what must not wait.
+#[cfg(feature = "tokio")]
+fn at_once() -> Option<Instant> {
+    deadline(Some(Duration::ZERO))
+}
+
+/// Copies data from `queue` to `buf`, and leaves it there.
+pub(crate) fn copy_out(buf: &mut [u8], queue: &VecDeque<Bytes>) -> usize {
+    let mut done = 0;
+    for piece in queue {
+        let n = piece.len().min(buf.len() - done);
+        buf[done..done + n].copy_from_slice(&piece[..n]);
+        done += n;
+    }
+    done
+}
+
 /// Moves data from `queue` to `buf` until one is empty or the other full.
-fn fill(buf: &mut [u8], queue: &mut VecDeque<Bytes>) -> usize {
+pub(crate) fn fill(buf: &mut [u8], queue: &mut VecDeque<Bytes>) -> usize {
     let mut done = 0;
     while let Some(front) = queue.front_mut().filter(|_| done < buf.len()) {
         let n = front.len().min(buf.len() - done);

@@ -41,10 +41,6 @@ impl Taken {
 }
 
 impl Wakers {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
     /// `waker` is woken at the next change. What it replaces must be dropped later.
     pub(crate) fn add(&mut self, key: &mut Key, waker: &Waker) -> Option<Waker> {
         let known = self.waiting.iter_mut().find(|(k, _)| k == key);
@@ -101,7 +97,7 @@ mod tests {
         assert!(w.remove(keys[3]).is_some() && w.remove(keys[3]).is_none());
         w.take().wake();
         assert_eq!(woken(), [0, 1, 1, 0]);
-        assert!(w.is_empty());
+        assert!(w.waiting.is_empty());
         // With the same key again.
         assert!(w.add(&mut keys[2], &wakers[2]).is_none());
         w.take().wake();

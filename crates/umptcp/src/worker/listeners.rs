@@ -4,8 +4,13 @@ use super::connections::{Accepted, Connections};
 use super::context::Context;
 use crate::error::Error;
 use crate::shared::{TimedOut, lock};
+#[cfg(feature = "tokio")]
+use crate::wakers::Key;
+use crate::wakers::Wakers;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+#[cfg(feature = "tokio")]
+use std::task::Poll;
 use std::time::Instant;
 use umptcp_stack_core::config::{ConnectionConfig, ListenOptions, StackConfig};
 use umptcp_stack_core::error::ConnectError;
@@ -16,6 +21,8 @@ use umptcp_types::{ConnectionId, ListenerId};
 struct Queue {
     ready: VecDeque<Accepted>,
     waiters: usize,
+    /// Tasks that wait for a connection.
+    wakers: Wakers,
     closed: bool,
     /// The worker is holding connections back until there is room.
     full: bool,
@@ -60,6 +67,26 @@ impl ListenerShared {
         }
     }
 
+    /// Ready when `take` does not have to wait; otherwise the task is woken then.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn poll_ready(&self, cx: &mut std::task::Context<'_>, key: &mut Key) -> Poll<()> {
+        let mut queue = lock(&self.queue);
+        if !queue.ready.is_empty() || queue.closed {
+            return Poll::Ready(());
+        }
+        let replaced = queue.wakers.add(key, cx.waker());
+        drop(queue);
+        drop(replaced);
+        Poll::Pending
+    }
+
+    /// A task waits no longer.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn forget(&self, key: Key) {
+        let removed = lock(&self.queue).wakers.remove(key);
+        drop(removed);
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         lock(&self.queue).closed
     }
@@ -69,17 +96,22 @@ impl ListenerShared {
         let mut queue = lock(&self.queue);
         queue.closed = true;
         self.changed.notify_all();
-        std::mem::take(&mut queue.ready)
+        let (ready, tasks) = (std::mem::take(&mut queue.ready), queue.wakers.take());
+        drop(queue);
+        tasks.wake();
+        ready
     }
 
     fn push(&self, accepted: Accepted) {
         let mut queue = lock(&self.queue);
         queue.ready.push_back(accepted);
-        let wake = queue.waiters > 0;
+        let (wake, tasks) = (queue.waiters > 0, queue.wakers.take());
         drop(queue);
         if wake {
             self.changed.notify_one();
         }
+        // All of them: one that is woken may be dropped before it takes the connection.
+        tasks.wake();
     }
 
     /// Whether there is room for one more in addition to `handshaking` others; takes note if not.
