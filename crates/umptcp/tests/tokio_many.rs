@@ -18,8 +18,9 @@ const STREAMS: usize = 10_000;
 /// Bytes that each sends; the answer has as many.
 const BYTES: usize = 600;
 
-/// Memory that one stream may need: both its ends, in both stacks, with the tasks that serve it.
-const MEMORY: usize = 40_000;
+/// Memory that one stream may need: both its ends, in both stacks, with the tasks that serve it. It is about half of
+/// this.
+const MEMORY: usize = 64_000;
 
 fn entries(directory: &str) -> usize {
     fs::read_dir(directory).unwrap().count()
@@ -85,7 +86,7 @@ fn ten_thousand_streams_on_two_threads() {
         }
         all.wait().await;
         assert_eq!(entries("/proc/self/fd"), descriptors, "no descriptor per stream");
-        assert_eq!(entries("/proc/self/task"), threads, "no thread per stream");
+        assert!(entries("/proc/self/task") <= threads, "no thread per stream");
         let each = memory().saturating_sub(before) / STREAMS;
         println!("{each} bytes per stream");
         assert!(each < MEMORY, "{each} bytes per stream");
