@@ -11,15 +11,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// The reading half of a stream, from [`MptcpStream::split`].
 #[derive(Debug)]
-pub struct ReadHalf<'a>(pub(super) &'a MptcpStream);
+pub struct ReadHalf<'a>(&'a MptcpStream);
 
 /// The writing half of a stream, from [`MptcpStream::split`]. Dropping it does not end its direction; `shutdown` does.
 #[derive(Debug)]
-pub struct WriteHalf<'a>(pub(super) &'a MptcpStream);
+pub struct WriteHalf<'a>(&'a MptcpStream);
 
 /// The reading half of a stream, from [`MptcpStream::into_split`].
 #[derive(Debug)]
-pub struct OwnedReadHalf(pub(super) Arc<MptcpStream>);
+pub struct OwnedReadHalf(Arc<MptcpStream>);
 
 /// The writing half of a stream, from [`MptcpStream::into_split`]. Dropping it ends its direction: the peer reads the end
 /// of the stream.
@@ -29,11 +29,20 @@ pub struct OwnedWriteHalf {
     ends: bool,
 }
 
-impl OwnedWriteHalf {
-    pub(super) fn new(stream: Arc<MptcpStream>) -> Self {
-        OwnedWriteHalf { stream, ends: true }
+impl MptcpStream {
+    /// Splits it into two halves that borrow it, for one task.
+    pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
+        (ReadHalf(self), WriteHalf(self))
     }
 
+    /// Splits it into two halves that may go to different tasks.
+    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        let stream = Arc::new(self);
+        (OwnedReadHalf(stream.clone()), OwnedWriteHalf { stream, ends: true })
+    }
+}
+
+impl OwnedWriteHalf {
     /// Drops it without ending its direction.
     pub fn forget(mut self) {
         self.ends = false;

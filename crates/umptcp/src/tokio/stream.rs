@@ -1,6 +1,5 @@
 //! Connections.
 
-use super::halves::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 use super::ready::{Direction, Ready, poll_ready};
 use super::tasks::Tasks;
 use crate::connect::StreamBuilder;
@@ -15,7 +14,6 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{ToSocketAddrs, lookup_host};
@@ -215,17 +213,6 @@ impl MptcpStream {
             }
             self.writable().await?;
         }
-    }
-
-    /// Splits it into two halves that borrow it, for one task.
-    pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
-        (ReadHalf(self), WriteHalf(self))
-    }
-
-    /// Splits it into two halves that may go to different tasks.
-    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
-        let stream = Arc::new(self);
-        (OwnedReadHalf(stream.clone()), OwnedWriteHalf::new(stream))
     }
 
     async fn read_with<T>(&self, mut take: impl FnMut(&mut VecDeque<Bytes>) -> T) -> io::Result<Option<T>> {
