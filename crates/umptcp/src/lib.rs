@@ -38,6 +38,8 @@ mod connect;
 mod cookies;
 #[cfg(target_os = "linux")]
 mod copies;
+#[cfg(target_os = "linux")]
+mod descriptor;
 mod error;
 #[cfg(target_os = "linux")]
 mod forward;
@@ -58,6 +60,8 @@ mod observer;
 #[cfg(target_os = "linux")]
 mod options;
 mod protocol;
+#[cfg(target_os = "linux")]
+mod readiness;
 #[cfg(target_os = "linux")]
 mod settings;
 #[cfg(target_os = "linux")]
@@ -110,6 +114,8 @@ pub use forwarded::{Direction, ForwardSummary, Forwarded};
 pub use incoming::{HoldingListener, Incoming, ListenScope};
 #[cfg(target_os = "linux")]
 pub use listener::{IntoStreams, ListenerBuilder, MptcpListener, Streams};
+#[cfg(target_os = "linux")]
+pub use readiness::Readiness;
 #[cfg(target_os = "linux")]
 pub use splice::{Splice, Spliced, splice};
 #[cfg(target_os = "linux")]

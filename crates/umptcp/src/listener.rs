@@ -3,6 +3,7 @@
 use crate::addresses;
 use crate::error::Error;
 use crate::handle::Handle;
+use crate::readiness::{Readiness, Source};
 use crate::settings::connection_settings;
 use crate::shared::{TimedOut, deadline};
 use crate::stack::{PathInfo, Stack, path_infos};
@@ -13,6 +14,7 @@ use std::io;
 use std::iter::FusedIterator;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use umptcp_stack_core::config::{ConnectionConfig, Ecn, ListenOptions, SynCookiePolicy};
 use umptcp_types::ListenerId;
@@ -25,6 +27,7 @@ pub struct MptcpListener {
     id: ListenerId,
     shared: Arc<ListenerShared>,
     local: SocketAddr,
+    nonblocking: AtomicBool,
 }
 
 impl fmt::Debug for MptcpListener {
@@ -180,7 +183,8 @@ impl ListenerBuilder {
             self.handle.commands.send(Command::Unlisten(id));
             return Err(e);
         }
-        Ok(MptcpListener { handle: self.handle.clone(), id, shared, local })
+        let nonblocking = AtomicBool::new(false);
+        Ok(MptcpListener { handle: self.handle.clone(), id, shared, local, nonblocking })
     }
 }
 
@@ -204,7 +208,7 @@ impl MptcpListener {
 
     /// Waits for the next connection.
     pub fn accept(&self) -> io::Result<(MptcpStream, SocketAddr)> {
-        self.accept_within(None)
+        self.accept_within(self.nonblocking.load(Ordering::Relaxed).then_some(Duration::ZERO))
     }
 
     /// Waits for the next connection for at most `limit`; after that, fails with
@@ -240,6 +244,24 @@ impl MptcpListener {
             Ok(None) => Some(Err(Error::ListenerClosed.into())),
             Err(TimedOut) => None,
         }
+    }
+
+    /// Whether [`accept`](Self::accept) fails with [`io::ErrorKind::WouldBlock`] instead of waiting. The streams that it
+    /// returns wait, whatever is set here.
+    pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        self.nonblocking.store(on, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A descriptor that is readable while [`accept`](Self::accept) would not wait, for event loops. Every call returns the
+    /// same.
+    ///
+    /// # Errors
+    /// When the process has too many descriptors.
+    pub fn readiness(&self) -> io::Result<Readiness> {
+        self.shared.descriptor().open()?;
+        self.shared.show();
+        Ok(Readiness::new(Source::Listener(self.shared.clone())))
     }
 
     /// Iterates over incoming connections. When the stack has been stopped, it returns the error once and then

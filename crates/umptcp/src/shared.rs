@@ -5,6 +5,7 @@
 //! are notified only when one is waiting: notifying a condition variable may cost a system call even without
 //! waiters.
 
+use crate::descriptor::{Descriptor, State};
 #[cfg(feature = "tokio")]
 use crate::wakers::Key;
 use crate::wakers::Wakers;
@@ -270,6 +271,7 @@ pub(crate) struct Shared {
     reading: Mutex<VecDeque<Bytes>>,
     /// `reading` is not empty: whoever waits for `inbound` finds data there.
     leftover: AtomicBool,
+    descriptor: Descriptor,
     spin: Spin,
     /// Bytes that readers have taken so far.
     taken: AtomicU64,
@@ -305,6 +307,7 @@ impl Shared {
             inbound: Queue::new(Inbound::default()),
             reading: Mutex::default(),
             leftover: AtomicBool::new(false),
+            descriptor: Descriptor::default(),
             taken: AtomicU64::new(0),
             outbound: Queue::new(Outbound::new()),
             read_ahead: AtomicU64::new(queue_for(config.receive_buffer) as u64),
@@ -323,6 +326,24 @@ impl Shared {
         self.write_ahead.store(queue_for(bytes), Ordering::Relaxed);
         // There may be room now.
         self.outbound.change(|_| ());
+        self.show();
+    }
+
+    /// What would not have to wait.
+    pub(crate) fn state(&self) -> State {
+        State {
+            readable: self.inbound.with(|i| self.would_read(i)),
+            writable: self.outbound.with(|o| self.would_write(o)),
+        }
+    }
+
+    pub(crate) fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// Something has changed that the descriptor shows, if there is one. No lock is held.
+    pub(crate) fn show(&self) {
+        self.descriptor.update(|| self.state());
     }
 
     /// Notes that the worker must look. `true` if it has not been told yet and the caller must do so.
@@ -401,7 +422,7 @@ impl Shared {
     /// for which there was no room. `true` if a reader has made room in the meantime and the worker should
     /// continue.
     pub(crate) fn deliver(&self, batch: &mut Vec<Bytes>, end: Option<End>, stalled: bool, put: u64) -> bool {
-        self.inbound.change(|i| {
+        let again = self.inbound.change(|i| {
             if i.end.is_some() {
                 // Nobody will read it.
                 let bytes: usize = batch.drain(..).map(|b| b.len()).sum();
@@ -413,7 +434,9 @@ impl Shared {
             let again = stalled && self.read_room(put) > 0;
             i.stalled = stalled && !again;
             again
-        })
+        });
+        self.show();
+        again
     }
 
     /// Waits for data and gives it to `take`, which removes what it uses.
@@ -460,6 +483,8 @@ impl Shared {
         }
         let result = take(&mut queue);
         self.set_leftover(!queue.is_empty());
+        drop(queue);
+        self.show();
         Some(Taken::Data(result, tell))
     }
 
@@ -498,6 +523,7 @@ impl Shared {
         });
         drop(reading);
         self.set_leftover(false);
+        self.show();
         (all, end)
     }
 
@@ -524,6 +550,7 @@ impl Shared {
             }
             i.end = i.end.or(Some(end));
         });
+        self.show();
     }
 
     // ---- sending ----
@@ -544,7 +571,11 @@ impl Shared {
                 (n > 0).then_some(n)
             };
             return match self.when_open(deadline, promise)? {
-                Ok(n) => Ok(self.put_promised(n, copy(data, n))),
+                Ok(n) => {
+                    let put = self.put_promised(n, copy(data, n));
+                    self.show();
+                    Ok(put)
+                }
                 Err(end) => Ok(Put::End(end)),
             };
         }
@@ -559,6 +590,7 @@ impl Shared {
             o.bytes += n;
             (n > 0).then(|| Put::Taken(n, self.mark_dirty()))
         })?;
+        self.show();
         Ok(put.unwrap_or_else(Put::End))
     }
 
@@ -569,13 +601,19 @@ impl Shared {
             let data = data.take_if(|_| o.room(&self.write_ahead) > 0)?;
             Some(self.queue(o, data))
         })?;
+        self.show();
         Ok(put.unwrap_or_else(Put::End))
+    }
+
+    /// Writing would not have to wait.
+    fn would_write(&self, o: &Outbound) -> bool {
+        o.end.is_some() || o.room(&self.write_ahead) > 0
     }
 
     /// Ready when writing does not have to wait.
     #[cfg(feature = "tokio")]
     pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>, key: &mut Key) -> Poll<()> {
-        self.outbound.poll_ready(cx, key, |o| o.end.is_some() || o.room(&self.write_ahead) > 0)
+        self.outbound.poll_ready(cx, key, |o| self.would_write(o))
     }
 
     /// The task that waited to write waits no longer.
@@ -628,6 +666,7 @@ impl Shared {
         let finished = o.end == Some(End::Finished);
         if full {
             self.outbound.wake(data);
+            self.show();
         }
         finished
     }
@@ -635,7 +674,7 @@ impl Shared {
     /// Ends writing. Data written before is still sent, unless `end` is an error. Returns how it ends now:
     /// with an error if there was one before.
     pub(crate) fn end_writing(&self, end: End) -> End {
-        self.outbound.change(|o| {
+        let end = self.outbound.change(|o| {
             if matches!(end, End::Error(_)) {
                 o.queue.clear();
                 o.tail.clear();
@@ -643,7 +682,9 @@ impl Shared {
                 o.end = Some(end);
             }
             *o.end.get_or_insert(end)
-        })
+        });
+        self.show();
+        end
     }
 
     // ---- the end ----

@@ -5,6 +5,7 @@ use crate::error::Error;
 use crate::handle::Handle;
 use crate::limit::Limit;
 use crate::protocol::Protocol;
+use crate::readiness::{Readiness, Source};
 use crate::shared::{End, Put, Shared, Taken, TimedOut, deadline, lock};
 use crate::waits::{Blocking, Waits, block_on};
 use crate::worker::{Accepted, Context, Worker};
@@ -14,9 +15,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
-#[cfg(feature = "tokio")]
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use umptcp_stack_core::error::{ConnectionError, SetError, SignalError};
 use umptcp_stack_core::stack::{ConnectionInfo, MptcpStatus, SubflowInfo};
 use umptcp_types::{AddressId, ConnectionId, SubflowId};
@@ -43,6 +42,7 @@ pub(crate) struct Inner {
     remote: SocketAddr,
     pub(crate) read_timeout: Limit,
     pub(crate) write_timeout: Limit,
+    pub(crate) nonblocking: AtomicBool,
     pub(crate) linger: Mutex<Option<Duration>>,
     /// A read, a write or [`MptcpStream::take_error`] has reported the error that ended the connection.
     error_reported: AtomicBool,
@@ -66,6 +66,7 @@ impl MptcpStream {
             remote,
             read_timeout: Limit::default(),
             write_timeout: Limit::default(),
+            nonblocking: AtomicBool::new(false),
             linger: Mutex::default(),
             error_reported: AtomicBool::new(false),
         }))
@@ -265,9 +266,20 @@ impl MptcpStream {
     /// be sent.
     pub fn send_bytes(&self, data: Bytes) -> io::Result<()> {
         if !data.is_empty() {
-            self.written(self.0.shared.put(data, deadline(self.0.write_timeout.get())))?;
+            self.written(self.0.shared.put(data, self.until(&self.0.write_timeout)))?;
         }
         Ok(())
+    }
+
+    /// A descriptor that is readable while a read would not wait and writable while a write would not, for event loops. It
+    /// belongs to the connection: every call returns the same, for every handle.
+    ///
+    /// # Errors
+    /// When the process has too many descriptors.
+    pub fn readiness(&self) -> io::Result<Readiness> {
+        self.0.shared.descriptor().open()?;
+        self.0.shared.show();
+        Ok(Readiness::new(Source::Stream(self.0.shared.clone())))
     }
 
     /// The error that has ended the connection, if no read, write or earlier call has reported it (the socket
@@ -278,9 +290,14 @@ impl MptcpStream {
         Ok((!reported).then(|| self.error(source).into()))
     }
 
+    /// Until when a read or write may wait.
+    fn until(&self, limit: &Limit) -> Option<Instant> {
+        if self.0.nonblocking.load(Ordering::Relaxed) { at_once() } else { deadline(limit.get()) }
+    }
+
     /// Waits for data and gives it to `take`. `None` at the end of the stream.
     fn read_with<T>(&self, mut take: impl FnMut(&mut VecDeque<Bytes>) -> T) -> Result<Option<T>, Error> {
-        let limit = deadline(self.0.read_timeout.get());
+        let limit = self.until(&self.0.read_timeout);
         let shared = &self.0.shared;
         if shared.stop_awaiting_data() {
             // Fast Open, and nothing has been written: the server may have to speak first. Or another thread
@@ -378,7 +395,6 @@ impl Read for &MptcpStream {
 }
 
 /// The time limit of what must not wait.
-#[cfg(feature = "tokio")]
 fn at_once() -> Option<Instant> {
     deadline(Some(Duration::ZERO))
 }
@@ -419,7 +435,7 @@ impl Write for &MptcpStream {
         if bufs.iter().all(|buf| buf.is_empty()) {
             return Ok(0);
         }
-        let limit = deadline(self.0.write_timeout.get());
+        let limit = self.until(&self.0.write_timeout);
         let copies = &self.0.handle.copies;
         Ok(self.written(self.0.shared.put_slices(bufs, limit, |data, n| copies.copy(data, n)))?)
     }

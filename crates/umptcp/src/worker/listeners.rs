@@ -2,6 +2,7 @@
 
 use super::connections::{Accepted, Connections};
 use super::context::Context;
+use crate::descriptor::{Descriptor, State};
 use crate::error::Error;
 use crate::shared::{TimedOut, lock};
 #[cfg(feature = "tokio")]
@@ -32,12 +33,18 @@ struct Queue {
 pub(crate) struct ListenerShared {
     queue: Mutex<Queue>,
     changed: Condvar,
+    descriptor: Descriptor,
     backlog: usize,
 }
 
 impl ListenerShared {
     pub(crate) fn new(backlog: usize) -> Self {
-        ListenerShared { queue: Mutex::default(), changed: Condvar::new(), backlog: backlog.max(1) }
+        ListenerShared {
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            descriptor: Descriptor::default(),
+            backlog: backlog.max(1),
+        }
     }
 
     /// Waits for a connection. The flag says that the worker must be told of the room. `Ok(None)` if the
@@ -46,7 +53,10 @@ impl ListenerShared {
         let mut queue = lock(&self.queue);
         loop {
             if let Some(accepted) = queue.ready.pop_front() {
-                return Ok(Some((accepted, std::mem::take(&mut queue.full))));
+                let full = std::mem::take(&mut queue.full);
+                drop(queue);
+                self.show();
+                return Ok(Some((accepted, full)));
             }
             if queue.closed {
                 return Ok(None);
@@ -87,6 +97,21 @@ impl ListenerShared {
         drop(removed);
     }
 
+    /// Whether `take` would not have to wait.
+    pub(crate) fn state(&self) -> State {
+        let queue = lock(&self.queue);
+        State { readable: !queue.ready.is_empty() || queue.closed, writable: false }
+    }
+
+    pub(crate) fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// Something has changed that the descriptor shows, if there is one.
+    pub(crate) fn show(&self) {
+        self.descriptor.update(|| self.state());
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         lock(&self.queue).closed
     }
@@ -99,6 +124,7 @@ impl ListenerShared {
         let (ready, tasks) = (std::mem::take(&mut queue.ready), queue.wakers.take());
         drop(queue);
         tasks.wake();
+        self.show();
         ready
     }
 
@@ -112,6 +138,7 @@ impl ListenerShared {
         }
         // All of them: one that is woken may be dropped before it takes the connection.
         tasks.wake();
+        self.show();
     }
 
     /// Whether there is room for one more in addition to `handshaking` others; takes note if not.
@@ -303,5 +330,11 @@ impl Listeners {
         for listener in self.entries.values() {
             listener.shared.close();
         }
+    }
+}
+
+impl std::fmt::Debug for ListenerShared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ListenerShared").field("backlog", &self.backlog).finish_non_exhaustive()
     }
 }
