@@ -42,6 +42,8 @@ mod copies;
 mod descriptor;
 mod error;
 #[cfg(target_os = "linux")]
+mod events;
+#[cfg(target_os = "linux")]
 mod forward;
 #[cfg(target_os = "linux")]
 mod forwarded;
@@ -60,6 +62,8 @@ mod observer;
 #[cfg(target_os = "linux")]
 mod options;
 mod protocol;
+#[cfg(target_os = "linux")]
+mod queue;
 #[cfg(target_os = "linux")]
 mod readiness;
 #[cfg(target_os = "linux")]
@@ -96,16 +100,19 @@ pub use umptcp_stack_core::error::{
 };
 pub use umptcp_stack_core::event::{LostSubflow, RefuseWith, SubflowReset, Traffic};
 pub use umptcp_stack_core::interface::{PathConfig, PathKind};
+pub use umptcp_stack_core::monitor::{MonitorEvent, MonitoredConnection, MonitoredSubflow};
 pub use umptcp_stack_core::observe::{Counter, CounterChange, Counters, Observation, Observer};
 pub use umptcp_stack_core::stack::{ConnectionInfo, ConnectionState, SubflowInfo};
 pub use umptcp_stack_core::wire::icmp::Unreachable;
 pub use umptcp_stack_core::wire::mptcp::ResetReason;
-pub use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};
+pub use umptcp_types::{AddressId, ConnectionId, ListenerId, PathId, SubflowId};
 
 #[cfg(target_os = "linux")]
 pub use clean_up::{clean_up_leftovers, clean_up_on_signals};
 #[cfg(target_os = "linux")]
 pub use connect::StreamBuilder;
+#[cfg(target_os = "linux")]
+pub use events::{Event, Events};
 #[cfg(target_os = "linux")]
 pub use forward::Forwarder;
 #[cfg(target_os = "linux")]

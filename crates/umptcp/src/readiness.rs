@@ -2,7 +2,7 @@
 
 use crate::descriptor::State;
 use crate::shared::Shared;
-use crate::worker::ListenerShared;
+use crate::worker::{ListenerShared, Watcher};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 
@@ -11,11 +11,12 @@ use std::sync::Arc;
 pub(crate) enum Source {
     Stream(Arc<Shared>),
     Listener(Arc<ListenerShared>),
+    Events(Arc<Watcher>),
 }
 
 /// A descriptor that tells poll(2), epoll(7) and what is built on them whether a stream or listener is ready; from
-/// [`MptcpStream::readiness`](crate::MptcpStream::readiness) and
-/// [`MptcpListener::readiness`](crate::MptcpListener::readiness).
+/// [`MptcpStream::readiness`](crate::MptcpStream::readiness), [`MptcpListener::readiness`](crate::MptcpListener::readiness)
+/// and [`Events::readiness`](crate::Events::readiness).
 ///
 /// It shows the same as the descriptor of a socket of the kernel, and goes on doing so (it is level-triggered):
 ///
@@ -23,6 +24,7 @@ pub(crate) enum Source {
 /// |---|---|---|
 /// | stream | a read would not wait: there are data, or the end of the stream, or an error | a write would not wait: there is room, or an error |
 /// | listener | `accept` would not wait: there is a connection, or the stack has been stopped | never |
+/// | events | `recv` would not wait: something has happened, or the stack has been stopped | never |
 ///
 /// For loops that are edge-triggered, as mio is: there is a new edge when what was not ready becomes ready, so read,
 /// write or accept until that fails with [`WouldBlock`](std::io::ErrorKind::WouldBlock), which
@@ -72,15 +74,16 @@ impl Readiness {
         match &self.0 {
             Source::Stream(shared) => shared.state(),
             Source::Listener(shared) => shared.state(),
+            Source::Events(watcher) => watcher.state(),
         }
     }
 
-    /// Whether a read or `accept` would not wait.
+    /// Whether a read, `accept` or `recv` would not wait.
     pub fn is_readable(&self) -> bool {
         self.state().readable
     }
 
-    /// Whether a write would not wait. Never of a listener.
+    /// Whether a write would not wait. Never of listeners and events.
     pub fn is_writable(&self) -> bool {
         self.state().writable
     }
@@ -91,6 +94,7 @@ impl AsFd for Readiness {
         let descriptor = match &self.0 {
             Source::Stream(shared) => shared.descriptor(),
             Source::Listener(shared) => shared.descriptor(),
+            Source::Events(watcher) => watcher.descriptor(),
         };
         descriptor.fd().expect("it is opened before a Readiness is made, and stays")
     }

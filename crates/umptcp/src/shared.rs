@@ -6,21 +6,23 @@
 //! waiters.
 
 use crate::descriptor::{Descriptor, State};
+use crate::queue::{Queue, Spin};
 #[cfg(feature = "tokio")]
 use crate::wakers::Key;
-use crate::wakers::Wakers;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use umptcp_stack_core::buffers::join::{JoinRule, Joiner};
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_stack_core::error::ConnectionError;
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
+
+pub(crate) use crate::queue::{TimedOut, lock};
 
 /// Maximum number of bytes queued between the application and the stack, per direction.
 const MOST_QUEUED: usize = 1 << 20;
@@ -40,11 +42,6 @@ const JOIN: JoinRule = JoinRule { copy_below: SMALL_WRITE + 1, join_up_to: 16 * 
 /// application asked for.
 fn queue_for(buffer: usize) -> usize {
     (buffer / 4).clamp(1, MOST_QUEUED)
-}
-
-/// Locks, ignoring poisoning: the data is valid between any two statements.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How far a connection has got.
@@ -68,158 +65,6 @@ pub(crate) enum End {
     /// Cleanly: the peer or the application has finished sending.
     Finished,
     Error(ConnectionError),
-}
-
-/// A time limit has passed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct TimedOut;
-
-/// A mutex with a condition variable that knows whether a thread is waiting.
-#[derive(Debug)]
-struct Queue<T> {
-    data: Mutex<Waiting<T>>,
-    changed: Condvar,
-    /// Counts changes, for readers that poll without the lock.
-    changes: AtomicU32,
-}
-
-#[derive(Debug)]
-struct Waiting<T> {
-    value: T,
-    /// Threads.
-    waiters: usize,
-    /// Tasks.
-    wakers: Wakers,
-}
-
-impl<T> Queue<T> {
-    fn new(value: T) -> Self {
-        let data = Mutex::new(Waiting { value, waiters: 0, wakers: Wakers::default() });
-        Queue { data, changed: Condvar::new(), changes: AtomicU32::new(0) }
-    }
-
-    /// Changes the value and wakes the threads and tasks that wait for a change.
-    fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
-        let mut data = lock(&self.data);
-        let result = change(&mut data.value);
-        self.changes.fetch_add(1, Ordering::Release);
-        self.wake(data);
-        result
-    }
-
-    /// Wakes the threads and tasks that wait for a change.
-    fn wake(&self, mut data: MutexGuard<'_, Waiting<T>>) {
-        let (threads, tasks) = (data.waiters > 0, data.wakers.take());
-        drop(data);
-        if threads {
-            self.changed.notify_all();
-        }
-        tasks.wake();
-    }
-
-    /// Ready when `is_ready` says so; otherwise the task is woken by the next change.
-    #[cfg(feature = "tokio")]
-    fn poll_ready(
-        &self,
-        cx: &mut Context<'_>,
-        key: &mut Key,
-        is_ready: impl FnOnce(&mut T) -> bool,
-    ) -> Poll<()> {
-        let mut data = lock(&self.data);
-        if is_ready(&mut data.value) {
-            return Poll::Ready(());
-        }
-        let replaced = data.wakers.add(key, cx.waker());
-        drop(data);
-        drop(replaced);
-        Poll::Pending
-    }
-
-    /// A task waits no longer.
-    #[cfg(feature = "tokio")]
-    fn forget(&self, key: Key) {
-        let removed = lock(&self.data).wakers.remove(key);
-        drop(removed);
-    }
-
-    /// Reads the value, or changes it in a way that no thread waits for.
-    fn with<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
-        look(&mut lock(&self.data).value)
-    }
-
-    /// Waits until `take` returns something.
-    fn wait<R>(
-        &self,
-        deadline: Option<Instant>,
-        mut take: impl FnMut(&mut T) -> Option<R>,
-    ) -> Result<R, TimedOut> {
-        self.wait_asleep(lock(&self.data), deadline, &mut take)
-    }
-
-    /// Like `wait`, but polls for a while before it sleeps, if that has paid off.
-    fn wait_spinning<R>(
-        &self,
-        deadline: Option<Instant>,
-        spin: &Spin,
-        mut take: impl FnMut(&mut T) -> Option<R>,
-    ) -> Result<R, TimedOut> {
-        let mut data = lock(&self.data);
-        if let Some(result) = take(&mut data.value) {
-            return Ok(result);
-        }
-        let start = Instant::now();
-        if spin.worthwhile.load(Ordering::Relaxed) {
-            let seen = self.changes.load(Ordering::Acquire);
-            drop(data);
-            let end = deadline.map_or(start + spin.limit, |d| d.min(start + spin.limit));
-            while self.changes.load(Ordering::Acquire) == seen && Instant::now() < end {
-                // Other threads may need this processor, the worker above all.
-                std::thread::yield_now();
-            }
-            data = lock(&self.data);
-        }
-        let result = self.wait_asleep(data, deadline, &mut take);
-        spin.worthwhile.store(start.elapsed() < 4 * spin.limit, Ordering::Relaxed);
-        result
-    }
-
-    fn wait_asleep<R>(
-        &self,
-        mut data: MutexGuard<'_, Waiting<T>>,
-        deadline: Option<Instant>,
-        take: &mut impl FnMut(&mut T) -> Option<R>,
-    ) -> Result<R, TimedOut> {
-        loop {
-            if let Some(result) = take(&mut data.value) {
-                return Ok(result);
-            }
-            data.waiters += 1;
-            data = match deadline {
-                None => self.changed.wait(data).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        data.waiters -= 1;
-                        return Err(TimedOut);
-                    }
-                    self.changed.wait_timeout(data, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-            data.waiters -= 1;
-        }
-    }
-}
-
-/// How long a reader polls for data before it sleeps.
-///
-/// Waking up on another processor often takes longer than the wait itself: for a one-byte request and
-/// response over a local link, several times as long as everything else. Where waits turn out to be long
-/// there is nothing to gain, and readers do not spin.
-#[derive(Debug)]
-struct Spin {
-    limit: Duration,
-    /// Whether the last wait was short enough.
-    worthwhile: AtomicBool,
 }
 
 /// Data received and not yet taken by a reader.
@@ -300,7 +145,7 @@ pub(crate) enum Put {
 impl Shared {
     pub(crate) fn new(config: &ConnectionConfig, spin: Duration) -> Self {
         Shared {
-            spin: Spin { limit: spin, worthwhile: AtomicBool::new(!spin.is_zero()) },
+            spin: Spin::new(spin),
             dirty: AtomicBool::new(false),
             awaits_data: AtomicBool::new(false),
             handshake: Mutex::new(Handshake { phase: Phase::Connecting, watcher: None }),
@@ -656,16 +501,15 @@ impl Shared {
     /// Called by the worker: moves everything written into `queue`, which must be empty. `true` if there will
     /// be no more.
     pub(crate) fn collect(&self, queue: &mut VecDeque<Bytes>) -> bool {
-        let mut data = lock(&self.outbound.data);
-        let o = &mut data.value;
-        o.seal_tail();
-        // An idle stream holds no memory for what it once wrote.
-        o.tail.release();
-        std::mem::swap(queue, &mut o.queue);
-        let full = std::mem::take(&mut o.bytes) > 0;
-        let finished = o.end == Some(End::Finished);
+        let (full, finished) = self.outbound.change_and_wake(|o| {
+            o.seal_tail();
+            // An idle stream holds no memory for what it once wrote.
+            o.tail.release();
+            std::mem::swap(queue, &mut o.queue);
+            let full = std::mem::take(&mut o.bytes) > 0;
+            ((full, o.end == Some(End::Finished)), full)
+        });
         if full {
-            self.outbound.wake(data);
             self.show();
         }
         finished

@@ -229,7 +229,8 @@ fn another_runtime_can_wait_for_it() {
     client.set_nonblocking(true).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let readiness = tokio::io::unix::AsyncFd::register(client.readiness().unwrap()).unwrap();
+        #[allow(deprecated, reason = "its successor is unsafe")]
+        let readiness = tokio::io::unix::AsyncFd::new(client.readiness().unwrap()).unwrap();
         let writer = std::thread::spawn(move || {
             for piece in pattern(300_000, 3).chunks(700) {
                 server.write_all(piece).unwrap();

@@ -100,6 +100,28 @@ fn report(stack: &Stack, stream: &MptcpStream) -> io::Result<()> {
 }
 // ANCHOR_END: status
 
+// ANCHOR: events
+use umptcp::MonitorEvent;
+
+fn log_subflows(stack: &Stack) -> io::Result<()> {
+    let events = stack.events()?; // from now on
+    std::thread::spawn(move || {
+        for event in events {
+            match event.what {
+                MonitorEvent::SubflowEstablished { connection, subflow } => {
+                    println!("{}: {} to {}", connection.id, subflow.local, subflow.remote);
+                }
+                MonitorEvent::SubflowClosed { connection, subflow, error, .. } => {
+                    println!("{}: {} has ended: {error:?}", connection.id, subflow.id);
+                }
+                _ => {}
+            }
+        } // until the stack is stopped
+    });
+    Ok(())
+}
+// ANCHOR_END: events
+
 // ANCHOR: errors
 use umptcp::{ConnectError, Error};
 
@@ -162,6 +184,7 @@ pub(super) fn watch(one: &str, other: &str) -> io::Result<()> {
 
 pub(super) fn client(address: &str) -> io::Result<()> {
     let stack = start_with_backup().or_else(|_| start())?;
+    log_subflows(&stack)?;
     let stream = match connect(&stack, address) {
         Ok(stream) => stream,
         Err(error) => {

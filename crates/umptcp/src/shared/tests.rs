@@ -184,7 +184,7 @@ fn whoever_waits_finds_what_another_reader_has_left() {
     std::thread::scope(|scope| {
         let waiting =
             scope.spawn(|| shared.read(deadline(Some(Duration::from_secs(20))), |queue| queue.pop_front()));
-        while shared.inbound.data.lock().unwrap().waiters == 0 {
+        while shared.inbound.waiters() == 0 {
             std::thread::yield_now();
         }
         // Another reader takes both pieces, and leaves one.

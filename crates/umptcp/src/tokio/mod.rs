@@ -45,12 +45,14 @@
 //! # fn main() {}
 //! ```
 
+mod events;
 mod halves;
 mod listener;
 mod ready;
 mod stream;
 mod tasks;
 
+pub use events::Events;
 pub use halves::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 pub use listener::MptcpListener;
 pub use stream::MptcpStream;

@@ -191,7 +191,7 @@ impl Listeners {
         let (local, config) = (options.local, options.config.clone());
         // Otherwise accepting would fail for every connection, with nobody to report it to.
         self.check_names(&config).map_err(|source| Error::ListenSettings { local, source })?;
-        let id = cx.stack.listen(options).map_err(|source| Error::Listen { local, source })?;
+        let id = cx.stack.listen_at(cx.now, options).map_err(|source| Error::Listen { local, source })?;
         let (waiting, complete) = (VecDeque::new(), VecDeque::new());
         let entry = Entry { shared, config, waiting, complete, handshaking: 0, arriving: None };
         self.entries.insert(id, entry);

@@ -8,6 +8,7 @@ mod listeners;
 mod offers;
 mod paths;
 mod splices;
+mod watchers;
 
 use crate::addresses;
 use crate::carry::Front;
@@ -33,6 +34,7 @@ use umptcp_stack_core::event::{Event, IncomingId, RefuseWith, Traffic};
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
 use umptcp_tun_driver::event_loop::{AttachedPath, Guard, Handler, Waker};
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
+use watchers::Watchers;
 
 pub(crate) use connections::{Accepted, Undelivered};
 pub(crate) use context::Context;
@@ -40,6 +42,7 @@ pub(crate) use forwards::{Onward, Rule};
 pub(crate) use listeners::ListenerShared;
 pub(crate) use offers::{Offer, OffersShared};
 pub(crate) use splices::Outcome;
+pub(crate) use watchers::Watcher;
 
 /// Something to run on the worker's thread.
 type Job = Box<dyn FnOnce(&mut Worker, &mut Context<'_>) + Send>;
@@ -84,6 +87,7 @@ pub(crate) struct Worker {
     connections: Connections,
     listeners: Listeners,
     splices: Splices,
+    watchers: Watchers,
     forwards: Forwards,
     offers: Offers,
     path_names: PathNames,
@@ -100,6 +104,7 @@ impl Worker {
             connections: Connections::new(spin),
             listeners: Listeners::new(names),
             splices: Splices::default(),
+            watchers: Watchers::default(),
             forwards: Forwards::default(),
             offers: Offers::default(),
             path_names: PathNames::default(),
@@ -204,6 +209,16 @@ impl Worker {
         for id in self.connections.ids() {
             self.undelivered.add(self.connections.finish(cx, id));
         }
+    }
+
+    /// Somebody is told what happens from now on.
+    pub(crate) fn watch(&mut self, cx: &mut Context<'_>, watcher: Arc<Watcher>) {
+        self.watchers.add(cx, watcher);
+    }
+
+    /// One that watched has gone.
+    pub(crate) fn unwatch(&mut self, cx: &mut Context<'_>, watcher: &Arc<Watcher>) {
+        self.watchers.remove(cx, watcher);
     }
 
     /// What could not be delivered before the stack stopped.
@@ -435,6 +450,7 @@ impl Handler<Front> for Worker {
         if self.stopping.is_some() && self.stopped(cx) {
             cx.stop();
         }
+        self.watchers.pass_on(cx);
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -450,6 +466,7 @@ impl Drop for Worker {
         self.connections.fail_all();
         self.listeners.close_all();
         self.offers.close_all();
+        self.watchers.close_all();
     }
 }
 

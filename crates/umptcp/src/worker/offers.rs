@@ -89,7 +89,7 @@ impl Offers {
         options: ListenOptions,
         shared: Arc<OffersShared>,
     ) -> Result<ListenerId, ListenError> {
-        let id = cx.stack.listen(options)?;
+        let id = cx.stack.listen_at(cx.now, options)?;
         self.listeners.insert(id, shared);
         Ok(id)
     }
