@@ -209,6 +209,9 @@ fn one_thread_serves_many_streams_by_epoll() {
         for number in 0..CLIENTS as u64 {
             let client = a.connect(SERVER).unwrap();
             let reader = client.try_clone().unwrap();
+            // Should the server fail.
+            client.set_read_timeout(Some(Duration::from_millis(PATIENCE.into()))).unwrap();
+            client.set_write_timeout(Some(Duration::from_millis(PATIENCE.into()))).unwrap();
             scope.spawn(move || {
                 (&client).write_all(&pattern(BYTES, number)).unwrap();
                 client.shutdown(Shutdown::Write).unwrap();

@@ -408,14 +408,15 @@ fn a_server_that_speaks_first_is_heard_with_fast_open() {
                 writing.write_all(b"hello").await.unwrap();
             }
             let mut got = [0; 7];
-            let (read, ()) = tokio::join!(reading.read_exact(&mut got), async {
-                let (mut server, _) = listener.accept().await.unwrap();
+            let read = timeout(PATIENCE, reading.read_exact(&mut got));
+            let (read, ()) = tokio::join!(read, async {
+                let (mut server, _) = timeout(PATIENCE, listener.accept()).await.unwrap().unwrap();
                 server.write_all(b"welcome").await.unwrap();
                 if n == 2 {
                     server.read_exact(&mut [0; 5]).await.unwrap();
                 }
             });
-            assert_eq!((read.unwrap(), &got), (7, b"welcome"));
+            assert_eq!((read.unwrap().unwrap(), &got), (7, b"welcome"));
         }
     });
 }

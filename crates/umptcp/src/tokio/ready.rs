@@ -58,3 +58,38 @@ impl Drop for Ready<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::task::{Wake, Waker};
+    use std::time::Duration;
+    use umptcp_stack_core::config::ConnectionConfig;
+
+    struct Nobody;
+
+    impl Wake for Nobody {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn what_is_dropped_leaves_no_waker_behind() {
+        let shared = Shared::new(&ConnectionConfig::default(), Duration::ZERO);
+        let task = Arc::new(Nobody);
+        for direction in [Direction::Read, Direction::Write] {
+            let mut ready = Ready::new(&shared, direction);
+            let waker = Waker::from(task.clone());
+            let polled = Pin::new(&mut ready).poll(&mut Context::from_waker(&waker));
+            assert_eq!(
+                polled.is_ready(),
+                direction == Direction::Write,
+                "there is room, and nothing to read"
+            );
+            drop(waker);
+            assert_eq!(Arc::strong_count(&task), 1 + usize::from(polled.is_pending()));
+            drop(ready);
+            assert_eq!(Arc::strong_count(&task), 1);
+        }
+    }
+}
