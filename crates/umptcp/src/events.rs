@@ -1,6 +1,8 @@
 //! What happens in a stack, as it happens.
 
 use crate::error::Error;
+#[cfg(feature = "tokio")]
+use crate::mailbox::Mailbox;
 use crate::readiness::{Readiness, Source};
 use crate::shared::{TimedOut, deadline};
 use crate::stack::Stack;
@@ -129,18 +131,18 @@ impl Events {
     /// # Errors
     /// When the process has too many descriptors.
     pub fn readiness(&self) -> io::Result<Readiness> {
-        self.watcher.descriptor().open()?;
-        self.watcher.show();
+        self.watcher.events().descriptor().open()?;
+        self.watcher.events().show();
         Ok(Readiness::new(Source::Events(self.watcher.clone())))
     }
 
     #[cfg(feature = "tokio")]
-    pub(crate) fn watcher(&self) -> &Watcher {
-        &self.watcher
+    pub(crate) fn waiting(&self) -> &Mailbox<Monitored> {
+        self.watcher.events()
     }
 
     fn recv_by(&self, deadline: Option<Instant>) -> io::Result<Event> {
-        match self.watcher.take(deadline) {
+        match self.watcher.events().take(deadline, |_| true) {
             Ok(Some(Monitored { at, event })) => Ok(Event { at: self.clock.wall_time(at), what: event }),
             Ok(None) => Err(Error::Stopped.into()),
             Err(TimedOut) => Err(Error::WouldBlock.into()),

@@ -133,7 +133,7 @@ impl HoldingListener {
     }
 
     fn next_within(&self, limit: Option<Duration>) -> io::Result<Incoming> {
-        match self.shared.take(deadline(limit)) {
+        match self.shared.take(deadline(limit), is_wanted) {
             Ok(Some(offer)) => Ok(Incoming {
                 handle: self.handle.clone(),
                 offer,
@@ -144,6 +144,11 @@ impl HoldingListener {
             Err(TimedOut) => Err(Error::WouldBlock.into()),
         }
     }
+}
+
+/// Nobody needs to hear of one that has given up meanwhile.
+fn is_wanted(offer: &Offer) -> bool {
+    !offer.gone.load(Ordering::Acquire)
 }
 
 impl Drop for HoldingListener {

@@ -56,6 +56,8 @@ mod limit;
 #[cfg(target_os = "linux")]
 mod listener;
 #[cfg(target_os = "linux")]
+mod mailbox;
+#[cfg(target_os = "linux")]
 mod nics;
 #[cfg(target_os = "linux")]
 mod observer;

@@ -3,6 +3,8 @@
 use crate::addresses;
 use crate::error::Error;
 use crate::handle::Handle;
+#[cfg(feature = "tokio")]
+use crate::mailbox::Mailbox;
 use crate::readiness::{Readiness, Source};
 use crate::settings::connection_settings;
 use crate::shared::{TimedOut, deadline};
@@ -228,8 +230,8 @@ impl MptcpListener {
     }
 
     #[cfg(feature = "tokio")]
-    pub(crate) fn shared(&self) -> &ListenerShared {
-        &self.shared
+    pub(crate) fn ready(&self) -> &Mailbox<crate::worker::Accepted> {
+        self.shared.ready()
     }
 
     fn accept_by(&self, deadline: Option<Instant>) -> Option<io::Result<(MptcpStream, SocketAddr)>> {
@@ -259,8 +261,8 @@ impl MptcpListener {
     /// # Errors
     /// When the process has too many descriptors.
     pub fn readiness(&self) -> io::Result<Readiness> {
-        self.shared.descriptor().open()?;
-        self.shared.show();
+        self.shared.ready().descriptor().open()?;
+        self.shared.ready().show();
         Ok(Readiness::new(Source::Listener(self.shared.clone())))
     }
 
@@ -300,7 +302,7 @@ impl MptcpListener {
     /// The error that has ended the listener, which is that of [`accept`](Self::accept) from then on (the
     /// socket option SO_ERROR). `None` while it listens.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        Ok(self.shared.is_closed().then(|| Error::ListenerClosed.into()))
+        Ok(self.shared.ready().is_closed().then(|| Error::ListenerClosed.into()))
     }
 }
 

@@ -73,8 +73,8 @@ impl Readiness {
     fn state(&self) -> State {
         match &self.0 {
             Source::Stream(shared) => shared.state(),
-            Source::Listener(shared) => shared.state(),
-            Source::Events(watcher) => watcher.state(),
+            Source::Listener(shared) => shared.ready().state(),
+            Source::Events(watcher) => watcher.events().state(),
         }
     }
 
@@ -93,8 +93,8 @@ impl AsFd for Readiness {
     fn as_fd(&self) -> BorrowedFd<'_> {
         let descriptor = match &self.0 {
             Source::Stream(shared) => shared.descriptor(),
-            Source::Listener(shared) => shared.descriptor(),
-            Source::Events(watcher) => watcher.descriptor(),
+            Source::Listener(shared) => shared.ready().descriptor(),
+            Source::Events(watcher) => watcher.events().descriptor(),
         };
         descriptor.fd().expect("it is opened before a Readiness is made, and stays")
     }

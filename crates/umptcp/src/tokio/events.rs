@@ -68,7 +68,7 @@ impl Events {
     /// As with [`recv`](Self::recv).
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
         let progress = ready!(coop::poll_proceed(cx));
-        ready!(self.0.watcher().poll_ready(cx, &mut { Key::POLL }));
+        ready!(self.0.waiting().poll_ready(cx, &mut { Key::POLL }));
         progress.made_progress();
         // Nobody else takes any.
         Poll::Ready(self.0.try_recv())

@@ -44,7 +44,7 @@ impl Accepting<'_> {
 impl Drop for Accepting<'_> {
     fn drop(&mut self) {
         if self.key != Key::default() {
-            self.listener.shared().forget(self.key);
+            self.listener.ready().forget(self.key);
         }
     }
 }
@@ -60,7 +60,7 @@ fn poll_accept(
             progress.made_progress();
             return Poll::Ready(accepted.map(|(stream, from)| (stream.into(), from)));
         }
-        ready!(listener.shared().poll_ready(cx, key));
+        ready!(listener.ready().poll_ready(cx, key));
     }
 }
 

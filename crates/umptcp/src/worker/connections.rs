@@ -14,6 +14,7 @@ use umptcp_stack_core::stack::{ConnectionInfo, Received, SubflowInfo};
 use umptcp_types::{ConnectionId, ListenerId};
 
 /// An established connection that nobody has accepted yet.
+#[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) id: ConnectionId,
     pub(crate) shared: Arc<Shared>,

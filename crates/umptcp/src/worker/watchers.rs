@@ -1,85 +1,39 @@
 //! Who is told what happens in the stack.
 
 use super::context::Context;
-use crate::descriptor::{Descriptor, State};
-use crate::queue::{Queue, TimedOut};
-#[cfg(feature = "tokio")]
-use crate::wakers::Key;
-use std::collections::VecDeque;
+use crate::mailbox::Mailbox;
 use std::sync::Arc;
-#[cfg(feature = "tokio")]
-use std::task::Poll;
 use umptcp_stack_core::monitor::Monitored;
 
 /// Most events that wait in the stack for the worker, which takes them after every packet or so.
 const MOST_IN_STACK: usize = 4096;
 
-#[derive(Debug, Default)]
-struct Waiting {
-    queue: VecDeque<Monitored>,
-    /// The worker has ended.
-    closed: bool,
-}
-
 /// The queue of one that watches.
 #[derive(Debug)]
 pub(crate) struct Watcher {
-    waiting: Queue<Waiting>,
-    descriptor: Descriptor,
+    events: Mailbox<Monitored>,
     most: usize,
 }
 
 impl Watcher {
     /// At most so many events wait.
     pub(crate) fn new(most: usize) -> Self {
-        let waiting = Queue::new(Waiting::default());
-        Watcher { waiting, descriptor: Descriptor::default(), most: most.max(1) }
+        Watcher { events: Mailbox::default(), most: most.max(1) }
+    }
+
+    /// Where events wait.
+    pub(crate) fn events(&self) -> &Mailbox<Monitored> {
+        &self.events
     }
 
     fn push(&self, event: Monitored) {
-        self.waiting.change(|w| {
-            if w.queue.len() < self.most {
-                w.queue.push_back(event);
+        self.events.add(|waiting| {
+            if waiting.len() < self.most {
+                waiting.push_back(event);
             } else {
-                Monitored::miss(&mut w.queue, event.at, event.count());
+                Monitored::miss(waiting, event.at, event.count());
             }
         });
-        self.show();
-    }
-
-    fn close(&self) {
-        self.waiting.change(|w| w.closed = true);
-        self.show();
-    }
-
-    /// Waits for the next event. `None`: there will be none any more.
-    pub(crate) fn take(&self, deadline: Option<std::time::Instant>) -> Result<Option<Monitored>, TimedOut> {
-        let taken = self.waiting.wait(deadline, |w| match w.queue.pop_front() {
-            None if !w.closed => None,
-            next => Some(next),
-        })?;
-        self.show();
-        Ok(taken)
-    }
-
-    /// Ready when `take` does not have to wait; otherwise the task is woken then.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn poll_ready(&self, cx: &mut std::task::Context<'_>, key: &mut Key) -> Poll<()> {
-        self.waiting.poll_ready(cx, key, |w| !w.queue.is_empty() || w.closed)
-    }
-
-    /// Whether `take` would not have to wait.
-    pub(crate) fn state(&self) -> State {
-        State { readable: self.waiting.with(|w| !w.queue.is_empty() || w.closed), writable: false }
-    }
-
-    pub(crate) fn descriptor(&self) -> &Descriptor {
-        &self.descriptor
-    }
-
-    /// Something has changed that the descriptor shows, if there is one.
-    pub(crate) fn show(&self) {
-        self.descriptor.update(|| self.state());
     }
 }
 
@@ -118,7 +72,7 @@ impl Watchers {
     /// The worker ends.
     pub(super) fn close_all(&self) {
         for watcher in &self.0 {
-            watcher.close();
+            watcher.events.close();
         }
     }
 }
