@@ -1,20 +1,20 @@
 //! Making connections.
 
 use crate::addresses;
+use crate::attempt::Attempt;
 use crate::error::{Error, NoWay};
 use crate::handle::Handle;
 use crate::settings::connection_settings;
-use crate::shared::{Phase, Shared, deadline};
+use crate::shared::{Phase, deadline};
 use crate::stack::Stack;
 use crate::stream::MptcpStream;
 use crate::waits::{Blocking, Waits, block_on};
-use crate::worker::{Accepted, Command, Commands, Context, Worker};
+use crate::worker::{Accepted, Context, Worker};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, Ecn};
@@ -119,7 +119,7 @@ impl StreamBuilder {
         // Made there, so that none is left over when nobody waits for it any more.
         let begin = move |worker: &mut Worker, cx: &mut Context<'_>| {
             let (id, shared) = worker.connect(cx, options, &rivals)?;
-            Ok(Attempt { id, shared, remote, abort_by: Some(commands) })
+            Ok(Attempt::new(commands, id, shared, remote))
         };
         waits.call(&self.handle.commands, begin).await?
     }
@@ -219,33 +219,6 @@ fn pairs(remotes: &[(SocketAddr, Vec<IpAddr>)]) -> Vec<Candidate> {
         }
     }
     all
-}
-
-/// A connection that is being established. Dropping it aborts it.
-struct Attempt {
-    id: ConnectionId,
-    shared: Arc<Shared>,
-    remote: SocketAddr,
-    /// `None`: it is not to be aborted any more.
-    abort_by: Option<Commands>,
-}
-
-impl Attempt {
-    /// It has succeeded.
-    fn won(mut self, local: SocketAddr, remote: SocketAddr) -> Accepted {
-        self.abort_by = None;
-        Accepted { id: self.id, shared: self.shared.clone(), local, remote }
-    }
-}
-
-impl Drop for Attempt {
-    fn drop(&mut self) {
-        if let Some(commands) = self.abort_by.take() {
-            let id = self.id;
-            // If the worker has ended, so has the connection. One that has failed is not there any more.
-            commands.send(Command::Run(Box::new(move |worker, cx| worker.abort(cx, id))));
-        }
-    }
 }
 
 /// Attempts at one connection, of which the first to succeed stays.

@@ -29,6 +29,8 @@
 #[cfg(target_os = "linux")]
 mod addresses;
 #[cfg(target_os = "linux")]
+mod attempt;
+#[cfg(target_os = "linux")]
 mod carry;
 #[cfg(target_os = "linux")]
 mod clean_up;

@@ -17,8 +17,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
-use umptcp::Stack;
 use umptcp::tokio::{MptcpListener, MptcpStream};
+use umptcp::{ListenScope, Stack};
 
 const SERVER: &str = "10.0.0.2:80";
 
@@ -418,5 +418,46 @@ fn a_server_that_speaks_first_is_heard_with_fast_open() {
             });
             assert_eq!((read.unwrap().unwrap(), &got), (7, b"welcome"));
         }
+    });
+}
+
+#[test]
+fn connections_wait_for_the_word_of_a_task() {
+    let (a, b) = two_stacks(1, |s| s);
+    let scope = ListenScope::at(SERVER.parse().unwrap());
+    let held = umptcp::MptcpListener::builder(&b).hold(scope).unwrap();
+    let held = umptcp::tokio::HoldingListener::from(held);
+    one_thread().block_on(async {
+        assert!(once(held.next()).await.is_none());
+        let client = MptcpStream::connect(&a, SERVER);
+        let (client, server) = tokio::join!(timeout(PATIENCE, client), async {
+            umptcp::tokio::accept(held.next().await.unwrap()).await.unwrap()
+        });
+        let (mut client, mut server) = (client.unwrap().unwrap(), server);
+        client.write_all(b"x").await.unwrap();
+        server.read_exact(&mut [0]).await.unwrap();
+        // Refused, and dropped while it is being accepted.
+        for accept in [false, true] {
+            let client = MptcpStream::connect(&a, SERVER);
+            let (client, ()) = tokio::join!(timeout(PATIENCE, client), async {
+                let incoming = held.next().await.unwrap();
+                if accept {
+                    assert!(once(umptcp::tokio::accept(incoming)).await.is_none());
+                }
+            });
+            match client.unwrap() {
+                Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionRefused),
+                Ok(mut client) => {
+                    assert!(accept, "nobody has accepted");
+                    timeout(PATIENCE, client.read(&mut [0])).await.unwrap().unwrap_err();
+                }
+            }
+        }
+        let ids = vec![server.id()];
+        let left = || b.connections().unwrap().into_iter().map(|(id, ..)| id).collect::<Vec<_>>();
+        wait_for(|| left() == ids);
+        drop((client, server));
+        drop(b);
+        assert_eq!(held.next().await.unwrap_err().kind(), ErrorKind::NotConnected);
     });
 }

@@ -1,15 +1,16 @@
 //! Listeners.
 
 use super::stream::MptcpStream;
+use super::taking::{poll_take, take};
+use super::tasks::Tasks;
+use crate::incoming::{HoldingListener as BlockingHolder, Incoming};
 use crate::listener::{ListenerBuilder, MptcpListener as BlockingListener};
 use crate::stack::Stack;
 use crate::wakers::Key;
-use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use tokio::net::{ToSocketAddrs, lookup_host};
-use tokio::task::coop;
 
 /// A listener for connections, MPTCP and plain TCP alike, for tasks of tokio.
 ///
@@ -29,39 +30,8 @@ impl From<MptcpListener> for BlockingListener {
     }
 }
 
-/// A task that waits for a connection, and does not stay behind when it is dropped.
-struct Accepting<'a> {
-    listener: &'a BlockingListener,
-    key: Key,
-}
-
-impl Accepting<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(MptcpStream, SocketAddr)>> {
-        poll_accept(self.listener, &mut self.key, cx)
-    }
-}
-
-impl Drop for Accepting<'_> {
-    fn drop(&mut self) {
-        if self.key != Key::default() {
-            self.listener.ready().forget(self.key);
-        }
-    }
-}
-
-fn poll_accept(
-    listener: &BlockingListener,
-    key: &mut Key,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<(MptcpStream, SocketAddr)>> {
-    let progress = ready!(coop::poll_proceed(cx));
-    loop {
-        if let Some(accepted) = listener.try_accept() {
-            progress.made_progress();
-            return Poll::Ready(accepted.map(|(stream, from)| (stream.into(), from)));
-        }
-        ready!(listener.ready().poll_ready(cx, key));
-    }
+fn try_accept(listener: &BlockingListener) -> Option<io::Result<(MptcpStream, SocketAddr)>> {
+    Some(listener.try_accept()?.map(|(stream, from)| (stream.into(), from)))
 }
 
 impl MptcpListener {
@@ -92,8 +62,7 @@ impl MptcpListener {
     /// # Errors
     /// When the stack has been stopped.
     pub async fn accept(&self) -> io::Result<(MptcpStream, SocketAddr)> {
-        let mut accepting = Accepting { listener: &self.0, key: Key::default() };
-        poll_fn(|cx| accepting.poll(cx)).await
+        take(self.0.ready(), || try_accept(&self.0)).await
     }
 
     /// Polls for the next connection. Of several tasks that use this function, the last is woken.
@@ -101,7 +70,7 @@ impl MptcpListener {
     /// # Errors
     /// When the stack has been stopped.
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(MptcpStream, SocketAddr)>> {
-        poll_accept(&self.0, &mut { Key::POLL }, cx)
+        poll_take(self.0.ready(), &mut { Key::POLL }, cx, || try_accept(&self.0))
     }
 
     /// The address it listens on, with the port that was chosen if none was given.
@@ -113,4 +82,34 @@ impl MptcpListener {
     pub fn get_ref(&self) -> &BlockingListener {
         &self.0
     }
+}
+
+/// A listener whose connections are answered one by one, each as the program says, for tasks of tokio. It is made from a
+/// [`umptcp::HoldingListener`](crate::HoldingListener).
+#[derive(Debug)]
+pub struct HoldingListener(BlockingHolder);
+
+impl From<BlockingHolder> for HoldingListener {
+    fn from(listener: BlockingHolder) -> Self {
+        HoldingListener(listener)
+    }
+}
+
+impl HoldingListener {
+    /// Waits for the next connection. A future that is dropped has taken none.
+    ///
+    /// # Errors
+    /// When the stack has been stopped.
+    pub async fn next(&self) -> io::Result<Incoming> {
+        take(self.0.waiting(), || self.0.try_next()).await
+    }
+}
+
+/// Answers the SYN of a connection that waits for the program's word, and waits until the handshake is complete. If the
+/// future is dropped, the connection is refused or reset.
+///
+/// # Errors
+/// As with [`Incoming::accept`].
+pub async fn accept(incoming: Incoming) -> io::Result<MptcpStream> {
+    Ok(incoming.accept_by(&Tasks).await?.into())
 }

@@ -50,9 +50,10 @@ mod halves;
 mod listener;
 mod ready;
 mod stream;
+mod taking;
 mod tasks;
 
 pub use events::Events;
 pub use halves::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
-pub use listener::MptcpListener;
+pub use listener::{HoldingListener, MptcpListener, accept};
 pub use stream::MptcpStream;
