@@ -12,7 +12,7 @@
 //! | `mptcp` | one connection: handshake, mappings, reassembly, retransmission, fallback, close |
 //! | [`stack`] | many connections: demultiplexing, listeners, timers, the poll interface |
 //! | [`device`] | what passes between a stack and the device that carries its packets |
-//! | [`config`], [`error`], [`event`], [`info`], [`observe`] | what passes between a stack and the program that drives it |
+//! | [`config`], [`error`], [`event`], [`info`], [`monitor`], [`observe`] | what passes between a stack and the program that drives it |
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -27,6 +27,7 @@ pub mod device;
 pub mod error;
 pub mod event;
 pub mod info;
+pub mod monitor;
 pub(crate) mod mptcp;
 pub mod network_stack;
 pub mod observe;

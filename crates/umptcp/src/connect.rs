@@ -1,18 +1,21 @@
 //! Making connections.
 
 use crate::addresses;
+use crate::attempt::Attempt;
 use crate::error::{Error, NoWay};
 use crate::handle::Handle;
 use crate::settings::connection_settings;
-use crate::shared::{Phase, Shared, deadline};
+use crate::shared::{Phase, deadline};
 use crate::stack::Stack;
 use crate::stream::MptcpStream;
+use crate::waits::{Blocking, Waits, block_on};
 use crate::worker::{Accepted, Context, Worker};
-use crossbeam_channel::Sender;
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
-use std::sync::Arc;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, Ecn};
 use umptcp_stack_core::error::ConnectionError;
@@ -79,18 +82,28 @@ impl StreamBuilder {
     /// That of the attempt that failed last; [`io::ErrorKind::TimedOut`] when none has succeeded or failed within
     /// the time limit.
     pub fn connect(self, address: impl ToSocketAddrs) -> io::Result<MptcpStream> {
-        let remotes = in_turn(address.to_socket_addrs()?);
+        let blocking = Blocking::default();
+        block_on(&blocking, self.connect_by(address.to_socket_addrs()?, &blocking))
+    }
+
+    /// Connects. If the future is dropped, every attempt is aborted.
+    pub(crate) async fn connect_by(
+        &self,
+        addresses: impl Iterator<Item = SocketAddr>,
+        waits: &impl Waits,
+    ) -> io::Result<MptcpStream> {
+        let remotes = in_turn(addresses);
         if remotes.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the name has no address"));
         }
-        Ok(Race::new(&self, remotes).run()?)
+        Ok(Race::new(self, waits, remotes).run().await?)
     }
 
     /// Starts one attempt beside `rivals`.
-    fn begin(
+    async fn begin(
         &self,
+        waits: &impl Waits,
         candidate: Candidate,
-        watcher: Sender<()>,
         rivals: Vec<ConnectionId>,
     ) -> Result<Attempt, Error> {
         let Candidate { remote, local } = candidate;
@@ -102,14 +115,18 @@ impl StreamBuilder {
         options.paths.clone_from(&self.paths);
         options.local_address = local;
         options.local_port = self.local_port;
-        let (id, shared) =
-            self.handle.commands.call(move |worker, cx| worker.connect(cx, options, watcher, &rivals))??;
-        Ok(Attempt { id, shared, remote })
+        let commands = self.handle.commands.clone();
+        // Made there, so that none is left over when nobody waits for it any more.
+        let begin = move |worker: &mut Worker, cx: &mut Context<'_>| {
+            let (id, shared) = worker.connect(cx, options, &rivals)?;
+            Ok(Attempt::new(commands, id, shared, remote))
+        };
+        waits.call(&self.handle.commands, begin).await?
     }
 
     /// Local addresses that a connection to `remote` may start from, the preferred one first; at most `most`.
     /// None: the stack will say why.
-    fn locals(&self, remote: IpAddr, most: usize) -> Result<Vec<IpAddr>, Error> {
+    async fn locals(&self, waits: &impl Waits, remote: IpAddr, most: usize) -> Result<Vec<IpAddr>, Error> {
         if let Some(chosen) = self.local_address {
             return Ok(vec![chosen]);
         }
@@ -120,14 +137,15 @@ impl StreamBuilder {
             return Ok(nics.addresses_towards(remote, most));
         }
         let paths = self.paths.clone();
-        self.handle.commands.call(move |_, cx| {
+        let find = move |_: &mut Worker, cx: &mut Context<'_>| {
             let paths = if paths.is_empty() { cx.paths() } else { paths };
             let on = |path: &PathId| {
                 let addresses = &cx.stack.path(*path)?.addresses;
                 addresses.iter().copied().find(|a| a.is_ipv4() == remote.is_ipv4())
             };
             paths.iter().filter_map(on).take(most).collect()
-        })
+        };
+        waits.call(&self.handle.commands, find).await
     }
 
     /// Why an attempt failed.
@@ -203,16 +221,10 @@ fn pairs(remotes: &[(SocketAddr, Vec<IpAddr>)]) -> Vec<Candidate> {
     all
 }
 
-/// A connection that is being established.
-struct Attempt {
-    id: ConnectionId,
-    shared: Arc<Shared>,
-    remote: SocketAddr,
-}
-
 /// Attempts at one connection, of which the first to succeed stays.
-struct Race<'a> {
+struct Race<'a, W> {
     builder: &'a StreamBuilder,
+    waits: &'a W,
     remotes: Vec<SocketAddr>,
     /// What is to be tried yet. `None` until it is needed, because finding out takes time: mostly the first
     /// attempt succeeds.
@@ -223,54 +235,50 @@ struct Race<'a> {
     error: Option<Error>,
 }
 
-impl<'a> Race<'a> {
-    fn new(builder: &'a StreamBuilder, remotes: Vec<SocketAddr>) -> Self {
-        Race { builder, remotes, waiting: None, running: Vec::new(), refused: Vec::new(), error: None }
+impl<'a, W: Waits> Race<'a, W> {
+    fn new(builder: &'a StreamBuilder, waits: &'a W, remotes: Vec<SocketAddr>) -> Self {
+        let (running, refused) = (Vec::new(), Vec::new());
+        Race { builder, waits, remotes, waiting: None, running, refused, error: None }
     }
 
-    fn first(&self) -> Result<Candidate, Error> {
+    async fn first(&self) -> Result<Candidate, Error> {
         let remote = self.remotes[0];
-        let local = self.builder.locals(remote.ip(), 1)?.first().copied();
+        let local = self.builder.locals(self.waits, remote.ip(), 1).await?.first().copied();
         Ok(Candidate { remote, local })
     }
 
     /// The next pair to try, after the first.
-    fn next(&mut self) -> Result<Option<Candidate>, Error> {
-        let waiting = match &mut self.waiting {
-            Some(waiting) => waiting,
-            None => {
-                let with_locals = |remote: &SocketAddr| {
-                    self.builder.locals(remote.ip(), usize::MAX).map(|locals| (*remote, locals))
-                };
-                let all: Result<Vec<_>, Error> = self.remotes.iter().map(with_locals).collect();
-                self.waiting.insert(pairs(&all?).into_iter().skip(1).collect())
+    async fn next(&mut self) -> Result<Option<Candidate>, Error> {
+        if self.waiting.is_none() {
+            let mut all = Vec::new();
+            for remote in &self.remotes {
+                all.push((*remote, self.builder.locals(self.waits, remote.ip(), usize::MAX).await?));
             }
-        };
+            self.waiting = Some(pairs(&all).into_iter().skip(1).collect());
+        }
+        let Some(waiting) = &mut self.waiting else { return Ok(None) };
         waiting.retain(|candidate| !self.refused.contains(&candidate.remote));
         Ok(waiting.pop_front())
     }
 
-    fn run(mut self) -> Result<MptcpStream, Error> {
+    async fn run(mut self) -> Result<MptcpStream, Error> {
         let end = deadline(self.builder.timeout);
-        // Kept, so that the other side never ends.
-        let (watcher, told) = crossbeam_channel::unbounded();
-        let first = self.first()?;
-        self.start(first, &watcher);
+        let first = self.first().await?;
+        self.start(first).await;
         // When to make the next attempt; `None`: there is none.
         let mut next = Some(Instant::now() + ATTEMPT_DELAY);
         loop {
             if let Some(winner) = self.look() {
-                return self.won(winner);
+                return Ok(MptcpStream::new(self.builder.handle.clone(), winner));
             }
             let now = Instant::now();
             if end.is_some_and(|end| now >= end) {
                 let remote = self.running.first().map_or(self.remotes[0], |attempt| attempt.remote);
-                self.abort_all();
                 return Err(self.error.filter(from_network).unwrap_or(Error::ConnectTimeout { remote }));
             }
             let due = next.is_some_and(|at| at <= now || self.running.is_empty());
-            if due && let Some(candidate) = self.next()? {
-                self.start(candidate, &watcher);
+            if due && let Some(candidate) = self.next().await? {
+                self.start(candidate).await;
                 next = Some(now + ATTEMPT_DELAY);
                 continue;
             }
@@ -281,16 +289,24 @@ impl<'a> Race<'a> {
                 // Each attempt that ends leaves its error.
                 return Err(self.error.unwrap_or(Error::Stopped));
             }
-            let _ = match next.into_iter().chain(end).min() {
-                Some(until) => told.recv_deadline(until).ok(),
-                None => told.recv().ok(),
-            };
+            self.wait(next.into_iter().chain(end).min()).await;
         }
     }
 
-    fn start(&mut self, candidate: Candidate, watcher: &Sender<()>) {
+    /// Waits until an attempt has succeeded or failed, but no longer than until then.
+    async fn wait(&self, until: Option<Instant>) {
+        let mut time = pin!(self.waits.until(until));
+        poll_fn(|cx| {
+            // Each of those that run must know this task.
+            let ended = self.running.iter().any(|attempt| attempt.shared.poll_handshake(cx).is_ready());
+            if ended { Poll::Ready(()) } else { time.as_mut().poll(cx) }
+        })
+        .await;
+    }
+
+    async fn start(&mut self, candidate: Candidate) {
         let rivals = self.running.iter().map(|attempt| attempt.id).collect();
-        match self.builder.begin(candidate, watcher.clone(), rivals) {
+        match self.builder.begin(self.waits, candidate, rivals).await {
             Ok(attempt) => self.running.push(attempt),
             Err(error) => self.failed(error),
         }
@@ -308,8 +324,7 @@ impl<'a> Race<'a> {
         for attempt in std::mem::take(&mut self.running) {
             match attempt.shared.phase() {
                 Phase::Connected { local, remote } if winner.is_none() => {
-                    let Attempt { id, shared, .. } = attempt;
-                    winner = Some(Accepted { id, shared, local, remote });
+                    winner = Some(attempt.won(local, remote));
                 }
                 Phase::Connecting | Phase::Connected { .. } => self.running.push(attempt),
                 Phase::Failed(source) => {
@@ -321,23 +336,6 @@ impl<'a> Race<'a> {
             }
         }
         winner
-    }
-
-    fn won(mut self, winner: Accepted) -> Result<MptcpStream, Error> {
-        self.abort_all();
-        Ok(MptcpStream::new(self.builder.handle.clone(), winner))
-    }
-
-    fn abort_all(&mut self) {
-        let ids: Vec<ConnectionId> = self.running.drain(..).map(|attempt| attempt.id).collect();
-        if ids.is_empty() {
-            return;
-        }
-        let abort = move |worker: &mut Worker, cx: &mut Context<'_>| {
-            ids.into_iter().for_each(|id| worker.abort(cx, id));
-        };
-        // If the worker has ended, so have they.
-        let _ = self.builder.handle.commands.call(abort);
     }
 }
 

@@ -124,8 +124,8 @@ pub enum Error {
     /// The listener has been closed.
     #[error("the listener has been closed")]
     ListenerClosed,
-    /// A timeout set on a stream or listener has passed.
-    #[error("nothing happened within the time limit")]
+    /// A time limit of a stream or listener has passed, or it is not to wait at all.
+    #[error("it would have to wait longer than it may")]
     WouldBlock,
 }
 

@@ -1,12 +1,15 @@
 //! Connections that wait for the program's word: for relays, which know only later whether to accept.
 
+use crate::attempt::Attempt;
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::listener::ListenerBuilder;
 use crate::shared::{Phase, TimedOut, deadline};
 use crate::stream::MptcpStream;
-use crate::worker::{Accepted, Offer, OffersShared};
+use crate::waits::{Blocking, Waits, block_on};
+use crate::worker::{Context, Offer, OffersShared, Worker};
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -131,7 +134,7 @@ impl HoldingListener {
     }
 
     fn next_within(&self, limit: Option<Duration>) -> io::Result<Incoming> {
-        match self.shared.take(deadline(limit)) {
+        match self.shared.take(deadline(limit), is_wanted) {
             Ok(Some(offer)) => Ok(Incoming {
                 handle: self.handle.clone(),
                 offer,
@@ -142,6 +145,25 @@ impl HoldingListener {
             Err(TimedOut) => Err(Error::WouldBlock.into()),
         }
     }
+
+    /// One that waits already, or the end of the listener.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_next(&self) -> Option<io::Result<Incoming>> {
+        match self.next_within(Some(Duration::ZERO)) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
+            next => Some(next),
+        }
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn waiting(&self) -> &OffersShared {
+        &self.shared
+    }
+}
+
+/// Nobody needs to hear of one that has given up meanwhile.
+fn is_wanted(offer: &Offer) -> bool {
+    !offer.gone.load(Ordering::Acquire)
 }
 
 impl Drop for HoldingListener {
@@ -185,24 +207,28 @@ impl Incoming {
     ///
     /// # Errors
     /// [`io::ErrorKind::NotConnected`] when the client has given up; the reason when the handshake fails.
-    pub fn accept(mut self) -> io::Result<MptcpStream> {
+    pub fn accept(self) -> io::Result<MptcpStream> {
+        let blocking = Blocking::default();
+        block_on(&blocking, self.accept_by(&blocking))
+    }
+
+    /// The same. If the future is dropped, the connection is refused or aborted.
+    pub(crate) async fn accept_by(mut self, waits: &impl Waits) -> io::Result<MptcpStream> {
+        let (id, remote, config) = (self.offer.id, self.offer.remote, self.config.clone());
+        let (handle, commands) = (self.handle.clone(), self.handle.commands.clone());
         self.decided = true;
-        let (id, config) = (self.offer.id, self.config.clone());
-        let (watcher, told) = crossbeam_channel::bounded(1);
-        let remote = self.offer.remote;
-        let accepted =
-            self.handle.commands.call(move |worker, cx| worker.accept_offer(cx, id, &config, watcher))?;
-        let (id, shared) = accepted.map_err(|source: ConnectError| Error::Connect { remote, source })?;
-        loop {
-            match shared.phase() {
-                Phase::Connected { local, remote } => {
-                    let accepted = Accepted { id, shared, local, remote };
-                    return Ok(MptcpStream::new(self.handle.clone(), accepted));
-                }
-                Phase::Failed(source) => return Err(Error::Connection { remote, source }.into()),
-                // An error: the phase has changed, and nobody else will tell.
-                Phase::Connecting => drop(told.recv()),
-            }
+        let accept = move |worker: &mut Worker, cx: &mut Context<'_>| {
+            let (id, shared) = worker.accept_offer(cx, id, &config)?;
+            Ok(Attempt::new(commands, id, shared, remote))
+        };
+        let accepted = waits.call(&handle.commands, accept).await?;
+        let attempt = accepted.map_err(|source: ConnectError| Error::Connect { remote, source })?;
+        poll_fn(|cx| attempt.shared.poll_handshake(cx)).await;
+        match attempt.shared.phase() {
+            Phase::Connected { local, remote } => Ok(MptcpStream::new(handle, attempt.won(local, remote))),
+            Phase::Failed(source) => Err(Error::Connection { remote, source }.into()),
+            // It has been waited for.
+            Phase::Connecting => Err(Error::Stopped.into()),
         }
     }
 

@@ -21,10 +21,15 @@
 //! A connection whose peer or path does not support MPTCP has the same type and works the same way, as plain
 //! TCP.
 //! [`MptcpStream::protocol`] tells which of the two it is, and why.
+//!
+//! # Features
+//! - `tokio`: streams and listeners for tasks of tokio, in the module `tokio`.
 #![forbid(unsafe_code)]
 
 #[cfg(target_os = "linux")]
 mod addresses;
+#[cfg(target_os = "linux")]
+mod attempt;
 #[cfg(target_os = "linux")]
 mod carry;
 #[cfg(target_os = "linux")]
@@ -35,7 +40,11 @@ mod connect;
 mod cookies;
 #[cfg(target_os = "linux")]
 mod copies;
+#[cfg(target_os = "linux")]
+mod descriptor;
 mod error;
+#[cfg(target_os = "linux")]
+mod events;
 #[cfg(target_os = "linux")]
 mod forward;
 #[cfg(target_os = "linux")]
@@ -49,12 +58,18 @@ mod limit;
 #[cfg(target_os = "linux")]
 mod listener;
 #[cfg(target_os = "linux")]
+mod mailbox;
+#[cfg(target_os = "linux")]
 mod nics;
 #[cfg(target_os = "linux")]
 mod observer;
 #[cfg(target_os = "linux")]
 mod options;
 mod protocol;
+#[cfg(target_os = "linux")]
+mod queue;
+#[cfg(target_os = "linux")]
+mod readiness;
 #[cfg(target_os = "linux")]
 mod settings;
 #[cfg(target_os = "linux")]
@@ -69,6 +84,13 @@ mod splice;
 mod stack;
 #[cfg(target_os = "linux")]
 mod stream;
+#[cfg(all(target_os = "linux", feature = "tokio"))]
+pub mod tokio;
+#[cfg(target_os = "linux")]
+mod waits;
+#[cfg(target_os = "linux")]
+#[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "only tasks of tokio wait"))]
+mod wakers;
 #[cfg(target_os = "linux")]
 mod worker;
 
@@ -82,16 +104,19 @@ pub use umptcp_stack_core::error::{
 };
 pub use umptcp_stack_core::event::{LostSubflow, RefuseWith, SubflowReset, Traffic};
 pub use umptcp_stack_core::interface::{PathConfig, PathKind};
+pub use umptcp_stack_core::monitor::{MonitorEvent, MonitoredConnection, MonitoredSubflow};
 pub use umptcp_stack_core::observe::{Counter, CounterChange, Counters, Observation, Observer};
 pub use umptcp_stack_core::stack::{ConnectionInfo, ConnectionState, SubflowInfo};
 pub use umptcp_stack_core::wire::icmp::Unreachable;
 pub use umptcp_stack_core::wire::mptcp::ResetReason;
-pub use umptcp_types::{AddressId, ConnectionId, PathId, SubflowId};
+pub use umptcp_types::{AddressId, ConnectionId, ListenerId, PathId, SubflowId};
 
 #[cfg(target_os = "linux")]
 pub use clean_up::{clean_up_leftovers, clean_up_on_signals};
 #[cfg(target_os = "linux")]
 pub use connect::StreamBuilder;
+#[cfg(target_os = "linux")]
+pub use events::{Event, Events};
 #[cfg(target_os = "linux")]
 pub use forward::Forwarder;
 #[cfg(target_os = "linux")]
@@ -100,6 +125,8 @@ pub use forwarded::{Direction, ForwardSummary, Forwarded};
 pub use incoming::{HoldingListener, Incoming, ListenScope};
 #[cfg(target_os = "linux")]
 pub use listener::{IntoStreams, ListenerBuilder, MptcpListener, Streams};
+#[cfg(target_os = "linux")]
+pub use readiness::Readiness;
 #[cfg(target_os = "linux")]
 pub use splice::{Splice, Spliced, splice};
 #[cfg(target_os = "linux")]

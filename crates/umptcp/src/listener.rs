@@ -3,6 +3,9 @@
 use crate::addresses;
 use crate::error::Error;
 use crate::handle::Handle;
+#[cfg(feature = "tokio")]
+use crate::mailbox::Mailbox;
+use crate::readiness::{Readiness, Source};
 use crate::settings::connection_settings;
 use crate::shared::{TimedOut, deadline};
 use crate::stack::{PathInfo, Stack, path_infos};
@@ -13,7 +16,8 @@ use std::io;
 use std::iter::FusedIterator;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 use umptcp_stack_core::config::{ConnectionConfig, Ecn, ListenOptions, SynCookiePolicy};
 use umptcp_types::ListenerId;
 
@@ -25,6 +29,7 @@ pub struct MptcpListener {
     id: ListenerId,
     shared: Arc<ListenerShared>,
     local: SocketAddr,
+    nonblocking: AtomicBool,
 }
 
 impl fmt::Debug for MptcpListener {
@@ -180,7 +185,8 @@ impl ListenerBuilder {
             self.handle.commands.send(Command::Unlisten(id));
             return Err(e);
         }
-        Ok(MptcpListener { handle: self.handle.clone(), id, shared, local })
+        let nonblocking = AtomicBool::new(false);
+        Ok(MptcpListener { handle: self.handle.clone(), id, shared, local, nonblocking })
     }
 }
 
@@ -204,7 +210,7 @@ impl MptcpListener {
 
     /// Waits for the next connection.
     pub fn accept(&self) -> io::Result<(MptcpStream, SocketAddr)> {
-        self.accept_within(None)
+        self.accept_within(self.nonblocking.load(Ordering::Relaxed).then_some(Duration::ZERO))
     }
 
     /// Waits for the next connection for at most `limit`; after that, fails with
@@ -214,17 +220,50 @@ impl MptcpListener {
     }
 
     fn accept_within(&self, limit: Option<Duration>) -> io::Result<(MptcpStream, SocketAddr)> {
-        match self.shared.take(deadline(limit)) {
+        self.accept_by(deadline(limit)).unwrap_or(Err(Error::WouldBlock.into()))
+    }
+
+    /// A connection that has come in already, or the end of the listener.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_accept(&self) -> Option<io::Result<(MptcpStream, SocketAddr)>> {
+        self.accept_by(deadline(Some(Duration::ZERO)))
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn ready(&self) -> &Mailbox<crate::worker::Accepted> {
+        self.shared.ready()
+    }
+
+    fn accept_by(&self, deadline: Option<Instant>) -> Option<io::Result<(MptcpStream, SocketAddr)>> {
+        match self.shared.take(deadline) {
             Ok(Some((accepted, tell))) => {
                 if tell {
                     self.handle.commands.send(Command::Refill(self.id));
                 }
                 let remote = accepted.remote;
-                Ok((MptcpStream::new(self.handle.clone(), accepted), remote))
+                Some(Ok((MptcpStream::new(self.handle.clone(), accepted), remote)))
             }
-            Ok(None) => Err(Error::ListenerClosed.into()),
-            Err(TimedOut) => Err(Error::WouldBlock.into()),
+            Ok(None) => Some(Err(Error::ListenerClosed.into())),
+            Err(TimedOut) => None,
         }
+    }
+
+    /// Whether [`accept`](Self::accept) fails with [`io::ErrorKind::WouldBlock`] instead of waiting. The streams that it
+    /// returns wait, whatever is set here.
+    pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        self.nonblocking.store(on, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A descriptor that is readable while [`accept`](Self::accept) would not wait, for event loops. Every call returns the
+    /// same.
+    ///
+    /// # Errors
+    /// When the process has too many descriptors.
+    pub fn readiness(&self) -> io::Result<Readiness> {
+        self.shared.ready().descriptor().open()?;
+        self.shared.ready().show();
+        Ok(Readiness::new(Source::Listener(self.shared.clone())))
     }
 
     /// Iterates over incoming connections. When the stack has been stopped, it returns the error once and then
@@ -263,7 +302,7 @@ impl MptcpListener {
     /// The error that has ended the listener, which is that of [`accept`](Self::accept) from then on (the
     /// socket option SO_ERROR). `None` while it listens.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
-        Ok(self.shared.is_closed().then(|| Error::ListenerClosed.into()))
+        Ok(self.shared.ready().is_closed().then(|| Error::ListenerClosed.into()))
     }
 }
 

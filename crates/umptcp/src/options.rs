@@ -4,6 +4,7 @@ use crate::shared::lock;
 use crate::stream::{Inner, MptcpStream};
 use crate::worker::Command;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use umptcp_stack_core::config::{ConnectionConfig, ConnectionOption, KeepAlive};
 use umptcp_stack_core::error::ConnectionError;
@@ -44,6 +45,13 @@ impl MptcpStream {
     /// Time limit for writes.
     pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
         Ok(self.0.write_timeout.get())
+    }
+
+    /// Whether reads and writes fail with [`io::ErrorKind::WouldBlock`] instead of waiting, whatever their time limits are
+    /// (O_NONBLOCK). [`readiness`](Self::readiness) tells when to try again.
+    pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        self.0.nonblocking.store(on, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether to send small segments immediately, without the Nagle algorithm (TCP_NODELAY).

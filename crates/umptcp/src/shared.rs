@@ -5,18 +5,24 @@
 //! are notified only when one is waiting: notifying a condition variable may cost a system call even without
 //! waiters.
 
+use crate::descriptor::{Descriptor, State};
+use crate::queue::{Queue, Spin};
+#[cfg(feature = "tokio")]
+use crate::wakers::Key;
 use bytes::Bytes;
-use crossbeam_channel::Sender;
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use umptcp_stack_core::buffers::join::{JoinRule, Joiner};
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_stack_core::error::ConnectionError;
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
+
+pub(crate) use crate::queue::{TimedOut, lock};
 
 /// Maximum number of bytes queued between the application and the stack, per direction.
 const MOST_QUEUED: usize = 1 << 20;
@@ -38,11 +44,6 @@ fn queue_for(buffer: usize) -> usize {
     (buffer / 4).clamp(1, MOST_QUEUED)
 }
 
-/// Locks, ignoring poisoning: the data is valid between any two statements.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// How far a connection has got.
 #[derive(Clone, Debug)]
 pub(crate) enum Phase {
@@ -55,17 +56,7 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 struct Handshake {
     phase: Phase,
-    watcher: Option<Sender<()>>,
-}
-
-impl Handshake {
-    fn end(&mut self, phase: Phase) {
-        self.phase = phase;
-        if let Some(watcher) = self.watcher.take() {
-            // It may not wait any more.
-            let _ = watcher.send(());
-        }
-    }
+    watcher: Option<Waker>,
 }
 
 /// How a direction has ended.
@@ -74,124 +65,6 @@ pub(crate) enum End {
     /// Cleanly: the peer or the application has finished sending.
     Finished,
     Error(ConnectionError),
-}
-
-/// A time limit has passed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct TimedOut;
-
-/// A mutex with a condition variable that knows whether a thread is waiting.
-#[derive(Debug)]
-struct Queue<T> {
-    data: Mutex<Waiting<T>>,
-    changed: Condvar,
-    /// Counts changes, for readers that poll without the lock.
-    changes: AtomicU32,
-}
-
-#[derive(Debug)]
-struct Waiting<T> {
-    value: T,
-    waiters: usize,
-}
-
-impl<T> Queue<T> {
-    fn new(value: T) -> Self {
-        let data = Mutex::new(Waiting { value, waiters: 0 });
-        Queue { data, changed: Condvar::new(), changes: AtomicU32::new(0) }
-    }
-
-    /// Changes the value and wakes the threads that wait for a change.
-    fn change<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
-        let mut data = lock(&self.data);
-        let result = change(&mut data.value);
-        let wake = data.waiters > 0;
-        self.changes.fetch_add(1, Ordering::Release);
-        drop(data);
-        if wake {
-            self.changed.notify_all();
-        }
-        result
-    }
-
-    /// Reads the value, or changes it in a way that no thread waits for.
-    fn with<R>(&self, look: impl FnOnce(&mut T) -> R) -> R {
-        look(&mut lock(&self.data).value)
-    }
-
-    /// Waits until `take` returns something.
-    fn wait<R>(
-        &self,
-        deadline: Option<Instant>,
-        mut take: impl FnMut(&mut T) -> Option<R>,
-    ) -> Result<R, TimedOut> {
-        self.wait_asleep(lock(&self.data), deadline, &mut take)
-    }
-
-    /// Like `wait`, but polls for a while before it sleeps, if that has paid off.
-    fn wait_spinning<R>(
-        &self,
-        deadline: Option<Instant>,
-        spin: &Spin,
-        mut take: impl FnMut(&mut T) -> Option<R>,
-    ) -> Result<R, TimedOut> {
-        let mut data = lock(&self.data);
-        if let Some(result) = take(&mut data.value) {
-            return Ok(result);
-        }
-        let start = Instant::now();
-        if spin.worthwhile.load(Ordering::Relaxed) {
-            let seen = self.changes.load(Ordering::Acquire);
-            drop(data);
-            let end = deadline.map_or(start + spin.limit, |d| d.min(start + spin.limit));
-            while self.changes.load(Ordering::Acquire) == seen && Instant::now() < end {
-                // Other threads may need this processor, the worker above all.
-                std::thread::yield_now();
-            }
-            data = lock(&self.data);
-        }
-        let result = self.wait_asleep(data, deadline, &mut take);
-        spin.worthwhile.store(start.elapsed() < 4 * spin.limit, Ordering::Relaxed);
-        result
-    }
-
-    fn wait_asleep<R>(
-        &self,
-        mut data: MutexGuard<'_, Waiting<T>>,
-        deadline: Option<Instant>,
-        take: &mut impl FnMut(&mut T) -> Option<R>,
-    ) -> Result<R, TimedOut> {
-        loop {
-            if let Some(result) = take(&mut data.value) {
-                return Ok(result);
-            }
-            data.waiters += 1;
-            data = match deadline {
-                None => self.changed.wait(data).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        data.waiters -= 1;
-                        return Err(TimedOut);
-                    }
-                    self.changed.wait_timeout(data, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-            data.waiters -= 1;
-        }
-    }
-}
-
-/// How long a reader polls for data before it sleeps.
-///
-/// Waking up on another processor often takes longer than the wait itself: for a one-byte request and
-/// response over a local link, several times as long as everything else. Where waits turn out to be long
-/// there is nothing to gain, and readers do not spin.
-#[derive(Debug)]
-struct Spin {
-    limit: Duration,
-    /// Whether the last wait was short enough.
-    worthwhile: AtomicBool,
 }
 
 /// Data received and not yet taken by a reader.
@@ -243,6 +116,7 @@ pub(crate) struct Shared {
     reading: Mutex<VecDeque<Bytes>>,
     /// `reading` is not empty: whoever waits for `inbound` finds data there.
     leftover: AtomicBool,
+    descriptor: Descriptor,
     spin: Spin,
     /// Bytes that readers have taken so far.
     taken: AtomicU64,
@@ -261,6 +135,7 @@ pub(crate) enum Taken<T> {
 }
 
 /// Result of writing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Put {
     /// Number of bytes taken; `true` if the worker must be told.
     Taken(usize, bool),
@@ -270,25 +145,20 @@ pub(crate) enum Put {
 impl Shared {
     pub(crate) fn new(config: &ConnectionConfig, spin: Duration) -> Self {
         Shared {
-            spin: Spin { limit: spin, worthwhile: AtomicBool::new(!spin.is_zero()) },
+            spin: Spin::new(spin),
             dirty: AtomicBool::new(false),
             awaits_data: AtomicBool::new(false),
             handshake: Mutex::new(Handshake { phase: Phase::Connecting, watcher: None }),
             inbound: Queue::new(Inbound::default()),
             reading: Mutex::default(),
             leftover: AtomicBool::new(false),
+            descriptor: Descriptor::default(),
             taken: AtomicU64::new(0),
             outbound: Queue::new(Outbound::new()),
             read_ahead: AtomicU64::new(queue_for(config.receive_buffer) as u64),
             write_ahead: AtomicUsize::new(queue_for(config.send_buffer)),
             last: Mutex::new(None),
         }
-    }
-
-    /// With someone to tell when the handshake ends.
-    pub(crate) fn watched_by(self, watcher: Sender<()>) -> Self {
-        lock(&self.handshake).watcher = Some(watcher);
-        self
     }
 
     /// The connection's receive buffer has `bytes` now.
@@ -301,6 +171,24 @@ impl Shared {
         self.write_ahead.store(queue_for(bytes), Ordering::Relaxed);
         // There may be room now.
         self.outbound.change(|_| ());
+        self.show();
+    }
+
+    /// What would not have to wait.
+    pub(crate) fn state(&self) -> State {
+        State {
+            readable: self.inbound.with(|i| self.would_read(i)),
+            writable: self.outbound.with(|o| self.would_write(o)),
+        }
+    }
+
+    pub(crate) fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// Something has changed that the descriptor shows, if there is one. No lock is held.
+    pub(crate) fn show(&self) {
+        self.descriptor.update(|| self.state());
     }
 
     /// Notes that the worker must look. `true` if it has not been told yet and the caller must do so.
@@ -316,7 +204,28 @@ impl Shared {
     // ---- phase ----
 
     pub(crate) fn set_phase(&self, phase: Phase) {
-        lock(&self.handshake).end(phase);
+        self.end_handshake(lock(&self.handshake), phase);
+    }
+
+    fn end_handshake(&self, mut handshake: MutexGuard<'_, Handshake>, phase: Phase) {
+        handshake.phase = phase;
+        let watcher = handshake.watcher.take();
+        drop(handshake);
+        if let Some(watcher) = watcher {
+            watcher.wake();
+        }
+    }
+
+    /// Ready once the connection is established or has failed. Of several tasks, the last to ask is woken.
+    pub(crate) fn poll_handshake(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut handshake = lock(&self.handshake);
+        if !matches!(handshake.phase, Phase::Connecting) {
+            return Poll::Ready(());
+        }
+        let replaced = handshake.watcher.replace(cx.waker().clone());
+        drop(handshake);
+        drop(replaced);
+        Poll::Pending
     }
 
     pub(crate) fn phase(&self) -> Phase {
@@ -340,9 +249,9 @@ impl Shared {
 
     /// The connection cannot be established. Has no effect once it is.
     pub(crate) fn fail_connecting(&self, error: ConnectionError) {
-        let mut handshake = lock(&self.handshake);
+        let handshake = lock(&self.handshake);
         if matches!(handshake.phase, Phase::Connecting) {
-            handshake.end(Phase::Failed(error));
+            self.end_handshake(handshake, Phase::Failed(error));
         }
     }
 
@@ -358,7 +267,7 @@ impl Shared {
     /// for which there was no room. `true` if a reader has made room in the meantime and the worker should
     /// continue.
     pub(crate) fn deliver(&self, batch: &mut Vec<Bytes>, end: Option<End>, stalled: bool, put: u64) -> bool {
-        self.inbound.change(|i| {
+        let again = self.inbound.change(|i| {
             if i.end.is_some() {
                 // Nobody will read it.
                 let bytes: usize = batch.drain(..).map(|b| b.len()).sum();
@@ -370,7 +279,9 @@ impl Shared {
             let again = stalled && self.read_room(put) > 0;
             i.stalled = stalled && !again;
             again
-        })
+        });
+        self.show();
+        again
     }
 
     /// Waits for data and gives it to `take`, which removes what it uses.
@@ -384,14 +295,29 @@ impl Shared {
                 return Ok(taken);
             }
             // Nobody else is kept from reading meanwhile, nor has to wait as long as this reader.
-            self.inbound.wait_spinning(deadline, &self.spin, |i| {
-                let ready = !i.queue.is_empty() || i.end.is_some() || self.leftover.load(Ordering::Acquire);
-                ready.then_some(())
-            })?;
+            self.inbound.wait_spinning(deadline, &self.spin, |i| self.would_read(i).then_some(()))?;
         }
     }
 
-    fn read_now<T>(&self, take: &mut impl FnMut(&mut VecDeque<Bytes>) -> T) -> Option<Taken<T>> {
+    /// Reading would not have to wait.
+    fn would_read(&self, i: &Inbound) -> bool {
+        !i.queue.is_empty() || i.end.is_some() || self.leftover.load(Ordering::Acquire)
+    }
+
+    /// Ready when reading does not have to wait.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>, key: &mut Key) -> Poll<()> {
+        self.inbound.poll_ready(cx, key, |i| self.would_read(i))
+    }
+
+    /// The task that waited to read waits no longer.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn forget_reader(&self, key: Key) {
+        self.inbound.forget(key);
+    }
+
+    /// Like `read`, but returns `None` instead of waiting.
+    pub(crate) fn read_now<T>(&self, mut take: impl FnMut(&mut VecDeque<Bytes>) -> T) -> Option<Taken<T>> {
         let mut queue = lock(&self.reading);
         let mut tell = false;
         if queue.is_empty() {
@@ -402,6 +328,8 @@ impl Shared {
         }
         let result = take(&mut queue);
         self.set_leftover(!queue.is_empty());
+        drop(queue);
+        self.show();
         Some(Taken::Data(result, tell))
     }
 
@@ -440,6 +368,7 @@ impl Shared {
         });
         drop(reading);
         self.set_leftover(false);
+        self.show();
         (all, end)
     }
 
@@ -466,6 +395,7 @@ impl Shared {
             }
             i.end = i.end.or(Some(end));
         });
+        self.show();
     }
 
     // ---- sending ----
@@ -486,7 +416,11 @@ impl Shared {
                 (n > 0).then_some(n)
             };
             return match self.when_open(deadline, promise)? {
-                Ok(n) => Ok(self.put_promised(n, copy(data, n))),
+                Ok(n) => {
+                    let put = self.put_promised(n, copy(data, n));
+                    self.show();
+                    Ok(put)
+                }
                 Err(end) => Ok(Put::End(end)),
             };
         }
@@ -501,6 +435,7 @@ impl Shared {
             o.bytes += n;
             (n > 0).then(|| Put::Taken(n, self.mark_dirty()))
         })?;
+        self.show();
         Ok(put.unwrap_or_else(Put::End))
     }
 
@@ -511,7 +446,25 @@ impl Shared {
             let data = data.take_if(|_| o.room(&self.write_ahead) > 0)?;
             Some(self.queue(o, data))
         })?;
+        self.show();
         Ok(put.unwrap_or_else(Put::End))
+    }
+
+    /// Writing would not have to wait.
+    fn would_write(&self, o: &Outbound) -> bool {
+        o.end.is_some() || o.room(&self.write_ahead) > 0
+    }
+
+    /// Ready when writing does not have to wait.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn poll_write_ready(&self, cx: &mut Context<'_>, key: &mut Key) -> Poll<()> {
+        self.outbound.poll_ready(cx, key, |o| self.would_write(o))
+    }
+
+    /// The task that waited to write waits no longer.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn forget_writer(&self, key: Key) {
+        self.outbound.forget(key);
     }
 
     /// Waits until `act` returns something, or writing has ended.
@@ -548,18 +501,16 @@ impl Shared {
     /// Called by the worker: moves everything written into `queue`, which must be empty. `true` if there will
     /// be no more.
     pub(crate) fn collect(&self, queue: &mut VecDeque<Bytes>) -> bool {
-        let mut data = lock(&self.outbound.data);
-        let o = &mut data.value;
-        o.seal_tail();
-        // An idle stream holds no memory for what it once wrote.
-        o.tail.release();
-        std::mem::swap(queue, &mut o.queue);
-        let full = std::mem::take(&mut o.bytes) > 0;
-        let finished = o.end == Some(End::Finished);
-        let wake = full && data.waiters > 0;
-        drop(data);
-        if wake {
-            self.outbound.changed.notify_all();
+        let (full, finished) = self.outbound.change_and_wake(|o| {
+            o.seal_tail();
+            // An idle stream holds no memory for what it once wrote.
+            o.tail.release();
+            std::mem::swap(queue, &mut o.queue);
+            let full = std::mem::take(&mut o.bytes) > 0;
+            ((full, o.end == Some(End::Finished)), full)
+        });
+        if full {
+            self.show();
         }
         finished
     }
@@ -567,7 +518,7 @@ impl Shared {
     /// Ends writing. Data written before is still sent, unless `end` is an error. Returns how it ends now:
     /// with an error if there was one before.
     pub(crate) fn end_writing(&self, end: End) -> End {
-        self.outbound.change(|o| {
+        let end = self.outbound.change(|o| {
             if matches!(end, End::Error(_)) {
                 o.queue.clear();
                 o.tail.clear();
@@ -575,7 +526,9 @@ impl Shared {
                 o.end = Some(end);
             }
             *o.end.get_or_insert(end)
-        })
+        });
+        self.show();
+        end
     }
 
     // ---- the end ----
@@ -610,202 +563,4 @@ pub(crate) fn deadline(limit: Option<Duration>) -> Option<Instant> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::mpsc;
-
-    fn shared(buffer: usize) -> Shared {
-        let (send_buffer, receive_buffer) = (4 * buffer, 4 * buffer);
-        let config =
-            ConnectionConfig::default().with_send_buffer(send_buffer).with_receive_buffer(receive_buffer);
-        Shared::new(&config, Duration::from_micros(20))
-    }
-
-    fn put_slice(shared: &Shared, data: &[u8], deadline: Option<Instant>) -> Result<Put, TimedOut> {
-        shared.put_slices(&[IoSlice::new(data)], deadline, |data, n| Bytes::copy_from_slice(&data[0][..n]))
-    }
-
-    fn take_all(queue: &mut VecDeque<Bytes>) -> Vec<Bytes> {
-        queue.drain(..).collect()
-    }
-
-    /// A worker that echoes what is written, as far as there is room, and looks only when told.
-    fn loop_back(shared: &Shared, looks: mpsc::Receiver<()>) {
-        let (mut pending, mut batch, mut put) = (VecDeque::new(), Vec::new(), 0);
-        let mut finished = false;
-        for () in looks {
-            shared.clear_dirty();
-            loop {
-                if pending.is_empty() {
-                    finished |= shared.collect(&mut pending);
-                }
-                let mut room = shared.read_room(put);
-                let mut stalled = false;
-                while let Some(mut bytes) = pending.pop_front() {
-                    if room == 0 {
-                        stalled = true;
-                        pending.push_front(bytes);
-                        break;
-                    }
-                    let part = bytes.split_to(bytes.len().min(room));
-                    room -= part.len();
-                    put += part.len() as u64;
-                    batch.push(part);
-                    if !bytes.is_empty() {
-                        pending.push_front(bytes);
-                    }
-                }
-                let moved = !batch.is_empty();
-                let again = shared.deliver(&mut batch, None, stalled, put);
-                if !again && (stalled || !moved) {
-                    break;
-                }
-            }
-            if finished && pending.is_empty() {
-                shared.deliver(&mut batch, Some(End::Finished), false, put);
-                return;
-            }
-        }
-    }
-
-    #[test]
-    fn no_wake_is_lost_however_small_the_queues_are() {
-        for (room, total) in [(1, 3_000), (7, 30_000), (100_000, 5_000_000)] {
-            let shared = shared(room);
-            let (look_tx, looks) = mpsc::channel();
-            std::thread::scope(|scope| {
-                scope.spawn(|| loop_back(&shared, looks));
-                let (shared, look) = (&shared, look_tx.clone());
-                scope.spawn(move || {
-                    let mut written = 0;
-                    while written < total {
-                        // Small and large writes in turn.
-                        let len = [1, 3, SMALL_WRITE, PIECE + 5][written % 4].min(total - written);
-                        let data: Vec<u8> = (written..written + len).map(|i| (i % 251) as u8).collect();
-                        let limit = deadline(Some(Duration::from_secs(20)));
-                        match put_slice(shared, &data, limit) {
-                            Ok(Put::Taken(n, tell)) => {
-                                assert!(n > 0 && n <= len);
-                                written += n;
-                                if tell {
-                                    let _ = look.send(());
-                                }
-                            }
-                            _ => panic!("a write was not taken"),
-                        }
-                    }
-                    shared.end_writing(End::Finished);
-                    shared.mark_dirty();
-                    let _ = look.send(());
-                });
-                let mut read = 0;
-                loop {
-                    match shared.read(deadline(Some(Duration::from_secs(20))), take_all) {
-                        Ok(Taken::Data(pieces, tell)) => {
-                            for b in pieces.into_iter().flatten() {
-                                assert_eq!(b, (read % 251) as u8);
-                                read += 1;
-                            }
-                            if tell && shared.mark_dirty() {
-                                let _ = look_tx.send(());
-                            }
-                        }
-                        Ok(Taken::End(end)) => {
-                            assert_eq!(end, End::Finished);
-                            break;
-                        }
-                        Err(TimedOut) => panic!("a wake was lost after {read} of {total} bytes"),
-                    }
-                }
-                assert_eq!(read, total);
-                drop(look_tx);
-            });
-        }
-    }
-
-    #[test]
-    fn small_writes_are_joined_and_keep_their_order() {
-        let shared = shared(1 << 20);
-        for i in 0..100u8 {
-            assert!(matches!(put_slice(&shared, &[i], None), Ok(Put::Taken(1, _))));
-        }
-        assert!(matches!(shared.put(Bytes::from_static(b"large"), None), Ok(Put::Taken(5, false))));
-        assert!(matches!(put_slice(&shared, b"!", None), Ok(Put::Taken(1, false))));
-        let mut queue = VecDeque::new();
-        assert!(!shared.collect(&mut queue));
-        assert_eq!(queue.len(), 3, "a hundred writes in one piece");
-        assert_eq!(queue[0], (0..100).collect::<Vec<u8>>());
-        assert_eq!((&queue[1][..], &queue[2][..]), (&b"large"[..], &b"!"[..]));
-    }
-
-    #[test]
-    fn the_worker_is_told_once_until_it_looks() {
-        let shared = shared(1 << 20);
-        let tell = || matches!(put_slice(&shared, b"x", None), Ok(Put::Taken(1, true)));
-        assert!(tell());
-        assert!(!tell());
-        shared.clear_dirty();
-        assert!(tell());
-    }
-
-    #[test]
-    fn a_watcher_is_told_of_the_end_of_the_handshake_once() {
-        let (watcher, told) = crossbeam_channel::unbounded();
-        let shared = shared(1).watched_by(watcher);
-        shared.fail_connecting(ConnectionError::Refused);
-        shared.fail_connecting(ConnectionError::Reset);
-        assert!(matches!(shared.phase(), Phase::Failed(ConnectionError::Refused)));
-        assert_eq!(told.try_iter().count(), 1);
-    }
-
-    #[test]
-    fn an_error_ends_both_directions_but_not_what_has_arrived() {
-        let shared = shared(1 << 20);
-        shared.deliver(&mut vec![Bytes::from_static(b"last")], None, false, 4);
-        assert!(matches!(shared.put(Bytes::from_static(b"lost"), None), Ok(Put::Taken(4, _))));
-        shared.fail(ConnectionError::Reset);
-        assert!(matches!(shared.put(Bytes::new(), None), Ok(Put::End(End::Error(ConnectionError::Reset)))));
-        let mut queue = VecDeque::new();
-        assert!(!shared.collect(&mut queue) && queue.is_empty());
-        assert!(matches!(shared.read(None, take_all), Ok(Taken::Data(_, false))));
-        assert!(matches!(shared.read(None, take_all), Ok(Taken::End(End::Error(ConnectionError::Reset)))));
-        assert!(matches!(shared.phase(), Phase::Failed(ConnectionError::Reset)));
-    }
-
-    #[test]
-    fn whoever_waits_finds_what_another_reader_has_left() {
-        let shared = shared(1 << 20);
-        std::thread::scope(|scope| {
-            let waiting = scope
-                .spawn(|| shared.read(deadline(Some(Duration::from_secs(20))), |queue| queue.pop_front()));
-            while shared.inbound.data.lock().unwrap().waiters == 0 {
-                std::thread::yield_now();
-            }
-            // Another reader takes both pieces, and leaves one.
-            let mut batch = vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")];
-            let mut queue: VecDeque<Bytes> = batch.drain(..).collect();
-            assert_eq!(queue.pop_front().unwrap(), "one");
-            *shared.reading.lock().unwrap() = queue;
-            shared.set_leftover(true);
-            assert!(matches!(waiting.join().unwrap(), Ok(Taken::Data(Some(piece), false)) if piece == "two"));
-        });
-        assert!(!shared.has_unread());
-    }
-
-    #[test]
-    fn room_that_is_promised_to_one_writer_is_not_given_to_another() {
-        let shared = shared(SMALL_WRITE + 10);
-        let data = [7; SMALL_WRITE + 1];
-        let put = shared.put_slices(&[IoSlice::new(&data)], None, |data, n| {
-            // Nine bytes are left while this one copies.
-            assert!(matches!(put_slice(&shared, &[1; 20], None), Ok(Put::Taken(9, _))));
-            assert!(matches!(put_slice(&shared, &[1; 20], deadline(Some(Duration::ZERO))), Err(TimedOut)));
-            Bytes::copy_from_slice(&data[0][..n])
-        });
-        assert!(matches!(put, Ok(Put::Taken(n, _)) if n == data.len()));
-        let mut queue = VecDeque::new();
-        shared.collect(&mut queue);
-        assert_eq!(queue.iter().map(Bytes::len).sum::<usize>(), SMALL_WRITE + 10);
-        assert!(matches!(put_slice(&shared, &[1; 20], None), Ok(Put::Taken(20, _))));
-    }
-}
+mod tests;

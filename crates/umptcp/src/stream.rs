@@ -5,7 +5,9 @@ use crate::error::Error;
 use crate::handle::Handle;
 use crate::limit::Limit;
 use crate::protocol::Protocol;
+use crate::readiness::{Readiness, Source};
 use crate::shared::{End, Put, Shared, Taken, TimedOut, deadline, lock};
+use crate::waits::{Blocking, Waits, block_on};
 use crate::worker::{Accepted, Context, Worker};
 use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
@@ -13,7 +15,7 @@ use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use umptcp_stack_core::error::{ConnectionError, SetError, SignalError};
 use umptcp_stack_core::stack::{ConnectionInfo, MptcpStatus, SubflowInfo};
 use umptcp_types::{AddressId, ConnectionId, SubflowId};
@@ -29,7 +31,7 @@ use umptcp_types::{AddressId, ConnectionId, SubflowId};
 pub struct MptcpStream(pub(crate) Arc<Inner>);
 
 /// How long a reader waits for another thread to write something that can go with the SYN.
-const FAST_OPEN_PATIENCE: Duration = Duration::from_millis(20);
+pub(crate) const FAST_OPEN_PATIENCE: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -40,6 +42,7 @@ pub(crate) struct Inner {
     remote: SocketAddr,
     pub(crate) read_timeout: Limit,
     pub(crate) write_timeout: Limit,
+    pub(crate) nonblocking: AtomicBool,
     pub(crate) linger: Mutex<Option<Duration>>,
     /// A read, a write or [`MptcpStream::take_error`] has reported the error that ended the connection.
     error_reported: AtomicBool,
@@ -63,6 +66,7 @@ impl MptcpStream {
             remote,
             read_timeout: Limit::default(),
             write_timeout: Limit::default(),
+            nonblocking: AtomicBool::new(false),
             linger: Mutex::default(),
             error_reported: AtomicBool::new(false),
         }))
@@ -112,11 +116,15 @@ impl MptcpStream {
 
     /// Whether the connection is MPTCP, since when, or why not.
     pub fn protocol(&self) -> io::Result<Protocol> {
-        Ok(match self.info()?.mptcp {
+        Ok(self.protocol_of(&self.info()?))
+    }
+
+    pub(crate) fn protocol_of(&self, info: &ConnectionInfo) -> Protocol {
+        match info.mptcp {
             MptcpStatus::Negotiating => Protocol::Negotiating,
             MptcpStatus::Active { since } => Protocol::Mptcp { since: self.0.handle.clock.wall_time(since) },
             MptcpStatus::Plain { reason } => Protocol::Tcp { reason },
-        })
+        }
     }
 
     /// State and statistics of the connection; the final ones if it has ended.
@@ -130,8 +138,17 @@ impl MptcpStream {
     }
 
     fn describe(&self) -> Result<(ConnectionInfo, Vec<SubflowInfo>), Error> {
+        let blocking = Blocking::default();
+        block_on(&blocking, self.describe_by(&blocking))
+    }
+
+    pub(crate) async fn describe_by(
+        &self,
+        waits: &impl Waits,
+    ) -> Result<(ConnectionInfo, Vec<SubflowInfo>), Error> {
         let (id, shared) = (self.0.id, self.0.shared.clone());
-        let found = match self.0.handle.commands.call(move |worker, cx| worker.describe(cx, id, &shared)) {
+        let describe = move |worker: &mut Worker, cx: &mut Context<'_>| worker.describe(cx, id, &shared);
+        let found = match waits.call(&self.0.handle.commands, describe).await {
             Err(Error::Stopped) => self.0.shared.last(),
             other => other?,
         };
@@ -242,25 +259,27 @@ impl MptcpStream {
         if buf.is_empty() {
             return Ok(0);
         }
-        let peeked = self.read_with(|queue| {
-            let mut done = 0;
-            for piece in queue {
-                let n = piece.len().min(buf.len() - done);
-                buf[done..done + n].copy_from_slice(&piece[..n]);
-                done += n;
-            }
-            done
-        })?;
-        Ok(peeked.unwrap_or(0))
+        Ok(self.read_with(|queue| copy_out(buf, queue))?.unwrap_or(0))
     }
 
     /// Sends `data` without copying it. Returns once it is queued, which may have to wait for earlier data to
     /// be sent.
     pub fn send_bytes(&self, data: Bytes) -> io::Result<()> {
         if !data.is_empty() {
-            self.written(self.0.shared.put(data, deadline(self.0.write_timeout.get())))?;
+            self.written(self.0.shared.put(data, self.until(&self.0.write_timeout)))?;
         }
         Ok(())
+    }
+
+    /// A descriptor that is readable while a read would not wait and writable while a write would not, for event loops. It
+    /// belongs to the connection: every call returns the same, for every handle.
+    ///
+    /// # Errors
+    /// When the process has too many descriptors.
+    pub fn readiness(&self) -> io::Result<Readiness> {
+        self.0.shared.descriptor().open()?;
+        self.0.shared.show();
+        Ok(Readiness::new(Source::Stream(self.0.shared.clone())))
     }
 
     /// The error that has ended the connection, if no read, write or earlier call has reported it (the socket
@@ -271,9 +290,14 @@ impl MptcpStream {
         Ok((!reported).then(|| self.error(source).into()))
     }
 
+    /// Until when a read or write may wait.
+    fn until(&self, limit: &Limit) -> Option<Instant> {
+        if self.0.nonblocking.load(Ordering::Relaxed) { at_once() } else { deadline(limit.get()) }
+    }
+
     /// Waits for data and gives it to `take`. `None` at the end of the stream.
     fn read_with<T>(&self, mut take: impl FnMut(&mut VecDeque<Bytes>) -> T) -> Result<Option<T>, Error> {
-        let limit = deadline(self.0.read_timeout.get());
+        let limit = self.until(&self.0.read_timeout);
         let shared = &self.0.shared;
         if shared.stop_awaiting_data() {
             // Fast Open, and nothing has been written: the server may have to speak first. Or another thread
@@ -288,6 +312,33 @@ impl MptcpStream {
             }
         }
         self.taken(shared.read(limit, take))
+    }
+
+    /// Like `read_with`, but returns `None` instead of waiting.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_read_with<T>(
+        &self,
+        take: impl FnMut(&mut VecDeque<Bytes>) -> T,
+    ) -> Option<Result<Option<T>, Error>> {
+        Some(self.taken(Ok(self.0.shared.read_now(take)?)))
+    }
+
+    /// Writes what there is room for; `None` if there is none.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_write(&self, bufs: &[IoSlice<'_>]) -> Option<Result<usize, Error>> {
+        if bufs.iter().all(|buf| buf.is_empty()) {
+            return Some(Ok(0));
+        }
+        let copies = &self.0.handle.copies;
+        let put = self.0.shared.put_slices(bufs, at_once(), |data, n| copies.copy(data, n));
+        (put != Err(TimedOut)).then(|| self.written(put))
+    }
+
+    /// Queues `data` if there is room; `None` if there is none.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn try_send(&self, data: Bytes) -> Option<Result<usize, Error>> {
+        let put = self.0.shared.put(data, at_once());
+        (put != Err(TimedOut)).then(|| self.written(put))
     }
 
     fn taken<T>(&self, taken: Result<Taken<T>, TimedOut>) -> Result<Option<T>, Error> {
@@ -343,8 +394,24 @@ impl Read for &MptcpStream {
     }
 }
 
+/// The time limit of what must not wait.
+fn at_once() -> Option<Instant> {
+    deadline(Some(Duration::ZERO))
+}
+
+/// Copies data from `queue` to `buf`, and leaves it there.
+pub(crate) fn copy_out(buf: &mut [u8], queue: &VecDeque<Bytes>) -> usize {
+    let mut done = 0;
+    for piece in queue {
+        let n = piece.len().min(buf.len() - done);
+        buf[done..done + n].copy_from_slice(&piece[..n]);
+        done += n;
+    }
+    done
+}
+
 /// Moves data from `queue` to `buf` until one is empty or the other full.
-fn fill(buf: &mut [u8], queue: &mut VecDeque<Bytes>) -> usize {
+pub(crate) fn fill(buf: &mut [u8], queue: &mut VecDeque<Bytes>) -> usize {
     let mut done = 0;
     while let Some(front) = queue.front_mut().filter(|_| done < buf.len()) {
         let n = front.len().min(buf.len() - done);
@@ -368,7 +435,7 @@ impl Write for &MptcpStream {
         if bufs.iter().all(|buf| buf.is_empty()) {
             return Ok(0);
         }
-        let limit = deadline(self.0.write_timeout.get());
+        let limit = self.until(&self.0.write_timeout);
         let copies = &self.0.handle.copies;
         Ok(self.written(self.0.shared.put_slices(bufs, limit, |data, n| copies.copy(data, n)))?)
     }

@@ -12,7 +12,7 @@
 //! | `half_open`, `syn_cookies` | listeners under load |
 //! | `challenges` | how many answers nobody asked for may be sent (RFC 5961) |
 //! | `randomness`, `hash` | all that is random, from one seed |
-//! | `observed`, `events` | what observers and the application are told |
+//! | `observed`, `events`, `monitored` | what observers, the application and watchers are told |
 
 mod black_holes;
 pub(crate) mod challenges;
@@ -21,6 +21,7 @@ pub(crate) mod fast_open;
 mod half_open;
 mod hash;
 mod hosts;
+mod monitored;
 mod observed;
 mod packets;
 mod paths;

@@ -6,6 +6,7 @@ use super::events::Events;
 use super::fast_open::FastOpen;
 use super::half_open::HalfOpen;
 use super::hash::Seeded;
+use super::monitored::Watched;
 use super::observed::Observed;
 use super::paths::Paths;
 use super::ports::Ports;
@@ -17,6 +18,7 @@ use super::tuples::Tuples;
 use crate::config::StackConfig;
 use crate::device::{Families, PathConfig, PathKind, Transmit};
 use crate::event::Event;
+use crate::monitor::{MonitorEvent, Monitored};
 use crate::observe::{Counter, Counters, Observer};
 use crate::tcp::FourTuple;
 use crate::wire::tcp::TcpRepr;
@@ -32,6 +34,7 @@ pub(crate) struct Context {
     pub(super) random: Randomness,
     observed: Observed,
     events: Events,
+    watched: Watched,
     /// Packets that belong to no connection: RSTs, answers out of TIME_WAIT.
     pub(super) outbox: VecDeque<Transmit>,
     pub(super) paths: Paths,
@@ -64,6 +67,7 @@ impl Context {
             random,
             observed: Observed::default(),
             events: Events::new(config.max_events),
+            watched: Watched::default(),
             outbox: VecDeque::new(),
             paths: Paths::default(),
             tuples: Tuples::new(open, waiting),
@@ -143,6 +147,21 @@ impl Context {
 
     pub(crate) fn pop_event(&mut self) -> Option<Event> {
         self.events.pop()
+    }
+
+    /// Somebody watches from now on, or (0) nobody.
+    pub(crate) fn watch(&mut self, most: usize) {
+        self.watched.watch(most);
+    }
+
+    /// Tells whoever watches; if nobody does, `event` is not made.
+    #[inline]
+    pub(crate) fn tell_watchers(&mut self, now: Instant, event: impl FnOnce() -> MonitorEvent) {
+        self.watched.push(now, event);
+    }
+
+    pub(crate) fn pop_watched(&mut self) -> Option<Monitored> {
+        self.watched.pop()
     }
 
     /// The application does not take its events: no connection is to be offered to it.

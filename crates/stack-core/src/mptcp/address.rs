@@ -8,6 +8,7 @@ use super::notices::Notice;
 use super::subflow::Subflow;
 use crate::context::Context;
 use crate::error::SignalError;
+use crate::monitor::MonitorEvent;
 use crate::observe::Counter;
 use crate::path_manager::{Command, LocalAddress, RemoteAddress, SubflowEnds, View};
 use crate::wire::ip::can_be_peer;
@@ -392,6 +393,11 @@ impl Connection {
             self.count(ctx, now, id, Counter::AddAddrDrop);
             return;
         }
+        self.tell_watchers(ctx, now, |connection| MonitorEvent::AddressAnnounced {
+            connection,
+            id: a.address_id,
+            address,
+        });
         // RFC 8684 §3.4.1: advertised anew, an address that failed may be tried again.
         self.addresses.failures.forget(|pair| pair.remote == address);
         self.manage_paths(ctx, now);
@@ -421,7 +427,12 @@ impl Connection {
                     }
                 }
             }
-            if !found {
+            if found {
+                self.tell_watchers(ctx, now, |connection| MonitorEvent::AddressRemoved {
+                    connection,
+                    id: address_id,
+                });
+            } else {
                 self.count(ctx, now, None, Counter::RmAddrDrop);
             }
         }
@@ -447,7 +458,13 @@ impl Connection {
             return;
         }
         self.count(ctx, now, Some(self.subflows[i].tcp.id()), Counter::MPPrioRx);
-        self.subflows[i].on_prio(p.backup);
+        if self.subflows[i].on_prio(p.backup) {
+            self.tell_watchers_of(ctx, now, i, |connection, subflow| MonitorEvent::PriorityChanged {
+                connection,
+                subflow,
+                by_peer: true,
+            });
+        }
     }
 
     /// A path with these addresses came: what failed from them before may work now.

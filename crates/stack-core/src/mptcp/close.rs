@@ -6,6 +6,7 @@ use crate::context::Context;
 use crate::context::time_wait::TimeWait;
 use crate::error::ConnectionError;
 use crate::event::{Event, LostSubflow, SubflowReset, Traffic};
+use crate::monitor::MonitorEvent;
 use crate::observe::Counter;
 use crate::tcp::{CloseReason, State, TIME_WAIT};
 use crate::wire::mptcp::ResetReason;
@@ -100,9 +101,21 @@ impl Connection {
             let (path, stats) = (m.tcp.path(), m.tcp.stats());
             let traffic = Traffic { sent: stats.bytes_sent, received: stats.bytes_received };
             ctx.push_event(Event::SubflowClosed { connection, subflow: id, path, traffic, error, reset });
+            self.tell_watchers_of(ctx, now, i, |connection, subflow| MonitorEvent::SubflowClosed {
+                connection,
+                subflow,
+                error,
+                reset,
+            });
         } else if let Some(error) = error.filter(|_| m.join.is_ours_and_open()) {
             let (path, remote) = (m.tcp.path(), m.tcp.tuple().remote);
             ctx.push_event(Event::JoinFailed { connection, subflow: id, path, remote, error, reset });
+            self.tell_watchers_of(ctx, now, i, |connection, subflow| MonitorEvent::JoinFailed {
+                connection,
+                subflow,
+                error,
+                reset,
+            });
         }
     }
 
@@ -346,6 +359,7 @@ impl Connection {
         self.send.on_end();
         self.addresses.adverts.clear();
         self.addresses.notices.clear();
+        self.tell_watchers(ctx, now, |connection| MonitorEvent::ConnectionClosed { connection, error });
         if !self.life.is_orphan() {
             self.notify_readable(ctx);
             ctx.push_event(Event::Closed { connection: self.id, error });

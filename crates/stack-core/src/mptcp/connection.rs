@@ -18,6 +18,7 @@ use crate::context::Context;
 use crate::context::fast_open::Cookie;
 use crate::error::{ConnectionError, FallbackReason};
 use crate::event::Event;
+use crate::monitor::MonitorEvent;
 use crate::observe::Counter;
 use crate::tcp::{CloseReason, FourTuple, TcpConfig, window_scale_for};
 use crate::wire::mptcp::ResetReason;
@@ -235,6 +236,10 @@ impl Connection {
         let event =
             Event::SubflowEstablished { connection: self.id, subflow: m.tcp.id(), path: m.tcp.path() };
         ctx.push_event(event);
+        self.tell_watchers_of(ctx, now, i, |connection, subflow| MonitorEvent::SubflowEstablished {
+            connection,
+            subflow,
+        });
         self.replace_stale(ctx, now, i);
     }
 

@@ -18,6 +18,7 @@ use super::mapping::Mapping;
 use crate::context::Context;
 use crate::error::FallbackReason;
 use crate::event::Event;
+use crate::monitor::MonitorEvent;
 use crate::observe::Counter;
 use crate::wire::mptcp::{Dsn, Dss, DssMapping, MpFail, MptcpOption, ResetReason};
 use crate::wire::tcp::TcpRepr;
@@ -133,6 +134,7 @@ impl Connection {
         self.addresses.adverts.clear();
         self.recv.on_fallback();
         ctx.push_event(Event::FellBack { connection: self.id, reason });
+        self.tell_watchers(ctx, now, |connection| MonitorEvent::FellBack { connection, reason });
         let una = self.send.una();
         let next = self.recv.next_data();
         let mut edge = None;

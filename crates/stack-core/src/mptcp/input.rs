@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::context::challenges::Unasked;
 use crate::error::ConnectionError;
 use crate::event::{Event, SubflowReset};
+use crate::monitor::MonitorEvent;
 use crate::observe::Counter;
 use crate::tcp::{Arrival, CloseReason, Disposition, IcmpOutcome, News, NewsSet, Outcome, State};
 use crate::wire::checksum;
@@ -256,6 +257,7 @@ impl Connection {
                 if let Some(listener) = admission.fast_open {
                     ctx.fast_open_settled(listener);
                 }
+                self.tell_watchers(ctx, now, |connection| MonitorEvent::ConnectionEstablished { connection });
                 self.announce(ctx, now, i);
                 if !early {
                     ctx.push_event(Event::Connected { connection: self.id });

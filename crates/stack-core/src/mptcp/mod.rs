@@ -51,6 +51,7 @@ pub(crate) mod join;
 pub(crate) mod join_state;
 pub(crate) mod lifecycle;
 pub(crate) mod mapping;
+mod monitor;
 mod negotiation;
 mod notices;
 mod options;

@@ -119,9 +119,9 @@ impl Subflow {
         self.peer_backup = backup;
     }
 
-    /// The peer wants it as a backup, or not any more (MP_PRIO, RFC 8684 §3.3.8).
-    pub(crate) fn on_prio(&mut self, backup: bool) {
-        self.peer_backup = backup;
+    /// The peer wants it as a backup, or not any more (MP_PRIO, RFC 8684 §3.3.8). False: as before.
+    pub(crate) fn on_prio(&mut self, backup: bool) -> bool {
+        core::mem::replace(&mut self.peer_backup, backup) != backup
     }
 
     /// Our SYN to an address that the peer has advertised is unanswered.

@@ -5,6 +5,7 @@ use crate::config::{ConnectOptions, ConnectionConfig};
 use crate::device::{PathConfig, PathKind};
 use crate::error::{ConnectError, ConnectionError, SignalError};
 use crate::info::Received;
+use crate::monitor::MonitorEvent;
 use crate::mptcp::Connection;
 use crate::mptcp::connection::{Parts, Role};
 use crate::observe::Counter;
@@ -75,6 +76,7 @@ impl Stack {
         }
         let mut c = Connection::new(id, Role::Client, config, tuple, parts);
         c.open_first(&mut self.ctx, now, path, paths);
+        c.tell_watchers(&mut self.ctx, now, |connection| MonitorEvent::ConnectionCreated { connection });
         self.connections.insert(id, Box::new(c));
         self.touched(id);
         Ok(id)
@@ -235,6 +237,7 @@ impl Stack {
     ) -> Result<(), SignalError> {
         let c = self.connections.get_mut(&connection).ok_or(SignalError::NotFound)?;
         c.set_backup(now, subflow, backup)?;
+        c.tell_watchers_of_priority(&mut self.ctx, now, subflow);
         self.touched(connection);
         Ok(())
     }

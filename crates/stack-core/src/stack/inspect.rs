@@ -3,6 +3,7 @@
 use super::state::Stack;
 use crate::info::{ConnectionInfo, SubflowInfo};
 use crate::interface::PathConfig;
+use crate::monitor::Monitored;
 use crate::observe::{Counters, Observer};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -42,6 +43,20 @@ impl Stack {
     /// Watches everything that happens, where it happens.
     pub fn set_observer(&mut self, observer: Box<dyn Observer>) {
         self.ctx.set_observer(observer);
+    }
+
+    /// Keeps what happens to paths, listeners, connections and subflows for [`poll_monitor`](Self::poll_monitor): at most
+    /// `most` events, and what did not fit is counted in its place ([`MonitorEvent::Missed`]). 0, the default: nothing
+    /// is kept, and nothing is done for it.
+    ///
+    /// [`MonitorEvent::Missed`]: crate::monitor::MonitorEvent::Missed
+    pub fn watch(&mut self, most: usize) {
+        self.ctx.watch(most);
+    }
+
+    /// What has happened since [`watch`](Self::watch) was called, in order. Call until `None`.
+    pub fn poll_monitor(&mut self) -> Option<Monitored> {
+        self.ctx.pop_watched()
     }
 
     /// Some connection began with this local port or has told its peer of it, so that the peer may join to it.

@@ -8,6 +8,7 @@ use crate::config::{ConnectionConfig, ListenOptions};
 use crate::context::challenges::Unasked;
 use crate::error::{ConnectError, ListenError};
 use crate::event::{Event, IncomingId, RefuseWith};
+use crate::monitor::MonitorEvent;
 use crate::mptcp::Connection;
 use crate::mptcp::connection::Role;
 use crate::mptcp::handshake::is_offer;
@@ -40,9 +41,21 @@ impl Stack {
         Ok(id)
     }
 
+    /// Listens, as [`listen`](Self::listen) does, and tells whoever watches ([`watch`](Self::watch)).
+    ///
+    /// # Errors
+    /// As with [`listen`](Self::listen).
+    pub fn listen_at(&mut self, now: Instant, options: ListenOptions) -> Result<ListenerId, ListenError> {
+        let local = options.local;
+        let listener = self.listen(options)?;
+        self.ctx.tell_watchers(now, || MonitorEvent::ListenerCreated { listener, local });
+        Ok(listener)
+    }
+
     /// Stops listening. SYNs that wait for an answer are refused.
     pub fn unlisten(&mut self, now: Instant, listener: ListenerId) {
-        let Some(waiting) = self.listeners.remove(listener) else { return };
+        let Some((local, waiting)) = self.listeners.remove(listener) else { return };
+        self.ctx.tell_watchers(now, || MonitorEvent::ListenerClosed { listener, local });
         self.ctx.fast_open_unlisten(listener);
         for id in waiting {
             self.refuse(now, id, RefuseWith::Reset);
@@ -137,6 +150,7 @@ impl Stack {
         };
         let mut c = Connection::new(id, Role::Server(admission), config.clone(), tuple, parts);
         c.on_syn(&mut self.ctx, now, &syn, complete.as_ref().map(|done| done.key));
+        c.tell_watchers(&mut self.ctx, now, |connection| MonitorEvent::ConnectionCreated { connection });
         let mut tcp = c.new_tcp(&mut self.ctx, now, path, tuple);
         let subflow = tcp.id();
         if let Some(done) = &complete {

@@ -154,16 +154,18 @@ impl Listeners {
         Ok(id)
     }
 
-    /// What still waits at the listener, which has gone. `None`: there is no such listener.
-    pub(super) fn remove(&mut self, listener: ListenerId) -> Option<Vec<IncomingId>> {
-        let port = self.listeners.remove(&listener)?.local.port();
+    /// Where the listener was, which has gone, and what still waits there. `None`: there is no such listener.
+    pub(super) fn remove(&mut self, listener: ListenerId) -> Option<(SocketAddr, Vec<IncomingId>)> {
+        let local = self.listeners.remove(&listener)?.local;
+        let port = local.port();
         if let Some(others) = self.by_port.get_mut(&port) {
             others.retain(|id| *id != listener);
             if others.is_empty() {
                 self.by_port.remove(&port);
             }
         }
-        Some(self.incoming.iter().filter(|(_, (l, _))| *l == listener).map(|(id, _)| *id).collect())
+        let waiting = self.incoming.iter().filter(|(_, (l, _))| *l == listener);
+        Some((local, waiting.map(|(id, _)| *id).collect()))
     }
 
     pub(super) fn get(&self, listener: ListenerId) -> Option<&Listener> {

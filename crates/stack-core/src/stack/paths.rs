@@ -2,6 +2,7 @@
 
 use super::state::Stack;
 use crate::device::{Families, PathConfig};
+use crate::monitor::MonitorEvent;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use umptcp_types::{Instant, PathId};
@@ -10,7 +11,10 @@ impl Stack {
     /// A local device appeared. Connections that may use every path open subflows on it.
     pub fn path_added(&mut self, now: Instant, config: PathConfig) -> PathId {
         let addresses = config.addresses.clone();
+        let name = config.name.clone();
         let id = self.ctx.add_path(config);
+        let told = || MonitorEvent::PathAdded { path: id, name, addresses: addresses.clone() };
+        self.ctx.tell_watchers(now, told);
         for c in self.sorted_connections() {
             if let Some(connection) = self.connections.get_mut(&c) {
                 connection.on_path_added(&addresses);
@@ -75,6 +79,10 @@ impl Stack {
         moved: Families,
     ) {
         let changed = self.ctx.readdress_path(path, addresses.clone(), advertise);
+        if let Some(name) = self.ctx.path(path).map(|p| p.name.clone()) {
+            let told = || MonitorEvent::PathReaddressed { path, name, addresses: addresses.clone() };
+            self.ctx.tell_watchers(now, told);
+        }
         for v6 in [false, true].into_iter().filter(|v6| changed.has(*v6) || moved.has(*v6)) {
             let there: Vec<IpAddr> = addresses.iter().copied().filter(|a| a.is_ipv6() == v6).collect();
             for c in self.sorted_connections() {
@@ -91,9 +99,11 @@ impl Stack {
 
     /// A local device has gone: its subflows end, connections go on over others.
     pub fn path_removed(&mut self, now: Instant, path: PathId) {
+        let name = self.ctx.path(path).map(|p| p.name.clone()).unwrap_or_default();
         if !self.ctx.remove_path(path) {
             return;
         }
+        self.ctx.tell_watchers(now, || MonitorEvent::PathRemoved { path, name });
         self.ready.release(path);
         self.forget_incoming_by(now, path);
         for c in self.sorted_connections() {

@@ -6,5 +6,6 @@ mod close;
 mod data;
 mod fallback;
 mod limits;
+mod monitor;
 mod options;
 mod peer;

@@ -100,6 +100,28 @@ fn report(stack: &Stack, stream: &MptcpStream) -> io::Result<()> {
 }
 // ANCHOR_END: status
 
+// ANCHOR: events
+use umptcp::MonitorEvent;
+
+fn log_subflows(stack: &Stack) -> io::Result<()> {
+    let events = stack.events()?; // from now on
+    std::thread::spawn(move || {
+        for event in events {
+            match event.what {
+                MonitorEvent::SubflowEstablished { connection, subflow } => {
+                    println!("{}: {} to {}", connection.id, subflow.local, subflow.remote);
+                }
+                MonitorEvent::SubflowClosed { connection, subflow, error, .. } => {
+                    println!("{}: {} has ended: {error:?}", connection.id, subflow.id);
+                }
+                _ => {}
+            }
+        } // until the stack is stopped
+    });
+    Ok(())
+}
+// ANCHOR_END: events
+
 // ANCHOR: errors
 use umptcp::{ConnectError, Error};
 
@@ -115,6 +137,32 @@ fn explain(error: &io::Error) -> String {
 }
 // ANCHOR_END: errors
 
+// ANCHOR: readiness
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::AsFd;
+
+/// Reports what either of two streams receives, in one thread, until one ends.
+fn watch_both(streams: [&MptcpStream; 2]) -> io::Result<()> {
+    let readiness = [streams[0].readiness()?, streams[1].readiness()?];
+    for stream in streams {
+        stream.set_nonblocking(true)?;
+    }
+    let mut buf = [0; 4096];
+    loop {
+        let mut waiting = readiness.each_ref().map(|r| PollFd::new(r.as_fd(), PollFlags::POLLIN));
+        poll(&mut waiting, PollTimeout::NONE)?;
+        for mut stream in streams {
+            match stream.read(&mut buf) {
+                Ok(0) => return Ok(()), // the end of the stream
+                Ok(n) => println!("{n} bytes from {}", stream.peer_addr()?),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+// ANCHOR_END: readiness
+
 // ANCHOR: splice
 pub(super) fn relay(port: u16, to: &str) -> io::Result<()> {
     let stack = start_with_clean_up()?;
@@ -129,8 +177,14 @@ pub(super) fn relay(port: u16, to: &str) -> io::Result<()> {
 }
 // ANCHOR_END: splice
 
+pub(super) fn watch(one: &str, other: &str) -> io::Result<()> {
+    let stack = start_with_clean_up()?;
+    watch_both([&connect(&stack, one)?, &connect(&stack, other)?])
+}
+
 pub(super) fn client(address: &str) -> io::Result<()> {
     let stack = start_with_backup().or_else(|_| start())?;
+    log_subflows(&stack)?;
     let stream = match connect(&stack, address) {
         Ok(stream) => stream,
         Err(error) => {

@@ -3,7 +3,6 @@
 use super::context::Context;
 use crate::shared::{End, Phase, Shared};
 use bytes::Bytes;
-use crossbeam_channel::Sender;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use umptcp_stack_core::stack::{ConnectionInfo, Received, SubflowInfo};
 use umptcp_types::{ConnectionId, ListenerId};
 
 /// An established connection that nobody has accepted yet.
+#[derive(Debug)]
 pub(crate) struct Accepted {
     pub(crate) id: ConnectionId,
     pub(crate) shared: Arc<Shared>,
@@ -124,14 +124,13 @@ impl Connections {
         }
     }
 
-    /// Starts a connection. `watcher` is told when it is established or has failed.
+    /// Starts a connection.
     pub(super) fn connect(
         &mut self,
         cx: &mut Context<'_>,
         options: ConnectOptions,
-        watcher: Sender<()>,
     ) -> Result<(ConnectionId, Arc<Shared>), ConnectError> {
-        let shared = Arc::new(Shared::new(&options.config, self.spin).watched_by(watcher));
+        let shared = Arc::new(Shared::new(&options.config, self.spin));
         let id = cx.stack.connect(cx.now, options)?;
         if let Some(info) = cx.stack.info(id).filter(|_| cx.stack.awaits_data(id)) {
             // Fast Open: the application writes first.
@@ -174,16 +173,15 @@ impl Connections {
         Ok(id)
     }
 
-    /// The same, for a program that waits for just this one: `watcher` is told when it is established or has failed.
+    /// The same, for a program that waits for just this one.
     pub(super) fn accept_for(
         &mut self,
         cx: &mut Context<'_>,
         incoming: IncomingId,
         config: &ConnectionConfig,
-        watcher: Sender<()>,
     ) -> Result<(ConnectionId, Arc<Shared>), ConnectError> {
         let id = cx.stack.accept(cx.now, incoming, config)?;
-        let shared = Arc::new(Shared::new(config, self.spin).watched_by(watcher));
+        let shared = Arc::new(Shared::new(config, self.spin));
         self.entries.insert(id, Entry::new(shared.clone(), None));
         Ok((id, shared))
     }

@@ -137,7 +137,7 @@ impl Forwards {
         // An answer is given only when the way onward is known.
         options.syn_cookies = SynCookiePolicy::Never;
         options.config = rule.accept.clone();
-        let id = cx.stack.listen(options)?;
+        let id = cx.stack.listen_at(cx.now, options)?;
         self.rules.insert(id, rule);
         Ok(id)
     }

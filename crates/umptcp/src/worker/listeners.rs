@@ -3,92 +3,58 @@
 use super::connections::{Accepted, Connections};
 use super::context::Context;
 use crate::error::Error;
-use crate::shared::{TimedOut, lock};
+use crate::mailbox::Mailbox;
+use crate::shared::TimedOut;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use umptcp_stack_core::config::{ConnectionConfig, ListenOptions, StackConfig};
 use umptcp_stack_core::error::ConnectError;
 use umptcp_stack_core::event::{IncomingId, RefuseWith};
 use umptcp_types::{ConnectionId, ListenerId};
 
-#[derive(Default)]
-struct Queue {
-    ready: VecDeque<Accepted>,
-    waiters: usize,
-    closed: bool,
-    /// The worker is holding connections back until there is room.
-    full: bool,
-}
-
 /// The part of a listener that its handle and the worker share.
+#[derive(Debug)]
 pub(crate) struct ListenerShared {
-    queue: Mutex<Queue>,
-    changed: Condvar,
+    ready: Mailbox<Accepted>,
+    /// The worker is holding connections back until there is room.
+    full: AtomicBool,
     backlog: usize,
 }
 
 impl ListenerShared {
     pub(crate) fn new(backlog: usize) -> Self {
-        ListenerShared { queue: Mutex::default(), changed: Condvar::new(), backlog: backlog.max(1) }
+        ListenerShared { ready: Mailbox::default(), full: AtomicBool::new(false), backlog: backlog.max(1) }
     }
 
     /// Waits for a connection. The flag says that the worker must be told of the room. `Ok(None)` if the
     /// listener is closed.
     pub(crate) fn take(&self, deadline: Option<Instant>) -> Result<Option<(Accepted, bool)>, TimedOut> {
-        let mut queue = lock(&self.queue);
-        loop {
-            if let Some(accepted) = queue.ready.pop_front() {
-                return Ok(Some((accepted, std::mem::take(&mut queue.full))));
-            }
-            if queue.closed {
-                return Ok(None);
-            }
-            queue.waiters += 1;
-            queue = match deadline {
-                None => self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        queue.waiters -= 1;
-                        return Err(TimedOut);
-                    }
-                    self.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-            queue.waiters -= 1;
-        }
+        let accepted = self.ready.take(deadline, |_| true)?;
+        Ok(accepted.map(|accepted| (accepted, self.full.swap(false, Ordering::AcqRel))))
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        lock(&self.queue).closed
+    /// Where connections wait.
+    pub(crate) fn ready(&self) -> &Mailbox<Accepted> {
+        &self.ready
     }
 
     /// Closes the queue. Returns the connections that were waiting.
     pub(crate) fn close(&self) -> VecDeque<Accepted> {
-        let mut queue = lock(&self.queue);
-        queue.closed = true;
-        self.changed.notify_all();
-        std::mem::take(&mut queue.ready)
-    }
-
-    fn push(&self, accepted: Accepted) {
-        let mut queue = lock(&self.queue);
-        queue.ready.push_back(accepted);
-        let wake = queue.waiters > 0;
-        drop(queue);
-        if wake {
-            self.changed.notify_one();
-        }
+        self.ready.close();
+        self.ready.clear()
     }
 
     /// Whether there is room for one more in addition to `handshaking` others; takes note if not.
     fn has_room(&self, handshaking: usize) -> bool {
-        let mut queue = lock(&self.queue);
-        let room = queue.ready.len() + handshaking < self.backlog;
-        // If only handshakes fill the backlog, their completion makes the worker look again.
-        queue.full = !room;
-        room
+        // Nobody takes one meanwhile, so that whoever takes the next finds the note.
+        self.ready.with_len(|ready| {
+            let room = ready + handshaking < self.backlog;
+            // If only handshakes fill the backlog, their completion makes the worker look again.
+            self.full.store(!room, Ordering::Release);
+            room
+        })
     }
 }
 
@@ -132,7 +98,7 @@ impl Listeners {
         let (local, config) = (options.local, options.config.clone());
         // Otherwise accepting would fail for every connection, with nobody to report it to.
         self.check_names(&config).map_err(|source| Error::ListenSettings { local, source })?;
-        let id = cx.stack.listen(options).map_err(|source| Error::Listen { local, source })?;
+        let id = cx.stack.listen_at(cx.now, options).map_err(|source| Error::Listen { local, source })?;
         let (waiting, complete) = (VecDeque::new(), VecDeque::new());
         let entry = Entry { shared, config, waiting, complete, handshaking: 0, arriving: None };
         self.entries.insert(id, entry);
@@ -227,7 +193,7 @@ impl Listeners {
         let id = accepted.id;
         let Some(l) = self.entries.get_mut(&listener) else { return connections.abort(cx, id) };
         l.handshaking = l.handshaking.saturating_sub(1);
-        l.shared.push(accepted);
+        l.shared.ready.push(accepted);
         if l.arriving == Some(id) {
             l.arriving = None;
             self.refill(cx, connections, listener);

@@ -8,6 +8,7 @@ mod listeners;
 mod offers;
 mod paths;
 mod splices;
+mod watchers;
 
 use crate::addresses;
 use crate::carry::Front;
@@ -33,6 +34,7 @@ use umptcp_stack_core::event::{Event, IncomingId, RefuseWith, Traffic};
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
 use umptcp_tun_driver::event_loop::{AttachedPath, Guard, Handler, Waker};
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
+use watchers::Watchers;
 
 pub(crate) use connections::{Accepted, Undelivered};
 pub(crate) use context::Context;
@@ -40,6 +42,7 @@ pub(crate) use forwards::{Onward, Rule};
 pub(crate) use listeners::ListenerShared;
 pub(crate) use offers::{Offer, OffersShared};
 pub(crate) use splices::Outcome;
+pub(crate) use watchers::Watcher;
 
 /// Something to run on the worker's thread.
 type Job = Box<dyn FnOnce(&mut Worker, &mut Context<'_>) + Send>;
@@ -84,6 +87,7 @@ pub(crate) struct Worker {
     connections: Connections,
     listeners: Listeners,
     splices: Splices,
+    watchers: Watchers,
     forwards: Forwards,
     offers: Offers,
     path_names: PathNames,
@@ -100,6 +104,7 @@ impl Worker {
             connections: Connections::new(spin),
             listeners: Listeners::new(names),
             splices: Splices::default(),
+            watchers: Watchers::default(),
             forwards: Forwards::default(),
             offers: Offers::default(),
             path_names: PathNames::default(),
@@ -109,13 +114,11 @@ impl Worker {
         }
     }
 
-    /// Starts a connection. `watcher` is told when it is established or has failed. Of it and `rivals`, the first to
-    /// be established stays.
+    /// Starts a connection. Of it and `rivals`, the first to be established stays.
     pub(crate) fn connect(
         &mut self,
         cx: &mut Context<'_>,
         options: ConnectOptions,
-        watcher: Sender<()>,
         rivals: &[ConnectionId],
     ) -> Result<(ConnectionId, Arc<Shared>), Error> {
         let (remote, ids) = (options.remote, cx.paths());
@@ -123,7 +126,7 @@ impl Worker {
         if let Some(reason) = addresses::no_way(paths, remote.ip()) {
             return Err(Error::NoWay { remote, reason });
         }
-        let connected = self.connections.connect(cx, options, watcher);
+        let connected = self.connections.connect(cx, options);
         let (id, shared) = connected.map_err(|source| Error::Connect { remote, source })?;
         self.connections.add_rivals(id, rivals);
         Ok((id, shared))
@@ -208,6 +211,16 @@ impl Worker {
         }
     }
 
+    /// Somebody is told what happens from now on.
+    pub(crate) fn watch(&mut self, cx: &mut Context<'_>, watcher: Arc<Watcher>) {
+        self.watchers.add(cx, watcher);
+    }
+
+    /// One that watched has gone.
+    pub(crate) fn unwatch(&mut self, cx: &mut Context<'_>, watcher: &Arc<Watcher>) {
+        self.watchers.remove(cx, watcher);
+    }
+
     /// What could not be delivered before the stack stopped.
     pub(crate) fn undelivered(&self) -> Undelivered {
         self.undelivered
@@ -255,15 +268,14 @@ impl Worker {
         self.offers.unlisten(cx, id);
     }
 
-    /// Accepts a connection that waits. `watcher` is told when it is established or has failed.
+    /// Accepts a connection that waits.
     pub(crate) fn accept_offer(
         &mut self,
         cx: &mut Context<'_>,
         id: IncomingId,
         config: &ConnectionConfig,
-        watcher: Sender<()>,
     ) -> Result<(ConnectionId, Arc<Shared>), ConnectError> {
-        self.offers.accept(cx, &mut self.connections, id, config, watcher)
+        self.offers.accept(cx, &mut self.connections, id, config)
     }
 
     /// Refuses a connection that waits.
@@ -438,6 +450,7 @@ impl Handler<Front> for Worker {
         if self.stopping.is_some() && self.stopped(cx) {
             cx.stop();
         }
+        self.watchers.pass_on(cx);
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -453,6 +466,7 @@ impl Drop for Worker {
         self.connections.fail_all();
         self.listeners.close_all();
         self.offers.close_all();
+        self.watchers.close_all();
     }
 }
 

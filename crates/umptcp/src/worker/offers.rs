@@ -2,12 +2,12 @@
 
 use super::connections::Connections;
 use super::context::Context;
-use crate::shared::{Shared, TimedOut, lock};
-use std::collections::{HashMap, VecDeque};
+use crate::mailbox::Mailbox;
+use crate::shared::Shared;
+use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Instant;
 use umptcp_stack_core::config::{ConnectionConfig, ListenOptions};
 use umptcp_stack_core::error::{ConnectError, ListenError};
 use umptcp_stack_core::event::{IncomingId, RefuseWith};
@@ -24,56 +24,8 @@ pub(crate) struct Offer {
     pub(crate) gone: Arc<AtomicBool>,
 }
 
-#[derive(Default)]
-struct Queue {
-    ready: VecDeque<Offer>,
-    closed: bool,
-}
-
 /// The part of a listener for such connections that its handle and the worker share.
-#[derive(Default)]
-pub(crate) struct OffersShared {
-    queue: Mutex<Queue>,
-    changed: Condvar,
-}
-
-impl OffersShared {
-    /// Waits for a connection. `Ok(None)`: the listener is closed.
-    pub(crate) fn take(&self, deadline: Option<Instant>) -> Result<Option<Offer>, TimedOut> {
-        let mut queue = lock(&self.queue);
-        loop {
-            // Nobody needs to hear of one that has given up meanwhile.
-            while let Some(offer) = queue.ready.pop_front() {
-                if !offer.gone.load(Ordering::Acquire) {
-                    return Ok(Some(offer));
-                }
-            }
-            if queue.closed {
-                return Ok(None);
-            }
-            queue = match deadline {
-                None => self.changed.wait(queue).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    if left.is_zero() {
-                        return Err(TimedOut);
-                    }
-                    self.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0
-                }
-            };
-        }
-    }
-
-    fn push(&self, offer: Offer) {
-        lock(&self.queue).ready.push_back(offer);
-        self.changed.notify_one();
-    }
-
-    fn close(&self) {
-        lock(&self.queue).closed = true;
-        self.changed.notify_all();
-    }
-}
+pub(crate) type OffersShared = Mailbox<Offer>;
 
 /// All listeners of a worker whose connections wait for a program's word.
 #[derive(Default)]
@@ -89,7 +41,7 @@ impl Offers {
         options: ListenOptions,
         shared: Arc<OffersShared>,
     ) -> Result<ListenerId, ListenError> {
-        let id = cx.stack.listen(options)?;
+        let id = cx.stack.listen_at(cx.now, options)?;
         self.listeners.insert(id, shared);
         Ok(id)
     }
@@ -138,10 +90,9 @@ impl Offers {
         connections: &mut Connections,
         id: IncomingId,
         config: &ConnectionConfig,
-        watcher: crossbeam_channel::Sender<()>,
     ) -> Result<(ConnectionId, Arc<Shared>), ConnectError> {
         self.waiting.remove(&id).ok_or(ConnectError::Gone)?;
-        let accepted = connections.accept_for(cx, id, config, watcher);
+        let accepted = connections.accept_for(cx, id, config);
         if accepted.is_err() {
             cx.stack.refuse(cx.now, id, RefuseWith::Reset);
         }
