@@ -3,6 +3,7 @@
 use super::{Installed, Manager};
 use crate::error::DriverError;
 use crate::paths::check;
+use crate::paths::conntrack;
 use crate::paths::nfnetlink;
 use crate::paths::nft::Nft;
 use crate::paths::nics::Snapshot;
@@ -10,7 +11,7 @@ use crate::paths::ports;
 use crate::paths::record::HostChange;
 use crate::paths::ruleset::Ruleset;
 use crate::paths::spec::Mode;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Manager {
     /// Starts or stops forwarding a port to the stack.
@@ -67,6 +68,8 @@ impl Manager {
                     if let Err(error) = self.restore_table(i, &nft, present).await {
                         self.shut(i, &error).await;
                         result = Err(error);
+                    } else if missing.contains(&i) {
+                        self.forget_untranslated(i).await;
                     }
                 }
             }
@@ -93,6 +96,39 @@ impl Manager {
             say_restored(&self.paths[*i]);
         }
         restored
+    }
+
+    /// Makes conntrack forget what it has learnt of a path's packets while its table was missing. It translates a
+    /// connection as it did the first packet, so these would leave with the private address (and are dropped) for as
+    /// long as the stack repeats them. Without connection tracking, too: the firewall that has just been loaded may
+    /// be one that makes us use it.
+    async fn forget_untranslated(&self, i: usize) {
+        let path = &self.paths[i];
+        let mut entries = match conntrack::untranslated(&path.nets) {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::debug!(%error, "cannot list the entries of conntrack");
+                return;
+            }
+        };
+        // Connections to this host itself, and to other instances, are not translated.
+        let mut by_nic = BTreeMap::new();
+        for entry in &entries {
+            let ends = (entry.source, entry.destination);
+            if by_nic.contains_key(&ends) {
+                continue;
+            }
+            let device = self.netlink.route_of(ends.0, ends.1, path.tun_index).await;
+            by_nic.insert(ends, device.is_ok_and(|d| d.is_some() && d == path.nic_index));
+        }
+        entries.retain(|e| by_nic.get(&(e.source, e.destination)) == Some(&true));
+        match conntrack::delete(&entries) {
+            Ok(()) => tracing::debug!(tun = path.tun, entries = entries.len(), "untranslated: forgotten"),
+            Err(error) => tracing::warn!(
+                %error, device = path.nic,
+                "cannot delete entries of conntrack; some connections of this path will not be translated"
+            ),
+        }
     }
 
     pub(super) async fn restore_table(
