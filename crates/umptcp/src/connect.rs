@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, Ecn};
-use umptcp_stack_core::error::ConnectionError;
+use umptcp_stack_core::error::{ConnectError, ConnectionError};
 use umptcp_types::{ConnectionId, PathId};
 
 /// Settings for a new connection.
@@ -102,8 +102,24 @@ impl StreamBuilder {
         options.paths.clone_from(&self.paths);
         options.local_address = local;
         options.local_port = self.local_port;
-        let (id, shared) =
-            self.handle.commands.call(move |worker, cx| worker.connect(cx, options, watcher, &rivals))??;
+        let attempt = || {
+            let (options, watcher, rivals) = (options.clone(), watcher.clone(), rivals.clone());
+            self.handle.commands.call(move |worker, cx| worker.connect(cx, options, watcher, &rivals))?
+        };
+        let mut result = attempt();
+        if is_no_port(&result)
+            && let Some(nics) = self.handle.nics.upgrade()
+        {
+            // One at a time: who comes second finds the ports that the first has fetched.
+            let mut fetching = nics.fetching_ports();
+            result = attempt();
+            if is_no_port(&result) {
+                let range = fetching.more().map_err(|e| Error::NoPort { remote, reason: e.to_string() })?;
+                self.handle.commands.call(move |_, cx| cx.stack.add_ephemeral_ports(range))?;
+                result = attempt();
+            }
+        }
+        let (id, shared) = result?;
         Ok(Attempt { id, shared, remote })
     }
 
@@ -341,9 +357,13 @@ impl<'a> Race<'a> {
     }
 }
 
+fn is_no_port<T>(result: &Result<T, Error>) -> bool {
+    matches!(result, Err(Error::Connect { source: ConnectError::NoPort(_), .. }))
+}
+
 /// Whether the error is an answer, which says more than that an attempt could not be made.
 fn from_network(error: &Error) -> bool {
-    !matches!(error, Error::Connect { .. } | Error::NoWay { .. })
+    !matches!(error, Error::Connect { .. } | Error::NoWay { .. } | Error::NoPort { .. })
 }
 
 #[cfg(test)]

@@ -60,6 +60,11 @@ impl Ports {
         Ports { own: range.into(), next, kept: BTreeMap::new(), uses: HashMap::with_hasher(hasher) }
     }
 
+    /// Chooses from these, too.
+    pub(super) fn add(&mut self, range: RangeInclusive<u16>) {
+        range.for_each(|port| self.own.insert(port));
+    }
+
     /// Keeps the local port of a connection to `remote` for its joins, from other local addresses.
     pub(super) fn keep(&mut self, port: u16, remote: SocketAddr) {
         let kept = self.kept.entry(remote).or_default();

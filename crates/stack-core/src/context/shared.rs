@@ -227,6 +227,11 @@ impl Context {
         self.tuples.is_free(now, tuple)
     }
 
+    /// Local ports are chosen from these, too.
+    pub(crate) fn add_ports(&mut self, range: core::ops::RangeInclusive<u16>) {
+        self.tuples.ports().add(range);
+    }
+
     /// A free local port for a connection from `local` to `remote`.
     pub(crate) fn free_port(&mut self, now: Instant, local: IpAddr, remote: SocketAddr) -> Option<u16> {
         self.tuples.free_port(now, local, remote)

@@ -7,7 +7,7 @@ use crate::paths::conntrack;
 use crate::paths::nfnetlink;
 use crate::paths::nft::Nft;
 use crate::paths::nics::Snapshot;
-use crate::paths::ports;
+use crate::paths::ports::{self, Ports};
 use crate::paths::record::HostChange;
 use crate::paths::ruleset::Ruleset;
 use crate::paths::spec::Mode;
@@ -27,7 +27,7 @@ impl Manager {
                 return Err(error);
             }
             let Some(nft) = &self.nft else { continue };
-            let script = ruleset(path, self.range, &listen).update();
+            let script = ruleset(path, &self.ranges, &listen).update();
             if let Err(error) = nft.apply(&path.nic, &script) {
                 self.release_ports();
                 return Err(error);
@@ -90,7 +90,7 @@ impl Manager {
     /// otherwise be opened anew over another whose table is missing, too. False: each is to be tried by itself.
     fn restore_together(&mut self, nft: &Nft, missing: &[usize]) -> bool {
         let [first, _, ..] = missing else { return false };
-        let scripts = missing.iter().map(|i| ruleset(&self.paths[*i], self.range, &self.listen).script());
+        let scripts = missing.iter().map(|i| ruleset(&self.paths[*i], &self.ranges, &self.listen).script());
         let restored = nft.apply(&self.paths[*first].nic, &scripts.collect::<String>()).is_ok();
         for i in missing.iter().filter(|_| restored) {
             say_restored(&self.paths[*i]);
@@ -139,7 +139,7 @@ impl Manager {
     ) -> Result<(), DriverError> {
         let path = &mut self.paths[i];
         if !present {
-            install_table(nft, path, self.range, &self.listen)?;
+            install_table(nft, path, &self.ranges, &self.listen)?;
             say_restored(path);
         }
         if path.shut {
@@ -170,7 +170,7 @@ impl Manager {
                     device = path.nic,
                     "the firewall has changed and may drop what is not tracked; translation uses connection tracking now"
                 );
-                install_table(&nft, path, self.range, &self.listen)?;
+                install_table(&nft, path, &self.ranges, &self.listen)?;
             }
         }
         for i in 0..self.paths.len() {
@@ -221,11 +221,7 @@ fn say_restored(path: &Installed) {
     );
 }
 
-pub(super) fn ruleset<'a>(
-    path: &'a Installed,
-    range: Option<(u16, u16)>,
-    listen: &BTreeSet<u16>,
-) -> Ruleset<'a> {
+pub(super) fn ruleset<'a>(path: &'a Installed, ranges: &'a [Ports], listen: &BTreeSet<u16>) -> Ruleset<'a> {
     Ruleset {
         tun: &path.tun,
         nic: &path.nic,
@@ -234,7 +230,7 @@ pub(super) fn ruleset<'a>(
         pairs: path.slots.pairs().collect(),
         nic_addresses: &path.nic_addresses,
         sources: &path.sources,
-        ports: range.unwrap_or((0, 0)),
+        ports: ranges,
         listen: listen.iter().copied().collect(),
         closed: path.closed(),
         stateless: path.stateless,
@@ -245,16 +241,16 @@ pub(super) fn ruleset<'a>(
 pub(super) fn install_table(
     nft: &Nft,
     path: &mut Installed,
-    range: Option<(u16, u16)>,
+    ranges: &[Ports],
     listen: &BTreeSet<u16>,
 ) -> Result<(), DriverError> {
-    let result = nft.apply(&path.nic, &ruleset(path, range, listen).script());
+    let result = nft.apply(&path.nic, &ruleset(path, ranges, listen).script());
     let Err(error) = result else { return Ok(()) };
     if !std::mem::take(&mut path.stateless) {
         return Err(error);
     }
     tracing::debug!(%error, device = path.nic, "cannot translate without connection tracking");
-    nft.apply(&path.nic, &ruleset(path, range, listen).script())
+    nft.apply(&path.nic, &ruleset(path, ranges, listen).script())
 }
 
 /// Holds every port to listen on, on every address of the NIC.
