@@ -1,6 +1,7 @@
 //! Making connections.
 
 use crate::addresses;
+use crate::attempts::{ATTEMPT_DELAY, in_turn};
 use crate::error::{Error, NoWay};
 use crate::handle::Handle;
 use crate::settings::connection_settings;
@@ -172,30 +173,6 @@ impl MptcpStream {
         StreamBuilder::new(stack.handle().clone())
     }
 }
-
-/// The addresses in the order in which to try them, each once: as given, but the families in turn (RFC 8305 §4).
-fn in_turn(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
-    let mut all: Vec<SocketAddr> = Vec::new();
-    for address in addresses.map(addresses::canonical) {
-        if !all.contains(&address) {
-            all.push(address);
-        }
-    }
-    let first_is_v6 = all.first().is_some_and(SocketAddr::is_ipv6);
-    let (one, other): (Vec<_>, Vec<_>) = all.into_iter().partition(|a| a.is_ipv6() == first_is_v6);
-    let (mut one, mut other) = (one.into_iter(), other.into_iter());
-    let mut sorted = Vec::new();
-    loop {
-        let pair = [one.next(), other.next()];
-        if pair == [None, None] {
-            return sorted;
-        }
-        sorted.extend(pair.into_iter().flatten());
-    }
-}
-
-/// How long an attempt may go without an answer before the next is made beside it (RFC 8305 §5).
-const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Between which addresses to connect. Without a local one, the stack chooses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -372,14 +349,6 @@ mod tests {
 
     fn remotes(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| format!("{text}:80").parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn families_take_turns_and_no_address_comes_twice() {
-        let given = ["[2001:db8::1]", "[2001:db8::2]", "192.0.2.1", "[::ffff:192.0.2.1]", "[2001:db8::3]"];
-        let sorted = in_turn(remotes(&given).into_iter());
-        assert_eq!(sorted, remotes(&["[2001:db8::1]", "192.0.2.1", "[2001:db8::2]", "[2001:db8::3]"]));
-        assert_eq!(in_turn(remotes(&[]).into_iter()), []);
     }
 
     #[test]

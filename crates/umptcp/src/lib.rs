@@ -25,6 +25,9 @@
 
 #[cfg(target_os = "linux")]
 mod addresses;
+// Shared with the program; not part of the interface.
+#[doc(hidden)]
+pub mod attempts;
 #[cfg(target_os = "linux")]
 mod clean_up;
 #[cfg(target_os = "linux")]
