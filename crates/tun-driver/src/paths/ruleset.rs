@@ -173,24 +173,25 @@ impl Ruleset<'_> {
             // `wildcard`, it also finds a connection whose handshake is not over.
             let _ = write!(
                 s,
-                "chain answers{n} {{ socket transparent {{ 0, 1 }} return\nnotrack {ip} daddr set {own}\n}}\n\
+                "chain answers{n} {{ socket transparent {{ 0, 1 }} return\nnotrack {ip} daddr set {own} accept\n}}\n\
                  chain errors{n} {{\n{}}}\nchain source{n} {{\n{}}}\n",
                 self.error_rules(f, "\n"),
                 self.source_rules(f, "\n"),
             );
         }
-        // Before conntrack. What the stack sends to this host itself is tracked, for its firewall's sake.
+        // Before conntrack. `accept` ends this chain only, for a packet that the rules after it are not for: each costs.
+        // What the stack sends to this host itself is tracked, for its firewall's sake.
         let _ = write!(
             s,
             "chain rewrite_inward {{ type filter hook prerouting priority raw; policy accept;\n\
-             iifname \"{tun}\" tcp sport @listen fib daddr type != local notrack\n\
-             iifname \"{tun}\" tcp sport {kept} fib daddr type != local notrack\n\
-             iifname \"{tun}\" tcp sport {PROBE_PORT} notrack\n"
+             iifname \"{tun}\" tcp sport @listen fib daddr type != local notrack accept\n\
+             iifname \"{tun}\" tcp sport {kept} fib daddr type != local notrack accept\n\
+             iifname \"{tun}\" tcp sport {PROBE_PORT} notrack accept\n"
         );
         for Family { ip, n, .. } in &families {
             let _ = write!(
                 s,
-                "{ip} daddr @nic{n} tcp dport @listen notrack {ip} daddr set {ip} daddr map @in{n}\n\
+                "{ip} daddr @nic{n} tcp dport @listen notrack {ip} daddr set {ip} daddr map @in{n} accept\n\
                  {ip} daddr @nic{n} tcp dport {kept} jump answers{n}\n"
             );
         }
@@ -209,8 +210,8 @@ impl Ruleset<'_> {
                 s,
                 "oifname \"{tun}\" accept\n\
                  {ip} saddr {own} tcp sport {kept} jump source{n}\n\
-                 {ip} saddr {stack} tcp sport {kept} {ip} saddr set {ip} saddr map @out{n}\n\
-                 {ip} saddr {stack} tcp sport @listen {ip} saddr set {ip} saddr map @out{n}\n"
+                 {ip} saddr {stack} tcp sport {kept} {ip} saddr set {ip} saddr map @out{n} accept\n\
+                 {ip} saddr {stack} tcp sport @listen {ip} saddr set {ip} saddr map @out{n} accept\n"
             );
         }
         s.push_str("}\n");
