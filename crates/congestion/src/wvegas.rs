@@ -2,7 +2,7 @@
 //! delay.
 
 use crate::hystart::lower_third;
-use crate::{AckSample, Algorithm, Flow};
+use crate::{AckSample, Algorithm, Congestion, Flow};
 use alloc::vec::Vec;
 
 /// The number of segments the connection aims to keep queued in the network, over all its paths.
@@ -23,10 +23,8 @@ const MAX_DELAY: f64 = 0.016;
 const LEAST_WINDOW: f64 = 2.0;
 /// The number of RTT samples a round needs before the window is adjusted by delay.
 const LEAST_SAMPLES: u32 = 3;
-/// The number of samples of a round that are kept, at most.
-const MOST_KEPT: usize = 256;
 /// The number of samples whose lower third is that of the path. Of fewer, a third may well be early by chance, and
-/// the least of all rounds would be one of these.
+/// the least of all would be one of these.
 const STEADY_SAMPLES: usize = 64;
 
 /// wVegas keeps a few segments queued on each path. The target of each path is weighted by its share of the
@@ -36,8 +34,12 @@ const STEADY_SAMPLES: usize = 64;
 /// queue. Alone on a link it reaches about four fifths of the rate, because it drains its own queue.
 ///
 /// Where packets overtake one another, a round's mean is mostly the delay of those that were late, and the least
-/// round-trip time that of one that was early. Only what all packets take longer is a queue there, so the rounds'
-/// lower thirds are compared instead: what two packets of three take at least.
+/// round-trip time that of one that was early. Only what all packets take longer is a queue there, so the lower
+/// thirds of some samples at a time are compared instead: what two packets of three take at least.
+///
+/// A queue ends slow start only when it outlasts a round in which the window has not grown: what hosts and timers
+/// add at times passes, and after a slow start that ended too soon the window grows by a segment per round.
+/// (Vegas itself lets the window grow in every other round only, to compare like with like.)
 #[derive(Debug, Default)]
 pub struct WVegas;
 
@@ -47,10 +49,14 @@ pub struct WVegasState {
     /// RTT samples of this round: their number, and their sum in seconds.
     samples: u32,
     sum: f64,
-    /// Samples of this round, and of earlier ones if these had too few.
+    /// Samples whose lower third is not known yet.
     kept: Vec<f64>,
-    /// The least of the lower thirds, in seconds.
+    /// The lower thirds, in seconds: the least of all, the least of this round, and the last of it.
     base: f64,
+    least: f64,
+    third: Option<f64>,
+    /// Slow start goes no further for a round or two, because there may be a queue.
+    paused: Option<Pause>,
     /// Packets overtake one another.
     disordered: bool,
     /// The number of segments to keep queued on this path.
@@ -66,6 +72,9 @@ impl Default for WVegasState {
             sum: 0.0,
             kept: Vec::new(),
             base: f64::INFINITY,
+            least: f64::INFINITY,
+            third: None,
+            paused: None,
             disordered: false,
             alpha: LEAST_ALPHA,
             least_delay: f64::INFINITY,
@@ -73,30 +82,60 @@ impl Default for WVegasState {
     }
 }
 
+/// A pause of slow start.
+#[derive(Clone, Copy, Debug)]
+struct Pause {
+    /// The threshold before, and again if there is no queue.
+    ssthresh: f64,
+    /// The window was the same for the whole of the round that ends next.
+    whole_round: bool,
+}
+
+/// Whether packets that take `rtt` wait in a queue that ends slow start, if they take `base` without one.
+fn is_queue(segments: f64, base: f64, rtt: f64) -> bool {
+    let diff = segments * (1.0 - base / rtt);
+    diff > GAMMA && rtt - base > (base / DELAY_DIVISOR).clamp(MIN_DELAY, MAX_DELAY)
+}
+
 impl WVegasState {
-    /// The round is over: the round-trip time without a queue, and that of the round. `None`: there are too few
-    /// samples. `min_rtt`: the least ever.
-    fn end_round(&mut self, min_rtt: f64) -> Option<(f64, f64)> {
-        let (samples, sum) = (self.samples, self.sum);
-        self.samples = 0;
-        self.sum = 0.0;
-        let mut third = None;
+    fn sample(&mut self, rtt: f64) {
+        self.samples = self.samples.saturating_add(1);
+        self.sum += rtt;
+        self.kept.push(rtt);
         if self.kept.len() >= STEADY_SAMPLES {
-            third = lower_third(&mut self.kept).map(|rtt| {
-                self.base = self.base.min(rtt);
-                (self.base, rtt)
-            });
+            self.third = lower_third(&mut self.kept);
+            self.least = self.least.min(self.third.unwrap_or(f64::INFINITY));
+            self.base = self.base.min(self.least);
             self.kept.clear();
         }
+    }
+
+    /// The round is over: the round-trip time without a queue, that of the round, and the least of the round.
+    /// `None`: there are too few samples. `min_rtt`: the least ever.
+    fn end_round(&mut self, min_rtt: f64) -> Option<(f64, f64, f64)> {
+        let (samples, sum, least, third) = (self.samples, self.sum, self.least, self.third);
+        self.samples = 0;
+        self.sum = 0.0;
+        self.least = f64::INFINITY;
+        self.third = None;
         if self.disordered {
-            return third;
+            return third.map(|third| (self.base, third, least));
         }
         // Rounding can put the average below the minimum.
-        (samples >= LEAST_SAMPLES).then(|| (min_rtt, (sum / f64::from(samples)).max(min_rtt)))
+        let mean = (sum / f64::from(samples)).max(min_rtt);
+        (samples >= LEAST_SAMPLES).then_some((min_rtt, mean, mean))
     }
 }
 
 impl WVegas {
+    /// Ends slow start for now.
+    fn pause(flow: &mut Flow<WVegasState>) {
+        if flow.in_slow_start() {
+            flow.state.paused = Some(Pause { ssthresh: flow.ssthresh, whole_round: false });
+            flow.ssthresh = flow.cwnd;
+        }
+    }
+
     /// Congestion avoidance with `diff` segments of this flow queued and a round-trip time of `rtt`, of which
     /// `base` without a queue.
     fn judge(flows: &mut [Flow<WVegasState>], i: usize, diff: f64, base: f64, rtt: f64) {
@@ -139,15 +178,25 @@ impl Algorithm for WVegas {
         0.0
     }
 
+    fn decrease(&mut self, flows: &mut [Flow<WVegasState>], i: usize, used: f64, _: Congestion) -> f64 {
+        flows[i].state.paused = None;
+        used / 2.0
+    }
+
+    fn penalised(&mut self, flows: &mut [Flow<WVegasState>], i: usize) {
+        flows[i].state.paused = None;
+    }
+
     fn acked(&mut self, flows: &mut [Flow<WVegasState>], i: usize, ack: &AckSample) {
-        let state = &mut flows[i].state;
-        state.disordered = ack.disordered;
-        if let Some(rtt) = ack.rtt {
-            state.samples = state.samples.saturating_add(1);
-            state.sum += rtt.as_secs_f64();
-            if state.kept.len() < MOST_KEPT {
-                state.kept.push(rtt.as_secs_f64());
-            }
+        let flow = &mut flows[i];
+        flow.state.disordered = ack.disordered;
+        let Some(rtt) = ack.rtt else { return };
+        flow.state.sample(rtt.as_secs_f64());
+        // By the end of the round, the window would have doubled.
+        if let Some(third) = flow.state.third.filter(|_| ack.disordered && flow.state.kept.is_empty())
+            && is_queue(flow.segments(), flow.state.base, third)
+        {
+            Self::pause(flow);
         }
     }
 
@@ -157,17 +206,33 @@ impl Algorithm for WVegas {
         if flow.in_recovery {
             return;
         }
-        let Some((base, rtt)) = measured else {
-            if !flow.in_slow_start() && !flow.app_limited {
+        let Some((base, rtt, least)) = measured else {
+            if !flow.in_slow_start() && flow.state.paused.is_none() && !flow.app_limited {
                 flow.grow(flow.mss);
             }
             return;
         };
-        let diff = flow.segments() * (1.0 - base / rtt);
-        if !flow.in_slow_start() {
-            Self::judge(flows, i, diff, base, rtt);
-        } else if diff > GAMMA && rtt - base > (base / DELAY_DIVISOR).clamp(MIN_DELAY, MAX_DELAY) {
-            flow.ssthresh = (flow.cwnd - flow.mss).max(LEAST_WINDOW * flow.mss);
+        match flow.state.paused {
+            Some(Pause { whole_round: false, ssthresh }) => {
+                flow.state.paused = Some(Pause { whole_round: true, ssthresh });
+            }
+            Some(Pause { ssthresh, .. }) => {
+                flow.state.paused = None;
+                flow.ssthresh = if is_queue(flow.segments(), base, least) {
+                    (flow.cwnd - flow.mss).max(LEAST_WINDOW * flow.mss)
+                } else {
+                    ssthresh
+                };
+            }
+            None if flow.in_slow_start() => {
+                if is_queue(flow.segments(), base, rtt) {
+                    Self::pause(flow);
+                }
+            }
+            None => {
+                let diff = flow.segments() * (1.0 - base / rtt);
+                Self::judge(flows, i, diff, base, rtt);
+            }
         }
     }
 }

@@ -51,6 +51,10 @@ impl Sum {
 
 /// Uploads with every seed.
 fn upload(degree: Degree, algorithm: &str) -> Sum {
+    upload_bytes(degree, algorithm, BYTES)
+}
+
+fn upload_bytes(degree: Degree, algorithm: &str, bytes: u64) -> Sum {
     let mut sum = Sum::default();
     for seed in 0..SEEDS {
         let link = Link::mbit(100)
@@ -61,7 +65,7 @@ fn upload(degree: Degree, algorithm: &str) -> Sum {
         let mut net =
             Pair::builder().path_both(link.clone(), link).config(config).seed(seed).gro(false).build();
         let flow = net.connect().unwrap();
-        sum.seconds.push(net.transfer(flow, Side::Client, BYTES).unwrap().as_secs_f64());
+        sum.seconds.push(net.transfer(flow, Side::Client, bytes).unwrap().as_secs_f64());
         let client = &net.flow(flow).client;
         let stack = net.stack(client.node).unwrap();
         let subflow = stack.subflows(client.connection.unwrap()).remove(0);
@@ -104,6 +108,16 @@ fn an_upload_takes_little_longer_than_in_order_with_any_algorithm() {
             assert!(median < 0.5, "{algorithm}, {degree:?}: {median:.2} s");
         }
     }
+}
+
+/// By the end of the round in which a queue begins, slow start would have filled it. What is retransmitted then makes
+/// a peer refuse what is late (RFC 7323 §5.3), which is taken for the next congestion.
+#[test]
+fn wvegas_ends_slow_start_before_the_queue_overflows_where_packets_are_late_too() {
+    let sum = upload_bytes(Degree { delay: 20, share: 0.1, late: 20 }, "wvegas", 10 * BYTES);
+    // 1.5 s in order.
+    assert!(sum.seconds.iter().all(|s| *s < 1.8), "{sum:?}");
+    assert_eq!(sum.recoveries, sum.undone, "{sum:?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::error::NoWay;
 use nix::ifaddrs::getifaddrs;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 use umptcp_stack_core::interface::{PathConfig, PathKind};
 
 /// The addresses under which peers know a path's: those of the NIC if the path is translated.
@@ -74,14 +74,6 @@ pub(crate) fn is_this_host(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok() && nic_with(address).is_some()
 }
 
-/// IPv4 addresses that come as IPv6 (RFC 4291 §2.5.5.2) are IPv4.
-pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
-    match address.ip().to_canonical() {
-        ip if ip == address.ip() => address,
-        ip => SocketAddr::new(ip, address.port()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,14 +138,5 @@ mod tests {
         }
         assert!(is_this_host(ip("127.0.0.1")) || nic_with(ip("127.0.0.1")).is_none());
         assert!(!is_this_host(ip("192.0.2.77")));
-    }
-
-    #[test]
-    fn mapped_addresses_are_ipv4() {
-        for (text, canonically) in
-            [("[::ffff:192.0.2.1]:80", "192.0.2.1:80"), ("[2001:db8::1]:80", "[2001:db8::1]:80")]
-        {
-            assert_eq!(canonical(text.parse().unwrap()).to_string(), canonically);
-        }
     }
 }

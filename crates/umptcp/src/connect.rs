@@ -2,6 +2,7 @@
 
 use crate::addresses;
 use crate::attempt::Attempt;
+use crate::attempts::{ATTEMPT_DELAY, in_turn};
 use crate::error::{Error, NoWay};
 use crate::handle::Handle;
 use crate::settings::connection_settings;
@@ -18,7 +19,7 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, Ecn};
-use umptcp_stack_core::error::ConnectionError;
+use umptcp_stack_core::error::{ConnectError, ConnectionError};
 use umptcp_types::{ConnectionId, PathId};
 
 /// Settings for a new connection.
@@ -115,13 +116,29 @@ impl StreamBuilder {
         options.paths.clone_from(&self.paths);
         options.local_address = local;
         options.local_port = self.local_port;
-        let commands = self.handle.commands.clone();
         // Made there, so that none is left over when nobody waits for it any more.
-        let begin = move |worker: &mut Worker, cx: &mut Context<'_>| {
-            let (id, shared) = worker.connect(cx, options, &rivals)?;
-            Ok(Attempt::new(commands, id, shared, remote))
+        let begin = || {
+            let (options, rivals, commands) = (options.clone(), rivals.clone(), self.handle.commands.clone());
+            move |worker: &mut Worker, cx: &mut Context<'_>| {
+                let (id, shared) = worker.connect(cx, options, &rivals)?;
+                Ok(Attempt::new(commands, id, shared, remote))
+            }
         };
-        waits.call(&self.handle.commands, begin).await?
+        let result = waits.call(&self.handle.commands, begin()).await?;
+        match self.handle.nics.upgrade() {
+            Some(nics) if is_no_port(&result) => {
+                // One at a time: who comes second finds the ports that the first has fetched.
+                let mut fetching = nics.fetching_ports();
+                let again = self.handle.commands.call(begin())?;
+                if !is_no_port(&again) {
+                    return again;
+                }
+                let range = fetching.more().map_err(|e| Error::NoPort { remote, reason: e.to_string() })?;
+                self.handle.commands.call(move |_, cx| cx.stack.add_ephemeral_ports(range))?;
+                self.handle.commands.call(begin())?
+            }
+            _ => result,
+        }
     }
 
     /// Local addresses that a connection to `remote` may start from, the preferred one first; at most `most`.
@@ -174,30 +191,6 @@ impl MptcpStream {
         StreamBuilder::new(stack.handle().clone())
     }
 }
-
-/// The addresses in the order in which to try them, each once: as given, but the families in turn (RFC 8305 §4).
-fn in_turn(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
-    let mut all: Vec<SocketAddr> = Vec::new();
-    for address in addresses.map(addresses::canonical) {
-        if !all.contains(&address) {
-            all.push(address);
-        }
-    }
-    let first_is_v6 = all.first().is_some_and(SocketAddr::is_ipv6);
-    let (one, other): (Vec<_>, Vec<_>) = all.into_iter().partition(|a| a.is_ipv6() == first_is_v6);
-    let (mut one, mut other) = (one.into_iter(), other.into_iter());
-    let mut sorted = Vec::new();
-    loop {
-        let pair = [one.next(), other.next()];
-        if pair == [None, None] {
-            return sorted;
-        }
-        sorted.extend(pair.into_iter().flatten());
-    }
-}
-
-/// How long an attempt may go without an answer before the next is made beside it (RFC 8305 §5).
-const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Between which addresses to connect. Without a local one, the stack chooses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -339,9 +332,13 @@ impl<'a, W: Waits> Race<'a, W> {
     }
 }
 
+fn is_no_port<T>(result: &Result<T, Error>) -> bool {
+    matches!(result, Err(Error::Connect { source: ConnectError::NoPort(_), .. }))
+}
+
 /// Whether the error is an answer, which says more than that an attempt could not be made.
 fn from_network(error: &Error) -> bool {
-    !matches!(error, Error::Connect { .. } | Error::NoWay { .. })
+    !matches!(error, Error::Connect { .. } | Error::NoWay { .. } | Error::NoPort { .. })
 }
 
 #[cfg(test)]
@@ -350,14 +347,6 @@ mod tests {
 
     fn remotes(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| format!("{text}:80").parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn families_take_turns_and_no_address_comes_twice() {
-        let given = ["[2001:db8::1]", "[2001:db8::2]", "192.0.2.1", "[::ffff:192.0.2.1]", "[2001:db8::3]"];
-        let sorted = in_turn(remotes(&given).into_iter());
-        assert_eq!(sorted, remotes(&["[2001:db8::1]", "192.0.2.1", "[2001:db8::2]", "[2001:db8::3]"]));
-        assert_eq!(in_turn(remotes(&[]).into_iter()), []);
     }
 
     #[test]

@@ -19,6 +19,16 @@ pub enum Error {
         /// Why.
         source: ConnectError,
     },
+    /// All local ports for connections to the peer are in use, and there are no more.
+    #[error(
+        "cannot connect to {remote}: all local ports for connections to it are in use, and there are no more: {reason}"
+    )]
+    NoPort {
+        /// The peer.
+        remote: SocketAddr,
+        /// Why there are no more, and what to do.
+        reason: String,
+    },
     /// A connection could not be established, or has ended.
     #[error("connection with {remote}: {source}")]
     Connection {
@@ -164,7 +174,7 @@ impl Error {
                 ListenError::NoPort => ErrorKind::InvalidInput,
                 ListenError::NoAddress(_) => ErrorKind::AddrNotAvailable,
             },
-            Error::NoSuchAddress { .. } => ErrorKind::AddrNotAvailable,
+            Error::NoSuchAddress { .. } | Error::NoPort { .. } => ErrorKind::AddrNotAvailable,
             Error::ListenSettings { source, .. } => connect_kind(source),
             Error::Signal { source, .. } => match source {
                 SignalError::NotFound => ErrorKind::NotConnected,

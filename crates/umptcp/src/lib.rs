@@ -28,8 +28,11 @@
 
 #[cfg(target_os = "linux")]
 mod addresses;
+// Shared with the program; not part of the interface.
 #[cfg(target_os = "linux")]
 mod attempt;
+#[doc(hidden)]
+pub mod attempts;
 #[cfg(target_os = "linux")]
 mod carry;
 #[cfg(target_os = "linux")]

@@ -1,6 +1,6 @@
 //! Listeners.
 
-use crate::addresses;
+use crate::attempts;
 use crate::error::Error;
 use crate::handle::Handle;
 #[cfg(feature = "tokio")]
@@ -126,7 +126,7 @@ impl ListenerBuilder {
     pub fn listen(self, address: impl ToSocketAddrs) -> io::Result<MptcpListener> {
         let mut last = None;
         for local in address.to_socket_addrs()? {
-            match self.listen_one(addresses::canonical(local)) {
+            match self.listen_one(attempts::canonical(local)) {
                 Ok(listener) => return Ok(listener),
                 Err(e) => last = Some(e),
             }

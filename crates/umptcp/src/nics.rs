@@ -6,8 +6,9 @@ use crate::worker::Commands;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 use umptcp_stack_core::device::Families;
 use umptcp_stack_core::interface::PathConfig;
@@ -26,6 +27,19 @@ pub(crate) struct Nics {
     ports: Mutex<HashMap<u16, usize>>,
     /// NICs that become usable later and then get paths, too.
     wanted: Mutex<Wanted>,
+    fetching_ports: Mutex<()>,
+}
+
+/// Reserves more local ports, one thread at a time.
+pub(crate) struct FetchingPorts<'a> {
+    nics: &'a Nics,
+    _alone: MutexGuard<'a, ()>,
+}
+
+impl FetchingPorts<'_> {
+    pub(crate) fn more(&mut self) -> Result<RangeInclusive<u16>, DriverError> {
+        lock(&self.nics.set).more_ports()
+    }
 }
 
 /// How often to look whether a port that was kept for connections can be released.
@@ -95,12 +109,18 @@ impl Nics {
             set: Mutex::new(set),
             ports: Mutex::new(ports),
             wanted: Mutex::new(wanted),
+            fetching_ports: Mutex::new(()),
         }))
     }
 
     /// Local ports that the stack should use, so that NAT does not have to change them.
-    pub(crate) fn port_range(&self) -> Option<std::ops::RangeInclusive<u16>> {
+    pub(crate) fn port_range(&self) -> Option<RangeInclusive<u16>> {
         lock(&self.set).port_range()
+    }
+
+    /// Waits until nobody else is fetching more of them.
+    pub(crate) fn fetching_ports(&self) -> FetchingPorts<'_> {
+        FetchingPorts { nics: self, _alone: lock(&self.fetching_ports) }
     }
 
     /// Gives all paths to the stack and starts a thread that follows changes of the NICs.

@@ -423,6 +423,61 @@ fn a_silent_first_nic_does_not_keep_the_second_from_connecting() {
     two_hosts(client, server);
 }
 
+/// A late instance on a host with few ports starts with few.
+#[test]
+fn a_stack_whose_ports_are_all_in_use_gets_more_as_long_as_there_are_any() {
+    let (ready_tx, ready) = mpsc::channel();
+    let (done_tx, done) = mpsc::channel::<()>();
+    let client = move || {
+        let sysctl = |name: &str, value: &str| std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value);
+        sysctl("ip_local_port_range", "40000 40399").unwrap();
+        ready.recv().unwrap();
+        let stack = Stack::builder().nics(["c0"]).start().unwrap();
+        let connect = || MptcpStream::builder(&stack).mptcp(false).connect("192.168.140.110:7777");
+        let mut streams = Vec::new();
+        let error = loop {
+            match connect() {
+                Ok(stream) => streams.push(stream),
+                Err(error) => break error,
+            }
+            assert!(streams.len() < 400);
+        };
+        // 64 ports, of which 15 are for what conntrack translates; then as many again, and again; the host keeps the rest.
+        assert_eq!(streams.len(), 64 - 15 + 64 + 128);
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable);
+        let text = error.to_string();
+        assert!(
+            text.contains("all local ports") && text.contains("no free part of at least 64 ports"),
+            "{text}"
+        );
+        for mut stream in &streams {
+            stream.write_all(b"x").unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            assert_eq!(stream.read(&mut [0; 9]).unwrap(), 1);
+        }
+        drop(streams);
+        drop(stack);
+        nothing_left();
+        let reserved = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap();
+        assert_eq!(reserved.trim(), "");
+        done_tx.send(()).unwrap();
+    };
+    let server = move || {
+        let listener = std::net::TcpListener::bind("0.0.0.0:7777").unwrap();
+        ready_tx.send(()).unwrap();
+        std::thread::spawn(move || {
+            let mut streams = Vec::new();
+            for stream in listener.incoming() {
+                let stream = stream.unwrap();
+                streams.push(stream.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+            }
+        });
+        done.recv().unwrap();
+    };
+    two_hosts(client, server);
+}
+
 #[test]
 fn errors_of_nics_are_said_plainly() {
     let (done_tx, done) = mpsc::channel::<()>();

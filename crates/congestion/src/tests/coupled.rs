@@ -240,13 +240,18 @@ fn vegas_round(b: &mut Bench, id: SubflowId, rtt_ms: u64, base_ms: u64) {
 #[test]
 fn wvegas_keeps_a_few_segments_queued() {
     // Slow start: 10 → 20 → 40 without delay; then 52 ms instead of 50, diff = 80 · 2/52 = 3.1 > 1, but less than
-    // an eighth of a round trip; then 57, diff = 160 · 7/57 = 19.6.
+    // an eighth of a round trip; then 57, diff = 160 · 7/57 = 19.6. It is one still when the window has been the same
+    // for a whole round.
     let mut b = Bench::new("wvegas", 1);
     for rtt in [50, 50, 52] {
         vegas_round(&mut b, A, rtt, 50);
     }
     assert_eq!((b.window(A), b.ssthresh(A)), (80_000, u64::MAX));
     vegas_round(&mut b, A, 57, 50);
+    for _ in 0..2 {
+        assert_eq!((b.window(A), b.ssthresh(A)), (160_000, 160_000), "paused");
+        vegas_round(&mut b, A, 57, 50);
+    }
     assert_eq!((b.window(A), b.ssthresh(A)), (160_000, 159_000));
     // diff = 160 · 2/52 = 6.15 ≥ 2: it is the only path, alpha becomes 10, one more.
     vegas_round(&mut b, A, 52, 50);
@@ -264,6 +269,42 @@ fn wvegas_keeps_a_few_segments_queued() {
     // Fewer than three round-trip times measured: a Reno step.
     b.cc.on_round(b.now, A);
     assert_eq!(b.window(A), drained + 2_000);
+}
+
+#[test]
+fn a_delay_that_passes_only_pauses_wvegas_slow_start() {
+    let paused = || {
+        let mut b = Bench::new("wvegas", 1);
+        for rtt in [50, 50, 60] {
+            vegas_round(&mut b, A, rtt, 50);
+        }
+        assert_eq!((b.window(A), b.ssthresh(A)), (80_000, 80_000));
+        b
+    };
+    let mut b = paused();
+    for rtt in [60, 50] {
+        vegas_round(&mut b, A, rtt, 50);
+        assert_eq!(b.window(A), 80_000);
+    }
+    assert_eq!(b.ssthresh(A), u64::MAX);
+    vegas_round(&mut b, A, 50, 50);
+    assert_eq!(b.window(A), 160_000);
+    // Nor does it outlast a loss: that was the queue.
+    let mut b = paused();
+    b.cc.on_loss(b.now, A, 80_000);
+    for rtt in [50, 50, 50] {
+        vegas_round(&mut b, A, rtt, 50);
+        assert_eq!(b.ssthresh(A), 40_000);
+    }
+    assert!(b.window(A) <= 43_000, "{}", b.window(A));
+    // An undo brings it back.
+    let mut b = paused();
+    b.cc.on_loss(b.now, A, 80_000);
+    b.cc.undo(b.now, A);
+    for rtt in [50, 50] {
+        vegas_round(&mut b, A, rtt, 50);
+    }
+    assert_eq!((b.window(A), b.ssthresh(A)), (80_000, u64::MAX));
 }
 
 /// A round of `n` ACKs whose packets overtake one another: of the first `early` the round trip took `short` ms, of

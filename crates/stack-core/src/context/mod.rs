@@ -7,7 +7,7 @@
 //! | `hosts` | what is remembered of other hosts: `black_holes`, `fast_open` |
 //! | `registry` | congestion control and schedulers by name |
 //! | `paths` | local devices |
-//! | `tuples`, `time_wait`, `ports` | four-tuples in use, and local ports that are free |
+//! | `tuples`, `time_wait`, `ports`, `port_set` | four-tuples in use, and local ports that are free |
 //! | `tokens` | RFC 8684 §3.1: whose token it is |
 //! | `half_open`, `syn_cookies` | listeners under load |
 //! | `challenges` | how many answers nobody asked for may be sent (RFC 5961) |
@@ -25,6 +25,7 @@ mod monitored;
 mod observed;
 mod packets;
 mod paths;
+mod port_set;
 mod ports;
 mod randomness;
 mod registry;

@@ -40,7 +40,6 @@ pub(crate) struct Context {
     pub(super) paths: Paths,
     tuples: Tuples,
     tokens: Tokens,
-    ports: Ports,
     half_open: HalfOpen,
     challenges: Challenges,
     syn_cookies: SynCookies,
@@ -57,12 +56,10 @@ impl core::fmt::Debug for Context {
 
 impl Context {
     pub(crate) fn new(config: StackConfig, seed: [u8; 32]) -> Self {
-        // One secret is left over from a table that is none any more: what a seed gives must not change
-        // without need.
-        let (mut random, [open, tokens, _, waiting, holes]) = Randomness::new(seed);
+        let (mut random, [open, tokens, uses, waiting, holes]) = Randomness::new(seed);
         random.set_clock(config.timestamp_clock);
         let cookie_key = random.key();
-        let ports = Ports::new(config.ephemeral_ports.clone(), random.next_u32());
+        let ports = Ports::new(config.ephemeral_ports.clone(), random.next_u32(), uses);
         Context {
             random,
             observed: Observed::default(),
@@ -70,9 +67,8 @@ impl Context {
             watched: Watched::default(),
             outbox: VecDeque::new(),
             paths: Paths::default(),
-            tuples: Tuples::new(open, waiting),
+            tuples: Tuples::new(open, waiting, ports),
             tokens: Tokens::new(tokens),
-            ports,
             half_open: HalfOpen::default(),
             challenges: Challenges::new(),
             syn_cookies: SynCookies::new(cookie_key),
@@ -255,21 +251,24 @@ impl Context {
         self.tuples.is_free(now, tuple)
     }
 
+    /// Local ports are chosen from these, too.
+    pub(crate) fn add_ports(&mut self, range: core::ops::RangeInclusive<u16>) {
+        self.tuples.ports().add(range);
+    }
+
     /// A free local port for a connection from `local` to `remote`.
     pub(crate) fn free_port(&mut self, now: Instant, local: IpAddr, remote: SocketAddr) -> Option<u16> {
-        let tuples = &self.tuples;
-        let tuple = |port| FourTuple { local: SocketAddr::new(local, port), remote };
-        self.ports.find(remote, |port| tuples.standing(now, &tuple(port)))
+        self.tuples.free_port(now, local, remote)
     }
 
     /// Keeps the local port of a connection to `remote` for its joins, from other local addresses.
     pub(crate) fn keep_port(&mut self, port: u16, remote: SocketAddr) {
-        self.ports.keep(port, remote);
+        self.tuples.ports().keep(port, remote);
     }
 
     /// The connection is over.
     pub(crate) fn release_port(&mut self, port: u16, remote: SocketAddr) {
-        self.ports.release(port, remote);
+        self.tuples.ports().release(port, remote);
     }
 
     /// What is left of the subflow, if `tuple` is in TIME_WAIT.

@@ -61,17 +61,20 @@ impl TimeWaitTable {
         TimeWaitTable { entries: HashMap::with_hasher(hasher), order: BTreeMap::new(), next_number: 0 }
     }
 
-    pub(crate) fn insert(&mut self, tuple: FourTuple, wait: TimeWait) {
+    /// Returns what has been forgotten for it, if the table is full.
+    pub(crate) fn insert(&mut self, tuple: FourTuple, wait: TimeWait) -> Option<(FourTuple, TimeWait)> {
         self.remove(&tuple);
+        let mut forgotten = None;
         if self.entries.len() >= MAX_ENTRIES
             && let Some((_, oldest)) = self.order.pop_first()
         {
-            self.entries.remove(&oldest);
+            forgotten = self.entries.remove(&oldest).map(|e| (oldest, e.wait));
         }
         let number = self.next_number;
         self.next_number += 1;
         self.order.insert((wait.until, number), tuple);
         self.entries.insert(tuple, Entry { wait, number });
+        forgotten
     }
 
     pub(crate) fn get(&self, tuple: &FourTuple) -> Option<&TimeWait> {
@@ -84,10 +87,10 @@ impl TimeWaitTable {
     }
 
     /// Forgets `tuple` because a new connection takes it.
-    pub(crate) fn remove(&mut self, tuple: &FourTuple) {
-        if let Some(e) = self.entries.remove(tuple) {
-            self.order.remove(&(e.wait.until, e.number));
-        }
+    pub(crate) fn remove(&mut self, tuple: &FourTuple) -> Option<TimeWait> {
+        let e = self.entries.remove(tuple)?;
+        self.order.remove(&(e.wait.until, e.number));
+        Some(e.wait)
     }
 
     /// A segment for `tuple`. `None`: it is not in TIME_WAIT.
@@ -134,12 +137,15 @@ impl TimeWaitTable {
         self.order.first_key_value().map(|((until, _), _)| *until)
     }
 
-    /// Drops what has expired.
-    pub(crate) fn expire(&mut self, now: Instant) {
+    /// Drops what has expired, and tells what that was.
+    pub(crate) fn expire(&mut self, now: Instant, mut gone: impl FnMut(&FourTuple, &TimeWait)) {
         while let Some(first) = self.order.first_entry()
             && first.key().0 <= now
         {
-            self.entries.remove(&first.remove());
+            let tuple = first.remove();
+            if let Some(entry) = self.entries.remove(&tuple) {
+                gone(&tuple, &entry.wait);
+            }
         }
     }
 }
@@ -197,7 +203,7 @@ mod tests {
             assert_eq!(t.on_segment(second(10), &tuple(1), &fin(seq), 0), Some(Verdict::Acknowledge));
             let until = second(if restarts { 10 } else { 0 }) + TIME_WAIT;
             assert_eq!(t.next_deadline(), Some(until), "{seq}");
-            t.expire(until);
+            t.expire(until, |_, _| {});
             assert!(t.get(&tuple(1)).is_none() && t.next_deadline().is_none());
         }
     }

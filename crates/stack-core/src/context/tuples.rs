@@ -1,10 +1,11 @@
-//! Four-tuples in use, by connections or by TIME_WAIT.
+//! Four-tuples in use, by connections or by TIME_WAIT, and local ports that are free.
 
 use super::hash::Seeded;
-use super::ports::Standing;
+use super::ports::{Ports, Standing};
 use super::time_wait::{TimeWait, TimeWaitTable, Verdict};
 use crate::tcp::FourTuple;
 use crate::wire::tcp::TcpRepr;
+use core::net::{IpAddr, SocketAddr};
 use hashbrown::HashMap;
 use umptcp_types::{ConnectionId, Instant, SubflowId};
 
@@ -12,25 +13,48 @@ use umptcp_types::{ConnectionId, Instant, SubflowId};
 pub(super) struct Tuples {
     open: HashMap<FourTuple, (ConnectionId, SubflowId), Seeded>,
     time_wait: TimeWaitTable,
+    ports: Ports,
 }
 
 impl Tuples {
-    pub(super) fn new(open: Seeded, waiting: Seeded) -> Self {
-        Tuples { open: HashMap::with_hasher(open), time_wait: TimeWaitTable::new(waiting) }
+    pub(super) fn new(open: Seeded, waiting: Seeded, ports: Ports) -> Self {
+        Tuples { open: HashMap::with_hasher(open), time_wait: TimeWaitTable::new(waiting), ports }
     }
 
     /// A subflow takes `tuple`, also out of TIME_WAIT.
     pub(super) fn open(&mut self, tuple: FourTuple, connection: ConnectionId, subflow: SubflowId) {
-        self.time_wait.remove(&tuple);
+        let waited = self.time_wait.remove(&tuple);
+        self.ports.take(&tuple, waited.map(|w| w.since));
         self.open.insert(tuple, (connection, subflow));
     }
 
     /// The subflow has ended; `waiting`: in TIME_WAIT.
     pub(super) fn close(&mut self, tuple: FourTuple, waiting: Option<TimeWait>) {
         self.open.remove(&tuple);
-        if let Some(entry) = waiting {
-            self.time_wait.insert(tuple, entry);
+        let Some(entry) = waiting else {
+            self.ports.leave(&tuple, None);
+            return;
+        };
+        self.ports.wait(&tuple, entry.since);
+        if let Some((forgotten, wait)) = self.time_wait.insert(tuple, entry) {
+            self.ports.leave(&forgotten, Some(wait.since));
         }
+    }
+
+    /// A free local port for a connection from `local` to `remote`.
+    pub(super) fn free_port(&mut self, now: Instant, local: IpAddr, remote: SocketAddr) -> Option<u16> {
+        let Tuples { open, time_wait, ports } = self;
+        ports.find(local, remote, |port| {
+            let tuple = FourTuple { local: SocketAddr::new(local, port), remote };
+            match open.contains_key(&tuple) || !time_wait.may_reuse(now, &tuple) {
+                true => Standing::Taken,
+                false => time_wait.get(&tuple).map_or(Standing::Free, |_| Standing::Waiting),
+            }
+        })
+    }
+
+    pub(super) fn ports(&mut self) -> &mut Ports {
+        &mut self.ports
     }
 
     pub(super) fn owner(&self, tuple: &FourTuple) -> Option<(ConnectionId, SubflowId)> {
@@ -46,13 +70,6 @@ impl Tuples {
         !self.open.contains_key(tuple) && self.time_wait.may_reuse(now, tuple)
     }
 
-    pub(super) fn standing(&self, now: Instant, tuple: &FourTuple) -> Standing {
-        if !self.is_free(now, tuple) {
-            return Standing::Taken;
-        }
-        self.time_wait.get(tuple).map_or(Standing::Free, |entry| Standing::Waiting(entry.since))
-    }
-
     pub(super) fn waiting(&self, tuple: &FourTuple) -> Option<&TimeWait> {
         self.time_wait.get(tuple)
     }
@@ -65,11 +82,22 @@ impl Tuples {
         seg: &TcpRepr,
         len: usize,
     ) -> Option<Verdict> {
-        self.time_wait.on_segment(now, tuple, seg, len)
+        let before = self.time_wait.get(tuple)?.since;
+        let verdict = self.time_wait.on_segment(now, tuple, seg, len);
+        match self.time_wait.get(tuple).map(|w| w.since) {
+            None => self.ports.leave(tuple, Some(before)),
+            Some(since) if since != before => {
+                self.ports.leave(tuple, Some(before));
+                self.ports.wait(tuple, since);
+            }
+            Some(_) => {}
+        }
+        verdict
     }
 
     pub(super) fn expire(&mut self, now: Instant) {
-        self.time_wait.expire(now);
+        let Tuples { time_wait, ports, .. } = self;
+        time_wait.expire(now, |tuple, wait| ports.leave(tuple, Some(wait.since)));
     }
 
     pub(super) fn next_deadline(&self) -> Option<Instant> {

@@ -82,6 +82,13 @@ impl Stack {
         Ok(id)
     }
 
+    /// Local ports are chosen from `range`, too, besides
+    /// [`StackConfig::ephemeral_ports`](crate::config::StackConfig::ephemeral_ports): when there is none left
+    /// ([`ConnectError::NoPort`]).
+    pub fn add_ephemeral_ports(&mut self, range: core::ops::RangeInclusive<u16>) {
+        self.ctx.add_ports(range);
+    }
+
     /// Whether a connection's SYN waits for data that it can carry ([`ConnectionConfig::fast_open`]).
     pub fn awaits_data(&self, connection: ConnectionId) -> bool {
         self.connections.get(&connection).is_some_and(|c| c.is_awaiting_data())

@@ -1,8 +1,8 @@
 //! MP_CAPABLE, segment by segment: what is agreed, what falls back, and why (RFC 8684 §3.1, §3.7, §3.9.3).
 
 use std::net::SocketAddr;
-use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
-use umptcp_stack_core::error::FallbackReason;
+use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, StackConfig};
+use umptcp_stack_core::error::{ConnectError, FallbackReason};
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::Duration;
@@ -411,6 +411,19 @@ fn ports_used_lately_come_last() {
     let mut sorted = ports.clone();
     sorted.sort_unstable();
     assert_eq!(sorted, (50_000..=50_009).collect::<Vec<u16>>(), "a port came twice while others were unused");
+}
+
+#[test]
+fn ports_can_be_added_when_none_is_left() {
+    let mut lab = Lab::with(StackConfig::default().with_ephemeral_ports(50_000..=50_001));
+    let remote = peer(1, PORT);
+    let connect = |lab: &mut Lab| lab.stack.connect(lab.now, ConnectOptions::new(remote)).map(drop);
+    assert_eq!([(); 3].map(|()| connect(&mut lab)), [Ok(()), Ok(()), Err(ConnectError::NoPort(remote))]);
+    lab.stack.add_ephemeral_ports(40_000..=40_001);
+    assert_eq!([(); 3].map(|()| connect(&mut lab)), [Ok(()), Ok(()), Err(ConnectError::NoPort(remote))]);
+    let mut ports: Vec<u16> = lab.poll().iter().map(|syn| syn.from.port()).collect();
+    ports.sort_unstable();
+    assert_eq!(ports, [40_000, 40_001, 50_000, 50_001]);
 }
 
 /// A SYN that nobody has answered yet is withdrawn by the peer's RST, and only by the exact one (RFC 5961

@@ -30,6 +30,7 @@
 mod addresses;
 mod change;
 mod check;
+mod conntrack;
 mod forwarding;
 mod host;
 mod manager;

@@ -1,5 +1,5 @@
-//! Messages of nftables' netlink interface, as far as they are needed without the program `nft`, which reads the
-//! whole ruleset for almost everything that it does.
+//! Messages of netfilter's netlink interface: those about nftables, as far as they are needed without the program
+//! `nft`, which reads the whole ruleset for almost everything that it does.
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, setsockopt,
@@ -48,15 +48,22 @@ pub(super) fn attribute(mut attributes: &[u8], kind: u16) -> Option<&[u8]> {
     None
 }
 
-fn push(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
+/// Appends an attribute.
+pub(super) fn push(message: &mut Vec<u8>, kind: u16, value: &[u8]) {
     message.extend(((4 + value.len()) as u16).to_ne_bytes());
     message.extend(kind.to_ne_bytes());
     message.extend(value);
     message.resize(aligned(message.len()), 0);
 }
 
-/// A request: its kind, flags and family (0: all), followed by attributes.
-fn request(kind: u8, flags: i32, family: u8, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+/// A request to a subsystem: its kind, flags and family (0: all), followed by attributes.
+pub(super) fn request(
+    subsystem: u8,
+    kind: u8,
+    flags: i32,
+    family: u8,
+    attributes: &[(u16, &[u8])],
+) -> Vec<u8> {
     let mut request = vec![0; HEADER + NF_HEADER];
     request[HEADER] = family;
     for (kind, value) in attributes {
@@ -64,7 +71,7 @@ fn request(kind: u8, flags: i32, family: u8, attributes: &[(u16, &[u8])]) -> Vec
     }
     let length = request.len() as u32;
     request[..4].copy_from_slice(&length.to_ne_bytes());
-    request[4..6].copy_from_slice(&u16::from_le_bytes([kind, SUBSYSTEM]).to_ne_bytes());
+    request[4..6].copy_from_slice(&u16::from_le_bytes([kind, subsystem]).to_ne_bytes());
     request[6..8].copy_from_slice(&((libc::NLM_F_REQUEST | flags) as u16).to_ne_bytes());
     request
 }
@@ -85,61 +92,91 @@ pub(super) fn counted(table: &str, counter: &str) -> io::Result<u64> {
     let kind = COUNTER.to_be_bytes();
     let attributes: [(u16, &[u8]); 3] =
         [(TABLE, table.as_bytes()), (OBJECT_NAME, counter.as_bytes()), (OBJECT_KIND, &kind)];
-    let fd = ask(&request(GET_OBJECT, 0, INET, &attributes))?;
+    let fd = ask(&request(SUBSYSTEM, GET_OBJECT, 0, INET, &attributes))?;
     let mut buffer = [0; 1024];
     let length = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
     packets(&buffer[..length])
 }
 
-/// The families and names of all tables.
-pub(super) fn tables() -> io::Result<Vec<(&'static str, String)>> {
-    let fd = ask(&request(GET_TABLE, libc::NLM_F_DUMP, 0, &[]))?;
-    let mut tables = Vec::new();
+/// Sends a request that is answered by a result only, and returns that.
+pub(super) fn done(request: &[u8]) -> io::Result<()> {
+    let fd = ask(request)?;
+    let mut buffer = [0; 1024];
+    let length = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
+    result(&buffer[..length])
+}
+
+/// Sends a request for a list, and passes each message of the answer on.
+pub(super) fn dump(request: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
+    let fd = ask(request)?;
     let mut buffer = vec![0; 65536];
     loop {
         let length = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty())?;
-        if length == 0 || add_tables(&buffer[..length], &mut tables)? {
-            return Ok(tables);
+        if length == 0 || split(&buffer[..length], &mut each)? {
+            return Ok(());
         }
     }
 }
 
-/// Adds the tables in some messages of a dump. Whether it has ended.
-fn add_tables(mut messages: &[u8], tables: &mut Vec<(&'static str, String)>) -> io::Result<bool> {
+/// Passes some messages of a list on. Whether it has ended.
+fn split(mut messages: &[u8], each: &mut impl FnMut(&[u8])) -> io::Result<bool> {
     while let Some(length) = messages.first_chunk::<4>() {
         let length = u32::from_ne_bytes(*length) as usize;
         let Some(message) = messages.get(..length).filter(|m| m.len() >= HEADER) else { break };
         match i32::from(u16::from_ne_bytes([message[4], message[5]])) {
             libc::NLMSG_DONE => return Ok(true),
-            libc::NLMSG_ERROR => return packets(message).map(|_| true),
-            _ => {
-                let family = match message.get(HEADER) {
-                    Some(1) => "inet",
-                    Some(2) => "ip",
-                    Some(3) => "arp",
-                    Some(5) => "netdev",
-                    Some(7) => "bridge",
-                    Some(10) => "ip6",
-                    _ => "",
-                };
-                let name = message.get(HEADER + NF_HEADER..).and_then(|a| attribute(a, TABLE));
-                if let Some(name) = name {
-                    tables.push((family, String::from_utf8_lossy(name).trim_end_matches('\0').to_owned()));
-                }
-            }
+            libc::NLMSG_ERROR => return result(message).map(|()| true),
+            _ => each(message),
         }
         messages = messages.get(aligned(length)..).unwrap_or_default();
     }
     Ok(false)
 }
 
+/// The families and names of all tables.
+pub(super) fn tables() -> io::Result<Vec<(&'static str, String)>> {
+    let mut tables = Vec::new();
+    let list = request(SUBSYSTEM, GET_TABLE, libc::NLM_F_DUMP, 0, &[]);
+    dump(&list, |message| tables.extend(table(message)))?;
+    Ok(tables)
+}
+
+/// The family and the name in a message about a table.
+fn table(message: &[u8]) -> Option<(&'static str, String)> {
+    let family = match message.get(HEADER)? {
+        1 => "inet",
+        2 => "ip",
+        3 => "arp",
+        5 => "netdev",
+        7 => "bridge",
+        10 => "ip6",
+        _ => "",
+    };
+    let name = attribute(message.get(HEADER + NF_HEADER..)?, TABLE)?;
+    Some((family, String::from_utf8_lossy(name).trim_end_matches('\0').to_owned()))
+}
+
+fn odd() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "an odd answer of netfilter")
+}
+
+fn is_error(message: &[u8]) -> bool {
+    message.get(4..6) == Some(&(libc::NLMSG_ERROR as u16).to_ne_bytes())
+}
+
+/// The result in a message of the kind that errors have; 0 is success.
+fn result(message: &[u8]) -> io::Result<()> {
+    let code = message.get(HEADER..HEADER + 4).filter(|_| is_error(message));
+    match code.and_then(|c| c.try_into().ok()).map(i32::from_ne_bytes).ok_or_else(odd)? {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code.saturating_neg())),
+    }
+}
+
 /// The count in an answer.
 fn packets(answer: &[u8]) -> io::Result<u64> {
-    let odd = || io::Error::new(io::ErrorKind::InvalidData, "an odd answer about a counter");
-    let kind = answer.get(4..6).ok_or_else(odd)?;
-    if kind == (libc::NLMSG_ERROR as u16).to_ne_bytes() {
-        let code = answer.get(HEADER..HEADER + 4).and_then(|c| c.try_into().ok()).ok_or_else(odd)?;
-        return Err(io::Error::from_raw_os_error(-i32::from_ne_bytes(code)));
+    if is_error(answer) {
+        result(answer)?;
     }
     let attributes = answer.get(HEADER + NF_HEADER..).ok_or_else(odd)?;
     let count = attribute(attributes, OBJECT_DATA).and_then(|data| attribute(data, COUNTER_PACKETS));
@@ -160,19 +197,23 @@ mod tests {
         push(&mut answer, OBJECT_DATA | 0x8000, &data);
         assert_eq!(packets(&answer).unwrap(), 7);
         assert!(packets(&answer[..30]).is_err() && packets(&[]).is_err());
+        let mut messages = request(SUBSYSTEM, 0, 0, 10, &[(TABLE, b"filter\0")]);
+        messages.extend(request(SUBSYSTEM, 0, 0, INET, &[(7, b"x"), (TABLE, b"umptcp1\0")]));
         let mut tables = Vec::new();
-        let mut messages = request(0, 0, 10, &[(TABLE, b"filter\0")]);
-        assert!(!add_tables(&messages, &mut tables).unwrap());
-        messages.extend(request(0, 0, INET, &[(7, b"x"), (TABLE, b"umptcp1\0")]));
-        let mut done = request(0, 0, 0, &[]);
+        assert!(!split(&messages, &mut |m| tables.extend(table(m))).unwrap());
+        assert_eq!(tables, [("ip6", "filter".to_owned()), ("inet", "umptcp1".to_owned())]);
+        let mut done = request(SUBSYSTEM, 0, 0, 0, &[]);
         done[4..6].copy_from_slice(&(libc::NLMSG_DONE as u16).to_ne_bytes());
         messages.extend(&done);
-        tables.clear();
-        assert!(add_tables(&messages, &mut tables).unwrap());
-        assert_eq!(tables, [("ip6", "filter".to_owned()), ("inet", "umptcp1".to_owned())]);
+        assert!(split(&messages, &mut |_| {}).unwrap());
         let mut error = vec![0; HEADER];
         error[4..6].copy_from_slice(&(libc::NLMSG_ERROR as u16).to_ne_bytes());
         error.extend((-libc::ENOENT).to_ne_bytes());
-        assert_eq!(packets(&error).unwrap_err().raw_os_error(), Some(libc::ENOENT));
+        error[0] = error.len() as u8;
+        for failed in [packets(&error).map(drop), result(&error), split(&error, &mut |_| {}).map(drop)] {
+            assert_eq!(failed.unwrap_err().raw_os_error(), Some(libc::ENOENT));
+        }
+        error[HEADER..].fill(0);
+        assert!(result(&error).is_ok() && result(&done).is_err());
     }
 }

@@ -114,9 +114,11 @@ pub(super) type Ports = (u16, u16);
 
 /// Chooses the ports for translated connections of an instance: `asked`, or the highest free part of
 /// ip_local_port_range that is neither reserved nor in use. They are ephemeral ports, which firewalls and servers
-/// expect clients to use. `taken` are those of other instances. Also returns whether they are still to be reserved.
+/// expect clients to use. The instance has `own` already, and others have `taken` some. Also returns whether they are
+/// still to be reserved.
 pub(super) fn choose_range(
     asked: Option<&RangeInclusive<u16>>,
+    own: &[Ports],
     taken: &[Ports],
 ) -> Result<(Ports, bool), DriverError> {
     let error = |source| DriverError::Sysctl { name: LOCAL_RANGE.into(), value: "(reading)".into(), source };
@@ -132,6 +134,9 @@ pub(super) fn choose_range(
     if let Some(range) = asked {
         let (first, last) = (*range.start(), *range.end());
         let bad = |reason: String| Err(DriverError::PortRange { first, last, reason });
+        if !own.is_empty() {
+            return bad("all its ports are in use, and it was asked for; ask for a larger one".into());
+        }
         if range.is_empty() {
             return bad("it is empty".into());
         }
@@ -151,7 +156,8 @@ pub(super) fn choose_range(
         return Ok(((first, last), true));
     }
     let used: BTreeSet<u16> = host_sockets().iter().map(|s| s.port).collect();
-    let size = share(low, high, taken);
+    let taken = &[own, taken].concat()[..];
+    let size = share(low, high, own, taken);
     let read_only = sysctl::read_only(RESERVED);
     let unfit = |a: u16, b: u16| {
         let wrong = if read_only { !whole(a, b) } else { overlap(&reserved, a, b).is_some() };
@@ -171,16 +177,19 @@ pub(super) fn choose_range(
     Ok((range, !read_only))
 }
 
-/// How many ports an instance takes of those between `low` and `high`, if others have `taken` some: a quarter of what
-/// is left of half of them, and when little of that is left, the least, until the host itself has only a quarter.
-fn share(low: u16, high: u16, taken: &[Ports]) -> Option<u16> {
+fn count(ranges: &[Ports]) -> u32 {
+    ranges.iter().map(|(a, b)| u32::from(b - a) + 1).sum()
+}
+
+/// How many ports an instance takes of those between `low` and `high`, of which `taken` are not left: a quarter of what
+/// is left of half of them, and when little of that is left, the least. One that has `own` and needs more takes as many
+/// again. The host itself keeps a quarter of all.
+fn share(low: u16, high: u16, own: &[Ports], taken: &[Ports]) -> Option<u16> {
     let all = u32::from(high - low) + 1;
-    let gone: u32 = taken.iter().map(|(a, b)| u32::from(b - a) + 1).sum();
-    if gone + u32::from(LEAST) > all / 4 * 3 {
-        return None;
-    }
-    let size = (all / 2).saturating_sub(gone) / 4;
-    Some((size as u16).clamp(LEAST, WANTED))
+    let gone = count(taken);
+    let left = (all / 4 * 3).checked_sub(gone).filter(|left| *left >= u32::from(LEAST))?;
+    let size = if own.is_empty() { (all / 2).saturating_sub(gone) / 4 } else { count(own).min(left) };
+    Some(size.clamp(u32::from(LEAST), u32::from(WANTED)) as u16)
 }
 
 fn choose(
@@ -313,7 +322,7 @@ mod tests {
     fn many_instances_find_ports_and_leave_the_host_some() {
         let mut taken = Vec::new();
         let mut next = 32_768u16;
-        while let Some(size) = share(32_768, 60_999, &taken) {
+        while let Some(size) = share(32_768, 60_999, &[], &taken) {
             taken.push((next, next + size - 1));
             next += size;
         }
@@ -323,6 +332,22 @@ mod tests {
         let six: u16 = sizes[..6].iter().sum();
         assert!(28_232 - six > 16_000, "six leave the host more than half");
         assert!(60_999 - next > 7_000, "all leave it a quarter");
+    }
+
+    #[test]
+    fn an_instance_that_needs_more_doubles_its_ports_until_the_host_has_a_quarter_left() {
+        let next = |own: &[Ports], others: &[Ports]| share(32_768, 60_999, own, &[own, others].concat());
+        let others = [(40_000, 60_999 - 7_000)];
+        let mut own = vec![(32_768, 32_831)];
+        let mut sizes = Vec::new();
+        while let Some(size) = next(&own, &others) {
+            sizes.push(size);
+            let (_, last) = own[own.len() - 1];
+            own.push((last + 1, last + size));
+        }
+        assert_eq!(sizes[..6], [64, 128, 256, 512, 1_024, 2_048]);
+        assert_eq!(count(&own) + count(&others), 28_232 / 4 * 3, "what is left last is less than double");
+        assert_eq!(next(&[(32_768, 50_000)], &[]), Some(3_941), "never more than there is");
     }
 
     #[test]

@@ -15,11 +15,28 @@ use std::net::IpAddr;
 /// How many of the reserved ports connection tracking translates to, if it serves only the rest.
 const TRACKED: u16 = 32;
 
-/// Splits the reserved ports into those that keep their number, which the stack uses, and those that
+/// Splits a range of ports into those that keep their number, which the stack uses, and those that
 /// connection tracking translates to.
-pub(super) fn split((first, last): Ports) -> (Ports, Ports) {
+fn split((first, last): Ports) -> (Ports, Ports) {
     let tracked = TRACKED.min((last - first) / 4).max(1);
     ((first, last - tracked), (last - tracked + 1, last))
+}
+
+/// Those of the reserved ports from which the stack chooses.
+pub(super) fn stack_ports(ranges: &[Ports], stateless: bool) -> Vec<Ports> {
+    let mut ranges = ranges.to_vec();
+    if let Some(first) = ranges.first_mut().filter(|_| stateless) {
+        *first = split(*first).0;
+    }
+    ranges
+}
+
+/// Ranges in a form that a rule can match.
+fn any_of(ranges: &[Ports]) -> String {
+    match ranges {
+        [(first, last)] => format!("{first}-{last}"),
+        _ => format!("{{ {} }}", list(ranges.iter().map(|(first, last)| format!("{first}-{last}")))),
+    }
 }
 
 /// What a path's ruleset depends on.
@@ -37,8 +54,8 @@ pub(super) struct Ruleset<'a> {
     pub(super) nic_addresses: &'a [IpAddr],
     /// Destinations with another source than the NIC's first address.
     pub(super) sources: &'a [(IpNet, IpAddr)],
-    /// The ports reserved for translated connections.
-    pub(super) ports: Ports,
+    /// The ports reserved for translated connections, in ranges, at least one.
+    pub(super) ports: &'a [Ports],
     /// Ports on which the stack listens.
     pub(super) listen: Vec<u16>,
     /// Families (nfproto) for which the host did not forward packets received on the NIC, and must not start
@@ -118,8 +135,17 @@ impl Ruleset<'_> {
         format!("{{ {} }}", list(self.nets.iter().filter(|net| net.addr().is_ipv6() == v6)))
     }
 
-    fn tracked(&self) -> Ports {
-        if self.stateless { split(self.ports).1 } else { self.ports }
+    /// Ports that the stack chooses from, and that keep their number.
+    fn kept(&self) -> String {
+        any_of(&stack_ports(self.ports, true))
+    }
+
+    /// Ports that connection tracking translates to.
+    fn tracked(&self) -> Vec<Ports> {
+        match self.ports.first() {
+            Some(first) if self.stateless => vec![split(*first).1],
+            _ => self.ports.to_vec(),
+        }
     }
 
     /// The script that installs the table, replacing any table of the same name.
@@ -141,8 +167,7 @@ impl Ruleset<'_> {
 
     /// Rewrites addresses without connection tracking.
     fn rewriting(&self, s: &mut String) {
-        let Ruleset { tun, .. } = self;
-        let (first, last) = split(self.ports).0;
+        let (tun, kept) = (self.tun, self.kept());
         let families = self.families();
         for f in &families {
             let Family { ip, n, own, .. } = f;
@@ -150,25 +175,26 @@ impl Ruleset<'_> {
             // `wildcard`, it also finds a connection whose handshake is not over.
             let _ = write!(
                 s,
-                "chain answers{n} {{ socket transparent {{ 0, 1 }} return\nnotrack {ip} daddr set {own}\n}}\n\
+                "chain answers{n} {{ socket transparent {{ 0, 1 }} return\nnotrack {ip} daddr set {own} accept\n}}\n\
                  chain errors{n} {{\n{}}}\nchain source{n} {{\n{}}}\n",
                 self.error_rules(f, "\n"),
                 self.source_rules(f, "\n"),
             );
         }
-        // Before conntrack. What the stack sends to this host itself is tracked, for its firewall's sake.
+        // Before conntrack. `accept` ends this chain only, for a packet that the rules after it are not for: each costs.
+        // What the stack sends to this host itself is tracked, for its firewall's sake.
         let _ = write!(
             s,
             "chain rewrite_inward {{ type filter hook prerouting priority raw; policy accept;\n\
-             iifname \"{tun}\" tcp sport @listen fib daddr type != local notrack\n\
-             iifname \"{tun}\" tcp sport {first}-{last} fib daddr type != local notrack\n\
-             iifname \"{tun}\" tcp sport {PROBE_PORT} notrack\n"
+             iifname \"{tun}\" tcp sport @listen fib daddr type != local notrack accept\n\
+             iifname \"{tun}\" tcp sport {kept} fib daddr type != local notrack accept\n\
+             iifname \"{tun}\" tcp sport {PROBE_PORT} notrack accept\n"
         );
         for Family { ip, n, .. } in &families {
             let _ = write!(
                 s,
-                "{ip} daddr @nic{n} tcp dport @listen notrack {ip} daddr set {ip} daddr map @in{n}\n\
-                 {ip} daddr @nic{n} tcp dport {first}-{last} jump answers{n}\n"
+                "{ip} daddr @nic{n} tcp dport @listen notrack {ip} daddr set {ip} daddr map @in{n} accept\n\
+                 {ip} daddr @nic{n} tcp dport {kept} jump answers{n}\n"
             );
         }
         self.jump_to_errors(s, &families);
@@ -185,9 +211,9 @@ impl Ruleset<'_> {
             let _ = write!(
                 s,
                 "oifname \"{tun}\" accept\n\
-                 {ip} saddr {own} tcp sport {first}-{last} jump source{n}\n\
-                 {ip} saddr {stack} tcp sport {first}-{last} {ip} saddr set {ip} saddr map @out{n}\n\
-                 {ip} saddr {stack} tcp sport @listen {ip} saddr set {ip} saddr map @out{n}\n"
+                 {ip} saddr {own} tcp sport {kept} jump source{n}\n\
+                 {ip} saddr {stack} tcp sport {kept} {ip} saddr set {ip} saddr map @out{n} accept\n\
+                 {ip} saddr {stack} tcp sport @listen {ip} saddr set {ip} saddr map @out{n} accept\n"
             );
         }
         s.push_str("}\n");
@@ -202,14 +228,14 @@ impl Ruleset<'_> {
     /// Directs ICMP errors to the stack's address by the port that they quote.
     fn error_rules(&self, f: &Family, end: &str) -> String {
         let Family { ip, n, own, .. } = f;
-        let (first, last) = split(self.ports).0;
+        let kept = self.kept();
         let port = f.quoted_port();
         let mut s = String::new();
         if !self.listen.is_empty() {
             let listen = list(self.listen.iter());
             let _ = write!(s, "{port} {{ {listen} }} notrack {ip} daddr set {ip} daddr map @in{n}{end}");
         }
-        let _ = write!(s, "{port} {first}-{last} notrack {ip} daddr set {own}{end}");
+        let _ = write!(s, "{port} {kept} notrack {ip} daddr set {own}{end}");
         s
     }
 
@@ -230,7 +256,8 @@ impl Ruleset<'_> {
     /// Connection tracking: for everything, or for what is not rewritten.
     fn tracking(&self, s: &mut String) {
         let Ruleset { tun, nic, .. } = self;
-        let (first, last) = self.tracked();
+        let tracked = self.tracked();
+        let dports = any_of(&tracked);
         let families = self.families();
         // Packets that conntrack considers invalid are not translated. Inbound, they would reach the host's
         // own TCP, which would reset the connection; outbound, they would leave with the private address.
@@ -240,8 +267,8 @@ impl Ruleset<'_> {
             s,
             "chain invalid {{ type filter hook prerouting priority mangle; policy accept;\n\
              iifname \"{tun}\" ct state invalid counter drop comment \"outward\"\n\
-             iifname \"{nic}\" tcp dport {first}-{last} ct state invalid counter drop comment \"inward\"\n\
-             iifname \"{nic}\" tcp dport {first}-{last} tcp flags & (fin|syn|rst|ack) != syn ct state new counter drop comment \"forgotten\"\n"
+             iifname \"{nic}\" tcp dport {dports} ct state invalid counter drop comment \"inward\"\n\
+             iifname \"{nic}\" tcp dport {dports} tcp flags & (fin|syn|rst|ack) != syn ct state new counter drop comment \"forgotten\"\n"
         );
         for Family { ip, n, .. } in &families {
             let _ = writeln!(
@@ -266,11 +293,23 @@ impl Ruleset<'_> {
         s.push_str("}\nchain outward { type nat hook postrouting priority srcnat; policy accept;\n");
         for Family { v6, ip, n, own, .. } in &families {
             // First, a connection to a listener that conntrack has forgotten: it keeps its address and port.
-            let _ = write!(
+            let _ = writeln!(
                 s,
-                "{ip} saddr {} oifname \"{nic}\" tcp sport @listen snat {ip} to {ip} saddr map @out{n}\n\
-                 {ip} saddr {own} oifname \"{nic}\" meta l4proto tcp masquerade to :{first}-{last}\n",
+                "{ip} saddr {} oifname \"{nic}\" tcp sport @listen snat {ip} to {ip} saddr map @out{n}",
                 self.stack(*v6)
+            );
+            // A port keeps its number where it can, so each range is translated to itself.
+            for (first, last) in tracked.iter().skip(1) {
+                let range = format!("{first}-{last}");
+                let _ = writeln!(
+                    s,
+                    "{ip} saddr {own} oifname \"{nic}\" tcp sport {range} masquerade to :{range}"
+                );
+            }
+            let (first, last) = tracked.first().copied().unwrap_or_default();
+            let _ = writeln!(
+                s,
+                "{ip} saddr {own} oifname \"{nic}\" meta l4proto tcp masquerade to :{first}-{last}"
             );
             if self.carry {
                 let icmp = if *v6 { "icmpv6" } else { "icmp" };

@@ -86,10 +86,21 @@ impl PathSet {
         Ok(Path { config, guard, tun })
     }
 
-    /// Ports that translated connections use, reserved on this host. The stack should use the same range for
-    /// its local ports, so that NAT does not have to change them. `None` if no path is translated.
+    /// Ports that translated connections use, reserved on this host. The stack should choose its local ports
+    /// from them, so that NAT does not have to change them. `None` if no path is translated.
+    ///
+    /// They are the first range only: see [`more_ports`](Self::more_ports).
     pub fn port_range(&self) -> Option<RangeInclusive<u16>> {
-        self.inner.ask(Command::PortRange).ok().flatten().map(|(first, last)| first..=last)
+        self.inner.ask(Command::PortRanges).ok()?.first().map(|(first, last)| *first..=*last)
+    }
+
+    /// Reserves more ports for translated connections: as many again as there are, or what is left for instances
+    /// of umptcp. Connections go on. Takes some milliseconds.
+    ///
+    /// # Errors
+    /// [`DriverError::PortRange`] if a range was asked for ([`SetupOptions::port_range`]), or none is left.
+    pub fn more_ports(&self) -> Result<RangeInclusive<u16>, DriverError> {
+        self.inner.ask(Command::MorePorts)?.map(|(first, last)| first..=last)
     }
 
     /// Directs connections to `port` on the NICs' addresses to the stack, on all translated paths.

@@ -1,6 +1,6 @@
 //! Several instances at once, crashes, and clean-up.
 
-use crate::network::{Flow, Ns, TestNetwork, assert_unchanged, echo_client, options, wait_until};
+use crate::network::{Flow, Ns, PATIENCE, TestNetwork, assert_unchanged, echo_client, options, wait_until};
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -464,6 +464,62 @@ fn fifty_instances_at_once_all_work_and_leave_nothing() {
     assert!(ports < 3 * 28_232 / 4, "{ports} of 28232 ports");
     assert_unchanged(&network.client, &before);
     assert_eq!(records(&network.client), 0);
+}
+
+/// Also with connection tracking, where each range of ports is translated to itself.
+#[test]
+fn an_instance_gets_more_ports_and_connections_from_the_old_ones_go_on() {
+    for stateless in [true, false] {
+        let network = TestNetwork::new();
+        network.server.echo_server("[::]:80");
+        network.client.sysctl("net/ipv4/ip_local_port_range", "40000 40255");
+        let before = network.client.state();
+        let options = options().stateless(stateless);
+        let set = network.client.set_up(&["eth0", "eth1"], &options).unwrap();
+        let connect = |port: u16| {
+            let mut flows = Vec::new();
+            for (n, path) in set.paths.iter().enumerate() {
+                for (own, remote) in [(0, format!("10.{n}.0.1:80")), (1, format!("[2001:db8:a{n}::1]:80"))] {
+                    let tap = network.server.tap();
+                    let mut flow = Flow::connect(&path.tun, (path.config.addresses[own], port), &remote);
+                    let (_, syn) = tap.find(PATIENCE, |s| s.flags == "S").unwrap();
+                    assert_eq!(syn.source.port(), port, "{remote}: the port is kept");
+                    flow.echo("from this port");
+                    flows.push(flow);
+                }
+            }
+            flows
+        };
+        let first = set.port_range().unwrap();
+        let mut flows = connect(*first.start());
+        let mut ranges = vec![first];
+        for size in [64, 64] {
+            let more = set.more_ports().unwrap();
+            assert_eq!(more.len(), size);
+            assert!(ranges.iter().all(|r| r.end() < more.start() || r.start() > more.end()));
+            flows.append(&mut connect(*more.start()));
+            flows.append(&mut connect(*more.end()));
+            flows.iter_mut().for_each(|flow| flow.echo("still there"));
+            ranges.push(more);
+        }
+        // The host keeps the last quarter. Tables that are put back have all ports.
+        let error = set.more_ports().unwrap_err().to_string();
+        assert!(error.contains("40000-40255") && error.contains("no free part"), "{error}");
+        network.client.nft("flush ruleset");
+        wait_until("the tables are back", || {
+            network.client.nft("list tables").matches("umptcp").count() == 2
+        });
+        flows.iter_mut().for_each(|flow| flow.echo("still there"));
+        let other = network.client.set_up(&["eth0"], &options).unwrap_err().to_string();
+        assert!(other.contains("no free part"), "{other}");
+        drop(flows);
+        drop(set);
+        assert_unchanged(&network.client, &before);
+        let asked = options.port_range(40_000..=40_063);
+        let set = network.client.set_up(&["eth0"], &asked).unwrap();
+        let error = set.more_ports().unwrap_err().to_string();
+        assert!(error.contains("40000-40063") && error.contains("larger"), "{error}");
+    }
 }
 
 /// Whether another host has an address takes a second to find out. Each instance finds out by itself.

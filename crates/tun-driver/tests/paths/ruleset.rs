@@ -1,7 +1,12 @@
 //! The host's ruleset changes while paths are in use.
 
-use crate::network::{Flow, TestNetwork, assert_unchanged, options, wait_until};
+use crate::network::{
+    Flow, PATIENCE, QUIET, TestNetwork, assert_unchanged, options, receive, send, wait_until,
+};
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 use umptcp_tun_driver::paths::PathChange;
@@ -35,6 +40,38 @@ fn a_table_that_a_flush_removed_is_back_within_a_second_and_connections_go_on() 
     assert_unchanged(&network.client, &before);
 }
 
+/// The program `nft`, before which something else can be run.
+struct HookedNft(PathBuf);
+
+impl HookedNft {
+    fn new() -> HookedNft {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let nft = HookedNft(std::env::temp_dir().join(format!("umptcp-nft-{}-{n}", std::process::id())));
+        std::fs::create_dir_all(&nft.0).unwrap();
+        nft.first("");
+        let script = format!("#!/bin/sh\n. {}/hook\nexec nft \"$@\"\n", nft.0.display());
+        std::fs::write(nft.program(), script).unwrap();
+        std::fs::set_permissions(nft.program(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        nft
+    }
+
+    fn program(&self) -> PathBuf {
+        self.0.join("nft")
+    }
+
+    /// What the shell does first from now on.
+    fn first(&self, script: &str) {
+        std::fs::write(self.0.join("hook"), format!("{script}\n")).unwrap();
+    }
+}
+
+impl Drop for HookedNft {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 fn are_back_within_a_second(network: &TestNetwork, tables: &[String]) {
     let start = Instant::now();
     wait_until("the tables are back", || {
@@ -63,28 +100,80 @@ fn a_table_that_is_removed_after_a_slow_look_at_the_firewall_is_put_back_at_once
 fn forwarding_ends_while_a_removed_table_cannot_be_put_back() {
     let network = TestNetwork::new();
     network.server.echo_server("[::]:80");
-    let directory = std::env::temp_dir().join(format!("umptcp-broken-nft-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    let (program, broken) = (directory.join("nft"), directory.join("broken"));
-    let script = format!("#!/bin/sh\n[ -e {} ] && exit 1\nexec nft \"$@\"\n", broken.display());
-    std::fs::write(&program, script).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let nft = HookedNft::new();
     let before = network.client.state();
-    let set = network.client.set_up(&["eth0"], &options().nft_program(program)).unwrap();
+    let set = network.client.set_up(&["eth0"], &options().nft_program(nft.program())).unwrap();
     let path = &set.paths[0];
     let mut flow = Flow::connect(&path.tun, (path.config.addresses[0], 5000), "10.0.0.1:80");
     let forwarding = || network.client.read("net/ipv4/conf/eth0/forwarding");
     assert_eq!(forwarding(), "1");
-    std::fs::write(&broken, "").unwrap();
+    nft.first("exit 1");
     network.client.nft("flush ruleset");
     wait_until("forwarding is off", || forwarding() == "0");
-    std::fs::remove_file(&broken).unwrap();
+    nft.first("");
     wait_until("forwarding is on again", || forwarding() == "1");
     assert!(network.client.nft("list tables").contains(path.tun.name()));
     flow.echo("after");
     drop(set);
     assert_unchanged(&network.client, &before);
-    std::fs::remove_dir_all(directory).unwrap();
+}
+
+/// Segments that leave while the table is missing make entries of conntrack that are not translated, and a
+/// connection's translation is that of its entry.
+#[test]
+fn what_left_while_the_table_was_missing_does_not_spoil_the_connection() {
+    // Before and after the firewall that is loaded: the second is one that makes us use conntrack.
+    for (stateless, strict) in [(false, false), (false, true), (true, true)] {
+        let network = TestNetwork::new();
+        network.server.echo_server("[::]:80");
+        let nft = HookedNft::new();
+        let options = options().stateless(stateless).nft_program(nft.program());
+        let set = network.client.set_up(&["eth0"], &options).unwrap();
+        let (path, first) = (&set.paths[0], *set.port_range().unwrap().start());
+        let ends = [(0, "10.0.0.1:80"), (1, "[2001:db8:a0::1]:80")];
+        let mut before: Vec<Flow<'_>> = ends
+            .map(|(own, remote)| Flow::connect(&path.tun, (path.config.addresses[own], first + 1), remote))
+            .into();
+        before.iter_mut().for_each(|flow| flow.echo("translated"));
+        let tap = network.server.tap();
+        nft.first("sleep 0.7");
+        let rules = "ct state established,related accept; oifname eth0 accept; ct status dnat accept;";
+        let policy = if strict { "drop" } else { "accept" };
+        let chain = format!("chain f {{ type filter hook forward priority 0; policy {policy}; {rules} }}");
+        network.client.nft(&format!("flush ruleset; table inet fence {{ {chain}; }}"));
+        let left = |own: IpAddr| tap.find(PATIENCE, |s| s.source.ip() == own).is_some();
+        for ((own, remote), flow) in ends.iter().zip(&mut before) {
+            let own = path.config.addresses[*own];
+            send(&path.tun, &flow.segment("PA", b"after"));
+            assert!(left(own), "the table is back already: this test shows nothing");
+            let local = (own, first + 2).into();
+            let syn = Flow {
+                tun: &path.tun,
+                local,
+                remote: remote.parse().unwrap(),
+                sequence: 1,
+                acknowledgment: 0,
+            };
+            send(&path.tun, &syn.segment("S", &[]));
+            assert!(left(own), "the table is back already: this test shows nothing");
+        }
+        nft.first("");
+        are_back_within_a_second(&network, &[path.tun.name().to_owned()]);
+        wait_until("conntrack translates", || {
+            !network.client.nft(&format!("list table inet {}", path.tun.name())).contains("notrack")
+        });
+        for ((own, remote), flow) in ends.iter().zip(&mut before) {
+            // Again and again, as the stack does.
+            wait_until("an echo", || {
+                send(&path.tun, &flow.segment("PA", b"after"));
+                receive(&path.tun, QUIET, |s| s.destination == flow.local && s.payload == b"after").is_some()
+            });
+            let (local, remote) = ((path.config.addresses[*own], first + 2).into(), remote.parse().unwrap());
+            wait_until("a connection from the same port", || {
+                Flow::try_connect(&path.tun, local, remote, QUIET).is_some()
+            });
+        }
+    }
 }
 
 #[test]

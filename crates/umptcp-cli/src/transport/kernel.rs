@@ -69,10 +69,16 @@ impl Kernel {
         Ok(socket)
     }
 
-    pub(crate) fn connect(&self, remote: SocketAddr, timeout: Duration) -> anyhow::Result<TcpStream> {
+    /// Connects within the time that is `left` of `timeout`.
+    pub(crate) fn connect(
+        &self,
+        remote: SocketAddr,
+        left: Duration,
+        timeout: Duration,
+    ) -> anyhow::Result<TcpStream> {
         let socket = self.socket(Domain::for_address(remote))?;
         socket
-            .connect_timeout(&SockAddr::from(remote), timeout)
+            .connect_timeout(&SockAddr::from(remote), left)
             .map_err(|e| explain_connect(e, timeout))
             .with_context(|| Class::Connect.failure(format!("cannot connect to {remote}")))?;
         Ok(socket.into())

@@ -2,6 +2,7 @@
 
 mod facts;
 pub(crate) mod kernel;
+mod race;
 #[cfg(target_os = "linux")]
 pub(crate) mod user_space;
 
@@ -11,7 +12,7 @@ use crate::args::{ListenAddress, StackArgs, StackKind, TargetArgs};
 use crate::failure::Class;
 use crate::registry::Registry;
 use crate::session::Session;
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 #[cfg(target_os = "linux")]
 use bytes::Buf as _;
 use bytes::Bytes;
@@ -84,17 +85,11 @@ impl Transport {
                 return stack.connect(remotes, timeout, &[]).map(Stream::UserSpace);
             }
         };
-        let mut last = None;
-        for remote in remotes {
-            match kernel.connect(*remote, timeout) {
-                Ok(stream) => return Ok(Stream::Kernel(stream, kernel.is_mptcp())),
-                Err(error) => {
-                    tracing::info!("{error:#}");
-                    last = Some(error);
-                }
-            }
-        }
-        Err(last.unwrap_or_else(|| anyhow!("no address to connect to")))
+        let connect = {
+            let kernel = kernel.clone();
+            move |remote, left| kernel.connect(remote, left, timeout)
+        };
+        Ok(Stream::Kernel(race::first_to_connect(remotes, timeout, connect)?, kernel.is_mptcp()))
     }
 
     /// Names of the paths that connections can use; none if the kernel chooses.

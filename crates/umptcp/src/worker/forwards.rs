@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::splices::{Ended, Splices};
+use crate::attempts::ATTEMPT_DELAY;
 use crate::forwarded::{Direction, ForwardShared, Forwarded, spoken};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -13,9 +14,6 @@ use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError};
 use umptcp_stack_core::event::{IncomingId, RefuseWith};
 use umptcp_stack_core::wire::icmp::Unreachable;
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
-
-/// How long an attempt goes without an answer before the next is made beside it (RFC 8305 §5).
-const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// Most connections of a rule that wait for their way onward. The oldest goes for one more: whoever has not been
 /// reached while so many others came will not be.

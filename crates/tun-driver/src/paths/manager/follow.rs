@@ -49,8 +49,8 @@ impl Manager {
         tracing::info!(from = path.nic, to = nic.name, "a NIC has been renamed");
         let before = std::mem::replace(&mut path.nic, nic.name.clone());
         if let Some(nft) = self.nft.as_ref().filter(|_| path.mode == Mode::Nat) {
-            let installed =
-                nft::check_name(&nic.name).and_then(|()| install_table(nft, path, self.range, &self.listen));
+            let installed = nft::check_name(&nic.name)
+                .and_then(|()| install_table(nft, path, &self.ranges, &self.listen));
             if let Err(error) = installed {
                 path.nic = before;
                 self.shut(i, &error).await;
@@ -160,7 +160,7 @@ impl Manager {
         }
         path.slots.assign(&path.nic_addresses);
         if let Some(nft) = &self.nft
-            && let Err(error) = nft.apply(&path.nic, &ruleset(path, self.range, &self.listen).update())
+            && let Err(error) = nft.apply(&path.nic, &ruleset(path, &self.ranges, &self.listen).update())
         {
             tracing::warn!(%error, "cannot update the NIC's addresses");
         }

@@ -4,6 +4,7 @@
 //! netlink sockets, /proc/sys and the `nft` program all depend on it.
 
 mod follow;
+mod share;
 mod silence;
 mod tables;
 
@@ -14,17 +15,17 @@ use crate::paths::change::PathChange;
 use crate::paths::check::{self, Prober};
 use crate::paths::forwarding::{self, Forwarding};
 use crate::paths::host::{self, Changes};
+use crate::paths::mirror;
 use crate::paths::netlink::{self, Link, Netlink, Notifications, Route, Rule};
 use crate::paths::nft::{self, Nft};
 use crate::paths::nics::{self, Snapshot};
 use crate::paths::options::SetupOptions;
-use crate::paths::ports::{self, HeldPort};
-use crate::paths::record::{Entry, HostChange, Record, Registry, RegistryLock, used_ports};
+use crate::paths::ports::{HeldPort, Ports};
+use crate::paths::record::{Entry, HostChange, Record, Registry, RegistryLock};
 use crate::paths::rules;
 use crate::paths::spec::{Mode, PathSpec};
 use crate::paths::translate::{self, Slots};
 use crate::paths::watch::{self, RulesetChange};
-use crate::paths::{mirror, ruleset};
 use futures::channel::mpsc::UnboundedReceiver;
 use futures::stream::{self, StreamExt};
 use ipnet::IpNet;
@@ -61,7 +62,8 @@ pub(super) enum Command {
     HasRoute(String, IpAddr, Sender<Result<bool, DriverError>>),
     Translations(String, Sender<Vec<(IpAddr, IpAddr)>>),
     Listen(u16, bool, Sender<Result<(), DriverError>>),
-    PortRange(Sender<Option<(u16, u16)>>),
+    PortRanges(Sender<Vec<Ports>>),
+    MorePorts(Sender<Result<Ports, DriverError>>),
     Stop(Sender<Vec<DriverError>>),
 }
 
@@ -149,7 +151,8 @@ pub(super) struct Manager {
     options: SetupOptions,
     nft: Option<Nft>,
     listen: BTreeSet<u16>,
-    range: Option<(u16, u16)>,
+    /// The ports of translated connections, in ranges: the first one, and what had to be added.
+    ranges: Vec<Ports>,
     paths: Vec<Installed>,
     changes: SyncSender<PathChange>,
     /// NICs that could carry a path when last checked.
@@ -202,7 +205,7 @@ impl Manager {
             options,
             nft,
             listen,
-            range: None,
+            ranges: Vec::new(),
             paths: Vec::new(),
             changes,
             nics: usable.into_iter().map(|nic| nic.name).collect(),
@@ -294,9 +297,11 @@ impl Manager {
             Command::Listen(port, on, reply) => {
                 let _ = reply.send(self.listen(port, on));
             }
-            Command::PortRange(reply) => {
-                let kept = |range| if self.options.stateless { ruleset::split(range).0 } else { range };
-                let _ = reply.send(self.range.map(kept));
+            Command::PortRanges(reply) => {
+                let _ = reply.send(self.stack_ranges());
+            }
+            Command::MorePorts(reply) => {
+                let _ = reply.send(self.more_ports().await);
             }
             Command::Stop(_) => {}
         }
@@ -495,26 +500,6 @@ impl Manager {
         Ok((first..u32::MAX).find(|t| !taken.contains(t)).unwrap_or(first))
     }
 
-    fn reserve_ports(&mut self, lock: &RegistryLock) -> Result<(), DriverError> {
-        if self.range.is_some() {
-            return Ok(());
-        }
-        let record = self.record.as_mut().ok_or(DriverError::Gone)?;
-        let others = self.registry.survey(lock, Some(record))?.0;
-        let taken = used_ports(others.iter().flatten());
-        let ((first, last), reserve) = ports::choose_range(self.options.port_range.as_ref(), &taken)?;
-        if reserve {
-            record.note(None, HostChange::ReservedPorts { first, last })?;
-            ports::reserve(first, last)?;
-            tracing::info!(first, last, "reserved local ports for translated connections until exit");
-        } else {
-            record.note(None, HostChange::UsedPorts { first, last })?;
-            tracing::info!(first, last, "translated connections use local ports that were reserved already");
-        }
-        self.range = Some((first, last));
-        Ok(())
-    }
-
     /// Makes all changes for a path, in an order in which no packet can leave the wrong way.
     async fn install(
         &mut self,
@@ -558,7 +543,7 @@ impl Manager {
             path.sources =
                 translate::sources(&snapshot.routes_of(nic.index), &snapshot.addresses, &path.nic_addresses);
             path.stateless = self.options.stateless && check::untracked_pass(nft, &path.nic);
-            install_table(nft, &mut path, self.range, &self.listen)?;
+            install_table(nft, &mut path, &self.ranges, &self.listen)?;
         }
         Ok(path)
     }

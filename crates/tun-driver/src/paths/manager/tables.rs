@@ -3,14 +3,15 @@
 use super::{Installed, Manager};
 use crate::error::DriverError;
 use crate::paths::check;
+use crate::paths::conntrack;
 use crate::paths::nfnetlink;
 use crate::paths::nft::Nft;
 use crate::paths::nics::Snapshot;
-use crate::paths::ports;
+use crate::paths::ports::{self, Ports};
 use crate::paths::record::HostChange;
 use crate::paths::ruleset::Ruleset;
 use crate::paths::spec::Mode;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl Manager {
     /// Starts or stops forwarding a port to the stack.
@@ -26,7 +27,7 @@ impl Manager {
                 return Err(error);
             }
             let Some(nft) = &self.nft else { continue };
-            let script = ruleset(path, self.range, &listen).update();
+            let script = ruleset(path, &self.ranges, &listen).update();
             if let Err(error) = nft.apply(&path.nic, &script) {
                 self.release_ports();
                 return Err(error);
@@ -67,6 +68,8 @@ impl Manager {
                     if let Err(error) = self.restore_table(i, &nft, present).await {
                         self.shut(i, &error).await;
                         result = Err(error);
+                    } else if missing.contains(&i) {
+                        self.forget_untranslated(i).await;
                     }
                 }
             }
@@ -87,12 +90,45 @@ impl Manager {
     /// otherwise be opened anew over another whose table is missing, too. False: each is to be tried by itself.
     fn restore_together(&mut self, nft: &Nft, missing: &[usize]) -> bool {
         let [first, _, ..] = missing else { return false };
-        let scripts = missing.iter().map(|i| ruleset(&self.paths[*i], self.range, &self.listen).script());
+        let scripts = missing.iter().map(|i| ruleset(&self.paths[*i], &self.ranges, &self.listen).script());
         let restored = nft.apply(&self.paths[*first].nic, &scripts.collect::<String>()).is_ok();
         for i in missing.iter().filter(|_| restored) {
             say_restored(&self.paths[*i]);
         }
         restored
+    }
+
+    /// Makes conntrack forget what it has learnt of a path's packets while its table was missing. It translates a
+    /// connection as it did the first packet, so these would leave with the private address (and are dropped) for as
+    /// long as the stack repeats them. Without connection tracking, too: the firewall that has just been loaded may
+    /// be one that makes us use it.
+    async fn forget_untranslated(&self, i: usize) {
+        let path = &self.paths[i];
+        let mut entries = match conntrack::untranslated(&path.nets) {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::debug!(%error, "cannot list the entries of conntrack");
+                return;
+            }
+        };
+        // Connections to this host itself, and to other instances, are not translated.
+        let mut by_nic = BTreeMap::new();
+        for entry in &entries {
+            let ends = (entry.source, entry.destination);
+            if by_nic.contains_key(&ends) {
+                continue;
+            }
+            let device = self.netlink.route_of(ends.0, ends.1, path.tun_index).await;
+            by_nic.insert(ends, device.is_ok_and(|d| d.is_some() && d == path.nic_index));
+        }
+        entries.retain(|e| by_nic.get(&(e.source, e.destination)) == Some(&true));
+        match conntrack::delete(&entries) {
+            Ok(()) => tracing::debug!(tun = path.tun, entries = entries.len(), "untranslated: forgotten"),
+            Err(error) => tracing::warn!(
+                %error, device = path.nic,
+                "cannot delete entries of conntrack; some connections of this path will not be translated"
+            ),
+        }
     }
 
     pub(super) async fn restore_table(
@@ -103,7 +139,7 @@ impl Manager {
     ) -> Result<(), DriverError> {
         let path = &mut self.paths[i];
         if !present {
-            install_table(nft, path, self.range, &self.listen)?;
+            install_table(nft, path, &self.ranges, &self.listen)?;
             say_restored(path);
         }
         if path.shut {
@@ -134,7 +170,7 @@ impl Manager {
                     device = path.nic,
                     "the firewall has changed and may drop what is not tracked; translation uses connection tracking now"
                 );
-                install_table(&nft, path, self.range, &self.listen)?;
+                install_table(&nft, path, &self.ranges, &self.listen)?;
             }
         }
         for i in 0..self.paths.len() {
@@ -185,11 +221,7 @@ fn say_restored(path: &Installed) {
     );
 }
 
-pub(super) fn ruleset<'a>(
-    path: &'a Installed,
-    range: Option<(u16, u16)>,
-    listen: &BTreeSet<u16>,
-) -> Ruleset<'a> {
+pub(super) fn ruleset<'a>(path: &'a Installed, ranges: &'a [Ports], listen: &BTreeSet<u16>) -> Ruleset<'a> {
     Ruleset {
         tun: &path.tun,
         nic: &path.nic,
@@ -198,7 +230,7 @@ pub(super) fn ruleset<'a>(
         pairs: path.slots.pairs().collect(),
         nic_addresses: &path.nic_addresses,
         sources: &path.sources,
-        ports: range.unwrap_or((0, 0)),
+        ports: ranges,
         listen: listen.iter().copied().collect(),
         closed: path.closed(),
         stateless: path.stateless,
@@ -210,16 +242,16 @@ pub(super) fn ruleset<'a>(
 pub(super) fn install_table(
     nft: &Nft,
     path: &mut Installed,
-    range: Option<(u16, u16)>,
+    ranges: &[Ports],
     listen: &BTreeSet<u16>,
 ) -> Result<(), DriverError> {
-    let result = nft.apply(&path.nic, &ruleset(path, range, listen).script());
+    let result = nft.apply(&path.nic, &ruleset(path, ranges, listen).script());
     let Err(error) = result else { return Ok(()) };
     if !std::mem::take(&mut path.stateless) {
         return Err(error);
     }
     tracing::debug!(%error, device = path.nic, "cannot translate without connection tracking");
-    nft.apply(&path.nic, &ruleset(path, range, listen).script())
+    nft.apply(&path.nic, &ruleset(path, ranges, listen).script())
 }
 
 /// Holds every port to listen on, on every address of the NIC.
