@@ -76,6 +76,11 @@ struct NicPath {
     place: Place,
     /// Whether its NIC is up and has carrier.
     up: bool,
+    /// The addresses of its NIC that those of the stack stand for; the last ones when the NIC has lost all. `None` until
+    /// they have changed for the first time.
+    nic: Option<Vec<IpAddr>>,
+    /// Addresses that the NIC has now, and what to tell peers, while the stack does not know of them.
+    news: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
     /// Whether its NIC has lost all its addresses.
     bare: bool,
 }
@@ -140,7 +145,7 @@ impl Nics {
     /// because each takes a question to the kernel.
     pub(crate) fn addresses_towards(&self, remote: IpAddr, most: usize) -> Vec<IpAddr> {
         let paths = lock(&self.paths);
-        let attached = paths.iter().filter(|p| matches!(p.place, Place::Attached(_)));
+        let attached = paths.iter().filter(|p| p.is_usable());
         let routed = attached.filter_map(|p| {
             let address = p.config.addresses.iter().find(|a| a.is_ipv4() == remote.is_ipv4())?;
             p.guard.has_route(remote).unwrap_or(false).then_some(*address)
@@ -156,10 +161,9 @@ impl Nics {
     /// Names of the NICs in use that have an address of `remote`'s family but no route to it.
     pub(crate) fn without_route(&self, remote: IpAddr) -> Vec<String> {
         let paths = lock(&self.paths);
-        let fitting = paths.iter().filter(|p| {
-            matches!(p.place, Place::Attached(_))
-                && p.config.addresses.iter().any(|a| a.is_ipv4() == remote.is_ipv4())
-        });
+        let fitting = paths
+            .iter()
+            .filter(|p| p.is_usable() && p.config.addresses.iter().any(|a| a.is_ipv4() == remote.is_ipv4()));
         let cut_off = fitting.filter(|p| matches!(p.guard.has_route(remote), Ok(false)));
         cut_off.map(|p| p.config.name.clone()).collect()
     }
@@ -223,7 +227,7 @@ impl Nics {
                 let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
                 tracing::info!(path = paths[at].config.name, gone, "the NIC is not usable");
                 paths[at].up = false;
-                paths[at].settle(commands)
+                if gone { paths[at].detach(commands) } else { paths[at].settle(commands) }
             }
             PathChange::Up { tun } => {
                 let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
@@ -234,24 +238,13 @@ impl Nics {
             PathChange::Addresses { tun, before, nic, advertise } => {
                 let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
                 let path = &mut paths[at];
-                // Connections translated to the old address are lost in any case. Those of the other family are
-                // not: with a link that comes up, IPv6's address follows IPv4's by a moment.
                 tracing::info!(path = path.config.name, ?nic, "the NIC's addresses have changed");
+                path.nic.get_or_insert(before);
                 path.bare = nic.is_empty();
-                path.config.addresses = path.translated(&nic);
-                path.config.advertise = advertise;
-                path.settle(commands)?;
-                match path.place {
-                    Place::Attached(id) => {
-                        let differ = |v6| {
-                            let of = |a: &[IpAddr]| a.iter().copied().find(|a| a.is_ipv6() == v6);
-                            of(&before) != of(&nic)
-                        };
-                        let moved = Families { ipv4: differ(false), ipv6: differ(true) };
-                        commands.readdress_path(id, &path.config, moved)
-                    }
-                    Place::Aside(_) => Ok(()),
+                if !path.bare {
+                    path.news = Some((nic, advertise));
                 }
+                path.settle(commands)
             }
             PathChange::Mtu { tun, mtu } => {
                 // Established subflows learn by ICMP from the kernel that their packets no longer fit.
@@ -305,7 +298,16 @@ impl NicPath {
             guard: Box::new(Arc::clone(&guard)),
         };
         let addresses = config.addresses.clone();
-        NicPath { guard, config, addresses, place: Place::Aside(Some(attached)), up: true, bare: false }
+        NicPath {
+            guard,
+            config,
+            addresses,
+            place: Place::Aside(Some(attached)),
+            up: true,
+            nic: None,
+            news: None,
+            bare: false,
+        }
     }
 
     /// The stack's addresses of those families of which its NIC has one: the others would be neither translated
@@ -315,10 +317,41 @@ impl NicPath {
         self.addresses.iter().filter(fits).copied().collect()
     }
 
-    /// Gives the path to the stack or takes it back, as its NIC is usable or not. The link and the addresses
-    /// come and go independently of each other, so what was before does not matter.
+    /// The stack has it, and its NIC works.
+    fn is_usable(&self) -> bool {
+        self.up && !self.bare && matches!(self.place, Place::Attached(_))
+    }
+
+    /// Gives the path to the stack, or has the stack do without it for now, as its NIC is usable or not. The link and
+    /// the addresses come and go independently of each other, so what was before does not matter.
     fn settle(&mut self, commands: &Commands) -> io::Result<()> {
-        if self.up && !self.bare { self.attach(commands) } else { self.detach(commands) }
+        if !self.up || self.bare {
+            return match self.place {
+                Place::Attached(id) => commands.path_down(id, true),
+                Place::Aside(_) => Ok(()),
+            };
+        }
+        let moved = self.take_news();
+        let Place::Attached(id) = self.place else { return self.attach(commands) };
+        if let Some(moved) = moved {
+            commands.readdress_path(id, &self.config, moved)?;
+        }
+        commands.path_down(id, false)
+    }
+
+    /// Takes over the addresses that the NIC has now. Connections translated to another address than before are lost
+    /// in any case. Those of the other family are not: with a link that comes up, IPv6's address follows IPv4's by
+    /// a moment. One that comes back as it was is the same: connections go on.
+    fn take_news(&mut self) -> Option<Families> {
+        let (nic, advertise) = self.news.take()?;
+        let before = self.nic.replace(nic.clone()).unwrap_or_default();
+        let differ = |v6| {
+            let of = |a: &[IpAddr]| a.iter().copied().find(|a| a.is_ipv6() == v6);
+            of(&before) != of(&nic)
+        };
+        self.config.addresses = self.translated(&nic);
+        self.config.advertise = advertise;
+        Some(Families { ipv4: differ(false), ipv6: differ(true) })
     }
 
     /// Gives the path to the stack, unless the stack has it already.

@@ -417,7 +417,7 @@ impl Stack {
 
 pub(crate) fn path_infos(cx: &Context<'_>) -> Vec<PathInfo> {
     let path = |id| {
-        let config = cx.stack.path(id)?;
+        let config = cx.stack.path(id).filter(|_| !cx.stack.is_path_down(id))?;
         let (name, addresses) = (config.name.clone(), config.addresses.clone());
         Some(PathInfo { id, name, addresses, public_addresses: addresses::public(config) })
     };

@@ -11,6 +11,15 @@ struct Path {
     config: PathConfig,
     /// The device takes nothing for now.
     blocked: bool,
+    /// Nothing gets through for now: its link is down.
+    down: bool,
+}
+
+impl Path {
+    /// Nothing can be sent on it now.
+    fn holds_back(&self) -> bool {
+        self.blocked || self.down
+    }
 }
 
 /// The paths, in the order in which they were added. They are few, and each packet asks for one: looking
@@ -19,7 +28,7 @@ struct Path {
 pub(super) struct Paths {
     paths: Vec<Path>,
     next: u32,
-    /// How many are blocked.
+    /// How many hold packets back.
     blocked: usize,
 }
 
@@ -27,7 +36,7 @@ impl Paths {
     pub(super) fn add(&mut self, config: PathConfig) -> PathId {
         let id = PathId(self.next);
         self.next += 1;
-        self.paths.push(Path { id, config, blocked: false });
+        self.paths.push(Path { id, config, blocked: false, down: false });
         id
     }
 
@@ -39,7 +48,7 @@ impl Paths {
     pub(super) fn remove(&mut self, path: PathId) -> bool {
         let Some(at) = self.paths.iter().position(|p| p.id == path) else { return false };
         let gone = self.paths.remove(at);
-        self.blocked -= usize::from(gone.blocked);
+        self.blocked -= usize::from(gone.holds_back());
         true
     }
 
@@ -66,15 +75,31 @@ impl Paths {
 
     /// True: it was blocked and is not any more.
     pub(super) fn set_blocked(&mut self, path: PathId, blocked: bool) -> bool {
+        self.change(path, |p| p.blocked = blocked)
+    }
+
+    /// Its link is down, or up again. True: packets were held back and are not any more.
+    pub(super) fn set_down(&mut self, path: PathId, down: bool) -> bool {
+        self.change(path, |p| p.down = down)
+    }
+
+    fn change(&mut self, path: PathId, change: impl FnOnce(&mut Path)) -> bool {
         let Some(p) = self.paths.iter_mut().find(|p| p.id == path) else { return false };
-        let was = core::mem::replace(&mut p.blocked, blocked);
-        self.blocked = self.blocked + usize::from(blocked) - usize::from(was);
-        was && !blocked
+        let was = p.holds_back();
+        change(p);
+        let is = p.holds_back();
+        self.blocked = self.blocked + usize::from(is) - usize::from(was);
+        was && !is
+    }
+
+    /// Its link is down.
+    pub(super) fn is_down(&self, path: PathId) -> bool {
+        self.find(path).is_some_and(|p| p.down)
     }
 
     /// Nothing can be sent on it now: its device takes nothing, or it has gone.
     pub(super) fn is_blocked(&self, path: PathId) -> bool {
-        self.find(path).is_none_or(|p| p.blocked)
+        self.find(path).is_none_or(Path::holds_back)
     }
 
     /// Some path is blocked.

@@ -192,7 +192,17 @@ impl Context {
         self.paths.set_blocked(path, blocked)
     }
 
-    /// Nothing can be sent on `path` now: its device takes nothing, or it has gone.
+    /// The path's link is down, or up again. True: packets were held back and are not any more.
+    pub(crate) fn set_path_down(&mut self, path: PathId, down: bool) -> bool {
+        self.paths.set_down(path, down)
+    }
+
+    /// The path's link is down.
+    pub(crate) fn is_path_down(&self, path: PathId) -> bool {
+        self.paths.is_down(path)
+    }
+
+    /// Nothing can be sent on `path` now: its device takes nothing, its link is down, or it has gone.
     #[inline]
     pub(crate) fn is_path_blocked(&self, path: PathId) -> bool {
         self.paths.is_blocked(path)

@@ -30,7 +30,7 @@ impl Connection {
     fn local_addresses(&self, ctx: &Context) -> Vec<LocalAddress> {
         let mut out = Vec::new();
         for (path, p) in ctx.paths() {
-            if !self.addresses.allows(path) {
+            if !self.addresses.allows(path) || ctx.is_path_down(path) {
                 continue;
             }
             if p.kind == crate::device::PathKind::Capture {
@@ -511,6 +511,26 @@ impl Connection {
         self.subflows.iter().filter(|m| m.tcp.path() == path && m.tcp.is_closing()).count()
     }
 
+    /// A path's link is down: its subflows end if there are others, and the peer is told.
+    pub(crate) fn on_path_down(&mut self, ctx: &mut Context, now: Instant) {
+        self.leave_down_paths(ctx, now);
+        self.after_progress(ctx, now);
+        self.subflows.sweep();
+    }
+
+    /// With a subflow that can be used, those on paths that are down are needed no more.
+    pub(super) fn leave_down_paths(&mut self, ctx: &mut Context, now: Instant) {
+        let down: SmallVec<[PathId; 4]> =
+            ctx.paths().map(|(path, _)| path).filter(|path| ctx.is_path_down(*path)).collect();
+        let is_down = |m: &Subflow| down.contains(&m.tcp.path());
+        if down.is_empty() || !self.subflows.iter().any(|m| !is_down(m) && m.can_send_data()) {
+            return;
+        }
+        let gone = |local| ctx.path_of(local).is_none_or(|path| down.contains(&path));
+        let ids = self.addresses.adverts.ids_of(gone);
+        self.mark_ended(ctx, now, ids, is_down);
+    }
+
     /// A path has gone: its subflows end, and its addresses are removed at the peer, also those that were
     /// only advertised (RFC 8684 §3.4.2).
     pub(crate) fn on_path_removed(&mut self, ctx: &mut Context, now: Instant, path: PathId) {
@@ -532,6 +552,19 @@ impl Connection {
         &mut self,
         ctx: &mut Context,
         now: Instant,
+        ids: SmallVec<[AddressId; 8]>,
+        which: impl Fn(&Subflow) -> bool,
+    ) {
+        self.mark_ended(ctx, now, ids, which);
+        self.after_progress(ctx, now);
+        self.subflows.sweep();
+    }
+
+    /// The same in mid-step: indices stay as they are.
+    fn mark_ended(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
         mut ids: SmallVec<[AddressId; 8]>,
         which: impl Fn(&Subflow) -> bool,
     ) {
@@ -547,8 +580,6 @@ impl Connection {
         if !ids.is_empty() && self.is_mptcp() {
             self.say_removed(ctx, now, &ids);
         }
-        self.after_progress(ctx, now);
-        self.subflows.sweep();
     }
 
     /// Counts a signal that goes out.

@@ -241,6 +241,7 @@ impl Connection {
             subflow,
         });
         self.replace_stale(ctx, now, i);
+        self.leave_down_paths(ctx, now);
     }
 
     /// Subflow `i` takes the place of those between the same addresses that do not answer: a box on the way may

@@ -42,8 +42,10 @@ impl Stack {
         }
         self.check_capacity()?;
         let parts = self.parts(&config)?;
-        // What is captured does not lead outside.
-        let outside = |(id, p): (PathId, &PathConfig)| (p.kind != PathKind::Capture).then_some(id);
+        // What is captured does not lead outside, nor does what is down.
+        let outside = |(id, p): (PathId, &PathConfig)| {
+            (p.kind != PathKind::Capture && !self.ctx.is_path_down(id)).then_some(id)
+        };
         let candidates: Vec<PathId> =
             if paths.is_empty() { self.ctx.paths().filter_map(outside).collect() } else { paths.clone() };
         let (path, address) = match local_address {

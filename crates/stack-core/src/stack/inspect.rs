@@ -25,6 +25,11 @@ impl Stack {
         self.ctx.path(path)
     }
 
+    /// The path's link is down ([`path_down`](Self::path_down)).
+    pub fn is_path_down(&self, path: PathId) -> bool {
+        self.ctx.is_path_down(path)
+    }
+
     /// All connections, in no order.
     pub fn connection_ids(&self) -> impl Iterator<Item = ConnectionId> {
         self.connections.keys().copied()

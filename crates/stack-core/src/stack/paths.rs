@@ -97,6 +97,41 @@ impl Stack {
         self.look_at_paths(now);
     }
 
+    /// The link of a local device is down: nothing gets through for now. Connections that have other subflows go on
+    /// over those, and the peer is told that the address has gone (RFC 8684 §3.4.2). Those that have no other keep
+    /// this one for when the link is [up](Self::path_up) again, as a kernel's connections do.
+    pub fn path_down(&mut self, now: Instant, path: PathId) {
+        if self.ctx.is_path_down(path) {
+            return;
+        }
+        self.ctx.set_path_down(path, true);
+        for c in self.sorted_connections() {
+            if let Some(connection) = self.connections.get_mut(&c) {
+                connection.on_path_down(&mut self.ctx, now);
+                self.touched(c);
+            }
+        }
+    }
+
+    /// The link is up again: what waits for it is sent at once, and connections may use it as one that has come.
+    pub fn path_up(&mut self, now: Instant, path: PathId) {
+        if !self.ctx.is_path_down(path) {
+            return;
+        }
+        if self.ctx.set_path_down(path, false) {
+            for c in self.ready.release(path) {
+                self.touched(c);
+            }
+        }
+        let addresses = self.ctx.path(path).map(|p| p.addresses.clone()).unwrap_or_default();
+        for c in self.sorted_connections() {
+            if let Some(connection) = self.connections.get_mut(&c) {
+                connection.on_path_added(&addresses);
+            }
+        }
+        self.path_changed(now, path);
+    }
+
     /// A local device has gone: its subflows end, connections go on over others.
     pub fn path_removed(&mut self, now: Instant, path: PathId) {
         let name = self.ctx.path(path).map(|p| p.name.clone()).unwrap_or_default();

@@ -2,9 +2,9 @@
 
 use crate::peer::{KEY, Lab, Out, Seen, bytes, peer_address, stack_address};
 use std::net::{IpAddr, SocketAddr};
-use umptcp_stack_core::config::ConnectionConfig;
+use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig};
 use umptcp_stack_core::device::Families;
-use umptcp_stack_core::error::SignalError;
+use umptcp_stack_core::error::{ConnectError, SignalError};
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::Counter;
@@ -231,6 +231,51 @@ fn joins_over_a_path_that_is_to_be_removed_are_given_up() {
     }
 }
 
+/// With the link of one path down, its subflow ends and the peer is told; the last subflow is kept for when its link is up
+/// again, as a kernel's connection is, unless another takes its place.
+#[test]
+fn a_link_that_is_down_ends_no_connection() {
+    let mut l = client(2);
+    l.data(0, 1, 1);
+    l.accept_join(7);
+    l.write(2_000);
+    l.take_all();
+    l.stack.path_down(l.now, PathId(0));
+    l.poll();
+    assert_eq!(l.subflows().len(), 1);
+    assert!(l.take_all().iter().any(|s| removed(s) == [0] && s.flow == Some(1)), "the peer is told");
+    l.stack.path_down(l.now, PathId(1));
+    l.write(500);
+    l.advance(Duration::from_secs(5));
+    assert!(l.take_all().is_empty(), "nothing is sent by a link that is down");
+    assert_eq!(l.subflows().len(), 1, "the last is kept");
+    let refused = l.stack.connect(l.now, ConnectOptions::new(SocketAddr::new(peer_address(9), 80)));
+    assert!(matches!(refused, Err(ConnectError::NoPath(_))), "{refused:?}");
+    // Up again: what waits goes out at once, without a new subflow.
+    l.stack.path_up(l.now, PathId(1));
+    l.poll();
+    let sent = l.take_all();
+    assert!(sent.iter().any(|s| s.flow == Some(1) && !s.payload.is_empty()), "data at once");
+    assert!(sent.iter().all(|s| !s.seg.flags.rst));
+
+    // The other comes first: it takes over.
+    l.stack.path_down(l.now, PathId(1));
+    l.write(700);
+    l.stack.path_up(l.now, PathId(0));
+    l.poll();
+    let flow = l.accept_join(7);
+    l.poll();
+    // Paced.
+    l.advance(Duration::from_millis(20));
+    assert_eq!(l.subflows().len(), 1);
+    let sent = l.take_all();
+    assert!(
+        sent.iter().any(|s| s.flow == Some(flow) && !s.payload.is_empty()),
+        "data go on over it: {sent:?}"
+    );
+    assert!(l.stack.info(l.conn).is_some_and(|info| info.error.is_none()));
+}
+
 /// Addresses that lead nowhere get two SYNs at a time, and for a short time each. A path of ours that comes is
 /// used at once.
 #[test]
@@ -281,7 +326,7 @@ fn advertisements_without_end_make_few_joins() {
     assert_eq!(syns, 16);
     assert!(l.counter(Counter::MPJoinSynTxPutOff) >= 180);
     // The last one advertised is tried when there is room again.
-    l.advance(Duration::from_secs(2));
+    l.advance(Duration::from_millis(20));
     assert_eq!(refuse_join(&mut l), SocketAddr::new(peer_address(5), 1_199));
 }
 

@@ -7,7 +7,6 @@ use crate::forwarded::{Direction, ForwardShared, Forwarded, spoken};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, SynCookiePolicy};
 use umptcp_stack_core::device::PathKind;
 use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError};
@@ -398,7 +397,8 @@ fn ways(
     match onward {
         Onward::Out => {
             let mut locals = VecDeque::new();
-            for path in cx.paths().into_iter().filter_map(|id| cx.stack.path(id)) {
+            let up = |id: &PathId| !cx.stack.is_path_down(*id);
+            for path in cx.paths().into_iter().filter(up).filter_map(|id| cx.stack.path(id)) {
                 let fits = path.addresses.iter().find(|a| a.is_ipv4() == wanted.is_ipv4());
                 if let Some(local) = fits.filter(|_| path.kind != PathKind::Capture) {
                     locals.push_back(SocketAddr::new(*local, 0));

@@ -510,6 +510,15 @@ impl Commands {
         Ok(self.call(move |_, cx| cx.stack.path_changed(cx.now, path))?)
     }
 
+    /// Tells the stack that a path's link is down, or up again.
+    pub(crate) fn path_down(&self, path: PathId, down: bool) -> io::Result<()> {
+        Ok(self.call(
+            move |_, cx| {
+                if down { cx.stack.path_down(cx.now, path) } else { cx.stack.path_up(cx.now, path) }
+            },
+        )?)
+    }
+
     /// Whether a connection needs what is sent to the port. No, when the worker has ended.
     pub(crate) fn uses_port(&self, port: u16) -> bool {
         self.call(move |_, cx| cx.stack.uses_port(port)).unwrap_or(false)
