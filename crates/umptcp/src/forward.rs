@@ -104,6 +104,11 @@ impl Forwarder {
         self.shared.summary()
     }
 
+    /// How many connections have ended so far.
+    pub fn ended(&self) -> u64 {
+        self.shared.ended()
+    }
+
     /// The connections that are joined now, with what has passed so far.
     ///
     /// # Errors

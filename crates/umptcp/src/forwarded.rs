@@ -72,6 +72,10 @@ impl ForwardShared {
         lock(&self.0).clone()
     }
 
+    pub(crate) fn ended(&self) -> u64 {
+        lock(&self.0).ended
+    }
+
     pub(crate) fn on_captured(&self) {
         lock(&self.0).captured += 1;
     }

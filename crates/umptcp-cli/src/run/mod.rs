@@ -1,5 +1,6 @@
 //! `run`: a program that knows nothing of MPTCP, over MPTCP.
 
+mod memory;
 mod signals;
 mod summary;
 
@@ -10,6 +11,7 @@ use crate::registry::Registry;
 use crate::session::Session;
 use crate::transport::user_space::{Settings, UserSpace};
 use anyhow::Context as _;
+use memory::Trimmer;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -105,7 +107,8 @@ fn describe(caller: &Caller, stack: &UserSpace) -> String {
 /// Where the program runs, and what serves it there. Dropped in this order.
 struct Inside {
     _servers: Servers,
-    outward: Forwarder,
+    _trimmer: Trimmer,
+    outward: Arc<Forwarder>,
     inward: Arc<Forwarder>,
     _local: Option<Local>,
     namespace: Arc<Namespace>,
@@ -122,9 +125,10 @@ impl Inside {
         let tun = namespace.capture(addresses, smallest_mtu(&paths)).with_context(failed)?;
         let local = localhost.then(|| Local::start(&namespace)).transpose().with_context(failed)?;
         let (outward, inward) = stack.capture(captured(tun), &inside).with_context(failed)?;
-        let inward = Arc::new(inward);
+        let (outward, inward) = (Arc::new(outward), Arc::new(inward));
+        let trimmer = Trimmer::start([outward.clone(), inward.clone()]).with_context(failed)?;
         let servers = Servers::follow(&namespace, serve(inward.clone())).with_context(failed)?;
-        Ok(Inside { _servers: servers, outward, inward, _local: local, namespace })
+        Ok(Inside { _servers: servers, _trimmer: trimmer, outward, inward, _local: local, namespace })
     }
 }
 
