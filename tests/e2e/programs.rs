@@ -64,6 +64,8 @@ fn assert_same(folder: &Folder, one: &str, other: &str) {
 fn curl_wget_and_git_from_nginx() {
     within(LIMIT, || {
         let net = network(2);
+        // One NIC alone must not be enough.
+        [0, 1].iter().for_each(|nic| net.shape_client(*nic, 100.0));
         let folder = prepare(&net, "http");
         let _nginx = serve(&net, &folder);
         sh(
