@@ -408,6 +408,30 @@ fn at_once<T: Copy + Send>(
     })
 }
 
+/// Measures each of `contests` in turn, as often as the options say, so that what else the machine does falls on all of
+/// them. A failure is printed. The values of each, and whether all went through.
+fn in_turn<C: Copy, T, const N: usize>(
+    (figure, runs): (&str, u16),
+    contests: &[C; N],
+    name: impl Fn(C) -> &'static str,
+    measure: impl Fn(C) -> Result<T>,
+) -> ([Vec<T>; N], bool) {
+    let mut values = std::array::from_fn(|_| Vec::new());
+    let mut sound = true;
+    for run in 1..=runs {
+        for (contest, values) in contests.iter().zip(&mut values) {
+            match measure(*contest) {
+                Ok(value) => values.push(value),
+                Err(e) => {
+                    println!("{figure:<16} {:<15} FAILED in run {run}: {e:#}", name(*contest));
+                    sound = false;
+                }
+            }
+        }
+    }
+    (values, sound)
+}
+
 fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

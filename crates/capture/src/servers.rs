@@ -2,60 +2,36 @@
 
 use crate::error::CaptureError;
 use crate::namespace::Namespace;
+use crate::periodic::Periodic;
 use crate::ports;
-use crossbeam_channel::{RecvTimeoutError, Sender};
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How often servers are looked for. The kernel tells nobody of a new one.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Follows which ports the servers inside have. Dropping it ends that.
-#[derive(Debug)]
-pub struct Servers {
-    /// Dropped to end the thread.
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Servers {
-    /// Calls `changed` with each port on which a server begins (`true`) or ceases to listen for others than this
-    /// host. One that returns `false` is asked again, as long as the server is there.
-    ///
-    /// # Errors
-    /// When no thread can be started.
-    pub fn follow(
-        namespace: &Arc<Namespace>,
-        mut changed: impl FnMut(u16, bool) -> bool + Send + 'static,
-    ) -> Result<Servers, CaptureError> {
-        let namespace = namespace.clone();
-        let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
-        let run = move || {
-            let mut known = BTreeSet::new();
-            while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
-                match namespace.run(ports::served) {
-                    Ok(Ok(now)) => look(&mut known, &now, &mut changed),
-                    Ok(Err(error)) => tracing::debug!(%error, "cannot list the servers inside"),
-                    Err(_) => return,
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("umptcp-servers".into()).spawn(run);
-        let thread = thread.map_err(CaptureError::set_up("start a thread"))?;
-        Ok(Servers { stop: Some(stop), thread: Some(thread) })
-    }
-}
-
-impl Drop for Servers {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            // It has panicked at worst.
-            let _ = thread.join();
+/// Follows which ports the servers inside have, until what it returns is dropped: calls `changed` with each port on which
+/// a server begins (`true`) or ceases to listen for others than this host. One that returns `false` is asked again, as
+/// long as the server is there.
+///
+/// # Errors
+/// When no thread can be started.
+pub fn follow_servers(
+    namespace: &Arc<Namespace>,
+    mut changed: impl FnMut(u16, bool) -> bool + Send + 'static,
+) -> Result<Periodic, CaptureError> {
+    let namespace = namespace.clone();
+    let mut known = BTreeSet::new();
+    Periodic::start("umptcp-servers", LOOK, move || {
+        match namespace.run(ports::served) {
+            Ok(Ok(now)) => look(&mut known, &now, &mut changed),
+            Ok(Err(error)) => tracing::debug!(%error, "cannot list the servers inside"),
+            Err(_) => return ControlFlow::Break(()),
         }
-    }
+        ControlFlow::Continue(())
+    })
 }
 
 /// Tells what has changed between what is known and `now`.

@@ -3,7 +3,7 @@
 //!
 //! Beside each throughput is the CPU time of the whole machine, both ends, in seconds per GB.
 
-use super::{Options, PORT, median};
+use super::{Options, PORT, in_turn, median};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -130,23 +130,11 @@ pub(super) fn run(options: &Options, program: &Path, all: &mut Vec<Value>) -> Re
                 "iperf3, Mbit/s", "", "median", "ratio", "CPU s/GB"
             );
         }
-        let mut values: [Vec<Measured>; 4] = Default::default();
-        for run in 0..options.runs {
-            for (contest, values) in Contest::ALL.iter().zip(&mut values) {
-                match measure(figure, *contest, options, program) {
-                    Ok(value) => values.push(value),
-                    Err(e) => {
-                        println!(
-                            "{:<18} {:<12} FAILED in run {}: {e:#}",
-                            figure.name,
-                            contest.name(),
-                            run + 1
-                        );
-                        sound = false;
-                    }
-                }
-            }
-        }
+        let (values, all_went) =
+            in_turn((figure.name, options.runs), &Contest::ALL, Contest::name, |contest| {
+                measure(figure, contest, options, program)
+            });
+        sound &= all_went;
         if values.iter().any(Vec::is_empty) {
             continue;
         }

@@ -4,7 +4,7 @@
 //! Each measurement is five rounds in a row against one server, in one pair of namespaces: what connections
 //! leave behind, such as ports, sockets and entries of tables, would make later rounds slower.
 
-use super::{Options, PORT, median};
+use super::{Options, PORT, in_turn, median};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader};
@@ -61,23 +61,11 @@ pub(super) fn run(options: &Options, program: &Path, all: &mut Vec<Value>) -> Re
                 "connections/s", "", "median", "ratio", "rounds", "5th/1st"
             );
         }
-        let mut values: [Vec<Vec<f64>>; 3] = Default::default();
-        for run in 0..options.runs {
-            for (contest, values) in Contest::ALL.iter().zip(&mut values) {
-                match measure_once(figure, *contest, options, program) {
-                    Ok(rounds) => values.push(rounds),
-                    Err(e) => {
-                        println!(
-                            "{:<16} {:<15} FAILED in run {}: {e:#}",
-                            figure.name,
-                            contest.name(),
-                            run + 1
-                        );
-                        sound = false;
-                    }
-                }
-            }
-        }
+        let (values, all_went) =
+            in_turn((figure.name, options.runs), &Contest::ALL, Contest::name, |contest| {
+                measure_once(figure, contest, options, program)
+            });
+        sound &= all_went;
         if values.iter().any(Vec::is_empty) {
             continue;
         }

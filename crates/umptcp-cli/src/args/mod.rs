@@ -86,24 +86,8 @@ Examples:
 The exit code is the command's; 128+N when signal N has ended it, 127 when there is no such command, 126 when it
 cannot be executed.")]
 pub(crate) struct RunArgs {
-    /// NIC to use, with options as for `connect`; may be repeated. All usable NICs if not given.
-    #[arg(long = "path", value_name = "DEV[,OPTION]...", value_parser = parse_path)]
-    pub(crate) paths: Vec<PathSpec>,
-    /// Congestion control.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) congestion: Option<String>,
-    /// Scheduler.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) scheduler: Option<String>,
-    /// Use DSS checksums.
-    #[arg(long)]
-    pub(crate) checksum: bool,
-    /// Plain TCP, over one NIC at a time.
-    #[arg(long)]
-    pub(crate) no_mptcp: bool,
-    /// Write every packet between the NICs and the network to this pcapng file.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) pcap: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) paths: PathArgs,
     /// Write every packet between the program and umptcp to this pcapng file.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) pcap_inner: Option<PathBuf>,
@@ -144,13 +128,9 @@ impl StackKind {
     }
 }
 
-/// Options of every command that opens connections.
+/// What every stack of umptcp's is told, whoever uses it.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Connection options")]
-pub(crate) struct StackArgs {
-    /// TCP implementation to use.
-    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
-    pub(crate) stack: StackKind,
+pub(crate) struct PathArgs {
     /// Network interface to use, DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N]; can be
     /// repeated.
     ///
@@ -169,15 +149,29 @@ pub(crate) struct StackArgs {
     /// Use DSS checksums (RFC 8684 section 3.3).
     #[arg(long)]
     pub(crate) checksum: bool,
+    /// Plain TCP: do not offer or accept MPTCP.
+    #[arg(long)]
+    pub(crate) no_mptcp: bool,
+    /// Write the packets of every path to FILE (pcapng, one interface per path).
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) pcap: Option<PathBuf>,
+}
+
+/// Options of every command that opens connections.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Connection options")]
+pub(crate) struct StackArgs {
+    /// TCP implementation to use.
+    #[arg(long, value_enum, default_value_t, value_name = "KIND")]
+    pub(crate) stack: StackKind,
+    #[command(flatten)]
+    pub(crate) paths: PathArgs,
     /// With checksums, abort the connection instead of falling back to plain TCP (RFC 8684 section 3.7).
     ///
     /// A middlebox that modifies data on the only path then causes an error, never modified data. Implies
     /// --checksum.
     #[arg(long)]
     pub(crate) strict_checksums: bool,
-    /// Plain TCP: do not offer or accept MPTCP.
-    #[arg(long)]
-    pub(crate) no_mptcp: bool,
     /// TCP Fast Open (RFC 7413): send data with the SYN.
     ///
     /// A server issues cookies and accepts such data. A client requests a cookie with its first connection
@@ -192,9 +186,6 @@ pub(crate) struct StackArgs {
     /// second run on, even the single connection of `connect` sends data with its SYN.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) fast_open_cookies: Option<PathBuf>,
-    /// Write the packets of every path to FILE (pcapng, one interface per path).
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) pcap: Option<PathBuf>,
 }
 
 /// See it work: one connection over two network interfaces, on an emulated network on this machine.

@@ -11,7 +11,6 @@ use crate::registry::Registry;
 use crate::session::Session;
 use crate::transport::user_space::{Settings, UserSpace};
 use anyhow::Context as _;
-use memory::Trimmer;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::IpAddr;
@@ -20,7 +19,8 @@ use std::sync::Arc;
 use summary::Summary;
 use umptcp::{AttachedPath, Forwarder, PathConfig, PathInfo, PathKind};
 use umptcp_capture::{
-    Addresses, Caller, CaptureError, DEVICE, Local, Namespace, Program, Running, Servers, Tun,
+    Addresses, Caller, CaptureError, DEVICE, Local, Namespace, Periodic, Program, Running, Tun,
+    follow_servers,
 };
 
 /// The MTU where that of no NIC is known.
@@ -69,17 +69,7 @@ pub(crate) fn run(args: &RunArgs, registry: &Registry, verbose: bool) -> anyhow:
 }
 
 fn settings(args: &RunArgs) -> Settings {
-    Settings {
-        paths: args.paths.clone(),
-        congestion: args.congestion.clone(),
-        scheduler: args.scheduler.clone(),
-        checksum: args.checksum,
-        no_mptcp: args.no_mptcp,
-        pcap: args.pcap.clone(),
-        inner_pcap: args.pcap_inner.clone(),
-        carry: true,
-        ..Settings::default()
-    }
+    Settings { inner_pcap: args.pcap_inner.clone(), carry: true, ..Settings::of(&args.paths) }
 }
 
 /// Without privilege nothing can be captured: one line says what to do.
@@ -106,8 +96,8 @@ fn describe(caller: &Caller, stack: &UserSpace) -> String {
 
 /// Where the program runs, and what serves it there. Dropped in this order.
 struct Inside {
-    _servers: Servers,
-    _trimmer: Trimmer,
+    _servers: Periodic,
+    _trimmer: Periodic,
     outward: Arc<Forwarder>,
     inward: Arc<Forwarder>,
     _local: Option<Local>,
@@ -126,8 +116,8 @@ impl Inside {
         let local = localhost.then(|| Local::start(&namespace)).transpose().with_context(failed)?;
         let (outward, inward) = stack.capture(captured(tun), &inside).with_context(failed)?;
         let (outward, inward) = (Arc::new(outward), Arc::new(inward));
-        let trimmer = Trimmer::start([outward.clone(), inward.clone()]).with_context(failed)?;
-        let servers = Servers::follow(&namespace, serve(inward.clone())).with_context(failed)?;
+        let trimmer = memory::trim_after([outward.clone(), inward.clone()]).with_context(failed)?;
+        let servers = follow_servers(&namespace, serve(inward.clone())).with_context(failed)?;
         Ok(Inside { _servers: servers, _trimmer: trimmer, outward, inward, _local: local, namespace })
     }
 }

@@ -19,23 +19,23 @@ impl Kernel {
     /// Takes the options that apply to kernel sockets from `args` and rejects the others.
     pub(crate) fn new(args: &StackArgs) -> anyhow::Result<Kernel> {
         let given = [
-            (!args.paths.is_empty(), "--path"),
-            (args.scheduler.is_some(), "--scheduler"),
-            (args.checksum, "--checksum"),
+            (!args.paths.paths.is_empty(), "--path"),
+            (args.paths.scheduler.is_some(), "--scheduler"),
+            (args.paths.checksum, "--checksum"),
             (args.strict_checksums, "--strict-checksums"),
             (args.fast_open, "--fast-open"),
             (args.fast_open_cookies.is_some(), "--fast-open-cookies"),
-            (args.pcap.is_some(), "--pcap"),
+            (args.paths.pcap.is_some(), "--pcap"),
         ];
         if let Some((_, option)) = given.iter().find(|(given, _)| *given) {
             return Err(usage(format!(
                 "{option} works only with --stack umptcp; configure the kernel with `ip mptcp` and sysctl"
             )));
         }
-        if args.no_mptcp && args.stack == StackKind::KernelMptcp {
+        if args.paths.no_mptcp && args.stack == StackKind::KernelMptcp {
             return Err(usage("--no-mptcp contradicts --stack kernel-mptcp; use --stack kernel-tcp"));
         }
-        if let Some(name) = &args.congestion {
+        if let Some(name) = &args.paths.congestion {
             // An MPTCP socket accepts any name and fails only when subflows are created, so try it on a TCP
             // socket.
             let probe = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))
@@ -43,7 +43,7 @@ impl Kernel {
                 .context("cannot create a TCP socket")?;
             set_congestion(&probe, name)?;
         }
-        Ok(Kernel { mptcp: args.stack == StackKind::KernelMptcp, congestion: args.congestion.clone() })
+        Ok(Kernel { mptcp: args.stack == StackKind::KernelMptcp, congestion: args.paths.congestion.clone() })
     }
 
     /// MPTCP sockets with the kernel's defaults.

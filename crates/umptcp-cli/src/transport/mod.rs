@@ -55,18 +55,11 @@ impl Transport {
         session: &Session,
     ) -> anyhow::Result<Transport> {
         let settings = Settings {
-            paths: args.paths.clone(),
-            congestion: args.congestion.clone(),
-            scheduler: args.scheduler.clone(),
-            checksum: args.checksum || args.strict_checksums,
+            checksum: args.paths.checksum || args.strict_checksums,
             strict_checksums: args.strict_checksums,
-            no_mptcp: args.no_mptcp,
             fast_open: args.fast_open || args.fast_open_cookies.is_some(),
             fast_open_cookies: args.fast_open_cookies.clone(),
-            pcap: args.pcap.clone(),
-            inner_pcap: None,
-            carry: false,
-            record: None,
+            ..Settings::of(&args.paths)
         };
         UserSpace::open(&settings, registry, session).map(Transport::UserSpace)
     }

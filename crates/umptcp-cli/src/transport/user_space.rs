@@ -1,7 +1,7 @@
 //! Connections of umptcp itself.
 
 use super::facts::{Facts, FastOpen, Subflow};
-use crate::args::ListenAddress;
+use crate::args::{ListenAddress, PathArgs};
 use crate::failure::Class;
 use crate::registry::Registry;
 use crate::session::Session;
@@ -51,6 +51,19 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
+    /// What the command line says of paths and connections.
+    pub(crate) fn of(args: &PathArgs) -> Settings {
+        Settings {
+            paths: args.paths.clone(),
+            congestion: args.congestion.clone(),
+            scheduler: args.scheduler.clone(),
+            checksum: args.checksum,
+            no_mptcp: args.no_mptcp,
+            pcap: args.pcap.clone(),
+            ..Settings::default()
+        }
+    }
+
     fn connection(&self) -> ConnectionConfig {
         let mut config = ConnectionConfig::default();
         if let Some(name) = &self.congestion {
