@@ -20,7 +20,9 @@ pub enum Caller {
         uid: Uid,
         /// The user's first group.
         gid: Gid,
-        /// The user's name, for further groups.
+        /// All of the user's groups.
+        groups: Vec<Gid>,
+        /// The user's name.
         name: CString,
         /// The user's home directory.
         home: Option<OsString>,
@@ -39,7 +41,9 @@ impl Caller {
         let name = user.as_ref().map(|u| u.name.clone()).or_else(|| std::env::var("SUDO_USER").ok());
         let name = CString::new(name.unwrap_or_else(|| uid.to_string())).unwrap_or_default();
         let home = user.map(|u| u.dir.into_os_string());
-        Caller::User { uid: Uid::from_raw(uid), gid: Gid::from_raw(gid), name, home }
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        let groups = nix::unistd::getgrouplist(&name, gid).unwrap_or_else(|_| vec![gid]);
+        Caller::User { uid, gid, groups, name, home }
     }
 }
 
@@ -94,8 +98,8 @@ impl Program {
         let prepare = move || {
             match &caller {
                 Caller::Same => {}
-                Caller::User { uid, gid, name, .. } => {
-                    nix::unistd::initgroups(name, *gid)?;
+                Caller::User { uid, gid, groups, .. } => {
+                    nix::unistd::setgroups(groups)?;
                     nix::unistd::setgid(*gid)?;
                     nix::unistd::setuid(*uid)?;
                 }
@@ -107,9 +111,7 @@ impl Program {
             }
             Ok(())
         };
-        // SAFETY: between fork and exec it only makes system calls on memory that it owns. initgroups may read
-        // files and allocate; the thread that forks is the only one of this process that holds none of the locks
-        // for that here, and glibc keeps its allocator usable after fork.
+        // SAFETY: between fork and exec it only makes system calls, on memory that it owns, and takes no lock.
         unsafe { command.pre_exec(prepare) };
         command.spawn()
     }

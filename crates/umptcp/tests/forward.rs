@@ -170,6 +170,17 @@ fn a_silent_path_holds_nothing_up() {
     assert!(forwarder.summary().failed.is_empty());
 }
 
+/// The other path leads to the same peer, and would wait for its answer for minutes.
+#[test]
+fn a_refusal_by_one_path_is_the_peers() {
+    let w = World::new();
+    let forwarder = w.outward();
+    w.cut[0].store(true, Ordering::Relaxed);
+    assert_eq!(w.dial("10.1.0.2:80").unwrap_err().kind(), ErrorKind::ConnectionRefused);
+    wait_for(|| w.between.connections().unwrap().is_empty());
+    assert_eq!(forwarder.summary().joined, 0);
+}
+
 /// Nobody answers: nor do we. When the program gives up, nothing is left of it.
 #[test]
 fn silence_passes_and_whoever_gives_up_is_forgotten() {

@@ -326,12 +326,14 @@ impl Forwards {
         if let Some(p) = self.pending.get_mut(&incoming) {
             p.running.retain(|running| *running != id);
             let error = error.unwrap_or(ConnectionError::Reset);
-            p.error = Some(Failure::Remote(error));
+            let failure = Failure::Remote(error);
             if error == ConnectionError::Refused {
                 // By the peer, whatever path leads to it.
-                p.waiting.clear();
+                self.fail(cx, incoming, &failure);
+            } else {
+                p.error = Some(failure);
+                self.try_next(cx, incoming);
             }
-            self.try_next(cx, incoming);
         }
         true
     }
