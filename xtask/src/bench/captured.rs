@@ -220,7 +220,8 @@ fn measure(figure: &Figure, contest: Contest, options: &Options, program: &Path)
     let serving = server.run(|| serve.spawn()).context("cannot start the server")?;
     let _serving = Running::new(serving);
     let (address, seconds) = (ground.server(), options.seconds.to_string());
-    let mut arguments = vec!["iperf3", "-J", "-c", &address, "-t", &seconds];
+    // A host's default may be BBR, which takes a link without delay for a slow one, and a full queue for the end.
+    let mut arguments = vec!["iperf3", "-J", "-C", "cubic", "-c", &address, "-t", &seconds];
     arguments.extend(figure.flow.arguments());
     let end = Instant::now() + Duration::from_secs(10);
     // A server under `run` is reachable a moment after it listens.
