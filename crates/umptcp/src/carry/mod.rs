@@ -133,6 +133,10 @@ impl NetworkStack for Front {
 impl Carrier {
     /// Takes a packet that is none of the stack's. False: it is for the stack.
     fn take(&mut self, stack: &Stack, now: Instant, from: PathId, packet: &RxPacket) -> bool {
+        // Nearly all is TCP, which the stack parses.
+        if packet::is_plain_tcp(&packet.buffer) {
+            return false;
+        }
         // What is not understood is the stack's to count.
         let Ok(header) = IpHeader::parse(&packet.buffer) else { return false };
         if !packet::is_other(&header, &packet.buffer) {

@@ -47,6 +47,11 @@ pub(super) struct Flow {
     remote: SocketAddr,
 }
 
+/// Whether a packet says in its first header that it is TCP, without a look at anything else.
+pub(super) fn is_plain_tcp(packet: &[u8]) -> bool {
+    protocol(packet) == Some(PROTOCOL_TCP)
+}
+
 /// Whether a packet is none of the stack's: neither TCP nor an error about TCP.
 pub(super) fn is_other(header: &IpHeader, packet: &[u8]) -> bool {
     if header.protocol == PROTOCOL_TCP {
@@ -74,11 +79,11 @@ fn quoted(header: &IpHeader, packet: &[u8]) -> Option<std::ops::Range<usize>> {
     (fits && same).then_some(start..header.total_len)
 }
 
-/// The protocol of a quoted packet, whose extension headers are not looked through.
-fn protocol(quoted: &[u8]) -> Option<u8> {
-    match quoted.first()? >> 4 {
-        4 => quoted.get(9).copied(),
-        _ => quoted.get(6).copied(),
+/// The protocol that a header names, whose extension headers are not looked through.
+fn protocol(packet: &[u8]) -> Option<u8> {
+    match packet.first()? >> 4 {
+        4 => packet.get(9).copied(),
+        _ => packet.get(6).copied(),
     }
 }
 
