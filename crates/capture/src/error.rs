@@ -3,6 +3,7 @@
 use std::io;
 use thiserror::Error;
 use umptcp_tun_driver::device::DeviceError;
+use umptcp_tun_driver::error::DriverError;
 
 /// Why programs cannot be captured, or not be run.
 #[derive(Debug, Error)]
@@ -25,8 +26,8 @@ pub enum CaptureError {
         source: io::Error,
     },
     /// `nft` failed, or is missing.
-    #[error("cannot set up the captured programs' network: nft: {0}")]
-    Nft(String),
+    #[error("cannot set up the captured programs' network: {0}")]
+    Nft(#[from] DriverError),
     /// The command does not exist.
     #[error("{command}: command not found")]
     NotFound {

@@ -22,6 +22,6 @@ pub use error::CaptureError;
 pub use local::Local;
 pub use namespace::Namespace;
 pub use periodic::Periodic;
-pub use program::{Caller, Program, Running};
+pub use program::{Caller, Program, Running, signal_process};
 pub use servers::follow_servers;
 pub use umptcp_tun_driver::device::Tun;

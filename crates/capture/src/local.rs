@@ -12,14 +12,14 @@ use crate::udp;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Socket, Type};
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+use umptcp_tun_driver::paths::Nft;
 
 /// How often the host's servers are looked for.
 const LOOK: Duration = Duration::from_millis(250);
@@ -54,7 +54,8 @@ impl Local {
     pub fn start(namespace: &Arc<Namespace>) -> Result<Local, CaptureError> {
         let sockets = namespace.run(Sockets::open)?.map_err(CaptureError::set_up("sockets for localhost"))?;
         let ports = Ports::find().map_err(CaptureError::set_up("list this host's servers"))?;
-        apply(namespace, rules(&sockets) + &elements(&ports))?;
+        let nft = Nft::find(None)?;
+        apply(namespace, &nft, rules(&sockets) + &elements(&ports))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(CaptureError::set_up("start the relay for localhost"))?;
         let (stop, stopped) = oneshot::channel();
@@ -62,7 +63,7 @@ impl Local {
         let run = move || {
             runtime.block_on(async move {
                 tokio::select! {
-                    () = relay(namespace, sockets, ports) => {}
+                    () = relay(namespace, nft, sockets, ports) => {}
                     // The sender is gone.
                     _ = stopped => {}
                 }
@@ -169,40 +170,13 @@ fn elements(ports: &Ports) -> String {
 }
 
 /// Runs a script of nftables in the namespace.
-fn apply(namespace: &Namespace, script: String) -> Result<(), CaptureError> {
-    let failed =
-        |e: io::Error| CaptureError::Nft(format!("cannot run it: {e}; install the package nftables"));
-    let run = move || {
-        let mut child = Command::new("nft")
-            .args(["-f", "-"])
-            .env("LC_ALL", "C")
-            .env("PATH", search_path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        if let Some(mut input) = child.stdin.take() {
-            // What it did not read shows in its result.
-            let _ = input.write_all(script.as_bytes());
-        }
-        child.wait_with_output()
-    };
-    let output = namespace.run(run)?.map_err(failed)?;
-    if output.status.success() {
-        return Ok(());
-    }
-    Err(CaptureError::Nft(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
-}
-
-/// PATH, and Debian's directories for administrators, which are not in every user's.
-fn search_path() -> std::ffi::OsString {
-    let mut path = std::env::var_os("PATH").unwrap_or_default();
-    path.push(":/usr/sbin:/sbin");
-    path
+fn apply(namespace: &Namespace, nft: &Nft, script: String) -> Result<(), CaptureError> {
+    let nft = nft.clone();
+    Ok(namespace.run(move || nft.apply("localhost", &script))??)
 }
 
 /// Runs until it is dropped.
-async fn relay(namespace: Arc<Namespace>, sockets: Sockets, mut known: Ports) {
+async fn relay(namespace: Arc<Namespace>, nft: Nft, sockets: Sockets, mut known: Ports) {
     for listener in sockets.tcp {
         match TcpListener::from_std(listener.into()) {
             Ok(listener) => drop(tokio::spawn(accept(listener))),
@@ -222,7 +196,7 @@ async fn relay(namespace: Arc<Namespace>, sockets: Sockets, mut known: Ports) {
             }
         };
         if ports != known {
-            match apply(&namespace, elements(&ports)) {
+            match apply(&namespace, &nft, elements(&ports)) {
                 Ok(()) => known = ports,
                 Err(error) => tracing::warn!(%error, "servers of this host are not reachable from inside"),
             }

@@ -123,11 +123,6 @@ impl Running {
         self.child.id()
     }
 
-    /// Sends it a signal. Nothing happens when it has ended.
-    pub fn signal(&self, signal: Signal) {
-        signal_process(self.id(), signal);
-    }
-
     /// Waits for its end.
     ///
     /// # Errors
@@ -138,7 +133,7 @@ impl Running {
 }
 
 /// Sends a signal to a process that may have ended.
-pub(crate) fn signal_process(id: u32, signal: Signal) {
+pub fn signal_process(id: u32, signal: Signal) {
     if let Ok(id) = i32::try_from(id) {
         // ESRCH: it has ended.
         let _ = kill(Pid::from_raw(id), signal);

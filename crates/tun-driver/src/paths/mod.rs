@@ -51,6 +51,7 @@ mod translate;
 mod watch;
 
 pub use change::PathChange;
+pub use nft::Nft;
 pub use nics::NicInfo;
 pub use options::SetupOptions;
 pub use set::{Path, PathGuard, PathSet, clean_up, clean_up_leftovers, discover, set_up};

@@ -29,13 +29,16 @@ pub(super) fn check_name(device: &str) -> Result<(), DriverError> {
 
 /// The program `nft`.
 #[derive(Clone, Debug)]
-pub(super) struct Nft {
+pub struct Nft {
     program: PathBuf,
 }
 
 impl Nft {
     /// Finds it: `chosen`, or else in PATH and in Debian's directories, which are not in every user's PATH.
-    pub(super) fn find(chosen: Option<&Path>) -> Result<Nft, DriverError> {
+    ///
+    /// # Errors
+    /// [`DriverError::NoNft`].
+    pub fn find(chosen: Option<&Path>) -> Result<Nft, DriverError> {
         if let Some(program) = chosen {
             if program.is_file() {
                 return Ok(Nft { program: program.to_owned() });
@@ -82,8 +85,11 @@ impl Nft {
         }
     }
 
-    /// Runs a script for the path over `device`.
-    pub(super) fn apply(&self, device: &str, script: &str) -> Result<(), DriverError> {
+    /// Runs a script for `device` in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// What `nft` or the kernel objects to.
+    pub fn apply(&self, device: &str, script: &str) -> Result<(), DriverError> {
         let (ok, _, message) = self.run(&["-f", "-"], script).map_err(|e| self.failed(device, e))?;
         if ok {
             return Ok(());

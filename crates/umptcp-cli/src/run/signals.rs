@@ -2,8 +2,8 @@
 
 use crate::session::Received;
 use nix::libc::{SIGINT, SIGQUIT};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
+use umptcp_capture::signal_process;
 
 /// Passes signals on to the process, which decides what they mean. Those that the terminal sends reach it without us:
 /// it is in the terminal's foreground with us.
@@ -13,9 +13,8 @@ pub(super) fn to(process: u32) -> impl Fn(&Received) + Send + 'static {
         if by_terminal {
             return;
         }
-        if let (Ok(id), Ok(signal)) = (i32::try_from(process), Signal::try_from(received.signal)) {
-            // ESRCH: it has ended.
-            let _ = kill(Pid::from_raw(id), signal);
+        if let Ok(signal) = Signal::try_from(received.signal) {
+            signal_process(process, signal);
         }
     }
 }
