@@ -55,7 +55,7 @@ fn serve(net: &Routed, kind: &str, count: u32) -> Background {
 
 pub(crate) fn wait_for_port(ns: &Netns, port: u16) {
     let end = Instant::now() + Duration::from_secs(20);
-    while ns.sh(&format!("ss -Hltn sport = :{port}")).trim().is_empty() {
+    while !ns.listens(port) {
         assert!(Instant::now() < end, "nobody listens on port {port}");
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -378,7 +378,7 @@ fn serve_and_measure(
 
 fn wait_listening(ns: &Netns) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
-    while ns.sh(&format!("ss -Htln sport = :{PORT}")).trim().is_empty() {
+    while !ns.listens(PORT) {
         ensure!(Instant::now() < deadline, "the server does not listen after 10 s");
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -106,6 +106,14 @@ impl Netns {
         self.run_after(Self::enter_network, || command::run(line))
     }
 
+    /// Whether somebody listens on the TCP port.
+    ///
+    /// # Panics
+    /// When `ss` fails.
+    pub fn listens(&self, port: u16) -> bool {
+        !self.sh(&format!("ss -Hltn sport = :{port}")).trim().is_empty()
+    }
+
     /// Runs each non-empty line as a command.
     ///
     /// # Panics
