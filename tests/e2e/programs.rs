@@ -32,7 +32,7 @@ fn prepare(net: &Routed, word: &str) -> Folder {
         "chmod 755 . && mkdir www && head -c 40000000 /dev/urandom > www/big &&
          for i in $(seq 50); do head -c 20000 /dev/urandom > www/s$i; done
          cat > nginx.conf <<END
-         worker_processes 1; daemon off; pid {path}/nginx.pid; error_log {path}/error.log;
+         worker_processes 1; master_process off; daemon off; pid {path}/nginx.pid; error_log {path}/error.log;
          events {{ worker_connections 500; }}
          http {{
          access_log {path}/access.log; root {path}/www; client_body_temp_path {path}/b; proxy_temp_path {path}/p;
@@ -156,6 +156,15 @@ fn netcat_listens_inside() {
     });
 }
 
+/// A server of tmux at a socket, which a test that fails must not leave behind.
+struct Tmux<'a>(&'a Path);
+
+impl Drop for Tmux<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("tmux").arg("-S").arg(self.0).arg("kill-server").output();
+    }
+}
+
 /// An interactive shell: jobs stop and go on, Ctrl-C ends the job and not the shell, and the terminal is the caller's
 /// again at the end.
 #[test]
@@ -164,6 +173,7 @@ fn a_shell_has_its_terminal() {
         let net = network(1);
         let folder = Folder::new("tmux");
         let socket = folder.path().join("socket");
+        let _server = Tmux(&socket);
         let tmux = |arguments: &[&str]| {
             let mut command = Command::new("tmux");
             command.arg("-S").arg(&socket).args(arguments).env_remove("TMUX").env("TERM", "xterm");
