@@ -462,14 +462,18 @@ impl<'a> Flow<'a> {
     }
 
     fn receive(&mut self, what: &str, wanted: impl Fn(&Segment) -> bool) -> Segment {
+        let answer = self.next(PATIENCE, wanted);
+        answer.unwrap_or_else(|| panic!("{} did not answer {} with {what}", self.remote, self.local))
+    }
+
+    /// The next segment of this flow that satisfies `wanted`.
+    fn next(&mut self, wait: Duration, wanted: impl Fn(&Segment) -> bool) -> Option<Segment> {
         let (local, remote) = (self.local, self.remote);
         let mine = |s: &Segment| s.source == remote && s.destination == local;
-        let Some(segment) = receive(self.tun, PATIENCE, |s| mine(s) && wanted(s)) else {
-            panic!("{remote} did not answer {local} with {what}");
-        };
+        let segment = receive(self.tun, wait, |s| mine(s) && wanted(s))?;
         let extra = u32::from(segment.flags.contains('S')) + u32::from(segment.flags.contains('F'));
         self.acknowledgment = segment.sequence.wrapping_add(segment.payload.len() as u32 + extra);
-        segment
+        Some(segment)
     }
 
     /// Sends a SYN; `None` if nothing answers it.
@@ -488,10 +492,12 @@ impl<'a> Flow<'a> {
         Some(flow)
     }
 
-    /// Connects from the path's side.
+    /// Connects from the path's side. Like any TCP it repeats the SYN: a device that has just come up may drop
+    /// packets until the kernel has activated its queue, later than it says that it is up.
     pub(crate) fn connect(tun: &'a Tun, local: (IpAddr, u16), remote: &str) -> Flow<'a> {
         let (local, remote) = (SocketAddr::from(local), remote.parse().unwrap());
-        Flow::try_connect(tun, local, remote, PATIENCE)
+        (0..PATIENCE.as_secs())
+            .find_map(|_| Flow::try_connect(tun, local, remote, Duration::from_secs(1)))
             .unwrap_or_else(|| panic!("{remote} does not answer {local}"))
     }
 
@@ -511,10 +517,16 @@ impl<'a> Flow<'a> {
         flow
     }
 
-    /// Sends data and receives it back from an echo server.
+    /// Sends data and receives it back from an echo server. Repeats it while nothing comes back, as a TCP does.
     pub(crate) fn echo(&mut self, text: &str) {
-        self.send("PA", text.as_bytes());
-        let answer = self.receive("an echo", |s| !s.payload.is_empty());
+        let data = self.segment("PA", text.as_bytes());
+        self.sequence = self.sequence.wrapping_add(text.len() as u32);
+        let expected = self.acknowledgment;
+        let answer = (0..PATIENCE.as_secs()).find_map(|_| {
+            send(self.tun, &data);
+            self.next(Duration::from_secs(1), |s| !s.payload.is_empty() && s.sequence == expected)
+        });
+        let answer = answer.unwrap_or_else(|| panic!("{} did not echo to {}", self.remote, self.local));
         assert_eq!(answer.payload, text.as_bytes());
         self.send("A", &[]);
     }
