@@ -11,10 +11,10 @@ use umptcp_testbed::limit::within;
 use umptcp_testbed::program::{Background, Folder};
 use umptcp_testbed::topology::Routed;
 
-const HTTP: u16 = 8080;
+pub(crate) const HTTP: u16 = 8080;
 
 /// Runs a script in `ns`, in the folder. Returns what it printed.
-fn sh(ns: &Netns, folder: &Folder, script: &str) -> String {
+pub(crate) fn sh(ns: &Netns, folder: &Folder, script: &str) -> String {
     let mut command = Command::new("sh");
     command.args(["-c", script]).current_dir(folder.path()).stdin(Stdio::null());
     let output = ns.run(|| command.output()).expect("sh starts");
@@ -25,7 +25,7 @@ fn sh(ns: &Netns, folder: &Folder, script: &str) -> String {
 }
 
 /// A folder `www` with a large file and fifty small ones, and a configuration of nginx that serves it.
-fn prepare(net: &Routed, word: &str) -> Folder {
+pub(crate) fn prepare(net: &Routed, word: &str) -> Folder {
     let folder = Folder::new(word);
     let path = folder.path().display().to_string();
     let script = format!(
@@ -45,7 +45,7 @@ END"
 }
 
 /// nginx on the server, by the kernel's MPTCP.
-fn serve(net: &Routed, folder: &Folder) -> Running {
+pub(crate) fn serve(net: &Routed, folder: &Folder) -> Running {
     let mut nginx = Command::new("mptcpize");
     nginx.args(["run", "nginx", "-c"]).arg(folder.path().join("nginx.conf"));
     nginx.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -55,7 +55,7 @@ fn serve(net: &Routed, folder: &Folder) -> Running {
 }
 
 /// Both files have the same bytes.
-fn assert_same(folder: &Folder, one: &str, other: &str) {
+pub(crate) fn assert_same(folder: &Folder, one: &str, other: &str) {
     let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
     assert!(read(one) == read(other), "{one} and {other} differ");
 }

@@ -8,6 +8,7 @@ mod dependencies;
 mod digest;
 mod figures;
 mod fuzz;
+mod go;
 mod instructions;
 mod modules;
 mod no_std;
@@ -84,6 +85,7 @@ fn main() -> anyhow::Result<()> {
         Task::OwnAlgorithm => figures::own_algorithm(),
         Task::Tools => {
             tools::require(tools::END_TO_END)?;
+            go::install()?;
             tools::MDBOOK.install()?;
             tools::CARGO_DENY.install()
         }

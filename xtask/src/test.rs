@@ -90,7 +90,7 @@ fn end_to_end(privilege: &Privilege, filter: Option<&str>) -> Result<()> {
     };
     // The whole workspace is named, or cargo would choose other features and compile everything again.
     tests.args(["test", "--workspace", "--test", "e2e"]).args(filter).env("PATH", tools::system_path());
-    tests.env("UMPTCP_PROGRAM", program);
+    tests.env("UMPTCP_PROGRAM", program).env("UMPTCP_GO_PROGRAM", crate::go::build()?);
     if matches!(privilege, Privilege::UserNamespace) {
         // Nobody can become another user there, as sshd and the command of `sudo umptcp run` do.
         tests.args(["--", "--skip", "as_root::"]);

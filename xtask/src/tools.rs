@@ -33,6 +33,11 @@ pub(crate) const END_TO_END: &[Tool] = &[
     Tool { program: "rsync", package: "rsync" },
     Tool { program: "tmux", package: "tmux" },
     Tool { program: "mptcpize", package: "mptcpize" },
+    Tool { program: "dig", package: "bind9-dnsutils" },
+    Tool { program: "traceroute", package: "traceroute" },
+    Tool { program: "node", package: "nodejs" },
+    // With the compiler, for a program in one source file.
+    Tool { program: "javac", package: "default-jdk-headless" },
 ];
 
 /// What `cargo xtask bench` calls.
@@ -57,7 +62,9 @@ pub(crate) const SOAK: &[Tool] = &[
 /// What `cargo xtask instructions` calls.
 pub(crate) const INSTRUCTIONS: &[Tool] = &[Tool { program: "valgrind", package: "valgrind" }];
 
-/// Finds `program` as the shell would, and in the system directories that are not on every user's path.
+/// What installs programs from PyPI.
+pub(crate) const PIP: &[Tool] = &[Tool { program: "pip3", package: "python3-pip" }];
+
 /// A program that `cargo install` installs.
 pub(crate) struct CargoTool {
     /// The crate's name and the program's.

@@ -9,14 +9,14 @@ use umptcp_tun_driver::device::Tun;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Settings that a new namespace does not inherit, and that programs notice.
-const INHERITED: [&str; 6] = [
+/// Settings that a new namespace does not inherit, and that programs notice. Whether the kernel speaks MPTCP is none of
+/// them: a program inside that asks for it is to get it, from us, whatever the host's kernel may do outside.
+const INHERITED: [&str; 5] = [
     "net/ipv4/ping_group_range",
     "net/ipv4/ip_unprivileged_port_start",
     "net/ipv4/ip_local_port_range",
     "net/ipv4/tcp_congestion_control",
     "net/ipv4/tcp_keepalive_time",
-    "net/mptcp/enabled",
 ];
 
 /// A network namespace with a loopback device. It exists while this, a program in it, or a socket of it does.

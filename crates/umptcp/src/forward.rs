@@ -38,7 +38,8 @@ impl Forwarder {
     }
 
     /// Sends what comes from outside to the same port at one of `addresses`, by the path `captured` and in the client's
-    /// own name: the server there sees the client's address and port. Listeners of the stack keep their ports.
+    /// own name: the server there sees the client's address and port, and is asked for MPTCP when the client has
+    /// asked for it. Listeners of the stack keep their ports.
     /// `config` is for the side outside. On NICs of this host, it gets what comes to ports that are
     /// [open](Self::open).
     ///
@@ -51,7 +52,7 @@ impl Forwarder {
         config: ConnectionConfig,
     ) -> io::Result<Forwarder> {
         let addresses = addresses.into_iter().map(|a| a.to_canonical()).collect();
-        let connect = captured_side(&config).with_mptcp(false);
+        let connect = captured_side(&config);
         let accept = config.with_advertise_addresses(true).with_no_delay(true);
         Self::start(stack, Vec::new(), Onward::In { path: captured, addresses }, accept, connect)
     }

@@ -42,8 +42,9 @@ impl Summary {
     pub(super) fn text(&self) -> String {
         let tcp = self.tcp();
         let mut s = format!(
-            "umptcp: {} connections: {} MPTCP, {} TCP",
+            "umptcp: {} connection{}: {} MPTCP, {} TCP",
             self.total.joined,
+            if self.total.joined == 1 { "" } else { "s" },
             self.mptcp(),
             tcp.values().sum::<u64>()
         );

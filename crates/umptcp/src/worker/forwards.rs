@@ -57,6 +57,8 @@ impl Rule {
 struct Pending {
     listener: ListenerId,
     client: SocketAddr,
+    /// Whether it asks for MPTCP.
+    mptcp: bool,
     /// Where the client wants to go.
     wanted: SocketAddr,
     /// Where it is taken.
@@ -163,15 +165,15 @@ impl Forwards {
         cx: &mut Context<'_>,
         listener: ListenerId,
         incoming: IncomingId,
-        client: SocketAddr,
-        wanted: SocketAddr,
+        (wanted, client): (SocketAddr, SocketAddr),
+        mptcp: bool,
     ) -> bool {
         let Some(rule) = self.rules.get(&listener) else { return false };
         rule.shared.on_captured();
         let (remote, waiting) = ways(cx, &rule.onward, client, wanted);
         let next = None;
-        let pending =
-            Pending { listener, client, wanted, remote, running: Vec::new(), waiting, next, error: None };
+        let (running, error) = (Vec::new(), None);
+        let pending = Pending { listener, client, mptcp, wanted, remote, running, waiting, next, error };
         self.pending.insert(incoming, pending);
         *self.of_client.entry(client.ip()).or_default() += 1;
         self.bound(cx, client.ip());
@@ -206,6 +208,8 @@ impl Forwards {
             options.local_port = local.port();
             if let Onward::In { path, .. } = rule.onward {
                 options.paths = vec![path];
+                // A server that asks whether it speaks MPTCP hears the truth about its client.
+                options.config.mptcp = p.mptcp;
             }
             match cx.stack.connect(cx.now, options) {
                 Ok(id) => {

@@ -391,8 +391,9 @@ impl Handler<Front> for Worker {
                 cx.stack.refuse(cx.now, incoming, RefuseWith::Reset)
             }
             Event::Incoming { listener, incoming, remote, local, mptcp, complete } => {
-                if self.offers.on_incoming(listener, incoming, (local, remote), mptcp)
-                    || self.forwards.on_incoming(cx, listener, incoming, remote, local)
+                let ends = (local, remote);
+                if self.offers.on_incoming(listener, incoming, ends, mptcp)
+                    || self.forwards.on_incoming(cx, listener, incoming, ends, mptcp)
                 {
                     return;
                 }
