@@ -4,6 +4,7 @@
 mod as_root;
 mod bad_input;
 mod baseline;
+mod complaints;
 mod fallback;
 mod languages;
 mod lossy;

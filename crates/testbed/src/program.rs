@@ -2,7 +2,7 @@
 
 use crate::command::Running;
 use crate::netns::Netns;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -157,6 +157,15 @@ impl Background {
         let mut line = String::new();
         self.output.read_line(&mut line).expect("a pipe can be read");
         line.trim_end().to_owned()
+    }
+
+    /// Writes a line to its standard input.
+    ///
+    /// # Panics
+    /// When that is not a pipe, or nobody reads it.
+    pub fn write_line(&mut self, line: &str) {
+        let mut input = self.running.child().stdin.as_ref().expect("piped");
+        writeln!(input, "{line}").expect("the program reads its input");
     }
 
     /// The process, to send signals to.

@@ -1,0 +1,324 @@
+//! What users of programs like `umptcp run` complain of: each as a test that it does not happen here.
+
+use crate::programs::{HTTP, assert_same, prepare, serve};
+use crate::run::{LIMIT, captured, network, run, wait_for_port};
+use std::process::Command;
+use std::time::Duration;
+use umptcp_testbed::Netns;
+use umptcp_testbed::command::Running;
+use umptcp_testbed::limit::within;
+use umptcp_testbed::program::{Background, Folder};
+
+const PORT: u16 = 7500;
+
+/// Writes a program in Python to the folder and returns the command that runs it.
+fn python(folder: &Folder, name: &str, text: &str) -> String {
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).expect("the test's folder is writable");
+    format!("python3 {}", path.display())
+}
+
+/// Runs such a program in `ns` until the value is dropped.
+fn start(ns: &Netns, folder: &Folder, name: &str, text: &str) -> Running {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("exec {}", python(folder, name, text))]);
+    ns.run(|| command.spawn()).map(Running::new).expect("python3 starts")
+}
+
+/// What the kernel says of the process: how many descriptors it has open, and kB of resident memory.
+fn usage(process: u32) -> (usize, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it lives");
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    let kilobytes = resident.split_whitespace().next().and_then(|n| n.parse().ok()).expect("kB");
+    let open = std::fs::read_dir(format!("/proc/{process}/fd")).expect("it lives").count();
+    (open, kilobytes)
+}
+
+/// A firewall that swallows what comes to these ports, and says nothing.
+fn dropping(ports: &str) -> String {
+    format!("table inet t {{\nchain c {{\ntype filter hook input priority 0\ntcp dport {ports} drop\n}}\n}}")
+}
+
+#[test]
+fn a_scan_tells_open_closed_and_filtered_ports_apart() {
+    within(LIMIT, || {
+        let net = network(2);
+        let folder = Folder::new("scan");
+        net.server.ns.nft(&dropping("7000-7019"));
+        let listen = format!("import socket, time; s = socket.create_server((\"\", {PORT})); time.sleep(99)");
+        let _server = start(&net.server.ns, &folder, "listen.py", &listen);
+        wait_for_port(&net.server.ns, PORT);
+        let scan = format!(
+            "
+import asyncio
+async def look(port):
+    try:
+        await asyncio.wait_for(asyncio.open_connection('{}', port), 4)
+        return 'open'
+    except ConnectionRefusedError: return 'closed'
+    except TimeoutError: return 'filtered'
+    except Exception as e: return type(e).__name__
+async def scan(ports):
+    found = await asyncio.gather(*(look(port) for port in ports))
+    for what in sorted(set(found)):
+        print(what, ' '.join(str(p) for p, f in zip(ports, found) if f == what))
+asyncio.run(scan([*range(7000, 7020), *range({PORT} - 100, {PORT} + 100)]))",
+            net.server.nics[0].v4
+        );
+        let (said, code) = run(&net.client.ns, "", &python(&folder, "scan.py", &scan));
+        assert_eq!(code, Some(0), "{said}");
+        let list =
+            |ports: &mut dyn Iterator<Item = u16>| ports.map(|p| p.to_string()).collect::<Vec<_>>().join(" ");
+        let closed = list(&mut (PORT - 100..PORT + 100).filter(|port| *port != PORT));
+        let filtered = list(&mut (7000..7020));
+        assert_eq!(said, format!("closed {closed}\nfiltered {filtered}\nopen {PORT}\n"));
+    });
+}
+
+/// The first address of a name refuses: the program takes the second, as it would without us.
+#[test]
+fn the_second_address_of_a_name_is_taken_when_the_first_refuses() {
+    within(LIMIT, || {
+        let net = network(2);
+        let folder = prepare(&net, "names");
+        let _nginx = serve(&net, &folder);
+        let path = folder.path().display();
+        // The router answers with a reset, as a host where nothing listens.
+        let (dead, live) = (net.client.nics[0].gateway_v4, net.server.nics[0].v4);
+        std::fs::write(folder.path().join("hosts"), format!("{dead} twice\n{live} twice\n")).expect("hosts");
+        let script = format!(
+            "exec unshare -m sh -c 'mount --bind {path}/hosts /etc/hosts && wget -T 20 -t 1 -O {path}/copy http://twice:{HTTP}/big 2>&1'"
+        );
+        let (said, code) = run(&net.client.ns, "", &script);
+        assert!(code == Some(0) && said.contains("refused"), "{said}");
+        assert_same(&folder, "www/big", "copy");
+    });
+}
+
+/// Attempts to reach dead hosts hold a bounded number of places, and those that are alive do not wait for them.
+#[test]
+fn dead_hosts_delay_nobody_and_hold_little_memory() {
+    within(LIMIT, || {
+        let net = network(2);
+        let folder = Folder::new("dead");
+        net.server.ns.nft(&dropping("9"));
+        let echo = format!(
+            "
+import socketserver
+class H(socketserver.BaseRequestHandler):
+    def handle(self): self.request.sendall(self.request.recv(99))
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+socketserver.ThreadingTCPServer(('', {PORT}), H).serve_forever()"
+        );
+        let _server = start(&net.server.ns, &folder, "echo.py", &echo);
+        wait_for_port(&net.server.ns, PORT);
+        let client = format!(
+            "
+import socket, sys, time
+server = '{}'
+dead = []
+def dial(n):
+    for _ in range(n):
+        s = socket.socket(); s.setblocking(False); s.connect_ex((server, 9)); dead.append(s)
+def live():
+    s = socket.create_connection((server, {PORT}), 10); s.settimeout(10); s.sendall(b'x'); print('live', s.recv(9), flush=True)
+live(); dial(20); live()
+sys.stdin.readline()
+# As one that is torn down and begun anew each time.
+for _ in range(30): dial(200); time.sleep(0.05); [s.close() for s in dead]; dead.clear()
+dial(800); live(); print('done', flush=True)
+sys.stdin.readline()",
+            net.server.nics[0].v4
+        );
+        let mut command = captured("", &format!("exec {}", python(&folder, "client.py", &client)));
+        command.stdin(std::process::Stdio::piped());
+        let mut inside = Background::spawn(&net.client.ns, command);
+        assert_eq!([inside.next_line(), inside.next_line()], ["live b'x'", "live b'x'"]);
+        let before = usage(inside.process().id());
+        inside.write_line("go on");
+        assert_eq!([inside.next_line(), inside.next_line()], ["live b'x'", "done"]);
+        let after = usage(inside.process().id());
+        assert_eq!(before.0, after.0, "descriptors");
+        assert!(after.1 < before.1 + 40_000, "{} kB before, {} kB after 6,800 attempts", before.1, after.1);
+        inside.write_line("end");
+        assert_eq!(inside.finish().0, Some(0));
+    });
+}
+
+/// One path is narrow at the host, the other further on.
+#[test]
+fn paths_of_a_small_mtu_carry_whole_files() {
+    within(LIMIT, || {
+        let net = network(2);
+        net.client.ns.sh(&format!("ip link set {} mtu 1280", net.client.nics[0].device));
+        net.router.sh(&format!("ip link set {} mtu 1280", net.client.nics[1].far_device));
+        let folder = prepare(&net, "mtu");
+        let _nginx = serve(&net, &folder);
+        let (path, server) = (folder.path().display(), net.server.nics[0].v4);
+        let script = format!(
+            "cd {path} && curl -sS -o copy http://{server}:{HTTP}/big && curl -sS -X POST -d @www/s1 -o /dev/null http://{server}:{HTTP}/s2"
+        );
+        let (said, code) = run(&net.client.ns, "--summary", &script);
+        assert!(code == Some(0) && said.contains("2 connections: 2 MPTCP, 0 TCP"), "{said}");
+        assert_same(&folder, "www/big", "copy");
+    });
+}
+
+/// A resolver at the host's loopback: flows need no descriptor each.
+#[test]
+fn a_thousand_names_are_resolved_at_the_host_s_loopback() {
+    within(LIMIT, || {
+        let net = network(1);
+        let folder = Folder::new("names");
+        // An answer is the question, with the bits of a response, one record, and its address behind.
+        let resolver = "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('127.0.0.53', 53))
+while True:
+    d, a = s.recvfrom(9000)
+    q = d[12:d.index(b'\\0', 12) + 5]
+    s.sendto(d[:2] + bytes.fromhex('8180 0001 0001 0000 0000') + q + bytes.fromhex('c00c 0001 0001 0000003c 0004 c0000207'), a)";
+        let _resolver = start(&net.client.ns, &folder, "resolver.py", resolver);
+        let names: String = (0..1000).map(|n| format!("name{n}.example A\n")).collect();
+        std::fs::write(folder.path().join("list"), names).expect("a list");
+        let dig = format!(
+            "for i in $(seq 100); do dig @127.0.0.53 +short +time=2 bound.example A | grep '^192' && break; sleep 0.1; done
+             echo ready; read go_on
+             dig @127.0.0.53 +short +tries=10 +time=2 -f {}/list | sort | uniq -c; echo done; read go_on",
+            folder.path().display()
+        );
+        let mut command = captured("", &dig);
+        command.stdin(std::process::Stdio::piped());
+        let mut inside = Background::spawn(&net.client.ns, command);
+        assert_eq!([inside.next_line(), inside.next_line()], ["192.0.2.7", "ready"]);
+        let before = usage(inside.process().id());
+        inside.write_line("go on");
+        assert_eq!([inside.next_line().trim(), &inside.next_line()], ["1000 192.0.2.7", "done"]);
+        let after = usage(inside.process().id());
+        assert_eq!(before.0, after.0, "descriptors");
+        inside.write_line("end");
+        assert_eq!(inside.finish().0, Some(0));
+    });
+}
+
+/// A thousand connections at once, each with a request and an answer.
+#[test]
+fn a_thousand_connections_at_once_are_all_served() {
+    within(LIMIT, || {
+        let net = network(2);
+        let folder = Folder::new("thousand");
+        let server = format!(
+            "
+import asyncio
+async def answer(r, w):
+    w.write(await r.readexactly(10_000)); await w.drain(); w.close()
+async def main():
+    s = await asyncio.start_server(answer, '', {PORT}, backlog=2000)
+    await s.serve_forever()
+asyncio.run(main())"
+        );
+        net.server.ns.sysctl("net.core.somaxconn", "4096");
+        net.server.ns.sysctl("net.ipv4.tcp_max_syn_backlog", "4096");
+        let _server = start(&net.server.ns, &folder, "server.py", &server);
+        wait_for_port(&net.server.ns, PORT);
+        let client = format!(
+            "
+import asyncio, os
+async def ask(all_stand):
+    r, w = await asyncio.open_connection('{}', {PORT})
+    await all_stand.wait()
+    data = os.urandom(10_000); w.write(data)
+    same = await r.readexactly(10_000) == data
+    w.close()
+    return same
+async def main():
+    all_stand = asyncio.Barrier(1000)
+    print(sum(await asyncio.gather(*(ask(all_stand) for _ in range(1000)))))
+asyncio.run(main())",
+            net.server.nics[0].v4
+        );
+        let (said, code) = run(&net.client.ns, "--summary", &python(&folder, "client.py", &client));
+        assert!(code == Some(0) && said.starts_with("1000\n"), "{said}");
+        assert!(said.contains("1000 connections: "), "{said}");
+    });
+}
+
+/// A program that does not read holds up its sender: not more waits for it than buffers hold.
+#[test]
+fn a_reader_that_stops_holds_up_its_sender() {
+    within(LIMIT, || {
+        let net = network(2);
+        let folder = Folder::new("stops");
+        let endless = format!(
+            "
+import socket
+c, _ = socket.create_server(('', {PORT})).accept()
+sent = 0
+c.settimeout(3)
+try:
+    while True: sent += c.send(bytes(65536))
+except TimeoutError: print('held up after', sent, flush=True)
+c.settimeout(30); c.recv(1)"
+        );
+        let mut server = Background::spawn(&net.server.ns, {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("exec {}", python(&folder, "endless.py", &endless))]);
+            command
+                .stdin(std::process::Stdio::null())
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped());
+            command
+        });
+        wait_for_port(&net.server.ns, PORT);
+        let client = format!(
+            "import socket, time; s = socket.create_connection(('{}', {PORT})); time.sleep(60)",
+            net.server.nics[0].v4
+        );
+        let inside = Background::spawn(
+            &net.client.ns,
+            captured("", &format!("exec {}", python(&folder, "idle.py", &client))),
+        );
+        let line = server.next_line();
+        let sent: u64 = line.strip_prefix("held up after ").and_then(|n| n.parse().ok()).expect("a number");
+        // The sender's, ours of both sides, and the program's own.
+        assert!(sent < 40_000_000, "{line}");
+        let (_, kilobytes) = usage(inside.process().id());
+        assert!(kilobytes < 120_000, "{kilobytes} kB");
+        inside.process().signal(nix::sys::signal::Signal::SIGTERM);
+        inside.finish();
+    });
+}
+
+/// The host moves on: its NIC gets another address, and the other NIC goes. Then nothing at all for five seconds.
+#[test]
+fn an_address_that_changes_goes_unnoticed() {
+    within(LIMIT, || {
+        let net = network(2);
+        [0, 1].iter().for_each(|nic| net.shape_client(*nic, 60.0));
+        let folder = prepare(&net, "moves");
+        let _nginx = serve(&net, &folder);
+        let (path, server) = (folder.path().display(), net.server.nics[0].v4);
+        let script = format!("curl -sS -o {path}/copy http://{server}:{HTTP}/big");
+        let links = net.client_link_bytes();
+        let transfer = Background::spawn(&net.client.ns, captured("--summary", &script));
+        net.wait_client_link(0, links[0].to_client + (2 << 20));
+        let nic = &net.client.nics[0];
+        let other = std::net::Ipv4Addr::from(u32::from(nic.v4) + 60);
+        net.client.ns.script(&format!(
+            "ip addr flush dev {device} scope global
+             ip addr add {other}/24 dev {device}
+             ip route add default via {gateway} dev {device}",
+            device = nic.device,
+            gateway = nic.gateway_v4
+        ));
+        net.wait_client_link(0, links[0].to_client + (5 << 20));
+        net.silence(1, true);
+        net.wait_client_link(0, links[0].to_client + (8 << 20));
+        net.silence(0, true);
+        std::thread::sleep(Duration::from_secs(5));
+        net.silence(0, false);
+        let (code, _, said) = transfer.finish();
+        assert!(code == Some(0) && said.contains("1 connection: 1 MPTCP"), "{said}");
+        assert_same(&folder, "www/big", "copy");
+    });
+}
