@@ -123,6 +123,11 @@ impl Default for KeepAlive {
 }
 
 impl KeepAlive {
+    /// For a peer that is asked when somebody else wants to know: it is not asked again for its own sake.
+    pub(crate) fn once() -> KeepAlive {
+        KeepAlive { idle: Duration::from_secs(7200), interval: Duration::from_secs(15), count: 8 }
+    }
+
     /// Linux's least value of TCP_KEEPIDLE and TCP_KEEPINTVL.
     const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -184,6 +189,9 @@ pub struct ConnectionConfig {
     pub user_timeout: Duration,
     /// Probes of an idle connection; `None`: none (SO_KEEPALIVE).
     pub keep_alive: Option<KeepAlive>,
+    /// Say when the peer asks for a sign of life of an idle connection ([`Event::KeepAlive`](crate::event::Event::KeepAlive)), so
+    /// that a relay can ask the other end.
+    pub report_keep_alive: bool,
     /// Most payload and options per packet, in either direction (TCP_MAXSEG); `None`: what the path's MTU
     /// allows.
     pub max_segment_size: Option<u16>,
@@ -242,6 +250,7 @@ impl Default for ConnectionConfig {
             receive_buffer: 8 << 20,
             user_timeout: Duration::from_secs(180),
             keep_alive: None,
+            report_keep_alive: false,
             max_segment_size: None,
             mtu_probe_interval: Some(Duration::from_secs(600)),
             ecn: Ecn::Accept,
@@ -294,6 +303,7 @@ with_methods! {
         with_receive_buffer receive_buffer: usize,
         with_user_timeout user_timeout: Duration,
         with_keep_alive keep_alive: Option<KeepAlive>,
+        with_report_keep_alive report_keep_alive: bool,
         with_max_segment_size max_segment_size: Option<u16>,
         with_mtu_probe_interval mtu_probe_interval: Option<Duration>,
         with_ecn ecn: Ecn,

@@ -116,6 +116,12 @@ pub enum Event {
         /// The connection.
         connection: ConnectionId,
     },
+    /// The peer asks for a sign of life (RFC 9293 §3.8.4); it has been answered. Only where
+    /// [`report_keep_alive`](crate::config::ConnectionConfig::report_keep_alive) is set.
+    KeepAlive {
+        /// The connection.
+        connection: ConnectionId,
+    },
     /// The connection continues as plain TCP.
     FellBack {
         /// The connection.

@@ -66,7 +66,8 @@ impl Forwarder {
     ) -> io::Result<Forwarder> {
         let handle = stack.handle().clone();
         let shared = Arc::new(ForwardShared::default());
-        let connect = connect.with_no_delay(true);
+        let connect = connect.with_no_delay(true).with_report_keep_alive(true);
+        let accept = accept.with_report_keep_alive(true);
         let rule = Rule { from, onward, accept, connect, shared: shared.clone() };
         let id = handle.commands.call(move |worker, cx| worker.add_forward(cx, rule))?;
         let id = id.map_err(|source| Error::Forward { source })?;

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use umptcp::{
-    AttachedPath, ConnectionConfig, Direction, Forwarder, MptcpListener, MptcpStream, PathConfig, PathId,
-    PathKind, Stack,
+    AttachedPath, ConnectionConfig, Counter, Direction, Forwarder, KeepAlive, MptcpListener, MptcpStream,
+    PathConfig, PathId, PathKind, Stack,
 };
 
 const PROGRAM: &str = "192.168.7.5";
@@ -215,6 +215,27 @@ fn a_reset_passes_each_way() {
 }
 
 /// A reader that stops is felt by the writer at the other end, and no more than the buffers is held.
+/// A program that asks whether its peer lives is not content with our word.
+#[test]
+fn keep_alive_probes_pass_each_way() {
+    let w = World::new();
+    let _forwarders = (w.outward(), w.inward());
+    let probed = |stack: &Stack| stack.counters().unwrap().get(Counter::TcpChallengeAck);
+    let listener = w.server.listen(SERVER).unwrap();
+    let out = w.dial(SERVER).unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let listener = w.program.listen((PROGRAM, 80)).unwrap();
+    let client = w.server.connect(("10.0.0.1", 80)).unwrap();
+    let (inside, _) = listener.accept().unwrap();
+    let often = KeepAlive::default().with_idle(Duration::from_secs(1));
+    let before = [probed(&w.server), probed(&w.program)];
+    out.set_keep_alive(Some(often)).unwrap();
+    wait_for(|| probed(&w.server) > before[0]);
+    client.set_keep_alive(Some(often)).unwrap();
+    wait_for(|| probed(&w.program) > before[1]);
+    drop((out, server, client, inside));
+}
+
 #[test]
 fn a_reader_that_stops_holds_the_writer_back() {
     let w = World::new();

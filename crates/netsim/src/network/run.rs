@@ -413,6 +413,7 @@ impl Network {
             Event::Connected { connection }
             | Event::Readable { connection }
             | Event::Writable { connection }
+            | Event::KeepAlive { connection }
             | Event::FellBack { connection, .. }
             | Event::SubflowEstablished { connection, .. }
             | Event::SubflowClosed { connection, .. }
@@ -440,6 +441,7 @@ impl Network {
             | Event::IncomingGone { .. }
             | Event::Readable { .. }
             | Event::Writable { .. }
+            | Event::KeepAlive { .. }
             | Event::JoinFailed { .. } => {}
         }
         self.run_end_inner(f, side)?;

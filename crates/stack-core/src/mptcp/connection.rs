@@ -290,6 +290,11 @@ impl Connection {
         &self.config
     }
 
+    /// Asks the peer for a sign of life on every subflow.
+    pub(crate) fn ask_for_life(&mut self, now: Instant) {
+        self.subflows.iter_mut().for_each(|m| m.tcp.ask_for_life(now));
+    }
+
     /// Changes a setting, for the subflows there are and for later ones.
     pub(crate) fn set_option(&mut self, now: Instant, option: ConnectionOption) {
         match option {

@@ -187,6 +187,9 @@ impl Connection {
                     if allowed {
                         tcp.ack_now();
                     }
+                    if allowed && !others && self.config.report_keep_alive {
+                        ctx.push_event(Event::KeepAlive { connection: self.id });
+                    }
                     if allowed { Counter::TcpChallengeAck } else { Counter::TcpACKSkippedChallenge }
                 }
                 News::PayloadRefused => Counter::TcpOFODrop,

@@ -39,6 +39,19 @@ impl Stack {
         Ok(())
     }
 
+    /// Asks the peer of a connection for a sign of life on every subflow, now. Subflows on which none comes within two
+    /// minutes end; with [keep-alive](crate::config::KeepAlive) set, its interval and count apply. A relay uses it to pass
+    /// on what a program asks ([`Event::KeepAlive`](crate::event::Event::KeepAlive)).
+    ///
+    /// # Errors
+    /// When there is no such connection.
+    pub fn ask_for_life(&mut self, now: Instant, connection: ConnectionId) -> Result<(), SetError> {
+        let c = self.connections.get_mut(&connection).ok_or(SetError::NotFound)?;
+        c.ask_for_life(now);
+        self.touched(connection);
+        Ok(())
+    }
+
     /// Changes a setting of a connection, also for subflows that it opens later.
     ///
     /// # Errors

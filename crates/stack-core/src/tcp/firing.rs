@@ -87,6 +87,14 @@ impl<M: Copy + Debug> Tcp<M> {
         self.heard(now);
     }
 
+    /// Asks the peer for a sign of life now, and as keep-alive probes go on where none comes.
+    pub(crate) fn ask_for_life(&mut self, now: Instant) {
+        if self.is_synchronized() && !self.timers.waits_for_life() {
+            self.config.keep_alive.get_or_insert_with(KeepAlive::once);
+            self.timers.start(Timer::KeepAlive, now);
+        }
+    }
+
     /// Another time without progress ends the subflow.
     pub(crate) fn set_user_timeout(&mut self, limit: Duration) {
         self.config.user_timeout = limit;

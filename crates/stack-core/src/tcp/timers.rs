@@ -129,6 +129,11 @@ impl Timers {
         self.at[Timer::KeepAlive as usize] = idle.map(|idle| now + idle);
     }
 
+    /// A keep-alive probe has no answer yet.
+    pub(super) fn waits_for_life(&self) -> bool {
+        self.keep_alive_probes > 0
+    }
+
     /// Another keep-alive probe is due: how many there are now without an answer.
     pub(super) fn keep_alive_due(&mut self) -> u32 {
         self.keep_alive_probes += 1;

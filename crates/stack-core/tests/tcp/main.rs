@@ -140,6 +140,48 @@ fn keep_alive_probes_end_a_silent_connection_and_spare_a_living_one() {
     assert_eq!(s.state(), "ESTABLISHED");
 }
 
+/// For relays: what one end wants to know, the other is asked.
+#[test]
+fn a_probe_is_reported_where_that_is_wanted_and_a_peer_is_asked_on_demand() {
+    let asked = |s: &Script| s.events.iter().filter(|e| matches!(e, Event::KeepAlive { .. })).count();
+    for wanted in [false, true] {
+        let mut s = Script::connected(Script::config().with_report_keep_alive(wanted));
+        s.wait(Duration::from_secs(60));
+        s.seq -= 1;
+        s.segment(ACK, &[]);
+        assert_eq!(s.take().len(), 1, "it is answered");
+        assert_eq!(asked(&s), usize::from(wanted));
+        s.seq += 1;
+        s.segment(ACK, b"data");
+        assert_eq!(asked(&s), usize::from(wanted));
+    }
+    let mut s = Script::connected(Script::config());
+    let ask = |s: &mut Script| {
+        s.stack.ask_for_life(s.now, s.connection.unwrap()).unwrap();
+        s.poll();
+        s.wait(ms(1));
+        let probes = s.take();
+        assert!(
+            matches!(&probes[..], [(_, seg, data)] if seg.seq.0 == s.isn && data.is_empty()),
+            "{probes:?}"
+        );
+    };
+    ask(&mut s);
+    s.segment(ACK, &[]);
+    s.wait(Duration::from_secs(600));
+    assert_eq!(s.take().len(), 0, "its answer is enough");
+    ask(&mut s);
+    s.wait(Duration::from_secs(100));
+    assert_eq!(s.take().len(), 6, "every 15 s");
+    // Asking again meanwhile brings no other and no delay.
+    s.stack.ask_for_life(s.now, s.connection.unwrap()).unwrap();
+    s.poll();
+    s.wait(Duration::from_secs(19));
+    assert_eq!((s.take().len(), s.error()), (1, None));
+    s.wait(Duration::from_secs(2));
+    assert_eq!(s.error(), Some(ConnectionError::TimedOut));
+}
+
 #[test]
 fn keep_alive_without_time_between_probes_neither_floods_nor_kills() {
     let none = KeepAlive::default().with_idle(Duration::ZERO).with_interval(Duration::ZERO).with_count(0);

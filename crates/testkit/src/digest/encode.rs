@@ -104,6 +104,10 @@ impl Encoder {
                 self.u8(4);
                 self.u64(connection.0);
             }
+            Event::KeepAlive { connection } => {
+                self.u8(11);
+                self.u64(connection.0);
+            }
             Event::FellBack { connection, reason } => {
                 self.u8(5);
                 self.u64(connection.0);

@@ -408,6 +408,7 @@ impl Handler<Front> for Worker {
             Event::Readable { connection } => self.ready(cx, connection, true),
             Event::Writable { connection } => self.ready(cx, connection, false),
             Event::Closed { connection, error } => self.ended(cx, connection, error),
+            Event::KeepAlive { connection } => self.splices.on_keep_alive(cx, connection),
             Event::FellBack { connection, reason } => {
                 tracing::debug!(%connection, %reason, "fell back to TCP");
             }

@@ -116,6 +116,16 @@ impl Splices {
         true
     }
 
+    /// A program asks whether its peer lives: the peer is asked.
+    pub(super) fn on_keep_alive(&mut self, cx: &mut Context<'_>, connection: ConnectionId) {
+        let Some((id, side)) = self.members.get(&connection) else { return };
+        let Some(splice) = self.all.get(id) else { return };
+        let other = splice.halves[1 - side].id;
+        if let Err(error) = cx.stack.ask_for_life(cx.now, other) {
+            tracing::debug!(connection = %other, %error, "cannot ask for a sign of life");
+        }
+    }
+
     /// The stack reports the end of a connection. False: it is none of a pair.
     pub(super) fn on_ended(
         &mut self,
