@@ -250,6 +250,31 @@ except Exception as e: print(\"refused\", e.errno)\n'",
 }
 
 #[test]
+fn without_quic_programs_are_told_so_at_once() {
+    within(LIMIT, || {
+        let net = network(1);
+        let script = format!(
+            "python3 -c '\n\
+import socket\n\
+for host in \"{v4}\", \"{v6}\":\n    \
+family = socket.AF_INET6 if \":\" in host else socket.AF_INET\n    \
+s = socket.socket(family, socket.SOCK_DGRAM); s.settimeout(5); s.connect((host, 443))\n    \
+try: s.send(b\"x\"); s.recv(9)\n    \
+except Exception as e: print(type(e).__name__)\n'",
+            v4 = net.server.nics[0].v4,
+            v6 = net.server.nics[0].v6
+        );
+        net.server
+            .ns
+            .nft("table inet t {\nchain c {\ntype filter hook input priority 0\nudp dport 443 drop\n}\n}");
+        let (said, _) = run(&net.client.ns, "--no-quic", &script);
+        assert_eq!(said, "ConnectionRefusedError\n".repeat(2));
+        let (said, _) = run(&net.client.ns, "", &script);
+        assert_eq!(said, "TimeoutError\n".repeat(2), "it is sent on, and dropped there");
+    });
+}
+
+#[test]
 fn this_hosts_own_servers_are_reached_at_localhost_and_at_its_addresses() {
     within(LIMIT, || {
         let net = network(2);

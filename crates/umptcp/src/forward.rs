@@ -101,6 +101,15 @@ impl Forwarder {
         Ok(self.handle.commands.call(move |_, cx| cx.stack.carry(captured, addresses))?)
     }
 
+    /// Refuses datagrams to a port, by ICMP, from now on, where something is [carried](Self::carry): without QUIC (port
+    /// 443) browsers use TCP.
+    ///
+    /// # Errors
+    /// When the stack has been stopped.
+    pub fn refuse_datagrams(&self, port: u16) -> io::Result<()> {
+        Ok(self.handle.commands.call(move |_, cx| cx.stack.refuse_datagrams(port))?)
+    }
+
     /// What it has done so far.
     pub fn summary(&self) -> ForwardSummary {
         self.shared.summary()

@@ -3,6 +3,7 @@
 use super::cursor::Reader;
 use super::ip::{self, IpHeader, PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP};
 use super::{WireError, checksum};
+use alloc::vec;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 use umptcp_types::SeqNumber;
@@ -106,23 +107,43 @@ impl Unreachable {
     /// two families.
     pub fn message(self, src: SocketAddr, dst: SocketAddr, seq: SeqNumber) -> Option<Vec<u8>> {
         const TCP: usize = 20;
+        let mut syn = vec![0; ip::ip_header_len(&src.ip())];
+        ip::emit_ip_header_for(&mut syn, (src.ip(), dst.ip()), PROTOCOL_TCP, TCP, 0, 0)?;
+        syn.extend(src.port().to_be_bytes());
+        syn.extend(dst.port().to_be_bytes());
+        syn.extend(seq.0.to_be_bytes());
+        syn.extend([0, 0, 0, 0, 0x50, 0x02, 0, 0, 0, 0, 0, 0]);
+        Some(self.about(&syn, src.ip(), dst.ip()))
+    }
+
+    /// The ICMP or ICMPv6 message from `dst` about a packet that `src` sent to it, which starts with `quoted`.
+    fn about(self, quoted: &[u8], src: IpAddr, dst: IpAddr) -> Vec<u8> {
         let mut message = self.numbers(src.is_ipv4()).to_vec();
         // The checksum, and what is not used.
-        message.resize(8 + ip::ip_header_len(&src.ip()), 0);
-        ip::emit_ip_header_for(&mut message[8..], (src.ip(), dst.ip()), PROTOCOL_TCP, TCP, 0, 0)?;
-        message.extend(src.port().to_be_bytes());
-        message.extend(dst.port().to_be_bytes());
-        message.extend(seq.0.to_be_bytes());
-        message.extend([0, 0, 0, 0, 0x50, 0x02, 0, 0, 0, 0, 0, 0]);
+        message.resize(8, 0);
+        message.extend(quoted);
         let initial = match src {
-            SocketAddr::V4(_) => 0,
-            SocketAddr::V6(_) => {
-                checksum::pseudo_header(dst.ip(), src.ip(), PROTOCOL_ICMPV6, message.len() as u32)
-            }
+            IpAddr::V4(_) => 0,
+            IpAddr::V6(_) => checksum::pseudo_header(dst, src, PROTOCOL_ICMPV6, message.len() as u32),
         };
         let sum = !checksum::fold(checksum::sum(&message, initial));
         message[2..4].copy_from_slice(&sum.to_be_bytes());
-        Some(message)
+        message
+    }
+
+    /// The packet that tells the sender of `packet`, whose IP header is `header`, as its destination would. It quotes
+    /// no more of it than any host takes (RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c)). `None`: the addresses are of two
+    /// families.
+    pub fn answer(self, header: &IpHeader, packet: &[u8]) -> Option<Vec<u8>> {
+        const MOST: usize = 576;
+        let headers = ip::ip_header_len(&header.src);
+        let quoted = &packet[..packet.len().min(header.total_len).min(MOST - headers - 8)];
+        let message = self.about(quoted, header.src, header.dst);
+        let protocol = if header.src.is_ipv4() { PROTOCOL_ICMP } else { PROTOCOL_ICMPV6 };
+        let mut answer = vec![0; headers];
+        ip::emit_ip_header_for(&mut answer, (header.dst, header.src), protocol, message.len(), 0, 0)?;
+        answer.extend(message);
+        Some(answer)
     }
 }
 

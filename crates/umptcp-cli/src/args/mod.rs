@@ -94,6 +94,9 @@ pub(crate) struct RunArgs {
     /// Keep the program from the servers of this host at localhost and at the host's own addresses.
     #[arg(long)]
     pub(crate) isolate_localhost: bool,
+    /// Refuse UDP to port 443, so that browsers use TCP instead of QUIC, which takes one path only.
+    #[arg(long)]
+    pub(crate) no_quic: bool,
     /// At the end, say on standard error how many connections were MPTCP, why others were not, and how many bytes each
     /// path carried. `-v` implies it.
     #[arg(long)]

@@ -26,6 +26,9 @@ use umptcp_capture::{
 /// The MTU where that of no NIC is known.
 const MTU: u16 = 1500;
 
+/// The port of QUIC.
+const QUIC: u16 = 443;
+
 /// What a shell says when there is no such command, or it cannot be executed.
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
@@ -36,7 +39,7 @@ pub(crate) fn run(args: &RunArgs, registry: &Registry, verbose: bool) -> anyhow:
     check_privilege()?;
     let session = Session::start()?;
     let stack = UserSpace::open(&settings(args), registry, &session)?;
-    let inside = Inside::set_up(&stack, !args.isolate_localhost)?;
+    let inside = Inside::set_up(&stack, args)?;
     let caller = Caller::find();
     if verbose {
         say(&describe(&caller, &stack));
@@ -105,7 +108,7 @@ struct Inside {
 }
 
 impl Inside {
-    fn set_up(stack: &UserSpace, localhost: bool) -> anyhow::Result<Inside> {
+    fn set_up(stack: &UserSpace, args: &RunArgs) -> anyhow::Result<Inside> {
         let failed = || Class::Host.failure("cannot capture a program");
         let namespace = Arc::new(Namespace::new().with_context(failed)?);
         let paths = stack.path_infos();
@@ -113,8 +116,12 @@ impl Inside {
         let addresses = Addresses::of_host(&own).with_context(failed)?;
         let inside = addresses.own.clone();
         let tun = namespace.capture(addresses, smallest_mtu(&paths)).with_context(failed)?;
+        let localhost = !args.isolate_localhost;
         let local = localhost.then(|| Local::start(&namespace)).transpose().with_context(failed)?;
         let (outward, inward) = stack.capture(captured(tun), &inside).with_context(failed)?;
+        if args.no_quic {
+            outward.refuse_datagrams(QUIC).with_context(failed)?;
+        }
         let (outward, inward) = (Arc::new(outward), Arc::new(inward));
         let trimmer = memory::trim_after([outward.clone(), inward.clone()]).with_context(failed)?;
         let servers = follow_servers(&namespace, serve(inward.clone())).with_context(failed)?;

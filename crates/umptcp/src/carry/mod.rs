@@ -15,6 +15,7 @@ use umptcp_stack_core::device::{ChecksumRequest, HeaderBuf, PathConfig, PathKind
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::network_stack::NetworkStack;
 use umptcp_stack_core::payload::Payload;
+use umptcp_stack_core::wire::icmp::Unreachable;
 use umptcp_stack_core::wire::ip::IpHeader;
 use umptcp_types::{Instant, PathId};
 
@@ -39,6 +40,8 @@ struct Carrier {
     captured: PathId,
     /// The addresses on it, at most one of a family.
     own: Vec<IpAddr>,
+    /// Datagrams to these ports are refused.
+    refused: Vec<u16>,
     /// Which path each flow takes, and when it was last used.
     flows: HashMap<Flow, (PathId, Instant)>,
     /// Paths that do not answer.
@@ -54,7 +57,14 @@ impl Front {
     /// From now on, carries what is not TCP between the path that captures, with these addresses, and the others.
     pub(crate) fn carry(&mut self, captured: PathId, own: Vec<IpAddr>) {
         let (flows, silent, queue) = (HashMap::new(), HashSet::new(), VecDeque::new());
-        self.carrier = Some(Carrier { captured, own, flows, silent, queue });
+        self.carrier = Some(Carrier { captured, own, refused: Vec::new(), flows, silent, queue });
+    }
+
+    /// Refuses datagrams to a port from now on. Without effect where nothing is carried.
+    pub(crate) fn refuse_datagrams(&mut self, port: u16) {
+        if let Some(carrier) = &mut self.carrier {
+            carrier.refused.push(port);
+        }
     }
 
     /// Carries no more.
@@ -156,6 +166,12 @@ impl Carrier {
             return;
         }
         let flow = packet::flow(header, packet, End::Source);
+        if flow.datagram_to(header).is_some_and(|port| self.refused.contains(&port)) {
+            if let Some(answer) = Unreachable::Port.answer(header, packet) {
+                self.send(now, self.captured, &answer);
+            }
+            return;
+        }
         let Some((path, address)) = self.path_for(stack, now, flow, header.src.is_ipv6()) else { return };
         if let Some(packet) = packet::readdressed(header, packet, End::Source, address) {
             self.send(now, path, &packet);

@@ -47,6 +47,13 @@ pub(super) struct Flow {
     remote: SocketAddr,
 }
 
+impl Flow {
+    /// Where a datagram with this header wants to go. `None`: it is none, or has no port in this fragment.
+    pub(super) fn datagram_to(&self, header: &IpHeader) -> Option<u16> {
+        (header.protocol == PROTOCOL_UDP && !header.fragment).then(|| self.remote.port())
+    }
+}
+
 /// Whether a packet says in its first header that it is TCP, without a look at anything else.
 pub(super) fn is_plain_tcp(packet: &[u8]) -> bool {
     protocol(packet) == Some(PROTOCOL_TCP)
