@@ -20,6 +20,32 @@ const CAPTURED_BUFFER: usize = 2 << 20;
 /// [`splice`](crate::splice()). No thread is needed for it.
 ///
 /// Dropping it ends capture. Connections that have been joined go on.
+///
+/// ```
+/// # #[cfg(target_os = "linux")]
+/// # mod pipe { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/pipe.rs")); }
+/// use umptcp::{ConnectionConfig, Forwarder};
+///
+/// # #[cfg(target_os = "linux")]
+/// # fn main() -> std::io::Result<()> {
+/// # let (stack, there) = pipe::two_stacks(2, |s| s);
+/// # let (program, path) = pipe::captured_program("192.0.2.7");
+/// # let listener = there.listen("10.0.0.2:80")?;
+/// // A path of the kind `PathKind::Capture`: programs' packets come in by it.
+/// let captured = stack.add_path(path)?;
+/// let forwarder = Forwarder::outward(&stack, captured, ConnectionConfig::default())?;
+///
+/// // A program that knows nothing of MPTCP.
+/// let client = umptcp::MptcpStream::builder(&program).mptcp(false).connect("10.0.0.2:80")?;
+/// let (server, _) = listener.accept()?;
+/// assert!(server.protocol()?.is_mptcp());
+/// assert_eq!(forwarder.connections()?.len(), 1);
+/// # drop(client);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(target_os = "linux"))]
+/// # fn main() {}
+/// ```
 #[derive(Debug)]
 pub struct Forwarder {
     handle: Handle,

@@ -89,18 +89,33 @@ impl ListenerBuilder {
     ///
     /// ```
     /// # #[cfg(target_os = "linux")]
-    /// # fn relay(stack: &umptcp::Stack, captured: umptcp::PathId) -> std::io::Result<()> {
+    /// # mod pipe { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/pipe.rs")); }
     /// use umptcp::{ListenScope, MptcpListener, RefuseWith};
     ///
-    /// let listener = MptcpListener::builder(stack).hold(ListenScope::every_port([captured]))?;
-    /// while let Ok(incoming) = listener.next() {
+    /// # #[cfg(target_os = "linux")]
+    /// # fn main() -> std::io::Result<()> {
+    /// # let (stack, there) = pipe::two_stacks(1, |s| s);
+    /// # let (program, path) = pipe::captured_program("192.0.2.7");
+    /// # let server = there.listen("10.0.0.2:80")?;
+    /// let captured = stack.add_path(path)?;
+    /// let listener = MptcpListener::builder(&stack).hold(ListenScope::every_port([captured]))?;
+    /// # let refused = std::thread::spawn(move || {
+    /// #     program.connect("10.0.0.2:80").expect("accepted");
+    /// #     program.connect("10.0.0.2:81").expect_err("refused").kind()
+    /// # });
+    /// for _ in 0..2 {
+    ///     let incoming = listener.next()?;
+    ///     // Where the client wants to go.
     ///     match stack.connect(incoming.local()) {
     ///         Ok(onward) => drop(umptcp::splice(incoming.accept()?, onward)?),
     ///         Err(_) => incoming.refuse(RefuseWith::Reset)?,
     ///     }
     /// }
+    /// # assert_eq!(refused.join().unwrap(), std::io::ErrorKind::ConnectionRefused);
     /// # Ok(())
     /// # }
+    /// # #[cfg(not(target_os = "linux"))]
+    /// # fn main() {}
     /// ```
     pub fn hold(self, scope: ListenScope) -> io::Result<HoldingListener> {
         let (handle, backlog, config) = self.into_parts();

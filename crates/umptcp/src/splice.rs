@@ -42,13 +42,27 @@ pub struct Spliced {
 ///
 /// ```
 /// # #[cfg(target_os = "linux")]
-/// # fn relay(listener: &umptcp::MptcpListener, stack: &umptcp::Stack) -> std::io::Result<()> {
+/// # mod pipe { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/common/pipe.rs")); }
+/// # use std::io::Write as _;
+/// # #[cfg(target_os = "linux")]
+/// # fn main() -> std::io::Result<()> {
+/// # let (stack, there) = pipe::two_stacks(1, |s| s);
+/// # let server = there.listen("10.0.0.2:80")?;
+/// let listener = stack.listen("10.0.0.1:80")?;
+/// # let caller = there.connect("10.0.0.1:80")?;
 /// let (client, _) = listener.accept()?;
-/// let server = stack.connect("192.0.2.1:80")?;
-/// let result = umptcp::splice(client, server)?.wait()?;
-/// println!("{} bytes up, {} bytes down", result.from_first, result.from_second);
+/// let onward = stack.connect("10.0.0.2:80")?;
+/// # (&caller).write_all(b"question")?;
+/// # caller.shutdown(std::net::Shutdown::Write)?;
+/// # let (answerer, _) = server.accept()?;
+/// # (&answerer).write_all(b"answer")?;
+/// # answerer.shutdown(std::net::Shutdown::Write)?;
+/// let result = umptcp::splice(client, onward)?.wait()?;
+/// assert_eq!((result.from_first, result.from_second), (8, 6));
 /// # Ok(())
 /// # }
+/// # #[cfg(not(target_os = "linux"))]
+/// # fn main() {}
 /// ```
 pub fn splice(first: MptcpStream, second: MptcpStream) -> io::Result<Splice> {
     let commands = first.0.handle.commands.clone();

@@ -3,15 +3,14 @@
 
 mod common;
 
-use common::{PipeDevice, path, pattern, wait_for};
+use common::{PipeDevice, captured_program, path, pattern, wait_for};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use umptcp::{
-    AttachedPath, ConnectionConfig, Counter, Direction, Forwarder, KeepAlive, MptcpListener, MptcpStream,
-    PathConfig, PathId, PathKind, Stack,
+    ConnectionConfig, Counter, Direction, Forwarder, KeepAlive, MptcpListener, MptcpStream, PathId, Stack,
 };
 
 const PROGRAM: &str = "192.168.7.5";
@@ -28,13 +27,7 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let (x, y) = PipeDevice::pair();
-        let program = Stack::builder().path(path("eth0", PROGRAM, x)).start().unwrap();
-        let mut config = PathConfig::with_addresses("capture", Vec::new());
-        config.kind = PathKind::Capture;
-        config.max_packet = 65_533;
-        config.checksum_offload = true;
-        let captured = AttachedPath { device: Box::new(y), config, guard: Box::new(()) };
+        let (program, captured) = captured_program(PROGRAM);
         let (mut between, mut server) = (Stack::builder().path(captured), Stack::builder());
         let mut cut = Vec::new();
         for n in 0..2 {

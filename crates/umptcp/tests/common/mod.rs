@@ -4,7 +4,7 @@
 mod pipe;
 
 #[allow(unused_imports, reason = "not every test uses all of it")]
-pub(crate) use pipe::{PipeDevice, path, two_stacks};
+pub(crate) use pipe::{PipeDevice, captured_program, path, two_stacks};
 
 /// Bytes that depend on their position.
 pub(crate) fn pattern(len: usize, seed: u64) -> Vec<u8> {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use umptcp::{AttachedPath, Device, PathConfig, Stack, StackBuilder};
+use umptcp::{AttachedPath, Device, PathConfig, PathKind, Stack, StackBuilder};
 use umptcp_stack_core::interface::{ChecksumRequest, ChecksumState, RxPacket, Transmit};
 use umptcp_tun_driver::device::{BufferPool, TransmitOutcome};
 
@@ -91,6 +91,17 @@ pub(crate) fn path(name: &str, address: &str, device: PipeDevice) -> AttachedPat
     config.max_packet = 65_533;
     config.checksum_offload = true;
     AttachedPath { device: Box::new(device), config, guard: Box::new(()) }
+}
+
+/// A program with its own stack at `address`, and the path on which another stack captures all that it sends.
+pub(crate) fn captured_program(address: &str) -> (Stack, AttachedPath) {
+    let (x, y) = PipeDevice::pair();
+    let program = Stack::builder().path(path("eth0", address, x)).start().unwrap();
+    let mut config = PathConfig::with_addresses("capture", Vec::new());
+    config.kind = PathKind::Capture;
+    config.max_packet = 65_533;
+    config.checksum_offload = true;
+    (program, AttachedPath { device: Box::new(y), config, guard: Box::new(()) })
 }
 
 /// Two stacks with `links` links between them: 10.N.0.1 is the first's address on link N, 10.N.0.2 the
