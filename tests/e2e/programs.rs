@@ -46,8 +46,12 @@ END"
 
 /// nginx on the server, by the kernel's MPTCP.
 pub(crate) fn serve(net: &Routed, folder: &Folder) -> Running {
-    let mut nginx = Command::new("mptcpize");
-    nginx.args(["run", "nginx", "-c"]).arg(folder.path().join("nginx.conf"));
+    serve_with(net, folder, Command::new("mptcpize").args(["run", "nginx"]))
+}
+
+/// nginx on the server, as `nginx` starts it.
+pub(crate) fn serve_with(net: &Routed, folder: &Folder, nginx: &mut Command) -> Running {
+    nginx.arg("-c").arg(folder.path().join("nginx.conf"));
     nginx.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let running = net.server.ns.run(|| nginx.spawn()).map(Running::new).expect("nginx starts");
     wait_for_port(&net.server.ns, HTTP);

@@ -15,6 +15,8 @@ mod clean_up;
 mod console;
 mod data;
 mod demo;
+#[cfg(target_os = "linux")]
+mod doctor;
 mod failure;
 mod generate;
 mod netcat;
@@ -94,6 +96,10 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<u8> {
             BenchSide::Client(args) => bench::client::run(&args, registry),
         },
         Command::Sim(args) => sim::run(&args, registry),
+        #[cfg(target_os = "linux")]
+        Command::Doctor(args) => doctor::run(&args, registry),
+        #[cfg(not(target_os = "linux"))]
+        Command::Doctor(_) => Err(Class::Host.failure("umptcp sets up paths only on Linux").into()),
         Command::CleanUp(_) => clean_up::run(),
         Command::Completions(args) => generate::completions(command(registry), args.shell),
         Command::Man(args) => generate::man(command(registry), args.dir.as_deref()),

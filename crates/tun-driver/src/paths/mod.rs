@@ -52,7 +52,7 @@ mod watch;
 
 pub use change::PathChange;
 pub use nft::Nft;
-pub use nics::NicInfo;
+pub use nics::{NicInfo, UnusedNic};
 pub use options::SetupOptions;
-pub use set::{Path, PathGuard, PathSet, clean_up, clean_up_leftovers, discover, set_up};
+pub use set::{Path, PathGuard, PathSet, clean_up, clean_up_leftovers, discover, set_up, survey};
 pub use spec::{Mode, PathSpec};

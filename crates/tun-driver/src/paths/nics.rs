@@ -136,12 +136,16 @@ fn lacking(link: &Link, addresses: &[IpAddr]) -> Option<&'static str> {
 }
 
 /// A device that cannot carry a path, or does so only if named.
-pub(super) struct Unused {
-    pub(super) name: String,
-    pub(super) reason: &'static str,
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct UnusedNic {
+    /// Its name.
+    pub name: String,
+    /// What it lacks, or is.
+    pub reason: &'static str,
 }
 
-impl Unused {
+impl UnusedNic {
     /// It has everything but a route, which its user may not know to be missing.
     pub(super) fn lacks_only_a_route(&self) -> bool {
         self.reason == NO_ROUTE
@@ -151,13 +155,13 @@ impl Unused {
 const NO_ROUTE: &str = "no route";
 
 /// The devices that can carry a path, and why the others cannot.
-pub(super) fn usable(snapshot: &Snapshot) -> (Vec<NicInfo>, Vec<Unused>) {
+pub(super) fn usable(snapshot: &Snapshot) -> (Vec<NicInfo>, Vec<UnusedNic>) {
     let (mut found, mut others) = (Vec::new(), Vec::new());
     for link in &snapshot.links {
         let addresses = snapshot.translatable(link.index);
         let destinations = snapshot.destinations(link.index);
         match lacking(link, &addresses).or_else(|| destinations.is_empty().then_some(NO_ROUTE)) {
-            Some(reason) => others.push(Unused { name: link.name.clone(), reason }),
+            Some(reason) => others.push(UnusedNic { name: link.name.clone(), reason }),
             None => found.push(info(link, addresses, destinations)),
         }
     }

@@ -5,7 +5,7 @@ use super::host;
 use super::manager::{Command, Manager};
 use super::netlink::Netlink;
 use super::nft::Nft;
-use super::nics::{self, NicInfo};
+use super::nics::{self, NicInfo, UnusedNic};
 use super::options::SetupOptions;
 use super::record::Registry;
 use super::spec::PathSpec;
@@ -243,9 +243,14 @@ fn apart<T: Send>(work: impl AsyncFnOnce() -> Result<T, DriverError> + Send) -> 
 /// The network devices that can carry a path: those that are up and have carrier, an address and a route.
 /// Loopback devices, bridges and tunnels are left out.
 pub fn discover() -> Result<Vec<NicInfo>, DriverError> {
+    Ok(survey()?.0)
+}
+
+/// All network devices: those that can carry a path ([`discover`]), and the others with what they lack.
+pub fn survey() -> Result<(Vec<NicInfo>, Vec<UnusedNic>), DriverError> {
     apart(async || {
         let netlink = connect()?;
-        Ok(nics::usable(&nics::Snapshot::take(&netlink).await?).0)
+        Ok(nics::usable(&nics::Snapshot::take(&netlink).await?))
     })
 }
 
@@ -264,10 +269,7 @@ pub fn set_up(specs: &[PathSpec], options: &SetupOptions) -> Result<PathSet, Dri
     let specs = if all_or_nothing {
         specs
     } else {
-        let (usable, others) = apart(async || {
-            let netlink = connect()?;
-            Ok(nics::usable(&nics::Snapshot::take(&netlink).await?))
-        })?;
+        let (usable, others) = survey()?;
         if usable.is_empty() {
             let seen = others.iter().map(|other| format!("{}: {}", other.name, other.reason)).collect();
             return Err(DriverError::NoDevice { seen });

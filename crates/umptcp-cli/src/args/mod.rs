@@ -56,6 +56,7 @@ pub(crate) enum Command {
     Connect(ConnectArgs),
     Bench(BenchArgs),
     Sim(SimArgs),
+    Doctor(DoctorArgs),
     CleanUp(CleanUpArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
@@ -434,6 +435,35 @@ pub(crate) struct BenchClientArgs {
 Examples:
   sudo umptcp clean-up")]
 pub(crate) struct CleanUpArgs {}
+
+/// Look for what is in the way of MPTCP: on this host, and with SERVER on each path to it.
+///
+/// Each NIC has a path set up and removed again, which needs root. SERVER is connected to over each path alone and then
+/// over all. What is found has `ok`, `note` or `PROBLEM` in front, and says what mends it. The exit code is 3 when there is a
+/// problem.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  sudo umptcp doctor
+  sudo umptcp doctor example.org:443
+  sudo umptcp doctor --path eth0 --path wlan0 --request 'GET / HTTP/1.0\\r\\n\\r\\n' 192.0.2.10:8080")]
+pub(crate) struct DoctorArgs {
+    /// A server that speaks MPTCP; the port is 80 unless it is given.
+    #[arg(value_name = "SERVER[:PORT]")]
+    pub(crate) server: Option<HostPort>,
+    /// What to send, so that the server answers: what a path does to data shows only then. `\\r` and `\\n` stand for
+    /// what they usually do. Servers at port 80 and 8080 are asked by HTTP.
+    #[arg(long, value_name = "TEXT", requires = "server")]
+    pub(crate) request: Option<String>,
+    /// The findings as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Network interface to probe from, as for `umptcp connect`; can be repeated. By default every usable NIC.
+    #[arg(long = "path", value_name = "DEV[,OPTION]...", value_parser = parse_path, requires = "server")]
+    pub(crate) paths: Vec<PathSpec>,
+    #[command(flatten)]
+    pub(crate) target: TargetArgs,
+}
 
 /// Print a completion script for a shell.
 #[derive(Args, Clone, Debug)]

@@ -1,0 +1,161 @@
+//! `umptcp doctor`: each thing in the way is found, and nothing else.
+
+use crate::programs::{HTTP, prepare, serve, serve_with};
+use crate::run::{LIMIT, RESTORED_WITHIN, network};
+use serde_json::Value;
+use std::process::Command;
+use umptcp_testbed::Netns;
+use umptcp_testbed::host::Snapshot;
+use umptcp_testbed::limit::within;
+use umptcp_testbed::program;
+use umptcp_testbed::topology::Routed;
+
+/// The findings, and the exit code.
+fn doctor(ns: &Netns, arguments: &str) -> (Vec<Value>, Option<i32>) {
+    let output = program::run(ns, &format!("doctor --json {arguments}"));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let findings = serde_json::from_str(text.trim());
+    (
+        findings.unwrap_or_else(|e| panic!("{e}: {text}{}", String::from_utf8_lossy(&output.stderr))),
+        output.status.code(),
+    )
+}
+
+/// The one finding about this; panics where there is another number of them.
+fn about<'a>(findings: &'a [Value], what: &str) -> &'a Value {
+    let found: Vec<&Value> = findings.iter().filter(|f| f["about"] == what).collect();
+    assert_eq!(found.len(), 1, "{what}: {findings:#?}");
+    found[0]
+}
+
+fn assert_finding(findings: &[Value], what: &str, level: &str, part: &str) {
+    let finding = about(findings, what);
+    let text = finding["what"].as_str().expect("text");
+    assert!(
+        finding["level"] == level && text.contains(part),
+        "{what} is not {level} for {part:?}: {finding:#}"
+    );
+}
+
+fn server(net: &Routed) -> String {
+    format!("{}:{HTTP}", net.server.nics[0].v4)
+}
+
+#[test]
+fn a_healthy_host_is_healthy_and_stays_as_it_was() {
+    within(LIMIT, || {
+        let net = network(2);
+        let before = Snapshot::take(&net.client.ns);
+        let (findings, code) = doctor(&net.client.ns, "");
+        assert_eq!(code, Some(0), "{findings:#?}");
+        for what in ["privilege", "tun", "nftables", "firewall", "c0", "c1"] {
+            assert_finding(&findings, what, "ok", "");
+        }
+        assert_finding(&findings, "c1", "ok", &net.client.nics[1].v4.to_string());
+        assert_finding(&findings, "kernel", "ok", "MPTCP switched off");
+        before.assert_restored(&net.client.ns, RESTORED_WITHIN);
+    });
+}
+
+#[test]
+fn what_is_in_the_way_on_the_host_is_named_with_what_mends_it() {
+    within(LIMIT, || {
+        let net = network(2);
+        let ns = &net.client.ns;
+        ns.sh("ip link set c1 down");
+        let (findings, code) = doctor(ns, "");
+        assert_finding(&findings, "c1", "note", "carries no path");
+        assert_finding(&findings, "NICs", "note", "only one");
+        assert_eq!(code, Some(0), "{findings:#?}");
+        ns.sh("ip rule add from 192.0.2.0/24 lookup 77 priority 100");
+        ns.nft("table inet strict {\nchain f {\ntype filter hook forward priority 0\npolicy drop\n}\n}");
+        let (findings, code) = doctor(ns, "");
+        assert_finding(&findings, "policy rules", "note", "from 192.0.2.0/24 lookup 77");
+        assert_finding(&findings, "firewall", "note", "dropped by default");
+        assert_finding(&findings, "c0", "problem", "strict");
+        assert_eq!(code, Some(3), "{findings:#?}");
+        ns.sh("ip link set c0 down");
+        let (findings, code) = doctor(ns, "");
+        assert_finding(&findings, "c0", "note", "carries no path");
+        assert!(
+            findings.iter().any(|f| f["about"] == "NICs" && f["level"] == "problem" && f["mend"].is_string())
+        );
+        assert_eq!(code, Some(3), "{findings:#?}");
+        let mut command = Command::new("unshare");
+        let script = "mount -t tmpfs none /dev/net && exec \"$0\" doctor";
+        command.args(["-m", "sh", "-c", script]).arg(program::path());
+        let output = ns.run(|| command.output()).expect("unshare starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("/dev/net/tun is missing") && text.contains("mend: modprobe tun"), "{text}");
+    });
+}
+
+#[test]
+fn what_paths_to_a_server_do_is_told_apart() {
+    within(LIMIT, || {
+        let net = network(2);
+        let folder = prepare(&net, "doctor");
+        let nginx = serve(&net, &folder);
+        let probe = || doctor(&net.client.ns, &format!("{} --timeout 8", server(&net)));
+        let (findings, code) = probe();
+        for path in ["c0", "c1"] {
+            assert!(findings.iter().any(
+                |f| f["about"] == path && f["what"].as_str().is_some_and(|w| w.contains("speaks MPTCP"))
+            ));
+        }
+        assert_finding(&findings, "together", "ok", "c0, c1");
+        assert_eq!(code, Some(0), "{findings:#?}");
+
+        let far = &net.client.nics[1].far_device;
+        let strips = |name: &str, which: &str| {
+            net.router.nft(&format!(
+                "table inet {name} {{\nchain f {{\ntype filter hook forward priority 0\niifname {far} {which} reset tcp option mptcp\n}}\n}}"
+            ));
+        };
+        let problem = |part: &str| {
+            let (findings, code) = probe();
+            let of = |path: &str| findings.iter().filter(|f| f["about"] == path).collect::<Vec<_>>();
+            assert!(of("c0").iter().all(|f| f["level"] == "ok"), "{findings:#?}");
+            let found =
+                |f: &&Value| f["level"] == "problem" && f["what"].as_str().is_some_and(|w| w.contains(part));
+            assert!(of("c1").iter().any(found) && code == Some(3), "{part}: {findings:#?}");
+        };
+        strips("syn", "tcp flags syn / syn,ack");
+        problem("takes the MPTCP option out of the SYN");
+        net.router.nft("delete table inet syn");
+        strips("later", "tcp flags ! syn");
+        problem("takes MPTCP options out after the handshake");
+        net.router.nft("delete table inet later");
+        net.router.nft(&format!(
+            "table inet drops {{\nchain f {{\ntype filter hook forward priority 0\niifname {far} tcp flags syn / syn,ack tcp option mptcp exists drop\n}}\n}}"
+        ));
+        problem("drops SYNs with the MPTCP option");
+        net.router.nft("delete table inet drops");
+        net.silence(1, true);
+        problem("is not reached");
+        net.silence(1, false);
+        drop(nginx);
+        let (findings, code) = probe();
+        assert!(
+            findings.iter().filter(|f| f["what"].as_str().is_some_and(|w| w.contains("refused"))).count()
+                == 2,
+            "{findings:#?}"
+        );
+        assert_eq!(code, Some(3));
+    });
+}
+
+#[test]
+fn a_server_of_plain_tcp_is_told_from_a_path_that_strips() {
+    within(LIMIT, || {
+        let net = network(2);
+        let folder = prepare(&net, "plain");
+        let _nginx = serve_with(&net, &folder, &mut Command::new("nginx"));
+        let (findings, code) = doctor(&net.client.ns, &server(&net));
+        let plain = |f: &&Value| {
+            f["what"].as_str().is_some_and(|w| w.contains("the server does not speak MPTCP"))
+                && f["mend"].as_str().is_some_and(|m| m.contains("mptcpize"))
+        };
+        assert_eq!((findings.iter().filter(plain).count(), code), (2, Some(3)), "{findings:#?}");
+    });
+}
