@@ -12,7 +12,7 @@ use umptcp_netsim::network::{CableId, FlowId, FlowSpec, Limits, Network, NodeId,
 use umptcp_netsim::random::{Purpose, Random, derive};
 use umptcp_netsim::trace::TraceMode;
 use umptcp_stack_core::config::{ConnectionConfig, Ecn, StackConfig};
-use umptcp_stack_core::interface::PathConfig;
+use umptcp_stack_core::device::PathConfig;
 use umptcp_types::{Instant, PathId};
 
 /// How much more than it has sent a sender without a known end offers.

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use umptcp_netsim::realtime::{Emulation, PortId};
 use umptcp_netsim::{Direction, Duration, Instant, Link, Packet, Queue};
-use umptcp_stack_core::interface::ChecksumState;
+use umptcp_stack_core::device::ChecksumState;
 
 /// A TCP segment of `payload` bytes from `source`, sequence number 0, checksum left to the device.
 fn segment(source: SocketAddr, payload: usize) -> Packet {

@@ -7,9 +7,7 @@ use bytes::Bytes;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
-use umptcp_stack_core::interface::{
-    ChecksumRequest, ChecksumState, HeaderBuf, MAX_HEADER, RxPacket, Transmit,
-};
+use umptcp_stack_core::device::{ChecksumRequest, ChecksumState, HeaderBuf, MAX_HEADER, RxPacket, Transmit};
 use umptcp_stack_core::payload::Payload;
 use umptcp_stack_core::wire::header::{IpView, TcpHeaderMut};
 use umptcp_stack_core::wire::ip::{PROTOCOL_TCP, ecn};

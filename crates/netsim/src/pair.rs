@@ -10,7 +10,7 @@ use crate::trace::TraceMode;
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
-use umptcp_stack_core::interface::PathConfig;
+use umptcp_stack_core::device::PathConfig;
 use umptcp_types::{Duration, Instant};
 
 /// A client and a server joined by one cable per path of the client.

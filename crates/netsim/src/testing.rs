@@ -4,7 +4,7 @@ use crate::packet::Packet;
 use bytes::Bytes;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
-use umptcp_stack_core::interface::ChecksumState;
+use umptcp_stack_core::device::ChecksumState;
 use umptcp_stack_core::wire::header::TcpHeaderMut;
 use umptcp_stack_core::wire::ip::{emit_ip_header, ip_header_len};
 use umptcp_stack_core::wire::tcp::{MIN_HEADER, TcpFlags, TcpRepr};

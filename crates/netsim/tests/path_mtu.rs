@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use umptcp_netsim::middlebox::{Middlebox, Output};
 use umptcp_netsim::{Direction, Duration, FlowId, Instant, Link, Packet, Pair, Side};
 use umptcp_stack_core::config::{ConnectionConfig, Ecn};
-use umptcp_stack_core::interface::ChecksumState;
+use umptcp_stack_core::device::ChecksumState;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::stack::SubflowInfo;
 use umptcp_stack_core::types::SeqNumber;

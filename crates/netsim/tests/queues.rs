@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 use umptcp_netsim::{Instant, Link, LinkQueue, LinkStats, Packet, Queue, RateTrace, Red};
-use umptcp_stack_core::interface::ChecksumState;
+use umptcp_stack_core::device::ChecksumState;
 
 /// Packets of 1500 bytes offered to a link at twice its rate for ten seconds; what became of them.
 fn overload(link: Link) -> (LinkStats, Vec<Duration>) {

@@ -9,8 +9,8 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, StackConfig};
+use umptcp_stack_core::device::{ChecksumState, PathConfig, RxPacket};
 use umptcp_stack_core::event::Event;
-use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
 use umptcp_stack_core::stack::Received;
 use umptcp_stack_core::types::{ConnectionId, Duration, Instant, PathId};
 

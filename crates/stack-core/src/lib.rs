@@ -36,7 +36,6 @@ pub(crate) mod tcp;
 pub mod wire;
 
 pub use buffers::payload;
-pub use device as interface;
 pub use stack::Stack;
 pub use umptcp_congestion as congestion;
 pub use umptcp_path_manager as path_manager;

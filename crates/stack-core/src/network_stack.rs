@@ -1,7 +1,7 @@
 //! The interface between an event loop and the stack that it drives.
 
+use crate::device::{PathConfig, RxPacket, Transmit};
 use crate::event::Event;
-use crate::interface::{PathConfig, RxPacket, Transmit};
 use crate::stack::Stack;
 use umptcp_types::{Instant, PathId};
 

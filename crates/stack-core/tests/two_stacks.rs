@@ -7,7 +7,7 @@ use bytes::Bytes;
 use common::{Wire, address, listen};
 use std::collections::BTreeSet;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ConnectionOption, Ecn, SynCookiePolicy};
-use umptcp_stack_core::interface::PathConfig;
+use umptcp_stack_core::device::PathConfig;
 use umptcp_stack_core::stack::MptcpStatus;
 use umptcp_stack_core::types::{Duration, PathId};
 

@@ -10,8 +10,8 @@ use crate::peer::PORT;
 use crate::world::{MAX_CONNECTIONS, World};
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::config::ListenOptions;
+use umptcp_stack_core::device::PathConfig;
 use umptcp_stack_core::event::RefuseWith;
-use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::types::{AddressId, SubflowId};
 
 /// Steps that one input may take.

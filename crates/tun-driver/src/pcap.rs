@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 pub use umptcp_pcapng::{Direction, InterfaceId};
-use umptcp_stack_core::interface::{ChecksumRequest, ChecksumState, RxPacket, Transmit};
+use umptcp_stack_core::device::{ChecksumRequest, ChecksumState, RxPacket, Transmit};
 use umptcp_stack_core::wire::checksum::{fold, sum};
 
 /// Writes a trace.

@@ -11,9 +11,7 @@ use std::net::UdpSocket;
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 use two_devices::{V4, V6, fold, open, segment, sum, two_devices};
-use umptcp_stack_core::interface::{
-    ChecksumRequest, ChecksumState, HeaderBuf, PathConfig, RxPacket, Transmit,
-};
+use umptcp_stack_core::device::{ChecksumRequest, ChecksumState, HeaderBuf, PathConfig, RxPacket, Transmit};
 use umptcp_stack_core::payload::Payload;
 use umptcp_tun_driver::device::{
     BufferPool, Device, DeviceError, Offload, TransmitOutcome, Tun, TunOptions, is_gone,

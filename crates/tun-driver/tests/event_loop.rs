@@ -11,10 +11,8 @@ use std::os::fd::AsFd;
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use umptcp_stack_core::device::{ChecksumRequest, ChecksumState, HeaderBuf, PathConfig, RxPacket, Transmit};
 use umptcp_stack_core::event::Event;
-use umptcp_stack_core::interface::{
-    ChecksumRequest, ChecksumState, HeaderBuf, PathConfig, RxPacket, Transmit,
-};
 use umptcp_stack_core::payload::Payload;
 use umptcp_tun_driver::clock::Clock;
 use umptcp_tun_driver::device::{Device, Tun, TunOptions};

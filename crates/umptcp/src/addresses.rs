@@ -3,7 +3,7 @@
 use crate::error::NoWay;
 use nix::ifaddrs::getifaddrs;
 use std::net::{IpAddr, UdpSocket};
-use umptcp_stack_core::interface::{PathConfig, PathKind};
+use umptcp_stack_core::device::{PathConfig, PathKind};
 
 /// The addresses under which peers know a path's: those of the NIC if the path is translated.
 pub(crate) fn public(path: &PathConfig) -> Vec<IpAddr> {

@@ -102,11 +102,11 @@ pub use protocol::Protocol;
 pub use umptcp_stack_core::config::{
     ConnectionConfig, Ecn, FastClose, KeepAlive, StackConfig, SynCookiePolicy,
 };
+pub use umptcp_stack_core::device::{PathConfig, PathKind};
 pub use umptcp_stack_core::error::{
     ConnectError, ConnectionError, FallbackReason, ListenError, SetError, SignalError,
 };
 pub use umptcp_stack_core::event::{LostSubflow, RefuseWith, SubflowReset, Traffic};
-pub use umptcp_stack_core::interface::{PathConfig, PathKind};
 pub use umptcp_stack_core::monitor::{MonitorEvent, MonitoredConnection, MonitoredSubflow};
 pub use umptcp_stack_core::observe::{Counter, CounterChange, Counters, Observation, Observer};
 pub use umptcp_stack_core::stack::{ConnectionInfo, ConnectionState, SubflowInfo};

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 use umptcp_stack_core::device::Families;
-use umptcp_stack_core::interface::PathConfig;
+use umptcp_stack_core::device::PathConfig;
 use umptcp_tun_driver::device::DeviceError;
 use umptcp_tun_driver::error::DriverError;
 use umptcp_tun_driver::event_loop::AttachedPath;

@@ -40,7 +40,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ListenOptions, StackConfig};
-use umptcp_stack_core::interface::PathConfig;
+use umptcp_stack_core::device::PathConfig;
 use umptcp_types::{ConnectionId, Duration, Instant, ListenerId, PathId};
 
 type Action = Box<dyn FnOnce(&mut Network) + Send>;

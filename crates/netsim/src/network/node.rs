@@ -4,7 +4,7 @@ use crate::cable::Cable;
 use crate::direction::Direction;
 use std::net::IpAddr;
 use umptcp_stack_core::Stack;
-use umptcp_stack_core::interface::{RxPacket, Transmit};
+use umptcp_stack_core::device::{RxPacket, Transmit};
 use umptcp_types::{Instant, PathId};
 
 /// A node that is not a host of this stack: another TCP implementation, or a hostile peer.

@@ -1,8 +1,8 @@
 //! Watching what goes into and out of the hosts' stacks.
 
 use crate::id::NodeId;
+use umptcp_stack_core::device::{RxPacket, Transmit};
 use umptcp_stack_core::event::Event;
-use umptcp_stack_core::interface::{RxPacket, Transmit};
 use umptcp_stack_core::observe::Observer;
 use umptcp_types::{Instant, PathId};
 

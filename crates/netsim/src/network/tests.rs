@@ -6,7 +6,7 @@ use crate::packet::Packet;
 use crate::testing::{OPTIONS, Tcp};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use umptcp_stack_core::interface::{RxPacket, Transmit};
+use umptcp_stack_core::device::{RxPacket, Transmit};
 use umptcp_stack_core::wire::tcp::TcpFlags;
 
 /// When and on which path something came in, and what.

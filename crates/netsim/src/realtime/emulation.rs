@@ -7,8 +7,8 @@ use crate::link::Link;
 use crate::packet::Packet;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use umptcp_stack_core::device::{PathConfig, RxPacket, Transmit};
 use umptcp_stack_core::event::Event;
-use umptcp_stack_core::interface::{PathConfig, RxPacket, Transmit};
 use umptcp_stack_core::network_stack::NetworkStack;
 use umptcp_types::{Duration, Instant, PathId};
 

@@ -1,8 +1,8 @@
 //! What can be asked about the stack.
 
 use super::state::Stack;
+use crate::device::PathConfig;
 use crate::info::{ConnectionInfo, SubflowInfo};
-use crate::interface::PathConfig;
 use crate::monitor::Monitored;
 use crate::observe::{Counters, Observer};
 use alloc::boxed::Box;

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectionConfig, ListenOptions, StackConfig, SynCookiePolicy};
+use umptcp_stack_core::device::{ChecksumState, PathConfig, RxPacket};
 use umptcp_stack_core::error::ConnectionError;
 use umptcp_stack_core::event::Event;
-use umptcp_stack_core::interface::{ChecksumState, PathConfig, RxPacket};
 use umptcp_stack_core::stack::Received;
 use umptcp_stack_core::types::{ConnectionId, Duration, Instant, PathId};
 

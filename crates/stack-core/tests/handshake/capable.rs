@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, StackConfig};
+use umptcp_stack_core::device::PathConfig;
 use umptcp_stack_core::error::{ConnectError, FallbackReason};
-use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::Duration;
 use umptcp_stack_core::wire::mptcp::{CapableFlags, MpCapable, MptcpOption, VERSION};

@@ -185,7 +185,7 @@ fn flags_survive_the_lack_of_memory() {
     lab.assert_mptcp(c);
     assert!(lab.stack.info(c).expect("info").checksum);
     // Its C flag: the stack opens nothing towards it even when a path comes.
-    let path = umptcp_stack_core::interface::PathConfig::new("late", [10, 0, 2, 2].into());
+    let path = umptcp_stack_core::device::PathConfig::new("late", [10, 0, 2, 2].into());
     lab.stack.path_added(lab.now, path);
     assert!(lab.poll().iter().all(|s| !s.seg.flags.syn));
 }

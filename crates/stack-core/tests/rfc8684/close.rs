@@ -2,9 +2,9 @@
 
 use crate::peer::{KEY, Lab, Out, Seen, bytes, stack_address};
 use umptcp_stack_core::config::{ConnectionConfig, FastClose, StackConfig};
+use umptcp_stack_core::device::PathConfig;
 use umptcp_stack_core::error::ConnectionError;
 use umptcp_stack_core::event::{Event, SubflowReset};
-use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::{AddressId, Duration, PathId};
 use umptcp_stack_core::wire::mptcp::{Dss, DssMapping, MpFastClose, MpTcpRst, MptcpOption, ResetReason};

@@ -3,9 +3,9 @@
 use crate::peer::{KEY, Lab, Out, bytes, peer_address, stack_address};
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::config::ConnectionConfig;
+use umptcp_stack_core::device::PathConfig;
 use umptcp_stack_core::error::{ConnectionError, SignalError};
 use umptcp_stack_core::event::Event;
-use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::{AddressId, Duration, PathId, SubflowId};
 use umptcp_stack_core::wire::mptcp::{CapableFlags, MpCapable, MpJoin, MptcpOption, VERSION};

@@ -7,9 +7,9 @@
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, StackConfig};
+use umptcp_stack_core::device::PathConfig;
 use umptcp_stack_core::device::{ChecksumState, RxPacket};
 use umptcp_stack_core::event::Event;
-use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::stack::{MptcpStatus, Received, SubflowInfo};
 use umptcp_stack_core::types::{AddressId, ConnectionId, Duration, Instant, PathId, SeqNumber};

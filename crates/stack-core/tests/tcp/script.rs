@@ -5,9 +5,9 @@ use umptcp_stack_core::Stack;
 use umptcp_stack_core::config::{
     ConnectOptions, ConnectionConfig, ConnectionOption, ListenOptions, StackConfig,
 };
+use umptcp_stack_core::device::PathConfig;
 use umptcp_stack_core::error::ConnectionError;
 use umptcp_stack_core::event::Event;
-use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::{ConnectionId, Duration, Instant, PathId, SeqNumber};
 use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, Timestamps};

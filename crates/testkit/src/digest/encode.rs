@@ -6,9 +6,9 @@ use super::counters::counter;
 use sha2::{Digest as _, Sha256};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
+use umptcp_stack_core::device::{ChecksumRequest, ChecksumState, RxPacket, Transmit};
 use umptcp_stack_core::error::{ConnectionError, FallbackReason};
 use umptcp_stack_core::event::{Event, SubflowReset};
-use umptcp_stack_core::interface::{ChecksumRequest, ChecksumState, RxPacket, Transmit};
 use umptcp_stack_core::observe::Observation;
 use umptcp_stack_core::types::{Instant, PathId};
 

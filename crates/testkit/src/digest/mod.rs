@@ -9,8 +9,8 @@ mod encode;
 use encode::Encoder;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use umptcp_stack_core::device::{RxPacket, Transmit};
 use umptcp_stack_core::event::Event;
-use umptcp_stack_core::interface::{RxPacket, Transmit};
 use umptcp_stack_core::observe::{CounterChange, Observation, Observer};
 use umptcp_stack_core::types::{Instant, PathId};
 

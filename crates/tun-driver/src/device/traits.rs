@@ -4,7 +4,7 @@ use super::pool::BufferPool;
 use std::io;
 #[cfg(unix)]
 use std::os::fd::BorrowedFd;
-use umptcp_stack_core::interface::{RxPacket, Transmit};
+use umptcp_stack_core::device::{RxPacket, Transmit};
 
 /// Result of handing a packet to a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -7,7 +7,7 @@ use super::virtio::{self, VirtioHeader};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use tun_rs::{DeviceBuilder, SyncDevice};
-use umptcp_stack_core::interface::{ChecksumRequest, ChecksumState, PathConfig, RxPacket, Transmit};
+use umptcp_stack_core::device::{ChecksumRequest, ChecksumState, PathConfig, RxPacket, Transmit};
 
 /// Whether a device splits and coalesces segments and fills in checksums.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -5,7 +5,7 @@
 #![cfg_attr(not(target_os = "linux"), allow(dead_code))]
 
 use core::num::NonZeroU16;
-use umptcp_stack_core::interface::{ChecksumRequest, ChecksumState, Transmit};
+use umptcp_stack_core::device::{ChecksumRequest, ChecksumState, Transmit};
 
 /// Length of the header in bytes.
 pub(crate) const LEN: usize = 10;
@@ -106,7 +106,7 @@ impl VirtioHeader {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use umptcp_stack_core::interface::HeaderBuf;
+    use umptcp_stack_core::device::HeaderBuf;
     use umptcp_stack_core::payload::Payload;
     use umptcp_types::{Instant, PathId};
 

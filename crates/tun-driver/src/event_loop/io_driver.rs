@@ -11,7 +11,7 @@ use std::any::Any;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
-use umptcp_stack_core::interface::{PathConfig, Transmit};
+use umptcp_stack_core::device::{PathConfig, Transmit};
 use umptcp_types::{Instant, PathId};
 
 /// Something that undoes a path's set-up when it is dropped.

@@ -17,7 +17,7 @@ use std::ops::RangeInclusive;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use umptcp_stack_core::interface::PathConfig;
+use umptcp_stack_core::device::PathConfig;
 
 /// A path that has been set up.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use crate::common::{ip, sysctl};
 use bytes::Bytes;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU16;
-use umptcp_stack_core::interface::{ChecksumRequest, HeaderBuf, Transmit};
+use umptcp_stack_core::device::{ChecksumRequest, HeaderBuf, Transmit};
 use umptcp_stack_core::payload::Payload;
 use umptcp_tun_driver::device::{Offload, Tun, TunOptions};
 use umptcp_types::{Instant, PathId};

@@ -2,7 +2,7 @@
 
 use crate::network::{Flow, PATIENCE, TestNetwork, assert_unchanged, echo_client, options};
 use std::net::{IpAddr, SocketAddr};
-use umptcp_stack_core::interface::PathKind;
+use umptcp_stack_core::device::PathKind;
 use umptcp_tun_driver::device::Offload;
 
 #[test]

@@ -13,7 +13,7 @@ use umptcp_netsim::application::{Application, Bulk, Plan as Wanted, Progress, Si
 use umptcp_netsim::network::FlowSpec;
 use umptcp_netsim::{CableId, Direction, FlowId, Network, NodeId, Side};
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
-use umptcp_stack_core::interface::PathConfig;
+use umptcp_stack_core::device::PathConfig;
 use umptcp_types::{Instant, PathId};
 
 /// Limit of virtual time for one transfer; beyond it, something is wrong.

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use umptcp::{AttachedPath, Device, PathConfig, PathKind, Stack, StackBuilder};
-use umptcp_stack_core::interface::{ChecksumRequest, ChecksumState, RxPacket, Transmit};
+use umptcp_stack_core::device::{ChecksumRequest, ChecksumState, RxPacket, Transmit};
 use umptcp_tun_driver::device::{BufferPool, TransmitOutcome};
 
 /// One end of a link. Each packet is preceded by two bytes, the size to split it into.

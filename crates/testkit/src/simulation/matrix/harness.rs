@@ -10,8 +10,8 @@ use umptcp_netsim::{
     CableId, Direction, Duration, FlowId, FlowSpec, Instant, Link, Network, NodeId, Side, SimError,
 };
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
+use umptcp_stack_core::device::PathConfig;
 use umptcp_stack_core::error::{ConnectionError, FallbackReason};
-use umptcp_stack_core::interface::PathConfig;
 use umptcp_stack_core::observe::Counter;
 
 /// Where a box stands.

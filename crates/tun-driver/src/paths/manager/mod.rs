@@ -37,7 +37,7 @@ use std::sync::mpsc::{Sender, SyncSender};
 use std::time::Duration;
 use tables::{hold_ports, install_table};
 use tokio::time::Instant;
-use umptcp_stack_core::interface::{PathConfig, PathKind};
+use umptcp_stack_core::device::{PathConfig, PathKind};
 
 /// Priorities of our rules, before `main` (32766) and the rules of VPN software. For packets to an address of
 /// the stack.
