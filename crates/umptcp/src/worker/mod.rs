@@ -248,7 +248,8 @@ impl Worker {
 
     /// What went over each path.
     pub(crate) fn traffic(&self, cx: &mut Context<'_>) -> BTreeMap<String, Traffic> {
-        let all = self.describe_all(cx).into_iter().flat_map(|(_, _, subflows)| subflows);
+        // Those that programs have let go of, too: they may still be ending.
+        let all = cx.stack.connection_ids().flat_map(|id| cx.stack.subflows(id));
         let carried = |s: SubflowInfo| (s.path, Traffic { sent: s.bytes_sent, received: s.bytes_received });
         self.path_names.traffic(all.map(carried))
     }
