@@ -19,8 +19,7 @@ use std::sync::Arc;
 use summary::Summary;
 use umptcp::{AttachedPath, Forwarder, PathConfig, PathInfo, PathKind};
 use umptcp_capture::{
-    Addresses, Caller, CaptureError, DEVICE, Local, Namespace, Periodic, Program, Running, Tun,
-    follow_servers,
+    Addresses, Caller, CaptureError, DEVICE, Local, Namespace, Periodic, Program, Tun, follow_servers,
 };
 
 /// The MTU where that of no NIC is known.
@@ -45,6 +44,9 @@ pub(crate) fn run(args: &RunArgs, registry: &Registry, verbose: bool) -> anyhow:
         say(&describe(&caller, &stack));
     }
     let program = Program { command, arguments, caller };
+    // The program may be told something as soon as it runs, which is before we know of it.
+    let (tell, started) = std::sync::mpsc::channel();
+    session.pass_on(signals::to(started));
     let running = match program.start(&inside.namespace) {
         Ok(running) => running,
         Err(error) => {
@@ -54,11 +56,17 @@ pub(crate) fn run(args: &RunArgs, registry: &Registry, verbose: bool) -> anyhow:
                 error => return Err(error.into()),
             };
             say(&format!("umptcp: {error}"));
+            drop(tell);
+            session.take_back();
             stack.close()?;
             return Ok(code);
         }
     };
-    let code = wait(&session, running)?;
+    // Whoever waits for it is there.
+    let _ = tell.send(running.id());
+    let code = running.wait().context("cannot wait for the command");
+    session.take_back();
+    let code = code?;
     let Inside { outward, inward, .. } = &inside;
     // What the program has written may still be on its way.
     stack.finish();
@@ -164,14 +172,6 @@ fn smallest_mtu(paths: &[PathInfo]) -> u16 {
         text.trim().parse::<u16>().ok()
     };
     paths.iter().filter_map(of).min().unwrap_or(MTU)
-}
-
-fn wait(session: &Session, running: Running) -> anyhow::Result<u8> {
-    let id = running.id();
-    session.pass_on(signals::to(id));
-    let code = running.wait().context("cannot wait for the command");
-    session.take_back();
-    code
 }
 
 impl RunArgs {
