@@ -189,6 +189,10 @@ pub struct ConnectionConfig {
     pub user_timeout: Duration,
     /// Probes of an idle connection; `None`: none (SO_KEEPALIVE).
     pub keep_alive: Option<KeepAlive>,
+    /// Bytes that may be written ahead of what has been sent (TCP_NOTSENT_LOWAT). The send buffer limits these together with
+    /// what has been sent and not acknowledged; without a limit of their own, a stream on a slow path holds a whole
+    /// buffer of data that might as well wait with whoever writes them.
+    pub not_sent_limit: usize,
     /// Say when the peer asks for a sign of life of an idle connection ([`Event::KeepAlive`](crate::event::Event::KeepAlive)), so
     /// that a relay can ask the other end.
     pub report_keep_alive: bool,
@@ -250,6 +254,7 @@ impl Default for ConnectionConfig {
             receive_buffer: 8 << 20,
             user_timeout: Duration::from_secs(180),
             keep_alive: None,
+            not_sent_limit: usize::MAX,
             report_keep_alive: false,
             max_segment_size: None,
             mtu_probe_interval: Some(Duration::from_secs(600)),
@@ -303,6 +308,7 @@ with_methods! {
         with_receive_buffer receive_buffer: usize,
         with_user_timeout user_timeout: Duration,
         with_keep_alive keep_alive: Option<KeepAlive>,
+        with_not_sent_limit not_sent_limit: usize,
         with_report_keep_alive report_keep_alive: bool,
         with_max_segment_size max_segment_size: Option<u16>,
         with_mtu_probe_interval mtu_probe_interval: Option<Duration>,

@@ -11,9 +11,15 @@ use std::sync::Arc;
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_types::{ListenerId, PathId};
 
-/// Receive and send buffer of the captured side. It bounds how far a program may be ahead of what has left this
-/// host; on the host itself it is more than any bandwidth-delay product.
-const CAPTURED_BUFFER: usize = 2 << 20;
+/// Receive buffer of the captured side. It bounds how far a program may be ahead of what has left this host, and by that
+/// the send buffer which the program's kernel gives it; on the host itself it is more than any bandwidth-delay product.
+const RECEIVE_BUFFER: usize = 512 << 10;
+
+/// Send buffer of the captured side.
+const SEND_BUFFER: usize = 2 << 20;
+
+/// How much is taken from one side ahead of what the other has sent. More would only wait here.
+const AHEAD: usize = 256 << 10;
 
 /// Takes every connection that comes in by some paths, whatever its address and port, and sends it on: the SYN is
 /// answered when the connection onward stands, and refused as that was refused; then the two are joined as by
@@ -92,7 +98,7 @@ impl Forwarder {
     ) -> io::Result<Forwarder> {
         let handle = stack.handle().clone();
         let shared = Arc::new(ForwardShared::default());
-        let connect = connect.with_no_delay(true).with_report_keep_alive(true);
+        let connect = connect.with_not_sent_limit(AHEAD).with_no_delay(true).with_report_keep_alive(true);
         let accept = accept.with_report_keep_alive(true);
         let rule = Rule { from, onward, accept, connect, shared: shared.clone() };
         let id = handle.commands.call(move |worker, cx| worker.add_forward(cx, rule))?;
@@ -167,5 +173,5 @@ impl Drop for Forwarder {
 fn captured_side(outer: &ConnectionConfig) -> ConnectionConfig {
     // A program that asks for MPTCP gets it, with one subflow.
     let one = outer.clone().with_server_joins(false).with_advertise_addresses(false);
-    one.with_receive_buffer(CAPTURED_BUFFER).with_send_buffer(CAPTURED_BUFFER).with_no_delay(true)
+    one.with_receive_buffer(RECEIVE_BUFFER).with_send_buffer(SEND_BUFFER).with_no_delay(true)
 }

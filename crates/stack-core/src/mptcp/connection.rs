@@ -103,7 +103,7 @@ impl Connection {
             mptcp: Negotiation::new(config.mptcp, config.checksum),
             plain: Plain::default(),
             life,
-            send: SendState::new(config.effective_send_buffer()),
+            send: SendState::new(config.effective_send_buffer(), config.not_sent_limit.max(1)),
             recv: ReceiveState::new(config.receive_buffer),
             subflows: Subflows::default(),
             cc: parts.cc,
@@ -405,7 +405,7 @@ impl Connection {
     }
 
     pub(crate) fn notify_writable(&mut self, ctx: &mut Context) {
-        if !self.life.is_orphan() && self.send.room() > 0 && self.notices.on_room() {
+        if !self.life.is_orphan() && self.send.has_new_room() && self.notices.on_room() {
             ctx.push_event(Event::Writable { connection: self.id });
         }
     }

@@ -129,6 +129,9 @@ impl Connection {
             };
             if let Some(n) = size {
                 let range = self.send.take_next(n);
+                if self.send.limits_not_sent() {
+                    self.notify_writable(ctx);
+                }
                 let segment = self.cut(now, i, range);
                 if let Some(probe) = probe {
                     self.subflows[i].tcp.size_probe_sent(now, segment.seq, probe);

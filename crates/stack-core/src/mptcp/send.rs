@@ -81,6 +81,8 @@ pub(crate) struct SendState {
     fin: Fin,
     reinject: ReinjectQueue,
     timer: DataTimer,
+    /// Most bytes that are written and not sent.
+    not_sent_limit: usize,
     /// Whose turn it is to carry what some subflow acknowledged and the data level did not: counts up.
     rescuer: usize,
     /// The window stopped us, and the scheduler has been told.
@@ -95,10 +97,11 @@ pub(crate) struct SendState {
 }
 
 impl SendState {
-    /// Nothing written yet; the buffer takes `capacity` bytes.
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// Nothing written yet; the buffer takes `capacity` bytes, of which at most `not_sent_limit` wait to be sent.
+    pub(crate) fn new(capacity: usize, not_sent_limit: usize) -> Self {
         SendState {
             queue: SendQueue::new(capacity),
+            not_sent_limit,
             next: DataOffset(1),
             edge: DataOffset(1),
             fin: Fin::Open,
@@ -137,7 +140,17 @@ impl SendState {
 
     /// Bytes the send buffer would take now.
     pub(crate) fn room(&self) -> usize {
-        self.queue.room()
+        self.queue.room().min(self.not_sent_limit.saturating_sub(self.backlog() as usize))
+    }
+
+    /// There is room enough to say so: not for each segment that is sent.
+    pub(crate) fn has_new_room(&self) -> bool {
+        self.queue.room() > 0 && self.backlog() as usize <= self.not_sent_limit / 2
+    }
+
+    /// What has been sent makes room, and not only what has been acknowledged.
+    pub(crate) fn limits_not_sent(&self) -> bool {
+        self.not_sent_limit < usize::MAX
     }
 
     /// Bytes written and never sent.
@@ -177,13 +190,14 @@ impl SendState {
     }
 
     /// Takes as much of `data` as fits, shared if large; returns how much.
-    pub(crate) fn write(&mut self, data: Bytes) -> usize {
+    pub(crate) fn write(&mut self, mut data: Bytes) -> usize {
+        data.truncate(self.room());
         self.queue.push(data)
     }
 
     /// Takes as much of `data` as fits, copied; returns how much.
     pub(crate) fn write_slice(&mut self, data: &[u8]) -> usize {
-        self.queue.push_slice(data)
+        self.queue.push_slice(&data[..data.len().min(self.room())])
     }
 
     /// The bytes `range`, which must not have been DATA_ACKed yet.
@@ -453,7 +467,7 @@ mod tests {
     use super::*;
 
     fn written(n: usize) -> SendState {
-        let mut s = SendState::new(1 << 20);
+        let mut s = SendState::new(1 << 20, usize::MAX);
         assert_eq!(s.write_slice(&alloc::vec![7; n]), n);
         s
     }

@@ -182,6 +182,44 @@ fn a_probe_is_reported_where_that_is_wanted_and_a_peer_is_asked_on_demand() {
     assert_eq!(s.error(), Some(ConnectionError::TimedOut));
 }
 
+/// What waits to be sent is limited apart from what waits for an acknowledgement (TCP_NOTSENT_LOWAT).
+#[test]
+fn no_more_is_taken_ahead_of_what_is_sent_than_the_limit() {
+    const LIMIT: usize = 8_000;
+    let mut s = Script::connected(Script::config().with_not_sent_limit(LIMIT));
+    let write = |s: &mut Script| {
+        let n = s.stack.send_slice(s.now, s.connection.unwrap(), &vec![7; 100_000]).unwrap();
+        s.poll();
+        // Pacing.
+        s.wait(ms(10));
+        n
+    };
+    let writable = |s: &mut Script| {
+        let n = s.events.iter().filter(|e| matches!(e, Event::Writable { .. })).count();
+        s.events.clear();
+        n
+    };
+    let (mut written, mut sent) = (0, 0);
+    // The congestion window is open: what is taken is sent, and that makes room.
+    for _ in 0..5 {
+        let n = write(&mut s);
+        assert!(n <= LIMIT);
+        written += n;
+        sent += s.take_data().iter().map(|(_, n)| n).sum::<usize>();
+        assert!(written - sent <= LIMIT, "{written} written, {sent} sent");
+        if writable(&mut s) == 0 {
+            break;
+        }
+    }
+    assert!(sent > LIMIT && written - sent > LIMIT / 2, "{written} written, {sent} sent");
+    assert_eq!(write(&mut s), LIMIT - (written - sent));
+    // Acknowledgements open the window.
+    s.acknowledge(sent as u32);
+    s.wait(ms(20));
+    assert_eq!((writable(&mut s), s.take_data().iter().map(|(_, n)| n).sum::<usize>()), (1, LIMIT));
+    assert_eq!(write(&mut s), LIMIT);
+}
+
 #[test]
 fn keep_alive_without_time_between_probes_neither_floods_nor_kills() {
     let none = KeepAlive::default().with_idle(Duration::ZERO).with_interval(Duration::ZERO).with_count(0);
