@@ -48,8 +48,9 @@ enum Bar {
     None,
     /// Not before then, as long as there are other subflows.
     Pause(Instant),
-    /// Not before then. From `others` on, the same address of the peer may be tried from another of ours.
-    Wait { until: Instant, others: Instant },
+    /// Not before then. From `others` on, the same address of the peer may be tried from another of ours; `None`:
+    /// that is so already.
+    Wait { until: Instant, others: Option<Instant> },
     /// Never, until something changes: the peer has said so.
     Lasting,
 }
@@ -59,6 +60,23 @@ impl Bar {
         match self {
             Bar::None | Bar::Lasting => None,
             Bar::Pause(until) | Bar::Wait { until, .. } => Some(until),
+        }
+    }
+
+    /// When something may be tried that may not be now.
+    fn next_change(self) -> Option<Instant> {
+        match self {
+            Bar::Wait { until, others: Some(others) } => Some(until.min(others)),
+            other => other.until(),
+        }
+    }
+
+    /// What is left of it then.
+    fn at(self, now: Instant) -> Bar {
+        match self {
+            bar if bar.until().is_some_and(|until| until <= now) => Bar::None,
+            Bar::Wait { until, others } => Bar::Wait { until, others: others.filter(|others| *others > now) },
+            bar => bar,
         }
     }
 }
@@ -116,14 +134,14 @@ impl Failures {
         let Some(e) = self.entry(pair) else { return };
         e.failures += 1;
         let wait = back_off(e.failures);
-        e.bar = Bar::Wait { until: now + wait, others: now + wait / 2 };
+        e.bar = Bar::Wait { until: now + wait, others: Some(now + wait / 2) };
     }
 
     /// The peer's host refused a join of ours, and no subflow is left: it is asked again after `pause`.
     pub(crate) fn ask_again(&mut self, now: Instant, pair: Pair, pause: Duration) {
         let Some(e) = self.entry(pair) else { return };
         let until = now + pause;
-        e.bar = Bar::Wait { until, others: until };
+        e.bar = Bar::Wait { until, others: Some(until) };
     }
 
     /// A subflow that had carried data was lost, or closed by the peer. Another may follow after `pause`, or
@@ -134,7 +152,7 @@ impl Failures {
         let pause = if e.failures > 1 { pause.max(back_off(e.failures)) } else { pause };
         let until = now + pause;
         // Subflow after subflow that does not live: whatever breaks them will break the next, too.
-        e.bar = if e.failures >= SHORT_LIVES { Bar::Wait { until, others: now } } else { Bar::Pause(until) };
+        e.bar = if e.failures >= SHORT_LIVES { Bar::Wait { until, others: None } } else { Bar::Pause(until) };
     }
 
     /// The peer says that no subflow between these addresses is welcome.
@@ -166,11 +184,11 @@ impl Failures {
         self.entries.retain(|e| !gone(&e.pair));
     }
 
-    /// Ends waits that are over. True: some were.
+    /// Ends waits that are over. True: some were, so that there may be something to try.
     pub(crate) fn end_waits(&mut self, now: Instant) -> bool {
         let mut any = false;
-        for e in self.entries.iter_mut().filter(|e| e.bar.until().is_some_and(|t| t <= now)) {
-            e.bar = Bar::None;
+        for e in self.entries.iter_mut().filter(|e| e.bar.next_change().is_some_and(|t| t <= now)) {
+            e.bar = e.bar.at(now);
             any = true;
         }
         any
@@ -187,9 +205,9 @@ impl Failures {
         }
     }
 
-    /// When the next wait is over.
+    /// When the next wait is over, for a pair or for others with the same address of the peer.
     pub(crate) fn next_wait_end(&self) -> Option<Instant> {
-        self.entries.iter().filter_map(|e| e.bar.until()).min()
+        self.entries.iter().filter_map(|e| e.bar.next_change()).min()
     }
 
     /// Pairs between which no subflow may be opened now; `others`: there are subflows, so that pauses count.
@@ -209,7 +227,7 @@ impl Failures {
             return false;
         }
         let bars = |e: &Entry| match e.bar {
-            Bar::Wait { others, .. } => now < others,
+            Bar::Wait { others, .. } => others.is_some_and(|others| now < others),
             Bar::Lasting => true,
             Bar::None | Bar::Pause(_) => false,
         };
@@ -260,11 +278,13 @@ mod tests {
         let mut waits = Vec::new();
         for _ in 0..25 {
             f.on_join_failed(now, pair(1));
-            let end = f.next_wait_end().expect("a wait");
-            waits.push((end - now).as_secs());
-            assert_eq!(f.barred(false).len(), 1);
-            now = end;
-            assert!(f.end_waits(now) && f.barred(true).is_empty());
+            let start = now;
+            while f.barred(false).len() == 1 {
+                now = f.next_wait_end().expect("a wait");
+                assert!(f.end_waits(now), "something is new whenever there is a reason to look");
+            }
+            waits.push((now - start).as_secs());
+            assert!(f.barred(true).is_empty());
         }
         assert_eq!(waits[..8], [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(waits[15..20], [60, 120, 240, 480, 600]);
@@ -282,6 +302,8 @@ mod tests {
         }
         assert!(f.bars_remote(second(1), pair(1).remote) && !f.bars_remote(second(2), pair(1).remote));
         assert!(!f.bars_remote(second(0), pair(2).remote));
+        assert_eq!(f.next_wait_end(), Some(second(2)), "then it may be tried from others");
+        assert!(f.end_waits(second(2)));
         assert_eq!(f.next_wait_end(), Some(second(4)));
         // One that has been reached is not to blame.
         f.on_reached(pair(1).remote);

@@ -310,6 +310,24 @@ fn seven_addresses_that_lead_nowhere_keep_no_path_from_being_used() {
     }
 }
 
+/// Two hosts with two cables: neither path of ours leads to the address of the peer's other one. The pairs that fail
+/// leave room, as soon as they have failed, for the pair that has not been tried.
+#[test]
+fn a_pair_that_was_never_tried_comes_before_those_that_failed() {
+    let mut l = client(2);
+    let start = l.now;
+    add(&mut l, 0, 5, SocketAddr::new(peer_address(2), 80), false);
+    let mut tried = std::collections::BTreeMap::new();
+    for _ in 0..200 {
+        for s in l.take_all().iter().filter(|s| s.seg.flags.syn) {
+            tried.entry((s.from.ip(), s.to.ip())).or_insert(l.now - start);
+        }
+        l.advance(Duration::from_millis(100));
+    }
+    let second = tried[&(stack_address(1), peer_address(2))];
+    assert!(second < Duration::from_secs(9), "{tried:?}");
+}
+
 /// RFC 8684 §5: whoever has us connect to others by ADD_ADDR gets a few SYNs a second, however often it says
 /// so.
 #[test]
