@@ -109,7 +109,7 @@ pub fn remove_dead_in(directories: &[PathBuf]) -> Vec<String> {
     let remove = |f: Found| {
         let directory = f.socket.parent()?;
         // Nobody may be about to take the name.
-        let _lock = crate::socket::lock(directory).ok()?;
+        let _lock = crate::lock::lock(directory).ok()?;
         if state(&f.socket) != Some(State::Dead) {
             return None;
         }

@@ -29,6 +29,8 @@ pub mod directory;
 mod error;
 pub mod instance;
 mod lines;
+#[cfg(unix)]
+mod lock;
 pub mod message;
 #[cfg(unix)]
 mod server;

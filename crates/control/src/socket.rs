@@ -2,31 +2,18 @@
 
 use crate::directory::{self, SUFFIX, State};
 use crate::error::ControlError;
+use crate::lock::lock;
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Uid, chown};
 use socket2::{Domain, SockAddr, Socket, Type};
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 /// Connections that wait to be taken.
 const BACKLOG: i32 = 16;
-
-/// Held while sockets are made or removed in a directory.
-pub(crate) struct Lock {
-    _file: File,
-}
-
-/// Waits until nobody else makes or removes sockets there. Only the owner of the directory can hold the lock.
-pub(crate) fn lock(directory: &Path) -> io::Result<Lock> {
-    let path = directory.join("control.lock");
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-    file.lock()?;
-    Ok(Lock { _file: file })
-}
 
 /// A socket that listens. Its file is removed when it is dropped.
 #[derive(Debug)]
