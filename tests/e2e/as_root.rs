@@ -79,3 +79,28 @@ fn ssh_scp_and_rsync_go_over_mptcp() {
         before.assert_restored(&net.client.ns, RESTORED_WITHIN);
     });
 }
+
+/// The control socket is for whoever has started the instance, and for root.
+#[test]
+fn tools_of_other_users_are_refused() {
+    within(LIMIT, || {
+        let net = network(1);
+        let name = format!("owned-{}", std::process::id());
+        let mut command = captured(&format!("--name {name}"), "echo started; exec sleep 60");
+        command.env("SUDO_UID", "65534").env("SUDO_GID", "65534").env("SUDO_USER", "nobody");
+        let mut instance = program::Background::spawn(&net.client.ns, command);
+        assert_eq!(instance.next_line(), "started");
+        let ask = |user: &str| {
+            let mut command = Command::new("setpriv");
+            command.args([&format!("--reuid={user}"), "--clear-groups"]).arg(program::path());
+            command.args(["limits", "show", "--instance", &name]).env_remove("XDG_RUNTIME_DIR");
+            both(&net.client.ns.run(|| command.output()).expect("setpriv starts"))
+        };
+        for owner in ["65534", "0"] {
+            let (said, code) = ask(owner);
+            assert!(code == Some(0) && said.contains("subflows"), "{owner}: {said}");
+        }
+        let (said, code) = ask("65533");
+        assert!(code == Some(3) && said.contains("started by another user"), "{said}");
+    });
+}

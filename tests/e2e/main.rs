@@ -5,6 +5,7 @@ mod as_root;
 mod bad_input;
 mod baseline;
 mod complaints;
+mod control;
 mod doctor;
 mod fallback;
 mod languages;

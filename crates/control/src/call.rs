@@ -44,10 +44,12 @@ calls! {
     "endpoints" ListEndpoints {} -> EndpointList;
     /// Uses one more NIC, as `path-add` does, and names an address that it must have.
     "endpoint-add" AddEndpoint {
-        /// The address.
+        /// The address; by default any of the NIC's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         address: Option<IpAddr>,
-        /// The NIC.
-        dev: String,
+        /// The NIC; by default the one that has the address.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        dev: Option<String>,
         /// Only for when no other path works.
         #[serde(default)]
         backup: bool,

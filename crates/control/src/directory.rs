@@ -1,6 +1,7 @@
 //! Where sockets are, and which of them somebody answers.
 
 use crate::error::ControlError;
+use crate::message::is_name;
 use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs;
@@ -10,9 +11,6 @@ use std::path::{Path, PathBuf};
 
 /// What a socket's file name ends with, after the name of the instance.
 pub const SUFFIX: &str = ".sock";
-
-/// Longest name of an instance. The path of a Unix socket has room for 107 bytes.
-pub const MAX_NAME: usize = 64;
 
 /// A socket in one of the directories.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -117,14 +115,6 @@ pub fn remove_dead_in(directories: &[PathBuf]) -> Vec<String> {
         Some(format!("removed the control socket of {}, which has died", f.name))
     };
     dead.filter_map(remove).collect()
-}
-
-/// Whether an instance may have that name.
-pub(crate) fn is_name(name: &str) -> bool {
-    let first = name.bytes().next();
-    first.is_some_and(|b| b.is_ascii_alphanumeric())
-        && name.len() <= MAX_NAME
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 /// The first of `directories` that this user can make sockets in, made if necessary.

@@ -21,6 +21,16 @@ pub const MAX_REQUEST: usize = 64 << 10;
 /// Most bytes of a line that a server sends. A connection takes about a kilobyte with two subflows.
 pub const MAX_REPLY: usize = 256 << 20;
 
+/// Longest name of an instance, in bytes. The path of a Unix socket has room for 107.
+pub const MAX_NAME: usize = 64;
+
+/// Whether an instance may have that name: letters, digits, '-', '_' and '.', the first a letter or digit.
+pub fn is_name(name: &str) -> bool {
+    name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
+        && name.len() <= MAX_NAME
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
 /// The first line from the server.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Greeting {

@@ -3,6 +3,7 @@
 use crate::directory::{self, SUFFIX, State};
 use crate::error::ControlError;
 use crate::lock::lock;
+use crate::message;
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Uid, chown};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -36,7 +37,7 @@ pub(crate) fn bind(
     name: &str,
     owner: Option<u32>,
 ) -> Result<(Bound, UnixListener), ControlError> {
-    if !directory::is_name(name) {
+    if !message::is_name(name) {
         return Err(ControlError::BadName { name: name.to_owned() });
     }
     let path = directory.join(format!("{name}{SUFFIX}"));

@@ -3,8 +3,8 @@
 use crate::peer::{Lab, Out, Seen, bytes, peer_address, stack_address};
 use std::net::SocketAddr;
 use umptcp_stack_core::config::{ConnectionConfig, ConnectionOption};
-use umptcp_stack_core::error::SubflowError;
 use umptcp_stack_core::device::PathConfig;
+use umptcp_stack_core::error::SubflowError;
 use umptcp_stack_core::types::{AddressId, ConnectionId, Duration, PathId, SubflowId};
 use umptcp_stack_core::wire::mptcp::{MpJoin, MpPrio, MptcpOption};
 

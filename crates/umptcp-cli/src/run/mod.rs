@@ -6,6 +6,7 @@ mod summary;
 
 use crate::args::RunArgs;
 use crate::console::say;
+use crate::control::{self, StackInstance};
 use crate::failure::{Class, usage};
 use crate::registry::Registry;
 use crate::session::Session;
@@ -22,6 +23,7 @@ use umptcp_capture::{
     Addresses, Caller, CaptureError, DEVICE, Local, Namespace, Periodic, Program, Running, Tun,
     follow_servers,
 };
+use umptcp_control::Kind;
 
 /// The MTU where that of no NIC is known.
 const MTU: u16 = 1500;
@@ -44,6 +46,10 @@ pub(crate) fn run(args: &RunArgs, registry: &Registry, verbose: bool) -> anyhow:
     if verbose {
         say(&describe(&caller, &stack));
     }
+    let name = args.name.clone().unwrap_or_else(|| format!("run-{}", std::process::id()));
+    let forwarders = vec![inside.outward.clone(), inside.inward.clone()];
+    let instance = Arc::new(StackInstance::new(stack.source(), forwarders, registry.clone()));
+    let served = control::start(&name, Kind::Run, instance, &session);
     let program = Program { command, arguments, caller };
     let running = match program.start(&inside.namespace) {
         Ok(running) => running,
@@ -62,6 +68,7 @@ pub(crate) fn run(args: &RunArgs, registry: &Registry, verbose: bool) -> anyhow:
     let Inside { outward, inward, .. } = &inside;
     // What the program has written may still be on its way.
     stack.finish();
+    drop(served);
     if args.summary || verbose || args.json {
         let summary = Summary::new([outward, inward], stack.traffic());
         say(&if args.json { summary.json() } else { summary.text() });
