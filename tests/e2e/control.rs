@@ -298,24 +298,6 @@ fn paths_and_subflows_come_and_go_while_every_byte_arrives() {
 }
 
 #[test]
-fn the_socket_of_a_dead_instance_is_named_and_cleaned_up() {
-    within(LIMIT, || {
-        let i = Instance::start(network(1), "", "--bytes 1 --direction down");
-        i.running.process().signal(Signal::SIGKILL);
-        i.until("it has died", |i| i.tool("ss").1 == Some(3));
-        let said = i.refused("ss", 3);
-        assert!(said.contains("has died") && said.contains("clean-up"), "{said}");
-        let json = i.refused("ss --json", 3);
-        let first: Value = serde_json::from_str(json.lines().next().expect("a line")).expect("JSON");
-        assert_eq!(first["error"]["class"], "host");
-        let (said, code) = both(&program::run(&i.net.client.ns, "clean-up"));
-        assert_eq!(code, Some(0), "{said}");
-        assert!(said.contains(&i.name), "{said}");
-        assert!(i.refused("ss", 3).contains("is running"));
-    });
-}
-
-#[test]
 fn signals_remove_the_socket_and_a_name_is_taken_once() {
     within(LIMIT, || {
         let i = Instance::start(network(1), "", "--bytes 1 --direction down");

@@ -133,6 +133,9 @@ impl Server {
             None => directory::usable(&directory::candidates())?,
         };
         let (bound, listener) = socket::bind(&directory, name, options.owner)?;
+        for line in directory::remove_dead_in(std::slice::from_ref(&directory)) {
+            tracing::debug!("{line}");
+        }
         let greeting = Greeting {
             protocol: PROTOCOL.to_owned(),
             version: VERSION,

@@ -80,6 +80,7 @@ fn the_dead_are_told_from_the_living_and_removed() {
     let a = serve(&folder, "a", Numbers::default());
     assert_eq!(choose_in(&folder.directory(), None).expect("the only one").name, "a");
     let b = serve(&folder, "b", Numbers::default());
+    drop(std::os::unix::net::UnixListener::bind(&dead).expect("a socket"));
     let states: Vec<_> = find_in(&folder.directory()).into_iter().map(|f| (f.name, f.state)).collect();
     let expected = [("a", State::Live), ("b", State::Live), ("dead", State::Dead)];
     assert_eq!(states, expected.map(|(name, state)| (name.to_owned(), state)));
@@ -90,10 +91,14 @@ fn the_dead_are_told_from_the_living_and_removed() {
     let removed = remove_dead_in(&folder.directory());
     assert!(removed.len() == 1 && removed[0].contains("dead"), "{removed:?}");
     assert!(!dead.exists() && a.socket().exists() && b.socket().exists());
-    // A name whose owner has died is free.
-    drop(std::os::unix::net::UnixListener::bind(&dead).expect("a socket"));
+    // A name whose owner has died is free, and whoever starts removes what others have left.
+    let other = folder.path().join("other.sock");
+    for path in [&dead, &other] {
+        drop(std::os::unix::net::UnixListener::bind(path).expect("a socket"));
+    }
     let reborn = serve(&folder, "dead", Numbers::default());
     Client::connect(reborn.socket()).expect("it answers");
+    assert!(!other.exists() && a.socket().exists() && b.socket().exists());
 }
 
 #[test]
