@@ -1,6 +1,7 @@
 //! The control socket of `umptcp run`, and the tools that speak to it, with the kernel's MPTCP at the other end.
 
 use crate::run::{LIMIT, RESTORED_WITHIN, both, network, wait_for_port};
+use crate::terminal::Terminal;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -307,5 +308,51 @@ fn signals_remove_the_socket_and_a_name_is_taken_once() {
         i.ok("limits show");
         i.running.process().signal(Signal::SIGTERM);
         i.until("it has ended", |i| i.tool("ss").0.contains("no umptcp named"));
+    });
+}
+
+#[test]
+fn top_shows_rates_on_small_and_large_terminals_and_gives_the_terminal_back() {
+    within(LIMIT, || {
+        let i = Instance::start(slow(2), "", "--bytes 40Mi --direction down --verify");
+        i.go();
+        let terminal = Terminal::new(&i.net.client.ns, 80, 24);
+        let program = program::path().display().to_string();
+        terminal.keys(&[&format!("{program} top --interval 0.2 --instance {}", i.name), "Enter"]);
+        let shows = |screen: &str, sort: &str| {
+            let line =
+                |start: &str| screen.lines().find(|l| l.starts_with(start)).unwrap_or_default().to_owned();
+            screen.starts_with(&format!("umptcp top: {}", i.name))
+                && screen.contains(sort)
+                && (0..2).all(|nic| line(i.nic(nic)).contains("Mbit/s"))
+                && (0..2)
+                    .all(|nic| screen.contains(&format!(" {} {}", i.nic(nic), i.net.client.nics[nic].v4)))
+                && screen.lines().last().is_some_and(|l| l.starts_with("q quit"))
+        };
+        terminal.until("rates", |screen| shows(screen.trim_end(), "RECEIVED/s*"));
+        terminal.keys(&["t"]);
+        terminal.until("sorted otherwise", |screen| shows(screen.trim_end(), "SENT/s*"));
+        terminal.resize(140, 50);
+        terminal.until("wider", |screen| {
+            shows(screen.trim_end(), "SENT/s*")
+                && screen.contains("answers")
+                && screen.contains("MPTCP min-rtt")
+        });
+        terminal.keys(&["q"]);
+        terminal.keys(&["echo code \"$?\"", "Enter"]);
+        terminal.see("code 0");
+        // For programs, and without a terminal.
+        let json = i.ok("top --json --count 2 --interval 0.2");
+        let looks: Vec<Value> = json.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
+        assert_eq!(looks.len(), 2, "{json}");
+        let paths = looks[1]["paths"].as_array().expect("paths");
+        assert!(paths.len() == 2 && paths.iter().all(|p| p["received_bps"].as_f64().is_some()), "{json}");
+        assert!(i.refused("top", 2).contains("needs a terminal"));
+        // It ends with the instance.
+        terminal.keys(&[&format!("{program} top --instance {}", i.name), "Enter"]);
+        terminal.until("again", |screen| screen.contains("q quit"));
+        i.running.process().signal(Signal::SIGTERM);
+        terminal.see("umptcp: the instance has ended");
+        assert!(terminal.end());
     });
 }

@@ -16,5 +16,6 @@ mod paths;
 mod programs;
 mod robustness;
 mod run;
+mod terminal;
 mod umptcp_host;
 mod with_kernel;

@@ -111,6 +111,8 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<u8> {
         #[cfg(unix)]
         Command::Monitor(args) => tools::monitor(&args),
         #[cfg(unix)]
+        Command::Top(args) => tools::top(&args),
+        #[cfg(unix)]
         Command::Endpoint(args) => tools::endpoint(&args),
         #[cfg(unix)]
         Command::Limits(args) => tools::limits(&args),
@@ -124,6 +126,7 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<u8> {
         Command::Ss(_)
         | Command::Nstat(_)
         | Command::Monitor(_)
+        | Command::Top(_)
         | Command::Endpoint(_)
         | Command::Limits(_)
         | Command::Path(_)

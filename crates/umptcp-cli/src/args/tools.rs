@@ -1,7 +1,9 @@
 //! Options of the tools that speak to a running instance.
 
+use super::values::parse_duration;
 use clap::{Args, Subcommand};
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 /// Which instance, and how to print.
 #[derive(Args, Clone, Debug, Default)]
@@ -81,6 +83,26 @@ Examples:
 pub(crate) struct MonitorArgs {
     #[command(flatten)]
     pub(crate) instance: InstanceArgs,
+}
+
+/// Show live what a running umptcp does: rates of each NIC, connection and subflow.
+///
+/// Keys: q quits; r, t, b and n sort by the rate received, the rate sent, all bytes, the number; the arrows scroll; p pauses.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  umptcp top
+  umptcp top --interval 0.2
+  umptcp top --json --count 10        ten lines of JSON, one each second")]
+pub(crate) struct TopArgs {
+    #[command(flatten)]
+    pub(crate) instance: InstanceArgs,
+    /// Time between two looks.
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = parse_duration)]
+    pub(crate) interval: Duration,
+    /// End after N looks.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
 }
 
 /// Show and change the addresses that a running umptcp uses, as `ip mptcp endpoint` does.

@@ -5,6 +5,7 @@ mod monitor;
 mod nstat;
 mod ss;
 mod steer;
+mod top;
 mod words;
 
 use crate::args::tools::InstanceArgs;
@@ -19,6 +20,7 @@ pub(crate) use monitor::monitor;
 pub(crate) use nstat::nstat;
 pub(crate) use ss::ss;
 pub(crate) use steer::{path, set, subflow};
+pub(crate) use top::top;
 
 /// Connects to the instance that is meant.
 fn connect(args: &InstanceArgs) -> anyhow::Result<Client> {
