@@ -132,10 +132,11 @@ impl Server {
             Some(path) => directory::usable(std::slice::from_ref(path))?,
             None => directory::usable(&directory::candidates())?,
         };
-        let (bound, listener) = socket::bind(&directory, name, options.owner)?;
+        // Before our own is there: looking takes a client's place for a moment.
         for line in directory::remove_dead_in(std::slice::from_ref(&directory)) {
             tracing::debug!("{line}");
         }
+        let (bound, listener) = socket::bind(&directory, name, options.owner)?;
         let greeting = Greeting {
             protocol: PROTOCOL.to_owned(),
             version: VERSION,
