@@ -37,7 +37,9 @@ impl Instance {
         wait_for_port(&net.server.ns, PORT);
         let go = folder.path().join("go");
         let script = format!(
-            "while [ ! -e {} ]; do sleep 0.05; done\n{} bench client --stack kernel-tcp {address} {transfer} && sleep 1",
+            "trap 'kill $! 2>/dev/null; exit 143' TERM\n\
+             while [ ! -e {} ]; do sleep 0.05; done\n\
+             {} bench client --stack kernel-tcp {address} {transfer} & wait $! && sleep 1",
             go.display(),
             program::path().display()
         );
@@ -132,7 +134,7 @@ fn slow(nics: u8) -> Routed {
 #[test]
 fn tools_show_connections_counters_and_addresses() {
     within(LIMIT, || {
-        let i = Instance::start(slow(2), "--scheduler round-robin", "--bytes 24Mi --direction down --verify");
+        let i = Instance::start(slow(2), "--scheduler round-robin", "--bytes 64Mi --direction down --verify");
         assert_eq!(i.json("ss")["connections"], serde_json::json!([]));
         i.go();
         i.until_carries(0, 100_000);
@@ -184,6 +186,28 @@ fn tools_show_connections_counters_and_addresses() {
             "{line}"
         );
         assert_eq!(i.ok("limits show").trim_end(), "add_addr_accepted 8 subflows 7");
+        i.finish();
+    });
+}
+
+#[test]
+fn a_connection_that_is_plain_tcp_says_why() {
+    within(LIMIT, || {
+        let net = slow(1);
+        // The offer is taken out of the SYN on the way.
+        net.strip_mptcp_from_syn(0);
+        let i = Instance::start(net, "", "--bytes 32Mi --direction down --verify");
+        i.go();
+        i.until_carries(0, 100_000);
+        let why = "carried no MP_CAPABLE";
+        let c = &i.json("ss")["connections"][0];
+        assert!(c["mptcp"] == false && text(&c["why_tcp"]).contains(why), "{c}");
+        let said = i.ok("ss");
+        assert!(said.contains("fallback plain TCP: ") && said.contains(why), "{said}");
+        // It has one subflow, which stays.
+        let (id, nic) = (c["id"].as_u64().expect("an id"), i.nic(0).to_owned());
+        assert!(i.refused(&format!("subflow add {id} {nic}"), 1).contains("not MPTCP"));
+        assert!(i.refused(&format!("subflow close {id} 0"), 1).contains("not MPTCP"));
         i.finish();
     });
 }
@@ -242,7 +266,7 @@ fn paths_and_subflows_come_and_go_while_every_byte_arrives() {
         let net = slow(2);
         let before = Snapshot::take(&net.client.ns);
         let options = format!("--path {}", net.client.nics[0].device);
-        let i = Instance::start(net, &options, "--bytes 56Mi --direction down --verify");
+        let i = Instance::start(net, &options, "--bytes 96Mi --direction down --verify");
         i.go();
         i.until_carries(0, 500_000);
         assert_eq!(i.subflows().len(), 1);
@@ -314,7 +338,7 @@ fn signals_remove_the_socket_and_a_name_is_taken_once() {
 #[test]
 fn top_shows_rates_on_small_and_large_terminals_and_gives_the_terminal_back() {
     within(LIMIT, || {
-        let i = Instance::start(slow(2), "", "--bytes 40Mi --direction down --verify");
+        let i = Instance::start(slow(2), "", "--bytes 400Mi --direction down --verify");
         i.go();
         let terminal = Terminal::new(&i.net.client.ns, 80, 24);
         let program = program::path().display().to_string();

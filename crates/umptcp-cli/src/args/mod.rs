@@ -23,6 +23,7 @@ Examples:
   umptcp demo --sim                          the same in virtual time, without any privileges
   umptcp sim scenarios/olia-a.toml           an experiment in the simulator: tables, numbers, plots
   sudo umptcp run -- iperf3 -c 192.0.2.10    run any program over MPTCP
+  sudo umptcp ss                             what it does, while it runs; also nstat, monitor, top
   umptcp bench server                        serve measurements
   umptcp bench client 192.0.2.10             measure throughput to that server
   umptcp listen 9000 > file                  receive a file over MPTCP
