@@ -363,6 +363,8 @@ fn top_shows_rates_on_small_and_large_terminals_and_gives_the_terminal_back() {
                 && screen.contains("MPTCP min-rtt")
         });
         terminal.keys(&["q"]);
+        // What is typed before that would be for it.
+        terminal.until("the shell", |screen| !screen.contains("q quit"));
         terminal.keys(&["echo code \"$?\"", "Enter"]);
         terminal.see("code 0");
         // For programs, and without a terminal.
