@@ -79,3 +79,82 @@ fn ssh_scp_and_rsync_go_over_mptcp() {
         before.assert_restored(&net.client.ns, RESTORED_WITHIN);
     });
 }
+
+/// The control socket is for whoever has started the instance, and for root.
+#[test]
+fn tools_of_other_users_are_refused() {
+    within(LIMIT, || {
+        let net = network(1);
+        let name = format!("owned-{}", std::process::id());
+        let mut command = captured(&format!("--name {name}"), "echo started; exec sleep 60");
+        command.env("SUDO_UID", "65534").env("SUDO_GID", "65534").env("SUDO_USER", "nobody");
+        let mut instance = program::Background::spawn(&net.client.ns, command);
+        assert_eq!(instance.next_line(), "started");
+        let ask = |user: &str| {
+            let mut command = Command::new("setpriv");
+            command.args([&format!("--reuid={user}"), "--clear-groups"]).arg(program::path());
+            command.args(["limits", "show", "--instance", &name]).env_remove("XDG_RUNTIME_DIR");
+            both(&net.client.ns.run(|| command.output()).expect("setpriv starts"))
+        };
+        for owner in ["65534", "0"] {
+            let (said, code) = ask(owner);
+            assert!(code == Some(0) && said.contains("subflows"), "{owner}: {said}");
+        }
+        let (said, code) = ask("65533");
+        assert!(code == Some(3) && said.contains("started by another user"), "{said}");
+    });
+}
+
+/// In a /run of their own, so that no other instance is seen.
+#[test]
+fn instances_are_found_named_and_cleaned_up() {
+    within(LIMIT, || {
+        let net = network(1);
+        let script = "mount -t tmpfs none /run
+start() { $U run --name $1 -- sleep 60 & }
+ready() { until $U limits show --instance $1 >/dev/null 2>&1; do sleep 0.05; done; }
+say() { echo \"== $1\"; shift; \"$@\" 2>&1; echo \"code $?\"; }
+say none $U ss
+start a; a=$!; ready a
+say one $U limits show
+start b; b=$!; ready b
+say several $U limits show
+say other $U limits show --instance c
+kill -9 $b; wait $b 2>/dev/null
+say dead $U ss --instance b
+say json $U ss --json --instance b
+say alive $U limits show
+say clean $U clean-up
+say gone $U ss --instance b
+kill $a; wait $a
+say left ls -A /run/umptcp
+";
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script]).env("U", program::path()).env_remove("XDG_RUNTIME_DIR");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = net.client.ns.run(|| command.spawn()).map(Running::new).expect("it starts").wait();
+        let (said, _) = both(&output);
+        let part = |name: &str| {
+            let from = said.split(&format!("== {name}\n")).nth(1).unwrap_or_else(|| panic!("{name}: {said}"));
+            from.split("== ").next().unwrap_or_default().to_owned()
+        };
+        for (name, text, code) in [
+            ("none", "no umptcp is running", 3),
+            ("one", "subflows 7", 0),
+            ("several", "a, b; choose one with --instance", 2),
+            ("other", "no umptcp named \"c\" is running; there is a, b", 3),
+            ("dead", "has died; `umptcp clean-up`", 3),
+            ("json", "\"class\":\"host\"", 3),
+            ("alive", "subflows 7", 0),
+            ("clean", "the control socket of b", 0),
+            ("gone", "no umptcp named \"b\"", 3),
+        ] {
+            let part = part(name);
+            assert!(
+                part.contains(text) && part.contains(&format!("code {code}\n")),
+                "{name}: {part}\n{said}"
+            );
+        }
+        assert!(!part("left").contains(".sock"), "{said}");
+    });
+}

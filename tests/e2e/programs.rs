@@ -1,9 +1,8 @@
 //! Real programs under `umptcp run`, with the kernel's MPTCP at the other end: MPTCP on the wire, every byte right.
 
 use crate::run::{LIMIT, RESTORED_WITHIN, captured, network, run, wait_for_port};
-use std::path::Path;
+use crate::terminal::Terminal;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 use umptcp_testbed::Netns;
 use umptcp_testbed::command::Running;
 use umptcp_testbed::host::Snapshot;
@@ -160,64 +159,32 @@ fn netcat_listens_inside() {
     });
 }
 
-/// A server of tmux at a socket, which a test that fails must not leave behind.
-struct Tmux<'a>(&'a Path);
-
-impl Drop for Tmux<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("tmux").arg("-S").arg(self.0).arg("kill-server").output();
-    }
-}
-
 /// An interactive shell: jobs stop and go on, Ctrl-C ends the job and not the shell, and the terminal is the caller's
 /// again at the end.
 #[test]
 fn a_shell_has_its_terminal() {
     within(LIMIT, || {
         let net = network(1);
-        let folder = Folder::new("tmux");
-        let socket = folder.path().join("socket");
-        let _server = Tmux(&socket);
-        let tmux = |arguments: &[&str]| {
-            let mut command = Command::new("tmux");
-            command.arg("-S").arg(&socket).args(arguments).env_remove("TMUX").env("TERM", "xterm");
-            let output = net.client.ns.run(|| command.output()).expect("tmux starts");
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        };
-        tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "120", "-y", "50", "sh"]);
-        let see = |part: &str| {
-            let end = Instant::now() + Duration::from_secs(15);
-            loop {
-                let screen = tmux(&["capture-pane", "-p"]);
-                // What is typed ahead is answered behind a prompt.
-                if screen.lines().any(|line| line.trim().trim_start_matches("# ") == part) {
-                    return;
-                }
-                assert!(Instant::now() < end, "{part:?} is not on the screen:\n{screen}");
-                std::thread::sleep(Duration::from_millis(50));
-            }
-        };
-        let keys = |keys: &[&str]| tmux(&[&["send-keys"], keys].concat());
+        let terminal = Terminal::new(&net.client.ns, 120, 50);
         let program = umptcp_testbed::program::path();
-        keys(&[&format!("SHELL=/bin/bash {} run", program.display()), "Enter"]);
-        keys(&["PS1='$ '; set -m; echo rea''dy", "Enter"]);
-        see("ready");
+        terminal.keys(&[&format!("SHELL=/bin/bash {} run", program.display()), "Enter"]);
+        terminal.keys(&["PS1='$ '; set -m; echo rea''dy", "Enter"]);
+        terminal.see("ready");
         let job = "sh -c 'echo started; exec sleep 100'";
-        keys(&[job, "Enter"]);
-        see("started");
-        keys(&["C-z"]);
-        keys(&["jobs | grep -c Stopp''ed", "Enter"]);
-        see("1");
-        keys(&["fg", "Enter"]);
+        terminal.keys(&[job, "Enter"]);
+        terminal.see("started");
+        terminal.keys(&["C-z"]);
+        terminal.keys(&["jobs | grep -c Stopp''ed", "Enter"]);
+        terminal.see("1");
+        terminal.keys(&["fg", "Enter"]);
         // It names the job that goes on.
-        see(job);
-        keys(&["C-c"]);
-        keys(&["echo after inter''rupt", "Enter"]);
-        see("after interrupt");
-        keys(&["exit 9", "Enter"]);
-        keys(&["echo code \"$?\"", "Enter"]);
-        see("code 9");
-        tmux(&["kill-server"]);
-        assert!(!Path::new(&socket).exists() || tmux(&["ls"]).is_empty());
+        terminal.see(job);
+        terminal.keys(&["C-c"]);
+        terminal.keys(&["echo after inter''rupt", "Enter"]);
+        terminal.see("after interrupt");
+        terminal.keys(&["exit 9", "Enter"]);
+        terminal.keys(&["echo code \"$?\"", "Enter"]);
+        terminal.see("code 9");
+        assert!(terminal.end());
     });
 }

@@ -368,6 +368,10 @@ pub enum ConnectionOption {
     /// taken back. A subflow offers at most 65,535 times the window scale of its handshake, which was chosen
     /// for the buffer of that time.
     ReceiveBuffer(usize),
+    /// [`ConnectionConfig::max_subflows`]; 0 counts as 1. Subflows that there are stay.
+    MaxSubflows(usize),
+    /// [`ConnectionConfig::max_add_addr_accepted`]. Addresses that have been accepted stay.
+    MaxAddAddrAccepted(usize),
 }
 
 /// Where a new connection goes, and how.

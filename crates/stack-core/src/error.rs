@@ -75,6 +75,39 @@ pub enum SignalError {
     NoAddressId,
 }
 
+/// Why a subflow is not opened or closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum SubflowError {
+    /// No such connection.
+    #[error("no such connection")]
+    NotFound,
+    /// The connection is plain TCP, or has ended.
+    #[error("the connection is not MPTCP, or not any more")]
+    NotMptcp,
+    /// The peer has not shown yet that it takes subflows (RFC 8684 §3.1).
+    #[error("the connection is too young for another subflow: the peer has not confirmed it yet")]
+    TooEarly,
+    /// No such subflow.
+    #[error("the connection has no such subflow")]
+    NoSubflow,
+    /// The path does not exist, is down, is not for this connection, or has no address of that family.
+    #[error("the path has no address from which the connection may open a subflow to there")]
+    NoAddress,
+    /// The peer takes no subflows at its first address and port (RFC 8684 §3.1, the C flag).
+    #[error("the peer takes no subflow at that address and port")]
+    Unwelcome,
+    /// `ConnectionConfig::max_subflows` are there.
+    #[error("the connection has as many subflows as it may have")]
+    Limit,
+    /// No local port or no Address ID is left.
+    #[error("no local port or no address ID is left for the subflow")]
+    Exhausted,
+    /// There is no other subflow that works.
+    #[error("it is the only subflow that works")]
+    Only,
+}
+
 /// Why a connection ended, or cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum ConnectionError {

@@ -7,7 +7,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
 use core::ops::RangeInclusive;
-use umptcp_types::{Duration, Instant, PathId, SubflowId};
+use umptcp_types::{AddressId, Duration, Instant, PathId, SubflowId};
 
 /// What `receive` found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,6 +50,17 @@ pub enum ConnectionState {
     Closed,
 }
 
+/// Data sequence numbers of a connection (RFC 8684 §3.3), as the wire has them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DataSequence {
+    /// Of the byte that the application writes next.
+    pub write_next: u64,
+    /// Of the first byte that the peer has not acknowledged.
+    pub send_unacknowledged: u64,
+    /// Of the byte that is expected next from the peer.
+    pub receive_next: u64,
+}
+
 /// One connection, as `ss -M` would show it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -64,6 +75,14 @@ pub struct ConnectionInfo {
     pub mptcp: MptcpStatus,
     /// Our token (RFC 8684 §3.1), while MPTCP is active.
     pub token: Option<u32>,
+    /// The peer's token, while MPTCP is active.
+    pub remote_token: Option<u32>,
+    /// Where the data stand, while MPTCP is active.
+    pub sequence: Option<DataSequence>,
+    /// Most subflows at once, the initial one included (`ConnectionConfig::max_subflows`).
+    pub max_subflows: usize,
+    /// Most addresses of the peer's ADD_ADDRs to act on (`ConnectionConfig::max_add_addr_accepted`).
+    pub max_add_addr_accepted: usize,
     /// DSS checksums are in use.
     pub checksum: bool,
     /// Congestion control algorithm.
@@ -103,6 +122,12 @@ pub struct SubflowInfo {
     pub local: SocketAddr,
     /// Remote end.
     pub remote: SocketAddr,
+    /// Our Address ID of the local address (RFC 8684 §3.2).
+    pub local_id: AddressId,
+    /// The peer's Address ID of the remote address.
+    pub remote_id: AddressId,
+    /// It is the first, which MP_CAPABLE began.
+    pub initial: bool,
     /// RFC 9293 state name, such as "ESTABLISHED".
     pub state: &'static str,
     /// Either end wants it as a backup.

@@ -7,8 +7,11 @@ use crate::failure::Class;
 pub(crate) fn run() -> anyhow::Result<()> {
     use anyhow::Context as _;
 
+    // These need no privilege but that of their owner.
+    let sockets = umptcp_control::directory::remove_dead();
+    sockets.iter().try_for_each(|line| crate::console::print(line))?;
     let done = umptcp::clean_up_leftovers().context(Class::Host.failure("cannot clean up"))?;
-    if done.is_empty() {
+    if done.is_empty() && sockets.is_empty() {
         return crate::console::print("nothing was left behind");
     }
     done.iter().try_for_each(|line| crate::console::print(line))?;

@@ -29,7 +29,7 @@ Exit codes:
   0      success
   1      any failure that is not listed here
   2      mistake in the arguments
-  3      this host: no permission, no usable NIC, a path cannot be set up, the port is in use
+  3      this host: no permission, no usable NIC, a path cannot be set up, the port is in use, no such umptcp is running
   4      the server's name has no address
   5      the connection could not be established: refused, no route, no answer in time
   6      an established connection ended with an error, or data was not delivered

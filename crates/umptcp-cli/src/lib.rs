@@ -13,6 +13,8 @@ mod args;
 mod bench;
 mod clean_up;
 mod console;
+#[cfg(target_os = "linux")]
+mod control;
 mod data;
 mod demo;
 #[cfg(target_os = "linux")]
@@ -25,6 +27,8 @@ mod registry;
 mod run;
 mod session;
 mod sim;
+#[cfg(unix)]
+mod tools;
 mod transport;
 mod units;
 
@@ -100,6 +104,34 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<u8> {
         Command::Doctor(args) => doctor::run(&args, registry),
         #[cfg(not(target_os = "linux"))]
         Command::Doctor(_) => Err(Class::Host.failure("umptcp sets up paths only on Linux").into()),
+        #[cfg(unix)]
+        Command::Ss(args) => tools::ss(&args),
+        #[cfg(unix)]
+        Command::Nstat(args) => tools::nstat(&args),
+        #[cfg(unix)]
+        Command::Monitor(args) => tools::monitor(&args),
+        #[cfg(unix)]
+        Command::Top(args) => tools::top(&args),
+        #[cfg(unix)]
+        Command::Endpoint(args) => tools::endpoint(&args),
+        #[cfg(unix)]
+        Command::Limits(args) => tools::limits(&args),
+        #[cfg(unix)]
+        Command::Path(args) => tools::path(&args),
+        #[cfg(unix)]
+        Command::Subflow(args) => tools::subflow(&args),
+        #[cfg(unix)]
+        Command::Set(args) => tools::set(&args),
+        #[cfg(not(unix))]
+        Command::Ss(_)
+        | Command::Nstat(_)
+        | Command::Monitor(_)
+        | Command::Top(_)
+        | Command::Endpoint(_)
+        | Command::Limits(_)
+        | Command::Path(_)
+        | Command::Subflow(_)
+        | Command::Set(_) => Err(Class::Host.failure("there are no control sockets on this system").into()),
         Command::CleanUp(_) => clean_up::run(),
         Command::Completions(args) => generate::completions(command(registry), args.shell),
         Command::Man(args) => generate::man(command(registry), args.dir.as_deref()),

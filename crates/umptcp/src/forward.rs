@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::forwarded::{ForwardShared, ForwardSummary, Forwarded};
 use crate::handle::Handle;
 use crate::stack::Stack;
-use crate::worker::{Onward, Rule};
+use crate::worker::{Commands, Onward, Rule};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -140,6 +140,14 @@ impl Forwarder {
     /// When the stack has been stopped.
     pub fn refuse_datagrams(&self, port: u16) -> io::Result<()> {
         Ok(self.handle.commands.call(move |_, cx| cx.stack.refuse_datagrams(port))?)
+    }
+
+    pub(crate) fn id(&self) -> ListenerId {
+        self.id
+    }
+
+    pub(crate) fn commands(&self) -> &Commands {
+        &self.handle.commands
     }
 
     /// What it has done so far.

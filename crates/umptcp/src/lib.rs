@@ -86,6 +86,8 @@ mod splice;
 #[cfg(target_os = "linux")]
 mod stack;
 #[cfg(target_os = "linux")]
+mod steer;
+#[cfg(target_os = "linux")]
 mod stream;
 #[cfg(all(target_os = "linux", feature = "tokio"))]
 pub mod tokio;
@@ -100,16 +102,16 @@ mod worker;
 pub use error::{Error, NoWay};
 pub use protocol::Protocol;
 pub use umptcp_stack_core::config::{
-    ConnectionConfig, Ecn, FastClose, KeepAlive, StackConfig, SynCookiePolicy,
+    ConnectionConfig, ConnectionOption, Ecn, FastClose, KeepAlive, StackConfig, SynCookiePolicy,
 };
 pub use umptcp_stack_core::device::{PathConfig, PathKind};
 pub use umptcp_stack_core::error::{
-    ConnectError, ConnectionError, FallbackReason, ListenError, SetError, SignalError,
+    ConnectError, ConnectionError, FallbackReason, ListenError, SetError, SignalError, SubflowError,
 };
 pub use umptcp_stack_core::event::{LostSubflow, RefuseWith, SubflowReset, Traffic};
 pub use umptcp_stack_core::monitor::{MonitorEvent, MonitoredConnection, MonitoredSubflow};
 pub use umptcp_stack_core::observe::{Counter, CounterChange, Counters, Observation, Observer};
-pub use umptcp_stack_core::stack::{ConnectionInfo, ConnectionState, SubflowInfo};
+pub use umptcp_stack_core::stack::{ConnectionInfo, ConnectionState, DataSequence, MptcpStatus, SubflowInfo};
 pub use umptcp_stack_core::wire::icmp::Unreachable;
 pub use umptcp_stack_core::wire::mptcp::ResetReason;
 pub use umptcp_types::{AddressId, ConnectionId, ListenerId, PathId, SubflowId};

@@ -214,6 +214,32 @@ impl Nics {
         }
     }
 
+    /// Sets up a path on one more NIC and gives it to the stack.
+    pub(crate) fn add(&self, spec: &PathSpec, commands: &Commands) -> io::Result<PathId> {
+        let mut paths = lock(&self.paths);
+        if paths.iter().any(|p| p.config.name == spec.device) {
+            let text = format!("{} has a path already", spec.device);
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
+        }
+        let mut path = NicPath::new(lock(&self.set).add(spec).map_err(io_error)?);
+        path.attach(commands)?;
+        let Place::Attached(id) = path.place else { return Err(Error::Stopped.into()) };
+        if let Wanted::Named(specs) = &mut *lock(&self.wanted) {
+            specs.retain(|wanted| wanted.device != spec.device);
+        }
+        paths.push(path);
+        Ok(id)
+    }
+
+    /// What a path is added as when its NIC comes back.
+    pub(crate) fn set_backup(&self, id: PathId, backup: bool) {
+        for path in lock(&self.paths).iter_mut() {
+            if matches!(path.place, Place::Attached(at) if at == id) {
+                path.config.backup = backup;
+            }
+        }
+    }
+
     /// Forgets a path that the program has removed.
     pub(crate) fn forget(&self, id: PathId) {
         lock(&self.paths).retain(|p| !matches!(p.place, Place::Attached(at) if at == id));

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig, TimestampClock};
-use umptcp_stack_core::device::PathConfig;
+use umptcp_stack_core::device::{PathConfig, PathKind};
 use umptcp_stack_core::event::Traffic;
 use umptcp_stack_core::observe::{Counters, Observer};
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
@@ -68,6 +68,18 @@ pub struct PathInfo {
     pub addresses: Vec<IpAddr>,
     /// The addresses under which peers know it: the NIC's where the stack's are translated, otherwise the same.
     pub public_addresses: Vec<IpAddr>,
+    /// Its subflows are backups.
+    pub backup: bool,
+    /// It faces programs that are captured, not the network ([`PathKind::Capture`](crate::PathKind::Capture)).
+    pub captures: bool,
+}
+
+impl PathInfo {
+    /// The address under which peers know `own`, one of the stack's on this path.
+    pub fn public_address(&self, own: IpAddr) -> Option<IpAddr> {
+        let known = self.addresses.contains(&own);
+        self.public_addresses.iter().copied().find(|a| known && a.is_ipv6() == own.is_ipv6())
+    }
 }
 
 /// Settings for a stack.
@@ -397,6 +409,10 @@ impl Stack {
         self.end()
     }
 
+    pub(crate) fn nics(&self) -> Option<&Arc<Nics>> {
+        self.nics.as_ref()
+    }
+
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
     }
@@ -419,7 +435,8 @@ pub(crate) fn path_infos(cx: &Context<'_>) -> Vec<PathInfo> {
     let path = |id| {
         let config = cx.stack.path(id).filter(|_| !cx.stack.is_path_down(id))?;
         let (name, addresses) = (config.name.clone(), config.addresses.clone());
-        Some(PathInfo { id, name, addresses, public_addresses: addresses::public(config) })
+        let (backup, captures) = (config.backup, config.kind == PathKind::Capture);
+        Some(PathInfo { id, name, addresses, public_addresses: addresses::public(config), backup, captures })
     };
     cx.paths().into_iter().filter_map(path).collect()
 }

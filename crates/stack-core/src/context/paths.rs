@@ -73,6 +73,12 @@ impl Paths {
         changed
     }
 
+    /// Subflows on it are to be backups, or not. False: there is no such path.
+    pub(super) fn set_backup(&mut self, path: PathId, backup: bool) -> bool {
+        let found = self.paths.iter_mut().find(|p| p.id == path);
+        found.map(|p| p.config.backup = backup).is_some()
+    }
+
     /// True: it was blocked and is not any more.
     pub(super) fn set_blocked(&mut self, path: PathId, blocked: bool) -> bool {
         self.change(path, |p| p.blocked = blocked)

@@ -192,6 +192,11 @@ impl Context {
         self.paths.set_blocked(path, blocked)
     }
 
+    /// Subflows on the path are to be backups, or not. False: there is no such path.
+    pub(crate) fn set_path_backup(&mut self, path: PathId, backup: bool) -> bool {
+        self.paths.set_backup(path, backup)
+    }
+
     /// The path's link is down, or up again. True: packets were held back and are not any more.
     pub(crate) fn set_path_down(&mut self, path: PathId, down: bool) -> bool {
         self.paths.set_down(path, down)

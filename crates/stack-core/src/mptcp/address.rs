@@ -27,7 +27,7 @@ const TENTATIVE: usize = 2;
 
 impl Connection {
     /// Local addresses this connection may use, in order of path.
-    fn local_addresses(&self, ctx: &Context) -> Vec<LocalAddress> {
+    pub(super) fn local_addresses(&self, ctx: &Context) -> Vec<LocalAddress> {
         let mut out = Vec::new();
         for (path, p) in ctx.paths() {
             if !self.addresses.allows(path) || ctx.is_path_down(path) {

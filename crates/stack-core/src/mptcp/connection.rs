@@ -321,6 +321,11 @@ impl Connection {
                 self.subflows.iter_mut().for_each(|m| m.incoming.set_window(most));
                 self.offer_window();
             }
+            ConnectionOption::MaxSubflows(most) => {
+                self.config.max_subflows = most.max(1);
+                self.addresses.on_change();
+            }
+            ConnectionOption::MaxAddAddrAccepted(most) => self.config.max_add_addr_accepted = most,
         }
     }
 

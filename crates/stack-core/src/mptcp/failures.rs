@@ -151,6 +151,10 @@ impl Failures {
         e.failures = if healthy { 1 } else { e.failures + 1 };
         let pause = if e.failures > 1 { pause.max(back_off(e.failures)) } else { pause };
         let until = now + pause;
+        // The application wants none for longer (`leave_alone`).
+        if e.bar.until().is_some_and(|t| t > until) {
+            return;
+        }
         // Subflow after subflow that does not live: whatever breaks them will break the next, too.
         e.bar = if e.failures >= SHORT_LIVES { Bar::Wait { until, others: None } } else { Bar::Pause(until) };
     }
@@ -159,6 +163,17 @@ impl Failures {
     pub(crate) fn on_refused_for_good(&mut self, pair: Pair) {
         if let Some(e) = self.entry(pair) {
             e.bar = Bar::Lasting;
+        }
+    }
+
+    /// The application wants no subflow between these addresses before `until`, while there are others.
+    pub(crate) fn leave_alone(&mut self, pair: Pair, until: Instant) {
+        if let Some(e) = self.entry(pair) {
+            e.bar = match e.bar {
+                Bar::None | Bar::Pause(_) => Bar::Pause(until),
+                Bar::Wait { until: failed, others } => Bar::Wait { until: until.max(failed), others },
+                Bar::Lasting => Bar::Lasting,
+            };
         }
     }
 

@@ -3,7 +3,7 @@
 use super::connection::Connection;
 use super::negotiation::Mode;
 use super::subflow::Subflow;
-use crate::info::{ConnectionInfo, ConnectionState, MptcpStatus, SubflowInfo};
+use crate::info::{ConnectionInfo, ConnectionState, DataSequence, MptcpStatus, SubflowInfo};
 use alloc::vec::Vec;
 
 impl Connection {
@@ -28,6 +28,14 @@ impl Connection {
             remote: self.initial_tuple.remote,
             mptcp,
             token: self.is_mptcp().then_some(self.mptcp.local_token()),
+            remote_token: self.is_mptcp().then_some(self.mptcp.remote_token()),
+            sequence: self.is_mptcp().then(|| DataSequence {
+                write_next: self.send.end().to_wire(self.mptcp.local_idsn()).0,
+                send_unacknowledged: self.send.una().to_wire(self.mptcp.local_idsn()).0,
+                receive_next: self.recv.next().to_wire(self.mptcp.remote_idsn()).0,
+            }),
+            max_subflows: self.config.max_subflows,
+            max_add_addr_accepted: self.config.max_add_addr_accepted,
             checksum: self.mptcp.checksum() && self.is_mptcp(),
             congestion: self.cc.name().into(),
             scheduler: self.scheduler.name().into(),
@@ -50,6 +58,9 @@ impl Connection {
                 path: tcp.path(),
                 local: tcp.tuple().local,
                 remote: tcp.tuple().remote,
+                local_id: m.local_id(),
+                remote_id: m.remote_id(),
+                initial: m.join.is_initial(),
                 state: tcp.state().name(),
                 backup: m.is_backup(),
                 stale: m.is_stale(),

@@ -66,6 +66,7 @@ mod schedule;
 mod send;
 mod send_queue;
 mod signals;
+mod steer;
 pub(crate) mod subflow;
 mod subflows;
 mod timers;

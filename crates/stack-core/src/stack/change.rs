@@ -64,6 +64,9 @@ impl Stack {
     ) -> Result<(), SetError> {
         let c = self.connections.get_mut(&connection).ok_or(SetError::NotFound)?;
         c.set_option(now, option);
+        if matches!(option, ConnectionOption::MaxSubflows(_)) {
+            c.look_at_paths(&mut self.ctx, now);
+        }
         // There may be room for the application now.
         c.notify_writable(&mut self.ctx);
         self.touched(connection);

@@ -26,10 +26,12 @@ mod poll;
 mod ready;
 mod segment;
 mod state;
+mod steer;
 mod syn_cookies;
 mod timers;
 
 pub use crate::info::{
-    ConnectionInfo, ConnectionState, FastOpenServer, LOST_KEPT, MptcpStatus, Received, SubflowInfo,
+    ConnectionInfo, ConnectionState, DataSequence, FastOpenServer, LOST_KEPT, MptcpStatus, Received,
+    SubflowInfo,
 };
 pub use state::Stack;

@@ -9,3 +9,4 @@ mod limits;
 mod monitor;
 mod options;
 mod peer;
+mod steer;

@@ -167,9 +167,10 @@ fn namespaces_in_use() -> Option<BTreeSet<String>> {
     Some(found)
 }
 
-/// A directory that only this user can write to, created if necessary.
+/// A directory that only this user can write to, created if necessary. Others may look into it: control sockets are there,
+/// too, some of them for the users who have called `sudo`.
 fn private_directory(path: &Path) -> io::Result<PathBuf> {
-    match fs::DirBuilder::new().mode(0o700).create(path) {
+    match fs::DirBuilder::new().mode(0o755).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
@@ -178,8 +179,8 @@ fn private_directory(path: &Path) -> io::Result<PathBuf> {
     if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the directory belongs to another user"));
     }
-    if metadata.mode() & 0o077 != 0 {
-        fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    if metadata.mode() & 0o022 != 0 {
+        fs::set_permissions(path, Permissions::from_mode(0o755))?;
     }
     // Root in a user namespace may own a directory on a file system it cannot write to.
     nix::unistd::access(path, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK)?;

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod sim;
+pub(crate) mod tools;
 mod values;
 
 use crate::failure::EXIT_CODES;
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use umptcp_tun_driver::paths::PathSpec;
 pub(crate) use values::{HostPort, ListenAddress};
-use values::{parse_bytes, parse_duration, parse_path};
+use values::{parse_bytes, parse_duration, parse_instance, parse_path};
 
 /// Default port of `umptcp bench`: the number of the RFC.
 pub(crate) const BENCH_PORT: u16 = 8684;
@@ -22,6 +23,7 @@ Examples:
   umptcp demo --sim                          the same in virtual time, without any privileges
   umptcp sim scenarios/olia-a.toml           an experiment in the simulator: tables, numbers, plots
   sudo umptcp run -- iperf3 -c 192.0.2.10    run any program over MPTCP
+  sudo umptcp ss                             what it does, while it runs; also nstat, monitor, top
   umptcp bench server                        serve measurements
   umptcp bench client 192.0.2.10             measure throughput to that server
   umptcp listen 9000 > file                  receive a file over MPTCP
@@ -57,6 +59,15 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     Sim(SimArgs),
     Doctor(DoctorArgs),
+    Ss(tools::SsArgs),
+    Nstat(tools::NstatArgs),
+    Monitor(tools::MonitorArgs),
+    Top(tools::TopArgs),
+    Endpoint(tools::EndpointArgs),
+    Limits(tools::LimitsArgs),
+    Path(tools::PathToolArgs),
+    Subflow(tools::SubflowArgs),
+    Set(tools::SetArgs),
     CleanUp(CleanUpArgs),
     Completions(CompletionsArgs),
     Man(ManArgs),
@@ -70,6 +81,15 @@ impl Command {
                 BenchSide::Server(args) => args.json,
                 BenchSide::Client(args) => args.json,
             },
+            Command::Ss(args) => args.instance.json,
+            Command::Nstat(args) => args.instance.json,
+            Command::Monitor(args) => args.instance.json,
+            Command::Top(args) => args.instance.json,
+            Command::Endpoint(args) => args.instance.json,
+            Command::Limits(args) => args.instance.json,
+            Command::Path(args) => args.instance.json,
+            Command::Subflow(args) => args.instance.json,
+            Command::Set(args) => args.instance.json,
             _ => false,
         }
     }
@@ -105,6 +125,9 @@ pub(crate) struct RunArgs {
     /// The summary as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Name by which tools find this instance (`umptcp ss --instance NAME`); `run-` and its process id if not given.
+    #[arg(long, value_name = "NAME", value_parser = parse_instance)]
+    pub(crate) name: Option<String>,
     /// The program and its arguments; $SHELL if not given.
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true, value_hint = ValueHint::CommandWithArguments)]
     pub(crate) command: Vec<OsString>,

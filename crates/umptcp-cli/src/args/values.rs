@@ -17,6 +17,14 @@ pub(crate) fn parse_path(text: &str) -> Result<PathSpec, String> {
     })
 }
 
+/// Reads the name of an instance.
+pub(crate) fn parse_instance(text: &str) -> Result<String, String> {
+    if umptcp_control::message::is_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err("use up to 64 letters, digits, '-', '_', '.', and begin with a letter or digit".to_owned())
+}
+
 /// Where to listen: `PORT` (every address) or `ADDRESS:PORT`, an IPv6 address in brackets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ListenAddress {

@@ -6,6 +6,7 @@ mod summary;
 
 use crate::args::RunArgs;
 use crate::console::say;
+use crate::control::{self, StackInstance};
 use crate::failure::{Class, usage};
 use crate::registry::Registry;
 use crate::session::Session;
@@ -21,6 +22,7 @@ use umptcp::{AttachedPath, Forwarder, PathConfig, PathInfo, PathKind};
 use umptcp_capture::{
     Addresses, Caller, CaptureError, DEVICE, Local, Namespace, Periodic, Program, Tun, follow_servers,
 };
+use umptcp_control::Kind;
 
 /// The MTU where that of no NIC is known.
 const MTU: u16 = 1500;
@@ -43,6 +45,10 @@ pub(crate) fn run(args: &RunArgs, registry: &Registry, verbose: bool) -> anyhow:
     if verbose {
         say(&describe(&caller, &stack));
     }
+    let name = args.name.clone().unwrap_or_else(|| format!("run-{}", std::process::id()));
+    let forwarders = vec![inside.outward.clone(), inside.inward.clone()];
+    let instance = Arc::new(StackInstance::new(stack.source(), forwarders, registry.clone()));
+    let served = control::start(&name, Kind::Run, instance, &session);
     let program = Program { command, arguments, caller };
     // The program may be told something as soon as it runs, which is before we know of it.
     let (tell, started) = std::sync::mpsc::channel();
@@ -70,6 +76,7 @@ pub(crate) fn run(args: &RunArgs, registry: &Registry, verbose: bool) -> anyhow:
     let Inside { outward, inward, .. } = &inside;
     // What the program has written may still be on its way.
     stack.finish();
+    drop(served);
     if args.summary || verbose || args.json {
         let summary = Summary::new([outward, inward], stack.traffic());
         say(&if args.json { summary.json() } else { summary.text() });

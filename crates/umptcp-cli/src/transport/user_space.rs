@@ -2,6 +2,7 @@
 
 use super::facts::{Facts, FastOpen, Subflow};
 use crate::args::{ListenAddress, PathArgs};
+use crate::control::StackSource;
 use crate::failure::Class;
 use crate::registry::Registry;
 use crate::session::Session;
@@ -115,7 +116,20 @@ impl Shared {
     }
 }
 
+impl StackSource for Shared {
+    fn with(&self, f: &mut dyn FnMut(&umptcp::Stack)) {
+        if let Some(stack) = &*lock(&self.stack) {
+            f(stack);
+        }
+    }
+}
+
 impl UserSpace {
+    /// The stack, for its control socket.
+    pub(crate) fn source(&self) -> Arc<dyn StackSource> {
+        self.shared.clone()
+    }
+
     /// Sets up paths and starts a stack over them.
     pub(crate) fn open(
         settings: &Settings,

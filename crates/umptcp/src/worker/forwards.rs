@@ -154,6 +154,15 @@ impl Forwards {
         cx.stack.unlisten(cx.now, listener);
     }
 
+    /// The settings of the side outside of a rule.
+    pub(super) fn outside_mut(&mut self, id: ListenerId) -> Option<&mut ConnectionConfig> {
+        let rule = self.rules.get_mut(&id)?;
+        Some(match rule.onward {
+            Onward::Out => &mut rule.connect,
+            Onward::In { .. } => &mut rule.accept,
+        })
+    }
+
     /// The rules there are.
     pub(super) fn ids(&self) -> Vec<ListenerId> {
         self.rules.keys().copied().collect()

@@ -298,6 +298,18 @@ impl Worker {
         self.forwards.remove(cx, id);
     }
 
+    /// Changes the settings of a rule's side outside.
+    pub(crate) fn change_forward(&mut self, id: ListenerId, change: impl FnOnce(&mut ConnectionConfig)) {
+        if let Some(config) = self.forwards.outside_mut(id) {
+            change(config);
+        }
+    }
+
+    /// The settings of a rule's side outside.
+    pub(crate) fn forward_config(&mut self, id: ListenerId) -> Option<ConnectionConfig> {
+        self.forwards.outside_mut(id).map(|config| config.clone())
+    }
+
     /// What a rule has captured and joined, as far as it goes on.
     pub(crate) fn forwarded(&self, cx: &Context<'_>, id: ListenerId) -> Vec<Forwarded> {
         self.forwards.describe(cx, &self.splices, id)

@@ -1,0 +1,61 @@
+//! Subflows and paths that the application steers while connections run.
+
+use super::state::Stack;
+use crate::error::SubflowError;
+use core::net::SocketAddr;
+use umptcp_types::{ConnectionId, Instant, PathId, SubflowId};
+
+impl Stack {
+    /// Opens one more subflow of a connection over a path, beside those of the path manager: to `remote`, or to the
+    /// peer's first address. What becomes of it, events tell. `ConnectionConfig::max_subflows` holds.
+    ///
+    /// # Errors
+    /// When the connection may not open one there.
+    pub fn open_subflow(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        path: PathId,
+        remote: Option<SocketAddr>,
+    ) -> Result<SubflowId, SubflowError> {
+        let c = self.connections.get_mut(&connection).ok_or(SubflowError::NotFound)?;
+        if self.ctx.is_path_down(path) {
+            return Err(SubflowError::NoAddress);
+        }
+        let id = c.open_subflow(&mut self.ctx, now, path, remote)?;
+        self.touched(connection);
+        Ok(id)
+    }
+
+    /// Closes a subflow of a connection, by FIN if it works, while others go on. The path manager opens none in its
+    /// place for ten minutes, unless no other is left, its path changes, or the peer advertises its address anew.
+    ///
+    /// # Errors
+    /// When there is no such subflow, or no other that works.
+    pub fn close_subflow(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        subflow: SubflowId,
+    ) -> Result<(), SubflowError> {
+        let c = self.connections.get_mut(&connection).ok_or(SubflowError::NotFound)?;
+        c.close_subflow(&mut self.ctx, now, subflow)?;
+        self.touched(connection);
+        Ok(())
+    }
+
+    /// Subflows on a path are to be backups from now on (`PathConfig::backup`), or not any more. Those that there are
+    /// follow, and their peers are told (MP_PRIO, RFC 8684 §3.3.8). False: there is no such path.
+    pub fn set_path_backup(&mut self, now: Instant, path: PathId, backup: bool) -> bool {
+        if !self.ctx.set_path_backup(path, backup) {
+            return false;
+        }
+        for id in self.sorted_connections() {
+            if let Some(c) = self.connections.get_mut(&id) {
+                c.on_path_backup(&mut self.ctx, now, path, backup);
+                self.touched(id);
+            }
+        }
+        true
+    }
+}

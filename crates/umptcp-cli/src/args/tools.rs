@@ -1,0 +1,295 @@
+//! Options of the tools that speak to a running instance.
+
+use super::values::parse_duration;
+use clap::{Args, Subcommand};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Which instance, and how to print.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct InstanceArgs {
+    /// The instance to speak to; not needed when only one is running.
+    #[arg(long, value_name = "NAME", global = true)]
+    pub(crate) instance: Option<String>,
+    /// Print JSON.
+    #[arg(short, long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// Show the connections of a running umptcp, as `ss -Mni` does those of the kernel.
+///
+/// Two lines for each connection, one more for each subflow: path, round-trip time, window, rate, retransmissions and
+/// whether it answers. A connection that is plain TCP says why.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  umptcp ss                           the only instance that is running
+  umptcp ss --instance run-4711
+  umptcp ss --json | jq '.connections[] | select(.mptcp == false) | .why_tcp'
+  watch -n1 umptcp ss")]
+pub(crate) struct SsArgs {
+    #[command(flatten)]
+    pub(crate) instance: InstanceArgs,
+    /// The side between programs and umptcp, too.
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// As for `ss`: MPTCP sockets. It is what is shown in any case.
+    #[arg(short = 'M', hide = true)]
+    mptcp: bool,
+    /// As for `ss`: numbers. It is what is shown in any case.
+    #[arg(short = 'n', hide = true)]
+    numeric: bool,
+    /// As for `ss`: information. It is what is shown in any case.
+    #[arg(short = 'i', hide = true)]
+    info: bool,
+}
+
+/// Show the counters of a running umptcp, by the names and in the format of `nstat`.
+///
+/// Values count from the start of the instance.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  umptcp nstat                        counters that are not zero
+  umptcp nstat -az 'MPTcpExtMPJoin*'  zeros, too, of those that match
+  umptcp nstat --json                 {\"kernel\":{\"MPTcpExtMPCapableSYNTX\":1,...}}")]
+pub(crate) struct NstatArgs {
+    #[command(flatten)]
+    pub(crate) instance: InstanceArgs,
+    /// Counters that are zero, too.
+    #[arg(short, long)]
+    pub(crate) zeros: bool,
+    /// As for `nstat`: absolute values. It is what is shown in any case.
+    #[arg(short = 'a', long = "ignore", hide = true)]
+    absolute: bool,
+    /// As for `nstat`: keep no history. None is kept in any case.
+    #[arg(short = 's', long = "noupdate", hide = true)]
+    no_update: bool,
+    /// Names of counters; `*` and `?` stand for others.
+    #[arg(value_name = "PATTERN")]
+    pub(crate) patterns: Vec<String>,
+}
+
+/// Show what happens in a running umptcp as it happens, as `ip mptcp monitor` does.
+///
+/// Beside the kernel's events: FALLBACK (why a connection is plain TCP), PATH_ADDED, PATH_CHANGED, PATH_REMOVED, and MISSED
+/// when there were more than could be shown.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  umptcp monitor
+  umptcp monitor --instance run-4711 | grep SF_
+  umptcp monitor --json               a line of JSON for each")]
+pub(crate) struct MonitorArgs {
+    #[command(flatten)]
+    pub(crate) instance: InstanceArgs,
+}
+
+/// Show live what a running umptcp does: rates of each NIC, connection and subflow.
+///
+/// Keys: q quits; r, t, b and n sort by the rate received, the rate sent, all bytes, the number; the arrows scroll; p pauses.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  umptcp top
+  umptcp top --interval 0.2
+  umptcp top --json --count 10        ten lines of JSON, one each second")]
+pub(crate) struct TopArgs {
+    #[command(flatten)]
+    pub(crate) instance: InstanceArgs,
+    /// Time between two looks.
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = parse_duration)]
+    pub(crate) interval: Duration,
+    /// End after N looks.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) count: Option<u64>,
+}
+
+/// Show and change the addresses that a running umptcp uses, as `ip mptcp endpoint` does.
+#[derive(Args, Clone, Debug)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  umptcp endpoint show
+  umptcp endpoint add 192.0.2.7 dev wlan0 backup
+  umptcp endpoint change id 2 nobackup
+  umptcp endpoint delete id 2")]
+pub(crate) struct EndpointArgs {
+    #[command(flatten)]
+    pub(crate) instance: InstanceArgs,
+    #[command(subcommand)]
+    pub(crate) action: EndpointAction,
+}
+
+/// What to do with endpoints.
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum EndpointAction {
+    /// Use one more address, and with it its NIC: ADDRESS [dev NIC] [signal] [subflow] [backup].
+    Add {
+        /// The address, which a NIC must have.
+        address: IpAddr,
+        /// `dev NIC`, `signal`, `subflow`, `backup`.
+        #[arg(value_name = "WORD")]
+        words: Vec<String>,
+    },
+    /// Use an address no more: id N.
+    #[command(alias = "del")]
+    Delete {
+        /// `id N`, or the address.
+        #[arg(value_name = "WORD", required = true)]
+        words: Vec<String>,
+    },
+    /// Make an address a backup, or not any more: id N backup|nobackup.
+    Change {
+        /// `id N` or the address, then `backup` or `nobackup`.
+        #[arg(value_name = "WORD", required = true)]
+        words: Vec<String>,
+    },
+    /// Show the addresses: [id N].
+    #[command(alias = "list")]
+    Show {
+        /// `id N`: only that.
+        #[arg(value_name = "WORD")]
+        words: Vec<String>,
+    },
+    /// Use no address any more but the first path's, which connections need.
+    Flush,
+}
+
+/// Show and change the limits of connections, as `ip mptcp limits` does.
+///
+/// They hold for connections that there are, too; subflows and addresses that there are stay.
+#[derive(Args, Clone, Debug)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  umptcp limits show
+  umptcp limits set subflows 4 add_addr_accepted 2")]
+pub(crate) struct LimitsArgs {
+    #[command(flatten)]
+    pub(crate) instance: InstanceArgs,
+    #[command(subcommand)]
+    pub(crate) action: LimitsAction,
+}
+
+/// What to do with limits.
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum LimitsAction {
+    /// Change them: [subflows N] [add_addr_accepted N].
+    Set {
+        /// `subflows N`: most subflows beside the initial one; `add_addr_accepted N`: most addresses of the peer to act
+        /// on.
+        #[arg(value_name = "WORD", required = true)]
+        words: Vec<String>,
+    },
+    /// Show them.
+    Show,
+}
+
+/// Have a running umptcp use one NIC more, or one less.
+///
+/// Connections go on: they open subflows over a new NIC, and those over a NIC that is removed end.
+#[derive(Args, Clone, Debug)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  umptcp path show
+  umptcp path add wwan0,backup
+  umptcp path remove wwan0")]
+pub(crate) struct PathToolArgs {
+    #[command(flatten)]
+    pub(crate) instance: InstanceArgs,
+    #[command(subcommand)]
+    pub(crate) action: PathAction,
+}
+
+/// What to do with paths.
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum PathAction {
+    /// Use one NIC more.
+    Add {
+        /// As for the option --path: DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N].
+        #[arg(value_name = "DEV[,OPTION]...")]
+        path: String,
+    },
+    /// Use a NIC no more.
+    Remove {
+        /// The NIC.
+        #[arg(value_name = "DEV")]
+        path: String,
+    },
+    /// Show the paths, and what went over them.
+    Show,
+}
+
+/// Open and close subflows of a connection.
+#[derive(Args, Clone, Debug)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  umptcp subflow add 3 wwan0                      connection 3, as `umptcp ss` numbers it
+  umptcp subflow add token:d62e3d83 wwan0 --to 192.0.2.9:443
+  umptcp subflow close 3 1")]
+pub(crate) struct SubflowArgs {
+    #[command(flatten)]
+    pub(crate) instance: InstanceArgs,
+    #[command(subcommand)]
+    pub(crate) action: SubflowAction,
+}
+
+/// What to do with subflows.
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum SubflowAction {
+    /// Open one more.
+    Add {
+        /// The connection's number in `umptcp ss`, or token:HEX.
+        connection: String,
+        /// The path, usually a NIC.
+        #[arg(value_name = "DEV")]
+        path: String,
+        /// Where to; by default the peer's first address.
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        to: Option<SocketAddr>,
+    },
+    /// Close one. The connection opens none in its place for ten minutes, unless it has no other.
+    Close {
+        /// The connection's number in `umptcp ss`, or token:HEX.
+        connection: String,
+        /// The subflow's number.
+        subflow: u32,
+    },
+}
+
+/// Choose another scheduler or congestion control algorithm, for connections that there are and for new ones.
+#[derive(Args, Clone, Debug)]
+#[command(subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  umptcp set scheduler round-robin
+  umptcp set congestion olia --only-new")]
+pub(crate) struct SetArgs {
+    #[command(flatten)]
+    pub(crate) instance: InstanceArgs,
+    /// Leave connections that there are as they are.
+    #[arg(long, global = true)]
+    pub(crate) only_new: bool,
+    #[command(subcommand)]
+    pub(crate) what: SetWhat,
+}
+
+/// What to choose.
+#[derive(Subcommand, Clone, Debug)]
+pub(crate) enum SetWhat {
+    /// The packet scheduler.
+    Scheduler {
+        /// Its name.
+        #[arg(id = "scheduler", value_name = "NAME")]
+        name: String,
+    },
+    /// The congestion control algorithm.
+    Congestion {
+        /// Its name.
+        #[arg(id = "congestion", value_name = "NAME")]
+        name: String,
+    },
+}

@@ -1,0 +1,312 @@
+//! A stack, as its control socket shows it.
+
+use super::describe;
+use super::endpoints::Endpoints;
+use super::events::StackEvents;
+use super::source::StackSource;
+use crate::registry::Registry;
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use umptcp::{
+    ConnectionConfig, ConnectionId, ConnectionInfo, ConnectionOption, Counter, Forwarder, PathInfo, Stack,
+    SubflowError, SubflowId, SubflowInfo,
+};
+use umptcp_control::call::{
+    AddEndpoint, AddPath, ChangeEndpoint, Changed, CloseSubflow, DeleteEndpoint, Done, FlushEndpoints,
+    OpenSubflow, RemovePath, SetAlgorithms, SetLimits,
+};
+use umptcp_control::instance::Answer;
+use umptcp_control::state::{ConnectionList, CounterList, Endpoint, EndpointList, Limits, Path, PathList};
+use umptcp_control::{Code, Events, Failure, Instance};
+use umptcp_tun_driver::error::DriverError;
+use umptcp_tun_driver::paths::PathSpec;
+
+/// A stack, and what sends the connections of captured programs on.
+pub(crate) struct StackInstance {
+    source: Arc<dyn StackSource>,
+    forwarders: Vec<Arc<Forwarder>>,
+    registry: Registry,
+    endpoints: Mutex<Endpoints>,
+}
+
+type Described = (ConnectionId, ConnectionInfo, Vec<SubflowInfo>);
+
+impl StackInstance {
+    pub(crate) fn new(
+        source: Arc<dyn StackSource>,
+        forwarders: Vec<Arc<Forwarder>>,
+        registry: Registry,
+    ) -> StackInstance {
+        StackInstance { source, forwarders, registry, endpoints: Mutex::default() }
+    }
+
+    /// Asks the stack.
+    fn ask<T>(&self, mut f: impl FnMut(&Stack) -> io::Result<T>) -> Answer<T> {
+        let mut answer = None;
+        self.source.with(&mut |stack| answer = Some(f(stack)));
+        answer.unwrap_or_else(|| Err(ErrorKind::NotConnected.into())).map_err(failed)
+    }
+
+    fn path_infos(&self) -> Answer<Vec<PathInfo>> {
+        self.ask(Stack::paths)
+    }
+
+    /// Paths that lead outside.
+    fn outside(&self) -> Answer<Vec<PathInfo>> {
+        let mut paths = self.path_infos()?;
+        paths.retain(|p| !p.captures);
+        Ok(paths)
+    }
+
+    fn path_named(&self, name: &str) -> Answer<PathInfo> {
+        let paths = self.outside()?;
+        let names: Vec<&str> = paths.iter().map(|p| p.name.as_str()).collect();
+        let missing = || {
+            let text = format!("there is no path named {name:?}; there are: {}", names.join(", "));
+            Failure::new(Code::NotFound, text)
+        };
+        paths.iter().find(|p| p.name == name).cloned().ok_or_else(missing)
+    }
+
+    /// Connections that lead outside.
+    fn connections_outside(&self) -> Answer<Vec<Described>> {
+        let paths = self.path_infos()?;
+        let mut all = self.ask(Stack::connections)?;
+        all.retain(|(_, _, subflows)| !describe::is_captured(&paths, subflows));
+        Ok(all)
+    }
+
+    fn endpoint_list(&self) -> Answer<Vec<Endpoint>> {
+        let signal = self.forwarders.len() > 1;
+        let paths = self.outside()?;
+        Ok(self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).list(&paths, signal))
+    }
+
+    fn endpoint(&self, id: u32) -> Answer<Endpoint> {
+        let missing = || Failure::new(Code::NotFound, format!("there is no endpoint with id {id}"));
+        self.endpoint_list()?.into_iter().find(|e| e.id == id).ok_or_else(missing)
+    }
+
+    fn describe_path(&self, name: &str) -> Answer<Path> {
+        let path = self.path_named(name)?;
+        Ok(describe::path(&path, &self.ask(Stack::traffic)?))
+    }
+
+    fn remove(&self, path: &PathInfo) -> Answer<()> {
+        if self.outside()?.len() == 1 {
+            let text = format!("{} is the only path: the connections would end", path.name);
+            return Err(Failure::new(Code::NotSupported, text));
+        }
+        match self.ask(|stack| stack.remove_path(path.id))? {
+            true => Ok(()),
+            false => Err(Failure::new(Code::NotFound, format!("{} has gone already", path.name))),
+        }
+    }
+
+    fn add(&self, spec: &PathSpec) -> Answer<()> {
+        self.ask(|stack| stack.add_nic(spec)).map(|_| ())
+    }
+
+    /// Changes the settings of connections that begin later.
+    fn change(&self, change: impl Fn(&mut ConnectionConfig) + Send + Sync + Clone + 'static) -> Answer<()> {
+        self.forwarders.iter().try_for_each(|f| f.change(change.clone())).map_err(failed)
+    }
+
+    fn config(&self) -> Answer<ConnectionConfig> {
+        let Some(forwarder) = self.forwarders.first() else {
+            return Err(Failure::new(Code::NotSupported, "this instance makes no connections by itself"));
+        };
+        forwarder.config().map_err(failed)
+    }
+}
+
+impl Instance for StackInstance {
+    fn connections(&self) -> Answer<ConnectionList> {
+        let paths = self.path_infos()?;
+        let all = self.ask(Stack::connections)?;
+        let connections =
+            all.into_iter().map(|(id, info, subflows)| describe::connection(&paths, id, info, subflows));
+        Ok(ConnectionList { connections: connections.collect() })
+    }
+
+    fn counters(&self) -> Answer<CounterList> {
+        let counters = self.ask(Stack::counters)?;
+        let named = |c: &Counter| (describe::counter_name(*c), counters.get(*c));
+        let counters: BTreeMap<String, u64> = Counter::ALL.iter().map(named).collect();
+        Ok(CounterList { counters })
+    }
+
+    fn paths(&self) -> Answer<PathList> {
+        let (paths, traffic) = (self.path_infos()?, self.ask(Stack::traffic)?);
+        Ok(PathList { paths: paths.iter().map(|p| describe::path(p, &traffic)).collect() })
+    }
+
+    fn events(&self) -> Answer<Box<dyn Events>> {
+        let events = self.ask(Stack::events)?;
+        Ok(Box::new(StackEvents::new(events, self.source.clone(), self.path_infos()?)))
+    }
+
+    fn endpoints(&self) -> Answer<EndpointList> {
+        Ok(EndpointList { endpoints: self.endpoint_list()? })
+    }
+
+    fn add_endpoint(&self, call: &AddEndpoint) -> Answer<Endpoint> {
+        let AddEndpoint { address, dev, backup } = call;
+        let nic = super::endpoints::nic_for(*address, dev.as_deref())?;
+        let mut spec = PathSpec::new(&nic);
+        spec.backup = *backup;
+        self.add(&spec)?;
+        let added = self.endpoint_list()?.into_iter();
+        let added = added.filter(|e| e.dev == nic).find(|e| address.is_none_or(|a| a == e.address));
+        added.ok_or_else(|| {
+            let what = address.map_or_else(|| "no address".to_owned(), |a| format!("not {a}"));
+            Failure::new(Code::Failed, format!("{nic} is used now, but it has {what} that can be used"))
+        })
+    }
+
+    fn delete_endpoint(&self, call: &DeleteEndpoint) -> Answer<Done> {
+        let endpoint = self.endpoint(call.id)?;
+        let path = self.path_named(&endpoint.dev)?;
+        if path.public_addresses.len() > 1 {
+            let others: Vec<String> = path
+                .public_addresses
+                .iter()
+                .filter(|a| **a != endpoint.address)
+                .map(ToString::to_string)
+                .collect();
+            let text = format!(
+                "the path over {} has the address {}, too: an address alone cannot be taken away; `umptcp path remove {}` \
+                 takes both",
+                endpoint.dev,
+                others.join(", "),
+                endpoint.dev
+            );
+            return Err(Failure::new(Code::NotSupported, text));
+        }
+        self.remove(&path)?;
+        Ok(Done {})
+    }
+
+    fn change_endpoint(&self, call: &ChangeEndpoint) -> Answer<Endpoint> {
+        let path = self.path_named(&self.endpoint(call.id)?.dev)?;
+        self.ask(|stack| stack.set_path_backup(path.id, call.backup))?;
+        self.endpoint(call.id)
+    }
+
+    fn flush_endpoints(&self, _: &FlushEndpoints) -> Answer<Done> {
+        for path in self.outside()?.iter().skip(1) {
+            self.remove(path)?;
+        }
+        Ok(Done {})
+    }
+
+    fn limits(&self) -> Answer<Limits> {
+        Ok(describe::limits(&self.config()?))
+    }
+
+    fn set_limits(&self, call: &SetLimits) -> Answer<Limits> {
+        // Linux does not count the initial subflow.
+        let subflows = call.subflows.map(|most| most as usize + 1);
+        let addresses = call.add_addr_accepted.map(|most| most as usize);
+        self.config()?;
+        self.change(move |config| {
+            config.max_subflows = subflows.unwrap_or(config.max_subflows);
+            config.max_add_addr_accepted = addresses.unwrap_or(config.max_add_addr_accepted);
+        })?;
+        let options = [
+            subflows.map(ConnectionOption::MaxSubflows),
+            addresses.map(ConnectionOption::MaxAddAddrAccepted),
+        ];
+        for (id, ..) in self.connections_outside()? {
+            for option in options.into_iter().flatten() {
+                // It may have ended since.
+                let _ = self.ask(|stack| stack.set_option(id, option))?;
+            }
+        }
+        self.limits()
+    }
+
+    fn add_path(&self, call: &AddPath) -> Answer<Path> {
+        let spec: PathSpec = call
+            .path
+            .parse()
+            .map_err(|error: DriverError| Failure::new(Code::BadParameters, error.to_string()))?;
+        self.add(&spec)?;
+        self.describe_path(&spec.device)
+    }
+
+    fn remove_path(&self, call: &RemovePath) -> Answer<Done> {
+        self.remove(&self.path_named(&call.path)?)?;
+        Ok(Done {})
+    }
+
+    fn open_subflow(&self, call: &OpenSubflow) -> Answer<Done> {
+        let (connection, path) = (connection_id(call.connection)?, self.path_named(&call.path)?);
+        let remote: Option<SocketAddr> = call.remote;
+        self.ask(|stack| stack.open_subflow(connection, path.id, remote))?.map_err(not_steered)?;
+        Ok(Done {})
+    }
+
+    fn close_subflow(&self, call: &CloseSubflow) -> Answer<Done> {
+        let connection = connection_id(call.connection)?;
+        self.ask(|stack| stack.close_subflow(connection, SubflowId(call.subflow)))?.map_err(not_steered)?;
+        Ok(Done {})
+    }
+
+    fn set_algorithms(&self, call: &SetAlgorithms) -> Answer<Changed> {
+        let SetAlgorithms { scheduler, congestion, only_new } = call.clone();
+        let known = self.registry.check(congestion.as_deref(), scheduler.as_deref());
+        known.map_err(|error| Failure::new(Code::BadParameters, error.to_string()))?;
+        let (new_scheduler, new_congestion) = (scheduler.clone(), congestion.clone());
+        self.change(move |config| {
+            if let Some(name) = &new_scheduler {
+                config.scheduler.clone_from(name);
+            }
+            if let Some(name) = &new_congestion {
+                config.congestion.clone_from(name);
+            }
+        })?;
+        let mut connections = 0;
+        for (id, ..) in if only_new { Vec::new() } else { self.connections_outside()? } {
+            let mut done = true;
+            if let Some(name) = &scheduler {
+                done &= self.ask(|stack| stack.set_scheduler(id, name))?.is_ok();
+            }
+            if let Some(name) = &congestion {
+                done &= self.ask(|stack| stack.set_congestion(id, name))?.is_ok();
+            }
+            connections += u64::from(done);
+        }
+        Ok(Changed { connections })
+    }
+}
+
+/// Connections are numbered from 0; that there is none with a number shows later.
+fn connection_id(number: u64) -> Answer<ConnectionId> {
+    describe::connection_id(number)
+        .ok_or_else(|| Failure::new(Code::NotFound, format!("there is no connection {number}")))
+}
+
+fn not_steered(error: SubflowError) -> Failure {
+    let code = match error {
+        SubflowError::NotFound | SubflowError::NoSubflow => Code::NotFound,
+        SubflowError::NotMptcp | SubflowError::Unwelcome | SubflowError::Only => Code::NotSupported,
+        _ => Code::Failed,
+    };
+    Failure::new(code, error.to_string())
+}
+
+/// What the library says.
+fn failed(error: io::Error) -> Failure {
+    let code = match error.kind() {
+        ErrorKind::NotConnected => return Failure::new(Code::Ending, "the instance ends"),
+        ErrorKind::AlreadyExists => Code::Exists,
+        ErrorKind::NotFound => Code::NotFound,
+        ErrorKind::InvalidInput => Code::BadParameters,
+        ErrorKind::Unsupported => Code::NotSupported,
+        _ => Code::Failed,
+    };
+    Failure::new(code, error.to_string())
+}
