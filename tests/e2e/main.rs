@@ -16,4 +16,5 @@ mod programs;
 mod robustness;
 mod run;
 mod umptcp_host;
+mod up;
 mod with_kernel;

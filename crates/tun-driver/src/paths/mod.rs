@@ -54,5 +54,5 @@ pub use change::PathChange;
 pub use nft::Nft;
 pub use nics::{NicInfo, UnusedNic};
 pub use options::SetupOptions;
-pub use set::{Path, PathGuard, PathSet, clean_up, clean_up_leftovers, discover, set_up, survey};
+pub use set::{Path, PathGuard, PathSet, clean_up, clean_up_leftovers, discover, set_up, state_directory, survey};
 pub use spec::{Mode, PathSpec};

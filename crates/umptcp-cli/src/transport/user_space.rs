@@ -31,7 +31,7 @@ const FINISH_CHECK: Duration = Duration::from_millis(10);
 const FAST_OPEN_QUEUE: usize = 64;
 
 /// Settings of the stack and its connections.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Settings {
     pub(crate) paths: Vec<PathSpec>,
     pub(crate) congestion: Option<String>,
@@ -62,6 +62,11 @@ impl Settings {
             pcap: args.pcap.clone(),
             ..Settings::default()
         }
+    }
+
+    /// Whether all that is not about paths is the same.
+    pub(crate) fn differ_in_paths_only(&self, other: &Settings) -> bool {
+        *self == Settings { paths: self.paths.clone(), ..other.clone() }
     }
 
     fn connection(&self) -> ConnectionConfig {
@@ -170,10 +175,7 @@ impl UserSpace {
         timeout: Duration,
         over: &[&str],
     ) -> anyhow::Result<Connection> {
-        let builder = match &*lock(&self.shared.stack) {
-            Some(stack) => MptcpStream::builder(stack),
-            None => return Err(stopped()),
-        };
+        let builder = self.with_stack(MptcpStream::builder)?;
         let paths = self.shared.look().into_iter();
         let paths = paths.filter(|path| over.contains(&path.name.as_str())).map(|path| path.id);
         let stream = builder
@@ -191,13 +193,18 @@ impl UserSpace {
         captured: AttachedPath,
         inside: &[IpAddr],
     ) -> anyhow::Result<(Forwarder, Forwarder)> {
-        let guard = lock(&self.shared.stack);
-        let stack = guard.as_ref().ok_or_else(stopped)?;
-        let path = stack.add_path(captured)?;
-        let outward = Forwarder::outward(stack, path, self.connection.clone())?;
-        outward.carry(path, inside.iter().copied())?;
-        let inward = Forwarder::inward(stack, path, inside.iter().copied(), self.connection.clone())?;
-        Ok((outward, inward))
+        self.with_stack(|stack| {
+            let path = stack.add_path(captured)?;
+            let outward = Forwarder::outward(stack, path, self.connection.clone())?;
+            outward.carry(path, inside.iter().copied())?;
+            let inward = Forwarder::inward(stack, path, inside.iter().copied(), self.connection.clone())?;
+            Ok((outward, inward))
+        })?
+    }
+
+    /// Does something with the stack.
+    pub(crate) fn with_stack<T>(&self, work: impl FnOnce(&umptcp::Stack) -> T) -> anyhow::Result<T> {
+        lock(&self.shared.stack).as_ref().map(work).ok_or_else(stopped)
     }
 
     /// The paths.
@@ -230,8 +237,13 @@ impl UserSpace {
 
     /// Removes the paths after [`finish`](Self::finish): what is still there is reset.
     pub(crate) fn close_finished(self) -> anyhow::Result<()> {
+        self.close_within(Duration::ZERO)
+    }
+
+    /// Removes the paths. Connections get this long to deliver what was written; what is still there then is reset.
+    pub(crate) fn close_within(self, linger: Duration) -> anyhow::Result<()> {
         let stack = lock(&self.shared.stack).take().ok_or_else(stopped)?;
-        stack.stop(Duration::ZERO).context(Class::Connection.failure("umptcp's stack failed"))
+        stack.stop(linger).context(Class::Connection.failure("umptcp's stack failed"))
     }
 
     /// Names of the paths.
@@ -242,7 +254,7 @@ impl UserSpace {
     pub(crate) fn listen(&self, address: ListenAddress) -> anyhow::Result<UserSpaceListener> {
         // The unspecified address means every address of every path, in both families.
         let ip = address.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-        let builder = lock(&self.shared.stack).as_ref().map(MptcpListener::builder).ok_or_else(stopped)?;
+        let builder = self.with_stack(MptcpListener::builder)?;
         let listener = builder
             .fast_open(if self.connection.fast_open { FAST_OPEN_QUEUE } else { 0 })
             .listen(SocketAddr::new(ip, address.port))
@@ -260,8 +272,7 @@ impl UserSpace {
 
     /// Waits until everything sent has arrived, then removes the paths.
     pub(crate) fn close(self) -> anyhow::Result<()> {
-        let stack = lock(&self.shared.stack).take().ok_or_else(stopped)?;
-        stack.stop(LINGER).context(Class::Connection.failure("umptcp's stack failed"))
+        self.close_within(LINGER)
     }
 }
 
