@@ -2,6 +2,8 @@
 
 mod life;
 mod listen;
+mod metrics;
+mod socks;
 
 use crate::run::{LIMIT, RESTORED_WITHIN, both, network, until_connected, wait_for_port};
 use nix::sys::signal::Signal;
@@ -45,8 +47,13 @@ pub(crate) fn up(folder: &Folder) -> Command {
 impl Daemon {
     /// Starts it and waits until it is ready.
     pub(crate) fn start(ns: &Netns, text: &str) -> Daemon {
+        Daemon::start_by(ns, text, up)
+    }
+
+    /// The same, by this command.
+    pub(crate) fn start_by(ns: &Netns, text: &str, command: impl FnOnce(&Folder) -> Command) -> Daemon {
         let (name, folder) = configuration(text);
-        let running = Background::spawn(ns, up(&folder));
+        let running = Background::spawn(ns, command(&folder));
         let mut daemon = Daemon { name, folder, running };
         daemon.wait_for("ready: ");
         daemon

@@ -6,15 +6,15 @@ use crate::failure::Class;
 use crate::registry::Registry;
 use crate::session::Session;
 use anyhow::{Context as _, anyhow};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use umptcp::{
-    AttachedPath, ConnectionConfig, Counter, Forwarder, MptcpListener, MptcpStream, PathId, Protocol,
-    StackConfig, Traffic,
+    AttachedPath, ConnectionConfig, Counter, Counters, Forwarder, MptcpListener, MptcpStream, PathId,
+    Protocol, StackConfig, Traffic,
 };
 use umptcp_tun_driver::paths::{self, PathSpec, SetupOptions};
 
@@ -207,6 +207,11 @@ impl UserSpace {
         lock(&self.shared.stack).as_ref().map(work).ok_or_else(stopped)
     }
 
+    /// Who looks at it, from any thread.
+    pub(crate) fn view(&self) -> View {
+        View(Arc::clone(&self.shared))
+    }
+
     /// The paths.
     pub(crate) fn path_infos(&self) -> Vec<umptcp::PathInfo> {
         self.shared.look()
@@ -273,6 +278,49 @@ impl UserSpace {
     /// Waits until everything sent has arrived, then removes the paths.
     pub(crate) fn close(self) -> anyhow::Result<()> {
         self.close_within(LINGER)
+    }
+}
+
+/// A stack, to look at. It does not keep it running.
+#[derive(Clone)]
+pub(crate) struct View(Arc<Shared>);
+
+/// What there is to know of a stack at one time.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Figures {
+    /// What it has counted.
+    pub(crate) counters: Counters,
+    /// Names of the paths that can be used.
+    pub(crate) paths: BTreeSet<String>,
+    /// Payload that went over each path, also over those that are gone.
+    pub(crate) traffic: BTreeMap<String, Traffic>,
+    /// Established subflows of each path.
+    pub(crate) subflows: BTreeMap<String, u64>,
+    /// How many connections there are.
+    pub(crate) connections: usize,
+}
+
+impl View {
+    /// All of it; `None` when the stack has ended.
+    pub(crate) fn figures(&self) -> Option<Figures> {
+        let guard = lock(&self.0.stack);
+        let stack = guard.as_ref()?;
+        let connections = stack.connections().ok()?;
+        let paths = stack.paths().ok()?;
+        let mut subflows: BTreeMap<String, u64> = paths.iter().map(|path| (path.name.clone(), 0)).collect();
+        let established = connections.iter().flat_map(|(_, _, s)| s).filter(|s| s.state == "ESTABLISHED");
+        for subflow in established {
+            if let Some(path) = paths.iter().find(|path| path.id == subflow.path) {
+                *subflows.entry(path.name.clone()).or_default() += 1;
+            }
+        }
+        Some(Figures {
+            counters: stack.counters().ok()?,
+            traffic: stack.traffic().ok()?,
+            paths: paths.into_iter().map(|path| path.name).collect(),
+            subflows,
+            connections: connections.len(),
+        })
     }
 }
 

@@ -37,9 +37,9 @@ impl Bridge {
     }
 
     /// Says this to the side of the kernel before anything else.
-    pub(super) async fn greet(&self, header: &[u8]) -> io::Result<()> {
+    pub(super) async fn greet(&self, words: &[u8]) -> io::Result<()> {
         match &self.inside {
-            Some(inside) => write_all(inside, header).await,
+            Some(inside) => write_all(inside, words).await,
             None => Ok(()),
         }
     }

@@ -3,7 +3,7 @@
 use super::bridge::{Bridge, write_all};
 use super::config::{Listen, Service};
 use super::proxy_protocol;
-use super::tasks::Tasks;
+use super::tasks::{Task, Tasks};
 use crate::failure::Class;
 use crate::transport::user_space::UserSpace;
 use anyhow::Context as _;
@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Semaphore;
-use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use umptcp::tokio::HoldingListener;
 use umptcp::{Incoming, ListenScope, MptcpListener, RefuseWith, Unreachable};
@@ -28,7 +27,7 @@ const DIAL: Duration = Duration::from_secs(30);
 /// A listener that runs. Dropping it closes it; its connections go on.
 pub(super) struct Listening {
     about: Arc<About>,
-    task: AbortHandle,
+    _task: Task,
 }
 
 /// What a listener and its connections share.
@@ -65,7 +64,7 @@ impl Listening {
         };
         let task = tasks.spawn_service(run);
         tasks.spawn(test(about.clone()));
-        Ok(Listening { about, task })
+        Ok(Listening { about, _task: task })
     }
 
     /// From now on connections go where this says; those that there are go on.
@@ -77,12 +76,6 @@ impl Listening {
     /// What it does.
     pub(super) fn listen(&self) -> Listen {
         self.about.listen()
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

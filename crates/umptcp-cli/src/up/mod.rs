@@ -5,9 +5,12 @@ mod config;
 mod daemon;
 mod instance;
 mod listen;
+mod metrics;
 mod notify;
 mod proxy_protocol;
+mod served;
 mod services;
+mod socks;
 mod tasks;
 
 use crate::args::{CheckArgs, DownArgs, UpArgs};

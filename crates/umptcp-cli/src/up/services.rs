@@ -2,6 +2,9 @@
 
 use super::config::Config;
 use super::listen::Listening;
+use super::metrics;
+use super::served::Served;
+use super::socks::Proxy;
 use super::tasks::Tasks;
 use crate::transport::user_space::UserSpace;
 
@@ -9,6 +12,8 @@ use crate::transport::user_space::UserSpace;
 #[derive(Default)]
 pub(super) struct Services {
     listeners: Vec<Listening>,
+    socks: Option<Proxy>,
+    metrics: Option<Served>,
 }
 
 impl Services {
@@ -34,6 +39,23 @@ impl Services {
                 },
             }
         }
+        self.socks =
+            self.socks.take().filter(|proxy| config.socks.as_ref().is_some_and(|s| proxy.becomes(s)));
+        self.metrics = self.metrics.take().filter(|served| config.metrics == Some(served.at()));
+        if let (None, Some(socks)) = (&self.socks, &config.socks) {
+            keep(Proxy::start(stack, socks, tasks), &mut self.socks, &mut failed);
+        }
+        if let (None, Some(at)) = (&self.metrics, config.metrics) {
+            keep(metrics::start(stack, at, tasks), &mut self.metrics, &mut failed);
+        }
         failed
+    }
+}
+
+/// Keeps a service that has been started, or why it could not be.
+fn keep<T>(started: anyhow::Result<T>, service: &mut Option<T>, failed: &mut Vec<anyhow::Error>) {
+    match started {
+        Ok(started) => *service = Some(started),
+        Err(error) => failed.push(error),
     }
 }

@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::{EnterGuard, Handle, Runtime};
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 
 /// Where tasks are begun.
 #[derive(Clone)]
@@ -16,6 +16,21 @@ pub(super) struct Tasks {
     alive: mpsc::Sender<Infallible>,
     /// Who hears of services that have failed.
     failed: Arc<dyn Fn(String) + Send + Sync>,
+}
+
+/// A service's task. Dropping it ends it, and returns when everything of it is gone: its port may be wanted at once. Not to
+/// be dropped by a task.
+pub(super) struct Task {
+    handle: Handle,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.task.abort();
+        // It has been aborted, or has panicked.
+        let _ = self.handle.block_on(&mut self.task);
+    }
 }
 
 /// Whoever waits for the end of all connections.
@@ -37,9 +52,14 @@ impl Tasks {
         });
     }
 
-    /// Begins a service, which runs until it is aborted.
-    pub(super) fn spawn_service(&self, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-        self.handle.spawn(task).abort_handle()
+    /// Begins a service, which runs until what is returned is dropped.
+    pub(super) fn spawn_service(&self, task: impl Future<Output = ()> + Send + 'static) -> Task {
+        Task { handle: self.handle.clone(), task: self.handle.spawn(task) }
+    }
+
+    /// Makes the runtime that of this thread.
+    pub(super) fn enter(&self) -> EnterGuard<'_> {
+        self.handle.enter()
     }
 
     /// A service cannot go on.

@@ -9,10 +9,12 @@ use crate::logging::Log;
 use crate::registry::Registry;
 use crate::transport::user_space::Settings;
 use anyhow::Context as _;
+use ipnet::IpNet;
 use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
-use text::{FileText, PathText};
+use text::{FileText, PathText, SocksText};
 use toml::Spanned;
 use umptcp_lab::{LabError, Source};
 use umptcp_tun_driver::paths::{Mode, PathSpec};
@@ -35,8 +37,33 @@ pub(crate) struct Config {
     pub(crate) drain: Duration,
     /// What is accepted for services of this host.
     pub(crate) listens: Vec<Listen>,
+    /// The proxy for programs that speak SOCKS.
+    pub(crate) socks: Option<Socks>,
+    /// Where Prometheus asks.
+    pub(crate) metrics: Option<SocketAddr>,
     /// What is logged, and how.
     pub(crate) log: Log,
+}
+
+/// A SOCKS proxy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Socks {
+    /// Where it listens.
+    pub(crate) at: SocketAddr,
+    /// Who may use it; empty: programs of this host.
+    pub(crate) allow: Vec<IpNet>,
+}
+
+impl Socks {
+    /// Whether a client with this address may use it.
+    pub(crate) fn allows(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        if self.allow.is_empty() {
+            client.is_loopback()
+        } else {
+            self.allow.iter().any(|net| net.contains(&client))
+        }
+    }
 }
 
 /// Connections to a port that go to a service.
@@ -65,7 +92,7 @@ impl Config {
 
     fn parse(source: &Source<'_>, registry: &Registry) -> Result<Config, LabError> {
         let text: FileText = toml::from_str(source.text).map_err(|error| source.parser(&error))?;
-        let FileText { name, stack, paths, listens, log } = text;
+        let FileText { name, stack, paths, listens, socks, metrics, log } = text;
         let name = match name {
             Some(name) => checked_name(source, &name)?,
             None => DEFAULT_NAME.to_owned(),
@@ -105,6 +132,8 @@ impl Config {
             settings,
             drain: stack.drain.map_or(DRAIN, |drain| drain.0),
             listens: listens.collect::<Result<_, _>>()?,
+            socks: socks.map(|socks| checked_socks(source, socks)).transpose()?,
+            metrics: metrics.map(|metrics| metrics.at.0),
             log: Log { level: log.level.unwrap_or_default(), format: log.format },
         })
     }
@@ -116,7 +145,10 @@ impl Config {
             0 => "every usable NIC".to_owned(),
             n => count(n, "path"),
         };
-        format!("{paths}, {}", count(self.listens.len(), "listener"))
+        let mut all = vec![paths, count(self.listens.len(), "listener")];
+        all.extend(self.socks.as_ref().map(|socks| format!("SOCKS at {}", socks.at)));
+        all.extend(self.metrics.map(|at| format!("metrics at {at}")));
+        all.join(", ")
     }
 }
 
@@ -131,6 +163,20 @@ fn checked_name(source: &Source<'_>, name: &Spanned<String>) -> Result<String, L
         return Err(source.at(name.span(), message));
     }
     Ok(text.clone())
+}
+
+/// A proxy that everybody can use is a danger to others: it must be said who may.
+fn checked_socks(source: &Source<'_>, text: SocksText) -> Result<Socks, LabError> {
+    let at = text.at.get_ref().0;
+    let allow: Vec<IpNet> = text.allow.into_iter().map(|net| net.0).collect();
+    if allow.is_empty() && !at.ip().is_loopback() {
+        let message = format!(
+            "others than this host can reach {at}; expected allow = [\"192.168.0.0/16\"] or the like, or an address such as \
+             127.0.0.1"
+        );
+        return Err(source.at(text.at.span(), message));
+    }
+    Ok(Socks { at, allow })
 }
 
 fn checked_paths(source: &Source<'_>, paths: &[Spanned<PathText>]) -> Result<Vec<PathSpec>, LabError> {
@@ -202,6 +248,8 @@ mod tests {
              [[path]]\ndevice = \"eth1\"\nmode = \"routed\"\naddresses = [\"10.0.0.1\", \"2001:db8::1\"]\n\
              [[listen]]\nat = 443\nto = \"127.0.0.1:8443\"\nproxy-protocol = true\n\
              [[listen]]\nat = \"[2001:db8::1]:80\"\nto = 80\n\
+             [socks]\nat = \"[::]:1080\"\nallow = [\"10.0.0.0/8\", \"192.0.2.1\"]\n\
+             [metrics]\nat = \"127.0.0.1:9100\"\n\
              [log]\nlevel = \"debug\"\nformat = \"json\"\n",
         )
         .unwrap();
@@ -220,7 +268,18 @@ mod tests {
         assert_eq!((congestion.as_deref(), scheduler.as_deref()), (Some("olia"), Some("round-robin")));
         assert!(*checksum && *no_mptcp);
         assert_eq!((config.name.as_str(), config.drain), ("web", Duration::from_millis(500)));
-        assert_eq!(config.describe(), "2 paths, 2 listeners");
+        let about = "2 paths, 2 listeners, SOCKS at [::]:1080, metrics at 127.0.0.1:9100";
+        assert_eq!(config.describe(), about);
+        let socks = config.socks.unwrap();
+        for (client, allowed) in [
+            ("10.9.9.9", true),
+            ("::ffff:10.1.1.1", true),
+            ("192.0.2.1", true),
+            ("192.0.2.2", false),
+            ("::1", false),
+        ] {
+            assert_eq!(socks.allows(client.parse().unwrap()), allowed, "{client}");
+        }
     }
 
     #[test]
@@ -245,6 +304,14 @@ mod tests {
             ("[[listen]]\nat = 1", 1, ["missing field", "to"]),
             ("[[listen]]\nat = 1\nto = 1\n[[listen]]\nat = 1\nto = 2", 5, ["port 1", "twice"]),
             ("[[listen]]\nat = 1\nto = 1\n[[listen]]\nat = \"10.0.0.1:1\"\nto = 2", 5, ["port 1", "twice"]),
+            ("[socks]\nat = \"1080\"", 2, ["1080", "expected ADDRESS:PORT"]),
+            ("[socks]\nat = \"0.0.0.0:1080\"", 2, ["others than this host", "expected allow"]),
+            (
+                "[socks]\nat = \"0.0.0.0:1080\"\nallow = [\"10/8\"]",
+                3,
+                ["10/8", "expected an address or a network"],
+            ),
+            ("[metrics]\nport = 9100", 2, ["unknown field", "expected `at`"]),
             ("[log]\nlevel = \"loud\"", 2, ["loud", "info"]),
             ("name = \"../x\"", 1, ["../x", "expected"]),
             ("name = ", 1, ["", ""]),

@@ -3,8 +3,9 @@
 use super::values::{Service, Text};
 use crate::args::ListenAddress;
 use crate::logging::{Format, Level};
+use ipnet::IpNet;
 use serde::Deserialize;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use toml::Spanned;
@@ -20,6 +21,8 @@ pub(super) struct FileText {
     pub(super) paths: Vec<Spanned<PathText>>,
     #[serde(default, rename = "listen")]
     pub(super) listens: Vec<ListenText>,
+    pub(super) socks: Option<SocksText>,
+    pub(super) metrics: Option<MetricsText>,
     #[serde(default)]
     pub(super) log: LogText,
 }
@@ -56,6 +59,20 @@ pub(super) struct ListenText {
     pub(super) to: Text<Service>,
     #[serde(default)]
     pub(super) proxy_protocol: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct SocksText {
+    pub(super) at: Spanned<Text<SocketAddr>>,
+    #[serde(default)]
+    pub(super) allow: Vec<Text<IpNet>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct MetricsText {
+    pub(super) at: Text<SocketAddr>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,6 +1,7 @@
 //! Values that the configuration writes as text, or as a plain number.
 
 use crate::args::{HostPort, ListenAddress};
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use std::fmt;
@@ -107,6 +108,15 @@ impl Value for SocketAddr {
 
     fn read(text: &str) -> Option<Self> {
         text.parse().ok().filter(|at: &SocketAddr| at.port() != 0)
+    }
+}
+
+impl Value for IpNet {
+    const EXPECTED: &'static str =
+        "an address or a network: \"192.0.2.1\", \"192.0.2.0/24\" or \"2001:db8::/32\"";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
     }
 }
 
