@@ -1,5 +1,7 @@
 //! `umptcp up`: the daemon, with the kernel's MPTCP at the other end.
 
+mod as_root;
+mod capture;
 mod life;
 mod listen;
 mod metrics;

@@ -31,6 +31,7 @@ mod addresses;
 mod change;
 mod check;
 mod conntrack;
+mod divert;
 mod forwarding;
 mod host;
 mod manager;
@@ -51,6 +52,7 @@ mod translate;
 mod watch;
 
 pub use change::PathChange;
+pub use divert::{Diversion, Diverted, divert};
 pub use nft::Nft;
 pub use nics::{NicInfo, UnusedNic};
 pub use options::SetupOptions;

@@ -234,7 +234,9 @@ fn keep(
 }
 
 /// Runs `work` on a new thread in the same network namespace: the calling thread may already have a runtime.
-fn apart<T: Send>(work: impl AsyncFnOnce() -> Result<T, DriverError> + Send) -> Result<T, DriverError> {
+pub(super) fn apart<T: Send>(
+    work: impl AsyncFnOnce() -> Result<T, DriverError> + Send,
+) -> Result<T, DriverError> {
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| runtime()?.block_on(work()));
         worker.join().unwrap_or(Err(DriverError::Gone))
@@ -255,7 +257,7 @@ pub fn survey() -> Result<(Vec<NicInfo>, Vec<UnusedNic>), DriverError> {
     })
 }
 
-fn connect() -> Result<Netlink, DriverError> {
+pub(super) fn connect() -> Result<Netlink, DriverError> {
     Netlink::connect().map_err(|e| DriverError::netlink("open a netlink connection to the kernel", e))
 }
 

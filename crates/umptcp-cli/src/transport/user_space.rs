@@ -13,10 +13,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use umptcp::{
-    AttachedPath, ConnectionConfig, Counter, Counters, Forwarder, MptcpListener, MptcpStream, PathId,
-    Protocol, StackConfig, Traffic,
+    AttachedPath, ConnectionConfig, Counter, Counters, Forwarder, MptcpListener, MptcpStream, PathConfig,
+    PathId, PathKind, Protocol, StackConfig, Traffic,
 };
+use umptcp_tun_driver::device::Tun;
 use umptcp_tun_driver::paths::{self, PathSpec, SetupOptions};
+
+/// Name of the path by which captured connections of this host come.
+pub(crate) const CAPTURED: &str = "captured";
 
 /// How long the program waits at exit for everything sent to arrive. The user timeout ends connections to a
 /// peer that does not respond at all.
@@ -202,6 +206,14 @@ impl UserSpace {
         })?
     }
 
+    /// Captures what comes in by a path, and sends it on over all others.
+    pub(crate) fn capture_outward(&self, captured: AttachedPath) -> anyhow::Result<Forwarder> {
+        self.with_stack(|stack| {
+            let path = stack.add_path(captured)?;
+            Ok(Forwarder::outward(stack, path, self.connection.clone())?)
+        })?
+    }
+
     /// Does something with the stack.
     pub(crate) fn with_stack<T>(&self, work: impl FnOnce(&umptcp::Stack) -> T) -> anyhow::Result<T> {
         lock(&self.shared.stack).as_ref().map(work).ok_or_else(stopped)
@@ -281,6 +293,20 @@ impl UserSpace {
     }
 }
 
+/// The captured side, as a path of the stack.
+pub(crate) fn captured(name: &str, tun: Tun) -> AttachedPath {
+    let mut config = PathConfig::with_addresses(name, Vec::new());
+    config.kind = PathKind::Capture;
+    tun.describe(&mut config);
+    AttachedPath { device: Box::new(tun), config, guard: Box::new(()) }
+}
+
+/// The paths that lead outside.
+fn outside(stack: &umptcp::Stack) -> Option<Vec<umptcp::PathInfo>> {
+    let paths = stack.paths().ok()?;
+    Some(paths.into_iter().filter(|path| path.name != CAPTURED).collect())
+}
+
 /// A stack, to look at. It does not keep it running.
 #[derive(Clone)]
 pub(crate) struct View(Arc<Shared>);
@@ -301,12 +327,18 @@ pub(crate) struct Figures {
 }
 
 impl View {
+    /// Names of the NICs whose paths can be used.
+    pub(crate) fn nics(&self) -> Vec<String> {
+        let paths = lock(&self.0.stack).as_ref().and_then(outside);
+        paths.unwrap_or_default().into_iter().map(|path| path.name).collect()
+    }
+
     /// All of it; `None` when the stack has ended.
     pub(crate) fn figures(&self) -> Option<Figures> {
         let guard = lock(&self.0.stack);
         let stack = guard.as_ref()?;
         let connections = stack.connections().ok()?;
-        let paths = stack.paths().ok()?;
+        let paths = outside(stack)?;
         let mut subflows: BTreeMap<String, u64> = paths.iter().map(|path| (path.name.clone(), 0)).collect();
         let established = connections.iter().flat_map(|(_, _, s)| s).filter(|s| s.state == "ESTABLISHED");
         for subflow in established {
@@ -316,7 +348,7 @@ impl View {
         }
         Some(Figures {
             counters: stack.counters().ok()?,
-            traffic: stack.traffic().ok()?,
+            traffic: stack.traffic().ok()?.into_iter().filter(|(path, _)| path != CAPTURED).collect(),
             paths: paths.into_iter().map(|path| path.name).collect(),
             subflows,
             connections: connections.len(),

@@ -16,7 +16,7 @@ use nix::libc::SIGHUP;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 
 /// Threads that carry bytes between the stack and the kernel.
@@ -75,7 +75,7 @@ impl Daemon {
             .context("cannot start threads")?;
         let (tasks, ends) = Tasks::new(&runtime, move |why| drop(to.send(Event::Failed(why))));
         let mut services = Services::default();
-        if let Some(error) = services.become_as(&config, &stack, &tasks).into_iter().next() {
+        if let Some(error) = services.become_as(&config, &stack, &session, &tasks).into_iter().next() {
             return Err(error);
         }
         let daemon = Daemon {
@@ -150,7 +150,7 @@ impl Daemon {
                 Err(error) => failed.push(error),
             }
         }
-        failed.extend(self.services.become_as(&config, &self.stack, &self.tasks));
+        failed.extend(self.services.become_as(&config, &self.stack, &self.session, &self.tasks));
         self.config = config;
         for error in &failed {
             tracing::error!("{}", describe(error));
@@ -173,8 +173,12 @@ impl Daemon {
         let Daemon { config, session, services, tasks, ends, runtime, stack, _instance, .. } = self;
         // Who is in a hurry says so again.
         session.take_back();
-        drop(services);
+        let until = Instant::now() + config.drain;
+        let capture = services.end();
         ends.wait(&runtime, tasks, config.drain);
+        if let Some(capture) = &capture {
+            capture.wait(until);
+        }
         // What still runs is reset.
         runtime.shutdown_timeout(LAST_WORDS);
         stack.close_within(LAST_WORDS)

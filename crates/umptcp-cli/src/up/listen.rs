@@ -12,11 +12,12 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use umptcp::tokio::HoldingListener;
 use umptcp::{Incoming, ListenScope, MptcpListener, RefuseWith, Unreachable};
+use umptcp_capture::mark_own;
 
 /// Connections of one listener that may be on their way to the service, or in the client's handshake, at once. More wait.
 const MOST_OPENING: usize = 1_024;
@@ -167,11 +168,11 @@ async fn dial(to: &Service) -> io::Result<TcpStream> {
     let connect = async {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in lookup_host((to.host.as_str(), to.port)).await? {
-            match TcpStream::connect(address).await {
-                Ok(stream) => {
-                    stream.set_nodelay(true)?;
-                    return Ok(stream);
-                }
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            mark_own(&socket)?;
+            socket.set_nodelay(true)?;
+            match socket.connect(address).await {
+                Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             }
         }

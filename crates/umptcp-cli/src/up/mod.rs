@@ -1,6 +1,7 @@
 //! The daemon: `up`, `down` and `check`.
 
 mod bridge;
+mod capture;
 mod config;
 mod daemon;
 mod instance;

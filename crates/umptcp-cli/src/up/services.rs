@@ -1,11 +1,14 @@
 //! What the daemon does at the moment, and how that becomes what a configuration says.
 
+use super::capture::Capture;
 use super::config::Config;
 use super::listen::Listening;
 use super::metrics;
 use super::served::Served;
 use super::socks::Proxy;
 use super::tasks::Tasks;
+use crate::console::describe;
+use crate::session::Session;
 use crate::transport::user_space::UserSpace;
 
 /// All services that run. Dropping them ends them; their connections go on.
@@ -14,6 +17,7 @@ pub(super) struct Services {
     listeners: Vec<Listening>,
     socks: Option<Proxy>,
     metrics: Option<Served>,
+    capture: Option<Capture>,
 }
 
 impl Services {
@@ -23,6 +27,7 @@ impl Services {
         &mut self,
         config: &Config,
         stack: &UserSpace,
+        session: &Session,
         tasks: &Tasks,
     ) -> Vec<anyhow::Error> {
         let mut failed = Vec::new();
@@ -48,7 +53,23 @@ impl Services {
         if let (None, Some(at)) = (&self.metrics, config.metrics) {
             keep(metrics::start(stack, at, tasks), &mut self.metrics, &mut failed);
         }
+        if let (None, false) = (&self.capture, config.captures.is_empty()) {
+            keep(Capture::start(stack, session), &mut self.capture, &mut failed);
+        }
+        if let Some(capture) = &mut self.capture {
+            failed.extend(capture.select(&config.captures).err());
+        }
         failed
+    }
+
+    /// Nothing new is accepted or captured. Returns what must stay until what was captured has ended.
+    pub(super) fn end(mut self) -> Option<Capture> {
+        if let Some(capture) = &mut self.capture
+            && let Err(error) = capture.select(&[])
+        {
+            tracing::warn!("{}", describe(&error));
+        }
+        self.capture
     }
 }
 

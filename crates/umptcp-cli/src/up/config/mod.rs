@@ -14,11 +14,13 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
-use text::{FileText, PathText, SocksText};
+use text::{CaptureText, FileText, PathText, SocksText};
 use toml::Spanned;
+use umptcp_capture::Selection;
 use umptcp_lab::{LabError, Source};
 use umptcp_tun_driver::paths::{Mode, PathSpec};
 pub(crate) use values::Service;
+use values::Text;
 
 /// The daemon's name when the file gives none.
 pub(crate) const DEFAULT_NAME: &str = "umptcp";
@@ -37,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) drain: Duration,
     /// What is accepted for services of this host.
     pub(crate) listens: Vec<Listen>,
+    /// Which connections of this host's programs are captured.
+    pub(crate) captures: Vec<Selection>,
     /// The proxy for programs that speak SOCKS.
     pub(crate) socks: Option<Socks>,
     /// Where Prometheus asks.
@@ -92,7 +96,7 @@ impl Config {
 
     fn parse(source: &Source<'_>, registry: &Registry) -> Result<Config, LabError> {
         let text: FileText = toml::from_str(source.text).map_err(|error| source.parser(&error))?;
-        let FileText { name, stack, paths, listens, socks, metrics, log } = text;
+        let FileText { name, stack, paths, listens, captures, socks, metrics, log } = text;
         let name = match name {
             Some(name) => checked_name(source, &name)?,
             None => DEFAULT_NAME.to_owned(),
@@ -132,6 +136,7 @@ impl Config {
             settings,
             drain: stack.drain.map_or(DRAIN, |drain| drain.0),
             listens: listens.collect::<Result<_, _>>()?,
+            captures: captures.iter().map(|c| checked_capture(source, c)).collect::<Result<_, _>>()?,
             socks: socks.map(|socks| checked_socks(source, socks)).transpose()?,
             metrics: metrics.map(|metrics| metrics.at.0),
             log: Log { level: log.level.unwrap_or_default(), format: log.format },
@@ -146,6 +151,7 @@ impl Config {
             n => count(n, "path"),
         };
         let mut all = vec![paths, count(self.listens.len(), "listener")];
+        all.extend((!self.captures.is_empty()).then(|| count(self.captures.len(), "capture")));
         all.extend(self.socks.as_ref().map(|socks| format!("SOCKS at {}", socks.at)));
         all.extend(self.metrics.map(|at| format!("metrics at {at}")));
         all.join(", ")
@@ -163,6 +169,28 @@ fn checked_name(source: &Source<'_>, name: &Spanned<String>) -> Result<String, L
         return Err(source.at(name.span(), message));
     }
     Ok(text.clone())
+}
+
+/// Everything of this host is captured only when that is said.
+fn checked_capture(source: &Source<'_>, text: &Spanned<CaptureText>) -> Result<Selection, LabError> {
+    let CaptureText { all, cgroup, user, to, except, ports } = text.get_ref();
+    let some = cgroup.is_some() || user.is_some() || !to.is_empty() || !ports.is_empty();
+    if *all == some {
+        let message = if some {
+            "all = true captures everything; expected it without cgroup, user, to and ports"
+        } else {
+            "nothing says what is captured; expected one of cgroup, user, to, ports, or all = true"
+        };
+        return Err(source.at(text.span(), message));
+    }
+    let nets = |nets: &[Text<IpNet>]| nets.iter().map(|net| net.0).collect();
+    Ok(Selection {
+        cgroup: cgroup.as_ref().map(|c| c.0.0.clone()),
+        user: user.as_ref().map(|u| u.0.0),
+        to: nets(to),
+        except: nets(except),
+        ports: ports.clone(),
+    })
 }
 
 /// A proxy that everybody can use is a danger to others: it must be said who may.
@@ -248,6 +276,8 @@ mod tests {
              [[path]]\ndevice = \"eth1\"\nmode = \"routed\"\naddresses = [\"10.0.0.1\", \"2001:db8::1\"]\n\
              [[listen]]\nat = 443\nto = \"127.0.0.1:8443\"\nproxy-protocol = true\n\
              [[listen]]\nat = \"[2001:db8::1]:80\"\nto = 80\n\
+             [[capture]]\ncgroup = \"system.slice/a.service/\"\nuser = \"root\"\nports = [80, 443]\n\
+             [[capture]]\nall = true\nexcept = [\"10.0.0.0/8\"]\n\
              [socks]\nat = \"[::]:1080\"\nallow = [\"10.0.0.0/8\", \"192.0.2.1\"]\n\
              [metrics]\nat = \"127.0.0.1:9100\"\n\
              [log]\nlevel = \"debug\"\nformat = \"json\"\n",
@@ -268,8 +298,18 @@ mod tests {
         assert_eq!((congestion.as_deref(), scheduler.as_deref()), (Some("olia"), Some("round-robin")));
         assert!(*checksum && *no_mptcp);
         assert_eq!((config.name.as_str(), config.drain), ("web", Duration::from_millis(500)));
-        let about = "2 paths, 2 listeners, SOCKS at [::]:1080, metrics at 127.0.0.1:9100";
+        let about = "2 paths, 2 listeners, 2 captures, SOCKS at [::]:1080, metrics at 127.0.0.1:9100";
         assert_eq!(config.describe(), about);
+        let captures = [
+            Selection {
+                cgroup: Some("/system.slice/a.service".into()),
+                user: Some(0),
+                ports: vec![80, 443],
+                ..Selection::default()
+            },
+            Selection { except: vec!["10.0.0.0/8".parse().unwrap()], ..Selection::default() },
+        ];
+        assert_eq!(config.captures, captures);
         let socks = config.socks.unwrap();
         for (client, allowed) in [
             ("10.9.9.9", true),
@@ -304,6 +344,11 @@ mod tests {
             ("[[listen]]\nat = 1", 1, ["missing field", "to"]),
             ("[[listen]]\nat = 1\nto = 1\n[[listen]]\nat = 1\nto = 2", 5, ["port 1", "twice"]),
             ("[[listen]]\nat = 1\nto = 1\n[[listen]]\nat = \"10.0.0.1:1\"\nto = 2", 5, ["port 1", "twice"]),
+            ("[[capture]]\nexcept = [\"10.0.0.0/8\"]", 1, ["nothing says what", "all = true"]),
+            ("[[capture]]\nall = true\nuser = 0", 1, ["all = true", "without"]),
+            ("[[capture]]\nuser = \"no such user\"", 2, ["no such user", "expected a user of this host"]),
+            ("[[capture]]\ncgroup = \"a/../b\"", 2, ["a/../b", "expected the path of a cgroup"]),
+            ("[[capture]]\nports = [0, 70000]", 2, ["70000", "u16"]),
             ("[socks]\nat = \"1080\"", 2, ["1080", "expected ADDRESS:PORT"]),
             ("[socks]\nat = \"0.0.0.0:1080\"", 2, ["others than this host", "expected allow"]),
             (

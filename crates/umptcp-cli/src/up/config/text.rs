@@ -1,6 +1,6 @@
 //! The file as it is written.
 
-use super::values::{Service, Text};
+use super::values::{Cgroup, Service, Text, User};
 use crate::args::ListenAddress;
 use crate::logging::{Format, Level};
 use ipnet::IpNet;
@@ -21,6 +21,8 @@ pub(super) struct FileText {
     pub(super) paths: Vec<Spanned<PathText>>,
     #[serde(default, rename = "listen")]
     pub(super) listens: Vec<ListenText>,
+    #[serde(default, rename = "capture")]
+    pub(super) captures: Vec<Spanned<CaptureText>>,
     pub(super) socks: Option<SocksText>,
     pub(super) metrics: Option<MetricsText>,
     #[serde(default)]
@@ -59,6 +61,21 @@ pub(super) struct ListenText {
     pub(super) to: Text<Service>,
     #[serde(default)]
     pub(super) proxy_protocol: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct CaptureText {
+    #[serde(default)]
+    pub(super) all: bool,
+    pub(super) cgroup: Option<Text<Cgroup>>,
+    pub(super) user: Option<Text<User>>,
+    #[serde(default)]
+    pub(super) to: Vec<Text<IpNet>>,
+    #[serde(default)]
+    pub(super) except: Vec<Text<IpNet>>,
+    #[serde(default)]
+    pub(super) ports: Vec<u16>,
 }
 
 #[derive(Debug, Deserialize)]

@@ -120,6 +120,37 @@ impl Value for IpNet {
     }
 }
 
+/// The path of a cgroup.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Cgroup(pub(super) String);
+
+impl Value for Cgroup {
+    const EXPECTED: &'static str =
+        "the path of a cgroup below the root of cgroups, such as \"/system.slice/nginx.service\"";
+
+    fn read(text: &str) -> Option<Self> {
+        let names = text.trim_matches('/').split('/');
+        let good = |name: &str| {
+            !matches!(name, "" | "." | "..")
+                && !name.contains(|c: char| c == '"' || c.is_control() || c.is_whitespace())
+        };
+        names.clone().all(good).then(|| Cgroup(format!("/{}", names.collect::<Vec<_>>().join("/"))))
+    }
+}
+
+/// A user of this host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct User(pub(super) u32);
+
+impl Value for User {
+    const EXPECTED: &'static str = "a user of this host, by name or number";
+
+    fn read(text: &str) -> Option<Self> {
+        let named = || Some(nix::unistd::User::from_name(text).ok()??.uid.as_raw());
+        text.parse().ok().or_else(named).map(User)
+    }
+}
+
 impl Value for Duration {
     const EXPECTED: &'static str = "a time of at most one day: \"5 s\", \"500 ms\", or a number of seconds";
 
