@@ -1,5 +1,6 @@
 //! Capture in the host's own namespace: connections that programs of this host begin, of some cgroups or users or to some
-//! destinations, go into a TUN device. Everything else of the host stays as it is.
+//! destinations, go into a TUN device, and so do connections of other hosts that this one routes. Everything else stays as
+//! it is.
 //!
 //! Only a SYN is looked at. Connection tracking remembers which connections were taken, so that those that there were before,
 //! and those of the host's servers, are never touched. What does not leave by a NIC with a path (to a container, by a VPN, to
@@ -40,6 +41,8 @@ pub struct Selection {
     pub cgroup: Option<String>,
     /// Of this user.
     pub user: Option<u32>,
+    /// Of other hosts, which reach this one by these devices and are routed by it. Empty: of this host.
+    pub from: Vec<String>,
     /// To these networks; empty: to all.
     pub to: Vec<IpNet>,
     /// But not to these.
@@ -99,7 +102,7 @@ impl HostCapture {
         let tun = Tun::open(&TunOptions::default().mtu(mtu))?;
         let name = tun.name().to_owned();
         let rules = rules(&name, &[], &Seen::default());
-        let diversion = Diversion { mark: CAPTURED, table: TABLE, rules: &rules, forward: false };
+        let diversion = Diversion { mark: CAPTURED, table: TABLE, rules: &rules };
         let diverted = divert(&tun, mtu, &diversion).map_err(CaptureError::Host)?;
         let shared = Arc::new(Shared { tun: name, diverted, state: Mutex::default() });
         let of_thread = Arc::downgrade(&shared);
@@ -179,36 +182,60 @@ fn cgroup_root() -> Option<PathBuf> {
 
 /// What is in the table of nftables.
 fn rules(tun: &str, selections: &[Selection], seen: &Seen) -> String {
-    let keep = !CAPTURED;
-    // In `begin`, a mark that an earlier connection between the same ends has left is taken off first.
-    let mut s = format!(
-        "chain arriving {{ type filter hook prerouting priority mangle; policy accept;\n\
-         iifname \"{tun}\" meta mark set meta mark or {CAPTURED:#x}\n}}\n\
-         chain take {{ ct mark set ct mark or {CAPTURED:#x} meta mark set meta mark or {CAPTURED:#x}\n}}\n\
-         chain begin {{\n\
-         ct mark and {CAPTURED:#x} == {CAPTURED:#x} ct mark set ct mark and {keep:#x}\n\
-         fib daddr type != unicast return\nip daddr 169.254.0.0/16 return\nip6 daddr fe80::/10 return\n"
+    let (of_host, of_others): (Vec<&Selection>, Vec<&Selection>) =
+        selections.iter().partition(|selection| selection.from.is_empty());
+    let devices: Vec<String> = of_others.iter().flat_map(|selection| selection.from.clone()).collect();
+    // A connection that was taken stays so.
+    let go_on = format!(
+        "ct direction original ct mark and {CAPTURED:#x} == {CAPTURED:#x} meta mark set meta mark or {CAPTURED:#x}"
     );
-    let nics: Vec<String> = seen.nics.iter().map(|nic| format!("\"{nic}\"")).collect();
-    let mut cgroups = seen.cgroups.iter();
-    for selection in selections {
-        let cgroup = selection.cgroup.as_ref().map(|_| cgroups.next().cloned().flatten());
-        // A cgroup that there is not has no programs, and without a NIC nothing leaves.
-        if cgroup != Some(None) && !nics.is_empty() {
-            let cgroup = cgroup.flatten().map(|(path, _)| path);
-            selection.write(&mut s, &format!("oifname {{ {} }}", nics.join(", ")), cgroup.as_deref());
-        }
-    }
-    // Writing to a String cannot fail.
-    let _ = write!(
-        s,
-        "}}\nchain leaving {{ type route hook output priority mangle; policy accept;\n\
+    let mut s = format!(
+        "chain take {{ ct mark set ct mark or {CAPTURED:#x} meta mark set meta mark or {CAPTURED:#x}\n}}\n\
+         chain leaving {{ type route hook output priority mangle; policy accept;\n\
          meta l4proto != tcp return\n\
          meta mark and {OWN_MARK:#x} == {OWN_MARK:#x} return\n\
-         tcp flags & (syn | ack) == syn goto begin\n\
-         ct direction original ct mark and {CAPTURED:#x} == {CAPTURED:#x} meta mark set meta mark or {CAPTURED:#x}\n}}\n"
+         tcp flags & (syn | ack) == syn goto begin\n{go_on}\n}}\n\
+         chain arriving {{ type filter hook prerouting priority mangle; policy accept;\n\
+         iifname \"{tun}\" meta mark set meta mark or {CAPTURED:#x} return\n\
+         meta l4proto != tcp return\n"
     );
+    // Writing to a String cannot fail. Those of hosts that are not served any more go on, too.
+    if let Some(devices) = quoted(&devices) {
+        let _ = writeln!(s, "iifname {devices} tcp flags & (syn | ack) == syn goto begin_of_others");
+    }
+    let _ = writeln!(s, "{go_on}\n}}");
+    let nics = quoted(&seen.nics);
+    let mut cgroups = seen.cgroups.iter();
+    for (chain, selections) in [("begin", of_host), ("begin_of_others", of_others)] {
+        // A mark that an earlier connection between the same ends has left is taken off first.
+        let keep = !CAPTURED;
+        let _ = write!(
+            s,
+            "chain {chain} {{\nct mark and {CAPTURED:#x} == {CAPTURED:#x} ct mark set ct mark and {keep:#x}\n\
+             fib daddr type != unicast return\nip daddr 169.254.0.0/16 return\nip6 daddr fe80::/10 return\n"
+        );
+        for selection in selections {
+            let cgroup = selection.cgroup.as_ref().map(|_| cgroups.next().cloned().flatten());
+            // A cgroup that there is not has no programs, and without a NIC nothing leaves.
+            if let (Some(nics), false) = (&nics, cgroup == Some(None)) {
+                // Where it leaves is not decided yet when it arrives.
+                let by = match quoted(&selection.from) {
+                    None => format!("oifname {nics}"),
+                    Some(from) => format!("iifname {from} fib daddr oifname {nics}"),
+                };
+                let cgroup = cgroup.flatten().map(|(path, _)| path);
+                selection.write(&mut s, &by, cgroup.as_deref());
+            }
+        }
+        s.push_str("}\n");
+    }
     s
+}
+
+/// Names of devices, in a form that a rule can match; `None` without any.
+fn quoted(devices: &[String]) -> Option<String> {
+    let all: Vec<String> = devices.iter().map(|device| format!("\"{device}\"")).collect();
+    (!all.is_empty()).then(|| format!("{{ {} }}", all.join(", ")))
 }
 
 impl Selection {
@@ -286,6 +313,20 @@ mod tests {
                  ip daddr != { 10.1.0.0/16 } goto take"
             ]
         );
+    }
+
+    #[test]
+    fn what_comes_from_other_hosts_is_looked_at_where_it_arrives() {
+        let lan = Selection { from: vec!["lan0".into()], ports: vec![80], ..Selection::default() };
+        let expected = "iifname { \"lan0\" } fib daddr oifname { \"eth0\" } tcp dport { 80 } goto take";
+        let of = |family| format!("meta nfproto {family} {expected}");
+        assert_eq!(lines(lan.clone(), &seen(vec![])), [of("ipv4"), of("ipv6")]);
+        let all = rules("umptcp3", &[lan], &seen(vec![]));
+        assert!(
+            all.contains("iifname { \"lan0\" } tcp flags & (syn | ack) == syn goto begin_of_others\n"),
+            "{all}"
+        );
+        assert!(!rules("umptcp3", &[], &seen(vec![])).contains("goto begin_of_others"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod as_root;
 mod capture;
+mod gateway;
 mod life;
 mod listen;
 mod metrics;

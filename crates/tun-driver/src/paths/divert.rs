@@ -20,6 +20,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 /// Before the rules of paths, and of VPN software.
 const PRIORITY: u32 = 1399;
 
+/// The kernel's table of ordinary routes.
+const MAIN: u32 = 254;
+
 /// What is directed to a device.
 #[derive(Clone, Debug)]
 pub struct Diversion<'a> {
@@ -29,8 +32,6 @@ pub struct Diversion<'a> {
     pub table: &'a str,
     /// What is in it.
     pub rules: &'a str,
-    /// Whether packets that come by the device go on to other hosts.
-    pub forward: bool,
 }
 
 /// Keeps packets directed to a device. Dropping it undoes that.
@@ -81,7 +82,7 @@ impl Diverted {
         mtu: u16,
         diversion: &Diversion<'_>,
     ) -> Result<(), DriverError> {
-        prepare(tun.name(), diversion.forward)?;
+        prepare(tun.name())?;
         let lock = self.registry.lock()?;
         let record = self.record.as_mut().ok_or(DriverError::Gone)?;
         let table = free_table(netlink, tun.index(), &Snapshot::take(netlink).await?).await?;
@@ -96,9 +97,10 @@ impl Diverted {
         let others = self.registry.survey(&lock, Some(record))?.0;
         let mut changes = Changes { netlink, record, others: &others, path: tun.name(), _lock: &lock };
         for v6 in [false, true].into_iter().take(1 + usize::from(v6)) {
-            let mut rule = Rule::new(v6, PRIORITY);
-            (rule.mark, rule.table) = (Some(diversion.mark), Some(table));
-            changes.rule(rule).await?;
+            // What comes by the device goes to whoever is to have it, not back.
+            let (input, mark) = (Some(tun.name().to_owned()), Some(diversion.mark));
+            changes.rule(Rule { input, table: Some(MAIN), ..Rule::new(v6, PRIORITY - 1) }).await?;
+            changes.rule(Rule { mark, table: Some(table), ..Rule::new(v6, PRIORITY) }).await?;
         }
         record.note(Some(tun.name()), HostChange::NftTable(diversion.table.to_owned()))?;
         self.set_rules(diversion.rules)
@@ -153,17 +155,14 @@ fn any(v6: bool) -> IpNet {
 }
 
 /// Settings of a device that is still down. They disappear with it.
-fn prepare(tun: &str, forward: bool) -> Result<(), DriverError> {
+fn prepare(tun: &str) -> Result<(), DriverError> {
     // Packets that come by it are from everywhere. They are marked, too: looked at with their mark, this is the way back, and
-    // a strict reverse-path filter of the host is content.
-    let mut settings = vec![(format!("net/ipv4/conf/{tun}/src_valid_mark"), "1")];
-    if forward {
-        settings.push((format!("net/ipv4/conf/{tun}/forwarding"), "1"));
-    }
-    for (name, value) in settings {
-        sysctl::ensure(&name, value).map_err(|source| DriverError::Sysctl {
-            name: name.clone(),
-            value: value.into(),
+    // a strict reverse-path filter of the host is content. Some go on to other hosts; only the stack can send any.
+    for setting in ["src_valid_mark", "forwarding"] {
+        let name = format!("net/ipv4/conf/{tun}/{setting}");
+        sysctl::ensure(&name, "1").map_err(|source| DriverError::Sysctl {
+            name,
+            value: "1".into(),
             source,
         })?;
     }

@@ -1,4 +1,4 @@
-//! Connections that programs of this host begin, taken into the stack without their help.
+//! Connections that programs of this host begin, or hosts behind it, taken into the stack without their help.
 
 use crate::failure::Class;
 use crate::session::Session;
@@ -51,6 +51,7 @@ impl Capture {
     /// What nftables objects to; everything stays as it was then.
     pub(super) fn select(&mut self, selections: &[Selection]) -> anyhow::Result<()> {
         if self.selections != selections {
+            selections.iter().flat_map(|s| &s.from).try_for_each(|device| check_forwarding(device))?;
             if let Some(host) = &*lock(&self.host) {
                 host.select(selections, self.view.nics()).context(Class::Host.failure("cannot capture"))?;
             }
@@ -64,6 +65,27 @@ impl Capture {
         while Instant::now() < end && self.forwarder.connections().is_ok_and(|open| !open.is_empty()) {
             std::thread::sleep(LOOK);
         }
+    }
+}
+
+/// A host that does not forward is no gateway. Which packets it forwards is not ours to say, so that stays as it is.
+fn check_forwarding(device: &str) -> anyhow::Result<()> {
+    let setting = |family: &str| {
+        let file = format!("/proc/sys/net/{family}/conf/{device}/forwarding");
+        std::fs::read_to_string(file).ok().map(|text| text.trim() == "1")
+    };
+    match (setting("ipv4"), setting("ipv6")) {
+        (Some(false), Some(false) | None) => {
+            let text = format!(
+                "this host forwards nothing that comes by {device}, so it is no gateway: sysctl -w net.ipv4.ip_forward=1"
+            );
+            Err(Class::Host.failure(text).into())
+        }
+        (None, _) => {
+            tracing::warn!(device, "there is no such device; what comes by it is captured once there is");
+            Ok(())
+        }
+        _ => Ok(()),
     }
 }
 

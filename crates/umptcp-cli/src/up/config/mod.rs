@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
-use text::{CaptureText, FileText, PathText, SocksText};
+use text::{CaptureText, FileText, GatewayText, PathText, SocksText};
 use toml::Spanned;
 use umptcp_capture::Selection;
 use umptcp_lab::{LabError, Source};
@@ -39,7 +39,7 @@ pub(crate) struct Config {
     pub(crate) drain: Duration,
     /// What is accepted for services of this host.
     pub(crate) listens: Vec<Listen>,
-    /// Which connections of this host's programs are captured.
+    /// Which connections are captured: of this host's programs, and of the hosts that it is the gateway of.
     pub(crate) captures: Vec<Selection>,
     /// The proxy for programs that speak SOCKS.
     pub(crate) socks: Option<Socks>,
@@ -96,7 +96,7 @@ impl Config {
 
     fn parse(source: &Source<'_>, registry: &Registry) -> Result<Config, LabError> {
         let text: FileText = toml::from_str(source.text).map_err(|error| source.parser(&error))?;
-        let FileText { name, stack, paths, listens, captures, socks, metrics, log } = text;
+        let FileText { name, stack, paths, listens, captures, gateway, socks, metrics, log } = text;
         let name = match name {
             Some(name) => checked_name(source, &name)?,
             None => DEFAULT_NAME.to_owned(),
@@ -131,12 +131,17 @@ impl Config {
             taken.push(at);
             Ok(Listen { at, to: l.to.0, proxy_protocol: l.proxy_protocol })
         });
+        let captures = captures
+            .iter()
+            .map(|c| checked_capture(source, c))
+            .chain(gateway.map(|g| checked_gateway(source, g, &settings.paths)))
+            .collect::<Result<Vec<_>, _>>()?;
         Ok(Config {
             name,
             settings,
             drain: stack.drain.map_or(DRAIN, |drain| drain.0),
             listens: listens.collect::<Result<_, _>>()?,
-            captures: captures.iter().map(|c| checked_capture(source, c)).collect::<Result<_, _>>()?,
+            captures,
             socks: socks.map(|socks| checked_socks(source, socks)).transpose()?,
             metrics: metrics.map(|metrics| metrics.at.0),
             log: Log { level: log.level.unwrap_or_default(), format: log.format },
@@ -151,7 +156,9 @@ impl Config {
             n => count(n, "path"),
         };
         let mut all = vec![paths, count(self.listens.len(), "listener")];
-        all.extend((!self.captures.is_empty()).then(|| count(self.captures.len(), "capture")));
+        let (captures, gateways): (Vec<_>, Vec<_>) = self.captures.iter().partition(|c| c.from.is_empty());
+        all.extend((!captures.is_empty()).then(|| count(captures.len(), "capture")));
+        all.extend(gateways.iter().map(|gateway| format!("gateway for {}", gateway.from.join(", "))));
         all.extend(self.socks.as_ref().map(|socks| format!("SOCKS at {}", socks.at)));
         all.extend(self.metrics.map(|at| format!("metrics at {at}")));
         all.join(", ")
@@ -183,14 +190,48 @@ fn checked_capture(source: &Source<'_>, text: &Spanned<CaptureText>) -> Result<S
         };
         return Err(source.at(text.span(), message));
     }
-    let nets = |nets: &[Text<IpNet>]| nets.iter().map(|net| net.0).collect();
     Ok(Selection {
         cgroup: cgroup.as_ref().map(|c| c.0.0.clone()),
         user: user.as_ref().map(|u| u.0.0),
+        from: Vec::new(),
         to: nets(to),
         except: nets(except),
         ports: ports.clone(),
     })
+}
+
+fn checked_gateway(
+    source: &Source<'_>,
+    text: GatewayText,
+    paths: &[PathSpec],
+) -> Result<Selection, LabError> {
+    let GatewayText { lan, to, except, ports } = text;
+    if lan.get_ref().is_empty() {
+        let message =
+            "a gateway serves hosts; expected the devices that they are reached by: lan = [\"eth1\"]";
+        return Err(source.at(lan.span(), message));
+    }
+    if paths.is_empty() {
+        let message = "every usable NIC has a path, also those of lan; expected a [[path]] for each NIC that leads outside";
+        return Err(source.at(lan.span(), message));
+    }
+    for device in lan.get_ref() {
+        if paths.iter().any(|path| path.device == *device) {
+            let message = format!("{device:?} has a path, which leads outside; expected it here or there");
+            return Err(source.at(lan.span(), message));
+        }
+        // By the rules for a path's.
+        if device.contains([',', '"', '*', '\\', '$']) || crate::args::parse_path(device).is_err() {
+            let message = format!("{device:?} is not the name of a network device");
+            return Err(source.at(lan.span(), message));
+        }
+    }
+    let (to, except) = (nets(&to), nets(&except));
+    Ok(Selection { from: lan.into_inner(), to, except, ports, ..Selection::default() })
+}
+
+fn nets(all: &[Text<IpNet>]) -> Vec<IpNet> {
+    all.iter().map(|net| net.0).collect()
 }
 
 /// A proxy that everybody can use is a danger to others: it must be said who may.
@@ -278,6 +319,7 @@ mod tests {
              [[listen]]\nat = \"[2001:db8::1]:80\"\nto = 80\n\
              [[capture]]\ncgroup = \"system.slice/a.service/\"\nuser = \"root\"\nports = [80, 443]\n\
              [[capture]]\nall = true\nexcept = [\"10.0.0.0/8\"]\n\
+             [gateway]\nlan = [\"lan0\", \"lan1\"]\nexcept = [\"192.0.2.1\"]\n\
              [socks]\nat = \"[::]:1080\"\nallow = [\"10.0.0.0/8\", \"192.0.2.1\"]\n\
              [metrics]\nat = \"127.0.0.1:9100\"\n\
              [log]\nlevel = \"debug\"\nformat = \"json\"\n",
@@ -298,7 +340,7 @@ mod tests {
         assert_eq!((congestion.as_deref(), scheduler.as_deref()), (Some("olia"), Some("round-robin")));
         assert!(*checksum && *no_mptcp);
         assert_eq!((config.name.as_str(), config.drain), ("web", Duration::from_millis(500)));
-        let about = "2 paths, 2 listeners, 2 captures, SOCKS at [::]:1080, metrics at 127.0.0.1:9100";
+        let about = "2 paths, 2 listeners, 2 captures, gateway for lan0, lan1, SOCKS at [::]:1080, metrics at 127.0.0.1:9100";
         assert_eq!(config.describe(), about);
         let captures = [
             Selection {
@@ -308,6 +350,11 @@ mod tests {
                 ..Selection::default()
             },
             Selection { except: vec!["10.0.0.0/8".parse().unwrap()], ..Selection::default() },
+            Selection {
+                from: vec!["lan0".into(), "lan1".into()],
+                except: vec!["192.0.2.1/32".parse().unwrap()],
+                ..Selection::default()
+            },
         ];
         assert_eq!(config.captures, captures);
         let socks = config.socks.unwrap();
@@ -349,6 +396,15 @@ mod tests {
             ("[[capture]]\nuser = \"no such user\"", 2, ["no such user", "expected a user of this host"]),
             ("[[capture]]\ncgroup = \"a/../b\"", 2, ["a/../b", "expected the path of a cgroup"]),
             ("[[capture]]\nports = [0, 70000]", 2, ["70000", "u16"]),
+            ("[gateway]\nports = [80]", 1, ["missing field", "lan"]),
+            ("[gateway]\nlan = []", 2, ["expected the devices", "eth1"]),
+            ("[gateway]\nlan = [\"e1\"]", 2, ["every usable NIC", "expected a [[path]]"]),
+            ("[[path]]\ndevice = \"e0\"\n[gateway]\nlan = [\"a b\"]", 4, ["a b", "not the name"]),
+            (
+                "[[path]]\ndevice = \"e0\"\n[gateway]\nlan = [\"e0\"]",
+                4,
+                ["\"e0\" has a path", "here or there"],
+            ),
             ("[socks]\nat = \"1080\"", 2, ["1080", "expected ADDRESS:PORT"]),
             ("[socks]\nat = \"0.0.0.0:1080\"", 2, ["others than this host", "expected allow"]),
             (

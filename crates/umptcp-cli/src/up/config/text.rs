@@ -23,6 +23,7 @@ pub(super) struct FileText {
     pub(super) listens: Vec<ListenText>,
     #[serde(default, rename = "capture")]
     pub(super) captures: Vec<Spanned<CaptureText>>,
+    pub(super) gateway: Option<GatewayText>,
     pub(super) socks: Option<SocksText>,
     pub(super) metrics: Option<MetricsText>,
     #[serde(default)]
@@ -70,6 +71,18 @@ pub(super) struct CaptureText {
     pub(super) all: bool,
     pub(super) cgroup: Option<Text<Cgroup>>,
     pub(super) user: Option<Text<User>>,
+    #[serde(default)]
+    pub(super) to: Vec<Text<IpNet>>,
+    #[serde(default)]
+    pub(super) except: Vec<Text<IpNet>>,
+    #[serde(default)]
+    pub(super) ports: Vec<u16>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct GatewayText {
+    pub(super) lan: Spanned<Vec<String>>,
     #[serde(default)]
     pub(super) to: Vec<Text<IpNet>>,
     #[serde(default)]
