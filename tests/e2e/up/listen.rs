@@ -1,7 +1,9 @@
 //! Services of this host behind `[[listen]]`.
 
 use super::{Daemon, LIMIT, RESTORED_WITHIN, both, network, python, until_connected, wait_for_port};
+use std::net::SocketAddrV4;
 use umptcp_testbed::host::Snapshot;
+use umptcp_testbed::inject::{self, Segment};
 use umptcp_testbed::kernel::Counters;
 use umptcp_testbed::limit::within;
 use umptcp_testbed::program::{self, Background};
@@ -149,6 +151,59 @@ for _ in range(200):
         );
         let ended = service.next_line();
         assert!(["ConnectionResetError", "BrokenPipeError"].contains(&ended.as_str()), "{ended}");
+        daemon.down(ns);
+    });
+}
+
+/// Their SYN/ACKs are lost, so none of the handshakes ends.
+#[test]
+fn a_flood_of_syns_keeps_nobody_out() {
+    within(LIMIT, || {
+        let net = network(1);
+        let ns = &net.client.ns;
+        let mut service = python(
+            ns,
+            "
+import asyncio
+async def echo(reader, writer):
+    writer.write(await reader.read(9))
+    writer.close()
+async def main():
+    server = await asyncio.start_server(echo, '127.0.0.1', 8080, backlog=4096)
+    print('listening')
+    await server.serve_forever()
+asyncio.run(main())
+",
+        );
+        assert_eq!(service.next_line(), "listening");
+        let daemon = Daemon::start(ns, "[[listen]]\nat = 80\nto = 8080\n");
+        net.server.ns.nft(
+            "table inet flood {
+             chain c {
+             type filter hook input priority 0
+             tcp sport 80 tcp dport 10000-14999 drop
+             }
+             }",
+        );
+        let (from, to) = (net.server.nics[0].v4, SocketAddrV4::new(net.client.nics[0].v4, 80));
+        let syn = |port| Segment {
+            flags: inject::SYN,
+            acknowledgement: 0,
+            options: vec![2, 4, 5, 0xb4],
+            ..Segment::new(SocketAddrV4::new(from, port), to)
+        };
+        let flood: Vec<Segment> = (10_000..14_000).map(syn).collect();
+        inject::send(&net.server.ns, &flood);
+        let script = format!(
+            "import socket
+s = socket.create_connection(('{}', 80), 20, ('', 20000)); s.sendall(b'hello'); print(s.recv(9))",
+            to.ip()
+        );
+        let (code, said, errors) = python(&net.server.ns, &script).finish();
+        assert_eq!((code, String::from_utf8_lossy(&said).trim()), (Some(0), "b'hello'"), "{errors}");
+        // What is held for the others is bounded.
+        let held = ns.sh("ss -Htn state established dport = :8080").lines().count();
+        assert!((1..=1_024).contains(&held), "{held} connections to the service");
         daemon.down(ns);
     });
 }

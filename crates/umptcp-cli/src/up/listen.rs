@@ -2,6 +2,7 @@
 
 use super::bridge::{Bridge, write_all};
 use super::config::{Listen, Service};
+use super::opening::Openings;
 use super::proxy_protocol;
 use super::tasks::{Task, Tasks};
 use crate::failure::Class;
@@ -13,13 +14,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use umptcp::tokio::HoldingListener;
 use umptcp::{Incoming, ListenScope, MptcpListener, RefuseWith, Unreachable};
 use umptcp_capture::mark_own;
 
-/// Connections of one listener that may be on their way to the service, or in the client's handshake, at once. More wait.
+/// Connections of one listener that may be on their way to the service, or in the client's handshake, at once. For one
+/// more, the oldest is given up.
 const MOST_OPENING: usize = 1_024;
 
 /// How long a service may take to accept a connection.
@@ -53,9 +54,10 @@ impl Listening {
         let at = listen.at;
         // The unspecified address means every address of every path, in both families.
         let ip = at.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        // The stack's bound is not to be reached: it would not answer anybody then.
         let scope = ListenScope::at(SocketAddr::new(ip, at.port));
         let listener = stack
-            .with_stack(|stack| MptcpListener::builder(stack).backlog(MOST_OPENING).hold(scope))?
+            .with_stack(|stack| MptcpListener::builder(stack).backlog(2 * MOST_OPENING).hold(scope))?
             .with_context(|| Class::Host.failure(format!("cannot listen on {at}")))?;
         let about = Arc::new(About { listen: Mutex::new(listen.clone()), silent: AtomicBool::new(false) });
         let (of_task, tracker) = (about.clone(), tasks.clone());
@@ -104,21 +106,16 @@ impl About {
 
 /// Runs until the stack has ended.
 async fn accept_all(listener: HoldingListener, about: &Arc<About>, tasks: &Tasks) -> io::Error {
-    let opening = Arc::new(Semaphore::new(MOST_OPENING));
+    let openings = Openings::default();
     loop {
-        let Ok(permit) = opening.clone().acquire_owned().await else {
-            return io::ErrorKind::NotConnected.into();
-        };
         let incoming = match listener.next().await {
             Ok(incoming) => incoming,
             Err(error) => return error,
         };
-        let about = about.clone();
+        let (about, opening) = (about.clone(), openings.begin(MOST_OPENING));
         tasks.spawn(async move {
             let (client, at) = (incoming.remote(), incoming.local());
-            let bridge = open(incoming, &about).await;
-            drop(permit);
-            let result = match bridge {
+            let result = match opening.run(open(incoming, &about)).await {
                 Ok(bridge) => bridge.run().await,
                 Err(error) => Err(error),
             };

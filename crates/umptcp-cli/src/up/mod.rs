@@ -8,6 +8,7 @@ mod instance;
 mod listen;
 mod metrics;
 mod notify;
+mod opening;
 mod proxy_protocol;
 mod served;
 mod services;
