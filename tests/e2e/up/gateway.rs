@@ -140,3 +140,35 @@ fn a_host_that_does_not_forward_is_no_gateway() {
         before.assert_restored(ns, RESTORED_WITHIN);
     });
 }
+
+/// Masquerading keeps a client's port, also one that the stack has reserved.
+#[test]
+fn connections_that_the_host_translates_itself_keep_their_ports() {
+    within(LIMIT, || {
+        let net = network(2);
+        let (ns, server) = (&net.client.ns, &net.server.nics[0]);
+        let lan = behind(&net);
+        let _server = Background::start(&net.server.ns, "bench server --stack kernel-mptcp [::]:8684");
+        wait_for_port(&net.server.ns, 8684);
+        let daemon = Daemon::start(ns, GATEWAY.split_once("[gateway]").expect("paths first").0);
+        let reserved = ns.read("/proc/sys/net/ipv4/ip_local_reserved_ports");
+        let first: u16 =
+            reserved.split('-').next().and_then(|p| p.trim().parse().ok()).expect("ports are reserved");
+        let script = format!(
+            "
+import socket
+for n, host in enumerate(('{}', '{}')):
+    s = socket.create_connection((host, 8684), 10, ('', {} + n))
+    print(s.getpeername()[0])
+    s.close()
+",
+            server.v4,
+            server.v6,
+            first + 10
+        );
+        let (code, said, errors) = python(&lan, &script).finish();
+        let both = format!("{}\n{}\n", server.v4, server.v6);
+        assert_eq!((code, String::from_utf8_lossy(&said).as_ref()), (Some(0), both.as_str()), "{errors}");
+        daemon.down(ns);
+    });
+}

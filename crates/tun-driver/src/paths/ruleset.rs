@@ -15,6 +15,9 @@ use std::net::IpAddr;
 /// How many of the reserved ports connection tracking translates to, if it serves only the rest.
 const TRACKED: u16 = 32;
 
+/// How long a connection that others have translated may be idle: longer than RFC 5382 asks of translators.
+const GUEST: &str = "150m";
+
 /// Splits a range of ports into those that keep their number, which the stack uses, and those that
 /// connection tracking translates to.
 fn split((first, last): Ports) -> (Ports, Ports) {
@@ -170,12 +173,17 @@ impl Ruleset<'_> {
         let (tun, kept) = (self.tun, self.kept());
         let families = self.families();
         for f in &families {
-            let Family { ip, n, own, .. } = f;
+            let Family { v6, ip, n, own } = f;
+            let kind = if *v6 { "ipv6_addr" } else { "ipv4_addr" };
             // Sockets of the host keep the ports that they have. `transparent` is asked for only because, unlike
-            // `wildcard`, it also finds a connection whose handshake is not over.
+            // `wildcard`, it also finds a connection whose handshake is not over. So do connections of hosts behind this
+            // one that somebody else translates: masquerading keeps a port where it can, whoever has reserved it.
             let _ = write!(
                 s,
-                "chain answers{n} {{ socket transparent {{ 0, 1 }} return\nnotrack {ip} daddr set {own} accept\n}}\n\
+                "set guests{n} {{ type inet_service . {kind} . inet_service; size 65535; flags dynamic,timeout; \
+                 timeout {GUEST}; }}\n\
+                 chain answers{n} {{ socket transparent {{ 0, 1 }} return\n\
+                 tcp dport . {ip} saddr . tcp sport @guests{n} return\nnotrack {ip} daddr set {own} accept\n}}\n\
                  chain errors{n} {{\n{}}}\nchain source{n} {{\n{}}}\n",
                 self.error_rules(f, "\n"),
                 self.source_rules(f, "\n"),
@@ -214,6 +222,21 @@ impl Ruleset<'_> {
                  {ip} saddr {own} tcp sport {kept} jump source{n}\n\
                  {ip} saddr {stack} tcp sport {kept} {ip} saddr set {ip} saddr map @out{n} accept\n\
                  {ip} saddr {stack} tcp sport @listen {ip} saddr set {ip} saddr map @out{n} accept\n"
+            );
+        }
+        s.push_str("}\n");
+        self.guests(s);
+    }
+
+    /// Notes which connections others have translated to ports that the stack uses, when that is done.
+    fn guests(&self, s: &mut String) {
+        let (nic, kept) = (self.nic, self.kept());
+        s.push_str("chain guests { type filter hook postrouting priority 101; policy accept;\n");
+        for Family { ip, n, .. } in self.families() {
+            let _ = writeln!(
+                s,
+                "oifname \"{nic}\" iifname != \"{TUN_PREFIX}*\" {ip} saddr @nic{n} tcp sport {kept} \
+                 update @guests{n} {{ tcp sport . {ip} daddr . tcp dport }}"
             );
         }
         s.push_str("}\n");
