@@ -188,3 +188,69 @@ fn only_one_captures_and_a_crash_is_put_right() {
         before.assert_restored(ns, RESTORED_WITHIN);
     });
 }
+
+/// At the end of the daemon, and however soon it is wanted.
+#[test]
+fn captured_connections_have_their_time_to_end_and_new_ones_are_not_captured() {
+    within(LIMIT, || {
+        let net = network(1);
+        let ns = &net.client.ns;
+        let before = Snapshot::take(ns);
+        let mut server = python(
+            &net.server.ns,
+            "
+import socket, threading
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(('', 7)); s.listen()
+print('listening')
+def serve(c):
+    try:
+        while data := c.recv(65536): c.sendall(data)
+    except OSError: pass
+    c.close()
+while True: threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()
+",
+        );
+        assert_eq!(server.next_line(), "listening");
+        // Two connections, one of which does not end; the second word is waited for by its file.
+        let client = |folder: &std::path::Path| {
+            format!(
+                "
+import os, socket, time
+a, b = (socket.create_connection(('{to}', 7), 20) for _ in range(2))
+for s in a, b: s.sendall(b'x'); s.recv(1)
+print('connected')
+while not os.path.exists('{go}'): time.sleep(0.02)
+a.sendall(b'word'); print(a.recv(9)); a.close()
+c = socket.create_connection(('{to}', 7), 20)
+c.sendall(b'new'); print(c.recv(9))
+try: print(b.recv(1))
+except OSError as e: print(type(e).__name__)
+",
+                to = net.server.nics[0].v4,
+                go = folder.join("go").display()
+            )
+        };
+        for twice in [false, true] {
+            let text = "[stack]\ndrain = \"3 s\"\n[[capture]]\nall = true\n";
+            let mut daemon = Daemon::start(ns, text);
+            let captured = by_mptcp(&net);
+            let mut program = python(ns, &client(daemon.folder().path()));
+            assert_eq!(program.next_line(), "connected");
+            assert_eq!(by_mptcp(&net), captured + 2);
+            daemon.signal(Signal::SIGTERM);
+            daemon.wait_for("ending");
+            std::fs::write(daemon.folder().path().join("go"), "").expect("a file");
+            assert_eq!(program.next_line(), "b'word'", "it has its time");
+            assert_eq!(program.next_line(), "b'new'", "it goes without the daemon");
+            if twice {
+                daemon.signal(Signal::SIGTERM);
+            }
+            assert_eq!(program.next_line(), "ConnectionResetError");
+            assert_eq!(by_mptcp(&net), captured + 2);
+            assert_eq!(daemon.finish(), Some(if twice { 128 + 15 } else { 0 }));
+            before.assert_restored(ns, RESTORED_WITHIN);
+        }
+    });
+}

@@ -2,6 +2,8 @@
 
 use super::capture::by_mptcp;
 use super::{Daemon, LIMIT, RESTORED_WITHIN, both, configuration, network, python, up, wait_for_port};
+use std::io::Write as _;
+use std::time::Duration;
 use umptcp_testbed::Netns;
 use umptcp_testbed::host::Snapshot;
 use umptcp_testbed::kernel::Counters;
@@ -61,9 +63,11 @@ fn connections_of_a_lan_go_over_both_nics_and_everything_else_as_before() {
         measure(&lan, &v4, "64Ki");
         assert_eq!(by_mptcp(&net), 0);
         // One from before goes on.
-        let mut old = echo(&net, &lan, &v4);
+        let mut old = listen(&net, &lan, &v4);
         assert_eq!(old.next_line(), "connected");
         let daemon = Daemon::start(ns, GATEWAY);
+        let reserved = ns.read("/proc/sys/net/ipv4/ip_local_reserved_ports");
+        assert!(reserved.trim().ends_with("-60999"), "the port of the connection from before: {reserved}");
         measure(&lan, &v4, "8Mi");
         measure(&lan, &v6, "8Mi");
         assert_eq!(by_mptcp(&net), 2);
@@ -101,25 +105,26 @@ except OSError as e: print(e.errno)
     });
 }
 
-/// An echo server at the other end, and a client behind the gateway that talks to it for some seconds.
-fn echo(net: &Routed, lan: &Netns, to: &str) -> Background {
+/// A client behind the gateway that is told something by the other end for some seconds, and says nothing itself: the
+/// first packet of the connection that passes comes from outside.
+fn listen(net: &Routed, lan: &Netns, to: &str) -> Background {
     net.server.ns.spawn(|| {
         let listener = std::net::TcpListener::bind("0.0.0.0:7").expect("a port");
-        let (stream, _) = listener.accept().expect("a client");
+        let (mut stream, _) = listener.accept().expect("a client");
         // Until it ends.
-        let _ = std::io::copy(&mut &stream, &mut &stream);
+        while stream.write_all(b"x").is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     });
     wait_for_port(&net.server.ns, 7);
     python(
         lan,
         &format!(
             "
-import socket, time
-s = socket.create_connection(('{to}', 7), 20, ('', 20000))
+import socket
+s = socket.create_connection(('{to}', 7), 20, ('', 60900))
 print('connected')
-for _ in range(250):
-    s.sendall(b'x'); assert s.recv(1) == b'x'
-    time.sleep(0.02)
+for _ in range(250): assert s.recv(1) == b'x'
 print('done')
 "
         ),

@@ -6,6 +6,7 @@
 //! is the stack's. Connection tracking serves the rest: connections of this host itself, and those from a port
 //! that the host has not reserved. It serves everything if the host's firewall drops what is not tracked.
 
+use super::conntrack::Translated;
 use super::nft::{PROBE_PORT, TUN_PREFIX};
 use super::ports::Ports;
 use ipnet::IpNet;
@@ -402,6 +403,28 @@ impl Ruleset<'_> {
              chain probe {{ type filter hook forward priority 2147483646; policy accept;\n\
              iifname \"{tun}\" tcp sport {PROBE_PORT} counter name \"probe\" drop\n}}\n"
         );
+    }
+
+    /// The script that adds connections that others have translated before the table was there.
+    pub(super) fn known_guests(&self, guests: &[Translated]) -> String {
+        let mut s = String::new();
+        for f in self.families() {
+            let own = guests.iter().filter(|g| g.seen.0.is_ipv6() == f.v6);
+            let all = list(own.map(|g| format!("{} . {} . {}", g.seen.1, g.remote.0, g.remote.1)));
+            if !all.is_empty() {
+                let _ = writeln!(s, "add element inet {} guests{} {{ {all} }}", self.tun, f.n);
+            }
+        }
+        s
+    }
+
+    /// Whether somebody else's connection comes to the stack by its port, unless it is known.
+    pub(super) fn is_guest(&self, connection: &Translated) -> bool {
+        let (address, port) = connection.seen;
+        let kept = stack_ports(self.ports, self.stateless);
+        self.nic_addresses.contains(&address)
+            && kept.iter().any(|(first, last)| (*first..=*last).contains(&port))
+            && !self.nets.iter().any(|net| net.contains(&connection.source))
     }
 
     /// The script that updates addresses and ports in the installed table without affecting connections.
