@@ -69,6 +69,11 @@ fn counters_and_paths_are_those_of_the_stack() {
             .map(|nic| after[&format!("umptcp_path_received_bytes_total{{path=\"{nic}\"}}")])
             .sum();
         assert!(received >= 2 << 20, "{received}");
+        // Tools see the same.
+        let line = format!("nstat --instance {} MPTcpExtMPCapableSYNRX", daemon.name());
+        let (said, code) = super::both(&program::run(ns, &line));
+        let counted = after["umptcp_events_total{event=\"MPCapableSYNRX\"}"].to_string();
+        assert!(code == Some(0) && said.split_whitespace().any(|word| word == counted), "{said}");
         for (request, status) in [
             ("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found"),
             ("POST /metrics HTTP/1.1\r\n\r\n", "HTTP/1.1 405 Method Not Allowed"),

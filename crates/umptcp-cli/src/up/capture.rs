@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Capture that runs. Dropping it undoes it.
 pub(super) struct Capture {
-    forwarder: Forwarder,
+    forwarder: Arc<Forwarder>,
     view: View,
     selections: Vec<Selection>,
     /// `None` once a signal has undone it.
@@ -41,7 +41,7 @@ impl Capture {
         let (capture, tun) =
             HostCapture::start(largest_mtu(&view.nics()), move || nics.nics()).with_context(failed)?;
         *lock(&host) = Some(capture);
-        let forwarder = stack.capture_outward(captured(CAPTURED, tun)).with_context(failed)?;
+        let forwarder = Arc::new(stack.capture_outward(captured(CAPTURED, tun)).with_context(failed)?);
         Ok(Capture { forwarder, view, selections: Vec::new(), host })
     }
 
@@ -58,6 +58,11 @@ impl Capture {
             self.selections = selections.to_vec();
         }
         Ok(())
+    }
+
+    /// What sends captured connections on.
+    pub(super) fn forwarder(&self) -> Arc<Forwarder> {
+        self.forwarder.clone()
     }
 
     /// Waits until all that was captured has ended, until then at most.

@@ -6,6 +6,7 @@ use super::notify;
 use super::services::Services;
 use super::tasks::{Ends, Tasks};
 use crate::console::describe;
+use crate::control::{self, Served, StackInstance};
 use crate::failure::Class;
 use crate::logging;
 use crate::registry::Registry;
@@ -15,9 +16,11 @@ use anyhow::{Context as _, anyhow};
 use nix::libc::SIGHUP;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
+use umptcp_control::Kind;
 
 /// Threads that carry bytes between the stack and the kernel.
 const THREADS: usize = 2;
@@ -40,6 +43,8 @@ pub(super) struct Daemon {
     log: Option<logging::Running>,
     session: Session,
     events: Receiver<Event>,
+    /// Lets tools ask it and steer it.
+    served: Option<Served>,
     services: Services,
     tasks: Tasks,
     ends: Ends,
@@ -78,12 +83,15 @@ impl Daemon {
         if let Some(error) = services.become_as(&config, &stack, &session, &tasks).into_iter().next() {
             return Err(error);
         }
+        let shown = StackInstance::new(stack.source(), services.forwarders(), registry.clone());
+        let served = control::start(&config.name, Kind::Up, Arc::new(shown), &session);
         let daemon = Daemon {
             file,
             config,
             log,
             session,
             events,
+            served,
             services,
             tasks,
             ends,
@@ -170,7 +178,7 @@ impl Daemon {
     /// Accepts nothing more, gives connections some time to end, and undoes what was set up.
     fn end(self) -> anyhow::Result<()> {
         notify::stopping();
-        let Daemon { config, session, services, tasks, ends, runtime, stack, _instance, .. } = self;
+        let Daemon { config, session, served, services, tasks, ends, runtime, stack, _instance, .. } = self;
         // Who is in a hurry says so again.
         session.take_back();
         let until = Instant::now() + config.drain;
@@ -181,6 +189,7 @@ impl Daemon {
         }
         // What still runs is reset.
         runtime.shutdown_timeout(LAST_WORDS);
+        drop(served);
         stack.close_within(LAST_WORDS)
     }
 }

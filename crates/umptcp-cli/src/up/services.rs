@@ -10,6 +10,8 @@ use super::tasks::Tasks;
 use crate::console::describe;
 use crate::session::Session;
 use crate::transport::user_space::UserSpace;
+use std::sync::Arc;
+use umptcp::Forwarder;
 
 /// All services that run. Dropping them ends them; their connections go on.
 #[derive(Default)]
@@ -60,6 +62,11 @@ impl Services {
             failed.extend(capture.select(&config.captures).err());
         }
         failed
+    }
+
+    /// What sends captured connections on, if any are captured.
+    pub(super) fn forwarders(&self) -> Vec<Arc<Forwarder>> {
+        self.capture.iter().map(Capture::forwarder).collect()
     }
 
     /// Nothing new is accepted or captured. Returns what must stay until what was captured has ended.
