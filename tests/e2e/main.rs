@@ -18,4 +18,5 @@ mod robustness;
 mod run;
 mod terminal;
 mod umptcp_host;
+mod up;
 mod with_kernel;

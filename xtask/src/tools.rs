@@ -32,6 +32,7 @@ pub(crate) const END_TO_END: &[Tool] = &[
     Tool { program: "sshd", package: "openssh-server" },
     Tool { program: "rsync", package: "rsync" },
     Tool { program: "tmux", package: "tmux" },
+    Tool { program: "systemd-analyze", package: "systemd" },
     Tool { program: "mptcpize", package: "mptcpize" },
     Tool { program: "dig", package: "bind9-dnsutils" },
     Tool { program: "traceroute", package: "traceroute" },

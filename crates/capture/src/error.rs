@@ -28,6 +28,9 @@ pub enum CaptureError {
     /// `nft` failed, or is missing.
     #[error("cannot set up the captured programs' network: {0}")]
     Nft(#[from] DriverError),
+    /// The host's own connections cannot be captured.
+    #[error("cannot capture connections of this host: {0}")]
+    Host(DriverError),
     /// The command does not exist.
     #[error("{command}: command not found")]
     NotFound {

@@ -4,10 +4,13 @@
 //! A [`Namespace`] has the host's addresses, so that what programs print is true. Its [`Tun`] goes to a stack as a
 //! path of kind `Capture`. What programs send to this host itself ([`Local`]) reaches the host's servers, where none
 //! inside has the port. [`Program`] runs a command in it with the privileges of whoever called for it.
+//!
+//! [`HostCapture`] takes connections of programs in the host's own namespace.
 #![cfg(target_os = "linux")]
 
 mod device;
 mod error;
+mod host;
 mod local;
 mod namespace;
 mod periodic;
@@ -19,6 +22,7 @@ mod udp;
 
 pub use device::{Addresses, DEVICE};
 pub use error::CaptureError;
+pub use host::{HostCapture, OWN_MARK, Selection, mark_own};
 pub use local::Local;
 pub use namespace::Namespace;
 pub use periodic::Periodic;

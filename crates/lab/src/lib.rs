@@ -52,6 +52,9 @@ pub mod units;
 mod validate;
 
 pub use error::LabError;
+// Shared with the program; not part of the interface.
+#[doc(hidden)]
+pub use error::Source;
 pub use experiment::{Experiment, RunOptions};
 pub use export::CSV_COLUMNS;
 pub use plot::Figure;

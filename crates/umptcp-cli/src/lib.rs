@@ -21,6 +21,7 @@ mod demo;
 mod doctor;
 mod failure;
 mod generate;
+mod logging;
 mod netcat;
 mod registry;
 #[cfg(target_os = "linux")]
@@ -31,15 +32,16 @@ mod sim;
 mod tools;
 mod transport;
 mod units;
+#[cfg(target_os = "linux")]
+mod up;
 
 pub use registry::Registry;
 
 use args::{BenchSide, Cli, Command};
 use clap::{CommandFactory as _, FromArgMatches as _};
-use failure::{Class, Described, usage};
-use std::io::IsTerminal as _;
+use failure::{Class, Described};
+use logging::{Format, Level, Log};
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// Runs the program with the process's arguments and returns its exit code, which `umptcp --help` explains.
 ///
@@ -57,9 +59,13 @@ pub fn main_with(registry: Registry) -> ExitCode {
                 return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
             }
         };
-    if let Err(error) = start_logging(cli.verbose) {
-        console::say(&format!("umptcp: {}", console::describe(&error)));
-        return ExitCode::from(Class::of(&error).code());
+    // The daemon's configuration says what it logs.
+    if !matches!(cli.command, Command::Up(_)) {
+        let log = Log { level: Level::of_verbosity(cli.verbose), format: Some(Format::Text) };
+        if let Err(error) = logging::start(log) {
+            console::say(&format!("umptcp: {}", console::describe(&error)));
+            return ExitCode::from(Class::of(&error).code());
+        }
     }
     let json = cli.command.prints_json();
     let result = run(cli, &registry);
@@ -93,6 +99,16 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<u8> {
         Command::Run(args) => return run::run(&args, registry, verbose),
         #[cfg(not(target_os = "linux"))]
         Command::Run(_) => Err(Class::Host.failure("run needs Linux").into()),
+        #[cfg(target_os = "linux")]
+        Command::Up(args) => up::run(&args, registry, cli.verbose),
+        #[cfg(target_os = "linux")]
+        Command::Down(args) => up::down(&args),
+        #[cfg(target_os = "linux")]
+        Command::Check(args) => up::check(&args, registry),
+        #[cfg(not(target_os = "linux"))]
+        Command::Up(_) | Command::Down(_) | Command::Check(_) => {
+            Err(Class::Host.failure("the daemon needs Linux").into())
+        }
         Command::Listen(args) => netcat::listen(&args, registry, verbose),
         Command::Connect(args) => netcat::connect(&args, registry, verbose),
         Command::Bench(args) => match args.side {
@@ -138,26 +154,4 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<u8> {
         Command::Demo(args) => demo::run(&args, registry),
     };
     result.map(|()| 0)
-}
-
-/// Logs to standard error. `UMPTCP_LOG` overrides `-v`.
-fn start_logging(verbose: u8) -> anyhow::Result<()> {
-    let filter = match std::env::var("UMPTCP_LOG") {
-        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text)
-            .map_err(|e| usage(format!("UMPTCP_LOG={text:?}: {e}; use for example info or umptcp=debug")))?,
-        _ => EnvFilter::new(match verbose {
-            0 => "warn",
-            // What is changed on the host for the paths is a detail.
-            1 => "info,umptcp_tun_driver=warn",
-            2 => "debug",
-            _ => "trace",
-        }),
-    };
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal() && console::colours_allowed());
-    // The calling program may already have a subscriber, which stays in place.
-    let _ = subscriber.try_init();
-    Ok(())
 }

@@ -29,6 +29,8 @@ pub struct HoldingListener {
     id: ListenerId,
     shared: Arc<OffersShared>,
     config: ConnectionConfig,
+    /// Directed to the stack on this host's NICs.
+    port: Option<u16>,
 }
 
 impl fmt::Debug for HoldingListener {
@@ -81,11 +83,13 @@ impl ListenerBuilder {
     /// for 150 s at most, longer than clients do. No more than the backlog wait; further SYNs are not answered
     /// until there is room.
     ///
-    /// Addresses are those of the stack, not of the NICs that it is behind.
+    /// A port on paths that lead outside is directed to the stack on this host's NICs, as with
+    /// [`listen`](Self::listen), and an address is then one of theirs. For every port, each has to be
+    /// [opened](crate::Forwarder::open).
     ///
     /// # Errors
-    /// [`io::ErrorKind::AddrInUse`] when another listener has the port on one of the paths;
-    /// [`io::ErrorKind::AddrNotAvailable`] when no path has the address.
+    /// [`io::ErrorKind::AddrInUse`] when another listener has the port on one of the paths, or a program of this host
+    /// uses it; [`io::ErrorKind::AddrNotAvailable`] when no path has the address.
     ///
     /// ```
     /// # #[cfg(target_os = "linux")]
@@ -125,9 +129,16 @@ impl ListenerBuilder {
         options.syn_cookies = SynCookiePolicy::Never;
         options.config = config.clone();
         let (local, to) = (options.local, shared.clone());
-        let id = handle.commands.call(move |worker, cx| worker.hold(cx, options, to))?;
+        let nics = handle.nics.upgrade().filter(|_| scope.paths.is_empty());
+        let own = nics.as_ref().and_then(|nics| nics.own_address(local.ip()));
+        let id = handle.commands.call(move |worker, cx| worker.hold(cx, options, own, to))?;
         let id = id.map_err(|source| Error::Listen { local, source })?;
-        Ok(HoldingListener { handle, id, shared, config })
+        let mut listener = HoldingListener { handle, id, shared, config, port: None };
+        if let (Some(nics), Some(at)) = (nics, scope.local.filter(|at| at.port() != 0)) {
+            nics.listen(at.port())?;
+            listener.port = Some(at.port());
+        }
+        Ok(listener)
     }
 }
 
@@ -183,8 +194,11 @@ fn is_wanted(offer: &Offer) -> bool {
 
 impl Drop for HoldingListener {
     fn drop(&mut self) {
-        let id = self.id;
-        self.handle.commands.run(move |worker, cx| worker.hold_no_more(cx, id));
+        let (id, commands) = (self.id, &self.handle.commands);
+        commands.run(move |worker, cx| worker.hold_no_more(cx, id));
+        if let (Some(port), Some(nics)) = (self.port, self.handle.nics.upgrade()) {
+            nics.unlisten(port, |port| commands.uses_port(port));
+        }
     }
 }
 

@@ -175,8 +175,7 @@ impl ListenerBuilder {
         options.fast_open = self.fast_open;
         options.config = self.config.clone();
         let nics = self.handle.nics.upgrade();
-        let pairs = nics.as_ref().filter(|_| !local.ip().is_unspecified()).map(|nics| nics.translations());
-        let own = pairs.into_iter().flatten().find_map(|(own, nic)| (nic == local.ip()).then_some(own));
+        let own = nics.as_ref().and_then(|nics| nics.own_address(local.ip()));
         let listen = move |worker: &mut Worker, cx: &mut Context<'_>| worker.listen(cx, options, own, to);
         let id = self.handle.commands.call(listen)??;
         if let Some(nics) = nics

@@ -69,6 +69,8 @@ impl Wanted {
 }
 
 struct NicPath {
+    /// What was asked for.
+    spec: PathSpec,
     guard: Arc<PathGuard>,
     config: PathConfig,
     /// The stack's addresses on it, also those that nothing of the NIC's stands for at the moment.
@@ -100,14 +102,20 @@ impl Nics {
         if !may_administer() {
             return Err(Error::NotPermitted.into());
         }
-        let (mut set, wanted) = match specs {
-            [] => (paths::set_up(&[], options).map_err(io_error)?, Wanted::All),
+        let (mut set, asked, wanted) = match specs {
+            [] => {
+                let set = paths::set_up(&[], options).map_err(io_error)?;
+                let asked: Vec<PathSpec> = set.paths.iter().map(|p| PathSpec::new(&p.config.name)).collect();
+                (set, asked, Wanted::All)
+            }
             specs => {
                 let (set, missing) = set_up_named(specs, options).map_err(io_error)?;
-                (set, Wanted::Named(missing))
+                let asked = specs.iter().filter(|spec| !missing.contains(spec)).cloned().collect();
+                (set, asked, Wanted::Named(missing))
             }
         };
-        let paths = set.paths.drain(..).map(NicPath::new).collect();
+        let paths = asked.into_iter().zip(set.paths.drain(..)).map(|(spec, path)| NicPath::new(spec, path));
+        let paths = paths.collect();
         let ports = options.listen_ports.iter().map(|p| (*p, 1)).collect();
         Ok(Arc::new(Nics {
             paths: Mutex::new(paths),
@@ -156,6 +164,80 @@ impl Nics {
     /// Which addresses of the stack stand for which of the NICs.
     pub(crate) fn translations(&self) -> Vec<(IpAddr, IpAddr)> {
         lock(&self.paths).iter().flat_map(|p| p.guard.translations().unwrap_or_default()).collect()
+    }
+
+    /// The stack's address that stands for that of a NIC.
+    pub(crate) fn own_address(&self, of_nic: IpAddr) -> Option<IpAddr> {
+        if of_nic.is_unspecified() {
+            return None;
+        }
+        self.translations().into_iter().find_map(|(own, nic)| (nic == of_nic).then_some(own))
+    }
+
+    /// From now on paths are over these NICs; over every usable one when there are none. Those that are as they should be
+    /// stay. `remove` takes a path from the stack and has it forgotten here.
+    pub(crate) fn change(
+        &self,
+        specs: &[PathSpec],
+        commands: &Commands,
+        remove: impl Fn(PathId) -> io::Result<bool>,
+    ) -> io::Result<()> {
+        let all = specs.is_empty();
+        let usable = if all { paths::discover().map_err(io_error)? } else { Vec::new() };
+        let usable: Vec<PathSpec> = usable.iter().map(|nic| PathSpec::new(&nic.name)).collect();
+        let target = if all { &usable[..] } else { specs };
+        let stays = |path: &NicPath| {
+            target.contains(&path.spec) || all && path.spec == PathSpec::new(&path.spec.device)
+        };
+        // Whoever follows the NICs adds none of the old choice meanwhile.
+        *lock(&self.wanted) = Wanted::Named(Vec::new());
+        let leaving = |also: &dyn Fn(&NicPath) -> bool| {
+            let mut ids = Vec::new();
+            lock(&self.paths).retain(|path| match path.place {
+                _ if stays(path) || !also(path) => true,
+                Place::Attached(id) => {
+                    ids.push(id);
+                    true
+                }
+                Place::Aside(_) => false,
+            });
+            ids.into_iter().try_for_each(|id| remove(id).map(drop))
+        };
+        // A path that is to be another one over the same NIC makes room first. The others go last, so that connections have a
+        // path all the time.
+        leaving(&|path| target.iter().any(|spec| spec.device == path.spec.device))?;
+        let (mut missing, mut failed) = (Vec::new(), None);
+        for spec in target {
+            let mut paths = lock(&self.paths);
+            if paths.iter().any(|path| path.spec == *spec) {
+                continue;
+            }
+            match self.set_up_path(&mut paths, spec, commands) {
+                Ok(_) => {}
+                Err(error) if may_pass(&error) => {
+                    tracing::warn!(device = spec.device, %error, "this device is used once it can be");
+                    missing.push(spec.clone());
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        leaving(&|_| true)?;
+        *lock(&self.wanted) = if all { Wanted::All } else { Wanted::Named(missing) };
+        failed.map_or(Ok(()), |error| Err(io_error(error)))
+    }
+
+    /// Sets up a path and gives it to the stack.
+    fn set_up_path(
+        &self,
+        paths: &mut Vec<NicPath>,
+        spec: &PathSpec,
+        commands: &Commands,
+    ) -> Result<PathId, DriverError> {
+        let mut path = NicPath::new(spec.clone(), lock(&self.set).add(spec)?);
+        path.attach(commands).map_err(|_| DriverError::Gone)?;
+        let Place::Attached(id) = path.place else { return Err(DriverError::Gone) };
+        paths.push(path);
+        Ok(id)
     }
 
     /// Names of the NICs in use that have an address of `remote`'s family but no route to it.
@@ -221,13 +303,10 @@ impl Nics {
             let text = format!("{} has a path already", spec.device);
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
-        let mut path = NicPath::new(lock(&self.set).add(spec).map_err(io_error)?);
-        path.attach(commands)?;
-        let Place::Attached(id) = path.place else { return Err(Error::Stopped.into()) };
+        let id = self.set_up_path(&mut paths, spec, commands).map_err(io_error)?;
         if let Wanted::Named(specs) = &mut *lock(&self.wanted) {
             specs.retain(|wanted| wanted.device != spec.device);
         }
-        paths.push(path);
         Ok(id)
     }
 
@@ -288,9 +367,9 @@ impl Nics {
                 tracing::info!(nic = nic.name, "a NIC has become usable");
                 let added = lock(&self.set).add(&spec);
                 if let (Err(_), Wanted::Named(specs)) = (&added, &mut *lock(&self.wanted)) {
-                    specs.push(spec);
+                    specs.push(spec.clone());
                 }
-                let mut path = NicPath::new(added.map_err(io_error)?);
+                let mut path = NicPath::new(spec, added.map_err(io_error)?);
                 path.attach(commands)?;
                 paths.push(path);
                 Ok(())
@@ -314,7 +393,7 @@ impl std::fmt::Debug for Nics {
 }
 
 impl NicPath {
-    fn new(path: Path) -> Self {
+    fn new(spec: PathSpec, path: Path) -> Self {
         let Path { config, guard, tun } = path;
         let guard = Arc::new(guard);
         let attached = AttachedPath {
@@ -325,6 +404,7 @@ impl NicPath {
         };
         let addresses = config.addresses.clone();
         NicPath {
+            spec,
             guard,
             config,
             addresses,

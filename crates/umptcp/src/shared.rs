@@ -100,6 +100,14 @@ impl Outbound {
     fn seal_tail(&mut self) {
         self.queue.extend(self.tail.seal());
     }
+
+    /// What has ended the connection, if that was an error.
+    fn error(&self) -> Option<ConnectionError> {
+        match self.end {
+            Some(End::Error(e)) if e != ConnectionError::SendClosed => Some(e),
+            _ => None,
+        }
+    }
 }
 
 /// The shared part of one connection.
@@ -461,6 +469,12 @@ impl Shared {
         self.outbound.poll_ready(cx, key, |o| self.would_write(o))
     }
 
+    /// Ready when an error has ended the connection.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn poll_failed(&self, cx: &mut Context<'_>, key: &mut Key) -> Poll<()> {
+        self.outbound.poll_ready(cx, key, |o| o.error().is_some())
+    }
+
     /// The task that waited to write waits no longer.
     #[cfg(feature = "tokio")]
     pub(crate) fn forget_writer(&self, key: Key) {
@@ -535,10 +549,7 @@ impl Shared {
 
     /// The error that has ended the connection. It has none while it lasts and when both ends have closed it.
     pub(crate) fn error(&self) -> Option<ConnectionError> {
-        self.outbound.with(|o| match o.end {
-            Some(End::Error(e)) if e != ConnectionError::SendClosed => Some(e),
-            _ => None,
-        })
+        self.outbound.with(|o| o.error())
     }
 
     /// The connection is over: wakes every waiting thread.

@@ -379,6 +379,19 @@ impl Stack {
         Ok(removed.is_some())
     }
 
+    /// Changes which NICs of this host have a path: from now on these, or every usable one when there are none, as with
+    /// [`StackBuilder::nics`]. Paths that are described as before stay, with everything on them. The others end as with
+    /// [`remove_path`](Self::remove_path), those whose NIC stays without a path only after the new ones are there.
+    ///
+    /// # Errors
+    /// What keeps a path from being set up, after the others have been changed; [`Error::NoPaths`] when the stack was
+    /// started without [`nics`](StackBuilder::nics).
+    pub fn set_nics<S: Into<PathSpec>>(&self, nics: impl IntoIterator<Item = S>) -> io::Result<()> {
+        let specs: Vec<PathSpec> = nics.into_iter().map(Into::into).collect();
+        let Some(nics) = &self.nics else { return Err(Error::NoPaths.into()) };
+        nics.change(&specs, &self.handle.commands, |path| self.remove_path(path))
+    }
+
     /// All paths.
     pub fn paths(&self) -> io::Result<Vec<PathInfo>> {
         Ok(self.handle.commands.call(|_, cx| path_infos(cx))?)

@@ -5,11 +5,11 @@ mod common;
 
 use common::pattern;
 use nix::sched::{CloneFlags, unshare};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use umptcp::{MptcpStream, Stack};
+use umptcp::{ListenScope, MptcpListener, MptcpStream, RefuseWith, Stack};
 
 fn ip(arguments: &str) {
     let out = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip is installed");
@@ -148,6 +148,94 @@ fn nics_that_go_down_and_come_back_are_followed() {
         done_tx.send(()).unwrap();
     };
     two_hosts(client, move || echo_until(&done, &ready_tx));
+}
+
+#[test]
+fn the_choice_of_nics_changes_without_a_loss() {
+    let (ready_tx, ready) = mpsc::channel();
+    let (done_tx, done) = mpsc::channel();
+    let client = move || {
+        ready.recv().unwrap();
+        let stack = Stack::builder().nics(["c0"]).start().unwrap();
+        let paths = || {
+            let mut paths: Vec<_> = stack.paths().unwrap().into_iter().map(|p| (p.name, p.id)).collect();
+            paths.sort();
+            paths
+        };
+        let stream = stack.connect("192.168.140.110:7").unwrap();
+        let there_and_back = || {
+            (&stream).write_all(b"ping").unwrap();
+            (&stream).read_exact(&mut [0; 4]).unwrap();
+        };
+        let first = paths();
+        there_and_back();
+        stack.set_nics(["c0", "c1"]).unwrap();
+        assert_eq!(paths()[0], first[0], "what is as it was stays");
+        wait_for("two subflows", || established(&stream) == 2);
+        there_and_back();
+        // The one that carried everything so far goes, and the other is described anew.
+        let backup: umptcp::PathSpec = "c1,backup".parse().unwrap();
+        stack.set_nics([backup]).unwrap();
+        assert_eq!(paths().iter().map(|p| p.0.as_str()).collect::<Vec<_>>(), ["c1"]);
+        there_and_back();
+        let error = stack.set_nics(["nosuch", "c0"]).unwrap_err();
+        assert!(error.to_string().contains("nosuch"), "{error}");
+        assert_eq!(
+            paths().iter().map(|p| p.0.as_str()).collect::<Vec<_>>(),
+            ["c0"],
+            "the others are changed"
+        );
+        stack.set_nics([""; 0]).unwrap();
+        assert_eq!(paths().iter().map(|p| p.0.as_str()).collect::<Vec<_>>(), ["c0", "c1"]);
+        wait_for("two subflows", || established(&stream) == 2);
+        there_and_back();
+        drop(stream);
+        drop(stack);
+        nothing_left();
+        done_tx.send(()).unwrap();
+    };
+    two_hosts(client, move || echo_until(&done, &ready_tx));
+}
+
+#[test]
+fn connections_to_a_port_of_a_nic_wait_for_the_programs_word() {
+    let (ready_tx, ready) = mpsc::channel();
+    let (done_tx, done) = mpsc::channel::<()>();
+    let server = move || {
+        let stack = Stack::builder().nics(["s0"]).start().unwrap();
+        let taken = std::net::TcpListener::bind("0.0.0.0:8").unwrap();
+        let hold = |at: &str| MptcpListener::builder(&stack).hold(ListenScope::at(at.parse().unwrap()));
+        assert_eq!(hold("[::]:8").unwrap_err().kind(), ErrorKind::AddrInUse);
+        assert_eq!(hold("192.168.140.111:7").unwrap_err().kind(), ErrorKind::AddrNotAvailable);
+        let listener = hold("192.168.140.110:7").unwrap();
+        ready_tx.send(()).unwrap();
+        let limit = Duration::from_secs(20);
+        let first = listener.next_timeout(limit).unwrap();
+        assert!(first.is_mptcp());
+        first.refuse(RefuseWith::Reset).unwrap();
+        let mut stream = listener.next_timeout(limit).unwrap().accept().unwrap();
+        stream.write_all(b"hello").unwrap();
+        drop(stream);
+        // Its port is free again.
+        done.recv().unwrap();
+        drop(listener);
+        wait_for("the port is free", || std::net::TcpListener::bind("192.168.140.110:7").is_ok());
+        drop((stack, taken));
+        nothing_left();
+    };
+    let client = move || {
+        ready.recv().unwrap();
+        let stack = Stack::builder().nics(["c0"]).start().unwrap();
+        let refused = stack.connect("192.168.140.110:7").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+        let mut stream = stack.connect("192.168.140.110:7").unwrap();
+        let mut got = String::new();
+        stream.read_to_string(&mut got).unwrap();
+        assert_eq!(got, "hello");
+        drop((stream, stack));
+        done_tx.send(()).unwrap();
+    };
+    two_hosts(client, server);
 }
 
 /// As when a DHCP lease ends and another begins.

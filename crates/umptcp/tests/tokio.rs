@@ -54,6 +54,21 @@ async fn once<T>(future: impl Future<Output = T>) -> Option<T> {
 }
 
 #[test]
+fn a_failure_is_noticed_by_who_neither_reads_nor_writes() {
+    let (a, b) = two_stacks(1, |s| s);
+    one_thread().block_on(async {
+        let (mut client, server) = connected(&a, &b).await;
+        client.shutdown().await.unwrap();
+        assert_eq!(server.recv_bytes().await.unwrap().len(), 0);
+        assert!(once(server.failed()).await.is_none());
+        let reset = async { client.abort() };
+        let (noticed, ()) = tokio::join!(timeout(PATIENCE, server.failed()), reset);
+        noticed.unwrap();
+        assert_eq!(server.try_write(b"x").unwrap_err().kind(), ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
 fn both_directions_at_once_on_either_runtime() {
     for runtime in [one_thread(), two_threads()] {
         let (a, b) = two_stacks(2, |s| s);

@@ -22,6 +22,20 @@ const ADDRESSES: u16 = 1;
 const V4: (u16, u16) = (1, 2);
 const V6: (u16, u16) = (3, 4);
 
+/// In either of the first two: the protocol (CTA_TUPLE_PROTO), with its number and ports.
+const PROTOCOL: u16 = 2;
+const NUMBER: u16 = 1;
+const PORTS: (u16, u16) = (2, 3);
+
+/// A connection of TCP that is translated: who the other end is, and what it sees of this one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Translated {
+    /// Whose it is.
+    pub(super) source: IpAddr,
+    pub(super) seen: (IpAddr, u16),
+    pub(super) remote: (IpAddr, u16),
+}
+
 /// An entry of the table, of packets whose addresses are not translated.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Untranslated {
@@ -40,6 +54,32 @@ fn ends(tuple: &[u8]) -> Option<(IpAddr, IpAddr)> {
         (Some(source), Some(destination)) => Some((source, destination)),
         _ => Some((v6(V6.0)?, v6(V6.1)?)),
     }
+}
+
+/// The ports in a tuple of TCP.
+fn ports(tuple: &[u8]) -> Option<(u16, u16)> {
+    let protocol = attribute(tuple, PROTOCOL)?;
+    let port = |kind| Some(u16::from_be_bytes(attribute(protocol, kind)?.try_into().ok()?));
+    let tcp = attribute(protocol, NUMBER)? == [libc::IPPROTO_TCP as u8];
+    tcp.then_some((port(PORTS.0)?, port(PORTS.1)?))
+}
+
+/// Reads a message about an entry; `None` if that is not translated, or not TCP.
+fn read_translated(message: &[u8]) -> Option<Translated> {
+    let attributes = message.get(HEADER + NF_HEADER..)?;
+    let (source, _) = ends(attribute(attributes, ORIGINAL)?)?;
+    let reply = attribute(attributes, REPLY)?;
+    let ((remote, seen), (remote_port, seen_port)) = (ends(reply)?, ports(reply)?);
+    (seen != source).then_some(Translated { source, seen: (seen, seen_port), remote: (remote, remote_port) })
+}
+
+/// The connections of TCP that are translated and for which this holds. Reads the whole table.
+pub(super) fn translated(wanted: impl Fn(&Translated) -> bool) -> io::Result<Vec<Translated>> {
+    let mut found = Vec::new();
+    nfnetlink::dump(&nfnetlink::request(SUBSYSTEM, GET, libc::NLM_F_DUMP, 0, &[]), |message| {
+        found.extend(read_translated(message).filter(&wanted));
+    })?;
+    Ok(found)
 }
 
 /// Reads a message about an entry; `None` if that is translated.
@@ -94,6 +134,42 @@ mod tests {
         push(&mut addresses, kinds.1, &bytes(destination));
         push(&mut tuple, ADDRESSES | NESTED, &addresses);
         tuple
+    }
+
+    #[test]
+    fn translated_connections_are_read_with_their_ports() {
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let with_ports = |source: &str, destination: &str, protocol: u8, ports: (u16, u16)| {
+            let (mut all, mut inner) = (tuple(address(source), address(destination)), Vec::new());
+            push(&mut inner, NUMBER, &[protocol]);
+            push(&mut inner, PORTS.0, &ports.0.to_be_bytes());
+            push(&mut inner, PORTS.1, &ports.1.to_be_bytes());
+            push(&mut all, PROTOCOL | NESTED, &inner);
+            all
+        };
+        let message = |seen: &str, protocol: u8| {
+            let original = with_ports("192.168.0.2", "192.0.2.1", protocol, (40_000, 80));
+            let reply = with_ports("192.0.2.1", seen, protocol, (80, 60_000));
+            nfnetlink::request(
+                SUBSYSTEM,
+                0,
+                0,
+                2,
+                &[(ORIGINAL | NESTED, &original), (REPLY | NESTED, &reply)],
+            )
+        };
+        let whole = message("10.0.0.2", 6);
+        let expected = Translated {
+            source: address("192.168.0.2"),
+            seen: (address("10.0.0.2"), 60_000),
+            remote: (address("192.0.2.1"), 80),
+        };
+        assert_eq!(read_translated(&whole), Some(expected));
+        assert_eq!(read_translated(&message("192.168.0.2", 6)), None, "not translated");
+        assert_eq!(read_translated(&message("10.0.0.2", 17)), None, "not TCP");
+        for length in 0..whole.len() - 8 {
+            assert_eq!(read_translated(&whole[..length]), None);
+        }
     }
 
     #[test]

@@ -19,7 +19,7 @@
 //! | `forwarding` of the NIC (IPv4), `force_forwarding` (IPv6; before Linux 6.17: `forwarding` of all interfaces, with accept_ra=2 where router advertisements were accepted, and rule 1403, `blackhole` for the rest) | packets pass between NIC and TUN device |
 //! | `arp_ignore`, `arp_announce`, `rp_filter` | another device has an address in the same IPv4 subnet |
 //! | a proxy neighbour entry, `proxy_delay`, for IPv6 also `proxy_ndp`, `forwarding`, `accept_ra` of the NIC | the host answers for an address in the NIC's subnet (mode `routed`) |
-//! | an nftables table named after the TUN device | translation, and dropping what could not be translated (mode `nat`) |
+//! | an nftables table named after the TUN device | translation, and dropping what could not be translated; connections that others translate keep their ports (mode `nat`) |
 //! | `ip_local_reserved_ports` | the host's sockets do not use the ports of translated connections (mode `nat`) |
 //! | a bound TCP socket per port and address of the NIC | no other program listens on a port that is forwarded to the stack (mode `nat`) |
 //!
@@ -31,6 +31,7 @@ mod addresses;
 mod change;
 mod check;
 mod conntrack;
+mod divert;
 mod forwarding;
 mod host;
 mod manager;
@@ -51,8 +52,11 @@ mod translate;
 mod watch;
 
 pub use change::PathChange;
+pub use divert::{Diversion, Diverted, divert};
 pub use nft::Nft;
 pub use nics::{NicInfo, UnusedNic};
 pub use options::SetupOptions;
-pub use set::{Path, PathGuard, PathSet, clean_up, clean_up_leftovers, discover, set_up, survey};
+pub use set::{
+    Path, PathGuard, PathSet, clean_up, clean_up_leftovers, discover, set_up, state_directory, survey,
+};
 pub use spec::{Mode, PathSpec};

@@ -401,6 +401,9 @@ pub(crate) struct Rule {
     pub(crate) to: Option<IpNet>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) input: Option<String>,
+    /// Bits of the packet's mark that must be set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mark: Option<u32>,
     /// Inverts the match.
     #[serde(default)]
     pub(crate) invert: bool,
@@ -412,7 +415,7 @@ pub(crate) struct Rule {
 impl Rule {
     /// A rule that matches everything and drops it; the caller adds selectors.
     pub(crate) fn new(v6: bool, priority: u32) -> Rule {
-        Rule { v6, priority, from: None, to: None, input: None, invert: false, table: None }
+        Rule { v6, priority, from: None, to: None, input: None, mark: None, invert: false, table: None }
     }
 
     fn message(&self) -> RuleMessage {
@@ -436,6 +439,10 @@ impl Rule {
         }
         if let Some(input) = &self.input {
             attributes.push(RuleAttribute::Iifname(input.clone()));
+        }
+        if let Some(mark) = self.mark {
+            attributes.push(RuleAttribute::FwMark(mark));
+            attributes.push(RuleAttribute::FwMask(mark));
         }
         if let Some(table) = self.table {
             attributes.push(RuleAttribute::Table(table));

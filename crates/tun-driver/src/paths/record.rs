@@ -187,7 +187,8 @@ fn private_directory(path: &Path) -> io::Result<PathBuf> {
     Ok(path.to_owned())
 }
 
-fn directory(chosen: Option<&Path>) -> Result<PathBuf, DriverError> {
+/// Where records are: `chosen`, or the first of the usual places that will do.
+pub(super) fn directory(chosen: Option<&Path>) -> Result<PathBuf, DriverError> {
     if let Some(path) = chosen {
         return private_directory(path)
             .map_err(|source| DriverError::Record { path: path.to_owned(), source });

@@ -6,6 +6,7 @@
 //! is the stack's. Connection tracking serves the rest: connections of this host itself, and those from a port
 //! that the host has not reserved. It serves everything if the host's firewall drops what is not tracked.
 
+use super::conntrack::Translated;
 use super::nft::{PROBE_PORT, TUN_PREFIX};
 use super::ports::Ports;
 use ipnet::IpNet;
@@ -14,6 +15,9 @@ use std::net::IpAddr;
 
 /// How many of the reserved ports connection tracking translates to, if it serves only the rest.
 const TRACKED: u16 = 32;
+
+/// How long a connection that others have translated may be idle: longer than RFC 5382 asks of translators.
+const GUEST: &str = "150m";
 
 /// Splits a range of ports into those that keep their number, which the stack uses, and those that
 /// connection tracking translates to.
@@ -170,12 +174,17 @@ impl Ruleset<'_> {
         let (tun, kept) = (self.tun, self.kept());
         let families = self.families();
         for f in &families {
-            let Family { ip, n, own, .. } = f;
+            let Family { v6, ip, n, own } = f;
+            let kind = if *v6 { "ipv6_addr" } else { "ipv4_addr" };
             // Sockets of the host keep the ports that they have. `transparent` is asked for only because, unlike
-            // `wildcard`, it also finds a connection whose handshake is not over.
+            // `wildcard`, it also finds a connection whose handshake is not over. So do connections of hosts behind this
+            // one that somebody else translates: masquerading keeps a port where it can, whoever has reserved it.
             let _ = write!(
                 s,
-                "chain answers{n} {{ socket transparent {{ 0, 1 }} return\nnotrack {ip} daddr set {own} accept\n}}\n\
+                "set guests{n} {{ type inet_service . {kind} . inet_service; size 65535; flags dynamic,timeout; \
+                 timeout {GUEST}; }}\n\
+                 chain answers{n} {{ socket transparent {{ 0, 1 }} return\n\
+                 tcp dport . {ip} saddr . tcp sport @guests{n} return\nnotrack {ip} daddr set {own} accept\n}}\n\
                  chain errors{n} {{\n{}}}\nchain source{n} {{\n{}}}\n",
                 self.error_rules(f, "\n"),
                 self.source_rules(f, "\n"),
@@ -214,6 +223,21 @@ impl Ruleset<'_> {
                  {ip} saddr {own} tcp sport {kept} jump source{n}\n\
                  {ip} saddr {stack} tcp sport {kept} {ip} saddr set {ip} saddr map @out{n} accept\n\
                  {ip} saddr {stack} tcp sport @listen {ip} saddr set {ip} saddr map @out{n} accept\n"
+            );
+        }
+        s.push_str("}\n");
+        self.guests(s);
+    }
+
+    /// Notes which connections others have translated to ports that the stack uses, when that is done.
+    fn guests(&self, s: &mut String) {
+        let (nic, kept) = (self.nic, self.kept());
+        s.push_str("chain guests { type filter hook postrouting priority 101; policy accept;\n");
+        for Family { ip, n, .. } in self.families() {
+            let _ = writeln!(
+                s,
+                "oifname \"{nic}\" iifname != \"{TUN_PREFIX}*\" {ip} saddr @nic{n} tcp sport {kept} \
+                 update @guests{n} {{ tcp sport . {ip} daddr . tcp dport }}"
             );
         }
         s.push_str("}\n");
@@ -379,6 +403,28 @@ impl Ruleset<'_> {
              chain probe {{ type filter hook forward priority 2147483646; policy accept;\n\
              iifname \"{tun}\" tcp sport {PROBE_PORT} counter name \"probe\" drop\n}}\n"
         );
+    }
+
+    /// The script that adds connections that others have translated before the table was there.
+    pub(super) fn known_guests(&self, guests: &[Translated]) -> String {
+        let mut s = String::new();
+        for f in self.families() {
+            let own = guests.iter().filter(|g| g.seen.0.is_ipv6() == f.v6);
+            let all = list(own.map(|g| format!("{} . {} . {}", g.seen.1, g.remote.0, g.remote.1)));
+            if !all.is_empty() {
+                let _ = writeln!(s, "add element inet {} guests{} {{ {all} }}", self.tun, f.n);
+            }
+        }
+        s
+    }
+
+    /// Whether somebody else's connection comes to the stack by its port, unless it is known.
+    pub(super) fn is_guest(&self, connection: &Translated) -> bool {
+        let (address, port) = connection.seen;
+        let kept = stack_ports(self.ports, self.stateless);
+        self.nic_addresses.contains(&address)
+            && kept.iter().any(|(first, last)| (*first..=*last).contains(&port))
+            && !self.nets.iter().any(|net| net.contains(&connection.source))
     }
 
     /// The script that updates addresses and ports in the installed table without affecting connections.

@@ -7,13 +7,14 @@ use super::netlink::Netlink;
 use super::nft::Nft;
 use super::nics::{self, NicInfo, UnusedNic};
 use super::options::SetupOptions;
-use super::record::Registry;
+use super::record::{self, Registry};
 use super::spec::PathSpec;
 use crate::device::Tun;
 use crate::error::DriverError;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -233,7 +234,9 @@ fn keep(
 }
 
 /// Runs `work` on a new thread in the same network namespace: the calling thread may already have a runtime.
-fn apart<T: Send>(work: impl AsyncFnOnce() -> Result<T, DriverError> + Send) -> Result<T, DriverError> {
+pub(super) fn apart<T: Send>(
+    work: impl AsyncFnOnce() -> Result<T, DriverError> + Send,
+) -> Result<T, DriverError> {
     std::thread::scope(|scope| {
         let worker = scope.spawn(|| runtime()?.block_on(work()));
         worker.join().unwrap_or(Err(DriverError::Gone))
@@ -254,7 +257,7 @@ pub fn survey() -> Result<(Vec<NicInfo>, Vec<UnusedNic>), DriverError> {
     })
 }
 
-fn connect() -> Result<Netlink, DriverError> {
+pub(super) fn connect() -> Result<Netlink, DriverError> {
     Netlink::connect().map_err(|e| DriverError::netlink("open a netlink connection to the kernel", e))
 }
 
@@ -301,6 +304,14 @@ pub fn set_up(specs: &[PathSpec], options: &SetupOptions) -> Result<PathSet, Dri
         Some(error) if set.paths.is_empty() => Err(error),
         _ => Ok(set),
     }
+}
+
+/// The directory of what running instances know of one another, which nobody else can write to; made if necessary.
+///
+/// # Errors
+/// [`DriverError::Record`] when none of the places for it will do.
+pub fn state_directory() -> Result<PathBuf, DriverError> {
+    record::directory(None)
 }
 
 /// Undoes what crashed instances have left in this network namespace. Running instances are not affected.

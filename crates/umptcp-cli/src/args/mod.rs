@@ -2,6 +2,7 @@
 
 mod sim;
 pub(crate) mod tools;
+mod up;
 mod values;
 
 use crate::failure::EXIT_CODES;
@@ -11,8 +12,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 use umptcp_tun_driver::paths::PathSpec;
-pub(crate) use values::{HostPort, ListenAddress};
-use values::{parse_bytes, parse_duration, parse_instance, parse_path};
+pub(crate) use up::{CheckArgs, DownArgs, UpArgs};
+pub(crate) use values::{HostPort, ListenAddress, parse_path};
+use values::{parse_bytes, parse_duration, parse_instance};
 
 /// Default port of `umptcp bench`: the number of the RFC.
 pub(crate) const BENCH_PORT: u16 = 8684;
@@ -24,6 +26,7 @@ Examples:
   umptcp sim scenarios/olia-a.toml           an experiment in the simulator: tables, numbers, plots
   sudo umptcp run -- iperf3 -c 192.0.2.10    run any program over MPTCP
   sudo umptcp ss                             what it does, while it runs; also nstat, monitor, top
+  sudo umptcp up                             the daemon: MPTCP for the services of this host
   umptcp bench server                        serve measurements
   umptcp bench client 192.0.2.10             measure throughput to that server
   umptcp listen 9000 > file                  receive a file over MPTCP
@@ -53,6 +56,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run a program over MPTCP, unchanged: its TCP connections use every NIC.
     Run(RunArgs),
+    Up(UpArgs),
+    Down(DownArgs),
+    Check(CheckArgs),
     Demo(DemoArgs),
     Listen(ListenArgs),
     Connect(ConnectArgs),

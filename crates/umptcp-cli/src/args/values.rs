@@ -34,6 +34,14 @@ pub(crate) struct ListenAddress {
     pub(crate) port: u16,
 }
 
+impl ListenAddress {
+    /// Whether both want the same port: all addresses leave none for a single one.
+    pub(crate) fn overlaps(self, other: ListenAddress) -> bool {
+        let every = self.address.is_none() || other.address.is_none();
+        self.port == other.port && (every || self.address == other.address)
+    }
+}
+
 impl FromStr for ListenAddress {
     type Err = String;
 

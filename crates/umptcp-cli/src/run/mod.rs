@@ -10,7 +10,7 @@ use crate::control::{self, StackInstance};
 use crate::failure::{Class, usage};
 use crate::registry::Registry;
 use crate::session::Session;
-use crate::transport::user_space::{Settings, UserSpace};
+use crate::transport::user_space::{Settings, UserSpace, captured};
 use anyhow::Context as _;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -18,9 +18,9 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use summary::Summary;
-use umptcp::{AttachedPath, Forwarder, PathConfig, PathInfo, PathKind};
+use umptcp::{Forwarder, PathInfo};
 use umptcp_capture::{
-    Addresses, Caller, CaptureError, DEVICE, Local, Namespace, Periodic, Program, Tun, follow_servers,
+    Addresses, Caller, CaptureError, DEVICE, Local, Namespace, Periodic, Program, follow_servers,
 };
 use umptcp_control::Kind;
 
@@ -133,7 +133,7 @@ impl Inside {
         let tun = namespace.capture(addresses, smallest_mtu(&paths)).with_context(failed)?;
         let localhost = !args.isolate_localhost;
         let local = localhost.then(|| Local::start(&namespace)).transpose().with_context(failed)?;
-        let (outward, inward) = stack.capture(captured(tun), &inside).with_context(failed)?;
+        let (outward, inward) = stack.capture(captured(DEVICE, tun), &inside).with_context(failed)?;
         if args.no_quic {
             outward.refuse_datagrams(QUIC).with_context(failed)?;
         }
@@ -162,14 +162,6 @@ fn serve(inward: Arc<Forwarder>) -> impl FnMut(u16, bool) -> bool + Send + 'stat
             }
         }
     }
-}
-
-/// The captured side, as a path of the stack.
-fn captured(tun: Tun) -> AttachedPath {
-    let mut config = PathConfig::with_addresses(DEVICE, Vec::new());
-    config.kind = PathKind::Capture;
-    tun.describe(&mut config);
-    AttachedPath { device: Box::new(tun), config, guard: Box::new(()) }
 }
 
 /// What fits every path: other protocols than TCP pass as they are.

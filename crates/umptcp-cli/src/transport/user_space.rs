@@ -7,17 +7,21 @@ use crate::failure::Class;
 use crate::registry::Registry;
 use crate::session::Session;
 use anyhow::{Context as _, anyhow};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use umptcp::{
-    AttachedPath, ConnectionConfig, Counter, Forwarder, MptcpListener, MptcpStream, PathId, Protocol,
-    StackConfig, Traffic,
+    AttachedPath, ConnectionConfig, Counter, Counters, Forwarder, MptcpListener, MptcpStream, PathConfig,
+    PathId, PathKind, Protocol, StackConfig, Traffic,
 };
+use umptcp_tun_driver::device::Tun;
 use umptcp_tun_driver::paths::{self, PathSpec, SetupOptions};
+
+/// Name of the path by which captured connections of this host come.
+pub(crate) const CAPTURED: &str = "captured";
 
 /// How long the program waits at exit for everything sent to arrive. The user timeout ends connections to a
 /// peer that does not respond at all.
@@ -32,7 +36,7 @@ const FINISH_CHECK: Duration = Duration::from_millis(10);
 const FAST_OPEN_QUEUE: usize = 64;
 
 /// Settings of the stack and its connections.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Settings {
     pub(crate) paths: Vec<PathSpec>,
     pub(crate) congestion: Option<String>,
@@ -63,6 +67,11 @@ impl Settings {
             pcap: args.pcap.clone(),
             ..Settings::default()
         }
+    }
+
+    /// Whether all that is not about paths is the same.
+    pub(crate) fn differ_in_paths_only(&self, other: &Settings) -> bool {
+        *self == Settings { paths: self.paths.clone(), ..other.clone() }
     }
 
     fn connection(&self) -> ConnectionConfig {
@@ -184,10 +193,7 @@ impl UserSpace {
         timeout: Duration,
         over: &[&str],
     ) -> anyhow::Result<Connection> {
-        let builder = match &*lock(&self.shared.stack) {
-            Some(stack) => MptcpStream::builder(stack),
-            None => return Err(stopped()),
-        };
+        let builder = self.with_stack(MptcpStream::builder)?;
         let paths = self.shared.look().into_iter();
         let paths = paths.filter(|path| over.contains(&path.name.as_str())).map(|path| path.id);
         let stream = builder
@@ -205,13 +211,31 @@ impl UserSpace {
         captured: AttachedPath,
         inside: &[IpAddr],
     ) -> anyhow::Result<(Forwarder, Forwarder)> {
-        let guard = lock(&self.shared.stack);
-        let stack = guard.as_ref().ok_or_else(stopped)?;
-        let path = stack.add_path(captured)?;
-        let outward = Forwarder::outward(stack, path, self.connection.clone())?;
-        outward.carry(path, inside.iter().copied())?;
-        let inward = Forwarder::inward(stack, path, inside.iter().copied(), self.connection.clone())?;
-        Ok((outward, inward))
+        self.with_stack(|stack| {
+            let path = stack.add_path(captured)?;
+            let outward = Forwarder::outward(stack, path, self.connection.clone())?;
+            outward.carry(path, inside.iter().copied())?;
+            let inward = Forwarder::inward(stack, path, inside.iter().copied(), self.connection.clone())?;
+            Ok((outward, inward))
+        })?
+    }
+
+    /// Captures what comes in by a path, and sends it on over all others.
+    pub(crate) fn capture_outward(&self, captured: AttachedPath) -> anyhow::Result<Forwarder> {
+        self.with_stack(|stack| {
+            let path = stack.add_path(captured)?;
+            Ok(Forwarder::outward(stack, path, self.connection.clone())?)
+        })?
+    }
+
+    /// Does something with the stack.
+    pub(crate) fn with_stack<T>(&self, work: impl FnOnce(&umptcp::Stack) -> T) -> anyhow::Result<T> {
+        lock(&self.shared.stack).as_ref().map(work).ok_or_else(stopped)
+    }
+
+    /// Who looks at it, from any thread.
+    pub(crate) fn view(&self) -> View {
+        View(Arc::clone(&self.shared))
     }
 
     /// The paths.
@@ -244,8 +268,13 @@ impl UserSpace {
 
     /// Removes the paths after [`finish`](Self::finish): what is still there is reset.
     pub(crate) fn close_finished(self) -> anyhow::Result<()> {
+        self.close_within(Duration::ZERO)
+    }
+
+    /// Removes the paths. Connections get this long to deliver what was written; what is still there then is reset.
+    pub(crate) fn close_within(self, linger: Duration) -> anyhow::Result<()> {
         let stack = lock(&self.shared.stack).take().ok_or_else(stopped)?;
-        stack.stop(Duration::ZERO).context(Class::Connection.failure("umptcp's stack failed"))
+        stack.stop(linger).context(Class::Connection.failure("umptcp's stack failed"))
     }
 
     /// Names of the paths.
@@ -256,7 +285,7 @@ impl UserSpace {
     pub(crate) fn listen(&self, address: ListenAddress) -> anyhow::Result<UserSpaceListener> {
         // The unspecified address means every address of every path, in both families.
         let ip = address.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
-        let builder = lock(&self.shared.stack).as_ref().map(MptcpListener::builder).ok_or_else(stopped)?;
+        let builder = self.with_stack(MptcpListener::builder)?;
         let listener = builder
             .fast_open(if self.connection.fast_open { FAST_OPEN_QUEUE } else { 0 })
             .listen(SocketAddr::new(ip, address.port))
@@ -274,8 +303,70 @@ impl UserSpace {
 
     /// Waits until everything sent has arrived, then removes the paths.
     pub(crate) fn close(self) -> anyhow::Result<()> {
-        let stack = lock(&self.shared.stack).take().ok_or_else(stopped)?;
-        stack.stop(LINGER).context(Class::Connection.failure("umptcp's stack failed"))
+        self.close_within(LINGER)
+    }
+}
+
+/// The captured side, as a path of the stack.
+pub(crate) fn captured(name: &str, tun: Tun) -> AttachedPath {
+    let mut config = PathConfig::with_addresses(name, Vec::new());
+    config.kind = PathKind::Capture;
+    tun.describe(&mut config);
+    AttachedPath { device: Box::new(tun), config, guard: Box::new(()) }
+}
+
+/// The paths that lead outside.
+fn outside(stack: &umptcp::Stack) -> Option<Vec<umptcp::PathInfo>> {
+    let paths = stack.paths().ok()?;
+    Some(paths.into_iter().filter(|path| path.name != CAPTURED).collect())
+}
+
+/// A stack, to look at. It does not keep it running.
+#[derive(Clone)]
+pub(crate) struct View(Arc<Shared>);
+
+/// What there is to know of a stack at one time.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Figures {
+    /// What it has counted.
+    pub(crate) counters: Counters,
+    /// Names of the paths that can be used.
+    pub(crate) paths: BTreeSet<String>,
+    /// Payload that went over each path, also over those that are gone.
+    pub(crate) traffic: BTreeMap<String, Traffic>,
+    /// Established subflows of each path.
+    pub(crate) subflows: BTreeMap<String, u64>,
+    /// How many connections there are.
+    pub(crate) connections: usize,
+}
+
+impl View {
+    /// Names of the NICs whose paths can be used.
+    pub(crate) fn nics(&self) -> Vec<String> {
+        let paths = lock(&self.0.stack).as_ref().and_then(outside);
+        paths.unwrap_or_default().into_iter().map(|path| path.name).collect()
+    }
+
+    /// All of it; `None` when the stack has ended.
+    pub(crate) fn figures(&self) -> Option<Figures> {
+        let guard = lock(&self.0.stack);
+        let stack = guard.as_ref()?;
+        let connections = stack.connections().ok()?;
+        let paths = outside(stack)?;
+        let mut subflows: BTreeMap<String, u64> = paths.iter().map(|path| (path.name.clone(), 0)).collect();
+        let established = connections.iter().flat_map(|(_, _, s)| s).filter(|s| s.state == "ESTABLISHED");
+        for subflow in established {
+            if let Some(path) = paths.iter().find(|path| path.id == subflow.path) {
+                *subflows.entry(path.name.clone()).or_default() += 1;
+            }
+        }
+        Some(Figures {
+            counters: stack.counters().ok()?,
+            traffic: stack.traffic().ok()?.into_iter().filter(|(path, _)| path != CAPTURED).collect(),
+            paths: paths.into_iter().map(|path| path.name).collect(),
+            subflows,
+            connections: connections.len(),
+        })
     }
 }
 

@@ -11,6 +11,8 @@ use std::task::{Context, Poll};
 pub(super) enum Direction {
     Read,
     Write,
+    /// The failure of the connection.
+    Failure,
 }
 
 /// Waits until reading or writing does not have to wait. Any number of them may wait at once.
@@ -37,6 +39,7 @@ pub(super) fn poll_ready(
     match direction {
         Direction::Read => shared.poll_read_ready(cx, key),
         Direction::Write => shared.poll_write_ready(cx, key),
+        Direction::Failure => shared.poll_failed(cx, key),
     }
 }
 
@@ -54,7 +57,7 @@ impl Drop for Ready<'_> {
         match self.direction {
             _ if self.key == Key::default() => {}
             Direction::Read => self.shared.forget_reader(self.key),
-            Direction::Write => self.shared.forget_writer(self.key),
+            Direction::Write | Direction::Failure => self.shared.forget_writer(self.key),
         }
     }
 }
@@ -77,7 +80,7 @@ mod tests {
     fn what_is_dropped_leaves_no_waker_behind() {
         let shared = Shared::new(&ConnectionConfig::default(), Duration::ZERO);
         let task = Arc::new(Nobody);
-        for direction in [Direction::Read, Direction::Write] {
+        for direction in [Direction::Read, Direction::Write, Direction::Failure] {
             let mut ready = Ready::new(&shared, direction);
             let waker = Waker::from(task.clone());
             let polled = Pin::new(&mut ready).poll(&mut Context::from_waker(&waker));

@@ -165,6 +165,12 @@ impl MptcpStream {
         Ok(())
     }
 
+    /// Waits until an error has ended the connection, such as a reset by the peer, which a read or write would report; for
+    /// who neither reads nor writes at the moment. Never returns when both ends close it in order.
+    pub async fn failed(&self) {
+        Ready::new(&self.0.0.shared, Direction::Failure).await;
+    }
+
     /// Reads what there is, without waiting; 0 means the end of the stream.
     ///
     /// # Errors

@@ -258,9 +258,13 @@ impl Worker {
     pub(crate) fn hold(
         &mut self,
         cx: &mut Context<'_>,
-        options: ListenOptions,
+        mut options: ListenOptions,
+        translated: Option<IpAddr>,
         shared: Arc<OffersShared>,
     ) -> Result<ListenerId, ListenError> {
+        if let Some(own) = translated {
+            options.local.set_ip(own);
+        }
         self.offers.listen(cx, options, shared)
     }
 

@@ -445,7 +445,7 @@ impl Manager {
             sources: Vec::new(),
             stateless: false,
             carry: self.options.carry,
-            table: self.free_table(tun.index(), &snapshot).await?,
+            table: free_table(&self.netlink, tun.index(), &snapshot).await?,
             nic_addresses: if nat { snapshot.translatable(nic.index) } else { Vec::new() },
             forwarding: Forwarding::default(),
             held: Vec::new(),
@@ -489,15 +489,6 @@ impl Manager {
             advertise = ?config.advertise, "path set up"
         );
         Ok((config, tun))
-    }
-
-    /// A table number that no route or rule uses.
-    async fn free_table(&self, index: u32, snapshot: &Snapshot) -> Result<u32, DriverError> {
-        let mut taken: BTreeSet<u32> = snapshot.routes.iter().map(|(table, _)| *table).collect();
-        let of_rules = self.netlink.tables_of_rules().await;
-        taken.extend(of_rules.map_err(|e| DriverError::netlink("list routing rules", e))?);
-        let first = TABLES + index % 0x1_0000;
-        Ok((first..u32::MAX).find(|t| !taken.contains(t)).unwrap_or(first))
     }
 
     /// Makes all changes for a path, in an order in which no packet can leave the wrong way.
@@ -680,4 +671,17 @@ async fn apply_settings(
         forwarding::answer_for(changes, nic, address).await?;
     }
     Ok(())
+}
+
+/// A table number that no route or rule uses, for a TUN device with this index.
+pub(super) async fn free_table(
+    netlink: &Netlink,
+    index: u32,
+    snapshot: &Snapshot,
+) -> Result<u32, DriverError> {
+    let mut taken: BTreeSet<u32> = snapshot.routes.iter().map(|(table, _)| *table).collect();
+    let of_rules = netlink.tables_of_rules().await;
+    taken.extend(of_rules.map_err(|e| DriverError::netlink("list routing rules", e))?);
+    let first = TABLES + index % 0x1_0000;
+    Ok((first..u32::MAX).find(|t| !taken.contains(t)).unwrap_or(first))
 }

@@ -13,6 +13,9 @@ use crate::paths::ruleset::Ruleset;
 use crate::paths::spec::Mode;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Most connections that are known from the beginning: no more than have room.
+const MOST_GUESTS: usize = 30_000;
+
 impl Manager {
     /// Starts or stops forwarding a port to the stack.
     pub(super) fn listen(&mut self, port: u16, on: bool) -> Result<(), DriverError> {
@@ -245,13 +248,30 @@ pub(super) fn install_table(
     ranges: &[Ports],
     listen: &BTreeSet<u16>,
 ) -> Result<(), DriverError> {
-    let result = nft.apply(&path.nic, &ruleset(path, ranges, listen).script());
+    let rules = ruleset(path, ranges, listen);
+    // At once: the next packet may be one of theirs.
+    let result = nft.apply(&path.nic, &(rules.script() + &guests(&rules)));
     let Err(error) = result else { return Ok(()) };
     if !std::mem::take(&mut path.stateless) {
         return Err(error);
     }
     tracing::debug!(%error, device = path.nic, "cannot translate without connection tracking");
     nft.apply(&path.nic, &ruleset(path, ranges, listen).script())
+}
+
+/// What leaves connections alone that others have translated before, to ports that are the stack's now.
+fn guests(ruleset: &Ruleset<'_>) -> String {
+    if !ruleset.stateless {
+        return String::new();
+    }
+    match conntrack::translated(|connection| ruleset.is_guest(connection)) {
+        Ok(guests) => ruleset.known_guests(&guests[..guests.len().min(MOST_GUESTS)]),
+        Err(error) => {
+            // Then nobody translates by it.
+            tracing::debug!(%error, "cannot list the entries of conntrack");
+            String::new()
+        }
+    }
 }
 
 /// Holds every port to listen on, on every address of the NIC.

@@ -1,0 +1,204 @@
+//! The daemon's life: start, reload, end.
+
+use super::config::Config;
+use super::instance::Instance;
+use super::notify;
+use super::services::Services;
+use super::tasks::{Ends, Tasks};
+use crate::console::describe;
+use crate::control::{self, Served, StackInstance};
+use crate::failure::Class;
+use crate::logging;
+use crate::registry::Registry;
+use crate::session::Session;
+use crate::transport::user_space::UserSpace;
+use anyhow::{Context as _, anyhow};
+use nix::libc::SIGHUP;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Runtime};
+use umptcp_control::Kind;
+
+/// Threads that carry bytes between the stack and the kernel.
+const THREADS: usize = 2;
+
+/// How long the stack may take to tell peers of its end, after connections had their time.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// What the daemon hears of.
+enum Event {
+    Signal(i32),
+    /// A service cannot go on.
+    Failed(String),
+}
+
+/// A daemon that runs. What is dropped first comes first.
+pub(super) struct Daemon {
+    file: PathBuf,
+    config: Config,
+    /// `None`: the command line says what is logged.
+    log: Option<logging::Running>,
+    session: Session,
+    events: Receiver<Event>,
+    /// Lets tools ask it and steer it.
+    served: Option<Served>,
+    services: Services,
+    tasks: Tasks,
+    ends: Ends,
+    runtime: Runtime,
+    stack: UserSpace,
+    _instance: Instance,
+}
+
+impl Daemon {
+    /// Does what the configuration says.
+    ///
+    /// # Errors
+    /// What keeps any part of it from being done; nothing is left behind then.
+    pub(super) fn start(
+        file: PathBuf,
+        config: Config,
+        registry: &Registry,
+        log: Option<logging::Running>,
+    ) -> anyhow::Result<Daemon> {
+        raise_descriptor_limit();
+        let instance = Instance::claim(&config.name)?;
+        let session = Session::start()?;
+        let (to, events) = mpsc::channel();
+        let signals = to.clone();
+        // It waits its turn while the daemon starts.
+        session.pass_on(move |received| drop(signals.send(Event::Signal(received.signal))));
+        let stack = UserSpace::open(&config.settings, registry, &session)?;
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .thread_name("umptcp-services")
+            .enable_all()
+            .build()
+            .context("cannot start threads")?;
+        let (tasks, ends) = Tasks::new(&runtime, move |why| drop(to.send(Event::Failed(why))));
+        let mut services = Services::default();
+        if let Some(error) = services.become_as(&config, &stack, &session, &tasks).into_iter().next() {
+            return Err(error);
+        }
+        let shown = StackInstance::new(stack.source(), services.forwarders(), registry.clone());
+        let served = control::start(&config.name, Kind::Up, Arc::new(shown), &session);
+        let daemon = Daemon {
+            file,
+            config,
+            log,
+            session,
+            events,
+            served,
+            services,
+            tasks,
+            ends,
+            runtime,
+            stack,
+            _instance: instance,
+        };
+        daemon.say_ready();
+        Ok(daemon)
+    }
+
+    /// Runs until it is told to end.
+    ///
+    /// # Errors
+    /// When a service cannot go on, or what was written could not be delivered.
+    pub(super) fn run(mut self, registry: &Registry) -> anyhow::Result<()> {
+        loop {
+            match self.events.recv() {
+                Ok(Event::Signal(SIGHUP)) => self.reload(registry),
+                Ok(Event::Signal(signal)) => {
+                    tracing::info!(signal, "ending");
+                    return self.end();
+                }
+                Ok(Event::Failed(why)) => {
+                    tracing::error!("{why}");
+                    self.end()?;
+                    return Err(anyhow!(Class::Host.failure(why)));
+                }
+                Err(_) => return self.end(),
+            }
+        }
+    }
+
+    /// Reads the configuration again and becomes as it says. What cannot be done is logged, and the rest done. With a file
+    /// that is wrong everything stays as it is.
+    fn reload(&mut self, registry: &Registry) {
+        notify::reloading();
+        match Config::load(&self.file, registry) {
+            Ok(config) => self.become_as(config),
+            Err(error) => {
+                tracing::error!("the configuration stays as it is: {}", describe(&error));
+                notify::ready(&format!("not reloaded: {}", describe(&error)));
+            }
+        }
+    }
+
+    fn become_as(&mut self, config: Config) {
+        let differs =
+            config.name != self.config.name || !config.settings.differ_in_paths_only(&self.config.settings);
+        if differs || config.log.format != self.config.log.format {
+            tracing::warn!(
+                "the name, [stack] and the format of the log are those of the start until the next"
+            );
+        }
+        if let Some(log) = &self.log {
+            log.set_level(config.log.level);
+        }
+        let mut failed = Vec::new();
+        if config.settings.paths != self.config.settings.paths {
+            let paths = config.settings.paths.clone();
+            match self.stack.with_stack(|stack| stack.set_nics(paths)) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => failed.push(anyhow!(error).context("the paths")),
+                Err(error) => failed.push(error),
+            }
+        }
+        failed.extend(self.services.become_as(&config, &self.stack, &self.session, &self.tasks));
+        self.config = config;
+        for error in &failed {
+            tracing::error!("{}", describe(error));
+        }
+        match failed.first() {
+            Some(error) => notify::ready(&format!("reloaded, but: {}", describe(error))),
+            None => self.say_ready(),
+        }
+    }
+
+    fn say_ready(&self) {
+        let about = self.config.describe();
+        tracing::info!(name = self.config.name, file = %self.file.display(), "ready: {about}");
+        notify::ready(&about);
+    }
+
+    /// Accepts nothing more, gives connections some time to end, and undoes what was set up.
+    fn end(self) -> anyhow::Result<()> {
+        notify::stopping();
+        let Daemon { config, session, served, services, tasks, ends, runtime, stack, _instance, .. } = self;
+        // Who is in a hurry says so again.
+        session.take_back();
+        let until = Instant::now() + config.drain;
+        let capture = services.end();
+        ends.wait(&runtime, tasks, config.drain);
+        if let Some(capture) = &capture {
+            capture.wait(until);
+        }
+        // What still runs is reset.
+        runtime.shutdown_timeout(LAST_WORDS);
+        drop(served);
+        stack.close_within(LAST_WORDS)
+    }
+}
+
+/// Each connection to a service takes a descriptor.
+fn raise_descriptor_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::debug!(%error, "the limit of descriptors stays");
+    }
+}
