@@ -155,6 +155,34 @@ fn follows_a_nic_that_goes_down_and_comes_back() {
     });
 }
 
+/// Addresses in the NIC's own subnet, for which it answers: the kernel forgets that when the NIC goes down.
+#[test]
+fn a_nic_that_was_down_answers_for_the_stacks_addresses_again() {
+    let network = TestNetwork::new();
+    network.server.echo_server("[::]:80");
+    let spec = "eth0,address=10.0.0.7,address=2001:db8:a0::7,mode=routed";
+    let set = network.client.set_up(&[spec], &options()).unwrap();
+    let path = &set.paths[0];
+    let echo = |port: u16| {
+        for (own, server) in [("10.0.0.7", "10.0.0.1:80"), ("2001:db8:a0::7", "[2001:db8:a0::1]:80")] {
+            Flow::connect(&path.tun, (ip(own), port), server).echo("there");
+        }
+    };
+    echo(41000);
+    for round in 1..4 {
+        network.client.ip("link set eth0 down");
+        if round == 1 {
+            wait_until("no route", || !path.has_route(ip("10.0.0.1")).unwrap());
+        }
+        network.client.ip("link set eth0 up");
+        network.client.address("eth0", "2001:db8:a0::2/64");
+        // The server has known where the addresses are.
+        network.server.ip("neighbour flush all");
+        wait_until("a route", || path.has_route(ip("2001:db8:a0::1")).unwrap());
+        echo(41000 + round);
+    }
+}
+
 /// `advertise=` says what to advertise whatever the NIC's address is, and further addresses change nothing.
 #[test]
 fn what_is_advertised_by_choice_stays_when_addresses_change() {

@@ -38,6 +38,7 @@ impl Manager {
             self.follow_device(i, nic.as_ref()).await?;
             self.follow_addresses(i, nic.as_ref(), &addresses).await?;
             self.keep_rules(i).await?;
+            self.keep_proxies(i).await;
         }
         self.follow_newcomers(&links, &addresses).await
     }
@@ -111,6 +112,18 @@ impl Manager {
         let kept = rules::keep(&self.netlink, record, &direction, path.rules_at, TO_STACK).await;
         path.rules_at = kept.map_err(|e| DriverError::netlink("keep the routing rules", e))?;
         Ok(())
+    }
+
+    /// Has the NIC answer for the path's addresses in its subnet. The kernel forgets proxy entries when the NIC goes down,
+    /// which may be over before anybody has looked.
+    async fn keep_proxies(&self, i: usize) {
+        let path = &self.paths[i];
+        let Some(nic) = path.nic_index.filter(|_| path.usable) else { return };
+        for &address in &path.proxied {
+            if let Err(error) = self.netlink.add_proxy(nic, address).await {
+                tracing::warn!(nic = path.nic, %address, %error, "the NIC does not answer for this address");
+            }
+        }
     }
 
     pub(super) async fn reapply(&mut self, i: usize, nic: &Link) -> Result<(), DriverError> {
