@@ -95,7 +95,8 @@ fn the_second_address_of_a_name_is_taken_when_the_first_refuses() {
     });
 }
 
-/// Attempts to reach dead hosts hold a bounded number of places, and those that are alive do not wait for them.
+/// Attempts to reach dead hosts hold a bounded number of places, and those that are alive do not wait for
+/// them.
 #[test]
 fn dead_hosts_delay_nobody_and_hold_little_memory() {
     within(LIMIT, || {
@@ -289,7 +290,8 @@ c.settimeout(30); c.recv(1)"
     });
 }
 
-/// The host moves on: its NIC gets another address, and the other NIC goes. Then nothing at all for five seconds.
+/// The host moves on: its NIC gets another address, and the other NIC goes. Then nothing at all for five
+/// seconds.
 #[test]
 fn an_address_that_changes_goes_unnoticed() {
     within(LIMIT, || {

@@ -1,4 +1,5 @@
-//! The control socket of `umptcp run`, and the tools that speak to it, with the kernel's MPTCP at the other end.
+//! The control socket of `umptcp run`, and the tools that speak to it, with the kernel's MPTCP at the other
+//! end.
 
 use crate::run::{LIMIT, RESTORED_WITHIN, both, network, wait_for_port};
 use crate::terminal::Terminal;

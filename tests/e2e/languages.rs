@@ -1,5 +1,6 @@
-//! Programs in other languages under `umptcp run`, each with its own way to speak to the network: Go's runtime is linked
-//! statically and makes its own system calls, Java's sockets are of IPv6, Node's do not block.
+//! Programs in other languages under `umptcp run`, each with its own way to speak to the network: Go's
+//! runtime is linked statically and makes its own system calls, Java's sockets are of IPv6, Node's do not
+//! block.
 
 use crate::programs::{HTTP, assert_same, prepare, serve, sh};
 use crate::run::{LIMIT, captured, network, run};
@@ -109,8 +110,8 @@ fn send(net: &Routed, folder: &Folder, options: &str, kind: &str) -> String {
     said
 }
 
-/// A program that asks for MPTCP (`ListenConfig.SetMultipathTCP`, `Dialer.SetMultipathTCP`) is told that it has it, at
-/// both ends, both under `run`; for a client of plain TCP the server is told that it has not.
+/// A program that asks for MPTCP (`ListenConfig.SetMultipathTCP`, `Dialer.SetMultipathTCP`) is told that it
+/// has it, at both ends, both under `run`; for a client of plain TCP the server is told that it has not.
 #[test]
 fn go_is_told_whether_its_connection_is_multipath() {
     within(LIMIT, || {

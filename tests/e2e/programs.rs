@@ -1,4 +1,5 @@
-//! Real programs under `umptcp run`, with the kernel's MPTCP at the other end: MPTCP on the wire, every byte right.
+//! Real programs under `umptcp run`, with the kernel's MPTCP at the other end: MPTCP on the wire, every byte
+//! right.
 
 use crate::run::{LIMIT, RESTORED_WITHIN, captured, network, run, wait_for_port};
 use crate::terminal::Terminal;
@@ -159,8 +160,8 @@ fn netcat_listens_inside() {
     });
 }
 
-/// An interactive shell: jobs stop and go on, Ctrl-C ends the job and not the shell, and the terminal is the caller's
-/// again at the end.
+/// An interactive shell: jobs stop and go on, Ctrl-C ends the job and not the shell, and the terminal is the
+/// caller's again at the end.
 #[test]
 fn a_shell_has_its_terminal() {
     within(LIMIT, || {

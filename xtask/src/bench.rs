@@ -408,8 +408,8 @@ fn at_once<T: Copy + Send>(
     })
 }
 
-/// Measures each of `contests` in turn, as often as the options say, so that what else the machine does falls on all of
-/// them. A failure is printed. The values of each, and whether all went through.
+/// Measures each of `contests` in turn, as often as the options say, so that what else the machine does falls
+/// on all of them. A failure is printed. The values of each, and whether all went through.
 fn in_turn<C: Copy, T, const N: usize>(
     (figure, runs): (&str, u16),
     contests: &[C; N],

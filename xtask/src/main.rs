@@ -50,8 +50,8 @@ enum Task {
     /// Compare every packet and event of simulations and property tests with what is stored: a refactoring
     /// changes none.
     Digest(digest::Options),
-    /// Let paths, addresses and boxes come and go at random for hours of virtual time, and check that every usable
-    /// path carries data again soon.
+    /// Let paths, addresses and boxes come and go at random for hours of virtual time, and check that every
+    /// usable path carries data again soon.
     Soak(soak::Options),
     /// Generate the book's command-line reference, or check that it is up to date.
     CliReference(cli_reference::Options),

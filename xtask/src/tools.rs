@@ -172,8 +172,9 @@ pub(crate) fn require(tools: &[Tool]) -> Result<()> {
     Ok(())
 }
 
-/// While it lives, packages that are installed start no service: tests start the servers that they need, in namespaces of
-/// their own. Debian's scripts ask this file (invoke-rc.d(8)); one that exists has its own reasons.
+/// While it lives, packages that are installed start no service: tests start the servers that they need, in
+/// namespaces of their own. Debian's scripts ask this file (invoke-rc.d(8)); one that exists has its own
+/// reasons.
 struct NoServices(Option<&'static Path>);
 
 impl NoServices {

@@ -1,10 +1,11 @@
-//! Capture in the host's own namespace: connections that programs of this host begin, of some cgroups or users or to some
-//! destinations, go into a TUN device, and so do connections of other hosts that this one routes. Everything else stays as
-//! it is.
+//! Capture in the host's own namespace: connections that programs of this host begin, of some cgroups or
+//! users or to some destinations, go into a TUN device, and so do connections of other hosts that this one
+//! routes. Everything else stays as it is.
 //!
-//! Only a SYN is looked at. Connection tracking remembers which connections were taken, so that those that there were before,
-//! and those of the host's servers, are never touched. What does not leave by a NIC with a path (to a container, by a VPN, to
-//! this host itself) is left alone, and so are sockets with [`OWN_MARK`]: what is captured can never be umptcp itself.
+//! Only a SYN is looked at. Connection tracking remembers which connections were taken, so that those that
+//! there were before, and those of the host's servers, are never touched. What does not leave by a NIC with a
+//! path (to a container, by a VPN, to this host itself) is left alone, and so are sockets with [`OWN_MARK`]:
+//! what is captured can never be umptcp itself.
 
 use crate::error::CaptureError;
 use crate::periodic::Periodic;
@@ -31,13 +32,15 @@ const CAPTURED: u32 = 0x0100_0000;
 /// The table of nftables.
 const TABLE: &str = "umptcp-capture";
 
-/// How often to look whether cgroups or NICs have come or gone. A service that is started again has a new cgroup.
+/// How often to look whether cgroups or NICs have come or gone. A service that is started again has a new
+/// cgroup.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// What is captured: connections to which all of this applies.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Selection {
-    /// Of programs in this cgroup (version 2) and those below, by its path from the root of cgroups. It may come later.
+    /// Of programs in this cgroup (version 2) and those below, by its path from the root of cgroups. It may
+    /// come later.
     pub cgroup: Option<String>,
     /// Of this user.
     pub user: Option<u32>,

@@ -1,9 +1,10 @@
-//! Capture of programs that know nothing of MPTCP: a network namespace whose only way out is a TUN device, and
-//! programs that run in it.
+//! Capture of programs that know nothing of MPTCP: a network namespace whose only way out is a TUN device,
+//! and programs that run in it.
 //!
-//! A [`Namespace`] has the host's addresses, so that what programs print is true. Its [`Tun`] goes to a stack as a
-//! path of kind `Capture`. What programs send to this host itself ([`Local`]) reaches the host's servers, where none
-//! inside has the port. [`Program`] runs a command in it with the privileges of whoever called for it.
+//! A [`Namespace`] has the host's addresses, so that what programs print is true. Its [`Tun`] goes to a stack
+//! as a path of kind `Capture`. What programs send to this host itself ([`Local`]) reaches the host's
+//! servers, where none inside has the port. [`Program`] runs a command in it with the privileges of whoever
+//! called for it.
 //!
 //! [`HostCapture`] takes connections of programs in the host's own namespace.
 #![cfg(target_os = "linux")]

@@ -1,8 +1,8 @@
 //! What programs inside send to this host: it reaches the host's own servers.
 //!
-//! Inside, loopback is the namespace's own. What is sent there to a port that no server inside has, and a server of
-//! the host does, is handed to a relay by nftables (`tproxy`), which connects to the same address outside. So a
-//! resolver at 127.0.0.53 works, and a database at localhost, without a change to any file.
+//! Inside, loopback is the namespace's own. What is sent there to a port that no server inside has, and a
+//! server of the host does, is handed to a relay by nftables (`tproxy`), which connects to the same address
+//! outside. So a resolver at 127.0.0.53 works, and a database at localhost, without a change to any file.
 
 use crate::error::CaptureError;
 use crate::namespace::Namespace;
@@ -127,8 +127,8 @@ impl Sockets {
     }
 }
 
-/// The rules that hand over what no server inside takes. Sets say which ports the host's servers have: what is sent to
-/// others is refused by the kernel, as it would be outside.
+/// The rules that hand over what no server inside takes. Sets say which ports the host's servers have: what
+/// is sent to others is refused by the kernel, as it would be outside.
 fn rules(sockets: &Sockets) -> String {
     let port = sockets.port;
     let mut s = String::from(

@@ -9,8 +9,9 @@ use umptcp_tun_driver::device::Tun;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Settings that a new namespace does not inherit, and that programs notice. Whether the kernel speaks MPTCP is none of
-/// them: a program inside that asks for it is to get it, from us, whatever the host's kernel may do outside.
+/// Settings that a new namespace does not inherit, and that programs notice. Whether the kernel speaks MPTCP
+/// is none of them: a program inside that asks for it is to get it, from us, whatever the host's kernel may
+/// do outside.
 const INHERITED: [&str; 5] = [
     "net/ipv4/ping_group_range",
     "net/ipv4/ip_unprivileged_port_start",
@@ -55,8 +56,8 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// Runs `job` on the thread that lives in the namespace: sockets, devices and processes that it makes belong to
-    /// the namespace.
+    /// Runs `job` on the thread that lives in the namespace: sockets, devices and processes that it makes
+    /// belong to the namespace.
     ///
     /// # Errors
     /// When the thread has ended.
@@ -74,7 +75,8 @@ impl Namespace {
         rx.recv().map_err(|_| CaptureError::Gone)
     }
 
-    /// Makes the TUN device that is the only way out, with these addresses and default routes of their families.
+    /// Makes the TUN device that is the only way out, with these addresses and default routes of their
+    /// families.
     ///
     /// # Errors
     /// When the device or its settings are refused.

@@ -65,7 +65,8 @@ pub struct Running {
 }
 
 impl Program {
-    /// Starts it in a namespace, with the terminal, the environment and the working directory of this process.
+    /// Starts it in a namespace, with the terminal, the environment and the working directory of this
+    /// process.
     ///
     /// # Errors
     /// [`CaptureError::NotFound`] and [`CaptureError::NotExecutable`], as a shell tells them apart.
@@ -111,7 +112,8 @@ impl Program {
             }
             Ok(())
         };
-        // SAFETY: between fork and exec it only makes system calls, on memory that it owns, and takes no lock.
+        // SAFETY: between fork and exec it only makes system calls, on memory that it owns, and takes no
+        // lock.
         unsafe { command.pre_exec(prepare) };
         command.spawn()
     }

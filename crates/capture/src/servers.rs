@@ -12,9 +12,9 @@ use std::time::Duration;
 /// How often servers are looked for. The kernel tells nobody of a new one.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Follows which ports the servers inside have, until what it returns is dropped: calls `changed` with each port on which
-/// a server begins (`true`) or ceases to listen for others than this host. One that returns `false` is asked again, as
-/// long as the server is there.
+/// Follows which ports the servers inside have, until what it returns is dropped: calls `changed` with each
+/// port on which a server begins (`true`) or ceases to listen for others than this host. One that returns
+/// `false` is asked again, as long as the server is there.
 ///
 /// # Errors
 /// When no thread can be started.

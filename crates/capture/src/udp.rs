@@ -26,7 +26,8 @@ const MOST_SERVERS: usize = 64;
 /// How long a flow, or a server without flows, may be idle.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// The port of resolvers. A flow to one ends when every question has its answer: programs ask each from another port.
+/// The port of resolvers. A flow to one ends when every question has its answer: programs ask each from
+/// another port.
 const DNS: u16 = 53;
 
 /// The longest datagram.
@@ -37,8 +38,9 @@ type Flow = (SocketAddr, SocketAddr);
 
 /// Relays what comes to `socket` to the same address outside. Runs until it is dropped.
 ///
-/// `socket` gets the first datagram to a server of the host. From then on a socket inside speaks for that server and
-/// gets all the others, whoever sends them; each client has a socket outside while it waits for answers.
+/// `socket` gets the first datagram to a server of the host. From then on a socket inside speaks for that
+/// server and gets all the others, whoever sends them; each client has a socket outside while it waits for
+/// answers.
 pub(crate) async fn relay(namespace: Arc<Namespace>, socket: Socket) {
     let socket = match UdpSocket::from_std(socket.into()) {
         Ok(socket) => socket,
@@ -198,7 +200,8 @@ async fn serve(relay: Arc<Relay>, server: SocketAddr, inside: Arc<UdpSocket>) {
     relay.all().servers.remove(&server);
 }
 
-/// Sends back what the server answers, until the flow has been idle for long enough or everything is answered.
+/// Sends back what the server answers, until the flow has been idle for long enough or everything is
+/// answered.
 async fn answer(relay: Arc<Relay>, flow: Flow, inside: Arc<UdpSocket>, outside: Arc<UdpSocket>) {
     loop {
         let end = idle_at(&relay.all().flows, &flow);

@@ -63,9 +63,9 @@ impl HyStart {
 
     /// The same where packets overtake one another.
     ///
-    /// The least of a round is then that of the earliest packet, and the next round's may be longer without any
-    /// queue. What two packets of three take at least is longer only if all take longer, so that stands for
-    /// the round's minimum, once there are enough to tell.
+    /// The least of a round is then that of the earliest packet, and the next round's may be longer without
+    /// any queue. What two packets of three take at least is longer only if all take longer, so that stands
+    /// for the round's minimum, once there are enough to tell.
     pub(crate) fn sample_disordered(&mut self, rtt: f64) {
         if self.kept.is_empty() {
             // The round's, or what was measured of it before, would be compared with something else.

@@ -4,10 +4,10 @@
 //! needs to couple them (RFC 6356). Loss recovery decides what was lost and when to send; the controller sets
 //! windows and pacing rates, in bytes.
 //!
-//! [`Controller`] implements what all algorithms share: slow start with HyStart++, reductions, undo and the state per
-//! subflow. An algorithm implements [`Algorithm`]: the increase in congestion avoidance and, unless it halves
-//! the window, the decrease. Each algorithm of this crate is one such file. An algorithm that shares none of
-//! this implements [`CongestionController`] directly.
+//! [`Controller`] implements what all algorithms share: slow start with HyStart++, reductions, undo and the
+//! state per subflow. An algorithm implements [`Algorithm`]: the increase in congestion avoidance and, unless
+//! it halves the window, the decrease. Each algorithm of this crate is one such file. An algorithm that
+//! shares none of this implements [`CongestionController`] directly.
 #![no_std]
 #![forbid(unsafe_code)]
 

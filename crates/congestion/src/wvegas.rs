@@ -13,9 +13,9 @@ const LEAST_ALPHA: f64 = 2.0;
 const GAMMA: f64 = 1.0;
 /// The least queueing delay that ends slow start: this part of the round-trip time, within bounds in seconds.
 ///
-/// At 100 Mbit/s a queued segment is a delay of a tenth of a millisecond, less than timers and schedulers of hosts
-/// make of it by themselves. HyStart++ (RFC 9406 §4.3) asks for as much, and since slow start doubles the window
-/// per round trip, a queue that is one reaches this in the round in which it begins.
+/// At 100 Mbit/s a queued segment is a delay of a tenth of a millisecond, less than timers and schedulers of
+/// hosts make of it by themselves. HyStart++ (RFC 9406 §4.3) asks for as much, and since slow start doubles
+/// the window per round trip, a queue that is one reaches this in the round in which it begins.
 const DELAY_DIVISOR: f64 = 8.0;
 const MIN_DELAY: f64 = 0.001;
 const MAX_DELAY: f64 = 0.016;
@@ -23,8 +23,8 @@ const MAX_DELAY: f64 = 0.016;
 const LEAST_WINDOW: f64 = 2.0;
 /// The number of RTT samples a round needs before the window is adjusted by delay.
 const LEAST_SAMPLES: u32 = 3;
-/// The number of samples whose lower third is that of the path. Of fewer, a third may well be early by chance, and
-/// the least of all would be one of these.
+/// The number of samples whose lower third is that of the path. Of fewer, a third may well be early by
+/// chance, and the least of all would be one of these.
 const STEADY_SAMPLES: usize = 64;
 
 /// wVegas keeps a few segments queued on each path. The target of each path is weighted by its share of the
@@ -33,13 +33,13 @@ const STEADY_SAMPLES: usize = 64;
 /// The window changes once per round, by one segment. wVegas yields to loss-based flows that fill the same
 /// queue. Alone on a link it reaches about four fifths of the rate, because it drains its own queue.
 ///
-/// Where packets overtake one another, a round's mean is mostly the delay of those that were late, and the least
-/// round-trip time that of one that was early. Only what all packets take longer is a queue there, so the lower
-/// thirds of some samples at a time are compared instead: what two packets of three take at least.
+/// Where packets overtake one another, a round's mean is mostly the delay of those that were late, and the
+/// least round-trip time that of one that was early. Only what all packets take longer is a queue there, so
+/// the lower thirds of some samples at a time are compared instead: what two packets of three take at least.
 ///
-/// A queue ends slow start only when it outlasts a round in which the window has not grown: what hosts and timers
-/// add at times passes, and after a slow start that ended too soon the window grows by a segment per round.
-/// (Vegas itself lets the window grow in every other round only, to compare like with like.)
+/// A queue ends slow start only when it outlasts a round in which the window has not grown: what hosts and
+/// timers add at times passes, and after a slow start that ended too soon the window grows by a segment per
+/// round. (Vegas itself lets the window grow in every other round only, to compare like with like.)
 #[derive(Debug, Default)]
 pub struct WVegas;
 

@@ -59,7 +59,8 @@ impl Client {
     /// Makes a call and waits for its answer.
     ///
     /// # Errors
-    /// [`ControlError::Refused`] when the instance did not do it; otherwise when it has ended or does not answer.
+    /// [`ControlError::Refused`] when the instance did not do it; otherwise when it has ended or does not
+    /// answer.
     pub fn call<C: Call>(&mut self, call: &C) -> Result<C::Reply, ControlError> {
         let value = self.request(C::METHOD, call)?;
         serde_json::from_value(value).map_err(|e| self.wrong(format!("its reply to {}: {e}", C::METHOD)))
@@ -122,8 +123,8 @@ fn next_line(stream: &mut BufReader<UnixStream>, path: &Path) -> Result<Vec<u8>,
     }
 }
 
-/// What happens in an instance. As an iterator, it ends after the first error; [`ControlError::Ended`] is how it ends
-/// when the instance does.
+/// What happens in an instance. As an iterator, it ends after the first error; [`ControlError::Ended`] is how
+/// it ends when the instance does.
 #[derive(Debug)]
 pub struct Subscription {
     client: Client,

@@ -35,8 +35,8 @@ pub enum State {
     Denied,
 }
 
-/// The directories that may have sockets: that of root, that of this user's session, and one for where there is no
-/// such.
+/// The directories that may have sockets: that of root, that of this user's session, and one for where there
+/// is no such.
 pub fn candidates() -> Vec<PathBuf> {
     let session = std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty());
     let mut all = vec![PathBuf::from("/run/umptcp")];
@@ -50,8 +50,8 @@ pub fn find() -> Vec<Found> {
     find_in(&candidates())
 }
 
-/// Every socket in these directories, by name. Directories that others than root and this user can write to are
-/// passed over.
+/// Every socket in these directories, by name. Directories that others than root and this user can write to
+/// are passed over.
 pub fn find_in(directories: &[PathBuf]) -> Vec<Found> {
     let mut found: Vec<Found> =
         directories.iter().filter(|d| is_trusted(d)).flat_map(|d| sockets(d)).collect();
@@ -96,7 +96,8 @@ pub fn choose_in(directories: &[PathBuf], name: Option<&str>) -> Result<Found, C
     })
 }
 
-/// Removes the sockets of dead instances from the directories of [`candidates`]. Returns a line of text for each.
+/// Removes the sockets of dead instances from the directories of [`candidates`]. Returns a line of text for
+/// each.
 pub fn remove_dead() -> Vec<String> {
     remove_dead_in(&candidates())
 }

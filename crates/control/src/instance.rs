@@ -11,8 +11,8 @@ use std::time::Duration;
 /// What a call comes to.
 pub type Answer<T> = Result<T, Failure>;
 
-/// A running umptcp, as its clients may use it. Called from one thread for each client; a call may take as long as it
-/// needs. What an instance does not have answers with [`Code::NotSupported`].
+/// A running umptcp, as its clients may use it. Called from one thread for each client; a call may take as
+/// long as it needs. What an instance does not have answers with [`Code::NotSupported`].
 pub trait Instance: Send + Sync {
     /// The connections there are.
     fn connections(&self) -> Answer<ConnectionList> {

@@ -1,8 +1,8 @@
 //! How tools ask and steer a running umptcp: newline-delimited JSON over a Unix stream socket.
 //!
-//! A [`Client`] speaks to an instance that [`find`] has found, and a [`Server`] lets an [`Instance`] be spoken to. The
-//! types of [`message`], [`call`] and [`state`] are the protocol; the book's page on the control socket describes it for
-//! programs in other languages. This crate knows nothing of the stack.
+//! A [`Client`] speaks to an instance that [`find`] has found, and a [`Server`] lets an [`Instance`] be
+//! spoken to. The types of [`message`], [`call`] and [`state`] are the protocol; the book's page on the
+//! control socket describes it for programs in other languages. This crate knows nothing of the stack.
 //!
 //! ```no_run
 //! # #[cfg(unix)]

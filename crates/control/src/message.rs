@@ -1,7 +1,7 @@
 //! What goes over the socket: one JSON object a line, in either direction.
 //!
-//! The server begins with a [`Greeting`]. Each [`Request`] is answered by one [`Reply`] with its id. After `monitor`, an
-//! [`EventLine`] follows for each thing that happens. Fields that are not known are ignored.
+//! The server begins with a [`Greeting`]. Each [`Request`] is answered by one [`Reply`] with its id. After
+//! `monitor`, an [`EventLine`] follows for each thing that happens. Fields that are not known are ignored.
 
 use crate::state::Event;
 use serde::{Deserialize, Serialize};
@@ -11,8 +11,8 @@ use std::fmt;
 /// The name of the protocol, in every greeting.
 pub const PROTOCOL: &str = "umptcp-control";
 
-/// The version of the protocol. It grows when an older client would misunderstand something; new methods and new fields
-/// leave it.
+/// The version of the protocol. It grows when an older client would misunderstand something; new methods and
+/// new fields leave it.
 pub const VERSION: u32 = 1;
 
 /// Most bytes of a line that a client sends, the end of the line not counted.

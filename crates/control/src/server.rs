@@ -34,7 +34,8 @@ pub struct ServerOptions {
     pub owner: Option<u32>,
     /// Most clients at once.
     pub max_clients: usize,
-    /// A client that takes nothing for so long is dropped; what it is told of that must be taken within as long again.
+    /// A client that takes nothing for so long is dropped; what it is told of that must be taken within as
+    /// long again.
     pub slow: Duration,
     /// Version of the program, for the greeting.
     pub software: String,
@@ -82,7 +83,8 @@ impl ServerOptions {
     }
 }
 
-/// Lets an instance be spoken to, until it is dropped: then its socket is removed and its clients are let go of.
+/// Lets an instance be spoken to, until it is dropped: then its socket is removed and its clients are let go
+/// of.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,

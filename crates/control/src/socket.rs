@@ -30,8 +30,8 @@ impl Bound {
     }
 }
 
-/// Makes the socket of the instance `name`, for `owner` (otherwise for this user). It has its owner and its mode before
-/// it has its name.
+/// Makes the socket of the instance `name`, for `owner` (otherwise for this user). It has its owner and its
+/// mode before it has its name.
 pub(crate) fn bind(
     directory: &Path,
     name: &str,
@@ -52,7 +52,8 @@ pub(crate) fn bind(
         // What a crash has left, perhaps; only one thread is here.
         let _ = fs::remove_file(&temporary);
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-        // The file gets the mode of the descriptor (Linux), so that there is no moment in which it has another.
+        // The file gets the mode of the descriptor (Linux), so that there is no moment in which it has
+        // another.
         let _ = fchmod(socket.as_fd(), Mode::S_IRUSR | Mode::S_IWUSR);
         socket.bind(&SockAddr::unix(&temporary)?)?;
         fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))?;

@@ -212,16 +212,16 @@ pub struct Limits {
     pub subflows: u32,
 }
 
-/// Something that happened. The names are those of `ip mptcp monitor`, and some more; which fields there are depends on
-/// them.
+/// Something that happened. The names are those of `ip mptcp monitor`, and some more; which fields there are
+/// depends on them.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Event {
     /// Microseconds since 1970.
     pub time_us: u64,
     /// `CREATED`, `ESTABLISHED`, `CLOSED`, `ANNOUNCED`, `REMOVED`, `SF_ESTABLISHED`, `SF_CLOSED`, `SF_PRIO`,
-    /// `LISTENER_CREATED`, `LISTENER_CLOSED`; `FALLBACK`, `PATH_ADDED`, `PATH_CHANGED`, `PATH_REMOVED`, `MISSED`. There may be
-    /// others.
+    /// `LISTENER_CREATED`, `LISTENER_CLOSED`; `FALLBACK`, `PATH_ADDED`, `PATH_CHANGED`, `PATH_REMOVED`,
+    /// `MISSED`. There may be others.
     pub event: String,
     /// The connection.
     #[serde(skip_serializing_if = "Option::is_none")]

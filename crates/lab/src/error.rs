@@ -87,8 +87,8 @@ impl Source<'_> {
     }
 }
 
-/// The known name nearest to the unknown one, when the parser's message is about such: both stand between backticks, the
-/// unknown one first.
+/// The known name nearest to the unknown one, when the parser's message is about such: both stand between
+/// backticks, the unknown one first.
 fn meant(message: &str) -> Option<&str> {
     let mut names = message.strip_prefix("unknown ")?.split('`').skip(1).step_by(2);
     let unknown = names.next()?;

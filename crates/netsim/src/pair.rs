@@ -16,8 +16,8 @@ use umptcp_types::{Duration, Instant};
 /// A client and a server joined by one cable per path of the client.
 ///
 /// The client has one address per cable. The server has one address, reachable by every cable, unless
-/// [`PairBuilder::multihomed`] gives it one per cable; then too every cable leads to all of them, so that a cable always
-/// stands for the client's interface.
+/// [`PairBuilder::multihomed`] gives it one per cable; then too every cable leads to all of them, so that a
+/// cable always stands for the client's interface.
 #[derive(Debug)]
 pub struct Pair {
     net: Network,

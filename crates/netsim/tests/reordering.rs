@@ -7,7 +7,8 @@ use umptcp_stack_core::observe::Counter;
 const BYTES: u64 = 1_500_000;
 const SEEDS: u64 = 9;
 
-/// A degree of disorder: 100 Mbit/s with this delay each way, and the share of packets that are late by so much.
+/// A degree of disorder: 100 Mbit/s with this delay each way, and the share of packets that are late by so
+/// much.
 #[derive(Clone, Copy, Debug)]
 struct Degree {
     delay: u64,
@@ -110,8 +111,8 @@ fn an_upload_takes_little_longer_than_in_order_with_any_algorithm() {
     }
 }
 
-/// By the end of the round in which a queue begins, slow start would have filled it. What is retransmitted then makes
-/// a peer refuse what is late (RFC 7323 §5.3), which is taken for the next congestion.
+/// By the end of the round in which a queue begins, slow start would have filled it. What is retransmitted
+/// then makes a peer refuse what is late (RFC 7323 §5.3), which is taken for the next congestion.
 #[test]
 fn wvegas_ends_slow_start_before_the_queue_overflows_where_packets_are_late_too() {
     let sum = upload_bytes(Degree { delay: 20, share: 0.1, late: 20 }, "wvegas", 10 * BYTES);
@@ -122,8 +123,8 @@ fn wvegas_ends_slow_start_before_the_queue_overflows_where_packets_are_late_too(
 
 #[test]
 fn what_comes_later_than_a_round_trip_is_waited_for_as_well() {
-    // RFC 8985 §3.3.2 bounds the reordering window by SRTT, which would be too short for a packet that is late on
-    // a path where half of them are, and so is its ACK.
+    // RFC 8985 §3.3.2 bounds the reordering window by SRTT, which would be too short for a packet that is
+    // late on a path where half of them are, and so is its ACK.
     let sum = upload(Degree { delay: 0, share: 0.5, late: 20 }, "lia");
     assert!(sum.median() < 1.5 && sum.recoveries < 15 * SEEDS, "{sum:?}");
 }

@@ -6,8 +6,9 @@ use alloc::vec::Vec;
 /// A subflow on every local path and to every address the peer advertises.
 ///
 /// The client opens one subflow from every local path to the peer's first address, and one to every address
-/// the peer advertises, and another beside one that does not answer any more. The server opens none unless it is configured to, in which case it does the same.
-/// Either side, if asked to, advertises its other addresses.
+/// the peer advertises, and another beside one that does not answer any more. The server opens none unless it
+/// is configured to, in which case it does the same. Either side, if asked to, advertises its other
+/// addresses.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OnePerPath;
 

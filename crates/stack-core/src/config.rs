@@ -52,18 +52,19 @@ pub struct StackConfig {
     /// were lost there and one without was answered; doubles each time, up to 64-fold. Zero: MPTCP is always
     /// tried.
     pub blackhole_timeout: Duration,
-    /// The clock of the stack's timestamps (RFC 7323), for stacks that one after the other appear to peers as the same
-    /// host. `None`: one of its own.
+    /// The clock of the stack's timestamps (RFC 7323), for stacks that one after the other appear to peers as
+    /// the same host. `None`: one of its own.
     pub timestamp_clock: Option<TimestampClock>,
 }
 
-/// A clock that goes on from one stack to the next. A peer that has a four-tuple in TIME-WAIT takes a SYN of the next
-/// stack only if its timestamp is newer (RFC 6191); with a clock that begins anywhere half of them are refused.
+/// A clock that goes on from one stack to the next. A peer that has a four-tuple in TIME-WAIT takes a SYN of
+/// the next stack only if its timestamp is newer (RFC 6191); with a clock that begins anywhere half of them
+/// are refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct TimestampClock {
-    /// Makes the offset that each peer sees; not known to peers, or they learn how long the host has been up (RFC 7323
-    /// §5.4).
+    /// Makes the offset that each peer sees; not known to peers, or they learn how long the host has been up
+    /// (RFC 7323 §5.4).
     pub key: (u64, u64),
     /// Milliseconds on the host's clock at the stack's time zero.
     pub millis: u32,
@@ -103,8 +104,8 @@ pub enum FastClose {
     Ack,
 }
 
-/// Keep-alive probes (RFC 9293 §3.8.4), with Linux's defaults. Times below one second count as one second, and a
-/// count of 0 as 1.
+/// Keep-alive probes (RFC 9293 §3.8.4), with Linux's defaults. Times below one second count as one second,
+/// and a count of 0 as 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct KeepAlive {
@@ -189,12 +190,12 @@ pub struct ConnectionConfig {
     pub user_timeout: Duration,
     /// Probes of an idle connection; `None`: none (SO_KEEPALIVE).
     pub keep_alive: Option<KeepAlive>,
-    /// Bytes that may be written ahead of what has been sent (TCP_NOTSENT_LOWAT). The send buffer limits these together with
-    /// what has been sent and not acknowledged; without a limit of their own, a stream on a slow path holds a whole
-    /// buffer of data that might as well wait with whoever writes them.
+    /// Bytes that may be written ahead of what has been sent (TCP_NOTSENT_LOWAT). The send buffer limits
+    /// these together with what has been sent and not acknowledged; without a limit of their own, a stream on
+    /// a slow path holds a whole buffer of data that might as well wait with whoever writes them.
     pub not_sent_limit: usize,
-    /// Say when the peer asks for a sign of life of an idle connection ([`Event::KeepAlive`](crate::event::Event::KeepAlive)), so
-    /// that a relay can ask the other end.
+    /// Say when the peer asks for a sign of life of an idle connection
+    /// ([`Event::KeepAlive`](crate::event::Event::KeepAlive)), so that a relay can ask the other end.
     pub report_keep_alive: bool,
     /// Most payload and options per packet, in either direction (TCP_MAXSEG); `None`: what the path's MTU
     /// allows.
@@ -205,8 +206,8 @@ pub struct ConnectionConfig {
     pub mtu_probe_interval: Option<Duration>,
     /// Explicit congestion notification.
     pub ecn: Ecn,
-    /// IP header field of the packets of every subflow (IP_TOS, IPV6_TCLASS): the DSCP (RFC 2474) in the upper six
-    /// bits. The lower two are ignored, because they are those of `ecn`.
+    /// IP header field of the packets of every subflow (IP_TOS, IPV6_TCLASS): the DSCP (RFC 2474) in the
+    /// upper six bits. The lower two are ignored, because they are those of `ecn`.
     pub traffic_class: u8,
     /// Send small segments at once instead of waiting to fill them (no Nagle).
     pub no_delay: bool,

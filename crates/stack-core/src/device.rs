@@ -154,8 +154,8 @@ pub struct PathConfig {
     pub name: String,
     /// Addresses of the stack on this path.
     pub addresses: Vec<IpAddr>,
-    /// Further addresses of the stack at which connections arrive. No subflow is opened from them, and they are
-    /// not advertised.
+    /// Further addresses of the stack at which connections arrive. No subflow is opened from them, and they
+    /// are not advertised.
     pub aliases: Vec<IpAddr>,
     /// Addresses to tell the peer (ADD_ADDR) when they differ from `addresses` (NAT). Empty: the same.
     pub advertise: Vec<IpAddr>,

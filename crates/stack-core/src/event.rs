@@ -94,8 +94,8 @@ pub enum Event {
         /// The handshake is complete already, by SYN cookie: the connection is established when accepted.
         complete: bool,
     },
-    /// A connection that waited for the caller's word waits no longer: its client has given up, its path has gone,
-    /// or it has waited too long.
+    /// A connection that waited for the caller's word waits no longer: its client has given up, its path has
+    /// gone, or it has waited too long.
     IncomingGone {
         /// What named it.
         incoming: IncomingId,

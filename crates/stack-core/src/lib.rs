@@ -1,7 +1,7 @@
 //! Multipath TCP (RFC 8684, version 1) without input, output or clock.
 //!
-//! [`Stack`] holds many connections. Its caller feeds it packets and time and takes packets and events from it.
-//! The same inputs give the same packets, bit for bit: time enters as `now`, randomness as a seed.
+//! [`Stack`] holds many connections. Its caller feeds it packets and time and takes packets and events from
+//! it. The same inputs give the same packets, bit for bit: time enters as `now`, randomness as a seed.
 //!
 //! | module | what is in it |
 //! |---|---|

@@ -1,8 +1,8 @@
-//! What happens to paths, listeners, connections and subflows, for programs that watch a stack as `ip mptcp monitor`
-//! watches the kernel.
+//! What happens to paths, listeners, connections and subflows, for programs that watch a stack as `ip mptcp
+//! monitor` watches the kernel.
 //!
-//! Unlike [`Event`](crate::event::Event), none of it needs an answer, and nothing is done for it while nobody watches
-//! (`Stack::watch`).
+//! Unlike [`Event`](crate::event::Event), none of it needs an answer, and nothing is done for it while nobody
+//! watches (`Stack::watch`).
 
 use crate::error::{ConnectionError, FallbackReason};
 use crate::event::SubflowReset;
@@ -121,8 +121,8 @@ pub enum MonitorEvent {
         /// Why.
         reason: FallbackReason,
     },
-    /// A connection has ended (Linux: CLOSED): all data have arrived in both directions, or it failed. Its subflows may end
-    /// after it.
+    /// A connection has ended (Linux: CLOSED): all data have arrived in both directions, or it failed. Its
+    /// subflows may end after it.
     ConnectionClosed {
         /// The connection.
         connection: MonitoredConnection,

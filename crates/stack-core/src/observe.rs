@@ -219,8 +219,8 @@ counters! {
     TcpAbortOnTimeout,
     /// Connections reset when they were let go of, because too many were still delivering, or too much.
     TcpAbortOnMemory,
-    /// Out-of-order data dropped, on a subflow or at the data level: too many pieces were held, or too many bytes
-    /// by all subflows together.
+    /// Out-of-order data dropped, on a subflow or at the data level: too many pieces were held, or too many
+    /// bytes by all subflows together.
     TcpOFODrop,
     /// Segments received with a wrong checksum.
     TcpInCsumErrors,

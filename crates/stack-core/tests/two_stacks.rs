@@ -75,7 +75,8 @@ fn a_file_over_two_paths_both_ways() {
 
 #[test]
 fn every_packet_of_every_subflow_has_the_connection_s_traffic_class() {
-    // Each end's own: expedited forwarding and class selector 1. The two lower bits are not the application's.
+    // Each end's own: expedited forwarding and class selector 1. The two lower bits are not the
+    // application's.
     let (client, server) = (0xb8, 0x20);
     let config = |class: u8| ConnectionConfig::default().with_ecn(Ecn::Request).with_traffic_class(class | 3);
     for cookies in [SynCookiePolicy::UnderPressure, SynCookiePolicy::Always] {

@@ -1,8 +1,8 @@
 //! Networks of namespaces, and what end-to-end tests and benchmarks do on them.
 //!
-//! [`Netns`] is a network namespace. [`topology`] builds networks from several of them, [`emulated_link`] one with a link
-//! emulated by netsim. [`kernel`] has the kernel's MPTCP sockets and counters, [`exchange`] verified
-//! transfers of random data, and [`capture`] reads packets with tshark.
+//! [`Netns`] is a network namespace. [`topology`] builds networks from several of them, [`emulated_link`] one
+//! with a link emulated by netsim. [`kernel`] has the kernel's MPTCP sockets and counters, [`exchange`]
+//! verified transfers of random data, and [`capture`] reads packets with tshark.
 //!
 //! Namespaces have no name: they live as long as somebody holds them open, so nothing is left behind on the
 //! host even if a process is killed. Creating them requires root or a user namespace; `cargo xtask test` sets

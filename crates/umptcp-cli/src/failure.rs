@@ -55,7 +55,8 @@ impl Class {
         self as u8
     }
 
-    /// The class of an error: that of the outermost failure in it, otherwise what the kind of an I/O error says.
+    /// The class of an error: that of the outermost failure in it, otherwise what the kind of an I/O error
+    /// says.
     pub(crate) fn of(error: &anyhow::Error) -> Class {
         if let Some(failure) = error.downcast_ref::<Failure>() {
             return failure.class;

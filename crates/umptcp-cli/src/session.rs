@@ -43,9 +43,9 @@ pub(crate) struct Session {
 
 impl Session {
     /// A session that cleans up before a signal ends the process. Those signals count that end a process by
-    /// default, unless whoever started the program has it ignore them (`nohup`). Further signals do not shorten the
-    /// clean-up, which takes a moment: `timeout` sends two at once. Only when it takes long, another signal ends
-    /// the process.
+    /// default, unless whoever started the program has it ignore them (`nohup`). Further signals do not
+    /// shorten the clean-up, which takes a moment: `timeout` sends two at once. Only when it takes long,
+    /// another signal ends the process.
     pub(crate) fn start() -> anyhow::Result<Session> {
         let session = Session::default();
         #[cfg(unix)]

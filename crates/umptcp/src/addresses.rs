@@ -46,8 +46,8 @@ pub(crate) fn nic_with(address: IpAddr) -> Option<String> {
     with.map(|interface| interface.interface_name)
 }
 
-/// Why no path leads to `remote`, if that is known beforehand. A path that has an address of the same kind may
-/// lead there all the same: devices of the program's own are not this host's NICs.
+/// Why no path leads to `remote`, if that is known beforehand. A path that has an address of the same kind
+/// may lead there all the same: devices of the program's own are not this host's NICs.
 pub(crate) fn no_way<'a>(
     mut paths: impl Iterator<Item = &'a PathConfig> + Clone,
     remote: IpAddr,

@@ -14,7 +14,8 @@ pub(crate) fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The addresses in the order in which to try them, each once: as given, but the families in turn (RFC 8305 §4).
+/// The addresses in the order in which to try them, each once: as given, but the families in turn (RFC 8305
+/// §4).
 pub fn in_turn(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let mut all: Vec<SocketAddr> = Vec::new();
     for address in addresses.map(canonical) {

@@ -19,9 +19,9 @@ const STOPPING: Duration = Duration::from_secs(2);
 /// How long the clean-up may take before another signal ends the process without it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Undoes what crashed processes have left in this network namespace: routing rules and tables, nftables, settings.
-/// Processes that run are not affected. Returns a line of text for each that has crashed. Starting a stack with
-/// NICs does this first; the command `umptcp clean-up` does it, too.
+/// Undoes what crashed processes have left in this network namespace: routing rules and tables, nftables,
+/// settings. Processes that run are not affected. Returns a line of text for each that has crashed. Starting
+/// a stack with NICs does this first; the command `umptcp clean-up` does it, too.
 ///
 /// # Errors
 /// When the process may not do it, or the records of what was changed cannot be read.
@@ -29,13 +29,13 @@ pub fn clean_up_leftovers() -> io::Result<Vec<String>> {
     paths::clean_up_leftovers().map_err(io_error)
 }
 
-/// From now on, signals that end the process do so only after its stacks have been stopped, so that their peers
-/// learn of it, and everything that was set up for their paths has been undone. Without this, such a signal leaves
-/// the host changed until the next start of a stack or [`clean_up_leftovers`].
+/// From now on, signals that end the process do so only after its stacks have been stopped, so that their
+/// peers learn of it, and everything that was set up for their paths has been undone. Without this, such a
+/// signal leaves the host changed until the next start of a stack or [`clean_up_leftovers`].
 ///
-/// These are SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM and SIGXCPU, except those that the process
-/// ignores when this is called. More signals do not shorten the clean-up, unless it takes longer than 10 s. A
-/// program that handles signals itself drops its stacks instead.
+/// These are SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM and SIGXCPU, except those that the
+/// process ignores when this is called. More signals do not shorten the clean-up, unless it takes longer than
+/// 10 s. A program that handles signals itself drops its stacks instead.
 ///
 /// Operations on streams and listeners fail meanwhile, so that threads may end; if `main` returns or
 /// `std::process::exit` is called then, the stacks must have been dropped before.

@@ -80,8 +80,8 @@ impl StreamBuilder {
     /// 8305). The peer may thus see connections that are reset at once.
     ///
     /// # Errors
-    /// That of the attempt that failed last; [`io::ErrorKind::TimedOut`] when none has succeeded or failed within
-    /// the time limit.
+    /// That of the attempt that failed last; [`io::ErrorKind::TimedOut`] when none has succeeded or failed
+    /// within the time limit.
     pub fn connect(self, address: impl ToSocketAddrs) -> io::Result<MptcpStream> {
         let blocking = Blocking::default();
         block_on(&blocking, self.connect_by(address.to_socket_addrs()?, &blocking))

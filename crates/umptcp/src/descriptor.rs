@@ -7,8 +7,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// Two connected sockets whose buffers say what there is to do: unlike an eventfd, they can be neither readable nor
-/// writable.
+/// Two connected sockets whose buffers say what there is to do: unlike an eventfd, they can be neither
+/// readable nor writable.
 #[derive(Debug)]
 struct Sockets {
     /// The application's.
@@ -35,7 +35,8 @@ impl Sockets {
         Ok(Sockets { outer, inner, shown })
     }
 
-    /// Shows what `look` finds. It looks under the lock, so that of several threads the last shows the latest state.
+    /// Shows what `look` finds. It looks under the lock, so that of several threads the last shows the latest
+    /// state.
     fn update(&self, look: impl FnOnce() -> State) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
         let now = look();

@@ -27,15 +27,16 @@ pub struct Event {
     pub what: MonitorEvent,
 }
 
-/// What happens in a stack, as it happens: paths, listeners, connections, subflows, addresses and priorities. It is what
-/// `ip mptcp monitor` shows of the kernel, and more.
+/// What happens in a stack, as it happens: paths, listeners, connections, subflows, addresses and priorities.
+/// It is what `ip mptcp monitor` shows of the kernel, and more.
 ///
-/// Made by [`Stack::events`]. Nothing is lost between that call and the first read; what happened before is told by
-/// [`Stack::paths`] and [`Stack::connections`]. Each `Events` gets all that happens. As an iterator, it waits for each event,
-/// and ends when the stack has been stopped.
+/// Made by [`Stack::events`]. Nothing is lost between that call and the first read; what happened before is
+/// told by [`Stack::paths`] and [`Stack::connections`]. Each `Events` gets all that happens. As an iterator,
+/// it waits for each event, and ends when the stack has been stopped.
 ///
-/// Events wait in a queue of bounded length. For a reader that is too slow, those that do not fit are dropped, and
-/// [`MonitorEvent::Missed`] says in their place how many they were. While nobody watches, nothing is done for events.
+/// Events wait in a queue of bounded length. For a reader that is too slow, those that do not fit are
+/// dropped, and [`MonitorEvent::Missed`] says in their place how many they were. While nobody watches,
+/// nothing is done for events.
 ///
 /// ```
 /// # #[cfg(target_os = "linux")]
@@ -112,7 +113,8 @@ impl Events {
     /// Waits for the next event for at most `limit`.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when there was none; [`io::ErrorKind::NotConnected`] as with [`recv`](Self::recv).
+    /// [`io::ErrorKind::WouldBlock`] when there was none; [`io::ErrorKind::NotConnected`] as with
+    /// [`recv`](Self::recv).
     pub fn recv_timeout(&self, limit: Duration) -> io::Result<Event> {
         self.recv_by(deadline(Some(limit)))
     }
@@ -120,13 +122,14 @@ impl Events {
     /// An event that waits already.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when there is none; [`io::ErrorKind::NotConnected`] as with [`recv`](Self::recv).
+    /// [`io::ErrorKind::WouldBlock`] when there is none; [`io::ErrorKind::NotConnected`] as with
+    /// [`recv`](Self::recv).
     pub fn try_recv(&self) -> io::Result<Event> {
         self.recv_timeout(Duration::ZERO)
     }
 
-    /// A descriptor that is readable while [`recv`](Self::recv) would not wait, for event loops. Every call returns the
-    /// same.
+    /// A descriptor that is readable while [`recv`](Self::recv) would not wait, for event loops. Every call
+    /// returns the same.
     ///
     /// # Errors
     /// When the process has too many descriptors.

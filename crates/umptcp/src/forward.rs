@@ -11,8 +11,9 @@ use std::sync::Arc;
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_types::{ListenerId, PathId};
 
-/// Receive buffer of the captured side. It bounds how far a program may be ahead of what has left this host, and by that
-/// the send buffer which the program's kernel gives it; on the host itself it is more than any bandwidth-delay product.
+/// Receive buffer of the captured side. It bounds how far a program may be ahead of what has left this host,
+/// and by that the send buffer which the program's kernel gives it; on the host itself it is more than any
+/// bandwidth-delay product.
 const RECEIVE_BUFFER: usize = 512 << 10;
 
 /// Send buffer of the captured side.
@@ -21,9 +22,9 @@ const SEND_BUFFER: usize = 2 << 20;
 /// How much is taken from one side ahead of what the other has sent. More would only wait here.
 const AHEAD: usize = 256 << 10;
 
-/// Takes every connection that comes in by some paths, whatever its address and port, and sends it on: the SYN is
-/// answered when the connection onward stands, and refused as that was refused; then the two are joined as by
-/// [`splice`](crate::splice()). No thread is needed for it.
+/// Takes every connection that comes in by some paths, whatever its address and port, and sends it on: the
+/// SYN is answered when the connection onward stands, and refused as that was refused; then the two are
+/// joined as by [`splice`](crate::splice()). No thread is needed for it.
 ///
 /// Dropping it ends capture. Connections that have been joined go on.
 ///
@@ -60,8 +61,9 @@ pub struct Forwarder {
 }
 
 impl Forwarder {
-    /// Sends what comes in by `captured` to where it wants to go, over every path of the stack that leads outside
-    /// (all that are not [`PathKind::Capture`](crate::PathKind::Capture)). `config` is for the side outside.
+    /// Sends what comes in by `captured` to where it wants to go, over every path of the stack that leads
+    /// outside (all that are not [`PathKind::Capture`](crate::PathKind::Capture)). `config` is for the side
+    /// outside.
     ///
     /// # Errors
     /// When the paths already have a listener for every port, or the stack has been stopped.
@@ -69,11 +71,10 @@ impl Forwarder {
         Self::start(stack, vec![captured], Onward::Out, captured_side(&config), config)
     }
 
-    /// Sends what comes from outside to the same port at one of `addresses`, by the path `captured` and in the client's
-    /// own name: the server there sees the client's address and port, and is asked for MPTCP when the client has
-    /// asked for it. Listeners of the stack keep their ports.
-    /// `config` is for the side outside. On NICs of this host, it gets what comes to ports that are
-    /// [open](Self::open).
+    /// Sends what comes from outside to the same port at one of `addresses`, by the path `captured` and in
+    /// the client's own name: the server there sees the client's address and port, and is asked for MPTCP
+    /// when the client has asked for it. Listeners of the stack keep their ports. `config` is for the side
+    /// outside. On NICs of this host, it gets what comes to ports that are [open](Self::open).
     ///
     /// # Errors
     /// As for [`outward`](Self::outward).
@@ -121,10 +122,11 @@ impl Forwarder {
         }
     }
 
-    /// Carries what the captured programs send other than TCP, too, and the answers: UDP, ICMP and ICMPv6 go out as
-    /// they are by one of the other paths, with the program's address, which is one of `addresses` (at most one of
-    /// a family), exchanged for the path's. A flow stays on its path as long as that answers. With paths on NICs,
-    /// [`SetupOptions::carry`](crate::SetupOptions::carry) must have been chosen. It ends when the path is removed.
+    /// Carries what the captured programs send other than TCP, too, and the answers: UDP, ICMP and ICMPv6 go
+    /// out as they are by one of the other paths, with the program's address, which is one of `addresses` (at
+    /// most one of a family), exchanged for the path's. A flow stays on its path as long as that answers.
+    /// With paths on NICs, [`SetupOptions::carry`](crate::SetupOptions::carry) must have been chosen. It ends
+    /// when the path is removed.
     ///
     /// # Errors
     /// When the stack has been stopped.
@@ -133,7 +135,8 @@ impl Forwarder {
         Ok(self.handle.commands.call(move |_, cx| cx.stack.carry(captured, addresses))?)
     }
 
-    /// Refuses datagrams to a port, by ICMP, from now on, where something is [carried](Self::carry): without QUIC (port
+    /// Refuses datagrams to a port, by ICMP, from now on, where something is [carried](Self::carry): without
+    /// QUIC (port
     /// 443) browsers use TCP.
     ///
     /// # Errors

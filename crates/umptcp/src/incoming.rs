@@ -43,7 +43,8 @@ impl fmt::Debug for HoldingListener {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct ListenScope {
-    /// The address, or an unspecified one for all, and the port; 0 for every port that has no listener of its own.
+    /// The address, or an unspecified one for all, and the port; 0 for every port that has no listener of its
+    /// own.
     pub local: Option<SocketAddr>,
     /// Only what comes in by these paths; empty: by any that leads outside.
     pub paths: Vec<PathId>,
@@ -79,17 +80,17 @@ impl ListenScope {
 }
 
 impl ListenerBuilder {
-    /// Listens without answering: each connection waits for [`Incoming::accept`] or [`Incoming::refuse`]. It waits
-    /// for 150 s at most, longer than clients do. No more than the backlog wait; further SYNs are not answered
-    /// until there is room.
+    /// Listens without answering: each connection waits for [`Incoming::accept`] or [`Incoming::refuse`]. It
+    /// waits for 150 s at most, longer than clients do. No more than the backlog wait; further SYNs are not
+    /// answered until there is room.
     ///
     /// A port on paths that lead outside is directed to the stack on this host's NICs, as with
     /// [`listen`](Self::listen), and an address is then one of theirs. For every port, each has to be
     /// [opened](crate::Forwarder::open).
     ///
     /// # Errors
-    /// [`io::ErrorKind::AddrInUse`] when another listener has the port on one of the paths, or a program of this host
-    /// uses it; [`io::ErrorKind::AddrNotAvailable`] when no path has the address.
+    /// [`io::ErrorKind::AddrInUse`] when another listener has the port on one of the paths, or a program of
+    /// this host uses it; [`io::ErrorKind::AddrNotAvailable`] when no path has the address.
     ///
     /// ```
     /// # #[cfg(target_os = "linux")]

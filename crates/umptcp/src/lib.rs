@@ -1,8 +1,8 @@
 //! Multipath TCP (RFC 8684) in user space: one TCP connection over several NICs at once.
 //!
 //! A [`Stack`] runs on its own thread over a set of paths, each of them a device that carries IP packets. Its
-//! [`MptcpStream`]s and [`MptcpListener`]s work like the standard library's `TcpStream` and `TcpListener` and can be
-//! used from any thread:
+//! [`MptcpStream`]s and [`MptcpListener`]s work like the standard library's `TcpStream` and `TcpListener` and
+//! can be used from any thread:
 //!
 //! ```no_run
 //! # #[cfg(target_os = "linux")]

@@ -247,15 +247,15 @@ impl MptcpListener {
         }
     }
 
-    /// Whether [`accept`](Self::accept) fails with [`io::ErrorKind::WouldBlock`] instead of waiting. The streams that it
-    /// returns wait, whatever is set here.
+    /// Whether [`accept`](Self::accept) fails with [`io::ErrorKind::WouldBlock`] instead of waiting. The
+    /// streams that it returns wait, whatever is set here.
     pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
         self.nonblocking.store(on, Ordering::Relaxed);
         Ok(())
     }
 
-    /// A descriptor that is readable while [`accept`](Self::accept) would not wait, for event loops. Every call returns the
-    /// same.
+    /// A descriptor that is readable while [`accept`](Self::accept) would not wait, for event loops. Every
+    /// call returns the same.
     ///
     /// # Errors
     /// When the process has too many descriptors.
@@ -265,8 +265,8 @@ impl MptcpListener {
         Ok(Readiness::new(Source::Listener(self.shared.clone())))
     }
 
-    /// Iterates over incoming connections. When the stack has been stopped, it returns the error once and then
-    /// ends.
+    /// Iterates over incoming connections. When the stack has been stopped, it returns the error once and
+    /// then ends.
     pub fn incoming(&self) -> Streams<'_> {
         Streams { listener: self, ended: false }
     }
@@ -276,14 +276,14 @@ impl MptcpListener {
         IntoStreams { listener: self, ended: false }
     }
 
-    /// The address it listens on, with the port that was chosen if none was given. Never fails; the signature is
-    /// that of [`std::net::TcpListener::local_addr`].
+    /// The address it listens on, with the port that was chosen if none was given. Never fails; the signature
+    /// is that of [`std::net::TcpListener::local_addr`].
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.local)
     }
 
-    /// The addresses at which clients reach it: those of the NICs where the stack's own are translated. They change
-    /// as NICs come and go.
+    /// The addresses at which clients reach it: those of the NICs where the stack's own are translated. They
+    /// change as NICs come and go.
     pub fn public_addrs(&self) -> io::Result<Vec<SocketAddr>> {
         let paths = self.handle.commands.call(|_, cx| path_infos(cx))?;
         let (ip, port) = (self.local.ip(), self.local.port());

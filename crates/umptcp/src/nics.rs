@@ -78,8 +78,8 @@ struct NicPath {
     place: Place,
     /// Whether its NIC is up and has carrier.
     up: bool,
-    /// The addresses of its NIC that those of the stack stand for; the last ones when the NIC has lost all. `None` until
-    /// they have changed for the first time.
+    /// The addresses of its NIC that those of the stack stand for; the last ones when the NIC has lost all.
+    /// `None` until they have changed for the first time.
     nic: Option<Vec<IpAddr>>,
     /// Addresses that the NIC has now, and what to tell peers, while the stack does not know of them.
     news: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
@@ -96,8 +96,8 @@ enum Place {
 }
 
 impl Nics {
-    /// Sets up a path for each of `specs`, or for each usable NIC when there are none. Of several `specs`, those
-    /// whose NIC is not usable now get their path when it is.
+    /// Sets up a path for each of `specs`, or for each usable NIC when there are none. Of several `specs`,
+    /// those whose NIC is not usable now get their path when it is.
     pub(crate) fn set_up(specs: &[PathSpec], options: &SetupOptions) -> io::Result<Arc<Nics>> {
         if !may_administer() {
             return Err(Error::NotPermitted.into());
@@ -149,8 +149,8 @@ impl Nics {
         Ok(())
     }
 
-    /// The stack's addresses on the paths whose NICs have a route to `remote`, in their order; at most `most`,
-    /// because each takes a question to the kernel.
+    /// The stack's addresses on the paths whose NICs have a route to `remote`, in their order; at most
+    /// `most`, because each takes a question to the kernel.
     pub(crate) fn addresses_towards(&self, remote: IpAddr, most: usize) -> Vec<IpAddr> {
         let paths = lock(&self.paths);
         let attached = paths.iter().filter(|p| p.is_usable());
@@ -174,8 +174,8 @@ impl Nics {
         self.translations().into_iter().find_map(|(own, nic)| (nic == of_nic).then_some(own))
     }
 
-    /// From now on paths are over these NICs; over every usable one when there are none. Those that are as they should be
-    /// stay. `remove` takes a path from the stack and has it forgotten here.
+    /// From now on paths are over these NICs; over every usable one when there are none. Those that are as
+    /// they should be stay. `remove` takes a path from the stack and has it forgotten here.
     pub(crate) fn change(
         &self,
         specs: &[PathSpec],
@@ -203,8 +203,8 @@ impl Nics {
             });
             ids.into_iter().try_for_each(|id| remove(id).map(drop))
         };
-        // A path that is to be another one over the same NIC makes room first. The others go last, so that connections have a
-        // path all the time.
+        // A path that is to be another one over the same NIC makes room first. The others go last, so that
+        // connections have a path all the time.
         leaving(&|path| target.iter().any(|spec| spec.device == path.spec.device))?;
         let (mut missing, mut failed) = (Vec::new(), None);
         for spec in target {
@@ -263,8 +263,8 @@ impl Nics {
         Ok(())
     }
 
-    /// A listener on the port has gone. Connections that it accepted go on, and their peers may join to it: what
-    /// is sent to the port comes to the stack as long as there are any (`is_used`).
+    /// A listener on the port has gone. Connections that it accepted go on, and their peers may join to it:
+    /// what is sent to the port comes to the stack as long as there are any (`is_used`).
     pub(crate) fn unlisten(&self, port: u16, is_used: impl Fn(u16) -> bool) {
         if let Some(users) = lock(&self.ports).get_mut(&port) {
             *users = users.saturating_sub(1);
@@ -283,8 +283,8 @@ impl Nics {
         });
     }
 
-    /// Undoes the set-up of all paths. The thread that follows the NICs may be handling a change just now, and must not
-    /// be the one to do it, after this has returned.
+    /// Undoes the set-up of all paths. The thread that follows the NICs may be handling a change just now,
+    /// and must not be the one to do it, after this has returned.
     pub(crate) fn undo(mut nics: Arc<Nics>) {
         let end = Instant::now() + OTHERS_DONE;
         while Instant::now() < end {
@@ -374,8 +374,8 @@ impl Nics {
                 paths.push(path);
                 Ok(())
             }
-            // A NIC may get its routes some seconds after its address (DHCP): what could not be reached then is
-            // tried again now.
+            // A NIC may get its routes some seconds after its address (DHCP): what could not be reached then
+            // is tried again now.
             PathChange::Routes { tun } => match find(&mut paths, &tun).map(|at| &paths[at].place) {
                 Some(Place::Attached(id)) => commands.path_changed(*id),
                 _ => Ok(()),
@@ -416,8 +416,8 @@ impl NicPath {
         }
     }
 
-    /// The stack's addresses of those families of which its NIC has one: the others would be neither translated
-    /// nor known to anybody.
+    /// The stack's addresses of those families of which its NIC has one: the others would be neither
+    /// translated nor known to anybody.
     fn translated(&self, nic: &[IpAddr]) -> Vec<IpAddr> {
         let fits = |own: &&IpAddr| nic.iter().any(|a| a.is_ipv6() == own.is_ipv6());
         self.addresses.iter().filter(fits).copied().collect()
@@ -428,8 +428,8 @@ impl NicPath {
         self.up && !self.bare && matches!(self.place, Place::Attached(_))
     }
 
-    /// Gives the path to the stack, or has the stack do without it for now, as its NIC is usable or not. The link and
-    /// the addresses come and go independently of each other, so what was before does not matter.
+    /// Gives the path to the stack, or has the stack do without it for now, as its NIC is usable or not. The
+    /// link and the addresses come and go independently of each other, so what was before does not matter.
     fn settle(&mut self, commands: &Commands) -> io::Result<()> {
         if !self.up || self.bare {
             return match self.place {
@@ -445,9 +445,9 @@ impl NicPath {
         commands.path_down(id, false)
     }
 
-    /// Takes over the addresses that the NIC has now. Connections translated to another address than before are lost
-    /// in any case. Those of the other family are not: with a link that comes up, IPv6's address follows IPv4's by
-    /// a moment. One that comes back as it was is the same: connections go on.
+    /// Takes over the addresses that the NIC has now. Connections translated to another address than before
+    /// are lost in any case. Those of the other family are not: with a link that comes up, IPv6's address
+    /// follows IPv4's by a moment. One that comes back as it was is the same: connections go on.
     fn take_news(&mut self) -> Option<Families> {
         let (nic, advertise) = self.news.take()?;
         let before = self.nic.replace(nic.clone()).unwrap_or_default();
@@ -510,8 +510,8 @@ fn may_pass(error: &DriverError) -> bool {
     )
 }
 
-/// Whether this thread has CAP_NET_ADMIN, without which each step would fail with its own message. True if that
-/// cannot be found out.
+/// Whether this thread has CAP_NET_ADMIN, without which each step would fail with its own message. True if
+/// that cannot be found out.
 fn may_administer() -> bool {
     const NET_ADMIN: u32 = 12;
     let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();

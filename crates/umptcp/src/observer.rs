@@ -3,8 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use umptcp_stack_core::observe::{Observation, Observer};
 
-/// Passes everything on until the application's observer panics. It runs on the thread of the stack, which its
-/// panic would end, with every connection.
+/// Passes everything on until the application's observer panics. It runs on the thread of the stack, which
+/// its panic would end, with every connection.
 pub(crate) struct Guarded(Option<Box<dyn Observer>>);
 
 impl Guarded {

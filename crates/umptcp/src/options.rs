@@ -16,8 +16,8 @@ fn invalid(text: &str) -> io::Error {
 /// How often to look whether a dropped connection has delivered everything.
 const LINGER_CHECK: Duration = Duration::from_millis(2);
 
-/// Options. Each applies to all handles of the connection. Setting one that the stack keeps, or asking for it,
-/// fails with [`io::ErrorKind::NotConnected`] when the connection has ended.
+/// Options. Each applies to all handles of the connection. Setting one that the stack keeps, or asking for
+/// it, fails with [`io::ErrorKind::NotConnected`] when the connection has ended.
 impl MptcpStream {
     /// Time limit for reads; `None` means no limit. A read that exceeds it fails with
     /// [`io::ErrorKind::WouldBlock`].
@@ -47,8 +47,8 @@ impl MptcpStream {
         Ok(self.0.write_timeout.get())
     }
 
-    /// Whether reads and writes fail with [`io::ErrorKind::WouldBlock`] instead of waiting, whatever their time limits are
-    /// (O_NONBLOCK). [`readiness`](Self::readiness) tells when to try again.
+    /// Whether reads and writes fail with [`io::ErrorKind::WouldBlock`] instead of waiting, whatever their
+    /// time limits are (O_NONBLOCK). [`readiness`](Self::readiness) tells when to try again.
     pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
         self.0.nonblocking.store(on, Ordering::Relaxed);
         Ok(())
@@ -64,8 +64,8 @@ impl MptcpStream {
         self.setting(|config| config.no_delay)
     }
 
-    /// Type of service of every packet of every subflow from now on (IP_TOS, IPV6_TCLASS): the DSCP in the upper
-    /// six bits; the lower two are ignored, because they belong to ECN.
+    /// Type of service of every packet of every subflow from now on (IP_TOS, IPV6_TCLASS): the DSCP in the
+    /// upper six bits; the lower two are ignored, because they belong to ECN.
     pub fn set_traffic_class(&self, class: u8) -> io::Result<()> {
         self.set_option(ConnectionOption::TrafficClass(class))
     }
@@ -75,8 +75,9 @@ impl MptcpStream {
         self.setting(|config| config.traffic_class)
     }
 
-    /// When to probe whether the peer is still there (SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT);
-    /// `None` disables probing. The idle time starts anew. Times below one second count as one second.
+    /// When to probe whether the peer is still there (SO_KEEPALIVE, TCP_KEEPIDLE, TCP_KEEPINTVL,
+    /// TCP_KEEPCNT); `None` disables probing. The idle time starts anew. Times below one second count as one
+    /// second.
     pub fn set_keep_alive(&self, settings: Option<KeepAlive>) -> io::Result<()> {
         self.set_option(ConnectionOption::KeepAlive(settings))
     }
@@ -103,7 +104,8 @@ impl MptcpStream {
     }
 
     /// Maximum number of bytes written but not yet acknowledged (SO_SNDBUF). What has been written stays when
-    /// the buffer becomes smaller. With MPTCP as much as the receive buffer is used at least (RFC 8684 §3.3.5).
+    /// the buffer becomes smaller. With MPTCP as much as the receive buffer is used at least (RFC 8684
+    /// §3.3.5).
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] when it is zero.
@@ -121,9 +123,9 @@ impl MptcpStream {
         self.setting(|config| config.send_buffer)
     }
 
-    /// Maximum number of bytes received but not yet read (SO_RCVBUF). A window that the peer has been offered is
-    /// not taken back. The handshake fixes how large the window can become: a subflow offers at most 65,535
-    /// bytes times a power of two, the least that was enough for the buffer of that time.
+    /// Maximum number of bytes received but not yet read (SO_RCVBUF). A window that the peer has been offered
+    /// is not taken back. The handshake fixes how large the window can become: a subflow offers at most
+    /// 65,535 bytes times a power of two, the least that was enough for the buffer of that time.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] when it is zero.
@@ -142,9 +144,9 @@ impl MptcpStream {
     }
 
     /// What dropping the last handle does with data that the peer has not acknowledged (SO_LINGER). With
-    /// `None`, the default, it is delivered in the background. With zero, the connection is aborted and the peer
-    /// gets a reset. With any other time, dropping the handle waits until all data has been acknowledged, but
-    /// not longer than that; delivery then goes on in the background.
+    /// `None`, the default, it is delivered in the background. With zero, the connection is aborted and the
+    /// peer gets a reset. With any other time, dropping the handle waits until all data has been
+    /// acknowledged, but not longer than that; delivery then goes on in the background.
     pub fn set_linger(&self, limit: Option<Duration>) -> io::Result<()> {
         *lock(&self.0.linger) = limit;
         Ok(())

@@ -47,7 +47,8 @@ impl<T> Queue<T> {
         self.change_and_wake(|value| (change(value), true))
     }
 
-    /// Changes the value, and wakes the threads and tasks that wait for a change if `change` says that it is one.
+    /// Changes the value, and wakes the threads and tasks that wait for a change if `change` says that it is
+    /// one.
     pub(crate) fn change_and_wake<R>(&self, change: impl FnOnce(&mut T) -> (R, bool)) -> R {
         let mut data = lock(&self.data);
         let (result, wake) = change(&mut data.value);

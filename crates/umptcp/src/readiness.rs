@@ -14,11 +14,13 @@ pub(crate) enum Source {
     Events(Arc<Watcher>),
 }
 
-/// A descriptor that tells poll(2), epoll(7) and what is built on them whether a stream or listener is ready; from
-/// [`MptcpStream::readiness`](crate::MptcpStream::readiness), [`MptcpListener::readiness`](crate::MptcpListener::readiness)
-/// and [`Events::readiness`](crate::Events::readiness).
+/// A descriptor that tells poll(2), epoll(7) and what is built on them whether a stream or listener is ready;
+/// from [`MptcpStream::readiness`](crate::MptcpStream::readiness),
+/// [`MptcpListener::readiness`](crate::MptcpListener::readiness) and
+/// [`Events::readiness`](crate::Events::readiness).
 ///
-/// It shows the same as the descriptor of a socket of the kernel, and goes on doing so (it is level-triggered):
+/// It shows the same as the descriptor of a socket of the kernel, and goes on doing so (it is
+/// level-triggered):
 ///
 /// | | readable (`POLLIN`) while | writable (`POLLOUT`) while |
 /// |---|---|---|
@@ -26,13 +28,13 @@ pub(crate) enum Source {
 /// | listener | `accept` would not wait: there is a connection, or the stack has been stopped | never |
 /// | events | `recv` would not wait: something has happened, or the stack has been stopped | never |
 ///
-/// For loops that are edge-triggered, as mio is: there is a new edge when what was not ready becomes ready, so read,
-/// write or accept until that fails with [`WouldBlock`](std::io::ErrorKind::WouldBlock), which
+/// For loops that are edge-triggered, as mio is: there is a new edge when what was not ready becomes ready,
+/// so read, write or accept until that fails with [`WouldBlock`](std::io::ErrorKind::WouldBlock), which
 /// [`set_nonblocking`](crate::MptcpStream::set_nonblocking) makes it do.
 ///
-/// The descriptor is for waiting only: do not read from it, write to it or change its options. It costs two of the process's
-/// descriptors, which are closed when the stream or listener and all its `Readiness` have been dropped. It does not keep
-/// the connection open: when that ends, it is readable and writable.
+/// The descriptor is for waiting only: do not read from it, write to it or change its options. It costs two
+/// of the process's descriptors, which are closed when the stream or listener and all its `Readiness` have
+/// been dropped. It does not keep the connection open: when that ends, it is readable and writable.
 ///
 /// ```
 /// # #[cfg(target_os = "linux")]

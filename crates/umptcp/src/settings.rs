@@ -101,9 +101,9 @@ macro_rules! connection_settings {
             self
         }
 
-        /// Type of service of every packet of every subflow (IP_TOS, IPV6_TCLASS): the DSCP (RFC 2474) in the upper
-        /// six bits, so 0xb8 is expedited forwarding. The lower two bits are ignored; they belong to ECN. 0 by
-        /// default.
+        /// Type of service of every packet of every subflow (IP_TOS, IPV6_TCLASS): the DSCP (RFC 2474) in the
+        /// upper six bits, so 0xb8 is expedited forwarding. The lower two bits are ignored; they belong to
+        /// ECN. 0 by default.
         pub fn traffic_class(mut self, class: u8) -> Self {
             self.config.traffic_class = class;
             self

@@ -37,9 +37,9 @@ pub(crate) const PIECE: usize = 64 * 1024;
 /// How small writes are joined.
 const JOIN: JoinRule = JoinRule { copy_below: SMALL_WRITE + 1, join_up_to: 16 * 1024 };
 
-/// Bytes that may wait between the application and the stack, where the stack's own buffer has `buffer`. Received
-/// data counts against the window only while it is in the stack, so this is small compared with what the
-/// application asked for.
+/// Bytes that may wait between the application and the stack, where the stack's own buffer has `buffer`.
+/// Received data counts against the window only while it is in the stack, so this is small compared with what
+/// the application asked for.
 fn queue_for(buffer: usize) -> usize {
     (buffer / 4).clamp(1, MOST_QUEUED)
 }
@@ -408,8 +408,8 @@ impl Shared {
 
     // ---- sending ----
 
-    /// Waits for room and queues a copy of as much of `data` as fits, one buffer after the other. `copy` copies
-    /// the first bytes of larger ones.
+    /// Waits for room and queues a copy of as much of `data` as fits, one buffer after the other. `copy`
+    /// copies the first bytes of larger ones.
     pub(crate) fn put_slices(
         &self,
         data: &[IoSlice<'_>],

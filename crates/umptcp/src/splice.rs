@@ -29,12 +29,12 @@ pub struct Spliced {
     pub failed: Option<(bool, ConnectionError)>,
 }
 
-/// Joins two connections of one stack: what either receives is sent on the other, by the worker itself and without a
-/// copy. The end of a stream passes, and a reset. Either takes only as much as the other has room for, so that a
-/// reader that stops is felt by the writer at the far end.
+/// Joins two connections of one stack: what either receives is sent on the other, by the worker itself and
+/// without a copy. The end of a stream passes, and a reset. Either takes only as much as the other has room
+/// for, so that a reader that stops is felt by the writer at the far end.
 ///
-/// What was written before is sent first, and what was not read yet goes to the other. Clones of the streams are of
-/// no more use.
+/// What was written before is sent first, and what was not read yet goes to the other. Clones of the streams
+/// are of no more use.
 ///
 /// # Errors
 /// [`io::ErrorKind::InvalidInput`] when the connections belong to different stacks, or are one and the same;

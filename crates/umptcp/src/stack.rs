@@ -44,8 +44,8 @@ const READER_SPIN: Duration = Duration::from_micros(50);
 /// An MPTCP stack, running on its own thread. Can be used from any thread.
 ///
 /// Dropping it closes all its connections, gives them up to the linger time (3 s by default) to deliver what
-/// was written, aborts those that are left, and undoes the set-up of its paths. A signal that ends the process drops
-/// nothing: see [`clean_up_on_signals`](crate::clean_up_on_signals).
+/// was written, aborts those that are left, and undoes the set-up of its paths. A signal that ends the
+/// process drops nothing: see [`clean_up_on_signals`](crate::clean_up_on_signals).
 #[derive(Debug)]
 pub struct Stack {
     handle: Handle,
@@ -66,11 +66,13 @@ pub struct PathInfo {
     pub name: String,
     /// The stack's addresses on it.
     pub addresses: Vec<IpAddr>,
-    /// The addresses under which peers know it: the NIC's where the stack's are translated, otherwise the same.
+    /// The addresses under which peers know it: the NIC's where the stack's are translated, otherwise the
+    /// same.
     pub public_addresses: Vec<IpAddr>,
     /// Its subflows are backups.
     pub backup: bool,
-    /// It faces programs that are captured, not the network ([`PathKind::Capture`](crate::PathKind::Capture)).
+    /// It faces programs that are captured, not the network
+    /// ([`PathKind::Capture`](crate::PathKind::Capture)).
     pub captures: bool,
 }
 
@@ -210,14 +212,15 @@ impl StackBuilder {
         self
     }
 
-    /// Writes every packet of paths that capture ([`PathKind::Capture`](crate::PathKind::Capture)) to this pcapng file.
+    /// Writes every packet of paths that capture ([`PathKind::Capture`](crate::PathKind::Capture)) to this
+    /// pcapng file.
     pub fn inner_pcap(mut self, file: impl Into<PathBuf>) -> Self {
         self.inner_capture = Some(file.into());
         self
     }
 
-    /// Reports everything that the stack counts to `observer`, on the worker's thread. One that panics is told
-    /// nothing more.
+    /// Reports everything that the stack counts to `observer`, on the worker's thread. One that panics is
+    /// told nothing more.
     pub fn observer(mut self, observer: Box<dyn Observer>) -> Self {
         self.observer = Some(observer);
         self
@@ -254,8 +257,8 @@ impl StackBuilder {
     /// Starts the stack.
     ///
     /// # Errors
-    /// [`Error::NoPaths`] when it was given neither paths nor NICs; [`Error::NotPermitted`] when paths are to be
-    /// set up on NICs and the process may not do that; otherwise what keeps a path from being set up.
+    /// [`Error::NoPaths`] when it was given neither paths nor NICs; [`Error::NotPermitted`] when paths are to
+    /// be set up on NICs and the process may not do that; otherwise what keeps a path from being set up.
     pub fn start(self) -> io::Result<Stack> {
         let StackBuilder {
             paths,
@@ -361,8 +364,8 @@ impl Stack {
         self.handle.commands.add_path(path.into())
     }
 
-    /// Removes a path: its subflows end, by FIN where connections have others and the path still works, and its set-up
-    /// is undone before this returns. Returns `false` if there is no such path.
+    /// Removes a path: its subflows end, by FIN where connections have others and the path still works, and
+    /// its set-up is undone before this returns. Returns `false` if there is no such path.
     pub fn remove_path(&self, path: PathId) -> io::Result<bool> {
         self.handle.commands.call(move |_, cx| cx.stack.path_leaving(cx.now, path))?;
         let end = Instant::now() + LEAVE;
@@ -379,13 +382,14 @@ impl Stack {
         Ok(removed.is_some())
     }
 
-    /// Changes which NICs of this host have a path: from now on these, or every usable one when there are none, as with
-    /// [`StackBuilder::nics`]. Paths that are described as before stay, with everything on them. The others end as with
-    /// [`remove_path`](Self::remove_path), those whose NIC stays without a path only after the new ones are there.
+    /// Changes which NICs of this host have a path: from now on these, or every usable one when there are
+    /// none, as with [`StackBuilder::nics`]. Paths that are described as before stay, with everything on
+    /// them. The others end as with [`remove_path`](Self::remove_path), those whose NIC stays without a path
+    /// only after the new ones are there.
     ///
     /// # Errors
-    /// What keeps a path from being set up, after the others have been changed; [`Error::NoPaths`] when the stack was
-    /// started without [`nics`](StackBuilder::nics).
+    /// What keeps a path from being set up, after the others have been changed; [`Error::NoPaths`] when the
+    /// stack was started without [`nics`](StackBuilder::nics).
     pub fn set_nics<S: Into<PathSpec>>(&self, nics: impl IntoIterator<Item = S>) -> io::Result<()> {
         let specs: Vec<PathSpec> = nics.into_iter().map(Into::into).collect();
         let Some(nics) = &self.nics else { return Err(Error::NoPaths.into()) };
@@ -462,8 +466,8 @@ impl Drop for Stack {
     }
 }
 
-/// The clock of this host for timestamps, the same in every process: it goes on until the host is started again. `None`
-/// where /proc does not tell.
+/// The clock of this host for timestamps, the same in every process: it goes on until the host is started
+/// again. `None` where /proc does not tell.
 fn host_clock() -> Option<TimestampClock> {
     let boot = u128::from_str_radix(&clock::boot_id().replace('-', ""), 16).ok()?;
     let uptime = std::fs::read_to_string("/proc/uptime").ok()?;

@@ -1,4 +1,5 @@
-//! Steering a stack while it runs, from outside of the code that holds its connections: what a control socket offers.
+//! Steering a stack while it runs, from outside of the code that holds its connections: what a control socket
+//! offers.
 
 use crate::error::Error;
 use crate::stack::Stack;
@@ -10,12 +11,12 @@ use umptcp_tun_driver::paths::PathSpec;
 use umptcp_types::{ConnectionId, PathId, SubflowId};
 
 impl Stack {
-    /// Sets up a path on one more NIC, as those that [`StackBuilder::nics`](crate::StackBuilder::nics) names, and follows
-    /// it from then on.
+    /// Sets up a path on one more NIC, as those that [`StackBuilder::nics`](crate::StackBuilder::nics) names,
+    /// and follows it from then on.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`] when the NIC has a path; [`io::ErrorKind::Unsupported`] when the stack was given
-    /// its paths ready-made; otherwise what keeps the path from being set up.
+    /// [`io::ErrorKind::AlreadyExists`] when the NIC has a path; [`io::ErrorKind::Unsupported`] when the
+    /// stack was given its paths ready-made; otherwise what keeps the path from being set up.
     pub fn add_nic(&self, spec: &PathSpec) -> io::Result<PathId> {
         let Some(nics) = self.nics() else {
             let text = "the stack was started with paths of the program's own, not with NICs";
@@ -24,8 +25,8 @@ impl Stack {
         nics.add(spec, &self.handle().commands)
     }
 
-    /// Subflows on a path are to be backups from now on, or not any more. Those that there are follow, and their peers are
-    /// told (MP_PRIO, RFC 8684 §3.3.8). Returns `false` if there is no such path.
+    /// Subflows on a path are to be backups from now on, or not any more. Those that there are follow, and
+    /// their peers are told (MP_PRIO, RFC 8684 §3.3.8). Returns `false` if there is no such path.
     pub fn set_path_backup(&self, path: PathId, backup: bool) -> io::Result<bool> {
         if let Some(nics) = self.nics() {
             nics.set_backup(path, backup);
@@ -33,8 +34,8 @@ impl Stack {
         Ok(self.handle().commands.call(move |_, cx| cx.stack.set_path_backup(cx.now, path, backup))?)
     }
 
-    /// Opens one more subflow of a connection over a path, beside those that the stack opens by itself: to `remote`, or
-    /// to the peer's first address. What becomes of it, [`events`](Self::events) tell.
+    /// Opens one more subflow of a connection over a path, beside those that the stack opens by itself: to
+    /// `remote`, or to the peer's first address. What becomes of it, [`events`](Self::events) tell.
     ///
     /// # Errors
     /// When the stack has been stopped; the inner error when the connection may not open one there.
@@ -50,11 +51,13 @@ impl Stack {
         Ok(self.handle().commands.call(open)?)
     }
 
-    /// Closes a subflow of a connection, by FIN if it works, while others go on. The stack opens none in its place
-    /// for ten minutes, unless no other is left, its path changes, or the peer advertises its address anew.
+    /// Closes a subflow of a connection, by FIN if it works, while others go on. The stack opens none in its
+    /// place for ten minutes, unless no other is left, its path changes, or the peer advertises its address
+    /// anew.
     ///
     /// # Errors
-    /// When the stack has been stopped; the inner error when there is no such subflow, or no other that works.
+    /// When the stack has been stopped; the inner error when there is no such subflow, or no other that
+    /// works.
     pub fn close_subflow(
         &self,
         connection: ConnectionId,

@@ -89,8 +89,8 @@ impl MptcpStream {
         Ok(self.0.local)
     }
 
-    /// The local address of the initial subflow as the peer sees it, as far as this host knows: that of the NIC
-    /// where the stack's own is translated. The port is the same, unless another translation changes it.
+    /// The local address of the initial subflow as the peer sees it, as far as this host knows: that of the
+    /// NIC where the stack's own is translated. The port is the same, unless another translation changes it.
     ///
     /// # Errors
     /// [`io::ErrorKind::AddrNotAvailable`] when the path or the NIC's address is gone.
@@ -165,8 +165,9 @@ impl MptcpStream {
     }
 
     /// Advertises to the peer an address that it may open subflows to, with a port if it differs from the one
-    /// in use (ADD_ADDR, RFC 8684 §3.4.1). The caller must make sure that packets to it reach this host. On paths
-    /// that the stack has set up itself, the port is the stack's from then on, as long as the connection offers it.
+    /// in use (ADD_ADDR, RFC 8684 §3.4.1). The caller must make sure that packets to it reach this host. On
+    /// paths that the stack has set up itself, the port is the stack's from then on, as long as the
+    /// connection offers it.
     ///
     /// # Errors
     /// Besides those of the connection, when another program of the host uses the port.
@@ -271,8 +272,8 @@ impl MptcpStream {
         Ok(())
     }
 
-    /// A descriptor that is readable while a read would not wait and writable while a write would not, for event loops. It
-    /// belongs to the connection: every call returns the same, for every handle.
+    /// A descriptor that is readable while a read would not wait and writable while a write would not, for
+    /// event loops. It belongs to the connection: every call returns the same, for every handle.
     ///
     /// # Errors
     /// When the process has too many descriptors.

@@ -1,4 +1,5 @@
-//! Ways to wait: a thread that blocks, or a task of an asynchronous runtime. Code that is generic over them exists once.
+//! Ways to wait: a thread that blocks, or a task of an asynchronous runtime. Code that is generic over them
+//! exists once.
 
 use crate::error::Error;
 use crate::shared::lock;

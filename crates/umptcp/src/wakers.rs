@@ -13,8 +13,8 @@ impl Key {
     pub(crate) const POLL: Key = Key(1);
 }
 
-/// The tasks that wait for a change of something behind a mutex. Wakers run code of the application when they are woken
-/// or dropped, so both happen after the mutex has been released.
+/// The tasks that wait for a change of something behind a mutex. Wakers run code of the application when they
+/// are woken or dropped, so both happen after the mutex has been released.
 #[derive(Debug)]
 pub(crate) struct Wakers {
     waiting: SmallVec<[(Key, Waker); 1]>,

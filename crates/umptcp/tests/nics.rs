@@ -530,7 +530,8 @@ fn a_stack_whose_ports_are_all_in_use_gets_more_as_long_as_there_are_any() {
             }
             assert!(streams.len() < 400);
         };
-        // 64 ports, of which 15 are for what conntrack translates; then as many again, and again; the host keeps the rest.
+        // 64 ports, of which 15 are for what conntrack translates; then as many again, and again; the host
+        // keeps the rest.
         assert_eq!(streams.len(), 64 - 15 + 64 + 128);
         assert_eq!(error.kind(), std::io::ErrorKind::AddrNotAvailable);
         let text = error.to_string();

@@ -18,8 +18,8 @@ const STREAMS: usize = 10_000;
 /// Bytes that each sends; the answer has as many.
 const BYTES: usize = 600;
 
-/// Memory that one stream may need: both its ends, in both stacks, with the tasks that serve it. It is about half of
-/// this.
+/// Memory that one stream may need: both its ends, in both stacks, with the tasks that serve it. It is about
+/// half of this.
 const MEMORY: usize = 64_000;
 
 fn entries(directory: &str) -> usize {

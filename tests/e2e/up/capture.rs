@@ -59,7 +59,8 @@ fn connections_to_a_destination_go_over_both_nics_and_others_do_not() {
     });
 }
 
-/// Servers, this host itself, connections that there were before, other devices, and the daemon's own: all as it was.
+/// Servers, this host itself, connections that there were before, other devices, and the daemon's own: all as
+/// it was.
 #[test]
 fn all_of_a_host_is_captured_but_nothing_that_must_not_be() {
     within(LIMIT, || {

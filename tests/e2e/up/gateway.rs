@@ -105,8 +105,8 @@ except OSError as e: print(e.errno)
     });
 }
 
-/// A client behind the gateway that is told something by the other end for some seconds, and says nothing itself: the
-/// first packet of the connection that passes comes from outside.
+/// A client behind the gateway that is told something by the other end for some seconds, and says nothing
+/// itself: the first packet of the connection that passes comes from outside.
 fn listen(net: &Routed, lan: &Netns, to: &str) -> Background {
     net.server.ns.spawn(|| {
         let listener = std::net::TcpListener::bind("0.0.0.0:7").expect("a port");

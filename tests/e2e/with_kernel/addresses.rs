@@ -233,7 +233,8 @@ fn the_kernel_joins_the_port_that_we_advertise_until_we_withdraw_it() {
         });
         let counters = Counters::read(&net.client.ns);
         assert!(counters.mptcp("PortAdd") >= 1, "{counters}");
-        // Listeners also advertise the other addresses. A removal is said four times, since nothing confirms it.
+        // Listeners also advertise the other addresses. A removal is said four times, since nothing confirms
+        // it.
         assert!(server.counter("EchoAdd") >= 1 && counters.mptcp("RmAddr") >= 1, "{counters}");
     });
 }

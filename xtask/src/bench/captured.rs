@@ -1,5 +1,6 @@
-//! Programs under `umptcp run`, beside the same programs with the kernel's MPTCP (`mptcpize`): iperf3 at either end
-//! and at both, over two shaped NICs and over one that is not; latency and connections per second of plain TCP inside.
+//! Programs under `umptcp run`, beside the same programs with the kernel's MPTCP (`mptcpize`): iperf3 at
+//! either end and at both, over two shaped NICs and over one that is not; latency and connections per second
+//! of plain TCP inside.
 //!
 //! Beside each throughput is the CPU time of the whole machine, both ends, in seconds per GB.
 
@@ -220,7 +221,8 @@ fn measure(figure: &Figure, contest: Contest, options: &Options, program: &Path)
     let serving = server.run(|| serve.spawn()).context("cannot start the server")?;
     let _serving = Running::new(serving);
     let (address, seconds) = (ground.server(), options.seconds.to_string());
-    // A host's default may be BBR, which takes a link without delay for a slow one, and a full queue for the end.
+    // A host's default may be BBR, which takes a link without delay for a slow one, and a full queue for the
+    // end.
     let mut arguments = vec!["iperf3", "-J", "-C", "cubic", "-c", &address, "-t", &seconds];
     arguments.extend(figure.flow.arguments());
     let end = Instant::now() + Duration::from_secs(10);

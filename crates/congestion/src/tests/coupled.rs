@@ -239,9 +239,9 @@ fn vegas_round(b: &mut Bench, id: SubflowId, rtt_ms: u64, base_ms: u64) {
 /// draft-xu-mptcp-congestion-control-05.
 #[test]
 fn wvegas_keeps_a_few_segments_queued() {
-    // Slow start: 10 → 20 → 40 without delay; then 52 ms instead of 50, diff = 80 · 2/52 = 3.1 > 1, but less than
-    // an eighth of a round trip; then 57, diff = 160 · 7/57 = 19.6. It is one still when the window has been the same
-    // for a whole round.
+    // Slow start: 10 → 20 → 40 without delay; then 52 ms instead of 50, diff = 80 · 2/52 = 3.1 > 1, but less
+    // than an eighth of a round trip; then 57, diff = 160 · 7/57 = 19.6. It is one still when the window has
+    // been the same for a whole round.
     let mut b = Bench::new("wvegas", 1);
     for rtt in [50, 50, 52] {
         vegas_round(&mut b, A, rtt, 50);
@@ -307,8 +307,8 @@ fn a_delay_that_passes_only_pauses_wvegas_slow_start() {
     assert_eq!((b.window(A), b.ssthresh(A)), (80_000, u64::MAX));
 }
 
-/// A round of `n` ACKs whose packets overtake one another: of the first `early` the round trip took `short` ms, of
-/// the others `usual`.
+/// A round of `n` ACKs whose packets overtake one another: of the first `early` the round trip took `short`
+/// ms, of the others `usual`.
 fn disordered_round(b: &mut Bench, id: SubflowId, n: u64, early: u64, short: u64, usual: u64) {
     let window = b.window(id);
     b.cc.on_sent(b.now, id, window, window);
@@ -326,8 +326,8 @@ fn disordered_round(b: &mut Bench, id: SubflowId, n: u64, early: u64, short: u64
     b.cc.on_round(b.now, id);
 }
 
-/// Where a few packets take half as long as the others, neither the least round-trip time nor the mean tells of a
-/// queue; that all take longer does.
+/// Where a few packets take half as long as the others, neither the least round-trip time nor the mean tells
+/// of a queue; that all take longer does.
 #[test]
 fn early_packets_are_no_queue() {
     for name in ["wvegas", "cubic", "reno", "lia"] {

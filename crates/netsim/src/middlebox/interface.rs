@@ -28,9 +28,8 @@ impl Flow {
 /// Something on a cable that sees every packet, both ways.
 ///
 /// It stands at the cable's first end: packets going [`Direction::Forward`] meet it before the link's queue,
-/// those going
-/// [`Direction::Reverse`] after the wire. It sees packets of the MTU, never larger segments. Several form a chain; a box
-/// that is to see one direction only is wrapped in [`OneWay`](super::OneWay).
+/// those going [`Direction::Reverse`] after the wire. It sees packets of the MTU, never larger segments.
+/// Several form a chain; a box that is to see one direction only is wrapped in [`OneWay`](super::OneWay).
 pub trait Middlebox: fmt::Debug + Send {
     /// A packet comes by. What is to go on is given to `out`; what is not is dropped.
     fn process(&mut self, now: Instant, direction: Direction, packet: Packet, out: &mut Output);

@@ -13,7 +13,8 @@
 //! | [`Reorder`], [`Duplicate`] | hold packets back, send them twice |
 //! | [`DropIf`] | drops the packets that a function chooses |
 //!
-//! [`OneWay`] limits a box to one direction, [`Since`] to the time from some instant on; boxes on one cable form a chain.
+//! [`OneWay`] limits a box to one direction, [`Since`] to the time from some instant on; boxes on one cable
+//! form a chain.
 
 mod disorder;
 mod edit;

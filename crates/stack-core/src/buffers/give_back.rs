@@ -5,8 +5,8 @@ use alloc::collections::VecDeque;
 /// Places that an empty queue keeps, so that small messages need no allocation each.
 const KEPT: usize = 4;
 
-/// Gives back the memory of a queue that has become empty, so that an idle connection holds none for what it once
-/// carried.
+/// Gives back the memory of a queue that has become empty, so that an idle connection holds none for what it
+/// once carried.
 #[inline]
 pub(crate) fn give_back<T>(queue: &mut VecDeque<T>) {
     if queue.is_empty() && queue.capacity() > KEPT {

@@ -33,8 +33,8 @@ const FIRST_BLOCK: usize = 512;
 enum Memory {
     /// It grows with its contents, which take it along: for pieces that rarely come.
     Growing,
-    /// What is sealed shares the block, and what comes next uses the rest: for a steady stream of pieces. Each
-    /// block is twice as large as the one before, so that a few bytes do not hold a large one.
+    /// What is sealed shares the block, and what comes next uses the rest: for a steady stream of pieces.
+    /// Each block is twice as large as the one before, so that a few bytes do not hold a large one.
     Blocks {
         /// The size of the next.
         next: usize,

@@ -7,8 +7,8 @@ use umptcp_types::Instant;
 /// off the path, who uses up the rest, whether a four-tuple is in use (Cao et al., USENIX Security 2016).
 const PER_SECOND: u32 = 1000;
 
-/// What is sent although nobody asked for it. Each has a budget of its own: SYNs to closed ports, which anybody
-/// can send, must not keep a connection from answering.
+/// What is sent although nobody asked for it. Each has a budget of its own: SYNs to closed ports, which
+/// anybody can send, must not keep a connection from answering.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Unasked {
     /// A challenge ACK of a subflow.

@@ -32,9 +32,9 @@ impl Events {
     }
 }
 
-/// The same can be learned from `Stack::info` and `Stack::subflows`, or the peer says it again. All others come once in the life of a
-/// connection, or are not repeated before they have been taken; or, as for Incoming, a full queue keeps them
-/// from coming up.
+/// The same can be learned from `Stack::info` and `Stack::subflows`, or the peer says it again. All others
+/// come once in the life of a connection, or are not repeated before they have been taken; or, as for
+/// Incoming, a full queue keeps them from coming up.
 fn can_be_asked(event: &Event) -> bool {
     match event {
         Event::KeepAlive { .. }

@@ -52,8 +52,8 @@ impl Paths {
         true
     }
 
-    /// Gives a path other addresses, and others to tell the peer. Of which families something has changed; none
-    /// without such a path.
+    /// Gives a path other addresses, and others to tell the peer. Of which families something has changed;
+    /// none without such a path.
     pub(super) fn readdress(
         &mut self,
         path: PathId,

@@ -1,7 +1,7 @@
 //! Local ports for connections that name none.
 //!
-//! Choosing one costs the same few steps whatever the number of connections and of four-tuples in TIME_WAIT: which
-//! ports are in use towards an address is kept as a set ([`PortSet`]), not looked for port by port.
+//! Choosing one costs the same few steps whatever the number of connections and of four-tuples in TIME_WAIT:
+//! which ports are in use towards an address is kept as a set ([`PortSet`]), not looked for port by port.
 
 use super::hash::Seeded;
 use super::port_set::PortSet;
@@ -153,9 +153,10 @@ impl Ports {
         None
     }
 
-    /// A free local port for a connection from `local` to `remote` (RFC 6056 in spirit: a random start, then in turn,
-    /// so that ports used lately come last). Four-tuples in TIME_WAIT come after the others, the oldest first:
-    /// the peer may not have forgotten them. Ports kept for the joins of other connections come last of all.
+    /// A free local port for a connection from `local` to `remote` (RFC 6056 in spirit: a random start, then
+    /// in turn, so that ports used lately come last). Four-tuples in TIME_WAIT come after the others, the
+    /// oldest first: the peer may not have forgotten them. Ports kept for the joins of other connections come
+    /// last of all.
     pub(super) fn find(
         &mut self,
         local: IpAddr,

@@ -176,7 +176,8 @@ impl Context {
         self.paths.remove(path)
     }
 
-    /// The path has other addresses, or the peer is to be told others. Families of which something has changed.
+    /// The path has other addresses, or the peer is to be told others. Families of which something has
+    /// changed.
     pub(crate) fn readdress_path(
         &mut self,
         path: PathId,

@@ -120,8 +120,8 @@ impl TimeWaitTable {
             }
             return Some(Verdict::Acknowledge);
         }
-        // RFC 9293 §3.10.7.4, eighth: our last ACK was lost, and the wait begins anew. Not for any FIN: only the
-        // peer, or somebody who sees its packets, knows the number of its own.
+        // RFC 9293 §3.10.7.4, eighth: our last ACK was lost, and the wait begins anew. Not for any FIN: only
+        // the peer, or somebody who sees its packets, knows the number of its own.
         let again = seg.flags.fin && seg.seq.wrapping_add(len as u32 + 1) == e.receive_next;
         if again && now - e.since >= RESTART_AFTER {
             self.order.remove(&(e.until, *number));

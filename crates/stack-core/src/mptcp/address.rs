@@ -315,8 +315,9 @@ impl Connection {
         self.subflows.iter().map(|m| m.tcp.base_rto()).max().unwrap_or(Duration::from_secs(1))
     }
 
-    /// The subflow for a signal that has been sent `said` times: another each time, because the last may be the
-    /// reason that nothing came of it. Those that answer come first, and those for which `avoid` holds last.
+    /// The subflow for a signal that has been sent `said` times: another each time, because the last may be
+    /// the reason that nothing came of it. Those that answer come first, and those for which `avoid` holds
+    /// last.
     fn signal_carrier(&self, said: u8, avoid: impl Fn(&Subflow) -> bool) -> Option<usize> {
         let mut able: SmallVec<[(bool, bool, usize); 8]> = self
             .subflows
@@ -328,8 +329,8 @@ impl Connection {
         able.get(usize::from(said) % able.len().max(1)).map(|(.., i)| *i)
     }
 
-    /// Sends the ADD_ADDR that is due: the first time, because no echo came, or because nobody has joined since
-    /// (RFC 8684 §3.4.1).
+    /// Sends the ADD_ADDR that is due: the first time, because no echo came, or because nobody has joined
+    /// since (RFC 8684 §3.4.1).
     pub(crate) fn resend_adverts(&mut self, ctx: &mut Context, now: Instant) {
         let rto = self.longest_rto();
         let in_use: SmallVec<[(SocketAddr, AddressId); 8]> =

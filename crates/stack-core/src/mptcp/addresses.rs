@@ -139,9 +139,9 @@ impl Addresses {
         Some(id)
     }
 
-    /// The ID for an advertisement of `address`, which stands for `local`, an address of a path of ours. It is
-    /// that of the path, which joins carry, unless that has been advertised for another address: an ID stands
-    /// for one (RFC 8684 §3.4.1).
+    /// The ID for an advertisement of `address`, which stands for `local`, an address of a path of ours. It
+    /// is that of the path, which joins carry, unless that has been advertised for another address: an ID
+    /// stands for one (RFC 8684 §3.4.1).
     pub(crate) fn advert_id(
         &mut self,
         address: IpAddr,

@@ -1,12 +1,12 @@
-//! Addresses that we have told the peer (ADD_ADDR, RFC 8684 §3.4.1), repeated until it echoes them, and then, with
-//! growing pauses, until it joins them.
+//! Addresses that we have told the peer (ADD_ADDR, RFC 8684 §3.4.1), repeated until it echoes them, and then,
+//! with growing pauses, until it joins them.
 //!
-//! One at a time: Linux handles one ADD_ADDR and drops what comes before that is done. The next follows the echo, or
-//! comes when the echo is overdue. Addresses of the connection's own family go first: they are the likelier to be of
-//! use to the peer.
+//! One at a time: Linux handles one ADD_ADDR and drops what comes before that is done. The next follows the
+//! echo, or comes when the echo is overdue. Addresses of the connection's own family go first: they are the
+//! likelier to be of use to the peer.
 //!
-//! A peer tries an address once, when it is told (§3.4.1, §3.9.3), and Linux does so at once: if our network is not yet
-//! ready then, or the peer's own, nothing comes of it until we say it again.
+//! A peer tries an address once, when it is told (§3.4.1, §3.9.3), and Linux does so at once: if our network
+//! is not yet ready then, or the peer's own, nothing comes of it until we say it again.
 
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -17,8 +17,8 @@ use umptcp_types::{AddressId, Duration, Instant};
 const TRIES: u8 = 4;
 /// How often an address that was echoed is told again if nobody joins it.
 const REFRESHES: u8 = 7;
-/// The time from the echo to the first of them, doubled each time: the last one comes two minutes after the first
-/// echo.
+/// The time from the echo to the first of them, doubled each time: the last one comes two minutes after the
+/// first echo.
 const REFRESH: Duration = Duration::from_secs(1);
 
 /// An address that we tell the peer.
@@ -87,9 +87,9 @@ impl Adverts {
         self.list.push(Advert { what, ports, local, resend, tries: 0, echoed: false, refreshed: 0 });
     }
 
-    /// What is to be done at `now`, and about which number. `None`: nothing, or the last one is unanswered. The
-    /// next time is a timeout away, doubled each time. `joined`: a subflow uses what was told, which stands for
-    /// that local address.
+    /// What is to be done at `now`, and about which number. `None`: nothing, or the last one is unanswered.
+    /// The next time is a timeout away, doubled each time. `joined`: a subflow uses what was told, which
+    /// stands for that local address.
     pub(crate) fn take_due(
         &mut self,
         now: Instant,

@@ -16,8 +16,9 @@ use umptcp_types::{Duration, Instant};
 /// ended for its subflows (Linux's tcp_fin_timeout).
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a client without subflows goes on asking a host that answers joins with RSTs which no MPTCP stack has
-/// sent: a server's firewall that is loaded anew, or translation that is put back, has its host say so for a moment.
+/// How long a client without subflows goes on asking a host that answers joins with RSTs which no MPTCP stack
+/// has sent: a server's firewall that is loaded anew, or translation that is put back, has its host say so
+/// for a moment.
 const HOST_RETURNS: Duration = Duration::from_secs(5);
 /// How often it asks meanwhile.
 const HOST_ASKED: Duration = Duration::from_millis(500);
@@ -144,8 +145,8 @@ impl Connection {
             }
             return;
         }
-        // Stacks that know MPTCP give a reason (RFC 8684 §3.2, §3.6). Without one it may be the host's word, which
-        // does not know of the connection.
+        // Stacks that know MPTCP give a reason (RFC 8684 §3.2, §3.6). Without one it may be the host's word,
+        // which does not know of the connection.
         let by_stack = matches!(m.reset(), Some(SubflowReset { by_peer: true, reason: Some(_), .. }));
         let refused = m.tcp.close_reason() == Some(CloseReason::Refused)
             && self.subflows.is_empty()
@@ -163,8 +164,8 @@ impl Connection {
         }
     }
 
-    /// Subflow `i`, which was joined, has been lost, or closed by the peer. Another waits for `pause`, and for
-    /// longer if the last ones did not live long.
+    /// Subflow `i`, which was joined, has been lost, or closed by the peer. Another waits for `pause`, and
+    /// for longer if the last ones did not live long.
     fn note_subflow_lost(&mut self, now: Instant, i: usize, pause: Duration) {
         let m = &self.subflows[i];
         // One that we reset because of what came over it carried much and delivered little.
@@ -254,9 +255,9 @@ impl Connection {
             return;
         }
         // The peer's FIN closes its direction of one subflow, as in regular TCP. Ours follows, but not while
-        // it is the only one for what is left to send. After the peer's DATA_FIN that includes what may yet be
-        // written: the peer has nothing more to say and waits. Without one it leaves this subflow for another
-        // (break before make), and what is written later goes there.
+        // it is the only one for what is left to send. After the peer's DATA_FIN that includes what may yet
+        // be written: the peer has nothing more to say and waits. Without one it leaves this subflow for
+        // another (break before make), and what is written later goes there.
         let done = if self.recv.is_finished() { self.send.is_fin_acked() } else { self.send.is_done() };
         let usable = self.subflows.iter().filter(|m| m.can_send_data() && !m.tcp.fin_received()).count();
         for m in self.subflows.iter_mut().filter(|m| m.tcp.fin_received()) {
@@ -327,8 +328,9 @@ impl Connection {
         }
     }
 
-    /// TIME_WAIT of the connection (RFC 8684 §3.3.3, appendix D): both DATA_FINs are acknowledged as far as we know, but
-    /// no subflow is left to repeat our DATA_ACK, and the peer may not have it. It may join to ask.
+    /// TIME_WAIT of the connection (RFC 8684 §3.3.3, appendix D): both DATA_FINs are acknowledged as far as
+    /// we know, but no subflow is left to repeat our DATA_ACK, and the peer may not have it. It may join to
+    /// ask.
     pub(crate) fn is_in_time_wait(&self) -> bool {
         self.is_mptcp() && self.subflow_count() == 0 && self.life.is_end_unconfirmed()
     }

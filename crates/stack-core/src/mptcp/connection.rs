@@ -244,8 +244,8 @@ impl Connection {
         self.leave_down_paths(ctx, now);
     }
 
-    /// Subflow `i` takes the place of those between the same addresses that do not answer: a box on the way may
-    /// have forgotten them. If they could come back there would be two where one is wanted.
+    /// Subflow `i` takes the place of those between the same addresses that do not answer: a box on the way
+    /// may have forgotten them. If they could come back there would be two where one is wanted.
     fn replace_stale(&mut self, ctx: &mut Context, now: Instant, i: usize) {
         let (id, pair) = (self.subflows[i].tcp.id(), self.subflows[i].pair());
         for j in self.subflows.indices().rev() {

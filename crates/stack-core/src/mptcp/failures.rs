@@ -48,8 +48,8 @@ enum Bar {
     None,
     /// Not before then, as long as there are other subflows.
     Pause(Instant),
-    /// Not before then. From `others` on, the same address of the peer may be tried from another of ours; `None`:
-    /// that is so already.
+    /// Not before then. From `others` on, the same address of the peer may be tried from another of ours;
+    /// `None`: that is so already.
     Wait { until: Instant, others: Option<Instant> },
     /// Never, until something changes: the peer has said so.
     Lasting,
@@ -235,8 +235,8 @@ impl Failures {
         self.entries.iter().filter(counts).map(|e| (e.pair.local, e.pair.remote)).collect()
     }
 
-    /// No address of ours is to try this one of the peer's now: a join to it has just failed, and it has never
-    /// been shown to lead anywhere.
+    /// No address of ours is to try this one of the peer's now: a join to it has just failed, and it has
+    /// never been shown to lead anywhere.
     pub(crate) fn bars_remote(&self, now: Instant, remote: SocketAddr) -> bool {
         if self.is_reached(remote) {
             return false;

@@ -161,9 +161,9 @@ impl Connection {
         }
     }
 
-    /// A segment of subflow `i` would have to wait for others, and the subflows hold too much that waits already:
-    /// it is as if lost. Each may fill the connection's window by itself; a peer that sends what it may, once
-    /// over one subflow and once again over another, needs twice that.
+    /// A segment of subflow `i` would have to wait for others, and the subflows hold too much that waits
+    /// already: it is as if lost. Each may fill the connection's window by itself; a peer that sends what it
+    /// may, once over one subflow and once again over another, needs twice that.
     fn has_no_room(&self, i: usize, seg: &TcpRepr, len: usize) -> bool {
         let m = &self.subflows[i];
         if len == 0 || self.subflows.len() < 2 || !seg.seq.after(m.tcp.wire_ack()) {

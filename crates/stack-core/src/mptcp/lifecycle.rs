@@ -121,7 +121,8 @@ pub(crate) struct Lifecycle {
     last_error: Option<ConnectionError>,
     /// A subflow was refused when there was no other: the peer does not know the connection any more.
     refused: bool,
-    /// The peer has been seen to know that everything of its has arrived, or it is of no use any more to tell it.
+    /// The peer has been seen to know that everything of its has arrived, or it is of no use any more to tell
+    /// it.
     peer_knows_end: bool,
 }
 

@@ -97,7 +97,8 @@ pub(crate) struct SendState {
 }
 
 impl SendState {
-    /// Nothing written yet; the buffer takes `capacity` bytes, of which at most `not_sent_limit` wait to be sent.
+    /// Nothing written yet; the buffer takes `capacity` bytes, of which at most `not_sent_limit` wait to be
+    /// sent.
     pub(crate) fn new(capacity: usize, not_sent_limit: usize) -> Self {
         SendState {
             queue: SendQueue::new(capacity),

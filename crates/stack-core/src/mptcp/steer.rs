@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 use umptcp_types::{AddressId, Duration, Instant, PathId, SubflowId};
 
-/// How long the path manager opens no subflow in the place of one that the application has closed, while there are
-/// others.
+/// How long the path manager opens no subflow in the place of one that the application has closed, while
+/// there are others.
 const LEFT_ALONE: Duration = Duration::from_secs(600);
 
 impl Connection {
@@ -72,8 +72,9 @@ impl Connection {
         Ok(())
     }
 
-    /// The path manager opens nothing in the place of subflow `i` for a while: neither from its address to another of
-    /// the peer's, nor, if the peer has advertised the address that it leads to, from another of ours.
+    /// The path manager opens nothing in the place of subflow `i` for a while: neither from its address to
+    /// another of the peer's, nor, if the peer has advertised the address that it leads to, from another of
+    /// ours.
     fn leave_alone(&mut self, ctx: &Context, now: Instant, i: usize) {
         let Pair { local, remote } = self.subflows[i].pair();
         let mut pairs: Vec<Pair> =

@@ -245,9 +245,10 @@ impl Connection {
         }
     }
 
-    /// A router or a host says that what subflow `i` has sent cannot be delivered. RFC 8684 §3.3.6 would have the
-    /// subflow failed; it is as one that has fallen silent, because such an error may be temporary, or forged:
-    /// others take over, it is probed, and an acknowledgment brings it back. False: there are no others.
+    /// A router or a host says that what subflow `i` has sent cannot be delivered. RFC 8684 §3.3.6 would have
+    /// the subflow failed; it is as one that has fallen silent, because such an error may be temporary, or
+    /// forged: others take over, it is probed, and an acknowledgment brings it back. False: there are no
+    /// others.
     pub(super) fn on_subflow_hindered(&mut self, ctx: &mut Context, now: Instant, i: usize) -> bool {
         let relieved = self.is_mptcp() && self.relieve(now, i);
         if relieved {

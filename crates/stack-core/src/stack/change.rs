@@ -39,9 +39,9 @@ impl Stack {
         Ok(())
     }
 
-    /// Asks the peer of a connection for a sign of life on every subflow, now. Subflows on which none comes within two
-    /// minutes end; with [keep-alive](crate::config::KeepAlive) set, its interval and count apply. A relay uses it to pass
-    /// on what a program asks ([`Event::KeepAlive`](crate::event::Event::KeepAlive)).
+    /// Asks the peer of a connection for a sign of life on every subflow, now. Subflows on which none comes
+    /// within two minutes end; with [keep-alive](crate::config::KeepAlive) set, its interval and count apply.
+    /// A relay uses it to pass on what a program asks ([`Event::KeepAlive`](crate::event::Event::KeepAlive)).
     ///
     /// # Errors
     /// When there is no such connection.

@@ -30,8 +30,9 @@ impl Stack {
         Ok(Parts { cc, scheduler })
     }
 
-    /// Begins a connection. [`Event::Connected`](crate::event::Event::Connected) or [`Event::Closed`](crate::event::Event::Closed) follows, with Fast Open only after
-    /// something was written (see [`awaits_data`](Self::awaits_data)).
+    /// Begins a connection. [`Event::Connected`](crate::event::Event::Connected) or
+    /// [`Event::Closed`](crate::event::Event::Closed) follows, with Fast Open only after something was
+    /// written (see [`awaits_data`](Self::awaits_data)).
     ///
     /// # Errors
     /// When it cannot even be tried: no path, no port, unknown names.
@@ -137,8 +138,8 @@ impl Stack {
         Ok(n)
     }
 
-    /// At most `max` received bytes, shared, not copied. With `max` 0, [`Received::Empty`] until everything has been
-    /// read.
+    /// At most `max` received bytes, shared, not copied. With `max` 0, [`Received::Empty`] until everything
+    /// has been read.
     ///
     /// # Errors
     /// When the connection ended with an error and everything received before has been read.

@@ -193,8 +193,9 @@ impl Stack {
 
     /// An ICMP error to `own` about one of our segments. `None`: no subflow of ours sent it.
     ///
-    /// Errors go to the source of the quoted segment. A translation that keeps no state rewrites only the outer
-    /// header, so the quoted source may be the public address; the outer destination is ours in any case.
+    /// Errors go to the source of the quoted segment. A translation that keeps no state rewrites only the
+    /// outer header, so the quoted source may be the public address; the outer destination is ours in any
+    /// case.
     fn handle_icmp(&mut self, now: Instant, own: IpAddr, error: &IcmpError) -> Option<()> {
         let owner = |local: IpAddr| {
             let local = SocketAddr::new(local, error.src.port());

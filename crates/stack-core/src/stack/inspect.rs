@@ -50,9 +50,9 @@ impl Stack {
         self.ctx.set_observer(observer);
     }
 
-    /// Keeps what happens to paths, listeners, connections and subflows for [`poll_monitor`](Self::poll_monitor): at most
-    /// `most` events, and what did not fit is counted in its place ([`MonitorEvent::Missed`]). 0, the default: nothing
-    /// is kept, and nothing is done for it.
+    /// Keeps what happens to paths, listeners, connections and subflows for
+    /// [`poll_monitor`](Self::poll_monitor): at most `most` events, and what did not fit is counted in its
+    /// place ([`MonitorEvent::Missed`]). 0, the default: nothing is kept, and nothing is done for it.
     ///
     /// [`MonitorEvent::Missed`]: crate::monitor::MonitorEvent::Missed
     pub fn watch(&mut self, most: usize) {
@@ -64,7 +64,8 @@ impl Stack {
         self.ctx.pop_watched()
     }
 
-    /// Some connection began with this local port or has told its peer of it, so that the peer may join to it.
+    /// Some connection began with this local port or has told its peer of it, so that the peer may join to
+    /// it.
     pub fn uses_port(&self, port: u16) -> bool {
         self.connections.values().any(|c| c.offers_port(port))
     }

@@ -26,8 +26,8 @@ impl Stack {
     /// Listens on an address and port.
     ///
     /// # Errors
-    /// When the port is 0 (or, for every port, is not) or taken by another listener, or the address belongs to no
-    /// path.
+    /// When the port is 0 (or, for every port, is not) or taken by another listener, or the address belongs
+    /// to no path.
     pub fn listen(&mut self, options: ListenOptions) -> Result<ListenerId, ListenError> {
         let (local, fast_open) = (options.local, options.fast_open);
         if (local.port() == 0) != options.every_port {
@@ -124,7 +124,8 @@ impl Stack {
         }
     }
 
-    /// Answers a pending SYN; [`Event::Connected`](crate::event::Event::Connected) follows when the handshake is complete.
+    /// Answers a pending SYN; [`Event::Connected`](crate::event::Event::Connected) follows when the handshake
+    /// is complete.
     ///
     /// # Errors
     /// When the SYN is no longer pending ([`ConnectError::Gone`]), the configuration names something unknown,

@@ -16,8 +16,8 @@ use core::net::SocketAddr;
 use hashbrown::HashMap;
 use umptcp_types::{Duration, Instant, ListenerId, PathId, SeqNumber};
 
-/// A SYN that nobody accepts or refuses is forgotten after this long. Linux gives up a connection after 127 s (six
-/// repetitions).
+/// A SYN that nobody accepts or refuses is forgotten after this long. Linux gives up a connection after 127 s
+/// (six repetitions).
 const PENDING_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// A SYN that waits for the caller's word.
@@ -131,8 +131,8 @@ impl Listeners {
         }
     }
 
-    /// Another listener; an error if one has that port on one of its paths, and that address or every one. `captures`:
-    /// which paths do not lead outside.
+    /// Another listener; an error if one has that port on one of its paths, and that address or every one.
+    /// `captures`: which paths do not lead outside.
     pub(super) fn add(
         &mut self,
         options: ListenOptions,
@@ -172,8 +172,8 @@ impl Listeners {
         self.listeners.get(&listener)
     }
 
-    /// The listener for what comes to a local address by a path: the exact one before one for every address, and
-    /// either before one for every port. `captures`: the path does not lead outside.
+    /// The listener for what comes to a local address by a path: the exact one before one for every address,
+    /// and either before one for every port. `captures`: the path does not lead outside.
     pub(super) fn find(&self, path: PathId, captures: bool, local: SocketAddr) -> Option<ListenerId> {
         let own = self.of_port(local.port()).filter(|(_, l)| !l.every_port);
         own.chain(self.of_port(0))

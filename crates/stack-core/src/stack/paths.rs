@@ -67,9 +67,9 @@ impl Stack {
     }
 
     /// A local device has other addresses, or the peer is to be told others (`PathConfig::addresses`,
-    /// `PathConfig::advertise`). Subflows of a family of which something has changed end, and new ones are opened;
-    /// the others go on. `moved`: families of which something has changed that the stack does not see, such as the
-    /// address that its own is translated to.
+    /// `PathConfig::advertise`). Subflows of a family of which something has changed end, and new ones are
+    /// opened; the others go on. `moved`: families of which something has changed that the stack does not
+    /// see, such as the address that its own is translated to.
     pub fn path_readdressed(
         &mut self,
         now: Instant,
@@ -97,9 +97,9 @@ impl Stack {
         self.look_at_paths(now);
     }
 
-    /// The link of a local device is down: nothing gets through for now. Connections that have other subflows go on
-    /// over those, and the peer is told that the address has gone (RFC 8684 §3.4.2). Those that have no other keep
-    /// this one for when the link is [up](Self::path_up) again, as a kernel's connections do.
+    /// The link of a local device is down: nothing gets through for now. Connections that have other subflows
+    /// go on over those, and the peer is told that the address has gone (RFC 8684 §3.4.2). Those that have no
+    /// other keep this one for when the link is [up](Self::path_up) again, as a kernel's connections do.
     pub fn path_down(&mut self, now: Instant, path: PathId) {
         if self.ctx.is_path_down(path) {
             return;
@@ -113,7 +113,8 @@ impl Stack {
         }
     }
 
-    /// The link is up again: what waits for it is sent at once, and connections may use it as one that has come.
+    /// The link is up again: what waits for it is sent at once, and connections may use it as one that has
+    /// come.
     pub fn path_up(&mut self, now: Instant, path: PathId) {
         if !self.ctx.is_path_down(path) {
             return;

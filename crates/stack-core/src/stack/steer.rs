@@ -6,8 +6,8 @@ use core::net::SocketAddr;
 use umptcp_types::{ConnectionId, Instant, PathId, SubflowId};
 
 impl Stack {
-    /// Opens one more subflow of a connection over a path, beside those of the path manager: to `remote`, or to the
-    /// peer's first address. What becomes of it, events tell. `ConnectionConfig::max_subflows` holds.
+    /// Opens one more subflow of a connection over a path, beside those of the path manager: to `remote`, or
+    /// to the peer's first address. What becomes of it, events tell. `ConnectionConfig::max_subflows` holds.
     ///
     /// # Errors
     /// When the connection may not open one there.
@@ -27,8 +27,9 @@ impl Stack {
         Ok(id)
     }
 
-    /// Closes a subflow of a connection, by FIN if it works, while others go on. The path manager opens none in its
-    /// place for ten minutes, unless no other is left, its path changes, or the peer advertises its address anew.
+    /// Closes a subflow of a connection, by FIN if it works, while others go on. The path manager opens none
+    /// in its place for ten minutes, unless no other is left, its path changes, or the peer advertises its
+    /// address anew.
     ///
     /// # Errors
     /// When there is no such subflow, or no other that works.
@@ -44,8 +45,8 @@ impl Stack {
         Ok(())
     }
 
-    /// Subflows on a path are to be backups from now on (`PathConfig::backup`), or not any more. Those that there are
-    /// follow, and their peers are told (MP_PRIO, RFC 8684 §3.3.8). False: there is no such path.
+    /// Subflows on a path are to be backups from now on (`PathConfig::backup`), or not any more. Those that
+    /// there are follow, and their peers are told (MP_PRIO, RFC 8684 §3.3.8). False: there is no such path.
     pub fn set_path_backup(&mut self, now: Instant, path: PathId, backup: bool) -> bool {
         if !self.ctx.set_path_backup(path, backup) {
             return false;

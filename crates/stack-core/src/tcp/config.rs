@@ -30,8 +30,8 @@ pub(crate) struct TcpConfig {
     pub(crate) mss: u32,
     /// Largest segment payload handed to the device at once (a multiple of the MSS is sent), without headers.
     pub(crate) max_segment: u32,
-    /// Segments that may be unacknowledged: each costs memory beside its payload, and a peer chooses how small
-    /// they are.
+    /// Segments that may be unacknowledged: each costs memory beside its payload, and a peer chooses how
+    /// small they are.
     pub(crate) max_segments: usize,
     /// Window scale we offer.
     pub(crate) window_scale: u8,

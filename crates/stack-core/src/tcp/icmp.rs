@@ -19,8 +19,8 @@ pub(crate) enum IcmpOutcome {
     OutOfWindow,
     /// Ignored.
     Noted,
-    /// What is outstanding does not get through now. During a connection that may be temporary, or forged (RFC
-    /// 5927 §5.2), so the subflow lives on.
+    /// What is outstanding does not get through now. During a connection that may be temporary, or forged
+    /// (RFC 5927 §5.2), so the subflow lives on.
     Hindered,
     /// The handshake fails.
     Refused(Unreachable),

@@ -188,10 +188,10 @@ impl<M: Copy + Debug> Tcp<M> {
     /// RFC 7323 §5.3 refuses it, since TS.Recent follows the ACKs of a peer that sends no data. But what PAWS
     /// protects from, a sequence number from before the last wrap, such an ACK cannot do: it carries no data,
     /// nor does it acknowledge anything that its successors have not, and its window is older than theirs. On
-    /// a path that reorders, though, its SACK blocks are often the only ones that tell of some packets' arrival,
-    /// as MPTCP's options leave room for one or two; without them these packets are sent again. It must be
-    /// recent: a retransmission timeout is allowed, in ticks as short as ours. With a signal of the connection's
-    /// it is refused, since a later one may have revoked that.
+    /// a path that reorders, though, its SACK blocks are often the only ones that tell of some packets'
+    /// arrival, as MPTCP's options leave room for one or two; without them these packets are sent again. It
+    /// must be recent: a retransmission timeout is allowed, in ticks as short as ours. With a signal of the
+    /// connection's it is refused, since a later one may have revoked that.
     fn is_overtaken_ack(&self, placed: &Placed<'_>, age: u32) -> bool {
         let nothing_new =
             || self.sender.offset_of(placed.seg.ack).is_some_and(|number| number <= self.sender.una());
@@ -222,8 +222,8 @@ impl<M: Copy + Debug> Tcp<M> {
             self.acker.owe_now();
         }
         let mut disposition = Disposition::Dropped;
-        // The ACK of an old duplicate still counts when it is in range: a probe may carry news. So does that of
-        // data which come to a closed window (RFC 9293 §3.10.7.4).
+        // The ACK of an old duplicate still counts when it is in range: a probe may carry news. So does that
+        // of data which come to a closed window (RFC 9293 §3.10.7.4).
         let old = placed.start + placed.len() <= self.receiver.next() || placed.start == self.receiver.next();
         if seg.flags.ack
             && old

@@ -75,8 +75,8 @@ impl TimestampClock {
         seg.options.timestamps.filter(|t| self.enabled && t.echo != 0).map(|t| t.echo)
     }
 
-    /// By how many of the peer's ticks `seg` is older than TS.Recent, if it is: for PAWS an old duplicate (RFC
-    /// 7323 §5.3).
+    /// By how many of the peer's ticks `seg` is older than TS.Recent, if it is: for PAWS an old duplicate
+    /// (RFC 7323 §5.3).
     pub(super) fn outdated(&self, now: Instant, seg: &TcpRepr) -> Option<u32> {
         let ts = seg.options.timestamps.filter(|_| self.enabled && now - self.recent_at < STALE_AFTER)?;
         let age = self.recent.wrapping_sub(ts.value);

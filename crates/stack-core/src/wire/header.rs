@@ -56,8 +56,8 @@ impl<T: AsRef<[u8]>> IpView<T> {
     /// Views the header at the start of `bytes`.
     ///
     /// # Errors
-    /// [`WireError::Truncated`] when the header is longer than `bytes`, [`WireError::BadLength`] when an IPv4 header
-    /// claims fewer than 20 bytes, [`WireError::BadVersion`].
+    /// [`WireError::Truncated`] when the header is longer than `bytes`, [`WireError::BadLength`] when an IPv4
+    /// header claims fewer than 20 bytes, [`WireError::BadVersion`].
     pub fn new(bytes: T) -> Result<Self, WireError> {
         let b = bytes.as_ref();
         match b.first().map(|first| (first >> 4, usize::from(first & 0xf) * 4)) {

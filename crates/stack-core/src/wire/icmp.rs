@@ -102,9 +102,9 @@ impl Unreachable {
         }
     }
 
-    /// The ICMP or ICMPv6 message from `dst` about a SYN from `src` with this sequence number. It quotes the IP
-    /// header, and a TCP header as far as the sender needs it to find its connection. `None`: the addresses are of
-    /// two families.
+    /// The ICMP or ICMPv6 message from `dst` about a SYN from `src` with this sequence number. It quotes the
+    /// IP header, and a TCP header as far as the sender needs it to find its connection. `None`: the
+    /// addresses are of two families.
     pub fn message(self, src: SocketAddr, dst: SocketAddr, seq: SeqNumber) -> Option<Vec<u8>> {
         const TCP: usize = 20;
         let mut syn = vec![0; ip::ip_header_len(&src.ip())];
@@ -116,7 +116,8 @@ impl Unreachable {
         Some(self.about(&syn, src.ip(), dst.ip()))
     }
 
-    /// The ICMP or ICMPv6 message from `dst` about a packet that `src` sent to it, which starts with `quoted`.
+    /// The ICMP or ICMPv6 message from `dst` about a packet that `src` sent to it, which starts with
+    /// `quoted`.
     fn about(self, quoted: &[u8], src: IpAddr, dst: IpAddr) -> Vec<u8> {
         let mut message = self.numbers(src.is_ipv4()).to_vec();
         // The checksum, and what is not used.
@@ -131,9 +132,9 @@ impl Unreachable {
         message
     }
 
-    /// The packet that tells the sender of `packet`, whose IP header is `header`, as its destination would. It quotes
-    /// no more of it than any host takes (RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c)). `None`: the addresses are of two
-    /// families.
+    /// The packet that tells the sender of `packet`, whose IP header is `header`, as its destination would.
+    /// It quotes no more of it than any host takes (RFC 1812 §4.3.2.3, RFC 4443 §2.4 (c)). `None`: the
+    /// addresses are of two families.
     pub fn answer(self, header: &IpHeader, packet: &[u8]) -> Option<Vec<u8>> {
         const MOST: usize = 576;
         let headers = ip::ip_header_len(&header.src);

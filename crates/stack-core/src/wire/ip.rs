@@ -88,8 +88,8 @@ impl IpHeader {
 }
 
 /// As [`IpHeader::parse`], for the packet quoted in an ICMP error: it may be cut anywhere after its header,
-/// and a router may have changed it without updating the header's checksum, so neither is checked. `total_len`
-/// is what the header says.
+/// and a router may have changed it without updating the header's checksum, so neither is checked.
+/// `total_len` is what the header says.
 pub(super) fn parse_quoted(packet: &[u8]) -> Result<IpHeader, WireError> {
     match packet.first().map(|b| b >> 4) {
         None => Err(WireError::Truncated),
@@ -206,8 +206,9 @@ pub(crate) fn traffic_class(class: u8, ecn: u8) -> u8 {
 }
 
 /// Writes the header of a TCP packet with `payload_len` bytes after the IP header (TCP header included) to
-/// the start of `buf` and returns its length. DF is set, the TTL is 64; `traffic_class` is the DSCP with the ECN
-/// codepoint in the lower two bits; `ident` is used by IPv4 only. `None`: the addresses are of different families, and nothing was written.
+/// the start of `buf` and returns its length. DF is set, the TTL is 64; `traffic_class` is the DSCP with the
+/// ECN codepoint in the lower two bits; `ident` is used by IPv4 only. `None`: the addresses are of different
+/// families, and nothing was written.
 ///
 /// # Panics
 /// When `buf` is shorter than [`ip_header_len`] says.

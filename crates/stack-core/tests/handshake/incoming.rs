@@ -1,5 +1,5 @@
-//! Connections that wait for the caller's word, as a relay needs it: it answers the SYN when its own connection
-//! stands, refuses it as that was refused, and learns that the client has given up.
+//! Connections that wait for the caller's word, as a relay needs it: it answers the SYN when its own
+//! connection stands, refuses it as that was refused, and learns that the client has given up.
 
 use std::net::SocketAddr;
 use umptcp_stack_core::config::ListenOptions;

@@ -179,8 +179,8 @@ fn events_that_nobody_takes_are_bounded() {
             assert!(lab.stack.poll_transmit(lab.now).is_none(), "it waits for the caller");
         }
     }
-    // Each of the SYNs that the queue had room for was offered, and then said to be gone; the others were dropped as
-    // with a full backlog.
+    // Each of the SYNs that the queue had room for was offered, and then said to be gone; the others were
+    // dropped as with a full backlog.
     assert_eq!(lab.counter(Counter::TcpListenOverflow), 95);
     let offered = std::iter::from_fn(|| lab.stack.poll_event()).count();
     assert_eq!(offered, 10);

@@ -206,8 +206,8 @@ fn a_path_that_is_to_be_removed_takes_leave_in_order_if_there_is_another() {
     assert_eq!((l.stack.subflows_closing(path), l.subflows().len()), (0, 1));
 }
 
-/// RFC 8684 §3.4.2 has the peer ask a subflow of a removed address whether it lives, and it knows of no use for
-/// one that has carried nothing: such joins are given up here, not left to its RST.
+/// RFC 8684 §3.4.2 has the peer ask a subflow of a removed address whether it lives, and it knows of no use
+/// for one that has carried nothing: such joins are given up here, not left to its RST.
 #[test]
 fn joins_over_a_path_that_is_to_be_removed_are_given_up() {
     for answered in [false, true] {
@@ -231,8 +231,8 @@ fn joins_over_a_path_that_is_to_be_removed_are_given_up() {
     }
 }
 
-/// With the link of one path down, its subflow ends and the peer is told; the last subflow is kept for when its link is up
-/// again, as a kernel's connection is, unless another takes its place.
+/// With the link of one path down, its subflow ends and the peer is told; the last subflow is kept for when
+/// its link is up again, as a kernel's connection is, unless another takes its place.
 #[test]
 fn a_link_that_is_down_ends_no_connection() {
     let mut l = client(2);
@@ -276,8 +276,8 @@ fn a_link_that_is_down_ends_no_connection() {
     assert!(l.stack.info(l.conn).is_some_and(|info| info.error.is_none()));
 }
 
-/// Addresses that lead nowhere get two SYNs at a time, and for a short time each. A path of ours that comes is
-/// used at once.
+/// Addresses that lead nowhere get two SYNs at a time, and for a short time each. A path of ours that comes
+/// is used at once.
 #[test]
 fn seven_addresses_that_lead_nowhere_keep_no_path_from_being_used() {
     for limit in [3, 8] {
@@ -310,8 +310,8 @@ fn seven_addresses_that_lead_nowhere_keep_no_path_from_being_used() {
     }
 }
 
-/// Two hosts with two cables: neither path of ours leads to the address of the peer's other one. The pairs that fail
-/// leave room, as soon as they have failed, for the pair that has not been tried.
+/// Two hosts with two cables: neither path of ours leads to the address of the peer's other one. The pairs
+/// that fail leave room, as soon as they have failed, for the pair that has not been tried.
 #[test]
 fn a_pair_that_was_never_tried_comes_before_those_that_failed() {
     let mut l = client(2);
@@ -381,8 +381,8 @@ fn our_advertisement_is_repeated_until_echoed() {
     }
 }
 
-/// A peer tries an address once, when it is told, and our network or its own may not have been ready (RFC 8684
-/// §3.4.1: a refreshed ADD_ADDR asks for another attempt).
+/// A peer tries an address once, when it is told, and our network or its own may not have been ready (RFC
+/// 8684 §3.4.1: a refreshed ADD_ADDR asks for another attempt).
 #[test]
 fn an_advertisement_that_nobody_joins_is_refreshed_with_growing_pauses() {
     let mut l = Lab::server(ConnectionConfig::default(), 2);

@@ -311,8 +311,8 @@ fn the_client_joins_again_after_a_reset() {
     assert_ne!(l.flows[0].stack, l.flows[second].stack);
 }
 
-/// The RST of a host that does not know of the connection, without a reason: its firewall is being loaded anew, or
-/// its translation is not yet back.
+/// The RST of a host that does not know of the connection, without a reason: its firewall is being loaded
+/// anew, or its translation is not yet back.
 fn refuse_as_a_host(l: &mut Lab) {
     let syn = l.take(|s| s.seg.flags.syn).expect("a join");
     let mut rst = syn.seg.clone();

@@ -271,8 +271,8 @@ fn probes_of_a_closed_window_are_counted_and_timeouts_apart_from_them() {
     assert!(l.counter(Counter::MPTCPTimeouts) > 0);
 }
 
-/// A peer with the keys and many subflows makes a connection hold two windows of what cannot be handed on, not one
-/// for each subflow. What is refused is as if lost: nothing is missing in the end.
+/// A peer with the keys and many subflows makes a connection hold two windows of what cannot be handed on,
+/// not one for each subflow. What is refused is as if lost: nothing is missing in the end.
 #[test]
 fn subflows_together_hold_no_more_than_two_windows_out_of_order() {
     const SUBFLOWS: usize = 6;

@@ -904,8 +904,8 @@ fn connections_to_an_alias_are_answered_from_it_and_none_is_opened_from_it() {
 
 #[test]
 fn an_acknowledgement_that_another_has_overtaken_is_no_old_duplicate() {
-    // RFC 7323 §5.3 refuses it, since TS.Recent follows the ACKs of a peer that sends no data. Its SACK blocks are
-    // taken all the same, and nothing else.
+    // RFC 7323 §5.3 refuses it, since TS.Recent follows the ACKs of a peer that sends no data. Its SACK
+    // blocks are taken all the same, and nothing else.
     let mut s = Script::new();
     (s.stamp, s.echo) = (Some(1_000), 0);
     let mut s = s.establish(Script::config(), true);

@@ -243,7 +243,8 @@ impl Soak {
     }
 
     fn connect(&mut self) -> Result<FlowId, String> {
-        // Which path a connection begins on, and what it falls back to when that is silent, is tried elsewhere.
+        // Which path a connection begins on, and what it falls back to when that is silent, is tried
+        // elsewhere.
         while !self.current.is_empty() {
             self.second()?;
         }

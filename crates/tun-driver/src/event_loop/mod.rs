@@ -1,8 +1,8 @@
 //! One thread that owns a stack and the devices it uses.
 //!
-//! [`EventLoop::run`] waits for packets, timers and wake-ups and calls the stack in the order its interface asks for.
-//! The program's part is a [`Handler`], which runs on the same thread and may therefore call the stack
-//! freely. Other threads pass work in shared memory and then use the [`Waker`].
+//! [`EventLoop::run`] waits for packets, timers and wake-ups and calls the stack in the order its interface
+//! asks for. The program's part is a [`Handler`], which runs on the same thread and may therefore call the
+//! stack freely. Other threads pass work in shared memory and then use the [`Waker`].
 
 mod io_driver;
 mod options;

@@ -56,8 +56,8 @@ impl Known<'_> {
         self.links.iter().find(|l| l.index == index).map_or("a device that is gone", |l| &l.name)
     }
 
-    /// Whether a network known to the host overlaps `block`. Default routes do not count, nor do the two halves
-    /// that VPNs install.
+    /// Whether a network known to the host overlaps `block`. Default routes do not count, nor do the two
+    /// halves that VPNs install.
     fn overlapped(&self, block: &IpNet) -> bool {
         let overlaps = |net: &IpNet| net.contains(block) || block.contains(net);
         self.addresses.iter().any(|a| overlaps(&a.net))
@@ -137,8 +137,8 @@ impl Known<'_> {
     }
 }
 
-/// Whether nobody owns the address in the internet: for private use (RFC 1918, RFC 6598, RFC 4193), benchmarks (RFC
-/// 2544, RFC 5180) or documentation (RFC 5737, RFC 3849).
+/// Whether nobody owns the address in the internet: for private use (RFC 1918, RFC 6598, RFC 4193),
+/// benchmarks (RFC 2544, RFC 5180) or documentation (RFC 5737, RFC 3849).
 fn is_private(address: &IpAddr) -> bool {
     const V4: [(Ipv4Addr, u32); 8] = [
         (Ipv4Addr::new(10, 0, 0, 0), 8),

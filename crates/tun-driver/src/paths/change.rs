@@ -18,7 +18,8 @@ pub enum PathChange {
         /// Whether the device no longer exists.
         gone: bool,
     },
-    /// The NIC's first address of a family changed (mode `nat`): connections translated to the old one are lost.
+    /// The NIC's first address of a family changed (mode `nat`): connections translated to the old one are
+    /// lost.
     Addresses {
         /// The path.
         tun: String,

@@ -90,8 +90,8 @@ fn accepts_ours(statements: &[Value], key: &str) -> bool {
 }
 
 /// The first chain, other than ours, that may drop packets that are not tracked: at the forward hook one that
-/// drops anything, unless it first accepts what is from and to our TUN devices; at other hooks that a forwarded
-/// packet passes, one that drops by the state that conntrack knows.
+/// drops anything, unless it first accepts what is from and to our TUN devices; at other hooks that a
+/// forwarded packet passes, one that drops by the state that conntrack knows.
 fn drops_untracked(ruleset: &Value) -> Option<String> {
     let empty = Vec::new();
     let items = ruleset["nftables"].as_array().unwrap_or(&empty);
@@ -131,8 +131,8 @@ fn drops_untracked(ruleset: &Value) -> Option<String> {
     None
 }
 
-/// The chain of this host that may drop packets that are not tracked, if there is one. A packet from the network
-/// cannot be made up to try, so the host's rules are read.
+/// The chain of this host that may drop packets that are not tracked, if there is one. A packet from the
+/// network cannot be made up to try, so the host's rules are read.
 pub(super) fn drops_what_is_untracked(nft: &Nft) -> Option<String> {
     // nftables does not show the rules of the older iptables.
     let legacy = ["ip_tables_names", "ip6_tables_names"].iter().any(|file| {
@@ -317,8 +317,8 @@ pub(super) fn probe(
     Ok(())
 }
 
-/// Looks for a firewall that drops everything forwarded, and warns of one that may. For routed paths, which cannot
-/// be probed; without `nft`, finds nothing.
+/// Looks for a firewall that drops everything forwarded, and warns of one that may. For routed paths, which
+/// cannot be probed; without `nft`, finds nothing.
 pub(super) fn inspect(nft: Option<&Nft>, device: &str, warn: bool) -> Result<(), DriverError> {
     let Some(Ok(ruleset)) = nft.map(Nft::foreign_ruleset) else { return Ok(()) };
     let suspects = suspects(&ruleset);

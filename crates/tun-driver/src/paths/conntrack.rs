@@ -94,8 +94,8 @@ fn read(message: &[u8]) -> Option<Untranslated> {
     Some(Untranslated { source, destination, name })
 }
 
-/// The entries of packets that came from one of these networks and are not translated. Reads the whole table, a
-/// second for a million entries or so.
+/// The entries of packets that came from one of these networks and are not translated. Reads the whole table,
+/// a second for a million entries or so.
 pub(super) fn untranslated(sources: &[IpNet]) -> io::Result<Vec<Untranslated>> {
     let mut found = Vec::new();
     nfnetlink::dump(&nfnetlink::request(SUBSYSTEM, GET, libc::NLM_F_DUMP, 0, &[]), |message| {

@@ -1,5 +1,5 @@
-//! Packets of this host that carry a mark, directed to a TUN device: a rule, a table with the device as its only way, and
-//! a table of nftables that sets the mark.
+//! Packets of this host that carry a mark, directed to a TUN device: a rule, a table with the device as its
+//! only way, and a table of nftables that sets the mark.
 //!
 //! Changes are recorded as those of paths are, so that what a crash leaves is undone in the same way.
 
@@ -28,7 +28,8 @@ const MAIN: u32 = 254;
 pub struct Diversion<'a> {
     /// The bits of the mark that packets for the device carry.
     pub mark: u32,
-    /// Name of the table of nftables (family inet) that sets the mark; one that begins like the names of TUN devices.
+    /// Name of the table of nftables (family inet) that sets the mark; one that begins like the names of TUN
+    /// devices.
     pub table: &'a str,
     /// What is in it.
     pub rules: &'a str,
@@ -44,10 +45,12 @@ pub struct Diverted {
     table: String,
 }
 
-/// Directs packets to `tun`, which is brought up. Everything happens in the network namespace of the calling thread.
+/// Directs packets to `tun`, which is brought up. Everything happens in the network namespace of the calling
+/// thread.
 ///
 /// # Errors
-/// When another instance has a table of that name, or what the kernel or nftables object to; nothing is left then.
+/// When another instance has a table of that name, or what the kernel or nftables object to; nothing is left
+/// then.
 pub fn divert(tun: &Tun, mtu: u16, diversion: &Diversion<'_>) -> Result<Diverted, DriverError> {
     let nft = Nft::find(None)?;
     apart(async || {
@@ -156,8 +159,9 @@ fn any(v6: bool) -> IpNet {
 
 /// Settings of a device that is still down. They disappear with it.
 fn prepare(tun: &str) -> Result<(), DriverError> {
-    // Packets that come by it are from everywhere. They are marked, too: looked at with their mark, this is the way back, and
-    // a strict reverse-path filter of the host is content. Some go on to other hosts; only the stack can send any.
+    // Packets that come by it are from everywhere. They are marked, too: looked at with their mark, this is
+    // the way back, and a strict reverse-path filter of the host is content. Some go on to other hosts; only
+    // the stack can send any.
     for setting in ["src_valid_mark", "forwarding"] {
         let name = format!("net/ipv4/conf/{tun}/{setting}");
         sysctl::ensure(&name, "1").map_err(|source| DriverError::Sysctl {

@@ -1,13 +1,13 @@
 //! Paths: for each NIC, a TUN device and an address of the stack that is bound to the NIC.
 //!
 //! In mode [`Mode::Nat`] the address is private, and an nftables ruleset translates it to the NIC's, without
-//! connection tracking where the host's firewall allows it. In mode
-//! [`Mode::Routed`] it is an address that the network routes to this host, or one in the NIC's subnet for which the
-//! host answers (proxy ARP and neighbour discovery); this mode does not use nftables.
+//! connection tracking where the host's firewall allows it. In mode [`Mode::Routed`] it is an address that
+//! the network routes to this host, or one in the NIC's subnet for which the host answers (proxy ARP and
+//! neighbour discovery); this mode does not use nftables.
 //!
 //! In both modes a policy rule `from ADDRESS` selects a table that mirrors the NIC's routes and ends with
-//! `unreachable`, so that packets from the address leave through that NIC or not at all. Rules and tables that others
-//! remove are put back, and rules move ahead of others' that take the path's packets.
+//! `unreachable`, so that packets from the address leave through that NIC or not at all. Rules and tables
+//! that others remove are put back, and rules move ahead of others' that take the path's packets.
 //!
 //! A path changes the following on the host:
 //!

@@ -1,5 +1,5 @@
-//! Messages of netfilter's netlink interface: those about nftables, as far as they are needed without the program
-//! `nft`, which reads the whole ruleset for almost everything that it does.
+//! Messages of netfilter's netlink interface: those about nftables, as far as they are needed without the
+//! program `nft`, which reads the whole ruleset for almost everything that it does.
 
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, connect, recv, send, setsockopt,

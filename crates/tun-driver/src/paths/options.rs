@@ -22,8 +22,8 @@ pub struct SetupOptions {
     /// Whether to translate without connection tracking (mode `nat`) unless the host's firewall drops packets
     /// that are not tracked.
     pub stateless: bool,
-    /// Whether UDP, ICMP and ICMPv6 of the stack's addresses are translated, too (mode `nat`): for programs that are
-    /// captured.
+    /// Whether UDP, ICMP and ICMPv6 of the stack's addresses are translated, too (mode `nat`): for programs
+    /// that are captured.
     pub carry: bool,
     /// Whether to enable IPv6 forwarding only on the interfaces used, if the kernel supports it (Linux 6.17).
     /// Otherwise it is enabled on all of them.

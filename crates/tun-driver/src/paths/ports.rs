@@ -113,9 +113,9 @@ fn host_sockets() -> Vec<HostSocket> {
 pub(super) type Ports = (u16, u16);
 
 /// Chooses the ports for translated connections of an instance: `asked`, or the highest free part of
-/// ip_local_port_range that is neither reserved nor in use. They are ephemeral ports, which firewalls and servers
-/// expect clients to use. The instance has `own` already, and others have `taken` some. Also returns whether they are
-/// still to be reserved.
+/// ip_local_port_range that is neither reserved nor in use. They are ephemeral ports, which firewalls and
+/// servers expect clients to use. The instance has `own` already, and others have `taken` some. Also returns
+/// whether they are still to be reserved.
 pub(super) fn choose_range(
     asked: Option<&RangeInclusive<u16>>,
     own: &[Ports],
@@ -181,9 +181,9 @@ fn count(ranges: &[Ports]) -> u32 {
     ranges.iter().map(|(a, b)| u32::from(b - a) + 1).sum()
 }
 
-/// How many ports an instance takes of those between `low` and `high`, of which `taken` are not left: a quarter of what
-/// is left of half of them, and when little of that is left, the least. One that has `own` and needs more takes as many
-/// again. The host itself keeps a quarter of all.
+/// How many ports an instance takes of those between `low` and `high`, of which `taken` are not left: a
+/// quarter of what is left of half of them, and when little of that is left, the least. One that has `own`
+/// and needs more takes as many again. The host itself keeps a quarter of all.
 fn share(low: u16, high: u16, own: &[Ports], taken: &[Ports]) -> Option<u16> {
     let all = u32::from(high - low) + 1;
     let gone = count(taken);

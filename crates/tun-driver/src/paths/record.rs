@@ -167,8 +167,8 @@ fn namespaces_in_use() -> Option<BTreeSet<String>> {
     Some(found)
 }
 
-/// A directory that only this user can write to, created if necessary. Others may look into it: control sockets are there,
-/// too, some of them for the users who have called `sudo`.
+/// A directory that only this user can write to, created if necessary. Others may look into it: control
+/// sockets are there, too, some of them for the users who have called `sudo`.
 fn private_directory(path: &Path) -> io::Result<PathBuf> {
     match fs::DirBuilder::new().mode(0o755).create(path) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -351,8 +351,9 @@ impl Origin {
 
     /// Locks the record, unless its owner lives.
     ///
-    /// A process that is killed while it starts another (`nft`) leaves a copy of its lock with that one until it
-    /// has loaded its program. Whoever then took the record for that of a running instance would undo nothing.
+    /// A process that is killed while it starts another (`nft`) leaves a copy of its lock with that one until
+    /// it has loaded its program. Whoever then took the record for that of a running instance would undo
+    /// nothing.
     fn try_lock(&self, file: &File) -> bool {
         let start = Instant::now();
         loop {

@@ -2,9 +2,10 @@
 //!
 //! Each path has its own table, named after its TUN device, which is added and removed as a whole.
 //!
-//! Addresses are rewritten packet by packet, without connection tracking, wherever the ports say that a packet
-//! is the stack's. Connection tracking serves the rest: connections of this host itself, and those from a port
-//! that the host has not reserved. It serves everything if the host's firewall drops what is not tracked.
+//! Addresses are rewritten packet by packet, without connection tracking, wherever the ports say that a
+//! packet is the stack's. Connection tracking serves the rest: connections of this host itself, and those
+//! from a port that the host has not reserved. It serves everything if the host's firewall drops what is not
+//! tracked.
 
 use super::conntrack::Translated;
 use super::nft::{PROBE_PORT, TUN_PREFIX};
@@ -82,8 +83,8 @@ struct Family {
 }
 
 impl Family {
-    /// Matches ICMP errors about a TCP segment. Offsets are in bits, from the start of the ICMP message: 8 bytes,
-    /// then the quoted IP header. Ours has no options.
+    /// Matches ICMP errors about a TCP segment. Offsets are in bits, from the start of the ICMP message: 8
+    /// bytes, then the quoted IP header. Ours has no options.
     fn errors(&self) -> &'static str {
         if self.v6 {
             "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem } @th,112,8 6"
@@ -176,9 +177,10 @@ impl Ruleset<'_> {
         for f in &families {
             let Family { v6, ip, n, own } = f;
             let kind = if *v6 { "ipv6_addr" } else { "ipv4_addr" };
-            // Sockets of the host keep the ports that they have. `transparent` is asked for only because, unlike
-            // `wildcard`, it also finds a connection whose handshake is not over. So do connections of hosts behind this
-            // one that somebody else translates: masquerading keeps a port where it can, whoever has reserved it.
+            // Sockets of the host keep the ports that they have. `transparent` is asked for only because,
+            // unlike `wildcard`, it also finds a connection whose handshake is not over. So do connections of
+            // hosts behind this one that somebody else translates: masquerading keeps a port where it can,
+            // whoever has reserved it.
             let _ = write!(
                 s,
                 "set guests{n} {{ type inet_service . {kind} . inet_service; size 65535; flags dynamic,timeout; \
@@ -190,8 +192,8 @@ impl Ruleset<'_> {
                 self.source_rules(f, "\n"),
             );
         }
-        // Before conntrack. `accept` ends this chain only, for a packet that the rules after it are not for: each costs.
-        // What the stack sends to this host itself is tracked, for its firewall's sake.
+        // Before conntrack. `accept` ends this chain only, for a packet that the rules after it are not for:
+        // each costs. What the stack sends to this host itself is tracked, for its firewall's sake.
         let _ = write!(
             s,
             "chain rewrite_inward {{ type filter hook prerouting priority raw; policy accept;\n\
@@ -356,8 +358,8 @@ impl Ruleset<'_> {
     fn forwarding(&self, s: &mut String) {
         let Ruleset { tun, nic, .. } = self;
         if self.stateless {
-            // What is addressed to the stack on the wire is a stranger's: nobody knows these addresses. Before
-            // anything is rewritten.
+            // What is addressed to the stack on the wire is a stranger's: nobody knows these addresses.
+            // Before anything is rewritten.
             s.push_str("chain private { type filter hook prerouting priority -310; policy accept;\n");
             for Family { v6, ip, .. } in self.families() {
                 let stack = self.stack(v6);

@@ -95,8 +95,8 @@ impl PathSet {
         self.inner.ask(Command::PortRanges).ok()?.first().map(|(first, last)| *first..=*last)
     }
 
-    /// Reserves more ports for translated connections: as many again as there are, or what is left for instances
-    /// of umptcp. Connections go on. Takes some milliseconds.
+    /// Reserves more ports for translated connections: as many again as there are, or what is left for
+    /// instances of umptcp. Connections go on. Takes some milliseconds.
     ///
     /// # Errors
     /// [`DriverError::PortRange`] if a range was asked for ([`SetupOptions::port_range`]), or none is left.
@@ -306,7 +306,8 @@ pub fn set_up(specs: &[PathSpec], options: &SetupOptions) -> Result<PathSet, Dri
     }
 }
 
-/// The directory of what running instances know of one another, which nobody else can write to; made if necessary.
+/// The directory of what running instances know of one another, which nobody else can write to; made if
+/// necessary.
 ///
 /// # Errors
 /// [`DriverError::Record`] when none of the places for it will do.

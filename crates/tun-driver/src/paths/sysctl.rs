@@ -59,8 +59,8 @@ pub(crate) fn device_of(name: &str) -> Option<u32> {
     nix::net::if_::if_nametoindex(device).ok()
 }
 
-/// The name that a setting of the device with this index has now: it changes with the device's name. Unchanged if
-/// there is no such device any more.
+/// The name that a setting of the device with this index has now: it changes with the device's name.
+/// Unchanged if there is no such device any more.
 pub(crate) fn current_name(name: &str, device: Option<u32>) -> String {
     let now = device.and_then(|index| nix::net::if_::if_indextoname(index).ok());
     // An unknown index gives an empty name, not an error.

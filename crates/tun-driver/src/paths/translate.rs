@@ -1,8 +1,8 @@
 //! Which of a NIC's addresses stands for which of the stack's, in mode `nat`.
 //!
 //! Without a record of connections, an answer can only leave with the right address if its source says which
-//! one that is. So each address of the NIC has one of the stack: the first of a family the path's own address,
-//! the others an alias, at which connections arrive and from which none is opened.
+//! one that is. So each address of the NIC has one of the stack: the first of a family the path's own
+//! address, the others an alias, at which connections arrive and from which none is opened.
 
 use super::netlink::{HostAddress, Route};
 use ipnet::IpNet;
@@ -29,8 +29,8 @@ impl Slots {
         Slots { slots }
     }
 
-    /// Assigns the NIC's addresses, preferred ones first. The path's own address stands for the first; any other
-    /// keeps its alias for as long as it exists, because connections to it do.
+    /// Assigns the NIC's addresses, preferred ones first. The path's own address stands for the first; any
+    /// other keeps its alias for as long as it exists, because connections to it do.
     pub(super) fn assign(&mut self, nic: &[IpAddr]) {
         for v6 in [false, true] {
             let mut wanted: Vec<IpAddr> = nic.iter().copied().filter(|a| a.is_ipv6() == v6).collect();
@@ -62,7 +62,8 @@ impl Slots {
 }
 
 /// Destinations towards which connections leave with another address than the NIC's first: with the one in
-/// whose subnet the next hop is, as the kernel chooses. Longest prefixes first; empty if the first serves all.
+/// whose subnet the next hop is, as the kernel chooses. Longest prefixes first; empty if the first serves
+/// all.
 pub(super) fn sources(routes: &[Route], addresses: &[HostAddress], nic: &[IpAddr]) -> Vec<(IpNet, IpAddr)> {
     let mut found = Vec::new();
     for v6 in [false, true] {

@@ -3,9 +3,9 @@
 //! `nft flush ruleset`, with which most firewalls begin to load their rules, removes our tables as well. The
 //! kernel reports each change of the ruleset to the netlink group NFNLGRP_NFTABLES.
 //!
-//! Only the names of tables are read from the messages. What has changed is found out from the ruleset itself,
-//! because messages can be lost. The names tell the changes that other instances of ours make, which are many when
-//! several start.
+//! Only the names of tables are read from the messages. What has changed is found out from the ruleset
+//! itself, because messages can be lost. The names tell the changes that other instances of ours make, which
+//! are many when several start.
 
 use super::nfnetlink::{HEADER, NF_HEADER, SUBSYSTEM, TABLE, aligned, attribute};
 use super::nft::TUN_PREFIX;

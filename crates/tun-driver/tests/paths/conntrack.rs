@@ -1,5 +1,5 @@
-//! Where translation uses conntrack: packets that it does not translate must reach neither the host's TCP nor the
-//! network, and nothing else uses the ports it translates to.
+//! Where translation uses conntrack: packets that it does not translate must reach neither the host's TCP nor
+//! the network, and nothing else uses the ports it translates to.
 
 use crate::network::{Flow, Ns, PATIENCE, QUIET, Segment, Tap, TestNetwork, send};
 use std::net::{SocketAddr, TcpListener};

@@ -46,8 +46,8 @@ fn what_the_nic_has_no_route_for_is_refused_and_goes_by_no_other() {
         let tap = network.server.tap();
         syn(&path.tun, source, near);
         assert!(tap.find(PATIENCE, |s| s.source.ip() == ip(source)).is_some(), "on-link {near}");
-        // Another rule would drop what falls through; this test is about the table. The rule would be put back
-        // if it were deleted.
+        // Another rule would drop what falls through; this test is about the table. The rule would be put
+        // back if it were deleted.
         let family = if source.contains(':') { "-6" } else { "-4" };
         network.client.ip(&format!("{family} rule add iif {} priority 1401 lookup main", path.tun.name()));
         tap.clear();

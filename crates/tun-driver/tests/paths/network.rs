@@ -492,8 +492,8 @@ impl<'a> Flow<'a> {
         Some(flow)
     }
 
-    /// Connects from the path's side. Like any TCP it repeats the SYN: a device that has just come up may drop
-    /// packets until the kernel has activated its queue, later than it says that it is up.
+    /// Connects from the path's side. Like any TCP it repeats the SYN: a device that has just come up may
+    /// drop packets until the kernel has activated its queue, later than it says that it is up.
     pub(crate) fn connect(tun: &'a Tun, local: (IpAddr, u16), remote: &str) -> Flow<'a> {
         let (local, remote) = (SocketAddr::from(local), remote.parse().unwrap());
         (0..PATIENCE.as_secs())
@@ -517,7 +517,8 @@ impl<'a> Flow<'a> {
         flow
     }
 
-    /// Sends data and receives it back from an echo server. Repeats it while nothing comes back, as a TCP does.
+    /// Sends data and receives it back from an echo server. Repeats it while nothing comes back, as a TCP
+    /// does.
     pub(crate) fn echo(&mut self, text: &str) {
         let data = self.segment("PA", text.as_bytes());
         self.sequence = self.sequence.wrapping_add(text.len() as u32);

@@ -26,8 +26,8 @@ fn connect(set: &PathSet, n: u16) -> Vec<Flow<'_>> {
         .collect()
 }
 
-/// Conntrack's table is full, an entry is lost or times out, or the host exempts packets from tracking: none of
-/// this matters.
+/// Conntrack's table is full, an entry is lost or times out, or the host exempts packets from tracking: none
+/// of this matters.
 #[test]
 fn connections_go_on_without_an_entry_in_conntrack_in_both_roles() {
     let network = TestNetwork::new();
@@ -52,7 +52,8 @@ fn connections_go_on_without_an_entry_in_conntrack_in_both_roles() {
     assert_unchanged(&network.client, &before);
 }
 
-/// A masqueraded connection is forgotten when its NIC goes down. Afterwards the peer may be the first to speak.
+/// A masqueraded connection is forgotten when its NIC goes down. Afterwards the peer may be the first to
+/// speak.
 #[test]
 fn a_segment_after_the_nic_was_down_reaches_the_stack() {
     let network = TestNetwork::new();

@@ -124,14 +124,15 @@ pub(crate) struct RunArgs {
     /// Refuse UDP to port 443, so that browsers use TCP instead of QUIC, which takes one path only.
     #[arg(long)]
     pub(crate) no_quic: bool,
-    /// At the end, say on standard error how many connections were MPTCP, why others were not, and how many bytes each
-    /// path carried. `-v` implies it.
+    /// At the end, say on standard error how many connections were MPTCP, why others were not, and how many
+    /// bytes each path carried. `-v` implies it.
     #[arg(long)]
     pub(crate) summary: bool,
     /// The summary as JSON.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Name by which tools find this instance (`umptcp ss --instance NAME`); `run-` and its process id if not given.
+    /// Name by which tools find this instance (`umptcp ss --instance NAME`); `run-` and its process id if not
+    /// given.
     #[arg(long, value_name = "NAME", value_parser = parse_instance)]
     pub(crate) name: Option<String>,
     /// The program and its arguments; $SHELL if not given.
@@ -456,9 +457,9 @@ pub(crate) struct BenchClientArgs {
 
 /// Remove what a crashed instance has left on this host: rules, tables, devices and settings.
 ///
-/// Signals and failures leave nothing behind, and the next start removes what a crash or SIGKILL has left. This
-/// command does it without a start. Instances that run are not affected. It requires root, in the network
-/// namespace of the instance that crashed.
+/// Signals and failures leave nothing behind, and the next start removes what a crash or SIGKILL has left.
+/// This command does it without a start. Instances that run are not affected. It requires root, in the
+/// network namespace of the instance that crashed.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -467,9 +468,9 @@ pub(crate) struct CleanUpArgs {}
 
 /// Look for what is in the way of MPTCP: on this host, and with SERVER on each path to it.
 ///
-/// Each NIC has a path set up and removed again, which needs root. SERVER is connected to over each path alone and then
-/// over all. What is found has `ok`, `note` or `PROBLEM` in front, and says what mends it. The exit code is 3 when there is a
-/// problem.
+/// Each NIC has a path set up and removed again, which needs root. SERVER is connected to over each path
+/// alone and then over all. What is found has `ok`, `note` or `PROBLEM` in front, and says what mends it. The
+/// exit code is 3 when there is a problem.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -480,14 +481,15 @@ pub(crate) struct DoctorArgs {
     /// A server that speaks MPTCP; the port is 80 unless it is given.
     #[arg(value_name = "SERVER[:PORT]")]
     pub(crate) server: Option<HostPort>,
-    /// What to send, so that the server answers: what a path does to data shows only then. `\\r` and `\\n` stand for
-    /// what they usually do. Servers at port 80 and 8080 are asked by HTTP.
+    /// What to send, so that the server answers: what a path does to data shows only then. `\\r` and `\\n`
+    /// stand for what they usually do. Servers at port 80 and 8080 are asked by HTTP.
     #[arg(long, value_name = "TEXT", requires = "server")]
     pub(crate) request: Option<String>,
     /// The findings as JSON.
     #[arg(long)]
     pub(crate) json: bool,
-    /// Network interface to probe from, as for `umptcp connect`; can be repeated. By default every usable NIC.
+    /// Network interface to probe from, as for `umptcp connect`; can be repeated. By default every usable
+    /// NIC.
     #[arg(long = "path", value_name = "DEV[,OPTION]...", value_parser = parse_path, requires = "server")]
     pub(crate) paths: Vec<PathSpec>,
     #[command(flatten)]

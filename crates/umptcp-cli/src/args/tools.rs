@@ -18,8 +18,8 @@ pub(crate) struct InstanceArgs {
 
 /// Show the connections of a running umptcp, as `ss -Mni` does those of the kernel.
 ///
-/// Two lines for each connection, one more for each subflow: path, round-trip time, window, rate, retransmissions and
-/// whether it answers. A connection that is plain TCP says why.
+/// Two lines for each connection, one more for each subflow: path, round-trip time, window, rate,
+/// retransmissions and whether it answers. A connection that is plain TCP says why.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -72,8 +72,8 @@ pub(crate) struct NstatArgs {
 
 /// Show what happens in a running umptcp as it happens, as `ip mptcp monitor` does.
 ///
-/// Beside the kernel's events: FALLBACK (why a connection is plain TCP), PATH_ADDED, PATH_CHANGED, PATH_REMOVED, and MISSED
-/// when there were more than could be shown.
+/// Beside the kernel's events: FALLBACK (why a connection is plain TCP), PATH_ADDED, PATH_CHANGED,
+/// PATH_REMOVED, and MISSED when there were more than could be shown.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -87,7 +87,8 @@ pub(crate) struct MonitorArgs {
 
 /// Show live what a running umptcp does: rates of each NIC, connection and subflow.
 ///
-/// Keys: q quits; r, t, b and n sort by the rate received, the rate sent, all bytes, the number; the arrows scroll; p pauses.
+/// Keys: q quits; r, t, b and n sort by the rate received, the rate sent, all bytes, the number; the arrows
+/// scroll; p pauses.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
@@ -177,8 +178,8 @@ pub(crate) struct LimitsArgs {
 pub(crate) enum LimitsAction {
     /// Change them: [subflows N] [add_addr_accepted N].
     Set {
-        /// `subflows N`: most subflows beside the initial one; `add_addr_accepted N`: most addresses of the peer to act
-        /// on.
+        /// `subflows N`: most subflows beside the initial one; `add_addr_accepted N`: most addresses of the
+        /// peer to act on.
         #[arg(value_name = "WORD", required = true)]
         words: Vec<String>,
     },

@@ -10,8 +10,8 @@ pub(crate) const CONFIGURATION: &str = "/etc/umptcp/umptcp.toml";
 
 /// Run the daemon: what its configuration says, until it is told to end.
 ///
-/// It stays in the foreground, as systemd wants it. SIGHUP has it read its configuration again: connections go on, and only
-/// what has changed is changed. SIGTERM, SIGINT and `umptcp down` end it in order.
+/// It stays in the foreground, as systemd wants it. SIGHUP has it read its configuration again: connections
+/// go on, and only what has changed is changed. SIGTERM, SIGINT and `umptcp down` end it in order.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:

@@ -70,8 +70,8 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// A server: `HOST` or `HOST:PORT`, where HOST is a name, an IPv4 address, or an IPv6 address, in brackets if a port
-/// follows.
+/// A server: `HOST` or `HOST:PORT`, where HOST is a name, an IPv4 address, or an IPv6 address, in brackets if
+/// a port follows.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct HostPort {
     host: String,

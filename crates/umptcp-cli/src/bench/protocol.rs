@@ -8,9 +8,9 @@
 //!   zero. When both directions are done, the server sends its [`Report`]: a 4-byte length and JSON.
 //! - latency: requests and responses of the agreed sizes until the client closes its direction; then the
 //!   report.
-//! - connections: one connection with this mode lasts as long as the measurement; the client sends a byte now and
-//!   then, and closes its direction at the end; then the report. Meanwhile connections of mode connection: nothing
-//!   more, and both sides close.
+//! - connections: one connection with this mode lasts as long as the measurement; the client sends a byte now
+//!   and then, and closes its direction at the end; then the report. Meanwhile connections of mode
+//!   connection: nothing more, and both sides close.
 //!
 //! Numbers are big-endian.
 

@@ -23,8 +23,8 @@ impl Drop for Served {
     }
 }
 
-/// Lets tools speak to an instance, as long as what is returned is there. An instance works without it, so a socket that
-/// cannot be made is a warning.
+/// Lets tools speak to an instance, as long as what is returned is there. An instance works without it, so a
+/// socket that cannot be made is a warning.
 pub(crate) fn start(
     name: &str,
     kind: Kind,

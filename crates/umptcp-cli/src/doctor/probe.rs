@@ -98,8 +98,8 @@ impl Probe<'_> {
             Ok(connection) => connection,
             Err(error) => return Finding::problem("together", format!("{error:#}")),
         };
-        // Others may join once data have been acknowledged (RFC 8684 section 3.2). The server must not answer and close
-        // at once, so the end of the request stays here.
+        // Others may join once data have been acknowledged (RFC 8684 section 3.2). The server must not answer
+        // and close at once, so the end of the request stays here.
         if let Some((_, most)) = self.request.split_last() {
             let _ = (&connection.stream).write_all(most);
         }

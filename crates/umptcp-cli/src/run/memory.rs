@@ -12,8 +12,8 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How many connections must have ended for it to be worth the time.
 const MANY: u64 = 256;
 
-/// Returns unused memory after many connections of these have ended, until it is dropped. glibc keeps what lies between
-/// pieces that are in use, for ever.
+/// Returns unused memory after many connections of these have ended, until it is dropped. glibc keeps what
+/// lies between pieces that are in use, for ever.
 pub(super) fn trim_after(forwarders: [Arc<Forwarder>; 2]) -> Result<Periodic, CaptureError> {
     let mut before = 0;
     Periodic::start("umptcp-trim", LOOK, move || {

@@ -7,9 +7,9 @@ use std::cell::OnceCell;
 use std::sync::mpsc::Receiver;
 use umptcp_capture::signal_process;
 
-/// Passes signals on to the process that `running` names, which decides what they mean. Those that the terminal sends
-/// reach it without us: it is in the terminal's foreground with us. A signal that comes while it is being started waits
-/// for its name; with no process in the end, there is nobody to tell.
+/// Passes signals on to the process that `running` names, which decides what they mean. Those that the
+/// terminal sends reach it without us: it is in the terminal's foreground with us. A signal that comes while
+/// it is being started waits for its name; with no process in the end, there is nobody to tell.
 pub(super) fn to(running: Receiver<u32>) -> impl Fn(&Received) + Send + 'static {
     let process = OnceCell::new();
     move |received| {

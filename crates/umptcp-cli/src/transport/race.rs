@@ -1,4 +1,5 @@
-//! Which of several addresses of a peer a connection of the kernel is made to (RFC 8305), as the stack's own does it.
+//! Which of several addresses of a peer a connection of the kernel is made to (RFC 8305), as the stack's own
+//! does it.
 
 use anyhow::anyhow;
 use std::net::SocketAddr;
@@ -6,9 +7,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use umptcp::attempts::{ATTEMPT_DELAY, in_turn};
 
-/// Tries the next of `remotes` whenever an attempt has failed, or none has succeeded within 250 ms, and returns the
-/// first connection. `connect` gets an address and what is left of `timeout`. Attempts that are not over by then end by
-/// themselves; what they make is closed.
+/// Tries the next of `remotes` whenever an attempt has failed, or none has succeeded within 250 ms, and
+/// returns the first connection. `connect` gets an address and what is left of `timeout`. Attempts that are
+/// not over by then end by themselves; what they make is closed.
 ///
 /// # Errors
 /// That of the attempt that failed last, when all have.

@@ -186,7 +186,8 @@ impl UserSpace {
         Ok(UserSpace { shared, connection })
     }
 
-    /// Connects to the first of `remotes` that answers, only over the paths named in `over` unless it is empty.
+    /// Connects to the first of `remotes` that answers, only over the paths named in `over` unless it is
+    /// empty.
     pub(crate) fn connect(
         &self,
         remotes: &[SocketAddr],
@@ -204,8 +205,8 @@ impl UserSpace {
         Ok(Connection::new(stream, &self.shared, &self.connection))
     }
 
-    /// Captures what comes in by a path, and sends it on over all others; and sends what comes from outside on to
-    /// `inside` by that path. Returns who does the one and the other.
+    /// Captures what comes in by a path, and sends it on over all others; and sends what comes from outside
+    /// on to `inside` by that path. Returns who does the one and the other.
     pub(crate) fn capture(
         &self,
         captured: AttachedPath,
@@ -248,8 +249,8 @@ impl UserSpace {
         lock(&self.shared.stack).as_ref().and_then(|stack| stack.traffic().ok()).unwrap_or_default()
     }
 
-    /// Waits until the connections that have been sent on have ended, for as long as at exit; for a moment only where
-    /// nothing is left to deliver.
+    /// Waits until the connections that have been sent on have ended, for as long as at exit; for a moment
+    /// only where nothing is left to deliver.
     pub(crate) fn finish(&self) {
         let (start, connections) = (Instant::now(), || {
             let stack = lock(&self.shared.stack);
@@ -271,7 +272,8 @@ impl UserSpace {
         self.close_within(Duration::ZERO)
     }
 
-    /// Removes the paths. Connections get this long to deliver what was written; what is still there then is reset.
+    /// Removes the paths. Connections get this long to deliver what was written; what is still there then is
+    /// reset.
     pub(crate) fn close_within(self, linger: Duration) -> anyhow::Result<()> {
         let stack = lock(&self.shared.stack).take().ok_or_else(stopped)?;
         stack.stop(linger).context(Class::Connection.failure("umptcp's stack failed"))

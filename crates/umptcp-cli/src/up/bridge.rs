@@ -1,5 +1,5 @@
-//! A connection of the stack and one of the kernel, joined: what comes in on one goes out on the other, with the ends
-//! of streams and resets.
+//! A connection of the stack and one of the kernel, joined: what comes in on one goes out on the other, with
+//! the ends of streams and resets.
 
 use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
@@ -17,8 +17,8 @@ const READ: usize = 64 << 10;
 /// What is smaller is copied, so that it does not hold a whole buffer until it is acknowledged.
 const SMALL: usize = 4 << 10;
 
-/// Both ends. Unless they have ended in order, dropping them resets both: a stream that is cut short must not look like one
-/// that is complete.
+/// Both ends. Unless they have ended in order, dropping them resets both: a stream that is cut short must not
+/// look like one that is complete.
 pub(super) struct Bridge {
     outside: Option<MptcpStream>,
     inside: Option<TcpStream>,

@@ -73,7 +73,8 @@ impl Capture {
     }
 }
 
-/// A host that does not forward is no gateway. Which packets it forwards is not ours to say, so that stays as it is.
+/// A host that does not forward is no gateway. Which packets it forwards is not ours to say, so that stays as
+/// it is.
 fn check_forwarding(device: &str) -> anyhow::Result<()> {
     let setting = |family: &str| {
         let file = format!("/proc/sys/net/{family}/conf/{device}/forwarding");

@@ -125,8 +125,8 @@ impl Daemon {
         }
     }
 
-    /// Reads the configuration again and becomes as it says. What cannot be done is logged, and the rest done. With a file
-    /// that is wrong everything stays as it is.
+    /// Reads the configuration again and becomes as it says. What cannot be done is logged, and the rest
+    /// done. With a file that is wrong everything stays as it is.
     fn reload(&mut self, registry: &Registry) {
         notify::reloading();
         match Config::load(&self.file, registry) {

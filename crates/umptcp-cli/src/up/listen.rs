@@ -19,8 +19,8 @@ use umptcp::tokio::HoldingListener;
 use umptcp::{Incoming, ListenScope, MptcpListener, RefuseWith, Unreachable};
 use umptcp_capture::mark_own;
 
-/// Connections of one listener that may be on their way to the service, or in the client's handshake, at once. For one
-/// more, the oldest is given up.
+/// Connections of one listener that may be on their way to the service, or in the client's handshake, at
+/// once. For one more, the oldest is given up.
 const MOST_OPENING: usize = 1_024;
 
 /// How long a service may take to accept a connection.

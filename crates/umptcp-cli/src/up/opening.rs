@@ -6,8 +6,9 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
-/// What is being opened by one listener. Whoever has not got through while so many others came will not: clients that never
-/// answer, as in a flood of SYNs, must not keep out those that do. Dropping it gives up all of them.
+/// What is being opened by one listener. Whoever has not got through while so many others came will not:
+/// clients that never answer, as in a flood of SYNs, must not keep out those that do. Dropping it gives up
+/// all of them.
 #[derive(Default)]
 pub(super) struct Openings(Shared);
 

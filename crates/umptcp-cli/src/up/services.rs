@@ -23,8 +23,8 @@ pub(super) struct Services {
 }
 
 impl Services {
-    /// Ends what `config` has no more, changes what is different, and begins what is new; the rest is not touched. Returns
-    /// what could not be done: the other services run all the same.
+    /// Ends what `config` has no more, changes what is different, and begins what is new; the rest is not
+    /// touched. Returns what could not be done: the other services run all the same.
     pub(super) fn become_as(
         &mut self,
         config: &Config,

@@ -18,8 +18,8 @@ pub(super) struct Tasks {
     failed: Arc<dyn Fn(String) + Send + Sync>,
 }
 
-/// A service's task. Dropping it ends it, and returns when everything of it is gone: its port may be wanted at once. Not to
-/// be dropped by a task.
+/// A service's task. Dropping it ends it, and returns when everything of it is gone: its port may be wanted
+/// at once. Not to be dropped by a task.
 pub(super) struct Task {
     handle: Handle,
     task: JoinHandle<()>,

@@ -1,8 +1,8 @@
 //! The examples of the book's library guide, as a program.
 //!
 //! `guide server PORT` answers requests; `guide client ADDRESS:PORT` sends one and prints the state of the
-//! connection; `guide relay PORT ADDRESS:PORT` passes connections on, and `guide forward PORT ADDRESS:PORT` does so with
-//! tokio. `guide watch ADDRESS:PORT ADDRESS:PORT` reports what two servers send.
+//! connection; `guide relay PORT ADDRESS:PORT` passes connections on, and `guide forward PORT ADDRESS:PORT`
+//! does so with tokio. `guide watch ADDRESS:PORT ADDRESS:PORT` reports what two servers send.
 
 #[cfg(target_os = "linux")]
 mod asynchronous;

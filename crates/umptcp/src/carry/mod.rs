@@ -1,7 +1,8 @@
 //! What captured programs send other than TCP: carried between the captured side and a path outside.
 //!
-//! UDP, ICMP and ICMPv6 pass packet by packet, with the program's address exchanged for that of a path; what happens
-//! to it there is the path's affair, as for TCP. There is no socket for a flow, and nothing to run out of.
+//! UDP, ICMP and ICMPv6 pass packet by packet, with the program's address exchanged for that of a path; what
+//! happens to it there is the path's affair, as for TCP. There is no socket for a flow, and nothing to run
+//! out of.
 
 mod packet;
 
@@ -54,7 +55,8 @@ impl Front {
         Front { stack, carrier: None }
     }
 
-    /// From now on, carries what is not TCP between the path that captures, with these addresses, and the others.
+    /// From now on, carries what is not TCP between the path that captures, with these addresses, and the
+    /// others.
     pub(crate) fn carry(&mut self, captured: PathId, own: Vec<IpAddr>) {
         let (flows, silent, queue) = (HashMap::new(), HashSet::new(), VecDeque::new());
         self.carrier = Some(Carrier { captured, own, refused: Vec::new(), flows, silent, queue });
@@ -190,7 +192,8 @@ impl Carrier {
         }
     }
 
-    /// The path of a flow, with its address there: the one that it has as long as that is good, or else the first.
+    /// The path of a flow, with its address there: the one that it has as long as that is good, or else the
+    /// first.
     fn path_for(&mut self, stack: &Stack, now: Instant, flow: Flow, v6: bool) -> Option<(PathId, IpAddr)> {
         let address_on = |path: PathId| {
             let config = stack.path(path).filter(|p| p.kind != PathKind::Capture)?;

@@ -1,7 +1,7 @@
 //! Packets of other protocols than TCP: what flow they belong to, and another address in them.
 //!
-//! Addresses are exchanged one for one, ports stay. Checksums are completed for whole packets, since a device may
-//! have left them to us, and adjusted for fragments (RFC 1624).
+//! Addresses are exchanged one for one, ports stay. Checksums are completed for whole packets, since a device
+//! may have left them to us, and adjusted for fragments (RFC 1624).
 
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::wire::checksum;
@@ -151,9 +151,9 @@ pub(super) fn readdressed(header: &IpHeader, packet: &[u8], end: End, new: IpAdd
     readdress(header, &mut packet, end, new).then_some(packet)
 }
 
-/// Puts `new` in the place of one of the addresses, also in what an ICMP error quotes, where the packet went the other
-/// way. The host that forwards the packet takes one hop, which this gives back, so that a route looks as it would
-/// without us. False: `new` is of the other family.
+/// Puts `new` in the place of one of the addresses, also in what an ICMP error quotes, where the packet went
+/// the other way. The host that forwards the packet takes one hop, which this gives back, so that a route
+/// looks as it would without us. False: `new` is of the other family.
 fn readdress(header: &IpHeader, packet: &mut [u8], end: End, new: IpAddr) -> bool {
     let v6 = header.src.is_ipv6();
     if new.is_ipv6() != v6 {

@@ -7,8 +7,8 @@ use std::io;
 use std::task::{Context, Poll, ready};
 use tokio::task::coop;
 
-/// What happens in a stack, as it happens, for tasks of tokio; see [`umptcp::Events`](crate::Events), from which it is
-/// made.
+/// What happens in a stack, as it happens, for tasks of tokio; see [`umptcp::Events`](crate::Events), from
+/// which it is made.
 ///
 /// ```
 /// # #[cfg(target_os = "linux")]

@@ -13,7 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 #[derive(Debug)]
 pub struct ReadHalf<'a>(&'a MptcpStream);
 
-/// The writing half of a stream, from [`MptcpStream::split`]. Dropping it does not end its direction; `shutdown` does.
+/// The writing half of a stream, from [`MptcpStream::split`]. Dropping it does not end its direction;
+/// `shutdown` does.
 #[derive(Debug)]
 pub struct WriteHalf<'a>(&'a MptcpStream);
 
@@ -21,8 +22,8 @@ pub struct WriteHalf<'a>(&'a MptcpStream);
 #[derive(Debug)]
 pub struct OwnedReadHalf(Arc<MptcpStream>);
 
-/// The writing half of a stream, from [`MptcpStream::into_split`]. Dropping it ends its direction: the peer reads the end
-/// of the stream.
+/// The writing half of a stream, from [`MptcpStream::into_split`]. Dropping it ends its direction: the peer
+/// reads the end of the stream.
 #[derive(Debug)]
 pub struct OwnedWriteHalf {
     stream: Arc<MptcpStream>,

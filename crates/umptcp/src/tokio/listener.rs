@@ -14,7 +14,8 @@ use tokio::net::{ToSocketAddrs, lookup_host};
 
 /// A listener for connections, MPTCP and plain TCP alike, for tasks of tokio.
 ///
-/// Several tasks may accept at once. Dropping it closes it and resets connections that have not been accepted.
+/// Several tasks may accept at once. Dropping it closes it and resets connections that have not been
+/// accepted.
 #[derive(Debug)]
 pub struct MptcpListener(BlockingListener);
 
@@ -84,8 +85,8 @@ impl MptcpListener {
     }
 }
 
-/// A listener whose connections are answered one by one, each as the program says, for tasks of tokio. It is made from a
-/// [`umptcp::HoldingListener`](crate::HoldingListener).
+/// A listener whose connections are answered one by one, each as the program says, for tasks of tokio. It is
+/// made from a [`umptcp::HoldingListener`](crate::HoldingListener).
 #[derive(Debug)]
 pub struct HoldingListener(BlockingHolder);
 
@@ -105,8 +106,8 @@ impl HoldingListener {
     }
 }
 
-/// Answers the SYN of a connection that waits for the program's word, and waits until the handshake is complete. If the
-/// future is dropped, the connection is refused or reset.
+/// Answers the SYN of a connection that waits for the program's word, and waits until the handshake is
+/// complete. If the future is dropped, the connection is refused or reset.
 ///
 /// # Errors
 /// As with [`Incoming::accept`].

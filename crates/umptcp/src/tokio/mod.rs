@@ -1,12 +1,12 @@
 //! Streams and listeners for [tokio](https://docs.rs/tokio) (feature `tokio`).
 //!
-//! They are used like those of `tokio::net`, on runtimes of one thread and of several. The stack's worker wakes the
-//! tasks itself: there is no thread and no file descriptor per stream, and nothing polls.
+//! They are used like those of `tokio::net`, on runtimes of one thread and of several. The stack's worker
+//! wakes the tasks itself: there is no thread and no file descriptor per stream, and nothing polls.
 //!
-//! A future may be dropped at any time. A [`connect`](MptcpStream::connect) that is dropped aborts the attempt, an
-//! [`accept`](MptcpListener::accept) that is dropped loses no connection, a read that is dropped loses no data, and a
-//! write that is dropped has written nothing. As with tokio's own streams, that does not hold for what is made of
-//! several reads or writes, such as `read_exact` and `write_all`.
+//! A future may be dropped at any time. A [`connect`](MptcpStream::connect) that is dropped aborts the
+//! attempt, an [`accept`](MptcpListener::accept) that is dropped loses no connection, a read that is dropped
+//! loses no data, and a write that is dropped has written nothing. As with tokio's own streams, that does not
+//! hold for what is made of several reads or writes, such as `read_exact` and `write_all`.
 //!
 //! Starting a stack, and dropping or [stopping](crate::Stack::stop) it, blocks: in a task, let
 //! `tokio::task::spawn_blocking` do it.

@@ -25,7 +25,8 @@ use umptcp_types::ConnectionId;
 /// A connection, MPTCP or plain TCP, for tasks of tokio.
 ///
 /// It is used like [`tokio::net::TcpStream`]. One that was made by the blocking API can be converted
-/// ([`From`]), and back. Dropping it closes the connection as dropping a [blocking stream](crate::MptcpStream) does.
+/// ([`From`]), and back. Dropping it closes the connection as dropping a [blocking
+/// stream](crate::MptcpStream) does.
 ///
 /// ```
 /// # #[cfg(target_os = "linux")]
@@ -97,8 +98,9 @@ impl MptcpStream {
         Ok(MptcpStream(builder.connect_by(addresses.into_iter(), &Tasks).await?))
     }
 
-    /// The same connection with the blocking API, for its options. Most of them ask the worker and block until it
-    /// answers, which it does within microseconds as a rule. Reads and writes would block the task's thread.
+    /// The same connection with the blocking API, for its options. Most of them ask the worker and block
+    /// until it answers, which it does within microseconds as a rule. Reads and writes would block the task's
+    /// thread.
     ///
     /// With a linger time ([`set_linger`](crate::MptcpStream::set_linger)), dropping the stream blocks.
     pub fn get_ref(&self) -> &BlockingStream {
@@ -151,8 +153,8 @@ impl MptcpStream {
         self.0.0.handle.commands.send(Command::Run(Box::new(move |worker, cx| worker.abort(cx, id))));
     }
 
-    /// Waits until a read does not have to wait: there are data, the end of the stream or an error. Another reader may
-    /// be faster.
+    /// Waits until a read does not have to wait: there are data, the end of the stream or an error. Another
+    /// reader may be faster.
     pub async fn readable(&self) -> io::Result<()> {
         self.open_without_data();
         Ready::new(&self.0.0.shared, Direction::Read).await;
@@ -165,8 +167,9 @@ impl MptcpStream {
         Ok(())
     }
 
-    /// Waits until an error has ended the connection, such as a reset by the peer, which a read or write would report; for
-    /// who neither reads nor writes at the moment. Never returns when both ends close it in order.
+    /// Waits until an error has ended the connection, such as a reset by the peer, which a read or write
+    /// would report; for who neither reads nor writes at the moment. Never returns when both ends close it in
+    /// order.
     pub async fn failed(&self) {
         Ready::new(&self.0.0.shared, Direction::Failure).await;
     }
@@ -206,8 +209,8 @@ impl MptcpStream {
         Ok(self.read_with(|queue| copy_out(buf, queue)).await?.unwrap_or(0))
     }
 
-    /// Sends `data` without copying it. Returns once it is queued, which may have to wait for earlier data to be sent.
-    /// If the future is dropped before, nothing of it is sent.
+    /// Sends `data` without copying it. Returns once it is queued, which may have to wait for earlier data to
+    /// be sent. If the future is dropped before, nothing of it is sent.
     pub async fn send_bytes(&self, data: Bytes) -> io::Result<()> {
         if data.is_empty() {
             return Ok(());
@@ -232,8 +235,8 @@ impl MptcpStream {
         }
     }
 
-    /// A reader waits. With Fast Open, and if nothing has been written, the server may have to speak first; or another
-    /// task is about to write.
+    /// A reader waits. With Fast Open, and if nothing has been written, the server may have to speak first;
+    /// or another task is about to write.
     fn open_without_data(&self) {
         if !self.0.0.shared.stop_awaiting_data() {
             return;
@@ -340,7 +343,8 @@ impl AsyncWrite for MptcpStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Ends the writing direction, after what was written: the peer reads the end of the stream. Does not wait for it.
+    /// Ends the writing direction, after what was written: the peer reads the end of the stream. Does not
+    /// wait for it.
     fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.end_writing())
     }

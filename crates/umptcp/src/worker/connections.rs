@@ -141,8 +141,8 @@ impl Connections {
         Ok((id, shared))
     }
 
-    /// Of `id` and `others`, the first that is established stays. Told here, because the application may be slow to
-    /// choose, and a rival that is established meanwhile would be accepted by the peer.
+    /// Of `id` and `others`, the first that is established stays. Told here, because the application may be
+    /// slow to choose, and a rival that is established meanwhile would be accepted by the peer.
     pub(super) fn add_rivals(&mut self, id: ConnectionId, others: &[ConnectionId]) {
         for other in others.iter().filter(|other| self.entries.contains_key(other)) {
             self.rivals.entry(*other).or_default().push(id);

@@ -14,8 +14,8 @@ use umptcp_stack_core::event::{IncomingId, RefuseWith};
 use umptcp_stack_core::wire::icmp::Unreachable;
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
 
-/// Most connections of a rule that wait for their way onward. The oldest goes for one more: whoever has not been
-/// reached while so many others came will not be.
+/// Most connections of a rule that wait for their way onward. The oldest goes for one more: whoever has not
+/// been reached while so many others came will not be.
 const MOST_PENDING: usize = 8_192;
 
 /// Most of these that one client may have, so that one which dials the dead leaves room for others.
@@ -289,7 +289,8 @@ impl Forwards {
         known
     }
 
-    /// A connection onward stands: the captured one is answered and joined with it. False: it is none of ours.
+    /// A connection onward stands: the captured one is answered and joined with it. False: it is none of
+    /// ours.
     pub(super) fn on_connected(
         &mut self,
         cx: &mut Context<'_>,

@@ -165,7 +165,8 @@ impl Worker {
         all
     }
 
-    /// Opens a listener. `options.local` may have the address of a NIC, for which the stack's `translated` stands.
+    /// Opens a listener. `options.local` may have the address of a NIC, for which the stack's `translated`
+    /// stands.
     pub(crate) fn listen(
         &mut self,
         cx: &mut Context<'_>,
@@ -332,7 +333,8 @@ impl Worker {
         self.connections.send(cx, id);
     }
 
-    /// Joins two connections, whose applications hand them over. False: one has ended or cannot send any more.
+    /// Joins two connections, whose applications hand them over. False: one has ended or cannot send any
+    /// more.
     pub(crate) fn splice(
         &mut self,
         cx: &mut Context<'_>,
@@ -543,8 +545,8 @@ impl Commands {
         self.call(move |_, cx| cx.stack.uses_port(port)).unwrap_or(false)
     }
 
-    /// Gives a path other addresses, and others to tell the peer. What goes by an address of the `moved` families is
-    /// translated otherwise now.
+    /// Gives a path other addresses, and others to tell the peer. What goes by an address of the `moved`
+    /// families is translated otherwise now.
     pub(crate) fn readdress_path(
         &self,
         path: PathId,

@@ -149,7 +149,8 @@ impl Splices {
         error: Option<ConnectionError>,
     ) {
         if let Some(error) = error {
-            // As TCP does: what came before a reset need not arrive, but nobody must take it for all there was.
+            // As TCP does: what came before a reset need not arrive, but nobody must take it for all there
+            // was.
             return self.finish(cx, id, Some((side, error)));
         }
         self.pump(cx, id, side);

@@ -2,8 +2,8 @@
 //! peers that come and go at random, on both sides, while verified data flows both ways.
 //!
 //! What must hold: every usable NIC carries data again within five seconds after a disturbance that umptcp's
-//! host can see, and within five seconds more than it lasted (a minute at most) after one that it cannot, such
-//! as any at the kernel's end; every byte arrives, or an error says why.
+//! host can see, and within five seconds more than it lasted (a minute at most) after one that it cannot,
+//! such as any at the kernel's end; every byte arrives, or an error says why.
 
 mod episode;
 mod tally;

@@ -205,8 +205,8 @@ impl World {
     pub(super) fn limit(&self, d: &Disturbance) -> Option<&'static str> {
         let [client, server] = self.stacks;
         match d.kind {
-            // docs/decisions/lost-tables.md: reset by the host before the table is back; a kernel client does not
-            // open anew.
+            // docs/decisions/lost-tables.md: reset by the host before the table is back; a kernel client does
+            // not open anew.
             Kind::Flush | Kind::Firewall
                 if d.side == Side::Server && server == Stack::UmptcpNat && client == Stack::Kernel =>
             {
@@ -290,8 +290,8 @@ impl World {
         }
     }
 
-    /// The host has no address of the family on that NIC while it lasts: Linux takes those of IPv6 from a link
-    /// that goes down.
+    /// The host has no address of the family on that NIC while it lasts: Linux takes those of IPv6 from a
+    /// link that goes down.
     fn loses_addresses(&self, d: &Disturbance) -> bool {
         match d.kind {
             Kind::Address | Kind::Device => true,

@@ -288,8 +288,8 @@ impl Tally {
         }
     }
 
-    /// The piece may have arrived long ago behind a hole that was repaired just now, if the ACKs that told of it were
-    /// lost.
+    /// The piece may have arrived long ago behind a hole that was repaired just now, if the ACKs that told of
+    /// it were lost.
     fn may_be_old_news(&self, piece: &Piece) -> bool {
         piece.cumulative && self.cumulative_retransmitted
     }

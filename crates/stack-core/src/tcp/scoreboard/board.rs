@@ -138,8 +138,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
     }
 
     /// What is not yet cumulatively acknowledged, lowest first, with its tag: the first range starts at
-    /// [`una`](Self::una) even when that is inside a segment. Meant for reinjection on another subflow, not for every
-    /// packet.
+    /// [`una`](Self::una) even when that is inside a segment. Meant for reinjection on another subflow, not
+    /// for every packet.
     pub(in crate::tcp) fn unacked_iter(&self) -> impl Iterator<Item = (Range<SubflowOffset>, &M)> + '_ {
         self.segments.iter().map(|s| (SubflowOffset(s.start.max(self.una))..SubflowOffset(s.end), &s.tag))
     }

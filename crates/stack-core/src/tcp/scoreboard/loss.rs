@@ -162,8 +162,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
     /// begins.
     ///
     /// This is RFC 6675 §5.1's and RFC 5681's view, which suits a path that has been silent throughout;
-    /// [`mark_lost_on_rto`](Self::mark_lost_on_rto) spares what was sent within the last round trip. If the very
-    /// first byte is SACKed the peer has reneged and no SACK counts any longer (RFC 2018 §8).
+    /// [`mark_lost_on_rto`](Self::mark_lost_on_rto) spares what was sent within the last round trip. If the
+    /// very first byte is SACKed the peer has reneged and no SACK counts any longer (RFC 2018 §8).
     pub(in crate::tcp) fn mark_all_lost(&mut self) {
         self.check_reneging();
         let mut at = self.una;

@@ -85,8 +85,8 @@ impl Rack {
 
     /// The round-trip time after which something is due: RACK.rtt.
     ///
-    /// Where packets overtake one another by much it may be that of a packet which took a fraction of the usual time,
-    /// and says little about those that it overtook. They are due after SRTT at the earliest.
+    /// Where packets overtake one another by much it may be that of a packet which took a fraction of the
+    /// usual time, and says little about those that it overtook. They are due after SRTT at the earliest.
     pub(super) fn rtt(&self) -> Duration {
         if self.disordered { self.usual_rtt() } else { self.rtt }
     }

@@ -43,8 +43,8 @@ impl Manager {
         self.follow_newcomers(&links, &addresses).await
     }
 
-    /// The path's NIC has another name. Rules that name it must not stop to match: they keep strangers' packets from
-    /// being forwarded.
+    /// The path's NIC has another name. Rules that name it must not stop to match: they keep strangers'
+    /// packets from being forwarded.
     async fn rename(&mut self, i: usize, nic: &Link) -> Result<(), DriverError> {
         let path = &mut self.paths[i];
         tracing::info!(from = path.nic, to = nic.name, "a NIC has been renamed");
@@ -114,8 +114,8 @@ impl Manager {
         Ok(())
     }
 
-    /// Has the NIC answer for the path's addresses in its subnet. The kernel forgets proxy entries when the NIC goes down,
-    /// which may be over before anybody has looked.
+    /// Has the NIC answer for the path's addresses in its subnet. The kernel forgets proxy entries when the
+    /// NIC goes down, which may be over before anybody has looked.
     async fn keep_proxies(&self, i: usize) {
         let path = &self.paths[i];
         let Some(nic) = path.nic_index.filter(|_| path.usable) else { return };

@@ -374,9 +374,9 @@ impl Manager {
         Ok(chosen)
     }
 
-    /// Checks that no other host has an address that was chosen for the stack. Also with translation, where nobody on
-    /// the link would notice: packets to the owner of the address would come to the stack instead. This takes a
-    /// second, so other instances are not kept waiting meanwhile.
+    /// Checks that no other host has an address that was chosen for the stack. Also with translation, where
+    /// nobody on the link would notice: packets to the owner of the address would come to the stack instead.
+    /// This takes a second, so other instances are not kept waiting meanwhile.
     async fn check_links(&self, spec: &PathSpec, snapshot: &Snapshot) -> Result<(), DriverError> {
         let nic = nics::named(snapshot, &spec.device)?;
         // What is wrong on this host is said before anybody is asked.

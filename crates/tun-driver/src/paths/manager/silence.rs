@@ -1,7 +1,7 @@
 //! Paths that fall silent: packets leave the stack and nothing comes back.
 //!
-//! The stack finds that out by itself and uses other paths. Here the host is tested in both directions, to name the
-//! cause.
+//! The stack finds that out by itself and uses other paths. Here the host is tested in both directions, to
+//! name the cause.
 
 use super::Manager;
 use crate::error::DriverError;

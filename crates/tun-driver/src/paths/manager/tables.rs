@@ -89,8 +89,9 @@ impl Manager {
         result
     }
 
-    /// Puts back several tables at once: connections that are reset over one path as its table is missing would
-    /// otherwise be opened anew over another whose table is missing, too. False: each is to be tried by itself.
+    /// Puts back several tables at once: connections that are reset over one path as its table is missing
+    /// would otherwise be opened anew over another whose table is missing, too. False: each is to be tried by
+    /// itself.
     fn restore_together(&mut self, nft: &Nft, missing: &[usize]) -> bool {
         let [first, _, ..] = missing else { return false };
         let scripts = missing.iter().map(|i| ruleset(&self.paths[*i], &self.ranges, &self.listen).script());
@@ -101,10 +102,10 @@ impl Manager {
         restored
     }
 
-    /// Makes conntrack forget what it has learnt of a path's packets while its table was missing. It translates a
-    /// connection as it did the first packet, so these would leave with the private address (and are dropped) for as
-    /// long as the stack repeats them. Without connection tracking, too: the firewall that has just been loaded may
-    /// be one that makes us use it.
+    /// Makes conntrack forget what it has learnt of a path's packets while its table was missing. It
+    /// translates a connection as it did the first packet, so these would leave with the private address (and
+    /// are dropped) for as long as the stack repeats them. Without connection tracking, too: the firewall
+    /// that has just been loaded may be one that makes us use it.
     async fn forget_untranslated(&self, i: usize) {
         let path = &self.paths[i];
         let mut entries = match conntrack::untranslated(&path.nets) {

@@ -50,7 +50,8 @@ pub(super) enum Target {
     Name(String, u16),
 }
 
-/// Agrees with the client on how to speak, and reads where it wants to go. `Err` with a reply: that is due to it.
+/// Agrees with the client on how to speak, and reads where it wants to go. `Err` with a reply: that is due to
+/// it.
 pub(super) async fn request<S: AsyncRead + AsyncWrite + Unpin>(
     s: &mut S,
 ) -> io::Result<Result<Target, Reply>> {

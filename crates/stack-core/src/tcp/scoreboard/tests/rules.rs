@@ -329,8 +329,8 @@ fn each_round_with_a_dsack_widens_the_window_up_to_srtt() {
 
 #[test]
 fn the_window_is_as_long_as_something_was_late() {
-    // RFC 8985 §3.3.2: the measured duration of reordering. Segment 1 comes 60 ms after segment 8, which was sent
-    // 7 ms after it: the next may be as late, and a quarter more.
+    // RFC 8985 §3.3.2: the measured duration of reordering. Segment 1 comes 60 ms after segment 8, which was
+    // sent 7 ms after it: the next may be as late, and a quarter more.
     let (mut b, e) = established();
     send_train(&mut b, 200, 8);
     ack(&mut b, at(307), 1, &[7_001..8_001]);
