@@ -1,28 +1,18 @@
 //! What users of programs like `umptcp run` complain of: each as a test that it does not happen here.
 
-use crate::programs::{HTTP, assert_same, prepare, serve};
+use crate::programs::{HTTP, assert_same, prepare, python, serve};
 use crate::run::{LIMIT, captured, network, run, wait_for_port};
-use std::process::Command;
 use std::time::Duration;
-use umptcp_testbed::Netns;
-use umptcp_testbed::command::Running;
 use umptcp_testbed::limit::within;
 use umptcp_testbed::program::{Background, Folder};
 
 const PORT: u16 = 7500;
 
-/// Writes a program in Python to the folder and returns the command that runs it.
-fn python(folder: &Folder, name: &str, text: &str) -> String {
+/// Writes a program in Python to the folder, for a shell. Returns the command that runs it.
+fn written(folder: &Folder, name: &str, text: &str) -> String {
     let path = folder.path().join(name);
     std::fs::write(&path, text).expect("the test's folder is writable");
     format!("python3 {}", path.display())
-}
-
-/// Runs such a program in `ns` until the value is dropped.
-fn start(ns: &Netns, folder: &Folder, name: &str, text: &str) -> Running {
-    let mut command = Command::new("sh");
-    command.args(["-c", &format!("exec {}", python(folder, name, text))]);
-    ns.run(|| command.spawn()).map(Running::new).expect("python3 starts")
 }
 
 /// What the kernel says of the process: how many descriptors it has open, and kB of resident memory.
@@ -46,7 +36,7 @@ fn a_scan_tells_open_closed_and_filtered_ports_apart() {
         let folder = Folder::new("scan");
         net.server.ns.nft(&dropping("7000-7019"));
         let listen = format!("import socket, time; s = socket.create_server((\"\", {PORT})); time.sleep(99)");
-        let _server = start(&net.server.ns, &folder, "listen.py", &listen);
+        let _server = python(&net.server.ns, &listen);
         wait_for_port(&net.server.ns, PORT);
         let scan = format!(
             "
@@ -65,7 +55,7 @@ async def scan(ports):
 asyncio.run(scan([*range(7000, 7020), *range({PORT} - 100, {PORT} + 100)]))",
             net.server.nics[0].v4
         );
-        let (said, code) = run(&net.client.ns, "", &python(&folder, "scan.py", &scan));
+        let (said, code) = run(&net.client.ns, "", &written(&folder, "scan.py", &scan));
         assert_eq!(code, Some(0), "{said}");
         let list =
             |ports: &mut dyn Iterator<Item = u16>| ports.map(|p| p.to_string()).collect::<Vec<_>>().join(" ");
@@ -111,7 +101,7 @@ class H(socketserver.BaseRequestHandler):
 socketserver.ThreadingTCPServer.allow_reuse_address = True
 socketserver.ThreadingTCPServer(('', {PORT}), H).serve_forever()"
         );
-        let _server = start(&net.server.ns, &folder, "echo.py", &echo);
+        let _server = python(&net.server.ns, &echo);
         wait_for_port(&net.server.ns, PORT);
         let client = format!(
             "
@@ -131,7 +121,7 @@ dial(800); live(); print('done', flush=True)
 sys.stdin.readline()",
             net.server.nics[0].v4
         );
-        let mut command = captured("", &format!("exec {}", python(&folder, "client.py", &client)));
+        let mut command = captured("", &format!("exec {}", written(&folder, "client.py", &client)));
         command.stdin(std::process::Stdio::piped());
         let mut inside = Background::spawn(&net.client.ns, command);
         assert_eq!([inside.next_line(), inside.next_line()], ["live b'x'", "live b'x'"]);
@@ -179,7 +169,7 @@ while True:
     d, a = s.recvfrom(9000)
     q = d[12:d.index(b'\\0', 12) + 5]
     s.sendto(d[:2] + bytes.fromhex('8180 0001 0001 0000 0000') + q + bytes.fromhex('c00c 0001 0001 0000003c 0004 c0000207'), a)";
-        let _resolver = start(&net.client.ns, &folder, "resolver.py", resolver);
+        let _resolver = python(&net.client.ns, resolver);
         let names: String = (0..1000).map(|n| format!("name{n}.example A\n")).collect();
         std::fs::write(folder.path().join("list"), names).expect("a list");
         let dig = format!(
@@ -220,7 +210,7 @@ asyncio.run(main())"
         );
         net.server.ns.sysctl("net.core.somaxconn", "4096");
         net.server.ns.sysctl("net.ipv4.tcp_max_syn_backlog", "4096");
-        let _server = start(&net.server.ns, &folder, "server.py", &server);
+        let _server = python(&net.server.ns, &server);
         wait_for_port(&net.server.ns, PORT);
         let client = format!(
             "
@@ -238,7 +228,7 @@ async def main():
 asyncio.run(main())",
             net.server.nics[0].v4
         );
-        let (said, code) = run(&net.client.ns, "--summary", &python(&folder, "client.py", &client));
+        let (said, code) = run(&net.client.ns, "--summary", &written(&folder, "client.py", &client));
         assert!(code == Some(0) && said.starts_with("1000\n"), "{said}");
         assert!(said.contains("1000 connections: "), "{said}");
     });
@@ -261,15 +251,7 @@ try:
 except TimeoutError: print('held up after', sent, flush=True)
 c.settimeout(30); c.recv(1)"
         );
-        let mut server = Background::spawn(&net.server.ns, {
-            let mut command = Command::new("sh");
-            command.args(["-c", &format!("exec {}", python(&folder, "endless.py", &endless))]);
-            command
-                .stdin(std::process::Stdio::null())
-                .stdout(std::process::Stdio::piped())
-                .stderr(std::process::Stdio::piped());
-            command
-        });
+        let mut server = python(&net.server.ns, &endless);
         wait_for_port(&net.server.ns, PORT);
         let client = format!(
             "import socket, time; s = socket.create_connection(('{}', {PORT})); time.sleep(60)",
@@ -277,7 +259,7 @@ c.settimeout(30); c.recv(1)"
         );
         let inside = Background::spawn(
             &net.client.ns,
-            captured("", &format!("exec {}", python(&folder, "idle.py", &client))),
+            captured("", &format!("exec {}", written(&folder, "idle.py", &client))),
         );
         let line = server.next_line();
         let sent: u64 = line.strip_prefix("held up after ").and_then(|n| n.parse().ok()).expect("a number");

@@ -24,6 +24,14 @@ pub(crate) fn sh(ns: &Netns, folder: &Folder, script: &str) -> String {
     text
 }
 
+/// A script of Python in a namespace.
+pub(crate) fn python(ns: &Netns, script: &str) -> Background {
+    let mut command = Command::new("python3");
+    command.args(["-u", "-c", script]).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    Background::spawn(ns, command)
+}
+
 /// A folder `www` with a large file and fifty small ones, and a configuration of nginx that serves it.
 pub(crate) fn prepare(net: &Routed, word: &str) -> Folder {
     let folder = Folder::new(word);

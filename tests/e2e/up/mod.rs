@@ -8,6 +8,7 @@ mod listen;
 mod metrics;
 mod socks;
 
+use crate::programs::python;
 use crate::run::{LIMIT, RESTORED_WITHIN, both, network, until_connected, wait_for_port};
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
@@ -100,12 +101,4 @@ impl Daemon {
     pub(crate) fn finish(self) -> Option<i32> {
         self.running.finish().0
     }
-}
-
-/// A script of Python in a namespace.
-pub(crate) fn python(ns: &Netns, script: &str) -> Background {
-    let mut command = Command::new("python3");
-    command.args(["-u", "-c", script]).stdin(std::process::Stdio::null());
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    Background::spawn(ns, command)
 }
