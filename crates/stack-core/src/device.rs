@@ -128,6 +128,35 @@ pub struct Families {
 }
 
 impl Families {
+    /// Both families.
+    pub const BOTH: Families = Families { ipv4: true, ipv6: true };
+
+    /// None of the two.
+    pub fn is_empty(self) -> bool {
+        self == Families::default()
+    }
+
+    /// The other ones.
+    pub fn others(self) -> Families {
+        Families { ipv4: !self.ipv4, ipv6: !self.ipv6 }
+    }
+
+    /// Those that are in both.
+    pub fn and(self, other: Families) -> Families {
+        Families { ipv4: self.ipv4 && other.ipv4, ipv6: self.ipv6 && other.ipv6 }
+    }
+
+    /// Those that are in one of them at least.
+    pub fn or(self, other: Families) -> Families {
+        Families { ipv4: self.ipv4 || other.ipv4, ipv6: self.ipv6 || other.ipv6 }
+    }
+
+    /// Those of which there is an address among `addresses`.
+    pub fn of(addresses: &[IpAddr]) -> Families {
+        let any = |v6| addresses.iter().any(|a| a.is_ipv6() == v6);
+        Families { ipv4: any(false), ipv6: any(true) }
+    }
+
     /// Whether this family is one of them.
     pub fn has(self, v6: bool) -> bool {
         if v6 { self.ipv6 } else { self.ipv4 }

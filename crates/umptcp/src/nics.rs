@@ -78,13 +78,13 @@ struct NicPath {
     place: Place,
     /// Whether its NIC is up and has carrier.
     up: bool,
-    /// The addresses of its NIC that those of the stack stand for; the last ones when the NIC has lost all.
-    /// `None` until they have changed for the first time.
+    /// The addresses of its NIC that those of the stack stand for; of a family that the NIC has lost, the last
+    /// one. `None` until they have changed for the first time.
     nic: Option<Vec<IpAddr>>,
     /// Addresses that the NIC has now, and what to tell peers, while the stack does not know of them.
     news: Option<(Vec<IpAddr>, Vec<IpAddr>)>,
-    /// Whether its NIC has lost all its addresses.
-    bare: bool,
+    /// Families of which its NIC has lost its addresses.
+    lost: Families,
 }
 
 /// Who holds a path.
@@ -153,8 +153,8 @@ impl Nics {
     /// `most`, because each takes a question to the kernel.
     pub(crate) fn addresses_towards(&self, remote: IpAddr, most: usize) -> Vec<IpAddr> {
         let paths = lock(&self.paths);
-        let attached = paths.iter().filter(|p| p.is_usable());
-        let routed = attached.filter_map(|p| {
+        let usable = paths.iter().filter(|p| p.is_usable(remote.is_ipv6()));
+        let routed = usable.filter_map(|p| {
             let address = p.config.addresses.iter().find(|a| a.is_ipv4() == remote.is_ipv4())?;
             p.guard.has_route(remote).unwrap_or(false).then_some(*address)
         });
@@ -245,7 +245,8 @@ impl Nics {
         let paths = lock(&self.paths);
         let fitting = paths
             .iter()
-            .filter(|p| p.is_usable() && p.config.addresses.iter().any(|a| a.is_ipv4() == remote.is_ipv4()));
+            .filter(|p| p.is_usable(remote.is_ipv6()))
+            .filter(|p| p.config.addresses.iter().any(|a| a.is_ipv4() == remote.is_ipv4()));
         let cut_off = fitting.filter(|p| matches!(p.guard.has_route(remote), Ok(false)));
         cut_off.map(|p| p.config.name.clone()).collect()
     }
@@ -345,10 +346,8 @@ impl Nics {
                 let path = &mut paths[at];
                 tracing::info!(path = path.config.name, ?nic, "the NIC's addresses have changed");
                 path.nic.get_or_insert(before);
-                path.bare = nic.is_empty();
-                if !path.bare {
-                    path.news = Some((nic, advertise));
-                }
+                path.lost = Families::of(&path.addresses).and(Families::of(&nic).others());
+                path.news = Some((nic, advertise));
                 path.settle(commands)
             }
             PathChange::Mtu { tun, mtu } => {
@@ -412,7 +411,7 @@ impl NicPath {
             up: true,
             nic: None,
             news: None,
-            bare: false,
+            lost: Families::default(),
         }
     }
 
@@ -423,41 +422,62 @@ impl NicPath {
         self.addresses.iter().filter(fits).copied().collect()
     }
 
-    /// The stack has it, and its NIC works.
-    fn is_usable(&self) -> bool {
-        self.up && !self.bare && matches!(self.place, Place::Attached(_))
+    /// The stack has it, and its NIC works for addresses of this family.
+    fn is_usable(&self, v6: bool) -> bool {
+        !self.down().has(v6) && matches!(self.place, Place::Attached(_))
     }
 
-    /// Gives the path to the stack, or has the stack do without it for now, as its NIC is usable or not. The
-    /// link and the addresses come and go independently of each other, so what was before does not matter.
+    /// The families of which nothing gets through by its NIC.
+    fn down(&self) -> Families {
+        if self.up { self.lost } else { Families::BOTH }
+    }
+
+    /// Gives the path to the stack, or has the stack do without it for now, or without addresses of a family,
+    /// as its NIC is usable or not. The link and the addresses come and go independently of each other, so
+    /// what was before does not matter.
     fn settle(&mut self, commands: &Commands) -> io::Result<()> {
-        if !self.up || self.bare {
-            return match self.place {
-                Place::Attached(id) => commands.path_down(id, true),
-                Place::Aside(_) => Ok(()),
-            };
+        let down = self.down();
+        let useless = Families::of(&self.addresses).and(down.others()).is_empty();
+        let attached = match self.place {
+            Place::Attached(id) => Some(id),
+            Place::Aside(_) => None,
+        };
+        if useless {
+            return attached.map_or(Ok(()), |id| commands.path_down(id, down));
         }
-        let moved = self.take_news();
-        let Place::Attached(id) = self.place else { return self.attach(commands) };
-        if let Some(moved) = moved {
+        let changed = self.take_news(attached.is_some());
+        let Some(id) = attached else { return self.attach(commands) };
+        if let Some(moved) = changed {
             commands.readdress_path(id, &self.config, moved)?;
         }
-        commands.path_down(id, false)
+        commands.path_down(id, down)
     }
 
     /// Takes over the addresses that the NIC has now. Connections translated to another address than before
     /// are lost in any case. Those of the other family are not: with a link that comes up, IPv6's address
-    /// follows IPv4's by a moment. One that comes back as it was is the same: connections go on.
-    fn take_news(&mut self) -> Option<Families> {
-        let (nic, advertise) = self.news.take()?;
-        let before = self.nic.replace(nic.clone()).unwrap_or_default();
-        let differ = |v6| {
+    /// follows IPv4's by a moment. One that comes back as it was is the same: connections go on. Those of a
+    /// family of which the NIC has lost its address are kept for that, if the stack has any (`keep`).
+    fn take_news(&mut self, keep: bool) -> Option<Families> {
+        let (mut nic, mut advertise) = self.news.take()?;
+        let before = self.nic.take().unwrap_or_default();
+        let moved = |v6| {
             let of = |a: &[IpAddr]| a.iter().copied().find(|a| a.is_ipv6() == v6);
-            of(&before) != of(&nic)
+            !self.lost.has(v6) && of(&before) != of(&nic)
         };
-        self.config.addresses = self.translated(&nic);
+        let moved = Families { ipv4: moved(false), ipv6: moved(true) };
+        if keep {
+            let lost = |a: &&IpAddr| self.lost.has(a.is_ipv6());
+            nic.extend(before.iter().filter(lost));
+            advertise.extend(self.config.advertise.iter().filter(lost));
+        }
+        let addresses = self.translated(&nic);
+        self.nic = Some(nic);
+        if moved.is_empty() && (&addresses, &advertise) == (&self.config.addresses, &self.config.advertise) {
+            return None;
+        }
+        self.config.addresses = addresses;
         self.config.advertise = advertise;
-        Some(Families { ipv4: differ(false), ipv6: differ(true) })
+        Some(moved)
     }
 
     /// Gives the path to the stack, unless the stack has it already.

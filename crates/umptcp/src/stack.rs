@@ -450,10 +450,19 @@ impl Stack {
 
 pub(crate) fn path_infos(cx: &Context<'_>) -> Vec<PathInfo> {
     let path = |id| {
-        let config = cx.stack.path(id).filter(|_| !cx.stack.is_path_down(id))?;
-        let (name, addresses) = (config.name.clone(), config.addresses.clone());
-        let (backup, captures) = (config.backup, config.kind == PathKind::Capture);
-        Some(PathInfo { id, name, addresses, public_addresses: addresses::public(config), backup, captures })
+        let config = cx.stack.path(id)?;
+        let up = |mut addresses: Vec<IpAddr>| {
+            addresses.retain(|address| !cx.stack.is_path_down(id, *address));
+            addresses
+        };
+        let addresses = up(config.addresses.clone());
+        // Whoever captures needs no address of his own.
+        if addresses.is_empty() && !config.addresses.is_empty() {
+            return None;
+        }
+        let public_addresses = up(addresses::public(config));
+        let (name, captures) = (config.name.clone(), config.kind == PathKind::Capture);
+        Some(PathInfo { id, name, addresses, public_addresses, backup: config.backup, captures })
     };
     cx.paths().into_iter().filter_map(path).collect()
 }

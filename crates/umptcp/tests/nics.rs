@@ -305,6 +305,73 @@ fn a_nic_whose_ipv6_address_comes_and_goes_keeps_its_subflows_of_ipv4() {
     two_hosts(client, move || echo_until(&done, &ready_tx));
 }
 
+/// A host of both families whose only NIC loses its IPv4 address for a moment, as when a lease is renewed.
+/// Connections over it wait for it, in both roles, also those that could not be opened anew.
+#[test]
+fn an_address_that_goes_for_a_moment_ends_no_connection_while_the_other_family_stays() {
+    let (ready_tx, ready) = mpsc::channel();
+    let (done_tx, done) = mpsc::channel::<()>();
+    let renew = |nic: &str, last: u8, stack: &Stack| {
+        let of_ipv4 = || {
+            let paths = stack.paths().unwrap();
+            paths[0].public_addresses.iter().any(|a| a.is_ipv4())
+        };
+        assert!(of_ipv4());
+        ip(&format!("addr del 192.168.140.{last}/24 dev {nic}"));
+        wait_for("the address leaves", || !of_ipv4());
+        let refused = stack.connect("192.168.140.7:7").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::NetworkUnreachable, "{refused}");
+        ip(&format!("addr add 192.168.140.{last}/24 dev {nic}"));
+        wait_for("the address returns", of_ipv4);
+    };
+    let client = move || {
+        ip("addr add fd00:140::231/64 dev c0 nodad");
+        ip("link set c1 down");
+        ready.recv().unwrap();
+        let stack = Stack::builder().nics(["c0"]).start().unwrap();
+        let plain = MptcpStream::builder(&stack).mptcp(false).connect("192.168.140.110:7").unwrap();
+        let streams = [stack.connect("192.168.140.110:7").unwrap(), plain];
+        let there_and_back = || {
+            for mut stream in &streams {
+                stream.write_all(b"ping").unwrap();
+                stream.read_exact(&mut [0; 4]).unwrap();
+            }
+        };
+        there_and_back();
+        renew("c0", 231, &stack);
+        there_and_back();
+        // Now the server's.
+        done_tx.send(()).unwrap();
+        ready.recv().unwrap();
+        there_and_back();
+        drop(streams);
+        drop(stack);
+        nothing_left();
+    };
+    let server = move || {
+        ip("addr add fd00:140::110/64 dev s0 nodad");
+        let stack = Stack::builder().nics(["s0"]).start().unwrap();
+        let listener = stack.listen("0.0.0.0:7").unwrap();
+        ready_tx.send(()).unwrap();
+        let echo: Vec<_> = (0..2)
+            .map(|_| {
+                let (stream, _) = listener.accept_timeout(Duration::from_secs(20)).unwrap();
+                std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream).unwrap())
+            })
+            .collect();
+        done.recv().unwrap();
+        renew("s0", 110, &stack);
+        ready_tx.send(()).unwrap();
+        for thread in echo {
+            assert_eq!(thread.join().unwrap(), 12);
+        }
+        drop(listener);
+        drop(stack);
+        nothing_left();
+    };
+    two_hosts(client, server);
+}
+
 #[test]
 fn a_nic_that_loses_its_only_address_for_a_while_is_used_again_by_a_server() {
     let (ready_tx, ready) = mpsc::channel();

@@ -11,14 +11,15 @@ struct Path {
     config: PathConfig,
     /// The device takes nothing for now.
     blocked: bool,
-    /// Nothing gets through for now: its link is down.
-    down: bool,
+    /// Nothing gets through for now from addresses of these families: its link is down, or its NIC has no
+    /// such address.
+    down: Families,
 }
 
 impl Path {
-    /// Nothing can be sent on it now.
+    /// Nothing can be sent on it now, or nothing from some address.
     fn holds_back(&self) -> bool {
-        self.blocked || self.down
+        self.blocked || !self.down.is_empty()
     }
 }
 
@@ -36,7 +37,7 @@ impl Paths {
     pub(super) fn add(&mut self, config: PathConfig) -> PathId {
         let id = PathId(self.next);
         self.next += 1;
-        self.paths.push(Path { id, config, blocked: false, down: false });
+        self.paths.push(Path { id, config, blocked: false, down: Families::default() });
         id
     }
 
@@ -81,34 +82,35 @@ impl Paths {
 
     /// True: it was blocked and is not any more.
     pub(super) fn set_blocked(&mut self, path: PathId, blocked: bool) -> bool {
-        self.change(path, |p| p.blocked = blocked)
+        self.change(path, |p| core::mem::replace(&mut p.blocked, blocked)).is_some_and(|was| was && !blocked)
     }
 
-    /// Its link is down, or up again. True: packets were held back and are not any more.
-    pub(super) fn set_down(&mut self, path: PathId, down: bool) -> bool {
-        self.change(path, |p| p.down = down)
+    /// From now on nothing gets through from addresses of these families, and something does from those of
+    /// the others. Which were down before; `None`: there is no such path.
+    pub(super) fn set_down(&mut self, path: PathId, down: Families) -> Option<Families> {
+        self.change(path, |p| core::mem::replace(&mut p.down, down))
     }
 
-    fn change(&mut self, path: PathId, change: impl FnOnce(&mut Path)) -> bool {
-        let Some(p) = self.paths.iter_mut().find(|p| p.id == path) else { return false };
+    fn change<T>(&mut self, path: PathId, change: impl FnOnce(&mut Path) -> T) -> Option<T> {
+        let p = self.paths.iter_mut().find(|p| p.id == path)?;
         let was = p.holds_back();
-        change(p);
-        let is = p.holds_back();
-        self.blocked = self.blocked + usize::from(is) - usize::from(was);
-        was && !is
+        let before = change(p);
+        self.blocked = self.blocked + usize::from(p.holds_back()) - usize::from(was);
+        Some(before)
     }
 
-    /// Its link is down.
-    pub(super) fn is_down(&self, path: PathId) -> bool {
-        self.find(path).is_some_and(|p| p.down)
+    /// The families that are down; none without such a path.
+    pub(super) fn down(&self, path: PathId) -> Families {
+        self.find(path).map(|p| p.down).unwrap_or_default()
     }
 
-    /// Nothing can be sent on it now: its device takes nothing, or it has gone.
-    pub(super) fn is_blocked(&self, path: PathId) -> bool {
-        self.find(path).is_none_or(Path::holds_back)
+    /// Nothing can be sent on it now from an address of the family of `like`: its device takes nothing, the
+    /// family is down, or the path has gone.
+    pub(super) fn is_blocked(&self, path: PathId, like: IpAddr) -> bool {
+        self.find(path).is_none_or(|p| p.blocked || p.down.has(like.is_ipv6()))
     }
 
-    /// Some path is blocked.
+    /// Some path holds packets back.
     pub(super) fn any_blocked(&self) -> bool {
         self.blocked > 0
     }

@@ -198,23 +198,31 @@ impl Context {
         self.paths.set_backup(path, backup)
     }
 
-    /// The path's link is down, or up again. True: packets were held back and are not any more.
-    pub(crate) fn set_path_down(&mut self, path: PathId, down: bool) -> bool {
+    /// From now on nothing gets through by a path from addresses of these families, and something does from
+    /// those of the others. Which were down before; `None`: there is no such path.
+    pub(crate) fn set_path_down(&mut self, path: PathId, down: Families) -> Option<Families> {
         self.paths.set_down(path, down)
     }
 
-    /// The path's link is down.
-    pub(crate) fn is_path_down(&self, path: PathId) -> bool {
-        self.paths.is_down(path)
+    /// The families of which nothing gets through by a path for now.
+    pub(crate) fn down_on(&self, path: PathId) -> Families {
+        self.paths.down(path)
     }
 
-    /// Nothing can be sent on `path` now: its device takes nothing, its link is down, or it has gone.
+    /// Nothing gets through by a path from an address of the family of `like`.
     #[inline]
-    pub(crate) fn is_path_blocked(&self, path: PathId) -> bool {
-        self.paths.is_blocked(path)
+    pub(crate) fn is_path_down(&self, path: PathId, like: IpAddr) -> bool {
+        self.down_on(path).has(like.is_ipv6())
     }
 
-    /// The device of some path takes nothing.
+    /// Nothing can be sent on `path` now from `local`: its device takes nothing, the address's family is down
+    /// there, or it has gone.
+    #[inline]
+    pub(crate) fn is_path_blocked(&self, path: PathId, local: IpAddr) -> bool {
+        self.paths.is_blocked(path, local)
+    }
+
+    /// Some path takes nothing, or nothing from some address.
     #[inline]
     pub(crate) fn any_path_blocked(&self) -> bool {
         self.paths.any_blocked()

@@ -7,6 +7,7 @@ use super::failures::Pair;
 use super::notices::Notice;
 use super::subflow::Subflow;
 use crate::context::Context;
+use crate::device::Families;
 use crate::error::SignalError;
 use crate::monitor::MonitorEvent;
 use crate::observe::Counter;
@@ -30,13 +31,13 @@ impl Connection {
     pub(super) fn local_addresses(&self, ctx: &Context) -> Vec<LocalAddress> {
         let mut out = Vec::new();
         for (path, p) in ctx.paths() {
-            if !self.addresses.allows(path) || ctx.is_path_down(path) {
+            if !self.addresses.allows(path) {
                 continue;
             }
             if p.kind == crate::device::PathKind::Capture {
                 continue;
             }
-            for &address in &p.addresses {
+            for &address in p.addresses.iter().filter(|a| !ctx.is_path_down(path, **a)) {
                 let family = |a: &&IpAddr| a.is_ipv4() == address.is_ipv4();
                 let advertise = p.advertise.iter().find(family).copied().unwrap_or(address);
                 let mut local = LocalAddress::new(path, address);
@@ -484,13 +485,16 @@ impl Connection {
         self.subflows.sweep();
     }
 
-    /// Something about a path has changed: what failed over it may work now, and subflows that have fallen
-    /// silent look at once whether it does.
-    pub(crate) fn on_path_changed(&mut self, ctx: &Context, now: Instant, path: PathId) {
+    /// Something about a path has changed, for addresses of these families: what failed over it may work now,
+    /// and subflows that have fallen silent look at once whether it does.
+    pub(crate) fn on_path_changed(&mut self, ctx: &Context, now: Instant, path: PathId, families: Families) {
         let local = ctx.path(path).map(|p| p.addresses.clone()).unwrap_or_default();
-        self.addresses.failures.forget(|pair| local.contains(&pair.local));
+        let concerned = |a: IpAddr| families.has(a.is_ipv6());
+        self.addresses.failures.forget(|pair| local.contains(&pair.local) && concerned(pair.local));
         for m in self.subflows.iter_mut().filter(|m| m.tcp.path() == path && !m.is_ended()) {
-            m.tcp.retransmit_by(now);
+            if concerned(m.tcp.tuple().local.ip()) {
+                m.tcp.retransmit_by(now);
+            }
         }
     }
 
@@ -512,7 +516,8 @@ impl Connection {
         self.subflows.iter().filter(|m| m.tcp.path() == path && m.tcp.is_closing()).count()
     }
 
-    /// A path's link is down: its subflows end if there are others, and the peer is told.
+    /// A path is down, or a family of addresses on it: its subflows end if there are others, and the peer is
+    /// told.
     pub(crate) fn on_path_down(&mut self, ctx: &mut Context, now: Instant) {
         self.leave_down_paths(ctx, now);
         self.after_progress(ctx, now);
@@ -521,13 +526,16 @@ impl Connection {
 
     /// With a subflow that can be used, those on paths that are down are needed no more.
     pub(super) fn leave_down_paths(&mut self, ctx: &mut Context, now: Instant) {
-        let down: SmallVec<[PathId; 4]> =
-            ctx.paths().map(|(path, _)| path).filter(|path| ctx.is_path_down(*path)).collect();
-        let is_down = |m: &Subflow| down.contains(&m.tcp.path());
-        if down.is_empty() || !self.subflows.iter().any(|m| !is_down(m) && m.can_send_data()) {
+        let down: SmallVec<[(PathId, Families); 4]> = ctx.paths().map(|(p, _)| (p, ctx.down_on(p))).collect();
+        let is_down_on = |path: PathId, local: IpAddr| {
+            down.iter().any(|(p, families)| *p == path && families.has(local.is_ipv6()))
+        };
+        let is_down = |m: &Subflow| is_down_on(m.tcp.path(), m.tcp.tuple().local.ip());
+        let none = down.iter().all(|(_, families)| families.is_empty());
+        if none || !self.subflows.iter().any(|m| !is_down(m) && m.can_send_data()) {
             return;
         }
-        let gone = |local| ctx.path_of(local).is_none_or(|path| down.contains(&path));
+        let gone = |local| ctx.path_of(local).is_none_or(|path| is_down_on(path, local));
         let ids = self.addresses.adverts.ids_of(gone);
         self.mark_ended(ctx, now, ids, is_down);
     }

@@ -25,7 +25,7 @@ use crate::wire::mptcp::ResetReason;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use umptcp_congestion::CongestionController;
 use umptcp_scheduler::Scheduler;
 use umptcp_types::{ConnectionId, Instant, PathId, SubflowId};
@@ -199,9 +199,9 @@ impl Connection {
         self.subflows.push(Subflow::new(tcp, JoinState::new(step), ids, incoming, outgoing, priority))
     }
 
-    /// The paths that its subflows use.
-    pub(crate) fn paths_in_use(&self) -> impl Iterator<Item = PathId> {
-        self.subflows.iter().map(|m| m.tcp.path())
+    /// The paths that its subflows use, with their addresses there.
+    pub(crate) fn ways_out(&self) -> impl Iterator<Item = (PathId, IpAddr)> {
+        self.subflows.iter().map(|m| (m.tcp.path(), m.tcp.tuple().local.ip()))
     }
 
     /// The first subflow and its SYN. `allowed`: the paths that the connection may use; empty: all.

@@ -21,7 +21,7 @@ impl Connection {
         let count = self.subflows.len();
         for k in 0..count {
             let i = self.subflows.in_turn(k);
-            if ctx.is_path_blocked(self.subflows[i].tcp.path()) {
+            if self.subflows[i].is_held_back(ctx) {
                 continue;
             }
             if let Some(segment) = self.poll_subflow(ctx, now, i) {
@@ -35,7 +35,7 @@ impl Connection {
         self.poll_fin(now);
         for k in 0..count {
             let i = self.subflows.in_turn(k);
-            if ctx.is_path_blocked(self.subflows[i].tcp.path()) {
+            if self.subflows[i].is_held_back(ctx) {
                 continue;
             }
             let m = &mut self.subflows[i];

@@ -44,8 +44,7 @@ impl Connection {
     fn candidates(&self, ctx: &Context, now: Instant) -> Candidates {
         let mut candidates = Candidates::default();
         for (i, m) in self.subflows.enumerate() {
-            let blocked = ctx.is_path_blocked(m.tcp.path());
-            if !m.can_send_data() || blocked {
+            if !m.can_send_data() || m.is_held_back(ctx) {
                 continue;
             }
             let packet = u64::from(self.packet_payload(i));

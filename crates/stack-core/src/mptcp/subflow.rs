@@ -6,6 +6,7 @@ use super::join_state::JoinState;
 use super::mapping::Tcp;
 use super::outgoing::Outgoing;
 use super::signals::Signals;
+use crate::context::Context;
 use crate::event::SubflowReset;
 use crate::wire::mptcp::{MpPrio, MptcpOption};
 use umptcp_congestion::SubflowParams;
@@ -183,6 +184,12 @@ impl Subflow {
     #[inline]
     pub(crate) fn can_send_data(&self) -> bool {
         self.join.is_joined() && self.tcp.can_send_data()
+    }
+
+    /// Nothing can be sent on it now: its path takes nothing, or nothing gets through from its address.
+    #[inline]
+    pub(crate) fn is_held_back(&self, ctx: &Context) -> bool {
+        ctx.is_path_blocked(self.tcp.path(), self.tcp.tuple().local.ip())
     }
 
     /// ACKs with MPTCP options may be sent on it.

@@ -45,7 +45,7 @@ impl Stack {
         let parts = self.parts(&config)?;
         // What is captured does not lead outside, nor does what is down.
         let outside = |(id, p): (PathId, &PathConfig)| {
-            (p.kind != PathKind::Capture && !self.ctx.is_path_down(id)).then_some(id)
+            (p.kind != PathKind::Capture && !self.ctx.is_path_down(id, remote.ip())).then_some(id)
         };
         let candidates: Vec<PathId> =
             if paths.is_empty() { self.ctx.paths().filter_map(outside).collect() } else { paths.clone() };

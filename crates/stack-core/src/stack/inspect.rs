@@ -7,6 +7,7 @@ use crate::monitor::Monitored;
 use crate::observe::{Counters, Observer};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 use umptcp_types::{ConnectionId, PathId};
 
 impl Stack {
@@ -25,9 +26,10 @@ impl Stack {
         self.ctx.path(path)
     }
 
-    /// The path's link is down ([`path_down`](Self::path_down)).
-    pub fn is_path_down(&self, path: PathId) -> bool {
-        self.ctx.is_path_down(path)
+    /// Nothing gets through by the path from an address of the family of `like`
+    /// ([`path_down`](Self::path_down)).
+    pub fn is_path_down(&self, path: PathId, like: IpAddr) -> bool {
+        self.ctx.is_path_down(path, like)
     }
 
     /// All connections, in no order.

@@ -39,9 +39,13 @@ impl Stack {
     /// a route, a rule. What failed over it before is tried again at once, and what is unanswered is sent
     /// again.
     pub fn path_changed(&mut self, now: Instant, path: PathId) {
+        self.try_again(now, path, Families::BOTH);
+    }
+
+    fn try_again(&mut self, now: Instant, path: PathId, families: Families) {
         for c in self.sorted_connections() {
             if let Some(connection) = self.connections.get_mut(&c) {
-                connection.on_path_changed(&self.ctx, now, path);
+                connection.on_path_changed(&self.ctx, now, path, families);
                 self.looks.push(c, connection.is_cut_off());
                 self.touched(c);
             }
@@ -97,14 +101,16 @@ impl Stack {
         self.look_at_paths(now);
     }
 
-    /// The link of a local device is down: nothing gets through for now. Connections that have other subflows
-    /// go on over those, and the peer is told that the address has gone (RFC 8684 §3.4.2). Those that have no
-    /// other keep this one for when the link is [up](Self::path_up) again, as a kernel's connections do.
-    pub fn path_down(&mut self, now: Instant, path: PathId) {
-        if self.ctx.is_path_down(path) {
+    /// Nothing gets through by a local device for now from addresses of these families: its link is down, or
+    /// the NIC behind it has lost its address. Connections that have other subflows go on over those, and the
+    /// peer is told that the address has gone (RFC 8684 §3.4.2). Those that have no other keep this one for
+    /// when the families are [up](Self::path_up) again, as a kernel's connections do.
+    pub fn path_down(&mut self, now: Instant, path: PathId, families: Families) {
+        let before = self.ctx.down_on(path);
+        let down = before.or(families);
+        if down == before || self.ctx.set_path_down(path, down).is_none() {
             return;
         }
-        self.ctx.set_path_down(path, true);
         for c in self.sorted_connections() {
             if let Some(connection) = self.connections.get_mut(&c) {
                 connection.on_path_down(&mut self.ctx, now);
@@ -113,24 +119,25 @@ impl Stack {
         }
     }
 
-    /// The link is up again: what waits for it is sent at once, and connections may use it as one that has
-    /// come.
-    pub fn path_up(&mut self, now: Instant, path: PathId) {
-        if !self.ctx.is_path_down(path) {
+    /// The families are up again: what waits for them is sent at once, and connections may use the path as
+    /// one that has come.
+    pub fn path_up(&mut self, now: Instant, path: PathId, families: Families) {
+        let before = self.ctx.down_on(path);
+        let returned = before.and(families);
+        if returned.is_empty() || self.ctx.set_path_down(path, before.and(families.others())).is_none() {
             return;
         }
-        if self.ctx.set_path_down(path, false) {
-            for c in self.ready.release(path) {
-                self.touched(c);
-            }
+        for c in self.ready.release(path) {
+            self.touched(c);
         }
-        let addresses = self.ctx.path(path).map(|p| p.addresses.clone()).unwrap_or_default();
+        let all = self.ctx.path(path).map(|p| &p.addresses[..]).unwrap_or_default();
+        let addresses: Vec<IpAddr> = all.iter().copied().filter(|a| returned.has(a.is_ipv6())).collect();
         for c in self.sorted_connections() {
             if let Some(connection) = self.connections.get_mut(&c) {
                 connection.on_path_added(&addresses);
             }
         }
-        self.path_changed(now, path);
+        self.try_again(now, path, returned);
     }
 
     /// A local device has gone: its subflows end, connections go on over others.

@@ -84,7 +84,7 @@ impl Stack {
             self.timers.push(deadline, id);
         }
         if self.ctx.any_path_blocked() {
-            for path in c.paths_in_use().filter(|p| self.ctx.is_path_blocked(*p)) {
+            for (path, _) in c.ways_out().filter(|(path, local)| self.ctx.is_path_blocked(*path, *local)) {
                 self.ready.hold(id, path);
             }
         }

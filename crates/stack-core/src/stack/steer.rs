@@ -19,9 +19,6 @@ impl Stack {
         remote: Option<SocketAddr>,
     ) -> Result<SubflowId, SubflowError> {
         let c = self.connections.get_mut(&connection).ok_or(SubflowError::NotFound)?;
-        if self.ctx.is_path_down(path) {
-            return Err(SubflowError::NoAddress);
-        }
         let id = c.open_subflow(&mut self.ctx, now, path, remote)?;
         self.touched(connection);
         Ok(id)

@@ -3,8 +3,7 @@
 use crate::peer::{KEY, Lab, Out, Seen, bytes, peer_address, stack_address};
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig};
-use umptcp_stack_core::device::Families;
-use umptcp_stack_core::device::PathConfig;
+use umptcp_stack_core::device::{Families, PathConfig};
 use umptcp_stack_core::error::{ConnectError, SignalError};
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::observe::Counter;
@@ -240,11 +239,11 @@ fn a_link_that_is_down_ends_no_connection() {
     l.accept_join(7);
     l.write(2_000);
     l.take_all();
-    l.stack.path_down(l.now, PathId(0));
+    l.stack.path_down(l.now, PathId(0), Families::BOTH);
     l.poll();
     assert_eq!(l.subflows().len(), 1);
     assert!(l.take_all().iter().any(|s| removed(s) == [0] && s.flow == Some(1)), "the peer is told");
-    l.stack.path_down(l.now, PathId(1));
+    l.stack.path_down(l.now, PathId(1), Families::BOTH);
     l.write(500);
     l.advance(Duration::from_secs(5));
     assert!(l.take_all().is_empty(), "nothing is sent by a link that is down");
@@ -252,16 +251,16 @@ fn a_link_that_is_down_ends_no_connection() {
     let refused = l.stack.connect(l.now, ConnectOptions::new(SocketAddr::new(peer_address(9), 80)));
     assert!(matches!(refused, Err(ConnectError::NoPath(_))), "{refused:?}");
     // Up again: what waits goes out at once, without a new subflow.
-    l.stack.path_up(l.now, PathId(1));
+    l.stack.path_up(l.now, PathId(1), Families::BOTH);
     l.poll();
     let sent = l.take_all();
     assert!(sent.iter().any(|s| s.flow == Some(1) && !s.payload.is_empty()), "data at once");
     assert!(sent.iter().all(|s| !s.seg.flags.rst));
 
     // The other comes first: it takes over.
-    l.stack.path_down(l.now, PathId(1));
+    l.stack.path_down(l.now, PathId(1), Families::BOTH);
     l.write(700);
-    l.stack.path_up(l.now, PathId(0));
+    l.stack.path_up(l.now, PathId(0), Families::BOTH);
     l.poll();
     let flow = l.accept_join(7);
     l.poll();
@@ -274,6 +273,51 @@ fn a_link_that_is_down_ends_no_connection() {
         "data go on over it: {sent:?}"
     );
     assert!(l.stack.info(l.conn).is_some_and(|info| info.error.is_none()));
+}
+
+/// A NIC with addresses of both families loses one of them for a while: what goes by the other goes on, and
+/// what went by that one waits for it, in both roles.
+#[test]
+fn a_family_that_is_down_ends_no_connection_and_holds_back_no_other() {
+    let v6: IpAddr = [0x2001, 0xdb8, 0, 0, 0, 0, 0, 7_u16].into();
+    let (v4_only, v6_only) = (Families { ipv4: true, ipv6: false }, Families { ipv4: false, ipv6: true });
+    for client in [false, true] {
+        let config = ConnectionConfig::default();
+        let mut l = if client { Lab::client(config, 1) } else { Lab::server(config, 1) };
+        let path = PathId(0);
+        let both = vec![stack_address(0), v6];
+        l.stack.path_readdressed(l.now, path, both, Vec::new(), Families::default());
+        l.data(0, 1, 1);
+        l.take_all();
+        // The other one, which it does not use.
+        l.stack.path_down(l.now, path, v6_only);
+        l.write(300);
+        l.poll();
+        let sent = l.take_all();
+        assert!(sent.iter().any(|s| !s.payload.is_empty()), "IPv4 goes on: {sent:?}");
+        l.ack(0);
+        l.stack.path_up(l.now, path, v6_only);
+        l.poll();
+        assert!(l.take_all().iter().all(|s| s.payload.is_empty()), "nothing was waiting");
+        // Its own.
+        l.stack.path_down(l.now, path, v4_only);
+        l.write(500);
+        l.advance(Duration::from_secs(5));
+        assert!(l.take_all().iter().all(|s| s.flow.is_none()), "nothing is sent by what is down");
+        assert_eq!(l.subflows().len(), 1, "it is kept");
+        let to = |last| SocketAddr::new(last, 80);
+        let refused = l.stack.connect(l.now, ConnectOptions::new(to(peer_address(9))));
+        assert!(matches!(refused, Err(ConnectError::NoPath(_))), "{refused:?}");
+        let other = [0x2001, 0xdb8, 0, 0, 0, 0, 0, 9_u16].into();
+        assert!(l.stack.connect(l.now, ConnectOptions::new(to(other))).is_ok());
+        assert!(l.stack.is_path_down(path, stack_address(0)) && !l.stack.is_path_down(path, v6));
+        l.stack.path_up(l.now, path, Families::BOTH);
+        l.poll();
+        let sent = l.take_all();
+        assert!(sent.iter().any(|s| s.flow == Some(0) && !s.payload.is_empty()), "data at once: {sent:?}");
+        assert!(sent.iter().all(|s| !s.seg.flags.rst));
+        assert!(l.stack.info(l.conn).is_some_and(|info| info.error.is_none()));
+    }
 }
 
 /// Addresses that lead nowhere get two SYNs at a time, and for a short time each. A path of ours that comes

@@ -3,7 +3,7 @@
 use crate::peer::{Lab, Out, Seen, bytes, peer_address, stack_address};
 use std::net::SocketAddr;
 use umptcp_stack_core::config::{ConnectionConfig, ConnectionOption};
-use umptcp_stack_core::device::PathConfig;
+use umptcp_stack_core::device::{Families, PathConfig};
 use umptcp_stack_core::error::SubflowError;
 use umptcp_stack_core::types::{AddressId, ConnectionId, Duration, PathId, SubflowId};
 use umptcp_stack_core::wire::mptcp::{MpJoin, MpPrio, MptcpOption};
@@ -55,7 +55,7 @@ fn a_subflow_that_cannot_be_is_an_error_and_sends_nothing() {
     ] {
         assert_eq!(l.stack.open_subflow(l.now, connection, path, remote), Err(error));
     }
-    l.stack.path_down(l.now, PathId(1));
+    l.stack.path_down(l.now, PathId(1), Families::BOTH);
     assert_eq!(l.stack.open_subflow(l.now, l.conn, PathId(1), None), Err(SubflowError::NoAddress));
     l.stack.set_option(l.now, l.conn, ConnectionOption::MaxSubflows(1)).expect("it is set");
     assert_eq!(l.stack.open_subflow(l.now, l.conn, PathId(0), None), Err(SubflowError::Limit));

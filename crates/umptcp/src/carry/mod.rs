@@ -197,10 +197,8 @@ impl Carrier {
     fn path_for(&mut self, stack: &Stack, now: Instant, flow: Flow, v6: bool) -> Option<(PathId, IpAddr)> {
         let address_on = |path: PathId| {
             let config = stack.path(path).filter(|p| p.kind != PathKind::Capture)?;
-            if stack.is_path_down(path) {
-                return None;
-            }
-            config.addresses.iter().copied().find(|a| a.is_ipv6() == v6)
+            let fits = |a: &IpAddr| a.is_ipv6() == v6 && !stack.is_path_down(path, *a);
+            config.addresses.iter().copied().find(fits)
         };
         let used = self.flows.get(&flow).map(|(path, _)| *path).filter(|path| !self.silent.contains(path));
         let chosen = used.and_then(|path| Some((path, address_on(path)?))).or_else(|| {

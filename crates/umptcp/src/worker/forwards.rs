@@ -413,7 +413,7 @@ fn ways(
     match onward {
         Onward::Out => {
             let mut locals = VecDeque::new();
-            let up = |id: &PathId| !cx.stack.is_path_down(*id);
+            let up = |id: &PathId| !cx.stack.is_path_down(*id, wanted.ip());
             for path in cx.paths().into_iter().filter(up).filter_map(|id| cx.stack.path(id)) {
                 let fits = path.addresses.iter().find(|a| a.is_ipv4() == wanted.is_ipv4());
                 if let Some(local) = fits.filter(|_| path.kind != PathKind::Capture) {

@@ -531,13 +531,13 @@ impl Commands {
         Ok(self.call(move |_, cx| cx.stack.path_changed(cx.now, path))?)
     }
 
-    /// Tells the stack that a path's link is down, or up again.
-    pub(crate) fn path_down(&self, path: PathId, down: bool) -> io::Result<()> {
-        Ok(self.call(
-            move |_, cx| {
-                if down { cx.stack.path_down(cx.now, path) } else { cx.stack.path_up(cx.now, path) }
-            },
-        )?)
+    /// Tells the stack that nothing gets through by a path from addresses of these families, and something
+    /// does from those of the others.
+    pub(crate) fn path_down(&self, path: PathId, down: Families) -> io::Result<()> {
+        Ok(self.call(move |_, cx| {
+            cx.stack.path_down(cx.now, path, down);
+            cx.stack.path_up(cx.now, path, down.others());
+        })?)
     }
 
     /// Whether a connection needs what is sent to the port. No, when the worker has ended.
