@@ -323,6 +323,40 @@ fn paths_and_subflows_come_and_go_while_every_byte_arrives() {
     });
 }
 
+/// The kernel sends, so what it was told by the B flag and MP_PRIO decides.
+#[test]
+fn with_handover_one_path_at_a_time_carries_data() {
+    within(LIMIT, || {
+        let net = slow(2);
+        let before = Snapshot::take(&net.client.ns);
+        let i = Instance::start(net, "--path-policy handover", "--bytes 128Mi --direction down --verify");
+        let received = |i: &Instance, nic: usize| {
+            let name = i.nic(nic).to_owned();
+            i.subflows().iter().filter(|(path, _)| *path == name).map(|(_, bytes)| *bytes).sum::<u64>()
+        };
+        i.go();
+        i.until_carries(0, 2_000_000);
+        i.until("two subflows", |i| i.subflows().len() == 2);
+        assert!(received(&i, 1) < 200_000, "{:?}", i.subflows());
+        assert_eq!(i.json("ss")["connections"][0]["path_policy"], "handover");
+        i.net.silence(0, true);
+        i.until_carries(1, 2_000_000);
+        i.net.silence(0, false);
+        let first = received(&i, 0);
+        i.until("the first carries again", |i| received(i, 0) > first + 2_000_000);
+        // What was under way has arrived: the second is idle again.
+        let second = received(&i, 1);
+        let first = received(&i, 0);
+        i.until("the first goes on", |i| received(i, 0) > first + 4_000_000);
+        assert!(received(&i, 1) < second + 500_000, "{second} and then {:?}", i.subflows());
+        // All paths at once from now on.
+        assert!(i.ok("set path-policy aggregate").contains("1 connection uses it"));
+        assert!(i.refused("set path-policy nonsense", 2).contains("handover"));
+        let net = i.finish();
+        before.assert_restored(&net.client.ns, RESTORED_WITHIN);
+    });
+}
+
 #[test]
 fn signals_remove_the_socket_and_a_name_is_taken_once() {
     within(LIMIT, || {

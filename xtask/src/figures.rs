@@ -64,11 +64,15 @@ of data, one of TCP 1448. The published values of all users of a link add up to 
 compared with throughput.
 ";
 
-/// `cargo xtask own-algorithm`: somebody else's crate with an algorithm and a scheduler of its own builds and
-/// runs.
+/// `cargo xtask own-algorithm`: somebody else's crate with an algorithm, a scheduler and a path policy of its own
+/// builds, passes its tests and runs.
 pub(crate) fn own_algorithm() -> Result<()> {
     let root = tools::root()?;
     let folder = root.join("examples/own-algorithm");
+    let mut tests = tools::cargo();
+    tests.args(["test", "--quiet", "--manifest-path"]).arg(folder.join("Cargo.toml"));
+    tests.arg("--target-dir").arg(tools::target_directory()?);
+    tools::run(&mut tests, "the tests of an algorithm, a scheduler and a path policy of one's own")?;
     let mut sim = tools::cargo();
     // In the target directory of the workspace, where most of it is compiled already.
     sim.args(["run", "--quiet", "--manifest-path"])

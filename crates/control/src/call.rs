@@ -114,6 +114,9 @@ calls! {
         /// Congestion control.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         congestion: Option<String>,
+        /// The path policy.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path_policy: Option<String>,
         /// Only for new connections.
         #[serde(default)]
         only_new: bool,

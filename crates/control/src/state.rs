@@ -52,6 +52,9 @@ pub struct Connection {
     pub congestion: String,
     /// The scheduler.
     pub scheduler: String,
+    /// The path policy.
+    #[serde(default)]
+    pub path_policy: String,
     /// Most subflows, beside the initial one.
     pub subflows_max: u32,
     /// Most addresses of the peer's to act on.

@@ -113,7 +113,8 @@ impl Built {
             (0..flow.routes.len()).map(|r| IpAddr::from([10, high, low, r as u8 + 1])).collect();
         let stack = StackConfig::default()
             .with_congestion(registries.congestion.clone())
-            .with_schedulers(registries.schedulers.clone());
+            .with_schedulers(registries.schedulers.clone())
+            .with_path_policies(registries.path_policies.clone());
         let mtu = |legs: &[Leg]| {
             let of = |l: &Leg| setup.links[l.link].forward.mtu.min(setup.links[l.link].reverse.mtu);
             legs.iter().map(of).min().unwrap_or(1500)
@@ -203,6 +204,7 @@ fn config(flow: &FlowSetup) -> ConnectionConfig {
         .with_ecn(if flow.ecn { Ecn::Request } else { Ecn::default() })
         .with_congestion(flow.congestion.clone())
         .with_scheduler(flow.scheduler.clone())
+        .with_path_policy(flow.path_policy.clone())
         .with_send_buffer(flow.send_buffer)
         .with_receive_buffer(flow.receive_buffer)
         .with_max_subflows(flow.routes.len())

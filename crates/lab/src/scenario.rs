@@ -180,6 +180,7 @@ pub(crate) struct FlowText {
     pub(crate) protocol: Option<Spanned<String>>,
     pub(crate) congestion: Option<Spanned<String>>,
     pub(crate) scheduler: Option<Spanned<String>>,
+    pub(crate) path_policy: Option<Spanned<String>>,
     /// One list of links per subflow, from the sender to the receiver.
     pub(crate) routes: Vec<Vec<Spanned<String>>>,
     /// Who sends: the side that connects (`up`) or the other (`down`).

@@ -51,6 +51,7 @@ pub(crate) struct FlowSetup {
     pub(crate) mptcp: bool,
     pub(crate) congestion: String,
     pub(crate) scheduler: String,
+    pub(crate) path_policy: String,
     /// From the sender to the receiver, one per subflow.
     pub(crate) routes: Vec<Vec<Leg>>,
     /// The side that listens sends.

@@ -265,6 +265,9 @@ impl Validator<'_> {
         let default_algorithm = if mptcp { umptcp_congestion::DEFAULT_NAME } else { "reno" };
         let congestion = word(&text.congestion, "congestion", &algorithms, default_algorithm)?;
         let scheduler = word(&text.scheduler, "scheduler", &schedulers, umptcp_scheduler::DEFAULT_NAME)?;
+        let policies: Vec<&str> = self.registries.path_policies.names().collect();
+        let path_policy =
+            word(&text.path_policy, "path-policy", &policies, umptcp_path_manager::DEFAULT_NAME)?;
         let down = word(&text.direction, "direction", &["up", "down"], "up")? == "down";
         let routes =
             text.routes.iter().map(|r| self.route(&text.name, r, links)).collect::<Checked<Vec<_>>>()?;
@@ -290,6 +293,7 @@ impl Validator<'_> {
             mptcp,
             congestion,
             scheduler,
+            path_policy,
             routes,
             down,
             start,

@@ -1,21 +1,73 @@
 //! Path management for umptcp: which subflows should exist, and which addresses the peer is told about.
 //!
 //! A [`PathPolicy`] sees a read-only [`View`] of a connection and answers with [`Command`]s, which the
-//! connection carries out. [`OnePerPath`] is the policy that connections use.
+//! connection carries out. Most policies make a [`Plan`], which knows what every one of them must heed.
+//!
+//! | name | subflows |
+//! |---|---|
+//! | `aggregate` | one over each path, and one to each address that the peer advertises; the default |
+//! | `handover` | the same, but only the first path that works carries data: the others are backups |
+//! | `fullmesh` | one from each of our addresses to each of the peer's |
+//! | `ndiffports` | two between the same addresses, from different ports |
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
-mod one_per_path;
+mod aggregate;
+mod full_mesh;
+mod handover;
+mod ndiffports;
+mod plan;
 
-pub use one_per_path::OnePerPath;
+pub use aggregate::Aggregate;
+pub use full_mesh::FullMesh;
+pub use handover::Handover;
+pub use ndiffports::NDiffPorts;
+pub use plan::Plan;
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use umptcp_types::{AddressId, PathId};
+
+/// Path policies by name. A program adds its own with [`register`](umptcp_types::Registry::register).
+pub type Registry = umptcp_types::Registry<dyn PathPolicy>;
+
+/// The policy that a connection uses by default.
+pub const DEFAULT_NAME: &str = Aggregate::NAME;
+
+/// Every policy of this crate, the default first.
+pub fn built_in() -> Registry {
+    let mut registry = Registry::empty();
+    registry.register(Aggregate::NAME, || Box::new(Aggregate));
+    registry.register(Handover::NAME, || Box::new(Handover));
+    registry.register(FullMesh::NAME, || Box::new(FullMesh));
+    registry.register(NDiffPorts::NAME, || Box::<NDiffPorts>::default());
+    registry
+}
+
+/// What a local address is for, in the words of `ip mptcp endpoint`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Uses {
+    /// The peer is told about it (ADD_ADDR), whether or not the connection advertises its addresses.
+    pub signal: bool,
+    /// Subflows are opened from it to the peer's first address.
+    pub subflow: bool,
+    /// Subflows are opened from it to every address of the peer.
+    pub full_mesh: bool,
+    /// Addresses that the peer advertises are reached from it, one subflow each.
+    pub laminar: bool,
+}
+
+impl Default for Uses {
+    /// Subflows are opened from it. Which to addresses that the peer advertises is left to the policy.
+    fn default() -> Self {
+        Uses { signal: false, subflow: true, full_mesh: false, laminar: false }
+    }
+}
 
 /// One local address a connection may use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,12 +81,14 @@ pub struct LocalAddress {
     pub advertise: IpAddr,
     /// Subflows from this address ask to be backups.
     pub backup: bool,
+    /// What it is for.
+    pub uses: Uses,
 }
 
 impl LocalAddress {
     /// An address for regular subflows that the peer sees as it is.
-    pub const fn new(path: PathId, address: IpAddr) -> Self {
-        LocalAddress { path, address, advertise: address, backup: false }
+    pub fn new(path: PathId, address: IpAddr) -> Self {
+        LocalAddress { path, address, advertise: address, backup: false, uses: Uses::default() }
     }
 }
 
@@ -65,6 +119,10 @@ pub struct SubflowEnds {
     pub local: IpAddr,
     /// The peer's address and port.
     pub remote: SocketAddr,
+    /// It is established and can carry data.
+    pub works: bool,
+    /// We ask for it to be a backup.
+    pub backup: bool,
     /// It is being opened to an address that the peer has advertised, and nobody has answered yet. It gives
     /// way to a subflow from another path of ours.
     pub tentative: bool,
@@ -74,9 +132,9 @@ pub struct SubflowEnds {
 }
 
 impl SubflowEnds {
-    /// A subflow on `path` between these addresses.
+    /// A regular subflow on `path` between these addresses that is being opened.
     pub const fn new(path: PathId, local: IpAddr, remote: SocketAddr) -> Self {
-        SubflowEnds { path, local, remote, tentative: false, stale: false }
+        SubflowEnds { path, local, remote, works: false, backup: false, tentative: false, stale: false }
     }
 }
 
@@ -131,6 +189,15 @@ pub enum Command {
         local: usize,
         /// Index into `View::remote`.
         remote: usize,
+        /// It asks to be a backup (B bit of MP_JOIN).
+        backup: bool,
+    },
+    /// Make a subflow a backup, or a regular one again, and tell the peer (MP_PRIO, RFC 8684 §3.3.8).
+    SetBackup {
+        /// Index into `View::subflows`.
+        subflow: usize,
+        /// Whether it is to be a backup.
+        backup: bool,
     },
     /// Tell the peer about a local address (ADD_ADDR).
     Advertise {
@@ -141,8 +208,8 @@ pub enum Command {
 
 /// Decides which subflows should exist.
 ///
-/// Asked once the connection is fully established, and again whenever an address, a path or a subflow is
-/// added or removed.
+/// Asked once the connection is fully established, and again whenever an address or a path comes or goes, and
+/// when a subflow begins to work, falls silent or ends.
 pub trait PathPolicy: fmt::Debug + Send {
     /// The name of the policy.
     fn name(&self) -> &'static str;
@@ -151,7 +218,5 @@ pub trait PathPolicy: fmt::Debug + Send {
     fn decide(&mut self, view: &View<'_>) -> Vec<Command>;
 }
 
-/// The policy that a connection uses by default.
-pub fn default_policy() -> Box<dyn PathPolicy> {
-    Box::new(OnePerPath)
-}
+#[cfg(test)]
+mod tests;

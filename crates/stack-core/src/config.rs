@@ -30,6 +30,8 @@ pub struct StackConfig {
     pub congestion: umptcp_congestion::Registry,
     /// Schedulers that connections may name.
     pub schedulers: umptcp_scheduler::Registry,
+    /// Path policies that connections may name.
+    pub path_policies: umptcp_path_manager::Registry,
     /// Local ports for connections that name none (IANA's dynamic range by default).
     pub ephemeral_ports: core::ops::RangeInclusive<u16>,
     /// Most connections at once, TIME_WAIT not counted.
@@ -82,6 +84,7 @@ impl Default for StackConfig {
         StackConfig {
             congestion: umptcp_congestion::built_in(),
             schedulers: umptcp_scheduler::built_in(),
+            path_policies: umptcp_path_manager::built_in(),
             ephemeral_ports: 49152..=65535,
             max_connections: 1 << 20,
             max_orphans: 1 << 13,
@@ -179,6 +182,8 @@ pub struct ConnectionConfig {
     pub congestion: String,
     /// Name of the scheduler.
     pub scheduler: String,
+    /// Name of the path policy: which subflows there are to be.
+    pub path_policy: String,
     /// Bytes the application may have written that are not acknowledged yet. With MPTCP at least as many as
     /// `receive_buffer` (RFC 8684 §3.3.5).
     pub send_buffer: usize,
@@ -250,7 +255,8 @@ impl Default for ConnectionConfig {
             accept_checksum: true,
             strict_checksums: false,
             congestion: String::from("lia"),
-            scheduler: String::from("min-rtt"),
+            scheduler: String::from(umptcp_scheduler::DEFAULT_NAME),
+            path_policy: String::from(umptcp_path_manager::DEFAULT_NAME),
             send_buffer: 8 << 20,
             receive_buffer: 8 << 20,
             user_timeout: Duration::from_secs(180),
@@ -281,6 +287,7 @@ with_methods! {
     StackConfig {
         with_congestion congestion: umptcp_congestion::Registry,
         with_schedulers schedulers: umptcp_scheduler::Registry,
+        with_path_policies path_policies: umptcp_path_manager::Registry,
         with_ephemeral_ports ephemeral_ports: core::ops::RangeInclusive<u16>,
         with_max_connections max_connections: usize,
         with_max_orphans max_orphans: usize,
@@ -347,6 +354,13 @@ impl ConnectionConfig {
     #[must_use]
     pub fn with_scheduler(mut self, name: impl Into<String>) -> Self {
         self.scheduler = name.into();
+        self
+    }
+
+    /// With this path policy.
+    #[must_use]
+    pub fn with_path_policy(mut self, name: impl Into<String>) -> Self {
+        self.path_policy = name.into();
         self
     }
 }

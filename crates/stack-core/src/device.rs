@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::IpAddr;
 use core::num::NonZeroU16;
+use umptcp_path_manager::Uses;
 use umptcp_types::{Instant, PathId};
 
 /// Whether the transport checksum of a received packet has been verified before it reached the stack.
@@ -201,6 +202,8 @@ pub struct PathConfig {
     pub backup: bool,
     /// Weight for schedulers that use one.
     pub weight: u32,
+    /// What path policies use its addresses for.
+    pub uses: Uses,
 }
 
 impl PathConfig {
@@ -222,6 +225,7 @@ impl PathConfig {
             checksum_offload: false,
             backup: false,
             weight: 1,
+            uses: Uses::default(),
         }
     }
 

@@ -89,6 +89,8 @@ pub struct ConnectionInfo {
     pub congestion: String,
     /// Scheduler.
     pub scheduler: String,
+    /// Path policy.
+    pub path_policy: String,
     /// Bytes sent for the first time.
     pub bytes_sent: u64,
     /// Bytes acknowledged at the data level.

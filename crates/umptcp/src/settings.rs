@@ -41,6 +41,12 @@ macro_rules! connection_settings {
             self
         }
 
+        /// Name of the path policy: which subflows there are to be.
+        pub fn path_policy(mut self, name: impl Into<String>) -> Self {
+            self.config.path_policy = name.into();
+            self
+        }
+
         /// Maximum number of bytes written but not yet acknowledged, per connection.
         pub fn send_buffer(mut self, bytes: usize) -> Self {
             self.config.send_buffer = bytes;

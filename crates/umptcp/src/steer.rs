@@ -88,6 +88,16 @@ impl Stack {
         Ok(self.handle().commands.call(move |_, cx| cx.stack.set_scheduler(cx.now, connection, &name))?)
     }
 
+    /// Gives a connection another path policy; see
+    /// [`MptcpStream::set_path_policy`](crate::MptcpStream::set_path_policy).
+    ///
+    /// # Errors
+    /// When the stack has been stopped; the inner error when there is no such connection or policy.
+    pub fn set_path_policy(&self, connection: ConnectionId, name: &str) -> io::Result<Result<(), SetError>> {
+        let name = name.to_owned();
+        Ok(self.handle().commands.call(move |_, cx| cx.stack.set_path_policy(cx.now, connection, &name))?)
+    }
+
     /// Changes a setting of a connection.
     ///
     /// # Errors

@@ -208,6 +208,13 @@ impl MptcpStream {
         self.changed(move |_, cx| cx.stack.set_scheduler(cx.now, id, &name))
     }
 
+    /// Has another path policy of the stack's registry decide which subflows there are to be. What it wants
+    /// is opened at once; subflows that it would not have opened stay.
+    pub fn set_path_policy(&self, name: &str) -> io::Result<()> {
+        let (id, name) = (self.0.id, name.to_owned());
+        self.changed(move |_, cx| cx.stack.set_path_policy(cx.now, id, &name))
+    }
+
     pub(crate) fn changed(
         &self,
         set: impl FnOnce(&mut Worker, &mut Context<'_>) -> Result<(), SetError> + Send + 'static,

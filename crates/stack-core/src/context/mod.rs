@@ -5,7 +5,7 @@
 //! | `shared` | [`Context`]: the parts below, and what they do together |
 //! | `packets` | from a segment to a packet; packets that belong to no connection |
 //! | `hosts` | what is remembered of other hosts: `black_holes`, `fast_open` |
-//! | `registry` | congestion control and schedulers by name |
+//! | `registry` | congestion control, schedulers and path policies by name |
 //! | `paths` | local devices |
 //! | `tuples`, `time_wait`, `ports`, `port_set` | four-tuples in use, and local ports that are free |
 //! | `tokens` | RFC 8684 §3.1: whose token it is |

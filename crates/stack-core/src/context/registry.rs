@@ -1,4 +1,4 @@
-//! Congestion control and schedulers by name.
+//! Congestion control, schedulers and path policies by name.
 
 use super::shared::Context;
 use crate::error::{ConnectError, SetError};
@@ -6,6 +6,7 @@ use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use umptcp_congestion::CongestionController;
+use umptcp_path_manager::PathPolicy;
 use umptcp_scheduler::Scheduler;
 
 /// A name that no registry has.
@@ -44,5 +45,11 @@ impl Context {
     pub(crate) fn scheduler(&self, name: &str) -> Result<Box<dyn Scheduler>, Unknown> {
         let registry = &self.config.schedulers;
         registry.create(name).ok_or_else(|| Unknown::new("scheduler", name, registry.names()))
+    }
+
+    /// The path policy of that name.
+    pub(crate) fn path_policy(&self, name: &str) -> Result<Box<dyn PathPolicy>, Unknown> {
+        let registry = &self.config.path_policies;
+        registry.create(name).ok_or_else(|| Unknown::new("path policy", name, registry.names()))
     }
 }

@@ -43,6 +43,7 @@ impl Connection {
                 let mut local = LocalAddress::new(path, address);
                 local.advertise = advertise;
                 local.backup = p.backup;
+                local.uses = p.uses;
                 out.push(local);
             }
         }
@@ -80,11 +81,14 @@ impl Connection {
             .collect();
         let ends = |m: &Subflow| {
             let mut ends = SubflowEnds::new(m.tcp.path(), m.tcp.tuple().local.ip(), m.tcp.tuple().remote);
+            ends.works = m.can_send_data();
+            ends.backup = m.own_backup();
             ends.tentative = self.is_tentative(m);
             ends.stale = m.is_stale();
             ends
         };
-        let subflows: Vec<SubflowEnds> = self.subflows.iter().map(ends).collect();
+        let (ids, subflows): (Vec<SubflowId>, Vec<SubflowEnds>) =
+            self.subflows.iter().map(|m| (m.tcp.id(), ends(m))).unzip();
         let advertised = self.addresses.adverts.addresses();
         self.addresses.failures.end_waits(now);
         let mut barred = self.addresses.failures.barred(!self.subflows.is_empty());
@@ -103,11 +107,17 @@ impl Connection {
         view.advertised = &advertised;
         for command in self.addresses.decide(&view) {
             match command {
-                Command::Open { local: l, remote: r } => {
-                    if let (Some(&l), Some(&r)) = (local.get(l), remote.get(r))
+                Command::Open { local: l, remote: r, backup } => {
+                    if let (Some(&(mut l)), Some(&r)) = (local.get(l), remote.get(r))
                         && l.address.is_ipv4() == r.address.is_ipv4()
                     {
+                        l.backup = backup;
                         self.open_if_allowed(ctx, now, l, r);
+                    }
+                }
+                Command::SetBackup { subflow, backup } => {
+                    if let Some(&id) = ids.get(subflow) {
+                        self.prefer(ctx, now, id, backup);
                     }
                 }
                 Command::Advertise { local: l } => {

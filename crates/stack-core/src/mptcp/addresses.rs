@@ -4,7 +4,7 @@
 use super::adverts::Adverts;
 use super::failures::Failures;
 use super::notices::PeerNotices;
-use crate::path_manager::{Command, PathPolicy, RemoteAddress, View, default_policy};
+use crate::path_manager::{Command, PathPolicy, RemoteAddress, View};
 use crate::tcp::FourTuple;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -55,10 +55,10 @@ impl core::fmt::Debug for Addresses {
 
 impl Addresses {
     /// Those of the first subflow: both have ID 0 (RFC 8684 §3.2).
-    pub(crate) fn new(first: &FourTuple) -> Self {
+    pub(crate) fn new(first: &FourTuple, policy: Box<dyn PathPolicy>) -> Self {
         Addresses {
             allowed: Vec::new(),
-            policy: default_policy(),
+            policy,
             remotes: alloc::vec![RemoteAddress::new(AddressId(0), first.remote)],
             local_ids: alloc::vec![(first.local.ip(), AddressId(0))],
             advert_ids: Vec::new(),
@@ -81,6 +81,17 @@ impl Addresses {
 
     pub(crate) fn allows(&self, path: PathId) -> bool {
         self.allowed.is_empty() || self.allowed.contains(&path)
+    }
+
+    /// Another policy decides from now on.
+    pub(crate) fn set_policy(&mut self, policy: Box<dyn PathPolicy>) {
+        self.policy = policy;
+        self.look = true;
+    }
+
+    /// The name of the policy.
+    pub(crate) fn policy_name(&self) -> &'static str {
+        self.policy.name()
     }
 
     /// What the path manager wants done.
@@ -257,7 +268,10 @@ mod tests {
 
     fn addresses() -> Addresses {
         let local = SocketAddr::from(([10, 0, 0, 1], 1));
-        Addresses::new(&FourTuple { local, remote: SocketAddr::from(([10, 0, 0, 2], 2)) })
+        Addresses::new(
+            &FourTuple { local, remote: SocketAddr::from(([10, 0, 0, 2], 2)) },
+            Box::new(umptcp_path_manager::Aggregate),
+        )
     }
 
     #[test]

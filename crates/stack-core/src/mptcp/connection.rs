@@ -27,6 +27,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
 use umptcp_congestion::CongestionController;
+use umptcp_path_manager::PathPolicy;
 use umptcp_scheduler::Scheduler;
 use umptcp_types::{ConnectionId, Instant, PathId, SubflowId};
 
@@ -82,6 +83,7 @@ pub(crate) enum Role {
 pub(crate) struct Parts {
     pub(crate) cc: Box<dyn CongestionController>,
     pub(crate) scheduler: Box<dyn Scheduler>,
+    pub(crate) policy: Box<dyn PathPolicy>,
 }
 
 impl Connection {
@@ -108,7 +110,7 @@ impl Connection {
             subflows: Subflows::default(),
             cc: parts.cc,
             scheduler: parts.scheduler,
-            addresses: Addresses::new(&first),
+            addresses: Addresses::new(&first, parts.policy),
             notices: Notices::default(),
             attention: Attention::default(),
             config,
@@ -233,6 +235,7 @@ impl Connection {
         self.cc.subflow_added(now, m.tcp.id(), m.congestion_params());
         self.scheduler.subflow_added(m.tcp.id());
         self.addresses.failures.on_reached(m.tcp.tuple().remote);
+        self.addresses.on_change();
         let event =
             Event::SubflowEstablished { connection: self.id, subflow: m.tcp.id(), path: m.tcp.path() };
         ctx.push_event(event);
@@ -283,6 +286,11 @@ impl Connection {
         for m in self.subflows.iter().filter(|m| m.is_announced()) {
             self.scheduler.subflow_added(m.tcp.id());
         }
+    }
+
+    /// Another policy decides which subflows there are to be.
+    pub(crate) fn set_path_policy(&mut self, policy: Box<dyn PathPolicy>) {
+        self.addresses.set_policy(policy);
     }
 
     /// The settings as they are now.

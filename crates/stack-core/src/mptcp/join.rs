@@ -101,7 +101,7 @@ impl Connection {
         let tcp = self.new_tcp(ctx, now, local.path, tuple);
         let nonce = ctx.random_u32();
         let ids = EndIds { local: local_id, remote: remote.id };
-        self.add_subflow(ctx, tcp, Join::SynSent { nonce }, ids, None);
+        self.add_subflow(ctx, tcp, Join::SynSent { nonce }, ids, None).prefer(local.backup);
     }
 
     /// MP_JOIN for a segment of subflow `i`.

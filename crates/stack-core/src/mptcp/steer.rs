@@ -93,16 +93,20 @@ impl Connection {
         if self.check_steered().is_err() {
             return;
         }
-        for i in self.subflows.indices() {
-            let Some(m) = self.subflows.get_mut(i).filter(|m| m.tcp.path() == path) else { continue };
-            if m.own_backup() == backup {
-                continue;
-            }
-            m.prefer(backup);
-            let id = m.tcp.id();
-            self.tell_priority(now, i);
-            self.tell_watchers_of_priority(ctx, now, id);
+        let on_it = self.subflows.iter().filter(|m| m.tcp.path() == path).map(|m| m.tcp.id());
+        for id in on_it.collect::<Vec<_>>() {
+            self.prefer(ctx, now, id, backup);
         }
+    }
+
+    /// A subflow is wanted as a backup, or not any more, and the peer is told if that is new.
+    pub(super) fn prefer(&mut self, ctx: &mut Context, now: Instant, id: SubflowId, backup: bool) {
+        let Some(i) = self.subflows.find(id).filter(|i| self.subflows[*i].own_backup() != backup) else {
+            return;
+        };
+        self.subflows[i].prefer(backup);
+        self.tell_priority(now, i);
+        self.tell_watchers_of_priority(ctx, now, id);
     }
 
     fn check_steered(&self) -> Result<(), SubflowError> {

@@ -1,4 +1,4 @@
-//! Changing congestion control, scheduler and options while a connection runs.
+//! Changing congestion control, scheduler, path policy and options while a connection runs.
 
 use super::state::Stack;
 use crate::config::{ConnectionConfig, ConnectionOption};
@@ -35,6 +35,24 @@ impl Stack {
     ) -> Result<(), SetError> {
         let c = self.connections.get_mut(&connection).ok_or(SetError::NotFound)?;
         c.set_scheduler(self.ctx.scheduler(name)?);
+        self.touched(connection);
+        Ok(())
+    }
+
+    /// Gives a connection another path policy of the registry. What that wants is opened at once; subflows
+    /// that it would not have opened stay.
+    ///
+    /// # Errors
+    /// When there is no such connection or no such policy.
+    pub fn set_path_policy(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        name: &str,
+    ) -> Result<(), SetError> {
+        let c = self.connections.get_mut(&connection).ok_or(SetError::NotFound)?;
+        c.set_path_policy(self.ctx.path_policy(name)?);
+        c.look_at_paths(&mut self.ctx, now);
         self.touched(connection);
         Ok(())
     }

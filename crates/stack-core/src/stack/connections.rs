@@ -27,7 +27,8 @@ impl Stack {
     pub(super) fn parts(&self, config: &ConnectionConfig) -> Result<Parts, ConnectError> {
         let cc = self.ctx.congestion(&config.congestion)?;
         let scheduler = self.ctx.scheduler(&config.scheduler)?;
-        Ok(Parts { cc, scheduler })
+        let policy = self.ctx.path_policy(&config.path_policy)?;
+        Ok(Parts { cc, scheduler, policy })
     }
 
     /// Begins a connection. [`Event::Connected`](crate::event::Event::Connected) or

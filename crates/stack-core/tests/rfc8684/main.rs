@@ -9,4 +9,5 @@ mod limits;
 mod monitor;
 mod options;
 mod peer;
+mod policies;
 mod steer;

@@ -180,6 +180,9 @@ pub(crate) struct PathArgs {
     /// Packet scheduler.
     #[arg(long, value_name = "NAME")]
     pub(crate) scheduler: Option<String>,
+    /// Which subflows there are to be.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) path_policy: Option<String>,
     /// Use DSS checksums (RFC 8684 section 3.3).
     #[arg(long)]
     pub(crate) checksum: bool,

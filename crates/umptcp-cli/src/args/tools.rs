@@ -261,13 +261,15 @@ pub(crate) enum SubflowAction {
     },
 }
 
-/// Choose another scheduler or congestion control algorithm, for connections that there are and for new ones.
+/// Choose another scheduler, congestion control algorithm or path policy, for connections that there are and
+/// for new ones.
 #[derive(Args, Clone, Debug)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:
   umptcp set scheduler round-robin
-  umptcp set congestion olia --only-new")]
+  umptcp set congestion olia --only-new
+  umptcp set path-policy handover")]
 pub(crate) struct SetArgs {
     #[command(flatten)]
     pub(crate) instance: InstanceArgs,
@@ -291,6 +293,12 @@ pub(crate) enum SetWhat {
     Congestion {
         /// Its name.
         #[arg(id = "congestion", value_name = "NAME")]
+        name: String,
+    },
+    /// The path policy: which subflows there are to be. Those that there are stay.
+    PathPolicy {
+        /// Its name.
+        #[arg(id = "path_policy", value_name = "NAME")]
         name: String,
     },
 }

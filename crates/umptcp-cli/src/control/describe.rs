@@ -69,6 +69,7 @@ pub(super) fn connection(
         checksum: info.checksum,
         congestion: info.congestion,
         scheduler: info.scheduler,
+        path_policy: info.path_policy,
         subflows_max: as_u32(info.max_subflows.saturating_sub(1)),
         add_addr_accepted_max: as_u32(info.max_add_addr_accepted),
         bytes_sent: info.bytes_sent,

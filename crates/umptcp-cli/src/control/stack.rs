@@ -4,7 +4,7 @@ use super::describe;
 use super::endpoints::Endpoints;
 use super::events::StackEvents;
 use super::source::StackSource;
-use crate::registry::Registry;
+use crate::registry::{Names, Registry};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -256,26 +256,37 @@ impl Instance for StackInstance {
     }
 
     fn set_algorithms(&self, call: &SetAlgorithms) -> Answer<Changed> {
-        let SetAlgorithms { scheduler, congestion, only_new } = call.clone();
-        let known = self.registry.check(congestion.as_deref(), scheduler.as_deref());
+        let SetAlgorithms { scheduler, congestion, path_policy, only_new } = call;
+        let known = self.registry.check(Names {
+            congestion: congestion.as_deref(),
+            scheduler: scheduler.as_deref(),
+            path_policy: path_policy.as_deref(),
+        });
         known.map_err(|error| Failure::new(Code::BadParameters, error.to_string()))?;
-        let (new_scheduler, new_congestion) = (scheduler.clone(), congestion.clone());
+        let chosen = call.clone();
         self.change(move |config| {
-            if let Some(name) = &new_scheduler {
-                config.scheduler.clone_from(name);
-            }
-            if let Some(name) = &new_congestion {
-                config.congestion.clone_from(name);
+            let fields = [
+                (&mut config.scheduler, &chosen.scheduler),
+                (&mut config.congestion, &chosen.congestion),
+                (&mut config.path_policy, &chosen.path_policy),
+            ];
+            for (field, name) in fields {
+                if let Some(name) = name {
+                    field.clone_from(name);
+                }
             }
         })?;
         let mut connections = 0;
-        for (id, ..) in if only_new { Vec::new() } else { self.connections_outside()? } {
+        for (id, ..) in if *only_new { Vec::new() } else { self.connections_outside()? } {
             let mut done = true;
             if let Some(name) = &scheduler {
                 done &= self.ask(|stack| stack.set_scheduler(id, name))?.is_ok();
             }
             if let Some(name) = &congestion {
                 done &= self.ask(|stack| stack.set_congestion(id, name))?.is_ok();
+            }
+            if let Some(name) = &path_policy {
+                done &= self.ask(|stack| stack.set_path_policy(id, name))?.is_ok();
             }
             connections += u64::from(done);
         }

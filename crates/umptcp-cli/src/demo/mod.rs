@@ -12,14 +12,15 @@ mod sim;
 mod view;
 
 use crate::args::DemoArgs;
-use crate::registry::Registry;
+use crate::registry::{Names, Registry};
 use anyhow::bail;
 use plan::Plan;
 use view::View;
 
 pub(crate) fn run(args: &DemoArgs, registry: &Registry) -> anyhow::Result<()> {
     let plan = Plan::new(args)?;
-    registry.check(args.congestion.as_deref(), args.scheduler.as_deref())?;
+    let (congestion, scheduler) = (args.congestion.as_deref(), args.scheduler.as_deref());
+    registry.check(Names { congestion, scheduler, path_policy: None })?;
     let view = View::new(&plan);
     let (parts, check) = if args.sim {
         view.introduce("umptcp", "simulated, in virtual time")?;

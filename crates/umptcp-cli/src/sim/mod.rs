@@ -14,8 +14,11 @@ use umptcp_lab::{Experiment, Figure, LabError, Registries, Report, RunOptions};
 use umptcp_netsim::capture::Capture;
 
 pub(crate) fn run(args: &SimArgs, registry: &Registry) -> anyhow::Result<()> {
-    let registries =
-        Registries { congestion: registry.congestion.clone(), schedulers: registry.schedulers.clone() };
+    let registries = Registries {
+        congestion: registry.congestion.clone(),
+        schedulers: registry.schedulers.clone(),
+        path_policies: registry.path_policies.clone(),
+    };
     let one_output = [&args.csv, &args.json, &args.series, &args.html, &args.pcap];
     if args.scenarios.len() > 1 && one_output.iter().any(|o| o.is_some()) {
         return Err(usage("--csv, --json, --series, --html and --pcap take one scenario only"));

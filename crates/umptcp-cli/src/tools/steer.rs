@@ -64,6 +64,7 @@ pub(crate) fn set(args: &SetArgs) -> anyhow::Result<()> {
     match &args.what {
         SetWhat::Scheduler { name } => call.scheduler = Some(name.clone()),
         SetWhat::Congestion { name } => call.congestion = Some(name.clone()),
+        SetWhat::PathPolicy { name } => call.path_policy = Some(name.clone()),
     }
     let changed = connect(&args.instance)?.call(&call).map_err(failed)?;
     if args.instance.json {

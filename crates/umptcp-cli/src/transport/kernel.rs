@@ -21,6 +21,7 @@ impl Kernel {
         let given = [
             (!args.paths.paths.is_empty(), "--path"),
             (args.paths.scheduler.is_some(), "--scheduler"),
+            (args.paths.path_policy.is_some(), "--path-policy"),
             (args.paths.checksum, "--checksum"),
             (args.strict_checksums, "--strict-checksums"),
             (args.fast_open, "--fast-open"),

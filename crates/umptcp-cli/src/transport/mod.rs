@@ -32,7 +32,7 @@ pub(crate) enum Transport {
     Kernel(Kernel),
     /// umptcp.
     #[cfg(target_os = "linux")]
-    UserSpace(UserSpace),
+    UserSpace(Box<UserSpace>),
 }
 
 impl Transport {
@@ -61,7 +61,7 @@ impl Transport {
             fast_open_cookies: args.fast_open_cookies.clone(),
             ..Settings::of(&args.paths)
         };
-        UserSpace::open(&settings, registry, session).map(Transport::UserSpace)
+        UserSpace::open(&settings, registry, session).map(|stack| Transport::UserSpace(Box::new(stack)))
     }
 
     #[cfg(not(target_os = "linux"))]

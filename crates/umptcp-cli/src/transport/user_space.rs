@@ -4,7 +4,7 @@ use super::facts::{Facts, FastOpen, Subflow};
 use crate::args::{ListenAddress, PathArgs};
 use crate::control::StackSource;
 use crate::failure::Class;
-use crate::registry::Registry;
+use crate::registry::{Names, Registry};
 use crate::session::Session;
 use anyhow::{Context as _, anyhow};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -41,6 +41,7 @@ pub(crate) struct Settings {
     pub(crate) paths: Vec<PathSpec>,
     pub(crate) congestion: Option<String>,
     pub(crate) scheduler: Option<String>,
+    pub(crate) path_policy: Option<String>,
     pub(crate) checksum: bool,
     pub(crate) strict_checksums: bool,
     pub(crate) no_mptcp: bool,
@@ -62,6 +63,7 @@ impl Settings {
             paths: args.paths.clone(),
             congestion: args.congestion.clone(),
             scheduler: args.scheduler.clone(),
+            path_policy: args.path_policy.clone(),
             checksum: args.checksum,
             no_mptcp: args.no_mptcp,
             pcap: args.pcap.clone(),
@@ -81,6 +83,9 @@ impl Settings {
         }
         if let Some(name) = &self.scheduler {
             config.scheduler.clone_from(name);
+        }
+        if let Some(name) = &self.path_policy {
+            config.path_policy.clone_from(name);
         }
         config.checksum = self.checksum;
         config.strict_checksums = self.strict_checksums;
@@ -145,14 +150,19 @@ impl UserSpace {
         registry: &Registry,
         session: &Session,
     ) -> anyhow::Result<UserSpace> {
-        registry.check(settings.congestion.as_deref(), settings.scheduler.as_deref())?;
+        registry.check(Names {
+            congestion: settings.congestion.as_deref(),
+            scheduler: settings.scheduler.as_deref(),
+            path_policy: settings.path_policy.as_deref(),
+        })?;
         let mut setup = SetupOptions::default();
         setup.record_directory.clone_from(&settings.record);
         setup.carry = settings.carry;
         let connection = settings.connection();
         let config = StackConfig::default()
             .with_congestion(registry.congestion.clone())
-            .with_schedulers(registry.schedulers.clone());
+            .with_schedulers(registry.schedulers.clone())
+            .with_path_policies(registry.path_policies.clone());
         let mut builder = umptcp::Stack::builder()
             .nics(settings.paths.iter().cloned())
             .setup(setup)

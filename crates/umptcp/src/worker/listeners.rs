@@ -113,11 +113,15 @@ impl Listeners {
             known: known.join(", "),
         };
         let (congestion, schedulers) = (&self.names.congestion, &self.names.schedulers);
+        let policies = &self.names.path_policies;
         if !congestion.names().any(|n| n == config.congestion) {
             return Err(unknown("congestion control", &config.congestion, congestion.names().collect()));
         }
         if !schedulers.names().any(|n| n == config.scheduler) {
             return Err(unknown("scheduler", &config.scheduler, schedulers.names().collect()));
+        }
+        if !policies.names().any(|n| n == config.path_policy) {
+            return Err(unknown("path policy", &config.path_policy, policies.names().collect()));
         }
         Ok(())
     }

@@ -35,6 +35,7 @@ pub(super) struct FileText {
 pub(super) struct StackText {
     pub(super) congestion: Option<Spanned<String>>,
     pub(super) scheduler: Option<Spanned<String>>,
+    pub(super) path_policy: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) checksum: bool,
     pub(super) mptcp: Option<bool>,
