@@ -49,8 +49,11 @@ pub(crate) const BENCH: &[Tool] = &[
 ];
 
 /// What `cargo xtask bench --only run` calls beside.
-pub(crate) const CAPTURED: &[Tool] =
-    &[Tool { program: "iperf3", package: "iperf3" }, Tool { program: "mptcpize", package: "mptcpize" }];
+pub(crate) const CAPTURED: &[Tool] = &[
+    Tool { program: "iperf3", package: "iperf3" },
+    Tool { program: "mptcpize", package: "mptcpize" },
+    Tool { program: "pasta", package: "passt" },
+];
 
 /// What `cargo xtask soak --real` calls.
 pub(crate) const SOAK: &[Tool] = &[

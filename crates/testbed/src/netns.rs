@@ -189,6 +189,16 @@ pub fn shape(ns: &Netns, device: &str, mbit: f64) {
     ns.sh(&format!("tc qdisc replace dev {device} root tbf rate {kbit}kbit burst {burst} limit {limit}"));
 }
 
+/// The same with a class of a hierarchical token bucket, as people shape their NICs by hand.
+///
+/// # Panics
+/// When tc refuses.
+pub fn shape_by_class(ns: &Netns, device: &str, mbit: f64) {
+    let kbit = (mbit * 1000.0) as u64;
+    ns.sh(&format!("tc qdisc replace dev {device} root handle 1: htb default 1"));
+    ns.sh(&format!("tc class add dev {device} parent 1: classid 1:1 htb rate {kbit}kbit"));
+}
+
 /// Bytes received and sent, from the device's counters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct DeviceBytes {

@@ -1,6 +1,7 @@
 //! Programs under `umptcp run`, beside the same programs with the kernel's MPTCP (`mptcpize`): iperf3 at
 //! either end and at both, over two shaped NICs and over one that is not; latency and connections per second
-//! of plain TCP inside.
+//! of plain TCP inside. Without a limit also beside the same program under `pasta` (Debian's passt), which
+//! puts a program behind a user-space stack without MPTCP.
 //!
 //! Beside each throughput is the CPU time of the whole machine, both ends, in seconds per GB.
 
@@ -12,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use umptcp_testbed::Netns;
 use umptcp_testbed::command::Running;
-use umptcp_testbed::netns::shape;
+use umptcp_testbed::netns;
 use umptcp_testbed::topology::{self, Bridged, Direct};
 
 /// Which way data flows.
@@ -35,22 +36,34 @@ impl Flow {
     }
 }
 
+/// What limits the NICs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shaper {
+    None,
+    /// A token bucket with a queue of 20 ms.
+    Bucket,
+    /// A class of a hierarchical token bucket, with a queue of a thousand packets.
+    Class,
+}
+
 /// Throughput of iperf3.
 struct Figure {
     name: &'static str,
     flow: Flow,
-    shaped: bool,
+    shaper: Shaper,
     /// What is asked with `run` at one end, and at both, of the kernel's.
     goals: [f64; 2],
 }
 
 const FIGURES: &[Figure] = &[
-    Figure { name: "run-shaped-up", flow: Flow::Up, shaped: true, goals: [0.97, 0.97] },
-    Figure { name: "run-shaped-down", flow: Flow::Down, shaped: true, goals: [0.97, 0.97] },
-    Figure { name: "run-shaped-four", flow: Flow::Four, shaped: true, goals: [0.97, 0.97] },
-    Figure { name: "run-shaped-both", flow: Flow::Both, shaped: true, goals: [0.97, 0.97] },
-    Figure { name: "run-unshaped-up", flow: Flow::Up, shaped: false, goals: [0.4, 0.2] },
-    Figure { name: "run-unshaped-down", flow: Flow::Down, shaped: false, goals: [0.4, 0.2] },
+    Figure { name: "run-shaped-up", flow: Flow::Up, shaper: Shaper::Bucket, goals: [0.97, 0.97] },
+    Figure { name: "run-shaped-down", flow: Flow::Down, shaper: Shaper::Bucket, goals: [0.97, 0.97] },
+    Figure { name: "run-shaped-four", flow: Flow::Four, shaper: Shaper::Bucket, goals: [0.97, 0.97] },
+    Figure { name: "run-shaped-both", flow: Flow::Both, shaper: Shaper::Bucket, goals: [0.97, 0.97] },
+    Figure { name: "run-htb-up", flow: Flow::Up, shaper: Shaper::Class, goals: [0.97, 0.97] },
+    Figure { name: "run-htb-down", flow: Flow::Down, shaper: Shaper::Class, goals: [0.97, 0.97] },
+    Figure { name: "run-unshaped-up", flow: Flow::Up, shaper: Shaper::None, goals: [0.4, 0.2] },
+    Figure { name: "run-unshaped-down", flow: Flow::Down, shaper: Shaper::None, goals: [0.4, 0.2] },
 ];
 
 /// What plain TCP inside costs, beside the kernel's MPTCP without us.
@@ -81,37 +94,71 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     FIGURES.iter().map(|f| f.name).chain(COSTS.iter().map(|c| c.name))
 }
 
-/// Who is under `run`.
+/// What is under what.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Contest {
-    client: bool,
-    server: bool,
+enum Contest {
+    /// Both ends with the kernel's MPTCP.
+    Kernel,
+    /// The client under `run`.
+    Client,
+    /// The server under `run`.
+    Server,
+    /// Both under `run`.
+    Both,
+    /// The client under `pasta`.
+    Pasta,
 }
 
 impl Contest {
-    const ALL: [Contest; 4] = [
-        Contest { client: false, server: false },
-        Contest { client: true, server: false },
-        Contest { client: false, server: true },
-        Contest { client: true, server: true },
-    ];
+    const ALL: [Contest; 5] =
+        [Contest::Kernel, Contest::Client, Contest::Server, Contest::Both, Contest::Pasta];
 
     fn name(self) -> &'static str {
-        match (self.client, self.server) {
-            (false, false) => "kernel",
-            (true, false) => "run, client",
-            (false, true) => "run, server",
-            (true, true) => "run, both",
+        match self {
+            Contest::Kernel => "kernel",
+            Contest::Client => "run, client",
+            Contest::Server => "run, server",
+            Contest::Both => "run, both",
+            Contest::Pasta => "pasta, client",
         }
     }
 
     fn goal(self, figure: &Figure) -> Option<f64> {
-        match (self.client, self.server) {
-            (false, false) => None,
-            (true, true) => Some(figure.goals[1]),
-            _ => Some(figure.goals[0]),
+        match self {
+            Contest::Kernel | Contest::Pasta => None,
+            Contest::Both => Some(figure.goals[1]),
+            Contest::Client | Contest::Server => Some(figure.goals[0]),
         }
     }
+
+    /// Whether it is measured for a figure: there is one path without a limit behind `pasta`.
+    fn takes_part(self, figure: &Figure) -> bool {
+        self != Contest::Pasta || figure.shaper == Shaper::None
+    }
+
+    /// What the client's program is under.
+    fn around_client(self) -> Around {
+        match self {
+            Contest::Kernel | Contest::Server => Around::Kernel,
+            Contest::Client | Contest::Both => Around::Umptcp,
+            Contest::Pasta => Around::Pasta,
+        }
+    }
+
+    fn around_server(self) -> Around {
+        match self {
+            Contest::Server | Contest::Both => Around::Umptcp,
+            _ => Around::Kernel,
+        }
+    }
+}
+
+/// What carries a program's TCP.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Around {
+    Kernel,
+    Umptcp,
+    Pasta,
 }
 
 /// Bits per second, and CPU seconds per GB.
@@ -127,36 +174,41 @@ pub(super) fn run(options: &Options, program: &Path, all: &mut Vec<Value>) -> Re
     for (i, figure) in FIGURES.iter().filter(|f| options.wants(f.name)).enumerate() {
         if i == 0 {
             println!(
-                "\n{:<18} {:<12} {:>9} {:>7} {:>9}  goal",
+                "\n{:<18} {:<14} {:>9} {:>7} {:>9}  goal",
                 "iperf3, Mbit/s", "", "median", "ratio", "CPU s/GB"
             );
         }
         let (values, all_went) =
             in_turn((figure.name, options.runs), &Contest::ALL, Contest::name, |contest| {
-                measure(figure, contest, options, program)
+                let taking_part = contest.takes_part(figure);
+                taking_part.then(|| measure(figure, contest, options, program)).transpose()
             });
         sound &= all_went;
-        if values.iter().any(Vec::is_empty) {
+        let values = values.map(|v| v.into_iter().flatten().collect::<Vec<Measured>>());
+        let measured = |(c, v): (&Contest, &Vec<Measured>)| !c.takes_part(figure) || !v.is_empty();
+        if !Contest::ALL.iter().zip(&values).all(measured) {
             continue;
         }
         let of = |values: &[Measured], what: fn(&Measured) -> f64| {
             median(&values.iter().map(what).collect::<Vec<_>>())
         };
         let kernel = of(&values[0], |m| m.rate);
-        for (contest, values) in Contest::ALL.iter().zip(&values) {
+        let parts = || Contest::ALL.iter().zip(&values).filter(|(c, _)| c.takes_part(figure));
+        for (contest, values) in parts() {
             let (rate, cpu) = (of(values, |m| m.rate), of(values, |m| m.cpu));
             let verdict = contest.goal(figure).map_or(String::new(), |goal| {
                 format!("{goal} {}", if rate >= goal * kernel { "met" } else { "MISSED" })
             });
-            let (name, ratio) = (if verdict.is_empty() { figure.name } else { "" }, rate / kernel);
+            let first = *contest == Contest::Kernel;
+            let (name, ratio) = (if first { figure.name } else { "" }, rate / kernel);
             println!(
-                "{name:<18} {:<12} {:>9.0} {ratio:>7.2} {cpu:>9.2}  {verdict}",
+                "{name:<18} {:<14} {:>9.0} {ratio:>7.2} {cpu:>9.2}  {verdict}",
                 contest.name(),
                 rate / 1e6
             );
         }
         let rates = |values: &[Measured]| values.iter().map(|m| m.rate / 1e6).collect::<Vec<_>>();
-        let each = Contest::ALL.iter().zip(&values).map(|(c, v)| (c.name().to_owned(), json!(rates(v))));
+        let each = parts().map(|(c, v)| (c.name().to_owned(), json!(rates(v))));
         all.push(json!({ "figure": figure.name, "unit": "Mbit/s", "values": each.collect::<serde_json::Map<_, _>>() }));
     }
     for cost in COSTS.iter().filter(|c| options.wants(c.name)) {
@@ -172,13 +224,17 @@ enum Ground {
 }
 
 impl Ground {
-    fn new(shaped: bool) -> Ground {
-        if !shaped {
-            let net = Direct::new();
-            net.client.use_kernel_mptcp();
-            net.server.use_kernel_mptcp();
-            return Ground::Plain(net);
-        }
+    fn new(shaper: Shaper) -> Ground {
+        let shape = match shaper {
+            Shaper::None => {
+                let net = Direct::new();
+                net.client.use_kernel_mptcp();
+                net.server.use_kernel_mptcp();
+                return Ground::Plain(net);
+            }
+            Shaper::Bucket => netns::shape,
+            Shaper::Class => netns::shape_by_class,
+        };
         let net = topology::bridged();
         net.use_kernel_mptcp();
         for (nic, mbit) in net.client.nics.iter().zip([300.0, 200.0]) {
@@ -203,21 +259,31 @@ impl Ground {
     }
 }
 
-/// `command` under `run`, or with the kernel's MPTCP.
-fn command(captured: bool, program: &Path, command: &[&str]) -> Command {
-    let mut whole = if captured { Command::new(program) } else { Command::new("mptcpize") };
-    whole.arg("run");
-    if captured {
-        whole.arg("--");
-    }
+/// `command` under what is around it.
+fn command(around: Around, program: &Path, command: &[&str]) -> Command {
+    let mut whole = match around {
+        Around::Kernel => Command::new("mptcpize"),
+        Around::Umptcp => Command::new(program),
+        Around::Pasta => Command::new("pasta"),
+    };
+    match around {
+        Around::Kernel => whole.arg("run"),
+        Around::Umptcp => whole.args(["run", "--"]),
+        // Otherwise the gateway's address leads to the host itself.
+        Around::Pasta => whole.args(["--config-net", "--no-map-gw", "--netns-only", "--runas", "0", "--"]),
+    };
     whole.args(command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     whole
 }
 
 fn measure(figure: &Figure, contest: Contest, options: &Options, program: &Path) -> Result<Measured> {
-    let ground = Ground::new(figure.shaped);
+    let ground = Ground::new(figure.shaper);
     let [client, server] = ground.namespaces();
-    let mut serve = command(contest.server, program, &["iperf3", "-s", "-1"]);
+    if contest == Contest::Pasta {
+        // It looks for the NIC of the default route.
+        client.sh(&format!("ip route replace default via {}", ground.server()));
+    }
+    let mut serve = command(contest.around_server(), program, &["iperf3", "-s", "-1"]);
     let serving = server.run(|| serve.spawn()).context("cannot start the server")?;
     let _serving = Running::new(serving);
     let (address, seconds) = (ground.server(), options.seconds.to_string());
@@ -228,7 +294,7 @@ fn measure(figure: &Figure, contest: Contest, options: &Options, program: &Path)
     let end = Instant::now() + Duration::from_secs(10);
     // A server under `run` is reachable a moment after it listens.
     let (outcome, cpu) = loop {
-        let mut measuring = command(contest.client, program, &arguments);
+        let mut measuring = command(contest.around_client(), program, &arguments);
         let before = busy()?;
         let output = client.run(|| measuring.output()).context("cannot start the client")?;
         let cpu = busy()? - before;
@@ -287,7 +353,7 @@ fn measure_cost(cost: &Cost, options: &Options, program: &Path, all: &mut Vec<Va
 }
 
 fn measure_cost_once(cost: &Cost, captured: bool, program: &Path) -> Result<f64> {
-    let ground = Ground::new(false);
+    let ground = Ground::new(Shaper::None);
     let [client, server] = ground.namespaces();
     let mut serve = Command::new(program);
     serve.args(["bench", "server", "--stack", "kernel-mptcp"]).arg(PORT.to_string());
@@ -320,7 +386,10 @@ mod tests {
 
     #[test]
     fn the_kernel_alone_has_no_goal() {
-        let goals = Contest::ALL.map(|c| c.goal(&FIGURES[4]));
-        assert_eq!(goals, [None, Some(0.4), Some(0.4), Some(0.2)]);
+        let unshaped = FIGURES.iter().find(|f| f.shaper == Shaper::None).expect("a figure");
+        let goals = Contest::ALL.map(|c| c.goal(unshaped));
+        assert_eq!(goals, [None, Some(0.4), Some(0.4), Some(0.2), None]);
+        assert!(Contest::ALL.iter().all(|c| c.takes_part(unshaped)));
+        assert!(!Contest::Pasta.takes_part(&FIGURES[0]));
     }
 }
