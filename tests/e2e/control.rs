@@ -155,6 +155,7 @@ fn tools_show_connections_counters_and_addresses() {
             assert!(own.iter().any(|a| local.starts_with(&format!("{a}:"))), "{local}, not one of {own:?}");
             assert_eq!((&s["initial"], &s["health"]), (&(at == 0).into(), &"answers".into()));
             assert!(s["rtt_ms"].as_f64().is_some_and(|rtt| rtt > 0.0), "{s}");
+            assert!(s["mapping"]["maplen"].as_u64().is_some_and(|len| len > 0), "{s}");
         }
         let token = format!("token:{:x}", c["token"].as_u64().expect("a token"));
         let said = i.ok("ss");
@@ -162,6 +163,7 @@ fn tools_show_connections_counters_and_addresses() {
         assert!(lines[0].starts_with("State") && lines[1].starts_with("ESTAB"), "{said}");
         assert!(lines[2].contains("subflows:1 subflows_max:7") && lines[2].contains(&token), "{said}");
         assert_eq!(lines.iter().filter(|l| l.contains("tcp-ulp-mptcp flags:")).count(), 2, "{said}");
+        assert_eq!(lines.iter().filter(|l| l.contains(" sfseq:")).count(), 2, "{said}");
 
         let counters = i.json("nstat");
         for name in ["MPTcpExtMPCapableSYNTX", "MPTcpExtMPCapableSYNACKRX", "MPTcpExtMPJoinSynAckRx"] {

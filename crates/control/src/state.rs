@@ -80,6 +80,19 @@ pub struct Connection {
     pub lost_subflows: Vec<String>,
 }
 
+/// A DSS mapping that the peer has declared (RFC 8684 section 3.3.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Mapping {
+    /// Data sequence number.
+    pub seq: u64,
+    /// Subflow sequence number, counted from the SYN.
+    pub sfseq: u32,
+    /// Sequence number of the SYN, from which that counts.
+    pub ssnoff: u32,
+    /// Bytes. Mappings that continue one another are one.
+    pub maplen: u32,
+}
+
 /// A subflow.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Subflow {
@@ -103,6 +116,9 @@ pub struct Subflow {
     /// It is the first.
     #[serde(default)]
     pub initial: bool,
+    /// The DSS mapping of what arrived last, while MPTCP is active.
+    #[serde(default)]
+    pub mapping: Option<Mapping>,
     /// Name of the state (RFC 9293).
     pub state: String,
     /// Either end wants it as a backup.

@@ -171,6 +171,22 @@ pub struct SubflowInfo {
     pub recoveries: u64,
     /// Loss episodes and timeouts that turned out to be needless and were undone.
     pub undone: u64,
+    /// The DSS mapping of what arrived last; `None` before the first, and without MPTCP.
+    pub received_mapping: Option<ReceivedMapping>,
+}
+
+/// A DSS mapping that the peer has declared (RFC 8684 §3.3.1), as `ss -Mni` shows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct ReceivedMapping {
+    /// Its data sequence number (`seq`).
+    pub data_sequence: u64,
+    /// Its subflow sequence number, which counts from the SYN (`sfseq`).
+    pub subflow_sequence: u32,
+    /// The sequence number of the peer's SYN, from which that counts (`ssnoff`).
+    pub initial_sequence: u32,
+    /// Its length in bytes (`maplen`). Mappings that continue one another are one.
+    pub length: u32,
 }
 
 /// What a client has learned of a server's Fast Open (RFC 7413 §4.1.3), for keeping beyond the life of a

@@ -111,7 +111,9 @@ pub use umptcp_stack_core::error::{
 pub use umptcp_stack_core::event::{LostSubflow, RefuseWith, SubflowReset, Traffic};
 pub use umptcp_stack_core::monitor::{MonitorEvent, MonitoredConnection, MonitoredSubflow};
 pub use umptcp_stack_core::observe::{Counter, CounterChange, Counters, Observation, Observer};
-pub use umptcp_stack_core::stack::{ConnectionInfo, ConnectionState, DataSequence, MptcpStatus, SubflowInfo};
+pub use umptcp_stack_core::stack::{
+    ConnectionInfo, ConnectionState, DataSequence, MptcpStatus, ReceivedMapping, SubflowInfo,
+};
 pub use umptcp_stack_core::wire::icmp::Unreachable;
 pub use umptcp_stack_core::wire::mptcp::ResetReason;
 pub use umptcp_types::{AddressId, ConnectionId, ListenerId, PathId, SubflowId};

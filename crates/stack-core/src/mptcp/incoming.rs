@@ -5,6 +5,7 @@ use super::mapping::{Inserted, RxMapping, RxMappings};
 use crate::buffers::slices::Slices;
 use crate::wire::checksum;
 use crate::wire::mptcp::dss_pseudo_header;
+use alloc::boxed::Box;
 use bytes::Bytes;
 use umptcp_types::{DataOffset, DataSeq, Duration, Instant, SubflowOffset};
 
@@ -24,6 +25,15 @@ struct FailSent {
     resend: Instant,
     /// How often it has been said.
     tries: u8,
+}
+
+/// The mapping of what was handed on last, for whoever looks. Those that continue one another are one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LastMapping {
+    pub(crate) data: DataOffset,
+    /// The subflow sequence number, as the DSS option has it.
+    pub(crate) ssn: u32,
+    pub(crate) len: u32,
 }
 
 /// What is to be done about an MP_FAIL that nobody has answered.
@@ -55,12 +65,14 @@ pub(crate) struct Incoming {
     waiting: Slices,
     /// First subflow offset not handed to the data level, where they begin.
     consumed: SubflowOffset,
+    /// The mapping of the byte before `consumed`.
+    last: Option<LastMapping>,
     /// The mapping at `consumed` has passed its checksum.
     verified_to: SubflowOffset,
     /// Since when the bytes at `consumed` have waited for a mapping.
     unmapped_since: Option<Instant>,
     /// A checksum failed here, and the peer was told with MP_FAIL: nothing is handed on until it answers.
-    fail: Option<FailSent>,
+    fail: Option<Box<FailSent>>,
     /// Bytes of the peer's SYN, which subflow sequence numbers in mappings do not count (RFC 8684 appendix
     /// B.2).
     syn_data: u64,
@@ -75,6 +87,7 @@ impl Incoming {
             mappings: RxMappings::new(window),
             waiting: Slices::default(),
             consumed: SubflowOffset(1),
+            last: None,
             verified_to: SubflowOffset(1),
             unmapped_since: None,
             fail: None,
@@ -115,6 +128,11 @@ impl Incoming {
     /// First subflow offset not handed to the data level.
     pub(crate) fn consumed(&self) -> SubflowOffset {
         self.consumed
+    }
+
+    /// The mapping of what was handed on last.
+    pub(crate) fn last_mapping(&self) -> Option<LastMapping> {
+        self.last
     }
 
     /// Remembers a mapping.
@@ -163,6 +181,11 @@ impl Incoming {
         let bytes = self.waiting.pop(mapped)?;
         self.consumed = at + bytes.len() as u64;
         self.mappings.consumed(self.consumed);
+        self.last = Some(LastMapping {
+            data: mapping.data,
+            ssn: mapping.subflow.0.wrapping_sub(self.syn_data) as u32,
+            len: u32::try_from(mapping.len).unwrap_or(u32::MAX),
+        });
         Some(Ready::Data(mapping.data + (at - mapping.subflow), bytes))
     }
 
@@ -230,7 +253,7 @@ impl Incoming {
     /// The checksum of the mapping that begins at `data` failed, and the peer is told; again at `resend`
     /// without an answer.
     pub(crate) fn on_fail_sent(&mut self, data: DataOffset, resend: Instant) {
-        self.fail = Some(FailSent { data, resend, tries: 1 });
+        self.fail = Some(Box::new(FailSent { data, resend, tries: 1 }));
     }
 
     /// The peer has been told of a failed checksum.
@@ -240,12 +263,12 @@ impl Incoming {
 
     /// When MP_FAIL is said again.
     pub(crate) fn fail_deadline(&self) -> Option<Instant> {
-        self.fail.map(|f| f.resend)
+        self.fail.as_ref().map(|f| f.resend)
     }
 
     /// What is to be done about an MP_FAIL whose time has come.
     pub(crate) fn unanswered_fail(&self, now: Instant) -> Option<Unanswered> {
-        let fail = self.fail.filter(|f| f.resend <= now)?;
+        let fail = self.fail.as_ref().filter(|f| f.resend <= now)?;
         Some(match fail.tries {
             tries if tries >= FAIL_TRIES => Unanswered::GiveUp(fail.data),
             tries => Unanswered::Repeat(fail.data, tries),

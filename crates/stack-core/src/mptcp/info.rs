@@ -3,7 +3,7 @@
 use super::connection::Connection;
 use super::negotiation::Mode;
 use super::subflow::Subflow;
-use crate::info::{ConnectionInfo, ConnectionState, DataSequence, MptcpStatus, SubflowInfo};
+use crate::info::{ConnectionInfo, ConnectionState, DataSequence, MptcpStatus, ReceivedMapping, SubflowInfo};
 use alloc::vec::Vec;
 
 impl Connection {
@@ -82,6 +82,14 @@ impl Connection {
                 timeouts: tcp.stats().timeouts,
                 recoveries: tcp.stats().recoveries,
                 undone: tcp.stats().undone,
+                received_mapping: m.incoming.last_mapping().filter(|_| self.is_mptcp()).map(|mapping| {
+                    ReceivedMapping {
+                        data_sequence: mapping.data.to_wire(self.mptcp.remote_idsn()).0,
+                        subflow_sequence: mapping.ssn,
+                        initial_sequence: tcp.peer_isn().0,
+                        length: mapping.len,
+                    }
+                }),
             }
         };
         self.subflows.enumerate().map(info).collect()

@@ -32,6 +32,6 @@ mod timers;
 
 pub use crate::info::{
     ConnectionInfo, ConnectionState, DataSequence, FastOpenServer, LOST_KEPT, MptcpStatus, Received,
-    SubflowInfo,
+    ReceivedMapping, SubflowInfo,
 };
 pub use state::Stack;

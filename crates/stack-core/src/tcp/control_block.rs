@@ -413,6 +413,11 @@ impl<M: Copy + Debug> Tcp<M> {
         self.receiver.wire_ack()
     }
 
+    /// The sequence number of the peer's SYN (RFC 9293: IRS).
+    pub(crate) fn peer_isn(&self) -> SeqNumber {
+        self.receiver.irs()
+    }
+
     /// The probe for larger packets that should be the next segment of new data (RFC 4821 §7.4), once the
     /// windows have room for it. `packet`: payload of an ordinary one; `enough`: how much the application and
     /// the connection's window have for it and for what follows.

@@ -101,6 +101,10 @@ impl Receiver {
     }
 
     /// The ACK number to send.
+    pub(super) fn irs(&self) -> SeqNumber {
+        self.irs
+    }
+
     pub(super) fn wire_ack(&self) -> SeqNumber {
         self.next.to_wire(self.irs)
     }

@@ -60,7 +60,8 @@ fn handover_goes_back_to_the_first_path_when_it_works_again() {
     l.stack.path_up(l.now, PathId(0), umptcp_stack_core::device::Families::BOTH);
     l.poll();
     let first = l.accept_join(0);
-    l.poll();
+    // Signals are paced: not more than two ACKs of their own in a row (RFC 8684 §3.4.1).
+    l.advance(Duration::from_millis(200));
     let sent = l.take_all();
     assert!(priorities(&sent).contains(&(Some(second), true)), "the second steps back: {sent:?}");
     l.write(5_000);

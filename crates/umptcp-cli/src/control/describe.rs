@@ -7,7 +7,7 @@ use umptcp::{
     ConnectionConfig, ConnectionError, ConnectionId, ConnectionInfo, ConnectionState, Counter, MptcpStatus,
     PathId, PathInfo, SubflowInfo, Traffic, Unreachable,
 };
-use umptcp_control::state::{Connection, Limits, Path, Subflow};
+use umptcp_control::state::{Connection, Limits, Mapping, Path, Subflow};
 
 /// The number of a connection.
 pub(super) fn connection_number(id: ConnectionId) -> u64 {
@@ -114,6 +114,12 @@ fn subflow(paths: &[PathInfo], s: SubflowInfo) -> Subflow {
         local_id: s.local_id.0,
         remote_id: s.remote_id.0,
         initial: s.initial,
+        mapping: s.received_mapping.map(|m| Mapping {
+            seq: m.data_sequence,
+            sfseq: m.subflow_sequence,
+            ssnoff: m.initial_sequence,
+            maplen: m.length,
+        }),
         state: s.state.to_owned(),
         backup: s.backup,
         health: health.to_owned(),

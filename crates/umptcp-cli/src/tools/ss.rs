@@ -4,7 +4,7 @@ use super::{connect, failed, print_json, print_lines};
 use crate::args::tools::SsArgs;
 use std::fmt::Write as _;
 use umptcp_control::call::ListConnections;
-use umptcp_control::state::{Connection, Subflow};
+use umptcp_control::state::{Connection, Mapping, Subflow};
 
 pub(crate) fn ss(args: &SsArgs) -> anyhow::Result<()> {
     let mut list = connect(&args.instance)?.call(&ListConnections {}).map_err(failed)?;
@@ -129,6 +129,10 @@ fn subflow(c: &Connection, f: &Subflow) -> String {
             f.remote_id,
             f.local_id
         );
+        if let Some(m) = f.mapping {
+            let Mapping { seq, sfseq, ssnoff, maplen } = m;
+            let _ = write!(s, " seq:{seq:x} sfseq:{sfseq:x} ssnoff:{ssnoff:x} maplen:{maplen:x}");
+        }
     }
     s
 }
@@ -164,7 +168,7 @@ mod tests {
             "token":3593354627,"remote_token":1,"write_seq":4096,"snd_una":4095,"rcv_nxt":255,"congestion":"lia",
             "scheduler":"min-rtt","subflows_max":7,"add_addr_accepted_max":8,"bytes_sent":10,"bytes_acked":9,
             "bytes_received":8,"send_queue":1,"receive_queue":2,"subflows":[{"id":1,"path":"eth1","local":"10.0.1.1:1025",
-            "remote":"10.9.0.1:80","local_id":2,"state":"ESTABLISHED","backup":true,"health":"answers","rtt_ms":1.5,
+            "remote":"10.9.0.1:80","local_id":2,"mapping":{"seq":4660,"sfseq":10,"ssnoff":255,"maplen":1428},"state":"ESTABLISHED","backup":true,"health":"answers","rtt_ms":1.5,
             "rttvar_ms":0.25,"rto_ms":201.5,"mss":1428,"window":14280,"ssthresh":18446744073709551615,"in_flight":0,
             "pacing_rate":1000,"bytes_sent":5,"bytes_acked":5,"bytes_received":0,"bytes_retrans":3,"timeouts":0,
             "recoveries":1}]}"#;
@@ -187,7 +191,7 @@ mod tests {
             " cwnd:10 ",
             " bytes_sent:8 bytes_retrans:3 bytes_acked:5 recoveries:1 ",
             " answers ",
-            "tcp-ulp-mptcp flags:Jjeb token:0001(id:0)/d62e3d83(id:2)",
+            "tcp-ulp-mptcp flags:Jjeb token:0001(id:0)/d62e3d83(id:2) seq:1234 sfseq:a ssnoff:ff maplen:594",
         ] {
             assert!(lines[3].contains(part), "{part}: {}", lines[3]);
         }
