@@ -359,6 +359,36 @@ fn with_handover_one_path_at_a_time_carries_data() {
     });
 }
 
+/// The words of `ip mptcp endpoint`, with the kernel as the server.
+#[test]
+fn an_endpoint_that_is_only_told_is_joined_by_the_server() {
+    within(LIMIT, || {
+        let net = slow(2);
+        let before = Snapshot::take(&net.client.ns);
+        let options = format!("--path {}", net.client.nics[0].device);
+        let i = Instance::start(net, &options, "--bytes 64Mi --direction down --verify");
+        i.go();
+        i.until_carries(0, 200_000);
+        let (address, nic) = (i.net.client.nics[1].v4, i.nic(1).to_owned());
+        i.ok(&format!("endpoint add {address} dev {nic} signal"));
+        let shown = i.ok("endpoint show");
+        assert!(shown.contains(" signal dev "), "{shown}");
+        // Its SYN comes from the server: we open nothing from there.
+        i.until_carries(1, 500_000);
+        let counters = i.json("nstat");
+        assert_eq!(counters["kernel"]["MPTcpExtMPJoinSynRx"], 1, "{counters}");
+        assert_eq!(counters["kernel"]["MPTcpExtMPJoinSynTx"], Value::Null, "{counters}");
+        let id = i.json("endpoint show");
+        let id =
+            id.as_array().expect("endpoints").iter().find(|e| e["dev"] == nic.as_str()).expect("it")["id"]
+                .clone();
+        i.ok(&format!("endpoint change id {id} fullmesh"));
+        assert!(i.ok("endpoint show").contains(" signal subflow fullmesh dev "), "{}", i.ok("endpoint show"));
+        let net = i.finish();
+        before.assert_restored(&net.client.ns, RESTORED_WITHIN);
+    });
+}
+
 #[test]
 fn signals_remove_the_socket_and_a_name_is_taken_once() {
     within(LIMIT, || {

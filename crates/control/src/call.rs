@@ -53,6 +53,18 @@ calls! {
         /// Only for when no other path works.
         #[serde(default)]
         backup: bool,
+        /// Peers are told of it.
+        #[serde(default)]
+        signal: bool,
+        /// Subflows are opened from it; the default without any of the four.
+        #[serde(default)]
+        subflow: bool,
+        /// Subflows are opened from it to every address of the peer.
+        #[serde(default)]
+        fullmesh: bool,
+        /// Addresses that the peer advertises are reached from it.
+        #[serde(default)]
+        laminar: bool,
     } -> Endpoint;
     /// Uses an address no more.
     "endpoint-delete" DeleteEndpoint {
@@ -64,7 +76,11 @@ calls! {
         /// Its id.
         id: u32,
         /// Only for when no other path works.
-        backup: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        backup: Option<bool>,
+        /// Subflows are opened from it to every address of the peer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        fullmesh: Option<bool>,
     } -> Endpoint;
     /// Uses no address any more.
     "endpoint-flush" FlushEndpoints {} -> Done;

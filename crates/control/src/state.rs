@@ -205,7 +205,7 @@ pub struct Endpoint {
     pub address: IpAddr,
     /// Its id within the instance, from 1. It is not the Address ID of any connection.
     pub id: u32,
-    /// Servers advertise it to their clients.
+    /// It is advertised: by servers in any case.
     #[serde(default, skip_serializing_if = "is_false")]
     pub signal: bool,
     /// Clients open subflows from it.
@@ -214,6 +214,12 @@ pub struct Endpoint {
     /// Only for when no other works.
     #[serde(default, skip_serializing_if = "is_false")]
     pub backup: bool,
+    /// Clients open subflows from it to every address of the peer.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub fullmesh: bool,
+    /// Clients reach addresses that the peer advertises from it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub laminar: bool,
     /// The NIC.
     pub dev: String,
 }

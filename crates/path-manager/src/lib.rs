@@ -62,6 +62,26 @@ pub struct Uses {
     pub laminar: bool,
 }
 
+impl Uses {
+    /// As the words of `ip mptcp endpoint add` say; without any of them subflows are opened from the address.
+    /// One for a full mesh is for subflows in any case.
+    pub fn of_words(signal: bool, subflow: bool, full_mesh: bool, laminar: bool) -> Self {
+        let none = !(signal || subflow || full_mesh || laminar);
+        Uses { signal, subflow: none || subflow || full_mesh, full_mesh, laminar }
+    }
+
+    /// The words that say so.
+    pub fn words(self) -> impl Iterator<Item = &'static str> {
+        let words = [
+            (self.signal, "signal"),
+            (self.subflow, "subflow"),
+            (self.full_mesh, "fullmesh"),
+            (self.laminar, "laminar"),
+        ];
+        words.into_iter().filter(|(holds, _)| *holds).map(|(_, word)| word)
+    }
+}
+
 impl Default for Uses {
     /// Subflows are opened from it. Which to addresses that the peer advertises is left to the policy.
     fn default() -> Self {

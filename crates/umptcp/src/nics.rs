@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 use umptcp_stack_core::device::Families;
 use umptcp_stack_core::device::PathConfig;
+use umptcp_stack_core::path_manager::Uses;
 use umptcp_tun_driver::device::DeviceError;
 use umptcp_tun_driver::error::DriverError;
 use umptcp_tun_driver::event_loop::AttachedPath;
@@ -313,10 +314,18 @@ impl Nics {
 
     /// What a path is added as when its NIC comes back.
     pub(crate) fn set_backup(&self, id: PathId, backup: bool) {
-        for path in lock(&self.paths).iter_mut() {
-            if matches!(path.place, Place::Attached(at) if at == id) {
-                path.config.backup = backup;
-            }
+        self.change_config(id, |config| config.backup = backup);
+    }
+
+    /// The same of what its addresses are for.
+    pub(crate) fn set_uses(&self, id: PathId, uses: Uses) {
+        self.change_config(id, |config| config.uses = uses);
+    }
+
+    fn change_config(&self, id: PathId, change: impl FnOnce(&mut PathConfig)) {
+        let mut paths = lock(&self.paths);
+        if let Some(path) = paths.iter_mut().find(|p| matches!(p.place, Place::Attached(at) if at == id)) {
+            change(&mut path.config);
         }
     }
 

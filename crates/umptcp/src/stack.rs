@@ -21,6 +21,7 @@ use umptcp_stack_core::config::{ConnectionConfig, StackConfig, TimestampClock};
 use umptcp_stack_core::device::{PathConfig, PathKind};
 use umptcp_stack_core::event::Traffic;
 use umptcp_stack_core::observe::{Counters, Observer};
+use umptcp_stack_core::path_manager::Uses;
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
 use umptcp_tun_driver::clock::{self, Clock};
 use umptcp_tun_driver::device::Device;
@@ -71,6 +72,8 @@ pub struct PathInfo {
     pub public_addresses: Vec<IpAddr>,
     /// Its subflows are backups.
     pub backup: bool,
+    /// What path policies use its addresses for.
+    pub uses: Uses,
     /// It faces programs that are captured, not the network
     /// ([`PathKind::Capture`](crate::PathKind::Capture)).
     pub captures: bool,
@@ -462,7 +465,15 @@ pub(crate) fn path_infos(cx: &Context<'_>) -> Vec<PathInfo> {
         }
         let public_addresses = up(addresses::public(config));
         let (name, captures) = (config.name.clone(), config.kind == PathKind::Capture);
-        Some(PathInfo { id, name, addresses, public_addresses, backup: config.backup, captures })
+        Some(PathInfo {
+            id,
+            name,
+            addresses,
+            public_addresses,
+            backup: config.backup,
+            uses: config.uses,
+            captures,
+        })
     };
     cx.paths().into_iter().filter_map(path).collect()
 }

@@ -7,6 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use umptcp_stack_core::config::{ConnectionConfig, ConnectionOption};
 use umptcp_stack_core::error::{SetError, SubflowError};
+use umptcp_stack_core::path_manager::Uses;
 use umptcp_tun_driver::paths::PathSpec;
 use umptcp_types::{ConnectionId, PathId, SubflowId};
 
@@ -32,6 +33,15 @@ impl Stack {
             nics.set_backup(path, backup);
         }
         Ok(self.handle().commands.call(move |_, cx| cx.stack.set_path_backup(cx.now, path, backup))?)
+    }
+
+    /// What path policies use the addresses of a path for, from now on: what they want is opened or told to
+    /// peers at once, and subflows that there are stay. Returns `false` if there is no such path.
+    pub fn set_path_uses(&self, path: PathId, uses: Uses) -> io::Result<bool> {
+        if let Some(nics) = self.nics() {
+            nics.set_uses(path, uses);
+        }
+        Ok(self.handle().commands.call(move |_, cx| cx.stack.set_path_uses(cx.now, path, uses))?)
     }
 
     /// Opens one more subflow of a connection over a path, beside those that the stack opens by itself: to

@@ -3,6 +3,7 @@
 use crate::device::{Families, PathConfig};
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use umptcp_path_manager::Uses;
 use umptcp_types::PathId;
 
 #[derive(Debug)]
@@ -78,6 +79,12 @@ impl Paths {
     pub(super) fn set_backup(&mut self, path: PathId, backup: bool) -> bool {
         let found = self.paths.iter_mut().find(|p| p.id == path);
         found.map(|p| p.config.backup = backup).is_some()
+    }
+
+    /// What policies use its addresses for. False: there is no such path.
+    pub(super) fn set_uses(&mut self, path: PathId, uses: Uses) -> bool {
+        let found = self.paths.iter_mut().find(|p| p.id == path);
+        found.map(|p| p.config.uses = uses).is_some()
     }
 
     /// True: it was blocked and is not any more.

@@ -26,6 +26,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
+use umptcp_path_manager::Uses;
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId, SeqNumber, SubflowId};
 
 /// What the stack's connections share.
@@ -196,6 +197,11 @@ impl Context {
     /// Subflows on the path are to be backups, or not. False: there is no such path.
     pub(crate) fn set_path_backup(&mut self, path: PathId, backup: bool) -> bool {
         self.paths.set_backup(path, backup)
+    }
+
+    /// What policies use a path's addresses for. False: there is no such path.
+    pub(crate) fn set_path_uses(&mut self, path: PathId, uses: Uses) -> bool {
+        self.paths.set_uses(path, uses)
     }
 
     /// From now on nothing gets through by a path from addresses of these families, and something does from

@@ -3,6 +3,7 @@
 use super::state::Stack;
 use crate::error::SubflowError;
 use core::net::SocketAddr;
+use umptcp_path_manager::Uses;
 use umptcp_types::{ConnectionId, Instant, PathId, SubflowId};
 
 impl Stack {
@@ -40,6 +41,21 @@ impl Stack {
         c.close_subflow(&mut self.ctx, now, subflow)?;
         self.touched(connection);
         Ok(())
+    }
+
+    /// What path policies use the addresses of a path for (`PathConfig::uses`), from now on: what they want is
+    /// opened or told at once, and subflows that there are stay. False: there is no such path.
+    pub fn set_path_uses(&mut self, now: Instant, path: PathId, uses: Uses) -> bool {
+        if !self.ctx.set_path_uses(path, uses) {
+            return false;
+        }
+        for c in self.sorted_connections() {
+            if let Some(connection) = self.connections.get(&c) {
+                self.looks.push(c, connection.is_cut_off());
+            }
+        }
+        self.look_at_paths(now);
+        true
     }
 
     /// Subflows on a path are to be backups from now on (`PathConfig::backup`), or not any more. Those that

@@ -4,6 +4,7 @@ use crate::error::DriverError;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use umptcp_stack_core::path_manager::Uses;
 
 /// How a path's address is bound to its NIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -24,7 +25,8 @@ impl fmt::Display for Mode {
     }
 }
 
-/// A requested path: `DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N]`.
+/// A requested path: `DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N][,signal]
+/// [,subflow][,fullmesh][,laminar]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct PathSpec {
@@ -41,6 +43,8 @@ pub struct PathSpec {
     pub backup: bool,
     /// Weight, at least 1, for schedulers that use it; none of the built-in ones does.
     pub weight: u32,
+    /// What path policies use its addresses for.
+    pub uses: Uses,
 }
 
 impl PathSpec {
@@ -53,6 +57,7 @@ impl PathSpec {
             advertise: None,
             backup: false,
             weight: 1,
+            uses: Uses::default(),
         }
     }
 
@@ -126,6 +131,7 @@ fn parse(text: &str) -> Result<PathSpec, String> {
     }
     let mut spec = PathSpec::new(device);
     let (mut mode_seen, mut backup_seen, mut weight_seen) = (false, false, false);
+    let mut uses = Vec::new();
     let once = |seen: &mut bool, key: &str| {
         if std::mem::replace(seen, true) { Err(format!("{key} is given twice")) } else { Ok(()) }
     };
@@ -169,12 +175,19 @@ fn parse(text: &str) -> Result<PathSpec, String> {
                 once(&mut backup_seen, "backup")?;
                 spec.backup = true;
             }
+            None if matches!(part, "signal" | "subflow" | "fullmesh" | "laminar") => {
+                if uses.contains(&part) {
+                    return Err(format!("{part} is given twice"));
+                }
+                uses.push(part);
+            }
             None if matches!(part, "address" | "advertise" | "mode" | "weight") => {
                 return Err(format!("{part} requires a value: {part}=..."));
             }
             _ => {
                 return Err(format!(
-                    "unknown option {part:?}; the options are address=A, mode=nat|routed, advertise=A, backup and weight=N"
+                    "unknown option {part:?}; the options are address=A, mode=nat|routed, advertise=A, backup, weight=N, \
+                     signal, subflow, fullmesh and laminar"
                 ));
             }
         }
@@ -182,6 +195,8 @@ fn parse(text: &str) -> Result<PathSpec, String> {
     if spec.mode == Mode::Routed && spec.addresses.is_empty() {
         return Err("mode=routed requires address=A".into());
     }
+    let has = |word| uses.contains(&word);
+    spec.uses = Uses::of_words(has("signal"), has("subflow"), has("fullmesh"), has("laminar"));
     Ok(spec)
 }
 
@@ -203,6 +218,9 @@ impl fmt::Display for PathSpec {
         if self.weight != 1 {
             write!(f, ",weight={}", self.weight)?;
         }
+        for word in self.uses.words().filter(|_| self.uses != Uses::default()) {
+            write!(f, ",{word}")?;
+        }
         Ok(())
     }
 }
@@ -217,6 +235,9 @@ mod tests {
             "eth0",
             "eth0.5,address=10.0.0.1",
             "wlan0,address=10.0.0.1,address=2001:db8::1,mode=routed,advertise=192.0.2.1,backup,weight=3",
+            "eth0,signal",
+            "eth0,signal,subflow,laminar",
+            "eth0,subflow,fullmesh",
         ] {
             let spec: PathSpec = text.parse().unwrap();
             assert_eq!(spec.to_string(), text);
@@ -241,6 +262,7 @@ mod tests {
             ("eth0,weight=0", "whole number"),
             ("eth0,weight", "requires a value"),
             ("eth0,backup,backup", "twice"),
+            ("eth0,signal,signal", "twice"),
             ("eth0,speed=3", "unknown option"),
             ("eth0,", "unknown option"),
         ] {

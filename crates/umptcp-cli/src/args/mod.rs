@@ -165,13 +165,15 @@ impl StackKind {
 /// What every stack of umptcp's is told, whoever uses it.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct PathArgs {
-    /// Network interface to use, DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N]; can be
-    /// repeated.
+    /// Network interface to use,
+    /// DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N][,signal][,subflow][,fullmesh][,laminar];
+    /// can be repeated.
     ///
     /// By default every usable NIC is used, in nat mode. `address` is the stack's own address on that path
     /// (with mode=routed, one that the network routes to this host), `advertise` the address to advertise to
     /// the peer, `backup` keeps the path idle while another works, and `weight` is for custom schedulers:
-    /// none of the built-in ones uses it.
+    /// none of the built-in ones uses it. `signal`, `subflow`, `fullmesh` and `laminar` are those of `ip mptcp
+    /// endpoint`: what its addresses are used for; `subflow` without any.
     #[arg(long = "path", value_name = "DEV[,OPTION]...", value_parser = parse_path)]
     pub(crate) paths: Vec<PathSpec>,
     /// Congestion control algorithm.

@@ -113,7 +113,7 @@ pub(crate) struct TopArgs {
 Examples:
   umptcp endpoint show
   umptcp endpoint add 192.0.2.7 dev wlan0 backup
-  umptcp endpoint change id 2 nobackup
+  umptcp endpoint change id 2 nobackup fullmesh
   umptcp endpoint delete id 2")]
 pub(crate) struct EndpointArgs {
     #[command(flatten)]
@@ -125,11 +125,12 @@ pub(crate) struct EndpointArgs {
 /// What to do with endpoints.
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum EndpointAction {
-    /// Use one more address, and with it its NIC: ADDRESS [dev NIC] [signal] [subflow] [backup].
+    /// Use one more address, and with it its NIC: ADDRESS [dev NIC] [signal] [subflow] [backup] [fullmesh]
+    /// [laminar].
     Add {
         /// The address, which a NIC must have.
         address: IpAddr,
-        /// `dev NIC`, `signal`, `subflow`, `backup`.
+        /// `dev NIC`, `signal`, `subflow`, `backup`, `fullmesh`, `laminar`.
         #[arg(value_name = "WORD")]
         words: Vec<String>,
     },

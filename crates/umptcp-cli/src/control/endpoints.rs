@@ -18,8 +18,17 @@ impl Endpoints {
         for path in paths {
             for address in &path.public_addresses {
                 let id = self.id(&path.name, *address);
-                let (dev, backup) = (path.name.clone(), path.backup);
-                all.push(Endpoint { address: *address, id, signal, subflow: true, backup, dev });
+                let (dev, backup, uses) = (path.name.clone(), path.backup, path.uses);
+                all.push(Endpoint {
+                    address: *address,
+                    id,
+                    signal: signal || uses.signal,
+                    subflow: uses.subflow,
+                    backup,
+                    fullmesh: uses.full_mesh,
+                    laminar: uses.laminar,
+                    dev,
+                });
             }
         }
         all.sort_by_key(|e| e.id);

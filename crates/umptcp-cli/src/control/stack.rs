@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use umptcp::{
     ConnectionConfig, ConnectionId, ConnectionInfo, ConnectionOption, Counter, Forwarder, PathInfo, Stack,
-    SubflowError, SubflowId, SubflowInfo,
+    SubflowError, SubflowId, SubflowInfo, Uses,
 };
 use umptcp_control::call::{
     AddEndpoint, AddPath, ChangeEndpoint, Changed, CloseSubflow, DeleteEndpoint, Done, FlushEndpoints,
@@ -153,10 +153,11 @@ impl Instance for StackInstance {
     }
 
     fn add_endpoint(&self, call: &AddEndpoint) -> Answer<Endpoint> {
-        let AddEndpoint { address, dev, backup } = call;
+        let AddEndpoint { address, dev, backup, signal, subflow, fullmesh, laminar } = call;
         let nic = super::endpoints::nic_for(*address, dev.as_deref())?;
         let mut spec = PathSpec::new(&nic);
         spec.backup = *backup;
+        spec.uses = Uses::of_words(*signal, *subflow, *fullmesh, *laminar);
         self.add(&spec)?;
         let added = self.endpoint_list()?.into_iter();
         let added = added.filter(|e| e.dev == nic).find(|e| address.is_none_or(|a| a == e.address));
@@ -191,7 +192,15 @@ impl Instance for StackInstance {
 
     fn change_endpoint(&self, call: &ChangeEndpoint) -> Answer<Endpoint> {
         let path = self.path_named(&self.endpoint(call.id)?.dev)?;
-        self.ask(|stack| stack.set_path_backup(path.id, call.backup))?;
+        if let Some(backup) = call.backup {
+            self.ask(|stack| stack.set_path_backup(path.id, backup))?;
+        }
+        if let Some(full_mesh) = call.fullmesh {
+            let mut uses = path.uses;
+            uses.full_mesh = full_mesh;
+            uses.subflow |= full_mesh;
+            self.ask(|stack| stack.set_path_uses(path.id, uses))?;
+        }
         self.endpoint(call.id)
     }
 

@@ -35,16 +35,10 @@ pub(crate) fn endpoint(args: &EndpointArgs) -> anyhow::Result<()> {
         }
         EndpointAction::Change { words } => {
             let (which, rest) = Which::read(words)?;
-            let backup = match rest {
-                [] => return Err(usage("change what? Say backup or nobackup")),
-                [word] if word == "backup" => true,
-                [word] if word == "nobackup" => false,
-                [word, ..] if word == "fullmesh" || word == "nofullmesh" => return Err(no_mesh()),
-                [word, ..] => return Err(unknown(word, "backup, nobackup")),
-            };
+            let mut call = changed(rest)?;
             let mut client = connect(&args.instance)?;
-            let id = which.find(&mut client)?.id;
-            let endpoint = client.call(&ChangeEndpoint { id, backup }).map_err(failed)?;
+            call.id = which.find(&mut client)?.id;
+            let endpoint = client.call(&call).map_err(failed)?;
             if json { print_json(&endpoint) } else { Ok(()) }
         }
         EndpointAction::Show { words } => {
@@ -97,27 +91,39 @@ fn set(words: &[String]) -> anyhow::Result<SetLimits> {
     Ok(call)
 }
 
-fn no_mesh() -> anyhow::Error {
-    usage(
-        "fullmesh is not possible: there is a subflow over each path, and one to each address that the peer advertises",
-    )
+fn changed(words: &[String]) -> anyhow::Result<ChangeEndpoint> {
+    let mut call = ChangeEndpoint::default();
+    if words.is_empty() {
+        return Err(usage("change what? Say backup, nobackup, fullmesh or nofullmesh"));
+    }
+    for word in words {
+        match word.as_str() {
+            "backup" => call.backup = Some(true),
+            "nobackup" => call.backup = Some(false),
+            "fullmesh" => call.fullmesh = Some(true),
+            "nofullmesh" => call.fullmesh = Some(false),
+            _ => return Err(unknown(word, "backup, nobackup, fullmesh, nofullmesh")),
+        }
+    }
+    Ok(call)
 }
 
 fn added(address: IpAddr, words: &[String]) -> anyhow::Result<AddEndpoint> {
-    let mut call = AddEndpoint { address: Some(address), dev: None, backup: false };
+    let mut call = AddEndpoint { address: Some(address), ..AddEndpoint::default() };
     let mut words = Words::new(words);
     while let Some(word) = words.next() {
         match word {
             "dev" => call.dev = Some(words.value(word)?),
             "backup" => call.backup = true,
-            // Every address is both.
-            "signal" | "subflow" => {}
-            "fullmesh" => return Err(no_mesh()),
+            "signal" => call.signal = true,
+            "subflow" => call.subflow = true,
+            "fullmesh" => call.fullmesh = true,
+            "laminar" => call.laminar = true,
             "id" => return Err(usage("an id cannot be chosen: the instance numbers its endpoints itself")),
             "port" => {
                 return Err(usage("a port cannot be chosen: addresses are advertised with the connection's"));
             }
-            _ => return Err(unknown(word, "dev NIC, signal, subflow, backup")),
+            _ => return Err(unknown(word, "dev NIC, signal, subflow, backup, fullmesh, laminar")),
         }
     }
     Ok(call)
@@ -159,7 +165,14 @@ impl Which {
 /// An endpoint as `ip mptcp endpoint show` prints it, with a space at the end.
 fn line(e: &Endpoint) -> String {
     let mut s = format!("{} id {} ", e.address, e.id);
-    for (holds, word) in [(e.signal, "signal "), (e.subflow, "subflow "), (e.backup, "backup ")] {
+    let words = [
+        (e.signal, "signal "),
+        (e.subflow, "subflow "),
+        (e.backup, "backup "),
+        (e.fullmesh, "fullmesh "),
+        (e.laminar, "laminar "),
+    ];
+    for (holds, word) in words {
         if holds {
             s.push_str(word);
         }
@@ -178,12 +191,23 @@ mod tests {
     #[test]
     fn looks_like_ip_mptcp() {
         let address = [192, 168, 140, 232].into();
-        let mut e = Endpoint { address, id: 3, signal: false, subflow: true, backup: true, dev: "c1".into() };
+        let mut e = Endpoint {
+            address,
+            id: 3,
+            signal: false,
+            subflow: true,
+            backup: true,
+            fullmesh: false,
+            laminar: false,
+            dev: "c1".into(),
+        };
         assert_eq!(line(&e), "192.168.140.232 id 3 subflow backup dev c1 ");
         let expected = r#"[{"address":"192.168.140.232","id":3,"subflow":true,"backup":true,"dev":"c1"}]"#;
         assert_eq!(serde_json::to_string(&[&e]).unwrap(), expected);
         (e.signal, e.backup) = (true, false);
         assert_eq!(line(&e), "192.168.140.232 id 3 signal subflow dev c1 ");
+        (e.signal, e.fullmesh) = (false, true);
+        assert_eq!(line(&e), "192.168.140.232 id 3 subflow fullmesh dev c1 ");
         assert_eq!(
             limits_line(&Limits { add_addr_accepted: 4, subflows: 4 }),
             "add_addr_accepted 4 subflows 4 "
@@ -194,13 +218,18 @@ mod tests {
     fn words_of_ip_are_taken_and_what_cannot_be_is_an_error() {
         let a: IpAddr = [10, 0, 0, 1].into();
         let call = added(a, &words("dev eth1 subflow backup")).unwrap();
-        assert_eq!(call, AddEndpoint { address: Some(a), dev: Some("eth1".into()), backup: true });
+        let expected = AddEndpoint { address: Some(a), dev: Some("eth1".into()), ..AddEndpoint::default() };
+        assert_eq!(call, AddEndpoint { backup: true, subflow: true, ..expected });
+        let call = added(a, &words("signal laminar fullmesh")).unwrap();
+        assert!(call.signal && call.laminar && call.fullmesh && !call.subflow);
+        let call = changed(&words("nobackup fullmesh")).unwrap();
+        assert_eq!((call.backup, call.fullmesh), (Some(false), Some(true)));
+        assert!(changed(&[]).is_err() && changed(&words("signal")).is_err());
         for (text, part) in [
             ("dev", "needs a value"),
-            ("fullmesh", "not possible"),
             ("id 3", "cannot be chosen"),
             ("port 80", "cannot be chosen"),
-            ("laminar", "unknown word"),
+            ("implicit", "unknown word"),
         ] {
             assert!(added(a, &words(text)).unwrap_err().to_string().contains(part), "{text}");
         }

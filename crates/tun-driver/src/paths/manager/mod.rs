@@ -482,6 +482,7 @@ impl Manager {
         config.mtu = config_mtu;
         config.backup = spec.backup;
         config.weight = spec.weight;
+        config.uses = spec.uses;
         tun.describe(&mut config);
         config.max_packet = config.max_packet.min(nic.largest_segment());
         tracing::info!(
