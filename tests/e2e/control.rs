@@ -316,7 +316,8 @@ fn paths_and_subflows_come_and_go_while_every_byte_arrives() {
         assert!(i.ok("set scheduler round-robin").contains("1 connection uses it"));
         i.ok("set congestion olia");
         assert!(i.refused("set congestion nonsense", 2).contains("known: "));
-        i.ok("limits set subflows 3 add_addr_accepted 1");
+        assert!(i.ok("limits set add_addr_accepted 0").contains("warning: addresses that peers advertise"));
+        assert!(!i.ok("limits set subflows 3 add_addr_accepted 1").contains("warning"));
         let c = &i.json("ss")["connections"][0];
         assert_eq!((&c["scheduler"], &c["congestion"]), (&"round-robin".into(), &"olia".into()));
         assert_eq!((&c["subflows_max"], &c["add_addr_accepted_max"]), (&3.into(), &1.into()));

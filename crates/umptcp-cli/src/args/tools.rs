@@ -141,9 +141,9 @@ pub(crate) enum EndpointAction {
         #[arg(value_name = "WORD", required = true)]
         words: Vec<String>,
     },
-    /// Make an address a backup, or not any more: id N backup|nobackup.
+    /// Change what an address is for: id N backup|nobackup|fullmesh|nofullmesh.
     Change {
-        /// `id N` or the address, then `backup` or `nobackup`.
+        /// `id N` or the address, then `backup`, `nobackup`, `fullmesh`, `nofullmesh`.
         #[arg(value_name = "WORD", required = true)]
         words: Vec<String>,
     },

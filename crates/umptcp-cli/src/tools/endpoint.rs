@@ -3,7 +3,7 @@
 use super::words::{Words, unknown};
 use super::{connect, failed, print_json, print_lines};
 use crate::args::tools::{EndpointAction, EndpointArgs, LimitsAction, LimitsArgs};
-use crate::console::print;
+use crate::console::{print, say};
 use crate::failure::{Class, usage};
 use std::net::IpAddr;
 use umptcp_control::Client;
@@ -69,6 +69,7 @@ pub(crate) fn limits(args: &LimitsArgs) -> anyhow::Result<()> {
         LimitsAction::Set { words } => {
             let call = set(words)?;
             let limits = connect(&args.instance)?.call(&call).map_err(failed)?;
+            warnings(&limits).for_each(|warning| say(&format!("warning: {warning}")));
             if args.instance.json { print_json(&limits) } else { Ok(()) }
         }
     }
@@ -77,6 +78,15 @@ pub(crate) fn limits(args: &LimitsArgs) -> anyhow::Result<()> {
 fn limits_line(limits: &Limits) -> String {
     // The space at the end is that of `ip`.
     format!("add_addr_accepted {} subflows {} ", limits.add_addr_accepted, limits.subflows)
+}
+
+/// What will not happen with these limits, where somebody may expect it.
+fn warnings(limits: &Limits) -> impl Iterator<Item = &'static str> {
+    let all = [
+        (limits.subflows == 0, "with a limit of 0 subflows, new connections use one path"),
+        (limits.add_addr_accepted == 0, "addresses that peers advertise are not used from now on"),
+    ];
+    all.into_iter().filter(|(holds, _)| *holds).map(|(_, warning)| warning)
 }
 
 fn set(words: &[String]) -> anyhow::Result<SetLimits> {
@@ -208,6 +218,8 @@ mod tests {
         assert_eq!(line(&e), "192.168.140.232 id 3 signal subflow dev c1 ");
         (e.signal, e.fullmesh) = (false, true);
         assert_eq!(line(&e), "192.168.140.232 id 3 subflow fullmesh dev c1 ");
+        assert_eq!(warnings(&Limits { add_addr_accepted: 0, subflows: 0 }).count(), 2);
+        assert_eq!(warnings(&Limits { add_addr_accepted: 1, subflows: 1 }).count(), 0);
         assert_eq!(
             limits_line(&Limits { add_addr_accepted: 4, subflows: 4 }),
             "add_addr_accepted 4 subflows 4 "
