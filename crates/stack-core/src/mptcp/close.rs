@@ -225,7 +225,7 @@ impl Connection {
         } else if self.life.has_ended() {
             ctx.forget_token(self.mptcp.local_token(), self.id);
         }
-        if self.addresses.wants_look() && self.opens_subflows() {
+        if self.addresses.wants_look() && self.opens_subflows(ctx) {
             self.manage_paths(ctx, now);
         }
     }
