@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use umptcp::{ListenScope, MptcpListener, MptcpStream, PathSpec, RefuseWith, Stack};
+use umptcp::{Counter, ListenScope, MptcpListener, MptcpStream, PathSpec, RefuseWith, Stack};
 
 fn ip(arguments: &str) {
     let out = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip is installed");
@@ -300,11 +300,13 @@ fn a_route_that_comes_late_is_used_at_once_by_connections_that_live() {
         wait_for("the path leaves", || stack.paths().unwrap().len() == 1);
         ip("addr add 192.168.140.232/24 dev c1");
         wait_for("the path returns", || stack.paths().unwrap().len() == 2);
-        // Attempts without the route fail, after 0, 1, 3 and 7 seconds; the next would be after 15.
-        std::thread::sleep(Duration::from_secs(8));
+        // Attempts without the route fail, with growing pauses: some seconds by now.
+        let attempts = || stack.counters().unwrap().get(Counter::MPJoinSynTx);
+        let before = attempts();
+        wait_for("attempts", || attempts() >= before + 4);
         assert_eq!(established(&stream), 1, "no way leads there");
         ip(late);
-        let soon = Instant::now() + Duration::from_secs(4);
+        let soon = Instant::now() + Duration::from_secs(2);
         while established(&stream) != 2 {
             assert!(Instant::now() < soon, "the route is not used");
             std::thread::sleep(Duration::from_millis(5));
