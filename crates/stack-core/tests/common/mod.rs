@@ -40,6 +40,7 @@ pub(crate) fn address(host: u8, path: u8) -> IpAddr {
     IpAddr::from([10, 0, path, host])
 }
 
+#[allow(dead_code, reason = "not every test uses it")]
 fn address6(host: u8, path: u8) -> IpAddr {
     IpAddr::from([0xfd00, 0, 0, u16::from(path), 0, 0, 0, u16::from(host)])
 }
@@ -50,6 +51,7 @@ impl Wire {
     }
 
     /// The same in IPv6.
+    #[allow(dead_code, reason = "not every test uses it")]
     pub(crate) fn v6(client_paths: u8) -> Wire {
         Wire::of(client_paths, address6)
     }
@@ -87,11 +89,11 @@ impl Wire {
                 let changed = payload[..] != t.payload.to_bytes()[..];
                 let mut buffer = t.header.as_slice().to_vec();
                 buffer.extend(payload);
-                let packet = RxPacket {
-                    buffer: Bytes::from(buffer),
-                    gso_size: t.gso_size,
-                    checksum: if changed { ChecksumState::Verified } else { ChecksumState::Unverified },
-                };
+                let packet = RxPacket::new(
+                    Bytes::from(buffer),
+                    if changed { ChecksumState::Verified } else { ChecksumState::Unverified },
+                )
+                .with_gso_size(t.gso_size);
                 // The server has one path; what the client sends by any path arrives there, and back by
                 // address.
                 let path = if h == 0 { PathId(0) } else { path_of(&t.to_vec()) };

@@ -467,7 +467,7 @@ fn a_peer_that_refuses_the_join_has_forgotten_the_connection() {
     l.inject(syn.from, syn.to, &rst, &[]);
     assert_eq!(closed(&l), Some(Some(ConnectionError::Reset)));
     let told = l.events.iter().any(|e| {
-        let by = SubflowReset { by_peer: true, reason: Some(ResetReason::MptcpSpecific), transient: false };
+        let by = SubflowReset::new(true, Some(ResetReason::MptcpSpecific), false);
         matches!(e, Event::JoinFailed { reset, .. } if *reset == Some(by))
     });
     assert!(told, "{:?}", l.events);
@@ -496,7 +496,7 @@ fn the_reason_of_a_reset_reaches_the_application() {
             l.take_all();
             let options = vec![reset(reason, transient)];
             l.send(second, Out { rst: true, options, ..Out::default() });
-            let expected = SubflowReset { by_peer: true, reason: Some(reason), transient };
+            let expected = SubflowReset::new(true, Some(reason), transient);
             assert!(
                 l.events
                     .iter()
@@ -532,7 +532,7 @@ fn the_reason_of_a_reset_behind_a_hole_reaches_the_application() {
     let options = vec![reset(ResetReason::UnacceptablePerformance, true)];
     l.send(second, Out { at: Some(1101), rst: true, options, ..Out::default() });
     let reason = Some(ResetReason::UnacceptablePerformance);
-    let expected = SubflowReset { by_peer: true, reason, transient: true };
+    let expected = SubflowReset::new(true, reason, true);
     let told =
         l.events.iter().any(|e| matches!(e, Event::SubflowClosed { reset, .. } if *reset == Some(expected)));
     assert!(told, "{:?}", l.events);

@@ -486,7 +486,7 @@ fn packets_that_lead_nowhere_are_counted() {
         packet[10..12].fill(0);
         let sum = !checksum::fold(checksum::sum(&packet[..20], 0));
         packet[10..12].copy_from_slice(&sum.to_be_bytes());
-        let rx = RxPacket { buffer: packet.into(), gso_size: None, checksum: ChecksumState::Verified };
+        let rx = RxPacket::new(packet.into(), ChecksumState::Verified);
         s.stack.handle_packet(s.now, s.path, rx);
     };
     put(ip::PROTOCOL_TCP, 0x20);
@@ -906,7 +906,7 @@ fn an_icmp_error_that_quotes_a_public_address_reaches_the_connection_it_is_about
         let mut packet = vec![0; 20];
         ip::emit_ip_header_for(&mut packet, (remote, own), ip::PROTOCOL_ICMP, message.len(), 0, 9).unwrap();
         packet.extend(message);
-        let rx = RxPacket { buffer: packet.into(), gso_size: None, checksum: ChecksumState::Verified };
+        let rx = RxPacket::new(packet.into(), ChecksumState::Verified);
         s.stack.handle_packet(s.now, s.path, rx);
         s.poll();
         assert_eq!(s.counter(Counter::TcpIcmpInErrors), u64::from(!heard), "{quoted:?} {port}");
