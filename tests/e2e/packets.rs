@@ -2,6 +2,7 @@
 
 use crate::umptcp_host::{Mode, UmptcpHost};
 use std::time::{Duration, Instant};
+use umptcp::ConnectionConfig;
 use umptcp_testbed::Netns;
 use umptcp_testbed::capture::Capture;
 use umptcp_testbed::endpoint::{Endpoint, KernelHost, connect};
@@ -78,5 +79,31 @@ fn every_packet_of_a_server_decodes() {
             Family::V4,
             Some((&net.client.ns, "MPJoinSynAckRx")),
         );
+    });
+}
+
+/// What is asked for with `traffic_class` arrives in the network, through address translation, too.
+#[test]
+fn every_packet_has_its_traffic_class_in_the_network() {
+    within(Duration::from_secs(120), || {
+        // Expedited forwarding (RFC 3246).
+        let class = 46 << 2;
+        let net = Routed::new(2, 1);
+        net.server.use_kernel_mptcp();
+        for (mptcp, kind) in [(true, Kind::Mptcp), (false, Kind::Tcp)] {
+            let config = ConnectionConfig::default().with_mptcp(mptcp).with_traffic_class(class);
+            let client = UmptcpHost::with(&net.client, Mode::Nat, config);
+            let server = KernelHost::new(&net.server.ns, kind);
+            for (family, field) in [(Family::V4, "ip.dsfield.dscp"), (Family::V6, "ipv6.tclass.dscp")] {
+                let capture = Capture::start(&net.router, &["r-c0", "r-c1"]);
+                let pair = connect(&client, &server, net.server.nics[0].socket_address(family, 4000));
+                pair.exchange(MIB);
+                drop(pair);
+                let packets = capture.stop();
+                let (ours, other) = ("tcp.dstport == 4000", format!("tcp.dstport == 4000 && {field} != 46"));
+                assert!(packets.count(ours) > 10, "{family:?}, {kind:?}");
+                assert_eq!(packets.count(&other), 0, "{family:?}, {kind:?}: {}", packets.describe(&other));
+            }
+        }
     });
 }

@@ -24,8 +24,11 @@ const KINDS: [(&str, u64); 2] = [("bulk", 64 << 20), ("single", 8 << 20)];
 pub(crate) fn run(options: &Options) -> Result<()> {
     tools::require(tools::INSTRUCTIONS)?;
     let root = tools::root()?;
-    let own = build(root)?;
-    let other = options.with.as_deref().map(build).transpose()?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let own = build(root, &target)?;
+    // Elsewhere, or with a common target directory the one program would replace the other.
+    let others = target.join("other-checkout");
+    let other = options.with.as_deref().map(|with| build(with, &others)).transpose()?;
     println!("{:8} {:>12} {:>14} {:>14} {:>7}", "", "packets", "instructions", "with", "ratio");
     for (kind, bytes) in KINDS {
         let (packets, here) = per_packet(&own, kind, bytes)?;
@@ -41,13 +44,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Builds the example of the checkout at `root` and returns where it is.
-fn build(root: &Path) -> Result<PathBuf> {
+/// Builds the example of the checkout at `root` in `target`, and returns where it is.
+fn build(root: &Path, target: &Path) -> Result<PathBuf> {
     let mut cargo = tools::cargo();
     cargo.current_dir(root).args(["build", "--release", "--quiet", "-p", "umptcp-stack-core"]);
-    cargo.args(["--example", "in_memory"]);
+    cargo.args(["--example", "in_memory", "--target-dir"]).arg(target);
     tools::run(&mut cargo, "the build of the example")?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
     Ok(target.join("release/examples/in_memory"))
 }
 

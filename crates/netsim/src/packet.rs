@@ -95,7 +95,7 @@ impl Packet {
 
     /// The packet that a stack wants to send.
     pub fn from_transmit(transmit: Transmit) -> Packet {
-        let Transmit { path: _, header, payload, gso_size, checksum, earliest: _ } = transmit;
+        let Transmit { header, payload, gso_size, checksum, .. } = transmit;
         let (kind, header_len, _) = dissect(header.as_slice());
         if header_len == header.as_slice().len() && !matches!(kind, Kind::Unknown) {
             return Packet { header, payload, gso_size, checksum, kind };
@@ -114,26 +114,22 @@ impl Packet {
 
     /// The packet as a device would hand it to a stack, copied into one buffer.
     pub fn to_rx(&self) -> RxPacket {
-        RxPacket {
-            buffer: self.to_vec().into(),
-            gso_size: self.gso_size,
-            checksum: match self.checksum {
+        RxPacket::new(
+            self.to_vec().into(),
+            match self.checksum {
                 ChecksumRequest::Complete => ChecksumState::Unverified,
                 ChecksumRequest::Partial { .. } => ChecksumState::Verified,
             },
-        }
+        )
+        .with_gso_size(self.gso_size)
     }
 
     /// The packet as a device takes it for sending.
     pub fn into_transmit(self, path: PathId, now: Instant) -> Transmit {
-        Transmit {
-            path,
-            header: self.header,
-            payload: self.payload,
-            gso_size: self.gso_size,
-            checksum: self.checksum,
-            earliest: now,
-        }
+        Transmit::new(path, self.header, self.payload)
+            .with_gso_size(self.gso_size)
+            .with_checksum(self.checksum)
+            .with_earliest(now)
     }
 
     /// All bytes, copied. The transport checksum is as [`Packet::checksum`] says.

@@ -255,14 +255,7 @@ fn transmit_and_back() {
         h.as_mut_slice()[2..4].copy_from_slice(&28u16.to_be_bytes());
         h
     };
-    let t = Transmit {
-        path: PathId(0),
-        header: udp_like,
-        payload: Payload::new(),
-        gso_size: None,
-        checksum: ChecksumRequest::Complete,
-        earliest: Instant::ZERO,
-    };
+    let t = Transmit::new(PathId(0), udp_like, Payload::new());
     let p = Packet::from_transmit(t);
     assert_eq!((p.header().len(), p.payload().len()), (20, 8));
 }

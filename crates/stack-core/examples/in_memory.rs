@@ -45,11 +45,8 @@ fn poll(now: Instant, from: &mut Host, to: &mut Host, data: &mut u64) -> u64 {
             let mut buffer = Vec::with_capacity(t.len());
             buffer.extend_from_slice(t.header.as_slice());
             t.payload.slices().iter().for_each(|s| buffer.extend_from_slice(s));
-            let packet = RxPacket {
-                buffer: Bytes::from(buffer),
-                gso_size: t.gso_size,
-                checksum: ChecksumState::Verified,
-            };
+            let packet =
+                RxPacket::new(Bytes::from(buffer), ChecksumState::Verified).with_gso_size(t.gso_size);
             to.arriving.push_back((now + DELAY, packet));
         }
         let Some(event) = from.stack.poll_event() else { return packets };

@@ -20,6 +20,7 @@ pub enum ChecksumState {
 
 /// An IP packet as it came in. `buffer` starts at the IP header.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct RxPacket {
     /// The packet, up to 64 kB when the device coalesced several. Payload handed to the application shares
     /// this memory.
@@ -28,6 +29,20 @@ pub struct RxPacket {
     pub gso_size: Option<NonZeroU16>,
     /// State of the transport checksum.
     pub checksum: ChecksumState,
+}
+
+impl RxPacket {
+    /// A single packet.
+    #[inline]
+    pub fn new(buffer: Bytes, checksum: ChecksumState) -> RxPacket {
+        RxPacket { buffer, gso_size: None, checksum }
+    }
+
+    /// Payload bytes of each packet this one was coalesced from; `None`: it is a single packet.
+    #[inline]
+    pub fn with_gso_size(self, gso_size: Option<NonZeroU16>) -> RxPacket {
+        RxPacket { gso_size, ..self }
+    }
 }
 
 /// Room for the longest header: IPv6 (40) and TCP with 40 bytes of options (60), or IPv4 (20) and TCP.
@@ -81,6 +96,7 @@ pub enum ChecksumRequest {
 
 /// An IP packet that is to go out on `path`: `header`, then the slices of `payload`.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Transmit {
     /// The device to send it by.
     pub path: PathId,
@@ -98,6 +114,31 @@ pub struct Transmit {
 }
 
 impl Transmit {
+    /// A single packet with its checksum, which may leave at once.
+    #[inline]
+    pub fn new(path: PathId, header: HeaderBuf, payload: Payload) -> Transmit {
+        let (gso_size, checksum, earliest) = (None, ChecksumRequest::Complete, Instant::ZERO);
+        Transmit { path, header, payload, gso_size, checksum, earliest }
+    }
+
+    /// Payload bytes per packet if the device must split it.
+    #[inline]
+    pub fn with_gso_size(self, gso_size: Option<NonZeroU16>) -> Transmit {
+        Transmit { gso_size, ..self }
+    }
+
+    /// What is left to do about the checksum.
+    #[inline]
+    pub fn with_checksum(self, checksum: ChecksumRequest) -> Transmit {
+        Transmit { checksum, ..self }
+    }
+
+    /// Not to leave before this instant.
+    #[inline]
+    pub fn with_earliest(self, earliest: Instant) -> Transmit {
+        Transmit { earliest, ..self }
+    }
+
     /// Length of the packet as given to the device.
     pub fn len(&self) -> usize {
         self.header.as_slice().len() + self.payload.len()

@@ -8,11 +8,19 @@ use umptcp_types::{ConnectionId, Instant, ListenerId, PathId, SubflowId};
 
 /// Payload that went over a subflow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct Traffic {
     /// Bytes sent for the first time.
     pub sent: u64,
     /// Bytes received in order.
     pub received: u64,
+}
+
+impl Traffic {
+    /// So many bytes in each direction.
+    pub fn new(sent: u64, received: u64) -> Traffic {
+        Traffic { sent, received }
+    }
 }
 
 /// An incoming connection that waits for the caller to accept or refuse it.
@@ -33,6 +41,7 @@ pub enum RefuseWith {
 
 /// The RST that ended a subflow, with what its MP_TCPRST option says (RFC 8684 §3.6).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct SubflowReset {
     /// The peer (or a middlebox in its name) sent it; otherwise we did.
     pub by_peer: bool,
@@ -40,6 +49,13 @@ pub struct SubflowReset {
     pub reason: Option<ResetReason>,
     /// T: another attempt on this path may succeed.
     pub transient: bool,
+}
+
+impl SubflowReset {
+    /// Who sent it, and what its MP_TCPRST option says: the reason, and the flag T.
+    pub fn new(by_peer: bool, reason: Option<ResetReason>, transient: bool) -> SubflowReset {
+        SubflowReset { by_peer, reason, transient }
+    }
 }
 
 impl core::fmt::Display for SubflowReset {

@@ -52,6 +52,7 @@ pub enum ConnectionState {
 
 /// Data sequence numbers of a connection (RFC 8684 §3.3), as the wire has them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct DataSequence {
     /// Of the byte that the application writes next.
     pub write_next: u64,
@@ -193,6 +194,7 @@ pub struct ReceivedMapping {
 /// stack: Linux keeps the same per destination. See `Stack::fast_open_servers` and
 /// `Stack::remember_fast_open_server`.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct FastOpenServer {
     /// The address of ours that the cookie was given to.
     pub local: IpAddr,
@@ -207,6 +209,23 @@ pub struct FastOpenServer {
 }
 
 impl FastOpenServer {
+    /// A server, seen from an address of ours, of which nothing is known yet: no cookie, and the MSS of who
+    /// names none (RFC 9293 §3.7.1).
+    pub fn new(local: IpAddr, remote: SocketAddr) -> FastOpenServer {
+        let mss = if remote.is_ipv4() { 536 } else { 1220 };
+        FastOpenServer { local, remote, cookie: Vec::new(), mss, left_alone: None }
+    }
+
+    /// Its cookie, and the MSS that came with it.
+    pub fn with_cookie(self, cookie: Vec<u8>, mss: u16) -> FastOpenServer {
+        FastOpenServer { cookie, mss, ..self }
+    }
+
+    /// For how long it is not to be tried.
+    pub fn with_left_alone(self, left_alone: Option<Duration>) -> FastOpenServer {
+        FastOpenServer { left_alone, ..self }
+    }
+
     /// How long a cookie may be (RFC 7413 §4.1.1).
     pub const COOKIE_LENGTHS: RangeInclusive<usize> = 4..=16;
 }

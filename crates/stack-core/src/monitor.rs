@@ -192,6 +192,7 @@ pub enum MonitorEvent {
 
 /// When something happened, and what.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Monitored {
     /// When. For [`MonitorEvent::Missed`], the first of them.
     pub at: Instant,

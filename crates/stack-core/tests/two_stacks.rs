@@ -24,17 +24,10 @@ fn bytes(n: usize, seed: u64) -> Vec<u8> {
 }
 
 fn transfer(client_paths: u8, client: ConnectionConfig, server: ConnectionConfig) -> Wire {
-    transfer_by(SynCookiePolicy::default(), client_paths, client, server)
+    transfer_by(Wire::new(client_paths), client, server)
 }
 
-fn transfer_by(
-    syn_cookies: SynCookiePolicy,
-    client_paths: u8,
-    client: ConnectionConfig,
-    server: ConnectionConfig,
-) -> Wire {
-    let mut w = Wire::new(client_paths);
-    w.syn_cookies = syn_cookies;
+fn transfer_by(mut w: Wire, client: ConnectionConfig, server: ConnectionConfig) -> Wire {
     w.accept = server;
     let remote = listen(&mut w);
     let mut options = ConnectOptions::new(remote);
@@ -79,16 +72,22 @@ fn every_packet_of_every_subflow_has_the_connection_s_traffic_class() {
     // application's.
     let (client, server) = (0xb8, 0x20);
     let config = |class: u8| ConnectionConfig::default().with_ecn(Ecn::Request).with_traffic_class(class | 3);
-    for cookies in [SynCookiePolicy::UnderPressure, SynCookiePolicy::Always] {
-        let w = transfer_by(cookies, 2, config(client), config(server));
-        assert_eq!(w.classes.len(), 3, "two paths of the client and one of the server");
-        for ((host, path), classes) in &w.classes {
-            let class = [client, server][*host];
-            // A SYN cookie does not remember that ECN was offered.
-            let ecn = if cookies == SynCookiePolicy::Always && path.0 == 0 { vec![0] } else { vec![0, 2] };
-            let expected: BTreeSet<u8> = ecn.into_iter().map(|ecn| class | ecn).collect();
-            assert!(classes.is_subset(&[class, class | 2].into()), "{host} {path} {classes:x?}");
-            assert!(classes.is_superset(&expected), "{host} {path} {classes:x?}");
+    let cookies = [SynCookiePolicy::UnderPressure, SynCookiePolicy::Always];
+    for (cookies, mptcp) in cookies.into_iter().flat_map(|cookies| [(cookies, true), (cookies, false)]) {
+        for wire in [Wire::new(2), Wire::v6(2)] {
+            let wire = Wire { syn_cookies: cookies, ..wire };
+            let w = transfer_by(wire, config(client).with_mptcp(mptcp), config(server));
+            let paths = if mptcp { 3 } else { 2 };
+            assert_eq!(w.classes.len(), paths, "those of the client and one of the server");
+            for ((host, path), classes) in &w.classes {
+                let class = [client, server][*host];
+                // A SYN cookie does not remember that ECN was offered.
+                let without_ecn = cookies == SynCookiePolicy::Always && path.0 == 0;
+                let ecn = if without_ecn { vec![0] } else { vec![0, 2] };
+                let expected: BTreeSet<u8> = ecn.into_iter().map(|ecn| class | ecn).collect();
+                assert!(classes.is_subset(&[class, class | 2].into()), "{host} {path} {classes:x?}");
+                assert!(classes.is_superset(&expected), "{host} {path} {classes:x?}");
+            }
         }
     }
     let w = transfer(2, ConnectionConfig::default(), ConnectionConfig::default());
@@ -207,7 +206,11 @@ fn a_server_without_memory_speaks_mptcp_all_the_same() {
     let checksum = ConnectionConfig::default().with_checksum(true);
     let plain = ConnectionConfig::default().with_mptcp(false);
     for (client, joins) in [(ConnectionConfig::default(), 1), (checksum, 1), (plain, 0)] {
-        let w = transfer_by(SynCookiePolicy::Always, 2, client, ConnectionConfig::default());
+        let w = transfer_by(
+            Wire { syn_cookies: SynCookiePolicy::Always, ..Wire::new(2) },
+            client,
+            ConnectionConfig::default(),
+        );
         let counters = w.hosts[1].stack.counters();
         assert_eq!(counters.get(Counter::TcpSyncookiesSent), 1);
         assert_eq!(counters.get(Counter::TcpSyncookiesRecv), 1);

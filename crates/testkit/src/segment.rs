@@ -82,7 +82,7 @@ impl Segment {
 
     /// The packet as the stack's device receives it, its checksum found right.
     pub fn received(&self) -> RxPacket {
-        RxPacket { buffer: self.packet(), gso_size: None, checksum: ChecksumState::Verified }
+        RxPacket::new(self.packet(), ChecksumState::Verified)
     }
 }
 

@@ -187,7 +187,7 @@ impl World {
         self.peer_packets.push_back((path, packet.clone()));
         self.show("in ", &packet);
         self.note_handshake(&packet);
-        let rx = RxPacket { buffer: packet, gso_size: None, checksum: ChecksumState::Verified };
+        let rx = RxPacket::new(packet, ChecksumState::Verified);
         if let Some(digest) = &self.digest {
             digest.received(self.now, 0, path, &rx);
         }

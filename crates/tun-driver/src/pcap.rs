@@ -161,8 +161,7 @@ mod tests {
         let mut out = Vec::new();
         let mut w = PcapWriter::new(&mut out).unwrap();
         let a = w.add_interface("wlan0", "path p0").unwrap();
-        let rx =
-            RxPacket { buffer: Bytes::from(packet()), gso_size: None, checksum: ChecksumState::Verified };
+        let rx = RxPacket::new(Bytes::from(packet()), ChecksumState::Verified);
         w.inbound(a, UNIX_EPOCH + std::time::Duration::from_nanos(5_000_000_007), &rx).unwrap();
         w.flush().unwrap();
         let mut completed = packet();

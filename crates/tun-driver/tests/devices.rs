@@ -11,12 +11,12 @@ use std::net::UdpSocket;
 use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 use two_devices::{V4, V6, fold, open, segment, sum, two_devices};
-use umptcp_stack_core::device::{ChecksumRequest, ChecksumState, HeaderBuf, PathConfig, RxPacket, Transmit};
+use umptcp_stack_core::device::{ChecksumState, HeaderBuf, PathConfig, RxPacket, Transmit};
 use umptcp_stack_core::payload::Payload;
 use umptcp_tun_driver::device::{
     BufferPool, Device, DeviceError, Offload, TransmitOutcome, Tun, TunOptions, is_gone,
 };
-use umptcp_types::{Instant as StackInstant, PathId};
+use umptcp_types::PathId;
 
 /// Waits for a packet that `wanted` accepts; others (router solicitations and the like) are dropped.
 fn receive(tun: &mut Tun, pool: &mut BufferPool, wanted: impl Fn(&RxPacket) -> bool) -> RxPacket {
@@ -66,14 +66,7 @@ fn the_host_answers_a_ping_and_its_datagrams_come_out() {
             echo.extend(b"hello");
             let c = !fold(sum(&echo, 0));
             echo[2..4].copy_from_slice(&c.to_be_bytes());
-            let request = Transmit {
-                path: PathId(0),
-                header,
-                payload: Payload::from(Bytes::from(echo)),
-                gso_size: None,
-                checksum: ChecksumRequest::Complete,
-                earliest: StackInstant::ZERO,
-            };
+            let request = Transmit::new(PathId(0), header, Payload::from(Bytes::from(echo)));
             assert_eq!(tun.transmit(&request).unwrap(), TransmitOutcome::Sent);
             let reply = receive(&mut tun, &mut pool, |p| p.buffer[9] == 1 && p.buffer[20] == 0);
             assert_eq!(&reply.buffer[24..], b"\x00\x07\x00\x01hello");

@@ -65,18 +65,15 @@ impl NetworkStack for Relay {
         let mut head = HeaderBuf::zeroed(header);
         head.as_mut_slice().copy_from_slice(&b[..header]);
         self.log.lock().unwrap().large += usize::from(packet.gso_size.is_some());
-        self.queue.push_back(Transmit {
-            path: *other,
-            header: head,
-            payload: Payload::from(b.slice(header..)),
-            gso_size: packet.gso_size,
-            checksum: match packet.checksum {
-                // From a kernel socket directly to TUN: without a checksum.
-                ChecksumState::Verified => ChecksumRequest::Partial { start: 20, offset: 16 },
-                ChecksumState::Unverified => ChecksumRequest::Complete,
-            },
-            earliest: StackInstant::ZERO,
-        });
+        self.queue.push_back(
+            Transmit::new(*other, head, Payload::from(b.slice(header..)))
+                .with_gso_size(packet.gso_size)
+                .with_checksum(match packet.checksum {
+                    // From a kernel socket directly to TUN: without a checksum.
+                    ChecksumState::Verified => ChecksumRequest::Partial { start: 20, offset: 16 },
+                    ChecksumState::Unverified => ChecksumRequest::Complete,
+                }),
+        );
     }
     fn handle_timeout(&mut self, now: StackInstant) {
         let due = self.timer.take().expect("a timeout nobody asked for");
@@ -283,14 +280,7 @@ fn a_device_that_goes_down_blocks_its_path_and_one_deleted_ends_it() {
             let mut header = HeaderBuf::zeroed(40);
             header.as_mut_slice()[0] = 0x45;
             header.as_mut_slice()[3] = 40;
-            Transmit {
-                path,
-                header,
-                payload: Payload::new(),
-                gso_size: None,
-                checksum: ChecksumRequest::Complete,
-                earliest: StackInstant::ZERO,
-            }
+            Transmit::new(path, header, Payload::new())
         };
         running.run(move |cx| cx.stack.queue.push_back(packet(path)));
         wait_for(|| running.log.lock().unwrap().blocked == [(path, true)]);

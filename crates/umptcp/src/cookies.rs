@@ -56,7 +56,7 @@ impl Line {
     }
 
     fn of(server: FastOpenServer, now: u64) -> Line {
-        let FastOpenServer { local, remote, cookie, mss, left_alone } = server;
+        let FastOpenServer { local, remote, cookie, mss, left_alone, .. } = server;
         let left_alone_until = left_alone.map(|time| now + time.as_secs());
         Line { local, remote, mss, cookie, left_alone_until }
     }
@@ -64,7 +64,9 @@ impl Line {
     fn server(self, now: u64) -> FastOpenServer {
         let Line { local, remote, mss, cookie, left_alone_until } = self;
         let left_alone = left_alone_until.and_then(|until| until.checked_sub(now)).filter(|time| *time > 0);
-        FastOpenServer { local, remote, cookie, mss, left_alone: left_alone.map(Duration::from_secs) }
+        FastOpenServer::new(local, remote)
+            .with_cookie(cookie, mss)
+            .with_left_alone(left_alone.map(Duration::from_secs))
     }
 }
 
@@ -181,13 +183,9 @@ mod tests {
     }
 
     fn server(n: u32, cookie: &[u8], left_alone: Option<u64>) -> FastOpenServer {
-        FastOpenServer {
-            local: [10, 0, 0, 1].into(),
-            remote: SocketAddr::from((n.to_be_bytes(), 80)),
-            cookie: cookie.to_vec(),
-            mss: 1400,
-            left_alone: left_alone.map(Duration::from_secs),
-        }
+        FastOpenServer::new([10, 0, 0, 1].into(), SocketAddr::from((n.to_be_bytes(), 80)))
+            .with_cookie(cookie.to_vec(), 1400)
+            .with_left_alone(left_alone.map(Duration::from_secs))
     }
 
     fn remotes(servers: &[FastOpenServer]) -> Vec<SocketAddr> {

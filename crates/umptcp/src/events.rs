@@ -146,7 +146,7 @@ impl Events {
 
     fn recv_by(&self, deadline: Option<Instant>) -> io::Result<Event> {
         match self.watcher.events().take(deadline, |_| true) {
-            Ok(Some(Monitored { at, event })) => Ok(Event { at: self.clock.wall_time(at), what: event }),
+            Ok(Some(Monitored { at, event, .. })) => Ok(Event { at: self.clock.wall_time(at), what: event }),
             Ok(None) => Err(Error::Stopped.into()),
             Err(TimedOut) => Err(Error::WouldBlock.into()),
         }

@@ -9,7 +9,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use umptcp::{ListenScope, MptcpListener, MptcpStream, RefuseWith, Stack};
+use umptcp::{Counter, ListenScope, MptcpListener, MptcpStream, PathSpec, RefuseWith, Stack};
 
 fn ip(arguments: &str) {
     let out = Command::new("ip").args(arguments.split_whitespace()).output().expect("ip is installed");
@@ -17,7 +17,8 @@ fn ip(arguments: &str) {
 }
 
 /// Runs `client` and `server` in separate namespaces. The client's NICs c0 and c1 (192.168.140.231 and .232)
-/// and the server's s0 (.110) are in one subnet, on a bridge in a third namespace.
+/// and the server's s0 (.110) are in one subnet, on a bridge in a third namespace. So is the server's s1, which
+/// is down and has no address.
 fn two_hosts(client: impl FnOnce() + Send + 'static, server: impl FnOnce() + Send + 'static) {
     let host = |work: Box<dyn FnOnce() + Send>, nics: &'static [(&'static str, u8)]| {
         let (tid_tx, tid) = mpsc::channel();
@@ -48,9 +49,12 @@ fn two_hosts(client: impl FnOnce() + Send + 'static, server: impl FnOnce() + Sen
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         ip("link add br0 type bridge");
         ip("link set br0 up");
-        for (port, name, host) in
-            [("p0", "c0", client_tid), ("p1", "c1", client_tid), ("p2", "s0", server_tid)]
-        {
+        for (port, name, host) in [
+            ("p0", "c0", client_tid),
+            ("p1", "c1", client_tid),
+            ("p2", "s0", server_tid),
+            ("p3", "s1", server_tid),
+        ] {
             ip(&format!("link add {port} type veth peer name {name} netns {host}"));
             ip(&format!("link set {port} master br0 up"));
         }
@@ -84,7 +88,12 @@ fn established(stream: &MptcpStream) -> usize {
 
 /// Listens on all NICs and echoes until the flag is cleared.
 fn echo_until(done: &mpsc::Receiver<()>, ready: &mpsc::Sender<()>) {
-    let stack = Stack::builder().nics(["s0"]).start().unwrap();
+    echo_on("s0".into(), done, ready);
+}
+
+/// The same on a NIC as given.
+fn echo_on(nic: PathSpec, done: &mpsc::Receiver<()>, ready: &mpsc::Sender<()>) {
+    let stack = Stack::builder().nics([nic]).start().unwrap();
     let listener = stack.listen("0.0.0.0:7").unwrap();
     ready.send(()).unwrap();
     let (stream, _) = listener.accept_timeout(Duration::from_secs(20)).unwrap();
@@ -270,6 +279,48 @@ fn a_nic_that_loses_its_only_address_for_a_while_is_used_again_by_a_client() {
         done_tx.send(()).unwrap();
     };
     two_hosts(client, move || echo_until(&done, &ready_tx));
+}
+
+/// As DHCP brings it: the address first, the route seconds later.
+#[test]
+fn a_route_that_comes_late_is_used_at_once_by_connections_that_live() {
+    let (ready_tx, ready) = mpsc::channel();
+    let (done_tx, done) = mpsc::channel();
+    let client = move || {
+        ready.recv().unwrap();
+        ip("route add 10.9.9.9 via 192.168.140.110 dev c0");
+        let late = "route add 10.9.9.9 via 192.168.140.110 dev c1 metric 2";
+        ip(late);
+        let stack = Stack::builder().nics(["c0", "c1"]).start().unwrap();
+        let stream = stack.connect("10.9.9.9:7").unwrap();
+        (&stream).write_all(b"ping").unwrap();
+        (&stream).read_exact(&mut [0; 4]).unwrap();
+        wait_for("two subflows", || established(&stream) == 2);
+        ip("addr del 192.168.140.232/24 dev c1");
+        wait_for("the path leaves", || stack.paths().unwrap().len() == 1);
+        ip("addr add 192.168.140.232/24 dev c1");
+        wait_for("the path returns", || stack.paths().unwrap().len() == 2);
+        // Attempts without the route fail, with growing pauses: some seconds by now.
+        let attempts = || stack.counters().unwrap().get(Counter::MPJoinSynTx);
+        let before = attempts();
+        wait_for("attempts", || attempts() >= before + 4);
+        assert_eq!(established(&stream), 1, "no way leads there");
+        ip(late);
+        let soon = Instant::now() + Duration::from_secs(2);
+        while established(&stream) != 2 {
+            assert!(Instant::now() < soon, "the route is not used");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(stream);
+        drop(stack);
+        nothing_left();
+        done_tx.send(()).unwrap();
+    };
+    let server = move || {
+        // Not the NIC's own address, which c1 reaches without the route.
+        echo_on("s0,mode=routed,address=10.9.9.9".parse().unwrap(), &done, &ready_tx);
+    };
+    two_hosts(client, server);
 }
 
 /// As when a router's advertisement comes after the lease, or an IPv6 address expires.
@@ -537,6 +588,44 @@ fn ports_stay_the_stacks_as_long_as_peers_may_join_to_them() {
         assert_eq!(stream.read(&mut [0]).unwrap(), 0);
         drop(stream);
         wait_for("both ports are the host's again", || ports_of_the_stack().is_empty());
+        over_tx.send(()).unwrap();
+    };
+    two_hosts(client, server);
+}
+
+/// What is announced is open: the port is the stack's there, too, and the client's join succeeds.
+#[test]
+fn a_path_that_comes_after_the_listener_has_gone_is_announced_and_open() {
+    let (ready_tx, ready) = mpsc::channel();
+    let (over_tx, over) = mpsc::channel();
+    let client = move || {
+        ready.recv().unwrap();
+        let stack = Stack::builder().nics(["c0"]).start().unwrap();
+        let mut stream = stack.connect("192.168.140.110:7").unwrap();
+        stream.write_all(b"x").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        let joined = || {
+            let subflows = stream.subflows().unwrap();
+            subflows.iter().any(|s| s.state == "ESTABLISHED" && s.remote.to_string() == "192.168.140.111:7")
+        };
+        wait_for("a subflow to the new address", joined);
+        drop(stream);
+        over.recv().unwrap();
+    };
+    let server = move || {
+        let stack = Stack::builder().nics(["s0"]).start().unwrap();
+        let listener = stack.listen("0.0.0.0:7").unwrap();
+        ready_tx.send(()).unwrap();
+        let (mut stream, _) = listener.accept_timeout(Duration::from_secs(20)).unwrap();
+        drop(listener);
+        ip("addr add 192.168.140.111/24 dev s1");
+        ip("link set s1 up");
+        stack.add_nic(&"s1".into()).unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        stream.write_all(b"x").unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+        drop(stream);
+        wait_for("the port is the host's again", || ports_of_the_stack().is_empty());
         over_tx.send(()).unwrap();
     };
     two_hosts(client, server);

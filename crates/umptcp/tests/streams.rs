@@ -721,3 +721,59 @@ fn stopping_says_what_was_not_delivered_and_the_peers_learn_of_it() {
     assert!(client.shutdown(Shutdown::Write).is_err(), "the stack has stopped");
     b.stop(Duration::ZERO).unwrap();
 }
+
+#[test]
+fn stopping_with_many_connections_names_those_with_something_left_and_resets_them_all() {
+    const MANY: usize = 30;
+    let (a, b) = two_stacks(1, |s| s);
+    // A small one, or the test would write hundreds of megabytes.
+    let listener = MptcpListener::builder(&b).receive_buffer(1 << 20).listen(SERVER).unwrap();
+    let pairs: Vec<(MptcpStream, MptcpStream)> = (0..MANY)
+        .map(|i| {
+            // Plain TCP among them.
+            let client =
+                MptcpStream::builder(&a).mptcp(i % 5 != 0).send_buffer(1 << 20).connect(SERVER).unwrap();
+            (client, listener.accept().unwrap().0)
+        })
+        .collect();
+    // One in three has written more than the peer's buffers take, one has delivered everything and goes on,
+    // and one has ended.
+    let (much, mut undelivered) = (vec![7; 32 << 20], 0);
+    for (i, (client, server)) in pairs.iter().enumerate() {
+        match i % 3 {
+            0 => {
+                client.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+                let written = (&*client).write_all(&much);
+                assert_eq!(written.unwrap_err().kind(), ErrorKind::WouldBlock);
+                undelivered += 1;
+            }
+            1 => {
+                (&*client).write_all(b"all of it").unwrap();
+                (&*server).read_exact(&mut [0; 9]).unwrap();
+            }
+            _ => {
+                client.shutdown(Shutdown::Write).unwrap();
+                server.shutdown(Shutdown::Write).unwrap();
+                assert_eq!((&*server).read(&mut [0]).unwrap(), 0);
+                assert_eq!((&*client).read(&mut [0]).unwrap(), 0);
+            }
+        }
+    }
+    let error = a.stop(Duration::from_millis(200)).expect_err("the peers have not read it");
+    let inner = error.get_ref().and_then(|e| e.downcast_ref::<umptcp::Error>());
+    assert!(
+        matches!(inner, Some(umptcp::Error::Undelivered { connections, .. }) if *connections == undelivered),
+        "{error}"
+    );
+    // Every reset has left before the stack was gone.
+    for (i, (_, server)) in pairs.iter().enumerate() {
+        let end = (&*server).read_to_end(&mut Vec::new());
+        match i % 3 {
+            0 => assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset, "connection {i}"),
+            _ => {
+                end.unwrap_or_else(|e| panic!("connection {i}: {e}"));
+            }
+        }
+    }
+    b.stop(Duration::ZERO).unwrap();
+}

@@ -52,7 +52,7 @@ impl Connection {
 
     /// Runs the path manager and carries out its commands.
     pub(crate) fn manage_paths(&mut self, ctx: &mut Context, now: Instant) {
-        let early = !self.mptcp.is_fully_established() && !self.opens_subflows();
+        let early = !self.mptcp.is_fully_established() && !self.opens_subflows(ctx);
         if !self.is_mptcp() || early || self.life.has_ended() {
             return;
         }
@@ -99,7 +99,7 @@ impl Connection {
         }
         let mut view = View::new(&local, &remote);
         view.client = self.client;
-        view.opens = self.opens_subflows();
+        view.opens = self.opens_subflows(ctx);
         view.subflows = &subflows;
         view.failed = &barred;
         view.max_subflows = self.config.max_subflows;

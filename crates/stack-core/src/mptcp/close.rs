@@ -181,7 +181,7 @@ impl Connection {
 
     /// There is nothing more to send now: updates the state of the connection. True if subflows were opened,
     /// whose SYNs wait.
-    pub(crate) fn on_nothing_to_send(&mut self, ctx: &mut Context, now: Instant) -> bool {
+    pub(super) fn on_nothing_to_send(&mut self, ctx: &mut Context, now: Instant) -> bool {
         let opened = self.subflows.opened();
         self.after_progress(ctx, now);
         self.subflows.sweep();
@@ -197,9 +197,7 @@ impl Connection {
     /// Acts on what a segment, a timer or the application has changed: closes and removes subflows, ends the
     /// connection.
     pub(crate) fn after_progress(&mut self, ctx: &mut Context, now: Instant) {
-        if self.recv.is_finished() && self.notices.on_end_of_stream() {
-            self.notify_readable(ctx);
-        }
+        self.notify_end_of_stream(ctx);
         if self.is_mptcp() {
             self.close_subflows(ctx, now);
         }
@@ -225,7 +223,7 @@ impl Connection {
         } else if self.life.has_ended() {
             ctx.forget_token(self.mptcp.local_token(), self.id);
         }
-        if self.addresses.wants_look() && self.opens_subflows() {
+        if self.addresses.wants_look() && self.opens_subflows(ctx) {
             self.manage_paths(ctx, now);
         }
     }

@@ -56,8 +56,8 @@ pub(crate) struct Connection {
     pub(super) scheduler: Box<dyn Scheduler>,
     pub(super) addresses: Addresses,
 
-    pub(crate) notices: Notices,
-    pub(crate) attention: Attention,
+    notices: Notices,
+    attention: Attention,
 }
 
 impl core::fmt::Debug for Connection {
@@ -409,6 +409,48 @@ impl Connection {
     /// Some subflow has an ACK to send at once.
     pub(crate) fn owes_ack(&self) -> bool {
         self.subflows.iter().any(|m| m.tcp.owes_ack())
+    }
+
+    /// It may have something to send. True: the stack is to queue it.
+    pub(crate) fn on_touched(&mut self) -> bool {
+        self.attention.on_ready()
+    }
+
+    /// Its next deadline, if the stack is to set a timer for it.
+    pub(crate) fn next_timer(&mut self) -> Option<Instant> {
+        self.next_deadline().filter(|deadline| self.attention.on_deadline(*deadline))
+    }
+
+    /// A timer that was set for `at` stands for its next deadline.
+    pub(crate) fn is_armed_for(&self, at: Instant) -> bool {
+        self.attention.is_armed_for(at)
+    }
+
+    /// A timer set for `at` fired. False: another has taken its place.
+    pub(crate) fn on_timer(&mut self, at: Instant) -> bool {
+        self.attention.on_timer(at)
+    }
+
+    /// It has nothing to send, and has left the stack's queue. True: subflows were opened.
+    pub(crate) fn on_served(&mut self, ctx: &mut Context, now: Instant) -> bool {
+        self.attention.on_served();
+        self.on_nothing_to_send(ctx, now)
+    }
+
+    /// The application takes an event of this connection.
+    pub(crate) fn on_event_taken(&mut self, event: &Event) {
+        match event {
+            Event::Readable { .. } => self.notices.on_readable_taken(),
+            Event::Writable { .. } => self.notices.on_writable_taken(),
+            _ => {}
+        }
+    }
+
+    /// The application is told once of the end of the stream.
+    pub(super) fn notify_end_of_stream(&mut self, ctx: &mut Context) {
+        if self.recv.is_finished() && self.notices.on_end_of_stream() {
+            self.notify_readable(ctx);
+        }
     }
 
     pub(crate) fn notify_readable(&mut self, ctx: &mut Context) {

@@ -130,11 +130,14 @@ impl Connection {
     /// Whether this side opens subflows. RFC 8684 §3.1: none before a DSS has come. A client is not fully
     /// established before; a server is by the third ACK, so it waits for more.
     ///
-    /// When the first subflow has gone before, a client has nothing to lose: whether the server has its key
-    /// the answer to a join will show, and without one the connection has ended.
-    pub(crate) fn opens_subflows(&self) -> bool {
+    /// When the first subflow has gone before, its path is down, or it has fallen silent, a client has nothing to
+    /// lose: whether the server has its key the answer to a join will show, and without one the connection has
+    /// ended.
+    pub(crate) fn opens_subflows(&self, ctx: &Context) -> bool {
         if self.client {
-            self.mptcp.is_fully_established() || (self.is_mptcp() && self.subflows.is_empty())
+            let cut_off =
+                |m: &Subflow| m.is_stale() || ctx.is_path_down(m.tcp.path(), m.tcp.tuple().local.ip());
+            self.mptcp.is_fully_established() || (self.is_mptcp() && self.subflows.iter().all(cut_off))
         } else {
             self.mptcp.is_fully_established() && self.config.server_joins && self.mptcp.is_dss_seen()
         }

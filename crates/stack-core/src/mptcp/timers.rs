@@ -159,7 +159,7 @@ impl Connection {
             Timer::Data => self.on_data_timer(ctx, now),
             Timer::Pacing => self.send.stop_waiting_for_pacing(),
             Timer::Retry => {
-                if self.addresses.failures.end_waits(now) && self.opens_subflows() {
+                if self.addresses.failures.end_waits(now) && self.opens_subflows(ctx) {
                     self.manage_paths(ctx, now);
                 }
             }

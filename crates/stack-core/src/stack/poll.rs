@@ -16,7 +16,7 @@ impl Stack {
         let mut due = Vec::new();
         while let Some((at, id)) = self.timers.pop_due(now) {
             if let Some(c) = self.connections.get_mut(&id)
-                && c.attention.on_timer(at)
+                && c.on_timer(at)
             {
                 due.push(id);
             }
@@ -42,8 +42,7 @@ impl Stack {
                 self.ready.push(id);
                 return Some(t);
             }
-            c.attention.on_served();
-            let opened = c.on_nothing_to_send(&mut self.ctx, now);
+            let opened = c.on_served(&mut self.ctx, now);
             self.settle(id);
             if opened {
                 // Their SYNs wait, and have no timer yet.
@@ -59,18 +58,10 @@ impl Stack {
     /// What the application should know. Call until `None`.
     pub fn poll_event(&mut self) -> Option<Event> {
         let event = self.ctx.pop_event()?;
-        match event {
-            Event::Readable { connection } => {
-                if let Some(c) = self.connections.get_mut(&connection) {
-                    c.notices.on_readable_taken();
-                }
-            }
-            Event::Writable { connection } => {
-                if let Some(c) = self.connections.get_mut(&connection) {
-                    c.notices.on_writable_taken();
-                }
-            }
-            _ => {}
+        if let Event::Readable { connection } | Event::Writable { connection } = event
+            && let Some(c) = self.connections.get_mut(&connection)
+        {
+            c.on_event_taken(&event);
         }
         Some(event)
     }

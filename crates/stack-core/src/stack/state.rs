@@ -61,7 +61,7 @@ impl Stack {
     /// Something happened to a connection: it may have packets to send and other deadlines.
     pub(super) fn touched(&mut self, id: ConnectionId) {
         let Some(c) = self.connections.get_mut(&id) else { return };
-        if c.attention.on_ready() {
+        if c.on_touched() {
             self.ready.push(id);
         }
     }
@@ -78,9 +78,7 @@ impl Stack {
             self.ready.forget(id, self.ctx.paths().map(|(path, _)| path));
             return;
         }
-        if let Some(deadline) = c.next_deadline()
-            && c.attention.on_deadline(deadline)
-        {
+        if let Some(deadline) = c.next_timer() {
             self.timers.push(deadline, id);
         }
         if self.ctx.any_path_blocked() {
@@ -89,8 +87,7 @@ impl Stack {
             }
         }
         let connections = &self.connections;
-        self.timers.tidy(connections.len(), |at, id| {
-            connections.get(&id).is_some_and(|c| c.attention.is_armed_for(at))
-        });
+        self.timers
+            .tidy(connections.len(), |at, id| connections.get(&id).is_some_and(|c| c.is_armed_for(at)));
     }
 }

@@ -33,14 +33,30 @@ pub(crate) struct Wire {
     pub(crate) syn_cookies: SynCookiePolicy,
     /// The traffic classes of each host's packets by each path.
     pub(crate) classes: BTreeMap<(usize, PathId), BTreeSet<u8>>,
+    pub(crate) server: SocketAddr,
 }
 
 pub(crate) fn address(host: u8, path: u8) -> IpAddr {
     IpAddr::from([10, 0, path, host])
 }
 
+#[allow(dead_code, reason = "not every test uses it")]
+fn address6(host: u8, path: u8) -> IpAddr {
+    IpAddr::from([0xfd00, 0, 0, u16::from(path), 0, 0, 0, u16::from(host)])
+}
+
 impl Wire {
     pub(crate) fn new(client_paths: u8) -> Wire {
+        Wire::of(client_paths, address)
+    }
+
+    /// The same in IPv6.
+    #[allow(dead_code, reason = "not every test uses it")]
+    pub(crate) fn v6(client_paths: u8) -> Wire {
+        Wire::of(client_paths, address6)
+    }
+
+    fn of(client_paths: u8, address: fn(u8, u8) -> IpAddr) -> Wire {
         let host = |n: u8, paths: u8| {
             let mut stack = Stack::new(StackConfig::default(), [n; 32]);
             for p in 0..paths {
@@ -57,6 +73,7 @@ impl Wire {
             change: |_, _, _| {},
             syn_cookies: SynCookiePolicy::default(),
             classes: BTreeMap::new(),
+            server: SocketAddr::new(address(2, 0), 80),
         }
     }
 
@@ -66,17 +83,17 @@ impl Wire {
             let host = &mut self.hosts[h];
             while let Some(t) = host.stack.poll_transmit(now) {
                 self.number += 1;
-                self.classes.entry((h, t.path)).or_default().insert(t.header.as_slice()[1]);
+                self.classes.entry((h, t.path)).or_default().insert(class_of(t.header.as_slice()));
                 let mut payload = t.payload.to_bytes().to_vec();
                 (self.change)(h, self.number, &mut payload);
                 let changed = payload[..] != t.payload.to_bytes()[..];
                 let mut buffer = t.header.as_slice().to_vec();
                 buffer.extend(payload);
-                let packet = RxPacket {
-                    buffer: Bytes::from(buffer),
-                    gso_size: t.gso_size,
-                    checksum: if changed { ChecksumState::Verified } else { ChecksumState::Unverified },
-                };
+                let packet = RxPacket::new(
+                    Bytes::from(buffer),
+                    if changed { ChecksumState::Verified } else { ChecksumState::Unverified },
+                )
+                .with_gso_size(t.gso_size);
                 // The server has one path; what the client sends by any path arrives there, and back by
                 // address.
                 let path = if h == 0 { PathId(0) } else { path_of(&t.to_vec()) };
@@ -133,11 +150,20 @@ impl Wire {
 }
 
 fn path_of(packet: &[u8]) -> PathId {
-    PathId(u32::from(packet[18]))
+    PathId(u32::from(if is_ipv6(packet) { packet[31] } else { packet[18] }))
+}
+
+fn is_ipv6(packet: &[u8]) -> bool {
+    packet[0] >> 4 == 6
+}
+
+/// RFC 791 §3.1 and RFC 8200 §3.
+fn class_of(packet: &[u8]) -> u8 {
+    if is_ipv6(packet) { packet[0] << 4 | packet[1] >> 4 } else { packet[1] }
 }
 
 pub(crate) fn listen(w: &mut Wire) -> SocketAddr {
-    let local = SocketAddr::new(address(2, 0), 80);
+    let local = w.server;
     let mut options = ListenOptions::new(local, 8);
     options.syn_cookies = w.syn_cookies;
     options.config = w.accept.clone();

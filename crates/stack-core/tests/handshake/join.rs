@@ -432,7 +432,7 @@ fn a_reset_subflow_tells_the_application_the_reason() {
         _ => None,
     });
     let reason = Some(ResetReason::UnacceptablePerformance);
-    assert_eq!(told, Some(SubflowReset { by_peer: true, reason, transient: true }));
+    assert_eq!(told, Some(SubflowReset::new(true, reason, true)));
 }
 
 /// A SYN that comes twice is one join, answered twice with the same words.

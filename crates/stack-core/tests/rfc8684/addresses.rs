@@ -230,6 +230,29 @@ fn joins_over_a_path_that_is_to_be_removed_are_given_up() {
     }
 }
 
+/// A route that came late, a rule that is back: what failed before is no sign any more, however often.
+#[test]
+fn a_path_that_has_changed_is_joined_over_at_once() {
+    let mut l = client(2);
+    l.data(0, 1, 1);
+    let over_it = |s: &Seen| s.seg.flags.syn && s.from.ip() == stack_address(1);
+    for _ in 0..6 {
+        let syn = l.advance_until(Duration::from_secs(40), over_it).expect("a join, after a growing pause");
+        // As the host says it where no route leads.
+        l.unreachable(&syn, 0);
+    }
+    l.take_all();
+    l.advance(Duration::from_secs(5));
+    assert!(l.take_all().iter().all(|s| !over_it(s)), "nothing has changed yet");
+    l.stack.path_changed(l.now, PathId(0));
+    l.poll();
+    assert!(l.take_all().iter().all(|s| !over_it(s)), "another path has changed");
+    l.stack.path_changed(l.now, PathId(1));
+    l.poll();
+    l.accept_join(0);
+    assert_eq!(l.subflows().len(), 2);
+}
+
 /// With the link of one path down, its subflow ends and the peer is told; the last subflow is kept for when
 /// its link is up again, as a kernel's connection is, unless another takes its place.
 #[test]

@@ -2,7 +2,7 @@
 
 use crate::peer::{KEY, Lab, Out, Seen, bytes, stack_address};
 use umptcp_stack_core::config::{ConnectionConfig, FastClose, StackConfig};
-use umptcp_stack_core::device::PathConfig;
+use umptcp_stack_core::device::{Families, PathConfig};
 use umptcp_stack_core::error::ConnectionError;
 use umptcp_stack_core::event::{Event, SubflowReset};
 use umptcp_stack_core::observe::Counter;
@@ -311,6 +311,100 @@ fn the_client_joins_again_after_a_reset() {
     assert_ne!(l.flows[0].stack, l.flows[second].stack);
 }
 
+/// How the path of the first subflow goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Loss {
+    Removed,
+    Down,
+    Reset,
+    Unreachable,
+    /// Nothing comes through, and nobody says so.
+    Silence,
+}
+
+/// Each, and how many bytes are in flight then.
+const LOSSES: [(Loss, usize); 8] = [
+    (Loss::Removed, 0),
+    (Loss::Removed, 700),
+    (Loss::Down, 0),
+    (Loss::Down, 700),
+    (Loss::Reset, 0),
+    (Loss::Reset, 700),
+    (Loss::Unreachable, 700),
+    (Loss::Silence, 700),
+];
+
+impl Loss {
+    fn befalls(self, l: &mut Lab) {
+        match self {
+            Loss::Removed => l.stack.path_removed(l.now, PathId(0)),
+            Loss::Down => l.stack.path_down(l.now, PathId(0), Families::BOTH),
+            Loss::Reset => l.send(0, Out { rst: true, ..Out::default() }),
+            Loss::Unreachable => {
+                // About data: an error is about a segment that is in flight.
+                let last = l.sent.iter().rfind(|s| s.flow == Some(0) && !s.payload.is_empty());
+                let last = last.expect("data in flight").clone();
+                l.unreachable(&last, 0);
+            }
+            Loss::Silence => {}
+        }
+        l.poll();
+    }
+}
+
+/// The server has both keys as soon as the third ACK has arrived, and that it has sent one the client knows:
+/// with another path up there is no reason to end.
+#[test]
+fn a_client_whose_first_path_goes_before_the_first_data_ack_goes_on_over_another() {
+    for (loss, len) in LOSSES {
+        if loss == Loss::Reset {
+            // A server's refusal looks like this.
+            continue;
+        }
+        let mut l = Lab::client_unconfirmed(ConnectionConfig::default(), 2);
+        if len > 0 {
+            l.write(len);
+        }
+        loss.befalls(&mut l);
+        assert_eq!(closed(&l), None, "{loss:?}, {len}");
+        if len == 0 {
+            l.write(700);
+        }
+        l.data_expected = 1;
+        let is_join = |s: &Seen| s.seg.flags.syn && s.from.ip() == stack_address(1);
+        let join = l.advance_until(Duration::from_secs(30), is_join);
+        l.sent.insert(0, join.unwrap_or_else(|| panic!("{loss:?}, {len}: no join over the other path")));
+        let second = l.accept_join(0);
+        let all = |s: &Seen| s.flow == Some(second) && s.payload.len() == 700;
+        assert!(l.advance_until(Duration::from_secs(5), all).is_some(), "{loss:?}, {len}: the data");
+        assert_eq!(closed(&l), None, "{loss:?}, {len}");
+    }
+}
+
+/// The server, which may not join to a client behind a NAT, waits for the client's join.
+#[test]
+fn a_server_whose_first_path_goes_before_the_first_data_ack_goes_on_over_another() {
+    for (loss, len) in LOSSES {
+        let mut l = Lab::server(ConnectionConfig::default(), 2);
+        l.ack(0);
+        if len > 0 {
+            l.write(len);
+        }
+        loss.befalls(&mut l);
+        assert_eq!(closed(&l), None, "{loss:?}, {len}");
+        if len == 0 {
+            l.write(700);
+        }
+        l.data_expected = 1;
+        l.take_all();
+        let second = l.join(3, 1);
+        l.ack(second);
+        let all = |s: &Seen| s.flow == Some(second) && s.payload.len() == 700;
+        assert!(l.advance_until(Duration::from_secs(5), all).is_some(), "{loss:?}, {len}: the data");
+        assert_eq!(closed(&l), None, "{loss:?}, {len}");
+    }
+}
+
 /// The RST of a host that does not know of the connection, without a reason: its firewall is being loaded
 /// anew, or its translation is not yet back.
 fn refuse_as_a_host(l: &mut Lab) {
@@ -373,7 +467,7 @@ fn a_peer_that_refuses_the_join_has_forgotten_the_connection() {
     l.inject(syn.from, syn.to, &rst, &[]);
     assert_eq!(closed(&l), Some(Some(ConnectionError::Reset)));
     let told = l.events.iter().any(|e| {
-        let by = SubflowReset { by_peer: true, reason: Some(ResetReason::MptcpSpecific), transient: false };
+        let by = SubflowReset::new(true, Some(ResetReason::MptcpSpecific), false);
         matches!(e, Event::JoinFailed { reset, .. } if *reset == Some(by))
     });
     assert!(told, "{:?}", l.events);
@@ -402,7 +496,7 @@ fn the_reason_of_a_reset_reaches_the_application() {
             l.take_all();
             let options = vec![reset(reason, transient)];
             l.send(second, Out { rst: true, options, ..Out::default() });
-            let expected = SubflowReset { by_peer: true, reason: Some(reason), transient };
+            let expected = SubflowReset::new(true, Some(reason), transient);
             assert!(
                 l.events
                     .iter()
@@ -438,7 +532,7 @@ fn the_reason_of_a_reset_behind_a_hole_reaches_the_application() {
     let options = vec![reset(ResetReason::UnacceptablePerformance, true)];
     l.send(second, Out { at: Some(1101), rst: true, options, ..Out::default() });
     let reason = Some(ResetReason::UnacceptablePerformance);
-    let expected = SubflowReset { by_peer: true, reason, transient: true };
+    let expected = SubflowReset::new(true, reason, true);
     let told =
         l.events.iter().any(|e| matches!(e, Event::SubflowClosed { reset, .. } if *reset == Some(expected)));
     assert!(told, "{:?}", l.events);

@@ -44,7 +44,7 @@ fn a_reset_is_told_with_its_reason() {
         connection,
         subflow,
         error: Some(ConnectionError::Reset),
-        reset: Some(SubflowReset { by_peer: true, reason, transient: true }),
+        reset: Some(SubflowReset::new(true, reason, true)),
     };
     assert_eq!(one(&mut l), closed);
 }

@@ -323,7 +323,7 @@ impl Lab {
         let packet = Segment::of(about.from, about.to, &about.seg, &about.payload).received();
         let error = icmp_error(about.to.ip(), &packet.buffer, 3, code, 0);
         let path = path_of(about.from.ip());
-        let error = RxPacket { buffer: error, gso_size: None, checksum: ChecksumState::Verified };
+        let error = RxPacket::new(error, ChecksumState::Verified);
         self.stack.handle_packet(self.now, path, error);
         self.poll();
     }

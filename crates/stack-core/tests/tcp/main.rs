@@ -486,7 +486,7 @@ fn packets_that_lead_nowhere_are_counted() {
         packet[10..12].fill(0);
         let sum = !checksum::fold(checksum::sum(&packet[..20], 0));
         packet[10..12].copy_from_slice(&sum.to_be_bytes());
-        let rx = RxPacket { buffer: packet.into(), gso_size: None, checksum: ChecksumState::Verified };
+        let rx = RxPacket::new(packet.into(), ChecksumState::Verified);
         s.stack.handle_packet(s.now, s.path, rx);
     };
     put(ip::PROTOCOL_TCP, 0x20);
@@ -761,6 +761,44 @@ fn data_for_an_application_that_has_gone_are_answered_with_a_reset() {
     assert!(s.stack.info(id).is_none());
 }
 
+/// RFC 9293 §3.6.1, SHLD-3; RFC 2525 §2.17: the peer must not take it that its data were read.
+#[test]
+fn a_connection_closed_with_unread_data_is_reset() {
+    for (what, read, fin) in [("none read", 0, false), ("some read", 4, false), ("after the FIN", 0, true)] {
+        let mut s = Script::connected(Script::config());
+        let id = s.connection.expect("a connection");
+        // The reset ends what is to be sent, too.
+        s.write(500);
+        s.segment(TcpFlags { fin, ..ACK }, b"question");
+        s.seq = 9 + u32::from(fin);
+        if read > 0 {
+            let got = s.stack.receive(s.now, id, read).unwrap();
+            assert!(matches!(got, Received::Data(d) if d.len() == read), "{what}");
+        }
+        s.take();
+        s.stack.close(s.now, id);
+        s.poll();
+        let sent = s.take();
+        let [(_, seg, payload)] = &sent[..] else { panic!("{what}: {sent:?}") };
+        assert!(seg.flags.rst && !seg.flags.fin && payload.is_empty(), "{what}: {seg:?}");
+        // RFC 5961 §3.2: only this number is obeyed at once.
+        assert_eq!(seg.seq.0.wrapping_sub(s.isn), 501, "{what}");
+        assert!(s.stack.info(id).is_none(), "{what}");
+        s.wait(Duration::from_secs(200));
+        assert_eq!(s.take().len(), 0, "{what}: nothing follows");
+    }
+    // Everything read: an ordinary end.
+    let mut s = Script::connected(Script::config());
+    let id = s.connection.expect("a connection");
+    s.segment(ACK, b"question");
+    s.seq = 9;
+    assert!(matches!(s.stack.receive(s.now, id, 100), Ok(Received::Data(d)) if d.len() == 8));
+    s.stack.close(s.now, id);
+    s.poll();
+    let sent = s.take();
+    assert!(sent.iter().any(|(_, seg, _)| seg.flags.fin) && sent.iter().all(|(_, seg, _)| !seg.flags.rst));
+}
+
 #[test]
 fn an_orphan_behind_a_closed_window_is_given_up() {
     let mut s = Script::connected(Script::config().with_orphan_timeout(Duration::from_secs(50)));
@@ -868,7 +906,7 @@ fn an_icmp_error_that_quotes_a_public_address_reaches_the_connection_it_is_about
         let mut packet = vec![0; 20];
         ip::emit_ip_header_for(&mut packet, (remote, own), ip::PROTOCOL_ICMP, message.len(), 0, 9).unwrap();
         packet.extend(message);
-        let rx = RxPacket { buffer: packet.into(), gso_size: None, checksum: ChecksumState::Verified };
+        let rx = RxPacket::new(packet.into(), ChecksumState::Verified);
         s.stack.handle_packet(s.now, s.path, rx);
         s.poll();
         assert_eq!(s.counter(Counter::TcpIcmpInErrors), u64::from(!heard), "{quoted:?} {port}");

@@ -160,14 +160,13 @@ impl Device for Tun {
         };
         if !self.offload {
             let checksum = ChecksumState::Unverified;
-            return Ok(Some(RxPacket { buffer: pool.take(len), gso_size: None, checksum }));
+            return Ok(Some(RxPacket::new(pool.take(len), checksum)));
         }
         let header = VirtioHeader::decode(&virtio);
-        Ok(Some(RxPacket {
-            buffer: pool.take(len.saturating_sub(virtio::LEN)),
-            gso_size: header.received_gso_size(),
-            checksum: header.received_checksum(),
-        }))
+        Ok(Some(
+            RxPacket::new(pool.take(len.saturating_sub(virtio::LEN)), header.received_checksum())
+                .with_gso_size(header.received_gso_size()),
+        ))
     }
 
     fn transmit(&mut self, packet: &Transmit) -> io::Result<TransmitOutcome> {

@@ -108,20 +108,15 @@ mod tests {
     use bytes::Bytes;
     use umptcp_stack_core::device::HeaderBuf;
     use umptcp_stack_core::payload::Payload;
-    use umptcp_types::{Instant, PathId};
+    use umptcp_types::PathId;
 
     fn transmit(version: u8, payload: usize, gso: u16) -> Transmit {
         let mut header = HeaderBuf::zeroed(if version == 6 { 60 } else { 40 });
         header.as_mut_slice()[0] = version << 4;
         let start = header.as_slice().len() as u16 - 20;
-        Transmit {
-            path: PathId(0),
-            header,
-            payload: Payload::from(Bytes::from(vec![0; payload])),
-            gso_size: NonZeroU16::new(gso),
-            checksum: ChecksumRequest::Partial { start, offset: 16 },
-            earliest: Instant::ZERO,
-        }
+        Transmit::new(PathId(0), header, Payload::from(Bytes::from(vec![0; payload])))
+            .with_gso_size(NonZeroU16::new(gso))
+            .with_checksum(ChecksumRequest::Partial { start, offset: 16 })
     }
 
     #[test]

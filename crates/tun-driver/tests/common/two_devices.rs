@@ -7,7 +7,7 @@ use std::num::NonZeroU16;
 use umptcp_stack_core::device::{ChecksumRequest, HeaderBuf, Transmit};
 use umptcp_stack_core::payload::Payload;
 use umptcp_tun_driver::device::{Offload, Tun, TunOptions};
-use umptcp_types::{Instant, PathId};
+use umptcp_types::PathId;
 
 pub(crate) const V4: (IpAddr, IpAddr) =
     (IpAddr::V4(Ipv4Addr::new(10, 99, 1, 2)), IpAddr::V4(Ipv4Addr::new(10, 99, 2, 2)));
@@ -79,18 +79,13 @@ pub(crate) fn segment(
     let checksum =
         if partial { fold(pseudo) } else { !fold(sum(&body.to_bytes(), sum(&h[ip_len..], pseudo))) };
     h[ip_len + 16..ip_len + 18].copy_from_slice(&checksum.to_be_bytes());
-    Transmit {
-        path: PathId(0),
-        header,
-        payload: body,
-        gso_size: gso.and_then(NonZeroU16::new),
-        checksum: if partial {
+    Transmit::new(PathId(0), header, body).with_gso_size(gso.and_then(NonZeroU16::new)).with_checksum(
+        if partial {
             ChecksumRequest::Partial { start: ip_len as u16, offset: 16 }
         } else {
             ChecksumRequest::Complete
         },
-        earliest: Instant::ZERO,
-    }
+    )
 }
 
 /// The sum of 16-bit words for the Internet checksum, not complemented.

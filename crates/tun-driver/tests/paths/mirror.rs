@@ -185,6 +185,50 @@ fn a_nic_that_was_down_answers_for_the_stacks_addresses_again() {
     }
 }
 
+/// With the last address of a family the kernel forgets the entries, too, and a NIC may come into the subnet of
+/// the stack's addresses only later.
+#[test]
+fn a_nic_answers_for_the_stacks_addresses_whatever_its_own_were() {
+    let network = TestNetwork::new();
+    network.server.echo_server("[::]:80");
+    let specs = [
+        "eth0,address=10.0.0.7,address=2001:db8:a0::7,mode=routed",
+        // In the subnet of the other NIC only.
+        "eth1,address=10.0.0.8,address=2001:db8:a0::8,mode=routed",
+    ];
+    let set = network.client.set_up(&specs, &options()).unwrap();
+    let proxies =
+        || network.client.ip("neighbour show proxy") + &network.client.ip("-6 neighbour show proxy");
+    let answers = |device: &str, address: &str| {
+        proxies().lines().any(|line| line.starts_with(&format!("{address} dev {device} ")))
+    };
+    for (address, own, server) in [
+        ("10.0.0.2/24", "10.0.0.7", "10.0.0.1:80"),
+        ("2001:db8:a0::2/64", "2001:db8:a0::7", "[2001:db8:a0::1]:80"),
+    ] {
+        for port in 41000..41003 {
+            Flow::connect(&set.paths[0].tun, (ip(own), port), server).echo("there");
+            network.client.ip(&format!("address del {address} dev eth0"));
+            let far = server.parse::<SocketAddr>().unwrap().ip();
+            if port == 41001 {
+                // Seen, and not over before anybody has looked.
+                std::thread::sleep(QUIET);
+            }
+            network.client.address("eth0", address);
+            wait_until("a route", || set.paths[0].has_route(far).unwrap());
+            wait_until("eth0 answers", || answers("eth0", own));
+            network.server.ip("neighbour flush all");
+        }
+    }
+    let moved = ["10.0.0.8", "2001:db8:a0::8"];
+    assert!(!moved.iter().any(|a| answers("eth1", a)), "{}", proxies());
+    network.client.address("eth1", "10.0.0.3/24");
+    network.client.address("eth1", "2001:db8:a0::3/64");
+    wait_until("eth1 answers", || moved.iter().all(|a| answers("eth1", a)));
+    drop(set);
+    wait_until("nothing is left", || proxies().is_empty());
+}
+
 /// `advertise=` says what to advertise whatever the NIC's address is, and further addresses change nothing.
 #[test]
 fn what_is_advertised_by_choice_stays_when_addresses_change() {

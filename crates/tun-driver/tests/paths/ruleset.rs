@@ -5,7 +5,7 @@ use crate::network::{
 };
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -95,6 +95,19 @@ fn a_table_that_is_removed_after_a_slow_look_at_the_firewall_is_put_back_at_once
     are_back_within_a_second(&network, &names);
 }
 
+/// Each family: its name in the kernel's settings, where a path has its address, and a server.
+const FAMILIES: [(&str, usize, &str); 2] = [("ipv4", 0, "10.0.0.1:80"), ("ipv6", 1, "[2001:db8:a0::1]:80")];
+
+/// What makes the client forward what comes in by `eth0`. Before Linux 6.17, IPv6 knows no such setting of one
+/// NIC.
+fn forwarding_setting(network: &TestNetwork, ip: &str) -> String {
+    if ip == "ipv4" {
+        return "net/ipv4/conf/eth0/forwarding".into();
+    }
+    let forced = network.client.run(|| Path::new("/proc/sys/net/ipv6/conf/eth0/force_forwarding").exists());
+    if forced { "net/ipv6/conf/eth0/force_forwarding" } else { "net/ipv6/conf/all/forwarding" }.into()
+}
+
 /// Without the table's forward chain, a host that forwards would forward anybody's packets.
 #[test]
 fn forwarding_ends_while_a_removed_table_cannot_be_put_back() {
@@ -104,16 +117,18 @@ fn forwarding_ends_while_a_removed_table_cannot_be_put_back() {
     let before = network.client.state();
     let set = network.client.set_up(&["eth0"], &options().nft_program(nft.program())).unwrap();
     let path = &set.paths[0];
-    let mut flow = Flow::connect(&path.tun, (path.config.addresses[0], 5000), "10.0.0.1:80");
-    let forwarding = || network.client.read("net/ipv4/conf/eth0/forwarding");
-    assert_eq!(forwarding(), "1");
+    let mut flows =
+        FAMILIES.map(|(_, own, server)| Flow::connect(&path.tun, (path.config.addresses[own], 5000), server));
+    let settings = FAMILIES.map(|(ip, ..)| forwarding_setting(&network, ip));
+    let forwarding = |value: &str| settings.iter().all(|name| network.client.read(name) == value);
+    assert!(forwarding("1"), "{settings:?}");
     nft.first("exit 1");
     network.client.nft("flush ruleset");
-    wait_until("forwarding is off", || forwarding() == "0");
+    wait_until("forwarding is off", || forwarding("0"));
     nft.first("");
-    wait_until("forwarding is on again", || forwarding() == "1");
+    wait_until("forwarding is on again", || forwarding("1"));
     assert!(network.client.nft("list tables").contains(path.tun.name()));
-    flow.echo("after");
+    flows.iter_mut().for_each(|flow| flow.echo("after"));
     drop(set);
     assert_unchanged(&network.client, &before);
 }
@@ -230,26 +245,29 @@ fn cause_of_silence(changes: &Receiver<PathChange>, send: impl Fn()) -> String {
 /// When a path falls silent, the host is tested in both directions.
 #[test]
 fn the_cause_of_silence_is_named() {
-    let network = TestNetwork::new();
-    network.server.echo_server("[::]:80");
-    let mut set = network.client.set_up(&["eth0"], &options()).unwrap();
-    let changes = set.changes().unwrap();
-    let (path, first) = (&set.paths[0], *set.port_range().unwrap().start());
-    let mut flow = Flow::connect(&path.tun, (path.config.addresses[0], first), "10.0.0.1:80");
-    let text = "is anybody there?";
-    let question = flow.segment("PA", text.as_bytes());
-    let ask = || crate::network::send(&path.tun, &question);
-    network.client.sysctl("net/ipv4/conf/eth0/forwarding", "0");
-    let cause = cause_of_silence(&changes, ask);
-    assert!(cause.contains("net/ipv4/conf/eth0/forwarding is 0"), "{cause}");
-    network.client.sysctl("net/ipv4/conf/eth0/forwarding", "1");
-    flow.echo(text);
-    // Longer than it takes to notice that the path is heard again.
-    std::thread::sleep(Duration::from_secs(4));
-    network.server.nft("add table inet deaf");
-    network.server.nft("add chain inet deaf c { type filter hook input priority 0 ; policy drop ; }");
-    let cause = cause_of_silence(&changes, ask);
-    assert!(cause.contains("the cause is in the network"), "{cause}");
+    for (ip, own, server) in FAMILIES {
+        let network = TestNetwork::new();
+        network.server.echo_server("[::]:80");
+        let mut set = network.client.set_up(&["eth0"], &options()).unwrap();
+        let changes = set.changes().unwrap();
+        let (path, first) = (&set.paths[0], *set.port_range().unwrap().start());
+        let mut flow = Flow::connect(&path.tun, (path.config.addresses[own], first), server);
+        let text = "is anybody there?";
+        let question = flow.segment("PA", text.as_bytes());
+        let ask = || crate::network::send(&path.tun, &question);
+        let setting = forwarding_setting(&network, ip);
+        network.client.sysctl(&setting, "0");
+        let cause = cause_of_silence(&changes, ask);
+        assert!(cause.contains(&format!("{setting} is 0")), "{cause}");
+        network.client.sysctl(&setting, "1");
+        flow.echo(text);
+        // Longer than it takes to notice that the path is heard again.
+        std::thread::sleep(Duration::from_secs(4));
+        network.server.nft("add table inet deaf");
+        network.server.nft("add chain inet deaf c { type filter hook input priority 0 ; policy drop ; }");
+        let cause = cause_of_silence(&changes, ask);
+        assert!(cause.contains("the cause is in the network"), "{cause}");
+    }
 }
 
 #[test]

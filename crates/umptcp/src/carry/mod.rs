@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 use umptcp_stack_core::Stack;
-use umptcp_stack_core::device::{ChecksumRequest, HeaderBuf, PathConfig, PathKind, RxPacket, Transmit};
+use umptcp_stack_core::device::{HeaderBuf, PathConfig, PathKind, RxPacket, Transmit};
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::network_stack::NetworkStack;
 use umptcp_stack_core::payload::Payload;
@@ -227,14 +227,10 @@ impl Carrier {
         let (first, rest) = packet.split_at(if packet[0] >> 4 == 4 { 20 } else { 40 });
         let mut header = HeaderBuf::zeroed(first.len());
         header.as_mut_slice().copy_from_slice(first);
-        self.queue.push_back(Transmit {
-            path,
-            header,
-            payload: Payload::from(bytes::Bytes::copy_from_slice(rest)),
-            gso_size: None,
-            checksum: ChecksumRequest::Complete,
-            earliest: now,
-        });
+        self.queue.push_back(
+            Transmit::new(path, header, Payload::from(bytes::Bytes::copy_from_slice(rest)))
+                .with_earliest(now),
+        );
     }
 }
 

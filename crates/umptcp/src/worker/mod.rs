@@ -251,7 +251,7 @@ impl Worker {
     pub(crate) fn traffic(&self, cx: &mut Context<'_>) -> BTreeMap<String, Traffic> {
         // Those that programs have let go of, too: they may still be ending.
         let all = cx.stack.connection_ids().flat_map(|id| cx.stack.subflows(id));
-        let carried = |s: SubflowInfo| (s.path, Traffic { sent: s.bytes_sent, received: s.bytes_received });
+        let carried = |s: SubflowInfo| (s.path, Traffic::new(s.bytes_sent, s.bytes_received));
         self.path_names.traffic(all.map(carried))
     }
 

@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn a_path_that_comes_back_goes_on_counting() {
         let mut paths = PathNames::default();
-        let carried = |sent| Traffic { sent, received: 1 };
+        let carried = |sent| Traffic::new(sent, 1);
         paths.add(PathId(1), "eth0".to_owned());
         paths.on_subflow_closed(PathId(1), carried(10));
         assert_eq!(paths.remove(PathId(1)).as_deref(), Some("eth0"));
@@ -80,7 +80,7 @@ mod tests {
         paths.add(PathId(2), "eth0".to_owned());
         paths.add(PathId(3), "wlan0".to_owned());
         let all = paths.traffic([(PathId(2), carried(100))].into_iter());
-        let expected = [("eth0", Traffic { sent: 115, received: 3 }), ("wlan0", Traffic::default())];
+        let expected = [("eth0", Traffic::new(115, 3)), ("wlan0", Traffic::default())];
         assert_eq!(all, expected.map(|(name, t)| (name.to_owned(), t)).into());
     }
 }

@@ -43,11 +43,10 @@ impl Device for PipeDevice {
             if self.cut.load(Ordering::Relaxed) {
                 continue;
             }
-            return Ok(Some(RxPacket {
-                gso_size: std::num::NonZero::new(u16::from_be_bytes([buffer[0], buffer[1]])),
-                buffer: buffer.slice(2..),
-                checksum: ChecksumState::Verified,
-            }));
+            return Ok(Some(
+                RxPacket::new(buffer.slice(2..), ChecksumState::Verified)
+                    .with_gso_size(std::num::NonZero::new(u16::from_be_bytes([buffer[0], buffer[1]]))),
+            ));
         }
     }
 

@@ -3,6 +3,7 @@
 use super::tables::{hold_ports, install_table, ruleset};
 use super::{Manager, TO_STACK, advertised, apply_settings, first_of_each};
 use crate::error::DriverError;
+use crate::paths::addresses::Known;
 use crate::paths::change::PathChange;
 use crate::paths::host::Changes;
 use crate::paths::mirror;
@@ -11,6 +12,7 @@ use crate::paths::nft;
 use crate::paths::nics::{self, Snapshot};
 use crate::paths::spec::Mode;
 use crate::paths::{rules, translate};
+use std::net::IpAddr;
 
 impl Manager {
     /// Updates all paths to match their NICs.
@@ -38,6 +40,7 @@ impl Manager {
             self.follow_device(i, nic.as_ref()).await?;
             self.follow_addresses(i, nic.as_ref(), &addresses).await?;
             self.keep_rules(i).await?;
+            self.answer_in_subnet(i, nic.as_ref(), &links, &addresses).await?;
             self.keep_proxies(i).await;
         }
         self.follow_newcomers(&links, &addresses).await
@@ -114,8 +117,28 @@ impl Manager {
         Ok(())
     }
 
+    /// A NIC whose addresses have changed may be in the subnet of an address of the path now.
+    async fn answer_in_subnet(
+        &mut self,
+        i: usize,
+        nic: Option<&Link>,
+        links: &[Link],
+        addresses: &[HostAddress],
+    ) -> Result<(), DriverError> {
+        let path = &self.paths[i];
+        let Some(nic) = nic.filter(|_| path.mode == Mode::Routed) else { return Ok(()) };
+        let known = Known { links, addresses, routes: &[] };
+        let new = |a: &&IpAddr| !path.proxied.contains(a) && known.in_subnet(nic, a);
+        let new: Vec<IpAddr> = path.addresses.iter().filter(new).copied().collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.paths[i].proxied.extend(new);
+        self.reapply(i, nic).await
+    }
+
     /// Has the NIC answer for the path's addresses in its subnet. The kernel forgets proxy entries when the
-    /// NIC goes down, which may be over before anybody has looked.
+    /// NIC goes down or loses its last address of their family, which may be over before anybody has looked.
     async fn keep_proxies(&self, i: usize) {
         let path = &self.paths[i];
         let Some(nic) = path.nic_index.filter(|_| path.usable) else { return };
