@@ -37,6 +37,9 @@ pub(in crate::tcp) struct Scoreboard<M> {
     pub(super) retransmitted: RangeSet,
     pub(super) last_sent: Option<Instant>,
     pub(super) mss: u32,
+    /// Most segments at once since nothing was outstanding last, and how many are expected the next time.
+    peak: u16,
+    expected: u16,
     pub(super) rack: Rack,
     pub(super) recovery: Recovery,
     pub(super) undo: Undo,
@@ -63,6 +66,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
             retransmitted: RangeSet::new(),
             last_sent: None,
             mss: DEFAULT_MSS,
+            peak: 0,
+            expected: 0,
             rack: Rack::new(),
             recovery: Recovery::default(),
             undo: Undo::new(),
@@ -130,9 +135,15 @@ impl<M: Clone + Debug> Scoreboard<M> {
         let end = start + payload.len() as u64 + u64::from(syn) + u64::from(fin);
         if start < end {
             let tx = self.transmission(now);
+            if self.segments.capacity() == 0 {
+                // As many as the last time: growing step by step copies what is there again and again.
+                self.segments.reserve(usize::from(self.expected));
+                self.sent.reserve(usize::from(self.expected));
+            }
             self.segments.push_back(Segment { start, end, payload, syn, fin, tag, app_limited, tx });
             self.sent.push_back(Sent { start, end, tx, first: true });
             self.nxt = end;
+            self.peak = self.peak.max(u16::try_from(self.segments.len()).unwrap_or(u16::MAX));
         }
         SubflowOffset(start)..SubflowOffset(end)
     }
@@ -199,6 +210,8 @@ impl<M: Clone + Debug> Scoreboard<M> {
     /// Nothing is outstanding: an idle subflow holds no memory for what it once sent.
     pub(super) fn shrink(&mut self) {
         self.prune();
+        self.expected = self.peak.max(self.expected / 2);
+        self.peak = 0;
         give_back(&mut self.segments);
         give_back(&mut self.sent);
     }
