@@ -6,7 +6,9 @@ use crate::directory;
 use crate::error::ControlError;
 use crate::instance::Instance;
 use crate::message::{Code, Failure, Greeting, Kind, PROTOCOL, Reply, VERSION};
+use crate::peer::Peer;
 use crate::socket::{self, Bound};
+use nix::unistd::geteuid;
 use serve::{Client, send};
 use socket2::SockRef;
 use std::collections::HashMap;
@@ -32,6 +34,8 @@ pub struct ServerOptions {
     pub directory: Option<PathBuf>,
     /// The user who may speak to it, beside root; `None`: the one who runs this process.
     pub owner: Option<u32>,
+    /// The group whose members may look, and have themselves captured (`run`), but not steer.
+    pub group: Option<u32>,
     /// Most clients at once.
     pub max_clients: usize,
     /// A client that takes nothing for so long is dropped; what it is told of that must be taken within as
@@ -46,6 +50,7 @@ impl Default for ServerOptions {
         ServerOptions {
             directory: None,
             owner: None,
+            group: None,
             max_clients: 64,
             slow: Duration::from_secs(5),
             software: env!("CARGO_PKG_VERSION").to_owned(),
@@ -65,6 +70,13 @@ impl ServerOptions {
     #[must_use]
     pub fn owner(mut self, user: Option<u32>) -> Self {
         self.owner = user;
+        self
+    }
+
+    /// For the members of this group, too.
+    #[must_use]
+    pub fn group(mut self, group: Option<u32>) -> Self {
+        self.group = group;
         self
     }
 
@@ -138,7 +150,7 @@ impl Server {
         for line in directory::remove_dead_in(std::slice::from_ref(&directory)) {
             tracing::debug!("{line}");
         }
-        let (bound, listener) = socket::bind(&directory, name, options.owner)?;
+        let (bound, listener) = socket::bind(&directory, name, (options.owner, options.group))?;
         let greeting = Greeting {
             protocol: PROTOCOL.to_owned(),
             version: VERSION,
@@ -223,10 +235,17 @@ impl Shared {
             clients.insert(number, copy);
         }
         let present = Present { shared: self.clone(), number };
-        let serve = move || Client::new(&present.shared, stream).serve();
+        let peer = Peer::of(&stream);
+        let serve = move || Client::new(&present.shared, stream, peer).serve();
         if let Err(error) = std::thread::Builder::new().name("control-client".to_owned()).spawn(serve) {
             tracing::debug!(%error, "no thread for a control connection");
         }
+    }
+
+    /// Whether somebody may steer, not only look. Whoever is not known has come past the socket's mode.
+    fn is_owner(&self, peer: &Peer) -> bool {
+        let owners = [Some(0), Some(geteuid().as_raw()), self.options.owner];
+        self.options.group.is_none() || (peer.user.is_some() && owners.contains(&peer.user))
     }
 
     fn is_stopping(&self) -> bool {
