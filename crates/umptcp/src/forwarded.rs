@@ -1,7 +1,7 @@
 //! What is known of captured connections.
 
 use crate::shared::lock;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use umptcp_stack_core::error::{ConnectionError, FallbackReason};
@@ -29,6 +29,8 @@ pub struct Forwarded {
     pub client: SocketAddr,
     /// Where the client wanted to go.
     pub server: SocketAddr,
+    /// What [`Forwarder::tag_by`](crate::Forwarder::tag_by) has said of it.
+    pub tag: Option<u64>,
     /// Whether the side outside is MPTCP, and why not. `None`: not known yet.
     pub mptcp: Option<Result<(), FallbackReason>>,
     /// Bytes from client to server.
@@ -65,31 +67,59 @@ pub struct ForwardSummary {
 
 /// The part of a forwarder that its handle and the worker share.
 #[derive(Debug, Default)]
-pub(crate) struct ForwardShared(Mutex<ForwardSummary>);
+pub(crate) struct ForwardShared(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: ForwardSummary,
+    /// Of those with a tag that is counted.
+    tagged: HashMap<u64, ForwardSummary>,
+}
 
 impl ForwardShared {
     pub(crate) fn summary(&self) -> ForwardSummary {
-        lock(&self.0).clone()
+        lock(&self.0).all.clone()
     }
 
     pub(crate) fn ended(&self) -> u64 {
-        lock(&self.0).ended
+        lock(&self.0).all.ended
     }
 
-    pub(crate) fn on_captured(&self) {
-        lock(&self.0).captured += 1;
+    pub(crate) fn count(&self, tag: u64) {
+        lock(&self.0).tagged.entry(tag).or_default();
     }
 
-    pub(crate) fn on_failed(&self, why: String) {
-        *lock(&self.0).failed.entry(why).or_default() += 1;
+    pub(crate) fn counted(&self, tag: u64) -> Option<ForwardSummary> {
+        lock(&self.0).tagged.get(&tag).cloned()
     }
 
-    pub(crate) fn on_joined(&self) {
-        lock(&self.0).joined += 1;
+    pub(crate) fn stop_counting(&self, tag: u64) {
+        lock(&self.0).tagged.remove(&tag);
+    }
+
+    pub(crate) fn on_captured(&self, tag: Option<u64>) {
+        self.each(tag, |s| s.captured += 1);
+    }
+
+    pub(crate) fn on_failed(&self, tag: Option<u64>, why: &str) {
+        self.each(tag, |s| *s.failed.entry(why.to_owned()).or_default() += 1);
+    }
+
+    pub(crate) fn on_joined(&self, tag: Option<u64>) {
+        self.each(tag, |s| s.joined += 1);
     }
 
     pub(crate) fn on_ended(&self, about: Forwarded) {
-        lock(&self.0).add(about);
+        self.each(about.tag, |s| s.add(about.clone()));
+    }
+
+    /// Changes the summary of all, and that of the tag.
+    fn each(&self, tag: Option<u64>, mut change: impl FnMut(&mut ForwardSummary)) {
+        let mut counts = lock(&self.0);
+        change(&mut counts.all);
+        if let Some(of_tag) = tag.and_then(|tag| counts.tagged.get_mut(&tag)) {
+            change(of_tag);
+        }
     }
 }
 

@@ -129,6 +129,40 @@ fn a_server_without_mptcp_gets_tcp_and_the_summary_says_why() {
 }
 
 #[test]
+fn connections_are_told_apart_by_what_tags_them() {
+    let w = World::new();
+    let forwarder = w.outward();
+    // Even ports of the client have the tag 0, odd ones 1; those to another server have none.
+    let to = |port: u16| format!("10.0.0.2:{port}");
+    forwarder.tag_by(|client, server| (server.port() < 90).then_some(u64::from(client.port() % 2))).unwrap();
+    assert_eq!(forwarder.counted(0).unwrap(), None);
+    (0..2).for_each(|tag| forwarder.count(tag));
+    let listeners = [80, 90].map(|port| w.server.listen(&*to(port)).unwrap());
+    let mut expected = [0, 0];
+    for port in [80, 90, 80, 90, 80] {
+        let client = w.dial(&to(port)).unwrap();
+        let (server, _) = listeners[usize::from(port == 90)].accept().unwrap();
+        let tag = client.local_addr().unwrap().port() % 2;
+        let open = forwarder.counted(u64::from(tag)).unwrap().unwrap().1;
+        assert_eq!(open.len(), usize::from(port == 80));
+        exchange(&client, &server, b"question", b"answer");
+        expected[usize::from(tag)] += u64::from(port == 80);
+    }
+    wait_for(|| forwarder.summary().ended == 5);
+    // One that is refused.
+    w.dial(&to(81)).unwrap_err();
+    let counted = [0, 1].map(|tag| forwarder.counted(tag).unwrap().unwrap().0);
+    for (counted, expected) in counted.iter().zip(expected) {
+        assert_eq!((counted.ended, counted.joined, counted.mptcp), (expected, expected, expected));
+        assert_eq!((counted.up, counted.down), (8 * expected, 6 * expected));
+    }
+    assert_eq!(counted.iter().map(|c| c.failed.len()).sum::<usize>(), 1);
+    assert_eq!(counted.iter().map(|c| c.captured).sum::<u64>(), 4);
+    forwarder.stop_counting(0);
+    assert_eq!(forwarder.counted(0).unwrap(), None);
+}
+
+#[test]
 fn a_program_that_asks_for_mptcp_gets_it() {
     let w = World::new();
     let _forwarder = w.outward();

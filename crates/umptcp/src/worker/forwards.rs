@@ -31,9 +31,14 @@ pub(crate) struct Rule {
     pub(crate) accept: ConnectionConfig,
     /// For the side onward.
     pub(crate) connect: ConnectionConfig,
+    /// Tells connections apart.
+    pub(crate) tag: Option<Tagging>,
     /// Who is told.
     pub(crate) shared: Arc<ForwardShared>,
 }
+
+/// What a connection from the first address to the second is tagged with.
+pub(crate) type Tagging = Box<dyn Fn(SocketAddr, SocketAddr) -> Option<u64> + Send>;
 
 /// Where captured connections go.
 #[derive(Clone, Debug)]
@@ -57,6 +62,7 @@ impl Rule {
 struct Pending {
     listener: ListenerId,
     client: SocketAddr,
+    tag: Option<u64>,
     /// Whether it asks for MPTCP.
     mptcp: bool,
     /// Where the client wants to go.
@@ -163,6 +169,13 @@ impl Forwards {
         })
     }
 
+    /// From now on, this tags the connections of a rule.
+    pub(super) fn tag_by(&mut self, id: ListenerId, tag: Tagging) {
+        if let Some(rule) = self.rules.get_mut(&id) {
+            rule.tag = Some(tag);
+        }
+    }
+
     /// The rules there are.
     pub(super) fn ids(&self) -> Vec<ListenerId> {
         self.rules.keys().copied().collect()
@@ -178,11 +191,12 @@ impl Forwards {
         mptcp: bool,
     ) -> bool {
         let Some(rule) = self.rules.get(&listener) else { return false };
-        rule.shared.on_captured();
+        let tag = rule.tag.as_ref().and_then(|tag| tag(client, wanted));
+        rule.shared.on_captured(tag);
         let (remote, waiting) = ways(cx, &rule.onward, client, wanted);
         let next = None;
         let (running, error) = (Vec::new(), None);
-        let pending = Pending { listener, client, mptcp, wanted, remote, running, waiting, next, error };
+        let pending = Pending { listener, client, tag, mptcp, wanted, remote, running, waiting, next, error };
         self.pending.insert(incoming, pending);
         *self.of_client.entry(client.ip()).or_default() += 1;
         self.bound(cx, client.ip());
@@ -246,7 +260,7 @@ impl Forwards {
             && let Some(rule) = self.rules.get(&p.listener)
         {
             tracing::debug!(client = %p.client, to = %p.wanted, error = %failure, "no way onward");
-            rule.shared.on_failed(failure.to_string());
+            rule.shared.on_failed(p.tag, &failure.to_string());
         }
         self.give_up(cx, incoming, Some(failure.refusal()));
     }
@@ -309,12 +323,13 @@ impl Forwards {
                     direction: rule.direction(),
                     client: p.client,
                     server: p.wanted,
+                    tag: p.tag,
                     mptcp: None,
                     up: 0,
                     down: 0,
                     failed: None,
                 };
-                rule.shared.on_joined();
+                rule.shared.on_joined(p.tag);
                 let (listener, shared) = (p.listener, rule.shared.clone());
                 self.joined.insert(captured, Joined { listener, shared, about });
                 splices.join(cx, [captured, id]);

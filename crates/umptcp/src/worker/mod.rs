@@ -38,7 +38,7 @@ use watchers::Watchers;
 
 pub(crate) use connections::{Accepted, Undelivered};
 pub(crate) use context::Context;
-pub(crate) use forwards::{Onward, Rule};
+pub(crate) use forwards::{Onward, Rule, Tagging};
 pub(crate) use listeners::ListenerShared;
 pub(crate) use offers::{Offer, OffersShared};
 pub(crate) use splices::Outcome;
@@ -313,6 +313,11 @@ impl Worker {
     /// The settings of a rule's side outside.
     pub(crate) fn forward_config(&mut self, id: ListenerId) -> Option<ConnectionConfig> {
         self.forwards.outside_mut(id).map(|config| config.clone())
+    }
+
+    /// From now on, this tags the connections of a rule.
+    pub(crate) fn tag_forwarded(&mut self, id: ListenerId, tag: Tagging) {
+        self.forwards.tag_by(id, tag);
     }
 
     /// What a rule has captured and joined, as far as it goes on.
