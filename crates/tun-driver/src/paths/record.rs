@@ -51,6 +51,8 @@ pub(super) enum HostChange {
     Table(u32),
     /// An nftables table of family inet.
     NftTable(String),
+    /// A cgroup, by its path below the root of cgroups. Its processes go to the one above.
+    Cgroup(String),
     /// A proxy neighbour entry.
     Proxy {
         device: String,
