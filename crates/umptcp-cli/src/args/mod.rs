@@ -55,6 +55,10 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// Run a program over MPTCP, unchanged: its TCP connections use every NIC.
+    ///
+    /// By a daemon (`umptcp up`), where one runs that takes programs of this user: the command stays in the
+    /// network that it is in, and its connections are captured. Otherwise, as root, in a network namespace of
+    /// its own. With -v, one line says which, and why.
     Run(RunArgs),
     Up(UpArgs),
     Down(DownArgs),
@@ -105,6 +109,7 @@ impl Command {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
+  umptcp run -- iperf3 -c 192.0.2.10             by the daemon, without root
   sudo umptcp run -- iperf3 -c 192.0.2.10        over every NIC
   sudo umptcp run --path eth0 --path wlan0,backup -- curl -O https://example.org/file
   sudo umptcp run --summary -- git clone https://example.org/repository
@@ -131,6 +136,12 @@ pub(crate) struct RunArgs {
     /// The summary as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Run the command in this way, or not at all.
+    ///
+    /// `daemon`: by a running daemon; `own`: in a network namespace and with a stack of its own, which takes
+    /// root. Options about paths, algorithms and captures are for a stack of its own.
+    #[arg(long, value_enum, value_name = "TIER")]
+    pub(crate) tier: Option<Tier>,
     /// Name by which tools find this instance (`umptcp ss --instance NAME`); `run-` and its process id if not
     /// given.
     #[arg(long, value_name = "NAME", value_parser = parse_instance)]
@@ -138,6 +149,15 @@ pub(crate) struct RunArgs {
     /// The program and its arguments; $SHELL if not given.
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true, value_hint = ValueHint::CommandWithArguments)]
     pub(crate) command: Vec<OsString>,
+}
+
+/// By what `run` captures a program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Tier {
+    /// A running daemon.
+    Daemon,
+    /// A network namespace and a stack of its own.
+    Own,
 }
 
 /// Which implementation of TCP carries the connection.

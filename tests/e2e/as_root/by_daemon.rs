@@ -1,0 +1,437 @@
+//! `umptcp run` by a daemon, for users without any privilege.
+
+use super::Ssh;
+use crate::programs::{HTTP, assert_same, prepare, serve};
+use crate::run::{LIMIT, RESTORED_WITHIN, both, network};
+use crate::up::capture::by_mptcp;
+use crate::up::{Daemon, file};
+use nix::sys::signal::Signal;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use umptcp_testbed::Netns;
+use umptcp_testbed::command::Running;
+use umptcp_testbed::host::Snapshot;
+use umptcp_testbed::limit::within;
+use umptcp_testbed::program::{self, Background, Folder};
+use umptcp_testbed::topology::Routed;
+
+/// The user whose programs they are, and the user's group.
+const USER: &str = "65534";
+
+/// What the daemon is told.
+const FOR_USER: &str = "[run]\ngroup = 65534\n";
+
+/// The folder has cgroups below it for the command: tests have a /sys of the namespace's, without any.
+fn with_cgroups(folder: &Folder, words: &[&str]) -> Command {
+    let at = folder.path().join("cgroups");
+    std::fs::create_dir_all(&at).expect("a folder");
+    let mut command = Command::new("sh");
+    command.args(["-c", "mount -t cgroup2 none \"$1\" && shift && exec \"$@\"", "sh"]).arg(&at);
+    command.arg(program::path()).args(words);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// A daemon, and what removes its cgroups when a test fails, after the daemon has ended.
+fn daemon(ns: &Netns, text: &str) -> (Left, Daemon) {
+    let daemon = Daemon::start_by(ns, text, |folder| {
+        let file = file(folder).display().to_string();
+        with_cgroups(folder, &["up", "-v", "--config", &file])
+    });
+    (Left(daemon.process()), daemon)
+}
+
+/// The cgroups of a daemon, which are removed at the end: none is left on the host.
+struct Left(u32);
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        for cgroup in cgroups(self.0) {
+            let above = cgroup.with_file_name("cgroup.procs");
+            let gone = || {
+                for process in
+                    std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default().lines()
+                {
+                    // It may have ended.
+                    let _ = std::fs::write(&above, process);
+                }
+                std::fs::remove_dir(&cgroup).is_ok() || !cgroup.exists()
+            };
+            if std::thread::panicking() {
+                (0..100).any(|_| {
+                    gone() || {
+                        std::thread::sleep(Duration::from_millis(20));
+                        false
+                    }
+                });
+            } else {
+                wait_until("the cgroup goes", gone);
+            }
+        }
+    }
+}
+
+/// `umptcp run` of an ordinary user.
+fn as_user(user: &str, options: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]);
+    command.arg(program::path()).arg("run").args(options.split_whitespace()).arg("--");
+    command.env_remove("XDG_RUNTIME_DIR").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn script(options: &str, script: &str) -> Command {
+    let mut command = as_user(USER, options);
+    command.args(["sh", "-c", script]);
+    command
+}
+
+fn finish(ns: &Netns, mut command: Command) -> Output {
+    ns.run(|| command.spawn()).map(Running::new).expect("it starts").wait()
+}
+
+/// Runs a script to its end. Returns what it printed on both outputs, and its exit code.
+fn run(ns: &Netns, options: &str, text: &str) -> (String, Option<i32>) {
+    both(&finish(ns, script(options, text)))
+}
+
+/// Cgroups that a daemon has made for programs of this test.
+fn cgroups(daemon: u32) -> Vec<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/mounts").expect("/proc is there");
+    let mut all = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let root =
+        all.find(|words| words[2] == "cgroup2").expect("cgroups of version 2 are mounted")[1].to_owned();
+    let own = std::fs::read_to_string("/proc/self/cgroup").expect("/proc is there");
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/")).expect("a cgroup").to_owned();
+    let prefix = format!("umptcp-{daemon}-");
+    let entries = std::fs::read_dir(Path::new(&root).join(own)).expect("it can be listed");
+    entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&prefix)))
+        .collect()
+}
+
+fn wait_until(what: &str, mut there: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !there() {
+        assert!(Instant::now() < end, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A folder that the user may write to.
+fn open_to_all(folder: &Folder) {
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).expect("it is ours");
+}
+
+#[test]
+fn programs_of_an_ordinary_user_use_both_nics() {
+    within(LIMIT, || {
+        let net = network(2);
+        let ns = &net.client.ns;
+        // One NIC alone must not be enough.
+        [0, 1].iter().for_each(|nic| net.shape_client(*nic, 100.0));
+        let folder = prepare(&net, "by-daemon");
+        open_to_all(&folder);
+        let _nginx = serve(&net, &folder);
+        let mut iperf = Command::new("mptcpize");
+        iperf.args(["run", "iperf3", "-s", "-1"]).stdin(Stdio::null()).stdout(Stdio::null());
+        let _iperf = net.server.ns.run(|| iperf.spawn()).map(Running::new).expect("iperf3 starts");
+        crate::run::wait_for_port(&net.server.ns, 5201);
+        let before = Snapshot::take(ns);
+        let (_left, daemon) = daemon(ns, FOR_USER);
+        let links = net.client_link_bytes();
+        let (path, server) = (folder.path().display(), net.server.nics[0].v4);
+        let text = format!(
+            "cd {path}; set -e; id -u; curl -sS -o one http://{server}:{HTTP}/big; wget -q -O two http://{server}:{HTTP}/big
+             iperf3 -c {server} -n 4M -R > three; grep -c CapEff:.0000000000000000 /proc/self/status"
+        );
+        let (said, code) = run(ns, "--json", &text);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("not what each path carries"), "{said}");
+        let json = said.lines().find(|line| line.starts_with('{')).expect("JSON");
+        let summary: serde_json::Value = serde_json::from_str(json).expect("JSON");
+        let expected = ["connections", "mptcp"].map(|name| summary[name].as_u64());
+        assert_eq!(expected, [Some(4), Some(4)], "two downloads, and iperf3's control and data: {said}");
+        assert!(summary["down"].as_u64() > Some(84_000_000), "{said}");
+        assert!(said.lines().any(|line| line == USER) && said.lines().any(|line| line == "1"), "{said}");
+        for (before, after) in links.iter().zip(net.client_link_bytes()) {
+            assert!(after.to_client - before.to_client > 4 << 20, "each NIC carries its part");
+        }
+        ["one", "two"].iter().for_each(|copy| assert_same(&folder, "www/big", copy));
+        let id = daemon.process();
+        wait_until("its cgroup goes", || cgroups(id).is_empty());
+        // Others are not captured.
+        let captured = by_mptcp(&net);
+        let outside = format!("curl -sS -o /dev/null http://{server}:{HTTP}/s1");
+        crate::programs::sh(ns, &folder, &outside);
+        assert_eq!(by_mptcp(&net), captured);
+        daemon.down(ns);
+        before.assert_restored(ns, RESTORED_WITHIN);
+    });
+}
+
+/// Files of root, programs that become root, localhost and sockets: all as without us.
+#[test]
+fn nothing_but_tcp_to_others_is_different() {
+    within(LIMIT, || {
+        let net = network(2);
+        let ns = &net.client.ns;
+        let ssh = Ssh::serve(&net);
+        let folder = Folder::new("native");
+        open_to_all(&folder);
+        let path = folder.path().display();
+        // sudo, as far as the kernel is concerned.
+        let prepare = format!(
+            "cp $(command -v id) {path}/sudo-id && chmod 4755 {path}/sudo-id && cp {key} {path}/key && chown {USER} {path}/key",
+            key = ssh.key()
+        );
+        crate::programs::sh(ns, &folder, &prepare);
+        let (_left, daemon) = daemon(ns, FOR_USER);
+        let (server, config) = (net.server.nics[0].v4, ssh.client_configuration());
+        let text = format!(
+            "python3 -c '\n\
+import socket, threading\n\
+s = socket.create_server((\"127.0.0.1\", 7100))\n\
+c = socket.create_connection((\"127.0.0.1\", 7100), 5); s.accept()[0].sendall(b\"localhost\"); print(c.recv(99))\n\
+a = socket.socket(socket.AF_UNIX); a.connect(\"\\0umptcp-test-{id}\"); print(a.recv(99))\n'
+             {path}/sudo-id -u
+             ssh -F {config} -o IdentitiesOnly=yes -i {path}/key root@{server} 'echo logged in; echo $SSH_CONNECTION'",
+            id = std::process::id(),
+        );
+        let name = format!("umptcp-test-{}", std::process::id());
+        let abstract_socket = ns
+            .spawn(move || {
+                use std::os::linux::net::SocketAddrExt as _;
+                let address = std::os::unix::net::SocketAddr::from_abstract_name(name).expect("a name");
+                std::os::unix::net::UnixListener::bind_addr(&address).expect("it is free")
+            })
+            .join()
+            .expect("a thread");
+        let answer = std::thread::spawn(move || {
+            use std::io::Write as _;
+            abstract_socket.accept().expect("a client").0.write_all(b"abstract").expect("it reads");
+        });
+        let (said, code) = run(ns, "--summary", &text);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("b'localhost'\nb'abstract'\n0\nlogged in\n"), "{said}");
+        assert!(said.contains(&net.client.nics[0].v4.to_string()), "{said}");
+        assert!(said.contains("1 connection: 1 MPTCP, 0 TCP"), "{said}");
+        answer.join().expect("it was asked");
+        daemon.down(ns);
+    });
+}
+
+#[test]
+fn a_command_has_its_own_exit_code_and_signals() {
+    within(LIMIT, || {
+        let net = network(1);
+        let ns = &net.client.ns;
+        let before = Snapshot::take(ns);
+        let (_left, daemon) = daemon(ns, FOR_USER);
+        // Without a summary, the process is the command.
+        assert_eq!(finish(ns, script("", "kill -9 $$")).status.signal(), Some(9));
+        let mut running = Background::spawn(ns, script("--tier daemon", "echo $$; exec sleep 60"));
+        let process = running.process().id().to_string();
+        assert_eq!(running.next_line(), process);
+        running.process().signal(Signal::SIGTERM);
+        assert_eq!(running.finish().0, None);
+        for options in ["", "--summary"] {
+            for (text, code) in [("exit 3", 3), ("true", 0), ("nosuchcommand", 127)] {
+                assert_eq!(run(ns, options, text).1, Some(code), "{text}");
+            }
+            for (command, code, why) in
+                [("/etc/passwd", 126, "cannot execute"), ("nosuchcommand", 127, "not found")]
+            {
+                let mut run = as_user(USER, options);
+                run.arg(command);
+                let (said, got) = both(&finish(ns, run));
+                assert!(got == Some(code) && said.contains(why), "{said}");
+            }
+        }
+        assert_eq!(run(ns, "--summary", "kill -9 $$").1, Some(137));
+        let waits = "trap 'echo took it; exit 5' TERM; echo ready; while :; do sleep 0.1; done";
+        let mut running = Background::spawn(ns, script("--summary", waits));
+        assert_eq!(running.next_line(), "ready");
+        running.process().signal(Signal::SIGTERM);
+        assert_eq!(running.next_line(), "took it");
+        assert_eq!(running.finish().0, Some(5));
+        daemon.down(ns);
+        before.assert_restored(ns, RESTORED_WITHIN);
+    });
+}
+
+/// A server of Python that says hello, by the kernel's MPTCP, and a client of it.
+fn hello(net: &Routed) -> (Background, String) {
+    let text = "
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(('', 7)); s.listen()
+while True: s.accept()[0].sendall(b'hello')
+";
+    let server = crate::programs::python(&net.server.ns, text);
+    crate::run::wait_for_port(&net.server.ns, 7);
+    let ask = format!(
+        "python3 -c 'import socket; print(socket.create_connection((\"{}\", 7), 20).recv(9))'",
+        net.server.nics[0].v4
+    );
+    (server, ask)
+}
+
+#[test]
+fn two_runs_at_once_are_told_apart() {
+    within(LIMIT, || {
+        let net = network(2);
+        let ns = &net.client.ns;
+        let (_server, ask) = hello(&net);
+        let (_left, daemon) = daemon(ns, FOR_USER);
+        let refused = ask.replace(", 7)", ", 9)");
+        let mut first = Background::spawn(
+            ns,
+            script("--summary", &format!("{ask}; echo $(read a); {ask}; {refused} 2>/dev/null")),
+        );
+        assert_eq!(first.next_line(), "b'hello'");
+        let (said, _) = run(ns, "--summary", &format!("{ask}; {ask}; {ask}; {ask}; {ask}"));
+        assert!(said.contains("5 connections: 5 MPTCP, 0 TCP\n"), "{said}");
+        let (_, _, said) = first.finish();
+        assert!(said.contains("2 connections: 2 MPTCP, 0 TCP\n"), "{said}");
+        assert!(said.contains("1 not established: "), "{said}");
+        daemon.down(ns);
+    });
+}
+
+#[test]
+fn who_is_not_admitted_gets_one_line_and_members_do_not_steer() {
+    within(LIMIT, || {
+        let net = network(1);
+        let ns = &net.client.ns;
+        let (_left, daemon) = daemon(ns, FOR_USER);
+        let mut other = as_user("65533", "");
+        other.arg("true");
+        let (said, code) = both(&finish(ns, other));
+        assert!(code == Some(3) && said.lines().count() == 1, "{said}");
+        let named = format!("{:?} is for root and the members of the group", daemon.name());
+        assert!(said.contains(&named) && said.contains("sudo umptcp setup"), "{said}");
+        let ask = |words: &str| {
+            let mut command = Command::new("setpriv");
+            command.args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--clear-groups"]);
+            command.arg(program::path()).args(words.split_whitespace()).args(["--instance", daemon.name()]);
+            command.env_remove("XDG_RUNTIME_DIR");
+            both(&ns.run(|| command.output()).expect("setpriv starts"))
+        };
+        let (said, code) = ask("limits show");
+        assert!(code == Some(0) && said.contains("subflows"), "{said}");
+        let (said, code) = ask("set scheduler round-robin");
+        assert!(code == Some(3) && said.contains("is for root"), "{said}");
+        // What the daemon cannot do is said by name.
+        let (said, code) = run(ns, "--path eth0 --no-quic", "true");
+        assert!(
+            code == Some(3) && said.contains("--path, --no-quic") && said.contains("takes root"),
+            "{said}"
+        );
+        let (said, code) = run(ns, "--tier daemon --pcap x", "true");
+        assert!(code == Some(2) && said.contains("leave out --pcap"), "{said}");
+        let (said, code) = run(ns, "--tier own", "true");
+        assert!(code == Some(3) && said.contains("--tier own") && said.contains("takes root"), "{said}");
+        daemon.down(ns);
+        let without = Daemon::start(ns, "");
+        let (said, code) = run(ns, "--tier daemon", "true");
+        assert_eq!(code, Some(3), "{said}");
+        let mut root = program::command("run --tier daemon -- true");
+        let (said, code) = both(&ns.run(|| root.output()).expect("it starts"));
+        assert!(code == Some(3) && said.contains("no [run]"), "{said}");
+        without.down(ns);
+    });
+}
+
+/// Root asks the daemon, too, and with what it cannot do goes its own way.
+#[test]
+fn root_is_captured_by_the_daemon_or_by_itself() {
+    within(LIMIT, || {
+        let net = network(2);
+        let ns = &net.client.ns;
+        let (_server, ask) = hello(&net);
+        let (_left, daemon) = daemon(ns, "[run]\n");
+        for (options, how) in [
+            ("-v", format!("captured by the daemon {:?}", daemon.name())),
+            ("-v --tier own", "capturing as root (asked for by --tier own)".to_owned()),
+            ("-v --no-quic", "capturing as root (--no-quic is not for the daemon)".to_owned()),
+        ] {
+            let (said, code) = crate::run::run(ns, options, &format!("{ask}; readlink /proc/self/ns/net"));
+            assert!(code == Some(0) && said.contains(&how), "{said}");
+            assert!(said.contains("1 connection: 1 MPTCP, 0 TCP"), "{said}");
+        }
+        daemon.down(ns);
+    });
+}
+
+/// The command goes on without the daemon, where it came from.
+#[test]
+fn a_daemon_that_ends_or_is_killed_lets_its_programs_go() {
+    within(LIMIT, || {
+        let net = network(2);
+        let ns = &net.client.ns;
+        let (_server, ask) = hello(&net);
+        let before = Snapshot::take(ns);
+        for kill in [false, true] {
+            let (_left, daemon) = daemon(ns, FOR_USER);
+            let id = daemon.process();
+            let mut command = script("", &format!("{ask}; read go; {ask}; cat /proc/self/cgroup"));
+            command.stdin(Stdio::piped());
+            let mut running = Background::spawn(ns, command);
+            assert_eq!(running.next_line(), "b'hello'");
+            assert_eq!(cgroups(id).len(), 1);
+            let captured = by_mptcp(&net);
+            if kill {
+                daemon.signal(Signal::SIGKILL);
+                let folder = Folder::new("clean-up");
+                daemon.finish();
+                let (said, code) = both(&finish(ns, with_cgroups(&folder, &["clean-up"])));
+                assert_eq!(code, Some(0), "{said}");
+            } else {
+                daemon.down(ns);
+            }
+            assert!(cgroups(id).is_empty());
+            before.assert_restored(ns, RESTORED_WITHIN);
+            running.write_line("");
+            assert_eq!(running.next_line(), "b'hello'");
+            let (code, said, errors) = running.finish();
+            assert_eq!(code, Some(0), "{errors}");
+            let own = std::fs::read_to_string("/proc/self/cgroup").expect("/proc is there");
+            assert_eq!(String::from_utf8_lossy(&said), own, "it is where it came from");
+            assert_eq!(by_mptcp(&net), captured, "by the kernel's TCP now");
+        }
+    });
+}
+
+/// What a command leaves behind is captured as long as it runs, and a server inside is one of the host's.
+#[test]
+fn what_stays_behind_goes_on_and_servers_are_the_hosts() {
+    within(LIMIT, || {
+        let net = network(2);
+        let ns = &net.client.ns;
+        let (_server, ask) = hello(&net);
+        let (_left, daemon) = daemon(ns, FOR_USER);
+        let id = daemon.process();
+        let folder = Folder::new("behind");
+        open_to_all(&folder);
+        let path = folder.path().display();
+        let listen =
+            "import socket; s = socket.create_server((\"\", 7300)); s.accept()[0].sendall(b\"server\")";
+        let text = format!("(python3 -c '{listen}'; {ask}) > {path}/said 2>&1 &");
+        assert_eq!(run(ns, "", &text), (String::new(), Some(0)));
+        assert_eq!(cgroups(id).len(), 1);
+        crate::run::wait_for_port(ns, 7300);
+        let client = format!("nc {} 7300", net.client.nics[0].v4);
+        assert_eq!(crate::programs::sh(&net.server.ns, &folder, &client), "server");
+        wait_until("what was left behind ends", || cgroups(id).is_empty());
+        assert_eq!(std::fs::read_to_string(folder.path().join("said")).expect("a file"), "b'hello'\n");
+        assert_eq!(by_mptcp(&net), 1);
+        daemon.down(ns);
+    });
+}
