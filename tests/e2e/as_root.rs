@@ -1,6 +1,7 @@
 //! `umptcp run` with other users: root can become another one, a user namespace with one user cannot.
 
 mod by_daemon;
+mod setup;
 
 use crate::run::{LIMIT, RESTORED_WITHIN, both, captured, network, run, wait_for_port};
 use std::path::Path;

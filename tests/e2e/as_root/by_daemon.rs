@@ -124,7 +124,7 @@ fn wait_until(what: &str, mut there: impl FnMut() -> bool) {
 }
 
 /// A folder that the user may write to.
-fn open_to_all(folder: &Folder) {
+pub(super) fn open_to_all(folder: &Folder) {
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).expect("it is ours");
 }
 
@@ -266,7 +266,7 @@ fn a_command_has_its_own_exit_code_and_signals() {
 }
 
 /// A server of Python that says hello, by the kernel's MPTCP, and a client of it.
-fn hello(net: &Routed) -> (Background, String) {
+pub(super) fn hello(net: &Routed) -> (Background, String) {
     let text = "
 import socket
 s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod setup;
 mod sim;
 pub(crate) mod tools;
 mod up;
@@ -7,12 +8,13 @@ mod values;
 
 use crate::failure::EXIT_CODES;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+pub(crate) use setup::SetupArgs;
 pub(crate) use sim::SimArgs;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 use umptcp_tun_driver::paths::PathSpec;
-pub(crate) use up::{CheckArgs, DownArgs, UpArgs};
+pub(crate) use up::{CONFIGURATION as UP_CONFIGURATION, CheckArgs, DownArgs, UpArgs};
 pub(crate) use values::{HostPort, ListenAddress, parse_path};
 use values::{parse_bytes, parse_duration, parse_instance};
 
@@ -63,6 +65,7 @@ pub(crate) enum Command {
     Up(UpArgs),
     Down(DownArgs),
     Check(CheckArgs),
+    Setup(SetupArgs),
     Demo(DemoArgs),
     Listen(ListenArgs),
     Connect(ConnectArgs),
