@@ -229,14 +229,13 @@ pub struct RunSummary {
     pub up: u64,
     /// Bytes from servers to clients.
     pub down: u64,
-    /// What each path carried; missing where others have used the paths, too.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub paths: Option<Vec<PathTraffic>>,
+    /// What each path carried of them.
+    pub paths: Vec<PathTraffic>,
     /// The last connections; those that have ended first.
     pub last: Vec<RunConnection>,
 }
 
-/// Payload that a path has carried.
+/// Payload that a path has carried. What was sent again by another path counts for both.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PathTraffic {
     /// Its name.

@@ -1,7 +1,7 @@
 //! Capture: the connections of programs that know nothing of MPTCP, sent on by the stack.
 
 use crate::error::Error;
-use crate::forwarded::{ForwardShared, ForwardSummary, Forwarded};
+use crate::forwarded::{Counted, ForwardShared, ForwardSummary, Forwarded};
 use crate::handle::Handle;
 use crate::stack::Stack;
 use crate::worker::{Commands, Onward, Rule};
@@ -171,20 +171,14 @@ impl Forwarder {
         self.shared.count(tag);
     }
 
-    /// What it has done so far with connections of a tag that is counted, and those of them that are joined now;
-    /// `None`: the tag is not counted.
+    /// What it has done so far with connections of a tag; `None`: the tag is not counted.
     ///
     /// # Errors
     /// When the stack has been stopped.
-    pub fn counted(&self, tag: u64) -> io::Result<Option<(ForwardSummary, Vec<Forwarded>)>> {
-        let (id, shared) = (self.id, self.shared.clone());
-        // At one time: a connection is in one of the two.
-        Ok(self.handle.commands.call(move |worker, cx| {
-            let summary = shared.counted(tag)?;
-            let mut open = worker.forwarded(cx, id);
-            open.retain(|connection| connection.tag == Some(tag));
-            Some((summary, open))
-        })?)
+    pub fn counted(&self, tag: u64) -> io::Result<Option<Counted>> {
+        let id = self.id;
+        // At one time: a connection has ended, or it is open.
+        Ok(self.handle.commands.call(move |worker, cx| worker.counted(cx, id, tag))?)
     }
 
     /// Forgets what was counted of a tag.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use umptcp_stack_core::error::{ConnectionError, FallbackReason};
+use umptcp_stack_core::event::Traffic;
 use umptcp_stack_core::stack::MptcpStatus;
 
 /// Connections that have ended of which a forwarder remembers what they were.
@@ -73,7 +74,14 @@ pub(crate) struct ForwardShared(Mutex<Counts>);
 struct Counts {
     all: ForwardSummary,
     /// Of those with a tag that is counted.
-    tagged: HashMap<u64, ForwardSummary>,
+    tagged: HashMap<u64, Tagged>,
+}
+
+#[derive(Debug, Default)]
+struct Tagged {
+    summary: ForwardSummary,
+    /// By subflows that have ended.
+    carried: BTreeMap<String, Traffic>,
 }
 
 impl ForwardShared {
@@ -89,8 +97,22 @@ impl ForwardShared {
         lock(&self.0).tagged.entry(tag).or_default();
     }
 
-    pub(crate) fn counted(&self, tag: u64) -> Option<ForwardSummary> {
-        lock(&self.0).tagged.get(&tag).cloned()
+    pub(crate) fn is_counted(&self, tag: u64) -> bool {
+        lock(&self.0).tagged.contains_key(&tag)
+    }
+
+    /// What there is of a tag; without what is open.
+    pub(crate) fn counted(&self, tag: u64) -> Option<Counted> {
+        let counts = lock(&self.0);
+        let Tagged { summary, carried } = counts.tagged.get(&tag)?;
+        Some(Counted { summary: summary.clone(), open: Vec::new(), carried: carried.clone() })
+    }
+
+    /// A subflow of a connection with that tag has ended.
+    pub(crate) fn on_carried(&self, tag: u64, path: &str, traffic: Traffic) {
+        if let Some(tagged) = lock(&self.0).tagged.get_mut(&tag) {
+            add(&mut tagged.carried, path, traffic);
+        }
     }
 
     pub(crate) fn stop_counting(&self, tag: u64) {
@@ -118,9 +140,35 @@ impl ForwardShared {
         let mut counts = lock(&self.0);
         change(&mut counts.all);
         if let Some(of_tag) = tag.and_then(|tag| counts.tagged.get_mut(&tag)) {
-            change(of_tag);
+            change(&mut of_tag.summary);
         }
     }
+}
+
+/// What became of the connections with a tag.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Counted {
+    /// What was done so far.
+    pub summary: ForwardSummary,
+    /// Those that are joined now.
+    pub open: Vec<Forwarded>,
+    /// Payload that their sides outside have sent and received by each path, by its name; none for a path that
+    /// they have not used.
+    pub carried: BTreeMap<String, Traffic>,
+}
+
+impl Counted {
+    /// Adds what a subflow that has not ended has carried.
+    pub(crate) fn add(&mut self, path: &str, traffic: Traffic) {
+        add(&mut self.carried, path, traffic);
+    }
+}
+
+fn add(all: &mut BTreeMap<String, Traffic>, path: &str, traffic: Traffic) {
+    let sum = all.entry(path.to_owned()).or_default();
+    sum.sent += traffic.sent;
+    sum.received += traffic.received;
 }
 
 impl ForwardSummary {

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use umptcp::{
     ConnectionConfig, Counter, Direction, Forwarder, KeepAlive, MptcpListener, MptcpStream, PathId, Stack,
+    Traffic,
 };
 
 const PROGRAM: &str = "192.168.7.5";
@@ -143,7 +144,7 @@ fn connections_are_told_apart_by_what_tags_them() {
         let client = w.dial(&to(port)).unwrap();
         let (server, _) = listeners[usize::from(port == 90)].accept().unwrap();
         let tag = client.local_addr().unwrap().port() % 2;
-        let open = forwarder.counted(u64::from(tag)).unwrap().unwrap().1;
+        let open = forwarder.counted(u64::from(tag)).unwrap().unwrap().open;
         assert_eq!(open.len(), usize::from(port == 80));
         exchange(&client, &server, b"question", b"answer");
         expected[usize::from(tag)] += u64::from(port == 80);
@@ -151,7 +152,15 @@ fn connections_are_told_apart_by_what_tags_them() {
     wait_for(|| forwarder.summary().ended == 5);
     // One that is refused.
     w.dial(&to(81)).unwrap_err();
-    let counted = [0, 1].map(|tag| forwarder.counted(tag).unwrap().unwrap().0);
+    let counted = [0, 1].map(|tag| forwarder.counted(tag).unwrap().unwrap());
+    for (counted, expected) in counted.iter().zip(expected) {
+        // Whatever has ended by now, and by whichever path it went; what was sent again counts again.
+        let sums = [|t: &Traffic| t.sent, |t: &Traffic| t.received];
+        let sums = sums.map(|part| counted.carried.values().map(part).sum::<u64>());
+        assert!(sums[0] >= 8 * expected && sums[1] >= 6 * expected, "{counted:?}");
+        assert!(counted.carried.keys().all(|name| name.starts_with("out")), "{counted:?}");
+    }
+    let counted = counted.map(|counted| counted.summary);
     for (counted, expected) in counted.iter().zip(expected) {
         assert_eq!((counted.ended, counted.joined, counted.mptcp), (expected, expected, expected));
         assert_eq!((counted.up, counted.down), (8 * expected, 6 * expected));

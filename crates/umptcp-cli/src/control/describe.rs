@@ -7,7 +7,7 @@ use umptcp::{
     ConnectionConfig, ConnectionError, ConnectionId, ConnectionInfo, ConnectionState, Counter, Direction,
     ForwardSummary, Forwarded, MptcpStatus, PathId, PathInfo, SubflowInfo, Traffic, Unreachable,
 };
-use umptcp_control::state::{Connection, Limits, Path, RunConnection, RunSummary, Subflow};
+use umptcp_control::state::{Connection, Limits, Path, PathTraffic, RunConnection, RunSummary, Subflow};
 
 /// The number of a connection.
 pub(super) fn connection_number(id: ConnectionId) -> u64 {
@@ -191,8 +191,14 @@ pub(super) fn error_number(error: &ConnectionError) -> i32 {
     number as i32
 }
 
-/// What became of connections that were captured, those that have ended and those that go on.
-pub(crate) fn run_summary(total: &ForwardSummary, open: &[Forwarded]) -> RunSummary {
+/// What became of connections that were captured, those that have ended and those that go on, and what they have
+/// sent and received by each path.
+pub(crate) fn run_summary(
+    total: &ForwardSummary,
+    open: &[Forwarded],
+    carried: BTreeMap<String, Traffic>,
+) -> RunSummary {
+    let path = |(path, t): (String, Traffic)| PathTraffic { path, sent: t.sent, received: t.received };
     let mut tcp = total.tcp.clone();
     for why in open.iter().filter_map(|c| c.mptcp?.err()) {
         *tcp.entry(why.to_string()).or_default() += 1;
@@ -205,7 +211,7 @@ pub(crate) fn run_summary(total: &ForwardSummary, open: &[Forwarded]) -> RunSumm
         open: open.len() as u64,
         up: total.up + open.iter().map(|c| c.up).sum::<u64>(),
         down: total.down + open.iter().map(|c| c.down).sum::<u64>(),
-        paths: None,
+        paths: carried.into_iter().map(path).collect(),
         last: total.last.iter().chain(open).map(forwarded).collect(),
     }
 }

@@ -76,9 +76,6 @@ pub(super) fn run(args: &RunArgs, program: Program, taken: Taken, verbose: bool)
     if !(args.summary || args.json || verbose) {
         return not_started(program.replace_this());
     }
-    say(&format!(
-        "umptcp: the daemon {name:?} knows the connections of the command, but not what each path carries of them"
-    ));
     run_to_end(args, program, (daemon, captured.run))
 }
 

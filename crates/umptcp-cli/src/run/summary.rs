@@ -14,8 +14,7 @@ pub(super) fn summarize(forwarders: [&Forwarder; 2], mut traffic: BTreeMap<Strin
     let mut total = ForwardSummary::default();
     forwarders.into_iter().for_each(|f| total.merge(f.summary()));
     let open: Vec<_> = forwarders.into_iter().flat_map(|f| f.connections().unwrap_or_default()).collect();
-    let path = |(path, t): (String, Traffic)| PathTraffic { path, sent: t.sent, received: t.received };
-    RunSummary { paths: Some(traffic.into_iter().map(path).collect()), ..run_summary(&total, &open) }
+    run_summary(&total, &open, traffic)
 }
 
 /// Says it on standard error.
@@ -26,7 +25,7 @@ pub(super) fn tell(summary: &RunSummary, json: bool) {
 
 /// For people: a line on the connections, one for each reason, one for each path.
 fn text(summary: &RunSummary) -> String {
-    let RunSummary { connections, mptcp, tcp, not_established, paths, up, down, .. } = summary;
+    let RunSummary { connections, mptcp, tcp, not_established, paths, .. } = summary;
     let plain: u64 = tcp.values().sum();
     let s = if *connections == 1 { "" } else { "s" };
     let mut text = format!("umptcp: {connections} connection{s}: {mptcp} MPTCP, {plain} TCP");
@@ -37,15 +36,8 @@ fn text(summary: &RunSummary) -> String {
     for (why, count) in not_established {
         let _ = write!(text, "\numptcp: {count} not established: {why}");
     }
-    match paths {
-        Some(paths) => {
-            for PathTraffic { path, sent, received } in paths {
-                let _ = write!(text, "\numptcp: {path}: {sent} bytes sent, {received} received");
-            }
-        }
-        None => {
-            let _ = write!(text, "\numptcp: {up} bytes sent, {down} received");
-        }
+    for PathTraffic { path, sent, received } in paths {
+        let _ = write!(text, "\numptcp: {path}: {sent} bytes sent, {received} received");
     }
     text
 }

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use umptcp::Forwarder;
+use umptcp::{Forwarder, Traffic};
 use umptcp_capture::{Adopted, CaptureError, HostCapture, Owners, Periodic, Selection};
 use umptcp_control::state::RunSummary;
 
@@ -192,8 +192,11 @@ impl Shared {
     /// What became of the connections of a program; `None`: it has ended, or there was none by that number.
     pub(super) fn summary(&self, number: u64) -> Option<RunSummary> {
         let tag = lock(&self.wanted).programs.get(&number)?.id();
-        let (ended, open) = self.forwarder.counted(tag).ok()??;
-        Some(run_summary(&ended, &open))
+        let counted = self.forwarder.counted(tag).ok()??;
+        let unused = self.nics().into_iter().map(|nic| (nic, Traffic::default()));
+        let mut carried: BTreeMap<String, Traffic> = unused.collect();
+        carried.extend(counted.carried);
+        Some(run_summary(&counted.summary, &counted.open, carried))
     }
 
     /// Removes the cgroups of programs that have ended, and the rules for them.
