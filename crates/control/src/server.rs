@@ -36,7 +36,7 @@ pub struct ServerOptions {
     pub owner: Option<u32>,
     /// The group whose members may look, and have themselves captured (`run`), but not steer.
     pub group: Option<u32>,
-    /// Most clients at once.
+    /// Most clients at once; at most half of them are members of the group only, and a quarter one user of these.
     pub max_clients: usize,
     /// A client that takes nothing for so long is dropped; what it is told of that must be taken within as
     /// long again.
@@ -112,7 +112,7 @@ struct Shared {
     greeting: Greeting,
     options: ServerOptions,
     stopping: AtomicBool,
-    clients: Mutex<HashMap<u64, UnixStream>>,
+    clients: Mutex<HashMap<u64, Present>>,
     /// A client has gone.
     gone: Condvar,
 }
@@ -222,24 +222,41 @@ impl Shared {
     fn take(self: &Arc<Self>, number: u64, stream: UnixStream) {
         let limits = stream.set_write_timeout(Some(self.options.slow));
         let Ok(copy) = limits.and_then(|()| stream.try_clone()) else { return };
+        let peer = Peer::of(&stream);
+        let member = (!self.is_owner(&peer)).then_some(peer.user);
         {
             let mut clients = self.clients();
-            if clients.len() >= self.options.max_clients {
+            if let Err(text) = self.has_room(&clients, member) {
                 drop(clients);
-                let text = format!("the instance has {} clients already", self.options.max_clients);
                 let failure = Failure::new(Code::TooManyClients, text);
                 // One line always has room in a new socket.
                 let _ = send(&stream, &Reply { error: Some(failure), ..Reply::default() });
                 return;
             }
-            clients.insert(number, copy);
+            clients.insert(number, Present { stream: copy, member });
         }
-        let present = Present { shared: self.clone(), number };
-        let peer = Peer::of(&stream);
-        let serve = move || Client::new(&present.shared, stream, peer).serve();
+        let place = Place { shared: self.clone(), number };
+        let serve = move || Client::new(&place.shared, stream, peer).serve();
         if let Err(error) = std::thread::Builder::new().name("control-client".to_owned()).spawn(serve) {
             tracing::debug!(%error, "no thread for a control connection");
         }
+    }
+
+    /// Members of the group leave room for the owner, and for each other.
+    fn has_room(&self, clients: &HashMap<u64, Present>, member: Option<Option<u32>>) -> Result<(), String> {
+        let most = self.options.max_clients;
+        if clients.len() >= most {
+            return Err(format!("the instance has {most} clients already"));
+        }
+        let Some(user) = member else { return Ok(()) };
+        let (all, one) = (most.div_ceil(2), most.div_ceil(4));
+        if clients.values().filter(|c| c.member.is_some()).count() >= all {
+            return Err(format!("the instance has {all} clients of the group already"));
+        }
+        if clients.values().filter(|c| c.member == Some(user)).count() >= one {
+            return Err(format!("the instance has {one} clients of this user already"));
+        }
+        Ok(())
     }
 
     /// Whether somebody may steer, not only look. Whoever is not known has come past the socket's mode.
@@ -256,9 +273,9 @@ impl Shared {
     fn let_go(&self) {
         let end = Instant::now() + ENDING;
         let mut clients = self.clients();
-        for stream in clients.values() {
+        for client in clients.values() {
             // What has been written still arrives.
-            let _ = stream.shutdown(Shutdown::Read);
+            let _ = client.stream.shutdown(Shutdown::Read);
         }
         while !clients.is_empty() {
             let left = end.saturating_duration_since(Instant::now());
@@ -267,23 +284,30 @@ impl Shared {
             }
             clients = self.gone.wait_timeout(clients, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        for stream in clients.values() {
-            let _ = stream.shutdown(Shutdown::Both);
+        for client in clients.values() {
+            let _ = client.stream.shutdown(Shutdown::Both);
         }
     }
 
-    fn clients(&self) -> MutexGuard<'_, HashMap<u64, UnixStream>> {
+    fn clients(&self) -> MutexGuard<'_, HashMap<u64, Present>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A client is there, until this is dropped.
+/// A client that is there.
 struct Present {
+    stream: UnixStream,
+    /// The user, if it is one of those who may only look.
+    member: Option<Option<u32>>,
+}
+
+/// The place of a client, until this is dropped.
+struct Place {
     shared: Arc<Shared>,
     number: u64,
 }
 
-impl Drop for Present {
+impl Drop for Place {
     fn drop(&mut self) {
         self.shared.clients().remove(&self.number);
         self.shared.gone.notify_all();

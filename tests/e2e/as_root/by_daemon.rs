@@ -75,16 +75,17 @@ impl Drop for Left {
 }
 
 /// `umptcp run` of an ordinary user.
-fn as_user(user: &str, options: &str) -> Command {
+fn as_user(user: &str, group: &str, options: &str) -> Command {
     let mut command = Command::new("setpriv");
-    command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]);
-    command.arg(program::path()).arg("run").args(options.split_whitespace()).arg("--");
+    command.args([&format!("--reuid={user}"), &format!("--regid={group}"), "--clear-groups"]);
+    // setpriv itself would start what the user may not.
+    command.arg("/usr/bin/env").arg(program::path()).arg("run").args(options.split_whitespace()).arg("--");
     command.env_remove("XDG_RUNTIME_DIR").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
 fn script(options: &str, script: &str) -> Command {
-    let mut command = as_user(USER, options);
+    let mut command = as_user(USER, USER, options);
     command.args(["sh", "-c", script]);
     command
 }
@@ -251,7 +252,7 @@ fn a_command_has_its_own_exit_code_and_signals() {
             for (command, code, why) in
                 [("/etc/passwd", 126, "cannot execute"), ("nosuchcommand", 127, "not found")]
             {
-                let mut run = as_user(USER, options);
+                let mut run = as_user(USER, USER, options);
                 run.arg(command);
                 let (said, got) = both(&finish(ns, run));
                 assert!(got == Some(code) && said.contains(why), "{said}");
@@ -315,7 +316,7 @@ fn who_is_not_admitted_gets_one_line_and_members_do_not_steer() {
         let net = network(1);
         let ns = &net.client.ns;
         let (_left, daemon) = daemon(ns, FOR_USER);
-        let mut other = as_user("65533", "");
+        let mut other = as_user("65533", "65533", "");
         other.arg("true");
         let (said, code) = both(&finish(ns, other));
         assert!(code == Some(3) && said.lines().count() == 1, "{said}");
@@ -350,6 +351,43 @@ fn who_is_not_admitted_gets_one_line_and_members_do_not_steer() {
         let (said, code) = both(&ns.run(|| root.output()).expect("it starts"));
         assert!(code == Some(3) && said.contains("no [run]"), "{said}");
         without.down(ns);
+    });
+}
+
+/// One member that connects again and again keeps neither root nor other members out.
+#[test]
+fn a_member_cannot_take_every_place() {
+    within(LIMIT, || {
+        let net = network(1);
+        let ns = &net.client.ns;
+        let (_left, daemon) = daemon(ns, FOR_USER);
+        let connect = format!(
+            "
+import socket, time
+all = []
+for _ in range(100):
+    s = socket.socket(socket.AF_UNIX); s.connect('/run/umptcp/{}.sock'); all.append(s)
+said = [s.recv(4096) for s in all]
+print(sum(b'umptcp-control' in s for s in said), sum(b'of this user already' in s for s in said), flush=True)
+time.sleep(60)
+",
+            daemon.name()
+        );
+        let mut command = Command::new("setpriv");
+        command.args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--clear-groups"]);
+        // setpriv itself would start what the user may not.
+        command.args(["/usr/bin/env", "python3", "-c", &connect]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut holding = Background::spawn(ns, command);
+        let said = holding.next_line();
+        assert!(said == "16 84", "{said} {:?}", holding.finish());
+        let (said, code) = both(&program::run(ns, &format!("limits show --instance {}", daemon.name())));
+        assert!(code == Some(0) && said.contains("subflows"), "{said}");
+        let mut another = as_user("65533", USER, "--tier daemon");
+        another.arg("true");
+        let (said, code) = both(&finish(ns, another));
+        assert_eq!(code, Some(0), "{said}");
+        daemon.down(ns);
     });
 }
 
