@@ -354,6 +354,36 @@ fn who_is_not_admitted_gets_one_line_and_members_do_not_steer() {
     });
 }
 
+/// More at once than there are places at the socket.
+#[test]
+fn a_hundred_runs_at_once_are_captured() {
+    within(LIMIT, || {
+        let net = network(2);
+        let ns = &net.client.ns;
+        let (_server, ask) = hello(&net);
+        let (_left, daemon) = daemon(ns, FOR_USER);
+        let id = daemon.process();
+        let folder = Folder::new("hundred");
+        open_to_all(&folder);
+        std::fs::write(folder.path().join("ask"), ask).expect("a file");
+        let many = format!(
+            "cd {}; for i in $(seq 100); do {} run --summary --tier daemon -- sh ask 2>&1 & done; wait",
+            folder.path().display(),
+            program::path().display()
+        );
+        let mut command = Command::new("setpriv");
+        command.args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--clear-groups"]);
+        command.args(["/usr/bin/env", "sh", "-c", &many]).env_remove("XDG_RUNTIME_DIR");
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (said, _) = both(&finish(ns, command));
+        assert_eq!(said.matches("b'hello'").count(), 100, "{said}");
+        assert_eq!(said.matches("1 connection: 1 MPTCP, 0 TCP").count(), 100, "{said}");
+        assert_eq!(by_mptcp(&net), 100);
+        wait_until("the cgroups go", || cgroups(id).is_empty());
+        daemon.down(ns);
+    });
+}
+
 /// One member that connects again and again keeps neither root nor other members out.
 #[test]
 fn a_member_cannot_take_every_place() {
@@ -409,6 +439,35 @@ fn root_is_captured_by_the_daemon_or_by_itself() {
             assert!(said.contains("1 connection: 1 MPTCP, 0 TCP"), "{said}");
         }
         daemon.down(ns);
+    });
+}
+
+/// A daemon that cannot make cgroups says so, and root goes its own way.
+#[test]
+fn without_cgroups_the_reason_is_said() {
+    within(LIMIT, || {
+        let net = network(1);
+        let ns = &net.client.ns;
+        let before = Snapshot::take(ns);
+        // Tests have a /sys of the namespace's, and cgroups of version 2 are to be nowhere else.
+        let daemon = Daemon::start_by(ns, FOR_USER, |folder| {
+            let mut command = Command::new("sh");
+            command.args(["-c", "umount -a -t cgroup2; exec \"$@\"", "sh"]).arg(program::path());
+            command.args(["up", "-v", "--config"]).arg(file(folder));
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command
+        });
+        let (said, code) = run(ns, "", "true");
+        assert!(code == Some(3) && said.lines().count() == 1, "{said}");
+        assert!(
+            said.contains("no cgroups of version 2 are mounted") && said.contains("sudo umptcp run"),
+            "{said}"
+        );
+        let (said, code) = crate::run::run(ns, "-v", "echo ran");
+        assert!(code == Some(0) && said.contains("ran\n"), "{said}");
+        assert!(said.contains("capturing as root (the daemon") && said.contains("no cgroups"), "{said}");
+        daemon.down(ns);
+        before.assert_restored(ns, RESTORED_WITHIN);
     });
 }
 

@@ -6,12 +6,13 @@ use crate::args::RunArgs;
 use crate::console::say;
 use crate::session::Session;
 use anyhow::Context as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use umptcp_capture::Program;
 use umptcp_control::call::{CaptureCaller, Captured, SummarizeRun};
 use umptcp_control::directory::{self, Found, State};
 use umptcp_control::state::RunSummary;
-use umptcp_control::{Client, ControlError, Kind};
+use umptcp_control::{Client, Code, ControlError, Greeting, Kind};
 
 /// How long a summary waits for connections that have not ended with the command.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -19,9 +20,16 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// How often to look whether they have.
 const LOOK: Duration = Duration::from_millis(20);
 
+/// How long to ask again while every place at the daemon's socket is taken: others ask it, too.
+const CROWDED: Duration = Duration::from_secs(30);
+
+/// How long to wait before that.
+const BREATH: Duration = Duration::from_millis(50);
+
 /// The daemon that has captured this process, and as what.
 pub(super) struct Taken {
-    daemon: Client,
+    socket: PathBuf,
+    daemon: Greeting,
     captured: Captured,
 }
 
@@ -51,21 +59,37 @@ fn ask_one(found: &Found) -> Result<Option<Taken>, ControlError> {
         State::Denied => return Err(found.denied()),
         _ => return Ok(None),
     }
-    let mut daemon = Client::connect(&found.socket)?;
-    if daemon.greeting().kind != Kind::Up {
+    let mut client = connect(&found.socket)?;
+    let daemon = client.greeting().clone();
+    if daemon.kind != Kind::Up {
         return Ok(None);
     }
     let network = std::fs::read_link("/proc/self/ns/net").ok();
     let network = network.and_then(|link| link.into_os_string().into_string().ok());
-    let captured = daemon.call(&CaptureCaller { network })?;
-    Ok(Some(Taken { daemon, captured }))
+    let captured = client.call(&CaptureCaller { network })?;
+    Ok(Some(Taken { socket: found.socket.clone(), daemon, captured }))
+}
+
+/// Connects, as soon as there is a place.
+fn connect(socket: &Path) -> Result<Client, ControlError> {
+    let end = Instant::now() + CROWDED;
+    loop {
+        match Client::connect(socket) {
+            Err(ControlError::Refused(failure))
+                if failure.code == Code::TooManyClients && Instant::now() < end =>
+            {
+                std::thread::sleep(BREATH);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Becomes the program; where more is asked for, runs it to its end. Returns its exit code.
 pub(super) fn run(args: &RunArgs, program: Program, taken: Taken, verbose: bool) -> anyhow::Result<u8> {
-    let Taken { daemon, captured } = taken;
-    let name = daemon.greeting().name.clone();
+    let Taken { socket, daemon, captured } = taken;
     if verbose {
+        let name = &daemon.name;
         say(&format!(
             "captured by the daemon {name:?}, which answers here, over {}; the command runs {}; servers that it starts \
              are this host's own, and no others are reached by MPTCP than those of the daemon's configuration",
@@ -76,11 +100,15 @@ pub(super) fn run(args: &RunArgs, program: Program, taken: Taken, verbose: bool)
     if !(args.summary || args.json || verbose) {
         return not_started(program.replace_this());
     }
-    run_to_end(args, program, (daemon, captured.run))
+    run_to_end(args, program, || summary_of(&socket, daemon.pid, captured.run))
 }
 
 /// Runs the program, and says at its end what became of its connections.
-fn run_to_end(args: &RunArgs, program: Program, (mut daemon, run): (Client, u64)) -> anyhow::Result<u8> {
+fn run_to_end(
+    args: &RunArgs,
+    program: Program,
+    summarize: impl FnOnce() -> Result<RunSummary, ControlError>,
+) -> anyhow::Result<u8> {
     let session = Session::start()?;
     // As for a program in a namespace of its own.
     let (tell, started) = std::sync::mpsc::channel();
@@ -97,15 +125,21 @@ fn run_to_end(args: &RunArgs, program: Program, (mut daemon, run): (Client, u64)
     let code = running.wait().context("cannot wait for the command");
     session.take_back();
     let code = code?;
-    match summary_of(&mut daemon, run) {
+    match summarize() {
         Ok(done) => summary::tell(&done, args.json),
         Err(error) => say(&format!("umptcp: there is no summary: {error}")),
     }
     Ok(code)
 }
 
-/// What became of the connections of a run. What the command has written may still be on its way.
-fn summary_of(daemon: &mut Client, run: u64) -> Result<RunSummary, ControlError> {
+/// What became of the connections of a run of the daemon with that process. What the command has written may
+/// still be on its way. No place at the socket was taken meanwhile.
+fn summary_of(socket: &Path, process: u32, run: u64) -> Result<RunSummary, ControlError> {
+    let mut daemon = connect(socket)?;
+    if daemon.greeting().pid != process {
+        // Another has taken its place.
+        return Err(ControlError::Ended);
+    }
     let end = Instant::now() + PATIENCE;
     loop {
         let summary = daemon.call(&SummarizeRun { run })?;
