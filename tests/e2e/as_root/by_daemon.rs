@@ -3,12 +3,13 @@
 use super::Ssh;
 use crate::programs::{HTTP, assert_same, prepare, serve};
 use crate::run::{LIMIT, RESTORED_WITHIN, both, network};
+use crate::up::as_root::Cgroup;
 use crate::up::capture::by_mptcp;
 use crate::up::{Daemon, file};
 use nix::sys::signal::Signal;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 use umptcp_testbed::Netns;
@@ -101,14 +102,10 @@ fn run(ns: &Netns, options: &str, text: &str) -> (String, Option<i32>) {
 
 /// Cgroups that a daemon has made for programs of this test.
 fn cgroups(daemon: u32) -> Vec<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/mounts").expect("/proc is there");
-    let mut all = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let root =
-        all.find(|words| words[2] == "cgroup2").expect("cgroups of version 2 are mounted")[1].to_owned();
     let own = std::fs::read_to_string("/proc/self/cgroup").expect("/proc is there");
     let own = own.lines().find_map(|line| line.strip_prefix("0::/")).expect("a cgroup").to_owned();
     let prefix = format!("umptcp-{daemon}-");
-    let entries = std::fs::read_dir(Path::new(&root).join(own)).expect("it can be listed");
+    let entries = std::fs::read_dir(Cgroup::root().join(own)).expect("it can be listed");
     entries
         .flatten()
         .map(|entry| entry.path())
@@ -322,16 +319,20 @@ fn who_is_not_admitted_gets_one_line_and_members_do_not_steer() {
         assert!(code == Some(3) && said.lines().count() == 1, "{said}");
         let named = format!("{:?} is for root and the members of the group", daemon.name());
         assert!(said.contains(&named) && said.contains("sudo umptcp setup"), "{said}");
-        let ask = |words: &str| {
+        let ask = |user: &str, words: &[&str]| {
             let mut command = Command::new("setpriv");
-            command.args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--clear-groups"]);
-            command.arg(program::path()).args(words.split_whitespace()).args(["--instance", daemon.name()]);
-            command.env_remove("XDG_RUNTIME_DIR");
+            command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]);
+            command.arg(program::path()).args(words).env_remove("XDG_RUNTIME_DIR");
             both(&ns.run(|| command.output()).expect("setpriv starts"))
         };
-        let (said, code) = ask("limits show");
+        let (said, code) = ask(USER, &["limits", "show", "--instance", daemon.name()]);
         assert!(code == Some(0) && said.contains("subflows"), "{said}");
-        let (said, code) = ask("set scheduler round-robin");
+        let answers = format!("{:?} answers: `umptcp run` asks it first", daemon.name());
+        assert!(
+            ask(USER, &["doctor"]).0.contains(&answers) && !ask("65533", &["doctor"]).0.contains(&answers)
+        );
+        assert!(ask("65533", &["doctor"]).0.contains(&named));
+        let (said, code) = ask(USER, &["set", "scheduler", "round-robin", "--instance", daemon.name()]);
         assert!(code == Some(3) && said.contains("is for root"), "{said}");
         // What the daemon cannot do is said by name.
         let (said, code) = run(ns, "--path eth0 --no-quic", "true");
@@ -351,6 +352,30 @@ fn who_is_not_admitted_gets_one_line_and_members_do_not_steer() {
         let (said, code) = both(&ns.run(|| root.output()).expect("it starts"));
         assert!(code == Some(3) && said.contains("no [run]"), "{said}");
         without.down(ns);
+    });
+}
+
+#[test]
+fn a_reload_ends_what_is_taken_and_not_what_runs() {
+    within(LIMIT, || {
+        let net = network(2);
+        let ns = &net.client.ns;
+        let (_server, ask) = hello(&net);
+        let (_left, mut daemon) = daemon(ns, FOR_USER);
+        let mut command = script("--summary", &format!("{ask}; read go; {ask}"));
+        command.stdin(Stdio::piped());
+        let mut running = Background::spawn(ns, command);
+        assert_eq!(running.next_line(), "b'hello'");
+        daemon.reload("", "ready: ");
+        let (said, code) = run(ns, "--tier daemon", "true");
+        assert!(code == Some(3) && said.contains("no [run]"), "{said}");
+        running.write_line("");
+        assert_eq!(running.next_line(), "b'hello'");
+        let (code, _, said) = running.finish();
+        assert!(code == Some(0) && said.contains("2 connections: 2 MPTCP, 0 TCP"), "{said}");
+        daemon.reload(FOR_USER, "ready: ");
+        assert_eq!(run(ns, "--tier daemon", "true").1, Some(0));
+        daemon.down(ns);
     });
 }
 
@@ -507,6 +532,38 @@ fn a_daemon_that_ends_or_is_killed_lets_its_programs_go() {
             assert_eq!(String::from_utf8_lossy(&said), own, "it is where it came from");
             assert_eq!(by_mptcp(&net), captured, "by the kernel's TCP now");
         }
+    });
+}
+
+/// The command stays below the cgroup of its caller, whatever that is called: its limits hold.
+#[test]
+fn a_command_stays_in_what_its_caller_is_in() {
+    within(LIMIT, || {
+        let net = network(2);
+        let ns = &net.client.ns;
+        let (_server, ask) = hello(&net);
+        let cgroup = Cgroup::new("-app\\x2d a.scope");
+        let (_left, daemon) = daemon(ns, FOR_USER);
+        let name = cgroup.0.file_name().expect("a name").to_string_lossy().into_owned();
+        let folder = Folder::new("below");
+        let at = folder.path().display().to_string();
+        let enter =
+            "mount -t cgroup2 none \"$1\" && echo $$ > \"$1/$2/cgroup.procs\" && shift 2 && exec \"$@\"";
+        let command = script("--tier daemon", &format!("grep 0:: /proc/self/cgroup; {ask}"));
+        let mut inside = Command::new("sh");
+        inside.args(["-c", enter, "sh", &at, &name]).arg(command.get_program()).args(command.get_args());
+        inside
+            .env_remove("XDG_RUNTIME_DIR")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let (said, code) = both(&finish(ns, inside));
+        let below = format!("0::/{name}/umptcp-{}-", daemon.process());
+        assert!(code == Some(0) && said.contains(&below) && said.contains("b'hello'"), "{said}");
+        assert_eq!(by_mptcp(&net), 1);
+        let left = || std::fs::read_dir(&cgroup.0).expect("a folder").flatten().any(|e| e.path().is_dir());
+        wait_until("its cgroup goes", || !left());
+        daemon.down(ns);
     });
 }
 

@@ -1,6 +1,6 @@
 //! `umptcp up`: the daemon, with the kernel's MPTCP at the other end.
 
-mod as_root;
+pub(crate) mod as_root;
 pub(crate) mod capture;
 mod gateway;
 mod life;

@@ -14,7 +14,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 use umptcp_tun_driver::paths::PathSpec;
-pub(crate) use up::{CONFIGURATION as UP_CONFIGURATION, CheckArgs, DownArgs, UpArgs};
+#[cfg(target_os = "linux")]
+pub(crate) use up::CONFIGURATION as UP_CONFIGURATION;
+pub(crate) use up::{CheckArgs, DownArgs, UpArgs};
 pub(crate) use values::{HostPort, ListenAddress, parse_path};
 use values::{parse_bytes, parse_duration, parse_instance};
 

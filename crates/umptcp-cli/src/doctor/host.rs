@@ -5,6 +5,8 @@ use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
+use umptcp_control::directory::{self, Found, State};
+use umptcp_control::{Client, Kind};
 use umptcp_tun_driver::paths::{self, Nft, NicInfo, PathSpec, SetupOptions};
 use umptcp_tun_driver::privilege::may_set_up_paths;
 
@@ -22,7 +24,9 @@ const USUAL_RULES: [u32; 3] = [0, 32_766, 32_767];
 
 /// Everything about this host.
 pub(super) fn examine() -> Vec<Finding> {
-    let mut findings = vec![privilege(), tun()];
+    let mut findings = vec![privilege()];
+    findings.extend(daemons());
+    findings.push(tun());
     findings.extend(kernel());
     let nft = Nft::find(None);
     findings.push(match &nft {
@@ -51,6 +55,20 @@ fn privilege() -> Finding {
     }
     Finding::problem(PRIVILEGE, "not root: no path can be set up, and programs are captured by a daemon only")
         .mended_by("sudo umptcp doctor; for users without root: sudo umptcp setup")
+}
+
+/// Daemons that this user may ask to run programs.
+fn daemons() -> Vec<Finding> {
+    let about = |found: Found| match found.state {
+        State::Live => {
+            let client = Client::connect(&found.socket).ok()?;
+            let text = format!("{:?} answers: `umptcp run` asks it first", found.name);
+            (client.greeting().kind == Kind::Up).then(|| Finding::ok("daemon", text))
+        }
+        State::Denied if found.group.is_some() => Some(Finding::note("daemon", found.denied().to_string())),
+        _ => None,
+    };
+    directory::find().into_iter().filter_map(about).collect()
 }
 
 fn tun() -> Finding {
