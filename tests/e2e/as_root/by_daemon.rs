@@ -535,6 +535,35 @@ fn a_daemon_that_ends_or_is_killed_lets_its_programs_go() {
     });
 }
 
+/// Cgroups are of no network namespace: one that is gone leaves none.
+#[test]
+fn a_namespace_that_is_gone_leaves_no_cgroup() {
+    within(LIMIT, || {
+        let (left, id) = {
+            let net = network(1);
+            let ns = &net.client.ns;
+            let (left, daemon) = daemon(ns, FOR_USER);
+            let mut running = Background::spawn(ns, script("", "echo started; exec sleep 60"));
+            assert_eq!(running.next_line(), "started");
+            let id = daemon.process();
+            daemon.signal(Signal::SIGKILL);
+            daemon.finish();
+            running.process().signal(Signal::SIGKILL);
+            running.finish();
+            (left, id)
+        };
+        assert_eq!(cgroups(id).len(), 1);
+        let (other, folder) = (Netns::new("other"), Folder::new("clean-up"));
+        // Processes that have ended leave a cgroup in a moment.
+        wait_until("the cgroup goes", || {
+            let (said, code) = both(&finish(&other, with_cgroups(&folder, &["clean-up"])));
+            assert_eq!(code, Some(0), "{said}");
+            cgroups(id).is_empty()
+        });
+        drop(left);
+    });
+}
+
 /// The command stays below the cgroup of its caller, whatever that is called: its limits hold.
 #[test]
 fn a_command_stays_in_what_its_caller_is_in() {
