@@ -27,7 +27,7 @@ pub use device::{Addresses, DEVICE};
 pub use error::CaptureError;
 pub use host::{Adopted, HostCapture, OWN_MARK, Selection, mark_own};
 pub use local::Local;
-pub use namespace::Namespace;
+pub use namespace::{Namespace, current_network};
 pub use owners::Owners;
 pub use periodic::Periodic;
 pub use program::{Caller, Program, Running, signal_process};

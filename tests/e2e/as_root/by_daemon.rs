@@ -75,13 +75,20 @@ impl Drop for Left {
     }
 }
 
-/// `umptcp run` of an ordinary user.
-fn as_user(user: &str, group: &str, options: &str) -> Command {
+/// What is started by an ordinary user: the program's name and arguments are added.
+fn of_user(user: &str, group: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args([&format!("--reuid={user}"), &format!("--regid={group}"), "--clear-groups"]);
     // setpriv itself would start what the user may not.
-    command.arg("/usr/bin/env").arg(program::path()).arg("run").args(options.split_whitespace()).arg("--");
-    command.env_remove("XDG_RUNTIME_DIR").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.arg("/usr/bin/env").env_remove("XDG_RUNTIME_DIR");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// `umptcp run` of an ordinary user.
+fn as_user(user: &str, group: &str, options: &str) -> Command {
+    let mut command = of_user(user, group);
+    command.arg(program::path()).arg("run").args(options.split_whitespace()).arg("--");
     command
 }
 
@@ -320,9 +327,8 @@ fn who_is_not_admitted_gets_one_line_and_members_do_not_steer() {
         let named = format!("{:?} is for root and the members of the group", daemon.name());
         assert!(said.contains(&named) && said.contains("sudo umptcp setup"), "{said}");
         let ask = |user: &str, words: &[&str]| {
-            let mut command = Command::new("setpriv");
-            command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]);
-            command.arg(program::path()).args(words).env_remove("XDG_RUNTIME_DIR");
+            let mut command = of_user(user, user);
+            command.arg(program::path()).args(words);
             both(&ns.run(|| command.output()).expect("setpriv starts"))
         };
         let (said, code) = ask(USER, &["limits", "show", "--instance", daemon.name()]);
@@ -396,10 +402,8 @@ fn a_hundred_runs_at_once_are_captured() {
             folder.path().display(),
             program::path().display()
         );
-        let mut command = Command::new("setpriv");
-        command.args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--clear-groups"]);
-        command.args(["/usr/bin/env", "sh", "-c", &many]).env_remove("XDG_RUNTIME_DIR");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = of_user(USER, USER);
+        command.args(["sh", "-c", &many]);
         let (said, _) = both(&finish(ns, command));
         assert_eq!(said.matches("b'hello'").count(), 100, "{said}");
         assert_eq!(said.matches("1 connection: 1 MPTCP, 0 TCP").count(), 100, "{said}");
@@ -428,11 +432,8 @@ time.sleep(60)
 ",
             daemon.name()
         );
-        let mut command = Command::new("setpriv");
-        command.args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--clear-groups"]);
-        // setpriv itself would start what the user may not.
-        command.args(["/usr/bin/env", "python3", "-c", &connect]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut command = of_user(USER, USER);
+        command.args(["python3", "-c", &connect]);
         let mut holding = Background::spawn(ns, command);
         let said = holding.next_line();
         assert!(said == "16 84", "{said} {:?}", holding.finish());

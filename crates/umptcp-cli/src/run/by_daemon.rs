@@ -8,7 +8,7 @@ use crate::session::Session;
 use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use umptcp_capture::Program;
+use umptcp_capture::{Program, current_network};
 use umptcp_control::call::{CaptureCaller, Captured, SummarizeRun};
 use umptcp_control::directory::{self, Found, State};
 use umptcp_control::state::RunSummary;
@@ -64,9 +64,7 @@ fn ask_one(found: &Found) -> Result<Option<Taken>, ControlError> {
     if daemon.kind != Kind::Up {
         return Ok(None);
     }
-    let network = std::fs::read_link("/proc/self/ns/net").ok();
-    let network = network.and_then(|link| link.into_os_string().into_string().ok());
-    let captured = client.call(&CaptureCaller { network })?;
+    let captured = client.call(&CaptureCaller { network: current_network() })?;
     Ok(Some(Taken { socket: found.socket.clone(), daemon, captured }))
 }
 

@@ -49,6 +49,8 @@ struct Wanted {
     /// Programs that asked for it, by their numbers.
     programs: BTreeMap<u64, Adopted>,
     next: u64,
+    /// Nothing is added any more.
+    ended: bool,
 }
 
 impl Capture {
@@ -99,6 +101,7 @@ impl Capture {
     /// Nothing new is captured, whoever has asked for it.
     pub(super) fn end(&mut self) {
         let mut wanted = lock(&self.shared.wanted);
+        wanted.ended = true;
         wanted.selections.clear();
         for program in std::mem::take(&mut wanted.programs).into_values() {
             self.shared.let_go(&program);
@@ -164,6 +167,7 @@ impl Shared {
     /// then.
     pub(super) fn adopt(&self, process: u32, is_it: impl FnOnce() -> bool) -> anyhow::Result<u64> {
         let mut wanted = lock(&self.wanted);
+        anyhow::ensure!(!wanted.ended, "the daemon ends");
         anyhow::ensure!(wanted.programs.len() < MOST_PROGRAMS, "{MOST_PROGRAMS} programs run already");
         let host = || lock(&self.host);
         let program = host().as_ref().context("the daemon ends")?.adopt(process)?;

@@ -4,6 +4,7 @@ use super::capture::Shared;
 use crate::console::describe;
 use crate::control::Programs;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use umptcp_capture::current_network;
 use umptcp_control::call::{CaptureCaller, Captured};
 use umptcp_control::instance::Answer;
 use umptcp_control::state::RunSummary;
@@ -43,9 +44,7 @@ impl Programs for Desk {
         };
         let failed = |text: String| Failure::new(Code::Failed, text);
         let capture = capture.ok_or_else(|| failed("this daemon cannot capture; its log says why".into()))?;
-        let here =
-            std::fs::read_link("/proc/self/ns/net").ok().and_then(|l| l.into_os_string().into_string().ok());
-        if call.network.is_some() && call.network != here {
+        if call.network.is_some() && call.network != current_network() {
             let text = "the program is in another network namespace than this daemon";
             return Err(Failure::new(Code::NotSupported, text));
         }
