@@ -1,5 +1,8 @@
 //! `umptcp run` with other users: root can become another one, a user namespace with one user cannot.
 
+mod by_daemon;
+mod setup;
+
 use crate::run::{LIMIT, RESTORED_WITHIN, both, captured, network, run, wait_for_port};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,6 +10,7 @@ use umptcp_testbed::command::Running;
 use umptcp_testbed::host::Snapshot;
 use umptcp_testbed::limit::within;
 use umptcp_testbed::program;
+use umptcp_testbed::topology::Routed;
 
 #[test]
 fn without_privilege_one_line_says_what_to_do() {
@@ -34,17 +38,20 @@ fn the_command_has_the_privileges_of_whoever_called_sudo() {
     });
 }
 
-/// ssh, scp and rsync, with configuration that the client reads only if root owns it.
-#[test]
-fn ssh_scp_and_rsync_go_over_mptcp() {
-    within(LIMIT, || {
-        let net = network(2);
-        let before = Snapshot::take(&net.client.ns);
+/// A server of ssh, by the kernel's MPTCP, with a key, and configuration of a client that it reads only if root
+/// or the user owns it.
+struct Ssh {
+    folder: program::Folder,
+    _sshd: Running,
+}
+
+impl Ssh {
+    fn serve(net: &Routed) -> Ssh {
         let folder = program::Folder::new("ssh");
         let path = folder.path().display().to_string();
         let prepare = format!(
-            "cd {path} && ssh-keygen -q -t ed25519 -N '' -f key && cp key.pub allowed && mkdir from conf.d &&
-             head -c 3000000 /dev/urandom > from/a && echo small > from/b && echo 'ConnectTimeout 20' > conf.d/x.conf &&
+            "cd {path} && ssh-keygen -q -t ed25519 -N '' -f key && cp key.pub allowed && mkdir conf.d &&
+             echo 'ConnectTimeout 20' > conf.d/x.conf &&
              printf 'Include {path}/conf.d/*.conf\nIdentityFile {path}/key\nStrictHostKeyChecking no\nUserKnownHostsFile /dev/null\nLogLevel ERROR\nPort 2222\n' > client.conf &&
              printf 'Port 2222\nHostKey {path}/key\nAuthorizedKeysFile {path}/allowed\nStrictModes no\nPidFile none\nUsePAM no\nSubsystem sftp internal-sftp\n' > server.conf"
         );
@@ -59,13 +66,41 @@ fn ssh_scp_and_rsync_go_over_mptcp() {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let _sshd = net.server.ns.run(|| sshd.spawn()).map(Running::new).expect("sshd starts");
+        let sshd = net.server.ns.run(|| sshd.spawn()).map(Running::new).expect("sshd starts");
         wait_for_port(&net.server.ns, 2222);
-        let server = net.server.nics[0].v4;
-        let ssh = format!("ssh -F {path}/client.conf");
+        Ssh { folder, _sshd: sshd }
+    }
+
+    fn path(&self) -> String {
+        self.folder.path().display().to_string()
+    }
+
+    fn key(&self) -> String {
+        format!("{}/key", self.path())
+    }
+
+    fn client_configuration(&self) -> String {
+        format!("{}/client.conf", self.path())
+    }
+}
+
+#[test]
+fn ssh_scp_and_rsync_go_over_mptcp() {
+    within(LIMIT, || {
+        let net = network(2);
+        let before = Snapshot::take(&net.client.ns);
+        let sshd = Ssh::serve(&net);
+        let path = sshd.path();
+        let prepare = format!(
+            "mkdir {path}/from && cd {path}/from && head -c 3000000 /dev/urandom > a && echo small > b"
+        );
+        let done = Command::new("sh").args(["-c", &prepare]).status().expect("sh starts");
+        assert!(done.success());
+        let (config, server) = (sshd.client_configuration(), net.server.nics[0].v4);
+        let ssh = format!("ssh -F {config}");
         let script = format!(
             "set -e; {ssh} {server} 'echo logged in; echo $SSH_CONNECTION'
-             scp -q -F {path}/client.conf {path}/from/a {server}:{path}/copy
+             scp -q -F {config} {path}/from/a {server}:{path}/copy
              rsync -a -e '{ssh}' {path}/from/ {server}:{path}/to/"
         );
         let (said, code) = run(&net.client.ns, "--summary", &script);

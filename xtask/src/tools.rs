@@ -34,6 +34,8 @@ pub(crate) const END_TO_END: &[Tool] = &[
     Tool { program: "tmux", package: "tmux" },
     Tool { program: "systemd-analyze", package: "systemd" },
     Tool { program: "mptcpize", package: "mptcpize" },
+    Tool { program: "iperf3", package: "iperf3" },
+    Tool { program: "getcap", package: "libcap2-bin" },
     Tool { program: "dig", package: "bind9-dnsutils" },
     Tool { program: "traceroute", package: "traceroute" },
     Tool { program: "node", package: "nodejs" },

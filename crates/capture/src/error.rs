@@ -31,6 +31,9 @@ pub enum CaptureError {
     /// The host's own connections cannot be captured.
     #[error("cannot capture connections of this host: {0}")]
     Host(DriverError),
+    /// A process cannot be taken into a cgroup of its own.
+    #[error("cannot capture the process: {0}")]
+    Process(DriverError),
     /// The command does not exist.
     #[error("{command}: command not found")]
     NotFound {

@@ -11,7 +11,6 @@ use crate::error::CaptureError;
 use crate::periodic::Periodic;
 use ipnet::IpNet;
 use nix::sys::socket::{setsockopt, sockopt};
-use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use std::fmt::Write as _;
 use std::io;
 use std::ops::ControlFlow;
@@ -21,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use umptcp_tun_driver::device::{Tun, TunOptions};
-use umptcp_tun_driver::paths::{Diversion, Diverted, divert};
+use umptcp_tun_driver::paths::{Cgroup, Diversion, Diverted, cgroup_root, divert};
 
 /// The bit of the mark that sockets of umptcp's own carry: they are never captured.
 pub const OWN_MARK: u32 = 0x0200_0000;
@@ -60,6 +59,30 @@ pub struct Selection {
 /// Without CAP_NET_ADMIN.
 pub fn mark_own(socket: &impl AsFd) -> io::Result<()> {
     Ok(setsockopt(socket, sockopt::Mark, &OWN_MARK)?)
+}
+
+/// A process that was taken into a cgroup of its own, with what it starts from then on.
+#[derive(Debug)]
+pub struct Adopted(Cgroup);
+
+impl Adopted {
+    /// What selects its connections.
+    pub fn selection(&self) -> Selection {
+        Selection { cgroup: Some(self.0.path().to_owned()), ..Selection::default() }
+    }
+
+    /// The number of the cgroup, as [`Owners`](crate::Owners) tells it.
+    pub fn id(&self) -> u64 {
+        self.0.id()
+    }
+
+    /// Moves the process in.
+    ///
+    /// # Errors
+    /// What the kernel objects to.
+    pub fn take(&self, process: u32) -> Result<(), CaptureError> {
+        self.0.take(process).map_err(CaptureError::Process)
+    }
 }
 
 /// Captures in the namespace of the thread that has started it. Dropping it undoes that.
@@ -130,6 +153,28 @@ impl HostCapture {
         *state = State { selections: selections.to_vec(), seen };
         Ok(())
     }
+
+    /// Makes a cgroup for a process, below the one that it is in. Nothing of it is captured before it is
+    /// selected, and it is not moved in yet.
+    ///
+    /// # Errors
+    /// When there are no cgroups of version 2, or the kernel refuses.
+    pub fn adopt(&self, process: u32) -> Result<Adopted, CaptureError> {
+        self.shared.diverted.make_cgroup(process).map(Adopted).map_err(CaptureError::Process)
+    }
+
+    /// Removes the cgroup if all of its processes have ended. Returns whether it is gone.
+    pub fn release_ended(&self, adopted: &Adopted) -> bool {
+        self.shared.diverted.remove_ended(&adopted.0)
+    }
+
+    /// Removes the cgroup; its processes are again in the one that they came from.
+    ///
+    /// # Errors
+    /// What the kernel objects to.
+    pub fn release(&self, adopted: &Adopted) -> Result<(), CaptureError> {
+        self.shared.diverted.remove_cgroup(&adopted.0).map_err(CaptureError::Process)
+    }
 }
 
 impl Shared {
@@ -169,18 +214,6 @@ impl Seen {
         };
         Seen { nics, cgroups: named.into_iter().map(find).collect() }
     }
-}
-
-/// Where cgroups of version 2 are mounted: not everywhere at /sys/fs/cgroup.
-fn cgroup_root() -> Option<PathBuf> {
-    let mounts = std::fs::read_to_string("/proc/thread-self/mounts").ok()?;
-    let points = mounts.lines().filter_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        let (point, kind) = (words.next()?, words.next()?);
-        (kind == "cgroup2").then(|| PathBuf::from(point))
-    });
-    // Another mount may hide it.
-    points.into_iter().find(|p| statfs(p.as_path()).is_ok_and(|s| s.filesystem_type() == CGROUP2_SUPER_MAGIC))
 }
 
 /// What is in the table of nftables.

@@ -10,10 +10,12 @@
 #![cfg(target_os = "linux")]
 
 mod device;
+mod diag;
 mod error;
 mod host;
 mod local;
 mod namespace;
+mod owners;
 mod periodic;
 mod ports;
 mod program;
@@ -23,9 +25,10 @@ mod udp;
 
 pub use device::{Addresses, DEVICE};
 pub use error::CaptureError;
-pub use host::{HostCapture, OWN_MARK, Selection, mark_own};
+pub use host::{Adopted, HostCapture, OWN_MARK, Selection, mark_own};
 pub use local::Local;
-pub use namespace::Namespace;
+pub use namespace::{Namespace, current_network};
+pub use owners::Owners;
 pub use periodic::Periodic;
 pub use program::{Caller, Program, Running, signal_process};
 pub use servers::follow_servers;

@@ -85,6 +85,11 @@ impl Namespace {
     }
 }
 
+/// The network namespace of this process, as /proc names it.
+pub fn current_network() -> Option<String> {
+    std::fs::read_link("/proc/self/ns/net").ok()?.into_os_string().into_string().ok()
+}
+
 impl Drop for Namespace {
     fn drop(&mut self) {
         self.jobs = None;

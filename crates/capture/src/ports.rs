@@ -1,11 +1,8 @@
 //! The ports that this host's servers have.
 
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
-use netlink_packet_sock_diag::SockDiagMessage;
+use crate::diag::Diag;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP};
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, SocketId, StateFlags};
-use netlink_sys::protocols::NETLINK_SOCK_DIAG;
-use netlink_sys::{Socket, SocketAddr};
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
@@ -46,38 +43,14 @@ fn bound(family: u8, protocol: u8, states: StateFlags) -> io::Result<impl Iterat
 
 /// Local ends of the sockets in that state.
 fn sockets(family: u8, protocol: u8, states: StateFlags) -> io::Result<Vec<(IpAddr, u16)>> {
-    let mut socket = Socket::new(NETLINK_SOCK_DIAG)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
     let socket_id = if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() };
     let request = InetRequest { family, protocol, extensions: ExtensionFlags::empty(), states, socket_id };
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
-    message.finalize();
-    let mut bytes = vec![0; message.header.length as usize];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
     let mut ports = Vec::new();
-    loop {
-        let (datagram, _) = socket.recv_from_full()?;
-        let mut rest = &datagram[..];
-        while !rest.is_empty() {
-            let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(ports),
-                NetlinkPayload::Error(e) if e.code.is_some() => return Err(e.to_io()),
-                NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(response)) => {
-                    let id = response.header.socket_id;
-                    ports.push((id.source_address, id.source_port));
-                }
-                _ => {}
-            }
-            // Messages are aligned to four bytes; a length of none would never end.
-            let length = (message.header.length as usize).next_multiple_of(4).max(16);
-            rest = rest.get(length..).unwrap_or_default();
-        }
-    }
+    Diag::open()?.list(request, |found| {
+        let id = found.header.socket_id;
+        ports.push((id.source_address, id.source_port));
+    })?;
+    Ok(ports)
 }
 
 #[cfg(test)]

@@ -73,15 +73,30 @@ impl Program {
     pub fn start(self, namespace: &Namespace) -> Result<Running, CaptureError> {
         let name = self.command.to_string_lossy().into_owned();
         let parent = nix::unistd::getpid();
-        let child = namespace.run(move || self.spawn(parent))?.map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => CaptureError::NotFound { command: name },
-            _ => CaptureError::NotExecutable { command: name, source },
-        })?;
+        let child = namespace.run(move || self.prepared(Some(parent)).spawn())?;
+        Ok(Running { child: child.map_err(|source| not_started(name, source))? })
+    }
+
+    /// Starts it where this process is, in the same way.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_here(self) -> Result<Running, CaptureError> {
+        let name = self.command.to_string_lossy().into_owned();
+        let child = self.prepared(None).spawn().map_err(|source| not_started(name, source))?;
         Ok(Running { child })
     }
 
+    /// Becomes it: this process goes on as the command. Returns only if that cannot be, and why.
+    pub fn replace_this(self) -> CaptureError {
+        let name = self.command.to_string_lossy().into_owned();
+        let source = self.prepared(None).exec();
+        not_started(name, source)
+    }
+
+    /// Ready to be started. With `parent`, its end is that of the command.
     #[allow(unsafe_code)]
-    fn spawn(self, parent: Pid) -> io::Result<Child> {
+    fn prepared(self, parent: Option<Pid>) -> Command {
         let mut command = Command::new(&self.command);
         command.args(&self.arguments);
         if let Caller::User { name, home, .. } = &self.caller {
@@ -105,18 +120,35 @@ impl Program {
                     nix::unistd::setuid(*uid)?;
                 }
             }
-            // Without us it has no network. After the change of user, which would take it back.
-            nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
-            if nix::unistd::getppid() != parent {
-                return Err(io::ErrorKind::Interrupted.into());
+            if let Some(parent) = parent {
+                // Without us it has no network. After the change of user, which would take it back.
+                nix::sys::prctl::set_pdeathsig(Signal::SIGTERM)?;
+                if nix::unistd::getppid() != parent {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
             }
             Ok(())
         };
         // SAFETY: between fork and exec it only makes system calls, on memory that it owns, and takes no
         // lock.
         unsafe { command.pre_exec(prepare) };
-        command.spawn()
+        command
     }
+}
+
+fn not_started(command: String, source: io::Error) -> CaptureError {
+    match source.kind() {
+        io::ErrorKind::NotFound => CaptureError::NotFound { command },
+        // Of a folder in PATH that this user may not look into.
+        io::ErrorKind::PermissionDenied if !is_found(&command) => CaptureError::NotFound { command },
+        _ => CaptureError::NotExecutable { command, source },
+    }
+}
+
+/// Whether there is a file that a command may mean, as far as this user sees.
+fn is_found(command: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    command.contains('/') || std::env::split_paths(&path).any(|folder| folder.join(command).exists())
 }
 
 impl Running {

@@ -1,6 +1,6 @@
 //! What can be asked for: each call with its parameters and its reply.
 
-use crate::state::{ConnectionList, CounterList, Endpoint, EndpointList, Limits, Path, PathList};
+use crate::state::{ConnectionList, CounterList, Endpoint, EndpointList, Limits, Path, PathList, RunSummary};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -137,6 +137,19 @@ calls! {
         #[serde(default)]
         only_new: bool,
     } -> Changed;
+    /// Captures the process that has connected, and what it starts from then on, until the last of them has
+    /// ended.
+    "run" CaptureCaller {
+        /// The network namespace of the process, as `/proc/self/ns/net` names it. Another than the
+        /// instance's is refused: what is sent there cannot be captured.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        network: Option<String>,
+    } -> Captured;
+    /// What became of the connections of programs that `run` has captured.
+    "run-summary" SummarizeRun {
+        /// Its number.
+        run: u64,
+    } -> RunSummary;
     /// From now on, tells what happens. The connection takes no other request.
     "monitor" Monitor {} -> Done;
 }
@@ -150,4 +163,13 @@ pub struct Done {}
 pub struct Changed {
     /// How many connections were changed.
     pub connections: u64,
+}
+
+/// Connections of the process go by the instance from now on.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Captured {
+    /// Number of the run, for `run-summary`.
+    pub run: u64,
+    /// The paths that connections use.
+    pub paths: Vec<String>,
 }

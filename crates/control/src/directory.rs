@@ -2,7 +2,7 @@
 
 use crate::error::ControlError;
 use crate::message::is_name;
-use nix::unistd::geteuid;
+use nix::unistd::{Gid, Group, geteuid};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -21,6 +21,25 @@ pub struct Found {
     pub socket: PathBuf,
     /// Who answers there.
     pub state: State,
+    /// The group whose members may speak to it, if there is one.
+    pub group: Option<u32>,
+}
+
+impl Found {
+    /// Why this user may not speak to it.
+    pub fn denied(&self) -> ControlError {
+        let name = self.name.clone();
+        match self.group {
+            Some(group) => ControlError::NotMember { name, group: group_name(group) },
+            None => ControlError::Denied { name },
+        }
+    }
+}
+
+/// The name of a group; its number if it has none.
+pub fn group_name(group: u32) -> String {
+    let found = Group::from_gid(Gid::from_raw(group)).ok().flatten();
+    found.map_or_else(|| group.to_string(), |g| g.name)
 }
 
 /// Who answers at a socket.
@@ -79,7 +98,7 @@ pub fn choose_in(directories: &[PathBuf], name: Option<&str>) -> Result<Found, C
         return match live[..] {
             [one] => Ok(one.clone()),
             [] => Err(match found.iter().find(|f| f.state == State::Denied) {
-                Some(other) => ControlError::Denied { name: other.name.clone() },
+                Some(other) => other.denied(),
                 None => ControlError::NoInstance { looked: directories.to_vec() },
             }),
             _ => Err(ControlError::Several { running: names() }),
@@ -89,8 +108,8 @@ pub fn choose_in(directories: &[PathBuf], name: Option<&str>) -> Result<Found, C
         return Ok((*one).clone());
     }
     let name = name.to_owned();
-    Err(match found.iter().find(|f| f.name == name).map(|f| f.state) {
-        Some(State::Denied) => ControlError::Denied { name },
+    Err(match found.iter().find(|f| f.name == name) {
+        Some(other) if other.state == State::Denied => other.denied(),
         Some(_) => ControlError::Dead { name },
         None => ControlError::NotFound { name, running: names() },
     })
@@ -161,7 +180,8 @@ fn sockets(directory: &Path) -> Vec<Found> {
         let name = entry.file_name().to_str()?.strip_suffix(SUFFIX)?.to_owned();
         let is_socket = entry.file_type().ok()?.is_socket();
         let state = state(&socket).filter(|_| is_socket && is_name(&name))?;
-        Some(Found { name, socket, state })
+        let group = entry.metadata().ok().filter(|m| m.mode() & 0o020 != 0).map(|m| m.gid());
+        Some(Found { name, socket, state, group })
     };
     entries.flatten().filter_map(look).collect()
 }

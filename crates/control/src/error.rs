@@ -40,6 +40,17 @@ pub enum ControlError {
         /// The name.
         name: String,
     },
+    /// The socket belongs to a group that this user is not in.
+    #[error(
+        "the umptcp named {name:?} is for root and the members of the group {group}: `usermod -aG {group} USER` makes USER \
+         one, from the next login on"
+    )]
+    NotMember {
+        /// The name.
+        name: String,
+        /// The group.
+        group: String,
+    },
     /// The name cannot be that of a file.
     #[error(
         "{name:?} cannot be the name of an instance: use up to 64 letters, digits, '-', '_', '.', and begin with a letter or digit"

@@ -1,11 +1,14 @@
 //! What a server speaks for.
 
 use crate::call::{
-    AddEndpoint, AddPath, ChangeEndpoint, Changed, CloseSubflow, DeleteEndpoint, Done, FlushEndpoints,
-    OpenSubflow, RemovePath, SetAlgorithms, SetLimits,
+    AddEndpoint, AddPath, CaptureCaller, Captured, ChangeEndpoint, Changed, CloseSubflow, DeleteEndpoint,
+    Done, FlushEndpoints, OpenSubflow, RemovePath, SetAlgorithms, SetLimits, SummarizeRun,
 };
 use crate::message::{Code, Failure};
-use crate::state::{ConnectionList, CounterList, Endpoint, EndpointList, Event, Limits, Path, PathList};
+use crate::peer::Peer;
+use crate::state::{
+    ConnectionList, CounterList, Endpoint, EndpointList, Event, Limits, Path, PathList, RunSummary,
+};
 use std::time::Duration;
 
 /// What a call comes to.
@@ -92,6 +95,16 @@ pub trait Instance: Send + Sync {
     /// Chooses other algorithms.
     fn set_algorithms(&self, _: &SetAlgorithms) -> Answer<Changed> {
         not_supported("keeps its algorithms")
+    }
+
+    /// Captures the process that has connected, and what it starts.
+    fn capture_caller(&self, _: &CaptureCaller, _: &Peer) -> Answer<Captured> {
+        not_supported("captures no programs that ask for it")
+    }
+
+    /// What became of the connections of such programs.
+    fn summarize_run(&self, _: &SummarizeRun) -> Answer<RunSummary> {
+        not_supported("captures no programs that ask for it")
     }
 }
 

@@ -32,6 +32,7 @@ mod lines;
 #[cfg(unix)]
 mod lock;
 pub mod message;
+mod peer;
 #[cfg(unix)]
 mod server;
 #[cfg(unix)]
@@ -43,5 +44,6 @@ pub use client::{Client, Subscription};
 pub use error::ControlError;
 pub use instance::{Events, Instance, Next};
 pub use message::{Code, Failure, Greeting, Kind};
+pub use peer::Peer;
 #[cfg(unix)]
 pub use server::{Server, ServerOptions};

@@ -151,6 +151,8 @@ pub enum Code {
     Exists,
     /// This instance cannot do it.
     NotSupported,
+    /// It is not for this user.
+    Denied,
     /// It was tried, and failed.
     Failed,
     /// Too many clients. The connection ends.

@@ -6,7 +6,9 @@ use crate::directory;
 use crate::error::ControlError;
 use crate::instance::Instance;
 use crate::message::{Code, Failure, Greeting, Kind, PROTOCOL, Reply, VERSION};
+use crate::peer::Peer;
 use crate::socket::{self, Bound};
+use nix::unistd::geteuid;
 use serve::{Client, send};
 use socket2::SockRef;
 use std::collections::HashMap;
@@ -32,7 +34,9 @@ pub struct ServerOptions {
     pub directory: Option<PathBuf>,
     /// The user who may speak to it, beside root; `None`: the one who runs this process.
     pub owner: Option<u32>,
-    /// Most clients at once.
+    /// The group whose members may look, and have themselves captured (`run`), but not steer.
+    pub group: Option<u32>,
+    /// Most clients at once; at most half of them are members of the group only, and a quarter one user of these.
     pub max_clients: usize,
     /// A client that takes nothing for so long is dropped; what it is told of that must be taken within as
     /// long again.
@@ -46,6 +50,7 @@ impl Default for ServerOptions {
         ServerOptions {
             directory: None,
             owner: None,
+            group: None,
             max_clients: 64,
             slow: Duration::from_secs(5),
             software: env!("CARGO_PKG_VERSION").to_owned(),
@@ -65,6 +70,13 @@ impl ServerOptions {
     #[must_use]
     pub fn owner(mut self, user: Option<u32>) -> Self {
         self.owner = user;
+        self
+    }
+
+    /// For the members of this group, too.
+    #[must_use]
+    pub fn group(mut self, group: Option<u32>) -> Self {
+        self.group = group;
         self
     }
 
@@ -100,7 +112,7 @@ struct Shared {
     greeting: Greeting,
     options: ServerOptions,
     stopping: AtomicBool,
-    clients: Mutex<HashMap<u64, UnixStream>>,
+    clients: Mutex<HashMap<u64, Present>>,
     /// A client has gone.
     gone: Condvar,
 }
@@ -138,7 +150,7 @@ impl Server {
         for line in directory::remove_dead_in(std::slice::from_ref(&directory)) {
             tracing::debug!("{line}");
         }
-        let (bound, listener) = socket::bind(&directory, name, options.owner)?;
+        let (bound, listener) = socket::bind(&directory, name, (options.owner, options.group))?;
         let greeting = Greeting {
             protocol: PROTOCOL.to_owned(),
             version: VERSION,
@@ -210,23 +222,47 @@ impl Shared {
     fn take(self: &Arc<Self>, number: u64, stream: UnixStream) {
         let limits = stream.set_write_timeout(Some(self.options.slow));
         let Ok(copy) = limits.and_then(|()| stream.try_clone()) else { return };
+        let peer = Peer::of(&stream);
+        let member = (!self.is_owner(&peer)).then_some(peer.user);
         {
             let mut clients = self.clients();
-            if clients.len() >= self.options.max_clients {
+            if let Err(text) = self.has_room(&clients, member) {
                 drop(clients);
-                let text = format!("the instance has {} clients already", self.options.max_clients);
                 let failure = Failure::new(Code::TooManyClients, text);
                 // One line always has room in a new socket.
                 let _ = send(&stream, &Reply { error: Some(failure), ..Reply::default() });
                 return;
             }
-            clients.insert(number, copy);
+            clients.insert(number, Present { stream: copy, member });
         }
-        let present = Present { shared: self.clone(), number };
-        let serve = move || Client::new(&present.shared, stream).serve();
+        let place = Place { shared: self.clone(), number };
+        let serve = move || Client::new(&place.shared, stream, peer).serve();
         if let Err(error) = std::thread::Builder::new().name("control-client".to_owned()).spawn(serve) {
             tracing::debug!(%error, "no thread for a control connection");
         }
+    }
+
+    /// Members of the group leave room for the owner, and for each other.
+    fn has_room(&self, clients: &HashMap<u64, Present>, member: Option<Option<u32>>) -> Result<(), String> {
+        let most = self.options.max_clients;
+        if clients.len() >= most {
+            return Err(format!("the instance has {most} clients already"));
+        }
+        let Some(user) = member else { return Ok(()) };
+        let (all, one) = (most.div_ceil(2), most.div_ceil(4));
+        if clients.values().filter(|c| c.member.is_some()).count() >= all {
+            return Err(format!("the instance has {all} clients of the group already"));
+        }
+        if clients.values().filter(|c| c.member == Some(user)).count() >= one {
+            return Err(format!("the instance has {one} clients of this user already"));
+        }
+        Ok(())
+    }
+
+    /// Whether somebody may steer, not only look. Whoever is not known has come past the socket's mode.
+    fn is_owner(&self, peer: &Peer) -> bool {
+        let owners = [Some(0), Some(geteuid().as_raw()), self.options.owner];
+        self.options.group.is_none() || (peer.user.is_some() && owners.contains(&peer.user))
     }
 
     fn is_stopping(&self) -> bool {
@@ -237,9 +273,9 @@ impl Shared {
     fn let_go(&self) {
         let end = Instant::now() + ENDING;
         let mut clients = self.clients();
-        for stream in clients.values() {
+        for client in clients.values() {
             // What has been written still arrives.
-            let _ = stream.shutdown(Shutdown::Read);
+            let _ = client.stream.shutdown(Shutdown::Read);
         }
         while !clients.is_empty() {
             let left = end.saturating_duration_since(Instant::now());
@@ -248,23 +284,30 @@ impl Shared {
             }
             clients = self.gone.wait_timeout(clients, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        for stream in clients.values() {
-            let _ = stream.shutdown(Shutdown::Both);
+        for client in clients.values() {
+            let _ = client.stream.shutdown(Shutdown::Both);
         }
     }
 
-    fn clients(&self) -> MutexGuard<'_, HashMap<u64, UnixStream>> {
+    fn clients(&self) -> MutexGuard<'_, HashMap<u64, Present>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A client is there, until this is dropped.
+/// A client that is there.
 struct Present {
+    stream: UnixStream,
+    /// The user, if it is one of those who may only look.
+    member: Option<Option<u32>>,
+}
+
+/// The place of a client, until this is dropped.
+struct Place {
     shared: Arc<Shared>,
     number: u64,
 }
 
-impl Drop for Present {
+impl Drop for Place {
     fn drop(&mut self) {
         self.shared.clients().remove(&self.number);
         self.shared.gone.notify_all();

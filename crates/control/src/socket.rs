@@ -5,7 +5,7 @@ use crate::error::ControlError;
 use crate::lock::lock;
 use crate::message;
 use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::{Uid, chown};
+use nix::unistd::{Gid, Uid, chown};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs;
 use std::os::fd::AsFd;
@@ -30,12 +30,12 @@ impl Bound {
     }
 }
 
-/// Makes the socket of the instance `name`, for `owner` (otherwise for this user). It has its owner and its
-/// mode before it has its name.
+/// Makes the socket of the instance `name`, for a user (otherwise for this one) and perhaps for the members of
+/// a group. It has its owner and its mode before it has its name.
 pub(crate) fn bind(
     directory: &Path,
     name: &str,
-    owner: Option<u32>,
+    (owner, group): (Option<u32>, Option<u32>),
 ) -> Result<(Bound, UnixListener), ControlError> {
     if !message::is_name(name) {
         return Err(ControlError::BadName { name: name.to_owned() });
@@ -57,8 +57,11 @@ pub(crate) fn bind(
         let _ = fchmod(socket.as_fd(), Mode::S_IRUSR | Mode::S_IWUSR);
         socket.bind(&SockAddr::unix(&temporary)?)?;
         fs::set_permissions(&temporary, fs::Permissions::from_mode(0o600))?;
-        if let Some(owner) = owner {
-            chown(&temporary, Some(Uid::from_raw(owner)), None)?;
+        if owner.is_some() || group.is_some() {
+            chown(&temporary, owner.map(Uid::from_raw), group.map(Gid::from_raw))?;
+        }
+        if group.is_some() {
+            fs::set_permissions(&temporary, fs::Permissions::from_mode(0o660))?;
         }
         socket.listen(BACKLOG)?;
         let metadata = fs::symlink_metadata(&temporary)?;

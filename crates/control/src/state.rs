@@ -237,6 +237,63 @@ pub struct Limits {
     pub subflows: u32,
 }
 
+/// What became of the connections of programs.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// How many there were.
+    pub connections: u64,
+    /// Of these, those that were MPTCP.
+    pub mptcp: u64,
+    /// Those that were plain TCP, by the reason.
+    pub tcp: BTreeMap<String, u64>,
+    /// Those that could not be established, by the reason.
+    pub not_established: BTreeMap<String, u64>,
+    /// Those that have not ended.
+    pub open: u64,
+    /// Bytes from clients to servers.
+    pub up: u64,
+    /// Bytes from servers to clients.
+    pub down: u64,
+    /// What each path carried of them.
+    pub paths: Vec<PathTraffic>,
+    /// The last connections; those that have ended first.
+    pub last: Vec<RunConnection>,
+}
+
+/// Payload that a path has carried. What was sent again by another path counts for both.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PathTraffic {
+    /// Its name.
+    pub path: String,
+    /// Sent over it.
+    pub sent: u64,
+    /// Received over it.
+    pub received: u64,
+}
+
+/// A connection of a program.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RunConnection {
+    /// `out`: the program has opened it; `in`: it came from outside.
+    pub direction: String,
+    /// Who has opened it.
+    pub client: SocketAddr,
+    /// Where the client wanted to go.
+    pub server: SocketAddr,
+    /// It is MPTCP outside; null: not known yet.
+    pub mptcp: Option<bool>,
+    /// Why it is plain TCP.
+    #[serde(default)]
+    pub why_tcp: Option<String>,
+    /// Bytes from client to server.
+    pub up: u64,
+    /// Bytes from server to client.
+    pub down: u64,
+    /// How it failed, if its streams did not arrive in full.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
 /// Something that happened. The names are those of `ip mptcp monitor`, and some more; which fields there are
 /// depends on them.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

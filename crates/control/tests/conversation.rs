@@ -6,7 +6,7 @@ mod common;
 use common::{Folder, Numbers, options, serve};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Arc;
-use umptcp_control::call::{AddPath, ListConnections, ListCounters, SetAlgorithms};
+use umptcp_control::call::{AddPath, CaptureCaller, ListConnections, ListCounters, SetAlgorithms};
 use umptcp_control::directory::{State, choose_in, find_in, remove_dead_in};
 use umptcp_control::{Client, Code, ControlError, Kind, Server};
 
@@ -107,4 +107,29 @@ fn a_directory_that_others_may_write_to_is_not_trusted() {
     let _server = serve(&folder, "x", Numbers::default());
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).expect("it is ours");
     assert_eq!(find_in(&folder.directory()), []);
+}
+
+/// Whoever asks to be captured is who the kernel says.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_kernel_says_who_asks() {
+    let folder = Folder::new();
+    let server = serve(&folder, "x", Numbers::default());
+    let mut client = Client::connect(server.socket()).expect("it answers");
+    let captured = client.call(&CaptureCaller { network: None }).expect("captured");
+    let user = format!("{:?}", Some(nix::unistd::geteuid().as_raw()));
+    assert_eq!((captured.run, captured.paths), (u64::from(std::process::id()), vec![user]));
+}
+
+#[test]
+fn the_socket_of_a_group_has_its_mode_and_its_owner_steers() {
+    let folder = Folder::new();
+    let group = std::fs::metadata(folder.path()).expect("the directory is there").gid();
+    let options = options(&folder).group(Some(group));
+    let server = Server::start_with("x", Kind::Up, Arc::new(Numbers::default()), options).expect("it serves");
+    let metadata = std::fs::metadata(server.socket()).expect("the socket is there");
+    assert_eq!((metadata.permissions().mode() & 0o777, metadata.gid()), (0o660, group));
+    assert_eq!(find_in(&folder.directory())[0].group, Some(group));
+    let mut client = Client::connect(server.socket()).expect("it answers");
+    assert_eq!(client.call(&SetAlgorithms::default()).expect("changed").connections, 3);
 }

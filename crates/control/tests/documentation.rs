@@ -44,6 +44,8 @@ fn check_call(method: &str, params: &Value, result: Option<&Value>) {
         OpenSubflow::METHOD => check::<OpenSubflow>,
         CloseSubflow::METHOD => check::<CloseSubflow>,
         SetAlgorithms::METHOD => check::<SetAlgorithms>,
+        CaptureCaller::METHOD => check::<CaptureCaller>,
+        SummarizeRun::METHOD => check::<SummarizeRun>,
         Monitor::METHOD => check::<Monitor>,
         other => panic!("no method is named {other:?}"),
     };
@@ -97,6 +99,7 @@ fn codes_and_limits_are_documented() {
         Code::NotFound,
         Code::Exists,
         Code::NotSupported,
+        Code::Denied,
         Code::Failed,
         Code::TooManyClients,
         Code::TooSlow,

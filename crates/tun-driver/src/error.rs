@@ -25,6 +25,14 @@ pub enum DriverError {
         /// Names of the existing devices.
         known: Vec<String>,
     },
+    /// A cgroup cannot be made, entered or removed.
+    #[error("cgroup {path}: {source}")]
+    Cgroup {
+        /// Its path below the root of cgroups.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
     /// The device is down.
     #[error("{device} is down: {reason}")]
     DeviceDown {

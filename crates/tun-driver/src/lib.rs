@@ -21,3 +21,5 @@ pub mod event_loop;
 #[cfg(target_os = "linux")]
 pub mod paths;
 pub mod pcap;
+#[cfg(target_os = "linux")]
+pub mod privilege;

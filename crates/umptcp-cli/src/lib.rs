@@ -27,6 +27,8 @@ mod registry;
 #[cfg(target_os = "linux")]
 mod run;
 mod session;
+#[cfg(target_os = "linux")]
+mod setup;
 mod sim;
 #[cfg(unix)]
 mod tools;
@@ -105,8 +107,10 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<u8> {
         Command::Down(args) => up::down(&args),
         #[cfg(target_os = "linux")]
         Command::Check(args) => up::check(&args, registry),
+        #[cfg(target_os = "linux")]
+        Command::Setup(args) => setup::run(&args),
         #[cfg(not(target_os = "linux"))]
-        Command::Up(_) | Command::Down(_) | Command::Check(_) => {
+        Command::Up(_) | Command::Down(_) | Command::Check(_) | Command::Setup(_) => {
             Err(Class::Host.failure("the daemon needs Linux").into())
         }
         Command::Listen(args) => netcat::listen(&args, registry, verbose),

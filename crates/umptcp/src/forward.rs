@@ -1,12 +1,12 @@
 //! Capture: the connections of programs that know nothing of MPTCP, sent on by the stack.
 
 use crate::error::Error;
-use crate::forwarded::{ForwardShared, ForwardSummary, Forwarded};
+use crate::forwarded::{Counted, ForwardShared, ForwardSummary, Forwarded};
 use crate::handle::Handle;
 use crate::stack::Stack;
 use crate::worker::{Commands, Onward, Rule};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_types::{ListenerId, PathId};
@@ -101,7 +101,7 @@ impl Forwarder {
         let shared = Arc::new(ForwardShared::default());
         let connect = connect.with_not_sent_limit(AHEAD).with_no_delay(true).with_report_keep_alive(true);
         let accept = accept.with_report_keep_alive(true);
-        let rule = Rule { from, onward, accept, connect, shared: shared.clone() };
+        let rule = Rule { from, onward, accept, connect, tag: None, shared: shared.clone() };
         let id = handle.commands.call(move |worker, cx| worker.add_forward(cx, rule))?;
         let id = id.map_err(|source| Error::Forward { source })?;
         Ok(Forwarder { handle, id, shared })
@@ -151,6 +151,39 @@ impl Forwarder {
 
     pub(crate) fn commands(&self) -> &Commands {
         &self.handle.commands
+    }
+
+    /// Has connections told apart from now on: `tag` is called with the client and the server of each one that
+    /// is captured, before it is answered. It runs on the stack's own thread and must be quick.
+    ///
+    /// # Errors
+    /// When the stack has been stopped.
+    pub fn tag_by(
+        &self,
+        tag: impl Fn(SocketAddr, SocketAddr) -> Option<u64> + Send + 'static,
+    ) -> io::Result<()> {
+        let (id, tag) = (self.id, Box::new(tag));
+        Ok(self.handle.commands.call(move |worker, _| worker.tag_forwarded(id, tag))?)
+    }
+
+    /// Counts connections with this tag by themselves, too, until [`stop_counting`](Self::stop_counting).
+    pub fn count(&self, tag: u64) {
+        self.shared.count(tag);
+    }
+
+    /// What it has done so far with connections of a tag; `None`: the tag is not counted.
+    ///
+    /// # Errors
+    /// When the stack has been stopped.
+    pub fn counted(&self, tag: u64) -> io::Result<Option<Counted>> {
+        let id = self.id;
+        // At one time: a connection has ended, or it is open.
+        Ok(self.handle.commands.call(move |worker, cx| worker.counted(cx, id, tag))?)
+    }
+
+    /// Forgets what was counted of a tag.
+    pub fn stop_counting(&self, tag: u64) {
+        self.shared.stop_counting(tag);
     }
 
     /// What it has done so far.

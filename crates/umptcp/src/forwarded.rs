@@ -1,10 +1,11 @@
 //! What is known of captured connections.
 
 use crate::shared::lock;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use umptcp_stack_core::error::{ConnectionError, FallbackReason};
+use umptcp_stack_core::event::Traffic;
 use umptcp_stack_core::stack::MptcpStatus;
 
 /// Connections that have ended of which a forwarder remembers what they were.
@@ -29,6 +30,8 @@ pub struct Forwarded {
     pub client: SocketAddr,
     /// Where the client wanted to go.
     pub server: SocketAddr,
+    /// What [`Forwarder::tag_by`](crate::Forwarder::tag_by) has said of it.
+    pub tag: Option<u64>,
     /// Whether the side outside is MPTCP, and why not. `None`: not known yet.
     pub mptcp: Option<Result<(), FallbackReason>>,
     /// Bytes from client to server.
@@ -65,32 +68,107 @@ pub struct ForwardSummary {
 
 /// The part of a forwarder that its handle and the worker share.
 #[derive(Debug, Default)]
-pub(crate) struct ForwardShared(Mutex<ForwardSummary>);
+pub(crate) struct ForwardShared(Mutex<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    all: ForwardSummary,
+    /// Of those with a tag that is counted.
+    tagged: HashMap<u64, Tagged>,
+}
+
+#[derive(Debug, Default)]
+struct Tagged {
+    summary: ForwardSummary,
+    /// By subflows that have ended.
+    carried: BTreeMap<String, Traffic>,
+}
 
 impl ForwardShared {
     pub(crate) fn summary(&self) -> ForwardSummary {
-        lock(&self.0).clone()
+        lock(&self.0).all.clone()
     }
 
     pub(crate) fn ended(&self) -> u64 {
-        lock(&self.0).ended
+        lock(&self.0).all.ended
     }
 
-    pub(crate) fn on_captured(&self) {
-        lock(&self.0).captured += 1;
+    pub(crate) fn count(&self, tag: u64) {
+        lock(&self.0).tagged.entry(tag).or_default();
     }
 
-    pub(crate) fn on_failed(&self, why: String) {
-        *lock(&self.0).failed.entry(why).or_default() += 1;
+    pub(crate) fn is_counted(&self, tag: u64) -> bool {
+        lock(&self.0).tagged.contains_key(&tag)
     }
 
-    pub(crate) fn on_joined(&self) {
-        lock(&self.0).joined += 1;
+    /// What there is of a tag; without what is open.
+    pub(crate) fn counted(&self, tag: u64) -> Option<Counted> {
+        let counts = lock(&self.0);
+        let Tagged { summary, carried } = counts.tagged.get(&tag)?;
+        Some(Counted { summary: summary.clone(), open: Vec::new(), carried: carried.clone() })
+    }
+
+    /// A subflow of a connection with that tag has ended.
+    pub(crate) fn on_carried(&self, tag: u64, path: &str, traffic: Traffic) {
+        if let Some(tagged) = lock(&self.0).tagged.get_mut(&tag) {
+            add(&mut tagged.carried, path, traffic);
+        }
+    }
+
+    pub(crate) fn stop_counting(&self, tag: u64) {
+        lock(&self.0).tagged.remove(&tag);
+    }
+
+    pub(crate) fn on_captured(&self, tag: Option<u64>) {
+        self.each(tag, |s| s.captured += 1);
+    }
+
+    pub(crate) fn on_failed(&self, tag: Option<u64>, why: &str) {
+        self.each(tag, |s| *s.failed.entry(why.to_owned()).or_default() += 1);
+    }
+
+    pub(crate) fn on_joined(&self, tag: Option<u64>) {
+        self.each(tag, |s| s.joined += 1);
     }
 
     pub(crate) fn on_ended(&self, about: Forwarded) {
-        lock(&self.0).add(about);
+        self.each(about.tag, |s| s.add(about.clone()));
     }
+
+    /// Changes the summary of all, and that of the tag.
+    fn each(&self, tag: Option<u64>, mut change: impl FnMut(&mut ForwardSummary)) {
+        let mut counts = lock(&self.0);
+        change(&mut counts.all);
+        if let Some(of_tag) = tag.and_then(|tag| counts.tagged.get_mut(&tag)) {
+            change(&mut of_tag.summary);
+        }
+    }
+}
+
+/// What became of the connections with a tag.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
+pub struct Counted {
+    /// What was done so far.
+    pub summary: ForwardSummary,
+    /// Those that are joined now.
+    pub open: Vec<Forwarded>,
+    /// Payload that their sides outside have sent and received by each path, by its name; none for a path that
+    /// they have not used.
+    pub carried: BTreeMap<String, Traffic>,
+}
+
+impl Counted {
+    /// Adds what a subflow that has not ended has carried.
+    pub(crate) fn add(&mut self, path: &str, traffic: Traffic) {
+        add(&mut self.carried, path, traffic);
+    }
+}
+
+fn add(all: &mut BTreeMap<String, Traffic>, path: &str, traffic: Traffic) {
+    let sum = all.entry(path.to_owned()).or_default();
+    sum.sent += traffic.sent;
+    sum.received += traffic.received;
 }
 
 impl ForwardSummary {

@@ -128,7 +128,7 @@ pub use events::{Event, Events};
 #[cfg(target_os = "linux")]
 pub use forward::Forwarder;
 #[cfg(target_os = "linux")]
-pub use forwarded::{Direction, ForwardSummary, Forwarded};
+pub use forwarded::{Counted, Direction, ForwardSummary, Forwarded};
 #[cfg(target_os = "linux")]
 pub use incoming::{HoldingListener, Incoming, ListenScope};
 #[cfg(target_os = "linux")]

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use umptcp::{
     ConnectionConfig, Counter, Direction, Forwarder, KeepAlive, MptcpListener, MptcpStream, PathId, Stack,
+    Traffic,
 };
 
 const PROGRAM: &str = "192.168.7.5";
@@ -126,6 +127,48 @@ fn a_server_without_mptcp_gets_tcp_and_the_summary_says_why() {
     let reasons: Vec<_> = summary.tcp.into_iter().collect();
     assert!(matches!(&reasons[..], [(why, 1)] if !why.is_empty()), "{reasons:?}");
     assert_eq!(summary.mptcp, 0);
+}
+
+#[test]
+fn connections_are_told_apart_by_what_tags_them() {
+    let w = World::new();
+    let forwarder = w.outward();
+    // Even ports of the client have the tag 0, odd ones 1; those to another server have none.
+    let to = |port: u16| format!("10.0.0.2:{port}");
+    forwarder.tag_by(|client, server| (server.port() < 90).then_some(u64::from(client.port() % 2))).unwrap();
+    assert_eq!(forwarder.counted(0).unwrap(), None);
+    (0..2).for_each(|tag| forwarder.count(tag));
+    let listeners = [80, 90].map(|port| w.server.listen(&*to(port)).unwrap());
+    let mut expected = [0, 0];
+    for port in [80, 90, 80, 90, 80] {
+        let client = w.dial(&to(port)).unwrap();
+        let (server, _) = listeners[usize::from(port == 90)].accept().unwrap();
+        let tag = client.local_addr().unwrap().port() % 2;
+        let open = forwarder.counted(u64::from(tag)).unwrap().unwrap().open;
+        assert_eq!(open.len(), usize::from(port == 80));
+        exchange(&client, &server, b"question", b"answer");
+        expected[usize::from(tag)] += u64::from(port == 80);
+    }
+    wait_for(|| forwarder.summary().ended == 5);
+    // One that is refused.
+    w.dial(&to(81)).unwrap_err();
+    let counted = [0, 1].map(|tag| forwarder.counted(tag).unwrap().unwrap());
+    for (counted, expected) in counted.iter().zip(expected) {
+        // Whatever has ended by now, and by whichever path it went; what was sent again counts again.
+        let sums = [|t: &Traffic| t.sent, |t: &Traffic| t.received];
+        let sums = sums.map(|part| counted.carried.values().map(part).sum::<u64>());
+        assert!(sums[0] >= 8 * expected && sums[1] >= 6 * expected, "{counted:?}");
+        assert!(counted.carried.keys().all(|name| name.starts_with("out")), "{counted:?}");
+    }
+    let counted = counted.map(|counted| counted.summary);
+    for (counted, expected) in counted.iter().zip(expected) {
+        assert_eq!((counted.ended, counted.joined, counted.mptcp), (expected, expected, expected));
+        assert_eq!((counted.up, counted.down), (8 * expected, 6 * expected));
+    }
+    assert_eq!(counted.iter().map(|c| c.failed.len()).sum::<usize>(), 1);
+    assert_eq!(counted.iter().map(|c| c.captured).sum::<u64>(), 4);
+    forwarder.stop_counting(0);
+    assert_eq!(forwarder.counted(0).unwrap(), None);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::capture::by_mptcp;
 use super::{Daemon, LIMIT, RESTORED_WITHIN, file, network, python, wait_for_port};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use umptcp_testbed::host::Snapshot;
 use umptcp_testbed::limit::within;
@@ -52,17 +52,22 @@ fn a_users_connections_are_captured_and_only_those() {
 }
 
 /// A cgroup of this test, removed at its end.
-struct Cgroup(PathBuf);
+pub(crate) struct Cgroup(pub(crate) PathBuf);
 
 impl Cgroup {
-    fn new() -> Cgroup {
-        let mounts = std::fs::read_to_string("/proc/mounts").expect("/proc is there");
-        let mut all = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let root =
-            all.find(|words| words[2] == "cgroup2").expect("cgroups of version 2 are mounted")[1].to_owned();
-        let cgroup = Cgroup(Path::new(&root).join(format!("umptcp-test-{}", std::process::id())));
+    /// Makes one, with this at the end of its name.
+    pub(crate) fn new(word: &str) -> Cgroup {
+        let name = format!("umptcp-test-{}{word}", std::process::id());
+        let cgroup = Cgroup(Cgroup::root().join(name));
         cgroup.make();
         cgroup
+    }
+
+    /// Where cgroups of version 2 are mounted.
+    pub(crate) fn root() -> PathBuf {
+        let mounts = std::fs::read_to_string("/proc/mounts").expect("/proc is there");
+        let mut all = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        all.find(|words| words[2] == "cgroup2").expect("cgroups of version 2 are mounted")[1].into()
     }
 
     fn make(&self) {
@@ -94,7 +99,7 @@ fn a_cgroups_connections_are_captured_also_when_it_is_made_anew() {
         let ns = &net.client.ns;
         let before = Snapshot::take(ns);
         let _server = serve(&net);
-        let cgroup = Cgroup::new();
+        let cgroup = Cgroup::new("");
         let name = cgroup.0.file_name().expect("a name").to_string_lossy().into_owned();
         // Tests have a /sys of the namespace's, without cgroups: they are mounted elsewhere for the daemon.
         let mut daemon = Daemon::start_by(ns, &format!("[[capture]]\ncgroup = \"/{name}/\"\n"), |folder| {

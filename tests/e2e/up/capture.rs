@@ -17,7 +17,7 @@ fn serve(net: &Routed) -> Background {
 }
 
 /// How many connections the server has had by MPTCP.
-pub(super) fn by_mptcp(net: &Routed) -> u64 {
+pub(crate) fn by_mptcp(net: &Routed) -> u64 {
     Counters::read(&net.server.ns).mptcp("MPCapableACKRX")
 }
 

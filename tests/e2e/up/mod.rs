@@ -1,7 +1,7 @@
 //! `umptcp up`: the daemon, with the kernel's MPTCP at the other end.
 
-mod as_root;
-mod capture;
+pub(crate) mod as_root;
+pub(crate) mod capture;
 mod gateway;
 mod life;
 mod listen;
@@ -33,7 +33,7 @@ pub(crate) fn configuration(text: &str) -> (String, Folder) {
     (name, folder)
 }
 
-fn file(folder: &Folder) -> PathBuf {
+pub(crate) fn file(folder: &Folder) -> PathBuf {
     folder.path().join("umptcp.toml")
 }
 
@@ -77,6 +77,11 @@ impl Daemon {
 
     pub(crate) fn signal(&self, signal: Signal) {
         self.running.process().signal(signal);
+    }
+
+    /// Its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.running.process().id()
     }
 
     pub(crate) fn name(&self) -> &str {

@@ -2,13 +2,14 @@
 
 use super::Shared;
 use crate::call::{
-    AddEndpoint, AddPath, Call, ChangeEndpoint, CloseSubflow, DeleteEndpoint, Done, FlushEndpoints,
-    GetLimits, ListConnections, ListCounters, ListEndpoints, ListPaths, METHODS, Monitor, OpenSubflow,
-    RemovePath, SetAlgorithms, SetLimits,
+    AddEndpoint, AddPath, Call, CaptureCaller, ChangeEndpoint, CloseSubflow, DeleteEndpoint, Done,
+    FlushEndpoints, GetLimits, ListConnections, ListCounters, ListEndpoints, ListPaths, METHODS, Monitor,
+    OpenSubflow, RemovePath, SetAlgorithms, SetLimits, SummarizeRun,
 };
 use crate::instance::{Answer, Instance, Next};
 use crate::lines::{self, Line};
 use crate::message::{Code, EventLine, Failure, MAX_REQUEST, Reply, Request};
+use crate::peer::Peer;
 use serde::Serialize;
 use serde_json::Value;
 use std::io::{self, BufReader, ErrorKind, Read, Write};
@@ -18,10 +19,23 @@ use std::time::Duration;
 /// How often to look whether a client that watches is still there.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// What members of the group may ask for. What is newer is not for them until it is named here.
+const FOR_MEMBERS: [&str; 8] = [
+    ListConnections::METHOD,
+    ListCounters::METHOD,
+    ListPaths::METHOD,
+    ListEndpoints::METHOD,
+    GetLimits::METHOD,
+    Monitor::METHOD,
+    CaptureCaller::METHOD,
+    SummarizeRun::METHOD,
+];
+
 /// One client.
 pub(super) struct Client<'a> {
     shared: &'a Shared,
     stream: BufReader<UnixStream>,
+    peer: Peer,
 }
 
 /// Why a client is let go of.
@@ -39,8 +53,8 @@ impl From<io::Error> for Over {
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(shared: &'a Shared, stream: UnixStream) -> Self {
-        Client { shared, stream: BufReader::new(stream) }
+    pub(super) fn new(shared: &'a Shared, stream: UnixStream, peer: Peer) -> Self {
+        Client { shared, stream: BufReader::new(stream), peer }
     }
 
     /// Answers until one of the two ends it.
@@ -64,7 +78,7 @@ impl<'a> Client<'a> {
             };
             let reply = match read_request(&line) {
                 Ok(request) if request.method == Monitor::METHOD => return self.monitor(request.id),
-                Ok(Request { id, method, params }) => match answer(&*self.shared.instance, &method, params) {
+                Ok(Request { id, method, params }) => match self.answer(&method, params) {
                     Ok(result) => Reply { id: Some(id), result: Some(result), error: None },
                     Err(failure) => Reply { id: Some(id), result: None, error: Some(failure) },
                 },
@@ -72,6 +86,16 @@ impl<'a> Client<'a> {
             };
             send(self.stream.get_ref(), &reply)?;
         }
+    }
+
+    /// Does what is asked for, if this client may ask for it.
+    fn answer(&self, method: &str, params: Value) -> Answer<Value> {
+        let steers = METHODS.contains(&method) && !FOR_MEMBERS.contains(&method);
+        if steers && !self.shared.is_owner(&self.peer) {
+            let text = format!("{method:?} is for root: members of the group may look, and run programs");
+            return Err(Failure::new(Code::Denied, text));
+        }
+        answer(&*self.shared.instance, &self.peer, method, params)
     }
 
     /// Tells what happens, until the client ends it.
@@ -145,7 +169,7 @@ fn read_request(line: &[u8]) -> Result<Request, (Option<u64>, Failure)> {
 }
 
 /// Does what is asked for.
-fn answer(instance: &dyn Instance, method: &str, params: Value) -> Answer<Value> {
+fn answer(instance: &dyn Instance, peer: &Peer, method: &str, params: Value) -> Answer<Value> {
     match method {
         ListConnections::METHOD => with(params, |_: &ListConnections| instance.connections()),
         ListCounters::METHOD => with(params, |_: &ListCounters| instance.counters()),
@@ -162,6 +186,8 @@ fn answer(instance: &dyn Instance, method: &str, params: Value) -> Answer<Value>
         OpenSubflow::METHOD => with(params, |c: &OpenSubflow| instance.open_subflow(c)),
         CloseSubflow::METHOD => with(params, |c: &CloseSubflow| instance.close_subflow(c)),
         SetAlgorithms::METHOD => with(params, |c: &SetAlgorithms| instance.set_algorithms(c)),
+        CaptureCaller::METHOD => with(params, |c: &CaptureCaller| instance.capture_caller(c, peer)),
+        SummarizeRun::METHOD => with(params, |c: &SummarizeRun| instance.summarize_run(c)),
         _ => {
             let text = format!("unknown method {method:?}; known: {}", METHODS.join(", "));
             Err(Failure::new(Code::UnknownMethod, text))

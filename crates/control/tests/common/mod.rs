@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
-use umptcp_control::call::{AddPath, Changed, SetAlgorithms};
+use umptcp_control::call::{AddPath, CaptureCaller, Captured, Changed, SetAlgorithms};
 use umptcp_control::instance::Answer;
 use umptcp_control::state::{CounterList, Event, Path as PathState};
-use umptcp_control::{Code, Events, Failure, Instance, Kind, Next, Server, ServerOptions};
+use umptcp_control::{Code, Events, Failure, Instance, Kind, Next, Peer, Server, ServerOptions};
 
 /// A folder that is removed when dropped.
 pub(crate) struct Folder(PathBuf);
@@ -66,6 +66,13 @@ impl Instance for Numbers {
                 bytes_received: 0,
             }),
         }
+    }
+
+    /// The number of the run is that of the process that has asked.
+    fn capture_caller(&self, _: &CaptureCaller, peer: &Peer) -> Answer<Captured> {
+        let unknown = || Failure::new(Code::Failed, "the kernel does not say who asks");
+        let process = peer.process.filter(|_| !peer.has_ended()).ok_or_else(unknown)?;
+        Ok(Captured { run: u64::from(process), paths: vec![format!("{:?}", peer.user)] })
     }
 
     fn set_algorithms(&self, call: &SetAlgorithms) -> Answer<Changed> {

@@ -3,11 +3,12 @@
 //!
 //! Changes are recorded as those of paths are, so that what a crash leaves is undone in the same way.
 
+use super::cgroup;
 use super::host::{self, Changes};
 use super::manager::free_table;
 use super::netlink::{Netlink, Route, Rule};
 use super::nfnetlink;
-use super::nft::Nft;
+use super::nft::{Nft, TUN_PREFIX};
 use super::nics::Snapshot;
 use super::record::{HostChange, Record, Registry};
 use super::set::{apart, connect};
@@ -15,7 +16,12 @@ use super::sysctl;
 use crate::device::Tun;
 use crate::error::DriverError;
 use ipnet::IpNet;
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LockResult, Mutex, PoisonError};
 
 /// Before the rules of paths, and of VPN software.
 const PRIORITY: u32 = 1399;
@@ -40,9 +46,44 @@ pub struct Diversion<'a> {
 pub struct Diverted {
     registry: Registry,
     /// `None` once it has been undone.
-    record: Option<Record>,
+    record: Mutex<Option<Record>>,
     nft: Nft,
     table: String,
+}
+
+/// A cgroup that was made for a process.
+#[derive(Debug)]
+pub struct Cgroup {
+    path: String,
+    folder: PathBuf,
+    id: u64,
+    /// Of the record.
+    entry: u64,
+}
+
+impl Cgroup {
+    /// Its path below the root of cgroups.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Its number, as the kernel gives it with sockets of its processes.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Moves a process into it. What it starts from then on is in it, too.
+    ///
+    /// # Errors
+    /// What the kernel objects to.
+    pub fn take(&self, process: u32) -> Result<(), DriverError> {
+        cgroup::enter(&self.folder, process)
+            .map_err(|source| DriverError::Cgroup { path: self.path.clone(), source })
+    }
+}
+
+fn unpoisoned<T>(guarded: LockResult<T>) -> T {
+    guarded.unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Directs packets to `tun`, which is brought up. Everything happens in the network namespace of the calling
@@ -66,8 +107,8 @@ pub fn divert(tun: &Tun, mtu: u16, diversion: &Diversion<'_>) -> Result<Diverted
         let lock = registry.lock()?;
         let record = registry.create(&lock)?;
         drop(lock);
-        let mut diverted =
-            Diverted { registry, record: Some(record), nft: nft.clone(), table: diversion.table.to_owned() };
+        let (record, table) = (Mutex::new(Some(record)), diversion.table.to_owned());
+        let mut diverted = Diverted { registry, record, nft: nft.clone(), table };
         let result = diverted.install(&netlink, tun, mtu, diversion).await;
         if let Err(error) = result {
             diverted.undo(&netlink).await;
@@ -87,7 +128,7 @@ impl Diverted {
     ) -> Result<(), DriverError> {
         prepare(tun.name())?;
         let lock = self.registry.lock()?;
-        let record = self.record.as_mut().ok_or(DriverError::Gone)?;
+        let record = unpoisoned(self.record.get_mut()).as_mut().ok_or(DriverError::Gone)?;
         let table = free_table(netlink, tun.index(), &Snapshot::take(netlink).await?).await?;
         record.note(Some(tun.name()), HostChange::Table(table))?;
         let up = netlink.bring_up(tun.index(), u32::from(mtu)).await;
@@ -120,8 +161,62 @@ impl Diverted {
         self.nft.apply(table, &script)
     }
 
+    /// Makes a cgroup below that of a process. It is taken away with all that this has changed, at the latest.
+    ///
+    /// # Errors
+    /// When the process has no cgroup of version 2, or the kernel refuses to make one there.
+    pub fn make_cgroup(&self, process: u32) -> Result<Cgroup, DriverError> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let failed = |path: &str, source| DriverError::Cgroup { path: path.to_owned(), source };
+        let above = cgroup::of_process(process).map_err(|e| failed(&format!("of process {process}"), e))?;
+        loop {
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path =
+                format!("{}/{TUN_PREFIX}-{}-{number}", above.trim_end_matches('/'), std::process::id());
+            let folder = cgroup::folder(&path).map_err(|e| failed(&path, e))?;
+            let entry = self.with_record(|record| record.note(None, HostChange::Cgroup(path.clone())))?;
+            let made = std::fs::create_dir(&folder).and_then(|()| folder.metadata());
+            match made {
+                Ok(metadata) => return Ok(Cgroup { path, folder, id: metadata.ino(), entry }),
+                Err(source) => {
+                    self.with_record(|record| record.strike(entry))?;
+                    // That of a process with our number in another PID namespace.
+                    if source.kind() != io::ErrorKind::AlreadyExists {
+                        return Err(failed(&path, source));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Removes a cgroup if all of its processes have ended. Returns whether it is gone.
+    pub fn remove_ended(&self, cgroup: &Cgroup) -> bool {
+        let gone = match std::fs::remove_dir(&cgroup.folder) {
+            Ok(()) => true,
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        // What stays in the record is found gone later.
+        gone && self.with_record(|record| record.strike(cgroup.entry)).is_ok()
+    }
+
+    /// Removes a cgroup; its processes are again in the one that they came from.
+    ///
+    /// # Errors
+    /// What the kernel objects to.
+    pub fn remove_cgroup(&self, cgroup: &Cgroup) -> Result<(), DriverError> {
+        host::remove_cgroup(&cgroup.path)?;
+        self.with_record(|record| record.strike(cgroup.entry))
+    }
+
+    fn with_record<T>(
+        &self,
+        work: impl FnOnce(&mut Record) -> Result<T, DriverError>,
+    ) -> Result<T, DriverError> {
+        work(unpoisoned(self.record.lock()).as_mut().ok_or(DriverError::Gone)?)
+    }
+
     async fn undo(&mut self, netlink: &Netlink) {
-        let Some(mut record) = self.record.take() else { return };
+        let Some(mut record) = unpoisoned(self.record.get_mut()).take() else { return };
         let undone = async {
             let lock = self.registry.lock()?;
             let others = self.registry.survey(&lock, Some(&record))?.0;

@@ -1,5 +1,6 @@
 //! Changes to the host, each recorded before it is made, and undoing them.
 
+use super::cgroup;
 use super::netlink::{Link, Netlink, Rule};
 use super::nft::Nft;
 use super::ports;
@@ -189,6 +190,7 @@ async fn undo_one(
             Some(nft) => nft.delete_table(table),
             None => Nft::find(None)?.delete_table(table),
         },
+        HostChange::Cgroup(path) => remove_cgroup(path),
         HostChange::Proxy { device, address, index } => {
             let links = netlink.links().await.map_err(|e| DriverError::netlink("list network devices", e))?;
             // By its index, if it is still there; it may have been made anew.
@@ -202,6 +204,12 @@ async fn undo_one(
             }
         }
     }
+}
+
+/// Removes a cgroup, with its processes moved to the one above.
+pub(super) fn remove_cgroup(path: &str) -> Result<(), DriverError> {
+    let folder = cgroup::folder(path).and_then(|folder| cgroup::dissolve(&folder));
+    folder.map_err(|source| DriverError::Cgroup { path: path.to_owned(), source })
 }
 
 /// Restores a setting to `prior`, unless somebody else has changed it from `set` since, or its device is

@@ -28,6 +28,7 @@
 //! from before the first, unless somebody else has changed them in the meantime.
 
 mod addresses;
+mod cgroup;
 mod change;
 mod check;
 mod conntrack;
@@ -51,8 +52,9 @@ mod sysctl;
 mod translate;
 mod watch;
 
+pub use cgroup::cgroup_root;
 pub use change::PathChange;
-pub use divert::{Diversion, Diverted, divert};
+pub use divert::{Cgroup, Diversion, Diverted, divert};
 pub use nft::Nft;
 pub use nics::{NicInfo, UnusedNic};
 pub use options::SetupOptions;

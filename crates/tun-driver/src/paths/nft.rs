@@ -3,6 +3,7 @@
 use super::nfnetlink;
 use super::spec::Mode;
 use crate::error::DriverError;
+use crate::privilege::{self, Lent};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -34,7 +35,8 @@ pub struct Nft {
 }
 
 impl Nft {
-    /// Finds it: `chosen`, or else in PATH and in Debian's directories, which are not in every user's PATH.
+    /// Finds it: `chosen`, or else in PATH and in Debian's directories, which are not in every user's PATH. Where
+    /// this process has its privilege from its program's file, only in the latter.
     ///
     /// # Errors
     /// [`DriverError::NoNft`].
@@ -45,7 +47,9 @@ impl Nft {
             }
             return Err(DriverError::NoNft { searched: program.display().to_string() });
         }
-        let path = std::env::var_os("PATH").unwrap_or_default();
+        // It is given our privilege: whoever called does not choose the program then.
+        let trusted = !privilege::is_from_file();
+        let path = std::env::var_os("PATH").filter(|_| trusted).unwrap_or_default();
         let directories: Vec<PathBuf> = std::env::split_paths(&path)
             .chain(["/usr/sbin", "/sbin", "/usr/bin"].map(PathBuf::from))
             .collect();
@@ -59,13 +63,13 @@ impl Nft {
     }
 
     fn run(&self, arguments: &[&str], script: &str) -> io::Result<(bool, String, String)> {
-        let mut child = Command::new(&self.program)
-            .args(arguments)
-            .env("LC_ALL", "C")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()?;
+        let mut command = Command::new(&self.program);
+        command.args(arguments).env("LC_ALL", "C");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let lent = Lent::lend();
+        let child = command.spawn();
+        drop(lent);
+        let mut child = child?;
         if let Some(mut input) = child.stdin.take() {
             match input.write_all(script.as_bytes()) {
                 // It may exit without reading everything.

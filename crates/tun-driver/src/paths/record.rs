@@ -6,6 +6,7 @@
 //! settings are made under a lock common to all instances, because two of them may want the same setting: the
 //! last to exit restores the value from before the first.
 
+use super::cgroup;
 use super::netlink::Rule;
 use super::sysctl;
 use crate::clock;
@@ -51,6 +52,8 @@ pub(super) enum HostChange {
     Table(u32),
     /// An nftables table of family inet.
     NftTable(String),
+    /// A cgroup, by its path below the root of cgroups. Its processes go to the one above.
+    Cgroup(String),
     /// A proxy neighbour entry.
     Proxy {
         device: String,
@@ -281,7 +284,7 @@ impl Registry {
 
     /// Records of this namespace except `own`: the changes of running instances, and the records of crashed
     /// ones, locked for us. Records from before a reboot, or of a namespace that is gone, are deleted: there
-    /// is nothing to undo.
+    /// is nothing to undo but cgroups, which are of no network namespace.
     pub(super) fn survey(
         &self,
         _lock: &RegistryLock,
@@ -312,6 +315,9 @@ impl Registry {
                     held.push(entries);
                 }
             } else if locked {
+                if origin.boot == self.boot {
+                    remove_empty_cgroups(&entries);
+                }
                 let gone = origin.boot != self.boot || {
                     let in_use = in_use.get_or_insert_with(namespaces_in_use);
                     in_use
@@ -324,6 +330,18 @@ impl Registry {
             }
         }
         Ok((held, left))
+    }
+}
+
+/// Removes the cgroups among these changes whose processes have ended. The others wait for somebody in the network
+/// namespace of these processes.
+fn remove_empty_cgroups(entries: &[Entry]) {
+    for entry in entries {
+        if let HostChange::Cgroup(path) = &entry.change
+            && let Ok(folder) = cgroup::folder(path)
+        {
+            let _ = fs::remove_dir(folder);
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod setup;
 mod sim;
 pub(crate) mod tools;
 mod up;
@@ -7,11 +8,14 @@ mod values;
 
 use crate::failure::EXIT_CODES;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+pub(crate) use setup::SetupArgs;
 pub(crate) use sim::SimArgs;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 use umptcp_tun_driver::paths::PathSpec;
+#[cfg(target_os = "linux")]
+pub(crate) use up::CONFIGURATION as UP_CONFIGURATION;
 pub(crate) use up::{CheckArgs, DownArgs, UpArgs};
 pub(crate) use values::{HostPort, ListenAddress, parse_path};
 use values::{parse_bytes, parse_duration, parse_instance};
@@ -55,10 +59,15 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// Run a program over MPTCP, unchanged: its TCP connections use every NIC.
+    ///
+    /// By a daemon (`umptcp up`), where one runs that takes programs of this user: the command stays in the
+    /// network that it is in, and its connections are captured. Otherwise, as root, in a network namespace of
+    /// its own. With -v, one line says which, and why.
     Run(RunArgs),
     Up(UpArgs),
     Down(DownArgs),
     Check(CheckArgs),
+    Setup(SetupArgs),
     Demo(DemoArgs),
     Listen(ListenArgs),
     Connect(ConnectArgs),
@@ -105,6 +114,7 @@ impl Command {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
+  umptcp run -- iperf3 -c 192.0.2.10             by the daemon, without root
   sudo umptcp run -- iperf3 -c 192.0.2.10        over every NIC
   sudo umptcp run --path eth0 --path wlan0,backup -- curl -O https://example.org/file
   sudo umptcp run --summary -- git clone https://example.org/repository
@@ -131,6 +141,12 @@ pub(crate) struct RunArgs {
     /// The summary as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+    /// Run the command in this way, or not at all.
+    ///
+    /// `daemon`: by a running daemon; `own`: in a network namespace and with a stack of its own, which takes
+    /// root. Options about paths, algorithms and captures are for a stack of its own.
+    #[arg(long, value_enum, value_name = "TIER")]
+    pub(crate) tier: Option<Tier>,
     /// Name by which tools find this instance (`umptcp ss --instance NAME`); `run-` and its process id if not
     /// given.
     #[arg(long, value_name = "NAME", value_parser = parse_instance)]
@@ -138,6 +154,15 @@ pub(crate) struct RunArgs {
     /// The program and its arguments; $SHELL if not given.
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true, value_hint = ValueHint::CommandWithArguments)]
     pub(crate) command: Vec<OsString>,
+}
+
+/// By what `run` captures a program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Tier {
+    /// A running daemon.
+    Daemon,
+    /// A network namespace and a stack of its own.
+    Own,
 }
 
 /// Which implementation of TCP carries the connection.

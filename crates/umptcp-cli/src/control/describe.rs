@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 use umptcp::{
-    ConnectionConfig, ConnectionError, ConnectionId, ConnectionInfo, ConnectionState, Counter, MptcpStatus,
-    PathId, PathInfo, SubflowInfo, Traffic, Unreachable,
+    ConnectionConfig, ConnectionError, ConnectionId, ConnectionInfo, ConnectionState, Counter, Direction,
+    ForwardSummary, Forwarded, MptcpStatus, PathId, PathInfo, SubflowInfo, Traffic, Unreachable,
 };
-use umptcp_control::state::{Connection, Limits, Mapping, Path, Subflow};
+use umptcp_control::state::{
+    Connection, Limits, Mapping, Path, PathTraffic, RunConnection, RunSummary, Subflow,
+};
 
 /// The number of a connection.
 pub(super) fn connection_number(id: ConnectionId) -> u64 {
@@ -196,4 +198,46 @@ pub(super) fn error_number(error: &ConnectionError) -> i32 {
         ConnectionError::Broken => Errno::EPROTO,
     };
     number as i32
+}
+
+/// What became of connections that were captured, those that have ended and those that go on, and what they have
+/// sent and received by each path.
+pub(crate) fn run_summary(
+    total: &ForwardSummary,
+    open: &[Forwarded],
+    carried: BTreeMap<String, Traffic>,
+) -> RunSummary {
+    let path = |(path, t): (String, Traffic)| PathTraffic { path, sent: t.sent, received: t.received };
+    let mut tcp = total.tcp.clone();
+    for why in open.iter().filter_map(|c| c.mptcp?.err()) {
+        *tcp.entry(why.to_string()).or_default() += 1;
+    }
+    RunSummary {
+        connections: total.joined,
+        mptcp: total.mptcp + open.iter().filter(|c| c.mptcp == Some(Ok(()))).count() as u64,
+        tcp,
+        not_established: total.failed.clone(),
+        open: open.len() as u64,
+        up: total.up + open.iter().map(|c| c.up).sum::<u64>(),
+        down: total.down + open.iter().map(|c| c.down).sum::<u64>(),
+        paths: carried.into_iter().map(path).collect(),
+        last: total.last.iter().chain(open).map(forwarded).collect(),
+    }
+}
+
+fn forwarded(c: &Forwarded) -> RunConnection {
+    RunConnection {
+        direction: match c.direction {
+            Direction::Out => "out",
+            Direction::In => "in",
+        }
+        .to_owned(),
+        client: c.client,
+        server: c.server,
+        mptcp: c.mptcp.map(|m| m.is_ok()),
+        why_tcp: c.mptcp.and_then(|m| m.err()).map(|why| why.to_string()),
+        up: c.up,
+        down: c.down,
+        error: c.failed.map(|error| error.to_string()),
+    }
 }

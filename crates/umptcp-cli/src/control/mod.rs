@@ -3,9 +3,12 @@
 mod describe;
 mod endpoints;
 mod events;
+mod programs;
 mod source;
 mod stack;
 
+pub(crate) use describe::run_summary;
+pub(crate) use programs::Programs;
 pub(crate) use source::StackSource;
 pub(crate) use stack::StackInstance;
 
@@ -23,19 +26,20 @@ impl Drop for Served {
     }
 }
 
-/// Lets tools speak to an instance, as long as what is returned is there. An instance works without it, so a
-/// socket that cannot be made is a warning.
+/// Lets tools speak to an instance, as long as what is returned is there. Members of `group` may look, and ask
+/// to be captured. An instance works without it, so a socket that cannot be made is a warning.
 pub(crate) fn start(
     name: &str,
     kind: Kind,
     instance: Arc<dyn Instance>,
+    group: Option<u32>,
     session: &Session,
 ) -> Option<Served> {
     let owner = match Caller::find() {
         Caller::Same => None,
         Caller::User { uid, .. } => Some(uid.as_raw()),
     };
-    match Server::start_with(name, kind, instance, ServerOptions::default().owner(owner)) {
+    match Server::start_with(name, kind, instance, ServerOptions::default().owner(owner).group(group)) {
         Ok(server) => {
             tracing::debug!(socket = %server.socket().display(), "tools can speak to this instance");
             let server = Arc::new(Mutex::new(Some(server)));

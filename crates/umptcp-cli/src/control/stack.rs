@@ -3,6 +3,7 @@
 use super::describe;
 use super::endpoints::Endpoints;
 use super::events::StackEvents;
+use super::programs::Programs;
 use super::source::StackSource;
 use crate::registry::{Names, Registry};
 use std::collections::BTreeMap;
@@ -14,12 +15,14 @@ use umptcp::{
     SubflowError, SubflowId, SubflowInfo, Uses,
 };
 use umptcp_control::call::{
-    AddEndpoint, AddPath, ChangeEndpoint, Changed, CloseSubflow, DeleteEndpoint, Done, FlushEndpoints,
-    OpenSubflow, RemovePath, SetAlgorithms, SetLimits,
+    AddEndpoint, AddPath, CaptureCaller, Captured, ChangeEndpoint, Changed, CloseSubflow, DeleteEndpoint,
+    Done, FlushEndpoints, OpenSubflow, RemovePath, SetAlgorithms, SetLimits, SummarizeRun,
 };
 use umptcp_control::instance::Answer;
-use umptcp_control::state::{ConnectionList, CounterList, Endpoint, EndpointList, Limits, Path, PathList};
-use umptcp_control::{Code, Events, Failure, Instance};
+use umptcp_control::state::{
+    ConnectionList, CounterList, Endpoint, EndpointList, Limits, Path, PathList, RunSummary,
+};
+use umptcp_control::{Code, Events, Failure, Instance, Peer};
 use umptcp_tun_driver::error::DriverError;
 use umptcp_tun_driver::paths::PathSpec;
 
@@ -29,6 +32,8 @@ pub(crate) struct StackInstance {
     forwarders: Vec<Arc<Forwarder>>,
     registry: Registry,
     endpoints: Mutex<Endpoints>,
+    /// Who captures programs that ask for it.
+    programs: Option<Arc<dyn Programs>>,
 }
 
 type Described = (ConnectionId, ConnectionInfo, Vec<SubflowInfo>);
@@ -39,7 +44,18 @@ impl StackInstance {
         forwarders: Vec<Arc<Forwarder>>,
         registry: Registry,
     ) -> StackInstance {
-        StackInstance { source, forwarders, registry, endpoints: Mutex::default() }
+        StackInstance { source, forwarders, registry, endpoints: Mutex::default(), programs: None }
+    }
+
+    /// With somebody who captures programs that ask for it.
+    pub(crate) fn with_programs(mut self, programs: Arc<dyn Programs>) -> StackInstance {
+        self.programs = Some(programs);
+        self
+    }
+
+    fn programs(&self) -> Answer<&dyn Programs> {
+        let none = || Failure::new(Code::NotSupported, "only the daemon captures programs that ask for it");
+        self.programs.as_deref().ok_or_else(none)
     }
 
     /// Asks the stack.
@@ -123,6 +139,14 @@ impl StackInstance {
 }
 
 impl Instance for StackInstance {
+    fn capture_caller(&self, call: &CaptureCaller, peer: &Peer) -> Answer<Captured> {
+        self.programs()?.capture(call, peer)
+    }
+
+    fn summarize_run(&self, call: &SummarizeRun) -> Answer<RunSummary> {
+        self.programs()?.summarize(call.run)
+    }
+
     fn connections(&self) -> Answer<ConnectionList> {
         let paths = self.path_infos()?;
         let all = self.ask(Stack::connections)?;

@@ -13,6 +13,8 @@ use std::net::Ipv4Addr;
 /// kernel forbids it.
 pub(super) fn enter() -> anyhow::Result<()> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    // It needs none, and the kernel lets nobody map users who has some.
+    umptcp_tun_driver::privilege::give_up();
     match unshare(CloneFlags::CLONE_NEWUSER) {
         Ok(()) => {
             map_ids(uid.as_raw(), gid.as_raw())

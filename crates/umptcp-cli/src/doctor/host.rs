@@ -5,7 +5,10 @@ use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
+use umptcp_control::directory::{self, Found, State};
+use umptcp_control::{Client, Kind};
 use umptcp_tun_driver::paths::{self, Nft, NicInfo, PathSpec, SetupOptions};
+use umptcp_tun_driver::privilege::may_set_up_paths;
 
 /// What a finding about privileges is about: without them nothing else can be tried.
 pub(super) const PRIVILEGE: &str = "privilege";
@@ -21,7 +24,9 @@ const USUAL_RULES: [u32; 3] = [0, 32_766, 32_767];
 
 /// Everything about this host.
 pub(super) fn examine() -> Vec<Finding> {
-    let mut findings = vec![privilege(), tun()];
+    let mut findings = vec![privilege()];
+    findings.extend(daemons());
+    findings.push(tun());
     findings.extend(kernel());
     let nft = Nft::find(None);
     findings.push(match &nft {
@@ -42,8 +47,28 @@ fn privilege() -> Finding {
     if nix::unistd::geteuid().is_root() {
         return Finding::ok(PRIVILEGE, "root: programs can be captured, and paths set up");
     }
-    Finding::problem(PRIVILEGE, "not root: nothing can be captured, and no path set up")
-        .mended_by("sudo umptcp doctor")
+    if may_set_up_paths() {
+        return Finding::ok(
+            PRIVILEGE,
+            "CAP_NET_ADMIN: paths can be set up; programs are captured by a daemon",
+        );
+    }
+    Finding::problem(PRIVILEGE, "not root: no path can be set up, and programs are captured by a daemon only")
+        .mended_by("sudo umptcp doctor; for users without root: sudo umptcp setup")
+}
+
+/// Daemons that this user may ask to run programs.
+fn daemons() -> Vec<Finding> {
+    let about = |found: Found| match found.state {
+        State::Live => {
+            let client = Client::connect(&found.socket).ok()?;
+            let text = format!("{:?} answers: `umptcp run` asks it first", found.name);
+            (client.greeting().kind == Kind::Up).then(|| Finding::ok("daemon", text))
+        }
+        State::Denied if found.group.is_some() => Some(Finding::note("daemon", found.denied().to_string())),
+        _ => None,
+    };
+    directory::find().into_iter().filter_map(about).collect()
 }
 
 fn tun() -> Finding {
@@ -157,8 +182,11 @@ fn nic(nic: &NicInfo) -> Finding {
     let addresses: Vec<String> = nic.addresses.iter().map(ToString::to_string).collect();
     let route = if nic.has_default_route() { "default route" } else { "no default route" };
     let about = format!("MTU {}, {}, {route}", nic.mtu, addresses.join(", "));
-    if !nix::unistd::geteuid().is_root() {
-        return Finding::note(&nic.name, format!("{about}; a path over it was not tried, for want of root"));
+    if !may_set_up_paths() {
+        return Finding::note(
+            &nic.name,
+            format!("{about}; a path over it was not tried, for want of privilege"),
+        );
     }
     match paths::set_up(&[PathSpec::new(&nic.name)], &SetupOptions::default()) {
         Ok(_) if nic.mtu < 1280 => Finding::note(

@@ -35,6 +35,7 @@ fn failed(error: ControlError) -> anyhow::Error {
         ControlError::Several { .. } | ControlError::BadName { .. } => Class::Usage,
         ControlError::Refused(failure) => match failure.code {
             Code::BadParameters => Class::Usage,
+            Code::Denied => Class::Host,
             _ => Class::Other,
         },
         ControlError::Ended => Class::Connection,

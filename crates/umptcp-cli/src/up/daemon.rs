@@ -83,8 +83,10 @@ impl Daemon {
         if let Some(error) = services.become_as(&config, &stack, &session, &tasks).into_iter().next() {
             return Err(error);
         }
-        let shown = StackInstance::new(stack.source(), services.forwarders(), registry.clone());
-        let served = control::start(&config.name, Kind::Up, Arc::new(shown), &session);
+        let shown = StackInstance::new(stack.source(), services.forwarders(), registry.clone())
+            .with_programs(services.desk());
+        let group = config.run.and_then(|run| run.group);
+        let served = control::start(&config.name, Kind::Up, Arc::new(shown), group, &session);
         let daemon = Daemon {
             file,
             config,
@@ -141,9 +143,10 @@ impl Daemon {
     fn become_as(&mut self, config: Config) {
         let differs =
             config.name != self.config.name || !config.settings.differ_in_paths_only(&self.config.settings);
-        if differs || config.log.format != self.config.log.format {
+        let group = |config: &Config| config.run.and_then(|run| run.group);
+        if differs || config.log.format != self.config.log.format || group(&config) != group(&self.config) {
             tracing::warn!(
-                "the name, [stack] and the format of the log are those of the start until the next"
+                "the name, [stack], the group of [run] and the format of the log are those of the start until the next"
             );
         }
         if let Some(log) = &self.log {

@@ -9,6 +9,7 @@ mod listen;
 mod metrics;
 mod notify;
 mod opening;
+mod programs;
 mod proxy_protocol;
 mod served;
 mod services;

@@ -4,10 +4,10 @@ use super::capture::Capture;
 use super::config::Config;
 use super::listen::Listening;
 use super::metrics;
+use super::programs::Desk;
 use super::served::Served;
 use super::socks::Proxy;
 use super::tasks::Tasks;
-use crate::console::describe;
 use crate::session::Session;
 use crate::transport::user_space::UserSpace;
 use std::sync::Arc;
@@ -20,6 +20,8 @@ pub(super) struct Services {
     socks: Option<Proxy>,
     metrics: Option<Served>,
     capture: Option<Capture>,
+    /// Where programs ask to be captured.
+    desk: Arc<Desk>,
 }
 
 impl Services {
@@ -55,12 +57,13 @@ impl Services {
         if let (None, Some(at)) = (&self.metrics, config.metrics) {
             keep(metrics::start(stack, at, tasks), &mut self.metrics, &mut failed);
         }
-        if let (None, false) = (&self.capture, config.captures.is_empty()) {
+        if self.capture.is_none() && (!config.captures.is_empty() || config.run.is_some()) {
             keep(Capture::start(stack, session), &mut self.capture, &mut failed);
         }
         if let Some(capture) = &mut self.capture {
             failed.extend(capture.select(&config.captures).err());
         }
+        self.desk.become_as(config.run.is_some(), self.capture.as_ref().map(Capture::shared));
         failed
     }
 
@@ -71,12 +74,16 @@ impl Services {
 
     /// Nothing new is accepted or captured. Returns what must stay until what was captured has ended.
     pub(super) fn end(mut self) -> Option<Capture> {
-        if let Some(capture) = &mut self.capture
-            && let Err(error) = capture.select(&[])
-        {
-            tracing::warn!("{}", describe(&error));
+        self.desk.become_as(false, None);
+        if let Some(capture) = &mut self.capture {
+            capture.end();
         }
         self.capture
+    }
+
+    /// Where programs ask to be captured.
+    pub(super) fn desk(&self) -> Arc<Desk> {
+        self.desk.clone()
     }
 }
 

@@ -3,14 +3,14 @@
 use super::context::Context;
 use super::splices::{Ended, Splices};
 use crate::attempts::ATTEMPT_DELAY;
-use crate::forwarded::{Direction, ForwardShared, Forwarded, spoken};
+use crate::forwarded::{Counted, Direction, ForwardShared, Forwarded, spoken};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, SynCookiePolicy};
 use umptcp_stack_core::device::PathKind;
 use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError};
-use umptcp_stack_core::event::{IncomingId, RefuseWith};
+use umptcp_stack_core::event::{IncomingId, RefuseWith, Traffic};
 use umptcp_stack_core::wire::icmp::Unreachable;
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId};
 
@@ -31,9 +31,14 @@ pub(crate) struct Rule {
     pub(crate) accept: ConnectionConfig,
     /// For the side onward.
     pub(crate) connect: ConnectionConfig,
+    /// Tells connections apart.
+    pub(crate) tag: Option<Tagging>,
     /// Who is told.
     pub(crate) shared: Arc<ForwardShared>,
 }
+
+/// What a connection from the first address to the second is tagged with.
+pub(crate) type Tagging = Box<dyn Fn(SocketAddr, SocketAddr) -> Option<u64> + Send>;
 
 /// Where captured connections go.
 #[derive(Clone, Debug)]
@@ -57,6 +62,7 @@ impl Rule {
 struct Pending {
     listener: ListenerId,
     client: SocketAddr,
+    tag: Option<u64>,
     /// Whether it asks for MPTCP.
     mptcp: bool,
     /// Where the client wants to go.
@@ -127,6 +133,18 @@ pub(super) struct Forwards {
     of_client: HashMap<IpAddr, usize>,
     /// By the captured one of each pair.
     joined: HashMap<ConnectionId, Joined>,
+    /// Connections outside whose tag is counted, as long as they have subflows.
+    counted: HashMap<ConnectionId, Counting>,
+    /// Those whose pair, or a subflow after that, has ended since the last look.
+    over: Vec<ConnectionId>,
+}
+
+/// Whose subflows are counted, for whom.
+struct Counting {
+    tag: u64,
+    shared: Arc<ForwardShared>,
+    /// The pair has ended; its subflows may still be ending.
+    ended: bool,
 }
 
 impl Forwards {
@@ -163,6 +181,13 @@ impl Forwards {
         })
     }
 
+    /// From now on, this tags the connections of a rule.
+    pub(super) fn tag_by(&mut self, id: ListenerId, tag: Tagging) {
+        if let Some(rule) = self.rules.get_mut(&id) {
+            rule.tag = Some(tag);
+        }
+    }
+
     /// The rules there are.
     pub(super) fn ids(&self) -> Vec<ListenerId> {
         self.rules.keys().copied().collect()
@@ -178,11 +203,12 @@ impl Forwards {
         mptcp: bool,
     ) -> bool {
         let Some(rule) = self.rules.get(&listener) else { return false };
-        rule.shared.on_captured();
+        let tag = rule.tag.as_ref().and_then(|tag| tag(client, wanted));
+        rule.shared.on_captured(tag);
         let (remote, waiting) = ways(cx, &rule.onward, client, wanted);
         let next = None;
         let (running, error) = (Vec::new(), None);
-        let pending = Pending { listener, client, mptcp, wanted, remote, running, waiting, next, error };
+        let pending = Pending { listener, client, tag, mptcp, wanted, remote, running, waiting, next, error };
         self.pending.insert(incoming, pending);
         *self.of_client.entry(client.ip()).or_default() += 1;
         self.bound(cx, client.ip());
@@ -246,7 +272,7 @@ impl Forwards {
             && let Some(rule) = self.rules.get(&p.listener)
         {
             tracing::debug!(client = %p.client, to = %p.wanted, error = %failure, "no way onward");
-            rule.shared.on_failed(failure.to_string());
+            rule.shared.on_failed(p.tag, &failure.to_string());
         }
         self.give_up(cx, incoming, Some(failure.refusal()));
     }
@@ -309,13 +335,18 @@ impl Forwards {
                     direction: rule.direction(),
                     client: p.client,
                     server: p.wanted,
+                    tag: p.tag,
                     mptcp: None,
                     up: 0,
                     down: 0,
                     failed: None,
                 };
-                rule.shared.on_joined();
+                rule.shared.on_joined(p.tag);
                 let (listener, shared) = (p.listener, rule.shared.clone());
+                if let Some(tag) = p.tag.filter(|tag| shared.is_counted(*tag)) {
+                    let counting = Counting { tag, shared: shared.clone(), ended: false };
+                    self.counted.insert([captured, id][outside(about.direction)], counting);
+                }
                 self.joined.insert(captured, Joined { listener, shared, about });
                 splices.join(cx, [captured, id]);
             }
@@ -352,9 +383,57 @@ impl Forwards {
         true
     }
 
+    /// A subflow of a connection has ended, which was over a path of that name.
+    pub(super) fn on_subflow_closed(&mut self, id: ConnectionId, path: Option<&str>, traffic: Traffic) {
+        let Some(counting) = self.counted.get(&id) else { return };
+        if let Some(path) = path {
+            counting.shared.on_carried(counting.tag, path, traffic);
+        }
+        if counting.ended {
+            self.over.push(id);
+        }
+    }
+
+    /// Forgets connections whose pair has ended and that have no subflows any more. The ends of these have all been
+    /// reported now.
+    fn forget_over(&mut self, cx: &Context<'_>) {
+        for id in std::mem::take(&mut self.over) {
+            if cx.stack.subflows(id).is_empty() {
+                self.counted.remove(&id);
+            }
+        }
+    }
+
+    /// What became of the connections of a rule with that tag. `name` knows the names of paths.
+    pub(super) fn counted<'a>(
+        &self,
+        cx: &Context<'_>,
+        splices: &Splices,
+        (listener, tag): (ListenerId, u64),
+        name: impl Fn(PathId) -> Option<&'a str>,
+    ) -> Option<Counted> {
+        let shared = &self.rules.get(&listener)?.shared;
+        let mut counted = shared.counted(tag)?;
+        counted.open = self.describe(cx, splices, listener);
+        counted.open.retain(|connection| connection.tag == Some(tag));
+        let ours = self.counted.iter().filter(|(_, c)| c.tag == tag && Arc::ptr_eq(&c.shared, shared));
+        for subflow in ours.flat_map(|(id, _)| cx.stack.subflows(*id)) {
+            if let Some(path) = name(subflow.path) {
+                counted.add(path, Traffic::new(subflow.bytes_sent, subflow.bytes_received));
+            }
+        }
+        Some(counted)
+    }
+
     /// A pair has ended.
     pub(super) fn on_pair_ended(&mut self, ended: Ended) {
         let Some(Joined { shared, mut about, .. }) = self.joined.remove(&ended.ids[0]) else { return };
+        let outer = ended.ids[outside(about.direction)];
+        if let Some(counting) = self.counted.get_mut(&outer) {
+            counting.ended = true;
+            // The ends of its subflows are being reported, perhaps.
+            self.over.push(outer);
+        }
         [about.up, about.down] = ended.outcome.moved;
         about.mptcp = ended.mptcp[outside(about.direction)];
         about.failed = ended.outcome.error.map(|(_, error)| error);
@@ -368,6 +447,7 @@ impl Forwards {
 
     /// Makes the attempts that are due.
     pub(super) fn on_time(&mut self, cx: &mut Context<'_>) {
+        self.forget_over(cx);
         while let Some((at, incoming)) = self.due.first().copied().filter(|(at, _)| *at <= cx.now) {
             self.due.remove(&(at, incoming));
             if let Some(p) = self.pending.get_mut(&incoming) {

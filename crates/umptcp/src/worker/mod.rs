@@ -13,7 +13,7 @@ mod watchers;
 use crate::addresses;
 use crate::carry::Front;
 use crate::error::Error;
-use crate::forwarded::Forwarded;
+use crate::forwarded::{Counted, Forwarded};
 use crate::shared::Shared;
 use connections::Connections;
 use crossbeam_channel::{Receiver, Sender};
@@ -38,7 +38,7 @@ use watchers::Watchers;
 
 pub(crate) use connections::{Accepted, Undelivered};
 pub(crate) use context::Context;
-pub(crate) use forwards::{Onward, Rule};
+pub(crate) use forwards::{Onward, Rule, Tagging};
 pub(crate) use listeners::ListenerShared;
 pub(crate) use offers::{Offer, OffersShared};
 pub(crate) use splices::Outcome;
@@ -315,6 +315,16 @@ impl Worker {
         self.forwards.outside_mut(id).map(|config| config.clone())
     }
 
+    /// From now on, this tags the connections of a rule.
+    pub(crate) fn tag_forwarded(&mut self, id: ListenerId, tag: Tagging) {
+        self.forwards.tag_by(id, tag);
+    }
+
+    /// What became of the connections of a rule with that tag.
+    pub(crate) fn counted(&self, cx: &Context<'_>, id: ListenerId, tag: u64) -> Option<Counted> {
+        self.forwards.counted(cx, &self.splices, (id, tag), |path| self.path_names.get(path))
+    }
+
     /// What a rule has captured and joined, as far as it goes on.
     pub(crate) fn forwarded(&self, cx: &Context<'_>, id: ListenerId) -> Vec<Forwarded> {
         self.forwards.describe(cx, &self.splices, id)
@@ -436,6 +446,7 @@ impl Handler<Front> for Worker {
             }
             Event::SubflowClosed { connection, subflow, path, traffic, error, reset } => {
                 self.path_names.on_subflow_closed(path, traffic);
+                self.forwards.on_subflow_closed(connection, self.path_names.get(path), traffic);
                 let error = error.as_ref().map(tracing::field::display);
                 let reset = reset.as_ref().map(tracing::field::display);
                 tracing::debug!(%connection, %subflow, error, reset, "subflow closed");

@@ -17,6 +17,7 @@ use std::time::Duration;
 use text::{CaptureText, FileText, GatewayText, PathText, SocksText};
 use toml::Spanned;
 use umptcp_capture::Selection;
+use umptcp_control::directory::group_name;
 use umptcp_lab::{LabError, Source};
 use umptcp_tun_driver::paths::{Mode, PathSpec};
 pub(crate) use values::Service;
@@ -41,12 +42,21 @@ pub(crate) struct Config {
     pub(crate) listens: Vec<Listen>,
     /// Which connections are captured: of this host's programs, and of the hosts that it is the gateway of.
     pub(crate) captures: Vec<Selection>,
+    /// Which programs are captured that ask for it (`umptcp run`).
+    pub(crate) run: Option<Run>,
     /// The proxy for programs that speak SOCKS.
     pub(crate) socks: Option<Socks>,
     /// Where Prometheus asks.
     pub(crate) metrics: Option<SocketAddr>,
     /// What is logged, and how.
     pub(crate) log: Log,
+}
+
+/// Programs that may ask to be captured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Run {
+    /// Those of the members of this group, beside root's.
+    pub(crate) group: Option<u32>,
 }
 
 /// A SOCKS proxy.
@@ -96,7 +106,7 @@ impl Config {
 
     fn parse(source: &Source<'_>, registry: &Registry) -> Result<Config, LabError> {
         let text: FileText = toml::from_str(source.text).map_err(|error| source.parser(&error))?;
-        let FileText { name, stack, paths, listens, captures, gateway, socks, metrics, log } = text;
+        let FileText { name, stack, paths, listens, captures, run, gateway, socks, metrics, log } = text;
         let name = match name {
             Some(name) => checked_name(source, &name)?,
             None => DEFAULT_NAME.to_owned(),
@@ -143,6 +153,7 @@ impl Config {
             drain: stack.drain.map_or(DRAIN, |drain| drain.0),
             listens: listens.collect::<Result<_, _>>()?,
             captures,
+            run: run.map(|run| Run { group: run.group.map(|group| group.0.0) }),
             socks: socks.map(|socks| checked_socks(source, socks)).transpose()?,
             metrics: metrics.map(|metrics| metrics.at.0),
             log: Log { level: log.level.unwrap_or_default(), format: log.format },
@@ -160,6 +171,10 @@ impl Config {
         let (captures, gateways): (Vec<_>, Vec<_>) = self.captures.iter().partition(|c| c.from.is_empty());
         all.extend((!captures.is_empty()).then(|| count(captures.len(), "capture")));
         all.extend(gateways.iter().map(|gateway| format!("gateway for {}", gateway.from.join(", "))));
+        all.extend(self.run.map(|run| match run.group {
+            Some(group) => format!("programs of root and the group {}", group_name(group)),
+            None => "programs of root".to_owned(),
+        }));
         all.extend(self.socks.as_ref().map(|socks| format!("SOCKS at {}", socks.at)));
         all.extend(self.metrics.map(|at| format!("metrics at {at}")));
         all.join(", ")
@@ -398,6 +413,8 @@ mod tests {
             ("[[capture]]\nuser = \"no such user\"", 2, ["no such user", "expected a user of this host"]),
             ("[[capture]]\ncgroup = \"a/../b\"", 2, ["a/../b", "expected the path of a cgroup"]),
             ("[[capture]]\nports = [0, 70000]", 2, ["70000", "u16"]),
+            ("[run]\ngroup = \"no such group\"", 2, ["no such group", "expected a group of this host"]),
+            ("[run]\ngroups = [\"root\"]", 2, ["unknown field", "group"]),
             ("[gateway]\nports = [80]", 1, ["missing field", "lan"]),
             ("[gateway]\nlan = []", 2, ["expected the devices", "eth1"]),
             ("[gateway]\nlan = [\"e1\"]", 2, ["every usable NIC", "expected a [[path]]"]),

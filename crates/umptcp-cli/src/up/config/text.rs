@@ -1,6 +1,6 @@
 //! The file as it is written.
 
-use super::values::{Cgroup, Service, Text, User};
+use super::values::{Cgroup, Group, Service, Text, User};
 use crate::args::ListenAddress;
 use crate::logging::{Format, Level};
 use ipnet::IpNet;
@@ -23,6 +23,7 @@ pub(super) struct FileText {
     pub(super) listens: Vec<ListenText>,
     #[serde(default, rename = "capture")]
     pub(super) captures: Vec<Spanned<CaptureText>>,
+    pub(super) run: Option<RunText>,
     pub(super) gateway: Option<GatewayText>,
     pub(super) socks: Option<SocksText>,
     pub(super) metrics: Option<MetricsText>,
@@ -78,6 +79,12 @@ pub(super) struct CaptureText {
     pub(super) except: Vec<Text<IpNet>>,
     #[serde(default)]
     pub(super) ports: Vec<u16>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct RunText {
+    pub(super) group: Option<Text<Group>>,
 }
 
 #[derive(Debug, Deserialize)]

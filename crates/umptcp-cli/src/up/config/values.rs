@@ -151,6 +151,19 @@ impl Value for User {
     }
 }
 
+/// A group of this host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Group(pub(super) u32);
+
+impl Value for Group {
+    const EXPECTED: &'static str = "a group of this host, by name or number";
+
+    fn read(text: &str) -> Option<Self> {
+        let named = || Some(nix::unistd::Group::from_name(text).ok()??.gid.as_raw());
+        text.parse().ok().or_else(named).map(Group)
+    }
+}
+
 impl Value for Duration {
     const EXPECTED: &'static str = "a time of at most one day: \"5 s\", \"500 ms\", or a number of seconds";
 

@@ -1,0 +1,147 @@
+//! `run` by a network namespace of the program's own, which takes root.
+
+use super::{memory, not_started, signals, summary};
+use crate::args::RunArgs;
+use crate::console::say;
+use crate::control::{self, StackInstance};
+use crate::failure::Class;
+use crate::registry::Registry;
+use crate::session::Session;
+use crate::transport::user_space::{Settings, UserSpace, captured};
+use anyhow::Context as _;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use umptcp::{Forwarder, PathInfo};
+use umptcp_capture::{Addresses, Caller, DEVICE, Local, Namespace, Periodic, Program, follow_servers};
+use umptcp_control::Kind;
+
+/// The MTU where that of no NIC is known.
+const MTU: u16 = 1500;
+
+/// The port of QUIC.
+const QUIC: u16 = 443;
+
+/// Runs the program to its end. Returns its exit code.
+pub(super) fn run(
+    args: &RunArgs,
+    registry: &Registry,
+    program: Program,
+    why: Option<&str>,
+) -> anyhow::Result<u8> {
+    let verbose = why.is_some();
+    let session = Session::start()?;
+    let stack = UserSpace::open(&settings(args), registry, &session)?;
+    let inside = Inside::set_up(&stack, args)?;
+    if let Some(why) = why {
+        say(&describe(&program.caller, &stack, why));
+    }
+    let name = args.name.clone().unwrap_or_else(|| format!("run-{}", std::process::id()));
+    let forwarders = vec![inside.outward.clone(), inside.inward.clone()];
+    let instance = Arc::new(StackInstance::new(stack.source(), forwarders, registry.clone()));
+    let served = control::start(&name, Kind::Run, instance, None, &session);
+    // The program may be told something as soon as it runs, which is before we know of it.
+    let (tell, started) = std::sync::mpsc::channel();
+    session.pass_on(signals::to(started));
+    let running = match program.start(&inside.namespace) {
+        Ok(running) => running,
+        Err(error) => {
+            let code = not_started(error)?;
+            drop(tell);
+            session.take_back();
+            stack.close()?;
+            return Ok(code);
+        }
+    };
+    // Whoever waits for it is there.
+    let _ = tell.send(running.id());
+    let code = running.wait().context("cannot wait for the command");
+    session.take_back();
+    let code = code?;
+    let Inside { outward, inward, .. } = &inside;
+    // What the program has written may still be on its way.
+    stack.finish();
+    drop(served);
+    if args.summary || verbose || args.json {
+        summary::tell(&summary::summarize([outward, inward], stack.traffic()), args.json);
+    }
+    drop(inside);
+    stack.close_finished()?;
+    Ok(code)
+}
+
+fn settings(args: &RunArgs) -> Settings {
+    Settings { inner_pcap: args.pcap_inner.clone(), carry: true, ..Settings::of(&args.paths) }
+}
+
+/// One line on how the program is captured, why so, and what is different for it.
+fn describe(caller: &Caller, stack: &UserSpace, why: &str) -> String {
+    format!(
+        "capturing as root ({why}), by a network namespace, over {}; the command runs {}; abstract Unix sockets of this \
+         host are not reachable from inside",
+        stack.paths().into_iter().filter(|name| name != DEVICE).collect::<Vec<_>>().join(", "),
+        super::who(caller),
+    )
+}
+
+/// Where the program runs, and what serves it there. Dropped in this order.
+struct Inside {
+    _servers: Periodic,
+    _trimmer: Periodic,
+    outward: Arc<Forwarder>,
+    inward: Arc<Forwarder>,
+    _local: Option<Local>,
+    namespace: Arc<Namespace>,
+}
+
+impl Inside {
+    fn set_up(stack: &UserSpace, args: &RunArgs) -> anyhow::Result<Inside> {
+        let failed = || Class::Host.failure("cannot capture a program");
+        let namespace = Arc::new(Namespace::new().with_context(failed)?);
+        let paths = stack.path_infos();
+        let own: Vec<IpAddr> = paths.iter().flat_map(|p| &p.public_addresses).copied().collect();
+        let addresses = Addresses::of_host(&own).with_context(failed)?;
+        let inside = addresses.own.clone();
+        let tun = namespace.capture(addresses, smallest_mtu(&paths)).with_context(failed)?;
+        let localhost = !args.isolate_localhost;
+        let local = localhost.then(|| Local::start(&namespace)).transpose().with_context(failed)?;
+        let (outward, inward) = stack.capture(captured(DEVICE, tun), &inside).with_context(failed)?;
+        if args.no_quic {
+            outward.refuse_datagrams(QUIC).with_context(failed)?;
+        }
+        let (outward, inward) = (Arc::new(outward), Arc::new(inward));
+        let trimmer = memory::trim_after([outward.clone(), inward.clone()]).with_context(failed)?;
+        let servers = follow_servers(&namespace, serve(inward.clone())).with_context(failed)?;
+        Ok(Inside { _servers: servers, _trimmer: trimmer, outward, inward, _local: local, namespace })
+    }
+}
+
+/// Makes the ports of servers inside reachable from outside. What a server of this host has stays its own.
+fn serve(inward: Arc<Forwarder>) -> impl FnMut(u16, bool) -> bool + Send + 'static {
+    let mut said = BTreeSet::new();
+    move |port, open| {
+        if !open {
+            inward.close(port);
+            return true;
+        }
+        match inward.open(port) {
+            Ok(()) => true,
+            Err(error) => {
+                if said.insert(port) {
+                    tracing::warn!(port, %error, "the server inside is not reachable from outside");
+                }
+                false
+            }
+        }
+    }
+}
+
+/// What fits every path: other protocols than TCP pass as they are.
+fn smallest_mtu(paths: &[PathInfo]) -> u16 {
+    let of = |path: &PathInfo| {
+        let text = std::fs::read_to_string(Path::new("/sys/class/net").join(&path.name).join("mtu")).ok()?;
+        text.trim().parse::<u16>().ok()
+    };
+    paths.iter().filter_map(of).min().unwrap_or(MTU)
+}
