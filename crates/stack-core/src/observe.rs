@@ -88,6 +88,8 @@ counters! {
     MPCapableKeyMismatch,
     /// Connection-level retransmissions (reinjections), in segments.
     MPTCPRetrans,
+    /// Segments of data that the scheduler has sent on a further subflow, in case it is quicker there.
+    MPTCPRepeat,
     /// A mapping did not agree with an earlier one.
     DSSNotMatching,
     /// Data without a mapping could not be delivered.

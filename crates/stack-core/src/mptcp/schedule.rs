@@ -72,6 +72,7 @@ impl Connection {
             view.rttvar = m.tcp.rttvar();
             view.window = self.cc.window(m.tcp.id());
             view.in_flight = in_flight;
+            view.behind = self.send.next() - m.outgoing.data_end().max(self.send.una());
             view.room = room;
             view.pacing_rate = m.tcp.pacing_rate(self.cc.as_ref()).unwrap_or(u64::MAX);
             view.next_send = m.tcp.next_send(now).max(m.join.data_from());
@@ -93,7 +94,8 @@ impl Connection {
         }
         let backlog = self.send.backlog();
         let again = self.send.next_reinject();
-        if backlog == 0 && again.is_none() {
+        let repeats = self.scheduler.repeats() && self.is_mptcp() && self.send.una() < self.send.next();
+        if backlog == 0 && again.is_none() && !repeats {
             return None;
         }
         let candidates = self.candidates(ctx, now);
@@ -103,46 +105,96 @@ impl Connection {
             return None;
         }
         let send_window = self.send.window();
-        let snapshot = Snapshot::new(now, views, send_window, backlog);
+        let mut snapshot = Snapshot::new(now, views, send_window, backlog);
+        snapshot.whole_window = self.send.whole_window();
         if let Some(front) = again
             && let Some(found) = self.poll_reinject(ctx, now, &snapshot, &front, &candidates)
         {
             return Some(found);
         }
-        if backlog == 0 {
+        if backlog == 0 && !repeats {
             return None;
         }
-        if send_window == 0 || candidates.places.iter().all(|i| self.subflows[*i].tcp.window_room() == 0) {
-            self.on_window_closed(now);
-            return None;
+        let closed =
+            send_window == 0 || candidates.places.iter().all(|i| self.subflows[*i].tcp.window_room() == 0);
+        if backlog > 0 && !closed {
+            self.send.on_window_open();
         }
-        self.send.on_window_open();
-        if let Decision::Send { subflow, limit } = self.scheduler.schedule(&snapshot)
-            && let Some((i, view)) = candidates.find(subflow)
-        {
-            let available = backlog.min(send_window);
-            let room = limit.min(view.room).min(available);
-            let probe = self.size_probe(now, i).filter(|p| p.payload <= room);
-            let size = match probe {
-                Some(probe) => Some(probe.payload),
-                None => self.segment_size(i, view, limit, available, backlog),
+        if repeats || !closed {
+            let decision = self.scheduler.schedule(&snapshot);
+            let found = match decision {
+                Decision::Send { subflow, limit } => {
+                    candidates.find(subflow).and_then(|at| self.send_new(ctx, now, &snapshot, at, limit))
+                }
+                Decision::Repeat { subflow, limit } => {
+                    candidates.find(subflow).and_then(|at| self.repeat(ctx, now, at, limit))
+                }
+                Decision::Wait => None,
             };
-            if let Some(n) = size {
-                let range = self.send.take_next(n);
-                if self.send.limits_not_sent() {
-                    self.notify_writable(ctx);
-                }
-                let segment = self.cut(now, i, range);
-                if let Some(probe) = probe {
-                    self.subflows[i].tcp.size_probe_sent(now, segment.seq, probe);
-                }
-                return Some((i, segment));
+            if found.is_some() {
+                return found;
             }
         }
-        self.note_small_window(now, &candidates, send_window, backlog);
-        self.note_pacing(now, views);
-        self.probe_closed_windows(now);
+        if backlog == 0 {
+            self.note_pacing(now, views);
+        } else if closed {
+            self.on_window_closed(now);
+        } else {
+            self.note_small_window(now, &candidates, send_window, backlog);
+            self.note_pacing(now, views);
+            self.probe_closed_windows(now);
+        }
         None
+    }
+
+    /// A segment of new data on the subflow that the scheduler chose for at most `limit` bytes.
+    fn send_new(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        snapshot: &Snapshot<'_>,
+        (i, view): (usize, &SubflowView),
+        limit: u64,
+    ) -> Option<(usize, Segment)> {
+        let available = snapshot.sendable();
+        let room = limit.min(view.room).min(available);
+        let probe = self.size_probe(now, i).filter(|p| p.payload <= room);
+        let n = match probe {
+            Some(probe) => probe.payload,
+            None => self.segment_size(i, view, limit, available, snapshot.backlog)?,
+        };
+        let range = self.send.take_next(n);
+        if self.send.limits_not_sent() {
+            self.notify_writable(ctx);
+        }
+        let segment = self.cut(now, i, range);
+        if let Some(probe) = probe {
+            self.subflows[i].tcp.size_probe_sent(now, segment.seq, probe);
+        }
+        Some((i, segment))
+    }
+
+    /// A segment of what the subflow that the scheduler chose is behind the others.
+    fn repeat(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        (i, view): (usize, &SubflowView),
+        limit: u64,
+    ) -> Option<(usize, Segment)> {
+        let start = DataOffset(self.send.next().0 - view.behind);
+        let n = self.copy_size(i, view, limit.min(view.behind))?;
+        self.count(ctx, now, Some(view.id), Counter::MPTCPRepeat);
+        Some((i, self.cut(now, i, start..start + n)))
+    }
+
+    /// How many of `wanted` bytes that others carry already the next segment on subflow `i` takes.
+    fn copy_size(&self, i: usize, view: &SubflowView, wanted: u64) -> Option<u64> {
+        let packet = u64::from(view.mss);
+        let segment = u64::from(self.subflows[i].tcp.segment_limit(self.cc.as_ref(), view.mss));
+        let n = wanted.min(view.room).min(segment);
+        let n = if n >= packet { n - n % packet } else { n };
+        (n > 0).then_some(n)
     }
 
     /// If only pacing holds data back, wake up when it no longer does.
@@ -227,7 +279,8 @@ impl Connection {
         }
         let packet = u64::from(view.mss);
         let tcp = &self.subflows[i].tcp;
-        let mut n = available.min(limit).min(view.room);
+        // The scheduler's limit is a turn, not a window: it may end with a packet, but not within one.
+        let mut n = available.min(limit.max(packet)).min(view.room);
         n = n.min(u64::from(tcp.segment_limit(self.cc.as_ref(), view.mss)));
         // The first data repeats MP_CAPABLE, which some peers take on one packet only.
         if self.needs_capable(i, self.send.next() == DataOffset(self.first_data(i))) {
@@ -283,6 +336,7 @@ impl Connection {
             self.plain.mapping(self.subflows[i].tcp.snd_nxt() + payload.len() as u64, self.mptcp.checksum())
         };
         let data = NewData { payload, tag: mapping, push: last, app_limited };
+        self.scheduler.on_sent(now, self.subflows[i].tcp.id(), data.payload.len() as u64);
         let segment = self.subflows[i].tcp.send_data(now, data, self.cc.as_mut());
         self.subflows[i].signals.on_interrupted();
         self.arm_data_timer(now, false);
@@ -293,7 +347,7 @@ impl Connection {
     fn declare(&mut self, i: usize, data: DataOffset, payload: &crate::buffers::payload::Payload) -> Mapping {
         let m = &mut self.subflows[i];
         let subflow = m.tcp.snd_nxt();
-        m.outgoing.on_mapping(data, subflow);
+        m.outgoing.on_mapping(data, payload.len() as u64, subflow);
         let len = payload.len().min(usize::from(u16::MAX)) as u16;
         let ssn = m.outgoing.ssn(subflow);
         let checksum = self.mptcp.checksum().then(|| {
@@ -321,16 +375,7 @@ impl Connection {
         };
         let range = front.range.clone();
         let (i, view) = candidates.find(subflow)?;
-        let wanted = range.end - range.start;
-        let packet = u64::from(view.mss);
-        let segment = u64::from(self.subflows[i].tcp.segment_limit(self.cc.as_ref(), view.mss));
-        let mut n = wanted.min(limit).min(view.room).min(segment);
-        if n >= packet {
-            n -= n % packet;
-        }
-        if n == 0 {
-            return None;
-        }
+        let n = self.copy_size(i, view, limit.min(range.end - range.start))?;
         let piece = range.start..range.start + n;
         self.send.on_reinjected(piece.end);
         self.count(ctx, now, Some(subflow), Counter::MPTCPRetrans);
