@@ -30,6 +30,20 @@ fn every_scheduler_delivers_everything_in_both_directions() {
     }
 }
 
+/// What is sent again without a mapping would be taken for new data.
+#[test]
+fn no_scheduler_repeats_anything_in_plain_tcp() {
+    let schedulers = StackConfig::default().schedulers;
+    for name in schedulers.names() {
+        let config = with_scheduler(name).with_mptcp(false);
+        let link = Link::mbit(5).delay_ms(10);
+        let mut net = Pair::builder().path(link.clone()).path(link).config(config).seed(5).build();
+        let flow = net.connect().unwrap();
+        net.transfer(flow, Side::Client, 300_000).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(net.path_payload(Side::Client, 0), 300_000, "{name}");
+    }
+}
+
 /// Requests and answers of one packet each, ten a second; a second after the start the faster path falls
 /// silent for good. Returns the longest time that one took.
 fn worst_latency(scheduler: &str) -> (Pair, Duration) {

@@ -72,7 +72,9 @@ impl Connection {
             view.rttvar = m.tcp.rttvar();
             view.window = self.cc.window(m.tcp.id());
             view.in_flight = in_flight;
-            view.behind = self.send.next() - m.outgoing.data_end().max(self.send.una());
+            if self.is_mptcp() {
+                view.behind = self.send.next() - m.outgoing.data_end().max(self.send.una());
+            }
             view.room = room;
             view.pacing_rate = m.tcp.pacing_rate(self.cc.as_ref()).unwrap_or(u64::MAX);
             view.next_send = m.tcp.next_send(now).max(m.join.data_from());
