@@ -7,9 +7,11 @@ use umptcp_types::{DataOffset, SubflowOffset};
 /// What goes out on one subflow.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    /// Data offset minus subflow offset of what we send, and since which subflow offset it has been that.
-    shift: Option<u64>,
+    /// Data offset minus subflow offset of what we send, since which subflow offset it has been that, and whether
+    /// there was a mapping at all.
+    shift: u64,
     shift_since: SubflowOffset,
+    mapped: bool,
     /// Where the furthest data end that were sent here.
     data_end: DataOffset,
     /// We have sent a DSS option, or MP_CAPABLE after the SYN.
@@ -31,7 +33,8 @@ impl Outgoing {
     /// Nothing sent. `cookie`: the Fast Open option for the first SYN/ACK.
     pub(crate) fn new(cookie: Option<Cookie>) -> Self {
         Outgoing {
-            shift: None,
+            shift: 0,
+            mapped: false,
             shift_since: SubflowOffset(1),
             data_end: DataOffset(0),
             dss_sent: false,
@@ -87,20 +90,20 @@ impl Outgoing {
     /// `len` bytes of data from `data` on are sent at `at`.
     pub(crate) fn on_mapping(&mut self, data: DataOffset, len: u64, at: SubflowOffset) {
         self.data_end = self.data_end.max(data + len);
-        let shift = Some(data.0.wrapping_sub(at.0));
-        if self.shift != shift {
-            (self.shift, self.shift_since) = (shift, at);
+        let shift = data.0.wrapping_sub(at.0);
+        if !self.mapped || self.shift != shift {
+            (self.shift, self.shift_since, self.mapped) = (shift, at, true);
         }
     }
 
     /// Whether everything sent from `at` on was data `shift` further on.
     pub(crate) fn is_shifted_since(&self, at: SubflowOffset, shift: u64) -> bool {
-        self.shift == Some(shift) && at >= self.shift_since
+        self.mapped && self.shift == shift && at >= self.shift_since
     }
 
     /// The data offset of the subflow offset `at`, as the last mapping has it; `None`: there was none.
     pub(crate) fn data_of(&self, at: SubflowOffset) -> Option<u64> {
-        self.shift.map(|shift| at.0.wrapping_add(shift))
+        self.mapped.then(|| at.0.wrapping_add(self.shift))
     }
 
     /// Where the furthest data end that were sent here.

@@ -18,14 +18,14 @@ const TIMESTAMP_OPTIONS: usize = 12;
 
 /// The subflows that may carry data now: what the scheduler sees of each, and its index.
 #[derive(Default)]
-struct Candidates {
-    views: SmallVec<[SubflowView; 4]>,
-    places: SmallVec<[usize; 4]>,
+pub(super) struct Candidates {
+    pub(super) views: SmallVec<[SubflowView; 4]>,
+    pub(super) places: SmallVec<[usize; 4]>,
 }
 
 impl Candidates {
     /// The one that the scheduler chose.
-    fn find(&self, id: SubflowId) -> Option<(usize, &SubflowView)> {
+    pub(super) fn find(&self, id: SubflowId) -> Option<(usize, &SubflowView)> {
         let k = self.views.iter().position(|v| v.id == id)?;
         Some((self.places[k], &self.views[k]))
     }
@@ -97,56 +97,72 @@ impl Connection {
         let backlog = self.send.backlog();
         let again = self.send.next_reinject();
         let repeats = self.scheduler.repeats() && self.is_mptcp() && self.send.una() < self.send.next();
-        if backlog == 0 && again.is_none() && !repeats {
+        let full = self.is_buffer_blocking();
+        if backlog == 0 && again.is_none() && !repeats && !full {
             return None;
         }
-        let candidates = self.candidates(ctx, now);
-        let views = &candidates.views;
-        if views.is_empty() {
+        let mut candidates = self.candidates(ctx, now);
+        if candidates.views.is_empty() {
             self.wait_for_subflow(now);
             return None;
         }
-        let send_window = self.send.window();
-        let mut snapshot = Snapshot::new(now, views, send_window, backlog);
-        snapshot.whole_window = self.send.whole_window();
         if let Some(front) = again
-            && let Some(found) = self.poll_reinject(ctx, now, &snapshot, &front, &candidates)
+            && let Some(found) = self.poll_reinject(ctx, now, &front, &candidates)
         {
             return Some(found);
         }
-        if backlog == 0 && !repeats {
+        if backlog == 0 && !repeats && !full {
             return None;
         }
+        let send_window = self.send.window();
         let closed =
             send_window == 0 || candidates.places.iter().all(|i| self.subflows[*i].tcp.window_room() == 0);
         if backlog > 0 && !closed {
             self.send.on_window_open();
         }
-        if repeats || !closed {
-            let decision = self.scheduler.schedule(&snapshot);
-            let found = match decision {
-                Decision::Send { subflow, limit } => {
-                    candidates.find(subflow).and_then(|at| self.send_new(ctx, now, &snapshot, at, limit))
-                }
-                Decision::Repeat { subflow, limit } => {
-                    candidates.find(subflow).and_then(|at| self.repeat(ctx, now, at, limit))
-                }
-                Decision::Wait => None,
-            };
-            if found.is_some() {
-                return found;
-            }
+        self.spare_window(&mut candidates);
+        if (repeats || !closed)
+            && let Some(found) = self.poll_scheduler(ctx, now, &candidates)
+        {
+            return Some(found);
         }
-        if backlog == 0 {
-            self.note_pacing(now, views);
-        } else if closed {
+        if let Some(found) = self.poll_opportunistic(ctx, now, &candidates) {
+            return Some(found);
+        }
+        if backlog > 0 && closed {
             self.on_window_closed(now);
-        } else {
+            return None;
+        }
+        self.note_pacing(now, &candidates.views);
+        if backlog > 0 {
             self.note_small_window(now, &candidates, send_window, backlog);
-            self.note_pacing(now, views);
             self.probe_closed_windows(now);
         }
         None
+    }
+
+    /// What the scheduler sees.
+    pub(super) fn snapshot<'a>(&self, now: Instant, candidates: &'a Candidates) -> Snapshot<'a> {
+        let mut snapshot = Snapshot::new(now, &candidates.views, self.send.window(), self.send.backlog());
+        snapshot.whole_window = self.send.whole_window();
+        snapshot
+    }
+
+    /// The next segment as the scheduler has it, apart from reinjection.
+    fn poll_scheduler(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        candidates: &Candidates,
+    ) -> Option<(usize, Segment)> {
+        let snapshot = self.snapshot(now, candidates);
+        match self.scheduler.schedule(&snapshot) {
+            Decision::Send { subflow, limit } => {
+                self.send_new(ctx, now, &snapshot, candidates.find(subflow)?, limit)
+            }
+            Decision::Repeat { subflow, limit } => self.repeat(ctx, now, candidates.find(subflow)?, limit),
+            Decision::Wait => None,
+        }
     }
 
     /// A segment of new data on the subflow that the scheduler chose for at most `limit` bytes.
@@ -191,7 +207,7 @@ impl Connection {
     }
 
     /// How many of `wanted` bytes that others carry already the next segment on subflow `i` takes.
-    fn copy_size(&self, i: usize, view: &SubflowView, wanted: u64) -> Option<u64> {
+    pub(super) fn copy_size(&self, i: usize, view: &SubflowView, wanted: u64) -> Option<u64> {
         let packet = u64::from(view.mss);
         let segment = u64::from(self.subflows[i].tcp.segment_limit(self.cc.as_ref(), view.mss));
         let n = wanted.min(view.room).min(segment);
@@ -200,7 +216,7 @@ impl Connection {
     }
 
     /// If only pacing holds data back, wake up when it no longer does.
-    fn note_pacing(&mut self, now: Instant, views: &[SubflowView]) {
+    pub(super) fn note_pacing(&mut self, now: Instant, views: &[SubflowView]) {
         let paced = views.iter().filter(|v| v.room > 0 && v.next_send > now).map(|v| v.next_send).min();
         // A retransmission that is held back on another subflow, or on this one, may be due earlier.
         if let Some(at) = paced {
@@ -328,11 +344,12 @@ impl Connection {
     }
 
     /// Cuts `range` out of the send queue and gives it to subflow `i`.
-    fn cut(&mut self, now: Instant, i: usize, range: Range<DataOffset>) -> Segment {
+    pub(super) fn cut(&mut self, now: Instant, i: usize, range: Range<DataOffset>) -> Segment {
         let payload = self.send.slice(range.clone());
         let last = range.end >= self.send.end();
         let app_limited = last && range.end >= self.send.next();
         let mapping = if self.is_mptcp() {
+            self.send.on_mapped(range.clone(), self.subflows[i].tcp.id());
             Some(self.declare(i, range.start, &payload))
         } else {
             self.plain.mapping(self.subflows[i].tcp.snd_nxt() + payload.len() as u64, self.mptcp.checksum())
@@ -366,13 +383,13 @@ impl Connection {
         &mut self,
         ctx: &mut Context,
         now: Instant,
-        snapshot: &Snapshot<'_>,
         front: &Reinject,
         candidates: &Candidates,
     ) -> Option<(usize, Segment)> {
         let what = Reinjection::new(front.range.clone(), &front.carried_by);
-        let Decision::Send { subflow, limit } = self.scheduler.reinject(snapshot, &what) else {
-            self.note_pacing(now, snapshot.subflows);
+        let snapshot = self.snapshot(now, candidates);
+        let Decision::Send { subflow, limit } = self.scheduler.reinject(&snapshot, &what) else {
+            self.note_pacing(now, &candidates.views);
             return None;
         };
         let range = front.range.clone();
