@@ -1,7 +1,7 @@
 //! Schedulers between real stacks, over paths that are not alike.
 
 use umptcp_netsim::application::{Requests, Responder};
-use umptcp_netsim::{Duration, Instant, Link, Pair, Side};
+use umptcp_netsim::{Direction, Duration, Instant, Link, Pair, Side};
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
 use umptcp_stack_core::observe::Counter;
 
@@ -75,4 +75,42 @@ fn redundant_does_not_notice_that_a_path_dies() {
     assert!((8..=12).contains(&repeated), "{repeated}: the requests of the first second went on both");
     let (_, others) = worst_latency("min-rtt");
     assert!(others > Duration::from_millis(100), "{others:?}");
+}
+
+/// 4 Mbit/s over a path of 20 Mbit/s with 40 ms, beside one whose delay falls from 150 ms to 5 ms while it
+/// carries nothing. Returns the bytes that each path carried in the last ten seconds.
+fn after_recovery(scheduler: &str) -> ([u64; 2], u64) {
+    let mut net = Pair::builder()
+        .path(Link::mbit(20).delay_ms(40))
+        .path(Link::mbit(20).delay_ms(150))
+        .config(with_scheduler(scheduler))
+        .seed(3)
+        .build();
+    let flow = net.connect().unwrap();
+    net.transfer(flow, Side::Client, 1).unwrap();
+    net.await_subflows(flow, 2).unwrap();
+    let mut before = [0; 2];
+    for tenth in 0..300 {
+        if tenth == 100 {
+            let cable = net.path_cable(1);
+            for direction in Direction::BOTH {
+                net.set_link(cable, direction, Link::mbit(20).delay_ms(5));
+            }
+        }
+        if tenth == 200 {
+            before = [0, 1].map(|path| net.path_payload(Side::Client, path));
+        }
+        net.send(flow, Side::Client, 50_000);
+        net.run_for(Duration::from_millis(100)).unwrap();
+    }
+    let measured = net.stack(net.client()).unwrap().counters().get(Counter::SubflowMeasured);
+    ([0, 1].map(|path| net.path_payload(Side::Client, path) - before[path]), measured)
+}
+
+#[test]
+fn a_path_that_has_become_fast_is_found_although_nothing_is_sent_on_it() {
+    let ([old, new], measured) = after_recovery("min-rtt");
+    assert!(new > 9 * old, "{old} on the path that was faster once, {new} on the other");
+    // One in five seconds, on whichever carries nothing.
+    assert!((2..=6).contains(&measured), "{measured}");
 }

@@ -94,6 +94,8 @@ counters! {
     MPTCPOpportunistic,
     /// Times the window of a slow subflow was halved because it held the others up.
     SubflowPenalised,
+    /// Packets sent on a subflow to measure a round-trip time that nothing has measured for long.
+    SubflowMeasured,
     /// A mapping did not agree with an earlier one.
     DSSNotMatching,
     /// Data without a mapping could not be delivered.

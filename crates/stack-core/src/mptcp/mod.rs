@@ -25,7 +25,7 @@
 //! | `join` | §3.2 | MP_JOIN in both roles |
 //! | `fast_open` | appendix B | data in the SYN |
 //! | `input`, `data_ack` | §3.3 | received segments, DATA_ACKs |
-//! | `output`, `schedule`, `blocking` | §3.3 | what is sent next, and on which subflow |
+//! | `output`, `schedule`, `blocking`, `remeasure` | §3.3 | what is sent next, and on which subflow |
 //! | `address` | §3.4 | ADD_ADDR, REMOVE_ADDR, MP_PRIO, the path manager |
 //! | `fallback` | §3.7 | back to plain TCP |
 //! | `close`, `fast_close`, `reset` | §3.3.3, §3.5, §3.6 | the end of subflows and connections |
@@ -63,6 +63,7 @@ mod plain;
 mod receive;
 mod receive_queue;
 mod reinject;
+mod remeasure;
 pub(crate) mod reset;
 mod schedule;
 mod send;

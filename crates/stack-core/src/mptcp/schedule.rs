@@ -98,7 +98,8 @@ impl Connection {
         let again = self.send.next_reinject();
         let repeats = self.scheduler.repeats() && self.is_mptcp() && self.send.una() < self.send.next();
         let full = self.is_buffer_blocking();
-        if backlog == 0 && again.is_none() && !repeats && !full {
+        let measures = self.is_measurement_due(now);
+        if backlog == 0 && again.is_none() && !repeats && !full && !measures {
             return None;
         }
         let mut candidates = self.candidates(ctx, now);
@@ -109,6 +110,9 @@ impl Connection {
         if let Some(front) = again
             && let Some(found) = self.poll_reinject(ctx, now, &front, &candidates)
         {
+            return Some(found);
+        }
+        if measures && let Some(found) = self.poll_measurement(ctx, now, &candidates) {
             return Some(found);
         }
         if backlog == 0 && !repeats && !full {
