@@ -15,6 +15,7 @@ mod no_std;
 mod soak;
 mod test;
 mod tools;
+mod uneven;
 
 use clap::{Parser, Subcommand};
 
@@ -53,6 +54,9 @@ enum Task {
     /// Let paths, addresses and boxes come and go at random for hours of virtual time, and check that every
     /// usable path carries data again soon.
     Soak(soak::Options),
+    /// Compare two paths that are not alike with the better one alone, in virtual time: the paths of the paper on
+    /// opportunistic retransmission, and random ones.
+    Uneven(uneven::Options),
     /// Generate the book's command-line reference, or check that it is up to date.
     CliReference(cli_reference::Options),
     /// Count the instructions per packet of two stacks in memory, with callgrind.
@@ -79,6 +83,7 @@ fn main() -> anyhow::Result<()> {
         Task::Conformance(options) => conformance::run(&options),
         Task::Digest(options) => digest::run(&options),
         Task::Soak(options) => soak::run(&options),
+        Task::Uneven(options) => uneven::run(&options),
         Task::CliReference(options) => cli_reference::run(&options),
         Task::Instructions(options) => instructions::run(&options),
         Task::Figures(options) => figures::run(&options),

@@ -7,13 +7,23 @@
 
 extern crate alloc;
 
+mod blest;
+mod ecf;
 mod eligible;
+mod linux;
 mod min_rtt;
+mod redundant;
 mod round_robin;
+mod weighted;
 
+pub use blest::Blest;
+pub use ecf::Ecf;
 pub use eligible::{limit, may_send, preferred};
-pub use min_rtt::MinRtt;
+pub use linux::Linux;
+pub use min_rtt::{MinRtt, fastest, fastest_with_room, fastest_without};
+pub use redundant::Redundant;
 pub use round_robin::RoundRobin;
+pub use weighted::Weighted;
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -31,6 +41,11 @@ pub fn built_in() -> Registry {
     let mut registry = Registry::empty();
     registry.register(MinRtt::NAME, || Box::new(MinRtt));
     registry.register(RoundRobin::NAME, || Box::<RoundRobin>::default());
+    registry.register(Linux::NAME, || Box::<Linux>::default());
+    registry.register(Redundant::NAME, || Box::new(Redundant));
+    registry.register(Weighted::NAME, || Box::<Weighted>::default());
+    registry.register(Blest::NAME, || Box::<Blest>::default());
+    registry.register(Ecf::NAME, || Box::<Ecf>::default());
     registry
 }
 
@@ -65,6 +80,9 @@ pub struct SubflowView {
     pub room: u64,
     /// Bytes given to the subflow but not sent yet.
     pub queued: u64,
+    /// Bytes that have been sent on other subflows since the last new byte went out on this one, and that the
+    /// peer has not acknowledged: what [`Decision::Repeat`] sends.
+    pub behind: u64,
     /// Pacing rate in bytes per second.
     pub pacing_rate: u64,
     /// When pacing next allows the subflow to send. Not later than [`Snapshot::now`] if it may send at once.
@@ -93,6 +111,7 @@ impl SubflowView {
             in_flight: 0,
             room: 0,
             queued: 0,
+            behind: 0,
             pacing_rate: u64::MAX,
             next_send: Instant::ZERO,
             loss: 0.0,
@@ -113,15 +132,23 @@ pub struct Snapshot<'a> {
     pub subflows: &'a [SubflowView],
     /// Room left in the peer's connection-level window.
     pub send_window: u64,
+    /// All of that window: bytes that may be outstanding at once, those included that are.
+    pub whole_window: u64,
     /// Bytes that the application has written and no subflow has been given yet.
     pub backlog: u64,
 }
 
 impl<'a> Snapshot<'a> {
-    /// A connection with these subflows. `send_window` and `backlog` are in bytes.
+    /// A connection with these subflows and nothing outstanding. `send_window` and `backlog` are in bytes.
     #[inline]
     pub const fn new(now: Instant, subflows: &'a [SubflowView], send_window: u64, backlog: u64) -> Self {
-        Snapshot { now, subflows, send_window, backlog }
+        Snapshot { now, subflows, send_window, whole_window: send_window, backlog }
+    }
+
+    /// Bytes of new data that could be sent now, if subflows had room.
+    #[inline]
+    pub fn sendable(&self) -> u64 {
+        self.backlog.min(self.send_window)
     }
 }
 
@@ -150,6 +177,14 @@ pub enum Decision {
     Send {
         /// The subflow to use.
         subflow: SubflowId,
+        /// The maximum number of bytes. Less than a packet counts as one.
+        limit: u64,
+    },
+    /// Send on `subflow`, at most `limit` bytes before asking again, the first of the bytes that it is
+    /// [behind](SubflowView::behind). An answer to [`Scheduler::schedule`] only.
+    Repeat {
+        /// The subflow to use.
+        subflow: SubflowId,
         /// The maximum number of bytes.
         limit: u64,
     },
@@ -158,14 +193,30 @@ pub enum Decision {
     Wait,
 }
 
+impl Decision {
+    /// Send as many of `bytes` as fit on `subflow`.
+    pub fn send(subflow: &SubflowView, bytes: u64) -> Decision {
+        Decision::Send { subflow: subflow.id, limit: limit(subflow, bytes) }
+    }
+}
+
 /// Decides which subflow carries the next bytes of one connection.
 pub trait Scheduler: fmt::Debug + Send {
     /// The name it is registered under.
     fn name(&self) -> &'static str;
     /// Schedules new data. Called repeatedly until it returns [`Decision::Wait`] or no data is left.
     fn schedule(&mut self, snapshot: &Snapshot<'_>) -> Decision;
-    /// Schedules data that was already sent on other subflows.
-    fn reinject(&mut self, snapshot: &Snapshot<'_>, what: &Reinjection<'_>) -> Decision;
+    /// Schedules data that was already sent on other subflows, which do not deliver it. The fastest subflow
+    /// that does not carry it, unless a scheduler knows better.
+    fn reinject(&mut self, snapshot: &Snapshot<'_>, what: &Reinjection<'_>) -> Decision {
+        fastest_without(snapshot, what)
+    }
+    /// Whether it answers with [`Decision::Repeat`], so that it is asked even when there is no new data.
+    fn repeats(&self) -> bool {
+        false
+    }
+    /// `bytes` of data are sent on a subflow: new, sent again, or repeated.
+    fn on_sent(&mut self, _now: Instant, _subflow: SubflowId, _bytes: u64) {}
     /// A subflow can now carry data.
     fn subflow_added(&mut self, _subflow: SubflowId) {}
     /// A subflow no longer exists.

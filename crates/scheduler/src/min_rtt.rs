@@ -1,6 +1,6 @@
 //! min-RTT: the fastest subflow first, the next one when its window is full.
 
-use crate::eligible::{has_room, limit, may_send, preferred};
+use crate::eligible::{has_room, may_send, preferred};
 use crate::{Decision, Reinjection, Scheduler, Snapshot, SubflowView};
 use umptcp_types::{Duration, SubflowId};
 
@@ -27,6 +27,11 @@ fn speed(s: &SubflowView) -> (Duration, SubflowId) {
     (s.srtt.unwrap_or(Duration::MAX), s.id)
 }
 
+/// The [`preferred`] subflow with the lowest round-trip time, whether or not it has room.
+pub fn fastest<'a>(snapshot: &Snapshot<'a>) -> Option<&'a SubflowView> {
+    preferred(snapshot).min_by_key(|s| speed(s))
+}
+
 /// How many bytes `fast`, which must wait for pacing, delivers sooner than `slow` would if it sent them now.
 fn reserved(snapshot: &Snapshot<'_>, fast: &SubflowView, slow: &SubflowView) -> u64 {
     let (Some(rtt_fast), Some(rtt_slow)) = (fast.srtt, slow.srtt) else { return 0 };
@@ -39,43 +44,40 @@ fn reserved(snapshot: &Snapshot<'_>, fast: &SubflowView, slow: &SubflowView) -> 
     fast.room.min(u64::try_from(in_time).unwrap_or(u64::MAX))
 }
 
+/// What min-RTT does with new data: the subflow that is to take some, and how many bytes there are for it,
+/// which may be more than it has room for. `None`: wait.
+///
+/// Other schedulers start from this, and then ask whether waiting would be better.
+pub fn fastest_with_room<'a>(snapshot: &Snapshot<'a>) -> Option<(&'a SubflowView, u64)> {
+    let wanted = snapshot.sendable();
+    let able = |s: &&SubflowView| wanted > 0 && may_send(snapshot, s, wanted);
+    let best = preferred(snapshot).filter(able).min_by_key(|s| speed(s))?;
+    let kept = preferred(snapshot)
+        .filter(|s| speed(s) < speed(best) && has_room(s, wanted))
+        .fold(0u64, |sum, fast| sum.saturating_add(reserved(snapshot, fast, best)));
+    let left = match wanted.saturating_sub(kept) {
+        all if kept == 0 => all,
+        // The reserved bytes follow soon, so cut at a segment boundary.
+        some => some - some % u64::from(best.mss.max(1)),
+    };
+    (left > 0).then_some((best, left))
+}
+
+/// What min-RTT does with data to be sent again: the fastest subflow that has room and does not carry it.
+pub fn fastest_without(snapshot: &Snapshot<'_>, what: &Reinjection<'_>) -> Decision {
+    let wanted = what.range.end - what.range.start;
+    let best = preferred(snapshot)
+        .filter(|s| wanted > 0 && !what.carried_by.contains(&s.id) && may_send(snapshot, s, wanted))
+        .min_by_key(|s| speed(s));
+    best.map_or(Decision::Wait, |s| Decision::send(s, wanted))
+}
+
 impl Scheduler for MinRtt {
     fn name(&self) -> &'static str {
         Self::NAME
     }
 
     fn schedule(&mut self, snapshot: &Snapshot<'_>) -> Decision {
-        let wanted = snapshot.backlog.min(snapshot.send_window);
-        if wanted == 0 {
-            return Decision::Wait;
-        }
-        let Some(best) =
-            preferred(snapshot).filter(|s| may_send(snapshot, s, wanted)).min_by_key(|s| speed(s))
-        else {
-            return Decision::Wait;
-        };
-        let kept = preferred(snapshot)
-            .filter(|s| speed(s) < speed(best) && has_room(s, wanted))
-            .fold(0u64, |sum, fast| sum.saturating_add(reserved(snapshot, fast, best)));
-        let left = match wanted.saturating_sub(kept) {
-            all if kept == 0 => all,
-            // The reserved bytes follow soon, so cut at a segment boundary.
-            some => some - some % u64::from(best.mss.max(1)),
-        };
-        if left == 0 {
-            return Decision::Wait;
-        }
-        Decision::Send { subflow: best.id, limit: limit(best, left) }
-    }
-
-    fn reinject(&mut self, snapshot: &Snapshot<'_>, what: &Reinjection<'_>) -> Decision {
-        let wanted = what.range.end - what.range.start;
-        let best = preferred(snapshot)
-            .filter(|s| wanted > 0 && !what.carried_by.contains(&s.id) && may_send(snapshot, s, wanted))
-            .min_by_key(|s| speed(s));
-        match best {
-            Some(s) => Decision::Send { subflow: s.id, limit: limit(s, wanted) },
-            None => Decision::Wait,
-        }
+        fastest_with_room(snapshot).map_or(Decision::Wait, |(s, bytes)| Decision::send(s, bytes))
     }
 }

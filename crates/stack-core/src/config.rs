@@ -184,6 +184,14 @@ pub struct ConnectionConfig {
     pub scheduler: String,
     /// Name of the path policy: which subflows there are to be.
     pub path_policy: String,
+    /// When the peer's window, or the send buffer, is full because a slow subflow holds the oldest data: send
+    /// these on a faster one, too (opportunistic retransmission; Raiciu et al., NSDI 2012).
+    pub opportunistic_retransmission: bool,
+    /// And halve the slow subflow's congestion window, at most once in its round-trip time (penalisation).
+    pub penalisation: bool,
+    /// Give a subflow new data only while the peer's window has room for what faster ones can send until
+    /// those data have arrived, so that it seldom comes to that.
+    pub spare_window: bool,
     /// Bytes the application may have written that are not acknowledged yet. With MPTCP at least as many as
     /// `receive_buffer` (RFC 8684 §3.3.5).
     pub send_buffer: usize,
@@ -257,6 +265,9 @@ impl Default for ConnectionConfig {
             congestion: String::from("lia"),
             scheduler: String::from(umptcp_scheduler::DEFAULT_NAME),
             path_policy: String::from(umptcp_path_manager::DEFAULT_NAME),
+            opportunistic_retransmission: true,
+            penalisation: true,
+            spare_window: true,
             send_buffer: 8 << 20,
             receive_buffer: 8 << 20,
             user_timeout: Duration::from_secs(180),
@@ -312,6 +323,9 @@ with_methods! {
         with_checksum checksum: bool,
         with_accept_checksum accept_checksum: bool,
         with_strict_checksums strict_checksums: bool,
+        with_opportunistic_retransmission opportunistic_retransmission: bool,
+        with_penalisation penalisation: bool,
+        with_spare_window spare_window: bool,
         with_send_buffer send_buffer: usize,
         with_receive_buffer receive_buffer: usize,
         with_user_timeout user_timeout: Duration,

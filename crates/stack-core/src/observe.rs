@@ -88,6 +88,14 @@ counters! {
     MPCapableKeyMismatch,
     /// Connection-level retransmissions (reinjections), in segments.
     MPTCPRetrans,
+    /// Segments of data that the scheduler has sent on a further subflow, in case it is quicker there.
+    MPTCPRepeat,
+    /// Segments of the oldest data sent on a faster subflow because the shared window was full.
+    MPTCPOpportunistic,
+    /// Times the window of a slow subflow was halved because it held the others up.
+    SubflowPenalised,
+    /// Packets sent on a subflow to measure a round-trip time that nothing has measured for long.
+    SubflowMeasured,
     /// A mapping did not agree with an earlier one.
     DSSNotMatching,
     /// Data without a mapping could not be delivered.

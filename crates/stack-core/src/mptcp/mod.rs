@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `negotiation` | §3.1 | MPTCP or not, keys, tokens, IDSNs, checksums, what is confirmed |
 //! | `lifecycle` | §3.5 | from the first SYN to the end, and FASTCLOSE_WAIT |
-//! | `send`, `send_queue`, `reinject` | §3.3 | what is written, sent, acknowledged and to be sent again; the DATA_FIN |
+//! | `send`, `send_queue`, `carriers`, `reinject` | §3.3 | what is written, sent, acknowledged and to be sent again; the DATA_FIN |
 //! | `receive`, `receive_queue` | §3.3 | what has been received, the window, the form of DATA_ACKs |
 //! | `plain` | §3.7 | offsets and the infinite mapping after a fallback |
 //! | `subflows` | | the subflows; those that end leave when the step is over |
@@ -25,7 +25,7 @@
 //! | `join` | §3.2 | MP_JOIN in both roles |
 //! | `fast_open` | appendix B | data in the SYN |
 //! | `input`, `data_ack` | §3.3 | received segments, DATA_ACKs |
-//! | `output`, `schedule` | §3.3 | what is sent next, and on which subflow |
+//! | `output`, `schedule`, `blocking`, `remeasure` | §3.3 | what is sent next, and on which subflow |
 //! | `address` | §3.4 | ADD_ADDR, REMOVE_ADDR, MP_PRIO, the path manager |
 //! | `fallback` | §3.7 | back to plain TCP |
 //! | `close`, `fast_close`, `reset` | §3.3.3, §3.5, §3.6 | the end of subflows and connections |
@@ -36,6 +36,8 @@ mod address;
 mod addresses;
 mod adverts;
 mod application;
+mod blocking;
+mod carriers;
 mod close;
 pub(crate) mod connection;
 mod data_ack;
@@ -61,6 +63,7 @@ mod plain;
 mod receive;
 mod receive_queue;
 mod reinject;
+mod remeasure;
 pub(crate) mod reset;
 mod schedule;
 mod send;

@@ -7,9 +7,13 @@ use umptcp_types::{DataOffset, SubflowOffset};
 /// What goes out on one subflow.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
-    /// Data offset minus subflow offset of what we send, and since which subflow offset it has been that.
-    shift: Option<u64>,
+    /// Data offset minus subflow offset of what we send, since which subflow offset it has been that, and whether
+    /// there was a mapping at all.
+    shift: u64,
     shift_since: SubflowOffset,
+    mapped: bool,
+    /// Where the furthest data end that were sent here.
+    data_end: DataOffset,
     /// We have sent a DSS option, or MP_CAPABLE after the SYN.
     dss_sent: bool,
     /// The last DATA_ACK it carried, for deciding whether a SACK may displace the next.
@@ -29,8 +33,10 @@ impl Outgoing {
     /// Nothing sent. `cookie`: the Fast Open option for the first SYN/ACK.
     pub(crate) fn new(cookie: Option<Cookie>) -> Self {
         Outgoing {
-            shift: None,
+            shift: 0,
+            mapped: false,
             shift_since: SubflowOffset(1),
+            data_end: DataOffset(0),
             dss_sent: false,
             last_data_ack: 0,
             syn_data: 0,
@@ -81,22 +87,28 @@ impl Outgoing {
 
     // ---- mappings ----
 
-    /// Data from `data` on are sent at `at`.
-    pub(crate) fn on_mapping(&mut self, data: DataOffset, at: SubflowOffset) {
-        let shift = Some(data.0.wrapping_sub(at.0));
-        if self.shift != shift {
-            (self.shift, self.shift_since) = (shift, at);
+    /// `len` bytes of data from `data` on are sent at `at`.
+    pub(crate) fn on_mapping(&mut self, data: DataOffset, len: u64, at: SubflowOffset) {
+        self.data_end = self.data_end.max(data + len);
+        let shift = data.0.wrapping_sub(at.0);
+        if !self.mapped || self.shift != shift {
+            (self.shift, self.shift_since, self.mapped) = (shift, at, true);
         }
     }
 
     /// Whether everything sent from `at` on was data `shift` further on.
     pub(crate) fn is_shifted_since(&self, at: SubflowOffset, shift: u64) -> bool {
-        self.shift == Some(shift) && at >= self.shift_since
+        self.mapped && self.shift == shift && at >= self.shift_since
     }
 
     /// The data offset of the subflow offset `at`, as the last mapping has it; `None`: there was none.
     pub(crate) fn data_of(&self, at: SubflowOffset) -> Option<u64> {
-        self.shift.map(|shift| at.0.wrapping_add(shift))
+        self.mapped.then(|| at.0.wrapping_add(self.shift))
+    }
+
+    /// Where the furthest data end that were sent here.
+    pub(crate) fn data_end(&self) -> DataOffset {
+        self.data_end
     }
 
     /// The subflow sequence number in a mapping, for a subflow offset.
@@ -147,12 +159,15 @@ mod tests {
     #[test]
     fn data_in_one_piece_have_one_shift() {
         let mut o = Outgoing::new(None);
-        o.on_mapping(DataOffset(11), SubflowOffset(1));
-        o.on_mapping(DataOffset(21), SubflowOffset(11));
+        o.on_mapping(DataOffset(11), 10, SubflowOffset(1));
+        o.on_mapping(DataOffset(21), 10, SubflowOffset(11));
         assert!(o.is_shifted_since(SubflowOffset(1), 10));
-        o.on_mapping(DataOffset(41), SubflowOffset(21));
+        o.on_mapping(DataOffset(41), 10, SubflowOffset(21));
         assert!(!o.is_shifted_since(SubflowOffset(20), 20) && o.is_shifted_since(SubflowOffset(21), 20));
         assert_eq!(o.data_of(SubflowOffset(31)), Some(51));
+        // Older data that are sent again do not take the end back.
+        o.on_mapping(DataOffset(5), 10, SubflowOffset(31));
+        assert_eq!(o.data_end(), DataOffset(51));
     }
 
     #[test]

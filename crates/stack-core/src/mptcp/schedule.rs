@@ -18,14 +18,14 @@ const TIMESTAMP_OPTIONS: usize = 12;
 
 /// The subflows that may carry data now: what the scheduler sees of each, and its index.
 #[derive(Default)]
-struct Candidates {
-    views: SmallVec<[SubflowView; 4]>,
-    places: SmallVec<[usize; 4]>,
+pub(super) struct Candidates {
+    pub(super) views: SmallVec<[SubflowView; 4]>,
+    pub(super) places: SmallVec<[usize; 4]>,
 }
 
 impl Candidates {
     /// The one that the scheduler chose.
-    fn find(&self, id: SubflowId) -> Option<(usize, &SubflowView)> {
+    pub(super) fn find(&self, id: SubflowId) -> Option<(usize, &SubflowView)> {
         let k = self.views.iter().position(|v| v.id == id)?;
         Some((self.places[k], &self.views[k]))
     }
@@ -71,6 +71,9 @@ impl Connection {
             view.rttvar = m.tcp.rttvar();
             view.window = self.cc.window(m.tcp.id());
             view.in_flight = in_flight;
+            if self.is_mptcp() {
+                view.behind = self.send.next() - m.outgoing.data_end().max(self.send.una());
+            }
             view.room = room;
             view.pacing_rate = m.tcp.pacing_rate(self.cc.as_ref()).unwrap_or(u64::MAX);
             view.next_send = m.tcp.next_send(now).max(m.join.data_from());
@@ -92,60 +95,131 @@ impl Connection {
         }
         let backlog = self.send.backlog();
         let again = self.send.next_reinject();
-        if backlog == 0 && again.is_none() {
+        let repeats = self.scheduler.repeats() && self.is_mptcp() && self.send.una() < self.send.next();
+        let full = self.is_buffer_blocking();
+        let measures = self.is_measurement_due(now);
+        if backlog == 0 && again.is_none() && !repeats && !full && !measures {
             return None;
         }
-        let candidates = self.candidates(ctx, now);
-        let views = &candidates.views;
-        if views.is_empty() {
+        let mut candidates = self.candidates(ctx, now);
+        if candidates.views.is_empty() {
             self.wait_for_subflow(now);
             return None;
         }
-        let send_window = self.send.window();
-        let snapshot = Snapshot::new(now, views, send_window, backlog);
         if let Some(front) = again
-            && let Some(found) = self.poll_reinject(ctx, now, &snapshot, &front, &candidates)
+            && let Some(found) = self.poll_reinject(ctx, now, &front, &candidates)
         {
             return Some(found);
         }
-        if backlog == 0 {
+        if measures && let Some(found) = self.poll_measurement(ctx, now, &candidates) {
+            return Some(found);
+        }
+        if backlog == 0 && !repeats && !full {
             return None;
         }
-        if send_window == 0 || candidates.places.iter().all(|i| self.subflows[*i].tcp.window_room() == 0) {
+        let send_window = self.send.window();
+        let closed =
+            send_window == 0 || candidates.places.iter().all(|i| self.subflows[*i].tcp.window_room() == 0);
+        if backlog > 0 && !closed {
+            self.send.on_window_open();
+        }
+        self.spare_window(&mut candidates);
+        if (repeats || !closed)
+            && let Some(found) = self.poll_scheduler(ctx, now, &candidates)
+        {
+            return Some(found);
+        }
+        if let Some(found) = self.poll_opportunistic(ctx, now, &candidates) {
+            return Some(found);
+        }
+        if backlog > 0 && closed {
             self.on_window_closed(now);
             return None;
         }
-        self.send.on_window_open();
-        if let Decision::Send { subflow, limit } = self.scheduler.schedule(&snapshot)
-            && let Some((i, view)) = candidates.find(subflow)
-        {
-            let available = backlog.min(send_window);
-            let room = limit.min(view.room).min(available);
-            let probe = self.size_probe(now, i).filter(|p| p.payload <= room);
-            let size = match probe {
-                Some(probe) => Some(probe.payload),
-                None => self.segment_size(i, view, limit, available, backlog),
-            };
-            if let Some(n) = size {
-                let range = self.send.take_next(n);
-                if self.send.limits_not_sent() {
-                    self.notify_writable(ctx);
-                }
-                let segment = self.cut(now, i, range);
-                if let Some(probe) = probe {
-                    self.subflows[i].tcp.size_probe_sent(now, segment.seq, probe);
-                }
-                return Some((i, segment));
-            }
+        self.note_pacing(now, &candidates.views);
+        if backlog > 0 {
+            self.note_small_window(now, &candidates, send_window, backlog);
+            self.probe_closed_windows(now);
         }
-        self.note_small_window(now, &candidates, send_window, backlog);
-        self.note_pacing(now, views);
-        self.probe_closed_windows(now);
         None
     }
 
+    /// What the scheduler sees.
+    pub(super) fn snapshot<'a>(&self, now: Instant, candidates: &'a Candidates) -> Snapshot<'a> {
+        let mut snapshot = Snapshot::new(now, &candidates.views, self.send.window(), self.send.backlog());
+        snapshot.whole_window = self.send.whole_window();
+        snapshot
+    }
+
+    /// The next segment as the scheduler has it, apart from reinjection.
+    fn poll_scheduler(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        candidates: &Candidates,
+    ) -> Option<(usize, Segment)> {
+        let snapshot = self.snapshot(now, candidates);
+        match self.scheduler.schedule(&snapshot) {
+            Decision::Send { subflow, limit } => {
+                self.send_new(ctx, now, &snapshot, candidates.find(subflow)?, limit)
+            }
+            Decision::Repeat { subflow, limit } => self.repeat(ctx, now, candidates.find(subflow)?, limit),
+            Decision::Wait => None,
+        }
+    }
+
+    /// A segment of new data on the subflow that the scheduler chose for at most `limit` bytes.
+    fn send_new(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        snapshot: &Snapshot<'_>,
+        (i, view): (usize, &SubflowView),
+        limit: u64,
+    ) -> Option<(usize, Segment)> {
+        let available = snapshot.sendable();
+        let room = limit.min(view.room).min(available);
+        let probe = self.size_probe(now, i).filter(|p| p.payload <= room);
+        let n = match probe {
+            Some(probe) => probe.payload,
+            None => self.segment_size(i, view, limit, available, snapshot.backlog)?,
+        };
+        let range = self.send.take_next(n);
+        if self.send.limits_not_sent() {
+            self.notify_writable(ctx);
+        }
+        let segment = self.cut(now, i, range);
+        if let Some(probe) = probe {
+            self.subflows[i].tcp.size_probe_sent(now, segment.seq, probe);
+        }
+        Some((i, segment))
+    }
+
+    /// A segment of what the subflow that the scheduler chose is behind the others.
+    fn repeat(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        (i, view): (usize, &SubflowView),
+        limit: u64,
+    ) -> Option<(usize, Segment)> {
+        let start = DataOffset(self.send.next().0 - view.behind);
+        let n = self.copy_size(i, view, limit.min(view.behind))?;
+        self.count(ctx, now, Some(view.id), Counter::MPTCPRepeat);
+        Some((i, self.cut(now, i, start..start + n)))
+    }
+
+    /// How many of `wanted` bytes that others carry already the next segment on subflow `i` takes.
+    pub(super) fn copy_size(&self, i: usize, view: &SubflowView, wanted: u64) -> Option<u64> {
+        let packet = u64::from(view.mss);
+        let segment = u64::from(self.subflows[i].tcp.segment_limit(self.cc.as_ref(), view.mss));
+        let n = wanted.min(view.room).min(segment);
+        let n = if n >= packet { n - n % packet } else { n };
+        (n > 0).then_some(n)
+    }
+
     /// If only pacing holds data back, wake up when it no longer does.
-    fn note_pacing(&mut self, now: Instant, views: &[SubflowView]) {
+    pub(super) fn note_pacing(&mut self, now: Instant, views: &[SubflowView]) {
         let paced = views.iter().filter(|v| v.room > 0 && v.next_send > now).map(|v| v.next_send).min();
         // A retransmission that is held back on another subflow, or on this one, may be due earlier.
         if let Some(at) = paced {
@@ -226,7 +300,8 @@ impl Connection {
         }
         let packet = u64::from(view.mss);
         let tcp = &self.subflows[i].tcp;
-        let mut n = available.min(limit).min(view.room);
+        // The scheduler's limit is a turn, not a window: it may end with a packet, but not within one.
+        let mut n = available.min(limit.max(packet)).min(view.room);
         n = n.min(u64::from(tcp.segment_limit(self.cc.as_ref(), view.mss)));
         // The first data repeats MP_CAPABLE, which some peers take on one packet only.
         if self.needs_capable(i, self.send.next() == DataOffset(self.first_data(i))) {
@@ -272,16 +347,18 @@ impl Connection {
     }
 
     /// Cuts `range` out of the send queue and gives it to subflow `i`.
-    fn cut(&mut self, now: Instant, i: usize, range: Range<DataOffset>) -> Segment {
+    pub(super) fn cut(&mut self, now: Instant, i: usize, range: Range<DataOffset>) -> Segment {
         let payload = self.send.slice(range.clone());
         let last = range.end >= self.send.end();
         let app_limited = last && range.end >= self.send.next();
         let mapping = if self.is_mptcp() {
+            self.send.on_mapped(range.clone(), self.subflows[i].tcp.id());
             Some(self.declare(i, range.start, &payload))
         } else {
             self.plain.mapping(self.subflows[i].tcp.snd_nxt() + payload.len() as u64, self.mptcp.checksum())
         };
         let data = NewData { payload, tag: mapping, push: last, app_limited };
+        self.scheduler.on_sent(now, self.subflows[i].tcp.id(), data.payload.len() as u64);
         let segment = self.subflows[i].tcp.send_data(now, data, self.cc.as_mut());
         self.subflows[i].signals.on_interrupted();
         self.arm_data_timer(now, false);
@@ -292,7 +369,7 @@ impl Connection {
     fn declare(&mut self, i: usize, data: DataOffset, payload: &crate::buffers::payload::Payload) -> Mapping {
         let m = &mut self.subflows[i];
         let subflow = m.tcp.snd_nxt();
-        m.outgoing.on_mapping(data, subflow);
+        m.outgoing.on_mapping(data, payload.len() as u64, subflow);
         let len = payload.len().min(usize::from(u16::MAX)) as u16;
         let ssn = m.outgoing.ssn(subflow);
         let checksum = self.mptcp.checksum().then(|| {
@@ -309,27 +386,18 @@ impl Connection {
         &mut self,
         ctx: &mut Context,
         now: Instant,
-        snapshot: &Snapshot<'_>,
         front: &Reinject,
         candidates: &Candidates,
     ) -> Option<(usize, Segment)> {
         let what = Reinjection::new(front.range.clone(), &front.carried_by);
-        let Decision::Send { subflow, limit } = self.scheduler.reinject(snapshot, &what) else {
-            self.note_pacing(now, snapshot.subflows);
+        let snapshot = self.snapshot(now, candidates);
+        let Decision::Send { subflow, limit } = self.scheduler.reinject(&snapshot, &what) else {
+            self.note_pacing(now, &candidates.views);
             return None;
         };
         let range = front.range.clone();
         let (i, view) = candidates.find(subflow)?;
-        let wanted = range.end - range.start;
-        let packet = u64::from(view.mss);
-        let segment = u64::from(self.subflows[i].tcp.segment_limit(self.cc.as_ref(), view.mss));
-        let mut n = wanted.min(limit).min(view.room).min(segment);
-        if n >= packet {
-            n -= n % packet;
-        }
-        if n == 0 {
-            return None;
-        }
+        let n = self.copy_size(i, view, limit.min(range.end - range.start))?;
         let piece = range.start..range.start + n;
         self.send.on_reinjected(piece.end);
         self.count(ctx, now, Some(subflow), Counter::MPTCPRetrans);

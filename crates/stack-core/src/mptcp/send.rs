@@ -2,6 +2,7 @@
 //! the peer's window reaches, the DATA_FIN, what is to be sent again on another subflow, and the data-level
 //! retransmission timer.
 
+use super::carriers::Carriers;
 use super::reinject::{Reinject, ReinjectQueue};
 use super::send_queue::SendQueue;
 use crate::buffers::payload::Payload;
@@ -80,11 +81,12 @@ pub(crate) struct SendState {
     edge: DataOffset,
     fin: Fin,
     reinject: ReinjectQueue,
+    carriers: Carriers,
     timer: DataTimer,
     /// Most bytes that are written and not sent.
     not_sent_limit: usize,
     /// Whose turn it is to carry what some subflow acknowledged and the data level did not: counts up.
-    rescuer: usize,
+    rescuer: u32,
     /// The window stopped us, and the scheduler has been told.
     blocked: bool,
     /// Probes asked for since the data-level window closed. Kept here, because a subflow whose own window is
@@ -107,6 +109,7 @@ impl SendState {
             edge: DataOffset(1),
             fin: Fin::Open,
             reinject: ReinjectQueue::default(),
+            carriers: Carriers::default(),
             timer: DataTimer { at: None, count: 0, progress: Instant::ZERO },
             rescuer: 0,
             blocked: false,
@@ -172,6 +175,16 @@ impl SendState {
     /// Everything written has been DATA_ACKed, and the DATA_FIN too if the application has finished.
     pub(crate) fn is_done(&self) -> bool {
         self.queue.una() >= self.queue.end() && (!self.is_shut() || self.is_fin_acked())
+    }
+
+    /// Bytes that the send buffer takes.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.queue.capacity() as u64
+    }
+
+    /// The application could write nothing now.
+    pub(crate) fn is_full(&self) -> bool {
+        self.queue.room() == 0
     }
 
     /// Data or a DATA_FIN wait for a DATA_ACK. So does a closed window, for which the subflows' own probes
@@ -243,6 +256,7 @@ impl SendState {
         }
         let freed = self.queue.acknowledge(ack);
         if freed > 0 {
+            self.carriers.on_acked(self.queue.una());
             self.bytes_acked += freed;
             self.timer.count = 0;
         }
@@ -275,6 +289,7 @@ impl SendState {
     pub(crate) fn on_fallback(&mut self, edge: Option<DataOffset>) {
         self.timer.at = None;
         self.reinject.clear();
+        self.carriers.clear();
         self.edge = edge.map_or(self.edge, |edge| self.edge.max(edge));
     }
 
@@ -283,6 +298,7 @@ impl SendState {
         self.timer.at = None;
         self.pacing_wake = None;
         self.reinject.clear();
+        self.carriers.clear();
     }
 
     /// The peer's window stops us. True: it did not before.
@@ -369,6 +385,16 @@ impl SendState {
 
     // ---- sending again on another subflow ----
 
+    /// `range` is sent on `subflow` with a mapping.
+    pub(crate) fn on_mapped(&mut self, range: Range<DataOffset>, subflow: SubflowId) {
+        self.carriers.on_sent(range, subflow);
+    }
+
+    /// Which subflows carry what is outstanding.
+    pub(crate) fn carriers(&self) -> &Carriers {
+        &self.carriers
+    }
+
     /// Something waits to be sent again on another subflow.
     pub(crate) fn is_reinjecting(&self) -> bool {
         !self.reinject.is_empty()
@@ -406,7 +432,7 @@ impl SendState {
         if self.timer.count > 0 {
             self.rescuer = self.rescuer.wrapping_add(1);
         }
-        able[self.rescuer % able.len()]
+        able[self.rescuer as usize % able.len()]
     }
 
     // ---- timers ----

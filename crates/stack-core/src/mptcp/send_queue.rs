@@ -45,6 +45,11 @@ impl SendQueue {
         self.capacity = capacity;
     }
 
+    /// Bytes it takes in all.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
     /// First offset not DATA_ACKed.
     pub(crate) fn una(&self) -> DataOffset {
         self.una

@@ -262,6 +262,16 @@ impl<M: Copy + Debug> Tcp<M> {
         self.sender.rtt().rttvar()
     }
 
+    /// How long ago the round-trip time was measured, within a round trip; `None`: not yet.
+    pub(crate) fn rtt_age(&self, now: Instant) -> Option<Duration> {
+        self.sender.rtt().age(now)
+    }
+
+    /// The next measurement of the round-trip time is as the first.
+    pub(crate) fn renew_rtt(&mut self) {
+        self.sender.renew_rtt();
+    }
+
     /// Least round-trip time seen.
     pub(crate) fn min_rtt(&self) -> Option<Duration> {
         self.sender.rtt().min_rtt()

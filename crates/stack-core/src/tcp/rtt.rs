@@ -47,6 +47,8 @@ pub(super) struct RttEstimator {
     /// Timeout before the first measurement.
     initial: Duration,
     backoff: u32,
+    /// The next measurement takes the place of all before.
+    renew: bool,
     /// SRTT and RTTVAR before a timeout that may be spurious (RFC 4015 §3.1 step 0).
     before_timeout: Option<(u64, u64)>,
 }
@@ -70,6 +72,7 @@ impl RttEstimator {
             min: MinFilter::default(),
             initial: INITIAL_RTO,
             backoff: 0,
+            renew: false,
             before_timeout: None,
         }
     }
@@ -82,7 +85,8 @@ impl RttEstimator {
         self.min.update(now, rtt);
         self.backoff = 0;
         let r = nanos(rtt);
-        let Some(srtt) = self.srtt else {
+        let known = self.srtt.filter(|_| !core::mem::take(&mut self.renew));
+        let Some(srtt) = known else {
             // RFC 6298 §2.2.
             self.srtt = Some(r);
             self.mdev = r / 2;
@@ -106,6 +110,18 @@ impl RttEstimator {
             self.mdev_max = 0;
             self.round_start = now;
         }
+    }
+
+    /// What was measured is too old to be worth an average with the next measurement, which is as the first.
+    pub(super) fn renew(&mut self) {
+        self.renew = true;
+    }
+
+    /// How long ago the last measurement was, within a round trip; `None`: there was none.
+    pub(super) fn age(&self, now: Instant) -> Option<Duration> {
+        // A round lasts no longer than a round trip beyond the last measurement in it.
+        let since = now.saturating_duration_since(self.round_start);
+        self.srtt().map(|srtt| since.saturating_sub(srtt))
     }
 
     /// The retransmission timer expired: remembers what it was made of, should that turn out to be needless.
@@ -376,6 +392,25 @@ mod tests {
             e.sample(now, rtt);
             assert!(e.rto() >= MIN_RTO && e.rto() <= MAX_RTO);
         }
+    }
+
+    #[test]
+    fn a_renewed_estimate_forgets_what_was_before() {
+        let mut e = RttEstimator::new();
+        let at = |n| Instant::ZERO + ms(n);
+        assert_eq!(e.age(at(0)), None);
+        for k in 0..100 {
+            e.sample(at(k * 10), ms(500));
+        }
+        // The last measurement was at 990 ms.
+        let age = e.age(at(6_000)).unwrap();
+        assert!(age <= ms(5_010) && age >= ms(4_500), "{age:?}");
+        e.renew();
+        assert_eq!(e.srtt(), Some(ms(500)), "until there is another");
+        e.sample(at(6_000), ms(20));
+        assert_eq!((e.srtt(), e.rttvar()), (Some(ms(20)), ms(10)));
+        e.sample(at(6_010), ms(28));
+        assert_eq!(e.srtt(), Some(ms(21)), "an average from there on");
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod matrix;
 pub mod operations;
 pub mod soak;
 pub mod transfers;
+pub mod uneven;
 
 use proptest::prelude::*;
 use umptcp_netsim::{Direction, Side};

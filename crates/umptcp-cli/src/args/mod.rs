@@ -196,9 +196,9 @@ pub(crate) struct PathArgs {
     ///
     /// By default every usable NIC is used, in nat mode. `address` is the stack's own address on that path
     /// (with mode=routed, one that the network routes to this host), `advertise` the address to advertise to
-    /// the peer, `backup` keeps the path idle while another works, and `weight` is for custom schedulers:
-    /// none of the built-in ones uses it. `signal`, `subflow`, `fullmesh` and `laminar` are those of `ip mptcp
-    /// endpoint`: what its addresses are used for; `subflow` without any.
+    /// the peer, `backup` keeps the path idle while another works, and `weight` is its share with the
+    /// scheduler `weighted`. `signal`, `subflow`, `fullmesh` and `laminar` are those of `ip mptcp endpoint`:
+    /// what its addresses are used for; `subflow` without any.
     #[arg(long = "path", value_name = "DEV[,OPTION]...", value_parser = parse_path)]
     pub(crate) paths: Vec<PathSpec>,
     /// Congestion control algorithm.

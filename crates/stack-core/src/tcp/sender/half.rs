@@ -257,6 +257,11 @@ impl<M: Copy + Debug> Sender<M> {
         &self.rtt
     }
 
+    /// The next measurement of the round-trip time is as the first.
+    pub(in crate::tcp) fn renew_rtt(&mut self) {
+        self.rtt.renew();
+    }
+
     /// Retransmission timeout.
     pub(in crate::tcp) fn rto(&self) -> Duration {
         self.rtt.rto()

@@ -1,0 +1,91 @@
+//! `cargo xtask uneven`: what a second path is worth beside a first that is not like it, in virtual time.
+
+use crate::tools;
+use anyhow::{Result, bail};
+use std::sync::Mutex;
+use umptcp_testkit::simulation::uneven::{BUFFERS, Case, Comparison, LEAST, NSDI, Shape, TRICKLE};
+
+/// Options of `cargo xtask uneven`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Random pairs of paths, buffers and schedulers.
+    #[arg(long, default_value_t = 1000)]
+    pairs: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Only this scheduler instead of all.
+    #[arg(long)]
+    scheduler: Option<String>,
+}
+
+/// Prints the tables, and the pairs that do worse than they should.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    if cfg!(debug_assertions) {
+        let mut again = tools::optimised("uneven");
+        again.args(["--pairs", &options.pairs.to_string(), "--seed", &options.seed.to_string()]);
+        if let Some(name) = &options.scheduler {
+            again.args(["--scheduler", name]);
+        }
+        return tools::run(&mut again, "the comparison");
+    }
+    let registry = umptcp_cli::Registry::standard().schedulers;
+    let names: Vec<&str> = match &options.scheduler {
+        Some(name) if registry.create(name).is_none() => bail!("there is no scheduler {name:?}"),
+        Some(name) => vec![name],
+        None => registry.names().collect(),
+    };
+    table("Wi-Fi and 3G (NSDI 2012)", NSDI, &names)?;
+    table("Wi-Fi and a trickle", TRICKLE, &names)?;
+    let cases: Vec<Case> = (0..options.pairs).map(|k| Case::random(options.seed + k, &names)).collect();
+    let found = compare_all(&cases)?;
+    let mut misses: Vec<_> = cases.iter().zip(&found).filter(|(_, c)| c.ratio() < LEAST).collect();
+    misses.sort_by(|(_, a), (_, b)| a.ratio().total_cmp(&b.ratio()));
+    for (case, c) in &misses {
+        let (ratio, [a, b]) = (c.ratio(), c.alone);
+        println!("{ratio:.3} {case}: {:.2} Mbit/s, alone {a:.2} and {b:.2}", c.both);
+        if let (_, Some(why)) = case.least() {
+            println!("      {why}");
+        }
+    }
+    println!("{} of {} random pairs under {LEAST} of the better path alone", misses.len(), cases.len());
+    Ok(())
+}
+
+fn compare_all(cases: &[Case]) -> Result<Vec<Comparison>> {
+    let found: Vec<Mutex<Option<_>>> = cases.iter().map(|_| Mutex::new(None)).collect();
+    tools::in_parallel(cases.len(), None, |i| {
+        *found[i].lock().unwrap_or_else(|e| e.into_inner()) = Some(cases[i].compare());
+    });
+    let found = found.into_iter().zip(cases).map(|(slot, case)| {
+        match slot.into_inner().unwrap_or_else(|e| e.into_inner()) {
+            Some(found) => found.map_err(|e| anyhow::anyhow!("{case}: {e}")),
+            None => bail!("{case}: did not run"),
+        }
+    });
+    found.collect()
+}
+
+/// Goodput of LIA with each scheduler, by receive buffer.
+fn table(title: &str, paths: [Shape; 2], names: &[&str]) -> Result<()> {
+    println!("{title}: {{{}}} with {{{}}}; Mbit/s with LIA", paths[0], paths[1]);
+    print!("{:>8} {:>11}", "buffer", "first alone");
+    names.iter().for_each(|name| print!(" {name:>11}"));
+    println!();
+    let cases: Vec<Case> = BUFFERS
+        .iter()
+        .flat_map(|kb| {
+            names
+                .iter()
+                .map(move |name| Case { scheduler: (*name).to_owned(), ..Case::new(paths, kb * 1000) })
+        })
+        .collect();
+    let found = compare_all(&cases)?;
+    for (kb, row) in BUFFERS.iter().zip(found.chunks(names.len())) {
+        print!("{kb:>5} kB {:>11.2}", row[0].alone[0]);
+        row.iter().for_each(|c| print!(" {:>11.2}", c.both));
+        println!();
+    }
+    println!();
+    Ok(())
+}
