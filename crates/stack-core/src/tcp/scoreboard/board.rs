@@ -137,8 +137,9 @@ impl<M: Clone + Debug> Scoreboard<M> {
             let tx = self.transmission(now);
             if self.segments.capacity() == 0 {
                 // As many as the last time: growing step by step copies what is there again and again.
-                self.segments.reserve(usize::from(self.expected));
-                self.sent.reserve(usize::from(self.expected));
+                let expected = usize::from(self.expected.max(1));
+                self.segments.reserve_exact(expected);
+                self.sent.reserve_exact(expected);
             }
             self.segments.push_back(Segment { start, end, payload, syn, fin, tag, app_limited, tx });
             self.sent.push_back(Sent { start, end, tx, first: true });
