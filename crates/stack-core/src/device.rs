@@ -61,6 +61,11 @@ impl HeaderBuf {
         HeaderBuf { bytes: [0; MAX_HEADER], len: len.min(MAX_HEADER) }
     }
 
+    /// Keeps the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+
     /// The header bytes.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[..self.len]

@@ -2,7 +2,7 @@
 
 use super::shared::Context;
 use crate::buffers::payload::Payload;
-use crate::device::{ChecksumRequest, HeaderBuf, Transmit};
+use crate::device::{ChecksumRequest, HeaderBuf, MAX_HEADER, Transmit};
 use crate::observe::Counter;
 use crate::tcp::FourTuple;
 use crate::wire::icmp::Unreachable;
@@ -40,13 +40,14 @@ impl Context {
         let offload = self.paths.get(path)?.checksum_offload;
         let (src, dst) = (tuple.local.ip(), tuple.remote.ip());
         let ip_len = ip::ip_header_len(&src);
-        let tcp_len = repr.header_len();
-        let mut header = HeaderBuf::zeroed(ip_len + tcp_len);
+        let mut header = HeaderBuf::zeroed(MAX_HEADER);
+        // Its length is known once it is written: to compute it before would take as long again.
+        let tcp_len = repr.emit(&mut header.as_mut_slice()[ip_len..]);
+        header.truncate(ip_len + tcp_len);
         let bytes = header.as_mut_slice();
         let ident = self.random.next_u32() as u16;
         ip::emit_ip_header(bytes, src, dst, tcp_len + payload.len(), traffic_class, ident)?;
         let tcp = &mut bytes[ip_len..];
-        repr.emit(tcp);
         let gso_size = (payload.len() as u64 > u64::from(packet_payload))
             .then(|| NonZeroU16::new(packet_payload.min(65535) as u16))
             .flatten();

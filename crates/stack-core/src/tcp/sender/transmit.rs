@@ -158,7 +158,8 @@ impl<M: Copy + Debug> Sender<M> {
     /// clock.
     pub(in crate::tcp) fn segment_limit(&self, cc: &dyn CongestionController, sizes: Sizes) -> u32 {
         let Sizes { packet, max_segment } = sizes;
-        if self.ecn.owes_cwr() {
+        // A device that takes single packets needs no rate to be asked.
+        if self.ecn.owes_cwr() || max_segment < 2 * packet {
             return packet;
         }
         let share = u32::try_from(cc.window(self.id) / SEGMENTS_PER_WINDOW).unwrap_or(u32::MAX);

@@ -236,11 +236,12 @@ impl TcpRepr {
         MIN_HEADER + self.options.len().min(MAX_OPTIONS)
     }
 
-    /// Writes the header to the start of `buf`, its checksum field 0.
+    /// Writes the header to the start of `buf`, its checksum field 0, and returns its length,
+    /// [`header_len`](Self::header_len).
     ///
     /// # Panics
-    /// When `buf` is shorter than [`header_len`](Self::header_len).
-    pub fn emit(&self, buf: &mut [u8]) {
+    /// When `buf` is shorter than that.
+    pub fn emit(&self, buf: &mut [u8]) -> usize {
         let TcpRepr { src_port, dst_port, seq, ack, flags, window, urgent, options } = self;
         let options_len = options.emit(&mut buf[MIN_HEADER..]);
         let mut w = Writer::new(buf);
@@ -254,6 +255,7 @@ impl TcpRepr {
         w.u16(*window);
         w.u16(0);
         w.u16(*urgent);
+        MIN_HEADER + options_len
     }
 
     /// The checksum of `segment`, header and payload, is right for these addresses.

@@ -209,8 +209,13 @@ impl TcpOptions {
     /// Length in bytes as emitted, padding included: a multiple of 4. Above [`MAX_OPTIONS`] when they do not
     /// [`fit`](Self::fits).
     pub fn len(&self) -> usize {
+        self.layout().0
+    }
+
+    /// The length, and whether each row is aligned.
+    fn layout(&self) -> (usize, bool) {
         let aligned = self.length(true);
-        if aligned <= MAX_OPTIONS { aligned } else { self.length(false).next_multiple_of(4) }
+        if aligned <= MAX_OPTIONS { (aligned, true) } else { (self.length(false).next_multiple_of(4), false) }
     }
 
     /// There is nothing to emit.
@@ -268,12 +273,11 @@ impl TcpOptions {
     /// # Panics
     /// When `buf` is shorter than the length.
     pub fn emit(&self, buf: &mut [u8]) -> usize {
-        let len = self.len();
+        let (len, aligned) = self.layout();
         if len > MAX_OPTIONS {
             self.emit_cut(&mut buf[..MAX_OPTIONS]);
             return MAX_OPTIONS;
         }
-        let aligned = self.length(true) <= MAX_OPTIONS;
         let mut w = Writer::new(&mut buf[..len]);
         let pad = |w: &mut Writer<'_>, n: usize| {
             if aligned {
