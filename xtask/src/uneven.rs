@@ -33,7 +33,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let names: Vec<&str> = match &options.scheduler {
         Some(name) if registry.create(name).is_none() => bail!("there is no scheduler {name:?}"),
         Some(name) => vec![name],
-        None => registry.names().collect(),
+        None => Case::comparable(registry.names()),
     };
     table("Wi-Fi and 3G (NSDI 2012)", NSDI, &names)?;
     table("Wi-Fi and a trickle", TRICKLE, &names)?;

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `aggregate` | one over each path, and one to each address that the peer advertises; the default |
 //! | `handover` | the same, but only the first path that works carries data: the others are backups |
+//! | `interactive` | those of `aggregate`; small writes go on all of them |
 //! | `fullmesh` | one from each of our addresses to each of the peer's |
 //! | `ndiffports` | two between the same addresses, from different ports |
 #![no_std]
@@ -17,12 +18,14 @@ extern crate alloc;
 mod aggregate;
 mod full_mesh;
 mod handover;
+mod interactive;
 mod ndiffports;
 mod plan;
 
 pub use aggregate::Aggregate;
 pub use full_mesh::FullMesh;
 pub use handover::Handover;
+pub use interactive::Interactive;
 pub use ndiffports::NDiffPorts;
 pub use plan::Plan;
 
@@ -43,6 +46,7 @@ pub fn built_in() -> Registry {
     let mut registry = Registry::empty();
     registry.register(Aggregate::NAME, || Box::new(Aggregate));
     registry.register(Handover::NAME, || Box::new(Handover));
+    registry.register(Interactive::NAME, || Box::new(Interactive));
     registry.register(FullMesh::NAME, || Box::new(FullMesh));
     registry.register(NDiffPorts::NAME, || Box::<NDiffPorts>::default());
     registry
@@ -233,6 +237,10 @@ pub enum Command {
 pub trait PathPolicy: fmt::Debug + Send {
     /// The name of the policy.
     fn name(&self) -> &'static str;
+    /// The scheduler that goes with it. It is used where the connection is to have the default one.
+    fn scheduler(&self) -> Option<&'static str> {
+        None
+    }
     /// What to do now. Commands that cannot be carried out, because of a limit or for want of a port, are
     /// skipped.
     fn decide(&mut self, view: &View<'_>) -> Vec<Command>;

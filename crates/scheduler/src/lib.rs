@@ -10,6 +10,7 @@ extern crate alloc;
 mod blest;
 mod ecf;
 mod eligible;
+mod interactive;
 mod linux;
 mod min_rtt;
 mod redundant;
@@ -19,6 +20,7 @@ mod weighted;
 pub use blest::Blest;
 pub use ecf::Ecf;
 pub use eligible::{limit, may_send, preferred};
+pub use interactive::Interactive;
 pub use linux::Linux;
 pub use min_rtt::{MinRtt, fastest, fastest_with_room, fastest_without};
 pub use redundant::Redundant;
@@ -46,6 +48,7 @@ pub fn built_in() -> Registry {
     registry.register(Weighted::NAME, || Box::<Weighted>::default());
     registry.register(Blest::NAME, || Box::<Blest>::default());
     registry.register(Ecf::NAME, || Box::<Ecf>::default());
+    registry.register(Interactive::NAME, || Box::new(Interactive));
     registry
 }
 

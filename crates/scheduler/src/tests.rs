@@ -241,12 +241,12 @@ fn registry_knows_all_and_takes_more() {
     for name in registry.names() {
         assert_eq!(registry.create(name).unwrap().name(), name);
     }
-    let names = ["min-rtt", "round-robin", "linux", "redundant", "weighted", "blest", "ecf"];
+    let names = ["min-rtt", "round-robin", "linux", "redundant", "weighted", "blest", "ecf", "interactive"];
     assert_eq!(registry.names().collect::<Vec<_>>(), names);
     assert!(registry.create("blest-of-all").is_none());
     registry.register("min-rtt", || alloc::boxed::Box::<RoundRobin>::default());
     assert_eq!(registry.create("min-rtt").unwrap().name(), "round-robin");
-    assert!(alloc::format!("{registry:?}").ends_with(r#""ecf", "min-rtt"]"#));
+    assert!(alloc::format!("{registry:?}").ends_with(r#""interactive", "min-rtt"]"#));
 }
 
 fn any_subflow(id: u32) -> impl Strategy<Value = SubflowView> {

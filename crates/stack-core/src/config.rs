@@ -180,7 +180,7 @@ pub struct ConnectionConfig {
     pub strict_checksums: bool,
     /// Name of the congestion control algorithm.
     pub congestion: String,
-    /// Name of the scheduler.
+    /// Name of the scheduler. With the default one, a path policy may bring its own.
     pub scheduler: String,
     /// Name of the path policy: which subflows there are to be.
     pub path_policy: String,
@@ -355,6 +355,12 @@ impl ConnectionConfig {
     /// The size of the send buffer that is used.
     pub(crate) fn effective_send_buffer(&self) -> usize {
         if self.mptcp { self.send_buffer.max(self.receive_buffer) } else { self.send_buffer }
+    }
+
+    /// The name of the scheduler of a connection with `policy`.
+    pub(crate) fn scheduler_with<'a>(&'a self, policy: &dyn umptcp_path_manager::PathPolicy) -> &'a str {
+        let default = self.scheduler == umptcp_scheduler::DEFAULT_NAME;
+        policy.scheduler().filter(|_| default).unwrap_or(&self.scheduler)
     }
 
     /// With this congestion control algorithm.

@@ -67,6 +67,22 @@ fn redundant_sends_everything_on_every_subflow_that_has_room() {
     assert_eq!(s[0].behind, 1_000);
 }
 
+// ---- interactive ----
+
+#[test]
+fn interactive_sends_what_is_small_on_every_subflow_and_the_rest_as_min_rtt() {
+    let all = || [subflow(0, 10, 30_000), subflow(1, 50, 30_000), backup(subflow(2, 5, 30_000))];
+    let mut s = all();
+    assert_eq!(drain(&mut Interactive, &mut s, 1_000), [(0, 1_000), (1, 1_000)]);
+    // More than an initial window goes once.
+    let mut s = all();
+    assert_eq!(drain(&mut Interactive, &mut s, 20_000), [(0, 20_000)]);
+    // Where windows are full, on both, as min-RTT has it.
+    let mut s = all();
+    let turns = drain(&mut Interactive, &mut s, 60_000);
+    assert_eq!(turns, drain(&mut MinRtt, &mut all(), 60_000));
+}
+
 // ---- weighted ----
 
 /// Bytes on each subflow when all have room for everything.

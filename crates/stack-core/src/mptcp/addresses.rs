@@ -89,9 +89,9 @@ impl Addresses {
         self.look = true;
     }
 
-    /// The name of the policy.
-    pub(crate) fn policy_name(&self) -> &'static str {
-        self.policy.name()
+    /// The policy.
+    pub(crate) fn policy(&self) -> &dyn PathPolicy {
+        self.policy.as_ref()
     }
 
     /// What the path manager wants done.

@@ -39,7 +39,7 @@ impl Connection {
             checksum: self.mptcp.checksum() && self.is_mptcp(),
             congestion: self.cc.name().into(),
             scheduler: self.scheduler.name().into(),
-            path_policy: self.addresses.policy_name().into(),
+            path_policy: self.addresses.policy().name().into(),
             bytes_sent: self.send.bytes_sent(),
             bytes_acked: self.send.bytes_acked(),
             bytes_received: self.recv.bytes_received(),

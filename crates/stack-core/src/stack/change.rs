@@ -39,8 +39,9 @@ impl Stack {
         Ok(())
     }
 
-    /// Gives a connection another path policy of the registry. What that wants is opened at once; subflows
-    /// that it would not have opened stay.
+    /// Gives a connection another path policy of the registry, and the scheduler that goes with it, unless
+    /// another was chosen. What the policy wants is opened at once; subflows that it would not have opened
+    /// stay.
     ///
     /// # Errors
     /// When there is no such connection or no such policy.
@@ -51,7 +52,11 @@ impl Stack {
         name: &str,
     ) -> Result<(), SetError> {
         let c = self.connections.get_mut(&connection).ok_or(SetError::NotFound)?;
-        c.set_path_policy(self.ctx.path_policy(name)?);
+        let policy = self.ctx.path_policy(name)?;
+        if let Some(scheduler) = c.scheduler_for(policy.as_ref()) {
+            c.set_scheduler(self.ctx.scheduler(scheduler)?);
+        }
+        c.set_path_policy(policy);
         c.look_at_paths(&mut self.ctx, now);
         self.touched(connection);
         Ok(())

@@ -26,8 +26,8 @@ impl Stack {
     /// Makes what the names in `config` stand for.
     pub(super) fn parts(&self, config: &ConnectionConfig) -> Result<Parts, ConnectError> {
         let cc = self.ctx.congestion(&config.congestion)?;
-        let scheduler = self.ctx.scheduler(&config.scheduler)?;
         let policy = self.ctx.path_policy(&config.path_policy)?;
+        let scheduler = self.ctx.scheduler(config.scheduler_with(policy.as_ref()))?;
         Ok(Parts { cc, scheduler, policy })
     }
 

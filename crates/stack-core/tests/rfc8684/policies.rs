@@ -98,3 +98,28 @@ fn a_policy_is_chosen_by_name_and_changed_on_the_way() {
     l.accept_join(0);
     assert_eq!((name(&l).as_str(), l.subflows().len()), ("ndiffports", 2));
 }
+
+#[test]
+fn interactive_sends_what_is_small_on_every_path() {
+    let mut l = client("interactive", 2);
+    let second = l.accept_join(1);
+    l.advance(Duration::from_millis(100));
+    l.take_all();
+    assert_eq!(l.stack.info(l.conn).expect("info").scheduler, "interactive");
+    l.write(1_000);
+    l.advance(Duration::from_millis(20));
+    let sent = l.take_all();
+    let on =
+        |flow: usize| sent.iter().filter(|s| s.flow == Some(flow)).map(|s| s.payload.len()).sum::<usize>();
+    assert_eq!((on(0), on(second)), (1_000, 1_000), "{sent:?}");
+    // Another policy, and its scheduler with it; but not in the place of one that was chosen.
+    let scheduler = |l: &Lab| l.stack.info(l.conn).expect("info").scheduler;
+    assert_eq!(l.stack.set_path_policy(l.now, l.conn, "aggregate"), Ok(()));
+    assert_eq!(scheduler(&l), "min-rtt");
+    assert_eq!(l.stack.set_scheduler(l.now, l.conn, "blest"), Ok(()));
+    assert_eq!(l.stack.set_path_policy(l.now, l.conn, "interactive"), Ok(()));
+    assert_eq!(scheduler(&l), "blest");
+    let chosen = ConnectionConfig::default().with_path_policy("interactive").with_scheduler("ecf");
+    let l = Lab::client(chosen, 1);
+    assert_eq!(scheduler(&l), "ecf");
+}

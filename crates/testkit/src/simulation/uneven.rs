@@ -94,6 +94,12 @@ impl Case {
         Case { paths, buffer, scheduler, congestion, seed: 1, duration: Duration::from_secs(60) }
     }
 
+    /// Of these schedulers those that are for throughput: `interactive` does with long transfers what `min-rtt`
+    /// does.
+    pub fn comparable(schedulers: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+        schedulers.filter(|name| *name != umptcp_stack_core::scheduler::Interactive::NAME).collect()
+    }
+
     /// Any pair of paths, buffer and one of the `schedulers`.
     pub fn random(seed: u64, schedulers: &[&str]) -> Case {
         let mut random = Random::new(derive(seed, Purpose::Scenario, 0));
