@@ -86,8 +86,8 @@ fn real_packets_to_the_kernel() {
         out.stdout.lines().map(str::to_owned).collect()
     };
     assert!(decode("tcp.options.mptcp.subtype == 2").len() > 100, "DSS in the trace");
-    // The payload is random bytes, and a port by chance that of a protocol that tshark knows: what it makes of
-    // the payload then is not about us.
+    // The payload is random bytes, and a few of some ten thousand packets look to tshark like those of another
+    // protocol (seen: thrift). What it makes of them is not about us.
     let ours = ["raw", "ip", "ipv6", "tcp", "mptcp", "data", "_ws.malformed"];
     let about_us = |line: &&String| {
         line.split('\t').nth(1).is_none_or(|layers| layers.split(':').all(|layer| ours.contains(&layer)))
