@@ -1,11 +1,10 @@
 //! `run` by a daemon: it captures this process, which then becomes the command. Nothing else is different for
 //! the command: it stays in the network, and with the files and sockets, that it has.
 
-use super::{not_started, signals, summary, who};
+use super::{not_started, summary, to_its_end, who};
 use crate::args::RunArgs;
 use crate::console::say;
 use crate::session::Session;
-use anyhow::Context as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use umptcp_capture::{Program, current_network};
@@ -108,21 +107,10 @@ fn run_to_end(
     summarize: impl FnOnce() -> Result<RunSummary, ControlError>,
 ) -> anyhow::Result<u8> {
     let session = Session::start()?;
-    // As for a program in a namespace of its own.
-    let (tell, started) = std::sync::mpsc::channel();
-    session.pass_on(signals::to(started));
-    let running = match program.start_here() {
-        Ok(running) => running,
-        Err(error) => {
-            drop(tell);
-            session.take_back();
-            return not_started(error);
-        }
+    let code = match to_its_end(&session, || program.start_here())? {
+        Ok(code) => code,
+        Err(error) => return not_started(error),
     };
-    let _ = tell.send(running.id());
-    let code = running.wait().context("cannot wait for the command");
-    session.take_back();
-    let code = code?;
     match summarize() {
         Ok(done) => summary::tell(&done, args.json),
         Err(error) => say(&format!("umptcp: there is no summary: {error}")),

@@ -6,12 +6,14 @@ mod own;
 mod signals;
 mod summary;
 
-use crate::args::{RunArgs, Tier};
+use crate::args::{PathArgs, RunArgs, Tier};
 use crate::console::say;
 use crate::failure::{Class, usage};
 use crate::registry::Registry;
+use crate::session::Session;
+use anyhow::Context as _;
 use std::ffi::OsString;
-use umptcp_capture::{Caller, CaptureError, Program};
+use umptcp_capture::{Caller, CaptureError, Program, Running};
 
 /// What a shell says when there is no such command, or it cannot be executed.
 const NOT_FOUND: u8 = 127;
@@ -60,6 +62,32 @@ fn check_privilege(why: &str, own_only: &[&str], tier: Option<Tier>) -> anyhow::
     Err(Class::Host.failure(text).into())
 }
 
+/// Starts the command, passes signals on to it, and waits for its end. Returns its exit code, or why it could
+/// not be started.
+fn to_its_end(
+    session: &Session,
+    start: impl FnOnce() -> Result<Running, CaptureError>,
+) -> anyhow::Result<Result<u8, CaptureError>> {
+    // It may be told something as soon as it runs, which is before we know of it.
+    let (tell, started) = std::sync::mpsc::channel();
+    session.pass_on(signals::to(started));
+    match start() {
+        Ok(running) => {
+            // Whoever waits for it is there.
+            let _ = tell.send(running.id());
+            let code = running.wait().context("cannot wait for the command");
+            session.take_back();
+            code.map(Ok)
+        }
+        Err(error) => {
+            // A signal that waits for a process is let go.
+            drop(tell);
+            session.take_back();
+            Ok(Err(error))
+        }
+    }
+}
+
 /// What is said of a command that could not be started: the exit code of a shell. Other errors are ours.
 fn not_started(error: CaptureError) -> anyhow::Result<u8> {
     let code = match error {
@@ -94,19 +122,46 @@ impl RunArgs {
 
     /// Options that only a stack of the command's own has.
     fn own_only(&self) -> Vec<&'static str> {
-        let paths = &self.paths;
+        // All of them, so that none that is added is forgotten here.
+        let PathArgs { paths, congestion, scheduler, path_policy, checksum, no_mptcp, pcap } = &self.paths;
         let given = [
-            (!paths.paths.is_empty(), "--path"),
-            (paths.congestion.is_some(), "--congestion"),
-            (paths.scheduler.is_some(), "--scheduler"),
-            (paths.checksum, "--checksum"),
-            (paths.no_mptcp, "--no-mptcp"),
-            (paths.pcap.is_some(), "--pcap"),
+            (!paths.is_empty(), "--path"),
+            (congestion.is_some(), "--congestion"),
+            (scheduler.is_some(), "--scheduler"),
+            (path_policy.is_some(), "--path-policy"),
+            (*checksum, "--checksum"),
+            (*no_mptcp, "--no-mptcp"),
+            (pcap.is_some(), "--pcap"),
             (self.pcap_inner.is_some(), "--pcap-inner"),
             (self.isolate_localhost, "--isolate-localhost"),
             (self.no_quic, "--no-quic"),
             (self.name.is_some(), "--name"),
         ];
         given.into_iter().filter(|(given, _)| *given).map(|(_, option)| option).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    #[test]
+    fn a_daemon_is_not_asked_for_what_it_would_leave_out() {
+        let own_only =
+            |line: &str| Line::parse_from(["run"].into_iter().chain(line.split(' '))).run.own_only();
+        assert!(own_only("--summary --json -- true").is_empty());
+        for option in
+            ["--congestion olia", "--scheduler ecf", "--path-policy handover", "--checksum", "--no-quic"]
+        {
+            let name = option.split(' ').next().unwrap();
+            assert_eq!(own_only(&format!("{option} -- true")), [name]);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! `run` by a network namespace of the program's own, which takes root.
 
-use super::{memory, not_started, signals, summary};
+use super::{memory, not_started, summary, to_its_end};
 use crate::args::RunArgs;
 use crate::console::say;
 use crate::control::{self, StackInstance};
@@ -41,24 +41,14 @@ pub(super) fn run(
     let forwarders = vec![inside.outward.clone(), inside.inward.clone()];
     let instance = Arc::new(StackInstance::new(stack.source(), forwarders, registry.clone()));
     let served = control::start(&name, Kind::Run, instance, None, &session);
-    // The program may be told something as soon as it runs, which is before we know of it.
-    let (tell, started) = std::sync::mpsc::channel();
-    session.pass_on(signals::to(started));
-    let running = match program.start(&inside.namespace) {
-        Ok(running) => running,
+    let code = match to_its_end(&session, || program.start(&inside.namespace))? {
+        Ok(code) => code,
         Err(error) => {
             let code = not_started(error)?;
-            drop(tell);
-            session.take_back();
             stack.close()?;
             return Ok(code);
         }
     };
-    // Whoever waits for it is there.
-    let _ = tell.send(running.id());
-    let code = running.wait().context("cannot wait for the command");
-    session.take_back();
-    let code = code?;
     let Inside { outward, inward, .. } = &inside;
     // What the program has written may still be on its way.
     stack.finish();
