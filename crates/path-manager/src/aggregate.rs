@@ -45,25 +45,20 @@ pub(crate) fn over_each_path(plan: &mut Plan<'_>, view: &View<'_>) {
         let silent = |r: &RemoteAddress| view.subflows.iter().any(|s| s.stale && s.remote == r.address);
         let other = view.remote.iter().position(|r| plan.fits(l, r) && !silent(r));
         if let Some(j) = other.or_else(|| view.remote.iter().position(|r| plan.fits(l, r))) {
-            let used = |s: &crate::SubflowEnds| s.local == l.address && s.remote == view.remote[j].address;
-            if !plan.subflows().iter().any(|s| used(s) && !s.stale) {
-                plan.open_first(i, j);
-            }
+            plan.open_first(i, j);
         }
     }
 }
 
 /// One subflow per advertised address, from the path with the fewest subflows; as Linux has it, from every
 /// address for a full mesh if there are any, or from one of the laminar ones.
-pub(crate) fn to_each_advertised(plan: &mut Plan<'_>, view: &View<'_>) {
+fn to_each_advertised(plan: &mut Plan<'_>, view: &View<'_>) {
     let locals = || view.local.iter().enumerate();
     let laminar = locals().any(|(_, l)| l.uses.laminar);
+    let mesh: Vec<usize> = locals().filter(|(_, l)| l.uses.full_mesh).map(|(i, _)| i).collect();
     for (j, r) in view.remote.iter().enumerate() {
         let advertised = r.id != AddressId(0);
-        let mesh: Vec<usize> = locals().filter(|(_, l)| l.uses.full_mesh).map(|(i, _)| i).collect();
-        for i in mesh.iter().copied().filter(|i| plan.fits(&view.local[*i], r)).collect::<Vec<_>>() {
-            plan.open(i, j);
-        }
+        mesh.iter().for_each(|i| plan.open(*i, j));
         if !mesh.is_empty() || plan.subflows().iter().any(|s| s.remote == r.address) {
             continue;
         }

@@ -1,6 +1,6 @@
 //! One path at a time.
 
-use crate::{Command, PathPolicy, Plan, View};
+use crate::{Aggregate, Command, PathPolicy, View};
 use alloc::vec::Vec;
 use umptcp_types::PathId;
 
@@ -26,14 +26,9 @@ impl PathPolicy for Handover {
             let place = view.local.iter().position(|l| l.path == path).unwrap_or(usize::MAX);
             (backup, place)
         };
-        let mut plan = Plan::new(view);
-        if view.opens {
-            crate::aggregate::over_each_path(&mut plan, view);
-            crate::aggregate::to_each_advertised(&mut plan, view);
-        }
+        let mut commands = Aggregate.decide(view);
         let working = view.subflows.iter().filter(|s| s.works).map(|s| s.path);
-        let Some(active) = working.min_by_key(|path| rank(*path)) else { return plan.into_commands() };
-        let mut commands = plan.into_commands();
+        let Some(active) = working.min_by_key(|path| rank(*path)) else { return commands };
         for command in &mut commands {
             if let Command::Open { local, backup, .. } = command {
                 *backup = rank(view.local[*local].path) > rank(active);

@@ -41,8 +41,7 @@ impl<'a> Plan<'a> {
     /// Opens a subflow from `View::local[local]` to `View::remote[remote]`, unless there is one that answers,
     /// or all are taken.
     pub fn open(&mut self, local: usize, remote: usize) {
-        let (l, r) = (&self.view.local[local], &self.view.remote[remote]);
-        if !self.subflows.iter().any(|s| s.local == l.address && s.remote == r.address && !s.stale) {
+        if !self.is_used(local, remote) {
             self.open_beside(local, remote, self.view.subflows.len());
         }
     }
@@ -51,7 +50,15 @@ impl<'a> Plan<'a> {
     /// make room for it.
     pub fn open_first(&mut self, local: usize, remote: usize) {
         let tentative = self.view.subflows.iter().filter(|s| s.tentative).count();
-        self.open_beside(local, remote, self.view.subflows.len() - tentative);
+        if !self.is_used(local, remote) {
+            self.open_beside(local, remote, self.view.subflows.len() - tentative);
+        }
+    }
+
+    /// There is a subflow between the two that answers, as far as is known.
+    fn is_used(&self, local: usize, remote: usize) -> bool {
+        let (l, r) = (&self.view.local[local], &self.view.remote[remote]);
+        self.subflows.iter().any(|s| s.local == l.address && s.remote == r.address && !s.stale)
     }
 
     /// Opens a subflow, also beside another between the same addresses, unless all are taken: `occupied` by

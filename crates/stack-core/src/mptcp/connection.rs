@@ -290,12 +290,10 @@ impl Connection {
 
     /// The scheduler that comes with `policy` in the place of the one that came with the policy before; `None`:
     /// it stays, because it is the same, or because it was chosen since.
-    pub(crate) fn scheduler_for(&self, policy: &dyn PathPolicy) -> Option<&'static str> {
+    pub(crate) fn scheduler_for(&self, policy: &dyn PathPolicy) -> Option<&str> {
         let wanted = self.config.scheduler_with(policy);
         let before = self.config.scheduler_with(self.addresses.policy());
-        let known = [umptcp_scheduler::DEFAULT_NAME].into_iter().chain(policy.scheduler());
-        (self.scheduler.name() == before && wanted != before)
-            .then(|| known.into_iter().find(|n| *n == wanted))?
+        (self.scheduler.name() == before && wanted != before).then_some(wanted)
     }
 
     /// Another policy decides which subflows there are to be.

@@ -53,8 +53,9 @@ impl Stack {
     ) -> Result<(), SetError> {
         let c = self.connections.get_mut(&connection).ok_or(SetError::NotFound)?;
         let policy = self.ctx.path_policy(name)?;
-        if let Some(scheduler) = c.scheduler_for(policy.as_ref()) {
-            c.set_scheduler(self.ctx.scheduler(scheduler)?);
+        let scheduler = c.scheduler_for(policy.as_ref()).map(|name| self.ctx.scheduler(name)).transpose()?;
+        if let Some(scheduler) = scheduler {
+            c.set_scheduler(scheduler);
         }
         c.set_path_policy(policy);
         c.look_at_paths(&mut self.ctx, now);

@@ -107,21 +107,16 @@ impl Listeners {
 
     /// Whether the stack has the algorithms that `config` names.
     fn check_names(&self, config: &ConnectionConfig) -> Result<(), ConnectError> {
-        let unknown = |kind, name: &str, known: Vec<&'static str>| ConnectError::UnknownName {
-            kind,
-            name: name.to_owned(),
-            known: known.join(", "),
-        };
-        let (congestion, schedulers) = (&self.names.congestion, &self.names.schedulers);
-        let policies = &self.names.path_policies;
-        if !congestion.names().any(|n| n == config.congestion) {
-            return Err(unknown("congestion control", &config.congestion, congestion.names().collect()));
-        }
-        if !schedulers.names().any(|n| n == config.scheduler) {
-            return Err(unknown("scheduler", &config.scheduler, schedulers.names().collect()));
-        }
-        if !policies.names().any(|n| n == config.path_policy) {
-            return Err(unknown("path policy", &config.path_policy, policies.names().collect()));
+        let kinds: [(_, _, Vec<&str>); 3] = [
+            ("congestion control", &config.congestion, self.names.congestion.names().collect()),
+            ("scheduler", &config.scheduler, self.names.schedulers.names().collect()),
+            ("path policy", &config.path_policy, self.names.path_policies.names().collect()),
+        ];
+        for (kind, name, known) in kinds {
+            if !known.contains(&name.as_str()) {
+                let (name, known) = (name.clone(), known.join(", "));
+                return Err(ConnectError::UnknownName { kind, name, known });
+            }
         }
         Ok(())
     }
