@@ -9,10 +9,13 @@ use umptcp_testbed::command::Running;
 use umptcp_testbed::limit::within;
 use umptcp_testbed::program::{self, Folder};
 
-/// What the host has, and ways to try it: `$U` is the program, `$P` where it is installed.
+/// What the host has (no udev, and a device that only root may open), and ways to try it: `$U` is the program, a copy that others may replace, wherever the one
+/// that is tested is; `$P` where it is installed.
 const PRELUDE: &str = "
-mkdir -p bin cgroups evil && cp -a /etc etc && mkdir -p etc/systemd/system etc/udev/rules.d
+mkdir -p bin cgroups evil built && chmod 777 built && cp $BUILT built/umptcp && U=$PWD/built/umptcp
+cp -a /etc etc && mkdir -p etc/systemd/system etc/udev/rules.d
 mount --bind etc /etc && mount --bind bin /usr/local/bin && mount -t tmpfs -o mode=755 none /run && mount -t cgroup2 none cgroups
+mount -t tmpfs -o mode=755 none /dev/net && mknod -m 600 /dev/net/tun c 10 200
 P=/usr/local/bin/umptcp
 say() { echo \"@@ $1\"; shift; \"$@\" 2>&1; echo \"code $?\"; }
 # Tools that change groups leave a backup and a lock.
@@ -26,7 +29,7 @@ digest > before
 fn parts(ns: &Netns, folder: &Folder, script: &str) -> impl Fn(&str) -> String + use<> {
     let mut command = Command::new("unshare");
     command.args(["-m", "sh", "-c", &format!("{PRELUDE}{script}")]).current_dir(folder.path());
-    command.env("U", program::path()).env_remove("XDG_RUNTIME_DIR");
+    command.env("BUILT", program::path()).env_remove("XDG_RUNTIME_DIR");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let output = ns.run(|| command.spawn()).map(Running::new).expect("it starts").wait();
     let (said, _) = both(&output);
@@ -53,7 +56,7 @@ say refused user 65534 --clear-groups $U setup
 say dry $U setup --dry-run
 digest | cmp before - && echo unchanged
 say setup $U setup
-say state stat -c '%a %U:%G' $P
+say state stat -c '%a %U:%G' $P /dev/net/tun
 getcap $P; cat /etc/umptcp/umptcp.toml; grep ExecStart= /etc/systemd/system/umptcp.service; ls /etc/udev/rules.d
 say again $P setup
 member=--groups=$(getent group umptcp | cut -d: -f3)
@@ -68,7 +71,7 @@ say run user 65534 $member $P run --tier daemon -- sh ask
 kill $daemon; wait $daemon
 say would $P setup --undo --dry-run
 say undo $P setup --undo
-digest | diff before - && ls -A /usr/local/bin && echo restored
+digest | diff before - && ls -A /usr/local/bin && stat -c %a /dev/net/tun && echo restored
 say nothing $U setup --undo
 ",
             server = net.server.nics[0].v4,
@@ -93,7 +96,7 @@ say nothing $U setup --undo
         has(
             "state",
             &[
-                "750 root:umptcp\n",
+                "750 root:umptcp\n666 root:root\n",
                 "cap_net_admin=ep",
                 "[run]\ngroup = \"umptcp\"",
                 "ExecStart=/usr/local/bin/umptcp up",
@@ -110,7 +113,7 @@ say nothing $U setup --undo
         has("run", &["b'hello'\nCapPrm:\t0000000000000000\ncode 0"]);
         assert_eq!(by_mptcp(&net), 2);
         has("would", &["would undo: make the group umptcp", "code 0"]);
-        has("undo", &["undone: make the group umptcp", "code 0\nrestored"]);
+        has("undo", &["undone: make the group umptcp", "code 0\n600\nrestored"]);
         has("nothing", &["nothing was set up\ncode 0"]);
     });
 }

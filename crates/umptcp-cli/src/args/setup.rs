@@ -4,7 +4,7 @@ use clap::Args;
 
 /// Let the members of a group use umptcp without being root; or take that back.
 ///
-/// Makes the group, installs this program (as /usr/local/bin/umptcp, unless it is where only root can change it),
+/// Makes the group, installs this program (as /usr/local/bin/umptcp, unless it is below /usr or /opt already),
 /// tells the daemon of the group, and adds its unit for systemd. Members of the group run programs by the daemon
 /// (`umptcp run`). Without --daemon-only they may also change this host's network (CAP_NET_ADMIN), which listen,
 /// connect and bench take; then the program is for root and the members only. Calling it again does what is

@@ -33,7 +33,8 @@ pub(crate) fn run(args: &SetupArgs) -> anyhow::Result<()> {
 }
 
 fn set_up(args: &SetupArgs, mut manifest: Manifest) -> anyhow::Result<()> {
-    let Plan { program, steps, notes } = Plan::make(args, &manifest)?;
+    let services = Services::find();
+    let Plan { program, steps, notes } = Plan::make(args, &manifest, &services)?;
     let mut changed = Vec::new();
     for step in steps {
         if step.is_done() {
@@ -54,7 +55,6 @@ fn set_up(args: &SetupArgs, mut manifest: Manifest) -> anyhow::Result<()> {
     if args.dry_run {
         return Ok(());
     }
-    let services = Services::find();
     services.take_note_of(&changed)?;
     let group = &args.group;
     print(&format!(

@@ -3,7 +3,8 @@
 use super::group;
 use super::manifest::Manifest;
 use super::program::{self, Access};
-use super::step::Step;
+use super::services::Services;
+use super::step::{OPEN_TO_ALL, Step};
 use crate::args::{SetupArgs, UP_CONFIGURATION};
 use crate::failure::Class;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,8 @@ use std::path::{Path, PathBuf};
 const UNIT: &str = include_str!("../../packaging/umptcp.service");
 const RULE: &str = include_str!("../../packaging/60-umptcp.rules");
 const PROFILE: &str = include_str!("../../packaging/umptcp.apparmor");
+
+const TUN: &str = "/dev/net/tun";
 
 /// Where the program is in these.
 const PROGRAM: &str = "/usr/bin/umptcp";
@@ -33,7 +36,7 @@ impl Plan {
     ///
     /// # Errors
     /// When something is in the way.
-    pub(super) fn make(args: &SetupArgs, manifest: &Manifest) -> anyhow::Result<Plan> {
+    pub(super) fn make(args: &SetupArgs, manifest: &Manifest, services: &Services) -> anyhow::Result<Plan> {
         let (program, in_place) = program::place()?;
         let mut plan = Plan { program, steps: Vec::new(), notes: Vec::new() };
         plan.add_group(&args.group, manifest);
@@ -48,6 +51,9 @@ impl Plan {
         }
         if !args.daemon_only && Path::new("/etc/udev/rules.d").is_dir() {
             plan.add_file("/etc/udev/rules.d/60-umptcp.rules", RULE, manifest);
+        }
+        if !args.daemon_only && !services.has_udev() {
+            plan.add_device(manifest);
         }
         // Such a kernel restricts user namespaces, or would if it were told to.
         if Path::new("/etc/apparmor.d/abi/4.0").exists()
@@ -121,6 +127,15 @@ impl Plan {
             None => self.notes.push(format!(
                 "{UP_CONFIGURATION} is not right (`umptcp check` says why): it takes [run] with group = \"{group}\""
             )),
+        }
+    }
+
+    /// The TUN device, where nobody applies the rule: in many containers, and under WSL2 without systemd.
+    fn add_device(&mut self, manifest: &Manifest) {
+        let Ok(before) = Access::mode_of(Path::new(TUN)) else { return };
+        let step = Step::Device { path: TUN.into(), before };
+        if before != OPEN_TO_ALL || manifest.of(&step).is_some() {
+            self.steps.push(step);
         }
     }
 

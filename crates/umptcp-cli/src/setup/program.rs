@@ -17,7 +17,7 @@ const ATTRIBUTE: &str = "security.capability";
 /// inheritable, the lower and the upper half of each, all little-endian.
 const NET_ADMIN: [u8; 20] = [1, 0, 0, 2, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// Where the program goes that is not where only root can change it.
+/// Where the program goes that is not installed yet.
 const TARGET: &str = "/usr/local/bin/umptcp";
 
 /// Who may use a program file, and with what.
@@ -51,8 +51,12 @@ impl Access {
                 Err(rustix::io::Errno::NODATA | rustix::io::Errno::NOTSUP) => None,
                 Err(error) => return Err(error.into()),
             };
-        let mode = metadata.mode() & 0o7777;
-        Ok(Access { user: metadata.uid(), group: metadata.gid(), mode, capability })
+        Ok(Access { user: metadata.uid(), group: metadata.gid(), mode: bits(&metadata), capability })
+    }
+
+    /// The mode alone.
+    pub(super) fn mode_of(path: &Path) -> io::Result<u32> {
+        Ok(bits(&fs::symlink_metadata(path)?))
     }
 
     /// Gives it to a file. The capability comes last: a new owner takes it off.
@@ -70,11 +74,20 @@ impl Access {
     }
 }
 
+/// What chmod sets.
+fn bits(metadata: &fs::Metadata) -> u32 {
+    metadata.mode() & 0o7777
+}
+
+/// Where programs are installed for all of the host.
+const INSTALLED: [&str; 4] = ["/usr", "/opt", "/bin", "/sbin"];
+
 /// Where this program is to be, and whether it is there. A file that others than root can change, or put another
-/// in the place of, may have no capability.
+/// in the place of, may have no capability; what somebody has built stays what it is.
 pub(super) fn place() -> anyhow::Result<(PathBuf, bool)> {
     let current = std::env::current_exe().context(Class::Host.failure("cannot find this program's file"))?;
-    Ok(if is_roots(&current) { (current, true) } else { (TARGET.into(), false) })
+    let is_there = INSTALLED.iter().any(|folder| current.starts_with(folder)) && is_roots(&current);
+    Ok(if is_there { (current, true) } else { (TARGET.into(), false) })
 }
 
 fn is_roots(path: &Path) -> bool {

@@ -31,6 +31,11 @@ impl Services {
         self.systemd
     }
 
+    /// Whether rules for devices are applied.
+    pub(super) fn has_udev(&self) -> bool {
+        self.udev
+    }
+
     /// Ends the daemon if its unit is one of these steps.
     pub(super) fn end<'a>(&self, mut steps: impl Iterator<Item = &'a Step>) -> anyhow::Result<()> {
         if self.systemd && steps.any(|step| is_in(step, UNITS)) {

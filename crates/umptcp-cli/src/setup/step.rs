@@ -6,9 +6,13 @@ use crate::failure::Class;
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+/// The mode of a device that everybody may open.
+pub(super) const OPEN_TO_ALL: u32 = 0o666;
 
 /// A step.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -31,6 +35,12 @@ pub(super) enum Step {
     File { path: PathBuf, text: String },
     /// Lines at the end of a file.
     Lines { path: PathBuf, text: String },
+    /// A device that everybody may open, until the host starts again.
+    Device {
+        path: PathBuf,
+        /// The mode that it had.
+        before: u32,
+    },
 }
 
 /// What undoing has left.
@@ -52,6 +62,7 @@ impl Step {
             Step::Program { path, .. } => (1, path),
             Step::File { path, .. } => (2, path),
             Step::Lines { path, .. } => (3, path),
+            Step::Device { path, .. } => (4, path),
         }
     }
 
@@ -62,6 +73,7 @@ impl Step {
             (Step::Program { path, access, group, .. }, Step::Program { from, before, .. }) => {
                 Step::Program { path, from: from.clone(), access, group, before: before.clone() }
             }
+            (Step::Device { .. }, earlier @ Step::Device { .. }) => earlier.clone(),
             (step, _) => step,
         }
     }
@@ -77,6 +89,7 @@ impl Step {
             }
             Step::File { path, text } => read(path) == *text,
             Step::Lines { path, text } => read(path).contains(text.as_str()),
+            Step::Device { path, .. } => Access::mode_of(path).is_ok_and(|mode| mode == OPEN_TO_ALL),
         }
     }
 
@@ -108,6 +121,7 @@ impl Step {
                 let all = fs::read_to_string(path).with_context(|| cannot("read", path))?;
                 write(path, &(all + text))
             }
+            Step::Device { path, .. } => change_mode(path, OPEN_TO_ALL),
         }
     }
 
@@ -133,6 +147,11 @@ impl Step {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error).with_context(|| cannot("read", path)),
             },
+            Step::Device { path, before } => match Access::mode_of(path) {
+                Ok(OPEN_TO_ALL) => change_mode(path, *before)?,
+                Ok(_) => return Ok(Left::Changed),
+                Err(_) => {}
+            },
         }
         Ok(Left::Nothing)
     }
@@ -157,6 +176,9 @@ impl fmt::Display for Step {
                     text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
                 write!(f, "add to {}: {}", path.display(), lines.join(", "))
             }
+            Step::Device { path, .. } => {
+                write!(f, "let everybody open {}, until this host starts again", path.display())
+            }
         }
     }
 }
@@ -170,6 +192,11 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
         fs::write(path, text)
     };
     write().with_context(|| cannot("write", path))
+}
+
+fn change_mode(path: &Path, mode: u32) -> anyhow::Result<()> {
+    fs::set_permissions(path, Permissions::from_mode(mode))
+        .with_context(|| cannot("change the mode of", path))
 }
 
 fn remove(path: &Path) -> anyhow::Result<()> {
