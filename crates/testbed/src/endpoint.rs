@@ -1,10 +1,11 @@
 //! Hosts that can listen and connect with any stack, and transfers between two of them.
 
-use crate::exchange::{Conversation, Seeded, Verdict, exchange};
+use crate::exchange::{Conversation, Ongoing, Seeded, Verdict, exchange, exchange_ongoing};
 use crate::kernel::{KernelListener, KernelStream, Kind};
 use crate::netns::Netns;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 /// A stack on some host.
@@ -109,25 +110,59 @@ impl Pair {
     /// # Panics
     /// When a byte differs or is missing, or either end reports an error.
     pub fn exchange(&self, length: u64) {
-        self.exchange_while(length, || {});
+        let to_server = Seeded { seed: TO_SERVER, length };
+        let to_client = Seeded { seed: TO_CLIENT, length };
+        verdict(
+            || exchange(&*self.client, to_server, to_client),
+            || exchange(&*self.server, to_client, to_server),
+            || (),
+        );
     }
 
-    /// The same, while running `meanwhile`.
+    /// The same, while running `meanwhile`: at least `length` bytes, and more until that has come to its end,
+    /// which it may be slow to on a busy machine.
     ///
     /// # Panics
     /// When a byte differs or is missing, either end reports an error, or `meanwhile` panics.
     pub fn exchange_while(&self, length: u64, meanwhile: impl FnOnce()) {
-        let to_server = Seeded { seed: TO_SERVER, length };
-        let to_client = Seeded { seed: TO_CLIENT, length };
-        let (client, server): (Verdict, Verdict) = thread::scope(|scope| {
-            let client = scope.spawn(|| exchange(&*self.client, to_server, to_client));
-            let server = scope.spawn(|| exchange(&*self.server, to_client, to_server));
-            meanwhile();
-            let join = |t: thread::ScopedJoinHandle<'_, Verdict>| {
-                t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            };
-            (join(client), join(server))
-        });
-        assert!(client.is_ok() && server.is_ok(), "client: {client:?}\nserver: {server:?}");
+        let more = AtomicBool::new(true);
+        let to_server = Ongoing::new(TO_SERVER, length, &more);
+        let to_client = Ongoing::new(TO_CLIENT, length, &more);
+        verdict(
+            || exchange_ongoing(&*self.client, &to_server, &to_client),
+            || exchange_ongoing(&*self.server, &to_client, &to_server),
+            || {
+                // Also when it panics: the others are waited for.
+                let _end = End(&more);
+                meanwhile();
+            },
+        );
     }
+}
+
+/// Tells senders to stop.
+struct End<'a>(&'a AtomicBool);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Runs both ends and `meanwhile` at the same time, and panics unless all is well.
+fn verdict(
+    client: impl FnOnce() -> Verdict + Send,
+    server: impl FnOnce() -> Verdict + Send,
+    meanwhile: impl FnOnce(),
+) {
+    let (client, server): (Verdict, Verdict) = thread::scope(|scope| {
+        let client = scope.spawn(client);
+        let server = scope.spawn(server);
+        meanwhile();
+        let join = |t: thread::ScopedJoinHandle<'_, Verdict>| {
+            t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        (join(client), join(server))
+    });
+    assert!(client.is_ok() && server.is_ok(), "client: {client:?}\nserver: {server:?}");
 }

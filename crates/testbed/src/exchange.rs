@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
@@ -125,9 +126,14 @@ pub type Verdict = Result<(), String>;
 /// # Errors
 /// The first failure: a connection error, or bytes that differ, are missing or too many.
 pub fn exchange(connection: &dyn Conversation, out: Seeded, expected: Seeded) -> Verdict {
+    both(|| send_all(connection, out), || receive_all(connection, expected))
+}
+
+/// Sends and receives at the same time.
+fn both(send: impl FnOnce() -> Verdict + Send, receive: impl FnOnce() -> Verdict) -> Verdict {
     thread::scope(|scope| {
-        let sending = scope.spawn(|| send_all(connection, out));
-        let receiving = receive_all(connection, expected);
+        let sending = scope.spawn(send);
+        let receiving = receive();
         let sending = sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         match (sending, receiving) {
             (Ok(()), Ok(())) => Ok(()),
@@ -196,6 +202,69 @@ pub fn receive_all(connection: &dyn Conversation, expected: Seeded) -> Verdict {
     if digest == expected.digest() { Ok(()) } else { Err(format!("SHA-256 differs{watch}")) }
 }
 
+/// A stream whose sender goes on while something else happens to the connection, however long that takes.
+#[derive(Debug)]
+pub struct Ongoing<'a> {
+    seed: u64,
+    least: u64,
+    more: &'a AtomicBool,
+    /// How many bytes have been sent, once the sender has finished.
+    sent: AtomicU64,
+}
+
+impl<'a> Ongoing<'a> {
+    /// Bytes that `seed` determines: `least`, and then more for as long as `more` is set.
+    pub fn new(seed: u64, least: u64, more: &'a AtomicBool) -> Self {
+        Ongoing { seed, least, more, sent: AtomicU64::new(0) }
+    }
+
+    fn endless(&self) -> Seeded {
+        Seeded { seed: self.seed, length: u64::MAX }
+    }
+
+    /// Sends it and closes the sending direction.
+    fn send(&self, connection: &dyn Conversation) -> Verdict {
+        let mut buffer = vec![0; 1 << 16];
+        let mut generator = self.endless().generator();
+        let mut done = 0;
+        while done < self.least || self.more.load(Ordering::Relaxed) {
+            let n = generator.fill(&mut buffer);
+            Io(connection).write_all(&buffer[..n]).map_err(|e| format!("{e} after {done} bytes or more"))?;
+            done += n as u64;
+        }
+        // Before the FIN: whoever sees the end of the stream knows the number.
+        self.sent.store(done, Ordering::SeqCst);
+        connection.finish().map_err(|e| format!("{e} when finishing"))
+    }
+
+    /// Receives to the end of the stream, which must be exactly what has been sent.
+    fn receive(&self, connection: &dyn Conversation) -> Verdict {
+        let mut buffer = vec![0; 1 << 16];
+        let mut watch = Watch::new(self.endless());
+        loop {
+            match Io(connection).read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => watch.see(&buffer[..n]),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(format!("{e} after {} bytes{watch}", watch.seen)),
+            }
+        }
+        let sent = self.sent.load(Ordering::SeqCst);
+        if watch.seen != sent || watch.wrong.is_some() {
+            return Err(format!("{} of {sent} bytes arrived{watch}", watch.seen));
+        }
+        Ok(())
+    }
+}
+
+/// As [`exchange`], with streams that go on for as long as they are told to.
+///
+/// # Errors
+/// The first failure: a connection error, or bytes that differ, are missing or too many.
+pub fn exchange_ongoing(connection: &dyn Conversation, out: &Ongoing<'_>, expected: &Ongoing<'_>) -> Verdict {
+    both(|| out.send(connection), || expected.receive(connection))
+}
+
 /// Finds where a received stream differs from the data sent, for better messages than a digest mismatch.
 struct Watch {
     expected: Seeded,
@@ -254,7 +323,9 @@ impl Watch {
 
     /// The position of `sample` in the expected stream.
     fn origin(&self, sample: &[u8]) -> Option<usize> {
-        self.expected.bytes().windows(sample.len()).position(|w| w == sample)
+        // A retransmission of old data, or data too early by no more than some windows.
+        let length = self.expected.length.min(self.seen + (64 << 20));
+        Seeded { length, ..self.expected }.bytes().windows(sample.len()).position(|w| w == sample)
     }
 }
 
@@ -331,5 +402,28 @@ mod tests {
         bytes[77..141].fill(0xaa);
         let message = play(&bytes).unwrap_err();
         assert!(message.contains("nowhere in the stream: [aa, aa"), "{message}");
+    }
+
+    #[test]
+    fn an_ongoing_stream_ends_when_it_is_told_to_and_damage_is_noticed() {
+        let more = AtomicBool::new(false);
+        let stream = || Ongoing::new(1, 100_000, &more);
+        let sent = Seeded { seed: 1, length: 131_072 }.bytes();
+        let play = |bytes: &[u8]| {
+            let ongoing = stream();
+            exchange_ongoing(&Tape(Mutex::new(io::Cursor::new(bytes.to_vec()))), &ongoing, &ongoing)
+        };
+        // It is sent in pieces of 64 KiB.
+        let ongoing = stream();
+        assert_eq!(ongoing.send(&Tape(Mutex::new(io::Cursor::new(Vec::new())))), Ok(()));
+        assert_eq!(ongoing.sent.load(Ordering::SeqCst), 131_072);
+        assert_eq!(ongoing.receive(&Tape(Mutex::new(io::Cursor::new(sent.clone())))), Ok(()));
+        let short = ongoing.receive(&Tape(Mutex::new(io::Cursor::new(sent[..sent.len() - 1].to_vec()))));
+        assert!(short.unwrap_err().contains("131071 of 131072"));
+        let mut wrong = sent.clone();
+        wrong[70_000] ^= 1;
+        let message = ongoing.receive(&Tape(Mutex::new(io::Cursor::new(wrong)))).unwrap_err();
+        assert!(message.contains("1 bytes from 70000 to 70000 are wrong"), "{message}");
+        assert!(play(&sent[8..]).unwrap_err().contains("wrong"));
     }
 }
