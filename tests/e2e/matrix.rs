@@ -8,6 +8,7 @@ use umptcp_testbed::host::Snapshot;
 use umptcp_testbed::kernel::{self, Counters, Kind};
 use umptcp_testbed::limit::within;
 use umptcp_testbed::topology::{Family, Routed, Site};
+use umptcp_testbed::traffic::{both_ways, until_each};
 
 const MIB: u64 = 1 << 20;
 /// Takes about three seconds. With half of it, one path once carried only a fifth of one direction.
@@ -47,15 +48,7 @@ fn cell(client_side: Side, server_side: Side, family: Family, mode: Mode) {
         _ => net.server.nics[0].socket_address(family, 4000),
     };
     let pair = connect(&*client, &*server, address);
-    pair.exchange(LENGTH);
-
-    let links = net.client_link_bytes();
-    for link in &links {
-        assert!(
-            link.to_server >= LENGTH / 4 && link.to_client >= LENGTH / 4,
-            "one path carried too little: {links:?}"
-        );
-    }
+    pair.exchange_while(LENGTH, || until_each(|| both_ways(&net.client_link_bytes()), LENGTH / 4));
     for end in [&pair.client, &pair.server] {
         assert_ne!(end.is_mptcp(), Some(false), "the connection is not MPTCP at its end");
     }

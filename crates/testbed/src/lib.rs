@@ -21,5 +21,6 @@ pub mod netns;
 pub mod path_manager;
 pub mod program;
 pub mod topology;
+pub mod traffic;
 
 pub use netns::Netns;

@@ -19,7 +19,7 @@ use umptcp_testbed::Netns;
 use umptcp_testbed::endpoint::{Endpoint, KernelHost, Listener, Pair, connect};
 use umptcp_testbed::exchange::Conversation;
 use umptcp_testbed::kernel::{Counters, Kind};
-use umptcp_testbed::topology::{Family, LinkBytes, Routed};
+use umptcp_testbed::topology::{Family, Routed};
 
 const MIB: u64 = 1 << 20;
 const LIMIT: Duration = Duration::from_secs(90);
@@ -160,13 +160,4 @@ fn connected_over(net: &Routed, client: &dyn Endpoint, server: &dyn Endpoint, fa
         "the connection is plain TCP"
     );
     pair
-}
-
-/// Bytes carried by each link of the client since `before`.
-fn since(net: &Routed, before: &[LinkBytes]) -> Vec<LinkBytes> {
-    let difference = |(now, then): (LinkBytes, &LinkBytes)| LinkBytes {
-        to_server: now.to_server - then.to_server,
-        to_client: now.to_client - then.to_client,
-    };
-    net.client_link_bytes().into_iter().zip(before).map(difference).collect()
 }

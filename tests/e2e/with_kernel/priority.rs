@@ -5,10 +5,11 @@ use crate::umptcp_host::{Mode, Stream, spec};
 use umptcp::ConnectionConfig;
 use umptcp_testbed::kernel;
 use umptcp_testbed::limit::within;
+use umptcp_testbed::traffic::{to_client, until_each, until_idle};
 
-/// Limit of the traffic on a link without data: handshake, acknowledgements, DATA_FINs, and neighbour
-/// discovery.
-const QUIET: u64 = 200_000;
+/// Limit of the traffic on the backup link, of 8 MiB each way: handshake, acknowledgements, DATA_FINs, neighbour
+/// discovery, and what is sent again over it when the machine stands still and the other path seems to be silent.
+const QUIET: u64 = MIB;
 
 /// Our client, whose second path is a backup.
 fn client_with_backup(net: &Routed) -> UmptcpHost {
@@ -95,12 +96,8 @@ fn a_kernel_client_makes_a_path_a_backup_and_takes_it_back() {
             net.wait_client_link(1, 2 * MIB);
             net.client.ns.sh("ip mptcp endpoint change id 7 backup");
             wait_ours(&server, "MPPrioRx", 1);
-            // Data in flight may still arrive.
-            std::thread::sleep(Duration::from_millis(300));
+            until_idle(|| to_client(&net.client_link_bytes()), 1, 6 * MIB);
             let before = net.client_link_bytes();
-            net.wait_client_link(0, before[0].to_client + 6 * MIB);
-            let carried = since(&net, &before);
-            assert!(carried[1].to_client < MIB, "data on the backup path: {carried:?}");
             net.client.ns.sh("ip mptcp endpoint change id 7 nobackup");
             net.wait_client_link(1, before[1].to_client + 3 * MIB);
         });
@@ -128,26 +125,18 @@ fn a_kernel_server_makes_a_path_a_backup_and_takes_it_back() {
         let pair = connected(&net, &client, &server);
         wait_ours(&client, "MPJoinSynAckRx", 1);
         // Data to the server counts as sent by the router on its links.
-        let to_server = |nic: usize| {
-            umptcp_testbed::netns::device_bytes(&net.router, &net.server.nics[nic].far_device).sent
+        let sent = |nic: &umptcp_testbed::topology::Nic| {
+            umptcp_testbed::netns::device_bytes(&net.router, &nic.far_device).sent
         };
-        let wait = |nic: usize, bytes: u64| {
-            let deadline = Instant::now() + Duration::from_secs(30);
-            while to_server(nic) < bytes {
-                assert!(Instant::now() < deadline, "links carried {} and {}", to_server(0), to_server(1));
-                std::thread::sleep(Duration::from_millis(5));
-            }
-        };
+        let to_server = || net.server.nics.iter().map(sent).collect::<Vec<_>>();
         pair.exchange_while(48 * MIB, || {
-            wait(1, 2 * MIB);
+            until_each(to_server, 2 * MIB);
             net.server.ns.sh("ip mptcp endpoint change id 9 backup");
             wait_ours(&client, "MPPrioRx", 1);
-            std::thread::sleep(Duration::from_millis(300));
-            let before = [to_server(0), to_server(1)];
-            wait(0, before[0] + 6 * MIB);
-            assert!(to_server(1) - before[1] < MIB, "data on the backup path: {}", to_server(1) - before[1]);
+            until_idle(to_server, 1, 6 * MIB);
+            let before = to_server()[1];
             net.server.ns.sh("ip mptcp endpoint change id 9 nobackup");
-            wait(1, before[1] + 3 * MIB);
+            until_each(to_server, before + 3 * MIB);
         });
         assert_eq!(client.counter("MPPrioRx"), 2, "{}", client.counters());
         same_story(&client, &net.server.ns);
@@ -180,11 +169,8 @@ fn we_make_a_path_a_backup_and_take_it_back() {
             net.wait_client_link(1, 2 * MIB);
             ours.set_backup(second, true).expect("the subflow is there");
             kernel::wait_for(&net.server.ns, "told of the backup", |c| c.mptcp("MPPrioRx") >= 1);
-            std::thread::sleep(Duration::from_millis(300));
+            until_idle(|| to_client(&net.client_link_bytes()), 1, 6 * MIB);
             let before = net.client_link_bytes();
-            net.wait_client_link(0, before[0].to_client + 6 * MIB);
-            let carried = since(&net, &before);
-            assert!(carried[1].to_client < MIB, "data on the backup path: {carried:?}");
             ours.set_backup(second, false).expect("the subflow is there");
             net.wait_client_link(1, before[1].to_client + 3 * MIB);
         });
