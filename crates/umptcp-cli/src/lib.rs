@@ -22,6 +22,7 @@ mod doctor;
 mod failure;
 mod generate;
 mod logging;
+mod memory;
 mod netcat;
 mod registry;
 #[cfg(target_os = "linux")]

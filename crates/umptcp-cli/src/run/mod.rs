@@ -1,7 +1,6 @@
 //! `run`: a program that knows nothing of MPTCP, over MPTCP.
 
 mod by_daemon;
-mod memory;
 mod own;
 mod signals;
 mod summary;

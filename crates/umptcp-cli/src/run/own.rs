@@ -1,10 +1,11 @@
 //! `run` by a network namespace of the program's own, which takes root.
 
-use super::{memory, not_started, summary, to_its_end};
+use super::{not_started, summary, to_its_end};
 use crate::args::RunArgs;
 use crate::console::say;
 use crate::control::{self, StackInstance};
 use crate::failure::Class;
+use crate::memory;
 use crate::registry::Registry;
 use crate::session::Session;
 use crate::transport::user_space::{Settings, UserSpace, captured};
@@ -101,7 +102,9 @@ impl Inside {
             outward.refuse_datagrams(QUIC).with_context(failed)?;
         }
         let (outward, inward) = (Arc::new(outward), Arc::new(inward));
-        let trimmer = memory::trim_after([outward.clone(), inward.clone()]).with_context(failed)?;
+        let both = [outward.clone(), inward.clone()];
+        let ended = move || both.iter().map(|forwarder| forwarder.ended()).sum();
+        let trimmer = memory::trim_after(ended).with_context(failed)?;
         let servers = follow_servers(&namespace, serve(inward.clone())).with_context(failed)?;
         Ok(Inside { _servers: servers, _trimmer: trimmer, outward, inward, _local: local, namespace })
     }

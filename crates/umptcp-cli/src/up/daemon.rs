@@ -6,9 +6,10 @@ use super::notify;
 use super::services::Services;
 use super::tasks::{Ends, Tasks};
 use crate::console::describe;
-use crate::control::{self, Served, StackInstance};
+use crate::control::{self, Served, StackInstance, StackSource};
 use crate::failure::Class;
 use crate::logging;
+use crate::memory;
 use crate::registry::Registry;
 use crate::session::Session;
 use crate::transport::user_space::UserSpace;
@@ -20,6 +21,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
+use umptcp::Counter;
+use umptcp_capture::Periodic;
 use umptcp_control::Kind;
 
 /// Threads that carry bytes between the stack and the kernel.
@@ -49,6 +52,7 @@ pub(super) struct Daemon {
     tasks: Tasks,
     ends: Ends,
     runtime: Runtime,
+    _trimmer: Periodic,
     stack: UserSpace,
     _instance: Instance,
 }
@@ -83,6 +87,9 @@ impl Daemon {
         if let Some(error) = services.become_as(&config, &stack, &session, &tasks).into_iter().next() {
             return Err(error);
         }
+        let source = stack.source();
+        let trimmer = memory::trim_after(move || connections(&*source));
+        let trimmer = trimmer.context(Class::Host.failure("cannot start a thread"))?;
         let shown = StackInstance::new(stack.source(), services.forwarders(), registry.clone())
             .with_programs(services.desk());
         let group = config.run.and_then(|run| run.group);
@@ -98,6 +105,7 @@ impl Daemon {
             tasks,
             ends,
             runtime,
+            _trimmer: trimmer,
             stack,
             _instance: instance,
         };
@@ -204,4 +212,15 @@ fn raise_descriptor_limit() {
     {
         tracing::debug!(%error, "the limit of descriptors stays");
     }
+}
+
+/// How many connections there have been.
+fn connections(source: &dyn StackSource) -> u64 {
+    let mut count = 0;
+    source.with(&mut |stack| {
+        if let Ok(counters) = stack.counters() {
+            count = counters.get(Counter::MPCapableSYNTX) + counters.get(Counter::MPCapableSYNRX);
+        }
+    });
+    count
 }
