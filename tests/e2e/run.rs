@@ -313,6 +313,11 @@ c = socket.create_connection((\"127.0.0.1\", 7100), 5); own.accept()[0].sendall(
         let expected =
             "b'loopback'\nb'address'\nrefused 111\nb'answer to one'\nb'answer to two'\nb'inside'\n";
         assert_eq!(said, expected);
+        // A firewall is loaded inside, which begins by removing every table.
+        let reloaded = "nft flush ruleset; for i in $(seq 100); do sleep 0.1; \
+             python3 -c 'import socket; print(socket.create_connection((\"127.0.0.1\", 7100), 5).recv(99))' \
+             2>/dev/null && break; done";
+        assert_eq!(run(&net.client.ns, "", reloaded), ("b'loopback'\n".to_owned(), Some(0)));
         let isolated = "python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 7100), 5)' 2>&1";
         let (said, code) = run(&net.client.ns, "--isolate-localhost", isolated);
         assert!(code == Some(1) && said.contains("refused"), "{said}");

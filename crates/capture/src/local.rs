@@ -19,10 +19,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use umptcp_tun_driver::paths::Nft;
+use umptcp_tun_driver::paths::{Nft, has_table};
 
 /// How often the host's servers are looked for.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// The table in the namespace.
+const TABLE: &str = "umptcp_local";
 
 /// Connections that may wait for the relay.
 const BACKLOG: i32 = 1_024;
@@ -55,7 +58,8 @@ impl Local {
         let sockets = namespace.run(Sockets::open)?.map_err(CaptureError::set_up("sockets for localhost"))?;
         let ports = Ports::find().map_err(CaptureError::set_up("list this host's servers"))?;
         let nft = Nft::find(None)?;
-        apply(namespace, &nft, rules(&sockets) + &elements(&ports))?;
+        let rules = rules(&sockets);
+        apply(namespace, &nft, rules.clone() + &elements(&ports))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(CaptureError::set_up("start the relay for localhost"))?;
         let (stop, stopped) = oneshot::channel();
@@ -63,7 +67,7 @@ impl Local {
         let run = move || {
             runtime.block_on(async move {
                 tokio::select! {
-                    () = relay(namespace, nft, sockets, ports) => {}
+                    () = relay(namespace, nft, rules, sockets, ports) => {}
                     // The sender is gone.
                     _ = stopped => {}
                 }
@@ -176,7 +180,7 @@ fn apply(namespace: &Namespace, nft: &Nft, script: String) -> Result<(), Capture
 }
 
 /// Runs until it is dropped.
-async fn relay(namespace: Arc<Namespace>, nft: Nft, sockets: Sockets, mut known: Ports) {
+async fn relay(namespace: Arc<Namespace>, nft: Nft, rules: String, sockets: Sockets, mut known: Ports) {
     for listener in sockets.tcp {
         match TcpListener::from_std(listener.into()) {
             Ok(listener) => drop(tokio::spawn(accept(listener))),
@@ -195,11 +199,19 @@ async fn relay(namespace: Arc<Namespace>, nft: Nft, sockets: Sockets, mut known:
                 continue;
             }
         };
-        if ports != known {
-            match apply(&namespace, &nft, elements(&ports)) {
-                Ok(()) => known = ports,
-                Err(error) => tracing::warn!(%error, "servers of this host are not reachable from inside"),
+        // A program inside that is root may load a firewall, which begins by removing every table.
+        let lost = matches!(namespace.run(|| has_table("inet", TABLE)), Ok(Ok(false)));
+        if lost || ports != known {
+            let rules = if lost { rules.as_str() } else { "" };
+            match apply(&namespace, &nft, rules.to_owned() + &elements(&ports)) {
+                Ok(()) if lost => tracing::info!("the rules for localhost were removed inside and are back"),
+                Ok(()) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "servers of this host are not reachable from inside");
+                    continue;
+                }
             }
+            known = ports;
         }
     }
 }

@@ -55,6 +55,7 @@ mod watch;
 pub use cgroup::cgroup_root;
 pub use change::PathChange;
 pub use divert::{Cgroup, Diversion, Diverted, divert};
+pub use nfnetlink::has_table;
 pub use nft::Nft;
 pub use nics::{NicInfo, UnusedNic};
 pub use options::SetupOptions;

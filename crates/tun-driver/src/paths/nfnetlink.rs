@@ -141,6 +141,14 @@ pub(super) fn tables() -> io::Result<Vec<(&'static str, String)>> {
     Ok(tables)
 }
 
+/// Whether nftables has this table, in the network namespace of the calling thread.
+///
+/// # Errors
+/// When netfilter does not answer.
+pub fn has_table(family: &str, name: &str) -> io::Result<bool> {
+    Ok(tables()?.iter().any(|table| *table == (family, name.to_owned())))
+}
+
 /// The family and the name in a message about a table.
 fn table(message: &[u8]) -> Option<(&'static str, String)> {
     let family = match message.get(HEADER)? {
