@@ -7,6 +7,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 /// A network namespace. Clones refer to the same namespace. The kernel removes it, with every device in it,
 /// once the last clone, thread and process in it is gone.
@@ -49,6 +50,30 @@ impl Netns {
     /// A path for `ip link ... netns PATH`, valid as long as this process holds the namespace.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd())
+    }
+
+    /// Waits up to 30 seconds until the kernel has done what follows from `device` being up with an IPv6 address: a
+    /// link-local address, and a local route for each address. It does that in the background.
+    ///
+    /// # Panics
+    /// On timeout.
+    pub fn settle(&self, device: &str) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let shown = self.sh(&format!("ip -6 -o addr show dev {device}"));
+            let routes = self.sh(&format!("ip -6 route show table local type local dev {device}"));
+            let addresses: Vec<&str> = shown
+                .split_whitespace()
+                .skip_while(|word| *word != "inet6")
+                .filter_map(|word| word.split_once('/').map(|(address, _)| address))
+                .collect();
+            let has_route = |address: &&str| routes.split_whitespace().any(|word| word == *address);
+            if addresses.iter().any(|a| a.starts_with("fe80:")) && addresses.iter().all(has_route) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{device} is not ready:\n{shown}{routes}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Moves the calling thread into the namespace.

@@ -338,6 +338,7 @@ fn attach(router: &Netns, ns: &Netns, nic: &Nic, index: u8) {
         v4 = nic.v4,
         v6 = nic.v6,
     ));
+    ns.settle(device);
 }
 
 /// A client and a server on one link without a router: 10.1.0.2/24 and 10.1.0.1/24.
@@ -406,6 +407,7 @@ pub fn bridged() -> Bridged {
                 ns.script(&format!(
                     "ip addr add {v4}/24 dev {device}\nip addr add {v6}/64 dev {device} nodad"
                 ));
+                ns.settle(&device);
                 Nic {
                     device,
                     far_device: far,
