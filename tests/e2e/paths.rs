@@ -135,3 +135,36 @@ fn three_slow_paths_add_up() {
         assert!(three > 2.0 * one, "one path {one:.0} B/s, three paths {three:.0} B/s");
     });
 }
+
+/// A NIC whose queue takes half a second of its rate: no more than some milliseconds of it are ours. Linux's own
+/// sockets keep as little there.
+#[test]
+fn the_queue_of_a_nic_is_not_filled() {
+    within(LIMIT, || {
+        let net = Routed::new(1, 1);
+        net.server.use_kernel_mptcp();
+        net.client.ns.sh("tc qdisc add dev c0 root tbf rate 50mbit burst 20kb latency 500ms");
+        let client = UmptcpHost::new(&net.client, Mode::Nat);
+        let server = KernelHost::new(&net.server.ns, Kind::Mptcp);
+        let pair = connect(&client, &server, net.server.nics[0].socket_address(Family::V4, 4000));
+        let waiting = || {
+            let shown = net.client.ns.sh("tc -j -s qdisc show dev c0");
+            let queues: serde_json::Value = serde_json::from_str(&shown).expect("tc speaks JSON");
+            queues[0]["backlog"].as_u64().expect("a queue has a backlog")
+        };
+        pair.exchange_while(2 * MIB, || {
+            net.wait_server_bytes(2 * MIB);
+            let samples: Vec<u64> = (0..30)
+                .map(|_| {
+                    std::thread::sleep(Duration::from_millis(20));
+                    waiting()
+                })
+                .collect();
+            let mut sorted = samples.clone();
+            sorted.sort_unstable();
+            // 4 ms are 25 kB, and what a sender that is woken late may add.
+            assert!(sorted[15] < 200_000, "{samples:?}");
+            assert!(sorted[29] > 0, "nothing ever waits: the transfer does not fill the path");
+        });
+    });
+}

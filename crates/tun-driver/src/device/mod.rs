@@ -4,6 +4,8 @@
 //! place.
 
 mod error;
+#[cfg(target_os = "linux")]
+mod nic_queue;
 mod pool;
 mod traits;
 #[cfg(target_os = "linux")]
@@ -12,6 +14,6 @@ mod virtio;
 
 pub use error::{DeviceError, is_gone};
 pub use pool::{BufferPool, PACKET_ROOM};
-pub use traits::{Device, TransmitOutcome};
+pub use traits::{Device, QueueState, TransmitOutcome};
 #[cfg(target_os = "linux")]
 pub use tun::{Offload, Tun, TunOptions};

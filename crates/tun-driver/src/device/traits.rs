@@ -15,6 +15,15 @@ pub enum TransmitOutcome {
     Full,
 }
 
+/// The state of the queue of the NIC behind a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct QueueState {
+    /// Bytes that have left the queue since the NIC has it, with link headers.
+    pub sent: u64,
+    /// Bytes in it.
+    pub waiting: u64,
+}
+
 /// A device that IP packets are received from and sent to. Never blocks.
 pub trait Device: Send {
     /// The next received packet, in a buffer of `pool`; `None` if there is none at the moment.
@@ -29,6 +38,11 @@ pub trait Device: Send {
     /// The descriptor to wait on.
     #[cfg(unix)]
     fn fd(&self) -> BorrowedFd<'_>;
+
+    /// What waits in the queue of the NIC behind it. `None` if there is none, or nobody knows.
+    fn nic_queue(&mut self) -> Option<QueueState> {
+        None
+    }
 
     /// Whether it splits large segments, delivers coalesced ones, and fills in TCP checksums.
     fn offload(&self) -> bool;

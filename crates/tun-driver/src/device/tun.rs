@@ -1,8 +1,9 @@
 //! TUN devices with the virtio header, which passes segments of up to 64 kB in one system call.
 
 use super::error::DeviceError;
+use super::nic_queue::NicQueue;
 use super::pool::BufferPool;
-use super::traits::{Device, TransmitOutcome};
+use super::traits::{Device, QueueState, TransmitOutcome};
 use super::virtio::{self, VirtioHeader};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -74,6 +75,8 @@ pub struct Tun {
     name: String,
     index: u32,
     offload: bool,
+    /// The queue of the NIC that its packets leave by.
+    queue: Option<NicQueue>,
 }
 
 impl Tun {
@@ -103,7 +106,7 @@ impl Tun {
         device.set_nonblocking(true).map_err(io_error("make a TUN device non-blocking"))?;
         let name = device.name().map_err(io_error("read the name of a TUN device"))?;
         let index = device.if_index().map_err(io_error("read the index of a TUN device"))?;
-        Ok(Tun { device, name, index, offload })
+        Ok(Tun { device, name, index, offload, queue: None })
     }
 
     /// The interface's name.
@@ -119,6 +122,14 @@ impl Tun {
     /// Whether the kernel splits and coalesces segments and fills in checksums.
     pub fn has_offload(&self) -> bool {
         self.offload
+    }
+
+    /// Says by which NIC (by its index) its packets leave, so that the NIC's queue is not filled.
+    pub fn leads_to(&mut self, nic: u32) {
+        match NicQueue::open(nic) {
+            Ok(queue) => self.queue = Some(queue),
+            Err(error) => tracing::debug!(%error, nic, "the NIC's queue is not looked at"),
+        }
     }
 
     /// Sets what this device can do in a path's configuration: segment size and checksum offload.
@@ -197,6 +208,10 @@ impl Device for Tun {
 
     fn fd(&self) -> BorrowedFd<'_> {
         self.device.as_fd()
+    }
+
+    fn nic_queue(&mut self) -> Option<QueueState> {
+        self.queue.as_mut()?.read()
     }
 
     fn offload(&self) -> bool {

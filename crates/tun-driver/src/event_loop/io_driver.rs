@@ -1,6 +1,7 @@
 //! The devices of a loop: receiving, sending, and what to do when one is full or gone.
 
 use super::NetworkStack;
+use super::backlog::Backlog;
 use super::options::LoopOptions;
 use super::poller::Poller;
 use super::traces::{Traced, Traces};
@@ -72,6 +73,8 @@ struct Slot {
     readable: bool,
     /// A packet that the device had no room for. The path is blocked while there is one.
     pending: Option<Transmit>,
+    /// What waits in the NIC's queue. The path is blocked while it is too much.
+    backlog: Backlog,
     traced: Option<Traced>,
     errors: u64,
 }
@@ -127,7 +130,17 @@ impl IoDriver {
             return Err(e);
         }
         let traced = self.traces.add(&config);
-        let slot = Slot { path: id, device, config, guard, readable: true, pending: None, traced, errors: 0 };
+        let slot = Slot {
+            path: id,
+            device,
+            config,
+            guard,
+            readable: true,
+            pending: None,
+            backlog: Backlog::default(),
+            traced,
+            errors: 0,
+        };
         self.slots.push(slot);
         Ok(id)
     }
@@ -149,9 +162,24 @@ impl IoDriver {
         self.slots.iter().map(|s| s.path).collect()
     }
 
-    /// A packet waits for room in a device.
+    /// Packets wait for room in a device.
     pub(super) fn is_blocked(&self) -> bool {
-        self.slots.iter().any(|s| s.pending.is_some())
+        self.slots.iter().any(Slot::is_blocked)
+    }
+
+    /// When a NIC's queue is to be looked at again.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.slots.iter().filter_map(|s| s.backlog.blocked_until()).min()
+    }
+
+    /// Looks whether NICs whose queues were full have sent what was in them.
+    pub(super) fn look_again<E: NetworkStack>(&mut self, now: Instant, stack: &mut E) {
+        for slot in &mut self.slots {
+            let is_due = slot.backlog.blocked_until().is_some_and(|until| until <= now);
+            if is_due && !slot.look(&self.clock, now) && !slot.is_blocked() {
+                stack.path_blocked(now, slot.path, false);
+            }
+        }
     }
 
     pub(super) fn any_ready(&self) -> bool {
@@ -223,6 +251,10 @@ impl IoDriver {
         let slot = &mut self.slots[at];
         match slot.device.transmit(&packet) {
             Ok(TransmitOutcome::Sent) => {
+                slot.backlog.wrote(packet.header.as_slice().len() + packet.payload.len());
+                if slot.backlog.is_due(now) && slot.look(&self.clock, now) {
+                    stack.path_blocked(now, slot.path, true);
+                }
                 self.traces.outbound(slot.traced, || self.clock.wall_time(now), &packet);
             }
             Ok(TransmitOutcome::Full) => {
@@ -246,7 +278,7 @@ impl IoDriver {
         let (path, pending) = (slot.path, slot.pending.take());
         if let Some(packet) = pending {
             self.send(stack, now, at, packet);
-            if self.slots.get(at).is_some_and(|s| s.path == path && s.pending.is_none()) {
+            if self.slots.get(at).is_some_and(|s| s.path == path && !s.is_blocked()) {
                 stack.path_blocked(now, path, false);
             }
         }
@@ -302,6 +334,17 @@ impl IoDriver {
 }
 
 impl Slot {
+    fn is_blocked(&self) -> bool {
+        self.pending.is_some() || self.backlog.blocked_until().is_some()
+    }
+
+    /// Looks at the NIC's queue. Returns whether it is too full for more.
+    fn look(&mut self, clock: &Clock, now: Instant) -> bool {
+        let start = clock.now();
+        let state = self.device.nic_queue();
+        self.backlog.look(now, clock.now() - start, state)
+    }
+
     /// Logs a transient error: the first one of a path, then every 1,024th.
     fn report(&mut self, what: &str, error: &io::Error) {
         if self.errors.is_multiple_of(1024) {

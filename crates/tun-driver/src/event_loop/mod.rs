@@ -4,6 +4,7 @@
 //! asks for. The program's part is a [`Handler`], which runs on the same thread and may therefore call the
 //! stack freely. Other threads pass work in shared memory and then use the [`Waker`].
 
+mod backlog;
 mod io_driver;
 mod options;
 mod poller;
@@ -154,6 +155,7 @@ impl<E: NetworkStack, H: Handler<E>> EventLoop<E, H> {
             self.handler.on_path_lost(&mut cx, lost.path, lost.error, lost.guard);
         }
         now = self.clock.now();
+        self.io.look_again(now, &mut self.stack);
         if self.stack.poll_timeout().is_some_and(|t| t <= now) {
             self.stack.handle_timeout(now);
         }
@@ -179,7 +181,8 @@ impl<E: NetworkStack, H: Handler<E>> EventLoop<E, H> {
 
     /// Time until the next timer.
     fn timeout(&self) -> Option<Duration> {
-        let next = [self.stack.poll_timeout(), self.handler.deadline()].into_iter().flatten().min()?;
+        let next = [self.stack.poll_timeout(), self.handler.deadline(), self.io.deadline()];
+        let next = next.into_iter().flatten().min()?;
         Some(next - self.clock.now())
     }
 

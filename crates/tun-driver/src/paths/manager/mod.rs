@@ -430,7 +430,8 @@ impl Manager {
         }
         let mtu = nic.mtu.min(u32::from(u16::MAX));
         let config_mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-        let tun = Tun::open(&TunOptions { name: None, offload: self.options.offload, mtu: config_mtu })?;
+        let mut tun = Tun::open(&TunOptions { name: None, offload: self.options.offload, mtu: config_mtu })?;
+        tun.leads_to(nic.index);
         let path = Installed {
             tun: tun.name().to_owned(),
             tun_index: tun.index(),

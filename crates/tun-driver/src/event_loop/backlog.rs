@@ -1,0 +1,277 @@
+//! How much of ours waits in a NIC's own queue, and when that is enough.
+//!
+//! A TUN device takes whatever is written to it: what the NIC cannot send at once waits in the NIC's queue, where
+//! only a loss would end its growth. Acknowledgements of what comes in wait behind it, and every estimate of the
+//! path's delay grows with it. Linux's own sockets keep about a millisecond of theirs in that queue (TCP small
+//! queues). Here the same: a path is blocked while more than [`SHARE`] of our bytes wait.
+
+use crate::device::QueueState;
+use std::collections::VecDeque;
+use std::time::Duration;
+use umptcp_types::Instant;
+
+/// How long our bytes may wait. More than Linux's millisecond: a thread that is woken by a timer comes later than
+/// the interrupt that wakes Linux's sockets, and the NIC must not run dry meanwhile.
+const SHARE: Duration = Duration::from_millis(4);
+
+/// What may always wait: some packets.
+const LEAST: u64 = 32 * 1024;
+
+/// What may wait as long as the NIC's rate is not known.
+const AT_FIRST: u64 = 256 * 1024;
+
+/// How often the kernel is asked at most, while packets are sent.
+const INTERVAL: Duration = Duration::from_micros(500);
+
+/// The share of the time that asking may take: on a host with many NICs it takes longer.
+const ASKING: u32 = 100;
+
+/// The longest time between two questions while packets are sent.
+const RARELY: Duration = Duration::from_millis(20);
+
+/// The same for a NIC that has no queue: it may get one.
+const WITHOUT_QUEUE: Duration = Duration::from_secs(1);
+
+/// The longest a path is blocked before the kernel is asked again.
+const LONGEST: Duration = Duration::from_millis(4);
+
+/// The time over which the NIC's rate is measured.
+const MEASURED: Duration = Duration::from_millis(4);
+
+/// Marks that are kept. With one per [`INTERVAL`] they reach back half a second.
+const MARKS: usize = 1024;
+
+/// When as many bytes have left the queue as there were in it and before it, what was written until then is out.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    /// Sent and waiting, of everybody.
+    end: u64,
+    /// Written by us by then.
+    written: u64,
+}
+
+/// What is known of the queue behind one path.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    /// Bytes that we have written.
+    written: u64,
+    /// Those of them that have left the queue for sure.
+    out: u64,
+    marks: VecDeque<Mark>,
+    looked: Option<(Instant, u64)>,
+    has_queue: bool,
+    /// How much more could be written when the kernel was asked.
+    room: u64,
+    /// How long asking takes, at least: a thread that lost the processor meanwhile took longer.
+    cost: Duration,
+    /// Since when the queue has not been empty, and what had left it by then.
+    busy: Option<(Instant, u64)>,
+    /// Bytes per second that leave it while it is not empty.
+    rate: Option<f64>,
+    blocked_until: Option<Instant>,
+}
+
+impl Backlog {
+    /// A packet was written.
+    pub(super) fn wrote(&mut self, bytes: usize) {
+        self.written += bytes as u64;
+    }
+
+    /// Whether the kernel should be asked.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        let Some((looked, written)) = self.looked else { return true };
+        let interval = if self.has_queue { self.interval() } else { WITHOUT_QUEUE };
+        let since = self.written - written;
+        // A window that opens lets many packets go at once.
+        since > 0 && (now - looked >= interval || self.has_queue && since >= self.room)
+    }
+
+    fn interval(&self) -> Duration {
+        (self.cost * ASKING).clamp(INTERVAL, RARELY)
+    }
+
+    /// Until when nothing more may be sent; `None` if it may.
+    pub(super) fn blocked_until(&self) -> Option<Instant> {
+        self.blocked_until
+    }
+
+    /// Takes the kernel's answer, which came after `cost`. Returns whether the path is blocked.
+    pub(super) fn look(&mut self, now: Instant, cost: Duration, state: Option<QueueState>) -> bool {
+        // It grows again when the host gets more NICs.
+        self.cost = if self.looked.is_none() {
+            cost
+        } else {
+            cost.min(self.cost + self.cost / 16 + Duration::from_nanos(100))
+        };
+        self.looked = Some((now, self.written));
+        self.has_queue = state.is_some();
+        let Some(state) = state else {
+            *self =
+                Backlog { written: self.written, looked: self.looked, cost: self.cost, ..Backlog::default() };
+            return false;
+        };
+        self.measure(now, state);
+        let ours = self.ours(state);
+        let allowed = self.allowed(state.waiting - ours);
+        self.room = allowed.saturating_sub(ours);
+        self.blocked_until = (ours > allowed).then(|| {
+            let rate = self.rate.unwrap_or(f64::INFINITY).max(1.0);
+            let wait = Duration::from_secs_f64((ours - allowed / 2) as f64 / rate);
+            now + wait.clamp(self.interval(), LONGEST.max(self.interval()))
+        });
+        self.blocked_until.is_some()
+    }
+
+    /// How much of what waits is ours, if packets leave in the order in which they came.
+    fn ours(&mut self, state: QueueState) -> u64 {
+        while let Some(mark) = self.marks.pop_front_if(|mark| mark.end <= state.sent) {
+            self.out = mark.written;
+        }
+        // Another queue than before: its counters begin anew.
+        if self.marks.front().is_some_and(|mark| mark.end > state.sent + state.waiting) {
+            self.marks.clear();
+            self.out = self.written;
+        }
+        if self.marks.len() == MARKS {
+            self.marks.pop_front();
+        }
+        self.marks.push_back(Mark { end: state.sent + state.waiting, written: self.written });
+        (self.written - self.out).min(state.waiting)
+    }
+
+    /// How much of ours may wait: no more than others have there, where they fill it.
+    fn allowed(&self, others: u64) -> u64 {
+        // Where asking is rare, the NIC must have enough until the next time.
+        let time = SHARE.max(self.interval() * 2);
+        let share = self.rate.map_or(AT_FIRST, |rate| (rate * time.as_secs_f64()) as u64);
+        share.max(LEAST).max(others)
+    }
+
+    fn measure(&mut self, now: Instant, state: QueueState) {
+        if state.waiting == 0 {
+            // It could have sent more.
+            if let Some((since, sent)) = self.busy.take().filter(|(since, _)| now - *since >= MEASURED) {
+                let least = state.sent.saturating_sub(sent) as f64 / (now - since).as_secs_f64();
+                self.rate = self.rate.map(|rate| rate.max(least)).or(Some(least));
+            }
+            return;
+        }
+        let (since, sent) = *self.busy.get_or_insert((now, state.sent));
+        let time = now - since;
+        if state.sent < sent {
+            self.busy = Some((now, state.sent));
+        } else if time >= MEASURED {
+            let measured = (state.sent - sent) as f64 / time.as_secs_f64();
+            self.rate = Some(self.rate.map_or(measured, |rate| rate + (measured - rate) / 4.0));
+            self.busy = Some((now, state.sent));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COST: Duration = Duration::from_micros(3);
+
+    /// A NIC that sends `rate` bytes per second, and everything that is written to it.
+    struct Nic {
+        rate: f64,
+        state: QueueState,
+        at: Instant,
+        cost: Duration,
+    }
+
+    impl Nic {
+        fn new(rate: f64) -> Nic {
+            Nic { rate, state: QueueState::default(), at: Instant::ZERO, cost: COST }
+        }
+
+        fn advance(&mut self, now: Instant) {
+            let out = (((now - self.at).as_secs_f64() * self.rate) as u64).min(self.state.waiting);
+            self.at = now;
+            self.state.sent += out;
+            self.state.waiting -= out;
+        }
+    }
+
+    /// Writes as much as it may for a second, beside others that keep `others` bytes in the queue. Returns the
+    /// most that waited in the last half, and how much of ours was sent.
+    fn greedy(nic: &mut Nic, backlog: &mut Backlog, others: u64) -> (u64, u64) {
+        let (mut most, start) = (0, backlog.written);
+        let mut foreign = VecDeque::from([(0, 0)]);
+        let mut theirs = 0;
+        for step in 1..=10_000_u64 {
+            let now = Instant::ZERO + Duration::from_micros(step * 100);
+            nic.advance(now);
+            while foreign.len() > 1 && foreign[1].0 <= nic.state.sent {
+                foreign.pop_front();
+            }
+            // They write again as much of theirs as has left.
+            let waiting = theirs - foreign[0].1;
+            if waiting < others {
+                nic.state.waiting += others - waiting;
+                theirs += others - waiting;
+                foreign.push_back((nic.state.sent + nic.state.waiting, theirs));
+            }
+            let blocked = backlog.blocked_until().is_some_and(|until| now < until)
+                || (backlog.blocked_until().is_some() && backlog.look(now, nic.cost, Some(nic.state)));
+            if !blocked {
+                backlog.wrote(15_000);
+                nic.state.waiting += 15_000;
+                if backlog.is_due(now) {
+                    backlog.look(now, nic.cost, Some(nic.state));
+                }
+            }
+            if step > 5_000 {
+                most = most.max(nic.state.waiting);
+            }
+        }
+        (most, backlog.written - start)
+    }
+
+    #[test]
+    fn the_queue_stays_short_and_never_runs_dry() {
+        let cases = [5.0, 50.0, 300.0, 1000.0].map(|mbit| (mbit, COST, 0.005));
+        // A host with a thousand NICs.
+        let slow = (300.0, Duration::from_millis(1), 0.041);
+        for (mbit, cost, longest) in cases.into_iter().chain([slow]) {
+            let rate = mbit * 1e6 / 8.0;
+            let (mut nic, mut backlog) = (Nic::new(rate), Backlog::default());
+            nic.cost = cost;
+            let (most, written) = greedy(&mut nic, &mut backlog, 0);
+            let bound = (rate * longest).max(LEAST as f64) + 150_000.0;
+            assert!((most as f64) < bound, "{mbit} Mbit/s: {most} bytes wait");
+            assert!(written as f64 > rate * 0.99, "{mbit} Mbit/s: {written} of {rate} bytes were sent");
+        }
+    }
+
+    #[test]
+    fn beside_others_that_fill_the_queue_it_gets_its_part() {
+        let (mut nic, mut backlog) = (Nic::new(10e6), Backlog::default());
+        let (_, written) = greedy(&mut nic, &mut backlog, 500_000);
+        assert!((3_500_000..7_000_000).contains(&written), "{written} of 10 MB");
+    }
+
+    #[test]
+    fn a_nic_without_a_queue_never_blocks_and_is_asked_rarely() {
+        let mut backlog = Backlog::default();
+        let second = |n: u64| Instant::ZERO + Duration::from_secs(n);
+        assert!(backlog.is_due(second(1)));
+        backlog.wrote(1 << 30);
+        assert!(!backlog.look(second(1), COST, None));
+        backlog.wrote(1 << 30);
+        assert!(!backlog.is_due(second(1) + Duration::from_millis(900)) && backlog.is_due(second(2)));
+    }
+
+    #[test]
+    fn a_queue_that_is_replaced_is_learnt_anew() {
+        let mut backlog = Backlog::default();
+        let at = |ms: u64| Instant::ZERO + Duration::from_millis(ms);
+        backlog.wrote(1_000_000);
+        assert!(backlog.look(at(1), COST, Some(QueueState { sent: 5_000_000, waiting: 1_000_000 })));
+        assert!(!backlog.look(at(2), COST, Some(QueueState { sent: 10, waiting: 100 })));
+        backlog.wrote(1_000_000);
+        assert!(backlog.look(at(3), COST, Some(QueueState { sent: 10, waiting: 1_000_100 })));
+    }
+}
