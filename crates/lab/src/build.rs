@@ -3,11 +3,11 @@
 use crate::error::LabError;
 use crate::registries::Registries;
 use crate::setup::{Change, EventSetup, FlowSetup, Leg, LinkChange, Setup};
+use crate::traffic::{self, Ends, Logged};
 use std::net::IpAddr;
 use umptcp_netsim::Direction;
 use umptcp_netsim::Loss;
 use umptcp_netsim::SimError;
-use umptcp_netsim::application::{Application, Plan, Progress, Sink};
 use umptcp_netsim::network::{CableId, FlowId, FlowSpec, Limits, Network, NodeId, Probe, Side};
 use umptcp_netsim::random::{Purpose, Random, derive};
 use umptcp_netsim::trace::TraceMode;
@@ -15,8 +15,6 @@ use umptcp_stack_core::config::{ConnectionConfig, Ecn, StackConfig};
 use umptcp_stack_core::device::PathConfig;
 use umptcp_types::{Instant, PathId};
 
-/// How much more than it has sent a sender without a known end offers.
-const AHEAD: u64 = 1 << 20;
 /// Events of a run: a day of simulated traffic, and a bound for bugs.
 const MOST_EVENTS: u64 = 20_000_000_000;
 
@@ -32,6 +30,8 @@ pub(crate) struct Instance {
     /// address.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) start: Instant,
+    /// What its applications note.
+    pub(crate) log: Logged,
 }
 
 /// A network with everything in it, ready to run.
@@ -40,25 +40,8 @@ pub(crate) struct Built {
     pub(crate) network: Network,
     pub(crate) cables: Vec<CableId>,
     pub(crate) instances: Vec<Instance>,
-}
-
-/// Sends a number of bytes, or as many as fit until a time has come, and shuts down.
-#[derive(Debug)]
-struct Source {
-    size: Option<u64>,
-    stop: Option<Instant>,
-}
-
-impl Application for Source {
-    fn plan(&mut self, now: Instant, progress: &Progress) -> Plan {
-        if self.stop.is_some_and(|stop| now >= stop) {
-            return Plan { send: progress.sent, finish: true, wake: None };
-        }
-        match self.size {
-            Some(size) => Plan { send: size, finish: true, wake: self.stop },
-            None => Plan { send: progress.sent + AHEAD, finish: false, wake: self.stop },
-        }
-    }
+    /// Pairs of hosts so far.
+    hosts: usize,
 }
 
 /// Builds the network of `setup` for one seed.
@@ -83,7 +66,7 @@ pub(crate) fn build(
         .map(|l| network.add_cable(fabric, fabric, l.forward.clone(), l.reverse.clone()))
         .collect();
     let mut random = Random::new(derive(seed, Purpose::Scenario, 0));
-    let mut built = Built { network, cables, instances: Vec::new() };
+    let mut built = Built { network, cables, instances: Vec::new(), hosts: 0 };
     for (group, flow) in setup.flows.iter().enumerate() {
         for _ in 0..flow.count {
             let spread = flow.spread.mul_f64(random.unit());
@@ -105,7 +88,8 @@ impl Built {
         start: Instant,
         registries: &Registries,
     ) -> Result<(), SimError> {
-        let number = self.instances.len();
+        let number = self.hosts;
+        self.hosts += 1;
         // Checked before: fewer than 4096 connections and 33 routes.
         let [high, low] = [(number >> 8) as u8, number as u8];
         let server_address = IpAddr::from([172, 16 + high, low, 1]);
@@ -133,16 +117,16 @@ impl Built {
             net.set_route(server_address, *address, &down);
         }
         let stop = flow.stop.map(|s| Instant::ZERO + s);
-        let source: Box<dyn Application> = Box::new(Source { size: flow.size, stop });
-        let sink: Box<dyn Application> = Box::new(Sink);
-        let mut spec = FlowSpec::new(client, server).config(config(flow)).start(start);
-        let (client_application, server_application) =
-            if flow.down { (sink, source) } else { (source, sink) };
-        (spec.client_application, spec.server_application) =
-            (Some(client_application), Some(server_application));
-        let id = net.add_flow(spec)?;
-        let sender = if flow.down { Side::Server } else { Side::Client };
-        self.instances.push(Instance { group, flow: id, sender, addresses, start });
+        let random = Random::new(derive(net.seed(), Purpose::Scenario, 1 + number as u64));
+        let sender_side = if flow.down { Side::Server } else { Side::Client };
+        for Ends { sender, receiver, log } in traffic::ends(&flow.source, setup.begin(), stop, random) {
+            let mut spec = FlowSpec::new(client, server).config(config(flow)).start(start);
+            let (at_client, at_server) = if flow.down { (receiver, sender) } else { (sender, receiver) };
+            (spec.client_application, spec.server_application) = (Some(at_client), Some(at_server));
+            let id = net.add_flow(spec)?;
+            let addresses = addresses.clone();
+            self.instances.push(Instance { group, flow: id, sender: sender_side, addresses, start, log });
+        }
         Ok(())
     }
 
@@ -205,6 +189,8 @@ fn config(flow: &FlowSetup) -> ConnectionConfig {
         .with_congestion(flow.congestion.clone())
         .with_scheduler(flow.scheduler.clone())
         .with_path_policy(flow.path_policy.clone())
+        // As programs do that wait for messages.
+        .with_no_delay(flow.source.has_messages())
         .with_send_buffer(flow.send_buffer)
         .with_receive_buffer(flow.receive_buffer)
         .with_max_subflows(flow.routes.len())

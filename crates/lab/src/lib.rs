@@ -48,6 +48,7 @@ mod scenario;
 mod series;
 mod setup;
 mod statistics;
+mod traffic;
 pub mod units;
 mod validate;
 

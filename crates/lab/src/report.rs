@@ -10,6 +10,19 @@ use std::fmt::Write as _;
 /// Name and version of the output's format: it changes when a column does.
 pub const FORMAT: &str = "umptcp-sim/1";
 
+/// What the table shows of groups of connections unless everything is asked for.
+const SHOWN: &[&str] = &[
+    "goodput",
+    "completion",
+    "delay-p50",
+    "delay-p95",
+    "delay-p99",
+    "delay-max",
+    "page-mean",
+    "stalls",
+    "stalled",
+];
+
 /// One quantity over all seeds.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -188,7 +201,7 @@ impl Report {
             let mut lines = vec![["", "", "mean", "±95 %", ""].map(str::to_string)];
             for row in &point.rows {
                 let shown = all
-                    || (row.object == "flow" && ["goodput", "completion"].contains(&row.quantity))
+                    || (row.object == "flow" && SHOWN.contains(&row.quantity))
                     || row.object == "recovery";
                 if shown {
                     lines.push([

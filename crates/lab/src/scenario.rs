@@ -169,6 +169,35 @@ pub(crate) struct ReorderText {
     pub(crate) delay: Time,
 }
 
+/// What applications do.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub(crate) enum SourceText {
+    /// Messages at regular times.
+    Constant { rate: Rate, message: Option<Bytes> },
+    /// The same, with pauses.
+    OnOff {
+        rate: Rate,
+        message: Option<Bytes>,
+        on: Time,
+        off: Time,
+        /// The lengths are drawn.
+        random: Option<bool>,
+    },
+    /// Questions and answers.
+    Requests { count: Option<Count>, request: Option<Bytes>, response: Bytes, pause: Option<Time> },
+    /// A page of objects over several connections.
+    Page {
+        connections: Option<Count>,
+        objects: Count,
+        size: Bytes,
+        request: Option<Bytes>,
+        every: Option<Time>,
+    },
+    /// Segments of a video.
+    Video { rate: Rate, segment: Option<Time>, buffer: Option<Time>, request: Option<Bytes> },
+}
+
 /// A group of like connections.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -191,6 +220,8 @@ pub(crate) struct FlowText {
     pub(crate) stop: Option<Time>,
     /// Bytes to send; without it, all that fits.
     pub(crate) size: Option<Bytes>,
+    /// What the applications do, in the place of that.
+    pub(crate) source: Option<Spanned<SourceText>>,
     pub(crate) send_buffer: Option<Bytes>,
     pub(crate) receive_buffer: Option<Bytes>,
     pub(crate) checksum: Option<bool>,

@@ -1,5 +1,6 @@
 //! A scenario that was checked: plain values, indices instead of names.
 
+use crate::traffic::SourceSetup;
 use std::time::Duration;
 use umptcp_netsim::Link;
 use umptcp_types::Instant;
@@ -59,7 +60,7 @@ pub(crate) struct FlowSetup {
     pub(crate) start: Duration,
     pub(crate) spread: Duration,
     pub(crate) stop: Option<Duration>,
-    pub(crate) size: Option<u64>,
+    pub(crate) source: SourceSetup,
     pub(crate) send_buffer: usize,
     pub(crate) receive_buffer: usize,
     pub(crate) checksum: bool,

@@ -4,11 +4,12 @@ use crate::error::{LabError, Source};
 use crate::registries::Registries;
 use crate::scenario::{
     AqmText, EventText, FlowText, LinkText, LossText, RecoveryText, ReferenceText, ReverseText, Scenario,
-    Seeds,
+    Seeds, SourceText,
 };
 use crate::setup::{
     Change, EventSetup, FlowSetup, Leg, LinkChange, LinkSetup, RecoverySetup, ReferenceSetup, Setup,
 };
+use crate::traffic::SourceSetup;
 use crate::units;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,12 +26,44 @@ const MOST_ROUTES: usize = 32;
 const DEFAULT_SEEDS: u32 = 5;
 const DEFAULT_SAMPLE: Duration = Duration::from_millis(100);
 const DEFAULT_BUFFER: u64 = 4 << 20;
+/// Bytes of a message.
+const DEFAULT_MESSAGE: u64 = 1000;
+/// Bytes of a request, as of HTTP with its usual headers.
+const DEFAULT_REQUEST: u64 = 400;
+/// Connections of a page, as browsers open for HTTP/1.1.
+const DEFAULT_CONNECTIONS: u32 = 6;
+const MOST_PAGE_CONNECTIONS: u32 = 32;
+/// Playing time of a segment of a video, and of what is fetched ahead.
+const DEFAULT_SEGMENT: Duration = Duration::from_secs(4);
+const DEFAULT_AHEAD: Duration = Duration::from_secs(20);
+/// Of times that applications repeat, so that a run ends.
+const SHORTEST: Duration = Duration::from_millis(1);
+const SHORTEST_INTERVAL: Duration = Duration::from_micros(1);
 
 type Checked<T> = Result<T, LabError>;
 
 /// Quantities of a group of flows that published values may be given for.
-pub(crate) const FLOW_QUANTITIES: &[&str] =
-    &["goodput", "throughput", "total", "completion", "fairness", "retransmitted", "timeouts"];
+pub(crate) const FLOW_QUANTITIES: &[&str] = &[
+    "goodput",
+    "throughput",
+    "total",
+    "completion",
+    "fairness",
+    "retransmitted",
+    "timeouts",
+    "silence",
+    "out-of-order",
+    "out-of-order-max",
+    "delay-p50",
+    "delay-p95",
+    "delay-p99",
+    "delay-max",
+    "missing",
+    "page-mean",
+    "page-max",
+    "stalls",
+    "stalled",
+];
 
 /// Checks scenarios; `folder` is where the files are that they name.
 #[derive(Clone, Copy)]
@@ -63,7 +96,9 @@ impl Validator<'_> {
         self.unique("flow", text.flows.iter().map(|f| &f.name))?;
         let links = text.links.iter().map(|l| self.link(l)).collect::<Checked<Vec<_>>>()?;
         let flows = text.flows.iter().map(|f| self.flow(f, &links)).collect::<Checked<Vec<_>>>()?;
-        if flows.iter().map(|f| u64::from(f.count)).sum::<u64>() > MOST_FLOWS {
+        if flows.iter().map(|f| u64::from(f.count) * u64::from(f.source.connections())).sum::<u64>()
+            > MOST_FLOWS
+        {
             return Err(self.source.whole(format!("there are more than {MOST_FLOWS} connections")));
         }
         let events = text.events.iter().map(|e| self.event(e, &links, &flows)).collect::<Checked<_>>()?;
@@ -299,13 +334,94 @@ impl Validator<'_> {
             start,
             spread: text.spread.map_or(Duration::ZERO, |t| t.0),
             stop: text.stop.map(|t| t.0),
-            size: text.size.map(|b| b.0),
+            source: self.source(text)?,
             send_buffer: buffer(text.send_buffer),
             receive_buffer: buffer(text.receive_buffer),
             checksum: text.checksum.unwrap_or(false),
             ecn: text.ecn.unwrap_or(false),
             name,
         })
+    }
+
+    fn source(&self, text: &FlowText) -> Checked<SourceSetup> {
+        let Some(source) = &text.source else {
+            return Ok(SourceSetup::Bulk { size: text.size.map(|b| b.0) });
+        };
+        let wrong =
+            |e: &str| self.source.at(source.span(), format!("flow {:?}: source: {e}", text.name.get_ref()));
+        if text.size.is_some() {
+            return Err(wrong("a flow has a size or a source, not both"));
+        }
+        let size = |b: Option<units::Bytes>, default: u64| b.map_or(default, |b| b.0);
+        let request = |b: Option<units::Bytes>| size(b, DEFAULT_REQUEST);
+        let messages = |rate: units::Rate, message: Option<units::Bytes>| {
+            let message = size(message, DEFAULT_MESSAGE);
+            (message, Duration::from_secs_f64(message as f64 * 8.0 / rate.0 as f64))
+        };
+        let setup = match source.get_ref() {
+            SourceText::Constant { rate, message } => {
+                let (message, interval) = messages(*rate, *message);
+                SourceSetup::Constant { message, interval }
+            }
+            SourceText::OnOff { rate, message, on, off, random } => {
+                let (message, interval) = messages(*rate, *message);
+                if on.0 < SHORTEST || off.0 < SHORTEST {
+                    return Err(wrong("on and off must be 1 ms or more"));
+                }
+                let random = random.unwrap_or(false);
+                SourceSetup::OnOff { message, interval, on: on.0, off: off.0, random }
+            }
+            SourceText::Requests { count, request: asked, response, pause } => SourceSetup::Requests {
+                count: count.map(|n| u64::from(n.0)),
+                request: request(*asked),
+                response: response.0,
+                pause: pause.map_or(Duration::ZERO, |t| t.0),
+            },
+            SourceText::Page { connections, objects, size, request: asked, every } => SourceSetup::Page {
+                connections: connections.map_or(DEFAULT_CONNECTIONS, |n| n.0),
+                objects: u64::from(objects.0),
+                request: request(*asked),
+                size: size.0,
+                every: every.map(|t| t.0),
+            },
+            SourceText::Video { rate, segment, buffer, request: asked } => {
+                let length = segment.map_or(DEFAULT_SEGMENT, |t| t.0);
+                let bytes = rate.0 as f64 * length.as_secs_f64() / 8.0;
+                SourceSetup::Video {
+                    request: request(*asked),
+                    segment: bytes.round() as u64,
+                    length,
+                    ahead: buffer.map_or(DEFAULT_AHEAD, |t| t.0),
+                }
+            }
+        };
+        match setup {
+            SourceSetup::Constant { message, interval } | SourceSetup::OnOff { message, interval, .. }
+                if message == 0 || interval < SHORTEST_INTERVAL =>
+            {
+                Err(wrong("message must be at least 1 B, and messages at least 1 us apart"))
+            }
+            SourceSetup::Requests { request, response, .. } if request == 0 || response == 0 => {
+                Err(wrong("request and response must be at least 1 B"))
+            }
+            SourceSetup::Page { connections, objects, request, size, every }
+                if !(1..=MOST_PAGE_CONNECTIONS).contains(&connections)
+                    || objects == 0
+                    || request == 0
+                    || size == 0
+                    || every.is_some_and(|every| every < SHORTEST) =>
+            {
+                Err(wrong(
+                    "connections must be between 1 and 32, objects, size and request at least 1, every 1 ms or more",
+                ))
+            }
+            SourceSetup::Video { request, segment, length, .. }
+                if request == 0 || segment == 0 || length < SHORTEST =>
+            {
+                Err(wrong("a segment must be 1 ms or more with at least 1 B, request at least 1 B"))
+            }
+            setup => Ok(setup),
+        }
     }
 
     fn route(
