@@ -2,21 +2,19 @@
 
 use crate::build::failed;
 use crate::error::{LabError, Source};
+use crate::grid::grid;
 use crate::measure::Recording;
 use crate::point::Point;
 use crate::registries::Registries;
 use crate::report::{PointReport, Report};
 use crate::run::{Values, Watch, evaluate, run};
-use crate::scenario::{self, Scenario};
+use crate::scenario::Scenario;
 use crate::validate::Validator;
 use sha2::{Digest as _, Sha256};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-
-/// Combinations of parameters of one scenario.
-const MOST_POINTS: usize = 10_000;
 
 /// How to run an experiment.
 #[derive(Clone, Debug, Default)]
@@ -217,67 +215,6 @@ impl Experiment {
             points,
         }
     }
-}
-
-/// Every combination of the parameters' values, the last parameter varying fastest.
-fn grid(source: &Source<'_>, set: &[(String, String)]) -> Result<Vec<Vec<(String, String)>>, LabError> {
-    // Only the parameters: everything else may not make sense before they are filled in.
-    let table: toml::Table = toml::from_str(source.text).map_err(|e| source.parser(&e))?;
-    let parameters: Vec<(String, Vec<String>)> = match table.get("parameters") {
-        None => Vec::new(),
-        Some(value) => {
-            let map: std::collections::BTreeMap<String, scenario::Values> = value
-                .clone()
-                .try_into()
-                .map_err(|e: toml::de::Error| source.whole(format!("parameters: {}", e.message())))?;
-            let text = |v: scenario::Values| match v {
-                scenario::Values::One(v) => vec![v.to_string()],
-                scenario::Values::Many(list) => list.iter().map(ToString::to_string).collect(),
-            };
-            map.into_iter().map(|(name, values)| (name, text(values))).collect()
-        }
-    };
-    for (name, _) in set {
-        if !parameters.iter().any(|(n, _)| n == name) {
-            let known: Vec<&str> = parameters.iter().map(|(n, _)| n.as_str()).collect();
-            return Err(source
-                .whole(format!("there is no parameter {name:?} to set; there are: {}", known.join(", "))));
-        }
-    }
-    let mut grid: Vec<Vec<(String, String)>> = vec![Vec::new()];
-    for (name, values) in parameters {
-        if !source.text.contains(&format!("${{{name}}}")) {
-            return Err(
-                source.whole(format!("parameter {name:?} is used nowhere; use it as \"${{{name}}}\""))
-            );
-        }
-        let given: Vec<String> = set
-            .iter()
-            .filter(|(n, _)| *n == name)
-            .flat_map(|(_, v)| v.split(',').map(|v| v.trim().to_string()))
-            .collect();
-        let values = if given.is_empty() { values } else { given };
-        if values.iter().any(|v| v.contains(['\n', '\r', '"', '\\', '$'])) {
-            return Err(
-                source.whole(format!("parameter {name:?}: a value has a character that it may not have"))
-            );
-        }
-        grid = grid
-            .into_iter()
-            .flat_map(|point| {
-                let name = &name;
-                values.iter().map(move |v| {
-                    let mut point = point.clone();
-                    point.push((name.clone(), v.clone()));
-                    point
-                })
-            })
-            .collect();
-        if grid.len() > MOST_POINTS {
-            return Err(source.whole(format!("the parameters have more than {MOST_POINTS} combinations")));
-        }
-    }
-    Ok(grid)
 }
 
 /// The text with `${name}` replaced by the parameter's value.

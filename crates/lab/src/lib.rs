@@ -37,6 +37,7 @@ mod build;
 mod error;
 mod experiment;
 mod export;
+mod grid;
 mod markdown;
 mod measure;
 mod plot;

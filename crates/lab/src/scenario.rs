@@ -30,6 +30,9 @@ pub(crate) struct Scenario {
     /// Values to run the scenario with, in all combinations. They were read before the text was filled in.
     #[serde(default, rename = "parameters")]
     _parameters: serde::de::IgnoredAny,
+    /// Groups of parameters whose values go together.
+    #[serde(default, rename = "zipped")]
+    _zipped: serde::de::IgnoredAny,
     #[serde(default, rename = "link")]
     pub(crate) links: Vec<LinkText>,
     #[serde(default, rename = "flow")]
@@ -212,6 +215,9 @@ pub(crate) struct FlowText {
     pub(crate) path_policy: Option<Spanned<String>>,
     /// One list of links per subflow, from the sender to the receiver.
     pub(crate) routes: Vec<Vec<Spanned<String>>>,
+    /// Numbers of the routes, from 1, that the client wants as backups.
+    #[serde(default)]
+    pub(crate) backup: Vec<Spanned<Count>>,
     /// Who sends: the side that connects (`up`) or the other (`down`).
     pub(crate) direction: Option<Spanned<String>>,
     pub(crate) start: Option<Time>,
@@ -238,6 +244,14 @@ pub(crate) struct EventText {
     pub(crate) flow: Option<Spanned<String>>,
     pub(crate) congestion: Option<Spanned<String>>,
     pub(crate) scheduler: Option<Spanned<String>>,
+    /// Of a flow: which of its routes, from 1.
+    pub(crate) route: Option<Spanned<Count>>,
+    /// The client's address on it is removed or added.
+    pub(crate) address: Option<Spanned<String>>,
+    /// The client wants it as a backup, or like the others again.
+    pub(crate) backup: Option<bool>,
+    /// The link is up, down, or silent.
+    pub(crate) state: Option<Spanned<String>>,
     /// Cut (true) or mend (false) it.
     pub(crate) cut: Option<bool>,
     pub(crate) rate: Option<Rate>,

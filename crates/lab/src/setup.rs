@@ -55,6 +55,8 @@ pub(crate) struct FlowSetup {
     pub(crate) path_policy: String,
     /// From the sender to the receiver, one per subflow.
     pub(crate) routes: Vec<Vec<Leg>>,
+    /// Whether the client wants the subflow on each route as a backup (RFC 8684 §3.3.8).
+    pub(crate) backup: Vec<bool>,
     /// The side that listens sends.
     pub(crate) down: bool,
     pub(crate) start: Duration,
@@ -84,12 +86,48 @@ pub(crate) enum Change {
         congestion: Option<String>,
         scheduler: Option<String>,
     },
+    /// Something happens to the clients' end of a route of a group.
+    Route {
+        group: usize,
+        route: usize,
+        what: RouteChange,
+    },
+}
+
+/// What happens to a client's end of a route.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum RouteChange {
+    /// The host loses the address.
+    Removed,
+    /// It has it again.
+    Added,
+    /// Subflows from it are to be backups, or not any more.
+    Backup(bool),
+}
+
+/// The state of a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LinkState {
+    Up,
+    /// Nothing gets through, and the clients whose own link it is see that.
+    Down,
+    /// Nothing gets through, and nobody is told.
+    Silent,
+}
+
+impl FlowSetup {
+    /// The link at the client's end of a route.
+    pub(crate) fn client_link(&self, route: usize) -> Option<usize> {
+        let legs = self.routes.get(route)?;
+        let leg = if self.down { legs.last() } else { legs.first() };
+        leg.map(|leg| leg.link)
+    }
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct LinkChange {
     pub(crate) link: usize,
-    pub(crate) cut: Option<bool>,
+    pub(crate) state: Option<LinkState>,
     pub(crate) rate: Option<u64>,
     pub(crate) delay: Option<Duration>,
     pub(crate) loss: Option<f64>,

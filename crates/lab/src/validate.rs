@@ -7,7 +7,8 @@ use crate::scenario::{
     Seeds, SourceText,
 };
 use crate::setup::{
-    Change, EventSetup, FlowSetup, Leg, LinkChange, LinkSetup, RecoverySetup, ReferenceSetup, Setup,
+    Change, EventSetup, FlowSetup, Leg, LinkChange, LinkSetup, LinkState, RecoverySetup, ReferenceSetup,
+    RouteChange, Setup,
 };
 use crate::traffic::SourceSetup;
 use crate::units;
@@ -306,6 +307,11 @@ impl Validator<'_> {
         let down = word(&text.direction, "direction", &["up", "down"], "up")? == "down";
         let routes =
             text.routes.iter().map(|r| self.route(&text.name, r, links)).collect::<Checked<Vec<_>>>()?;
+        let mut backup = vec![false; routes.len()];
+        for number in &text.backup {
+            let wrong = |e: String| self.source.at(number.span(), format!("flow {name:?}: backup: {e}"));
+            backup[route_index(number.get_ref().0, routes.len()).map_err(wrong)?] = true;
+        }
         let count = text.count.as_ref().map_or(1, |c| c.get_ref().0);
         let fault = match routes.len() {
             0 => Some("routes is empty".to_string()),
@@ -330,6 +336,7 @@ impl Validator<'_> {
             scheduler,
             path_policy,
             routes,
+            backup,
             down,
             start,
             spread: text.spread.map_or(Duration::ZERO, |t| t.0),
@@ -463,40 +470,84 @@ impl Validator<'_> {
     }
 
     fn event(&self, text: &EventText, links: &[LinkSetup], flows: &[FlowSetup]) -> Checked<EventSetup> {
-        let at = text.at.get_ref().0;
-        let of_link =
-            text.cut.is_some() || text.rate.is_some() || text.delay.is_some() || text.loss.is_some();
+        let of_link = text.cut.is_some()
+            || text.state.is_some()
+            || text.rate.is_some()
+            || text.delay.is_some()
+            || text.loss.is_some();
         let of_flow = text.congestion.is_some() || text.scheduler.is_some();
+        let of_route = text.address.is_some() || text.backup.is_some();
         let what = match (&text.link, &text.flow) {
-            (Some(name), None) if of_link && !of_flow => {
-                let wrong = |e: String| self.source.at(name.span(), format!("event: link {e}"));
-                let link = self.find(name.get_ref(), links.iter().map(|l| l.name.as_str())).map_err(wrong)?;
-                Change::Link(LinkChange {
-                    link,
-                    cut: text.cut,
-                    rate: text.rate.map(|r| r.0),
-                    delay: text.delay.map(|t| t.0),
-                    loss: text.loss.map(|p| p.0),
-                })
+            (Some(name), None) if of_link && !of_flow && !of_route && text.route.is_none() => {
+                self.link_event(text, name, links)?
             }
-            (None, Some(name)) if of_flow && !of_link => {
+            (None, Some(name)) if (of_flow || of_route) && !of_link => {
                 let wrong = |e: String| self.source.at(name.span(), format!("event: flow {e}"));
                 let group =
                     self.find(name.get_ref(), flows.iter().map(|f| f.name.as_str())).map_err(wrong)?;
-                let algorithms: Vec<&str> = self.registries.congestion.names().collect();
-                let schedulers: Vec<&str> = self.registries.schedulers.names().collect();
-                Change::Flow {
-                    group,
-                    congestion: self.known(&text.congestion, "event: congestion", &algorithms)?,
-                    scheduler: self.known(&text.scheduler, "event: scheduler", &schedulers)?,
-                }
+                self.flow_event(text, group, &flows[group])?
             }
             _ => {
-                let message = "event: it needs a link and one of cut, rate, delay, loss; or a flow and congestion or scheduler";
+                let message = "event: it needs a link and one of state, cut, rate, delay, loss; or a flow and congestion or scheduler; or a flow, a route and address or backup";
                 return Err(self.source.at(text.at.span(), message));
             }
         };
-        Ok(EventSetup { at, what })
+        Ok(EventSetup { at: text.at.get_ref().0, what })
+    }
+
+    fn link_event(&self, text: &EventText, name: &Spanned<String>, links: &[LinkSetup]) -> Checked<Change> {
+        let wrong = |e: String| self.source.at(name.span(), format!("event: link {e}"));
+        let link = self.find(name.get_ref(), links.iter().map(|l| l.name.as_str())).map_err(wrong)?;
+        let state = self.known(&text.state, "event: state", &["up", "down", "silent"])?;
+        let state = match (state.as_deref(), text.cut) {
+            (Some(_), Some(_)) => {
+                return Err(self.source.at(name.span(), "event: it has both state and cut"));
+            }
+            (Some("down"), None) => Some(LinkState::Down),
+            (Some("silent"), None) | (None, Some(true)) => Some(LinkState::Silent),
+            (Some(_), None) | (None, Some(false)) => Some(LinkState::Up),
+            (None, None) => None,
+        };
+        Ok(Change::Link(LinkChange {
+            link,
+            state,
+            rate: text.rate.map(|r| r.0),
+            delay: text.delay.map(|t| t.0),
+            loss: text.loss.map(|p| p.0),
+        }))
+    }
+
+    fn flow_event(&self, text: &EventText, group: usize, flow: &FlowSetup) -> Checked<Change> {
+        let algorithms: Vec<&str> = self.registries.congestion.names().collect();
+        let schedulers: Vec<&str> = self.registries.schedulers.names().collect();
+        let congestion = self.known(&text.congestion, "event: congestion", &algorithms)?;
+        let scheduler = self.known(&text.scheduler, "event: scheduler", &schedulers)?;
+        let address = self.known(&text.address, "event: address", &["removed", "added"])?;
+        let what = match (address.as_deref(), text.backup) {
+            (None, None) => {
+                if let Some(route) = &text.route {
+                    return Err(self.source.at(route.span(), "event: a route needs address or backup"));
+                }
+                return Ok(Change::Flow { group, congestion, scheduler });
+            }
+            (None, Some(backup)) => RouteChange::Backup(backup),
+            (Some("removed"), None) => RouteChange::Removed,
+            (Some(_), None) => RouteChange::Added,
+            (Some(_), Some(_)) => {
+                return Err(self.source.at(text.at.span(), "event: it has both address and backup"));
+            }
+        };
+        if congestion.is_some() || scheduler.is_some() {
+            let message = "event: address and backup stand in an event of their own";
+            return Err(self.source.at(text.at.span(), message));
+        }
+        let Some(number) = &text.route else {
+            let message = "event: address and backup need a route, the number of one of the flow's routes";
+            return Err(self.source.at(text.at.span(), message));
+        };
+        let wrong = |e: String| self.source.at(number.span(), format!("event: {e}"));
+        let route = route_index(number.get_ref().0, flow.routes.len()).map_err(wrong)?;
+        Ok(Change::Route { group, route, what })
     }
 
     /// A word, if there is one, that must be one of `known`.
@@ -562,6 +613,12 @@ impl Validator<'_> {
             window: text.window.map_or(Duration::from_secs(1), |t| t.0),
         })
     }
+}
+
+/// The index of the route that people call `number`.
+fn route_index(number: u32, routes: usize) -> Result<usize, String> {
+    let index = (number as usize).checked_sub(1).filter(|i| *i < routes);
+    index.ok_or_else(|| format!("route {number} does not exist; the flow has {routes}, counted from 1"))
 }
 
 /// `"100 packets"`, `"64 KiB"`, `"50 ms"` or `"unlimited"`.
