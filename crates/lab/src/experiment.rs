@@ -1,6 +1,5 @@
 //! A scenario with its parameters, and running all of it.
 
-use crate::build::failed;
 use crate::error::{LabError, Source};
 use crate::grid::grid;
 use crate::measure::Recording;
@@ -12,8 +11,8 @@ use crate::scenario::Scenario;
 use crate::validate::Validator;
 use sha2::{Digest as _, Sha256};
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How to run an experiment.
@@ -27,6 +26,15 @@ pub struct RunOptions {
     pub warm_up: Option<Duration>,
     /// Runs at a time; 0: as many as there are processors.
     pub threads: usize,
+    /// Once it is true no run begins, and those under way are given up: the report has those that were
+    /// complete.
+    pub stop: Option<Arc<AtomicBool>>,
+}
+
+impl RunOptions {
+    fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
 }
 
 /// A scenario that was read and checked.
@@ -112,15 +120,19 @@ impl Experiment {
             .enumerate()
             .flat_map(|(i, p)| p.setup.seeds.iter().map(move |seed| (i, *seed)))
             .collect();
-        let results = parallel(jobs.len(), options.threads, &progress, |job| {
+        let stop = || options.is_stopped();
+        let results = parallel(jobs.len(), options.threads, &progress, &stop, |job| {
             let (point, seed) = jobs[job];
             let point = &points[point];
             // The first seed of each point is kept for plots.
             let keep = point.setup.seeds.first() == Some(&seed);
-            let recording = run(&point.setup, &point.name(), seed, registries, Watch::default())?;
-            Ok((evaluate(&point.setup, &recording), keep.then_some(recording)))
+            let watch = Watch::default();
+            let Some(recording) = run(&point.setup, &point.name(), seed, registries, watch, &stop)? else {
+                return Ok(None);
+            };
+            Ok(Some((evaluate(&point.setup, &recording), keep.then_some(recording))))
         })?;
-        Ok(self.report(points, &jobs, results))
+        Ok(self.report(options, points, &jobs, results))
     }
 
     /// Runs one combination of parameters with one seed, showing all packets to `tap`.
@@ -164,7 +176,7 @@ impl Experiment {
         let points = self.points_with(options);
         let Some(point) = points.get(point) else { return Ok(()) };
         let Some(seed) = point.setup.seeds.first() else { return Ok(()) };
-        run(&point.setup, &point.name(), *seed, registries, watch).map(|_| ())
+        run(&point.setup, &point.name(), *seed, registries, watch, &|| options.is_stopped()).map(|_| ())
     }
 
     /// The links' names, in order of the cables that a tap is told of.
@@ -187,33 +199,56 @@ impl Experiment {
 
     fn report(
         &self,
+        options: &RunOptions,
         points: Vec<Point>,
         jobs: &[(usize, u64)],
-        results: Vec<(Values, Option<Recording>)>,
+        results: Vec<Option<(Values, Option<Recording>)>>,
     ) -> Report {
-        let mut runs: Vec<Vec<Values>> = points.iter().map(|_| Vec::new()).collect();
+        let (done, wanted) = (results.iter().flatten().count(), jobs.len());
+        let hash = self.hash_with(options, &points);
+        let mut runs: Vec<Vec<(u64, Values)>> = points.iter().map(|_| Vec::new()).collect();
         let mut recordings: Vec<Option<Recording>> = points.iter().map(|_| None).collect();
-        for ((point, _), (values, recording)) in jobs.iter().zip(results) {
-            runs[*point].push(values);
+        for ((point, seed), result) in jobs.iter().zip(results) {
+            let Some((values, recording)) = result else { continue };
+            runs[*point].push((*seed, values));
             if recording.is_some() {
                 recordings[*point] = recording;
             }
         }
-        let points = points
-            .into_iter()
-            .zip(runs)
-            .zip(recordings)
-            .map(|((point, runs), recording)| PointReport::new(point, runs, recording))
-            .collect();
+        let points = points.into_iter().zip(runs).zip(recordings).filter(|((_, runs), _)| !runs.is_empty());
+        let points = points.map(|((point, runs), recording)| PointReport::new(point, runs, recording));
         Report {
             version: env!("CARGO_PKG_VERSION").to_string(),
             scenario: self.name.clone(),
             title: self.title.clone(),
             description: self.description.clone(),
             discussion: self.discussion.clone(),
-            hash: self.hash.clone(),
-            points,
+            hash,
+            runs: (done, wanted),
+            points: points.collect(),
         }
+    }
+
+    /// The scenario's hash with the duration, warm-up and seeds that are not the scenario's own: those that
+    /// are stand in its text.
+    fn hash_with(&self, options: &RunOptions, points: &[Point]) -> String {
+        let mut others = Vec::new();
+        for (own, used) in self.points.iter().zip(points) {
+            let (own, used) = (&own.setup, &used.setup);
+            if options.duration.is_some() && own.duration != used.duration {
+                others.push(("duration".to_string(), format!("{:?}", used.duration)));
+            }
+            if options.warm_up.is_some() && own.warm_up != used.warm_up {
+                others.push(("warm-up".to_string(), format!("{:?}", used.warm_up)));
+            }
+            if options.seeds.is_some() && own.seeds != used.seeds {
+                others.push(("seeds".to_string(), format!("{:?}", used.seeds)));
+            }
+        }
+        // They are the same for all combinations of parameters.
+        others.sort();
+        others.dedup();
+        if others.is_empty() { self.hash.clone() } else { hash(&self.hash, &others) }
     }
 }
 
@@ -233,31 +268,43 @@ fn hash(text: &str, set: &[(String, String)]) -> String {
     sha.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
-/// Does jobs 0 to `count` on several threads; their results in order.
+/// Does jobs 0 to `count` on several threads; their results in order. `None`: it was not done, because `stop`
+/// said so.
 fn parallel<T: Send>(
     count: usize,
     threads: usize,
     progress: &(impl Fn(usize, usize) + Sync),
-    job: impl Fn(usize) -> Result<T, LabError> + Sync,
-) -> Result<Vec<T>, LabError> {
+    stop: &(impl Fn() -> bool + Sync),
+    job: impl Fn(usize) -> Result<Option<T>, LabError> + Sync,
+) -> Result<Vec<Option<T>>, LabError> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if threads == 0 { processors } else { threads }.min(count).max(1);
     let next = AtomicUsize::new(0);
     let done = AtomicUsize::new(0);
-    let results: Mutex<Vec<Option<Result<T, LabError>>>> = Mutex::new((0..count).map(|_| None).collect());
+    let results: Mutex<Vec<Option<T>>> = Mutex::new((0..count).map(|_| None).collect());
+    // The fault of the first job that has one, which does not depend on the threads' order.
+    let fault: Mutex<Option<(usize, LabError)>> = Mutex::new(None);
     let work = || {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= count {
+            if index >= count || stop() {
                 return;
             }
-            let result = job(index);
-            if result.is_err() {
-                // Nobody begins another one.
-                next.store(count, Ordering::Relaxed);
-            }
-            if let Ok(mut results) = results.lock() {
-                results[index] = Some(result);
+            match job(index) {
+                Ok(result) => {
+                    if let Ok(mut results) = results.lock() {
+                        results[index] = result;
+                    }
+                }
+                Err(error) => {
+                    // Nobody begins another one.
+                    next.store(count, Ordering::Relaxed);
+                    if let Ok(mut fault) = fault.lock()
+                        && fault.as_ref().is_none_or(|(first, _)| index < *first)
+                    {
+                        *fault = Some((index, error));
+                    }
+                }
             }
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, count);
         }
@@ -267,23 +314,9 @@ fn parallel<T: Send>(
             scope.spawn(work);
         }
     });
-    let results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    // After a fault some were never begun: the fault is what is reported.
-    let mut ordered = Vec::with_capacity(count);
-    let mut missing = false;
-    for result in results {
-        match result {
-            Some(Ok(value)) => ordered.push(value),
-            Some(Err(error)) => return Err(error),
-            None => missing = true,
-        }
+    let fault = fault.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    match fault {
+        Some((_, error)) => Err(error),
+        None => Ok(results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())),
     }
-    if missing {
-        let nothing = umptcp_netsim::SimError::Stalled {
-            at: umptcp_types::Instant::ZERO,
-            waiting_for: "a run that was never begun".to_string(),
-        };
-        return Err(failed("", 0)(nothing));
-    }
-    Ok(ordered)
 }

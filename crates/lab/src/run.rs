@@ -33,14 +33,15 @@ pub(crate) struct Watch {
     pub(crate) probe: Option<Box<dyn Probe>>,
 }
 
-/// Runs `setup` with `seed`.
+/// Runs `setup` with `seed`. `None`: `stop`, asked at every sample, said so.
 pub(crate) fn run(
     setup: &Setup,
     point: &str,
     seed: u64,
     registries: &Registries,
     watch: Watch,
-) -> Result<Recording, LabError> {
+    stop: &dyn Fn() -> bool,
+) -> Result<Option<Recording>, LabError> {
     let fault = failed(point, seed);
     let mut built = build(setup, seed, registries, watch.probe).map_err(&fault)?;
     if watch.tap.is_some() {
@@ -50,6 +51,9 @@ pub(crate) fn run(
     let mut snapshots = vec![Snapshot::take(&mut built)];
     let mut next = Instant::ZERO;
     while next < setup.end() {
+        if stop() {
+            return Ok(None);
+        }
         // The beginning of the measurement is a snapshot, too, whatever the interval.
         let regular = next + setup.sample;
         next = if next < setup.begin() { regular.min(setup.begin()) } else { regular.min(setup.end()) };
@@ -67,7 +71,7 @@ pub(crate) fn run(
     built.network.set_tap(None);
     let groups = built.instances.iter().map(|i| i.group).collect();
     let logs = built.instances.iter().map(|i| i.log.get().clone()).collect();
-    Ok(Recording { snapshots, groups, completions, logs })
+    Ok(Some(Recording { snapshots, groups, completions, logs }))
 }
 
 /// The numbers of a run.

@@ -1,5 +1,7 @@
 //! `sim`: runs scenarios in virtual time, with tables, data files, captures and plots.
 
+mod stop;
+
 use crate::args::SimArgs;
 use crate::console;
 use crate::failure::usage;
@@ -10,6 +12,7 @@ use std::io::{BufWriter, IsTerminal as _};
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use stop::Stop;
 use umptcp_lab::{Experiment, Figure, LabError, Registries, Report, RunOptions};
 use umptcp_netsim::capture::Capture;
 
@@ -23,6 +26,7 @@ pub(crate) fn run(args: &SimArgs, registry: &Registry) -> anyhow::Result<()> {
     if args.scenarios.len() > 1 && one_output.iter().any(|o| o.is_some()) {
         return Err(usage("--csv, --json, --series, --html and --pcap take one scenario only"));
     }
+    let stop = Stop::watch()?;
     let mut misses = 0;
     let mut chapter = String::new();
     for path in &args.scenarios {
@@ -32,7 +36,10 @@ pub(crate) fn run(args: &SimArgs, registry: &Registry) -> anyhow::Result<()> {
             console::print(&format!("{}: valid; {points} combination(s) of parameters", path.display()))?;
             continue;
         }
-        let report = simulate(&experiment, args, &registries)?;
+        let report = simulate(&experiment, args, &registries, &stop)?;
+        for note in report.notes() {
+            console::say(&format!("{}: note: {note}", experiment.name()));
+        }
         misses += report.points.iter().flat_map(|p| &p.comparisons).filter(|c| !c.agrees()).count();
         output(&report, args)?;
         if let Some(file) = &args.markdown {
@@ -41,13 +48,17 @@ pub(crate) fn run(args: &SimArgs, registry: &Registry) -> anyhow::Result<()> {
             chapter.push_str(&section);
             write_figures(&file.with_extension(""), &figures)?;
         }
-        if let Some(file) = &args.pcap {
+        if let Some(file) = args.pcap.as_ref().filter(|_| !stop.is_set()) {
             capture(&experiment, &report, args, &registries, file)?;
+        }
+        if stop.is_set() {
+            break;
         }
     }
     if let Some(file) = &args.markdown {
         write(file, &chapter)?;
     }
+    stop.end_if_set();
     if args.strict && misses > 0 {
         bail!("{misses} result(s) disagree with the published ones");
     }
@@ -70,10 +81,16 @@ fn options(args: &SimArgs) -> RunOptions {
         duration: args.duration,
         warm_up: args.warm_up,
         threads: args.threads,
+        stop: None,
     }
 }
 
-fn simulate(experiment: &Experiment, args: &SimArgs, registries: &Registries) -> anyhow::Result<Report> {
+fn simulate(
+    experiment: &Experiment,
+    args: &SimArgs,
+    registries: &Registries,
+    stop: &Stop,
+) -> anyhow::Result<Report> {
     let show = !args.quiet && std::io::stderr().is_terminal();
     let last = Mutex::new(Instant::now());
     let progress = |done: usize, all: usize| {
@@ -87,9 +104,10 @@ fn simulate(experiment: &Experiment, args: &SimArgs, registries: &Registries) ->
         }
     };
     let started = Instant::now();
-    let report = experiment.run(&options(args), registries, progress)?;
+    let options = RunOptions { stop: Some(stop.stop.clone()), ..options(args) };
+    let report = experiment.run(&options, registries, progress)?;
     if !args.quiet {
-        let runs: usize = report.points.iter().map(|p| p.seeds.len()).sum();
+        let (runs, _) = report.runs;
         let seconds = started.elapsed().as_secs_f64();
         console::say(&format!("{}: {runs} run(s) in {seconds:.2} s", experiment.name()));
     }
