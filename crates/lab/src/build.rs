@@ -2,16 +2,15 @@
 
 use crate::error::LabError;
 use crate::registries::Registries;
-use crate::setup::{Change, EventSetup, FlowSetup, Leg, LinkChange, LinkState, RouteChange, Setup};
+use crate::setup::{Change, EventSetup, FlowSetup, LinkState, RouteChange, Setup, Way};
 use crate::traffic::{self, Ends, Logged};
 use std::net::IpAddr;
 use umptcp_netsim::Direction;
-use umptcp_netsim::Loss;
 use umptcp_netsim::SimError;
 use umptcp_netsim::network::{CableId, FlowId, FlowSpec, Limits, Network, NodeId, Probe, Side};
 use umptcp_netsim::random::{Purpose, Random, derive};
 use umptcp_netsim::trace::TraceMode;
-use umptcp_stack_core::config::{ConnectionConfig, Ecn, StackConfig};
+use umptcp_stack_core::config::StackConfig;
 use umptcp_stack_core::device::{Families, PathConfig};
 use umptcp_types::{Instant, PathId};
 
@@ -64,12 +63,10 @@ pub(crate) fn build(
         .iter()
         .map(|l| network.add_cable(fabric, fabric, l.forward.clone(), l.reverse.clone()))
         .collect();
-    let mut random = Random::new(derive(seed, Purpose::Scenario, 0));
     let mut built = Built { network, cables, instances: Vec::new(), hosts: Vec::new() };
-    for (group, flow) in setup.flows.iter().enumerate() {
-        for _ in 0..flow.count {
-            let spread = flow.spread.mul_f64(random.unit());
-            built.add(setup, group, flow, Instant::ZERO + flow.start + spread, registries)?;
+    for (group, (flow, starts)) in setup.flows.iter().zip(setup.starts(seed)).enumerate() {
+        for start in starts {
+            built.add(setup, group, flow, start, registries)?;
         }
     }
     for event in &setup.events {
@@ -95,23 +92,19 @@ impl Built {
             .with_congestion(registries.congestion.clone())
             .with_schedulers(registries.schedulers.clone())
             .with_path_policies(registries.path_policies.clone());
-        let mtu = |legs: &[Leg]| {
-            let of = |l: &Leg| setup.links[l.link].forward.mtu.min(setup.links[l.link].reverse.mtu);
-            legs.iter().map(of).min().unwrap_or(1500)
-        };
         let net = &mut self.network;
         let client = net.add_host(&format!("{}-{number}-client", flow.name), stack.clone());
         let server = net.add_host(&format!("{}-{number}-server", flow.name), stack);
-        let server_mtu = flow.routes.iter().map(|r| mtu(r)).max().unwrap_or(1500);
+        let server_mtu = flow.routes.iter().map(|r| setup.mtu(r)).max().unwrap_or(1500);
         net.add_path(server, path_config(server_address, server_mtu), &[], false);
         let mut hosts = Hosts { group, client, server_address, nics: Vec::new() };
         for (number, route) in flow.routes.iter().enumerate() {
             let address = IpAddr::from([10, high, low, number as u8 + 1]);
-            let along: Vec<_> = route.iter().map(|leg| (self.cables[leg.link], direction(leg))).collect();
-            let back: Vec<_> = along.iter().rev().map(|(c, d)| (*c, d.opposite())).collect();
-            let (up, down) = if flow.down { (back, along) } else { (along, back) };
+            let of = |way: Way| way.into_iter().map(|(l, d)| (self.cables[l], d)).collect();
+            let (up, down) = flow.ways(number);
+            let (up, down) = (of(up), of(down));
             let link = flow.client_link(number);
-            let nic = Nic { address, mtu: mtu(route), backup: flow.backup[number], link, up, down };
+            let nic = Nic { address, mtu: setup.mtu(route), backup: flow.backup[number], link, up, down };
             nic.attach(net, client, server_address);
             hosts.nics.push(nic);
         }
@@ -121,7 +114,7 @@ impl Built {
         let random = Random::new(derive(net.seed(), Purpose::Scenario, 1 + number as u64));
         let sender_side = if flow.down { Side::Server } else { Side::Client };
         for Ends { sender, receiver, log } in traffic::ends(&flow.source, setup.begin(), stop, random) {
-            let mut spec = FlowSpec::new(client, server).config(config(flow)).start(start);
+            let mut spec = FlowSpec::new(client, server).config(flow.config()).start(start);
             let (at_client, at_server) = if flow.down { (receiver, sender) } else { (sender, receiver) };
             (spec.client_application, spec.server_application) = (Some(at_client), Some(at_server));
             let id = net.add_flow(spec)?;
@@ -143,7 +136,7 @@ impl Built {
                 };
                 let near: Vec<_> = self.hosts.iter().flat_map(near).collect();
                 self.network.at(at, move |net| {
-                    change_link(net, cable, &change);
+                    net.with_cable(cable, |now, cable| change.apply(now, cable));
                     if let Some(state) = change.state {
                         for (client, address) in near {
                             tell_of_link(net, client, address, state);
@@ -233,48 +226,12 @@ fn tell_of_link(net: &mut Network, client: NodeId, address: IpAddr, state: LinkS
     });
 }
 
-fn change_link(net: &mut Network, cable: CableId, change: &LinkChange) {
-    for d in Direction::BOTH {
-        let mut link = net.cable(cable).queue(d).link().clone();
-        if change.rate.is_some() {
-            (link.rate, link.trace) = (change.rate, None);
-        }
-        link.delay = change.delay.unwrap_or(link.delay);
-        if let Some(p) = change.loss {
-            link.loss = if p > 0.0 { Loss::Random(p) } else { Loss::None };
-        }
-        net.set_link(cable, d, link);
-        if let Some(state) = change.state {
-            net.set_cut(cable, d, state != LinkState::Up);
-        }
-    }
-}
-
-fn direction(leg: &Leg) -> Direction {
-    if leg.backward { Direction::Reverse } else { Direction::Forward }
-}
-
 fn path_config(address: IpAddr, mtu: u16) -> PathConfig {
     let mut config = PathConfig::new(format!("{address}"), address);
     config.mtu = mtu;
     config.max_packet = 65_535;
     config.checksum_offload = true;
     config
-}
-
-fn config(flow: &FlowSetup) -> ConnectionConfig {
-    ConnectionConfig::default()
-        .with_mptcp(flow.mptcp)
-        .with_checksum(flow.checksum)
-        .with_ecn(if flow.ecn { Ecn::Request } else { Ecn::default() })
-        .with_congestion(flow.congestion.clone())
-        .with_scheduler(flow.scheduler.clone())
-        .with_path_policy(flow.path_policy.clone())
-        // As programs do that wait for messages.
-        .with_no_delay(flow.source.has_messages())
-        .with_send_buffer(flow.send_buffer)
-        .with_receive_buffer(flow.receive_buffer)
-        .with_max_subflows(flow.routes.len())
 }
 
 /// An error of the simulator with what was simulated.

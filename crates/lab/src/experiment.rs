@@ -32,7 +32,7 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    fn is_stopped(&self) -> bool {
+    pub(crate) fn is_stopped(&self) -> bool {
         self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed))
     }
 }
@@ -115,11 +115,7 @@ impl Experiment {
         progress: impl Fn(usize, usize) + Sync,
     ) -> Result<Report, LabError> {
         let points = self.points_with(options);
-        let jobs: Vec<(usize, u64)> = points
-            .iter()
-            .enumerate()
-            .flat_map(|(i, p)| p.setup.seeds.iter().map(move |seed| (i, *seed)))
-            .collect();
+        let jobs = Experiment::jobs(&points);
         let stop = || options.is_stopped();
         let results = parallel(jobs.len(), options.threads, &progress, &stop, |job| {
             let (point, seed) = jobs[job];
@@ -184,7 +180,13 @@ impl Experiment {
         self.points.first().map_or_else(Vec::new, |p| p.setup.links.iter().map(|l| l.name.as_str()).collect())
     }
 
-    fn points_with(&self, options: &RunOptions) -> Vec<Point> {
+    /// Each point with each of its seeds.
+    pub(crate) fn jobs(points: &[Point]) -> Vec<(usize, u64)> {
+        let of = |(i, p): (usize, &Point)| p.setup.seeds.iter().map(|seed| (i, *seed)).collect::<Vec<_>>();
+        points.iter().enumerate().flat_map(of).collect()
+    }
+
+    pub(crate) fn points_with(&self, options: &RunOptions) -> Vec<Point> {
         let mut points = self.points.clone();
         for point in &mut points {
             let setup = &mut point.setup;
@@ -197,7 +199,7 @@ impl Experiment {
         points
     }
 
-    fn report(
+    pub(crate) fn report(
         &self,
         options: &RunOptions,
         points: Vec<Point>,
@@ -225,6 +227,7 @@ impl Experiment {
             discussion: self.discussion.clone(),
             hash,
             runs: (done, wanted),
+            faults: Vec::new(),
             points: points.collect(),
         }
     }

@@ -34,6 +34,7 @@
 #![forbid(unsafe_code)]
 
 mod build;
+pub mod emulation;
 mod error;
 mod experiment;
 mod export;

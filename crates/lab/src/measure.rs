@@ -25,6 +25,8 @@ pub(crate) struct RouteState {
     pub(crate) data_sent: u64,
     /// Payload bytes of a full packet; 0 when there is no subflow.
     pub(crate) mss: u32,
+    /// The sender does not say.
+    pub(crate) unknown: bool,
 }
 
 /// One direction of a link at one instant.
@@ -92,7 +94,12 @@ fn routes(network: &mut Network, instance: &Instance) -> Vec<RouteState> {
 }
 
 impl RouteState {
-    fn add(&mut self, info: &SubflowInfo, alive: bool) {
+    /// Of a sender that does not say.
+    pub(crate) fn unknown() -> RouteState {
+        RouteState { unknown: true, srtt: f64::NAN, ..RouteState::default() }
+    }
+
+    pub(crate) fn add(&mut self, info: &SubflowInfo, alive: bool) {
         self.acked += info.bytes_acked;
         self.sent += info.bytes_sent;
         self.retransmitted += info.bytes_retransmitted;

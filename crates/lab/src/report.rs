@@ -114,6 +114,8 @@ pub struct Report {
     pub hash: String,
     /// Runs that are in it, and that there were to be: fewer when it was stopped.
     pub runs: (usize, usize),
+    /// Connections that ended with an error, in real time.
+    pub faults: Vec<String>,
     /// One for each combination of parameters of which there is a run.
     pub points: Vec<PointReport>,
 }
@@ -225,6 +227,7 @@ impl Report {
         {
             notes.push(format!("stopped: {done} of {wanted} runs are in these results"));
         }
+        notes.extend(self.faults.iter().cloned());
         notes
     }
 

@@ -118,9 +118,10 @@ fn flow_values(
         .map(|i| per_second((last.received[*i] - first.received[*i]) * 8, first, last) / 1e6)
         .collect();
     let total: f64 = rates.iter().sum();
+    let unknown = members.iter().flat_map(|i| &last.routes[*i]).any(|r| r.unknown);
     let sum = |f: &dyn Fn(&RouteState) -> u64| {
         let of = |s: &Snapshot| members.iter().flat_map(|i| &s.routes[*i]).map(f).sum::<u64>();
-        of(last).saturating_sub(of(first)) as f64
+        if unknown { f64::NAN } else { of(last).saturating_sub(of(first)) as f64 }
     };
     let again = sum(&|r| r.retransmitted);
     let sent = sum(&|r| r.sent) + again;
@@ -138,7 +139,7 @@ fn flow_values(
     add("throughput", "Mbit/s", total / n * full.iter().sum::<f64>() / full.len() as f64);
     add("total", "Mbit/s", total);
     add("fairness", "1", fairness(&rates));
-    add("retransmitted", "%", if sent > 0.0 { 100.0 * again / sent } else { 0.0 });
+    add("retransmitted", "%", if sent > 0.0 || unknown { 100.0 * again / sent } else { 0.0 });
     add("timeouts", "1", sum(&|r| r.timeouts) / n);
     if flow.source.size().is_some() {
         let done: Vec<f64> = members.iter().filter_map(|i| recording.completions[*i]).collect();
@@ -244,10 +245,12 @@ fn route_values(
     let mut add = |quantity, unit, value| {
         values.push((Key { object: "route", name: name.clone(), quantity, unit }, value));
     };
+    let unknown = members.iter().any(|i| last.routes[*i][route].unknown);
     let bits = acked(last).saturating_sub(acked(first)) * 8;
-    add("acknowledged", "Mbit/s", per_second(bits, first, last) / 1e6 / n);
+    let rate = per_second(bits, first, last) / 1e6 / n;
+    add("acknowledged", "Mbit/s", if unknown { f64::NAN } else { rate });
     add("rtt", "ms", 1e3 * mean(&|r| r.srtt));
-    add("window", "kB", mean(&|r| r.window as f64) / 1e3);
+    add("window", "kB", mean(&|r| if r.unknown { f64::NAN } else { r.window as f64 }) / 1e3);
 }
 
 fn link_values(

@@ -344,6 +344,7 @@ impl Validator<'_> {
             source: self.source(text)?,
             send_buffer: buffer(text.send_buffer),
             receive_buffer: buffer(text.receive_buffer),
+            buffers_given: (text.send_buffer.is_some(), text.receive_buffer.is_some()),
             checksum: text.checksum.unwrap_or(false),
             ecn: text.ecn.unwrap_or(false),
             name,
