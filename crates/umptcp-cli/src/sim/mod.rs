@@ -1,8 +1,8 @@
 //! `sim`: runs scenarios in virtual time, with tables, data files, captures and plots.
 
-mod stop;
+pub(crate) mod stop;
 
-use crate::args::SimArgs;
+use crate::args::{OutputArgs, SimArgs};
 use crate::console;
 use crate::failure::usage;
 use crate::registry::Registry;
@@ -22,7 +22,8 @@ pub(crate) fn run(args: &SimArgs, registry: &Registry) -> anyhow::Result<()> {
         schedulers: registry.schedulers.clone(),
         path_policies: registry.path_policies.clone(),
     };
-    let one_output = [&args.csv, &args.json, &args.series, &args.html, &args.pcap];
+    let OutputArgs { csv, json, series, html, .. } = &args.output;
+    let one_output = [csv, json, series, html, &args.pcap];
     if args.scenarios.len() > 1 && one_output.iter().any(|o| o.is_some()) {
         return Err(usage("--csv, --json, --series, --html and --pcap take one scenario only"));
     }
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &SimArgs, registry: &Registry) -> anyhow::Result<()> {
             console::say(&format!("{}: note: {note}", experiment.name()));
         }
         misses += report.points.iter().flat_map(|p| &p.comparisons).filter(|c| !c.agrees()).count();
-        output(&report, args)?;
+        output(&report, &args.output)?;
         if let Some(file) = &args.markdown {
             let folder = file.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
             let (section, figures) = report.markdown(&folder)?;
@@ -66,7 +67,11 @@ pub(crate) fn run(args: &SimArgs, registry: &Registry) -> anyhow::Result<()> {
 }
 
 /// Reads and checks a scenario. Errors in it count as usage errors: the exit code is 2.
-fn read(path: &Path, set: &[(String, String)], registries: &Registries) -> anyhow::Result<Experiment> {
+pub(crate) fn read(
+    path: &Path,
+    set: &[(String, String)],
+    registries: &Registries,
+) -> anyhow::Result<Experiment> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let file = path.display().to_string();
     Experiment::parse(&file, &text, path.parent(), set, registries).map_err(|e| match e {
@@ -114,7 +119,7 @@ fn simulate(
     Ok(report)
 }
 
-fn output(report: &Report, args: &SimArgs) -> anyhow::Result<()> {
+pub(crate) fn output(report: &Report, args: &OutputArgs) -> anyhow::Result<()> {
     let mut table = true;
     for (file, text) in [(&args.csv, report.csv()), (&args.json, report.json())] {
         match file {

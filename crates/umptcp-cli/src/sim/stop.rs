@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Whether a signal has come.
-pub(super) struct Stop {
+pub(crate) struct Stop {
     /// Becomes true with the first signal. The second ends the process at once.
-    pub(super) stop: Arc<AtomicBool>,
+    pub(crate) stop: Arc<AtomicBool>,
     signal: Arc<AtomicUsize>,
 }
 
 impl Stop {
     /// From now on signals are noted.
-    pub(super) fn watch() -> anyhow::Result<Stop> {
+    pub(crate) fn watch() -> anyhow::Result<Stop> {
         let (stop, signal) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         for number in [SIGINT, SIGTERM] {
             let watched = flag::register_conditional_default(number, stop.clone())
@@ -27,12 +27,12 @@ impl Stop {
         Ok(Stop { stop, signal })
     }
 
-    pub(super) fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
 
     /// Ends the process by the signal that has come, if one has.
-    pub(super) fn end_if_set(&self) {
+    pub(crate) fn end_if_set(&self) {
         match self.signal.load(Ordering::SeqCst) {
             0 => {}
             number => {
