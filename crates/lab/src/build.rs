@@ -2,21 +2,18 @@
 
 use crate::error::LabError;
 use crate::registries::Registries;
-use crate::setup::{Change, EventSetup, FlowSetup, Leg, LinkChange, Setup};
+use crate::setup::{Change, EventSetup, FlowSetup, LinkState, RouteChange, Setup, Way};
+use crate::traffic::{self, Ends, Logged};
 use std::net::IpAddr;
 use umptcp_netsim::Direction;
-use umptcp_netsim::Loss;
 use umptcp_netsim::SimError;
-use umptcp_netsim::application::{Application, Plan, Progress, Sink};
 use umptcp_netsim::network::{CableId, FlowId, FlowSpec, Limits, Network, NodeId, Probe, Side};
 use umptcp_netsim::random::{Purpose, Random, derive};
 use umptcp_netsim::trace::TraceMode;
-use umptcp_stack_core::config::{ConnectionConfig, Ecn, StackConfig};
-use umptcp_stack_core::device::PathConfig;
+use umptcp_stack_core::config::StackConfig;
+use umptcp_stack_core::device::{Families, PathConfig};
 use umptcp_types::{Instant, PathId};
 
-/// How much more than it has sent a sender without a known end offers.
-const AHEAD: u64 = 1 << 20;
 /// Events of a run: a day of simulated traffic, and a bound for bugs.
 const MOST_EVENTS: u64 = 20_000_000_000;
 
@@ -32,6 +29,8 @@ pub(crate) struct Instance {
     /// address.
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) start: Instant,
+    /// What its applications note.
+    pub(crate) log: Logged,
 }
 
 /// A network with everything in it, ready to run.
@@ -40,25 +39,7 @@ pub(crate) struct Built {
     pub(crate) network: Network,
     pub(crate) cables: Vec<CableId>,
     pub(crate) instances: Vec<Instance>,
-}
-
-/// Sends a number of bytes, or as many as fit until a time has come, and shuts down.
-#[derive(Debug)]
-struct Source {
-    size: Option<u64>,
-    stop: Option<Instant>,
-}
-
-impl Application for Source {
-    fn plan(&mut self, now: Instant, progress: &Progress) -> Plan {
-        if self.stop.is_some_and(|stop| now >= stop) {
-            return Plan { send: progress.sent, finish: true, wake: None };
-        }
-        match self.size {
-            Some(size) => Plan { send: size, finish: true, wake: self.stop },
-            None => Plan { send: progress.sent + AHEAD, finish: false, wake: self.stop },
-        }
-    }
+    hosts: Vec<Hosts>,
 }
 
 /// Builds the network of `setup` for one seed.
@@ -82,12 +63,10 @@ pub(crate) fn build(
         .iter()
         .map(|l| network.add_cable(fabric, fabric, l.forward.clone(), l.reverse.clone()))
         .collect();
-    let mut random = Random::new(derive(seed, Purpose::Scenario, 0));
-    let mut built = Built { network, cables, instances: Vec::new() };
-    for (group, flow) in setup.flows.iter().enumerate() {
-        for _ in 0..flow.count {
-            let spread = flow.spread.mul_f64(random.unit());
-            built.add(setup, group, flow, Instant::ZERO + flow.start + spread, registries)?;
+    let mut built = Built { network, cables, instances: Vec::new(), hosts: Vec::new() };
+    for (group, (flow, starts)) in setup.flows.iter().zip(setup.starts(seed)).enumerate() {
+        for start in starts {
+            built.add(setup, group, flow, start, registries)?;
         }
     }
     for event in &setup.events {
@@ -105,44 +84,43 @@ impl Built {
         start: Instant,
         registries: &Registries,
     ) -> Result<(), SimError> {
-        let number = self.instances.len();
+        let number = self.hosts.len();
         // Checked before: fewer than 4096 connections and 33 routes.
         let [high, low] = [(number >> 8) as u8, number as u8];
         let server_address = IpAddr::from([172, 16 + high, low, 1]);
-        let addresses: Vec<IpAddr> =
-            (0..flow.routes.len()).map(|r| IpAddr::from([10, high, low, r as u8 + 1])).collect();
         let stack = StackConfig::default()
             .with_congestion(registries.congestion.clone())
             .with_schedulers(registries.schedulers.clone())
             .with_path_policies(registries.path_policies.clone());
-        let mtu = |legs: &[Leg]| {
-            let of = |l: &Leg| setup.links[l.link].forward.mtu.min(setup.links[l.link].reverse.mtu);
-            legs.iter().map(of).min().unwrap_or(1500)
-        };
         let net = &mut self.network;
         let client = net.add_host(&format!("{}-{number}-client", flow.name), stack.clone());
         let server = net.add_host(&format!("{}-{number}-server", flow.name), stack);
-        let server_mtu = flow.routes.iter().map(|r| mtu(r)).max().unwrap_or(1500);
-        add_path(net, server, server_address, server_mtu);
-        for (route, address) in flow.routes.iter().zip(&addresses) {
-            add_path(net, client, *address, mtu(route));
-            let along: Vec<_> = route.iter().map(|leg| (self.cables[leg.link], direction(leg))).collect();
-            let back: Vec<_> = along.iter().rev().map(|(c, d)| (*c, d.opposite())).collect();
-            let (up, down) = if flow.down { (back, along) } else { (along, back) };
-            net.set_route(*address, server_address, &up);
-            net.set_route(server_address, *address, &down);
+        let server_mtu = flow.routes.iter().map(|r| setup.mtu(r)).max().unwrap_or(1500);
+        net.add_path(server, path_config(server_address, server_mtu), &[], false);
+        let mut hosts = Hosts { group, client, server_address, nics: Vec::new() };
+        for (number, route) in flow.routes.iter().enumerate() {
+            let address = IpAddr::from([10, high, low, number as u8 + 1]);
+            let of = |way: Way| way.into_iter().map(|(l, d)| (self.cables[l], d)).collect();
+            let (up, down) = flow.ways(number);
+            let (up, down) = (of(up), of(down));
+            let link = flow.client_link(number);
+            let nic = Nic { address, mtu: setup.mtu(route), backup: flow.backup[number], link, up, down };
+            nic.attach(net, client, server_address);
+            hosts.nics.push(nic);
         }
+        let addresses: Vec<IpAddr> = hosts.nics.iter().map(|nic| nic.address).collect();
+        self.hosts.push(hosts);
         let stop = flow.stop.map(|s| Instant::ZERO + s);
-        let source: Box<dyn Application> = Box::new(Source { size: flow.size, stop });
-        let sink: Box<dyn Application> = Box::new(Sink);
-        let mut spec = FlowSpec::new(client, server).config(config(flow)).start(start);
-        let (client_application, server_application) =
-            if flow.down { (sink, source) } else { (source, sink) };
-        (spec.client_application, spec.server_application) =
-            (Some(client_application), Some(server_application));
-        let id = net.add_flow(spec)?;
-        let sender = if flow.down { Side::Server } else { Side::Client };
-        self.instances.push(Instance { group, flow: id, sender, addresses, start });
+        let random = Random::new(derive(net.seed(), Purpose::Scenario, 1 + number as u64));
+        let sender_side = if flow.down { Side::Server } else { Side::Client };
+        for Ends { sender, receiver, log } in traffic::ends(&flow.source, setup.begin(), stop, random) {
+            let mut spec = FlowSpec::new(client, server).config(flow.config()).start(start);
+            let (at_client, at_server) = if flow.down { (receiver, sender) } else { (sender, receiver) };
+            (spec.client_application, spec.server_application) = (Some(at_client), Some(at_server));
+            let id = net.add_flow(spec)?;
+            let addresses = addresses.clone();
+            self.instances.push(Instance { group, flow: id, sender: sender_side, addresses, start, log });
+        }
         Ok(())
     }
 
@@ -151,7 +129,20 @@ impl Built {
         match event.what.clone() {
             Change::Link(change) => {
                 let cable = self.cables[change.link];
-                self.network.at(at, move |net| change_link(net, cable, &change));
+                // Those whose own link it is.
+                let near = |h: &Hosts| {
+                    let on = h.nics.iter().filter(|nic| nic.link == Some(change.link));
+                    on.map(|nic| (h.client, nic.address)).collect::<Vec<_>>()
+                };
+                let near: Vec<_> = self.hosts.iter().flat_map(near).collect();
+                self.network.at(at, move |net| {
+                    net.with_cable(cable, |now, cable| change.apply(now, cable));
+                    if let Some(state) = change.state {
+                        for (client, address) in near {
+                            tell_of_link(net, client, address, state);
+                        }
+                    }
+                });
             }
             Change::Flow { group, congestion, scheduler } => {
                 for instance in self.instances.iter().filter(|i| i.group == group) {
@@ -164,50 +155,83 @@ impl Built {
                     });
                 }
             }
+            Change::Route { group, route, what } => {
+                for hosts in self.hosts.iter().filter(|h| h.group == group) {
+                    let (client, server, nic) =
+                        (hosts.client, hosts.server_address, hosts.nics[route].clone());
+                    self.network.at(at, move |net| change_nic(net, client, server, &nic, what));
+                }
+            }
         }
     }
 }
 
-fn change_link(net: &mut Network, cable: CableId, change: &LinkChange) {
-    for d in Direction::BOTH {
-        let mut link = net.cable(cable).queue(d).link().clone();
-        if change.rate.is_some() {
-            (link.rate, link.trace) = (change.rate, None);
-        }
-        link.delay = change.delay.unwrap_or(link.delay);
-        if let Some(p) = change.loss {
-            link.loss = if p > 0.0 { Loss::Random(p) } else { Loss::None };
-        }
-        net.set_link(cable, d, link);
-        if let Some(cut) = change.cut {
-            net.set_cut(cable, d, cut);
-        }
+/// The hosts of a connection, or of several that belong together.
+#[derive(Debug)]
+struct Hosts {
+    group: usize,
+    client: NodeId,
+    server_address: IpAddr,
+    /// One for each route.
+    nics: Vec<Nic>,
+}
+
+/// A client's interface, with the way from it to the server and back.
+#[derive(Clone, Debug)]
+struct Nic {
+    address: IpAddr,
+    mtu: u16,
+    backup: bool,
+    /// The link that it is attached to.
+    link: Option<usize>,
+    up: Vec<(CableId, Direction)>,
+    down: Vec<(CableId, Direction)>,
+}
+
+impl Nic {
+    fn attach(&self, net: &mut Network, client: NodeId, server: IpAddr) {
+        let mut config = path_config(self.address, self.mtu);
+        config.backup = self.backup;
+        net.add_path(client, config, &[], false);
+        net.set_route(self.address, server, &self.up);
+        net.set_route(server, self.address, &self.down);
     }
 }
 
-fn direction(leg: &Leg) -> Direction {
-    if leg.backward { Direction::Reverse } else { Direction::Forward }
+/// The path of `node` that has the address. Each has one.
+fn path_of(net: &Network, node: NodeId, address: IpAddr) -> Option<PathId> {
+    let at = net.addresses(node).iter().position(|a| *a == address)?;
+    net.paths(node).get(at).copied()
 }
 
-fn add_path(net: &mut Network, host: NodeId, address: IpAddr, mtu: u16) -> PathId {
+fn change_nic(net: &mut Network, client: NodeId, server: IpAddr, nic: &Nic, what: RouteChange) {
+    match (what, path_of(net, client, nic.address)) {
+        (RouteChange::Removed, Some(path)) => net.remove_path(client, path),
+        (RouteChange::Added, None) => nic.attach(net, client, server),
+        (RouteChange::Backup(backup), Some(path)) => {
+            net.with_stack(client, |now, stack| stack.set_path_backup(now, path, backup));
+        }
+        // It is that way already.
+        (RouteChange::Removed | RouteChange::Backup(_), None) | (RouteChange::Added, Some(_)) => {}
+    }
+}
+
+/// A host sees that its link is down, or up again.
+fn tell_of_link(net: &mut Network, client: NodeId, address: IpAddr, state: LinkState) {
+    let Some(path) = path_of(net, client, address) else { return };
+    net.with_stack(client, |now, stack| match state {
+        LinkState::Down => stack.path_down(now, path, Families::BOTH),
+        LinkState::Up => stack.path_up(now, path, Families::BOTH),
+        LinkState::Silent => {}
+    });
+}
+
+fn path_config(address: IpAddr, mtu: u16) -> PathConfig {
     let mut config = PathConfig::new(format!("{address}"), address);
     config.mtu = mtu;
     config.max_packet = 65_535;
     config.checksum_offload = true;
-    net.add_path(host, config, &[], false)
-}
-
-fn config(flow: &FlowSetup) -> ConnectionConfig {
-    ConnectionConfig::default()
-        .with_mptcp(flow.mptcp)
-        .with_checksum(flow.checksum)
-        .with_ecn(if flow.ecn { Ecn::Request } else { Ecn::default() })
-        .with_congestion(flow.congestion.clone())
-        .with_scheduler(flow.scheduler.clone())
-        .with_path_policy(flow.path_policy.clone())
-        .with_send_buffer(flow.send_buffer)
-        .with_receive_buffer(flow.receive_buffer)
-        .with_max_subflows(flow.routes.len())
+    config
 }
 
 /// An error of the simulator with what was simulated.

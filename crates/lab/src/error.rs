@@ -26,6 +26,15 @@ pub enum LabError {
         /// The fault.
         error: SimError,
     },
+    /// A run in real time could not be done, or found a fault.
+    Emulation {
+        /// The parameters, as `name=value` with commas between.
+        point: String,
+        /// The seed.
+        seed: u64,
+        /// What it was.
+        message: String,
+    },
     /// A file cannot be read or written.
     File {
         /// Its name.
@@ -44,6 +53,7 @@ impl fmt::Display for LabError {
                 write!(f, "seed {seed}: {error}")
             }
             LabError::Simulation { point, seed, error } => write!(f, "{point}, seed {seed}: {error}"),
+            LabError::Emulation { point, seed, message } => write!(f, "{point}, seed {seed}: {message}"),
             LabError::File { file, message } => write!(f, "{file}: {message}"),
         }
     }

@@ -1,22 +1,19 @@
 //! A scenario with its parameters, and running all of it.
 
-use crate::build::failed;
 use crate::error::{LabError, Source};
+use crate::grid::grid;
 use crate::measure::Recording;
 use crate::point::Point;
 use crate::registries::Registries;
 use crate::report::{PointReport, Report};
 use crate::run::{Values, Watch, evaluate, run};
-use crate::scenario::{self, Scenario};
+use crate::scenario::Scenario;
 use crate::validate::Validator;
 use sha2::{Digest as _, Sha256};
 use std::path::Path;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-/// Combinations of parameters of one scenario.
-const MOST_POINTS: usize = 10_000;
 
 /// How to run an experiment.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +26,15 @@ pub struct RunOptions {
     pub warm_up: Option<Duration>,
     /// Runs at a time; 0: as many as there are processors.
     pub threads: usize,
+    /// Once it is true no run begins, and those under way are given up: the report has those that were
+    /// complete.
+    pub stop: Option<Arc<AtomicBool>>,
+}
+
+impl RunOptions {
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
 }
 
 /// A scenario that was read and checked.
@@ -109,20 +115,20 @@ impl Experiment {
         progress: impl Fn(usize, usize) + Sync,
     ) -> Result<Report, LabError> {
         let points = self.points_with(options);
-        let jobs: Vec<(usize, u64)> = points
-            .iter()
-            .enumerate()
-            .flat_map(|(i, p)| p.setup.seeds.iter().map(move |seed| (i, *seed)))
-            .collect();
-        let results = parallel(jobs.len(), options.threads, &progress, |job| {
+        let jobs = Experiment::jobs(&points);
+        let stop = || options.is_stopped();
+        let results = parallel(jobs.len(), options.threads, &progress, &stop, |job| {
             let (point, seed) = jobs[job];
             let point = &points[point];
             // The first seed of each point is kept for plots.
             let keep = point.setup.seeds.first() == Some(&seed);
-            let recording = run(&point.setup, &point.name(), seed, registries, Watch::default())?;
-            Ok((evaluate(&point.setup, &recording), keep.then_some(recording)))
+            let watch = Watch::default();
+            let Some(recording) = run(&point.setup, &point.name(), seed, registries, watch, &stop)? else {
+                return Ok(None);
+            };
+            Ok(Some((evaluate(&point.setup, &recording), keep.then_some(recording))))
         })?;
-        Ok(self.report(points, &jobs, results))
+        Ok(self.report(options, points, &jobs, results))
     }
 
     /// Runs one combination of parameters with one seed, showing all packets to `tap`.
@@ -166,7 +172,7 @@ impl Experiment {
         let points = self.points_with(options);
         let Some(point) = points.get(point) else { return Ok(()) };
         let Some(seed) = point.setup.seeds.first() else { return Ok(()) };
-        run(&point.setup, &point.name(), *seed, registries, watch).map(|_| ())
+        run(&point.setup, &point.name(), *seed, registries, watch, &|| options.is_stopped()).map(|_| ())
     }
 
     /// The links' names, in order of the cables that a tap is told of.
@@ -174,7 +180,13 @@ impl Experiment {
         self.points.first().map_or_else(Vec::new, |p| p.setup.links.iter().map(|l| l.name.as_str()).collect())
     }
 
-    fn points_with(&self, options: &RunOptions) -> Vec<Point> {
+    /// Each point with each of its seeds.
+    pub(crate) fn jobs(points: &[Point]) -> Vec<(usize, u64)> {
+        let of = |(i, p): (usize, &Point)| p.setup.seeds.iter().map(|seed| (i, *seed)).collect::<Vec<_>>();
+        points.iter().enumerate().flat_map(of).collect()
+    }
+
+    pub(crate) fn points_with(&self, options: &RunOptions) -> Vec<Point> {
         let mut points = self.points.clone();
         for point in &mut points {
             let setup = &mut point.setup;
@@ -187,97 +199,60 @@ impl Experiment {
         points
     }
 
-    fn report(
+    pub(crate) fn report(
         &self,
+        options: &RunOptions,
         points: Vec<Point>,
         jobs: &[(usize, u64)],
-        results: Vec<(Values, Option<Recording>)>,
+        results: Vec<Option<(Values, Option<Recording>)>>,
     ) -> Report {
-        let mut runs: Vec<Vec<Values>> = points.iter().map(|_| Vec::new()).collect();
+        let (done, wanted) = (results.iter().flatten().count(), jobs.len());
+        let hash = self.hash_with(options, &points);
+        let mut runs: Vec<Vec<(u64, Values)>> = points.iter().map(|_| Vec::new()).collect();
         let mut recordings: Vec<Option<Recording>> = points.iter().map(|_| None).collect();
-        for ((point, _), (values, recording)) in jobs.iter().zip(results) {
-            runs[*point].push(values);
+        for ((point, seed), result) in jobs.iter().zip(results) {
+            let Some((values, recording)) = result else { continue };
+            runs[*point].push((*seed, values));
             if recording.is_some() {
                 recordings[*point] = recording;
             }
         }
-        let points = points
-            .into_iter()
-            .zip(runs)
-            .zip(recordings)
-            .map(|((point, runs), recording)| PointReport::new(point, runs, recording))
-            .collect();
+        let points = points.into_iter().zip(runs).zip(recordings).filter(|((_, runs), _)| !runs.is_empty());
+        let points = points.map(|((point, runs), recording)| PointReport::new(point, runs, recording));
         Report {
             version: env!("CARGO_PKG_VERSION").to_string(),
             scenario: self.name.clone(),
             title: self.title.clone(),
             description: self.description.clone(),
             discussion: self.discussion.clone(),
-            hash: self.hash.clone(),
-            points,
+            hash,
+            runs: (done, wanted),
+            faults: Vec::new(),
+            points: points.collect(),
         }
     }
-}
 
-/// Every combination of the parameters' values, the last parameter varying fastest.
-fn grid(source: &Source<'_>, set: &[(String, String)]) -> Result<Vec<Vec<(String, String)>>, LabError> {
-    // Only the parameters: everything else may not make sense before they are filled in.
-    let table: toml::Table = toml::from_str(source.text).map_err(|e| source.parser(&e))?;
-    let parameters: Vec<(String, Vec<String>)> = match table.get("parameters") {
-        None => Vec::new(),
-        Some(value) => {
-            let map: std::collections::BTreeMap<String, scenario::Values> = value
-                .clone()
-                .try_into()
-                .map_err(|e: toml::de::Error| source.whole(format!("parameters: {}", e.message())))?;
-            let text = |v: scenario::Values| match v {
-                scenario::Values::One(v) => vec![v.to_string()],
-                scenario::Values::Many(list) => list.iter().map(ToString::to_string).collect(),
-            };
-            map.into_iter().map(|(name, values)| (name, text(values))).collect()
+    /// The scenario's hash with the duration, warm-up and seeds that are not the scenario's own: those that
+    /// are stand in its text.
+    fn hash_with(&self, options: &RunOptions, points: &[Point]) -> String {
+        let mut others = Vec::new();
+        for (own, used) in self.points.iter().zip(points) {
+            let (own, used) = (&own.setup, &used.setup);
+            if options.duration.is_some() && own.duration != used.duration {
+                others.push(("duration".to_string(), format!("{:?}", used.duration)));
+            }
+            if options.warm_up.is_some() && own.warm_up != used.warm_up {
+                others.push(("warm-up".to_string(), format!("{:?}", used.warm_up)));
+            }
+            if options.seeds.is_some() && own.seeds != used.seeds {
+                others.push(("seeds".to_string(), format!("{:?}", used.seeds)));
+            }
         }
-    };
-    for (name, _) in set {
-        if !parameters.iter().any(|(n, _)| n == name) {
-            let known: Vec<&str> = parameters.iter().map(|(n, _)| n.as_str()).collect();
-            return Err(source
-                .whole(format!("there is no parameter {name:?} to set; there are: {}", known.join(", "))));
-        }
+        // They are the same for all combinations of parameters.
+        others.sort();
+        others.dedup();
+        if others.is_empty() { self.hash.clone() } else { hash(&self.hash, &others) }
     }
-    let mut grid: Vec<Vec<(String, String)>> = vec![Vec::new()];
-    for (name, values) in parameters {
-        if !source.text.contains(&format!("${{{name}}}")) {
-            return Err(
-                source.whole(format!("parameter {name:?} is used nowhere; use it as \"${{{name}}}\""))
-            );
-        }
-        let given: Vec<String> = set
-            .iter()
-            .filter(|(n, _)| *n == name)
-            .flat_map(|(_, v)| v.split(',').map(|v| v.trim().to_string()))
-            .collect();
-        let values = if given.is_empty() { values } else { given };
-        if values.iter().any(|v| v.contains(['\n', '\r', '"', '\\', '$'])) {
-            return Err(
-                source.whole(format!("parameter {name:?}: a value has a character that it may not have"))
-            );
-        }
-        grid = grid
-            .into_iter()
-            .flat_map(|point| {
-                let name = &name;
-                values.iter().map(move |v| {
-                    let mut point = point.clone();
-                    point.push((name.clone(), v.clone()));
-                    point
-                })
-            })
-            .collect();
-        if grid.len() > MOST_POINTS {
-            return Err(source.whole(format!("the parameters have more than {MOST_POINTS} combinations")));
-        }
-    }
-    Ok(grid)
 }
 
 /// The text with `${name}` replaced by the parameter's value.
@@ -296,31 +271,43 @@ fn hash(text: &str, set: &[(String, String)]) -> String {
     sha.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
-/// Does jobs 0 to `count` on several threads; their results in order.
+/// Does jobs 0 to `count` on several threads; their results in order. `None`: it was not done, because `stop`
+/// said so.
 fn parallel<T: Send>(
     count: usize,
     threads: usize,
     progress: &(impl Fn(usize, usize) + Sync),
-    job: impl Fn(usize) -> Result<T, LabError> + Sync,
-) -> Result<Vec<T>, LabError> {
+    stop: &(impl Fn() -> bool + Sync),
+    job: impl Fn(usize) -> Result<Option<T>, LabError> + Sync,
+) -> Result<Vec<Option<T>>, LabError> {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if threads == 0 { processors } else { threads }.min(count).max(1);
     let next = AtomicUsize::new(0);
     let done = AtomicUsize::new(0);
-    let results: Mutex<Vec<Option<Result<T, LabError>>>> = Mutex::new((0..count).map(|_| None).collect());
+    let results: Mutex<Vec<Option<T>>> = Mutex::new((0..count).map(|_| None).collect());
+    // The fault of the first job that has one, which does not depend on the threads' order.
+    let fault: Mutex<Option<(usize, LabError)>> = Mutex::new(None);
     let work = || {
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= count {
+            if index >= count || stop() {
                 return;
             }
-            let result = job(index);
-            if result.is_err() {
-                // Nobody begins another one.
-                next.store(count, Ordering::Relaxed);
-            }
-            if let Ok(mut results) = results.lock() {
-                results[index] = Some(result);
+            match job(index) {
+                Ok(result) => {
+                    if let Ok(mut results) = results.lock() {
+                        results[index] = result;
+                    }
+                }
+                Err(error) => {
+                    // Nobody begins another one.
+                    next.store(count, Ordering::Relaxed);
+                    if let Ok(mut fault) = fault.lock()
+                        && fault.as_ref().is_none_or(|(first, _)| index < *first)
+                    {
+                        *fault = Some((index, error));
+                    }
+                }
             }
             progress(done.fetch_add(1, Ordering::Relaxed) + 1, count);
         }
@@ -330,23 +317,9 @@ fn parallel<T: Send>(
             scope.spawn(work);
         }
     });
-    let results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    // After a fault some were never begun: the fault is what is reported.
-    let mut ordered = Vec::with_capacity(count);
-    let mut missing = false;
-    for result in results {
-        match result {
-            Some(Ok(value)) => ordered.push(value),
-            Some(Err(error)) => return Err(error),
-            None => missing = true,
-        }
+    let fault = fault.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    match fault {
+        Some((_, error)) => Err(error),
+        None => Ok(results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())),
     }
-    if missing {
-        let nothing = umptcp_netsim::SimError::Stalled {
-            at: umptcp_types::Instant::ZERO,
-            waiting_for: "a run that was never begun".to_string(),
-        };
-        return Err(failed("", 0)(nothing));
-    }
-    Ok(ordered)
 }

@@ -4,7 +4,8 @@ use crate::report::{FORMAT, PointReport, Report};
 use serde_json::{Value, json};
 
 /// The columns of [`Report::csv`].
-pub const CSV_COLUMNS: &str = "format,version,scenario,hash,parameters,seed,object,name,quantity,unit,value";
+pub const CSV_COLUMNS: &str =
+    "format,version,scenario,hash,parameters,warm_up_s,duration_s,seeds,seed,object,name,quantity,unit,value";
 
 /// Writes rows of CSV (RFC 4180), the first of which are `columns`.
 pub(crate) struct Table(csv::Writer<Vec<u8>>);
@@ -31,12 +32,12 @@ impl Report {
     /// Every number of every run as CSV (RFC 4180), one per line, with a header line: the columns
     /// [`CSV_COLUMNS`].
     ///
-    /// `parameters` is `name=value` with semicolons between; `value` is empty when there is none (a transfer
+    /// `parameters` is `name=value` with semicolons between; `seeds` are those of all runs, such as `1-5;9`; `value` is empty when there is none (a transfer
     /// that did not end, a round-trip time without a sample).
     pub fn csv(&self) -> String {
         let mut table = Table::new(CSV_COLUMNS);
         for point in &self.points {
-            let parameters = parameters(point);
+            let [parameters, warm_up, duration, seeds] = circumstances(point);
             for row in &point.rows {
                 for (seed, value) in point.seeds.iter().zip(&row.summary.values) {
                     let value = if value.is_finite() { value.to_string() } else { String::new() };
@@ -46,6 +47,9 @@ impl Report {
                         &self.scenario,
                         &self.hash,
                         &parameters,
+                        &warm_up,
+                        &duration,
+                        &seeds,
                         &seed.to_string(),
                         row.object,
                         &row.name,
@@ -70,6 +74,8 @@ impl Report {
             "scenario": self.scenario,
             "title": self.title,
             "hash": self.hash,
+            "runs": { "complete": self.runs.0, "wanted": self.runs.1 },
+            "notes": self.notes(),
             "points": points,
         });
         format!("{all:#}\n")
@@ -116,6 +122,7 @@ fn point(point: &PointReport) -> Value {
     json!({
         "parameters": parameters,
         "seeds": point.seeds,
+        "seeds_change_nothing": point.seeds_change_nothing(),
         "warm_up_s": point.setup.warm_up.as_secs_f64(),
         "duration_s": point.setup.duration.as_secs_f64(),
         "rows": rows,
@@ -123,7 +130,11 @@ fn point(point: &PointReport) -> Value {
     })
 }
 
-/// The parameters of a point as `name=value` with semicolons between.
-pub(crate) fn parameters(point: &PointReport) -> String {
-    point.parameters.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(";")
+/// How a point was run: its parameters as `name=value` with semicolons between, seconds of warm-up and of
+/// measurement, and its seeds.
+pub(crate) fn circumstances(point: &PointReport) -> [String; 4] {
+    let parameters = point.parameters.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join(";");
+    let seconds = |time: std::time::Duration| time.as_secs_f64().to_string();
+    let (warm_up, duration) = (seconds(point.setup.warm_up), seconds(point.setup.duration));
+    [parameters, warm_up, duration, point.seed_ranges()]
 }

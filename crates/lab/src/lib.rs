@@ -34,9 +34,11 @@
 #![forbid(unsafe_code)]
 
 mod build;
+pub mod emulation;
 mod error;
 mod experiment;
 mod export;
+mod grid;
 mod markdown;
 mod measure;
 mod plot;
@@ -48,6 +50,7 @@ mod scenario;
 mod series;
 mod setup;
 mod statistics;
+mod traffic;
 pub mod units;
 mod validate;
 

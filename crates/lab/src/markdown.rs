@@ -27,6 +27,9 @@ impl Report {
             "`scenarios/{}.toml` ({}), {seeds} seeds, {} s after {} s. Intervals are 95 % confidence intervals of the mean.\n",
             self.scenario, self.hash, time.0, time.1
         );
+        for note in self.notes() {
+            let _ = writeln!(out, "Note: {note}.\n");
+        }
         let mut figures = Vec::new();
         out.push_str(&self.published());
         if let Some(figure) = self.comparison_figure()? {

@@ -2,6 +2,7 @@
 
 use crate::build::{Built, Instance};
 use crate::setup::Setup;
+use crate::traffic::Log;
 use umptcp_netsim::Direction;
 use umptcp_netsim::LinkStats;
 use umptcp_netsim::network::Network;
@@ -24,6 +25,8 @@ pub(crate) struct RouteState {
     pub(crate) data_sent: u64,
     /// Payload bytes of a full packet; 0 when there is no subflow.
     pub(crate) mss: u32,
+    /// The sender does not say.
+    pub(crate) unknown: bool,
 }
 
 /// One direction of a link at one instant.
@@ -39,6 +42,8 @@ pub(crate) struct Snapshot {
     pub(crate) at: Instant,
     /// Bytes that each connection's receiving application has got.
     pub(crate) received: Vec<u64>,
+    /// Bytes that wait at each connection's receiver for others before them; `None`: not known.
+    pub(crate) out_of_order: Vec<Option<u64>>,
     /// Per connection, per route.
     pub(crate) routes: Vec<Vec<RouteState>>,
     /// Per link, per direction.
@@ -48,9 +53,10 @@ pub(crate) struct Snapshot {
 impl Snapshot {
     /// The state of the network now.
     pub(crate) fn take(built: &mut Built) -> Snapshot {
-        let Built { network, cables, instances } = built;
+        let Built { network, cables, instances, .. } = built;
         let received = instances.iter().map(|i| network.flow(i.flow).end(i.sender.peer()).progress.received);
         let received = received.collect();
+        let out_of_order = instances.iter().map(|i| Some(out_of_order(network, i))).collect();
         let routes = instances.iter().map(|i| routes(network, i)).collect();
         let link = |c| {
             Direction::BOTH.map(|d| {
@@ -59,8 +65,15 @@ impl Snapshot {
             })
         };
         let links = cables.iter().map(|c| link(*c)).collect();
-        Snapshot { at: network.now(), received, routes, links }
+        Snapshot { at: network.now(), received, out_of_order, routes, links }
     }
+}
+
+/// What the receiver's stack holds that is not in order; nothing once the connection has gone.
+fn out_of_order(network: &Network, instance: &Instance) -> u64 {
+    let end = network.flow(instance.flow).end(instance.sender.peer());
+    let info = end.connection.and_then(|c| network.stack(end.node)?.info(c));
+    info.map_or(0, |info| info.out_of_order)
 }
 
 /// What the sender's stack says of each route's subflows.
@@ -81,7 +94,12 @@ fn routes(network: &mut Network, instance: &Instance) -> Vec<RouteState> {
 }
 
 impl RouteState {
-    fn add(&mut self, info: &SubflowInfo, alive: bool) {
+    /// Of a sender that does not say.
+    pub(crate) fn unknown() -> RouteState {
+        RouteState { unknown: true, srtt: f64::NAN, ..RouteState::default() }
+    }
+
+    pub(crate) fn add(&mut self, info: &SubflowInfo, alive: bool) {
         self.acked += info.bytes_acked;
         self.sent += info.bytes_sent;
         self.retransmitted += info.bytes_retransmitted;
@@ -103,6 +121,8 @@ pub(crate) struct Recording {
     pub(crate) groups: Vec<usize>,
     /// Seconds from a connection's start until its last byte was received, for those with a known size.
     pub(crate) completions: Vec<Option<f64>>,
+    /// What each connection's applications noted.
+    pub(crate) logs: Vec<Log>,
 }
 
 impl Recording {

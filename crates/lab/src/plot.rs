@@ -116,6 +116,9 @@ impl Report {
             self.hash,
             self.version
         );
+        for note in self.notes() {
+            let _ = writeln!(out, "<p>Note: {}.</p>", escape(&note));
+        }
         if let Some(figure) = self.comparison_figure()? {
             let _ = writeln!(out, "<h2>Beside what was published</h2>\n{}", figure.svg);
         }

@@ -8,7 +8,20 @@ use crate::statistics::Summary;
 use std::fmt::Write as _;
 
 /// Name and version of the output's format: it changes when a column does.
-pub const FORMAT: &str = "umptcp-sim/1";
+pub const FORMAT: &str = "umptcp-sim/2";
+
+/// What the table shows of groups of connections unless everything is asked for.
+const SHOWN: &[&str] = &[
+    "goodput",
+    "completion",
+    "delay-p50",
+    "delay-p95",
+    "delay-p99",
+    "delay-max",
+    "page-mean",
+    "stalls",
+    "stalled",
+];
 
 /// One quantity over all seeds.
 #[derive(Clone, Debug)]
@@ -72,7 +85,7 @@ impl Comparison {
 pub struct PointReport {
     /// The parameters' values.
     pub parameters: Vec<(String, String)>,
-    /// The seeds.
+    /// The seeds of its runs.
     pub seeds: Vec<u64>,
     /// Everything that was measured.
     pub rows: Vec<Row>,
@@ -97,14 +110,19 @@ pub struct Report {
     pub description: String,
     /// What there is to say about its results.
     pub discussion: String,
-    /// The first 16 hexadecimal digits of the SHA-256 of its text.
+    /// The first 16 hexadecimal digits of the SHA-256 of its text, and of what was set beside it.
     pub hash: String,
-    /// One for each combination of parameters.
+    /// Runs that are in it, and that there were to be: fewer when it was stopped.
+    pub runs: (usize, usize),
+    /// Connections that ended with an error, in real time.
+    pub faults: Vec<String>,
+    /// One for each combination of parameters of which there is a run.
     pub points: Vec<PointReport>,
 }
 
 impl PointReport {
-    pub(crate) fn new(point: Point, runs: Vec<Values>, recording: Option<Recording>) -> PointReport {
+    pub(crate) fn new(point: Point, runs: Vec<(u64, Values)>, recording: Option<Recording>) -> PointReport {
+        let (seeds, runs): (Vec<u64>, Vec<Values>) = runs.into_iter().unzip();
         let keys: Vec<Key> =
             runs.first().map_or_else(Vec::new, |v| v.iter().map(|(k, _)| k.clone()).collect());
         let rows: Vec<Row> = keys
@@ -119,20 +137,24 @@ impl PointReport {
             })
             .collect();
         let comparisons = point.setup.references.iter().filter_map(|r| compare(r, &rows)).collect();
-        PointReport {
-            parameters: point.parameters,
-            seeds: point.setup.seeds.clone(),
-            rows,
-            comparisons,
-            setup: point.setup,
-            recording,
-        }
+        PointReport { parameters: point.parameters, seeds, rows, comparisons, setup: point.setup, recording }
     }
 
     /// The parameters as `name=value` with commas between; `-` without parameters.
     pub fn name(&self) -> String {
         let list: Vec<String> = self.parameters.iter().map(|(n, v)| format!("{n}={v}")).collect();
         if list.is_empty() { "-".to_string() } else { list.join(",") }
+    }
+
+    /// Whether every run had the same results: the seeds changed nothing. Not with one run.
+    pub fn seeds_change_nothing(&self) -> bool {
+        let same = |row: &Row| row.summary.values.windows(2).all(|w| w[0].to_bits() == w[1].to_bits());
+        self.seeds.len() > 1 && self.rows.iter().all(same)
+    }
+
+    /// The seeds of its runs: `1-5;9`.
+    pub(crate) fn seed_ranges(&self) -> String {
+        seed_ranges(&self.seeds)
     }
 
     /// One quantity, by the names of object, thing and quantity.
@@ -171,10 +193,50 @@ fn compare(reference: &ReferenceSetup, rows: &[Row]) -> Option<Comparison> {
     })
 }
 
+/// Numbers with those that follow one another as ranges: `1-5;9`.
+pub(crate) fn seed_ranges(seeds: &[u64]) -> String {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for seed in seeds {
+        match ranges.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(*seed) => *last = *seed,
+            _ => ranges.push((*seed, *seed)),
+        }
+    }
+    let text = |(from, to): &(u64, u64)| if from == to { format!("{from}") } else { format!("{from}-{to}") };
+    ranges.iter().map(text).collect::<Vec<_>>().join(";")
+}
+
 impl Report {
+    /// What whoever reads the numbers must know of them: that seeds change nothing, that runs are missing.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        let same = self.points.iter().filter(|p| p.seeds_change_nothing());
+        let same: Vec<String> = same.map(PointReport::name).collect();
+        if !same.is_empty() {
+            let which = match same.len() {
+                n if n == self.points.len() => String::new(),
+                1 => format!(" with {}", same[0]),
+                n => format!(" with {} and {} more", same[0], n - 1),
+            };
+            notes.push(format!(
+                "the seeds change nothing{which}: every run has the same results, and intervals say nothing"
+            ));
+        }
+        if let (done, wanted) = self.runs
+            && done < wanted
+        {
+            notes.push(format!("stopped: {done} of {wanted} runs are in these results"));
+        }
+        notes.extend(self.faults.iter().cloned());
+        notes
+    }
+
     /// The results as text for people. With `all`, every row; otherwise the groups' and what was published.
     pub fn table(&self, all: bool) -> String {
         let mut out = format!("{} (scenario {}, umptcp {})\n", self.title, self.hash, self.version);
+        for note in self.notes() {
+            let _ = writeln!(out, "note: {note}");
+        }
         for point in &self.points {
             let seeds = point.seeds.len();
             let runs = if seeds == 1 { "1 seed".to_string() } else { format!("{seeds} seeds") };
@@ -188,7 +250,7 @@ impl Report {
             let mut lines = vec![["", "", "mean", "±95 %", ""].map(str::to_string)];
             for row in &point.rows {
                 let shown = all
-                    || (row.object == "flow" && ["goodput", "completion"].contains(&row.quantity))
+                    || (row.object == "flow" && SHOWN.contains(&row.quantity))
                     || row.object == "recovery";
                 if shown {
                     lines.push([

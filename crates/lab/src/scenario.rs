@@ -30,6 +30,9 @@ pub(crate) struct Scenario {
     /// Values to run the scenario with, in all combinations. They were read before the text was filled in.
     #[serde(default, rename = "parameters")]
     _parameters: serde::de::IgnoredAny,
+    /// Groups of parameters whose values go together.
+    #[serde(default, rename = "zipped")]
+    _zipped: serde::de::IgnoredAny,
     #[serde(default, rename = "link")]
     pub(crate) links: Vec<LinkText>,
     #[serde(default, rename = "flow")]
@@ -169,6 +172,35 @@ pub(crate) struct ReorderText {
     pub(crate) delay: Time,
 }
 
+/// What applications do.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub(crate) enum SourceText {
+    /// Messages at regular times.
+    Constant { rate: Rate, message: Option<Bytes> },
+    /// The same, with pauses.
+    OnOff {
+        rate: Rate,
+        message: Option<Bytes>,
+        on: Time,
+        off: Time,
+        /// The lengths are drawn.
+        random: Option<bool>,
+    },
+    /// Questions and answers.
+    Requests { count: Option<Count>, request: Option<Bytes>, response: Bytes, pause: Option<Time> },
+    /// A page of objects over several connections.
+    Page {
+        connections: Option<Count>,
+        objects: Count,
+        size: Bytes,
+        request: Option<Bytes>,
+        every: Option<Time>,
+    },
+    /// Segments of a video.
+    Video { rate: Rate, segment: Option<Time>, buffer: Option<Time>, request: Option<Bytes> },
+}
+
 /// A group of like connections.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -183,6 +215,9 @@ pub(crate) struct FlowText {
     pub(crate) path_policy: Option<Spanned<String>>,
     /// One list of links per subflow, from the sender to the receiver.
     pub(crate) routes: Vec<Vec<Spanned<String>>>,
+    /// Numbers of the routes, from 1, that the client wants as backups.
+    #[serde(default)]
+    pub(crate) backup: Vec<Spanned<Count>>,
     /// Who sends: the side that connects (`up`) or the other (`down`).
     pub(crate) direction: Option<Spanned<String>>,
     pub(crate) start: Option<Time>,
@@ -191,6 +226,8 @@ pub(crate) struct FlowText {
     pub(crate) stop: Option<Time>,
     /// Bytes to send; without it, all that fits.
     pub(crate) size: Option<Bytes>,
+    /// What the applications do, in the place of that.
+    pub(crate) source: Option<Spanned<SourceText>>,
     pub(crate) send_buffer: Option<Bytes>,
     pub(crate) receive_buffer: Option<Bytes>,
     pub(crate) checksum: Option<bool>,
@@ -207,6 +244,14 @@ pub(crate) struct EventText {
     pub(crate) flow: Option<Spanned<String>>,
     pub(crate) congestion: Option<Spanned<String>>,
     pub(crate) scheduler: Option<Spanned<String>>,
+    /// Of a flow: which of its routes, from 1.
+    pub(crate) route: Option<Spanned<Count>>,
+    /// The client's address on it is removed or added.
+    pub(crate) address: Option<Spanned<String>>,
+    /// The client wants it as a backup, or like the others again.
+    pub(crate) backup: Option<bool>,
+    /// The link is up, down, or silent.
+    pub(crate) state: Option<Spanned<String>>,
     /// Cut (true) or mend (false) it.
     pub(crate) cut: Option<bool>,
     pub(crate) rate: Option<Rate>,

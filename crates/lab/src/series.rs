@@ -1,12 +1,11 @@
 //! What a run looked like over time.
 
-use crate::export::{Table, parameters};
+use crate::export::{Table, circumstances};
 use crate::measure::{RouteState, Snapshot, per_second};
 use crate::report::{FORMAT, PointReport, Report};
 
 /// The columns of [`Report::series_csv`].
-pub const SERIES_COLUMNS: &str =
-    "format,version,scenario,hash,parameters,seed,time_s,object,name,quantity,unit,value";
+pub const SERIES_COLUMNS: &str = "format,version,scenario,hash,parameters,warm_up_s,duration_s,seeds,seed,time_s,object,name,quantity,unit,value";
 
 /// One curve: time in seconds and value.
 #[derive(Clone, Debug)]
@@ -84,7 +83,7 @@ impl Report {
     pub fn series_csv(&self) -> String {
         let mut table = Table::new(SERIES_COLUMNS);
         for point in &self.points {
-            let parameters = parameters(point);
+            let [parameters, warm_up, duration, seeds] = circumstances(point);
             let seed = point.seeds.first().copied().unwrap_or_default().to_string();
             for curve in curves(point, usize::MAX) {
                 for (t, v) in &curve.points {
@@ -95,6 +94,9 @@ impl Report {
                         &self.scenario,
                         &self.hash,
                         &parameters,
+                        &warm_up,
+                        &duration,
+                        &seeds,
                         &seed,
                         &t.to_string(),
                         object,

@@ -4,11 +4,13 @@ use crate::error::{LabError, Source};
 use crate::registries::Registries;
 use crate::scenario::{
     AqmText, EventText, FlowText, LinkText, LossText, RecoveryText, ReferenceText, ReverseText, Scenario,
-    Seeds,
+    Seeds, SourceText,
 };
 use crate::setup::{
-    Change, EventSetup, FlowSetup, Leg, LinkChange, LinkSetup, RecoverySetup, ReferenceSetup, Setup,
+    Change, EventSetup, FlowSetup, Leg, LinkChange, LinkSetup, LinkState, RecoverySetup, ReferenceSetup,
+    RouteChange, Setup,
 };
+use crate::traffic::SourceSetup;
 use crate::units;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,12 +27,44 @@ const MOST_ROUTES: usize = 32;
 const DEFAULT_SEEDS: u32 = 5;
 const DEFAULT_SAMPLE: Duration = Duration::from_millis(100);
 const DEFAULT_BUFFER: u64 = 4 << 20;
+/// Bytes of a message.
+const DEFAULT_MESSAGE: u64 = 1000;
+/// Bytes of a request, as of HTTP with its usual headers.
+const DEFAULT_REQUEST: u64 = 400;
+/// Connections of a page, as browsers open for HTTP/1.1.
+const DEFAULT_CONNECTIONS: u32 = 6;
+const MOST_PAGE_CONNECTIONS: u32 = 32;
+/// Playing time of a segment of a video, and of what is fetched ahead.
+const DEFAULT_SEGMENT: Duration = Duration::from_secs(4);
+const DEFAULT_AHEAD: Duration = Duration::from_secs(20);
+/// Of times that applications repeat, so that a run ends.
+const SHORTEST: Duration = Duration::from_millis(1);
+const SHORTEST_INTERVAL: Duration = Duration::from_micros(1);
 
 type Checked<T> = Result<T, LabError>;
 
 /// Quantities of a group of flows that published values may be given for.
-pub(crate) const FLOW_QUANTITIES: &[&str] =
-    &["goodput", "throughput", "total", "completion", "fairness", "retransmitted", "timeouts"];
+pub(crate) const FLOW_QUANTITIES: &[&str] = &[
+    "goodput",
+    "throughput",
+    "total",
+    "completion",
+    "fairness",
+    "retransmitted",
+    "timeouts",
+    "silence",
+    "out-of-order",
+    "out-of-order-max",
+    "delay-p50",
+    "delay-p95",
+    "delay-p99",
+    "delay-max",
+    "missing",
+    "page-mean",
+    "page-max",
+    "stalls",
+    "stalled",
+];
 
 /// Checks scenarios; `folder` is where the files are that they name.
 #[derive(Clone, Copy)]
@@ -63,7 +97,9 @@ impl Validator<'_> {
         self.unique("flow", text.flows.iter().map(|f| &f.name))?;
         let links = text.links.iter().map(|l| self.link(l)).collect::<Checked<Vec<_>>>()?;
         let flows = text.flows.iter().map(|f| self.flow(f, &links)).collect::<Checked<Vec<_>>>()?;
-        if flows.iter().map(|f| u64::from(f.count)).sum::<u64>() > MOST_FLOWS {
+        if flows.iter().map(|f| u64::from(f.count) * u64::from(f.source.connections())).sum::<u64>()
+            > MOST_FLOWS
+        {
             return Err(self.source.whole(format!("there are more than {MOST_FLOWS} connections")));
         }
         let events = text.events.iter().map(|e| self.event(e, &links, &flows)).collect::<Checked<_>>()?;
@@ -271,6 +307,11 @@ impl Validator<'_> {
         let down = word(&text.direction, "direction", &["up", "down"], "up")? == "down";
         let routes =
             text.routes.iter().map(|r| self.route(&text.name, r, links)).collect::<Checked<Vec<_>>>()?;
+        let mut backup = vec![false; routes.len()];
+        for number in &text.backup {
+            let wrong = |e: String| self.source.at(number.span(), format!("flow {name:?}: backup: {e}"));
+            backup[route_index(number.get_ref().0, routes.len()).map_err(wrong)?] = true;
+        }
         let count = text.count.as_ref().map_or(1, |c| c.get_ref().0);
         let fault = match routes.len() {
             0 => Some("routes is empty".to_string()),
@@ -295,17 +336,100 @@ impl Validator<'_> {
             scheduler,
             path_policy,
             routes,
+            backup,
             down,
             start,
             spread: text.spread.map_or(Duration::ZERO, |t| t.0),
             stop: text.stop.map(|t| t.0),
-            size: text.size.map(|b| b.0),
+            source: self.source(text)?,
             send_buffer: buffer(text.send_buffer),
             receive_buffer: buffer(text.receive_buffer),
+            buffers_given: (text.send_buffer.is_some(), text.receive_buffer.is_some()),
             checksum: text.checksum.unwrap_or(false),
             ecn: text.ecn.unwrap_or(false),
             name,
         })
+    }
+
+    fn source(&self, text: &FlowText) -> Checked<SourceSetup> {
+        let Some(source) = &text.source else {
+            return Ok(SourceSetup::Bulk { size: text.size.map(|b| b.0) });
+        };
+        let wrong =
+            |e: &str| self.source.at(source.span(), format!("flow {:?}: source: {e}", text.name.get_ref()));
+        if text.size.is_some() {
+            return Err(wrong("a flow has a size or a source, not both"));
+        }
+        let size = |b: Option<units::Bytes>, default: u64| b.map_or(default, |b| b.0);
+        let request = |b: Option<units::Bytes>| size(b, DEFAULT_REQUEST);
+        let messages = |rate: units::Rate, message: Option<units::Bytes>| {
+            let message = size(message, DEFAULT_MESSAGE);
+            (message, Duration::from_secs_f64(message as f64 * 8.0 / rate.0 as f64))
+        };
+        let setup = match source.get_ref() {
+            SourceText::Constant { rate, message } => {
+                let (message, interval) = messages(*rate, *message);
+                SourceSetup::Constant { message, interval }
+            }
+            SourceText::OnOff { rate, message, on, off, random } => {
+                let (message, interval) = messages(*rate, *message);
+                if on.0 < SHORTEST || off.0 < SHORTEST {
+                    return Err(wrong("on and off must be 1 ms or more"));
+                }
+                let random = random.unwrap_or(false);
+                SourceSetup::OnOff { message, interval, on: on.0, off: off.0, random }
+            }
+            SourceText::Requests { count, request: asked, response, pause } => SourceSetup::Requests {
+                count: count.map(|n| u64::from(n.0)),
+                request: request(*asked),
+                response: response.0,
+                pause: pause.map_or(Duration::ZERO, |t| t.0),
+            },
+            SourceText::Page { connections, objects, size, request: asked, every } => SourceSetup::Page {
+                connections: connections.map_or(DEFAULT_CONNECTIONS, |n| n.0),
+                objects: u64::from(objects.0),
+                request: request(*asked),
+                size: size.0,
+                every: every.map(|t| t.0),
+            },
+            SourceText::Video { rate, segment, buffer, request: asked } => {
+                let length = segment.map_or(DEFAULT_SEGMENT, |t| t.0);
+                let bytes = rate.0 as f64 * length.as_secs_f64() / 8.0;
+                SourceSetup::Video {
+                    request: request(*asked),
+                    segment: bytes.round() as u64,
+                    length,
+                    ahead: buffer.map_or(DEFAULT_AHEAD, |t| t.0),
+                }
+            }
+        };
+        match setup {
+            SourceSetup::Constant { message, interval } | SourceSetup::OnOff { message, interval, .. }
+                if message == 0 || interval < SHORTEST_INTERVAL =>
+            {
+                Err(wrong("message must be at least 1 B, and messages at least 1 us apart"))
+            }
+            SourceSetup::Requests { request, response, .. } if request == 0 || response == 0 => {
+                Err(wrong("request and response must be at least 1 B"))
+            }
+            SourceSetup::Page { connections, objects, request, size, every }
+                if !(1..=MOST_PAGE_CONNECTIONS).contains(&connections)
+                    || objects == 0
+                    || request == 0
+                    || size == 0
+                    || every.is_some_and(|every| every < SHORTEST) =>
+            {
+                Err(wrong(
+                    "connections must be between 1 and 32, objects, size and request at least 1, every 1 ms or more",
+                ))
+            }
+            SourceSetup::Video { request, segment, length, .. }
+                if request == 0 || segment == 0 || length < SHORTEST =>
+            {
+                Err(wrong("a segment must be 1 ms or more with at least 1 B, request at least 1 B"))
+            }
+            setup => Ok(setup),
+        }
     }
 
     fn route(
@@ -347,40 +471,84 @@ impl Validator<'_> {
     }
 
     fn event(&self, text: &EventText, links: &[LinkSetup], flows: &[FlowSetup]) -> Checked<EventSetup> {
-        let at = text.at.get_ref().0;
-        let of_link =
-            text.cut.is_some() || text.rate.is_some() || text.delay.is_some() || text.loss.is_some();
+        let of_link = text.cut.is_some()
+            || text.state.is_some()
+            || text.rate.is_some()
+            || text.delay.is_some()
+            || text.loss.is_some();
         let of_flow = text.congestion.is_some() || text.scheduler.is_some();
+        let of_route = text.address.is_some() || text.backup.is_some();
         let what = match (&text.link, &text.flow) {
-            (Some(name), None) if of_link && !of_flow => {
-                let wrong = |e: String| self.source.at(name.span(), format!("event: link {e}"));
-                let link = self.find(name.get_ref(), links.iter().map(|l| l.name.as_str())).map_err(wrong)?;
-                Change::Link(LinkChange {
-                    link,
-                    cut: text.cut,
-                    rate: text.rate.map(|r| r.0),
-                    delay: text.delay.map(|t| t.0),
-                    loss: text.loss.map(|p| p.0),
-                })
+            (Some(name), None) if of_link && !of_flow && !of_route && text.route.is_none() => {
+                self.link_event(text, name, links)?
             }
-            (None, Some(name)) if of_flow && !of_link => {
+            (None, Some(name)) if (of_flow || of_route) && !of_link => {
                 let wrong = |e: String| self.source.at(name.span(), format!("event: flow {e}"));
                 let group =
                     self.find(name.get_ref(), flows.iter().map(|f| f.name.as_str())).map_err(wrong)?;
-                let algorithms: Vec<&str> = self.registries.congestion.names().collect();
-                let schedulers: Vec<&str> = self.registries.schedulers.names().collect();
-                Change::Flow {
-                    group,
-                    congestion: self.known(&text.congestion, "event: congestion", &algorithms)?,
-                    scheduler: self.known(&text.scheduler, "event: scheduler", &schedulers)?,
-                }
+                self.flow_event(text, group, &flows[group])?
             }
             _ => {
-                let message = "event: it needs a link and one of cut, rate, delay, loss; or a flow and congestion or scheduler";
+                let message = "event: it needs a link and one of state, cut, rate, delay, loss; or a flow and congestion or scheduler; or a flow, a route and address or backup";
                 return Err(self.source.at(text.at.span(), message));
             }
         };
-        Ok(EventSetup { at, what })
+        Ok(EventSetup { at: text.at.get_ref().0, what })
+    }
+
+    fn link_event(&self, text: &EventText, name: &Spanned<String>, links: &[LinkSetup]) -> Checked<Change> {
+        let wrong = |e: String| self.source.at(name.span(), format!("event: link {e}"));
+        let link = self.find(name.get_ref(), links.iter().map(|l| l.name.as_str())).map_err(wrong)?;
+        let state = self.known(&text.state, "event: state", &["up", "down", "silent"])?;
+        let state = match (state.as_deref(), text.cut) {
+            (Some(_), Some(_)) => {
+                return Err(self.source.at(name.span(), "event: it has both state and cut"));
+            }
+            (Some("down"), None) => Some(LinkState::Down),
+            (Some("silent"), None) | (None, Some(true)) => Some(LinkState::Silent),
+            (Some(_), None) | (None, Some(false)) => Some(LinkState::Up),
+            (None, None) => None,
+        };
+        Ok(Change::Link(LinkChange {
+            link,
+            state,
+            rate: text.rate.map(|r| r.0),
+            delay: text.delay.map(|t| t.0),
+            loss: text.loss.map(|p| p.0),
+        }))
+    }
+
+    fn flow_event(&self, text: &EventText, group: usize, flow: &FlowSetup) -> Checked<Change> {
+        let algorithms: Vec<&str> = self.registries.congestion.names().collect();
+        let schedulers: Vec<&str> = self.registries.schedulers.names().collect();
+        let congestion = self.known(&text.congestion, "event: congestion", &algorithms)?;
+        let scheduler = self.known(&text.scheduler, "event: scheduler", &schedulers)?;
+        let address = self.known(&text.address, "event: address", &["removed", "added"])?;
+        let what = match (address.as_deref(), text.backup) {
+            (None, None) => {
+                if let Some(route) = &text.route {
+                    return Err(self.source.at(route.span(), "event: a route needs address or backup"));
+                }
+                return Ok(Change::Flow { group, congestion, scheduler });
+            }
+            (None, Some(backup)) => RouteChange::Backup(backup),
+            (Some("removed"), None) => RouteChange::Removed,
+            (Some(_), None) => RouteChange::Added,
+            (Some(_), Some(_)) => {
+                return Err(self.source.at(text.at.span(), "event: it has both address and backup"));
+            }
+        };
+        if congestion.is_some() || scheduler.is_some() {
+            let message = "event: address and backup stand in an event of their own";
+            return Err(self.source.at(text.at.span(), message));
+        }
+        let Some(number) = &text.route else {
+            let message = "event: address and backup need a route, the number of one of the flow's routes";
+            return Err(self.source.at(text.at.span(), message));
+        };
+        let wrong = |e: String| self.source.at(number.span(), format!("event: {e}"));
+        let route = route_index(number.get_ref().0, flow.routes.len()).map_err(wrong)?;
+        Ok(Change::Route { group, route, what })
     }
 
     /// A word, if there is one, that must be one of `known`.
@@ -446,6 +614,12 @@ impl Validator<'_> {
             window: text.window.map_or(Duration::from_secs(1), |t| t.0),
         })
     }
+}
+
+/// The index of the route that people call `number`.
+fn route_index(number: u32, routes: usize) -> Result<usize, String> {
+    let index = (number as usize).checked_sub(1).filter(|i| *i < routes);
+    index.ok_or_else(|| format!("route {number} does not exist; the flow has {routes}, counted from 1"))
 }
 
 /// `"100 packets"`, `"64 KiB"`, `"50 ms"` or `"unlimited"`.

@@ -84,7 +84,7 @@ fn every_number_of_every_run_is_in_the_csv_with_version_seed_and_hash() {
     let mut lines = csv.lines();
     assert_eq!(lines.next(), Some(CSV_COLUMNS));
     let columns = CSV_COLUMNS.split(',').count();
-    let start = format!("{FORMAT},{},two-links,{},rate=5,5,", env!("CARGO_PKG_VERSION"), report.hash);
+    let start = format!("{FORMAT},{},two-links,{},rate=5,1,3,5,5,", env!("CARGO_PKG_VERSION"), report.hash);
     let first = lines.next().unwrap();
     assert!(first.starts_with(&start), "{first}");
     assert_eq!(report.hash.len(), 16);
@@ -105,6 +105,75 @@ fn every_number_of_every_run_is_in_the_csv_with_version_seed_and_hash() {
     let short =
         RunOptions { seeds: Some(vec![1]), duration: Some(Duration::from_secs(1)), ..RunOptions::default() };
     assert_ne!(run(&changed, &short).hash, report.hash);
+}
+
+#[test]
+fn duration_warm_up_and_seeds_are_in_the_hash() {
+    let experiment = parse(&TWO_LINKS.replace("[5, 10]", "5")).unwrap();
+    let short = RunOptions {
+        warm_up: Some(Duration::from_millis(100)),
+        duration: Some(Duration::from_millis(200)),
+        seeds: Some(vec![1]),
+        ..RunOptions::default()
+    };
+    let hash = |options: RunOptions| run(&experiment, &options).hash;
+    let mut hashes = vec![
+        hash(RunOptions::default()),
+        hash(short.clone()),
+        hash(RunOptions { warm_up: Some(Duration::from_millis(101)), ..short.clone() }),
+        hash(RunOptions { duration: Some(Duration::from_millis(201)), ..short.clone() }),
+        hash(RunOptions { seeds: Some(vec![1, 2, 3, 7]), ..short.clone() }),
+    ];
+    // What the scenario says itself is no difference.
+    let same = RunOptions {
+        warm_up: Some(Duration::from_secs(1)),
+        duration: Some(Duration::from_secs(3)),
+        seeds: Some(vec![4, 9]),
+        ..RunOptions::default()
+    };
+    assert_eq!(hash(same), hashes[0]);
+    hashes.sort();
+    hashes.dedup();
+    assert_eq!(hashes.len(), 5);
+    let csv = run(&experiment, &RunOptions { seeds: Some(vec![1, 2, 3, 7]), ..short }).csv();
+    assert!(csv.lines().nth(1).unwrap().contains(",rate=5,0.1,0.2,1-3;7,1,"), "{csv}");
+}
+
+#[test]
+fn a_run_that_is_stopped_has_what_was_complete() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let experiment = parse(TWO_LINKS).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let options = RunOptions { threads: 1, stop: Some(stop.clone()), ..RunOptions::default() };
+    let report = experiment
+        .run(&options, &Registries::default(), |done, _| stop.store(done == 3, Ordering::Relaxed))
+        .unwrap();
+    assert_eq!(report.runs, (3, 4));
+    assert_eq!(report.points.iter().map(|p| &p.seeds[..]).collect::<Vec<_>>(), [&[4, 9][..], &[4]]);
+    assert_eq!(report.notes(), ["stopped: 3 of 4 runs are in these results"]);
+    assert!(report.table(false).contains("3 of 4 runs") && report.html().unwrap().contains("3 of 4 runs"));
+    assert!(report.json().contains("3 of 4 runs") && report.markdown("f").unwrap().0.contains("3 of 4 runs"));
+    assert_eq!(report.hash, run(&experiment, &RunOptions::default()).hash);
+    // Before the first: nothing, but no error.
+    let options = RunOptions { stop: Some(Arc::new(AtomicBool::new(true))), ..RunOptions::default() };
+    let report = run(&experiment, &options);
+    assert!(report.points.is_empty() && report.html().is_ok() && report.markdown("f").is_ok());
+    assert_eq!(report.csv().lines().count(), 1);
+}
+
+#[test]
+fn seeds_that_change_nothing_are_noted() {
+    let text = TWO_LINKS.replace("[5, 10]", "5").replace("loss = { mean = \"0.5 %\", burst = 2 }\n", "");
+    let notes = |text: &str| run(&parse(text).unwrap(), &RunOptions::default()).notes();
+    assert_eq!(notes(&TWO_LINKS.replace("[5, 10]", "5")), [""; 0]);
+    let same = notes(&text.replace("spread = \"100 ms\"\n", ""));
+    assert!(same.len() == 1 && same[0].starts_with("the seeds change nothing:"), "{same:?}");
+    // Of one combination only.
+    let text = text.replace("spread = \"100 ms\"", "spread = \"${spread} ms\"");
+    let same = notes(&text.replace("rate = 5", "rate = 5\nspread = [0, 100]"));
+    assert!(same.len() == 1 && same[0].contains("nothing with rate=5,spread=0:"), "{same:?}");
+    let one = text.replace("rate = 5", "rate = 5\nspread = 0").replace("[4, 9]", "1");
+    assert_eq!(notes(&one), [""; 0]);
 }
 
 #[test]

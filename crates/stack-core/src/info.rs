@@ -100,6 +100,8 @@ pub struct ConnectionInfo {
     pub bytes_received: u64,
     /// Bytes that can be received right now.
     pub readable: usize,
+    /// Bytes received that wait for others before them, on a subflow or at the data level.
+    pub out_of_order: u64,
     /// Bytes that send would take right now.
     pub writable: usize,
     /// Bytes written that the peer has not acknowledged (SIOCOUTQ).

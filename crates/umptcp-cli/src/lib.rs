@@ -19,10 +19,13 @@ mod data;
 mod demo;
 #[cfg(target_os = "linux")]
 mod doctor;
+mod emulate;
 mod failure;
 mod generate;
 mod logging;
 mod memory;
+#[cfg(target_os = "linux")]
+mod namespace;
 mod netcat;
 mod registry;
 #[cfg(target_os = "linux")]
@@ -121,6 +124,7 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<u8> {
             BenchSide::Client(args) => bench::client::run(&args, registry),
         },
         Command::Sim(args) => sim::run(&args, registry),
+        Command::Emulate(args) => emulate::run(&args, registry),
         #[cfg(target_os = "linux")]
         Command::Doctor(args) => doctor::run(&args, registry),
         #[cfg(not(target_os = "linux"))]

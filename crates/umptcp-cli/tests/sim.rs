@@ -85,12 +85,15 @@ fn a_table_shows_every_combination_and_check_runs_nothing() {
 fn csv_and_json_name_format_version_scenario_hash_and_seed() {
     let (dir, file) = scenario("", "");
     let csv = good(&file, &["--csv", "-"]).stdout;
-    let columns = "format,version,scenario,hash,parameters,seed,object,name,quantity,unit,value";
+    let columns = "format,version,scenario,hash,parameters,warm_up_s,duration_s,seeds,seed,object,name,quantity,unit,value";
     assert_eq!(csv.lines().next(), Some(columns));
-    assert_eq!(column(&csv, "format"), ["umptcp-sim/1"]);
+    assert_eq!(column(&csv, "format"), ["umptcp-sim/2"]);
     assert_eq!(column(&csv, "version"), [env!("CARGO_PKG_VERSION")]);
     assert_eq!(column(&csv, "scenario"), ["small"]);
     assert_eq!(column(&csv, "seed"), ["1", "2"]);
+    assert_eq!(column(&csv, "seeds"), ["1-2"]);
+    assert_eq!(column(&csv, "warm_up_s"), ["0.5"]);
+    assert_eq!(column(&csv, "duration_s"), ["1"]);
     assert_eq!(column(&csv, "parameters"), ["rate=2", "rate=4"]);
     let hash = column(&csv, "hash");
     assert!(
@@ -102,7 +105,7 @@ fn csv_and_json_name_format_version_scenario_hash_and_seed() {
     let out = good(&file, &["--json", path.to_str().unwrap()]);
     assert!(out.stdout.contains("goodput"), "the table is still shown: {}", out.stdout);
     let json: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    assert_eq!(json["format"], "umptcp-sim/1");
+    assert_eq!(json["format"], "umptcp-sim/2");
     assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(json["hash"], hash[0].as_str());
     assert_eq!(json["points"].as_array().unwrap().len(), 2);
@@ -121,7 +124,9 @@ fn the_same_seeds_give_the_same_numbers_and_others_do_not() {
     assert_eq!(column(&three, "seed"), ["1", "2", "3"]);
     let of = |csv: &str, seed: &str| -> Vec<String> {
         let part = format!(",{seed},");
-        csv.lines().filter(|l| l.contains(&format!("rate=2{part}"))).map(str::to_owned).collect()
+        let of = csv.lines().filter(|l| l.contains("rate=2,") && l.contains(&part));
+        // Beside the hash and the list of seeds.
+        of.map(|l| l.split(&part).last().unwrap().to_owned()).collect()
     };
     assert_eq!(of(&one, "2"), of(&three, "2"));
     let values = |seed| -> Vec<String> {
@@ -219,4 +224,47 @@ fn strict_fails_when_a_published_value_is_missed() {
     assert!(out.code == 1 && out.stderr.contains("2 result(s) disagree"), "{}", out.stderr);
     let (_dir, file) = scenario("routes = [[\"a\"], [\"b\"]]\n", &reference("at-least = 0.5"));
     good(&file, &["--seeds", "1", "--strict"]);
+}
+
+#[test]
+fn seeds_that_change_nothing_are_noted() {
+    let (_dir, file) = scenario("loss = \"0.5 %\"\n", "");
+    let out = good(&file, &[]);
+    assert!(out.stderr.contains("small: note: the seeds change nothing"), "{}", out.stderr);
+    assert!(out.stdout.contains("note: the seeds change nothing"), "{}", out.stdout);
+    let (_dir, file) = scenario("", "");
+    let out = good(&file, &[]);
+    assert!(!out.stderr.contains("note") && !out.stdout.contains("note"), "{}{}", out.stderr, out.stdout);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_complete_when_a_signal_comes_is_written() {
+    use std::io::{BufRead as _, BufReader};
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{Command, Stdio};
+
+    // Hours of simulation, of which the first runs are done within seconds, however many a busy machine takes.
+    let (dir, file) = scenario("rate = [2, 4]", "rate = [2, 4, 5]");
+    let csv = dir.path().join("out.csv");
+    for seconds in [1, 4, 16, 60] {
+        let mut command = umptcp();
+        command.arg("sim").arg(&file).args(["--seeds", "10000", "--threads", "1", "--csv"]).arg(&csv);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(std::time::Duration::from_secs(seconds));
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        let said: Vec<String> =
+            BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap).collect();
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), Some(2), "{status:?} {said:?}");
+        let noted = |l: &String| l.contains("note: stopped: ") && l.contains("of 30000 runs");
+        assert!(said.iter().any(noted), "{said:?}");
+        let text = std::fs::read_to_string(&csv).unwrap();
+        if text.lines().count() > 1 {
+            assert_eq!(column(&text, "parameters"), ["rate=2"]);
+            return;
+        }
+    }
+    panic!("no run was complete within a minute");
 }

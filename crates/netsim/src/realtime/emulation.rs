@@ -16,16 +16,34 @@ use umptcp_types::{Duration, Instant, PathId};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PortId(pub usize);
 
+/// A way that is prescribed.
+#[derive(Clone, Debug)]
+struct Way {
+    cables: Vec<(usize, Direction)>,
+    port: PortId,
+}
+
+impl Way {
+    /// What follows a cable: the next one, or the port at the end. `None`: the cable is not on this way.
+    fn after(&self, cable: (usize, Direction)) -> Option<Result<(usize, Direction), PortId>> {
+        let at = self.cables.iter().position(|c| *c == cable)?;
+        Some(self.cables.get(at + 1).copied().ok_or(self.port))
+    }
+}
+
 /// Cables between ports, without clock or thread.
 ///
 /// As a [`NetworkStack`] its paths are its ports: the first path added is port 0, and so on.
 #[derive(Debug)]
 pub struct Emulation {
     seed: u64,
-    cables: Vec<(Cable, [PortId; 2])>,
+    /// Each with the ports at its ends, if it has any.
+    cables: Vec<(Cable, Option<[PortId; 2]>)>,
     /// Cables at each port, with the direction that leads away from it.
     ports: Vec<Vec<(usize, Direction)>>,
     routes: HashMap<(PortId, IpAddr), usize>,
+    /// Ways prescribed from one address to another.
+    prescribed: HashMap<(IpAddr, IpAddr), Way>,
     coalesce: bool,
     unroutable: u64,
     coalescer: Coalescer<PortId>,
@@ -46,6 +64,7 @@ impl Emulation {
             cables: Vec::new(),
             ports: Vec::new(),
             routes: HashMap::new(),
+            prescribed: HashMap::new(),
             coalesce: true,
             unroutable: 0,
             coalescer: Coalescer::new(),
@@ -83,10 +102,38 @@ impl Emulation {
     /// port is not of this network.
     pub fn add_cable(&mut self, first: PortId, second: PortId, forward: Link, reverse: Link) -> usize {
         let id = self.cables.len();
-        self.cables.push((Cable::new(forward, reverse, self.seed, id as u64), [first, second]));
+        self.cables.push((Cable::new(forward, reverse, self.seed, id as u64), Some([first, second])));
         self.ports[first.0].push((id, Direction::Forward));
         self.ports[second.0].push((id, Direction::Reverse));
         id
+    }
+
+    /// Adds a cable that is attached to nothing, for [`Emulation::set_route`]. Returns its number.
+    pub fn add_loose_cable(&mut self, forward: Link, reverse: Link) -> usize {
+        let id = self.cables.len();
+        self.cables.push((Cable::new(forward, reverse, self.seed, id as u64), None));
+        id
+    }
+
+    /// Prescribes the way of all packets from `source` to `destination`, wherever they enter: along these
+    /// cables in this order, and out at `port`. Each cable may occur once. The way back is prescribed
+    /// separately. Panics when a cable is not of this network, or there is none.
+    pub fn set_route(
+        &mut self,
+        source: IpAddr,
+        destination: IpAddr,
+        cables: &[(usize, Direction)],
+        port: PortId,
+    ) {
+        assert!(!cables.is_empty() && cables.iter().all(|(c, _)| *c < self.cables.len()), "{cables:?}");
+        self.prescribed.insert((source, destination), Way { cables: cables.to_vec(), port });
+    }
+
+    fn way(&self, packet: &Packet) -> Option<&Way> {
+        if self.prescribed.is_empty() {
+            return None;
+        }
+        self.prescribed.get(&(packet.source()?, packet.destination()?))
     }
 
     /// Packets to `destination` that enter at `port` take `cable`. Not needed at ports with only one cable,
@@ -119,6 +166,10 @@ impl Emulation {
 
     /// A packet or segment entered at `port`.
     pub fn input(&mut self, now: Instant, port: PortId, packet: Packet) {
+        if let Some((cable, direction)) = self.way(&packet).and_then(|way| way.cables.first().copied()) {
+            self.cables[cable].0.enqueue(now, direction, packet);
+            return;
+        }
         let ends = self.ports.get(port.0).map_or(&[][..], Vec::as_slice);
         let routed = || {
             let cable = self.routes.get(&(port, packet.destination()?))?;
@@ -136,18 +187,33 @@ impl Emulation {
 
     /// Hands over everything that has arrived by `now`, merged where possible.
     pub fn output(&mut self, now: Instant, mut deliver: impl FnMut(PortId, Packet)) {
-        for (cable, ends) in &mut self.cables {
-            while let Some((direction, packet)) = cable.poll(now) {
-                let port = match direction {
-                    Direction::Forward => ends[1],
-                    Direction::Reverse => ends[0],
+        let mut at = 0;
+        while at < self.cables.len() {
+            // A cable that another one leads to may come before it.
+            let mut again = self.cables.len();
+            while let Some((direction, packet)) = self.cables[at].0.poll(now) {
+                let port = match self.way(&packet) {
+                    Some(way) => match way.after((at, direction)) {
+                        Some(Ok((next, direction))) => {
+                            self.cables[next].0.enqueue(now, direction, packet);
+                            again = again.min(next);
+                            continue;
+                        }
+                        Some(Err(port)) => Some(port),
+                        None => None,
+                    },
+                    None => self.cables[at].1.map(|ends| match direction {
+                        Direction::Forward => ends[1],
+                        Direction::Reverse => ends[0],
+                    }),
                 };
-                if self.coalesce {
-                    self.coalescer.push(port, packet, &mut deliver);
-                } else {
-                    deliver(port, packet);
+                match port {
+                    Some(port) if self.coalesce => self.coalescer.push(port, packet, &mut deliver),
+                    Some(port) => deliver(port, packet),
+                    None => self.unroutable += 1,
                 }
             }
+            at = again.min(at + 1);
         }
         self.coalescer.flush(deliver);
     }

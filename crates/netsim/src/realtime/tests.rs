@@ -187,3 +187,35 @@ fn runs_in_threads() {
     assert_eq!((stats.received, stats.send_errors), (12, 0));
     assert!(stats.sent >= 2);
 }
+
+#[test]
+fn prescribed_ways_lead_along_several_cables() {
+    use crate::direction::Direction::{Forward, Reverse};
+    let link = |ms| Link::unlimited().delay_ms(ms);
+    let mut e = Emulation::new(1);
+    let ports = [e.add_port(), e.add_port(), e.add_port()];
+    let cables = [1, 2, 4].map(|ms| e.add_loose_cable(link(ms), link(10 * ms)));
+    let mut way = |from, to, cables: &[_], port: PortId| {
+        e.set_route(address(from).ip(), address(to).ip(), cables, port);
+    };
+    // The second cable first, then back to one with a lower number.
+    way(1, 9, &[(cables[1], Forward), (cables[0], Reverse)], ports[2]);
+    way(9, 1, &[(cables[0], Forward), (cables[1], Reverse)], ports[0]);
+    way(2, 9, &[(cables[2], Forward)], ports[2]);
+    e.input(Instant::ZERO, ports[0], segment(1, 9, 100));
+    e.input(Instant::ZERO, ports[1], segment(2, 9, 200));
+    e.input(Instant::ZERO, ports[2], segment(9, 1, 300));
+    // No way is known.
+    e.input(Instant::ZERO, ports[2], segment(9, 2, 400));
+    assert_eq!(e.unroutable(), 1);
+    let seen: Vec<_> =
+        collect(&mut e, Instant::MAX).iter().map(|(t, port, p)| (*t, port.0, p.payload().len())).collect();
+    assert_eq!(seen, [(4_000, 2, 200), (12_000, 2, 100), (21_000, 0, 300)]);
+    // Cables without delay, against their order: all within one call.
+    let cables = [0, 1].map(|_| e.add_loose_cable(link(0), link(0)));
+    e.set_route(address(9).ip(), address(2).ip(), &[(cables[1], Forward), (cables[0], Forward)], ports[1]);
+    e.input(Instant::ZERO, ports[2], segment(9, 2, 500));
+    let mut out = Vec::new();
+    e.output(Instant::ZERO, |port, p| out.push((port, p.payload().len())));
+    assert_eq!(out, [(ports[1], 500)]);
+}

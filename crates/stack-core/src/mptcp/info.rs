@@ -44,6 +44,8 @@ impl Connection {
             bytes_acked: self.send.bytes_acked(),
             bytes_received: self.recv.bytes_received(),
             readable: self.recv.readable_bytes(),
+            out_of_order: self.recv.out_of_order_bytes()
+                + self.subflows.iter().map(|m| m.tcp.out_of_order()).sum::<u64>(),
             writable: if self.send.is_shut() || self.life.has_ended() { 0 } else { self.send.room() },
             send_queue: self.send.end() - self.send.una(),
             error: self.life.end().flatten(),

@@ -130,6 +130,11 @@ impl ReceiveState {
         self.queue.finished()
     }
 
+    /// Bytes at the data level that lie beyond the first that is missing.
+    pub(crate) fn out_of_order_bytes(&self) -> u64 {
+        self.queue.out_of_order_bytes()
+    }
+
     /// Bytes the application could read now.
     pub(crate) fn readable_bytes(&self) -> usize {
         self.queue.readable_bytes()

@@ -92,6 +92,11 @@ impl ReceiveQueue {
         }
     }
 
+    /// Bytes that lie beyond the first that is missing.
+    pub(crate) fn out_of_order_bytes(&self) -> u64 {
+        self.out_of_order.bytes()
+    }
+
     /// Bytes the application could read now.
     pub(crate) fn readable_bytes(&self) -> usize {
         self.readable.len()

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod emulate;
 mod setup;
 mod sim;
 pub(crate) mod tools;
@@ -8,8 +9,9 @@ mod values;
 
 use crate::failure::EXIT_CODES;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+pub(crate) use emulate::{EmulateArgs, EmulatedStack};
 pub(crate) use setup::SetupArgs;
-pub(crate) use sim::SimArgs;
+pub(crate) use sim::{OutputArgs, SimArgs};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -73,6 +75,7 @@ pub(crate) enum Command {
     Connect(ConnectArgs),
     Bench(BenchArgs),
     Sim(SimArgs),
+    Emulate(EmulateArgs),
     Doctor(DoctorArgs),
     Ss(tools::SsArgs),
     Nstat(tools::NstatArgs),

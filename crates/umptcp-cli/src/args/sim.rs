@@ -37,24 +37,8 @@ pub(crate) struct SimArgs {
     /// Number of simulations in parallel; 0 means one per processor.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) threads: usize,
-    /// Show all measurements, including routes and links.
-    #[arg(long)]
-    pub(crate) all: bool,
-    /// Write all numbers as CSV to FILE (`-`: standard output, instead of the table).
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) csv: Option<PathBuf>,
-    /// Write all numbers as JSON to FILE (`-`: standard output, instead of the table).
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) json: Option<PathBuf>,
-    /// Write the first run's time series (windows, round-trip times, queues, …) as CSV to FILE.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) series: Option<PathBuf>,
-    /// Write figures of the first run, and comparisons with published results, as SVG to DIRECTORY.
-    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
-    pub(crate) figures: Option<PathBuf>,
-    /// Write numbers and figures to FILE as a self-contained HTML page.
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
     /// Write a chapter in Markdown to FILE, with a section per scenario, and the figures to a folder next to
     /// it.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -77,7 +61,30 @@ pub(crate) struct SimArgs {
     pub(crate) quiet: bool,
 }
 
-fn parse_set(text: &str) -> Result<(String, String), String> {
+/// Where results go.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct OutputArgs {
+    /// Show all measurements, including routes and links.
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Write all numbers as CSV to FILE (`-`: standard output, instead of the table).
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) csv: Option<PathBuf>,
+    /// Write all numbers as JSON to FILE (`-`: standard output, instead of the table).
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) json: Option<PathBuf>,
+    /// Write the first run's time series (windows, round-trip times, queues, …) as CSV to FILE.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) series: Option<PathBuf>,
+    /// Write figures of the first run, and comparisons with published results, as SVG to DIRECTORY.
+    #[arg(long, value_name = "DIRECTORY", value_hint = ValueHint::DirPath)]
+    pub(crate) figures: Option<PathBuf>,
+    /// Write numbers and figures to FILE as a self-contained HTML page.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) html: Option<PathBuf>,
+}
+
+pub(super) fn parse_set(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() && !value.is_empty() => {
             Ok((name.to_string(), value.to_string()))

@@ -2,8 +2,6 @@
 
 mod act;
 #[cfg(target_os = "linux")]
-mod namespace;
-#[cfg(target_os = "linux")]
 mod network;
 mod plan;
 #[cfg(target_os = "linux")]

@@ -1,7 +1,6 @@
 //! The demo with real packets: namespaces, TUN devices, the kernel's MPTCP.
 
 use super::act::Act;
-use super::namespace::{self, Setting};
 use super::network::Network;
 use super::plan::{Plan, SERVER, SERVER_STACK, TICK};
 use super::view::{Part, View};
@@ -11,6 +10,7 @@ use crate::bench::protocol::{Report, Transfer};
 use crate::bench::server::serve;
 use crate::bench::transfer::Until;
 use crate::console;
+use crate::namespace::{self, Setting};
 use crate::registry::Registry;
 use crate::session::Session;
 use crate::transport::kernel::Kernel;
@@ -26,6 +26,8 @@ use umptcp_tun_driver::paths::PathSpec;
 
 /// How long to wait for connections and for the server's report.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What needs no privileges.
+const INSTEAD: &str = "`umptcp demo --sim`, which shows the same in virtual time and";
 
 pub(super) fn run(
     args: &DemoArgs,
@@ -33,9 +35,9 @@ pub(super) fn run(
     view: &View<'_>,
     registry: &Registry,
 ) -> anyhow::Result<Vec<Part>> {
-    namespace::check_tun()?;
+    namespace::check_tun(INSTEAD)?;
     // Before any other thread starts; see `enter`.
-    namespace::enter()?;
+    namespace::enter(INSTEAD)?;
     let session = Session::start()?;
     let scratch = Scratch::new(&session);
     let nics = client_nics(plan)?;

@@ -1,6 +1,8 @@
 //! `sim`: runs scenarios in virtual time, with tables, data files, captures and plots.
 
-use crate::args::SimArgs;
+pub(crate) mod stop;
+
+use crate::args::{OutputArgs, SimArgs};
 use crate::console;
 use crate::failure::usage;
 use crate::registry::Registry;
@@ -10,6 +12,7 @@ use std::io::{BufWriter, IsTerminal as _};
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use stop::Stop;
 use umptcp_lab::{Experiment, Figure, LabError, Registries, Report, RunOptions};
 use umptcp_netsim::capture::Capture;
 
@@ -19,10 +22,12 @@ pub(crate) fn run(args: &SimArgs, registry: &Registry) -> anyhow::Result<()> {
         schedulers: registry.schedulers.clone(),
         path_policies: registry.path_policies.clone(),
     };
-    let one_output = [&args.csv, &args.json, &args.series, &args.html, &args.pcap];
+    let OutputArgs { csv, json, series, html, .. } = &args.output;
+    let one_output = [csv, json, series, html, &args.pcap];
     if args.scenarios.len() > 1 && one_output.iter().any(|o| o.is_some()) {
         return Err(usage("--csv, --json, --series, --html and --pcap take one scenario only"));
     }
+    let stop = Stop::watch()?;
     let mut misses = 0;
     let mut chapter = String::new();
     for path in &args.scenarios {
@@ -32,22 +37,29 @@ pub(crate) fn run(args: &SimArgs, registry: &Registry) -> anyhow::Result<()> {
             console::print(&format!("{}: valid; {points} combination(s) of parameters", path.display()))?;
             continue;
         }
-        let report = simulate(&experiment, args, &registries)?;
+        let report = simulate(&experiment, args, &registries, &stop)?;
+        for note in report.notes() {
+            console::say(&format!("{}: note: {note}", experiment.name()));
+        }
         misses += report.points.iter().flat_map(|p| &p.comparisons).filter(|c| !c.agrees()).count();
-        output(&report, args)?;
+        output(&report, &args.output)?;
         if let Some(file) = &args.markdown {
             let folder = file.file_stem().map_or_else(String::new, |s| s.to_string_lossy().into_owned());
             let (section, figures) = report.markdown(&folder)?;
             chapter.push_str(&section);
             write_figures(&file.with_extension(""), &figures)?;
         }
-        if let Some(file) = &args.pcap {
+        if let Some(file) = args.pcap.as_ref().filter(|_| !stop.is_set()) {
             capture(&experiment, &report, args, &registries, file)?;
+        }
+        if stop.is_set() {
+            break;
         }
     }
     if let Some(file) = &args.markdown {
         write(file, &chapter)?;
     }
+    stop.end_if_set();
     if args.strict && misses > 0 {
         bail!("{misses} result(s) disagree with the published ones");
     }
@@ -55,7 +67,11 @@ pub(crate) fn run(args: &SimArgs, registry: &Registry) -> anyhow::Result<()> {
 }
 
 /// Reads and checks a scenario. Errors in it count as usage errors: the exit code is 2.
-fn read(path: &Path, set: &[(String, String)], registries: &Registries) -> anyhow::Result<Experiment> {
+pub(crate) fn read(
+    path: &Path,
+    set: &[(String, String)],
+    registries: &Registries,
+) -> anyhow::Result<Experiment> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let file = path.display().to_string();
     Experiment::parse(&file, &text, path.parent(), set, registries).map_err(|e| match e {
@@ -70,10 +86,16 @@ fn options(args: &SimArgs) -> RunOptions {
         duration: args.duration,
         warm_up: args.warm_up,
         threads: args.threads,
+        stop: None,
     }
 }
 
-fn simulate(experiment: &Experiment, args: &SimArgs, registries: &Registries) -> anyhow::Result<Report> {
+fn simulate(
+    experiment: &Experiment,
+    args: &SimArgs,
+    registries: &Registries,
+    stop: &Stop,
+) -> anyhow::Result<Report> {
     let show = !args.quiet && std::io::stderr().is_terminal();
     let last = Mutex::new(Instant::now());
     let progress = |done: usize, all: usize| {
@@ -87,16 +109,17 @@ fn simulate(experiment: &Experiment, args: &SimArgs, registries: &Registries) ->
         }
     };
     let started = Instant::now();
-    let report = experiment.run(&options(args), registries, progress)?;
+    let options = RunOptions { stop: Some(stop.stop.clone()), ..options(args) };
+    let report = experiment.run(&options, registries, progress)?;
     if !args.quiet {
-        let runs: usize = report.points.iter().map(|p| p.seeds.len()).sum();
+        let (runs, _) = report.runs;
         let seconds = started.elapsed().as_secs_f64();
         console::say(&format!("{}: {runs} run(s) in {seconds:.2} s", experiment.name()));
     }
     Ok(report)
 }
 
-fn output(report: &Report, args: &SimArgs) -> anyhow::Result<()> {
+pub(crate) fn output(report: &Report, args: &OutputArgs) -> anyhow::Result<()> {
     let mut table = true;
     for (file, text) in [(&args.csv, report.csv()), (&args.json, report.json())] {
         match file {

@@ -53,6 +53,12 @@ impl Kernel {
         Kernel { mptcp: true, congestion: None }
     }
 
+    /// Whether there can be such sockets.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        self.socket(Domain::IPV4).map(|_| ())
+    }
+
     /// Whether the sockets are MPTCP sockets (the connections may still fall back).
     pub(crate) fn is_mptcp(&self) -> bool {
         self.mptcp

@@ -10,25 +10,26 @@ use std::net::Ipv4Addr;
 
 /// Moves this process into a new network namespace, owned by a new user namespace in which the process has
 /// all capabilities. The process must be single-threaded. Root continues without a user namespace if the
-/// kernel forbids it.
-pub(super) fn enter() -> anyhow::Result<()> {
+/// kernel forbids it. `instead` is what needs no privileges: errors name it.
+pub(crate) fn enter(instead: &str) -> anyhow::Result<()> {
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     // It needs none, and the kernel lets nobody map users who has some.
     umptcp_tun_driver::privilege::give_up();
     match unshare(CloneFlags::CLONE_NEWUSER) {
         Ok(()) => {
-            map_ids(uid.as_raw(), gid.as_raw())
-                .map_err(|e| explain(&e, "map this process's user and group in its user namespace"))?;
+            map_ids(uid.as_raw(), gid.as_raw()).map_err(|e| {
+                explain(&e, "map this process's user and group in its user namespace", instead)
+            })?;
         }
         // Root can continue without one.
         Err(error) if uid.is_root() => tracing::info!("no user namespace ({error}), continuing as root"),
-        Err(error) => return Err(explain(&error.into(), "create a user namespace")),
+        Err(error) => return Err(explain(&error.into(), "create a user namespace", instead)),
     }
-    new_network().map_err(|e| explain(&e, "create a network namespace"))
+    new_network().map_err(|e| explain(&e, "create a network namespace", instead))
 }
 
 /// Moves the calling thread, and threads it starts later, into a new network namespace with loopback up.
-pub(super) fn new_network() -> io::Result<()> {
+pub(crate) fn new_network() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     set_up(&[Setting { device: "lo", address: None, metric: None }])
 }
@@ -46,7 +47,7 @@ fn map_ids(uid: u32, gid: u32) -> io::Result<()> {
 }
 
 /// Adds possible remedies to an error, depending on the kernel's settings.
-fn explain(error: &io::Error, what: &str) -> anyhow::Error {
+fn explain(error: &io::Error, what: &str, instead: &str) -> anyhow::Error {
     let setting = |name: &str| {
         let text = fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/"))).ok()?;
         text.trim().parse::<i64>().ok()
@@ -66,15 +67,13 @@ fn explain(error: &io::Error, what: &str) -> anyhow::Error {
         }
     }
     ways.push("in a container, allow it when starting the container (Docker: --cap-add=SYS_ADMIN --cap-add=NET_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined --device /dev/net/tun)".to_owned());
-    ways.push("run the demo as root".to_owned());
-    ways.push(
-        "or run `umptcp demo --sim`, which shows the same in virtual time and needs no privileges".to_owned(),
-    );
+    ways.push("run it as root".to_owned());
+    ways.push(format!("or run {instead} needs no privileges"));
     anyhow!("cannot {what}: {error}\n  - {}", ways.join("\n  - "))
 }
 
 /// Checks that TUN devices can be created; the error says what to do.
-pub(super) fn check_tun() -> anyhow::Result<()> {
+pub(crate) fn check_tun(instead: &str) -> anyhow::Result<()> {
     let path = "/dev/net/tun";
     let hint = match fs::OpenOptions::new().read(true).write(true).open(path) {
         Ok(_) => return Ok(()),
@@ -88,22 +87,20 @@ pub(super) fn check_tun() -> anyhow::Result<()> {
         ),
     };
     let (error, hint) = hint;
-    Err(anyhow!(
-        "cannot open {path}: {error}\n  - {hint}\n  - or run `umptcp demo --sim`, which shows the same in virtual time and needs no device"
-    ))
+    Err(anyhow!("cannot open {path}: {error}\n  - {hint}\n  - or run {instead} needs no device"))
 }
 
 /// Settings of an interface.
-pub(super) struct Setting<'a> {
-    pub(super) device: &'a str,
+pub(crate) struct Setting<'a> {
+    pub(crate) device: &'a str,
     /// Its address and prefix length.
-    pub(super) address: Option<(Ipv4Addr, u8)>,
+    pub(crate) address: Option<(Ipv4Addr, u8)>,
     /// Metric of a default route through it; no such route if `None`.
-    pub(super) metric: Option<u32>,
+    pub(crate) metric: Option<u32>,
 }
 
 /// Brings up interfaces of the calling thread's network namespace, with addresses and routes.
-pub(super) fn set_up(settings: &[Setting<'_>]) -> io::Result<()> {
+pub(crate) fn set_up(settings: &[Setting<'_>]) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // The socket belongs to the namespace of the thread that opens it.
@@ -130,6 +127,18 @@ pub(super) fn set_up(settings: &[Setting<'_>]) -> io::Result<()> {
     })
 }
 
+/// Takes an interface of the calling thread's network namespace down. The kernel drops its routes.
+pub(crate) fn set_down(device: &str) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        let index = nix::net::if_::if_nametoindex(device)?;
+        let down = LinkUnspec::new_with_index(index).down().build();
+        handle.link().set(down).execute().await.map_err(io_error)
+    })
+}
+
 fn io_error(error: rtnetlink::Error) -> io::Error {
     match error {
         rtnetlink::Error::NetlinkError(message) => message.to_io(),
@@ -138,7 +147,7 @@ fn io_error(error: rtnetlink::Error) -> io::Error {
 }
 
 /// The non-zero MPTCP counters of the kernel in the calling thread's network namespace.
-pub(super) fn mptcp_counters() -> anyhow::Result<Vec<(String, u64)>> {
+pub(crate) fn mptcp_counters() -> anyhow::Result<Vec<(String, u64)>> {
     // Not /proc/net, which shows the namespace of the process's main thread.
     let text =
         fs::read_to_string("/proc/thread-self/net/netstat").context("reading the kernel's counters")?;
@@ -165,8 +174,9 @@ mod tests {
 
     #[test]
     fn a_refusal_always_names_the_way_without_privilege() {
-        let text = explain(&io::Error::from_raw_os_error(Errno::EPERM as i32), "create a user namespace")
-            .to_string();
-        assert!(text.contains("umptcp demo --sim") && text.contains("as root"), "{text}");
+        let text =
+            explain(&io::Error::from_raw_os_error(Errno::EPERM as i32), "create a user namespace", "`other`")
+                .to_string();
+        assert!(text.contains("`other` needs") && text.contains("as root"), "{text}");
     }
 }
