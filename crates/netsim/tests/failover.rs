@@ -161,7 +161,7 @@ fn a_path_that_fails_is_noticed_within_a_fifth_of_a_second() {
         assert!(silence < 200, "{case:?}: {silence} ms without a byte");
         assert!(survivor >= 0.95 * ALONE, "{case:?}: {survivor:.1} Mbit/s after half a second");
         let paths = if case.backup || case.event == Event::Removed { 1.0 } else { 2.0 };
-        assert!(later >= 0.85 * paths * ALONE, "{case:?}: {later:.1} Mbit/s two seconds after the return");
+        assert!(later >= 0.9 * paths * ALONE, "{case:?}: {later:.1} Mbit/s two seconds after the return");
         assert_eq!(a.needless, 0, "{case:?}");
     });
 }

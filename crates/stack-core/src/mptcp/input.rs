@@ -170,6 +170,9 @@ impl Connection {
         let id = m.tcp.id();
         if let Some(cleared) = m.on_delivered(now) {
             self.send.withdraw_reinjection(id);
+            if cleared.relieved && !cleared.needless {
+                self.cc.on_silence_over(now, id);
+            }
             if cleared.needless {
                 self.send.on_reinjected_needlessly(cleared.reinjected);
                 self.count(ctx, now, Some(id), Counter::SubflowSuspectNeedless);

@@ -75,6 +75,8 @@ struct Patience {
 /// A suspicion is over.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Cleared {
+    /// There were others to take over, and they did.
+    pub(crate) relieved: bool,
     /// There were others to take over, and the path was only late: there has been no timeout.
     pub(crate) needless: bool,
     /// Bytes that were sent again on others meanwhile.
@@ -306,7 +308,7 @@ impl Subflow {
             self.patience = Some(Patience { extra: extra + late + late / 4, until: now + PATIENCE_LASTS });
         }
         let needless = needless && suspicion.has_others;
-        Some(Cleared { needless, reinjected: suspicion.reinjected })
+        Some(Cleared { relieved: suspicion.relieved, needless, reinjected: suspicion.reinjected })
     }
 
     /// Whether it answers.
