@@ -7,6 +7,8 @@
 //! - The window does not grow while something else limits the subflow. It is kept after an idle period
 //!   instead of being restarted (RFC 5681 §4.1), because sending is paced. After a loss, an unused window is
 //!   reduced from the part that was used, and every five minutes without use halve it (RFC 7661).
+//! - After a silence of a path slow start leads up to what the path carried before without a queue, not to
+//!   half of its window.
 //! - Undo of the last reduction (RFC 9438 §4.9), and the penalty for blocking the shared window.
 
 use crate::{AckSample, Congestion, CongestionController, Flow, SubflowParams};
@@ -167,6 +169,7 @@ impl<A: Algorithm> Controller<A> {
             Congestion::Timeout => flow.mss,
         };
         flow.reduced(cwnd, ssthresh);
+        flow.note_timeout(now, (why == Congestion::Timeout && !answered).then_some(used));
         self.algorithm.refresh();
     }
 }
@@ -249,6 +252,14 @@ impl<A: Algorithm> CongestionController for Controller<A> {
     fn undo(&mut self, _now: Instant, subflow: SubflowId) {
         if let Some(i) = self.index(subflow)
             && self.flows[i].restore()
+        {
+            self.algorithm.refresh();
+        }
+    }
+
+    fn on_silence_over(&mut self, now: Instant, subflow: SubflowId) {
+        if let Some(i) = self.index(subflow)
+            && self.flows[i].restore_threshold(now)
         {
             self.algorithm.refresh();
         }

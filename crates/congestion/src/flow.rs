@@ -3,12 +3,17 @@
 use crate::hystart::HyStart;
 use crate::validation::Validation;
 use crate::{AckSample, SubflowParams};
-use umptcp_types::{Instant, SubflowId};
+use umptcp_types::{Duration, Instant, SubflowId};
 
 /// More than any TCP window can be (RFC 7323: 1 GiB). Keeps the arithmetic finite.
 const MAX_WINDOW: f64 = (1u64 << 32) as f64;
 /// The minimum RTT in seconds, so that rates stay finite.
 const LEAST_RTT: f64 = 1e-6;
+
+/// How long what is known of a path outlasts its silence.
+const KNOWN_FOR: Duration = Duration::from_secs(30);
+/// The least time between two silences after which a threshold is restored.
+const RESTORED_ONCE_IN: Duration = Duration::from_secs(10);
 
 /// Why a window is reduced.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +66,17 @@ pub struct Flow<S> {
     last_sent: Instant,
     validation: Validation,
     penalised: Option<Instant>,
+    silence: Silence,
+}
+
+/// What is known of a path that falls silent and comes back.
+#[derive(Clone, Copy, Debug, Default)]
+struct Silence {
+    /// When the retransmission timer fired outside recovery, and what filled the path then without a queue:
+    /// the window in use, less the share of the round-trip time that was spent waiting.
+    before: Option<(Instant, f64)>,
+    /// When a threshold was last restored.
+    restored: Option<Instant>,
 }
 
 /// The state before a reduction.
@@ -97,6 +113,7 @@ impl<S: Clone + Default> Flow<S> {
             last_sent: now,
             validation: Validation::new(now),
             penalised: None,
+            silence: Silence::default(),
         }
     }
 
@@ -296,6 +313,27 @@ impl<S: Clone + Default> Flow<S> {
         self.hystart = None;
         // RFC 7661 §4.4.1: what was in flight before congestion does not validate the window after it.
         self.peak = [0.0; 2];
+    }
+
+    /// A window of which `used` was in use was reduced because the timer fired; `None`: for another reason,
+    /// after which what was known before is of no use.
+    pub(crate) fn note_timeout(&mut self, now: Instant, used: Option<f64>) {
+        let unqueued = self.srtt.map_or(0.0, |srtt| (self.min_rtt / srtt).min(1.0));
+        self.silence.before = used.map(|used| (now, used * unqueued));
+    }
+
+    /// The timeout was for a silence of the path: slow start leads to what filled the path before. Not if that
+    /// was long ago, nor soon after another: a path that falls silent each time it is filled is congested.
+    /// Returns whether the threshold is another.
+    pub(crate) fn restore_threshold(&mut self, now: Instant) -> bool {
+        let Some((since, unqueued)) = self.silence.before.take() else { return false };
+        let again = self.silence.restored.is_some_and(|last| now - last < RESTORED_ONCE_IN);
+        if again || now - since > KNOWN_FOR || self.ssthresh >= unqueued {
+            return false;
+        }
+        self.silence.restored = Some(now);
+        self.ssthresh = unqueued;
+        true
     }
 
     /// Restores the state before the last reduction, unless the window has outgrown it (RFC 9438 §4.9.2).

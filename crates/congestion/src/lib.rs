@@ -155,6 +155,10 @@ pub trait CongestionController: fmt::Debug + Send {
     fn on_rto(&mut self, now: Instant, subflow: SubflowId, in_flight: u64);
     /// The last reduction was caused by a spurious retransmission. Restores the state before it.
     fn undo(&mut self, now: Instant, subflow: SubflowId);
+    /// The timeout that [`on_rto`](Self::on_rto) told of was a silence of the path's: for a time nothing of a
+    /// window got through, while other subflows delivered, and now something is acknowledged. An algorithm may
+    /// raise [`ssthresh`](Self::ssthresh) towards what it knew of the path.
+    fn on_silence_over(&mut self, _now: Instant, _subflow: SubflowId) {}
     /// Halves the window of a subflow that blocks the shared window (Raiciu et al., NSDI 2012).
     fn penalise(&mut self, now: Instant, subflow: SubflowId);
     /// Takes over `subflow`, which was just added, from another algorithm, with the window and slow-start

@@ -123,7 +123,8 @@ pub struct Subflow {
     pub state: String,
     /// Either end wants it as a backup.
     pub backup: bool,
-    /// `answers`, `silent` (it does not answer), or `opening`.
+    /// `answers`, `suspect` (acknowledgements are late, others take over what it carries), `silent` (it does
+    /// not answer), or `opening`.
     pub health: String,
     /// Smoothed round-trip time.
     pub rtt_ms: Option<f64>,

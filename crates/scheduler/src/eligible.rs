@@ -8,13 +8,15 @@ use crate::{Health, Snapshot, SubflowView};
 /// - Otherwise the backups in good health (RFC 8684 §3.3.8: a backup carries data only when no regular
 ///   subflow is usable). A regular subflow whose window is full is still usable, so a full window does not
 ///   move data to a backup.
+/// - Otherwise those that are only suspected not to answer.
 /// - Otherwise all subflows, which are then all stale: whichever recovers first continues.
 pub fn preferred<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a SubflowView> + use<'a> {
     let subflows = snapshot.subflows;
     let rank = |s: &SubflowView| match (s.health, s.backup) {
         (Health::Good, false) => 0,
         (Health::Good, true) => 1,
-        (Health::Stale, _) => 2,
+        (Health::Suspect, _) => 2,
+        (Health::Stale, _) => 3,
     };
     let best = subflows.iter().map(rank).min();
     subflows.iter().filter(move |s| Some(rank(s)) == best)

@@ -57,6 +57,9 @@ pub fn built_in() -> Registry {
 pub enum Health {
     /// The peer acknowledges what is sent.
     Good,
+    /// Acknowledgements are later than round-trip times and their variation explain, and what the subflow
+    /// carries is sent again on others. New data should go to other subflows if there are any.
+    Suspect,
     /// The retransmission timer has fired and nothing has been acknowledged since. New data should go to
     /// other subflows if there are any.
     Stale,

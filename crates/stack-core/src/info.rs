@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::{IpAddr, SocketAddr};
 use core::ops::RangeInclusive;
+use umptcp_scheduler::Health;
 use umptcp_types::{AddressId, Duration, Instant, PathId, SubflowId};
 
 /// What `receive` found.
@@ -106,6 +107,10 @@ pub struct ConnectionInfo {
     pub writable: usize,
     /// Bytes written that the peer has not acknowledged (SIOCOUTQ).
     pub send_queue: u64,
+    /// Bytes sent again on another subflow, because the one that carried them did not deliver them.
+    pub bytes_reinjected: u64,
+    /// Those of them that it delivered nevertheless: its acknowledgements were only late.
+    pub bytes_reinjected_needlessly: u64,
     /// Why it ended, when not cleanly.
     pub error: Option<ConnectionError>,
     /// Subflows that ended other than by FIN, and joins that failed: the last [`LOST_KEPT`], oldest first.
@@ -139,6 +144,10 @@ pub struct SubflowInfo {
     pub backup: bool,
     /// It does not answer (`ConnectionConfig::stale_loss_count`).
     pub stale: bool,
+    /// Whether it answers, as schedulers see it.
+    pub health: Health,
+    /// When an acknowledgement last showed that something had arrived; before the first, when it was opened.
+    pub last_ack: Instant,
     /// Smoothed round-trip time.
     pub srtt: Option<Duration>,
     /// Round-trip time variation.

@@ -96,6 +96,10 @@ counters! {
     SubflowPenalised,
     /// Packets sent on a subflow to measure a round-trip time that nothing has measured for long.
     SubflowMeasured,
+    /// Acknowledgements on a subflow were late: others took over what it carried.
+    SubflowSuspect,
+    /// They came after all, without a retransmission timeout: the path was only late.
+    SubflowSuspectNeedless,
     /// A mapping did not agree with an earlier one.
     DSSNotMatching,
     /// Data without a mapping could not be delivered.

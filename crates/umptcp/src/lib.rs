@@ -112,6 +112,7 @@ pub use umptcp_stack_core::event::{LostSubflow, RefuseWith, SubflowReset, Traffi
 pub use umptcp_stack_core::monitor::{MonitorEvent, MonitoredConnection, MonitoredSubflow};
 pub use umptcp_stack_core::observe::{Counter, CounterChange, Counters, Observation, Observer};
 pub use umptcp_stack_core::path_manager::Uses;
+pub use umptcp_stack_core::scheduler::Health;
 pub use umptcp_stack_core::stack::{
     ConnectionInfo, ConnectionState, DataSequence, MptcpStatus, ReceivedMapping, SubflowInfo,
 };

@@ -118,6 +118,31 @@ fn olia_increases() {
     assert_eq!(increase(&mut b, 1, 10_000, 50), 39, "40, a little less for the 160");
 }
 
+/// A path that has lost nothing for 200 round trips is tried, although the other carries more between
+/// losses.
+#[test]
+fn olia_tries_what_loses_nothing() {
+    let mut b = coupled("olia", &[(40, 50), (10, 50)]);
+    let delivered = AckSample { in_recovery: true, ..b.sample(A, 100_000, 50) };
+    b.cc.on_ack(b.now, A, &delivered);
+    let rounds = |b: &mut Bench, n| (0..n).for_each(|_| b.cc.on_round(b.now, B));
+    rounds(&mut b, 195);
+    assert_eq!(increase(&mut b, 1, 10_000, 50), 40);
+    rounds(&mut b, 10);
+    // It gains as one of the best would, and the larger loses nothing for it.
+    assert_eq!(increase(&mut b, 0, 10_000, 50), 159);
+    assert_eq!(increase(&mut b, 1, 10_000, 50), 537);
+    // A timeout of the window that is being repaired is no second loss.
+    for timeout in [false, true] {
+        b.cc.on_loss(b.now, B, 10_000);
+        if timeout {
+            b.cc.on_rto(b.now, B, 10_000);
+        }
+        b.avoid(B, 10, 50);
+        assert!(increase(&mut b, 1, 10_000, 50) < 50, "the loss has ended it");
+    }
+}
+
 /// OLIA moves no traffic to an idle path, however good it was.
 #[test]
 fn olia_ignores_the_idle() {

@@ -432,3 +432,39 @@ fn undo_restores_the_search_for_a_queue() {
     }
     assert!(b.window(A) < 4 * before, "conservative slow start (RFC 9406 §4.2)");
 }
+
+/// A path that falls silent with 60 segments in flight, a third of whose round-trip time is spent in the
+/// queue. The threshold after the timeout, and once it answers again after `pause`.
+fn silence(b: &mut Bench, pause: Duration) -> [u64; 2] {
+    b.avoid(A, 60, 60);
+    let queued = AckSample { min_rtt: Duration::from_millis(40), ..b.sample(A, MSS, 60) };
+    b.cc.on_ack(b.now, A, &queued);
+    b.cc.on_rto(b.now, A, 60 * MSS);
+    let halved = b.ssthresh(A) / MSS;
+    b.now += pause;
+    b.cc.on_silence_over(b.now, A);
+    assert_eq!(b.window(A), MSS, "slow start leads there");
+    [halved, b.ssthresh(A) / MSS]
+}
+
+#[test]
+fn after_a_silence_the_threshold_is_what_filled_the_path() {
+    for name in EVERY {
+        let mut b = Bench::new(name, 1);
+        let [halved, restored] = silence(&mut b, Duration::from_secs(5));
+        assert!(halved < restored || name == "cubic", "{name}: {halved} {restored}");
+        assert!((40..=42).contains(&restored), "{name}: {restored}");
+        // Of no use after long, twice, or if a loss says otherwise.
+        b.cc.on_silence_over(b.now, A);
+        assert!((40..=42).contains(&(b.ssthresh(A) / MSS)), "{name}");
+        let [halved, late] = silence(&mut Bench::new(name, 1), Duration::from_secs(31));
+        assert_eq!(halved, late, "{name}");
+        let mut b = Bench::new(name, 1);
+        b.avoid(A, 60, 60);
+        b.cc.on_rto(b.now, A, 60 * MSS);
+        b.cc.on_loss(b.now, A, 10 * MSS);
+        let before = b.ssthresh(A);
+        b.cc.on_silence_over(b.now, A);
+        assert_eq!(b.ssthresh(A), before, "{name}");
+    }
+}

@@ -82,6 +82,18 @@ impl Carriers {
         }
     }
 
+    /// The pieces that overlap `range`, in order, and who carries each.
+    pub(crate) fn overlapping(
+        &self,
+        range: Range<DataOffset>,
+    ) -> impl Iterator<Item = (Range<DataOffset>, &By)> + '_ {
+        let before = self.pieces.range(..=range.start).next_back();
+        let first =
+            before.filter(|(_, piece)| piece.end > range.start).map_or(range.start, |(start, _)| *start);
+        let last = range.end.max(first);
+        self.pieces.range(first..last).map(|(start, piece)| (*start..piece.end, &piece.by))
+    }
+
     /// The pieces in order, and who carries each.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Range<DataOffset>, &By)> + '_ {
         self.pieces.iter().map(|(start, piece)| (*start..piece.end, &piece.by))

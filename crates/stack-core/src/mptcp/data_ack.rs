@@ -114,17 +114,20 @@ impl Connection {
         }
     }
 
-    /// What subflow `i` carries and the peer has not DATA_ACKed goes to other subflows.
+    /// What subflow `i` carries and the peer has not DATA_ACKed goes to other subflows, but for what one that
+    /// answers carries already.
     pub(crate) fn reinject_from(&mut self, i: usize) {
         if !self.is_mptcp() {
             return;
         }
         let id = self.subflows[i].tcp.id();
+        let answering: SmallVec<[SubflowId; 4]> =
+            self.subflows.iter().filter(|m| m.is_healthy() && !m.is_ended()).map(|m| m.tcp.id()).collect();
         for (range, tag) in self.subflows[i].tcp.unacked() {
             let Some(t) = tag else { continue };
             let start = DataOffset(t.data.0 + range.start.0.saturating_sub(t.subflow.0));
             let end = DataOffset(t.data.0 + range.end.0.saturating_sub(t.subflow.0));
-            self.send.reinject(start..end, &[id]);
+            self.send.reinject_from(start..end, id, &answering);
         }
     }
 }

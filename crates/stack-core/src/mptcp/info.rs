@@ -48,6 +48,8 @@ impl Connection {
                 + self.subflows.iter().map(|m| m.tcp.out_of_order()).sum::<u64>(),
             writable: if self.send.is_shut() || self.life.has_ended() { 0 } else { self.send.room() },
             send_queue: self.send.end() - self.send.una(),
+            bytes_reinjected: self.send.reinjected().0,
+            bytes_reinjected_needlessly: self.send.reinjected().1,
             error: self.life.end().flatten(),
             lost_subflows: self.addresses.failures.lost(),
         }
@@ -67,6 +69,8 @@ impl Connection {
                 state: tcp.state().name(),
                 backup: m.is_backup(),
                 stale: m.is_stale(),
+                health: m.health(),
+                last_ack: tcp.delivered_at(),
                 srtt: tcp.srtt(),
                 rttvar: tcp.rttvar(),
                 min_rtt: tcp.min_rtt(),

@@ -102,6 +102,9 @@ impl Connection {
             self.count(ctx, now, Some(id), Counter::SubflowRecover);
             self.keep_recovered(ctx, now, i);
         }
+        if out.acked > 0 {
+            self.on_subflow_delivers(ctx, now, i);
+        }
         if established && let Err(refusal) = self.on_subflow_established(ctx, now, i, seg) {
             self.refuse_subflow(ctx, now, i, refusal);
             return;
@@ -158,6 +161,25 @@ impl Connection {
             // advertisements.
             self.manage_paths(ctx, now);
             self.tell_first_priority(now);
+        }
+    }
+
+    /// An acknowledgement shows that something has arrived over subflow `i`.
+    fn on_subflow_delivers(&mut self, ctx: &mut Context, now: Instant, i: usize) {
+        let m = &mut self.subflows[i];
+        let id = m.tcp.id();
+        if let Some(cleared) = m.on_delivered(now) {
+            self.send.withdraw_reinjection(id);
+            if cleared.relieved && !cleared.needless {
+                self.cc.on_silence_over(now, id);
+            }
+            if cleared.needless {
+                self.send.on_reinjected_needlessly(cleared.reinjected);
+                self.count(ctx, now, Some(id), Counter::SubflowSuspectNeedless);
+            }
+        }
+        if self.subflows.iter().any(Subflow::awaits_relief) {
+            self.relieve_suspects(ctx);
         }
     }
 

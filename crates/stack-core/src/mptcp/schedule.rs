@@ -8,7 +8,7 @@ use crate::observe::Counter;
 use crate::tcp::{NewData, SizeProbe};
 use core::ops::Range;
 use smallvec::SmallVec;
-use umptcp_scheduler::{Decision, Health, Reinjection, Snapshot, SubflowView};
+use umptcp_scheduler::{Decision, Reinjection, Snapshot, SubflowView};
 use umptcp_types::{DataOffset, Instant, SubflowId, SubflowOffset};
 
 /// Bytes that TCP options take on a data segment of an MPTCP connection: timestamps 12, DSS 28 (RFC 8684
@@ -65,7 +65,6 @@ impl Connection {
             if in_flight > 0 && self.size_probe(now, i).is_some_and(narrow) {
                 room = 0;
             }
-            let stale = m.is_stale() || m.tcp.timeouts_in_a_row() > 0;
             let mut view = SubflowView::new(m.tcp.id(), packet as u32);
             view.srtt = m.tcp.srtt();
             view.rttvar = m.tcp.rttvar();
@@ -80,7 +79,7 @@ impl Connection {
             view.loss = m.tcp.loss_rate();
             view.backup = m.is_backup();
             view.weight = m.weight();
-            view.health = if stale { Health::Stale } else { Health::Good };
+            view.health = m.health();
             candidates.views.push(view);
             candidates.places.push(i);
         }
@@ -399,7 +398,10 @@ impl Connection {
         let (i, view) = candidates.find(subflow)?;
         let n = self.copy_size(i, view, limit.min(range.end - range.start))?;
         let piece = range.start..range.start + n;
-        self.send.on_reinjected(piece.end);
+        self.send.on_reinjected(piece.end, n);
+        for m in self.subflows.iter_mut().filter(|m| front.carried_by.contains(&m.tcp.id())) {
+            m.on_reinjected(n);
+        }
         self.count(ctx, now, Some(subflow), Counter::MPTCPRetrans);
         Some((i, self.cut(now, i, piece)))
     }

@@ -96,6 +96,10 @@ pub(crate) struct SendState {
     pacing_wake: Option<Instant>,
     bytes_sent: u64,
     bytes_acked: u64,
+    /// Bytes sent again on another subflow.
+    reinjected: u64,
+    /// Those of them that arrived twice, because the subflow was only late.
+    reinjected_needlessly: u64,
 }
 
 impl SendState {
@@ -117,6 +121,8 @@ impl SendState {
             pacing_wake: None,
             bytes_sent: 0,
             bytes_acked: 0,
+            reinjected: 0,
+            reinjected_needlessly: 0,
         }
     }
 
@@ -409,14 +415,47 @@ impl SendState {
         }
     }
 
+    /// The same for what `subflow` does not deliver, but for what one of `answering` other subflows carries.
+    pub(crate) fn reinject_from(
+        &mut self,
+        range: Range<DataOffset>,
+        subflow: SubflowId,
+        answering: &[SubflowId],
+    ) {
+        let start = range.start.max(self.queue.una());
+        let mut at = start;
+        for (piece, by) in self.carriers.overlapping(start..range.end) {
+            if by.iter().any(|id| *id != subflow && answering.contains(id)) {
+                if at < piece.start {
+                    self.reinject.push(at..piece.start, &[subflow]);
+                }
+                at = at.max(piece.end);
+            }
+        }
+        if at < range.end {
+            self.reinject.push(at..range.end, &[subflow]);
+        }
+    }
+
+    /// `bytes` were sent again although what carried them first delivers them.
+    pub(crate) fn on_reinjected_needlessly(&mut self, bytes: u64) {
+        self.reinjected_needlessly += bytes;
+    }
+
+    /// Bytes sent again on another subflow, and those of them that the first delivered nevertheless.
+    pub(crate) fn reinjected(&self) -> (u64, u64) {
+        (self.reinjected, self.reinjected_needlessly)
+    }
+
     /// The first piece that is to be sent again.
     pub(crate) fn next_reinject(&mut self) -> Option<Reinject> {
         self.reinject.front(self.queue.una())
     }
 
-    /// The first piece up to `end` is on its way.
-    pub(crate) fn on_reinjected(&mut self, end: DataOffset) {
+    /// The first piece, `bytes` of it up to `end`, is on its way.
+    pub(crate) fn on_reinjected(&mut self, end: DataOffset, bytes: u64) {
         self.reinject.sent(end);
+        self.reinjected += bytes;
     }
 
     /// The timeout of `subflow` was spurious: what it carries need not be sent again elsewhere.

@@ -10,6 +10,7 @@ use crate::context::Context;
 use crate::event::SubflowReset;
 use crate::wire::mptcp::{MpPrio, MptcpOption};
 use umptcp_congestion::SubflowParams;
+use umptcp_scheduler::Health;
 use umptcp_types::{AddressId, Duration, Instant};
 
 /// Keep-alive probes on a subflow whose address was removed, before it is reset.
@@ -47,6 +48,41 @@ pub(crate) struct Priority {
     pub(crate) weight: u32,
 }
 
+/// For how long a needless suspicion makes the next one come later.
+const PATIENCE_LASTS: Duration = Duration::from_secs(30);
+
+/// The path may have fallen silent: acknowledgements are late.
+#[derive(Clone, Copy, Debug)]
+struct Suspicion {
+    since: Instant,
+    /// There were others when it began.
+    has_others: bool,
+    /// Retransmission timeouts before.
+    timeouts: u64,
+    /// Others take over what it carries.
+    relieved: bool,
+    /// Bytes that have been sent again on others.
+    reinjected: u64,
+}
+
+/// How much longer than usual acknowledgements may be late, because they were and came.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    extra: Duration,
+    until: Instant,
+}
+
+/// A suspicion is over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Cleared {
+    /// There were others to take over, and they did.
+    pub(crate) relieved: bool,
+    /// There were others to take over, and the path was only late: there has been no timeout.
+    pub(crate) needless: bool,
+    /// Bytes that were sent again on others meanwhile.
+    pub(crate) reinjected: u64,
+}
+
 /// One subflow of a connection.
 #[derive(Debug)]
 pub(crate) struct Subflow {
@@ -61,6 +97,8 @@ pub(crate) struct Subflow {
     peer_backup: bool,
     /// Consecutive retransmission timeouts reached the limit.
     stale: bool,
+    suspicion: Option<Suspicion>,
+    patience: Option<Patience>,
     /// When it was announced to the application and the controller.
     announced: Option<Instant>,
     /// The RST that ends it.
@@ -90,6 +128,8 @@ impl Subflow {
             priority,
             peer_backup: false,
             stale: false,
+            suspicion: None,
+            patience: None,
             announced: None,
             reset: None,
             removal: None,
@@ -216,6 +256,76 @@ impl Subflow {
     /// The application and the controller know of it.
     pub(crate) fn is_announced(&self) -> bool {
         self.announced.is_some()
+    }
+
+    /// When it is suspected to be silent unless something is acknowledged before.
+    #[inline]
+    pub(crate) fn silence_deadline(&self) -> Option<Instant> {
+        if self.suspicion.is_some() || self.stale || !self.can_send_data() || self.tcp.timeouts_in_a_row() > 0
+        {
+            return None;
+        }
+        let at = self.tcp.silence_deadline()?;
+        match self.patience {
+            Some(patience) if at < patience.until => Some(at + patience.extra),
+            _ => Some(at),
+        }
+    }
+
+    /// Acknowledgements are late. `has_others`: there are subflows that may take over.
+    pub(crate) fn suspect(&mut self, now: Instant, has_others: bool) {
+        let timeouts = self.tcp.stats().timeouts;
+        self.suspicion = Some(Suspicion { since: now, has_others, timeouts, relieved: false, reinjected: 0 });
+    }
+
+    /// Acknowledgements are late, and nobody has taken over yet.
+    pub(crate) fn awaits_relief(&self) -> bool {
+        self.suspicion.is_some_and(|s| !s.relieved)
+    }
+
+    /// Others take over what it carries.
+    pub(crate) fn on_relieved(&mut self) {
+        if let Some(suspicion) = &mut self.suspicion {
+            suspicion.relieved = true;
+        }
+    }
+
+    /// `bytes` that it carries were sent on another.
+    pub(crate) fn on_reinjected(&mut self, bytes: u64) {
+        if let Some(suspicion) = &mut self.suspicion {
+            suspicion.reinjected += bytes;
+        }
+    }
+
+    /// Something is acknowledged. What becomes of the suspicion, if there was one.
+    pub(crate) fn on_delivered(&mut self, now: Instant) -> Option<Cleared> {
+        let suspicion = self.suspicion.take()?;
+        let needless = self.tcp.stats().timeouts == suspicion.timeouts;
+        if needless {
+            // As late once more is no reason to suspect it again, nor a little later.
+            let late = now - suspicion.since;
+            let extra = self.patience.filter(|p| now < p.until).map_or(Duration::ZERO, |p| p.extra);
+            self.patience = Some(Patience { extra: extra + late + late / 4, until: now + PATIENCE_LASTS });
+        }
+        let needless = needless && suspicion.has_others;
+        Some(Cleared { relieved: suspicion.relieved, needless, reinjected: suspicion.reinjected })
+    }
+
+    /// Whether it answers.
+    #[inline]
+    pub(crate) fn health(&self) -> Health {
+        if self.stale || self.tcp.timeouts_in_a_row() > 0 {
+            Health::Stale
+        } else if self.suspicion.is_some() {
+            Health::Suspect
+        } else {
+            Health::Good
+        }
+    }
+
+    /// Nothing is late, and there is no timeout that nothing has followed.
+    pub(crate) fn is_healthy(&self) -> bool {
+        self.health() == Health::Good
     }
 
     /// It times out again and again. True: that is new.

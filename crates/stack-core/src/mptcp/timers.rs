@@ -22,8 +22,10 @@ const SYN_ACK_RETRIES: u64 = 5;
 /// the next attempt follows.
 const JOIN_SYN_RETRIES: u64 = 2;
 
-/// How often a subflow that does not answer is tried while others deliver.
+/// How often a subflow that does not answer is tried while there are others.
 const STALE_PROBE: Duration = Duration::from_secs(1);
+/// The same at first, and how often: a path that returns after some seconds is in use half a second later.
+const FIRST_STALE_PROBES: (Duration, u32) = (Duration::from_millis(400), 25);
 
 /// A timer of every subflow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,6 +34,8 @@ enum SubflowTimer {
     Signal,
     /// TCP's.
     Tcp,
+    /// Acknowledgements are late.
+    Silence,
     /// The third ACK of a join is unanswered.
     Join,
     /// MP_FAIL is unanswered.
@@ -66,9 +70,10 @@ enum Timer {
 }
 
 /// Every timer, in the order in which those fire that are due at once.
-const ORDER: [Timer; 14] = [
+const ORDER: [Timer; 15] = [
     Timer::Subflow(SubflowTimer::Signal),
     Timer::Subflow(SubflowTimer::Tcp),
+    Timer::Subflow(SubflowTimer::Silence),
     Timer::Subflow(SubflowTimer::Join),
     Timer::Subflow(SubflowTimer::Fail),
     Timer::FastClose,
@@ -84,9 +89,10 @@ const ORDER: [Timer; 14] = [
 ];
 
 impl SubflowTimer {
-    const ALL: [SubflowTimer; 6] = [
+    const ALL: [SubflowTimer; 7] = [
         SubflowTimer::Signal,
         SubflowTimer::Tcp,
+        SubflowTimer::Silence,
         SubflowTimer::Join,
         SubflowTimer::Fail,
         SubflowTimer::Removal,
@@ -101,6 +107,7 @@ impl Subflow {
         match timer {
             SubflowTimer::Signal => self.signals.deadline(),
             SubflowTimer::Tcp => self.tcp.next_deadline(),
+            SubflowTimer::Silence => self.silence_deadline(),
             SubflowTimer::Join => self.join.deadline(),
             SubflowTimer::Fail => self.incoming.fail_deadline(),
             SubflowTimer::Removal => self.removal_deadline(),
@@ -178,6 +185,7 @@ impl Connection {
                     self.on_tcp_timer(ctx, now, i);
                 }
             }
+            SubflowTimer::Silence => self.suspect_silent(ctx, now),
             SubflowTimer::Join => self.resend_join_acks(ctx, now),
             SubflowTimer::Fail => self.resend_fails(ctx, now),
             SubflowTimer::Removal => self.check_removals(ctx, now),
@@ -245,6 +253,38 @@ impl Connection {
         }
     }
 
+    /// Subflows whose acknowledgements are late are suspected: others that answer take over what they carry,
+    /// long before their retransmission timers fire.
+    fn suspect_silent(&mut self, ctx: &mut Context, now: Instant) {
+        let has_others = self.is_mptcp() && self.subflows.len() > 1;
+        for i in self.subflows.indices() {
+            let Some(m) = self.subflows.get_mut(i) else { continue };
+            if m.silence_deadline().is_none_or(|at| at > now) {
+                continue;
+            }
+            m.suspect(now, has_others);
+            if has_others {
+                let id = m.tcp.id();
+                self.count(ctx, now, Some(id), Counter::SubflowSuspect);
+                self.relieve_suspects(ctx);
+            }
+        }
+    }
+
+    /// What suspected subflows carry goes to others, if there are any that answer.
+    pub(super) fn relieve_suspects(&mut self, ctx: &Context) {
+        let answers = |m: &Subflow| m.can_send_data() && m.is_healthy() && !m.is_held_back(ctx);
+        if !self.subflows.iter().any(answers) {
+            return;
+        }
+        for i in self.subflows.indices() {
+            if self.subflows.get(i).is_some_and(Subflow::awaits_relief) {
+                self.reinject_from(i);
+                self.subflows[i].on_relieved();
+            }
+        }
+    }
+
     /// A router or a host says that what subflow `i` has sent cannot be delivered. RFC 8684 §3.3.6 would have
     /// the subflow failed; it is as one that has fallen silent, because such an error may be temporary, or
     /// forged: others take over, it is probed, and an acknowledgment brings it back. False: there are no
@@ -267,7 +307,9 @@ impl Connection {
         if others && m.tcp.is_synchronized() {
             // The connection as a whole is not congested, since others deliver: a path that comes back should
             // not wait for a timer backed off to a minute. One segment a second is what keeping it costs.
-            m.tcp.retransmit_by(now + STALE_PROBE);
+            let (first, count) = FIRST_STALE_PROBES;
+            let pause = if m.tcp.timeouts_in_a_row() <= count { first } else { STALE_PROBE };
+            m.tcp.retransmit_by(now + pause);
         }
         others
     }
@@ -312,18 +354,19 @@ mod tests {
         match timer {
             Timer::Subflow(SubflowTimer::Signal) => 0,
             Timer::Subflow(SubflowTimer::Tcp) => 1,
-            Timer::Subflow(SubflowTimer::Join) => 2,
-            Timer::Subflow(SubflowTimer::Fail) => 3,
-            Timer::FastClose => 4,
-            Timer::Subflow(SubflowTimer::Removal) => 5,
-            Timer::Subflow(SubflowTimer::Unmapped) => 6,
-            Timer::Advert => 7,
-            Timer::Notice => 8,
-            Timer::Data => 9,
-            Timer::Pacing => 10,
-            Timer::Retry => 11,
-            Timer::GiveUp => 12,
-            Timer::Orphan => 13,
+            Timer::Subflow(SubflowTimer::Silence) => 2,
+            Timer::Subflow(SubflowTimer::Join) => 3,
+            Timer::Subflow(SubflowTimer::Fail) => 4,
+            Timer::FastClose => 5,
+            Timer::Subflow(SubflowTimer::Removal) => 6,
+            Timer::Subflow(SubflowTimer::Unmapped) => 7,
+            Timer::Advert => 8,
+            Timer::Notice => 9,
+            Timer::Data => 10,
+            Timer::Pacing => 11,
+            Timer::Retry => 12,
+            Timer::GiveUp => 13,
+            Timer::Orphan => 14,
         }
     }
 

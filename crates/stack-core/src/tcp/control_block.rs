@@ -292,6 +292,17 @@ impl<M: Copy + Debug> Tcp<M> {
         self.sender.rtt().backoff_count()
     }
 
+    /// When acknowledgements are so late that the path may have fallen silent.
+    #[inline]
+    pub(crate) fn silence_deadline(&self) -> Option<Instant> {
+        self.sender.silence_deadline()
+    }
+
+    /// When an acknowledgement last showed that something had arrived.
+    pub(crate) fn delivered_at(&self) -> Instant {
+        self.sender.delivered_at()
+    }
+
     /// The peer's FIN has come, and everything before it.
     pub(crate) fn fin_received(&self) -> bool {
         self.receiver.fin_received()

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use umptcp::{
     ConnectionConfig, ConnectionError, ConnectionId, ConnectionInfo, ConnectionState, Counter, Direction,
-    ForwardSummary, Forwarded, MptcpStatus, PathId, PathInfo, SubflowInfo, Traffic, Unreachable,
+    ForwardSummary, Forwarded, Health, MptcpStatus, PathId, PathInfo, SubflowInfo, Traffic, Unreachable,
 };
 use umptcp_control::state::{
     Connection, Limits, Mapping, Path, PathTraffic, RunConnection, RunSummary, Subflow,
@@ -105,6 +105,7 @@ fn subflow(paths: &[PathInfo], s: SubflowInfo) -> Subflow {
     let health = match s.state {
         "SYN-SENT" | "SYN-RECEIVED" => "opening",
         _ if s.stale => "silent",
+        _ if s.health != Health::Good => "suspect",
         _ => "answers",
     };
     Subflow {

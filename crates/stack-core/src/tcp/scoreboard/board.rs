@@ -116,7 +116,6 @@ impl<M: Clone + Debug> Scoreboard<M> {
     }
 
     /// When the earliest transmission was made of which some byte is still in flight.
-    #[cfg(test)]
     pub(in crate::tcp) fn oldest_sent(&self) -> Option<Instant> {
         self.sent.front().map(|s| s.tx.at)
     }

@@ -145,6 +145,7 @@ impl<M: Copy + Debug> Sender<M> {
         }
         if o.delivered > 0 {
             self.loss *= 0.98;
+            self.delivered_at = now;
         }
         self.check_tail_probe(m, acked, cc, out);
         self.check_undo(m, acked, cc, out);

@@ -88,6 +88,8 @@ pub(in crate::tcp) struct Sender<M> {
     pub(super) loss: f32,
     /// When the peer last acknowledged something new or nothing was outstanding.
     pub(super) progress: Instant,
+    /// When an acknowledgement last showed that something had arrived.
+    pub(super) delivered_at: Instant,
     /// Without `bytes_received`, which the receiver counts.
     pub(super) stats: TcpStats,
 }
@@ -111,6 +113,7 @@ impl<M: Copy + Debug> Sender<M> {
             fin: Fin::default(),
             loss: 0.0,
             progress: now,
+            delivered_at: now,
             stats: TcpStats::default(),
         }
     }
@@ -260,6 +263,11 @@ impl<M: Copy + Debug> Sender<M> {
     /// The next measurement of the round-trip time is as the first.
     pub(in crate::tcp) fn renew_rtt(&mut self) {
         self.rtt.renew();
+    }
+
+    /// When an acknowledgement last showed that something had arrived.
+    pub(in crate::tcp) fn delivered_at(&self) -> Instant {
+        self.delivered_at
     }
 
     /// Retransmission timeout.

@@ -13,6 +13,9 @@ use umptcp_types::{Duration, Instant};
 /// and never above 200 ms.
 const MIN_ACK_DELAY: Duration = Duration::from_millis(50);
 const MAX_ACK_DELAY: Duration = Duration::from_millis(200);
+/// Least allowance for variation before a path is suspected to be silent: of a queue on the way, or of a
+/// processor that has other things to do.
+const SILENCE_ALLOWANCE: Duration = Duration::from_millis(20);
 /// How fast the smoothed share of lost bytes rises.
 const LOSS_GAIN: f32 = 0.1;
 
@@ -154,7 +157,25 @@ impl<M: Copy + Debug> Sender<M> {
         }
     }
 
-    /// The same, unless the retransmission timer runs already.
+    /// When acknowledgements are so late that the path may have fallen silent; `None`: nothing is awaited, or
+    /// no round-trip time is known.
+    ///
+    /// That is when the oldest of what is in flight has been away for the time after which RFC 8985 §7.2
+    /// probes, and the last sign of life is a round trip old. Both with an allowance for variation as RFC
+    /// 6298 §2.3 has it, but without the least value of the retransmission timeout: that is for a sender to
+    /// which a needless timeout costs its window.
+    pub(in crate::tcp) fn silence_deadline(&self) -> Option<Instant> {
+        let (oldest, srtt) = (self.board.oldest_sent()?, self.rtt.srtt()?);
+        let allowance = self.rtt.rttvar().saturating_mul(4).max(SILENCE_ALLOWANCE);
+        // Two packets, too, may be acknowledged late, if the second is not full.
+        let (flight, few) = (self.board.in_flight(), self.mss().saturating_mul(2));
+        let delay = srtt.clamp(MIN_ACK_DELAY, MAX_ACK_DELAY);
+        let due = oldest + pto(Some(srtt), flight, few, delay, self.rtt.base_rto() + srtt);
+        let heard = self.delivered_at + srtt;
+        Some(due.max(heard) + allowance)
+    }
+
+    /// As [`arm_retransmit`](Self::arm_retransmit), unless the retransmission timer runs already.
     pub(super) fn ensure_retransmit(&self, m: Moment, timers: &mut Timers) {
         if !timers.is_running(Timer::Retransmit) {
             self.arm_retransmit(m, timers);
