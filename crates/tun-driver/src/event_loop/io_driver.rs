@@ -72,6 +72,8 @@ struct Slot {
     readable: bool,
     /// A packet that the device had no room for. The path is blocked while there is one.
     pending: Option<Transmit>,
+    /// The device is readable when it may have room for it.
+    room_is_input: bool,
     traced: Option<Traced>,
     errors: u64,
 }
@@ -127,8 +129,17 @@ impl IoDriver {
             return Err(e);
         }
         let traced = self.traces.add(&config);
-        let slot = Slot { path: id, device, config, guard, readable: true, pending: None, traced, errors: 0 };
-        self.slots.push(slot);
+        self.slots.push(Slot {
+            path: id,
+            device,
+            config,
+            guard,
+            readable: true,
+            pending: None,
+            room_is_input: false,
+            traced,
+            errors: 0,
+        });
         Ok(id)
     }
 
@@ -228,9 +239,8 @@ impl IoDriver {
             Ok(TransmitOutcome::Full) => {
                 slot.pending = Some(packet);
                 stack.path_blocked(now, slot.path, true);
-                if let Err(e) = self.poller.watch_writable(slot.device.fd(), u64::from(slot.path.0), true) {
-                    slot.report("poll", &e);
-                }
+                slot.room_is_input = slot.device.signals_room(true);
+                slot.watch_writable(&self.poller, true);
             }
             Err(e) if is_gone(&e) => self.lose(stack, at, e),
             Err(e) => slot.report("send to", &e),
@@ -240,9 +250,8 @@ impl IoDriver {
     /// A full device has room again.
     fn unblock<E: NetworkStack>(&mut self, stack: &mut E, now: Instant, at: usize) {
         let slot = &mut self.slots[at];
-        if let Err(e) = self.poller.watch_writable(slot.device.fd(), u64::from(slot.path.0), false) {
-            slot.report("poll", &e);
-        }
+        slot.device.signals_room(false);
+        slot.watch_writable(&self.poller, false);
         let (path, pending) = (slot.path, slot.pending.take());
         if let Some(packet) = pending {
             self.send(stack, now, at, packet);
@@ -275,7 +284,7 @@ impl IoDriver {
                 continue;
             };
             slot.readable |= ready.readable;
-            if ready.writable && slot.pending.is_some() {
+            if (ready.writable || slot.room_is_input) && slot.pending.is_some() {
                 writable.push(slot.path);
             }
         }
@@ -302,6 +311,15 @@ impl IoDriver {
 }
 
 impl Slot {
+    /// Waits for room, or does so no longer, where the device does not see to it.
+    fn watch_writable(&mut self, poller: &Poller, wanted: bool) {
+        if !self.room_is_input
+            && let Err(e) = poller.watch_writable(self.device.fd(), u64::from(self.path.0), wanted)
+        {
+            self.report("poll", &e);
+        }
+    }
+
     /// Logs a transient error: the first one of a path, then every 1,024th.
     fn report(&mut self, what: &str, error: &io::Error) {
         if self.errors.is_multiple_of(1024) {
