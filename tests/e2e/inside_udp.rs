@@ -137,6 +137,10 @@ fn a_nic_dies_and_the_transfer_goes_on() {
             exchange(&net, family, NO_CAPABILITY, |net| {
                 if silent {
                     net.silence(0, true);
+                    let before = net.client_link_bytes()[1].to_client;
+                    net.wait_client_link(1, before + (1 << 20));
+                    // Without it, both ends would wait for the last words of the first subflow for a minute.
+                    net.silence(0, false);
                 } else {
                     net.client.ns.sh(&format!("ip link set {} down", net.client.nics[0].device));
                 }
@@ -220,5 +224,102 @@ fn what_does_not_work_is_said() {
             let (said, code) = both(&program::run(ns, &arguments));
             assert!(code != Some(0) && said.contains(reason), "{arguments}: {said}");
         }
+    });
+}
+
+/// A link on the way takes smaller packets: with what ICMP says of it, and without.
+#[test]
+fn a_narrow_link_on_the_way() {
+    within(LIMIT, || {
+        for (family, icmp) in [(Family::V4, true), (Family::V6, true), (Family::V4, false)] {
+            let net = Routed::new(1, 1);
+            net.router.sh("ip link set r-s0 mtu 1400");
+            net.router.sh("ip link set r-c0 mtu 1400");
+            if !icmp {
+                net.router.nft(
+                    "table inet mute {
+                       chain out {
+                         type filter hook output priority 0;
+                         meta l4proto icmp drop
+                       }
+                     }",
+                );
+            }
+            exchange(&net, family, NO_CAPABILITY, |_| {});
+        }
+    });
+}
+
+/// A program that listens, as `who` starts it, and one that connects; both read and write lines.
+fn conversation(net: &Routed) -> (Background, Background) {
+    let mut server = command(NO_CAPABILITY, &format!("listen --path s0,mode=udp {PORT}"));
+    server.stdin(Stdio::piped());
+    let server = Background::spawn(&net.server.ns, server);
+    wait_for_datagrams(&net.server.ns, PORT);
+    let address = net.server.nics[0].address(Family::V4);
+    let mut client = command(NO_CAPABILITY, &format!("connect -v --path c0,mode=udp {address} {PORT}"));
+    client.stdin(Stdio::piped());
+    (Background::spawn(&net.client.ns, client), server)
+}
+
+/// The translator on the way forgets the flow in a pause, and gives it another port after that: the server
+/// knows no such subflow, and the client opens another.
+#[test]
+fn another_port_after_a_pause() {
+    within(LIMIT, || {
+        let net = Routed::new(1, 1);
+        net.router.nft(
+            "table inet nat {
+               chain out {
+                 type nat hook postrouting priority 100;
+                 oifname r-s0 meta l4proto udp masquerade random
+               }
+             }",
+        );
+        // Loaded with the rule.
+        net.router.sysctl("net.netfilter.nf_conntrack_udp_timeout", "1");
+        net.router.sysctl("net.netfilter.nf_conntrack_udp_timeout_stream", "1");
+        let (mut client, mut server) = conversation(&net);
+        client.write_line("one");
+        assert_eq!(server.next_line(), "one");
+        server.write_line("two");
+        assert_eq!(client.next_line(), "two");
+        for turn in ["three", "four"] {
+            std::thread::sleep(Duration::from_millis(3500));
+            client.write_line(turn);
+            assert_eq!(server.next_line(), turn);
+            server.write_line(turn);
+            assert_eq!(client.next_line(), turn);
+        }
+    });
+}
+
+/// Nobody gets more than he has sent, whose address it may be: a SYN by hand, and everything that comes back.
+#[test]
+fn a_stranger_gets_less_than_he_sends() {
+    within(LIMIT, || {
+        let net = Routed::new(1, 1);
+        let mut server = command(NO_CAPABILITY, &format!("listen --path s0,mode=udp {PORT}"));
+        server.stdin(Stdio::piped());
+        let _server = Background::spawn(&net.server.ns, server);
+        wait_for_datagrams(&net.server.ns, PORT);
+        let to = net.server.nics[0].socket_address(Family::V4, PORT);
+        let answers = net.client.ns.spawn(move || {
+            let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            socket.set_read_timeout(Some(Duration::from_secs(4))).expect("a limit");
+            // 60 bytes of header, of which 40 are the end of the list of options.
+            let long = [&[0xf0, 0x02, 0xff, 0xff, 1, 2, 3, 4, 0, 0, 0, 0][..], &[0; 40]].concat();
+            socket.send_to(&long, to).expect("it is sent");
+            let (mut got, mut buffer) = (Vec::new(), [0; 2000]);
+            while let Ok(length) = socket.recv(&mut buffer) {
+                got.push(length);
+            }
+            (long.len(), got)
+        });
+        let (sent, got) = answers.join().expect("a thread");
+        assert!(
+            !got.is_empty() && got.iter().sum::<usize>() <= sent,
+            "{sent} bytes sent, answers of {got:?}"
+        );
     });
 }

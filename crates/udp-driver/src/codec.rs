@@ -31,7 +31,10 @@ pub const BODY_HEADER: usize = TCP_HEADER - UDP_HEADER;
 pub const MAX_BODY_HEADER: usize = BODY_HEADER + 40;
 
 const FIN: u8 = 0x01;
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
 const PSH: u8 = 0x08;
+const ACK: u8 = 0x10;
 const URG: u8 = 0x20;
 const CWR: u8 = 0x80;
 
@@ -100,6 +103,22 @@ impl BodyHeader {
             part.bytes[FLAGS] &= !(FIN | PSH);
         }
         part
+    }
+
+    /// The same with as many options as a header can have, where it is the SYN of who connects: so the answer
+    /// is never longer, whatever options it has. What is added is the end of the list (RFC 9293 §3.1).
+    pub fn padded_if_first(mut self) -> BodyHeader {
+        if self.bytes[FLAGS] & (SYN | ACK) == SYN {
+            self.bytes[0] = self.bytes[0] & 0x0f | 0xf0;
+            self.len = MAX_BODY_HEADER;
+        }
+        self
+    }
+
+    /// Whether it may be an answer to somebody whose address is not proven: SYN and ACK, or RST.
+    pub fn may_answer_a_stranger(&self) -> bool {
+        let flags = self.bytes[FLAGS];
+        flags & (SYN | ACK) == SYN | ACK || flags & RST != 0
     }
 
     /// The sequence number.
@@ -200,6 +219,24 @@ mod tests {
         assert_eq!(flags(header.of_part(2, true)), (0x19, 0), "last");
         assert_eq!(flags(header.of_part(0, true)), (0x99, 0xffff_fffe), "the only one");
         assert_eq!(header.of_part(2, true).as_slice()[8..], header.as_slice()[8..]);
+    }
+
+    #[test]
+    fn the_first_segment_is_as_long_as_any_answer() {
+        let with = |flags: u8| {
+            let mut segment = SEGMENT;
+            segment[13] = flags;
+            BodyHeader::of_segment(&segment).unwrap().1
+        };
+        let syn = with(0x02).padded_if_first();
+        assert_eq!(syn.as_slice().len(), MAX_BODY_HEADER);
+        assert_eq!(syn.as_slice()[..16], [&[0xf0], &with(0x02).as_slice()[1..]].concat());
+        assert!(syn.as_slice()[16..].iter().all(|byte| *byte == 0));
+        for flags in [0x12, 0x10, 0x04, 0x18] {
+            assert_eq!(with(flags).padded_if_first().as_slice(), with(flags).as_slice());
+        }
+        let answers = [0x02, 0x12, 0x10, 0x14, 0x04, 0x11].map(|flags| with(flags).may_answer_a_stranger());
+        assert_eq!(answers, [false, true, false, true, true, false]);
     }
 
     #[test]

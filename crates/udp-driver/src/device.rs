@@ -1,6 +1,7 @@
 //! The sockets of a path as a device.
 
-use crate::codec::BodyHeader;
+use crate::codec::{BodyHeader, UDP_HEADER};
+use crate::credit::Credit;
 use crate::errors;
 use crate::packet::{self, Outgoing};
 use crate::sockets::{Local, Sockets};
@@ -31,11 +32,18 @@ pub struct UdpDevice {
     answers: VecDeque<Vec<u8>>,
     /// Has no room for the packet that was to be sent.
     full: Option<Arc<Local>>,
+    credit: Credit,
 }
 
 impl UdpDevice {
     pub(crate) fn new(sockets: Arc<Sockets>) -> UdpDevice {
-        UdpDevice { sockets, ready: VecDeque::new(), answers: VecDeque::new(), full: None }
+        UdpDevice {
+            sockets,
+            ready: VecDeque::new(),
+            answers: VecDeque::new(),
+            full: None,
+            credit: Credit::default(),
+        }
     }
 
     /// Sets what this device can do in a path's configuration.
@@ -45,7 +53,7 @@ impl UdpDevice {
     }
 
     /// Reads one datagram. `Ok(None)`: there is none.
-    fn receive_from(local: &Local, pool: &mut BufferPool) -> io::Result<Option<Received>> {
+    fn receive_from(&mut self, local: &Local, pool: &mut BufferPool) -> io::Result<Option<Received>> {
         let body_at = packet::body_at(&local.address);
         let room = pool.room();
         let (len, remote) = match local.socket.recv_from(&mut room[body_at..]) {
@@ -53,6 +61,7 @@ impl UdpDevice {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(e) => return Err(e),
         };
+        self.credit.earn(&remote, UDP_HEADER + len);
         let len = body_at + len;
         if !packet::complete(&mut room[..len], remote, local.address) {
             return Ok(Some(Received::Nothing));
@@ -79,20 +88,16 @@ impl UdpDevice {
     fn read_errors(&mut self, local: &Local) {
         while let Some(error) = errors::next(&local.socket) {
             tracing::debug!(local = %local.address, ?error, "an ICMP error");
-            if self.answers.len() < ANSWERS {
-                self.answers.extend(error.to_packet(local.address));
-            }
-        }
-        if !self.answers.is_empty() {
-            self.sockets.wake();
+            self.answer(error.to_packet(local.address));
         }
     }
 
-    fn tell(&mut self, segment: &Outgoing, why: Unreachable) {
+    /// The stack gets this soon.
+    fn answer(&mut self, packet: Option<Vec<u8>>) {
         if self.answers.len() < ANSWERS
-            && let Some(answer) = packet::undelivered(segment, why)
+            && let Some(packet) = packet
         {
-            self.answers.push_back(answer);
+            self.answers.push_back(packet);
             self.sockets.wake();
         }
     }
@@ -119,7 +124,7 @@ impl Device for UdpDevice {
             }
             // Each in turn, so that none keeps the others waiting.
             let Some(local) = self.ready.pop_front() else { continue };
-            match UdpDevice::receive_from(&local, pool) {
+            match self.receive_from(&local, pool) {
                 // It may have been reported for its errors.
                 Ok(None) => self.read_errors(&local),
                 Ok(Some(received)) => {
@@ -150,6 +155,12 @@ impl Device for UdpDevice {
         let Some(segment) = packet::read(header) else { return Ok(TransmitOutcome::Sent) };
         let (_, body) =
             BodyHeader::of_segment(&header[segment.tcp_at..]).map_err(|e| invalid(e.to_string()))?;
+        let body = body.padded_if_first();
+        let len = UDP_HEADER + body.as_slice().len() + packet.payload.len();
+        if body.may_answer_a_stranger() && !self.credit.spend(&segment.remote, len) {
+            tracing::debug!(remote = %segment.remote, "an answer that would be larger than what asked for it");
+            return Ok(TransmitOutcome::Sent);
+        }
         let sent = self.sockets.get(segment.local).and_then(|local| {
             send(&local, &segment, &body, packet).inspect_err(|e| {
                 self.full = (e.kind() == io::ErrorKind::WouldBlock).then_some(local);
@@ -158,9 +169,13 @@ impl Device for UdpDevice {
         match sent {
             Ok(()) => Ok(TransmitOutcome::Sent),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(TransmitOutcome::Full),
+            Err(e) if e.raw_os_error() == Some(libc::EMSGSIZE) => {
+                self.answer(packet::too_big(&segment, self.sockets.mtu()));
+                Ok(TransmitOutcome::Sent)
+            }
             Err(e) => {
                 match UdpDevice::refused(&e) {
-                    Some(why) => self.tell(&segment, why),
+                    Some(why) => self.answer(packet::undelivered(&segment, why)),
                     None => tracing::debug!(local = %segment.local, error = %e, "not sent"),
                 }
                 Ok(TransmitOutcome::Sent)
@@ -248,7 +263,7 @@ mod tests {
     fn device(v6: bool) -> Option<(UdpDevice, Arc<Sockets>, IpAddr)> {
         let address: IpAddr = if v6 { "::1" } else { "127.0.0.1" }.parse().unwrap();
         UdpSocket::bind((address, 0)).ok()?;
-        let sockets = Arc::new(Sockets::new("lo", vec![address]).unwrap());
+        let sockets = Arc::new(Sockets::new("lo", vec![address], 65_536).unwrap());
         Some((UdpDevice::new(Arc::clone(&sockets)), sockets, address))
     }
 
@@ -333,6 +348,54 @@ mod tests {
         stranger.send_to(&good, local).unwrap();
         assert!(next(&mut one).expect("the good one").ends_with(&[7]));
         assert!(one.receive(&mut BufferPool::default()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_stranger_gets_no_more_than_he_has_sent() {
+        let Some((mut one, sockets, address)) = device(false) else { return };
+        let local = SocketAddr::new(address, unused_port(address));
+        sockets.listen(local.port()).unwrap();
+        let stranger = UdpSocket::bind((address, 0)).unwrap();
+        stranger.set_nonblocking(true).unwrap();
+        let remote = stranger.local_addr().unwrap();
+        let syn = [&[0x50, 0x02, 0, 0, 1, 2, 3, 4, 0, 0, 0, 0][..], &[0; 8]].concat();
+        stranger.send_to(&syn, local).unwrap();
+        next(&mut one).expect("the SYN");
+        let (mut sent, mut got) = (syn.len(), 0);
+        let mut count = |device: &mut UdpDevice, flags: u8, payload: &[u8]| {
+            device.transmit(&segment(local, remote, flags, payload)).unwrap();
+            let mut body = [0; 200];
+            got += stranger.recv(&mut body).unwrap_or(0);
+            got
+        };
+        assert_eq!(count(&mut one, 0x12, &[0; 9]), 0, "it would be larger");
+        for _ in 0..5 {
+            assert_eq!(count(&mut one, 0x12, b""), 12, "once");
+        }
+        assert_eq!(count(&mut one, 0x14, b""), 12, "a reset, too");
+        stranger.send_to(&syn, local).unwrap();
+        sent += syn.len();
+        next(&mut one).expect("the SYN");
+        assert!(
+            count(&mut one, 0x12, b"") <= sent && count(&mut one, 0x10, &[0; 100]) > sent,
+            "data are not limited"
+        );
+    }
+
+    #[test]
+    fn the_stack_is_told_of_a_packet_too_large_for_the_nic() {
+        for v6 in [false, true] {
+            let Some((mut one, _, address)) = device(v6) else { continue };
+            let [local, remote] = [0, 1].map(|_| SocketAddr::new(address, unused_port(address)));
+            // The loopback device takes all that a datagram can have.
+            let payload = vec![0; 65_535 - 19];
+            let mut packet = segment(local, remote, 0x10, &payload[..1000]);
+            packet.payload = Payload::from(Bytes::from(payload));
+            one.transmit(&packet).unwrap();
+            let answer = next(&mut one).expect("an answer");
+            let icmp = &answer[ip::ip_header_len(&address)..];
+            assert_eq!(icmp[..2], if v6 { [2, 0] } else { [3, 4] });
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use crate::codec::{BODY_HEADER, TCP_HEADER};
 use crate::packet::{self, Outgoing};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
+use rustix::net::sockopt::{set_ip_mtu_discover, set_ipv6_mtu_discover};
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::AsRawFd as _;
@@ -16,14 +18,21 @@ const RST_ACK: u8 = 0x14;
 /// Errors come from ICMP and not from this host (`SO_EE_ORIGIN_ICMP`, `SO_EE_ORIGIN_ICMP6`).
 const FROM_ICMP: [u8; 2] = [2, 3];
 
-/// Has the kernel keep what ICMP says of a socket's datagrams.
+/// Has the kernel send whole datagrams only, and keep what ICMP says of them.
 pub(crate) fn enable(socket: &UdpSocket, v6: bool) -> io::Result<()> {
     let done = if v6 {
         setsockopt(socket, sockopt::Ipv6RecvErr, &true)
     } else {
         setsockopt(socket, sockopt::Ipv4RecvErr, &true)
     };
-    Ok(done?)
+    done?;
+    // DF is set, and the kernel's own idea of the path is left alone: the stack has one for each subflow.
+    if v6 {
+        set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::PROBE)?;
+    } else {
+        set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::PROBE)?;
+    }
+    Ok(())
 }
 
 /// An ICMP error about a datagram.
@@ -33,6 +42,8 @@ pub(crate) struct IcmpError {
     remote: SocketAddr,
     icmp_type: u8,
     code: u8,
+    /// What the next link takes, in bytes, where that is the matter.
+    mtu: u32,
     /// The start of the datagram's body, as far as it was quoted.
     body: [u8; BODY_HEADER],
     quoted: usize,
@@ -51,12 +62,12 @@ pub(crate) fn next(socket: &UdpSocket) -> Option<IcmpError> {
         let remote = message.address.as_ref().and_then(socket_address);
         let error = message.cmsgs().ok()?.find_map(|control| match control {
             ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _) => {
-                FROM_ICMP.contains(&error.ee_origin).then_some((error.ee_type, error.ee_code))
+                FROM_ICMP.contains(&error.ee_origin).then_some((error.ee_type, error.ee_code, error.ee_info))
             }
             _ => None,
         });
-        if let (Some(remote), Some((icmp_type, code))) = (remote, error) {
-            return Some(IcmpError { remote, icmp_type, code, body, quoted });
+        if let (Some(remote), Some((icmp_type, code, mtu))) = (remote, error) {
+            return Some(IcmpError { remote, icmp_type, code, mtu, body, quoted });
         }
     }
 }
@@ -70,7 +81,7 @@ impl IcmpError {
     /// What tells the stack of it. `None`: nothing does; too little of the segment was quoted to tell it from
     /// one that somebody else made up, or it is of no importance.
     pub(crate) fn to_packet(self, local: SocketAddr) -> Option<Vec<u8>> {
-        let IcmpError { remote, icmp_type, code, body, quoted } = self;
+        let IcmpError { remote, icmp_type, code, mtu, body, quoted } = self;
         if quoted < BODY_HEADER || remote.is_ipv4() != local.is_ipv4() {
             return None;
         }
@@ -82,6 +93,7 @@ impl IcmpError {
             (true, 3, 3) | (false, 1, 4) => return reset(&segment, body[1], number(8)),
             (true, 3, 0 | 6 | 11) | (false, 1, 0) => Unreachable::Network,
             (true, 3, 1 | 7 | 8 | 12) | (false, 1, 2 | 3) => Unreachable::Host,
+            (true, 3, 4) | (false, 2, _) => return packet::too_big(&segment, mtu),
             (true, 3, 9 | 10 | 13) | (false, 1, 1 | 5 | 6) => Unreachable::Prohibited,
             _ => return None,
         };
@@ -118,7 +130,7 @@ mod tests {
 
     fn error(v6: bool, icmp_type: u8, code: u8, flags: u8, quoted: usize) -> IcmpError {
         let body = [0x50, flags, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
-        IcmpError { remote: ends(v6).1, icmp_type, code, body, quoted }
+        IcmpError { remote: ends(v6).1, icmp_type, code, mtu: 1300, body, quoted }
     }
 
     #[test]
@@ -144,6 +156,8 @@ mod tests {
             (false, 3, 0, IcmpCause::NetworkUnreachable),
             (false, 3, 1, IcmpCause::HostUnreachable),
             (false, 3, 13, IcmpCause::Prohibited),
+            (false, 3, 4, IcmpCause::PacketTooBig { mtu: Some(1300) }),
+            (true, 2, 0, IcmpCause::PacketTooBig { mtu: Some(1300) }),
             (true, 1, 0, IcmpCause::NetworkUnreachable),
             (true, 1, 1, IcmpCause::Prohibited),
         ] {

@@ -12,6 +12,8 @@
 
 pub mod codec;
 #[cfg(target_os = "linux")]
+mod credit;
+#[cfg(target_os = "linux")]
 pub mod device;
 #[cfg(target_os = "linux")]
 mod errors;

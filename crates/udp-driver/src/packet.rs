@@ -3,7 +3,7 @@
 use crate::codec::{self, Ports, UDP_HEADER};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use umptcp_stack_core::types::SeqNumber;
-use umptcp_stack_core::wire::icmp::Unreachable;
+use umptcp_stack_core::wire::icmp::{self, Unreachable};
 use umptcp_stack_core::wire::ip;
 
 /// Longest IP packet.
@@ -69,6 +69,16 @@ pub(crate) fn complete(packet: &mut [u8], remote: SocketAddr, local: SocketAddr)
 pub(crate) fn undelivered(segment: &Outgoing, why: Unreachable) -> Option<Vec<u8>> {
     let Outgoing { local, remote, sequence, .. } = *segment;
     wrap(local.ip(), remote.ip(), &why.message(local, remote, SeqNumber(sequence))?)
+}
+
+/// What a router would answer whose next link takes packets up to `mtu` bytes only.
+pub(crate) fn too_big(segment: &Outgoing, mtu: u32) -> Option<Vec<u8>> {
+    let Outgoing { local, remote, sequence, .. } = *segment;
+    wrap(
+        local.ip(),
+        remote.ip(),
+        &icmp::too_big_message(local, remote, SeqNumber(sequence), mtu.min(LONGEST as u32))?,
+    )
 }
 
 /// An ICMP message to `local` as a packet, which `remote` seems to send.
@@ -149,6 +159,13 @@ mod tests {
             let error = IcmpError::parse(&IpHeader::parse(&packet).unwrap(), &packet).unwrap();
             assert_eq!((error.src, error.dst, error.seq), (local, remote, SeqNumber(0x0102_0304)));
             assert_eq!(error.cause, IcmpCause::PortUnreachable);
+            let packet = too_big(&outgoing, 1400).unwrap();
+            let error = IcmpError::parse(&IpHeader::parse(&packet).unwrap(), &packet).unwrap();
+            assert_eq!((error.src, error.dst, error.seq), (local, remote, SeqNumber(0x0102_0304)));
+            assert_eq!(
+                (error.cause, error.next_hop_mtu()),
+                (IcmpCause::PacketTooBig { mtu: Some(1400) }, Some(1400))
+            );
         }
     }
 }

@@ -7,9 +7,14 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use umptcp_stack_core::device::PathConfig;
 use umptcp_tun_driver::error::DriverError;
 use umptcp_tun_driver::paths::{self, NicInfo, NicWatch, PathChange, PathSpec};
+
+/// Translators forget UDP after half a minute in the worst case that is common (RFC 4787 §4.3 asks for two
+/// minutes and more).
+const LONGEST_SILENCE: Duration = Duration::from_secs(20);
 
 /// A path that has been set up.
 #[derive(Debug)]
@@ -49,7 +54,7 @@ pub fn set_up(spec: &PathSpec, changes: SyncSender<PathChange>) -> Result<UdpPat
     let info = paths::look_at(&spec.device)?;
     let name = spec.name();
     let addresses = first_of_each(&info.addresses);
-    let made = Sockets::new(&spec.device, addresses.clone());
+    let made = Sockets::new(&spec.device, addresses.clone(), info.mtu);
     let sockets = Arc::new(made.map_err(|e| failed("make the sockets of a path", e))?);
     let mut config = PathConfig::with_addresses(name.clone(), addresses);
     config.advertise = spec.advertise.into_iter().collect();
@@ -57,6 +62,7 @@ pub fn set_up(spec: &PathSpec, changes: SyncSender<PathChange>) -> Result<UdpPat
     config.weight = spec.weight;
     config.uses = spec.uses;
     config.mtu = mtu_of(&info);
+    config.longest_silence = Some(LONGEST_SILENCE);
     UdpDevice::describe(&mut config);
     let device = UdpDevice::new(Arc::clone(&sockets));
     let nic = Arc::new(Mutex::new(Nic { info, up: true }));
@@ -159,6 +165,7 @@ fn compare(
         changes.push(PathChange::Addresses { tun: tun(), before: had, nic: has, advertise });
     }
     if before.mtu != now.mtu {
+        sockets.set_mtu(now.mtu);
         changes.push(PathChange::Mtu { tun: tun(), mtu: mtu_of(&now) });
     }
     if !std::mem::replace(&mut nic.up, true) {
@@ -188,7 +195,7 @@ mod tests {
 
     #[test]
     fn each_change_of_a_nic_is_told_once() {
-        let sockets = Sockets::new("lo", Vec::new()).unwrap();
+        let sockets = Sockets::new("lo", Vec::new(), 1500).unwrap();
         let mut nic = Nic { info: info(3, &["192.0.2.1", "192.0.2.2"], 1500), up: true };
         let mut look = |now| {
             let changes = compare("nic/udp", &[], &mut nic, now, &sockets);

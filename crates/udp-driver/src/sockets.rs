@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -52,6 +52,8 @@ pub(crate) struct Sockets {
     epoll: Epoll,
     wake: EventFd,
     start: Instant,
+    /// Largest IP packet that the NIC takes, in bytes.
+    mtu: AtomicU32,
     table: Mutex<Table>,
 }
 
@@ -67,13 +69,22 @@ struct Table {
 }
 
 impl Sockets {
-    /// For a path over `device` with these addresses; without a socket.
-    pub(crate) fn new(device: &str, addresses: Vec<IpAddr>) -> io::Result<Sockets> {
+    /// For a path over `device` with these addresses and this MTU; without a socket.
+    pub(crate) fn new(device: &str, addresses: Vec<IpAddr>, mtu: u32) -> io::Result<Sockets> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
         let table = Mutex::new(Table { addresses, ..Table::default() });
-        Ok(Sockets { device: device.to_owned(), epoll, wake, start: Instant::now(), table })
+        Ok(Sockets { device: device.to_owned(), epoll, wake, start: Instant::now(), mtu: mtu.into(), table })
+    }
+
+    /// Largest IP packet that the NIC takes, in bytes.
+    pub(crate) fn mtu(&self) -> u32 {
+        self.mtu.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_mtu(&self, mtu: u32) {
+        self.mtu.store(mtu, Ordering::Relaxed);
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -279,7 +290,7 @@ mod tests {
     fn sockets() -> Option<(Sockets, IpAddr)> {
         let address: IpAddr = "127.0.0.1".parse().unwrap();
         UdpSocket::bind((address, 0)).ok()?;
-        Some((Sockets::new("lo", vec![address]).unwrap(), address))
+        Some((Sockets::new("lo", vec![address], 65_536).unwrap(), address))
     }
 
     fn count(sockets: &Sockets) -> usize {
