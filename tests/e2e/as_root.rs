@@ -3,6 +3,7 @@
 mod by_daemon;
 mod setup;
 
+use crate::inside_udp;
 use crate::run::{LIMIT, RESTORED_WITHIN, both, captured, network, run, wait_for_port};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -10,7 +11,7 @@ use umptcp_testbed::command::Running;
 use umptcp_testbed::host::Snapshot;
 use umptcp_testbed::limit::within;
 use umptcp_testbed::program;
-use umptcp_testbed::topology::Routed;
+use umptcp_testbed::topology::{Family, Routed};
 
 #[test]
 fn without_privilege_one_line_says_what_to_do() {
@@ -23,6 +24,16 @@ fn without_privilege_one_line_says_what_to_do() {
         let output = ns.run(|| command.output()).expect("setpriv starts");
         let (said, code) = both(&output);
         assert!(code == Some(3) && said.lines().count() == 1 && said.contains("sudo umptcp run"), "{said}");
+    });
+}
+
+/// Somebody without any privilege, and a host without TUN devices.
+#[test]
+fn paths_inside_udp_are_for_everybody() {
+    within(LIMIT, || {
+        let net = Routed::new(2, 1);
+        let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+        inside_udp::unchanged(&net, || inside_udp::exchange(&net, Family::V4, nobody, |_| {}));
     });
 }
 

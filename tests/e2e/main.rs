@@ -8,6 +8,7 @@ mod complaints;
 mod control;
 mod doctor;
 mod fallback;
+mod inside_udp;
 mod languages;
 mod lossy;
 mod matrix;

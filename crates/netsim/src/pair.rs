@@ -38,6 +38,7 @@ pub struct PairBuilder {
     segmentation: bool,
     checksum_offload: bool,
     gro: bool,
+    longest_silence: Option<Duration>,
     trace: TraceMode,
     stack_config: StackConfig,
     client_config: ConnectionConfig,
@@ -54,6 +55,7 @@ impl Default for PairBuilder {
             segmentation: true,
             checksum_offload: true,
             gro: true,
+            longest_silence: None,
             trace: TraceMode::Last(200),
             stack_config: StackConfig::default(),
             client_config: ConnectionConfig::default(),
@@ -103,6 +105,11 @@ impl PairBuilder {
     /// default: it delays nothing, and on links with a rate it merges nothing).
     pub fn gro(self, on: bool) -> Self {
         PairBuilder { gro: on, ..self }
+    }
+
+    /// Longest silence on paths of the client (`PathConfig::longest_silence`); any by default.
+    pub fn longest_silence(self, silence: Option<Duration>) -> Self {
+        PairBuilder { longest_silence: silence, ..self }
     }
 
     /// How many packet events are kept as text; the last 200 by default.
@@ -163,7 +170,8 @@ impl PairBuilder {
             .collect();
         let mtu = |i: usize| self.paths[i].0.mtu.min(self.paths[i].1.mtu);
         for (i, cable) in cables.iter().enumerate() {
-            let config = self.path_config(format!("client{i}"), self.address(false, i), mtu(i));
+            let mut config = self.path_config(format!("client{i}"), self.address(false, i), mtu(i));
+            config.longest_silence = self.longest_silence;
             net.add_path(client, config, &[*cable], self.gro);
         }
         let count = if self.multihomed { cables.len() } else { 1 };

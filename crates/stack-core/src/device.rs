@@ -7,7 +7,7 @@ use bytes::Bytes;
 use core::net::IpAddr;
 use core::num::NonZeroU16;
 use umptcp_path_manager::Uses;
-use umptcp_types::{Instant, PathId};
+use umptcp_types::{Duration, Instant, PathId};
 
 /// Whether the transport checksum of a received packet has been verified before it reached the stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -250,6 +250,10 @@ pub struct PathConfig {
     pub weight: u32,
     /// What path policies use its addresses for.
     pub uses: Uses,
+    /// Longest silence on subflows that this end has opened: then the peer is asked for a sign of life, so
+    /// that translators on the way keep their state. `None`: as long as [keep-alive](crate::config::KeepAlive)
+    /// of the connection says.
+    pub longest_silence: Option<Duration>,
 }
 
 impl PathConfig {
@@ -272,6 +276,7 @@ impl PathConfig {
             backup: false,
             weight: 1,
             uses: Uses::default(),
+            longest_silence: None,
         }
     }
 

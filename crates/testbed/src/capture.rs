@@ -48,10 +48,22 @@ impl Capture {
     /// # Panics
     /// When dumpcap cannot be started.
     pub fn start(ns: &Netns, devices: &[&str]) -> Self {
-        let file = Temporary::new(".pcapng");
+        Capture::start_with(ns, devices, Temporary::new(".pcapng"), &["-s", "160"])
+    }
+
+    /// Starts capturing whole packets on `device`, for [`Packets::frames`]. Returns once the capture is
+    /// active.
+    ///
+    /// # Panics
+    /// When dumpcap cannot be started.
+    pub fn start_whole(ns: &Netns, device: &str) -> Self {
+        Capture::start_with(ns, &[device], Temporary::new(".pcap"), &["-P", "-s", "0"])
+    }
+
+    fn start_with(ns: &Netns, devices: &[&str], file: Temporary, options: &[&str]) -> Self {
         let mut command = Command::new("dumpcap");
         // Use a large kernel buffer, or bursts of 64 kB segments are dropped on a busy machine.
-        command.args(["-q", "-s", "160", "-B", "64", "-w"]).arg(file.path());
+        command.args(["-q", "-B", "64"]).args(options).arg("-w").arg(file.path());
         for device in devices {
             command.args(["-i", device]);
         }
@@ -97,6 +109,28 @@ impl Packets {
     /// Packets in an existing file, which is removed on drop.
     pub fn of(file: Temporary) -> Self {
         Packets { file }
+    }
+
+    /// The bytes of every frame, from its Ethernet header on, of a capture of
+    /// [whole packets](Capture::start_whole).
+    ///
+    /// # Panics
+    /// When the file is not one, or has cut packets.
+    pub fn frames(&self) -> Vec<Vec<u8>> {
+        // libpcap's format: a header of 24 bytes; before each packet, 16 with its length as captured and as
+        // it was.
+        let file = std::fs::read(self.file.path()).expect("the capture's file");
+        assert_eq!(file[..4], 0xa1b2_c3d4_u32.to_ne_bytes(), "not a file of libpcap");
+        let (mut frames, mut rest) = (Vec::new(), &file[24..]);
+        while !rest.is_empty() {
+            let length =
+                |at: usize| u32::from_ne_bytes(rest[at..at + 4].try_into().expect("4 bytes")) as usize;
+            assert_eq!(length(8), length(12), "a packet was cut");
+            let end = 16 + length(8);
+            frames.push(rest[16..end].to_vec());
+            rest = &rest[end..];
+        }
+        frames
     }
 
     /// How many packets a display filter selects.

@@ -2,6 +2,7 @@
 //!
 //! - [`script`]: a stack and a peer played by hand, segment by segment; [`segment`]: how a peer's packets are
 //!   built, and the stack's taken apart.
+//! - [`tcp_in_udp`]: a decoder of TCP in UDP that shares nothing with the driver's.
 //! - What the fuzz targets do, as functions of the bytes a fuzzer chose; and, with the feature `simulation`,
 //!   what netsim's property tests and matrix of middleboxes do, as functions of what a test chose. Both can
 //!   be recorded in a [`digest`].
@@ -30,6 +31,7 @@ pub mod script;
 pub mod segment;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+pub mod tcp_in_udp;
 mod world;
 
 /// A target: its name, which is that of its directory of seeds, and its function.

@@ -133,7 +133,7 @@ impl StreamBuilder {
                 if !is_no_port(&again) {
                     return again;
                 }
-                let range = fetching.more().map_err(|e| Error::NoPort { remote, reason: e.to_string() })?;
+                let range = fetching.more().map_err(|reason| Error::NoPort { remote, reason })?;
                 self.handle.commands.call(move |_, cx| cx.stack.add_ephemeral_ports(range))?;
                 self.handle.commands.call(begin())?
             }

@@ -92,6 +92,8 @@ mod stream;
 #[cfg(all(target_os = "linux", feature = "tokio"))]
 pub mod tokio;
 #[cfg(target_os = "linux")]
+mod udp_paths;
+#[cfg(target_os = "linux")]
 mod waits;
 #[cfg(target_os = "linux")]
 #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "only tasks of tokio wait"))]

@@ -2,13 +2,14 @@
 
 use crate::error::Error;
 use crate::shared::lock;
+use crate::udp_paths::UdpPaths;
 use crate::worker::Commands;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use umptcp_stack_core::device::Families;
 use umptcp_stack_core::device::PathConfig;
@@ -16,14 +17,21 @@ use umptcp_stack_core::path_manager::Uses;
 use umptcp_tun_driver::device::DeviceError;
 use umptcp_tun_driver::error::DriverError;
 use umptcp_tun_driver::event_loop::AttachedPath;
-use umptcp_tun_driver::paths::{self, Path, PathChange, PathGuard, PathSet, PathSpec, SetupOptions};
+use umptcp_tun_driver::paths::{self, Mode, Path, PathChange, PathGuard, PathSet, PathSpec, SetupOptions};
 use umptcp_types::PathId;
+use umptcp_udp_driver::path::UdpGuard;
 
 /// The paths of a stack on this host's NICs.
 pub(crate) struct Nics {
     // Dropped before the set, whose thread undoes their set-up.
     paths: Mutex<Vec<NicPath>>,
-    set: Mutex<PathSet>,
+    /// What was set up with TUN devices. `None`: nothing, and nothing will be.
+    set: Option<Mutex<PathSet>>,
+    udp: UdpPaths,
+    /// Whoever follows the NICs reaches both by this.
+    attached: OnceLock<(Weak<Nics>, Commands)>,
+    /// Paths carry more than TCP.
+    carry: bool,
     /// How many listeners use each port. None: it is kept for connections.
     ports: Mutex<HashMap<u16, usize>>,
     /// NICs that become usable later and then get paths, too.
@@ -38,8 +46,9 @@ pub(crate) struct FetchingPorts<'a> {
 }
 
 impl FetchingPorts<'_> {
-    pub(crate) fn more(&mut self) -> Result<RangeInclusive<u16>, DriverError> {
-        lock(&self.nics.set).more_ports()
+    pub(crate) fn more(&mut self) -> Result<RangeInclusive<u16>, String> {
+        let Some(set) = &self.nics.set else { return Err("every local port is in use".into()) };
+        lock(set).more_ports().map_err(|e| e.to_string())
     }
 }
 
@@ -58,12 +67,13 @@ enum Wanted {
 
 impl Wanted {
     /// What to set up on `nic`, which has become usable, if it is wanted.
-    fn take(&mut self, nic: &str) -> Option<PathSpec> {
+    fn take(&mut self, nic: &str) -> Vec<PathSpec> {
         match self {
-            Wanted::All => Some(PathSpec::new(nic)),
+            Wanted::All => vec![PathSpec::new(nic)],
             Wanted::Named(specs) => {
-                let at = specs.iter().position(|spec| spec.device == nic)?;
-                Some(specs.remove(at))
+                let (taken, others) = std::mem::take(specs).into_iter().partition(|spec| spec.device == nic);
+                *specs = others;
+                taken
             }
         }
     }
@@ -72,7 +82,7 @@ impl Wanted {
 struct NicPath {
     /// What was asked for.
     spec: PathSpec,
-    guard: Arc<PathGuard>,
+    keeper: Keeper,
     config: PathConfig,
     /// The stack's addresses on it, also those that nothing of the NIC's stands for at the moment.
     addresses: Vec<IpAddr>,
@@ -88,6 +98,39 @@ struct NicPath {
     lost: Families,
 }
 
+/// Who keeps a path set up.
+enum Keeper {
+    /// The driver with TUN devices.
+    Tun(Arc<PathGuard>),
+    /// Its sockets.
+    Udp(Arc<UdpGuard>),
+}
+
+impl Keeper {
+    /// The name that changes of the path come with.
+    fn name(&self) -> &str {
+        match self {
+            Keeper::Tun(guard) => guard.name(),
+            Keeper::Udp(guard) => guard.name(),
+        }
+    }
+
+    fn has_route(&self, remote: IpAddr) -> Result<bool, DriverError> {
+        match self {
+            Keeper::Tun(guard) => guard.has_route(remote),
+            Keeper::Udp(guard) => Ok(guard.has_route(remote)),
+        }
+    }
+
+    /// Which addresses of the stack stand for which of the NIC.
+    fn translations(&self) -> Vec<(IpAddr, IpAddr)> {
+        match self {
+            Keeper::Tun(guard) => guard.translations().unwrap_or_default(),
+            Keeper::Udp(_) => Vec::new(),
+        }
+    }
+}
+
 /// Who holds a path.
 enum Place {
     /// The stack uses it.
@@ -100,27 +143,33 @@ impl Nics {
     /// Sets up a path for each of `specs`, or for each usable NIC when there are none. Of several `specs`,
     /// those whose NIC is not usable now get their path when it is.
     pub(crate) fn set_up(specs: &[PathSpec], options: &SetupOptions) -> io::Result<Arc<Nics>> {
-        if !may_administer() {
+        let is_udp = |spec: &PathSpec| spec.mode == Mode::Udp;
+        if !(may_administer() || !specs.is_empty() && specs.iter().all(is_udp)) {
             return Err(Error::NotPermitted.into());
         }
-        let (mut set, asked, wanted) = match specs {
+        if let Some(spec) = specs.iter().find(|spec| options.carry && is_udp(spec)) {
+            return Err(io_error(carries_tcp_only(spec)));
+        }
+        let udp = UdpPaths::new(&options.listen_ports);
+        let (set, paths, wanted) = match specs {
             [] => {
-                let set = paths::set_up(&[], options).map_err(io_error)?;
-                let asked: Vec<PathSpec> = set.paths.iter().map(|p| PathSpec::new(&p.config.name)).collect();
-                (set, asked, Wanted::All)
+                let mut set = paths::set_up(&[], options).map_err(io_error)?;
+                let all = set.paths.drain(..);
+                let paths = all.map(|path| NicPath::new(PathSpec::new(&path.config.name), path)).collect();
+                (Some(set), paths, Wanted::All)
             }
             specs => {
-                let (set, missing) = set_up_named(specs, options).map_err(io_error)?;
-                let asked = specs.iter().filter(|spec| !missing.contains(spec)).cloned().collect();
-                (set, asked, Wanted::Named(missing))
+                let Named { set, paths, missing } = set_up_named(specs, options, &udp).map_err(io_error)?;
+                (set, paths, Wanted::Named(missing))
             }
         };
-        let paths = asked.into_iter().zip(set.paths.drain(..)).map(|(spec, path)| NicPath::new(spec, path));
-        let paths = paths.collect();
         let ports = options.listen_ports.iter().map(|p| (*p, 1)).collect();
         Ok(Arc::new(Nics {
             paths: Mutex::new(paths),
-            set: Mutex::new(set),
+            set: set.map(Mutex::new),
+            udp,
+            attached: OnceLock::new(),
+            carry: options.carry,
             ports: Mutex::new(ports),
             wanted: Mutex::new(wanted),
             fetching_ports: Mutex::new(()),
@@ -129,7 +178,7 @@ impl Nics {
 
     /// Local ports that the stack should use, so that NAT does not have to change them.
     pub(crate) fn port_range(&self) -> Option<RangeInclusive<u16>> {
-        lock(&self.set).port_range()
+        lock(self.set.as_ref()?).port_range()
     }
 
     /// Waits until nobody else is fetching more of them.
@@ -142,12 +191,26 @@ impl Nics {
         for path in lock(&self.paths).iter_mut() {
             path.attach(commands)?;
         }
-        let Some(changes) = lock(&self.set).changes() else { return Ok(()) };
-        let (nics, commands) = (Arc::downgrade(self), commands.clone());
-        std::thread::Builder::new()
-            .name("umptcp-nics".into())
-            .spawn(move || follow(&nics, &commands, &changes))?;
-        Ok(())
+        let _ = self.attached.set((Arc::downgrade(self), commands.clone()));
+        if let Some(changes) = self.set.as_ref().and_then(|set| lock(set).changes()) {
+            self.follow(changes)?;
+        }
+        self.follow_udp()
+    }
+
+    /// Starts a thread that follows changes.
+    fn follow(&self, changes: Receiver<PathChange>) -> io::Result<()> {
+        let Some((nics, commands)) = self.attached.get().cloned() else { return Ok(()) };
+        let thread = std::thread::Builder::new().name("umptcp-nics".into());
+        thread.spawn(move || follow(&nics, &commands, &changes)).map(drop)
+    }
+
+    /// Starts one for paths inside UDP, if there are any and it does not run yet.
+    fn follow_udp(&self) -> io::Result<()> {
+        if self.udp.is_empty() || self.attached.get().is_none() {
+            return Ok(());
+        }
+        self.udp.changes().map_or(Ok(()), |changes| self.follow(changes))
     }
 
     /// The stack's addresses on the paths whose NICs have a route to `remote`, in their order; at most
@@ -157,14 +220,14 @@ impl Nics {
         let usable = paths.iter().filter(|p| p.is_usable(remote.is_ipv6()));
         let routed = usable.filter_map(|p| {
             let address = p.config.addresses.iter().find(|a| a.is_ipv4() == remote.is_ipv4())?;
-            p.guard.has_route(remote).unwrap_or(false).then_some(*address)
+            p.keeper.has_route(remote).unwrap_or(false).then_some(*address)
         });
         routed.take(most).collect()
     }
 
     /// Which addresses of the stack stand for which of the NICs.
     pub(crate) fn translations(&self) -> Vec<(IpAddr, IpAddr)> {
-        lock(&self.paths).iter().flat_map(|p| p.guard.translations().unwrap_or_default()).collect()
+        lock(&self.paths).iter().flat_map(|p| p.keeper.translations()).collect()
     }
 
     /// The stack's address that stands for that of a NIC.
@@ -206,7 +269,7 @@ impl Nics {
         };
         // A path that is to be another one over the same NIC makes room first. The others go last, so that
         // connections have a path all the time.
-        leaving(&|path| target.iter().any(|spec| spec.device == path.spec.device))?;
+        leaving(&|path| target.iter().any(|spec| spec.name() == path.spec.name()))?;
         let (mut missing, mut failed) = (Vec::new(), None);
         for spec in target {
             let mut paths = lock(&self.paths);
@@ -217,6 +280,7 @@ impl Nics {
                 Ok(_) => {}
                 Err(error) if may_pass(&error) => {
                     tracing::warn!(device = spec.device, %error, "this device is used once it can be");
+                    self.await_nic(spec);
                     missing.push(spec.clone());
                 }
                 Err(error) => failed = failed.or(Some(error)),
@@ -234,11 +298,35 @@ impl Nics {
         spec: &PathSpec,
         commands: &Commands,
     ) -> Result<PathId, DriverError> {
-        let mut path = NicPath::new(spec.clone(), lock(&self.set).add(spec)?);
+        let mut path = self.prepare(spec)?;
         path.attach(commands).map_err(|_| DriverError::Gone)?;
         let Place::Attached(id) = path.place else { return Err(DriverError::Gone) };
         paths.push(path);
         Ok(id)
+    }
+
+    /// Sets up a path that the stack does not know yet.
+    fn prepare(&self, spec: &PathSpec) -> Result<NicPath, DriverError> {
+        if spec.mode != Mode::Udp {
+            let Some(set) = &self.set else { return Err(began_with_udp_only(spec)) };
+            return Ok(NicPath::new(spec.clone(), lock(set).add(spec)?));
+        }
+        if self.carry {
+            return Err(carries_tcp_only(spec));
+        }
+        let path = NicPath::inside_udp(spec, &self.udp)?;
+        self.follow_udp().map_err(|source| DriverError::Netlink { what: "start a thread".into(), source })?;
+        Ok(path)
+    }
+
+    /// Has a NIC reported when it can carry a path, where the driver with TUN devices does not do it.
+    fn await_nic(&self, spec: &PathSpec) {
+        if spec.mode == Mode::Udp {
+            self.udp.await_nic(spec);
+            if let Err(error) = self.follow_udp() {
+                tracing::warn!(%error, "cannot follow network devices");
+            }
+        }
     }
 
     /// Names of the NICs in use that have an address of `remote`'s family but no route to it.
@@ -248,7 +336,7 @@ impl Nics {
             .iter()
             .filter(|p| p.is_usable(remote.is_ipv6()))
             .filter(|p| p.config.addresses.iter().any(|a| a.is_ipv4() == remote.is_ipv4()));
-        let cut_off = fitting.filter(|p| matches!(p.guard.has_route(remote), Ok(false)));
+        let cut_off = fitting.filter(|p| matches!(p.keeper.has_route(remote), Ok(false)));
         cut_off.map(|p| p.config.name.clone()).collect()
     }
 
@@ -258,11 +346,23 @@ impl Nics {
         match ports.get_mut(&port) {
             Some(users) => *users += 1,
             None => {
-                lock(&self.set).listen(port).map_err(io_error)?;
+                self.direct(port).map_err(io_error)?;
                 ports.insert(port, 1);
             }
         }
         Ok(())
+    }
+
+    fn direct(&self, port: u16) -> Result<(), DriverError> {
+        self.set.as_ref().map_or(Ok(()), |set| lock(set).listen(port))?;
+        self.udp.listen(port).inspect_err(|_| self.let_go(port))
+    }
+
+    fn let_go(&self, port: u16) {
+        self.udp.unlisten(port);
+        if let Some(Err(error)) = self.set.as_ref().map(|set| lock(set).unlisten(port)) {
+            tracing::warn!(port, %error, "the port stays reserved");
+        }
     }
 
     /// A listener on the port has gone. Connections that it accepted go on, and their peers may join to it:
@@ -278,8 +378,8 @@ impl Nics {
     fn release(&self, is_used: impl Fn(u16) -> bool) {
         lock(&self.ports).retain(|port, users| {
             let kept = *users > 0 || is_used(*port);
-            if !kept && let Err(error) = lock(&self.set).unlisten(*port) {
-                tracing::warn!(port, %error, "the port stays reserved");
+            if !kept {
+                self.let_go(*port);
             }
             kept
         });
@@ -301,13 +401,13 @@ impl Nics {
     /// Sets up a path on one more NIC and gives it to the stack.
     pub(crate) fn add(&self, spec: &PathSpec, commands: &Commands) -> io::Result<PathId> {
         let mut paths = lock(&self.paths);
-        if paths.iter().any(|p| p.config.name == spec.device) {
+        if paths.iter().any(|p| p.config.name == spec.name()) {
             let text = format!("{} has a path already", spec.device);
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
         let id = self.set_up_path(&mut paths, spec, commands).map_err(io_error)?;
         if let Wanted::Named(specs) = &mut *lock(&self.wanted) {
-            specs.retain(|wanted| wanted.device != spec.device);
+            specs.retain(|wanted| wanted.name() != spec.name());
         }
         Ok(id)
     }
@@ -336,7 +436,7 @@ impl Nics {
 
     fn on_change(&self, change: PathChange, commands: &Commands) -> io::Result<()> {
         let mut paths = lock(&self.paths);
-        let find = |paths: &mut Vec<NicPath>, tun: &str| paths.iter().position(|p| p.guard.name() == tun);
+        let find = |paths: &mut Vec<NicPath>, tun: &str| paths.iter().position(|p| p.keeper.name() == tun);
         match change {
             PathChange::Down { tun, gone } => {
                 let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
@@ -355,6 +455,7 @@ impl Nics {
                 let path = &mut paths[at];
                 tracing::info!(path = path.config.name, ?nic, "the NIC's addresses have changed");
                 path.nic.get_or_insert(before);
+                path.take_over(&nic);
                 path.lost = Families::of(&path.addresses).and(Families::of(&nic).others());
                 path.news = Some((nic, advertise));
                 path.settle(commands)
@@ -371,15 +472,17 @@ impl Nics {
                 Ok(())
             }
             PathChange::NewNic(nic) => {
-                let Some(spec) = lock(&self.wanted).take(&nic.name) else { return Ok(()) };
-                tracing::info!(nic = nic.name, "a NIC has become usable");
-                let added = lock(&self.set).add(&spec);
-                if let (Err(_), Wanted::Named(specs)) = (&added, &mut *lock(&self.wanted)) {
-                    specs.push(spec.clone());
+                let specs = lock(&self.wanted).take(&nic.name);
+                for spec in specs {
+                    tracing::info!(nic = nic.name, "a NIC has become usable");
+                    let added = self.prepare(&spec);
+                    if let (Err(_), Wanted::Named(specs)) = (&added, &mut *lock(&self.wanted)) {
+                        specs.push(spec.clone());
+                    }
+                    let mut path = added.map_err(io_error)?;
+                    path.attach(commands)?;
+                    paths.push(path);
                 }
-                let mut path = NicPath::new(spec, added.map_err(io_error)?);
-                path.attach(commands)?;
-                paths.push(path);
                 Ok(())
             }
             // A NIC may get its routes some seconds after its address (DHCP): what could not be reached then
@@ -410,10 +513,20 @@ impl NicPath {
             // The set-up is undone when the last of the two is dropped.
             guard: Box::new(Arc::clone(&guard)),
         };
+        NicPath::keeping(spec, Keeper::Tun(guard), config, attached)
+    }
+
+    /// A path inside UDP.
+    fn inside_udp(spec: &PathSpec, udp: &UdpPaths) -> Result<NicPath, DriverError> {
+        let (config, attached, guard) = udp.set_up(spec)?;
+        Ok(NicPath::keeping(spec.clone(), Keeper::Udp(guard), config, attached))
+    }
+
+    fn keeping(spec: PathSpec, keeper: Keeper, config: PathConfig, attached: AttachedPath) -> NicPath {
         let addresses = config.addresses.clone();
         NicPath {
             spec,
-            guard,
+            keeper,
             config,
             addresses,
             place: Place::Aside(Some(attached)),
@@ -421,6 +534,16 @@ impl NicPath {
             nic: None,
             news: None,
             lost: Families::default(),
+        }
+    }
+
+    /// Where the stack has the NIC's own addresses, it has these now, and still the last one of a family that
+    /// the NIC has lost.
+    fn take_over(&mut self, nic: &[IpAddr]) {
+        if let Keeper::Udp(_) = self.keeper {
+            let lost = Families::of(nic).others();
+            self.addresses.retain(|address| lost.has(address.is_ipv6()));
+            self.addresses.extend(nic);
         }
     }
 
@@ -506,29 +629,60 @@ impl NicPath {
     }
 }
 
-/// Sets up a path for each of `specs` whose NIC is usable now, at least for one. Returns the others.
-fn set_up_named(specs: &[PathSpec], options: &SetupOptions) -> Result<(PathSet, Vec<PathSpec>), DriverError> {
-    let mut set: Option<PathSet> = None;
+/// What was set up on NICs that were named.
+struct Named {
+    set: Option<PathSet>,
+    paths: Vec<NicPath>,
+    /// Those whose NIC is not usable yet.
+    missing: Vec<PathSpec>,
+}
+
+/// Sets up a path for each of `specs` whose NIC is usable now, at least for one.
+fn set_up_named(specs: &[PathSpec], options: &SetupOptions, udp: &UdpPaths) -> Result<Named, DriverError> {
+    let (mut set, mut paths): (Option<PathSet>, Vec<NicPath>) = (None, Vec::new());
     let mut missing: Vec<(&PathSpec, DriverError)> = Vec::new();
     for spec in specs {
+        let is_udp = spec.mode == Mode::Udp;
+        if is_udp && paths.iter().any(|path| path.spec.name() == spec.name()) {
+            let reason = "mode=udp is given twice for it".into();
+            return Err(DriverError::UnsuitableDevice { device: spec.device.clone(), reason });
+        }
         let added = match &mut set {
-            Some(set) => set.add(spec).map(|path| set.paths.push(path)),
-            None => paths::set_up(std::slice::from_ref(spec), options).map(|first| set = Some(first)),
+            _ if is_udp => NicPath::inside_udp(spec, udp),
+            Some(set) => set.add(spec).map(|path| NicPath::new(spec.clone(), path)),
+            None => paths::set_up(std::slice::from_ref(spec), options).and_then(|mut first| {
+                let path = first.paths.pop().ok_or(DriverError::Gone)?;
+                set = Some(first);
+                Ok(NicPath::new(spec.clone(), path))
+            }),
         };
         match added {
-            Ok(()) => {}
+            Ok(path) => paths.push(path),
             Err(error) if may_pass(&error) => missing.push((spec, error)),
             Err(error) => return Err(error),
         }
     }
-    let Some(set) = set else {
+    if paths.is_empty() {
         let first = missing.into_iter().next().map(|(_, error)| error);
         return Err(first.unwrap_or(DriverError::NoDevice { seen: Vec::new() }));
-    };
+    }
     for (spec, error) in &missing {
         tracing::warn!(device = spec.device, %error, "starting without this device; it is used once it can be");
+        if spec.mode == Mode::Udp {
+            udp.await_nic(spec);
+        }
     }
-    Ok((set, missing.into_iter().map(|(spec, _)| spec.clone()).collect()))
+    Ok(Named { set, paths, missing: missing.into_iter().map(|(spec, _)| spec.clone()).collect() })
+}
+
+fn carries_tcp_only(spec: &PathSpec) -> DriverError {
+    let reason = "mode=udp carries TCP only, and programs that are captured send more".into();
+    DriverError::UnsuitableDevice { device: spec.device.clone(), reason }
+}
+
+fn began_with_udp_only(spec: &PathSpec) -> DriverError {
+    let reason = "this instance began with paths of mode=udp only".into();
+    DriverError::UnsuitableDevice { device: spec.device.clone(), reason }
 }
 
 /// Whether the NIC is as it should be at another time: down, unplugged, without a lease.
@@ -567,6 +721,7 @@ fn follow(nics: &Weak<Nics>, commands: &Commands, changes: &Receiver<PathChange>
         if looked.elapsed() >= LOOK_AT_PORTS {
             looked = Instant::now();
             nics.release(|port| commands.uses_port(port));
+            nics.udp.close_unused(|| commands.local_addresses());
         }
     }
 }

@@ -167,6 +167,7 @@ impl Connection {
             window_scale: window_scale_for(self.config.receive_buffer),
             user_timeout: self.config.user_timeout,
             keep_alive: self.config.keep_alive.map(KeepAlive::within_bounds),
+            longest_silence: None,
             ecn: self.config.ecn,
             mtu_probe_interval: self.config.mtu_probe_interval,
             isn: ctx.isn(now, tuple),
@@ -178,7 +179,8 @@ impl Connection {
     pub(crate) fn new_tcp(&mut self, ctx: &mut Context, now: Instant, path: PathId, tuple: FourTuple) -> Tcp {
         let id = self.subflows.next_id();
         ctx.open_tuple(tuple, self.id, id);
-        let config = self.subflow_config(ctx, now, path, &tuple);
+        let mut config = self.subflow_config(ctx, now, path, &tuple);
+        config.longest_silence = ctx.path(path).and_then(|path| path.longest_silence);
         Tcp::connect(id, path, tuple, config, now)
     }
 

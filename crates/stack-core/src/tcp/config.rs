@@ -39,6 +39,8 @@ pub(crate) struct TcpConfig {
     pub(crate) user_timeout: Duration,
     /// Keep-alive probes (RFC 9293 §3.8.4).
     pub(crate) keep_alive: Option<KeepAlive>,
+    /// Longest silence before a probe, whatever `keep_alive` says: translators on the way forget a flow.
+    pub(crate) longest_silence: Option<Duration>,
     /// Explicit congestion notification.
     pub(crate) ecn: Ecn,
     /// How long after a search for the largest packets the next begins (RFC 8899 §5.1.1); `None`: there are
@@ -48,6 +50,21 @@ pub(crate) struct TcpConfig {
     pub(crate) isn: SeqNumber,
     /// Offset of our timestamp clock, per four-tuple (RFC 7323 §5.4 asks that it does not reveal uptime).
     pub(crate) timestamp_offset: u32,
+}
+
+impl TcpConfig {
+    /// Keep-alive probes as they are sent: no later than the longest silence allows. Those that are sent for
+    /// its sake alone end nothing; with others, the peer is given up when it would be without.
+    pub(super) fn effective_keep_alive(&self) -> Option<KeepAlive> {
+        let Some(silence) = self.longest_silence else { return self.keep_alive };
+        let Some(KeepAlive { idle, interval, count }) = self.keep_alive else {
+            return Some(KeepAlive { idle: silence, interval: silence, count: u32::MAX });
+        };
+        let patience = idle.saturating_add(interval.saturating_mul(count));
+        let (idle, interval) = (idle.min(silence), interval.min(silence));
+        let count = patience.saturating_sub(idle).as_millis() / interval.as_millis().max(1);
+        Some(KeepAlive { idle, interval, count: u32::try_from(count).unwrap_or(u32::MAX).max(1) })
+    }
 }
 
 /// The window scale that lets `buffer` bytes be advertised (RFC 7323 §2.2).

@@ -69,7 +69,7 @@ impl<M: Copy + Debug> Tcp<M> {
             }
             Timer::Persist => self.sender.on_persist_timer(now, &mut self.timers),
             Timer::KeepAlive => {
-                let settings = self.config.keep_alive.unwrap_or_default();
+                let settings = self.config.effective_keep_alive().unwrap_or_default();
                 if self.timers.keep_alive_due() > settings.count {
                     self.terminate(CloseReason::TimedOut);
                     fired.ended = true;
@@ -102,7 +102,7 @@ impl<M: Copy + Debug> Tcp<M> {
 
     /// Something arrived: the peer lives.
     pub(super) fn heard(&mut self, now: Instant) {
-        let keep_alive = self.config.keep_alive.filter(|_| self.is_synchronized());
+        let keep_alive = self.config.effective_keep_alive().filter(|_| self.is_synchronized());
         self.timers.peer_alive(now, keep_alive.map(|k| k.idle));
     }
 }

@@ -106,30 +106,14 @@ impl Unreachable {
     /// IP header, and a TCP header as far as the sender needs it to find its connection. `None`: the
     /// addresses are of two families.
     pub fn message(self, src: SocketAddr, dst: SocketAddr, seq: SeqNumber) -> Option<Vec<u8>> {
-        const TCP: usize = 20;
-        let mut syn = vec![0; ip::ip_header_len(&src.ip())];
-        ip::emit_ip_header_for(&mut syn, (src.ip(), dst.ip()), PROTOCOL_TCP, TCP, 0, 0)?;
-        syn.extend(src.port().to_be_bytes());
-        syn.extend(dst.port().to_be_bytes());
-        syn.extend(seq.0.to_be_bytes());
-        syn.extend([0, 0, 0, 0, 0x50, 0x02, 0, 0, 0, 0, 0, 0]);
+        let syn = quotation(src, dst, seq, TCP_HEADER)?;
         Some(self.about(&syn, src.ip(), dst.ip()))
     }
 
     /// The ICMP or ICMPv6 message from `dst` about a packet that `src` sent to it, which starts with
     /// `quoted`.
     fn about(self, quoted: &[u8], src: IpAddr, dst: IpAddr) -> Vec<u8> {
-        let mut message = self.numbers(src.is_ipv4()).to_vec();
-        // The checksum, and what is not used.
-        message.resize(8, 0);
-        message.extend(quoted);
-        let initial = match src {
-            IpAddr::V4(_) => 0,
-            IpAddr::V6(_) => checksum::pseudo_header(dst, src, PROTOCOL_ICMPV6, message.len() as u32),
-        };
-        let sum = !checksum::fold(checksum::sum(&message, initial));
-        message[2..4].copy_from_slice(&sum.to_be_bytes());
-        message
+        error_message(self.numbers(src.is_ipv4()), 0, quoted, src, dst)
     }
 
     /// The packet that tells the sender of `packet`, whose IP header is `header`, as its destination would.
@@ -146,6 +130,49 @@ impl Unreachable {
         answer.extend(message);
         Some(answer)
     }
+}
+
+/// Length of a TCP header without options.
+const TCP_HEADER: usize = 20;
+
+/// IP and TCP header of a SYN, of whose packet as many bytes follow its IP header as `len` says.
+fn quotation(src: SocketAddr, dst: SocketAddr, seq: SeqNumber, len: usize) -> Option<Vec<u8>> {
+    let mut syn = vec![0; ip::ip_header_len(&src.ip())];
+    ip::emit_ip_header_for(&mut syn, (src.ip(), dst.ip()), PROTOCOL_TCP, len, 0, 0)?;
+    syn.extend(src.port().to_be_bytes());
+    syn.extend(dst.port().to_be_bytes());
+    syn.extend(seq.0.to_be_bytes());
+    syn.extend([0, 0, 0, 0, 0x50, 0x02, 0, 0, 0, 0, 0, 0]);
+    Some(syn)
+}
+
+/// The message with this type and code, and this parameter, from `dst` about a packet of `src`.
+fn error_message(numbers: [u8; 2], parameter: u32, quoted: &[u8], src: IpAddr, dst: IpAddr) -> Vec<u8> {
+    let mut message = numbers.to_vec();
+    // The checksum.
+    message.extend([0, 0]);
+    message.extend(parameter.to_be_bytes());
+    message.extend(quoted);
+    let initial = match src {
+        IpAddr::V4(_) => 0,
+        IpAddr::V6(_) => checksum::pseudo_header(dst, src, PROTOCOL_ICMPV6, message.len() as u32),
+    };
+    let sum = !checksum::fold(checksum::sum(&message, initial));
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    message
+}
+
+/// The ICMP or ICMPv6 message from `dst` that a segment of `src` with this sequence number, in an IP packet as
+/// large as a link with `mtu` does not take, was too big (RFC 1191 §4, RFC 4443 §3.2). `None`: the addresses
+/// are of two families, or IPv4 knows no such MTU.
+pub fn too_big_message(src: SocketAddr, dst: SocketAddr, seq: SeqNumber, mtu: u32) -> Option<Vec<u8>> {
+    let numbers = if src.is_ipv4() { [3, 4] } else { [2, 0] };
+    let longest = u32::from(u16::MAX);
+    if src.is_ipv4() && mtu > longest {
+        return None;
+    }
+    let quoted = quotation(src, dst, seq, mtu.clamp(TCP_HEADER as u32, longest - 40) as usize)?;
+    Some(error_message(numbers, mtu, &quoted, src.ip(), dst.ip()))
 }
 
 impl IcmpError {

@@ -35,6 +35,12 @@ pub trait Device: Send {
     /// error returned.
     fn transmit(&mut self, packet: &Transmit) -> io::Result<TransmitOutcome>;
 
+    /// Waits for room from now on, after [`transmit`](Self::transmit) has found none, or does so no longer.
+    /// True: the descriptor is readable when there may be room. False, as by default: it is writable then.
+    fn signals_room(&mut self, _wanted: bool) -> bool {
+        false
+    }
+
     /// The descriptor to wait on.
     #[cfg(unix)]
     fn fd(&self) -> BorrowedFd<'_>;

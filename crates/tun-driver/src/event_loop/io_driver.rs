@@ -75,6 +75,8 @@ struct Slot {
     pending: Option<Transmit>,
     /// What waits in the NIC's queue. The path is blocked while it is too much.
     backlog: Backlog,
+    /// The device is readable when it may have room for it.
+    room_is_input: bool,
     traced: Option<Traced>,
     errors: u64,
 }
@@ -130,7 +132,7 @@ impl IoDriver {
             return Err(e);
         }
         let traced = self.traces.add(&config);
-        let slot = Slot {
+        self.slots.push(Slot {
             path: id,
             device,
             config,
@@ -138,10 +140,10 @@ impl IoDriver {
             readable: true,
             pending: None,
             backlog: Backlog::default(),
+            room_is_input: false,
             traced,
             errors: 0,
-        };
-        self.slots.push(slot);
+        });
         Ok(id)
     }
 
@@ -260,9 +262,8 @@ impl IoDriver {
             Ok(TransmitOutcome::Full) => {
                 slot.pending = Some(packet);
                 stack.path_blocked(now, slot.path, true);
-                if let Err(e) = self.poller.watch_writable(slot.device.fd(), u64::from(slot.path.0), true) {
-                    slot.report("poll", &e);
-                }
+                slot.room_is_input = slot.device.signals_room(true);
+                slot.watch_writable(&self.poller, true);
             }
             Err(e) if is_gone(&e) => self.lose(stack, at, e),
             Err(e) => slot.report("send to", &e),
@@ -272,9 +273,8 @@ impl IoDriver {
     /// A full device has room again.
     fn unblock<E: NetworkStack>(&mut self, stack: &mut E, now: Instant, at: usize) {
         let slot = &mut self.slots[at];
-        if let Err(e) = self.poller.watch_writable(slot.device.fd(), u64::from(slot.path.0), false) {
-            slot.report("poll", &e);
-        }
+        slot.device.signals_room(false);
+        slot.watch_writable(&self.poller, false);
         let (path, pending) = (slot.path, slot.pending.take());
         if let Some(packet) = pending {
             self.send(stack, now, at, packet);
@@ -307,7 +307,7 @@ impl IoDriver {
                 continue;
             };
             slot.readable |= ready.readable;
-            if ready.writable && slot.pending.is_some() {
+            if (ready.writable || slot.room_is_input) && slot.pending.is_some() {
                 writable.push(slot.path);
             }
         }
@@ -343,6 +343,15 @@ impl Slot {
         let start = clock.now();
         let state = self.device.nic_queue();
         self.backlog.look(now, clock.now() - start, state)
+    }
+
+    /// Waits for room, or does so no longer, where the device does not see to it.
+    fn watch_writable(&mut self, poller: &Poller, wanted: bool) {
+        if !self.room_is_input
+            && let Err(e) = poller.watch_writable(self.device.fd(), u64::from(self.path.0), wanted)
+        {
+            self.report("poll", &e);
+        }
     }
 
     /// Logs a transient error: the first one of a path, then every 1,024th.

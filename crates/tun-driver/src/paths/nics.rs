@@ -24,6 +24,11 @@ pub struct NicInfo {
 }
 
 impl NicInfo {
+    /// A NIC without a route.
+    pub fn new(name: impl Into<String>, index: u32, mtu: u32, addresses: Vec<IpAddr>) -> NicInfo {
+        NicInfo { name: name.into(), index, mtu, addresses, destinations: Vec::new() }
+    }
+
     /// Whether it has a route to `destination`, including on-link routes.
     pub fn has_route(&self, destination: IpAddr) -> bool {
         self.destinations.iter().any(|net| net.contains(&destination))
@@ -72,7 +77,7 @@ impl Snapshot {
 }
 
 /// Destinations of routes, without link-local ones, which the stack cannot talk to.
-fn destinations<'a>(routes: impl Iterator<Item = &'a (u32, Route)>) -> Vec<IpNet> {
+pub(super) fn destinations<'a>(routes: impl Iterator<Item = &'a (u32, Route)>) -> Vec<IpNet> {
     let link_local = |r: &Route| match r.destination.addr() {
         IpAddr::V6(a) => a.is_unicast_link_local() || a.is_multicast(),
         IpAddr::V4(_) => false,
@@ -168,7 +173,8 @@ pub(super) fn usable(snapshot: &Snapshot) -> (Vec<NicInfo>, Vec<UnusedNic>) {
     (found, others)
 }
 
-fn info(link: &Link, addresses: Vec<IpAddr>, destinations: Vec<IpNet>) -> NicInfo {
+/// What is known of a device, be it enough for a path or not.
+pub(super) fn info(link: &Link, addresses: Vec<IpAddr>, destinations: Vec<IpNet>) -> NicInfo {
     NicInfo { name: link.name.clone(), index: link.index, mtu: link.mtu, addresses, destinations }
 }
 
@@ -193,8 +199,13 @@ pub(super) async fn usable_now(
 
 /// Checks that a device named by the user can carry a path.
 pub(super) fn named<'a>(snapshot: &'a Snapshot, device: &str) -> Result<&'a Link, DriverError> {
-    let Some(link) = snapshot.links.iter().find(|l| l.name == device) else {
-        let known = snapshot.links.iter().map(|l| l.name.clone()).collect();
+    named_among(&snapshot.links, device)
+}
+
+/// The same, of these devices.
+pub(super) fn named_among<'a>(links: &'a [Link], device: &str) -> Result<&'a Link, DriverError> {
+    let Some(link) = links.iter().find(|l| l.name == device) else {
+        let known = links.iter().map(|l| l.name.clone()).collect();
         return Err(DriverError::UnknownDevice { device: device.to_owned(), known });
     };
     let unsuitable =

@@ -199,7 +199,7 @@ impl Keeper {
 }
 
 /// A runtime for this thread: rtnetlink is asynchronous.
-fn runtime() -> Result<tokio::runtime::Runtime, DriverError> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, DriverError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .enable_time()

@@ -14,6 +14,8 @@ pub enum Mode {
     Nat,
     /// An address that the network routes to this host, or for which this host answers. No NAT.
     Routed,
+    /// The NIC's own address, inside UDP: sockets only. Not set up by [`set_up`](super::set_up).
+    Udp,
 }
 
 impl fmt::Display for Mode {
@@ -21,22 +23,24 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Mode::Nat => "nat",
             Mode::Routed => "routed",
+            Mode::Udp => "udp",
         })
     }
 }
 
-/// A requested path: `DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N][,signal]
+/// A requested path: `DEV[,address=A][,mode=nat|routed|udp][,advertise=A][,backup][,weight=N][,signal]
 /// [,subflow][,fullmesh][,laminar]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct PathSpec {
     /// Name of the NIC.
     pub device: String,
-    /// Addresses of the stack on this path, at most one per family. In mode `nat` they are chosen if empty.
+    /// Addresses of the stack on this path, at most one per family. In mode `nat` they are chosen if empty. In
+    /// mode `udp` there are none: they are the NIC's.
     pub addresses: Vec<IpAddr>,
     /// Whether to use NAT.
     pub mode: Mode,
-    /// The address to advertise instead of the NIC's (`nat`) or the path's own (`routed`), for example that
+    /// The address to advertise instead of the NIC's (`nat`, `udp`) or the path's own (`routed`), for example that
     /// of an outer NAT.
     pub advertise: Option<IpAddr>,
     /// Whether its subflows are backups.
@@ -64,6 +68,14 @@ impl PathSpec {
     /// A routed path over `device` with `address`.
     pub fn routed(device: impl Into<String>, address: IpAddr) -> Self {
         PathSpec { mode: Mode::Routed, addresses: vec![address], ..PathSpec::new(device) }
+    }
+}
+
+impl PathSpec {
+    /// The path's name: that of the NIC, and with `/udp` after it in mode `udp`, so that a NIC can have a path
+    /// of either kind.
+    pub fn name(&self) -> String {
+        if self.mode == Mode::Udp { format!("{}/udp", self.device) } else { self.device.clone() }
     }
 }
 
@@ -161,7 +173,8 @@ fn parse(text: &str) -> Result<PathSpec, String> {
                 spec.mode = match value {
                     "nat" => Mode::Nat,
                     "routed" => Mode::Routed,
-                    _ => return Err(format!("mode={value}: the modes are nat and routed")),
+                    "udp" => Mode::Udp,
+                    _ => return Err(format!("mode={value}: the modes are nat, routed and udp")),
                 };
             }
             Some(("weight", value)) => {
@@ -186,7 +199,7 @@ fn parse(text: &str) -> Result<PathSpec, String> {
             }
             _ => {
                 return Err(format!(
-                    "unknown option {part:?}; the options are address=A, mode=nat|routed, advertise=A, backup, weight=N, \
+                    "unknown option {part:?}; the options are address=A, mode=nat|routed|udp, advertise=A, backup, weight=N, \
                      signal, subflow, fullmesh and laminar"
                 ));
             }
@@ -194,6 +207,9 @@ fn parse(text: &str) -> Result<PathSpec, String> {
     }
     if spec.mode == Mode::Routed && spec.addresses.is_empty() {
         return Err("mode=routed requires address=A".into());
+    }
+    if spec.mode == Mode::Udp && !spec.addresses.is_empty() {
+        return Err("mode=udp uses the NIC's own address, and takes no address=A".into());
     }
     let has = |word| uses.contains(&word);
     spec.uses = Uses::of_words(has("signal"), has("subflow"), has("fullmesh"), has("laminar"));
@@ -206,8 +222,8 @@ impl fmt::Display for PathSpec {
         for address in &self.addresses {
             write!(f, ",address={address}")?;
         }
-        if self.mode == Mode::Routed {
-            f.write_str(",mode=routed")?;
+        if self.mode != Mode::Nat {
+            write!(f, ",mode={}", self.mode)?;
         }
         if let Some(address) = self.advertise {
             write!(f, ",advertise={address}")?;
@@ -235,6 +251,7 @@ mod tests {
             "eth0",
             "eth0.5,address=10.0.0.1",
             "wlan0,address=10.0.0.1,address=2001:db8::1,mode=routed,advertise=192.0.2.1,backup,weight=3",
+            "wlan0,mode=udp,advertise=192.0.2.1,backup",
             "eth0,signal",
             "eth0,signal,subflow,laminar",
             "eth0,subflow,fullmesh",
@@ -257,7 +274,8 @@ mod tests {
             ("eth0,address=fe80::1", "link-local"),
             ("eth0,address=224.0.0.1", "multicast"),
             ("eth0,address=10.0.0.1,address=10.0.0.2", "once for IPv4"),
-            ("eth0,mode=bridge", "nat and routed"),
+            ("eth0,mode=bridge", "nat, routed and udp"),
+            ("eth0,mode=udp,address=10.0.0.1", "takes no address"),
             ("eth0,mode=routed", "requires address"),
             ("eth0,weight=0", "whole number"),
             ("eth0,weight", "requires a value"),

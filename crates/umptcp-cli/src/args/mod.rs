@@ -194,7 +194,7 @@ impl StackKind {
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct PathArgs {
     /// Network interface to use,
-    /// DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N][,signal][,subflow][,fullmesh][,laminar];
+    /// DEV[,address=A][,mode=nat|routed|udp][,advertise=A][,backup][,weight=N][,signal][,subflow][,fullmesh][,laminar];
     /// can be repeated.
     ///
     /// By default every usable NIC is used, in nat mode. `address` is the stack's own address on that path

@@ -8,7 +8,7 @@ use umptcp_lab::units;
 use umptcp_tun_driver::error::DriverError;
 use umptcp_tun_driver::paths::PathSpec;
 
-/// Reads a `--path` option: `DEV[,address=A][,mode=nat|routed][,advertise=A][,backup][,weight=N]`.
+/// Reads a `--path` option: `DEV[,address=A][,mode=nat|routed|udp][,advertise=A][,backup][,weight=N]`.
 pub(crate) fn parse_path(text: &str) -> Result<PathSpec, String> {
     text.parse().map_err(|error| match error {
         // clap already quotes the option's value.
@@ -153,7 +153,10 @@ mod tests {
     fn paths() {
         let path = parse_path("eth1,address=10.1.0.2,mode=routed").unwrap();
         assert_eq!(path, PathSpec::routed("eth1", "10.1.0.2".parse().unwrap()));
-        assert_eq!(parse_path("eth0,mode=bridge").unwrap_err(), "mode=bridge: the modes are nat and routed");
+        assert_eq!(
+            parse_path("eth0,mode=bridge").unwrap_err(),
+            "mode=bridge: the modes are nat, routed and udp"
+        );
     }
 
     #[test]

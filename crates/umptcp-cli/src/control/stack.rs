@@ -267,7 +267,7 @@ impl Instance for StackInstance {
             .parse()
             .map_err(|error: DriverError| Failure::new(Code::BadParameters, error.to_string()))?;
         self.add(&spec)?;
-        self.describe_path(&spec.device)
+        self.describe_path(&spec.name())
     }
 
     fn remove_path(&self, call: &RemovePath) -> Answer<Done> {

@@ -24,7 +24,7 @@ use paths::PathNames;
 use splices::Splices;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, StackConfig};
@@ -554,6 +554,15 @@ impl Commands {
     /// Whether a connection needs what is sent to the port. No, when the worker has ended.
     pub(crate) fn uses_port(&self, port: u16) -> bool {
         self.call(move |_, cx| cx.stack.uses_port(port)).unwrap_or(false)
+    }
+
+    /// The stack's ends of all subflows.
+    pub(crate) fn local_addresses(&self) -> HashSet<SocketAddr> {
+        let all = |_: &mut Worker, cx: &mut Context<'_>| {
+            let subflows = cx.stack.connection_ids().flat_map(|id| cx.stack.subflows(id));
+            subflows.map(|subflow| subflow.local).collect()
+        };
+        self.call(all).unwrap_or_default()
     }
 
     /// Gives a path other addresses, and others to tell the peer. What goes by an address of the `moved`

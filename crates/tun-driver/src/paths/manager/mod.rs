@@ -401,6 +401,10 @@ impl Manager {
         if self.record.is_none() {
             return Err(DriverError::Gone);
         }
+        if spec.mode == Mode::Udp {
+            let reason = "a path in mode udp has no TUN device".into();
+            return Err(DriverError::UnsuitableDevice { device: spec.device.clone(), reason });
+        }
         let twice = |p: &Installed| p.nic == spec.device && (p.mode, spec.mode) == (Mode::Nat, Mode::Nat);
         if self.paths.iter().any(twice) {
             let reason = "it already has a translated path".into();
@@ -619,7 +623,7 @@ fn advertised(path: &Installed) -> Vec<IpAddr> {
         (None, Mode::Nat) => {
             first_of_each(&path.nic_addresses).into_iter().filter(|a| path.has(a.is_ipv6())).collect()
         }
-        (None, Mode::Routed) => Vec::new(),
+        (None, Mode::Routed | Mode::Udp) => Vec::new(),
     }
 }
 

@@ -269,7 +269,7 @@ fn checked_paths(source: &Source<'_>, paths: &[Spanned<PathText>]) -> Result<Vec
     let one = |path: &Spanned<PathText>| {
         let text = path.get_ref();
         let spec = spec(text).map_err(|reason| source.at(path.span(), format!("this path: {reason}")))?;
-        if !devices.insert(spec.device.clone()) {
+        if !devices.insert(spec.name()) {
             return Err(
                 source.at(text.device.span(), format!("the device {:?} has a path already", spec.device))
             );
@@ -396,7 +396,11 @@ mod tests {
             ("[stack]\nscheduler = \"x\"", 2, ["unknown scheduler", "min-rtt"]),
             ("[stack]\npath-policy = \"x\"", 2, ["unknown path policy", "handover"]),
             ("[[path]]\nmode = \"nat\"", 1, ["missing field", "device"]),
-            ("[[path]]\ndevice = \"eth0\"\nmode = \"bridge\"", 3, ["bridge", "\"nat\" or \"routed\""]),
+            (
+                "[[path]]\ndevice = \"eth0\"\nmode = \"bridge\"",
+                3,
+                ["bridge", "\"nat\", \"routed\" or \"udp\""],
+            ),
             ("[[path]]\ndevice = \"eth0\"\nmode = \"routed\"", 1, ["this path", "requires addresses"]),
             ("[[path]]\ndevice = \"e,backup\"", 1, ["this path", "not the name"]),
             ("[[path]]\ndevice = \"e\"\naddresses = [\"127.0.0.1\"]", 1, ["this path", "loopback"]),

@@ -173,9 +173,9 @@ impl Value for Duration {
 }
 
 impl Value for Mode {
-    const EXPECTED: &'static str = "\"nat\" or \"routed\"";
+    const EXPECTED: &'static str = "\"nat\", \"routed\" or \"udp\"";
 
     fn read(text: &str) -> Option<Self> {
-        [Mode::Nat, Mode::Routed].into_iter().find(|mode| mode.to_string() == text)
+        [Mode::Nat, Mode::Routed, Mode::Udp].into_iter().find(|mode| mode.to_string() == text)
     }
 }
