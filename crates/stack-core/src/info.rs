@@ -104,6 +104,11 @@ pub struct ConnectionInfo {
     pub writable: usize,
     /// Bytes written that the peer has not acknowledged (SIOCOUTQ).
     pub send_queue: u64,
+    /// Bytes that the send buffer takes at present (`ConnectionConfig::send_buffer`).
+    pub send_buffer: u64,
+    /// Bytes that the receive buffer takes at present (`ConnectionConfig::receive_buffer`). The peer may have
+    /// been offered more before.
+    pub receive_buffer: u64,
     /// Why it ended, when not cleanly.
     pub error: Option<ConnectionError>,
     /// Subflows that ended other than by FIN, and joins that failed: the last [`LOST_KEPT`], oldest first.

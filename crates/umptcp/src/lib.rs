@@ -102,7 +102,7 @@ mod worker;
 pub use error::{Error, NoWay};
 pub use protocol::Protocol;
 pub use umptcp_stack_core::config::{
-    ConnectionConfig, ConnectionOption, Ecn, FastClose, KeepAlive, StackConfig, SynCookiePolicy,
+    BufferSize, ConnectionConfig, ConnectionOption, Ecn, FastClose, KeepAlive, StackConfig, SynCookiePolicy,
 };
 pub use umptcp_stack_core::device::{PathConfig, PathKind};
 pub use umptcp_stack_core::error::{

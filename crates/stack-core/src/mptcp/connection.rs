@@ -163,8 +163,8 @@ impl Connection {
                 .min(self.config.max_segment_size.map_or(u32::MAX, u32::from))
                 .max(48),
             max_segment: if cuts { max_packet.saturating_sub(headers + 40).max(1) } else { 1 },
-            max_segments: (self.config.effective_send_buffer() / SEGMENT_CHARGE).max(LEAST_SEGMENTS),
-            window_scale: window_scale_for(self.config.receive_buffer),
+            max_segments: (self.config.effective_send_buffer().limit() / SEGMENT_CHARGE).max(LEAST_SEGMENTS),
+            window_scale: window_scale_for(self.config.receive_buffer.limit()),
             user_timeout: self.config.user_timeout,
             keep_alive: self.config.keep_alive.map(KeepAlive::within_bounds),
             ecn: self.config.ecn,
@@ -325,16 +325,15 @@ impl Connection {
                 self.config.user_timeout = limit;
                 self.subflows.iter_mut().for_each(|m| m.tcp.set_user_timeout(limit));
             }
-            ConnectionOption::SendBuffer(bytes) => {
-                self.config.send_buffer = bytes.max(1);
-                self.send.set_capacity(self.config.effective_send_buffer());
+            ConnectionOption::SendBuffer(size) => {
+                self.config.send_buffer = size;
+                self.send.set_buffer(self.config.effective_send_buffer());
             }
-            ConnectionOption::ReceiveBuffer(bytes) => {
-                self.config.receive_buffer = bytes.max(1);
-                self.recv.set_capacity(self.config.receive_buffer);
-                self.send.set_capacity(self.config.effective_send_buffer());
-                let most = self.recv.most_offered();
-                self.subflows.iter_mut().for_each(|m| m.incoming.set_window(most));
+            ConnectionOption::ReceiveBuffer(size) => {
+                self.config.receive_buffer = size;
+                self.recv.set_buffer(size);
+                self.send.set_buffer(self.config.effective_send_buffer());
+                self.on_window_size();
                 self.offer_window();
             }
             ConnectionOption::MaxSubflows(most) => {
@@ -383,12 +382,17 @@ impl Connection {
     }
 
     /// Bytes for the application; `Ok(None)`: none now. `Err(None)`: the end of the stream.
-    pub(crate) fn read(&mut self, max: usize) -> Result<Option<Bytes>, Option<ConnectionError>> {
+    pub(crate) fn read(
+        &mut self,
+        now: Instant,
+        max: usize,
+    ) -> Result<Option<Bytes>, Option<ConnectionError>> {
         if max == 0 && self.recv.readable_bytes() > 0 {
             // Neither data nor the end, or a caller that reads until one of them comes would never stop.
             return Ok(None);
         }
         if let Some(bytes) = self.recv.read(max) {
+            self.tune_receive_buffer(now);
             self.offer_window();
             return Ok(Some(bytes));
         }

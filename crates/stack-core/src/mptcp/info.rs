@@ -45,7 +45,9 @@ impl Connection {
             bytes_received: self.recv.bytes_received(),
             readable: self.recv.readable_bytes(),
             writable: if self.send.is_shut() || self.life.has_ended() { 0 } else { self.send.room() },
-            send_queue: self.send.end() - self.send.una(),
+            send_queue: self.send.held(),
+            send_buffer: self.send.capacity(),
+            receive_buffer: self.recv.capacity() as u64,
             error: self.life.end().flatten(),
             lost_subflows: self.addresses.failures.lost(),
         }

@@ -482,7 +482,9 @@ impl Connection {
         let fin_acked = m.tcp.fin_sent() && una >= m.tcp.snd_nxt();
         let edge = self.plain.sent(m.tcp.send_edge());
         self.plain.on_ack(una);
-        if self.send.on_plain_ack(self.plain.sent(una), edge) > 0 {
+        let freed = self.send.on_plain_ack(self.plain.sent(una), edge);
+        if freed > 0 {
+            self.tune_send_buffer(freed);
             self.notify_writable(ctx);
         }
         if fin_acked {

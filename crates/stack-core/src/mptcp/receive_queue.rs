@@ -69,6 +69,16 @@ impl ReceiveQueue {
         self.capacity = capacity;
     }
 
+    /// Bytes that it takes.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Bytes that wait for those before them.
+    pub(crate) fn out_of_order_bytes(&self) -> u64 {
+        self.out_of_order.bytes()
+    }
+
     /// The DATA_ACK to send: next offset expected, a DATA_FIN that is in order counted.
     pub(crate) fn next(&self) -> DataOffset {
         self.next

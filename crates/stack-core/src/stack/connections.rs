@@ -146,12 +146,12 @@ impl Stack {
     /// When the connection ended with an error and everything received before has been read.
     pub fn receive(
         &mut self,
-        _now: Instant,
+        now: Instant,
         connection: ConnectionId,
         max: usize,
     ) -> Result<Received, ConnectionError> {
         let c = self.connections.get_mut(&connection).ok_or(ConnectionError::NotFound)?;
-        let result = match c.read(max) {
+        let result = match c.read(now, max) {
             Ok(Some(bytes)) => Ok(Received::Data(bytes)),
             Ok(None) => Ok(Received::Empty),
             Err(None) => Ok(Received::End),
