@@ -3,8 +3,9 @@
 use umptcp_netsim::application::{Endless, Sink};
 use umptcp_netsim::trace::TraceMode;
 use umptcp_netsim::{Duration, FlowId, Instant, Link, Pair, Queue, Side};
-use umptcp_stack_core::config::{BufferSize, ConnectionConfig, ConnectionOption};
+use umptcp_stack_core::config::{BufferSize, ConnectionConfig, ConnectionOption, StackConfig};
 use umptcp_stack_core::info::ConnectionInfo;
+use umptcp_stack_core::observe::Counter;
 use umptcp_testkit::simulation::windows::Windows;
 
 /// Bytes to which windows are rounded with the scale for 8 MiB (RFC 7323 §2.4).
@@ -144,4 +145,69 @@ fn a_window_that_grows_is_not_taken_back() {
         assert_eq!(windows.shrunk(), None);
     }
     assert!(info(&net, flow, Side::Server).receive_buffer > 100_000);
+}
+
+/// What a path breaks off for a while must not look to the sender like a slow one at the start, when windows are
+/// small: penalised, it would stay slow for long.
+#[test]
+fn a_second_path_is_not_held_back_by_a_window_that_has_yet_to_grow() {
+    let (mut net, flow) = sending(&[Link::mbit(50).delay_ms(10), Link::mbit(50).delay_ms(20)], automatic());
+    net.run_until(Instant::from_millis(1_000)).unwrap();
+    let counters = net.stack(net.client()).unwrap().counters();
+    assert_eq!(counters.get(Counter::SubflowPenalised), 0);
+    assert!(info(&net, flow, Side::Server).bytes_received > 8_000_000);
+}
+
+/// The bytes that both stacks hold.
+fn held(net: &Pair) -> [u64; 2] {
+    [net.client(), net.server()].map(|node| net.stack(node).unwrap().memory().held)
+}
+
+/// Runs for so many tenths of a second; the most that was held meanwhile.
+fn most_held(net: &mut Pair, tenths: u64, most: &mut [u64; 2]) {
+    for _ in 0..tenths {
+        net.run_for(Duration::from_millis(100)).unwrap();
+        *most = [0, 1].map(|k| held(net)[k].max(most[k]));
+    }
+}
+
+/// Half of the readers stop. Their connections may hold what was in them, and a few packets, and the others go on.
+#[test]
+fn all_connections_together_hold_no_more_than_they_may() {
+    const BOUND: u64 = 3 << 20;
+    const FLOWS: usize = 24;
+    for config in [automatic(), ConnectionConfig::default().with_receive_buffer(1 << 20)] {
+        let stack = StackConfig::default().with_buffer_memory(BOUND);
+        let builder = Pair::builder().seed(4).trace(TraceMode::Off).stack_config(stack).config(config);
+        let mut net = builder.path(path(50, 10)).path(path(20, 30)).build();
+        let specs = std::iter::repeat_with(|| net.flow_spec().applications(Endless, Sink));
+        let specs: Vec<_> = specs.take(FLOWS).collect();
+        let flows: Vec<FlowId> = specs.into_iter().map(|spec| net.add_flow(spec).unwrap()).collect();
+        let mut most = [0; 2];
+        most_held(&mut net, 20, &mut most);
+        flows.iter().step_by(2).for_each(|flow| net.pause_reading(*flow, Side::Server, true));
+        most_held(&mut net, 100, &mut most);
+        let received = |net: &Pair| {
+            flows.iter().map(|f| net.flow(*f).end(Side::Server).progress.received).collect::<Vec<_>>()
+        };
+        let before = received(&net);
+        most_held(&mut net, 100, &mut most);
+        let after = received(&net);
+        // Besides the bound, for each connection what it may always hold, and a segment.
+        let bound = BOUND + FLOWS as u64 * ((16 << 10) + 65_536);
+        assert!(most.iter().all(|most| *most <= bound), "{most:?} of {bound}");
+        let pressures = net.stack(net.server()).unwrap().counters().get(Counter::TcpMemoryPressures);
+        assert!(pressures > 0, "{most:?}");
+        for (i, (before, after)) in before.iter().zip(&after).enumerate() {
+            assert_eq!(before < after, i % 2 == 1, "{i}: {before} {after}");
+        }
+        // When they read again, everybody goes on, and in the end nothing is held.
+        flows.iter().for_each(|flow| net.pause_reading(*flow, Side::Server, false));
+        most_held(&mut net, 50, &mut most);
+        let resumed = received(&net);
+        assert!(after.iter().zip(&resumed).all(|(a, b)| a < b), "{after:?} {resumed:?}");
+        flows.iter().for_each(|flow| net.abort(*flow, Side::Client));
+        net.run_for(Duration::from_secs(5)).unwrap();
+        assert_eq!(held(&net), [0, 0]);
+    }
 }

@@ -41,6 +41,12 @@ pub struct StackConfig {
     pub max_orphans: usize,
     /// Most bytes that all of those together may have had left when they were let go of.
     pub max_orphan_memory: u64,
+    /// Bytes that the buffers of all connections may hold together: what was written and is not acknowledged,
+    /// what has come and was not read, and what waits for others (Linux's net.ipv4.tcp_mem). From two thirds of
+    /// it until half of it, automatic buffers fall back to what they begin with, and stay there; at the bound a
+    /// connection holds no more than 16 KiB in each direction besides what it had: what comes and would have to
+    /// wait counts as lost.
+    pub buffer_memory: u64,
     /// With so many events waiting for the application, those are dropped that tell nothing which cannot be
     /// asked: `FellBack` ([`ConnectionInfo::mptcp`]), `SubflowEstablished`, `SubflowClosed` and `JoinFailed`
     /// (`Stack::subflows`,
@@ -89,6 +95,7 @@ impl Default for StackConfig {
             max_connections: 1 << 20,
             max_orphans: 1 << 13,
             max_orphan_memory: 256 << 20,
+            buffer_memory: 1 << 30,
             max_events: 1 << 16,
             blackhole_timeout: Duration::from_secs(3600),
             timestamp_clock: None,
@@ -319,8 +326,8 @@ impl Default for ConnectionConfig {
             opportunistic_retransmission: true,
             penalisation: true,
             spare_window: true,
-            send_buffer: BufferSize::Fixed(8 << 20),
-            receive_buffer: BufferSize::Fixed(8 << 20),
+            send_buffer: BufferSize::AUTO,
+            receive_buffer: BufferSize::AUTO,
             user_timeout: Duration::from_secs(180),
             keep_alive: None,
             not_sent_limit: usize::MAX,
@@ -354,6 +361,7 @@ with_methods! {
         with_max_connections max_connections: usize,
         with_max_orphans max_orphans: usize,
         with_max_orphan_memory max_orphan_memory: u64,
+        with_buffer_memory buffer_memory: u64,
         with_max_events max_events: usize,
         with_blackhole_timeout blackhole_timeout: Duration,
         with_timestamp_clock timestamp_clock: Option<TimestampClock>,

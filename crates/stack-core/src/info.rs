@@ -115,6 +115,18 @@ pub struct ConnectionInfo {
     pub lost_subflows: Vec<LostSubflow>,
 }
 
+/// The memory of all connections' buffers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct MemoryInfo {
+    /// Bytes held: written and not acknowledged, received and not read, and what waits for others.
+    pub held: u64,
+    /// How many may be (`StackConfig::buffer_memory`).
+    pub bound: u64,
+    /// They are so many that automatic buffers have fallen back to what they begin with.
+    pub pressure: bool,
+}
+
 /// How many lost subflows a connection remembers.
 pub const LOST_KEPT: usize = 8;
 

@@ -63,6 +63,8 @@ mod listener;
 #[cfg(target_os = "linux")]
 mod mailbox;
 #[cfg(target_os = "linux")]
+mod memory;
+#[cfg(target_os = "linux")]
 mod nics;
 #[cfg(target_os = "linux")]
 mod observer;
@@ -130,6 +132,8 @@ pub use forward::Forwarder;
 #[cfg(target_os = "linux")]
 pub use forwarded::{Counted, Direction, ForwardSummary, Forwarded};
 #[cfg(target_os = "linux")]
+pub use memory::default_buffer_memory;
+
 pub use incoming::{HoldingListener, Incoming, ListenScope};
 #[cfg(target_os = "linux")]
 pub use listener::{IntoStreams, ListenerBuilder, MptcpListener, Streams};

@@ -6,6 +6,7 @@ use crate::clean_up::Registered;
 use crate::cookies::CookieFile;
 use crate::error::Error;
 use crate::handle::Handle;
+use crate::memory::default_buffer_memory;
 use crate::nics::Nics;
 use crate::observer::Guarded;
 use crate::worker::{Commands, Context, Undelivered, Worker};
@@ -125,7 +126,7 @@ impl Default for StackBuilder {
             paths: Vec::new(),
             nics: None,
             setup: SetupOptions::default(),
-            stack: StackConfig::default(),
+            stack: StackConfig::default().with_buffer_memory(default_buffer_memory()),
             connections: ConnectionConfig::default(),
             linger: LINGER,
             reader_spin: READER_SPIN,
@@ -171,7 +172,8 @@ impl StackBuilder {
         self
     }
 
-    /// Settings of the stack: algorithms, schedulers, local ports, limits.
+    /// Settings of the stack: algorithms, schedulers, local ports, limits. The memory for buffers is then what
+    /// they say; without it, that of [`default_buffer_memory`].
     pub fn stack_config(mut self, config: StackConfig) -> Self {
         self.stack = config;
         self

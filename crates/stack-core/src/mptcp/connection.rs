@@ -14,8 +14,8 @@ use super::send::SendState;
 use super::subflow::{EndIds, Priority, Subflow};
 use super::subflows::Subflows;
 use crate::config::{ConnectionConfig, ConnectionOption, KeepAlive};
-use crate::context::Context;
 use crate::context::fast_open::Cookie;
+use crate::context::{Context, Pressure};
 use crate::error::{ConnectionError, FallbackReason};
 use crate::event::Event;
 use crate::monitor::MonitorEvent;
@@ -58,6 +58,8 @@ pub(crate) struct Connection {
 
     notices: Notices,
     attention: Attention,
+    /// Bytes that it is charged for in the account of all connections.
+    pub(super) charged: u64,
 }
 
 impl core::fmt::Debug for Connection {
@@ -113,6 +115,7 @@ impl Connection {
             addresses: Addresses::new(&first, parts.policy),
             notices: Notices::default(),
             attention: Attention::default(),
+            charged: 0,
             config,
         }
     }
@@ -312,7 +315,7 @@ impl Connection {
     }
 
     /// Changes a setting, for the subflows there are and for later ones.
-    pub(crate) fn set_option(&mut self, now: Instant, option: ConnectionOption) {
+    pub(crate) fn set_option(&mut self, now: Instant, option: ConnectionOption, pressure: Pressure) {
         match option {
             ConnectionOption::NoDelay(on) => self.config.no_delay = on,
             ConnectionOption::TrafficClass(class) => self.config.traffic_class = class,
@@ -327,12 +330,12 @@ impl Connection {
             }
             ConnectionOption::SendBuffer(size) => {
                 self.config.send_buffer = size;
-                self.send.set_buffer(self.config.effective_send_buffer());
+                self.send.set_buffer(self.config.effective_send_buffer(), pressure);
             }
             ConnectionOption::ReceiveBuffer(size) => {
                 self.config.receive_buffer = size;
-                self.recv.set_buffer(size);
-                self.send.set_buffer(self.config.effective_send_buffer());
+                self.recv.set_buffer(size, pressure);
+                self.send.set_buffer(self.config.effective_send_buffer(), pressure);
                 self.on_window_size();
                 self.offer_window();
             }
@@ -356,18 +359,30 @@ impl Connection {
         if self.send.is_shut() { Err(ConnectionError::SendClosed) } else { Ok(()) }
     }
 
-    pub(crate) fn write(&mut self, data: Bytes) -> Result<usize, ConnectionError> {
+    pub(crate) fn write(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        data: Bytes,
+    ) -> Result<usize, ConnectionError> {
         self.check_writable()?;
         let len = data.len();
         let n = self.send.write(data);
         self.on_written(n, len);
+        self.account(ctx, now);
         Ok(n)
     }
 
-    pub(crate) fn write_slice(&mut self, data: &[u8]) -> Result<usize, ConnectionError> {
+    pub(crate) fn write_slice(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        data: &[u8],
+    ) -> Result<usize, ConnectionError> {
         self.check_writable()?;
         let n = self.send.write_slice(data);
         self.on_written(n, data.len());
+        self.account(ctx, now);
         Ok(n)
     }
 
@@ -384,6 +399,7 @@ impl Connection {
     /// Bytes for the application; `Ok(None)`: none now. `Err(None)`: the end of the stream.
     pub(crate) fn read(
         &mut self,
+        ctx: &mut Context,
         now: Instant,
         max: usize,
     ) -> Result<Option<Bytes>, Option<ConnectionError>> {
@@ -392,7 +408,8 @@ impl Connection {
             return Ok(None);
         }
         if let Some(bytes) = self.recv.read(max) {
-            self.tune_receive_buffer(now);
+            self.account(ctx, now);
+            self.tune_receive_buffer(ctx, now);
             self.offer_window();
             return Ok(Some(bytes));
         }
@@ -446,7 +463,9 @@ impl Connection {
     /// It has nothing to send, and has left the stack's queue. True: subflows were opened.
     pub(crate) fn on_served(&mut self, ctx: &mut Context, now: Instant) -> bool {
         self.attention.on_served();
-        self.on_nothing_to_send(ctx, now)
+        let opened = self.on_nothing_to_send(ctx, now);
+        self.account(ctx, now);
+        opened
     }
 
     /// The application takes an event of this connection.

@@ -4,9 +4,14 @@
 use super::receive_queue::{Delivered, ReceiveQueue};
 use super::right_size::{RightSize, Size};
 use crate::config::BufferSize;
+use crate::context::Pressure;
 use crate::wire::mptcp::{DataAck, Dsn};
 use bytes::Bytes;
 use umptcp_types::{DataOffset, DataSeq, Duration, Instant};
+
+/// Data that would have to wait for others are refused for so long while memory is full, before those that do
+/// wait are dropped: what is missing may be sent behind what was refused.
+const PRUNE_AFTER: Duration = Duration::from_secs(1);
 
 /// The receiving half of the data level.
 #[derive(Debug)]
@@ -14,6 +19,8 @@ pub(crate) struct ReceiveState {
     queue: ReceiveQueue,
     size: Size,
     right_size: RightSize,
+    /// Since when data are refused, and what was expected next then.
+    refused: Option<(Instant, DataOffset)>,
     /// The largest window there has been.
     most_offered: usize,
     /// DATA_ACKs go out in 8 bytes, as is owed for 8-byte DSNs (RFC 8684 §3.3.2); in 4 once the peer has sent
@@ -34,6 +41,7 @@ impl ReceiveState {
             queue: ReceiveQueue::new(size.get()),
             size,
             right_size: RightSize::default(),
+            refused: None,
             most_offered: size.get(),
             long_data_acks: true,
             long_dsn_seen: false,
@@ -43,28 +51,57 @@ impl ReceiveState {
     }
 
     /// The window is what `buffer` says from now on. What was offered stays.
-    pub(crate) fn set_buffer(&mut self, buffer: BufferSize) {
+    pub(crate) fn set_buffer(&mut self, buffer: BufferSize, pressure: Pressure) {
         self.size.set(buffer);
-        self.apply_size();
+        self.apply_size(pressure);
     }
 
-    /// The application has read, in whose connection the slowest round trip takes `rtt`. True: the buffer has
-    /// become larger.
+    /// Memory is scarce, or is not any more.
+    pub(crate) fn on_pressure(&mut self, pressure: Pressure) {
+        if self.size.on_pressure(pressure) {
+            // It grows again by what is measured from then on.
+            self.right_size = RightSize::default();
+        }
+        self.apply_size(pressure);
+    }
+
+    /// Data are refused because memory is full. True: they have been for long, and nothing has come that was
+    /// missing.
+    pub(crate) fn on_refused(&mut self, now: Instant) -> bool {
+        let next = self.queue.next();
+        let since = self.refused.filter(|(_, then)| *then == next).map_or(now, |(since, _)| since);
+        let long = now.saturating_duration_since(since) > PRUNE_AFTER;
+        self.refused = (!long).then_some((since, next));
+        long
+    }
+
+    /// Drops what waits for others: it has not been DATA_ACKed, so it comes again.
+    pub(crate) fn prune(&mut self) {
+        self.queue.prune();
+    }
+
+    /// Bytes that were received and not read.
+    pub(crate) fn held(&self) -> u64 {
+        self.queue.readable_bytes() as u64 + self.queue.out_of_order_bytes()
+    }
+
+    /// Data have come, or the application has read; the connection's slowest round trip takes `rtt`. True: the
+    /// buffer has become larger.
     pub(crate) fn tune(&mut self, now: Instant, rtt: Duration) -> bool {
         let readable = self.queue.readable_bytes();
         let taken = self.bytes_received - readable as u64;
         let arrived = self.bytes_received + self.queue.out_of_order_bytes();
-        let needed = self.right_size.on_read(now, rtt, (taken, arrived), readable == 0);
+        let needed = self.right_size.on_progress(now, rtt, (taken, arrived), readable == 0);
         let grows = needed.is_some_and(|needed| self.size.grow(needed));
         if grows {
-            self.apply_size();
+            self.apply_size(Pressure::None);
         }
         grows
     }
 
-    /// The buffer tunes itself.
-    pub(crate) fn is_automatic(&self) -> bool {
-        self.size.is_automatic()
+    /// The buffer tunes itself, and has not reached its limit.
+    pub(crate) fn may_grow(&self) -> bool {
+        self.size.may_grow()
     }
 
     /// Bytes that the buffer takes.
@@ -72,8 +109,8 @@ impl ReceiveState {
         self.queue.capacity()
     }
 
-    fn apply_size(&mut self) {
-        let capacity = self.size.get();
+    fn apply_size(&mut self, pressure: Pressure) {
+        let capacity = self.size.usable(pressure);
         self.most_offered = self.most_offered.max(capacity);
         self.queue.set_capacity(capacity);
     }

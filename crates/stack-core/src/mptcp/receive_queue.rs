@@ -74,6 +74,11 @@ impl ReceiveQueue {
         self.capacity
     }
 
+    /// Drops what waits for those before it.
+    pub(crate) fn prune(&mut self) {
+        self.out_of_order.clear();
+    }
+
     /// Bytes that wait for those before them.
     pub(crate) fn out_of_order_bytes(&self) -> u64 {
         self.out_of_order.bytes()

@@ -8,6 +8,7 @@ use super::right_size::Size;
 use super::send_queue::SendQueue;
 use crate::buffers::payload::Payload;
 use crate::config::BufferSize;
+use crate::context::Pressure;
 use bytes::Bytes;
 use core::ops::Range;
 use umptcp_types::{DataOffset, Duration, Instant, SubflowId};
@@ -125,9 +126,17 @@ impl SendState {
     }
 
     /// The buffer takes what `buffer` says from now on. What it holds stays.
-    pub(crate) fn set_buffer(&mut self, buffer: BufferSize) {
+    pub(crate) fn set_buffer(&mut self, buffer: BufferSize, pressure: Pressure) {
         self.size.set(buffer);
-        self.queue.set_capacity(self.size.get());
+        self.queue.set_capacity(self.size.usable(pressure));
+    }
+
+    /// Memory is scarce, or is not any more. True: there is more room by it.
+    pub(crate) fn on_pressure(&mut self, pressure: Pressure) -> bool {
+        self.size.on_pressure(pressure);
+        let (before, now) = (self.queue.capacity(), self.size.usable(pressure));
+        self.queue.set_capacity(now);
+        now > before
     }
 
     /// The buffer needs `bytes`, as far as it tunes itself.
@@ -140,7 +149,7 @@ impl SendState {
     /// The buffer tunes itself, and the application uses it: it was half full before the last `freed` bytes
     /// were acknowledged.
     pub(crate) fn may_be_short(&self, freed: u64) -> bool {
-        self.size.is_automatic() && 2 * (self.held() + freed) >= self.capacity()
+        self.size.may_grow() && 2 * (self.held() + freed) >= self.capacity()
     }
 
     /// Bytes written and not DATA_ACKed.

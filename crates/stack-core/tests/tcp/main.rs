@@ -656,7 +656,7 @@ fn a_path_that_was_only_down_gets_its_packet_size_back_even_with_a_small_window(
 fn one_late_acknowledgement_does_not_slow_what_follows() {
     // A receiver delays the ACK of a tail loss probe by more than the round trip. SRTT remembers it for long;
     // pacing must not.
-    let mut s = Script::connected(Script::config().with_congestion("reno"));
+    let mut s = Script::connected(Script::config().with_congestion("reno").with_send_buffer(1 << 20));
     s.write(200 * MSS);
     let all = |s: &mut Script| s.take_data().iter().map(|(at, n)| at + *n as u32).max().unwrap();
     for rtt in [ms(20), ms(150), ms(2)] {
@@ -673,7 +673,7 @@ fn one_late_acknowledgement_does_not_slow_what_follows() {
 
 #[test]
 fn a_large_segment_is_at_most_a_quarter_of_the_window() {
-    let config = Script::config().with_congestion("reno");
+    let config = Script::config().with_congestion("reno").with_send_buffer(2 << 20);
     let mut s = Script::with_packets(65_535).establish(config, true);
     s.write(1_000 * MSS);
     // Round trips of half a millisecond: what the rate allows to send at once is more than a window.

@@ -40,5 +40,6 @@ tags! {
     TcpFastOpenPassiveFail = 111, TcpFastOpenListenOverflow = 112, TcpFastOpenCookieReqd = 113,
     TcpListenDrops = 114, TcpSyncookiesSent = 115, TcpSyncookiesRecv = 116, TcpSyncookiesFailed = 117,
     DataAckProbe = 118, TcpAbortOnMemory = 119, MPTCPRepeat = 120, MPTCPOpportunistic = 121,
-    SubflowPenalised = 122, SubflowMeasured = 123,
+    SubflowPenalised = 122, SubflowMeasured = 123, TcpRcvQDrop = 124, TcpOfoPruned = 125,
+    TcpMemoryPressures = 126,
 }

@@ -160,6 +160,7 @@ impl UserSpace {
         setup.carry = settings.carry;
         let connection = settings.connection();
         let config = StackConfig::default()
+            .with_buffer_memory(umptcp::default_buffer_memory())
             .with_congestion(registry.congestion.clone())
             .with_schedulers(registry.schedulers.clone())
             .with_path_policies(registry.path_policies.clone());
