@@ -115,7 +115,7 @@ pub use umptcp_stack_core::monitor::{MonitorEvent, MonitoredConnection, Monitore
 pub use umptcp_stack_core::observe::{Counter, CounterChange, Counters, Observation, Observer};
 pub use umptcp_stack_core::path_manager::Uses;
 pub use umptcp_stack_core::stack::{
-    ConnectionInfo, ConnectionState, DataSequence, MptcpStatus, ReceivedMapping, SubflowInfo,
+    ConnectionInfo, ConnectionState, DataSequence, MemoryInfo, MptcpStatus, ReceivedMapping, SubflowInfo,
 };
 pub use umptcp_stack_core::wire::icmp::Unreachable;
 pub use umptcp_stack_core::wire::mptcp::ResetReason;

@@ -23,7 +23,7 @@ use umptcp_stack_core::device::{PathConfig, PathKind};
 use umptcp_stack_core::event::Traffic;
 use umptcp_stack_core::observe::{Counters, Observer};
 use umptcp_stack_core::path_manager::Uses;
-use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
+use umptcp_stack_core::stack::{ConnectionInfo, MemoryInfo, SubflowInfo};
 use umptcp_tun_driver::clock::{self, Clock};
 use umptcp_tun_driver::device::Device;
 use umptcp_tun_driver::event_loop::{AttachedPath, Capture, EventLoop, LoopOptions};
@@ -414,6 +414,12 @@ impl Stack {
     /// Payload that went over each path since the stack started, by the path's name.
     pub fn traffic(&self) -> io::Result<BTreeMap<String, Traffic>> {
         Ok(self.handle.commands.call(|worker, cx| worker.traffic(cx))?)
+    }
+
+    /// What the buffers of all connections hold together, and may hold. What waits between the stack and the
+    /// program is not counted; it is at most 1 MiB for each connection and direction.
+    pub fn memory(&self) -> io::Result<MemoryInfo> {
+        Ok(self.handle.commands.call(|_, cx| cx.stack.memory())?)
     }
 
     /// The stack's counters since it started.

@@ -351,6 +351,8 @@ pub(crate) struct Figures {
     pub(crate) subflows: BTreeMap<String, u64>,
     /// How many connections there are.
     pub(crate) connections: usize,
+    /// Bytes that their buffers hold together, and may hold.
+    pub(crate) memory: [u64; 2],
 }
 
 impl View {
@@ -379,6 +381,7 @@ impl View {
             paths: paths.into_iter().map(|path| path.name).collect(),
             subflows,
             connections: connections.len(),
+            memory: stack.memory().map(|m| [m.held, m.bound]).ok()?,
         })
     }
 }
