@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 use umptcp_netsim::Link;
+use umptcp_stack_core::config::BufferSize;
 use umptcp_types::Instant;
 
 /// One combination of parameters, ready to run.
@@ -60,8 +61,8 @@ pub(crate) struct FlowSetup {
     pub(crate) spread: Duration,
     pub(crate) stop: Option<Duration>,
     pub(crate) size: Option<u64>,
-    pub(crate) send_buffer: usize,
-    pub(crate) receive_buffer: usize,
+    pub(crate) send_buffer: BufferSize,
+    pub(crate) receive_buffer: BufferSize,
     pub(crate) checksum: bool,
     /// Ask for explicit congestion notification; otherwise it is used when the peer asks, which it does not.
     pub(crate) ecn: bool,
