@@ -69,6 +69,12 @@ pub struct Connection {
     pub send_queue: u64,
     /// Received and not read.
     pub receive_queue: u64,
+    /// Bytes that the send buffer takes at present.
+    #[serde(default)]
+    pub send_buffer: u64,
+    /// Bytes that the receive buffer takes at present.
+    #[serde(default)]
+    pub receive_buffer: u64,
     /// Why it ended.
     #[serde(default)]
     pub error: Option<String>,

@@ -1,6 +1,6 @@
 //! The text of a scenario: what may stand in it, and what it must agree with.
 
-use crate::units::{Bytes, Count, Probability, Rate, Real, Time};
+use crate::units::{Buffer, Bytes, Count, Probability, Rate, Real, Time};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use toml::Spanned;
@@ -228,8 +228,8 @@ pub(crate) struct FlowText {
     pub(crate) size: Option<Bytes>,
     /// What the applications do, in the place of that.
     pub(crate) source: Option<Spanned<SourceText>>,
-    pub(crate) send_buffer: Option<Bytes>,
-    pub(crate) receive_buffer: Option<Bytes>,
+    pub(crate) send_buffer: Option<Buffer>,
+    pub(crate) receive_buffer: Option<Buffer>,
     pub(crate) checksum: Option<bool>,
     /// Both ends ask for explicit congestion notification (RFC 3168).
     pub(crate) ecn: Option<bool>,

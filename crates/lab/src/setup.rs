@@ -4,7 +4,7 @@ use crate::traffic::SourceSetup;
 use std::time::Duration;
 use umptcp_netsim::random::{Purpose, Random, derive};
 use umptcp_netsim::{Cable, Direction, Link, Loss};
-use umptcp_stack_core::config::{ConnectionConfig, Ecn};
+use umptcp_stack_core::config::{BufferSize, ConnectionConfig, Ecn};
 use umptcp_types::Instant;
 
 /// One combination of parameters, ready to run.
@@ -65,8 +65,8 @@ pub(crate) struct FlowSetup {
     pub(crate) spread: Duration,
     pub(crate) stop: Option<Duration>,
     pub(crate) source: SourceSetup,
-    pub(crate) send_buffer: usize,
-    pub(crate) receive_buffer: usize,
+    pub(crate) send_buffer: BufferSize,
+    pub(crate) receive_buffer: BufferSize,
     /// Whether the scenario says how large they are.
     pub(crate) buffers_given: (bool, bool),
     pub(crate) checksum: bool,

@@ -5,6 +5,7 @@ use serde::de::{self, Deserializer, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
+use umptcp_stack_core::config::BufferSize;
 
 /// Units, and what each is worth.
 type Units<T> = [(&'static str, T)];
@@ -23,6 +24,10 @@ const SIZES: &Units<u64> = &[
     ("GiB", 1 << 30),
     ("TiB", 1 << 40),
 ];
+
+/// Buffers are no smaller and no larger.
+const LEAST_BUFFER: u64 = 4096;
+const MOST_BUFFER: u64 = 1 << 30;
 
 /// A number as text and the unit behind it, without the space between.
 fn split(text: &str) -> (String, &str) {
@@ -98,6 +103,19 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     count(&number, factor).ok_or_else(|| format!("{text:?} is not a whole number of bytes, or too many"))
 }
 
+/// A buffer that tunes itself, perhaps with a limit of its own, or a number of bytes.
+pub(crate) fn buffer(text: &str) -> Result<BufferSize, String> {
+    let within = |text: &str| {
+        let most = bytes(text)?.clamp(LEAST_BUFFER, MOST_BUFFER);
+        usize::try_from(most).map_err(|_| format!("{text:?} is more than this machine can address"))
+    };
+    match text.trim().strip_prefix("auto") {
+        Some("") => Ok(BufferSize::AUTO),
+        Some(limit) => Ok(BufferSize::Auto { limit: within(limit.trim())? }),
+        None => Ok(BufferSize::Fixed(within(text)?)),
+    }
+}
+
 /// Bytes as on a command line, `4096`, `64k`, `16Mi`, `1.5GB`: `B` may be left out, and case does not matter.
 /// `None`: it is not such.
 pub fn short_bytes(text: &str) -> Option<u64> {
@@ -166,6 +184,10 @@ quantity!(
     Bytes(u64) = bytes, "a size such as \"64 KiB\"", number: false
 );
 quantity!(
+    /// The size of a buffer.
+    Buffer(BufferSize) = buffer, "\"auto\", \"auto 32 MiB\" or a size such as \"64 KiB\"", number: false
+);
+quantity!(
     /// A probability.
     Probability(f64) = probability, "a probability such as \"1 %\" or 0.01", number: true
 );
@@ -227,6 +249,10 @@ mod tests {
         assert_eq!(time("40 ms"), Ok(Duration::from_millis(40)));
         assert_eq!(time("1.5 s"), Ok(Duration::from_millis(1_500)));
         assert_eq!(bytes("64 KiB"), Ok(65_536));
+        assert_eq!(buffer("64 KiB"), Ok(BufferSize::Fixed(65_536)));
+        assert_eq!(buffer("1 B"), Ok(BufferSize::Fixed(4096)));
+        assert_eq!(buffer("auto"), Ok(BufferSize::AUTO));
+        assert_eq!(buffer(" auto 32 MiB"), Ok(BufferSize::Auto { limit: 32 << 20 }));
         assert_eq!(probability("1.5 %"), Ok(0.015));
         assert_eq!(probability("0.25"), Ok(0.25));
         for (error, hint) in [
@@ -238,6 +264,10 @@ mod tests {
             (bytes("3 packets"), "KiB"),
         ] {
             assert!(error.as_ref().unwrap_err().contains(hint), "{error:?}");
+        }
+        for (error, hint) in [("auto 32", "no unit"), ("automatic", "does not start"), ("", "does not start")]
+        {
+            assert!(buffer(error).unwrap_err().contains(hint), "{error:?}: {:?}", buffer(error));
         }
         assert!(time("1").unwrap_err().contains("no unit"));
         assert!(probability("101 %").unwrap_err().contains("more than 1"));

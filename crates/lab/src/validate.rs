@@ -19,6 +19,7 @@ use toml::Spanned;
 use umptcp_netsim::RateTrace;
 use umptcp_netsim::{Aqm, CoDel, Red};
 use umptcp_netsim::{Link, Loss, Queue, Reorder};
+use umptcp_stack_core::config::BufferSize;
 
 /// Connections of one scenario: as many have addresses (see `build`).
 const MOST_FLOWS: u64 = 4096;
@@ -26,7 +27,7 @@ const MOST_FLOWS: u64 = 4096;
 const MOST_ROUTES: usize = 32;
 const DEFAULT_SEEDS: u32 = 5;
 const DEFAULT_SAMPLE: Duration = Duration::from_millis(100);
-const DEFAULT_BUFFER: u64 = 4 << 20;
+const DEFAULT_BUFFER: BufferSize = BufferSize::Fixed(4 << 20);
 /// Bytes of a message.
 const DEFAULT_MESSAGE: u64 = 1000;
 /// Bytes of a request, as of HTTP with its usual headers.
@@ -326,9 +327,7 @@ impl Validator<'_> {
         if text.stop.is_some_and(|stop| stop.0 <= start) {
             return Err(self.source.at(text.name.span(), format!("flow {name:?} stops before it starts")));
         }
-        let buffer = |b: Option<units::Bytes>| {
-            usize::try_from(b.map_or(DEFAULT_BUFFER, |b| b.0).clamp(4096, 1 << 30)).unwrap_or(usize::MAX)
-        };
+        let buffer = |b: Option<units::Buffer>| b.map_or(DEFAULT_BUFFER, |b| b.0);
         Ok(FlowSetup {
             count,
             mptcp,

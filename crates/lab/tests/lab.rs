@@ -186,6 +186,8 @@ fn mistakes_are_named_with_line_and_field() {
         ("direction = \"down\"", "congestion = \"magic\"", 25, "none of: lia"),
         ("direction = \"down\"", "scheduler = \"magic\"", 25, "none of: min-rtt"),
         ("direction = \"down\"", "direction = \"left\"", 25, "up, down"),
+        ("direction = \"down\"", "receive-buffer = \"automatic\"", 25, "does not start with a number"),
+        ("direction = \"down\"", "receive-buffer = 5", 25, "\"auto\""),
         (
             "protocol = \"tcp\"\nroutes = [[\"b\"]]",
             "protocol = \"tcp\"\nroutes = [[\"b\"], [\"a\"]]",
@@ -211,6 +213,19 @@ fn mistakes_are_named_with_line_and_field() {
     let unknown = [("speed".to_string(), "1".to_string())];
     let error = Experiment::parse("t", TWO_LINKS, None, &unknown, &Registries::default()).unwrap_err();
     assert!(error.to_string().contains("there are: rate"), "{error}");
+}
+
+/// A buffer that may tune itself gives what a large one does, and one that may not grow as far less.
+#[test]
+fn buffers_may_tune_themselves() {
+    let goodput = |size: &str| {
+        let text = format!("direction = \"down\"\nsend-buffer = \"{size}\"\nreceive-buffer = \"{size}\"");
+        let experiment = parse(&TWO_LINKS.replacen("direction = \"down\"", &text, 1)).unwrap();
+        let report = run(&experiment, &RunOptions { threads: 2, ..RunOptions::default() });
+        report.points[1].value("flow", "both", "goodput").unwrap().mean
+    };
+    let [fixed, automatic, bounded] = ["4 MiB", "auto", "auto 16 KiB"].map(goodput);
+    assert!(automatic > 0.9 * fixed && bounded < 0.7 * fixed, "{fixed} {automatic} {bounded}");
 }
 
 #[test]

@@ -41,6 +41,12 @@ pub struct StackConfig {
     pub max_orphans: usize,
     /// Most bytes that all of those together may have had left when they were let go of.
     pub max_orphan_memory: u64,
+    /// Bytes that the buffers of all connections may hold together: what was written and is not acknowledged,
+    /// what has come and was not read, and what waits for others (Linux's net.ipv4.tcp_mem). From two thirds of
+    /// it until half of it, automatic buffers fall back to what they begin with, and stay there; at the bound a
+    /// connection holds no more than 16 KiB in each direction besides what it had: what comes and would have to
+    /// wait counts as lost.
+    pub buffer_memory: u64,
     /// With so many events waiting for the application, those are dropped that tell nothing which cannot be
     /// asked: `FellBack` ([`ConnectionInfo::mptcp`]), `SubflowEstablished`, `SubflowClosed` and `JoinFailed`
     /// (`Stack::subflows`,
@@ -89,6 +95,7 @@ impl Default for StackConfig {
             max_connections: 1 << 20,
             max_orphans: 1 << 13,
             max_orphan_memory: 256 << 20,
+            buffer_memory: 1 << 30,
             max_events: 1 << 16,
             blackhole_timeout: Duration::from_secs(3600),
             timestamp_clock: None,
@@ -159,6 +166,57 @@ pub enum Ecn {
     Request,
 }
 
+/// How large a connection's send or receive buffer is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum BufferSize {
+    /// So many bytes; 0 counts as 1.
+    Fixed(usize),
+    /// It tunes itself, up to a limit (RFC 6182 §5.3: twice the sum of the paths' bandwidths times the longest
+    /// round-trip time). It begins with [`INITIAL`](Self::INITIAL), or the limit if that is less.
+    Auto {
+        /// Most bytes; 0 counts as 1.
+        limit: usize,
+    },
+}
+
+impl BufferSize {
+    /// What an automatic buffer begins with, in bytes: Linux's default for what it receives (the second value
+    /// of net.ipv4.tcp_rmem).
+    pub const INITIAL: usize = 128 << 10;
+    /// The limit of an automatic buffer unless another is given, in bytes.
+    pub const DEFAULT_LIMIT: usize = 8 << 20;
+    /// An automatic buffer with that limit.
+    pub const AUTO: BufferSize = BufferSize::Auto { limit: Self::DEFAULT_LIMIT };
+
+    /// Most bytes that it may become.
+    pub const fn limit(self) -> usize {
+        match self {
+            BufferSize::Fixed(bytes) | BufferSize::Auto { limit: bytes } if bytes == 0 => 1,
+            BufferSize::Fixed(bytes) | BufferSize::Auto { limit: bytes } => bytes,
+        }
+    }
+
+    /// Bytes that it begins with.
+    pub const fn initial(self) -> usize {
+        match self {
+            BufferSize::Auto { limit } if limit > Self::INITIAL => Self::INITIAL,
+            _ => self.limit(),
+        }
+    }
+
+    /// It tunes itself.
+    pub const fn is_automatic(self) -> bool {
+        matches!(self, BufferSize::Auto { .. })
+    }
+}
+
+impl From<usize> for BufferSize {
+    fn from(bytes: usize) -> Self {
+        BufferSize::Fixed(bytes)
+    }
+}
+
 /// Settings of one connection, and of those a listener accepts.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -193,10 +251,10 @@ pub struct ConnectionConfig {
     /// those data have arrived, so that it seldom comes to that.
     pub spare_window: bool,
     /// Bytes the application may have written that are not acknowledged yet. With MPTCP at least as many as
-    /// `receive_buffer` (RFC 8684 §3.3.5).
-    pub send_buffer: usize,
+    /// `receive_buffer` (RFC 8684 §3.3.5) where both are fixed.
+    pub send_buffer: BufferSize,
     /// Bytes received that the application has not read yet, shared by all subflows.
-    pub receive_buffer: usize,
+    pub receive_buffer: BufferSize,
     /// Data that is neither acknowledged nor accepted for so long ends the connection (RFC 5482). Also bounds
     /// the handshake, hence the default: a SYN is repeated for three minutes at least (RFC 9293 §3.8.3,
     /// MUST-23).
@@ -268,8 +326,8 @@ impl Default for ConnectionConfig {
             opportunistic_retransmission: true,
             penalisation: true,
             spare_window: true,
-            send_buffer: 8 << 20,
-            receive_buffer: 8 << 20,
+            send_buffer: BufferSize::AUTO,
+            receive_buffer: BufferSize::AUTO,
             user_timeout: Duration::from_secs(180),
             keep_alive: None,
             not_sent_limit: usize::MAX,
@@ -303,6 +361,7 @@ with_methods! {
         with_max_connections max_connections: usize,
         with_max_orphans max_orphans: usize,
         with_max_orphan_memory max_orphan_memory: u64,
+        with_buffer_memory buffer_memory: u64,
         with_max_events max_events: usize,
         with_blackhole_timeout blackhole_timeout: Duration,
         with_timestamp_clock timestamp_clock: Option<TimestampClock>,
@@ -326,8 +385,6 @@ with_methods! {
         with_opportunistic_retransmission opportunistic_retransmission: bool,
         with_penalisation penalisation: bool,
         with_spare_window spare_window: bool,
-        with_send_buffer send_buffer: usize,
-        with_receive_buffer receive_buffer: usize,
         with_user_timeout user_timeout: Duration,
         with_keep_alive keep_alive: Option<KeepAlive>,
         with_not_sent_limit not_sent_limit: usize,
@@ -353,8 +410,27 @@ with_methods! {
 
 impl ConnectionConfig {
     /// The size of the send buffer that is used.
-    pub(crate) fn effective_send_buffer(&self) -> usize {
-        if self.mptcp { self.send_buffer.max(self.receive_buffer) } else { self.send_buffer }
+    pub(crate) fn effective_send_buffer(&self) -> BufferSize {
+        match (self.send_buffer, self.receive_buffer) {
+            (BufferSize::Fixed(send), BufferSize::Fixed(receive)) if self.mptcp => {
+                BufferSize::Fixed(send.max(receive))
+            }
+            (send, _) => send,
+        }
+    }
+
+    /// With this send buffer: automatic, or so many bytes.
+    #[must_use]
+    pub fn with_send_buffer(mut self, size: impl Into<BufferSize>) -> Self {
+        self.send_buffer = size.into();
+        self
+    }
+
+    /// With this receive buffer: automatic, or so many bytes.
+    #[must_use]
+    pub fn with_receive_buffer(mut self, size: impl Into<BufferSize>) -> Self {
+        self.receive_buffer = size.into();
+        self
     }
 
     /// The name of the scheduler of a connection with `policy`.
@@ -397,12 +473,12 @@ pub enum ConnectionOption {
     TrafficClass(u8),
     /// [`ConnectionConfig::user_timeout`].
     UserTimeout(Duration),
-    /// [`ConnectionConfig::send_buffer`], in bytes; 0 counts as 1.
-    SendBuffer(usize),
-    /// [`ConnectionConfig::receive_buffer`], in bytes; 0 counts as 1. A window that has been offered is not
-    /// taken back. A subflow offers at most 65,535 times the window scale of its handshake, which was chosen
-    /// for the buffer of that time.
-    ReceiveBuffer(usize),
+    /// [`ConnectionConfig::send_buffer`]. One that becomes automatic goes on from its present size.
+    SendBuffer(BufferSize),
+    /// [`ConnectionConfig::receive_buffer`]. A window that has been offered is not taken back. A subflow
+    /// offers at most 65,535 times the window scale of its handshake, which was chosen for the limit of that
+    /// time. One that becomes automatic goes on from its present size.
+    ReceiveBuffer(BufferSize),
     /// [`ConnectionConfig::max_subflows`]; 0 counts as 1. Subflows that there are stay.
     MaxSubflows(usize),
     /// [`ConnectionConfig::max_add_addr_accepted`]. Addresses that have been accepted stay.

@@ -111,10 +111,27 @@ pub struct ConnectionInfo {
     pub bytes_reinjected: u64,
     /// Those of them that it delivered nevertheless: its acknowledgements were only late.
     pub bytes_reinjected_needlessly: u64,
+    /// Bytes that the send buffer takes at present (`ConnectionConfig::send_buffer`).
+    pub send_buffer: u64,
+    /// Bytes that the receive buffer takes at present (`ConnectionConfig::receive_buffer`). The peer may have
+    /// been offered more before.
+    pub receive_buffer: u64,
     /// Why it ended, when not cleanly.
     pub error: Option<ConnectionError>,
     /// Subflows that ended other than by FIN, and joins that failed: the last [`LOST_KEPT`], oldest first.
     pub lost_subflows: Vec<LostSubflow>,
+}
+
+/// The memory of all connections' buffers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct MemoryInfo {
+    /// Bytes held: written and not acknowledged, received and not read, and what waits for others.
+    pub held: u64,
+    /// How many may be (`StackConfig::buffer_memory`).
+    pub bound: u64,
+    /// They are so many that automatic buffers have fallen back to what they begin with.
+    pub pressure: bool,
 }
 
 /// How many lost subflows a connection remembers.

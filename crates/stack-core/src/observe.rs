@@ -232,8 +232,16 @@ counters! {
     /// Connections reset when they were let go of, because too many were still delivering, or too much.
     TcpAbortOnMemory,
     /// Out-of-order data dropped, on a subflow or at the data level: too many pieces were held, or too many
-    /// bytes by all subflows together.
+    /// bytes by all subflows or all connections together.
     TcpOFODrop,
+    /// Data dropped that were in order, because all connections together hold what they may and the
+    /// application has not read what came before.
+    TcpRcvQDrop,
+    /// Times that all out-of-order data of a connection were dropped, because all connections together hold
+    /// what they may and those before did not come (Linux: TcpExtOfoPruned).
+    TcpOfoPruned,
+    /// Times that memory became scarce: automatic buffers fell back to what they begin with.
+    TcpMemoryPressures,
     /// Segments received with a wrong checksum.
     TcpInCsumErrors,
     /// Packets that could not be parsed.

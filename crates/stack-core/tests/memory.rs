@@ -2,7 +2,6 @@
 
 mod common;
 
-use bytes::Bytes;
 use common::{Wire, listen};
 use umptcp_stack_core::config::ConnectOptions;
 use umptcp_stack_core::types::{ConnectionId, Duration};
@@ -50,8 +49,7 @@ fn an_idle_connection_is_small_before_and_after_traffic() {
     let small = per_end(&mut w);
     // Half a megabyte each, one after the other.
     for [c, _] in &pairs {
-        let data = Bytes::from(vec![7; 500_000]);
-        assert_eq!(w.hosts[0].stack.send(w.now, *c, data), Ok(500_000));
+        w.write(0, *c, vec![7; 500_000], false);
         w.run(Duration::from_secs(1));
         read(&mut w);
     }

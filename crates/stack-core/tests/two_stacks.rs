@@ -37,10 +37,8 @@ fn transfer_by(mut w: Wire, client: ConnectionConfig, server: ConnectionConfig) 
     w.run(Duration::from_secs(1));
     let s = w.hosts[1].conn.expect("accepted");
     let (up, down) = (bytes(3_000_000, 1), bytes(2_000_000, 2));
-    let now = w.now;
-    assert_eq!(w.hosts[0].stack.send(now, c, up.clone().into()), Ok(up.len()));
-    assert_eq!(w.hosts[1].stack.send(now, s, down.clone().into()), Ok(down.len()));
-    w.hosts[0].stack.shutdown(now, c).expect("shutdown");
+    w.write(0, c, up.clone(), true);
+    w.write(1, s, down.clone(), false);
     w.run(Duration::from_secs(3));
     assert!(w.hosts[1].ended && !w.hosts[0].ended);
     let now = w.now;
@@ -150,11 +148,8 @@ fn transfer_changed(change: fn(usize, u64, &mut Vec<u8>)) -> Wire {
     w.hosts[0].conn = Some(c);
     w.run(Duration::from_secs(1));
     let s = w.hosts[1].conn.expect("accepted");
-    let now = w.now;
     for (h, conn, seed) in [(0, c, 1), (1, s, 2)] {
-        let data = bytes(400_000, seed);
-        assert_eq!(w.hosts[h].stack.send(now, conn, data.into()), Ok(400_000));
-        w.hosts[h].stack.shutdown(now, conn).expect("shutdown");
+        w.write(h, conn, bytes(400_000, seed), true);
     }
     w.run(Duration::from_secs(100));
     w

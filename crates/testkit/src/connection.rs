@@ -102,7 +102,7 @@ impl World {
         match offered {
             Some(conn) => {
                 conn.id = Some(id);
-                conn.receive_buffer = self.accept_config.receive_buffer;
+                conn.receive_buffer = self.accept_config.receive_buffer.limit();
                 conn.max_subflows = self.accept_config.max_subflows;
             }
             // A replayed or changed SYN made it.

@@ -48,7 +48,7 @@ impl World {
             read: 0,
             lied: false,
             fell_back: false,
-            receive_buffer: config.receive_buffer,
+            receive_buffer: config.receive_buffer.limit(),
             max_subflows: config.max_subflows,
             syn_taken: 0,
             syn_given: 0,

@@ -63,6 +63,8 @@ mod listener;
 #[cfg(target_os = "linux")]
 mod mailbox;
 #[cfg(target_os = "linux")]
+mod memory;
+#[cfg(target_os = "linux")]
 mod nics;
 #[cfg(target_os = "linux")]
 mod observer;
@@ -104,7 +106,7 @@ mod worker;
 pub use error::{Error, NoWay};
 pub use protocol::Protocol;
 pub use umptcp_stack_core::config::{
-    ConnectionConfig, ConnectionOption, Ecn, FastClose, KeepAlive, StackConfig, SynCookiePolicy,
+    BufferSize, ConnectionConfig, ConnectionOption, Ecn, FastClose, KeepAlive, StackConfig, SynCookiePolicy,
 };
 pub use umptcp_stack_core::device::{PathConfig, PathKind};
 pub use umptcp_stack_core::error::{
@@ -116,7 +118,7 @@ pub use umptcp_stack_core::observe::{Counter, CounterChange, Counters, Observati
 pub use umptcp_stack_core::path_manager::Uses;
 pub use umptcp_stack_core::scheduler::Health;
 pub use umptcp_stack_core::stack::{
-    ConnectionInfo, ConnectionState, DataSequence, MptcpStatus, ReceivedMapping, SubflowInfo,
+    ConnectionInfo, ConnectionState, DataSequence, MemoryInfo, MptcpStatus, ReceivedMapping, SubflowInfo,
 };
 pub use umptcp_stack_core::wire::icmp::Unreachable;
 pub use umptcp_stack_core::wire::mptcp::ResetReason;
@@ -133,6 +135,8 @@ pub use forward::Forwarder;
 #[cfg(target_os = "linux")]
 pub use forwarded::{Counted, Direction, ForwardSummary, Forwarded};
 #[cfg(target_os = "linux")]
+pub use memory::default_buffer_memory;
+
 pub use incoming::{HoldingListener, Incoming, ListenScope};
 #[cfg(target_os = "linux")]
 pub use listener::{IntoStreams, ListenerBuilder, MptcpListener, Streams};

@@ -6,7 +6,7 @@ use crate::worker::Command;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-use umptcp_stack_core::config::{ConnectionConfig, ConnectionOption, KeepAlive};
+use umptcp_stack_core::config::{BufferSize, ConnectionConfig, ConnectionOption, KeepAlive};
 use umptcp_stack_core::error::ConnectionError;
 
 fn invalid(text: &str) -> io::Error {
@@ -103,43 +103,48 @@ impl MptcpStream {
         self.setting(|config| config.user_timeout)
     }
 
-    /// Maximum number of bytes written but not yet acknowledged (SO_SNDBUF). What has been written stays when
-    /// the buffer becomes smaller. With MPTCP as much as the receive buffer is used at least (RFC 8684
-    /// §3.3.5).
+    /// Maximum number of bytes written but not yet acknowledged (SO_SNDBUF), or that the buffer tunes itself.
+    /// What has been written stays when the buffer becomes smaller. With MPTCP as much as the receive buffer
+    /// is used at least where both are fixed (RFC 8684 §3.3.5).
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] when it is zero.
-    pub fn set_send_buffer(&self, bytes: usize) -> io::Result<()> {
-        if bytes == 0 {
+    pub fn set_send_buffer(&self, size: impl Into<BufferSize>) -> io::Result<()> {
+        let size = size.into();
+        if is_nothing(size) {
             return Err(invalid("a send buffer of no bytes would never take anything"));
         }
-        self.set_option(ConnectionOption::SendBuffer(bytes))?;
-        self.0.shared.set_send_buffer(bytes);
+        self.set_option(ConnectionOption::SendBuffer(size))?;
+        self.0.shared.set_send_buffer(size.limit());
         Ok(())
     }
 
-    /// Maximum number of bytes written but not yet acknowledged.
-    pub fn send_buffer(&self) -> io::Result<usize> {
+    /// What the send buffer was set to; [`ConnectionInfo::send_buffer`](crate::ConnectionInfo::send_buffer) is
+    /// its present size.
+    pub fn send_buffer(&self) -> io::Result<BufferSize> {
         self.setting(|config| config.send_buffer)
     }
 
-    /// Maximum number of bytes received but not yet read (SO_RCVBUF). A window that the peer has been offered
-    /// is not taken back. The handshake fixes how large the window can become: a subflow offers at most
-    /// 65,535 bytes times a power of two, the least that was enough for the buffer of that time.
+    /// Maximum number of bytes received but not yet read (SO_RCVBUF), or that the buffer tunes itself. A
+    /// window that the peer has been offered is not taken back. The handshake fixes how large the window can
+    /// become: a subflow offers at most 65,535 bytes times a power of two, the least that was enough for the
+    /// limit of that time.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] when it is zero.
-    pub fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
-        if bytes == 0 {
+    pub fn set_receive_buffer(&self, size: impl Into<BufferSize>) -> io::Result<()> {
+        let size = size.into();
+        if is_nothing(size) {
             return Err(invalid("a receive buffer of no bytes would never receive anything"));
         }
-        self.set_option(ConnectionOption::ReceiveBuffer(bytes))?;
-        self.0.shared.set_receive_buffer(bytes);
+        self.set_option(ConnectionOption::ReceiveBuffer(size))?;
+        self.0.shared.set_receive_buffer(size.limit());
         Ok(())
     }
 
-    /// Maximum number of bytes received but not yet read.
-    pub fn receive_buffer(&self) -> io::Result<usize> {
+    /// What the receive buffer was set to; [`ConnectionInfo::receive_buffer`](crate::ConnectionInfo::receive_buffer)
+    /// is its present size.
+    pub fn receive_buffer(&self) -> io::Result<BufferSize> {
         self.setting(|config| config.receive_buffer)
     }
 
@@ -192,4 +197,9 @@ impl Inner {
             std::thread::sleep(left.min(LINGER_CHECK));
         }
     }
+}
+
+/// A buffer that would hold nothing.
+fn is_nothing(size: BufferSize) -> bool {
+    matches!(size, BufferSize::Fixed(0) | BufferSize::Auto { limit: 0 })
 }

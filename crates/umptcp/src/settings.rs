@@ -47,15 +47,16 @@ macro_rules! connection_settings {
             self
         }
 
-        /// Maximum number of bytes written but not yet acknowledged, per connection.
-        pub fn send_buffer(mut self, bytes: usize) -> Self {
-            self.config.send_buffer = bytes;
+        /// Maximum number of bytes written but not yet acknowledged, per connection, or that the buffer tunes
+        /// itself.
+        pub fn send_buffer(mut self, size: impl Into<$crate::BufferSize>) -> Self {
+            self.config.send_buffer = size.into();
             self
         }
 
-        /// Maximum number of bytes received but not yet read, per connection.
-        pub fn receive_buffer(mut self, bytes: usize) -> Self {
-            self.config.receive_buffer = bytes;
+        /// Maximum number of bytes received but not yet read, per connection, or that the buffer tunes itself.
+        pub fn receive_buffer(mut self, size: impl Into<$crate::BufferSize>) -> Self {
+            self.config.receive_buffer = size.into();
             self
         }
 

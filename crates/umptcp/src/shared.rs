@@ -163,18 +163,18 @@ impl Shared {
             descriptor: Descriptor::default(),
             taken: AtomicU64::new(0),
             outbound: Queue::new(Outbound::new()),
-            read_ahead: AtomicU64::new(queue_for(config.receive_buffer) as u64),
-            write_ahead: AtomicUsize::new(queue_for(config.send_buffer)),
+            read_ahead: AtomicU64::new(queue_for(config.receive_buffer.limit()) as u64),
+            write_ahead: AtomicUsize::new(queue_for(config.send_buffer.limit())),
             last: Mutex::new(None),
         }
     }
 
-    /// The connection's receive buffer has `bytes` now.
+    /// The connection's receive buffer has at most `bytes` now.
     pub(crate) fn set_receive_buffer(&self, bytes: usize) {
         self.read_ahead.store(queue_for(bytes) as u64, Ordering::Relaxed);
     }
 
-    /// The connection's send buffer has `bytes` now.
+    /// The connection's send buffer has at most `bytes` now.
     pub(crate) fn set_send_buffer(&self, bytes: usize) {
         self.write_ahead.store(queue_for(bytes), Ordering::Relaxed);
         // There may be room now.

@@ -6,6 +6,7 @@ use crate::clean_up::Registered;
 use crate::cookies::CookieFile;
 use crate::error::Error;
 use crate::handle::Handle;
+use crate::memory::default_buffer_memory;
 use crate::nics::Nics;
 use crate::observer::Guarded;
 use crate::worker::{Commands, Context, Undelivered, Worker};
@@ -22,7 +23,7 @@ use umptcp_stack_core::device::{PathConfig, PathKind};
 use umptcp_stack_core::event::Traffic;
 use umptcp_stack_core::observe::{Counters, Observer};
 use umptcp_stack_core::path_manager::Uses;
-use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
+use umptcp_stack_core::stack::{ConnectionInfo, MemoryInfo, SubflowInfo};
 use umptcp_tun_driver::clock::{self, Clock};
 use umptcp_tun_driver::device::Device;
 use umptcp_tun_driver::event_loop::{AttachedPath, Capture, EventLoop, LoopOptions};
@@ -125,7 +126,7 @@ impl Default for StackBuilder {
             paths: Vec::new(),
             nics: None,
             setup: SetupOptions::default(),
-            stack: StackConfig::default(),
+            stack: StackConfig::default().with_buffer_memory(default_buffer_memory()),
             connections: ConnectionConfig::default(),
             linger: LINGER,
             reader_spin: READER_SPIN,
@@ -171,7 +172,8 @@ impl StackBuilder {
         self
     }
 
-    /// Settings of the stack: algorithms, schedulers, local ports, limits.
+    /// Settings of the stack: algorithms, schedulers, local ports, limits. The memory for buffers is then what
+    /// they say; without it, that of [`default_buffer_memory`].
     pub fn stack_config(mut self, config: StackConfig) -> Self {
         self.stack = config;
         self
@@ -412,6 +414,12 @@ impl Stack {
     /// Payload that went over each path since the stack started, by the path's name.
     pub fn traffic(&self) -> io::Result<BTreeMap<String, Traffic>> {
         Ok(self.handle.commands.call(|worker, cx| worker.traffic(cx))?)
+    }
+
+    /// What the buffers of all connections hold together, and may hold. What waits between the stack and the
+    /// program is not counted; it is at most 1 MiB for each connection and direction.
+    pub fn memory(&self) -> io::Result<MemoryInfo> {
+        Ok(self.handle.commands.call(|_, cx| cx.stack.memory())?)
     }
 
     /// The stack's counters since it started.

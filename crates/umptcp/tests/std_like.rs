@@ -111,7 +111,10 @@ fn options_can_be_set_and_asked_for_while_the_connection_runs() {
     assert_eq!(client.user_timeout().unwrap(), Duration::from_secs(7));
     client.set_send_buffer(100_000).unwrap();
     client.set_receive_buffer(200_000).unwrap();
-    assert_eq!((client.send_buffer().unwrap(), client.receive_buffer().unwrap()), (100_000, 200_000));
+    assert_eq!(
+        (client.send_buffer().unwrap(), client.receive_buffer().unwrap()),
+        (100_000.into(), 200_000.into())
+    );
     assert_eq!(client.linger().unwrap(), None);
     client.set_linger(Some(LONG)).unwrap();
     assert_eq!(client.try_clone().unwrap().linger().unwrap(), Some(LONG));

@@ -180,8 +180,8 @@ impl Plan {
                 name: flow.name.clone(),
                 routes: routes.collect(),
                 config: flow.config(),
-                send_buffer: flow.buffers_given.0.then_some(flow.send_buffer),
-                receive_buffer: flow.buffers_given.1.then_some(flow.receive_buffer),
+                send_buffer: flow.buffers_given.0.then_some(flow.send_buffer.limit()),
+                receive_buffer: flow.buffers_given.1.then_some(flow.receive_buffer.limit()),
             };
             std::iter::repeat_n(pair, flow.count as usize)
         });

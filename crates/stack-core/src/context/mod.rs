@@ -11,6 +11,7 @@
 //! | `tokens` | RFC 8684 §3.1: whose token it is |
 //! | `half_open`, `syn_cookies` | listeners under load |
 //! | `challenges` | how many answers nobody asked for may be sent (RFC 5961) |
+//! | `memory` | what the buffers of all connections hold |
 //! | `randomness`, `hash` | all that is random, from one seed |
 //! | `observed`, `events`, `monitored` | what observers, the application and watchers are told |
 
@@ -21,6 +22,7 @@ pub(crate) mod fast_open;
 mod half_open;
 mod hash;
 mod hosts;
+mod memory;
 mod monitored;
 mod observed;
 mod packets;
@@ -36,5 +38,6 @@ mod tokens;
 mod tuples;
 
 pub(crate) use hash::Seeded;
+pub(crate) use memory::Pressure;
 pub(crate) use packets::{Outgoing, Reset};
 pub(crate) use shared::Context;

@@ -6,6 +6,7 @@ use super::events::Events;
 use super::fast_open::FastOpen;
 use super::half_open::HalfOpen;
 use super::hash::Seeded;
+use super::memory::{Memory, Pressure};
 use super::monitored::Watched;
 use super::observed::Observed;
 use super::paths::Paths;
@@ -18,6 +19,7 @@ use super::tuples::Tuples;
 use crate::config::StackConfig;
 use crate::device::{Families, PathConfig, PathKind, Transmit};
 use crate::event::Event;
+use crate::info::MemoryInfo;
 use crate::monitor::{MonitorEvent, Monitored};
 use crate::observe::{Counter, Counters, Observer};
 use crate::tcp::FourTuple;
@@ -34,6 +36,7 @@ pub(crate) struct Context {
     pub(super) config: StackConfig,
     pub(super) random: Randomness,
     observed: Observed,
+    memory: Memory,
     events: Events,
     watched: Watched,
     /// Packets that belong to no connection: RSTs, answers out of TIME_WAIT.
@@ -64,6 +67,7 @@ impl Context {
         Context {
             random,
             observed: Observed::default(),
+            memory: Memory::new(config.buffer_memory),
             events: Events::new(config.max_events),
             watched: Watched::default(),
             outbox: VecDeque::new(),
@@ -164,6 +168,25 @@ impl Context {
     /// The application does not take its events: no connection is to be offered to it.
     pub(crate) fn events_full(&self) -> bool {
         self.events.is_full()
+    }
+
+    // ---- memory ----
+
+    /// A connection's buffers hold `now` bytes, where they held `before`. True: from now on memory is scarce.
+    pub(crate) fn charge(&mut self, before: u64, now: u64) -> bool {
+        before != now && self.memory.change(before, now)
+    }
+
+    /// How scarce memory is.
+    #[inline]
+    pub(crate) fn pressure(&self) -> Pressure {
+        self.memory.pressure()
+    }
+
+    /// What the buffers of all connections hold, and may hold.
+    pub(crate) fn memory(&self) -> MemoryInfo {
+        let pressure = self.memory.pressure() > Pressure::None;
+        MemoryInfo { held: self.memory.held(), bound: self.memory.bound(), pressure }
     }
 
     // ---- paths ----

@@ -14,8 +14,8 @@ use super::send::SendState;
 use super::subflow::{EndIds, Priority, Subflow};
 use super::subflows::Subflows;
 use crate::config::{ConnectionConfig, ConnectionOption, KeepAlive};
-use crate::context::Context;
 use crate::context::fast_open::Cookie;
+use crate::context::{Context, Pressure};
 use crate::error::{ConnectionError, FallbackReason};
 use crate::event::Event;
 use crate::monitor::MonitorEvent;
@@ -58,6 +58,8 @@ pub(crate) struct Connection {
 
     notices: Notices,
     attention: Attention,
+    /// Bytes that it is charged for in the account of all connections.
+    pub(super) charged: u64,
 }
 
 impl core::fmt::Debug for Connection {
@@ -113,6 +115,7 @@ impl Connection {
             addresses: Addresses::new(&first, parts.policy),
             notices: Notices::default(),
             attention: Attention::default(),
+            charged: 0,
             config,
         }
     }
@@ -163,8 +166,8 @@ impl Connection {
                 .min(self.config.max_segment_size.map_or(u32::MAX, u32::from))
                 .max(48),
             max_segment: if cuts { max_packet.saturating_sub(headers + 40).max(1) } else { 1 },
-            max_segments: (self.config.effective_send_buffer() / SEGMENT_CHARGE).max(LEAST_SEGMENTS),
-            window_scale: window_scale_for(self.config.receive_buffer),
+            max_segments: (self.config.effective_send_buffer().limit() / SEGMENT_CHARGE).max(LEAST_SEGMENTS),
+            window_scale: window_scale_for(self.config.receive_buffer.limit()),
             user_timeout: self.config.user_timeout,
             keep_alive: self.config.keep_alive.map(KeepAlive::within_bounds),
             longest_silence: None,
@@ -314,7 +317,7 @@ impl Connection {
     }
 
     /// Changes a setting, for the subflows there are and for later ones.
-    pub(crate) fn set_option(&mut self, now: Instant, option: ConnectionOption) {
+    pub(crate) fn set_option(&mut self, now: Instant, option: ConnectionOption, pressure: Pressure) {
         match option {
             ConnectionOption::NoDelay(on) => self.config.no_delay = on,
             ConnectionOption::TrafficClass(class) => self.config.traffic_class = class,
@@ -327,16 +330,15 @@ impl Connection {
                 self.config.user_timeout = limit;
                 self.subflows.iter_mut().for_each(|m| m.tcp.set_user_timeout(limit));
             }
-            ConnectionOption::SendBuffer(bytes) => {
-                self.config.send_buffer = bytes.max(1);
-                self.send.set_capacity(self.config.effective_send_buffer());
+            ConnectionOption::SendBuffer(size) => {
+                self.config.send_buffer = size;
+                self.send.set_buffer(self.config.effective_send_buffer(), pressure);
             }
-            ConnectionOption::ReceiveBuffer(bytes) => {
-                self.config.receive_buffer = bytes.max(1);
-                self.recv.set_capacity(self.config.receive_buffer);
-                self.send.set_capacity(self.config.effective_send_buffer());
-                let most = self.recv.most_offered();
-                self.subflows.iter_mut().for_each(|m| m.incoming.set_window(most));
+            ConnectionOption::ReceiveBuffer(size) => {
+                self.config.receive_buffer = size;
+                self.recv.set_buffer(size, pressure);
+                self.send.set_buffer(self.config.effective_send_buffer(), pressure);
+                self.on_window_size();
                 self.offer_window();
             }
             ConnectionOption::MaxSubflows(most) => {
@@ -359,18 +361,30 @@ impl Connection {
         if self.send.is_shut() { Err(ConnectionError::SendClosed) } else { Ok(()) }
     }
 
-    pub(crate) fn write(&mut self, data: Bytes) -> Result<usize, ConnectionError> {
+    pub(crate) fn write(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        data: Bytes,
+    ) -> Result<usize, ConnectionError> {
         self.check_writable()?;
         let len = data.len();
         let n = self.send.write(data);
         self.on_written(n, len);
+        self.account(ctx, now);
         Ok(n)
     }
 
-    pub(crate) fn write_slice(&mut self, data: &[u8]) -> Result<usize, ConnectionError> {
+    pub(crate) fn write_slice(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        data: &[u8],
+    ) -> Result<usize, ConnectionError> {
         self.check_writable()?;
         let n = self.send.write_slice(data);
         self.on_written(n, data.len());
+        self.account(ctx, now);
         Ok(n)
     }
 
@@ -385,12 +399,19 @@ impl Connection {
     }
 
     /// Bytes for the application; `Ok(None)`: none now. `Err(None)`: the end of the stream.
-    pub(crate) fn read(&mut self, max: usize) -> Result<Option<Bytes>, Option<ConnectionError>> {
+    pub(crate) fn read(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        max: usize,
+    ) -> Result<Option<Bytes>, Option<ConnectionError>> {
         if max == 0 && self.recv.readable_bytes() > 0 {
             // Neither data nor the end, or a caller that reads until one of them comes would never stop.
             return Ok(None);
         }
         if let Some(bytes) = self.recv.read(max) {
+            self.account(ctx, now);
+            self.tune_receive_buffer(ctx, now);
             self.offer_window();
             return Ok(Some(bytes));
         }
@@ -444,7 +465,9 @@ impl Connection {
     /// It has nothing to send, and has left the stack's queue. True: subflows were opened.
     pub(crate) fn on_served(&mut self, ctx: &mut Context, now: Instant) -> bool {
         self.attention.on_served();
-        self.on_nothing_to_send(ctx, now)
+        let opened = self.on_nothing_to_send(ctx, now);
+        self.account(ctx, now);
+        opened
     }
 
     /// The application takes an event of this connection.

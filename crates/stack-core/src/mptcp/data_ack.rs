@@ -24,6 +24,7 @@ impl Connection {
         };
         let progress = self.send.on_data_ack(now, ack, window);
         if progress.freed > 0 {
+            self.tune_send_buffer(ctx, progress.freed);
             self.notify_writable(ctx);
         }
         if progress.restart_timer {

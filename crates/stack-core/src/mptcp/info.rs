@@ -47,9 +47,11 @@ impl Connection {
             out_of_order: self.recv.out_of_order_bytes()
                 + self.subflows.iter().map(|m| m.tcp.out_of_order()).sum::<u64>(),
             writable: if self.send.is_shut() || self.life.has_ended() { 0 } else { self.send.room() },
-            send_queue: self.send.end() - self.send.una(),
+            send_queue: self.send.held(),
             bytes_reinjected: self.send.reinjected().0,
             bytes_reinjected_needlessly: self.send.reinjected().1,
+            send_buffer: self.send.capacity(),
+            receive_buffer: self.recv.capacity() as u64,
             error: self.life.end().flatten(),
             lost_subflows: self.addresses.failures.lost(),
         }

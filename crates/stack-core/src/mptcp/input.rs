@@ -39,6 +39,7 @@ impl Connection {
             self.abort(ctx, now, ConnectionError::Aborted);
         }
         self.subflows.sweep();
+        self.account(ctx, now);
     }
 
     /// An ICMP error about a segment of subflow `id` has come. Whether it changed something; `None`: there is
@@ -78,6 +79,10 @@ impl Connection {
         }
         if self.has_no_room(i, seg, arrival.payload.len()) {
             self.count(ctx, now, Some(id), Counter::TcpOFODrop);
+            return;
+        }
+        if let Some(dropped) = self.refuse_for_memory(ctx, now, i, seg, arrival.payload.len()) {
+            self.count(ctx, now, Some(id), dropped);
             return;
         }
         let was_fully_established = self.mptcp.is_fully_established();
@@ -149,6 +154,9 @@ impl Connection {
             return;
         }
         self.hand_over(ctx, now, i, &mut out);
+        if len > 0 {
+            self.tune_receive_buffer(ctx, now);
+        }
         if self.subflows[i].is_ended() {
             return;
         }
@@ -504,7 +512,9 @@ impl Connection {
         let fin_acked = m.tcp.fin_sent() && una >= m.tcp.snd_nxt();
         let edge = self.plain.sent(m.tcp.send_edge());
         self.plain.on_ack(una);
-        if self.send.on_plain_ack(self.plain.sent(una), edge) > 0 {
+        let freed = self.send.on_plain_ack(self.plain.sent(una), edge);
+        if freed > 0 {
+            self.tune_send_buffer(ctx, freed);
             self.notify_writable(ctx);
         }
         if fin_acked {

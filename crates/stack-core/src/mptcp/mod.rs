@@ -8,6 +8,7 @@
 //! | `lifecycle` | §3.5 | from the first SYN to the end, and FASTCLOSE_WAIT |
 //! | `send`, `send_queue`, `carriers`, `reinject` | §3.3 | what is written, sent, acknowledged and to be sent again; the DATA_FIN |
 //! | `receive`, `receive_queue` | §3.3 | what has been received, the window, the form of DATA_ACKs |
+//! | `right_size` | | the size of a buffer that tunes itself |
 //! | `plain` | §3.7 | offsets and the infinite mapping after a fallback |
 //! | `subflows` | | the subflows; those that end leave when the step is over |
 //! | `subflow` | | one of them: its TCP, and `join_state`, `incoming`, `outgoing`, `signals` |
@@ -26,6 +27,7 @@
 //! | `fast_open` | appendix B | data in the SYN |
 //! | `input`, `data_ack` | §3.3 | received segments, DATA_ACKs |
 //! | `output`, `schedule`, `blocking`, `remeasure` | §3.3 | what is sent next, and on which subflow |
+//! | `tuning` | | how large the buffers are to be |
 //! | `address` | §3.4 | ADD_ADDR, REMOVE_ADDR, MP_PRIO, the path manager |
 //! | `fallback` | §3.7 | back to plain TCP |
 //! | `close`, `fast_close`, `reset` | §3.3.3, §3.5, §3.6 | the end of subflows and connections |
@@ -65,6 +67,7 @@ mod receive_queue;
 mod reinject;
 mod remeasure;
 pub(crate) mod reset;
+mod right_size;
 mod schedule;
 mod send;
 mod send_queue;
@@ -73,5 +76,6 @@ mod steer;
 pub(crate) mod subflow;
 mod subflows;
 mod timers;
+mod tuning;
 
 pub(crate) use connection::Connection;

@@ -2,15 +2,25 @@
 //! acknowledge.
 
 use super::receive_queue::{Delivered, ReceiveQueue};
+use super::right_size::{RightSize, Size};
+use crate::config::BufferSize;
+use crate::context::Pressure;
 use crate::wire::mptcp::{DataAck, Dsn};
 use bytes::Bytes;
-use umptcp_types::{DataOffset, DataSeq};
+use umptcp_types::{DataOffset, DataSeq, Duration, Instant};
+
+/// Data that would have to wait for others are refused for so long while memory is full, before those that do
+/// wait are dropped: what is missing may be sent behind what was refused.
+const PRUNE_AFTER: Duration = Duration::from_secs(1);
 
 /// The receiving half of the data level.
 #[derive(Debug)]
 pub(crate) struct ReceiveState {
     queue: ReceiveQueue,
-    capacity: u64,
+    size: Size,
+    right_size: RightSize,
+    /// Since when data are refused, and what was expected next then.
+    refused: Option<(Instant, DataOffset)>,
     /// The largest window there has been.
     most_offered: usize,
     /// DATA_ACKs go out in 8 bytes, as is owed for 8-byte DSNs (RFC 8684 §3.3.2); in 4 once the peer has sent
@@ -24,12 +34,15 @@ pub(crate) struct ReceiveState {
 }
 
 impl ReceiveState {
-    /// Nothing received; the window is `capacity` bytes.
-    pub(crate) fn new(capacity: usize) -> Self {
+    /// Nothing received; the window is what `buffer` begins with.
+    pub(crate) fn new(buffer: BufferSize) -> Self {
+        let size = Size::new(buffer);
         ReceiveState {
-            queue: ReceiveQueue::new(capacity),
-            capacity: capacity as u64,
-            most_offered: capacity,
+            queue: ReceiveQueue::new(size.get()),
+            size,
+            right_size: RightSize::default(),
+            refused: None,
+            most_offered: size.get(),
             long_data_acks: true,
             long_dsn_seen: false,
             syn_data: 0,
@@ -37,9 +50,67 @@ impl ReceiveState {
         }
     }
 
-    /// The window is `capacity` bytes from now on. What was offered stays.
-    pub(crate) fn set_capacity(&mut self, capacity: usize) {
-        self.capacity = capacity as u64;
+    /// The window is what `buffer` says from now on. What was offered stays.
+    pub(crate) fn set_buffer(&mut self, buffer: BufferSize, pressure: Pressure) {
+        self.size.set(buffer);
+        self.apply_size(pressure);
+    }
+
+    /// Memory is scarce, or is not any more.
+    pub(crate) fn on_pressure(&mut self, pressure: Pressure) {
+        if self.size.on_pressure(pressure) {
+            // It grows again by what is measured from then on.
+            self.right_size = RightSize::default();
+        }
+        self.apply_size(pressure);
+    }
+
+    /// Data are refused because memory is full. True: they have been for long, and nothing has come that was
+    /// missing.
+    pub(crate) fn on_refused(&mut self, now: Instant) -> bool {
+        let next = self.queue.next();
+        let since = self.refused.filter(|(_, then)| *then == next).map_or(now, |(since, _)| since);
+        let long = now.saturating_duration_since(since) > PRUNE_AFTER;
+        self.refused = (!long).then_some((since, next));
+        long
+    }
+
+    /// Drops what waits for others: it has not been DATA_ACKed, so it comes again.
+    pub(crate) fn prune(&mut self) {
+        self.queue.prune();
+    }
+
+    /// Bytes that were received and not read.
+    pub(crate) fn held(&self) -> u64 {
+        self.queue.readable_bytes() as u64 + self.queue.out_of_order_bytes()
+    }
+
+    /// Data have come, or the application has read; the connection's slowest round trip takes `rtt`. True: the
+    /// buffer has become larger.
+    pub(crate) fn tune(&mut self, now: Instant, rtt: Duration) -> bool {
+        let readable = self.queue.readable_bytes();
+        let taken = self.bytes_received - readable as u64;
+        let arrived = self.bytes_received + self.queue.out_of_order_bytes();
+        let needed = self.right_size.on_progress(now, rtt, (taken, arrived), readable == 0);
+        let grows = needed.is_some_and(|needed| self.size.grow(needed));
+        if grows {
+            self.apply_size(Pressure::None);
+        }
+        grows
+    }
+
+    /// The buffer tunes itself, and has not reached its limit.
+    pub(crate) fn may_grow(&self) -> bool {
+        self.size.may_grow()
+    }
+
+    /// Bytes that the buffer takes.
+    pub(crate) fn capacity(&self) -> usize {
+        self.queue.capacity()
+    }
+
+    fn apply_size(&mut self, pressure: Pressure) {
+        let capacity = self.size.usable(pressure);
         self.most_offered = self.most_offered.max(capacity);
         self.queue.set_capacity(capacity);
     }
@@ -172,13 +243,13 @@ impl ReceiveState {
     pub(crate) fn owes_window_update(&self, mss: u64) -> bool {
         let now_open = self.queue.advertised_edge() - self.queue.next();
         let could_be = self.queue.window_edge() - self.queue.next();
-        could_be >= 2 * now_open && could_be - now_open >= mss.min(self.capacity / 2)
+        could_be >= 2 * now_open && could_be - now_open >= mss.min(self.capacity() as u64 / 2)
     }
 
     /// The window to offer. RFC 9293 §3.8.6.2.2: the edge does not move for a few bytes.
     fn window(&self, mss: u64) -> u64 {
         let (offered, edge) = (self.queue.advertised_edge(), self.queue.window_edge());
-        let edge = if edge - offered < mss.min(self.capacity / 2) { offered } else { edge };
+        let edge = if edge - offered < mss.min(self.capacity() as u64 / 2) { offered } else { edge };
         edge - self.queue.next()
     }
 
@@ -214,7 +285,7 @@ mod tests {
     #[test]
     fn short_numbers_are_acknowledged_in_short_until_a_long_one_comes() {
         let idsn = DataSeq(1 << 40);
-        let mut r = ReceiveState::new(1000);
+        let mut r = ReceiveState::new(1000.into());
         assert!(matches!(r.data_ack(idsn), DataAck::Long(_)));
         assert_eq!(r.on_dsn(Dsn::Short(5), idsn), DataSeq((1 << 40) + 5));
         assert!(matches!(r.data_ack(idsn), DataAck::Short(1)));
@@ -225,7 +296,7 @@ mod tests {
 
     #[test]
     fn the_window_is_offered_in_whole_steps() {
-        let mut r = ReceiveState::new(10_000);
+        let mut r = ReceiveState::new(10_000.into());
         assert_eq!(r.syn_window(1000), 10_000);
         assert_eq!(r.advertise(1000, 2), 2500);
         r.insert(DataOffset(1), Bytes::from_static(&[0; 900]));

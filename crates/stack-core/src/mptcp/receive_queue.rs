@@ -69,6 +69,21 @@ impl ReceiveQueue {
         self.capacity = capacity;
     }
 
+    /// Bytes that it takes.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Drops what waits for those before it.
+    pub(crate) fn prune(&mut self) {
+        self.out_of_order.clear();
+    }
+
+    /// Bytes that wait for those before them.
+    pub(crate) fn out_of_order_bytes(&self) -> u64 {
+        self.out_of_order.bytes()
+    }
+
     /// The DATA_ACK to send: next offset expected, a DATA_FIN that is in order counted.
     pub(crate) fn next(&self) -> DataOffset {
         self.next
@@ -90,11 +105,6 @@ impl ReceiveQueue {
         if !self.fin_passed {
             self.fin = None;
         }
-    }
-
-    /// Bytes that lie beyond the first that is missing.
-    pub(crate) fn out_of_order_bytes(&self) -> u64 {
-        self.out_of_order.bytes()
     }
 
     /// Bytes the application could read now.

@@ -4,8 +4,11 @@
 
 use super::carriers::Carriers;
 use super::reinject::{Reinject, ReinjectQueue};
+use super::right_size::Size;
 use super::send_queue::SendQueue;
 use crate::buffers::payload::Payload;
+use crate::config::BufferSize;
+use crate::context::Pressure;
 use bytes::Bytes;
 use core::ops::Range;
 use umptcp_types::{DataOffset, Duration, Instant, SubflowId};
@@ -75,6 +78,7 @@ pub(crate) struct Progress {
 #[derive(Debug)]
 pub(crate) struct SendState {
     queue: SendQueue,
+    size: Size,
     /// Next data offset to be sent for the first time.
     next: DataOffset,
     /// First data offset the peer's window does not allow.
@@ -103,11 +107,12 @@ pub(crate) struct SendState {
 }
 
 impl SendState {
-    /// Nothing written yet; the buffer takes `capacity` bytes, of which at most `not_sent_limit` wait to be
-    /// sent.
-    pub(crate) fn new(capacity: usize, not_sent_limit: usize) -> Self {
+    /// Nothing written yet; of what the buffer takes at most `not_sent_limit` bytes wait to be sent.
+    pub(crate) fn new(buffer: BufferSize, not_sent_limit: usize) -> Self {
+        let size = Size::new(buffer);
         SendState {
-            queue: SendQueue::new(capacity),
+            queue: SendQueue::new(size.get()),
+            size,
             not_sent_limit,
             next: DataOffset(1),
             edge: DataOffset(1),
@@ -126,9 +131,36 @@ impl SendState {
         }
     }
 
-    /// The buffer takes `capacity` bytes from now on. What it holds stays.
-    pub(crate) fn set_capacity(&mut self, capacity: usize) {
-        self.queue.set_capacity(capacity);
+    /// The buffer takes what `buffer` says from now on. What it holds stays.
+    pub(crate) fn set_buffer(&mut self, buffer: BufferSize, pressure: Pressure) {
+        self.size.set(buffer);
+        self.queue.set_capacity(self.size.usable(pressure));
+    }
+
+    /// Memory is scarce, or is not any more. True: there is more room by it.
+    pub(crate) fn on_pressure(&mut self, pressure: Pressure) -> bool {
+        self.size.on_pressure(pressure);
+        let (before, now) = (self.queue.capacity(), self.size.usable(pressure));
+        self.queue.set_capacity(now);
+        now > before
+    }
+
+    /// The buffer needs `bytes`, as far as it tunes itself.
+    pub(crate) fn grow(&mut self, needed: u64) {
+        if self.size.grow(needed) {
+            self.queue.set_capacity(self.size.get());
+        }
+    }
+
+    /// The buffer tunes itself, and the application uses it: it was half full before the last `freed` bytes
+    /// were acknowledged.
+    pub(crate) fn may_be_short(&self, freed: u64) -> bool {
+        self.size.may_grow() && 2 * (self.held() + freed) >= self.capacity()
+    }
+
+    /// Bytes written and not DATA_ACKed.
+    pub(crate) fn held(&self) -> u64 {
+        self.queue.end() - self.queue.una()
     }
 
     // ---- what there is to send ----
@@ -533,7 +565,7 @@ mod tests {
     use super::*;
 
     fn written(n: usize) -> SendState {
-        let mut s = SendState::new(1 << 20, usize::MAX);
+        let mut s = SendState::new((1 << 20).into(), usize::MAX);
         assert_eq!(s.write_slice(&alloc::vec![7; n]), n);
         s
     }

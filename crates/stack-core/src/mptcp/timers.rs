@@ -151,6 +151,7 @@ impl Connection {
         }
         self.after_progress(ctx, now);
         self.subflows.sweep();
+        self.account(ctx, now);
     }
 
     /// Fires `timer` if it is due; those of subflows where they are.

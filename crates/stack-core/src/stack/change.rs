@@ -87,7 +87,7 @@ impl Stack {
         option: ConnectionOption,
     ) -> Result<(), SetError> {
         let c = self.connections.get_mut(&connection).ok_or(SetError::NotFound)?;
-        c.set_option(now, option);
+        c.set_option(now, option, self.ctx.pressure());
         if matches!(option, ConnectionOption::MaxSubflows(_)) {
             c.look_at_paths(&mut self.ctx, now);
         }

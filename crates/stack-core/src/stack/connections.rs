@@ -113,12 +113,12 @@ impl Stack {
     /// When the connection has ended or its sending direction is shut down.
     pub fn send(
         &mut self,
-        _now: Instant,
+        now: Instant,
         connection: ConnectionId,
         data: Bytes,
     ) -> Result<usize, ConnectionError> {
         let c = self.connections.get_mut(&connection).ok_or(ConnectionError::NotFound)?;
-        let n = c.write(data)?;
+        let n = c.write(&mut self.ctx, now, data)?;
         self.touched(connection);
         Ok(n)
     }
@@ -129,12 +129,12 @@ impl Stack {
     /// As `send`.
     pub fn send_slice(
         &mut self,
-        _now: Instant,
+        now: Instant,
         connection: ConnectionId,
         data: &[u8],
     ) -> Result<usize, ConnectionError> {
         let c = self.connections.get_mut(&connection).ok_or(ConnectionError::NotFound)?;
-        let n = c.write_slice(data)?;
+        let n = c.write_slice(&mut self.ctx, now, data)?;
         self.touched(connection);
         Ok(n)
     }
@@ -146,12 +146,12 @@ impl Stack {
     /// When the connection ended with an error and everything received before has been read.
     pub fn receive(
         &mut self,
-        _now: Instant,
+        now: Instant,
         connection: ConnectionId,
         max: usize,
     ) -> Result<Received, ConnectionError> {
         let c = self.connections.get_mut(&connection).ok_or(ConnectionError::NotFound)?;
-        let result = match c.read(max) {
+        let result = match c.read(&mut self.ctx, now, max) {
             Ok(Some(bytes)) => Ok(Received::Data(bytes)),
             Ok(None) => Ok(Received::Empty),
             Err(None) => Ok(Received::End),

@@ -2,7 +2,7 @@
 
 use super::state::Stack;
 use crate::device::PathConfig;
-use crate::info::{ConnectionInfo, SubflowInfo};
+use crate::info::{ConnectionInfo, MemoryInfo, SubflowInfo};
 use crate::monitor::Monitored;
 use crate::observe::{Counters, Observer};
 use alloc::boxed::Box;
@@ -40,6 +40,11 @@ impl Stack {
     /// All paths, oldest first.
     pub fn path_ids(&self) -> impl Iterator<Item = PathId> {
         self.ctx.paths().map(|(id, _)| id)
+    }
+
+    /// What the buffers of all connections hold together, and may hold.
+    pub fn memory(&self) -> MemoryInfo {
+        self.ctx.memory()
     }
 
     /// Counters of everything that happened, named as Linux names them.

@@ -73,6 +73,7 @@ impl Stack {
             if let Some((port, remote)) = c.kept_port() {
                 self.ctx.release_port(port, remote);
             }
+            c.on_freed(&mut self.ctx);
             self.connections.remove(&id);
             self.orphans.forget(id);
             self.ready.forget(id, self.ctx.paths().map(|(path, _)| path));

@@ -17,7 +17,7 @@ use umptcp_types::{Instant, ListenerId, SeqNumber};
 
 /// The window of a SYN/ACK, which is never scaled (RFC 7323 §2.2).
 fn syn_window(config: &ConnectionConfig) -> u16 {
-    config.receive_buffer.min(usize::from(u16::MAX)) as u16
+    config.receive_buffer.initial().min(usize::from(u16::MAX)) as u16
 }
 
 /// Answers a SYN without remembering it.
@@ -50,7 +50,7 @@ pub(super) fn send_syn_cookie(ctx: &mut Context, now: Instant, syn: Stray<'_>, c
         let value = if ahead { stamp.wrapping_sub(1 << STAMP_BITS) } else { stamp };
         options.timestamps = Some(Timestamps { value, echo: theirs.value });
         options.sack_permitted = said.sack;
-        options.window_scale = said.scale.map(|_| window_scale_for(config.receive_buffer));
+        options.window_scale = said.scale.map(|_| window_scale_for(config.receive_buffer.limit()));
     }
     if let Some(theirs) = offered {
         let key = cookies.mptcp_key(tuple, syn.seq, period);
@@ -105,7 +105,8 @@ impl Stack {
             self.ctx.observe(now, None, None, Counter::TcpListenOverflow);
             return true;
         }
-        let (window, window_scale) = (syn_window(l.config()), window_scale_for(l.config().receive_buffer));
+        let (window, window_scale) =
+            (syn_window(l.config()), window_scale_for(l.config().receive_buffer.limit()));
         self.ctx.observe(now, None, None, Counter::TcpSyncookiesRecv);
         let mut options = TcpOptions { mss: Some(found.mss), ..TcpOptions::default() };
         if let Some(t) = seg.options.timestamps {

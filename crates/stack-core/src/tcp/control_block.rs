@@ -3,6 +3,7 @@
 use super::acker::Acker;
 use super::config::{FourTuple, TcpConfig, TcpStats};
 use super::handshake::Handshake;
+use super::receive_rtt::ReceiveRtt;
 use super::receiver::Receiver;
 use super::sender::half::{Moment, Sender};
 use super::sender::packet_size::SizeProbe;
@@ -31,6 +32,7 @@ pub(crate) struct Tcp<M> {
     pub(super) timestamps: TimestampClock,
     pub(super) sender: Sender<M>,
     pub(super) receiver: Receiver,
+    pub(super) receive_rtt: ReceiveRtt,
     pub(super) acker: Acker,
     pub(super) timers: Timers,
 }
@@ -52,6 +54,7 @@ impl<M: Copy + Debug> Tcp<M> {
             timestamps: TimestampClock::new(config.timestamp_offset, now),
             sender: Sender::new(id, &config, tuple.remote.is_ipv6(), now),
             receiver: Receiver::new(),
+            receive_rtt: ReceiveRtt::new(),
             acker: Acker::new(),
             timers: Timers::default(),
             config,
@@ -255,6 +258,11 @@ impl<M: Copy + Debug> Tcp<M> {
     /// Smoothed round-trip time.
     pub(crate) fn srtt(&self) -> Option<Duration> {
         self.sender.rtt().srtt()
+    }
+
+    /// The round-trip time as it is for what we receive; as that of the sending half while nothing comes.
+    pub(crate) fn receive_rtt(&self, now: Instant) -> Option<Duration> {
+        self.receive_rtt.get(now).or_else(|| self.srtt())
     }
 
     /// Round-trip time variation.

@@ -8,7 +8,7 @@ use super::state::{CloseReason, Event, State};
 use crate::wire::tcp::TcpRepr;
 use core::fmt::Debug;
 use umptcp_congestion::CongestionController;
-use umptcp_types::{Instant, SubflowOffset};
+use umptcp_types::{Duration, Instant, SubflowOffset};
 
 /// A segment, and where it lies in the peer's sequence.
 struct Placed<'a> {
@@ -319,6 +319,10 @@ impl<M: Copy + Debug> Tcp<M> {
             self.acker.owe_now();
         }
         if len > 0 {
+            if let Some(echo) = self.timestamps.echo(seg) {
+                let age = Duration::from_millis(u64::from(self.timestamps.stamp(now).wrapping_sub(echo)));
+                self.receive_rtt.on_payload(now, echo, age);
+            }
             let mss = self.sender.mss().min(self.config.mss);
             let duplicate = self.receiver.has_duplicate();
             if self.acker.on_payload(len, mss, taken.out_of_order, duplicate) {

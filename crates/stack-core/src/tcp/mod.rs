@@ -15,7 +15,7 @@
 //! | `timers` | the table of timers |
 //! | `handshake`, `timestamps` | what the SYNs agreed on |
 //! | `sender` | the sending half: windows, loss recovery, the size of packets |
-//! | `receiver`, `acker` | the receiving half, and the ACKs it owes |
+//! | `receiver`, `receive_rtt`, `acker` | the receiving half, the round-trip time it sees, and the ACKs it owes |
 //! | `segment`, `outcome`, `config` | what goes in and comes out |
 //! | `scoreboard`, `rtt`, `prr`, `tlp`, `frto`, `pacing`, `pmtu`, `ecn` | single algorithms |
 
@@ -33,6 +33,7 @@ mod output;
 mod pacing;
 mod pmtu;
 mod prr;
+mod receive_rtt;
 mod receiver;
 mod rtt;
 mod scoreboard;

@@ -19,6 +19,23 @@ pub(crate) struct Host {
     pub(crate) received: Vec<u8>,
     pub(crate) ended: bool,
     pub(crate) closed: Option<Option<ConnectionError>>,
+    /// What is to be written as there is room, and whether that is all.
+    outgoing: Option<(ConnectionId, Bytes, bool)>,
+}
+
+impl Host {
+    /// Writes what there is room for.
+    fn write_on(&mut self, now: Instant) {
+        let Some((connection, rest, last)) = &mut self.outgoing else { return };
+        let taken = self.stack.send(now, *connection, rest.clone()).expect("send");
+        *rest = rest.split_off(taken);
+        if rest.is_empty() {
+            if *last {
+                self.stack.shutdown(now, *connection).expect("shutdown");
+            }
+            self.outgoing = None;
+        }
+    }
 }
 
 pub(crate) struct Wire {
@@ -62,7 +79,7 @@ impl Wire {
             for p in 0..paths {
                 stack.path_added(Instant::ZERO, PathConfig::new(format!("nic{p}"), address(n, p)));
             }
-            Host { stack, conn: None, received: Vec::new(), ended: false, closed: None }
+            Host { stack, conn: None, received: Vec::new(), ended: false, closed: None, outgoing: None }
         };
         Wire {
             now: Instant::ZERO,
@@ -114,10 +131,17 @@ impl Wire {
                         Ok(Received::Empty) | Err(_) => break,
                     }
                 },
+                Event::Writable { .. } => host.write_on(now),
                 Event::Closed { error, .. } => host.closed = Some(error),
                 _ => {}
             }
         }
+    }
+
+    /// The application of host `h` writes `data`, as the send buffer takes them; with `last` it shuts down.
+    pub(crate) fn write(&mut self, h: usize, connection: ConnectionId, data: Vec<u8>, last: bool) {
+        self.hosts[h].outgoing = Some((connection, data.into(), last));
+        self.hosts[h].write_on(self.now);
     }
 
     /// Runs until nothing is due any more, or `limit` has passed.

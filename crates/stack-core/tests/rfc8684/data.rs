@@ -371,7 +371,7 @@ fn what_a_middlebox_acknowledged_is_sent_again_on_a_timer() {
 #[test]
 fn state_that_a_hostile_peer_can_make_is_bounded() {
     let mut l = server();
-    let most = 1024 + ConnectionConfig::default().receive_buffer as u64 / 512;
+    let most = 1024 + ConnectionConfig::default().receive_buffer.initial() as u64 / 512;
     for at in (1..=most).rev() {
         let option = l.dss(Some(l.map(3 * at, at, 1)));
         l.send(0, Out::options([option]));

@@ -7,7 +7,7 @@ use umptcp_stack_core::types::{AddressId, Duration};
 use umptcp_stack_core::wire::mptcp::{MpPrio, MptcpOption};
 
 fn server(checksum: bool) -> Lab {
-    let config = ConnectionConfig::default().with_checksum(checksum);
+    let config = ConnectionConfig::default().with_checksum(checksum).with_send_buffer(1 << 20);
     Lab::server_with_timestamps(config, 1)
 }
 

@@ -5,7 +5,7 @@ mod script;
 
 use script::*;
 use std::net::{IpAddr, SocketAddr};
-use umptcp_stack_core::config::{ConnectOptions, ConnectionOption, KeepAlive, ListenOptions};
+use umptcp_stack_core::config::{BufferSize, ConnectOptions, ConnectionOption, KeepAlive, ListenOptions};
 use umptcp_stack_core::device::{ChecksumState, PathConfig, RxPacket};
 use umptcp_stack_core::error::{ConnectError, ConnectionError, SetError};
 use umptcp_stack_core::event::Event;
@@ -275,11 +275,11 @@ fn buffers_change_while_the_connection_runs() {
     let mut s = Script::connected(Script::config().with_send_buffer(1_000).with_receive_buffer(10_000));
     let id = s.connection.unwrap();
     assert_eq!(s.stack.send_slice(s.now, id, &[7; 3_000]).unwrap(), 1_000);
-    s.set(ConnectionOption::SendBuffer(2_000));
+    s.set(ConnectionOption::SendBuffer(BufferSize::Fixed(2_000)));
     assert!(s.events.contains(&Event::Writable { connection: id }), "there is room for who waited");
     assert_eq!(s.stack.send_slice(s.now, id, &[7; 3_000]).unwrap(), 1_000);
     // What the buffer holds stays when it becomes smaller.
-    s.set(ConnectionOption::SendBuffer(0));
+    s.set(ConnectionOption::SendBuffer(BufferSize::Fixed(0)));
     assert_eq!(s.stack.send_slice(s.now, id, &[7; 1]).unwrap(), 0);
     let sent: u32 = s.take_data().iter().map(|(_, n)| *n as u32).sum();
     assert_eq!(sent, 2_000);
@@ -292,10 +292,10 @@ fn buffers_change_while_the_connection_runs() {
     s.acknowledge(sent + 1);
     s.take();
     // A larger window is offered at once; a smaller one only as the peer uses up the larger.
-    s.set(ConnectionOption::ReceiveBuffer(40_000));
+    s.set(ConnectionOption::ReceiveBuffer(BufferSize::Fixed(40_000)));
     let windows: Vec<u16> = s.take().iter().map(|(_, seg, _)| seg.window).collect();
     assert_eq!(windows, [40_000]);
-    s.set(ConnectionOption::ReceiveBuffer(5_000));
+    s.set(ConnectionOption::ReceiveBuffer(BufferSize::Fixed(5_000)));
     s.segment(TcpFlags { psh: true, ..ACK }, &[1; 1_000]);
     s.seq += 1_000;
     s.segment(TcpFlags { psh: true, ..ACK }, &[1; 1_000]);
@@ -656,7 +656,7 @@ fn a_path_that_was_only_down_gets_its_packet_size_back_even_with_a_small_window(
 fn one_late_acknowledgement_does_not_slow_what_follows() {
     // A receiver delays the ACK of a tail loss probe by more than the round trip. SRTT remembers it for long;
     // pacing must not.
-    let mut s = Script::connected(Script::config().with_congestion("reno"));
+    let mut s = Script::connected(Script::config().with_congestion("reno").with_send_buffer(1 << 20));
     s.write(200 * MSS);
     let all = |s: &mut Script| s.take_data().iter().map(|(at, n)| at + *n as u32).max().unwrap();
     for rtt in [ms(20), ms(150), ms(2)] {
@@ -673,7 +673,7 @@ fn one_late_acknowledgement_does_not_slow_what_follows() {
 
 #[test]
 fn a_large_segment_is_at_most_a_quarter_of_the_window() {
-    let config = Script::config().with_congestion("reno");
+    let config = Script::config().with_congestion("reno").with_send_buffer(2 << 20);
     let mut s = Script::with_packets(65_535).establish(config, true);
     s.write(1_000 * MSS);
     // Round trips of half a millisecond: what the rate allows to send at once is more than a window.

@@ -4,21 +4,18 @@
 //! shrinks, no more buffered and no more subflows than configured. In the end the network is mended and
 //! everybody reads: whatever has not ended with an error makes progress, closes cleanly, and leaves silence.
 
-use super::{direction, directions, side};
+use super::windows::Windows;
+use super::{buffer_of, direction, directions, side};
 use crate::digest::Digest;
 use proptest::prelude::*;
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::net::IpAddr;
 use umptcp_netsim::middlebox::{DropIf, Duplicate, Nat, OneWay, Reorder, Since};
-use umptcp_netsim::trace::{PacketEvent, PacketEventKind, Tap, TraceMode};
+use umptcp_netsim::trace::TraceMode;
 use umptcp_netsim::{Direction, Duration, FlowId, Instant, Link, Packet, Pair, Side};
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_stack_core::device::PathConfig;
 use umptcp_stack_core::error::SignalError;
 use umptcp_stack_core::types::{AddressId, PathId};
-use umptcp_stack_core::wire::mptcp::{DataAck, MptcpOption};
-use umptcp_stack_core::wire::tcp::TcpOptions;
 
 /// A unit of the largest window scale that the settings bring about: an edge is told only that exactly (RFC
 /// 7323 §2.4).
@@ -125,47 +122,6 @@ prop_compose! {
         let mptcp = !plain;
         Shape {
             seed, paths, checksum, mptcp, buffers, round_robin, ipv6, multihomed, server_joins, advertise, fast_open,
-        }
-    }
-}
-
-/// Watches windows: the right edge that a side advertises on a subflow never moves back (RFC 8684 §3.3.4 for
-/// the data level, RFC 9293 §3.8.6 for plain TCP).
-#[derive(Default)]
-struct Windows {
-    scales: HashMap<(SocketAddr, SocketAddr), u8>,
-    edges: HashMap<(SocketAddr, SocketAddr), u64>,
-    shrunk: Arc<Mutex<Option<String>>>,
-}
-
-impl Tap for Windows {
-    fn packet(&mut self, event: &PacketEvent<'_>) {
-        let (PacketEventKind::Sent, Some(tcp)) = (event.what, event.packet.tcp()) else { return };
-        let (Some(from), Some(to)) = (event.packet.tcp_source(), event.packet.tcp_destination()) else {
-            return;
-        };
-        if tcp.flags().syn {
-            let scale = TcpOptions::parse(tcp.options()).window_scale;
-            self.scales.insert((from, to), scale.unwrap_or(0));
-            self.edges.remove(&(from, to));
-            return;
-        }
-        let data_ack = TcpOptions::parse(tcp.options()).mptcp.iter().find_map(|option| match option {
-            MptcpOption::Dss(dss) => match dss.ack? {
-                DataAck::Long(v) => Some(v),
-                DataAck::Short(_) => None,
-            },
-            _ => None,
-        });
-        let Some(ack) = data_ack.filter(|_| !(tcp.flags().rst || tcp.flags().fin)) else { return };
-        let edge = ack.wrapping_add(u64::from(tcp.window()) << self.scales.get(&(from, to)).unwrap_or(&0));
-        let before = self.edges.insert((from, to), edge).unwrap_or(edge);
-        if (edge.wrapping_sub(before) as i64) <= -(WINDOW_UNIT as i64) {
-            let told = format!(
-                "{}: {:?} moved the window's edge back from {before} to {edge}",
-                event.at, event.packet
-            );
-            self.shrunk.lock().expect("nobody panics while holding it").get_or_insert(told);
         }
     }
 }
@@ -299,12 +255,13 @@ fn apply(net: &mut Pair, flow: FlowId, op: &Op, client_paths: &mut Paths) {
 /// # Panics
 /// When the stack refuses a signal for another reason than that the connection is no MPTCP, or not any more.
 pub fn run(shape: &Shape, ops: &[Op], digest: Option<&Digest>) -> Result<(), String> {
+    let buffers = buffer_of(shape.buffers);
     let config = ConnectionConfig::default()
         .with_mptcp(shape.mptcp)
         .with_checksum(shape.checksum)
         .with_scheduler(if shape.round_robin { "round-robin" } else { "min-rtt" }.to_string())
-        .with_send_buffer(shape.buffers)
-        .with_receive_buffer(shape.buffers)
+        .with_send_buffer(buffers)
+        .with_receive_buffer(buffers)
         .with_user_timeout(Duration::from_secs(300))
         .with_server_joins(shape.server_joins)
         .with_advertise_addresses(shape.advertise)
@@ -323,9 +280,8 @@ pub fn run(shape: &Shape, ops: &[Op], digest: Option<&Digest>) -> Result<(), Str
     if let Some(digest) = digest {
         net.set_probe(Box::new(digest.clone()));
     }
-    let windows = Windows::default();
-    let shrunk = windows.shrunk.clone();
-    net.set_tap(Some(Box::new(windows)));
+    let windows = Windows::new(WINDOW_UNIT);
+    net.set_tap(Some(Box::new(windows.clone())));
     for cable in net.cables().to_vec() {
         net.add_middlebox(cable, Nat::new());
     }
@@ -347,7 +303,7 @@ pub fn run(shape: &Shape, ops: &[Op], digest: Option<&Digest>) -> Result<(), Str
         apply(&mut net, flow, op, &mut paths);
         let time = if let Op::Wait(ms) = op { *ms } else { 1 };
         net.run_for(Duration::from_millis(time)).map_err(|e| fail(&net, e.to_string()))?;
-        if let Some(told) = shrunk.lock().expect("nobody panics while holding it").take() {
+        if let Some(told) = windows.shrunk() {
             return Err(fail(&net, told));
         }
         for side in [Side::Client, Side::Server] {
@@ -358,7 +314,7 @@ pub fn run(shape: &Shape, ops: &[Op], digest: Option<&Digest>) -> Result<(), Str
             let subflows = stack.subflows(id);
             let half_open = subflows.iter().filter(|s| s.state == "SYN-RECEIVED").count();
             let too_many = subflows.len() - half_open > max_subflows || half_open > MAX_HALF_OPEN;
-            if info.readable > shape.buffers + WINDOW_UNIT || too_many {
+            if info.readable > info.receive_buffer as usize + WINDOW_UNIT || too_many {
                 return Err(fail(&net, format!("{side:?} exceeds its bounds: {info:?}")));
             }
         }

@@ -1,6 +1,6 @@
 //! Transfers over any paths: every byte arrives, and then there is silence.
 
-use super::{direction, directions, side};
+use super::{buffer_of, direction, directions, side};
 use crate::digest::Digest;
 use proptest::prelude::*;
 use umptcp_netsim::application::Bulk;
@@ -131,8 +131,8 @@ fn build(plan: &Plan, user_timeout: Duration, digest: Option<&Digest>) -> Pair {
         .with_checksum(plan.dss_checksum)
         .with_scheduler(plan.scheduler.to_string())
         .with_congestion(plan.congestion.to_string())
-        .with_send_buffer(plan.buffers)
-        .with_receive_buffer(plan.buffers)
+        .with_send_buffer(buffer_of(plan.buffers))
+        .with_receive_buffer(buffer_of(plan.buffers))
         .with_user_timeout(user_timeout);
     let mut builder = Pair::builder()
         .seed(plan.seed)

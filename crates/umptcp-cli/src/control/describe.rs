@@ -79,6 +79,8 @@ pub(super) fn connection(
         bytes_received: info.bytes_received,
         send_queue: info.send_queue,
         receive_queue: info.readable as u64,
+        send_buffer: info.send_buffer,
+        receive_buffer: info.receive_buffer,
         error: info.error.map(|e| e.to_string()),
         subflows: subflows.into_iter().map(|s| subflow(paths, s)).collect(),
         lost_subflows: info.lost_subflows.iter().map(|lost| lost_subflow(paths, lost)).collect(),

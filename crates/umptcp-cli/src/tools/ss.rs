@@ -74,8 +74,15 @@ fn details(c: &Connection) -> String {
     }
     let _ = write!(
         s,
-        " bytes_sent:{} bytes_acked:{} bytes_received:{} id:{} {} {}",
-        c.bytes_sent, c.bytes_acked, c.bytes_received, c.id, c.congestion, c.scheduler
+        " bytes_sent:{} bytes_acked:{} bytes_received:{} rcvbuf:{} sndbuf:{} id:{} {} {}",
+        c.bytes_sent,
+        c.bytes_acked,
+        c.bytes_received,
+        c.receive_buffer,
+        c.send_buffer,
+        c.id,
+        c.congestion,
+        c.scheduler
     );
     if c.captured {
         s.push_str(" captured");
@@ -167,7 +174,7 @@ mod tests {
         let text = r#"{"id":7,"state":"established","local":"10.0.0.1:1025","remote":"10.9.0.1:80","mptcp":true,
             "token":3593354627,"remote_token":1,"write_seq":4096,"snd_una":4095,"rcv_nxt":255,"congestion":"lia",
             "scheduler":"min-rtt","subflows_max":7,"add_addr_accepted_max":8,"bytes_sent":10,"bytes_acked":9,
-            "bytes_received":8,"send_queue":1,"receive_queue":2,"subflows":[{"id":1,"path":"eth1","local":"10.0.1.1:1025",
+            "bytes_received":8,"send_queue":1,"receive_queue":2,"send_buffer":131072,"receive_buffer":262144,"subflows":[{"id":1,"path":"eth1","local":"10.0.1.1:1025",
             "remote":"10.9.0.1:80","local_id":2,"mapping":{"seq":4660,"sfseq":10,"ssnoff":255,"maplen":1428},"state":"ESTABLISHED","backup":true,"health":"answers","rtt_ms":1.5,
             "rttvar_ms":0.25,"rto_ms":201.5,"mss":1428,"window":14280,"ssthresh":18446744073709551615,"in_flight":0,
             "pacing_rate":1000,"bytes_sent":5,"bytes_acked":5,"bytes_received":0,"bytes_retrans":3,"timeouts":0,
@@ -184,6 +191,7 @@ mod tests {
             "\t subflows:0 subflows_max:7 add_addr_accepted_max:8 remote_key token:d62e3d83 write_seq:1000 snd_una:fff \
              rcv_nxt:ff bytes_sent:10"
         ));
+        assert!(lines[2].contains(" bytes_received:8 rcvbuf:262144 sndbuf:131072 id:7 lia "), "{}", lines[2]);
         assert!(lines[3].starts_with(
             "\t  subflow 1 dev eth1 ESTAB 10.0.1.1:1025 10.9.0.1:80 lia rto:201.5 rtt:1.5/0.25"
         ));

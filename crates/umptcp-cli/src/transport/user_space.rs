@@ -160,6 +160,7 @@ impl UserSpace {
         setup.carry = settings.carry;
         let connection = settings.connection();
         let config = StackConfig::default()
+            .with_buffer_memory(umptcp::default_buffer_memory())
             .with_congestion(registry.congestion.clone())
             .with_schedulers(registry.schedulers.clone())
             .with_path_policies(registry.path_policies.clone());
@@ -350,6 +351,8 @@ pub(crate) struct Figures {
     pub(crate) subflows: BTreeMap<String, u64>,
     /// How many connections there are.
     pub(crate) connections: usize,
+    /// Bytes that their buffers hold together, and may hold.
+    pub(crate) memory: [u64; 2],
 }
 
 impl View {
@@ -378,6 +381,7 @@ impl View {
             paths: paths.into_iter().map(|path| path.name).collect(),
             subflows,
             connections: connections.len(),
+            memory: stack.memory().map(|m| [m.held, m.bound]).ok()?,
         })
     }
 }

@@ -114,6 +114,9 @@ fn text(figures: &Figures) -> String {
     family("umptcp_mptcp_connections", "gauge", "Connections that are MPTCP.", current);
     let all = vec![(String::new(), figures.connections as u64)];
     family("umptcp_connections", "gauge", "Connections, plain TCP included.", all);
+    let [held, bound] = figures.memory.map(|bytes| vec![(String::new(), bytes)]);
+    family("umptcp_buffer_bytes", "gauge", "What the buffers of all connections hold.", held);
+    family("umptcp_buffer_bytes_max", "gauge", "What they may hold together.", bound);
     let by_path = |values: &BTreeMap<String, u64>| {
         let one = |(path, value): (&String, &u64)| (format!("{{path=\"{}\"}}", escaped(path)), *value);
         values.iter().map(one).collect::<Vec<_>>()
@@ -160,6 +163,7 @@ mod tests {
     fn each_family_is_described_before_its_values() {
         let mut figures = Figures::default();
         figures.traffic.entry("e\"0".into()).or_default().sent = 7;
+        figures.memory = [5, 9];
         let text = text(&figures);
         let mut known = None;
         for line in text.lines() {
@@ -172,6 +176,10 @@ mod tests {
             }
         }
         assert!(text.contains("umptcp_path_sent_bytes_total{path=\"e\\\"0\"} 7\n"), "{text}");
+        assert!(
+            text.contains("\numptcp_buffer_bytes 5\n") && text.contains("\numptcp_buffer_bytes_max 9\n"),
+            "{text}"
+        );
         assert!(text.contains("umptcp_path_up{path=\"e\\\"0\"} 0\n"), "{text}");
     }
 }
