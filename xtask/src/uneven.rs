@@ -17,6 +17,9 @@ pub(crate) struct Options {
     /// Only this scheduler instead of all.
     #[arg(long)]
     scheduler: Option<String>,
+    /// The random pairs have buffers that tune themselves, instead of receive buffers of random sizes.
+    #[arg(long)]
+    automatic: bool,
 }
 
 /// Prints the tables, and the pairs that do worse than they should.
@@ -26,6 +29,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         again.args(["--pairs", &options.pairs.to_string(), "--seed", &options.seed.to_string()]);
         if let Some(name) = &options.scheduler {
             again.args(["--scheduler", name]);
+        }
+        if options.automatic {
+            again.arg("--automatic");
         }
         return tools::run(&mut again, "the comparison");
     }
@@ -37,7 +43,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     };
     table("Wi-Fi and 3G (NSDI 2012)", NSDI, &names)?;
     table("Wi-Fi and a trickle", TRICKLE, &names)?;
-    let cases: Vec<Case> = (0..options.pairs).map(|k| Case::random(options.seed + k, &names)).collect();
+    let random = |seed| match (Case::random(seed, &names), options.automatic) {
+        (case, true) => case.automatic(),
+        (case, false) => case,
+    };
+    let cases: Vec<Case> = (0..options.pairs).map(|k| random(options.seed + k)).collect();
     let found = compare_all(&cases)?;
     let mut misses: Vec<_> = cases.iter().zip(&found).filter(|(_, c)| c.ratio() < LEAST).collect();
     misses.sort_by(|(_, a), (_, b)| a.ratio().total_cmp(&b.ratio()));

@@ -4,7 +4,7 @@
 use std::thread;
 use umptcp_netsim::application::{Endless, Sink};
 use umptcp_netsim::{Duration, Pair};
-use umptcp_stack_core::config::{ConnectionConfig, StackConfig};
+use umptcp_stack_core::config::{BufferSize, ConnectionConfig, StackConfig};
 use umptcp_stack_core::observe::Counter;
 use umptcp_testkit::simulation::uneven::{BUFFERS, Case, NSDI, Shape, TRICKLE};
 
@@ -31,7 +31,7 @@ fn wifi_and_3g_are_never_slower_than_wifi_alone() {
         let goodput = both.goodput;
         // A DSS takes 1.4 % of each packet.
         assert!(goodput >= 0.97 * alone, "{case}: {goodput:.2} of {alone:.2} Mbit/s");
-        let least = match case.buffer {
+        let least = match case.buffer.limit() {
             600_000.. => 9.0,
             300_000.. => 8.5,
             _ => 0.0,
@@ -56,6 +56,21 @@ fn no_scheduler_makes_a_pair_of_paths_worse_than_the_better_one() {
     let names = Case::comparable(schedulers.names());
     let duration = Duration::from_secs(40);
     let cases: Vec<Case> = (0..50).map(|seed| Case { duration, ..Case::random(seed, &names) }).collect();
+    for_each(&cases, |case| {
+        let found = case.compare().unwrap();
+        assert!(found.ratio() >= case.least().0, "{:.3} {case}: {found:.3?}", found.ratio());
+    });
+}
+
+/// Some of them with buffers that tune themselves, and the pairs of the tables.
+#[test]
+fn nor_do_buffers_that_tune_themselves() {
+    let schedulers = StackConfig::default().schedulers;
+    let names = Case::comparable(schedulers.names());
+    let duration = Duration::from_secs(40);
+    let random = (0..10).map(|seed| Case { duration, ..Case::random(seed, &names).automatic() });
+    let tables = [NSDI, TRICKLE].map(|paths| Case { duration, ..Case::new(paths, BufferSize::AUTO) });
+    let cases: Vec<Case> = random.chain(tables).collect();
     for_each(&cases, |case| {
         let found = case.compare().unwrap();
         assert!(found.ratio() >= case.least().0, "{:.3} {case}: {found:.3?}", found.ratio());

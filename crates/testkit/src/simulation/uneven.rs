@@ -4,7 +4,7 @@ use umptcp_netsim::application::{Endless, Sink};
 use umptcp_netsim::random::{Purpose, Random, derive};
 use umptcp_netsim::trace::TraceMode;
 use umptcp_netsim::{Duration, Instant, Link, Pair, Queue, Side, SimError};
-use umptcp_stack_core::config::ConnectionConfig;
+use umptcp_stack_core::config::{BufferSize, ConnectionConfig};
 
 /// Time that is not measured, in which slow start ends.
 const WARM_UP: Duration = Duration::from_secs(10);
@@ -75,8 +75,8 @@ pub const BUFFERS: [usize; 9] = [50, 100, 150, 200, 300, 400, 600, 800, 1000];
 pub struct Case {
     /// The paths, in the order in which they are opened.
     pub paths: [Shape; 2],
-    /// Bytes of the receive buffer.
-    pub buffer: usize,
+    /// The receive buffer. If it tunes itself, so does the send buffer; otherwise that stops nobody.
+    pub buffer: BufferSize,
     /// By name.
     pub scheduler: String,
     /// By name.
@@ -89,7 +89,8 @@ pub struct Case {
 
 impl Case {
     /// LIA and min-RTT for 60 s.
-    pub fn new(paths: [Shape; 2], buffer: usize) -> Case {
+    pub fn new(paths: [Shape; 2], buffer: impl Into<BufferSize>) -> Case {
+        let buffer = buffer.into();
         let (scheduler, congestion) = ("min-rtt".to_owned(), "lia".to_owned());
         Case { paths, buffer, scheduler, congestion, seed: 1, duration: Duration::from_secs(60) }
     }
@@ -121,7 +122,12 @@ impl Case {
         // coupling is for), and less when every byte goes on both.
         let coupled = scheduler != "redundant" && paths.iter().all(|p| p.loss == 0.0);
         let congestion = if coupled { case.congestion } else { "uncoupled".to_owned() };
-        Case { paths, scheduler, congestion, seed, buffer, duration: case.duration }
+        Case { paths, scheduler, congestion, seed, buffer: case.buffer, duration: case.duration }
+    }
+
+    /// The same with buffers that tune themselves.
+    pub fn automatic(self) -> Case {
+        Case { buffer: BufferSize::AUTO, ..self }
     }
 
     /// What goodput over both paths is to be of that of the better path alone, and why not [`LEAST`].
@@ -132,7 +138,7 @@ impl Case {
 
     fn config(&self) -> ConnectionConfig {
         ConnectionConfig::default()
-            .with_send_buffer(PLENTY)
+            .with_send_buffer(if self.buffer.is_automatic() { self.buffer } else { PLENTY.into() })
             .with_receive_buffer(self.buffer)
             .with_congestion(&*self.congestion)
             .with_scheduler(&*self.scheduler)
@@ -206,6 +212,11 @@ impl Comparison {
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Case { paths: [a, b], buffer, scheduler, congestion, seed, .. } = self;
-        write!(f, "seed {seed}: {{{a}}} with {{{b}}}, {} kB, {scheduler}, {congestion}", buffer / 1000)
+        write!(f, "seed {seed}: {{{a}}} with {{{b}}}, ")?;
+        match buffer {
+            BufferSize::Fixed(bytes) => write!(f, "{} kB", bytes / 1000)?,
+            automatic => write!(f, "up to {} kB", automatic.limit() / 1000)?,
+        }
+        write!(f, ", {scheduler}, {congestion}")
     }
 }

@@ -14,8 +14,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use umptcp::{
-    AttachedPath, ConnectionConfig, Counter, Counters, Forwarder, MptcpListener, MptcpStream, PathConfig,
-    PathId, PathKind, Protocol, StackConfig, Traffic,
+    AttachedPath, BufferSize, ConnectionConfig, Counter, Counters, Forwarder, MptcpListener, MptcpStream,
+    PathConfig, PathId, PathKind, Protocol, StackConfig, Traffic,
 };
 use umptcp_tun_driver::device::Tun;
 use umptcp_tun_driver::paths::{self, PathSpec, SetupOptions};
@@ -45,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) checksum: bool,
     pub(crate) strict_checksums: bool,
     pub(crate) no_mptcp: bool,
+    /// The send and the receive buffer of each connection.
+    pub(crate) buffer: Option<BufferSize>,
     pub(crate) fast_open: bool,
     pub(crate) fast_open_cookies: Option<PathBuf>,
     pub(crate) pcap: Option<PathBuf>,
@@ -90,6 +92,9 @@ impl Settings {
         config.checksum = self.checksum;
         config.strict_checksums = self.strict_checksums;
         config.mptcp = !self.no_mptcp;
+        if let Some(size) = self.buffer {
+            (config.send_buffer, config.receive_buffer) = (size, size);
+        }
         config.fast_open = self.fast_open;
         // Data is written in blocks as large as possible, so small writes should be sent immediately.
         config.no_delay = true;

@@ -128,6 +128,7 @@ impl Config {
             path_policy: known("path policy", &stack.path_policy, registry.path_policies.names().collect())?,
             checksum: stack.checksum,
             no_mptcp: stack.mptcp == Some(false),
+            buffer: stack.buffer.map(|buffer| buffer.0),
             pcap: stack.pcap,
             paths: checked_paths(source, &paths)?,
             ..Settings::default()
@@ -310,6 +311,7 @@ fn spec(text: &PathText) -> Result<PathSpec, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use umptcp::BufferSize;
 
     fn parse(text: &str) -> Result<Config, String> {
         let source = Source { file: "u.toml", text };
@@ -328,7 +330,7 @@ mod tests {
     fn everything_is_read() {
         let config = parse(
             "name = \"web\"\n\
-             [stack]\ncongestion = \"olia\"\nscheduler = \"round-robin\"\nchecksum = true\nmptcp = false\ndrain = \"500 ms\"\n\
+             [stack]\ncongestion = \"olia\"\nscheduler = \"round-robin\"\nchecksum = true\nmptcp = false\nbuffer = \"auto 32 MiB\"\ndrain = \"500 ms\"\n\
              [[path]]\ndevice = \"eth0\"\nadvertise = \"192.0.2.1\"\nbackup = true\nweight = 3\n\
              [[path]]\ndevice = \"eth1\"\nmode = \"routed\"\naddresses = [\"10.0.0.1\", \"2001:db8::1\"]\n\
              [[listen]]\nat = 443\nto = \"127.0.0.1:8443\"\nproxy-protocol = true\n\
@@ -355,6 +357,7 @@ mod tests {
         let Settings { congestion, scheduler, checksum, no_mptcp, .. } = &config.settings;
         assert_eq!((congestion.as_deref(), scheduler.as_deref()), (Some("olia"), Some("round-robin")));
         assert!(*checksum && *no_mptcp);
+        assert_eq!(config.settings.buffer, Some(BufferSize::Auto { limit: 32 << 20 }));
         assert_eq!((config.name.as_str(), config.drain), ("web", Duration::from_millis(500)));
         let about = "2 paths, 2 listeners, 2 captures, gateway for lan0, lan1, SOCKS at [::]:1080, metrics at 127.0.0.1:9100";
         assert_eq!(config.describe(), about);
@@ -392,6 +395,8 @@ mod tests {
             ("[stack]\nchecksums = true", 2, ["unknown field", "did you mean `checksum`?"]),
             ("[stack]\n\nchecksum = 1", 3, ["expected a boolean", "in: checksum = 1"]),
             ("[stack]\ndrain = \"soon\"", 2, ["soon", "expected a time"]),
+            ("[stack]\nbuffer = \"automatic\"", 2, ["automatic", "expected \"auto\""]),
+            ("[stack]\nbuffer = \"1 KiB\"", 2, ["1 KiB", "4 KiB to 1 GiB"]),
             ("[stack]\ncongestion = \"bbr\"", 2, ["unknown congestion control", "lia"]),
             ("[stack]\nscheduler = \"x\"", 2, ["unknown scheduler", "min-rtt"]),
             ("[stack]\npath-policy = \"x\"", 2, ["unknown path policy", "handover"]),

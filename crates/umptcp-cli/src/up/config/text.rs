@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use toml::Spanned;
+use umptcp::BufferSize;
 use umptcp_tun_driver::paths::Mode;
 
 #[derive(Debug, Deserialize)]
@@ -40,6 +41,7 @@ pub(super) struct StackText {
     #[serde(default)]
     pub(super) checksum: bool,
     pub(super) mptcp: Option<bool>,
+    pub(super) buffer: Option<Text<BufferSize>>,
     pub(super) drain: Option<Text<Duration>>,
     pub(super) pcap: Option<PathBuf>,
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
+use umptcp::BufferSize;
 use umptcp_lab::units;
 use umptcp_tun_driver::paths::Mode;
 
@@ -169,6 +170,23 @@ impl Value for Duration {
 
     fn read(text: &str) -> Option<Self> {
         units::short_time(text).filter(|time| *time <= Duration::from_secs(86_400))
+    }
+}
+
+impl Value for BufferSize {
+    const EXPECTED: &'static str =
+        "\"auto\", \"auto 32 MiB\" (no larger than that), or a size of 4 KiB to 1 GiB such as \"4 MiB\"";
+
+    fn read(text: &str) -> Option<Self> {
+        let bytes = |text: &str| {
+            let bytes = units::short_bytes(text).filter(|bytes| (4 << 10..=1 << 30).contains(bytes))?;
+            usize::try_from(bytes).ok()
+        };
+        match text.strip_prefix("auto") {
+            Some("") => Some(BufferSize::AUTO),
+            Some(limit) => bytes(limit.strip_prefix(' ')?).map(|limit| BufferSize::Auto { limit }),
+            None => bytes(text).map(BufferSize::Fixed),
+        }
     }
 }
 
