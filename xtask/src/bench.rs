@@ -8,6 +8,7 @@
 mod captured;
 mod connections;
 mod goodput;
+mod paths;
 mod reordering;
 
 use crate::tools;
@@ -39,7 +40,7 @@ pub(crate) struct Options {
     /// Only figures whose name contains this. Without it: the figures beside kernel MPTCP and one with loss.
     #[arg(long)]
     only: Option<String>,
-    /// Every figure.
+    /// Every figure, save those of `--only paths`.
     #[arg(long, conflicts_with = "only")]
     all: bool,
     /// Measure this program instead of building it.
@@ -54,7 +55,8 @@ impl Options {
     fn wants(&self, name: &str) -> bool {
         match &self.only {
             Some(part) => name.contains(part.as_str()),
-            None => self.all || USUAL.contains(&name),
+            // Those of two paths take longer than all others together.
+            None => USUAL.contains(&name) || self.all && !paths::names().any(|path| path == name),
         }
     }
 
@@ -254,6 +256,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     failed |= !captured::run(options, &program, &mut all)?;
     failed |= !goodput::run(options, &program, &mut all)?;
     failed |= !reordering::run(options, &program, &mut all);
+    failed |= !paths::run(options, &program, &mut all)?;
     ensure!(failed || !all.is_empty(), "no figure has that in its name; there are: {}", names());
     if let Some(path) = &options.json {
         let report = json!({
@@ -274,7 +277,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn names() -> String {
     let names = FIGURES.iter().map(|f| f.name).chain(connections::names());
     let names = names.chain(captured::names());
-    names.chain(goodput::names()).chain(reordering::names()).collect::<Vec<_>>().join(", ")
+    let names = names.chain(goodput::names()).chain(reordering::names());
+    names.chain(paths::names()).collect::<Vec<_>>().join(", ")
 }
 
 fn print_row(figure: &Figure, contestant: Contestant, value: f64, kernel: f64) {
@@ -462,6 +466,7 @@ mod tests {
                 .chain(captured::names())
                 .chain(goodput::names())
                 .chain(reordering::names())
+                .chain(paths::names())
                 .filter(|name| options.wants(name))
                 .collect()
         };

@@ -37,7 +37,8 @@ pub struct Pair {
     pub name: String,
     /// The routes between them.
     pub routes: Vec<Route>,
-    /// The settings of their connections.
+    /// The settings of their connections. Buffers for which the scenario has no size are those that a stack
+    /// has by itself.
     pub config: ConnectionConfig,
     /// The size of the send buffer, if the scenario has one.
     pub send_buffer: Option<usize>,
@@ -176,10 +177,17 @@ impl Plan {
                 let (mtu, link) = (setup.mtu(&flow.routes[number]), flow.client_link(number));
                 Route { up, down, mtu, backup: flow.backup[number], link }
             });
+            let (mut config, usual) = (flow.config(), ConnectionConfig::default());
+            if !flow.buffers_given.0 {
+                config.send_buffer = usual.send_buffer;
+            }
+            if !flow.buffers_given.1 {
+                config.receive_buffer = usual.receive_buffer;
+            }
             let pair = Pair {
                 name: flow.name.clone(),
                 routes: routes.collect(),
-                config: flow.config(),
+                config,
                 send_buffer: flow.buffers_given.0.then_some(flow.send_buffer.limit()),
                 receive_buffer: flow.buffers_given.1.then_some(flow.receive_buffer.limit()),
             };

@@ -58,6 +58,7 @@ pub(crate) enum EmulatedStack {
 
 impl EmulatedStack {
     /// As on the command line.
+    #[cfg(target_os = "linux")]
     pub(crate) fn name(self) -> &'static str {
         match self {
             EmulatedStack::Umptcp => "umptcp",

@@ -9,7 +9,9 @@ mod values;
 
 use crate::failure::EXIT_CODES;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
-pub(crate) use emulate::{EmulateArgs, EmulatedStack};
+pub(crate) use emulate::EmulateArgs;
+#[cfg(target_os = "linux")]
+pub(crate) use emulate::EmulatedStack;
 pub(crate) use setup::SetupArgs;
 pub(crate) use sim::{OutputArgs, SimArgs};
 use std::ffi::OsString;

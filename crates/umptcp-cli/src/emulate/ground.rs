@@ -111,12 +111,22 @@ impl Network {
             ends.push(end);
         }
         let links = Links::start(plan, ends)?;
-        let places = hosts.into_iter().zip(&plan.pairs).enumerate();
-        let places = places.map(|(number, (hosts, pair))| {
-            Place::new(number, pair, hosts, stacks, registry, record)
-                .with_context(|| format!("hosts of flow {}", pair.name))
-        });
-        let places = places.collect::<anyhow::Result<_>>()?;
+        // Each takes some seconds, most of them waiting.
+        let places = std::thread::scope(|scope| {
+            let start = |(number, (hosts, pair)): (usize, (Hosts, &Pair))| {
+                let name = pair.name.clone();
+                let pair = pair.clone();
+                let make = move || Place::new(number, &pair, hosts, stacks, registry, record);
+                (name, scope.spawn(make))
+            };
+            let threads: Vec<_> = hosts.into_iter().zip(&plan.pairs).enumerate().map(start).collect();
+            let join =
+                |(name, thread): (String, std::thread::ScopedJoinHandle<'_, anyhow::Result<Place>>)| {
+                    let place = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                    place.with_context(|| format!("hosts of flow {name}"))
+                };
+            threads.into_iter().map(join).collect::<anyhow::Result<_>>()
+        })?;
         let mut near = vec![Vec::new(); plan.links.len()];
         for (number, pair) in plan.pairs.iter().enumerate() {
             for (route, link) in pair.routes.iter().enumerate().filter_map(|(r, p)| Some((r, p.link?))) {
