@@ -32,6 +32,7 @@ pub struct Pair {
 #[derive(Clone, Debug)]
 pub struct PairBuilder {
     paths: Vec<(Link, Link)>,
+    options: Vec<(usize, fn(&mut PathConfig))>,
     seed: u64,
     ipv6: bool,
     multihomed: bool,
@@ -48,6 +49,7 @@ impl Default for PairBuilder {
     fn default() -> Self {
         PairBuilder {
             paths: Vec::new(),
+            options: Vec::new(),
             seed: 0,
             ipv6: false,
             multihomed: false,
@@ -71,6 +73,12 @@ impl PairBuilder {
     /// Adds a path: `up` leads from client to server, `down` back.
     pub fn path_both(mut self, up: Link, down: Link) -> Self {
         self.paths.push((up, down));
+        self
+    }
+
+    /// Changes the settings of the client's path `index` (in the order of [`path`](Self::path)).
+    pub fn path_options(mut self, index: usize, change: fn(&mut PathConfig)) -> Self {
+        self.options.push((index, change));
         self
     }
 
@@ -163,7 +171,8 @@ impl PairBuilder {
             .collect();
         let mtu = |i: usize| self.paths[i].0.mtu.min(self.paths[i].1.mtu);
         for (i, cable) in cables.iter().enumerate() {
-            let config = self.path_config(format!("client{i}"), self.address(false, i), mtu(i));
+            let mut config = self.path_config(format!("client{i}"), self.address(false, i), mtu(i));
+            self.options.iter().filter(|(index, _)| *index == i).for_each(|(_, change)| change(&mut config));
             net.add_path(client, config, &[*cable], self.gro);
         }
         let count = if self.multihomed { cables.len() } else { 1 };
