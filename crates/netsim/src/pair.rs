@@ -28,11 +28,14 @@ pub struct Pair {
     server_config: ConnectionConfig,
 }
 
+/// A change of a path's settings.
+type PathOption = fn(&mut PathConfig);
+
 /// Describes a [`Pair`].
 #[derive(Clone, Debug)]
 pub struct PairBuilder {
     paths: Vec<(Link, Link)>,
-    options: Vec<(usize, fn(&mut PathConfig))>,
+    options: Vec<(usize, PathOption)>,
     seed: u64,
     ipv6: bool,
     multihomed: bool,
@@ -77,7 +80,7 @@ impl PairBuilder {
     }
 
     /// Changes the settings of the client's path `index` (in the order of [`path`](Self::path)).
-    pub fn path_options(mut self, index: usize, change: fn(&mut PathConfig)) -> Self {
+    pub fn path_options(mut self, index: usize, change: PathOption) -> Self {
         self.options.push((index, change));
         self
     }
