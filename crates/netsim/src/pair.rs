@@ -28,10 +28,14 @@ pub struct Pair {
     server_config: ConnectionConfig,
 }
 
+/// A change of a path's settings.
+type PathOption = fn(&mut PathConfig);
+
 /// Describes a [`Pair`].
 #[derive(Clone, Debug)]
 pub struct PairBuilder {
     paths: Vec<(Link, Link)>,
+    options: Vec<(usize, PathOption)>,
     seed: u64,
     ipv6: bool,
     multihomed: bool,
@@ -49,6 +53,7 @@ impl Default for PairBuilder {
     fn default() -> Self {
         PairBuilder {
             paths: Vec::new(),
+            options: Vec::new(),
             seed: 0,
             ipv6: false,
             multihomed: false,
@@ -73,6 +78,12 @@ impl PairBuilder {
     /// Adds a path: `up` leads from client to server, `down` back.
     pub fn path_both(mut self, up: Link, down: Link) -> Self {
         self.paths.push((up, down));
+        self
+    }
+
+    /// Changes the settings of the client's path `index` (in the order of [`path`](Self::path)).
+    pub fn path_options(mut self, index: usize, change: PathOption) -> Self {
+        self.options.push((index, change));
         self
     }
 
@@ -172,6 +183,7 @@ impl PairBuilder {
         for (i, cable) in cables.iter().enumerate() {
             let mut config = self.path_config(format!("client{i}"), self.address(false, i), mtu(i));
             config.longest_silence = self.longest_silence;
+            self.options.iter().filter(|(index, _)| *index == i).for_each(|(_, change)| change(&mut config));
             net.add_path(client, config, &[*cable], self.gro);
         }
         let count = if self.multihomed { cables.len() } else { 1 };

@@ -254,3 +254,31 @@ fn jitter_and_loss_are_seldom_taken_for_silence() {
         assert!(twice.0 * 20 <= twice.1, "{case}: {twice:?}");
     });
 }
+
+/// An upload over a path, a backup and a metered path, of which the first two fall silent one after the other
+/// for a while: what each has carried by the end of each step.
+#[test]
+fn a_metered_path_carries_data_only_while_nothing_else_answers() {
+    let mut net = Pair::builder().seed(4).config(config()).trace(TraceMode::Off);
+    for _ in 0..3 {
+        net = net.path(Link::mbit(10).delay_ms(10).queue(Queue::Time(ms(20))));
+    }
+    let mut net =
+        net.path_options(1, |path| path.backup = true).path_options(2, |path| path.metered = true).build();
+    let spec = net.flow_spec().applications(Endless, Sink);
+    net.add_flow(spec).unwrap();
+    let at = |n: usize| Instant::ZERO + ms(n);
+    net.cut_path_at(at(3_000), 0);
+    net.cut_path_at(at(6_000), 1);
+    net.restore_path_at(at(9_000), 0);
+    let mut steps = Vec::new();
+    for end in [3_000, 6_000, 9_000, 9_600, 12_000] {
+        net.run_until(at(end)).unwrap();
+        steps.push([0, 1, 2].map(|path| net.path_payload(Side::Client, path)));
+    }
+    let [alone, backup, metered, returned, end] = steps[..] else { panic!("{steps:?}") };
+    assert_eq!((alone[1], alone[2]), (0, 0), "the first does it alone");
+    assert!(backup[1] > 2_500_000 && backup[2] == 0, "the backup before what costs money: {steps:?}");
+    assert!(metered[2] > 2_500_000, "nothing else answers: {steps:?}");
+    assert!(end[0] > returned[0] + 2_000_000 && end[2] == returned[2], "the first is back: {steps:?}");
+}

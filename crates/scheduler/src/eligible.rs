@@ -9,14 +9,17 @@ use crate::{Health, Snapshot, SubflowView};
 ///   subflow is usable). A regular subflow whose window is full is still usable, so a full window does not
 ///   move data to a backup.
 /// - Otherwise those that are only suspected not to answer.
+/// - Otherwise those in good health that are metered: to be late for a moment costs nobody money.
 /// - Otherwise all subflows, which are then all stale: whichever recovers first continues.
 pub fn preferred<'a>(snapshot: &Snapshot<'a>) -> impl Iterator<Item = &'a SubflowView> + use<'a> {
     let subflows = snapshot.subflows;
-    let rank = |s: &SubflowView| match (s.health, s.backup) {
-        (Health::Good, false) => 0,
-        (Health::Good, true) => 1,
-        (Health::Suspect, _) => 2,
-        (Health::Stale, _) => 3,
+    let rank = |s: &SubflowView| match (s.health, s.metered, s.backup) {
+        (Health::Good, false, false) => 0,
+        (Health::Good, false, true) => 1,
+        (Health::Suspect, false, _) => 2,
+        (Health::Good, true, _) => 3,
+        (Health::Suspect, true, _) => 4,
+        (Health::Stale, ..) => 5,
     };
     let best = subflows.iter().map(rank).min();
     subflows.iter().filter(move |s| Some(rank(s)) == best)

@@ -97,8 +97,12 @@ pub struct SubflowView {
     pub loss: f32,
     /// Either end asked for this subflow to be a backup (B flag of MP_JOIN, MP_PRIO).
     pub backup: bool,
+    /// What is sent here is paid for: the subflow is used only when nothing else answers, not even a backup.
+    pub metered: bool,
     /// Configured weight, 1 by default.
     pub weight: u32,
+    /// Configured cost of a byte, relative to those of other paths; 1 by default.
+    pub cost: u32,
     /// Whether the subflow responds.
     pub health: Health,
 }
@@ -122,7 +126,9 @@ impl SubflowView {
             next_send: Instant::ZERO,
             loss: 0.0,
             backup: false,
+            metered: false,
             weight: 1,
+            cost: 1,
             health: Health::Good,
         }
     }

@@ -25,7 +25,9 @@ fn subflow(id: u32, srtt_ms: u64, room: u64) -> SubflowView {
         next_send: NOW,
         loss: 0.0,
         backup: false,
+        metered: false,
         weight: 1,
+        cost: 1,
         health: Health::Good,
     }
 }

@@ -246,8 +246,13 @@ pub struct PathConfig {
     pub checksum_offload: bool,
     /// Subflows on it ask to be backups (B bit).
     pub backup: bool,
+    /// What is sent on it is paid for: its subflows ask to be backups, and carry data only when nothing else
+    /// answers, not even a backup.
+    pub metered: bool,
     /// Weight for schedulers that use one.
     pub weight: u32,
+    /// Cost of a byte, relative to those of other paths, for schedulers that use one; 1 by default.
+    pub cost: u32,
     /// What path policies use its addresses for.
     pub uses: Uses,
     /// Longest silence on subflows that this end has opened: then the peer is asked for a sign of life, so
@@ -274,7 +279,9 @@ impl PathConfig {
             max_packet: 1500,
             checksum_offload: false,
             backup: false,
+            metered: false,
             weight: 1,
+            cost: 1,
             uses: Uses::default(),
             longest_silence: None,
         }

@@ -198,3 +198,34 @@ fn ecf_begins_anew_once_the_slow_subflow_was_worth_it() {
     assert_eq!(scheduler.schedule(&snapshot(&s, 100_000)), send(1, 6_000));
     assert_eq!(scheduler.schedule(&snapshot(&s, 50_000)), send(1, 6_000), "not waiting any more");
 }
+
+/// What is paid for comes after everything else that may still answer.
+#[test]
+fn a_metered_subflow_is_used_only_when_nothing_else_answers() {
+    let metered = |s: SubflowView| SubflowView { metered: true, ..s };
+    let suspect = |s: SubflowView| SubflowView { health: Health::Suspect, ..s };
+    let chosen = |subflows: &[SubflowView]| {
+        let ids: Vec<u32> =
+            preferred(&Snapshot::new(NOW, subflows, 100 * MSS, MSS)).map(|s| s.id.0).collect();
+        ids
+    };
+    let (a, b, c) = (subflow(0, 100, MSS), subflow(1, 10, MSS), subflow(2, 10, MSS));
+    assert_eq!(chosen(&[a.clone(), metered(b.clone())]), [0]);
+    assert_eq!(chosen(&[backup(a.clone()), metered(b.clone())]), [0]);
+    assert_eq!(chosen(&[suspect(a.clone()), metered(b.clone())]), [0]);
+    assert_eq!(chosen(&[stale(a.clone()), metered(b.clone())]), [1]);
+    assert_eq!(chosen(&[suspect(a.clone()), metered(b.clone()), backup(c)]), [2]);
+    assert_eq!(chosen(&[stale(a), suspect(metered(b))]), [1]);
+}
+
+/// At three times the cost a third of the bytes.
+#[test]
+fn weighted_divides_shares_by_cost() {
+    let mut subflows = [subflow(0, 10, 400 * MSS), subflow(1, 10, 400 * MSS)];
+    subflows[1].cost = 3;
+    let mut scheduler = Weighted::default();
+    let turns = drain(&mut scheduler, &mut subflows, 400 * MSS);
+    let on = |id| turns.iter().filter(|t| t.0 == id).map(|t| t.1).sum::<u64>() as f64;
+    let ratio = on(0) / on(1);
+    assert!((2.0..4.5).contains(&ratio), "{ratio}");
+}

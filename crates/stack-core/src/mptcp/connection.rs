@@ -198,9 +198,8 @@ impl Connection {
         cookie: Option<Cookie>,
     ) -> &mut Subflow {
         let path = ctx.path(tcp.path());
-        let priority = path.map_or(Priority { backup: false, weight: 1 }, |p| Priority {
-            backup: p.backup,
-            weight: p.weight,
+        let priority = path.map_or(Priority { backup: false, metered: false, weight: 1, cost: 1 }, |p| {
+            Priority { backup: p.backup, metered: p.metered, weight: p.weight, cost: p.cost }
         });
         let (incoming, outgoing) = (Incoming::new(self.recv.most_offered()), Outgoing::new(cookie));
         self.subflows.push(Subflow::new(tcp, JoinState::new(step), ids, incoming, outgoing, priority))

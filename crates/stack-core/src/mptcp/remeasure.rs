@@ -24,7 +24,7 @@ impl Connection {
     /// whether it should. Backups are to carry nothing.
     fn is_unmeasured(&self, now: Instant, i: usize) -> bool {
         let m = &self.subflows[i];
-        let idle = m.can_send_data() && !m.is_backup() && m.tcp.in_flight() == 0;
+        let idle = m.can_send_data() && !m.is_backup() && !m.priority().metered && m.tcp.in_flight() == 0;
         idle && m.tcp.rtt_age(now).is_some_and(|age| age >= STALE)
     }
 

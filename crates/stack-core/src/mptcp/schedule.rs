@@ -78,7 +78,10 @@ impl Connection {
             view.next_send = m.tcp.next_send(now).max(m.join.data_from());
             view.loss = m.tcp.loss_rate();
             view.backup = m.is_backup();
-            view.weight = m.weight();
+            let priority = m.priority();
+            view.metered = priority.metered;
+            view.weight = priority.weight;
+            view.cost = priority.cost;
             view.health = m.health();
             candidates.views.push(view);
             candidates.places.push(i);

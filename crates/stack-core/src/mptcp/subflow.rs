@@ -44,8 +44,12 @@ impl EndIds {
 pub(crate) struct Priority {
     /// We want it as a backup only.
     pub(crate) backup: bool,
+    /// What is sent here is paid for.
+    pub(crate) metered: bool,
     /// Its share, for schedulers that know of shares.
     pub(crate) weight: u32,
+    /// Cost of a byte, for schedulers that know of costs.
+    pub(crate) cost: u32,
 }
 
 /// For how long a needless suspicion makes the next one come later.
@@ -192,8 +196,10 @@ impl Subflow {
         self.priority.backup || self.peer_backup
     }
 
-    pub(crate) fn weight(&self) -> u32 {
-        self.priority.weight
+    /// How much it is to be used.
+    #[inline]
+    pub(crate) fn priority(&self) -> Priority {
+        self.priority
     }
 
     /// What the congestion controller is to know of the subflow (RFC 6928: an initial window of ten

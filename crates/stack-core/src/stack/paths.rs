@@ -9,7 +9,8 @@ use umptcp_types::{Instant, PathId};
 
 impl Stack {
     /// A local device appeared. Connections that may use every path open subflows on it.
-    pub fn path_added(&mut self, now: Instant, config: PathConfig) -> PathId {
+    pub fn path_added(&mut self, now: Instant, mut config: PathConfig) -> PathId {
+        config.backup |= config.metered;
         let addresses = config.addresses.clone();
         let name = config.name.clone();
         let id = self.ctx.add_path(config);

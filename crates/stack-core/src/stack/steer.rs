@@ -59,8 +59,10 @@ impl Stack {
     }
 
     /// Subflows on a path are to be backups from now on (`PathConfig::backup`), or not any more. Those that
-    /// there are follow, and their peers are told (MP_PRIO, RFC 8684 §3.3.8). False: there is no such path.
+    /// there are follow, and their peers are told (MP_PRIO, RFC 8684 §3.3.8). To peers those on a metered path
+    /// are always backups. False: there is no such path.
     pub fn set_path_backup(&mut self, now: Instant, path: PathId, backup: bool) -> bool {
+        let backup = backup || self.ctx.path(path).is_some_and(|p| p.metered);
         if !self.ctx.set_path_backup(path, backup) {
             return false;
         }

@@ -28,8 +28,8 @@ impl fmt::Display for Mode {
     }
 }
 
-/// A requested path: `DEV[,address=A][,mode=nat|routed|udp][,advertise=A][,backup][,weight=N][,signal]
-/// [,subflow][,fullmesh][,laminar]`.
+/// A requested path: `DEV[,address=A][,mode=nat|routed|udp][,advertise=A][,backup][,metered][,weight=N]
+/// [,cost=N][,signal][,subflow][,fullmesh][,laminar]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct PathSpec {
@@ -45,8 +45,12 @@ pub struct PathSpec {
     pub advertise: Option<IpAddr>,
     /// Whether its subflows are backups.
     pub backup: bool,
-    /// Weight, at least 1, for schedulers that use it; none of the built-in ones does.
+    /// Whether its subflows are used only when nothing else answers, not even a backup.
+    pub metered: bool,
+    /// Weight, at least 1, for the scheduler `weighted`.
     pub weight: u32,
+    /// Cost of a byte relative to other paths, at least 1, for the scheduler `weighted`.
+    pub cost: u32,
     /// What path policies use its addresses for.
     pub uses: Uses,
 }
@@ -60,7 +64,9 @@ impl PathSpec {
             mode: Mode::Nat,
             advertise: None,
             backup: false,
+            metered: false,
             weight: 1,
+            cost: 1,
             uses: Uses::default(),
         }
     }
@@ -143,6 +149,7 @@ fn parse(text: &str) -> Result<PathSpec, String> {
     }
     let mut spec = PathSpec::new(device);
     let (mut mode_seen, mut backup_seen, mut weight_seen) = (false, false, false);
+    let (mut metered_seen, mut cost_seen) = (false, false);
     let mut uses = Vec::new();
     let once = |seen: &mut bool, key: &str| {
         if std::mem::replace(seen, true) { Err(format!("{key} is given twice")) } else { Ok(()) }
@@ -179,10 +186,15 @@ fn parse(text: &str) -> Result<PathSpec, String> {
             }
             Some(("weight", value)) => {
                 once(&mut weight_seen, "weight")?;
-                spec.weight = match value.parse() {
-                    Ok(n) if n >= 1 => n,
-                    _ => return Err(format!("weight={value}: must be a whole number, at least 1")),
-                };
+                spec.weight = parse_positive("weight", value)?;
+            }
+            Some(("cost", value)) => {
+                once(&mut cost_seen, "cost")?;
+                spec.cost = parse_positive("cost", value)?;
+            }
+            None if part == "metered" => {
+                once(&mut metered_seen, "metered")?;
+                spec.metered = true;
             }
             None if part == "backup" => {
                 once(&mut backup_seen, "backup")?;
@@ -194,13 +206,13 @@ fn parse(text: &str) -> Result<PathSpec, String> {
                 }
                 uses.push(part);
             }
-            None if matches!(part, "address" | "advertise" | "mode" | "weight") => {
+            None if matches!(part, "address" | "advertise" | "mode" | "weight" | "cost") => {
                 return Err(format!("{part} requires a value: {part}=..."));
             }
             _ => {
                 return Err(format!(
-                    "unknown option {part:?}; the options are address=A, mode=nat|routed|udp, advertise=A, backup, weight=N, \
-                     signal, subflow, fullmesh and laminar"
+                    "unknown option {part:?}; the options are address=A, mode=nat|routed|udp, advertise=A, backup, metered, \
+                     weight=N, cost=N, signal, subflow, fullmesh and laminar"
                 ));
             }
         }
@@ -214,6 +226,13 @@ fn parse(text: &str) -> Result<PathSpec, String> {
     let has = |word| uses.contains(&word);
     spec.uses = Uses::of_words(has("signal"), has("subflow"), has("fullmesh"), has("laminar"));
     Ok(spec)
+}
+
+fn parse_positive(key: &str, value: &str) -> Result<u32, String> {
+    match value.parse() {
+        Ok(n) if n >= 1 => Ok(n),
+        _ => Err(format!("{key}={value}: must be a whole number, at least 1")),
+    }
 }
 
 impl fmt::Display for PathSpec {
@@ -231,8 +250,14 @@ impl fmt::Display for PathSpec {
         if self.backup {
             f.write_str(",backup")?;
         }
+        if self.metered {
+            f.write_str(",metered")?;
+        }
         if self.weight != 1 {
             write!(f, ",weight={}", self.weight)?;
+        }
+        if self.cost != 1 {
+            write!(f, ",cost={}", self.cost)?;
         }
         for word in self.uses.words().filter(|_| self.uses != Uses::default()) {
             write!(f, ",{word}")?;
@@ -252,6 +277,7 @@ mod tests {
             "eth0.5,address=10.0.0.1",
             "wlan0,address=10.0.0.1,address=2001:db8::1,mode=routed,advertise=192.0.2.1,backup,weight=3",
             "wlan0,mode=udp,advertise=192.0.2.1,backup",
+            "wwan0,metered,cost=10",
             "eth0,signal",
             "eth0,signal,subflow,laminar",
             "eth0,subflow,fullmesh",
@@ -279,6 +305,9 @@ mod tests {
             ("eth0,mode=routed", "requires address"),
             ("eth0,weight=0", "whole number"),
             ("eth0,weight", "requires a value"),
+            ("eth0,cost=-1", "whole number"),
+            ("eth0,cost", "requires a value"),
+            ("eth0,metered,metered", "twice"),
             ("eth0,backup,backup", "twice"),
             ("eth0,signal,signal", "twice"),
             ("eth0,speed=3", "unknown option"),

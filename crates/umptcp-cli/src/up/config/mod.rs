@@ -298,6 +298,12 @@ fn spec(text: &PathText) -> Result<PathSpec, String> {
     if let Some(weight) = text.weight {
         words += &format!(",weight={weight}");
     }
+    if let Some(cost) = text.cost {
+        words += &format!(",cost={cost}");
+    }
+    if text.metered {
+        words += ",metered";
+    }
     if text.backup {
         words += ",backup";
     }

@@ -56,7 +56,10 @@ pub(super) struct PathText {
     pub(super) advertise: Option<Text<IpAddr>>,
     #[serde(default)]
     pub(super) backup: bool,
+    #[serde(default)]
+    pub(super) metered: bool,
     pub(super) weight: Option<u32>,
+    pub(super) cost: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
