@@ -55,6 +55,8 @@ pub struct UdpDevice {
     control: Vec<u8>,
     /// Whether the system cuts trains; it has not refused to yet.
     cuts: bool,
+    /// There was no descriptor for a socket; that has been said.
+    lacks_descriptors: bool,
 }
 
 /// Datagrams that have come together, and that the stack gets one after the other.
@@ -88,6 +90,7 @@ impl UdpDevice {
             rest: Rest { bodies: Vec::new(), at: 0, size: 0, local: Rest::NONE, remote: Rest::NONE },
             control: nix::cmsg_space!(i32, [u8; 32]),
             cuts: true,
+            lacks_descriptors: false,
         }
     }
 
@@ -264,6 +267,10 @@ impl Device for UdpDevice {
                 Ok(TransmitOutcome::Sent)
             }
             Err(e) => {
+                if matches!(e.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) && !self.lacks_descriptors {
+                    self.lacks_descriptors = true;
+                    tracing::warn!(error = %e, "no socket for another port; each takes a descriptor (`ulimit -n`)");
+                }
                 match UdpDevice::refused(&e) {
                     Some(why) => self.answer(packet::undelivered(&segment, why)),
                     None => tracing::debug!(local = %segment.local, error = %e, "not sent"),
