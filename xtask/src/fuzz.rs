@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// Every target; `umptcp_testkit::TARGETS` has the same names.
-const TARGETS: [&str; 4] = ["options", "packet", "connection", "operations"];
+const TARGETS: [&str; 5] = ["options", "packet", "convert", "connection", "operations"];
 
 /// Options of `cargo xtask fuzz`.
 #[derive(clap::Args)]

@@ -15,11 +15,13 @@
 //! |---|---|
 //! | [`options`](options::options) | the options of a TCP header |
 //! | [`packet`](packet::packet) | an IP packet |
+//! | [`convert`](convert::convert) | the start of a stream of Convert |
 //! | [`connection`](connection::connection) | packets into a live connection, from a peer that knows its keys |
 //! | [`operations`](operations::operations) | what applications and the network do to a stack with a hostile peer |
 #![forbid(unsafe_code)]
 
 pub mod connection;
+pub mod convert;
 pub mod digest;
 pub mod driver;
 pub mod input;
@@ -38,9 +40,10 @@ mod world;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: [Target; 4] = [
+pub const TARGETS: [Target; 5] = [
     ("options", options::options),
     ("packet", packet::packet),
+    ("convert", convert::convert),
     ("connection", connection::connection),
     ("operations", operations::operations),
 ];

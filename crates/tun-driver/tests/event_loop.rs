@@ -4,10 +4,12 @@
 mod common;
 
 use common::{in_namespace, ip};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -15,7 +17,7 @@ use umptcp_stack_core::device::{ChecksumRequest, ChecksumState, HeaderBuf, PathC
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::payload::Payload;
 use umptcp_tun_driver::clock::Clock;
-use umptcp_tun_driver::device::{Device, Tun, TunOptions};
+use umptcp_tun_driver::device::{BufferPool, Device, TransmitOutcome, Tun, TunOptions};
 use umptcp_tun_driver::event_loop::{
     AttachedPath, Context, EventLoop, Guard, Handler, LoopOptions, NetworkStack, Waker,
 };
@@ -267,6 +269,67 @@ fn check_trace(trace: &std::path::Path) {
     assert_eq!(wrong.unwrap(), [""; 0], "malformed packets or wrong checksums");
     let good = tshark(&["-Y", "tcp.checksum.status == \"Good\""]).unwrap();
     assert_eq!(good.len(), tshark(&["-Y", "tcp"]).unwrap().len());
+}
+
+/// A device that says by its input that there is room.
+struct Bucket {
+    signal: Arc<EventFd>,
+    has_room: Arc<AtomicBool>,
+    /// What was sent, and whether it waits for room.
+    seen: Arc<Mutex<(usize, bool)>>,
+}
+
+impl Device for Bucket {
+    fn receive(&mut self, _pool: &mut BufferPool) -> io::Result<Option<RxPacket>> {
+        let _ = self.signal.read();
+        Ok(None)
+    }
+    fn transmit(&mut self, _packet: &Transmit) -> io::Result<TransmitOutcome> {
+        if !self.has_room.load(Ordering::SeqCst) {
+            return Ok(TransmitOutcome::Full);
+        }
+        self.seen.lock().unwrap().0 += 1;
+        Ok(TransmitOutcome::Sent)
+    }
+    fn signals_room(&mut self, wanted: bool) -> bool {
+        self.seen.lock().unwrap().1 = wanted;
+        true
+    }
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.signal.as_fd()
+    }
+    fn offload(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn room_that_is_signalled_by_input_is_used() {
+    let flags = EfdFlags::EFD_NONBLOCK;
+    let signal = Arc::new(EventFd::from_value_and_flags(0, flags).unwrap());
+    let (has_room, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new((0, false))));
+    let bucket = Bucket { signal: signal.clone(), has_room: has_room.clone(), seen: seen.clone() };
+    let running = Running::start(LoopOptions::default());
+    let config = PathConfig::new("bucket", "10.0.0.1".parse().unwrap());
+    let attached = AttachedPath { device: Box::new(bucket), config, guard: Box::new(()) };
+    let path = running.run(move |cx| cx.add_path(attached).unwrap());
+    running.run(move |cx| {
+        cx.stack.queue.push_back(Transmit::new(path, HeaderBuf::zeroed(40), Payload::new()));
+    });
+    let blocked = |all: &[bool]| {
+        let expected: Vec<_> = all.iter().map(|blocked| (path, *blocked)).collect();
+        wait_for(|| running.log.lock().unwrap().blocked == expected);
+    };
+    blocked(&[true]);
+    assert_eq!(*seen.lock().unwrap(), (0, true));
+    // Input that means something else.
+    signal.write(1).unwrap();
+    running.run(|_| ());
+    has_room.store(true, Ordering::SeqCst);
+    signal.write(1).unwrap();
+    wait_for(|| *seen.lock().unwrap() == (1, false));
+    wait_for(|| running.log.lock().unwrap().blocked.last() == Some(&(path, false)));
+    running.stop();
 }
 
 #[test]

@@ -138,6 +138,13 @@ impl std::fmt::Debug for BodyHeader {
     }
 }
 
+/// The length of the header that a body begins with, options included. `None`: it is none.
+pub fn body_header_len(body: &[u8]) -> Option<usize> {
+    let [offset, flags] = *body.first_chunk()?;
+    let len = checked_header_len(offset, flags, UDP_HEADER + body.len()).ok()? - UDP_HEADER;
+    (body.len() >= BODY_HEADER).then_some(len)
+}
+
 /// Makes a TCP segment of a body, in its place: `segment` is [`UDP_HEADER`] bytes of any content and then the
 /// body. Returns the length of the TCP header.
 ///

@@ -72,7 +72,8 @@ pub(crate) fn next(socket: &UdpSocket) -> Option<IcmpError> {
     }
 }
 
-fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+/// The address that the system has written.
+pub(crate) fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     let v4 = address.as_sockaddr_in().map(|a| SocketAddr::from(SocketAddrV4::from(*a)));
     v4.or_else(|| address.as_sockaddr_in6().map(|a| SocketAddr::from(SocketAddrV6::from(*a))))
 }

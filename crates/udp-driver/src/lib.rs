@@ -23,3 +23,5 @@ mod packet;
 pub mod path;
 #[cfg(target_os = "linux")]
 mod sockets;
+#[cfg(target_os = "linux")]
+mod trains;

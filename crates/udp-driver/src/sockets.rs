@@ -4,7 +4,8 @@ use crate::errors;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use socket2::{Domain, SockRef, Socket, Type};
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Socket, Type};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -179,6 +180,10 @@ impl Sockets {
         socket.bind(&address.into())?;
         let socket = socket.into();
         errors::enable(&socket, address.is_ipv6())?;
+        // Trains that have come together are received so. Linux 5.0 and later.
+        if let Err(error) = setsockopt(&socket, sockopt::UdpGroSegment, &true) {
+            tracing::debug!(%error, "datagrams are received one by one");
+        }
         Ok(socket)
     }
 
@@ -274,13 +279,6 @@ impl Table {
 /// Its port on the wire is that which the stack knows.
 fn is_at_its_port(local: &Local) -> bool {
     local.socket.local_addr().is_ok_and(|bound| bound.port() == local.address.port())
-}
-
-impl Local {
-    /// A socket to call socket2's functions on.
-    pub(crate) fn as_ref(&self) -> SockRef<'_> {
-        SockRef::from(&self.socket)
-    }
 }
 
 #[cfg(test)]

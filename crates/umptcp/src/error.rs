@@ -125,7 +125,7 @@ pub enum Error {
     NoPaths,
     /// This process may not set up paths on the host's NICs.
     #[error(
-        "no permission (CAP_NET_ADMIN) to set up paths on this host's NICs: run the program as root (`sudo`), or in a user and network namespace"
+        "no permission (CAP_NET_ADMIN) to set up paths on this host's NICs: run the program as root (`sudo`), or in a user and network namespace; paths inside UDP (mode=udp) need none, if the peer has them, too"
     )]
     NotPermitted,
     /// The stack has been stopped.

@@ -143,7 +143,8 @@ impl Default for StackBuilder {
 
 impl StackBuilder {
     /// Sets up a path on each of these NICs of this host, or on every usable NIC if the list is empty.
-    /// Requires CAP_NET_ADMIN. The stack follows NICs that go down, come back or change their addresses, and
+    /// Requires CAP_NET_ADMIN, unless each is inside UDP (`mode=udp`); a stack that began with such paths only
+    /// takes no others later. The stack follows NICs that go down, come back or change their addresses, and
     /// uses new ones if it was given an empty list. [`Stack::listen`] accepts connections to the NICs'
     /// addresses. With translated paths, local ports are taken from the range reserved for them.
     ///
