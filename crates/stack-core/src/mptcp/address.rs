@@ -425,8 +425,9 @@ impl Connection {
     }
 
     /// REMOVE_ADDR (RFC 8684 §3.4.2): the addresses are forgotten, and their subflows asked whether they
-    /// live.
+    /// live. Until they answer, others carry what is on the way there.
     pub(crate) fn on_remove_addr(&mut self, ctx: &mut Context, now: Instant, carrier: usize, r: &RemoveAddr) {
+        let others = self.is_mptcp() && self.subflows.len() > 1;
         for &address_id in &r.ids {
             self.count(ctx, now, None, Counter::RmAddr);
             let mut found = self.addresses.forget_remote(address_id);
@@ -436,6 +437,9 @@ impl Connection {
                     // The subflow that carries the option is alive.
                     if i != carrier {
                         m.on_address_removed(now);
+                        if others && m.has_in_flight() {
+                            m.suspect(now, true);
+                        }
                     }
                 }
             }
@@ -448,6 +452,7 @@ impl Connection {
                 self.count(ctx, now, None, Counter::RmAddrDrop);
             }
         }
+        self.relieve_suspects(ctx);
         self.check_removals(ctx, now);
     }
 

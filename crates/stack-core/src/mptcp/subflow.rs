@@ -284,6 +284,11 @@ impl Subflow {
         self.suspicion = Some(Suspicion { since: now, has_others, timeouts, relieved: false, reinjected: 0 });
     }
 
+    /// It has sent what is not acknowledged, so that an acknowledgement will come if it lives.
+    pub(crate) fn has_in_flight(&self) -> bool {
+        self.suspicion.is_none() && self.can_send_data() && self.tcp.in_flight() > 0
+    }
+
     /// Acknowledgements are late, and nobody has taken over yet.
     pub(crate) fn awaits_relief(&self) -> bool {
         self.suspicion.is_some_and(|s| !s.relieved)
