@@ -301,11 +301,16 @@ fn spec(text: &PathText) -> Result<PathSpec, String> {
     if let Some(cost) = text.cost {
         words += &format!(",cost={cost}");
     }
-    if text.metered {
-        words += ",metered";
-    }
-    if text.backup {
-        words += ",backup";
+    let flags = [
+        (text.metered, "metered"),
+        (text.backup, "backup"),
+        (text.signal, "signal"),
+        (text.subflow, "subflow"),
+        (text.fullmesh, "fullmesh"),
+        (text.laminar, "laminar"),
+    ];
+    for (_, flag) in flags.iter().filter(|(is_set, _)| *is_set) {
+        words += &format!(",{flag}");
     }
     let missing = text.mode.as_ref().is_some_and(|mode| mode.0 == Mode::Routed) && text.addresses.is_empty();
     if missing {
@@ -337,7 +342,7 @@ mod tests {
         let config = parse(
             "name = \"web\"\n\
              [stack]\ncongestion = \"olia\"\nscheduler = \"round-robin\"\nchecksum = true\nmptcp = false\nbuffer = \"auto 32 MiB\"\ndrain = \"500 ms\"\n\
-             [[path]]\ndevice = \"eth0\"\nadvertise = \"192.0.2.1\"\nbackup = true\nweight = 3\n\
+             [[path]]\ndevice = \"eth0\"\nadvertise = \"192.0.2.1\"\nbackup = true\nweight = 3\nsignal = true\nlaminar = true\n\
              [[path]]\ndevice = \"eth1\"\nmode = \"routed\"\naddresses = [\"10.0.0.1\", \"2001:db8::1\"]\n\
              [[listen]]\nat = 443\nto = \"127.0.0.1:8443\"\nproxy-protocol = true\n\
              [[listen]]\nat = \"[2001:db8::1]:80\"\nto = 80\n\
@@ -353,7 +358,7 @@ mod tests {
         assert_eq!(
             paths,
             [
-                "eth0,advertise=192.0.2.1,backup,weight=3",
+                "eth0,advertise=192.0.2.1,backup,weight=3,signal,laminar",
                 "eth1,address=10.0.0.1,address=2001:db8::1,mode=routed"
             ]
         );

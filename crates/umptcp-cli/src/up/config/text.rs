@@ -60,6 +60,15 @@ pub(super) struct PathText {
     pub(super) metered: bool,
     pub(super) weight: Option<u32>,
     pub(super) cost: Option<u32>,
+    /// The flags of `ip mptcp endpoint`.
+    #[serde(default)]
+    pub(super) signal: bool,
+    #[serde(default)]
+    pub(super) subflow: bool,
+    #[serde(default)]
+    pub(super) fullmesh: bool,
+    #[serde(default)]
+    pub(super) laminar: bool,
 }
 
 #[derive(Debug, Deserialize)]
