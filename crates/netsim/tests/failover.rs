@@ -166,9 +166,7 @@ fn a_path_that_fails_is_noticed_within_a_fifth_of_a_second() {
         let silence = a.longest_silence(cut, cut + SILENT);
         let (survivor, later) = (a.rate(cut + 500, cut + 1_000), a.rate(back + 2_000, back + 3_000));
         println!("{case:?}: silence {silence} ms, then {survivor:.1}, after the return {later:.1}");
-        // That a NIC is gone is said: nobody has to wait for what it does not acknowledge.
-        let bound = if case.event == Event::Removed && case.download { 60 } else { 200 };
-        assert!(silence < bound, "{case:?}: {silence} ms without a byte");
+        assert!(silence < 200, "{case:?}: {silence} ms without a byte");
         assert!(survivor >= 0.95 * ALONE, "{case:?}: {survivor:.1} Mbit/s after half a second");
         let paths = if case.backup || case.event == Event::Removed { 1.0 } else { 2.0 };
         assert!(later >= 0.9 * paths * ALONE, "{case:?}: {later:.1} Mbit/s two seconds after the return");
@@ -178,7 +176,13 @@ fn a_path_that_fails_is_noticed_within_a_fifth_of_a_second() {
 
 #[test]
 fn of_two_silent_paths_the_one_that_returns_is_in_use_after_half_a_second() {
-    let cases = [0, 1, 2].map(|seed| Case { event: Event::Silence, paths: &[0, 1], backup: false, seed });
+    let cases = [0, 1, 2].map(|seed| Case {
+        event: Event::Silence,
+        paths: &[0, 1],
+        backup: false,
+        download: false,
+        seed,
+    });
     for_each(&cases, |case| {
         let a = case.run();
         let back = a.cut + SILENT;

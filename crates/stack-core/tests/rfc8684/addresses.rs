@@ -612,6 +612,24 @@ fn remove_addr_asks_whether_the_subflow_lives() {
 }
 
 #[test]
+fn what_is_on_the_way_to_a_removed_address_goes_by_others_at_once() {
+    let mut l = Lab::server(ConnectionConfig::default(), 1);
+    let second = l.join(3, 0);
+    l.data(second, 1, 1);
+    l.take_all();
+    l.write(1000);
+    let bytes_on = |sent: &[Seen], flow: usize| -> usize {
+        sent.iter().filter(|s| s.flow == Some(flow)).map(|s| s.payload.len()).sum()
+    };
+    let sent = l.take_all();
+    let (gone, id, other) = if bytes_on(&sent, 0) > 0 { (0, 0, second) } else { (second, 3, 0) };
+    assert_eq!(bytes_on(&sent, gone), 1000);
+    remove(&mut l, other, &[id]);
+    assert_eq!(bytes_on(&l.take_all(), other), 1000);
+    assert_eq!(l.counter(Counter::SubflowSuspect), 0, "the peer has said it; nothing was late");
+}
+
+#[test]
 fn at_the_limit_a_join_takes_the_place_of_a_subflow_whose_address_was_removed() {
     let mut l = Lab::server(ConnectionConfig::default().with_max_subflows(2), 1);
     let gone = l.join(3, 0);
