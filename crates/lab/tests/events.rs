@@ -104,9 +104,8 @@ fn a_host_sees_that_its_link_is_down_but_not_that_it_is_silent() {
     };
     for direction in DIRECTIONS {
         let (down, silent) = (silence("down", direction), silence("silent", direction));
-        assert!(down <= silent && silent < 2_000.0, "{direction}: {down} {silent}");
-        // The host itself knows at once.
-        assert!(direction == DIRECTIONS[1] || down < silent / 2.0, "{down} {silent}");
+        // With another path either goes unnoticed: what is in its queue comes first.
+        assert!(down <= silent && silent < 200.0, "{direction}: {down} {silent}");
     }
     // The only link: the connection waits, and goes on at once when it is up again.
     let back = "at = \"5 s\"\nlink = \"a\"\nstate = \"up\"";

@@ -16,6 +16,8 @@ pub trait NetworkStack {
     fn path_removed(&mut self, now: Instant, path: PathId);
     /// Reports that the path's device is full, or has room again.
     fn path_blocked(&mut self, now: Instant, path: PathId, blocked: bool);
+    /// Reports that enough waits in the queue of the path's NIC, for some milliseconds, or no longer.
+    fn path_busy(&mut self, now: Instant, path: PathId, busy: bool);
     /// Processes a received packet.
     fn handle_packet(&mut self, now: Instant, path: PathId, packet: RxPacket);
     /// Must be called at the time returned by `poll_timeout`.
@@ -39,6 +41,10 @@ impl NetworkStack for Stack {
 
     fn path_blocked(&mut self, now: Instant, path: PathId, blocked: bool) {
         Stack::path_blocked(self, now, path, blocked);
+    }
+
+    fn path_busy(&mut self, now: Instant, path: PathId, busy: bool) {
+        Stack::path_busy(self, now, path, busy);
     }
 
     fn handle_packet(&mut self, now: Instant, path: PathId, packet: RxPacket) {

@@ -247,6 +247,8 @@ impl NetworkStack for Emulation {
 
     fn path_blocked(&mut self, _now: Instant, _path: PathId, _blocked: bool) {}
 
+    fn path_busy(&mut self, _now: Instant, _path: PathId, _busy: bool) {}
+
     fn handle_packet(&mut self, now: Instant, path: PathId, packet: RxPacket) {
         self.input(now, PortId(path.0 as usize), Packet::from_rx(packet));
     }

@@ -12,6 +12,8 @@ struct Path {
     config: PathConfig,
     /// The device takes nothing for now.
     blocked: bool,
+    /// It takes nothing for some milliseconds: enough waits in its NIC's queue.
+    busy: bool,
     /// Nothing gets through for now from addresses of these families: its link is down, or its NIC has no
     /// such address.
     down: Families,
@@ -20,7 +22,7 @@ struct Path {
 impl Path {
     /// Nothing can be sent on it now, or nothing from some address.
     fn holds_back(&self) -> bool {
-        self.blocked || !self.down.is_empty()
+        self.blocked || self.busy || !self.down.is_empty()
     }
 }
 
@@ -38,7 +40,7 @@ impl Paths {
     pub(super) fn add(&mut self, config: PathConfig) -> PathId {
         let id = PathId(self.next);
         self.next += 1;
-        self.paths.push(Path { id, config, blocked: false, down: Families::default() });
+        self.paths.push(Path { id, config, blocked: false, busy: false, down: Families::default() });
         id
     }
 
@@ -92,6 +94,11 @@ impl Paths {
         self.change(path, |p| core::mem::replace(&mut p.blocked, blocked)).is_some_and(|was| was && !blocked)
     }
 
+    /// True: it was busy and is not any more.
+    pub(super) fn set_busy(&mut self, path: PathId, busy: bool) -> bool {
+        self.change(path, |p| core::mem::replace(&mut p.busy, busy)).is_some_and(|was| was && !busy)
+    }
+
     /// From now on nothing gets through from addresses of these families, and something does from those of
     /// the others. Which were down before; `None`: there is no such path.
     pub(super) fn set_down(&mut self, path: PathId, down: Families) -> Option<Families> {
@@ -114,7 +121,12 @@ impl Paths {
     /// Nothing can be sent on it now from an address of the family of `like`: its device takes nothing, the
     /// family is down, or the path has gone.
     pub(super) fn is_blocked(&self, path: PathId, like: IpAddr) -> bool {
-        self.find(path).is_none_or(|p| p.blocked || p.down.has(like.is_ipv6()))
+        self.find(path).is_none_or(|p| p.blocked || p.busy || p.down.has(like.is_ipv6()))
+    }
+
+    /// The same, but for a moment only: nobody else is to take over for that.
+    pub(super) fn is_busy(&self, path: PathId, like: IpAddr) -> bool {
+        self.find(path).is_some_and(|p| p.busy && !p.blocked && !p.down.has(like.is_ipv6()))
     }
 
     /// Some path holds packets back.

@@ -217,6 +217,11 @@ impl Context {
         self.paths.set_blocked(path, blocked)
     }
 
+    /// Enough waits in the path's NIC's queue (`busy`), or no longer. True: it was busy and is not any more.
+    pub(crate) fn set_path_busy(&mut self, path: PathId, busy: bool) -> bool {
+        self.paths.set_busy(path, busy)
+    }
+
     /// Subflows on the path are to be backups, or not. False: there is no such path.
     pub(crate) fn set_path_backup(&mut self, path: PathId, backup: bool) -> bool {
         self.paths.set_backup(path, backup)
@@ -249,6 +254,12 @@ impl Context {
     #[inline]
     pub(crate) fn is_path_blocked(&self, path: PathId, local: IpAddr) -> bool {
         self.paths.is_blocked(path, local)
+    }
+
+    /// The same, but for some milliseconds only: nobody else is to take over for that.
+    #[inline]
+    pub(crate) fn is_path_busy(&self, path: PathId, local: IpAddr) -> bool {
+        self.paths.is_busy(path, local)
     }
 
     /// Some path takes nothing, or nothing from some address.

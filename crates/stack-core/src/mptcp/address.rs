@@ -427,7 +427,7 @@ impl Connection {
     /// REMOVE_ADDR (RFC 8684 §3.4.2): the addresses are forgotten, and their subflows asked whether they
     /// live. Until they answer, others carry what is on the way there.
     pub(crate) fn on_remove_addr(&mut self, ctx: &mut Context, now: Instant, carrier: usize, r: &RemoveAddr) {
-        let others = self.is_mptcp() && self.subflows.len() > 1;
+        let mut in_doubt = SmallVec::<[usize; 4]>::new();
         for &address_id in &r.ids {
             self.count(ctx, now, None, Counter::RmAddr);
             let mut found = self.addresses.forget_remote(address_id);
@@ -437,9 +437,7 @@ impl Connection {
                     // The subflow that carries the option is alive.
                     if i != carrier {
                         m.on_address_removed(now);
-                        if others && m.has_in_flight() {
-                            m.suspect(now, true);
-                        }
+                        in_doubt.push(i);
                     }
                 }
             }
@@ -452,7 +450,11 @@ impl Connection {
                 self.count(ctx, now, None, Counter::RmAddrDrop);
             }
         }
-        self.relieve_suspects(ctx);
+        for i in in_doubt {
+            if self.has_others(i) {
+                self.reinject_from(i);
+            }
+        }
         self.check_removals(ctx, now);
     }
 

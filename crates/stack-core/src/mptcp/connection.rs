@@ -248,6 +248,7 @@ impl Connection {
             subflow,
         });
         self.replace_stale(ctx, now, i);
+        self.take_over(ctx, now);
         self.leave_down_paths(ctx, now);
     }
 
@@ -368,6 +369,7 @@ impl Connection {
     ) -> Result<usize, ConnectionError> {
         self.check_writable()?;
         let len = data.len();
+        self.send.on_pressure(ctx.pressure());
         let n = self.send.write(data);
         self.on_written(n, len);
         self.account(ctx, now);
@@ -381,6 +383,7 @@ impl Connection {
         data: &[u8],
     ) -> Result<usize, ConnectionError> {
         self.check_writable()?;
+        self.send.on_pressure(ctx.pressure());
         let n = self.send.write_slice(data);
         self.on_written(n, data.len());
         self.account(ctx, now);

@@ -89,7 +89,7 @@ impl Connection {
     }
 
     /// Whether a subflow still has the data at `at` outstanding, so that its own timers see to it.
-    fn is_carried(&self, at: DataOffset) -> bool {
+    pub(super) fn is_carried(&self, at: DataOffset) -> bool {
         self.subflows.iter().any(|m| {
             m.tcp.unacked().any(|(range, tag)| {
                 tag.is_some_and(|t| {

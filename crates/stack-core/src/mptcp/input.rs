@@ -134,7 +134,7 @@ impl Connection {
             self.on_join_confirmed(ctx, now, i);
         }
         let m = &mut self.subflows[i];
-        m.on_heard();
+        m.on_heard(now);
         if out.advanced || len > 0 {
             m.signals.on_interrupted();
         }

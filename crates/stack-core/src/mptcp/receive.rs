@@ -99,6 +99,11 @@ impl ReceiveState {
         grows
     }
 
+    /// The measurement that is under way begins anew.
+    pub(crate) fn forget_measurement(&mut self) {
+        self.right_size.restart();
+    }
+
     /// The buffer tunes itself, and has not reached its limit.
     pub(crate) fn may_grow(&self) -> bool {
         self.size.may_grow()
@@ -111,7 +116,8 @@ impl ReceiveState {
 
     fn apply_size(&mut self, pressure: Pressure) {
         let capacity = self.size.usable(pressure);
-        self.most_offered = self.most_offered.max(capacity);
+        // What it is to be when memory is free again counts, too: nobody is told of that change.
+        self.most_offered = self.most_offered.max(self.size.get());
         self.queue.set_capacity(capacity);
     }
 

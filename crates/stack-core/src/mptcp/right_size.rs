@@ -86,6 +86,11 @@ pub(crate) struct RightSize {
 }
 
 impl RightSize {
+    /// The measurement begins anew with what comes next.
+    pub(crate) fn restart(&mut self) {
+        self.begun = None;
+    }
+
     /// The application has taken `taken` bytes in all, and `arrived` have come. It has nothing left to read if
     /// `kept_up`: then what has come beyond that, and waits for slower subflows, shows how fast the paths are.
     /// Bytes that the buffer needs, when there is news: at once, since more than ever before in less than a

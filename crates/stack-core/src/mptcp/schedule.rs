@@ -8,7 +8,7 @@ use crate::observe::Counter;
 use crate::tcp::{NewData, SizeProbe};
 use core::ops::Range;
 use smallvec::SmallVec;
-use umptcp_scheduler::{Decision, Reinjection, Snapshot, SubflowView};
+use umptcp_scheduler::{Decision, Reinjection, Snapshot, SubflowView, preferred};
 use umptcp_types::{DataOffset, Instant, SubflowId, SubflowOffset};
 
 /// Bytes that TCP options take on a data segment of an MPTCP connection: timestamps 12, DSS 28 (RFC 8684
@@ -44,7 +44,8 @@ impl Connection {
     fn candidates(&self, ctx: &Context, now: Instant) -> Candidates {
         let mut candidates = Candidates::default();
         for (i, m) in self.subflows.enumerate() {
-            if !m.can_send_data() || m.is_held_back(ctx) {
+            let busy = m.is_busy(ctx);
+            if !m.can_send_data() || (m.is_held_back(ctx) && !busy) {
                 continue;
             }
             let packet = u64::from(self.packet_payload(i));
@@ -59,7 +60,7 @@ impl Connection {
             };
             // What was lost goes first.
             let lost = m.tcp.has_lost();
-            let mut room = if lost { 0 } else { congestion.min(m.tcp.window_room()) };
+            let mut room = if lost || busy { 0 } else { congestion.min(m.tcp.window_room()) };
             // RFC 4821 §7.4: where a probe is due ordinary data wait until there is room for that.
             let narrow = |p: SizeProbe| room.min(self.send.window()) < p.payload;
             if in_flight > 0 && self.size_probe(now, i).is_some_and(narrow) {
@@ -383,6 +384,23 @@ impl Connection {
         Mapping { data, subflow, len, checksum }
     }
 
+    /// No subflow that a scheduler prefers may carry `front`, and no subflow's own timer sees to it: what was
+    /// acknowledged by a subflow's peer, or a box on the way, and not at the data level.
+    fn needs_rescue(&self, snapshot: &Snapshot<'_>, front: &Reinject) -> bool {
+        preferred(snapshot).all(|s| front.carried_by.contains(&s.id)) && !self.is_carried(front.range.start)
+    }
+
+    /// Who sends it then: one that has not carried it, whatever its rank; or any, if none is left.
+    fn rescue(&mut self, now: Instant, front: &Reinject, candidates: &Candidates) -> Decision {
+        let others = candidates.views.iter().filter(|view| !front.carried_by.contains(&view.id));
+        let mut able = Candidates { views: others.cloned().collect(), places: SmallVec::new() };
+        if able.views.is_empty() {
+            able.views = candidates.views.clone();
+        }
+        let snapshot = self.snapshot(now, &able);
+        self.scheduler.reinject(&snapshot, &Reinjection::new(front.range.clone(), &[]))
+    }
+
     /// A segment of `front`: data that other subflows carry already but do not deliver.
     fn poll_reinject(
         &mut self,
@@ -393,7 +411,11 @@ impl Connection {
     ) -> Option<(usize, Segment)> {
         let what = Reinjection::new(front.range.clone(), &front.carried_by);
         let snapshot = self.snapshot(now, candidates);
-        let Decision::Send { subflow, limit } = self.scheduler.reinject(&snapshot, &what) else {
+        let mut decision = self.scheduler.reinject(&snapshot, &what);
+        if matches!(decision, Decision::Wait) && self.needs_rescue(&snapshot, front) {
+            decision = self.rescue(now, front, candidates);
+        }
+        let Decision::Send { subflow, limit } = decision else {
             self.note_pacing(now, &candidates.views);
             return None;
         };

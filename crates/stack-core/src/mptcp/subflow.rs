@@ -23,6 +23,8 @@ struct Removal {
     next: Instant,
     /// Probes sent.
     probes: u8,
+    /// When the peer said so.
+    since: Instant,
 }
 
 /// The Address IDs of its two ends (RFC 8684 §3.2).
@@ -238,6 +240,12 @@ impl Subflow {
         ctx.is_path_blocked(self.tcp.path(), self.tcp.tuple().local.ip())
     }
 
+    /// The same, but for some milliseconds only: others do not take over.
+    #[inline]
+    pub(crate) fn is_busy(&self, ctx: &Context) -> bool {
+        ctx.is_path_busy(self.tcp.path(), self.tcp.tuple().local.ip())
+    }
+
     /// ACKs with MPTCP options may be sent on it.
     pub(crate) fn can_acknowledge(&self) -> bool {
         self.join.is_joined() && self.tcp.is_synchronized()
@@ -284,11 +292,6 @@ impl Subflow {
         self.suspicion = Some(Suspicion { since: now, has_others, timeouts, relieved: false, reinjected: 0 });
     }
 
-    /// It has sent what is not acknowledged, so that an acknowledgement will come if it lives.
-    pub(crate) fn has_in_flight(&self) -> bool {
-        self.suspicion.is_none() && self.can_send_data() && self.tcp.in_flight() > 0
-    }
-
     /// Acknowledgements are late, and nobody has taken over yet.
     pub(crate) fn awaits_relief(&self) -> bool {
         self.suspicion.is_some_and(|s| !s.relieved)
@@ -327,7 +330,7 @@ impl Subflow {
     pub(crate) fn health(&self) -> Health {
         if self.stale || self.tcp.timeouts_in_a_row() > 0 {
             Health::Stale
-        } else if self.suspicion.is_some() {
+        } else if self.suspicion.is_some() || self.removal.is_some() {
             Health::Suspect
         } else {
             Health::Good
@@ -389,12 +392,15 @@ impl Subflow {
 
     /// The peer has removed its address: we look whether it still lives.
     pub(crate) fn on_address_removed(&mut self, now: Instant) {
-        self.removal.get_or_insert(Removal { next: now, probes: 0 });
+        self.removal.get_or_insert(Removal { next: now, probes: 0, since: now });
     }
 
-    /// A segment has come: it lives.
-    pub(crate) fn on_heard(&mut self) {
-        self.removal = None;
+    /// A segment has come: it lives, unless the segment was on its way already when the address went.
+    pub(crate) fn on_heard(&mut self, now: Instant) {
+        let round_trip = self.tcp.min_rtt().unwrap_or_default();
+        if self.removal.is_some_and(|removal| now - removal.since >= round_trip) {
+            self.removal = None;
+        }
     }
 
     /// It may go if its place is wanted: it does not answer, or the peer has taken its address back.

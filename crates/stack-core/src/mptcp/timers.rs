@@ -12,6 +12,7 @@ use crate::event::SubflowReset;
 use crate::observe::Counter;
 use crate::tcp::{CloseReason, State};
 use crate::wire::mptcp::ResetReason;
+use umptcp_scheduler::Health;
 use umptcp_types::{Duration, Instant};
 
 /// Times a SYN/ACK is sent again before the half-open connection is forgotten (Linux's tcp_synack_retries): a
@@ -257,8 +258,8 @@ impl Connection {
     /// Subflows whose acknowledgements are late are suspected: others that answer take over what they carry,
     /// long before their retransmission timers fire.
     fn suspect_silent(&mut self, ctx: &mut Context, now: Instant) {
-        let has_others = self.is_mptcp() && self.subflows.len() > 1;
         for i in self.subflows.indices() {
+            let has_others = self.has_others(i);
             let Some(m) = self.subflows.get_mut(i) else { continue };
             if m.silence_deadline().is_none_or(|at| at > now) {
                 continue;
@@ -272,9 +273,15 @@ impl Connection {
         }
     }
 
+    /// There are subflows that may take over from subflow `i`.
+    pub(super) fn has_others(&self, i: usize) -> bool {
+        self.is_mptcp() && self.subflows.enumerate().any(|(j, m)| j != i && m.can_send_data())
+    }
+
     /// What suspected subflows carry goes to others, if there are any that answer.
     pub(super) fn relieve_suspects(&mut self, ctx: &Context) {
-        let answers = |m: &Subflow| m.can_send_data() && m.is_healthy() && !m.is_held_back(ctx);
+        let answers =
+            |m: &Subflow| m.can_send_data() && m.is_healthy() && (!m.is_held_back(ctx) || m.is_busy(ctx));
         if !self.subflows.iter().any(answers) {
             return;
         }
@@ -284,6 +291,16 @@ impl Connection {
                 self.subflows[i].on_relieved();
             }
         }
+    }
+
+    /// A subflow has come: it carries what others have sent that do not answer, whose timers are backed off.
+    pub(super) fn take_over(&mut self, ctx: &Context, now: Instant) {
+        for i in self.subflows.indices() {
+            if self.subflows.get(i).is_some_and(|m| m.health() == Health::Stale && m.tcp.in_flight() > 0) {
+                self.relieve(now, i);
+            }
+        }
+        self.relieve_suspects(ctx);
     }
 
     /// A router or a host says that what subflow `i` has sent cannot be delivered. RFC 8684 §3.3.6 would have
@@ -304,13 +321,16 @@ impl Connection {
         if others && self.is_mptcp() {
             self.reinject_from(i);
         }
+        let others_deliver =
+            self.subflows.enumerate().any(|(j, o)| j != i && o.can_send_data() && o.is_healthy());
         let m = &mut self.subflows[i];
-        if others && m.tcp.is_synchronized() {
+        if others_deliver && m.tcp.is_synchronized() {
             // The connection as a whole is not congested, since others deliver: a path that comes back should
             // not wait for a timer backed off to a minute. One segment a second is what keeping it costs.
             let (first, count) = FIRST_STALE_PROBES;
             let pause = if m.tcp.timeouts_in_a_row() <= count { first } else { STALE_PROBE };
-            m.tcp.retransmit_by(now + pause);
+            // An answer takes a round trip.
+            m.tcp.retransmit_by(now + pause.max(m.tcp.base_rto()));
         }
         others
     }

@@ -24,6 +24,8 @@ impl Connection {
     /// Data have come, or the application has read: the receive buffer becomes what it needs.
     pub(super) fn tune_receive_buffer(&mut self, ctx: &Context, now: Instant) {
         if !self.recv.may_grow() || ctx.pressure() > Pressure::None {
+            // What goes through meanwhile does not go through in one round trip.
+            self.recv.forget_measurement();
             return;
         }
         let rtt: Option<Duration> = self.carrying().filter_map(|m| m.tcp.receive_rtt(now)).max();

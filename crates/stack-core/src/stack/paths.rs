@@ -166,4 +166,14 @@ impl Stack {
             }
         }
     }
+
+    /// Enough waits in the path's NIC's queue (`busy`), so that nothing is offered for some milliseconds, until told
+    /// otherwise. Unlike with a device that takes nothing, other paths do not take over: a backup stays idle.
+    pub fn path_busy(&mut self, _now: Instant, path: PathId, busy: bool) {
+        if self.ctx.set_path_busy(path, busy) {
+            for c in self.ready.release(path) {
+                self.touched(c);
+            }
+        }
+    }
 }

@@ -7,6 +7,7 @@ use umptcp_stack_core::device::{Families, PathConfig};
 use umptcp_stack_core::error::{ConnectError, SignalError};
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::observe::Counter;
+use umptcp_stack_core::scheduler::Health;
 use umptcp_stack_core::types::{AddressId, Duration, PathId, SubflowId};
 use umptcp_stack_core::wire::mptcp::keys::add_addr_hmac;
 use umptcp_stack_core::wire::mptcp::{AddAddr, MpPrio, MptcpOption, RemoveAddr};
@@ -594,6 +595,10 @@ fn remove_addr_asks_whether_the_subflow_lives() {
         assert!(probe.payload.is_empty() && !probe.seg.flags.rst);
         assert_eq!(l.counter(Counter::RmAddrDrop), 1);
         if alive {
+            // What was on its way already says nothing.
+            l.send(second, Out::default());
+            assert!(l.subflows().iter().any(|s| s.health == Health::Suspect));
+            l.advance(Duration::from_millis(150));
             l.send(second, Out::default());
             l.advance(Duration::from_secs(30));
             assert!(l.take_all().iter().all(|s| s.flow != Some(second) || !s.seg.flags.rst));
@@ -651,6 +656,7 @@ fn an_injected_remove_addr_takes_nothing_from_a_connection_that_lives() {
     let mut l = Lab::server(ConnectionConfig::default(), 1);
     let second = l.join(3, 0);
     remove(&mut l, second, &[0, 3]);
+    l.advance(Duration::from_millis(150));
     l.send(0, Out::default());
     l.advance(Duration::from_secs(30));
     assert_eq!(l.subflows().len(), 2);

@@ -178,8 +178,8 @@ impl IoDriver {
     pub(super) fn look_again<E: NetworkStack>(&mut self, now: Instant, stack: &mut E) {
         for slot in &mut self.slots {
             let is_due = slot.backlog.blocked_until().is_some_and(|until| until <= now);
-            if is_due && !slot.look(&self.clock, now) && !slot.is_blocked() {
-                stack.path_blocked(now, slot.path, false);
+            if is_due {
+                slot.look(stack, &self.clock, now);
             }
         }
     }
@@ -254,8 +254,8 @@ impl IoDriver {
         match slot.device.transmit(&packet) {
             Ok(TransmitOutcome::Sent) => {
                 slot.backlog.wrote(packet.header.as_slice().len() + packet.payload.len());
-                if slot.backlog.is_due(now) && slot.look(&self.clock, now) {
-                    stack.path_blocked(now, slot.path, true);
+                if slot.backlog.is_due(now) {
+                    slot.look(stack, &self.clock, now);
                 }
                 self.traces.outbound(slot.traced, || self.clock.wall_time(now), &packet);
             }
@@ -278,7 +278,7 @@ impl IoDriver {
         let (path, pending) = (slot.path, slot.pending.take());
         if let Some(packet) = pending {
             self.send(stack, now, at, packet);
-            if self.slots.get(at).is_some_and(|s| s.path == path && !s.is_blocked()) {
+            if self.slots.get(at).is_some_and(|s| s.path == path && s.pending.is_none()) {
                 stack.path_blocked(now, path, false);
             }
         }
@@ -338,11 +338,15 @@ impl Slot {
         self.pending.is_some() || self.backlog.blocked_until().is_some()
     }
 
-    /// Looks at the NIC's queue. Returns whether it is too full for more.
-    fn look(&mut self, clock: &Clock, now: Instant) -> bool {
+    /// Looks at the NIC's queue, and tells the stack when there is enough in it, or no longer.
+    fn look<E: NetworkStack>(&mut self, stack: &mut E, clock: &Clock, now: Instant) {
+        let was = self.backlog.blocked_until().is_some();
         let start = clock.now();
         let state = self.device.nic_queue();
-        self.backlog.look(now, clock.now() - start, state)
+        let is = self.backlog.look(now, clock.now() - start, state);
+        if is != was {
+            stack.path_busy(now, self.path, is);
+        }
     }
 
     /// Waits for room, or does so no longer, where the device does not see to it.

@@ -115,6 +115,10 @@ impl NetworkStack for Front {
         self.stack.path_blocked(now, path, blocked);
     }
 
+    fn path_busy(&mut self, now: Instant, path: PathId, busy: bool) {
+        self.stack.path_busy(now, path, busy);
+    }
+
     fn handle_packet(&mut self, now: Instant, path: PathId, packet: RxPacket) {
         if let Some(carrier) = &mut self.carrier
             && carrier.take(&self.stack, now, path, &packet)
