@@ -17,7 +17,7 @@ use umptcp_stack_core::device::{ChecksumRequest, ChecksumState, HeaderBuf, PathC
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::payload::Payload;
 use umptcp_tun_driver::clock::Clock;
-use umptcp_tun_driver::device::{BufferPool, Device, TransmitOutcome, Tun, TunOptions};
+use umptcp_tun_driver::device::{BufferPool, Device, QueueState, TransmitOutcome, Tun, TunOptions};
 use umptcp_tun_driver::event_loop::{
     AttachedPath, Context, EventLoop, Guard, Handler, LoopOptions, NetworkStack, Waker,
 };
@@ -29,6 +29,7 @@ use umptcp_types::{Instant as StackInstant, PathId};
 struct Log {
     large: usize,
     blocked: Vec<(PathId, bool)>,
+    busy: Vec<(PathId, bool)>,
     removed: Vec<PathId>,
     timeouts: Vec<(StackInstant, StackInstant)>,
 }
@@ -56,6 +57,9 @@ impl NetworkStack for Relay {
     }
     fn path_blocked(&mut self, _now: StackInstant, path: PathId, blocked: bool) {
         self.log.lock().unwrap().blocked.push((path, blocked));
+    }
+    fn path_busy(&mut self, _now: StackInstant, path: PathId, busy: bool) {
+        self.log.lock().unwrap().busy.push((path, busy));
     }
     fn handle_packet(&mut self, _now: StackInstant, path: PathId, packet: RxPacket) {
         let b = &packet.buffer;
@@ -413,4 +417,68 @@ fn in_namespace_device() -> Option<Tun> {
     let (tx, rx) = mpsc::channel();
     in_namespace(move || tx.send(Tun::open(&TunOptions::default()).unwrap()).unwrap());
     rx.recv().ok()
+}
+
+/// A device behind which a NIC's queue is as the test says.
+struct Queued {
+    fd: nix::sys::eventfd::EventFd,
+    queue: Arc<Mutex<Option<QueueState>>>,
+}
+
+impl Device for Queued {
+    fn receive(&mut self, _pool: &mut BufferPool) -> io::Result<Option<RxPacket>> {
+        Ok(None)
+    }
+    fn transmit(&mut self, packet: &Transmit) -> io::Result<TransmitOutcome> {
+        if let Some(queue) = &mut *self.queue.lock().unwrap() {
+            queue.waiting += packet.payload.len() as u64;
+        }
+        Ok(TransmitOutcome::Sent)
+    }
+    fn fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.fd)
+    }
+    fn nic_queue(&mut self) -> Option<QueueState> {
+        *self.queue.lock().unwrap()
+    }
+    fn offload(&self) -> bool {
+        true
+    }
+}
+
+/// What leaves while a path is busy (a RST needs nobody's leave) may find room in the NIC's queue, or none at all
+/// any more: the stack is told so, or the path would be busy for ever.
+#[test]
+fn a_busy_path_is_never_forgotten() {
+    for gone in [false, true] {
+        let running = Running::start(LoopOptions::default());
+        let queue = Arc::new(Mutex::new(Some(QueueState::default())));
+        let device = Queued { fd: nix::sys::eventfd::EventFd::new().unwrap(), queue: queue.clone() };
+        let config = PathConfig::new("queued", "10.0.0.1".parse().unwrap());
+        let path = running.run(move |cx| {
+            let attached = AttachedPath { device: Box::new(device), config, guard: Box::new(()) };
+            cx.add_path(attached).unwrap()
+        });
+        let packet = move || {
+            Transmit::new(path, HeaderBuf::zeroed(40), Payload::from(bytes::Bytes::from(vec![0; 60_000])))
+        };
+        let send = move |cx: &mut Context<'_, Relay>| cx.stack.queue.push_back(packet());
+        // Nothing leaves the queue: after some packets that is enough.
+        for _ in 0..20 {
+            running.run(send);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let busy = || running.log.lock().unwrap().busy.clone();
+        assert_eq!(busy().last(), Some(&(path, true)), "it is busy");
+        // Room comes just when another packet leaves.
+        *queue.lock().unwrap() = (!gone).then_some(QueueState { sent: 10_000_000, waiting: 0 });
+        running.run(send);
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while busy().last() != Some(&(path, false)) {
+            assert!(std::time::Instant::now() < deadline, "{:?}", busy());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        running.run(|cx| cx.stop());
+        running.thread.join().unwrap();
+    }
 }
