@@ -296,7 +296,11 @@ impl Connection {
     /// A subflow has come: it carries what others have sent that do not answer, whose timers are backed off.
     pub(super) fn take_over(&mut self, ctx: &Context, now: Instant) {
         for i in self.subflows.indices() {
-            if self.subflows.get(i).is_some_and(|m| m.health() == Health::Stale && m.tcp.in_flight() > 0) {
+            if self
+                .subflows
+                .get(i)
+                .is_some_and(|m| m.health() == Health::Stale && m.tcp.unacked().next().is_some())
+            {
                 self.relieve(now, i);
             }
         }

@@ -1,7 +1,8 @@
 //! RFC 8684 §3.3: mappings, DATA_ACKs, windows.
 
-use crate::peer::{Flow, KEY, Lab, Out, Seen, bytes, seq};
+use crate::peer::{Flow, KEY, Lab, Out, Seen, bytes, seq, stack_address};
 use umptcp_stack_core::config::ConnectionConfig;
+use umptcp_stack_core::device::PathConfig;
 use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::types::Duration;
 use umptcp_stack_core::wire::mptcp::keys::token_and_idsn;
@@ -471,4 +472,45 @@ fn the_send_buffer_is_at_least_as_large_as_the_receive_buffer() {
     l.stack.send_slice(l.now, l.conn, &[0; 100_000]).expect("send");
     let info = l.stack.info(l.conn).expect("info");
     assert_eq!((info.send_queue, info.writable), (50_000, 0));
+}
+
+/// What a box on the regular path acknowledges and swallows goes over the backup, although that is not what
+/// schedulers prefer: whoever's turn it is must be able to send.
+#[test]
+fn what_a_box_on_the_regular_path_swallows_goes_over_the_backup() {
+    let mut l = Lab::client(ConnectionConfig::default(), 2);
+    l.data(0, 1, 1);
+    let backup = l.accept_join_as_backup(2);
+    l.advance(Duration::from_millis(50));
+    l.take_all();
+    let old = l.dss(None);
+    l.write(1000);
+    l.take(|s| s.flow == Some(0) && !s.payload.is_empty()).expect("data on the regular path");
+    let mut rescued = false;
+    for _ in 0..200 {
+        // The box answers whatever comes by.
+        l.send(0, Out::options([old.clone()]));
+        l.advance(Duration::from_millis(100));
+        rescued |= l.take_all().iter().any(|s| s.flow == Some(backup) && s.payload.len() == 1000);
+    }
+    assert!(rescued, "20 s, and the data were never sent on the backup");
+}
+
+/// A path comes while the only one has been silent for long, and its timer is backed off: what was sent there
+/// goes over the new one at once.
+#[test]
+fn a_subflow_that_joins_takes_over_from_a_silent_one() {
+    let mut l = Lab::client(ConnectionConfig::default(), 1);
+    l.data(0, 1, 1);
+    l.write(1000);
+    l.advance(Duration::from_secs(20));
+    l.take_all();
+    l.stack.path_added(l.now, PathConfig::new("late", stack_address(1)));
+    l.poll();
+    // They have not arrived.
+    l.data_expected = 1;
+    let late = l.accept_join(2);
+    l.advance(Duration::from_millis(50));
+    let carried: usize = l.take_all().iter().filter(|s| s.flow == Some(late)).map(|s| s.payload.len()).sum();
+    assert_eq!(carried, 1000);
 }
