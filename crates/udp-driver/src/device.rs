@@ -168,6 +168,14 @@ impl UdpDevice {
         }
     }
 
+    /// Nobody reports room in a socket that has been closed. What waits for it is to be tried again, by another
+    /// socket: the device stays readable until then, whatever has been read meanwhile.
+    fn tell_of_closed(&self) {
+        if self.full.as_ref().is_some_and(|full| !self.sockets.has(full)) {
+            self.sockets.wake();
+        }
+    }
+
     /// The stack gets this soon.
     fn answer(&mut self, packet: Option<Vec<u8>>) {
         if self.answers.len() < ANSWERS
@@ -201,6 +209,7 @@ impl Device for UdpDevice {
             if self.ready.is_empty() {
                 self.sockets.ready(&mut self.ready)?;
                 if self.ready.is_empty() {
+                    self.tell_of_closed();
                     return Ok(None);
                 }
             }
@@ -227,6 +236,7 @@ impl Device for UdpDevice {
         if !(self.rest.left().is_empty() && self.ready.is_empty()) {
             self.sockets.wake();
         }
+        self.tell_of_closed();
         Ok(None)
     }
 
@@ -646,6 +656,51 @@ mod tests {
         }
     }
 
+    fn ready(device: &UdpDevice) -> bool {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        poll(&mut [PollFd::new(device.fd(), PollFlags::POLLIN)], PollTimeout::ZERO).unwrap() == 1
+    }
+
+    #[test]
+    fn a_packet_that_waits_for_a_socket_that_is_closed_is_tried_again() {
+        // Closed before somebody waits for room, and after.
+        for early in [true, false] {
+            let Some((mut one, sockets, address)) = device(false) else { return };
+            let local = SocketAddr::new(address, unused_port(address));
+            one.full = Some(one.sockets.get(local).unwrap());
+            if early {
+                sockets.move_to(vec![address], true);
+                assert!(one.signals_room(true));
+            } else {
+                // As a socket without room.
+                assert!(one.signals_room(true));
+                sockets.watch_room(one.full.as_ref().unwrap(), false);
+                assert!(!ready(&one));
+                sockets.move_to(vec![address], true);
+            }
+            assert!(ready(&one), "early: {early}");
+            // The loop may read before it looks whether there is room.
+            assert!(one.receive(&mut BufferPool::default()).unwrap().is_none());
+            assert!(ready(&one), "early: {early}");
+            one.signals_room(false);
+            assert!(one.receive(&mut BufferPool::default()).unwrap().is_none());
+            assert!(!ready(&one), "nothing waits any more");
+        }
+    }
+
+    #[test]
+    fn waiting_for_room_in_a_socket_that_was_just_closed_does_not_last() {
+        let Some((one, sockets, address)) = device(false) else { return };
+        let local = sockets.get(SocketAddr::new(address, unused_port(address))).unwrap();
+        sockets.move_to(vec![address], true);
+        sockets.ready(&mut Vec::new()).unwrap();
+        assert!(!ready(&one));
+        sockets.watch_room(&local, false);
+        assert!(!ready(&one));
+        sockets.watch_room(&local, true);
+        assert!(ready(&one));
+    }
+
     /// The kernel takes what a test can send over the loopback device at once, so the wait is played.
     #[test]
     fn a_train_that_waited_for_room_goes_on_where_it_stopped() {
@@ -665,10 +720,6 @@ mod tests {
         one.full = Some(one.sockets.get(local).unwrap());
         one.begun = Some((what, 20 + 9000, 4000));
         // The socket has room, so the device has input as soon as somebody waits for that.
-        let ready = |device: &UdpDevice| {
-            use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-            poll(&mut [PollFd::new(device.fd(), PollFlags::POLLIN)], PollTimeout::ZERO).unwrap() == 1
-        };
         assert!(!ready(&one));
         assert!(one.signals_room(true) && ready(&one));
         assert!(one.signals_room(false) && !ready(&one));

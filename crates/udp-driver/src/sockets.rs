@@ -126,8 +126,16 @@ impl Sockets {
     /// Whether [`ready`](Self::ready) also waits for room in a socket's queue.
     pub(crate) fn watch_room(&self, local: &Local, wanted: bool) {
         let flags = if wanted { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
-        // Fails if it has been closed meanwhile: nobody waits for it then.
-        let _ = self.epoll.modify(&local.socket, &mut EpollEvent::new(flags, local.token));
+        let watched = self.epoll.modify(&local.socket, &mut EpollEvent::new(flags, local.token));
+        // Fails if it has been closed meanwhile. What waits for it is sent by another one.
+        if wanted && watched.is_err() {
+            self.wake();
+        }
+    }
+
+    /// Whether the socket has not been closed yet. Nobody tells of room in one that has.
+    pub(crate) fn has(&self, local: &Local) -> bool {
+        self.table().by_token.contains_key(&local.token)
     }
 
     /// The socket for a local address of the stack, made if there is none.
@@ -248,6 +256,8 @@ impl Sockets {
         let _ = self.epoll.delete(&local.socket);
         table.by_address.remove(&local.address);
         table.by_token.remove(&local.token);
+        // The device may wait for room in it.
+        self.wake();
     }
 
     /// The NIC has other addresses now, or is another one of that name: sockets are made anew where that is
