@@ -333,6 +333,25 @@ fn room_that_is_signalled_by_input_is_used() {
 }
 
 #[test]
+fn a_full_device_that_is_removed_waits_for_room_no_longer() {
+    let signal = Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK).unwrap());
+    let (has_room, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new((0, false))));
+    let bucket = Bucket { signal, has_room, seen: seen.clone() };
+    let running = Running::start(LoopOptions::default());
+    let config = PathConfig::new("bucket", "10.0.0.1".parse().unwrap());
+    let attached = AttachedPath { device: Box::new(bucket), config, guard: Box::new(()) };
+    let path = running.run(move |cx| cx.add_path(attached).unwrap());
+    running.run(move |cx| {
+        cx.stack.queue.push_back(Transmit::new(path, HeaderBuf::zeroed(40), Payload::new()));
+    });
+    wait_for(|| seen.lock().unwrap().1);
+    let removed = running.run(move |cx| cx.remove_path(path));
+    assert!(removed.is_some());
+    assert_eq!(*seen.lock().unwrap(), (0, false));
+    running.stop();
+}
+
+#[test]
 fn a_device_that_goes_down_blocks_its_path_and_one_deleted_ends_it() {
     in_namespace(|| {
         let running = Running::start(LoopOptions::default());
