@@ -147,14 +147,14 @@ impl UdpDevice {
     }
 
     /// What the stack is to be told when the system has refused a segment; `None`: nothing, as of a loss in
-    /// the network.
+    /// the network. So it is with what only ICMP can have caused: that is in the socket's queue, with what tells
+    /// whether to believe it.
     fn refused(error: &io::Error) -> Option<Unreachable> {
         match error.raw_os_error()? {
             libc::ENETUNREACH | libc::ENETDOWN | libc::EADDRNOTAVAIL | libc::ENODEV | libc::ENXIO => {
                 Some(Unreachable::Network)
             }
-            libc::EHOSTUNREACH | libc::EHOSTDOWN => Some(Unreachable::Host),
-            libc::ECONNREFUSED => Some(Unreachable::Port),
+            libc::EHOSTUNREACH => Some(Unreachable::Host),
             libc::EPERM | libc::EACCES => Some(Unreachable::Prohibited),
             _ => None,
         }
@@ -430,17 +430,31 @@ fn send(
 /// has not been sent, and nothing is wrong with it.
 fn is_earlier(error: Errno) -> bool {
     use Errno::{
-        EACCES, ECONNREFUSED, EHOSTUNREACH, EINTR, EMSGSIZE, ENETUNREACH, ENOPROTOOPT, EOPNOTSUPP, EPROTO,
+        EACCES, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, EINTR, EMSGSIZE, ENETUNREACH, ENONET, ENOPROTOOPT,
+        EOPNOTSUPP, EPROTO,
     };
-    let all =
-        [EINTR, ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EACCES, EPROTO, EMSGSIZE, EOPNOTSUPP, ENOPROTOOPT];
-    all.contains(&error)
+    // The others are what Linux makes of ICMP, whoever has sent that.
+    matches!(
+        error,
+        EINTR
+            | ENETUNREACH
+            | EHOSTUNREACH
+            | ENOPROTOOPT
+            | ECONNREFUSED
+            | EMSGSIZE
+            | EOPNOTSUPP
+            | EHOSTDOWN
+            | ENONET
+            | EACCES
+            | EPROTO
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use bytes::Bytes;
+    use socket2::{Domain, Protocol, Socket, Type};
     use std::net::{IpAddr, SocketAddr, UdpSocket};
     use std::time::{Duration, Instant};
     use umptcp_stack_core::device::HeaderBuf;
@@ -517,6 +531,44 @@ mod tests {
             let tcp = &answer[ip::ip_header_len(&address)..];
             assert_eq!(tcp[13], 0x14, "RST and ACK");
             assert_eq!(tcp[8..12], [1, 2, 3, 5], "of the SYN");
+        }
+    }
+
+    /// Sends an ICMP error about a datagram that quotes nothing of its body.
+    fn forge(icmp: &Socket, code: u8, local: SocketAddr, remote: SocketAddr) {
+        let mut quoted = [0; 28];
+        ip::emit_ip_header_for(&mut quoted, (local.ip(), remote.ip()), 17, 8, 0, 0).unwrap();
+        quoted[20..22].copy_from_slice(&local.port().to_be_bytes());
+        quoted[22..24].copy_from_slice(&remote.port().to_be_bytes());
+        let mut message = [&[3, code, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
+        let words = message.chunks_exact(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])));
+        let sum: u32 = words.sum();
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = !((sum + (sum >> 16)) as u16);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        icmp.send_to(&message, &SocketAddr::new(local.ip(), 0).into()).unwrap();
+    }
+
+    #[test]
+    fn icmp_that_quotes_nothing_keeps_no_segment_from_being_sent() {
+        let (Some((mut one, ..)), Some((mut other, sockets, address))) = (device(false), device(false))
+        else {
+            return;
+        };
+        let Ok(icmp) = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)) else {
+            eprintln!("skipped: no raw socket");
+            return;
+        };
+        let [local, remote] = [0, 1].map(|_| SocketAddr::new(address, unused_port(address)));
+        sockets.listen(remote.port()).unwrap();
+        one.sockets.get(local).unwrap();
+        // Everything that "destination unreachable" can mean (RFC 792, RFC 1122 §3.2.2.1, RFC 1812 §5.2.7.1).
+        for code in 0..=15 {
+            forge(&icmp, code, local, remote);
+            one.transmit(&segment(local, remote, 0x10, &[code; 5])).unwrap();
+            assert!(one.answers.is_empty(), "code {code}");
+            assert!(next(&mut other).expect("it arrives").ends_with(&[code; 5]));
+            assert!(one.receive(&mut BufferPool::default()).unwrap().is_none(), "code {code}");
         }
     }
 
