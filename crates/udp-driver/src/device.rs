@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use umptcp_stack_core::device::{ChecksumState, PathConfig, RxPacket, Transmit};
 use umptcp_stack_core::payload::Payload;
 use umptcp_stack_core::wire::icmp::Unreachable;
@@ -32,6 +33,10 @@ const EARLIER_ERRORS: usize = 2;
 /// Largest segment that the stack is asked for, in bytes: so that with a header in each datagram it is still one
 /// train, as a rule.
 const MAX_SEGMENT: u32 = 62_000;
+
+/// How long datagrams leave one by one after the system has refused a train. It may have been for that one's
+/// size, or for the device that had the route then.
+const TRAINS_AGAIN: Duration = Duration::from_secs(1);
 
 /// Pieces of one datagram or train that the system takes (UIO_MAXIOV).
 const MAX_SLICES: usize = 1024;
@@ -53,8 +58,11 @@ pub struct UdpDevice {
     rest: Rest,
     /// Room for what the system says of a datagram beside its bytes.
     control: Vec<u8>,
-    /// Whether the system cuts trains; it has not refused to yet.
-    cuts: bool,
+    /// Datagrams leave one by one, because the system has refused to cut a train: until then, or until the sockets
+    /// have [changed](Sockets::changes) from this.
+    one_by_one: Option<(Instant, u32)>,
+    /// That has been said.
+    refuses_trains: bool,
     /// There was no descriptor for a socket; that has been said.
     lacks_descriptors: bool,
 }
@@ -89,7 +97,8 @@ impl UdpDevice {
             credit: Credit::default(),
             rest: Rest { bodies: Vec::new(), at: 0, size: 0, local: Rest::NONE, remote: Rest::NONE },
             control: nix::cmsg_space!(i32, [u8; 32]),
-            cuts: true,
+            one_by_one: None,
+            refuses_trains: false,
             lacks_descriptors: false,
         }
     }
@@ -165,6 +174,21 @@ impl UdpDevice {
         while let Some(error) = errors::next(&local.socket) {
             tracing::debug!(local = %local.address, ?error, "an ICMP error");
             self.answer(error.to_packet(local.address));
+        }
+    }
+
+    /// Whether the system is to cut trains.
+    fn cuts(&self) -> bool {
+        self.one_by_one.is_none_or(|(until, of)| of != self.sockets.changes() || Instant::now() >= until)
+    }
+
+    /// It has refused to.
+    fn without_trains(&mut self, local: &SocketAddr) {
+        self.one_by_one = Some((Instant::now() + TRAINS_AGAIN, self.sockets.changes()));
+        if std::mem::replace(&mut self.refuses_trains, true) {
+            tracing::debug!(%local, "datagrams are sent one by one for a while");
+        } else {
+            tracing::info!(%local, "datagrams are sent one by one for a while");
         }
     }
 
@@ -261,14 +285,21 @@ impl Device for UdpDevice {
         // A packet that waits for room is offered again, if its path stays.
         let begun = self.begun.take().filter(|(what, length, _)| (*what, *length) == (segment, len));
         let mut done = begun.map_or(0, |(.., done)| done);
+        let could = parts.count > 1 && self.cuts();
+        let mut cuts = could;
         let sent = self.sockets.get(segment.local).and_then(|local| {
-            let sent = parts.send(&local, &segment, &mut done, &mut self.cuts);
+            let sent = parts.send(&local, &segment, &mut done, &mut cuts);
             sent.inspect_err(|e| {
                 if e.kind() == io::ErrorKind::WouldBlock {
                     (self.full, self.begun) = (Some(local), Some((segment, len, done)));
                 }
             })
         });
+        match (could, cuts) {
+            (true, true) => self.one_by_one = None,
+            (true, false) => self.without_trains(&segment.local),
+            (false, _) => {}
+        }
         match sent {
             Ok(()) => Ok(TransmitOutcome::Sent),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(TransmitOutcome::Full),
@@ -350,9 +381,9 @@ impl<'a> Parts<'a> {
             let count = if *cuts { trains::most(self.size).min(self.count - first) } else { 1 };
             match self.send_train(local, &remote, first, count) {
                 Ok(()) => {}
-                // The device does not compute checksums, or the kernel is too old.
+                // The device does not compute checksums, its MTU has just become smaller, or the kernel is too
+                // old.
                 Err(Errno::EIO | Errno::EINVAL | Errno::EOPNOTSUPP) if count > 1 => {
-                    tracing::info!(local = %local.address, "datagrams are sent one by one");
                     *cuts = false;
                     continue;
                 }
@@ -456,7 +487,6 @@ mod tests {
     use bytes::Bytes;
     use socket2::{Domain, Protocol, Socket, Type};
     use std::net::{IpAddr, SocketAddr, UdpSocket};
-    use std::time::{Duration, Instant};
     use umptcp_stack_core::device::HeaderBuf;
     use umptcp_stack_core::payload::Payload;
     use umptcp_stack_core::types::PathId;
@@ -683,7 +713,9 @@ mod tests {
             let (Some((mut one, ..)), Some((mut other, sockets, address))) = (device(v6), device(v6)) else {
                 continue;
             };
-            one.cuts = cuts;
+            if !cuts {
+                one.one_by_one = Some((Instant::now() + Duration::from_secs(3600), one.sockets.changes()));
+            }
             let [local, remote] = [0, 1].map(|_| SocketAddr::new(address, unused_port(address)));
             sockets.listen(remote.port()).unwrap();
             for (len, pieces) in
@@ -751,6 +783,55 @@ mod tests {
         assert!(!ready(&one));
         sockets.watch_room(&local, true);
         assert!(ready(&one));
+    }
+
+    /// SO_NO_CHECK: without checksums the system cuts no trains.
+    #[derive(Clone, Copy)]
+    struct NoCheck;
+
+    nix::setsockopt_impl!(
+        NoCheck,
+        libc::SOL_SOCKET,
+        libc::SO_NO_CHECK,
+        bool,
+        nix::sys::socket::sockopt::SetBool
+    );
+
+    #[test]
+    fn trains_that_were_refused_are_tried_again() {
+        let (Some((mut one, ..)), Some((mut other, sockets, address))) = (device(false), device(false))
+        else {
+            return;
+        };
+        let [local, remote] = [0, 1].map(|_| SocketAddr::new(address, unused_port(address)));
+        sockets.listen(remote.port()).unwrap();
+        let socket = one.sockets.get(local).unwrap();
+        let refuse = |refused: bool| {
+            nix::sys::socket::setsockopt(&socket.socket, NoCheck, &refused).unwrap();
+        };
+        let mut send = |one: &mut UdpDevice| {
+            let packet = segment(local, remote, 0x10, &[7; 5000]).with_gso_size(NonZeroU16::new(1000));
+            assert_eq!(one.transmit(&packet).unwrap(), TransmitOutcome::Sent);
+            let (payload, sizes, _) = all(&mut other, 5000);
+            assert!(payload == [7; 5000]);
+            sizes.len() == 1
+        };
+        assert!(send(&mut one), "a train");
+        refuse(true);
+        assert!(!send(&mut one));
+        let (until, _) = one.one_by_one.as_mut().unwrap();
+        *until += Duration::from_secs(3600);
+        refuse(false);
+        assert!(!send(&mut one), "not for a while");
+        one.sockets.set_mtu(60_000);
+        assert!(send(&mut one), "another MTU");
+        refuse(true);
+        assert!(!send(&mut one));
+        refuse(false);
+        let (until, _) = one.one_by_one.as_mut().unwrap();
+        *until = Instant::now();
+        assert!(send(&mut one), "after a while");
+        assert!(one.one_by_one.is_none());
     }
 
     /// The kernel takes what a test can send over the loopback device at once, so the wait is played.
