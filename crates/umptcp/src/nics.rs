@@ -296,8 +296,11 @@ impl Nics {
             }
         }
         leaving(&|_| true)?;
-        if all {
-            *lock(&self.wanted) = Wanted::All;
+        match &mut *lock(&self.wanted) {
+            wanted if all => *wanted = Wanted::All,
+            // One of the old choice may have failed meanwhile.
+            Wanted::Named(specs) => specs.retain(|spec| target.contains(spec)),
+            Wanted::All => {}
         }
         failed.map_or(Ok(()), |error| Err(io_error(error)))
     }
