@@ -282,6 +282,10 @@ struct Bucket {
 impl Device for Bucket {
     fn receive(&mut self, _pool: &mut BufferPool) -> io::Result<Option<RxPacket>> {
         let _ = self.signal.read();
+        // Readable as long as there is room that is waited for, whatever is read.
+        if self.seen.lock().unwrap().1 && self.has_room.load(Ordering::SeqCst) {
+            self.signal.write(1).unwrap();
+        }
         Ok(None)
     }
     fn transmit(&mut self, _packet: &Transmit) -> io::Result<TransmitOutcome> {
