@@ -158,8 +158,8 @@ pub enum EncodeError {
     /// It would be longer than 1,020 bytes (§6.1), or has a part too long for its TLV.
     #[error("a Convert message has at most 1,020 bytes")]
     TooLong,
-    /// The address of a Connect TLV is multicast, broadcast or loopback (§6.2.5).
-    #[error("a Connect TLV cannot have a multicast, broadcast or loopback address")]
+    /// The address of a Connect TLV is multicast, broadcast, loopback (§6.2.5) or unspecified.
+    #[error("a Connect TLV cannot have a multicast, broadcast, loopback or unspecified address")]
     Address,
     /// An option of TCP that has no length, or is too long (§6.2.5).
     #[error("an option of TCP in a Connect TLV must have a kind above 1 and at most 253 bytes of value")]

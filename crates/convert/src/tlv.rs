@@ -136,7 +136,7 @@ impl Connect {
         let address = Ipv6Addr::from(*address);
         let address = address.to_ipv4_mapped().map_or(IpAddr::V6(address), IpAddr::V4);
         if !may_be_peer(address) {
-            return Err(DecodeError::Malformed("a multicast, broadcast or loopback address"));
+            return Err(DecodeError::Malformed("a multicast, broadcast, loopback or unspecified address"));
         }
         let peer = SocketAddr::new(address, u16::from_be_bytes(*port));
         Ok(Connect { peer, options: read_options(options)? })
@@ -160,8 +160,9 @@ fn read_options(mut rest: &[u8]) -> Result<Vec<TcpOption>, DecodeError> {
     }
 }
 
-/// RFC 8803 §6.2.5: neither multicast nor broadcast nor loopback.
+/// RFC 8803 §6.2.5: neither multicast nor broadcast nor loopback. A connection to the unspecified address is one to
+/// loopback on some systems.
 fn may_be_peer(address: IpAddr) -> bool {
     let broadcast = matches!(address, IpAddr::V4(address) if address.is_broadcast());
-    !(address.is_multicast() || broadcast || address.is_loopback())
+    !(address.is_multicast() || broadcast || address.is_loopback() || address.is_unspecified())
 }

@@ -143,6 +143,8 @@ fn what_is_wrong_is_refused() {
         mapped([127, 0, 0, 1]),
         mapped([255, 255, 255, 255]),
         mapped([224, 0, 0, 1]),
+        mapped([0; 4]),
+        address([0; 16]),
         address([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
         address([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
         extended([1, 1, 1, 1]),
@@ -162,6 +164,8 @@ fn what_must_not_be_is_not_written() {
     assert_eq!(encode(vec![Tlv::Info, Tlv::Info]), EncodeError::Twice);
     assert_eq!(encode(vec![connect("127.0.0.1:1", &[])]), EncodeError::Address);
     assert_eq!(encode(vec![connect("[ff02::1]:1", &[])]), EncodeError::Address);
+    assert_eq!(encode(vec![connect("0.0.0.0:1", &[])]), EncodeError::Address);
+    assert_eq!(encode(vec![connect("[::]:1", &[])]), EncodeError::Address);
     assert_eq!(encode(vec![connect("192.0.2.1:1", &[(1, &[])])]), EncodeError::Option);
     assert_eq!(encode(vec![connect("192.0.2.1:1", &[(30, &[0; 254])])]), EncodeError::Option);
     assert_eq!(encode(vec![Tlv::Cookie(vec![0; 1013])]), EncodeError::TooLong);

@@ -286,6 +286,10 @@ struct Bucket {
 impl Device for Bucket {
     fn receive(&mut self, _pool: &mut BufferPool) -> io::Result<Option<RxPacket>> {
         let _ = self.signal.read();
+        // Readable as long as there is room that is waited for, whatever is read.
+        if self.seen.lock().unwrap().1 && self.has_room.load(Ordering::SeqCst) {
+            self.signal.write(1).unwrap();
+        }
         Ok(None)
     }
     fn transmit(&mut self, _packet: &Transmit) -> io::Result<TransmitOutcome> {
@@ -333,6 +337,25 @@ fn room_that_is_signalled_by_input_is_used() {
     signal.write(1).unwrap();
     wait_for(|| *seen.lock().unwrap() == (1, false));
     wait_for(|| running.log.lock().unwrap().blocked.last() == Some(&(path, false)));
+    running.stop();
+}
+
+#[test]
+fn a_full_device_that_is_removed_waits_for_room_no_longer() {
+    let signal = Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK).unwrap());
+    let (has_room, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new((0, false))));
+    let bucket = Bucket { signal, has_room, seen: seen.clone() };
+    let running = Running::start(LoopOptions::default());
+    let config = PathConfig::new("bucket", "10.0.0.1".parse().unwrap());
+    let attached = AttachedPath { device: Box::new(bucket), config, guard: Box::new(()) };
+    let path = running.run(move |cx| cx.add_path(attached).unwrap());
+    running.run(move |cx| {
+        cx.stack.queue.push_back(Transmit::new(path, HeaderBuf::zeroed(40), Payload::new()));
+    });
+    wait_for(|| seen.lock().unwrap().1);
+    let removed = running.run(move |cx| cx.remove_path(path));
+    assert!(removed.is_some());
+    assert_eq!(*seen.lock().unwrap(), (0, false));
     running.stop();
 }
 

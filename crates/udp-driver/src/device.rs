@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use umptcp_stack_core::device::{ChecksumState, PathConfig, RxPacket, Transmit};
 use umptcp_stack_core::payload::Payload;
 use umptcp_stack_core::wire::icmp::Unreachable;
@@ -32,6 +33,10 @@ const EARLIER_ERRORS: usize = 2;
 /// Largest segment that the stack is asked for, in bytes: so that with a header in each datagram it is still one
 /// train, as a rule.
 const MAX_SEGMENT: u32 = 62_000;
+
+/// How long datagrams leave one by one after the system has refused a train. It may have been for that one's
+/// size, or for the device that had the route then.
+const TRAINS_AGAIN: Duration = Duration::from_secs(1);
 
 /// Pieces of one datagram or train that the system takes (UIO_MAXIOV).
 const MAX_SLICES: usize = 1024;
@@ -53,8 +58,11 @@ pub struct UdpDevice {
     rest: Rest,
     /// Room for what the system says of a datagram beside its bytes.
     control: Vec<u8>,
-    /// Whether the system cuts trains; it has not refused to yet.
-    cuts: bool,
+    /// Datagrams leave one by one, because the system has refused to cut a train: until then, or until the sockets
+    /// have [changed](Sockets::changes) from this.
+    one_by_one: Option<(Instant, u32)>,
+    /// That has been said.
+    refuses_trains: bool,
     /// There was no descriptor for a socket; that has been said.
     lacks_descriptors: bool,
 }
@@ -89,7 +97,8 @@ impl UdpDevice {
             credit: Credit::default(),
             rest: Rest { bodies: Vec::new(), at: 0, size: 0, local: Rest::NONE, remote: Rest::NONE },
             control: nix::cmsg_space!(i32, [u8; 32]),
-            cuts: true,
+            one_by_one: None,
+            refuses_trains: false,
             lacks_descriptors: false,
         }
     }
@@ -147,14 +156,14 @@ impl UdpDevice {
     }
 
     /// What the stack is to be told when the system has refused a segment; `None`: nothing, as of a loss in
-    /// the network.
+    /// the network. So it is with what only ICMP can have caused: that is in the socket's queue, with what tells
+    /// whether to believe it.
     fn refused(error: &io::Error) -> Option<Unreachable> {
         match error.raw_os_error()? {
             libc::ENETUNREACH | libc::ENETDOWN | libc::EADDRNOTAVAIL | libc::ENODEV | libc::ENXIO => {
                 Some(Unreachable::Network)
             }
-            libc::EHOSTUNREACH | libc::EHOSTDOWN => Some(Unreachable::Host),
-            libc::ECONNREFUSED => Some(Unreachable::Port),
+            libc::EHOSTUNREACH => Some(Unreachable::Host),
             libc::EPERM | libc::EACCES => Some(Unreachable::Prohibited),
             _ => None,
         }
@@ -165,6 +174,29 @@ impl UdpDevice {
         while let Some(error) = errors::next(&local.socket) {
             tracing::debug!(local = %local.address, ?error, "an ICMP error");
             self.answer(error.to_packet(local.address));
+        }
+    }
+
+    /// Whether the system is to cut trains.
+    fn cuts(&self) -> bool {
+        self.one_by_one.is_none_or(|(until, of)| of != self.sockets.changes() || Instant::now() >= until)
+    }
+
+    /// It has refused to.
+    fn without_trains(&mut self, local: &SocketAddr) {
+        self.one_by_one = Some((Instant::now() + TRAINS_AGAIN, self.sockets.changes()));
+        if std::mem::replace(&mut self.refuses_trains, true) {
+            tracing::debug!(%local, "datagrams are sent one by one for a while");
+        } else {
+            tracing::info!(%local, "datagrams are sent one by one for a while");
+        }
+    }
+
+    /// Nobody reports room in a socket that has been closed. What waits for it is to be tried again, by another
+    /// socket: the device stays readable until then, whatever has been read meanwhile.
+    fn tell_of_closed(&self) {
+        if self.full.as_ref().is_some_and(|full| !self.sockets.has(full)) {
+            self.sockets.wake();
         }
     }
 
@@ -201,6 +233,7 @@ impl Device for UdpDevice {
             if self.ready.is_empty() {
                 self.sockets.ready(&mut self.ready)?;
                 if self.ready.is_empty() {
+                    self.tell_of_closed();
                     return Ok(None);
                 }
             }
@@ -227,6 +260,7 @@ impl Device for UdpDevice {
         if !(self.rest.left().is_empty() && self.ready.is_empty()) {
             self.sockets.wake();
         }
+        self.tell_of_closed();
         Ok(None)
     }
 
@@ -251,14 +285,21 @@ impl Device for UdpDevice {
         // A packet that waits for room is offered again, if its path stays.
         let begun = self.begun.take().filter(|(what, length, _)| (*what, *length) == (segment, len));
         let mut done = begun.map_or(0, |(.., done)| done);
+        let could = parts.count > 1 && self.cuts();
+        let mut cuts = could;
         let sent = self.sockets.get(segment.local).and_then(|local| {
-            let sent = parts.send(&local, &segment, &mut done, &mut self.cuts);
+            let sent = parts.send(&local, &segment, &mut done, &mut cuts);
             sent.inspect_err(|e| {
                 if e.kind() == io::ErrorKind::WouldBlock {
                     (self.full, self.begun) = (Some(local), Some((segment, len, done)));
                 }
             })
         });
+        match (could, cuts) {
+            (true, true) => self.one_by_one = None,
+            (true, false) => self.without_trains(&segment.local),
+            (false, _) => {}
+        }
         match sent {
             Ok(()) => Ok(TransmitOutcome::Sent),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(TransmitOutcome::Full),
@@ -340,9 +381,9 @@ impl<'a> Parts<'a> {
             let count = if *cuts { trains::most(self.size).min(self.count - first) } else { 1 };
             match self.send_train(local, &remote, first, count) {
                 Ok(()) => {}
-                // The device does not compute checksums, or the kernel is too old.
+                // The device does not compute checksums, its MTU has just become smaller, or the kernel is too
+                // old.
                 Err(Errno::EIO | Errno::EINVAL | Errno::EOPNOTSUPP) if count > 1 => {
-                    tracing::info!(local = %local.address, "datagrams are sent one by one");
                     *cuts = false;
                     continue;
                 }
@@ -420,19 +461,32 @@ fn send(
 /// has not been sent, and nothing is wrong with it.
 fn is_earlier(error: Errno) -> bool {
     use Errno::{
-        EACCES, ECONNREFUSED, EHOSTUNREACH, EINTR, EMSGSIZE, ENETUNREACH, ENOPROTOOPT, EOPNOTSUPP, EPROTO,
+        EACCES, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, EINTR, EMSGSIZE, ENETUNREACH, ENONET, ENOPROTOOPT,
+        EOPNOTSUPP, EPROTO,
     };
-    let all =
-        [EINTR, ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EACCES, EPROTO, EMSGSIZE, EOPNOTSUPP, ENOPROTOOPT];
-    all.contains(&error)
+    // The others are what Linux makes of ICMP, whoever has sent that.
+    matches!(
+        error,
+        EINTR
+            | ENETUNREACH
+            | EHOSTUNREACH
+            | ENOPROTOOPT
+            | ECONNREFUSED
+            | EMSGSIZE
+            | EOPNOTSUPP
+            | EHOSTDOWN
+            | ENONET
+            | EACCES
+            | EPROTO
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use bytes::Bytes;
+    use socket2::{Domain, Protocol, Socket, Type};
     use std::net::{IpAddr, SocketAddr, UdpSocket};
-    use std::time::{Duration, Instant};
     use umptcp_stack_core::device::HeaderBuf;
     use umptcp_stack_core::payload::Payload;
     use umptcp_stack_core::types::PathId;
@@ -507,6 +561,44 @@ mod tests {
             let tcp = &answer[ip::ip_header_len(&address)..];
             assert_eq!(tcp[13], 0x14, "RST and ACK");
             assert_eq!(tcp[8..12], [1, 2, 3, 5], "of the SYN");
+        }
+    }
+
+    /// Sends an ICMP error about a datagram that quotes nothing of its body.
+    fn forge(icmp: &Socket, code: u8, local: SocketAddr, remote: SocketAddr) {
+        let mut quoted = [0; 28];
+        ip::emit_ip_header_for(&mut quoted, (local.ip(), remote.ip()), 17, 8, 0, 0).unwrap();
+        quoted[20..22].copy_from_slice(&local.port().to_be_bytes());
+        quoted[22..24].copy_from_slice(&remote.port().to_be_bytes());
+        let mut message = [&[3, code, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
+        let words = message.chunks_exact(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])));
+        let sum: u32 = words.sum();
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = !((sum + (sum >> 16)) as u16);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        icmp.send_to(&message, &SocketAddr::new(local.ip(), 0).into()).unwrap();
+    }
+
+    #[test]
+    fn icmp_that_quotes_nothing_keeps_no_segment_from_being_sent() {
+        let (Some((mut one, ..)), Some((mut other, sockets, address))) = (device(false), device(false))
+        else {
+            return;
+        };
+        let Ok(icmp) = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)) else {
+            eprintln!("skipped: no raw socket");
+            return;
+        };
+        let [local, remote] = [0, 1].map(|_| SocketAddr::new(address, unused_port(address)));
+        sockets.listen(remote.port()).unwrap();
+        one.sockets.get(local).unwrap();
+        // Everything that "destination unreachable" can mean (RFC 792, RFC 1122 §3.2.2.1, RFC 1812 §5.2.7.1).
+        for code in 0..=15 {
+            forge(&icmp, code, local, remote);
+            one.transmit(&segment(local, remote, 0x10, &[code; 5])).unwrap();
+            assert!(one.answers.is_empty(), "code {code}");
+            assert!(next(&mut other).expect("it arrives").ends_with(&[code; 5]));
+            assert!(one.receive(&mut BufferPool::default()).unwrap().is_none(), "code {code}");
         }
     }
 
@@ -621,7 +713,9 @@ mod tests {
             let (Some((mut one, ..)), Some((mut other, sockets, address))) = (device(v6), device(v6)) else {
                 continue;
             };
-            one.cuts = cuts;
+            if !cuts {
+                one.one_by_one = Some((Instant::now() + Duration::from_secs(3600), one.sockets.changes()));
+            }
             let [local, remote] = [0, 1].map(|_| SocketAddr::new(address, unused_port(address)));
             sockets.listen(remote.port()).unwrap();
             for (len, pieces) in
@@ -646,6 +740,100 @@ mod tests {
         }
     }
 
+    fn ready(device: &UdpDevice) -> bool {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        poll(&mut [PollFd::new(device.fd(), PollFlags::POLLIN)], PollTimeout::ZERO).unwrap() == 1
+    }
+
+    #[test]
+    fn a_packet_that_waits_for_a_socket_that_is_closed_is_tried_again() {
+        // Closed before somebody waits for room, and after.
+        for early in [true, false] {
+            let Some((mut one, sockets, address)) = device(false) else { return };
+            let local = SocketAddr::new(address, unused_port(address));
+            one.full = Some(one.sockets.get(local).unwrap());
+            if early {
+                sockets.move_to(vec![address], true);
+                assert!(one.signals_room(true));
+            } else {
+                // As a socket without room.
+                assert!(one.signals_room(true));
+                sockets.watch_room(one.full.as_ref().unwrap(), false);
+                assert!(!ready(&one));
+                sockets.move_to(vec![address], true);
+            }
+            assert!(ready(&one), "early: {early}");
+            // The loop may read before it looks whether there is room.
+            assert!(one.receive(&mut BufferPool::default()).unwrap().is_none());
+            assert!(ready(&one), "early: {early}");
+            one.signals_room(false);
+            assert!(one.receive(&mut BufferPool::default()).unwrap().is_none());
+            assert!(!ready(&one), "nothing waits any more");
+        }
+    }
+
+    #[test]
+    fn waiting_for_room_in_a_socket_that_was_just_closed_does_not_last() {
+        let Some((one, sockets, address)) = device(false) else { return };
+        let local = sockets.get(SocketAddr::new(address, unused_port(address))).unwrap();
+        sockets.move_to(vec![address], true);
+        sockets.ready(&mut Vec::new()).unwrap();
+        assert!(!ready(&one));
+        sockets.watch_room(&local, false);
+        assert!(!ready(&one));
+        sockets.watch_room(&local, true);
+        assert!(ready(&one));
+    }
+
+    /// SO_NO_CHECK: without checksums the system cuts no trains.
+    #[derive(Clone, Copy)]
+    struct NoCheck;
+
+    nix::setsockopt_impl!(
+        NoCheck,
+        libc::SOL_SOCKET,
+        libc::SO_NO_CHECK,
+        bool,
+        nix::sys::socket::sockopt::SetBool
+    );
+
+    #[test]
+    fn trains_that_were_refused_are_tried_again() {
+        let (Some((mut one, ..)), Some((mut other, sockets, address))) = (device(false), device(false))
+        else {
+            return;
+        };
+        let [local, remote] = [0, 1].map(|_| SocketAddr::new(address, unused_port(address)));
+        sockets.listen(remote.port()).unwrap();
+        let socket = one.sockets.get(local).unwrap();
+        let refuse = |refused: bool| {
+            nix::sys::socket::setsockopt(&socket.socket, NoCheck, &refused).unwrap();
+        };
+        let mut send = |one: &mut UdpDevice| {
+            let packet = segment(local, remote, 0x10, &[7; 5000]).with_gso_size(NonZeroU16::new(1000));
+            assert_eq!(one.transmit(&packet).unwrap(), TransmitOutcome::Sent);
+            let (payload, sizes, _) = all(&mut other, 5000);
+            assert!(payload == [7; 5000]);
+            sizes.len() == 1
+        };
+        assert!(send(&mut one), "a train");
+        refuse(true);
+        assert!(!send(&mut one));
+        let (until, _) = one.one_by_one.as_mut().unwrap();
+        *until += Duration::from_secs(3600);
+        refuse(false);
+        assert!(!send(&mut one), "not for a while");
+        one.sockets.set_mtu(60_000);
+        assert!(send(&mut one), "another MTU");
+        refuse(true);
+        assert!(!send(&mut one));
+        refuse(false);
+        let (until, _) = one.one_by_one.as_mut().unwrap();
+        *until = Instant::now();
+        assert!(send(&mut one), "after a while");
+        assert!(one.one_by_one.is_none());
+    }
+
     /// The kernel takes what a test can send over the loopback device at once, so the wait is played.
     #[test]
     fn a_train_that_waited_for_room_goes_on_where_it_stopped() {
@@ -665,10 +853,6 @@ mod tests {
         one.full = Some(one.sockets.get(local).unwrap());
         one.begun = Some((what, 20 + 9000, 4000));
         // The socket has room, so the device has input as soon as somebody waits for that.
-        let ready = |device: &UdpDevice| {
-            use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-            poll(&mut [PollFd::new(device.fd(), PollFlags::POLLIN)], PollTimeout::ZERO).unwrap() == 1
-        };
         assert!(!ready(&one));
         assert!(one.signals_room(true) && ready(&one));
         assert!(one.signals_room(false) && !ready(&one));

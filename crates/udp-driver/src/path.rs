@@ -56,14 +56,7 @@ pub fn set_up(spec: &PathSpec, changes: SyncSender<PathChange>) -> Result<UdpPat
     let addresses = first_of_each(&info.addresses);
     let made = Sockets::new(&spec.device, addresses.clone(), info.mtu);
     let sockets = Arc::new(made.map_err(|e| failed("make the sockets of a path", e))?);
-    let mut config = PathConfig::with_addresses(name.clone(), addresses);
-    config.advertise = spec.advertise.into_iter().collect();
-    config.backup = spec.backup;
-    config.weight = spec.weight;
-    config.uses = spec.uses;
-    config.mtu = mtu_of(&info);
-    config.longest_silence = Some(LONGEST_SILENCE);
-    UdpDevice::describe(&mut config);
+    let config = config_of(spec, &info);
     let device = UdpDevice::new(Arc::clone(&sockets));
     let nic = Arc::new(Mutex::new(Nic { info, up: true }));
     let (known, to, advertise) = (Arc::clone(&nic), Arc::clone(&sockets), config.advertise.clone());
@@ -120,6 +113,17 @@ impl UdpGuard {
 
 fn failed(what: &str, source: io::Error) -> DriverError {
     DriverError::Netlink { what: what.to_owned(), source }
+}
+
+/// What the stack is told of a path.
+fn config_of(spec: &PathSpec, nic: &NicInfo) -> PathConfig {
+    let mut config = PathConfig::with_addresses(spec.name(), first_of_each(&nic.addresses));
+    config.advertise = spec.advertise.into_iter().collect();
+    spec.describe(&mut config);
+    config.mtu = mtu_of(nic);
+    config.longest_silence = Some(LONGEST_SILENCE);
+    UdpDevice::describe(&mut config);
+    config
 }
 
 fn mtu_of(nic: &NicInfo) -> u16 {
@@ -191,6 +195,22 @@ mod tests {
 
     fn gone() -> Result<NicInfo, DriverError> {
         Err(DriverError::UnknownDevice { device: "nic".into(), known: Vec::new() })
+    }
+
+    #[test]
+    fn a_path_is_used_as_was_asked_for() {
+        let nic = info(3, &["192.0.2.1", "192.0.2.2", "2001:db8::1"], 1400);
+        let text = "nic,mode=udp,advertise=198.51.100.1,backup,metered,weight=3,cost=10,signal";
+        let spec: PathSpec = text.parse().unwrap();
+        let config = config_of(&spec, &nic);
+        let addresses = |all: &[&str]| all.iter().map(|a| a.parse().unwrap()).collect::<Vec<IpAddr>>();
+        assert_eq!((&config.name[..], config.mtu), ("nic/udp", 1400));
+        assert_eq!(config.addresses, addresses(&["192.0.2.1", "2001:db8::1"]));
+        assert_eq!(config.advertise, addresses(&["198.51.100.1"]));
+        assert!(config.backup && config.metered);
+        assert_eq!((config.weight, config.cost, config.uses), (3, 10, spec.uses));
+        let plain = config_of(&"nic,mode=udp".parse().unwrap(), &nic);
+        assert!(!plain.backup && !plain.metered);
     }
 
     #[test]

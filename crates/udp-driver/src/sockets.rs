@@ -55,6 +55,8 @@ pub(crate) struct Sockets {
     start: Instant,
     /// Largest IP packet that the NIC takes, in bytes.
     mtu: AtomicU32,
+    /// See [`changes`](Self::changes).
+    changes: AtomicU32,
     table: Mutex<Table>,
 }
 
@@ -76,7 +78,15 @@ impl Sockets {
         let wake = EventFd::from_value_and_flags(0, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
         let table = Mutex::new(Table { addresses, ..Table::default() });
-        Ok(Sockets { device: device.to_owned(), epoll, wake, start: Instant::now(), mtu: mtu.into(), table })
+        Ok(Sockets {
+            device: device.to_owned(),
+            epoll,
+            wake,
+            start: Instant::now(),
+            mtu: mtu.into(),
+            changes: AtomicU32::new(0),
+            table,
+        })
     }
 
     /// Largest IP packet that the NIC takes, in bytes.
@@ -86,6 +96,12 @@ impl Sockets {
 
     pub(crate) fn set_mtu(&self, mtu: u32) {
         self.mtu.store(mtu, Ordering::Relaxed);
+        self.changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often the MTU or the addresses have changed. What the system has refused before, it may do now.
+    pub(crate) fn changes(&self) -> u32 {
+        self.changes.load(Ordering::Relaxed)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -126,8 +142,16 @@ impl Sockets {
     /// Whether [`ready`](Self::ready) also waits for room in a socket's queue.
     pub(crate) fn watch_room(&self, local: &Local, wanted: bool) {
         let flags = if wanted { EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT } else { EpollFlags::EPOLLIN };
-        // Fails if it has been closed meanwhile: nobody waits for it then.
-        let _ = self.epoll.modify(&local.socket, &mut EpollEvent::new(flags, local.token));
+        let watched = self.epoll.modify(&local.socket, &mut EpollEvent::new(flags, local.token));
+        // Fails if it has been closed meanwhile. What waits for it is sent by another one.
+        if wanted && watched.is_err() {
+            self.wake();
+        }
+    }
+
+    /// Whether the socket has not been closed yet. Nobody tells of room in one that has.
+    pub(crate) fn has(&self, local: &Local) -> bool {
+        self.table().by_token.contains_key(&local.token)
     }
 
     /// The socket for a local address of the stack, made if there is none.
@@ -248,6 +272,8 @@ impl Sockets {
         let _ = self.epoll.delete(&local.socket);
         table.by_address.remove(&local.address);
         table.by_token.remove(&local.token);
+        // The device may wait for room in it.
+        self.wake();
     }
 
     /// The NIC has other addresses now, or is another one of that name: sockets are made anew where that is
@@ -259,6 +285,7 @@ impl Sockets {
             table.by_address.values().filter(|local| !stays(local)).cloned().collect();
         gone.iter().for_each(|local| self.close(&mut table, local));
         table.addresses = addresses;
+        self.changes.fetch_add(1, Ordering::Relaxed);
         for (address, port) in table.pairs() {
             let at = SocketAddr::new(address, port);
             if let Err(error) = self.listen_at(&mut table, at) {

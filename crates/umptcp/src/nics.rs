@@ -66,6 +66,13 @@ enum Wanted {
 }
 
 impl Wanted {
+    /// Notes one that was named.
+    fn add(&mut self, spec: &PathSpec) {
+        if let Wanted::Named(specs) = self {
+            specs.push(spec.clone());
+        }
+    }
+
     /// What to set up on `nic`, which has become usable, if it is wanted.
     fn take(&mut self, nic: &str) -> Vec<PathSpec> {
         match self {
@@ -255,6 +262,7 @@ impl Nics {
         };
         // Whoever follows the NICs adds none of the old choice meanwhile.
         *lock(&self.wanted) = Wanted::Named(Vec::new());
+        self.udp.await_only(target);
         let leaving = |also: &dyn Fn(&NicPath) -> bool| {
             let mut ids = Vec::new();
             lock(&self.paths).retain(|path| match path.place {
@@ -270,7 +278,7 @@ impl Nics {
         // A path that is to be another one over the same NIC makes room first. The others go last, so that
         // connections have a path all the time.
         leaving(&|path| target.iter().any(|spec| spec.name() == path.spec.name()))?;
-        let (mut missing, mut failed) = (Vec::new(), None);
+        let mut failed = None;
         for spec in target {
             let mut paths = lock(&self.paths);
             if paths.iter().any(|path| path.spec == *spec) {
@@ -280,14 +288,20 @@ impl Nics {
                 Ok(_) => {}
                 Err(error) if may_pass(&error) => {
                     tracing::warn!(device = spec.device, %error, "this device is used once it can be");
+                    // It may be reported at once.
+                    lock(&self.wanted).add(spec);
                     self.await_nic(spec);
-                    missing.push(spec.clone());
                 }
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
         leaving(&|_| true)?;
-        *lock(&self.wanted) = if all { Wanted::All } else { Wanted::Named(missing) };
+        match &mut *lock(&self.wanted) {
+            wanted if all => *wanted = Wanted::All,
+            // One of the old choice may have failed meanwhile.
+            Wanted::Named(specs) => specs.retain(|spec| target.contains(spec)),
+            Wanted::All => {}
+        }
         failed.map_or(Ok(()), |error| Err(io_error(error)))
     }
 
@@ -434,6 +448,30 @@ impl Nics {
         lock(&self.paths).retain(|p| !matches!(p.place, Place::Attached(at) if at == id));
     }
 
+    /// Sets up what is wanted on a NIC that has become usable. A path that fails keeps none of the others from
+    /// theirs, and stays wanted.
+    fn on_new_nic(
+        &self,
+        paths: &mut Vec<NicPath>,
+        nic: &str,
+        mut set_up: impl FnMut(&mut Vec<NicPath>, &PathSpec) -> Result<PathId, DriverError>,
+    ) -> io::Result<()> {
+        let specs = lock(&self.wanted).take(nic);
+        let mut failed = None;
+        for spec in specs {
+            // Both drivers may have reported it.
+            if paths.iter().any(|path| path.spec == spec) {
+                continue;
+            }
+            tracing::info!(nic, path = spec.name(), "a NIC has become usable");
+            if let Err(error) = set_up(paths, &spec) {
+                lock(&self.wanted).add(&spec);
+                failed = failed.or(Some(error));
+            }
+        }
+        failed.map_or(Ok(()), |error| Err(io_error(error)))
+    }
+
     fn on_change(&self, change: PathChange, commands: &Commands) -> io::Result<()> {
         let mut paths = lock(&self.paths);
         let find = |paths: &mut Vec<NicPath>, tun: &str| paths.iter().position(|p| p.keeper.name() == tun);
@@ -472,18 +510,7 @@ impl Nics {
                 Ok(())
             }
             PathChange::NewNic(nic) => {
-                let specs = lock(&self.wanted).take(&nic.name);
-                for spec in specs {
-                    tracing::info!(nic = nic.name, "a NIC has become usable");
-                    let added = self.prepare(&spec);
-                    if let (Err(_), Wanted::Named(specs)) = (&added, &mut *lock(&self.wanted)) {
-                        specs.push(spec.clone());
-                    }
-                    let mut path = added.map_err(io_error)?;
-                    path.attach(commands)?;
-                    paths.push(path);
-                }
-                Ok(())
+                self.on_new_nic(&mut paths, &nic.name, |paths, spec| self.set_up_path(paths, spec, commands))
             }
             // A NIC may get its routes some seconds after its address (DHCP): what could not be reached then
             // is tried again now.
@@ -748,4 +775,44 @@ pub(crate) fn io_error(e: DriverError) -> io::Error {
         _ => Kind::Other,
     };
     io::Error::new(kind, e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_fails_keeps_none_of_the_others_over_its_nic_from_theirs() {
+        let spec = |text: &str| text.parse::<PathSpec>().unwrap();
+        let wanted =
+            ["nic0,weight=2", "nic1", "nic0,mode=udp", "nic0,address=192.0.2.1,mode=routed"].map(spec);
+        let nics = Nics {
+            paths: Mutex::new(Vec::new()),
+            set: None,
+            udp: UdpPaths::new(&[]),
+            attached: OnceLock::new(),
+            carry: false,
+            ports: Mutex::new(HashMap::new()),
+            wanted: Mutex::new(Wanted::Named(wanted.to_vec())),
+            fetching_ports: Mutex::new(()),
+        };
+        let left = |nics: &Nics| match &*lock(&nics.wanted) {
+            Wanted::Named(specs) => specs.iter().map(PathSpec::to_string).collect(),
+            Wanted::All => Vec::new(),
+        };
+        let mut seen = Vec::new();
+        let result = nics.on_new_nic(&mut Vec::new(), "nic0", |_, spec| {
+            seen.push(spec.to_string());
+            match spec.mode {
+                Mode::Nat => Err(DriverError::NoAddress { device: spec.device.clone() }),
+                Mode::Routed => Err(DriverError::Gone),
+                Mode::Udp => Ok(PathId(1)),
+            }
+        });
+        assert_eq!(result.unwrap_err().kind(), io::ErrorKind::AddrNotAvailable, "the first");
+        assert_eq!(seen, [0, 2, 3].map(|i| wanted[i].to_string()));
+        assert_eq!(left(&nics), [1, 0, 3].map(|i| wanted[i].to_string()));
+        nics.on_new_nic(&mut Vec::new(), "nic0", |_, _| Ok(PathId(2))).unwrap();
+        assert_eq!(left(&nics), ["nic1"]);
+    }
 }

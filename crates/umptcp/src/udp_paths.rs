@@ -36,6 +36,16 @@ impl State {
         self.guards.retain(|guard| guard.strong_count() > 0);
         self.guards.iter().filter_map(Weak::upgrade).collect()
     }
+
+    /// Takes out those of `awaited` with such names. They are dropped without the lock: that waits for their
+    /// threads, which may be reporting.
+    #[must_use]
+    fn no_longer_awaited(&mut self, which: impl Fn(&String) -> bool) -> Vec<(String, NicWatch)> {
+        let all = std::mem::take(&mut self.awaited).into_iter();
+        let (found, others) = all.partition(|(name, _)| which(name));
+        self.awaited = others;
+        found
+    }
 }
 
 impl UdpPaths {
@@ -56,16 +66,14 @@ impl UdpPaths {
         state.ports.iter().try_for_each(|port| guard.listen(*port))?;
         state.guards.push(Arc::downgrade(&guard));
         let name = spec.name();
-        let (found, others) = std::mem::take(&mut state.awaited).into_iter().partition(|(n, _)| *n == name);
-        state.awaited = others;
+        let found = state.no_longer_awaited(|awaited| *awaited == name);
         drop(state);
-        // Its thread may be reporting.
-        let _: Vec<(String, NicWatch)> = found;
+        drop(found);
         let attached = AttachedPath { device: Box::new(device), config: config.clone(), guard: Box::new(()) };
         Ok((config, attached, guard))
     }
 
-    /// Reports a NIC as new when it can carry the path.
+    /// Reports a NIC as new when it can carry the path, which may be at once.
     pub(crate) fn await_nic(&self, spec: &PathSpec) {
         let sender = self.sender.clone();
         let watch = NicWatch::start(&spec.device, move |nic| {
@@ -77,9 +85,23 @@ impl UdpPaths {
             }
         });
         match watch {
-            Ok(watch) => lock(&self.state).awaited.push((spec.name(), watch)),
+            Ok(watch) => {
+                let name = spec.name();
+                let mut state = lock(&self.state);
+                let before = state.no_longer_awaited(|awaited| *awaited == name);
+                state.awaited.push((name, watch));
+                drop(state);
+                drop(before);
+            }
             Err(error) => tracing::warn!(device = spec.device, %error, "cannot wait for the network device"),
         }
+    }
+
+    /// Nobody waits any more for NICs that none of these paths is over.
+    pub(crate) fn await_only(&self, specs: &[PathSpec]) {
+        let wanted: HashSet<String> = specs.iter().map(PathSpec::name).collect();
+        let others = lock(&self.state).no_longer_awaited(|awaited| !wanted.contains(awaited));
+        drop(others);
     }
 
     /// Whether there is any, now or later.
@@ -116,5 +138,25 @@ impl UdpPaths {
     /// What happens to their NICs. Can be taken once.
     pub(crate) fn changes(&self) -> Option<Receiver<PathChange>> {
         lock(&self.changes).take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nic_is_awaited_once_and_as_long_as_it_is_wanted() {
+        let udp = UdpPaths::new(&[]);
+        let [one, other] = ["none0,mode=udp", "none1,mode=udp"].map(|text| text.parse().unwrap());
+        for spec in [&one, &other, &one] {
+            udp.await_nic(spec);
+        }
+        let awaited = || lock(&udp.state).awaited.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        assert_eq!(awaited(), ["none1/udp", "none0/udp"]);
+        udp.await_only(std::slice::from_ref(&one));
+        assert_eq!(awaited(), ["none0/udp"]);
+        udp.await_only(&[]);
+        assert!(udp.is_empty());
     }
 }

@@ -36,7 +36,8 @@ pub trait Device: Send {
     fn transmit(&mut self, packet: &Transmit) -> io::Result<TransmitOutcome>;
 
     /// Waits for room from now on, after [`transmit`](Self::transmit) has found none, or does so no longer.
-    /// True: the descriptor is readable when there may be room. False, as by default: it is writable then.
+    /// True: the descriptor is readable as long as there may be room, whatever is [received](Self::receive).
+    /// False, as by default: it is writable then.
     fn signals_room(&mut self, _wanted: bool) -> bool {
         false
     }

@@ -154,8 +154,12 @@ impl IoDriver {
         path: PathId,
     ) -> Option<AttachedPath> {
         let at = self.slots.iter().position(|s| s.path == path)?;
-        let slot = self.slots.remove(at);
+        let mut slot = self.slots.remove(at);
         self.poller.remove(slot.device.fd());
+        if slot.pending.is_some() {
+            // What waited for room is lost. Whoever takes the device next does not wait for it.
+            slot.device.signals_room(false);
+        }
         stack.path_removed(now, path);
         Some(AttachedPath { device: slot.device, config: slot.config, guard: slot.guard })
     }

@@ -67,8 +67,8 @@ pub struct NicWatch {
 }
 
 impl NicWatch {
-    /// Calls `report` with what the NIC is like each time something of this host's network has changed, on a
-    /// thread of its own in the network namespace of the caller. An error says why it cannot carry a path; a
+    /// Calls `report` with what the NIC is like, at once and each time something of this host's network has
+    /// changed, on a thread of its own in the network namespace of the caller. An error says why it cannot carry a path; a
     /// NIC without an address or a route is none.
     ///
     /// # Errors
@@ -90,6 +90,8 @@ impl NicWatch {
                 Err(error) => return drop(ready_sender.send(Err(error))),
             };
             let _ = ready_sender.send(Ok(()));
+            // The caller has looked at it before: what has changed since then has not been notified.
+            report(look(&netlink, &device).await.map(|(nic, _)| nic));
             loop {
                 match select(&mut stopped, changes.next()).await {
                     Either::Right((Some(_), _)) => {}
@@ -122,5 +124,35 @@ impl Drop for NicWatch {
         {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn a_watch_says_first_what_the_nic_is_like() {
+        let test = || {
+            // Where nothing changes.
+            if let Err(error) = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET) {
+                return eprintln!("skipped: cannot create a network namespace: {error}");
+            }
+            for device in ["lo", "none0"] {
+                let (sender, reports) = mpsc::channel();
+                let watch = NicWatch::start(device, move |nic| drop(sender.send(nic))).unwrap();
+                let report = reports.recv_timeout(Duration::from_secs(10)).expect("a report");
+                match device {
+                    "lo" => {
+                        assert!(matches!(report, Err(DriverError::UnsuitableDevice { .. })), "{report:?}")
+                    }
+                    _ => assert!(matches!(report, Err(DriverError::UnknownDevice { .. })), "{report:?}"),
+                }
+                drop(watch);
+                assert!(reports.recv().is_err(), "once");
+            }
+        };
+        std::thread::spawn(test).join().unwrap();
     }
 }

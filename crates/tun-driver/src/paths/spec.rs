@@ -4,6 +4,7 @@ use crate::error::DriverError;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use umptcp_stack_core::device::PathConfig;
 use umptcp_stack_core::path_manager::Uses;
 
 /// How a path's address is bound to its NIC.
@@ -82,6 +83,17 @@ impl PathSpec {
     /// of either kind.
     pub fn name(&self) -> String {
         if self.mode == Mode::Udp { format!("{}/udp", self.device) } else { self.device.clone() }
+    }
+
+    /// Sets in a path's configuration what it says of the path's use, whatever carries it: `backup`, `metered`,
+    /// `weight`, `cost` and `uses`. Addresses are the driver's.
+    pub fn describe(&self, config: &mut PathConfig) {
+        // All fields, so that none that is added is forgotten.
+        let PathSpec { device: _, addresses: _, mode: _, advertise: _, backup, metered, weight, cost, uses } =
+            *self;
+        (config.backup, config.metered) = (backup, metered);
+        (config.weight, config.cost) = (weight, cost);
+        config.uses = uses;
     }
 }
 

@@ -485,11 +485,7 @@ impl Manager {
         config.advertise = advertised(path);
         config.kind = if nat { PathKind::Nat } else { PathKind::Routed };
         config.mtu = config_mtu;
-        config.backup = spec.backup;
-        config.metered = spec.metered;
-        config.weight = spec.weight;
-        config.cost = spec.cost;
-        config.uses = spec.uses;
+        spec.describe(&mut config);
         tun.describe(&mut config);
         config.max_packet = config.max_packet.min(nic.largest_segment());
         tracing::info!(
