@@ -178,6 +178,8 @@ fn dropping_a_stream_still_delivers_what_was_written() {
     let (a, b) = two_stacks(1, |s| s);
     let (mut client, mut server) = connected(&a, &b);
     let data = pattern(6 << 20, 5);
+    // Nobody reads yet, so that an automatic buffer need not become as large.
+    client.set_send_buffer(8 << 20).unwrap();
     client.write_all(&data).unwrap();
     drop(client);
     let mut got = Vec::new();
