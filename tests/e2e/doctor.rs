@@ -135,13 +135,16 @@ fn what_paths_to_a_server_do_is_told_apart() {
         problem("is not reached");
         net.silence(1, false);
         drop(nginx);
-        let (findings, code) = probe();
-        assert!(
-            findings.iter().filter(|f| f["what"].as_str().is_some_and(|w| w.contains("refused"))).count()
-                == 2,
-            "{findings:#?}"
-        );
-        assert_eq!(code, Some(3));
+        // The router may still say for a while that hosts on the link that was silent are not reached.
+        let mut last = Vec::new();
+        let both_refuse = (0..5).any(|_| {
+            let (findings, code) = probe();
+            let refuses = |f: &&Value| f["what"].as_str().is_some_and(|w| w.contains("refused"));
+            let all = findings.iter().filter(refuses).count() == 2 && code == Some(3);
+            last = findings;
+            all
+        });
+        assert!(both_refuse, "{last:#?}");
     });
 }
 

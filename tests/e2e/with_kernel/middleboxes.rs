@@ -298,7 +298,10 @@ fn the_only_path_changes_payload(ours: Ours, towards: Towards) {
     assert_eq!(our_end.is_mptcp(), Some(false), "{story}");
     let theirs = Counters::read(&kernel);
     assert!(host.counter("MPFailTx") >= 1 && host.counter("MPFailRx") >= 1, "{story}");
-    assert!(theirs.mptcp("MPFailTx") >= 1 && theirs.mptcp("MPFailRx") >= 1, "{story}");
+    // Of our two answers, MP_FAIL and the infinite mapping, one is enough: the ACK with the first may be lost in the
+    // queue.
+    let answered = theirs.mptcp("MPFailRx") >= 1 || theirs.mptcp("InfiniteMapRx") >= 1;
+    assert!(theirs.mptcp("MPFailTx") >= 1 && answered, "{story}");
 }
 
 #[test]
