@@ -53,6 +53,8 @@ impl ReceiveState {
     /// The window is what `buffer` says from now on. What was offered stays.
     pub(crate) fn set_buffer(&mut self, buffer: BufferSize, pressure: Pressure) {
         self.size.set(buffer);
+        // What a larger buffer let through is no measure for one that has to grow again.
+        self.right_size = RightSize::default();
         self.apply_size(pressure);
     }
 
