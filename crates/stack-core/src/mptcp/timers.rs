@@ -325,12 +325,11 @@ impl Connection {
         if others && self.is_mptcp() {
             self.reinject_from(i);
         }
-        let others_deliver =
-            self.subflows.enumerate().any(|(j, o)| j != i && o.can_send_data() && o.is_healthy());
         let m = &mut self.subflows[i];
-        if others_deliver && m.tcp.is_synchronized() {
-            // The connection as a whole is not congested, since others deliver: a path that comes back should
-            // not wait for a timer backed off to a minute. One segment a second is what keeping it costs.
+        if others && m.tcp.is_synchronized() {
+            // A path that comes back should not wait for a timer backed off to a minute: others deliver, so that the
+            // connection as a whole is not congested, or all are silent, and whichever comes back goes on. One
+            // segment a second is what keeping it costs.
             let (first, count) = FIRST_STALE_PROBES;
             let pause = if m.tcp.timeouts_in_a_row() <= count { first } else { STALE_PROBE };
             // An answer takes a round trip.
