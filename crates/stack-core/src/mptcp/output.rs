@@ -168,6 +168,7 @@ impl Connection {
         } else {
             self.recv.advertise(tcp.mss(), tcp.receive_scale())
         };
+        let aligned = self.subflows[i].has_mapped_unacked().then(|| self.packet_payload(i));
         let m = &mut self.subflows[i];
         let mut ecn = ip::ecn::NOT_ECT;
         if !syn && m.tcp.mark_ecn(segment.fresh, &mut segment.flags) {
@@ -184,7 +185,7 @@ impl Connection {
         } else if segment.fresh && m.tcp.is_size_probe(segment.seq) {
             segment.payload.len() as u32
         } else {
-            m.tcp.packet_payload(options.len())
+            aligned.unwrap_or(u32::MAX).min(m.tcp.packet_payload(options.len()))
         };
         let repr = m.tcp.repr(&segment, window, options);
         if segment.flags.ack {

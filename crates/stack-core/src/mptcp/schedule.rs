@@ -36,7 +36,10 @@ impl Connection {
     pub(crate) fn packet_payload(&self, i: usize) -> u32 {
         let m = &self.subflows[i];
         let timestamps = if m.tcp.timestamps() { TIMESTAMP_OPTIONS } else { 0 };
-        let dss = if self.is_mptcp() { DSS_OPTIONS } else { 0 };
+        // Packets that repeat what was sent with mappings have the bounds of those before: a peer that has fallen back
+        // meanwhile may not know what to do with one that it has half of (Linux 6.18 takes the half that it has for
+        // new data, and delivers wrong bytes).
+        let dss = if self.is_mptcp() || m.has_mapped_unacked() { DSS_OPTIONS } else { 0 };
         m.tcp.packet_payload(timestamps + dss)
     }
 

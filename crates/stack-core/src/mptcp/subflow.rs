@@ -11,7 +11,7 @@ use crate::event::SubflowReset;
 use crate::wire::mptcp::{MpPrio, MptcpOption};
 use umptcp_congestion::SubflowParams;
 use umptcp_scheduler::Health;
-use umptcp_types::{AddressId, Duration, Instant};
+use umptcp_types::{AddressId, Duration, Instant, SubflowOffset};
 
 /// Keep-alive probes on a subflow whose address was removed, before it is reset.
 const REMOVAL_PROBES: u8 = 3;
@@ -111,6 +111,8 @@ pub(crate) struct Subflow {
     reset: Option<SubflowReset>,
     /// The peer removed its address, and we look whether the subflow still lives.
     removal: Option<Removal>,
+    /// Where what was sent with mappings ends, after a fallback.
+    mapped_end: SubflowOffset,
     /// It has ended in the step that is under way (see `subflows`).
     ended: bool,
 }
@@ -139,6 +141,7 @@ impl Subflow {
             announced: None,
             reset: None,
             removal: None,
+            mapped_end: SubflowOffset::default(),
             ended: false,
         }
     }
@@ -386,6 +389,13 @@ impl Subflow {
         self.signals.clear();
         self.incoming.on_fallback();
         self.removal = None;
+        self.mapped_end = self.tcp.snd_nxt();
+    }
+
+    /// What was sent with mappings, before the fallback, has not been acknowledged.
+    #[inline]
+    pub(crate) fn has_mapped_unacked(&self) -> bool {
+        self.tcp.snd_una() < self.mapped_end
     }
 
     // ---- the peer has removed its address ----
