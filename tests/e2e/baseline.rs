@@ -9,8 +9,8 @@ use umptcp_testbed::inject::{self, Segment};
 use umptcp_testbed::kernel::{self, Counters, Kind};
 use umptcp_testbed::limit::within;
 use umptcp_testbed::netns::Netns;
-use umptcp_testbed::topology::{Family, Routed, Site, bridged};
-use umptcp_testbed::traffic::{both_ways, until_each};
+use umptcp_testbed::topology::{Family, Routed, Site, both_ways, bridged};
+use umptcp_testbed::traffic::until_each;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;

@@ -7,8 +7,8 @@ use umptcp_testbed::endpoint::{Endpoint, KernelHost, connect};
 use umptcp_testbed::host::Snapshot;
 use umptcp_testbed::kernel::{self, Counters, Kind};
 use umptcp_testbed::limit::within;
-use umptcp_testbed::topology::{Family, Routed, Site};
-use umptcp_testbed::traffic::{both_ways, until_each};
+use umptcp_testbed::topology::{Family, Routed, Site, both_ways};
+use umptcp_testbed::traffic::until_each;
 
 const MIB: u64 = 1 << 20;
 /// Takes about three seconds. With half of it, one path once carried only a fifth of one direction.

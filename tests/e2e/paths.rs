@@ -7,8 +7,8 @@ use umptcp_testbed::endpoint::{Endpoint, KernelHost, connect};
 use umptcp_testbed::exchange::{Seeded, receive_all, send_all};
 use umptcp_testbed::kernel::{self, Kind};
 use umptcp_testbed::limit::within;
-use umptcp_testbed::topology::{Bridged, Family, Routed, bridged};
-use umptcp_testbed::traffic::{both_ways, until_each};
+use umptcp_testbed::topology::{Bridged, Family, Routed, both_ways, bridged};
+use umptcp_testbed::traffic::until_each;
 
 const MIB: u64 = 1 << 20;
 const LIMIT: Duration = Duration::from_secs(90);

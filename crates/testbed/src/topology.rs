@@ -15,6 +15,7 @@
 
 use crate::kernel;
 use crate::netns::{Netns, device_bytes, shape, veth};
+use crate::traffic;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -224,11 +225,7 @@ impl Routed {
     /// # Panics
     /// On timeout.
     pub fn wait_client_link(&self, nic: usize, bytes: u64) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while self.client_link_bytes()[nic].to_client < bytes {
-            assert!(Instant::now() < deadline, "only {:?} crossed the links", self.client_link_bytes());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.wait_links(|links| links[nic].to_client >= bytes);
     }
 
     /// Waits up to 30 seconds until a total of `bytes` have crossed the client's links towards the server.
@@ -236,11 +233,11 @@ impl Routed {
     /// # Panics
     /// On timeout.
     pub fn wait_server_bytes(&self, bytes: u64) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while self.client_link_bytes().iter().map(|l| l.to_server).sum::<u64>() < bytes {
-            assert!(Instant::now() < deadline, "only {:?} crossed the links", self.client_link_bytes());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.wait_links(|links| links.iter().map(|link| link.to_server).sum::<u64>() >= bytes);
+    }
+
+    fn wait_links(&self, done: impl Fn(&[LinkBytes]) -> bool) {
+        traffic::wait(|| self.client_link_bytes(), done, Instant::now() + Duration::from_secs(30));
     }
 
     /// Makes the router strip the MPTCP option from every SYN of the client's NIC `nic`, as some middleboxes
@@ -283,6 +280,16 @@ pub struct LinkBytes {
     pub to_server: u64,
     /// Towards the client.
     pub to_client: u64,
+}
+
+/// What each link has carried in each direction.
+pub fn both_ways(links: &[LinkBytes]) -> Vec<u64> {
+    links.iter().flat_map(|link| [link.to_server, link.to_client]).collect()
+}
+
+/// What each link has carried towards the client.
+pub fn to_client(links: &[LinkBytes]) -> Vec<u64> {
+    links.iter().map(|link| link.to_client).collect()
 }
 
 fn site(router: &Netns, name: &str, number: u8, nics: u8) -> Site {

@@ -1,7 +1,7 @@
 //! Waiting for what links carry. On a busy machine traffic comes late, and what a test is about may take a moment to
 //! show: these wait for it, as long as a transfer goes on.
 
-use crate::topology::LinkBytes;
+use std::fmt::Debug;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -32,17 +32,12 @@ pub fn until_idle(carried: impl Fn() -> Vec<u64>, idle: usize, bytes: u64) {
     }
 }
 
-/// What each link has carried in each direction.
-pub fn both_ways(links: &[LinkBytes]) -> Vec<u64> {
-    links.iter().flat_map(|link| [link.to_server, link.to_client]).collect()
-}
-
-/// What each link has carried towards the client.
-pub fn to_client(links: &[LinkBytes]) -> Vec<u64> {
-    links.iter().map(|link| link.to_client).collect()
-}
-
-fn wait(carried: impl Fn() -> Vec<u64>, done: impl Fn(&[u64]) -> bool, deadline: Instant) -> Vec<u64> {
+/// Waits until what the links have carried is enough, and returns it.
+pub(crate) fn wait<T: Debug>(
+    carried: impl Fn() -> Vec<T>,
+    done: impl Fn(&[T]) -> bool,
+    deadline: Instant,
+) -> Vec<T> {
     loop {
         let now = carried();
         if done(&now) {

@@ -6,7 +6,8 @@ use umptcp::ConnectionConfig;
 use umptcp_testbed::kernel;
 use umptcp_testbed::limit::within;
 use umptcp_testbed::netns::device_bytes;
-use umptcp_testbed::traffic::{to_client, until_each, until_idle};
+use umptcp_testbed::topology::to_client;
+use umptcp_testbed::traffic::{until_each, until_idle};
 
 /// Bytes that have reached the server through its NIC `nic`.
 fn to_server(net: &Routed, nic: usize) -> u64 {

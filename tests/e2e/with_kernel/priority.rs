@@ -5,7 +5,8 @@ use crate::umptcp_host::{Mode, Stream, spec};
 use umptcp::ConnectionConfig;
 use umptcp_testbed::kernel;
 use umptcp_testbed::limit::within;
-use umptcp_testbed::traffic::{to_client, until_each, until_idle};
+use umptcp_testbed::topology::to_client;
+use umptcp_testbed::traffic::{until_each, until_idle};
 
 /// Limit of the traffic on the backup link, of 8 MiB each way: handshake, acknowledgements, DATA_FINs, neighbour
 /// discovery, and what is sent again over it when the machine stands still and the other path seems to be silent.
