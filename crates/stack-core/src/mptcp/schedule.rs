@@ -47,8 +47,7 @@ impl Connection {
     fn candidates(&self, ctx: &Context, now: Instant) -> Candidates {
         let mut candidates = Candidates::default();
         for (i, m) in self.subflows.enumerate() {
-            let busy = m.is_busy(ctx);
-            if !m.can_send_data() || (m.is_held_back(ctx) && !busy) {
+            if !m.can_send_data() || m.is_out(ctx) {
                 continue;
             }
             let packet = u64::from(self.packet_payload(i));
@@ -63,7 +62,7 @@ impl Connection {
             };
             // What was lost goes first.
             let lost = m.tcp.has_lost();
-            let mut room = if lost || busy { 0 } else { congestion.min(m.tcp.window_room()) };
+            let mut room = if lost || m.is_busy(ctx) { 0 } else { congestion.min(m.tcp.window_room()) };
             // RFC 4821 §7.4: where a probe is due ordinary data wait until there is room for that.
             let narrow = |p: SizeProbe| room.min(self.send.window()) < p.payload;
             if in_flight > 0 && self.size_probe(now, i).is_some_and(narrow) {

@@ -249,6 +249,12 @@ impl Subflow {
         ctx.is_path_busy(self.tcp.path(), self.tcp.tuple().local.ip())
     }
 
+    /// Nothing can be sent on it, and not only for a moment: others take over.
+    #[inline]
+    pub(crate) fn is_out(&self, ctx: &Context) -> bool {
+        self.is_held_back(ctx) && !self.is_busy(ctx)
+    }
+
     /// ACKs with MPTCP options may be sent on it.
     pub(crate) fn can_acknowledge(&self) -> bool {
         self.join.is_joined() && self.tcp.is_synchronized()

@@ -280,8 +280,7 @@ impl Connection {
 
     /// What suspected subflows carry goes to others, if there are any that answer.
     pub(super) fn relieve_suspects(&mut self, ctx: &Context) {
-        let answers =
-            |m: &Subflow| m.can_send_data() && m.is_healthy() && (!m.is_held_back(ctx) || m.is_busy(ctx));
+        let answers = |m: &Subflow| m.can_send_data() && m.is_healthy() && !m.is_out(ctx);
         if !self.subflows.iter().any(answers) {
             return;
         }
@@ -312,7 +311,7 @@ impl Connection {
     /// forged: others take over, it is probed, and an acknowledgment brings it back. False: there are no
     /// others.
     pub(super) fn on_subflow_hindered(&mut self, ctx: &mut Context, now: Instant, i: usize) -> bool {
-        let relieved = self.is_mptcp() && self.relieve(now, i);
+        let relieved = self.relieve(now, i);
         if relieved {
             self.make_stale(ctx, now, i);
         }
@@ -321,8 +320,8 @@ impl Connection {
 
     /// Others take over what subflow `i` carries, which does not get through. False: there are no others.
     fn relieve(&mut self, now: Instant, i: usize) -> bool {
-        let others = self.subflows.enumerate().any(|(j, o)| j != i && o.can_send_data());
-        if others && self.is_mptcp() {
+        let others = self.has_others(i);
+        if others {
             self.reinject_from(i);
         }
         let m = &mut self.subflows[i];

@@ -161,9 +161,7 @@ impl Stack {
     /// The device takes nothing (`blocked`) until told otherwise: nothing is offered for it meanwhile.
     pub fn path_blocked(&mut self, _now: Instant, path: PathId, blocked: bool) {
         if self.ctx.set_path_blocked(path, blocked) {
-            for c in self.ready.release(path) {
-                self.touched(c);
-            }
+            self.release(path);
         }
     }
 
@@ -171,9 +169,14 @@ impl Stack {
     /// otherwise. Unlike with a device that takes nothing, other paths do not take over: a backup stays idle.
     pub fn path_busy(&mut self, _now: Instant, path: PathId, busy: bool) {
         if self.ctx.set_path_busy(path, busy) {
-            for c in self.ready.release(path) {
-                self.touched(c);
-            }
+            self.release(path);
+        }
+    }
+
+    /// The connections that waited for the path have their turn.
+    fn release(&mut self, path: PathId) {
+        for c in self.ready.release(path) {
+            self.touched(c);
         }
     }
 }
