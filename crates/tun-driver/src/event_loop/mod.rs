@@ -8,6 +8,7 @@ mod backlog;
 mod io_driver;
 mod options;
 mod poller;
+mod slice;
 mod thread;
 mod traces;
 mod waker;
@@ -132,6 +133,9 @@ impl<E: NetworkStack, H: Handler<E>> EventLoop<E, H> {
     pub fn run(&mut self) -> io::Result<()> {
         // The default timer slack of 50 µs would undo the effect of pacing.
         let _ = nix::sys::prctl::set_timerslack(1);
+        if let Err(error) = slice::shorten() {
+            tracing::debug!(%error, "on a busy host this thread is woken late");
+        }
         while !self.stop {
             let timeout = if self.turn() { Some(Duration::ZERO) } else { self.timeout() };
             if self.stop {
