@@ -3,7 +3,8 @@
 //! A TUN device takes whatever is written to it: what the NIC cannot send at once waits in the NIC's queue, where
 //! only a loss would end its growth. Acknowledgements of what comes in wait behind it, and every estimate of the
 //! path's delay grows with it. Linux's own sockets keep about a millisecond of theirs in that queue (TCP small
-//! queues). Here the same: a path is blocked while more than [`SHARE`] of our bytes wait.
+//! queues). Here the same: a path is blocked while more than [`SHARE`] of our bytes wait. Where that turns out to
+//! be too little, because our thread is woken late, the share grows, as Linux's dynamic queue limits do.
 
 use crate::device::QueueState;
 use std::collections::VecDeque;
@@ -13,6 +14,13 @@ use umptcp_types::Instant;
 /// How long our bytes may wait. More than Linux's millisecond: a thread that is woken by a timer comes later than
 /// the interrupt that wakes Linux's sockets, and the NIC must not run dry meanwhile.
 const SHARE: Duration = Duration::from_millis(4);
+
+/// The same on a host that wakes our thread late: what acknowledgements of a download wait behind has a bound there,
+/// too.
+const LARGEST_SHARE: Duration = Duration::from_millis(16);
+
+/// How long the NIC must not have run dry until the share becomes smaller again, by an eighth.
+const RELAXED: Duration = Duration::from_secs(1);
 
 /// What may always wait: some packets.
 const LEAST: u64 = 32 * 1024;
@@ -31,9 +39,6 @@ const RARELY: Duration = Duration::from_millis(20);
 
 /// The same for a NIC that has no queue: it may get one.
 const WITHOUT_QUEUE: Duration = Duration::from_secs(1);
-
-/// The longest a path is blocked before the kernel is asked again.
-const LONGEST: Duration = Duration::from_millis(4);
 
 /// The time over which the NIC's rate is measured.
 const MEASURED: Duration = Duration::from_millis(4);
@@ -69,6 +74,32 @@ pub(super) struct Backlog {
     /// Bytes per second that leave it while it is not empty.
     rate: Option<f64>,
     blocked_until: Option<Instant>,
+    share: Share,
+}
+
+/// How long our bytes may wait, and when that was changed.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    time: Duration,
+    since: Instant,
+}
+
+impl Default for Share {
+    fn default() -> Self {
+        Share { time: SHARE, since: Instant::ZERO }
+    }
+}
+
+impl Share {
+    /// `dry`: the path was blocked until now, and its NIC had nothing left to send. That was not to happen: half of
+    /// the share should have been there still.
+    fn adapt(&mut self, now: Instant, dry: bool) {
+        if dry {
+            *self = Share { time: (self.time * 3 / 2).min(LARGEST_SHARE), since: now };
+        } else if now - self.since >= RELAXED && self.time > SHARE {
+            *self = Share { time: (self.time * 7 / 8).max(SHARE), since: now };
+        }
+    }
 }
 
 impl Backlog {
@@ -110,6 +141,7 @@ impl Backlog {
                 Backlog { written: self.written, looked: self.looked, cost: self.cost, ..Backlog::default() };
             return false;
         };
+        self.share.adapt(now, self.blocked_until.is_some() && state.waiting == 0);
         self.measure(now, state);
         let ours = self.ours(state);
         let allowed = self.allowed(state.waiting - ours);
@@ -117,7 +149,7 @@ impl Backlog {
         self.blocked_until = (ours > allowed).then(|| {
             let rate = self.rate.unwrap_or(f64::INFINITY).max(1.0);
             let wait = Duration::from_secs_f64((ours - allowed / 2) as f64 / rate);
-            now + wait.clamp(self.interval(), LONGEST.max(self.interval()))
+            now + wait.clamp(self.interval(), self.share.time.max(self.interval()))
         });
         self.blocked_until.is_some()
     }
@@ -142,7 +174,7 @@ impl Backlog {
     /// How much of ours may wait: no more than others have there, where they fill it.
     fn allowed(&self, others: u64) -> u64 {
         // Where asking is rare, the NIC must have enough until the next time.
-        let time = SHARE.max(self.interval() * 2);
+        let time = self.share.time.max(self.interval() * 2);
         let share = self.rate.map_or(AT_FIRST, |rate| (rate * time.as_secs_f64()) as u64);
         share.max(LEAST).max(others)
     }
@@ -180,11 +212,13 @@ mod tests {
         state: QueueState,
         at: Instant,
         cost: Duration,
+        /// How much later than asked for the thread is woken.
+        late: Duration,
     }
 
     impl Nic {
         fn new(rate: f64) -> Nic {
-            Nic { rate, state: QueueState::default(), at: Instant::ZERO, cost: COST }
+            Nic { rate, state: QueueState::default(), at: Instant::ZERO, cost: COST, late: Duration::ZERO }
         }
 
         fn advance(&mut self, now: Instant) {
@@ -198,11 +232,11 @@ mod tests {
     /// Writes as much as it may for a second, beside others that keep `others` bytes in the queue. Returns the
     /// most that waited in the last half, and how much of ours was sent.
     fn greedy(nic: &mut Nic, backlog: &mut Backlog, others: u64) -> (u64, u64) {
-        let (mut most, start) = (0, backlog.written);
+        let (mut most, start, from) = (0, backlog.written, nic.at);
         let mut foreign = VecDeque::from([(0, 0)]);
         let mut theirs = 0;
         for step in 1..=10_000_u64 {
-            let now = Instant::ZERO + Duration::from_micros(step * 100);
+            let now = from + Duration::from_micros(step * 100);
             nic.advance(now);
             while foreign.len() > 1 && foreign[1].0 <= nic.state.sent {
                 foreign.pop_front();
@@ -214,7 +248,7 @@ mod tests {
                 theirs += others - waiting;
                 foreign.push_back((nic.state.sent + nic.state.waiting, theirs));
             }
-            let blocked = backlog.blocked_until().is_some_and(|until| now < until)
+            let blocked = backlog.blocked_until().is_some_and(|until| now < until + nic.late)
                 || (backlog.blocked_until().is_some() && backlog.look(now, nic.cost, Some(nic.state)));
             if !blocked {
                 backlog.wrote(15_000);
@@ -244,6 +278,19 @@ mod tests {
             assert!((most as f64) < bound, "{mbit} Mbit/s: {most} bytes wait");
             assert!(written as f64 > rate * 0.99, "{mbit} Mbit/s: {written} of {rate} bytes were sent");
         }
+    }
+
+    #[test]
+    fn a_thread_that_is_woken_late_keeps_more_in_the_queue_and_less_again_when_it_is_not() {
+        let (mut nic, mut backlog) = (Nic::new(37.5e6), Backlog::default());
+        nic.late = Duration::from_millis(6);
+        greedy(&mut nic, &mut backlog, 0);
+        let (most, written) = greedy(&mut nic, &mut backlog, 0);
+        assert!(written as f64 > 37.5e6 * 0.99, "{written} of 37.5 MB were sent");
+        assert!((most as f64) < 37.5e6 * 0.0165 + 150_000.0, "{most} bytes wait");
+        nic.late = Duration::ZERO;
+        let most = (0..16).map(|_| greedy(&mut nic, &mut backlog, 0).0).last().expect("some");
+        assert!((most as f64) < 37.5e6 * 0.005 + 150_000.0, "{most} bytes wait");
     }
 
     #[test]
