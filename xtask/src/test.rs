@@ -2,7 +2,9 @@
 
 use crate::tools;
 use anyhow::{Context, Result, bail};
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Options of `cargo xtask test`.
@@ -78,7 +80,7 @@ fn open_tun() -> Result<()> {
 }
 
 fn end_to_end(privilege: &Privilege, filter: Option<&str>) -> Result<()> {
-    let program = tools::build_program(false)?;
+    let program = ForAll::new(tools::build_program(false)?)?;
     let cargo = tools::cargo();
     let mut tests = match privilege {
         Privilege::Root => cargo,
@@ -90,11 +92,59 @@ fn end_to_end(privilege: &Privilege, filter: Option<&str>) -> Result<()> {
     };
     // The whole workspace is named, or cargo would choose other features and compile everything again.
     tests.args(["test", "--workspace", "--test", "e2e"]).args(filter).env("PATH", tools::system_path());
-    tests.env("UMPTCP_PROGRAM", program).env("UMPTCP_GO_PROGRAM", crate::go::build()?);
+    tests.env("UMPTCP_PROGRAM", program.path()).env("UMPTCP_GO_PROGRAM", crate::go::build()?);
     if matches!(privilege, Privilege::UserNamespace) {
         // Nobody can become another user there, as sshd and the command of `sudo umptcp run` do.
         tests.args(["--", "--skip", "as_root::"]);
         println!("Skipped, because they need root: the end-to-end tests in as_root");
     }
     tools::run(&mut tests, "cargo test of the end-to-end tests")
+}
+
+/// The program, where every user can start it: tests run it as an ordinary user, and the checkout may be in a folder
+/// of root's. Then it is a copy, which is removed when this is dropped.
+enum ForAll {
+    InPlace(PathBuf),
+    Copy { folder: PathBuf, program: PathBuf },
+}
+
+impl ForAll {
+    fn new(program: PathBuf) -> Result<ForAll> {
+        if !tools::is_root() || is_open_to_all(&program)? {
+            return Ok(ForAll::InPlace(program));
+        }
+        let folder = std::env::temp_dir().join(format!("umptcp-xtask-test-{}", std::process::id()));
+        fs::DirBuilder::new().mode(0o700).create(&folder).with_context(|| format!("{}", folder.display()))?;
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
+        let copy = ForAll::Copy { program: folder.join("umptcp"), folder };
+        fs::copy(&program, copy.path()).with_context(|| format!("cannot copy {}", program.display()))?;
+        fs::set_permissions(copy.path(), fs::Permissions::from_mode(0o755))?;
+        Ok(copy)
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            ForAll::InPlace(program) | ForAll::Copy { program, .. } => program,
+        }
+    }
+}
+
+impl Drop for ForAll {
+    fn drop(&mut self) {
+        if let ForAll::Copy { folder, .. } = self {
+            // Whatever is left is in the way of nobody.
+            let _ = fs::remove_dir_all(folder);
+        }
+    }
+}
+
+/// Whether others may pass through all folders above it.
+fn is_open_to_all(path: &Path) -> Result<bool> {
+    let path = path.canonicalize().with_context(|| format!("{}", path.display()))?;
+    for folder in path.ancestors().skip(1) {
+        if fs::metadata(folder)?.permissions().mode() & 0o001 == 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
