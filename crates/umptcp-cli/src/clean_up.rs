@@ -8,10 +8,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
     use anyhow::Context as _;
 
     // These need no privilege but that of their owner.
-    let sockets = umptcp_control::directory::remove_dead();
-    sockets.iter().try_for_each(|line| crate::console::print(line))?;
+    let mut files = umptcp_control::directory::remove_dead();
+    files.extend(crate::up::remove_dead());
+    files.iter().try_for_each(|line| crate::console::print(line))?;
     let done = umptcp::clean_up_leftovers().context(Class::Host.failure("cannot clean up"))?;
-    if done.is_empty() && sockets.is_empty() {
+    if done.is_empty() && files.is_empty() {
         return crate::console::print("nothing was left behind");
     }
     done.iter().try_for_each(|line| crate::console::print(line))?;

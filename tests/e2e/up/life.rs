@@ -3,6 +3,7 @@
 use super::{Daemon, LIMIT, RESTORED_WITHIN, both, configuration, file, network, python, up};
 use nix::sys::signal::Signal;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use umptcp_testbed::Netns;
@@ -69,6 +70,8 @@ fn a_daemon_is_found_by_its_name_and_leaves_nothing_behind() {
         assert_eq!(program::run(ns, &format!("down {name}")).status.code(), Some(3), "it runs no more");
         assert!(program::run(ns, "clean-up").status.success());
         before.assert_restored(ns, RESTORED_WITHIN);
+        let left = Path::new("/run/umptcp").join(format!("{name}.daemon"));
+        assert!(!left.exists(), "{}", left.display());
     });
 }
 

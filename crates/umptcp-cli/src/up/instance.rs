@@ -95,6 +95,29 @@ struct Found {
     process: u32,
 }
 
+/// Removes the files of daemons that have died. Returns a line of text for each.
+pub(crate) fn remove_dead() -> Vec<String> {
+    let files = files().unwrap_or_default();
+    let remove = |path: PathBuf| {
+        let name = path.file_stem()?.to_str()?.to_owned();
+        let lock = OpenOptions::new().read(true).write(true).open(&path).ok()?;
+        // Locked by us, nobody can take the name in the meantime: who waits for it looks again.
+        if lock.try_lock().is_err() || !is_at(&lock, &path) {
+            return None;
+        }
+        std::fs::remove_file(&path).ok()?;
+        Some(format!("removed the file of the daemon {name}, which has died"))
+    };
+    files.into_iter().filter_map(remove).collect()
+}
+
+/// The files of daemons, those of dead ones as well.
+fn files() -> anyhow::Result<Vec<PathBuf>> {
+    let listing = std::fs::read_dir(directory()?).context(Class::Host.failure("cannot list the daemons"))?;
+    let files = listing.filter_map(|entry| Some(entry.ok()?.path()));
+    Ok(files.filter(|path| path.extension().is_some_and(|e| e == EXTENSION)).collect())
+}
+
 /// The daemon in a file; `None` if it runs no more.
 fn running(path: &Path) -> Option<Found> {
     let name = path.file_stem()?.to_str()?.to_owned();
@@ -111,10 +134,7 @@ fn running(path: &Path) -> Option<Found> {
 /// # Errors
 /// When there is none, or several without a name, or it does not end in time.
 pub(super) fn end(name: Option<&str>, timeout: Duration) -> anyhow::Result<String> {
-    let listing = std::fs::read_dir(directory()?).context(Class::Host.failure("cannot list the daemons"))?;
-    let files = listing.filter_map(|entry| Some(entry.ok()?.path()));
-    let files = files.filter(|path| path.extension().is_some_and(|e| e == EXTENSION));
-    let mut all: Vec<Found> = files.filter_map(|path| running(&path)).collect();
+    let mut all: Vec<Found> = files()?.iter().filter_map(|path| running(path)).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
     let names = || all.iter().map(|found| found.name.as_str()).collect::<Vec<_>>().join(", ");
     let at = match name {

@@ -22,6 +22,7 @@ use crate::logging::{self, Level, Log};
 use crate::registry::Registry;
 use config::Config;
 use daemon::Daemon;
+pub(crate) use instance::remove_dead;
 
 /// Runs the daemon until it is told to end.
 pub(crate) fn run(args: &UpArgs, registry: &Registry, verbose: u8) -> anyhow::Result<()> {
