@@ -2,6 +2,7 @@
 
 mod host;
 mod probe;
+mod trace;
 
 use crate::args::DoctorArgs;
 use crate::console::print;

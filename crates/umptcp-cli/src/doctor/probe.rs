@@ -1,6 +1,6 @@
 //! What the way to a server does to MPTCP, path by path.
 
-use super::Finding;
+use super::{Finding, trace};
 use crate::args::{DoctorArgs, HostPort};
 use crate::failure::usage;
 use crate::registry::Registry;
@@ -48,6 +48,10 @@ pub(super) fn examine(
         stack.paths().into_iter().map(|path| (path.clone(), probe.by(&path))).collect();
     let speaks = seen.iter().any(|(_, seen)| matches!(seen, Seen::Mptcp(_)));
     let mut findings: Vec<Finding> = seen.iter().map(|(path, seen)| describe(path, seen, speaks)).collect();
+    let reached =
+        |name: &String| seen.iter().any(|(path, seen)| path == name && !matches!(seen, Seen::Nothing(_)));
+    let infos = stack.path_infos();
+    findings.extend(infos.iter().filter(|i| reached(&i.name)).filter_map(|i| trace::examine(i, &remotes)));
     if speaks && seen.len() > 1 {
         findings.push(probe.together(seen.len()));
     }
