@@ -274,6 +274,42 @@ c.settimeout(30); c.recv(1)"
 
 /// The host moves on: its NIC gets another address, and the other NIC goes. Then nothing at all for five
 /// seconds.
+/// Linux takes data for a connection that its program has closed, and for a minute nobody reads it: `iperf3 -P 4` ended so.
+#[test]
+fn a_program_does_not_wait_for_a_peer_that_nobody_reads() {
+    within(LIMIT, || {
+        let net = network(2);
+        let folder = Folder::new("unread");
+        let closes = format!(
+            "
+import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(('', {PORT})); s.listen()
+c, _ = s.accept()
+print(c.recv(1), flush=True)
+c.close()
+time.sleep(60)"
+        );
+        let _server = python(&net.server.ns, &closes);
+        wait_for_port(&net.server.ns, PORT);
+        let sends = format!(
+            "
+import socket, sys
+s = socket.create_connection(('{}', {PORT}))
+s.sendall(b'x')
+assert s.recv(1) == b'', 'it has closed'
+s.settimeout(2)
+try:
+    while True: s.send(bytes(65536))
+except TimeoutError: sys.exit(7)",
+            net.server.nics[0].v4
+        );
+        let (said, code) = run(&net.client.ns, "", &format!("exec {}", written(&folder, "sends.py", &sends)));
+        assert!(code == Some(7) && said.contains("were not delivered"), "{code:?}: {said}");
+    });
+}
+
 #[test]
 fn an_address_that_changes_goes_unnoticed() {
     within(LIMIT, || {

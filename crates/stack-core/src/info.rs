@@ -107,6 +107,10 @@ pub struct ConnectionInfo {
     pub writable: usize,
     /// Bytes written that the peer has not acknowledged (SIOCOUTQ).
     pub send_queue: u64,
+    /// Bytes of new data that the peer's window still takes.
+    pub send_window: u64,
+    /// The peer sends nothing more: all its data have arrived, and the DATA_FIN or FIN after them.
+    pub peer_finished: bool,
     /// Bytes sent again on another subflow, because the one that carried them did not deliver them.
     pub bytes_reinjected: u64,
     /// Those of them that it delivered nevertheless: its acknowledgements were only late.

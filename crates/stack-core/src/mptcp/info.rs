@@ -48,6 +48,8 @@ impl Connection {
                 + self.subflows.iter().map(|m| m.tcp.out_of_order()).sum::<u64>(),
             writable: if self.send.is_shut() || self.life.has_ended() { 0 } else { self.send.room() },
             send_queue: self.send.held(),
+            send_window: self.send.window(),
+            peer_finished: self.recv.is_finished(),
             bytes_reinjected: self.send.reinjected().0,
             bytes_reinjected_needlessly: self.send.reinjected().1,
             send_buffer: self.send.capacity(),

@@ -58,7 +58,10 @@ pub(super) fn run(
         summary::tell(&summary::summarize([outward, inward], stack.traffic()), args.json);
     }
     drop(inside);
-    stack.close_finished()?;
+    // The exit code is that of the program, which had ended before.
+    if let Err(error) = stack.close_finished() {
+        say(&format!("{error:#}"));
+    }
     Ok(code)
 }
 

@@ -30,6 +30,9 @@ const LINGER: Duration = Duration::from_secs(60);
 const LINGER_ON_FAILURE: Duration = Duration::from_millis(500);
 /// How long connections get to end in order that have nothing left to deliver.
 const FINISHED_LINGER: Duration = Duration::from_secs(1);
+/// The same where the peer has closed its direction, and its window stays closed: Linux keeps such a connection for a
+/// minute when the program that had it has closed it, without anybody to read.
+const UNREAD_LINGER: Duration = Duration::from_secs(3);
 /// How often to look whether connections have ended.
 const FINISH_CHECK: Duration = Duration::from_millis(10);
 /// Maximum number of connections that carried data in the SYN and have not completed the handshake.
@@ -141,6 +144,11 @@ impl StackSource for Shared {
             f(stack);
         }
     }
+}
+
+/// Whether the peer seems to have been left by its program.
+fn is_unread(info: &umptcp::ConnectionInfo) -> bool {
+    info.peer_finished && info.send_window == 0
 }
 
 impl UserSpace {
@@ -266,16 +274,30 @@ impl UserSpace {
     }
 
     /// Waits until the connections that have been sent on have ended, for as long as at exit; for a moment
-    /// only where nothing is left to deliver.
+    /// only where nothing is left to deliver, or nobody reads it.
     pub(crate) fn finish(&self) {
         let (start, connections) = (Instant::now(), || {
             let stack = lock(&self.shared.stack);
             stack.as_ref().and_then(|stack| stack.connections().ok()).unwrap_or_default()
         });
+        let (mut acknowledged, mut progress) = (0, start);
         loop {
             let open = connections();
-            let undelivered = open.iter().any(|(_, info, _)| info.send_queue > 0 || info.readable > 0);
-            let limit = if undelivered { LINGER } else { FINISHED_LINGER };
+            let sum = open.iter().map(|(_, info, _)| info.bytes_acked).sum::<u64>();
+            if sum != acknowledged {
+                (acknowledged, progress) = (sum, Instant::now());
+            }
+            let mut undelivered = open.iter().filter(|(_, info, _)| info.send_queue > 0).peekable();
+            let limit = if undelivered.peek().is_some() {
+                if undelivered.all(|(_, info, _)| is_unread(info)) && progress.elapsed() >= UNREAD_LINGER {
+                    return;
+                }
+                LINGER
+            } else if open.iter().any(|(_, info, _)| info.readable > 0) {
+                LINGER
+            } else {
+                FINISHED_LINGER
+            };
             if open.is_empty() || start.elapsed() >= limit {
                 return;
             }
