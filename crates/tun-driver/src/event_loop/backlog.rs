@@ -3,30 +3,30 @@
 //! A TUN device takes whatever is written to it: what the NIC cannot send at once waits in the NIC's queue, where
 //! only a loss would end its growth. Acknowledgements of what comes in wait behind it, and every estimate of the
 //! path's delay grows with it. Linux's own sockets keep about a millisecond of theirs in that queue (TCP small
-//! queues). Here the same: a path is blocked while more than [`SHARE`] of our bytes wait. Where that turns out to
-//! be too little, because our thread is woken late, the share grows, as Linux's dynamic queue limits do.
+//! queues). Here the same: a path is blocked while more than [`SHARE`] of our bytes wait, and more where our thread is
+//! woken late.
 
 use crate::device::QueueState;
 use std::collections::VecDeque;
 use std::time::Duration;
 use umptcp_types::Instant;
 
-/// How long our bytes may wait. More than Linux's millisecond: a thread that is woken by a timer comes later than
-/// the interrupt that wakes Linux's sockets, and the NIC must not run dry meanwhile.
-const SHARE: Duration = Duration::from_millis(4);
+/// How long our bytes may wait. Twice Linux's millisecond: a thread that is woken by a timer comes later than the
+/// interrupt that wakes Linux's sockets. Not more: senders with HyStart end their slow start when acknowledgements come
+/// 4 ms later than they did once.
+const SHARE: Duration = Duration::from_millis(2);
 
-/// The same on a host that wakes our thread late: what acknowledgements of a download wait behind has a bound there,
-/// too.
-const LARGEST_SHARE: Duration = Duration::from_millis(16);
+/// How many times the usual lateness of our thread the share is longer, so that the NIC does not run dry.
+const LATENESS: u32 = 4;
 
-/// How long the NIC must not have run dry until the share becomes smaller again, by an eighth.
-const RELAXED: Duration = Duration::from_secs(1);
+/// The most that is added for that.
+const LATEST: Duration = Duration::from_millis(14);
 
 /// What may always wait: some packets.
 const LEAST: u64 = 32 * 1024;
 
 /// What may wait as long as the NIC's rate is not known.
-const AT_FIRST: u64 = 256 * 1024;
+const AT_FIRST: u64 = 64 * 1024;
 
 /// How often the kernel is asked at most, while packets are sent.
 const INTERVAL: Duration = Duration::from_micros(500);
@@ -42,6 +42,9 @@ const WITHOUT_QUEUE: Duration = Duration::from_secs(1);
 
 /// The time over which the NIC's rate is measured.
 const MEASURED: Duration = Duration::from_millis(4);
+
+/// The same for the first time: until then little may wait, and a slow start fills the queue meanwhile.
+const MEASURED_FIRST: Duration = Duration::from_millis(1);
 
 /// Marks that are kept. With one per [`INTERVAL`] they reach back half a second.
 const MARKS: usize = 1024;
@@ -74,32 +77,8 @@ pub(super) struct Backlog {
     /// Bytes per second that leave it while it is not empty.
     rate: Option<f64>,
     blocked_until: Option<Instant>,
-    share: Share,
-}
-
-/// How long our bytes may wait, and when that was changed.
-#[derive(Clone, Copy, Debug)]
-struct Share {
-    time: Duration,
-    since: Instant,
-}
-
-impl Default for Share {
-    fn default() -> Self {
-        Share { time: SHARE, since: Instant::ZERO }
-    }
-}
-
-impl Share {
-    /// `dry`: the path was blocked until now, and its NIC had nothing left to send. That was not to happen: half of
-    /// the share should have been there still.
-    fn adapt(&mut self, now: Instant, dry: bool) {
-        if dry {
-            *self = Share { time: (self.time * 3 / 2).min(LARGEST_SHARE), since: now };
-        } else if now - self.since >= RELAXED && self.time > SHARE {
-            *self = Share { time: (self.time * 7 / 8).max(SHARE), since: now };
-        }
-    }
+    /// How much later than asked for our thread came when the path was blocked, smoothed.
+    late: Duration,
 }
 
 impl Backlog {
@@ -115,6 +94,10 @@ impl Backlog {
         let since = self.written - written;
         // A window that opens lets many packets go at once.
         since > 0 && (now - looked >= interval || self.has_queue && since >= self.room)
+    }
+
+    fn share(&self) -> Duration {
+        SHARE + (self.late * LATENESS).min(LATEST)
     }
 
     fn interval(&self) -> Duration {
@@ -141,7 +124,9 @@ impl Backlog {
                 Backlog { written: self.written, looked: self.looked, cost: self.cost, ..Backlog::default() };
             return false;
         };
-        self.share.adapt(now, self.blocked_until.is_some() && state.waiting == 0);
+        if let Some(until) = self.blocked_until.take() {
+            self.late = (self.late * 7 + now.saturating_duration_since(until)) / 8;
+        }
         self.measure(now, state);
         let ours = self.ours(state);
         let allowed = self.allowed(state.waiting - ours);
@@ -149,7 +134,7 @@ impl Backlog {
         self.blocked_until = (ours > allowed).then(|| {
             let rate = self.rate.unwrap_or(f64::INFINITY).max(1.0);
             let wait = Duration::from_secs_f64((ours - allowed / 2) as f64 / rate);
-            now + wait.clamp(self.interval(), self.share.time.max(self.interval()))
+            now + wait.clamp(self.interval(), self.share().max(self.interval()))
         });
         self.blocked_until.is_some()
     }
@@ -174,7 +159,7 @@ impl Backlog {
     /// How much of ours may wait: no more than others have there, where they fill it.
     fn allowed(&self, others: u64) -> u64 {
         // Where asking is rare, the NIC must have enough until the next time.
-        let time = self.share.time.max(self.interval() * 2);
+        let time = self.share().max(self.interval() * 2);
         let share = self.rate.map_or(AT_FIRST, |rate| (rate * time.as_secs_f64()) as u64);
         share.max(LEAST).max(others)
     }
@@ -192,7 +177,7 @@ impl Backlog {
         let time = now - since;
         if state.sent < sent {
             self.busy = Some((now, state.sent));
-        } else if time >= MEASURED {
+        } else if time >= if self.rate.is_some() { MEASURED } else { MEASURED_FIRST } {
             let measured = (state.sent - sent) as f64 / time.as_secs_f64();
             self.rate = Some(self.rate.map_or(measured, |rate| rate + (measured - rate) / 4.0));
             self.busy = Some((now, state.sent));
@@ -266,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_queue_stays_short_and_never_runs_dry() {
-        let cases = [5.0, 50.0, 300.0, 1000.0].map(|mbit| (mbit, COST, 0.005));
+        let cases = [5.0, 50.0, 300.0, 1000.0].map(|mbit| (mbit, COST, 0.003));
         // A host with a thousand NICs.
         let slow = (300.0, Duration::from_millis(1), 0.041);
         for (mbit, cost, longest) in cases.into_iter().chain([slow]) {
@@ -276,7 +261,12 @@ mod tests {
             let (most, written) = greedy(&mut nic, &mut backlog, 0);
             let bound = (rate * longest).max(LEAST as f64) + 150_000.0;
             assert!((most as f64) < bound, "{mbit} Mbit/s: {most} bytes wait");
-            assert!(written as f64 > rate * 0.99, "{mbit} Mbit/s: {written} of {rate} bytes were sent");
+            // As long as the rate is not known, little is allowed.
+            let start = if cost == COST { 0.01 } else { 0.03 };
+            assert!(
+                written as f64 > rate * (1.0 - start),
+                "{mbit} Mbit/s: {written} of {rate} bytes were sent"
+            );
         }
     }
 
@@ -287,10 +277,10 @@ mod tests {
         greedy(&mut nic, &mut backlog, 0);
         let (most, written) = greedy(&mut nic, &mut backlog, 0);
         assert!(written as f64 > 37.5e6 * 0.99, "{written} of 37.5 MB were sent");
-        assert!((most as f64) < 37.5e6 * 0.0165 + 150_000.0, "{most} bytes wait");
+        assert!((most as f64) < 37.5e6 * 0.017 + 150_000.0, "{most} bytes wait");
         nic.late = Duration::ZERO;
         let most = (0..16).map(|_| greedy(&mut nic, &mut backlog, 0).0).last().expect("some");
-        assert!((most as f64) < 37.5e6 * 0.005 + 150_000.0, "{most} bytes wait");
+        assert!((most as f64) < 37.5e6 * 0.003 + 150_000.0, "{most} bytes wait");
     }
 
     #[test]
