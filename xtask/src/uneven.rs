@@ -1,5 +1,7 @@
 //! `cargo xtask uneven`: what a second path is worth beside a first that is not like it, in virtual time.
 
+mod product;
+
 use crate::tools;
 use anyhow::{Result, bail};
 use std::sync::Mutex;
@@ -20,6 +22,9 @@ pub(crate) struct Options {
     /// The random pairs have buffers that tune themselves, instead of receive buffers of random sizes.
     #[arg(long)]
     automatic: bool,
+    /// Every scheduler with every congestion control algorithm over four pairs instead, each for so many seconds.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "30")]
+    product: Option<u64>,
 }
 
 /// Prints the tables, and the pairs that do worse than they should.
@@ -33,6 +38,9 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         if options.automatic {
             again.arg("--automatic");
         }
+        if let Some(seconds) = options.product {
+            again.args(["--product", &seconds.to_string()]);
+        }
         return tools::run(&mut again, "the comparison");
     }
     let registry = umptcp_cli::Registry::standard().schedulers;
@@ -41,6 +49,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(name) => vec![name],
         None => Case::comparable(registry.names()),
     };
+    if let Some(seconds) = options.product {
+        let algorithms = umptcp_cli::Registry::standard().congestion;
+        return product::run(&names, &algorithms.names().collect::<Vec<_>>(), seconds);
+    }
     table("Wi-Fi and 3G (NSDI 2012)", NSDI, &names)?;
     table("Wi-Fi and a trickle", TRICKLE, &names)?;
     let random = |seed| match (Case::random(seed, &names), options.automatic) {
