@@ -5,7 +5,7 @@ use super::{Ground, Happening, happenings};
 use crate::measure::{LinkState, Recording, RouteState, Snapshot};
 use crate::setup::{FlowSetup, Setup};
 use crate::traffic::{self, Ends, Logged};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -73,17 +73,20 @@ pub(super) fn run(
                 }
             });
         }
-        let (happenings, over, fail) = (&happenings, &over, &fail);
-        scope.spawn(move || {
-            for (at, what) in happenings {
-                if !wait_until(clock, Instant::ZERO + *at, over) {
-                    return;
+        let (over, fail) = (&over, &fail);
+        // An address takes a second to come back; what happens elsewhere does not wait for it.
+        for lane in lanes(&happenings).into_values() {
+            scope.spawn(move || {
+                for (at, what) in lane {
+                    if !wait_until(clock, Instant::ZERO + *at, over) {
+                        return;
+                    }
+                    if let Err(e) = ground.happen(what) {
+                        return fail(format!("{}: {e}", name(what)));
+                    }
                 }
-                if let Err(e) = ground.happen(what) {
-                    return fail(format!("{}: {e}", name(what)));
-                }
-            }
-        });
+            });
+        }
         let mut known = vec![HashMap::new(); members.len()];
         let mut next = Instant::ZERO;
         loop {
@@ -178,6 +181,21 @@ fn serve(ends: &[End; 2], over: &AtomicBool) {
             scope.spawn(|| end.write(over));
         }
     });
+}
+
+/// What happens to the links, and to the hosts of each pair: each in its order.
+fn lanes(happenings: &[(Duration, Happening)]) -> BTreeMap<Option<usize>, Vec<&(Duration, Happening)>> {
+    let mut lanes = BTreeMap::<_, Vec<_>>::new();
+    for happening in happenings {
+        let lane = match happening.1 {
+            Happening::Link(_) => None,
+            Happening::AddressRemoved { pair, .. }
+            | Happening::AddressAdded { pair, .. }
+            | Happening::Backup { pair, .. } => Some(pair),
+        };
+        lanes.entry(lane).or_default().push(happening);
+    }
+    lanes
 }
 
 fn name(what: &Happening) -> &'static str {

@@ -114,7 +114,15 @@ impl Ground for Pipes {
             other => format!("{other:?}"),
         };
         self.happened.lock().unwrap().push(text);
-        Ok(())
+        // An address that takes its time: until something else has happened.
+        let is_slow = matches!(what, Happening::AddressRemoved { .. });
+        for _ in 0..200 {
+            if !is_slow || self.happened.lock().unwrap().len() > 1 {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Err("what happens to the link waits for it".to_owned())
     }
 
     fn links(&self) -> Option<Vec<[(LinkStats, usize); 2]>> {
