@@ -173,3 +173,38 @@ fn mistakes_in_sources_are_named() {
     let many = scenario("count = 1000\nsource = { kind = \"page\", objects = 3, size = \"1 kB\" }", "");
     assert!(parse(&many).unwrap_err().contains("more than 4096 connections"));
 }
+
+/// Bursts near the rate of the better path, which fill its window: what the other path takes of them is not waited
+/// for, with any scheduler that goes by time.
+#[test]
+fn bursts_do_not_wait_for_the_slow_path() {
+    let bursts = |routes: &str, more: &str| {
+        let text = format!(
+            r#"
+name = "bursts"
+warm-up = "5 s"
+duration = "10 s"
+seeds = 1
+link = [
+    {{ name = "better", rate = "8 Mbit/s", delay = "20 ms", queue = "40 ms" }},
+    {{ name = "other", rate = "2 Mbit/s", delay = "150 ms", queue = "300 ms" }},
+]
+
+[[flow]]
+name = "flow"
+routes = {routes}
+source = {{ kind = "constant", rate = "7.2 Mbit/s", message = "64 kB" }}
+{more}
+"#
+        );
+        value(&run(&text), "delay-p99")
+    };
+    let alone = bursts(r#"[["better"]]"#, r#"protocol = "tcp""#);
+    for scheduler in ["min-rtt", "linux", "blest", "ecf"] {
+        let both = bursts(r#"[["better"], ["other"]]"#, &format!("scheduler = {scheduler:?}"));
+        assert!(both <= 1.2 * alone, "{scheduler}: {both} ms, alone {alone} ms");
+    }
+    let interactive = "scheduler = \"interactive\"\npath-policy = \"interactive\"";
+    let both = bursts(r#"[["better"], ["other"]]"#, interactive);
+    assert!(both <= 1.2 * alone, "interactive: {both} ms, alone {alone} ms");
+}

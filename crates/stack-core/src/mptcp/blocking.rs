@@ -10,6 +10,9 @@ use crate::observe::Counter;
 use umptcp_scheduler::{Decision, Health, Reinjection, SubflowView};
 use umptcp_types::{Duration, Instant, SubflowId};
 
+/// Pieces of data that are considered, from the oldest. Those that have been sent again already come first.
+const LOOKED_AT: usize = 64;
+
 /// Bytes per second that a subflow's window allows; 0: not measured yet.
 fn rate(s: &SubflowView) -> f64 {
     s.srtt.map_or(0.0, |srtt| s.window as f64 / srtt.as_secs_f64().max(1e-6))
@@ -21,10 +24,11 @@ impl Connection {
         self.send.whole_window().min(self.send.capacity())
     }
 
-    /// The send buffer is full and everything in it has been sent: what holds the oldest data keeps the
-    /// application from writing.
+    /// The send buffer is full and everything in it has been sent, but for less than a packet, which waits for more
+    /// (Nagle): what holds the oldest data keeps the application from writing.
     pub(super) fn is_buffer_blocking(&self) -> bool {
-        self.is_mptcp() && self.subflows.len() > 1 && self.send.backlog() == 0 && self.send.is_full()
+        let shared = self.is_mptcp() && self.subflows.len() > 1;
+        shared && self.send.is_full() && self.send.backlog() < u64::from(self.packet_payload(0))
     }
 
     /// The shared window, not a congestion window, keeps new data back: room for less than a packet does not
@@ -76,8 +80,8 @@ impl Connection {
         }
     }
 
-    /// The shared window is full: the oldest data go on a faster subflow, too, if it does not carry them and
-    /// has room, and the window of the one that holds the others up is halved, at most once per round trip of
+    /// The shared window is full: the oldest data that a faster subflow does not carry go on it, too, if it has room, and
+    /// the window of the one that holds the others up is halved, at most once per round trip of
     /// it (Raiciu et al., NSDI 2012, section 4.2).
     pub(super) fn poll_opportunistic(
         &mut self,
@@ -89,23 +93,28 @@ impl Connection {
         if !self.is_mptcp() || candidates.views.len() < 2 || !blocked {
             return None;
         }
-        let (range, by) = self.send.carriers().iter().next()?;
-        let what = Reinjection::new(range.clone(), by);
-        let decision = self.scheduler.reinject(&self.snapshot(now, candidates), &what);
-        let Decision::Send { subflow, limit } = decision else {
+        let snapshot = self.snapshot(now, candidates);
+        let mut found = None;
+        for (k, (range, by)) in self.send.carriers().iter().take(LOOKED_AT).enumerate() {
+            let what = Reinjection::new(range.clone(), by);
+            let Decision::Send { subflow, limit } = self.scheduler.reinject(&snapshot, &what) else {
+                continue;
+            };
+            let Some((_, view)) = candidates.find(subflow) else { continue };
+            let slower = |m: &super::subflow::Subflow| m.tcp.srtt().is_none_or(|srtt| Some(srtt) > view.srtt);
+            let mut carriers = self.subflows.iter().filter(|m| by.contains(&m.tcp.id()));
+            if view.srtt.is_some() && carriers.all(slower) {
+                found = Some((k == 0, range, by.clone(), subflow, limit));
+                break;
+            }
+        }
+        let Some((is_oldest, range, by, subflow, limit)) = found else {
             self.note_pacing(now, &candidates.views);
             return None;
         };
         let (i, view) = candidates.find(subflow)?;
-        let fast = view.srtt?;
-        let by = by.clone();
-        let slower = |m: &super::subflow::Subflow| m.tcp.srtt().is_none_or(|srtt| srtt > fast);
-        let carriers = || self.subflows.iter().filter(|m| by.contains(&m.tcp.id()));
-        if !carriers().all(slower) {
-            return None;
-        }
         let n = self.copy_size(i, view, limit.min(range.end - range.start))?;
-        if self.config.penalisation {
+        if self.config.penalisation && is_oldest {
             // Not the one that is most of what the connection has: halved, it would cost more than it holds up.
             let worse = |id: &&SubflowId| candidates.find(**id).is_none_or(|(_, s)| rate(s) < rate(view));
             let halved: By = by.iter().filter(worse).copied().collect();

@@ -95,7 +95,7 @@ impl Carriers {
     }
 
     /// The pieces in order, and who carries each.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Range<DataOffset>, &By)> + '_ {
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = (Range<DataOffset>, &By)> + '_ {
         self.pieces.iter().map(|(start, piece)| (*start..piece.end, &piece.by))
     }
 }

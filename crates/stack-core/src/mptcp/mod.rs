@@ -75,6 +75,7 @@ mod signals;
 mod steer;
 pub(crate) mod subflow;
 mod subflows;
+mod tail;
 mod timers;
 mod tuning;
 

@@ -103,7 +103,8 @@ impl Connection {
         let repeats = self.scheduler.repeats() && self.is_mptcp() && self.send.una() < self.send.next();
         let full = self.is_buffer_blocking();
         let measures = self.is_measurement_due(now);
-        if backlog == 0 && again.is_none() && !repeats && !full && !measures {
+        let tail = self.is_tail_slow(now);
+        if backlog == 0 && again.is_none() && !repeats && !full && !measures && !tail {
             return None;
         }
         let mut candidates = self.candidates(ctx, now);
@@ -119,7 +120,7 @@ impl Connection {
         if measures && let Some(found) = self.poll_measurement(ctx, now, &candidates) {
             return Some(found);
         }
-        if backlog == 0 && !repeats && !full {
+        if backlog == 0 && !repeats && !full && !tail {
             return None;
         }
         let send_window = self.send.window();
@@ -129,9 +130,12 @@ impl Connection {
             self.send.on_window_open();
         }
         self.spare_window(&mut candidates);
-        if (repeats || !closed)
+        if (repeats || backlog > 0 && !closed)
             && let Some(found) = self.poll_scheduler(ctx, now, &candidates)
         {
+            return Some(found);
+        }
+        if tail && let Some(found) = self.poll_tail(ctx, now, &candidates) {
             return Some(found);
         }
         if let Some(found) = self.poll_opportunistic(ctx, now, &candidates) {
@@ -365,6 +369,7 @@ impl Connection {
         let data = NewData { payload, tag: mapping, push: last, app_limited };
         self.scheduler.on_sent(now, self.subflows[i].tcp.id(), data.payload.len() as u64);
         let segment = self.subflows[i].tcp.send_data(now, data, self.cc.as_mut());
+        self.subflows[i].on_data(now);
         self.subflows[i].signals.on_interrupted();
         self.arm_data_timer(now, false);
         segment

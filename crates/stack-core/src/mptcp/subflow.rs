@@ -113,6 +113,8 @@ pub(crate) struct Subflow {
     removal: Option<Removal>,
     /// Where what was sent with mappings ends, after a fallback.
     mapped_end: SubflowOffset,
+    /// When data were last given to it.
+    data_at: Option<Instant>,
     /// It has ended in the step that is under way (see `subflows`).
     ended: bool,
 }
@@ -141,6 +143,7 @@ impl Subflow {
             announced: None,
             reset: None,
             removal: None,
+            data_at: None,
             mapped_end: SubflowOffset::default(),
             ended: false,
         }
@@ -220,6 +223,23 @@ impl Subflow {
         match self.outgoing.data_of(self.tcp.snd_nxt()) {
             Some(end) => end.saturating_sub(1),
             None => self.tcp.stats().bytes_sent,
+        }
+    }
+
+    /// Data were given to it.
+    pub(super) fn on_data(&mut self, now: Instant) {
+        self.data_at = Some(now);
+    }
+
+    /// How long it will take, as far as one can tell, until what was given to it last is acknowledged.
+    pub(super) fn time_left(&self, now: Instant) -> Duration {
+        let (Some(at), Some(srtt)) = (self.data_at, self.tcp.srtt()) else { return Duration::ZERO };
+        let since = now - at;
+        if self.tcp.is_recovering() || since > srtt + self.tcp.rttvar() * 2 {
+            // What was lost takes a round trip more, at least.
+            srtt
+        } else {
+            srtt.saturating_sub(since)
         }
     }
 

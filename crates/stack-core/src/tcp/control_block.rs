@@ -158,6 +158,11 @@ impl<M: Copy + Debug> Tcp<M> {
         self.sender.has_lost()
     }
 
+    /// What was lost is being repaired.
+    pub(crate) fn is_recovering(&self) -> bool {
+        self.sender.is_recovering()
+    }
+
     /// What is not acknowledged: ranges and what the connection has attached to them.
     pub(crate) fn unacked(&self) -> impl Iterator<Item = (Range<SubflowOffset>, Option<M>)> + '_ {
         self.sender.unacked()

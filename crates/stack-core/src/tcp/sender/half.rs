@@ -213,6 +213,11 @@ impl<M: Copy + Debug> Sender<M> {
         self.board.is_empty()
     }
 
+    /// What was lost is being repaired.
+    pub(in crate::tcp) fn is_recovering(&self) -> bool {
+        !matches!(self.board.phase(), Phase::Open)
+    }
+
     /// Something counts as lost and has not been sent again.
     pub(in crate::tcp) fn has_lost(&self) -> bool {
         self.board.lost_bytes() > 0
