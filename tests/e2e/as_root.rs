@@ -1,6 +1,7 @@
 //! `umptcp run` with other users: root can become another one, a user namespace with one user cannot.
 
 mod by_daemon;
+mod run_inside_udp;
 mod setup;
 
 use crate::inside_udp;

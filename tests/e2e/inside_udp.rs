@@ -223,7 +223,6 @@ fn what_does_not_work_is_said() {
                 format!("connect --path c0,mode=udp --path c0,mode=udp {address} 4"),
                 "given twice",
             ),
-            (&net.client.ns, "run --path c0,mode=udp -- true".into(), "carries TCP only"),
         ] {
             let (said, code) = both(&program::run(ns, &arguments));
             assert!(code != Some(0) && said.contains(reason), "{arguments}: {said}");

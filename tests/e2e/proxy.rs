@@ -13,9 +13,9 @@ use umptcp_testbed::program::{self, Background, Folder};
 use umptcp_testbed::topology::Routed;
 
 /// Where clients of the daemon come in.
-const PORT: u16 = 8000;
+pub(crate) const PORT: u16 = 8000;
 /// Bytes that the server answers with.
-const LENGTH: usize = 12_288_000;
+pub(crate) const LENGTH: usize = 12_288_000;
 
 /// What serves the downloads of a test.
 pub(crate) struct Site {
