@@ -1,9 +1,11 @@
 //! `umptcp run` with other users: root can become another one, a user namespace with one user cannot.
 
 mod by_daemon;
+mod run_inside_udp;
 mod setup;
 
 use crate::inside_udp;
+use crate::proxy;
 use crate::run::{LIMIT, RESTORED_WITHIN, both, captured, network, run, wait_for_port};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -35,6 +37,12 @@ fn paths_inside_udp_are_for_everybody() {
         let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
         inside_udp::unchanged(&net, || inside_udp::exchange(&net, Family::V4, nobody, |_| {}));
     });
+}
+
+/// The same by the proxy, and the server is nobody's, too.
+#[test]
+fn the_proxy_is_for_everybody() {
+    within(LIMIT, || proxy::both_protocols("setpriv --reuid=65534 --regid=65534 --clear-groups"));
 }
 
 /// With `sudo`, the command is the caller's, not root's.

@@ -8,6 +8,7 @@
 mod captured;
 mod connections;
 mod goodput;
+mod inside_udp;
 mod paths;
 mod reordering;
 
@@ -255,6 +256,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     failed |= !connections::run(options, &program, &mut all)?;
     failed |= !captured::run(options, &program, &mut all)?;
     failed |= !goodput::run(options, &program, &mut all)?;
+    failed |= !inside_udp::run(options, &program, &mut all)?;
     failed |= !reordering::run(options, &program, &mut all);
     failed |= !paths::run(options, &program, &mut all)?;
     ensure!(failed || !all.is_empty(), "no figure has that in its name; there are: {}", names());
@@ -277,7 +279,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn names() -> String {
     let names = FIGURES.iter().map(|f| f.name).chain(connections::names());
     let names = names.chain(captured::names());
-    let names = names.chain(goodput::names()).chain(reordering::names());
+    let names = names.chain(goodput::names()).chain(inside_udp::names()).chain(reordering::names());
     names.chain(paths::names()).collect::<Vec<_>>().join(", ")
 }
 
@@ -465,6 +467,7 @@ mod tests {
                 .chain(connections::names())
                 .chain(captured::names())
                 .chain(goodput::names())
+                .chain(inside_udp::names())
                 .chain(reordering::names())
                 .chain(paths::names())
                 .filter(|name| options.wants(name))
@@ -474,6 +477,7 @@ mod tests {
         assert_eq!(chosen(options(Some("mptcp-loss"), false)), ["mptcp-loss"]);
         assert_eq!(chosen(options(Some("connections"), false)), ["connections-1", "connections-64"]);
         let further = connections::names().chain(captured::names()).chain(goodput::names());
+        let further = further.chain(inside_udp::names());
         let further = further.chain(reordering::names()).count();
         assert_eq!(chosen(options(None, true)).len(), FIGURES.len() + further);
     }

@@ -9,11 +9,14 @@ use umptcp_tun_driver::device::Tun;
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// Which groups may send echo requests by sockets.
+const PING_GROUPS: &str = "net/ipv4/ping_group_range";
+
 /// Settings that a new namespace does not inherit, and that programs notice. Whether the kernel speaks MPTCP
 /// is none of them: a program inside that asks for it is to get it, from us, whatever the host's kernel may
 /// do outside.
 const INHERITED: [&str; 5] = [
-    "net/ipv4/ping_group_range",
+    PING_GROUPS,
     "net/ipv4/ip_unprivileged_port_start",
     "net/ipv4/ip_local_port_range",
     "net/ipv4/tcp_congestion_control",
@@ -115,7 +118,16 @@ fn inherit(settings: &[(&str, Option<String>)]) {
     for (name, value) in settings {
         let Some(value) = value else { continue };
         // /proc/sys/net is that of the thread which opens it.
-        if let Err(error) = std::fs::write(format!("/proc/sys/{name}"), value.trim_end()) {
+        let write = |value: &str| std::fs::write(format!("/proc/sys/{name}"), value);
+        let inherited = write(value.trim_end()).or_else(|error| {
+            if *name != PING_GROUPS {
+                return Err(error);
+            }
+            // A user namespace has no other groups than the caller's.
+            let group = nix::unistd::getegid();
+            write(&format!("{group} {group}"))
+        });
+        if let Err(error) = inherited {
             tracing::debug!(name, %error, "a setting of the host is not inherited");
         }
     }

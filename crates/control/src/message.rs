@@ -57,6 +57,8 @@ pub enum Kind {
     Run,
     /// `umptcp up`: the daemon.
     Up,
+    /// `umptcp proxy`: a proxy for programs of this host.
+    Proxy,
     /// Something newer.
     #[serde(other)]
     Other,
@@ -68,6 +70,7 @@ impl Kind {
         match self {
             Kind::Run => "run",
             Kind::Up => "up",
+            Kind::Proxy => "proxy",
             Kind::Other => "other",
         }
     }

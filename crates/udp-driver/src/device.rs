@@ -1,5 +1,6 @@
 //! The sockets of a path as a device.
 
+use crate::carried::Carried;
 use crate::codec::{BodyHeader, UDP_HEADER};
 use crate::credit::Credit;
 use crate::errors;
@@ -18,7 +19,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use umptcp_stack_core::device::{ChecksumState, PathConfig, RxPacket, Transmit};
 use umptcp_stack_core::payload::Payload;
-use umptcp_stack_core::wire::icmp::Unreachable;
 use umptcp_tun_driver::device::{BufferPool, Device, TransmitOutcome};
 
 /// Datagrams that are no segments are skipped up to this number before the caller has its turn.
@@ -65,6 +65,20 @@ pub struct UdpDevice {
     refuses_trains: bool,
     /// There was no descriptor for a socket; that has been said.
     lacks_descriptors: bool,
+    /// What programs send beside TCP, if it is carried.
+    carried: Option<OtherTraffic>,
+}
+
+/// What programs send beside TCP.
+#[derive(Debug)]
+struct OtherTraffic {
+    carried: Carried,
+    /// Something may be there to be read.
+    ready: bool,
+    /// It is its turn, so that neither keeps the other waiting.
+    next: bool,
+    /// The last [change](Sockets::changes) that was seen.
+    changes: u32,
 }
 
 /// Datagrams that have come together, and that the stack gets one after the other.
@@ -87,8 +101,15 @@ impl Rest {
 }
 
 impl UdpDevice {
-    pub(crate) fn new(sockets: Arc<Sockets>) -> UdpDevice {
-        UdpDevice {
+    /// With `carry`, it also takes packets of UDP and echo requests, for programs that are captured.
+    pub(crate) fn new(sockets: Arc<Sockets>, carry: bool) -> io::Result<UdpDevice> {
+        let other = || -> io::Result<OtherTraffic> {
+            let carried = Carried::new(sockets.device())?;
+            sockets.watch(carried.fd())?;
+            Ok(OtherTraffic { carried, ready: false, next: false, changes: sockets.changes() })
+        };
+        let carried = carry.then(other).transpose()?;
+        Ok(UdpDevice {
             sockets,
             ready: VecDeque::new(),
             answers: VecDeque::new(),
@@ -100,7 +121,8 @@ impl UdpDevice {
             one_by_one: None,
             refuses_trains: false,
             lacks_descriptors: false,
-        }
+            carried,
+        })
     }
 
     /// Sets what this device can do in a path's configuration.
@@ -155,20 +177,6 @@ impl UdpDevice {
         joined(pool, group, local, remote)
     }
 
-    /// What the stack is to be told when the system has refused a segment; `None`: nothing, as of a loss in
-    /// the network. So it is with what only ICMP can have caused: that is in the socket's queue, with what tells
-    /// whether to believe it.
-    fn refused(error: &io::Error) -> Option<Unreachable> {
-        match error.raw_os_error()? {
-            libc::ENETUNREACH | libc::ENETDOWN | libc::EADDRNOTAVAIL | libc::ENODEV | libc::ENXIO => {
-                Some(Unreachable::Network)
-            }
-            libc::EHOSTUNREACH => Some(Unreachable::Host),
-            libc::EPERM | libc::EACCES => Some(Unreachable::Prohibited),
-            _ => None,
-        }
-    }
-
     /// Passes on what ICMP says of the datagrams of a socket.
     fn read_errors(&mut self, local: &Local) {
         while let Some(error) = errors::next(&local.socket) {
@@ -200,6 +208,20 @@ impl UdpDevice {
         }
     }
 
+    /// Sends what is not TCP, where that is carried.
+    fn carry(&mut self, packet: &Transmit) {
+        let Some(other) = &mut self.carried else { return };
+        let changes = self.sockets.changes();
+        if std::mem::replace(&mut other.changes, changes) != changes {
+            other.carried.clear();
+        }
+        other.carried.send(&packet.to_vec(), self.sockets.mtu());
+        if other.carried.has_answers() {
+            other.ready = true;
+            self.sockets.wake();
+        }
+    }
+
     /// The stack gets this soon.
     fn answer(&mut self, packet: Option<Vec<u8>>) {
         if self.answers.len() < ANSWERS
@@ -208,6 +230,21 @@ impl UdpDevice {
             self.answers.push_back(packet);
             self.sockets.wake();
         }
+    }
+}
+
+impl OtherTraffic {
+    /// The next packet for programs, each other time.
+    fn receive_in_turn(&mut self) -> Option<RxPacket> {
+        self.next = !self.next;
+        if self.next { self.receive() } else { None }
+    }
+
+    /// The next packet for programs.
+    fn receive(&mut self) -> Option<RxPacket> {
+        let packet = if self.ready { self.carried.receive() } else { None };
+        self.ready = packet.is_some();
+        packet.map(|packet| RxPacket::new(packet.into(), ChecksumState::Verified))
     }
 }
 
@@ -224,6 +261,9 @@ impl Device for UdpDevice {
             if let Some(answer) = self.answers.pop_front() {
                 return Ok(Some(RxPacket::new(answer.into(), ChecksumState::Verified)));
             }
+            if let Some(packet) = self.carried.as_mut().and_then(OtherTraffic::receive_in_turn) {
+                return Ok(Some(packet));
+            }
             if !self.rest.left().is_empty() {
                 match self.receive_rest(pool) {
                     Received::Segment(packet) => return Ok(Some(packet)),
@@ -231,7 +271,13 @@ impl Device for UdpDevice {
                 }
             }
             if self.ready.is_empty() {
-                self.sockets.ready(&mut self.ready)?;
+                let other = self.sockets.ready(&mut self.ready)?;
+                if let Some(carried) = &mut self.carried {
+                    carried.ready |= other;
+                    if let Some(packet) = carried.receive() {
+                        return Ok(Some(packet));
+                    }
+                }
                 if self.ready.is_empty() {
                     self.tell_of_closed();
                     return Ok(None);
@@ -240,8 +286,8 @@ impl Device for UdpDevice {
             // Each in turn, so that none keeps the others waiting.
             let Some(local) = self.ready.pop_front() else { continue };
             match self.receive_from(&local, pool) {
-                // It may have been reported for its errors.
-                Ok(None) => self.read_errors(&local),
+                Ok(None) if local.has_failed() => self.read_errors(&local),
+                Ok(None) => {}
                 Ok(Some(received)) => {
                     self.ready.push_back(local);
                     if let Received::Segment(packet) = received {
@@ -267,8 +313,10 @@ impl Device for UdpDevice {
     fn transmit(&mut self, packet: &Transmit) -> io::Result<TransmitOutcome> {
         let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidInput, text);
         let header = packet.header.as_slice();
-        // What programs send beside TCP has no place here.
-        let Some(segment) = packet::read(header) else { return Ok(TransmitOutcome::Sent) };
+        let Some(segment) = packet::read(header) else {
+            self.carry(packet);
+            return Ok(TransmitOutcome::Sent);
+        };
         let (_, body) =
             BodyHeader::of_segment(&header[segment.tcp_at..]).map_err(|e| invalid(e.to_string()))?;
         let body = body.padded_if_first();
@@ -312,7 +360,7 @@ impl Device for UdpDevice {
                     self.lacks_descriptors = true;
                     tracing::warn!(error = %e, "no socket for another port; each takes a descriptor (`ulimit -n`)");
                 }
-                match UdpDevice::refused(&e) {
+                match e.raw_os_error().and_then(errors::refused) {
                     Some(why) => self.answer(packet::undelivered(&segment, why)),
                     None => tracing::debug!(local = %segment.local, error = %e, "not sent"),
                 }
@@ -498,7 +546,7 @@ mod tests {
         let address: IpAddr = if v6 { "::1" } else { "127.0.0.1" }.parse().unwrap();
         UdpSocket::bind((address, 0)).ok()?;
         let sockets = Arc::new(Sockets::new("lo", vec![address], 65_536).unwrap());
-        Some((UdpDevice::new(Arc::clone(&sockets)), sockets, address))
+        Some((UdpDevice::new(Arc::clone(&sockets), true).unwrap(), sockets, address))
     }
 
     fn unused_port(address: IpAddr) -> u16 {

@@ -6,8 +6,8 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, 
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery};
 use rustix::net::sockopt::{set_ip_mtu_discover, set_ipv6_mtu_discover};
 use std::io::{self, IoSliceMut};
-use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
-use std::os::fd::AsRawFd as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
 use umptcp_stack_core::wire::icmp::Unreachable;
 use umptcp_stack_core::wire::ip;
 
@@ -19,18 +19,25 @@ const RST_ACK: u8 = 0x14;
 const FROM_ICMP: [u8; 2] = [2, 3];
 
 /// Has the kernel send whole datagrams only, and keep what ICMP says of them.
-pub(crate) fn enable(socket: &UdpSocket, v6: bool) -> io::Result<()> {
+pub(crate) fn enable(socket: &impl AsFd, v6: bool) -> io::Result<()> {
     let done = if v6 {
         setsockopt(socket, sockopt::Ipv6RecvErr, &true)
     } else {
         setsockopt(socket, sockopt::Ipv4RecvErr, &true)
     };
     done?;
+    set_whole_only(socket, v6, true)
+}
+
+/// Has the kernel send whole datagrams only, or cut those that do not fit the path.
+pub(crate) fn set_whole_only(socket: &impl AsFd, v6: bool, whole: bool) -> io::Result<()> {
     // DF is set, and the kernel's own idea of the path is left alone: the stack has one for each subflow.
     if v6 {
-        set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::PROBE)?;
+        let mode = if whole { Ipv6PathMtuDiscovery::PROBE } else { Ipv6PathMtuDiscovery::DONT };
+        set_ipv6_mtu_discover(socket, mode)?;
     } else {
-        set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::PROBE)?;
+        let mode = if whole { Ipv4PathMtuDiscovery::PROBE } else { Ipv4PathMtuDiscovery::DONT };
+        set_ip_mtu_discover(socket, mode)?;
     }
     Ok(())
 }
@@ -49,26 +56,72 @@ pub(crate) struct IcmpError {
     quoted: usize,
 }
 
-/// The next error of a socket. `None`: there is none that came from the network.
-pub(crate) fn next(socket: &UdpSocket) -> Option<IcmpError> {
-    let mut body = [0; BODY_HEADER];
+/// An ICMP error in the queue of a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Reported {
+    /// Where the datagram was sent to.
+    pub(crate) remote: Option<SocketAddr>,
+    /// Who says so.
+    pub(crate) offender: Option<IpAddr>,
+    pub(crate) icmp_type: u8,
+    pub(crate) code: u8,
+    /// What the next link takes, in bytes, where that is the matter.
+    pub(crate) info: u32,
+    /// How much of the datagram was quoted.
+    pub(crate) quoted: usize,
+}
+
+/// The next error of a socket, and what it quotes of the datagram. `None`: there is none that came from the
+/// network.
+pub(crate) fn read(socket: &impl AsRawFd, body: &mut [u8]) -> Option<Reported> {
     let mut room = nix::cmsg_space!([u8; 64]);
-    let mut slices = [IoSliceMut::new(&mut body)];
+    let mut slices = [IoSliceMut::new(body)];
     let flags = MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT;
     loop {
         let message =
             recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut room), flags).ok()?;
         let quoted = message.bytes;
         let remote = message.address.as_ref().and_then(socket_address);
-        let error = message.cmsgs().ok()?.find_map(|control| match control {
-            ControlMessageOwned::Ipv4RecvErr(error, _) | ControlMessageOwned::Ipv6RecvErr(error, _) => {
-                FROM_ICMP.contains(&error.ee_origin).then_some((error.ee_type, error.ee_code, error.ee_info))
+        let found = message.cmsgs().ok()?.find_map(|control| match control {
+            ControlMessageOwned::Ipv4RecvErr(error, by) => {
+                Some((error, by.map(|a| Ipv4Addr::from(u32::from_be(a.sin_addr.s_addr)).into())))
+            }
+            ControlMessageOwned::Ipv6RecvErr(error, by) => {
+                Some((error, by.map(|a| Ipv6Addr::from(a.sin6_addr.s6_addr).into())))
             }
             _ => None,
         });
-        if let (Some(remote), Some((icmp_type, code, mtu))) = (remote, error) {
+        if let Some((error, by)) = found.filter(|(error, _)| FROM_ICMP.contains(&error.ee_origin)) {
+            let (icmp_type, code, info) = (error.ee_type, error.ee_code, error.ee_info);
+            // The system leaves it empty where it does not know.
+            let offender = by.filter(|by: &IpAddr| !by.is_unspecified());
+            return Some(Reported { remote, offender, icmp_type, code, info, quoted });
+        }
+    }
+}
+
+/// The next error of a socket of segments. `None`: there is none that came from the network.
+pub(crate) fn next(socket: &UdpSocket) -> Option<IcmpError> {
+    loop {
+        let mut body = [0; BODY_HEADER];
+        let Reported { remote, icmp_type, code, info: mtu, quoted, .. } = read(socket, &mut body)?;
+        if let Some(remote) = remote {
             return Some(IcmpError { remote, icmp_type, code, mtu, body, quoted });
         }
+    }
+}
+
+/// What the stack or a program is to be told when the system has refused a packet; `None`: nothing, as of a
+/// loss in the network. So it is with what only ICMP can have caused: that is in the socket's queue, with what
+/// tells whether to believe it.
+pub(crate) fn refused(error: i32) -> Option<Unreachable> {
+    match error {
+        libc::ENETUNREACH | libc::ENETDOWN | libc::EADDRNOTAVAIL | libc::ENODEV | libc::ENXIO => {
+            Some(Unreachable::Network)
+        }
+        libc::EHOSTUNREACH => Some(Unreachable::Host),
+        libc::EPERM | libc::EACCES => Some(Unreachable::Prohibited),
+        _ => None,
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::codec::{self, Ports, UDP_HEADER};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use umptcp_stack_core::types::SeqNumber;
+use umptcp_stack_core::wire::checksum;
 use umptcp_stack_core::wire::icmp::{self, Unreachable};
 use umptcp_stack_core::wire::ip;
 
@@ -65,6 +66,14 @@ pub(crate) fn complete(packet: &mut [u8], remote: SocketAddr, local: SocketAddr)
     ip::emit_ip_header(header, remote.ip(), local.ip(), segment.len(), 0, 0).is_some()
 }
 
+/// Completes the checksum of the IPv4 header that `packet` begins with, which has no options.
+pub(crate) fn sum_v4_header(packet: &mut [u8]) {
+    let Some(header) = packet.first_chunk_mut::<{ ip::IPV4_HEADER }>() else { return };
+    header[10..12].fill(0);
+    let sum = !checksum::fold(checksum::sum(header, 0));
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
 /// What a router would answer to a segment that cannot be delivered.
 pub(crate) fn undelivered(segment: &Outgoing, why: Unreachable) -> Option<Vec<u8>> {
     let Outgoing { local, remote, sequence, .. } = *segment;
@@ -82,7 +91,7 @@ pub(crate) fn too_big(segment: &Outgoing, mtu: u32) -> Option<Vec<u8>> {
 }
 
 /// An ICMP message to `local` as a packet, which `remote` seems to send.
-fn wrap(local: IpAddr, remote: IpAddr, message: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn wrap(local: IpAddr, remote: IpAddr, message: &[u8]) -> Option<Vec<u8>> {
     let protocol = if local.is_ipv4() { ip::PROTOCOL_ICMP } else { ip::PROTOCOL_ICMPV6 };
     let mut packet = vec![0; ip::ip_header_len(&local)];
     ip::emit_ip_header_for(&mut packet, (remote, local), protocol, message.len(), 0, 0)?;

@@ -46,18 +46,19 @@ struct Nic {
 
 /// Sets up a path over `spec.device`, in the network namespace of the caller. It takes no privilege and
 /// changes nothing on the host. Changes of the NIC go to `changes`, with the path's [`PathSpec::name`] for the
-/// TUN device's.
+/// TUN device's. With `carry`, packets of UDP and echo requests pass, too, by sockets.
 ///
 /// # Errors
 /// What the NIC lacks ([`paths::look_at`]); a failure of the system.
-pub fn set_up(spec: &PathSpec, changes: SyncSender<PathChange>) -> Result<UdpPath, DriverError> {
+pub fn set_up(spec: &PathSpec, carry: bool, changes: SyncSender<PathChange>) -> Result<UdpPath, DriverError> {
     let info = paths::look_at(&spec.device)?;
     let name = spec.name();
     let addresses = first_of_each(&info.addresses);
     let made = Sockets::new(&spec.device, addresses.clone(), info.mtu);
     let sockets = Arc::new(made.map_err(|e| failed("make the sockets of a path", e))?);
     let config = config_of(spec, &info);
-    let device = UdpDevice::new(Arc::clone(&sockets));
+    let device = UdpDevice::new(Arc::clone(&sockets), carry);
+    let device = device.map_err(|e| failed("make the sockets of a path", e))?;
     let nic = Arc::new(Mutex::new(Nic { info, up: true }));
     let (known, to, advertise) = (Arc::clone(&nic), Arc::clone(&sockets), config.advertise.clone());
     let path = name.clone();

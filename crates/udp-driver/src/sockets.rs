@@ -33,6 +33,9 @@ const MOST: usize = 16_384;
 /// Token of the descriptor that wakes the device. Sockets have the others.
 const WAKE: u64 = 0;
 
+/// Token of a descriptor that is [watched](Sockets::watch) for somebody else.
+const OTHER: u64 = u64::MAX;
+
 /// One socket.
 #[derive(Debug)]
 pub(crate) struct Local {
@@ -40,10 +43,19 @@ pub(crate) struct Local {
     /// Its address and port as the stack knows them. The port on the wire may be another one.
     pub(crate) address: SocketAddr,
     pub(crate) socket: UdpSocket,
+    /// The system has an error of it. Asking costs a call, so nobody does without being told.
+    errors: AtomicBool,
     /// Somebody listens on its port.
     listens: AtomicBool,
     /// When it was used last, in seconds since the path began.
     used: AtomicU64,
+}
+
+impl Local {
+    /// Whether the system has told of an error since this was asked last.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.errors.load(Ordering::Relaxed) && self.errors.swap(false, Ordering::Relaxed)
+    }
 }
 
 /// All sockets of a path, and the descriptor that tells which of them have something.
@@ -119,24 +131,43 @@ impl Sockets {
         let _ = self.wake.write(1);
     }
 
-    /// Adds those that have something, be it an error, to `ready`.
-    pub(crate) fn ready(&self, ready: &mut impl Extend<Arc<Local>>) -> io::Result<()> {
+    /// Name of the NIC.
+    pub(crate) fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// From now on the descriptor of this is readable, too, when `other` is.
+    pub(crate) fn watch(&self, other: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(self.epoll.add(other, EpollEvent::new(EpollFlags::EPOLLIN, OTHER))?)
+    }
+
+    /// Adds those that have something, be it an error, to `ready`. True: what is [watched](Self::watch) beside
+    /// them has something.
+    pub(crate) fn ready(&self, ready: &mut impl Extend<Arc<Local>>) -> io::Result<bool> {
         let mut events = [EpollEvent::empty(); 64];
         let count = match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(error) => return Err(error.into()),
         };
+        let mut other = false;
         let table = self.table();
         for event in &events[..count] {
             if event.data() == WAKE {
                 let _ = self.wake.read();
+            } else if event.data() == OTHER {
+                other = true;
             } else {
-                let to_read = event.events().intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLERR);
-                ready.extend(table.by_token.get(&event.data()).filter(|_| to_read).cloned());
+                let failed = event.events().contains(EpollFlags::EPOLLERR);
+                let to_read = failed || event.events().contains(EpollFlags::EPOLLIN);
+                let local = table.by_token.get(&event.data()).filter(|_| to_read);
+                if let Some(local) = local.filter(|_| failed) {
+                    local.errors.store(true, Ordering::Relaxed);
+                }
+                ready.extend(local.cloned());
             }
         }
-        Ok(())
+        Ok(other)
     }
 
     /// Whether [`ready`](Self::ready) also waits for room in a socket's queue.
@@ -184,7 +215,14 @@ impl Sockets {
         let token = table.last_token;
         self.epoll.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, token))?;
         let used = AtomicU64::new(self.start.elapsed().as_secs());
-        let local = Arc::new(Local { token, address, socket, listens: AtomicBool::new(listens), used });
+        let local = Arc::new(Local {
+            token,
+            address,
+            socket,
+            errors: AtomicBool::new(false),
+            listens: AtomicBool::new(listens),
+            used,
+        });
         table.by_address.insert(address, Arc::clone(&local));
         table.by_token.insert(token, Arc::clone(&local));
         Ok(local)

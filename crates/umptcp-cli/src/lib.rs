@@ -27,9 +27,13 @@ mod memory;
 #[cfg(target_os = "linux")]
 mod namespace;
 mod netcat;
+#[cfg(target_os = "linux")]
+mod proxy;
 mod registry;
 #[cfg(target_os = "linux")]
 mod run;
+#[cfg(target_os = "linux")]
+mod serving;
 mod session;
 #[cfg(target_os = "linux")]
 mod setup;
@@ -105,6 +109,10 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<u8> {
         Command::Run(args) => return run::run(&args, registry, verbose),
         #[cfg(not(target_os = "linux"))]
         Command::Run(_) => Err(Class::Host.failure("run needs Linux").into()),
+        #[cfg(target_os = "linux")]
+        Command::Proxy(args) => proxy::run(&args, registry),
+        #[cfg(not(target_os = "linux"))]
+        Command::Proxy(_) => Err(Class::Host.failure("proxy needs Linux").into()),
         #[cfg(target_os = "linux")]
         Command::Up(args) => up::run(&args, registry, cli.verbose),
         #[cfg(target_os = "linux")]

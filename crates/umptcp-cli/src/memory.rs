@@ -1,7 +1,10 @@
 //! Memory that many connections have used goes back to the system.
 
+use crate::control::StackSource;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use umptcp::Counter;
 use umptcp_capture::{CaptureError, Periodic};
 
 /// How often to look.
@@ -22,6 +25,19 @@ pub(crate) fn trim_after(connections: impl Fn() -> u64 + Send + 'static) -> Resu
             trim();
         }
         ControlFlow::Continue(())
+    })
+}
+
+/// The same for the connections of a stack.
+pub(crate) fn trim_after_connections_of(source: Arc<dyn StackSource>) -> Result<Periodic, CaptureError> {
+    trim_after(move || {
+        let mut count = 0;
+        source.with(&mut |stack| {
+            if let Ok(counters) = stack.counters() {
+                count = counters.get(Counter::MPCapableSYNTX) + counters.get(Counter::MPCapableSYNRX);
+            }
+        });
+        count
     })
 }
 

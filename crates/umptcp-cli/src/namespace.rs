@@ -28,6 +28,19 @@ pub(crate) fn enter(instead: &str) -> anyhow::Result<()> {
     new_network().map_err(|e| explain(&e, "create a network namespace", instead))
 }
 
+/// Moves this process into a new user namespace, in which it has all capabilities and its user and group are the
+/// same. It stays in the network that it is in, over which it has no more power than before. The process must be
+/// single-threaded.
+pub(crate) fn enter_user() -> anyhow::Result<()> {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    // The kernel lets nobody map users who has some.
+    umptcp_tun_driver::privilege::give_up();
+    let entered = unshare(CloneFlags::CLONE_NEWUSER).map_err(io::Error::from);
+    entered.and_then(|()| map(uid.as_raw(), uid.as_raw(), gid.as_raw(), gid.as_raw())).map_err(|e| {
+        explain(&e, "create a user namespace", "`umptcp proxy` for programs that speak SOCKS: it")
+    })
+}
+
 /// Moves the calling thread, and threads it starts later, into a new network namespace with loopback up.
 pub(crate) fn new_network() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)?;
@@ -36,14 +49,19 @@ pub(crate) fn new_network() -> io::Result<()> {
 
 /// Maps this process's user and group to root, and nothing else.
 fn map_ids(uid: u32, gid: u32) -> io::Result<()> {
+    map(0, uid, 0, gid)
+}
+
+/// Maps this process's user and group to these inside, and nothing else.
+fn map(inner_uid: u32, uid: u32, inner_gid: u32, gid: u32) -> io::Result<()> {
     // Otherwise the kernel rejects a group map from an unprivileged process (user_namespaces(7)).
     match fs::write("/proc/self/setgroups", "deny") {
         // Kernels before 3.19 do not have this file and do not need it.
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
-    fs::write("/proc/self/gid_map", format!("0 {gid} 1"))
+    fs::write("/proc/self/uid_map", format!("{inner_uid} {uid} 1"))?;
+    fs::write("/proc/self/gid_map", format!("{inner_gid} {gid} 1"))
 }
 
 /// Adds possible remedies to an error, depending on the kernel's settings.

@@ -30,8 +30,6 @@ pub(crate) struct Nics {
     udp: UdpPaths,
     /// Whoever follows the NICs reaches both by this.
     attached: OnceLock<(Weak<Nics>, Commands)>,
-    /// Paths carry more than TCP.
-    carry: bool,
     /// How many listeners use each port. None: it is kept for connections.
     ports: Mutex<HashMap<u16, usize>>,
     /// NICs that become usable later and then get paths, too.
@@ -154,10 +152,7 @@ impl Nics {
         if !(may_administer() || !specs.is_empty() && specs.iter().all(is_udp)) {
             return Err(Error::NotPermitted.into());
         }
-        if let Some(spec) = specs.iter().find(|spec| options.carry && is_udp(spec)) {
-            return Err(io_error(carries_tcp_only(spec)));
-        }
-        let udp = UdpPaths::new(&options.listen_ports);
+        let udp = UdpPaths::new(&options.listen_ports, options.carry);
         let (set, paths, wanted) = match specs {
             [] => {
                 let mut set = paths::set_up(&[], options).map_err(io_error)?;
@@ -176,7 +171,6 @@ impl Nics {
             set: set.map(Mutex::new),
             udp,
             attached: OnceLock::new(),
-            carry: options.carry,
             ports: Mutex::new(ports),
             wanted: Mutex::new(wanted),
             fetching_ports: Mutex::new(()),
@@ -324,9 +318,6 @@ impl Nics {
         if spec.mode != Mode::Udp {
             let Some(set) = &self.set else { return Err(began_with_udp_only(spec)) };
             return Ok(NicPath::new(spec.clone(), lock(set).add(spec)?));
-        }
-        if self.carry {
-            return Err(carries_tcp_only(spec));
         }
         let path = NicPath::inside_udp(spec, &self.udp)?;
         self.follow_udp().map_err(|source| DriverError::Netlink { what: "start a thread".into(), source })?;
@@ -702,11 +693,6 @@ fn set_up_named(specs: &[PathSpec], options: &SetupOptions, udp: &UdpPaths) -> R
     Ok(Named { set, paths, missing: missing.into_iter().map(|(spec, _)| spec.clone()).collect() })
 }
 
-fn carries_tcp_only(spec: &PathSpec) -> DriverError {
-    let reason = "mode=udp carries TCP only, and programs that are captured send more".into();
-    DriverError::UnsuitableDevice { device: spec.device.clone(), reason }
-}
-
 fn began_with_udp_only(spec: &PathSpec) -> DriverError {
     let reason = "this instance began with paths of mode=udp only".into();
     DriverError::UnsuitableDevice { device: spec.device.clone(), reason }
@@ -789,9 +775,8 @@ mod tests {
         let nics = Nics {
             paths: Mutex::new(Vec::new()),
             set: None,
-            udp: UdpPaths::new(&[]),
+            udp: UdpPaths::new(&[], false),
             attached: OnceLock::new(),
-            carry: false,
             ports: Mutex::new(HashMap::new()),
             wanted: Mutex::new(Wanted::Named(wanted.to_vec())),
             fetching_ports: Mutex::new(()),

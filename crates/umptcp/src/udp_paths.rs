@@ -16,6 +16,8 @@ const CHANGES: usize = 1024;
 
 /// The paths of a stack inside UDP.
 pub(crate) struct UdpPaths {
+    /// They carry more than TCP.
+    carry: bool,
     state: Mutex<State>,
     sender: SyncSender<PathChange>,
     changes: Mutex<Option<Receiver<PathChange>>>,
@@ -49,10 +51,10 @@ impl State {
 }
 
 impl UdpPaths {
-    pub(crate) fn new(ports: &[u16]) -> UdpPaths {
+    pub(crate) fn new(ports: &[u16], carry: bool) -> UdpPaths {
         let (sender, changes) = mpsc::sync_channel(CHANGES);
         let state = State { ports: ports.iter().copied().collect(), ..State::default() };
-        UdpPaths { state: Mutex::new(state), sender, changes: Mutex::new(Some(changes)) }
+        UdpPaths { carry, state: Mutex::new(state), sender, changes: Mutex::new(Some(changes)) }
     }
 
     /// Sets up a path, which listens on the same ports as the others.
@@ -60,7 +62,7 @@ impl UdpPaths {
         &self,
         spec: &PathSpec,
     ) -> Result<(PathConfig, AttachedPath, Arc<UdpGuard>), DriverError> {
-        let UdpPath { config, device, guard } = path::set_up(spec, self.sender.clone())?;
+        let UdpPath { config, device, guard } = path::set_up(spec, self.carry, self.sender.clone())?;
         let guard = Arc::new(guard);
         let mut state = lock(&self.state);
         state.ports.iter().try_for_each(|port| guard.listen(*port))?;
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_nic_is_awaited_once_and_as_long_as_it_is_wanted() {
-        let udp = UdpPaths::new(&[]);
+        let udp = UdpPaths::new(&[], false);
         let [one, other] = ["none0,mode=udp", "none1,mode=udp"].map(|text| text.parse().unwrap());
         for spec in [&one, &other, &one] {
             udp.await_nic(spec);

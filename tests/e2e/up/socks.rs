@@ -138,7 +138,7 @@ fn only_those_may_use_it_who_are_named_and_that_can_change() {
             curl(ns, &line).1
         };
         assert_ne!(get(), Some(0));
-        daemon.wait_for("may not use the SOCKS proxy");
+        daemon.wait_for("may not use the proxy");
         daemon.reload(&socks("127.0.0.0/8"), "ready: ");
         assert_eq!(get(), Some(0));
         // The same port at another address, and then none.

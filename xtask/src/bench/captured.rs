@@ -317,7 +317,7 @@ fn measure(figure: &Figure, contest: Contest, options: &Options, program: &Path)
 }
 
 /// CPU time that this machine has spent so far, in seconds.
-fn busy() -> Result<f64> {
+pub(super) fn busy() -> Result<f64> {
     const TICKS: f64 = 100.0;
     let text = std::fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
     let line = text.lines().next().unwrap_or_default();

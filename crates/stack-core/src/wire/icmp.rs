@@ -146,8 +146,9 @@ fn quotation(src: SocketAddr, dst: SocketAddr, seq: SeqNumber, len: usize) -> Op
     Some(syn)
 }
 
-/// The message with this type and code, and this parameter, from `dst` about a packet of `src`.
-fn error_message(numbers: [u8; 2], parameter: u32, quoted: &[u8], src: IpAddr, dst: IpAddr) -> Vec<u8> {
+/// The ICMP or ICMPv6 message with this type and code, and this parameter, from `dst` about a packet of `src`,
+/// which begins with `quoted` (RFC 792, RFC 4443 §2.1).
+pub fn error_message(numbers: [u8; 2], parameter: u32, quoted: &[u8], src: IpAddr, dst: IpAddr) -> Vec<u8> {
     let mut message = numbers.to_vec();
     // The checksum.
     message.extend([0, 0]);

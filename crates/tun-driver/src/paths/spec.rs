@@ -85,6 +85,11 @@ impl PathSpec {
         if self.mode == Mode::Udp { format!("{}/udp", self.device) } else { self.device.clone() }
     }
 
+    /// The NIC of the path with this [`name`](Self::name).
+    pub fn device_of(name: &str) -> &str {
+        name.strip_suffix("/udp").unwrap_or(name)
+    }
+
     /// Sets in a path's configuration what it says of the path's use, whatever carries it: `backup`, `metered`,
     /// `weight`, `cost` and `uses`. Addresses are the driver's.
     pub fn describe(&self, config: &mut PathConfig) {

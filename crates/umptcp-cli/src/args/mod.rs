@@ -1,6 +1,7 @@
 //! The command line.
 
 mod emulate;
+mod proxy;
 mod setup;
 mod sim;
 pub(crate) mod tools;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 pub(crate) use emulate::EmulateArgs;
 #[cfg(target_os = "linux")]
 pub(crate) use emulate::EmulatedStack;
+pub(crate) use proxy::ProxyArgs;
 pub(crate) use setup::SetupArgs;
 pub(crate) use sim::{OutputArgs, SimArgs};
 use std::ffi::OsString;
@@ -21,7 +23,7 @@ use umptcp_tun_driver::paths::PathSpec;
 #[cfg(target_os = "linux")]
 pub(crate) use up::CONFIGURATION as UP_CONFIGURATION;
 pub(crate) use up::{CheckArgs, DownArgs, UpArgs};
-pub(crate) use values::{HostPort, ListenAddress, parse_path};
+pub(crate) use values::{HostPort, ListenAddress, parse_net, parse_path};
 use values::{parse_bytes, parse_duration, parse_instance};
 
 /// Default port of `umptcp bench`: the number of the RFC.
@@ -33,6 +35,7 @@ Examples:
   umptcp demo --sim                          the same in virtual time, without any privileges
   umptcp sim scenarios/olia-a.toml           an experiment in the simulator: tables, numbers, plots
   sudo umptcp run -- iperf3 -c 192.0.2.10    run any program over MPTCP
+  umptcp proxy --path wlan0,mode=udp         a SOCKS and HTTP proxy on this host, without any privilege
   sudo umptcp ss                             what it does, while it runs; also nstat, monitor, top
   sudo umptcp up                             the daemon: MPTCP for the services of this host
   umptcp bench server                        serve measurements
@@ -68,6 +71,7 @@ pub(crate) enum Command {
     /// network that it is in, and its connections are captured. Otherwise, as root, in a network namespace of
     /// its own. With -v, one line says which, and why.
     Run(RunArgs),
+    Proxy(ProxyArgs),
     Up(UpArgs),
     Down(DownArgs),
     Check(CheckArgs),

@@ -1,7 +1,8 @@
 //! Parsing of option values.
 
+use ipnet::IpNet;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 use umptcp_lab::units;
@@ -131,6 +132,22 @@ impl fmt::Display for HostPort {
     }
 }
 
+/// Where the proxy listens: `PORT` at localhost, or `ADDRESS:PORT`.
+pub(crate) fn parse_proxy_address(text: &str) -> Result<SocketAddr, String> {
+    let at_localhost = || text.parse().ok().map(|port: u16| (Ipv4Addr::LOCALHOST, port).into());
+    let bad =
+        || format!("{text:?} is neither PORT nor ADDRESS:PORT (an IPv6 address in brackets: [::1]:1080)");
+    text.parse().ok().or_else(at_localhost).ok_or_else(bad)
+}
+
+/// An address or a network.
+pub(crate) fn parse_net(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    let bad =
+        || format!("{text:?} is neither an address nor a network such as 192.0.2.0/24 or 2001:db8::/32");
+    text.parse().ok().or_else(address).ok_or_else(bad)
+}
+
 /// A number of bytes: `4096`, `64k`, `16Ki`, `1.5G`. `k`, `M`, `G`, `T` are powers of 1000; `Ki`, `Mi`, … of
 /// 1024.
 pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
@@ -157,6 +174,23 @@ mod tests {
             parse_path("eth0,mode=bridge").unwrap_err(),
             "mode=bridge: the modes are nat, routed and udp"
         );
+    }
+
+    #[test]
+    fn addresses_of_the_proxy_and_its_clients() {
+        for (text, shown) in [
+            ("1080", "127.0.0.1:1080"),
+            ("0", "127.0.0.1:0"),
+            ("[::1]:5", "[::1]:5"),
+            ("10.0.0.1:5", "10.0.0.1:5"),
+        ] {
+            assert_eq!(parse_proxy_address(text).unwrap().to_string(), shown);
+        }
+        assert!(parse_proxy_address("localhost:1").unwrap_err().contains("neither PORT nor"));
+        for (text, shown) in [("10.0.0.0/8", "10.0.0.0/8"), ("::1", "::1/128"), ("10.0.0.1", "10.0.0.1/32")] {
+            assert_eq!(parse_net(text).unwrap().to_string(), shown);
+        }
+        assert!(parse_net("10/8").unwrap_err().contains("neither an address"));
     }
 
     #[test]

@@ -8,11 +8,14 @@ mod summary;
 use crate::args::{PathArgs, RunArgs, Tier};
 use crate::console::say;
 use crate::failure::{Class, usage};
+use crate::namespace::enter_user;
 use crate::registry::Registry;
 use crate::session::Session;
 use anyhow::Context as _;
+use own::By;
 use std::ffi::OsString;
 use umptcp_capture::{Caller, CaptureError, Program, Running};
+use umptcp_tun_driver::paths::{Mode, PathSpec};
 
 /// What a shell says when there is no such command, or it cannot be executed.
 const NOT_FOUND: u8 = 127;
@@ -39,10 +42,24 @@ pub(crate) fn run(args: &RunArgs, registry: &Registry, verbose: bool) -> anyhow:
         Ok(captured) => by_daemon::run(args, program, captured, verbose),
         Err(why) if args.tier == Some(Tier::Daemon) => Err(Class::Host.failure(why).into()),
         Err(why) => {
-            check_privilege(&why, &own_only, args.tier)?;
-            own::run(args, registry, program, verbose.then_some(why.as_str()))
+            let by = if needs_no_privilege(&args.paths.paths) {
+                // Before any thread is started.
+                enter_user()?;
+                By::User
+            } else {
+                check_privilege(&why, &own_only, args.tier)?;
+                By::Root
+            };
+            own::run(args, registry, program, verbose.then_some(why.as_str()), by)
         }
     }
+}
+
+/// Whether a stack of the command's own can do without root: all paths are inside UDP, so that there is nothing
+/// to set up outside, and a user namespace has what is needed inside.
+fn needs_no_privilege(paths: &[PathSpec]) -> bool {
+    let inside_udp = !paths.is_empty() && paths.iter().all(|path| path.mode == Mode::Udp);
+    inside_udp && !nix::unistd::geteuid().is_root()
 }
 
 /// Without root there is no network namespace. One line says why the daemon is not the way, and what to do.
@@ -51,7 +68,10 @@ fn check_privilege(why: &str, own_only: &[&str], tier: Option<Tier>) -> anyhow::
         return Ok(());
     }
     let text = if tier == Some(Tier::Own) || !own_only.is_empty() {
-        format!("{why}, so it takes root: `sudo umptcp run ...`, which runs COMMAND as you")
+        format!(
+            "{why}, so it takes root: `sudo umptcp run ...`, which runs COMMAND as you; or paths inside UDP only \
+             (--path DEV,mode=udp), if the servers have such, too"
+        )
     } else {
         format!(
             "{why}: `sudo umptcp setup` has a daemon run programs for the members of a group; or use \

@@ -1,4 +1,5 @@
-//! `run` by a network namespace of the program's own, which takes root.
+//! `run` by a network namespace of the program's own. It takes root, or a user namespace where all paths are
+//! inside UDP.
 
 use super::{not_started, summary, to_its_end};
 use crate::args::RunArgs;
@@ -17,6 +18,8 @@ use std::sync::Arc;
 use umptcp::{Forwarder, PathInfo};
 use umptcp_capture::{Addresses, Caller, DEVICE, Local, Namespace, Periodic, Program, follow_servers};
 use umptcp_control::Kind;
+use umptcp_tun_driver::paths::PathSpec;
+use umptcp_udp_driver::may_send_echoes;
 
 /// The MTU where that of no NIC is known.
 const MTU: u16 = 1500;
@@ -24,19 +27,31 @@ const MTU: u16 = 1500;
 /// The port of QUIC.
 const QUIC: u16 = 443;
 
+/// By whose power the network namespace is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum By {
+    /// Root's.
+    Root,
+    /// The caller's own, in a user namespace that this process has entered.
+    User,
+}
+
 /// Runs the program to its end. Returns its exit code.
 pub(super) fn run(
     args: &RunArgs,
     registry: &Registry,
     program: Program,
     why: Option<&str>,
+    by: By,
 ) -> anyhow::Result<u8> {
     let verbose = why.is_some();
     let session = Session::start()?;
     let stack = UserSpace::open(&settings(args), registry, &session)?;
     let inside = Inside::set_up(&stack, args)?;
     if let Some(why) = why {
-        say(&describe(&program.caller, &stack, why));
+        say(&describe(&program.caller, &stack, why, by));
+    } else if by == By::User {
+        say(&format!("umptcp: in a user namespace, {}", what_breaks()));
     }
     let name = args.name.clone().unwrap_or_else(|| format!("run-{}", std::process::id()));
     let forwarders = vec![inside.outward.clone(), inside.inward.clone()];
@@ -70,12 +85,25 @@ fn settings(args: &RunArgs) -> Settings {
 }
 
 /// One line on how the program is captured, why so, and what is different for it.
-fn describe(caller: &Caller, stack: &UserSpace, why: &str) -> String {
+fn describe(caller: &Caller, stack: &UserSpace, why: &str, by: By) -> String {
+    let (whose, breaks) = match by {
+        By::Root => ("as root", String::new()),
+        By::User => ("as this user", format!("; {}", what_breaks())),
+    };
     format!(
-        "capturing as root ({why}), by a network namespace, over {}; the command runs {}; abstract Unix sockets of this \
-         host are not reachable from inside",
+        "capturing {whose} ({why}), by a network namespace, over {}; the command runs {}; abstract Unix sockets of this \
+         host are not reachable from inside{breaks}",
         stack.paths().into_iter().filter(|name| name != DEVICE).collect::<Vec<_>>().join(", "),
         super::who(caller),
+    )
+}
+
+/// What a user namespace keeps a command from.
+fn what_breaks() -> String {
+    let ping = if may_send_echoes() { "" } else { ", and so does ping (net.ipv4.ping_group_range)" };
+    format!(
+        "sudo, su, and ssh with files in ssh_config.d fail: they want root's files, which seem to be somebody else's{ping}; of \
+         other protocols than TCP, UDP passes"
     )
 }
 
@@ -136,7 +164,10 @@ fn serve(inward: Arc<Forwarder>) -> impl FnMut(u16, bool) -> bool + Send + 'stat
 /// What fits every path: other protocols than TCP pass as they are.
 fn smallest_mtu(paths: &[PathInfo]) -> u16 {
     let of = |path: &PathInfo| {
-        let text = std::fs::read_to_string(Path::new("/sys/class/net").join(&path.name).join("mtu")).ok()?;
+        let text = std::fs::read_to_string(
+            Path::new("/sys/class/net").join(PathSpec::device_of(&path.name)).join("mtu"),
+        )
+        .ok()?;
         text.trim().parse::<u16>().ok()
     };
     paths.iter().filter_map(of).min().unwrap_or(MTU)

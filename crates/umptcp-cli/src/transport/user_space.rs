@@ -383,10 +383,17 @@ pub(crate) struct Figures {
 }
 
 impl View {
-    /// Names of the NICs whose paths can be used.
-    pub(crate) fn nics(&self) -> Vec<String> {
+    /// Names of the paths that can be used.
+    pub(crate) fn paths(&self) -> Vec<String> {
         let paths = lock(&self.0.stack).as_ref().and_then(outside);
         paths.unwrap_or_default().into_iter().map(|path| path.name).collect()
+    }
+
+    /// Names of their NICs.
+    pub(crate) fn nics(&self) -> Vec<String> {
+        let nics: BTreeSet<String> =
+            self.paths().iter().map(|name| PathSpec::device_of(name).to_owned()).collect();
+        nics.into_iter().collect()
     }
 
     /// All of it; `None` when the stack has ended.

@@ -154,9 +154,9 @@ impl Shared {
         }
     }
 
-    /// Names of the NICs by which captured connections leave.
-    pub(super) fn nics(&self) -> Vec<String> {
-        self.view.nics()
+    /// Names of the paths by which captured connections leave.
+    pub(super) fn paths(&self) -> Vec<String> {
+        self.view.paths()
     }
 
     /// Captures a process, and what it starts. `is_it` says, once it has been moved, whether it is still the
@@ -197,7 +197,7 @@ impl Shared {
     pub(super) fn summary(&self, number: u64) -> Option<RunSummary> {
         let tag = lock(&self.wanted).programs.get(&number)?.id();
         let counted = self.forwarder.counted(tag).ok()??;
-        let unused = self.nics().into_iter().map(|nic| (nic, Traffic::default()));
+        let unused = self.paths().into_iter().map(|nic| (nic, Traffic::default()));
         let mut carried: BTreeMap<String, Traffic> = unused.collect();
         carried.extend(counted.carried);
         Some(run_summary(&counted.summary, &counted.open, carried))

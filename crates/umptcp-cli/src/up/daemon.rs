@@ -4,32 +4,25 @@ use super::config::Config;
 use super::instance::Instance;
 use super::notify;
 use super::services::Services;
-use super::tasks::{Ends, Tasks};
 use crate::console::describe;
-use crate::control::{self, Served, StackInstance, StackSource};
+use crate::control::{self, Served, StackInstance};
 use crate::failure::Class;
 use crate::logging;
 use crate::memory;
 use crate::registry::Registry;
+use crate::serving::raise_descriptor_limit;
+use crate::serving::tasks::{Ends, LAST_WORDS, Tasks, runtime};
 use crate::session::Session;
 use crate::transport::user_space::UserSpace;
 use anyhow::{Context as _, anyhow};
 use nix::libc::SIGHUP;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver};
-use std::time::{Duration, Instant};
-use tokio::runtime::{Builder, Runtime};
-use umptcp::Counter;
+use std::time::Instant;
+use tokio::runtime::Runtime;
 use umptcp_capture::Periodic;
 use umptcp_control::Kind;
-
-/// Threads that carry bytes between the stack and the kernel.
-const THREADS: usize = 2;
-
-/// How long the stack may take to tell peers of its end, after connections had their time.
-const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What the daemon hears of.
 enum Event {
@@ -76,19 +69,13 @@ impl Daemon {
         // It waits its turn while the daemon starts.
         session.pass_on(move |received| drop(signals.send(Event::Signal(received.signal))));
         let stack = UserSpace::open(&config.settings, registry, &session)?;
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .thread_name("umptcp-services")
-            .enable_all()
-            .build()
-            .context("cannot start threads")?;
+        let runtime = runtime()?;
         let (tasks, ends) = Tasks::new(&runtime, move |why| drop(to.send(Event::Failed(why))));
         let mut services = Services::default();
         if let Some(error) = services.become_as(&config, &stack, &session, &tasks).into_iter().next() {
             return Err(error);
         }
-        let source = stack.source();
-        let trimmer = memory::trim_after(move || connections(&*source));
+        let trimmer = memory::trim_after_connections_of(stack.source());
         let trimmer = trimmer.context(Class::Host.failure("cannot start a thread"))?;
         let shown = StackInstance::new(stack.source(), services.forwarders(), registry.clone())
             .with_programs(services.desk());
@@ -203,24 +190,4 @@ impl Daemon {
         drop(served);
         stack.close_within(LAST_WORDS)
     }
-}
-
-/// Each connection to a service takes a descriptor.
-fn raise_descriptor_limit() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
-        tracing::debug!(%error, "the limit of descriptors stays");
-    }
-}
-
-/// How many connections there have been.
-fn connections(source: &dyn StackSource) -> u64 {
-    let mut count = 0;
-    source.with(&mut |stack| {
-        if let Ok(counters) = stack.counters() {
-            count = counters.get(Counter::MPCapableSYNTX) + counters.get(Counter::MPCapableSYNRX);
-        }
-    });
-    count
 }

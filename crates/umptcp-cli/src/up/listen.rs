@@ -1,11 +1,11 @@
 //! Connections to a port of this host, by MPTCP or TCP, that go to a service of the kernel's.
 
-use super::bridge::{Bridge, write_all};
 use super::config::{Listen, Service};
 use super::opening::Openings;
 use super::proxy_protocol;
-use super::tasks::{Task, Tasks};
 use crate::failure::Class;
+use crate::serving::bridge::{Bridge, write_all};
+use crate::serving::tasks::{Task, Tasks};
 use crate::transport::user_space::UserSpace;
 use anyhow::Context as _;
 use std::io;
@@ -166,7 +166,7 @@ async fn dial(to: &Service) -> io::Result<TcpStream> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for address in lookup_host((to.host.as_str(), to.port)).await? {
             let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-            mark_own(&socket)?;
+            mark(&socket)?;
             socket.set_nodelay(true)?;
             match socket.connect(address).await {
                 Ok(stream) => return Ok(stream),
@@ -176,4 +176,13 @@ async fn dial(to: &Service) -> io::Result<TcpStream> {
         Err(last)
     };
     timeout(DIAL, connect).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Keeps the connection from being captured. Without the privilege for it this daemon captures nothing, and
+/// that of another is not of its own.
+fn mark(socket: &TcpSocket) -> io::Result<()> {
+    match mark_own(socket) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        marked => marked,
+    }
 }

@@ -2,8 +2,8 @@
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
-use super::served::Served;
-use super::tasks::Tasks;
+use crate::serving::served::Served;
+use crate::serving::tasks::Tasks;
 use crate::transport::user_space::{Figures, UserSpace, View};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

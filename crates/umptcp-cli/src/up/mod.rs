@@ -1,6 +1,5 @@
 //! The daemon: `up`, `down` and `check`.
 
-mod bridge;
 mod capture;
 mod config;
 mod daemon;
@@ -11,10 +10,7 @@ mod notify;
 mod opening;
 mod programs;
 mod proxy_protocol;
-mod served;
 mod services;
-mod socks;
-mod tasks;
 
 use crate::args::{CheckArgs, DownArgs, UpArgs};
 use crate::console::print;

@@ -55,7 +55,7 @@ impl Programs for Desk {
         let is_it = || !peer.has_ended() && is_of(process, peer.user);
         let run = capture.adopt(process, is_it).map_err(|error| failed(describe(&error)))?;
         tracing::info!(run, process, user = peer.user, "a program is captured");
-        Ok(Captured { run, paths: capture.nics() })
+        Ok(Captured { run, paths: capture.paths() })
     }
 
     fn summarize(&self, run: u64) -> Answer<RunSummary> {

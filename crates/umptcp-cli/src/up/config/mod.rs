@@ -6,12 +6,13 @@ mod values;
 use crate::args::ListenAddress;
 use crate::failure::{Class, usage};
 use crate::logging::Log;
+use crate::proxy::Access;
 use crate::registry::Registry;
 use crate::transport::user_space::Settings;
 use anyhow::Context as _;
 use ipnet::IpNet;
 use std::collections::HashSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 use text::{CaptureText, FileText, GatewayText, PathText, SocksText};
@@ -44,8 +45,8 @@ pub(crate) struct Config {
     pub(crate) captures: Vec<Selection>,
     /// Which programs are captured that ask for it (`umptcp run`).
     pub(crate) run: Option<Run>,
-    /// The proxy for programs that speak SOCKS.
-    pub(crate) socks: Option<Socks>,
+    /// The proxy for programs that speak SOCKS or CONNECT of HTTP.
+    pub(crate) socks: Option<Access>,
     /// Where Prometheus asks.
     pub(crate) metrics: Option<SocketAddr>,
     /// What is logged, and how.
@@ -57,27 +58,6 @@ pub(crate) struct Config {
 pub(crate) struct Run {
     /// Those of the members of this group, beside root's.
     pub(crate) group: Option<u32>,
-}
-
-/// A SOCKS proxy.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Socks {
-    /// Where it listens.
-    pub(crate) at: SocketAddr,
-    /// Who may use it; empty: programs of this host.
-    pub(crate) allow: Vec<IpNet>,
-}
-
-impl Socks {
-    /// Whether a client with this address may use it.
-    pub(crate) fn allows(&self, client: IpAddr) -> bool {
-        let client = client.to_canonical();
-        if self.allow.is_empty() {
-            client.is_loopback()
-        } else {
-            self.allow.iter().any(|net| net.contains(&client))
-        }
-    }
 }
 
 /// Connections to a port that go to a service.
@@ -251,18 +231,15 @@ fn nets(all: &[Text<IpNet>]) -> Vec<IpNet> {
     all.iter().map(|net| net.0).collect()
 }
 
-/// A proxy that everybody can use is a danger to others: it must be said who may.
-fn checked_socks(source: &Source<'_>, text: SocksText) -> Result<Socks, LabError> {
-    let at = text.at.get_ref().0;
-    let allow: Vec<IpNet> = text.allow.into_iter().map(|net| net.0).collect();
-    if allow.is_empty() && !at.ip().is_loopback() {
+fn checked_socks(source: &Source<'_>, text: SocksText) -> Result<Access, LabError> {
+    let access = Access { at: text.at.get_ref().0, allow: text.allow.into_iter().map(|net| net.0).collect() };
+    access.check().map_err(|reason| {
         let message = format!(
-            "others than this host can reach {at}; expected allow = [\"192.168.0.0/16\"] or the like, or an address such as \
-             127.0.0.1"
+            "{reason}; expected allow = [\"192.168.0.0/16\"] or the like, or an address such as 127.0.0.1"
         );
-        return Err(source.at(text.at.span(), message));
-    }
-    Ok(Socks { at, allow })
+        source.at(text.at.span(), message)
+    })?;
+    Ok(access)
 }
 
 fn checked_paths(source: &Source<'_>, paths: &[Spanned<PathText>]) -> Result<Vec<PathSpec>, LabError> {

@@ -1,6 +1,6 @@
 //! Values that the configuration writes as text, or as a plain number.
 
-use crate::args::{HostPort, ListenAddress};
+use crate::args::{HostPort, ListenAddress, parse_net};
 use ipnet::IpNet;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
@@ -117,7 +117,7 @@ impl Value for IpNet {
         "an address or a network: \"192.0.2.1\", \"192.0.2.0/24\" or \"2001:db8::/32\"";
 
     fn read(text: &str) -> Option<Self> {
-        text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+        parse_net(text).ok()
     }
 }
 

@@ -13,8 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
 /// A service that runs. Dropping it closes its socket; its connections go on.
-pub(super) struct Served {
+pub(crate) struct Served {
     at: SocketAddr,
+    local: SocketAddr,
     _task: Task,
 }
 
@@ -23,7 +24,7 @@ impl Served {
     ///
     /// # Errors
     /// When the address is in use, or not of this host.
-    pub(super) fn start<F: Future<Output = ()> + Send + 'static>(
+    pub(crate) fn start<F: Future<Output = ()> + Send + 'static>(
         at: SocketAddr,
         what: &str,
         tasks: &Tasks,
@@ -37,6 +38,7 @@ impl Served {
         };
         let listener =
             bind().with_context(|| Class::Host.failure(format!("cannot listen on {at} for {what}")))?;
+        let local = listener.local_addr().unwrap_or(at);
         let tracker = tasks.clone();
         let run = async move {
             loop {
@@ -51,11 +53,16 @@ impl Served {
                 }
             }
         };
-        Ok(Served { at, _task: tasks.spawn_service(run) })
+        Ok(Served { at, local, _task: tasks.spawn_service(run) })
     }
 
-    /// Where it listens.
-    pub(super) fn at(&self) -> SocketAddr {
+    /// Where it was told to listen.
+    pub(crate) fn at(&self) -> SocketAddr {
         self.at
+    }
+
+    /// Where it listens, with the port that the system has chosen.
+    pub(crate) fn local(&self) -> SocketAddr {
+        self.local
     }
 }

@@ -1,5 +1,6 @@
 //! SOCKS version 5 (RFC 1928), the server's side: no authentication, and CONNECT only.
 
+use super::dial::Target;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -41,13 +42,6 @@ impl Reply {
             _ => Reply::Failure,
         }
     }
-}
-
-/// Where a client wants to go.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum Target {
-    Address(SocketAddr),
-    Name(String, u16),
 }
 
 /// Agrees with the client on how to speak, and reads where it wants to go. `Err` with a reply: that is due to

@@ -19,28 +19,36 @@ const SMALL: usize = 4 << 10;
 
 /// Both ends. Unless they have ended in order, dropping them resets both: a stream that is cut short must not
 /// look like one that is complete.
-pub(super) struct Bridge {
+pub(crate) struct Bridge {
     outside: Option<MptcpStream>,
     inside: Option<TcpStream>,
 }
 
 impl Bridge {
-    pub(super) fn new(outside: MptcpStream, inside: TcpStream) -> Bridge {
+    pub(crate) fn new(outside: MptcpStream, inside: TcpStream) -> Bridge {
         Bridge { outside: Some(outside), inside: Some(inside) }
     }
 
     /// This host's address as the peer outside knows it.
-    pub(super) async fn public_address(&self) -> Option<SocketAddr> {
+    pub(crate) async fn public_address(&self) -> Option<SocketAddr> {
         let stream = self.outside.as_ref()?.get_ref().clone();
         // Whoever knows may be busy with a path.
         tokio::task::spawn_blocking(move || stream.public_addr()).await.ok()?.ok()
     }
 
     /// Says this to the side of the kernel before anything else.
-    pub(super) async fn greet(&self, words: &[u8]) -> io::Result<()> {
+    pub(crate) async fn greet(&self, words: &[u8]) -> io::Result<()> {
         match &self.inside {
             Some(inside) => write_all(inside, words).await,
             None => Ok(()),
+        }
+    }
+
+    /// Says this to the side of the stack before anything else.
+    pub(crate) async fn begin_outside(&self, words: Vec<u8>) -> io::Result<()> {
+        match &self.outside {
+            Some(outside) if !words.is_empty() => outside.send_bytes(words.into()).await,
+            _ => Ok(()),
         }
     }
 
@@ -48,7 +56,7 @@ impl Bridge {
     ///
     /// # Errors
     /// That of either, after which both have been reset.
-    pub(super) async fn run(mut self) -> io::Result<()> {
+    pub(crate) async fn run(mut self) -> io::Result<()> {
         if let (Some(outside), Some(inside)) = (&self.outside, &self.inside) {
             carry(outside, inside).await?;
         }
@@ -106,7 +114,7 @@ async fn inwards(outside: &MptcpStream, inside: &TcpStream) -> io::Result<()> {
 }
 
 /// Writes all of it.
-pub(super) async fn write_all(to: &TcpStream, mut data: &[u8]) -> io::Result<()> {
+pub(crate) async fn write_all(to: &TcpStream, mut data: &[u8]) -> io::Result<()> {
     while !data.is_empty() {
         to.writable().await?;
         match to.try_write(data) {

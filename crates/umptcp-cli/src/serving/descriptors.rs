@@ -1,0 +1,12 @@
+//! How many descriptors this process may have.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// As many as the host allows: each connection to the kernel takes one.
+pub(crate) fn raise_descriptor_limit() {
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::debug!(%error, "the limit of descriptors stays");
+    }
+}
