@@ -20,6 +20,9 @@ pub(crate) struct Options {
     /// The random pairs have buffers that tune themselves, instead of receive buffers of random sizes.
     #[arg(long)]
     automatic: bool,
+    /// The random pairs alone, without the tables.
+    #[arg(long)]
+    no_tables: bool,
 }
 
 /// Prints the tables, and the pairs that do worse than they should.
@@ -30,8 +33,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         if let Some(name) = &options.scheduler {
             again.args(["--scheduler", name]);
         }
-        if options.automatic {
-            again.arg("--automatic");
+        for (flag, wanted) in [("--automatic", options.automatic), ("--no-tables", options.no_tables)] {
+            if wanted {
+                again.arg(flag);
+            }
         }
         return tools::run(&mut again, "the comparison");
     }
@@ -41,8 +46,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(name) => vec![name],
         None => Case::comparable(registry.names()),
     };
-    table("Wi-Fi and 3G (NSDI 2012)", NSDI, &names)?;
-    table("Wi-Fi and a trickle", TRICKLE, &names)?;
+    if !options.no_tables {
+        table("Wi-Fi and 3G (NSDI 2012)", NSDI, &names)?;
+        table("Wi-Fi and a trickle", TRICKLE, &names)?;
+    }
     let random = |seed| match (Case::random(seed, &names), options.automatic) {
         (case, true) => case.automatic(),
         (case, false) => case,

@@ -125,8 +125,9 @@ pub struct ConnectionInfo {
 /// What an application's own queues of a connection hold, between it and the stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ApplicationQueues {
-    /// Bytes that the stack has handed out and the application has not read.
-    pub unread: u64,
+    /// Bytes that the stack has handed out and the application has not read. From then on, what is handed out is
+    /// unread until it is said otherwise. `None`: what is handed out is read.
+    pub unread: Option<u64>,
     /// Bytes that the application has written and the stack has not taken.
     pub unsent: u64,
 }

@@ -95,9 +95,9 @@ impl ReceiveState {
         self.waiting = None;
     }
 
-    /// The application's own queue holds `bytes` that it has not read.
-    pub(crate) fn set_unread(&mut self, bytes: u64) {
-        self.application = Some(Unread { now: bytes, then: bytes });
+    /// The application's own queue holds so many bytes that it has not read. `None`: it has no queue.
+    pub(crate) fn set_unread(&mut self, bytes: Option<u64>) {
+        self.application = bytes.map(|bytes| Unread { now: bytes, then: bytes });
     }
 
     /// Bytes that were handed out and that the application has not read, as far as that is known.

@@ -74,6 +74,12 @@ impl Connection {
         self.take_kept(ctx, now);
     }
 
+    /// The application has let go of it.
+    pub(super) fn forget_application_queues(&mut self) {
+        self.recv.set_unread(None);
+        self.unsent = 0;
+    }
+
     /// All connections together hold what they may: a segment whose data would have to wait is as if lost, and
     /// this is what counts it. What does not have to wait is taken, and so are a few packets.
     pub(super) fn refuse_for_memory(

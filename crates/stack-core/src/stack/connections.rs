@@ -165,9 +165,8 @@ impl Stack {
 
     /// What the caller keeps beside the stack for a connection's application. It counts in the account of all
     /// connections ([`StackConfig::buffer_memory`](crate::config::StackConfig::buffer_memory)), and a receive buffer
-    /// that tunes itself grows by what the application has read, not by what was handed out. From the first call
-    /// on, what [`receive`](Self::receive) hands out is unread until another call says otherwise: callers say it
-    /// before they receive.
+    /// that tunes itself grows by what the application has read, not by what was handed out: callers say what is
+    /// unread before they [`receive`](Self::receive) more.
     ///
     /// # Errors
     /// When there is no such connection.
