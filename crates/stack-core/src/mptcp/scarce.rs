@@ -155,6 +155,10 @@ impl Connection {
         let mut seg = arrival.seg.clone();
         seg.seq = next;
         seg.flags.fin &= payload.len() == fresh.len();
+        if let Some(timestamps) = &mut seg.options.timestamps {
+            // By then it is too old to tell of the round-trip time.
+            timestamps.echo = 0;
+        }
         // The latest has the latest timestamp (RFC 7323 §5).
         self.kept.retain(|kept| kept.subflow != subflow);
         self.kept.push(Kept { subflow, seg, payload });
@@ -205,7 +209,10 @@ impl Connection {
         let received: u64 = self.subflows.iter().map(|m| m.tcp.stats().bytes_received).sum();
         let waiting = |m: &super::subflow::Subflow| m.tcp.out_of_order() > 0;
         let waits = self.recv.out_of_order_bytes() > 0 || self.subflows.iter().any(waiting);
-        if ctx.pressure() < Pressure::Full || !waits {
+        // What a reader is slow to read cannot go on whatever comes, and what is dropped at the data level comes again
+        // by the peer's timer alone.
+        let unread = self.recv.readable_bytes() > 0 || self.recv.unread() > 0;
+        if ctx.pressure() < Pressure::Full || !waits || unread {
             self.recv.forget_waiting();
         } else if self.recv.has_waited(now, received) {
             self.recv.prune();
