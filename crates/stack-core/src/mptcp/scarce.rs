@@ -200,7 +200,7 @@ impl Connection {
         self.give_up_waiting(ctx, now);
         let before = self.kept.len();
         self.take_kept(ctx, now);
-        (before > 0).then(|| self.kept.len() < before)
+        (before > 0).then_some(self.kept.len() < before)
     }
 
     /// Drops what has waited for others for long, at the data level and on subflows. It has not been acknowledged
