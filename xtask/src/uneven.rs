@@ -25,6 +25,9 @@ pub(crate) struct Options {
     /// Every scheduler with every congestion control algorithm over four pairs instead, each for so many seconds.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "30")]
     product: Option<u64>,
+    /// The random pairs alone, without the tables.
+    #[arg(long)]
+    no_tables: bool,
 }
 
 /// Prints the tables, and the pairs that do worse than they should.
@@ -35,8 +38,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         if let Some(name) = &options.scheduler {
             again.args(["--scheduler", name]);
         }
-        if options.automatic {
-            again.arg("--automatic");
+        for (flag, wanted) in [("--automatic", options.automatic), ("--no-tables", options.no_tables)] {
+            if wanted {
+                again.arg(flag);
+            }
         }
         if let Some(seconds) = options.product {
             again.args(["--product", &seconds.to_string()]);
@@ -53,8 +58,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         let algorithms = umptcp_cli::Registry::standard().congestion;
         return product::run(&names, &algorithms.names().collect::<Vec<_>>(), seconds);
     }
-    table("Wi-Fi and 3G (NSDI 2012)", NSDI, &names)?;
-    table("Wi-Fi and a trickle", TRICKLE, &names)?;
+    if !options.no_tables {
+        table("Wi-Fi and 3G (NSDI 2012)", NSDI, &names)?;
+        table("Wi-Fi and a trickle", TRICKLE, &names)?;
+    }
     let random = |seed| match (Case::random(seed, &names), options.automatic) {
         (case, true) => case.automatic(),
         (case, false) => case,

@@ -208,3 +208,39 @@ source = {{ kind = "constant", rate = "7.2 Mbit/s", message = "64 kB" }}
     let both = bursts(r#"[["better"], ["other"]]"#, interactive);
     assert!(both <= 1.2 * alone, "interactive: {both} ms, alone {alone} ms");
 }
+
+/// The policy for people and machines that wait for each other: a message of one kilobyte takes no longer than over
+/// the better path alone, whatever the other is like and whichever of the two is first.
+#[test]
+fn interactive_delivers_small_messages_as_soon_as_the_better_path_alone() {
+    let near = ["8 Mbit/s", "20 ms", ""];
+    let far = [
+        ["2 Mbit/s", "150 ms", ""],
+        ["10 Mbit/s", "100 ms", ""],
+        ["8 Mbit/s", "20 ms", "loss = \"1 %\""],
+        ["10 Mbit/s", "25 ms", "queue = \"2 s\""],
+    ];
+    let scenario = |links: &[[&str; 3]], settings: &str| {
+        let link = |(i, [rate, delay, more]): (usize, &[&str; 3])| {
+            format!("[[link]]\nname = \"path{i}\"\nrate = {rate:?}\ndelay = {delay:?}\n{more}\n\n")
+        };
+        let routes: Vec<[String; 1]> = (0..links.len()).map(|i| [format!("path{i}")]).collect();
+        let links: String = links.iter().enumerate().map(link).collect();
+        format!(
+            "name = \"messages\"\nwarm-up = \"2 s\"\nduration = \"10 s\"\nseeds = 1\n\n{links}[[flow]]\nname = \"flow\"\n\
+             routes = {routes:?}\nsource = {{ kind = \"constant\", rate = \"1 Mbit/s\", message = \"1 kB\" }}\n{settings}\n"
+        )
+    };
+    let delays = |text: &str| {
+        let report = run(text);
+        ["delay-p50", "delay-p99", "delay-max"].map(|quantity| value(&report, quantity))
+    };
+    let alone = delays(&scenario(&[near], "protocol = \"tcp\""));
+    for far in far {
+        for links in [[near, far], [far, near]] {
+            let both = delays(&scenario(&links, "path-policy = \"interactive\""));
+            let within = both.iter().zip(&alone).all(|(both, alone)| *both <= 1.2 * alone);
+            assert!(within, "{both:?} ms, alone {alone:?} ms: {links:?}");
+        }
+    }
+}

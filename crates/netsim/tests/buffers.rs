@@ -211,3 +211,74 @@ fn all_connections_together_hold_no_more_than_they_may() {
         assert_eq!(held(&net), [0, 0]);
     }
 }
+
+/// Flows between stacks that may hold so much; every second reader stops after two seconds.
+fn scarce(bound: u64, flows: usize, config: ConnectionConfig) -> (Pair, Vec<FlowId>) {
+    let stack = StackConfig::default().with_buffer_memory(bound);
+    let builder = Pair::builder().seed(4).trace(TraceMode::Off).stack_config(stack).config(config);
+    let mut net = builder.path(path(50, 10)).path(path(20, 30)).build();
+    let specs: Vec<_> = (0..flows).map(|_| net.flow_spec().applications(Endless, Sink)).collect();
+    let flows: Vec<FlowId> = specs.into_iter().map(|spec| net.add_flow(spec).unwrap()).collect();
+    net.run_until(Instant::from_millis(2_000)).unwrap();
+    flows.iter().step_by(2).for_each(|flow| net.pause_reading(*flow, Side::Server, true));
+    (net, flows)
+}
+
+fn received(net: &Pair, flow: FlowId) -> u64 {
+    net.flow(flow).end(Side::Server).progress.received
+}
+
+/// However long a reader has paused while memory was full: its peer, whose window was open, goes on at once.
+#[test]
+fn readers_that_go_on_need_not_wait_for_their_peers_timers() {
+    let config = ConnectionConfig::default().with_receive_buffer(1 << 20);
+    let (mut net, flows) = scarce(3 << 20, 12, config);
+    flows.iter().for_each(|flow| net.pause_reading(*flow, Side::Server, true));
+    net.run_for(Duration::from_secs(100)).unwrap();
+    let counters = net.stack(net.server()).unwrap().counters();
+    assert!(counters.get(Counter::TcpRcvQDrop) > 0);
+    flows.iter().for_each(|flow| net.pause_reading(*flow, Side::Server, false));
+    let held: Vec<u64> = flows.iter().map(|flow| received(&net, *flow)).collect();
+    net.run_for(Duration::from_secs(1)).unwrap();
+    for (flow, held) in flows.iter().zip(held) {
+        assert!(received(&net, *flow) > held + 16_384, "{flow:?}: {held} {}", received(&net, *flow));
+    }
+}
+
+/// Those that read go on while others fill the memory, behind what is refused as well: no second without data.
+#[test]
+fn those_that_read_make_progress_while_memory_is_full() {
+    for buffer in [BufferSize::AUTO, BufferSize::Fixed(1 << 20)] {
+        let (mut net, flows) = scarce(3 << 20, 12, ConnectionConfig::default().with_receive_buffer(buffer));
+        let mut last = vec![(0, net.now()); flows.len()];
+        let mut longest = Duration::ZERO;
+        for _ in 0..200 {
+            net.run_for(Duration::from_millis(100)).unwrap();
+            for (flow, last) in flows.iter().zip(&mut last).skip(1).step_by(2) {
+                let now = (received(&net, *flow), net.now());
+                longest = longest.max(now.1 - last.1);
+                if now.0 > last.0 {
+                    *last = now;
+                }
+            }
+        }
+        assert!(net.stack(net.server()).unwrap().memory().full);
+        assert!(longest <= Duration::from_millis(1_500), "{longest:?} with {buffer:?}");
+    }
+}
+
+/// While memory is full, whoever comes is offered little.
+#[test]
+fn a_connection_that_begins_while_memory_is_full_is_offered_few_packets() {
+    let (mut net, flows) = scarce(2 << 20, 12, ConnectionConfig::default().with_receive_buffer(1 << 20));
+    flows.iter().for_each(|flow| net.pause_reading(*flow, Side::Server, true));
+    net.run_for(Duration::from_secs(5)).unwrap();
+    assert!(net.stack(net.server()).unwrap().memory().full);
+    let spec = net.flow_spec().applications(Endless, Sink);
+    let late = net.add_flow(spec).unwrap();
+    net.run_for(Duration::from_millis(15)).unwrap();
+    net.pause_reading(late, Side::Server, true);
+    net.run_for(Duration::from_secs(5)).unwrap();
+    let info = info(&net, late, Side::Server);
+    assert!(info.bytes_received > 0 && info.bytes_received <= (16 << 10) + UNIT as u64, "{info:?}");
+}

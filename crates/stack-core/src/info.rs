@@ -126,16 +126,29 @@ pub struct ConnectionInfo {
     pub lost_subflows: Vec<LostSubflow>,
 }
 
+/// What an application's own queues of a connection hold, between it and the stack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ApplicationQueues {
+    /// Bytes that the stack has handed out and the application has not read. From then on, what is handed out is
+    /// unread until it is said otherwise. `None`: what is handed out is read.
+    pub unread: Option<u64>,
+    /// Bytes that the application has written and the stack has not taken.
+    pub unsent: u64,
+}
+
 /// The memory of all connections' buffers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct MemoryInfo {
-    /// Bytes held: written and not acknowledged, received and not read, and what waits for others.
+    /// Bytes held: written and not acknowledged, received and not read, and what waits for others; with what
+    /// applications' own queues hold, as far as the stack is told.
     pub held: u64,
     /// How many may be (`StackConfig::buffer_memory`).
     pub bound: u64,
     /// They are so many that automatic buffers have fallen back to what they begin with.
     pub pressure: bool,
+    /// They are all that may be held.
+    pub full: bool,
 }
 
 /// How many lost subflows a connection remembers.

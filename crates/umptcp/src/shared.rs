@@ -9,12 +9,12 @@ use crate::descriptor::{Descriptor, State};
 use crate::queue::{Queue, Spin};
 #[cfg(feature = "tokio")]
 use crate::wakers::Key;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 use umptcp_stack_core::buffers::join::{JoinRule, Joiner};
@@ -36,6 +36,31 @@ pub(crate) const PIECE: usize = 64 * 1024;
 
 /// How small writes are joined.
 const JOIN: JoinRule = JoinRule { copy_below: SMALL_WRITE + 1, join_up_to: 16 * 1024 };
+
+/// The same at most while the memory of all connections is scarce: what waits is left in the stack and at the
+/// application, so that windows close.
+const MOST_WHEN_SCARCE: usize = 16 << 10;
+
+/// What the queues of all connections of a stack may hold, each.
+#[derive(Clone, Debug)]
+pub(crate) struct Most(Arc<AtomicUsize>);
+
+impl Default for Most {
+    fn default() -> Self {
+        Most(Arc::new(AtomicUsize::new(MOST_QUEUED)))
+    }
+}
+
+impl Most {
+    /// Memory is scarce, or not any more.
+    pub(crate) fn set_scarce(&self, scarce: bool) {
+        self.0.store(if scarce { MOST_WHEN_SCARCE } else { MOST_QUEUED }, Ordering::Relaxed);
+    }
+
+    fn of(&self, ahead: usize) -> usize {
+        ahead.min(self.0.load(Ordering::Relaxed))
+    }
+}
 
 /// Bytes that may wait between the application and the stack, where the stack's own buffer has `buffer`.
 /// Received data counts against the window only while it is in the stack, so this is small compared with what
@@ -93,8 +118,8 @@ impl Outbound {
         Outbound { queue: VecDeque::new(), tail: Joiner::in_blocks(JOIN), bytes: 0, promised: 0, end: None }
     }
 
-    fn room(&self, write_ahead: &AtomicUsize) -> usize {
-        write_ahead.load(Ordering::Relaxed).saturating_sub(self.bytes + self.promised)
+    fn room(&self, write_ahead: usize) -> usize {
+        write_ahead.saturating_sub(self.bytes + self.promised)
     }
 
     fn seal_tail(&mut self) {
@@ -110,6 +135,64 @@ impl Outbound {
     }
 }
 
+/// What a reader has taken and the application has not.
+#[derive(Debug, Default)]
+pub(crate) struct Unread {
+    pieces: VecDeque<Bytes>,
+    /// How many there are in them.
+    bytes: usize,
+}
+
+impl Unread {
+    fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// The next piece.
+    pub(crate) fn pop_front(&mut self) -> Option<Bytes> {
+        let piece = self.pieces.pop_front()?;
+        self.bytes -= piece.len();
+        Some(piece)
+    }
+
+    /// Copies data to `buf`, and leaves it.
+    pub(crate) fn copy_out(&self, buf: &mut [u8]) -> usize {
+        let mut done = 0;
+        for piece in &self.pieces {
+            let n = piece.len().min(buf.len() - done);
+            buf[done..done + n].copy_from_slice(&piece[..n]);
+            done += n;
+        }
+        done
+    }
+
+    /// Moves data to `buf` until there is no more, or that is full.
+    pub(crate) fn fill(&mut self, buf: &mut [u8]) -> usize {
+        let mut done = 0;
+        self.give(buf.len(), |bytes| {
+            buf[done..done + bytes.len()].copy_from_slice(bytes);
+            done += bytes.len();
+        });
+        done
+    }
+
+    /// Moves at most `most` bytes to `take`.
+    pub(crate) fn give(&mut self, most: usize, mut take: impl FnMut(&[u8])) {
+        let mut left = most;
+        while let Some(front) = self.pieces.front_mut().filter(|_| left > 0) {
+            let n = front.len().min(left);
+            take(&front[..n]);
+            left -= n;
+            self.bytes -= n;
+            if n < front.len() {
+                front.advance(n);
+            } else {
+                self.pieces.pop_front();
+            }
+        }
+    }
+}
+
 /// The shared part of one connection.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -121,15 +204,22 @@ pub(crate) struct Shared {
     inbound: Queue<Inbound>,
     /// What a reader has taken from `inbound` and not handed to the application yet. Locked only while it is
     /// copied, never while waiting.
-    reading: Mutex<VecDeque<Bytes>>,
+    reading: Mutex<Unread>,
     /// `reading` is not empty: whoever waits for `inbound` finds data there.
     leftover: AtomicBool,
     descriptor: Descriptor,
     spin: Spin,
-    /// Bytes that readers have taken so far.
+    /// Bytes that readers have taken from `inbound` so far.
     taken: AtomicU64,
+    /// Bytes that the application has read so far, or that nobody will.
+    read: AtomicU64,
+    /// The worker is to be told when something is read.
+    watched: AtomicBool,
     outbound: Queue<Outbound>,
-    read_ahead: AtomicU64,
+    /// What `outbound` holds, for whoever looks without its lock.
+    written: AtomicUsize,
+    most: Most,
+    read_ahead: AtomicUsize,
     write_ahead: AtomicUsize,
     /// Its final state and statistics.
     last: Mutex<Option<(ConnectionInfo, Vec<SubflowInfo>)>>,
@@ -151,7 +241,7 @@ pub(crate) enum Put {
 }
 
 impl Shared {
-    pub(crate) fn new(config: &ConnectionConfig, spin: Duration) -> Self {
+    pub(crate) fn new(config: &ConnectionConfig, spin: Duration, most: &Most) -> Self {
         Shared {
             spin: Spin::new(spin),
             dirty: AtomicBool::new(false),
@@ -162,8 +252,12 @@ impl Shared {
             leftover: AtomicBool::new(false),
             descriptor: Descriptor::default(),
             taken: AtomicU64::new(0),
+            read: AtomicU64::new(0),
+            watched: AtomicBool::new(false),
             outbound: Queue::new(Outbound::new()),
-            read_ahead: AtomicU64::new(queue_for(config.receive_buffer.limit()) as u64),
+            written: AtomicUsize::new(0),
+            most: most.clone(),
+            read_ahead: AtomicUsize::new(queue_for(config.receive_buffer.limit())),
             write_ahead: AtomicUsize::new(queue_for(config.send_buffer.limit())),
             last: Mutex::new(None),
         }
@@ -171,15 +265,45 @@ impl Shared {
 
     /// The connection's receive buffer has at most `bytes` now.
     pub(crate) fn set_receive_buffer(&self, bytes: usize) {
-        self.read_ahead.store(queue_for(bytes) as u64, Ordering::Relaxed);
+        self.read_ahead.store(queue_for(bytes), Ordering::Relaxed);
     }
 
     /// The connection's send buffer has at most `bytes` now.
     pub(crate) fn set_send_buffer(&self, bytes: usize) {
         self.write_ahead.store(queue_for(bytes), Ordering::Relaxed);
-        // There may be room now.
+        self.on_room();
+    }
+
+    /// There may be room to write now.
+    pub(crate) fn on_room(&self) {
         self.outbound.change(|_| ());
         self.show();
+    }
+
+    /// What may wait between the application and the worker.
+    fn write_ahead(&self) -> usize {
+        self.most.of(self.write_ahead.load(Ordering::Relaxed))
+    }
+
+    /// Bytes that have been written and that the worker has not taken.
+    pub(crate) fn written(&self) -> usize {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the application has not read, of the `put` that were delivered. `watch`: the worker is told when
+    /// it reads some of them.
+    pub(crate) fn unread(&self, put: u64, watch: bool) -> u64 {
+        if watch {
+            // A reader counts first and looks for this then: one of the two sees the other.
+            self.watched.store(true, Ordering::SeqCst);
+        }
+        put.saturating_sub(self.read.load(Ordering::SeqCst))
+    }
+
+    /// Nobody will read these bytes of `inbound`.
+    fn give_up(&self, bytes: usize) {
+        self.taken.fetch_add(bytes as u64, Ordering::AcqRel);
+        self.read.fetch_add(bytes as u64, Ordering::SeqCst);
     }
 
     /// What would not have to wait.
@@ -267,8 +391,8 @@ impl Shared {
 
     /// How many bytes the worker may add to the queue, given how many it has added so far.
     pub(crate) fn read_room(&self, put: u64) -> usize {
-        let waiting = put - self.taken.load(Ordering::Acquire);
-        self.read_ahead.load(Ordering::Relaxed).saturating_sub(waiting) as usize
+        let waiting = usize::try_from(put - self.taken.load(Ordering::Acquire)).unwrap_or(usize::MAX);
+        self.most.of(self.read_ahead.load(Ordering::Relaxed)).saturating_sub(waiting)
     }
 
     /// Called by the worker: appends received data; `put` counts all of it so far. `stalled`: there is more
@@ -278,8 +402,7 @@ impl Shared {
         let again = self.inbound.change(|i| {
             if i.end.is_some() {
                 // Nobody will read it.
-                let bytes: usize = batch.drain(..).map(|b| b.len()).sum();
-                self.taken.fetch_add(bytes as u64, Ordering::AcqRel);
+                self.give_up(batch.drain(..).map(|b| b.len()).sum());
             }
             i.queue.extend(batch.drain(..));
             i.end = i.end.or(end);
@@ -296,7 +419,7 @@ impl Shared {
     pub(crate) fn read<T>(
         &self,
         deadline: Option<Instant>,
-        mut take: impl FnMut(&mut VecDeque<Bytes>) -> T,
+        mut take: impl FnMut(&mut Unread) -> T,
     ) -> Result<Taken<T>, TimedOut> {
         loop {
             if let Some(taken) = self.read_now(&mut take) {
@@ -325,7 +448,7 @@ impl Shared {
     }
 
     /// Like `read`, but returns `None` instead of waiting.
-    pub(crate) fn read_now<T>(&self, mut take: impl FnMut(&mut VecDeque<Bytes>) -> T) -> Option<Taken<T>> {
+    pub(crate) fn read_now<T>(&self, mut take: impl FnMut(&mut Unread) -> T) -> Option<Taken<T>> {
         let mut queue = lock(&self.reading);
         let mut tell = false;
         if queue.is_empty() {
@@ -334,7 +457,13 @@ impl Shared {
                 Taken::End(end) => return Some(Taken::End(end)),
             }
         }
+        let before = queue.bytes;
         let result = take(&mut queue);
+        let read = before - queue.bytes;
+        if read > 0 {
+            self.read.fetch_add(read as u64, Ordering::SeqCst);
+            tell |= self.watched.load(Ordering::SeqCst) && self.watched.swap(false, Ordering::AcqRel);
+        }
         self.set_leftover(!queue.is_empty());
         drop(queue);
         self.show();
@@ -342,13 +471,13 @@ impl Shared {
     }
 
     /// Moves all data into `queue`, which must be empty.
-    fn swap(&self, i: &mut Inbound, queue: &mut VecDeque<Bytes>) -> Option<Taken<()>> {
+    fn swap(&self, i: &mut Inbound, queue: &mut Unread) -> Option<Taken<()>> {
         if i.queue.is_empty() {
             return i.end.map(Taken::End);
         }
-        std::mem::swap(queue, &mut i.queue);
-        let bytes: usize = queue.iter().map(Bytes::len).sum();
-        self.taken.fetch_add(bytes as u64, Ordering::AcqRel);
+        std::mem::swap(&mut queue.pieces, &mut i.queue);
+        queue.bytes = queue.pieces.iter().map(Bytes::len).sum();
+        self.taken.fetch_add(queue.bytes as u64, Ordering::AcqRel);
         Some(Taken::Data((), std::mem::take(&mut i.stalled)))
     }
 
@@ -367,10 +496,10 @@ impl Shared {
     /// Takes everything that nobody has read, and how reading ends after it, if that is known.
     pub(crate) fn take_unread(&self) -> (VecDeque<Bytes>, Option<End>) {
         let mut reading = lock(&self.reading);
-        let mut all = std::mem::take(&mut *reading);
+        let Unread { pieces: mut all, bytes } = std::mem::take(&mut *reading);
+        self.read.fetch_add(bytes as u64, Ordering::SeqCst);
         let end = self.inbound.change(|i| {
-            let bytes: usize = i.queue.iter().map(Bytes::len).sum();
-            self.taken.fetch_add(bytes as u64, Ordering::AcqRel);
+            self.give_up(i.queue.iter().map(Bytes::len).sum());
             all.append(&mut i.queue);
             i.end
         });
@@ -385,21 +514,16 @@ impl Shared {
         self.outbound.with(|o| o.end.is_some())
     }
 
-    /// Bytes written that the worker has not taken.
-    pub(crate) fn uncollected(&self) -> usize {
-        self.outbound.with(|o| o.bytes)
-    }
-
     /// Ends reading. `discard`: data that has arrived is dropped.
     pub(crate) fn end_reading(&self, end: End, discard: bool) {
         if discard {
-            lock(&self.reading).clear();
+            let left = std::mem::take(&mut *lock(&self.reading));
+            self.read.fetch_add(left.bytes as u64, Ordering::SeqCst);
             self.set_leftover(false);
         }
         self.inbound.change(|i| {
             if discard {
-                let bytes: usize = i.queue.drain(..).map(|b| b.len()).sum();
-                self.taken.fetch_add(bytes as u64, Ordering::AcqRel);
+                self.give_up(i.queue.drain(..).map(|b| b.len()).sum());
             }
             i.end = i.end.or(Some(end));
         });
@@ -419,7 +543,7 @@ impl Shared {
         let len = data.iter().fold(0usize, |sum, slice| sum.saturating_add(slice.len()));
         if !JOIN.copies(len) {
             let promise = |o: &mut Outbound| {
-                let n = len.min(PIECE).min(o.room(&self.write_ahead));
+                let n = len.min(PIECE).min(o.room(self.write_ahead()));
                 o.promised += n;
                 (n > 0).then_some(n)
             };
@@ -433,14 +557,14 @@ impl Shared {
             };
         }
         let put = self.when_open(deadline, |o| {
-            let n = len.min(o.room(&self.write_ahead));
+            let n = len.min(o.room(self.write_ahead()));
             let mut left = n;
             for slice in data {
                 let part = &slice[..slice.len().min(left)];
                 o.queue.extend(o.tail.push(part));
                 left -= part.len();
             }
-            o.bytes += n;
+            self.add(o, n);
             (n > 0).then(|| Put::Taken(n, self.mark_dirty()))
         })?;
         self.show();
@@ -451,7 +575,7 @@ impl Shared {
     pub(crate) fn put(&self, data: Bytes, deadline: Option<Instant>) -> Result<Put, TimedOut> {
         let mut data = Some(data);
         let put = self.when_open(deadline, |o| {
-            let data = data.take_if(|_| o.room(&self.write_ahead) > 0)?;
+            let data = data.take_if(|_| o.room(self.write_ahead()) > 0)?;
             Some(self.queue(o, data))
         })?;
         self.show();
@@ -460,7 +584,7 @@ impl Shared {
 
     /// Writing would not have to wait.
     fn would_write(&self, o: &Outbound) -> bool {
-        o.end.is_some() || o.room(&self.write_ahead) > 0
+        o.end.is_some() || o.room(self.write_ahead()) > 0
     }
 
     /// Ready when writing does not have to wait.
@@ -507,9 +631,15 @@ impl Shared {
     fn queue(&self, o: &mut Outbound, data: Bytes) -> Put {
         let n = data.len();
         o.seal_tail();
-        o.bytes += n;
+        self.add(o, n);
         o.queue.push_back(data);
         Put::Taken(n, self.mark_dirty())
+    }
+
+    /// `n` bytes more are in `outbound`.
+    fn add(&self, o: &mut Outbound, n: usize) {
+        o.bytes += n;
+        self.written.store(o.bytes, Ordering::Relaxed);
     }
 
     /// Called by the worker: moves everything written into `queue`, which must be empty. `true` if there will
@@ -521,6 +651,7 @@ impl Shared {
             o.tail.release();
             std::mem::swap(queue, &mut o.queue);
             let full = std::mem::take(&mut o.bytes) > 0;
+            self.written.store(0, Ordering::Relaxed);
             ((full, o.end == Some(End::Finished)), full)
         });
         if full {
@@ -537,6 +668,7 @@ impl Shared {
                 o.queue.clear();
                 o.tail.clear();
                 o.bytes = 0;
+                self.written.store(0, Ordering::Relaxed);
                 o.end = Some(end);
             }
             *o.end.get_or_insert(end)

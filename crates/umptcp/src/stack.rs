@@ -417,8 +417,9 @@ impl Stack {
         Ok(self.handle.commands.call(|worker, cx| worker.traffic(cx))?)
     }
 
-    /// What the buffers of all connections hold together, and may hold. What waits between the stack and the
-    /// program is not counted; it is at most 1 MiB for each connection and direction.
+    /// What the buffers of all connections hold together, and may hold, with what waits between the stack and the
+    /// program. What was read a second ago or less may still count, and what a connection that has ended has left to
+    /// be read does not.
     pub fn memory(&self) -> io::Result<MemoryInfo> {
         Ok(self.handle.commands.call(|_, cx| cx.stack.memory())?)
     }

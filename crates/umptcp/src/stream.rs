@@ -6,11 +6,10 @@ use crate::handle::Handle;
 use crate::limit::Limit;
 use crate::protocol::Protocol;
 use crate::readiness::{Readiness, Source};
-use crate::shared::{End, Put, Shared, Taken, TimedOut, deadline, lock};
+use crate::shared::{End, Put, Shared, Taken, TimedOut, Unread, deadline, lock};
 use crate::waits::{Blocking, Waits, block_on};
 use crate::worker::{Accepted, Context, Worker};
-use bytes::{Buf, Bytes};
-use std::collections::VecDeque;
+use bytes::Bytes;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -258,7 +257,7 @@ impl MptcpStream {
     ///
     /// The data shares memory with the packets that carried it, so do not keep it longer than necessary.
     pub fn recv_bytes(&self) -> io::Result<Bytes> {
-        Ok(self.read_with(VecDeque::pop_front)?.flatten().unwrap_or_default())
+        Ok(self.read_with(Unread::pop_front)?.flatten().unwrap_or_default())
     }
 
     /// Reads without removing what is read: the next read returns it again. Waits if there is nothing yet; 0
@@ -267,7 +266,7 @@ impl MptcpStream {
         if buf.is_empty() {
             return Ok(0);
         }
-        Ok(self.read_with(|queue| copy_out(buf, queue))?.unwrap_or(0))
+        Ok(self.read_with(|queue| queue.copy_out(buf))?.unwrap_or(0))
     }
 
     /// Sends `data` without copying it. Returns once it is queued, which may have to wait for earlier data to
@@ -304,7 +303,7 @@ impl MptcpStream {
     }
 
     /// Waits for data and gives it to `take`. `None` at the end of the stream.
-    fn read_with<T>(&self, mut take: impl FnMut(&mut VecDeque<Bytes>) -> T) -> Result<Option<T>, Error> {
+    fn read_with<T>(&self, mut take: impl FnMut(&mut Unread) -> T) -> Result<Option<T>, Error> {
         let limit = self.until(&self.0.read_timeout);
         let shared = &self.0.shared;
         if shared.stop_awaiting_data() {
@@ -326,7 +325,7 @@ impl MptcpStream {
     #[cfg(feature = "tokio")]
     pub(crate) fn try_read_with<T>(
         &self,
-        take: impl FnMut(&mut VecDeque<Bytes>) -> T,
+        take: impl FnMut(&mut Unread) -> T,
     ) -> Option<Result<Option<T>, Error>> {
         Some(self.taken(Ok(self.0.shared.read_now(take)?)))
     }
@@ -397,7 +396,7 @@ impl Read for &MptcpStream {
         if bufs.iter().all(|buf| buf.is_empty()) {
             return Ok(0);
         }
-        let read = self.read_with(|queue| bufs.iter_mut().map(|buf| fill(buf, queue)).sum())?;
+        let read = self.read_with(|queue| bufs.iter_mut().map(|buf| queue.fill(buf)).sum())?;
         Ok(read.unwrap_or(0))
     }
 }
@@ -405,33 +404,6 @@ impl Read for &MptcpStream {
 /// The time limit of what must not wait.
 fn at_once() -> Option<Instant> {
     deadline(Some(Duration::ZERO))
-}
-
-/// Copies data from `queue` to `buf`, and leaves it there.
-pub(crate) fn copy_out(buf: &mut [u8], queue: &VecDeque<Bytes>) -> usize {
-    let mut done = 0;
-    for piece in queue {
-        let n = piece.len().min(buf.len() - done);
-        buf[done..done + n].copy_from_slice(&piece[..n]);
-        done += n;
-    }
-    done
-}
-
-/// Moves data from `queue` to `buf` until one is empty or the other full.
-pub(crate) fn fill(buf: &mut [u8], queue: &mut VecDeque<Bytes>) -> usize {
-    let mut done = 0;
-    while let Some(front) = queue.front_mut().filter(|_| done < buf.len()) {
-        let n = front.len().min(buf.len() - done);
-        buf[done..done + n].copy_from_slice(&front[..n]);
-        done += n;
-        if n < front.len() {
-            front.advance(n);
-        } else {
-            queue.pop_front();
-        }
-    }
-    done
 }
 
 impl Write for &MptcpStream {

@@ -172,9 +172,24 @@ impl Context {
 
     // ---- memory ----
 
-    /// A connection's buffers hold `now` bytes, where they held `before`. True: from now on memory is scarce.
-    pub(crate) fn charge(&mut self, before: u64, now: u64) -> bool {
-        before != now && self.memory.change(before, now)
+    /// A connection's buffers hold `held` bytes, where they held `before`. True: from now on memory is scarce.
+    pub(crate) fn charge(&mut self, now: Instant, before: u64, held: u64) -> bool {
+        before != held && self.memory.change(now, before, held)
+    }
+
+    /// A connection that held so many bytes has gone.
+    pub(crate) fn release(&mut self, held: u64) {
+        self.memory.release(held);
+    }
+
+    /// When all connections are to be looked at because memory is full.
+    pub(crate) fn memory_deadline(&self) -> Option<Instant> {
+        self.memory.next_look()
+    }
+
+    /// They have been; `waits`: something of theirs waits for room.
+    pub(crate) fn memory_looked_at(&mut self, now: Instant, waits: bool) {
+        self.memory.on_looked_at(now, waits);
     }
 
     /// How scarce memory is.
@@ -185,8 +200,9 @@ impl Context {
 
     /// What the buffers of all connections hold, and may hold.
     pub(crate) fn memory(&self) -> MemoryInfo {
-        let pressure = self.memory.pressure() > Pressure::None;
-        MemoryInfo { held: self.memory.held(), bound: self.memory.bound(), pressure }
+        let pressure = self.memory.pressure();
+        let (pressure, full) = (pressure > Pressure::None, pressure == Pressure::Full);
+        MemoryInfo { held: self.memory.held(), bound: self.memory.bound(), pressure, full }
     }
 
     // ---- paths ----

@@ -190,6 +190,7 @@ impl Connection {
 
     /// The application lets go of it.
     pub(crate) fn handle_close(&mut self, ctx: &mut Context, now: Instant) {
+        self.forget_application_queues();
         self.detach(ctx, now);
         self.subflows.sweep();
     }

@@ -10,6 +10,7 @@ use super::negotiation::Negotiation;
 use super::outgoing::Outgoing;
 use super::plain::Plain;
 use super::receive::ReceiveState;
+use super::scarce::Kept;
 use super::send::SendState;
 use super::subflow::{EndIds, Priority, Subflow};
 use super::subflows::Subflows;
@@ -60,6 +61,10 @@ pub(crate) struct Connection {
     attention: Attention,
     /// Bytes that it is charged for in the account of all connections.
     pub(super) charged: u64,
+    /// Bytes that the application has written and not handed over.
+    pub(super) unsent: u64,
+    /// Of what was refused for want of memory, the next packet of each subflow.
+    pub(super) kept: Vec<Kept>,
 }
 
 impl core::fmt::Debug for Connection {
@@ -95,6 +100,7 @@ impl Connection {
         config: ConnectionConfig,
         first: FourTuple,
         parts: Parts,
+        pressure: Pressure,
     ) -> Self {
         let (client, life) = match role {
             Role::Client => (true, Lifecycle::connecting()),
@@ -108,7 +114,7 @@ impl Connection {
             plain: Plain::default(),
             life,
             send: SendState::new(config.effective_send_buffer(), config.not_sent_limit.max(1)),
-            recv: ReceiveState::new(config.receive_buffer),
+            recv: ReceiveState::new(config.receive_buffer, pressure),
             subflows: Subflows::default(),
             cc: parts.cc,
             scheduler: parts.scheduler,
@@ -116,6 +122,8 @@ impl Connection {
             notices: Notices::default(),
             attention: Attention::default(),
             charged: 0,
+            unsent: 0,
+            kept: Vec::new(),
             config,
         }
     }
@@ -415,6 +423,7 @@ impl Connection {
             self.account(ctx, now);
             self.tune_receive_buffer(ctx, now);
             self.offer_window();
+            self.take_kept(ctx, now);
             return Ok(Some(bytes));
         }
         if self.recv.is_finished() {

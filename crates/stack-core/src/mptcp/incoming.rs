@@ -140,6 +140,16 @@ impl Incoming {
         self.mappings.insert(m, self.consumed)
     }
 
+    /// Where the byte at `at` belongs at the data level, if its mapping has come.
+    pub(crate) fn place_of(&self, at: SubflowOffset) -> Option<DataOffset> {
+        self.mappings.covering(at).map(|m| m.data + (at - m.subflow))
+    }
+
+    /// Bytes wait for their mapping, or for the answer to MP_FAIL.
+    pub(crate) fn is_unmapped(&self) -> bool {
+        self.unmapped_since.is_some() || self.fail.is_some()
+    }
+
     /// Whether the byte at `at` has been handed on, or has its mapping.
     pub(crate) fn is_mapped(&self, at: SubflowOffset) -> bool {
         at < self.consumed || self.mappings.covering(at).is_some()

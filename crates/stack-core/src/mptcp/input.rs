@@ -9,7 +9,6 @@ use super::mapping::{Inserted, RxMapping};
 use super::subflow::Subflow;
 use crate::context::Context;
 use crate::context::challenges::Unasked;
-use crate::error::ConnectionError;
 use crate::event::{Event, SubflowReset};
 use crate::monitor::MonitorEvent;
 use crate::observe::Counter;
@@ -34,12 +33,8 @@ impl Connection {
         arrival: Arrival<'_>,
     ) {
         self.on_segment(ctx, now, id, arrival);
-        if self.recv.has_discarded() && !self.life.has_ended() {
-            // RFC 9293 §3.6.1, SHLD-3: the peer learns that nobody reads what it sends.
-            self.abort(ctx, now, ConnectionError::Aborted);
-        }
-        self.subflows.sweep();
-        self.account(ctx, now);
+        self.after_segments(ctx, now);
+        self.take_kept(ctx, now);
     }
 
     /// An ICMP error about a segment of subflow `id` has come. Whether it changed something; `None`: there is
@@ -70,7 +65,13 @@ impl Connection {
     }
 
     /// Processes a segment of subflow `id`.
-    fn on_segment(&mut self, ctx: &mut Context, now: Instant, id: SubflowId, arrival: Arrival<'_>) {
+    pub(super) fn on_segment(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        id: SubflowId,
+        arrival: Arrival<'_>,
+    ) {
         let seg = arrival.seg;
         let Some(i) = self.subflows.find(id) else { return };
         if self.overtakes_third_ack(i, seg, arrival.payload.is_empty()) {
@@ -81,7 +82,7 @@ impl Connection {
             self.count(ctx, now, Some(id), Counter::TcpOFODrop);
             return;
         }
-        if let Some(dropped) = self.refuse_for_memory(ctx, now, i, seg, arrival.payload.len()) {
+        if let Some(dropped) = self.refuse_for_memory(ctx, i, &arrival) {
             self.count(ctx, now, Some(id), dropped);
             return;
         }

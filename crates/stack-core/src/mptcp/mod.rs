@@ -28,6 +28,7 @@
 //! | `input`, `data_ack` | §3.3 | received segments, DATA_ACKs |
 //! | `output`, `schedule`, `blocking`, `remeasure` | §3.3 | what is sent next, and on which subflow |
 //! | `tuning` | | how large the buffers are to be |
+//! | `scarce` | | the memory of all connections |
 //! | `address` | §3.4 | ADD_ADDR, REMOVE_ADDR, MP_PRIO, the path manager |
 //! | `fallback` | §3.7 | back to plain TCP |
 //! | `close`, `fast_close`, `reset` | §3.3.3, §3.5, §3.6 | the end of subflows and connections |
@@ -68,6 +69,7 @@ mod reinject;
 mod remeasure;
 pub(crate) mod reset;
 mod right_size;
+mod scarce;
 mod schedule;
 mod send;
 mod send_queue;

@@ -9,9 +9,17 @@ use crate::wire::mptcp::{DataAck, Dsn};
 use bytes::Bytes;
 use umptcp_types::{DataOffset, DataSeq, Duration, Instant};
 
-/// Data that would have to wait for others are refused for so long while memory is full, before those that do
-/// wait are dropped: what is missing may be sent behind what was refused.
+/// Data wait for others for so long while memory is full and nothing comes in order, before they are dropped: what
+/// is missing may be sent behind what was refused, or the peer may have gone.
 const PRUNE_AFTER: Duration = Duration::from_secs(1);
+
+/// What the application's own queue holds.
+#[derive(Clone, Copy, Debug)]
+struct Unread {
+    now: u64,
+    /// When it was asked last, before more was handed out.
+    then: u64,
+}
 
 /// The receiving half of the data level.
 #[derive(Debug)]
@@ -19,8 +27,11 @@ pub(crate) struct ReceiveState {
     queue: ReceiveQueue,
     size: Size,
     right_size: RightSize,
-    /// Since when data are refused, and what was expected next then.
-    refused: Option<(Instant, DataOffset)>,
+    /// Since when data wait for others while memory is full, and what had come in order then: at the data level,
+    /// and on all subflows.
+    waiting: Option<(Instant, DataOffset, u64)>,
+    /// What the application's own queue holds, if there is one.
+    application: Option<Unread>,
     /// The largest window there has been.
     most_offered: usize,
     /// DATA_ACKs go out in 8 bytes, as is owed for 8-byte DSNs (RFC 8684 §3.3.2); in 4 once the peer has sent
@@ -34,14 +45,15 @@ pub(crate) struct ReceiveState {
 }
 
 impl ReceiveState {
-    /// Nothing received; the window is what `buffer` begins with.
-    pub(crate) fn new(buffer: BufferSize) -> Self {
+    /// Nothing received; the window is what `buffer` begins with, as far as there is memory.
+    pub(crate) fn new(buffer: BufferSize, pressure: Pressure) -> Self {
         let size = Size::new(buffer);
         ReceiveState {
-            queue: ReceiveQueue::new(size.get()),
+            queue: ReceiveQueue::new(size.usable(pressure)),
             size,
             right_size: RightSize::default(),
-            refused: None,
+            waiting: None,
+            application: None,
             most_offered: size.get(),
             long_data_acks: true,
             long_dsn_seen: false,
@@ -67,14 +79,30 @@ impl ReceiveState {
         self.apply_size(pressure);
     }
 
-    /// Data are refused because memory is full. True: they have been for long, and nothing has come that was
-    /// missing.
-    pub(crate) fn on_refused(&mut self, now: Instant) -> bool {
+    /// Data wait for others while memory is full; `received` bytes have come in order on subflows. True: they have
+    /// waited for long, and nothing has come that was missing.
+    pub(crate) fn has_waited(&mut self, now: Instant, received: u64) -> bool {
         let next = self.queue.next();
-        let since = self.refused.filter(|(_, then)| *then == next).map_or(now, |(since, _)| since);
-        let long = now.saturating_duration_since(since) > PRUNE_AFTER;
-        self.refused = (!long).then_some((since, next));
+        let same = |(_, data, subflows): &(Instant, DataOffset, u64)| (*data, *subflows) == (next, received);
+        let since = self.waiting.filter(same).map_or(now, |(since, ..)| since);
+        let long = now.saturating_duration_since(since) >= PRUNE_AFTER;
+        self.waiting = (!long).then_some((since, next, received));
         long
+    }
+
+    /// Nothing waits, or there is memory for it.
+    pub(crate) fn forget_waiting(&mut self) {
+        self.waiting = None;
+    }
+
+    /// The application's own queue holds so many bytes that it has not read. `None`: it has no queue.
+    pub(crate) fn set_unread(&mut self, bytes: Option<u64>) {
+        self.application = bytes.map(|bytes| Unread { now: bytes, then: bytes });
+    }
+
+    /// Bytes that were handed out and that the application has not read, as far as that is known.
+    pub(crate) fn unread(&self) -> u64 {
+        self.application.map_or(0, |unread| unread.now)
     }
 
     /// Drops what waits for others: it has not been DATA_ACKed, so it comes again.
@@ -90,10 +118,12 @@ impl ReceiveState {
     /// Data have come, or the application has read; the connection's slowest round trip takes `rtt`. True: the
     /// buffer has become larger.
     pub(crate) fn tune(&mut self, now: Instant, rtt: Duration) -> bool {
-        let readable = self.queue.readable_bytes();
-        let taken = self.bytes_received - readable as u64;
+        let readable = self.queue.readable_bytes() as u64;
+        let taken = self.bytes_received.saturating_sub(readable + self.unread());
         let arrived = self.bytes_received + self.queue.out_of_order_bytes();
-        let needed = self.right_size.on_progress(now, rtt, (taken, arrived), readable == 0);
+        let behind = self.application.map_or(0, |unread| unread.then);
+        let kept_up = readable == 0 && self.right_size.keeps_up(behind);
+        let needed = self.right_size.on_progress(now, rtt, (taken, arrived), kept_up);
         let grows = needed.is_some_and(|needed| self.size.grow(needed));
         if grows {
             self.apply_size(Pressure::None);
@@ -226,7 +256,11 @@ impl ReceiveState {
 
     /// At most `max` bytes for the application.
     pub(crate) fn read(&mut self, max: usize) -> Option<Bytes> {
-        self.queue.read(max)
+        let bytes = self.queue.read(max)?;
+        if let Some(unread) = &mut self.application {
+            unread.now += bytes.len() as u64;
+        }
+        Some(bytes)
     }
 
     /// The application will not read any more.
@@ -293,7 +327,7 @@ mod tests {
     #[test]
     fn short_numbers_are_acknowledged_in_short_until_a_long_one_comes() {
         let idsn = DataSeq(1 << 40);
-        let mut r = ReceiveState::new(1000.into());
+        let mut r = ReceiveState::new(1000.into(), Pressure::None);
         assert!(matches!(r.data_ack(idsn), DataAck::Long(_)));
         assert_eq!(r.on_dsn(Dsn::Short(5), idsn), DataSeq((1 << 40) + 5));
         assert!(matches!(r.data_ack(idsn), DataAck::Short(1)));
@@ -304,7 +338,7 @@ mod tests {
 
     #[test]
     fn the_window_is_offered_in_whole_steps() {
-        let mut r = ReceiveState::new(10_000.into());
+        let mut r = ReceiveState::new(10_000.into(), Pressure::None);
         assert_eq!(r.syn_window(1000), 10_000);
         assert_eq!(r.advertise(1000, 2), 2500);
         r.insert(DataOffset(1), Bytes::from_static(&[0; 900]));

@@ -86,6 +86,12 @@ pub(crate) struct RightSize {
 }
 
 impl RightSize {
+    /// A reader that is `behind` bytes behind is not the slow one: that is no more than half of what there has been
+    /// in a round trip, which another thread needs some time to read.
+    pub(crate) fn keeps_up(&self, behind: u64) -> bool {
+        behind <= self.most / 2
+    }
+
     /// The measurement begins anew with what comes next.
     pub(crate) fn restart(&mut self) {
         self.begun = None;

@@ -4,7 +4,7 @@ use super::state::Stack;
 use crate::config::{ConnectOptions, ConnectionConfig};
 use crate::device::{PathConfig, PathKind};
 use crate::error::{ConnectError, ConnectionError, SignalError};
-use crate::info::Received;
+use crate::info::{ApplicationQueues, Received};
 use crate::monitor::MonitorEvent;
 use crate::mptcp::Connection;
 use crate::mptcp::connection::{Parts, Role};
@@ -78,7 +78,7 @@ impl Stack {
         if config.mptcp {
             self.ctx.keep_port(port, remote);
         }
-        let mut c = Connection::new(id, Role::Client, config, tuple, parts);
+        let mut c = Connection::new(id, Role::Client, config, tuple, parts, self.ctx.pressure());
         c.open_first(&mut self.ctx, now, path, paths);
         c.tell_watchers(&mut self.ctx, now, |connection| MonitorEvent::ConnectionCreated { connection });
         self.connections.insert(id, Box::new(c));
@@ -161,6 +161,27 @@ impl Stack {
             self.touched(connection);
         }
         result
+    }
+
+    /// What the caller keeps beside the stack for a connection's application. It counts in the account of all
+    /// connections ([`StackConfig::buffer_memory`](crate::config::StackConfig::buffer_memory)), and a receive buffer
+    /// that tunes itself grows by what the application has read, not by what was handed out: callers say what is
+    /// unread before they [`receive`](Self::receive) more.
+    ///
+    /// # Errors
+    /// When there is no such connection.
+    pub fn set_application_queues(
+        &mut self,
+        now: Instant,
+        connection: ConnectionId,
+        queues: ApplicationQueues,
+    ) -> Result<(), ConnectionError> {
+        let c = self.connections.get_mut(&connection).ok_or(ConnectionError::NotFound)?;
+        c.set_application_queues(&mut self.ctx, now, queues);
+        if c.owes_ack() {
+            self.touched(connection);
+        }
+        Ok(())
     }
 
     /// No more will be sent: DATA_FIN, or FIN in plain TCP, follows what is queued.

@@ -5,6 +5,7 @@ use super::segment::Stray;
 use super::state::Stack;
 use super::syn_cookies::send_syn_cookie;
 use crate::config::{ConnectionConfig, ListenOptions};
+use crate::context::Pressure;
 use crate::context::challenges::Unasked;
 use crate::error::{ConnectError, ListenError};
 use crate::event::{Event, IncomingId, RefuseWith};
@@ -149,7 +150,9 @@ impl Stack {
             backlog: complete.is_none().then_some(listener),
             fast_open: (!fast_open.data.is_empty()).then_some(listener),
         };
-        let mut c = Connection::new(id, Role::Server(admission), config.clone(), tuple, parts);
+        // What a SYN cookie has offered stays offered.
+        let pressure = if complete.is_some() { Pressure::None } else { self.ctx.pressure() };
+        let mut c = Connection::new(id, Role::Server(admission), config.clone(), tuple, parts, pressure);
         c.on_syn(&mut self.ctx, now, &syn, complete.as_ref().map(|done| done.key));
         c.tell_watchers(&mut self.ctx, now, |connection| MonitorEvent::ConnectionCreated { connection });
         let mut tcp = c.new_tcp(&mut self.ctx, now, path, tuple);

@@ -31,7 +31,7 @@ mod syn_cookies;
 mod timers;
 
 pub use crate::info::{
-    ConnectionInfo, ConnectionState, DataSequence, FastOpenServer, LOST_KEPT, MemoryInfo, MptcpStatus,
-    Received, ReceivedMapping, SubflowInfo,
+    ApplicationQueues, ConnectionInfo, ConnectionState, DataSequence, FastOpenServer, LOST_KEPT, MemoryInfo,
+    MptcpStatus, Received, ReceivedMapping, SubflowInfo,
 };
 pub use state::Stack;

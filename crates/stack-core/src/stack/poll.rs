@@ -12,6 +12,7 @@ impl Stack {
         self.ctx.expire_time_wait(now);
         self.expire_pending(now);
         self.look_at_paths(now);
+        self.look_at_memory(now);
         // Bounded: a connection that asks for the present again is served next time.
         let mut due = Vec::new();
         while let Some((at, id)) = self.timers.pop_due(now) {
@@ -29,6 +30,23 @@ impl Stack {
                 self.touched(id);
             }
         }
+    }
+
+    /// Memory is full, or was a moment ago: looks at what connections hold.
+    fn look_at_memory(&mut self, now: Instant) {
+        if self.ctx.memory_deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        let mut waits = false;
+        for id in self.sorted_connections() {
+            let Some(c) = self.connections.get_mut(&id) else { continue };
+            let looked = c.look_at_memory(&mut self.ctx, now);
+            waits |= looked == Some(false);
+            if looked == Some(true) {
+                self.touched(id);
+            }
+        }
+        self.ctx.memory_looked_at(now, waits);
     }
 
     /// The next packet to send. Call until `None`.
@@ -68,8 +86,10 @@ impl Stack {
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called; may be earlier than needed, never later.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let [timers, looks] = [self.timers.next(), self.looks.next_deadline()];
-        let deadlines = [timers, self.ctx.time_wait_deadline(), looks, self.listeners.next_deadline()];
+        let [timers, looks, memory] =
+            [self.timers.next(), self.looks.next_deadline(), self.ctx.memory_deadline()];
+        let deadlines =
+            [timers, self.ctx.time_wait_deadline(), looks, self.listeners.next_deadline(), memory];
         deadlines.into_iter().flatten().min()
     }
 }

@@ -442,6 +442,11 @@ impl<M: Copy + Debug> Tcp<M> {
         self.receiver.out_of_order()
     }
 
+    /// Drops what waits for those before it: the peer keeps it until it is acknowledged (RFC 2018 §8).
+    pub(crate) fn prune(&mut self) {
+        self.receiver.discard();
+    }
+
     /// The ACK number to send.
     pub(crate) fn wire_ack(&self) -> SeqNumber {
         self.receiver.wire_ack()

@@ -6,6 +6,7 @@ mod close;
 mod data;
 mod fallback;
 mod limits;
+mod memory;
 mod monitor;
 mod options;
 mod peer;

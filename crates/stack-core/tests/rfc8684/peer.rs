@@ -426,6 +426,12 @@ impl Lab {
         }
     }
 
+    /// The application reads what there is.
+    pub(crate) fn read_all(&mut self) {
+        self.read(self.conn);
+        self.poll();
+    }
+
     fn read(&mut self, connection: ConnectionId) {
         loop {
             match self.stack.receive(self.now, connection, 1 << 20) {

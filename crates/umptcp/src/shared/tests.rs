@@ -21,15 +21,15 @@ fn shared(buffer: usize) -> Shared {
     let (send_buffer, receive_buffer) = (4 * buffer, 4 * buffer);
     let config =
         ConnectionConfig::default().with_send_buffer(send_buffer).with_receive_buffer(receive_buffer);
-    Shared::new(&config, Duration::from_micros(20))
+    Shared::new(&config, Duration::from_micros(20), &Most::default())
 }
 
 fn put_slice(shared: &Shared, data: &[u8], deadline: Option<Instant>) -> Result<Put, TimedOut> {
     shared.put_slices(&[IoSlice::new(data)], deadline, |data, n| Bytes::copy_from_slice(&data[0][..n]))
 }
 
-fn take_all(queue: &mut VecDeque<Bytes>) -> Vec<Bytes> {
-    queue.drain(..).collect()
+fn take_all(queue: &mut Unread) -> Vec<Bytes> {
+    std::iter::from_fn(|| queue.pop_front()).collect()
 }
 
 /// A worker that echoes what is written, as far as there is room, and looks only when told.
@@ -191,11 +191,46 @@ fn whoever_waits_finds_what_another_reader_has_left() {
         let mut batch = vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")];
         let mut queue: VecDeque<Bytes> = batch.drain(..).collect();
         assert_eq!(queue.pop_front().unwrap(), "one");
-        *shared.reading.lock().unwrap() = queue;
+        *shared.reading.lock().unwrap() = Unread { bytes: queue.iter().map(Bytes::len).sum(), pieces: queue };
         shared.set_leftover(true);
         assert!(matches!(waiting.join().unwrap(), Ok(Taken::Data(Some(piece), false)) if piece == "two"));
     });
     assert!(!shared.has_unread());
+}
+
+#[test]
+fn what_the_application_has_not_read_is_known_and_a_read_is_told_once() {
+    let shared = shared(1 << 20);
+    shared.deliver(&mut vec![Bytes::from_static(b"one"), Bytes::from_static(b"two")], None, false, 6);
+    let read = |n: usize| match shared.read_now(|queue| queue.fill(&mut vec![0; n])) {
+        Some(Taken::Data(read, tell)) => (read, tell),
+        _ => panic!("there is something to read"),
+    };
+    assert_eq!((read(2), shared.unread(6, false)), ((2, false), 4));
+    assert_eq!(shared.unread(6, true), 4);
+    assert!(matches!(shared.read_now(|queue| queue.copy_out(&mut [0; 9])), Some(Taken::Data(4, false))));
+    assert_eq!((read(1), read(1), shared.unread(6, false)), ((1, true), (1, false), 2));
+    shared.deliver(&mut vec![Bytes::from_static(b"three")], None, false, 11);
+    let (left, _) = shared.take_unread();
+    assert_eq!((left.len(), shared.unread(11, false)), (2, 0));
+    shared.deliver(&mut vec![Bytes::from_static(b"four")], None, false, 15);
+    shared.end_reading(End::Finished, true);
+    assert_eq!(shared.unread(15, false), 0);
+}
+
+#[test]
+fn queues_hold_little_while_memory_is_scarce() {
+    let most = Most::default();
+    let shared = Shared::new(&ConnectionConfig::default(), Duration::ZERO, &most);
+    assert_eq!(shared.read_room(0), MOST_QUEUED);
+    most.set_scarce(true);
+    assert_eq!((shared.read_room(0), shared.read_room(20_000)), (MOST_WHEN_SCARCE, 0));
+    let put = || put_slice(&shared, &[7; PIECE], deadline(Some(Duration::ZERO)));
+    assert!(matches!(put(), Ok(Put::Taken(MOST_WHEN_SCARCE, _))));
+    assert!(matches!(put(), Err(TimedOut)) && shared.written() == MOST_WHEN_SCARCE);
+    most.set_scarce(false);
+    assert!(matches!(put(), Ok(Put::Taken(PIECE, _))));
+    assert!(!shared.collect(&mut VecDeque::new()) && shared.written() == 0);
 }
 
 #[test]

@@ -65,6 +65,7 @@ impl Drop for Ready<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::Most;
     use std::sync::Arc;
     use std::task::{Wake, Waker};
     use std::time::Duration;
@@ -78,7 +79,7 @@ mod tests {
 
     #[test]
     fn what_is_dropped_leaves_no_waker_behind() {
-        let shared = Shared::new(&ConnectionConfig::default(), Duration::ZERO);
+        let shared = Shared::new(&ConnectionConfig::default(), Duration::ZERO, &Most::default());
         let task = Arc::new(Nobody);
         for direction in [Direction::Read, Direction::Write, Direction::Failure] {
             let mut ready = Ready::new(&shared, direction);

@@ -5,12 +5,12 @@ use super::tasks::Tasks;
 use crate::connect::StreamBuilder;
 use crate::error::Error;
 use crate::protocol::Protocol;
+use crate::shared::Unread;
 use crate::stack::Stack;
-use crate::stream::{FAST_OPEN_PATIENCE, MptcpStream as BlockingStream, copy_out};
+use crate::stream::{FAST_OPEN_PATIENCE, MptcpStream as BlockingStream};
 use crate::wakers::Key;
 use crate::worker::Command;
-use bytes::{Buf, Bytes};
-use std::collections::VecDeque;
+use bytes::Bytes;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
@@ -182,7 +182,7 @@ impl MptcpStream {
         if buf.is_empty() {
             return Ok(0);
         }
-        let read = self.0.try_read_with(|queue| crate::stream::fill(buf, queue));
+        let read = self.0.try_read_with(|queue| queue.fill(buf));
         Ok(read.unwrap_or(Err(Error::WouldBlock))?.unwrap_or(0))
     }
 
@@ -197,7 +197,7 @@ impl MptcpStream {
     /// Receives some data without copying it; empty at the end of the stream. See
     /// [`recv_bytes`](crate::MptcpStream::recv_bytes).
     pub async fn recv_bytes(&self) -> io::Result<Bytes> {
-        let taken = self.read_with(VecDeque::pop_front).await?;
+        let taken = self.read_with(Unread::pop_front).await?;
         Ok(taken.flatten().unwrap_or_default())
     }
 
@@ -206,7 +206,7 @@ impl MptcpStream {
         if buf.is_empty() {
             return Ok(0);
         }
-        Ok(self.read_with(|queue| copy_out(buf, queue)).await?.unwrap_or(0))
+        Ok(self.read_with(|queue| queue.copy_out(buf)).await?.unwrap_or(0))
     }
 
     /// Sends `data` without copying it. Returns once it is queued, which may have to wait for earlier data to
@@ -224,7 +224,7 @@ impl MptcpStream {
         }
     }
 
-    async fn read_with<T>(&self, mut take: impl FnMut(&mut VecDeque<Bytes>) -> T) -> io::Result<Option<T>> {
+    async fn read_with<T>(&self, mut take: impl FnMut(&mut Unread) -> T) -> io::Result<Option<T>> {
         // Before anything is taken: a future dropped at this point loses nothing.
         coop::consume_budget().await;
         loop {
@@ -264,7 +264,9 @@ impl MptcpStream {
         }
         let progress = ready!(coop::poll_proceed(cx));
         loop {
-            if let Some(read) = self.0.try_read_with(|queue| fill(buf, queue)) {
+            if let Some(read) =
+                self.0.try_read_with(|queue| queue.give(buf.remaining(), |bytes| buf.put_slice(bytes)))
+            {
                 progress.made_progress();
                 return Poll::Ready(Ok(read.map(drop)?));
             }
@@ -300,19 +302,6 @@ impl MptcpStream {
 
 fn is_over(error: &Error) -> bool {
     matches!(error, Error::Connection { source: ConnectionError::SendClosed, .. })
-}
-
-/// Moves data from `queue` to `buf` until one is empty or the other full.
-fn fill(buf: &mut ReadBuf<'_>, queue: &mut VecDeque<Bytes>) {
-    while let Some(front) = queue.front_mut().filter(|_| buf.remaining() > 0) {
-        let n = front.len().min(buf.remaining());
-        buf.put_slice(&front[..n]);
-        if n < front.len() {
-            front.advance(n);
-        } else {
-            queue.pop_front();
-        }
-    }
 }
 
 impl AsyncRead for MptcpStream {

@@ -1,7 +1,7 @@
 //! The worker's side of connections.
 
 use super::context::Context;
-use crate::shared::{End, Phase, Shared};
+use crate::shared::{End, Most, Phase, Shared};
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -10,8 +10,8 @@ use std::time::Duration;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig};
 use umptcp_stack_core::error::{ConnectError, ConnectionError};
 use umptcp_stack_core::event::IncomingId;
-use umptcp_stack_core::stack::{ConnectionInfo, Received, SubflowInfo};
-use umptcp_types::{ConnectionId, ListenerId};
+use umptcp_stack_core::stack::{ApplicationQueues, ConnectionInfo, Received, SubflowInfo};
+use umptcp_types::{ConnectionId, Instant, ListenerId};
 
 /// An established connection that nobody has accepted yet.
 #[derive(Debug)]
@@ -29,6 +29,10 @@ struct Entry {
     pending: VecDeque<Bytes>,
     /// Bytes handed to readers so far.
     put: u64,
+    /// Bytes written that the stack does not have, as far as it knows.
+    unsent: u64,
+    /// It is among those of which the stack may know something old.
+    unsettled: bool,
     /// The listener it belongs to until it is established.
     listener: Option<ListenerId>,
     /// No application holds it any more.
@@ -47,6 +51,8 @@ impl Entry {
             shared,
             pending: VecDeque::new(),
             put: 0,
+            unsent: 0,
+            unsettled: false,
             listener,
             detached: false,
             shut: false,
@@ -58,7 +64,18 @@ impl Entry {
     /// Bytes written that the stack has not taken.
     fn unsent(&self) -> u64 {
         let pending: usize = self.pending.iter().map(Bytes::len).sum();
-        (pending + self.shared.uncollected()) as u64
+        (pending + self.shared.written()) as u64
+    }
+
+    /// Tells the stack what waits between it and the application. `watch`: it is to be told as soon as the
+    /// application reads.
+    fn tell_queues(&mut self, cx: &mut Context<'_>, id: ConnectionId, watch: bool) {
+        self.unsent = self.unsent();
+        let unread = self.shared.unread(self.put, watch);
+        let queues = ApplicationQueues { unread: Some(unread), unsent: self.unsent };
+        if let Err(error) = cx.stack.set_application_queues(cx.now, id, queues) {
+            tracing::trace!(connection = %id, %error, "no account of its queues");
+        }
     }
 }
 
@@ -95,6 +112,10 @@ impl Undelivered {
     }
 }
 
+/// How long the stack may take what has been read for unread. More often costs more; readers that were told to say
+/// at once when they read pay a system call.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// How many closed connections to collect before checking which of them have ended.
 const FEW_ORPHANS: usize = 64;
 
@@ -108,6 +129,14 @@ pub(super) struct Connections {
     rivals: HashMap<ConnectionId, Vec<ConnectionId>>,
     /// How long readers poll for data before they sleep.
     spin: Duration,
+    /// What the queues of each may hold.
+    most: Most,
+    /// The memory of all connections is scarce.
+    scarce: bool,
+    /// Connections to which something was delivered: the stack does not know yet when it is read.
+    unsettled: Vec<ConnectionId>,
+    /// When it is told.
+    settle_at: Option<Instant>,
     /// Scratch space for received data.
     batch: Vec<Bytes>,
 }
@@ -120,6 +149,10 @@ impl Connections {
             orphans_checked_at: FEW_ORPHANS,
             rivals: HashMap::new(),
             spin,
+            most: Most::default(),
+            scarce: false,
+            unsettled: Vec::new(),
+            settle_at: None,
             batch: Vec::new(),
         }
     }
@@ -130,7 +163,7 @@ impl Connections {
         cx: &mut Context<'_>,
         options: ConnectOptions,
     ) -> Result<(ConnectionId, Arc<Shared>), ConnectError> {
-        let shared = Arc::new(Shared::new(&options.config, self.spin));
+        let shared = Arc::new(Shared::new(&options.config, self.spin, &self.most));
         let id = cx.stack.connect(cx.now, options)?;
         if let Some(info) = cx.stack.info(id).filter(|_| cx.stack.awaits_data(id)) {
             // Fast Open: the application writes first.
@@ -168,7 +201,7 @@ impl Connections {
         listener: ListenerId,
     ) -> Result<ConnectionId, ConnectError> {
         let id = cx.stack.accept(cx.now, incoming, config)?;
-        let shared = Arc::new(Shared::new(config, self.spin));
+        let shared = Arc::new(Shared::new(config, self.spin, &self.most));
         self.entries.insert(id, Entry::new(shared, Some(listener)));
         Ok(id)
     }
@@ -181,7 +214,7 @@ impl Connections {
         config: &ConnectionConfig,
     ) -> Result<(ConnectionId, Arc<Shared>), ConnectError> {
         let id = cx.stack.accept(cx.now, incoming, config)?;
-        let shared = Arc::new(Shared::new(config, self.spin));
+        let shared = Arc::new(Shared::new(config, self.spin, &self.most));
         self.entries.insert(id, Entry::new(shared.clone(), None));
         Ok((id, shared))
     }
@@ -209,8 +242,51 @@ impl Connections {
         self.send(cx, id);
     }
 
+    /// Memory has become scarce, or is not any more: queues hold less, or what they held before. What the stack
+    /// knows of them may be old, too.
+    pub(super) fn on_memory(&mut self, cx: &mut Context<'_>) {
+        let scarce = cx.stack.memory().pressure;
+        if scarce == std::mem::replace(&mut self.scarce, scarce) {
+            return;
+        }
+        self.most.set_scarce(scarce);
+        for (id, entry) in &mut self.entries {
+            entry.tell_queues(cx, *id, scarce);
+            if !scarce {
+                entry.shared.on_room();
+            }
+        }
+    }
+
+    /// Tells the stack what of that which was delivered is not read, if it is time. Who has not read it by now says
+    /// so when it does.
+    pub(super) fn settle(&mut self, cx: &mut Context<'_>) {
+        if self.settle_at.is_none_or(|at| cx.now < at) {
+            return;
+        }
+        self.settle_at = None;
+        for id in std::mem::take(&mut self.unsettled) {
+            if let Some(entry) = self.entries.get_mut(&id) {
+                entry.unsettled = false;
+                entry.tell_queues(cx, id, true);
+            }
+        }
+    }
+
+    /// When it is time.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.settle_at
+    }
+
     /// Moves data from the application to the stack, as far as there is room.
     pub(super) fn send(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
+        self.move_out(cx, id);
+        if let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.unsent() != entry.unsent) {
+            entry.tell_queues(cx, id, self.scarce);
+        }
+    }
+
+    fn move_out(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         let finished = loop {
             while let Some(mut bytes) = entry.pending.pop_front() {
@@ -262,6 +338,8 @@ impl Connections {
             }
             return;
         }
+        entry.tell_queues(cx, id, self.scarce);
+        let before = entry.put;
         loop {
             let mut room = entry.shared.read_room(entry.put);
             let mut end = None;
@@ -293,6 +371,10 @@ impl Connections {
             if !entry.shared.deliver(&mut self.batch, end, stalled, entry.put) {
                 break;
             }
+        }
+        if entry.put > before && !std::mem::replace(&mut entry.unsettled, true) {
+            self.unsettled.push(id);
+            self.settle_at.get_or_insert(cx.now + SETTLE);
         }
         if entry.ended && entry.read_ended {
             // Nothing is left to read.

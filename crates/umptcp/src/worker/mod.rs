@@ -479,6 +479,8 @@ impl Handler<Front> for Worker {
         for ended in self.splices.take_ended() {
             self.forwards.on_pair_ended(ended);
         }
+        self.connections.on_memory(cx);
+        self.connections.settle(cx);
         if self.stopping.is_some() && self.stopped(cx) {
             cx.stop();
         }
@@ -488,7 +490,7 @@ impl Handler<Front> for Worker {
     fn deadline(&self) -> Option<Instant> {
         let stopping =
             self.stopping.as_ref().map(|s| s.next_check.min(s.deadline.max(s.aborted.unwrap_or_default())));
-        [stopping, self.forwards.deadline()].into_iter().flatten().min()
+        [stopping, self.forwards.deadline(), self.connections.deadline()].into_iter().flatten().min()
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes};
 use crossbeam_channel::Sender;
 use std::collections::{HashMap, VecDeque};
 use umptcp_stack_core::error::{ConnectionError, FallbackReason};
-use umptcp_stack_core::stack::Received;
+use umptcp_stack_core::stack::{ApplicationQueues, Received};
 use umptcp_types::ConnectionId;
 
 /// Most bytes moved at a time, and so what is on its way between the two connections.
@@ -27,6 +27,8 @@ struct Half {
     id: ConnectionId,
     /// Came from the other; the stack has not taken it yet.
     pending: VecDeque<Bytes>,
+    /// Bytes of it that the stack knows of.
+    told: u64,
     /// The end of its stream has been read.
     read_ended: bool,
     /// The stack knows that no more will be sent.
@@ -46,8 +48,24 @@ impl Half {
         Half { pending, read_ended: own.read_ended, received, ..Half::fresh(own.id) }
     }
 
+    /// Tells the stack what waits to be sent: what it hands out is read at once.
+    fn tell_queues(&self, cx: &mut Context<'_>) {
+        let queues = ApplicationQueues { unread: None, unsent: self.told };
+        if let Err(error) = cx.stack.set_application_queues(cx.now, self.id, queues) {
+            tracing::trace!(connection = %self.id, %error, "no account of its queues");
+        }
+    }
+
     fn fresh(id: ConnectionId) -> Half {
-        Half { id, pending: VecDeque::new(), read_ended: false, shut: false, received: 0, ended: false }
+        Half {
+            id,
+            pending: VecDeque::new(),
+            told: 0,
+            read_ended: false,
+            shut: false,
+            received: 0,
+            ended: false,
+        }
     }
 }
 
@@ -101,6 +119,8 @@ impl Splices {
         self.next += 1;
         for (side, half) in splice.halves.iter().enumerate() {
             self.members.insert(half.id, (id, side));
+            // An application's queues are no more.
+            half.tell_queues(cx);
         }
         self.all.insert(id, splice);
         for from in [0, 1] {
@@ -163,6 +183,15 @@ impl Splices {
 
     /// Moves what side `from` has received to the other, as far as that has room.
     fn pump(&mut self, cx: &mut Context<'_>, id: SpliceId, from: usize) {
+        self.move_bytes(cx, id, from);
+        let Some(sink) = self.all.get_mut(&id).map(|splice| &mut splice.halves[1 - from]) else { return };
+        let pending = sink.pending.iter().map(|b| b.len() as u64).sum();
+        if std::mem::replace(&mut sink.told, pending) != pending {
+            sink.tell_queues(cx);
+        }
+    }
+
+    fn move_bytes(&mut self, cx: &mut Context<'_>, id: SpliceId, from: usize) {
         let Some(splice) = self.all.get_mut(&id) else { return };
         let [a, b] = &mut splice.halves;
         let (source, sink) = if from == 0 { (a, b) } else { (b, a) };
