@@ -536,6 +536,26 @@ fn time_wait_gives_way_to_what_is_newer() {
     }
 }
 
+/// RFC 9293 §3.6.1, MUST-13: two maximum segment lifetimes, for which this is a minute as with Linux.
+#[test]
+fn time_wait_lasts_a_minute() {
+    for (after, answered) in [(59, true), (61, false)] {
+        let mut s = Script::connected(Script::config());
+        s.stack.shutdown(s.now, s.connection.unwrap()).unwrap();
+        s.poll();
+        s.ack = 2;
+        s.segment(TcpFlags { fin: true, ..ACK }, &[]);
+        assert_eq!(s.state(), "gone");
+        s.take();
+        s.wait(Duration::from_secs(after));
+        // The same FIN again: our last ACK was lost.
+        s.segment(TcpFlags { fin: true, ..ACK }, &[]);
+        let sent = s.take();
+        let [(_, seg, _)] = &sent[..] else { panic!("{sent:?}") };
+        assert_eq!((seg.flags.rst, seg.flags.ack && !seg.flags.rst), (!answered, answered), "{after} s");
+    }
+}
+
 #[test]
 fn every_second_full_segment_is_acknowledged_at_once_and_one_alone_a_little_later() {
     // RFC 9293 §3.8.6.3, RFC 5681 §4.2. The segments are full, though options make them shorter than the MSS.
