@@ -37,6 +37,9 @@ pub(crate) struct Options {
     /// With `--break`: only requirements of sections that begin so, or with this in their text.
     #[arg(long, value_name = "TEXT", requires = "faults")]
     only: Option<String>,
+    /// With `--break`: only requirements that name their breaks.
+    #[arg(long, requires = "faults")]
+    named: bool,
 }
 
 /// The book's source, from the root.
@@ -62,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("the table of conformance is wrong:\n  {}", errors.join("\n  "));
     }
     if options.faults {
-        return faults::run(root, &tables, options.only.as_deref());
+        return faults::run(root, &tables, options.only.as_deref(), options.named);
     }
     if options.check {
         println!("conformance: all cited code and tests exist, and the {count} pages are up to date");

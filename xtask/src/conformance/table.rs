@@ -41,13 +41,22 @@ pub(super) struct Document {
 }
 
 /// Those of which there is a report.
-pub(super) const DOCUMENTS: &[Document] = &[Document {
-    number: 8684,
-    source: "docs/conformance",
-    pages: "conformance",
-    about: "Multipath TCP, version 1",
-    numbered: false,
-}];
+pub(super) const DOCUMENTS: &[Document] = &[
+    Document {
+        number: 8684,
+        source: "docs/conformance",
+        pages: "conformance",
+        about: "Multipath TCP, version 1",
+        numbered: false,
+    },
+    Document {
+        number: 9293,
+        source: "docs/conformance/rfc9293",
+        pages: "conformance-tcp",
+        about: "TCP",
+        numbered: true,
+    },
+];
 
 /// A section of the RFC.
 #[derive(Debug, Deserialize)]

@@ -114,13 +114,15 @@ impl Results {
 }
 
 /// Breaks everything in turn and says what nothing noticed. `only`: requirements of sections that begin so, or
-/// whose text has it in it.
+/// whose text has it in it. `named`: only those that name their breaks.
 ///
 /// # Errors
 /// When a break went unnoticed, a requirement has nothing that could notice, or a test is not there.
-pub(super) fn run(root: &Path, tables: &[Table], only: Option<&str>) -> Result<()> {
+pub(super) fn run(root: &Path, tables: &[Table], only: Option<&str>, named: bool) -> Result<()> {
     let met = |r: &&Requirement| matches!(r.state, State::Met | State::Partly);
-    let wanted = |r: &&Requirement| only.is_none_or(|o| r.section.starts_with(o) || r.text.contains(o));
+    let wanted = |r: &&Requirement| {
+        only.is_none_or(|o| r.section.starts_with(o) || r.text.contains(o)) && !(named && r.breaks.is_empty())
+    };
     let of = |table| move |r| row(root, table, r);
     let rows: Vec<Row<'_>> = tables
         .iter()
