@@ -176,7 +176,7 @@ pub(super) fn named(file: &str, text: &str, name: &str, from: &str, to: &str) ->
     let functions = functions(text, name)?;
     let within: Vec<Range<usize>> = if functions.is_empty() {
         // A constant, a field: the whole file.
-        vec![0..text.len()]
+        std::iter::once(0..text.len()).collect()
     } else {
         functions.into_iter().map(|f| f.whole).collect()
     };

@@ -103,6 +103,8 @@ mod tests {
         let (token, idsn) = token_and_idsn(0);
         assert_eq!(token, 0xaf5570f5);
         assert_eq!(idsn.0, 0xe5b2328de0e83dfc);
+        // The key is hashed in network byte order: 01 02 03 04 05 06 07 08.
+        assert_eq!(token_and_idsn(0x0102_0304_0506_0708), (0x66840dda, DataSeq(0xf5a1_01d3_d29d_6f72)));
     }
 
     #[test]
