@@ -11,7 +11,9 @@ mod fuzz;
 mod go;
 mod instructions;
 mod modules;
+mod mutants;
 mod no_std;
+mod scratch;
 mod soak;
 mod test;
 mod tools;
@@ -46,8 +48,10 @@ enum Task {
     NoStd,
     /// Check that no crate has a circle of modules, and that layers use only those below them.
     Modules(modules::Options),
-    /// Generate the book's pages on RFC 8684 conformance, or check that they and their source are right.
+    /// Generate the book's pages on conformance to RFC 8684 and RFC 9293, or check that they and their source are right.
     Conformance(conformance::Options),
+    /// Change the protocol's code at random with cargo-mutants, and see whether a test notices.
+    Mutants(mutants::Options),
     /// Compare every packet and event of simulations and property tests with what is stored: a refactoring
     /// changes none.
     Digest(digest::Options),
@@ -81,6 +85,7 @@ fn main() -> anyhow::Result<()> {
         Task::NoStd => no_std::run(),
         Task::Modules(options) => modules::run(&options),
         Task::Conformance(options) => conformance::run(&options),
+        Task::Mutants(options) => mutants::run(&options),
         Task::Digest(options) => digest::run(&options),
         Task::Soak(options) => soak::run(&options),
         Task::Uneven(options) => uneven::run(&options),

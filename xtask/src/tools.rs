@@ -79,6 +79,8 @@ pub(crate) struct CargoTool {
     version: &'static str,
     /// Further arguments of `cargo install`.
     features: &'static [&'static str],
+    /// What has it say its version.
+    asked: &'static [&'static str],
 }
 
 /// Makes the book. Without the web server and the watching of files, which take most of the time to build.
@@ -86,17 +88,28 @@ pub(crate) const MDBOOK: CargoTool = CargoTool {
     name: "mdbook",
     version: "0.5.4",
     features: &["--no-default-features", "--features", "search"],
+    asked: &["--version"],
 };
 
 /// Checks licences, sources and advisories of the dependencies.
-pub(crate) const CARGO_DENY: CargoTool = CargoTool { name: "cargo-deny", version: "0.20.2", features: &[] };
+pub(crate) const CARGO_DENY: CargoTool =
+    CargoTool { name: "cargo-deny", version: "0.20.2", features: &[], asked: &["--version"] };
+
+/// Changes code at random, and runs the tests.
+pub(crate) const CARGO_MUTANTS: CargoTool = CargoTool {
+    name: "cargo-mutants",
+    version: "27.1.0",
+    features: &[],
+    // It is a subcommand of cargo only.
+    asked: &["mutants", "--version"],
+};
 
 impl CargoTool {
     /// The program, where it is installed in a version that is new enough.
     pub(crate) fn find(&self) -> Result<PathBuf> {
         let hint = format!("`cargo xtask tools` installs {} {}", self.name, self.version);
         let program = find(self.name).with_context(|| format!("{} is not installed; {hint}", self.name))?;
-        let output = Command::new(&program).arg("--version").output();
+        let output = Command::new(&program).args(self.asked).output();
         let output = output.with_context(|| format!("cannot start {}", program.display()))?;
         let text = String::from_utf8_lossy(&output.stdout);
         let found = text.split_whitespace().next_back().unwrap_or_default();

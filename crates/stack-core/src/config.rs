@@ -585,3 +585,28 @@ impl ListenOptions {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 9293 §3.8.4, MUST-25 and MUST-28.
+    #[test]
+    fn keep_alive_is_off_unless_asked_for_and_then_waits_two_hours() {
+        assert_eq!(ConnectionConfig::default().keep_alive, None);
+        let two_hours = Duration::from_secs(2 * 60 * 60);
+        assert!(KeepAlive::default().idle >= two_hours && KeepAlive::once().idle >= two_hours);
+    }
+
+    /// RFC 8684 §3.3.5.
+    #[test]
+    fn the_send_buffer_is_no_smaller_than_the_receive_buffer() {
+        let config = ConnectionConfig::default();
+        assert!(config.effective_send_buffer().limit() >= config.receive_buffer.limit());
+        assert!(config.effective_send_buffer().initial() >= config.receive_buffer.initial());
+        for (send, receive, used) in [(10, 20, 20), (20, 10, 20)] {
+            let config = ConnectionConfig::default().with_send_buffer(send).with_receive_buffer(receive);
+            assert_eq!(config.effective_send_buffer(), BufferSize::Fixed(used));
+        }
+    }
+}

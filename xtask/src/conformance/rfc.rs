@@ -1,7 +1,7 @@
 //! Counts the key words in the RFC's text, to check the counts in `keywords.toml`.
 
 use super::table::{KEYWORDS, Section};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Key words per section.
 pub(super) type Counts = BTreeMap<String, BTreeMap<&'static str, usize>>;
@@ -58,6 +58,36 @@ pub(super) fn count(text: &str) -> Counts {
     counts
 }
 
+/// The requirements that the text numbers itself: "MUST-1" and so on.
+pub(super) fn numbers(text: &str) -> BTreeSet<String> {
+    let mut numbers = BTreeSet::new();
+    // A number may stand on the line after its kind.
+    let words: Vec<&str> =
+        text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).collect();
+    for pair in words.windows(2) {
+        let kind = ["MUST", "SHLD", "MAY", "REC"].contains(&pair[0]);
+        if kind && pair[1].chars().all(|c| c.is_ascii_digit()) {
+            numbers.insert(format!("{}-{}", pair[0], pair[1]));
+        }
+    }
+    numbers
+}
+
+/// Differences between these and the numbers in `keywords.toml`: one line each.
+pub(super) fn compare_numbers(found: &BTreeSet<String>, kept: &[Section]) -> Vec<String> {
+    let mut errors = Vec::new();
+    for number in found {
+        let times: usize = kept.iter().filter_map(|s| s.keywords.get(number)).sum();
+        if times != 1 {
+            errors.push(format!("{number} of the text stands {times} times in keywords.toml"));
+        }
+    }
+    for number in kept.iter().flat_map(|s| s.keywords.keys()).filter(|n| !found.contains(*n)) {
+        errors.push(format!("the text has no {number}"));
+    }
+    errors
+}
+
 /// Differences between the counted key words and those in `keywords.toml`: one line each.
 pub(super) fn compare(counted: &Counts, kept: &[Section]) -> Vec<String> {
     let empty = BTreeMap::new();
@@ -110,5 +140,15 @@ mod tests {
                 "section 2: MUST occurs 1 times in the text, 2 times in keywords.toml"
             ]
         );
+    }
+
+    #[test]
+    fn numbers_are_found_across_lines() {
+        let text = "It MUST do so (MUST-1), and SHOULD that (SHLD-\n   12). It MUST. A MAY-3; 1 MUST 2nd.";
+        let found = numbers(text);
+        assert_eq!(found.iter().map(String::as_str).collect::<Vec<_>>(), ["MAY-3", "MUST-1", "SHLD-12"]);
+        let keywords = BTreeMap::from([("MUST-1".to_owned(), 1), ("MUST-2".to_owned(), 1)]);
+        let kept = [Section { number: "2".into(), title: "First".into(), keywords }];
+        assert_eq!(compare_numbers(&found, &kept).len(), 3);
     }
 }

@@ -3,9 +3,12 @@
 use super::places::{Kind, Places};
 use anyhow::{Context, Result};
 use serde::Deserialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+
+/// Short names of files, from the root.
+const PLACES: &str = "docs/conformance/places.toml";
 
 /// The key words of BCP 14, each with those it contains after it.
 pub(super) const KEYWORDS: &[&str] = &[
@@ -20,6 +23,39 @@ pub(super) const KEYWORDS: &[&str] = &[
     "REQUIRED",
     "MAY",
     "OPTIONAL",
+];
+
+/// An RFC, and where what is said of it stands.
+#[derive(Debug)]
+pub(super) struct Document {
+    /// Its number.
+    pub(super) number: u16,
+    /// The folder of the requirements, from the root.
+    pub(super) source: &'static str,
+    /// The folder of the pages, from the book's source folder; the summary has its name, too.
+    pub(super) pages: &'static str,
+    /// What the RFC is about.
+    pub(super) about: &'static str,
+    /// It numbers its requirements itself (MUST-1), and these numbers stand for key words.
+    pub(super) numbered: bool,
+}
+
+/// Those of which there is a report.
+pub(super) const DOCUMENTS: &[Document] = &[
+    Document {
+        number: 8684,
+        source: "docs/conformance",
+        pages: "conformance",
+        about: "Multipath TCP, version 1",
+        numbered: false,
+    },
+    Document {
+        number: 9293,
+        source: "docs/conformance/rfc9293",
+        pages: "conformance-tcp",
+        about: "TCP",
+        numbered: true,
+    },
 ];
 
 /// A section of the RFC.
@@ -70,14 +106,32 @@ pub(super) struct Requirement {
     /// The tests that verify it: `place#test`.
     #[serde(default)]
     pub(super) tests: Vec<String>,
+    /// Changes of the cited code that take away just this, each of which a cited test must notice; without any
+    /// the cited functions are broken as `--break` knows how.
+    #[serde(default)]
+    pub(super) breaks: Vec<Break>,
     /// Further explanation: why it is not met, or why it needs no test.
     #[serde(default)]
     pub(super) note: String,
 }
 
-/// Everything under `docs/conformance`.
+/// A change of the code that takes a requirement away.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Break {
+    /// Where: `place#function`, or `place#item` for what stands in no function.
+    pub(super) at: String,
+    /// What is replaced; it stands there once.
+    pub(super) from: String,
+    /// By what.
+    pub(super) to: String,
+}
+
+/// Everything that is said of one RFC.
 #[derive(Debug)]
 pub(super) struct Table {
+    /// The RFC.
+    pub(super) document: &'static Document,
     /// The sections, in the RFC's order.
     pub(super) sections: Vec<Section>,
     /// The requirements, in the order of the files and within them.
@@ -104,10 +158,11 @@ fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
 }
 
 impl Table {
-    /// Reads the folder.
-    pub(super) fn read(folder: &Path) -> Result<Table> {
+    /// Reads what is said of `document`. The short names of files are those of all documents.
+    pub(super) fn read(root: &Path, document: &'static Document) -> Result<Table> {
+        let folder = &root.join(document.source);
         let keywords: KeywordFile = parse(&folder.join("keywords.toml"))?;
-        let places = Places::new(parse(&folder.join("places.toml"))?);
+        let places = Places::new(parse(&root.join(PLACES))?);
         let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
         let mut files: Vec<_> = entries.map(|e| Ok(e?.path())).collect::<Result<_>>()?;
         let fixed = ["keywords.toml", "places.toml"].map(|name| folder.join(name));
@@ -117,7 +172,7 @@ impl Table {
         for file in &files {
             requirements.extend(parse::<RequirementFile>(file)?.requirement);
         }
-        Ok(Table { sections: keywords.section, requirements, places })
+        Ok(Table { document, sections: keywords.section, requirements, places })
     }
 
     /// The errors in it, one line each. `root` is the repository's root.
@@ -131,12 +186,28 @@ impl Table {
             }
         }
         errors
-            .extend(self.places.unused(self.requirements.iter().flat_map(|r| r.code.iter().chain(&r.tests))));
-        errors
+    }
+
+    /// What is cited.
+    pub(super) fn citations(&self) -> impl Iterator<Item = &String> {
+        self.requirements
+            .iter()
+            .flat_map(|r| r.code.iter().chain(&r.tests).chain(r.breaks.iter().map(|b| &b.at)))
+    }
+
+    /// The key words that count here.
+    pub(super) fn words(&self) -> Vec<&str> {
+        if !self.document.numbered {
+            return KEYWORDS.to_vec();
+        }
+        let numbers: BTreeSet<&str> =
+            self.sections.iter().flat_map(|s| s.keywords.keys().map(String::as_str)).collect();
+        numbers.into_iter().collect()
     }
 
     /// Every key word of every section is covered exactly once.
     fn check_keywords(&self) -> Vec<String> {
+        let words = self.words();
         let mut covered: BTreeMap<(&str, &str), usize> = BTreeMap::new();
         let mut errors = Vec::new();
         for r in &self.requirements {
@@ -144,14 +215,14 @@ impl Table {
                 errors.push(format!("\"{}\": keywords.toml has no section {}", r.text, r.section));
             }
             for word in &r.words {
-                if !KEYWORDS.contains(&word.as_str()) {
+                if !words.contains(&word.as_str()) {
                     errors.push(format!("section {}, \"{}\": {word} is not a key word", r.section, r.text));
                 }
                 *covered.entry((&r.section, word)).or_default() += 1;
             }
         }
         for s in &self.sections {
-            for word in KEYWORDS {
+            for word in &words {
                 let stands = s.keywords.get(*word).copied().unwrap_or(0);
                 let here = covered.get(&(s.number.as_str(), *word)).copied().unwrap_or(0);
                 if stands != here {
@@ -193,9 +264,11 @@ mod tests {
             state: State::Declined,
             code: Vec::new(),
             tests: Vec::new(),
+            breaks: Vec::new(),
             note: "why".into(),
         };
         Table {
+            document: &DOCUMENTS[0],
             sections: vec![section],
             requirements: vec![requirement],
             places: Places::new(BTreeMap::new()),

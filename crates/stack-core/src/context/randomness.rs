@@ -93,4 +93,32 @@ mod tests {
         assert_ne!(offset(1, clock(5_000), at(1, 40_000), at(8, 80)), first);
         assert_ne!(offset(1, None, at(1, 1), at(9, 80)), offset(2, None, at(1, 1), at(9, 80)));
     }
+
+    /// RFC 6528 §3: a clock of 4 µs, from a start that only who knows the secret can tell.
+    #[test]
+    fn initial_sequence_numbers_follow_a_clock_from_a_start_of_their_own() {
+        let (ours, []) = Randomness::new([1; 32]);
+        let (another, []) = Randomness::new([2; 32]);
+        let tuple = |local_port, last| FourTuple {
+            local: SocketAddr::from(([10, 0, 0, 1], local_port)),
+            remote: SocketAddr::from(([10, 0, 0, last], 80)),
+        };
+        let at = |micros| Instant::ZERO + umptcp_types::Duration::from_micros(micros);
+        let first = ours.isn(at(0), &tuple(4_000, 2)).0;
+        // The clock goes once around in 4.8 hours (RFC 9293 §3.4.1).
+        for (micros, ticks) in [(3, 0), (4, 1), (4_000, 1_000), (4_000_000_000, 1_000_000_000)] {
+            assert_eq!(ours.isn(at(micros), &tuple(4_000, 2)).0.wrapping_sub(first), ticks);
+        }
+        // Of other ports, other hosts and other secrets nothing is known.
+        let starts = [
+            first,
+            ours.isn(at(0), &tuple(4_001, 2)).0,
+            ours.isn(at(0), &tuple(4_000, 3)).0,
+            another.isn(at(0), &tuple(4_000, 2)).0,
+        ];
+        for (k, start) in starts.iter().enumerate() {
+            let near = |other: &u32| other.wrapping_sub(*start).min(start.wrapping_sub(*other)) < 1 << 16;
+            assert_eq!(starts.iter().filter(|s| near(s)).count(), 1, "{k}: {starts:?}");
+        }
+    }
 }

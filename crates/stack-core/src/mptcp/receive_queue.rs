@@ -252,6 +252,12 @@ mod tests {
         assert_eq!(q.window_edge(), DataOffset(11));
         assert_eq!(q.read(4).map(|b| b.len()), Some(4));
         assert_eq!(q.window_edge(), DataOffset(15));
+        // What was offered stays, though the buffer has become smaller, and though nobody reads.
+        q.advertised(DataOffset(15));
+        q.set_capacity(6);
+        assert_eq!(q.window_edge(), DataOffset(15));
+        assert_eq!(q.insert(DataOffset(11), Bytes::from_static(b"cdef")).readable, 4);
+        assert_eq!(q.window_edge(), DataOffset(15));
     }
 
     #[test]

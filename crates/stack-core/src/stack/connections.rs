@@ -274,3 +274,47 @@ impl Stack {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StackConfig;
+    use crate::device::PathConfig;
+    use crate::observe::Counter;
+    use crate::wire::mptcp::keys::token_and_idsn;
+
+    const SEED: [u8; 32] = [3; 32];
+
+    fn stack() -> Stack {
+        let mut stack = Stack::new(StackConfig::default(), SEED);
+        stack.path_added(Instant::ZERO, PathConfig::new("nic", [10, 0, 0, 1].into()));
+        stack
+    }
+
+    /// RFC 8684 §3.1: a key whose token another connection has is not used; without any other the connection
+    /// is plain TCP.
+    #[test]
+    fn a_key_whose_token_is_taken_is_not_used() {
+        // The same seed draws the same keys.
+        let mut twin = stack();
+        let keys: Vec<u64> = (0..8).filter_map(|_| twin.ctx.unique_key()).collect();
+        assert_eq!(keys.len(), 8);
+        for taken in [0, 1, 7, 8] {
+            let mut stack = stack();
+            for key in &keys[..taken] {
+                stack.ctx.take_token(token_and_idsn(*key).0, ConnectionId(1_000));
+            }
+            let mut options = ConnectOptions::new(([10, 0, 0, 2], 80).into());
+            options.local_port = 4_000;
+            let id = stack.connect(Instant::ZERO, options).expect("connect");
+            let owner = |key: u64| stack.ctx.owner_of_token(token_and_idsn(key).0);
+            let own: Vec<u64> = keys.iter().copied().filter(|key| owner(*key) == Some(id)).collect();
+            assert_eq!(own, keys.get(taken).copied().into_iter().collect::<Vec<_>>(), "{taken} taken");
+            assert_eq!(stack.counters().get(Counter::MPFallbackTokenInit), u64::from(taken == 8));
+            // 40 bytes of options at most: a SYN with MP_CAPABLE is 4 bytes longer.
+            let syn = stack.poll_transmit(Instant::ZERO).expect("a SYN");
+            let capable = syn.header.as_slice().windows(2).any(|w| w == [30, 4]);
+            assert_eq!(capable, taken < 8, "{taken} taken");
+        }
+    }
+}

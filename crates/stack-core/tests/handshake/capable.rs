@@ -490,3 +490,28 @@ fn keys_go_before_a_data_fin_that_was_waiting_with_them() {
     assert!(matches!(sent[0].capable(), Some(MpCapable::Ack { receiver_key: 7, .. })), "{sent:?}");
     assert!(sent[1..].iter().any(|s| s.dss().is_some_and(|d| d.data_fin)), "{sent:?}");
 }
+
+/// RFC 8684 §3.1: C, when joins to the initial address are unwelcome, is in our flags in either role.
+#[test]
+fn our_c_flag_goes_out_in_every_packet_of_the_handshake() {
+    for no_join in [false, true] {
+        let config = ConnectionConfig::default().with_allow_join_initial(!no_join);
+        let mut lab = Lab::listening();
+        lab.accept = Some(config.clone());
+        let mut end = End::new(peer(1, 4000), stack_at());
+        let syn_ack = only(end.send(&mut lab, SYN, &[capable_syn()], &[]));
+        let Some(MpCapable::SynAck { flags, .. }) = syn_ack.capable() else { panic!("{syn_ack:?}") };
+        assert_eq!(flags.no_join_initial, no_join);
+
+        let mut lab = Lab::new();
+        lab.connect(peer(1, PORT), config);
+        let syn = only(lab.poll());
+        let Some(MpCapable::Syn { flags: in_syn, .. }) = syn.capable() else { panic!("{syn:?}") };
+        let mut end = End::new(peer(1, PORT), syn.from);
+        end.hear(&syn);
+        let answer = MpCapable::SynAck { version: VERSION, flags: with_flags(|_| ()), key: 77 };
+        let third = only(end.send(&mut lab, SYN_ACK, &[MptcpOption::Capable(answer)], &[]));
+        let Some(MpCapable::Ack { flags: in_ack, .. }) = third.capable() else { panic!("{third:?}") };
+        assert_eq!((in_syn.no_join_initial, in_ack.no_join_initial), (no_join, no_join));
+    }
+}

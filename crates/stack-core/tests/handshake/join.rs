@@ -285,8 +285,9 @@ fn the_third_ack_of_a_join_is_repeated_until_answered() {
     let third = only(join.send(&mut lab, SYN_ACK, &[join_syn_ack(hmac, 22)], &[]));
     let Some(MpJoin::Ack { hmac }) = third.join() else { panic!("{third:?}") };
     assert_eq!(hmac, Keys { own: keys.stack, stack: keys.own }.ack_hmac(nonce, 22));
-    // Nothing but the first subflow carries data, though the peer has stopped acknowledging it.
-    lab.stack.send_slice(lab.now, c, &[7; 4000]).expect("send");
+    // Nothing but the first subflow carries data, though they are more than its window admits and the peer has
+    // stopped acknowledging it.
+    lab.stack.send_slice(lab.now, c, &[7; 100_000]).expect("send");
     let sent = lab.pass(Duration::from_secs(2));
     assert!(sent.iter().all(|(_, s)| s.payload.is_empty() || s.to == first.at && s.from == first.to));
     let thirds: Vec<_> = sent.iter().filter(|(_, s)| s.join().is_some()).collect();

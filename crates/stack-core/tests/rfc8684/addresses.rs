@@ -10,7 +10,7 @@ use umptcp_stack_core::observe::Counter;
 use umptcp_stack_core::scheduler::Health;
 use umptcp_stack_core::types::{AddressId, Duration, PathId, SubflowId};
 use umptcp_stack_core::wire::mptcp::keys::add_addr_hmac;
-use umptcp_stack_core::wire::mptcp::{AddAddr, MpPrio, MptcpOption, RemoveAddr};
+use umptcp_stack_core::wire::mptcp::{AddAddr, MpJoin, MpPrio, MptcpOption, RemoveAddr};
 use umptcp_stack_core::wire::tcp::TcpFlags;
 
 fn client(paths: u8) -> Lab {
@@ -924,4 +924,48 @@ fn a_backup_stays_idle_while_a_path_is_only_busy() {
         let on_first = l.take_all().iter().any(|s| s.flow == Some(0) && !s.payload.is_empty());
         assert_eq!(on_first, busy, "it goes on when there is room");
     }
+}
+
+/// RFC 8684 §3.2, §5: with a nonce that comes again a recorded join would be good for another one.
+#[test]
+fn each_join_has_a_nonce_of_its_own() {
+    let mut l = client(4);
+    let nonces = |l: &mut Lab| -> Vec<u32> {
+        let joins = l.take_all().into_iter().filter_map(|s| match s.seg.options.mptcp[..] {
+            [MptcpOption::Join(MpJoin::Syn { nonce, .. })] => Some(nonce),
+            _ => None,
+        });
+        joins.collect()
+    };
+    let nonces = nonces(&mut l);
+    assert_eq!(nonces.len(), 3);
+    let different: std::collections::BTreeSet<_> = nonces.iter().collect();
+    assert_eq!(different.len(), 3, "{nonces:?}");
+}
+
+/// RFC 8684 §3.1: a server does not know that the client has its key before a DSS option has come; the third
+/// ACK is none.
+#[test]
+fn a_server_joins_only_after_a_dss_option() {
+    let config = ConnectionConfig::default().with_server_joins(true);
+    let mut l = Lab::server(config, 2);
+    l.advance(Duration::from_secs(5));
+    let syns = |l: &mut Lab| l.take_all().iter().filter(|s| s.seg.flags.syn).count();
+    assert_eq!(syns(&mut l), 0);
+    add(&mut l, 0, 5, SocketAddr::new(peer_address(5), 80), true);
+    assert_eq!(syns(&mut l), 0, "ADD_ADDR is none either");
+    l.ack(0);
+    assert!(syns(&mut l) > 0);
+}
+
+/// RFC 8684 §3.1: a client does not know that the server has its key before a DSS option says so.
+#[test]
+fn a_client_joins_only_after_a_dss_option() {
+    let mut l = Lab::client_unconfirmed(ConnectionConfig::default(), 2);
+    let syns = |l: &mut Lab| l.take_all().iter().filter(|s| s.seg.flags.syn).count();
+    l.send(0, Out::default());
+    l.advance(Duration::from_millis(500));
+    assert_eq!(syns(&mut l), 0);
+    l.ack(0);
+    assert_eq!(syns(&mut l), 1);
 }

@@ -269,10 +269,13 @@ fn a_window_counts_only_with_a_data_ack() {
     // In whole packets: the little that is left waits for the override timeout (RFC 9293 §3.8.6.2.1).
     let first = seen(&mut l);
     assert!((58_000..=60_000).contains(&first), "{first}");
-    // A larger window without a DATA_ACK opens nothing.
+    // A larger window without a DATA_ACK opens nothing, not even beside a mapping.
     l.window = 65_000;
     l.send(0, Out::default());
     assert_eq!(seen(&mut l), 0);
+    let mapping = Dss { data_fin: false, ack: None, mapping: Some(l.map(1, 1, 100)) };
+    l.send(0, Out::options([MptcpOption::Dss(mapping)]).payload(bytes(1, 100)));
+    assert_eq!((seen(&mut l), l.received.len()), (0, 100));
     l.data_expected = 1;
     let ack = l.keys().stack_data(1);
     let option = MptcpOption::Dss(Dss { data_fin: false, ack: Some(DataAck::Long(ack)), mapping: None });
@@ -282,23 +285,36 @@ fn a_window_counts_only_with_a_data_ack() {
     assert!((63_000..=65_000).contains(&opened), "{opened}");
 }
 
+/// RFC 8684 §3.3.5: what the data-level window admits still has to fit the window of the subflow that carries
+/// it.
 #[test]
 fn each_subflow_obeys_its_own_window() {
-    let config = ConnectionConfig::default().with_no_delay(true);
-    let mut l = Lab::client(config, 2);
-    l.write(1);
-    l.ack(0);
-    let second = l.accept_join(0);
-    // The second subflow's window is small at its own level.
-    l.window = 2_000;
-    l.ack(second);
-    l.window = 60_000;
-    l.ack(0);
-    l.take_all();
-    l.write(40_000);
-    let on_second: usize =
-        l.take_all().iter().filter(|s| s.flow == Some(second)).map(|s| s.payload.len()).sum();
-    assert!(on_second <= 2_000, "{on_second} bytes on a subflow with a window of 2000");
+    for window in [2_000, 6_000] {
+        let config = ConnectionConfig::default().with_no_delay(true);
+        let mut l = Lab::client(config, 2);
+        l.write(1);
+        l.ack(0);
+        let second = l.accept_join(0);
+        // No data go there right behind the third ACK.
+        l.advance(Duration::from_millis(20));
+        // Its window is small at its own level, and the right edge of the connection's does not move back.
+        l.window = window;
+        l.ack(second);
+        l.take_all();
+        // More than the congestion window of either, so that both are filled.
+        l.write(55_000);
+        let sent = l.take_all();
+        let on = |flow| -> usize {
+            sent.iter().filter(|s| s.flow == Some(flow)).map(|s| s.payload.len()).sum::<usize>()
+        };
+        // In whole packets of 1,460 bytes less options.
+        let (first, second) = (on(0), on(second));
+        assert!(
+            second > usize::from(window) - 1_460 && second <= usize::from(window),
+            "{second} of {window}"
+        );
+        assert!(first > 10_000, "{first}");
+    }
 }
 
 #[test]
@@ -513,4 +529,56 @@ fn a_subflow_that_joins_takes_over_from_a_silent_one() {
     l.advance(Duration::from_millis(50));
     let carried: usize = l.take_all().iter().filter(|s| s.flow == Some(late)).map(|s| s.payload.len()).sum();
     assert_eq!(carried, 1000);
+}
+
+/// RFC 8684 §3.3, §3.3.1: each segment of data carries a mapping of all of it, with a 64-bit data sequence number
+/// and a subflow sequence number that counts from the SYN, which is 0; no urgent pointer cuts it in two.
+#[test]
+fn each_mapping_covers_the_data_it_comes_with() {
+    let mut l = Lab::client(ConnectionConfig::default(), 2);
+    l.write(1);
+    l.ack(0);
+    l.accept_join(0);
+    l.advance(Duration::from_millis(20));
+    l.take_all();
+    // What the application has written, from offset 1 on.
+    let mut written = vec![0];
+    for part in [1, 3_000, 40_000] {
+        l.write(part);
+        written.extend((0..part).map(|n| n as u8));
+        for s in l.take_all().into_iter().filter(|s| !s.payload.is_empty()) {
+            let m = s.mapping().unwrap_or_else(|| panic!("no mapping: {s:?}"));
+            let irs = l.flows[s.flow.expect("a subflow")].irs;
+            let at = s.seg.seq.0.wrapping_sub(irs);
+            let (start, end) = (m.ssn, m.ssn + u32::from(m.len));
+            assert!(start <= at && at + s.payload.len() as u32 <= end, "{m:?} for byte {at}");
+            let Dsn::Long(dsn) = m.dsn else { panic!("{m:?}") };
+            let offset = dsn.wrapping_sub(l.keys().stack_data(1)) as usize + (at - start) as usize;
+            assert_eq!(s.payload[..], written[offset..offset + s.payload.len()], "{m:?} for byte {at}");
+            assert!(!s.seg.flags.urg && s.seg.urgent == 0);
+        }
+        l.ack(0);
+        l.ack(1);
+    }
+    assert!(l.flows.iter().all(|f| f.expected > 10_000), "both carried some: {:?}", l.flows);
+}
+
+/// RFC 8684 §3.3.2: a peer may send a DATA_ACK only when it has news.
+#[test]
+fn data_acks_may_be_left_out_where_they_say_nothing_new() {
+    let mut l = Lab::client(ConnectionConfig::default(), 1);
+    l.write(1000);
+    l.ack(0);
+    let acked = |l: &Lab| l.stack.info(l.conn).expect("info").bytes_acked;
+    assert_eq!(acked(&l), 1000);
+    // Data and ACKs without a DATA_ACK, as when something is missing at the data level.
+    l.write(500);
+    let mapping = l.map(1, l.flows[0].next, 100);
+    let option = MptcpOption::Dss(Dss { data_fin: false, ack: None, mapping: Some(mapping) });
+    l.send(0, Out::options([option]).payload(bytes(1, 100)));
+    l.send(0, Out::default());
+    assert_eq!((l.received.len(), acked(&l)), (100, 1000));
+    assert!(l.is_mptcp() && l.subflows().len() == 1);
+    l.ack(0);
+    assert_eq!(acked(&l), 1500);
 }

@@ -510,3 +510,25 @@ fn the_end_of_the_stream_after_a_fallback_is_the_fin() {
     let fin = l.take(|s| s.seg.flags.fin).expect("a FIN");
     assert!(fin.dss().is_none_or(|d| !d.data_fin));
 }
+
+/// RFC 8684 §3.7: after an infinite mapping only subflow ACKs count.
+#[test]
+fn after_a_fallback_a_data_ack_frees_nothing() {
+    let mut l = Lab::client(checksums(), 1);
+    l.data(0, 1, 100);
+    l.send(0, Out::options([infinite(&l, 101, 101)]));
+    assert_eq!(plain(&l), Some(FallbackReason::InfiniteMapping));
+    let acked = |l: &Lab| l.stack.info(l.conn).expect("info").bytes_acked;
+    let before = l.flows[0].expected;
+    l.write(500);
+    assert_eq!(l.data_expected, 1, "no mappings any more");
+    // A peer, or a box on the way, that goes on with DATA_ACKs.
+    let all = l.keys().data_ack(501);
+    let option = MptcpOption::Dss(Dss { data_fin: false, ack: Some(all), mapping: None });
+    let after = std::mem::replace(&mut l.flows[0].expected, before);
+    l.send(0, Out::options([option]));
+    assert_eq!(acked(&l), 0);
+    l.flows[0].expected = after;
+    l.send(0, Out::default());
+    assert_eq!(acked(&l), 500);
+}

@@ -1,6 +1,7 @@
 //! TCP rule by rule, against a peer that is a script: what RFC 9293 and its companions ask of a single
 //! connection.
 
+mod rfc9293;
 mod script;
 
 use script::*;
@@ -533,6 +534,26 @@ fn time_wait_gives_way_to_what_is_newer() {
         let answers = s.take();
         let accepts = answers.iter().any(|(_, seg, _)| seg.flags.syn && seg.flags.ack);
         assert_eq!((answers.len(), accepts), (1, accepted), "{stamp:?} {seq}: {answers:?}");
+    }
+}
+
+/// RFC 9293 §3.6.1, MUST-13: two maximum segment lifetimes, for which this is a minute as with Linux.
+#[test]
+fn time_wait_lasts_a_minute() {
+    for (after, answered) in [(59, true), (61, false)] {
+        let mut s = Script::connected(Script::config());
+        s.stack.shutdown(s.now, s.connection.unwrap()).unwrap();
+        s.poll();
+        s.ack = 2;
+        s.segment(TcpFlags { fin: true, ..ACK }, &[]);
+        assert_eq!(s.state(), "gone");
+        s.take();
+        s.wait(Duration::from_secs(after));
+        // The same FIN again: our last ACK was lost.
+        s.segment(TcpFlags { fin: true, ..ACK }, &[]);
+        let sent = s.take();
+        let [(_, seg, _)] = &sent[..] else { panic!("{sent:?}") };
+        assert_eq!((seg.flags.rst, seg.flags.ack && !seg.flags.rst), (!answered, answered), "{after} s");
     }
 }
 

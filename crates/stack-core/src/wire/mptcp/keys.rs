@@ -103,6 +103,8 @@ mod tests {
         let (token, idsn) = token_and_idsn(0);
         assert_eq!(token, 0xaf5570f5);
         assert_eq!(idsn.0, 0xe5b2328de0e83dfc);
+        // The key is hashed in network byte order: 01 02 03 04 05 06 07 08.
+        assert_eq!(token_and_idsn(0x0102_0304_0506_0708), (0x66840dda, DataSeq(0xf5a1_01d3_d29d_6f72)));
     }
 
     #[test]
@@ -118,5 +120,23 @@ mod tests {
         assert!(constant_time_eq(b"abc", b"abc"));
         assert!(!constant_time_eq(b"abc", b"abd"));
         assert!(!constant_time_eq(b"abc", b"ab"));
+    }
+
+    /// RFC 8684 §3.4.1: the key is the sender's, then the receiver's; the message is ID, address and port.
+    #[test]
+    fn add_addr_hmac_covers_id_address_and_port() {
+        let rightmost = |message: &[u8]| {
+            let mac = hmac(1, 2, message);
+            mac[24..].iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte))
+        };
+        let of = |id, address, port| add_addr_hmac(1, 2, AddressId(id), address, port);
+        let v4 = IpAddr::from([192, 0, 2, 1]);
+        assert_eq!(of(5, v4, 0x1f90), rightmost(&[5, 192, 0, 2, 1, 0x1f, 0x90]));
+        assert_eq!(of(5, v4, 0), rightmost(&[5, 192, 0, 2, 1, 0, 0]), "no port is two octets of 0");
+        let v6 = IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 7]);
+        let mut message = alloc::vec![9, 0x20, 0x01, 0x0d, 0xb8];
+        message.extend([0; 11]);
+        message.extend([7, 0, 80]);
+        assert_eq!(of(9, v6, 80), rightmost(&message));
     }
 }
