@@ -113,6 +113,8 @@ pub(crate) struct Subflow {
     removal: Option<Removal>,
     /// Where what was sent with mappings ends, after a fallback.
     mapped_end: SubflowOffset,
+    /// What the connection may carry on its path is used up.
+    spent: bool,
     /// It has ended in the step that is under way (see `subflows`).
     ended: bool,
 }
@@ -142,6 +144,7 @@ impl Subflow {
             reset: None,
             removal: None,
             mapped_end: SubflowOffset::default(),
+            spent: false,
             ended: false,
         }
     }
@@ -240,13 +243,18 @@ impl Subflow {
     /// Nothing can be sent on it now: its path takes nothing, or nothing gets through from its address.
     #[inline]
     pub(crate) fn is_held_back(&self, ctx: &Context) -> bool {
-        ctx.is_path_blocked(self.tcp.path(), self.tcp.tuple().local.ip())
+        self.spent || ctx.is_path_blocked(self.tcp.path(), self.tcp.tuple().local.ip())
+    }
+
+    /// What the connection may carry on its path is used up.
+    pub(crate) fn on_spent(&mut self) {
+        self.spent = true;
     }
 
     /// The same, but for some milliseconds only: others do not take over.
     #[inline]
     pub(crate) fn is_busy(&self, ctx: &Context) -> bool {
-        ctx.is_path_busy(self.tcp.path(), self.tcp.tuple().local.ip())
+        !self.spent && ctx.is_path_busy(self.tcp.path(), self.tcp.tuple().local.ip())
     }
 
     /// Nothing can be sent on it, and not only for a moment: others take over.

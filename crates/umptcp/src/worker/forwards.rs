@@ -96,7 +96,9 @@ impl Failure {
             Failure::Remote(ConnectionError::TimedOut) => RefuseWith::Silence,
             Failure::Remote(ConnectionError::NoPath) => RefuseWith::Unreachable(Unreachable::Network),
             Failure::Remote(_) => RefuseWith::Reset,
-            Failure::Local(ConnectError::NoPath(_)) => RefuseWith::Unreachable(Unreachable::Network),
+            Failure::Local(ConnectError::NoPath(_) | ConnectError::Spent(_)) => {
+                RefuseWith::Unreachable(Unreachable::Network)
+            }
             // Our own want may pass: the client asks again.
             Failure::Local(ConnectError::TooMany(_) | ConnectError::NoPort(_)) => RefuseWith::Silence,
             Failure::Local(_) => RefuseWith::Unreachable(Unreachable::Host),

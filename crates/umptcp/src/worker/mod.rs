@@ -11,6 +11,7 @@ mod splices;
 mod watchers;
 
 use crate::addresses;
+use crate::caps::Order;
 use crate::carry::Front;
 use crate::error::Error;
 use crate::forwarded::{Counted, Forwarded};
@@ -253,6 +254,11 @@ impl Worker {
         let all = cx.stack.connection_ids().flat_map(|id| cx.stack.subflows(id));
         let carried = |s: SubflowInfo| (s.path, Traffic::new(s.bytes_sent, s.bytes_received));
         self.path_names.traffic(all.map(carried))
+    }
+
+    /// Bytes of IP packets over each path since the stack started, headers and what was sent again included.
+    pub(crate) fn passed(&self, stack: &Front) -> BTreeMap<String, u64> {
+        self.path_names.passed(|path| stack.path_traffic(path))
     }
 
     /// Opens a listener whose connections wait for the program's word.
@@ -532,6 +538,7 @@ impl Commands {
     /// Takes a path from the stack; `None` when there is no such path.
     pub(crate) fn remove_path(&self, path: PathId) -> io::Result<Option<AttachedPath>> {
         Ok(self.call(move |worker, cx| {
+            worker.path_names.on_gone(path, cx.stack.path_traffic(path).unwrap_or_default());
             worker.path_names.remove(path);
             cx.remove_path(path)
         })?)
@@ -578,6 +585,25 @@ impl Commands {
             cx.stack.path_readdressed(cx.now, path, addresses, advertise, moved);
         };
         Ok(self.call(job)?)
+    }
+
+    /// Bytes of IP packets over each path since the stack started.
+    pub(crate) fn passed(&self) -> io::Result<BTreeMap<String, u64>> {
+        Ok(self.call(|worker, cx| worker.passed(cx.stack))?)
+    }
+
+    /// Tells the stack what paths may carry.
+    pub(crate) fn allow(&self, orders: Vec<Order>) -> io::Result<()> {
+        Ok(self.call(move |_, cx| {
+            for order in orders {
+                match order {
+                    Order::Allow(path, bytes) => {
+                        cx.stack.set_path_allowance(cx.now, path, Some(bytes));
+                    }
+                    Order::Spend(path, bytes) => cx.stack.spend_path_allowance(cx.now, path, bytes),
+                }
+            }
+        })?)
     }
 
     /// Sends a command. One sent after the worker has ended can be ignored: the worker has failed everything
