@@ -17,8 +17,12 @@ fn a_portal_on_the_first_path_is_not_taken_for_the_server() {
             let net = Routed::new(2, 1);
             let device = &net.client.nics[0].far_device;
             net.router.nft(&format!(
-                "table inet portal {{ chain redirected {{ type nat hook prerouting priority dstnat;
-                   iifname \"{device}\" tcp dport {PORT} redirect to :{PORT} }} }}"
+                "table inet portal {{
+                   chain redirected {{
+                     type nat hook prerouting priority dstnat;
+                     iifname {device} tcp dport {PORT} redirect to :{PORT}
+                   }}
+                 }}"
             ));
             net.server.use_kernel_mptcp();
             let address = net.server.nics[0].socket_address(family, PORT);
