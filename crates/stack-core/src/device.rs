@@ -43,6 +43,20 @@ impl RxPacket {
     pub fn with_gso_size(self, gso_size: Option<NonZeroU16>) -> RxPacket {
         RxPacket { gso_size, ..self }
     }
+
+    /// Bytes that the network carried: each packet that this one was put together from had its header.
+    /// `header_len`: that of the IP header.
+    pub(crate) fn wire_len(&self, header_len: usize) -> usize {
+        let len = self.buffer.len();
+        match (self.gso_size, self.buffer.get(header_len + 12)) {
+            // The data offset of TCP (RFC 9293 §3.1), in words of four bytes.
+            (Some(_), Some(offset)) => {
+                let header = (header_len + usize::from(offset >> 4) * 4).min(len);
+                wire_len(header, len - header, self.gso_size)
+            }
+            _ => len,
+        }
+    }
 }
 
 /// Room for the longest header: IPv6 (40) and TCP with 40 bytes of options (60), or IPv4 (20) and TCP.
@@ -149,6 +163,12 @@ impl Transmit {
         self.header.as_slice().len() + self.payload.len()
     }
 
+    /// Bytes that the network carries: each packet that the device cuts it into has the header.
+    #[inline]
+    pub fn wire_len(&self) -> usize {
+        wire_len(self.header.as_slice().len(), self.payload.len(), self.gso_size)
+    }
+
     /// Always false: a packet has a header.
     pub fn is_empty(&self) -> bool {
         false
@@ -163,6 +183,13 @@ impl Transmit {
         }
         v
     }
+}
+
+/// Bytes of all packets that a segment is cut into, or put together from: each has `header` bytes before at
+/// most `size` of `payload`.
+fn wire_len(header: usize, payload: usize, size: Option<NonZeroU16>) -> usize {
+    let packets = size.map_or(1, |size| payload.div_ceil(usize::from(size.get())).max(1));
+    header * packets + payload
 }
 
 /// Families of addresses.
@@ -253,6 +280,12 @@ pub struct PathConfig {
     pub weight: u32,
     /// Cost of a byte, relative to those of other paths, for schedulers that use one; 1 by default.
     pub cost: u32,
+    /// What all connections together may carry on it, in bytes of IP packets in both directions, until
+    /// [`set_path_allowance`](crate::Stack::set_path_allowance) says otherwise. `None`: no limit. See there for
+    /// what happens at the limit.
+    pub allowance: Option<u64>,
+    /// The same for each connection.
+    pub connection_cap: Option<u64>,
     /// What path policies use its addresses for.
     pub uses: Uses,
     /// Longest silence on subflows that this end has opened: then the peer is asked for a sign of life, so
@@ -282,6 +315,8 @@ impl PathConfig {
             metered: false,
             weight: 1,
             cost: 1,
+            allowance: None,
+            connection_cap: None,
             uses: Uses::default(),
             longest_silence: None,
         }

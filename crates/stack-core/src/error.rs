@@ -17,6 +17,9 @@ pub enum ConnectError {
     /// The requested local address and the destination are of different families.
     #[error("no connection goes from {0} to {1}: one is IPv4 and the other IPv6")]
     Families(IpAddr, IpAddr),
+    /// What the only path there may carry is used up (`PathConfig::allowance`).
+    #[error("what the path {0} may carry is used up")]
+    Spent(String),
     /// The four-tuple exists already.
     #[error("a connection from {0} to {1} exists already")]
     TupleInUse(SocketAddr, SocketAddr),

@@ -96,6 +96,8 @@ counters! {
     SubflowPenalised,
     /// Packets sent on a subflow to measure a round-trip time that nothing has measured for long.
     SubflowMeasured,
+    /// What a path, or a connection on it, may carry is nearly used up: it is left.
+    PathCapReached,
     /// Acknowledgements on a subflow were late: others took over what it carried.
     SubflowSuspect,
     /// They came after all, without a retransmission timeout: the path was only late.

@@ -201,7 +201,8 @@ mod tests {
     #[test]
     fn a_path_is_used_as_was_asked_for() {
         let nic = info(3, &["192.0.2.1", "192.0.2.2", "2001:db8::1"], 1400);
-        let text = "nic,mode=udp,advertise=198.51.100.1,backup,metered,weight=3,cost=10,signal";
+        let text =
+            "nic,mode=udp,advertise=198.51.100.1,backup,metered,weight=3,cost=10,cap=1MB/connection,signal";
         let spec: PathSpec = text.parse().unwrap();
         let config = config_of(&spec, &nic);
         let addresses = |all: &[&str]| all.iter().map(|a| a.parse().unwrap()).collect::<Vec<IpAddr>>();
@@ -209,6 +210,7 @@ mod tests {
         assert_eq!(config.addresses, addresses(&["192.0.2.1", "2001:db8::1"]));
         assert_eq!(config.advertise, addresses(&["198.51.100.1"]));
         assert!(config.backup && config.metered);
+        assert_eq!(config.connection_cap, Some(1_000_000));
         assert_eq!((config.weight, config.cost, config.uses), (3, 10, spec.uses));
         let plain = config_of(&"nic,mode=udp".parse().unwrap(), &nic);
         assert!(!plain.backup && !plain.metered);

@@ -10,7 +10,7 @@ use crate::shared::{Phase, deadline};
 use crate::stack::Stack;
 use crate::stream::MptcpStream;
 use crate::waits::{Blocking, Waits, block_on};
-use crate::worker::{Accepted, Context, Worker};
+use crate::worker::{Accepted, Command, Context, HOLD, Worker};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -79,6 +79,9 @@ impl StreamBuilder {
     /// failed, or not answered within 250 ms; the first that succeeds stays and the others are aborted (RFC
     /// 8305). The peer may thus see connections that are reset at once.
     ///
+    /// Where the answer over a path lacks MPTCP, and no other has come over it lately, another path is asked, too, for up to
+    /// a second: something on the first may have answered in the place of the peer, as captive portals do.
+    ///
     /// # Errors
     /// That of the attempt that failed last; [`io::ErrorKind::TimedOut`] when none has succeeded or failed
     /// within the time limit.
@@ -116,11 +119,12 @@ impl StreamBuilder {
         options.paths.clone_from(&self.paths);
         options.local_address = local;
         options.local_port = self.local_port;
+        let may_doubt = self.local_address.is_none() && self.paths.len() != 1;
         // Made there, so that none is left over when nobody waits for it any more.
         let begin = || {
             let (options, rivals, commands) = (options.clone(), rivals.clone(), self.handle.commands.clone());
             move |worker: &mut Worker, cx: &mut Context<'_>| {
-                let (id, shared) = worker.connect(cx, options, &rivals)?;
+                let (id, shared) = worker.connect(cx, options, &rivals, may_doubt)?;
                 Ok(Attempt::new(commands, id, shared, remote))
             }
         };
@@ -223,6 +227,8 @@ struct Race<'a, W> {
     /// attempt succeeds.
     waiting: Option<VecDeque<Candidate>>,
     running: Vec<Attempt>,
+    /// One whose answer is in doubt, and until when others may answer.
+    held: Option<(Attempt, Instant)>,
     /// Who has refused the connection, and would again.
     refused: Vec<SocketAddr>,
     error: Option<Error>,
@@ -231,7 +237,7 @@ struct Race<'a, W> {
 impl<'a, W: Waits> Race<'a, W> {
     fn new(builder: &'a StreamBuilder, waits: &'a W, remotes: Vec<SocketAddr>) -> Self {
         let (running, refused) = (Vec::new(), Vec::new());
-        Race { builder, waits, remotes, waiting: None, running, refused, error: None }
+        Race { builder, waits, remotes, waiting: None, running, held: None, refused, error: None }
     }
 
     async fn first(&self) -> Result<Candidate, Error> {
@@ -261,10 +267,24 @@ impl<'a, W: Waits> Race<'a, W> {
         // When to make the next attempt; `None`: there is none.
         let mut next = Some(Instant::now() + ATTEMPT_DELAY);
         loop {
-            if let Some(winner) = self.look() {
+            let (winner, doubt) = self.look();
+            if let Some(winner) = winner {
                 return Ok(MptcpStream::new(self.builder.handle.clone(), winner));
             }
             let now = Instant::now();
+            if doubt {
+                // Another path is asked at once.
+                next = Some(now);
+            }
+            let is_late = end.is_some_and(|end| now >= end);
+            let decided = |(attempt, until): &mut (Attempt, Instant)| {
+                is_late || now >= *until || !attempt.shared.is_doubtful()
+            };
+            if let Some((attempt, _)) = self.held.take_if(decided)
+                && let Some(winner) = self.take_held(attempt)
+            {
+                return Ok(MptcpStream::new(self.builder.handle.clone(), winner));
+            }
             if end.is_some_and(|end| now >= end) {
                 let remote = self.running.first().map_or(self.remotes[0], |attempt| attempt.remote);
                 return Err(self.error.filter(from_network).unwrap_or(Error::ConnectTimeout { remote }));
@@ -278,11 +298,20 @@ impl<'a, W: Waits> Race<'a, W> {
             if due {
                 next = None;
             }
+            if self.running.is_empty()
+                && let Some((attempt, _)) = self.held.take()
+            {
+                // Nobody else has an answer.
+                if let Some(winner) = self.take_held(attempt) {
+                    return Ok(MptcpStream::new(self.builder.handle.clone(), winner));
+                }
+            }
             if self.running.is_empty() {
                 // Each attempt that ends leaves its error.
                 return Err(self.error.unwrap_or(Error::Stopped));
             }
-            self.wait(next.into_iter().chain(end).min()).await;
+            let held = self.held.as_ref().map(|(_, until)| *until);
+            self.wait(next.into_iter().chain(end).chain(held).min()).await;
         }
     }
 
@@ -298,7 +327,8 @@ impl<'a, W: Waits> Race<'a, W> {
     }
 
     async fn start(&mut self, candidate: Candidate) {
-        let rivals = self.running.iter().map(|attempt| attempt.id).collect();
+        let held = self.held.iter().map(|(attempt, _)| attempt);
+        let rivals = self.running.iter().chain(held).map(|attempt| attempt.id).collect();
         match self.builder.begin(self.waits, candidate, rivals).await {
             Ok(attempt) => self.running.push(attempt),
             Err(error) => self.failed(error),
@@ -311,15 +341,38 @@ impl<'a, W: Waits> Race<'a, W> {
         }
     }
 
-    /// Removes the attempts that have failed. Returns one that has succeeded.
-    fn look(&mut self) -> Option<Accepted> {
-        let mut winner = None;
+    /// Takes a connection whose answer is in doubt, for want of another.
+    fn take_held(&mut self, attempt: Attempt) -> Option<Accepted> {
+        match attempt.shared.end_doubt() {
+            Ok((local, remote)) => {
+                // Where another has confirmed it, that says less.
+                let id = attempt.id;
+                let tell = Command::Run(Box::new(move |worker, cx| worker.on_unopposed(cx, id)));
+                self.builder.handle.commands.send(tell);
+                Some(attempt.won(local, remote))
+            }
+            Err(source) => {
+                self.failed(self.builder.explain(attempt.remote, source));
+                None
+            }
+        }
+    }
+
+    /// Removes the attempts that have failed. Returns one that has succeeded, and whether one is in doubt since.
+    fn look(&mut self) -> (Option<Accepted>, bool) {
+        let (mut winner, mut doubt) = (None, false);
         for attempt in std::mem::take(&mut self.running) {
             match attempt.shared.phase() {
                 Phase::Connected { local, remote } if winner.is_none() => {
                     winner = Some(attempt.won(local, remote));
                 }
-                Phase::Connecting | Phase::Connected { .. } => self.running.push(attempt),
+                Phase::Doubtful { .. } if self.held.is_none() => {
+                    doubt = true;
+                    self.held = Some((attempt, Instant::now() + HOLD));
+                }
+                Phase::Connecting | Phase::Doubtful { .. } | Phase::Connected { .. } => {
+                    self.running.push(attempt)
+                }
                 Phase::Failed(source) => {
                     if source == ConnectionError::Refused {
                         self.refused.push(attempt.remote);
@@ -328,7 +381,7 @@ impl<'a, W: Waits> Race<'a, W> {
                 }
             }
         }
-        winner
+        (winner, doubt)
     }
 }
 

@@ -197,6 +197,8 @@ impl Error {
 fn connect_kind(e: &ConnectError) -> ErrorKind {
     match e {
         ConnectError::NoPath(_) => ErrorKind::NetworkUnreachable,
+        // Linux's EDQUOT.
+        ConnectError::Spent(_) => ErrorKind::QuotaExceeded,
         ConnectError::LocalAddress(_) => ErrorKind::AddrNotAvailable,
         ConnectError::Families(..) => ErrorKind::InvalidInput,
         ConnectError::TupleInUse(..) => ErrorKind::AddrInUse,

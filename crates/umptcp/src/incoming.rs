@@ -258,7 +258,7 @@ impl Incoming {
             Phase::Connected { local, remote } => Ok(MptcpStream::new(handle, attempt.won(local, remote))),
             Phase::Failed(source) => Err(Error::Connection { remote, source }.into()),
             // It has been waited for.
-            Phase::Connecting => Err(Error::Stopped.into()),
+            Phase::Connecting | Phase::Doubtful { .. } => Err(Error::Stopped.into()),
         }
     }
 

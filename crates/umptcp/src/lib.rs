@@ -34,6 +34,8 @@ mod attempt;
 #[doc(hidden)]
 pub mod attempts;
 #[cfg(target_os = "linux")]
+mod caps;
+#[cfg(target_os = "linux")]
 mod carry;
 #[cfg(target_os = "linux")]
 mod clean_up;

@@ -1,5 +1,6 @@
 //! Paths that the library itself sets up on this host's NICs and keeps up to date as NICs come and go.
 
+use crate::caps::{Accounts, Capped, LOOK};
 use crate::error::Error;
 use crate::shared::lock;
 use crate::udp_paths::UdpPaths;
@@ -8,6 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
@@ -35,6 +37,10 @@ pub(crate) struct Nics {
     /// NICs that become usable later and then get paths, too.
     wanted: Mutex<Wanted>,
     fetching_ports: Mutex<()>,
+    /// What has been carried where there is a monthly cap.
+    accounts: Arc<Accounts>,
+    /// A thread looks at that.
+    counting: AtomicBool,
 }
 
 /// Reserves more local ports, one thread at a time.
@@ -147,7 +153,11 @@ enum Place {
 impl Nics {
     /// Sets up a path for each of `specs`, or for each usable NIC when there are none. Of several `specs`,
     /// those whose NIC is not usable now get their path when it is.
-    pub(crate) fn set_up(specs: &[PathSpec], options: &SetupOptions) -> io::Result<Arc<Nics>> {
+    pub(crate) fn set_up(
+        specs: &[PathSpec],
+        options: &SetupOptions,
+        accounts: Arc<Accounts>,
+    ) -> io::Result<Arc<Nics>> {
         let is_udp = |spec: &PathSpec| spec.mode == Mode::Udp;
         if !(may_administer() || !specs.is_empty() && specs.iter().all(is_udp)) {
             return Err(Error::NotPermitted.into());
@@ -174,6 +184,8 @@ impl Nics {
             ports: Mutex::new(ports),
             wanted: Mutex::new(wanted),
             fetching_ports: Mutex::new(()),
+            accounts,
+            counting: AtomicBool::new(false),
         }))
     }
 
@@ -193,6 +205,7 @@ impl Nics {
             path.attach(commands)?;
         }
         let _ = self.attached.set((Arc::downgrade(self), commands.clone()));
+        self.count(&lock(&self.paths), commands)?;
         if let Some(changes) = self.set.as_ref().and_then(|set| lock(set).changes()) {
             self.follow(changes)?;
         }
@@ -204,6 +217,27 @@ impl Nics {
         let Some((nics, commands)) = self.attached.get().cloned() else { return Ok(()) };
         let thread = std::thread::Builder::new().name("umptcp-nics".into());
         thread.spawn(move || follow(&nics, &commands, &changes)).map(drop)
+    }
+
+    /// Says to the stack what may be carried over NICs with a monthly cap. The first time, starts a thread that does
+    /// so from then on.
+    fn count(&self, paths: &[NicPath], commands: &Commands) -> io::Result<()> {
+        let capped: Vec<Capped> = paths.iter().filter_map(NicPath::capped).collect();
+        if capped.is_empty() && self.accounts.is_idle() {
+            return Ok(());
+        }
+        let orders = self.accounts.update(&capped, &commands.passed()?);
+        if !orders.is_empty() {
+            commands.allow(orders)?;
+        }
+        if !self.counting.load(Ordering::Relaxed)
+            && let Some((nics, commands)) = self.attached.get().cloned()
+        {
+            let thread = std::thread::Builder::new().name("umptcp-caps".into());
+            thread.spawn(move || keep_count(&nics, &commands))?;
+            self.counting.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Starts one for paths inside UDP, if there are any and it does not run yet.
@@ -310,6 +344,7 @@ impl Nics {
         path.attach(commands).map_err(|_| DriverError::Gone)?;
         let Place::Attached(id) = path.place else { return Err(DriverError::Gone) };
         paths.push(path);
+        self.count(paths, commands).map_err(|_| DriverError::Gone)?;
         Ok(id)
     }
 
@@ -465,22 +500,33 @@ impl Nics {
 
     fn on_change(&self, change: PathChange, commands: &Commands) -> io::Result<()> {
         let mut paths = lock(&self.paths);
+        self.on_change_of(&mut paths, change, commands)?;
+        // One that has come back waits to be told what it may carry.
+        self.count(&paths, commands)
+    }
+
+    fn on_change_of(
+        &self,
+        paths: &mut Vec<NicPath>,
+        change: PathChange,
+        commands: &Commands,
+    ) -> io::Result<()> {
         let find = |paths: &mut Vec<NicPath>, tun: &str| paths.iter().position(|p| p.keeper.name() == tun);
         match change {
             PathChange::Down { tun, gone } => {
-                let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
+                let Some(at) = find(paths, &tun) else { return Ok(()) };
                 tracing::info!(path = paths[at].config.name, gone, "the NIC is not usable");
                 paths[at].up = false;
                 if gone { paths[at].detach(commands) } else { paths[at].settle(commands) }
             }
             PathChange::Up { tun } => {
-                let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
+                let Some(at) = find(paths, &tun) else { return Ok(()) };
                 tracing::info!(path = paths[at].config.name, "the NIC is usable again");
                 paths[at].up = true;
                 paths[at].settle(commands)
             }
             PathChange::Addresses { tun, before, nic, advertise } => {
-                let Some(at) = find(&mut paths, &tun) else { return Ok(()) };
+                let Some(at) = find(paths, &tun) else { return Ok(()) };
                 let path = &mut paths[at];
                 tracing::info!(path = path.config.name, ?nic, "the NIC's addresses have changed");
                 path.nic.get_or_insert(before);
@@ -491,7 +537,7 @@ impl Nics {
             }
             PathChange::Mtu { tun, mtu } => {
                 // Established subflows learn by ICMP from the kernel that their packets no longer fit.
-                if let Some(at) = find(&mut paths, &tun) {
+                if let Some(at) = find(paths, &tun) {
                     let config = &mut paths[at].config;
                     if config.max_packet == u32::from(config.mtu) {
                         config.max_packet = u32::from(mtu);
@@ -501,11 +547,11 @@ impl Nics {
                 Ok(())
             }
             PathChange::NewNic(nic) => {
-                self.on_new_nic(&mut paths, &nic.name, |paths, spec| self.set_up_path(paths, spec, commands))
+                self.on_new_nic(paths, &nic.name, |paths, spec| self.set_up_path(paths, spec, commands))
             }
             // A NIC may get its routes some seconds after its address (DHCP): what could not be reached then
             // is tried again now.
-            PathChange::Routes { tun } => match find(&mut paths, &tun).map(|at| &paths[at].place) {
+            PathChange::Routes { tun } => match find(paths, &tun).map(|at| &paths[at].place) {
                 Some(Place::Attached(id)) => commands.path_changed(*id),
                 _ => Ok(()),
             },
@@ -635,8 +681,20 @@ impl NicPath {
         let Place::Aside(aside) = &mut self.place else { return Ok(()) };
         let Some(mut path) = aside.take() else { return Ok(()) };
         path.config = self.config.clone();
+        // None, until it is known how much has been carried in this month.
+        path.config.allowance = self.spec.caps.month.map(|_| 0);
         self.place = Place::Attached(commands.add_path(path)?);
         Ok(())
+    }
+
+    /// It is one with a monthly cap, and the stack has it.
+    fn capped(&self) -> Option<Capped> {
+        match self.place {
+            Place::Attached(id) => {
+                Some(Capped { id, name: self.config.name.clone(), cap: self.spec.caps.month? })
+            }
+            Place::Aside(_) => None,
+        }
     }
 
     /// Takes the path back from the stack, if the stack has it.
@@ -739,6 +797,18 @@ fn follow(nics: &Weak<Nics>, commands: &Commands, changes: &Receiver<PathChange>
     }
 }
 
+/// Runs until the set of paths is dropped, or the worker ends.
+fn keep_count(nics: &Weak<Nics>, commands: &Commands) {
+    loop {
+        std::thread::sleep(LOOK);
+        let Some(nics) = nics.upgrade() else { return };
+        let paths = lock(&nics.paths);
+        if nics.count(&paths, commands).is_err() {
+            return;
+        }
+    }
+}
+
 /// Not a `From`: programs that set up paths themselves see the `DriverError`.
 pub(crate) fn io_error(e: DriverError) -> io::Error {
     use io::ErrorKind as Kind;
@@ -780,6 +850,8 @@ mod tests {
             ports: Mutex::new(HashMap::new()),
             wanted: Mutex::new(Wanted::Named(wanted.to_vec())),
             fetching_ports: Mutex::new(()),
+            accounts: Arc::new(Accounts::new(Vec::new())),
+            counting: AtomicBool::new(false),
         };
         let left = |nics: &Nics| match &*lock(&nics.wanted) {
             Wanted::Named(specs) => specs.iter().map(PathSpec::to_string).collect(),

@@ -73,7 +73,15 @@ fn queue_for(buffer: usize) -> usize {
 #[derive(Clone, Debug)]
 pub(crate) enum Phase {
     Connecting,
-    Connected { local: SocketAddr, remote: SocketAddr },
+    /// Established, without MPTCP, and perhaps not with the server: whoever began it may ask over another path.
+    Doubtful {
+        local: SocketAddr,
+        remote: SocketAddr,
+    },
+    Connected {
+        local: SocketAddr,
+        remote: SocketAddr,
+    },
     Failed(ConnectionError),
 }
 
@@ -374,15 +382,33 @@ impl Shared {
         self.awaits_data.load(Ordering::Acquire) && self.awaits_data.swap(false, Ordering::AcqRel)
     }
 
-    /// Whether it is neither established nor failed.
+    /// Whether it is neither established for whoever began it, nor failed.
     pub(crate) fn is_connecting(&self) -> bool {
-        matches!(lock(&self.handshake).phase, Phase::Connecting)
+        matches!(lock(&self.handshake).phase, Phase::Connecting | Phase::Doubtful { .. })
+    }
+
+    /// Whether it is established and in doubt.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        matches!(lock(&self.handshake).phase, Phase::Doubtful { .. })
+    }
+
+    /// It is not in doubt any more. Where from and where to; an error: it has failed meanwhile.
+    pub(crate) fn end_doubt(&self) -> Result<(SocketAddr, SocketAddr), ConnectionError> {
+        let mut handshake = lock(&self.handshake);
+        match handshake.phase {
+            Phase::Doubtful { local, remote } | Phase::Connected { local, remote } => {
+                handshake.phase = Phase::Connected { local, remote };
+                Ok((local, remote))
+            }
+            Phase::Failed(error) => Err(error),
+            Phase::Connecting => Err(ConnectionError::Aborted),
+        }
     }
 
     /// The connection cannot be established. Has no effect once it is.
     pub(crate) fn fail_connecting(&self, error: ConnectionError) {
         let handshake = lock(&self.handshake);
-        if matches!(handshake.phase, Phase::Connecting) {
+        if matches!(handshake.phase, Phase::Connecting | Phase::Doubtful { .. }) {
             self.end_handshake(handshake, Phase::Failed(error));
         }
     }

@@ -1,6 +1,7 @@
 //! The stack, as programs use it.
 
 use crate::addresses;
+use crate::caps::{self, Accounts};
 use crate::carry::Front;
 use crate::clean_up::Registered;
 use crate::cookies::CookieFile;
@@ -104,6 +105,7 @@ pub struct StackBuilder {
     observer: Option<Box<dyn Observer>>,
     seed: Option<[u8; 32]>,
     cookies: Option<PathBuf>,
+    state: Option<PathBuf>,
     paths_later: bool,
 }
 
@@ -136,6 +138,7 @@ impl Default for StackBuilder {
             observer: None,
             seed: None,
             cookies: None,
+            state: None,
             paths_later: false,
         }
     }
@@ -242,6 +245,14 @@ impl StackBuilder {
         self
     }
 
+    /// Where to keep what has to survive the program: what NICs with a monthly cap have carried
+    /// ([`PathSpec::caps`]). It is made if necessary, and several stacks may share it. By default `$STATE_DIRECTORY`
+    /// (systemd), `/var/lib/umptcp` for root, or else `umptcp` in `$XDG_STATE_HOME` or `~/.local/state`.
+    pub fn state_directory(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.state = Some(directory.into());
+        self
+    }
+
     /// Makes the stack's random choices repeatable. Use only in tests: keys and sequence numbers become
     /// predictable.
     pub fn seed(mut self, seed: [u8; 32]) -> Self {
@@ -280,13 +291,16 @@ impl StackBuilder {
             observer,
             seed,
             cookies,
+            state,
             paths_later,
         } = self;
         if paths.is_empty() && nics.is_none() && !paths_later {
             return Err(Error::NoPaths.into());
         }
         let cookies = cookies.map(CookieFile::open).transpose()?;
-        let nics = nics.map(|specs| Nics::set_up(&specs, &setup)).transpose()?;
+        let accounts =
+            Arc::new(Accounts::new(state.map_or_else(caps::directories, |directory| vec![directory])));
+        let nics = nics.map(|specs| Nics::set_up(&specs, &setup, Arc::clone(&accounts))).transpose()?;
         if let Some(range) = nics.as_ref().and_then(|n| n.port_range()) {
             stack.ephemeral_ports = range;
         }
@@ -324,6 +338,7 @@ impl StackBuilder {
         let thread = std::thread::Builder::new().name("umptcp".into()).spawn(move || {
             let result = event_loop.run();
             let learned = event_loop.stack().fast_open_servers(clock.now());
+            accounts.finish(&event_loop.handler().passed(event_loop.stack()));
             if let Some(Err(error)) = cookies.map(|file| file.save(learned)) {
                 tracing::warn!(%error, "cannot save Fast Open cookies");
             }

@@ -2,6 +2,7 @@
 //! each test, the kernel's counters must agree with ours.
 
 mod addresses;
+mod caps;
 mod close;
 mod fast_open;
 mod joins;

@@ -6,7 +6,7 @@
 //! | `packets` | from a segment to a packet; packets that belong to no connection |
 //! | `hosts` | what is remembered of other hosts: `black_holes`, `fast_open` |
 //! | `registry` | congestion control, schedulers and path policies by name |
-//! | `paths` | local devices |
+//! | `paths`, `meter` | local devices, and what may still be carried on one |
 //! | `tuples`, `time_wait`, `ports`, `port_set` | four-tuples in use, and local ports that are free |
 //! | `tokens` | RFC 8684 §3.1: whose token it is |
 //! | `half_open`, `syn_cookies` | listeners under load |
@@ -23,6 +23,7 @@ mod half_open;
 mod hash;
 mod hosts;
 mod memory;
+mod meter;
 mod monitored;
 mod observed;
 mod packets;
@@ -39,5 +40,6 @@ mod tuples;
 
 pub(crate) use hash::Seeded;
 pub(crate) use memory::Pressure;
+pub(crate) use meter::{Meter, Use};
 pub(crate) use packets::{Outgoing, Reset};
 pub(crate) use shared::Context;

@@ -1,5 +1,6 @@
 //! From a segment to a packet.
 
+use super::meter::Use;
 use super::shared::Context;
 use crate::buffers::payload::Payload;
 use crate::device::{ChecksumRequest, HeaderBuf, MAX_HEADER, Transmit};
@@ -71,6 +72,9 @@ impl Context {
         repr: &TcpRepr,
         traffic_class: u8,
     ) {
+        if self.spent_on(path) == Use::Spent {
+            return;
+        }
         let traffic_class = ip::traffic_class(traffic_class, ip::ecn::NOT_ECT);
         let payload = Payload::new();
         let segment = Outgoing { path, tuple, repr, payload, packet_payload: u32::MAX, traffic_class };
@@ -105,6 +109,9 @@ impl Context {
         syn: SeqNumber,
         why: Unreachable,
     ) {
+        if self.spent_on(path) == Use::Spent {
+            return;
+        }
         let (src, dst) = (tuple.local.ip(), tuple.remote.ip());
         let Some(message) = why.message(tuple.remote, tuple.local, syn) else { return };
         let protocol = if src.is_ipv4() { ip::PROTOCOL_ICMP } else { ip::PROTOCOL_ICMPV6 };

@@ -1,6 +1,8 @@
 //! The paths of a stack: which there are, in which order, and which take no packets for now.
 
+use super::meter::{Meter, Use};
 use crate::device::{Families, PathConfig};
+use crate::event::Traffic;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use umptcp_path_manager::Uses;
@@ -17,12 +19,21 @@ struct Path {
     /// Nothing gets through for now from addresses of these families: its link is down, or its NIC has no
     /// such address.
     down: Families,
+    /// Bytes of IP packets that have passed.
+    carried: Traffic,
+    /// What may still pass.
+    meter: Meter,
 }
 
 impl Path {
     /// Nothing can be sent on it now, or nothing from some address.
     fn holds_back(&self) -> bool {
-        self.blocked || self.busy || !self.down.is_empty()
+        self.blocked || self.busy || !self.down().is_empty()
+    }
+
+    /// Families of which nothing gets through, or may.
+    fn down(&self) -> Families {
+        if self.meter.state() == Use::Spent { Families::BOTH } else { self.down }
     }
 }
 
@@ -40,7 +51,11 @@ impl Paths {
     pub(super) fn add(&mut self, config: PathConfig) -> PathId {
         let id = PathId(self.next);
         self.next += 1;
-        self.paths.push(Path { id, config, blocked: false, busy: false, down: Families::default() });
+        let meter = Meter::new(config.allowance);
+        let (carried, down) = (Traffic::default(), Families::default());
+        let path = Path { id, config, blocked: false, busy: false, down, carried, meter };
+        self.blocked += usize::from(path.holds_back());
+        self.paths.push(path);
         id
     }
 
@@ -113,20 +128,60 @@ impl Paths {
         Some(before)
     }
 
-    /// The families that are down; none without such a path.
+    /// The families of which nothing gets through, or may; none without such a path.
     pub(super) fn down(&self, path: PathId) -> Families {
+        self.find(path).map(Path::down).unwrap_or_default()
+    }
+
+    /// The same as [`set_down`](Self::set_down) was told.
+    pub(super) fn link_down(&self, path: PathId) -> Families {
         self.find(path).map(|p| p.down).unwrap_or_default()
+    }
+
+    /// So much has passed. How far what may pass is used up, if that is new.
+    #[inline]
+    pub(super) fn carry(&mut self, path: PathId, traffic: Traffic) -> Option<Use> {
+        let p = self.paths.iter_mut().find(|p| p.id == path)?;
+        p.carried.sent += traffic.sent;
+        p.carried.received += traffic.received;
+        p.config.allowance?;
+        self.spend(path, traffic.sent + traffic.received)
+    }
+
+    /// So much less may pass. How far it is used up, if that is new.
+    pub(super) fn spend(&mut self, path: PathId, bytes: u64) -> Option<Use> {
+        self.change(path, |p| p.meter.add(bytes)).flatten()
+    }
+
+    /// So much may pass from now on. How far what might pass before was used up; `None`: there is no such
+    /// path.
+    pub(super) fn allow(&mut self, path: PathId, bytes: Option<u64>) -> Option<Use> {
+        self.change(path, |p| {
+            p.config.allowance = bytes;
+            core::mem::replace(&mut p.meter, Meter::new(bytes)).state()
+        })
+    }
+
+    /// How far what may pass is used up.
+    #[inline]
+    pub(super) fn spent(&self, path: PathId) -> Use {
+        self.find(path).map(|p| p.meter.state()).unwrap_or_default()
+    }
+
+    /// What has passed. `None`: there is no such path.
+    pub(super) fn carried(&self, path: PathId) -> Option<Traffic> {
+        self.find(path).map(|p| p.carried)
     }
 
     /// Nothing can be sent on it now from an address of the family of `like`: its device takes nothing, the
     /// family is down, or the path has gone.
     pub(super) fn is_blocked(&self, path: PathId, like: IpAddr) -> bool {
-        self.find(path).is_none_or(|p| p.blocked || p.busy || p.down.has(like.is_ipv6()))
+        self.find(path).is_none_or(|p| p.blocked || p.busy || p.down().has(like.is_ipv6()))
     }
 
     /// The same, but for a moment only: nobody else is to take over for that.
     pub(super) fn is_busy(&self, path: PathId, like: IpAddr) -> bool {
-        self.find(path).is_some_and(|p| p.busy && !p.blocked && !p.down.has(like.is_ipv6()))
+        self.find(path).is_some_and(|p| p.busy && !p.blocked && !p.down().has(like.is_ipv6()))
     }
 
     /// Some path holds packets back.

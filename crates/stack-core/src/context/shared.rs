@@ -7,6 +7,7 @@ use super::fast_open::FastOpen;
 use super::half_open::HalfOpen;
 use super::hash::Seeded;
 use super::memory::{Memory, Pressure};
+use super::meter::Use;
 use super::monitored::Watched;
 use super::observed::Observed;
 use super::paths::Paths;
@@ -18,7 +19,7 @@ use super::tokens::Tokens;
 use super::tuples::Tuples;
 use crate::config::StackConfig;
 use crate::device::{Families, PathConfig, PathKind, Transmit};
-use crate::event::Event;
+use crate::event::{Event, Traffic};
 use crate::info::MemoryInfo;
 use crate::monitor::{MonitorEvent, Monitored};
 use crate::observe::{Counter, Counters, Observer};
@@ -254,9 +255,42 @@ impl Context {
         self.paths.set_down(path, down)
     }
 
-    /// The families of which nothing gets through by a path for now.
+    /// The families of which nothing gets through by a path for now, or may.
     pub(crate) fn down_on(&self, path: PathId) -> Families {
         self.paths.down(path)
+    }
+
+    /// The same without regard to what may pass.
+    pub(crate) fn link_down_on(&self, path: PathId) -> Families {
+        self.paths.link_down(path)
+    }
+
+    /// So much has passed on a path. How far what may pass there is used up, if that is new.
+    #[inline]
+    pub(crate) fn carry(&mut self, path: PathId, traffic: Traffic) -> Option<Use> {
+        self.paths.carry(path, traffic)
+    }
+
+    /// So much less may pass.
+    pub(crate) fn spend(&mut self, path: PathId, bytes: u64) -> Option<Use> {
+        self.paths.spend(path, bytes)
+    }
+
+    /// So much may pass from now on. How far what might pass before was used up; `None`: there is no such
+    /// path.
+    pub(crate) fn allow_on(&mut self, path: PathId, bytes: Option<u64>) -> Option<Use> {
+        self.paths.allow(path, bytes)
+    }
+
+    /// How far what may pass on a path is used up.
+    #[inline]
+    pub(crate) fn spent_on(&self, path: PathId) -> Use {
+        self.paths.spent(path)
+    }
+
+    /// Bytes of IP packets that have passed. `None`: there is no such path.
+    pub(crate) fn carried_on(&self, path: PathId) -> Option<Traffic> {
+        self.paths.carried(path)
     }
 
     /// Nothing gets through by a path from an address of the family of `like`.

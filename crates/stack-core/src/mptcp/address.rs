@@ -6,7 +6,7 @@ use super::connection::Connection;
 use super::failures::Pair;
 use super::notices::Notice;
 use super::subflow::Subflow;
-use crate::context::Context;
+use crate::context::{Context, Use};
 use crate::device::Families;
 use crate::error::SignalError;
 use crate::monitor::MonitorEvent;
@@ -31,7 +31,7 @@ impl Connection {
     pub(super) fn local_addresses(&self, ctx: &Context) -> Vec<LocalAddress> {
         let mut out = Vec::new();
         for (path, p) in ctx.paths() {
-            if !self.addresses.allows(path) {
+            if !self.addresses.allows(path) || self.is_ending_on(ctx, path) {
                 continue;
             }
             if p.kind == crate::device::PathKind::Capture {
@@ -543,7 +543,11 @@ impl Connection {
 
     /// With a subflow that can be used, those on paths that are down are needed no more.
     pub(super) fn leave_down_paths(&mut self, ctx: &mut Context, now: Instant) {
-        let down: SmallVec<[(PathId, Families); 4]> = ctx.paths().map(|(p, _)| (p, ctx.down_on(p))).collect();
+        let down_on = |path| match self.use_of(ctx, path) {
+            Use::Spent => Families::BOTH,
+            Use::Open | Use::Ending => ctx.down_on(path),
+        };
+        let down: SmallVec<[(PathId, Families); 4]> = ctx.paths().map(|(p, _)| (p, down_on(p))).collect();
         let is_down_on = |path: PathId, local: IpAddr| {
             down.iter().any(|(p, families)| *p == path && families.has(local.is_ipv6()))
         };

@@ -6,6 +6,7 @@ use super::incoming::Incoming;
 use super::join_state::{Join, JoinState};
 use super::lifecycle::{Admission, Lifecycle};
 use super::mapping::Tcp;
+use super::meters::Meters;
 use super::negotiation::Negotiation;
 use super::outgoing::Outgoing;
 use super::plain::Plain;
@@ -56,6 +57,7 @@ pub(crate) struct Connection {
     pub(super) cc: Box<dyn CongestionController>,
     pub(super) scheduler: Box<dyn Scheduler>,
     pub(super) addresses: Addresses,
+    pub(super) meters: Meters,
 
     notices: Notices,
     attention: Attention,
@@ -119,6 +121,7 @@ impl Connection {
             cc: parts.cc,
             scheduler: parts.scheduler,
             addresses: Addresses::new(&first, parts.policy),
+            meters: Meters::default(),
             notices: Notices::default(),
             attention: Attention::default(),
             charged: 0,
@@ -258,6 +261,7 @@ impl Connection {
         self.replace_stale(ctx, now, i);
         self.take_over(ctx, now);
         self.leave_down_paths(ctx, now);
+        self.leave_ending_paths(ctx, now);
     }
 
     /// Subflow `i` takes the place of those between the same addresses that do not answer: a box on the way

@@ -201,7 +201,11 @@ impl Connection {
         if backup {
             self.count(ctx, now, None, Counter::MPJoinSynBackupRx);
         }
-        if let Err(refusal) = self.admits_join(tuple.local) {
+        let admitted = match self.is_ending_on(ctx, path) {
+            true => Err(Refusal::LIMIT),
+            false => self.admits_join(tuple.local),
+        };
+        if let Err(refusal) = admitted {
             self.count(ctx, now, None, Counter::MPJoinRejected);
             return Err(refusal);
         }

@@ -13,6 +13,7 @@
 //! | `subflows` | | the subflows; those that end leave when the step is over |
 //! | `subflow` | | one of them: its TCP, and `join_state`, `incoming`, `outgoing`, `signals` |
 //! | `mapping` | §3.3.1 | data sequence mappings |
+//! | `meters` | | what may be carried on a path, and what follows from that |
 //! | `addresses`, `adverts`, `failures` | §3.4 | addresses of both ends, which were advertised, which failed |
 //! | `application` | | what the application has been told; the place in the stack's queues |
 //! | `options` | | the table of the option space |
@@ -56,6 +57,7 @@ pub(crate) mod join;
 pub(crate) mod join_state;
 pub(crate) mod lifecycle;
 pub(crate) mod mapping;
+mod meters;
 mod monitor;
 mod negotiation;
 mod notices;

@@ -47,7 +47,7 @@ impl Connection {
     fn candidates(&self, ctx: &Context, now: Instant) -> Candidates {
         let mut candidates = Candidates::default();
         for (i, m) in self.subflows.enumerate() {
-            if !m.can_send_data() || m.is_out(ctx) {
+            if !m.can_send_data() || m.is_out(ctx) || self.is_ending_on(ctx, m.tcp.path()) {
                 continue;
             }
             let packet = u64::from(self.packet_payload(i));

@@ -115,6 +115,8 @@ pub(crate) struct Subflow {
     mapped_end: SubflowOffset,
     /// When data were last given to it.
     data_at: Option<Instant>,
+    /// What the connection may carry on its path is used up.
+    spent: bool,
     /// It has ended in the step that is under way (see `subflows`).
     ended: bool,
 }
@@ -145,6 +147,7 @@ impl Subflow {
             removal: None,
             data_at: None,
             mapped_end: SubflowOffset::default(),
+            spent: false,
             ended: false,
         }
     }
@@ -260,13 +263,18 @@ impl Subflow {
     /// Nothing can be sent on it now: its path takes nothing, or nothing gets through from its address.
     #[inline]
     pub(crate) fn is_held_back(&self, ctx: &Context) -> bool {
-        ctx.is_path_blocked(self.tcp.path(), self.tcp.tuple().local.ip())
+        self.spent || ctx.is_path_blocked(self.tcp.path(), self.tcp.tuple().local.ip())
+    }
+
+    /// What the connection may carry on its path is used up.
+    pub(crate) fn on_spent(&mut self) {
+        self.spent = true;
     }
 
     /// The same, but for some milliseconds only: others do not take over.
     #[inline]
     pub(crate) fn is_busy(&self, ctx: &Context) -> bool {
-        ctx.is_path_busy(self.tcp.path(), self.tcp.tuple().local.ip())
+        !self.spent && ctx.is_path_busy(self.tcp.path(), self.tcp.tuple().local.ip())
     }
 
     /// Nothing can be sent on it, and not only for a moment: others take over.

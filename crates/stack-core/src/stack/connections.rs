@@ -2,6 +2,7 @@
 
 use super::state::Stack;
 use crate::config::{ConnectOptions, ConnectionConfig};
+use crate::context::Use;
 use crate::device::{PathConfig, PathKind};
 use crate::error::{ConnectError, ConnectionError, SignalError};
 use crate::info::{ApplicationQueues, Received};
@@ -48,8 +49,20 @@ impl Stack {
         let outside = |(id, p): (PathId, &PathConfig)| {
             (p.kind != PathKind::Capture && !self.ctx.is_path_down(id, remote.ip())).then_some(id)
         };
-        let candidates: Vec<PathId> =
+        let mut candidates: Vec<PathId> =
             if paths.is_empty() { self.ctx.paths().filter_map(outside).collect() } else { paths.clone() };
+        let ours = |p: PathId| {
+            let fits = |a: &IpAddr| a.is_ipv4() == remote.is_ipv4() && local_address.is_none_or(|l| l == *a);
+            self.ctx.path(p).is_some_and(|path| path.addresses.iter().any(fits))
+        };
+        let all = if paths.is_empty() { self.ctx.paths().map(|(p, _)| p).collect() } else { paths.clone() };
+        candidates.retain(|p| self.ctx.spent_on(*p) == Use::Open);
+        if !candidates.iter().any(|p| ours(*p))
+            && let Some(spent) = all.into_iter().find(|p| self.ctx.spent_on(*p) > Use::Open && ours(*p))
+        {
+            let name = self.ctx.path(spent).map(|p| p.name.clone()).unwrap_or_default();
+            return Err(ConnectError::Spent(name));
+        }
         let (path, address) = match local_address {
             Some(a) if a.is_ipv4() != remote.is_ipv4() => {
                 return Err(ConnectError::Families(a, remote.ip()));

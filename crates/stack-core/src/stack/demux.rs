@@ -2,9 +2,11 @@
 
 use super::segment::Stray;
 use super::state::Stack;
+use crate::context::Use;
 use crate::context::challenges::Unasked;
 use crate::context::time_wait::Verdict;
 use crate::device::{ChecksumState, PathKind, RxPacket};
+use crate::event::Traffic;
 use crate::mptcp::handshake::sole_capable;
 use crate::mptcp::join::{Refusal, join};
 use crate::mptcp::reset::{reset_for, reset_options};
@@ -29,6 +31,8 @@ impl Stack {
             self.ctx.observe(now, None, None, Counter::TcpInAddrErrors);
             return;
         }
+        let bytes = packet.wire_len(header.header_len) as u64;
+        self.count_on_path(now, path, Traffic::new(0, bytes));
         match header.protocol {
             ip::PROTOCOL_TCP if !header.fragment => self.handle_tcp(now, path, &header, &packet),
             ip::PROTOCOL_ICMP | ip::PROTOCOL_ICMPV6 => {
@@ -80,6 +84,8 @@ impl Stack {
                     subflow,
                     Arrival { seg: &seg, payload, marked, signals },
                 );
+                let bytes = packet.wire_len(header.header_len) as u64;
+                self.on_carried(now, path, connection, bytes);
                 self.touched(connection);
             }
             return;
@@ -103,6 +109,10 @@ impl Stack {
             return;
         }
         let is_syn = seg.flags.syn && !seg.flags.ack && !seg.flags.fin;
+        if is_syn && self.ctx.spent_on(segment.path) > Use::Open {
+            // As if the path were not there: an answer would be paid for, too.
+            return;
+        }
         if is_syn && can_be_peer(tuple.remote) {
             // RFC 8684 §3.2: a join is demultiplexed by its token, not by the port. With an MP_CAPABLE beside
             // it it is no join: the listener's connection is plain TCP then.

@@ -20,6 +20,7 @@ mod inspect;
 mod listen;
 mod listeners;
 mod looks;
+mod meters;
 mod orphans;
 mod paths;
 mod poll;

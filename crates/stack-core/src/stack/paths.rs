@@ -107,7 +107,7 @@ impl Stack {
     /// peer is told that the address has gone (RFC 8684 §3.4.2). Those that have no other keep this one for
     /// when the families are [up](Self::path_up) again, as a kernel's connections do.
     pub fn path_down(&mut self, now: Instant, path: PathId, families: Families) {
-        let before = self.ctx.down_on(path);
+        let before = self.ctx.link_down_on(path);
         let down = before.or(families);
         if down == before || self.ctx.set_path_down(path, down).is_none() {
             return;
@@ -123,9 +123,18 @@ impl Stack {
     /// The families are up again: what waits for them is sent at once, and connections may use the path as
     /// one that has come.
     pub fn path_up(&mut self, now: Instant, path: PathId, families: Families) {
-        let before = self.ctx.down_on(path);
+        let before = self.ctx.link_down_on(path);
         let returned = before.and(families);
         if returned.is_empty() || self.ctx.set_path_down(path, before.and(families.others())).is_none() {
+            return;
+        }
+        self.reopen(now, path, returned);
+    }
+
+    /// Nothing keeps packets of these families from a path any more, unless something else does, too.
+    pub(super) fn reopen(&mut self, now: Instant, path: PathId, families: Families) {
+        let returned = self.ctx.down_on(path).others().and(families);
+        if returned.is_empty() {
             return;
         }
         for c in self.ready.release(path) {

@@ -52,12 +52,14 @@ impl Stack {
     /// The next packet to send. Call until `None`.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
         if let Some(t) = self.ctx.pop_control() {
+            self.on_transmit(now, &t, None);
             return Some(t);
         }
         while let Some(id) = self.ready.pop() {
             let Some(c) = self.connections.get_mut(&id) else { continue };
             if let Some(t) = c.poll_transmit(&mut self.ctx, now) {
                 self.ready.push(id);
+                self.on_transmit(now, &t, Some(id));
                 return Some(t);
             }
             let opened = c.on_served(&mut self.ctx, now);
@@ -67,6 +69,7 @@ impl Stack {
                 self.touched(id);
             }
             if let Some(t) = self.ctx.pop_control() {
+                self.on_transmit(now, &t, None);
                 return Some(t);
             }
         }

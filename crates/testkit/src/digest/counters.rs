@@ -41,5 +41,5 @@ tags! {
     TcpListenDrops = 114, TcpSyncookiesSent = 115, TcpSyncookiesRecv = 116, TcpSyncookiesFailed = 117,
     DataAckProbe = 118, TcpAbortOnMemory = 119, MPTCPRepeat = 120, MPTCPOpportunistic = 121,
     SubflowPenalised = 122, SubflowMeasured = 123, SubflowSuspect = 124, SubflowSuspectNeedless = 125,
-    TcpRcvQDrop = 126, TcpOfoPruned = 127, TcpMemoryPressures = 128,
+    TcpRcvQDrop = 126, TcpOfoPruned = 127, TcpMemoryPressures = 128, PathCapReached = 129,
 }

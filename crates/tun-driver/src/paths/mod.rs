@@ -28,6 +28,7 @@
 //! from before the first, unless somebody else has changed them in the meantime.
 
 mod addresses;
+mod caps;
 mod cgroup;
 mod change;
 mod check;
@@ -53,6 +54,7 @@ mod sysctl;
 mod translate;
 mod watch;
 
+pub use caps::Caps;
 pub use cgroup::cgroup_root;
 pub use change::PathChange;
 pub use divert::{Cgroup, Diversion, Diverted, divert};

@@ -1,5 +1,6 @@
 //! Path descriptions.
 
+use super::caps::Caps;
 use crate::error::DriverError;
 use std::fmt;
 use std::net::IpAddr;
@@ -30,7 +31,7 @@ impl fmt::Display for Mode {
 }
 
 /// A requested path: `DEV[,address=A][,mode=nat|routed|udp][,advertise=A][,backup][,metered][,weight=N]
-/// [,cost=N][,signal][,subflow][,fullmesh][,laminar]`.
+/// [,cost=N][,cap=SIZE/month][,cap=SIZE/connection][,signal][,subflow][,fullmesh][,laminar]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct PathSpec {
@@ -52,6 +53,8 @@ pub struct PathSpec {
     pub weight: u32,
     /// Cost of a byte relative to other paths, at least 1, for the scheduler `weighted`.
     pub cost: u32,
+    /// How much it may carry.
+    pub caps: Caps,
     /// What path policies use its addresses for.
     pub uses: Uses,
 }
@@ -68,6 +71,7 @@ impl PathSpec {
             metered: false,
             weight: 1,
             cost: 1,
+            caps: Caps::default(),
             uses: Uses::default(),
         }
     }
@@ -91,13 +95,25 @@ impl PathSpec {
     }
 
     /// Sets in a path's configuration what it says of the path's use, whatever carries it: `backup`, `metered`,
-    /// `weight`, `cost` and `uses`. Addresses are the driver's.
+    /// `weight`, `cost`, `caps` for each connection, and `uses`. Addresses are the driver's, and who knows the month
+    /// keeps count of what is carried in it (`PathConfig::allowance`).
     pub fn describe(&self, config: &mut PathConfig) {
         // All fields, so that none that is added is forgotten.
-        let PathSpec { device: _, addresses: _, mode: _, advertise: _, backup, metered, weight, cost, uses } =
-            *self;
+        let PathSpec {
+            device: _,
+            addresses: _,
+            mode: _,
+            advertise: _,
+            backup,
+            metered,
+            weight,
+            cost,
+            caps,
+            uses,
+        } = *self;
         (config.backup, config.metered) = (backup, metered);
         (config.weight, config.cost) = (weight, cost);
+        config.connection_cap = caps.connection;
         config.uses = uses;
     }
 }
@@ -205,6 +221,7 @@ fn parse(text: &str) -> Result<PathSpec, String> {
                 once(&mut weight_seen, "weight")?;
                 spec.weight = parse_positive("weight", value)?;
             }
+            Some(("cap", value)) => spec.caps.read(value)?,
             Some(("cost", value)) => {
                 once(&mut cost_seen, "cost")?;
                 spec.cost = parse_positive("cost", value)?;
@@ -223,13 +240,13 @@ fn parse(text: &str) -> Result<PathSpec, String> {
                 }
                 uses.push(part);
             }
-            None if matches!(part, "address" | "advertise" | "mode" | "weight" | "cost") => {
+            None if matches!(part, "address" | "advertise" | "mode" | "weight" | "cost" | "cap") => {
                 return Err(format!("{part} requires a value: {part}=..."));
             }
             _ => {
                 return Err(format!(
                     "unknown option {part:?}; the options are address=A, mode=nat|routed|udp, advertise=A, backup, metered, \
-                     weight=N, cost=N, signal, subflow, fullmesh and laminar"
+                     weight=N, cost=N, cap=SIZE/month, cap=SIZE/connection, signal, subflow, fullmesh and laminar"
                 ));
             }
         }
@@ -276,6 +293,9 @@ impl fmt::Display for PathSpec {
         if self.cost != 1 {
             write!(f, ",cost={}", self.cost)?;
         }
+        for word in self.caps.words() {
+            write!(f, ",{word}")?;
+        }
         for word in self.uses.words().filter(|_| self.uses != Uses::default()) {
             write!(f, ",{word}")?;
         }
@@ -295,6 +315,7 @@ mod tests {
             "wlan0,address=10.0.0.1,address=2001:db8::1,mode=routed,advertise=192.0.2.1,backup,weight=3",
             "wlan0,mode=udp,advertise=192.0.2.1,backup",
             "wwan0,metered,cost=10",
+            "wwan0,metered,cap=10GB/month,cap=50MB/connection",
             "eth0,signal",
             "eth0,signal,subflow,laminar",
             "eth0,subflow,fullmesh",
@@ -325,6 +346,8 @@ mod tests {
             ("eth0,cost=-1", "whole number"),
             ("eth0,cost", "requires a value"),
             ("eth0,metered,metered", "twice"),
+            ("eth0,cap=1GB", "cap=10GB/month"),
+            ("eth0,cap", "requires a value"),
             ("eth0,backup,backup", "twice"),
             ("eth0,signal,signal", "twice"),
             ("eth0,speed=3", "unknown option"),

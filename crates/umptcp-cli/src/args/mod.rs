@@ -200,14 +200,15 @@ impl StackKind {
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct PathArgs {
     /// Network interface to use,
-    /// DEV[,address=A][,mode=nat|routed|udp][,advertise=A][,backup][,metered][,weight=N][,cost=N][,signal][,subflow][,fullmesh][,laminar];
+    /// DEV[,address=A][,mode=nat|routed|udp][,advertise=A][,backup][,metered][,weight=N][,cost=N][,cap=SIZE/month|connection][,signal][,subflow][,fullmesh][,laminar];
     /// can be repeated.
     ///
     /// By default every usable NIC is used, in nat mode. `address` is the stack's own address on that path
     /// (with mode=routed, one that the network routes to this host), `advertise` the address to advertise to
     /// the peer, `backup` keeps the path idle while another works, `metered` while anything else works,
     /// a backup included, and `weight` is its share with the scheduler `weighted`, which gives it less the
-    /// more `cost` says a byte costs there. `signal`, `subflow`, `fullmesh` and `laminar` are those of `ip mptcp endpoint`:
+    /// more `cost` says a byte costs there. `cap=10GB/month` and `cap=50MB/connection` say how much the path may
+    /// carry: then it is as if it were not there. `signal`, `subflow`, `fullmesh` and `laminar` are those of `ip mptcp endpoint`:
     /// what its addresses are used for; `subflow` without any.
     #[arg(long = "path", value_name = "DEV[,OPTION]...", value_parser = parse_path)]
     pub(crate) paths: Vec<PathSpec>,

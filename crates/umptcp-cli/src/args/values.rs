@@ -9,7 +9,7 @@ use umptcp_lab::units;
 use umptcp_tun_driver::error::DriverError;
 use umptcp_tun_driver::paths::PathSpec;
 
-/// Reads a `--path` option: `DEV[,address=A][,mode=nat|routed|udp][,advertise=A][,backup][,metered][,weight=N][,cost=N]`.
+/// Reads a `--path` option: `DEV[,address=A][,mode=nat|routed|udp][,advertise=A][,backup][,metered][,weight=N][,cost=N][,cap=SIZE/month|connection]`.
 pub(crate) fn parse_path(text: &str) -> Result<PathSpec, String> {
     text.parse().map_err(|error| match error {
         // clap already quotes the option's value.

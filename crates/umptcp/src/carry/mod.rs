@@ -13,7 +13,7 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 use umptcp_stack_core::Stack;
 use umptcp_stack_core::device::{HeaderBuf, PathConfig, PathKind, RxPacket, Transmit};
-use umptcp_stack_core::event::Event;
+use umptcp_stack_core::event::{Event, Traffic};
 use umptcp_stack_core::network_stack::NetworkStack;
 use umptcp_stack_core::payload::Payload;
 use umptcp_stack_core::wire::icmp::Unreachable;
@@ -123,6 +123,7 @@ impl NetworkStack for Front {
         if let Some(carrier) = &mut self.carrier
             && carrier.take(&self.stack, now, path, &packet)
         {
+            self.stack.count_on_path(now, path, Traffic::new(0, packet.buffer.len() as u64));
             return;
         }
         self.stack.handle_packet(now, path, packet);
@@ -133,8 +134,14 @@ impl NetworkStack for Front {
     }
 
     fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
-        let carried = self.carrier.as_mut().and_then(|c| c.queue.pop_front());
-        carried.or_else(|| self.stack.poll_transmit(now))
+        while let Some(carried) = self.carrier.as_mut().and_then(|c| c.queue.pop_front()) {
+            // What the path may carry may have been used up since.
+            if !self.stack.is_path_spent(carried.path) {
+                self.stack.count_on_path(now, carried.path, Traffic::new(carried.wire_len() as u64, 0));
+                return Some(carried);
+            }
+        }
+        self.stack.poll_transmit(now)
     }
 
     fn poll_event(&mut self) -> Option<Event> {

@@ -35,6 +35,8 @@ struct Entry {
     unsettled: bool,
     /// The listener it belongs to until it is established.
     listener: Option<ListenerId>,
+    /// Whoever began it may try another path.
+    may_doubt: bool,
     /// No application holds it any more.
     detached: bool,
     /// The stack knows that no more will be sent.
@@ -54,6 +56,7 @@ impl Entry {
             unsent: 0,
             unsettled: false,
             listener,
+            may_doubt: false,
             detached: false,
             shut: false,
             read_ended: false,
@@ -172,6 +175,37 @@ impl Connections {
         }
         self.entries.insert(id, Entry::new(shared.clone(), None));
         Ok((id, shared))
+    }
+
+    /// Whoever began it may try another path, if the answer over this one is in doubt.
+    pub(super) fn allow_doubt(&mut self, id: ConnectionId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.may_doubt = true;
+        }
+    }
+
+    /// The handshake is complete, but the answer is in doubt. Those with which it is in a race go on. False: there is
+    /// nobody to ask over another path.
+    pub(super) fn hold(&mut self, id: ConnectionId, local: SocketAddr, remote: SocketAddr) -> bool {
+        let Some(entry) = self.entries.get(&id).filter(|entry| entry.may_doubt) else { return false };
+        entry.shared.set_phase(Phase::Doubtful { local, remote });
+        true
+    }
+
+    /// The answer to a connection is not in doubt any more.
+    pub(super) fn end_doubt(&mut self, id: ConnectionId) {
+        if let Some(entry) = self.entries.get(&id) {
+            // One that has failed is told of elsewhere.
+            let _ = entry.shared.end_doubt();
+        }
+    }
+
+    /// Those that it is in a race with and that are established, and in doubt.
+    pub(super) fn doubtful_rivals(&self, id: ConnectionId) -> Vec<ConnectionId> {
+        let rivals = self.rivals.get(&id).into_iter().flatten().copied();
+        rivals
+            .filter(|rival| self.entries.get(rival).is_some_and(|entry| entry.shared.is_doubtful()))
+            .collect()
     }
 
     /// Of `id` and `others`, the first that is established stays. Told here, because the application may be

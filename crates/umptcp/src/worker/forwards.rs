@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::splices::{Ended, Splices};
+use super::trust::{HOLD, Trust};
 use crate::attempts::ATTEMPT_DELAY;
 use crate::forwarded::{Counted, Direction, ForwardShared, Forwarded, spoken};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -75,6 +76,8 @@ struct Pending {
     waiting: VecDeque<SocketAddr>,
     /// When the next is tried, if nothing has been heard until then.
     next: Option<Instant>,
+    /// One that is established, without MPTCP and perhaps not with the server, and until when others may answer.
+    held: Option<(ConnectionId, Instant)>,
     /// Why the last attempt failed.
     error: Option<Failure>,
 }
@@ -96,7 +99,9 @@ impl Failure {
             Failure::Remote(ConnectionError::TimedOut) => RefuseWith::Silence,
             Failure::Remote(ConnectionError::NoPath) => RefuseWith::Unreachable(Unreachable::Network),
             Failure::Remote(_) => RefuseWith::Reset,
-            Failure::Local(ConnectError::NoPath(_)) => RefuseWith::Unreachable(Unreachable::Network),
+            Failure::Local(ConnectError::NoPath(_) | ConnectError::Spent(_)) => {
+                RefuseWith::Unreachable(Unreachable::Network)
+            }
             // Our own want may pass: the client asks again.
             Failure::Local(ConnectError::TooMany(_) | ConnectError::NoPort(_)) => RefuseWith::Silence,
             Failure::Local(_) => RefuseWith::Unreachable(Unreachable::Host),
@@ -206,9 +211,10 @@ impl Forwards {
         let tag = rule.tag.as_ref().and_then(|tag| tag(client, wanted));
         rule.shared.on_captured(tag);
         let (remote, waiting) = ways(cx, &rule.onward, client, wanted);
-        let next = None;
+        let (next, held) = (None, None);
         let (running, error) = (Vec::new(), None);
-        let pending = Pending { listener, client, tag, mptcp, wanted, remote, running, waiting, next, error };
+        let pending =
+            Pending { listener, client, tag, mptcp, wanted, remote, running, waiting, next, held, error };
         self.pending.insert(incoming, pending);
         *self.of_client.entry(client.ip()).or_default() += 1;
         self.bound(cx, client.ip());
@@ -260,6 +266,12 @@ impl Forwards {
                 Err(error) => p.error = Some(p.error.take().unwrap_or(Failure::Local(error))),
             }
         }
+        if p.running.is_empty() && p.held.is_some() {
+            // Nobody else has an answer.
+            let at = cx.now;
+            self.hold_until(incoming, at);
+            return;
+        }
         if p.running.is_empty() {
             let failure = p.error.clone().unwrap_or(Failure::Local(ConnectError::NoPath(p.remote.ip())));
             self.fail(cx, incoming, &failure);
@@ -280,7 +292,7 @@ impl Forwards {
     /// Forgets a captured connection, and what was tried for it. With `answer`, its client is told.
     fn give_up(&mut self, cx: &mut Context<'_>, incoming: IncomingId, answer: Option<RefuseWith>) {
         let Some(p) = self.take(incoming) else { return };
-        for id in p.running {
+        for id in p.running.into_iter().chain(p.held.map(|(id, _)| id)) {
             self.end_attempt(cx, id);
         }
         if let Some(with) = answer {
@@ -291,6 +303,9 @@ impl Forwards {
     fn take(&mut self, incoming: IncomingId) -> Option<Pending> {
         let p = self.pending.remove(&incoming)?;
         if let Some(at) = p.next {
+            self.due.remove(&(at, incoming));
+        }
+        if let Some((_, at)) = p.held {
             self.due.remove(&(at, incoming));
         }
         if let Some(n) = self.of_client.get_mut(&p.client.ip()) {
@@ -315,20 +330,58 @@ impl Forwards {
         known
     }
 
-    /// A connection onward stands: the captured one is answered and joined with it. False: it is none of
-    /// ours.
+    /// Others may answer until then in the place of the one that is held.
+    fn hold_until(&mut self, incoming: IncomingId, until: Instant) {
+        if let Some((_, at)) = self.pending.get_mut(&incoming).and_then(|p| p.held.as_mut()) {
+            self.due.remove(&(*at, incoming));
+            *at = until;
+            self.due.insert((until, incoming));
+        }
+    }
+
+    /// A connection onward stands: the captured one is answered and joined with it, unless the answer is in doubt and
+    /// another path can be asked. False: it is none of ours.
     pub(super) fn on_connected(
         &mut self,
         cx: &mut Context<'_>,
         splices: &mut Splices,
+        trust: &mut Trust,
         id: ConnectionId,
     ) -> bool {
-        let Some(incoming) = self.attempts.remove(&id) else { return false };
-        let Some(p) = self.take(incoming) else { return false };
-        for other in p.running.iter().filter(|other| **other != id) {
+        let Some(incoming) = self.attempts.get(&id).copied() else { return false };
+        let Some(p) = self.pending.get_mut(&incoming) else { return false };
+        let doubtful = trust.doubts(cx, id);
+        match p.held {
+            Some((other, _)) if doubtful => {
+                // What two paths say is true. The server knows the first longer.
+                trust.on_agreed(cx, [id, other]);
+                self.join(cx, splices, incoming, other);
+                return true;
+            }
+            Some((other, _)) if Trust::is_mptcp(cx, id) => trust.on_contradicted(cx, other),
+            None if doubtful && (p.running.len() > 1 || !p.waiting.is_empty()) => {
+                p.running.retain(|running| *running != id);
+                let until = cx.now + HOLD;
+                p.held = Some((id, until));
+                self.due.insert((until, incoming));
+                self.try_next(cx, incoming);
+                return true;
+            }
+            _ => {}
+        }
+        self.join(cx, splices, incoming, id);
+        true
+    }
+
+    /// Answers the captured connection and joins it with this one.
+    fn join(&mut self, cx: &mut Context<'_>, splices: &mut Splices, incoming: IncomingId, id: ConnectionId) {
+        self.attempts.remove(&id);
+        let Some(p) = self.take(incoming) else { return };
+        let held = p.held.map(|(id, _)| id);
+        for other in p.running.iter().chain(&held).filter(|other| **other != id) {
             self.end_attempt(cx, *other);
         }
-        let Some(rule) = self.rules.get(&p.listener) else { return false };
+        let Some(rule) = self.rules.get(&p.listener) else { return };
         match cx.stack.accept(cx.now, incoming, &rule.accept) {
             Ok(captured) => {
                 let about = Forwarded {
@@ -356,7 +409,6 @@ impl Forwards {
                 self.end_attempt(cx, id);
             }
         }
-        true
     }
 
     /// An attempt has failed. False: it is none of ours.
@@ -370,9 +422,12 @@ impl Forwards {
         cx.stack.close(cx.now, id);
         if let Some(p) = self.pending.get_mut(&incoming) {
             p.running.retain(|running| *running != id);
+            if let Some((_, at)) = p.held.take_if(|(held, _)| *held == id) {
+                self.due.remove(&(at, incoming));
+            }
             let error = error.unwrap_or(ConnectionError::Reset);
             let failure = Failure::Remote(error);
-            if error == ConnectionError::Refused {
+            if error == ConnectionError::Refused && p.held.is_none() {
                 // By the peer, whatever path leads to it.
                 self.fail(cx, incoming, &failure);
             } else {
@@ -446,13 +501,17 @@ impl Forwards {
     }
 
     /// Makes the attempts that are due.
-    pub(super) fn on_time(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn on_time(&mut self, cx: &mut Context<'_>, splices: &mut Splices, trust: &mut Trust) {
         self.forget_over(cx);
         while let Some((at, incoming)) = self.due.first().copied().filter(|(at, _)| *at <= cx.now) {
             self.due.remove(&(at, incoming));
-            if let Some(p) = self.pending.get_mut(&incoming) {
-                p.next = None;
+            let Some(p) = self.pending.get_mut(&incoming) else { continue };
+            if let Some((held, _)) = p.held.filter(|(_, until)| *until <= at) {
+                trust.on_unopposed(cx, held);
+                self.join(cx, splices, incoming, held);
+                continue;
             }
+            p.next = None;
             self.try_next(cx, incoming);
         }
     }

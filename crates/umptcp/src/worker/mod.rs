@@ -8,9 +8,11 @@ mod listeners;
 mod offers;
 mod paths;
 mod splices;
+mod trust;
 mod watchers;
 
 use crate::addresses;
+use crate::caps::Order;
 use crate::carry::Front;
 use crate::error::Error;
 use crate::forwarded::{Counted, Forwarded};
@@ -27,6 +29,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use trust::Trust;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, StackConfig};
 use umptcp_stack_core::device::{Families, PathConfig};
 use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError};
@@ -42,6 +45,7 @@ pub(crate) use forwards::{Onward, Rule, Tagging};
 pub(crate) use listeners::ListenerShared;
 pub(crate) use offers::{Offer, OffersShared};
 pub(crate) use splices::Outcome;
+pub(crate) use trust::HOLD;
 pub(crate) use watchers::Watcher;
 
 /// Something to run on the worker's thread.
@@ -91,6 +95,7 @@ pub(crate) struct Worker {
     forwards: Forwards,
     offers: Offers,
     path_names: PathNames,
+    trust: Trust,
     /// When to look next at which paths answer.
     next_look: Instant,
     stopping: Option<Stopping>,
@@ -108,18 +113,21 @@ impl Worker {
             forwards: Forwards::default(),
             offers: Offers::default(),
             path_names: PathNames::default(),
+            trust: Trust::default(),
             next_look: Instant::ZERO,
             stopping: None,
             undelivered: Undelivered::default(),
         }
     }
 
-    /// Starts a connection. Of it and `rivals`, the first to be established stays.
+    /// Starts a connection. Of it and `rivals`, the first to be established stays. `may_doubt`: whoever begins it can try
+    /// another path.
     pub(crate) fn connect(
         &mut self,
         cx: &mut Context<'_>,
         options: ConnectOptions,
         rivals: &[ConnectionId],
+        may_doubt: bool,
     ) -> Result<(ConnectionId, Arc<Shared>), Error> {
         let (remote, ids) = (options.remote, cx.paths());
         let paths = ids.iter().filter_map(|id| cx.stack.path(*id));
@@ -129,6 +137,9 @@ impl Worker {
         let connected = self.connections.connect(cx, options);
         let (id, shared) = connected.map_err(|source| Error::Connect { remote, source })?;
         self.connections.add_rivals(id, rivals);
+        if may_doubt {
+            self.connections.allow_doubt(id);
+        }
         Ok((id, shared))
     }
 
@@ -255,6 +266,11 @@ impl Worker {
         self.path_names.traffic(all.map(carried))
     }
 
+    /// Bytes of IP packets over each path since the stack started, headers and what was sent again included.
+    pub(crate) fn passed(&self, stack: &Front) -> BTreeMap<String, u64> {
+        self.path_names.passed(|path| stack.path_traffic(path))
+    }
+
     /// Opens a listener whose connections wait for the program's word.
     pub(crate) fn hold(
         &mut self,
@@ -330,12 +346,39 @@ impl Worker {
         self.forwards.describe(cx, &self.splices, id)
     }
 
+    /// A connection in doubt is taken for want of another.
+    pub(crate) fn on_unopposed(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
+        self.trust.on_unopposed(cx, id);
+    }
+
     fn connected(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
-        if self.forwards.on_connected(cx, &mut self.splices, id) || self.splices.on_ready(cx, id) {
+        self.trust.on_connected(cx, id);
+        if self.forwards.on_connected(cx, &mut self.splices, &mut self.trust, id)
+            || self.splices.on_ready(cx, id)
+        {
             return;
         }
         let Some(info) = cx.stack.info(id) else { return };
-        if let Some((listener, accepted)) = self.connections.connected(cx, id, info.local, info.remote) {
+        let doubtful = self.trust.doubts(cx, id);
+        let rivals = self.connections.doubtful_rivals(id);
+        match rivals[..] {
+            // What two paths say is true. The server knows the first longer.
+            [other, ..] if doubtful => {
+                self.trust.on_agreed(cx, [id, other]);
+                self.connections.end_doubt(other);
+                self.connections.abort(cx, id);
+                return;
+            }
+            ref others if Trust::is_mptcp(cx, id) => {
+                others.iter().for_each(|other| self.trust.on_contradicted(cx, *other))
+            }
+            _ => {}
+        }
+        let alone = doubtful && rivals.is_empty();
+        if alone && self.connections.hold(id, info.local, info.remote) {
+            tracing::debug!(connection = %id, "the answer lacks MPTCP: another path is asked");
+        } else if let Some((listener, accepted)) = self.connections.connected(cx, id, info.local, info.remote)
+        {
             self.listeners.accepted(cx, &mut self.connections, listener, accepted);
         }
         // What came with the handshake, and what was written before it was complete.
@@ -442,6 +485,9 @@ impl Handler<Front> for Worker {
                 tracing::debug!(%connection, %reason, "fell back to TCP");
             }
             Event::SubflowEstablished { connection, subflow, path } => {
+                if Trust::is_mptcp(cx, connection) {
+                    self.trust.on_mptcp(cx.now, path);
+                }
                 tracing::debug!(%connection, %subflow, path = self.path_names.get(path), "subflow established");
             }
             Event::SubflowClosed { connection, subflow, path, traffic, error, reset } => {
@@ -470,7 +516,7 @@ impl Handler<Front> for Worker {
     }
 
     fn after_poll(&mut self, cx: &mut Context<'_>) {
-        self.forwards.on_time(cx);
+        self.forwards.on_time(cx, &mut self.splices, &mut self.trust);
         if cx.stack.carries() && cx.now >= self.next_look {
             self.next_look = cx.now + HEALTH_LOOK;
             let silent = silent_paths(cx);
@@ -534,6 +580,8 @@ impl Commands {
     /// Takes a path from the stack; `None` when there is no such path.
     pub(crate) fn remove_path(&self, path: PathId) -> io::Result<Option<AttachedPath>> {
         Ok(self.call(move |worker, cx| {
+            worker.trust.forget(path);
+            worker.path_names.on_gone(path, cx.stack.path_traffic(path).unwrap_or_default());
             worker.path_names.remove(path);
             cx.remove_path(path)
         })?)
@@ -541,13 +589,17 @@ impl Commands {
 
     /// Tells the stack that something about a path has changed.
     pub(crate) fn path_changed(&self, path: PathId) -> io::Result<()> {
-        Ok(self.call(move |_, cx| cx.stack.path_changed(cx.now, path))?)
+        Ok(self.call(move |worker, cx| {
+            worker.trust.forget(path);
+            cx.stack.path_changed(cx.now, path);
+        })?)
     }
 
     /// Tells the stack that nothing gets through by a path from addresses of these families, and something
     /// does from those of the others.
     pub(crate) fn path_down(&self, path: PathId, down: Families) -> io::Result<()> {
-        Ok(self.call(move |_, cx| {
+        Ok(self.call(move |worker, cx| {
+            worker.trust.forget(path);
             cx.stack.path_down(cx.now, path, down);
             cx.stack.path_up(cx.now, path, down.others());
         })?)
@@ -576,10 +628,30 @@ impl Commands {
         moved: Families,
     ) -> io::Result<()> {
         let (addresses, advertise) = (config.addresses.clone(), config.advertise.clone());
-        let job = move |_: &mut Worker, cx: &mut Context<'_>| {
+        let job = move |worker: &mut Worker, cx: &mut Context<'_>| {
+            worker.trust.forget(path);
             cx.stack.path_readdressed(cx.now, path, addresses, advertise, moved);
         };
         Ok(self.call(job)?)
+    }
+
+    /// Bytes of IP packets over each path since the stack started.
+    pub(crate) fn passed(&self) -> io::Result<BTreeMap<String, u64>> {
+        Ok(self.call(|worker, cx| worker.passed(cx.stack))?)
+    }
+
+    /// Tells the stack what paths may carry.
+    pub(crate) fn allow(&self, orders: Vec<Order>) -> io::Result<()> {
+        Ok(self.call(move |_, cx| {
+            for order in orders {
+                match order {
+                    Order::Allow(path, bytes) => {
+                        cx.stack.set_path_allowance(cx.now, path, Some(bytes));
+                    }
+                    Order::Spend(path, bytes) => cx.stack.spend_path_allowance(cx.now, path, bytes),
+                }
+            }
+        })?)
     }
 
     /// Sends a command. One sent after the worker has ended can be ignored: the worker has failed everything

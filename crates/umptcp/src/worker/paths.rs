@@ -14,6 +14,8 @@ pub(super) struct PathNames {
     gone: VecDeque<(PathId, String)>,
     /// By subflows that have ended.
     carried: BTreeMap<String, Traffic>,
+    /// Bytes of IP packets, by paths that have gone.
+    passed: BTreeMap<String, u64>,
 }
 
 impl PathNames {
@@ -28,6 +30,24 @@ impl PathNames {
         }
         self.gone.push_back((path, name.clone()));
         Some(name)
+    }
+
+    /// A path goes, over which so much has passed.
+    pub(super) fn on_gone(&mut self, path: PathId, passed: Traffic) {
+        if let Some(name) = self.names.get(&path) {
+            *self.passed.entry(name.clone()).or_default() += passed.sent + passed.received;
+        }
+    }
+
+    /// Bytes of IP packets over each path since the start, by its name. `live`: what has passed over one that there
+    /// is.
+    pub(super) fn passed(&self, live: impl Fn(PathId) -> Option<Traffic>) -> BTreeMap<String, u64> {
+        let mut all = self.passed.clone();
+        for (path, name) in &self.names {
+            let Traffic { sent, received, .. } = live(*path).unwrap_or_default();
+            *all.entry(name.clone()).or_default() += sent + received;
+        }
+        all
     }
 
     /// The name, also of a path that has just gone.
@@ -74,6 +94,7 @@ mod tests {
         let carried = |sent| Traffic::new(sent, 1);
         paths.add(PathId(1), "eth0".to_owned());
         paths.on_subflow_closed(PathId(1), carried(10));
+        paths.on_gone(PathId(1), Traffic::new(30, 3));
         assert_eq!(paths.remove(PathId(1)).as_deref(), Some("eth0"));
         // Reported after the path has gone.
         paths.on_subflow_closed(PathId(1), carried(5));
@@ -81,6 +102,8 @@ mod tests {
         paths.add(PathId(3), "wlan0".to_owned());
         let all = paths.traffic([(PathId(2), carried(100))].into_iter());
         let expected = [("eth0", Traffic::new(115, 3)), ("wlan0", Traffic::default())];
+        let passed = paths.passed(|id| (id == PathId(2)).then_some(Traffic::new(200, 20)));
+        assert_eq!(passed, [("eth0", 253), ("wlan0", 0)].map(|(name, n)| (name.to_owned(), n)).into());
         assert_eq!(all, expected.map(|(name, t)| (name.to_owned(), t)).into());
     }
 }

@@ -278,6 +278,12 @@ fn spec(text: &PathText) -> Result<PathSpec, String> {
     if let Some(cost) = text.cost {
         words += &format!(",cost={cost}");
     }
+    for cap in &text.cap {
+        if cap.contains(',') {
+            return Err(format!("{cap:?} is not a cap such as \"10 GB/month\""));
+        }
+        words += &format!(",cap={cap}");
+    }
     let flags = [
         (text.metered, "metered"),
         (text.backup, "backup"),
@@ -319,7 +325,7 @@ mod tests {
         let config = parse(
             "name = \"web\"\n\
              [stack]\ncongestion = \"olia\"\nscheduler = \"round-robin\"\nchecksum = true\nmptcp = false\nbuffer = \"auto 32 MiB\"\ndrain = \"500 ms\"\n\
-             [[path]]\ndevice = \"eth0\"\nadvertise = \"192.0.2.1\"\nbackup = true\nweight = 3\nsignal = true\nlaminar = true\n\
+             [[path]]\ndevice = \"eth0\"\nadvertise = \"192.0.2.1\"\nbackup = true\nweight = 3\nmetered = true\ncap = [\"1.5 GB/month\", \"50 MB/connection\"]\nsignal = true\nlaminar = true\n\
              [[path]]\ndevice = \"eth1\"\nmode = \"routed\"\naddresses = [\"10.0.0.1\", \"2001:db8::1\"]\n\
              [[listen]]\nat = 443\nto = \"127.0.0.1:8443\"\nproxy-protocol = true\n\
              [[listen]]\nat = \"[2001:db8::1]:80\"\nto = 80\n\
@@ -335,7 +341,7 @@ mod tests {
         assert_eq!(
             paths,
             [
-                "eth0,advertise=192.0.2.1,backup,weight=3,signal,laminar",
+                "eth0,advertise=192.0.2.1,backup,metered,weight=3,cap=1500MB/month,cap=50MB/connection,signal,laminar",
                 "eth1,address=10.0.0.1,address=2001:db8::1,mode=routed"
             ]
         );
@@ -388,6 +394,7 @@ mod tests {
             ("[stack]\ncongestion = \"bbr\"", 2, ["unknown congestion control", "lia"]),
             ("[stack]\nscheduler = \"x\"", 2, ["unknown scheduler", "min-rtt"]),
             ("[stack]\npath-policy = \"x\"", 2, ["unknown path policy", "handover"]),
+            ("[[path]]\ndevice = \"eth0\"\ncap = [\"1 GB/day\"]", 1, ["1 GB/day", "cap=10GB/month"]),
             ("[[path]]\nmode = \"nat\"", 1, ["missing field", "device"]),
             (
                 "[[path]]\ndevice = \"eth0\"\nmode = \"bridge\"",

@@ -60,6 +60,8 @@ pub(super) struct PathText {
     pub(super) metered: bool,
     pub(super) weight: Option<u32>,
     pub(super) cost: Option<u32>,
+    #[serde(default)]
+    pub(super) cap: Vec<String>,
     /// The flags of `ip mptcp endpoint`.
     #[serde(default)]
     pub(super) signal: bool,

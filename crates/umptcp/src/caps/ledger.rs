@@ -1,0 +1,289 @@
+//! A file with what NICs have carried in a month, which all instances of a host share.
+
+use super::month::Month;
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+const HEAD: &str = "\
+# What umptcp has carried over network interfaces with a monthly cap: month (UTC), interface, bytes.
+";
+const NAME: &str = "traffic";
+/// Most NICs that are kept. Those of earlier months go first.
+const MOST: usize = 256;
+/// Most that is read: a file with that many lines is far shorter.
+const LONGEST: u64 = 64 << 10;
+
+/// What each NIC has carried, and in which month.
+type Counts = BTreeMap<String, (Month, u64)>;
+
+/// The file.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    directory: PathBuf,
+}
+
+impl Ledger {
+    /// The first of these directories that can be written to, made if necessary. An error: that of the last.
+    pub(super) fn open(directories: &[PathBuf]) -> io::Result<Ledger> {
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for directory in directories {
+            let ledger = Ledger { directory: directory.clone() };
+            let made = DirBuilder::new().recursive(true).mode(0o755).create(directory);
+            match made.and_then(|()| ledger.lock()) {
+                Ok(_) => return Ok(ledger),
+                Err(e) => last = io::Error::new(e.kind(), format!("{}: {e}", directory.display())),
+            }
+        }
+        Err(last)
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> PathBuf {
+        self.directory.join(NAME)
+    }
+
+    /// Nobody else counts while it is held.
+    fn lock(&self) -> io::Result<File> {
+        let path = self.directory.join("traffic.lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+        file.lock()?;
+        Ok(file)
+    }
+
+    /// Adds what NICs have carried to what is in the file. Returns what each has carried in this month, by all who
+    /// count here.
+    pub(super) fn add(
+        &self,
+        now: Month,
+        carried: &BTreeMap<String, u64>,
+    ) -> io::Result<BTreeMap<String, u64>> {
+        let _lock = self.lock()?;
+        let mut counts = self.read()?;
+        let mut changed = false;
+        for (nic, bytes) in carried {
+            let entry = counts.entry(nic.clone()).or_insert((now, 0));
+            let before = *entry;
+            *entry = (in_month(before, now).0, in_month(before, now).1.saturating_add(*bytes));
+            changed |= *entry != before;
+        }
+        if changed {
+            while counts.len() > MOST {
+                let oldest =
+                    counts.iter().min_by_key(|(nic, (month, _))| (*month, carried.contains_key(*nic)));
+                let Some(nic) = oldest.map(|(nic, _)| nic.clone()) else { break };
+                counts.remove(&nic);
+            }
+            self.write(&counts)?;
+        }
+        Ok(counts.into_iter().map(|(nic, entry)| (nic, in_month(entry, now).1)).collect())
+    }
+
+    /// What is in the file. One that cannot be understood is put aside, and counting begins anew: a program is not to
+    /// end for that.
+    fn read(&self) -> io::Result<Counts> {
+        let path = self.path();
+        let mut bytes = Vec::new();
+        match File::open(&path) {
+            Ok(file) => file.take(LONGEST + 1).read_to_end(&mut bytes)?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Counts::new()),
+            Err(e) => return Err(e),
+        };
+        match parse(&bytes) {
+            Ok(counts) => Ok(counts),
+            Err(line) => {
+                let aside = self.directory.join("traffic.damaged");
+                tracing::warn!(
+                    file = %path.display(), line, kept = %aside.display(),
+                    "cannot read what network interfaces have carried in this month: it counts from zero, and more may \
+                     be carried than the caps allow"
+                );
+                fs::rename(&path, &aside)?;
+                Ok(Counts::new())
+            }
+        }
+    }
+
+    /// Nobody ever sees half a file: a new one is written beside it and renamed over it.
+    fn write(&self, counts: &Counts) -> io::Result<()> {
+        let beside = self.directory.join("traffic.new");
+        let written = write(&beside, counts).and_then(|()| fs::rename(&beside, self.path()));
+        if written.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+        written
+    }
+}
+
+/// What counts now of an entry. Of an earlier month nothing does. One of a later month is from when the clock was
+/// wrong, or the clock is now: what was carried counts, and with a clock that can be right it counts for the
+/// present month.
+fn in_month((month, bytes): (Month, u64), now: Month) -> (Month, u64) {
+    match month {
+        _ if month < now => (now, 0),
+        _ if now >= Month::PLAUSIBLE => (now, bytes),
+        _ => (month, bytes),
+    }
+}
+
+/// An error: the number of the first line that is not understood.
+fn parse(bytes: &[u8]) -> Result<Counts, usize> {
+    if bytes.len() as u64 > LONGEST {
+        return Err(1);
+    }
+    let text = String::from_utf8_lossy(bytes);
+    // An empty file is what a crash of the host may leave.
+    if text.is_empty() || !text.ends_with('\n') {
+        return Err(text.lines().count().max(1));
+    }
+    let mut counts = Counts::new();
+    for (at, line) in text.lines().enumerate().filter(|(_, line)| !line.starts_with('#')) {
+        let mut words = line.split(' ');
+        let mut entry = || {
+            let month = Month::parse(words.next()?)?;
+            let nic = words.next().filter(|nic| !nic.is_empty() && nic.len() <= 15)?;
+            let bytes: u64 = words.next()?.parse().ok()?;
+            words.next().is_none().then(|| (nic.to_owned(), (month, bytes)))
+        };
+        let (nic, count) = entry().ok_or(at + 1)?;
+        if counts.insert(nic, count).is_some() {
+            return Err(at + 1);
+        }
+    }
+    Ok(counts)
+}
+
+fn write(path: &Path, counts: &Counts) -> io::Result<()> {
+    let body: String =
+        counts.iter().map(|(nic, (month, bytes))| format!("{month} {nic} {bytes}\n")).collect();
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(path)?;
+    file.write_all(format!("{HEAD}{body}").as_bytes())?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory that is removed on drop.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Scratch {
+            let path = std::env::temp_dir().join(format!("umptcp-traffic-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            Scratch(path)
+        }
+
+        fn open(&self) -> Ledger {
+            Ledger::open(&[self.0.join("state")]).unwrap()
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn month(text: &str) -> Month {
+        Month::parse(text).unwrap()
+    }
+
+    fn add(ledger: &Ledger, now: &str, nic: &str, bytes: u64) -> u64 {
+        ledger.add(month(now), &BTreeMap::from([(nic.to_owned(), bytes)])).unwrap()[nic]
+    }
+
+    #[test]
+    fn instances_count_together_and_months_begin_anew() {
+        let scratch = Scratch::new("together");
+        let (one, other) = (scratch.open(), scratch.open());
+        assert_eq!(add(&one, "2026-11", "wwan0", 100), 100);
+        assert_eq!(add(&other, "2026-11", "wwan0", 10), 110);
+        assert_eq!(add(&other, "2026-11", "wwan1", 7), 7);
+        assert_eq!(add(&one, "2026-11", "wwan0", 0), 110);
+        drop((one, other));
+        let later = scratch.open();
+        assert_eq!(add(&later, "2026-11", "wwan0", 1), 111);
+        assert_eq!(add(&later, "2026-12", "wwan0", 0), 0);
+        assert_eq!(add(&later, "2026-12", "wwan0", 5), 5);
+        assert_eq!(add(&later, "2026-12", "wwan0", u64::MAX), u64::MAX);
+        let text = fs::read_to_string(later.path()).unwrap();
+        assert!(text.contains("2026-11 wwan1 7\n"), "{text}");
+    }
+
+    #[test]
+    fn nothing_is_written_when_nothing_has_been_carried() {
+        let scratch = Scratch::new("idle");
+        let ledger = scratch.open();
+        add(&ledger, "2026-11", "wwan0", 100);
+        fs::remove_file(ledger.path()).unwrap();
+        ledger.add(month("2026-11"), &BTreeMap::new()).unwrap();
+        assert!(!ledger.path().exists());
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_gives_nothing_away() {
+        let scratch = Scratch::new("clock");
+        let ledger = scratch.open();
+        add(&ledger, "2026-11", "wwan0", 100);
+        assert_eq!(add(&ledger, "1970-01", "wwan0", 5), 105, "not set yet");
+        assert_eq!(add(&ledger, "2026-11", "wwan0", 0), 105);
+        add(&ledger, "2036-01", "wwan0", 7);
+        assert_eq!(add(&ledger, "2026-11", "wwan0", 1), 8, "it was ahead");
+        assert_eq!(add(&ledger, "2026-12", "wwan0", 0), 0, "and the next month begins anew all the same");
+    }
+
+    #[test]
+    fn a_damaged_file_is_put_aside() {
+        for (name, damaged) in [
+            ("half", &b"2026-11 wwan0 12"[..]),
+            ("empty", b""),
+            ("binary", b"\x00\xff\xfe\n"),
+            ("text", b"complete nonsense\n"),
+            ("words", b"2026-11 wwan0 12 13\n"),
+            ("number", b"2026-11 wwan0 -12\n"),
+            ("large", b"2026-11 wwan0 99999999999999999999\n"),
+            ("twice", b"2026-11 wwan0 1\n2026-11 wwan0 2\n"),
+            ("month", b"2026-13 wwan0 1\n"),
+        ] {
+            let scratch = Scratch::new(name);
+            let ledger = scratch.open();
+            fs::write(ledger.path(), damaged).unwrap();
+            assert_eq!(add(&ledger, "2026-11", "wwan0", 3), 3, "{name}");
+            assert_eq!(fs::read(ledger.directory.join("traffic.damaged")).unwrap(), damaged);
+            assert_eq!(add(&ledger, "2026-11", "wwan0", 3), 6, "{name}");
+        }
+        let scratch = Scratch::new("long");
+        let ledger = scratch.open();
+        fs::write(ledger.path(), vec![b'\n'; 1 << 20]).unwrap();
+        assert_eq!(add(&ledger, "2026-11", "wwan0", 3), 3);
+    }
+
+    #[test]
+    fn it_does_not_grow_without_end() {
+        let scratch = Scratch::new("grow");
+        let ledger = scratch.open();
+        add(&ledger, "2026-10", "old", 1);
+        let many: BTreeMap<String, u64> = (0..2 * MOST as u64).map(|n| (format!("nic{n}"), n)).collect();
+        ledger.add(month("2026-11"), &many).unwrap();
+        let text = fs::read_to_string(ledger.path()).unwrap();
+        assert_eq!(text.lines().filter(|line| !line.starts_with('#')).count(), MOST);
+        assert!(!text.contains(" old "), "what counts least goes first");
+        assert_eq!(fs::read_dir(&ledger.directory).unwrap().count(), 2, "the file and its lock");
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_to_is_passed_over() {
+        let scratch = Scratch::new("place");
+        fs::create_dir_all(&scratch.0).unwrap();
+        let file = scratch.0.join("file");
+        fs::write(&file, "").unwrap();
+        let error = Ledger::open(&[file.join("state")]).unwrap_err().to_string();
+        assert!(error.contains("file/state"), "{error}");
+        let ledger = Ledger::open(&[file.join("state"), scratch.0.join("there")]).unwrap();
+        assert_eq!(ledger.path(), scratch.0.join("there/traffic"));
+    }
+}
