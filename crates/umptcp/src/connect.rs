@@ -9,8 +9,9 @@ use crate::settings::connection_settings;
 use crate::shared::{Phase, deadline};
 use crate::stack::Stack;
 use crate::stream::MptcpStream;
+use crate::via::{Via, is_of_server};
 use crate::waits::{Blocking, Waits, block_on};
-use crate::worker::{Accepted, Context, Worker};
+use crate::worker::{Accepted, Context, Wanted, Worker};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -33,12 +34,22 @@ pub struct StreamBuilder {
     local_port: u16,
     timeout: Option<Duration>,
     config: ConnectionConfig,
+    via: Option<Via>,
 }
 
 impl StreamBuilder {
     pub(crate) fn new(handle: Handle) -> Self {
         let config = (*handle.defaults).clone();
-        StreamBuilder { handle, paths: Vec::new(), local_address: None, local_port: 0, timeout: None, config }
+        let via = handle.via.clone();
+        StreamBuilder {
+            handle,
+            paths: Vec::new(),
+            local_address: None,
+            local_port: 0,
+            timeout: None,
+            config,
+            via,
+        }
     }
 
     connection_settings!();
@@ -66,6 +77,15 @@ impl StreamBuilder {
     /// requests.
     pub fn fast_open(mut self, on: bool) -> Self {
         self.config.fast_open = on;
+        self
+    }
+
+    /// Makes the connection by a relay, or, with `None`, by none, whatever the stack's is
+    /// ([`StackBuilder::via`](crate::StackBuilder::via)).
+    ///
+    /// Servers of several addresses are tried one after the other, as the relay answers.
+    pub fn via(mut self, relay: impl Into<Option<Via>>) -> Self {
+        self.via = relay.into();
         self
     }
 
@@ -97,7 +117,26 @@ impl StreamBuilder {
         if remotes.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the name has no address"));
         }
-        Ok(Race::new(self, waits, remotes).run().await?)
+        let end = deadline(self.timeout);
+        let by_relay = |server: &SocketAddr| self.via.as_ref().is_some_and(|via| via.takes(*server));
+        let (relayed, direct): (Vec<_>, Vec<_>) = remotes.into_iter().partition(by_relay);
+        let mut last = None;
+        if !direct.is_empty() {
+            match Race::new(self, waits, direct, None).run(end).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(error),
+            }
+        }
+        for (server, via) in relayed.into_iter().filter_map(|server| Some((server, self.via.as_ref()?))) {
+            let wanted = Wanted::new(via, server).ok_or(Error::NotByRelay { remote: server })?;
+            match Race::new(self, waits, via.relay().to_vec(), Some(wanted)).run(end).await {
+                Ok(stream) => return Ok(stream),
+                // Another address of the server may be better.
+                Err(error @ Error::Connection { remote, .. }) if remote == server => last = Some(error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(last.unwrap_or(Error::Stopped).into())
     }
 
     /// Starts one attempt beside `rivals`.
@@ -106,6 +145,7 @@ impl StreamBuilder {
         waits: &impl Waits,
         candidate: Candidate,
         rivals: Vec<ConnectionId>,
+        wanted: Option<&Wanted>,
     ) -> Result<Attempt, Error> {
         let Candidate { remote, local } = candidate;
         if self.handle.nics.upgrade().is_some() && addresses::is_this_host(remote.ip()) {
@@ -116,11 +156,14 @@ impl StreamBuilder {
         options.paths.clone_from(&self.paths);
         options.local_address = local;
         options.local_port = self.local_port;
+        // A relay takes a request once, however often it comes.
+        options.config.fast_open |= wanted.is_some();
         // Made there, so that none is left over when nobody waits for it any more.
         let begin = || {
             let (options, rivals, commands) = (options.clone(), rivals.clone(), self.handle.commands.clone());
+            let wanted = wanted.cloned();
             move |worker: &mut Worker, cx: &mut Context<'_>| {
-                let (id, shared) = worker.connect(cx, options, &rivals)?;
+                let (id, shared) = worker.connect(cx, options, &rivals, wanted)?;
                 Ok(Attempt::new(commands, id, shared, remote))
             }
         };
@@ -219,6 +262,8 @@ struct Race<'a, W> {
     builder: &'a StreamBuilder,
     waits: &'a W,
     remotes: Vec<SocketAddr>,
+    /// What these are asked for, which are then a relay's.
+    wanted: Option<Wanted>,
     /// What is to be tried yet. `None` until it is needed, because finding out takes time: mostly the first
     /// attempt succeeds.
     waiting: Option<VecDeque<Candidate>>,
@@ -226,12 +271,19 @@ struct Race<'a, W> {
     /// Who has refused the connection, and would again.
     refused: Vec<SocketAddr>,
     error: Option<Error>,
+    /// The relay's, which is the last word.
+    answer: Option<Error>,
 }
 
 impl<'a, W: Waits> Race<'a, W> {
-    fn new(builder: &'a StreamBuilder, waits: &'a W, remotes: Vec<SocketAddr>) -> Self {
+    fn new(
+        builder: &'a StreamBuilder,
+        waits: &'a W,
+        remotes: Vec<SocketAddr>,
+        wanted: Option<Wanted>,
+    ) -> Self {
         let (running, refused) = (Vec::new(), Vec::new());
-        Race { builder, waits, remotes, waiting: None, running, refused, error: None }
+        Race { builder, waits, remotes, wanted, waiting: None, running, refused, error: None, answer: None }
     }
 
     async fn first(&self) -> Result<Candidate, Error> {
@@ -254,8 +306,7 @@ impl<'a, W: Waits> Race<'a, W> {
         Ok(waiting.pop_front())
     }
 
-    async fn run(mut self) -> Result<MptcpStream, Error> {
-        let end = deadline(self.builder.timeout);
+    async fn run(mut self, end: Option<Instant>) -> Result<MptcpStream, Error> {
         let first = self.first().await?;
         self.start(first).await;
         // When to make the next attempt; `None`: there is none.
@@ -266,11 +317,21 @@ impl<'a, W: Waits> Race<'a, W> {
             }
             let now = Instant::now();
             if end.is_some_and(|end| now >= end) {
-                let remote = self.running.first().map_or(self.remotes[0], |attempt| attempt.remote);
+                let asked = self.running.first().filter(|a| !a.shared.is_asked() || self.wanted.is_none());
+                let server = self.wanted.as_ref().map_or(self.remotes[0], |wanted| wanted.server);
+                let remote = asked.map_or(server, |attempt| attempt.remote);
                 return Err(self.error.filter(from_network).unwrap_or(Error::ConnectTimeout { remote }));
             }
-            let due = next.is_some_and(|at| at <= now || self.running.is_empty());
-            if due && let Some(candidate) = self.next().await? {
+            if let Some(answer) = self.answer.take() {
+                return Err(answer);
+            }
+            // A relay is asked once, however long it takes.
+            let asked = self.running.iter().any(|attempt| attempt.shared.is_asked());
+            let due = next.is_some_and(|at| asked || at <= now || self.running.is_empty());
+            if due
+                && !asked
+                && let Some(candidate) = self.next().await?
+            {
                 self.start(candidate).await;
                 next = Some(now + ATTEMPT_DELAY);
                 continue;
@@ -299,7 +360,7 @@ impl<'a, W: Waits> Race<'a, W> {
 
     async fn start(&mut self, candidate: Candidate) {
         let rivals = self.running.iter().map(|attempt| attempt.id).collect();
-        match self.builder.begin(self.waits, candidate, rivals).await {
+        match self.builder.begin(self.waits, candidate, rivals, self.wanted.as_ref()).await {
             Ok(attempt) => self.running.push(attempt),
             Err(error) => self.failed(error),
         }
@@ -308,6 +369,17 @@ impl<'a, W: Waits> Race<'a, W> {
     fn failed(&mut self, error: Error) {
         if from_network(&error) || !self.error.as_ref().is_some_and(from_network) {
             self.error = Some(error);
+        }
+    }
+
+    /// What a relay's answer means.
+    fn answered(&self, attempt: &Attempt, source: ConnectionError) -> Error {
+        let remote = self.wanted.as_ref().map_or(attempt.remote, |wanted| wanted.server);
+        match attempt.shared.refusal() {
+            Some(answer) if !is_of_server(answer) => {
+                Error::Relay { relay: attempt.remote, remote, source: answer.clone() }
+            }
+            _ => Error::Connection { remote, source },
         }
     }
 
@@ -320,6 +392,9 @@ impl<'a, W: Waits> Race<'a, W> {
                     winner = Some(attempt.won(local, remote));
                 }
                 Phase::Connecting | Phase::Connected { .. } => self.running.push(attempt),
+                Phase::Failed(source) if attempt.shared.is_asked() => {
+                    self.answer = Some(self.answered(&attempt, source));
+                }
                 Phase::Failed(source) => {
                     if source == ConnectionError::Refused {
                         self.refused.push(attempt.remote);

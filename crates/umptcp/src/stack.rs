@@ -9,6 +9,7 @@ use crate::handle::Handle;
 use crate::memory::default_buffer_memory;
 use crate::nics::Nics;
 use crate::observer::Guarded;
+use crate::via::Via;
 use crate::worker::{Commands, Context, Undelivered, Worker};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -105,6 +106,7 @@ pub struct StackBuilder {
     seed: Option<[u8; 32]>,
     cookies: Option<PathBuf>,
     paths_later: bool,
+    via: Option<Via>,
 }
 
 impl std::fmt::Debug for StackBuilder {
@@ -137,6 +139,7 @@ impl Default for StackBuilder {
             seed: None,
             cookies: None,
             paths_later: false,
+            via: None,
         }
     }
 }
@@ -242,6 +245,13 @@ impl StackBuilder {
         self
     }
 
+    /// Makes connections by a relay: those of programs, unless [`StreamBuilder::via`](crate::StreamBuilder::via)
+    /// says otherwise, and captured ones ([`Forwarder::outward`](crate::Forwarder::outward)).
+    pub fn via(mut self, relay: Via) -> Self {
+        self.via = Some(relay);
+        self
+    }
+
     /// Makes the stack's random choices repeatable. Use only in tests: keys and sequence numbers become
     /// predictable.
     pub fn seed(mut self, seed: [u8; 32]) -> Self {
@@ -281,6 +291,7 @@ impl StackBuilder {
             seed,
             cookies,
             paths_later,
+            via,
         } = self;
         if paths.is_empty() && nics.is_none() && !paths_later {
             return Err(Error::NoPaths.into());
@@ -320,6 +331,7 @@ impl StackBuilder {
             clock,
             connections,
             nics.as_ref().map(Arc::downgrade).unwrap_or_default(),
+            via,
         );
         let thread = std::thread::Builder::new().name("umptcp".into()).spawn(move || {
             let result = event_loop.run();
