@@ -15,6 +15,7 @@ mod matrix;
 mod packets;
 mod paths;
 mod programs;
+mod relay;
 mod robustness;
 mod run;
 mod terminal;

@@ -11,8 +11,8 @@ use umptcp::{
     ConnectionConfig, Counter, Credential, Error, Forwarder, Key, MptcpListener, MptcpStream, Stack, Via,
 };
 use umptcp_convert::{ConvertError, Message, Tlv};
-use umptcp_relay::request::{Request, unique_time};
 use umptcp_relay::Gate;
+use umptcp_relay::request::{Request, unique_time};
 
 const RELAY: &str = "10.0.0.2:8803";
 const SERVER: &str = "192.0.2.80:80";
@@ -175,7 +175,8 @@ fn a_relay_is_asked_once_however_long_it_takes() {
         drop((stream, serving.join().unwrap()));
         // And a limit of the program's holds.
         let limit = Duration::from_millis(300);
-        let failed = MptcpStream::builder(&client).via(via()).connect_timeout(limit).connect(SERVER).unwrap_err();
+        let failed =
+            MptcpStream::builder(&client).via(via()).connect_timeout(limit).connect(SERVER).unwrap_err();
         assert_eq!(failed.kind(), ErrorKind::TimedOut);
         assert!(failed.to_string().contains(SERVER), "{failed}");
     });

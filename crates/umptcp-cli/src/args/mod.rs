@@ -1,6 +1,7 @@
 //! The command line.
 
 mod emulate;
+mod relay;
 mod setup;
 mod sim;
 pub(crate) mod tools;
@@ -12,6 +13,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 pub(crate) use emulate::EmulateArgs;
 #[cfg(target_os = "linux")]
 pub(crate) use emulate::EmulatedStack;
+pub(crate) use relay::{RelayAction, RelayArgs, ViaArgs};
 pub(crate) use setup::SetupArgs;
 pub(crate) use sim::{OutputArgs, SimArgs};
 use std::ffi::OsString;
@@ -39,6 +41,7 @@ Examples:
   umptcp bench client 192.0.2.10             measure throughput to that server
   umptcp listen 9000 > file                  receive a file over MPTCP
   umptcp connect 192.0.2.10 9000 < file      send it
+  umptcp connect --via relay.example.org example.org:80   by a relay, if the server speaks no MPTCP
   umptcp connect --path eth0 --path wlan0,backup 192.0.2.10 9000 < file
 
 Every command has its own --help.";
@@ -75,6 +78,7 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     Listen(ListenArgs),
     Connect(ConnectArgs),
+    Relay(RelayArgs),
     Bench(BenchArgs),
     Sim(SimArgs),
     Emulate(EmulateArgs),
@@ -94,6 +98,15 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it says itself what is logged.
+    pub(crate) fn configures_log(&self) -> bool {
+        match self {
+            Command::Up(_) => true,
+            Command::Relay(args) => args.action.is_none(),
+            _ => false,
+        }
+    }
+
     /// Whether standard output is for programs, so that an error must be there, too.
     pub(crate) fn prints_json(&self) -> bool {
         match self {
@@ -130,6 +143,8 @@ cannot be executed.")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) paths: PathArgs,
+    #[command(flatten)]
+    pub(crate) via: ViaArgs,
     /// Write every packet between the program and umptcp to this pcapng file.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) pcap_inner: Option<PathBuf>,
@@ -353,6 +368,8 @@ pub(crate) struct ConnectArgs {
     #[command(flatten)]
     pub(crate) target: TargetArgs,
     #[command(flatten)]
+    pub(crate) via: ViaArgs,
+    #[command(flatten)]
     pub(crate) stack: StackArgs,
 }
 
@@ -487,6 +504,8 @@ pub(crate) struct BenchClientArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) via: ViaArgs,
     #[command(flatten)]
     pub(crate) stack: StackArgs,
 }
