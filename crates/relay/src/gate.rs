@@ -26,8 +26,6 @@ pub const REMEMBERED: usize = 1 << 15;
 pub struct Gate {
     /// `None`: everybody is let in.
     clients: Option<HashMap<ClientName, Client>>,
-    /// When it began, in nanoseconds since 1970.
-    since: u64,
 }
 
 #[derive(Debug)]
@@ -35,6 +33,14 @@ struct Client {
     key: Key,
     /// Times and codes of the requests that have been seen, as long as they could be replayed.
     seen: BTreeSet<(u64, [u8; CODE])>,
+    /// Since when they are remembered, in nanoseconds since 1970.
+    since: u64,
+}
+
+impl Client {
+    fn new(key: Key, since: u64) -> Client {
+        Client { key, seen: BTreeSet::new(), since }
+    }
 }
 
 /// Whoever is let in, with what is asked.
@@ -120,21 +126,21 @@ impl Refusal {
 impl Gate {
     /// One that lets these clients in, from `now` (nanoseconds since 1970).
     pub fn new(clients: impl IntoIterator<Item = Credential>, now: u64) -> Gate {
-        let all = clients.into_iter().map(|c| (c.client, Client { key: c.key, seen: BTreeSet::new() }));
-        Gate { clients: Some(all.collect()), since: now }
+        let all = clients.into_iter().map(|c| (c.client, Client::new(c.key, now)));
+        Gate { clients: Some(all.collect()) }
     }
 
     /// One that lets everybody in.
     pub fn open() -> Gate {
-        Gate { clients: None, since: 0 }
+        Gate { clients: None }
     }
 
-    /// From now on these clients are let in. What is known of those who stay is kept.
-    pub fn become_as(&mut self, clients: impl IntoIterator<Item = Credential>) {
+    /// From `now` on these clients are let in. What is known of those who stay is kept.
+    pub fn become_as(&mut self, clients: impl IntoIterator<Item = Credential>, now: u64) {
         let mut before = self.clients.take().unwrap_or_default();
         let keep = |c: Credential| {
-            let seen = before.remove(&c.client).map(|client| client.seen).unwrap_or_default();
-            (c.client, Client { key: c.key, seen })
+            let known = before.remove(&c.client).filter(|client| client.key == c.key);
+            (c.client, known.unwrap_or_else(|| Client::new(c.key, now)))
         };
         self.clients = Some(clients.into_iter().map(keep).collect());
     }
@@ -162,7 +168,7 @@ impl Gate {
                 let cookie = Cookie::from_bytes(cookie.ok_or(Refusal::NoKey)?).ok_or(Refusal::NoCookie)?;
                 // The cookie is the first TLV.
                 let rest = usize::from(stream[HEADER + 1]) * 4 + HEADER;
-                Some(check(clients, cookie, &stream[rest..length], now, self.since)?)
+                Some(check(clients, cookie, &stream[rest..length], now)?)
             }
         };
         Ok(Some((Admitted { client, request }, length)))
@@ -174,7 +180,6 @@ fn check(
     cookie: Cookie,
     rest: &[u8],
     now: u64,
-    since: u64,
 ) -> Result<ClientName, Refusal> {
     let Some(client) = clients.get_mut(&cookie.client) else {
         // It takes as long as for a client that there is.
@@ -186,7 +191,7 @@ fn check(
     }
     let differ = CLOCKS_DIFFER.as_nanos() as u64;
     let oldest = now.saturating_sub(differ);
-    let before_start = since.saturating_sub(BEHIND_AT_START.as_nanos() as u64);
+    let before_start = client.since.saturating_sub(BEHIND_AT_START.as_nanos() as u64);
     if cookie.time < oldest.max(before_start) || cookie.time > now.saturating_add(differ) {
         let seconds = (i128::from(now) - i128::from(cookie.time)) / 1_000_000_000;
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
@@ -312,10 +317,17 @@ mod tests {
         let mut gate = gate();
         let asked = ask(&credential("a", 1), NOW);
         assert!(gate.admit(&asked, NOW).is_ok());
-        gate.become_as([credential("a", 1), credential("c", 3)]);
+        gate.become_as([credential("a", 1), credential("c", 3)], NOW);
         assert!(matches!(gate.admit(&asked, NOW), Err(Refusal::Replayed(_))));
         assert!(gate.admit(&ask(&credential("c", 3), NOW), NOW).is_ok());
         assert!(matches!(gate.admit(&ask(&credential("b", 2), NOW), NOW), Err(Refusal::UnknownClient(_))));
+        // What one had asked who was let in before is not known any more.
+        assert!(gate.admit(&ask(&credential("c", 3), NOW + 1), NOW).is_ok());
+        let later = NOW + 2 * SECOND;
+        gate.become_as([credential("a", 1)], later);
+        gate.become_as([credential("a", 1), credential("c", 3)], later);
+        assert!(matches!(gate.admit(&ask(&credential("c", 3), NOW + 1), later), Err(Refusal::Time { .. })));
+        assert!(matches!(gate.admit(&asked, later), Err(Refusal::Replayed(_))));
         assert_eq!(Gate::open().admit(&asked, 0).unwrap().unwrap().0.client, None);
     }
 }

@@ -211,8 +211,7 @@ impl Forwards {
         &mut self,
         cx: &mut Context<'_>,
         relayed: &mut Relayed,
-        listener: ListenerId,
-        incoming: IncomingId,
+        (listener, incoming): (ListenerId, IncomingId),
         (wanted, client): (SocketAddr, SocketAddr),
         mptcp: bool,
     ) -> bool {

@@ -484,7 +484,7 @@ impl Handler<Front> for Worker {
             Event::Incoming { listener, incoming, remote, local, mptcp, complete } => {
                 let ends = (local, remote);
                 if self.offers.on_incoming(listener, incoming, ends, mptcp)
-                    || self.forwards.on_incoming(cx, &mut self.relayed, listener, incoming, ends, mptcp)
+                    || self.forwards.on_incoming(cx, &mut self.relayed, (listener, incoming), ends, mptcp)
                 {
                     return;
                 }

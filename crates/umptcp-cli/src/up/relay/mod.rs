@@ -116,7 +116,9 @@ impl Relaying {
         }
         let mut gate_now = lock(&self.shared.gate);
         match (&now.clients, &relay.clients) {
-            (Some(_), Some(clients)) => gate_now.become_as(clients.iter().cloned()),
+            (Some(_), Some(clients)) => {
+                gate_now.become_as(clients.iter().cloned(), nanoseconds(SystemTime::now()));
+            }
             _ => *gate_now = gate(relay),
         }
         *now = relay.clone();
