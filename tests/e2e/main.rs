@@ -17,6 +17,7 @@ mod paths;
 mod portal;
 mod programs;
 mod proxy;
+mod relay;
 mod robustness;
 mod run;
 mod terminal;

@@ -3,54 +3,65 @@
 use thiserror::Error;
 
 /// What an Error TLV says (RFC 8803 §6.2.8).
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
 #[non_exhaustive]
 pub enum ConvertError {
     /// 0: the peer does not speak this version, but these. Zeros are padding.
+    #[error("unsupported version; it speaks {supported:?}")]
     UnsupportedVersion {
         /// The versions that it speaks.
         supported: Vec<u8>,
     },
     /// 1: a message could not be parsed, or has an address that it must not have.
+    #[error("malformed message")]
     MalformedMessage {
         /// The message, as far as it fits; padded with zeros to 32 bits.
         echo: Vec<u8>,
     },
     /// 2: a message has a TLV of a type that is not supported.
+    #[error("unsupported message")]
     UnsupportedMessage {
         /// The message, as far as it fits; padded with zeros to 32 bits.
         echo: Vec<u8>,
     },
     /// 3: a Cookie TLV is wanted, and this is one for the client.
+    #[error("a cookie of its own is missing")]
     MissingCookie {
         /// The cookie; padded with zeros to 32 bits.
         cookie: Vec<u8>,
     },
     /// 32: the client may not do that, or its cookie is not valid.
+    #[error("not authorized")]
     NotAuthorized,
     /// 33: options of TCP that cannot be used safely. Zeros are padding.
+    #[error("unsupported options of TCP: {kinds:?}")]
     UnsupportedTcpOption {
         /// Their kinds.
         kinds: Vec<u8>,
     },
     /// 64: the converter lacks the resources.
+    #[error("its resources are exceeded")]
     ResourceExceeded {
         /// Seconds to wait before the next request; 0: 30 at least.
         delay: u8,
     },
     /// 65: the converter's network fails.
+    #[error("its network fails, or the server does not answer")]
     NetworkFailure {
         /// Seconds to wait before the next request; 0: 30 at least.
         delay: u8,
     },
     /// 96: the server answered with RST.
+    #[error("the server has reset the connection")]
     ConnectionReset,
     /// 97: an ICMP message said that the server cannot be reached.
+    #[error("the server cannot be reached (ICMP code {code})")]
     DestinationUnreachable {
         /// The ICMP message's code.
         code: u8,
     },
     /// A code that RFC 8803 does not define.
+    #[error("error {code}")]
     Other {
         /// The code.
         code: u8,

@@ -1,6 +1,7 @@
-//! Any bytes as the start of a stream of Convert (RFC 8803).
+//! Any bytes as the start of a stream of Convert (RFC 8803): of a codec, of a relay, of its client.
 
 use umptcp_convert::{ConvertError, DecodeError, Message, Tlv};
+use umptcp_relay::{AnswerReader, Credential, Gate, Key};
 
 /// The target: see the module.
 ///
@@ -11,6 +12,39 @@ pub fn convert(data: &[u8]) {
     // Few inputs begin with a right header: the same bytes after one.
     let body = &data[..data.len().min(1016) / 4 * 4];
     read(&[&[1, (1 + body.len() / 4) as u8, 0x22, 0x63], body].concat());
+    ask(data);
+    answer(data);
+}
+
+/// The bytes come to a relay: nobody without the key is let in, and what it answers can be written.
+fn ask(stream: &[u8]) {
+    let client = "fuzz".parse().expect("a name");
+    let mut gate = Gate::new([Credential { client, key: Key::from([7; 32]) }], 0);
+    match gate.admit(stream, 1) {
+        Ok(admitted) => assert_eq!(admitted, None, "without the key"),
+        Err(refusal) => {
+            assert_eq!(refusal.proven(), None);
+            assert!(Message::new([Tlv::Error(refusal.answer(stream))]).encode().is_ok());
+        }
+    }
+    if let Ok(Some((_, length))) = Gate::open().admit(stream, 1) {
+        assert!(length <= stream.len());
+    }
+}
+
+/// The bytes come to a client: it takes no more than the message.
+fn answer(mut stream: &[u8]) {
+    let mut reader = AnswerReader::default();
+    let mut taken = 0;
+    while !stream.is_empty() {
+        let now = stream.split_off(..reader.wants().min(stream.len())).unwrap_or_default();
+        taken += now.len();
+        match reader.push(now) {
+            Ok(None) => assert!(taken < 1020),
+            Ok(Some(_)) => return assert!(taken <= 1020),
+            Err(_) => return,
+        }
+    }
 }
 
 fn read(stream: &[u8]) {

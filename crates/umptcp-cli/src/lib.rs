@@ -31,6 +31,8 @@ mod netcat;
 mod proxy;
 mod registry;
 #[cfg(target_os = "linux")]
+mod relay;
+#[cfg(target_os = "linux")]
 mod run;
 #[cfg(target_os = "linux")]
 mod serving;
@@ -70,7 +72,7 @@ pub fn main_with(registry: Registry) -> ExitCode {
             }
         };
     // The daemon's configuration says what it logs.
-    if !matches!(cli.command, Command::Up(_)) {
+    if !cli.command.configures_log() {
         let log = Log { level: Level::of_verbosity(cli.verbose), format: Some(Format::Text) };
         if let Err(error) = logging::start(log) {
             console::say(&format!("umptcp: {}", console::describe(&error)));
@@ -121,8 +123,10 @@ fn run(cli: Cli, registry: &Registry) -> anyhow::Result<u8> {
         Command::Check(args) => up::check(&args, registry),
         #[cfg(target_os = "linux")]
         Command::Setup(args) => setup::run(&args),
+        #[cfg(target_os = "linux")]
+        Command::Relay(args) => relay::run(&args, registry, cli.verbose),
         #[cfg(not(target_os = "linux"))]
-        Command::Up(_) | Command::Down(_) | Command::Check(_) | Command::Setup(_) => {
+        Command::Up(_) | Command::Down(_) | Command::Check(_) | Command::Setup(_) | Command::Relay(_) => {
             Err(Class::Host.failure("the daemon needs Linux").into())
         }
         Command::Listen(args) => netcat::listen(&args, registry, verbose),

@@ -32,7 +32,7 @@ pub(crate) fn connect(args: &ConnectArgs, registry: &Registry, verbose: bool) ->
     let (host, port) = args.host.with(args.port, None).map_err(usage)?;
     let remotes = transport::resolve(host, port, &args.target)?;
     let session = Session::start()?;
-    let transport = Transport::open(&args.stack, registry, &session)?;
+    let transport = Transport::open_via(&args.stack, &args.via, registry, &session)?;
     if verbose {
         say(&format!("connecting to {}{}", args.host, over(&transport)));
     }

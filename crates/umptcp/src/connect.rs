@@ -9,8 +9,9 @@ use crate::settings::connection_settings;
 use crate::shared::{Phase, deadline};
 use crate::stack::Stack;
 use crate::stream::MptcpStream;
+use crate::via::{Via, is_of_server};
 use crate::waits::{Blocking, Waits, block_on};
-use crate::worker::{Accepted, Command, Context, HOLD, Worker};
+use crate::worker::{Accepted, Command, Context, HOLD, Wanted, Worker};
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
@@ -33,12 +34,22 @@ pub struct StreamBuilder {
     local_port: u16,
     timeout: Option<Duration>,
     config: ConnectionConfig,
+    via: Option<Via>,
 }
 
 impl StreamBuilder {
     pub(crate) fn new(handle: Handle) -> Self {
         let config = (*handle.defaults).clone();
-        StreamBuilder { handle, paths: Vec::new(), local_address: None, local_port: 0, timeout: None, config }
+        let via = handle.via.clone();
+        StreamBuilder {
+            handle,
+            paths: Vec::new(),
+            local_address: None,
+            local_port: 0,
+            timeout: None,
+            config,
+            via,
+        }
     }
 
     connection_settings!();
@@ -66,6 +77,15 @@ impl StreamBuilder {
     /// requests.
     pub fn fast_open(mut self, on: bool) -> Self {
         self.config.fast_open = on;
+        self
+    }
+
+    /// Makes the connection by a relay, or, with `None`, by none, whatever the stack's is
+    /// ([`StackBuilder::via`](crate::StackBuilder::via)).
+    ///
+    /// Servers of several addresses are tried one after the other, as the relay answers.
+    pub fn via(mut self, relay: impl Into<Option<Via>>) -> Self {
+        self.via = relay.into();
         self
     }
 
@@ -100,7 +120,26 @@ impl StreamBuilder {
         if remotes.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the name has no address"));
         }
-        Ok(Race::new(self, waits, remotes).run().await?)
+        let end = deadline(self.timeout);
+        let by_relay = |server: &SocketAddr| self.via.as_ref().is_some_and(|via| via.takes(*server));
+        let (relayed, direct): (Vec<_>, Vec<_>) = remotes.into_iter().partition(by_relay);
+        let mut last = None;
+        if !direct.is_empty() {
+            match Race::new(self, waits, direct, None).run(end).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(error),
+            }
+        }
+        for (server, via) in relayed.into_iter().filter_map(|server| Some((server, self.via.as_ref()?))) {
+            let wanted = Wanted::new(via, server).ok_or(Error::NotByRelay { remote: server })?;
+            match Race::new(self, waits, via.relay().to_vec(), Some(wanted)).run(end).await {
+                Ok(stream) => return Ok(stream),
+                // Another address of the server may be better.
+                Err(error @ Error::Connection { remote, .. }) if remote == server => last = Some(error),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(last.unwrap_or(Error::Stopped).into())
     }
 
     /// Starts one attempt beside `rivals`.
@@ -109,6 +148,7 @@ impl StreamBuilder {
         waits: &impl Waits,
         candidate: Candidate,
         rivals: Vec<ConnectionId>,
+        wanted: Option<&Wanted>,
     ) -> Result<Attempt, Error> {
         let Candidate { remote, local } = candidate;
         if self.handle.nics.upgrade().is_some() && addresses::is_this_host(remote.ip()) {
@@ -119,12 +159,16 @@ impl StreamBuilder {
         options.paths.clone_from(&self.paths);
         options.local_address = local;
         options.local_port = self.local_port;
-        let may_doubt = self.local_address.is_none() && self.paths.len() != 1;
+        // What a relay says can be trusted, and who asks it by two paths asks twice.
+        let may_doubt = wanted.is_none() && self.local_address.is_none() && self.paths.len() != 1;
+        // A relay takes a request once, however often it comes.
+        options.config.fast_open |= wanted.is_some();
         // Made there, so that none is left over when nobody waits for it any more.
         let begin = || {
             let (options, rivals, commands) = (options.clone(), rivals.clone(), self.handle.commands.clone());
+            let wanted = wanted.cloned();
             move |worker: &mut Worker, cx: &mut Context<'_>| {
-                let (id, shared) = worker.connect(cx, options, &rivals, may_doubt)?;
+                let (id, shared) = worker.connect(cx, options, &rivals, may_doubt, wanted)?;
                 Ok(Attempt::new(commands, id, shared, remote))
             }
         };
@@ -223,6 +267,8 @@ struct Race<'a, W> {
     builder: &'a StreamBuilder,
     waits: &'a W,
     remotes: Vec<SocketAddr>,
+    /// What these are asked for, which are then a relay's.
+    wanted: Option<Wanted>,
     /// What is to be tried yet. `None` until it is needed, because finding out takes time: mostly the first
     /// attempt succeeds.
     waiting: Option<VecDeque<Candidate>>,
@@ -232,12 +278,20 @@ struct Race<'a, W> {
     /// Who has refused the connection, and would again.
     refused: Vec<SocketAddr>,
     error: Option<Error>,
+    /// The relay's, which is the last word.
+    answer: Option<Error>,
 }
 
 impl<'a, W: Waits> Race<'a, W> {
-    fn new(builder: &'a StreamBuilder, waits: &'a W, remotes: Vec<SocketAddr>) -> Self {
+    fn new(
+        builder: &'a StreamBuilder,
+        waits: &'a W,
+        remotes: Vec<SocketAddr>,
+        wanted: Option<Wanted>,
+    ) -> Self {
         let (running, refused) = (Vec::new(), Vec::new());
-        Race { builder, waits, remotes, waiting: None, running, held: None, refused, error: None }
+        let (waiting, held, error, answer) = (None, None, None, None);
+        Race { builder, waits, remotes, wanted, waiting, running, held, refused, error, answer }
     }
 
     async fn first(&self) -> Result<Candidate, Error> {
@@ -260,8 +314,7 @@ impl<'a, W: Waits> Race<'a, W> {
         Ok(waiting.pop_front())
     }
 
-    async fn run(mut self) -> Result<MptcpStream, Error> {
-        let end = deadline(self.builder.timeout);
+    async fn run(mut self, end: Option<Instant>) -> Result<MptcpStream, Error> {
         let first = self.first().await?;
         self.start(first).await;
         // When to make the next attempt; `None`: there is none.
@@ -286,11 +339,21 @@ impl<'a, W: Waits> Race<'a, W> {
                 return Ok(MptcpStream::new(self.builder.handle.clone(), winner));
             }
             if end.is_some_and(|end| now >= end) {
-                let remote = self.running.first().map_or(self.remotes[0], |attempt| attempt.remote);
+                let asked = self.running.first().filter(|a| !a.shared.is_asked() || self.wanted.is_none());
+                let server = self.wanted.as_ref().map_or(self.remotes[0], |wanted| wanted.server);
+                let remote = asked.map_or(server, |attempt| attempt.remote);
                 return Err(self.error.filter(from_network).unwrap_or(Error::ConnectTimeout { remote }));
             }
-            let due = next.is_some_and(|at| at <= now || self.running.is_empty());
-            if due && let Some(candidate) = self.next().await? {
+            if let Some(answer) = self.answer.take() {
+                return Err(answer);
+            }
+            // A relay is asked once, however long it takes.
+            let asked = self.running.iter().any(|attempt| attempt.shared.is_asked());
+            let due = next.is_some_and(|at| asked || at <= now || self.running.is_empty());
+            if due
+                && !asked
+                && let Some(candidate) = self.next().await?
+            {
                 self.start(candidate).await;
                 next = Some(now + ATTEMPT_DELAY);
                 continue;
@@ -329,7 +392,7 @@ impl<'a, W: Waits> Race<'a, W> {
     async fn start(&mut self, candidate: Candidate) {
         let held = self.held.iter().map(|(attempt, _)| attempt);
         let rivals = self.running.iter().chain(held).map(|attempt| attempt.id).collect();
-        match self.builder.begin(self.waits, candidate, rivals).await {
+        match self.builder.begin(self.waits, candidate, rivals, self.wanted.as_ref()).await {
             Ok(attempt) => self.running.push(attempt),
             Err(error) => self.failed(error),
         }
@@ -338,6 +401,17 @@ impl<'a, W: Waits> Race<'a, W> {
     fn failed(&mut self, error: Error) {
         if from_network(&error) || !self.error.as_ref().is_some_and(from_network) {
             self.error = Some(error);
+        }
+    }
+
+    /// What a relay's answer means.
+    fn answered(&self, attempt: &Attempt, source: ConnectionError) -> Error {
+        let remote = self.wanted.as_ref().map_or(attempt.remote, |wanted| wanted.server);
+        match attempt.shared.refusal() {
+            Some(answer) if !is_of_server(answer) => {
+                Error::Relay { relay: attempt.remote, remote, source: answer.clone() }
+            }
+            _ => Error::Connection { remote, source },
         }
     }
 
@@ -372,6 +446,9 @@ impl<'a, W: Waits> Race<'a, W> {
                 }
                 Phase::Connecting | Phase::Doubtful { .. } | Phase::Connected { .. } => {
                     self.running.push(attempt)
+                }
+                Phase::Failed(source) if attempt.shared.is_asked() => {
+                    self.answer = Some(self.answered(&attempt, source));
                 }
                 Phase::Failed(source) => {
                     if source == ConnectionError::Refused {

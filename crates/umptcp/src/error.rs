@@ -3,6 +3,8 @@
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 use thiserror::Error;
+use umptcp_convert::ConvertError;
+use umptcp_relay::AnswerError;
 use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError, SetError, SignalError};
 use umptcp_stack_core::wire::icmp::Unreachable;
 
@@ -60,6 +62,22 @@ pub enum Error {
     #[error("connection with {remote}: not established within the time limit")]
     ConnectTimeout {
         /// The peer.
+        remote: SocketAddr,
+    },
+    /// The relay does not make the connection.
+    #[error("the relay {relay} does not connect to {remote}: {source}")]
+    Relay {
+        /// The relay.
+        relay: SocketAddr,
+        /// The server.
+        remote: SocketAddr,
+        /// What it says.
+        source: AnswerError,
+    },
+    /// A relay cannot be asked for such a server.
+    #[error("no relay can connect to {remote}: its address is multicast, loopback or unspecified")]
+    NotByRelay {
+        /// The server.
         remote: SocketAddr,
     },
     /// Listening failed.
@@ -167,6 +185,8 @@ impl Error {
             Error::Connect { source, .. } => connect_kind(source),
             Error::Connection { source, .. } => connection_kind(*source),
             Error::NoWay { .. } => ErrorKind::Unsupported,
+            Error::Relay { source, .. } => relay_kind(source),
+            Error::NotByRelay { .. } => ErrorKind::InvalidInput,
             Error::NoRoute { .. } => ErrorKind::NetworkUnreachable,
             Error::ConnectTimeout { .. } | Error::Undelivered { .. } => ErrorKind::TimedOut,
             Error::Listen { source, .. } | Error::Forward { source } => match source {
@@ -207,6 +227,16 @@ fn connect_kind(e: &ConnectError) -> ErrorKind {
         ConnectError::TooMany(_) => ErrorKind::QuotaExceeded,
         ConnectError::UnknownName { .. } => ErrorKind::InvalidInput,
         ConnectError::Gone => ErrorKind::NotConnected,
+    }
+}
+
+fn relay_kind(e: &AnswerError) -> ErrorKind {
+    match e {
+        AnswerError::Refused(ConvertError::NotAuthorized) => ErrorKind::PermissionDenied,
+        AnswerError::Refused(ConvertError::ResourceExceeded { .. }) => ErrorKind::QuotaExceeded,
+        AnswerError::Refused(_) => ErrorKind::Unsupported,
+        AnswerError::NoAnswer => ErrorKind::ConnectionReset,
+        _ => ErrorKind::InvalidData,
     }
 }
 

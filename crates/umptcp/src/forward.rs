@@ -62,8 +62,8 @@ pub struct Forwarder {
 
 impl Forwarder {
     /// Sends what comes in by `captured` to where it wants to go, over every path of the stack that leads
-    /// outside (all that are not [`PathKind::Capture`](crate::PathKind::Capture)). `config` is for the side
-    /// outside.
+    /// outside (all that are not [`PathKind::Capture`](crate::PathKind::Capture)), or by the stack's
+    /// [relay](crate::StackBuilder::via). `config` is for the side outside.
     ///
     /// # Errors
     /// When the paths already have a listener for every port, or the stack has been stopped.
@@ -101,7 +101,8 @@ impl Forwarder {
         let shared = Arc::new(ForwardShared::default());
         let connect = connect.with_not_sent_limit(AHEAD).with_no_delay(true).with_report_keep_alive(true);
         let accept = accept.with_report_keep_alive(true);
-        let rule = Rule { from, onward, accept, connect, tag: None, shared: shared.clone() };
+        let via = handle.via.clone();
+        let rule = Rule { from, onward, accept, connect, via, tag: None, shared: shared.clone() };
         let id = handle.commands.call(move |worker, cx| worker.add_forward(cx, rule))?;
         let id = id.map_err(|source| Error::Forward { source })?;
         Ok(Forwarder { handle, id, shared })

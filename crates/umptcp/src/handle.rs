@@ -2,6 +2,7 @@
 
 use crate::copies::CopyPool;
 use crate::nics::Nics;
+use crate::via::Via;
 use crate::worker::Commands;
 use std::sync::{Arc, Weak};
 use umptcp_stack_core::config::ConnectionConfig;
@@ -16,6 +17,8 @@ pub(crate) struct Handle {
     pub(crate) copies: Arc<CopyPool>,
     /// Weak, because a stream must not keep the paths of a stack that has been dropped.
     pub(crate) nics: Weak<Nics>,
+    /// The relay of connections that do not say otherwise.
+    pub(crate) via: Option<Via>,
 }
 
 impl Handle {
@@ -24,7 +27,8 @@ impl Handle {
         clock: Clock,
         defaults: ConnectionConfig,
         nics: Weak<Nics>,
+        via: Option<Via>,
     ) -> Self {
-        Handle { commands, clock, defaults: Arc::new(defaults), copies: Arc::default(), nics }
+        Handle { commands, clock, defaults: Arc::new(defaults), copies: Arc::default(), nics, via }
     }
 }

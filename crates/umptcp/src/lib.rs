@@ -98,6 +98,8 @@ pub mod tokio;
 #[cfg(target_os = "linux")]
 mod udp_paths;
 #[cfg(target_os = "linux")]
+mod via;
+#[cfg(target_os = "linux")]
 mod waits;
 #[cfg(target_os = "linux")]
 #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "only tasks of tokio wait"))]
@@ -150,9 +152,12 @@ pub use splice::{Splice, Spliced, splice};
 pub use stack::{Guard, PathInfo, Stack, StackBuilder};
 #[cfg(target_os = "linux")]
 pub use stream::MptcpStream;
+pub use umptcp_relay::{AnswerError, ClientName, Credential, Key, KeyFileError};
 #[cfg(target_os = "linux")]
 pub use umptcp_tun_driver::device::Device;
 #[cfg(target_os = "linux")]
 pub use umptcp_tun_driver::event_loop::AttachedPath;
 #[cfg(target_os = "linux")]
 pub use umptcp_tun_driver::paths::{PathSpec, SetupOptions};
+#[cfg(target_os = "linux")]
+pub use via::Via;

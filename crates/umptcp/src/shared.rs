@@ -14,9 +14,10 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+use umptcp_relay::AnswerError;
 use umptcp_stack_core::buffers::join::{JoinRule, Joiner};
 use umptcp_stack_core::config::ConnectionConfig;
 use umptcp_stack_core::error::ConnectionError;
@@ -209,6 +210,10 @@ pub(crate) struct Shared {
     /// The SYN is waiting for data (Fast Open).
     awaits_data: AtomicBool,
     handshake: Mutex<Handshake>,
+    /// The relay by which it is made has been reached, and is asked.
+    asked: AtomicBool,
+    /// What the relay has answered instead of making the connection.
+    refusal: OnceLock<AnswerError>,
     inbound: Queue<Inbound>,
     /// What a reader has taken from `inbound` and not handed to the application yet. Locked only while it is
     /// copied, never while waiting.
@@ -255,6 +260,8 @@ impl Shared {
             dirty: AtomicBool::new(false),
             awaits_data: AtomicBool::new(false),
             handshake: Mutex::new(Handshake { phase: Phase::Connecting, watcher: None }),
+            asked: AtomicBool::new(false),
+            refusal: OnceLock::new(),
             inbound: Queue::new(Inbound::default()),
             reading: Mutex::default(),
             leftover: AtomicBool::new(false),
@@ -380,6 +387,27 @@ impl Shared {
     /// Called by readers: whether the connection was waiting for the first write. True only once.
     pub(crate) fn stop_awaiting_data(&self) -> bool {
         self.awaits_data.load(Ordering::Acquire) && self.awaits_data.swap(false, Ordering::AcqRel)
+    }
+
+    /// The relay by which the connection is made has been reached.
+    pub(crate) fn set_asked(&self) {
+        self.asked.store(true, Ordering::Release);
+    }
+
+    /// Whether a relay is asked, or was.
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
+    /// The relay has refused the connection, which fails.
+    pub(crate) fn set_refusal(&self, why: AnswerError) {
+        // The first one, which has ended it.
+        let _ = self.refusal.set(why);
+    }
+
+    /// What the relay has answered instead of making the connection.
+    pub(crate) fn refusal(&self) -> Option<&AnswerError> {
+        self.refusal.get()
     }
 
     /// Whether it is neither established for whoever began it, nor failed.

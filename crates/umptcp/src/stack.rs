@@ -10,6 +10,7 @@ use crate::handle::Handle;
 use crate::memory::default_buffer_memory;
 use crate::nics::Nics;
 use crate::observer::Guarded;
+use crate::via::Via;
 use crate::worker::{Commands, Context, Undelivered, Worker};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -107,6 +108,7 @@ pub struct StackBuilder {
     cookies: Option<PathBuf>,
     state: Option<PathBuf>,
     paths_later: bool,
+    via: Option<Via>,
 }
 
 impl std::fmt::Debug for StackBuilder {
@@ -140,6 +142,7 @@ impl Default for StackBuilder {
             cookies: None,
             state: None,
             paths_later: false,
+            via: None,
         }
     }
 }
@@ -253,6 +256,13 @@ impl StackBuilder {
         self
     }
 
+    /// Makes connections by a relay: those of programs, unless [`StreamBuilder::via`](crate::StreamBuilder::via)
+    /// says otherwise, and captured ones ([`Forwarder::outward`](crate::Forwarder::outward)).
+    pub fn via(mut self, relay: Via) -> Self {
+        self.via = Some(relay);
+        self
+    }
+
     /// Makes the stack's random choices repeatable. Use only in tests: keys and sequence numbers become
     /// predictable.
     pub fn seed(mut self, seed: [u8; 32]) -> Self {
@@ -293,6 +303,7 @@ impl StackBuilder {
             cookies,
             state,
             paths_later,
+            via,
         } = self;
         if paths.is_empty() && nics.is_none() && !paths_later {
             return Err(Error::NoPaths.into());
@@ -334,6 +345,7 @@ impl StackBuilder {
             clock,
             connections,
             nics.as_ref().map(Arc::downgrade).unwrap_or_default(),
+            via,
         );
         let thread = std::thread::Builder::new().name("umptcp".into()).spawn(move || {
             let result = event_loop.run();

@@ -34,6 +34,19 @@ pub enum IcmpCause {
     Other,
 }
 
+impl IcmpCause {
+    fn unreachable(self) -> Option<Unreachable> {
+        match self {
+            IcmpCause::NetworkUnreachable => Some(Unreachable::Network),
+            IcmpCause::HostUnreachable => Some(Unreachable::Host),
+            IcmpCause::ProtocolUnreachable => Some(Unreachable::Protocol),
+            IcmpCause::PortUnreachable => Some(Unreachable::Port),
+            IcmpCause::Prohibited => Some(Unreachable::Prohibited),
+            _ => None,
+        }
+    }
+}
+
 /// An ICMP error about a TCP segment. Unauthenticated: to be believed only as far as the quoted sequence
 /// number is one in flight (RFC 5927 §4.1).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,6 +98,13 @@ impl core::fmt::Display for Unreachable {
 }
 
 impl Unreachable {
+    /// What the code of a message "destination unreachable" says, to whom the destination is of IPv4 or IPv6.
+    /// Codes that are not known count as those of the host.
+    pub fn of_code(code: u8, v4: bool) -> Unreachable {
+        let cause = if v4 { cause_v4(3, code, 0) } else { cause_v6(1, code, 0) };
+        cause.and_then(IcmpCause::unreachable).unwrap_or(Unreachable::Host)
+    }
+
     /// Type and code of the message.
     fn numbers(self, v4: bool) -> [u8; 2] {
         match (self, v4) {
@@ -230,14 +250,7 @@ impl IcmpError {
 
     /// Why the segment could not be delivered, if it says that.
     pub fn unreachable(&self) -> Option<Unreachable> {
-        match self.cause {
-            IcmpCause::NetworkUnreachable => Some(Unreachable::Network),
-            IcmpCause::HostUnreachable => Some(Unreachable::Host),
-            IcmpCause::ProtocolUnreachable => Some(Unreachable::Protocol),
-            IcmpCause::PortUnreachable => Some(Unreachable::Port),
-            IcmpCause::Prohibited => Some(Unreachable::Prohibited),
-            _ => None,
-        }
+        self.cause.unreachable()
     }
 
     /// The next hop's MTU in bytes, if this says that a packet was too big and by how much.

@@ -2,6 +2,7 @@
 
 mod emulate;
 mod proxy;
+mod relay;
 mod setup;
 mod sim;
 pub(crate) mod tools;
@@ -14,6 +15,7 @@ pub(crate) use emulate::EmulateArgs;
 #[cfg(target_os = "linux")]
 pub(crate) use emulate::EmulatedStack;
 pub(crate) use proxy::ProxyArgs;
+pub(crate) use relay::{RelayAction, RelayArgs, ViaArgs};
 pub(crate) use setup::SetupArgs;
 pub(crate) use sim::{OutputArgs, SimArgs};
 use std::ffi::OsString;
@@ -42,6 +44,7 @@ Examples:
   umptcp bench client 192.0.2.10             measure throughput to that server
   umptcp listen 9000 > file                  receive a file over MPTCP
   umptcp connect 192.0.2.10 9000 < file      send it
+  umptcp connect --via relay.example.org example.org:80   by a relay, if the server speaks no MPTCP
   umptcp connect --path eth0 --path wlan0,backup 192.0.2.10 9000 < file
 
 Every command has its own --help.";
@@ -79,6 +82,7 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     Listen(ListenArgs),
     Connect(ConnectArgs),
+    Relay(RelayArgs),
     Bench(BenchArgs),
     Sim(SimArgs),
     Emulate(EmulateArgs),
@@ -98,6 +102,15 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether it says itself what is logged.
+    pub(crate) fn configures_log(&self) -> bool {
+        match self {
+            Command::Up(_) => true,
+            Command::Relay(args) => args.action.is_none(),
+            _ => false,
+        }
+    }
+
     /// Whether standard output is for programs, so that an error must be there, too.
     pub(crate) fn prints_json(&self) -> bool {
         match self {
@@ -134,6 +147,8 @@ cannot be executed.")]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) paths: PathArgs,
+    #[command(flatten)]
+    pub(crate) via: ViaArgs,
     /// Write every packet between the program and umptcp to this pcapng file.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) pcap_inner: Option<PathBuf>,
@@ -358,6 +373,8 @@ pub(crate) struct ConnectArgs {
     #[command(flatten)]
     pub(crate) target: TargetArgs,
     #[command(flatten)]
+    pub(crate) via: ViaArgs,
+    #[command(flatten)]
     pub(crate) stack: StackArgs,
 }
 
@@ -492,6 +509,8 @@ pub(crate) struct BenchClientArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) target: TargetArgs,
+    #[command(flatten)]
+    pub(crate) via: ViaArgs,
     #[command(flatten)]
     pub(crate) stack: StackArgs,
 }

@@ -122,7 +122,7 @@ pub(crate) fn run(args: &BenchClientArgs, registry: &Registry) -> anyhow::Result
     let (host, port) = args.host.with(args.port, Some(BENCH_PORT)).map_err(usage)?;
     let remotes = transport::resolve(host, port, &args.target)?;
     let session = Session::start()?;
-    let transport = Transport::open(&args.stack, registry, &session)?;
+    let transport = Transport::open_via(&args.stack, &args.via, registry, &session)?;
     let mut outcome = match args.mode {
         BenchMode::Throughput => throughput(args, &transport, &remotes),
         BenchMode::Latency => latency(args, &transport, &remotes),

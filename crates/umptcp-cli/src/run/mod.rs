@@ -151,6 +151,7 @@ impl RunArgs {
             (*checksum, "--checksum"),
             (*no_mptcp, "--no-mptcp"),
             (pcap.is_some(), "--pcap"),
+            (self.via.via.is_some(), "--via"),
             (self.pcap_inner.is_some(), "--pcap-inner"),
             (self.isolate_localhost, "--isolate-localhost"),
             (self.no_quic, "--no-quic"),

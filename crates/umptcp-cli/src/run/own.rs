@@ -10,6 +10,7 @@ use crate::memory;
 use crate::registry::Registry;
 use crate::session::Session;
 use crate::transport::user_space::{Settings, UserSpace, captured};
+use crate::transport::via;
 use anyhow::Context as _;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -46,7 +47,7 @@ pub(super) fn run(
 ) -> anyhow::Result<u8> {
     let verbose = why.is_some();
     let session = Session::start()?;
-    let stack = UserSpace::open(&settings(args), registry, &session)?;
+    let stack = UserSpace::open(&settings(args)?, registry, &session)?;
     let inside = Inside::set_up(&stack, args)?;
     if let Some(why) = why {
         say(&describe(&program.caller, &stack, why, by));
@@ -80,8 +81,9 @@ pub(super) fn run(
     Ok(code)
 }
 
-fn settings(args: &RunArgs) -> Settings {
-    Settings { inner_pcap: args.pcap_inner.clone(), carry: true, ..Settings::of(&args.paths) }
+fn settings(args: &RunArgs) -> anyhow::Result<Settings> {
+    let via = via::of(&args.via)?;
+    Ok(Settings { inner_pcap: args.pcap_inner.clone(), carry: true, via, ..Settings::of(&args.paths) })
 }
 
 /// One line on how the program is captured, why so, and what is different for it.

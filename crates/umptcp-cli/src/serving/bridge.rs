@@ -17,6 +17,15 @@ const READ: usize = 64 << 10;
 /// What is smaller is copied, so that it does not hold a whole buffer until it is acknowledged.
 const SMALL: usize = 4 << 10;
 
+/// Which way bytes go.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    /// From the stack to the kernel.
+    Inwards,
+    /// From the kernel to the stack.
+    Outwards,
+}
+
 /// Both ends. Unless they have ended in order, dropping them resets both: a stream that is cut short must not
 /// look like one that is complete.
 pub(crate) struct Bridge {
@@ -34,6 +43,14 @@ impl Bridge {
         let stream = self.outside.as_ref()?.get_ref().clone();
         // Whoever knows may be busy with a path.
         tokio::task::spawn_blocking(move || stream.public_addr()).await.ok()?.ok()
+    }
+
+    /// Says this to the side of the stack before anything else.
+    pub(crate) async fn answer(&self, words: Bytes) -> io::Result<()> {
+        match &self.outside {
+            Some(outside) => outside.send_bytes(words).await,
+            None => Ok(()),
+        }
     }
 
     /// Says this to the side of the kernel before anything else.
@@ -56,9 +73,20 @@ impl Bridge {
     ///
     /// # Errors
     /// That of either, after which both have been reset.
-    pub(crate) async fn run(mut self) -> io::Result<()> {
+    pub(crate) async fn run(self) -> io::Result<()> {
+        self.run_counted(&|_, _| Ok(())).await
+    }
+
+    /// The same. `count` hears of each piece before it is passed on.
+    ///
+    /// # Errors
+    /// That of either, or of `count`, after which both have been reset.
+    pub(crate) async fn run_counted(
+        mut self,
+        count: &impl Fn(Way, usize) -> io::Result<()>,
+    ) -> io::Result<()> {
         if let (Some(outside), Some(inside)) = (&self.outside, &self.inside) {
-            carry(outside, inside).await?;
+            carry(outside, inside, count).await?;
         }
         // In order: nothing is left to reset.
         (self.outside, self.inside) = (None, None);
@@ -78,8 +106,13 @@ impl Drop for Bridge {
     }
 }
 
-async fn carry(outside: &MptcpStream, inside: &TcpStream) -> io::Result<()> {
-    let (mut inwards, mut outwards) = (pin!(inwards(outside, inside)), pin!(outwards(outside, inside)));
+async fn carry(
+    outside: &MptcpStream,
+    inside: &TcpStream,
+    count: &impl Fn(Way, usize) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut inwards = pin!(inwards(outside, inside, count));
+    let mut outwards = pin!(outwards(outside, inside, count));
     let (mut in_ended, mut out_ended) = (false, false);
     while !(in_ended && out_ended) {
         tokio::select! {
@@ -103,12 +136,17 @@ async fn carry(outside: &MptcpStream, inside: &TcpStream) -> io::Result<()> {
 }
 
 /// From the stack to the kernel.
-async fn inwards(outside: &MptcpStream, inside: &TcpStream) -> io::Result<()> {
+async fn inwards(
+    outside: &MptcpStream,
+    inside: &TcpStream,
+    count: &impl Fn(Way, usize) -> io::Result<()>,
+) -> io::Result<()> {
     loop {
         let data = outside.recv_bytes().await?;
         if data.is_empty() {
             return SockRef::from(inside).shutdown(Shutdown::Write);
         }
+        count(Way::Inwards, data.len())?;
         write_all(inside, &data).await?;
     }
 }
@@ -127,14 +165,22 @@ pub(crate) async fn write_all(to: &TcpStream, mut data: &[u8]) -> io::Result<()>
 }
 
 /// From the kernel to the stack.
-async fn outwards(outside: &MptcpStream, inside: &TcpStream) -> io::Result<()> {
+async fn outwards(
+    outside: &MptcpStream,
+    inside: &TcpStream,
+    count: &impl Fn(Way, usize) -> io::Result<()>,
+) -> io::Result<()> {
     loop {
         inside.readable().await?;
         let mut buffer = BytesMut::with_capacity(READ);
         match inside.try_read_buf(&mut buffer) {
             Ok(0) => return outside.get_ref().shutdown(Shutdown::Write),
-            Ok(n) if n < SMALL => outside.send_bytes(Bytes::copy_from_slice(&buffer)).await?,
-            Ok(_) => outside.send_bytes(buffer.freeze()).await?,
+            Ok(n) => {
+                count(Way::Outwards, n)?;
+                let small = n < SMALL;
+                let data = if small { Bytes::copy_from_slice(&buffer) } else { buffer.freeze() };
+                outside.send_bytes(data).await?;
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }

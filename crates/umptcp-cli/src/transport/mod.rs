@@ -5,11 +5,13 @@ pub(crate) mod kernel;
 mod race;
 #[cfg(target_os = "linux")]
 pub(crate) mod user_space;
+#[cfg(target_os = "linux")]
+pub(crate) mod via;
 
 pub(crate) use facts::{Facts, FastOpen, Subflow};
 
-use crate::args::{ListenAddress, StackArgs, StackKind, TargetArgs};
-use crate::failure::Class;
+use crate::args::{ListenAddress, StackArgs, StackKind, TargetArgs, ViaArgs};
+use crate::failure::{Class, usage};
 use crate::registry::Registry;
 use crate::session::Session;
 use anyhow::Context as _;
@@ -42,15 +44,29 @@ impl Transport {
         registry: &Registry,
         session: &Session,
     ) -> anyhow::Result<Transport> {
+        Transport::open_via(args, &ViaArgs::default(), registry, session)
+    }
+
+    /// The same, for connections by a relay.
+    pub(crate) fn open_via(
+        args: &StackArgs,
+        via: &ViaArgs,
+        registry: &Registry,
+        session: &Session,
+    ) -> anyhow::Result<Transport> {
         match args.stack {
+            StackKind::KernelMptcp | StackKind::KernelTcp if via.via.is_some() => {
+                Err(usage("--via is for umptcp's own stack: leave out --stack"))
+            }
             StackKind::KernelMptcp | StackKind::KernelTcp => Ok(Transport::Kernel(Kernel::new(args)?)),
-            StackKind::Umptcp => Transport::open_user_space(args, registry, session),
+            StackKind::Umptcp => Transport::open_user_space(args, via, registry, session),
         }
     }
 
     #[cfg(target_os = "linux")]
     fn open_user_space(
         args: &StackArgs,
+        via: &ViaArgs,
         registry: &Registry,
         session: &Session,
     ) -> anyhow::Result<Transport> {
@@ -59,13 +75,14 @@ impl Transport {
             strict_checksums: args.strict_checksums,
             fast_open: args.fast_open || args.fast_open_cookies.is_some(),
             fast_open_cookies: args.fast_open_cookies.clone(),
+            via: via::of(via)?,
             ..Settings::of(&args.paths)
         };
         UserSpace::open(&settings, registry, session).map(|stack| Transport::UserSpace(Box::new(stack)))
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn open_user_space(_: &StackArgs, _: &Registry, _: &Session) -> anyhow::Result<Transport> {
+    fn open_user_space(_: &StackArgs, _: &ViaArgs, _: &Registry, _: &Session) -> anyhow::Result<Transport> {
         Err(Class::Host.failure("--stack umptcp needs Linux; `umptcp demo --sim` works everywhere").into())
     }
 

@@ -52,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) buffer: Option<BufferSize>,
     pub(crate) fast_open: bool,
     pub(crate) fast_open_cookies: Option<PathBuf>,
+    /// The relay by which connections are made.
+    pub(crate) via: Option<umptcp::Via>,
     pub(crate) pcap: Option<PathBuf>,
     /// The same for the captured side.
     pub(crate) inner_pcap: Option<PathBuf>,
@@ -183,6 +185,9 @@ impl UserSpace {
             .stack_config(config)
             .connection_config(connection.clone())
             .linger(LINGER);
+        if let Some(via) = &settings.via {
+            builder = builder.via(via.clone());
+        }
         if let Some(file) = &settings.pcap {
             builder = builder.pcap(file);
         }

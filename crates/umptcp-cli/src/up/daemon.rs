@@ -33,7 +33,8 @@ enum Event {
 
 /// A daemon that runs. What is dropped first comes first.
 pub(super) struct Daemon {
-    file: PathBuf,
+    /// `None`: the command line says everything.
+    file: Option<PathBuf>,
     config: Config,
     /// `None`: the command line says what is logged.
     log: Option<logging::Running>,
@@ -56,7 +57,7 @@ impl Daemon {
     /// # Errors
     /// What keeps any part of it from being done; nothing is left behind then.
     pub(super) fn start(
-        file: PathBuf,
+        file: Option<PathBuf>,
         config: Config,
         registry: &Registry,
         log: Option<logging::Running>,
@@ -125,8 +126,12 @@ impl Daemon {
     /// Reads the configuration again and becomes as it says. What cannot be done is logged, and the rest
     /// done. With a file that is wrong everything stays as it is.
     fn reload(&mut self, registry: &Registry) {
+        let Some(file) = &self.file else {
+            tracing::warn!("there is no configuration to read again");
+            return;
+        };
         notify::reloading();
-        match Config::load(&self.file, registry) {
+        match Config::load(file, registry) {
             Ok(config) => self.become_as(config),
             Err(error) => {
                 tracing::error!("the configuration stays as it is: {}", describe(&error));
@@ -141,7 +146,7 @@ impl Daemon {
         let group = |config: &Config| config.run.and_then(|run| run.group);
         if differs || config.log.format != self.config.log.format || group(&config) != group(&self.config) {
             tracing::warn!(
-                "the name, [stack], the group of [run] and the format of the log are those of the start until the next"
+                "the name, [stack], [via], the group of [run] and the format of the log are those of the start until the next"
             );
         }
         if let Some(log) = &self.log {
@@ -169,7 +174,8 @@ impl Daemon {
 
     fn say_ready(&self) {
         let about = self.config.describe();
-        tracing::info!(name = self.config.name, file = %self.file.display(), "ready: {about}");
+        let file = self.file.as_ref().map(|file| tracing::field::display(file.display()));
+        tracing::info!(name = self.config.name, file, "ready: {about}");
         notify::ready(&about);
     }
 

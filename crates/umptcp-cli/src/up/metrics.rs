@@ -2,6 +2,7 @@
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/>
 
+use super::relay::{Counts, Relayed};
 use crate::serving::served::Served;
 use crate::serving::tasks::Tasks;
 use crate::transport::user_space::{Figures, UserSpace, View};
@@ -9,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -25,12 +27,17 @@ const LONGEST: usize = 8 << 10;
 ///
 /// # Errors
 /// When the address is in use, or not of this host.
-pub(super) fn start(stack: &UserSpace, at: SocketAddr, tasks: &Tasks) -> anyhow::Result<Served> {
+pub(super) fn start(
+    stack: &UserSpace,
+    relayed: Arc<Counts>,
+    at: SocketAddr,
+    tasks: &Tasks,
+) -> anyhow::Result<Served> {
     let view = stack.view();
     Served::start(at, "metrics", tasks, move |stream, client| {
-        let view = view.clone();
+        let (view, relayed) = (view.clone(), relayed.clone());
         async move {
-            match timeout(PATIENCE, serve(stream, view)).await {
+            match timeout(PATIENCE, serve(stream, view, relayed)).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::debug!(%client, %error, "no answer about metrics"),
                 Err(_) => tracing::debug!(%client, "no request for metrics"),
@@ -40,7 +47,7 @@ pub(super) fn start(stack: &UserSpace, at: SocketAddr, tasks: &Tasks) -> anyhow:
 }
 
 /// One request.
-async fn serve(mut stream: TcpStream, view: View) -> io::Result<()> {
+async fn serve(mut stream: TcpStream, view: View, relayed: Arc<Counts>) -> io::Result<()> {
     let mut request = Vec::new();
     while !request.windows(4).any(|w| w == b"\r\n\r\n") && request.len() < LONGEST {
         if stream.read_buf(&mut request).await? == 0 {
@@ -49,7 +56,7 @@ async fn serve(mut stream: TcpStream, view: View) -> io::Result<()> {
     }
     let (status, body) = match asked(&request) {
         Asked::Metrics => match tokio::task::spawn_blocking(move || view.figures()).await {
-            Ok(Some(figures)) => ("200 OK", text(&figures)),
+            Ok(Some(figures)) => ("200 OK", text(&figures, &relayed.figures())),
             _ => ("503 Service Unavailable", "the stack has ended\n".to_owned()),
         },
         Asked::Else => ("404 Not Found", "there is /metrics only\n".to_owned()),
@@ -91,7 +98,7 @@ fn asked(request: &[u8]) -> Asked {
 }
 
 /// All figures, with what each means.
-fn text(figures: &Figures) -> String {
+fn text(figures: &Figures, relay: &Relayed) -> String {
     let mut s = String::new();
     let mut family = |name: &str, kind: &str, help: &str, values: Vec<(String, u64)>| {
         // Writing to a String cannot fail.
@@ -130,6 +137,21 @@ fn text(figures: &Figures) -> String {
     let received = figures.traffic.iter().map(|(path, t)| (path.clone(), t.received)).collect();
     let help = "Payload that came over the path.";
     family("umptcp_path_received_bytes_total", "counter", help, by_path(&received));
+    let outcomes = [
+        ("made", relay.made),
+        ("not-reached", relay.failed),
+        ("refused", relay.refused),
+        ("silent", relay.silent),
+    ];
+    let outcomes = outcomes.map(|(outcome, count)| (format!("{{outcome=\"{outcome}\"}}"), count));
+    let help = "What became of the clients of the relay.";
+    family("umptcp_relay_requests_total", "counter", help, outcomes.to_vec());
+    let label = |client: &str| format!("{{client=\"{}\"}}", escaped(client));
+    let open = relay.clients.iter().map(|(client, open, _)| (label(client), *open)).collect();
+    family("umptcp_relay_connections", "gauge", "Connections of each client of the relay.", open);
+    let bytes = relay.clients.iter().map(|(client, _, bytes)| (label(client), *bytes)).collect();
+    let help = "Bytes that each client of the relay has moved, both ways.";
+    family("umptcp_relay_bytes_total", "counter", help, bytes);
     s
 }
 
@@ -164,7 +186,10 @@ mod tests {
         let mut figures = Figures::default();
         figures.traffic.entry("e\"0".into()).or_default().sent = 7;
         figures.memory = [5, 9];
-        let text = text(&figures);
+        let relayed = Relayed { refused: 3, clients: vec![("a".into(), 1, 2)], ..Relayed::default() };
+        let text = text(&figures, &relayed);
+        assert!(text.contains("umptcp_relay_requests_total{outcome=\"refused\"} 3\n"), "{text}");
+        assert!(text.contains("umptcp_relay_bytes_total{client=\"a\"} 2\n"), "{text}");
         let mut known = None;
         for line in text.lines() {
             if let Some(rest) = line.strip_prefix("# TYPE ") {

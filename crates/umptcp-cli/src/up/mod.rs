@@ -10,24 +10,52 @@ mod notify;
 mod opening;
 mod programs;
 mod proxy_protocol;
+mod relay;
 mod services;
 
-use crate::args::{CheckArgs, DownArgs, UpArgs};
+use crate::args::{CheckArgs, DownArgs, RelayArgs, UpArgs};
 use crate::console::print;
+use crate::failure::usage;
 use crate::logging::{self, Level, Log};
 use crate::registry::Registry;
-use config::Config;
+use config::relay::read_keys;
+use config::{Config, Relay};
 use daemon::Daemon;
 pub(crate) use instance::remove_dead;
+use std::path::PathBuf;
+use umptcp_relay::{Destinations, Limits};
 
 /// Runs the daemon until it is told to end.
 pub(crate) fn run(args: &UpArgs, registry: &Registry, verbose: u8) -> anyhow::Result<()> {
-    let config = Config::load(&args.config, registry)?;
+    start(Some(args.config.clone()), Config::load(&args.config, registry)?, registry, verbose)
+}
+
+/// The same with a relay, by a file or by the command line.
+pub(crate) fn relay(args: &RelayArgs, registry: &Registry, verbose: u8) -> anyhow::Result<()> {
+    let config = match &args.config {
+        Some(file) => {
+            let config = Config::load(file, registry)?;
+            if config.relay.is_none() {
+                return Err(usage(format!("{} has no section [relay]", file.display())));
+            }
+            config
+        }
+        None => {
+            let clients = args.keys.as_deref().map(read_keys).transpose().map_err(usage)?;
+            let destinations = Destinations { allow: args.allow.clone(), ..Destinations::default() };
+            let relay = Relay { at: args.listen, clients, destinations, limits: Limits::default() };
+            Config::of_relay(relay, args.paths.clone())
+        }
+    };
+    start(args.config.clone(), config, registry, verbose)
+}
+
+fn start(file: Option<PathBuf>, config: Config, registry: &Registry, verbose: u8) -> anyhow::Result<()> {
     // What is asked for on the command line goes before what the file says.
     let asked = (verbose > 0).then(|| Level::of_verbosity(verbose));
     let log = logging::start(Log { level: asked.unwrap_or(config.log.level), ..config.log })?;
     let log = asked.is_none().then_some(log);
-    Daemon::start(args.config.clone(), config, registry, log)?.run(registry)
+    Daemon::start(file, config, registry, log)?.run(registry)
 }
 
 /// Ends a daemon, and waits for it.

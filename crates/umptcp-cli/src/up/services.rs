@@ -5,6 +5,7 @@ use super::config::Config;
 use super::listen::Listening;
 use super::metrics;
 use super::programs::Desk;
+use super::relay::{Counts, Relaying};
 use crate::proxy::Proxy;
 use crate::serving::served::Served;
 use crate::serving::tasks::Tasks;
@@ -19,6 +20,9 @@ pub(super) struct Services {
     listeners: Vec<Listening>,
     socks: Option<Proxy>,
     metrics: Option<Served>,
+    relay: Option<Relaying>,
+    /// What the relay does, also while there is none.
+    relayed: Arc<Counts>,
     capture: Option<Capture>,
     /// Where programs ask to be captured.
     desk: Arc<Desk>,
@@ -54,8 +58,13 @@ impl Services {
         if let (None, Some(socks)) = (&self.socks, &config.socks) {
             keep(Proxy::start(stack, socks, tasks), &mut self.socks, &mut failed);
         }
+        self.relay =
+            self.relay.take().filter(|running| config.relay.as_ref().is_some_and(|r| running.becomes(r)));
+        if let (None, Some(relay)) = (&self.relay, &config.relay) {
+            keep(Relaying::start(stack, relay, self.relayed.clone(), tasks), &mut self.relay, &mut failed);
+        }
         if let (None, Some(at)) = (&self.metrics, config.metrics) {
-            keep(metrics::start(stack, at, tasks), &mut self.metrics, &mut failed);
+            keep(metrics::start(stack, self.relayed.clone(), at, tasks), &mut self.metrics, &mut failed);
         }
         if self.capture.is_none() && (!config.captures.is_empty() || config.run.is_some()) {
             keep(Capture::start(stack, session), &mut self.capture, &mut failed);

@@ -7,6 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use umptcp_relay::AnswerError;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig};
 use umptcp_stack_core::error::{ConnectError, ConnectionError};
 use umptcp_stack_core::event::IncomingId;
@@ -160,15 +161,16 @@ impl Connections {
         }
     }
 
-    /// Starts a connection.
+    /// Starts a connection; `relayed`: to a relay, which is asked first.
     pub(super) fn connect(
         &mut self,
         cx: &mut Context<'_>,
         options: ConnectOptions,
+        relayed: bool,
     ) -> Result<(ConnectionId, Arc<Shared>), ConnectError> {
         let shared = Arc::new(Shared::new(&options.config, self.spin, &self.most));
         let id = cx.stack.connect(cx.now, options)?;
-        if let Some(info) = cx.stack.info(id).filter(|_| cx.stack.awaits_data(id)) {
+        if let Some(info) = cx.stack.info(id).filter(|_| !relayed && cx.stack.awaits_data(id)) {
             // Fast Open: the application writes first.
             shared.set_phase(Phase::Connected { local: info.local, remote: info.remote });
             shared.set_awaits_data();
@@ -218,11 +220,29 @@ impl Connections {
     }
 
     /// The handshake of a connection has succeeded: nobody waits for the others.
-    fn abort_rivals(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
-        for rival in self.rivals.remove(&id).unwrap_or_default() {
-            if self.entries.get(&rival).is_some_and(|entry| entry.shared.is_connecting()) {
-                self.abort(cx, rival);
+    fn abort_rivals(&mut self, cx: &mut Context<'_>, id: ConnectionId) -> Vec<ConnectionId> {
+        let rivals = self.rivals.remove(&id).unwrap_or_default();
+        for rival in &rivals {
+            if self.entries.get(rival).is_some_and(|entry| entry.shared.is_connecting()) {
+                self.abort(cx, *rival);
             }
+        }
+        rivals
+    }
+
+    /// The relay by which a connection is made has been reached. It is asked no second time: returns the
+    /// rivals, which are given up.
+    pub(super) fn reached(&mut self, cx: &mut Context<'_>, id: ConnectionId) -> Vec<ConnectionId> {
+        if let Some(entry) = self.entries.get(&id) {
+            entry.shared.set_asked();
+        }
+        self.abort_rivals(cx, id)
+    }
+
+    /// A relay has refused a connection, which fails next.
+    pub(super) fn refused(&self, id: ConnectionId, why: AnswerError) {
+        if let Some(entry) = self.entries.get(&id) {
+            entry.shared.set_refusal(why);
         }
     }
 

@@ -1,10 +1,12 @@
 //! Captured connections: each is answered as the connection onward turns out, and then joined with it.
 
 use super::context::Context;
+use super::relayed::{Relayed, Wanted};
 use super::splices::{Ended, Splices};
 use super::trust::{HOLD, Trust};
 use crate::attempts::ATTEMPT_DELAY;
 use crate::forwarded::{Counted, Direction, ForwardShared, Forwarded, spoken};
+use crate::via::Via;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -32,6 +34,8 @@ pub(crate) struct Rule {
     pub(crate) accept: ConnectionConfig,
     /// For the side onward.
     pub(crate) connect: ConnectionConfig,
+    /// By which relay it goes outward.
+    pub(crate) via: Option<Via>,
     /// Tells connections apart.
     pub(crate) tag: Option<Tagging>,
     /// Who is told.
@@ -68,18 +72,27 @@ struct Pending {
     mptcp: bool,
     /// Where the client wants to go.
     wanted: SocketAddr,
-    /// Where it is taken.
-    remote: SocketAddr,
     /// Attempts that have not failed.
     running: Vec<ConnectionId>,
-    /// What else may be tried: a local address for each.
-    waiting: VecDeque<SocketAddr>,
+    /// What else may be tried.
+    waiting: VecDeque<Way>,
     /// When the next is tried, if nothing has been heard until then.
     next: Option<Instant>,
     /// One that is established, without MPTCP and perhaps not with the server, and until when others may answer.
     held: Option<(ConnectionId, Instant)>,
     /// Why the last attempt failed.
     error: Option<Failure>,
+}
+
+/// A way onward.
+#[derive(Clone, Debug)]
+struct Way {
+    /// Where from; port 0: any.
+    local: SocketAddr,
+    /// Where to: the server, or a relay.
+    remote: SocketAddr,
+    /// What the relay is asked for.
+    wanted: Option<Wanted>,
 }
 
 /// Why there is no way onward.
@@ -165,14 +178,14 @@ impl Forwards {
     }
 
     /// Stops to capture. What has been joined goes on.
-    pub(super) fn remove(&mut self, cx: &mut Context<'_>, listener: ListenerId) {
+    pub(super) fn remove(&mut self, cx: &mut Context<'_>, relayed: &mut Relayed, listener: ListenerId) {
         if self.rules.remove(&listener).is_none() {
             return;
         }
         let of_it = |(id, p): (&IncomingId, &Pending)| (p.listener == listener).then_some(*id);
         let ids: Vec<IncomingId> = self.pending.iter().filter_map(of_it).collect();
         for incoming in ids {
-            self.give_up(cx, incoming, Some(RefuseWith::Reset));
+            self.give_up(cx, relayed, incoming, Some(RefuseWith::Reset));
         }
         cx.stack.unlisten(cx.now, listener);
     }
@@ -202,28 +215,27 @@ impl Forwards {
     pub(super) fn on_incoming(
         &mut self,
         cx: &mut Context<'_>,
-        listener: ListenerId,
-        incoming: IncomingId,
+        relayed: &mut Relayed,
+        (listener, incoming): (ListenerId, IncomingId),
         (wanted, client): (SocketAddr, SocketAddr),
         mptcp: bool,
     ) -> bool {
         let Some(rule) = self.rules.get(&listener) else { return false };
         let tag = rule.tag.as_ref().and_then(|tag| tag(client, wanted));
         rule.shared.on_captured(tag);
-        let (remote, waiting) = ways(cx, &rule.onward, client, wanted);
+        let waiting = ways(cx, rule, client, wanted);
         let (next, held) = (None, None);
         let (running, error) = (Vec::new(), None);
-        let pending =
-            Pending { listener, client, tag, mptcp, wanted, remote, running, waiting, next, held, error };
+        let pending = Pending { listener, client, tag, mptcp, wanted, running, waiting, next, held, error };
         self.pending.insert(incoming, pending);
         *self.of_client.entry(client.ip()).or_default() += 1;
-        self.bound(cx, client.ip());
-        self.try_next(cx, incoming);
+        self.bound(cx, relayed, client.ip());
+        self.try_next(cx, relayed, incoming);
         true
     }
 
     /// Makes room by giving up those that have waited longest.
-    fn bound(&mut self, cx: &mut Context<'_>, client: IpAddr) {
+    fn bound(&mut self, cx: &mut Context<'_>, relayed: &mut Relayed, client: IpAddr) {
         let oldest = if self.of_client.get(&client).is_some_and(|n| *n > MOST_PENDING_OF_ONE) {
             self.pending.iter().find(|(_, p)| p.client.ip() == client).map(|(id, _)| *id)
         } else if self.pending.len() > MOST_PENDING {
@@ -232,19 +244,21 @@ impl Forwards {
             None
         };
         if let Some(incoming) = oldest {
-            self.give_up(cx, incoming, Some(RefuseWith::Silence));
+            self.give_up(cx, relayed, incoming, Some(RefuseWith::Silence));
         }
     }
 
     /// Makes the next attempt; with none left, and none running, the client gets the answer.
-    fn try_next(&mut self, cx: &mut Context<'_>, incoming: IncomingId) {
+    fn try_next(&mut self, cx: &mut Context<'_>, relayed: &mut Relayed, incoming: IncomingId) {
         let Some(p) = self.pending.get_mut(&incoming) else { return };
         if let Some(at) = p.next.take() {
             self.due.remove(&(at, incoming));
         }
-        while let Some(local) = p.waiting.pop_front() {
+        while let Some(Way { local, remote, wanted }) = p.waiting.pop_front() {
             let Some(rule) = self.rules.get(&p.listener) else { return };
-            let mut options = ConnectOptions::new(p.remote).with_config(rule.connect.clone());
+            let mut options = ConnectOptions::new(remote).with_config(rule.connect.clone());
+            // The request is as good twice as once: the relay takes it once.
+            options.config.fast_open |= wanted.is_some();
             options.local_address = Some(local.ip());
             options.local_port = local.port();
             if let Onward::In { path, .. } = rule.onward {
@@ -256,6 +270,9 @@ impl Forwards {
                 Ok(id) => {
                     p.running.push(id);
                     self.attempts.insert(id, incoming);
+                    if let Some(wanted) = wanted {
+                        relayed.ask(cx, id, wanted);
+                    }
                     if !p.waiting.is_empty() {
                         let at = cx.now + ATTEMPT_DELAY;
                         p.next = Some(at);
@@ -273,27 +290,33 @@ impl Forwards {
             return;
         }
         if p.running.is_empty() {
-            let failure = p.error.clone().unwrap_or(Failure::Local(ConnectError::NoPath(p.remote.ip())));
-            self.fail(cx, incoming, &failure);
+            let failure = p.error.clone().unwrap_or(Failure::Local(ConnectError::NoPath(p.wanted.ip())));
+            self.fail(cx, relayed, incoming, &failure);
         }
     }
 
     /// There is no way onward.
-    fn fail(&mut self, cx: &mut Context<'_>, incoming: IncomingId, failure: &Failure) {
+    fn fail(&mut self, cx: &mut Context<'_>, relayed: &mut Relayed, incoming: IncomingId, failure: &Failure) {
         if let Some(p) = self.pending.get(&incoming)
             && let Some(rule) = self.rules.get(&p.listener)
         {
             tracing::debug!(client = %p.client, to = %p.wanted, error = %failure, "no way onward");
             rule.shared.on_failed(p.tag, &failure.to_string());
         }
-        self.give_up(cx, incoming, Some(failure.refusal()));
+        self.give_up(cx, relayed, incoming, Some(failure.refusal()));
     }
 
     /// Forgets a captured connection, and what was tried for it. With `answer`, its client is told.
-    fn give_up(&mut self, cx: &mut Context<'_>, incoming: IncomingId, answer: Option<RefuseWith>) {
+    fn give_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        relayed: &mut Relayed,
+        incoming: IncomingId,
+        answer: Option<RefuseWith>,
+    ) {
         let Some(p) = self.take(incoming) else { return };
         for id in p.running.into_iter().chain(p.held.map(|(id, _)| id)) {
-            self.end_attempt(cx, id);
+            self.end_attempt(cx, relayed, id);
         }
         if let Some(with) = answer {
             cx.stack.refuse(cx.now, incoming, with);
@@ -317,17 +340,38 @@ impl Forwards {
         Some(p)
     }
 
-    fn end_attempt(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
+    fn end_attempt(&mut self, cx: &mut Context<'_>, relayed: &mut Relayed, id: ConnectionId) {
         self.attempts.remove(&id);
+        relayed.forget(id);
         cx.stack.abort(cx.now, id);
         cx.stack.close(cx.now, id);
     }
 
     /// The client of a captured connection has given up. False: it is none of a rule.
-    pub(super) fn on_incoming_gone(&mut self, cx: &mut Context<'_>, incoming: IncomingId) -> bool {
+    pub(super) fn on_incoming_gone(
+        &mut self,
+        cx: &mut Context<'_>,
+        relayed: &mut Relayed,
+        incoming: IncomingId,
+    ) -> bool {
         let known = self.pending.contains_key(&incoming);
-        self.give_up(cx, incoming, None);
+        self.give_up(cx, relayed, incoming, None);
         known
+    }
+
+    /// An attempt has reached the relay, which is asked no second time: what else there is is given up.
+    pub(super) fn on_reached(&mut self, cx: &mut Context<'_>, relayed: &mut Relayed, id: ConnectionId) {
+        let Some(incoming) = self.attempts.get(&id).copied() else { return };
+        let Some(p) = self.pending.get_mut(&incoming) else { return };
+        if let Some(at) = p.next.take() {
+            self.due.remove(&(at, incoming));
+        }
+        p.waiting.clear();
+        for other in std::mem::replace(&mut p.running, vec![id]) {
+            if other != id {
+                self.end_attempt(cx, relayed, other);
+            }
+        }
     }
 
     /// Others may answer until then in the place of the one that is held.
@@ -339,23 +383,24 @@ impl Forwards {
         }
     }
 
-    /// A connection onward stands: the captured one is answered and joined with it, unless the answer is in doubt and
+    /// A connection onward stands: the captured one is answered and joined with it, unless the answer is doubtful and
     /// another path can be asked. False: it is none of ours.
     pub(super) fn on_connected(
         &mut self,
         cx: &mut Context<'_>,
+        relayed: &mut Relayed,
         splices: &mut Splices,
         trust: &mut Trust,
         id: ConnectionId,
+        doubtful: bool,
     ) -> bool {
         let Some(incoming) = self.attempts.get(&id).copied() else { return false };
         let Some(p) = self.pending.get_mut(&incoming) else { return false };
-        let doubtful = trust.doubts(cx, id);
         match p.held {
             Some((other, _)) if doubtful => {
                 // What two paths say is true. The server knows the first longer.
                 trust.on_agreed(cx, [id, other]);
-                self.join(cx, splices, incoming, other);
+                self.join(cx, relayed, splices, incoming, other);
                 return true;
             }
             Some((other, _)) if Trust::is_mptcp(cx, id) => trust.on_contradicted(cx, other),
@@ -364,22 +409,29 @@ impl Forwards {
                 let until = cx.now + HOLD;
                 p.held = Some((id, until));
                 self.due.insert((until, incoming));
-                self.try_next(cx, incoming);
+                self.try_next(cx, relayed, incoming);
                 return true;
             }
             _ => {}
         }
-        self.join(cx, splices, incoming, id);
+        self.join(cx, relayed, splices, incoming, id);
         true
     }
 
     /// Answers the captured connection and joins it with this one.
-    fn join(&mut self, cx: &mut Context<'_>, splices: &mut Splices, incoming: IncomingId, id: ConnectionId) {
+    fn join(
+        &mut self,
+        cx: &mut Context<'_>,
+        relayed: &mut Relayed,
+        splices: &mut Splices,
+        incoming: IncomingId,
+        id: ConnectionId,
+    ) {
         self.attempts.remove(&id);
         let Some(p) = self.take(incoming) else { return };
         let held = p.held.map(|(id, _)| id);
         for other in p.running.iter().chain(&held).filter(|other| **other != id) {
-            self.end_attempt(cx, *other);
+            self.end_attempt(cx, relayed, *other);
         }
         let Some(rule) = self.rules.get(&p.listener) else { return };
         match cx.stack.accept(cx.now, incoming, &rule.accept) {
@@ -406,7 +458,7 @@ impl Forwards {
             Err(error) => {
                 tracing::debug!(client = %p.client, %error, "a captured connection cannot be accepted");
                 cx.stack.refuse(cx.now, incoming, RefuseWith::Silence);
-                self.end_attempt(cx, id);
+                self.end_attempt(cx, relayed, id);
             }
         }
     }
@@ -415,6 +467,7 @@ impl Forwards {
     pub(super) fn on_ended(
         &mut self,
         cx: &mut Context<'_>,
+        relayed: &mut Relayed,
         id: ConnectionId,
         error: Option<ConnectionError>,
     ) -> bool {
@@ -429,10 +482,10 @@ impl Forwards {
             let failure = Failure::Remote(error);
             if error == ConnectionError::Refused && p.held.is_none() {
                 // By the peer, whatever path leads to it.
-                self.fail(cx, incoming, &failure);
+                self.fail(cx, relayed, incoming, &failure);
             } else {
                 p.error = Some(failure);
-                self.try_next(cx, incoming);
+                self.try_next(cx, relayed, incoming);
             }
         }
         true
@@ -501,18 +554,24 @@ impl Forwards {
     }
 
     /// Makes the attempts that are due.
-    pub(super) fn on_time(&mut self, cx: &mut Context<'_>, splices: &mut Splices, trust: &mut Trust) {
+    pub(super) fn on_time(
+        &mut self,
+        cx: &mut Context<'_>,
+        relayed: &mut Relayed,
+        splices: &mut Splices,
+        trust: &mut Trust,
+    ) {
         self.forget_over(cx);
         while let Some((at, incoming)) = self.due.first().copied().filter(|(at, _)| *at <= cx.now) {
             self.due.remove(&(at, incoming));
             let Some(p) = self.pending.get_mut(&incoming) else { continue };
             if let Some((held, _)) = p.held.filter(|(_, until)| *until <= at) {
                 trust.on_unopposed(cx, held);
-                self.join(cx, splices, incoming, held);
+                self.join(cx, relayed, splices, incoming, held);
                 continue;
             }
             p.next = None;
-            self.try_next(cx, incoming);
+            self.try_next(cx, relayed, incoming);
         }
     }
 
@@ -542,31 +601,38 @@ fn outside(direction: Direction) -> usize {
     }
 }
 
-/// Where to go for a captured connection, and from which local addresses (port 0: any).
-fn ways(
-    cx: &Context<'_>,
-    onward: &Onward,
-    client: SocketAddr,
-    wanted: SocketAddr,
-) -> (SocketAddr, VecDeque<SocketAddr>) {
-    match onward {
-        Onward::Out => {
-            let mut locals = VecDeque::new();
-            let up = |id: &PathId| !cx.stack.is_path_down(*id, wanted.ip());
-            for path in cx.paths().into_iter().filter(up).filter_map(|id| cx.stack.path(id)) {
-                let fits = path.addresses.iter().find(|a| a.is_ipv4() == wanted.is_ipv4());
-                if let Some(local) = fits.filter(|_| path.kind != PathKind::Capture) {
-                    locals.push_back(SocketAddr::new(*local, 0));
-                }
+/// The ways onward for a captured connection, best first.
+fn ways(cx: &Context<'_>, rule: &Rule, client: SocketAddr, wanted: SocketAddr) -> VecDeque<Way> {
+    match &rule.onward {
+        Onward::Out => match rule.via.as_ref().filter(|via| via.takes(wanted)) {
+            None => outward(cx, wanted, None).collect(),
+            Some(via) => {
+                let Some(asked) = Wanted::new(via, wanted) else { return VecDeque::new() };
+                via.relay().iter().flat_map(|relay| outward(cx, *relay, Some(&asked))).collect()
             }
-            (wanted, locals)
-        }
+        },
         Onward::In { addresses, .. } => {
             let inside = addresses.iter().find(|a| a.is_ipv4() == client.is_ipv4());
-            match inside {
-                Some(address) => (SocketAddr::new(*address, wanted.port()), VecDeque::from([client])),
-                None => (wanted, VecDeque::new()),
-            }
+            let way = |address: &IpAddr| Way {
+                local: client,
+                remote: SocketAddr::new(*address, wanted.port()),
+                wanted: None,
+            };
+            inside.map(way).into_iter().collect()
         }
     }
+}
+
+/// To `remote` by each path that leads outside.
+fn outward<'a>(
+    cx: &'a Context<'_>,
+    remote: SocketAddr,
+    wanted: Option<&'a Wanted>,
+) -> impl Iterator<Item = Way> + 'a {
+    let up = move |id: &PathId| !cx.stack.is_path_down(*id, remote.ip());
+    cx.paths().into_iter().filter(up).filter_map(move |id| {
+        let path = cx.stack.path(id).filter(|path| path.kind != PathKind::Capture)?;
+        let local = path.addresses.iter().find(|a| a.is_ipv4() == remote.is_ipv4())?;
+        Some(Way { local: SocketAddr::new(*local, 0), remote, wanted: wanted.cloned() })
+    })
 }

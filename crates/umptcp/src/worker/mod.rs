@@ -7,6 +7,7 @@ mod forwards;
 mod listeners;
 mod offers;
 mod paths;
+mod relayed;
 mod splices;
 mod trust;
 mod watchers;
@@ -23,6 +24,7 @@ use forwards::Forwards;
 use listeners::Listeners;
 use offers::Offers;
 use paths::PathNames;
+use relayed::{Answer, Relayed};
 use splices::Splices;
 use std::collections::{BTreeMap, HashSet};
 use std::io;
@@ -30,6 +32,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use trust::Trust;
+use umptcp_relay::AnswerError;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, ListenOptions, StackConfig};
 use umptcp_stack_core::device::{Families, PathConfig};
 use umptcp_stack_core::error::{ConnectError, ConnectionError, ListenError};
@@ -44,6 +47,7 @@ pub(crate) use context::Context;
 pub(crate) use forwards::{Onward, Rule, Tagging};
 pub(crate) use listeners::ListenerShared;
 pub(crate) use offers::{Offer, OffersShared};
+pub(crate) use relayed::Wanted;
 pub(crate) use splices::Outcome;
 pub(crate) use trust::HOLD;
 pub(crate) use watchers::Watcher;
@@ -94,6 +98,7 @@ pub(crate) struct Worker {
     watchers: Watchers,
     forwards: Forwards,
     offers: Offers,
+    relayed: Relayed,
     path_names: PathNames,
     trust: Trust,
     /// When to look next at which paths answer.
@@ -112,6 +117,7 @@ impl Worker {
             watchers: Watchers::default(),
             forwards: Forwards::default(),
             offers: Offers::default(),
+            relayed: Relayed::default(),
             path_names: PathNames::default(),
             trust: Trust::default(),
             next_look: Instant::ZERO,
@@ -121,21 +127,25 @@ impl Worker {
     }
 
     /// Starts a connection. Of it and `rivals`, the first to be established stays. `may_doubt`: whoever begins it can try
-    /// another path.
+    /// another path. With `wanted`, it is to a relay, which is asked for that.
     pub(crate) fn connect(
         &mut self,
         cx: &mut Context<'_>,
         options: ConnectOptions,
         rivals: &[ConnectionId],
         may_doubt: bool,
+        wanted: Option<Wanted>,
     ) -> Result<(ConnectionId, Arc<Shared>), Error> {
         let (remote, ids) = (options.remote, cx.paths());
         let paths = ids.iter().filter_map(|id| cx.stack.path(*id));
         if let Some(reason) = addresses::no_way(paths, remote.ip()) {
             return Err(Error::NoWay { remote, reason });
         }
-        let connected = self.connections.connect(cx, options);
+        let connected = self.connections.connect(cx, options, wanted.is_some());
         let (id, shared) = connected.map_err(|source| Error::Connect { remote, source })?;
+        if let Some(wanted) = wanted {
+            self.relayed.ask(cx, id, wanted);
+        }
         self.connections.add_rivals(id, rivals);
         if may_doubt {
             self.connections.allow_doubt(id);
@@ -145,6 +155,7 @@ impl Worker {
 
     /// Ends a connection at once.
     pub(crate) fn abort(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
+        self.relayed.forget(id);
         self.connections.abort(cx, id);
     }
 
@@ -213,7 +224,7 @@ impl Worker {
             self.listeners.unlisten(cx, &mut self.connections, id);
         }
         for id in self.forwards.ids() {
-            self.forwards.remove(cx, id);
+            self.forwards.remove(cx, &mut self.relayed, id);
         }
         for id in self.offers.ids() {
             self.offers.unlisten(cx, id);
@@ -316,7 +327,7 @@ impl Worker {
 
     /// Captures no more.
     pub(crate) fn remove_forward(&mut self, cx: &mut Context<'_>, id: ListenerId) {
-        self.forwards.remove(cx, id);
+        self.forwards.remove(cx, &mut self.relayed, id);
     }
 
     /// Changes the settings of a rule's side outside.
@@ -353,13 +364,52 @@ impl Worker {
 
     fn connected(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
         self.trust.on_connected(cx, id);
-        if self.forwards.on_connected(cx, &mut self.splices, &mut self.trust, id)
+        if !self.relayed.has(id) {
+            return self.stands(cx, id, None);
+        }
+        self.relayed.on_reached(id);
+        for rival in self.connections.reached(cx, id) {
+            self.relayed.forget(rival);
+        }
+        self.forwards.on_reached(cx, &mut self.relayed, id);
+        self.ask_relay(cx, id);
+    }
+
+    /// Asks a relay, as far as that is possible, and does as it answers.
+    fn ask_relay(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
+        match self.relayed.look(cx, id) {
+            Answer::Awaited => {}
+            Answer::Stands(server) => self.stands(cx, id, Some(server)),
+            Answer::Failed(error, why) => {
+                tracing::debug!(connection = %id, %why, "the relay does not make the connection");
+                self.relay_failed(cx, id, error, why);
+            }
+        }
+    }
+
+    fn relay_failed(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ConnectionId,
+        error: ConnectionError,
+        why: AnswerError,
+    ) {
+        self.connections.refused(id, why);
+        // RFC 8803 §6.2.8: an error is answered with a reset.
+        cx.stack.abort(cx.now, id);
+        self.ended(cx, id, Some(error));
+    }
+
+    /// A connection is established: with `server`, if that is by a relay.
+    fn stands(&mut self, cx: &mut Context<'_>, id: ConnectionId, server: Option<SocketAddr>) {
+        // A relay is nobody else.
+        let doubtful = server.is_none() && self.trust.doubts(cx, id);
+        if self.forwards.on_connected(cx, &mut self.relayed, &mut self.splices, &mut self.trust, id, doubtful)
             || self.splices.on_ready(cx, id)
         {
             return;
         }
         let Some(info) = cx.stack.info(id) else { return };
-        let doubtful = self.trust.doubts(cx, id);
         let rivals = self.connections.doubtful_rivals(id);
         match rivals[..] {
             // What two paths say is true. The server knows the first longer.
@@ -375,10 +425,10 @@ impl Worker {
             _ => {}
         }
         let alone = doubtful && rivals.is_empty();
+        let remote = server.unwrap_or(info.remote);
         if alone && self.connections.hold(id, info.local, info.remote) {
             tracing::debug!(connection = %id, "the answer lacks MPTCP: another path is asked");
-        } else if let Some((listener, accepted)) = self.connections.connected(cx, id, info.local, info.remote)
-        {
+        } else if let Some((listener, accepted)) = self.connections.connected(cx, id, info.local, remote) {
             self.listeners.accepted(cx, &mut self.connections, listener, accepted);
         }
         // What came with the handshake, and what was written before it was complete.
@@ -409,6 +459,9 @@ impl Worker {
     }
 
     fn ready(&mut self, cx: &mut Context<'_>, id: ConnectionId, readable: bool) {
+        if self.relayed.has(id) {
+            return self.ask_relay(cx, id);
+        }
         if self.splices.on_ready(cx, id) {
             return;
         }
@@ -419,8 +472,14 @@ impl Worker {
         }
     }
 
-    fn ended(&mut self, cx: &mut Context<'_>, id: ConnectionId, error: Option<ConnectionError>) {
-        if self.forwards.on_ended(cx, id, error) || self.splices.on_ended(cx, id, error) {
+    fn ended(&mut self, cx: &mut Context<'_>, id: ConnectionId, mut error: Option<ConnectionError>) {
+        if let Some(reached) = self.relayed.on_ended(id) {
+            error = error.or(Some(ConnectionError::Reset));
+            if reached {
+                self.connections.refused(id, AnswerError::NoAnswer);
+            }
+        }
+        if self.forwards.on_ended(cx, &mut self.relayed, id, error) || self.splices.on_ended(cx, id, error) {
             return;
         }
         if let Some(listener) = self.connections.ended(cx, id, error) {
@@ -465,14 +524,16 @@ impl Handler<Front> for Worker {
             Event::Incoming { listener, incoming, remote, local, mptcp, complete } => {
                 let ends = (local, remote);
                 if self.offers.on_incoming(listener, incoming, ends, mptcp)
-                    || self.forwards.on_incoming(cx, listener, incoming, ends, mptcp)
+                    || self.forwards.on_incoming(cx, &mut self.relayed, (listener, incoming), ends, mptcp)
                 {
                     return;
                 }
                 self.listeners.incoming(cx, &mut self.connections, listener, incoming, complete);
             }
             Event::IncomingGone { incoming } => {
-                if !self.offers.on_incoming_gone(incoming) && !self.forwards.on_incoming_gone(cx, incoming) {
+                if !self.offers.on_incoming_gone(incoming)
+                    && !self.forwards.on_incoming_gone(cx, &mut self.relayed, incoming)
+                {
                     self.listeners.incoming_gone(incoming);
                 }
             }
@@ -516,7 +577,10 @@ impl Handler<Front> for Worker {
     }
 
     fn after_poll(&mut self, cx: &mut Context<'_>) {
-        self.forwards.on_time(cx, &mut self.splices, &mut self.trust);
+        self.forwards.on_time(cx, &mut self.relayed, &mut self.splices, &mut self.trust);
+        while let Some(id) = self.relayed.overdue(cx.now) {
+            self.relay_failed(cx, id, ConnectionError::TimedOut, AnswerError::NoAnswer);
+        }
         if cx.stack.carries() && cx.now >= self.next_look {
             self.next_look = cx.now + HEALTH_LOOK;
             let silent = silent_paths(cx);
@@ -536,7 +600,8 @@ impl Handler<Front> for Worker {
     fn deadline(&self) -> Option<Instant> {
         let stopping =
             self.stopping.as_ref().map(|s| s.next_check.min(s.deadline.max(s.aborted.unwrap_or_default())));
-        [stopping, self.forwards.deadline(), self.connections.deadline()].into_iter().flatten().min()
+        let due = [self.forwards.deadline(), self.connections.deadline(), self.relayed.deadline()];
+        due.into_iter().flatten().chain(stopping).min()
     }
 }
 

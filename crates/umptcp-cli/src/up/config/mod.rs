@@ -1,5 +1,6 @@
 //! The daemon's configuration: a TOML file, read and checked as a whole before anything is done.
 
+pub(crate) mod relay;
 mod text;
 mod values;
 
@@ -11,6 +12,8 @@ use crate::registry::Registry;
 use crate::transport::user_space::Settings;
 use anyhow::Context as _;
 use ipnet::IpNet;
+pub(crate) use relay::Relay;
+use relay::{checked_relay, checked_via};
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -47,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) run: Option<Run>,
     /// The proxy for programs that speak SOCKS or CONNECT of HTTP.
     pub(crate) socks: Option<Access>,
+    /// The relay for clients elsewhere.
+    pub(crate) relay: Option<Relay>,
     /// Where Prometheus asks.
     pub(crate) metrics: Option<SocketAddr>,
     /// What is logged, and how.
@@ -84,9 +89,26 @@ impl Config {
             .map_err(|error| usage(error.to_string()))
     }
 
+    /// A relay over these paths, and nothing else. Several may run.
+    pub(crate) fn of_relay(relay: Relay, paths: Vec<PathSpec>) -> Config {
+        Config {
+            name: format!("relay-{}", std::process::id()),
+            settings: Settings { paths, ..Settings::default() },
+            drain: DRAIN,
+            listens: Vec::new(),
+            captures: Vec::new(),
+            run: None,
+            socks: None,
+            relay: Some(relay),
+            metrics: None,
+            log: Log::default(),
+        }
+    }
+
     fn parse(source: &Source<'_>, registry: &Registry) -> Result<Config, LabError> {
         let text: FileText = toml::from_str(source.text).map_err(|error| source.parser(&error))?;
-        let FileText { name, stack, paths, listens, captures, run, gateway, socks, metrics, log } = text;
+        let FileText { name, stack, paths, listens, captures, run, gateway, socks, relay, via, metrics, log } =
+            text;
         let name = match name {
             Some(name) => checked_name(source, &name)?,
             None => DEFAULT_NAME.to_owned(),
@@ -111,6 +133,7 @@ impl Config {
             buffer: stack.buffer.map(|buffer| buffer.0),
             pcap: stack.pcap,
             paths: checked_paths(source, &paths)?,
+            via: via.map(|via| checked_via(source, &via)).transpose()?,
             ..Settings::default()
         };
         let mut taken: Vec<ListenAddress> = Vec::new();
@@ -136,6 +159,7 @@ impl Config {
             captures,
             run: run.map(|run| Run { group: run.group.map(|group| group.0.0) }),
             socks: socks.map(|socks| checked_socks(source, socks)).transpose()?,
+            relay: relay.map(|relay| checked_relay(source, relay)).transpose()?,
             metrics: metrics.map(|metrics| metrics.at.0),
             log: Log { level: log.level.unwrap_or_default(), format: log.format },
         })
@@ -157,6 +181,8 @@ impl Config {
             None => "programs of root".to_owned(),
         }));
         all.extend(self.socks.as_ref().map(|socks| format!("SOCKS at {}", socks.at)));
+        all.extend(self.relay.as_ref().map(Relay::describe));
+        all.extend(self.settings.via.as_ref().map(|via| format!("via {}", via.relay()[0])));
         all.extend(self.metrics.map(|at| format!("metrics at {at}")));
         all.join(", ")
     }
@@ -456,5 +482,63 @@ mod tests {
             text.lines().map(|line| format!("{}\n", line.strip_prefix("#: ").unwrap_or(line))).collect();
         assert_ne!(text, all);
         parse(&all).unwrap();
+    }
+
+    /// A file of keys that is gone when this is dropped.
+    struct Keys(std::path::PathBuf);
+
+    impl Keys {
+        fn new(name: &str, text: &str) -> Keys {
+            let file = std::env::temp_dir().join(format!("umptcp-{name}-{}", std::process::id()));
+            std::fs::write(&file, text).unwrap();
+            Keys(file)
+        }
+    }
+
+    impl Drop for Keys {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_example_of_a_relay_is_right() {
+        let keys = Keys::new("example-keys", &format!("laptop {}\n", "01".repeat(32)));
+        let text = include_str!("../../../../../packaging/relay.toml");
+        let text = text.replace("/etc/umptcp/relay.keys", &keys.0.display().to_string());
+        let config = parse(&text).unwrap();
+        assert_eq!(config.describe(), "1 path, 0 listeners, relay at *:8803 for 1 client");
+        let relay = config.relay.unwrap();
+        assert_eq!(relay.limits, umptcp_relay::Limits::default(), "the example shows the defaults");
+        // What is commented out is right, too; a NIC has one path of each mode.
+        let all: String =
+            text.lines().map(|line| format!("{}\n", line.strip_prefix("#: ").unwrap_or(line))).collect();
+        assert_ne!(text, all);
+        let relay = parse(&all).unwrap().relay.unwrap();
+        assert_eq!(relay.limits.bytes, Some(500_000_000_000));
+        assert_eq!((relay.destinations.allow.len(), relay.destinations.ports.len()), (1, 2));
+    }
+
+    #[test]
+    fn a_relay_without_keys_must_be_meant() {
+        let keys = Keys::new("bad-keys", "laptop 12\n");
+        let bad = format!("[relay]\nat = 1\nkeys = \"{}\"\n", keys.0.display());
+        for (text, line, hint) in [
+            ("\n[relay]\nat = 9000\n".to_owned(), 2, "open = true"),
+            ("[relay]\nopen = true\nkeys = \"/none\"\n".to_owned(), 1, "open = true"),
+            ("[relay]\nkeys = \"/none/keys\"\n".to_owned(), 2, "cannot read /none/keys"),
+            (bad, 3, "line 1: this is no key"),
+            ("[relay]\nopen = true\nallow = [\"10.0.0.0/40\"]\n".to_owned(), 3, "a network"),
+            ("[relay]\nopen = true\n[relay.limits]\nbytes-per-day = \"much\"\n".to_owned(), 4, "500 GB"),
+            ("[via]\nrelay = \"[::1\"\n".to_owned(), 2, "a name or an address"),
+            ("[via]\nrelay = \"192.0.2.1\"\nkey = \"/none/key\"\n".to_owned(), 2, "/none/key"),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert!(error.starts_with(&format!("u.toml:{line}: ")), "{text}: {error}");
+            assert!(error.contains(hint), "{text}: {error}");
+        }
+        assert!(parse("[relay]\nopen = true\n").unwrap().relay.unwrap().clients.is_none());
+        let via = parse("[via]\nrelay = \"192.0.2.1\"\nexcept = [\"10.0.0.0/8\"]\n").unwrap().settings.via;
+        assert_eq!(via.unwrap().relay()[0].to_string(), "192.0.2.1:8803");
     }
 }

@@ -1,5 +1,6 @@
 //! The file as it is written.
 
+use super::relay::{RelayText, ViaText};
 use super::values::{Cgroup, Group, Service, Text, User};
 use crate::args::ListenAddress;
 use crate::logging::{Format, Level};
@@ -27,6 +28,8 @@ pub(super) struct FileText {
     pub(super) run: Option<RunText>,
     pub(super) gateway: Option<GatewayText>,
     pub(super) socks: Option<SocksText>,
+    pub(super) relay: Option<Spanned<RelayText>>,
+    pub(super) via: Option<ViaText>,
     pub(super) metrics: Option<MetricsText>,
     #[serde(default)]
     pub(super) log: LogText,

@@ -121,6 +121,26 @@ impl Value for IpNet {
     }
 }
 
+impl Value for HostPort {
+    const EXPECTED: &'static str = "a name or an address, also with a port: \"relay.example.org:8803\"";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+/// A number of bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Bytes(pub(super) u64);
+
+impl Value for Bytes {
+    const EXPECTED: &'static str = "a number of bytes such as \"500 GB\" or \"1.5 TiB\"";
+
+    fn read(text: &str) -> Option<Self> {
+        units::short_bytes(&text.replace(' ', "")).map(Bytes)
+    }
+}
+
 /// The path of a cgroup.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Cgroup(pub(super) String);

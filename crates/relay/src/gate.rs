@@ -1,0 +1,333 @@
+//! Who is let in.
+
+use crate::cookie::{CODE, Cookie};
+use crate::key::{ClientName, Credential, Key};
+use crate::request::Request;
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+use thiserror::Error;
+use umptcp_convert::message::HEADER;
+use umptcp_convert::{ConvertError, DecodeError, Message, Tlv};
+
+/// How far a client's clock may be from the relay's.
+pub const CLOCKS_DIFFER: Duration = Duration::from_secs(120);
+
+/// How far a client's clock may be behind just after the relay's start. Before it, nothing is known of
+/// requests that have been seen.
+pub const BEHIND_AT_START: Duration = Duration::from_secs(1);
+
+/// Most requests of a client that are remembered. More within twice [`CLOCKS_DIFFER`] are refused.
+pub const REMEMBERED: usize = 1 << 15;
+
+/// Looks at requests, and lets in those who have a key.
+///
+/// What it keeps is bounded, by [`REMEMBERED`] for each client that has a key; who has none leaves nothing.
+#[derive(Debug)]
+pub struct Gate {
+    /// `None`: everybody is let in.
+    clients: Option<HashMap<ClientName, Client>>,
+}
+
+#[derive(Debug)]
+struct Client {
+    key: Key,
+    /// Times and codes of the requests that have been seen, as long as they could be replayed.
+    seen: BTreeSet<(u64, [u8; CODE])>,
+    /// Since when they are remembered, in nanoseconds since 1970.
+    since: u64,
+}
+
+impl Client {
+    fn new(key: Key, since: u64) -> Client {
+        Client { key, seen: BTreeSet::new(), since }
+    }
+}
+
+/// Whoever is let in, with what is asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Admitted {
+    /// Who; `None`: anybody, where no keys are asked for.
+    pub client: Option<ClientName>,
+    /// What.
+    pub request: Request,
+}
+
+/// Why somebody is not let in. What the client is told says less: [`answer`](Self::answer).
+#[derive(Clone, PartialEq, Eq, Debug, Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It is no message of RFC 8803, or one that a relay cannot take.
+    #[error("{0}")]
+    Message(#[from] DecodeError),
+    /// Neither Connect nor Info, or other things beside it.
+    #[error("it asks for nothing that a relay does")]
+    NotARequest,
+    /// There is no cookie.
+    #[error("no key")]
+    NoKey,
+    /// The cookie is none of ours, or not the first TLV.
+    #[error("a cookie that is none of a client's")]
+    NoCookie,
+    /// No client has that name.
+    #[error("unknown client {0}")]
+    UnknownClient(ClientName),
+    /// It was not made with the client's key.
+    #[error("wrong key of client {0}")]
+    WrongKey(ClientName),
+    /// The client's clock is wrong, or it is replayed.
+    #[error("the request of client {client} is {seconds} s old, or a clock is wrong by as much")]
+    Time {
+        /// The client.
+        client: ClientName,
+        /// Its age; negative: it is from the future.
+        seconds: i64,
+    },
+    /// It has been seen.
+    #[error("a request of client {0} that was replayed")]
+    Replayed(ClientName),
+    /// The client asks for too much.
+    #[error("too many requests of client {0}")]
+    TooMany(ClientName),
+}
+
+impl Refusal {
+    /// What the client is told, who sent `message`.
+    pub fn answer(&self, message: &[u8]) -> ConvertError {
+        match self {
+            Refusal::Message(DecodeError::UnsupportedVersion(_)) => {
+                ConvertError::UnsupportedVersion { supported: vec![umptcp_convert::message::VERSION] }
+            }
+            Refusal::Message(DecodeError::UnsupportedTlv(_)) | Refusal::NotARequest => {
+                ConvertError::unsupported(message)
+            }
+            Refusal::Message(_) => ConvertError::malformed(message),
+            // RFC 8803 §6.2.8: "Missing Cookie" is for those who are given one.
+            Refusal::NoKey
+            | Refusal::NoCookie
+            | Refusal::UnknownClient(_)
+            | Refusal::WrongKey(_)
+            | Refusal::Time { .. }
+            | Refusal::Replayed(_) => ConvertError::NotAuthorized,
+            Refusal::TooMany(_) => ConvertError::ResourceExceeded { delay: 0 },
+        }
+    }
+
+    /// The client that has shown its key.
+    pub fn proven(&self) -> Option<&ClientName> {
+        match self {
+            Refusal::Time { client, .. } | Refusal::Replayed(client) | Refusal::TooMany(client) => {
+                Some(client)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Gate {
+    /// One that lets these clients in, from `now` (nanoseconds since 1970).
+    pub fn new(clients: impl IntoIterator<Item = Credential>, now: u64) -> Gate {
+        let all = clients.into_iter().map(|c| (c.client, Client::new(c.key, now)));
+        Gate { clients: Some(all.collect()) }
+    }
+
+    /// One that lets everybody in.
+    pub fn open() -> Gate {
+        Gate { clients: None }
+    }
+
+    /// From `now` on these clients are let in. What is known of those who stay is kept.
+    pub fn become_as(&mut self, clients: impl IntoIterator<Item = Credential>, now: u64) {
+        let mut before = self.clients.take().unwrap_or_default();
+        let keep = |c: Credential| {
+            let known = before.remove(&c.client).filter(|client| client.key == c.key);
+            (c.client, known.unwrap_or_else(|| Client::new(c.key, now)))
+        };
+        self.clients = Some(clients.into_iter().map(keep).collect());
+    }
+
+    /// Reads the request that a stream begins with, and says who asks and how long it is. `Ok(None)`: more
+    /// bytes are needed.
+    ///
+    /// # Errors
+    /// When the client is not let in.
+    pub fn admit(&mut self, stream: &[u8], now: u64) -> Result<Option<(Admitted, usize)>, Refusal> {
+        let Some((message, length)) = Message::decode(stream)? else { return Ok(None) };
+        let (cookie, asked) = match &message.tlvs[..] {
+            [Tlv::Cookie(cookie), asked] => (Some(cookie), asked),
+            [asked] => (None, asked),
+            _ => return Err(Refusal::NotARequest),
+        };
+        let request = match asked {
+            Tlv::Connect(connect) => Request::Connect(connect.clone()),
+            Tlv::Info => Request::Info,
+            _ => return Err(Refusal::NotARequest),
+        };
+        let client = match &mut self.clients {
+            None => None,
+            Some(clients) => {
+                let cookie = Cookie::from_bytes(cookie.ok_or(Refusal::NoKey)?).ok_or(Refusal::NoCookie)?;
+                // The cookie is the first TLV.
+                let rest = usize::from(stream[HEADER + 1]) * 4 + HEADER;
+                Some(check(clients, cookie, &stream[rest..length], now)?)
+            }
+        };
+        Ok(Some((Admitted { client, request }, length)))
+    }
+}
+
+fn check(
+    clients: &mut HashMap<ClientName, Client>,
+    cookie: Cookie,
+    rest: &[u8],
+    now: u64,
+) -> Result<ClientName, Refusal> {
+    let Some(client) = clients.get_mut(&cookie.client) else {
+        // It takes as long as for a client that there is.
+        cookie.is_by(&Key::from([0; 32]), rest);
+        return Err(Refusal::UnknownClient(cookie.client));
+    };
+    if !cookie.is_by(&client.key, rest) {
+        return Err(Refusal::WrongKey(cookie.client));
+    }
+    let differ = CLOCKS_DIFFER.as_nanos() as u64;
+    let oldest = now.saturating_sub(differ);
+    let before_start = client.since.saturating_sub(BEHIND_AT_START.as_nanos() as u64);
+    if cookie.time < oldest.max(before_start) || cookie.time > now.saturating_add(differ) {
+        let seconds = (i128::from(now) - i128::from(cookie.time)) / 1_000_000_000;
+        let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+        return Err(Refusal::Time { client: cookie.client, seconds });
+    }
+    while client.seen.first().is_some_and(|(time, _)| *time < oldest) {
+        client.seen.pop_first();
+    }
+    let this = (cookie.time, cookie.code);
+    if client.seen.contains(&this) {
+        return Err(Refusal::Replayed(cookie.client));
+    }
+    if client.seen.len() >= REMEMBERED {
+        return Err(Refusal::TooMany(cookie.client));
+    }
+    client.seen.insert(this);
+    Ok(cookie.client)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const NOW: u64 = 1_700_000_000 * SECOND;
+
+    fn credential(name: &str, key: u8) -> Credential {
+        Credential { client: name.parse().unwrap(), key: Key::from([key; 32]) }
+    }
+
+    fn ask(who: &Credential, time: u64) -> Vec<u8> {
+        Request::connect("192.0.2.1:80".parse().unwrap()).encode(Some(who), time).unwrap()
+    }
+
+    fn gate() -> Gate {
+        Gate::new([credential("a", 1), credential("b", 2)], NOW - 1_000 * SECOND)
+    }
+
+    #[test]
+    fn who_has_a_key_is_let_in_once_per_request() {
+        let mut gate = gate();
+        let asked = ask(&credential("a", 1), NOW);
+        for end in 0..asked.len() {
+            assert_eq!(gate.admit(&asked[..end], NOW), Ok(None));
+        }
+        let (admitted, length) = gate.admit(&[&asked[..], b"data"].concat(), NOW).unwrap().unwrap();
+        assert_eq!((admitted.client.unwrap().as_str(), length), ("a", asked.len()));
+        let again = gate.admit(&asked, NOW + 100 * SECOND).unwrap_err();
+        assert_eq!(again, Refusal::Replayed("a".parse().unwrap()));
+        assert_eq!(again.answer(&asked), ConvertError::NotAuthorized);
+        assert!(gate.admit(&ask(&credential("a", 1), NOW + 1), NOW).is_ok());
+        assert!(gate.admit(&ask(&credential("b", 2), NOW), NOW).is_ok());
+    }
+
+    #[test]
+    fn others_are_not_and_are_told_the_same() {
+        let mut gate = gate();
+        let plain = Request::connect("192.0.2.1:80".parse().unwrap()).encode(None, 0).unwrap();
+        let mut changed = ask(&credential("a", 1), NOW);
+        *changed.last_mut().unwrap() ^= 1;
+        for (asked, why) in [
+            (plain, Refusal::NoKey),
+            (ask(&credential("a", 2), NOW), Refusal::WrongKey("a".parse().unwrap())),
+            (changed, Refusal::WrongKey("a".parse().unwrap())),
+            (ask(&credential("c", 1), NOW), Refusal::UnknownClient("c".parse().unwrap())),
+            (
+                ask(&credential("a", 1), NOW - 121 * SECOND),
+                Refusal::Time { client: "a".parse().unwrap(), seconds: 121 },
+            ),
+            (
+                ask(&credential("a", 1), NOW + 121 * SECOND),
+                Refusal::Time { client: "a".parse().unwrap(), seconds: -121 },
+            ),
+        ] {
+            assert_eq!(gate.admit(&asked, NOW), Err(why.clone()));
+            assert_eq!(why.answer(&asked), ConvertError::NotAuthorized, "{why}");
+        }
+        // None of that is remembered.
+        assert!(gate.admit(&ask(&credential("a", 1), NOW), NOW).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_request_is_answered_as_rfc_8803_has_it() {
+        let mut gate = gate();
+        let both = Message::new([Tlv::Info, Tlv::Cookie(vec![1; 4])]).encode().unwrap();
+        let answer = |gate: &mut Gate, bytes: &[u8]| gate.admit(bytes, NOW).unwrap_err().answer(bytes).code();
+        assert_eq!(answer(&mut gate, &both), 2, "the cookie comes first");
+        assert_eq!(answer(&mut gate, &[1, 1, 0x22, 0x63]), 2);
+        assert_eq!(answer(&mut gate, &[2, 1, 0x22, 0x63]), 0);
+        assert_eq!(answer(&mut gate, &[1, 2, 0x22, 0x63, 0x77, 1, 0, 0]), 2);
+        assert_eq!(answer(&mut gate, b"GET / HTTP/1.1"), 1);
+        let cookie = Message::new([Tlv::Cookie(vec![1; 4]), Tlv::Info]).encode().unwrap();
+        assert_eq!(answer(&mut gate, &cookie), 32);
+    }
+
+    #[test]
+    fn after_a_start_nothing_from_before_it_counts() {
+        let mut gate = Gate::new([credential("a", 1)], NOW);
+        let from_before = gate.admit(&ask(&credential("a", 1), NOW - 2 * SECOND), NOW).unwrap_err();
+        assert!(matches!(from_before, Refusal::Time { seconds: 2, .. }), "{from_before}");
+        assert!(gate.admit(&ask(&credential("a", 1), NOW - SECOND / 2), NOW).is_ok());
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_is_forgotten() {
+        let mut gate = gate();
+        let who = credential("a", 1);
+        for i in 0..REMEMBERED as u64 {
+            assert!(gate.admit(&ask(&who, NOW + i), NOW).is_ok());
+        }
+        let more = gate.admit(&ask(&who, NOW + SECOND), NOW).unwrap_err();
+        assert_eq!(more.answer(&[]), ConvertError::ResourceExceeded { delay: 0 });
+        assert_eq!(more.proven().map(ClientName::as_str), Some("a"));
+        // Nobody else is disturbed.
+        assert!(gate.admit(&ask(&credential("b", 2), NOW), NOW).is_ok());
+        let later = NOW + 121 * SECOND;
+        assert!(gate.admit(&ask(&who, later), later).is_ok());
+        assert_eq!(gate.clients.as_ref().unwrap()[&who.client].seen.len(), 1);
+    }
+
+    #[test]
+    fn a_reload_keeps_what_was_seen() {
+        let mut gate = gate();
+        let asked = ask(&credential("a", 1), NOW);
+        assert!(gate.admit(&asked, NOW).is_ok());
+        gate.become_as([credential("a", 1), credential("c", 3)], NOW);
+        assert!(matches!(gate.admit(&asked, NOW), Err(Refusal::Replayed(_))));
+        assert!(gate.admit(&ask(&credential("c", 3), NOW), NOW).is_ok());
+        assert!(matches!(gate.admit(&ask(&credential("b", 2), NOW), NOW), Err(Refusal::UnknownClient(_))));
+        // What one had asked who was let in before is not known any more.
+        assert!(gate.admit(&ask(&credential("c", 3), NOW + 1), NOW).is_ok());
+        let later = NOW + 2 * SECOND;
+        gate.become_as([credential("a", 1)], later);
+        gate.become_as([credential("a", 1), credential("c", 3)], later);
+        assert!(matches!(gate.admit(&ask(&credential("c", 3), NOW + 1), later), Err(Refusal::Time { .. })));
+        assert!(matches!(gate.admit(&asked, later), Err(Refusal::Replayed(_))));
+        assert_eq!(Gate::open().admit(&asked, 0).unwrap().unwrap().0.client, None);
+    }
+}

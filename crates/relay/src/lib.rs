@@ -1,0 +1,31 @@
+//! What the two ends of a relay agree on: a relay is a converter (RFC 8803) that serves those who have a key.
+//!
+//! This crate opens no connection and reads no clock. The client's end is in `umptcp`, the relay's in
+//! `umptcp-cli`.
+//!
+//! | module | contents |
+//! |---|---|
+//! | [`key`] | keys, clients' names, and the files that have them |
+//! | [`cookie`] | the Cookie TLV, by which a client shows that it has a key |
+//! | [`request`] | what a client asks, and how it reads the answer |
+//! | [`gate`] | who is let in: keys, times, and requests that have been seen |
+//! | [`destinations`] | where connections may go |
+//! | [`allowance`] | what each client may use |
+#![forbid(unsafe_code)]
+
+pub mod allowance;
+pub mod cookie;
+pub mod destinations;
+pub mod gate;
+pub mod key;
+pub mod request;
+
+pub use allowance::{Allowance, Exceeded, Limits, Usage, Used};
+pub use cookie::Cookie;
+pub use destinations::{Destinations, Forbidden};
+pub use gate::{Admitted, Gate, Refusal};
+pub use key::{ClientName, Credential, Key, KeyFileError};
+pub use request::{AnswerError, AnswerReader, Request};
+
+/// The port of a relay where no other is given.
+pub const PORT: u16 = 8803;

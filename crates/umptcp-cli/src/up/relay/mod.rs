@@ -1,0 +1,349 @@
+//! The relay: clients ask for a connection to a server (RFC 8803), by MPTCP or TCP, and are bridged to it.
+
+mod counts;
+mod dial;
+
+pub(super) use counts::{Counts, Figures as Relayed};
+
+use super::config::Relay;
+use super::opening::Openings;
+use crate::failure::Class;
+use crate::serving::bridge::{Bridge, Way};
+use crate::serving::tasks::{Task, Tasks};
+use crate::transport::user_space::UserSpace;
+use anyhow::Context as _;
+use bytes::Bytes;
+use dial::dial;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use umptcp::MptcpListener;
+use umptcp::tokio::{MptcpListener as Listener, MptcpStream};
+use umptcp_convert::message::LONGEST;
+use umptcp_convert::{Connect, ConvertError, Message, Tlv};
+use umptcp_relay::request::{Request, nanoseconds};
+use umptcp_relay::{Admitted, ClientName, Gate, Refusal, Used};
+
+/// Clients that may be asking at once, or reading why they are refused. For one more, the oldest is given up.
+const MOST_ASKING: usize = 4_096;
+
+/// Connections that wait to be taken by the relay.
+const BACKLOG: usize = 4_096;
+
+/// Connections whose request came with the SYN and whose handshake is not complete.
+const FAST_OPEN_QUEUE: usize = 1_024;
+
+/// How long a client may take to ask.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a client that is refused may take to read why, and to reset the connection.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Most of what is sent by a client that is refused that is still read: else its own reset would come first.
+const LAST_BYTES: usize = 1 << 20;
+
+/// How long to wait when accepting fails.
+const EXHAUSTED: Duration = Duration::from_millis(100);
+
+/// Options of TCP that mean nothing in a Connect TLV (RFC 8803 §7.1 to §7.3).
+const MEANINGLESS: [u8; 3] = [2, 3, 5];
+
+/// A relay that runs. Dropping it closes it; its connections go on.
+pub(super) struct Relaying {
+    shared: Arc<Shared>,
+    _task: Task,
+}
+
+/// What the relay and its connections share.
+struct Shared {
+    relay: Mutex<Relay>,
+    gate: Mutex<Gate>,
+    counts: Arc<Counts>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn gate(relay: &Relay) -> Gate {
+    match &relay.clients {
+        Some(clients) => Gate::new(clients.iter().cloned(), nanoseconds(SystemTime::now())),
+        None => Gate::open(),
+    }
+}
+
+impl Relaying {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// When the port is in use, or no path has the address.
+    pub(super) fn start(
+        stack: &UserSpace,
+        relay: &Relay,
+        counts: Arc<Counts>,
+        tasks: &Tasks,
+    ) -> anyhow::Result<Relaying> {
+        let at = relay.at;
+        let ip = at.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
+        let listener = stack
+            .with_stack(|stack| {
+                let listener = MptcpListener::builder(stack).backlog(BACKLOG).fast_open(FAST_OPEN_QUEUE);
+                listener.nodelay(true).listen(SocketAddr::new(ip, at.port))
+            })?
+            .with_context(|| Class::Host.failure(format!("cannot listen on {at} for the relay")))?;
+        if relay.clients.is_none() {
+            tracing::warn!(%at, "the relay serves everybody who can reach it");
+        }
+        let gate = Mutex::new(gate(relay));
+        let shared = Arc::new(Shared { relay: Mutex::new(relay.clone()), gate, counts });
+        let (of_task, tracker) = (shared.clone(), tasks.clone());
+        let run = async move {
+            let error = accept_all(listener.into(), &of_task, &tracker).await;
+            tracker.fail(format!("the relay cannot listen on {at} any more: {error}"));
+        };
+        Ok(Relaying { shared, _task: tasks.spawn_service(run) })
+    }
+
+    /// From now on it is as this says; connections that there are go on. False: it listens elsewhere.
+    pub(super) fn becomes(&self, relay: &Relay) -> bool {
+        let mut now = lock(&self.shared.relay);
+        if now.at != relay.at {
+            return false;
+        }
+        let mut gate_now = lock(&self.shared.gate);
+        match (&now.clients, &relay.clients) {
+            (Some(_), Some(clients)) => {
+                gate_now.become_as(clients.iter().cloned(), nanoseconds(SystemTime::now()));
+            }
+            _ => *gate_now = gate(relay),
+        }
+        *now = relay.clone();
+        true
+    }
+}
+
+/// Runs until the stack has ended.
+async fn accept_all(listener: Listener, shared: &Arc<Shared>, tasks: &Tasks) -> io::Error {
+    let openings = Openings::default();
+    loop {
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return error,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a client");
+                sleep(EXHAUSTED).await;
+                continue;
+            }
+        };
+        let (shared, asking) = (shared.clone(), openings.begin(MOST_ASKING));
+        tasks.spawn(async move {
+            let asked = asking.run(async { Ok(ask(stream, from, &shared).await) }).await;
+            if let Ok(Some(asked)) = asked {
+                asked.serve(from, &shared).await;
+            }
+        });
+    }
+}
+
+/// A client that has been let in, and what it wants.
+struct Asked {
+    stream: MptcpStream,
+    client: Option<ClientName>,
+    connect: Connect,
+    used: Used,
+    /// What came after the request: the server's.
+    rest: Bytes,
+}
+
+/// Hears what a client asks. `None`: it has been answered.
+async fn ask(stream: MptcpStream, from: SocketAddr, shared: &Shared) -> Option<Asked> {
+    let read = timeout(PATIENCE, read(&stream, shared)).await;
+    let (admitted, rest) = match read {
+        Ok(Ok(Ok(read))) => read,
+        Ok(Ok(Err((refusal, message)))) => {
+            shared.counts.refused();
+            shared.counts.audit(|left_out| {
+                let client = refusal.proven().map(ClientName::as_str);
+                tracing::warn!(%from, client, why = %refusal, left_out, "refused");
+            });
+            let says_nothing = matches!(refusal, Refusal::Message(umptcp_convert::DecodeError::NotConvert));
+            if says_nothing {
+                // It speaks something else, and whoever it is learns nothing.
+                stream.abort();
+            } else {
+                refuse(stream, refusal.answer(&message)).await;
+            }
+            return None;
+        }
+        // It has gone, or says nothing.
+        Ok(Err(_)) | Err(_) => {
+            shared.counts.silent();
+            stream.abort();
+            return None;
+        }
+    };
+    let Admitted { client, request } = admitted;
+    let connect = match request {
+        Request::Connect(connect) => connect,
+        _ => {
+            // None that a client could ask for.
+            let answer = Message::new([Tlv::SupportedTcpExtensions(Vec::new())]);
+            tell(stream, &answer).await;
+            return None;
+        }
+    };
+    let name = client.as_ref().map(ClientName::as_str);
+    let kinds: Vec<u8> = connect.options.iter().map(|option| option.kind).collect();
+    let kinds: Vec<u8> = kinds.into_iter().filter(|kind| !MEANINGLESS.contains(kind)).collect();
+    let to = connect.peer;
+    let (destinations, limits) = {
+        let relay = lock(&shared.relay);
+        (relay.destinations.clone(), relay.limits)
+    };
+    let refused = if kinds.is_empty() {
+        destinations
+            .check(to, is_of_this_host)
+            .err()
+            .map(|why| (why.to_string(), ConvertError::NotAuthorized))
+    } else {
+        let why = format!("options of TCP: {kinds:?}");
+        Some((why, ConvertError::UnsupportedTcpOption { kinds }))
+    };
+    let used = match refused {
+        Some(refused) => Err(refused),
+        None => shared
+            .counts
+            .allowance
+            .begin(client.as_ref(), limits, Instant::now())
+            .map_err(|why| (why.to_string(), ConvertError::ResourceExceeded { delay: 0 })),
+    };
+    match used {
+        Ok(used) => Some(Asked { stream, client, connect, used, rest }),
+        Err((why, answer)) => {
+            shared.counts.refused();
+            shared
+                .counts
+                .audit(|left_out| tracing::warn!(%from, client = name, %to, why, left_out, "refused"));
+            refuse(stream, answer).await;
+            None
+        }
+    }
+}
+
+type Heard = Result<(Admitted, Bytes), (Refusal, Vec<u8>)>;
+
+/// Reads the request, and what came with it.
+async fn read(stream: &MptcpStream, shared: &Shared) -> io::Result<Heard> {
+    let mut bytes: Vec<u8> = Vec::new();
+    loop {
+        let more = stream.recv_bytes().await?;
+        if more.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes.extend_from_slice(&more);
+        let admitted = lock(&shared.gate).admit(&bytes, nanoseconds(SystemTime::now()));
+        match admitted {
+            Ok(None) => {}
+            Ok(Some((admitted, length))) => return Ok(Ok((admitted, Bytes::from(bytes).slice(length..)))),
+            Err(refusal) => {
+                bytes.truncate(LONGEST);
+                return Ok(Err((refusal, bytes)));
+            }
+        }
+    }
+}
+
+async fn refuse(stream: MptcpStream, why: ConvertError) {
+    tell(stream, &Message::new([Tlv::Error(why)])).await;
+}
+
+/// Says the last thing on a connection, which the client then ends.
+async fn tell(stream: MptcpStream, message: &Message) {
+    let said = async {
+        stream.send_bytes(encoded(message)).await?;
+        stream.get_ref().shutdown(Shutdown::Write)?;
+        let mut left = LAST_BYTES;
+        loop {
+            let bytes = stream.recv_bytes().await?.len();
+            left = left.saturating_sub(bytes);
+            if bytes == 0 || left == 0 {
+                return io::Result::Ok(());
+            }
+        }
+    };
+    // It need not wait for that.
+    let _ = timeout(LAST_WORDS, said).await;
+}
+
+fn encoded(message: &Message) -> Bytes {
+    // What a relay says is within the bounds of a message.
+    Bytes::from(message.encode().unwrap_or_default())
+}
+
+/// Whether an address is one of this host: only such can be bound.
+fn is_of_this_host(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
+}
+
+impl Asked {
+    async fn serve(self, from: SocketAddr, shared: &Shared) {
+        let Asked { stream, client, connect, used, rest } = self;
+        let (to, began) = (connect.peer, Instant::now());
+        let name = client.as_ref().map(ClientName::as_str);
+        let dialled = tokio::select! {
+            dialled = dial(to) => dialled,
+            // Nobody waits for it any more.
+            () = stream.failed() => {
+                tracing::info!(%from, client = name, %to, "the client has given up");
+                return;
+            }
+        };
+        let server = match dialled {
+            Ok(server) => server,
+            Err((error, answer)) => {
+                shared.counts.failed();
+                tracing::info!(%from, client = name, %to, %error, "not reached");
+                return refuse(stream, answer).await;
+            }
+        };
+        shared.counts.made();
+        let moved = [AtomicU64::new(0), AtomicU64::new(0)];
+        let count = |way: Way, bytes: usize| {
+            let [up, down] = &moved;
+            let sum = if way == Way::Inwards { up } else { down };
+            sum.fetch_add(bytes as u64, Ordering::Relaxed);
+            used.count(bytes).map_err(|why| io::Error::new(io::ErrorKind::QuotaExceeded, why))
+        };
+        let ended = bridge(stream, server, &connect, rest, &count).await;
+        let [up, down] = moved.each_ref().map(|sum| sum.load(Ordering::Relaxed));
+        let seconds = began.elapsed().as_secs_f64();
+        let error = ended.err();
+        let error = error.as_ref().map(tracing::field::display);
+        tracing::info!(%from, client = name, %to, up, down, seconds, error, "relayed");
+    }
+}
+
+/// Tells the client that the server is there, and carries what both say.
+async fn bridge(
+    stream: MptcpStream,
+    server: TcpStream,
+    connect: &Connect,
+    rest: Bytes,
+    count: &impl Fn(Way, usize) -> io::Result<()>,
+) -> io::Result<()> {
+    // RFC 8803 §6.2.6: the TLV is there if options were asked for. The kernel does not tell what the server's
+    // SYN/ACK had.
+    let header = (!connect.options.is_empty()).then(|| Tlv::ExtendedTcpHeader(Vec::new()));
+    let answer = encoded(&Message::new(header.into_iter().collect::<Vec<_>>()));
+    let bridge = Bridge::new(stream, server);
+    bridge.answer(answer).await?;
+    if !rest.is_empty() {
+        count(Way::Inwards, rest.len())?;
+        bridge.greet(&rest).await?;
+    }
+    bridge.run_counted(count).await
+}

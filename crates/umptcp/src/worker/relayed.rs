@@ -1,0 +1,159 @@
+//! Connections by a relay (RFC 8803): until it has answered, nobody else uses them.
+
+use super::context::Context;
+use crate::via::{Via, meaning};
+use bytes::{Buf as _, Bytes};
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use umptcp_relay::request::{AnswerReader, Request, unique_time};
+use umptcp_relay::{AnswerError, Credential};
+use umptcp_stack_core::error::ConnectionError;
+use umptcp_stack_core::stack::Received;
+use umptcp_types::{ConnectionId, Instant};
+
+/// How long a relay may take to answer. It gives up a server that does not answer before that.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// What a relay is asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    /// Where the connection is to go.
+    pub(crate) server: SocketAddr,
+    credential: Option<Arc<Credential>>,
+}
+
+impl Wanted {
+    /// `None`: a relay cannot be asked for such an address.
+    pub(crate) fn new(via: &Via, server: SocketAddr) -> Option<Wanted> {
+        Request::connect(server).encode(None, 0).ok()?;
+        Some(Wanted { server, credential: via.credential_to_show().cloned() })
+    }
+}
+
+/// A connection to a relay that has not answered.
+#[derive(Debug)]
+struct Asking {
+    wanted: Wanted,
+    /// What is not sent of the request; `None`: it has not been made.
+    unsent: Option<Bytes>,
+    reader: AnswerReader,
+    /// The relay has answered the SYN.
+    reached: bool,
+    give_up: Instant,
+}
+
+/// What has become of one.
+pub(super) enum Answer {
+    /// Nothing yet.
+    Awaited,
+    /// It is a connection with this server now.
+    Stands(SocketAddr),
+    /// It is none, and is to be reset (RFC 8803 §6.2.8).
+    Failed(ConnectionError, AnswerError),
+}
+
+/// All that wait for a relay's answer.
+#[derive(Debug, Default)]
+pub(super) struct Relayed {
+    asking: HashMap<ConnectionId, Asking>,
+    due: BTreeSet<(Instant, ConnectionId)>,
+}
+
+impl Relayed {
+    /// A connection to a relay begins. Where its SYN waits for data, it gets the request.
+    pub(super) fn ask(&mut self, cx: &mut Context<'_>, id: ConnectionId, wanted: Wanted) {
+        let give_up = cx.now + PATIENCE;
+        let reader = AnswerReader::default();
+        self.asking.insert(id, Asking { wanted, unsent: None, reader, reached: false, give_up });
+        self.due.insert((give_up, id));
+        if cx.stack.awaits_data(id) {
+            self.send(cx, id);
+        }
+    }
+
+    /// Whether it waits for a relay's answer.
+    pub(super) fn has(&self, id: ConnectionId) -> bool {
+        self.asking.contains_key(&id)
+    }
+
+    /// The relay is reached.
+    pub(super) fn on_reached(&mut self, id: ConnectionId) {
+        if let Some(asking) = self.asking.get_mut(&id) {
+            asking.reached = true;
+        }
+    }
+
+    /// Sends and receives what can be.
+    pub(super) fn look(&mut self, cx: &mut Context<'_>, id: ConnectionId) -> Answer {
+        self.send(cx, id);
+        let Some(asking) = self.asking.get_mut(&id) else { return Answer::Awaited };
+        let server = asking.wanted.server;
+        let answer = loop {
+            // Not a byte more: what follows is the server's.
+            match cx.stack.receive(cx.now, id, asking.reader.wants()) {
+                Ok(Received::Data(bytes)) => match asking.reader.push(&bytes) {
+                    Ok(None) => {}
+                    Ok(Some(_)) => break Answer::Stands(server),
+                    Err(why) => break Answer::Failed(meaning(&why, server), why),
+                },
+                Ok(Received::Empty) | Err(ConnectionError::NotConnected) => return Answer::Awaited,
+                Ok(Received::End) => break Answer::Failed(ConnectionError::Reset, AnswerError::NoAnswer),
+                // Its end is being reported.
+                Err(_) => return Answer::Awaited,
+            }
+        };
+        self.forget(id);
+        answer
+    }
+
+    fn send(&mut self, cx: &mut Context<'_>, id: ConnectionId) {
+        let Some(asking) = self.asking.get_mut(&id) else { return };
+        // As late as possible: the time is part of it.
+        let make = || {
+            let Wanted { server, credential } = &asking.wanted;
+            let request = Request::connect(*server).encode(credential.as_deref(), unique_time());
+            // It could be made before.
+            Bytes::from(request.unwrap_or_default())
+        };
+        let unsent = asking.unsent.get_or_insert_with(make);
+        while !unsent.is_empty() {
+            match cx.stack.send(cx.now, id, unsent.clone()) {
+                Ok(n) => {
+                    unsent.advance(n);
+                    if n == 0 {
+                        // Event::Writable follows.
+                        return;
+                    }
+                }
+                // Event::Connected follows, or its end is being reported.
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// It has ended. `None`: it did not wait for a relay; otherwise whether the relay had been reached.
+    pub(super) fn on_ended(&mut self, id: ConnectionId) -> Option<bool> {
+        let asking = self.asking.remove(&id)?;
+        self.due.remove(&(asking.give_up, id));
+        Some(asking.reached)
+    }
+
+    /// Nobody waits for its answer any more.
+    pub(super) fn forget(&mut self, id: ConnectionId) {
+        self.on_ended(id);
+    }
+
+    /// When the next is given up.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// One that has waited long enough.
+    pub(super) fn overdue(&mut self, now: Instant) -> Option<ConnectionId> {
+        let (_, id) = self.due.first().copied().filter(|(at, _)| *at <= now)?;
+        self.forget(id);
+        Some(id)
+    }
+}
