@@ -1,7 +1,7 @@
 //! Arguments of the proxy.
 
-use super::PathArgs;
 use super::values::{parse_duration, parse_instance, parse_net, parse_proxy_address};
+use super::{PathArgs, ViaArgs};
 use clap::Args;
 use ipnet::IpNet;
 use std::net::SocketAddr;
@@ -10,11 +10,11 @@ use std::time::Duration;
 /// Serve SOCKS 5 and HTTP CONNECT on this host: what programs ask for goes out by MPTCP.
 ///
 /// One port takes both. With paths inside UDP (`--path DEV,mode=udp`) it takes no privilege, if the servers have
-/// such paths, too. Names are looked up here. It stays in the foreground until a signal ends it.
+/// such paths, too, or a relay (`--via`) that leads to those that have not. Names are looked up here. It stays in the foreground until a signal ends it.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  umptcp proxy --path wlan0,mode=udp --path wwan0,mode=udp     without any privilege
+  umptcp proxy --path wlan0,mode=udp --path wwan0,mode=udp --via relay.example.net     without any privilege
   sudo umptcp proxy                                            over every usable NIC
   curl --proxy socks5h://127.0.0.1:1080 https://example.org/
   curl --proxy http://127.0.0.1:1080 https://example.org/")]
@@ -34,4 +34,6 @@ pub(crate) struct ProxyArgs {
     pub(crate) name: Option<String>,
     #[command(flatten)]
     pub(crate) paths: PathArgs,
+    #[command(flatten)]
+    pub(crate) via: ViaArgs,
 }

@@ -1,9 +1,8 @@
 //! Arguments of the relay, and of those who use one.
 
-use super::values::{HostPort, ListenAddress, parse_path};
+use super::values::{HostPort, ListenAddress, parse_net, parse_path};
 use clap::{Args, Subcommand, ValueHint};
 use ipnet::IpNet;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use umptcp_relay::ClientName;
 use umptcp_tun_driver::paths::PathSpec;
@@ -88,12 +87,4 @@ pub(crate) struct ViaArgs {
     /// A network that is reached without the relay; can be repeated.
     #[arg(long, value_name = "NET", value_parser = parse_net, requires = "via")]
     pub(crate) via_except: Vec<IpNet>,
-}
-
-/// A network, or a single address.
-fn parse_net(text: &str) -> Result<IpNet, String> {
-    let one = |_| text.parse::<IpAddr>().map(IpNet::from);
-    text.parse::<IpNet>()
-        .or_else(one)
-        .map_err(|_| format!("{text:?} is neither a network such as 192.0.2.0/24 nor an address"))
 }

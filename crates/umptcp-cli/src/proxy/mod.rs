@@ -20,6 +20,7 @@ use crate::serving::raise_descriptor_limit;
 use crate::serving::tasks::{LAST_WORDS, Tasks, runtime};
 use crate::session::Session;
 use crate::transport::user_space::{Settings, UserSpace};
+use crate::transport::via;
 use anyhow::{Context as _, anyhow};
 use std::sync::{Arc, mpsc};
 use umptcp_control::Kind;
@@ -43,7 +44,8 @@ pub(crate) fn run(args: &ProxyArgs, registry: &Registry) -> anyhow::Result<()> {
     let signals = to.clone();
     // It waits its turn while the proxy starts.
     session.pass_on(move |received| drop(signals.send(End::Signal(received.signal))));
-    let stack = UserSpace::open(&Settings::of(&args.paths), registry, &session)?;
+    let settings = Settings { via: via::of(&args.via)?, ..Settings::of(&args.paths) };
+    let stack = UserSpace::open(&settings, registry, &session)?;
     let runtime = runtime()?;
     let (tasks, connections) = Tasks::new(&runtime, move |why| drop(to.send(End::Failed(why))));
     let proxy = Proxy::start(&stack, &access, &tasks)?;

@@ -63,6 +63,14 @@ impl Rule {
     }
 }
 
+/// A connection that has been established onward.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Onwards {
+    pub(super) id: ConnectionId,
+    /// It is without MPTCP, and perhaps not with the server.
+    pub(super) doubtful: bool,
+}
+
 /// A captured connection whose way onward is being looked for.
 struct Pending {
     listener: ListenerId,
@@ -391,8 +399,7 @@ impl Forwards {
         relayed: &mut Relayed,
         splices: &mut Splices,
         trust: &mut Trust,
-        id: ConnectionId,
-        doubtful: bool,
+        Onwards { id, doubtful }: Onwards,
     ) -> bool {
         let Some(incoming) = self.attempts.get(&id).copied() else { return false };
         let Some(p) = self.pending.get_mut(&incoming) else { return false };

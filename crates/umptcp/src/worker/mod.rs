@@ -20,7 +20,7 @@ use crate::forwarded::{Counted, Forwarded};
 use crate::shared::Shared;
 use connections::Connections;
 use crossbeam_channel::{Receiver, Sender};
-use forwards::Forwards;
+use forwards::{Forwards, Onwards};
 use listeners::Listeners;
 use offers::Offers;
 use paths::PathNames;
@@ -404,8 +404,13 @@ impl Worker {
     fn stands(&mut self, cx: &mut Context<'_>, id: ConnectionId, server: Option<SocketAddr>) {
         // A relay is nobody else.
         let doubtful = server.is_none() && self.trust.doubts(cx, id);
-        if self.forwards.on_connected(cx, &mut self.relayed, &mut self.splices, &mut self.trust, id, doubtful)
-            || self.splices.on_ready(cx, id)
+        if self.forwards.on_connected(
+            cx,
+            &mut self.relayed,
+            &mut self.splices,
+            &mut self.trust,
+            Onwards { id, doubtful },
+        ) || self.splices.on_ready(cx, id)
         {
             return;
         }
