@@ -13,7 +13,8 @@
 //! | `subflows` | | the subflows; those that end leave when the step is over |
 //! | `subflow` | | one of them: its TCP, and `join_state`, `incoming`, `outgoing`, `signals` |
 //! | `mapping` | §3.3.1 | data sequence mappings |
-//! | `meters` | | what may be carried on a path, and what follows from that |
+//! | `meters` | | what has been carried on paths with a limit |
+//! | `kept` | | what was refused for want of memory |
 //! | `addresses`, `adverts`, `failures` | §3.4 | addresses of both ends, which were advertised, which failed |
 //! | `application` | | what the application has been told; the place in the stack's queues |
 //! | `options` | | the table of the option space |
@@ -27,9 +28,10 @@
 //! | `join` | §3.2 | MP_JOIN in both roles |
 //! | `fast_open` | appendix B | data in the SYN |
 //! | `input`, `data_ack` | §3.3 | received segments, DATA_ACKs |
-//! | `output`, `schedule`, `blocking`, `remeasure` | §3.3 | what is sent next, and on which subflow |
+//! | `output`, `schedule`, `blocking`, `tail`, `remeasure` | §3.3 | what is sent next, and on which subflow |
 //! | `tuning` | | how large the buffers are to be |
 //! | `scarce` | | the memory of all connections |
+//! | `caps` | | what follows when a path has carried what it may |
 //! | `address` | §3.4 | ADD_ADDR, REMOVE_ADDR, MP_PRIO, the path manager |
 //! | `fallback` | §3.7 | back to plain TCP |
 //! | `close`, `fast_close`, `reset` | §3.3.3, §3.5, §3.6 | the end of subflows and connections |
@@ -41,6 +43,7 @@ mod addresses;
 mod adverts;
 mod application;
 mod blocking;
+mod caps;
 mod carriers;
 mod close;
 pub(crate) mod connection;
@@ -55,6 +58,7 @@ mod info;
 mod input;
 pub(crate) mod join;
 pub(crate) mod join_state;
+mod kept;
 pub(crate) mod lifecycle;
 pub(crate) mod mapping;
 mod meters;

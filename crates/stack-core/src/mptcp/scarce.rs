@@ -7,6 +7,7 @@
 //! it makes the peer go on at once.
 
 use super::connection::Connection;
+use super::kept::Kept;
 use super::right_size::LEAST;
 use crate::context::{Context, Pressure};
 use crate::error::ConnectionError;
@@ -16,15 +17,7 @@ use crate::tcp::Arrival;
 use crate::wire::mptcp::MptcpOption;
 use crate::wire::tcp::TcpRepr;
 use bytes::Bytes;
-use umptcp_types::{DataOffset, Instant, SeqNumber, SubflowId};
-
-/// A packet of a segment that was refused.
-#[derive(Debug)]
-pub(super) struct Kept {
-    subflow: SubflowId,
-    seg: TcpRepr,
-    payload: Bytes,
-}
+use umptcp_types::{DataOffset, Instant, SeqNumber};
 
 /// Where the next byte of a subflow belongs.
 enum Place {
