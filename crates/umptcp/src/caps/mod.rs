@@ -18,6 +18,10 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use umptcp_types::PathId;
 
+/// So much before a limit the core begins nothing new; of small limits a quarter. Without this, each start of a program
+/// would begin something in a part of the rest.
+const RESERVE: u64 = 1 << 20;
+
 /// How often to look at what has been carried.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
 /// How often to write it down, and to learn what others have carried.
@@ -239,7 +243,12 @@ impl State {
                     total.saturating_sub(before.total).saturating_sub(own.saturating_sub(before.own));
                 (by_others > 0).then_some(Order::Spend(path.id, by_others))
             }
-            _ => Some(Order::Allow(path.id, path.cap.saturating_sub(total))),
+            before => {
+                let left = path.cap.saturating_sub(total);
+                // A path that comes now has nothing under way that needs the rest.
+                let nothing_new = before.is_none() && left <= RESERVE.min(path.cap / 4);
+                Some(Order::Allow(path.id, if nothing_new { 0 } else { left }))
+            }
         }
     }
 }
