@@ -164,10 +164,12 @@ impl Used {
     /// When the client has used up what it may.
     pub fn count(&self, bytes: usize) -> Result<(), Exceeded> {
         let bytes = bytes as u64;
+        let mut state = self.0.state();
+        self.0.roll(&mut state, Instant::now());
         self.0.total.fetch_add(bytes, Ordering::Relaxed);
         let now = self.0.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        // The limit is looked at where there may be one only: a lock a piece is cheap beside a system call.
-        let most = self.0.state().limits.bytes;
+        // A lock a piece is cheap beside a system call.
+        let most = state.limits.bytes;
         if most.is_some_and(|most| now > most) { Err(Exceeded::Bytes) } else { Ok(()) }
     }
 }

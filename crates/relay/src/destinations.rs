@@ -44,7 +44,12 @@ impl Destinations {
         if to.port() == 0 || !(self.ports.is_empty() || self.ports.contains(&to.port())) {
             return Err(Forbidden::Port);
         }
-        if within(&self.deny) {
+        // What a translator (NAT64, 6to4) makes of it counts as well.
+        let inner = match ip {
+            IpAddr::V6(ip) => embedded(ip).map(IpAddr::V4),
+            IpAddr::V4(_) => None,
+        };
+        if within(&self.deny) || self.deny.iter().any(|net| inner.is_some_and(|ip| net.contains(&ip))) {
             return Err(Forbidden::Denied);
         }
         if within(&self.allow) {
@@ -54,7 +59,7 @@ impl Destinations {
             return Err(Forbidden::NotPublic);
         }
         // What a service of the host takes for local, such a connection would be.
-        if own(ip) {
+        if own(ip) || inner.is_some_and(&own) {
             return Err(Forbidden::Own);
         }
         Ok(())
@@ -62,12 +67,14 @@ impl Destinations {
 }
 
 /// Not public, of the special-purpose addresses of RFC 6890 and its registry.
-const NOT_PUBLIC_V4: [Ipv4Net; 12] = [
+const NOT_PUBLIC_V4: [Ipv4Net; 13] = [
     v4([0, 0, 0, 0], 8),
     v4([10, 0, 0, 0], 8),
     v4([100, 64, 0, 0], 10),
     v4([127, 0, 0, 0], 8),
     v4([169, 254, 0, 0], 16),
+    // Not in the registry: the metadata of rented machines at one large provider (WireServer).
+    v4([168, 63, 129, 16], 32),
     v4([172, 16, 0, 0], 12),
     v4([192, 0, 0, 0], 24),
     v4([192, 168, 0, 0], 16),

@@ -25,9 +25,15 @@ static LAST: AtomicU64 = AtomicU64::new(0);
 /// look like one that was replayed.
 pub fn unique_time() -> u64 {
     let now = nanoseconds(SystemTime::now());
-    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)));
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(after(last, now)));
     // What was there before, whichever it was.
-    last.map_or(now, |last| now.max(last + 1))
+    last.map_or(now, |last| after(last, now))
+}
+
+/// A time at `now` that is not `last`. A clock that was set back by more than a second is believed: the times before
+/// were wrong, and a relay refuses them.
+fn after(last: u64, now: u64) -> u64 {
+    if last >= now && last - now < 1_000_000_000 { last + 1 } else { now }
 }
 
 /// A time as cookies have it.

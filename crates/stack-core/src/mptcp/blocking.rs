@@ -11,7 +11,7 @@ use umptcp_scheduler::{Decision, Health, Reinjection, SubflowView};
 use umptcp_types::{Duration, Instant, SubflowId};
 
 /// Pieces of data that are considered, from the oldest. Those that have been sent again already come first.
-const LOOKED_AT: usize = 64;
+pub(super) const LOOKED_AT: usize = 64;
 
 /// Bytes per second that a subflow's window allows; 0: not measured yet.
 fn rate(s: &SubflowView) -> f64 {

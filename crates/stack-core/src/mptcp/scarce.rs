@@ -90,6 +90,11 @@ impl Connection {
         Some(refused)
     }
 
+    /// Bytes of a mapping whose checksum is not known yet.
+    fn whole_mappings_wait(&self, i: usize) -> u64 {
+        if self.mptcp.checksum() { self.subflows[i].incoming.waiting() as u64 } else { 0 }
+    }
+
     /// What counts a segment that is refused; `None`: it is taken.
     fn would_wait(&self, ctx: &Context, i: usize, seg: &TcpRepr, len: usize) -> Option<Counter> {
         if len == 0 || ctx.pressure() < Pressure::Full || self.held_of_peer() + len as u64 <= LEAST as u64 {
@@ -109,7 +114,8 @@ impl Connection {
             return None;
         }
         match self.place(i, seg) {
-            Place::At(at) if at <= self.recv.next_data() => None,
+            // With checksums a mapping waits as a whole: what belongs to the next one goes on it.
+            Place::At(at) if at <= self.recv.next_data() + self.whole_mappings_wait(i) => None,
             _ => Some(Counter::TcpOFODrop),
         }
     }

@@ -32,7 +32,8 @@ const LINGER_ON_FAILURE: Duration = Duration::from_millis(500);
 const FINISHED_LINGER: Duration = Duration::from_secs(1);
 /// The same where the peer has closed its direction, and its window stays closed: Linux keeps such a connection for a
 /// minute when the program that had it has closed it, without anybody to read.
-const UNREAD_LINGER: Duration = Duration::from_secs(3);
+/// A program that reads slowly and has closed its own direction looks the same for a while.
+const UNREAD_LINGER: Duration = Duration::from_secs(10);
 /// How often to look whether connections have ended.
 const FINISH_CHECK: Duration = Duration::from_millis(10);
 /// Maximum number of connections that carried data in the SYN and have not completed the handshake.

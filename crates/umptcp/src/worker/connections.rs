@@ -187,9 +187,10 @@ impl Connections {
     }
 
     /// The handshake is complete, but the answer is in doubt. Those with which it is in a race go on. False: there is
-    /// nobody to ask over another path.
+    /// nobody to ask over another path, or the application has the connection already (Fast Open).
     pub(super) fn hold(&mut self, id: ConnectionId, local: SocketAddr, remote: SocketAddr) -> bool {
-        let Some(entry) = self.entries.get(&id).filter(|entry| entry.may_doubt) else { return false };
+        let can_wait = |entry: &&Entry| entry.may_doubt && matches!(entry.shared.phase(), Phase::Connecting);
+        let Some(entry) = self.entries.get(&id).filter(can_wait) else { return false };
         entry.shared.set_phase(Phase::Doubtful { local, remote });
         true
     }

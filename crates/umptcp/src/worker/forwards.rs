@@ -479,6 +479,7 @@ impl Forwards {
         error: Option<ConnectionError>,
     ) -> bool {
         let Some(incoming) = self.attempts.remove(&id) else { return false };
+        let remote = cx.stack.info(id).map(|info| info.remote);
         cx.stack.close(cx.now, id);
         if let Some(p) = self.pending.get_mut(&incoming) {
             p.running.retain(|running| *running != id);
@@ -487,7 +488,14 @@ impl Forwards {
             }
             let error = error.unwrap_or(ConnectionError::Reset);
             let failure = Failure::Remote(error);
-            if error == ConnectionError::Refused && p.held.is_none() {
+            let others_of_relay = p.waiting.iter().any(|way| way.wanted.is_some())
+                || p.running.iter().any(|other| relayed.has(*other));
+            if error == ConnectionError::Refused && others_of_relay {
+                // That was one address of a relay, which says nothing about the server.
+                p.waiting.retain(|way| Some(way.remote) != remote);
+                p.error = Some(failure);
+                self.try_next(cx, relayed, incoming);
+            } else if error == ConnectionError::Refused && p.held.is_none() {
                 // By the peer, whatever path leads to it.
                 self.fail(cx, relayed, incoming, &failure);
             } else {

@@ -416,22 +416,27 @@ impl Worker {
         }
         let Some(info) = cx.stack.info(id) else { return };
         let rivals = self.connections.doubtful_rivals(id);
-        match rivals[..] {
-            // What two paths say is true. The server knows the first longer.
-            [other, ..] if doubtful => {
+        if doubtful && !rivals.is_empty() {
+            // What two paths say is true. The server knows the first longer. One path says the same twice.
+            let agrees = |other: &&ConnectionId| Trust::path(cx, **other) != Trust::path(cx, id);
+            if let Some(other) = rivals.iter().find(agrees).copied() {
                 self.trust.on_agreed(cx, [id, other]);
                 self.connections.end_doubt(other);
-                self.connections.abort(cx, id);
-                return;
             }
-            ref others if Trust::is_mptcp(cx, id) => {
-                others.iter().for_each(|other| self.trust.on_contradicted(cx, *other))
-            }
-            _ => {}
+            self.connections.abort(cx, id);
+            return;
         }
-        let alone = doubtful && rivals.is_empty();
+        if Trust::is_mptcp(cx, id) {
+            // Another server says nothing about this one's answer.
+            let same_server =
+                |other: &&ConnectionId| cx.stack.info(**other).is_some_and(|i| i.remote == info.remote);
+            let elsewhere = |other: &&ConnectionId| Trust::path(cx, **other) != Trust::path(cx, id);
+            for other in rivals.iter().filter(same_server).filter(elsewhere) {
+                self.trust.on_contradicted(cx, *other);
+            }
+        }
         let remote = server.unwrap_or(info.remote);
-        if alone && self.connections.hold(id, info.local, info.remote) {
+        if doubtful && self.connections.hold(id, info.local, info.remote) {
             tracing::debug!(connection = %id, "the answer lacks MPTCP: another path is asked");
         } else if let Some((listener, accepted)) = self.connections.connected(cx, id, info.local, remote) {
             self.listeners.accepted(cx, &mut self.connections, listener, accepted);

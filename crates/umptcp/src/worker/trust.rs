@@ -32,7 +32,7 @@ pub(super) struct Trust {
 
 impl Trust {
     /// The path of a connection that has just been established.
-    fn path(cx: &Context<'_>, id: ConnectionId) -> Option<PathId> {
+    pub(super) fn path(cx: &Context<'_>, id: ConnectionId) -> Option<PathId> {
         cx.stack.subflows(id).first().map(|subflow| subflow.path)
     }
 

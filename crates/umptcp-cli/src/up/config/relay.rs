@@ -6,6 +6,7 @@ use crate::args::{HostPort, ListenAddress};
 use crate::transport::via;
 use ipnet::IpNet;
 use serde::Deserialize;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 use umptcp::Via;
@@ -78,6 +79,10 @@ impl Relay {
 pub(crate) fn read_keys(file: &Path) -> Result<Vec<Credential>, String> {
     let name = file.display();
     let text = std::fs::read_to_string(file).map_err(|error| format!("cannot read {name}: {error}"))?;
+    let mode = std::fs::metadata(file).map(|metadata| metadata.permissions().mode());
+    if mode.is_ok_and(|mode| mode & 0o007 != 0) {
+        tracing::warn!("everybody on this host may read the keys in {name}: chmod 640 {name}");
+    }
     let all = Credential::read_all(&text).map_err(|error| format!("{name}: {error}"))?;
     if all.is_empty() {
         return Err(format!("{name} has no client; `umptcp relay key NAME >> {name}` adds one"));

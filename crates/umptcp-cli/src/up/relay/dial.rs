@@ -1,7 +1,9 @@
 //! Connections to servers, by the kernel's TCP, and what is said of those that fail.
 
+use super::{IDLE, PROBE_COUNT, PROBES};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt};
+use socket2::{SockRef, TcpKeepalive};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -43,6 +45,8 @@ fn prepare(to: SocketAddr) -> io::Result<(TcpSocket, OwnedFd)> {
         marked => marked?,
     }
     socket.set_nodelay(true)?;
+    let alive = TcpKeepalive::new().with_time(IDLE).with_interval(PROBES).with_retries(PROBE_COUNT);
+    SockRef::from(&socket).set_tcp_keepalive(&alive)?;
     // Which ICMP message it was that failed it is told then.
     if to.is_ipv4() {
         setsockopt(&socket, sockopt::Ipv4RecvErr, &true)?;

@@ -28,6 +28,12 @@ use umptcp_convert::{Connect, ConvertError, Message, Tlv};
 use umptcp_relay::request::{Request, nanoseconds};
 use umptcp_relay::{Admitted, ClientName, Gate, Refusal, Used};
 
+/// A client that has vanished with an idle connection, or a server, is found after some eight minutes: nothing else would
+/// ever give back what the connection takes.
+const IDLE: Duration = Duration::from_secs(300);
+const PROBES: Duration = Duration::from_secs(30);
+const PROBE_COUNT: u32 = 6;
+
 /// Clients that may be asking at once, or reading why they are refused. For one more, the oldest is given up.
 const MOST_ASKING: usize = 4_096;
 
@@ -92,7 +98,8 @@ impl Relaying {
         let listener = stack
             .with_stack(|stack| {
                 let listener = MptcpListener::builder(stack).backlog(BACKLOG).fast_open(FAST_OPEN_QUEUE);
-                listener.nodelay(true).listen(SocketAddr::new(ip, at.port))
+                let listener = listener.nodelay(true).keep_alive(Some(IDLE)).keep_alive_interval(PROBES);
+                listener.keep_alive_count(PROBE_COUNT).listen(SocketAddr::new(ip, at.port))
             })?
             .with_context(|| Class::Host.failure(format!("cannot listen on {at} for the relay")))?;
         if relay.clients.is_none() {
@@ -284,9 +291,11 @@ fn encoded(message: &Message) -> Bytes {
     Bytes::from(message.encode().unwrap_or_default())
 }
 
-/// Whether an address is one of this host: only such can be bound.
+/// Whether an address is one of this host: only such can be bound. Without descriptors, say, nobody knows.
 fn is_of_this_host(ip: IpAddr) -> bool {
-    UdpSocket::bind((ip, 0)).is_ok()
+    use std::io::ErrorKind::{AddrNotAvailable, Unsupported};
+    let elsewhere = |error: io::Error| matches!(error.kind(), AddrNotAvailable | Unsupported);
+    !UdpSocket::bind((ip, 0)).is_err_and(elsewhere)
 }
 
 impl Asked {
