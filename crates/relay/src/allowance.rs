@@ -216,4 +216,15 @@ mod tests {
         begin(&a, 86_400).unwrap();
         assert_eq!(all.usage().len(), 2);
     }
+
+    #[test]
+    fn a_day_ends_for_a_connection_that_goes_on() {
+        let all = Allowance::default();
+        let limits = Limits { connections: 1, rate: 1, bytes: Some(100) };
+        let Some(yesterday) = Instant::now().checked_sub(DAY) else { return };
+        let used = all.begin(None, limits, yesterday).unwrap();
+        used.0.bytes.store(100, Ordering::Relaxed);
+        assert_eq!(used.count(100), Ok(()));
+        assert_eq!(used.count(1), Err(Exceeded::Bytes));
+    }
 }

@@ -219,4 +219,19 @@ mod tests {
         let own = Destinations { allow: nets(&["9.9.9.9/32"]), ..Destinations::default() };
         assert_eq!(check(&own, "9.9.9.9:80"), Ok(()));
     }
+
+    #[test]
+    fn what_a_translator_makes_of_an_address_is_looked_at() {
+        let deny = vec!["198.51.100.0/24".parse().unwrap()];
+        let destinations = Destinations { deny, ..Destinations::default() };
+        let own = |ip: IpAddr| ip.to_string() == "203.0.113.7";
+        let check = |text: &str| destinations.check(text.parse().unwrap(), own);
+        for text in ["198.51.100.7:80", "[64:ff9b::c633:6407]:80", "[2002:c633:6407::1]:80"] {
+            assert_eq!(check(text), Err(Forbidden::Denied), "{text}");
+        }
+        for text in ["203.0.113.7:80", "[64:ff9b::cb00:7107]:80", "[::ffff:203.0.113.7]:80"] {
+            assert_eq!(check(text), Err(Forbidden::Own), "{text}");
+        }
+        assert_eq!(check("[64:ff9b::cb00:7108]:80"), Ok(()));
+    }
 }

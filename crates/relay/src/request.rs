@@ -138,6 +138,13 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_is_set_back_is_believed() {
+        let hour = 3_600_000_000_000;
+        assert_eq!([after(5, 9), after(9, 9), after(9, 5)], [9, 10, 10]);
+        assert_eq!(after(2 * hour, hour), hour);
+    }
+
+    #[test]
     fn times_differ() {
         let times: Vec<u64> = (0..1000).map(|_| unique_time()).collect();
         assert!(times.windows(2).all(|pair| pair[0] < pair[1]));
