@@ -434,11 +434,14 @@ impl Shared {
     }
 
     /// The connection cannot be established. Has no effect once it is.
-    pub(crate) fn fail_connecting(&self, error: ConnectionError) {
+    /// Returns whether it had any: whoever began it may end a doubt at the same time.
+    pub(crate) fn fail_connecting(&self, error: ConnectionError) -> bool {
         let handshake = lock(&self.handshake);
-        if matches!(handshake.phase, Phase::Connecting | Phase::Doubtful { .. }) {
+        let connecting = matches!(handshake.phase, Phase::Connecting | Phase::Doubtful { .. });
+        if connecting {
             self.end_handshake(handshake, Phase::Failed(error));
         }
+        connecting
     }
 
     // ---- receiving ----

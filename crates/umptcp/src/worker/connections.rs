@@ -224,7 +224,8 @@ impl Connections {
     fn abort_rivals(&mut self, cx: &mut Context<'_>, id: ConnectionId) -> Vec<ConnectionId> {
         let rivals = self.rivals.remove(&id).unwrap_or_default();
         for rival in &rivals {
-            if self.entries.get(rival).is_some_and(|entry| entry.shared.is_connecting()) {
+            let given_up = |entry: &Entry| entry.shared.fail_connecting(ConnectionError::Aborted);
+            if self.entries.get(rival).is_some_and(given_up) {
                 self.abort(cx, *rival);
             }
         }
@@ -455,9 +456,8 @@ impl Connections {
         }
         let error = error.unwrap_or(ConnectionError::SendClosed);
         // A connection that was never established has no stream that could read from it.
-        let stillborn = entry.shared.is_connecting();
+        let stillborn = entry.shared.fail_connecting(error);
         let listener = entry.listener;
-        entry.shared.fail_connecting(error);
         entry.shared.end_writing(End::Error(error));
         if entry.detached || stillborn {
             cx.stack.close(cx.now, id);
