@@ -29,8 +29,9 @@ impl World {
             let (x, y) = PipeDevice::pair();
             cut.push(x.cut.clone());
             client = client.path(path(&format!("out{n}"), &format!("10.{n}.0.1"), x));
-            let end = Stack::builder().path(path("link", "10.9.0.2", y)).start().unwrap();
-            listeners.push(MptcpListener::builder(&end).mptcp(*mptcp).listen(SERVER).unwrap());
+            // The same cookies in each world.
+            let end = Stack::builder().seed([n as u8; 32]).path(path("link", "10.9.0.2", y)).start().unwrap();
+            listeners.push(MptcpListener::builder(&end).mptcp(*mptcp).fast_open(8).listen(SERVER).unwrap());
             ends.push(end);
         }
         World { client: client.start().unwrap(), ends, listeners, cut }
@@ -155,4 +156,26 @@ fn a_captured_connection_takes_the_fallback_when_nobody_else_answers() {
     let (theirs, _) = world.listeners[0].accept().unwrap();
     talks(&theirs, &dialled);
     talks(&dialled, &theirs);
+}
+
+/// Fast Open hands a connection out before there is an answer: it goes on, and its end is heard of.
+#[test]
+fn fast_open_over_a_path_that_is_not_believed() {
+    let file = std::env::temp_dir().join(format!("umptcp-portal-{}", std::process::id()));
+    for round in 0..2 {
+        let world = World::new(Stack::builder().fast_open_cookies(&file), &[false, false]);
+        let mut ours = MptcpStream::builder(&world.client).fast_open(true).connect(SERVER).unwrap();
+        ours.write_all(b"?").unwrap();
+        let (mut theirs, _) = world.listeners[0].accept().unwrap();
+        theirs.read_exact(&mut [0]).unwrap();
+        assert_eq!(world.client.counters().unwrap().get(Counter::TcpFastOpenActive), round);
+        theirs.write_all(b"!").unwrap();
+        ours.read_exact(&mut [0]).unwrap();
+        theirs.set_linger(Some(std::time::Duration::ZERO)).unwrap();
+        drop(theirs);
+        let ended = ours.read(&mut [0]);
+        assert_eq!(ended.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset, "the end is heard of");
+        world.client.stop(std::time::Duration::ZERO).unwrap();
+    }
+    std::fs::remove_file(file).unwrap();
 }
