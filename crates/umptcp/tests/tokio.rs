@@ -454,17 +454,17 @@ fn connections_wait_for_the_word_of_a_task() {
         // Refused, and dropped while it is being accepted.
         for accept in [false, true] {
             let client = MptcpStream::connect(&a, SERVER);
-            let (client, ()) = tokio::join!(timeout(PATIENCE, client), async {
+            // The worker may be so quick that it is accepted at once, and dropped as any other stream.
+            let (client, done) = tokio::join!(timeout(PATIENCE, client), async {
                 let incoming = held.next().await.unwrap();
-                if accept {
-                    assert!(once(umptcp::tokio::accept(incoming)).await.is_none());
-                }
+                accept && once(umptcp::tokio::accept(incoming)).await.is_some()
             });
             match client.unwrap() {
                 Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionRefused),
                 Ok(mut client) => {
                     assert!(accept, "nobody has accepted");
-                    timeout(PATIENCE, client.read(&mut [0])).await.unwrap().unwrap_err();
+                    let ended = timeout(PATIENCE, client.read(&mut [0])).await.unwrap();
+                    assert!(ended.is_err() || done, "{ended:?}");
                 }
             }
         }
