@@ -9,6 +9,7 @@ mod captured;
 mod connections;
 mod goodput;
 mod inside_udp;
+mod pair;
 mod paths;
 mod reordering;
 

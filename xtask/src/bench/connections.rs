@@ -4,13 +4,10 @@
 //! Each measurement is five rounds in a row against one server, in one pair of namespaces: what connections
 //! leave behind, such as ports, sockets and entries of tables, would make later rounds slower.
 
-use super::{Options, PORT, in_turn, median};
-use anyhow::{Context, Result, bail, ensure};
+use super::{Options, PORT, in_turn, median, pair};
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use umptcp_testbed::command::Running;
 use umptcp_testbed::topology::{Direct, Site};
 
 /// What is asked: that share of the kernel's rate, and of the first round's in the last.
@@ -128,16 +125,7 @@ fn measure_once(figure: &Figure, contest: Contest, options: &Options, program: &
         arguments
     };
     let umptcp_server = contest == Contest::UmptcpServer;
-    let mut server = Command::new(program);
-    server.args(["bench", "server"]).args(stack(&net.server, umptcp_server)).arg(PORT.to_string());
-    server.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let mut server = Running::new(net.server.ns.run(|| server.spawn()).context("cannot start the server")?);
-    let mut said = BufReader::new(server.child().stdout.take().context("it is piped")?);
-    let mut line = String::new();
-    said.read_line(&mut line)?;
-    ensure!(line.contains("listening"), "the server does not listen but says {line:?}");
-    // What it says of each round is read by nobody, but must not block it.
-    std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+    let _server = pair::server(&net.server, program, &stack(&net.server, umptcp_server))?;
 
     let address = match (umptcp_server, options.mode.as_str()) {
         (true, "routed") => net.server.nics[0].routed_v4,
@@ -145,21 +133,13 @@ fn measure_once(figure: &Figure, contest: Contest, options: &Options, program: &
     };
     (0..ROUNDS)
         .map(|round| {
-            let mut client = Command::new(program);
-            client.args(["bench", "client", "--json", "--quiet", "--mode", "connections", "--parallel"]);
-            client.arg(figure.parallel.to_string());
-            client.args(["--seconds", &options.seconds.to_string()]);
-            client.args(stack(&net.client, contest == Contest::UmptcpClient));
-            client.arg(address.to_string()).arg(PORT.to_string());
-            let output = net.client.ns.run(|| client.stdin(Stdio::null()).output());
-            let output = output.context("cannot start the client")?;
-            if !output.status.success() {
-                let said = String::from_utf8_lossy(&output.stderr);
-                bail!("the client failed in round {}: {}", round + 1, said.trim());
-            }
-            let outcome: Value =
-                serde_json::from_slice(&output.stdout).context("the client's output is not JSON")?;
-            ensure!(outcome["mptcp"] != false, "the connections are not MPTCP: {outcome}");
+            let parallel = [figure.parallel.to_string(), "--seconds".into(), options.seconds.to_string()];
+            let mode = ["--mode", "connections", "--parallel"].map(str::to_owned);
+            let own = stack(&net.client, contest == Contest::UmptcpClient);
+            let to = [address.to_string(), PORT.to_string()];
+            let arguments = mode.into_iter().chain(parallel).chain(own).chain(to);
+            let outcome = pair::client(&net.client, program, arguments)
+                .with_context(|| format!("in round {}", round + 1))?;
             outcome["per_second"].as_f64().with_context(|| format!("no rate in {outcome}"))
         })
         .collect()

@@ -4,13 +4,10 @@
 //! table.
 
 use super::captured::busy;
-use super::{Options, PORT, in_turn, median};
-use anyhow::{Context, Result, bail, ensure};
+use super::{Options, PORT, in_turn, median, pair};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use umptcp_testbed::command::Running;
 use umptcp_testbed::topology::{Direct, Site};
 
 const NAME: &str = "inside-udp";
@@ -98,29 +95,12 @@ pub(super) fn run(options: &Options, program: &Path, all: &mut Vec<Value>) -> Re
 
 fn measure(contest: Contest, options: &Options, program: &Path) -> Result<Measured> {
     let net = Direct::new();
-    let mut server = Command::new(program);
-    server.args(["bench", "server"]).args(contest.arguments(&net.server)).arg(PORT.to_string());
-    server.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let mut server = Running::new(net.server.ns.run(|| server.spawn()).context("cannot start the server")?);
-    let mut said = BufReader::new(server.child().stdout.take().context("it is piped")?);
-    let mut line = String::new();
-    said.read_line(&mut line)?;
-    ensure!(line.contains("listening"), "the server does not listen but says {line:?}");
-    // What it says of each measurement is read by nobody, but must not block it.
-    std::thread::spawn(move || std::io::copy(&mut said, &mut std::io::sink()));
+    let _server = pair::server(&net.server, program, &contest.arguments(&net.server))?;
     let ask = |arguments: &[&str]| -> Result<Value> {
-        let mut client = Command::new(program);
-        client.args(["bench", "client", "--json", "--quiet"]).args(contest.arguments(&net.client));
-        client.args(arguments).arg(net.server.nics[0].v4.to_string()).arg(PORT.to_string());
-        let output = net.client.ns.run(|| client.stdin(Stdio::null()).output());
-        let output = output.context("cannot start the client")?;
-        if !output.status.success() {
-            bail!("the client failed: {}", String::from_utf8_lossy(&output.stderr).trim());
-        }
-        let outcome: Value =
-            serde_json::from_slice(&output.stdout).context("the client's output is not JSON")?;
-        ensure!(outcome["mptcp"] != false, "the connection is not MPTCP: {outcome}");
-        Ok(outcome)
+        let address = [net.server.nics[0].v4.to_string(), PORT.to_string()];
+        let own = contest.arguments(&net.client).into_iter();
+        let all = own.chain(arguments.iter().map(|a| (*a).to_owned())).chain(address);
+        pair::client(&net.client, program, all)
     };
     let number = |outcome: &Value, at: &str| {
         outcome.pointer(at).and_then(Value::as_f64).with_context(|| format!("no {at} in {outcome}"))
