@@ -249,6 +249,12 @@ pub enum PathKind {
     Capture,
 }
 
+/// So many bytes before a limit ([`PathConfig::allowance`], [`PathConfig::connection_cap`]) nothing new is sent any more,
+/// so that what is under way, and the ends of subflows, have room below it: a mebibyte, of small limits a quarter.
+pub const fn allowance_reserve(limit: u64) -> u64 {
+    if limit / 4 < 1 << 20 { limit / 4 } else { 1 << 20 }
+}
+
 /// A path: one local device.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

@@ -1,8 +1,6 @@
 //! What may still be carried where there is a limit.
 
-/// So much before a limit nothing new is sent any more, so that what is under way, and the ends of subflows,
-/// have room below it; of small limits a quarter.
-const RESERVE: u64 = 1 << 20;
+use crate::device::allowance_reserve;
 
 /// How far a limit is used up.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -39,7 +37,7 @@ impl Meter {
         self.used = self.used.saturating_add(bytes);
         let state = match limit.saturating_sub(self.used) {
             0 => Use::Spent,
-            left if left <= RESERVE.min(limit / 4) => Use::Ending,
+            left if left <= allowance_reserve(limit) => Use::Ending,
             _ => Use::Open,
         };
         (core::mem::replace(&mut self.state, state) != state).then_some(state)

@@ -16,11 +16,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+use umptcp_stack_core::device::allowance_reserve;
 use umptcp_types::PathId;
-
-/// So much before a limit the core begins nothing new; of small limits a quarter. Without this, each start of a program
-/// would begin something in a part of the rest.
-const RESERVE: u64 = 1 << 20;
 
 /// How often to look at what has been carried.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
@@ -245,8 +242,9 @@ impl State {
             }
             before => {
                 let left = path.cap.saturating_sub(total);
-                // A path that comes now has nothing under way that needs the rest.
-                let nothing_new = before.is_none() && left <= RESERVE.min(path.cap / 4);
+                // A path that comes now has nothing under way that needs the rest; with it, each start of a program
+                // would begin something in a part of that.
+                let nothing_new = before.is_none() && left <= allowance_reserve(path.cap);
                 Some(Order::Allow(path.id, if nothing_new { 0 } else { left }))
             }
         }
