@@ -40,7 +40,7 @@ impl Destinations {
     /// Why not.
     pub fn check(&self, to: SocketAddr, own: impl Fn(IpAddr) -> bool) -> Result<(), Forbidden> {
         let ip = to.ip().to_canonical();
-        let within = |nets: &[IpNet]| nets.iter().any(|net| net.contains(&ip));
+        let within = |nets: &[IpNet], ip: IpAddr| nets.iter().any(|net| net.contains(&ip));
         if to.port() == 0 || !(self.ports.is_empty() || self.ports.contains(&to.port())) {
             return Err(Forbidden::Port);
         }
@@ -49,10 +49,10 @@ impl Destinations {
             IpAddr::V6(ip) => embedded(ip).map(IpAddr::V4),
             IpAddr::V4(_) => None,
         };
-        if within(&self.deny) || self.deny.iter().any(|net| inner.is_some_and(|ip| net.contains(&ip))) {
+        if within(&self.deny, ip) || inner.is_some_and(|inner| within(&self.deny, inner)) {
             return Err(Forbidden::Denied);
         }
-        if within(&self.allow) {
+        if within(&self.allow, ip) {
             return Ok(());
         }
         if !is_public(ip) {

@@ -11,7 +11,8 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant, SystemTime};
 use umptcp::PathInfo;
-use umptcp_stack_core::wire::checksum;
+use umptcp_stack_core::wire::tcp::{TcpFlags, TcpOptions, TcpRepr, complete_checksum};
+use umptcp_types::SeqNumber;
 
 /// Routers that are asked.
 const HOPS: u8 = 16;
@@ -152,16 +153,19 @@ fn follow(device: &str, source: IpAddr, server: SocketAddr, sequence: u32) -> io
 }
 
 fn syn(source: IpAddr, server: SocketAddr, port: u16, sequence: u32) -> [u8; LENGTH] {
+    let header = TcpRepr {
+        src_port: port,
+        dst_port: server.port(),
+        seq: SeqNumber(sequence),
+        ack: SeqNumber(0),
+        flags: TcpFlags { syn: true, ..TcpFlags::default() },
+        window: u16::MAX,
+        urgent: 0,
+        options: TcpOptions::default(),
+    };
     let mut segment = [0; LENGTH];
-    segment[..2].copy_from_slice(&port.to_be_bytes());
-    segment[2..4].copy_from_slice(&server.port().to_be_bytes());
-    segment[4..8].copy_from_slice(&sequence.to_be_bytes());
-    segment[12] = (LENGTH as u8 / 4) << 4;
-    segment[13] = 0x02;
-    segment[14..16].copy_from_slice(&u16::MAX.to_be_bytes());
-    let header = checksum::pseudo_header(source, server.ip(), 6, LENGTH as u32);
-    let sum = !checksum::fold(checksum::sum(&segment, header));
-    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    header.emit(&mut segment);
+    complete_checksum(&mut segment, source, server.ip(), 0, 0);
     segment
 }
 
@@ -212,6 +216,7 @@ fn after_ipv4(packet: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use umptcp_stack_core::wire::checksum;
 
     const ROUTER: &str = "10.9.9.9";
 

@@ -293,17 +293,16 @@ impl UserSpace {
             if sum != acknowledged {
                 (acknowledged, progress) = (sum, Instant::now());
             }
-            let mut undelivered = open.iter().filter(|(_, info, _)| info.send_queue > 0).peekable();
-            let limit = if undelivered.peek().is_some() {
-                if undelivered.all(|(_, info, _)| is_unread(info)) && progress.elapsed() >= UNREAD_LINGER {
-                    return;
-                }
-                LINGER
-            } else if open.iter().any(|(_, info, _)| info.readable > 0) {
-                LINGER
-            } else {
-                FINISHED_LINGER
-            };
+            let held: Vec<_> =
+                open.iter().map(|(_, info, _)| info).filter(|info| info.send_queue > 0).collect();
+            if !held.is_empty()
+                && held.iter().all(|info| is_unread(info))
+                && progress.elapsed() >= UNREAD_LINGER
+            {
+                return;
+            }
+            let undelivered = !held.is_empty() || open.iter().any(|(_, info, _)| info.readable > 0);
+            let limit = if undelivered { LINGER } else { FINISHED_LINGER };
             if open.is_empty() || start.elapsed() >= limit {
                 return;
             }
