@@ -222,7 +222,8 @@ impl<S: Clone + Default> Flow<S> {
         if self.ssthresh.is_infinite()
             && let (Some(hystart), Some(rtt)) = (&mut self.hystart, ack.rtt)
         {
-            let rtt = rtt.as_secs_f64().max(LEAST_RTT);
+            // A queue that only the ACKs wait in has room for more data.
+            let rtt = rtt.saturating_sub(ack.way_back).as_secs_f64().max(LEAST_RTT);
             if ack.disordered {
                 hystart.sample_disordered(rtt);
             } else {

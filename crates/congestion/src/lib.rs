@@ -66,6 +66,9 @@ pub struct AckSample {
     pub acked: u64,
     /// Round-trip time measured by this ACK; `None` if it allows no measurement (Karn's algorithm).
     pub rtt: Option<Duration>,
+    /// By how much the ACK's way back was longer than at best, at least, as timestamps show (RFC 7323): what of `rtt` is
+    /// no queue in the direction of the data.
+    pub way_back: Duration,
     /// Smoothed round-trip time (RFC 6298), including this sample.
     pub srtt: Duration,
     /// Minimum round-trip time so far.
@@ -90,6 +93,7 @@ impl AckSample {
         AckSample {
             acked,
             rtt: None,
+            way_back: Duration::ZERO,
             srtt,
             min_rtt: srtt,
             in_flight: 0,

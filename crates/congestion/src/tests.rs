@@ -63,6 +63,7 @@ impl Bench {
         let rtt = Duration::from_millis(rtt_ms);
         AckSample {
             acked,
+            way_back: Duration::ZERO,
             rtt: Some(rtt),
             srtt: rtt,
             min_rtt: rtt,

@@ -282,3 +282,15 @@ fn a_connection_that_begins_while_memory_is_full_is_offered_few_packets() {
     let info = info(&net, late, Side::Server);
     assert!(info.bytes_received > 0 && info.bytes_received <= (16 << 10) + UNIT as u64, "{info:?}");
 }
+
+/// While buffers still grow, they stop every subflow now and then. Halving one that is in its slow start for that would
+/// cost it its share for long.
+#[test]
+fn nobody_is_penalised_while_buffers_grow() {
+    for (fast, slow) in [(1, 100), (5, 100)] {
+        let (mut net, _) = sending(&[queued(100, fast, 50), queued(100, slow, 50)], automatic());
+        net.run_for(Duration::from_secs(3)).unwrap();
+        let penalised = net.stack(net.client()).unwrap().counters().get(Counter::SubflowPenalised);
+        assert_eq!(penalised, 0, "{fast} and {slow} ms");
+    }
+}

@@ -387,3 +387,21 @@ fn two_ways_over_slow_links_with_long_queues() {
         assert!(three > 2.0 * one, "one path {one:.0} B/s, three paths {three:.0} B/s");
     }
 }
+
+/// A download fills the queue that the upload's acknowledgements pass: round trips grow from 2 to 52 ms while the upload
+/// starts, and its own queue is empty. That is no reason to leave slow start.
+#[test]
+fn a_queue_in_the_other_direction_ends_no_slow_start() {
+    let link = Link::mbit(200).delay_ms(1).queue(Queue::Time(Duration::from_millis(50)));
+    let mut net = Pair::builder().path(link).build();
+    let downs: Vec<FlowId> = (0..12).map(|_| net.connect().unwrap()).collect();
+    let up = net.connect().unwrap();
+    for down in downs {
+        net.send(down, Side::Server, 20 * MB);
+    }
+    net.send(up, Side::Client, 200 * MB);
+    net.run_for(Duration::from_secs(3)).unwrap();
+    // 25 Mbit/s when round-trip times alone decide.
+    let got = net.flow(up).server.progress.received as f64 * 8.0 / 3.0 / 1e6;
+    assert!(got > 80.0, "the upload had {got:.0} of 200 Mbit/s");
+}

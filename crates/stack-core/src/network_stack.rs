@@ -18,6 +18,8 @@ pub trait NetworkStack {
     fn path_blocked(&mut self, now: Instant, path: PathId, blocked: bool);
     /// Reports that enough waits in the queue of the path's NIC, for some milliseconds, or no longer.
     fn path_busy(&mut self, now: Instant, path: PathId, busy: bool);
+    /// Reports what the path's NIC sends in a second, in bytes, as measured; `None`: it is not known, or not limited.
+    fn path_rate(&mut self, now: Instant, path: PathId, rate: Option<u64>);
     /// Processes a received packet.
     fn handle_packet(&mut self, now: Instant, path: PathId, packet: RxPacket);
     /// Must be called at the time returned by `poll_timeout`.
@@ -45,6 +47,10 @@ impl NetworkStack for Stack {
 
     fn path_busy(&mut self, now: Instant, path: PathId, busy: bool) {
         Stack::path_busy(self, now, path, busy);
+    }
+
+    fn path_rate(&mut self, now: Instant, path: PathId, rate: Option<u64>) {
+        Stack::path_rate(self, now, path, rate);
     }
 
     fn handle_packet(&mut self, now: Instant, path: PathId, packet: RxPacket) {

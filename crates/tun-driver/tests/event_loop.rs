@@ -30,6 +30,7 @@ struct Log {
     large: usize,
     blocked: Vec<(PathId, bool)>,
     busy: Vec<(PathId, bool)>,
+    rates: Vec<(PathId, Option<u64>)>,
     removed: Vec<PathId>,
     timeouts: Vec<(StackInstant, StackInstant)>,
 }
@@ -60,6 +61,9 @@ impl NetworkStack for Relay {
     }
     fn path_busy(&mut self, _now: StackInstant, path: PathId, busy: bool) {
         self.log.lock().unwrap().busy.push((path, busy));
+    }
+    fn path_rate(&mut self, _now: StackInstant, path: PathId, rate: Option<u64>) {
+        self.log.lock().unwrap().rates.push((path, rate));
     }
     fn handle_packet(&mut self, _now: StackInstant, path: PathId, packet: RxPacket) {
         let b = &packet.buffer;
@@ -504,4 +508,41 @@ fn a_busy_path_is_never_forgotten() {
         running.run(|cx| cx.stop());
         running.thread.join().unwrap();
     }
+}
+
+/// What leaves the queue in a second is measured and told, and taken back with the queue.
+#[test]
+fn the_stack_hears_how_fast_the_nic_is() {
+    let running = Running::start(LoopOptions::default());
+    let queue = Arc::new(Mutex::new(Some(QueueState::default())));
+    let device = Queued { fd: nix::sys::eventfd::EventFd::new().unwrap(), queue: queue.clone() };
+    let config = PathConfig::new("queued", "10.0.0.1".parse().unwrap());
+    let path = running.run(move |cx| {
+        let attached = AttachedPath { device: Box::new(device), config, guard: Box::new(()) };
+        cx.add_path(attached).unwrap()
+    });
+    let send = move |cx: &mut Context<'_, Relay>| {
+        let payload = Payload::from(bytes::Bytes::from(vec![0; 1_000]));
+        cx.stack.queue.push_back(Transmit::new(path, HeaderBuf::zeroed(40), payload));
+    };
+    let told = |wanted: &dyn Fn(Option<u64>) -> bool| {
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        loop {
+            running.run(send);
+            std::thread::sleep(Duration::from_millis(1));
+            let last = running.log.lock().unwrap().rates.last().copied();
+            if last.is_some_and(|(of, rate)| of == path && wanted(rate)) {
+                return;
+            }
+            assert!(std::time::Instant::now() < deadline, "{last:?}");
+            if let Some(state) = queue.lock().unwrap().as_mut() {
+                *state = QueueState { sent: state.sent + 10_000, waiting: 50_000 };
+            }
+        }
+    };
+    told(&|rate| rate.is_some_and(|rate| rate > 0));
+    *queue.lock().unwrap() = None;
+    told(&|rate| rate.is_none());
+    running.run(|cx| cx.stop());
+    running.thread.join().unwrap();
 }

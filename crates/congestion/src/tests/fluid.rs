@@ -92,6 +92,7 @@ impl Connection {
         if acked > 0.0 {
             let sample = AckSample {
                 acked: acked as u64,
+                way_back: Duration::ZERO,
                 rtt: Some(rtt),
                 srtt: rtt,
                 min_rtt: Duration::from_secs_f64(BASE_RTT),

@@ -60,6 +60,7 @@ fn apply(cc: &mut dyn CongestionController, now: &mut Instant, id: SubflowId, op
         Op::Ack { acked, rtt, in_flight, app_limited, in_recovery } => {
             let sample = AckSample {
                 acked,
+                way_back: Duration::ZERO,
                 rtt: Some(rtt),
                 srtt: rtt,
                 min_rtt: rtt / 2,

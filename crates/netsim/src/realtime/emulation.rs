@@ -249,6 +249,8 @@ impl NetworkStack for Emulation {
 
     fn path_busy(&mut self, _now: Instant, _path: PathId, _busy: bool) {}
 
+    fn path_rate(&mut self, _now: Instant, _path: PathId, _rate: Option<u64>) {}
+
     fn handle_packet(&mut self, now: Instant, path: PathId, packet: RxPacket) {
         self.input(now, PortId(path.0 as usize), Packet::from_rx(packet));
     }

@@ -16,6 +16,8 @@ struct Path {
     blocked: bool,
     /// It takes nothing for some milliseconds: enough waits in its NIC's queue.
     busy: bool,
+    /// Bytes per second that its NIC sends, where they were measured.
+    rate: Option<u64>,
     /// Nothing gets through for now from addresses of these families: its link is down, or its NIC has no
     /// such address.
     down: Families,
@@ -53,7 +55,7 @@ impl Paths {
         self.next += 1;
         let meter = Meter::new(config.allowance);
         let (carried, down) = (Traffic::default(), Families::default());
-        let path = Path { id, config, blocked: false, busy: false, down, carried, meter };
+        let path = Path { id, config, blocked: false, busy: false, rate: None, down, carried, meter };
         self.blocked += usize::from(path.holds_back());
         self.paths.push(path);
         id
@@ -112,6 +114,16 @@ impl Paths {
     /// True: it was busy and is not any more.
     pub(super) fn set_busy(&mut self, path: PathId, busy: bool) -> bool {
         self.change(path, |p| core::mem::replace(&mut p.busy, busy)).is_some_and(|was| was && !busy)
+    }
+
+    pub(super) fn set_rate(&mut self, path: PathId, rate: Option<u64>) {
+        if let Some(p) = self.paths.iter_mut().find(|p| p.id == path) {
+            p.rate = rate;
+        }
+    }
+
+    pub(super) fn rate(&self, path: PathId) -> Option<u64> {
+        self.find(path)?.rate
     }
 
     /// From now on nothing gets through from addresses of these families, and something does from those of

@@ -239,6 +239,11 @@ impl Context {
         self.paths.set_busy(path, busy)
     }
 
+    /// What the path's NIC sends in a second, in bytes; `None`: it is not known.
+    pub(crate) fn set_path_rate(&mut self, path: PathId, rate: Option<u64>) {
+        self.paths.set_rate(path, rate);
+    }
+
     /// Subflows on the path are to be backups, or not. False: there is no such path.
     pub(crate) fn set_path_backup(&mut self, path: PathId, backup: bool) -> bool {
         self.paths.set_backup(path, backup)
@@ -310,6 +315,12 @@ impl Context {
     #[inline]
     pub(crate) fn is_path_busy(&self, path: PathId, local: IpAddr) -> bool {
         self.paths.is_busy(path, local)
+    }
+
+    /// What the path's NIC sends in a second, in bytes, where that is known.
+    #[inline]
+    pub(crate) fn path_rate(&self, path: PathId) -> Option<u64> {
+        self.paths.rate(path)
     }
 
     /// Some path takes nothing, or nothing from some address.

@@ -24,6 +24,8 @@ impl Connection {
             if self.subflows[i].is_held_back(ctx) {
                 continue;
             }
+            let line_rate = ctx.path_rate(self.subflows[i].tcp.path());
+            self.subflows[i].tcp.set_line_rate(line_rate);
             if let Some(segment) = self.poll_subflow(ctx, now, i) {
                 self.subflows.on_served(i);
                 return self.emit(ctx, now, i, segment);
@@ -35,11 +37,15 @@ impl Connection {
         self.poll_fin(now);
         for k in 0..count {
             let i = self.subflows.in_turn(k);
-            if self.subflows[i].is_held_back(ctx) {
+            // A NIC's queue that holds enough of our data takes ACKs: the peer's data depend on them, and they add
+            // little. Linux's sockets do not hold theirs back either.
+            if self.subflows[i].is_out(ctx) {
                 continue;
             }
+            let busy = self.subflows[i].is_busy(ctx);
             let m = &mut self.subflows[i];
-            let segment = match m.tcp.poll_fin(now) {
+            let fin = if busy { None } else { m.tcp.poll_fin(now) };
+            let segment = match fin {
                 Some(segment) => Some(segment),
                 None => {
                     let window_probe = m.tcp.window_probe_due();

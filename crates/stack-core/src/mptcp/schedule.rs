@@ -72,12 +72,21 @@ impl Connection {
             view.srtt = m.tcp.srtt();
             view.rttvar = m.tcp.rttvar();
             view.window = self.cc.window(m.tcp.id());
+            view.pacing_rate = m.tcp.pacing_rate(self.cc.as_ref()).unwrap_or(u64::MAX);
+            // What the NIC holds back is no part of the round trip, and makes no loss: the window grows without
+            // meaning. Schedulers that believed in it would wait for a path that has no more to give.
+            if let Some(rate) = ctx.path_rate(m.tcp.path()) {
+                view.pacing_rate = view.pacing_rate.min(rate);
+                if let Some(srtt) = view.srtt {
+                    let line = u128::from(rate) * srtt.as_nanos() / 1_000_000_000;
+                    view.window = view.window.min(u64::try_from(line).unwrap_or(u64::MAX).max(packet));
+                }
+            }
             view.in_flight = in_flight;
             if self.is_mptcp() {
                 view.behind = self.send.next() - m.outgoing.data_end().max(self.send.una());
             }
             view.room = room;
-            view.pacing_rate = m.tcp.pacing_rate(self.cc.as_ref()).unwrap_or(u64::MAX);
             view.next_send = m.tcp.next_send(now).max(m.join.data_from());
             view.loss = m.tcp.loss_rate();
             view.backup = m.is_backup();

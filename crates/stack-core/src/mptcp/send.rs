@@ -83,6 +83,8 @@ pub(crate) struct SendState {
     next: DataOffset,
     /// First data offset the peer's window does not allow.
     edge: DataOffset,
+    /// The most that could be outstanding so far, and when that grew last.
+    most: (u64, Instant),
     fin: Fin,
     reinject: ReinjectQueue,
     carriers: Carriers,
@@ -116,6 +118,7 @@ impl SendState {
             not_sent_limit,
             next: DataOffset(1),
             edge: DataOffset(1),
+            most: (0, Instant::ZERO),
             fin: Fin::Open,
             reinject: ReinjectQueue::default(),
             carriers: Carriers::default(),
@@ -210,6 +213,11 @@ impl SendState {
         self.edge - self.queue.una()
     }
 
+    /// When more could be outstanding than ever before: the last time that the peer's window or our buffer grew.
+    pub(crate) fn grew(&self) -> Instant {
+        self.most.1
+    }
+
     /// Everything written has been DATA_ACKed, and the DATA_FIN too if the application has finished.
     pub(crate) fn is_done(&self) -> bool {
         self.queue.una() >= self.queue.end() && (!self.is_shut() || self.is_fin_acked())
@@ -293,6 +301,11 @@ impl SendState {
             self.window_probes = 0;
         }
         let freed = self.queue.acknowledge(ack);
+        let outstanding = self.whole_window().min(self.capacity());
+        // The window of a peer that reads in pieces goes up and down.
+        if outstanding > self.most.0 + self.most.0 / 8 {
+            self.most = (outstanding, now);
+        }
         if freed > 0 {
             self.carriers.on_acked(self.queue.una());
             self.bytes_acked += freed;

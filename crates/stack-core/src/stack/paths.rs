@@ -182,6 +182,13 @@ impl Stack {
         }
     }
 
+    /// What the path's NIC sends in a second, in bytes, as measured; `None`: it is not known, or not limited. A segment
+    /// that the device cuts into packets is no longer than a millisecond of it: shapers have no room for much more, and
+    /// others' packets wait behind it.
+    pub fn path_rate(&mut self, _now: Instant, path: PathId, rate: Option<u64>) {
+        self.ctx.set_path_rate(path, rate);
+    }
+
     /// The connections that waited for the path have their turn.
     fn release(&mut self, path: PathId) {
         for c in self.ready.release(path) {

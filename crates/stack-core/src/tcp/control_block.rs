@@ -204,6 +204,11 @@ impl<M: Copy + Debug> Tcp<M> {
         self.sender.pacing_rate(cc)
     }
 
+    /// The path's NIC sends so many bytes per second; `None`: it is not known.
+    pub(crate) fn set_line_rate(&mut self, rate: Option<u64>) {
+        self.sender.line_rate = rate;
+    }
+
     /// When new data may leave, as pacing has it.
     pub(crate) fn next_send(&self, now: Instant) -> Instant {
         self.sender.next_send(now)

@@ -900,32 +900,6 @@ fn signals_wait_for_a_blocked_path_without_a_timer_that_never_rests() {
     assert_eq!(told.len(), 7, "{told:?}");
 }
 
-/// Enough waits in the queue of the regular path's NIC, for some milliseconds: that is no reason to use a backup.
-/// A device that takes nothing is.
-#[test]
-fn a_backup_stays_idle_while_a_path_is_only_busy() {
-    for busy in [true, false] {
-        let mut l = client(2);
-        l.data(0, 1, 1);
-        let backup = l.accept_join_as_backup(2);
-        // A join carries data after a moment only.
-        l.advance(Duration::from_millis(50));
-        l.take_all();
-        if busy {
-            l.stack.path_busy(l.now, PathId(0), true);
-        } else {
-            l.stack.path_blocked(l.now, PathId(0), true);
-        }
-        l.write(1000);
-        let on_backup = l.take_all().iter().any(|s| s.flow == Some(backup) && !s.payload.is_empty());
-        assert_eq!(on_backup, !busy);
-        l.stack.path_busy(l.now, PathId(0), false);
-        l.poll();
-        let on_first = l.take_all().iter().any(|s| s.flow == Some(0) && !s.payload.is_empty());
-        assert_eq!(on_first, busy, "it goes on when there is room");
-    }
-}
-
 /// RFC 8684 §3.2, §5: with a nonce that comes again a recorded join would be good for another one.
 #[test]
 fn each_join_has_a_nonce_of_its_own() {

@@ -8,6 +8,7 @@ mod fallback;
 mod limits;
 mod memory;
 mod monitor;
+mod nic;
 mod options;
 mod peer;
 mod policies;

@@ -271,6 +271,16 @@ impl Lab {
         l
     }
 
+    /// As [`client`](Lab::client), with these settings and over this path only.
+    pub(crate) fn client_over(stack: StackConfig, path: PathConfig, config: ConnectionConfig) -> Lab {
+        let mut l = Lab::with(stack, 0);
+        l.stack.path_added(l.now, path);
+        l = Lab::connect(l, config);
+        l.sent.clear();
+        l.ack(0);
+        l
+    }
+
     fn connect(mut l: Lab, config: ConnectionConfig) -> Lab {
         l.checksum = config.checksum;
         let remote = SocketAddr::new(peer_address(0), 80);

@@ -46,6 +46,9 @@ const MEASURED: Duration = Duration::from_millis(4);
 /// The same for the first time: until then little may wait, and a slow start fills the queue meanwhile.
 const MEASURED_FIRST: Duration = Duration::from_millis(1);
 
+/// Rates that differ by less than this part are about the same.
+const NEAR: f64 = 8.0;
+
 /// Marks that are kept. With one per [`INTERVAL`] they reach back half a second.
 const MARKS: usize = 1024;
 
@@ -76,6 +79,8 @@ pub(super) struct Backlog {
     busy: Option<(Instant, u64)>,
     /// Bytes per second that leave it while it is not empty.
     rate: Option<f64>,
+    /// The rate that the stack was told.
+    told: Option<f64>,
     blocked_until: Option<Instant>,
     /// How much later than asked for our thread came when the path was blocked, smoothed.
     late: Duration,
@@ -109,6 +114,20 @@ impl Backlog {
         self.blocked_until
     }
 
+    /// The rate, in bytes per second, if it is not about what it was when this was asked last.
+    pub(super) fn new_rate(&mut self) -> Option<Option<u64>> {
+        let is_near = match (self.rate, self.told) {
+            (None, None) => true,
+            (Some(rate), Some(told)) => (rate - told).abs() < told / NEAR,
+            _ => false,
+        };
+        if is_near {
+            return None;
+        }
+        self.told = self.rate;
+        Some(self.rate.map(|rate| rate as u64))
+    }
+
     /// Takes the kernel's answer, which came after `cost`. Returns whether the path is blocked.
     pub(super) fn look(&mut self, now: Instant, cost: Duration, state: Option<QueueState>) -> bool {
         // It grows again when the host gets more NICs.
@@ -120,8 +139,13 @@ impl Backlog {
         self.looked = Some((now, self.written));
         self.has_queue = state.is_some();
         let Some(state) = state else {
-            *self =
-                Backlog { written: self.written, looked: self.looked, cost: self.cost, ..Backlog::default() };
+            *self = Backlog {
+                written: self.written,
+                looked: self.looked,
+                cost: self.cost,
+                told: self.told,
+                ..Backlog::default()
+            };
             return false;
         };
         if let Some(until) = self.blocked_until.take() {
@@ -247,6 +271,22 @@ mod tests {
             }
         }
         (most, backlog.written - start)
+    }
+
+    #[test]
+    fn the_rate_is_told_when_it_changes() {
+        let (mut nic, mut backlog) = (Nic::new(0.0), Backlog::default());
+        assert_eq!(backlog.new_rate(), None, "not known");
+        for mbit in [300.0, 30.0] {
+            let rate = mbit * 1e6 / 8.0;
+            nic.rate = rate;
+            greedy(&mut nic, &mut backlog, 0);
+            let told = backlog.new_rate().flatten().unwrap() as f64;
+            assert!((told - rate).abs() < rate / 10.0, "{told} instead of {rate}");
+            assert_eq!(backlog.new_rate(), None, "told already");
+        }
+        backlog.look(Instant::from_millis(100_000), COST, None);
+        assert_eq!(backlog.new_rate(), Some(None), "there is no queue any more");
     }
 
     #[test]

@@ -351,6 +351,9 @@ impl Slot {
         if is != was {
             stack.path_busy(now, self.path, is);
         }
+        if let Some(rate) = self.backlog.new_rate() {
+            stack.path_rate(now, self.path, rate);
+        }
     }
 
     /// Waits for room, or does so no longer, where the device does not see to it.

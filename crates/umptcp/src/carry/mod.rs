@@ -119,6 +119,10 @@ impl NetworkStack for Front {
         self.stack.path_busy(now, path, busy);
     }
 
+    fn path_rate(&mut self, now: Instant, path: PathId, rate: Option<u64>) {
+        self.stack.path_rate(now, path, rate);
+    }
+
     fn handle_packet(&mut self, now: Instant, path: PathId, packet: RxPacket) {
         if let Some(carrier) = &mut self.carrier
             && carrier.take(&self.stack, now, path, &packet)

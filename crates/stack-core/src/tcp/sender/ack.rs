@@ -189,6 +189,13 @@ impl<M: Copy + Debug> Sender<M> {
         if o.delivered > 0 {
             let mut sample = AckSample::new(o.delivered, self.rtt.srtt().unwrap_or(UNKNOWN_RTT));
             sample.rtt = o.rtt;
+            // An overtaken one tells of the past.
+            if let Some(stamps) = acked.ack.seg.options.timestamps
+                && m.timestamps
+                && !acked.ack.overtaken
+            {
+                sample.way_back = self.way_back.sample(m.now, stamps.value);
+            }
             sample.min_rtt = self.rtt.min_rtt().unwrap_or(UNKNOWN_RTT);
             sample.in_flight = self.board.in_flight();
             sample.app_limited = !self.rounds.window_limited(cc, self.id);

@@ -2,6 +2,7 @@
 
 use super::recovery::LossRecovery;
 use super::rounds::Rounds;
+use super::way_back::WayBack;
 use super::window::SendWindow;
 use crate::buffers::payload::Payload;
 use crate::tcp::config::{TcpConfig, TcpStats, default_mss};
@@ -79,7 +80,10 @@ pub(in crate::tcp) struct Sender<M> {
     pub(super) recovery: LossRecovery,
     pub(super) rtt: RttEstimator,
     pub(super) pacer: Pacer,
+    /// Bytes per second that the path's NIC sends, where that is known.
+    pub(in crate::tcp) line_rate: Option<u64>,
     pub(super) rounds: Rounds,
+    pub(super) way_back: WayBack,
     pub(super) pmtu: PathMtu,
     pub(super) ecn: EcnState,
     pub(super) due: Due,
@@ -106,7 +110,9 @@ impl<M: Copy + Debug> Sender<M> {
             recovery: LossRecovery::new(),
             rtt: RttEstimator::new(),
             pacer: Pacer::new(config.mss),
+            line_rate: None,
             rounds: Rounds::default(),
+            way_back: WayBack::default(),
             pmtu: PathMtu::new(config.mss.min(default_mss(v6)), v6, config.mtu_probe_interval),
             ecn: EcnState::default(),
             due: Due::default(),

@@ -10,6 +10,7 @@
 //! | `ack` | what an acknowledgement brings about |
 //! | `loss` | losses, timeouts, and the timers against them |
 //! | `transmit` | what is sent, and sent again |
+//! | `way_back` | how much longer acknowledgements take than they did at best |
 //! | `packet_size` | the size of packets, and probes for larger ones |
 
 pub(super) mod ack;
@@ -19,4 +20,5 @@ pub(super) mod packet_size;
 mod recovery;
 mod rounds;
 pub(super) mod transmit;
+mod way_back;
 mod window;
