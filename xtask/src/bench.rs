@@ -11,6 +11,7 @@ mod goodput;
 mod inside_udp;
 mod pair;
 mod paths;
+mod relayed;
 mod reordering;
 
 use crate::tools;
@@ -220,7 +221,7 @@ impl Ground {
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(tools::is_root(), "benchmarks make network namespaces and need root: sudo -E cargo xtask bench");
     tools::require(tools::BENCH)?;
-    if captured::requires(options) {
+    if captured::requires(options) || relayed::requires(options) {
         tools::require(tools::CAPTURED)?;
     }
     let program = match &options.program {
@@ -258,6 +259,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     failed |= !captured::run(options, &program, &mut all)?;
     failed |= !goodput::run(options, &program, &mut all)?;
     failed |= !inside_udp::run(options, &program, &mut all)?;
+    failed |= !relayed::run(options, &program, &mut all)?;
     failed |= !reordering::run(options, &program, &mut all);
     failed |= !paths::run(options, &program, &mut all)?;
     ensure!(failed || !all.is_empty(), "no figure has that in its name; there are: {}", names());
@@ -280,7 +282,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn names() -> String {
     let names = FIGURES.iter().map(|f| f.name).chain(connections::names());
     let names = names.chain(captured::names());
-    let names = names.chain(goodput::names()).chain(inside_udp::names()).chain(reordering::names());
+    let names = names
+        .chain(goodput::names())
+        .chain(inside_udp::names())
+        .chain(relayed::names())
+        .chain(reordering::names());
     names.chain(paths::names()).collect::<Vec<_>>().join(", ")
 }
 
@@ -469,6 +475,7 @@ mod tests {
                 .chain(captured::names())
                 .chain(goodput::names())
                 .chain(inside_udp::names())
+                .chain(relayed::names())
                 .chain(reordering::names())
                 .chain(paths::names())
                 .filter(|name| options.wants(name))
@@ -478,7 +485,7 @@ mod tests {
         assert_eq!(chosen(options(Some("mptcp-loss"), false)), ["mptcp-loss"]);
         assert_eq!(chosen(options(Some("connections"), false)), ["connections-1", "connections-64"]);
         let further = connections::names().chain(captured::names()).chain(goodput::names());
-        let further = further.chain(inside_udp::names());
+        let further = further.chain(inside_udp::names()).chain(relayed::names());
         let further = further.chain(reordering::names()).count();
         assert_eq!(chosen(options(None, true)).len(), FIGURES.len() + further);
     }

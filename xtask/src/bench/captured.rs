@@ -42,6 +42,8 @@ enum Shaper {
     None,
     /// A token bucket with a queue of 20 ms.
     Bucket,
+    /// A bucket of 64 kB, which holds no segment of that size with the headers of its packets, with a queue of 50 ms.
+    Deep,
     /// A class of a hierarchical token bucket, with a queue of a thousand packets.
     Class,
 }
@@ -60,6 +62,7 @@ const FIGURES: &[Figure] = &[
     Figure { name: "run-shaped-down", flow: Flow::Down, shaper: Shaper::Bucket, goals: [0.97, 0.97] },
     Figure { name: "run-shaped-four", flow: Flow::Four, shaper: Shaper::Bucket, goals: [0.97, 0.97] },
     Figure { name: "run-shaped-both", flow: Flow::Both, shaper: Shaper::Bucket, goals: [0.97, 0.97] },
+    Figure { name: "run-deep-both", flow: Flow::Both, shaper: Shaper::Deep, goals: [0.97, 0.97] },
     Figure { name: "run-htb-up", flow: Flow::Up, shaper: Shaper::Class, goals: [0.97, 0.97] },
     Figure { name: "run-htb-down", flow: Flow::Down, shaper: Shaper::Class, goals: [0.97, 0.97] },
     Figure { name: "run-unshaped-up", flow: Flow::Up, shaper: Shaper::None, goals: [0.4, 0.2] },
@@ -217,6 +220,10 @@ pub(super) fn run(options: &Options, program: &Path, all: &mut Vec<Value>) -> Re
     Ok(sound)
 }
 
+fn shape_deep(ns: &Netns, device: &str, mbit: f64) {
+    ns.sh(&format!("tc qdisc replace dev {device} root tbf rate {mbit}mbit burst 64k latency 50ms"));
+}
+
 /// Two client NICs of 300 and 200 Mbit/s on the server's subnet, or one link without a limit.
 enum Ground {
     Shaped(Bridged),
@@ -233,6 +240,7 @@ impl Ground {
                 return Ground::Plain(net);
             }
             Shaper::Bucket => netns::shape,
+            Shaper::Deep => shape_deep,
             Shaper::Class => netns::shape_by_class,
         };
         let net = topology::bridged();
