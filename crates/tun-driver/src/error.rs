@@ -136,6 +136,20 @@ pub enum DriverError {
         /// The operation that failed.
         what: String,
     },
+    /// Another instance has been changing this host's settings for long: settings are changed by one at a time.
+    #[error(
+        "{holder} has been changing this host's settings for {} s, and others wait for it: if it is stopped, let it go on (kill -CONT) or end it; \
+         the lock is {}",
+        .waited.as_secs(), .path.display()
+    )]
+    Held {
+        /// Who it is, as far as is known.
+        holder: String,
+        /// How long it was waited for.
+        waited: std::time::Duration,
+        /// The file that is locked.
+        path: PathBuf,
+    },
     /// The `nft` program is missing.
     #[error(
         "the program `nft` was not found ({searched}): mode=nat requires it (Debian: `apt install nftables`), mode=routed does not"

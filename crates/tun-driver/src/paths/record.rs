@@ -15,7 +15,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -241,17 +241,45 @@ impl Registry {
     }
 
     /// Waits until no other instance is changing settings, in any namespace: a single lock file, so that only
-    /// one is left behind.
+    /// one is left behind. Not for ever: a process may have been stopped meanwhile.
     pub(super) fn lock(&self) -> Result<RegistryLock, DriverError> {
+        self.lock_within(PATIENCE)
+    }
+
+    fn lock_within(&self, patience: Duration) -> Result<RegistryLock, DriverError> {
         let path = self.directory.join("lock");
-        let file = OpenOptions::new()
+        let mut file = OpenOptions::new()
             .create(true)
             .truncate(false)
+            .read(true)
             .write(true)
             .mode(0o600)
             .open(&path)
             .map_err(self.error(&path))?;
-        file.lock().map_err(self.error(&path))?;
+        let (start, mut told) = (Instant::now(), false);
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(fs::TryLockError::WouldBlock) => {}
+                Err(fs::TryLockError::Error(error)) => return Err(self.error(&path)(error)),
+            }
+            let waited = start.elapsed();
+            if waited > patience {
+                return Err(DriverError::Held { holder: holder(&mut file), waited, path });
+            }
+            if waited > NOTICE && !told {
+                told = true;
+                tracing::warn!("waiting for {}, which is changing this host's settings", holder(&mut file));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        // For those who wait: who it is.
+        let pid = format!("{}\n", std::process::id());
+        let written = file
+            .set_len(0)
+            .and_then(|()| file.seek(io::SeekFrom::Start(0)))
+            .and_then(|_| file.write_all(pid.as_bytes()));
+        written.map_err(self.error(&path))?;
         Ok(RegistryLock { _file: file })
     }
 
@@ -355,6 +383,13 @@ struct Origin {
     pids: String,
 }
 
+/// How long another instance's change of settings is waited for. It takes some hundredths of a second, and dozens may start
+/// at once.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// After so long a line in the log says who it is.
+const NOTICE: Duration = Duration::from_secs(2);
+
 /// How long a lock may outlive its process.
 const INHERITED: Duration = Duration::from_secs(2);
 
@@ -383,6 +418,19 @@ impl Origin {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+}
+
+/// Who has the lock, by what the file says.
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    let read = file.seek(io::SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut text));
+    let Some(pid) = read.ok().and_then(|_| text.trim().parse::<u32>().ok()) else {
+        return "another instance".to_owned();
+    };
+    match fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(name) => format!("process {pid} ({})", name.trim()),
+        Err(_) => format!("process {pid}"),
     }
 }
 
@@ -500,6 +548,21 @@ mod tests {
         assert_eq!(left[0].entries()[0].change, HostChange::ReservedPorts { first: 1, last: 2 });
         left.remove(0).remove();
         assert!(registry.survey(&lock, None).unwrap().1.is_empty());
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_is_waited_for_and_not_for_ever() {
+        let (registry, path) = registry("patience");
+        let lock = registry.lock().unwrap();
+        let error = registry.lock_within(Duration::from_millis(20)).err().unwrap().to_string();
+        assert!(error.contains(&format!("process {} (", std::process::id())), "{error}");
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| registry.lock_within(Duration::from_secs(60)).map(drop));
+            std::thread::sleep(Duration::from_millis(20));
+            drop(lock);
+            waiting.join().unwrap().unwrap();
+        });
         fs::remove_dir_all(path).unwrap();
     }
 
