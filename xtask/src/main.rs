@@ -2,6 +2,7 @@
 
 mod bench;
 mod book;
+mod by_example;
 mod cli_reference;
 mod conformance;
 mod dependencies;
@@ -63,6 +64,8 @@ enum Task {
     Uneven(uneven::Options),
     /// Generate the book's command-line reference, or check that it is up to date.
     CliReference(cli_reference::Options),
+    /// Generate the book's pages "RFC 8684 by example" from runs of the examples, or check that they are up to date.
+    ByExample(by_example::Options),
     /// Count the instructions per packet of two stacks in memory, with callgrind.
     Instructions(instructions::Options),
     /// Run the shipped scenarios in full and make the book's chapter on congestion control.
@@ -90,6 +93,7 @@ fn main() -> anyhow::Result<()> {
         Task::Soak(options) => soak::run(&options),
         Task::Uneven(options) => uneven::run(&options),
         Task::CliReference(options) => cli_reference::run(&options),
+        Task::ByExample(options) => by_example::run(&options),
         Task::Instructions(options) => instructions::run(&options),
         Task::Figures(options) => figures::run(&options),
         Task::OwnAlgorithm => figures::own_algorithm(),
