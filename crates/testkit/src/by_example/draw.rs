@@ -241,8 +241,7 @@ mod tests {
             flags: CapableFlags::sha256(true, false),
             key: 0x0123_4567_89ab_cdef,
         }));
-        let expected = "\
- 0                   1                   2                   3
+        let expected = " 0                   1                   2                   3
  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
 +---------------+---------------+-------+-------+-+-+-+-+-+-+-+-+
 |     Kind      |    Length     |Subtype|Version|A|B|C|D|E|F|G|H|
