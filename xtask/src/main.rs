@@ -49,7 +49,7 @@ enum Task {
     NoStd,
     /// Check that no crate has a circle of modules, and that layers use only those below them.
     Modules(modules::Options),
-    /// Generate the book's pages on conformance to RFC 8684 and RFC 9293, or check that they and their source are right.
+    /// Generate the book's pages on conformance to RFC 8684, RFC 9293 and others, or check that they and their source are right.
     Conformance(conformance::Options),
     /// Change the protocol's code at random with cargo-mutants, and see whether a test notices.
     Mutants(mutants::Options),

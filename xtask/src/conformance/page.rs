@@ -60,6 +60,18 @@ pub(super) fn render(table: &Table) -> BTreeMap<String, String> {
     let mut pages = BTreeMap::new();
     let mut summary = format!("{MARK}{}", head(table.document));
     counts(table, &mut summary);
+    if table.document.one_page {
+        exceptions(table, &mut summary);
+        for section in &table.sections {
+            let mut here = table.requirements.iter().filter(|r| r.section == section.number).peekable();
+            if here.peek().is_some() {
+                let _ = write!(summary, "\n## {} {}\n", section.number, section.title);
+            }
+            here.for_each(|r| block(table, r, &mut summary));
+        }
+        pages.insert(format!("{}.md", table.document.pages), summary);
+        return pages;
+    }
     if is_by_example(table.document) {
         summary.push_str("\n[RFC 8684 by example](by-example.md) shows ten exchanges packet by packet.\n");
     }
@@ -168,14 +180,19 @@ fn counts(table: &Table, page: &mut String) {
 
 /// What is not met in full, with the reason.
 fn exceptions(table: &Table, page: &mut String) {
+    if table.requirements.iter().all(|r| r.state == State::Met) {
+        return;
+    }
     page.push_str("\n## Not met in full\n");
     for state in STATES.into_iter().filter(|s| *s != State::Met) {
         for r in table.requirements.iter().filter(|r| r.state == state) {
-            let file = file_of(table, page_of(&r.section));
+            let link = match table.document.one_page {
+                true => r.section.clone(),
+                false => format!("[{}]({})", r.section, file_of(table, page_of(&r.section))),
+            };
             let _ = writeln!(
                 page,
-                "\n**[{}]({file})**, {}, {}: {} *{}*",
-                r.section,
+                "\n**{link}**, {}, {}: {} *{}*",
                 words(r),
                 word(r.state),
                 line(&r.text),
