@@ -80,6 +80,12 @@ pub(super) const DOCUMENTS: &[Document] = &[
         "Improving TCP's robustness to blind in-window attacks",
         "2",
     ),
+    short(
+        7323,
+        ("docs/conformance/rfc7323", "conformance-rfc7323"),
+        "TCP extensions for high performance: window scale and timestamps",
+        "1.4",
+    ),
 ];
 
 /// A section of the RFC.

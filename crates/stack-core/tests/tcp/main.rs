@@ -2,6 +2,7 @@
 //! connection.
 
 mod rfc5961;
+mod rfc7323;
 mod rfc9293;
 mod script;
 
