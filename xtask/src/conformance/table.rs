@@ -86,6 +86,19 @@ pub(super) const DOCUMENTS: &[Document] = &[
         "TCP extensions for high performance: window scale and timestamps",
         "1.4",
     ),
+    short(7413, ("docs/conformance/rfc7413", "conformance-rfc7413"), "TCP Fast Open", "1.1"),
+    short(
+        6356,
+        ("docs/conformance/rfc6356", "conformance-rfc6356"),
+        "Coupled congestion control for multipath transport protocols",
+        "2",
+    ),
+    short(
+        8985,
+        ("docs/conformance/rfc8985", "conformance-rfc8985"),
+        "The RACK-TLP loss detection algorithm for TCP",
+        "2",
+    ),
 ];
 
 /// A section of the RFC.

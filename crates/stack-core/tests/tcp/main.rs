@@ -3,6 +3,7 @@
 
 mod rfc5961;
 mod rfc7323;
+mod rfc8985;
 mod rfc9293;
 mod script;
 
