@@ -212,10 +212,10 @@ fn fast_open_cookies() {
         assert!(bytes.windows(2).any(|w| w == [34, 2 + cookie.len() as u8]), "{bytes:?}");
     }
     for length in [1, 2, 3, 5, 7, 15, 17, 18] {
-        let mut bytes = vec![34, 2 + length];
-        bytes.resize(2 + usize::from(length), 1);
-        let parsed = TcpOptions::parse(&bytes);
-        assert_eq!((parsed.fast_open, parsed.malformed), (None, 1), "{length}");
+        let mut bytes = [1; 20];
+        (bytes[0], bytes[1]) = (34, 2 + length);
+        let parsed = TcpOptions::parse(&bytes[..2 + usize::from(length)]);
+        assert!(parsed.fast_open.is_none() && parsed.malformed == 1, "{length}");
     }
 }
 
