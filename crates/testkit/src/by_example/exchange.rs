@@ -33,6 +33,8 @@ struct Packet {
     to: SocketAddr,
     sent: Seen,
     arrived: Option<Seen>,
+    /// The link has dropped it.
+    dropped: bool,
 }
 
 impl Packet {
@@ -65,24 +67,25 @@ impl Tap for Recorder {
         let seen = Seen { at: event.at, tcp, payload };
         let (cable, direction) = (event.cable, event.direction);
         let mut packets = self.0.lock().expect("no test has panicked");
-        match event.what {
-            PacketEventKind::Sent => {
-                packets.push(Packet { cable, direction, from, to, sent: seen, arrived: None });
+        if event.what == PacketEventKind::Sent {
+            packets.push(Packet { cable, direction, from, to, sent: seen, arrived: None, dropped: false });
+            return;
+        }
+        // A middlebox may have changed options and payload, but not these. Of several that are alike, links keep the
+        // order.
+        let same = |p: &&mut Packet| {
+            p.arrived.is_none()
+                && !p.dropped
+                && (p.cable, p.direction, p.from, p.to) == (cable, direction, from, to)
+                && (p.sent.tcp.seq, p.sent.tcp.ack, p.sent.tcp.flags)
+                    == (seen.tcp.seq, seen.tcp.ack, seen.tcp.flags)
+                && p.sent.payload.len() == seen.payload.len()
+        };
+        if let Some(packet) = packets.iter_mut().find(same) {
+            match event.what {
+                PacketEventKind::Delivered => packet.arrived = Some(seen),
+                _ => packet.dropped = true,
             }
-            PacketEventKind::Delivered => {
-                // A middlebox may have changed options and payload, but not these.
-                let same = |p: &&mut Packet| {
-                    p.arrived.is_none()
-                        && (p.cable, p.direction, p.from, p.to) == (cable, direction, from, to)
-                        && (p.sent.tcp.seq, p.sent.tcp.ack, p.sent.tcp.flags)
-                            == (seen.tcp.seq, seen.tcp.ack, seen.tcp.flags)
-                        && p.sent.payload.len() == seen.payload.len()
-                };
-                if let Some(packet) = packets.iter_mut().find(same) {
-                    packet.arrived = Some(seen);
-                }
-            }
-            PacketEventKind::Dropped(_) => {}
         }
     }
 }
@@ -194,6 +197,12 @@ impl Exchange {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.packets.is_empty()
+    }
+
+    /// Those that did not arrive, the first packet being 1.
+    pub(super) fn lost(&self) -> Vec<usize> {
+        let numbered = (1..).zip(&self.packets);
+        numbered.filter(|(_, p)| p.arrived.is_none()).map(|(n, _)| n).collect()
     }
 
     /// What packet `n` is, the first being 1: its flags without PSH, and its MPTCP options; "SYN MP_CAPABLE".

@@ -86,7 +86,9 @@ pub(super) fn reinjection() -> Vec<Exchange> {
     s.net.transfer(flow, Side::Client, SOME).expect("the data come by the other path");
     s.net.restore(cable);
     s.wait_ms(1000);
-    vec![s.exchange()]
+    let exchange = s.exchange();
+    assert_eq!(exchange.lost(), [1, 2], "what was sent while the path was cut");
+    vec![exchange]
 }
 
 pub(super) fn data_fin() -> Vec<Exchange> {
@@ -122,7 +124,9 @@ pub(super) fn remove_addr() -> Vec<Exchange> {
     assert_mptcp(&s, flow);
     let server = &s.net.flow(flow).server;
     assert_eq!(server.subflows.iter().filter(|r| r.closed.is_none()).count(), 1);
-    vec![s.exchange()]
+    let exchange = s.exchange();
+    assert_eq!(exchange.lost(), [2, 4, 6, 8], "what the server sends to the address that is gone");
+    vec![exchange]
 }
 
 pub(super) fn mp_prio() -> Vec<Exchange> {
