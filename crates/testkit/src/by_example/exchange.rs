@@ -373,7 +373,7 @@ impl Exchange {
         let Seen { at, tcp, payload } = &packet.sent;
         let (from, to) = (SIDES[packet.side() as usize], SIDES[packet.side().peer() as usize]);
         let kind = self.kind(n).unwrap_or_default();
-        let mut text = format!("#### Packet {n}: {from} to {to}, {kind}\n\n");
+        let mut text = format!("### Packet {n}: {from} to {to}, {kind}\n\n");
         let arrival = match &packet.arrived {
             Some(seen) => format!("arrives at {} ms", self.ms(seen.at)),
             None => "is lost".to_owned(),
