@@ -2,6 +2,7 @@
 
 mod bench;
 mod book;
+mod by_example;
 mod cli_reference;
 mod conformance;
 mod dependencies;
@@ -48,7 +49,7 @@ enum Task {
     NoStd,
     /// Check that no crate has a circle of modules, and that layers use only those below them.
     Modules(modules::Options),
-    /// Generate the book's pages on conformance to RFC 8684 and RFC 9293, or check that they and their source are right.
+    /// Generate the book's pages on conformance to RFC 8684, RFC 9293 and others, or check that they and their source are right.
     Conformance(conformance::Options),
     /// Change the protocol's code at random with cargo-mutants, and see whether a test notices.
     Mutants(mutants::Options),
@@ -63,6 +64,8 @@ enum Task {
     Uneven(uneven::Options),
     /// Generate the book's command-line reference, or check that it is up to date.
     CliReference(cli_reference::Options),
+    /// Generate the book's pages "RFC 8684 by example" from runs of the examples, or check that they are up to date.
+    ByExample(by_example::Options),
     /// Count the instructions per packet of two stacks in memory, with callgrind.
     Instructions(instructions::Options),
     /// Run the shipped scenarios in full and make the book's chapter on congestion control.
@@ -90,6 +93,7 @@ fn main() -> anyhow::Result<()> {
         Task::Soak(options) => soak::run(&options),
         Task::Uneven(options) => uneven::run(&options),
         Task::CliReference(options) => cli_reference::run(&options),
+        Task::ByExample(options) => by_example::run(&options),
         Task::Instructions(options) => instructions::run(&options),
         Task::Figures(options) => figures::run(&options),
         Task::OwnAlgorithm => figures::own_algorithm(),

@@ -1,4 +1,6 @@
 //! LIA, "Linked Increases" (RFC 6356): the default.
+//!
+//! Requirement by requirement: `docs/src/conformance-rfc6356.md`.
 
 use crate::{Algorithm, Flow, reno};
 

@@ -20,6 +20,8 @@
 //! | [`operations`](operations::operations) | what applications and the network do to a stack with a hostile peer |
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "simulation")]
+pub mod by_example;
 pub mod connection;
 pub mod convert;
 pub mod digest;

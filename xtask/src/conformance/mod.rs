@@ -1,10 +1,10 @@
-//! `cargo xtask conformance`: the requirements of RFC 8684 and RFC 9293, the code that implements each and the
-//! tests that verify it.
+//! `cargo xtask conformance`: the requirements of RFC 8684, RFC 9293 and others, the code that implements each and
+//! the tests that verify it.
 //!
-//! The source is `docs/conformance/*.toml`, and `docs/conformance/rfc9293/*.toml`: `keywords.toml` says how often
+//! The source is `docs/conformance/*.toml`, and `docs/conformance/rfc*/*.toml`: `keywords.toml` says how often
 //! each key word of BCP 14 occurs in each section, or which numbers the RFC gives its requirements there;
 //! `places.toml` gives short names to files, and every other file holds requirements ([`table::Requirement`]).
-//! From them come the book's pages: a summary and a page per section for each RFC. The check fails if a cited file,
+//! From them come the book's pages: a summary and a page per section for each RFC, or one page for a short one. The check fails if a cited file,
 //! item or test does not exist, if the key words of a section are not covered one by one, or if the pages are not
 //! what the source gives.
 
@@ -37,6 +37,9 @@ pub(crate) struct Options {
     /// With `--break`: only requirements of sections that begin so, or with this in their text.
     #[arg(long, value_name = "TEXT", requires = "faults")]
     only: Option<String>,
+    /// With `--break`: only requirements of this RFC.
+    #[arg(long, value_name = "NUMBER", requires = "faults")]
+    of: Option<u16>,
     /// With `--break`: only requirements that name their breaks.
     #[arg(long, requires = "faults")]
     named: bool,
@@ -65,6 +68,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         bail!("the table of conformance is wrong:\n  {}", errors.join("\n  "));
     }
     if options.faults {
+        let wanted = |t: &Table| options.of.is_none_or(|number| t.document.number == number);
+        let tables: Vec<Table> = tables.into_iter().filter(wanted).collect();
         return faults::run(root, &tables, options.only.as_deref(), options.named);
     }
     if options.check {
@@ -105,13 +110,18 @@ fn compare(file: &Path, tables: &[Table]) -> Result<Vec<String>> {
     let table = tables.iter().find(of).with_context(|| format!("{} is none of the RFCs", file.display()))?;
     Ok(match table.document.numbered {
         true => rfc::compare_numbers(&rfc::numbers(&text), &table.sections),
-        false => rfc::compare(&rfc::count(&text), &table.sections),
+        false => {
+            let Document { number, definitions, .. } = *table.document;
+            rfc::compare(&rfc::count(&text, number, definitions), &table.sections)
+        }
     })
 }
 
 /// Writes the pages and removes those of sections that no longer have one.
 fn write(book: &Path, document: &Document, pages: &BTreeMap<String, String>) -> Result<()> {
-    fs::create_dir_all(book.join(document.pages))?;
+    if !document.one_page {
+        fs::create_dir_all(book.join(document.pages))?;
+    }
     for name in leftovers(book, document, pages)? {
         fs::remove_file(book.join(&name)).with_context(|| format!("cannot remove {name}"))?;
     }

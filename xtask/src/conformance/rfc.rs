@@ -21,13 +21,20 @@ fn heading(line: &str) -> Option<&str> {
         .then_some(number)
 }
 
-/// Counts the key words of the body: from the first heading at the left margin on, page headers and footers
-/// left out.
-pub(super) fn count(text: &str) -> Counts {
+/// The head or the foot of a page.
+fn is_margin(line: &str, number: u16) -> bool {
+    line.strip_prefix(&format!("RFC {number} "))
+        .is_some_and(|rest| rest.starts_with(' ') && !rest.trim().is_empty())
+        || line.trim_end().ends_with(']') && line.contains("  [Page ")
+}
+
+/// Counts the key words of the body of RFC `number`: from the first heading at the left margin on, page heads and
+/// feet left out, and the section that defines the key words.
+pub(super) fn count(text: &str, number: u16, definitions: &str) -> Counts {
     let mut words: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     let mut section = None;
     for line in text.lines().map(|l| l.trim_matches(['\r', '\u{c}'])) {
-        if line.starts_with("RFC 8684 ") || line.starts_with("Ford, et al.") {
+        if is_margin(line, number) {
             continue;
         }
         if let Some(number) = heading(line) {
@@ -39,8 +46,7 @@ pub(super) fn count(text: &str) -> Counts {
     }
     let mut counts = Counts::new();
     for (section, words) in words {
-        // Section 1.5 defines the key words.
-        if section == "1.5" {
+        if section == definitions {
             continue;
         }
         let bare: Vec<&str> = words.iter().map(|w| w.trim_matches(|c: char| !c.is_alphanumeric())).collect();
@@ -116,12 +122,12 @@ pub(super) fn compare(counted: &Counts, kept: &[Section]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "   1.  Introduction ....... 3\n1.5.  Requirements\n   MUST, SHOULD\n2.  First\n   It MUST\n\nRFC 8684   MUST   March 2020\n   NOT do. It MUST do \"MAY\".\n\
+    const TEXT: &str = "   1.  Introduction ....... 3\n1.5.  Requirements\n   MUST, SHOULD\n2.  First\n   It MUST\n\nFord, et al.   MUST   [Page 9]\nRFC 8684   MUST   March 2020\n   NOT do. It MUST do \"MAY\".\n\
                         Appendix B.  Last\nB.1.  Sub\n   RECOMMENDED (NOT RECOMMENDED).\n";
 
     #[test]
     fn key_words_are_found_across_lines_and_pages() {
-        let counts = count(TEXT);
+        let counts = count(TEXT, 8684, "1.5");
         assert_eq!(counts["2"], BTreeMap::from([("MUST NOT", 1), ("MUST", 1), ("MAY", 1)]));
         assert_eq!(counts["B.1"], BTreeMap::from([("RECOMMENDED", 1), ("NOT RECOMMENDED", 1)]));
         assert_eq!(counts.len(), 2);
@@ -132,7 +138,7 @@ mod tests {
         let keywords =
             BTreeMap::from([("MUST".to_owned(), 2), ("MUST NOT".to_owned(), 1), ("MAY".to_owned(), 1)]);
         let kept = [Section { number: "2".into(), title: "First".into(), keywords }];
-        let errors = compare(&count(TEXT), &kept);
+        let errors = compare(&count(TEXT, 8684, "1.5"), &kept);
         assert_eq!(
             errors,
             [

@@ -38,6 +38,20 @@ pub(super) struct Document {
     pub(super) about: &'static str,
     /// It numbers its requirements itself (MUST-1), and these numbers stand for key words.
     pub(super) numbered: bool,
+    /// Everything is on one page, the summary.
+    pub(super) one_page: bool,
+    /// The section that says what the key words mean; they do not count there.
+    pub(super) definitions: &'static str,
+}
+
+/// An RFC with few requirements.
+const fn short(
+    number: u16,
+    (source, pages): (&'static str, &'static str),
+    about: &'static str,
+    definitions: &'static str,
+) -> Document {
+    Document { number, source, pages, about, numbered: false, one_page: true, definitions }
 }
 
 /// Those of which there is a report.
@@ -48,6 +62,8 @@ pub(super) const DOCUMENTS: &[Document] = &[
         pages: "conformance",
         about: "Multipath TCP, version 1",
         numbered: false,
+        one_page: false,
+        definitions: "1.5",
     },
     Document {
         number: 9293,
@@ -55,7 +71,34 @@ pub(super) const DOCUMENTS: &[Document] = &[
         pages: "conformance-tcp",
         about: "TCP",
         numbered: true,
+        one_page: false,
+        definitions: "",
     },
+    short(
+        5961,
+        ("docs/conformance/rfc5961", "conformance-rfc5961"),
+        "Improving TCP's robustness to blind in-window attacks",
+        "2",
+    ),
+    short(
+        7323,
+        ("docs/conformance/rfc7323", "conformance-rfc7323"),
+        "TCP extensions for high performance: window scale and timestamps",
+        "1.4",
+    ),
+    short(7413, ("docs/conformance/rfc7413", "conformance-rfc7413"), "TCP Fast Open", "1.1"),
+    short(
+        6356,
+        ("docs/conformance/rfc6356", "conformance-rfc6356"),
+        "Coupled congestion control for multipath transport protocols",
+        "2",
+    ),
+    short(
+        8985,
+        ("docs/conformance/rfc8985", "conformance-rfc8985"),
+        "The RACK-TLP loss detection algorithm for TCP",
+        "2",
+    ),
 ];
 
 /// A section of the RFC.

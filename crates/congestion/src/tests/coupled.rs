@@ -36,6 +36,19 @@ fn lia_increases() {
     assert_eq!(increase(&mut coupled("lia", &[(4, 10), (40, 200)]), 1, 10_000, 200), 250);
 }
 
+/// RFC 6356 §3: an increase of less than a byte is not lost. The RFC makes one byte of it, for windows in whole bytes;
+/// here it is kept in full.
+#[test]
+fn lia_adds_up_what_is_less_than_a_byte() {
+    // alpha = 1/2. An ACK of 100 bytes: 0.5 · 10⁵ / 8·10⁶ = 0.00625.
+    let mut b = coupled("lia", &[(4_000, 50), (4_000, 50)]);
+    let before = b.window(A);
+    assert_eq!(increase(&mut b, 0, 100, 50), 0);
+    (0..10_000).for_each(|_| b.ack(A, 100, 50));
+    let grown = b.window(A) - before;
+    assert!((62..=63).contains(&grown), "{grown}");
+}
+
 /// RFC 6356 §3: if a subflow does not use its window, only the part in use counts.
 #[test]
 fn lia_counts_what_is_in_use() {

@@ -1,4 +1,6 @@
 //! How many challenge ACKs and unsolicited RSTs may be sent (RFC 5961 §7).
+//!
+//! Requirement by requirement: `docs/src/conformance-rfc5961.md`.
 
 use super::randomness::Randomness;
 use umptcp_types::Instant;

@@ -1,5 +1,7 @@
 //! TCP Fast Open (RFC 7413): the cookies that this stack gives as a server, and those that it has been given
 //! as a client.
+//!
+//! Requirement by requirement: `docs/src/conformance-rfc7413.md`.
 
 use crate::info::FastOpenServer;
 use crate::observe::Counter;

@@ -1,5 +1,7 @@
 //! What a connection knows about addresses: those of its own with their IDs, those of the peer, and which
 //! paths it may use.
+//!
+//! By example: `docs/src/by-example/add-addr.md`, `docs/src/by-example/remove-addr.md`.
 
 use super::adverts::Adverts;
 use super::failures::Failures;

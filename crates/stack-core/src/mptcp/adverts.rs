@@ -7,6 +7,8 @@
 //!
 //! A peer tries an address once, when it is told (§3.4.1, §3.9.3), and Linux does so at once: if our network
 //! is not yet ready then, or the peer's own, nothing comes of it until we say it again.
+//!
+//! By example: `docs/src/by-example/add-addr.md`, `docs/src/by-example/remove-addr.md`.
 
 use alloc::vec::Vec;
 use core::net::IpAddr;

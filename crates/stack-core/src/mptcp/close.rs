@@ -1,4 +1,6 @@
 //! How subflows and connections end (RFC 8684 §3.3.3).
+//!
+//! By example: `docs/src/by-example/data-fin.md`.
 
 use super::connection::Connection;
 use super::subflow::Subflow;

@@ -1,4 +1,6 @@
 //! DATA_ACK, the data-level retransmission timer and reinjection (RFC 8684 §3.3.2, §3.3.5, §3.3.6).
+//!
+//! By example: `docs/src/by-example/dss.md`.
 
 use super::connection::Connection;
 use crate::context::Context;

@@ -10,6 +10,8 @@
 //!
 //! With [`strict_checksums`](crate::config::ConnectionConfig::strict_checksums) the last column holds for one
 //! subflow too.
+//!
+//! By example: `docs/src/by-example/fallback.md`.
 
 use super::connection::Connection;
 use super::incoming::Unanswered;

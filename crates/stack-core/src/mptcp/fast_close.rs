@@ -1,4 +1,6 @@
 //! Ending a connection at once: MP_FASTCLOSE in both its forms (RFC 8684 §3.5).
+//!
+//! By example: `docs/src/by-example/fast-close.md`.
 
 use super::connection::Connection;
 use super::subflow::Subflow;

@@ -1,4 +1,6 @@
 //! MP_CAPABLE in both roles, and what leads back to plain TCP (RFC 8684 §3.1, §3.7).
+//!
+//! By example: `docs/src/by-example/handshake.md`.
 
 use super::connection::Connection;
 use super::mapping::RxMapping;

@@ -1,4 +1,6 @@
 //! MP_JOIN in both roles (RFC 8684 §3.2).
+//!
+//! By example: `docs/src/by-example/join.md`.
 
 use super::connection::Connection;
 use super::failures::Pair;

@@ -1,4 +1,6 @@
 //! How far a subflow's MPTCP handshake is (RFC 8684 §3.2).
+//!
+//! By example: `docs/src/by-example/join.md`.
 
 use umptcp_types::{Duration, Instant};
 

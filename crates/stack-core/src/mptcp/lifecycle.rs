@@ -13,6 +13,8 @@
 //! | ended, its SYN never sent | the application releases the SYN | ended |
 //!
 //! Everything else changes nothing.
+//!
+//! By example: `docs/src/by-example/data-fin.md`.
 
 use crate::error::ConnectionError;
 use umptcp_types::{Instant, ListenerId};

@@ -1,4 +1,6 @@
 //! Data sequence mappings (RFC 8684 §3.3.1): which subflow bytes are which data bytes.
+//!
+//! By example: `docs/src/by-example/dss.md`.
 
 use alloc::collections::BTreeMap;
 use smallvec::SmallVec;

@@ -37,6 +37,9 @@
 //! | `close`, `fast_close`, `reset` | §3.3.3, §3.5, §3.6 | the end of subflows and connections |
 //! | `timers` | | every timer once: when it fires, and what it does |
 //! | `info` | | what can be asked |
+//!
+//! What it does of each requirement of RFC 8684: `docs/src/conformance.md`; packet by packet:
+//! `docs/src/by-example.md`.
 
 mod address;
 mod addresses;

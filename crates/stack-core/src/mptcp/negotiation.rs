@@ -1,5 +1,7 @@
 //! What the two ends have agreed on (RFC 8684 §3.1): whether the connection is MPTCP, both keys and what
 //! follows from them, checksums, and how much of it is confirmed.
+//!
+//! By example: `docs/src/by-example/handshake.md`.
 
 use crate::error::FallbackReason;
 use crate::wire::mptcp::CapableFlags;

@@ -1,6 +1,8 @@
 //! Plain TCP after MPTCP (RFC 8684 §3.7): one number per direction, data offset minus subflow offset. It is
 //! constant from the fallback on, because one subflow carries everything in order; it need not be 0, since
 //! other subflows may have come and gone.
+//!
+//! By example: `docs/src/by-example/fallback.md`.
 
 use super::mapping::Mapping;
 use umptcp_types::{DataOffset, SubflowOffset};

@@ -1,5 +1,7 @@
 //! The receiving half of the data level (RFC 8684 §3.3): what has come, the window we offer, and how we
 //! acknowledge.
+//!
+//! By example: `docs/src/by-example/dss.md`.
 
 use super::receive_queue::{Delivered, ReceiveQueue};
 use super::right_size::{RightSize, Size};

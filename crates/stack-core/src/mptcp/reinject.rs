@@ -1,4 +1,6 @@
 //! Data to be sent again on another subflow (RFC 8684 §3.3.6).
+//!
+//! By example: `docs/src/by-example/reinjection.md`.
 
 use alloc::collections::BTreeMap;
 use core::ops::Range;

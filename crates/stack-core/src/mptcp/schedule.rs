@@ -1,4 +1,6 @@
 //! Which bytes go on which subflow next: snapshots for the scheduler, and the cutting of segments.
+//!
+//! By example: `docs/src/by-example/dss.md`, `docs/src/by-example/mp-prio.md`.
 
 use super::connection::Connection;
 use super::mapping::{Mapping, Segment};

@@ -1,4 +1,6 @@
 //! The bytes an application wrote, until the peer's DATA_ACK frees them.
+//!
+//! By example: `docs/src/by-example/reinjection.md`.
 
 use crate::buffers::give_back::give_back;
 use crate::buffers::join::{JoinRule, Joiner};

@@ -1,6 +1,8 @@
 //! Options that go out on ACKs of their own: ADD_ADDR, REMOVE_ADDR, MP_PRIO, MP_FAIL, MP_FASTCLOSE.
 //!
 //! RFC 8684 §3.4.1: not more than two duplicate ACKs in a row, lest others take them for signs of congestion.
+//!
+//! By example: `docs/src/by-example/mp-prio.md`.
 
 use crate::wire::mptcp::MptcpOption;
 use alloc::collections::VecDeque;

@@ -18,6 +18,9 @@
 //! | `receiver`, `receive_rtt`, `acker` | the receiving half, the round-trip time it sees, and the ACKs it owes |
 //! | `segment`, `outcome`, `config` | what goes in and comes out |
 //! | `scoreboard`, `rtt`, `prr`, `tlp`, `frto`, `pacing`, `pmtu`, `ecn` | single algorithms |
+//!
+//! What it does of each requirement: `docs/src/conformance-tcp.md` (RFC 9293), `conformance-rfc5961.md`,
+//! `conformance-rfc7323.md` and `conformance-rfc8985.md` beside it.
 
 mod acker;
 mod config;

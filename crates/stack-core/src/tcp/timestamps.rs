@@ -1,4 +1,6 @@
 //! The timestamps option of a subflow (RFC 7323).
+//!
+//! Requirement by requirement: `docs/src/conformance-rfc7323.md`.
 
 use crate::wire::tcp::{TcpRepr, Timestamps};
 use umptcp_types::{Duration, Instant, SubflowOffset};

@@ -1,4 +1,6 @@
 //! The episode of a tail loss probe (RFC 8985 §7): whether one may be sent, and whether it repaired a loss.
+//!
+//! Requirement by requirement: `docs/src/conformance-rfc8985.md`.
 
 use crate::types::SubflowOffset;
 use core::ops::Range;

@@ -698,3 +698,52 @@ fn joins_have_no_fast_open() {
     assert_eq!(joins.len(), 1);
     assert!(joins[0].payload.is_empty() && cookie_of(&joins[0]).is_none());
 }
+
+/// RFC 7413 §2, §4.2: nobody has it who has not asked for it.
+#[test]
+fn fast_open_is_off_unless_asked_for() {
+    let mut lab = Lab::new();
+    lab.connect(peer(1, PORT), ConnectionConfig::default());
+    assert_eq!(cookie_of(&only(lab.poll())), None);
+    let mut lab = Lab::listening();
+    let mut end = End::new(peer(1, 4000), SocketAddr::new(STACK, PORT));
+    let syn_ack = only(send(&mut end, &mut lab, SYN, &[], Some(&[]), b"early"));
+    assert_eq!((cookie_of(&syn_ack), syn_ack.seg.ack), (None, end.seq.wrapping_add(5u32.wrapping_neg())));
+    assert_eq!(lab.received(lab.accepted[0]), b"");
+}
+
+/// RFC 7413 §4.1.1: the option means nothing without SYN, nor with a length that no cookie has.
+#[test]
+fn a_cookie_without_syn_or_of_odd_length_is_ignored() {
+    let mut lab = Lab::new();
+    let (_, syn) = connect(&mut lab, b"");
+    let (mut end, keys, _) = answer(&mut lab, &syn, 0, None);
+    send(&mut end, &mut lab, ACK, &[keys.dss(0, None)], Some(&[7; 6]), &[]);
+    assert!(lab.stack.fast_open_servers(lab.now).iter().all(|s| s.cookie.is_empty()));
+    let mut lab = listening(16);
+    let good = ask(&mut lab, peer(1, 4000));
+    let mut end = End::new(peer(1, 4001), SocketAddr::new(STACK, PORT));
+    let longer: Vec<u8> = good.iter().copied().chain([0]).collect();
+    let syn_ack = only(send(&mut end, &mut lab, SYN, &[], Some(&longer), b"early"));
+    assert_eq!(cookie_of(&syn_ack), None, "as if there were none");
+    assert_eq!(syn_ack.seg.ack, end.seq.wrapping_add(5u32.wrapping_neg()), "the data are not taken");
+}
+
+/// RFC 7413 §4.2.2: what follows the SYN/ACK before the handshake is through keeps to the initial window.
+#[test]
+fn an_early_answer_keeps_to_the_initial_window() {
+    let mut lab = listening(16);
+    let cookie = ask(&mut lab, peer(1, 4000));
+    let mut end = End::new(peer(1, 4001), SocketAddr::new(STACK, PORT));
+    let mut syn = end.segment(SYN, &[]);
+    syn.options.fast_open = Some(cookie.iter().copied().collect());
+    syn.window = 60_000;
+    end.seq = end.seq.wrapping_add(2);
+    lab.put(end.at, end.to, &syn, b"q");
+    let c = *lab.accepted.last().expect("accepted");
+    assert_eq!(lab.received(c), b"q");
+    lab.stack.send_slice(lab.now, c, &[1; 50_000]).expect("send");
+    let sent = lab.pass(Duration::from_millis(500));
+    let sent: usize = sent.iter().filter(|(_, s)| !s.seg.flags.syn).map(|(_, s)| s.payload.len()).sum();
+    assert!(sent > 0 && sent <= 10 * 1460, "{sent}");
+}

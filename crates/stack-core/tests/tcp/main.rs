@@ -1,6 +1,9 @@
 //! TCP rule by rule, against a peer that is a script: what RFC 9293 and its companions ask of a single
 //! connection.
 
+mod rfc5961;
+mod rfc7323;
+mod rfc8985;
 mod rfc9293;
 mod script;
 

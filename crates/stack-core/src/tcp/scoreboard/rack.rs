@@ -1,4 +1,6 @@
 //! State of RACK (RFC 8985 §5.2, §5.3).
+//!
+//! Requirement by requirement: `docs/src/conformance-rfc8985.md`.
 
 use super::parts::Transmission;
 use crate::types::{Duration, Instant};

@@ -1,4 +1,6 @@
 //! Keys, tokens, initial data sequence numbers and HMACs (RFC 8684 §3.1, §3.2, §3.4.1).
+//!
+//! By example: `docs/src/by-example/handshake.md`, `docs/src/by-example/join.md`.
 
 use core::net::IpAddr;
 use hmac::{Hmac, KeyInit, Mac};

@@ -206,7 +206,16 @@ fn what_no_header_holds_is_left_out() {
 fn fast_open_cookies() {
     for cookie in [&[][..], &[1, 2, 3, 4], &[9; 16]] {
         let options = TcpOptions { fast_open: Some(SmallVec::from_slice(cookie)), ..TcpOptions::default() };
-        assert_eq!(TcpOptions::parse(&emitted(&options)), options);
+        let bytes = emitted(&options);
+        assert_eq!(TcpOptions::parse(&bytes), options);
+        // RFC 7413 §4.1.1, §9: kind 34.
+        assert!(bytes.windows(2).any(|w| w == [34, 2 + cookie.len() as u8]), "{bytes:?}");
+    }
+    for length in [1, 2, 3, 5, 7, 15, 17, 18] {
+        let mut bytes = [1; 20];
+        (bytes[0], bytes[1]) = (34, 2 + length);
+        let parsed = TcpOptions::parse(&bytes[..2 + usize::from(length)]);
+        assert!(parsed.fast_open.is_none() && parsed.malformed == 1, "{length}");
     }
 }
 
