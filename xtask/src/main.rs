@@ -14,6 +14,7 @@ mod instructions;
 mod modules;
 mod mutants;
 mod no_std;
+mod schemata;
 mod scratch;
 mod soak;
 mod test;
@@ -73,7 +74,7 @@ enum Task {
     /// Build and run the example crate with an algorithm and a scheduler of its own.
     OwnAlgorithm,
     /// Install the programs that tests and checks need: Debian packages (as root; otherwise those missing are
-    /// named), mdbook and cargo-deny.
+    /// named), mdbook, cargo-deny and cargo-mutants.
     Tools,
 }
 
@@ -101,7 +102,8 @@ fn main() -> anyhow::Result<()> {
             tools::require(tools::END_TO_END)?;
             go::install()?;
             tools::MDBOOK.install()?;
-            tools::CARGO_DENY.install()
+            tools::CARGO_DENY.install()?;
+            tools::CARGO_MUTANTS.install()
         }
     }
 }

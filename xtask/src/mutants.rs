@@ -1,11 +1,13 @@
-//! `cargo xtask mutants`: changes the protocol's code at random with cargo-mutants, and sees whether a test
+//! `cargo xtask mutants`: changes the protocol's code at random, as cargo-mutants would, and sees whether a test
 //! notices.
 //!
-//! Out of all mutants of the protocol's crates a seeded sample is drawn, so that two people speak of the same
-//! ones. Each is tested by the tests of its own crate and, if these notice nothing, by those that simulate whole
-//! networks. What came out is kept below cargo's target folder, and an interrupted run, or another shard, goes
-//! on from there; it counts for as long as the list of all mutants stays what it is.
+//! Out of all mutants of the protocol's crates that cargo-mutants lists a seeded sample is drawn, so that two people
+//! speak of the same ones. They are built together ([`crate::schemata`]), and each is tested by those tests of its own
+//! crate, of stack-core and of netsim that enter the function which it changes, the fastest first, until one fails.
+//! What came out is kept below cargo's target folder, and an interrupted run, or another shard, goes on from there; it
+//! counts for as long as the list of all mutants stays what it is.
 
+use crate::schemata::{Edit, Ending, Fit, Program, Schemata, side_by_side};
 use crate::scratch::Scratch;
 use crate::tools::{self, CARGO_MUTANTS};
 use anyhow::{Context, Result, bail};
@@ -15,7 +17,8 @@ use std::fs::{self, OpenOptions};
 use std::hash::{Hash as _, Hasher as _};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 /// Options of `cargo xtask mutants`.
 #[derive(clap::Args)]
@@ -29,6 +32,12 @@ pub(crate) struct Options {
     /// Test only the I-th of N parts of the sample.
     #[arg(long, value_name = "I/N", default_value = "1/1")]
     shard: Shard,
+    /// Test those again that were missed before.
+    #[arg(long)]
+    again: bool,
+    /// Fail if fewer were caught, in percent of those that compile and end.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0)]
+    at_least: u32,
     /// Test nothing; say what came out so far.
     #[arg(long)]
     report: bool,
@@ -63,14 +72,11 @@ const FILES: &[&str] = &[
     "crates/convert/src/**/*.rs",
 ];
 
-/// The packages whose tests are asked when a mutant's own notice nothing: they run the whole protocol.
-const LAST: &[&str] = &["umptcp-stack-core", "umptcp-netsim"];
+/// The crates whose tests are asked beside a mutant's own: they run the whole protocol.
+const WHOLE: &[&str] = &["stack-core", "netsim"];
 
-/// Mutants per call of cargo-mutants: what is lost at most when a run is interrupted.
-const AT_ONCE: usize = 5;
-
-/// Seconds after which a test is taken not to end at all.
-const PATIENCE: &str = "300";
+/// Tests that take longer with nothing changed are given to no mutant: each that is missed would take all of them.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// What became of a mutant.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize, serde::Deserialize)]
@@ -84,38 +90,84 @@ enum Fate {
     Timeout,
     /// It does not compile.
     Unviable,
+    /// It would take a build of its own, and was not tested.
+    Alone,
 }
 
-/// The files in which cargo-mutants lists what came out.
-const LISTS: &[(&str, Fate)] = &[
-    ("caught.txt", Fate::Caught),
-    ("missed.txt", Fate::Missed),
-    ("timeout.txt", Fate::Timeout),
-    ("unviable.txt", Fate::Unviable),
-];
+/// A mutant, as cargo-mutants lists it.
+#[derive(serde::Deserialize)]
+struct Mutant {
+    name: String,
+    file: String,
+    span: Span,
+    replacement: String,
+}
+
+/// A piece of a file.
+#[derive(serde::Deserialize)]
+struct Span {
+    start: Position,
+    end: Position,
+}
+
+/// A place in a file.
+#[derive(serde::Deserialize)]
+struct Position {
+    /// From 1 on.
+    line: usize,
+    /// In characters, from 1 on.
+    column: usize,
+}
+
+impl Position {
+    /// How many bytes of `text` are before it.
+    fn in_bytes(&self, text: &str) -> Option<usize> {
+        let before: usize = text.split_inclusive('\n').take(self.line - 1).map(str::len).sum();
+        let columns: usize = text[before..].chars().take(self.column - 1).map(char::len_utf8).sum();
+        Some(before + columns).filter(|at| *at <= text.len())
+    }
+}
+
+impl Mutant {
+    /// What it changes.
+    fn edit(&self, root: &Path) -> Result<Edit> {
+        let text = fs::read_to_string(root.join(&self.file))
+            .with_context(|| format!("cannot read {}", self.file))?;
+        let range = self.span.start.in_bytes(&text).zip(self.span.end.in_bytes(&text));
+        let (start, end) = range.with_context(|| format!("{} is outside its file", self.name))?;
+        let from = text[start..end].to_owned();
+        let (file, to, what) = (self.file.clone(), self.replacement.clone(), self.name.clone());
+        Ok(Edit { file, range: start..end, from, to, what })
+    }
+}
 
 /// Tests the shard, or reports.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let root = tools::root()?;
-    // Not among those that `cargo xtask tools` installs: few need it, and it takes minutes to build.
     CARGO_MUTANTS.install()?;
-    let scratch = Scratch::make(root, "mutants")?;
-    let all = list(&scratch)?;
-    let sample = draw(&all, options.sample, options.seed);
-    let mut results = Results::read(scratch.folder(), &all)?;
+    let mutants = list(root)?;
+    let all: Vec<String> = mutants.keys().cloned().collect();
+    let mut sample = draw(&all, options.sample, options.seed);
+    let folder = Scratch::folder_of(root, "mutants");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let results = Results::read(&folder, &all)?;
+    let results = Mutex::new(results);
+    let Shard { part, of } = options.shard;
+    sample = sample.into_iter().skip(part - 1).step_by(of).collect();
     if !options.report {
-        let Shard { part, of } = options.shard;
-        let mine: Vec<&String> = sample.iter().skip(part - 1).step_by(of).copied().collect();
-        test(&scratch, &mine, &mut results)?;
+        test(root, &mutants, &sample, options.again, &results)?;
     }
-    report(&all, &sample, &results);
+    let share = report(&all, &sample, &results.into_inner().unwrap_or_else(PoisonError::into_inner));
+    if share < f64::from(options.at_least) {
+        bail!("the tests notice only {share:.1} % of the mutants");
+    }
     Ok(())
 }
 
 /// Every mutant, by the name that cargo-mutants gives it.
-fn list(scratch: &Scratch) -> Result<Vec<String>> {
-    let mut command = mutants(scratch);
-    command.args(["--list", "--colors", "never"]);
+fn list(root: &Path) -> Result<BTreeMap<String, Mutant>> {
+    let mut command = tools::cargo();
+    command.current_dir(root).args(["mutants", "--workspace", "--list", "--json", "--colors", "never"]);
     for files in FILES {
         command.args(["--file", files]);
     }
@@ -123,16 +175,9 @@ fn list(scratch: &Scratch) -> Result<Vec<String>> {
     if !output.status.success() {
         bail!("cargo mutants --list failed: {}", String::from_utf8_lossy(&output.stderr));
     }
-    let text = String::from_utf8(output.stdout).context("the list is no text")?;
-    let mut names: Vec<String> = text.lines().map(str::to_owned).collect();
-    names.sort();
-    Ok(names)
-}
-
-fn mutants(scratch: &Scratch) -> Command {
-    let mut command = scratch.cargo();
-    command.args(["mutants", "--workspace"]);
-    command
+    let mutants: Vec<Mutant> =
+        serde_json::from_slice(&output.stdout).context("the list is not as expected")?;
+    Ok(mutants.into_iter().map(|mutant| (mutant.name.clone(), mutant)).collect())
 }
 
 /// `count` of `all`, in the order in which they are drawn.
@@ -186,118 +231,104 @@ impl Results {
     }
 }
 
-/// The file that a mutant changes.
-fn file_of(name: &str) -> &str {
-    name.split(':').next().unwrap_or(name)
-}
-
-/// Tests those of `names` of which nothing is known.
-fn test(scratch: &Scratch, names: &[&String], results: &mut Results) -> Result<()> {
-    let mut unknown: Vec<&String> =
-        names.iter().copied().filter(|n| !results.fates.contains_key(*n)).collect();
-    println!("mutants: {} to test, {} known", unknown.len(), names.len() - unknown.len());
-    // Those of one file together: see `call`.
-    unknown.sort();
-    let mut sound = BTreeSet::new();
-    let mut tested = 0;
-    for chunk in unknown.chunk_by(|a, b| file_of(a) == file_of(b)).flat_map(|same| same.chunks(AT_ONCE)) {
-        // Tests that fail with nothing changed would catch everything: each crate's are run once.
-        let own = file_of(chunk[0]).split('/').nth(1).unwrap_or_default();
-        let mut fates = call(scratch, chunk, &[], sound.insert(own))?;
-        let missed: Vec<&String> =
-            chunk.iter().copied().filter(|n| fates.get(*n) == Some(&Fate::Missed)).collect();
-        if !missed.is_empty() {
-            fates.extend(call(scratch, &missed, LAST, sound.insert("last"))?);
+/// The programs of tests of a crate that run without privilege.
+fn programs(root: &Path, name: &str) -> Result<Vec<Program>> {
+    let folder = root.join("crates").join(name);
+    let package = format!("umptcp-{name}");
+    let mut targets = vec![None];
+    if let Ok(entries) = fs::read_dir(folder.join("tests")) {
+        for entry in entries {
+            let path = entry?.path();
+            let is_program = path.extension().is_some_and(|e| e == "rs") || path.join("main.rs").is_file();
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            targets.extend(stem.filter(|_| is_program).map(|stem| Some(stem.to_owned())));
         }
-        for name in chunk {
-            let fate =
-                *fates.get(*name).with_context(|| format!("cargo mutants says nothing about {name}"))?;
-            println!("{fate:?}: {name}");
-            results.add(name, fate)?;
-        }
-        tested += chunk.len();
-        println!("mutants: {tested} of {} tested", unknown.len());
     }
-    Ok(())
+    Ok(targets.into_iter().map(|target| Program { package: package.clone(), target }).collect())
 }
 
-/// One call of cargo-mutants: the fates of `names`, which are of one file, by the tests of `packages`; none: by
-/// those of their own. Of that file, because patterns do not hold back mutants that delete a field of a struct:
-/// these are tested along.
-fn call(
-    scratch: &Scratch,
+/// Tests those of `names` of which nothing is known; `again`: and those that were missed.
+fn test(
+    root: &Path,
+    mutants: &BTreeMap<String, Mutant>,
     names: &[&String],
-    packages: &[&str],
-    baseline: bool,
-) -> Result<BTreeMap<String, Fate>> {
-    let output = scratch.folder().join("output");
-    if output.exists() {
-        fs::remove_dir_all(&output)?;
+    again: bool,
+    results: &Mutex<Results>,
+) -> Result<()> {
+    let fates = || results.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_open = |name: &String| match fates().fates.get(name) {
+        None => true,
+        Some(fate) => again && *fate == Fate::Missed,
+    };
+    let open: Vec<&String> = names.iter().copied().filter(|n| is_open(n)).collect();
+    println!("mutants: {} to test, {} known", open.len(), names.len() - open.len());
+    if open.is_empty() {
+        return Ok(());
     }
-    fs::create_dir(&output)?;
-    let mut command = mutants(scratch);
-    command.arg("--in-place").arg("--output").arg(&output);
-    command.args(["--no-shuffle", "--no-times", "--colors", "never", "--timeout", PATIENCE]);
-    command.args(["--baseline", if baseline { "run" } else { "skip" }]);
-    for package in packages {
-        command.args(["--test-package", package]);
+    let edits: Vec<Edit> = open.iter().map(|name| mutants[*name].edit(root)).collect::<Result<_>>()?;
+    let own = edits.iter().filter_map(|edit| edit.file.split('/').nth(1));
+    let crates: BTreeSet<&str> = own.chain(WHOLE.iter().copied()).collect();
+    let programs: Vec<Vec<Program>> = crates.iter().map(|c| programs(root, c)).collect::<Result<_>>()?;
+    let mut built = Schemata::build(root, edits, &programs.into_iter().flatten().collect())?;
+    let tests = built.tests()?;
+    println!("mutants: built; {} tests with nothing changed", tests.len());
+    for test in built.run_unchanged(&tests)? {
+        println!("left out, it fails with nothing changed: {test}");
     }
-    if let Some(name) = names.first() {
-        command.args(["--file", file_of(name)]);
-    }
-    for name in names {
-        command.args(["--re", &format!("^{}$", escape(name))]);
-    }
-    let done = command.output().context("cannot start cargo mutants")?;
-    // 0: all caught, 2: some missed, 3: some timed out.
-    if !matches!(done.status.code(), Some(0 | 2 | 3)) {
-        let text = [done.stdout, done.stderr].concat();
-        bail!("cargo mutants failed ({}):\n{}", done.status, String::from_utf8_lossy(&text));
-    }
-    let mut fates = BTreeMap::new();
-    for (list, fate) in LISTS {
-        let text = fs::read_to_string(output.join("mutants.out").join(list)).unwrap_or_default();
-        fates.extend(text.lines().map(|name| (name.to_owned(), *fate)));
-    }
-    Ok(fates)
+    let numbers: Vec<usize> = (0..open.len()).collect();
+    side_by_side(&numbers, |_, number| {
+        let (fate, by) = match built.fit(*number) {
+            Fit::DoesNotCompile => (Fate::Unviable, String::new()),
+            Fit::Alone => (Fate::Alone, String::new()),
+            Fit::Woven(_) => fate(&built, *number)?,
+        };
+        println!("{fate:?}: {}{by}", open[*number]);
+        fates().add(open[*number], fate)
+    })
 }
 
-/// A regular expression for `text` itself.
-fn escape(text: &str) -> String {
-    // Not `<` and `>`, which have a meaning when escaped.
-    let escaped = |c: char| if r"\.+*?()|[]{}^$#&-~".contains(c) { vec!['\\', c] } else { vec![c] };
-    text.chars().flat_map(escaped).collect()
+/// What becomes of a mutant, and by which test.
+fn fate(built: &Schemata<'_>, number: usize) -> Result<(Fate, String)> {
+    let concerned = built.concerned(number, LONGEST);
+    for test in &concerned {
+        match built.run(number, test)? {
+            Ending::Passed => {}
+            Ending::Failed => return Ok((Fate::Caught, format!(", by {test}"))),
+            Ending::Hung => return Ok((Fate::Timeout, format!(", in {test}"))),
+        }
+    }
+    Ok((Fate::Missed, format!(", by {} tests", concerned.len())))
 }
 
-/// Says how many of the sample were caught, and which were not.
-fn report(all: &[String], sample: &[&String], results: &Results) {
+/// Says how many of the sample were caught, and which were not. The share of those caught, in percent.
+fn report(all: &[String], sample: &[&String], results: &Results) -> f64 {
     let of = |fate| -> Vec<&str> {
         let fitting = sample.iter().filter(|n| results.fates.get(**n) == Some(&fate));
         fitting.map(|n| n.as_str()).collect()
     };
     let (caught, missed) = (of(Fate::Caught), of(Fate::Missed));
     let (timeouts, unviable) = (of(Fate::Timeout), of(Fate::Unviable));
+    let alone = of(Fate::Alone);
     let tested = caught.len() + missed.len() + timeouts.len() + unviable.len();
     println!("mutants: {} in all, {} drawn, {tested} tested", all.len(), sample.len());
     println!(
-        "caught {}, missed {}, timed out {}, did not compile {}",
+        "caught {}, missed {}, timed out {}, did not compile {}; not tested, because it takes a build of its own: {}",
         caught.len(),
         missed.len(),
         timeouts.len(),
-        unviable.len()
+        unviable.len(),
+        alone.len()
     );
+
     let counted = caught.len() + missed.len();
-    if counted > 0 {
-        println!(
-            "caught of those that compile and end: {:.1} %",
-            100.0 * caught.len() as f64 / counted as f64
-        );
-    }
+    let share = if counted == 0 { 100.0 } else { 100.0 * caught.len() as f64 / counted as f64 };
+    println!("caught of those that compile and end: {share:.1} %");
     for (what, names) in [("missed", missed), ("timed out", timeouts)] {
         for name in names {
             println!("{what}: {name}");
         }
     }
+    share
 }
 
 #[cfg(test)]
@@ -325,7 +356,8 @@ mod tests {
     }
 
     #[test]
-    fn names_are_no_patterns() {
-        assert_eq!(escape("a::b -> x + (1)"), r"a::b \-> x \+ \(1\)");
+    fn places_are_counted_in_characters() {
+        let at = |line, column| Position { line, column }.in_bytes("a\nµ = 1\n");
+        assert_eq!([at(1, 1), at(2, 1), at(2, 2), at(3, 1)], [Some(0), Some(2), Some(4), Some(9)]);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::tools;
 use anyhow::{Context, Result, bail};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,10 +13,10 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// The copy called `name`, brought up to date with everything that git tracks or would.
-    pub(crate) fn make(root: &Path, name: &str) -> Result<Scratch> {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-        let scratch = Scratch { folder: target.join(name) };
+    /// The copy called `name`, brought up to date with everything that git tracks or would; except for the files of
+    /// `changed`, which get these texts.
+    pub(crate) fn make_with(root: &Path, name: &str, changed: &BTreeMap<String, String>) -> Result<Scratch> {
+        let scratch = Scratch { folder: Scratch::folder_of(root, name) };
         let mut list = Command::new("git");
         list.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(root);
         let output = list.output().context("cannot start git")?;
@@ -28,7 +28,10 @@ impl Scratch {
         for name in &names {
             let to = scratch.tree().join(name);
             fs::create_dir_all(to.parent().context("a file has a folder")?)?;
-            scratch.restore(root, name)?;
+            match changed.get(*name) {
+                Some(text) => scratch.put(name, text.as_bytes())?,
+                None => scratch.restore(root, name)?,
+            }
         }
         scratch.remove_others(&scratch.tree(), &names)?;
         Ok(scratch)
@@ -47,6 +50,12 @@ impl Scratch {
         Ok(())
     }
 
+    /// The folder of the copy called `name`, with room for results.
+    pub(crate) fn folder_of(root: &Path, name: &str) -> PathBuf {
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        target.join(name)
+    }
+
     /// A folder for results, beside the copy.
     pub(crate) fn folder(&self) -> &Path {
         &self.folder
@@ -59,29 +68,35 @@ impl Scratch {
 
     /// Puts `text` in place of a file.
     pub(crate) fn write(&self, file: &str, text: &str) -> Result<()> {
-        fs::write(self.tree().join(file), text).with_context(|| format!("cannot write {file} in the copy"))
+        self.put(file, text.as_bytes())
     }
 
-    /// Makes a file what it is in the checkout again. One that is so already keeps its time, or cargo would
-    /// build everything anew.
-    pub(crate) fn restore(&self, root: &Path, file: &str) -> Result<()> {
-        let (from, to) = (root.join(file), self.tree().join(file));
-        let content = fs::read(&from).with_context(|| format!("cannot read {file}"))?;
+    /// Makes a file what it is in the checkout again.
+    fn restore(&self, root: &Path, file: &str) -> Result<()> {
+        self.put(file, &fs::read(root.join(file)).with_context(|| format!("cannot read {file}"))?)
+    }
+
+    /// Puts `content` in place of a file. One that is so already keeps its time, or cargo would build everything
+    /// anew.
+    fn put(&self, file: &str, content: &[u8]) -> Result<()> {
+        let to = self.tree().join(file);
         if fs::read(&to).is_ok_and(|there| there == content) {
             return Ok(());
         }
         fs::write(&to, content).with_context(|| format!("cannot write {}", to.display()))
     }
 
-    /// Cargo in the copy, with what makes building fast: it takes longer than the tests do.
+    /// Cargo in the copy. What is built there is built once and run often, a little optimised.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = tools::cargo();
         cargo.current_dir(self.tree()).env("CARGO_TARGET_DIR", self.folder.join("build"));
         for profile in ["DEV", "TEST"] {
-            cargo.env(format!("CARGO_PROFILE_{profile}_OPT_LEVEL"), "0");
+            cargo.env(format!("CARGO_PROFILE_{profile}_OPT_LEVEL"), "1");
             cargo.env(format!("CARGO_PROFILE_{profile}_DEBUG"), "none");
         }
-        cargo.env("RUST_BACKTRACE", "0");
+        let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+        // What is broken leaves things unused.
+        cargo.env("RUSTFLAGS", format!("{flags} --cap-lints warn").trim_start()).env("RUST_BACKTRACE", "0");
         cargo
     }
 }

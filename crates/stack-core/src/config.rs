@@ -598,6 +598,18 @@ mod tests {
         assert!(KeepAlive::default().idle >= two_hours && KeepAlive::once().idle >= two_hours);
     }
 
+    /// RFC 9293 §3.8.3, SHLD-11.
+    #[test]
+    fn a_silent_peer_has_a_hundred_seconds_unless_told_otherwise() {
+        assert!(ConnectionConfig::default().user_timeout >= Duration::from_secs(100));
+    }
+
+    /// RFC 8684 §3.3.7.
+    #[test]
+    fn congestion_is_coupled_unless_another_algorithm_is_chosen() {
+        assert_eq!(ConnectionConfig::default().congestion, "lia");
+    }
+
     /// RFC 8684 §3.3.5.
     #[test]
     fn the_send_buffer_is_no_smaller_than_the_receive_buffer() {

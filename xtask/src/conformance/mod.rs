@@ -30,8 +30,8 @@ pub(crate) struct Options {
     /// An RFC's text: count its key words again and compare the counts with `keywords.toml`.
     #[arg(long, value_name = "FILE")]
     rfc: Vec<PathBuf>,
-    /// Break the code that each requirement cites, in a copy of the tree, and fail if no cited test notices. Takes
-    /// an hour or more; an interrupted run goes on where it was.
+    /// Break the code that each requirement cites, in a copy of the tree, and fail if no cited test notices. An
+    /// interrupted run goes on where it was.
     #[arg(long = "break")]
     faults: bool,
     /// With `--break`: only requirements of sections that begin so, or with this in their text.

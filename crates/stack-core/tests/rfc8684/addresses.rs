@@ -900,6 +900,15 @@ fn signals_wait_for_a_blocked_path_without_a_timer_that_never_rests() {
     assert_eq!(told.len(), 7, "{told:?}");
 }
 
+/// RFC 8684 §3.9.1.
+#[test]
+fn a_join_goes_to_the_port_of_the_first_subflow() {
+    let mut l = client(2);
+    l.data(0, 1, 1);
+    let syn = l.take(|s| s.seg.flags.syn).expect("a join");
+    assert_eq!(syn.seg.dst_port, l.flows[0].peer.port());
+}
+
 /// RFC 8684 §3.2, §5: with a nonce that comes again a recorded join would be good for another one.
 #[test]
 fn each_join_has_a_nonce_of_its_own() {

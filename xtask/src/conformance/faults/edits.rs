@@ -1,38 +1,11 @@
 //! What is broken on purpose: a piece of a file, and what it is replaced by.
 
+use crate::schemata::Edit;
 use anyhow::{Context, Result, bail};
 use proc_macro2::Span;
 use std::ops::Range;
 use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
-
-/// A change of one file.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Edit {
-    /// The file, from the repository's root.
-    pub(super) file: String,
-    /// The bytes that are replaced.
-    pub(super) range: Range<usize>,
-    /// What stands there.
-    from: String,
-    /// By what.
-    pub(super) to: String,
-    /// What that is, for people.
-    pub(super) what: String,
-}
-
-impl Edit {
-    /// The file's text with the change in it.
-    ///
-    /// # Errors
-    /// When the file has changed meanwhile.
-    pub(super) fn apply(&self, text: &str) -> Result<String> {
-        if text.get(self.range.clone()) != Some(&self.from) {
-            bail!("{} has changed meanwhile: begin anew", self.file);
-        }
-        Ok(format!("{}{}{}", &text[..self.range.start], self.to, &text[self.range.end..]))
-    }
-}
 
 /// A function of a file.
 struct Function {

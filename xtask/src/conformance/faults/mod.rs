@@ -1,7 +1,7 @@
 //! `cargo xtask conformance --break`: whether the tests that a requirement cites notice when it is not met.
 //!
 //! For each requirement that is met, in whole or in part, the code is broken in a copy of the tree, and the cited
-//! tests that need no privilege are run. A requirement may name its breaks, each a piece of a cited function and
+//! tests that need no privilege are run; all breaks are in one build ([`crate::schemata`]). A requirement may name its breaks, each a piece of a cited function and
 //! what replaces it; then each of them must make a cited test fail. For others the cited functions are emptied
 //! and their conditions inverted one by one, until a test fails.
 //!
@@ -12,15 +12,18 @@ mod edits;
 mod suite;
 
 use super::table::{Requirement, State, Table};
+use crate::schemata::{Edit, Ending, Fit, Program, Schemata, Test, side_by_side};
+use crate::scratch::Scratch;
 use anyhow::{Context, Result, bail};
-use edits::Edit;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
 use std::hash::{Hash as _, Hasher as _};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use suite::{Copy, Ending, Test};
+use std::sync::Mutex;
+use std::time::Duration;
+use suite::Cited;
 
 /// A requirement, how it can be broken, and what should notice.
 struct Row<'a> {
@@ -28,7 +31,7 @@ struct Row<'a> {
     edits: Vec<Edit>,
     /// The requirement names its breaks: each of them must be noticed, not just any.
     all: bool,
-    tests: Vec<Test>,
+    tests: Vec<Cited>,
 }
 
 /// The breaks that requirements name, as far as they can be found: errors, one line each.
@@ -63,7 +66,7 @@ fn row<'a>(root: &Path, table: &'a Table, r: &'a Requirement) -> Result<Row<'a>>
     let mut tests = Vec::new();
     for citation in &r.tests {
         let (file, name) = table.places.resolve(citation).map_err(anyhow::Error::msg)?;
-        tests.extend(Test::find(root, file, name)?);
+        tests.extend(Cited::find(root, file, name)?);
     }
     Ok(Row { requirement: r, edits: found, all, tests })
 }
@@ -91,7 +94,7 @@ impl Results {
         Results { file, known: lines.map(|line| (line.key, line.ending)).collect() }
     }
 
-    fn key(root: &Path, edit: &Edit, test: &Test) -> Result<u64> {
+    fn key(root: &Path, edit: &Edit, test: &Cited) -> Result<u64> {
         let mut hasher = DefaultHasher::new();
         read(root, &edit.file)?.hash(&mut hasher);
         (&edit.range, &edit.to, &test.file, &test.name).hash(&mut hasher);
@@ -99,11 +102,11 @@ impl Results {
         Ok(hasher.finish())
     }
 
-    fn get(&self, root: &Path, edit: &Edit, test: &Test) -> Result<Option<Option<Ending>>> {
+    fn get(&self, root: &Path, edit: &Edit, test: &Cited) -> Result<Option<Option<Ending>>> {
         Ok(self.known.get(&Results::key(root, edit, test)?).copied())
     }
 
-    fn add(&mut self, root: &Path, edit: &Edit, test: &Test, ending: Option<Ending>) -> Result<()> {
+    fn add(&mut self, root: &Path, edit: &Edit, test: &Cited, ending: Option<Ending>) -> Result<()> {
         let key = Results::key(root, edit, test)?;
         self.known.insert(key, ending);
         let line = Line { key, ending, what: edit.what.clone(), test: test.name.clone() };
@@ -128,83 +131,57 @@ pub(super) fn run(root: &Path, tables: &[Table], only: Option<&str>, named: bool
         .iter()
         .flat_map(|table| table.requirements.iter().filter(met).filter(wanted).map(of(table)))
         .collect::<Result<_>>()?;
-    let copy = Copy::make(root)?;
-    let mut results = Results::read(copy.scratch().folder().join("results"));
-    whole(root, &copy, &rows)?;
-    let mut unnoticed = Vec::new();
-    for (n, row) in rows.iter().enumerate() {
+    let folder = Scratch::folder_of(root, "conformance");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let bench = Bench::make(root, &rows, Results::read(folder.join("results")))?;
+    let numbers: Vec<usize> = (0..rows.len()).collect();
+    let verdicts = Mutex::new(BTreeMap::new());
+    let look = |n: usize, alone: bool| {
+        let (row, mut lines) = (&rows[n], Vec::new());
+        let verdict = bench.look(row, alone, &mut lines)?;
+        if verdict == Verdict::Later {
+            return Ok(());
+        }
         let r = row.requirement;
-        let head = format!("[{}/{}] {} {}", n + 1, rows.len(), r.section, r.text);
-        println!("{head}");
-        if let Some(why) = look(root, &copy, &rows, row, &mut results)? {
+        println!("[{}/{}] {} {}", n + 1, rows.len(), r.section, r.text);
+        lines.iter().for_each(|line| println!("    {line}"));
+        if let Verdict::Unnoticed(why) = &verdict {
             println!("    {why}");
+        }
+        verdicts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(n, verdict);
+        Ok(())
+    };
+    side_by_side(&numbers, |_, n| look(*n, false))?;
+    // What needs a build of its own, one after the other.
+    for n in numbers {
+        let done = verdicts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).contains_key(&n);
+        if !done {
+            look(n, true)?;
+        }
+    }
+    let verdicts = verdicts.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut unnoticed = Vec::new();
+    for (n, verdict) in verdicts {
+        if let Verdict::Unnoticed(why) = verdict {
+            let r = rows[n].requirement;
             unnoticed.push(format!("{} {}\n    {why}", r.section, r.text));
         }
     }
     println!("conformance: {} of {} requirements are noticed", rows.len() - unnoticed.len(), rows.len());
     if !unnoticed.is_empty() {
-        bail!("nothing notices when these are broken:\n  {}", unnoticed.join("\n  "));
+        bail!("no cited test notices when these are not met:\n  {}", unnoticed.join("\n  "));
     }
     Ok(())
 }
 
-/// Runs every test once with nothing broken: one that fails then says nothing about what is.
-fn whole(root: &Path, copy: &Copy, rows: &[Row<'_>]) -> Result<()> {
-    let tests: BTreeSet<&Test> = rows.iter().flat_map(|row| &row.tests).collect();
-    // An interrupted run may have left something broken.
-    for file in rows.iter().flat_map(|row| &row.edits).map(|e| e.file.as_str()).collect::<BTreeSet<_>>() {
-        copy.scratch().restore(root, file)?;
-    }
-    for (program, tests) in by_program(tests.into_iter()) {
-        println!("{} tests with nothing broken: {program}", tests.len());
-        let endings = copy.run(program, &tests)?.context("the tests do not compile")?;
-        if let Some((test, _)) = endings.iter().find(|(_, ending)| **ending != Ending::Passed) {
-            bail!("{} does not pass with nothing broken", test.name);
-        }
-    }
-    Ok(())
-}
-
-fn by_program<'a>(tests: impl Iterator<Item = &'a Test>) -> BTreeMap<&'a suite::Program, Vec<&'a Test>> {
-    let mut programs: BTreeMap<&suite::Program, Vec<&Test>> = BTreeMap::new();
-    for test in tests {
-        programs.entry(&test.program).or_default().push(test);
-    }
-    programs
-}
-
-/// Breaks one requirement. What is wrong with it, if anything.
-fn look(
-    root: &Path,
-    copy: &Copy,
-    rows: &[Row<'_>],
-    row: &Row<'_>,
-    results: &mut Results,
-) -> Result<Option<String>> {
-    if row.tests.is_empty() {
-        return Ok(Some("no test that runs without privilege is cited".to_owned()));
-    }
-    if row.edits.is_empty() {
-        return Ok(Some("nothing can be broken: no function is cited, and no break is named".to_owned()));
-    }
-    let mut tried = 0;
-    for edit in &row.edits {
-        match notice(root, copy, rows, row, edit, results)? {
-            Notice::By(name) => {
-                println!("    {}: {name} fails", edit.what);
-                if !row.all {
-                    return Ok(None);
-                }
-            }
-            Notice::DoesNotCompile if row.all => {
-                return Ok(Some(format!("does not compile: {}", edit.what)));
-            }
-            Notice::DoesNotCompile => {}
-            Notice::Nothing if row.all => return Ok(Some(format!("nothing fails: {}", edit.what))),
-            Notice::Nothing => tried += 1,
-        }
-    }
-    Ok((!row.all).then(|| format!("nothing fails in any of {tried} ways")))
+/// What came out for a requirement.
+#[derive(PartialEq, Eq, Debug)]
+enum Verdict {
+    Noticed,
+    /// Why not.
+    Unnoticed(String),
+    /// It takes a build of its own.
+    Later,
 }
 
 enum Notice {
@@ -212,60 +189,135 @@ enum Notice {
     By(String),
     Nothing,
     DoesNotCompile,
+    /// It takes a build of its own.
+    Later,
 }
 
-/// Whether a test of `row` notices `edit`. Tests of other rows that break the same are run along, since the
-/// build takes longest.
-fn notice(
-    root: &Path,
-    copy: &Copy,
-    rows: &[Row<'_>],
-    row: &Row<'_>,
-    edit: &Edit,
-    results: &mut Results,
-) -> Result<Notice> {
-    let mut unknown = Vec::new();
-    for test in &row.tests {
-        match results.get(root, edit, test)? {
-            Some(None) => return Ok(Notice::DoesNotCompile),
-            Some(Some(Ending::Passed)) => {}
-            Some(Some(Ending::Failed | Ending::Hung)) => return Ok(Notice::By(test.name.clone())),
-            None => unknown.push(test),
-        }
-    }
-    if unknown.is_empty() {
-        return Ok(Notice::Nothing);
-    }
-    copy.scratch().write(&edit.file, &edit.apply(&read(root, &edit.file)?)?)?;
-    let found = notice_by(root, copy, rows, edit, &unknown, results);
-    copy.scratch().restore(root, &edit.file)?;
-    found
+/// All breaks in one build, as far as something is unknown, and what came out so far.
+struct Bench<'a> {
+    root: &'a Path,
+    edits: Vec<Edit>,
+    built: Option<(Schemata<'a>, Vec<Test>)>,
+    results: Mutex<Results>,
 }
 
-fn notice_by(
-    root: &Path,
-    copy: &Copy,
-    rows: &[Row<'_>],
-    edit: &Edit,
-    unknown: &[&Test],
-    results: &mut Results,
-) -> Result<Notice> {
-    for (program, tests) in by_program(unknown.iter().copied()) {
-        let others = rows.iter().filter(|r| r.edits.contains(edit)).flat_map(|r| &r.tests);
-        let along: BTreeSet<&Test> = others.filter(|t| &t.program == program).chain(tests.clone()).collect();
-        let along: Vec<&Test> = along.into_iter().collect();
-        let Some(endings) = copy.run(program, &along)? else {
-            for test in tests {
-                results.add(root, edit, test, None)?;
+impl<'a> Bench<'a> {
+    fn make(root: &'a Path, rows: &[Row<'_>], results: Results) -> Result<Bench<'a>> {
+        let mut edits: Vec<Edit> = Vec::new();
+        for row in rows {
+            for edit in &row.edits {
+                let mut known = row.tests.iter().map(|t| results.get(root, edit, t));
+                let all_known =
+                    known.try_fold(true, |all, one| Ok::<_, anyhow::Error>(all && one?.is_some()))?;
+                if !all_known && !edits.contains(edit) {
+                    edits.push(edit.clone());
+                }
             }
-            return Ok(Notice::DoesNotCompile);
-        };
-        for (test, ending) in &endings {
-            results.add(root, edit, test, Some(*ending))?;
         }
-        if let Some(test) = tests.iter().find(|t| endings.get(t).is_some_and(|e| *e != Ending::Passed)) {
-            return Ok(Notice::By(test.name.clone()));
+        let mut bench = Bench { root, edits, built: None, results: Mutex::new(results) };
+        if bench.edits.is_empty() {
+            return Ok(bench);
         }
+        let cited: BTreeSet<&Cited> = rows.iter().flat_map(|row| &row.tests).collect();
+        let programs: BTreeSet<Program> = cited.iter().map(|t| t.program.clone()).collect();
+        println!("{} ways to break something, {} tests", bench.edits.len(), cited.len());
+        let mut built = Schemata::build(root, bench.edits.clone(), &programs)?;
+        let tests = built.tests()?;
+        let cited: Vec<Test> = cited.iter().map(|c| c.among(&tests).cloned()).collect::<Result<_>>()?;
+        if let Some(test) = built.run_unchanged(&cited)?.first() {
+            bail!("{test} does not pass with nothing broken");
+        }
+        bench.built = Some((built, tests));
+        Ok(bench)
     }
-    Ok(Notice::Nothing)
+
+    fn results(&self) -> std::sync::MutexGuard<'_, Results> {
+        self.results.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Breaks one requirement. `alone`: with builds for single breaks, where it takes them.
+    fn look(&self, row: &Row<'_>, alone: bool, lines: &mut Vec<String>) -> Result<Verdict> {
+        if row.tests.is_empty() {
+            return Ok(Verdict::Unnoticed("no test that runs without privilege is cited".to_owned()));
+        }
+        if row.edits.is_empty() {
+            let why = "nothing can be broken: no function is cited, and no break is named";
+            return Ok(Verdict::Unnoticed(why.to_owned()));
+        }
+        let (mut tried, mut later) = (0, false);
+        for edit in &row.edits {
+            match self.notice(row, edit, alone)? {
+                Notice::By(name) => {
+                    lines.push(format!("{}: {name} fails", edit.what));
+                    if !row.all {
+                        return Ok(Verdict::Noticed);
+                    }
+                }
+                Notice::DoesNotCompile if row.all => {
+                    return Ok(Verdict::Unnoticed(format!("does not compile: {}", edit.what)));
+                }
+                Notice::DoesNotCompile => {}
+                Notice::Nothing if row.all => {
+                    return Ok(Verdict::Unnoticed(format!("nothing fails: {}", edit.what)));
+                }
+                Notice::Nothing => tried += 1,
+                Notice::Later => later = true,
+            }
+        }
+        Ok(match (later, row.all) {
+            (true, _) => Verdict::Later,
+            (false, true) => Verdict::Noticed,
+            (false, false) => Verdict::Unnoticed(format!("nothing fails in any of {tried} ways")),
+        })
+    }
+
+    /// Whether a test of `row` notices `edit`.
+    fn notice(&self, row: &Row<'_>, edit: &Edit, alone: bool) -> Result<Notice> {
+        let mut unknown = Vec::new();
+        for test in &row.tests {
+            match self.results().get(self.root, edit, test)? {
+                Some(None) => return Ok(Notice::DoesNotCompile),
+                Some(Some(Ending::Passed)) => {}
+                Some(Some(Ending::Failed | Ending::Hung)) => return Ok(Notice::By(test.name.clone())),
+                None => unknown.push(test),
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(Notice::Nothing);
+        }
+        let (built, tests) = self.built.as_ref().context("something is unknown, and nothing was built")?;
+        let number = self.edits.iter().position(|e| e == edit).context("the break is not in the build")?;
+        let of = |cited: &Cited| cited.among(tests);
+        match built.fit(number) {
+            Fit::DoesNotCompile => {
+                for test in unknown {
+                    self.results().add(self.root, edit, test, None)?;
+                }
+                return Ok(Notice::DoesNotCompile);
+            }
+            Fit::Alone if !alone => return Ok(Notice::Later),
+            Fit::Alone => {
+                let asked: Vec<&Test> = unknown.iter().map(|c| of(c)).collect::<Result<_>>()?;
+                let endings = built.run_alone(number, &asked)?;
+                for (cited, test) in unknown.iter().zip(asked) {
+                    let ending = endings.as_ref().and_then(|e| e.get(test)).copied();
+                    self.results().add(self.root, edit, cited, ending)?;
+                }
+                // It is all known now.
+                return self.notice(row, edit, alone);
+            }
+            Fit::Woven(_) => {}
+        }
+        let concerned = built.concerned(number, Duration::MAX);
+        for cited in unknown {
+            let test = of(cited)?;
+            // Without entering the function it cannot notice.
+            let ending = if concerned.contains(&test) { built.run(number, test)? } else { Ending::Passed };
+            self.results().add(self.root, edit, cited, Some(ending))?;
+            if ending != Ending::Passed {
+                return Ok(Notice::By(cited.name.clone()));
+            }
+        }
+        Ok(Notice::Nothing)
+    }
 }

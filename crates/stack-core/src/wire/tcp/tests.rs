@@ -190,6 +190,22 @@ fn padding_yields_before_options_do() {
     assert_eq!(TcpOptions::parse(&emitted(&options)), options);
 }
 
+/// RFC 9293 §3.1, MUST-69: a middlebox may look at what follows the end of the list.
+#[test]
+fn what_is_free_behind_the_last_option_is_0() {
+    let ids = (0..30).map(AddressId).collect();
+    let options = TcpOptions {
+        timestamps: Some(Timestamps { value: 1, echo: 2 }),
+        mptcp: smallvec![
+            MpPrio { backup: true, address_id: None }.into(),
+            MptcpOption::RemoveAddr(RemoveAddr { ids }),
+        ],
+        ..TcpOptions::default()
+    };
+    let bytes = emitted(&options);
+    assert_eq!((bytes.len(), &bytes[16..]), (40, &[0; 24][..]));
+}
+
 #[test]
 fn what_no_header_holds_is_left_out() {
     let ids = (0..60).map(AddressId).collect();
