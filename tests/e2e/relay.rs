@@ -311,29 +311,43 @@ def message(*tlvs):
 def connect(ip, port=8684, options=b''):
     address = b'\\0' * 10 + b'\\xff\\xff' + socket.inet_aton(ip)
     return bytes([0x0a, 5 + len(options) // 4]) + struct.pack('>H', port) + address + options
-def cookie(rest, at, name='laptop', key=None):
+def cookie(rest, at, name='laptop', key=None, challenge=None):
     key, name = bytes.fromhex(key or keys[name]), name.encode()
     at = struct.pack('>Q', at)
-    value = bytes([len(name)]) + name + at + hmac.new(key, name + at + rest, hashlib.sha256).digest()
+    proven = name + at + (b'challenge' + challenge if challenge else b'') + rest
+    value = bytes([len(name)]) + name + at + hmac.new(key, proven, hashlib.sha256).digest()
     value += b'\\0' * (-len(value) % 4)
     return bytes([0x16, 1 + len(value) // 4, 0, 0]) + value
 def signed(rest, at=None, **more):
     return message(cookie(rest, time.time_ns() if at is None else at, **more), rest)
+def hear(s):
+    head = s.recv(4, socket.MSG_WAITALL)
+    if not head: return None
+    assert head[0] == 1 and head[2:] == b'\\x22\\x63', head
+    return s.recv(4 * head[1] - 4, socket.MSG_WAITALL) if head[1] > 1 else b''
 def ask(data, port=8803):
     s = socket.create_connection((relay, port), 20)
     s.sendall(data)
-    head = s.recv(4, socket.MSG_WAITALL)
-    if not head: return s, None
-    assert head[0] == 1 and head[2:] == b'\\x22\\x63', head
-    return s, s.recv(4 * head[1] - 4, socket.MSG_WAITALL) if head[1] > 1 else b''
-def refused(data, port=8803):
-    s, answer = ask(data, port)
+    return s, hear(s)
+def open_to(rest, port=8803, **more):
+    s, answer = ask(signed(rest, **more), port)
+    if answer and answer[0] == 0x16:
+        # It has not been there for long: is this request a new one?
+        assert len(answer) == 20, answer
+        s.sendall(signed(rest, challenge=answer[4:], **more))
+        answer = hear(s)
+    return s, answer
+def code(answer):
     assert answer and answer[0] == 0x1e, answer
     return answer[2]
+def refused(data, port=8803):
+    return code(ask(data, port)[1])
+def declined(rest, port=8803, **more):
+    return code(open_to(rest, port, **more)[1])
 def works(port=8803, **more):
-    s, answer = ask(signed(connect(server), **more) + b'abc', port)
+    s, answer = open_to(connect(server), port, **more)
     assert answer == b'', (port, more, answer)
-    s.sendall(b'def'); s.shutdown(socket.SHUT_WR)
+    s.sendall(b'abc'); s.sendall(b'def'); s.shutdown(socket.SHUT_WR)
     assert s.recv(6, socket.MSG_WAITALL) == b'fedcba' and s.recv(1) == b''
 ";
 
@@ -356,8 +370,18 @@ fn another_implementation_is_served_and_attacks_are_answered_as_rfc_8803_has_it(
 works(); works(name='phone')
 now, second = time.time_ns(), 10 ** 9
 once = signed(connect(server), now)
-assert ask(once)[1] == b''
-assert refused(once) == 32, 'replayed'
+s, answer = ask(once)
+assert answer[0] == 0x16, 'challenged'
+proof = signed(connect(server), now, challenge=answer[4:])
+s.sendall(proof)
+assert hear(s) == b''
+assert refused(proof) == 32, 'the answer to another challenge'
+# By somebody who has recorded it, before the relay began or after.
+s, answer = ask(once); s.sendall(once)
+assert code(hear(s)) == 32, 'replayed'
+assert refused(once + b'data') == 32, 'no place for a challenge'
+early = signed(connect(server), now + 60 * second)
+assert ask(early)[1][0] == 0x16, 'ahead, and perhaps from before the start'
 assert refused(signed(connect(server), now - 200 * second)) == 32, 'old'
 assert refused(signed(connect(server), now + 200 * second)) == 32, 'from the future'
 assert refused(signed(connect(server), name='nobody', key='00' * 32)) == 32, 'unknown'
@@ -366,16 +390,16 @@ assert refused(message(connect(server))) == 32, 'no key'
 changed = bytearray(signed(connect(server))); changed[-1] ^= 1
 assert refused(bytes(changed)) == 32, 'another destination'
 for ip in ['10.1.0.2', '192.168.1.1', '169.254.169.254', '100.64.0.1', '203.0.113.1']:
-    assert refused(signed(connect(ip))) == 32, ip
+    assert declined(connect(ip)) == 32, ip
 for ip in ['127.0.0.1', '224.0.0.1', '255.255.255.255', '0.0.0.0']:
     assert refused(signed(connect(ip))) == 1, ip
-assert refused(signed(connect(server, options=bytes([30, 2, 0, 0])))) == 33
-s, answer = ask(signed(connect(server, options=bytes([2, 4, 5, 180]))))
+assert declined(connect(server, options=bytes([30, 2, 0, 0]))) == 33
+s, answer = open_to(connect(server, options=bytes([2, 4, 5, 180])))
 assert answer == bytes([0x14, 1, 0, 0]), answer
 assert refused(b'\\x02\\x01\\x22\\x63') == 0
 assert refused(message(bytes([0x77, 1, 0, 0]))) == 2
-assert refused(signed(connect(server, 9))) == 96
-s, answer = ask(signed(bytes([1, 1, 0, 0])))
+assert declined(connect(server, 9)) == 96
+s, answer = open_to(bytes([1, 1, 0, 0]))
 assert answer == bytes([0x15, 1, 0, 0]), answer
 for garbage in [b'GET / HTTP/1.1\\r\\n\\r\\n', b'\\x16\\x03\\x01\\x02\\x00']:
     s = socket.create_connection((relay, 8803), 20)
@@ -388,7 +412,7 @@ print('all well')
         let log = world.end();
         assert_eq!((said.as_str(), code), ("all well\n", Some(0)), "{log}");
         for why in [
-            "replayed",
+            "relay's start",
             "laptop is 200 s old",
             "laptop is -199 s old",
             "unknown client nobody",
@@ -427,19 +451,19 @@ assert all(ends(s) for s in silent + half), 'who does not ask is not kept'
 # One client with all that it may have.
 held = []
 for _ in range(3):
-    s, answer = ask(signed(connect(server)), 8804)
+    s, answer = open_to(connect(server), 8804)
     assert answer == b'', answer
     held.append(s)
-assert refused(signed(connect(server)), 8804) == 64, 'a fourth connection'
+assert declined(connect(server), 8804) == 64, 'a fourth connection'
 works(8804, name='phone')
 held[0].sendall(b'x' * 150000)
 assert ends(held[0]), 'too many bytes'
 for s in held[1:]: s.close()
 time.sleep(1)
-assert refused(signed(connect(server)), 8804) == 64, 'no bytes left'
+assert declined(connect(server), 8804) == 64, 'no bytes left'
 codes = set()
 for _ in range(20):
-    s, answer = ask(signed(connect(server), name='phone'), 8804)
+    s, answer = open_to(connect(server), 8804, name='phone')
     s.close()
     codes.add(answer[2] if answer else None)
 assert codes == {None, 64}, codes
@@ -451,5 +475,59 @@ print('all well')
         let refusals = relay_log.lines().filter(|line| line.contains("wrong key")).count();
         assert!((1..=60).contains(&refusals), "{refusals} lines about a hundred refusals");
         drop(daemon);
+    });
+}
+
+#[test]
+fn a_reset_is_passed_on_while_the_other_side_does_not_read() {
+    within(LIMIT, || {
+        let world = World::new("", "");
+        // A server that reads nothing and says when its client has gone; one that says much and then resets.
+        let mut server = python(
+            &world.server,
+            "
+import select, socket, struct, sys, threading
+def gone(c):
+    p = select.poll(); p.register(c, 0)
+    return p.poll(30000) != []
+def deaf(c):
+    print('gone', gone(c), file=sys.stderr, flush=True)
+def loud(c):
+    c.setblocking(False)
+    idle = 0
+    while idle < 20:
+        try: c.send(bytes(65536)); idle = 0
+        except BlockingIOError: idle += 1; select.select([], [c], [], 0.05)
+    c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); c.close()
+def serve(port, what):
+    s = socket.create_server(('203.0.113.2', port))
+    while True: threading.Thread(target=what, args=(s.accept()[0],), daemon=True).start()
+threading.Thread(target=serve, args=(8685, loud), daemon=True).start()
+serve(8684, deaf)
+",
+        );
+        wait_for_port(&world.server, PORT);
+        let script = "
+import select
+# The client goes.
+s, answer = open_to(connect(server))
+assert answer == b'', answer
+s.setblocking(False)
+idle = 0
+while idle < 20:
+    try: s.send(bytes(65536)); idle = 0
+    except BlockingIOError: idle += 1; select.select([], [s], [], 0.05)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); s.close()
+# The server goes.
+s, answer = open_to(connect(server, 8685))
+assert answer == b'', answer
+p = select.poll(); p.register(s, 0)
+assert p.poll(30000), 'the reset of the server does not come'
+print('all well')
+";
+        let (said, code) = stranger(&world, script);
+        assert_eq!((said.as_str(), code), ("all well\n", Some(0)));
+        server.wait_for("gone True");
+        world.end();
     });
 }

@@ -28,6 +28,11 @@ impl Message {
         Message { tlvs: tlvs.into() }
     }
 
+    /// Whether it has a Cookie TLV.
+    pub fn has_cookie(&self) -> bool {
+        self.tlvs.iter().any(|tlv| matches!(tlv, Tlv::Cookie(_)))
+    }
+
     /// The message's bytes; data of the application follow them.
     ///
     /// # Errors

@@ -21,7 +21,7 @@ pub mod key;
 pub mod request;
 
 pub use allowance::{Allowance, Exceeded, Limits, Usage, Used};
-pub use cookie::Cookie;
+pub use cookie::{Challenge, Cookie};
 pub use destinations::{Destinations, Forbidden};
 pub use gate::{Admitted, Gate, Refusal};
 pub use key::{ClientName, Credential, Key, KeyFileError};

@@ -1,6 +1,6 @@
 //! What a client asks of a relay, and how it reads the answer.
 
-use crate::cookie::Cookie;
+use crate::cookie::{Challenge, Cookie};
 use crate::key::Credential;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,9 +60,22 @@ impl Request {
     /// # Errors
     /// When the server's address is one that a Connect TLV cannot have: multicast, loopback, unspecified.
     pub fn encode(&self, credential: Option<&Credential>, time: u64) -> Result<Vec<u8>, EncodeError> {
+        self.encode_after(credential, time, None)
+    }
+
+    /// The same, after the relay's challenge if there was one.
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode).
+    pub fn encode_after(
+        &self,
+        credential: Option<&Credential>,
+        time: u64,
+        challenge: Option<Challenge>,
+    ) -> Result<Vec<u8>, EncodeError> {
         let plain = Message::new([self.tlv()]).encode()?;
         let Some(Credential { client, key }) = credential else { return Ok(plain) };
-        let cookie = Cookie::new(client, key, time, &plain[HEADER..]);
+        let cookie = Cookie::new(client, key, time, challenge, &plain[HEADER..]);
         Message::new([Tlv::Cookie(cookie.to_bytes()), self.tlv()]).encode()
     }
 }
@@ -99,6 +112,15 @@ impl AnswerReader {
         whole.saturating_sub(self.bytes.len()).max(1)
     }
 
+    /// The challenge that a whole answer brings instead of what was asked for. The same request is to be made
+    /// again, on the same connection.
+    pub fn challenge(answer: &Message) -> Option<Challenge> {
+        match &answer.tlvs[..] {
+            [Tlv::Cookie(bytes)] => Challenge::from_bytes(bytes),
+            _ => None,
+        }
+    }
+
     /// Takes bytes, no more than it [wants](Self::wants). `None`: it wants more.
     ///
     /// # Errors
@@ -110,6 +132,8 @@ impl AnswerReader {
             match tlv {
                 Tlv::Error(error) => return Err(error.clone().into()),
                 Tlv::ExtendedTcpHeader(_) | Tlv::SupportedTcpExtensions(_) => {}
+                // A challenge comes alone.
+                Tlv::Cookie(_) if message.tlvs.len() == 1 => {}
                 _ => return Err(AnswerError::Unexpected),
             }
         }
@@ -132,7 +156,7 @@ mod tests {
         assert_eq!(length, bytes.len());
         let [Tlv::Cookie(cookie), Tlv::Connect(_)] = &message.tlvs[..] else { panic!("{message:?}") };
         let cookie = Cookie::from_bytes(cookie).unwrap();
-        assert!(cookie.is_by(&credential.key, &bytes[bytes.len() - 20..]));
+        assert!(cookie.is_by(&credential.key, None, &bytes[bytes.len() - 20..]));
         assert_eq!(request.encode(None, 5).unwrap().len(), 24);
         assert!(Request::connect("127.0.0.1:1".parse().unwrap()).encode(None, 5).is_err());
     }

@@ -23,6 +23,9 @@ use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, Ecn};
 use umptcp_stack_core::error::{ConnectError, ConnectionError};
 use umptcp_types::{ConnectionId, PathId};
 
+/// How long addresses that are reached directly may take while others are reached by a relay: as long as three SYNs.
+const DIRECT_FIRST: Duration = Duration::from_secs(5);
+
 /// Settings for a new connection.
 ///
 /// Starts from the stack's defaults.
@@ -125,13 +128,19 @@ impl StreamBuilder {
         let (relayed, direct): (Vec<_>, Vec<_>) = remotes.into_iter().partition(by_relay);
         let mut last = None;
         if !direct.is_empty() {
-            match Race::new(self, waits, direct, None).run(end).await {
+            // What is left of the time is the relay's.
+            let until = if relayed.is_empty() { end } else { Some(half_way(Instant::now(), end)) };
+            match Race::new(self, waits, direct, None).run(until).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = Some(error),
             }
         }
         for (server, via) in relayed.into_iter().filter_map(|server| Some((server, self.via.as_ref()?))) {
-            let wanted = Wanted::new(via, server).ok_or(Error::NotByRelay { remote: server })?;
+            let Some(wanted) = Wanted::new(via, server) else {
+                // What another address has said is of more use.
+                last = last.or(Some(Error::NotByRelay { remote: server }));
+                continue;
+            };
             match Race::new(self, waits, via.relay().to_vec(), Some(wanted)).run(end).await {
                 Ok(stream) => return Ok(stream),
                 // Another address of the server may be better.
@@ -161,8 +170,11 @@ impl StreamBuilder {
         options.local_port = self.local_port;
         // What a relay says can be trusted, and who asks it by two paths asks twice.
         let may_doubt = wanted.is_none() && self.local_address.is_none() && self.paths.len() != 1;
-        // A relay takes a request once, however often it comes.
-        options.config.fast_open |= wanted.is_some();
+        if wanted.is_some() {
+            // A relay takes a request once, however often a SYN with it comes. While another attempt may have reached it,
+            // this one asks when its handshake is complete, and is the only one then.
+            options.config.fast_open = rivals.is_empty();
+        }
         // Made there, so that none is left over when nobody waits for it any more.
         let begin = || {
             let (options, rivals, commands) = (options.clone(), rivals.clone(), self.handle.commands.clone());
@@ -238,6 +250,12 @@ impl MptcpStream {
     pub fn builder(stack: &Stack) -> StreamBuilder {
         StreamBuilder::new(stack.handle().clone())
     }
+}
+
+/// Until when addresses that are reached directly are tried when others are reached by a relay.
+fn half_way(now: Instant, end: Option<Instant>) -> Instant {
+    let half = end.map(|end| end.saturating_duration_since(now) / 2);
+    now + half.map_or(DIRECT_FIRST, |half| half.min(DIRECT_FIRST))
 }
 
 /// Between which addresses to connect. Without a local one, the stack chooses.
@@ -477,6 +495,15 @@ mod tests {
 
     fn remotes(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| format!("{text}:80").parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn direct_addresses_leave_time_for_the_relay() {
+        let now = Instant::now();
+        let after = |limit: Option<u64>| {
+            half_way(now, limit.map(|ms| now + Duration::from_millis(ms))).duration_since(now).as_millis()
+        };
+        assert_eq!([None, Some(60_000), Some(400), Some(0)].map(after), [5_000, 5_000, 200, 0]);
     }
 
     #[test]

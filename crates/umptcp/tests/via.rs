@@ -11,8 +11,8 @@ use umptcp::{
     ConnectionConfig, Counter, Credential, Error, Forwarder, Key, MptcpListener, MptcpStream, Stack, Via,
 };
 use umptcp_convert::{ConvertError, Message, Tlv};
-use umptcp_relay::Gate;
 use umptcp_relay::request::{Request, unique_time};
+use umptcp_relay::{Challenge, Gate, Refusal};
 
 const RELAY: &str = "10.0.0.2:8803";
 const SERVER: &str = "192.0.2.80:80";
@@ -29,23 +29,41 @@ fn via() -> Via {
 struct Relay {
     listener: MptcpListener,
     gate: Gate,
+    /// How many it has asked to prove that their requests are new.
+    challenges: u32,
+}
+
+fn gate_since(since: u64) -> Gate {
+    Gate::new([credential()], since)
 }
 
 impl Relay {
     fn new(stack: &Stack) -> Relay {
         let listener = MptcpListener::builder(stack).fast_open(16).listen(RELAY).unwrap();
-        Relay { listener, gate: Gate::new([credential()], unique_time()) }
+        Relay { listener, gate: gate_since(unique_time() - 1_000_000_000_000), challenges: 0 }
     }
 
     /// Accepts a connection, and reads what it asks for; with what came after that.
     fn asked(&mut self) -> (MptcpStream, SocketAddr, Vec<u8>) {
         let (mut stream, _) = self.listener.accept().unwrap();
         let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+        let mut challenge = None;
         loop {
             let n = stream.read(&mut buffer).unwrap();
             assert!(n > 0, "the request is cut short");
             bytes.extend(&buffer[..n]);
-            if let Some((admitted, length)) = self.gate.admit(&bytes, unique_time()).unwrap() {
+            let admitted = self.gate.admit_after(&bytes, challenge, unique_time());
+            if matches!(admitted, Err(Refusal::Unsure(_))) {
+                challenge = Some(Challenge::generate().unwrap());
+                self.challenges += 1;
+                let answer = message(vec![Tlv::Cookie(challenge.unwrap().to_bytes())]);
+                // In pieces, as a network may have it.
+                stream.write_all(&answer[..5]).unwrap();
+                stream.write_all(&answer[5..]).unwrap();
+                bytes.clear();
+                continue;
+            }
+            if let Some((admitted, length)) = admitted.unwrap() {
                 assert_eq!(admitted.client.unwrap().as_str(), "test");
                 let Request::Connect(connect) = admitted.request else { panic!("a connection is asked for") };
                 return (stream, connect.peer, bytes.split_off(length));
@@ -104,6 +122,32 @@ fn a_stream_by_a_relay_is_one_with_the_server() {
         stream.shutdown(Shutdown::Write).unwrap();
         assert!(read.join().unwrap() == down, "every byte, in order");
     });
+}
+
+#[test]
+fn a_relay_that_has_just_begun_challenges_and_is_answered() {
+    let (client, mut relay, _stack) = world();
+    for round in 1..=2 {
+        relay.gate = gate_since(unique_time());
+        std::thread::scope(|s| {
+            s.spawn(|| drop(relay.answer(&[&message(vec![])[..], b"first"].concat())));
+            let mut stream = MptcpStream::builder(&client).via(via()).connect(SERVER).unwrap();
+            let mut got = [0; 5];
+            stream.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"first");
+        });
+        assert_eq!(relay.challenges, round);
+    }
+    // One that does so again and again is none.
+    let again = message(vec![Tlv::Cookie(vec![1; 16])]);
+    for answer in [[&again[..], &again[..]].concat(), message(vec![Tlv::Cookie(vec![1; 8])])] {
+        relay.gate = gate_since(unique_time() - 1_000_000_000_000);
+        let failed = std::thread::scope(|s| {
+            s.spawn(|| drop(relay.answer(&answer)));
+            MptcpStream::builder(&client).via(via()).connect(SERVER).unwrap_err()
+        });
+        assert_eq!(failed.kind(), ErrorKind::InvalidData, "{failed}");
+    }
 }
 
 #[test]

@@ -30,6 +30,15 @@ pub(super) async fn dial(to: SocketAddr) -> Result<TcpStream, (io::Error, Conver
         (error, answer)
     })?;
     let connected = timeout(PATIENCE, socket.connect(to)).await;
+    if matches!(connected, Ok(Ok(_))) {
+        // An ICMP message that comes later is no end of the connection.
+        let told = if to.is_ipv4() {
+            setsockopt(&twin, sockopt::Ipv4RecvErr, &false)
+        } else {
+            setsockopt(&twin, sockopt::Ipv6RecvErr, &false)
+        };
+        told.map_err(|error| (error.into(), ConvertError::ResourceExceeded { delay: 0 }))?;
+    }
     connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|error| {
         let answer = answer(&error, icmp_code(&twin), to.is_ipv4());
         (error, answer)

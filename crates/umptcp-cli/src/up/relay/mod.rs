@@ -26,7 +26,7 @@ use umptcp::tokio::{MptcpListener as Listener, MptcpStream};
 use umptcp_convert::message::LONGEST;
 use umptcp_convert::{Connect, ConvertError, Message, Tlv};
 use umptcp_relay::request::{Request, nanoseconds};
-use umptcp_relay::{Admitted, ClientName, Gate, Refusal, Used};
+use umptcp_relay::{Admitted, Challenge, ClientName, Gate, Refusal, Used};
 
 /// A client that has vanished with an idle connection, or a server, is found after some eight minutes: nothing else would
 /// ever give back what the connection takes.
@@ -246,15 +246,25 @@ type Heard = Result<(Admitted, Bytes), (Refusal, Vec<u8>)>;
 /// Reads the request, and what came with it.
 async fn read(stream: &MptcpStream, shared: &Shared) -> io::Result<Heard> {
     let mut bytes: Vec<u8> = Vec::new();
+    let mut challenge = None;
     loop {
         let more = stream.recv_bytes().await?;
         if more.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         bytes.extend_from_slice(&more);
-        let admitted = lock(&shared.gate).admit(&bytes, nanoseconds(SystemTime::now()));
+        let now = nanoseconds(SystemTime::now());
+        let admitted = lock(&shared.gate).admit_after(&bytes, challenge, now);
         match admitted {
             Ok(None) => {}
+            // Where data follow the request, there is no place for another one.
+            Err(Refusal::Unsure(_)) if challenge.is_none() && is_all(&bytes) => {
+                let new = Challenge::generate().map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
+                let answer = Message::new([Tlv::Cookie(new.to_bytes())]);
+                stream.send_bytes(encoded(&answer)).await?;
+                challenge = Some(new);
+                bytes.clear();
+            }
             Ok(Some((admitted, length))) => return Ok(Ok((admitted, Bytes::from(bytes).slice(length..)))),
             Err(refusal) => {
                 bytes.truncate(LONGEST);
@@ -262,6 +272,11 @@ async fn read(stream: &MptcpStream, shared: &Shared) -> io::Result<Heard> {
             }
         }
     }
+}
+
+/// Whether a request is all that a client has sent.
+fn is_all(bytes: &[u8]) -> bool {
+    matches!(Message::decode(bytes), Ok(Some((_, length))) if length == bytes.len())
 }
 
 async fn refuse(stream: MptcpStream, why: ConvertError) {
