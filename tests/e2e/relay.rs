@@ -16,24 +16,24 @@ use umptcp_testbed::program::{self, Background, Folder};
 use umptcp_testbed::topology::Routed;
 
 /// The server behind the relay, and the relay's address there.
-const SERVER: &str = "203.0.113.2";
+pub(crate) const SERVER: &str = "203.0.113.2";
 const SERVER_V6: &str = "2001:db8:113::2";
-const PORT: u16 = 8684;
+pub(crate) const PORT: u16 = 8684;
 
 /// Without a capability, even for root.
 const NO_CAPABILITY: &str = "setpriv --bounding-set=-all --inh-caps=-all";
 
 /// A client, a relay that runs, and a server that the client cannot reach without it.
-struct World {
-    net: Routed,
-    server: Netns,
+pub(crate) struct World {
+    pub(crate) net: Routed,
+    pub(crate) server: Netns,
     keys: Folder,
-    relay: Background,
+    relay: Option<Background>,
 }
 
 impl World {
     /// A relay with these options and this way to start it.
-    fn new(options: &str, who: &str) -> World {
+    pub(crate) fn new(options: &str, who: &str) -> World {
         let net = Routed::new(2, 1);
         [0, 1].iter().for_each(|nic| net.shape_client(*nic, 60.0));
         net.client.ns.sysctl("net.mptcp.enabled", "0");
@@ -55,29 +55,33 @@ impl World {
             fs::write(&file, text).expect("a file");
             fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("a mode");
         }
-        let keys_file = keys.path().join("relay.keys");
-        let line = format!("relay -v --keys {} {options}", keys_file.display());
-        let mut relay = Background::spawn(&net.server.ns, by(who, &line));
-        relay.wait_for("ready: ");
-        World { net, server, keys, relay }
+        let relay = start(&net, &keys, options, who);
+        World { net, server, keys, relay: Some(relay) }
+    }
+
+    /// Ends the relay and begins it again. Returns what it has logged.
+    pub(crate) fn restart(&mut self, options: &str) -> String {
+        let log = self.end_relay();
+        self.relay = Some(start(&self.net, &self.keys, options, ""));
+        log
     }
 
     /// Options of a client with its key.
-    fn via(&self) -> String {
+    pub(crate) fn via(&self) -> String {
         format!("--via {} --via-key {}", self.net.server.nics[0].v4, self.key("laptop").display())
     }
 
-    fn key(&self, name: &str) -> PathBuf {
+    pub(crate) fn key(&self, name: &str) -> PathBuf {
         self.keys.path().join(name)
     }
 
     /// Runs the program on the client; what it says, and its exit code.
-    fn client(&self, who: &str, line: &str) -> (String, Option<i32>) {
+    pub(crate) fn client(&self, who: &str, line: &str) -> (String, Option<i32>) {
         both(&self.net.client.ns.run(|| by(who, line).spawn()).map(Running::new).expect("it starts").wait())
     }
 
     /// A server of measurements behind the relay.
-    fn measures(&self, at: &str) -> Background {
+    pub(crate) fn measures(&self, at: &str) -> Background {
         let server = Background::start(
             &self.server,
             &format!("bench server --stack kernel-tcp {at}:{PORT} --count 1"),
@@ -95,13 +99,25 @@ impl World {
     }
 
     /// Ends the relay. Returns what it has logged.
-    fn end(self) -> String {
-        self.relay.process().signal(nix::sys::signal::Signal::SIGTERM);
-        let (code, _, log) = self.relay.finish();
+    pub(crate) fn end(mut self) -> String {
+        self.end_relay()
+    }
+
+    fn end_relay(&mut self) -> String {
+        let relay = self.relay.take().expect("it runs");
+        relay.process().signal(nix::sys::signal::Signal::SIGTERM);
+        let (code, _, log) = relay.finish();
         assert_eq!(code, Some(0), "{log}");
         assert!(!log.contains("panicked"), "{log}");
         log
     }
+}
+
+fn start(net: &Routed, keys: &Folder, options: &str, who: &str) -> Background {
+    let line = format!("relay -v --keys {} {options}", keys.path().join("relay.keys").display());
+    let mut relay = Background::spawn(&net.server.ns, by(who, &line));
+    relay.wait_for("ready: ");
+    relay
 }
 
 /// The program with these arguments, as `who` starts it.

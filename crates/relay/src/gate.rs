@@ -177,6 +177,8 @@ impl Gate {
         };
         let request = match asked {
             Tlv::Connect(connect) => Request::Connect(connect.clone()),
+            Tlv::ConnectName(name) => Request::ConnectName(name.clone()),
+            Tlv::Publish(port) => Request::Publish(*port),
             Tlv::Info => Request::Info,
             _ => return Err(Refusal::NotARequest),
         };

@@ -7,13 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 use umptcp_convert::message::{HEADER, LONGEST};
-use umptcp_convert::{Connect, ConvertError, DecodeError, EncodeError, Message, Tlv};
+use umptcp_convert::{Connect, ConnectName, ConvertError, DecodeError, EncodeError, Message, Tlv};
 
 /// What a client asks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
     /// A connection to a server (the Connect TLV, RFC 8803 §6.2.5).
     Connect(Connect),
+    /// A connection to a server whose name the relay resolves.
+    ConnectName(ConnectName),
+    /// A connection that comes in at this port of the relay's. The answer is an empty message when the relay
+    /// listens there, and when somebody has come a message with a Connect TLV that says who.
+    Publish(u16),
     /// What the relay supports (the Info TLV, §6.2.3).
     Info,
 }
@@ -51,6 +56,8 @@ impl Request {
     fn tlv(&self) -> Tlv {
         match self {
             Request::Connect(connect) => Tlv::Connect(connect.clone()),
+            Request::ConnectName(name) => Tlv::ConnectName(name.clone()),
+            Request::Publish(port) => Tlv::Publish(*port),
             Request::Info => Tlv::Info,
         }
     }
@@ -58,7 +65,8 @@ impl Request {
     /// The message that asks for it, at a [time](unique_time).
     ///
     /// # Errors
-    /// When the server's address is one that a Connect TLV cannot have: multicast, loopback, unspecified.
+    /// When the server's address is one that a Connect TLV cannot have: multicast, loopback, unspecified; or its
+    /// name none of a host.
     pub fn encode(&self, credential: Option<&Credential>, time: u64) -> Result<Vec<u8>, EncodeError> {
         self.encode_after(credential, time, None)
     }
@@ -128,10 +136,11 @@ impl AnswerReader {
     pub fn push(&mut self, bytes: &[u8]) -> Result<Option<Message>, AnswerError> {
         self.bytes.extend_from_slice(bytes);
         let Some((message, _)) = Message::decode(&self.bytes)? else { return Ok(None) };
+        self.bytes.clear();
         for tlv in &message.tlvs {
             match tlv {
                 Tlv::Error(error) => return Err(error.clone().into()),
-                Tlv::ExtendedTcpHeader(_) | Tlv::SupportedTcpExtensions(_) => {}
+                Tlv::ExtendedTcpHeader(_) | Tlv::SupportedTcpExtensions(_) | Tlv::Connect(_) => {}
                 // A challenge comes alone.
                 Tlv::Cookie(_) if message.tlvs.len() == 1 => {}
                 _ => return Err(AnswerError::Unexpected),

@@ -19,6 +19,8 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
+use umptcp_convert::ConnectName;
+use umptcp_relay::Request;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, Ecn};
 use umptcp_stack_core::error::{ConnectError, ConnectionError};
 use umptcp_types::{ConnectionId, PathId};
@@ -92,6 +94,11 @@ impl StreamBuilder {
         self
     }
 
+    /// The relay by which connections are made, if there is one.
+    pub fn relay(&self) -> Option<&Via> {
+        self.via.as_ref()
+    }
+
     /// How long to wait for the connection to be established, however many addresses are tried.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
@@ -149,6 +156,53 @@ impl StreamBuilder {
             }
         }
         Err(last.unwrap_or(Error::Stopped).into())
+    }
+
+    /// Connects to a server by its name, which the relay resolves if it is to ([`Via::resolve`]), and else this
+    /// host. What is [excepted](Via::except) is so by address: a name that the relay resolves is not.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect). [`io::ErrorKind::InvalidInput`]: it is no name of a host.
+    /// [`io::ErrorKind::Unsupported`] with [`Error::Relay`] where the relay finds no address of it, or resolves none.
+    pub fn connect_name(self, host: &str, port: u16) -> io::Result<MptcpStream> {
+        let blocking = Blocking::default();
+        match self.asks_for(host, port) {
+            Some(wanted) => block_on(&blocking, self.elsewhere(wanted, &blocking)),
+            None => self.connect((host, port)),
+        }
+    }
+
+    /// What a relay that resolves names is asked for; `None`: this host does.
+    pub(crate) fn asks_for(&self, host: &str, port: u16) -> Option<Request> {
+        self.via.as_ref().filter(|via| via.resolves() && host.parse::<IpAddr>().is_err())?;
+        Some(Request::ConnectName(ConnectName { host: host.to_owned(), port }))
+    }
+
+    /// A connection to the [relay](Self::via) that becomes one with whoever comes in next at this port of the relay. It stands
+    /// when the relay listens there. What is read of it first is a message of RFC 8803 with a Connect TLV that says who
+    /// has come; what follows is his.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect); [`io::ErrorKind::PermissionDenied`] when this client may not have the port,
+    /// and [`io::ErrorKind::InvalidInput`] without a relay.
+    pub fn publish(self, port: u16) -> io::Result<MptcpStream> {
+        let blocking = Blocking::default();
+        block_on(&blocking, self.elsewhere(Request::Publish(port), &blocking))
+    }
+
+    /// Asks the relay for what only it knows the address of.
+    pub(crate) async fn elsewhere(&self, request: Request, waits: &impl Waits) -> io::Result<MptcpStream> {
+        let port = match &request {
+            Request::ConnectName(name) => name.port,
+            Request::Publish(port) => *port,
+            _ => 0,
+        };
+        let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what.to_owned());
+        let via = self.via.as_ref().ok_or_else(|| invalid("there is no relay"))?;
+        let wanted = Wanted::elsewhere(via, request, port);
+        let wanted = wanted.ok_or_else(|| invalid("this is no name of a host"))?;
+        let race = Race::new(self, waits, via.relay().to_vec(), Some(wanted));
+        Ok(race.run(deadline(self.timeout)).await?)
     }
 
     /// Starts one attempt beside `rivals`.

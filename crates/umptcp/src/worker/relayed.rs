@@ -4,7 +4,7 @@ use super::context::Context;
 use crate::via::{Via, meaning};
 use bytes::{Buf as _, Bytes};
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use umptcp_relay::request::{AnswerReader, Request, unique_time};
@@ -19,16 +19,26 @@ const PATIENCE: Duration = Duration::from_secs(150);
 /// What a relay is asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
-    /// Where the connection is to go.
+    /// Where the connection is to go; an unspecified address where only the relay will know.
     pub(crate) server: SocketAddr,
+    request: Request,
     credential: Option<Arc<Credential>>,
 }
 
 impl Wanted {
     /// `None`: a relay cannot be asked for such an address.
     pub(crate) fn new(via: &Via, server: SocketAddr) -> Option<Wanted> {
-        Request::connect(server).encode(None, 0).ok()?;
-        Some(Wanted { server, credential: via.credential_to_show().cloned() })
+        Wanted::of(via, Request::connect(server), server)
+    }
+
+    /// What only the relay knows the address of, at this port.
+    pub(crate) fn elsewhere(via: &Via, request: Request, port: u16) -> Option<Wanted> {
+        Wanted::of(via, request, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
+    }
+
+    fn of(via: &Via, request: Request, server: SocketAddr) -> Option<Wanted> {
+        request.encode(None, 0).ok()?;
+        Some(Wanted { server, request, credential: via.credential_to_show().cloned() })
     }
 }
 
@@ -106,7 +116,11 @@ impl Relayed {
                         (None, _) if answer.has_cookie() => {
                             break failed(server, AnswerError::Unexpected);
                         }
-                        (None, _) => break Answer::Stands(server),
+                        (None, _) => {
+                            // Where it is known, it is not for the relay to say.
+                            let told = answer.peer().filter(|_| server.ip().is_unspecified());
+                            break Answer::Stands(told.unwrap_or(server));
+                        }
                         // Once is enough to know that nobody has recorded it.
                         (Some(_), Some(_)) => break failed(server, AnswerError::Unexpected),
                         (challenge, None) => {
@@ -131,8 +145,7 @@ impl Relayed {
         let Some(asking) = self.asking.get_mut(&id) else { return };
         // As late as possible: the time is part of it.
         let make = || {
-            let Wanted { server, credential } = &asking.wanted;
-            let request = Request::connect(*server);
+            let Wanted { request, credential, .. } = &asking.wanted;
             let request = request.encode_after(credential.as_deref(), unique_time(), asking.challenge);
             // It could be made before.
             Bytes::from(request.unwrap_or_default())
