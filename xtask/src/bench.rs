@@ -11,6 +11,7 @@ mod goodput;
 mod inside_udp;
 mod pair;
 mod paths;
+mod relay_many;
 mod reordering;
 
 use crate::tools;
@@ -45,6 +46,12 @@ pub(crate) struct Options {
     /// Every figure, save those of `--only paths`.
     #[arg(long, conflicts_with = "only")]
     all: bool,
+    /// Idle connections of `relay-many`.
+    #[arg(long, default_value_t = 10_000)]
+    idle: u32,
+    /// Busy connections of `relay-many`.
+    #[arg(long, default_value_t = 1_000)]
+    busy: u16,
     /// Measure this program instead of building it.
     #[arg(long)]
     program: Option<PathBuf>,
@@ -258,6 +265,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     failed |= !captured::run(options, &program, &mut all)?;
     failed |= !goodput::run(options, &program, &mut all)?;
     failed |= !inside_udp::run(options, &program, &mut all)?;
+    failed |= !relay_many::run(options, &program, &mut all)?;
     failed |= !reordering::run(options, &program, &mut all);
     failed |= !paths::run(options, &program, &mut all)?;
     ensure!(failed || !all.is_empty(), "no figure has that in its name; there are: {}", names());
@@ -280,7 +288,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn names() -> String {
     let names = FIGURES.iter().map(|f| f.name).chain(connections::names());
     let names = names.chain(captured::names());
-    let names = names.chain(goodput::names()).chain(inside_udp::names()).chain(reordering::names());
+    let names = names.chain(goodput::names()).chain(inside_udp::names()).chain(relay_many::names());
+    let names = names.chain(reordering::names());
     names.chain(paths::names()).collect::<Vec<_>>().join(", ")
 }
 
