@@ -18,6 +18,7 @@ mod portal;
 mod programs;
 mod proxy;
 mod relay;
+mod relayed;
 mod robustness;
 mod run;
 mod terminal;

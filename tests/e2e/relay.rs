@@ -16,24 +16,24 @@ use umptcp_testbed::program::{self, Background, Folder};
 use umptcp_testbed::topology::Routed;
 
 /// The server behind the relay, and the relay's address there.
-const SERVER: &str = "203.0.113.2";
+pub(crate) const SERVER: &str = "203.0.113.2";
 const SERVER_V6: &str = "2001:db8:113::2";
-const PORT: u16 = 8684;
+pub(crate) const PORT: u16 = 8684;
 
 /// Without a capability, even for root.
 const NO_CAPABILITY: &str = "setpriv --bounding-set=-all --inh-caps=-all";
 
 /// A client, a relay that runs, and a server that the client cannot reach without it.
-struct World {
-    net: Routed,
-    server: Netns,
+pub(crate) struct World {
+    pub(crate) net: Routed,
+    pub(crate) server: Netns,
     keys: Folder,
-    relay: Background,
+    relay: Option<Background>,
 }
 
 impl World {
     /// A relay with these options and this way to start it.
-    fn new(options: &str, who: &str) -> World {
+    pub(crate) fn new(options: &str, who: &str) -> World {
         let net = Routed::new(2, 1);
         [0, 1].iter().for_each(|nic| net.shape_client(*nic, 60.0));
         net.client.ns.sysctl("net.mptcp.enabled", "0");
@@ -55,29 +55,33 @@ impl World {
             fs::write(&file, text).expect("a file");
             fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("a mode");
         }
-        let keys_file = keys.path().join("relay.keys");
-        let line = format!("relay -v --keys {} {options}", keys_file.display());
-        let mut relay = Background::spawn(&net.server.ns, by(who, &line));
-        relay.wait_for("ready: ");
-        World { net, server, keys, relay }
+        let relay = start(&net, &keys, options, who);
+        World { net, server, keys, relay: Some(relay) }
+    }
+
+    /// Ends the relay and begins it again. Returns what it has logged.
+    pub(crate) fn restart(&mut self, options: &str) -> String {
+        let log = self.end_relay();
+        self.relay = Some(start(&self.net, &self.keys, options, ""));
+        log
     }
 
     /// Options of a client with its key.
-    fn via(&self) -> String {
+    pub(crate) fn via(&self) -> String {
         format!("--via {} --via-key {}", self.net.server.nics[0].v4, self.key("laptop").display())
     }
 
-    fn key(&self, name: &str) -> PathBuf {
+    pub(crate) fn key(&self, name: &str) -> PathBuf {
         self.keys.path().join(name)
     }
 
     /// Runs the program on the client; what it says, and its exit code.
-    fn client(&self, who: &str, line: &str) -> (String, Option<i32>) {
+    pub(crate) fn client(&self, who: &str, line: &str) -> (String, Option<i32>) {
         both(&self.net.client.ns.run(|| by(who, line).spawn()).map(Running::new).expect("it starts").wait())
     }
 
     /// A server of measurements behind the relay.
-    fn measures(&self, at: &str) -> Background {
+    pub(crate) fn measures(&self, at: &str) -> Background {
         let server = Background::start(
             &self.server,
             &format!("bench server --stack kernel-tcp {at}:{PORT} --count 1"),
@@ -95,13 +99,25 @@ impl World {
     }
 
     /// Ends the relay. Returns what it has logged.
-    fn end(self) -> String {
-        self.relay.process().signal(nix::sys::signal::Signal::SIGTERM);
-        let (code, _, log) = self.relay.finish();
+    pub(crate) fn end(mut self) -> String {
+        self.end_relay()
+    }
+
+    fn end_relay(&mut self) -> String {
+        let relay = self.relay.take().expect("it runs");
+        relay.process().signal(nix::sys::signal::Signal::SIGTERM);
+        let (code, _, log) = relay.finish();
         assert_eq!(code, Some(0), "{log}");
         assert!(!log.contains("panicked"), "{log}");
         log
     }
+}
+
+fn start(net: &Routed, keys: &Folder, options: &str, who: &str) -> Background {
+    let line = format!("relay -v --keys {} {options}", keys.path().join("relay.keys").display());
+    let mut relay = Background::spawn(&net.server.ns, by(who, &line));
+    relay.wait_for("ready: ");
+    relay
 }
 
 /// The program with these arguments, as `who` starts it.
@@ -311,29 +327,43 @@ def message(*tlvs):
 def connect(ip, port=8684, options=b''):
     address = b'\\0' * 10 + b'\\xff\\xff' + socket.inet_aton(ip)
     return bytes([0x0a, 5 + len(options) // 4]) + struct.pack('>H', port) + address + options
-def cookie(rest, at, name='laptop', key=None):
+def cookie(rest, at, name='laptop', key=None, challenge=None):
     key, name = bytes.fromhex(key or keys[name]), name.encode()
     at = struct.pack('>Q', at)
-    value = bytes([len(name)]) + name + at + hmac.new(key, name + at + rest, hashlib.sha256).digest()
+    proven = name + at + (b'challenge' + challenge if challenge else b'') + rest
+    value = bytes([len(name)]) + name + at + hmac.new(key, proven, hashlib.sha256).digest()
     value += b'\\0' * (-len(value) % 4)
     return bytes([0x16, 1 + len(value) // 4, 0, 0]) + value
 def signed(rest, at=None, **more):
     return message(cookie(rest, time.time_ns() if at is None else at, **more), rest)
+def hear(s):
+    head = s.recv(4, socket.MSG_WAITALL)
+    if not head: return None
+    assert head[0] == 1 and head[2:] == b'\\x22\\x63', head
+    return s.recv(4 * head[1] - 4, socket.MSG_WAITALL) if head[1] > 1 else b''
 def ask(data, port=8803):
     s = socket.create_connection((relay, port), 20)
     s.sendall(data)
-    head = s.recv(4, socket.MSG_WAITALL)
-    if not head: return s, None
-    assert head[0] == 1 and head[2:] == b'\\x22\\x63', head
-    return s, s.recv(4 * head[1] - 4, socket.MSG_WAITALL) if head[1] > 1 else b''
-def refused(data, port=8803):
-    s, answer = ask(data, port)
+    return s, hear(s)
+def open_to(rest, port=8803, **more):
+    s, answer = ask(signed(rest, **more), port)
+    if answer and answer[0] == 0x16:
+        # It has not been there for long: is this request a new one?
+        assert len(answer) == 20, answer
+        s.sendall(signed(rest, challenge=answer[4:], **more))
+        answer = hear(s)
+    return s, answer
+def code(answer):
     assert answer and answer[0] == 0x1e, answer
     return answer[2]
+def refused(data, port=8803):
+    return code(ask(data, port)[1])
+def declined(rest, port=8803, **more):
+    return code(open_to(rest, port, **more)[1])
 def works(port=8803, **more):
-    s, answer = ask(signed(connect(server), **more) + b'abc', port)
+    s, answer = open_to(connect(server), port, **more)
     assert answer == b'', (port, more, answer)
-    s.sendall(b'def'); s.shutdown(socket.SHUT_WR)
+    s.sendall(b'abc'); s.sendall(b'def'); s.shutdown(socket.SHUT_WR)
     assert s.recv(6, socket.MSG_WAITALL) == b'fedcba' and s.recv(1) == b''
 ";
 
@@ -356,8 +386,18 @@ fn another_implementation_is_served_and_attacks_are_answered_as_rfc_8803_has_it(
 works(); works(name='phone')
 now, second = time.time_ns(), 10 ** 9
 once = signed(connect(server), now)
-assert ask(once)[1] == b''
-assert refused(once) == 32, 'replayed'
+s, answer = ask(once)
+assert answer[0] == 0x16, 'challenged'
+proof = signed(connect(server), now, challenge=answer[4:])
+s.sendall(proof)
+assert hear(s) == b''
+assert refused(proof) == 32, 'the answer to another challenge'
+# By somebody who has recorded it, before the relay began or after.
+s, answer = ask(once); s.sendall(once)
+assert code(hear(s)) == 32, 'replayed'
+assert refused(once + b'data') == 32, 'no place for a challenge'
+early = signed(connect(server), now + 60 * second)
+assert ask(early)[1][0] == 0x16, 'ahead, and perhaps from before the start'
 assert refused(signed(connect(server), now - 200 * second)) == 32, 'old'
 assert refused(signed(connect(server), now + 200 * second)) == 32, 'from the future'
 assert refused(signed(connect(server), name='nobody', key='00' * 32)) == 32, 'unknown'
@@ -366,16 +406,16 @@ assert refused(message(connect(server))) == 32, 'no key'
 changed = bytearray(signed(connect(server))); changed[-1] ^= 1
 assert refused(bytes(changed)) == 32, 'another destination'
 for ip in ['10.1.0.2', '192.168.1.1', '169.254.169.254', '100.64.0.1', '203.0.113.1']:
-    assert refused(signed(connect(ip))) == 32, ip
+    assert declined(connect(ip)) == 32, ip
 for ip in ['127.0.0.1', '224.0.0.1', '255.255.255.255', '0.0.0.0']:
     assert refused(signed(connect(ip))) == 1, ip
-assert refused(signed(connect(server, options=bytes([30, 2, 0, 0])))) == 33
-s, answer = ask(signed(connect(server, options=bytes([2, 4, 5, 180]))))
+assert declined(connect(server, options=bytes([30, 2, 0, 0]))) == 33
+s, answer = open_to(connect(server, options=bytes([2, 4, 5, 180])))
 assert answer == bytes([0x14, 1, 0, 0]), answer
 assert refused(b'\\x02\\x01\\x22\\x63') == 0
 assert refused(message(bytes([0x77, 1, 0, 0]))) == 2
-assert refused(signed(connect(server, 9))) == 96
-s, answer = ask(signed(bytes([1, 1, 0, 0])))
+assert declined(connect(server, 9)) == 96
+s, answer = open_to(bytes([1, 1, 0, 0]))
 assert answer == bytes([0x15, 1, 0, 0]), answer
 for garbage in [b'GET / HTTP/1.1\\r\\n\\r\\n', b'\\x16\\x03\\x01\\x02\\x00']:
     s = socket.create_connection((relay, 8803), 20)
@@ -388,7 +428,7 @@ print('all well')
         let log = world.end();
         assert_eq!((said.as_str(), code), ("all well\n", Some(0)), "{log}");
         for why in [
-            "replayed",
+            "relay's start",
             "laptop is 200 s old",
             "laptop is -199 s old",
             "unknown client nobody",
@@ -427,19 +467,19 @@ assert all(ends(s) for s in silent + half), 'who does not ask is not kept'
 # One client with all that it may have.
 held = []
 for _ in range(3):
-    s, answer = ask(signed(connect(server)), 8804)
+    s, answer = open_to(connect(server), 8804)
     assert answer == b'', answer
     held.append(s)
-assert refused(signed(connect(server)), 8804) == 64, 'a fourth connection'
+assert declined(connect(server), 8804) == 64, 'a fourth connection'
 works(8804, name='phone')
 held[0].sendall(b'x' * 150000)
 assert ends(held[0]), 'too many bytes'
 for s in held[1:]: s.close()
 time.sleep(1)
-assert refused(signed(connect(server)), 8804) == 64, 'no bytes left'
+assert declined(connect(server), 8804) == 64, 'no bytes left'
 codes = set()
 for _ in range(20):
-    s, answer = ask(signed(connect(server), name='phone'), 8804)
+    s, answer = open_to(connect(server), 8804, name='phone')
     s.close()
     codes.add(answer[2] if answer else None)
 assert codes == {None, 64}, codes
@@ -451,5 +491,59 @@ print('all well')
         let refusals = relay_log.lines().filter(|line| line.contains("wrong key")).count();
         assert!((1..=60).contains(&refusals), "{refusals} lines about a hundred refusals");
         drop(daemon);
+    });
+}
+
+#[test]
+fn a_reset_is_passed_on_while_the_other_side_does_not_read() {
+    within(LIMIT, || {
+        let world = World::new("", "");
+        // A server that reads nothing and says when its client has gone; one that says much and then resets.
+        let mut server = python(
+            &world.server,
+            "
+import select, socket, struct, sys, threading
+def gone(c):
+    p = select.poll(); p.register(c, 0)
+    return p.poll(30000) != []
+def deaf(c):
+    print('gone', gone(c), file=sys.stderr, flush=True)
+def loud(c):
+    c.setblocking(False)
+    idle = 0
+    while idle < 20:
+        try: c.send(bytes(65536)); idle = 0
+        except BlockingIOError: idle += 1; select.select([], [c], [], 0.05)
+    c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); c.close()
+def serve(port, what):
+    s = socket.create_server(('203.0.113.2', port))
+    while True: threading.Thread(target=what, args=(s.accept()[0],), daemon=True).start()
+threading.Thread(target=serve, args=(8685, loud), daemon=True).start()
+serve(8684, deaf)
+",
+        );
+        wait_for_port(&world.server, PORT);
+        let script = "
+import select
+# The client goes.
+s, answer = open_to(connect(server))
+assert answer == b'', answer
+s.setblocking(False)
+idle = 0
+while idle < 20:
+    try: s.send(bytes(65536)); idle = 0
+    except BlockingIOError: idle += 1; select.select([], [s], [], 0.05)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0)); s.close()
+# The server goes.
+s, answer = open_to(connect(server, 8685))
+assert answer == b'', answer
+p = select.poll(); p.register(s, 0)
+assert p.poll(30000), 'the reset of the server does not come'
+print('all well')
+";
+        let (said, code) = stranger(&world, script);
+        assert_eq!((said.as_str(), code), ("all well\n", Some(0)));
+        server.wait_for("gone True");
+        world.end();
     });
 }

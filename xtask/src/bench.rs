@@ -11,6 +11,7 @@ mod goodput;
 mod inside_udp;
 mod pair;
 mod paths;
+mod relay_many;
 mod relayed;
 mod reordering;
 
@@ -46,6 +47,12 @@ pub(crate) struct Options {
     /// Every figure, save those of `--only paths`.
     #[arg(long, conflicts_with = "only")]
     all: bool,
+    /// Idle connections of `relay-many`.
+    #[arg(long, default_value_t = 10_000)]
+    idle: u32,
+    /// Busy connections of `relay-many`.
+    #[arg(long, default_value_t = 1_000)]
+    busy: u16,
     /// Measure this program instead of building it.
     #[arg(long)]
     program: Option<PathBuf>,
@@ -260,6 +267,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     failed |= !goodput::run(options, &program, &mut all)?;
     failed |= !inside_udp::run(options, &program, &mut all)?;
     failed |= !relayed::run(options, &program, &mut all)?;
+    failed |= !relay_many::run(options, &program, &mut all)?;
     failed |= !reordering::run(options, &program, &mut all);
     failed |= !paths::run(options, &program, &mut all)?;
     ensure!(failed || !all.is_empty(), "no figure has that in its name; there are: {}", names());
@@ -282,11 +290,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 fn names() -> String {
     let names = FIGURES.iter().map(|f| f.name).chain(connections::names());
     let names = names.chain(captured::names());
-    let names = names
-        .chain(goodput::names())
-        .chain(inside_udp::names())
-        .chain(relayed::names())
-        .chain(reordering::names());
+    let names = names.chain(goodput::names()).chain(inside_udp::names()).chain(relayed::names());
+    let names = names.chain(relay_many::names()).chain(reordering::names());
     names.chain(paths::names()).collect::<Vec<_>>().join(", ")
 }
 
@@ -464,6 +469,8 @@ mod tests {
             mode: "nat".to_owned(),
             only: only.map(str::to_owned),
             all,
+            idle: 1,
+            busy: 1,
             program: None,
             json: None,
         };
@@ -476,6 +483,7 @@ mod tests {
                 .chain(goodput::names())
                 .chain(inside_udp::names())
                 .chain(relayed::names())
+                .chain(relay_many::names())
                 .chain(reordering::names())
                 .chain(paths::names())
                 .filter(|name| options.wants(name))
@@ -486,6 +494,7 @@ mod tests {
         assert_eq!(chosen(options(Some("connections"), false)), ["connections-1", "connections-64"]);
         let further = connections::names().chain(captured::names()).chain(goodput::names());
         let further = further.chain(inside_udp::names()).chain(relayed::names());
+        let further = further.chain(relay_many::names());
         let further = further.chain(reordering::names()).count();
         assert_eq!(chosen(options(None, true)).len(), FIGURES.len() + further);
     }

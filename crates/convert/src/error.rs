@@ -60,6 +60,9 @@ pub enum ConvertError {
         /// The ICMP message's code.
         code: u8,
     },
+    /// 192, in the range for private use: the converter finds no address of the name.
+    #[error("the name has no address there")]
+    NoSuchName,
     /// A code that RFC 8803 does not define.
     #[error("error {code}")]
     Other {
@@ -97,6 +100,7 @@ impl ConvertError {
             ConvertError::NetworkFailure { .. } => 65,
             ConvertError::ConnectionReset => 96,
             ConvertError::DestinationUnreachable { .. } => 97,
+            ConvertError::NoSuchName => 192,
             ConvertError::Other { code, .. } => *code,
         }
     }
@@ -109,7 +113,7 @@ impl ConvertError {
             ConvertError::MalformedMessage { echo: aligned }
             | ConvertError::UnsupportedMessage { echo: aligned }
             | ConvertError::MissingCookie { cookie: aligned } => [&[0], &aligned[..]].concat(),
-            ConvertError::NotAuthorized | ConvertError::ConnectionReset => vec![0],
+            ConvertError::NotAuthorized | ConvertError::ConnectionReset | ConvertError::NoSuchName => vec![0],
             ConvertError::UnsupportedTcpOption { kinds } => kinds.clone(),
             ConvertError::ResourceExceeded { delay } | ConvertError::NetworkFailure { delay } => vec![*delay],
             ConvertError::DestinationUnreachable { code } => vec![*code],
@@ -133,6 +137,7 @@ impl ConvertError {
             65 => ConvertError::NetworkFailure { delay: first },
             96 => ConvertError::ConnectionReset,
             97 => ConvertError::DestinationUnreachable { code: first },
+            192 => ConvertError::NoSuchName,
             _ => ConvertError::Other { code, value: value.to_vec() },
         }
     }
@@ -175,6 +180,9 @@ pub enum EncodeError {
     /// An option of TCP that has no length, or is too long (§6.2.5).
     #[error("an option of TCP in a Connect TLV must have a kind above 1 and at most 253 bytes of value")]
     Option,
+    /// The name of a ConnectName TLV is none of a host.
+    #[error("the name of a host has 1 to 253 letters, digits, and characters of \"-._\"")]
+    Name,
     /// The same TLV twice (§6.2.1).
     #[error("a TLV can be in a message once")]
     Twice,

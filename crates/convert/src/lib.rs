@@ -17,4 +17,4 @@ pub mod tlv;
 
 pub use error::{ConvertError, DecodeError, EncodeError};
 pub use message::Message;
-pub use tlv::{Connect, TcpOption, Tlv};
+pub use tlv::{Connect, ConnectName, TcpOption, Tlv};

@@ -2,6 +2,7 @@
 
 use crate::error::{DecodeError, EncodeError};
 use crate::tlv::Tlv;
+use std::net::SocketAddr;
 
 /// The version that this crate speaks.
 pub const VERSION: u8 = 1;
@@ -26,6 +27,19 @@ impl Message {
     /// A message of these.
     pub fn new(tlvs: impl Into<Vec<Tlv>>) -> Message {
         Message { tlvs: tlvs.into() }
+    }
+
+    /// Whether it has a Cookie TLV.
+    pub fn has_cookie(&self) -> bool {
+        self.tlvs.iter().any(|tlv| matches!(tlv, Tlv::Cookie(_)))
+    }
+
+    /// The address in its Connect TLV, if it has one.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.tlvs.iter().find_map(|tlv| match tlv {
+            Tlv::Connect(connect) => Some(connect.peer),
+            _ => None,
+        })
     }
 
     /// The message's bytes; data of the application follow them.

@@ -9,6 +9,12 @@ const EXTENDED_TCP_HEADER: u8 = 0x14;
 const SUPPORTED_TCP_EXTENSIONS: u8 = 0x15;
 const COOKIE: u8 = 0x16;
 const ERROR: u8 = 0x1e;
+// RFC 8803 §9.2.2: 192 to 255 are for private use.
+const CONNECT_NAME: u8 = 0xc0;
+const PUBLISH: u8 = 0xc1;
+
+/// Longest name of a host, in bytes (RFC 1035 §2.3.4).
+const LONGEST_NAME: usize = 253;
 
 /// A TLV. Values that RFC 8803 pads with zeros to 32 bits are read with the padding where nothing tells it from
 /// the value.
@@ -26,6 +32,20 @@ pub enum Tlv {
     Cookie(Vec<u8>),
     /// Why a request failed (§6.2.8).
     Error(ConvertError),
+    /// A connection is wanted to a server whose name the converter resolves. Ours, in the range for private use: port,
+    /// length of the name in a byte, name, padding.
+    ConnectName(ConnectName),
+    /// A connection is wanted that comes in at this port of the converter's. Ours, as well: port.
+    Publish(u16),
+}
+
+/// A server by its name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConnectName {
+    /// The name: 1 to 253 letters, digits, and characters of `-._`.
+    pub host: String,
+    /// The port.
+    pub port: u16,
 }
 
 /// The Connect TLV.
@@ -56,6 +76,8 @@ impl Tlv {
             Tlv::SupportedTcpExtensions(_) => SUPPORTED_TCP_EXTENSIONS,
             Tlv::Cookie(_) => COOKIE,
             Tlv::Error(_) => ERROR,
+            Tlv::ConnectName(_) => CONNECT_NAME,
+            Tlv::Publish(_) => PUBLISH,
         }
     }
 
@@ -65,6 +87,8 @@ impl Tlv {
         match self {
             Tlv::Info => bytes.extend([0, 0]),
             Tlv::Connect(connect) => connect.write(bytes)?,
+            Tlv::ConnectName(name) => name.write(bytes)?,
+            Tlv::Publish(port) => bytes.extend(port.to_be_bytes()),
             Tlv::ExtendedTcpHeader(value) | Tlv::SupportedTcpExtensions(value) | Tlv::Cookie(value) => {
                 bytes.extend([0, 0]);
                 bytes.extend_from_slice(value);
@@ -92,6 +116,11 @@ impl Tlv {
                 Tlv::SupportedTcpExtensions(value.iter().copied().filter(|kind| *kind != 0).collect())
             }
             COOKIE => Tlv::Cookie(value.to_vec()),
+            CONNECT_NAME => Tlv::ConnectName(ConnectName::read(rest)?),
+            PUBLISH => match *rest {
+                [high, low] => Tlv::Publish(u16::from_be_bytes([high, low])),
+                _ => return Err(DecodeError::Malformed("the length of the Publish TLV")),
+            },
             ERROR => {
                 let code = rest.first().copied().unwrap_or(0);
                 Tlv::Error(ConvertError::read(code, rest.get(1..).unwrap_or_default()))
@@ -99,6 +128,37 @@ impl Tlv {
             _ => return Err(DecodeError::UnsupportedTlv(number)),
         })
     }
+}
+
+impl ConnectName {
+    fn write(&self, bytes: &mut Vec<u8>) -> Result<(), EncodeError> {
+        if !is_name(&self.host) {
+            return Err(EncodeError::Name);
+        }
+        bytes.extend(self.port.to_be_bytes());
+        // No longer than `LONGEST_NAME`.
+        bytes.push(self.host.len() as u8);
+        bytes.extend(self.host.as_bytes());
+        Ok(())
+    }
+
+    /// Reads what follows the TLV's length.
+    fn read(rest: &[u8]) -> Result<ConnectName, DecodeError> {
+        let malformed = DecodeError::Malformed("the name of a server");
+        let &[high, low, length, ref rest @ ..] = rest else { return Err(malformed) };
+        let (host, padding) = rest.split_at_checked(usize::from(length)).ok_or(malformed)?;
+        let host = std::str::from_utf8(host).ok().filter(|host| is_name(host)).ok_or(malformed)?;
+        if padding.len() > 3 || padding.iter().any(|byte| *byte != 0) {
+            return Err(malformed);
+        }
+        Ok(ConnectName { host: host.to_owned(), port: u16::from_be_bytes([high, low]) })
+    }
+}
+
+/// Whether it may be the name of a host.
+fn is_name(host: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    (1..=LONGEST_NAME).contains(&host.len()) && host.bytes().all(fits)
 }
 
 impl Connect {

@@ -1,7 +1,7 @@
 //! Messages byte by byte, as the figures of RFC 8803 §6 have them.
 
 use std::net::SocketAddr;
-use umptcp_convert::{Connect, ConvertError, DecodeError, EncodeError, Message, TcpOption, Tlv};
+use umptcp_convert::{Connect, ConnectName, ConvertError, DecodeError, EncodeError, Message, TcpOption, Tlv};
 
 /// The message of one TLV has these bytes after the fixed header, and is read from them.
 #[track_caller]
@@ -175,4 +175,31 @@ fn what_must_not_be_is_not_written() {
     assert_eq!(echo.len(), 1020);
     let peer: SocketAddr = "10.0.0.1:1".parse().unwrap();
     assert!(Message::new([Tlv::Connect(Connect::new(peer))]).encode().is_ok(), "that is up to the converter");
+}
+
+/// Ours, in the range for private use.
+#[test]
+fn names_and_published_ports() {
+    let name = |host: &str| Tlv::ConnectName(ConnectName { host: host.to_owned(), port: 443 });
+    is(name("a.b"), &[0xc0, 2, 1, 187, 3, b'a', b'.', b'b']);
+    is(name("ab.cd"), &[0xc0, 3, 1, 187, 5, b'a', b'b', b'.', b'c', b'd', 0, 0]);
+    is(Tlv::Publish(8080), &[0xc1, 1, 0x1f, 0x90]);
+    is(Tlv::Error(ConvertError::NoSuchName), &[0x1e, 1, 192, 0]);
+    for host in ["", "a b", "a/b", "\u{e9}.example", &"a".repeat(254)] {
+        assert_eq!(Message::new([name(host)]).encode(), Err(EncodeError::Name), "{host}");
+    }
+    assert!(Message::new([name(&"a".repeat(253))]).encode().unwrap().len() <= 264);
+    for body in [
+        &[0xc0, 1, 0, 80][..],
+        &[0xc0, 2, 0, 80, 0, 0, 0, 0],
+        &[0xc0, 2, 0, 80, 4, b'a', b'b', b'c'],
+        &[0xc0, 2, 0, 80, 2, b'a', b'b', 1],
+        &[0xc0, 3, 0, 80, 2, b'a', b'b', 0, 0, 0, 0, 0],
+        &[0xc0, 2, 0, 80, 3, b'a', 0, b'c'],
+        &[0xc0, 2, 0, 80, 3, b'a', 0xff, b'c'],
+        &[0xc1, 2, 0, 80, 0, 0, 0, 0],
+    ] {
+        let bytes = [&[1, (1 + body.len() / 4) as u8, 0x22, 0x63], body].concat();
+        assert!(matches!(Message::decode(&bytes), Err(DecodeError::Malformed(_))), "{body:?}");
+    }
 }

@@ -1,6 +1,6 @@
 //! Who is let in.
 
-use crate::cookie::{CODE, Cookie};
+use crate::cookie::{CODE, Challenge, Cookie};
 use crate::key::{ClientName, Credential, Key};
 use crate::request::Request;
 use std::collections::{BTreeSet, HashMap};
@@ -11,10 +11,6 @@ use umptcp_convert::{ConvertError, DecodeError, Message, Tlv};
 
 /// How far a client's clock may be from the relay's.
 pub const CLOCKS_DIFFER: Duration = Duration::from_secs(120);
-
-/// How far a client's clock may be behind just after the relay's start. Before it, nothing is known of
-/// requests that have been seen.
-pub const BEHIND_AT_START: Duration = Duration::from_secs(1);
 
 /// Most requests of a client that are remembered. More within twice [`CLOCKS_DIFFER`] are refused.
 pub const REMEMBERED: usize = 1 << 15;
@@ -33,13 +29,16 @@ struct Client {
     key: Key,
     /// Times and codes of the requests that have been seen, as long as they could be replayed.
     seen: BTreeSet<(u64, [u8; CODE])>,
-    /// Since when they are remembered, in nanoseconds since 1970.
-    since: u64,
+    /// Requests with times up to this one, in nanoseconds since 1970, may have been seen, and are not
+    /// remembered: those from before the start, by clocks that were ahead, and, if our clock is set back, those that were
+    /// forgotten.
+    forgotten: u64,
 }
 
 impl Client {
-    fn new(key: Key, since: u64) -> Client {
-        Client { key, seen: BTreeSet::new(), since }
+    fn new(key: Key, now: u64) -> Client {
+        let forgotten = now.saturating_add(CLOCKS_DIFFER.as_nanos() as u64);
+        Client { key, seen: BTreeSet::new(), forgotten }
     }
 }
 
@@ -85,6 +84,9 @@ pub enum Refusal {
     /// It has been seen.
     #[error("a request of client {0} that was replayed")]
     Replayed(ClientName),
+    /// It may have been seen: the client is to answer a [`Challenge`].
+    #[error("a request of client {0} from about the relay's start, or by a clock that was set back")]
+    Unsure(ClientName),
     /// The client asks for too much.
     #[error("too many requests of client {0}")]
     TooMany(ClientName),
@@ -107,6 +109,7 @@ impl Refusal {
             | Refusal::UnknownClient(_)
             | Refusal::WrongKey(_)
             | Refusal::Time { .. }
+            | Refusal::Unsure(_)
             | Refusal::Replayed(_) => ConvertError::NotAuthorized,
             Refusal::TooMany(_) => ConvertError::ResourceExceeded { delay: 0 },
         }
@@ -115,9 +118,10 @@ impl Refusal {
     /// The client that has shown its key.
     pub fn proven(&self) -> Option<&ClientName> {
         match self {
-            Refusal::Time { client, .. } | Refusal::Replayed(client) | Refusal::TooMany(client) => {
-                Some(client)
-            }
+            Refusal::Time { client, .. }
+            | Refusal::Replayed(client)
+            | Refusal::Unsure(client)
+            | Refusal::TooMany(client) => Some(client),
             _ => None,
         }
     }
@@ -149,8 +153,22 @@ impl Gate {
     /// bytes are needed.
     ///
     /// # Errors
-    /// When the client is not let in.
+    /// When the client is not let in. After [`Refusal::Unsure`] it may be [challenged](Self::admit_after).
     pub fn admit(&mut self, stream: &[u8], now: u64) -> Result<Option<(Admitted, usize)>, Refusal> {
+        self.admit_after(stream, None, now)
+    }
+
+    /// The same for a client that was challenged on this connection: whoever has recorded a request cannot
+    /// answer.
+    ///
+    /// # Errors
+    /// When the client is not let in.
+    pub fn admit_after(
+        &mut self,
+        stream: &[u8],
+        challenge: Option<Challenge>,
+        now: u64,
+    ) -> Result<Option<(Admitted, usize)>, Refusal> {
         let Some((message, length)) = Message::decode(stream)? else { return Ok(None) };
         let (cookie, asked) = match &message.tlvs[..] {
             [Tlv::Cookie(cookie), asked] => (Some(cookie), asked),
@@ -159,6 +177,8 @@ impl Gate {
         };
         let request = match asked {
             Tlv::Connect(connect) => Request::Connect(connect.clone()),
+            Tlv::ConnectName(name) => Request::ConnectName(name.clone()),
+            Tlv::Publish(port) => Request::Publish(*port),
             Tlv::Info => Request::Info,
             _ => return Err(Refusal::NotARequest),
         };
@@ -168,7 +188,7 @@ impl Gate {
                 let cookie = Cookie::from_bytes(cookie.ok_or(Refusal::NoKey)?).ok_or(Refusal::NoCookie)?;
                 // The cookie is the first TLV.
                 let rest = usize::from(stream[HEADER + 1]) * 4 + HEADER;
-                Some(check(clients, cookie, &stream[rest..length], now)?)
+                Some(check(clients, cookie, challenge, &stream[rest..length], now)?)
             }
         };
         Ok(Some((Admitted { client, request }, length)))
@@ -178,31 +198,35 @@ impl Gate {
 fn check(
     clients: &mut HashMap<ClientName, Client>,
     cookie: Cookie,
+    challenge: Option<Challenge>,
     rest: &[u8],
     now: u64,
 ) -> Result<ClientName, Refusal> {
     let Some(client) = clients.get_mut(&cookie.client) else {
         // It takes as long as for a client that there is.
-        cookie.is_by(&Key::from([0; 32]), rest);
+        cookie.is_by(&Key::from([0; 32]), challenge, rest);
         return Err(Refusal::UnknownClient(cookie.client));
     };
-    if !cookie.is_by(&client.key, rest) {
+    if !cookie.is_by(&client.key, challenge, rest) {
         return Err(Refusal::WrongKey(cookie.client));
     }
     let differ = CLOCKS_DIFFER.as_nanos() as u64;
     let oldest = now.saturating_sub(differ);
-    let before_start = client.since.saturating_sub(BEHIND_AT_START.as_nanos() as u64);
-    if cookie.time < oldest.max(before_start) || cookie.time > now.saturating_add(differ) {
+    if cookie.time < oldest || cookie.time > now.saturating_add(differ) {
         let seconds = (i128::from(now) - i128::from(cookie.time)) / 1_000_000_000;
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         return Err(Refusal::Time { client: cookie.client, seconds });
     }
     while client.seen.first().is_some_and(|(time, _)| *time < oldest) {
         client.seen.pop_first();
+        client.forgotten = client.forgotten.max(oldest);
     }
     let this = (cookie.time, cookie.code);
     if client.seen.contains(&this) {
         return Err(Refusal::Replayed(cookie.client));
+    }
+    if challenge.is_none() && cookie.time <= client.forgotten {
+        return Err(Refusal::Unsure(cookie.client));
     }
     if client.seen.len() >= REMEMBERED {
         return Err(Refusal::TooMany(cookie.client));
@@ -289,10 +313,54 @@ mod tests {
 
     #[test]
     fn after_a_start_nothing_from_before_it_counts() {
-        let mut gate = Gate::new([credential("a", 1)], NOW);
-        let from_before = gate.admit(&ask(&credential("a", 1), NOW - 2 * SECOND), NOW).unwrap_err();
-        assert!(matches!(from_before, Refusal::Time { seconds: 2, .. }), "{from_before}");
-        assert!(gate.admit(&ask(&credential("a", 1), NOW - SECOND / 2), NOW).is_ok());
+        let who = credential("a", 1);
+        // The client's clock is ahead: what it has asked for before the start is not old for a while.
+        for ahead in [0, 1, 60, 120].map(|seconds| seconds * SECOND) {
+            let recorded = ask(&who, NOW + ahead);
+            let mut gate = Gate::new([who.clone()], NOW - 1_000 * SECOND);
+            assert!(gate.admit(&recorded, NOW).unwrap().is_some());
+            let mut gate = Gate::new([who.clone()], NOW + 1);
+            for later in [1, SECOND, ahead, ahead + 100 * SECOND] {
+                let refused = gate.admit(&recorded, NOW + later).unwrap_err();
+                assert_eq!(refused, Refusal::Unsure(who.client.clone()), "{ahead} {later}");
+            }
+        }
+        let mut gate = Gate::new([who.clone()], NOW);
+        assert!(gate.admit(&ask(&who, NOW + 121 * SECOND), NOW + 60 * SECOND).is_ok());
+    }
+
+    #[test]
+    fn whoever_answers_a_challenge_is_let_in() {
+        let who = credential("a", 1);
+        let mut gate = Gate::new([who.clone()], NOW);
+        let request = Request::connect("192.0.2.1:80".parse().unwrap());
+        let [ours, other] = [1, 2].map(|byte| Challenge::from([byte; crate::cookie::CHALLENGE]));
+        // By a clock that is behind, too.
+        for time in [NOW - 100 * SECOND, NOW + 1] {
+            let answer = request.encode_after(Some(&who), time, Some(ours)).unwrap();
+            assert!(matches!(gate.admit(&answer, NOW), Err(Refusal::WrongKey(_))));
+            assert!(matches!(gate.admit_after(&answer, Some(other), NOW), Err(Refusal::WrongKey(_))));
+            let recorded = request.encode(Some(&who), time).unwrap();
+            assert!(matches!(gate.admit_after(&recorded, Some(ours), NOW), Err(Refusal::WrongKey(_))));
+            assert!(gate.admit_after(&answer, Some(ours), NOW).unwrap().is_some());
+            assert!(matches!(gate.admit_after(&answer, Some(ours), NOW), Err(Refusal::Replayed(_))));
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_lets_nothing_in_twice() {
+        let (mut gate, who) = (gate(), credential("a", 1));
+        let recorded = ask(&who, NOW);
+        assert!(gate.admit(&recorded, NOW).unwrap().is_some());
+        // It is forgotten, as it is old.
+        let later = NOW + 200 * SECOND;
+        assert!(gate.admit(&ask(&who, later), later).unwrap().is_some());
+        for back in [0, 1, 100].map(|seconds| seconds * SECOND) {
+            assert_eq!(gate.admit(&recorded, NOW + back), Err(Refusal::Unsure(who.client.clone())));
+        }
+        // What is remembered is known to be new, and who is right is served when the clock has gone on.
+        assert!(matches!(gate.admit(&ask(&who, later), NOW + 100 * SECOND), Err(Refusal::Replayed(_))));
+        assert!(gate.admit(&ask(&who, later + 1), later).unwrap().is_some());
     }
 
     #[test]
@@ -319,15 +387,14 @@ mod tests {
         assert!(gate.admit(&asked, NOW).is_ok());
         gate.become_as([credential("a", 1), credential("c", 3)], NOW);
         assert!(matches!(gate.admit(&asked, NOW), Err(Refusal::Replayed(_))));
-        assert!(gate.admit(&ask(&credential("c", 3), NOW), NOW).is_ok());
+        let new = NOW + 130 * SECOND;
+        assert!(gate.admit(&ask(&credential("c", 3), new), new).is_ok());
         assert!(matches!(gate.admit(&ask(&credential("b", 2), NOW), NOW), Err(Refusal::UnknownClient(_))));
         // What one had asked who was let in before is not known any more.
-        assert!(gate.admit(&ask(&credential("c", 3), NOW + 1), NOW).is_ok());
-        let later = NOW + 2 * SECOND;
-        gate.become_as([credential("a", 1)], later);
-        gate.become_as([credential("a", 1), credential("c", 3)], later);
-        assert!(matches!(gate.admit(&ask(&credential("c", 3), NOW + 1), later), Err(Refusal::Time { .. })));
-        assert!(matches!(gate.admit(&asked, later), Err(Refusal::Replayed(_))));
+        gate.become_as([credential("a", 1)], new);
+        gate.become_as([credential("a", 1), credential("c", 3)], new);
+        assert!(matches!(gate.admit(&ask(&credential("c", 3), new + 1), new), Err(Refusal::Unsure(_))));
+        assert!(matches!(gate.admit(&asked, NOW), Err(Refusal::Replayed(_))));
         assert_eq!(Gate::open().admit(&asked, 0).unwrap().unwrap().0.client, None);
     }
 }

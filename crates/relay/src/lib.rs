@@ -9,6 +9,7 @@
 //! | [`cookie`] | the Cookie TLV, by which a client shows that it has a key |
 //! | [`request`] | what a client asks, and how it reads the answer |
 //! | [`gate`] | who is let in: keys, times, and requests that have been seen |
+//! | [`publish`] | which ports of the relay lead to which client |
 //! | [`destinations`] | where connections may go |
 //! | [`allowance`] | what each client may use |
 #![forbid(unsafe_code)]
@@ -18,13 +19,15 @@ pub mod cookie;
 pub mod destinations;
 pub mod gate;
 pub mod key;
+pub mod publish;
 pub mod request;
 
 pub use allowance::{Allowance, Exceeded, Limits, Usage, Used};
-pub use cookie::Cookie;
+pub use cookie::{Challenge, Cookie};
 pub use destinations::{Destinations, Forbidden};
 pub use gate::{Admitted, Gate, Refusal};
 pub use key::{ClientName, Credential, Key, KeyFileError};
+pub use publish::MayPublish;
 pub use request::{AnswerError, AnswerReader, Request};
 
 /// The port of a relay where no other is given.

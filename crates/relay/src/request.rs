@@ -1,19 +1,24 @@
 //! What a client asks of a relay, and how it reads the answer.
 
-use crate::cookie::Cookie;
+use crate::cookie::{Challenge, Cookie};
 use crate::key::Credential;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use thiserror::Error;
 use umptcp_convert::message::{HEADER, LONGEST};
-use umptcp_convert::{Connect, ConvertError, DecodeError, EncodeError, Message, Tlv};
+use umptcp_convert::{Connect, ConnectName, ConvertError, DecodeError, EncodeError, Message, Tlv};
 
 /// What a client asks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Request {
     /// A connection to a server (the Connect TLV, RFC 8803 §6.2.5).
     Connect(Connect),
+    /// A connection to a server whose name the relay resolves.
+    ConnectName(ConnectName),
+    /// A connection that comes in at this port of the relay's. The answer is an empty message when the relay
+    /// listens there, and when somebody has come a message with a Connect TLV that says who.
+    Publish(u16),
     /// What the relay supports (the Info TLV, §6.2.3).
     Info,
 }
@@ -51,6 +56,8 @@ impl Request {
     fn tlv(&self) -> Tlv {
         match self {
             Request::Connect(connect) => Tlv::Connect(connect.clone()),
+            Request::ConnectName(name) => Tlv::ConnectName(name.clone()),
+            Request::Publish(port) => Tlv::Publish(*port),
             Request::Info => Tlv::Info,
         }
     }
@@ -58,11 +65,25 @@ impl Request {
     /// The message that asks for it, at a [time](unique_time).
     ///
     /// # Errors
-    /// When the server's address is one that a Connect TLV cannot have: multicast, loopback, unspecified.
+    /// When the server's address is one that a Connect TLV cannot have: multicast, loopback, unspecified; or its
+    /// name none of a host.
     pub fn encode(&self, credential: Option<&Credential>, time: u64) -> Result<Vec<u8>, EncodeError> {
+        self.encode_after(credential, time, None)
+    }
+
+    /// The same, after the relay's challenge if there was one.
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode).
+    pub fn encode_after(
+        &self,
+        credential: Option<&Credential>,
+        time: u64,
+        challenge: Option<Challenge>,
+    ) -> Result<Vec<u8>, EncodeError> {
         let plain = Message::new([self.tlv()]).encode()?;
         let Some(Credential { client, key }) = credential else { return Ok(plain) };
-        let cookie = Cookie::new(client, key, time, &plain[HEADER..]);
+        let cookie = Cookie::new(client, key, time, challenge, &plain[HEADER..]);
         Message::new([Tlv::Cookie(cookie.to_bytes()), self.tlv()]).encode()
     }
 }
@@ -99,6 +120,15 @@ impl AnswerReader {
         whole.saturating_sub(self.bytes.len()).max(1)
     }
 
+    /// The challenge that a whole answer brings instead of what was asked for. The same request is to be made
+    /// again, on the same connection.
+    pub fn challenge(answer: &Message) -> Option<Challenge> {
+        match &answer.tlvs[..] {
+            [Tlv::Cookie(bytes)] => Challenge::from_bytes(bytes),
+            _ => None,
+        }
+    }
+
     /// Takes bytes, no more than it [wants](Self::wants). `None`: it wants more.
     ///
     /// # Errors
@@ -106,10 +136,13 @@ impl AnswerReader {
     pub fn push(&mut self, bytes: &[u8]) -> Result<Option<Message>, AnswerError> {
         self.bytes.extend_from_slice(bytes);
         let Some((message, _)) = Message::decode(&self.bytes)? else { return Ok(None) };
+        self.bytes.clear();
         for tlv in &message.tlvs {
             match tlv {
                 Tlv::Error(error) => return Err(error.clone().into()),
-                Tlv::ExtendedTcpHeader(_) | Tlv::SupportedTcpExtensions(_) => {}
+                Tlv::ExtendedTcpHeader(_) | Tlv::SupportedTcpExtensions(_) | Tlv::Connect(_) => {}
+                // A challenge comes alone.
+                Tlv::Cookie(_) if message.tlvs.len() == 1 => {}
                 _ => return Err(AnswerError::Unexpected),
             }
         }
@@ -132,7 +165,7 @@ mod tests {
         assert_eq!(length, bytes.len());
         let [Tlv::Cookie(cookie), Tlv::Connect(_)] = &message.tlvs[..] else { panic!("{message:?}") };
         let cookie = Cookie::from_bytes(cookie).unwrap();
-        assert!(cookie.is_by(&credential.key, &bytes[bytes.len() - 20..]));
+        assert!(cookie.is_by(&credential.key, None, &bytes[bytes.len() - 20..]));
         assert_eq!(request.encode(None, 5).unwrap().len(), 24);
         assert!(Request::connect("127.0.0.1:1".parse().unwrap()).encode(None, 5).is_err());
     }

@@ -41,7 +41,10 @@ fn answer(mut stream: &[u8]) {
         taken += now.len();
         match reader.push(now) {
             Ok(None) => assert!(taken < 1020),
-            Ok(Some(_)) => return assert!(taken <= 1020),
+            Ok(Some(message)) => {
+                AnswerReader::challenge(&message);
+                return assert!(taken <= 1020);
+            }
             Err(_) => return,
         }
     }

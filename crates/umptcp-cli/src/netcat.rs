@@ -8,6 +8,7 @@ use crate::session::Session;
 use crate::transport::{self, Stream, Transport};
 use anyhow::Context as _;
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::mpsc;
 
@@ -30,13 +31,18 @@ pub(crate) fn listen(args: &ListenArgs, registry: &Registry, verbose: bool) -> a
 
 pub(crate) fn connect(args: &ConnectArgs, registry: &Registry, verbose: bool) -> anyhow::Result<()> {
     let (host, port) = args.host.with(args.port, None).map_err(usage)?;
-    let remotes = transport::resolve(host, port, &args.target)?;
+    let there = args.via.via_resolve && host.parse::<IpAddr>().is_err();
+    let remotes = if there { Vec::new() } else { transport::resolve(host, port, &args.target)? };
     let session = Session::start()?;
     let transport = Transport::open_via(&args.stack, &args.via, registry, &session)?;
     if verbose {
         say(&format!("connecting to {}{}", args.host, over(&transport)));
     }
-    let stream = transport.connect(&remotes, args.target.timeout)?;
+    let stream = if there {
+        transport.connect_name(host, port, args.target.timeout)?
+    } else {
+        transport.connect(&remotes, args.target.timeout)?
+    };
     relay(stream, verbose)?;
     transport.close()
 }

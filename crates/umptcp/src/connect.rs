@@ -19,9 +19,14 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
+use umptcp_convert::ConnectName;
+use umptcp_relay::Request;
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig, Ecn};
 use umptcp_stack_core::error::{ConnectError, ConnectionError};
 use umptcp_types::{ConnectionId, PathId};
+
+/// How long addresses that are reached directly may take while others are reached by a relay: as long as three SYNs.
+const DIRECT_FIRST: Duration = Duration::from_secs(5);
 
 /// Settings for a new connection.
 ///
@@ -89,6 +94,11 @@ impl StreamBuilder {
         self
     }
 
+    /// The relay by which connections are made, if there is one.
+    pub fn relay(&self) -> Option<&Via> {
+        self.via.as_ref()
+    }
+
     /// How long to wait for the connection to be established, however many addresses are tried.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
@@ -125,13 +135,19 @@ impl StreamBuilder {
         let (relayed, direct): (Vec<_>, Vec<_>) = remotes.into_iter().partition(by_relay);
         let mut last = None;
         if !direct.is_empty() {
-            match Race::new(self, waits, direct, None).run(end).await {
+            // What is left of the time is the relay's.
+            let until = if relayed.is_empty() { end } else { Some(half_way(Instant::now(), end)) };
+            match Race::new(self, waits, direct, None).run(until).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = Some(error),
             }
         }
         for (server, via) in relayed.into_iter().filter_map(|server| Some((server, self.via.as_ref()?))) {
-            let wanted = Wanted::new(via, server).ok_or(Error::NotByRelay { remote: server })?;
+            let Some(wanted) = Wanted::new(via, server) else {
+                // What another address has said is of more use.
+                last = last.or(Some(Error::NotByRelay { remote: server }));
+                continue;
+            };
             match Race::new(self, waits, via.relay().to_vec(), Some(wanted)).run(end).await {
                 Ok(stream) => return Ok(stream),
                 // Another address of the server may be better.
@@ -140,6 +156,53 @@ impl StreamBuilder {
             }
         }
         Err(last.unwrap_or(Error::Stopped).into())
+    }
+
+    /// Connects to a server by its name, which the relay resolves if it is to ([`Via::resolve`]), and else this
+    /// host. What is [excepted](Via::except) is so by address: a name that the relay resolves is not.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect). [`io::ErrorKind::InvalidInput`]: it is no name of a host.
+    /// [`io::ErrorKind::Unsupported`] with [`Error::Relay`] where the relay finds no address of it, or resolves none.
+    pub fn connect_name(self, host: &str, port: u16) -> io::Result<MptcpStream> {
+        let blocking = Blocking::default();
+        match self.asks_for(host, port) {
+            Some(wanted) => block_on(&blocking, self.elsewhere(wanted, &blocking)),
+            None => self.connect((host, port)),
+        }
+    }
+
+    /// What a relay that resolves names is asked for; `None`: this host does.
+    pub(crate) fn asks_for(&self, host: &str, port: u16) -> Option<Request> {
+        self.via.as_ref().filter(|via| via.resolves() && host.parse::<IpAddr>().is_err())?;
+        Some(Request::ConnectName(ConnectName { host: host.to_owned(), port }))
+    }
+
+    /// A connection to the [relay](Self::via) that becomes one with whoever comes in next at this port of the relay. It stands
+    /// when the relay listens there. What is read of it first is a message of RFC 8803 with a Connect TLV that says who
+    /// has come; what follows is his.
+    ///
+    /// # Errors
+    /// As for [`connect`](Self::connect); [`io::ErrorKind::PermissionDenied`] when this client may not have the port,
+    /// and [`io::ErrorKind::InvalidInput`] without a relay.
+    pub fn publish(self, port: u16) -> io::Result<MptcpStream> {
+        let blocking = Blocking::default();
+        block_on(&blocking, self.elsewhere(Request::Publish(port), &blocking))
+    }
+
+    /// Asks the relay for what only it knows the address of.
+    pub(crate) async fn elsewhere(&self, request: Request, waits: &impl Waits) -> io::Result<MptcpStream> {
+        let port = match &request {
+            Request::ConnectName(name) => name.port,
+            Request::Publish(port) => *port,
+            _ => 0,
+        };
+        let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what.to_owned());
+        let via = self.via.as_ref().ok_or_else(|| invalid("there is no relay"))?;
+        let wanted = Wanted::elsewhere(via, request, port);
+        let wanted = wanted.ok_or_else(|| invalid("this is no name of a host"))?;
+        let race = Race::new(self, waits, via.relay().to_vec(), Some(wanted));
+        Ok(race.run(deadline(self.timeout)).await?)
     }
 
     /// Starts one attempt beside `rivals`.
@@ -161,8 +224,11 @@ impl StreamBuilder {
         options.local_port = self.local_port;
         // What a relay says can be trusted, and who asks it by two paths asks twice.
         let may_doubt = wanted.is_none() && self.local_address.is_none() && self.paths.len() != 1;
-        // A relay takes a request once, however often it comes.
-        options.config.fast_open |= wanted.is_some();
+        if wanted.is_some() {
+            // A relay takes a request once, however often a SYN with it comes. While another attempt may have reached it,
+            // this one asks when its handshake is complete, and is the only one then.
+            options.config.fast_open = rivals.is_empty();
+        }
         // Made there, so that none is left over when nobody waits for it any more.
         let begin = || {
             let (options, rivals, commands) = (options.clone(), rivals.clone(), self.handle.commands.clone());
@@ -238,6 +304,12 @@ impl MptcpStream {
     pub fn builder(stack: &Stack) -> StreamBuilder {
         StreamBuilder::new(stack.handle().clone())
     }
+}
+
+/// Until when addresses that are reached directly are tried when others are reached by a relay.
+fn half_way(now: Instant, end: Option<Instant>) -> Instant {
+    let half = end.map(|end| end.saturating_duration_since(now) / 2);
+    now + half.map_or(DIRECT_FIRST, |half| half.min(DIRECT_FIRST))
 }
 
 /// Between which addresses to connect. Without a local one, the stack chooses.
@@ -477,6 +549,15 @@ mod tests {
 
     fn remotes(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| format!("{text}:80").parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn direct_addresses_leave_time_for_the_relay() {
+        let now = Instant::now();
+        let after = |limit: Option<u64>| {
+            half_way(now, limit.map(|ms| now + Duration::from_millis(ms))).duration_since(now).as_millis()
+        };
+        assert_eq!([None, Some(60_000), Some(400), Some(0)].map(after), [5_000, 5_000, 200, 0]);
     }
 
     #[test]

@@ -41,6 +41,7 @@ const LONGEST_FILE: u64 = 64 << 10;
 pub struct Via {
     relay: Arc<[SocketAddr]>,
     credential: Option<Arc<Credential>>,
+    resolves: bool,
     except: Arc<[IpNet]>,
 }
 
@@ -54,7 +55,7 @@ impl Via {
         if relay.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the relay's name has no address"));
         }
-        Ok(Via { relay: relay.into(), credential: None, except: Arc::new([]) })
+        Ok(Via { relay: relay.into(), credential: None, resolves: false, except: Arc::new([]) })
     }
 
     /// By what the relay knows this client.
@@ -79,6 +80,18 @@ impl Via {
     pub fn except(mut self, nets: impl IntoIterator<Item = IpNet>) -> Via {
         self.except = self.except.iter().copied().chain(nets).collect();
         self
+    }
+
+    /// Whether the relay resolves the names of servers, where a connection is made by name
+    /// ([`StreamBuilder::connect_name`](crate::StreamBuilder::connect_name)). Otherwise this host does.
+    pub fn resolve(mut self, there: bool) -> Via {
+        self.resolves = there;
+        self
+    }
+
+    /// Whether the relay [resolves](Self::resolve) names.
+    pub fn resolves(&self) -> bool {
+        self.resolves
     }
 
     /// The addresses of the relay.
@@ -120,6 +133,7 @@ pub(crate) fn meaning(answer: &AnswerError, server: SocketAddr) -> ConnectionErr
         AnswerError::Refused(ConvertError::DestinationUnreachable { code }) => {
             ConnectionError::Unreachable(Unreachable::of_code(*code, server.ip().to_canonical().is_ipv4()))
         }
+        AnswerError::Refused(ConvertError::NoSuchName) => ConnectionError::Unreachable(Unreachable::Host),
         // RFC 8803 has no code for a server that does not answer; ours says so by this one.
         AnswerError::Refused(ConvertError::NetworkFailure { .. }) => ConnectionError::TimedOut,
         AnswerError::Refused(ConvertError::ResourceExceeded { .. }) => ConnectionError::Resources,

@@ -10,9 +10,9 @@ use std::time::Duration;
 use umptcp::{
     ConnectionConfig, Counter, Credential, Error, Forwarder, Key, MptcpListener, MptcpStream, Stack, Via,
 };
-use umptcp_convert::{ConvertError, Message, Tlv};
-use umptcp_relay::Gate;
+use umptcp_convert::{Connect, ConvertError, Message, Tlv};
 use umptcp_relay::request::{Request, unique_time};
+use umptcp_relay::{Challenge, Gate, Refusal};
 
 const RELAY: &str = "10.0.0.2:8803";
 const SERVER: &str = "192.0.2.80:80";
@@ -29,26 +29,50 @@ fn via() -> Via {
 struct Relay {
     listener: MptcpListener,
     gate: Gate,
+    /// How many it has asked to prove that their requests are new.
+    challenges: u32,
+}
+
+fn gate_since(since: u64) -> Gate {
+    Gate::new([credential()], since)
 }
 
 impl Relay {
     fn new(stack: &Stack) -> Relay {
         let listener = MptcpListener::builder(stack).fast_open(16).listen(RELAY).unwrap();
-        Relay { listener, gate: Gate::new([credential()], unique_time()) }
+        Relay { listener, gate: gate_since(unique_time() - 1_000_000_000_000), challenges: 0 }
     }
 
-    /// Accepts a connection, and reads what it asks for; with what came after that.
+    /// Accepts a connection, and reads to which server it wants; with what came after that.
     fn asked(&mut self) -> (MptcpStream, SocketAddr, Vec<u8>) {
+        let (stream, request, rest) = self.request();
+        let Request::Connect(connect) = request else { panic!("a connection is asked for") };
+        (stream, connect.peer, rest)
+    }
+
+    /// The same, whatever it asks for.
+    fn request(&mut self) -> (MptcpStream, Request, Vec<u8>) {
         let (mut stream, _) = self.listener.accept().unwrap();
         let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+        let mut challenge = None;
         loop {
             let n = stream.read(&mut buffer).unwrap();
             assert!(n > 0, "the request is cut short");
             bytes.extend(&buffer[..n]);
-            if let Some((admitted, length)) = self.gate.admit(&bytes, unique_time()).unwrap() {
+            let admitted = self.gate.admit_after(&bytes, challenge, unique_time());
+            if matches!(admitted, Err(Refusal::Unsure(_))) {
+                challenge = Some(Challenge::generate().unwrap());
+                self.challenges += 1;
+                let answer = message(vec![Tlv::Cookie(challenge.unwrap().to_bytes())]);
+                // In pieces, as a network may have it.
+                stream.write_all(&answer[..5]).unwrap();
+                stream.write_all(&answer[5..]).unwrap();
+                bytes.clear();
+                continue;
+            }
+            if let Some((admitted, length)) = admitted.unwrap() {
                 assert_eq!(admitted.client.unwrap().as_str(), "test");
-                let Request::Connect(connect) = admitted.request else { panic!("a connection is asked for") };
-                return (stream, connect.peer, bytes.split_off(length));
+                return (stream, admitted.request, bytes.split_off(length));
             }
         }
     }
@@ -104,6 +128,32 @@ fn a_stream_by_a_relay_is_one_with_the_server() {
         stream.shutdown(Shutdown::Write).unwrap();
         assert!(read.join().unwrap() == down, "every byte, in order");
     });
+}
+
+#[test]
+fn a_relay_that_has_just_begun_challenges_and_is_answered() {
+    let (client, mut relay, _stack) = world();
+    for round in 1..=2 {
+        relay.gate = gate_since(unique_time());
+        std::thread::scope(|s| {
+            s.spawn(|| drop(relay.answer(&[&message(vec![])[..], b"first"].concat())));
+            let mut stream = MptcpStream::builder(&client).via(via()).connect(SERVER).unwrap();
+            let mut got = [0; 5];
+            stream.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"first");
+        });
+        assert_eq!(relay.challenges, round);
+    }
+    // One that does so again and again is none.
+    let again = message(vec![Tlv::Cookie(vec![1; 16])]);
+    for answer in [[&again[..], &again[..]].concat(), message(vec![Tlv::Cookie(vec![1; 8])])] {
+        relay.gate = gate_since(unique_time() - 1_000_000_000_000);
+        let failed = std::thread::scope(|s| {
+            s.spawn(|| drop(relay.answer(&answer)));
+            MptcpStream::builder(&client).via(via()).connect(SERVER).unwrap_err()
+        });
+        assert_eq!(failed.kind(), ErrorKind::InvalidData, "{failed}");
+    }
 }
 
 #[test]
@@ -243,4 +293,69 @@ fn captured_connections_go_by_the_relay() {
         assert!(got == down, "every byte, in order");
     });
     assert_eq!(forwarder.summary().joined, 1);
+}
+
+#[test]
+fn names_go_to_a_relay_that_resolves_them() {
+    let (client, mut relay, _stack) = world();
+    let name = |host: &str| MptcpStream::builder(&client).via(via().resolve(true)).connect_name(host, 443);
+    for (answer, kind) in [
+        (message(vec![Tlv::Connect(Connect::new(SERVER.parse().unwrap()))]), None),
+        (error(ConvertError::NoSuchName), Some(ErrorKind::Unsupported)),
+        (error(ConvertError::NotAuthorized), Some(ErrorKind::PermissionDenied)),
+        (error(ConvertError::ConnectionReset), Some(ErrorKind::ConnectionRefused)),
+    ] {
+        let connected = std::thread::scope(|s| {
+            s.spawn(|| {
+                let (mut stream, request, _) = relay.request();
+                let Request::ConnectName(asked) = request else { panic!("{request:?}") };
+                assert_eq!((asked.host.as_str(), asked.port), ("web.example", 443));
+                stream.write_all(&answer).unwrap();
+            });
+            name("web.example")
+        });
+        match kind {
+            None => assert_eq!(connected.unwrap().peer_addr().unwrap().to_string(), SERVER),
+            Some(kind) => assert_eq!(connected.unwrap_err().kind(), kind),
+        }
+    }
+    assert_eq!(name("no name").unwrap_err().kind(), ErrorKind::InvalidInput);
+    // An address is none.
+    std::thread::scope(|s| {
+        s.spawn(|| assert_eq!(relay.asked().1.to_string(), "192.0.2.9:443"));
+        assert!(name("192.0.2.9").is_err());
+    });
+    // The server is who was asked for, whatever a relay says.
+    let other = message(vec![Tlv::Connect(Connect::new("192.0.2.9:1".parse().unwrap()))]);
+    std::thread::scope(|s| {
+        s.spawn(|| drop(relay.answer(&other)));
+        let stream = MptcpStream::builder(&client).via(via()).connect(SERVER).unwrap();
+        assert_eq!(stream.peer_addr().unwrap().to_string(), SERVER);
+    });
+}
+
+#[test]
+fn a_published_port_brings_who_comes_in() {
+    let (client, mut relay, _stack) = world();
+    let builder = || MptcpStream::builder(&client).via(via());
+    let visitor = message(vec![Tlv::Connect(Connect::new("192.0.2.9:5000".parse().unwrap()))]);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            let (mut stream, request, _) = relay.request();
+            assert_eq!(request, Request::Publish(8080));
+            stream.write_all(&message(vec![])).unwrap();
+            stream.write_all(&[&visitor[..], b"hello"].concat()).unwrap();
+        });
+        let mut stream = builder().publish(8080).unwrap();
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).unwrap();
+        assert_eq!(got, [&visitor[..], b"hello"].concat());
+    });
+    let failed = std::thread::scope(|s| {
+        s.spawn(|| relay.request().0.write_all(&error(ConvertError::NotAuthorized)).unwrap());
+        builder().publish(80).unwrap_err()
+    });
+    assert_eq!(failed.kind(), ErrorKind::PermissionDenied, "{failed}");
+    let alone = MptcpStream::builder(&client).publish(80).unwrap_err();
+    assert_eq!(alone.kind(), ErrorKind::InvalidInput);
 }

@@ -2,6 +2,7 @@
 
 mod emulate;
 mod proxy;
+mod publish;
 mod relay;
 mod setup;
 mod sim;
@@ -15,6 +16,7 @@ pub(crate) use emulate::EmulateArgs;
 #[cfg(target_os = "linux")]
 pub(crate) use emulate::EmulatedStack;
 pub(crate) use proxy::ProxyArgs;
+pub(crate) use publish::Publish;
 pub(crate) use relay::{RelayAction, RelayArgs, ViaArgs};
 pub(crate) use setup::SetupArgs;
 pub(crate) use sim::{OutputArgs, SimArgs};
@@ -403,7 +405,7 @@ pub(crate) struct BenchArgs {
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum BenchSide {
     Server(BenchServerArgs),
-    Client(BenchClientArgs),
+    Client(Box<BenchClientArgs>),
 }
 
 /// Serve measurements; the client determines what is measured.

@@ -1,7 +1,7 @@
 //! Arguments of the proxy.
 
 use super::values::{parse_duration, parse_instance, parse_net, parse_proxy_address};
-use super::{PathArgs, ViaArgs};
+use super::{PathArgs, Publish, ViaArgs};
 use clap::Args;
 use ipnet::IpNet;
 use std::net::SocketAddr;
@@ -32,6 +32,10 @@ pub(crate) struct ProxyArgs {
     /// given.
     #[arg(long, value_name = "NAME", value_parser = parse_instance)]
     pub(crate) name: Option<String>,
+    /// Lead a port of the relay to a service, by default at the same port of localhost; can be repeated. The relay must
+    /// allow it. With `proxy-protocol` the service is told who has come (PROXY protocol, version 2).
+    #[arg(long, value_name = "PORT[=HOST:PORT][,proxy-protocol]", requires = "via")]
+    pub(crate) publish: Vec<Publish>,
     #[command(flatten)]
     pub(crate) paths: PathArgs,
     #[command(flatten)]

@@ -4,7 +4,7 @@ use super::values::{HostPort, ListenAddress, parse_net, parse_path};
 use clap::{Args, Subcommand, ValueHint};
 use ipnet::IpNet;
 use std::path::PathBuf;
-use umptcp_relay::ClientName;
+use umptcp_relay::{ClientName, MayPublish};
 use umptcp_tun_driver::paths::PathSpec;
 
 /// Run a relay: MPTCP from its clients, TCP to servers that speak no MPTCP (RFC 8803).
@@ -32,7 +32,7 @@ pub(crate) struct RelayArgs {
     pub(crate) action: Option<RelayAction>,
     /// A configuration as that of `umptcp up`, with a section [relay]. SIGHUP has it read again.
     #[arg(short, long, value_name = "FILE.toml", value_hint = ValueHint::FilePath,
-        conflicts_with_all = ["keys", "open", "listen", "paths", "allow"])]
+        conflicts_with_all = ["keys", "open", "listen", "paths", "allow", "allow_publish"])]
     pub(crate) config: Option<PathBuf>,
     /// The file with the clients' keys, a line for each.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, required_unless_present_any = ["config", "open"])]
@@ -49,6 +49,10 @@ pub(crate) struct RelayArgs {
     /// A network that clients may connect to although it is private, or this host's; can be repeated.
     #[arg(long, value_name = "NET", value_parser = parse_net)]
     pub(crate) allow: Vec<IpNet>,
+    /// Ports of this host that a client may have led to itself (`--publish`), as laptop=8080 or laptop=9000-9010; can be
+    /// repeated. By default none.
+    #[arg(long, value_name = "CLIENT=PORT[-PORT]")]
+    pub(crate) allow_publish: Vec<MayPublish>,
 }
 
 /// What else `relay` does.
@@ -87,4 +91,8 @@ pub(crate) struct ViaArgs {
     /// A network that is reached without the relay; can be repeated.
     #[arg(long, value_name = "NET", value_parser = parse_net, requires = "via")]
     pub(crate) via_except: Vec<IpNet>,
+    /// Have the relay resolve names of servers: those that `connect` is given, and that programs give to `proxy`.
+    /// Otherwise this host does.
+    #[arg(long, requires = "via")]
+    pub(crate) via_resolve: bool,
 }

@@ -16,6 +16,7 @@ use crate::control::{self, StackInstance};
 use crate::failure::{Class, usage};
 use crate::memory;
 use crate::registry::Registry;
+use crate::serving::publish::Publishing;
 use crate::serving::raise_descriptor_limit;
 use crate::serving::tasks::{LAST_WORDS, Tasks, runtime};
 use crate::session::Session;
@@ -49,6 +50,8 @@ pub(crate) fn run(args: &ProxyArgs, registry: &Registry) -> anyhow::Result<()> {
     let runtime = runtime()?;
     let (tasks, connections) = Tasks::new(&runtime, move |why| drop(to.send(End::Failed(why))));
     let proxy = Proxy::start(&stack, &access, &tasks)?;
+    let start = |publish| Publishing::start(&stack, publish, &tasks);
+    let published = args.publish.iter().map(start).collect::<anyhow::Result<Vec<_>>>()?;
     let trimmer = memory::trim_after_connections_of(stack.source());
     let trimmer = trimmer.context(Class::Host.failure("cannot start a thread"))?;
     let name = args.name.clone().unwrap_or_else(|| format!("proxy-{}", std::process::id()));
@@ -58,7 +61,7 @@ pub(crate) fn run(args: &ProxyArgs, registry: &Registry) -> anyhow::Result<()> {
     let end = ends.recv().unwrap_or_else(|_| End::Failed("nothing is left that serves".to_owned()));
     // Who is in a hurry says so again.
     session.take_back();
-    drop(proxy);
+    drop((proxy, published));
     connections.wait(&runtime, tasks, args.drain);
     // What still runs is reset.
     runtime.shutdown_timeout(LAST_WORDS);

@@ -147,7 +147,13 @@ async fn inwards(
             return SockRef::from(inside).shutdown(Shutdown::Write);
         }
         count(Way::Inwards, data.len())?;
-        write_all(inside, &data).await?;
+        tokio::select! {
+            // Mostly there is room.
+            biased;
+            written = write_all(inside, &data) => written?,
+            // A server that does not read must not keep it from hearing that nobody is there any more.
+            () = outside.failed() => return Err(io::ErrorKind::ConnectionReset.into()),
+        }
     }
 }
 
@@ -179,7 +185,15 @@ async fn outwards(
                 count(Way::Outwards, n)?;
                 let small = n < SMALL;
                 let data = if small { Bytes::copy_from_slice(&buffer) } else { buffer.freeze() };
-                outside.send_bytes(data).await?;
+                tokio::select! {
+                    biased;
+                    sent = outside.send_bytes(data) => sent?,
+                    // The same, the other way.
+                    failed = inside.ready(Interest::ERROR) => {
+                        failed?;
+                        return Err(io::ErrorKind::ConnectionReset.into());
+                    }
+                }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),

@@ -102,6 +102,15 @@ impl Transport {
         Ok(Stream::Kernel(race::first_to_connect(remotes, timeout, connect)?, kernel.is_mptcp()))
     }
 
+    /// Connects to a server by its name, which the relay resolves.
+    pub(crate) fn connect_name(&self, host: &str, port: u16, timeout: Duration) -> anyhow::Result<Stream> {
+        match self {
+            Transport::Kernel(_) => Err(usage("the kernel's stacks use no relay")),
+            #[cfg(target_os = "linux")]
+            Transport::UserSpace(stack) => stack.connect_name(host, port, timeout).map(Stream::UserSpace),
+        }
+    }
+
     /// Names of the paths that connections can use; none if the kernel chooses.
     pub(crate) fn paths(&self) -> Vec<String> {
         match self {

@@ -235,6 +235,20 @@ impl UserSpace {
         Ok(Connection::new(stream, &self.shared, &self.connection))
     }
 
+    /// Connects to a server by its name, which the relay resolves.
+    pub(crate) fn connect_name(
+        &self,
+        host: &str,
+        port: u16,
+        timeout: Duration,
+    ) -> anyhow::Result<Connection> {
+        let builder = self.with_stack(MptcpStream::builder)?.connect_timeout(timeout);
+        let stream = builder
+            .connect_name(host, port)
+            .with_context(|| Class::Connect.failure(format!("cannot connect to {host} port {port}")))?;
+        Ok(Connection::new(stream, &self.shared, &self.connection))
+    }
+
     /// Captures what comes in by a path, and sends it on over all others; and sends what comes from outside
     /// on to `inside` by that path. Returns who does the one and the other.
     pub(crate) fn capture(

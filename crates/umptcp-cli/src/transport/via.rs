@@ -17,7 +17,7 @@ pub(crate) fn of(args: &ViaArgs) -> anyhow::Result<Option<Via>> {
     let Some(relay) = &args.via else { return Ok(None) };
     let at = relay.with(None, Some(umptcp_relay::PORT)).map_err(usage)?;
     let key = args.via_key.clone().or_else(|| key_files().into_iter().find(|file| file.exists()));
-    new(at, key.as_deref(), &args.via_except).map(Some)
+    Ok(Some(new(at, key.as_deref(), &args.via_except)?.resolve(args.via_resolve)))
 }
 
 /// A relay of this name and port.

@@ -2,29 +2,22 @@
 
 use super::config::{Listen, Service};
 use super::opening::Openings;
-use super::proxy_protocol;
 use crate::failure::Class;
 use crate::serving::bridge::{Bridge, write_all};
 use crate::serving::tasks::{Task, Tasks};
+use crate::serving::{proxy_protocol, service};
 use crate::transport::user_space::UserSpace;
 use anyhow::Context as _;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
-use tokio::time::timeout;
 use umptcp::tokio::HoldingListener;
 use umptcp::{Incoming, ListenScope, MptcpListener, RefuseWith, Unreachable};
-use umptcp_capture::mark_own;
 
 /// Connections of one listener that may be on their way to the service, or in the client's handshake, at
 /// once. For one more, the oldest is given up.
 const MOST_OPENING: usize = 1_024;
-
-/// How long a service may take to accept a connection.
-const DIAL: Duration = Duration::from_secs(30);
 
 /// A listener that runs. Dropping it closes it; its connections go on.
 pub(super) struct Listening {
@@ -86,7 +79,7 @@ impl Listening {
 async fn test(about: Arc<About>) {
     let Listen { to, proxy_protocol, .. } = about.listen();
     let tested = async {
-        let service = dial(&to).await?;
+        let service = service::dial(&to.host, to.port).await?;
         if proxy_protocol { write_all(&service, &proxy_protocol::of_ourselves()).await } else { Ok(()) }
     };
     about.note(&to, tested.await.as_ref().err());
@@ -131,7 +124,7 @@ async fn accept_all(listener: HoldingListener, about: &Arc<About>, tasks: &Tasks
 async fn open(incoming: Incoming, about: &About) -> io::Result<Bridge> {
     let Listen { to, proxy_protocol, .. } = about.listen();
     let (client, at) = (incoming.remote(), incoming.local());
-    let dialled = dial(&to).await;
+    let dialled = service::dial(&to.host, to.port).await;
     about.note(&to, dialled.as_ref().err());
     let inside = match dialled {
         Ok(inside) => inside,
@@ -157,32 +150,5 @@ fn refusal(error: &io::Error) -> RefuseWith {
         io::ErrorKind::NetworkUnreachable => RefuseWith::Unreachable(Unreachable::Network),
         io::ErrorKind::TimedOut => RefuseWith::Silence,
         _ => RefuseWith::Reset,
-    }
-}
-
-/// A connection to the service.
-async fn dial(to: &Service) -> io::Result<TcpStream> {
-    let connect = async {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in lookup_host((to.host.as_str(), to.port)).await? {
-            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-            mark(&socket)?;
-            socket.set_nodelay(true)?;
-            match socket.connect(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    };
-    timeout(DIAL, connect).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-}
-
-/// Keeps the connection from being captured. Without the privilege for it this daemon captures nothing, and
-/// that of another is not of its own.
-fn mark(socket: &TcpSocket) -> io::Result<()> {
-    match mark_own(socket) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        marked => marked,
     }
 }

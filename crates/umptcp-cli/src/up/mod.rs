@@ -9,7 +9,6 @@ mod metrics;
 mod notify;
 mod opening;
 mod programs;
-mod proxy_protocol;
 mod relay;
 mod services;
 
@@ -43,7 +42,8 @@ pub(crate) fn relay(args: &RelayArgs, registry: &Registry, verbose: u8) -> anyho
         None => {
             let clients = args.keys.as_deref().map(read_keys).transpose().map_err(usage)?;
             let destinations = Destinations { allow: args.allow.clone(), ..Destinations::default() };
-            let relay = Relay { at: args.listen, clients, destinations, limits: Limits::default() };
+            let (publish, limits) = (args.allow_publish.clone(), Limits::default());
+            let relay = Relay { at: args.listen, clients, destinations, publish, limits };
             Config::of_relay(relay, args.paths.clone())
         }
     };

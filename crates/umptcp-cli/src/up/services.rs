@@ -7,6 +7,7 @@ use super::metrics;
 use super::programs::Desk;
 use super::relay::{Counts, Relaying};
 use crate::proxy::Proxy;
+use crate::serving::publish::Publishing;
 use crate::serving::served::Served;
 use crate::serving::tasks::Tasks;
 use crate::session::Session;
@@ -21,6 +22,8 @@ pub(super) struct Services {
     socks: Option<Proxy>,
     metrics: Option<Served>,
     relay: Option<Relaying>,
+    /// Ports of a relay that lead here.
+    published: Vec<Publishing>,
     /// What the relay does, also while there is none.
     relayed: Arc<Counts>,
     capture: Option<Capture>,
@@ -62,6 +65,15 @@ impl Services {
             self.relay.take().filter(|running| config.relay.as_ref().is_some_and(|r| running.becomes(r)));
         if let (None, Some(relay)) = (&self.relay, &config.relay) {
             keep(Relaying::start(stack, relay, self.relayed.clone(), tasks), &mut self.relay, &mut failed);
+        }
+        self.published.retain(|running| config.publish.contains(running.publish()));
+        for publish in &config.publish {
+            if !self.published.iter().any(|running| running.publish() == publish) {
+                match Publishing::start(stack, publish, tasks) {
+                    Ok(running) => self.published.push(running),
+                    Err(error) => failed.push(error),
+                }
+            }
         }
         if let (None, Some(at)) = (&self.metrics, config.metrics) {
             keep(metrics::start(stack, self.relayed.clone(), at, tasks), &mut self.metrics, &mut failed);

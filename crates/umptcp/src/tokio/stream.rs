@@ -18,6 +18,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{ToSocketAddrs, lookup_host};
 use tokio::task::coop;
+use umptcp_relay::Request;
 use umptcp_stack_core::error::ConnectionError;
 use umptcp_stack_core::stack::{ConnectionInfo, SubflowInfo};
 use umptcp_types::ConnectionId;
@@ -96,6 +97,25 @@ impl MptcpStream {
     ) -> io::Result<MptcpStream> {
         let addresses: Vec<SocketAddr> = lookup_host(address).await?.collect();
         Ok(MptcpStream(builder.connect_by(addresses.into_iter(), &Tasks).await?))
+    }
+
+    /// Connects to a server by its name; see [`StreamBuilder::connect_name`].
+    ///
+    /// # Panics
+    /// Outside of a runtime, and on one whose timer is not enabled.
+    pub async fn connect_name(builder: StreamBuilder, host: &str, port: u16) -> io::Result<MptcpStream> {
+        match builder.asks_for(host, port) {
+            Some(wanted) => Ok(MptcpStream(builder.elsewhere(wanted, &Tasks).await?)),
+            None => Self::connect_with(builder, (host, port)).await,
+        }
+    }
+
+    /// A connection to the relay that waits for somebody to come in there; see [`StreamBuilder::publish`].
+    ///
+    /// # Panics
+    /// Outside of a runtime, and on one whose timer is not enabled.
+    pub async fn publish(builder: StreamBuilder, port: u16) -> io::Result<MptcpStream> {
+        Ok(MptcpStream(builder.elsewhere(Request::Publish(port), &Tasks).await?))
     }
 
     /// The same connection with the blocking API, for its options. Most of them ask the worker and block

@@ -265,8 +265,10 @@ impl Forwards {
         while let Some(Way { local, remote, wanted }) = p.waiting.pop_front() {
             let Some(rule) = self.rules.get(&p.listener) else { return };
             let mut options = ConnectOptions::new(remote).with_config(rule.connect.clone());
-            // The request is as good twice as once: the relay takes it once.
-            options.config.fast_open |= wanted.is_some();
+            if wanted.is_some() {
+                // A relay that is slow is not asked twice: see `StreamBuilder::begin`.
+                options.config.fast_open = p.running.is_empty();
+            }
             options.local_address = Some(local.ip());
             options.local_port = local.port();
             if let Onward::In { path, .. } = rule.onward {

@@ -4,11 +4,11 @@ use super::context::Context;
 use crate::via::{Via, meaning};
 use bytes::{Buf as _, Bytes};
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use umptcp_relay::request::{AnswerReader, Request, unique_time};
-use umptcp_relay::{AnswerError, Credential};
+use umptcp_relay::{AnswerError, Challenge, Credential};
 use umptcp_stack_core::error::ConnectionError;
 use umptcp_stack_core::stack::Received;
 use umptcp_types::{ConnectionId, Instant};
@@ -19,16 +19,26 @@ const PATIENCE: Duration = Duration::from_secs(150);
 /// What a relay is asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
-    /// Where the connection is to go.
+    /// Where the connection is to go; an unspecified address where only the relay will know.
     pub(crate) server: SocketAddr,
+    request: Request,
     credential: Option<Arc<Credential>>,
 }
 
 impl Wanted {
     /// `None`: a relay cannot be asked for such an address.
     pub(crate) fn new(via: &Via, server: SocketAddr) -> Option<Wanted> {
-        Request::connect(server).encode(None, 0).ok()?;
-        Some(Wanted { server, credential: via.credential_to_show().cloned() })
+        Wanted::of(via, Request::connect(server), server)
+    }
+
+    /// What only the relay knows the address of, at this port.
+    pub(crate) fn elsewhere(via: &Via, request: Request, port: u16) -> Option<Wanted> {
+        Wanted::of(via, request, SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port))
+    }
+
+    fn of(via: &Via, request: Request, server: SocketAddr) -> Option<Wanted> {
+        request.encode(None, 0).ok()?;
+        Some(Wanted { server, request, credential: via.credential_to_show().cloned() })
     }
 }
 
@@ -39,6 +49,8 @@ struct Asking {
     /// What is not sent of the request; `None`: it has not been made.
     unsent: Option<Bytes>,
     reader: AnswerReader,
+    /// What it wants to see in the request.
+    challenge: Option<Challenge>,
     /// The relay has answered the SYN.
     reached: bool,
     give_up: Instant,
@@ -54,6 +66,10 @@ pub(super) enum Answer {
     Failed(ConnectionError, AnswerError),
 }
 
+fn failed(server: SocketAddr, why: AnswerError) -> Answer {
+    Answer::Failed(meaning(&why, server), why)
+}
+
 /// All that wait for a relay's answer.
 #[derive(Debug, Default)]
 pub(super) struct Relayed {
@@ -66,7 +82,8 @@ impl Relayed {
     pub(super) fn ask(&mut self, cx: &mut Context<'_>, id: ConnectionId, wanted: Wanted) {
         let give_up = cx.now + PATIENCE;
         let reader = AnswerReader::default();
-        self.asking.insert(id, Asking { wanted, unsent: None, reader, reached: false, give_up });
+        let (unsent, challenge, reached) = (None, None, false);
+        self.asking.insert(id, Asking { wanted, unsent, reader, challenge, reached, give_up });
         self.due.insert((give_up, id));
         if cx.stack.awaits_data(id) {
             self.send(cx, id);
@@ -95,8 +112,24 @@ impl Relayed {
             match cx.stack.receive(cx.now, id, asking.reader.wants()) {
                 Ok(Received::Data(bytes)) => match asking.reader.push(&bytes) {
                     Ok(None) => {}
-                    Ok(Some(_)) => break Answer::Stands(server),
-                    Err(why) => break Answer::Failed(meaning(&why, server), why),
+                    Ok(Some(answer)) => match (AnswerReader::challenge(&answer), asking.challenge) {
+                        (None, _) if answer.has_cookie() => {
+                            break failed(server, AnswerError::Unexpected);
+                        }
+                        (None, _) => {
+                            // Where it is known, it is not for the relay to say.
+                            let told = answer.peer().filter(|_| server.ip().is_unspecified());
+                            break Answer::Stands(told.unwrap_or(server));
+                        }
+                        // Once is enough to know that nobody has recorded it.
+                        (Some(_), Some(_)) => break failed(server, AnswerError::Unexpected),
+                        (challenge, None) => {
+                            asking.challenge = challenge;
+                            (asking.unsent, asking.reader) = (None, AnswerReader::default());
+                            return self.look(cx, id);
+                        }
+                    },
+                    Err(why) => break failed(server, why),
                 },
                 Ok(Received::Empty) | Err(ConnectionError::NotConnected) => return Answer::Awaited,
                 Ok(Received::End) => break Answer::Failed(ConnectionError::Reset, AnswerError::NoAnswer),
@@ -112,8 +145,8 @@ impl Relayed {
         let Some(asking) = self.asking.get_mut(&id) else { return };
         // As late as possible: the time is part of it.
         let make = || {
-            let Wanted { server, credential } = &asking.wanted;
-            let request = Request::connect(*server).encode(credential.as_deref(), unique_time());
+            let Wanted { request, credential, .. } = &asking.wanted;
+            let request = request.encode_after(credential.as_deref(), unique_time(), asking.challenge);
             // It could be made before.
             Bytes::from(request.unwrap_or_default())
         };

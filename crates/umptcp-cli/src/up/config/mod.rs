@@ -5,6 +5,7 @@ mod text;
 mod values;
 
 use crate::args::ListenAddress;
+use crate::args::Publish;
 use crate::failure::{Class, usage};
 use crate::logging::Log;
 use crate::proxy::Access;
@@ -52,6 +53,8 @@ pub(crate) struct Config {
     pub(crate) socks: Option<Access>,
     /// The relay for clients elsewhere.
     pub(crate) relay: Option<Relay>,
+    /// Ports of the relay that lead to services here.
+    pub(crate) publish: Vec<Publish>,
     /// Where Prometheus asks.
     pub(crate) metrics: Option<SocketAddr>,
     /// What is logged, and how.
@@ -100,6 +103,7 @@ impl Config {
             run: None,
             socks: None,
             relay: Some(relay),
+            publish: Vec::new(),
             metrics: None,
             log: Log::default(),
         }
@@ -133,7 +137,7 @@ impl Config {
             buffer: stack.buffer.map(|buffer| buffer.0),
             pcap: stack.pcap,
             paths: checked_paths(source, &paths)?,
-            via: via.map(|via| checked_via(source, &via)).transpose()?,
+            via: via.as_ref().map(|via| checked_via(source, via)).transpose()?,
             ..Settings::default()
         };
         let mut taken: Vec<ListenAddress> = Vec::new();
@@ -160,6 +164,7 @@ impl Config {
             run: run.map(|run| Run { group: run.group.map(|group| group.0.0) }),
             socks: socks.map(|socks| checked_socks(source, socks)).transpose()?,
             relay: relay.map(|relay| checked_relay(source, relay)).transpose()?,
+            publish: via.into_iter().flat_map(|via| via.publish).map(|text| text.0).collect(),
             metrics: metrics.map(|metrics| metrics.at.0),
             log: Log { level: log.level.unwrap_or_default(), format: log.format },
         })

@@ -2,6 +2,7 @@
 
 use super::nets;
 use super::values::{Bytes, Text};
+use crate::args::Publish;
 use crate::args::{HostPort, ListenAddress};
 use crate::transport::via;
 use ipnet::IpNet;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use umptcp::Via;
 use umptcp_lab::{LabError, Source};
-use umptcp_relay::{Credential, Destinations, Limits};
+use umptcp_relay::{Credential, Destinations, Limits, MayPublish};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -26,6 +27,8 @@ pub(super) struct RelayText {
     deny: Vec<Text<IpNet>>,
     #[serde(default)]
     ports: Vec<u16>,
+    #[serde(default)]
+    publish: Vec<Text<MayPublish>>,
     #[serde(default)]
     limits: LimitsText,
 }
@@ -45,6 +48,10 @@ pub(super) struct ViaText {
     key: Option<PathBuf>,
     #[serde(default)]
     except: Vec<Text<IpNet>>,
+    #[serde(default)]
+    resolve: bool,
+    #[serde(default)]
+    pub(super) publish: Vec<Text<Publish>>,
 }
 
 /// A relay.
@@ -56,6 +63,8 @@ pub(crate) struct Relay {
     pub(crate) clients: Option<Vec<Credential>>,
     /// Where connections may go.
     pub(crate) destinations: Destinations,
+    /// Who may have which ports, for connections that come in there.
+    pub(crate) publish: Vec<MayPublish>,
     /// What each client may use.
     pub(crate) limits: Limits,
 }
@@ -93,7 +102,7 @@ pub(crate) fn read_keys(file: &Path) -> Result<Vec<Credential>, String> {
 /// A relay that serves everybody is a danger to others: it must be said.
 pub(super) fn checked_relay(source: &Source<'_>, text: Spanned<RelayText>) -> Result<Relay, LabError> {
     let span = text.span();
-    let RelayText { at, keys, open, allow, deny, ports, limits } = text.into_inner();
+    let RelayText { at, keys, open, allow, deny, ports, publish, limits } = text.into_inner();
     let clients = match keys {
         Some(file) if !open => {
             Some(read_keys(file.get_ref()).map_err(|error| source.at(file.span(), error))?)
@@ -109,6 +118,7 @@ pub(super) fn checked_relay(source: &Source<'_>, text: Spanned<RelayText>) -> Re
         at: at.map_or(ListenAddress { address: None, port: umptcp_relay::PORT }, |at| at.0),
         clients,
         destinations: Destinations { allow: nets(&allow), deny: nets(&deny), ports },
+        publish: publish.into_iter().map(|text| text.0).collect(),
         limits: Limits {
             connections: limits.connections.unwrap_or(defaults.connections),
             rate: limits.rate.unwrap_or(defaults.rate),
@@ -120,5 +130,6 @@ pub(super) fn checked_relay(source: &Source<'_>, text: Spanned<RelayText>) -> Re
 pub(super) fn checked_via(source: &Source<'_>, text: &ViaText) -> Result<Via, LabError> {
     let failed = |error: String| source.at(text.relay.span(), error);
     let at = text.relay.get_ref().0.with(None, Some(umptcp_relay::PORT)).map_err(failed)?;
-    via::new(at, text.key.as_deref(), &nets(&text.except)).map_err(|error| failed(format!("{error:#}")))
+    let via = via::new(at, text.key.as_deref(), &nets(&text.except));
+    via.map(|via| via.resolve(text.resolve)).map_err(|error| failed(format!("{error:#}")))
 }

@@ -1,5 +1,6 @@
 //! Values that the configuration writes as text, or as a plain number.
 
+use crate::args::Publish;
 use crate::args::{HostPort, ListenAddress, parse_net};
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -10,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 use umptcp::BufferSize;
 use umptcp_lab::units;
+use umptcp_relay::MayPublish;
 use umptcp_tun_driver::paths::Mode;
 
 /// What can be read from text.
@@ -93,6 +95,23 @@ impl Value for Service {
             }
         };
         (port != 0).then_some(Service { host, port })
+    }
+}
+
+impl Value for MayPublish {
+    const EXPECTED: &'static str =
+        "a client and its ports: \"laptop=8080\", \"laptop=9000-9010\", or \"*=8080\" for everybody";
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
+    }
+}
+
+impl Value for Publish {
+    const EXPECTED: &'static str = Publish::EXPECTED;
+
+    fn read(text: &str) -> Option<Self> {
+        text.parse().ok()
     }
 }
 

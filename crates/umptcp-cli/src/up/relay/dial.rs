@@ -20,16 +20,41 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const ICMP: u8 = 2;
 const ICMP6: u8 = 3;
 
-/// A connection to a server.
+/// A connection to the first of a server's addresses that answers, and which.
 ///
 /// # Errors
-/// Why there is none, and what the client is told.
-pub(super) async fn dial(to: SocketAddr) -> Result<TcpStream, (io::Error, ConvertError)> {
+/// Why the last gives none, and what the client is told.
+pub(super) async fn dial_any(
+    all: &[SocketAddr],
+) -> Result<(TcpStream, SocketAddr), (io::Error, ConvertError)> {
+    let mut failed = (io::ErrorKind::AddrNotAvailable.into(), ConvertError::NoSuchName);
+    // All together have the time of one.
+    let patience = PATIENCE / u32::try_from(all.len().max(1)).unwrap_or(u32::MAX);
+    for to in all {
+        match dial(*to, patience).await {
+            Ok(stream) => return Ok((stream, *to)),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+/// A connection to a server.
+async fn dial(to: SocketAddr, patience: Duration) -> Result<TcpStream, (io::Error, ConvertError)> {
     let (socket, twin) = prepare(to).map_err(|error| {
         let answer = answer(&error, None, to.is_ipv4());
         (error, answer)
     })?;
-    let connected = timeout(PATIENCE, socket.connect(to)).await;
+    let connected = timeout(patience, socket.connect(to)).await;
+    if matches!(connected, Ok(Ok(_))) {
+        // An ICMP message that comes later is no end of the connection.
+        let told = if to.is_ipv4() {
+            setsockopt(&twin, sockopt::Ipv4RecvErr, &false)
+        } else {
+            setsockopt(&twin, sockopt::Ipv6RecvErr, &false)
+        };
+        told.map_err(|error| (error.into(), ConvertError::ResourceExceeded { delay: 0 }))?;
+    }
     connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(|error| {
         let answer = answer(&error, icmp_code(&twin), to.is_ipv4());
         (error, answer)
@@ -119,9 +144,12 @@ mod tests {
         runtime.block_on(async {
             let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let at = taken.local_addr().unwrap();
-            assert!(dial(at).await.is_ok());
+            assert!(dial(at, PATIENCE).await.is_ok());
+            let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let there = other.local_addr().unwrap();
             drop(taken);
-            let (error, answer) = dial(at).await.unwrap_err();
+            assert_eq!(dial_any(&[at, there]).await.unwrap().1, there, "the next is tried");
+            let (error, answer) = dial(at, PATIENCE).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
             assert_eq!(answer, ConvertError::ConnectionReset);
         });

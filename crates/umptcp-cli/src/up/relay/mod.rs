@@ -2,6 +2,8 @@
 
 mod counts;
 mod dial;
+mod names;
+mod publish;
 
 pub(super) use counts::{Counts, Figures as Relayed};
 
@@ -13,7 +15,8 @@ use crate::serving::tasks::{Task, Tasks};
 use crate::transport::user_space::UserSpace;
 use anyhow::Context as _;
 use bytes::Bytes;
-use dial::dial;
+use dial::dial_any;
+use publish::{Publications, announcement};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,9 +27,9 @@ use tokio::time::{sleep, timeout};
 use umptcp::MptcpListener;
 use umptcp::tokio::{MptcpListener as Listener, MptcpStream};
 use umptcp_convert::message::LONGEST;
-use umptcp_convert::{Connect, ConvertError, Message, Tlv};
+use umptcp_convert::{Connect, ConnectName, ConvertError, Message, Tlv};
 use umptcp_relay::request::{Request, nanoseconds};
-use umptcp_relay::{Admitted, ClientName, Gate, Refusal, Used};
+use umptcp_relay::{Admitted, Challenge, ClientName, Destinations, Gate, Refusal, Used};
 
 /// A client that has vanished with an idle connection, or a server, is found after some eight minutes: nothing else would
 /// ever give back what the connection takes.
@@ -69,6 +72,7 @@ struct Shared {
     relay: Mutex<Relay>,
     gate: Mutex<Gate>,
     counts: Arc<Counts>,
+    published: Arc<Publications>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -106,7 +110,8 @@ impl Relaying {
             tracing::warn!(%at, "the relay serves everybody who can reach it");
         }
         let gate = Mutex::new(gate(relay));
-        let shared = Arc::new(Shared { relay: Mutex::new(relay.clone()), gate, counts });
+        let published = Arc::default();
+        let shared = Arc::new(Shared { relay: Mutex::new(relay.clone()), gate, counts, published });
         let (of_task, tracker) = (shared.clone(), tasks.clone());
         let run = async move {
             let error = accept_all(listener.into(), &of_task, &tracker).await;
@@ -128,8 +133,15 @@ impl Relaying {
             }
             _ => *gate_now = gate(relay),
         }
+        self.shared.published.keep(&relay.publish);
         *now = relay.clone();
         true
+    }
+}
+
+impl Drop for Relaying {
+    fn drop(&mut self) {
+        self.shared.published.keep(&[]);
     }
 }
 
@@ -160,10 +172,31 @@ async fn accept_all(listener: Listener, shared: &Arc<Shared>, tasks: &Tasks) -> 
 struct Asked {
     stream: MptcpStream,
     client: Option<ClientName>,
-    connect: Connect,
+    wants: Wants,
     used: Used,
     /// What came after the request: the server's.
     rest: Bytes,
+}
+
+/// What a client wants.
+#[derive(Clone, Debug)]
+enum Wants {
+    /// A connection to a server.
+    Server(Connect),
+    /// The same, by name.
+    Name(ConnectName),
+    /// One that comes in at a port.
+    Visitor(u16),
+}
+
+impl std::fmt::Display for Wants {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Wants::Server(connect) => connect.peer.fmt(f),
+            Wants::Name(name) => write!(f, "{}:{}", name.host, name.port),
+            Wants::Visitor(port) => write!(f, "published port {port}"),
+        }
+    }
 }
 
 /// Hears what a client asks. `None`: it has been answered.
@@ -194,9 +227,11 @@ async fn ask(stream: MptcpStream, from: SocketAddr, shared: &Shared) -> Option<A
         }
     };
     let Admitted { client, request } = admitted;
-    let connect = match request {
-        Request::Connect(connect) => connect,
-        _ => {
+    let wants = match request {
+        Request::Connect(connect) => Wants::Server(connect),
+        Request::ConnectName(name) => Wants::Name(name),
+        Request::Publish(port) => Wants::Visitor(port),
+        Request::Info => {
             // None that a client could ask for.
             let answer = Message::new([Tlv::SupportedTcpExtensions(Vec::new())]);
             tell(stream, &answer).await;
@@ -204,21 +239,14 @@ async fn ask(stream: MptcpStream, from: SocketAddr, shared: &Shared) -> Option<A
         }
     };
     let name = client.as_ref().map(ClientName::as_str);
-    let kinds: Vec<u8> = connect.options.iter().map(|option| option.kind).collect();
-    let kinds: Vec<u8> = kinds.into_iter().filter(|kind| !MEANINGLESS.contains(kind)).collect();
-    let to = connect.peer;
     let (destinations, limits) = {
         let relay = lock(&shared.relay);
         (relay.destinations.clone(), relay.limits)
     };
-    let refused = if kinds.is_empty() {
-        destinations
-            .check(to, is_of_this_host)
-            .err()
-            .map(|why| (why.to_string(), ConvertError::NotAuthorized))
-    } else {
-        let why = format!("options of TCP: {kinds:?}");
-        Some((why, ConvertError::UnsupportedTcpOption { kinds }))
+    let refused = match &wants {
+        Wants::Server(connect) => forbidden(connect, &destinations),
+        // It is known later.
+        Wants::Name(_) | Wants::Visitor(_) => None,
     };
     let used = match refused {
         Some(refused) => Err(refused),
@@ -229,16 +257,28 @@ async fn ask(stream: MptcpStream, from: SocketAddr, shared: &Shared) -> Option<A
             .map_err(|why| (why.to_string(), ConvertError::ResourceExceeded { delay: 0 })),
     };
     match used {
-        Ok(used) => Some(Asked { stream, client, connect, used, rest }),
+        Ok(used) => Some(Asked { stream, client, wants, used, rest }),
         Err((why, answer)) => {
             shared.counts.refused();
-            shared
-                .counts
-                .audit(|left_out| tracing::warn!(%from, client = name, %to, why, left_out, "refused"));
+            shared.counts.audit(
+                |left_out| tracing::warn!(%from, client = name, to = %wants, why, left_out, "refused"),
+            );
             refuse(stream, answer).await;
             None
         }
     }
+}
+
+/// Why a server is not to be reached, and what the client is told.
+fn forbidden(connect: &Connect, destinations: &Destinations) -> Option<(String, ConvertError)> {
+    let kinds = connect.options.iter().map(|option| option.kind);
+    let kinds: Vec<u8> = kinds.filter(|kind| !MEANINGLESS.contains(kind)).collect();
+    if !kinds.is_empty() {
+        let why = format!("options of TCP: {kinds:?}");
+        return Some((why, ConvertError::UnsupportedTcpOption { kinds }));
+    }
+    let why = destinations.check(connect.peer, is_of_this_host).err()?;
+    Some((why.to_string(), ConvertError::NotAuthorized))
 }
 
 type Heard = Result<(Admitted, Bytes), (Refusal, Vec<u8>)>;
@@ -246,15 +286,25 @@ type Heard = Result<(Admitted, Bytes), (Refusal, Vec<u8>)>;
 /// Reads the request, and what came with it.
 async fn read(stream: &MptcpStream, shared: &Shared) -> io::Result<Heard> {
     let mut bytes: Vec<u8> = Vec::new();
+    let mut challenge = None;
     loop {
         let more = stream.recv_bytes().await?;
         if more.is_empty() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         bytes.extend_from_slice(&more);
-        let admitted = lock(&shared.gate).admit(&bytes, nanoseconds(SystemTime::now()));
+        let now = nanoseconds(SystemTime::now());
+        let admitted = lock(&shared.gate).admit_after(&bytes, challenge, now);
         match admitted {
             Ok(None) => {}
+            // Where data follow the request, there is no place for another one.
+            Err(Refusal::Unsure(_)) if challenge.is_none() && is_all(&bytes) => {
+                let new = Challenge::generate().map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
+                let answer = Message::new([Tlv::Cookie(new.to_bytes())]);
+                stream.send_bytes(encoded(&answer)).await?;
+                challenge = Some(new);
+                bytes.clear();
+            }
             Ok(Some((admitted, length))) => return Ok(Ok((admitted, Bytes::from(bytes).slice(length..)))),
             Err(refusal) => {
                 bytes.truncate(LONGEST);
@@ -262,6 +312,11 @@ async fn read(stream: &MptcpStream, shared: &Shared) -> io::Result<Heard> {
             }
         }
     }
+}
+
+/// Whether a request is all that a client has sent.
+fn is_all(bytes: &[u8]) -> bool {
+    matches!(Message::decode(bytes), Ok(Some((_, length))) if length == bytes.len())
 }
 
 async fn refuse(stream: MptcpStream, why: ConvertError) {
@@ -300,54 +355,160 @@ fn is_of_this_host(ip: IpAddr) -> bool {
 
 impl Asked {
     async fn serve(self, from: SocketAddr, shared: &Shared) {
-        let Asked { stream, client, connect, used, rest } = self;
-        let (to, began) = (connect.peer, Instant::now());
+        match &self.wants {
+            Wants::Visitor(port) => {
+                let port = *port;
+                self.serve_visitor(port, from, shared).await;
+            }
+            Wants::Server(_) | Wants::Name(_) => self.serve_server(from, shared).await,
+        }
+    }
+
+    /// The client wants a connection to a server.
+    async fn serve_server(self, from: SocketAddr, shared: &Shared) {
+        let Asked { stream, client, wants, used, rest } = self;
+        let began = Instant::now();
         let name = client.as_ref().map(ClientName::as_str);
         let dialled = tokio::select! {
-            dialled = dial(to) => dialled,
+            dialled = reach(&wants, shared) => dialled,
             // Nobody waits for it any more.
             () = stream.failed() => {
-                tracing::info!(%from, client = name, %to, "the client has given up");
+                tracing::info!(%from, client = name, to = %wants, "the client has given up");
                 return;
             }
         };
-        let server = match dialled {
-            Ok(server) => server,
-            Err((error, answer)) => {
+        let (server, to) = match dialled {
+            Ok(reached) => reached,
+            Err(Unreached::Forbidden(why, answer)) => {
+                shared.counts.refused();
+                shared.counts.audit(
+                    |left_out| tracing::warn!(%from, client = name, to = %wants, why, left_out, "refused"),
+                );
+                return refuse(stream, answer).await;
+            }
+            Err(Unreached::Failed(error, answer)) => {
                 shared.counts.failed();
-                tracing::info!(%from, client = name, %to, %error, "not reached");
+                tracing::info!(%from, client = name, to = %wants, %error, "not reached");
                 return refuse(stream, answer).await;
             }
         };
+        let asked_for = matches!(wants, Wants::Name(_)).then(|| tracing::field::display(&wants));
         shared.counts.made();
-        let moved = [AtomicU64::new(0), AtomicU64::new(0)];
-        let count = |way: Way, bytes: usize| {
-            let [up, down] = &moved;
-            let sum = if way == Way::Inwards { up } else { down };
-            sum.fetch_add(bytes as u64, Ordering::Relaxed);
-            used.count(bytes).map_err(|why| io::Error::new(io::ErrorKind::QuotaExceeded, why))
-        };
-        let ended = bridge(stream, server, &connect, rest, &count).await;
-        let [up, down] = moved.each_ref().map(|sum| sum.load(Ordering::Relaxed));
+        let moved = Moved::default();
+        let count = |way, bytes| moved.count(&used, way, bytes);
+        let ended = bridge(stream, server, answer_to(&wants, to), rest, &count).await;
+        let (up, down) = moved.both();
         let seconds = began.elapsed().as_secs_f64();
         let error = ended.err();
         let error = error.as_ref().map(tracing::field::display);
-        tracing::info!(%from, client = name, %to, up, down, seconds, error, "relayed");
+        tracing::info!(%from, client = name, %to, name = asked_for, up, down, seconds, error, "relayed");
+    }
+
+    /// The client wants whoever comes in at a port.
+    async fn serve_visitor(self, port: u16, from: SocketAddr, shared: &Shared) {
+        let Asked { stream, client, used, .. } = self;
+        let name = client.as_ref().map(ClientName::as_str);
+        let may = lock(&shared.relay).publish.clone();
+        let waiting = match shared.published.wait(port, client.as_ref(), &may) {
+            Ok(waiting) => waiting,
+            Err((why, answer)) => {
+                shared.counts.refused();
+                shared
+                    .counts
+                    .audit(|left_out| tracing::warn!(%from, client = name, port, why, left_out, "refused"));
+                return refuse(stream, answer).await;
+            }
+        };
+        if stream.send_bytes(encoded(&Message::default())).await.is_err() {
+            return;
+        }
+        let visitor = tokio::select! {
+            visitor = waiting => visitor,
+            // It has nothing to say before somebody comes: it goes, or has gone.
+            _ = stream.recv_bytes() => return stream.abort(),
+        };
+        // The port has been closed.
+        let Ok(visitor) = visitor else { return stream.abort() };
+        let (visitor_from, began) = (visitor.from, Instant::now());
+        let (Some(announced), Ok(inside)) = (announcement(visitor_from), visitor.into_stream()) else {
+            return stream.abort();
+        };
+        shared.counts.made();
+        let moved = Moved::default();
+        let count = |way, bytes| moved.count(&used, way, bytes);
+        let ended = bridge(stream, inside, Bytes::from(announced), Bytes::new(), &count).await;
+        let (up, down) = moved.both();
+        let seconds = began.elapsed().as_secs_f64();
+        let error = ended.err();
+        let error = error.as_ref().map(tracing::field::display);
+        let visitor = visitor_from;
+        tracing::info!(%from, client = name, port, %visitor, up, down, seconds, error, "relayed inwards");
     }
 }
 
-/// Tells the client that the server is there, and carries what both say.
+/// Bytes of a connection, each way.
+#[derive(Default)]
+struct Moved([AtomicU64; 2]);
+
+impl Moved {
+    fn count(&self, used: &Used, way: Way, bytes: usize) -> io::Result<()> {
+        let [up, down] = &self.0;
+        let sum = if way == Way::Inwards { up } else { down };
+        sum.fetch_add(bytes as u64, Ordering::Relaxed);
+        used.count(bytes).map_err(|why| io::Error::new(io::ErrorKind::QuotaExceeded, why))
+    }
+
+    /// What has come from the client, and what has gone to it.
+    fn both(&self) -> (u64, u64) {
+        let [up, down] = self.0.each_ref().map(|sum| sum.load(Ordering::Relaxed));
+        (up, down)
+    }
+}
+
+/// Why there is no connection to a server, and what the client is told.
+enum Unreached {
+    Forbidden(String, ConvertError),
+    Failed(io::Error, ConvertError),
+}
+
+/// A connection to a server.
+async fn reach(wants: &Wants, shared: &Shared) -> Result<(TcpStream, SocketAddr), Unreached> {
+    let all = match wants {
+        Wants::Server(connect) => vec![connect.peer],
+        Wants::Visitor(_) => Vec::new(),
+        Wants::Name(name) => {
+            let destinations = lock(&shared.relay).destinations.clone();
+            let resolved = names::resolve(name, &destinations).await;
+            resolved.map_err(|(why, answer)| match answer {
+                ConvertError::NoSuchName => Unreached::Failed(io::Error::other(why), answer),
+                answer => Unreached::Forbidden(why, answer),
+            })?
+        }
+    };
+    dial_any(&all).await.map_err(|(error, answer)| Unreached::Failed(error, answer))
+}
+
+/// What the client is told of a server that is reached.
+fn answer_to(wants: &Wants, to: SocketAddr) -> Bytes {
+    let tlv = match wants {
+        // RFC 8803 §6.2.6: the TLV is there if options were asked for. The kernel does not tell what the server's
+        // SYN/ACK had.
+        Wants::Server(connect) => (!connect.options.is_empty()).then(|| Tlv::ExtendedTcpHeader(Vec::new())),
+        // It does not know the address.
+        Wants::Name(_) => Some(Tlv::Connect(Connect::new(to))),
+        Wants::Visitor(_) => None,
+    };
+    encoded(&Message::new(tlv.into_iter().collect::<Vec<_>>()))
+}
+
+/// Tells the client, and carries what both say.
 async fn bridge(
     stream: MptcpStream,
     server: TcpStream,
-    connect: &Connect,
+    answer: Bytes,
     rest: Bytes,
     count: &impl Fn(Way, usize) -> io::Result<()>,
 ) -> io::Result<()> {
-    // RFC 8803 §6.2.6: the TLV is there if options were asked for. The kernel does not tell what the server's
-    // SYN/ACK had.
-    let header = (!connect.options.is_empty()).then(|| Tlv::ExtendedTcpHeader(Vec::new()));
-    let answer = encoded(&Message::new(header.into_iter().collect::<Vec<_>>()));
     let bridge = Bridge::new(stream, server);
     bridge.answer(answer).await?;
     if !rest.is_empty() {

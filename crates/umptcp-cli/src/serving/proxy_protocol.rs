@@ -16,7 +16,7 @@ const TCP_IPV4: u8 = 0x11;
 const TCP_IPV6: u8 = 0x21;
 
 /// The header of a connection from `client` to `server`. IPv6 addresses that stand for IPv4 are told as IPv4.
-pub(super) fn header(client: SocketAddr, server: SocketAddr) -> Vec<u8> {
+pub(crate) fn header(client: SocketAddr, server: SocketAddr) -> Vec<u8> {
     let (from, to) = (client.ip().to_canonical(), server.ip().to_canonical());
     let (family, mut addresses) = match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => (TCP_IPV4, [from.octets(), to.octets()].concat()),
@@ -28,7 +28,7 @@ pub(super) fn header(client: SocketAddr, server: SocketAddr) -> Vec<u8> {
 }
 
 /// The header of a connection of the proxy's own, which tests whether the service answers.
-pub(super) fn of_ourselves() -> Vec<u8> {
+pub(crate) fn of_ourselves() -> Vec<u8> {
     with_header(LOCAL, UNSPECIFIED, &[])
 }
 

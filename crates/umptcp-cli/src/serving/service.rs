@@ -1,0 +1,37 @@
+//! Connections of the kernel's to services of this host, or of one near.
+
+use std::io;
+use std::time::Duration;
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::time::timeout;
+use umptcp_capture::mark_own;
+
+/// How long a service may take to accept a connection.
+const DIAL: Duration = Duration::from_secs(30);
+
+/// A connection to the first address of a service that answers.
+pub(crate) async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
+    let connect = async {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in lookup_host((host, port)).await? {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            mark(&socket)?;
+            socket.set_nodelay(true)?;
+            match socket.connect(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    };
+    timeout(DIAL, connect).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Keeps the connection from being captured. Without the privilege for it this daemon captures nothing, and
+/// that of another is not of its own.
+fn mark(socket: &TcpSocket) -> io::Result<()> {
+    match mark_own(socket) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        marked => marked,
+    }
+}
