@@ -464,8 +464,6 @@ mod tests {
     #[test]
     fn figures_are_chosen_by_name() {
         let options = |only: Option<&str>, all| Options {
-            idle: 1,
-            busy: 1,
             runs: 1,
             seconds: 1,
             mode: "nat".to_owned(),
