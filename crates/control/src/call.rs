@@ -65,6 +65,12 @@ calls! {
         /// Addresses that the peer advertises are reached from it.
         #[serde(default)]
         laminar: bool,
+        /// Its id, from 1 to 255; by default the first that is free. It takes `address`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<u8>,
+        /// The port that it is advertised with. It takes `signal` and `address`, and no `subflow`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
     } -> Endpoint;
     /// Uses an address no more.
     "endpoint-delete" DeleteEndpoint {

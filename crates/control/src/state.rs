@@ -210,7 +210,8 @@ pub struct EndpointList {
 pub struct Endpoint {
     /// The address.
     pub address: IpAddr,
-    /// Its id within the instance, from 1. It is not the Address ID of any connection.
+    /// Its id within the instance, from 1. One that was chosen is the Address ID of connections that begin to use the
+    /// address later (RFC 8684 §3.2), and are not begun from it; others are not.
     pub id: u32,
     /// It is advertised: by servers in any case.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -227,6 +228,9 @@ pub struct Endpoint {
     /// Clients reach addresses that the peer advertises from it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub laminar: bool,
+    /// The port that it is advertised with, if it is not the connection's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// The NIC.
     pub dev: String,
 }

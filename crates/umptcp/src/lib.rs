@@ -112,7 +112,7 @@ pub use protocol::Protocol;
 pub use umptcp_stack_core::config::{
     BufferSize, ConnectionConfig, ConnectionOption, Ecn, FastClose, KeepAlive, StackConfig, SynCookiePolicy,
 };
-pub use umptcp_stack_core::device::{PathConfig, PathKind};
+pub use umptcp_stack_core::device::{ChosenIds, PathConfig, PathKind, SignalPort};
 pub use umptcp_stack_core::error::{
     ConnectError, ConnectionError, FallbackReason, ListenError, SetError, SignalError, SubflowError,
 };

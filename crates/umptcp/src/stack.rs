@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig, TimestampClock};
-use umptcp_stack_core::device::{PathConfig, PathKind};
+use umptcp_stack_core::device::{ChosenIds, PathConfig, PathKind, SignalPort};
 use umptcp_stack_core::event::Traffic;
 use umptcp_stack_core::observe::{Counters, Observer};
 use umptcp_stack_core::path_manager::Uses;
@@ -77,6 +77,10 @@ pub struct PathInfo {
     pub backup: bool,
     /// What path policies use its addresses for.
     pub uses: Uses,
+    /// Address IDs that are chosen for its addresses.
+    pub ids: ChosenIds,
+    /// Ports that its addresses are advertised with, beside that.
+    pub signal_ports: Vec<SignalPort>,
     /// It faces programs that are captured, not the network
     /// ([`PathKind::Capture`](crate::PathKind::Capture)).
     pub captures: bool,
@@ -409,7 +413,7 @@ impl Stack {
         }
         let removed = self.handle.commands.remove_path(path)?;
         if let Some(nics) = &self.nics {
-            nics.forget(path);
+            nics.forget(path, &self.handle.commands);
         }
         // Dropped here and not on the worker's thread, because undoing the set-up may take long.
         Ok(removed.is_some())
@@ -509,6 +513,8 @@ pub(crate) fn path_infos(cx: &Context<'_>) -> Vec<PathInfo> {
             public_addresses,
             backup: config.backup,
             uses: config.uses,
+            ids: config.ids,
+            signal_ports: config.signal_ports.clone(),
             captures,
         })
     };

@@ -10,7 +10,7 @@ use super::memory::{Memory, Pressure};
 use super::meter::Use;
 use super::monitored::Watched;
 use super::observed::Observed;
-use super::paths::Paths;
+use super::paths::{Chosen, Paths};
 use super::ports::Ports;
 use super::randomness::Randomness;
 use super::syn_cookies::{Recovered, SynCookies};
@@ -18,7 +18,7 @@ use super::time_wait::{TimeWait, Verdict};
 use super::tokens::Tokens;
 use super::tuples::Tuples;
 use crate::config::StackConfig;
-use crate::device::{Families, PathConfig, PathKind, Transmit};
+use crate::device::{Families, PathConfig, PathKind, SignalPort, Transmit};
 use crate::event::{Event, Traffic};
 use crate::info::MemoryInfo;
 use crate::monitor::{MonitorEvent, Monitored};
@@ -29,6 +29,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
+use smallvec::SmallVec;
 use umptcp_path_manager::Uses;
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId, SeqNumber, SubflowId};
 
@@ -247,6 +248,21 @@ impl Context {
     /// What policies use a path's addresses for. False: there is no such path.
     pub(crate) fn set_path_uses(&mut self, path: PathId, uses: Uses) -> bool {
         self.paths.set_uses(path, uses)
+    }
+
+    /// The ports that a path's addresses are advertised with. Those that are not any more; `None`: there is no
+    /// such path.
+    pub(crate) fn set_signal_ports(
+        &mut self,
+        path: PathId,
+        ports: Vec<SignalPort>,
+    ) -> Option<Vec<(IpAddr, u16)>> {
+        self.paths.set_signal_ports(path, ports)
+    }
+
+    /// The Address IDs that are chosen for addresses.
+    pub(crate) fn chosen_ids(&self) -> SmallVec<[Chosen; 8]> {
+        self.paths.chosen_ids()
     }
 
     /// From now on nothing gets through by a path from addresses of these families, and something does from

@@ -113,6 +113,7 @@ pub(crate) struct TopArgs {
 Examples:
   umptcp endpoint show
   umptcp endpoint add 192.0.2.7 dev wlan0 backup
+  umptcp endpoint add 192.0.2.7 id 9 port 8443 signal
   umptcp endpoint change id 2 nobackup fullmesh
   umptcp endpoint delete id 2")]
 pub(crate) struct EndpointArgs {
@@ -125,12 +126,12 @@ pub(crate) struct EndpointArgs {
 /// What to do with endpoints.
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum EndpointAction {
-    /// Use one more address, and with it its NIC: ADDRESS [dev NIC] [signal] [subflow] [backup] [fullmesh]
-    /// [laminar].
+    /// Use one more address, and with it its NIC: ADDRESS [dev NIC] [id N] [port N] [signal] [subflow] [backup]
+    /// [fullmesh] [laminar]. With a port, which takes `signal`, peers are told of one more port of an address.
     Add {
         /// The address, which a NIC must have.
         address: IpAddr,
-        /// `dev NIC`, `signal`, `subflow`, `backup`, `fullmesh`, `laminar`.
+        /// `dev NIC`, `id N` (1 to 255), `port N`, `signal`, `subflow`, `backup`, `fullmesh`, `laminar`.
         #[arg(value_name = "WORD")]
         words: Vec<String>,
     },

@@ -6,11 +6,13 @@ use crate::args::tools::{EndpointAction, EndpointArgs, LimitsAction, LimitsArgs}
 use crate::console::{print, say};
 use crate::failure::{Class, usage};
 use std::net::IpAddr;
+use umptcp::Uses;
 use umptcp_control::Client;
 use umptcp_control::call::{
     AddEndpoint, ChangeEndpoint, DeleteEndpoint, FlushEndpoints, GetLimits, ListEndpoints, SetLimits,
 };
 use umptcp_control::state::{Endpoint, Limits};
+use umptcp_tun_driver::paths::check_uses;
 
 pub(crate) fn endpoint(args: &EndpointArgs) -> anyhow::Result<()> {
     let json = args.instance.json;
@@ -129,13 +131,18 @@ fn added(address: IpAddr, words: &[String]) -> anyhow::Result<AddEndpoint> {
             "subflow" => call.subflow = true,
             "fullmesh" => call.fullmesh = true,
             "laminar" => call.laminar = true,
-            "id" => return Err(usage("an id cannot be chosen: the instance numbers its endpoints itself")),
-            "port" => {
-                return Err(usage("a port cannot be chosen: addresses are advertised with the connection's"));
+            "id" => call.id = Some(words.number(word, u8::MAX)?),
+            "port" => call.port = Some(words.number(word, u16::MAX)?),
+            _ => {
+                return Err(unknown(
+                    word,
+                    "dev NIC, id N, port N, signal, subflow, backup, fullmesh, laminar",
+                ));
             }
-            _ => return Err(unknown(word, "dev NIC, signal, subflow, backup, fullmesh, laminar")),
         }
     }
+    let uses = Uses::of_words(call.signal, call.subflow, call.fullmesh, call.laminar);
+    check_uses(uses, call.port).map_err(usage)?;
     Ok(call)
 }
 
@@ -187,6 +194,9 @@ fn line(e: &Endpoint) -> String {
             s.push_str(word);
         }
     }
+    if let Some(port) = e.port {
+        s.push_str(&format!("port {port} "));
+    }
     s + &format!("dev {} ", e.dev)
 }
 
@@ -209,6 +219,7 @@ mod tests {
             backup: true,
             fullmesh: false,
             laminar: false,
+            port: None,
             dev: "c1".into(),
         };
         assert_eq!(line(&e), "192.168.140.232 id 3 subflow backup dev c1 ");
@@ -218,6 +229,8 @@ mod tests {
         assert_eq!(line(&e), "192.168.140.232 id 3 signal subflow dev c1 ");
         (e.signal, e.fullmesh) = (false, true);
         assert_eq!(line(&e), "192.168.140.232 id 3 subflow fullmesh dev c1 ");
+        (e.signal, e.subflow, e.fullmesh, e.port) = (true, false, false, Some(8443));
+        assert_eq!(line(&e), "192.168.140.232 id 3 signal port 8443 dev c1 ");
         assert_eq!(warnings(&Limits { add_addr_accepted: 0, subflows: 0 }).count(), 2);
         assert_eq!(warnings(&Limits { add_addr_accepted: 1, subflows: 1 }).count(), 0);
         assert_eq!(
@@ -232,15 +245,23 @@ mod tests {
         let call = added(a, &words("dev eth1 subflow backup")).unwrap();
         let expected = AddEndpoint { address: Some(a), dev: Some("eth1".into()), ..AddEndpoint::default() };
         assert_eq!(call, AddEndpoint { backup: true, subflow: true, ..expected });
-        let call = added(a, &words("signal laminar fullmesh")).unwrap();
-        assert!(call.signal && call.laminar && call.fullmesh && !call.subflow);
+        let call = added(a, &words("laminar fullmesh")).unwrap();
+        assert!(!call.signal && call.laminar && call.fullmesh && !call.subflow);
+        let call = added(a, &words("id 255 signal port 8443")).unwrap();
+        assert_eq!((call.id, call.port, call.signal), (Some(255), Some(8443), true));
         let call = changed(&words("nobackup fullmesh")).unwrap();
         assert_eq!((call.backup, call.fullmesh), (Some(false), Some(true)));
         assert!(changed(&[]).is_err() && changed(&words("signal")).is_err());
         for (text, part) in [
             ("dev", "needs a value"),
-            ("id 3", "cannot be chosen"),
-            ("port 80", "cannot be chosen"),
+            ("id 0", "1 to 255"),
+            ("id 256", "1 to 255"),
+            ("id x", "1 to 255"),
+            ("signal port 0", "1 to 65535"),
+            ("signal port 65536", "1 to 65535"),
+            ("port 80", "takes signal"),
+            ("signal subflow port 80", "neither subflow"),
+            ("signal fullmesh", "exclude each other"),
             ("implicit", "unknown word"),
         ] {
             assert!(added(a, &words(text)).unwrap_err().to_string().contains(part), "{text}");

@@ -269,8 +269,8 @@ fn checked_socks(source: &Source<'_>, text: SocksText) -> Result<Access, LabErro
 }
 
 fn checked_paths(source: &Source<'_>, paths: &[Spanned<PathText>]) -> Result<Vec<PathSpec>, LabError> {
-    let mut devices = HashSet::new();
-    let one = |path: &Spanned<PathText>| {
+    let (mut devices, mut ids) = (HashSet::new(), HashSet::new());
+    let mut one = |path: &Spanned<PathText>| {
         let text = path.get_ref();
         let spec = spec(text).map_err(|reason| source.at(path.span(), format!("this path: {reason}")))?;
         if !devices.insert(spec.name()) {
@@ -278,9 +278,15 @@ fn checked_paths(source: &Source<'_>, paths: &[Spanned<PathText>]) -> Result<Vec
                 source.at(text.device.span(), format!("the device {:?} has a path already", spec.device))
             );
         }
+        for id in [spec.ids.ipv4, spec.ids.ipv6].into_iter().flatten() {
+            if !ids.insert(id) {
+                let message = format!("the id {} is that of another path's address already", id.0);
+                return Err(source.at(path.span(), message));
+            }
+        }
         Ok(spec)
     };
-    paths.iter().map(one).collect()
+    paths.iter().map(&mut one).collect()
 }
 
 /// The same rules as for `--path`, by the same code.
@@ -321,6 +327,12 @@ fn spec(text: &PathText) -> Result<PathSpec, String> {
     for (_, flag) in flags.iter().filter(|(is_set, _)| *is_set) {
         words += &format!(",{flag}");
     }
+    let numbers = [("port", text.port), ("id", text.id.map(u16::from)), ("id6", text.id6.map(u16::from))];
+    for (key, number) in numbers {
+        if let Some(number) = number {
+            words += &format!(",{key}={number}");
+        }
+    }
     let missing = text.mode.as_ref().is_some_and(|mode| mode.0 == Mode::Routed) && text.addresses.is_empty();
     if missing {
         return Err("mode = \"routed\" requires addresses = [\"...\"]".into());
@@ -351,7 +363,7 @@ mod tests {
         let config = parse(
             "name = \"web\"\n\
              [stack]\ncongestion = \"olia\"\nscheduler = \"round-robin\"\nchecksum = true\nmptcp = false\nbuffer = \"auto 32 MiB\"\ndrain = \"500 ms\"\n\
-             [[path]]\ndevice = \"eth0\"\nadvertise = \"192.0.2.1\"\nbackup = true\nweight = 3\nmetered = true\ncap = [\"1.5 GB/month\", \"50 MB/connection\"]\nsignal = true\nlaminar = true\n\
+             [[path]]\ndevice = \"eth0\"\nadvertise = \"192.0.2.1\"\nbackup = true\nweight = 3\nmetered = true\ncap = [\"1.5 GB/month\", \"50 MB/connection\"]\nsignal = true\nlaminar = true\nport = 8443\nid = 7\n\
              [[path]]\ndevice = \"eth1\"\nmode = \"routed\"\naddresses = [\"10.0.0.1\", \"2001:db8::1\"]\n\
              [[listen]]\nat = 443\nto = \"127.0.0.1:8443\"\nproxy-protocol = true\n\
              [[listen]]\nat = \"[2001:db8::1]:80\"\nto = 80\n\
@@ -367,7 +379,7 @@ mod tests {
         assert_eq!(
             paths,
             [
-                "eth0,advertise=192.0.2.1,backup,metered,weight=3,cap=1500MB/month,cap=50MB/connection,signal,laminar",
+                "eth0,advertise=192.0.2.1,backup,metered,weight=3,cap=1500MB/month,cap=50MB/connection,signal,laminar,port=8443,id=7",
                 "eth1,address=10.0.0.1,address=2001:db8::1,mode=routed"
             ]
         );
@@ -462,6 +474,8 @@ mod tests {
                 ["10/8", "expected an address or a network"],
             ),
             ("[metrics]\nport = 9100", 2, ["unknown field", "expected `at`"]),
+            ("[[path]]\ndevice = \"a\"\nid = 3\n[[path]]\ndevice = \"b\"\nid6 = 3", 4, ["the id 3", "already"]),
+            ("[[path]]\ndevice = \"a\"\nport = 80", 1, ["takes signal", "a port"]),
             ("[log]\nlevel = \"loud\"", 2, ["loud", "info"]),
             ("name = \"../x\"", 1, ["../x", "expected"]),
             ("name = ", 1, ["", ""]),

@@ -74,6 +74,9 @@ pub(super) struct PathText {
     pub(super) fullmesh: bool,
     #[serde(default)]
     pub(super) laminar: bool,
+    pub(super) port: Option<u16>,
+    pub(super) id: Option<u8>,
+    pub(super) id6: Option<u8>,
 }
 
 #[derive(Debug, Deserialize)]
