@@ -77,6 +77,8 @@ mod protocol;
 mod queue;
 #[cfg(target_os = "linux")]
 mod readiness;
+#[cfg(all(test, target_os = "linux"))]
+mod scratch;
 #[cfg(target_os = "linux")]
 mod settings;
 #[cfg(target_os = "linux")]
