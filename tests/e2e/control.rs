@@ -165,7 +165,7 @@ fn tools_show_connections_counters_and_addresses() {
         assert_eq!(lines.iter().filter(|l| l.contains("tcp-ulp-mptcp flags:")).count(), 2, "{said}");
         assert_eq!(lines.iter().filter(|l| l.contains(" sfseq:")).count(), 2, "{said}");
 
-        let counters = i.json("nstat");
+        let counters = i.json("nstat -a");
         for name in ["MPTcpExtMPCapableSYNTX", "MPTcpExtMPCapableSYNACKRX", "MPTcpExtMPJoinSynAckRx"] {
             assert_eq!(counters["kernel"][name], 1, "{counters}");
         }
@@ -174,6 +174,14 @@ fn tools_show_connections_counters_and_addresses() {
         assert_eq!(lines[0], ["#kernel"]);
         assert!(lines.contains(&vec!["MPTcpExtMPJoinSynTx", "1", "0.0"]), "{said}");
         assert!(lines.contains(&vec!["MPTcpExtMPFailTx", "0", "0.0"]), "{said}");
+
+        // What has come since the last time; without the history as before. Nobody else has this name.
+        i.ok("nstat -n");
+        assert!(i.json("nstat MPTcpExtMPCapable*")["kernel"].as_object().is_some_and(|o| o.is_empty()));
+        assert_eq!(i.json("nstat -rs")["kernel"]["MPTcpExtMPCapableSYNTX"], 1);
+        assert_eq!(i.json("nstat -as")["kernel"]["MPTcpExtMPCapableSYNTX"], 1);
+        let times = &i.json("ss")["connections"][0]["subflows"][0];
+        assert!(["lastrcv_ms", "lastsnd_ms", "lastack_ms"].iter().all(|t| times[t].is_u64()), "{times}");
 
         let endpoints = i.json("endpoint show");
         let shown: Vec<String> =
@@ -376,7 +384,7 @@ fn an_endpoint_that_is_only_told_is_joined_by_the_server() {
         assert!(shown.contains(" signal dev "), "{shown}");
         // Its SYN comes from the server: we open nothing from there.
         i.until_carries(1, 500_000);
-        let counters = i.json("nstat");
+        let counters = i.json("nstat -a");
         assert_eq!(counters["kernel"]["MPTcpExtMPJoinSynRx"], 1, "{counters}");
         assert_eq!(counters["kernel"]["MPTcpExtMPJoinSynTx"], Value::Null, "{counters}");
         let id = i.json("endpoint show");
@@ -400,7 +408,7 @@ fn an_endpoint_that_is_only_told_is_joined_by_the_server() {
         };
         i.until("it is joined", |i| by_port(i).len() == 1);
         assert_eq!(by_port(&i)[0]["local_id"], 77, "{:?}", by_port(&i));
-        let counters = i.json("nstat");
+        let counters = i.json("nstat -a");
         assert_eq!(counters["kernel"]["MPTcpExtMPJoinPortSynRx"], 1, "{counters}");
         for (what, why) in [
             (add.clone(), "the id 77 is that of"),

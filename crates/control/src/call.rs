@@ -1,6 +1,8 @@
 //! What can be asked for: each call with its parameters and its reply.
 
-use crate::state::{ConnectionList, CounterList, Endpoint, EndpointList, Limits, Path, PathList, RunSummary};
+use crate::state::{
+    ConnectionList, CounterList, Endpoint, EndpointList, Limits, Path, PathList, RunSummary, WarningList,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -101,6 +103,8 @@ calls! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         add_addr_accepted: Option<u32>,
     } -> Limits;
+    /// What of the paths and the limits comes to nothing.
+    "warnings" ListWarnings {} -> WarningList;
     /// Uses one more NIC.
     "path-add" AddPath {
         /// As for the option `--path`: the NIC's name, and options.

@@ -163,6 +163,15 @@ pub struct Subflow {
     pub timeouts: u64,
     /// Loss episodes repaired without one.
     pub recoveries: u64,
+    /// Time since something that has to be acknowledged was sent.
+    #[serde(default)]
+    pub lastsnd_ms: Option<u64>,
+    /// Time since data came.
+    #[serde(default)]
+    pub lastrcv_ms: Option<u64>,
+    /// Time since an acknowledgement showed that something had arrived.
+    #[serde(default)]
+    pub lastack_ms: Option<u64>,
 }
 
 /// Reply to `counters`.
@@ -246,6 +255,13 @@ pub struct Limits {
     pub add_addr_accepted: u32,
     /// Most subflows, beside the initial one.
     pub subflows: u32,
+}
+
+/// Reply to `warnings`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct WarningList {
+    /// What will not happen, each as text.
+    pub warnings: Vec<String>,
 }
 
 /// What became of the connections of programs.

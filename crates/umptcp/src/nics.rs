@@ -149,7 +149,7 @@ enum Place {
     /// The stack uses it.
     Attached(PathId),
     /// Kept here, because its NIC is not usable at the moment. `None` while it is being handed to the stack.
-    Aside(Option<AttachedPath>),
+    Aside(Option<Box<AttachedPath>>),
 }
 
 impl Nics {
@@ -289,6 +289,7 @@ impl Nics {
         let usable = if all { paths::discover().map_err(io_error)? } else { Vec::new() };
         let usable: Vec<PathSpec> = usable.iter().map(|nic| PathSpec::new(&nic.name)).collect();
         let target = if all { &usable[..] } else { specs };
+        self.change_caps(target, commands)?;
         let stays = |path: &NicPath| {
             target.contains(&path.spec) || all && path.spec == PathSpec::new(&path.spec.device)
         };
@@ -335,6 +336,30 @@ impl Nics {
             Wanted::All => {}
         }
         failed.map_or(Ok(()), |error| Err(io_error(error)))
+    }
+
+    /// Paths of which nothing but the caps differs stay, with those: connections go on over them, and what waited
+    /// because of a cap goes on with a larger one.
+    fn change_caps(&self, target: &[PathSpec], commands: &Commands) -> io::Result<()> {
+        let mut paths = lock(&self.paths);
+        for path in paths.iter_mut() {
+            let but_for_caps = |spec: &&PathSpec| {
+                let mut other = (*spec).clone();
+                other.caps = path.spec.caps;
+                other == path.spec
+            };
+            let Some(caps) = target.iter().find(but_for_caps).map(|spec| spec.caps) else { continue };
+            let before = std::mem::replace(&mut path.spec.caps, caps);
+            path.config.connection_cap = caps.connection;
+            let Place::Attached(id) = path.place else { continue };
+            if before.connection != caps.connection {
+                commands.set_connection_cap(id, caps.connection)?;
+            }
+            if before.month.is_some() && caps.month.is_none() {
+                commands.unlimit(id)?;
+            }
+        }
+        self.count(&paths, commands)
     }
 
     /// Sets up a path and gives it to the stack.
@@ -652,7 +677,7 @@ impl NicPath {
             keeper,
             config,
             addresses,
-            place: Place::Aside(Some(attached)),
+            place: Place::Aside(Some(Box::new(attached))),
             up: true,
             nic: None,
             news: None,
@@ -742,7 +767,7 @@ impl NicPath {
         path.config = self.config.clone();
         // None, until it is known how much has been carried in this month.
         path.config.allowance = self.spec.caps.month.map(|_| 0);
-        self.place = Place::Attached(commands.add_path(path)?);
+        self.place = Place::Attached(commands.add_path(*path)?);
         Ok(())
     }
 
@@ -759,7 +784,7 @@ impl NicPath {
     /// Takes the path back from the stack, if the stack has it.
     fn detach(&mut self, commands: &Commands) -> io::Result<()> {
         let Place::Attached(id) = self.place else { return Ok(()) };
-        self.place = Place::Aside(commands.remove_path(id)?);
+        self.place = Place::Aside(commands.remove_path(id)?.map(Box::new));
         Ok(())
     }
 }

@@ -75,6 +75,8 @@ pub struct PathInfo {
     pub public_addresses: Vec<IpAddr>,
     /// Its subflows are backups.
     pub backup: bool,
+    /// It is used only when nothing else answers.
+    pub metered: bool,
     /// What path policies use its addresses for.
     pub uses: Uses,
     /// Address IDs that are chosen for its addresses.
@@ -449,10 +451,14 @@ impl Stack {
     }
 
     /// What the buffers of all connections hold together, and may hold, with what waits between the stack and the
-    /// program. What was read a second ago or less may still count, and what a connection that has ended has left to
-    /// be read does not.
+    /// program. What was read a second ago or less may still count.
     pub fn memory(&self) -> io::Result<MemoryInfo> {
         Ok(self.handle.commands.call(|_, cx| cx.stack.memory())?)
+    }
+
+    /// The stack's time now: that of what it tells, such as [`SubflowInfo::last_ack`].
+    pub fn now(&self) -> umptcp_types::Instant {
+        self.handle.clock.now()
     }
 
     /// The stack's counters since it started.
@@ -512,6 +518,7 @@ pub(crate) fn path_infos(cx: &Context<'_>) -> Vec<PathInfo> {
             addresses,
             public_addresses,
             backup: config.backup,
+            metered: config.metered,
             uses: config.uses,
             ids: config.ids,
             signal_ports: config.signal_ports.clone(),

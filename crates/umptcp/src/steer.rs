@@ -45,6 +45,14 @@ impl Stack {
         Ok(self.handle().commands.call(move |_, cx| cx.stack.set_path_uses(cx.now, path, uses))?)
     }
 
+    /// Changes the settings that connections get which begin later and of which nothing else is said
+    /// ([`StackBuilder::connection_config`](crate::StackBuilder::connection_config)). Listeners have those of the time
+    /// when they began; those that [hold](crate::ListenerBuilder::hold) connections without settings of their own follow,
+    /// and a [`Forwarder`](crate::Forwarder) has settings of its own. Those that there are stay as they are.
+    pub fn change_defaults(&self, change: impl FnOnce(&mut ConnectionConfig)) {
+        self.handle().change_defaults(change);
+    }
+
     /// The ports that peers are told with the addresses of a path (ADD_ADDR with a port, RFC 8684 §3.4.1), in place of
     /// those that there were: what peers then open to them is taken. Peers are told of new ones at once, and that the
     /// others are no more; what was opened to those ends if there are other subflows. Returns `false` if there is no

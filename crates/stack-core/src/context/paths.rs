@@ -4,8 +4,8 @@ use super::meter::{Meter, Use};
 use crate::device::{Families, PathConfig, SignalPort};
 use crate::event::Traffic;
 use alloc::vec::Vec;
-use smallvec::SmallVec;
 use core::net::IpAddr;
+use smallvec::SmallVec;
 use umptcp_path_manager::Uses;
 use umptcp_types::{AddressId, PathId};
 
@@ -143,6 +143,12 @@ impl Paths {
             chosen
         };
         self.paths.iter().flat_map(of_path).filter(|chosen| chosen.id != AddressId(0)).collect()
+    }
+
+    /// What each connection may carry on it. False: there is no such path.
+    pub(super) fn set_connection_cap(&mut self, path: PathId, bytes: Option<u64>) -> bool {
+        let found = self.paths.iter_mut().find(|p| p.id == path);
+        found.map(|p| p.config.connection_cap = bytes).is_some()
     }
 
     /// True: it was blocked and is not any more.

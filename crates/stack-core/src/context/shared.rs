@@ -39,6 +39,8 @@ pub(crate) struct Context {
     pub(super) random: Randomness,
     observed: Observed,
     memory: Memory,
+    /// Bytes in it that are of no connection.
+    beside: u64,
     events: Events,
     watched: Watched,
     /// Packets that belong to no connection: RSTs, answers out of TIME_WAIT.
@@ -70,6 +72,7 @@ impl Context {
             random,
             observed: Observed::default(),
             memory: Memory::new(config.buffer_memory),
+            beside: 0,
             events: Events::new(config.max_events),
             watched: Watched::default(),
             outbox: VecDeque::new(),
@@ -179,6 +182,16 @@ impl Context {
         before != held && self.memory.change(now, before, held)
     }
 
+    /// What is kept beside all connections holds `held` bytes now. True: from now on memory is scarce.
+    pub(crate) fn charge_beside(&mut self, now: Instant, held: u64) -> bool {
+        let before = core::mem::replace(&mut self.beside, held);
+        if held < before {
+            self.memory.release(before - held);
+            return false;
+        }
+        self.charge(now, before, held)
+    }
+
     /// A connection that held so many bytes has gone.
     pub(crate) fn release(&mut self, held: u64) {
         self.memory.release(held);
@@ -248,6 +261,11 @@ impl Context {
     /// What policies use a path's addresses for. False: there is no such path.
     pub(crate) fn set_path_uses(&mut self, path: PathId, uses: Uses) -> bool {
         self.paths.set_uses(path, uses)
+    }
+
+    /// What each connection may carry on a path. False: there is no such path.
+    pub(crate) fn set_connection_cap(&mut self, path: PathId, bytes: Option<u64>) -> bool {
+        self.paths.set_connection_cap(path, bytes)
     }
 
     /// The ports that a path's addresses are advertised with. Those that are not any more; `None`: there is no

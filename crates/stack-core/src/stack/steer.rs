@@ -1,10 +1,10 @@
 //! Subflows and paths that the application steers while connections run.
 
 use super::state::Stack;
-use crate::error::SubflowError;
-use core::net::SocketAddr;
 use crate::device::SignalPort;
+use crate::error::SubflowError;
 use alloc::vec::Vec;
+use core::net::SocketAddr;
 use umptcp_path_manager::Uses;
 use umptcp_types::{ConnectionId, Instant, PathId, SubflowId};
 

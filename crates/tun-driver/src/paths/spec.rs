@@ -130,7 +130,8 @@ impl PathSpec {
             // The address itself is not told then.
             config.uses.signal = false;
             config.ids = ChosenIds::default();
-            config.signal_ports = [false, true].map(|ipv6| SignalPort { ipv6, port, id: ids.of(ipv6) }).into();
+            config.signal_ports =
+                [false, true].map(|ipv6| SignalPort { ipv6, port, id: ids.of(ipv6) }).into();
         }
     }
 }
@@ -298,8 +299,7 @@ fn parse(text: &str) -> Result<PathSpec, String> {
 }
 
 /// Options that are nothing without a value.
-const NEED_VALUES: [&str; 9] =
-    ["address", "advertise", "mode", "weight", "cost", "cap", "port", "id", "id6"];
+const NEED_VALUES: [&str; 9] = ["address", "advertise", "mode", "weight", "cost", "cap", "port", "id", "id6"];
 
 /// What Linux refuses of an endpoint, too.
 ///
@@ -312,7 +312,9 @@ pub fn check_uses(uses: Uses, port: Option<u16>) -> Result<(), String> {
             .into());
     }
     if port.is_some() && (!uses.signal || uses.subflow) {
-        return Err("a port takes signal, and neither subflow nor fullmesh: it is for peers to connect to".into());
+        return Err(
+            "a port takes signal, and neither subflow nor fullmesh: it is for peers to connect to".into()
+        );
     }
     Ok(())
 }
@@ -401,7 +403,10 @@ mod tests {
             (config.uses, config.ids, config.signal_ports)
         };
         let ids = ChosenIds { ipv4: Some(AddressId(7)), ipv6: None };
-        assert_eq!(described("eth0,signal,id=7"), (Uses::of_words(true, false, false, false), ids, Vec::new()));
+        assert_eq!(
+            described("eth0,signal,id=7"),
+            (Uses::of_words(true, false, false, false), ids, Vec::new())
+        );
         let ports = [(false, ids.ipv4), (true, None)].map(|(ipv6, id)| SignalPort { ipv6, port: 80, id });
         assert_eq!(described("eth0,signal,port=80,id=7"), (Uses::NONE, ChosenIds::default(), ports.to_vec()));
     }

@@ -183,7 +183,13 @@ mod tests {
             dev: "eth0".into(),
         };
         let all = [there(1, None), there(7, Some(80))];
-        let call = |id, port| AddEndpoint { address: Some(address), id, port, signal: true, ..AddEndpoint::default() };
+        let call = |id, port| AddEndpoint {
+            address: Some(address),
+            id,
+            port,
+            signal: true,
+            ..AddEndpoint::default()
+        };
         assert_eq!(check_new(&call(Some(2), Some(81)), &all), Ok(()));
         let code = |call: &AddEndpoint| check_new(call, &all).unwrap_err().code;
         for (call, expected) in [

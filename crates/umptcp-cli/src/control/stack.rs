@@ -6,13 +6,14 @@ use super::events::StackEvents;
 use super::programs::Programs;
 use super::source::StackSource;
 use crate::registry::{Names, Registry};
+use crate::warnings::{self, Role};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use umptcp::{
-    AddressId, ConnectionConfig, ConnectionId, ConnectionInfo, ConnectionOption, Counter, Forwarder, PathId, PathInfo, SignalPort, Stack,
-    SubflowError, SubflowId, SubflowInfo, Uses,
+    AddressId, ConnectionConfig, ConnectionId, ConnectionInfo, ConnectionOption, Counter, Forwarder, PathId,
+    PathInfo, SignalPort, Stack, SubflowError, SubflowId, SubflowInfo, Uses,
 };
 use umptcp_control::call::{
     AddEndpoint, AddPath, CaptureCaller, Captured, ChangeEndpoint, Changed, CloseSubflow, DeleteEndpoint,
@@ -20,7 +21,7 @@ use umptcp_control::call::{
 };
 use umptcp_control::instance::Answer;
 use umptcp_control::state::{
-    ConnectionList, CounterList, Endpoint, EndpointList, Limits, Path, PathList, RunSummary,
+    ConnectionList, CounterList, Endpoint, EndpointList, Limits, Path, PathList, RunSummary, WarningList,
 };
 use umptcp_control::{Code, Events, Failure, Instance, Peer};
 use umptcp_tun_driver::error::DriverError;
@@ -157,8 +158,11 @@ impl Instance for StackInstance {
     fn connections(&self) -> Answer<ConnectionList> {
         let paths = self.path_infos()?;
         let all = self.ask(Stack::connections)?;
-        let connections =
-            all.into_iter().map(|(id, info, subflows)| describe::connection(&paths, id, info, subflows));
+        let now = self.ask(|stack| Ok(stack.now()))?;
+        let since = |then| now.saturating_duration_since(then).as_millis() as u64;
+        let connections = all
+            .into_iter()
+            .map(|(id, info, subflows)| describe::connection(&paths, id, info, subflows, since));
         Ok(ConnectionList { connections: connections.collect() })
     }
 
@@ -264,7 +268,8 @@ impl Instance for StackInstance {
         if let Some(full_mesh) = call.fullmesh {
             let mut uses = path.uses;
             if full_mesh && (uses.signal || uses == Uses::NONE) {
-                let text = "signal and fullmesh exclude each other: the address is one that peers are told of";
+                let text =
+                    "signal and fullmesh exclude each other: the address is one that peers are told of";
                 return Err(Failure::new(Code::BadParameters, text));
             }
             uses.full_mesh = full_mesh;
@@ -309,6 +314,13 @@ impl Instance for StackInstance {
             }
         }
         self.limits()
+    }
+
+    fn warnings(&self) -> Answer<WarningList> {
+        let paths: Vec<warnings::Path> = self.outside()?.iter().map(warnings::Path::of_info).collect();
+        // What else connects or serves is not known here.
+        let role = Role { connects: !self.forwarders.is_empty(), serves: self.forwarders.len() != 1 };
+        Ok(WarningList { warnings: warnings::of(&paths, &self.config().unwrap_or_default(), role) })
     }
 
     fn add_path(&self, call: &AddPath) -> Answer<Path> {

@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use umptcp::Uses;
 use umptcp_control::Client;
 use umptcp_control::call::{
-    AddEndpoint, ChangeEndpoint, DeleteEndpoint, FlushEndpoints, GetLimits, ListEndpoints, SetLimits,
+    AddEndpoint, ChangeEndpoint, DeleteEndpoint, FlushEndpoints, GetLimits, ListEndpoints, ListWarnings,
+    SetLimits,
 };
 use umptcp_control::state::{Endpoint, Limits};
 use umptcp_tun_driver::paths::check_uses;
@@ -19,7 +20,9 @@ pub(crate) fn endpoint(args: &EndpointArgs) -> anyhow::Result<()> {
     match &args.action {
         EndpointAction::Add { address, words } => {
             let call = added(*address, words)?;
-            let endpoint = connect(&args.instance)?.call(&call).map_err(failed)?;
+            let mut client = connect(&args.instance)?;
+            let endpoint = client.call(&call).map_err(failed)?;
+            warn(&mut client);
             if json { print_json(&endpoint) } else { Ok(()) }
         }
         EndpointAction::Delete { words } => {
@@ -41,6 +44,7 @@ pub(crate) fn endpoint(args: &EndpointArgs) -> anyhow::Result<()> {
             let mut client = connect(&args.instance)?;
             call.id = which.find(&mut client)?.id;
             let endpoint = client.call(&call).map_err(failed)?;
+            warn(&mut client);
             if json { print_json(&endpoint) } else { Ok(()) }
         }
         EndpointAction::Show { words } => {
@@ -70,8 +74,9 @@ pub(crate) fn limits(args: &LimitsArgs) -> anyhow::Result<()> {
         }
         LimitsAction::Set { words } => {
             let call = set(words)?;
-            let limits = connect(&args.instance)?.call(&call).map_err(failed)?;
-            warnings(&limits).for_each(|warning| say(&format!("warning: {warning}")));
+            let mut client = connect(&args.instance)?;
+            let limits = client.call(&call).map_err(failed)?;
+            warn(&mut client);
             if args.instance.json { print_json(&limits) } else { Ok(()) }
         }
     }
@@ -82,13 +87,10 @@ fn limits_line(limits: &Limits) -> String {
     format!("add_addr_accepted {} subflows {} ", limits.add_addr_accepted, limits.subflows)
 }
 
-/// What will not happen with these limits, where somebody may expect it.
-fn warnings(limits: &Limits) -> impl Iterator<Item = &'static str> {
-    let all = [
-        (limits.subflows == 0, "with a limit of 0 subflows, new connections use one path"),
-        (limits.add_addr_accepted == 0, "addresses that peers advertise are not used from now on"),
-    ];
-    all.into_iter().filter(|(holds, _)| *holds).map(|(_, warning)| warning)
+/// Says what will not happen, where somebody may expect it. An older instance does not know.
+fn warn(client: &mut Client) {
+    let said = client.call(&ListWarnings {}).map(|reply| reply.warnings).unwrap_or_default();
+    said.iter().for_each(|warning| say(&format!("warning: {warning}")));
 }
 
 fn set(words: &[String]) -> anyhow::Result<SetLimits> {
@@ -231,8 +233,6 @@ mod tests {
         assert_eq!(line(&e), "192.168.140.232 id 3 subflow fullmesh dev c1 ");
         (e.signal, e.subflow, e.fullmesh, e.port) = (true, false, false, Some(8443));
         assert_eq!(line(&e), "192.168.140.232 id 3 signal port 8443 dev c1 ");
-        assert_eq!(warnings(&Limits { add_addr_accepted: 0, subflows: 0 }).count(), 2);
-        assert_eq!(warnings(&Limits { add_addr_accepted: 1, subflows: 1 }).count(), 0);
         assert_eq!(
             limits_line(&Limits { add_addr_accepted: 4, subflows: 4 }),
             "add_addr_accepted 4 subflows 4 "

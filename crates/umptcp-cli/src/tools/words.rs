@@ -20,11 +20,7 @@ impl<'a> Words<'a> {
     }
 
     /// The number that follows `word`, from 1 to `most`.
-    pub(super) fn number<T: Into<u32> + TryFrom<u32>>(
-        &mut self,
-        word: &str,
-        most: T,
-    ) -> anyhow::Result<T> {
+    pub(super) fn number<T: Into<u32> + TryFrom<u32>>(&mut self, word: &str, most: T) -> anyhow::Result<T> {
         let text = self.next().ok_or_else(|| usage(format!("{word:?} needs a value")))?;
         let most = most.into();
         let number = text.parse::<u32>().ok().filter(|n| (1..=most).contains(n));

@@ -10,6 +10,7 @@ use crate::logging::Log;
 use crate::proxy::Access;
 use crate::registry::Registry;
 use crate::transport::user_space::Settings;
+use crate::warnings;
 use anyhow::Context as _;
 use ipnet::IpNet;
 pub(crate) use relay::Relay;
@@ -131,6 +132,8 @@ impl Config {
             checksum: stack.checksum,
             no_mptcp: stack.mptcp == Some(false),
             buffer: stack.buffer.map(|buffer| buffer.0),
+            subflows: stack.subflows,
+            add_addr_accepted: stack.add_addr_accepted,
             pcap: stack.pcap,
             paths: checked_paths(source, &paths)?,
             via: via.map(|via| checked_via(source, &via)).transpose()?,
@@ -163,6 +166,49 @@ impl Config {
             metrics: metrics.map(|metrics| metrics.at.0),
             log: Log { level: log.level.unwrap_or_default(), format: log.format },
         })
+    }
+
+    /// What it has, and a daemon with the configuration `now` cannot become.
+    pub(crate) fn beyond(&self, now: &Config) -> Vec<&'static str> {
+        let group = |config: &Config| config.run.and_then(|run| run.group);
+        let fixed = [
+            (self.name != now.name, "the name"),
+            (group(self) != group(now), "the group of [run]"),
+            (self.log.format != now.log.format, "the format of [log]"),
+        ];
+        let mut all = self.settings.beyond(&now.settings);
+        all.extend(fixed.into_iter().filter(|(differs, _)| *differs).map(|(_, what)| what));
+        all
+    }
+
+    /// Becomes another, but for what a running daemon cannot become.
+    pub(crate) fn take_over(&mut self, other: Config) {
+        let run = other.run.map(|_| Run { group: self.run.and_then(|run| run.group) });
+        let Config { name, settings, log, .. } = std::mem::replace(self, other);
+        (self.name, self.run) = (name, run);
+        self.log.format = log.format;
+        let Settings { via, pcap, .. } = settings;
+        (self.settings.via, self.settings.pcap) = (via, pcap);
+    }
+
+    /// What is in it that a reload does not change.
+    pub(crate) fn fixed(&self) -> Vec<&'static str> {
+        let nothing = Config {
+            name: DEFAULT_NAME.to_owned(),
+            run: None,
+            log: Log { format: None, ..self.log },
+            settings: Settings { pcap: None, via: None, ..self.settings.clone() },
+            ..self.clone()
+        };
+        self.beyond(&nothing)
+    }
+
+    /// What it says that comes to nothing.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let connects = !self.captures.is_empty() || self.run.is_some() || self.socks.is_some();
+        let serves = !self.listens.is_empty() || self.relay.is_some();
+        let paths = self.settings.paths.iter().map(warnings::Path::of_spec).collect::<Vec<_>>();
+        warnings::of(&paths, &self.settings.connection(), warnings::Role { connects, serves })
     }
 
     /// One line on what is in it.
@@ -474,7 +520,11 @@ mod tests {
                 ["10/8", "expected an address or a network"],
             ),
             ("[metrics]\nport = 9100", 2, ["unknown field", "expected `at`"]),
-            ("[[path]]\ndevice = \"a\"\nid = 3\n[[path]]\ndevice = \"b\"\nid6 = 3", 4, ["the id 3", "already"]),
+            (
+                "[[path]]\ndevice = \"a\"\nid = 3\n[[path]]\ndevice = \"b\"\nid6 = 3",
+                4,
+                ["the id 3", "already"],
+            ),
             ("[[path]]\ndevice = \"a\"\nport = 80", 1, ["takes signal", "a port"]),
             ("[log]\nlevel = \"loud\"", 2, ["loud", "info"]),
             ("name = \"../x\"", 1, ["../x", "expected"]),

@@ -45,6 +45,9 @@ pub(super) struct StackText {
     pub(super) checksum: bool,
     pub(super) mptcp: Option<bool>,
     pub(super) buffer: Option<Text<BufferSize>>,
+    /// The limits of `ip mptcp limits`.
+    pub(super) subflows: Option<u8>,
+    pub(super) add_addr_accepted: Option<u8>,
     pub(super) drain: Option<Text<Duration>>,
     pub(super) pcap: Option<PathBuf>,
 }
