@@ -143,10 +143,10 @@ fn a_little_more_wakes_what_waits() {
             net.send(flow, side, 5 * MB);
             net.run_for(Duration::from_secs(60)).unwrap();
             let (client, path) = (net.client(), net.paths(net.client())[0]);
-            for more in [1, 200_000, 400_000] {
+            for more in [200_000, 400_000] {
                 let stopped = total(&net, 0);
                 net.with_stack(client, |now, stack| stack.set_path_allowance(now, path, Some(more)));
-                net.run_for(Duration::from_secs(200)).unwrap();
+                net.run_for(Duration::from_secs(60)).unwrap();
                 let went = total(&net, 0) - stopped;
                 let case = format!("seed {seed}, from {side:?}, {more} more: {went}");
                 assert!(went >= more / 2 && went <= more + UNDER_WAY, "{case}");
