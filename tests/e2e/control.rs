@@ -165,7 +165,7 @@ fn tools_show_connections_counters_and_addresses() {
         assert_eq!(lines.iter().filter(|l| l.contains("tcp-ulp-mptcp flags:")).count(), 2, "{said}");
         assert_eq!(lines.iter().filter(|l| l.contains(" sfseq:")).count(), 2, "{said}");
 
-        let counters = i.json("nstat");
+        let counters = i.json("nstat -a");
         for name in ["MPTcpExtMPCapableSYNTX", "MPTcpExtMPCapableSYNACKRX", "MPTcpExtMPJoinSynAckRx"] {
             assert_eq!(counters["kernel"][name], 1, "{counters}");
         }
@@ -174,6 +174,14 @@ fn tools_show_connections_counters_and_addresses() {
         assert_eq!(lines[0], ["#kernel"]);
         assert!(lines.contains(&vec!["MPTcpExtMPJoinSynTx", "1", "0.0"]), "{said}");
         assert!(lines.contains(&vec!["MPTcpExtMPFailTx", "0", "0.0"]), "{said}");
+
+        // What has come since the last time; without the history as before. Nobody else has this name.
+        i.ok("nstat -n");
+        assert!(i.json("nstat MPTcpExtMPCapable*")["kernel"].as_object().is_some_and(|o| o.is_empty()));
+        assert_eq!(i.json("nstat -rs")["kernel"]["MPTcpExtMPCapableSYNTX"], 1);
+        assert_eq!(i.json("nstat -as")["kernel"]["MPTcpExtMPCapableSYNTX"], 1);
+        let times = &i.json("ss")["connections"][0]["subflows"][0];
+        assert!(["lastrcv_ms", "lastsnd_ms", "lastack_ms"].iter().all(|t| times[t].is_u64()), "{times}");
 
         let endpoints = i.json("endpoint show");
         let shown: Vec<String> =
@@ -367,7 +375,7 @@ fn an_endpoint_that_is_only_told_is_joined_by_the_server() {
         let net = slow(2);
         let before = Snapshot::take(&net.client.ns);
         let options = format!("--path {}", net.client.nics[0].device);
-        let i = Instance::start(net, &options, "--bytes 64Mi --direction down --verify");
+        let i = Instance::start(net, &options, "--bytes 96Mi --direction down --verify");
         i.go();
         i.until_carries(0, 200_000);
         let (address, nic) = (i.net.client.nics[1].v4, i.nic(1).to_owned());
@@ -376,15 +384,44 @@ fn an_endpoint_that_is_only_told_is_joined_by_the_server() {
         assert!(shown.contains(" signal dev "), "{shown}");
         // Its SYN comes from the server: we open nothing from there.
         i.until_carries(1, 500_000);
-        let counters = i.json("nstat");
+        let counters = i.json("nstat -a");
         assert_eq!(counters["kernel"]["MPTcpExtMPJoinSynRx"], 1, "{counters}");
         assert_eq!(counters["kernel"]["MPTcpExtMPJoinSynTx"], Value::Null, "{counters}");
         let id = i.json("endpoint show");
         let id =
             id.as_array().expect("endpoints").iter().find(|e| e["dev"] == nic.as_str()).expect("it")["id"]
                 .clone();
-        i.ok(&format!("endpoint change id {id} fullmesh"));
-        assert!(i.ok("endpoint show").contains(" signal subflow fullmesh dev "), "{}", i.ok("endpoint show"));
+        // As Linux has it.
+        assert!(i.refused(&format!("endpoint change id {id} fullmesh"), 2).contains("exclude each other"));
+
+        // One more port, with an id of our choice, of a NIC that is used already.
+        let first = i.net.client.nics[0].v4;
+        let add = format!("endpoint add {first} id 77 port 8443 signal");
+        i.ok(&add);
+        let shown = format!("{first} id 77 signal port 8443 dev {} ", i.nic(0));
+        assert!(i.ok("endpoint show").lines().any(|line| line == shown), "{}", i.ok("endpoint show"));
+        let by_port = |i: &Instance| {
+            let all = i.json("ss");
+            let of = all["connections"][0]["subflows"].as_array().cloned().unwrap_or_default();
+            let of: Vec<Value> = of.into_iter().filter(|s| text(&s["local"]).ends_with(":8443")).collect();
+            of.iter().filter(|s| s["state"] == "ESTABLISHED").cloned().collect::<Vec<Value>>()
+        };
+        i.until("it is joined", |i| by_port(i).len() == 1);
+        assert_eq!(by_port(&i)[0]["local_id"], 77, "{:?}", by_port(&i));
+        let counters = i.json("nstat -a");
+        assert_eq!(counters["kernel"]["MPTcpExtMPJoinPortSynRx"], 1, "{counters}");
+        for (what, why) in [
+            (add.clone(), "the id 77 is that of"),
+            (format!("endpoint add {first} id 78 port 8443 signal"), "already: id 77"),
+            (format!("endpoint add {first} port 8444"), "takes signal"),
+            (format!("endpoint add {first} port 8444 signal subflow"), "neither subflow"),
+        ] {
+            let (said, code) = i.tool(&what);
+            assert!(code != Some(0) && said.contains(why), "{what}: {said}");
+        }
+        i.ok("endpoint delete id 77");
+        i.until("the peer has closed what it opened to the port", |i| by_port(i).is_empty());
+        assert!(!i.ok("endpoint show").contains(" port "));
         let net = i.finish();
         before.assert_restored(&net.client.ns, RESTORED_WITHIN);
     });

@@ -24,6 +24,24 @@ pub(crate) struct UmptcpHost {
     paths: Mutex<Option<PathSet>>,
 }
 
+/// A stack that sets up these paths itself, so that others can be added.
+pub(crate) fn with_nics(site: &Site, specs: &[PathSpec], connection: ConnectionConfig) -> UmptcpHost {
+    let config = StackConfig::default()
+        .with_congestion(umptcp_congestion::built_in())
+        .with_schedulers(umptcp_scheduler::built_in());
+    let stack = site.ns.run(|| {
+        umptcp::Stack::builder()
+            .nics(specs.iter().cloned())
+            .setup(SetupOptions::default().listen_ports(vec![PORT]))
+            .stack_config(config)
+            .connection_config(connection)
+            .linger(Duration::from_secs(10))
+            .start()
+            .unwrap_or_else(|e| panic!("cannot start the stack: {e}"))
+    });
+    UmptcpHost { ns: site.ns.clone(), stack: Mutex::new(Some(stack)), paths: Mutex::new(None) }
+}
+
 /// The default path of tests over `nic`.
 pub(crate) fn spec(nic: &Nic, mode: Mode) -> PathSpec {
     let mut spec = PathSpec::new(&nic.device);
@@ -68,6 +86,11 @@ impl UmptcpHost {
             (stack, paths)
         });
         UmptcpHost { ns: site.ns.clone(), stack: Mutex::new(Some(stack)), paths: Mutex::new(Some(paths)) }
+    }
+
+    /// Does something with the stack, in the namespace.
+    pub(crate) fn steer<T: Send>(&self, steer: impl FnOnce(&umptcp::Stack) -> T + Send) -> T {
+        self.ns.run(|| self.with_stack(steer))
     }
 
     fn with_stack<T>(&self, use_it: impl FnOnce(&umptcp::Stack) -> T) -> T {

@@ -1,6 +1,8 @@
 //! What can be asked for: each call with its parameters and its reply.
 
-use crate::state::{ConnectionList, CounterList, Endpoint, EndpointList, Limits, Path, PathList, RunSummary};
+use crate::state::{
+    ConnectionList, CounterList, Endpoint, EndpointList, Limits, Path, PathList, RunSummary, WarningList,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -65,6 +67,12 @@ calls! {
         /// Addresses that the peer advertises are reached from it.
         #[serde(default)]
         laminar: bool,
+        /// Its id, from 1 to 255; by default the first that is free. It takes `address`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        id: Option<u8>,
+        /// The port that it is advertised with. It takes `signal` and `address`, and no `subflow`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<u16>,
     } -> Endpoint;
     /// Uses an address no more.
     "endpoint-delete" DeleteEndpoint {
@@ -95,6 +103,8 @@ calls! {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         add_addr_accepted: Option<u32>,
     } -> Limits;
+    /// What of the paths and the limits comes to nothing.
+    "warnings" ListWarnings {} -> WarningList;
     /// Uses one more NIC.
     "path-add" AddPath {
         /// As for the option `--path`: the NIC's name, and options.

@@ -8,6 +8,7 @@ use crate::message::{Code, Failure};
 use crate::peer::Peer;
 use crate::state::{
     ConnectionList, CounterList, Endpoint, EndpointList, Event, Limits, Path, PathList, RunSummary,
+    WarningList,
 };
 use std::time::Duration;
 
@@ -70,6 +71,11 @@ pub trait Instance: Send + Sync {
     /// Changes them.
     fn set_limits(&self, _: &SetLimits) -> Answer<Limits> {
         not_supported("has no limits that can be changed")
+    }
+
+    /// What of paths and limits comes to nothing.
+    fn warnings(&self) -> Answer<WarningList> {
+        not_supported("warns of nothing")
     }
 
     /// Uses one more NIC.

@@ -163,6 +163,15 @@ pub struct Subflow {
     pub timeouts: u64,
     /// Loss episodes repaired without one.
     pub recoveries: u64,
+    /// Time since something that has to be acknowledged was sent.
+    #[serde(default)]
+    pub lastsnd_ms: Option<u64>,
+    /// Time since data came.
+    #[serde(default)]
+    pub lastrcv_ms: Option<u64>,
+    /// Time since an acknowledgement showed that something had arrived.
+    #[serde(default)]
+    pub lastack_ms: Option<u64>,
 }
 
 /// Reply to `counters`.
@@ -210,7 +219,8 @@ pub struct EndpointList {
 pub struct Endpoint {
     /// The address.
     pub address: IpAddr,
-    /// Its id within the instance, from 1. It is not the Address ID of any connection.
+    /// Its id within the instance, from 1. One that was chosen is the Address ID of connections that begin to use the
+    /// address later (RFC 8684 §3.2), and are not begun from it; others are not.
     pub id: u32,
     /// It is advertised: by servers in any case.
     #[serde(default, skip_serializing_if = "is_false")]
@@ -227,6 +237,9 @@ pub struct Endpoint {
     /// Clients reach addresses that the peer advertises from it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub laminar: bool,
+    /// The port that it is advertised with, if it is not the connection's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
     /// The NIC.
     pub dev: String,
 }
@@ -242,6 +255,13 @@ pub struct Limits {
     pub add_addr_accepted: u32,
     /// Most subflows, beside the initial one.
     pub subflows: u32,
+}
+
+/// Reply to `warnings`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct WarningList {
+    /// What will not happen, each as text.
+    pub warnings: Vec<String>,
 }
 
 /// What became of the connections of programs.

@@ -39,6 +39,7 @@ fn check_call(method: &str, params: &Value, result: Option<&Value>) {
         FlushEndpoints::METHOD => check::<FlushEndpoints>,
         GetLimits::METHOD => check::<GetLimits>,
         SetLimits::METHOD => check::<SetLimits>,
+        ListWarnings::METHOD => check::<ListWarnings>,
         AddPath::METHOD => check::<AddPath>,
         RemovePath::METHOD => check::<RemovePath>,
         OpenSubflow::METHOD => check::<OpenSubflow>,

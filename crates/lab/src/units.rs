@@ -6,24 +6,13 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 use umptcp_stack_core::config::BufferSize;
+use umptcp_types::units::SIZES;
 
 /// Units, and what each is worth.
 type Units<T> = [(&'static str, T)];
 
 const TIMES: &Units<f64> =
     &[("ns", 1e-9), ("us", 1e-6), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0), ("min", 60.0)];
-
-const SIZES: &Units<u64> = &[
-    ("B", 1),
-    ("kB", 1_000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("TB", 1_000_000_000_000),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-];
 
 /// Buffers are no smaller and no larger.
 const LEAST_BUFFER: u64 = 4096;
@@ -99,7 +88,7 @@ pub fn short_time(text: &str) -> Option<Duration> {
 pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let (number, unit) = split(text);
     real(text, &number)?;
-    let factor = find(text, unit, SIZES, "64 KiB")?;
+    let factor = find(text, unit, &SIZES, "64 KiB")?;
     count(&number, factor).ok_or_else(|| format!("{text:?} is not a whole number of bytes, or too many"))
 }
 

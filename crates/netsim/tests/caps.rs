@@ -131,6 +131,71 @@ fn a_connection_without_another_path_waits_until_more_is_allowed() {
     }
 }
 
+/// A cap that is raised by a little is room for what waits, although less is left than the reserve before a large one.
+#[test]
+fn a_little_more_wakes_what_waits() {
+    for seed in 0..2 {
+        for side in SIDES {
+            let mut net = Pair::builder().path(link()).seed(seed);
+            net = net.path_options(0, |path| path.allowance = Some(2 * MB));
+            let mut net = net.build();
+            let flow = net.connect().unwrap();
+            net.send(flow, side, 5 * MB);
+            net.run_for(Duration::from_secs(60)).unwrap();
+            let (client, path) = (net.client(), net.paths(net.client())[0]);
+            for more in [200_000, 400_000] {
+                let stopped = total(&net, 0);
+                net.with_stack(client, |now, stack| stack.set_path_allowance(now, path, Some(more)));
+                net.run_for(Duration::from_secs(60)).unwrap();
+                let went = total(&net, 0) - stopped;
+                let case = format!("seed {seed}, from {side:?}, {more} more: {went}");
+                assert!(went >= more / 2 && went <= more + UNDER_WAY, "{case}");
+                assert!(net.flow(flow).error().is_none(), "{case}");
+            }
+            net.with_stack(client, |now, stack| stack.set_path_allowance(now, path, None));
+            net.transfer(flow, side, 1).unwrap();
+            net.close(flow).unwrap();
+        }
+    }
+}
+
+/// What each connection may carry is changed while one waits: with another path, and without.
+#[test]
+fn a_changed_limit_of_connections_counts_for_those_that_there_are() {
+    for side in SIDES {
+        for paths in 1..=2 {
+            let mut net = Pair::builder().seed(1);
+            for _ in 0..paths {
+                net = net.path(link());
+            }
+            let last = paths - 1;
+            let mut net = net.path_options(last, |path| path.connection_cap = Some(MB)).build();
+            let flow = connect_all(&mut net);
+            net.send(flow, side, 40 * MB);
+            net.run_for(Duration::from_secs(8)).unwrap();
+            let (client, path) = (net.client(), net.paths(net.client())[last]);
+            let case = format!("from {side:?}, {paths} paths");
+            let first = total(&net, last);
+            assert!(first > MB / 2 && first <= MB + UNDER_WAY, "{case}: {first}");
+            let set = |net: &mut Pair, cap| {
+                assert_eq!(
+                    net.with_stack(client, |now, stack| stack.set_connection_cap(now, path, cap)),
+                    Some(true)
+                );
+                net.run_for(Duration::from_secs(8)).unwrap();
+                total(net, last)
+            };
+            let raised = set(&mut net, Some(3 * MB));
+            assert!(raised > 2 * MB && raised <= 3 * MB + UNDER_WAY, "{case}: {raised}");
+            let lowered = set(&mut net, Some(2 * MB));
+            assert!(lowered <= raised + UNDER_WAY, "{case}: {raised}, then {lowered}");
+            let free = set(&mut net, None);
+            assert!(free > lowered + 2 * MB, "{case}: {lowered}, then {free}");
+            assert!(net.flow(flow).error().is_none(), "{case}");
+        }
+    }
+}
+
 #[test]
 fn each_connection_has_its_own_limit() {
     for seed in 0..3 {

@@ -74,6 +74,9 @@ impl Uses {
         Uses { signal, subflow: none || subflow || full_mesh, full_mesh, laminar }
     }
 
+    /// For nothing.
+    pub const NONE: Uses = Uses { signal: false, subflow: false, full_mesh: false, laminar: false };
+
     /// The words that say so.
     pub fn words(self) -> impl Iterator<Item = &'static str> {
         let words = [
@@ -103,6 +106,9 @@ pub struct LocalAddress {
     pub address: IpAddr,
     /// The address as the peer sees it: the NIC's own, where the path translates addresses.
     pub advertise: IpAddr,
+    /// The port that the peer is told with it; without one it is that of the subflow which carries ADD_ADDR (RFC 8684
+    /// §3.4.1). No subflow has been told by such an address, even one between the same addresses.
+    pub port: Option<u16>,
     /// Subflows from this address ask to be backups.
     pub backup: bool,
     /// What it is for.
@@ -112,7 +118,7 @@ pub struct LocalAddress {
 impl LocalAddress {
     /// An address for regular subflows that the peer sees as it is.
     pub fn new(path: PathId, address: IpAddr) -> Self {
-        LocalAddress { path, address, advertise: address, backup: false, uses: Uses::default() }
+        LocalAddress { path, address, advertise: address, port: None, backup: false, uses: Uses::default() }
     }
 }
 
@@ -183,8 +189,8 @@ pub struct View<'a> {
     pub max_subflows: usize,
     /// The application asked to advertise addresses.
     pub advertise: bool,
-    /// Local addresses that were already advertised.
-    pub advertised: &'a [IpAddr],
+    /// Local addresses that were already advertised, with the ports that were told with them.
+    pub advertised: &'a [(IpAddr, Option<u16>)],
 }
 
 impl<'a> View<'a> {

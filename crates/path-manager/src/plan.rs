@@ -1,6 +1,6 @@
 //! What every policy heeds.
 
-use crate::{Command, LocalAddress, RemoteAddress, SubflowEnds, View};
+use crate::{Command, LocalAddress, RemoteAddress, SubflowEnds, Uses, View};
 use alloc::vec::Vec;
 
 /// The subflows that there are and that are to be opened. It keeps to the limit, opens none twice and none
@@ -18,9 +18,11 @@ impl<'a> Plan<'a> {
     /// for those that a subflow has shown it.
     pub fn new(view: &'a View<'a>) -> Self {
         let mut plan = Plan { view, subflows: view.subflows.to_vec(), opened: 0, commands: Vec::new() };
-        for (i, l) in view.local.iter().enumerate().filter(|(_, l)| view.advertise || l.uses.signal) {
-            let used = view.subflows.iter().any(|s| s.local == l.address);
-            if !used && !view.advertised.contains(&l.advertise) {
+        let told = |l: &LocalAddress| l.uses.signal || view.advertise && l.uses != Uses::NONE;
+        for (i, l) in view.local.iter().enumerate().filter(|(_, l)| told(l)) {
+            // A subflow shows the peer an address, but not another port.
+            let used = l.port.is_none() && view.subflows.iter().any(|s| s.local == l.address);
+            if !used && !view.advertised.contains(&(l.advertise, l.port)) {
                 plan.commands.push(Command::Advertise { local: i });
             }
         }

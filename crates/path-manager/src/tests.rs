@@ -123,11 +123,33 @@ fn server_only_advertises() {
     let mut view = View::new(&locals, &remotes);
     (view.subflows, view.max_subflows, view.advertise) = (&subflows, 8, true);
     assert_eq!(Aggregate.decide(&view), vec![Command::Advertise { local: 1 }]);
-    let advertised = [locals[1].address];
+    let advertised = [(locals[1].address, None)];
     view.advertised = &advertised;
     assert_eq!(Aggregate.decide(&view), vec![]);
     (view.opens, view.advertise) = (true, false);
     assert_eq!(Aggregate.decide(&view), vec![open(1, 0)]);
+}
+
+/// A port is told beside the address that a subflow uses, and an address that is for nothing else is not told.
+#[test]
+fn a_port_is_told_beside_the_address() {
+    let mut locals = [local(0, 1), local(0, 1)];
+    locals[0].uses = Uses::NONE;
+    locals[1].uses = Uses { signal: true, ..Uses::NONE };
+    locals[1].port = Some(8443);
+    let remotes = [remote(0, 1)];
+    let subflows = [working(&locals[0], &remotes[0])];
+    let mut view = client(&locals, &remotes);
+    (view.subflows, view.advertise) = (&subflows, true);
+    assert_eq!(Aggregate.decide(&view), [Command::Advertise { local: 1 }]);
+    let advertised = [(locals[1].address, None)];
+    view.advertised = &advertised;
+    assert_eq!(Aggregate.decide(&view), [Command::Advertise { local: 1 }]);
+    let advertised = [(locals[1].address, Some(8443))];
+    view.advertised = &advertised;
+    assert_eq!(Aggregate.decide(&view), []);
+    view.subflows = &[];
+    assert_eq!(Aggregate.decide(&view), [], "no subflow is opened from either");
 }
 
 /// As `ip mptcp endpoint` has it.

@@ -16,6 +16,13 @@ pub const KEY: usize = 32;
 /// Most clients in a file.
 pub const MOST_CLIENTS: usize = 10_000;
 
+/// Whether everybody on this host may read a file with keys, by its mode. Its group may: services have one.
+#[cfg(unix)]
+pub fn is_open_to_all(file: &std::fs::File) -> std::io::Result<bool> {
+    use std::os::unix::fs::PermissionsExt as _;
+    Ok(file.metadata()?.permissions().mode() & 0o007 != 0)
+}
+
 /// The name of a client: letters, digits, '-', '_' and '.'.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ClientName(String);

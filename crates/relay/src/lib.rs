@@ -26,6 +26,8 @@ pub use allowance::{Allowance, Exceeded, Limits, Usage, Used};
 pub use cookie::{Challenge, Cookie};
 pub use destinations::{Destinations, Forbidden};
 pub use gate::{Admitted, Gate, Refusal};
+#[cfg(unix)]
+pub use key::is_open_to_all;
 pub use key::{ClientName, Credential, Key, KeyFileError};
 pub use publish::MayPublish;
 pub use request::{AnswerError, AnswerReader, Request};

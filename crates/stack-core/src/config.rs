@@ -218,7 +218,7 @@ impl From<usize> for BufferSize {
 }
 
 /// Settings of one connection, and of those a listener accepts.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ConnectionConfig {
     /// Negotiate MPTCP; otherwise plain TCP from the start.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use core::net::IpAddr;
 use core::num::NonZeroU16;
 use umptcp_path_manager::Uses;
-use umptcp_types::{Duration, Instant, PathId};
+use umptcp_types::{AddressId, Duration, Instant, PathId};
 
 /// Whether the transport checksum of a received packet has been verified before it reached the stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -255,6 +255,41 @@ pub const fn allowance_reserve(limit: u64) -> u64 {
     if limit / 4 < 1 << 20 { limit / 4 } else { 1 << 20 }
 }
 
+/// Address IDs that are chosen for a path's addresses, one of each family (RFC 8684 §3.2). They count on connections
+/// that have given the address no ID yet, and whose first subflow is from another: that one has ID 0. No other
+/// address gets them. Zero chooses nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ChosenIds {
+    /// That of the path's IPv4 address.
+    pub ipv4: Option<AddressId>,
+    /// That of its IPv6 address.
+    pub ipv6: Option<AddressId>,
+}
+
+impl ChosenIds {
+    /// That of the address of a family.
+    pub fn of(&self, ipv6: bool) -> Option<AddressId> {
+        if ipv6 { self.ipv6 } else { self.ipv4 }
+    }
+
+    /// The same, to be changed.
+    pub fn of_mut(&mut self, ipv6: bool) -> &mut Option<AddressId> {
+        if ipv6 { &mut self.ipv6 } else { &mut self.ipv4 }
+    }
+}
+
+/// A port that peers are told with a path's address (ADD_ADDR with a port, RFC 8684 §3.4.1), as an endpoint of
+/// `ip mptcp` with `port`: their joins to it are taken. Whoever owns the device has to bring what is sent there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SignalPort {
+    /// It goes with the path's IPv6 address, not with the IPv4 one.
+    pub ipv6: bool,
+    /// The port.
+    pub port: u16,
+    /// The Address ID, if one is chosen.
+    pub id: Option<AddressId>,
+}
+
 /// A path: one local device.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -294,6 +329,10 @@ pub struct PathConfig {
     pub connection_cap: Option<u64>,
     /// What path policies use its addresses for.
     pub uses: Uses,
+    /// Address IDs that are chosen for its addresses.
+    pub ids: ChosenIds,
+    /// Ports that its addresses are advertised with, beside what `uses` says.
+    pub signal_ports: Vec<SignalPort>,
     /// Longest silence on subflows that this end has opened: then the peer is asked for a sign of life, so
     /// that translators on the way keep their state. `None`: as long as [keep-alive](crate::config::KeepAlive)
     /// of the connection says.
@@ -324,6 +363,8 @@ impl PathConfig {
             allowance: None,
             connection_cap: None,
             uses: Uses::default(),
+            ids: ChosenIds::default(),
+            signal_ports: Vec::new(),
             longest_silence: None,
         }
     }

@@ -182,6 +182,10 @@ pub struct SubflowInfo {
     pub health: Health,
     /// When an acknowledgement last showed that something had arrived; before the first, when it was opened.
     pub last_ack: Instant,
+    /// When something that has to be acknowledged was sent last, also again: data, or the SYN.
+    pub last_sent: Option<Instant>,
+    /// When data came last, also such as had come before.
+    pub last_received: Option<Instant>,
     /// Smoothed round-trip time.
     pub srtt: Option<Duration>,
     /// Round-trip time variation.

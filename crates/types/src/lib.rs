@@ -11,6 +11,7 @@ mod id;
 mod instant;
 mod registry;
 mod seq;
+pub mod units;
 
 pub use id::{AddressId, ConnectionId, ListenerId, PathId, SubflowId};
 pub use instant::Instant;

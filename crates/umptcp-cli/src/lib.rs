@@ -46,6 +46,8 @@ mod transport;
 mod units;
 #[cfg(target_os = "linux")]
 mod up;
+#[cfg(target_os = "linux")]
+mod warnings;
 
 pub use registry::Registry;
 

@@ -44,7 +44,7 @@ pub struct StreamBuilder {
 
 impl StreamBuilder {
     pub(crate) fn new(handle: Handle) -> Self {
-        let config = (*handle.defaults).clone();
+        let config = handle.defaults();
         let via = handle.via.clone();
         StreamBuilder {
             handle,

@@ -159,27 +159,15 @@ fn write(path: &Path, lines: &[Line]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::Scratch;
     use std::os::unix::fs::PermissionsExt;
 
-    /// A directory that is removed on drop.
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(name: &str) -> Scratch {
-            let path = std::env::temp_dir().join(format!("umptcp-cookies-{name}-{}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Scratch(path)
-        }
-
-        fn file(&self) -> PathBuf {
-            self.0.join("cookies")
-        }
+    fn scratch(name: &str) -> Scratch {
+        Scratch::new(&format!("cookies-{name}"))
     }
 
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+    fn place(scratch: &Scratch) -> PathBuf {
+        scratch.path().join("cookies")
     }
 
     fn server(n: u32, cookie: &[u8], left_alone: Option<u64>) -> FastOpenServer {
@@ -194,43 +182,43 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let scratch = Scratch::new("written");
-        let (file, known) = CookieFile::open(scratch.file()).unwrap();
+        let scratch = scratch("written");
+        let (file, known) = CookieFile::open(place(&scratch)).unwrap();
         assert_eq!(known, []);
         let mut six = server(3, &[7; 16], None);
         (six.local, six.remote) = ("fd00::1".parse().unwrap(), "[fd00::2]:443".parse().unwrap());
         let all = vec![server(1, &[1, 2, 3, 255], None), server(2, &[], Some(1000)), six];
         file.save(all.clone()).unwrap();
-        let mode = fs::metadata(scratch.file()).unwrap().permissions().mode();
+        let mode = fs::metadata(place(&scratch)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert_eq!(fs::read_dir(&scratch.0).unwrap().count(), 1, "no temporary file is left");
-        let (file, mut read) = CookieFile::open(scratch.file()).unwrap();
+        assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 1, "no temporary file is left");
+        let (file, mut read) = CookieFile::open(place(&scratch)).unwrap();
         let left = read[1].left_alone.take().unwrap();
         assert!(left <= Duration::from_secs(1000) && left > Duration::from_secs(900));
         assert_eq!(read, [all[0].clone(), server(2, &[], None), all[2].clone()]);
         // Without anything new the file is not touched.
-        let before = fs::read(scratch.file()).unwrap();
+        let before = fs::read(place(&scratch)).unwrap();
         file.save(Vec::new()).unwrap();
-        assert_eq!(fs::read(scratch.file()).unwrap(), before);
+        assert_eq!(fs::read(place(&scratch)).unwrap(), before);
     }
 
     #[test]
     fn two_programs_share_it_and_it_does_not_grow_without_end() {
-        let scratch = Scratch::new("shared");
-        let (one, _) = CookieFile::open(scratch.file()).unwrap();
-        let (other, _) = CookieFile::open(scratch.file()).unwrap();
+        let scratch = scratch("shared");
+        let (one, _) = CookieFile::open(place(&scratch)).unwrap();
+        let (other, _) = CookieFile::open(place(&scratch)).unwrap();
         one.save(vec![server(1, &[1; 6], None), server(2, &[1; 6], None)]).unwrap();
         other.save(vec![server(1, &[2; 6], None), server(3, &[2; 6], None)]).unwrap();
-        let (_, read) = CookieFile::open(scratch.file()).unwrap();
+        let (_, read) = CookieFile::open(place(&scratch)).unwrap();
         assert_eq!(read, [server(2, &[1; 6], None), server(1, &[2; 6], None), server(3, &[2; 6], None)]);
         one.save((10..2000).map(|n| server(n, &[3; 6], None)).collect()).unwrap();
-        let (_, read) = CookieFile::open(scratch.file()).unwrap();
+        let (_, read) = CookieFile::open(place(&scratch)).unwrap();
         assert_eq!((read.len(), read[0].remote), (MOST, server(2000 - MOST as u32, &[], None).remote));
     }
 
     #[test]
     fn bad_content_is_ignored_and_does_no_harm() {
-        let scratch = Scratch::new("bad");
+        let scratch = scratch("bad");
         let good = Line::of(server(5, &[9; 8], None), 0).write();
         for bad in [
             &b"complete nonsense"[..],
@@ -246,30 +234,30 @@ mod tests {
             b"10.0.0.1 10.0.0.2:80 1400 0102030405060708090a0b0c0d0e0f1011",
             b"\x00\xff\xfe binary \x01",
         ] {
-            fs::write(scratch.file(), [bad, b"\n\n# remark\n", good.as_bytes()].concat()).unwrap();
-            let (file, read) = CookieFile::open(scratch.file()).unwrap();
+            fs::write(place(&scratch), [bad, b"\n\n# remark\n", good.as_bytes()].concat()).unwrap();
+            let (file, read) = CookieFile::open(place(&scratch)).unwrap();
             assert_eq!(remotes(&read), [server(5, &[], None).remote], "{}", String::from_utf8_lossy(bad));
             file.save(vec![server(6, &[1; 4], None)]).unwrap();
-            let (_, read) = CookieFile::open(scratch.file()).unwrap();
+            let (_, read) = CookieFile::open(place(&scratch)).unwrap();
             assert_eq!(remotes(&read), remotes(&[server(5, &[], None), server(6, &[], None)]));
         }
         // Far too long.
-        fs::write(scratch.file(), vec![b'x'; 3 << 20]).unwrap();
-        assert_eq!(CookieFile::open(scratch.file()).unwrap().1, []);
+        fs::write(place(&scratch), vec![b'x'; 3 << 20]).unwrap();
+        assert_eq!(CookieFile::open(place(&scratch)).unwrap().1, []);
     }
 
     #[test]
     fn a_place_that_cannot_be_written_to_is_named() {
-        let scratch = Scratch::new("place");
-        let nowhere = scratch.0.join("missing").join("cookies");
+        let scratch = scratch("place");
+        let nowhere = scratch.path().join("missing").join("cookies");
         let error = CookieFile::open(nowhere.clone()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(error.to_string().contains(&nowhere.display().to_string()), "{error}");
-        assert!(CookieFile::open(scratch.0.clone()).is_err(), "a directory");
+        assert!(CookieFile::open(scratch.path().to_owned()).is_err(), "a directory");
         // Deleted in the meantime: created again.
-        let (file, _) = CookieFile::open(scratch.file()).unwrap();
-        fs::remove_file(scratch.file()).unwrap();
+        let (file, _) = CookieFile::open(place(&scratch)).unwrap();
+        fs::remove_file(place(&scratch)).unwrap();
         file.save(vec![server(1, &[1; 6], None)]).unwrap();
-        assert_eq!(CookieFile::open(scratch.file()).unwrap().1.len(), 1);
+        assert_eq!(CookieFile::open(place(&scratch)).unwrap().1.len(), 1);
     }
 }

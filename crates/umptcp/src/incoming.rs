@@ -28,7 +28,8 @@ pub struct HoldingListener {
     handle: Handle,
     id: ListenerId,
     shared: Arc<OffersShared>,
-    config: ConnectionConfig,
+    /// `None`: the stack's defaults of the time.
+    config: Option<ConnectionConfig>,
     /// Directed to the stack on this host's NICs.
     port: Option<u16>,
 }
@@ -134,6 +135,7 @@ impl ListenerBuilder {
         let own = nics.as_ref().and_then(|nics| nics.own_address(local.ip()));
         let id = handle.commands.call(move |worker, cx| worker.hold(cx, options, own, to))?;
         let id = id.map_err(|source| Error::Listen { local, source })?;
+        let config = (config != handle.server_defaults()).then_some(config);
         let mut listener = HoldingListener { handle, id, shared, config, port: None };
         if let (Some(nics), Some(at)) = (nics, scope.local.filter(|at| at.port() != 0)) {
             nics.listen(at.port())?;
@@ -165,7 +167,7 @@ impl HoldingListener {
             Ok(Some(offer)) => Ok(Incoming {
                 handle: self.handle.clone(),
                 offer,
-                config: self.config.clone(),
+                config: self.config.clone().unwrap_or_else(|| self.handle.server_defaults()),
                 decided: false,
             }),
             Ok(None) => Err(Error::ListenerClosed.into()),

@@ -77,6 +77,8 @@ mod protocol;
 mod queue;
 #[cfg(target_os = "linux")]
 mod readiness;
+#[cfg(all(test, target_os = "linux"))]
+mod scratch;
 #[cfg(target_os = "linux")]
 mod settings;
 #[cfg(target_os = "linux")]
@@ -112,7 +114,7 @@ pub use protocol::Protocol;
 pub use umptcp_stack_core::config::{
     BufferSize, ConnectionConfig, ConnectionOption, Ecn, FastClose, KeepAlive, StackConfig, SynCookiePolicy,
 };
-pub use umptcp_stack_core::device::{PathConfig, PathKind};
+pub use umptcp_stack_core::device::{ChosenIds, PathConfig, PathKind, SignalPort};
 pub use umptcp_stack_core::error::{
     ConnectError, ConnectionError, FallbackReason, ListenError, SetError, SignalError, SubflowError,
 };

@@ -68,9 +68,7 @@ const BACKLOG: usize = 128;
 
 impl ListenerBuilder {
     pub(crate) fn new(handle: Handle) -> Self {
-        // A server advertises its other addresses and leaves joining to the client, which may be behind a
-        // NAT.
-        let config = (*handle.defaults).clone().with_advertise_addresses(true);
+        let config = handle.server_defaults();
         ListenerBuilder {
             handle,
             backlog: BACKLOG,

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::shared::lock;
 use crate::udp_paths::UdpPaths;
 use crate::worker::Commands;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 use std::time::{Duration, Instant};
 use umptcp_stack_core::device::Families;
-use umptcp_stack_core::device::PathConfig;
+use umptcp_stack_core::device::{PathConfig, SignalPort};
 use umptcp_stack_core::path_manager::Uses;
 use umptcp_tun_driver::device::DeviceError;
 use umptcp_tun_driver::error::DriverError;
@@ -34,6 +34,8 @@ pub(crate) struct Nics {
     attached: OnceLock<(Weak<Nics>, Commands)>,
     /// How many listeners use each port. None: it is kept for connections.
     ports: Mutex<HashMap<u16, usize>>,
+    /// Those that paths are advertised with, which have one user more for it.
+    signal_ports: Mutex<BTreeSet<u16>>,
     /// NICs that become usable later and then get paths, too.
     wanted: Mutex<Wanted>,
     fetching_ports: Mutex<()>,
@@ -147,7 +149,7 @@ enum Place {
     /// The stack uses it.
     Attached(PathId),
     /// Kept here, because its NIC is not usable at the moment. `None` while it is being handed to the stack.
-    Aside(Option<AttachedPath>),
+    Aside(Option<Box<AttachedPath>>),
 }
 
 impl Nics {
@@ -182,6 +184,7 @@ impl Nics {
             udp,
             attached: OnceLock::new(),
             ports: Mutex::new(ports),
+            signal_ports: Mutex::default(),
             wanted: Mutex::new(wanted),
             fetching_ports: Mutex::new(()),
             accounts,
@@ -204,6 +207,7 @@ impl Nics {
         for path in lock(&self.paths).iter_mut() {
             path.attach(commands)?;
         }
+        self.open_signal_ports(&ports_of(&lock(&self.paths)))?;
         let _ = self.attached.set((Arc::downgrade(self), commands.clone()));
         self.count(&lock(&self.paths), commands)?;
         if let Some(changes) = self.set.as_ref().and_then(|set| lock(set).changes()) {
@@ -285,6 +289,7 @@ impl Nics {
         let usable = if all { paths::discover().map_err(io_error)? } else { Vec::new() };
         let usable: Vec<PathSpec> = usable.iter().map(|nic| PathSpec::new(&nic.name)).collect();
         let target = if all { &usable[..] } else { specs };
+        self.change_caps(target, commands)?;
         let stays = |path: &NicPath| {
             target.contains(&path.spec) || all && path.spec == PathSpec::new(&path.spec.device)
         };
@@ -333,6 +338,30 @@ impl Nics {
         failed.map_or(Ok(()), |error| Err(io_error(error)))
     }
 
+    /// Paths of which nothing but the caps differs stay, with those: connections go on over them, and what waited
+    /// because of a cap goes on with a larger one.
+    fn change_caps(&self, target: &[PathSpec], commands: &Commands) -> io::Result<()> {
+        let mut paths = lock(&self.paths);
+        for path in paths.iter_mut() {
+            let but_for_caps = |spec: &&PathSpec| {
+                let mut other = (*spec).clone();
+                other.caps = path.spec.caps;
+                other == path.spec
+            };
+            let Some(caps) = target.iter().find(but_for_caps).map(|spec| spec.caps) else { continue };
+            let before = std::mem::replace(&mut path.spec.caps, caps);
+            path.config.connection_cap = caps.connection;
+            let Place::Attached(id) = path.place else { continue };
+            if before.connection != caps.connection {
+                commands.set_connection_cap(id, caps.connection)?;
+            }
+            if before.month.is_some() && caps.month.is_none() {
+                commands.unlimit(id)?;
+            }
+        }
+        self.count(&paths, commands)
+    }
+
     /// Sets up a path and gives it to the stack.
     fn set_up_path(
         &self,
@@ -341,6 +370,7 @@ impl Nics {
         commands: &Commands,
     ) -> Result<PathId, DriverError> {
         let mut path = self.prepare(spec)?;
+        self.open_ports(&ports_of(std::slice::from_ref(&path)))?;
         path.attach(commands).map_err(|_| DriverError::Gone)?;
         let Place::Attached(id) = path.place else { return Err(DriverError::Gone) };
         paths.push(path);
@@ -382,11 +412,15 @@ impl Nics {
 
     /// Directs connections to a port on the NICs' addresses to the stack.
     pub(crate) fn listen(&self, port: u16) -> io::Result<()> {
+        self.use_port(port).map_err(io_error)
+    }
+
+    fn use_port(&self, port: u16) -> Result<(), DriverError> {
         let mut ports = lock(&self.ports);
         match ports.get_mut(&port) {
             Some(users) => *users += 1,
             None => {
-                self.direct(port).map_err(io_error)?;
+                self.direct(port)?;
                 ports.insert(port, 1);
             }
         }
@@ -412,6 +446,47 @@ impl Nics {
             *users = users.saturating_sub(1);
         }
         self.release(is_used);
+    }
+
+    /// Has what is sent to ports that paths are advertised with come to the stack. What fails undoes nothing of
+    /// what there was.
+    fn open_ports(&self, ports: &BTreeSet<u16>) -> Result<(), DriverError> {
+        let mut open = lock(&self.signal_ports);
+        for port in ports {
+            if !open.contains(port) {
+                self.use_port(*port)?;
+                open.insert(*port);
+            }
+        }
+        Ok(())
+    }
+
+    fn open_signal_ports(&self, ports: &BTreeSet<u16>) -> io::Result<()> {
+        self.open_ports(ports).map_err(io_error)
+    }
+
+    /// No path is advertised any more with ports that are not among these.
+    fn close_signal_ports(&self, but: &BTreeSet<u16>, commands: &Commands) {
+        let mut gone = Vec::new();
+        lock(&self.signal_ports).retain(|port| {
+            let stays = but.contains(port);
+            gone.extend((!stays).then_some(*port));
+            stays
+        });
+        gone.into_iter().for_each(|port| self.unlisten(port, |port| commands.uses_port(port)));
+    }
+
+    /// A path is advertised with these ports from now on.
+    pub(crate) fn set_signal_ports(
+        &self,
+        id: PathId,
+        ports: &[SignalPort],
+        commands: &Commands,
+    ) -> io::Result<()> {
+        self.open_signal_ports(&ports.iter().map(|port| port.port).collect())?;
+        self.change_config(id, |config| config.signal_ports = ports.to_vec());
+        self.close_signal_ports(&ports_of(&lock(&self.paths)), commands);
+        Ok(())
     }
 
     /// Releases ports on which nobody listens, and that no connection needs any more.
@@ -470,8 +545,12 @@ impl Nics {
     }
 
     /// Forgets a path that the program has removed.
-    pub(crate) fn forget(&self, id: PathId) {
-        lock(&self.paths).retain(|p| !matches!(p.place, Place::Attached(at) if at == id));
+    pub(crate) fn forget(&self, id: PathId, commands: &Commands) {
+        let mut paths = lock(&self.paths);
+        paths.retain(|p| !matches!(p.place, Place::Attached(at) if at == id));
+        let ports = ports_of(&paths);
+        drop(paths);
+        self.close_signal_ports(&ports, commands);
     }
 
     /// Sets up what is wanted on a NIC that has become usable. A path that fails keeps none of the others from
@@ -561,6 +640,11 @@ impl Nics {
     }
 }
 
+/// The ports that paths are advertised with.
+fn ports_of(paths: &[NicPath]) -> BTreeSet<u16> {
+    paths.iter().flat_map(|path| &path.config.signal_ports).map(|port| port.port).collect()
+}
+
 impl std::fmt::Debug for Nics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Nics").field("ports", &self.ports).finish_non_exhaustive()
@@ -593,7 +677,7 @@ impl NicPath {
             keeper,
             config,
             addresses,
-            place: Place::Aside(Some(attached)),
+            place: Place::Aside(Some(Box::new(attached))),
             up: true,
             nic: None,
             news: None,
@@ -683,7 +767,7 @@ impl NicPath {
         path.config = self.config.clone();
         // None, until it is known how much has been carried in this month.
         path.config.allowance = self.spec.caps.month.map(|_| 0);
-        self.place = Place::Attached(commands.add_path(path)?);
+        self.place = Place::Attached(commands.add_path(*path)?);
         Ok(())
     }
 
@@ -700,7 +784,7 @@ impl NicPath {
     /// Takes the path back from the stack, if the stack has it.
     fn detach(&mut self, commands: &Commands) -> io::Result<()> {
         let Place::Attached(id) = self.place else { return Ok(()) };
-        self.place = Place::Aside(commands.remove_path(id)?);
+        self.place = Place::Aside(commands.remove_path(id)?.map(Box::new));
         Ok(())
     }
 }
@@ -852,6 +936,7 @@ mod tests {
             fetching_ports: Mutex::new(()),
             accounts: Arc::new(Accounts::new(Vec::new())),
             counting: AtomicBool::new(false),
+            signal_ports: Mutex::default(),
         };
         let left = |nics: &Nics| match &*lock(&nics.wanted) {
             Wanted::Named(specs) => specs.iter().map(PathSpec::to_string).collect(),

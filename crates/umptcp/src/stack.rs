@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use umptcp_stack_core::config::{ConnectionConfig, StackConfig, TimestampClock};
-use umptcp_stack_core::device::{PathConfig, PathKind};
+use umptcp_stack_core::device::{ChosenIds, PathConfig, PathKind, SignalPort};
 use umptcp_stack_core::event::Traffic;
 use umptcp_stack_core::observe::{Counters, Observer};
 use umptcp_stack_core::path_manager::Uses;
@@ -75,8 +75,14 @@ pub struct PathInfo {
     pub public_addresses: Vec<IpAddr>,
     /// Its subflows are backups.
     pub backup: bool,
+    /// It is used only when nothing else answers.
+    pub metered: bool,
     /// What path policies use its addresses for.
     pub uses: Uses,
+    /// Address IDs that are chosen for its addresses.
+    pub ids: ChosenIds,
+    /// Ports that its addresses are advertised with, beside that.
+    pub signal_ports: Vec<SignalPort>,
     /// It faces programs that are captured, not the network
     /// ([`PathKind::Capture`](crate::PathKind::Capture)).
     pub captures: bool,
@@ -409,7 +415,7 @@ impl Stack {
         }
         let removed = self.handle.commands.remove_path(path)?;
         if let Some(nics) = &self.nics {
-            nics.forget(path);
+            nics.forget(path, &self.handle.commands);
         }
         // Dropped here and not on the worker's thread, because undoing the set-up may take long.
         Ok(removed.is_some())
@@ -445,10 +451,14 @@ impl Stack {
     }
 
     /// What the buffers of all connections hold together, and may hold, with what waits between the stack and the
-    /// program. What was read a second ago or less may still count, and what a connection that has ended has left to
-    /// be read does not.
+    /// program. What was read a second ago or less may still count.
     pub fn memory(&self) -> io::Result<MemoryInfo> {
         Ok(self.handle.commands.call(|_, cx| cx.stack.memory())?)
+    }
+
+    /// The stack's time now: that of what it tells, such as [`SubflowInfo::last_ack`].
+    pub fn now(&self) -> umptcp_types::Instant {
+        self.handle.clock.now()
     }
 
     /// The stack's counters since it started.
@@ -508,7 +518,10 @@ pub(crate) fn path_infos(cx: &Context<'_>) -> Vec<PathInfo> {
             addresses,
             public_addresses,
             backup: config.backup,
+            metered: config.metered,
             uses: config.uses,
+            ids: config.ids,
+            signal_ports: config.signal_ports.clone(),
             captures,
         })
     };

@@ -6,6 +6,7 @@ use crate::stack::Stack;
 use std::io;
 use std::net::SocketAddr;
 use umptcp_stack_core::config::{ConnectionConfig, ConnectionOption};
+use umptcp_stack_core::device::SignalPort;
 use umptcp_stack_core::error::{SetError, SubflowError};
 use umptcp_stack_core::path_manager::Uses;
 use umptcp_tun_driver::paths::PathSpec;
@@ -42,6 +43,29 @@ impl Stack {
             nics.set_uses(path, uses);
         }
         Ok(self.handle().commands.call(move |_, cx| cx.stack.set_path_uses(cx.now, path, uses))?)
+    }
+
+    /// Changes the settings that connections get which begin later and of which nothing else is said
+    /// ([`StackBuilder::connection_config`](crate::StackBuilder::connection_config)). Listeners have those of the time
+    /// when they began; those that [hold](crate::ListenerBuilder::hold) connections without settings of their own follow,
+    /// and a [`Forwarder`](crate::Forwarder) has settings of its own. Those that there are stay as they are.
+    pub fn change_defaults(&self, change: impl FnOnce(&mut ConnectionConfig)) {
+        self.handle().change_defaults(change);
+    }
+
+    /// The ports that peers are told with the addresses of a path (ADD_ADDR with a port, RFC 8684 §3.4.1), in place of
+    /// those that there were: what peers then open to them is taken. Peers are told of new ones at once, and that the
+    /// others are no more; what was opened to those ends if there are other subflows. Returns `false` if there is no
+    /// such path.
+    ///
+    /// # Errors
+    /// When a port cannot be had on the path's NIC, as for a listener; nothing is changed then.
+    pub fn set_signal_ports(&self, path: PathId, ports: Vec<SignalPort>) -> io::Result<bool> {
+        let commands = &self.handle().commands;
+        if let Some(nics) = self.nics() {
+            nics.set_signal_ports(path, &ports, commands)?;
+        }
+        Ok(commands.call(move |_, cx| cx.stack.set_signal_ports(cx.now, path, ports))?)
     }
 
     /// Opens one more subflow of a connection over a path, beside those that the stack opens by itself: to

@@ -114,12 +114,9 @@ impl Via {
 fn read_secret(file: &Path) -> io::Result<String> {
     let mut open = File::open(file)?;
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        if open.metadata()?.permissions().mode() & 0o007 != 0 {
-            let what = format!("everybody may use {0}: chmod 600 {0}", file.display());
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
-        }
+    if umptcp_relay::is_open_to_all(&open)? {
+        let what = format!("everybody may use {0}: chmod 600 {0}", file.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     }
     let mut text = String::new();
     open.by_ref().take(LONGEST_FILE).read_to_string(&mut text)?;

@@ -224,6 +224,100 @@ for line in range(5):
     });
 }
 
+/// `[stack]` counts for a connection that there is and for those that come; what cannot be changed is said.
+#[test]
+fn a_reload_changes_the_stack_of_connections_that_there_are() {
+    within(LIMIT, || {
+        let net = network(2);
+        let ns = &net.client.ns;
+        let before = Snapshot::take(ns);
+        let mut service = python(
+            ns,
+            "
+import socket
+s = socket.create_server(('127.0.0.1', 8080))
+print('listening')
+kept = []
+while True:
+    c, _ = s.accept()
+    kept.append(c)
+    c.sendall(c.recv(9))
+",
+        );
+        assert_eq!(service.next_line(), "listening");
+        let listen = "[[listen]]\nat = 80\nto = 8080\n";
+        let mut daemon = Daemon::start(ns, listen);
+        let to = net.client.nics[0].v4;
+        let connect = || {
+            let script = format!(
+                "import socket, time\ns = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)\ns.settimeout(30)\n\
+                 s.connect(('{to}', 80)); s.sendall(b'!'); print(s.recv(9)); time.sleep(80)"
+            );
+            let mut client = python(&net.server.ns, &script);
+            assert_eq!(client.next_line(), "b'!'");
+            client
+        };
+        let name = daemon.name().to_owned();
+        let shown = |field: &str| {
+            let said = program::run(ns, &format!("ss --json --instance {}", name));
+            let said = both(&said).0;
+            let all: serde_json::Value =
+                serde_json::from_str(&said).unwrap_or_else(|e| panic!("{said}: {e}"));
+            let all = all["connections"].as_array().expect("connections").clone();
+            all.iter().map(|c| c[field].to_string()).collect::<Vec<String>>()
+        };
+        let first = connect();
+        assert_eq!(shown("scheduler"), ["\"min-rtt\""]);
+        let pcap = daemon.folder().path().join("trace");
+        let stack = "[stack]\nscheduler = \"redundant\"\ncongestion = \"olia\"\npath-policy = \"handover\"\nsubflows = 3\n\
+             add-addr-accepted = 2\nbuffer = \"256 KiB\"\n";
+        let with_trace = format!("{stack}pcap = \"{}\"\n{listen}", pcap.display());
+        daemon.reload(&with_trace, "pcap of [stack] has changed, and stays as it was: that needs a restart");
+        daemon.wait_for("ready: ");
+        let second = connect();
+        for (field, value) in [
+            ("scheduler", "\"redundant\""),
+            ("congestion", "\"olia\""),
+            ("path_policy", "\"handover\""),
+            ("subflows_max", "3"),
+            ("add_addr_accepted_max", "2"),
+            ("receive_buffer", "262144"),
+        ] {
+            assert_eq!(shown(field), [value, value], "{field}");
+        }
+        assert!(!pcap.exists());
+        // What the file does not say any more is what it was in the beginning.
+        daemon.reload(listen, "ready: ");
+        assert_eq!(shown("scheduler"), ["\"min-rtt\"", "\"min-rtt\""]);
+        assert_eq!(shown("subflows_max"), ["7", "7"]);
+        drop((first, second, service));
+        daemon.down(ns);
+        before.assert_restored(ns, RESTORED_WITHIN);
+    });
+}
+
+#[test]
+fn check_says_what_comes_to_nothing_and_what_needs_a_restart() {
+    within(LIMIT, || {
+        let net = network(1);
+        let text = "[stack]\nsubflows = 0\npcap = \"/tmp/none\"\n[socks]\nat = \"127.0.0.1:1080\"\n\
+                    [[path]]\ndevice = \"c0\"\nsignal = true\n";
+        let (name, folder) = configuration(text);
+        let mut command = program::command("check");
+        command.arg(file(&folder));
+        let (said, code) = run_to_end(&net.client.ns, command);
+        assert_eq!(code, Some(0), "{said}");
+        for part in [
+            "warning: with a limit of 0 subflows, new connections use one path",
+            "warning: c0: nothing is opened from it",
+            "but for pcap of [stack], the name: to change that needs a restart",
+        ] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        assert!(!name.is_empty());
+    });
+}
+
 #[test]
 fn systemd_is_told_what_happens() {
     within(LIMIT, || {

@@ -70,7 +70,7 @@ fn counters_and_paths_are_those_of_the_stack() {
             .sum();
         assert!(received >= 2 << 20, "{received}");
         // Tools see the same.
-        let line = format!("nstat --instance {} MPTcpExtMPCapableSYNRX", daemon.name());
+        let line = format!("nstat -a --instance {} MPTcpExtMPCapableSYNRX", daemon.name());
         let (said, code) = super::both(&program::run(ns, &line));
         let counted = after["umptcp_events_total{event=\"MPCapableSYNRX\"}"].to_string();
         assert!(code == Some(0) && said.split_whitespace().any(|word| word == counted), "{said}");

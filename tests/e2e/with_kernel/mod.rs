@@ -4,6 +4,7 @@
 mod addresses;
 mod caps;
 mod close;
+mod endpoints;
 mod fast_open;
 mod joins;
 mod middleboxes;
@@ -42,10 +43,15 @@ const SENT_AND_RECEIVED: &[(&str, &str)] = &[
 /// Asserts that sent and received counters agree in both directions within ten seconds (the last packets may
 /// still be in flight).
 fn same_story(ours: &UmptcpHost, kernel: &Netns) {
+    agree(ours, kernel, SENT_AND_RECEIVED);
+}
+
+/// The same of these counters.
+fn agree(ours: &UmptcpHost, kernel: &Netns, counters: &[(&str, &str)]) {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let theirs = Counters::read(kernel);
-        let differing: Vec<_> = SENT_AND_RECEIVED
+        let differing: Vec<_> = counters
             .iter()
             .flat_map(|&(sent, received)| {
                 [

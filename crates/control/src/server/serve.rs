@@ -3,8 +3,8 @@
 use super::Shared;
 use crate::call::{
     AddEndpoint, AddPath, Call, CaptureCaller, ChangeEndpoint, CloseSubflow, DeleteEndpoint, Done,
-    FlushEndpoints, GetLimits, ListConnections, ListCounters, ListEndpoints, ListPaths, METHODS, Monitor,
-    OpenSubflow, RemovePath, SetAlgorithms, SetLimits, SummarizeRun,
+    FlushEndpoints, GetLimits, ListConnections, ListCounters, ListEndpoints, ListPaths, ListWarnings,
+    METHODS, Monitor, OpenSubflow, RemovePath, SetAlgorithms, SetLimits, SummarizeRun,
 };
 use crate::instance::{Answer, Instance, Next};
 use crate::lines::{self, Line};
@@ -20,12 +20,13 @@ use std::time::Duration;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// What members of the group may ask for. What is newer is not for them until it is named here.
-const FOR_MEMBERS: [&str; 8] = [
+const FOR_MEMBERS: [&str; 9] = [
     ListConnections::METHOD,
     ListCounters::METHOD,
     ListPaths::METHOD,
     ListEndpoints::METHOD,
     GetLimits::METHOD,
+    ListWarnings::METHOD,
     Monitor::METHOD,
     CaptureCaller::METHOD,
     SummarizeRun::METHOD,
@@ -181,6 +182,7 @@ fn answer(instance: &dyn Instance, peer: &Peer, method: &str, params: Value) -> 
         FlushEndpoints::METHOD => with(params, |c: &FlushEndpoints| instance.flush_endpoints(c)),
         GetLimits::METHOD => with(params, |_: &GetLimits| instance.limits()),
         SetLimits::METHOD => with(params, |c: &SetLimits| instance.set_limits(c)),
+        ListWarnings::METHOD => with(params, |_: &ListWarnings| instance.warnings()),
         AddPath::METHOD => with(params, |c: &AddPath| instance.add_path(c)),
         RemovePath::METHOD => with(params, |c: &RemovePath| instance.remove_path(c)),
         OpenSubflow::METHOD => with(params, |c: &OpenSubflow| instance.open_subflow(c)),

@@ -43,6 +43,13 @@ impl Meter {
         (core::mem::replace(&mut self.state, state) != state).then_some(state)
     }
 
+    /// From now on the limit is another; what has passed counts against it.
+    pub(crate) fn set_limit(&mut self, limit: Option<u64>) {
+        self.limit = limit;
+        self.state = Use::Open;
+        self.add(0);
+    }
+
     /// How far the limit is used up.
     #[inline]
     pub(crate) fn state(&self) -> Use {

@@ -42,4 +42,5 @@ pub(crate) use hash::Seeded;
 pub(crate) use memory::Pressure;
 pub(crate) use meter::{Meter, Use};
 pub(crate) use packets::{Outgoing, Reset};
+pub(crate) use paths::Chosen;
 pub(crate) use shared::Context;

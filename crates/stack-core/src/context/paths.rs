@@ -1,12 +1,21 @@
 //! The paths of a stack: which there are, in which order, and which take no packets for now.
 
 use super::meter::{Meter, Use};
-use crate::device::{Families, PathConfig};
+use crate::device::{Families, PathConfig, SignalPort};
 use crate::event::Traffic;
 use alloc::vec::Vec;
 use core::net::IpAddr;
+use smallvec::SmallVec;
 use umptcp_path_manager::Uses;
-use umptcp_types::PathId;
+use umptcp_types::{AddressId, PathId};
+
+/// An Address ID that is chosen for an address of a path, or for that with a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Chosen {
+    pub(crate) address: IpAddr,
+    pub(crate) port: Option<u16>,
+    pub(crate) id: AddressId,
+}
 
 #[derive(Debug)]
 struct Path {
@@ -104,6 +113,44 @@ impl Paths {
     pub(super) fn set_uses(&mut self, path: PathId, uses: Uses) -> bool {
         let found = self.paths.iter_mut().find(|p| p.id == path);
         found.map(|p| p.config.uses = uses).is_some()
+    }
+
+    /// The ports that its addresses are advertised with. Those that are not any more; `None`: there is no such
+    /// path.
+    pub(super) fn set_signal_ports(
+        &mut self,
+        path: PathId,
+        ports: Vec<SignalPort>,
+    ) -> Option<Vec<(IpAddr, u16)>> {
+        let config = &mut self.paths.iter_mut().find(|p| p.id == path)?.config;
+        let before = core::mem::replace(&mut config.signal_ports, ports);
+        let gone = before.into_iter().filter(|p| !config.signal_ports.contains(p));
+        let at = |p: SignalPort| {
+            config.addresses.iter().filter(move |a| a.is_ipv6() == p.ipv6).map(move |a| (*a, p.port))
+        };
+        Some(gone.flat_map(at).collect())
+    }
+
+    /// The Address IDs that are chosen for addresses, and for those with a port.
+    pub(super) fn chosen_ids(&self) -> SmallVec<[Chosen; 8]> {
+        let of_path = |p: &Path| {
+            let mut chosen: SmallVec<[Chosen; 4]> = SmallVec::new();
+            for &address in &p.config.addresses {
+                let v6 = address.is_ipv6();
+                chosen.extend(p.config.ids.of(v6).map(|id| Chosen { address, port: None, id }));
+                for port in p.config.signal_ports.iter().filter(|port| port.ipv6 == v6) {
+                    chosen.extend(port.id.map(|id| Chosen { address, port: Some(port.port), id }));
+                }
+            }
+            chosen
+        };
+        self.paths.iter().flat_map(of_path).filter(|chosen| chosen.id != AddressId(0)).collect()
+    }
+
+    /// What each connection may carry on it. False: there is no such path.
+    pub(super) fn set_connection_cap(&mut self, path: PathId, bytes: Option<u64>) -> bool {
+        let found = self.paths.iter_mut().find(|p| p.id == path);
+        found.map(|p| p.config.connection_cap = bytes).is_some()
     }
 
     /// True: it was blocked and is not any more.

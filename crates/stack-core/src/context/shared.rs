@@ -10,7 +10,7 @@ use super::memory::{Memory, Pressure};
 use super::meter::Use;
 use super::monitored::Watched;
 use super::observed::Observed;
-use super::paths::Paths;
+use super::paths::{Chosen, Paths};
 use super::ports::Ports;
 use super::randomness::Randomness;
 use super::syn_cookies::{Recovered, SynCookies};
@@ -18,7 +18,7 @@ use super::time_wait::{TimeWait, Verdict};
 use super::tokens::Tokens;
 use super::tuples::Tuples;
 use crate::config::StackConfig;
-use crate::device::{Families, PathConfig, PathKind, Transmit};
+use crate::device::{Families, PathConfig, PathKind, SignalPort, Transmit};
 use crate::event::{Event, Traffic};
 use crate::info::MemoryInfo;
 use crate::monitor::{MonitorEvent, Monitored};
@@ -29,6 +29,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
+use smallvec::SmallVec;
 use umptcp_path_manager::Uses;
 use umptcp_types::{ConnectionId, Instant, ListenerId, PathId, SeqNumber, SubflowId};
 
@@ -38,6 +39,8 @@ pub(crate) struct Context {
     pub(super) random: Randomness,
     observed: Observed,
     memory: Memory,
+    /// Bytes in it that are of no connection.
+    beside: u64,
     events: Events,
     watched: Watched,
     /// Packets that belong to no connection: RSTs, answers out of TIME_WAIT.
@@ -69,6 +72,7 @@ impl Context {
             random,
             observed: Observed::default(),
             memory: Memory::new(config.buffer_memory),
+            beside: 0,
             events: Events::new(config.max_events),
             watched: Watched::default(),
             outbox: VecDeque::new(),
@@ -178,6 +182,16 @@ impl Context {
         before != held && self.memory.change(now, before, held)
     }
 
+    /// What is kept beside all connections holds `held` bytes now. True: from now on memory is scarce.
+    pub(crate) fn charge_beside(&mut self, now: Instant, held: u64) -> bool {
+        let before = core::mem::replace(&mut self.beside, held);
+        if held < before {
+            self.memory.release(before - held);
+            return false;
+        }
+        self.charge(now, before, held)
+    }
+
     /// A connection that held so many bytes has gone.
     pub(crate) fn release(&mut self, held: u64) {
         self.memory.release(held);
@@ -252,6 +266,26 @@ impl Context {
     /// What policies use a path's addresses for. False: there is no such path.
     pub(crate) fn set_path_uses(&mut self, path: PathId, uses: Uses) -> bool {
         self.paths.set_uses(path, uses)
+    }
+
+    /// What each connection may carry on a path. False: there is no such path.
+    pub(crate) fn set_connection_cap(&mut self, path: PathId, bytes: Option<u64>) -> bool {
+        self.paths.set_connection_cap(path, bytes)
+    }
+
+    /// The ports that a path's addresses are advertised with. Those that are not any more; `None`: there is no
+    /// such path.
+    pub(crate) fn set_signal_ports(
+        &mut self,
+        path: PathId,
+        ports: Vec<SignalPort>,
+    ) -> Option<Vec<(IpAddr, u16)>> {
+        self.paths.set_signal_ports(path, ports)
+    }
+
+    /// The Address IDs that are chosen for addresses.
+    pub(crate) fn chosen_ids(&self) -> SmallVec<[Chosen; 8]> {
+        self.paths.chosen_ids()
     }
 
     /// From now on nothing gets through by a path from addresses of these families, and something does from

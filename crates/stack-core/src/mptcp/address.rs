@@ -11,7 +11,7 @@ use crate::device::Families;
 use crate::error::SignalError;
 use crate::monitor::MonitorEvent;
 use crate::observe::Counter;
-use crate::path_manager::{Command, LocalAddress, RemoteAddress, SubflowEnds, View};
+use crate::path_manager::{Command, LocalAddress, RemoteAddress, SubflowEnds, Uses, View};
 use crate::wire::ip::can_be_peer;
 use crate::wire::mptcp::keys::{add_addr_hmac, constant_time_eq};
 use crate::wire::mptcp::{AddAddr, MpPrio, MptcpOption, RemoveAddr, ResetReason};
@@ -45,6 +45,11 @@ impl Connection {
                 local.backup = p.backup;
                 local.uses = p.uses;
                 out.push(local);
+                for port in p.signal_ports.iter().filter(|port| port.ipv6 == address.is_ipv6()) {
+                    local.uses = Uses::of_words(true, false, false, false);
+                    local.port = Some(port.port);
+                    out.push(local);
+                }
             }
         }
         out
@@ -89,7 +94,7 @@ impl Connection {
         };
         let (ids, subflows): (Vec<SubflowId>, Vec<SubflowEnds>) =
             self.subflows.iter().map(|m| (m.tcp.id(), ends(m))).unzip();
-        let advertised = self.addresses.adverts.addresses();
+        let advertised = self.addresses.adverts.told();
         self.addresses.failures.end_waits(now);
         let mut barred = self.addresses.failures.barred(!self.subflows.is_empty());
         for r in remote.iter().filter(|r| r.id != AddressId(0)) {
@@ -167,10 +172,30 @@ impl Connection {
     }
 
     fn advertise(&mut self, ctx: &mut Context, now: Instant, local: LocalAddress) {
-        if let Some(id) = self.advert_id(ctx, now, local.advertise, local.address) {
-            let what = Advertised { id, address: local.advertise, port: None };
+        let id = match local.port {
+            None => self.advert_id(ctx, now, local.advertise, local.address),
+            Some(port) => {
+                let used = |id| self.subflows.iter().any(|m| m.local_id() == id);
+                let id = self.addresses.port_id(&local, port, &ctx.chosen_ids(), used);
+                self.check_ids(ctx, now, id)
+            }
+        };
+        if let Some(id) = id {
+            let what = Advertised { id, address: local.advertise, port: local.port };
             self.push_advert(now, what, Some(local.address));
         }
+    }
+
+    /// These ports are not advertised with these addresses of ours any more: the peer is told, and what it has
+    /// opened to them ends if there are other subflows.
+    pub(crate) fn on_ports_withdrawn(&mut self, ctx: &mut Context, now: Instant, gone: &[(IpAddr, u16)]) {
+        let ids: SmallVec<[AddressId; 8]> =
+            gone.iter().filter_map(|(local, port)| self.addresses.adverts.id_at(*local, *port)).collect();
+        if ids.is_empty() || self.withdraw_addresses(ctx, now, &ids).is_err() {
+            return;
+        }
+        self.after_progress(ctx, now);
+        self.subflows.sweep();
     }
 
     /// The ID for an advertisement of `address`, which stands for our `local`.
@@ -182,7 +207,7 @@ impl Connection {
         local: IpAddr,
     ) -> Option<AddressId> {
         let used = |id| self.subflows.iter().any(|m| m.local_id() == id);
-        let id = self.addresses.advert_id(address, local, used);
+        let id = self.addresses.advert_id(address, local, &ctx.chosen_ids(), used);
         self.check_ids(ctx, now, id)
     }
 

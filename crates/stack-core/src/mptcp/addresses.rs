@@ -6,7 +6,8 @@
 use super::adverts::Adverts;
 use super::failures::Failures;
 use super::notices::PeerNotices;
-use crate::path_manager::{Command, PathPolicy, RemoteAddress, View};
+use crate::context::Chosen;
+use crate::path_manager::{Command, LocalAddress, PathPolicy, RemoteAddress, View};
 use crate::tcp::FourTuple;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -34,8 +35,9 @@ pub(crate) struct Addresses {
     policy: Box<dyn PathPolicy>,
     remotes: Vec<RemoteAddress>,
     local_ids: Vec<(IpAddr, AddressId)>,
-    /// IDs of addresses that were advertised when the ID of their path stood for another address.
-    advert_ids: Vec<(IpAddr, AddressId)>,
+    /// IDs of addresses that were advertised when the ID of their path stood for another address, and of those
+    /// that are advertised with a port.
+    advert_ids: Vec<(IpAddr, Option<u16>, AddressId)>,
     /// IDs that the peer has been told to forget, and that stand for nothing since: one bit each.
     removed_ids: [u64; 4],
     /// Addresses of ours that the application has taken back: no subflow is opened from them.
@@ -134,12 +136,14 @@ impl Addresses {
 
     // ---- our own ----
 
-    /// Our Address ID for a local address: the same address always gets the same ID (RFC 8684 §3.2). When
+    /// Our Address ID for a local address: the same address always gets the same ID (RFC 8684 §3.2), the one
+    /// that is chosen for it if no other has that. When
     /// every number has been given out, one is used again that the peer has been told to forget (§3.4.1) and
     /// that has neither subflow (`used`) nor advertisement.
     pub(crate) fn local_id(
         &mut self,
         address: IpAddr,
+        chosen: &[Chosen],
         used: impl Fn(AddressId) -> bool,
     ) -> Option<AddressId> {
         if let Some((_, id)) = self.local_ids.iter().find(|(a, _)| *a == address) {
@@ -147,7 +151,7 @@ impl Addresses {
             self.on_id_used(id);
             return Some(id);
         }
-        let id = self.new_id(used)?;
+        let id = self.chosen_id(address, None, chosen).or_else(|| self.new_id(chosen, used))?;
         self.local_ids.push((address, id));
         Some(id)
     }
@@ -159,31 +163,70 @@ impl Addresses {
         &mut self,
         address: IpAddr,
         local: IpAddr,
+        chosen: &[Chosen],
         used: impl Fn(AddressId) -> bool,
     ) -> Option<AddressId> {
-        if let Some((_, id)) = self.advert_ids.iter().find(|(a, _)| *a == address) {
-            let id = *id;
-            self.on_id_used(id);
+        if let Some(id) = self.known_advert_id(address, None) {
             return Some(id);
         }
-        let id = self.local_id(local, &used)?;
+        let id = self.local_id(local, chosen, &used)?;
         if !self.adverts.is_of_another(id, address) {
             return Some(id);
         }
-        let id = self.new_id(used)?;
-        self.advert_ids.push((address, id));
+        let id = self.new_id(chosen, used)?;
+        self.advert_ids.push((address, None, id));
         Some(id)
     }
 
-    fn new_id(&mut self, used: impl Fn(AddressId) -> bool) -> Option<AddressId> {
-        let ids = self.local_ids.iter().chain(&self.advert_ids);
-        let highest = ids.map(|(_, id)| id.0).max()?;
-        if let Some(next) = highest.checked_add(1) {
-            return Some(AddressId(next));
+    /// The ID for an advertisement of `local` with a port. It is not that of the address alone: the peer may
+    /// know that for the first subflow's, and the two are taken back apart.
+    pub(crate) fn port_id(
+        &mut self,
+        local: &LocalAddress,
+        port: u16,
+        chosen: &[Chosen],
+        used: impl Fn(AddressId) -> bool,
+    ) -> Option<AddressId> {
+        let known = self.known_advert_id(local.advertise, Some(port));
+        known.or_else(|| {
+            let id = self.chosen_id(local.address, Some(port), chosen);
+            let id = id.or_else(|| self.new_id(chosen, used))?;
+            self.advert_ids.push((local.advertise, Some(port), id));
+            Some(id)
+        })
+    }
+
+    fn known_advert_id(&mut self, address: IpAddr, port: Option<u16>) -> Option<AddressId> {
+        let id = self.advert_ids.iter().find(|(a, p, _)| (*a, *p) == (address, port))?.2;
+        self.on_id_used(id);
+        Some(id)
+    }
+
+    /// The ID that is chosen for this, unless it stands for something else on this connection.
+    fn chosen_id(&mut self, address: IpAddr, port: Option<u16>, chosen: &[Chosen]) -> Option<AddressId> {
+        let id = chosen.iter().find(|c| (c.address, c.port) == (address, port))?.id;
+        if self.is_given_out(id) {
+            return None;
         }
-        let id = (1..=u8::MAX).map(AddressId).find(|id| self.is_removed(*id) && self.is_idle(*id, &used))?;
+        self.on_id_used(id);
+        Some(id)
+    }
+
+    fn is_given_out(&self, id: AddressId) -> bool {
+        let local = self.local_ids.iter().any(|(_, i)| *i == id);
+        local || self.advert_ids.iter().any(|(.., i)| *i == id)
+    }
+
+    /// One that stands for nothing, and that nobody has chosen.
+    fn new_id(&mut self, chosen: &[Chosen], used: impl Fn(AddressId) -> bool) -> Option<AddressId> {
+        let free = |id: &AddressId| chosen.iter().all(|c| c.id != *id);
+        let mut all = (1..=u8::MAX).map(AddressId).filter(free);
+        if let Some(new) = all.clone().find(|id| !self.is_given_out(*id) && !self.is_removed(*id)) {
+            return Some(new);
+        }
+        let id = all.find(|id| self.is_removed(*id) && self.is_idle(*id, &used))?;
         self.local_ids.retain(|(_, i)| *i != id);
-        self.advert_ids.retain(|(_, i)| *i != id);
+        self.advert_ids.retain(|(.., i)| *i != id);
         self.on_id_used(id);
         Some(id)
     }
@@ -281,20 +324,40 @@ mod tests {
         let mut a = addresses();
         let v4 = |n: u32| IpAddr::from(n.to_be_bytes());
         for n in 1..=255 {
-            assert_eq!(a.local_id(v4(n), |_| false), Some(AddressId(n as u8)));
-            assert_eq!(a.local_id(v4(n), |_| false), Some(AddressId(n as u8)));
+            assert_eq!(a.local_id(v4(n), &[], |_| false), Some(AddressId(n as u8)));
+            assert_eq!(a.local_id(v4(n), &[], |_| false), Some(AddressId(n as u8)));
         }
-        assert_eq!(a.local_id(v4(300), |_| false), None);
+        assert_eq!(a.local_id(v4(300), &[], |_| false), None);
         let used = |id| id != AddressId(9) && id != AddressId(200);
         assert_eq!(a.idle_ids(used), [AddressId(9), AddressId(200)]);
         a.on_removed(&[AddressId(9), AddressId(10), AddressId(200)]);
         assert!(a.idle_ids(used).is_empty());
-        assert_eq!(a.local_id(v4(300), used), Some(AddressId(9)));
-        assert_eq!(a.local_id(v4(301), used), Some(AddressId(200)));
-        assert_eq!((a.local_id(v4(302), used), a.local_id(v4(9), used)), (None, None));
+        assert_eq!(a.local_id(v4(300), &[], used), Some(AddressId(9)));
+        assert_eq!(a.local_id(v4(301), &[], used), Some(AddressId(200)));
+        assert_eq!((a.local_id(v4(302), &[], used), a.local_id(v4(9), &[], used)), (None, None));
         // An address that comes back has its own again, which then counts as used.
-        assert_eq!(a.local_id(v4(10), used), Some(AddressId(10)));
-        assert_eq!(a.local_id(v4(302), |_| false), None);
+        assert_eq!(a.local_id(v4(10), &[], used), Some(AddressId(10)));
+        assert_eq!(a.local_id(v4(302), &[], |_| false), None);
+    }
+
+    #[test]
+    fn a_chosen_id_is_its_addresss_and_no_others() {
+        let mut a = addresses();
+        let [one, two, three] = [1, 2, 3].map(|n| IpAddr::from([10, 0, 1, n]));
+        let chosen = [
+            Chosen { address: two, port: None, id: AddressId(1) },
+            Chosen { address: two, port: Some(80), id: AddressId(2) },
+            Chosen { address: three, port: None, id: AddressId(255) },
+        ];
+        let id = |a: &mut Addresses, address| a.local_id(address, &chosen, |_| false).map(|id| id.0);
+        assert_eq!([one, three, two].map(|address| id(&mut a, address)), [Some(3), Some(255), Some(1)]);
+        let at = LocalAddress::new(PathId(0), two);
+        assert_eq!(a.port_id(&at, 80, &chosen, |_| false), Some(AddressId(2)));
+        assert_eq!(a.port_id(&at, 81, &chosen, |_| false), Some(AddressId(4)));
+        assert_eq!(a.port_id(&at, 80, &[], |_| false), Some(AddressId(2)), "it stays");
+        // Too late: the number stands for something else.
+        let late = [Chosen { address: at.address, port: Some(82), id: AddressId(3) }];
+        assert_eq!(a.port_id(&at, 82, &late, |_| false), Some(AddressId(5)));
     }
 
     #[test]
@@ -302,7 +365,7 @@ mod tests {
         let mut a = addresses();
         let [own, public] = [[10, 0, 1, 1], [192, 0, 2, 1]].map(IpAddr::from);
         let advertise = |a: &mut Addresses, address| {
-            let id = a.advert_id(address, own, |_| false).expect("an ID");
+            let id = a.advert_id(address, own, &[], |_| false).expect("an ID");
             a.adverts.push(Instant::ZERO, Advertised { id, address, port: None }, Some(own));
             id.0
         };

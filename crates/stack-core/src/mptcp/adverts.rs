@@ -174,9 +174,15 @@ impl Adverts {
         self.list.iter().any(|a| a.what.id == id && a.what.address != address)
     }
 
-    /// The addresses told.
-    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
-        self.list.iter().map(|a| a.what.address).collect()
+    /// What was told.
+    pub(crate) fn told(&self) -> Vec<(IpAddr, Option<u16>)> {
+        self.list.iter().map(|a| (a.what.address, a.what.port)).collect()
+    }
+
+    /// The ID of an address that stands for `local` and was told with this port.
+    pub(crate) fn id_at(&self, local: IpAddr, port: u16) -> Option<AddressId> {
+        let at = |a: &&Advert| a.local == Some(local) && a.what.port == Some(port);
+        self.list.iter().find(at).map(|a| a.what.id)
     }
 
     /// IDs of those that stand for a local address of which `gone` holds.

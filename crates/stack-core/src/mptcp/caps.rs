@@ -2,6 +2,7 @@
 
 use super::connection::Connection;
 use crate::context::{Context, Use};
+use crate::device::Families;
 use crate::observe::Counter;
 use smallvec::SmallVec;
 use umptcp_types::{AddressId, Instant, PathId};
@@ -27,18 +28,47 @@ impl Connection {
         bytes: u64,
         limit: u64,
     ) {
-        match self.meters.add(path, bytes, limit) {
-            Some(Use::Ending) => {
+        if let Some(new) = self.meters.add(path, bytes, limit) {
+            self.on_cap_use(ctx, now, path, new);
+        }
+    }
+
+    fn on_cap_use(&mut self, ctx: &mut Context, now: Instant, path: PathId, new: Use) {
+        match new {
+            Use::Ending => {
                 self.count(ctx, now, None, Counter::PathCapReached);
                 self.on_path_leaving(ctx, now, path);
             }
-            Some(Use::Spent) => {
+            Use::Spent => {
                 for m in self.subflows.iter_mut().filter(|m| m.tcp.path() == path) {
-                    m.on_spent();
+                    m.set_spent(true);
                 }
                 self.on_path_down(ctx, now);
             }
-            Some(Use::Open) | None => {}
+            Use::Open => {}
+        }
+    }
+
+    /// What each connection may carry on a path has changed: what this one has carried counts against it.
+    pub(crate) fn on_connection_cap(
+        &mut self,
+        ctx: &mut Context,
+        now: Instant,
+        path: PathId,
+        limit: Option<u64>,
+    ) {
+        let (before, after) = self.meters.set_limit(path, limit);
+        if after > before {
+            self.on_cap_use(ctx, now, path, after);
+        } else if after < before {
+            for m in self.subflows.iter_mut().filter(|m| m.tcp.path() == path) {
+                m.set_spent(after == Use::Spent);
+            }
+            if after == Use::Open {
+                let local = ctx.path(path).map(|p| p.addresses.clone()).unwrap_or_default();
+                self.on_path_added(&local);
+                self.on_path_changed(ctx, now, path, Families::BOTH);
+            }
         }
     }
 

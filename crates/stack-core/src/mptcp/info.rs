@@ -75,6 +75,8 @@ impl Connection {
                 stale: m.is_stale(),
                 health: m.health(),
                 last_ack: tcp.delivered_at(),
+                last_sent: tcp.sent_at(),
+                last_received: tcp.payload_at(),
                 srtt: tcp.srtt(),
                 rttvar: tcp.rttvar(),
                 min_rtt: tcp.min_rtt(),

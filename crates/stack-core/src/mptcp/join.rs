@@ -53,7 +53,7 @@ impl Connection {
     /// Our Address ID for a local address.
     pub(crate) fn local_id(&mut self, ctx: &mut Context, now: Instant, address: IpAddr) -> Option<AddressId> {
         let used = |id| self.subflows.iter().any(|m| m.local_id() == id);
-        let id = self.addresses.local_id(address, used);
+        let id = self.addresses.local_id(address, &ctx.chosen_ids(), used);
         self.check_ids(ctx, now, id)
     }
 
@@ -219,7 +219,9 @@ impl Connection {
         if port != self.initial_tuple.local.port() {
             self.count(ctx, now, None, Counter::MPJoinPortSynRx);
         }
-        let Some(local_id) = self.local_id(ctx, now, tuple.local.ip()) else {
+        // An advertised port may have an ID of its own, by which it is taken back later.
+        let advertised = self.addresses.adverts.id_at(tuple.local.ip(), port);
+        let Some(local_id) = advertised.or_else(|| self.local_id(ctx, now, tuple.local.ip())) else {
             self.count(ctx, now, None, Counter::MPJoinRejected);
             return Err(Refusal::RESOURCES);
         };

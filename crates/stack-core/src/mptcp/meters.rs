@@ -15,6 +15,17 @@ impl Meters {
         self.0.iter().find(|(p, _)| *p == path).map(|(_, meter)| meter.state()).unwrap_or_default()
     }
 
+    /// From now on the limit of a path is another. How far it was used up before, and is now. What has passed
+    /// where there was no limit is not known.
+    pub(super) fn set_limit(&mut self, path: PathId, limit: Option<u64>) -> (Use, Use) {
+        let Some((_, meter)) = self.0.iter_mut().find(|(p, _)| *p == path) else {
+            return (Use::Open, Use::Open);
+        };
+        let before = meter.state();
+        meter.set_limit(limit);
+        (before, meter.state())
+    }
+
     /// So much has passed on a path with that limit. How far it is used up, if that is new.
     pub(super) fn add(&mut self, path: PathId, bytes: u64, limit: u64) -> Option<Use> {
         if let Some((_, meter)) = self.0.iter_mut().find(|(p, _)| *p == path) {

@@ -266,9 +266,9 @@ impl Subflow {
         self.spent || ctx.is_path_blocked(self.tcp.path(), self.tcp.tuple().local.ip())
     }
 
-    /// What the connection may carry on its path is used up.
-    pub(crate) fn on_spent(&mut self) {
-        self.spent = true;
+    /// What the connection may carry on its path is used up, or is not any more.
+    pub(crate) fn set_spent(&mut self, spent: bool) {
+        self.spent = spent;
     }
 
     /// The same, but for some milliseconds only: others do not take over.

@@ -197,6 +197,14 @@ impl Stack {
         Ok(())
     }
 
+    /// What the caller keeps of connections that have been closed, such as what has been received and is not read. It
+    /// counts in the account of all connections, as what it keeps of those that there are.
+    pub fn set_kept_of_closed(&mut self, now: Instant, bytes: u64) {
+        if self.ctx.charge_beside(now, bytes) {
+            self.ctx.observe(now, None, None, Counter::TcpMemoryPressures);
+        }
+    }
+
     /// No more will be sent: DATA_FIN, or FIN in plain TCP, follows what is queued.
     ///
     /// # Errors

@@ -38,6 +38,28 @@ impl Stack {
         true
     }
 
+    /// What each connection may carry on a path (`PathConfig::connection_cap`) is this from now on. What connections
+    /// have carried since there is such a limit counts against it: those that may carry more than before use the
+    /// path again, and what waits goes on; those that have carried what they may leave it. False: there is no such
+    /// path.
+    pub fn set_connection_cap(&mut self, now: Instant, path: PathId, bytes: Option<u64>) -> bool {
+        if !self.ctx.set_connection_cap(path, bytes) {
+            return false;
+        }
+        for c in self.ready.release(path) {
+            self.touched(c);
+        }
+        for id in self.sorted_connections() {
+            if let Some(c) = self.connections.get_mut(&id) {
+                c.on_connection_cap(&mut self.ctx, now, path, bytes);
+                self.looks.push(id, c.is_cut_off());
+                self.touched(id);
+            }
+        }
+        self.look_at_paths(now);
+        true
+    }
+
     /// Others have used so much of a path's allowance: it is less now.
     pub fn spend_path_allowance(&mut self, now: Instant, path: PathId, bytes: u64) {
         if let Some(new) = self.ctx.spend(path, bytes) {

@@ -1,7 +1,9 @@
 //! Subflows and paths that the application steers while connections run.
 
 use super::state::Stack;
+use crate::device::SignalPort;
 use crate::error::SubflowError;
+use alloc::vec::Vec;
 use core::net::SocketAddr;
 use umptcp_path_manager::Uses;
 use umptcp_types::{ConnectionId, Instant, PathId, SubflowId};
@@ -49,12 +51,33 @@ impl Stack {
         if !self.ctx.set_path_uses(path, uses) {
             return false;
         }
+        self.have_paths_looked_at(now);
+        true
+    }
+
+    fn have_paths_looked_at(&mut self, now: Instant) {
         for c in self.sorted_connections() {
             if let Some(connection) = self.connections.get(&c) {
                 self.looks.push(c, connection.is_cut_off());
             }
         }
         self.look_at_paths(now);
+    }
+
+    /// The ports that peers are told with the addresses of a path (`PathConfig::signal_ports`), from now on. Those
+    /// that are new are told at once. Those that are no more are taken back (REMOVE_ADDR, RFC 8684 §3.4.2), and
+    /// what has joined to them ends if there are other subflows. False: there is no such path.
+    pub fn set_signal_ports(&mut self, now: Instant, path: PathId, ports: Vec<SignalPort>) -> bool {
+        let Some(gone) = self.ctx.set_signal_ports(path, ports) else { return false };
+        if !gone.is_empty() {
+            for id in self.sorted_connections() {
+                if let Some(c) = self.connections.get_mut(&id) {
+                    c.on_ports_withdrawn(&mut self.ctx, now, &gone);
+                    self.touched(id);
+                }
+            }
+        }
+        self.have_paths_looked_at(now);
         true
     }
 

@@ -35,6 +35,8 @@ pub(crate) struct Tcp<M> {
     pub(super) receive_rtt: ReceiveRtt,
     pub(super) acker: Acker,
     pub(super) timers: Timers,
+    /// When payload came last.
+    pub(super) payload_at: Option<Instant>,
 }
 
 impl<M: Copy + Debug> Tcp<M> {
@@ -57,6 +59,7 @@ impl<M: Copy + Debug> Tcp<M> {
             receive_rtt: ReceiveRtt::new(),
             acker: Acker::new(),
             timers: Timers::default(),
+            payload_at: None,
             config,
         }
     }
@@ -319,6 +322,16 @@ impl<M: Copy + Debug> Tcp<M> {
     /// When an acknowledgement last showed that something had arrived.
     pub(crate) fn delivered_at(&self) -> Instant {
         self.sender.delivered_at()
+    }
+
+    /// When something that has to be acknowledged was sent last, also again.
+    pub(crate) fn sent_at(&self) -> Option<Instant> {
+        self.sender.sent_at()
+    }
+
+    /// When payload came last, also what had come before.
+    pub(crate) fn payload_at(&self) -> Option<Instant> {
+        self.payload_at
     }
 
     /// The peer's FIN has come, and everything before it.

@@ -299,6 +299,9 @@ impl<M: Copy + Debug> Tcp<M> {
     fn take_payload(&mut self, now: Instant, start: SubflowOffset, arrival: Arrival<'_>, out: &mut Outcome) {
         let Arrival { seg, payload, marked, .. } = arrival;
         let len = payload.len();
+        if len > 0 {
+            self.payload_at = Some(now);
+        }
         if len > 0 && self.sender.on_ecn_data(marked, seg.flags) {
             self.acker.owe_now();
         }

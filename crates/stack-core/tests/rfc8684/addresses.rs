@@ -3,7 +3,7 @@
 use crate::peer::{KEY, Lab, Out, Seen, bytes, peer_address, stack_address};
 use std::net::{IpAddr, SocketAddr};
 use umptcp_stack_core::config::{ConnectOptions, ConnectionConfig};
-use umptcp_stack_core::device::{Families, PathConfig};
+use umptcp_stack_core::device::{Families, PathConfig, SignalPort};
 use umptcp_stack_core::error::{ConnectError, SignalError};
 use umptcp_stack_core::event::Event;
 use umptcp_stack_core::observe::Counter;
@@ -506,6 +506,33 @@ fn configured_advertisement_names_the_other_paths() {
     let told: std::collections::BTreeSet<IpAddr> =
         l.take_all().iter().filter_map(add_addr_of).map(|a| a.address).collect();
     assert_eq!(told, [stack_address(1), stack_address(2), stack_address(9)].into_iter().collect());
+}
+
+/// An endpoint with a port (`ip mptcp endpoint add ... signal port`): told beside the address that the first subflow
+/// uses, with the chosen ID, and taken back.
+#[test]
+fn a_port_of_a_path_is_told_with_its_id_and_taken_back() {
+    let mut l = Lab::server(ConnectionConfig::default(), 1);
+    l.data(0, 1, 1);
+    l.take_all();
+    let path = PathId(0);
+    let port = |ipv6, port, id: Option<u8>| SignalPort { ipv6, port, id: id.map(AddressId) };
+    let all = vec![port(false, 8443, Some(77)), port(true, 9443, Some(78)), port(false, 8444, None)];
+    assert!(l.stack.set_signal_ports(l.now, path, all));
+    assert!(!l.stack.set_signal_ports(l.now, PathId(9), Vec::new()));
+    l.poll();
+    l.advance(Duration::from_secs(60));
+    let told: std::collections::BTreeSet<_> =
+        l.take_all().iter().filter_map(add_addr_of).map(|a| (a.address, a.port, a.address_id.0)).collect();
+    let expected = [(stack_address(0), Some(8443), 77), (stack_address(0), Some(8444), 1)];
+    assert_eq!(told, expected.into_iter().collect(), "the path has no IPv6 address");
+    assert!(l.stack.set_signal_ports(l.now, path, vec![port(false, 8443, Some(77))]));
+    l.poll();
+    l.advance(Duration::from_secs(60));
+    let sent = l.take_all();
+    let gone: std::collections::BTreeSet<u8> = sent.iter().flat_map(removed).collect();
+    assert_eq!(gone, [1].into());
+    assert!(sent.iter().filter_map(add_addr_of).all(|a| a.port == Some(8443)), "{sent:?}");
 }
 
 #[test]

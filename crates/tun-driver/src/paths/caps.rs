@@ -1,6 +1,7 @@
 //! How much a path may carry.
 
 use std::fmt;
+use umptcp_types::units::SIZES;
 
 /// How much a path may carry: bytes of IP packets in both directions together, headers and what is sent again
 /// included.
@@ -12,19 +13,6 @@ pub struct Caps {
     /// For each connection.
     pub connection: Option<u64>,
 }
-
-/// Powers of 1000, as contracts have them, and of 1024.
-const UNITS: [(&str, u64); 9] = [
-    ("B", 1),
-    ("kB", 1_000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("TB", 1_000_000_000_000),
-    ("KiB", 1 << 10),
-    ("MiB", 1 << 20),
-    ("GiB", 1 << 30),
-    ("TiB", 1 << 40),
-];
 
 impl Caps {
     /// Takes one of `SIZE/month` and `SIZE/connection`.
@@ -59,7 +47,7 @@ impl Caps {
 fn parse_size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let factor = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim()))?.1;
+    let factor = SIZES.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit.trim()))?.1;
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     let whole: u64 = whole.parse().ok()?;
     // Up to a billionth, which is exact for every unit of 1000.
@@ -76,7 +64,7 @@ struct Size(u64);
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fits = UNITS.iter().filter(|(_, factor)| self.0.is_multiple_of(*factor));
+        let fits = SIZES.iter().filter(|(_, factor)| self.0.is_multiple_of(*factor));
         let (name, factor) = fits.max_by_key(|(_, factor)| *factor).copied().unwrap_or(("B", 1));
         write!(f, "{}{name}", self.0 / factor)
     }

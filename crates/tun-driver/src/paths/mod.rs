@@ -66,4 +66,4 @@ pub use options::SetupOptions;
 pub use set::{
     Path, PathGuard, PathSet, clean_up, clean_up_leftovers, discover, set_up, state_directory, survey,
 };
-pub use spec::{Mode, PathSpec};
+pub use spec::{Mode, PathSpec, check_uses};

@@ -5,8 +5,9 @@ use crate::error::DriverError;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
-use umptcp_stack_core::device::PathConfig;
+use umptcp_stack_core::device::{ChosenIds, PathConfig, SignalPort};
 use umptcp_stack_core::path_manager::Uses;
+use umptcp_types::AddressId;
 
 /// How a path's address is bound to its NIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -31,7 +32,7 @@ impl fmt::Display for Mode {
 }
 
 /// A requested path: `DEV[,address=A][,mode=nat|routed|udp][,advertise=A][,backup][,metered][,weight=N]
-/// [,cost=N][,cap=SIZE/month][,cap=SIZE/connection][,signal][,subflow][,fullmesh][,laminar]`.
+/// [,cost=N][,cap=SIZE/month][,cap=SIZE/connection][,signal][,subflow][,fullmesh][,laminar][,port=N][,id=N][,id6=N]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct PathSpec {
@@ -57,6 +58,10 @@ pub struct PathSpec {
     pub caps: Caps,
     /// What path policies use its addresses for.
     pub uses: Uses,
+    /// The port that its addresses are advertised with. It takes `signal`, and no `subflow`, as with Linux.
+    pub port: Option<u16>,
+    /// Address IDs that are chosen for its addresses.
+    pub ids: ChosenIds,
 }
 
 impl PathSpec {
@@ -73,6 +78,8 @@ impl PathSpec {
             cost: 1,
             caps: Caps::default(),
             uses: Uses::default(),
+            port: None,
+            ids: ChosenIds::default(),
         }
     }
 
@@ -95,7 +102,7 @@ impl PathSpec {
     }
 
     /// Sets in a path's configuration what it says of the path's use, whatever carries it: `backup`, `metered`,
-    /// `weight`, `cost`, `caps` for each connection, and `uses`. Addresses are the driver's, and who knows the month
+    /// `weight`, `cost`, `caps` for each connection, `uses`, `port` and `ids`. Addresses are the driver's, and who knows the month
     /// keeps count of what is carried in it (`PathConfig::allowance`).
     pub fn describe(&self, config: &mut PathConfig) {
         // All fields, so that none that is added is forgotten.
@@ -110,11 +117,22 @@ impl PathSpec {
             cost,
             caps,
             uses,
+            port,
+            ids,
         } = *self;
         (config.backup, config.metered) = (backup, metered);
         (config.weight, config.cost) = (weight, cost);
         config.connection_cap = caps.connection;
         config.uses = uses;
+        config.ids = ids;
+        config.signal_ports.clear();
+        if let Some(port) = port {
+            // The address itself is not told then.
+            config.uses.signal = false;
+            config.ids = ChosenIds::default();
+            config.signal_ports =
+                [false, true].map(|ipv6| SignalPort { ipv6, port, id: ids.of(ipv6) }).into();
+        }
     }
 }
 
@@ -226,6 +244,20 @@ fn parse(text: &str) -> Result<PathSpec, String> {
                 once(&mut cost_seen, "cost")?;
                 spec.cost = parse_positive("cost", value)?;
             }
+            Some(("port", value)) => {
+                let port = value.parse().ok().filter(|port| *port > 0);
+                let port = port.ok_or_else(|| format!("port={value}: must be a number from 1 to 65535"))?;
+                if spec.port.replace(port).is_some() {
+                    return Err("port is given twice".into());
+                }
+            }
+            Some((key @ ("id" | "id6"), value)) => {
+                let id = value.parse().ok().filter(|id| *id > 0);
+                let id = id.ok_or_else(|| format!("{key}={value}: must be a number from 1 to 255"))?;
+                if spec.ids.of_mut(key == "id6").replace(AddressId(id)).is_some() {
+                    return Err(format!("{key} is given twice"));
+                }
+            }
             None if part == "metered" => {
                 once(&mut metered_seen, "metered")?;
                 spec.metered = true;
@@ -240,13 +272,13 @@ fn parse(text: &str) -> Result<PathSpec, String> {
                 }
                 uses.push(part);
             }
-            None if matches!(part, "address" | "advertise" | "mode" | "weight" | "cost" | "cap") => {
+            None if NEED_VALUES.contains(&part) => {
                 return Err(format!("{part} requires a value: {part}=..."));
             }
             _ => {
                 return Err(format!(
                     "unknown option {part:?}; the options are address=A, mode=nat|routed|udp, advertise=A, backup, metered, \
-                     weight=N, cost=N, cap=SIZE/month, cap=SIZE/connection, signal, subflow, fullmesh and laminar"
+                     weight=N, cost=N, cap=SIZE/month, cap=SIZE/connection, signal, subflow, fullmesh, laminar, port=N, id=N and id6=N"
                 ));
             }
         }
@@ -259,7 +291,32 @@ fn parse(text: &str) -> Result<PathSpec, String> {
     }
     let has = |word| uses.contains(&word);
     spec.uses = Uses::of_words(has("signal"), has("subflow"), has("fullmesh"), has("laminar"));
+    check_uses(spec.uses, spec.port)?;
+    if spec.ids.ipv4.is_some() && spec.ids.ipv4 == spec.ids.ipv6 {
+        return Err("id and id6 are the same; an id stands for one address".into());
+    }
     Ok(spec)
+}
+
+/// Options that are nothing without a value.
+const NEED_VALUES: [&str; 9] = ["address", "advertise", "mode", "weight", "cost", "cap", "port", "id", "id6"];
+
+/// What Linux refuses of an endpoint, too.
+///
+/// # Errors
+/// What excludes one another, and what to do about it.
+pub fn check_uses(uses: Uses, port: Option<u16>) -> Result<(), String> {
+    if uses.signal && uses.full_mesh {
+        return Err("signal and fullmesh exclude each other: an address is told to peers, or subflows are opened from \
+                    it to all of theirs"
+            .into());
+    }
+    if port.is_some() && (!uses.signal || uses.subflow) {
+        return Err(
+            "a port takes signal, and neither subflow nor fullmesh: it is for peers to connect to".into()
+        );
+    }
+    Ok(())
 }
 
 fn parse_positive(key: &str, value: &str) -> Result<u32, String> {
@@ -299,6 +356,14 @@ impl fmt::Display for PathSpec {
         for word in self.uses.words().filter(|_| self.uses != Uses::default()) {
             write!(f, ",{word}")?;
         }
+        if let Some(port) = self.port {
+            write!(f, ",port={port}")?;
+        }
+        for (key, id) in [("id", self.ids.ipv4), ("id6", self.ids.ipv6)] {
+            if let Some(AddressId(id)) = id {
+                write!(f, ",{key}={id}")?;
+            }
+        }
         Ok(())
     }
 }
@@ -319,12 +384,31 @@ mod tests {
             "eth0,signal",
             "eth0,signal,subflow,laminar",
             "eth0,subflow,fullmesh",
+            "eth0,signal,port=8443,id=7,id6=255",
+            "eth0,signal,laminar,port=1",
+            "eth0,id6=1",
         ] {
             let spec: PathSpec = text.parse().unwrap();
             assert_eq!(spec.to_string(), text);
         }
         let spec: PathSpec = "eth0, mode=nat , weight=2".parse().unwrap();
         assert_eq!(spec, PathSpec { weight: 2, ..PathSpec::new("eth0") });
+    }
+
+    #[test]
+    fn a_port_is_told_in_place_of_the_address() {
+        let described = |text: &str| {
+            let mut config = PathConfig::with_addresses("eth0", Vec::new());
+            text.parse::<PathSpec>().unwrap().describe(&mut config);
+            (config.uses, config.ids, config.signal_ports)
+        };
+        let ids = ChosenIds { ipv4: Some(AddressId(7)), ipv6: None };
+        assert_eq!(
+            described("eth0,signal,id=7"),
+            (Uses::of_words(true, false, false, false), ids, Vec::new())
+        );
+        let ports = [(false, ids.ipv4), (true, None)].map(|(ipv6, id)| SignalPort { ipv6, port: 80, id });
+        assert_eq!(described("eth0,signal,port=80,id=7"), (Uses::NONE, ChosenIds::default(), ports.to_vec()));
     }
 
     #[test]
@@ -350,6 +434,16 @@ mod tests {
             ("eth0,cap", "requires a value"),
             ("eth0,backup,backup", "twice"),
             ("eth0,signal,signal", "twice"),
+            ("eth0,port=80", "takes signal"),
+            ("eth0,signal,subflow,port=80", "neither subflow"),
+            ("eth0,signal,port=0", "1 to 65535"),
+            ("eth0,signal,port=80,port=81", "twice"),
+            ("eth0,port", "requires a value"),
+            ("eth0,signal,fullmesh", "exclude each other"),
+            ("eth0,id=0", "1 to 255"),
+            ("eth0,id=256", "1 to 255"),
+            ("eth0,id6=1,id6=2", "twice"),
+            ("eth0,id=3,id6=3", "the same"),
             ("eth0,speed=3", "unknown option"),
             ("eth0,", "unknown option"),
         ] {

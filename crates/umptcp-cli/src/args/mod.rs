@@ -217,7 +217,7 @@ impl StackKind {
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct PathArgs {
     /// Network interface to use,
-    /// DEV[,address=A][,mode=nat|routed|udp][,advertise=A][,backup][,metered][,weight=N][,cost=N][,cap=SIZE/month|connection][,signal][,subflow][,fullmesh][,laminar];
+    /// DEV[,address=A][,mode=nat|routed|udp][,advertise=A][,backup][,metered][,weight=N][,cost=N][,cap=SIZE/month|connection][,signal][,subflow][,fullmesh][,laminar][,port=N][,id=N][,id6=N];
     /// can be repeated.
     ///
     /// By default every usable NIC is used, in nat mode. `address` is the stack's own address on that path
@@ -226,7 +226,8 @@ pub(crate) struct PathArgs {
     /// a backup included, and `weight` is its share with the scheduler `weighted`, which gives it less the
     /// more `cost` says a byte costs there. `cap=10GB/month` and `cap=50MB/connection` say how much the path may
     /// carry: then it is as if it were not there. `signal`, `subflow`, `fullmesh` and `laminar` are those of `ip mptcp endpoint`:
-    /// what its addresses are used for; `subflow` without any.
+    /// what its addresses are used for; `subflow` without any. With `signal`, `port` is the port that peers are told, and `id` and `id6` are
+    /// the Address IDs of its IPv4 and its IPv6 address.
     #[arg(long = "path", value_name = "DEV[,OPTION]...", value_parser = parse_path)]
     pub(crate) paths: Vec<PathSpec>,
     /// Congestion control algorithm.

@@ -46,12 +46,16 @@ pub(crate) struct SsArgs {
 
 /// Show the counters of a running umptcp, by the names and in the format of `nstat`.
 ///
-/// Values count from the start of the instance.
+/// Values are what has come since this user asked last, as with `nstat`. What was shown is kept for each instance in
+/// `$XDG_RUNTIME_DIR/.umptcp-nstat.uUID.NAME`, or in the directory for temporary files; UMPTCP_NSTAT_HISTORY names another
+/// file.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
-  umptcp nstat                        counters that are not zero
+  umptcp nstat                        counters that have grown, and by how much
+  umptcp nstat -a                     since the start of the instance
   umptcp nstat -az 'MPTcpExtMPJoin*'  zeros, too, of those that match
+  umptcp nstat -n; sleep 10; umptcp nstat  what comes in ten seconds
   umptcp nstat --json                 {\"kernel\":{\"MPTcpExtMPCapableSYNTX\":1,...}}")]
 pub(crate) struct NstatArgs {
     #[command(flatten)]
@@ -59,12 +63,18 @@ pub(crate) struct NstatArgs {
     /// Counters that are zero, too.
     #[arg(short, long)]
     pub(crate) zeros: bool,
-    /// As for `nstat`: absolute values. It is what is shown in any case.
-    #[arg(short = 'a', long = "ignore", hide = true)]
-    absolute: bool,
-    /// As for `nstat`: keep no history. None is kept in any case.
-    #[arg(short = 's', long = "noupdate", hide = true)]
-    no_update: bool,
+    /// Ignore what was shown before: values count from the start of the instance.
+    #[arg(short = 'a', long = "ignore")]
+    pub(crate) absolute: bool,
+    /// Do not take note of what is shown.
+    #[arg(short = 's', long = "noupdate")]
+    pub(crate) no_update: bool,
+    /// Show nothing, only take note.
+    #[arg(short = 'n', long = "nooutput")]
+    pub(crate) no_output: bool,
+    /// Forget what was shown before.
+    #[arg(short = 'r', long = "reset")]
+    pub(crate) reset: bool,
     /// Names of counters; `*` and `?` stand for others.
     #[arg(value_name = "PATTERN")]
     pub(crate) patterns: Vec<String>,
@@ -113,6 +123,7 @@ pub(crate) struct TopArgs {
 Examples:
   umptcp endpoint show
   umptcp endpoint add 192.0.2.7 dev wlan0 backup
+  umptcp endpoint add 192.0.2.7 id 9 port 8443 signal
   umptcp endpoint change id 2 nobackup fullmesh
   umptcp endpoint delete id 2")]
 pub(crate) struct EndpointArgs {
@@ -125,12 +136,12 @@ pub(crate) struct EndpointArgs {
 /// What to do with endpoints.
 #[derive(Subcommand, Clone, Debug)]
 pub(crate) enum EndpointAction {
-    /// Use one more address, and with it its NIC: ADDRESS [dev NIC] [signal] [subflow] [backup] [fullmesh]
-    /// [laminar].
+    /// Use one more address, and with it its NIC: ADDRESS [dev NIC] [id N] [port N] [signal] [subflow] [backup]
+    /// [fullmesh] [laminar]. With a port, which takes `signal`, peers are told of one more port of an address.
     Add {
         /// The address, which a NIC must have.
         address: IpAddr,
-        /// `dev NIC`, `signal`, `subflow`, `backup`, `fullmesh`, `laminar`.
+        /// `dev NIC`, `id N` (1 to 255), `port N`, `signal`, `subflow`, `backup`, `fullmesh`, `laminar`.
         #[arg(value_name = "WORD")]
         words: Vec<String>,
     },

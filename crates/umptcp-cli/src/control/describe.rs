@@ -10,6 +10,7 @@ use umptcp::{
 use umptcp_control::state::{
     Connection, Limits, Mapping, Path, PathTraffic, RunConnection, RunSummary, Subflow,
 };
+use umptcp_types::Instant;
 
 /// The number of a connection.
 pub(super) fn connection_number(id: ConnectionId) -> u64 {
@@ -49,6 +50,7 @@ pub(super) fn connection(
     id: ConnectionId,
     info: ConnectionInfo,
     subflows: Vec<SubflowInfo>,
+    since: impl Fn(Instant) -> u64,
 ) -> Connection {
     let (mptcp, why_tcp) = match info.mptcp {
         MptcpStatus::Negotiating => (None, None),
@@ -82,7 +84,7 @@ pub(super) fn connection(
         send_buffer: info.send_buffer,
         receive_buffer: info.receive_buffer,
         error: info.error.map(|e| e.to_string()),
-        subflows: subflows.into_iter().map(|s| subflow(paths, s)).collect(),
+        subflows: subflows.into_iter().map(|s| subflow(paths, s, &since)).collect(),
         lost_subflows: info.lost_subflows.iter().map(|lost| lost_subflow(paths, lost)).collect(),
     }
 }
@@ -102,7 +104,8 @@ fn state(state: ConnectionState) -> &'static str {
     }
 }
 
-fn subflow(paths: &[PathInfo], s: SubflowInfo) -> Subflow {
+/// `since`: milliseconds since a time of the stack's.
+fn subflow(paths: &[PathInfo], s: SubflowInfo, since: impl Fn(Instant) -> u64) -> Subflow {
     let local = public(paths, s.path, s.local);
     let health = match s.state {
         "SYN-SENT" | "SYN-RECEIVED" => "opening",
@@ -143,6 +146,9 @@ fn subflow(paths: &[PathInfo], s: SubflowInfo) -> Subflow {
         bytes_retrans: s.bytes_retransmitted,
         timeouts: s.timeouts,
         recoveries: s.recoveries,
+        lastsnd_ms: s.last_sent.map(&since),
+        lastrcv_ms: s.last_received.map(&since),
+        lastack_ms: Some(since(s.last_ack)),
     }
 }
 

@@ -2,47 +2,119 @@
 
 use nix::ifaddrs::getifaddrs;
 use std::net::IpAddr;
-use umptcp::PathInfo;
+use umptcp::{AddressId, PathInfo, Uses};
+use umptcp_control::call::AddEndpoint;
 use umptcp_control::instance::Answer;
 use umptcp_control::state::Endpoint;
 use umptcp_control::{Code, Failure};
+use umptcp_tun_driver::paths::check_uses;
+
+/// What has a number: an address of a path, or that with a port.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Key {
+    path: String,
+    address: IpAddr,
+    port: Option<u16>,
+}
 
 /// The numbers that have been given out. An address keeps its number while the instance runs.
 #[derive(Debug, Default)]
-pub(super) struct Endpoints(Vec<(String, IpAddr)>);
+pub(super) struct Endpoints(Vec<(Key, u32)>);
 
 impl Endpoints {
     /// The addresses of these paths. `signal`: servers advertise them.
     pub(super) fn list(&mut self, paths: &[PathInfo], signal: bool) -> Vec<Endpoint> {
+        let found: Vec<(Key, Option<u32>, &PathInfo)> = paths.iter().flat_map(keys).collect();
+        // Those that are chosen first: the others get what is left.
+        for (key, id, _) in &found {
+            if let Some(id) = *id {
+                self.0.retain(|(known, number)| known != key && *number != id);
+                self.0.push((key.clone(), id));
+            }
+        }
         let mut all = Vec::new();
-        for path in paths {
-            for address in &path.public_addresses {
-                let id = self.id(&path.name, *address);
-                let (dev, backup, uses) = (path.name.clone(), path.backup, path.uses);
-                all.push(Endpoint {
-                    address: *address,
+        for (key, _, path) in found {
+            let (id, uses) = (self.id(&key), path.uses);
+            let (dev, address, port, backup) = (key.path, key.address, key.port, path.backup);
+            all.push(match port {
+                None => Endpoint {
+                    address,
                     id,
                     signal: signal || uses.signal,
                     subflow: uses.subflow,
                     backup,
                     fullmesh: uses.full_mesh,
                     laminar: uses.laminar,
+                    port,
                     dev,
-                });
-            }
+                },
+                Some(_) => Endpoint {
+                    address,
+                    id,
+                    signal: true,
+                    subflow: false,
+                    backup,
+                    fullmesh: false,
+                    laminar: false,
+                    port,
+                    dev,
+                },
+            });
         }
         all.sort_by_key(|e| e.id);
         all
     }
 
-    fn id(&mut self, path: &str, address: IpAddr) -> u32 {
-        let known = self.0.iter().position(|(p, a)| p == path && *a == address);
-        let at = known.unwrap_or_else(|| {
-            self.0.push((path.to_owned(), address));
-            self.0.len() - 1
-        });
-        at as u32 + 1
+    fn id(&mut self, key: &Key) -> u32 {
+        if let Some((_, id)) = self.0.iter().find(|(known, _)| known == key) {
+            return *id;
+        }
+        let free = |id: &u32| self.0.iter().all(|(_, taken)| taken != id);
+        let id = (1..).find(free).unwrap_or(u32::MAX);
+        self.0.push((key.clone(), id));
+        id
     }
+}
+
+/// The endpoints of a path, with the ids that are chosen for them.
+fn keys(path: &PathInfo) -> impl Iterator<Item = (Key, Option<u32>, &PathInfo)> {
+    let key = |address: IpAddr, port| Key { path: path.name.clone(), address, port };
+    let of = move |address: IpAddr| {
+        let v6 = address.is_ipv6();
+        let number = |id: Option<AddressId>| id.map(|id| u32::from(id.0));
+        // One that is for nothing is there for its ports.
+        let own = (path.uses != Uses::NONE).then(|| (key(address, None), number(path.ids.of(v6)), path));
+        let ports = path.signal_ports.iter().filter(move |port| port.ipv6 == v6);
+        own.into_iter()
+            .chain(ports.map(move |port| (key(address, Some(port.port)), number(port.id), path)))
+            .collect::<Vec<_>>()
+    };
+    path.public_addresses.iter().copied().flat_map(of)
+}
+
+/// What is wrong with an endpoint that is to be added, beside these.
+pub(super) fn check_new(call: &AddEndpoint, all: &[Endpoint]) -> Answer<()> {
+    let bad = |text: String| Err(Failure::new(Code::BadParameters, text));
+    let uses = Uses::of_words(call.signal, call.subflow, call.fullmesh, call.laminar);
+    if let Err(reason) = check_uses(uses, call.port) {
+        return bad(reason);
+    }
+    if call.id == Some(0) || call.port == Some(0) {
+        return bad("an id is from 1 to 255, and a port from 1 to 65535".to_owned());
+    }
+    if call.address.is_none() && (call.id.is_some() || call.port.is_some()) {
+        return bad("an id or a port is that of an address; say which".to_owned());
+    }
+    let exists = |text: String| Err(Failure::new(Code::Exists, text));
+    if let Some(other) = all.iter().find(|e| call.id.is_some_and(|id| e.id == u32::from(id))) {
+        return exists(format!("the id {} is that of {} already", other.id, other.address));
+    }
+    let same = |e: &&Endpoint| call.address == Some(e.address) && call.port == e.port;
+    if let Some(Endpoint { address, id, .. }) = all.iter().find(same) {
+        let port = call.port.map_or_else(String::new, |port| format!(" with port {port}"));
+        return exists(format!("there is an endpoint with the address {address}{port} already: id {id}"));
+    }
+    Ok(())
 }
 
 /// The NIC for a new endpoint.
@@ -87,10 +159,51 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stay() {
+    fn numbers_stay_and_chosen_ones_are_no_others() {
         let mut endpoints = Endpoints::default();
-        let (a, b): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 1, 1].into());
-        assert_eq!([endpoints.id("eth0", a), endpoints.id("eth1", b), endpoints.id("eth1", a)], [1, 2, 3]);
-        assert_eq!([endpoints.id("eth1", b), endpoints.id("eth0", a)], [2, 1]);
+        let key = |path: &str, last, port| Key { path: path.into(), address: [10, 0, 0, last].into(), port };
+        let (a, b, c) = (key("eth0", 1, None), key("eth1", 1, None), key("eth0", 1, Some(80)));
+        assert_eq!([&a, &b, &c, &b, &a].map(|key| endpoints.id(key)), [1, 2, 3, 2, 1]);
+        endpoints.0.push((key("eth2", 2, None), 4));
+        assert_eq!(endpoints.id(&key("eth3", 3, None)), 5);
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let address: IpAddr = [10, 0, 0, 1].into();
+        let there = |id, port| Endpoint {
+            address,
+            id,
+            signal: true,
+            subflow: false,
+            backup: false,
+            fullmesh: false,
+            laminar: false,
+            port,
+            dev: "eth0".into(),
+        };
+        let all = [there(1, None), there(7, Some(80))];
+        let call = |id, port| AddEndpoint {
+            address: Some(address),
+            id,
+            port,
+            signal: true,
+            ..AddEndpoint::default()
+        };
+        assert_eq!(check_new(&call(Some(2), Some(81)), &all), Ok(()));
+        let code = |call: &AddEndpoint| check_new(call, &all).unwrap_err().code;
+        for (call, expected) in [
+            (call(Some(7), Some(81)), Code::Exists),
+            (call(None, Some(80)), Code::Exists),
+            (call(None, None), Code::Exists),
+            (call(Some(0), Some(81)), Code::BadParameters),
+            (call(None, Some(0)), Code::BadParameters),
+            (AddEndpoint { address: None, ..call(Some(3), None) }, Code::BadParameters),
+            (AddEndpoint { signal: false, ..call(None, Some(81)) }, Code::BadParameters),
+            (AddEndpoint { subflow: true, ..call(None, Some(81)) }, Code::BadParameters),
+            (AddEndpoint { fullmesh: true, ..call(None, None) }, Code::BadParameters),
+        ] {
+            assert_eq!(code(&call), expected, "{call:?}");
+        }
     }
 }

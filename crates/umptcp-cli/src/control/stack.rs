@@ -6,13 +6,14 @@ use super::events::StackEvents;
 use super::programs::Programs;
 use super::source::StackSource;
 use crate::registry::{Names, Registry};
+use crate::warnings::{self, Role};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use umptcp::{
-    ConnectionConfig, ConnectionId, ConnectionInfo, ConnectionOption, Counter, Forwarder, PathInfo, Stack,
-    SubflowError, SubflowId, SubflowInfo, Uses,
+    AddressId, ConnectionConfig, ConnectionId, ConnectionInfo, ConnectionOption, Counter, Forwarder, PathId,
+    PathInfo, SignalPort, Stack, SubflowError, SubflowId, SubflowInfo, Uses,
 };
 use umptcp_control::call::{
     AddEndpoint, AddPath, CaptureCaller, Captured, ChangeEndpoint, Changed, CloseSubflow, DeleteEndpoint,
@@ -20,7 +21,7 @@ use umptcp_control::call::{
 };
 use umptcp_control::instance::Answer;
 use umptcp_control::state::{
-    ConnectionList, CounterList, Endpoint, EndpointList, Limits, Path, PathList, RunSummary,
+    ConnectionList, CounterList, Endpoint, EndpointList, Limits, Path, PathList, RunSummary, WarningList,
 };
 use umptcp_control::{Code, Events, Failure, Instance, Peer};
 use umptcp_tun_driver::error::DriverError;
@@ -125,6 +126,13 @@ impl StackInstance {
         self.ask(|stack| stack.add_nic(spec)).map(|_| ())
     }
 
+    fn set_ports(&self, path: PathId, ports: Vec<SignalPort>) -> Answer<()> {
+        match self.ask(|stack| stack.set_signal_ports(path, ports.clone()))? {
+            true => Ok(()),
+            false => Err(Failure::new(Code::NotFound, "the path has gone")),
+        }
+    }
+
     /// Changes the settings of connections that begin later.
     fn change(&self, change: impl Fn(&mut ConnectionConfig) + Send + Sync + Clone + 'static) -> Answer<()> {
         self.forwarders.iter().try_for_each(|f| f.change(change.clone())).map_err(failed)
@@ -150,8 +158,11 @@ impl Instance for StackInstance {
     fn connections(&self) -> Answer<ConnectionList> {
         let paths = self.path_infos()?;
         let all = self.ask(Stack::connections)?;
-        let connections =
-            all.into_iter().map(|(id, info, subflows)| describe::connection(&paths, id, info, subflows));
+        let now = self.ask(|stack| Ok(stack.now()))?;
+        let since = |then| now.saturating_duration_since(then).as_millis() as u64;
+        let connections = all
+            .into_iter()
+            .map(|(id, info, subflows)| describe::connection(&paths, id, info, subflows, since));
         Ok(ConnectionList { connections: connections.collect() })
     }
 
@@ -177,14 +188,30 @@ impl Instance for StackInstance {
     }
 
     fn add_endpoint(&self, call: &AddEndpoint) -> Answer<Endpoint> {
-        let AddEndpoint { address, dev, backup, signal, subflow, fullmesh, laminar } = call;
+        let AddEndpoint { address, dev, backup, signal, subflow, fullmesh, laminar, id, port } = call;
+        super::endpoints::check_new(call, &self.endpoint_list()?)?;
         let nic = super::endpoints::nic_for(*address, dev.as_deref())?;
-        let mut spec = PathSpec::new(&nic);
-        spec.backup = *backup;
-        spec.uses = Uses::of_words(*signal, *subflow, *fullmesh, *laminar);
-        self.add(&spec)?;
-        let added = self.endpoint_list()?.into_iter();
-        let added = added.filter(|e| e.dev == nic).find(|e| address.is_none_or(|a| a == e.address));
+        let ipv6 = address.is_some_and(|a| a.is_ipv6());
+        let id = id.map(AddressId);
+        let path = self.outside()?.into_iter().find(|path| path.name == nic);
+        match (path, port) {
+            // One that is used has one port more.
+            (Some(path), Some(port)) => {
+                let mut ports = path.signal_ports;
+                ports.push(SignalPort { ipv6, port: *port, id });
+                self.set_ports(path.id, ports)?;
+            }
+            (_, port) => {
+                let mut spec = PathSpec::new(&nic);
+                spec.backup = *backup;
+                spec.uses = Uses::of_words(*signal, *subflow, *fullmesh, *laminar);
+                spec.port = *port;
+                *spec.ids.of_mut(ipv6) = id;
+                self.add(&spec)?;
+            }
+        }
+        let added = self.endpoint_list()?.into_iter().filter(|e| e.dev == nic && e.port == *port);
+        let added = added.into_iter().find(|e| address.is_none_or(|a| a == e.address));
         added.ok_or_else(|| {
             let what = address.map_or_else(|| "no address".to_owned(), |a| format!("not {a}"));
             Failure::new(Code::Failed, format!("{nic} is used now, but it has {what} that can be used"))
@@ -194,6 +221,25 @@ impl Instance for StackInstance {
     fn delete_endpoint(&self, call: &DeleteEndpoint) -> Answer<Done> {
         let endpoint = self.endpoint(call.id)?;
         let path = self.path_named(&endpoint.dev)?;
+        if let Some(gone) = endpoint.port {
+            let v6 = endpoint.address.is_ipv6();
+            let stays = |p: &&SignalPort| (p.port, p.ipv6) != (gone, v6);
+            let ports: Vec<SignalPort> = path.signal_ports.iter().filter(stays).copied().collect();
+            // A path that was for its ports alone goes with the last.
+            if ports.is_empty() && path.uses == Uses::NONE {
+                self.remove(&path)?;
+            } else {
+                self.set_ports(path.id, ports)?;
+            }
+            return Ok(Done {});
+        }
+        if let Some(port) = path.signal_ports.first() {
+            let text = format!(
+                "{} is advertised with the port {}, too; delete that endpoint first",
+                endpoint.dev, port.port
+            );
+            return Err(Failure::new(Code::NotSupported, text));
+        }
         if path.public_addresses.len() > 1 {
             let others: Vec<String> = path
                 .public_addresses
@@ -221,6 +267,11 @@ impl Instance for StackInstance {
         }
         if let Some(full_mesh) = call.fullmesh {
             let mut uses = path.uses;
+            if full_mesh && (uses.signal || uses == Uses::NONE) {
+                let text =
+                    "signal and fullmesh exclude each other: the address is one that peers are told of";
+                return Err(Failure::new(Code::BadParameters, text));
+            }
             uses.full_mesh = full_mesh;
             uses.subflow |= full_mesh;
             self.ask(|stack| stack.set_path_uses(path.id, uses))?;
@@ -229,8 +280,12 @@ impl Instance for StackInstance {
     }
 
     fn flush_endpoints(&self, _: &FlushEndpoints) -> Answer<Done> {
-        for path in self.outside()?.iter().skip(1) {
+        let paths = self.outside()?;
+        for path in paths.iter().skip(1) {
             self.remove(path)?;
+        }
+        for path in paths.iter().take(1).filter(|path| !path.signal_ports.is_empty()) {
+            self.set_ports(path.id, Vec::new())?;
         }
         Ok(Done {})
     }
@@ -259,6 +314,13 @@ impl Instance for StackInstance {
             }
         }
         self.limits()
+    }
+
+    fn warnings(&self) -> Answer<WarningList> {
+        let paths: Vec<warnings::Path> = self.outside()?.iter().map(warnings::Path::of_info).collect();
+        // What else connects or serves is not known here.
+        let role = Role { connects: !self.forwarders.is_empty(), serves: self.forwarders.len() != 1 };
+        Ok(WarningList { warnings: warnings::of(&paths, &self.config().unwrap_or_default(), role) })
     }
 
     fn add_path(&self, call: &AddPath) -> Answer<Path> {

@@ -11,6 +11,7 @@ use crate::registry::Registry;
 use crate::session::Session;
 use crate::transport::user_space::{Settings, UserSpace, captured};
 use crate::transport::via;
+use crate::warnings::Role;
 use anyhow::Context as _;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -53,6 +54,9 @@ pub(super) fn run(
         say(&describe(&program.caller, &stack, why, by));
     } else if by == By::User {
         say(&format!("umptcp: in a user namespace, {}", what_breaks()));
+    }
+    for warning in stack.warnings(Role { connects: true, serves: true }) {
+        say(&format!("umptcp: warning: {warning}"));
     }
     let name = args.name.clone().unwrap_or_else(|| format!("run-{}", std::process::id()));
     let forwarders = vec![inside.outward.clone(), inside.inward.clone()];

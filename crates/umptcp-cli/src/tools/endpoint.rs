@@ -6,18 +6,23 @@ use crate::args::tools::{EndpointAction, EndpointArgs, LimitsAction, LimitsArgs}
 use crate::console::{print, say};
 use crate::failure::{Class, usage};
 use std::net::IpAddr;
+use umptcp::Uses;
 use umptcp_control::Client;
 use umptcp_control::call::{
-    AddEndpoint, ChangeEndpoint, DeleteEndpoint, FlushEndpoints, GetLimits, ListEndpoints, SetLimits,
+    AddEndpoint, ChangeEndpoint, DeleteEndpoint, FlushEndpoints, GetLimits, ListEndpoints, ListWarnings,
+    SetLimits,
 };
 use umptcp_control::state::{Endpoint, Limits};
+use umptcp_tun_driver::paths::check_uses;
 
 pub(crate) fn endpoint(args: &EndpointArgs) -> anyhow::Result<()> {
     let json = args.instance.json;
     match &args.action {
         EndpointAction::Add { address, words } => {
             let call = added(*address, words)?;
-            let endpoint = connect(&args.instance)?.call(&call).map_err(failed)?;
+            let mut client = connect(&args.instance)?;
+            let endpoint = client.call(&call).map_err(failed)?;
+            warn(&mut client);
             if json { print_json(&endpoint) } else { Ok(()) }
         }
         EndpointAction::Delete { words } => {
@@ -39,6 +44,7 @@ pub(crate) fn endpoint(args: &EndpointArgs) -> anyhow::Result<()> {
             let mut client = connect(&args.instance)?;
             call.id = which.find(&mut client)?.id;
             let endpoint = client.call(&call).map_err(failed)?;
+            warn(&mut client);
             if json { print_json(&endpoint) } else { Ok(()) }
         }
         EndpointAction::Show { words } => {
@@ -68,8 +74,9 @@ pub(crate) fn limits(args: &LimitsArgs) -> anyhow::Result<()> {
         }
         LimitsAction::Set { words } => {
             let call = set(words)?;
-            let limits = connect(&args.instance)?.call(&call).map_err(failed)?;
-            warnings(&limits).for_each(|warning| say(&format!("warning: {warning}")));
+            let mut client = connect(&args.instance)?;
+            let limits = client.call(&call).map_err(failed)?;
+            warn(&mut client);
             if args.instance.json { print_json(&limits) } else { Ok(()) }
         }
     }
@@ -80,13 +87,10 @@ fn limits_line(limits: &Limits) -> String {
     format!("add_addr_accepted {} subflows {} ", limits.add_addr_accepted, limits.subflows)
 }
 
-/// What will not happen with these limits, where somebody may expect it.
-fn warnings(limits: &Limits) -> impl Iterator<Item = &'static str> {
-    let all = [
-        (limits.subflows == 0, "with a limit of 0 subflows, new connections use one path"),
-        (limits.add_addr_accepted == 0, "addresses that peers advertise are not used from now on"),
-    ];
-    all.into_iter().filter(|(holds, _)| *holds).map(|(_, warning)| warning)
+/// Says what will not happen, where somebody may expect it. An older instance does not know.
+fn warn(client: &mut Client) {
+    let said = client.call(&ListWarnings {}).map(|reply| reply.warnings).unwrap_or_default();
+    said.iter().for_each(|warning| say(&format!("warning: {warning}")));
 }
 
 fn set(words: &[String]) -> anyhow::Result<SetLimits> {
@@ -129,13 +133,18 @@ fn added(address: IpAddr, words: &[String]) -> anyhow::Result<AddEndpoint> {
             "subflow" => call.subflow = true,
             "fullmesh" => call.fullmesh = true,
             "laminar" => call.laminar = true,
-            "id" => return Err(usage("an id cannot be chosen: the instance numbers its endpoints itself")),
-            "port" => {
-                return Err(usage("a port cannot be chosen: addresses are advertised with the connection's"));
+            "id" => call.id = Some(words.number(word, u8::MAX)?),
+            "port" => call.port = Some(words.number(word, u16::MAX)?),
+            _ => {
+                return Err(unknown(
+                    word,
+                    "dev NIC, id N, port N, signal, subflow, backup, fullmesh, laminar",
+                ));
             }
-            _ => return Err(unknown(word, "dev NIC, signal, subflow, backup, fullmesh, laminar")),
         }
     }
+    let uses = Uses::of_words(call.signal, call.subflow, call.fullmesh, call.laminar);
+    check_uses(uses, call.port).map_err(usage)?;
     Ok(call)
 }
 
@@ -187,6 +196,9 @@ fn line(e: &Endpoint) -> String {
             s.push_str(word);
         }
     }
+    if let Some(port) = e.port {
+        s.push_str(&format!("port {port} "));
+    }
     s + &format!("dev {} ", e.dev)
 }
 
@@ -209,6 +221,7 @@ mod tests {
             backup: true,
             fullmesh: false,
             laminar: false,
+            port: None,
             dev: "c1".into(),
         };
         assert_eq!(line(&e), "192.168.140.232 id 3 subflow backup dev c1 ");
@@ -218,8 +231,8 @@ mod tests {
         assert_eq!(line(&e), "192.168.140.232 id 3 signal subflow dev c1 ");
         (e.signal, e.fullmesh) = (false, true);
         assert_eq!(line(&e), "192.168.140.232 id 3 subflow fullmesh dev c1 ");
-        assert_eq!(warnings(&Limits { add_addr_accepted: 0, subflows: 0 }).count(), 2);
-        assert_eq!(warnings(&Limits { add_addr_accepted: 1, subflows: 1 }).count(), 0);
+        (e.signal, e.subflow, e.fullmesh, e.port) = (true, false, false, Some(8443));
+        assert_eq!(line(&e), "192.168.140.232 id 3 signal port 8443 dev c1 ");
         assert_eq!(
             limits_line(&Limits { add_addr_accepted: 4, subflows: 4 }),
             "add_addr_accepted 4 subflows 4 "
@@ -232,15 +245,23 @@ mod tests {
         let call = added(a, &words("dev eth1 subflow backup")).unwrap();
         let expected = AddEndpoint { address: Some(a), dev: Some("eth1".into()), ..AddEndpoint::default() };
         assert_eq!(call, AddEndpoint { backup: true, subflow: true, ..expected });
-        let call = added(a, &words("signal laminar fullmesh")).unwrap();
-        assert!(call.signal && call.laminar && call.fullmesh && !call.subflow);
+        let call = added(a, &words("laminar fullmesh")).unwrap();
+        assert!(!call.signal && call.laminar && call.fullmesh && !call.subflow);
+        let call = added(a, &words("id 255 signal port 8443")).unwrap();
+        assert_eq!((call.id, call.port, call.signal), (Some(255), Some(8443), true));
         let call = changed(&words("nobackup fullmesh")).unwrap();
         assert_eq!((call.backup, call.fullmesh), (Some(false), Some(true)));
         assert!(changed(&[]).is_err() && changed(&words("signal")).is_err());
         for (text, part) in [
             ("dev", "needs a value"),
-            ("id 3", "cannot be chosen"),
-            ("port 80", "cannot be chosen"),
+            ("id 0", "1 to 255"),
+            ("id 256", "1 to 255"),
+            ("id x", "1 to 255"),
+            ("signal port 0", "1 to 65535"),
+            ("signal port 65536", "1 to 65535"),
+            ("port 80", "takes signal"),
+            ("signal subflow port 80", "neither subflow"),
+            ("signal fullmesh", "exclude each other"),
             ("implicit", "unknown word"),
         ] {
             assert!(added(a, &words(text)).unwrap_err().to_string().contains(part), "{text}");

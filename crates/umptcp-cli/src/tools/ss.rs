@@ -118,6 +118,12 @@ fn subflow(c: &Connection, f: &Subflow) -> String {
             let _ = write!(s, " {name}:{value}");
         }
     }
+    for (name, value) in [("lastsnd", f.lastsnd_ms), ("lastrcv", f.lastrcv_ms), ("lastack", f.lastack_ms)] {
+        // As `ss`, which has no word for "just now" either.
+        if let Some(value) = value.filter(|value| *value > 0) {
+            let _ = write!(s, " {name}:{value}");
+        }
+    }
     if f.pacing_rate > 0 {
         let _ = write!(s, " pacing_rate {}bps", f.pacing_rate * 8);
     }
@@ -178,7 +184,7 @@ mod tests {
             "remote":"10.9.0.1:80","local_id":2,"mapping":{"seq":4660,"sfseq":10,"ssnoff":255,"maplen":1428},"state":"ESTABLISHED","backup":true,"health":"answers","rtt_ms":1.5,
             "rttvar_ms":0.25,"rto_ms":201.5,"mss":1428,"window":14280,"ssthresh":18446744073709551615,"in_flight":0,
             "pacing_rate":1000,"bytes_sent":5,"bytes_acked":5,"bytes_received":0,"bytes_retrans":3,"timeouts":0,
-            "recoveries":1}]}"#;
+            "recoveries":1,"lastsnd_ms":12,"lastrcv_ms":0,"lastack_ms":7}]}"#;
         serde_json::from_str(text).unwrap()
     }
 
@@ -198,6 +204,7 @@ mod tests {
         for part in [
             " cwnd:10 ",
             " bytes_sent:8 bytes_retrans:3 bytes_acked:5 recoveries:1 ",
+            " recoveries:1 lastsnd:12 lastack:7 pacing_rate ",
             " answers ",
             "tcp-ulp-mptcp flags:Jjeb token:0001(id:0)/d62e3d83(id:2) seq:1234 sfseq:a ssnoff:ff maplen:594",
         ] {

@@ -19,6 +19,15 @@ impl<'a> Words<'a> {
         self.words.next().map(String::as_str)
     }
 
+    /// The number that follows `word`, from 1 to `most`.
+    pub(super) fn number<T: Into<u32> + TryFrom<u32>>(&mut self, word: &str, most: T) -> anyhow::Result<T> {
+        let text = self.next().ok_or_else(|| usage(format!("{word:?} needs a value")))?;
+        let most = most.into();
+        let number = text.parse::<u32>().ok().filter(|n| (1..=most).contains(n));
+        let number = number.and_then(|n| T::try_from(n).ok());
+        number.ok_or_else(|| usage(format!("{word} {text}: it must be a number from 1 to {most}")))
+    }
+
     /// What follows `word`.
     pub(super) fn value<T: FromStr>(&mut self, word: &str) -> anyhow::Result<T>
     where

@@ -6,6 +6,7 @@ use crate::control::StackSource;
 use crate::failure::Class;
 use crate::registry::{Names, Registry};
 use crate::session::Session;
+use crate::warnings;
 use anyhow::{Context as _, anyhow};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -14,8 +15,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use umptcp::{
-    AttachedPath, BufferSize, ConnectionConfig, Counter, Counters, Forwarder, MptcpListener, MptcpStream,
-    PathConfig, PathId, PathKind, Protocol, StackConfig, Traffic,
+    AttachedPath, BufferSize, ConnectionConfig, ConnectionId, ConnectionOption, Counter, Counters, Forwarder,
+    MptcpListener, MptcpStream, PathConfig, PathId, PathKind, Protocol, StackConfig, Traffic,
 };
 use umptcp_tun_driver::device::Tun;
 use umptcp_tun_driver::paths::{self, PathSpec, SetupOptions};
@@ -51,6 +52,10 @@ pub(crate) struct Settings {
     pub(crate) no_mptcp: bool,
     /// The send and the receive buffer of each connection.
     pub(crate) buffer: Option<BufferSize>,
+    /// Most subflows of a connection beside the initial one.
+    pub(crate) subflows: Option<u8>,
+    /// Most addresses of the peer's to act on.
+    pub(crate) add_addr_accepted: Option<u8>,
     pub(crate) fast_open: bool,
     pub(crate) fast_open_cookies: Option<PathBuf>,
     /// The relay by which connections are made.
@@ -79,12 +84,41 @@ impl Settings {
         }
     }
 
-    /// Whether all that is not about paths is the same.
-    pub(crate) fn differ_in_paths_only(&self, other: &Settings) -> bool {
-        *self == Settings { paths: self.paths.clone(), ..other.clone() }
+    /// What these settings have, and a running stack with the settings `now` cannot become, in the words of the daemon's file.
+    pub(crate) fn beyond(&self, now: &Settings) -> Vec<&'static str> {
+        // All fields, so that none that is added is forgotten.
+        let Settings {
+            paths: _,
+            congestion: _,
+            scheduler: _,
+            path_policy: _,
+            checksum: _,
+            strict_checksums: _,
+            no_mptcp: _,
+            buffer: _,
+            subflows: _,
+            add_addr_accepted: _,
+            fast_open: _,
+            fast_open_cookies,
+            via,
+            pcap,
+            inner_pcap,
+            carry,
+            record,
+        } = self;
+        let fixed = [
+            (*pcap != now.pcap || *inner_pcap != now.inner_pcap, "pcap of [stack]"),
+            (*via != now.via, "[via]"),
+            (
+                (fast_open_cookies, carry, record) != (&now.fast_open_cookies, &now.carry, &now.record),
+                "what the command line says",
+            ),
+        ];
+        fixed.into_iter().filter(|(differs, _)| *differs).map(|(_, what)| what).collect()
     }
 
-    fn connection(&self) -> ConnectionConfig {
+    /// What connections are told.
+    pub(crate) fn connection(&self) -> ConnectionConfig {
         let mut config = ConnectionConfig::default();
         if let Some(name) = &self.congestion {
             config.congestion.clone_from(name);
@@ -101,6 +135,13 @@ impl Settings {
         if let Some(size) = self.buffer {
             (config.send_buffer, config.receive_buffer) = (size, size);
         }
+        if let Some(most) = self.subflows {
+            // Linux does not count the initial one.
+            config.max_subflows = usize::from(most) + 1;
+        }
+        if let Some(most) = self.add_addr_accepted {
+            config.max_add_addr_accepted = usize::from(most);
+        }
         config.fast_open = self.fast_open;
         // Data is written in blocks as large as possible, so small writes should be sent immediately.
         config.no_delay = true;
@@ -111,7 +152,9 @@ impl Settings {
 /// A running stack with its paths.
 pub(crate) struct UserSpace {
     shared: Arc<Shared>,
-    connection: ConnectionConfig,
+    connection: Mutex<ConnectionConfig>,
+    /// The paths that were asked for at the start.
+    asked: Vec<PathSpec>,
 }
 
 /// What it shares with its connections and the clean-up on signals.
@@ -213,7 +256,7 @@ impl UserSpace {
         *lock(&shared.stack) =
             Some(builder.start().context(Class::Host.failure("cannot start umptcp's stack"))?);
         shared.look();
-        Ok(UserSpace { shared, connection })
+        Ok(UserSpace { shared, connection: Mutex::new(connection), asked: settings.paths.clone() })
     }
 
     /// Connects to the first of `remotes` that answers, only over the paths named in `over` unless it is
@@ -232,7 +275,7 @@ impl UserSpace {
             .connect_timeout(timeout)
             .connect(remotes)
             .with_context(|| Class::Connect.failure(cannot_connect(remotes)))?;
-        Ok(Connection::new(stream, &self.shared, &self.connection))
+        Ok(Connection::new(stream, &self.shared, &self.connection()))
     }
 
     /// Connects to a server by its name, which the relay resolves.
@@ -246,7 +289,7 @@ impl UserSpace {
         let stream = builder
             .connect_name(host, port)
             .with_context(|| Class::Connect.failure(format!("cannot connect to {host} port {port}")))?;
-        Ok(Connection::new(stream, &self.shared, &self.connection))
+        Ok(Connection::new(stream, &self.shared, &self.connection()))
     }
 
     /// Captures what comes in by a path, and sends it on over all others; and sends what comes from outside
@@ -258,9 +301,9 @@ impl UserSpace {
     ) -> anyhow::Result<(Forwarder, Forwarder)> {
         self.with_stack(|stack| {
             let path = stack.add_path(captured)?;
-            let outward = Forwarder::outward(stack, path, self.connection.clone())?;
+            let outward = Forwarder::outward(stack, path, self.connection())?;
             outward.carry(path, inside.iter().copied())?;
-            let inward = Forwarder::inward(stack, path, inside.iter().copied(), self.connection.clone())?;
+            let inward = Forwarder::inward(stack, path, inside.iter().copied(), self.connection())?;
             Ok((outward, inward))
         })?
     }
@@ -269,8 +312,40 @@ impl UserSpace {
     pub(crate) fn capture_outward(&self, captured: AttachedPath) -> anyhow::Result<Forwarder> {
         self.with_stack(|stack| {
             let path = stack.add_path(captured)?;
-            Ok(Forwarder::outward(stack, path, self.connection.clone())?)
+            Ok(Forwarder::outward(stack, path, self.connection())?)
         })?
+    }
+
+    fn connection(&self) -> ConnectionConfig {
+        lock(&self.connection).clone()
+    }
+
+    /// Connections have these settings from now on: new ones all of them, and those that there are what can be changed.
+    /// What is the same stays as it is, also where somebody has changed it since.
+    pub(crate) fn set_connection(
+        &self,
+        settings: &Settings,
+        forwarders: &[Arc<Forwarder>],
+    ) -> anyhow::Result<()> {
+        let config = settings.connection();
+        let before = std::mem::replace(&mut *lock(&self.connection), config.clone());
+        self.with_stack(|stack| -> io::Result<()> {
+            let (old, new) = (before.clone(), config.clone());
+            stack.change_defaults(|c| change_to(c, &old, &new));
+            for forwarder in forwarders {
+                let (old, new) = (before.clone(), config.clone());
+                forwarder.change(move |c| change_to(c, &old, &new))?;
+            }
+            let outside: BTreeSet<PathId> =
+                stack.paths()?.iter().filter(|path| !path.captures).map(|path| path.id).collect();
+            for (id, _, subflows) in stack.connections()? {
+                if !subflows.iter().any(|s| !outside.contains(&s.path)) {
+                    change_connection(stack, id, &before, &config)?;
+                }
+            }
+            Ok(())
+        })??;
+        Ok(())
     }
 
     /// Does something with the stack.
@@ -286,6 +361,12 @@ impl UserSpace {
     /// The paths.
     pub(crate) fn path_infos(&self) -> Vec<umptcp::PathInfo> {
         self.shared.look()
+    }
+
+    /// What will not happen over them, although it may be expected.
+    pub(crate) fn warnings(&self, role: warnings::Role) -> Vec<String> {
+        let paths: Vec<warnings::Path> = self.asked.iter().map(warnings::Path::of_spec).collect();
+        warnings::of(&paths, &self.connection(), role)
     }
 
     /// Payload that went over each path.
@@ -346,16 +427,16 @@ impl UserSpace {
         let ip = address.address.unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED));
         let builder = self.with_stack(MptcpListener::builder)?;
         let listener = builder
-            .fast_open(if self.connection.fast_open { FAST_OPEN_QUEUE } else { 0 })
+            .fast_open(if self.connection().fast_open { FAST_OPEN_QUEUE } else { 0 })
             .listen(SocketAddr::new(ip, address.port))
             .with_context(|| Class::Host.failure(format!("cannot listen on {address}")))?;
-        Ok(UserSpaceListener { listener, shared: Arc::clone(&self.shared), config: self.connection.clone() })
+        Ok(UserSpaceListener { listener, shared: Arc::clone(&self.shared), config: self.connection() })
     }
 
     /// What became of data in SYNs; `None`: Fast Open is off.
     pub(crate) fn fast_open(&self) -> Option<FastOpen> {
         let counters = lock(&self.shared.stack).as_ref().and_then(|stack| stack.counters().ok());
-        let counters = counters.filter(|_| self.connection.fast_open)?;
+        let counters = counters.filter(|_| self.connection().fast_open)?;
         let taken = counters.get(Counter::TcpFastOpenActive);
         Some(FastOpen { taken, refused: counters.get(Counter::TcpFastOpenActiveFail) })
     }
@@ -364,6 +445,55 @@ impl UserSpace {
     pub(crate) fn close(self) -> anyhow::Result<()> {
         self.close_within(LINGER)
     }
+}
+
+/// Takes over what differs between two settings.
+fn change_to(config: &mut ConnectionConfig, before: &ConnectionConfig, now: &ConnectionConfig) {
+    fn set<T: PartialEq + Clone>(field: &mut T, before: &T, now: &T) {
+        if before != now {
+            field.clone_from(now);
+        }
+    }
+    set(&mut config.congestion, &before.congestion, &now.congestion);
+    set(&mut config.scheduler, &before.scheduler, &now.scheduler);
+    set(&mut config.path_policy, &before.path_policy, &now.path_policy);
+    set(&mut config.checksum, &before.checksum, &now.checksum);
+    set(&mut config.mptcp, &before.mptcp, &now.mptcp);
+    set(&mut config.send_buffer, &before.send_buffer, &now.send_buffer);
+    set(&mut config.receive_buffer, &before.receive_buffer, &now.receive_buffer);
+    set(&mut config.max_subflows, &before.max_subflows, &now.max_subflows);
+    set(&mut config.max_add_addr_accepted, &before.max_add_addr_accepted, &now.max_add_addr_accepted);
+}
+
+/// The same of a connection that there is, as far as that can be. It may have ended since.
+fn change_connection(
+    stack: &umptcp::Stack,
+    id: ConnectionId,
+    before: &ConnectionConfig,
+    now: &ConnectionConfig,
+) -> io::Result<()> {
+    if before.congestion != now.congestion {
+        let _ = stack.set_congestion(id, &now.congestion)?;
+    }
+    if before.scheduler != now.scheduler {
+        let _ = stack.set_scheduler(id, &now.scheduler)?;
+    }
+    if before.path_policy != now.path_policy {
+        let _ = stack.set_path_policy(id, &now.path_policy)?;
+    }
+    let options = [
+        (before.send_buffer != now.send_buffer, ConnectionOption::SendBuffer(now.send_buffer)),
+        (before.receive_buffer != now.receive_buffer, ConnectionOption::ReceiveBuffer(now.receive_buffer)),
+        (before.max_subflows != now.max_subflows, ConnectionOption::MaxSubflows(now.max_subflows)),
+        (
+            before.max_add_addr_accepted != now.max_add_addr_accepted,
+            ConnectionOption::MaxAddAddrAccepted(now.max_add_addr_accepted),
+        ),
+    ];
+    for (_, option) in options.into_iter().filter(|(differs, _)| *differs) {
+        let _ = stack.set_option(id, option)?;
+    }
+    Ok(())
 }
 
 /// The captured side, as a path of the stack.

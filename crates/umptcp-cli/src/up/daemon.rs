@@ -24,6 +24,13 @@ use tokio::runtime::Runtime;
 use umptcp_capture::Periodic;
 use umptcp_control::Kind;
 
+/// Says what of a configuration comes to nothing.
+fn warn_of(config: &Config) {
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+}
+
 /// What the daemon hears of.
 enum Event {
     Signal(i32),
@@ -63,6 +70,7 @@ impl Daemon {
         log: Option<logging::Running>,
     ) -> anyhow::Result<Daemon> {
         raise_descriptor_limit();
+        warn_of(&config);
         let instance = Instance::claim(&config.name)?;
         let session = Session::start()?;
         let (to, events) = mpsc::channel();
@@ -141,14 +149,10 @@ impl Daemon {
     }
 
     fn become_as(&mut self, config: Config) {
-        let differs =
-            config.name != self.config.name || !config.settings.differ_in_paths_only(&self.config.settings);
-        let group = |config: &Config| config.run.and_then(|run| run.group);
-        if differs || config.log.format != self.config.log.format || group(&config) != group(&self.config) {
-            tracing::warn!(
-                "the name, [stack], [via], the group of [run] and the format of the log are those of the start until the next"
-            );
+        for what in config.beyond(&self.config) {
+            tracing::warn!("{what} has changed, and stays as it was: that needs a restart");
         }
+        warn_of(&config);
         if let Some(log) = &self.log {
             log.set_level(config.log.level);
         }
@@ -161,8 +165,12 @@ impl Daemon {
                 Err(error) => failed.push(error),
             }
         }
+        // First, so that what begins now begins with it.
+        if let Err(error) = self.stack.set_connection(&config.settings, &self.services.forwarders()) {
+            failed.push(error.context("[stack]"));
+        }
         failed.extend(self.services.become_as(&config, &self.stack, &self.session, &self.tasks));
-        self.config = config;
+        self.config.take_over(config);
         for error in &failed {
             tracing::error!("{}", describe(error));
         }

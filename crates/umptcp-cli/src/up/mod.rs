@@ -13,7 +13,7 @@ mod relay;
 mod services;
 
 use crate::args::{CheckArgs, DownArgs, RelayArgs, UpArgs};
-use crate::console::print;
+use crate::console::{print, say};
 use crate::failure::usage;
 use crate::logging::{self, Level, Log};
 use crate::registry::Registry;
@@ -67,5 +67,13 @@ pub(crate) fn down(args: &DownArgs) -> anyhow::Result<()> {
 /// Says what is in a configuration, or what is wrong with it.
 pub(crate) fn check(args: &CheckArgs, registry: &Registry) -> anyhow::Result<()> {
     let config = Config::load(&args.config, registry)?;
-    print(&format!("{}: {}", args.config.display(), config.describe()))
+    print(&format!("{}: {}", args.config.display(), config.describe()))?;
+    config.warnings().iter().for_each(|warning| say(&format!("warning: {warning}")));
+    match config.fixed()[..] {
+        [] => Ok(()),
+        ref fixed => print(&format!(
+            "A reload takes over what has changed, but for {}: to change that needs a restart",
+            fixed.join(", ")
+        )),
+    }
 }

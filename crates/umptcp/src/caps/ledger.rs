@@ -166,26 +166,14 @@ fn write(path: &Path, counts: &Counts) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::Scratch;
 
-    /// A directory that is removed on drop.
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(name: &str) -> Scratch {
-            let path = std::env::temp_dir().join(format!("umptcp-traffic-{name}-{}", std::process::id()));
-            let _ = fs::remove_dir_all(&path);
-            Scratch(path)
-        }
-
-        fn open(&self) -> Ledger {
-            Ledger::open(&[self.0.join("state")]).unwrap()
-        }
+    fn scratch(name: &str) -> Scratch {
+        Scratch::new(&format!("traffic-{name}"))
     }
 
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+    fn open(scratch: &Scratch) -> Ledger {
+        Ledger::open(&[scratch.path().join("state")]).unwrap()
     }
 
     fn month(text: &str) -> Month {
@@ -198,14 +186,14 @@ mod tests {
 
     #[test]
     fn instances_count_together_and_months_begin_anew() {
-        let scratch = Scratch::new("together");
-        let (one, other) = (scratch.open(), scratch.open());
+        let scratch = scratch("together");
+        let (one, other) = (open(&scratch), open(&scratch));
         assert_eq!(add(&one, "2026-11", "wwan0", 100), 100);
         assert_eq!(add(&other, "2026-11", "wwan0", 10), 110);
         assert_eq!(add(&other, "2026-11", "wwan1", 7), 7);
         assert_eq!(add(&one, "2026-11", "wwan0", 0), 110);
         drop((one, other));
-        let later = scratch.open();
+        let later = open(&scratch);
         assert_eq!(add(&later, "2026-11", "wwan0", 1), 111);
         assert_eq!(add(&later, "2026-12", "wwan0", 0), 0);
         assert_eq!(add(&later, "2026-12", "wwan0", 5), 5);
@@ -216,8 +204,8 @@ mod tests {
 
     #[test]
     fn nothing_is_written_when_nothing_has_been_carried() {
-        let scratch = Scratch::new("idle");
-        let ledger = scratch.open();
+        let scratch = scratch("idle");
+        let ledger = open(&scratch);
         add(&ledger, "2026-11", "wwan0", 100);
         fs::remove_file(ledger.path()).unwrap();
         ledger.add(month("2026-11"), &BTreeMap::new()).unwrap();
@@ -226,8 +214,8 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_wrong_gives_nothing_away() {
-        let scratch = Scratch::new("clock");
-        let ledger = scratch.open();
+        let scratch = scratch("clock");
+        let ledger = open(&scratch);
         add(&ledger, "2026-11", "wwan0", 100);
         assert_eq!(add(&ledger, "1970-01", "wwan0", 5), 105, "not set yet");
         assert_eq!(add(&ledger, "2026-11", "wwan0", 0), 105);
@@ -249,23 +237,23 @@ mod tests {
             ("twice", b"2026-11 wwan0 1\n2026-11 wwan0 2\n"),
             ("month", b"2026-13 wwan0 1\n"),
         ] {
-            let scratch = Scratch::new(name);
-            let ledger = scratch.open();
+            let scratch = scratch(name);
+            let ledger = open(&scratch);
             fs::write(ledger.path(), damaged).unwrap();
             assert_eq!(add(&ledger, "2026-11", "wwan0", 3), 3, "{name}");
             assert_eq!(fs::read(ledger.directory.join("traffic.damaged")).unwrap(), damaged);
             assert_eq!(add(&ledger, "2026-11", "wwan0", 3), 6, "{name}");
         }
-        let scratch = Scratch::new("long");
-        let ledger = scratch.open();
+        let scratch = scratch("long");
+        let ledger = open(&scratch);
         fs::write(ledger.path(), vec![b'\n'; 1 << 20]).unwrap();
         assert_eq!(add(&ledger, "2026-11", "wwan0", 3), 3);
     }
 
     #[test]
     fn it_does_not_grow_without_end() {
-        let scratch = Scratch::new("grow");
-        let ledger = scratch.open();
+        let scratch = scratch("grow");
+        let ledger = open(&scratch);
         add(&ledger, "2026-10", "old", 1);
         let many: BTreeMap<String, u64> = (0..2 * MOST as u64).map(|n| (format!("nic{n}"), n)).collect();
         ledger.add(month("2026-11"), &many).unwrap();
@@ -277,13 +265,13 @@ mod tests {
 
     #[test]
     fn a_place_that_cannot_be_written_to_is_passed_over() {
-        let scratch = Scratch::new("place");
-        fs::create_dir_all(&scratch.0).unwrap();
-        let file = scratch.0.join("file");
+        let scratch = scratch("place");
+        fs::create_dir_all(scratch.path()).unwrap();
+        let file = scratch.path().join("file");
         fs::write(&file, "").unwrap();
         let error = Ledger::open(&[file.join("state")]).unwrap_err().to_string();
         assert!(error.contains("file/state"), "{error}");
-        let ledger = Ledger::open(&[file.join("state"), scratch.0.join("there")]).unwrap();
-        assert_eq!(ledger.path(), scratch.0.join("there/traffic"));
+        let ledger = Ledger::open(&[file.join("state"), scratch.path().join("there")]).unwrap();
+        assert_eq!(ledger.path(), scratch.path().join("there/traffic"));
     }
 }

@@ -254,22 +254,11 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::Scratch;
     use std::fs;
 
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(name: &str) -> Scratch {
-            let path = std::env::temp_dir().join(format!("umptcp-caps-{name}-{}", std::process::id()));
-            let _ = fs::remove_dir_all(&path);
-            Scratch(path)
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+    fn scratch(name: &str) -> Scratch {
+        Scratch::new(&format!("caps-{name}"))
     }
 
     /// An instance, with the time and month that a test wants.
@@ -300,9 +289,9 @@ mod tests {
 
     #[test]
     fn what_is_left_survives_a_restart_and_ends_with_the_month() {
-        let scratch = Scratch::new("restart");
+        let scratch = scratch("restart");
         let paths = [capped(1, "wwan0", 1_000)];
-        let first = Instance::new(scratch.0.clone());
+        let first = Instance::new(scratch.path().to_owned());
         assert_eq!(first.update(0, "2026-11", &paths, &[]), [Order::Allow(PathId(1), 1_000)]);
         assert_eq!(first.update(1, "2026-11", &paths, &[("wwan0", 10), ("eth0", 500)]), []);
         lock(&first.accounts.0).look(
@@ -310,21 +299,21 @@ mod tests {
             Month::parse("2026-11").unwrap(),
             &map(&[("wwan0", 300), ("eth0", 500)]),
         );
-        let text = fs::read_to_string(scratch.0.join("traffic")).unwrap();
+        let text = fs::read_to_string(scratch.path().join("traffic")).unwrap();
         assert!(text.contains("2026-11 wwan0 300\n") && !text.contains("eth0"), "{text}");
 
-        let second = Instance::new(scratch.0.clone());
+        let second = Instance::new(scratch.path().to_owned());
         assert_eq!(second.update(0, "2026-11", &paths, &[]), [Order::Allow(PathId(1), 700)]);
         assert_eq!(second.update(1, "2026-11", &paths, &[("wwan0", 900)]), []);
-        let third = Instance::new(scratch.0.clone());
+        let third = Instance::new(scratch.path().to_owned());
         assert_eq!(third.update(0, "2026-11", &paths, &[]), [Order::Allow(PathId(1), 0)]);
         assert_eq!(third.update(1, "2026-12", &paths, &[]), [Order::Allow(PathId(1), 1_000)]);
     }
 
     #[test]
     fn instances_learn_of_one_another() {
-        let scratch = Scratch::new("others");
-        let [one, other] = [(); 2].map(|()| Instance::new(scratch.0.clone()));
+        let scratch = scratch("others");
+        let [one, other] = [(); 2].map(|()| Instance::new(scratch.path().to_owned()));
         let paths = [capped(1, "wwan0", 16_000)];
         one.update(0, "2026-11", &paths, &[]);
         other.update(0, "2026-11", &paths, &[]);
@@ -339,8 +328,8 @@ mod tests {
 
     #[test]
     fn paths_over_one_nic_share_its_cap() {
-        let scratch = Scratch::new("nic");
-        let instance = Instance::new(scratch.0.clone());
+        let scratch = scratch("nic");
+        let instance = Instance::new(scratch.path().to_owned());
         let paths = [capped(1, "wwan0", 1_000), capped(2, "wwan0/udp", 1_000)];
         let allow = |bytes| [1, 2].map(|id| Order::Allow(PathId(id), bytes));
         assert_eq!(instance.update(0, "2026-11", &paths, &[]), allow(1_000));
@@ -354,8 +343,8 @@ mod tests {
 
     #[test]
     fn what_was_carried_without_a_cap_does_not_count() {
-        let scratch = Scratch::new("before");
-        let instance = Instance::new(scratch.0.clone());
+        let scratch = scratch("before");
+        let instance = Instance::new(scratch.path().to_owned());
         assert_eq!(instance.update(0, "2026-11", &[], &[("wwan0", 5_000)]), []);
         assert!(instance.accounts.is_idle());
         let paths = [capped(4, "wwan0", 1_000)];
@@ -369,9 +358,10 @@ mod tests {
 
     #[test]
     fn without_a_file_the_cap_holds_for_the_instance() {
-        let scratch = Scratch::new("nowhere");
-        fs::write(&scratch.0, "").unwrap();
-        let instance = Instance::new(scratch.0.join("state"));
+        let scratch = scratch("nowhere");
+        let place = scratch.path().join("place");
+        fs::write(&place, "").unwrap();
+        let instance = Instance::new(place.join("state"));
         let paths = [capped(1, "wwan0", 1_000)];
         assert_eq!(instance.update(0, "2026-11", &paths, &[]), [Order::Allow(PathId(1), 1_000)]);
         assert_eq!(instance.update(20, "2026-11", &paths, &[("wwan0", 400)]), []);
@@ -382,10 +372,9 @@ mod tests {
             [Order::Allow(PathId(2), 1_000)]
         );
         // Later there is a place.
-        fs::remove_file(&scratch.0).unwrap();
+        fs::remove_file(&place).unwrap();
         assert_eq!(instance.update(40, "2026-12", &again, &[("wwan0", 500)]), []);
-        let text = fs::read_to_string(scratch.0.join("state/traffic")).unwrap();
+        let text = fs::read_to_string(place.join("state/traffic")).unwrap();
         assert!(text.contains("2026-12 wwan0 50\n"), "{text}");
-        let _ = fs::remove_dir_all(&scratch.0);
     }
 }

@@ -141,6 +141,8 @@ pub(super) struct Connections {
     unsettled: Vec<ConnectionId>,
     /// When it is told.
     settle_at: Option<Instant>,
+    /// Connections that the stack has closed, of which something is left to be read; and how much was delivered.
+    unread: Vec<(Arc<Shared>, u64)>,
     /// Scratch space for received data.
     batch: Vec<Bytes>,
 }
@@ -157,6 +159,7 @@ impl Connections {
             scarce: false,
             unsettled: Vec::new(),
             settle_at: None,
+            unread: Vec::new(),
             batch: Vec::new(),
         }
     }
@@ -321,6 +324,9 @@ impl Connections {
             return;
         }
         self.settle_at = None;
+        if !self.unread.is_empty() {
+            self.tell_unread(cx);
+        }
         for id in std::mem::take(&mut self.unsettled) {
             if let Some(entry) = self.entries.get_mut(&id) {
                 entry.unsettled = false;
@@ -433,9 +439,26 @@ impl Connections {
             self.settle_at.get_or_insert(cx.now + SETTLE);
         }
         if entry.ended && entry.read_ended {
-            // Nothing is left to read.
+            // Nothing is left to read in the stack.
             cx.stack.close(cx.now, id);
-            self.entries.remove(&id);
+            if let Some(entry) = self.entries.remove(&id)
+                && entry.shared.unread(entry.put, false) > 0
+            {
+                self.unread.push((entry.shared, entry.put));
+                self.tell_unread(cx);
+            }
+        }
+    }
+
+    /// Tells the stack what is left to be read of connections that it has closed. As long as there is something, it
+    /// is told again.
+    fn tell_unread(&mut self, cx: &mut Context<'_>) {
+        // Nobody reads what the worker alone holds.
+        self.unread.retain(|(shared, put)| Arc::strong_count(shared) > 1 && shared.unread(*put, false) > 0);
+        let left = self.unread.iter().map(|(shared, put)| shared.unread(*put, false)).sum();
+        cx.stack.set_kept_of_closed(cx.now, left);
+        if !self.unread.is_empty() {
+            self.settle_at.get_or_insert(cx.now + SETTLE);
         }
     }
 

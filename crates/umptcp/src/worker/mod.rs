@@ -729,6 +729,18 @@ impl Commands {
         })?)
     }
 
+    /// Any number of bytes may be carried on a path.
+    pub(crate) fn unlimit(&self, path: PathId) -> io::Result<()> {
+        self.call(move |_, cx| cx.stack.set_path_allowance(cx.now, path, None))?;
+        Ok(())
+    }
+
+    /// What each connection may carry on a path.
+    pub(crate) fn set_connection_cap(&self, path: PathId, bytes: Option<u64>) -> io::Result<()> {
+        self.call(move |_, cx| cx.stack.set_connection_cap(cx.now, path, bytes))?;
+        Ok(())
+    }
+
     /// Sends a command. One sent after the worker has ended can be ignored: the worker has failed everything
     /// by then.
     pub(crate) fn send(&self, command: Command) {

@@ -121,7 +121,6 @@ impl<M: Clone + Debug> Scoreboard<M> {
     }
 
     /// When something was last sent or retransmitted.
-    #[cfg(test)]
     pub(in crate::tcp) fn last_sent(&self) -> Option<Instant> {
         self.last_sent
     }

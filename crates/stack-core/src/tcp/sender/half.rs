@@ -276,6 +276,11 @@ impl<M: Copy + Debug> Sender<M> {
         self.rtt.renew();
     }
 
+    /// When something that has to be acknowledged was sent last.
+    pub(in crate::tcp) fn sent_at(&self) -> Option<Instant> {
+        self.board.last_sent()
+    }
+
     /// When an acknowledgement last showed that something had arrived.
     pub(in crate::tcp) fn delivered_at(&self) -> Instant {
         self.delivered_at

@@ -11,6 +11,7 @@ use crate::logging::Log;
 use crate::proxy::Access;
 use crate::registry::Registry;
 use crate::transport::user_space::Settings;
+use crate::warnings;
 use anyhow::Context as _;
 use ipnet::IpNet;
 pub(crate) use relay::Relay;
@@ -135,6 +136,8 @@ impl Config {
             checksum: stack.checksum,
             no_mptcp: stack.mptcp == Some(false),
             buffer: stack.buffer.map(|buffer| buffer.0),
+            subflows: stack.subflows,
+            add_addr_accepted: stack.add_addr_accepted,
             pcap: stack.pcap,
             paths: checked_paths(source, &paths)?,
             via: via.as_ref().map(|via| checked_via(source, via)).transpose()?,
@@ -168,6 +171,49 @@ impl Config {
             metrics: metrics.map(|metrics| metrics.at.0),
             log: Log { level: log.level.unwrap_or_default(), format: log.format },
         })
+    }
+
+    /// What it has, and a daemon with the configuration `now` cannot become.
+    pub(crate) fn beyond(&self, now: &Config) -> Vec<&'static str> {
+        let group = |config: &Config| config.run.and_then(|run| run.group);
+        let fixed = [
+            (self.name != now.name, "the name"),
+            (group(self) != group(now), "the group of [run]"),
+            (self.log.format != now.log.format, "the format of [log]"),
+        ];
+        let mut all = self.settings.beyond(&now.settings);
+        all.extend(fixed.into_iter().filter(|(differs, _)| *differs).map(|(_, what)| what));
+        all
+    }
+
+    /// Becomes another, but for what a running daemon cannot become.
+    pub(crate) fn take_over(&mut self, other: Config) {
+        let run = other.run.map(|_| Run { group: self.run.and_then(|run| run.group) });
+        let Config { name, settings, log, .. } = std::mem::replace(self, other);
+        (self.name, self.run) = (name, run);
+        self.log.format = log.format;
+        let Settings { via, pcap, .. } = settings;
+        (self.settings.via, self.settings.pcap) = (via, pcap);
+    }
+
+    /// What is in it that a reload does not change.
+    pub(crate) fn fixed(&self) -> Vec<&'static str> {
+        let nothing = Config {
+            name: DEFAULT_NAME.to_owned(),
+            run: None,
+            log: Log { format: None, ..self.log },
+            settings: Settings { pcap: None, via: None, ..self.settings.clone() },
+            ..self.clone()
+        };
+        self.beyond(&nothing)
+    }
+
+    /// What it says that comes to nothing.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let connects = !self.captures.is_empty() || self.run.is_some() || self.socks.is_some();
+        let serves = !self.listens.is_empty() || self.relay.is_some();
+        let paths = self.settings.paths.iter().map(warnings::Path::of_spec).collect::<Vec<_>>();
+        warnings::of(&paths, &self.settings.connection(), warnings::Role { connects, serves })
     }
 
     /// One line on what is in it.
@@ -274,8 +320,8 @@ fn checked_socks(source: &Source<'_>, text: SocksText) -> Result<Access, LabErro
 }
 
 fn checked_paths(source: &Source<'_>, paths: &[Spanned<PathText>]) -> Result<Vec<PathSpec>, LabError> {
-    let mut devices = HashSet::new();
-    let one = |path: &Spanned<PathText>| {
+    let (mut devices, mut ids) = (HashSet::new(), HashSet::new());
+    let mut one = |path: &Spanned<PathText>| {
         let text = path.get_ref();
         let spec = spec(text).map_err(|reason| source.at(path.span(), format!("this path: {reason}")))?;
         if !devices.insert(spec.name()) {
@@ -283,9 +329,15 @@ fn checked_paths(source: &Source<'_>, paths: &[Spanned<PathText>]) -> Result<Vec
                 source.at(text.device.span(), format!("the device {:?} has a path already", spec.device))
             );
         }
+        for id in [spec.ids.ipv4, spec.ids.ipv6].into_iter().flatten() {
+            if !ids.insert(id) {
+                let message = format!("the id {} is that of another path's address already", id.0);
+                return Err(source.at(path.span(), message));
+            }
+        }
         Ok(spec)
     };
-    paths.iter().map(one).collect()
+    paths.iter().map(&mut one).collect()
 }
 
 /// The same rules as for `--path`, by the same code.
@@ -326,6 +378,12 @@ fn spec(text: &PathText) -> Result<PathSpec, String> {
     for (_, flag) in flags.iter().filter(|(is_set, _)| *is_set) {
         words += &format!(",{flag}");
     }
+    let numbers = [("port", text.port), ("id", text.id.map(u16::from)), ("id6", text.id6.map(u16::from))];
+    for (key, number) in numbers {
+        if let Some(number) = number {
+            words += &format!(",{key}={number}");
+        }
+    }
     let missing = text.mode.as_ref().is_some_and(|mode| mode.0 == Mode::Routed) && text.addresses.is_empty();
     if missing {
         return Err("mode = \"routed\" requires addresses = [\"...\"]".into());
@@ -356,7 +414,7 @@ mod tests {
         let config = parse(
             "name = \"web\"\n\
              [stack]\ncongestion = \"olia\"\nscheduler = \"round-robin\"\nchecksum = true\nmptcp = false\nbuffer = \"auto 32 MiB\"\ndrain = \"500 ms\"\n\
-             [[path]]\ndevice = \"eth0\"\nadvertise = \"192.0.2.1\"\nbackup = true\nweight = 3\nmetered = true\ncap = [\"1.5 GB/month\", \"50 MB/connection\"]\nsignal = true\nlaminar = true\n\
+             [[path]]\ndevice = \"eth0\"\nadvertise = \"192.0.2.1\"\nbackup = true\nweight = 3\nmetered = true\ncap = [\"1.5 GB/month\", \"50 MB/connection\"]\nsignal = true\nlaminar = true\nport = 8443\nid = 7\n\
              [[path]]\ndevice = \"eth1\"\nmode = \"routed\"\naddresses = [\"10.0.0.1\", \"2001:db8::1\"]\n\
              [[listen]]\nat = 443\nto = \"127.0.0.1:8443\"\nproxy-protocol = true\n\
              [[listen]]\nat = \"[2001:db8::1]:80\"\nto = 80\n\
@@ -372,7 +430,7 @@ mod tests {
         assert_eq!(
             paths,
             [
-                "eth0,advertise=192.0.2.1,backup,metered,weight=3,cap=1500MB/month,cap=50MB/connection,signal,laminar",
+                "eth0,advertise=192.0.2.1,backup,metered,weight=3,cap=1500MB/month,cap=50MB/connection,signal,laminar,port=8443,id=7",
                 "eth1,address=10.0.0.1,address=2001:db8::1,mode=routed"
             ]
         );
@@ -467,6 +525,12 @@ mod tests {
                 ["10/8", "expected an address or a network"],
             ),
             ("[metrics]\nport = 9100", 2, ["unknown field", "expected `at`"]),
+            (
+                "[[path]]\ndevice = \"a\"\nid = 3\n[[path]]\ndevice = \"b\"\nid6 = 3",
+                4,
+                ["the id 3", "already"],
+            ),
+            ("[[path]]\ndevice = \"a\"\nport = 80", 1, ["takes signal", "a port"]),
             ("[log]\nlevel = \"loud\"", 2, ["loud", "info"]),
             ("name = \"../x\"", 1, ["../x", "expected"]),
             ("name = ", 1, ["", ""]),

@@ -7,12 +7,12 @@ use crate::args::{HostPort, ListenAddress};
 use crate::transport::via;
 use ipnet::IpNet;
 use serde::Deserialize;
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
 use umptcp::Via;
 use umptcp_lab::{LabError, Source};
-use umptcp_relay::{Credential, Destinations, Limits, MayPublish};
+use umptcp_relay::{Credential, Destinations, Limits, MayPublish, is_open_to_all};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -87,9 +87,14 @@ impl Relay {
 /// What is wrong with it, with its line.
 pub(crate) fn read_keys(file: &Path) -> Result<Vec<Credential>, String> {
     let name = file.display();
-    let text = std::fs::read_to_string(file).map_err(|error| format!("cannot read {name}: {error}"))?;
-    let mode = std::fs::metadata(file).map(|metadata| metadata.permissions().mode());
-    if mode.is_ok_and(|mode| mode & 0o007 != 0) {
+    let read = || -> std::io::Result<(String, bool)> {
+        let mut open = std::fs::File::open(file)?;
+        let mut text = String::new();
+        open.read_to_string(&mut text)?;
+        Ok((text, is_open_to_all(&open)?))
+    };
+    let (text, open) = read().map_err(|error| format!("cannot read {name}: {error}"))?;
+    if open {
         tracing::warn!("everybody on this host may read the keys in {name}: chmod 640 {name}");
     }
     let all = Credential::read_all(&text).map_err(|error| format!("{name}: {error}"))?;

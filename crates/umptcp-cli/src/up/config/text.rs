@@ -45,6 +45,9 @@ pub(super) struct StackText {
     pub(super) checksum: bool,
     pub(super) mptcp: Option<bool>,
     pub(super) buffer: Option<Text<BufferSize>>,
+    /// The limits of `ip mptcp limits`.
+    pub(super) subflows: Option<u8>,
+    pub(super) add_addr_accepted: Option<u8>,
     pub(super) drain: Option<Text<Duration>>,
     pub(super) pcap: Option<PathBuf>,
 }
@@ -74,6 +77,9 @@ pub(super) struct PathText {
     pub(super) fullmesh: bool,
     #[serde(default)]
     pub(super) laminar: bool,
+    pub(super) port: Option<u16>,
+    pub(super) id: Option<u8>,
+    pub(super) id6: Option<u8>,
 }
 
 #[derive(Debug, Deserialize)]
