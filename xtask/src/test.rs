@@ -26,22 +26,21 @@ enum Privilege {
     UserNamespace,
 }
 
-/// Runs the tests; fails at the first group with a failure.
+/// Runs all tests, also after a failure: one run shows all that fails.
 pub(crate) fn run(options: &Options) -> Result<()> {
     // What is missing shows before the first minutes are spent.
     let privilege = if options.no_e2e { None } else { Some(prepare_end_to_end()?) };
+    let mut crates = Ok(());
     if !options.only_e2e {
         let mut tests = tools::cargo();
-        tests.args(["test", "--workspace"]).args(&options.filter);
-        tools::run(&mut tests, "cargo test of the crates")?;
+        tests.args(["test", "--workspace", "--no-fail-fast"]).args(&options.filter);
+        crates = tools::run(&mut tests, "cargo test of the crates");
         if options.filter.is_none() {
             crate::figures::own_algorithm()?;
         }
     }
-    match privilege {
-        None => Ok(()),
-        Some(privilege) => end_to_end(&privilege, options.filter.as_deref()),
-    }
+    let whole = privilege.map_or(Ok(()), |privilege| end_to_end(&privilege, options.filter.as_deref()));
+    crates.and(whole)
 }
 
 /// Makes sure that the end-to-end tests can run here.

@@ -119,7 +119,7 @@ fn run(whose: Whose, cell: Cell, first: Family, second: Family) {
     pair.exchange_while(4 * MIB, || {
         if cell.other {
             // That of the other end is joined first, from the first NIC.
-            until_more(&opened, 1, "the other end's second address");
+            until_more(opened, 1, "the other end's second address");
         }
         for round in 0..2 {
             let what = format!("{whose:?} {cell:?} {first:?} {second:?} round {round}");
@@ -134,7 +134,7 @@ fn run(whose: Whose, cell: Cell, first: Family, second: Family) {
                     .ns
                     .sh(&format!("ip mptcp endpoint add {address} dev {} id 77 {}", nic.device, cell.words));
             }
-            until_more(&opened, before + cell.joins, &what);
+            until_more(opened, before + cell.joins, &what);
             if cell.carries {
                 until_each(|| vec![carried()[1] - bytes[1]], MIB);
             }
@@ -145,7 +145,7 @@ fn run(whose: Whose, cell: Cell, first: Family, second: Family) {
                 None => drop(kernels.ns.sh("ip mptcp endpoint delete id 77")),
             }
             if cell.told || cell.joins > 0 {
-                until_more(&removed, gone + 1, &format!("{what}: removal"));
+                until_more(removed, gone + 1, &format!("{what}: removal"));
             }
             until_idle(carried, 1, 2 * MIB);
         }
