@@ -46,6 +46,9 @@ const MEASURED: Duration = Duration::from_millis(4);
 /// The same for the first time: until then little may wait, and a slow start fills the queue meanwhile.
 const MEASURED_FIRST: Duration = Duration::from_millis(1);
 
+/// A rate that was not measured again for so long is forgotten: links change their speed.
+const STALE: Duration = Duration::from_secs(5);
+
 /// Rates that differ by less than this part are about the same.
 const NEAR: f64 = 8.0;
 
@@ -59,6 +62,20 @@ struct Mark {
     end: u64,
     /// Written by us by then.
     written: u64,
+}
+
+/// How fast the NIC is, for the stack.
+#[derive(Debug, Default)]
+struct Line {
+    /// Bytes per second, and when that was seen last.
+    rate: Option<f64>,
+    at: Instant,
+    /// What the kernel answered last.
+    last: Option<QueueState>,
+    /// Since when the queue has not been empty for sure, and what had left it by then.
+    busy: Option<(Instant, u64)>,
+    /// Some milliseconds ago, and what had left it by then.
+    base: Option<(Instant, u64)>,
 }
 
 /// What is known of the queue behind one path.
@@ -79,6 +96,7 @@ pub(super) struct Backlog {
     busy: Option<(Instant, u64)>,
     /// Bytes per second that leave it while it is not empty.
     rate: Option<f64>,
+    line: Line,
     /// The rate that the stack was told.
     told: Option<f64>,
     blocked_until: Option<Instant>,
@@ -116,7 +134,7 @@ impl Backlog {
 
     /// The rate, in bytes per second, if it is not about what it was when this was asked last.
     pub(super) fn new_rate(&mut self) -> Option<Option<u64>> {
-        let is_near = match (self.rate, self.told) {
+        let is_near = match (self.line.rate, self.told) {
             (None, None) => true,
             (Some(rate), Some(told)) => (rate - told).abs() < told / NEAR,
             _ => false,
@@ -124,8 +142,8 @@ impl Backlog {
         if is_near {
             return None;
         }
-        self.told = self.rate;
-        Some(self.rate.map(|rate| rate as u64))
+        self.told = self.line.rate;
+        Some(self.told.map(|rate| rate as u64))
     }
 
     /// Takes the kernel's answer, which came after `cost`. Returns whether the path is blocked.
@@ -148,10 +166,13 @@ impl Backlog {
             };
             return false;
         };
-        if let Some(until) = self.blocked_until.take() {
+        if let Some(until) = self.blocked_until.take()
+            && now >= until
+        {
             self.late = (self.late * 7 + now.saturating_duration_since(until)) / 8;
         }
         self.measure(now, state);
+        self.measure_line(now, state);
         let ours = self.ours(state);
         let allowed = self.allowed(state.waiting - ours);
         self.room = allowed.saturating_sub(ours);
@@ -205,6 +226,44 @@ impl Backlog {
             let measured = (state.sent - sent) as f64 / time.as_secs_f64();
             self.rate = Some(self.rate.map_or(measured, |rate| rate + (measured - rate) / 4.0));
             self.busy = Some((now, state.sent));
+        }
+    }
+
+    /// What the stack is told. The rate above decides how much may wait, where it does little harm if it is too low for
+    /// a while; schedulers would leave a path for it. So only spells count during which the queue was never empty for
+    /// sure, and what has left while it was not.
+    fn measure_line(&mut self, now: Instant, state: QueueState) {
+        let line = &mut self.line;
+        if now - line.at > STALE {
+            line.rate = None;
+        }
+        let before = line.last.replace(state);
+        let (since, sent) = *line.base.get_or_insert((now, state.sent));
+        if state.sent < sent {
+            line.base = Some((now, state.sent));
+        } else if now - since >= MEASURED {
+            let least = (state.sent - sent) as f64 / (now - since).as_secs_f64();
+            line.base = Some((now, state.sent));
+            if state.waiting == 0 && line.rate.is_some_and(|rate| rate < least) {
+                line.rate = Some(least);
+                line.at = now;
+            }
+        }
+        // What had waited then has not all left.
+        let never_empty = before.is_some_and(|b| state.sent >= b.sent && state.sent - b.sent < b.waiting);
+        let Some((since, sent)) = line.busy.filter(|_| never_empty) else {
+            line.busy = (state.waiting > 0).then_some((now, state.sent));
+            return;
+        };
+        if now - since < MEASURED {
+            return;
+        }
+        line.busy = Some((now, state.sent));
+        // A link that stands still for a moment has not become slow.
+        if state.sent > sent {
+            let measured = (state.sent - sent) as f64 / (now - since).as_secs_f64();
+            line.rate = Some(line.rate.map_or(measured, |rate| rate + (measured - rate) / 4.0));
+            line.at = now;
         }
     }
 }
@@ -271,6 +330,45 @@ mod tests {
             }
         }
         (most, backlog.written - start)
+    }
+
+    /// Bursts that the NIC sends at once, far apart: how fast they leave is not seen, and nothing must be made of it.
+    #[test]
+    fn a_queue_that_is_looked_at_rarely_is_not_taken_for_a_slow_one() {
+        let (mut nic, mut backlog) = (Nic::new(37.5e6), Backlog::default());
+        for burst in 1..100 {
+            let now = Instant::from_millis(burst * 50);
+            nic.advance(now);
+            backlog.wrote(20_000);
+            nic.state.waiting += 20_000;
+            backlog.look(now, COST, Some(nic.state));
+        }
+        assert_eq!(backlog.new_rate(), None);
+    }
+
+    /// The link stands still for a while, becomes ten times faster, and is not used much.
+    #[test]
+    fn a_rate_recovers_and_is_forgotten() {
+        let (mut nic, mut backlog) = (Nic::new(3e6), Backlog::default());
+        greedy(&mut nic, &mut backlog, 0);
+        let before = backlog.line.rate.unwrap();
+        nic.rate = 0.0;
+        greedy(&mut nic, &mut backlog, 0);
+        assert!(backlog.line.rate.unwrap() > before * 0.9, "standing still is no rate");
+        // Another bottleneck keeps the queue empty.
+        nic.rate = 1e9;
+        let start = nic.at;
+        for ms in 1..100 {
+            let now = start + Duration::from_millis(ms);
+            nic.advance(now);
+            backlog.wrote(30_000);
+            nic.state.sent += 30_000;
+            backlog.look(now, COST, Some(nic.state));
+        }
+        assert!(backlog.line.rate.unwrap() > 25e6, "{:?}", backlog.line.rate);
+        let later = start + Duration::from_secs(10);
+        backlog.look(later, COST, Some(nic.state));
+        assert_eq!(backlog.line.rate, None);
     }
 
     #[test]

@@ -257,8 +257,13 @@ impl IoDriver {
         let slot = &mut self.slots[at];
         match slot.device.transmit(&packet) {
             Ok(TransmitOutcome::Sent) => {
-                slot.backlog.wrote(packet.header.as_slice().len() + packet.payload.len());
-                if slot.backlog.is_due(now) {
+                // ACKs pass while enough of ours waits, so that they count as others': otherwise those of a large download
+                // would keep data out of a slow uplink for ever.
+                let counts = packet.payload.len() > 0;
+                if counts {
+                    slot.backlog.wrote(packet.header.as_slice().len() + packet.payload.len());
+                }
+                if counts && slot.backlog.is_due(now) {
                     slot.look(stack, &self.clock, now);
                 }
                 self.traces.outbound(slot.traced, || self.clock.wall_time(now), &packet);

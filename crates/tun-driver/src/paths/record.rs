@@ -15,7 +15,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek as _, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -223,7 +223,13 @@ pub(super) struct Registry {
 
 /// Held while shared settings are read and changed.
 pub(super) struct RegistryLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for RegistryLock {
+    fn drop(&mut self) {
+        let _ = self.file.set_len(0);
+    }
 }
 
 impl Registry {
@@ -273,14 +279,10 @@ impl Registry {
             }
             std::thread::sleep(Duration::from_millis(2));
         }
-        // For those who wait: who it is.
-        let pid = format!("{}\n", std::process::id());
-        let written = file
-            .set_len(0)
-            .and_then(|()| file.seek(io::SeekFrom::Start(0)))
-            .and_then(|_| file.write_all(pid.as_bytes()));
-        written.map_err(self.error(&path))?;
-        Ok(RegistryLock { _file: file })
+        // For those who wait: who it is. A full file system is no reason to change nothing.
+        let text = format!("{} {}\n", std::process::id(), pids_shown());
+        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
+        Ok(RegistryLock { file })
     }
 
     /// Creates our record.
@@ -424,13 +426,13 @@ impl Origin {
 /// Who has the lock, by what the file says.
 fn holder(file: &mut File) -> String {
     let mut text = String::new();
-    let read = file.seek(io::SeekFrom::Start(0)).and_then(|_| file.read_to_string(&mut text));
-    let Some(pid) = read.ok().and_then(|_| text.trim().parse::<u32>().ok()) else {
-        return "another instance".to_owned();
-    };
-    match fs::read_to_string(format!("/proc/{pid}/comm")) {
-        Ok(name) => format!("process {pid} ({})", name.trim()),
-        Err(_) => format!("process {pid}"),
+    let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
+    // A process id of another namespace of process ids says nothing here.
+    let pid = text.trim().split_once(' ').filter(|(_, pids)| !pids.is_empty() && *pids == pids_shown());
+    let name = |pid: &str| fs::read_to_string(format!("/proc/{}/comm", pid.parse::<u32>().ok()?)).ok();
+    match pid.and_then(|(pid, _)| Some((pid, name(pid)?))) {
+        Some((pid, name)) => format!("process {pid} ({})", name.trim()),
+        None => "another instance".to_owned(),
     }
 }
 

@@ -189,14 +189,16 @@ impl<M: Copy + Debug> Sender<M> {
         if o.delivered > 0 {
             let mut sample = AckSample::new(o.delivered, self.rtt.srtt().unwrap_or(UNKNOWN_RTT));
             sample.rtt = o.rtt;
+            sample.min_rtt = self.rtt.min_rtt().unwrap_or(UNKNOWN_RTT);
             // An overtaken one tells of the past.
             if let Some(stamps) = acked.ack.seg.options.timestamps
                 && m.timestamps
                 && !acked.ack.overtaken
             {
-                sample.way_back = self.way_back.sample(m.now, stamps.value);
+                // Not more than the round trip was longer than at best: the clocks may run apart.
+                let longer = o.rtt.map_or(Duration::ZERO, |rtt| rtt.saturating_sub(sample.min_rtt));
+                sample.way_back = self.way_back.sample(m.now, stamps.value).min(longer);
             }
-            sample.min_rtt = self.rtt.min_rtt().unwrap_or(UNKNOWN_RTT);
             sample.in_flight = self.board.in_flight();
             sample.app_limited = !self.rounds.window_limited(cc, self.id);
             sample.disordered = self.board.is_disordered();
