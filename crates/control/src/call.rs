@@ -143,6 +143,9 @@ calls! {
         /// The path policy.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path_policy: Option<String>,
+        /// Whether new connections ask for MPTCP, or are plain TCP. Those that there are stay what they are.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        enabled: Option<bool>,
         /// Only for new connections.
         #[serde(default)]
         only_new: bool,

@@ -14,7 +14,7 @@ pub enum DeviceError {
     NoTun,
     /// Not permitted to open the control device or to create an interface.
     #[error(
-        "no permission to create a TUN device{}: requires CAP_NET_ADMIN and write access to /dev/net/tun (run as root, or in a user namespace)",
+        "no permission to create a TUN device{}: requires CAP_NET_ADMIN and write access to /dev/net/tun (run as root; in a user namespace, which `run` makes by itself, the device's mode must be 0666: `chmod 0666 /dev/net/tun`, or `umptcp setup`)",
         .name.as_ref().map(|n| format!(" named {n}")).unwrap_or_default()
     )]
     Permission {

@@ -178,7 +178,7 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "NAME", value_parser = parse_instance)]
     pub(crate) name: Option<String>,
     /// The program and its arguments; $SHELL if not given.
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true, value_hint = ValueHint::CommandWithArguments)]
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, value_hint = ValueHint::CommandWithArguments)]
     pub(crate) command: Vec<OsString>,
 }
 

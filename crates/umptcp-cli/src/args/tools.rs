@@ -274,14 +274,15 @@ pub(crate) enum SubflowAction {
 }
 
 /// Choose another scheduler, congestion control algorithm or path policy, for connections that there are and
-/// for new ones.
+/// for new ones; or whether new ones are MPTCP.
 #[derive(Args, Clone, Debug)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:
   umptcp set scheduler round-robin
   umptcp set congestion olia --only-new
-  umptcp set path-policy handover")]
+  umptcp set path-policy handover
+  umptcp set enabled 0                 new connections are plain TCP")]
 pub(crate) struct SetArgs {
     #[command(flatten)]
     pub(crate) instance: InstanceArgs,
@@ -313,4 +314,19 @@ pub(crate) enum SetWhat {
         #[arg(id = "path_policy", value_name = "NAME")]
         name: String,
     },
+    /// Whether new connections ask for MPTCP, as `net.mptcp.enabled` says for the kernel's. Those that there are
+    /// stay what they are.
+    Enabled {
+        /// 1 or 0; also on or off.
+        #[arg(value_name = "0|1", value_parser = parse_switch, action = clap::ArgAction::Set)]
+        on: bool,
+    },
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "on" | "yes" | "true" => Ok(true),
+        "0" | "off" | "no" | "false" => Ok(false),
+        _ => Err("expected 1 or 0".to_owned()),
+    }
 }

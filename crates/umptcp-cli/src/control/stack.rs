@@ -135,6 +135,10 @@ impl StackInstance {
 
     /// Changes the settings of connections that begin later.
     fn change(&self, change: impl Fn(&mut ConnectionConfig) + Send + Sync + Clone + 'static) -> Answer<()> {
+        self.ask(|stack| {
+            stack.change_defaults(&change);
+            Ok(())
+        })?;
         self.forwarders.iter().try_for_each(|f| f.change(change.clone())).map_err(failed)
     }
 
@@ -351,7 +355,7 @@ impl Instance for StackInstance {
     }
 
     fn set_algorithms(&self, call: &SetAlgorithms) -> Answer<Changed> {
-        let SetAlgorithms { scheduler, congestion, path_policy, only_new } = call;
+        let SetAlgorithms { scheduler, congestion, path_policy, enabled: _, only_new } = call;
         let known = self.registry.check(Names {
             congestion: congestion.as_deref(),
             scheduler: scheduler.as_deref(),
@@ -370,9 +374,11 @@ impl Instance for StackInstance {
                     field.clone_from(name);
                 }
             }
+            config.mptcp = chosen.enabled.unwrap_or(config.mptcp);
         })?;
         let mut connections = 0;
-        for (id, ..) in if *only_new { Vec::new() } else { self.connections_outside()? } {
+        let algorithms = scheduler.is_some() || congestion.is_some() || path_policy.is_some();
+        for (id, ..) in if *only_new || !algorithms { Vec::new() } else { self.connections_outside()? } {
             let mut done = true;
             if let Some(name) = &scheduler {
                 done &= self.ask(|stack| stack.set_scheduler(id, name))?.is_ok();

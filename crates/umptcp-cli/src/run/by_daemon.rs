@@ -37,19 +37,26 @@ pub(super) struct Taken {
 /// # Errors
 /// Why none has captured this process, in words.
 pub(super) fn ask() -> Result<Taken, String> {
-    let mut why = Vec::new();
+    let (mut why, mut of_others) = (Vec::new(), Vec::new());
     for found in directory::find() {
         match ask_one(&found) {
             Ok(Some(taken)) => return Ok(taken),
             // It is no daemon.
             Ok(None) => {}
             // Those of others are no daemons for this user.
-            Err(ControlError::Denied { .. } | ControlError::Dead { .. }) => {}
+            Err(ControlError::Denied { .. }) => of_others.push(found.name.clone()),
+            Err(ControlError::Dead { .. }) => {}
             Err(error @ ControlError::NotMember { .. }) => why.push(error.to_string()),
             Err(error) => why.push(format!("the daemon {:?} cannot: {error}", found.name)),
         }
     }
-    if why.is_empty() { Err("no daemon runs for this user".to_owned()) } else { Err(why.join("; ")) }
+    match (why.is_empty(), of_others.first()) {
+        (false, _) => Err(why.join("; ")),
+        (true, None) => Err("no daemon runs for this user".to_owned()),
+        (true, Some(name)) => Err(format!(
+            "no daemon runs for this user ({name:?} is for others: `group` in [run] of its configuration says whose programs it takes)"
+        )),
+    }
 }
 
 fn ask_one(found: &Found) -> Result<Option<Taken>, ControlError> {

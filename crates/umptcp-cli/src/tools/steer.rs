@@ -65,10 +65,14 @@ pub(crate) fn set(args: &SetArgs) -> anyhow::Result<()> {
         SetWhat::Scheduler { name } => call.scheduler = Some(name.clone()),
         SetWhat::Congestion { name } => call.congestion = Some(name.clone()),
         SetWhat::PathPolicy { name } => call.path_policy = Some(name.clone()),
+        SetWhat::Enabled { on } => call.enabled = Some(*on),
     }
     let changed = connect(&args.instance)?.call(&call).map_err(failed)?;
     if args.instance.json {
         return print_json(&changed);
+    }
+    if let SetWhat::Enabled { on } = args.what {
+        return print(if on { "new connections ask for MPTCP" } else { "new connections are plain TCP" });
     }
     match (args.only_new, changed.connections) {
         (true, _) => print("new connections will use it"),
