@@ -145,6 +145,41 @@ for _ in range(2):
     });
 }
 
+/// A client of this host has one of the addresses that the server's side has, too: there it would be dropped as its own.
+#[test]
+fn a_server_inside_is_reached_from_this_host_at_its_own_addresses() {
+    within(LIMIT, || {
+        let net = network(2);
+        let before = Snapshot::take(&net.client.ns);
+        let script = "\
+import socket
+s = socket.create_server(('::', 8701), family=socket.AF_INET6, dualstack_ipv6=True)
+for _ in range(4):
+    c, peer = s.accept()
+    data = b''
+    while True:
+        piece = c.recv(65536)
+        if not piece: break
+        data += piece
+    c.sendall(str(len(data)).encode())
+    c.close()
+";
+        let mut command = program::command("run -- python3 -c");
+        command.arg(script);
+        let inside = Background::spawn(&net.client.ns, command);
+        for nic in &net.client.nics {
+            for address in [nic.v4.to_string(), format!("{}", nic.v6)] {
+                let line = format!("connect --stack kernel-tcp --timeout 2 {address} 8701");
+                let answer = until_connected(&net.client.ns, &line);
+                assert_eq!(String::from_utf8_lossy(&answer.stdout), "0", "{address}: {}", both(&answer).0);
+            }
+        }
+        let (code, _, said) = inside.finish();
+        assert_eq!(code, Some(0), "{said}");
+        before.assert_restored(&net.client.ns, RESTORED_WITHIN);
+    });
+}
+
 /// Repeats a command until its server is there.
 pub(crate) fn until_connected(ns: &Netns, arguments: &str) -> Output {
     let end = Instant::now() + Duration::from_secs(20);

@@ -630,8 +630,13 @@ fn ways(cx: &Context<'_>, rule: &Rule, client: SocketAddr, wanted: SocketAddr) -
         },
         Onward::In { addresses, .. } => {
             let inside = addresses.iter().find(|a| a.is_ipv4() == client.is_ipv4());
+            // A client on this host has an address that the server's side has, too, or takes for this host's: answers
+            // would not come here. It comes from the address that it has reached.
+            let of_nic = |id| cx.stack.path(id).is_some_and(|path| path.advertise.contains(&client.ip()));
+            let is_own = addresses.contains(&client.ip()) || cx.paths().into_iter().any(of_nic);
+            let local = if is_own { SocketAddr::new(wanted.ip(), client.port()) } else { client };
             let way = |address: &IpAddr| Way {
-                local: client,
+                local,
                 remote: SocketAddr::new(*address, wanted.port()),
                 wanted: None,
             };
