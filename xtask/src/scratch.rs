@@ -3,20 +3,43 @@
 use crate::tools;
 use anyhow::{Context, Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The copy, with a build folder and room for results beside it.
+/// The copy, with a build folder and room for results beside it. Nobody else has it meanwhile.
 pub(crate) struct Scratch {
     folder: PathBuf,
+    /// Locked for as long as it is open.
+    _lock: File,
 }
 
 impl Scratch {
-    /// The copy called `name`, brought up to date with everything that git tracks or would; except for the files of
-    /// `changed`, which get these texts.
-    pub(crate) fn make_with(root: &Path, name: &str, changed: &BTreeMap<String, String>) -> Result<Scratch> {
-        let scratch = Scratch { folder: Scratch::folder_of(root, name) };
+    /// Takes the copy called `name`, empty or as it was left.
+    ///
+    /// # Errors
+    /// When another run has it.
+    pub(crate) fn take(root: &Path, name: &str) -> Result<Scratch> {
+        Scratch::lock(Scratch::folder_of(root, name))
+    }
+
+    fn lock(folder: PathBuf) -> Result<Scratch> {
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let path = folder.join("lock");
+        let lock = OpenOptions::new().create(true).append(true).open(&path);
+        let lock = lock.with_context(|| format!("cannot open {}", path.display()))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Scratch { folder, _lock: lock }),
+            Err(TryLockError::WouldBlock) => {
+                bail!("another run of cargo xtask uses {}: begin again when it has ended", folder.display())
+            }
+            Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("cannot lock {}", path.display())),
+        }
+    }
+
+    /// Brings the copy up to date with everything that git tracks or would; except for the files of `changed`, which
+    /// get these texts.
+    pub(crate) fn fill(&self, root: &Path, changed: &BTreeMap<String, String>) -> Result<()> {
         let mut list = Command::new("git");
         list.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(root);
         let output = list.output().context("cannot start git")?;
@@ -26,15 +49,14 @@ impl Scratch {
         let names = String::from_utf8(output.stdout).context("a name of a file is no text")?;
         let names: BTreeSet<&str> = names.split('\0').filter(|n| root.join(n).is_file()).collect();
         for name in &names {
-            let to = scratch.tree().join(name);
+            let to = self.tree().join(name);
             fs::create_dir_all(to.parent().context("a file has a folder")?)?;
             match changed.get(*name) {
-                Some(text) => scratch.put(name, text.as_bytes())?,
-                None => scratch.restore(root, name)?,
+                Some(text) => self.put(name, text.as_bytes())?,
+                None => self.restore(root, name)?,
             }
         }
-        scratch.remove_others(&scratch.tree(), &names)?;
-        Ok(scratch)
+        self.remove_others(&self.tree(), &names)
     }
 
     /// Removes what is not in `names`.
@@ -98,5 +120,21 @@ impl Scratch {
         // What is broken leaves things unused.
         cargo.env("RUSTFLAGS", format!("{flags} --cap-lints warn").trim_start()).env("RUST_BACKTRACE", "0");
         cargo
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_one_run_has_the_copy() {
+        let folder = std::env::temp_dir().join(format!("umptcp-scratch-{}", std::process::id()));
+        let first = Scratch::lock(folder.clone()).unwrap();
+        let refused = Scratch::lock(folder.clone()).err().unwrap().to_string();
+        assert!(refused.contains("another run"), "{refused}");
+        drop(first);
+        Scratch::lock(folder.clone()).unwrap();
+        fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -63,17 +63,18 @@ impl<'a> Schemata<'a> {
     /// The copy of `root` with all of `edits`, and `programs` built.
     ///
     /// # Errors
-    /// When it does not compile whatever is left out.
+    /// When it does not compile whatever is left out, or another run has the copy.
     pub(crate) fn build(
         root: &'a Path,
         edits: Vec<Edit>,
         programs: &BTreeSet<Program>,
     ) -> Result<Schemata<'a>> {
+        let scratch = Scratch::take(root, "broken")?;
         let mut fits = vec![Fit::Woven(0); edits.len()];
         loop {
             let woven = weave(root, &edits, &mut fits)?;
             let texts = woven.iter().map(|(file, w)| (file.clone(), w.text.clone())).collect();
-            let scratch = Scratch::make_with(root, "broken", &texts)?;
+            scratch.fill(root, &texts)?;
             match programs::build(&scratch, programs)? {
                 Ok(built) => {
                     let entered = BTreeMap::new();

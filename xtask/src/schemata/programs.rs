@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::ops::Range;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 /// A program of tests, as cargo knows it.
@@ -143,6 +144,20 @@ fn error(message: &serde_json::Value) -> Option<CompilerError> {
     Some(CompilerError { text, spans: spans.into_iter().filter_map(place).collect() })
 }
 
+/// What it says that a program of tests ended so. `None`: nothing about its tests. That is what the shell exits with
+/// when it cannot start the program, and a signal that somebody else sent.
+fn ending(status: ExitStatus) -> Option<Ending> {
+    use nix::libc::{SIGABRT, SIGBUS, SIGFPE, SIGILL, SIGKILL, SIGSEGV, SIGSYS, SIGTRAP, SIGXCPU};
+    match (status.code(), status.signal()) {
+        (Some(0), _) => Some(Ending::Passed),
+        // What libtest exits with when a test failed.
+        (Some(101), _) => Some(Ending::Failed),
+        (_, Some(SIGABRT | SIGBUS | SIGFPE | SIGILL | SIGSEGV | SIGSYS | SIGTRAP)) => Some(Ending::Failed),
+        (_, Some(SIGXCPU | SIGKILL)) => Some(Ending::Hung),
+        _ => None,
+    }
+}
+
 impl Built {
     /// Every test of every program.
     pub(super) fn tests(&self) -> Result<Vec<Test>> {
@@ -191,12 +206,7 @@ impl Built {
         let mut child = command.spawn().context("cannot start a shell")?;
         loop {
             if let Some(status) = child.try_wait()? {
-                let ending = match (status.success(), std::os::unix::process::ExitStatusExt::signal(&status))
-                {
-                    (true, _) => Ending::Passed,
-                    (_, Some(nix::libc::SIGXCPU | nix::libc::SIGKILL)) => Ending::Hung,
-                    _ => Ending::Failed,
-                };
+                let ending = ending(status).with_context(|| format!("{test} did not run ({status})"))?;
                 return Ok((ending, start.elapsed()));
             }
             if start.elapsed() > patience * 10 {
@@ -210,5 +220,23 @@ impl Built {
                 20
             }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_failed_test_or_a_crash_is_a_failure() {
+        let exited = |code: i32| ending(ExitStatus::from_raw(code << 8));
+        assert_eq!([exited(0), exited(101)], [Some(Ending::Passed), Some(Ending::Failed)]);
+        // The shell could set no limit, or not start the program.
+        assert_eq!([exited(2), exited(126), exited(127)], [None; 3]);
+        let killed = |signal: i32| ending(ExitStatus::from_raw(signal));
+        use nix::libc::{SIGABRT, SIGINT, SIGKILL, SIGSEGV, SIGTERM, SIGXCPU};
+        assert_eq!([killed(SIGABRT), killed(SIGSEGV)], [Some(Ending::Failed); 2]);
+        assert_eq!([killed(SIGXCPU), killed(SIGKILL)], [Some(Ending::Hung); 2]);
+        assert_eq!([killed(SIGINT), killed(SIGTERM)], [None; 2]);
     }
 }
