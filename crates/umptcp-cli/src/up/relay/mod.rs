@@ -24,8 +24,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-use umptcp::MptcpListener;
 use umptcp::tokio::{MptcpListener as Listener, MptcpStream};
+use umptcp::{KeepAlive, MptcpListener};
 use umptcp_convert::message::LONGEST;
 use umptcp_convert::{Connect, ConnectName, ConvertError, Message, Tlv};
 use umptcp_relay::request::{Request, nanoseconds};
@@ -36,6 +36,16 @@ use umptcp_relay::{Admitted, Challenge, ClientName, Destinations, Gate, Refusal,
 const IDLE: Duration = Duration::from_secs(300);
 const PROBES: Duration = Duration::from_secs(30);
 const PROBE_COUNT: u32 = 6;
+
+/// A connection that waits for a visitor must be found dead before: what is left of a client that has lost power would
+/// stand in the way of its visitors.
+const WAITING: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
+
+/// How long a client may take to acknowledge that a visitor has come, before the visitor gets another connection.
+const HEARD: Duration = Duration::from_secs(3);
+
+/// How often to look whether it has: twice as long each time, up to the second.
+const LOOK: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(32)];
 
 /// Clients that may be asking at once, or reading why they are refused. For one more, the oldest is given up.
 const MOST_ASKING: usize = 4_096;
@@ -419,9 +429,7 @@ impl Asked {
                 return refuse(stream, answer).await;
             }
         };
-        if stream.send_bytes(encoded(&Message::default())).await.is_err() {
-            return;
-        }
+        let Ok(sent) = begin_waiting(&stream).await else { return stream.abort() };
         let visitor = tokio::select! {
             visitor = waiting => visitor,
             // It has nothing to say before somebody comes: it goes, or has gone.
@@ -430,13 +438,22 @@ impl Asked {
         // The port has been closed.
         let Ok(visitor) = visitor else { return stream.abort() };
         let (visitor_from, began) = (visitor.from, Instant::now());
-        let (Some(announced), Ok(inside)) = (announcement(visitor_from), visitor.into_stream()) else {
+        let Some(announced) = announcement(visitor_from) else { return stream.abort() };
+        if !is_heard(&stream, Bytes::from(announced), sent).await {
+            tracing::debug!(%from, client = name, port, visitor = %visitor_from, "a waiting client has gone");
+            shared.published.come_again(port, visitor);
+            return stream.abort();
+        }
+        let (Ok(inside), Ok(())) = (
+            visitor.into_stream(),
+            stream.get_ref().set_keep_alive(Some(alive((IDLE, PROBES, PROBE_COUNT)))),
+        ) else {
             return stream.abort();
         };
         shared.counts.made();
         let moved = Moved::default();
         let count = |way, bytes| moved.count(&used, way, bytes);
-        let ended = bridge(stream, inside, Bytes::from(announced), Bytes::new(), &count).await;
+        let ended = bridge(stream, inside, Bytes::new(), Bytes::new(), &count).await;
         let (up, down) = moved.both();
         let seconds = began.elapsed().as_secs_f64();
         let error = ended.err();
@@ -444,6 +461,42 @@ impl Asked {
         let visitor = visitor_from;
         tracing::info!(%from, client = name, port, %visitor, up, down, seconds, error, "relayed inwards");
     }
+}
+
+fn alive((idle, interval, count): (Duration, Duration, u32)) -> KeepAlive {
+    let mut alive = KeepAlive::default();
+    (alive.idle, alive.interval, alive.count) = (idle, interval, count);
+    alive
+}
+
+/// Tells a client that it waits now. How many bytes it has been sent.
+async fn begin_waiting(stream: &MptcpStream) -> io::Result<u64> {
+    stream.get_ref().set_keep_alive(Some(alive(WAITING)))?;
+    let (before, answer) = (stream.info().await?, encoded(&Message::default()));
+    let sent = before.bytes_acked + before.send_queue + answer.len() as u64;
+    stream.send_bytes(answer).await?;
+    Ok(sent)
+}
+
+/// Tells a client that waits that somebody has come. False: it is not there any more.
+async fn is_heard(stream: &MptcpStream, announced: Bytes, sent: u64) -> bool {
+    let sent = sent + announced.len() as u64;
+    let heard = async {
+        stream.send_bytes(announced).await?;
+        let [mut wait, most] = LOOK;
+        loop {
+            let info = stream.info().await?;
+            if info.error.is_some() {
+                return Err(io::Error::from(io::ErrorKind::ConnectionReset));
+            }
+            if info.bytes_acked >= sent {
+                return Ok(());
+            }
+            sleep(wait).await;
+            wait = most.min(wait * 2);
+        }
+    };
+    matches!(timeout(HEARD, heard).await, Ok(Ok(())))
 }
 
 /// Bytes of a connection, each way.

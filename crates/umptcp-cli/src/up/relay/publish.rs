@@ -37,6 +37,8 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 pub(super) struct Visitor {
     pub(super) stream: TcpStream,
     pub(super) from: SocketAddr,
+    /// When it came.
+    came: Instant,
 }
 
 impl Drop for Visitor {
@@ -63,8 +65,9 @@ pub(super) struct Publications(Mutex<HashMap<u16, Port>>);
 
 struct Port {
     client: Option<ClientName>,
+    /// The oldest first.
     waiting: VecDeque<oneshot::Sender<Visitor>>,
-    visitors: VecDeque<(Instant, Visitor)>,
+    visitors: VecDeque<Visitor>,
     /// Since when the client has no connection here.
     empty_since: Option<Instant>,
     task: AbortHandle,
@@ -74,18 +77,19 @@ impl Port {
     /// Forgets connections that have ended.
     fn tidy(&mut self, now: Instant) {
         self.waiting.retain(|take| !take.is_closed());
-        while self.visitors.front().is_some_and(|(came, _)| now.duration_since(*came) >= PATIENCE) {
+        while self.visitors.front().is_some_and(|first| now.duration_since(first.came) >= PATIENCE) {
             self.visitors.pop_front();
         }
         self.empty_since = if self.waiting.is_empty() { self.empty_since.or(Some(now)) } else { None };
     }
 
-    /// Brings together who waits.
+    /// Brings together who waits. Of the connections the newest comes first: those of a client that has lost
+    /// power and come back are older than all that it has made since.
     fn pair(&mut self) {
-        while let Some((came, mut visitor)) = self.visitors.pop_front() {
+        while let Some(mut visitor) = self.visitors.pop_front() {
             loop {
-                let Some(take) = self.waiting.pop_front() else {
-                    self.visitors.push_front((came, visitor));
+                let Some(take) = self.waiting.pop_back() else {
+                    self.visitors.push_front(visitor);
                     return;
                 };
                 match take.send(visitor) {
@@ -122,7 +126,8 @@ impl Publications {
             }
             there.tidy(Instant::now());
             if there.waiting.len() >= MOST_WAITING {
-                return Err(exceeded("too many connections wait at a port"));
+                // It is the likeliest to have lost its client.
+                there.waiting.pop_front();
             }
             there.waiting.push_back(take);
             there.empty_since = None;
@@ -149,7 +154,16 @@ impl Publications {
         if there.visitors.len() >= MOST_WAITING {
             there.visitors.pop_front();
         }
-        there.visitors.push_back((Instant::now(), visitor));
+        there.visitors.push_back(visitor);
+        there.pair();
+    }
+
+    /// The connection that a visitor was given has no client any more: it gets the next, before those who have
+    /// come later.
+    pub(super) fn come_again(&self, port: u16, visitor: Visitor) {
+        let mut ports = lock(&self.0);
+        let Some(there) = ports.get_mut(&port) else { return };
+        there.visitors.push_front(visitor);
         there.pair();
     }
 
@@ -186,7 +200,7 @@ async fn accept(all: std::sync::Weak<Publications>, port: u16, listener: TcpList
         match accepted {
             Ok(Ok((stream, from))) => {
                 let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-                let visitor = Visitor { stream, from };
+                let visitor = Visitor { stream, from, came: Instant::now() };
                 let told = prepare(&visitor.stream);
                 if told.is_ok() && announcement(from).is_some() {
                     all.come(port, visitor);
@@ -247,15 +261,45 @@ mod tests {
             assert_eq!(code(wait("b")), 32, "another client's");
             assert_eq!(code(wait("c")), 32, "it may not");
             assert_eq!(code(all.wait(port, None, &may)), 32);
-            let more: Vec<_> = (1..MOST_WAITING).map(|_| wait("a").unwrap()).collect();
-            assert_eq!(code(wait("a")), 64);
-            drop(more);
+            let mut more: Vec<_> = (1..MOST_WAITING).map(|_| wait("a").unwrap()).collect();
+            more.push(wait("a").unwrap());
+            assert!(first.await.is_err(), "the oldest makes room");
+            assert_eq!(lock(&all.0)[&port].waiting.len(), MOST_WAITING);
+            more.truncate(1);
             let _second = wait("a").unwrap();
             assert_eq!(lock(&all.0)[&port].waiting.len(), 2, "what has ended leaves its place");
             // Nobody who may has it any more.
             all.keep(&may[1..]);
-            assert!(lock(&all.0).is_empty() && first.await.is_err());
+            assert!(lock(&all.0).is_empty() && more.remove(0).await.is_err());
             assert!(!all.look(port));
+        });
+    }
+
+    #[test]
+    fn visitors_get_the_newest_connection_and_another_one_if_it_is_dead() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (all, port) = (Arc::new(Publications::default()), free());
+            let may = [format!("*={port}").parse().unwrap()];
+            let [mut old, mut middle, mut new] = [(); 3].map(|()| all.wait(port, None, &may).unwrap());
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let come = async |from: &str| {
+                let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+                Visitor { stream, from: from.parse().unwrap(), came: Instant::now() }
+            };
+            lock(&all.0)[&port].task.abort();
+            all.come(port, come("192.0.2.1:1").await);
+            assert!(old.try_recv().is_err() && middle.try_recv().is_err());
+            let first = new.try_recv().unwrap();
+            all.come_again(port, first);
+            let first = middle.try_recv().unwrap();
+            assert_eq!(first.from.to_string(), "192.0.2.1:1");
+            // None is left: they wait, and who came first is the first.
+            drop(old);
+            all.come(port, come("192.0.2.2:1").await);
+            all.come_again(port, first);
+            let mut next = all.wait(port, None, &may).unwrap();
+            assert_eq!(next.try_recv().unwrap().from.to_string(), "192.0.2.1:1");
         });
     }
 
