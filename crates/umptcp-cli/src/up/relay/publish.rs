@@ -2,10 +2,11 @@
 //! and the client makes the next.
 
 use super::{IDLE, PROBE_COUNT, PROBES, lock};
-use socket2::{SockRef, TcpKeepalive};
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long a port stays while its client has no connection there: it may be making one.
 const GRACE: Duration = Duration::from_secs(30);
+
+/// Visitors that may come before they are looked at.
+const BACKLOG: i32 = 128;
 
 /// How often to look at what waits.
 const LOOK: Duration = Duration::from_secs(1);
@@ -180,10 +184,12 @@ impl Publications {
         true
     }
 
-    /// Who may have which ports has changed: ports of those who may not are closed.
-    pub(super) fn keep(&self, may: &[MayPublish]) {
+    /// Who may have which ports has changed: ports of those who may not are closed, and of those who are not who
+    /// they were, by a key that counts no more.
+    pub(super) fn keep(&self, may: &[MayPublish], is_same: impl Fn(Option<&ClientName>) -> bool) {
         lock(&self.0).retain(|port, there| {
-            let stays = may.iter().any(|rule| rule.lets(there.client.as_ref(), *port));
+            let client = there.client.as_ref();
+            let stays = is_same(client) && may.iter().any(|rule| rule.lets(client, *port));
             if !stays {
                 there.task.abort();
             }
@@ -228,12 +234,26 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 
 /// Both families, or IPv4 on a host that has no other.
 fn listen(port: u16) -> io::Result<TcpListener> {
-    let listener = StdListener::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|error| {
-        let missing = matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::AddrNotAvailable);
-        if missing { StdListener::bind((Ipv4Addr::UNSPECIFIED, port)) } else { Err(error) }
+    let listener = listen_at((Ipv6Addr::UNSPECIFIED, port).into()).or_else(|error| {
+        let missing = error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
+            || matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::AddrNotAvailable);
+        if missing { listen_at((Ipv4Addr::UNSPECIFIED, port).into()) } else { Err(error) }
     })?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+    TcpListener::from_std(listener.into())
+}
+
+fn listen_at(at: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    if at.is_ipv6() {
+        // Whatever the host has by default (`net.ipv6.bindv6only`).
+        socket.set_only_v6(false)?;
+    }
+    // The port is free again at once after the relay or its client has gone.
+    socket.set_reuse_address(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -246,7 +266,7 @@ mod tests {
 
     /// A port that nobody has.
     fn free() -> u16 {
-        StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
     }
 
     #[test]
@@ -269,9 +289,13 @@ mod tests {
             let _second = wait("a").unwrap();
             assert_eq!(lock(&all.0)[&port].waiting.len(), 2, "what has ended leaves its place");
             // Nobody who may has it any more.
-            all.keep(&may[1..]);
+            all.keep(&may[1..], |_| true);
             assert!(lock(&all.0).is_empty() && more.remove(0).await.is_err());
             assert!(!all.look(port));
+            // It may, but its key is another one.
+            let other = all.wait(port, Some(&name("b")), &may);
+            all.keep(&may, |client| client != Some(&name("b")));
+            assert!(lock(&all.0).is_empty() && other.unwrap().await.is_err());
         });
     }
 
