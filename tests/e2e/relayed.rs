@@ -71,9 +71,12 @@ fn a_published_port_leads_to_a_service_behind_the_client() {
         );
         let mut proxy = Background::start(&world.net.client.ns, &line);
         // All that it may have.
-        for _ in 0..4 {
-            proxy.wait_for("of the relay");
-        }
+        proxy.wait_for_all(&[
+            "leads here port=8080",
+            "leads here port=8081",
+            "leads here port=8082",
+            "does not lead here port=8083",
+        ]);
         let whole = |world: &World, to: &str, port: u16, who: &str| {
             let said = both(&visit(&world.server, to, port, 1 << 20).wait());
             assert_eq!(said, (format!("whole True {who}\n").replace(" \n", "\n"), Some(0)), "{port}");
@@ -105,8 +108,7 @@ fn a_published_port_leads_to_a_service_behind_the_client() {
         {
             assert!(log.contains(part), "{part}: {log}");
         }
-        proxy.wait_for("leads here");
-        proxy.wait_for("leads here");
+        proxy.wait_for_all(&["leads here port=8080", "leads here port=8081"]);
         whole(&world, "203.0.113.1", 8080, "");
         whole(&world, "203.0.113.1", 8081, SERVER);
         proxy.process().signal(nix::sys::signal::Signal::SIGTERM);
@@ -133,7 +135,14 @@ fn names_are_resolved_at_the_relay_and_what_is_private_is_refused_at_once_and_af
         };
         write(SERVER);
         let start = folder.path().join("start");
-        let script = format!("#!/bin/sh\nmount --bind {} /etc/hosts && exec \"$@\"\n", hosts.display());
+        // A name that is not there is none: no resolver is asked that nobody reaches.
+        let switch = folder.path().join("nsswitch.conf");
+        fs::write(&switch, "hosts: files\n").expect("a file");
+        let script = format!(
+            "#!/bin/sh\nmount --bind {} /etc/hosts && mount --bind {} /etc/nsswitch.conf && exec \"$@\"\n",
+            hosts.display(),
+            switch.display()
+        );
         fs::write(&start, script).expect("a file");
         let world = World::new("", &format!("unshare -m sh {}", start.display()));
         let _server = python(
@@ -251,6 +260,27 @@ fn what_a_translator_has_forgotten_goes_on() {
                }
              }",
         );
+        // From which ports the relay has heard.
+        world.net.server.ns.nft(
+            "table ip heard {
+               set ports { type inet_service; size 1024; flags dynamic; }
+               chain pre {
+                 type filter hook prerouting priority -300;
+                 udp dport 8803 add @ports { udp sport }
+               }
+             }",
+        );
+        let ports = || {
+            let list = world.net.server.ns.sh("nft list set ip heard ports");
+            let elements = list.split_once("elements = {").map_or("", |(_, elements)| elements);
+            elements
+                .split('}')
+                .next()
+                .unwrap_or_default()
+                .split(',')
+                .filter(|port| !port.trim().is_empty())
+                .count()
+        };
         let _server = python(
             &world.server,
             "
@@ -277,6 +307,8 @@ while True:
             // Far longer than the translator remembers.
             sleep(Duration::from_secs(4));
         }
+        // Two lines, and more ports than one for each.
+        assert!(ports() > 2, "{} ports", ports());
         drop(client);
         world.end();
     });

@@ -27,6 +27,16 @@ impl Default for Limits {
     }
 }
 
+/// Whose connections they are. Each has the whole of [`Limits::connections`] and [`Limits::rate`]: strangers who
+/// visit a client's ports cannot keep it from its own connections. Bytes are counted together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Share {
+    /// The client's own.
+    Own,
+    /// Those of visitors of its ports, and those that wait for one.
+    Visitors,
+}
+
 /// How many seconds' worth of connections may come at once.
 const BURST: f64 = 10.0;
 
@@ -48,16 +58,22 @@ struct Account {
 #[derive(Debug)]
 struct State {
     limits: Limits,
+    /// By [`Share`].
+    taken: [Taken; 2],
+    day: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Taken {
     open: u32,
     /// Connections that may come at once.
     tokens: f64,
     refilled: Instant,
-    day: Instant,
 }
 
 /// A connection that is counted until this is dropped.
 #[derive(Debug)]
-pub struct Used(Arc<Account>);
+pub struct Used(Arc<Account>, Share);
 
 /// What a client has too much of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
@@ -91,12 +107,18 @@ impl Allowance {
     ///
     /// # Errors
     /// When that is one too many.
-    pub fn begin(&self, client: Option<&ClientName>, limits: Limits, now: Instant) -> Result<Used, Exceeded> {
+    pub fn begin(
+        &self,
+        client: Option<&ClientName>,
+        share: Share,
+        limits: Limits,
+        now: Instant,
+    ) -> Result<Used, Exceeded> {
         let account = {
             let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
             let new = || {
                 let tokens = BURST * f64::from(limits.rate);
-                let state = State { limits, open: 0, tokens, refilled: now, day: now };
+                let state = State { limits, taken: [Taken { open: 0, tokens, refilled: now }; 2], day: now };
                 Arc::new(Account {
                     state: Mutex::new(state),
                     bytes: AtomicU64::new(0),
@@ -105,8 +127,8 @@ impl Allowance {
             };
             accounts.entry(client.cloned()).or_insert_with(new).clone()
         };
-        account.begin(limits, now)?;
-        Ok(Used(account))
+        account.begin(share, limits, now)?;
+        Ok(Used(account, share))
     }
 
     /// What each client uses that has had a connection.
@@ -114,7 +136,7 @@ impl Allowance {
         let accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
         let of = |(client, account): (&Option<ClientName>, &Arc<Account>)| Usage {
             client: client.clone(),
-            open: account.state().open,
+            open: account.state().taken.iter().map(|taken| taken.open).sum(),
             bytes: account.total.load(Ordering::Relaxed),
         };
         let mut all: Vec<Usage> = accounts.iter().map(of).collect();
@@ -128,24 +150,25 @@ impl Account {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(&self, limits: Limits, now: Instant) -> Result<(), Exceeded> {
+    fn begin(&self, share: Share, limits: Limits, now: Instant) -> Result<(), Exceeded> {
         let mut state = self.state();
         state.limits = limits;
-        let (rate, passed) = (f64::from(limits.rate), now.saturating_duration_since(state.refilled));
-        state.tokens = (state.tokens + passed.as_secs_f64() * rate).min(BURST * rate);
-        state.refilled = now;
         self.roll(&mut state, now);
+        let taken = &mut state.taken[share as usize];
+        let (rate, passed) = (f64::from(limits.rate), now.saturating_duration_since(taken.refilled));
+        taken.tokens = (taken.tokens + passed.as_secs_f64() * rate).min(BURST * rate);
+        taken.refilled = now;
         if limits.bytes.is_some_and(|most| self.bytes.load(Ordering::Relaxed) >= most) {
             return Err(Exceeded::Bytes);
         }
-        if state.open >= limits.connections {
+        if taken.open >= limits.connections {
             return Err(Exceeded::Connections);
         }
-        if state.tokens < 1.0 {
+        if taken.tokens < 1.0 {
             return Err(Exceeded::Rate);
         }
-        state.tokens -= 1.0;
-        state.open += 1;
+        taken.tokens -= 1.0;
+        taken.open += 1;
         Ok(())
     }
 
@@ -177,7 +200,8 @@ impl Used {
 impl Drop for Used {
     fn drop(&mut self) {
         let mut state = self.0.state();
-        state.open = state.open.saturating_sub(1);
+        let taken = &mut state.taken[self.1 as usize];
+        taken.open = taken.open.saturating_sub(1);
     }
 }
 
@@ -192,7 +216,7 @@ mod tests {
         let limits = Limits { connections: 2, rate: 1, bytes: Some(100) };
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
-        let begin = |client: &ClientName, seconds| all.begin(Some(client), limits, at(seconds));
+        let begin = |client: &ClientName, seconds| all.begin(Some(client), Share::Own, limits, at(seconds));
         let first = begin(&a, 0).unwrap();
         let second = begin(&a, 0).unwrap();
         assert_eq!(begin(&a, 0).unwrap_err(), Exceeded::Connections);
@@ -218,11 +242,27 @@ mod tests {
     }
 
     #[test]
+    fn visitors_take_nothing_from_the_client_but_bytes() {
+        let (all, now) = (Allowance::default(), Instant::now());
+        let limits = Limits { connections: 2, rate: 1, bytes: Some(100) };
+        let begin = |share| all.begin(None, share, limits, now);
+        let visitors = [Share::Visitors; 2].map(|share| begin(share).unwrap());
+        assert_eq!(begin(Share::Visitors).unwrap_err(), Exceeded::Connections);
+        let _own = [Share::Own; 2].map(|share| begin(share).unwrap());
+        assert_eq!(begin(Share::Own).unwrap_err(), Exceeded::Connections);
+        assert_eq!(all.usage()[0].open, 4);
+        assert_eq!(visitors[0].count(100), Ok(()));
+        drop(visitors);
+        assert_eq!(all.usage()[0].open, 2);
+        assert_eq!(begin(Share::Visitors).unwrap_err(), Exceeded::Bytes);
+    }
+
+    #[test]
     fn a_day_ends_for_a_connection_that_goes_on() {
         let all = Allowance::default();
         let limits = Limits { connections: 1, rate: 1, bytes: Some(100) };
         let Some(yesterday) = Instant::now().checked_sub(DAY) else { return };
-        let used = all.begin(None, limits, yesterday).unwrap();
+        let used = all.begin(None, Share::Own, limits, yesterday).unwrap();
         used.0.bytes.store(100, Ordering::Relaxed);
         assert_eq!(used.count(100), Ok(()));
         assert_eq!(used.count(1), Err(Exceeded::Bytes));

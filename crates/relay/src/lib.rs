@@ -22,7 +22,7 @@ pub mod key;
 pub mod publish;
 pub mod request;
 
-pub use allowance::{Allowance, Exceeded, Limits, Usage, Used};
+pub use allowance::{Allowance, Exceeded, Limits, Share, Usage, Used};
 pub use cookie::{Challenge, Cookie};
 pub use destinations::{Destinations, Forbidden};
 pub use gate::{Admitted, Gate, Refusal};

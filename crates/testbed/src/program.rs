@@ -149,6 +149,23 @@ impl Background {
         }
     }
 
+    /// Waits for lines that contain each of `parts` on standard error, in any order.
+    ///
+    /// # Panics
+    /// As [`wait_for`](Self::wait_for) does.
+    pub fn wait_for_all(&mut self, parts: &[&str]) {
+        let mut left = parts.to_vec();
+        while let Some(some) = left.first().copied() {
+            match self.errors.recv_timeout(Duration::from_secs(20)) {
+                Ok(line) => {
+                    left.retain(|part| !line.contains(part));
+                    self.said.push(line);
+                }
+                Err(_) => panic!("expected {some:?}, but the output is:\n{}", self.said.join("\n")),
+            }
+        }
+    }
+
     /// The next line of its standard output, trimmed; empty at the end.
     ///
     /// # Panics

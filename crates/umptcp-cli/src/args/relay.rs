@@ -92,7 +92,7 @@ pub(crate) struct ViaArgs {
     #[arg(long, value_name = "NET", value_parser = parse_net, requires = "via")]
     pub(crate) via_except: Vec<IpNet>,
     /// Have the relay resolve names of servers: those that `connect` is given, and that programs give to `proxy`.
-    /// Otherwise this host does.
+    /// Otherwise this host does. `run` and `bench client` have no use for it, and refuse it.
     #[arg(long, requires = "via")]
     pub(crate) via_resolve: bool,
 }

@@ -11,6 +11,7 @@ use crate::data::Source;
 use crate::failure::{Class, Described, usage};
 use crate::registry::Registry;
 use crate::session::Session;
+use crate::transport::via::refuse_resolve;
 use crate::transport::{self, Facts, FastOpen, Stream, Subflow, Transport};
 use crate::{console, units};
 use anyhow::{Context as _, ensure};
@@ -119,6 +120,7 @@ impl Outcome {
 
 pub(crate) fn run(args: &BenchClientArgs, registry: &Registry) -> anyhow::Result<()> {
     check(args)?;
+    refuse_resolve(&args.via, "bench client", "it resolves the server's name itself")?;
     let (host, port) = args.host.with(args.port, Some(BENCH_PORT)).map_err(usage)?;
     let remotes = transport::resolve(host, port, &args.target)?;
     let session = Session::start()?;

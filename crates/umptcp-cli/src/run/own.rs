@@ -86,6 +86,7 @@ pub(super) fn run(
 }
 
 fn settings(args: &RunArgs) -> anyhow::Result<Settings> {
+    via::refuse_resolve(&args.via, "run", "programs ask their own resolver")?;
     let via = via::of(&args.via)?;
     Ok(Settings { inner_pcap: args.pcap_inner.clone(), carry: true, via, ..Settings::of(&args.paths) })
 }

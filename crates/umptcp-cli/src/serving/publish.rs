@@ -11,8 +11,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use umptcp::StreamBuilder;
@@ -45,8 +44,7 @@ pub(crate) struct Publishing {
 struct About {
     publish: Publish,
     builder: StreamBuilder,
-    /// It has been said that the port leads here, and not that it does not any more.
-    stands: AtomicBool,
+    stands: Stands,
     tasks: Tasks,
 }
 
@@ -59,7 +57,7 @@ impl Publishing {
         let builder = stack.with_stack(umptcp::MptcpStream::builder).context("cannot publish a port")?;
         let builder = builder.connect_timeout(CONNECT).nodelay(true).keep_alive(Some(IDLE));
         let builder = builder.keep_alive_interval(PROBES).keep_alive_count(PROBE_COUNT);
-        let (publish, stands) = (publish.clone(), AtomicBool::new(false));
+        let (publish, stands) = (publish.clone(), Stands::default());
         let about = Arc::new(About { publish, builder, stands, tasks: tasks.clone() });
         let one = |_| tasks.spawn_service(wait(about.clone()));
         Ok(Publishing { _tasks: (0..WAITING).map(one).collect(), about })
@@ -68,6 +66,38 @@ impl Publishing {
     /// What it does.
     pub(crate) fn publish(&self) -> &Publish {
         &self.about.publish
+    }
+}
+
+/// How many connections wait, and what has been said of it.
+#[derive(Default)]
+struct Stands(Mutex<(usize, Option<bool>)>);
+
+/// One that waits, until this is dropped.
+struct Standing<'a>(&'a Stands);
+
+impl Stands {
+    fn state(&self) -> MutexGuard<'_, (usize, Option<bool>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more waits. True: it is to be said that the port leads here.
+    fn one_more(&self) -> (Standing<'_>, bool) {
+        let mut state = self.state();
+        state.0 += 1;
+        (Standing(self), state.1.replace(true) != Some(true))
+    }
+
+    /// One has failed. True: it is to be said that the port does not lead here, as it was the last.
+    fn falls(&self) -> bool {
+        let mut state = self.state();
+        state.0 == 0 && state.1.replace(false) != Some(false)
+    }
+}
+
+impl Drop for Standing<'_> {
+    fn drop(&mut self) {
+        self.0.state().0 -= 1;
     }
 }
 
@@ -83,7 +113,7 @@ async fn wait(about: Arc<About>) {
                 if began.elapsed() >= STEADY {
                     back_off = BackOff::default();
                 }
-                if about.stands.swap(false, Ordering::Relaxed) || back_off.is_new() {
+                if about.stands.falls() {
                     let port = about.publish.port;
                     tracing::warn!(port, %error, "the port of the relay does not lead here");
                 }
@@ -97,7 +127,8 @@ async fn wait(about: Arc<About>) {
 async fn once(about: &Arc<About>) -> io::Result<()> {
     let port = about.publish.port;
     let stream = MptcpStream::publish(about.builder.clone(), port).await?;
-    if !about.stands.swap(true, Ordering::Relaxed) {
+    let (_stands, is_news) = about.stands.one_more();
+    if is_news {
         let to = format!("{}:{}", about.publish.host, about.publish.service);
         tracing::info!(port, to, "the port of the relay leads here");
     }
@@ -152,11 +183,6 @@ async fn serve(publish: &Publish, stream: MptcpStream, visitor: SocketAddr, rest
 struct BackOff(u32);
 
 impl BackOff {
-    /// Nothing has failed so far.
-    fn is_new(&self) -> bool {
-        self.0 == 0
-    }
-
     fn next(&mut self) -> Duration {
         let [first, most] = BACK_OFF;
         let wait = first * 2_u32.pow(self.0.min(10));
@@ -170,9 +196,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn it_is_said_when_the_first_stands_and_when_the_last_has_failed() {
+        let stands = Stands::default();
+        assert!(stands.falls());
+        assert!(!stands.falls(), "it has been said");
+        let (first, is_news) = stands.one_more();
+        assert!(is_news);
+        let (second, is_news) = stands.one_more();
+        assert!(!is_news);
+        drop(first);
+        assert!(!stands.falls(), "another stands");
+        drop(second);
+        // It has got a visitor, and the next comes.
+        let (third, is_news) = stands.one_more();
+        assert!(!is_news);
+        drop(third);
+        assert!(stands.falls());
+    }
+
+    #[test]
     fn it_waits_longer_each_time_and_no_more_than_half_a_minute() {
         let mut back_off = BackOff::default();
-        assert!(back_off.is_new());
         let waits: Vec<u128> = (0..9).map(|_| back_off.next().as_millis()).collect();
         assert_eq!(waits, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]);
         (0..100).for_each(|_| assert!(back_off.next() <= BACK_OFF[1]));

@@ -20,6 +20,17 @@ pub(crate) fn of(args: &ViaArgs) -> anyhow::Result<Option<Via>> {
     Ok(Some(new(at, key.as_deref(), &args.via_except)?.resolve(args.via_resolve)))
 }
 
+/// `--via-resolve` would do nothing.
+///
+/// # Errors
+/// When it is given.
+pub(crate) fn refuse_resolve(args: &ViaArgs, what: &str, why: &str) -> anyhow::Result<()> {
+    if args.via_resolve {
+        return Err(usage(format!("--via-resolve does nothing for `umptcp {what}`: {why}")));
+    }
+    Ok(())
+}
+
 /// A relay of this name and port.
 ///
 /// # Errors
@@ -45,4 +56,17 @@ fn key_files() -> Vec<PathBuf> {
     let config = std::env::var_os("XDG_CONFIG_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let config = config.or_else(|| Some(PathBuf::from(home?).join(".config")));
     config.map(|dir| dir.join("umptcp/relay.key")).into_iter().chain(FILES.map(PathBuf::from)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_that_would_resolve_nothing_is_refused() {
+        let resolve = ViaArgs { via_resolve: true, ..ViaArgs::default() };
+        let error = refuse_resolve(&resolve, "run", "why").unwrap_err().to_string();
+        assert!(error.contains("--via-resolve") && error.contains("run"), "{error}");
+        assert!(refuse_resolve(&ViaArgs::default(), "run", "why").is_ok());
+    }
 }

@@ -16,6 +16,7 @@ use crate::transport::user_space::UserSpace;
 use anyhow::Context as _;
 use bytes::Bytes;
 use dial::dial_any;
+use names::Resolving;
 use publish::{Publications, announcement};
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, UdpSocket};
@@ -24,18 +25,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-use umptcp::MptcpListener;
 use umptcp::tokio::{MptcpListener as Listener, MptcpStream};
+use umptcp::{KeepAlive, MptcpListener};
 use umptcp_convert::message::LONGEST;
 use umptcp_convert::{Connect, ConnectName, ConvertError, Message, Tlv};
 use umptcp_relay::request::{Request, nanoseconds};
-use umptcp_relay::{Admitted, Challenge, ClientName, Destinations, Gate, Refusal, Used};
+use umptcp_relay::{Admitted, Challenge, ClientName, Destinations, Gate, Refusal, Share, Used};
 
 /// A client that has vanished with an idle connection, or a server, is found after some eight minutes: nothing else would
 /// ever give back what the connection takes.
 const IDLE: Duration = Duration::from_secs(300);
 const PROBES: Duration = Duration::from_secs(30);
 const PROBE_COUNT: u32 = 6;
+
+/// A connection that waits for a visitor must be found dead before: what is left of a client that has lost power would
+/// stand in the way of its visitors.
+const WAITING: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 3);
+
+/// How long a client may take to acknowledge that a visitor has come, before the visitor gets another connection.
+const HEARD: Duration = Duration::from_secs(3);
+
+/// How often to look whether it has: twice as long each time, up to the second.
+const LOOK: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(32)];
 
 /// Clients that may be asking at once, or reading why they are refused. For one more, the oldest is given up.
 const MOST_ASKING: usize = 4_096;
@@ -55,6 +66,10 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Most of what is sent by a client that is refused that is still read: else its own reset would come first.
 const LAST_BYTES: usize = 1 << 20;
 
+/// How long a visitor and the service may both say nothing at first. Whoever knows the port could else take all that the
+/// client's visitors may have.
+const FIRST_BYTE: Duration = Duration::from_secs(60);
+
 /// How long to wait when accepting fails.
 const EXHAUSTED: Duration = Duration::from_millis(100);
 
@@ -73,6 +88,7 @@ struct Shared {
     gate: Mutex<Gate>,
     counts: Arc<Counts>,
     published: Arc<Publications>,
+    resolving: Resolving,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -84,6 +100,15 @@ fn gate(relay: &Relay) -> Gate {
         Some(clients) => Gate::new(clients.iter().cloned(), nanoseconds(SystemTime::now())),
         None => Gate::open(),
     }
+}
+
+/// Whether a client that the relay knows is known to another state of it, with the same key.
+fn is_same(client: Option<&ClientName>, before: &Relay, after: &Relay) -> bool {
+    let of = |relay: &Relay| {
+        let clients = relay.clients.as_ref()?;
+        clients.iter().find(|known| Some(&known.client) == client).cloned()
+    };
+    before.clients.is_some() == after.clients.is_some() && of(before) == of(after)
 }
 
 impl Relaying {
@@ -110,8 +135,9 @@ impl Relaying {
             tracing::warn!(%at, "the relay serves everybody who can reach it");
         }
         let gate = Mutex::new(gate(relay));
-        let published = Arc::default();
-        let shared = Arc::new(Shared { relay: Mutex::new(relay.clone()), gate, counts, published });
+        let (published, resolving) = (Arc::default(), Resolving::default());
+        let shared =
+            Arc::new(Shared { relay: Mutex::new(relay.clone()), gate, counts, published, resolving });
         let (of_task, tracker) = (shared.clone(), tasks.clone());
         let run = async move {
             let error = accept_all(listener.into(), &of_task, &tracker).await;
@@ -120,7 +146,8 @@ impl Relaying {
         Ok(Relaying { shared, _task: tasks.spawn_service(run) })
     }
 
-    /// From now on it is as this says; connections that there are go on. False: it listens elsewhere.
+    /// From now on it is as this says; connections that there are go on, but for those that wait for visitors of
+    /// clients who may not any more, or have another key. False: it listens elsewhere.
     pub(super) fn becomes(&self, relay: &Relay) -> bool {
         let mut now = lock(&self.shared.relay);
         if now.at != relay.at {
@@ -133,7 +160,9 @@ impl Relaying {
             }
             _ => *gate_now = gate(relay),
         }
-        self.shared.published.keep(&relay.publish);
+        // What waits in the name of a client must be that client's.
+        let same = |client: Option<&ClientName>| is_same(client, &now, relay);
+        self.shared.published.keep(&relay.publish, same);
         *now = relay.clone();
         true
     }
@@ -141,7 +170,7 @@ impl Relaying {
 
 impl Drop for Relaying {
     fn drop(&mut self) {
-        self.shared.published.keep(&[]);
+        self.shared.published.keep(&[], |_| false);
     }
 }
 
@@ -187,6 +216,16 @@ enum Wants {
     Name(ConnectName),
     /// One that comes in at a port.
     Visitor(u16),
+}
+
+impl Wants {
+    /// Out of what it is taken.
+    fn share(&self) -> Share {
+        match self {
+            Wants::Server(_) | Wants::Name(_) => Share::Own,
+            Wants::Visitor(_) => Share::Visitors,
+        }
+    }
 }
 
 impl std::fmt::Display for Wants {
@@ -253,7 +292,7 @@ async fn ask(stream: MptcpStream, from: SocketAddr, shared: &Shared) -> Option<A
         None => shared
             .counts
             .allowance
-            .begin(client.as_ref(), limits, Instant::now())
+            .begin(client.as_ref(), wants.share(), limits, Instant::now())
             .map_err(|why| (why.to_string(), ConvertError::ResourceExceeded { delay: 0 })),
     };
     match used {
@@ -370,7 +409,7 @@ impl Asked {
         let began = Instant::now();
         let name = client.as_ref().map(ClientName::as_str);
         let dialled = tokio::select! {
-            dialled = reach(&wants, shared) => dialled,
+            dialled = reach(&wants, client.as_ref(), shared) => dialled,
             // Nobody waits for it any more.
             () = stream.failed() => {
                 tracing::info!(%from, client = name, to = %wants, "the client has given up");
@@ -419,9 +458,7 @@ impl Asked {
                 return refuse(stream, answer).await;
             }
         };
-        if stream.send_bytes(encoded(&Message::default())).await.is_err() {
-            return;
-        }
+        let Ok(sent) = begin_waiting(&stream).await else { return stream.abort() };
         let visitor = tokio::select! {
             visitor = waiting => visitor,
             // It has nothing to say before somebody comes: it goes, or has gone.
@@ -430,13 +467,26 @@ impl Asked {
         // The port has been closed.
         let Ok(visitor) = visitor else { return stream.abort() };
         let (visitor_from, began) = (visitor.from, Instant::now());
-        let (Some(announced), Ok(inside)) = (announcement(visitor_from), visitor.into_stream()) else {
+        let Some(announced) = announcement(visitor_from) else { return stream.abort() };
+        if !is_heard(&stream, Bytes::from(announced), sent).await {
+            tracing::debug!(%from, client = name, port, visitor = %visitor_from, "a waiting client has gone");
+            shared.published.come_again(port, visitor);
+            return stream.abort();
+        }
+        let (Ok(inside), Ok(())) = (
+            visitor.into_stream(),
+            stream.get_ref().set_keep_alive(Some(alive((IDLE, PROBES, PROBE_COUNT)))),
+        ) else {
             return stream.abort();
         };
         shared.counts.made();
         let moved = Moved::default();
         let count = |way, bytes| moved.count(&used, way, bytes);
-        let ended = bridge(stream, inside, Bytes::from(announced), Bytes::new(), &count).await;
+        let ended = tokio::select! {
+            ended = bridge(stream, inside, Bytes::new(), Bytes::new(), &count) => ended,
+            // Both are reset.
+            () = moved.is_silent_for(FIRST_BYTE) => Err(io::ErrorKind::TimedOut.into()),
+        };
         let (up, down) = moved.both();
         let seconds = began.elapsed().as_secs_f64();
         let error = ended.err();
@@ -444,6 +494,42 @@ impl Asked {
         let visitor = visitor_from;
         tracing::info!(%from, client = name, port, %visitor, up, down, seconds, error, "relayed inwards");
     }
+}
+
+fn alive((idle, interval, count): (Duration, Duration, u32)) -> KeepAlive {
+    let mut alive = KeepAlive::default();
+    (alive.idle, alive.interval, alive.count) = (idle, interval, count);
+    alive
+}
+
+/// Tells a client that it waits now. How many bytes it has been sent.
+async fn begin_waiting(stream: &MptcpStream) -> io::Result<u64> {
+    stream.get_ref().set_keep_alive(Some(alive(WAITING)))?;
+    let (before, answer) = (stream.info().await?, encoded(&Message::default()));
+    let sent = before.bytes_acked + before.send_queue + answer.len() as u64;
+    stream.send_bytes(answer).await?;
+    Ok(sent)
+}
+
+/// Tells a client that waits that somebody has come. False: it is not there any more.
+async fn is_heard(stream: &MptcpStream, announced: Bytes, sent: u64) -> bool {
+    let sent = sent + announced.len() as u64;
+    let heard = async {
+        stream.send_bytes(announced).await?;
+        let [mut wait, most] = LOOK;
+        loop {
+            let info = stream.info().await?;
+            if info.error.is_some() {
+                return Err(io::Error::from(io::ErrorKind::ConnectionReset));
+            }
+            if info.bytes_acked >= sent {
+                return Ok(());
+            }
+            sleep(wait).await;
+            wait = most.min(wait * 2);
+        }
+    };
+    matches!(timeout(HEARD, heard).await, Ok(Ok(())))
 }
 
 /// Bytes of a connection, each way.
@@ -456,6 +542,14 @@ impl Moved {
         let sum = if way == Way::Inwards { up } else { down };
         sum.fetch_add(bytes as u64, Ordering::Relaxed);
         used.count(bytes).map_err(|why| io::Error::new(io::ErrorKind::QuotaExceeded, why))
+    }
+
+    /// Comes to an end if nothing has been said after such a time.
+    async fn is_silent_for(&self, time: Duration) {
+        sleep(time).await;
+        if self.both() != (0, 0) {
+            std::future::pending().await
+        }
     }
 
     /// What has come from the client, and what has gone to it.
@@ -472,16 +566,20 @@ enum Unreached {
 }
 
 /// A connection to a server.
-async fn reach(wants: &Wants, shared: &Shared) -> Result<(TcpStream, SocketAddr), Unreached> {
+async fn reach(
+    wants: &Wants,
+    client: Option<&ClientName>,
+    shared: &Shared,
+) -> Result<(TcpStream, SocketAddr), Unreached> {
     let all = match wants {
         Wants::Server(connect) => vec![connect.peer],
         Wants::Visitor(_) => Vec::new(),
         Wants::Name(name) => {
             let destinations = lock(&shared.relay).destinations.clone();
-            let resolved = names::resolve(name, &destinations).await;
+            let resolved = shared.resolving.resolve(client, name, &destinations).await;
             resolved.map_err(|(why, answer)| match answer {
-                ConvertError::NoSuchName => Unreached::Failed(io::Error::other(why), answer),
-                answer => Unreached::Forbidden(why, answer),
+                ConvertError::NotAuthorized => Unreached::Forbidden(why, answer),
+                answer => Unreached::Failed(io::Error::other(why), answer),
             })?
         }
     };

@@ -1,12 +1,16 @@
 //! Names of servers, which the relay resolves for its clients.
 
-use super::is_of_this_host;
-use std::net::SocketAddr;
+use super::{is_of_this_host, lock};
+use std::collections::HashMap;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::net::lookup_host;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use umptcp_convert::{ConnectName, ConvertError};
-use umptcp_relay::Destinations;
+use umptcp_relay::{ClientName, Destinations};
 
 /// How long a resolver may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -14,22 +18,92 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// Most addresses of a name that are tried.
 const MOST: usize = 8;
 
-/// The addresses of a server that clients may connect to. They are what is dialled: whoever has the name cannot
-/// give another answer in between.
-///
-/// # Errors
-/// Why there is none, and what the client is told.
-pub(super) async fn resolve(
-    name: &ConnectName,
-    destinations: &Destinations,
-) -> Result<Vec<SocketAddr>, (String, ConvertError)> {
-    let found = timeout(PATIENCE, lookup_host((name.host.as_str(), name.port))).await;
-    let all: Vec<SocketAddr> = match found {
-        Ok(Ok(all)) => all.collect(),
-        Ok(Err(error)) => return Err((error.to_string(), ConvertError::NoSuchName)),
-        Err(_) => return Err(("no answer of a resolver".to_owned(), ConvertError::NoSuchName)),
-    };
-    select(&all, |to| destinations.check(to, is_of_this_host).map_err(|why| why.to_string()))
+/// Most names that are being resolved for a client, and for all. Each takes a thread until the resolver of the host gives
+/// up, which may be long after the client has; there are 512 for all that blocks.
+const MOST_OF_CLIENT: usize = 32;
+const MOST_OF_ALL: usize = 256;
+
+/// What the resolver of the C library says when no server has answered it (`EAI_AGAIN`, `EAI_FAIL`): in glibc, in musl.
+/// The number is not to be had.
+const NO_ANSWER: [&str; 4] = [
+    "Temporary failure in name resolution",
+    "Non-recoverable failure in name resolution",
+    "Try again",
+    "Non-recoverable error",
+];
+
+/// Names that are being resolved.
+pub(super) struct Resolving {
+    all: Arc<Semaphore>,
+    clients: Mutex<HashMap<ClientName, Arc<Semaphore>>>,
+}
+
+impl Default for Resolving {
+    fn default() -> Self {
+        Resolving { all: Arc::new(Semaphore::new(MOST_OF_ALL)), clients: Mutex::default() }
+    }
+}
+
+impl Resolving {
+    /// Waits for its turn. The client's comes first: who waits for that takes no place of others.
+    async fn begin(&self, client: Option<&ClientName>) -> Option<[Option<OwnedSemaphorePermit>; 2]> {
+        let of_client = client.map(|client| {
+            let mut clients = lock(&self.clients);
+            clients.entry(client.clone()).or_insert_with(|| Arc::new(Semaphore::new(MOST_OF_CLIENT))).clone()
+        });
+        let of_client = match of_client {
+            Some(of_client) => Some(of_client.acquire_owned().await.ok()?),
+            None => None,
+        };
+        Some([of_client, Some(self.all.clone().acquire_owned().await.ok()?)])
+    }
+
+    async fn look(&self, client: Option<&ClientName>, name: &ConnectName) -> io::Result<Vec<SocketAddr>> {
+        let turn = self.begin(client).await.ok_or(io::ErrorKind::Other)?;
+        let (host, port) = (name.host.clone(), name.port);
+        let look = move || -> io::Result<Vec<SocketAddr>> {
+            // Nobody can stop it: its place is free when it has ended, whether or not somebody still waits.
+            let _turn = turn;
+            Ok((host.as_str(), port).to_socket_addrs()?.collect())
+        };
+        spawn_blocking(look).await?
+    }
+
+    /// The addresses of a server that clients may connect to. They are what is dialled: whoever has the name cannot
+    /// give another answer in between.
+    ///
+    /// # Errors
+    /// Why there is none, and what the client is told.
+    pub(super) async fn resolve(
+        &self,
+        client: Option<&ClientName>,
+        name: &ConnectName,
+        destinations: &Destinations,
+    ) -> Result<Vec<SocketAddr>, (String, ConvertError)> {
+        let all: io::Result<Vec<SocketAddr>> = match timeout(PATIENCE, self.look(client, name)).await {
+            Ok(found) => found,
+            Err(_) => {
+                let why = "no answer of a resolver in time".to_owned();
+                return Err((why, ConvertError::NetworkFailure { delay: 0 }));
+            }
+        };
+        let all = all.map_err(|error| {
+            let answer = answer(&error);
+            (error.to_string(), answer)
+        })?;
+        select(&all, |to| destinations.check(to, is_of_this_host).map_err(|why| why.to_string()))
+    }
+}
+
+/// What the client is told of a resolver's error.
+fn answer(error: &io::Error) -> ConvertError {
+    let text = error.to_string();
+    // An error of the system (`EAI_SYSTEM`) is none of the name.
+    if error.raw_os_error().is_some() || NO_ANSWER.iter().any(|says| text.ends_with(says)) {
+        ConvertError::NetworkFailure { delay: 0 }
+    } else {
+        ConvertError::NoSuchName
+    }
 }
 
 fn select(
@@ -76,8 +150,45 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         for host in ["127.0.0.1", "127.1", "0x7f.0.0.1", "2130706433", "localhost", "10.1"] {
             let name = ConnectName { host: host.to_owned(), port: 80 };
-            let answer = runtime.block_on(resolve(&name, &Destinations::default())).unwrap_err().1;
-            assert!(matches!(answer, ConvertError::NotAuthorized | ConvertError::NoSuchName), "{host}");
+            let (resolving, to) = (Resolving::default(), Destinations::default());
+            let answer = runtime.block_on(resolving.resolve(None, &name, &to)).unwrap_err().1;
+            let of_a_name = matches!(answer, ConvertError::NoSuchName | ConvertError::NetworkFailure { .. });
+            assert!(answer == ConvertError::NotAuthorized || of_a_name, "{host}: {answer:?}");
         }
+    }
+
+    #[test]
+    fn a_client_has_its_share_of_the_resolver_and_keeps_it_until_the_resolver_is_done() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let resolving = Resolving::default();
+            let (a, b): (ClientName, ClientName) = ("a".parse().unwrap(), "b".parse().unwrap());
+            let mut turns = Vec::new();
+            for _ in 0..MOST_OF_CLIENT {
+                turns.push(resolving.begin(Some(&a)).await.unwrap());
+            }
+            let soon = Duration::from_millis(1);
+            assert!(timeout(soon, resolving.begin(Some(&a))).await.is_err(), "it has all of its share");
+            turns.push(resolving.begin(Some(&b)).await.unwrap());
+            turns.remove(0);
+            turns.push(resolving.begin(Some(&a)).await.unwrap());
+            for _ in turns.len()..MOST_OF_ALL {
+                turns.push(resolving.begin(None).await.unwrap());
+            }
+            assert!(timeout(soon, resolving.begin(Some(&b))).await.is_err(), "all have all");
+            assert_eq!(resolving.all.available_permits(), 0);
+        });
+    }
+
+    #[test]
+    fn a_resolver_that_fails_is_no_answer_about_the_name() {
+        let of =
+            |says: &str| answer(&io::Error::other(format!("failed to lookup address information: {says}")));
+        for says in NO_ANSWER {
+            assert_eq!(of(says), ConvertError::NetworkFailure { delay: 0 });
+        }
+        assert_eq!(of("Name or service not known"), ConvertError::NoSuchName);
+        assert_eq!(of("Name does not resolve"), ConvertError::NoSuchName);
+        assert_eq!(answer(&io::Error::from_raw_os_error(24)), ConvertError::NetworkFailure { delay: 0 });
     }
 }

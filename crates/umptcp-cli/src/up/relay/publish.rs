@@ -2,10 +2,11 @@
 //! and the client makes the next.
 
 use super::{IDLE, PROBE_COUNT, PROBES, lock};
-use socket2::{SockRef, TcpKeepalive};
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
@@ -27,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a port stays while its client has no connection there: it may be making one.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// Visitors that may come before they are looked at.
+const BACKLOG: i32 = 128;
+
 /// How often to look at what waits.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -37,6 +41,8 @@ const EXHAUSTED: Duration = Duration::from_millis(100);
 pub(super) struct Visitor {
     pub(super) stream: TcpStream,
     pub(super) from: SocketAddr,
+    /// When it came.
+    came: Instant,
 }
 
 impl Drop for Visitor {
@@ -63,8 +69,9 @@ pub(super) struct Publications(Mutex<HashMap<u16, Port>>);
 
 struct Port {
     client: Option<ClientName>,
+    /// The oldest first.
     waiting: VecDeque<oneshot::Sender<Visitor>>,
-    visitors: VecDeque<(Instant, Visitor)>,
+    visitors: VecDeque<Visitor>,
     /// Since when the client has no connection here.
     empty_since: Option<Instant>,
     task: AbortHandle,
@@ -74,18 +81,19 @@ impl Port {
     /// Forgets connections that have ended.
     fn tidy(&mut self, now: Instant) {
         self.waiting.retain(|take| !take.is_closed());
-        while self.visitors.front().is_some_and(|(came, _)| now.duration_since(*came) >= PATIENCE) {
+        while self.visitors.front().is_some_and(|first| now.duration_since(first.came) >= PATIENCE) {
             self.visitors.pop_front();
         }
         self.empty_since = if self.waiting.is_empty() { self.empty_since.or(Some(now)) } else { None };
     }
 
-    /// Brings together who waits.
+    /// Brings together who waits. Of the connections the newest comes first: those of a client that has lost
+    /// power and come back are older than all that it has made since.
     fn pair(&mut self) {
-        while let Some((came, mut visitor)) = self.visitors.pop_front() {
+        while let Some(mut visitor) = self.visitors.pop_front() {
             loop {
-                let Some(take) = self.waiting.pop_front() else {
-                    self.visitors.push_front((came, visitor));
+                let Some(take) = self.waiting.pop_back() else {
+                    self.visitors.push_front(visitor);
                     return;
                 };
                 match take.send(visitor) {
@@ -122,7 +130,8 @@ impl Publications {
             }
             there.tidy(Instant::now());
             if there.waiting.len() >= MOST_WAITING {
-                return Err(exceeded("too many connections wait at a port"));
+                // It is the likeliest to have lost its client.
+                there.waiting.pop_front();
             }
             there.waiting.push_back(take);
             there.empty_since = None;
@@ -149,7 +158,16 @@ impl Publications {
         if there.visitors.len() >= MOST_WAITING {
             there.visitors.pop_front();
         }
-        there.visitors.push_back((Instant::now(), visitor));
+        there.visitors.push_back(visitor);
+        there.pair();
+    }
+
+    /// The connection that a visitor was given has no client any more: it gets the next, before those who have
+    /// come later.
+    pub(super) fn come_again(&self, port: u16, visitor: Visitor) {
+        let mut ports = lock(&self.0);
+        let Some(there) = ports.get_mut(&port) else { return };
+        there.visitors.push_front(visitor);
         there.pair();
     }
 
@@ -166,10 +184,12 @@ impl Publications {
         true
     }
 
-    /// Who may have which ports has changed: ports of those who may not are closed.
-    pub(super) fn keep(&self, may: &[MayPublish]) {
+    /// Who may have which ports has changed: ports of those who may not are closed, and of those who are not who
+    /// they were, by a key that counts no more.
+    pub(super) fn keep(&self, may: &[MayPublish], is_same: impl Fn(Option<&ClientName>) -> bool) {
         lock(&self.0).retain(|port, there| {
-            let stays = may.iter().any(|rule| rule.lets(there.client.as_ref(), *port));
+            let client = there.client.as_ref();
+            let stays = is_same(client) && may.iter().any(|rule| rule.lets(client, *port));
             if !stays {
                 there.task.abort();
             }
@@ -186,7 +206,7 @@ async fn accept(all: std::sync::Weak<Publications>, port: u16, listener: TcpList
         match accepted {
             Ok(Ok((stream, from))) => {
                 let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-                let visitor = Visitor { stream, from };
+                let visitor = Visitor { stream, from, came: Instant::now() };
                 let told = prepare(&visitor.stream);
                 if told.is_ok() && announcement(from).is_some() {
                     all.come(port, visitor);
@@ -214,12 +234,26 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 
 /// Both families, or IPv4 on a host that has no other.
 fn listen(port: u16) -> io::Result<TcpListener> {
-    let listener = StdListener::bind((Ipv6Addr::UNSPECIFIED, port)).or_else(|error| {
-        let missing = matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::AddrNotAvailable);
-        if missing { StdListener::bind((Ipv4Addr::UNSPECIFIED, port)) } else { Err(error) }
+    let listener = listen_at((Ipv6Addr::UNSPECIFIED, port).into()).or_else(|error| {
+        let missing = error.raw_os_error() == Some(Errno::EAFNOSUPPORT as i32)
+            || matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::AddrNotAvailable);
+        if missing { listen_at((Ipv4Addr::UNSPECIFIED, port).into()) } else { Err(error) }
     })?;
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
+    TcpListener::from_std(listener.into())
+}
+
+fn listen_at(at: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
+    if at.is_ipv6() {
+        // Whatever the host has by default (`net.ipv6.bindv6only`).
+        socket.set_only_v6(false)?;
+    }
+    // The port is free again at once after the relay or its client has gone.
+    socket.set_reuse_address(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 #[cfg(test)]
@@ -232,7 +266,7 @@ mod tests {
 
     /// A port that nobody has.
     fn free() -> u16 {
-        StdListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
     }
 
     #[test]
@@ -247,15 +281,49 @@ mod tests {
             assert_eq!(code(wait("b")), 32, "another client's");
             assert_eq!(code(wait("c")), 32, "it may not");
             assert_eq!(code(all.wait(port, None, &may)), 32);
-            let more: Vec<_> = (1..MOST_WAITING).map(|_| wait("a").unwrap()).collect();
-            assert_eq!(code(wait("a")), 64);
-            drop(more);
+            let mut more: Vec<_> = (1..MOST_WAITING).map(|_| wait("a").unwrap()).collect();
+            more.push(wait("a").unwrap());
+            assert!(first.await.is_err(), "the oldest makes room");
+            assert_eq!(lock(&all.0)[&port].waiting.len(), MOST_WAITING);
+            more.truncate(1);
             let _second = wait("a").unwrap();
             assert_eq!(lock(&all.0)[&port].waiting.len(), 2, "what has ended leaves its place");
             // Nobody who may has it any more.
-            all.keep(&may[1..]);
-            assert!(lock(&all.0).is_empty() && first.await.is_err());
+            all.keep(&may[1..], |_| true);
+            assert!(lock(&all.0).is_empty() && more.remove(0).await.is_err());
             assert!(!all.look(port));
+            // It may, but its key is another one.
+            let other = all.wait(port, Some(&name("b")), &may);
+            all.keep(&may, |client| client != Some(&name("b")));
+            assert!(lock(&all.0).is_empty() && other.unwrap().await.is_err());
+        });
+    }
+
+    #[test]
+    fn visitors_get_the_newest_connection_and_another_one_if_it_is_dead() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (all, port) = (Arc::new(Publications::default()), free());
+            let may = [format!("*={port}").parse().unwrap()];
+            let [mut old, mut middle, mut new] = [(); 3].map(|()| all.wait(port, None, &may).unwrap());
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let come = async |from: &str| {
+                let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+                Visitor { stream, from: from.parse().unwrap(), came: Instant::now() }
+            };
+            lock(&all.0)[&port].task.abort();
+            all.come(port, come("192.0.2.1:1").await);
+            assert!(old.try_recv().is_err() && middle.try_recv().is_err());
+            let first = new.try_recv().unwrap();
+            all.come_again(port, first);
+            let first = middle.try_recv().unwrap();
+            assert_eq!(first.from.to_string(), "192.0.2.1:1");
+            // None is left: they wait, and who came first is the first.
+            drop(old);
+            all.come(port, come("192.0.2.2:1").await);
+            all.come_again(port, first);
+            let mut next = all.wait(port, None, &may).unwrap();
+            assert_eq!(next.try_recv().unwrap().from.to_string(), "192.0.2.1:1");
         });
     }
 
