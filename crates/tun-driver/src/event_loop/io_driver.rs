@@ -259,7 +259,7 @@ impl IoDriver {
             Ok(TransmitOutcome::Sent) => {
                 // ACKs pass while enough of ours waits, so that they count as others': otherwise those of a large download
                 // would keep data out of a slow uplink for ever.
-                let counts = packet.payload.len() > 0;
+                let counts = !packet.payload.is_empty();
                 if counts {
                     slot.backlog.wrote(packet.header.as_slice().len() + packet.payload.len());
                 }
