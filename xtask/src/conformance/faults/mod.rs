@@ -25,6 +25,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 use suite::Cited;
 
+/// The longest that a test may take with nothing broken, by the processor's clock.
+const LONGEST: Duration = Duration::from_secs(600);
+
 /// A requirement, how it can be broken, and what should notice.
 struct Row<'a> {
     requirement: &'a Requirement,
@@ -224,7 +227,7 @@ impl<'a> Bench<'a> {
         let mut built = Schemata::build(root, bench.edits.clone(), &programs)?;
         let tests = built.tests()?;
         let cited: Vec<Test> = cited.iter().map(|c| c.among(&tests).cloned()).collect::<Result<_>>()?;
-        if let Some(test) = built.run_unchanged(&cited)?.first() {
+        if let Some((test, _)) = built.run_unchanged(&cited, LONGEST)?.first() {
             bail!("{test} does not pass with nothing broken");
         }
         bench.built = Some((built, tests));
@@ -299,20 +302,39 @@ impl<'a> Bench<'a> {
             Fit::Alone => {
                 let asked: Vec<&Test> = unknown.iter().map(|c| of(c)).collect::<Result<_>>()?;
                 let endings = built.run_alone(number, &asked)?;
+                let mut by = None;
                 for (cited, test) in unknown.iter().zip(asked) {
-                    let ending = endings.as_ref().and_then(|e| e.get(test)).copied();
+                    let ending = match &endings {
+                        None => None,
+                        Some(endings) => match endings.get(test) {
+                            Some(ending) => Some(*ending),
+                            // It says nothing.
+                            None => continue,
+                        },
+                    };
                     self.results().add(self.root, edit, cited, ending)?;
+                    if ending.is_some_and(|e| e != Ending::Passed) {
+                        by.get_or_insert_with(|| cited.name.clone());
+                    }
                 }
-                // It is all known now.
-                return self.notice(row, edit, alone);
+                return Ok(match (endings, by) {
+                    (None, _) => Notice::DoesNotCompile,
+                    (_, Some(name)) => Notice::By(name),
+                    (_, None) => Notice::Nothing,
+                });
             }
             Fit::Woven(_) => {}
         }
-        let concerned = built.concerned(number, Duration::MAX);
+        let concerned = built.concerned(number);
         for cited in unknown {
             let test = of(cited)?;
             // Without entering the function it cannot notice.
-            let ending = if concerned.contains(&test) { built.run(number, test)? } else { Ending::Passed };
+            let ending =
+                if concerned.contains(&test) { built.run(number, test)? } else { Some(Ending::Passed) };
+            let Some(ending) = ending else {
+                println!("it fails with nothing broken, too: {test}");
+                continue;
+            };
             self.results().add(self.root, edit, cited, Some(ending))?;
             if ending != Ending::Passed {
                 return Ok(Notice::By(cited.name.clone()));
