@@ -5,7 +5,7 @@
 //! speak of the same ones. They are built together ([`crate::schemata`]), and each is tested by those tests of its own
 //! crate, of stack-core and of netsim that enter the function which it changes, the fastest first, until one fails.
 //! What came out is kept below cargo's target folder, and an interrupted run, or another shard, goes on from there; it
-//! counts for as long as the list of all mutants stays what it is.
+//! counts for as long as the list of all mutants, and the code and the tests of these crates, stay what they are.
 
 use crate::schemata::{Edit, Ending, Fit, Program, Schemata, side_by_side};
 use crate::scratch::Scratch;
@@ -75,7 +75,11 @@ const FILES: &[&str] = &[
 /// The crates whose tests are asked beside a mutant's own: they run the whole protocol.
 const WHOLE: &[&str] = &["stack-core", "netsim"];
 
-/// Tests that take longer with nothing changed are given to no mutant: each that is missed would take all of them.
+/// The crate that those tests have their tools from.
+const HELPERS: &str = "testkit";
+
+/// Tests that use more of the processor with nothing changed are stopped and given to no mutant: each that is missed
+/// would take all of them.
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// What became of a mutant.
@@ -150,7 +154,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let mut sample = draw(&all, options.sample, options.seed);
     let folder = Scratch::folder_of(root, "mutants");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let results = Results::read(&folder, &all)?;
+    let results = Results::read(&folder, &all, &sources(root)?)?;
     let results = Mutex::new(results);
     let Shard { part, of } = options.shard;
     sample = sample.into_iter().skip(part - 1).step_by(of).collect();
@@ -158,10 +162,19 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         test(root, &mutants, &sample, options.again, &results)?;
     }
     let share = report(&all, &sample, &results.into_inner().unwrap_or_else(PoisonError::into_inner));
-    if share < f64::from(options.at_least) {
-        bail!("the tests notice only {share:.1} % of the mutants");
+    enough(share, options.at_least)
+}
+
+/// Whether `share`, in percent, is at least that. `None`, no mutant counts: nothing is known, and that is not enough.
+fn enough(share: Option<f64>, at_least: u32) -> Result<()> {
+    match share {
+        _ if at_least == 0 => Ok(()),
+        None => bail!("no mutant of the sample was caught or missed: draw a larger one"),
+        Some(share) if share < f64::from(at_least) => {
+            bail!("the tests notice only {share:.1} % of the mutants")
+        }
+        Some(_) => Ok(()),
     }
-    Ok(())
 }
 
 /// Every mutant, by the name that cargo-mutants gives it.
@@ -198,6 +211,36 @@ fn draw(all: &[String], count: usize, seed: u64) -> Vec<&String> {
     names
 }
 
+/// Everything that a verdict rests on: the code and the tests of the crates whose mutants are drawn or whose tests are
+/// asked. When one of the tests is weakened, or there is a new one, all verdicts are out of date.
+fn sources(root: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let own = FILES.iter().filter_map(|files| files.split('/').nth(1));
+    let crates: BTreeSet<&str> = own.chain(WHOLE.iter().copied()).chain([HELPERS]).collect();
+    let mut found = BTreeMap::new();
+    for name in crates {
+        for folder in ["src", "tests"].map(|f| root.join("crates").join(name).join(f)) {
+            if folder.is_dir() {
+                read_all(&folder, &mut found).with_context(|| format!("cannot read {}", folder.display()))?;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Adds every file in `folder`.
+fn read_all(folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            read_all(&path, found)?;
+        } else {
+            let content = fs::read(&path)?;
+            found.insert(path, content);
+        }
+    }
+    Ok(())
+}
+
 /// What came out so far.
 struct Results {
     file: PathBuf,
@@ -211,10 +254,10 @@ struct Line {
 }
 
 impl Results {
-    /// Those that belong to this list of mutants.
-    fn read(folder: &Path, all: &[String]) -> Result<Results> {
+    /// Those that belong to this list of mutants and these sources.
+    fn read(folder: &Path, all: &[String], sources: &BTreeMap<PathBuf, Vec<u8>>) -> Result<Results> {
         let mut hasher = DefaultHasher::new();
-        all.hash(&mut hasher);
+        (all, sources).hash(&mut hasher);
         let file = folder.join(format!("results-{:016x}", hasher.finish()));
         let text = if file.exists() { fs::read_to_string(&file)? } else { String::new() };
         // The last line may be half written.
@@ -272,8 +315,11 @@ fn test(
     let mut built = Schemata::build(root, edits, &programs.into_iter().flatten().collect())?;
     let tests = built.tests()?;
     println!("mutants: built; {} tests with nothing changed", tests.len());
-    for test in built.run_unchanged(&tests)? {
-        println!("left out, it fails with nothing changed: {test}");
+    for (test, ending) in built.run_unchanged(&tests, LONGEST)? {
+        match ending {
+            Ending::Hung => println!("left out, it takes too long: {test}"),
+            _ => println!("left out, it fails with nothing changed: {test}"),
+        }
     }
     let numbers: Vec<usize> = (0..open.len()).collect();
     side_by_side(&numbers, |_, number| {
@@ -289,19 +335,21 @@ fn test(
 
 /// What becomes of a mutant, and by which test.
 fn fate(built: &Schemata<'_>, number: usize) -> Result<(Fate, String)> {
-    let concerned = built.concerned(number, LONGEST);
+    let concerned = built.concerned(number);
     for test in &concerned {
         match built.run(number, test)? {
-            Ending::Passed => {}
-            Ending::Failed => return Ok((Fate::Caught, format!(", by {test}"))),
-            Ending::Hung => return Ok((Fate::Timeout, format!(", in {test}"))),
+            Some(Ending::Passed) => {}
+            Some(Ending::Failed) => return Ok((Fate::Caught, format!(", by {test}"))),
+            Some(Ending::Hung) => return Ok((Fate::Timeout, format!(", in {test}"))),
+            None => println!("it fails with nothing changed, too: {test}"),
         }
     }
     Ok((Fate::Missed, format!(", by {} tests", concerned.len())))
 }
 
-/// Says how many of the sample were caught, and which were not. The share of those caught, in percent.
-fn report(all: &[String], sample: &[&String], results: &Results) -> f64 {
+/// Says how many of the sample were caught, and which were not. The share of those caught, in percent; `None`
+/// when none was caught or missed.
+fn report(all: &[String], sample: &[&String], results: &Results) -> Option<f64> {
     let of = |fate| -> Vec<&str> {
         let fitting = sample.iter().filter(|n| results.fates.get(**n) == Some(&fate));
         fitting.map(|n| n.as_str()).collect()
@@ -321,8 +369,11 @@ fn report(all: &[String], sample: &[&String], results: &Results) -> f64 {
     );
 
     let counted = caught.len() + missed.len();
-    let share = if counted == 0 { 100.0 } else { 100.0 * caught.len() as f64 / counted as f64 };
-    println!("caught of those that compile and end: {share:.1} %");
+    let share = (counted > 0).then(|| 100.0 * caught.len() as f64 / counted as f64);
+    match share {
+        Some(share) => println!("caught of those that compile and end: {share:.1} %"),
+        None => println!("no mutant compiles and ends"),
+    }
     for (what, names) in [("missed", missed), ("timed out", timeouts)] {
         for name in names {
             println!("{what}: {name}");
@@ -345,6 +396,25 @@ mod tests {
         // A smaller sample is the beginning of a larger one.
         assert_eq!(draw(&all, 5, 7), drawn[..5]);
         assert_eq!(draw(&all, 500, 7).len(), 50);
+    }
+
+    #[test]
+    fn a_share_of_nothing_is_not_enough() {
+        assert!(enough(None, 0).is_ok() && enough(None, 1).is_err());
+        assert!(enough(Some(59.9), 60).is_err() && enough(Some(60.0), 60).is_ok());
+    }
+
+    #[test]
+    fn verdicts_end_with_the_tests_that_they_rest_on() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut sources = sources(root).unwrap();
+        let file = |sources: &_| Results::read(Path::new("/nowhere"), &[], sources).unwrap().file;
+        let before = file(&sources);
+        assert_eq!(before, file(&sources));
+        let is_test = |path: &Path| path.starts_with(root.join("crates/netsim/tests"));
+        let (_, text) = sources.iter_mut().find(|(path, _)| is_test(path)).unwrap();
+        text.pop();
+        assert_ne!(before, file(&sources));
     }
 
     #[test]

@@ -18,9 +18,10 @@ pub(crate) use programs::{Ending, Program, Test};
 
 use crate::scratch::Scratch;
 use anyhow::{Context, Result, bail};
-use programs::Built;
+use programs::{Built, CompilerError};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -57,7 +58,7 @@ struct Entered {
 /// The longest that a test may take by the processor's clock, in seconds: this, and
 const PATIENCE: u64 = 5;
 /// so many times what it took with nothing changed.
-const TIMES: u64 = 10;
+const TIMES: u32 = 10;
 
 impl<'a> Schemata<'a> {
     /// The copy of `root` with all of `edits`, and `programs` built.
@@ -76,21 +77,18 @@ impl<'a> Schemata<'a> {
             let texts = woven.iter().map(|(file, w)| (file.clone(), w.text.clone())).collect();
             scratch.fill(root, &texts)?;
             match programs::build(&scratch, programs)? {
-                Ok(built) => {
+                Ok(mut built) => {
+                    // For what stands alone there will be other builds.
+                    built.keep(&scratch.folder().join("programs"))?;
                     let entered = BTreeMap::new();
                     return Ok(Schemata { root, scratch, edits, fits, built, entered });
                 }
                 Err(errors) => {
-                    let mut found = false;
-                    for error in &errors {
-                        let spans =
-                            error.spans.iter().filter_map(|(file, range)| Some((woven.get(file)?, range)));
-                        for number in spans.filter_map(|(w, range)| w.edit_at(range)) {
-                            found = true;
-                            fits[number] = Fit::DoesNotCompile;
-                        }
+                    let blamed = blamed(&errors, &woven);
+                    for number in &blamed {
+                        fits[*number] = Fit::DoesNotCompile;
                     }
-                    if !found {
+                    if blamed.is_empty() {
                         let first = errors.first().map_or("", |e| &e.text);
                         bail!("the tests do not compile:\n{first}");
                     }
@@ -111,20 +109,25 @@ impl<'a> Schemata<'a> {
         self.built.tests()
     }
 
-    /// Runs tests with nothing changed; those that fail then say nothing about what is.
-    pub(crate) fn run_unchanged(&mut self, tests: &[Test]) -> Result<Vec<Test>> {
+    /// Runs tests with nothing changed, each with so much of the processor's time. Those that do not pass then say
+    /// nothing about what is changed.
+    pub(crate) fn run_unchanged(
+        &mut self,
+        tests: &[Test],
+        patience: Duration,
+    ) -> Result<Vec<(Test, Ending)>> {
         let failed = Mutex::new(Vec::new());
         let entered = Mutex::new(BTreeMap::new());
         let built = &self.built;
         side_by_side(tests, |worker, test| {
             let log = self.scratch.folder().join(format!("entered-{worker}"));
-            let (ending, time) = built.run(test, None, Some(&log), Duration::from_secs(600))?;
+            let (ending, time) = built.run(test, None, Some(&log), patience)?;
             if ending == Ending::Passed {
                 let text = fs::read_to_string(&log).unwrap_or_default();
                 let functions = text.lines().filter_map(|line| line.parse().ok()).collect();
                 lock(&entered).insert(test.clone(), Entered { time, functions });
             } else {
-                lock(&failed).push(test.clone());
+                lock(&failed).push((test.clone(), ending));
             }
             Ok(())
         })?;
@@ -132,28 +135,43 @@ impl<'a> Schemata<'a> {
         Ok(take(failed))
     }
 
-    /// Those of the tests that ran unchanged which a change can concern, and that took no longer than `longest`, the
-    /// fastest first.
-    pub(crate) fn concerned(&self, edit: usize, longest: Duration) -> Vec<&Test> {
+    /// Those of the tests that passed unchanged which a change can concern, the fastest first.
+    pub(crate) fn concerned(&self, edit: usize) -> Vec<&Test> {
         let Fit::Woven(function) = self.fits[edit] else { return Vec::new() };
         let mut found: Vec<(&Test, Duration)> = self
             .entered
             .iter()
-            .filter(|(_, e)| e.time <= longest && e.functions.contains(&function))
+            .filter(|(_, e)| e.functions.contains(&function))
             .map(|(test, e)| (test, e.time))
             .collect();
         found.sort_by_key(|(_, time)| *time);
         found.into_iter().map(|(test, _)| test).collect()
     }
 
-    /// Runs `test` with the change in force, which is woven in.
-    pub(crate) fn run(&self, edit: usize, test: &Test) -> Result<Ending> {
-        let before = self.entered.get(test).map_or(Duration::ZERO, |e| e.time);
-        let patience = Duration::from_secs(PATIENCE + TIMES * before.as_secs());
-        Ok(self.built.run(test, Some(edit), None, patience)?.0)
+    /// Runs `test` with the change in force, which is woven in. `None`: it says nothing, because it now fails with
+    /// nothing changed, too.
+    pub(crate) fn run(&self, edit: usize, test: &Test) -> Result<Option<Ending>> {
+        let ending = self.built.run(test, Some(edit), None, self.patience(test))?.0;
+        self.confirmed(test, ending)
     }
 
-    /// Builds with this change alone, and runs the tests. `None`: it does not compile.
+    /// How long a test may take.
+    fn patience(&self, test: &Test) -> Duration {
+        let before = self.entered.get(test).map_or(Duration::ZERO, |e| e.time);
+        Duration::from_secs(PATIENCE) + before * TIMES
+    }
+
+    /// How a test ended with a change, or `None`: it failed, and does so with nothing changed as well.
+    fn confirmed(&self, test: &Test, ending: Ending) -> Result<Option<Ending>> {
+        if ending != Ending::Failed {
+            return Ok(Some(ending));
+        }
+        let unchanged = self.built.run(test, None, None, self.patience(test))?.0;
+        Ok((unchanged == Ending::Passed).then_some(ending))
+    }
+
+    /// Builds with this change alone, and runs the tests; those that fail with nothing changed, too, are left out.
+    /// `None`: it does not compile.
     pub(crate) fn run_alone(&self, edit: usize, tests: &[&Test]) -> Result<Option<BTreeMap<Test, Ending>>> {
         let edit = &self.edits[edit];
         let path = self.scratch.tree().join(&edit.file);
@@ -168,10 +186,10 @@ impl<'a> Schemata<'a> {
         let endings = match built {
             Ok(Ok(built)) => {
                 let run = |test: &&Test| {
-                    let ending = built.run(test, None, None, Duration::from_secs(PATIENCE * TIMES))?.0;
-                    Ok(((*test).clone(), ending))
+                    let ending = built.run(test, None, None, self.patience(test))?.0;
+                    Ok(self.confirmed(test, ending)?.map(|ending| ((*test).clone(), ending)))
                 };
-                tests.iter().map(run).collect::<Result<_>>().map(Some)
+                tests.iter().filter_map(|test| run(test).transpose()).collect::<Result<_>>().map(Some)
             }
             Ok(Err(_)) => Ok(None),
             Err(e) => Err(e),
@@ -179,6 +197,16 @@ impl<'a> Schemata<'a> {
         self.scratch.write(&edit.file, &woven)?;
         endings
     }
+}
+
+/// The changes that errors of the compiler are in. What an error speaks of besides is often the unchanged
+/// neighbourhood, or another change: it counts only when no error is in any.
+fn blamed(errors: &[CompilerError], woven: &BTreeMap<String, weave::Woven>) -> BTreeSet<usize> {
+    let at = |spans: &Vec<(String, Range<usize>)>| -> Vec<usize> {
+        spans.iter().filter_map(|(file, range)| woven.get(file)?.edit_at(range)).collect()
+    };
+    let primary: BTreeSet<usize> = errors.iter().flat_map(|e| at(&e.primary)).collect();
+    if primary.is_empty() { errors.iter().flat_map(|e| at(&e.others)).collect() } else { primary }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -252,4 +280,37 @@ fn library_of(file: &str) -> Option<PathBuf> {
     let mut parts = file.split('/');
     let (folder, name) = (parts.next()?, parts.next()?);
     Some([folder, name, "src", "lib.rs"].iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_error_speaks_of_besides_counts_when_it_is_in_no_change() {
+        let text = "fn f() -> u8 { 1 }\nfn g() -> u8 { 2 }\n";
+        let edit = |from: &str, to: &str| {
+            let start = text.find(from).unwrap();
+            let range = start..start + from.len();
+            let (file, from, to) = ("x.rs".to_owned(), from.to_owned(), to.to_owned());
+            Edit { file, range, from, to, what: String::new() }
+        };
+        let edits = [edit("1", "300"), edit("2", "400")];
+        let numbered: Vec<(usize, &Edit)> = edits.iter().enumerate().collect();
+        let woven = weave::weave(text, &numbered, &mut 0).unwrap();
+        let place = |what: &str| {
+            let start = woven.text.find(what).unwrap();
+            ("x.rs".to_owned(), start..start + what.len())
+        };
+        let error = |primary: &[&str], others: &[&str]| CompilerError {
+            text: String::new(),
+            primary: primary.iter().map(|p| place(p)).collect(),
+            others: others.iter().map(|p| place(p)).collect(),
+        };
+        let (both, elsewhere) = (error(&["300"], &["400"]), error(&["fn g"], &["400"]));
+        let woven = BTreeMap::from([("x.rs".to_owned(), woven)]);
+        let only_elsewhere = blamed(std::slice::from_ref(&elsewhere), &woven);
+        assert_eq!(only_elsewhere, BTreeSet::from([1]));
+        assert_eq!(blamed(&[both, elsewhere], &woven), BTreeSet::from([0]));
+    }
 }

@@ -56,8 +56,10 @@ pub(crate) enum Ending {
 pub(super) struct CompilerError {
     /// As the compiler prints it.
     pub(super) text: String,
-    /// Files and bytes in them that it speaks of, the most important ones first.
-    pub(super) spans: Vec<(String, Range<usize>)>,
+    /// Files and bytes in them where it is.
+    pub(super) primary: Vec<(String, Range<usize>)>,
+    /// Those of which it speaks besides.
+    pub(super) others: Vec<(String, Range<usize>)>,
 }
 
 /// Programs that were built.
@@ -65,6 +67,9 @@ pub(super) struct Built {
     /// The program, where it is, and the folder in which cargo would start it.
     programs: BTreeMap<Program, (PathBuf, PathBuf)>,
 }
+
+/// The most memory that a test may have mapped, in KiB. Most need less than a tenth of it.
+const MEMORY: u64 = 4 << 20;
 
 /// Builds `programs` in the copy, in one call of cargo's, so that each dependency has one set of features.
 ///
@@ -129,9 +134,9 @@ fn error(message: &serde_json::Value) -> Option<CompilerError> {
     if message["level"] != "error" {
         return None;
     }
-    let mut spans: Vec<&serde_json::Value> = message["spans"].as_array()?.iter().collect();
-    spans.sort_by_key(|span| span["is_primary"] != true);
-    let place = |span: &serde_json::Value| {
+    let (primary, others): (Vec<_>, Vec<_>) =
+        message["spans"].as_array()?.iter().partition(|span| span["is_primary"] == true);
+    let place = |span: &serde_json::Value| -> Option<(String, Range<usize>)> {
         // In a macro's text: where it is called.
         let mut span = span;
         while let Some(outer) = span["expansion"].get("span") {
@@ -141,7 +146,8 @@ fn error(message: &serde_json::Value) -> Option<CompilerError> {
         Some((span["file_name"].as_str()?.to_owned(), byte("byte_start")?..byte("byte_end")?))
     };
     let text = message["rendered"].as_str().unwrap_or_default().to_owned();
-    Some(CompilerError { text, spans: spans.into_iter().filter_map(place).collect() })
+    let places = |spans: Vec<_>| spans.into_iter().filter_map(place).collect();
+    Some(CompilerError { text, primary: places(primary), others: places(others) })
 }
 
 /// What it says that a program of tests ended so. `None`: nothing about its tests. That is what the shell exits with
@@ -159,6 +165,17 @@ fn ending(status: ExitStatus) -> Option<Ending> {
 }
 
 impl Built {
+    /// Copies the programs into `folder`, where a further build does not replace them.
+    pub(super) fn keep(&mut self, folder: &Path) -> Result<()> {
+        fs::create_dir_all(folder)?;
+        for (number, (executable, _)) in self.programs.values_mut().enumerate() {
+            let to = folder.join(format!("tests-{number}"));
+            fs::copy(&*executable, &to).with_context(|| format!("cannot copy {}", executable.display()))?;
+            *executable = to;
+        }
+        Ok(())
+    }
+
     /// Every test of every program.
     pub(super) fn tests(&self) -> Result<Vec<Test>> {
         let mut tests = Vec::new();
@@ -185,10 +202,11 @@ impl Built {
     ) -> Result<(Ending, Duration)> {
         let (executable, folder) =
             self.programs.get(&test.program).with_context(|| format!("{} was not built", test.program))?;
-        // What a shell limits is the processor's time, which does not pass while others are busy.
+        // What a shell limits is the processor's time, which does not pass while others are busy; and the memory, so
+        // that a change which makes the code allocate for ever does not take that of everybody else.
         let mut command = Command::new("sh");
-        command.args(["-c", "ulimit -t \"$1\"; shift; exec \"$@\"", "sh"]);
-        command.arg(patience.as_secs().max(1).to_string()).arg(executable);
+        command.args(["-c", "ulimit -t \"$1\"; ulimit -v \"$2\"; shift 2; exec \"$@\"", "sh"]);
+        command.arg(patience.as_secs().max(1).to_string()).arg(MEMORY.to_string()).arg(executable);
         command.args(["--exact", "--test-threads", "1", &test.path]).current_dir(folder);
         command.env("RUST_BACKTRACE", "0").env("CARGO_MANIFEST_DIR", folder);
         // The same cases each time, and nothing is kept of those that fail.

@@ -25,6 +25,9 @@ use std::sync::Mutex;
 use std::time::Duration;
 use suite::Cited;
 
+/// The longest that a test may take with nothing broken, by the processor's clock.
+const LONGEST: Duration = Duration::from_secs(600);
+
 /// A requirement, how it can be broken, and what should notice.
 struct Row<'a> {
     requirement: &'a Requirement,
@@ -106,6 +109,20 @@ impl Results {
         Ok(self.known.get(&Results::key(root, edit, test)?).copied())
     }
 
+    /// Whether a test of `row` notices `edit`, as far as is known. `None`: nothing is decided yet.
+    fn notice(&self, root: &Path, row: &Row<'_>, edit: &Edit) -> Result<Option<Notice>> {
+        let mut all_known = true;
+        for test in &row.tests {
+            match self.get(root, edit, test)? {
+                Some(None) => return Ok(Some(Notice::DoesNotCompile)),
+                Some(Some(Ending::Failed | Ending::Hung)) => return Ok(Some(Notice::By(test.name.clone()))),
+                Some(Some(Ending::Passed)) => {}
+                None => all_known = false,
+            }
+        }
+        Ok(all_known.then_some(Notice::Nothing))
+    }
+
     fn add(&mut self, root: &Path, edit: &Edit, test: &Cited, ending: Option<Ending>) -> Result<()> {
         let key = Results::key(root, edit, test)?;
         self.known.insert(key, ending);
@@ -114,6 +131,21 @@ impl Results {
         writeln!(file, "{}", serde_json::to_string(&line)?)?;
         Ok(())
     }
+}
+
+/// Those of a requirement's breaks that are still to be tried: none, when what is `known` decides about it. `all`:
+/// each of them must be noticed.
+fn open(all: bool, edits: &[Edit], known: impl Fn(&Edit) -> Result<Option<Notice>>) -> Result<Vec<&Edit>> {
+    let mut open = Vec::new();
+    for edit in edits {
+        match known(edit)? {
+            None => open.push(edit),
+            Some(Notice::By(_)) if !all => return Ok(Vec::new()),
+            Some(Notice::Nothing | Notice::DoesNotCompile) if all => return Ok(Vec::new()),
+            Some(_) => {}
+        }
+    }
+    Ok(open)
 }
 
 /// Breaks everything in turn and says what nothing noticed. `only`: requirements of sections that begin so, or
@@ -205,11 +237,8 @@ impl<'a> Bench<'a> {
     fn make(root: &'a Path, rows: &[Row<'_>], results: Results) -> Result<Bench<'a>> {
         let mut edits: Vec<Edit> = Vec::new();
         for row in rows {
-            for edit in &row.edits {
-                let mut known = row.tests.iter().map(|t| results.get(root, edit, t));
-                let all_known =
-                    known.try_fold(true, |all, one| Ok::<_, anyhow::Error>(all && one?.is_some()))?;
-                if !all_known && !edits.contains(edit) {
+            for edit in open(row.all, &row.edits, |edit| results.notice(root, row, edit))? {
+                if !edits.contains(edit) {
                     edits.push(edit.clone());
                 }
             }
@@ -224,7 +253,7 @@ impl<'a> Bench<'a> {
         let mut built = Schemata::build(root, bench.edits.clone(), &programs)?;
         let tests = built.tests()?;
         let cited: Vec<Test> = cited.iter().map(|c| c.among(&tests).cloned()).collect::<Result<_>>()?;
-        if let Some(test) = built.run_unchanged(&cited)?.first() {
+        if let Some((test, _)) = built.run_unchanged(&cited, LONGEST)?.first() {
             bail!("{test} does not pass with nothing broken");
         }
         bench.built = Some((built, tests));
@@ -245,7 +274,13 @@ impl<'a> Bench<'a> {
             return Ok(Verdict::Unnoticed(why.to_owned()));
         }
         let (mut tried, mut later) = (0, false);
+        // What is known comes first: where it decides, the others are not in the build.
+        let mut edits = Vec::new();
         for edit in &row.edits {
+            edits.push((self.results().notice(self.root, row, edit)?.is_none(), edit));
+        }
+        edits.sort_by_key(|(is_open, _)| *is_open);
+        for (_, edit) in edits {
             match self.notice(row, edit, alone)? {
                 Notice::By(name) => {
                     lines.push(format!("{}: {name} fails", edit.what));
@@ -273,17 +308,14 @@ impl<'a> Bench<'a> {
 
     /// Whether a test of `row` notices `edit`.
     fn notice(&self, row: &Row<'_>, edit: &Edit, alone: bool) -> Result<Notice> {
+        if let Some(known) = self.results().notice(self.root, row, edit)? {
+            return Ok(known);
+        }
         let mut unknown = Vec::new();
         for test in &row.tests {
-            match self.results().get(self.root, edit, test)? {
-                Some(None) => return Ok(Notice::DoesNotCompile),
-                Some(Some(Ending::Passed)) => {}
-                Some(Some(Ending::Failed | Ending::Hung)) => return Ok(Notice::By(test.name.clone())),
-                None => unknown.push(test),
+            if self.results().get(self.root, edit, test)?.is_none() {
+                unknown.push(test);
             }
-        }
-        if unknown.is_empty() {
-            return Ok(Notice::Nothing);
         }
         let (built, tests) = self.built.as_ref().context("something is unknown, and nothing was built")?;
         let number = self.edits.iter().position(|e| e == edit).context("the break is not in the build")?;
@@ -299,25 +331,79 @@ impl<'a> Bench<'a> {
             Fit::Alone => {
                 let asked: Vec<&Test> = unknown.iter().map(|c| of(c)).collect::<Result<_>>()?;
                 let endings = built.run_alone(number, &asked)?;
+                let mut by = None;
                 for (cited, test) in unknown.iter().zip(asked) {
-                    let ending = endings.as_ref().and_then(|e| e.get(test)).copied();
+                    let ending = match &endings {
+                        None => None,
+                        Some(endings) => match endings.get(test) {
+                            Some(ending) => Some(*ending),
+                            // It says nothing.
+                            None => continue,
+                        },
+                    };
                     self.results().add(self.root, edit, cited, ending)?;
+                    if ending.is_some_and(|e| e != Ending::Passed) {
+                        by.get_or_insert_with(|| cited.name.clone());
+                    }
                 }
-                // It is all known now.
-                return self.notice(row, edit, alone);
+                return Ok(match (endings, by) {
+                    (None, _) => Notice::DoesNotCompile,
+                    (_, Some(name)) => Notice::By(name),
+                    (_, None) => Notice::Nothing,
+                });
             }
             Fit::Woven(_) => {}
         }
-        let concerned = built.concerned(number, Duration::MAX);
+        let concerned = built.concerned(number);
         for cited in unknown {
             let test = of(cited)?;
             // Without entering the function it cannot notice.
-            let ending = if concerned.contains(&test) { built.run(number, test)? } else { Ending::Passed };
+            let ending =
+                if concerned.contains(&test) { built.run(number, test)? } else { Some(Ending::Passed) };
+            let Some(ending) = ending else {
+                println!("it fails with nothing broken, too: {test}");
+                continue;
+            };
             self.results().add(self.root, edit, cited, Some(ending))?;
             if ending != Ending::Passed {
                 return Ok(Notice::By(cited.name.clone()));
             }
         }
         Ok(Notice::Nothing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_break_is_tried_only_where_it_can_still_decide() {
+        let edit = |what: &str| Edit {
+            file: String::new(),
+            range: 0..0,
+            from: String::new(),
+            to: String::new(),
+            what: what.to_owned(),
+        };
+        let open = |all: bool, names: &[&str]| -> Vec<String> {
+            let edits: Vec<Edit> = names.iter().map(|n| edit(n)).collect();
+            let known = |edit: &Edit| {
+                Ok(match edit.what.as_str() {
+                    "noticed" => Some(Notice::By(String::new())),
+                    "unnoticed" => Some(Notice::Nothing),
+                    "no code" => Some(Notice::DoesNotCompile),
+                    _ => None,
+                })
+            };
+            open(all, &edits, known).unwrap().into_iter().map(|e| e.what.clone()).collect()
+        };
+        // Any break that is noticed will do.
+        assert_eq!(open(false, &["a", "unnoticed", "no code", "b"]), ["a", "b"]);
+        assert_eq!(open(false, &["a", "noticed"]), [""; 0]);
+        // Each break must be noticed.
+        assert_eq!(open(true, &["noticed", "a"]), ["a"]);
+        assert_eq!(open(true, &["a", "unnoticed"]), [""; 0]);
+        assert_eq!(open(true, &["a", "no code"]), [""; 0]);
     }
 }
