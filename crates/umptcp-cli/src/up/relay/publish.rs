@@ -292,6 +292,8 @@ mod tests {
             all.keep(&may[1..], |_| true);
             assert!(lock(&all.0).is_empty() && more.remove(0).await.is_err());
             assert!(!all.look(port));
+            // The listener goes with its task.
+            tokio::task::yield_now().await;
             // It may, but its key is another one.
             let other = all.wait(port, Some(&name("b")), &may);
             all.keep(&may, |client| client != Some(&name("b")));
