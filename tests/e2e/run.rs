@@ -9,7 +9,7 @@ use umptcp_testbed::host::Snapshot;
 use umptcp_testbed::kernel::Counters;
 use umptcp_testbed::limit::within;
 use umptcp_testbed::program::{self, Background};
-use umptcp_testbed::topology::{Family, Routed};
+use umptcp_testbed::topology::{self, Family, Routed};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 pub(crate) const RESTORED_WITHIN: Duration = Duration::from_secs(5);
@@ -176,6 +176,41 @@ for _ in range(4):
         }
         let (code, _, said) = inside.finish();
         assert_eq!(code, Some(0), "{said}");
+        before.assert_restored(&net.client.ns, RESTORED_WITHIN);
+    });
+}
+
+/// This host has no route there, and says so from an address that the program's side has, too. (Without IP_RECVERR Linux
+/// tells a socket of UDP nothing of that.)
+#[test]
+fn a_datagram_that_has_no_way_is_an_error_inside() {
+    within(LIMIT, || {
+        let net = topology::bridged();
+        let before = Snapshot::take(&net.client.ns);
+        let script = "\
+import socket
+for family, to, recverr in (2, '203.0.113.9', (0, 11)), (10, '2001:db8:9::9', (41, 25)):
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.setsockopt(*recverr, 1)
+    s.settimeout(20)
+    try:
+        s.connect((to, 9))
+        s.send(b'?')
+        print('sent', s.recv(9))
+    except OSError as e:
+        print(type(e).__name__, e.errno)
+";
+        let mut command = program::command("run -- python3 -c");
+        command.arg(script);
+        let (code, out, said) = Background::spawn(&net.client.ns, command).finish();
+        assert_eq!(code, Some(0), "{said}");
+        // EHOSTUNREACH or ENETUNREACH, as the host's own ICMP says.
+        let out = String::from_utf8_lossy(&out);
+        let lines: Vec<&str> = out.lines().collect();
+        assert!(
+            lines.len() == 2 && lines.iter().all(|line| ["OSError 113", "OSError 101"].contains(line)),
+            "{out}{said}"
+        );
         before.assert_restored(&net.client.ns, RESTORED_WITHIN);
     });
 }

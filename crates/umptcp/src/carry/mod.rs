@@ -202,9 +202,13 @@ impl Carrier {
         // What comes from outside first is answered by the same path.
         let flow = packet::flow(header, packet, End::Destination);
         self.remember(now, flow, from);
-        if let Some(packet) = packet::readdressed(header, packet, End::Destination, own) {
-            self.send(now, self.captured, &packet);
+        let Some(mut packet) = packet::readdressed(header, packet, End::Destination, own) else { return };
+        // This host itself says that there is no way: from an address that the program's side has, too, and would drop
+        // as its own.
+        if self.own.contains(&header.src) && !packet::come_from(&mut packet, header.dst) {
+            return;
         }
+        self.send(now, self.captured, &packet);
     }
 
     /// The path of a flow, with its address there: the one that it has as long as that is good, or else the

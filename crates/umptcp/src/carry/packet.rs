@@ -151,6 +151,29 @@ pub(super) fn readdressed(header: &IpHeader, packet: &[u8], end: End, new: IpAdd
     readdress(header, &mut packet, end, new).then_some(packet)
 }
 
+/// Makes `new` the source of an ICMP error, and of nothing that it quotes. False: it is none, or `new` is of the other
+/// family.
+pub(super) fn come_from(packet: &mut [u8], new: IpAddr) -> bool {
+    let Ok(header) = IpHeader::parse(packet) else { return false };
+    let v6 = header.src.is_ipv6();
+    if quoted(&header, packet).is_none() || new.is_ipv6() != v6 {
+        return false;
+    }
+    put(packet, End::Source, new);
+    if !v6 {
+        // The checksum of ICMP is without the addresses.
+        sum_v4_header(packet);
+        return true;
+    }
+    let body = header.header_len..header.total_len;
+    let initial = checksum::pseudo_header(new, header.dst, header.protocol, body.len() as u32);
+    let Some(body) = packet.get_mut(body).filter(|b| b.len() >= 4) else { return false };
+    body[2..4].fill(0);
+    let sum = !checksum::fold(checksum::sum(body, initial));
+    body[2..4].copy_from_slice(&sum.to_be_bytes());
+    true
+}
+
 /// Puts `new` in the place of one of the addresses, also in what an ICMP error quotes, where the packet went
 /// the other way. The host that forwards the packet takes one hop, which this gives back, so that a route
 /// looks as it would without us. False: `new` is of the other family.
@@ -333,6 +356,17 @@ mod tests {
             let initial =
                 if v6 { checksum::pseudo_header(remote, inside, protocol, body.len() as u32) } else { 0 };
             assert_eq!(checksum::fold(checksum::sum(body, initial)), 0xffff, "a right checksum");
+            // The same from another address: nothing else changes.
+            let mut other = inward.clone();
+            assert!(come_from(&mut other, outside));
+            let after = IpHeader::parse(&other).unwrap();
+            assert_eq!((after.src, after.dst), (outside, inside));
+            assert_eq!(other[quoted(&after, &other).unwrap()], inward[quoted(&header, &inward).unwrap()]);
+            let body = &other[after.header_len..];
+            let initial =
+                if v6 { checksum::pseudo_header(outside, inside, protocol, body.len() as u32) } else { 0 };
+            assert_eq!(checksum::fold(checksum::sum(body, initial)), 0xffff, "a right checksum");
+            assert!(!come_from(&mut question.clone(), outside), "no error");
         }
     }
 
