@@ -38,6 +38,7 @@ fn a_mistake_in_the_configuration_is_named_with_its_line() {
             checked.0.starts_with(&format!("{file}: 1 path, 0 listeners\n")) && checked.1 == Some(0),
             "{checked:?}"
         );
+        assert!(checked.0.contains("warning: this host has no network device \"nosuch0\""), "{checked:?}");
         let (said, code) = both(&program::run(ns, &format!("up --config {file}")));
         assert!(code == Some(3) && said.contains("nosuch0"), "{said}");
     });

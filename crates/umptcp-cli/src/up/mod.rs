@@ -69,6 +69,15 @@ pub(crate) fn check(args: &CheckArgs, registry: &Registry) -> anyhow::Result<()>
     let config = Config::load(&args.config, registry)?;
     print(&format!("{}: {}", args.config.display(), config.describe()))?;
     config.warnings().iter().for_each(|warning| say(&format!("warning: {warning}")));
+    // The file may be for another host, or the device come later.
+    for path in &config.settings.paths {
+        if nix::net::if_::if_nametoindex(path.device.as_str()).is_err() {
+            say(&format!(
+                "warning: this host has no network device {:?} now: `umptcp up` would end with an error",
+                path.device
+            ));
+        }
+    }
     match config.fixed()[..] {
         [] => Ok(()),
         ref fixed => print(&format!(
