@@ -107,7 +107,8 @@ impl World {
         let relay = self.relay.take().expect("it runs");
         relay.process().signal(nix::sys::signal::Signal::SIGTERM);
         let (code, _, log) = relay.finish();
-        assert_eq!(code, Some(0), "{log}");
+        // 6: a client that has been killed was still owed data.
+        assert!(matches!(code, Some(0 | 6)), "{code:?}: {log}");
         assert!(!log.contains("panicked"), "{log}");
         log
     }
