@@ -77,7 +77,8 @@ pub struct SubflowView {
     pub rttvar: Duration,
     /// Sender maximum segment size.
     pub mss: u32,
-    /// Congestion window.
+    /// Congestion window, but no more than the path's NIC sends in a round trip where that is known: it may be less than
+    /// what is in flight.
     pub window: u64,
     /// Bytes sent that are neither acknowledged nor marked lost.
     pub in_flight: u64,
@@ -89,7 +90,7 @@ pub struct SubflowView {
     /// Bytes that have been sent on other subflows since the last new byte went out on this one, and that the
     /// peer has not acknowledged: what [`Decision::Repeat`] sends.
     pub behind: u64,
-    /// Pacing rate in bytes per second.
+    /// Pacing rate in bytes per second, but no more than the path's NIC sends where that is known.
     pub pacing_rate: u64,
     /// When pacing next allows the subflow to send. Not later than [`Snapshot::now`] if it may send at once.
     pub next_send: Instant,

@@ -473,19 +473,25 @@ impl Device for Queued {
     }
 }
 
+/// A path to a NIC with a queue, which is empty at first.
+fn queued(running: &Running) -> (PathId, Arc<Mutex<Option<QueueState>>>) {
+    let queue = Arc::new(Mutex::new(Some(QueueState::default())));
+    let device = Queued { fd: nix::sys::eventfd::EventFd::new().unwrap(), queue: queue.clone() };
+    let config = PathConfig::new("queued", "10.0.0.1".parse().unwrap());
+    let path = running.run(move |cx| {
+        let attached = AttachedPath { device: Box::new(device), config, guard: Box::new(()) };
+        cx.add_path(attached).unwrap()
+    });
+    (path, queue)
+}
+
 /// What leaves while a path is busy (a RST needs nobody's leave) may find room in the NIC's queue, or none at all
 /// any more: the stack is told so, or the path would be busy for ever.
 #[test]
 fn a_busy_path_is_never_forgotten() {
     for gone in [false, true] {
         let running = Running::start(LoopOptions::default());
-        let queue = Arc::new(Mutex::new(Some(QueueState::default())));
-        let device = Queued { fd: nix::sys::eventfd::EventFd::new().unwrap(), queue: queue.clone() };
-        let config = PathConfig::new("queued", "10.0.0.1".parse().unwrap());
-        let path = running.run(move |cx| {
-            let attached = AttachedPath { device: Box::new(device), config, guard: Box::new(()) };
-            cx.add_path(attached).unwrap()
-        });
+        let (path, queue) = queued(&running);
         let packet = move || {
             Transmit::new(path, HeaderBuf::zeroed(40), Payload::from(bytes::Bytes::from(vec![0; 60_000])))
         };
@@ -514,13 +520,7 @@ fn a_busy_path_is_never_forgotten() {
 #[test]
 fn the_stack_hears_how_fast_the_nic_is() {
     let running = Running::start(LoopOptions::default());
-    let queue = Arc::new(Mutex::new(Some(QueueState::default())));
-    let device = Queued { fd: nix::sys::eventfd::EventFd::new().unwrap(), queue: queue.clone() };
-    let config = PathConfig::new("queued", "10.0.0.1".parse().unwrap());
-    let path = running.run(move |cx| {
-        let attached = AttachedPath { device: Box::new(device), config, guard: Box::new(()) };
-        cx.add_path(attached).unwrap()
-    });
+    let (path, queue) = queued(&running);
     let send = move |cx: &mut Context<'_, Relay>| {
         let payload = Payload::from(bytes::Bytes::from(vec![0; 1_000]));
         cx.stack.queue.push_back(Transmit::new(path, HeaderBuf::zeroed(40), payload));

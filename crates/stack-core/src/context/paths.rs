@@ -23,7 +23,7 @@ struct Path {
     config: PathConfig,
     /// The device takes nothing for now.
     blocked: bool,
-    /// It takes nothing for some milliseconds: enough waits in its NIC's queue.
+    /// Enough waits in its NIC's queue: it takes no data for some milliseconds.
     busy: bool,
     /// Bytes per second that its NIC sends, where they were measured.
     rate: Option<u64>,

@@ -119,12 +119,12 @@ impl Connection {
             let worse = |id: &&SubflowId| candidates.find(**id).is_none_or(|(_, s)| rate(s) < rate(view));
             // Buffers that have just grown go on growing: a subflow that is halved in its slow start would stay small for
             // long after them.
-            let grown = |id: &&SubflowId| {
+            let settled = |id: &&SubflowId| {
                 let carrier = self.subflows.iter().find(|m| m.tcp.id() == **id);
                 let srtt = carrier.and_then(|m| m.tcp.srtt()).unwrap_or_default();
                 now - self.send.grew() >= srtt * 2
             };
-            let halved: By = by.iter().filter(worse).filter(grown).copied().collect();
+            let halved: By = by.iter().filter(worse).filter(settled).copied().collect();
             for id in halved {
                 let before = self.cc.window(id);
                 self.cc.penalise(now, id);

@@ -39,10 +39,10 @@ impl Connection {
             let i = self.subflows.in_turn(k);
             // A NIC's queue that holds enough of our data takes ACKs: the peer's data depend on them, and they add
             // little. Linux's sockets do not hold theirs back either.
-            if self.subflows[i].is_out(ctx) {
+            let busy = self.subflows[i].is_busy(ctx);
+            if !busy && self.subflows[i].is_held_back(ctx) {
                 continue;
             }
-            let busy = self.subflows[i].is_busy(ctx);
             let m = &mut self.subflows[i];
             let fin = if busy { None } else { m.tcp.poll_fin(now) };
             let segment = match fin {

@@ -174,8 +174,8 @@ impl Stack {
         }
     }
 
-    /// Enough waits in the path's NIC's queue (`busy`), so that nothing is offered for some milliseconds, until told
-    /// otherwise. Unlike with a device that takes nothing, other paths do not take over: a backup stays idle.
+    /// Enough waits in the path's NIC's queue (`busy`), so that no data are offered for some milliseconds, until told
+    /// otherwise; ACKs are. Unlike with a device that takes nothing, other paths do not take over: a backup stays idle.
     pub fn path_busy(&mut self, _now: Instant, path: PathId, busy: bool) {
         if self.ctx.set_path_busy(path, busy) {
             self.release(path);
@@ -184,7 +184,7 @@ impl Stack {
 
     /// What the path's NIC sends in a second, in bytes, as measured; `None`: it is not known, or not limited. A segment
     /// that the device cuts into packets is no longer than a millisecond of it: shapers have no room for much more, and
-    /// others' packets wait behind it.
+    /// others' packets wait behind it. Schedulers see no larger windows and rates either.
     pub fn path_rate(&mut self, _now: Instant, path: PathId, rate: Option<u64>) {
         self.ctx.set_path_rate(path, rate);
     }
