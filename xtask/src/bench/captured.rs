@@ -166,9 +166,9 @@ enum Around {
 
 /// Bits per second, and CPU seconds per GB.
 #[derive(Clone, Copy)]
-struct Measured {
-    rate: f64,
-    cpu: f64,
+pub(super) struct Measured {
+    pub(super) rate: f64,
+    pub(super) cpu: f64,
 }
 
 /// Measures what is wanted, prints a row for each contest and returns all values. Whether all went through.
@@ -299,10 +299,15 @@ fn measure(figure: &Figure, contest: Contest, options: &Options, program: &Path)
     // end.
     let mut arguments = vec!["iperf3", "-J", "-C", "cubic", "-c", &address, "-t", &seconds];
     arguments.extend(figure.flow.arguments());
+    iperf(client, || command(contest.around_client(), program, &arguments))
+}
+
+/// Runs a client of iperf3, of which `start` makes the command, as soon as its server is there.
+pub(super) fn iperf(client: &Netns, start: impl Fn() -> Command) -> Result<Measured> {
     let end = Instant::now() + Duration::from_secs(10);
     // A server under `run` is reachable a moment after it listens.
     let (outcome, cpu) = loop {
-        let mut measuring = command(contest.around_client(), program, &arguments);
+        let mut measuring = start();
         let before = busy()?;
         let output = client.run(|| measuring.output()).context("cannot start the client")?;
         let cpu = busy()? - before;

@@ -2,16 +2,15 @@
 //! inside UDP and one of each, beside the kernel's MPTCP to a server on the relay's host, which is what a relay cannot
 //! beat.
 
-use super::captured::busy;
+use super::captured::iperf;
 use super::{Options, in_turn, median};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 use umptcp_testbed::Netns;
 use umptcp_testbed::command::Running;
 use umptcp_testbed::netns::{self, veth};
@@ -215,29 +214,13 @@ fn measure(figure: &Figure, contest: Contest, options: &Options, program: &Path)
         Contest::Kernel => ground.net.server.nics[0].v4.to_string(),
         _ => SERVER[0].to_owned(),
     };
-    let end = Instant::now() + Duration::from_secs(10);
-    loop {
+    let seconds = options.seconds.to_string();
+    let measured = iperf(&ground.net.client.ns, || {
         let mut client = ground.client(contest, program);
         // A host's default may be BBR, which takes a link without delay for a slow one.
-        client.args(["-J", "-C", "cubic", "-c", &address, "-t", &options.seconds.to_string()]);
+        client.args(["-J", "-C", "cubic", "-c", &address, "-t", &seconds]);
         client.args(figure.arguments).stdin(Stdio::null());
-        let before = busy()?;
-        let output = ground.net.client.ns.run(|| client.output()).context("cannot start the client")?;
-        let cpu = busy()? - before;
-        let outcome: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-        match outcome["error"].as_str() {
-            None if output.status.success() => {
-                let sum = |field: &str| {
-                    let one = |name: &str| outcome["end"][name][field].as_f64().unwrap_or(0.0);
-                    one("sum_received") + one("sum_received_bidir_reverse")
-                };
-                ensure!(sum("bytes") > 0.0, "nothing was received");
-                return Ok([sum("bits_per_second"), cpu / (sum("bytes") / 1e9)]);
-            }
-            Some(error) if error.contains("refused") && Instant::now() < end => {
-                std::thread::sleep(Duration::from_millis(100));
-            }
-            error => bail!("{} {}", error.unwrap_or(""), String::from_utf8_lossy(&output.stderr).trim()),
-        }
-    }
+        client
+    })?;
+    Ok([measured.rate, measured.cpu])
 }

@@ -88,13 +88,7 @@ fn a_scale_of_more_than_14_is_taken_for_14() {
     for (back, taken) in [(16_384, true), (16_385, false)] {
         let mut s = connected(Script::config(), 1, options(Some(15), None));
         s.segment(ACK, &[]);
-        let mut sent = 0;
-        while sent < 20_000 {
-            s.write(2_000);
-            s.wait(ms(20));
-            sent += 2_000;
-            s.acknowledge(sent);
-        }
+        s.carry(20_000, 2_000);
         s.ack -= back;
         s.segment(ACK, b"data");
         assert_eq!(s.counter(Counter::TcpChallengeAck), u64::from(!taken), "{back}");

@@ -181,6 +181,17 @@ impl Script {
         self.segment(ACK, &[]);
     }
 
+    /// `total` bytes go out in pieces of this length, and each is acknowledged after 20 ms.
+    pub(crate) fn carry(&mut self, total: u32, piece: u32) {
+        let mut sent = 0;
+        while sent < total {
+            self.write(piece as usize);
+            self.wait(ms(20));
+            sent += piece;
+            self.acknowledge(sent);
+        }
+    }
+
     pub(crate) fn write(&mut self, len: usize) {
         let n = self.stack.send_slice(self.now, self.connection.unwrap(), &vec![7; len]).unwrap();
         assert_eq!(n, len);
