@@ -78,6 +78,25 @@ fn the_host_answers_a_ping_and_its_datagrams_come_out() {
     });
 }
 
+/// A thread that waits for a busy processor finds all that came meanwhile.
+#[test]
+fn thousands_of_packets_wait_for_a_reader_that_is_late() {
+    in_namespace(|| {
+        let mut tun = open("late0", Offload::Auto);
+        ip("addr add 10.97.0.1/24 dev late0");
+        ip("link set late0 up");
+        let socket = UdpSocket::bind("10.97.0.1:0").unwrap();
+        for n in 0..4000u16 {
+            socket.send_to(&n.to_be_bytes(), "10.97.0.2:9").unwrap();
+        }
+        let mut pool = BufferPool::default();
+        for n in 0..4000u16 {
+            let datagram = receive(&mut tun, &mut pool, |p| p.buffer[9] == 17);
+            assert_eq!(&datagram.buffer[28..], n.to_be_bytes());
+        }
+    });
+}
+
 #[test]
 fn a_large_segment_crosses_whole() {
     in_namespace(|| {

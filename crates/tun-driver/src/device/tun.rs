@@ -60,6 +60,10 @@ impl TunOptions {
 /// Name pattern of devices for which no name is given.
 const DEFAULT_NAME: &str = "umptcp%d";
 
+/// How many packets may wait in the device until they are read. The kernel's default, 500, is 12 ms at 500 Mbit/s, and a
+/// thread waits longer than that for a busy processor; what comes then is lost. The senders' windows bound the queue.
+const QUEUE: u32 = 5000;
+
 /// Slices of one packet that can be passed to the kernel without an allocation. More are rare: small writes
 /// are joined earlier.
 const SLICES: usize = 18;
@@ -106,6 +110,7 @@ impl Tun {
         device.set_nonblocking(true).map_err(io_error("make a TUN device non-blocking"))?;
         let name = device.name().map_err(io_error("read the name of a TUN device"))?;
         let index = device.if_index().map_err(io_error("read the index of a TUN device"))?;
+        lengthen_queue(&device, &name);
         Ok(Tun { device, name, index, offload, queue: None })
     }
 
@@ -252,6 +257,14 @@ fn build(name: &str, mtu: u16, offload: bool) -> io::Result<SyncDevice> {
             b.offload(offload);
         })
         .build_sync()
+}
+
+/// Lets [`QUEUE`] packets wait, where the device belongs to us: without the right to it, the device works as well.
+fn lengthen_queue(device: &SyncDevice, name: &str) {
+    let longer = device.tx_queue_len().is_ok_and(|length| length < QUEUE);
+    if longer && let Err(error) = device.set_tx_queue_len(QUEUE) {
+        tracing::debug!(%error, device = name, "the device keeps its short queue");
+    }
 }
 
 /// tun-rs enables UDP segmentation offload where it can. We carry only TCP, so let the kernel split
