@@ -31,31 +31,36 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if targets.is_empty() {
         bail!("there is no target {:?}; there are {}", options.target, TARGETS.join(", "));
     }
-    if !options.no_libfuzzer && has_libfuzzer() {
-        targets.into_iter().try_for_each(|target| libfuzzer(target, options.seconds))
-    } else {
-        println!(
-            "without cargo-fuzz and a nightly compiler: mutations without feedback (see fuzz/README.md)"
-        );
-        targets.into_iter().try_for_each(|target| mutations(target, options.seconds))
+    if options.no_libfuzzer || !works(&["fuzz", "--version"]) {
+        println!("without cargo-fuzz: mutations without feedback (see fuzz/README.md)");
+        return targets.into_iter().try_for_each(|target| mutations(target, options.seconds));
     }
+    let nightly = works(&["+nightly", "--version"]);
+    if !nightly {
+        println!("without a nightly compiler: no AddressSanitizer (see fuzz/README.md)");
+    }
+    targets.into_iter().try_for_each(|target| libfuzzer(target, options.seconds, nightly))
 }
 
-fn has_libfuzzer() -> bool {
-    let works = |arguments: &[&str]| {
-        let mut command = Command::new("cargo");
-        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok_and(|s| s.success())
-    };
-    works(&["+nightly", "--version"]) && works(&["fuzz", "--version"])
+/// Whether `cargo` with these arguments succeeds.
+fn works(arguments: &[&str]) -> bool {
+    let mut command = Command::new("cargo");
+    command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|s| s.success())
 }
 
-fn libfuzzer(target: &str, seconds: u64) -> Result<()> {
+/// Guided by coverage. Sanitizers take a nightly compiler; the code under test is safe Rust, which finds most by itself.
+fn libfuzzer(target: &str, seconds: u64, nightly: bool) -> Result<()> {
     // Beside the build, so that runs build on one another and the repository stays clean.
     let corpus = Path::new("fuzz/target/corpus").join(target);
     fs::create_dir_all(&corpus).with_context(|| format!("cannot make {}", corpus.display()))?;
     let mut fuzz = Command::new("cargo");
-    fuzz.args(["+nightly", "fuzz", "run", target]).arg(&corpus).arg(format!("fuzz/seeds/{target}"));
+    fuzz.args(if nightly {
+        &["+nightly", "fuzz", "run"][..]
+    } else {
+        &["fuzz", "run", "--sanitizer", "none"]
+    });
+    fuzz.arg(target).arg(&corpus).arg(format!("fuzz/seeds/{target}"));
     fuzz.args(["--", &format!("-max_total_time={seconds}"), "-timeout=20", "-rss_limit_mb=1024"]);
     tools::run(&mut fuzz, &format!("cargo fuzz run {target}"))
 }
