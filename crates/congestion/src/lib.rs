@@ -160,7 +160,7 @@ pub trait CongestionController: fmt::Debug + Send {
     /// The last reduction was caused by a spurious retransmission. Restores the state before it.
     fn undo(&mut self, now: Instant, subflow: SubflowId);
     /// The timeout that [`on_rto`](Self::on_rto) told of was a silence of the path's: for a time nothing of a
-    /// window got through, while other subflows delivered, and now something is acknowledged. An algorithm may
+    /// window got through, while other subflows delivered or none did for a second, and now something is acknowledged. An algorithm may
     /// raise [`ssthresh`](Self::ssthresh) towards what it knew of the path.
     fn on_silence_over(&mut self, _now: Instant, _subflow: SubflowId) {}
     /// Halves the window of a subflow that blocks the shared window (Raiciu et al., NSDI 2012).

@@ -189,8 +189,9 @@ fn of_two_silent_paths_the_one_that_returns_is_in_use_after_half_a_second() {
         let first = (back..a.received.len()).find(|at| a.received[*at] > a.received[back]).unwrap() - back;
         println!("{case:?}: {first} ms");
         assert!(first <= 500, "{case:?}: first byte after {first} ms");
-        let later = a.rate(back + 2_000, back + 3_000);
-        assert!(later >= 0.9 * ALONE, "{case:?}: {later:.1} Mbit/s two seconds after the return");
+        // Silent together for seconds: they were cut off, not congested, and slow start leads to what it was.
+        let later = a.rate(back + 700, back + 1_700);
+        assert!(later >= 0.9 * ALONE, "{case:?}: {later:.1} Mbit/s 0.7 s after the return");
     });
 }
 

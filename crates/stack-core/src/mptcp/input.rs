@@ -179,7 +179,7 @@ impl Connection {
         let id = m.tcp.id();
         if let Some(cleared) = m.on_delivered(now) {
             self.send.withdraw_reinjection(id);
-            if cleared.relieved && !cleared.needless {
+            if (cleared.relieved || cleared.outage) && !cleared.needless {
                 self.cc.on_silence_over(now, id);
             }
             if cleared.needless {

@@ -57,6 +57,10 @@ pub(crate) struct Priority {
 /// For how long a needless suspicion makes the next one come later.
 const PATIENCE_LASTS: Duration = Duration::from_secs(30);
 
+/// Paths that are silent together for so long are cut off. A queue delivers something within that time, and networks that
+/// have nothing in common do not fill at the same moment.
+const OUTAGE: Duration = Duration::from_secs(1);
+
 /// The path may have fallen silent: acknowledgements are late.
 #[derive(Clone, Copy, Debug)]
 struct Suspicion {
@@ -83,6 +87,8 @@ struct Patience {
 pub(crate) struct Cleared {
     /// There were others to take over, and they did.
     pub(crate) relieved: bool,
+    /// All were silent at once, for a second or more.
+    pub(crate) outage: bool,
     /// There were others to take over, and the path was only late: there has been no timeout.
     pub(crate) needless: bool,
     /// Bytes that were sent again on others meanwhile.
@@ -359,7 +365,9 @@ impl Subflow {
             self.patience = Some(Patience { extra: extra + late + late / 4, until: now + PATIENCE_LASTS });
         }
         let needless = needless && suspicion.has_others;
-        Some(Cleared { relieved: suspicion.relieved, needless, reinjected: suspicion.reinjected })
+        let Suspicion { since, has_others, relieved, reinjected, .. } = suspicion;
+        let outage = has_others && !relieved && now - since >= OUTAGE;
+        Some(Cleared { relieved, outage, needless, reinjected })
     }
 
     /// Whether it answers.
