@@ -4,6 +4,7 @@ use crate::call::{Call, Monitor};
 use crate::error::ControlError;
 use crate::lines::{self, Line};
 use crate::message::{EventLine, Greeting, MAX_REPLY, PROTOCOL, Reply, Request, VERSION};
+use crate::peer::Peer;
 use crate::state::Event;
 use serde_json::Value;
 use std::io::{self, BufReader, ErrorKind, Write};
@@ -14,6 +15,9 @@ use std::time::Duration;
 
 /// How long an answer may take. Setting up a path takes seconds where the host is slow.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long the greeting may take, which waits for nothing but a thread of the instance's.
+const GREETING: Duration = Duration::from_secs(10);
 
 /// A connection to an instance. Its calls wait for the answer.
 #[derive(Debug)]
@@ -28,14 +32,21 @@ impl Client {
     /// Connects to the instance at that socket.
     ///
     /// # Errors
-    /// When nobody answers there, or something that does not speak the protocol.
+    /// When nobody answers there, or something that does not speak the protocol. [`ControlError::Silent`] after ten
+    /// seconds, when a process listens there and does nothing.
     pub fn connect(socket: &Path) -> Result<Client, ControlError> {
         let failed = |source| ControlError::Socket { path: socket.to_owned(), source };
         let stream = UnixStream::connect(socket).map_err(failed)?;
-        stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+        stream.set_read_timeout(Some(GREETING)).map_err(failed)?;
         stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
         let mut stream = BufReader::new(stream);
-        let line = next_line(&mut stream, socket)?;
+        let line = next_line(&mut stream, socket).map_err(|error| match error {
+            ControlError::Socket { path, source } if source.kind() == ErrorKind::WouldBlock => {
+                ControlError::Silent { path, process: Peer::of(stream.get_ref()).process }
+            }
+            other => other,
+        })?;
+        stream.get_ref().set_read_timeout(Some(PATIENCE)).map_err(failed)?;
         let wrong = |why: String| ControlError::Protocol { path: socket.to_owned(), why };
         if let Ok(Reply { error: Some(refused), .. }) = serde_json::from_slice(&line) {
             return Err(refused.into());

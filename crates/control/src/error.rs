@@ -81,6 +81,14 @@ pub enum ControlError {
         /// Why.
         source: io::Error,
     },
+    /// Somebody listens at the socket, and says nothing.
+    #[error("{}: {} does not answer; if it was stopped, `kill -CONT` lets it go on", .path.display(), who(*.process))]
+    Silent {
+        /// Its path.
+        path: PathBuf,
+        /// The process, where the system tells.
+        process: Option<u32>,
+    },
     /// The other end is not an umptcp, or a newer one.
     #[error("what answers at {} does not speak this protocol: {why}", .path.display())]
     Protocol {
@@ -99,6 +107,10 @@ pub enum ControlError {
 
 fn places(paths: &[PathBuf]) -> String {
     paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+}
+
+fn who(process: Option<u32>) -> String {
+    process.map_or_else(|| "whoever listens there".to_owned(), |process| format!("process {process}"))
 }
 
 fn those(names: &[String]) -> String {

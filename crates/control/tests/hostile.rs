@@ -37,6 +37,21 @@ fn assert_works(server: &Server) {
     client.call(&ListCounters {}).expect("counters");
 }
 
+/// A process that was stopped still has its socket, and the kernel takes connections for it.
+#[test]
+fn an_instance_that_says_nothing_is_named_and_not_waited_for_for_long() {
+    let folder = Folder::new();
+    let socket = folder.path().join("stopped.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
+    let error = Client::connect(&socket).expect_err("nobody greets");
+    let this = std::process::id();
+    assert!(
+        matches!(error, ControlError::Silent { process: Some(process), .. } if process == this),
+        "{error}"
+    );
+    assert!(error.to_string().contains(&format!("process {this} does not answer")), "{error}");
+}
+
 #[test]
 fn what_is_no_request_is_answered_and_the_connection_goes_on() {
     let folder = Folder::new();
