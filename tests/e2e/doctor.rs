@@ -194,40 +194,6 @@ fn what_a_path_does_is_told_with_its_direction() {
     });
 }
 
-/// A path that changes two bytes of what is sent.
-#[test]
-fn what_is_rewritten_is_told_with_its_direction() {
-    within(LIMIT, || {
-        let net = network(2);
-        let folder = prepare(&net, "rewritten");
-        let _nginx = serve(&net, &folder);
-        let far = &net.client.nics[1].far_device;
-        let long = "x".repeat(1150);
-        for (side, request, direction) in [
-            ("iifname", format!("GET /{long} HTTP/1.0\\r\\n\\r\\n"), "to-server"),
-            ("oifname", format!("GET /s1 HTTP/1.0\\r\\n\\r\\n"), "from-server"),
-        ] {
-            // After at most 60 bytes of header and 40 of payload. The checksum is made right.
-            net.router.nft(&format!(
-                "table inet middlebox {{\nchain f {{\ntype filter hook forward priority 0\n{side} {far} meta l4proto tcp meta length > 1000 @th,800,16 set 0x6162\n}}\n}}"
-            ));
-            let mut command =
-                program::command(&format!("doctor --json {} --timeout 8 --request", server(&net)));
-            command.arg(&request);
-            let output = net.client.ns.run(|| command.output()).expect("it starts");
-            let text = String::from_utf8_lossy(&output.stdout);
-            let findings: Vec<Value> = serde_json::from_str(text.trim()).expect("JSON");
-            let is_it = |f: &&Value| {
-                f["about"] == "c1"
-                    && f["direction"] == direction
-                    && f["what"].as_str().is_some_and(|w| w.contains("rewrites what is sent"))
-            };
-            assert_eq!(findings.iter().filter(is_it).count(), 1, "{direction}: {findings:#?}");
-            net.router.nft("delete table inet middlebox");
-        }
-    });
-}
-
 /// A box that adds 2³¹ to the sequence numbers of what leaves by the second NIC. Only its router sees it.
 fn rewritten(net: &Routed, far: &str, probe: &impl Fn() -> (Vec<Value>, Option<i32>)) {
     let all = |findings: &[Value], path: &str, part: &str| {
