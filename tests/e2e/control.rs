@@ -431,9 +431,14 @@ fn an_endpoint_that_is_only_told_is_joined_by_the_server() {
 fn signals_remove_the_socket_and_a_name_is_taken_once() {
     within(LIMIT, || {
         let i = Instance::start(network(1), "", "--bytes 1 --direction down");
-        // A second one of that name runs without a socket, and says so.
-        let (said, code) = both(&program::run(&i.net.client.ns, &format!("run --name {} -- true", i.name)));
-        assert!(code == Some(0) && said.contains("is running already"), "{said}");
+        // Tools would reach the first by the name of the second.
+        let before = Snapshot::take(&i.net.client.ns);
+        let (said, code) =
+            both(&program::run(&i.net.client.ns, &format!("run --name {} -- echo ran", i.name)));
+        let process = format!("is running already, as process {}", i.running.process().id());
+        assert!(code == Some(3) && said.contains(&process) && said.contains("another --name"), "{said}");
+        assert!(!said.contains("ran\n"), "its command was not started: {said}");
+        before.assert_restored(&i.net.client.ns, RESTORED_WITHIN);
         i.ok("limits show");
         i.running.process().signal(Signal::SIGTERM);
         i.until("it has ended", |i| i.tool("ss").0.contains("no umptcp named"));

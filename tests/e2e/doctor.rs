@@ -107,11 +107,6 @@ fn what_paths_to_a_server_do_is_told_apart() {
         assert_eq!(code, Some(0), "{findings:#?}");
 
         let far = &net.client.nics[1].far_device;
-        let strips = |name: &str, which: &str| {
-            net.router.nft(&format!(
-                "table inet {name} {{\nchain f {{\ntype filter hook forward priority 0\niifname {far} {which} reset tcp option mptcp\n}}\n}}"
-            ));
-        };
         let problem = |part: &str| {
             let (findings, code) = probe();
             let of = |path: &str| findings.iter().filter(|f| f["about"] == path).collect::<Vec<_>>();
@@ -120,17 +115,6 @@ fn what_paths_to_a_server_do_is_told_apart() {
                 |f: &&Value| f["level"] == "problem" && f["what"].as_str().is_some_and(|w| w.contains(part));
             assert!(of("c1").iter().any(found) && code == Some(3), "{part}: {findings:#?}");
         };
-        strips("syn", "tcp flags syn / syn,ack");
-        problem("takes the MPTCP option out of the SYN");
-        net.router.nft("delete table inet syn");
-        strips("later", "tcp flags ! syn");
-        problem("takes MPTCP options out after the handshake");
-        net.router.nft("delete table inet later");
-        net.router.nft(&format!(
-            "table inet drops {{\nchain f {{\ntype filter hook forward priority 0\niifname {far} tcp flags syn / syn,ack tcp option mptcp exists drop\n}}\n}}"
-        ));
-        problem("drops SYNs with the MPTCP option");
-        net.router.nft("delete table inet drops");
         rewritten(&net, far, &probe);
         net.silence(1, true);
         problem("is not reached");
@@ -146,6 +130,67 @@ fn what_paths_to_a_server_do_is_told_apart() {
             all
         });
         assert!(both_refuse, "{last:#?}");
+    });
+}
+
+/// A path that takes MPTCP options out, or drops what has them: in the SYN, later, or of joins; in each direction.
+#[test]
+fn what_a_path_does_is_told_with_its_direction() {
+    // What is dropped is waited for.
+    within(4 * LIMIT, || {
+        let net = network(2);
+        let folder = prepare(&net, "directions");
+        let _nginx = serve(&net, &folder);
+        let far = &net.client.nics[1].far_device;
+        const SYN: &str = "tcp flags & (syn | ack) == syn";
+        const SYN_ACK: &str = "tcp flags & (syn | ack) == (syn | ack)";
+        const LATER: &str = "tcp flags & syn == 0";
+        const STRIP: &str = "reset tcp option mptcp";
+        const DROP: &str = "tcp option mptcp exists drop";
+        const JOINS: &str = "tcp option mptcp subtype 1 reset tcp option mptcp";
+        const NO_JOINS: &str = "tcp flags & syn == syn tcp option mptcp subtype 1 drop";
+        for (what, rule, part, direction) in [
+            ("up", format!("iifname {far} {SYN} {STRIP}"), "out of the SYN,", "to-server"),
+            ("down", format!("oifname {far} {SYN_ACK} {STRIP}"), "out of the SYN/ACK,", "from-server"),
+            ("later up", format!("iifname {far} {LATER} {STRIP}"), "after the handshake", "to-server"),
+            ("later down", format!("oifname {far} {LATER} {STRIP}"), "after the handshake", "from-server"),
+            ("drops up", format!("iifname {far} {SYN} {DROP}"), "drops SYNs with", "to-server"),
+            ("drops down", format!("oifname {far} {SYN_ACK} {DROP}"), "drops SYN/ACKs with", "from-server"),
+            ("joins up", format!("iifname {far} {SYN} {JOINS}"), "out of joins", "to-server"),
+            (
+                "joins down",
+                format!("oifname {far} {SYN_ACK} {JOINS}"),
+                "of joins out of the SYN/ACK",
+                "from-server",
+            ),
+            ("no joins", format!("iifname {far} {NO_JOINS}"), "drops joins", "untold"),
+        ] {
+            net.router.nft(&format!(
+                "table inet middlebox {{\nchain f {{\ntype filter hook forward priority 0\n{rule}\n}}\n}}"
+            ));
+            let (findings, code) = doctor(&net.client.ns, &format!("{} --timeout 8", server(&net)));
+            let is_it = |f: &&Value| {
+                f["about"] == "c1"
+                    && f["level"] == "problem"
+                    && f["direction"] == direction
+                    && f["what"].as_str().is_some_and(|w| w.contains(part))
+                    && f["mend"].as_str().is_some_and(|m| m.contains("--path c0"))
+            };
+            assert_eq!((findings.iter().filter(is_it).count(), code), (1, Some(3)), "{what}: {findings:#?}");
+            // The other path is not accused, nor is the server.
+            let others = findings.iter().filter(|f| f["about"] == "c0" && f["level"] == "problem").count();
+            assert_eq!(others, 0, "{what}: {findings:#?}");
+            let text = serde_json::to_string(&findings).expect("JSON");
+            assert!(!text.contains("its limits"), "{what}: {findings:#?}");
+            net.router.nft("delete table inet middlebox");
+        }
+        // What the server refuses is no path's fault.
+        net.server.ns.sh("ip mptcp limits set subflow 0 add_addr_accepted 0");
+        let (findings, code) = doctor(&net.client.ns, &server(&net));
+        assert_finding(&findings, "together", "problem", "the server refuses joins by any path");
+        assert_eq!(code, Some(3), "{findings:#?}");
+        let accused = |f: &&Value| ["c0", "c1"].iter().any(|p| f["about"] == *p) && f["level"] == "problem";
+        assert_eq!(findings.iter().filter(accused).count(), 0, "{findings:#?}");
     });
 }
 

@@ -60,10 +60,12 @@ pub enum ControlError {
         name: String,
     },
     /// An instance of that name runs.
-    #[error("an instance named {name:?} is running already")]
+    #[error("an instance named {name:?} is running already{}", .process.map_or_else(String::new, |id| format!(", as process {id}")))]
     NameTaken {
         /// The name.
         name: String,
+        /// Its process, as far as it says so.
+        process: Option<u32>,
     },
     /// No directory for sockets can be used.
     #[error("no directory for control sockets: {}: {source}", .path.display())]

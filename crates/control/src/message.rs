@@ -59,6 +59,8 @@ pub enum Kind {
     Up,
     /// `umptcp proxy`: a proxy for programs of this host.
     Proxy,
+    /// `umptcp relay`, or a daemon with `[relay]` that takes no programs: a relay for others.
+    Relay,
     /// Something newer.
     #[serde(other)]
     Other,
@@ -71,6 +73,7 @@ impl Kind {
             Kind::Run => "run",
             Kind::Up => "up",
             Kind::Proxy => "proxy",
+            Kind::Relay => "relay",
             Kind::Other => "other",
         }
     }

@@ -4,13 +4,14 @@ use crate::directory::{self, SUFFIX, State};
 use crate::error::ControlError;
 use crate::lock::lock;
 use crate::message;
+use crate::peer::Peer;
 use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, Uid, chown};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 /// Connections that wait to be taken.
@@ -45,7 +46,7 @@ pub(crate) fn bind(
     let _lock = lock(directory).map_err(failed)?;
     match directory::state(&path) {
         None | Some(State::Dead) => {}
-        Some(_) => return Err(ControlError::NameTaken { name: name.to_owned() }),
+        Some(_) => return Err(ControlError::NameTaken { name: name.to_owned(), process: listener(&path) }),
     }
     let temporary = directory.join(format!(".{}.new", std::process::id()));
     let made = || {
@@ -67,13 +68,21 @@ pub(crate) fn bind(
         let metadata = fs::symlink_metadata(&temporary)?;
         // Replaces the file of a dead instance.
         fs::rename(&temporary, &path)?;
-        Ok(((metadata.dev(), metadata.ino()), UnixListener::from(std::os::fd::OwnedFd::from(socket))))
+        Ok(((metadata.dev(), metadata.ino()), UnixListener::from(OwnedFd::from(socket))))
     };
     let (file, listener) = made().map_err(|source| {
         let _ = fs::remove_file(&temporary);
         failed(source)
     })?;
     Ok((Bound { path: path.clone(), file }, listener))
+}
+
+/// The process that listens at a socket, as the kernel says: one that is stopped says nothing itself.
+fn listener(path: &Path) -> Option<u32> {
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None).ok()?;
+    probe.set_nonblocking(true).ok()?;
+    probe.connect(&SockAddr::unix(path).ok()?).ok()?;
+    Peer::of(&UnixStream::from(OwnedFd::from(probe))).process
 }
 
 impl Drop for Bound {

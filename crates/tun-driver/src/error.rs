@@ -150,6 +150,17 @@ pub enum DriverError {
         /// The file that is locked.
         path: PathBuf,
     },
+    /// Packets are directed to another instance already.
+    #[error(
+        "another umptcp has the table {table} of nftables{}",
+        .process.map_or_else(String::new, |id| format!(": process {id}"))
+    )]
+    Diverted {
+        /// The table.
+        table: String,
+        /// The process of the other instance, where it is known and of this PID namespace.
+        process: Option<u32>,
+    },
     /// The `nft` program is missing.
     #[error(
         "the program `nft` was not found ({searched}): mode=nat requires it (Debian: `apt install nftables`), mode=routed does not"

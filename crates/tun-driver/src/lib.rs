@@ -8,6 +8,7 @@
 //! | [`error`] | why a path could not be set up, and the remedy |
 //! | [`event_loop`] | one thread that owns a stack and its devices |
 //! | [`clock`] | the monotonic clock that drives it |
+//! | [`lock`] | files that instances lock in turn |
 //! | [`pcap`] | packet traces, one interface per path |
 //!
 //! This is the only crate of the workspace with unsafe code; each unsafe block says why it is sound.
@@ -18,6 +19,8 @@ pub mod device;
 pub mod error;
 #[cfg(target_os = "linux")]
 pub mod event_loop;
+#[cfg(target_os = "linux")]
+pub mod lock;
 #[cfg(target_os = "linux")]
 pub mod paths;
 pub mod pcap;

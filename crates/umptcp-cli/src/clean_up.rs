@@ -12,10 +12,19 @@ pub(crate) fn run() -> anyhow::Result<()> {
     files.extend(crate::up::remove_dead());
     files.iter().try_for_each(|line| crate::console::print(line))?;
     let done = umptcp::clean_up_leftovers().context(Class::Host.failure("cannot clean up"))?;
-    if done.is_empty() && files.is_empty() {
+    let of_root = umptcp_tun_driver::paths::leftovers_of_root().unwrap_or_default();
+    if done.is_empty() && files.is_empty() && of_root.is_empty() {
         return crate::console::print("nothing was left behind");
     }
     done.iter().try_for_each(|line| crate::console::print(line))?;
+    if !of_root.is_empty() {
+        let those: Vec<String> = of_root.iter().map(ToString::to_string).collect();
+        let text = format!(
+            "what umptcp has changed on this host as root (process {}) is still there, and this user may not undo it: `sudo umptcp clean-up`",
+            those.join(", ")
+        );
+        return Err(Class::Host.failure(text).into());
+    }
     // The lines say what and why.
     anyhow::ensure!(
         !done.iter().any(|line| line.contains("not undone")),

@@ -63,7 +63,7 @@ use std::process::ExitCode;
 /// only in single-threaded processes.
 pub fn main_with(registry: Registry) -> ExitCode {
     let mut command = command(&registry);
-    let cli =
+    let mut cli =
         match command.try_get_matches_from_mut(std::env::args_os()).and_then(|m| Cli::from_arg_matches(&m)) {
             Ok(cli) => cli,
             Err(error) => {
@@ -73,6 +73,10 @@ pub fn main_with(registry: Registry) -> ExitCode {
                 return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
             }
         };
+    if let Err(why) = cli.settle() {
+        let _ = command.error(clap::error::ErrorKind::ArgumentConflict, why).print();
+        return ExitCode::from(2);
+    }
     // The daemon's configuration says what it logs.
     if !cli.command.configures_log() {
         let log = Log { level: Level::of_verbosity(cli.verbose), format: Some(Format::Text) };

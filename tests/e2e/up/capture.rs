@@ -168,10 +168,13 @@ fn only_one_captures_and_a_crash_is_put_right() {
         let to = net.server.nics[0].v4.to_string();
         let all = "[[capture]]\nall = true\n";
         let daemon = Daemon::start(ns, all);
-        let (_, folder) = super::configuration(all);
+        let (second_name, folder) = super::configuration(all);
         let second = Background::spawn(ns, super::up(&folder));
         let (code, _, said) = second.finish();
-        assert!(code == Some(3) && said.contains("another instance of umptcp has the table"), "{said}");
+        // It is told who it is, and how to end that.
+        let first = format!("(process {}) captures on this host already", daemon.running.process().id());
+        let told = said.contains(&first) && said.contains(&format!("`umptcp down {}`", daemon.name));
+        assert!(code == Some(3) && told && !said.contains(&second_name), "{said}");
         measure(ns, &to, "--bytes 64Ki --verify");
         assert_eq!(by_mptcp(&net), 1);
         daemon.signal(Signal::SIGKILL);

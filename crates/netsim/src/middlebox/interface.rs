@@ -69,4 +69,9 @@ impl Output {
     pub fn send(&mut self, direction: Direction, packet: Packet) {
         self.packets.push_back((direction, packet));
     }
+
+    /// Takes the first of what the box has sent: for a harness that carries packets itself.
+    pub fn take(&mut self) -> Option<(Direction, Packet)> {
+        self.packets.pop_front()
+    }
 }

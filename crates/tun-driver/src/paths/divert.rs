@@ -101,8 +101,10 @@ pub fn divert(tun: &Tun, mtu: u16, diversion: &Diversion<'_>) -> Result<Diverted
         let tables =
             nfnetlink::tables().map_err(|e| DriverError::netlink("list the tables of nftables", e))?;
         if tables.iter().any(|(_, name)| name == diversion.table) {
-            let message = format!("another instance of umptcp has the table {}", diversion.table);
-            return Err(DriverError::Nft { device: tun.name().to_owned(), message });
+            let table = diversion.table.to_owned();
+            let process =
+                registry.holder_of(|change| matches!(change, HostChange::NftTable(t) if *t == table));
+            return Err(DriverError::Diverted { table, process });
         }
         let lock = registry.lock()?;
         let record = registry.create(&lock)?;

@@ -64,6 +64,7 @@ pub use nft::Nft;
 pub use nics::{NicInfo, UnusedNic};
 pub use options::SetupOptions;
 pub use set::{
-    Path, PathGuard, PathSet, clean_up, clean_up_leftovers, discover, set_up, state_directory, survey,
+    Path, PathGuard, PathSet, clean_up, clean_up_leftovers, discover, leftovers_of_root, set_up,
+    state_directory, survey,
 };
 pub use spec::{Mode, PathSpec, check_uses};

@@ -11,11 +11,12 @@ use super::netlink::Rule;
 use super::sysctl;
 use crate::clock;
 use crate::error::DriverError;
+use crate::lock::{self, Lock, LockError, PATIENCE, pids_shown};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read, Seek as _, Write};
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -138,15 +139,12 @@ fn namespace_shown() -> String {
     fs::read_link("/proc/thread-self/ns/net").map(|l| l.display().to_string()).unwrap_or_default()
 }
 
-/// The PID namespace of this process.
-fn pids_shown() -> String {
-    fs::read_link("/proc/self/ns/pid").map(|l| l.display().to_string()).unwrap_or_default()
-}
-
 /// Network namespaces in use by processes, threads and mounts, in the form `net:[INODE]`. `None` if not all
-/// of them are visible.
+/// of them are known.
 fn namespaces_in_use() -> Option<BTreeSet<String>> {
-    let mut found = BTreeSet::new();
+    // Each with a thread that is in it.
+    let mut found = BTreeMap::new();
+    let mut hidden = BTreeSet::new();
     for process in fs::read_dir("/proc").ok()?.flatten() {
         if !process.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()) {
             continue;
@@ -156,18 +154,38 @@ fn namespaces_in_use() -> Option<BTreeSet<String>> {
         for thread in threads.flatten() {
             match fs::read_link(thread.path().join("ns/net")) {
                 Ok(link) => {
-                    found.insert(link.display().to_string());
+                    found.insert(link.display().to_string(), thread.path());
                 }
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
+                // Of one with more rights than ours, such as the first of a container, at least something can be seen.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    match namespace_seen(&thread.path()) {
+                        Ok(seen) => drop(hidden.insert(seen)),
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        Err(_) => return None,
+                    }
+                }
                 Err(_) => {}
             }
         }
     }
+    if !hidden.is_empty() {
+        let known: BTreeSet<u64> = found.values().filter_map(|thread| namespace_seen(thread).ok()).collect();
+        if !hidden.is_subset(&known) {
+            return None;
+        }
+    }
+    let mut found: BTreeSet<String> = found.into_keys().collect();
     // `... INODE:[...] /run/netns/NAME ... - nsfs nsfs ...`: the fourth field is the root, `net:[INODE]`.
     for line in fs::read_to_string("/proc/thread-self/mountinfo").ok()?.lines() {
         found.extend(line.split(' ').nth(3).filter(|root| root.starts_with("net:[")).map(str::to_owned));
     }
     Some(found)
+}
+
+/// What is the same for threads of one network namespace, and not for others, and may be seen by everybody: the inode of
+/// its list of devices.
+fn namespace_seen(thread: &Path) -> io::Result<u64> {
+    fs::metadata(thread.join("net/dev")).map(|metadata| metadata.ino())
 }
 
 /// A directory that only this user can write to, created if necessary. Others may look into it: control
@@ -190,13 +208,16 @@ fn private_directory(path: &Path) -> io::Result<PathBuf> {
     Ok(path.to_owned())
 }
 
+/// Where root's are.
+pub(super) const OF_ROOT: &str = "/run/umptcp";
+
 /// Where records are: `chosen`, or the first of the usual places that will do.
 pub(super) fn directory(chosen: Option<&Path>) -> Result<PathBuf, DriverError> {
     if let Some(path) = chosen {
         return private_directory(path)
             .map_err(|source| DriverError::Record { path: path.to_owned(), source });
     }
-    let mut candidates = vec![PathBuf::from("/run/umptcp")];
+    let mut candidates = vec![PathBuf::from(OF_ROOT)];
     candidates.extend(
         std::env::var_os("XDG_RUNTIME_DIR")
             .filter(|d| !d.is_empty())
@@ -223,13 +244,7 @@ pub(super) struct Registry {
 
 /// Held while shared settings are read and changed.
 pub(super) struct RegistryLock {
-    file: File,
-}
-
-impl Drop for RegistryLock {
-    fn drop(&mut self) {
-        let _ = self.file.set_len(0);
-    }
+    _lock: Lock,
 }
 
 impl Registry {
@@ -254,35 +269,11 @@ impl Registry {
 
     fn lock_within(&self, patience: Duration) -> Result<RegistryLock, DriverError> {
         let path = self.directory.join("lock");
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(self.error(&path))?;
-        let (start, mut told) = (Instant::now(), false);
-        loop {
-            match file.try_lock() {
-                Ok(()) => break,
-                Err(fs::TryLockError::WouldBlock) => {}
-                Err(fs::TryLockError::Error(error)) => return Err(self.error(&path)(error)),
-            }
-            let waited = start.elapsed();
-            if waited > patience {
-                return Err(DriverError::Held { holder: holder(&mut file), waited, path });
-            }
-            if waited > NOTICE && !told {
-                told = true;
-                tracing::warn!("waiting for {}, which is changing this host's settings", holder(&mut file));
-            }
-            std::thread::sleep(Duration::from_millis(2));
+        match lock::lock(&path, patience, "changing this host's settings") {
+            Ok(lock) => Ok(RegistryLock { _lock: lock }),
+            Err(LockError::Io(error)) => Err(self.error(&path)(error)),
+            Err(LockError::Held { holder, waited }) => Err(DriverError::Held { holder, waited, path }),
         }
-        // For those who wait: who it is. A full file system is no reason to change nothing.
-        let text = format!("{} {}\n", std::process::id(), pids_shown());
-        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
-        Ok(RegistryLock { file })
     }
 
     /// Creates our record.
@@ -310,6 +301,37 @@ impl Registry {
             })?;
             return Ok(record);
         }
+    }
+
+    /// Processes that have died and left records of this namespace in a directory that another user keeps them in. Their
+    /// contents are not ours to read; their names say whose they are.
+    pub(super) fn left_to_others(&self, theirs: &Path) -> Vec<u32> {
+        if self.directory == theirs {
+            return Vec::new();
+        }
+        let dead = |path: PathBuf| {
+            let of_here = path.file_name()?.to_str()?.strip_prefix(self.namespace.as_str())?;
+            let (pid, _) = of_here.strip_prefix('-')?.strip_suffix(".record")?.split_once('-')?;
+            let pid: i32 = pid.parse().ok().filter(|pid| *pid > 0)?;
+            let gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None)
+                == Err(nix::errno::Errno::ESRCH);
+            gone.then_some(pid as u32)
+        };
+        let listing = fs::read_dir(theirs).into_iter().flatten();
+        let found: BTreeSet<u32> = listing.filter_map(|entry| dead(entry.ok()?.path())).collect();
+        found.into_iter().collect()
+    }
+
+    /// The process that has made such a change in this namespace, and lives.
+    pub(super) fn holder_of(&self, is_it: impl Fn(&HostChange) -> bool) -> Option<u32> {
+        let listing = fs::read_dir(&self.directory).ok()?;
+        listing.filter_map(|entry| Some(entry.ok()?.path())).find_map(|path| {
+            let text = fs::read_to_string(path).ok()?;
+            let (origin, entries) = parse(&text)?;
+            let here = origin.boot == self.boot && origin.namespace == self.namespace;
+            let known = here && origin.pids == pids_shown() && !origin.has_ended();
+            (known && entries.iter().any(|entry| is_it(&entry.change))).then_some(origin.pid)
+        })
     }
 
     /// Records of this namespace except `own`: the changes of running instances, and the records of crashed
@@ -385,13 +407,6 @@ struct Origin {
     pids: String,
 }
 
-/// How long another instance's change of settings is waited for. It takes some hundredths of a second, and dozens may start
-/// at once.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// After so long a line in the log says who it is.
-const NOTICE: Duration = Duration::from_secs(2);
-
 /// How long a lock may outlive its process.
 const INHERITED: Duration = Duration::from_secs(2);
 
@@ -420,19 +435,6 @@ impl Origin {
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-    }
-}
-
-/// Who has the lock, by what the file says.
-fn holder(file: &mut File) -> String {
-    let mut text = String::new();
-    let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
-    // A process id of another namespace of process ids says nothing here.
-    let pid = text.trim().split_once(' ').filter(|(_, pids)| !pids.is_empty() && *pids == pids_shown());
-    let name = |pid: &str| fs::read_to_string(format!("/proc/{}/comm", pid.parse::<u32>().ok()?)).ok();
-    match pid.and_then(|(pid, _)| Some((pid, name(pid)?))) {
-        Some((pid, name)) => format!("process {pid} ({})", name.trim()),
-        None => "another instance".to_owned(),
     }
 }
 
@@ -587,6 +589,35 @@ mod tests {
         assert_eq!((held.len(), left.len()), (0, 1));
         copy.join().unwrap();
         fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn who_may_not_undo_what_others_left_is_told_of_it() {
+        let (registry, path) = registry("others");
+        let theirs = path.join("theirs");
+        fs::create_dir(&theirs).unwrap();
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let (own, dead) = (&registry.namespace, ended.id());
+        let name = |namespace: &str, pid: u32| theirs.join(format!("{namespace}-{pid}-0.record"));
+        for file in
+            [name(own, dead), name(own, std::process::id()), name("other", dead), theirs.join("x.sock")]
+        {
+            fs::write(file, "").unwrap();
+        }
+        assert_eq!(registry.left_to_others(&theirs), [dead], "not of who lives, nor of another namespace");
+        assert!(registry.left_to_others(&path.join("none")).is_empty());
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn root_knows_the_namespaces_of_those_it_may_not_look_at() {
+        let own = Path::new("/proc/thread-self");
+        assert_eq!(namespace_seen(own).unwrap(), namespace_seen(Path::new("/proc/self")).unwrap());
+        if nix::unistd::geteuid().is_root() {
+            // In a container the first process may be one of them.
+            assert!(namespaces_in_use().is_some_and(|all| all.contains(&namespace_shown())));
+        }
     }
 
     #[test]

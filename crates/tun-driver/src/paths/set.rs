@@ -326,6 +326,15 @@ pub fn clean_up_leftovers() -> Result<Vec<String>, DriverError> {
     })
 }
 
+/// Processes that have died and left changes in this network namespace that root alone may undo, when this user is
+/// somebody else.
+///
+/// # Errors
+/// [`DriverError::Record`] when none of the places for records will do.
+pub fn leftovers_of_root() -> Result<Vec<u32>, DriverError> {
+    Ok(Registry::open(None)?.left_to_others(record::OF_ROOT.as_ref()))
+}
+
 /// Removes all paths of this process, whoever holds them, and prevents new ones: for signal handling threads,
 /// and before `std::process::exit`, which drops nothing. Returns what could not be undone.
 pub fn clean_up() -> Vec<DriverError> {

@@ -64,8 +64,27 @@ pub(crate) struct Cli {
     /// Log to standard error: -v connection events, -vv details and changes to this host, -vvv everything.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+    /// Print JSON: the same before the command as after it, for those that have it.
+    #[arg(id = "json-first", short, long = "json")]
+    json: bool,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Has the command do what was said in front of it.
+    ///
+    /// # Errors
+    /// What the command cannot do.
+    pub(crate) fn settle(&mut self) -> Result<(), &'static str> {
+        if self.json {
+            *self
+                .command
+                .json()
+                .ok_or("this command has no --json, or takes a file with it: see its --help")? = true;
+        }
+        Ok(())
+    }
 }
 
 #[derive(Subcommand, Debug)]
@@ -114,23 +133,31 @@ impl Command {
     }
 
     /// Whether standard output is for programs, so that an error must be there, too.
-    pub(crate) fn prints_json(&self) -> bool {
-        match self {
-            Command::Bench(args) => match &args.side {
-                BenchSide::Server(args) => args.json,
-                BenchSide::Client(args) => args.json,
+    pub(crate) fn prints_json(&mut self) -> bool {
+        // What `run` prints is its command's, and `doctor` says itself what is wrong.
+        !matches!(self, Command::Run(_) | Command::Doctor(_)) && self.json().is_some_and(|json| *json)
+    }
+
+    /// The option `--json`, of commands that have it without a value.
+    fn json(&mut self) -> Option<&mut bool> {
+        Some(match self {
+            Command::Run(args) => &mut args.json,
+            Command::Doctor(args) => &mut args.json,
+            Command::Bench(args) => match &mut args.side {
+                BenchSide::Server(args) => &mut args.json,
+                BenchSide::Client(args) => &mut args.json,
             },
-            Command::Ss(args) => args.instance.json,
-            Command::Nstat(args) => args.instance.json,
-            Command::Monitor(args) => args.instance.json,
-            Command::Top(args) => args.instance.json,
-            Command::Endpoint(args) => args.instance.json,
-            Command::Limits(args) => args.instance.json,
-            Command::Path(args) => args.instance.json,
-            Command::Subflow(args) => args.instance.json,
-            Command::Set(args) => args.instance.json,
-            _ => false,
-        }
+            Command::Ss(args) => &mut args.instance.json,
+            Command::Nstat(args) => &mut args.instance.json,
+            Command::Monitor(args) => &mut args.instance.json,
+            Command::Top(args) => &mut args.instance.json,
+            Command::Endpoint(args) => &mut args.instance.json,
+            Command::Limits(args) => &mut args.instance.json,
+            Command::Path(args) => &mut args.instance.json,
+            Command::Subflow(args) => &mut args.instance.json,
+            Command::Set(args) => &mut args.instance.json,
+            _ => return None,
+        })
     }
 }
 
@@ -582,4 +609,38 @@ pub(crate) struct ManArgs {
     /// Write umptcp.1, umptcp-demo.1, … to this directory, which is created if necessary.
     #[arg(long, value_hint = ValueHint::DirPath)]
     pub(crate) dir: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, String> {
+        let mut cli = Cli::try_parse_from(line.split(' ')).map_err(|error| error.to_string())?;
+        cli.settle()?;
+        Ok(cli)
+    }
+
+    #[test]
+    fn json_may_be_said_in_front_of_a_command_and_after_it() {
+        for line in [
+            "umptcp --json ss",
+            "umptcp ss --json",
+            "umptcp -j ss",
+            "umptcp --json ss --json",
+            "umptcp --json limits show",
+            "umptcp limits show --json",
+            "umptcp --json bench client 192.0.2.1",
+        ] {
+            assert!(parse(line).is_ok_and(|mut cli| cli.command.prints_json()), "{line}");
+        }
+        assert!(parse("umptcp ss").is_ok_and(|mut cli| !cli.command.prints_json()));
+        let Ok(Command::Run(run)) = parse("umptcp --json run -- ls --json").map(|cli| cli.command) else {
+            panic!("it is a command")
+        };
+        assert!(run.json);
+        for line in ["umptcp --json demo", "umptcp --json sim x.toml", "umptcp --json clean-up"] {
+            assert!(parse(line).is_err_and(|why| why.contains("no --json")), "{line}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! `doctor`: what is in the way, on this host and on the way to a server, and what mends it.
 
+mod handmade;
 mod host;
 mod probe;
 mod trace;
@@ -29,6 +30,9 @@ struct Finding {
     about: String,
     level: Level,
     what: String,
+    /// Which way, if it is about what a path does to packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    direction: Option<handmade::Way>,
     /// What mends it: a command, or what to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     mend: Option<String>,
@@ -36,7 +40,7 @@ struct Finding {
 
 impl Finding {
     fn ok(about: impl Into<String>, what: impl Into<String>) -> Finding {
-        Finding { about: about.into(), level: Level::Ok, what: what.into(), mend: None }
+        Finding { about: about.into(), level: Level::Ok, what: what.into(), direction: None, mend: None }
     }
 
     fn note(about: impl Into<String>, what: impl Into<String>) -> Finding {
@@ -45,6 +49,10 @@ impl Finding {
 
     fn problem(about: impl Into<String>, what: impl Into<String>) -> Finding {
         Finding { level: Level::Problem, ..Finding::ok(about, what) }
+    }
+
+    fn going(self, way: handmade::Way) -> Finding {
+        Finding { direction: Some(way), ..self }
     }
 
     fn mended_by(self, how: impl Into<String>) -> Finding {

@@ -1,5 +1,6 @@
 //! What the way to a server does to MPTCP, path by path.
 
+use super::handmade::{self, Join, Joins, Later, Syn, Text, Way};
 use super::{Finding, trace};
 use crate::args::{DoctorArgs, HostPort};
 use crate::failure::usage;
@@ -16,6 +17,13 @@ use umptcp::{FallbackReason, Protocol};
 
 /// How long the server gets to say something, and other paths to join.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// So much of what the server says is listened to.
+const ENOUGH: usize = 256 << 10;
+
+/// What a server without MPTCP needs.
+const SWITCH_ON: &str =
+    "on a Linux server: sysctl -w net.mptcp.enabled=1, and start its program with `mptcpize run`";
 
 /// What a path did.
 enum Seen {
@@ -40,23 +48,101 @@ pub(super) fn examine(
         None => Vec::new(),
     };
     let session = Session::start()?;
+    let (by_hand, joins) = by_hand(args, &remotes, &request, &session);
     // With checksums, a path that rewrites what is sent is found out (RFC 8684 section 3.3.1).
     let settings = Settings { paths: args.paths.clone(), checksum: true, ..Settings::default() };
     let stack = UserSpace::open(&settings, registry, &session)?;
     let probe = Probe { stack: &stack, remotes: &remotes, timeout: args.target.timeout, request: &request };
     let seen: Vec<(String, Seen)> =
         stack.paths().into_iter().map(|path| (path.clone(), probe.by(&path))).collect();
-    let speaks = seen.iter().any(|(_, seen)| matches!(seen, Seen::Mptcp(_)));
-    let mut findings: Vec<Finding> = seen.iter().map(|(path, seen)| describe(path, seen, speaks)).collect();
+    let speaks = seen.iter().any(|(_, seen)| matches!(seen, Seen::Mptcp(_)))
+        || by_hand.iter().any(|(_, seen)| seen.syn == Syn::Passes);
+    let leave = |path: &str| leave_out(path, seen.iter().map(|(name, _)| name.as_str()));
+    let mut findings: Vec<Finding> = Vec::new();
+    for (path, seen) in &seen {
+        let hand = by_hand.iter().find(|(name, _)| name == path).map(|(_, seen)| seen);
+        findings.extend(describe(path, seen, hand, speaks, &leave(path)));
+    }
+    let refused = join_findings(&joins, &leave, &mut findings);
     let reached =
         |name: &String| seen.iter().any(|(path, seen)| path == name && !matches!(seen, Seen::Nothing(_)));
     let infos = stack.path_infos();
     findings.extend(infos.iter().filter(|i| reached(&i.name)).filter_map(|i| trace::examine(i, &remotes)));
     if speaks && seen.len() > 1 {
-        findings.push(probe.together(seen.len()));
+        let wrong = |path: &str| findings.iter().any(|f| f.about == path && f.level == super::Level::Problem);
+        let accused: Vec<String> =
+            seen.iter().map(|(path, _)| path.clone()).filter(|path| wrong(path)).collect();
+        findings.push(probe.together(seen.len(), refused, &accused));
     }
     stack.close_finished()?;
     Ok(findings)
+}
+
+/// What handmade segments tell of each path, and of joins by each. Nothing where they cannot be sent.
+fn by_hand(
+    args: &DoctorArgs,
+    remotes: &[SocketAddr],
+    request: &[u8],
+    session: &Session,
+) -> (Vec<(String, handmade::Seen)>, Joins) {
+    session.on_signal(|| {
+        for error in umptcp_tun_driver::paths::clean_up() {
+            tracing::error!(%error, "cannot undo a change");
+        }
+    });
+    let (mut sites, _set) = match handmade::open(&args.paths, remotes) {
+        Ok(open) => open,
+        Err(error) => {
+            tracing::debug!(%error, "no handmade segments");
+            return (Vec::new(), Vec::new());
+        }
+    };
+    let seen: Vec<handmade::Seen> = sites.iter_mut().map(|site| handmade::examine(site, request)).collect();
+    // By a path that lets everything pass there is a connection to join.
+    let base = seen.iter().position(|seen| seen.later == Later::Passes).filter(|_| sites.len() > 1);
+    let joins = base.map(|base| handmade::join(&mut sites, base)).unwrap_or_default();
+    (sites.iter().map(|site| site.name.clone()).zip(seen).collect(), joins)
+}
+
+/// How to do without a path.
+fn leave_out<'a>(path: &str, all: impl Iterator<Item = &'a str>) -> String {
+    let others: Vec<String> = all.filter(|name| *name != path).map(|name| format!("--path {name}")).collect();
+    let without = match others.as_slice() {
+        [] => String::new(),
+        _ => format!(
+            "leave the path out (`{}`; where umptcp runs: `umptcp path remove {path}`), or ",
+            others.join(" ")
+        ),
+    };
+    format!("{without}ask who runs that network to let TCP option 30 pass")
+}
+
+/// What is wrong with joins. Returns what the server refuses by every path, which is no path's fault.
+fn join_findings(
+    joins: &Joins,
+    leave_out: &impl Fn(&str) -> String,
+    findings: &mut Vec<Finding>,
+) -> Option<(String, &'static str)> {
+    let works = joins.iter().any(|(_, join)| *join == Join::Works);
+    let mut refused = None;
+    for (path, join) in joins {
+        let Some((Text { what, way }, mend)) = handmade::of_join(*join, works) else { continue };
+        let by_server = matches!(join, Join::Refused(_) | Join::ThirdRefused(_) if !works);
+        if by_server || *join == Join::Forbidden {
+            refused = Some((what, mend));
+            continue;
+        }
+        // Said once: what takes every option takes those of joins, too.
+        if findings.iter().any(|f| f.about == *path && f.level == super::Level::Problem) {
+            continue;
+        }
+        let mend = match join {
+            Join::Refused(_) => mend.to_owned(),
+            _ => leave_out(path),
+        };
+        findings.push(Finding::problem(path, what).going(way).mended_by(mend));
+    }
+    refused
 }
 
 struct Probe<'a> {
@@ -93,11 +179,19 @@ impl Probe<'_> {
             let _ = stream.shutdown(Shutdown::Write);
         }
         let _ = stream.set_read_timeout(Some(PATIENCE));
-        let _ = stream.read(&mut [0; 1]);
+        let (end, mut buffer, mut heard) = (Instant::now() + PATIENCE, [0; 16 << 10], 0);
+        while let Ok(more @ 1..) = stream.read(&mut buffer) {
+            heard += more;
+            if heard >= ENOUGH || Instant::now() > end {
+                break;
+            }
+        }
     }
 
     /// All paths, in one connection.
-    fn together(&self, paths: usize) -> Finding {
+    /// `refused`: what the server refuses by every path, and what mends it. `accused`: paths of which something is said
+    /// already.
+    fn together(&self, paths: usize, refused: Option<(String, &'static str)>, accused: &[String]) -> Finding {
         let connection = match self.stack.connect(self.remotes, self.timeout, &[]) {
             Ok(connection) => connection,
             Err(error) => return Finding::problem("together", format!("{error:#}")),
@@ -123,11 +217,17 @@ impl Probe<'_> {
             );
             return Finding::note("together", what).mended_by("--request TEXT says what to send");
         }
-        let what =
-            format!("a connection that could use {paths} paths uses only {list}: joins do not come through");
-        Finding::problem("together", what).mended_by(
-            "on the server allow more subflows (`ip mptcp limits set subflow 8`), or look for a firewall that does not know joins",
-        )
+        let what = format!("a connection that could use {paths} paths uses only {list}");
+        if let Some((why, mend)) = refused {
+            return Finding::problem("together", format!("{what}: {why}")).mended_by(mend);
+        }
+        let what = format!("{what}: joins do not come through");
+        if names.len() + accused.iter().filter(|path| !names.contains(path)).count() >= paths {
+            return Finding::problem("together", what)
+                .mended_by(format!("what mends {}", accused.join(", ")));
+        }
+        Finding::problem("together", what)
+            .mended_by("on the server allow more subflows: `ip mptcp limits set subflow 8`")
     }
 }
 
@@ -138,17 +238,36 @@ fn used(connection: &Connection) -> Vec<String> {
     names.into_iter().collect()
 }
 
-fn describe(path: &str, seen: &Seen, speaks: bool) -> Finding {
+/// What a path did to connections of the stack, and what handmade segments say of that.
+fn describe(
+    path: &str,
+    seen: &Seen,
+    hand: Option<&handmade::Seen>,
+    speaks: bool,
+    leave_out: &str,
+) -> Vec<Finding> {
+    let syn = hand.and_then(|hand| handmade::of_syn(hand.syn, speaks));
+    let later = hand.and_then(|hand| handmade::of_later(hand.later));
+    let mend = if speaks { leave_out.to_owned() } else { format!("{SWITCH_ON}; else {leave_out}") };
+    let problem = |text: Text, after: String| {
+        Finding::problem(path, text.what + &after).going(text.way).mended_by(mend.clone())
+    };
     let protocol = match seen {
-        Seen::Nothing(why) => return Finding::problem(path, format!("the server is not reached: {why}")),
+        Seen::Nothing(why) => {
+            let finding = Finding::problem(path, format!("the server is not reached: {why}"));
+            return syn
+                .or(later)
+                .map(|text| problem(text, String::new()))
+                .into_iter()
+                .chain([finding])
+                .collect();
+        }
         Seen::Mptcp(took) => {
-            return Finding::ok(
-                path,
-                format!(
-                    "the server speaks MPTCP by this path; it answered within {:.0} ms",
-                    took.as_secs_f64() * 1e3
-                ),
-            );
+            let took = took.as_secs_f64() * 1e3;
+            let what = format!("the server speaks MPTCP by this path; it answered within {took:.0} ms");
+            // The stack may have done without what was taken out.
+            let more = syn.or(later).map(|text| problem(text, String::new()));
+            return [Finding::ok(path, what)].into_iter().chain(more).collect();
         }
         Seen::Tcp(protocol) => protocol,
     };
@@ -156,29 +275,51 @@ fn describe(path: &str, seen: &Seen, speaks: bool) -> Finding {
         Protocol::Tcp { reason } => Some(reason),
         _ => None,
     };
-    let what = match why {
-        Some(FallbackReason::NoOptionInSynAck) if speaks => {
-            "something on this path takes the MPTCP option out of the SYN or the SYN/ACK: by another path the server speaks MPTCP"
+    let known = match why {
+        Some(FallbackReason::NoOptionInSynAck | FallbackReason::SynsLost | FallbackReason::BlackHole) => syn,
+        // The same data passes without checksums: what fails is not the options.
+        Some(FallbackReason::NoDataAck | FallbackReason::NoOptionInData)
+            if hand.is_some_and(|hand| hand.later == Later::Passes) =>
+        {
+            Some(Text { what: REWRITTEN_UP.to_owned(), way: Way::ToServer })
         }
-        Some(FallbackReason::NoOptionInSynAck) => {
-            "plain TCP: the server does not speak MPTCP, or something on every path takes the option out"
-        }
-        Some(FallbackReason::SynsLost | FallbackReason::BlackHole) => {
-            "something on this path drops SYNs with the MPTCP option"
-        }
-        Some(FallbackReason::NoDataAck | FallbackReason::NoOptionInData | FallbackReason::NoOptionInAck) => {
-            "something on this path takes MPTCP options out after the handshake"
-        }
-        Some(FallbackReason::InfiniteMapping | FallbackReason::ChecksumFailure | FallbackReason::MpFail) => {
-            "something on this path rewrites what is sent"
-        }
-        _ => "plain TCP",
+        _ => later.or(syn),
     };
-    let finding = Finding::problem(path, format!("{what} ({protocol})"));
-    if speaks || !matches!(why, Some(FallbackReason::NoOptionInSynAck)) {
-        return finding.mended_by("leave the path out (`--path` names those to use), or ask who runs that network to let TCP option 30 pass");
-    }
-    finding.mended_by(
-        "on a Linux server: sysctl -w net.mptcp.enabled=1, and start its program with `mptcpize run`",
-    )
+    vec![match known.or_else(|| told_by_reason(why, speaks)) {
+        Some(text) => problem(text, format!(" ({protocol})")),
+        None => Finding::problem(
+            path,
+            format!(
+                "plain TCP: the server does not speak MPTCP, or something on every path takes the option out ({protocol})"
+            ),
+        )
+        .mended_by(SWITCH_ON),
+    }]
+}
+
+const REWRITTEN_UP: &str = "something on this path rewrites what is sent, on the way to the server";
+
+/// What the reason of a fallback alone tells.
+fn told_by_reason(why: Option<&FallbackReason>, speaks: bool) -> Option<Text> {
+    let (way, what) = match why {
+        Some(FallbackReason::NoOptionInSynAck) if speaks => (
+            Way::Untold,
+            "something on this path takes the MPTCP option out of the SYN or the SYN/ACK: by another path the server speaks MPTCP",
+        ),
+        Some(FallbackReason::NoOptionInSynAck) => return None,
+        Some(FallbackReason::SynsLost | FallbackReason::BlackHole) => {
+            (Way::Untold, "something on this path drops SYNs with the MPTCP option, or the answers to them")
+        }
+        Some(FallbackReason::NoDataAck | FallbackReason::NoOptionInData | FallbackReason::NoOptionInAck) => (
+            Way::Untold,
+            "something on this path takes MPTCP options out after the handshake; which way cannot be told",
+        ),
+        // Each end sees what has come to it.
+        Some(FallbackReason::ChecksumFailure) => {
+            (Way::FromServer, "something on this path rewrites what is sent, on the way from the server")
+        }
+        Some(FallbackReason::InfiniteMapping | FallbackReason::MpFail) => (Way::ToServer, REWRITTEN_UP),
+        _ => (Way::Untold, "plain TCP"),
+    };
+    Some(Text { what: what.to_owned(), way })
 }

@@ -58,10 +58,16 @@ pub(super) fn run(
     for warning in stack.warnings(Role { connects: true, serves: true }) {
         say(&format!("umptcp: warning: {warning}"));
     }
-    let name = args.name.clone().unwrap_or_else(|| format!("run-{}", std::process::id()));
     let forwarders = vec![inside.outward.clone(), inside.inward.clone()];
     let instance = Arc::new(StackInstance::new(stack.source(), forwarders, registry.clone()));
-    let served = control::start(&name, Kind::Run, instance, None, &session);
+    let served = match &args.name {
+        // Before the command is started: what is done by the name would be done to another.
+        Some(name) => control::start_as(name, Kind::Run, instance, &session)?,
+        None => {
+            let name = format!("run-{}", std::process::id());
+            control::start(&name, Kind::Run, instance, None, &session)
+        }
+    };
     let code = match to_its_end(&session, || program.start(&inside.namespace))? {
         Ok(code) => code,
         Err(error) => {

@@ -1,5 +1,6 @@
 //! Connections that programs of this host begin, or hosts behind it, taken into the stack without their help.
 
+use super::instance;
 use crate::control::run_summary;
 use crate::failure::Class;
 use crate::session::Session;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use umptcp::{Forwarder, Traffic};
 use umptcp_capture::{Adopted, CaptureError, HostCapture, Owners, Periodic, Selection};
 use umptcp_control::state::RunSummary;
+use umptcp_tun_driver::error::DriverError;
 
 /// The MTU where that of no NIC is known.
 const MTU: u16 = 1500;
@@ -67,7 +69,7 @@ impl Capture {
         session.on_signal(move || drop(lock(&on_signal).take()));
         let nics = view.clone();
         let (capture, tun) =
-            HostCapture::start(largest_mtu(&view.nics()), move || nics.nics()).with_context(failed)?;
+            HostCapture::start(largest_mtu(&view.nics()), move || nics.nics()).map_err(captured_by)?;
         *lock(&host) = Some(capture);
         let forwarder = Arc::new(stack.capture_outward(captured(CAPTURED, tun)).with_context(failed)?);
         tell_apart(&forwarder);
@@ -128,6 +130,21 @@ impl Capture {
             std::thread::sleep(LOOK);
         }
     }
+}
+
+/// Names the daemon that captures already.
+fn captured_by(error: CaptureError) -> anyhow::Error {
+    let CaptureError::Host(DriverError::Diverted { process: Some(process), .. }) = &error else {
+        return anyhow::Error::new(error).context(Class::Host.failure("cannot capture"));
+    };
+    let (who, end) = match instance::name_of(*process) {
+        Some(name) => (format!("the daemon {name:?} (process {process})"), format!("`umptcp down {name}`")),
+        None => (format!("process {process}"), format!("`kill {process}`")),
+    };
+    let text = format!(
+        "cannot capture: {who} captures on this host already, and one daemon does; end it by {end}, or have what this one is to          capture in the configuration of that one ([[capture]], [gateway] and [run])"
+    );
+    Class::Host.failure(text).into()
 }
 
 /// Has connections tagged with the cgroups that they are of. Without that, nothing is known of programs'.

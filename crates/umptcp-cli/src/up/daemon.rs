@@ -89,7 +89,9 @@ impl Daemon {
         let shown = StackInstance::new(stack.source(), services.forwarders(), registry.clone())
             .with_programs(services.desk());
         let group = config.run.and_then(|run| run.group);
-        let served = control::start(&config.name, Kind::Up, Arc::new(shown), group, &session);
+        // A relay is nothing that programs could be run by.
+        let kind = if config.relay.is_some() && config.run.is_none() { Kind::Relay } else { Kind::Up };
+        let served = control::start(&config.name, kind, Arc::new(shown), group, &session);
         let daemon = Daemon {
             file,
             config,

@@ -118,6 +118,12 @@ fn files() -> anyhow::Result<Vec<PathBuf>> {
     Ok(files.filter(|path| path.extension().is_some_and(|e| e == EXTENSION)).collect())
 }
 
+/// The name of the daemon that is this process.
+pub(super) fn name_of(process: u32) -> Option<String> {
+    let all = files().ok()?;
+    all.iter().filter_map(|path| running(path)).find(|found| found.process == process).map(|found| found.name)
+}
+
 /// The daemon in a file; `None` if it runs no more.
 fn running(path: &Path) -> Option<Found> {
     let name = path.file_stem()?.to_str()?.to_owned();

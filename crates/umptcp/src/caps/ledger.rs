@@ -6,6 +6,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use umptcp_tun_driver::lock::{self, Lock, LockError, PATIENCE};
 
 const HEAD: &str = "\
 # What umptcp has carried over network interfaces with a monthly cap: month (UTC), interface, bytes.
@@ -46,11 +48,24 @@ impl Ledger {
     }
 
     /// Nobody else counts while it is held.
-    fn lock(&self) -> io::Result<File> {
+    fn lock(&self) -> io::Result<Lock> {
+        self.lock_within(PATIENCE)
+    }
+
+    fn lock_within(&self, patience: Duration) -> io::Result<Lock> {
         let path = self.directory.join("traffic.lock");
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
-        file.lock()?;
-        Ok(file)
+        lock::lock(&path, patience, "counting what network interfaces have carried").map_err(|e| match e {
+            LockError::Io(error) => error,
+            LockError::Held { holder, waited } => io::Error::new(
+                io::ErrorKind::TimedOut,
+                format!(
+                    "{holder} has been counting for {} s, and others wait for it: if it is stopped, let it go on (kill -CONT) or \
+                     end it; the lock is {}",
+                    waited.as_secs(),
+                    path.display()
+                ),
+            ),
+        })
     }
 
     /// Adds what NICs have carried to what is in the file. Returns what each has carried in this month, by all who
@@ -200,6 +215,22 @@ mod tests {
         assert_eq!(add(&later, "2026-12", "wwan0", u64::MAX), u64::MAX);
         let text = fs::read_to_string(later.path()).unwrap();
         assert!(text.contains("2026-11 wwan1 7\n"), "{text}");
+    }
+
+    #[test]
+    fn who_does_not_let_go_of_the_lock_is_named_and_not_waited_for_for_ever() {
+        let scratch = scratch("held");
+        let (one, other) = (open(&scratch), open(&scratch));
+        let held = one.lock().unwrap();
+        let error = other.lock_within(Duration::from_millis(20)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let text = error.to_string();
+        assert!(
+            text.contains(&format!("process {}", std::process::id())) && text.contains("traffic.lock"),
+            "{text}"
+        );
+        drop(held);
+        other.lock_within(Duration::from_millis(20)).unwrap();
     }
 
     #[test]

@@ -25,6 +25,16 @@ pub(super) struct Rate {
     pub(super) received_bps: f64,
 }
 
+impl Rate {
+    /// Both together.
+    fn and(self, other: Rate) -> Rate {
+        Rate {
+            sent_bps: self.sent_bps + other.sent_bps,
+            received_bps: self.received_bps + other.received_bps,
+        }
+    }
+}
+
 /// Something with its rate.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub(super) struct Rated<T> {
@@ -59,7 +69,6 @@ type Bytes = (u64, u64);
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Key {
     Path(String),
-    Connection(u64),
     Subflow(u64, u32),
 }
 
@@ -95,9 +104,11 @@ impl Rates {
         let paths: Vec<Rated<Path>> = paths.collect();
         let connections = connections.connections.into_iter().filter(|c| !c.captured).map(|what| {
             let subflow = |f: &Subflow| Key::Subflow(what.id, f.id);
-            let subflow_rates =
+            let subflow_rates: Vec<Rate> =
                 what.subflows.iter().map(|f| rate(subflow(f), (f.bytes_sent, f.bytes_received))).collect();
-            let rate = rate(Key::Connection(what.id), (what.bytes_sent, what.bytes_received));
+            // What is on the wire, as for its subflows and the NICs: its own counters run ahead by what waits to be sent, and
+            // leave out what goes twice.
+            let rate = subflow_rates.iter().fold(Rate::default(), |sum, rate| sum.and(*rate));
             RatedConnection { what, rate, subflow_rates }
         });
         self.now = Now { connections: connections.collect(), paths };
@@ -165,7 +176,8 @@ pub(super) mod tests {
         let paths = json!({ "paths": [path("eth0", a, 0), path("wlan0", b, b)] });
         let subflows = json!([subflow(0, "eth0", a, 0), subflow(1, "wlan0", b, 0)]);
         let connections = json!({ "connections": [
-            connection(3, a + b, 0, subflows),
+            // What is waiting to be sent is no rate yet.
+            connection(3, a + b + 5000 * step, 0, subflows),
             connection(5, 0, b, json!([subflow(0, "wlan0", 0, b)])),
         ] });
         (serde_json::from_value(paths).unwrap(), serde_json::from_value(connections).unwrap())
@@ -190,6 +202,10 @@ pub(super) mod tests {
         assert_eq!(now.connections[0].rate.sent_bps, 20_000.0);
         let of_subflows: Vec<f64> = now.connections[0].subflow_rates.iter().map(|r| r.sent_bps).collect();
         assert_eq!(of_subflows, [16_000.0, 4_000.0]);
+        for connection in &now.connections {
+            let sum: f64 = connection.subflow_rates.iter().map(|r| r.sent_bps + r.received_bps).sum();
+            assert_eq!(connection.rate.sent_bps + connection.rate.received_bps, sum, "that of its subflows");
+        }
         assert_eq!(rates.history("wlan0").collect::<Vec<_>>(), [0, 8_000]);
         let json = serde_json::to_value(now).unwrap();
         assert_eq!(
