@@ -71,7 +71,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let folder = tools::target_directory()?.join("portable");
     let program = build(&folder)?;
     let crates = crates()?;
-    let files = sources(&folder.join("debug/deps"))?;
+    let files = sources(&folder.join("debug/umptcp.d"))?;
     let mut bad = Vec::new();
     for file in &files {
         let text = fs::read_to_string(file).with_context(|| format!("{}", file.display()))?;
@@ -99,14 +99,6 @@ fn cargo(folder: &Path) -> Command {
 
 /// Builds the program.
 fn build(folder: &Path) -> Result<PathBuf> {
-    let deps = folder.join("debug/deps");
-    // What a source file was compiled for is read from what the compiler leaves there: nothing old may be there.
-    for entry in fs::read_dir(&deps).into_iter().flatten() {
-        let path = entry?.path();
-        if is_ours(&path) {
-            fs::remove_file(&path).with_context(|| format!("{}", path.display()))?;
-        }
-    }
     let mut build = cargo(folder);
     build.args(["build", "--quiet", "-p", "umptcp-cli", "--bin", "umptcp"]);
     tools::run(&mut build, "the portable build")?;
@@ -134,32 +126,16 @@ fn is_linux_alone(name: &str) -> bool {
     CRATES.iter().any(|other| name == *other || other.ends_with('-') && name.starts_with(other))
 }
 
-/// Whether this file says what a crate of the workspace was compiled from.
-fn is_ours(path: &Path) -> bool {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    name.starts_with("umptcp") && path.extension().is_some_and(|end| end == "d")
-}
-
-/// The source files of the workspace that the build was compiled from.
-fn sources(deps: &Path) -> Result<BTreeSet<PathBuf>> {
-    let root = tools::root()?;
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir(deps).with_context(|| format!("{}", deps.display()))? {
-        let path = entry?.path();
-        if !is_ours(&path) {
-            continue;
-        }
-        let text = fs::read_to_string(&path)?;
-        // Each file is a target of its own without anything it depends on.
-        let files = text.lines().filter_map(|line| line.strip_suffix(':'));
-        found.extend(
-            files.map(|file| root.join(file)).filter(|file| file.extension().is_some_and(|e| e == "rs")),
-        );
-    }
-    ensure!(
-        found.iter().any(|file| file.ends_with("udp-driver/src/portable/device.rs")),
-        "no dep-info was found"
-    );
+/// The source files that the program was built from, as cargo lists them for `make`.
+fn sources(list: &Path) -> Result<BTreeSet<PathBuf>> {
+    let text = fs::read_to_string(list).with_context(|| format!("{}", list.display()))?;
+    let (_, files) = text.split_once(": ").context("cargo lists what the program depends on")?;
+    let space = "\u{0}";
+    let files = files.replace("\\ ", space);
+    let files = files.split_whitespace().map(|file| PathBuf::from(file.replace(space, " ")));
+    let found: BTreeSet<PathBuf> = files.filter(|file| file.extension().is_some_and(|e| e == "rs")).collect();
+    let own = Path::new("udp-driver/src/portable/device.rs");
+    ensure!(found.iter().any(|file| file.ends_with(own)), "cargo does not list the portable device");
     Ok(found)
 }
 
@@ -231,20 +207,20 @@ mod tests {
         let native = "#[cfg(all(target_os = \"linux\", not(umptcp_portable)))]";
         for source in [
             "use std::net::UdpSocket; // libc\n",
-            &format!("{native}\nuse nix::sys::{{epoll, socket}};\nfn f() {{}}"),
-            &format!("{native}\nfn f(a: A<B, libc::C>) -> Result<(A, libc::B), C> {{ libc::f() }}\n"),
-            &format!("struct S {{ {native} fd: BTreeMap<libc::A, libc::B>, b: u8 }}"),
-            &format!("fn f() {{ {native} let a = libc::f(); g() }}"),
-            &format!("{native} #[doc = \"x\"] mod epoll;"),
+            &*format!("{native}\nuse nix::sys::{{epoll, socket}};\nfn f() {{}}"),
+            &*format!("{native}\nfn f(a: A<B, libc::C>) -> Result<(A, libc::B), C> {{ libc::f() }}\n"),
+            &*format!("struct S {{ {native} fd: BTreeMap<libc::A, libc::B>, b: u8 }}"),
+            &*format!("fn f() {{ {native} let a = libc::f(); g() }}"),
+            &*format!("{native} #[doc = \"x\"] mod epoll;"),
             "#[cfg(test)] mod tests { use libc::c_int; }",
         ] {
-            assert_eq!(found(source), [], "{source}");
+            assert!(found(source).is_empty(), "{source}: {:?}", found(source));
         }
         for (source, word, line) in [
             ("use std::os::fd::AsFd;", "fd", 1),
             ("fn f() {\n    libc::getpid();\n}", "libc", 2),
-            (&format!("{native} fn f() {{}}\nfn g() {{ nix::g() }}"), "nix", 2),
-            (&format!("struct S {{ {native} a: u8, b: libc::B }}"), "libc", 1),
+            (&*format!("{native} fn f() {{}}\nfn g() {{ nix::g() }}"), "nix", 2),
+            (&*format!("struct S {{ {native} a: u8, b: libc::B }}"), "libc", 1),
             ("#[cfg(any(not(target_os = \"linux\"), umptcp_portable))] fn f() { libc::f() }", "libc", 1),
         ] {
             assert_eq!(found(source), [(word.to_owned(), line)], "{source}");
